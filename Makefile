@@ -1,0 +1,115 @@
+# vramd: `make` builds build/vramd; `make help` lists the rest.
+
+CC      ?= gcc
+BUILD   ?= build
+PREFIX  ?= /usr
+PYTHON  ?= python3
+PROFILE ?=
+
+VERSION := 0.1.0
+ROOMS   := base conf memory model scheduler engine sim api daemon
+SRC     := $(foreach r,$(ROOMS),$(sort $(wildcard $(r)/*.c $(r)/cpu/*.c)))
+OBJ     := $(SRC:%.c=$(BUILD)/obj/%.o)
+
+PKGS     := libmicrohttpd libuv jansson libpcre2-8
+CPPFLAGS += -I. -I$(BUILD)/gen -D_GNU_SOURCE -DVRAMD_VERSION='"$(VERSION)"' $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+CFLAGS   ?= -O2 -g
+# No contraction, no reassociation: the same bits on every instruction set (docs/numerics.md).
+CFLAGS   += -std=c11 -Wall -Wextra -Werror -ffp-contract=off -fno-omit-frame-pointer $(SAN)
+LDLIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -linih -lm -lpthread
+LDFLAGS  += $(SAN)
+
+# Instruction sets by file name; everything else runs on any x86-64.
+ISA = $(if $(filter %_avx2.o,$@),-O3 -mavx2 -mfma -mf16c)$(if $(filter %_avx512.o,$@),-O3 -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni)$(if $(filter %_plain.o,$@),-O3)
+
+.PHONY: all help test unit e2e asan ubsan tsan fuzz bench soak layers pure format format-check tidy install clean cuda test-cuda engine-tools
+all: $(BUILD)/vramd ## build build/vramd
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(BUILD)/vramd: $(OBJ) | layers pure
+	$(CC) $(LDFLAGS) -o $@ $(OBJ) $(LDLIBS)
+
+$(BUILD)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(ISA) -MMD -MP -c -o $@ $<
+
+# What a room may include, lowest first (house rules; tools/layers.sh checks them).
+below_base      := base
+below_conf      := base conf
+below_memory    := base memory
+below_model     := base memory model
+below_scheduler := base memory scheduler
+below_engine    := base memory model engine
+below_sim       := base memory scheduler sim
+below_api       := base memory model api
+below_daemon    := $(ROOMS)
+
+# Unit tests: tests/ROOM/test_X.c is linked with the objects of ROOM and of the rooms below it.
+UNIT_SRC := $(foreach r,$(ROOMS),$(sort $(wildcard tests/$(r)/test_*.c)))
+UNIT_BIN := $(UNIT_SRC:%.c=$(BUILD)/%)
+room_of   = $(word 2,$(subst /, ,$(1)))
+objs_of   = $(filter-out $(BUILD)/obj/daemon/main.o,$(foreach r,$(below_$(1)),$(filter $(BUILD)/obj/$(r)/%,$(OBJ))))
+
+.SECONDEXPANSION:
+$(UNIT_BIN): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $$(call objs_of,$$(firstword $$(subst /, ,$$*)))
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs check) $(LDLIBS)
+
+test: ## all tests; T=name for one
+	BUILD=$(BUILD) tools/run-tests.sh $(T)
+unit-bins: $(UNIT_BIN)
+unit: ## unit tests only; T=name for one
+	BUILD=$(BUILD) tools/run-tests.sh --unit $(T)
+
+asan: ## the tests under AddressSanitizer and LeakSanitizer
+	$(MAKE) test BUILD=build/asan SAN="-fsanitize=address -fno-sanitize-recover=all" T=$(T)
+ubsan: ## the tests under UndefinedBehaviorSanitizer
+	$(MAKE) test BUILD=build/ubsan SAN="-fsanitize=undefined -fno-sanitize-recover=all" T=$(T)
+tsan: ## the tests under ThreadSanitizer
+	$(MAKE) test BUILD=build/tsan SAN="-fsanitize=thread" T=$(T)
+
+# Fuzzers: tests/fuzz/fuzz_X.c; its first line names its room: /* room: model */
+F       ?= gguf
+SECONDS ?= 60
+fuzz: ## libFuzzer; F=gguf SECONDS=60
+	$(MAKE) fuzz-build BUILD=build/fuzz CC=clang SAN="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all" F=$(F)
+	mkdir -p build/fuzz/corpus/$(F)
+	build/fuzz/fuzz_$(F) -max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 build/fuzz/corpus/$(F) $(wildcard tests/fuzz/corpus/$(F))
+FUZZ_ROOM = $(shell sed -n '1s|^/\* room: \([a-z]*\).*|\1|p' tests/fuzz/fuzz_$(F).c)
+fuzz-build: $(BUILD)/obj/tests/fuzz/fuzz_$(F).o $$(call objs_of,$$(FUZZ_ROOM))
+	$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $(BUILD)/fuzz_$(F) $^ $(LDLIBS)
+
+B ?= engine
+bench: $(BUILD)/vramd ## benchmarks into bench/results/; B=engine, http, scheduler, ...
+	BUILD=$(BUILD) bench/run.sh $(B)
+# Benchmark programs in C: bench/bench_X.c; first line as for fuzzers.
+$(BUILD)/bench_%: bench/bench_%.c $(OBJ)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(filter-out $(BUILD)/obj/daemon/main.o,$(OBJ)) $(LDLIBS)
+
+soak: $(BUILD)/vramd ## 10,000 mixed requests with random disconnects; N=1000 for fewer
+	BUILD=$(BUILD) tools/soak.sh $(or $(N),10000)
+
+layers: ## check that rooms include only downwards
+	@tools/layers.sh
+pure: $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard scheduler/*.c)) ## check that the scheduler calls nothing but memcpy and kin
+	@tools/pure.sh $^
+C_FILES = $(shell git ls-files -co --exclude-standard '*.c' '*.h' '*.cu' '*.cuh')
+format: ## clang-format in place
+	clang-format -i $(C_FILES)
+format-check: ## fail where clang-format would change something
+	@clang-format --dry-run --Werror $(C_FILES)
+tidy: ## clang-tidy
+	clang-tidy --quiet $(SRC) -- -std=c11 $(CPPFLAGS)
+
+install: $(BUILD)/vramd ## DESTDIR=, PREFIX=/usr
+	install -D -m 755 $(BUILD)/vramd $(DESTDIR)$(PREFIX)/bin/vramd
+	install -d $(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)$(PREFIX)/share/doc/vramd
+	$(BUILD)/vramd serve --print-man > $(DESTDIR)$(PREFIX)/share/man/man8/vramd.8
+	$(BUILD)/vramd serve --print-sample > $(DESTDIR)$(PREFIX)/share/doc/vramd/vramd.conf.sample
+
+clean: ## remove build/
+	rm -rf build
+
+-include $(OBJ:.o=.d) $(UNIT_BIN:$(BUILD)/%=$(BUILD)/obj/%.d)

@@ -1,0 +1,148 @@
+/* All that api/ knows of the machine behind it. daemon/ implements it with the scheduler and an
+ * engine; tests implement it with a few lines. Everything here happens on the loop thread;
+ * calls never block.
+ *
+ * A generation's life: submit -> events (any number) -> one event with end set. What gen_spec
+ * borrows must live until that last event, also after a cancel. The HTTP side answers the
+ * client at once; the arena waits for the end. */
+#ifndef VRAMD_API_PORT_H
+#define VRAMD_API_PORT_H
+
+#include "base/err.h"
+#include "model/sampling.h"
+#include "memory/ledger.h"
+#include "memory/pool.h"
+#include "model/program.h"
+#include "model/tokenizer.h"
+
+typedef struct gen gen; /* one sequence in the machine */
+
+typedef enum gen_finish {
+    GEN_STOP,
+    GEN_LENGTH,
+    GEN_CANCELLED,
+    GEN_TIMEOUT,
+    GEN_ERROR
+} gen_finish;
+
+typedef struct gen_usage {
+    uint32_t n_prompt, n_output, n_cached, n_preemptions, peak_blocks;
+    uint64_t kv_peak_bytes;
+    uint64_t queued_us, first_token_us, ended_us; /* since submit */
+} gen_usage;
+
+/* Tokens of one step (one, unless several arrive together). */
+typedef struct gen_event {
+    const sampled *token; /* [n_tokens] */
+    uint32_t n_tokens;
+    const sampled
+        *prompt_score; /* [n_scored]: of prompt tokens first_scored ..., if echo asked */
+    uint32_t n_scored, first_scored;
+    bool end; /* the last event: gen is gone when the callback returns */
+    gen_finish finish;
+    int32_t
+        stop_id; /* GEN_STOP by a token: its id, and the token is not among token[]; else -1 */
+    const gen_usage *usage; /* with end */
+    const err *error;       /* GEN_ERROR */
+} gen_event;
+
+typedef void gen_callback(void *user, const gen_event *);
+
+typedef struct gen_spec { /* pointers are borrowed until the last event */
+    const int32_t *prompt;
+    uint32_t n_prompt, max_tokens;
+    sampling sampling; /* end_tokens: filled by the machine */
+    bool ignore_eos;
+    const int32_t *stop_ids;
+    uint32_t n_stop_ids; /* at most 16 */
+    bool score_prompt;   /* prompt_score events, with sampling.n_logprobs best */
+    int32_t priority;
+    uint64_t timeout_us; /* 0: none */
+    uint32_t credits;    /* tokens that may be out and not yet credited back; 0: no limit */
+    gen_callback *on_event;
+    void *user;
+} gen_spec;
+
+typedef struct kv_view {
+    uint32_t block_tokens;
+    uint64_t blocks, free, used, cached, bytes_per_token;
+} kv_view;
+
+typedef struct seq_view { /* one line of /v1/memory's "sequences" */
+    uint64_t id;
+    uint32_t n_tokens, n_blocks;
+    uint64_t bytes;
+    const char *state; /* "waiting", "running", "preempted" */
+} seq_view;
+
+/* Histograms with the fixed buckets of metrics.c; counts only. */
+enum { PORT_MAX_BUCKETS = 24 };
+typedef struct histogram {
+    uint64_t bucket[PORT_MAX_BUCKETS + 1]; /* not cumulative; the last is +Inf */
+    uint64_t n;
+    double sum;
+} histogram;
+
+typedef enum histogram_id {
+    HIST_TTFT,
+    HIST_ITL,
+    HIST_E2E,
+    HIST_QUEUE,
+    HIST_PREFILL,
+    HIST_DECODE,
+    HIST_STEP_TOKENS,
+    HIST_N
+} histogram_id;
+
+typedef struct machine_stats {
+    uint32_t n_waiting, n_running, n_preempted;
+    uint64_t waiting_tokens, n_steps, n_preemptions, n_prompt_tokens, n_output_tokens;
+    uint64_t n_recomputed_tokens, prefix_queries, prefix_hits;
+    uint64_t finished[GEN_ERROR + 1]; /* by gen_finish */
+    uint64_t n_rejected;
+    kv_view kv;
+    histogram hist[HIST_N];
+} machine_stats;
+
+typedef struct port port;
+
+typedef struct port_ops {
+    /* Errors: ERR_TOO_LONG, ERR_BUDGET (never fits; text has the bytes), ERR_BUSY (queue full),
+     * ERR_UNAVAILABLE (draining). No event follows a refusal. */
+    status (*submit)(port *, const gen_spec *, gen **out, err *);
+    void (*cancel)(port *, gen *,
+                   gen_finish why); /* GEN_STOP: a stop string was found; idempotent */
+    void (*credit)(port *, gen *, uint32_t n_tokens);
+    void (*stats)(port *, machine_stats *out); /* an atomic snapshot, at most a step old */
+    size_t (*sequences)(port *, seq_view *out, size_t cap);
+    double (*retry_after_s)(port *); /* from the backlog and the recent rate */
+    /* NULL when ready; else why not: "loading", "draining", "stalled" (work queued, no
+     * progress). */
+    const char *(*not_ready)(port *);
+    /* Runs work on the pool of threads, then done on the loop thread. False: the pool is full.
+     */
+    bool (*offload)(port *, void (*work)(void *), void (*done)(void *), void *arg);
+} port_ops;
+
+typedef struct model_card {
+    const char *id;   /* served name */
+    const char *root; /* path of the file */
+    const model_config *config;
+    uint64_t created; /* Unix time */
+    uint64_t n_params, weight_bytes;
+    uint32_t max_model_len;
+} model_card;
+
+struct port {
+    const port_ops *ops;
+    model_card card;
+    const tokenizer *tok;
+    ledger *ledger;
+    pool *pool; /* memory of requests */
+    uint64_t kv_bytes_per_token, kv_block_bytes;
+};
+
+/* Set by the fixed list in metrics.c; the machine counts with it. Index of v's bucket. */
+size_t histogram_bucket(histogram_id, double v);
+
+#endif

@@ -1,0 +1,57 @@
+/* The logger, the one mutable global of the house. */
+#include "base/log.h"
+
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+static atomic_int level = LOG_INFO;
+static atomic_bool journal;
+static atomic_ullong dropped;
+
+void log_init(log_level l) {
+    atomic_store(&level, (int)l);
+    atomic_store(&journal, getenv("JOURNAL_STREAM") != NULL);
+}
+
+log_level log_current(void) {
+    return (log_level)atomic_load(&level);
+}
+
+uint64_t log_dropped(void) {
+    return atomic_load(&dropped);
+}
+
+void log_line(log_level l, const char *fmt, ...) {
+    static const char *const name[] = {"error", "warn", "info", "debug"};
+    static const int priority[] = {3, 4, 6, 7};
+    if ((int)l > atomic_load_explicit(&level, memory_order_relaxed)) return;
+    char line[2048];
+    int n;
+    if (atomic_load_explicit(&journal, memory_order_relaxed)) {
+        n = snprintf(line, sizeof line, "<%d>", priority[l]);
+    } else {
+        struct timespec t;
+        struct tm tm;
+        clock_gettime(CLOCK_REALTIME, &t);
+        gmtime_r(&t.tv_sec, &tm);
+        n = snprintf(line, sizeof line, "%04d-%02d-%02dT%02d:%02d:%02d.%03ldZ %s ",
+                     tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min,
+                     tm.tm_sec, t.tv_nsec / 1000000, name[l]);
+    }
+    va_list ap;
+    va_start(ap, fmt);
+    int m = vsnprintf(line + n, sizeof line - (size_t)n - 1, fmt, ap);
+    va_end(ap);
+    size_t end = (size_t)n + (m < 0 ? 0 : (size_t)m);
+    if (end > sizeof line - 2) end = sizeof line - 2;
+    /* A message carries text from outside: no line of a log may be forged by a newline. */
+    for (size_t i = (size_t)n; i < end; i++)
+        if ((unsigned char)line[i] < ' ' || line[i] == 0x7f) line[i] = ' ';
+    line[end++] = '\n';
+    if (write(STDERR_FILENO, line, end) != (ssize_t)end) atomic_fetch_add(&dropped, 1);
+}

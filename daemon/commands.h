@@ -1,0 +1,24 @@
+/* The subcommands. Each gets argv from its own name on and returns the exit code of the
+ * process. */
+#ifndef VRAMD_DAEMON_COMMANDS_H
+#define VRAMD_DAEMON_COMMANDS_H
+
+#include "base/err.h"
+
+/* X(name, one help line) */
+#define COMMAND_LIST(X)                                                                        \
+    X(serve, "serve a model over HTTP")                                                        \
+    X(generate, "complete one prompt on the terminal")                                         \
+    X(plan, "print what a model will take, by class, without loading it")                      \
+    X(inspect, "print metadata and tensors of a GGUF file")                                    \
+    X(tokenize, "text on stdin to token ids")                                                  \
+    X(version, "print the version and what was built in")
+
+#define X(name, help) int cmd_##name(int argc, char **argv);
+COMMAND_LIST(X)
+#undef X
+
+/* Prints "vramd NAME: text (field). hint" on stderr; returns the status's exit code. */
+int command_failed(const char *name, const err *);
+
+#endif

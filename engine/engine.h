@@ -1,0 +1,109 @@
+/* An engine runs a model program over ragged batches. At most engine_info.depth steps are
+ * submitted and not collected. One thread calls it; it may have threads of its own.
+ *
+ * The engine knows nothing of requests: it sees rows, slots and block tables. It borrows what a
+ * batch points to until the batch is collected. */
+#ifndef VRAMD_ENGINE_ENGINE_H
+#define VRAMD_ENGINE_ENGINE_H
+
+#include "model/sampling.h"
+#include "memory/ledger.h"
+#include "model/program.h"
+
+typedef enum activation_dtype {
+    ACTIVATION_AUTO,
+    ACTIVATION_INT8,
+    ACTIVATION_BF16,
+    ACTIVATION_F32
+} activation_dtype;
+typedef enum kv_dtype { KV_F16, KV_BF16, KV_F32 } kv_dtype; /* quantised ones come later */
+typedef enum cpu_isa { ISA_AUTO, ISA_PLAIN, ISA_AVX2, ISA_AVX512, ISA_AMX } cpu_isa;
+
+typedef struct engine_options {
+    uint32_t max_rows;       /* rows of a step: the token budget */
+    uint32_t max_seqs;       /* sequences in a step */
+    uint32_t max_logit_rows; /* rows of a step whose logits are wanted; >= max_seqs */
+    uint32_t max_model_len;  /* tokens of a sequence */
+    uint32_t block_tokens;   /* tokens of a KV block: 8..256, power of two */
+    uint32_t n_blocks;       /* KV blocks per group; ignored by terms */
+    kv_dtype kv;
+    activation_dtype activations;
+    uint32_t n_threads; /* CPU: 1..256 */
+    cpu_isa isa;        /* CPU */
+} engine_options;
+
+/* One sequence's part of a batch: n_rows consecutive positions from first_pos on. */
+typedef struct batch_seq {
+    uint32_t first_row, n_rows; /* rows of the batch; parts are consecutive and in order */
+    uint32_t first_pos;         /* absolute position of the first row */
+    const int32_t *tokens;      /* history: row i reads tokens[first_pos + i] ... */
+    int32_t input_from; /* ... unless >= 0: the one row reads the token that entry input_from of
+                           the previous step's results produced */
+    const int32_t *blocks[PLAN_MAX_GROUPS]; /* per KV group: block table from position 0 on */
+    uint32_t n_blocks[PLAN_MAX_GROUPS];
+    uint32_t n_logit_rows; /* the last so many rows yield logits: 0, 1, or up to n_rows */
+    bool sample;           /* the last row draws the next token */
+    int8_t n_score; /* >= 0: rows before the last score tokens[pos + 1], with so many best; -1:
+                       not */
+    const sampling *params; /* NULL unless sample */
+    uint32_t n_prompt;      /* for penalties: history up to here is prompt */
+} batch_seq;
+
+typedef struct block_copy {
+    int32_t from, to;
+    uint32_t group;
+} block_copy;
+
+typedef struct batch {
+    const batch_seq *seq;
+    uint32_t n_seqs, n_rows, n_logit_rows;
+    const block_copy *copies; /* done before the rows */
+    uint32_t n_copies;
+} batch;
+
+typedef struct step_result {
+    const sampled *token;  /* [n_seqs of the batch]; meaningless where sample was false */
+    const sampled *scored; /* [n_logit_rows]; of rows that scored */
+    const float
+        *logits; /* [n_logit_rows][n_vocab] before sampling, or NULL; only if keep_logits */
+} step_result;   /* borrowed until the next submit */
+
+typedef struct engine engine;
+
+typedef struct engine_info {
+    const char *name; /* "cpu" */
+    char detail[96];  /* "avx512-vnni, int8 activations, 2 threads" */
+    uint32_t depth;   /* steps in flight */
+} engine_info;
+
+/* A backend: what a room under engine/ gives. All functions are required. */
+typedef struct backend {
+    const char *name;
+    /* Lists what opening will allocate, KV cache excluded; fills what KV blocks cost.
+     * Errors: ERR_UNSUPPORTED (tensor and type), ERR_INVALID (option). */
+    status (*terms)(const program *, const engine_options *, terms *out, kv_request *kv, err *);
+    status (*open)(engine **out, const model *, const engine_options *, ledger *, err *);
+    void (*close)(engine *);
+    status (*submit)(engine *, const batch *, err *);
+    status (*collect)(engine *, step_result *, err *); /* the oldest submitted step */
+    void (*info)(const engine *, engine_info *);
+    /* Tests and golden runs: keep the raw logits of each step for step_result.logits. Takes
+     * heap memory outside the plan. */
+    status (*keep_logits)(engine *, err *);
+} backend;
+
+extern const backend backend_cpu;
+
+struct engine { /* the head of every backend's engine */
+    const backend *backend;
+};
+
+/* Errors: ERR_NO_MEMORY, ERR_BUDGET, ERR_IO (reading weights), ERR_UNSUPPORTED, ERR_DEVICE. */
+status engine_open(engine **out, const backend *, const model *, const engine_options *,
+                   ledger *, err *);
+void engine_close(engine *); /* NULL is ignored */
+status engine_submit(engine *, const batch *, err *);
+status engine_collect(engine *, step_result *, err *);
+void engine_describe(const engine *, engine_info *);
+
+#endif

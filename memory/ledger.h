@@ -1,0 +1,51 @@
+/* The ledger: every byte that vramd holds, by class. The terms of the plan become limits here;
+ * an arena is allocated against them, populated (its pages exist before READY), and counted.
+ * What libraries hold is reserved and released as they take and give it.
+ *
+ * Threads: alloc and free before READY and after the drain, by one thread; reserve, release
+ * and read by any thread at any time (atomic counters). */
+#ifndef VRAMD_MEMORY_LEDGER_H
+#define VRAMD_MEMORY_LEDGER_H
+
+#include "memory/plan.h"
+
+typedef struct ledger ledger;
+
+/* The limits are the plan's totals by class. Errors: ERR_NO_MEMORY. */
+status ledger_open(ledger **out, const plan *, err *);
+/* A ledger without limits: for tools and tests. */
+status ledger_open_unlimited(ledger **out, err *);
+/* Everything must have been freed and released: CHECKs that all counters are zero. */
+void ledger_close(ledger *);
+
+/* bytes of zeroed memory, 64-byte aligned (page-aligned from 64 KiB), populated, huge pages
+ * asked for from 2 MiB. what: for messages. Errors: ERR_BUDGET when the class would exceed its
+ * plan (field: the class), ERR_NO_MEMORY. Never returns NULL on OK. */
+status ledger_alloc(ledger *, void **out, mem_class, uint64_t bytes, const char *what, err *);
+void ledger_free(ledger *, void *p); /* p as returned; NULL is ignored */
+
+/* Counts memory that somebody else allocates. False when the class would exceed its plan. */
+bool ledger_reserve(ledger *, mem_class, uint64_t bytes);
+void ledger_release(ledger *, mem_class, uint64_t bytes);
+
+typedef struct ledger_class {
+    term_kind kind; /* the weakest of the class's terms */
+    uint64_t plan_bytes, ledger_bytes, peak_bytes;
+} ledger_class;
+
+typedef struct ledger_view {
+    ledger_class cls[MEM_N_CLASSES];
+    uint64_t budget_bytes, plan_bytes, ledger_bytes, peak_bytes;
+} ledger_view;
+
+/* A snapshot; counters of different classes may be a moment apart. */
+void ledger_read(const ledger *, ledger_view *out);
+
+/* What the operating system says of this process, in bytes, from /proc/self/smaps_rollup.
+ * False when it cannot be read. */
+typedef struct process_memory {
+    uint64_t anonymous_bytes, file_bytes, rss_bytes;
+} process_memory;
+bool process_memory_read(process_memory *out);
+
+#endif

@@ -1,0 +1,61 @@
+/* The plan: from terms and a budget to how much KV cache there will be, or to a refusal that
+ * names the term that does not fit and the smallest budget that would. Pure arithmetic. */
+#ifndef VRAMD_MEMORY_PLAN_H
+#define VRAMD_MEMORY_PLAN_H
+
+#include "memory/term.h"
+
+/* KV cache of one group of layers with one window. Pools are per group; a block of a group
+ * holds block_tokens tokens of each of its layers. */
+typedef struct kv_group_cost {
+    uint32_t n_layers;
+    uint32_t window;          /* tokens; 0: full attention */
+    uint64_t bytes_per_token; /* all layers of the group */
+} kv_group_cost;
+
+enum { PLAN_MAX_GROUPS = 4 };
+
+/* What the operator wants of the KV cache. */
+typedef struct kv_request {
+    kv_group_cost group[PLAN_MAX_GROUPS];
+    uint32_t n_groups;
+    uint32_t block_tokens;
+    uint64_t min_tokens;  /* less is refused: one sequence of the context length */
+    uint64_t max_tokens;  /* more is useless: n_seqs * context length */
+    uint64_t want_tokens; /* stop here though the budget holds more; 0: take all up to max */
+} kv_request;
+
+typedef struct budget {
+    uint64_t bytes;     /* one number for everything; 0: none given, plan what is wanted */
+    const char *source; /* "memory = 6GiB", "cgroup memory.max", ...: for messages */
+} budget;
+
+typedef struct plan {
+    terms terms; /* all of them, KV cache included; owned */
+    uint64_t budget_bytes;
+    uint64_t total_bytes;     /* steady state */
+    uint64_t load_peak_bytes; /* the highest moment of loading */
+    uint64_t smallest_budget_bytes;
+    bool fits;
+    uint32_t block_tokens;
+    uint64_t kv_bytes_per_token, kv_block_bytes; /* over all groups */
+    uint32_t kv_blocks;
+    uint64_t kv_tokens;
+} plan;
+
+/* Solves for the number of KV blocks. fixed: every term but the KV cache (borrowed). On
+ * ERR_BUDGET *out is filled too (fits = false), so that it can be printed.
+ * Errors: ERR_BUDGET (field "memory", names the term; hint: smallest budget), ERR_NO_MEMORY. */
+status plan_solve(plan *out, const terms *fixed, const kv_request *, const budget *, err *);
+void plan_clear(plan *);
+
+/* The budget that "memory = ..." means on this machine. word: bytes with a unit, a percentage
+ * ("75%") or a fraction ("0.75") of what the machine (or its cgroup) has, or "auto" (bytes = 0
+ * unless a cgroup limits us: then that limit). Errors: ERR_INVALID. */
+status budget_parse(budget *out, const char *word, err *);
+/* memory.max of our cgroup (v2) or its v1 twin, the lowest up the tree; UINT64_MAX when
+ * unlimited. And physical memory. */
+uint64_t machine_cgroup_limit(void);
+uint64_t machine_total_bytes(void);
+
+#endif

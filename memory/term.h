@@ -1,0 +1,64 @@
+/* Terms: what memory is for, one line each. A room that will hold memory lists its terms; the
+ * planner adds them up before anything is loaded, and the same room allocates exactly them. */
+#ifndef VRAMD_MEMORY_TERM_H
+#define VRAMD_MEMORY_TERM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+/* X(class, name in /metrics and JSON) */
+#define MEM_CLASS_LIST(X)                                                                      \
+    X(MEM_WEIGHTS, "weights")                                                                  \
+    X(MEM_KV, "kv")                                                                            \
+    X(MEM_ACTIVATIONS, "activations")                                                          \
+    X(MEM_LOGITS, "logits")                                                                    \
+    X(MEM_WORKSPACE, "workspace")                                                              \
+    X(MEM_TOKENIZER, "tokenizer")                                                              \
+    X(MEM_SCHEDULER, "scheduler")                                                              \
+    X(MEM_REQUESTS, "requests") /* bodies, queue, outbox: one pool */                          \
+    X(MEM_HTTP, "http")         /* libmicrohttpd's pool per connection */                      \
+    X(MEM_RUNTIME, "runtime")   /* stacks, the C library, small objects: calibrated */         \
+    X(MEM_CONTEXT, "context")   /* what a device's driver takes */                             \
+    X(MEM_LOADING, "loading")   /* held while loading only */
+
+typedef enum mem_class {
+#define X(cls, name) cls,
+    MEM_CLASS_LIST(X)
+#undef X
+        MEM_N_CLASSES
+} mem_class;
+
+const char *mem_class_name(mem_class);
+
+/* exact: allocated by us, to the byte. calibrated: measured on such a machine; the text of the
+ * term says where. assumed: neither. */
+typedef enum term_kind { TERM_EXACT, TERM_CALIBRATED, TERM_ASSUMED } term_kind;
+const char *term_kind_name(term_kind);
+
+typedef struct term {
+    mem_class cls;
+    term_kind kind;
+    uint64_t bytes;
+    char what[72];
+    bool while_loading; /* part of the load-time peak only */
+} term;
+
+/* A growing list; zero-initialise, then clear. failed: an addition was lost for want of memory
+ * or a size overflowed; plan_solve refuses such a list. */
+typedef struct terms {
+    term *v;
+    size_t n, cap;
+    bool failed;
+} terms;
+
+void terms_clear(terms *);
+void terms_add(terms *, mem_class, term_kind, uint64_t bytes, const char *what_fmt, ...)
+    __attribute__((format(printf, 5, 6)));
+/* Marks the newest term as part of the load-time peak only. */
+void terms_last_while_loading(terms *);
+uint64_t terms_sum(const terms *, mem_class); /* steady-state terms of one class */
+
+#endif

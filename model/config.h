@@ -1,0 +1,55 @@
+/* The numbers that define a model: from GGUF metadata, or from a Hugging Face config.json (see
+ * api/hf_config.h). Plain data. */
+#ifndef VRAMD_MODEL_CONFIG_H
+#define VRAMD_MODEL_CONFIG_H
+
+#include "model/gguf.h"
+
+typedef enum rope_pairing {
+    ROPE_ADJACENT, /* pairs (2i, 2i+1): llama in GGUF, whose q and k rows are permuted */
+    ROPE_HALVES    /* pairs (i, i + n/2): qwen2 and most others ("NeoX") */
+} rope_pairing;
+
+typedef enum rope_scaling {
+    ROPE_SCALING_NONE,
+    ROPE_SCALING_LINEAR,
+    ROPE_SCALING_YARN,
+    ROPE_SCALING_LLAMA3
+} rope_scaling;
+
+typedef struct rope_config {
+    rope_pairing pairing;
+    uint32_t n_dims; /* rotated dimensions of a head */
+    float theta;     /* base */
+    rope_scaling scaling;
+    float factor;          /* linear, yarn, llama3 */
+    uint32_t original_len; /* context length before scaling */
+    float attn_factor;     /* yarn: multiplies cos and sin; 0: by the formula */
+    float beta_fast, beta_slow;
+    float low_freq_factor, high_freq_factor; /* llama3, when given by config.json; a GGUF has
+                                                the tensor rope_freqs.weight instead */
+} rope_config;
+
+typedef struct model_config {
+    char arch[32]; /* "llama", "qwen2", ... as GGUF names it */
+    char name[128];
+    uint32_t n_layers, n_embd, n_heads, n_kv_heads, head_dim, n_ff, n_vocab, n_ctx_train;
+    uint32_t window;                    /* sliding window in tokens; 0: none */
+    uint32_t n_experts, n_experts_used; /* 0: dense */
+    float norm_eps;
+    bool tied_head; /* the output matrix is the token embedding */
+    bool qkv_bias, o_bias, ffn_bias;
+    bool qk_norm;
+    uint32_t norms_per_layer; /* 2, or 4 with post-norms */
+    uint32_t window_every;    /* 0: window (if any) on all layers; n: all but each n-th layer */
+    rope_config rope;
+} model_config;
+
+/* Errors: ERR_UNSUPPORTED (architecture, by name), ERR_FORMAT (field: the key at fault). */
+status model_config_from_gguf(model_config *out, const gguf *, err *);
+/* Ranges and divisibility of every field, wherever they came from. */
+status model_config_check(const model_config *, err *);
+/* Number of weights, embeddings counted once when tied. */
+uint64_t model_config_params(const model_config *);
+
+#endif

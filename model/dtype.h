@@ -1,0 +1,64 @@
+/* Types of stored numbers: GGUF's table, and the types of values in a step. */
+#ifndef VRAMD_MODEL_DTYPE_H
+#define VRAMD_MODEL_DTYPE_H
+
+#include <stdint.h>
+
+#include "base/str.h"
+
+/* X(enum, number in GGUF, name, elements per block, bytes per block). Source: the GGUF
+ * specification and the block structs of ggml. Listed types can be planned and inspected; which
+ * of them an engine computes with, the engine says. */
+#define DTYPE_LIST(X)                                                                          \
+    X(DT_F32, 0, "F32", 1, 4)                                                                  \
+    X(DT_F16, 1, "F16", 1, 2)                                                                  \
+    X(DT_Q4_0, 2, "Q4_0", 32, 18)                                                              \
+    X(DT_Q4_1, 3, "Q4_1", 32, 20)                                                              \
+    X(DT_Q5_0, 6, "Q5_0", 32, 22)                                                              \
+    X(DT_Q5_1, 7, "Q5_1", 32, 24)                                                              \
+    X(DT_Q8_0, 8, "Q8_0", 32, 34)                                                              \
+    X(DT_Q2_K, 10, "Q2_K", 256, 84)                                                            \
+    X(DT_Q3_K, 11, "Q3_K", 256, 110)                                                           \
+    X(DT_Q4_K, 12, "Q4_K", 256, 144)                                                           \
+    X(DT_Q5_K, 13, "Q5_K", 256, 176)                                                           \
+    X(DT_Q6_K, 14, "Q6_K", 256, 210)                                                           \
+    X(DT_IQ2_XXS, 16, "IQ2_XXS", 256, 66)                                                      \
+    X(DT_IQ2_XS, 17, "IQ2_XS", 256, 74)                                                        \
+    X(DT_IQ3_XXS, 18, "IQ3_XXS", 256, 98)                                                      \
+    X(DT_IQ1_S, 19, "IQ1_S", 256, 50)                                                          \
+    X(DT_IQ4_NL, 20, "IQ4_NL", 32, 18)                                                         \
+    X(DT_IQ3_S, 21, "IQ3_S", 256, 110)                                                         \
+    X(DT_IQ2_S, 22, "IQ2_S", 256, 82)                                                          \
+    X(DT_IQ4_XS, 23, "IQ4_XS", 256, 136)                                                       \
+    X(DT_I8, 24, "I8", 1, 1)                                                                   \
+    X(DT_I16, 25, "I16", 1, 2)                                                                 \
+    X(DT_I32, 26, "I32", 1, 4)                                                                 \
+    X(DT_I64, 27, "I64", 1, 8)                                                                 \
+    X(DT_F64, 28, "F64", 1, 8)                                                                 \
+    X(DT_IQ1_M, 29, "IQ1_M", 256, 56)                                                          \
+    X(DT_BF16, 30, "BF16", 1, 2)                                                               \
+    X(DT_TQ1_0, 34, "TQ1_0", 256, 54)                                                          \
+    X(DT_TQ2_0, 35, "TQ2_0", 256, 66)                                                          \
+    X(DT_MXFP4, 39, "MXFP4", 32, 17)
+
+typedef enum dtype {
+#define X(e, number, name, elems, bytes) e = number,
+    DTYPE_LIST(X)
+#undef X
+        DT_NONE = 255
+} dtype;
+
+typedef struct dtype_info {
+    const char *name;
+    uint16_t block_elems, block_bytes;
+} dtype_info;
+
+/* NULL when the number is not in the table. */
+const dtype_info *dtype_get(uint32_t number);
+/* By name, any case; DT_NONE when unknown. */
+dtype dtype_by_name(str);
+/* Bytes of rows x cols elements; cols must be a multiple of the block. False on overflow or
+ * when it is not. */
+bool dtype_bytes(dtype, uint64_t rows, uint64_t cols, uint64_t *out);
+
+#endif

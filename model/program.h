@@ -1,0 +1,123 @@
+/* The model as a program: the forward pass of one ragged batch, recorded once as a list of
+ * operations over named values. The planner derives bytes from it, the loader arenas, the
+ * engines execution. A value has columns; its rows are the rows of the step (one token each) or
+ * the gathered rows (those whose logits are wanted). */
+#ifndef VRAMD_MODEL_PROGRAM_H
+#define VRAMD_MODEL_PROGRAM_H
+
+#include "model/config.h"
+
+typedef uint16_t value_id;
+typedef uint32_t weight_id;
+enum { NO_VALUE = 0xffff };
+#define NO_WEIGHT 0xffffffffu
+
+typedef enum op_kind {
+    OP_EMBED,       /* out = w0[token] (* scale) */
+    OP_NORM,        /* out = rms_norm(in, eps) * w0 */
+    OP_LINEAR,      /* out = in * (w0 | w1 | w2)^T (+ bias0 | bias1 | bias2) (+ residual); the
+                       weights' outputs stand side by side */
+    OP_ROPE_APPEND, /* in = q | k | v: rotate q and k, append k and v to the layer's KV cache */
+    OP_ATTENTION,   /* out = softmax(q k^T * scale, causal, window) v; in = q | k | v, only q is
+                       read */
+    OP_GATE_UP,     /* out = act(in * w0^T) * (in * w1^T) */
+    OP_GATHER_ROWS, /* out = the rows of in whose logits are wanted */
+    OP_LOGITS,      /* out = in * w0^T, float32 */
+    OP_SAMPLE,      /* in = logits */
+    OP_ALL_REDUCE,
+    OP_SEND,
+    OP_RECV,
+    OP_PREFETCH_LAYER /* reserved: several devices, offload */
+} op_kind;
+const char *op_kind_name(op_kind);
+
+typedef enum row_set { ROWS_STEP, ROWS_GATHERED } row_set;
+typedef enum activation { ACT_SILU, ACT_GELU_TANH } activation;
+
+typedef struct value {
+    const char *name;
+    row_set rows;
+    uint32_t cols;
+    dtype type; /* as the model defines it: DT_F32 = the engine's activation type */
+} value;
+
+typedef enum weight_role { WEIGHT_EMBED, WEIGHT_LINEAR, WEIGHT_VECTOR } weight_role;
+
+typedef struct weight {
+    char name[72];
+    weight_role role; /* WEIGHT_EMBED: rows are looked up, and may serve OP_LOGITS too (tied) */
+    dtype type; /* as stored; vectors (norms, biases, rope factors) are served as float32 */
+    uint32_t rows, cols; /* outputs x inputs; a vector is 1 x n */
+    int32_t layer;       /* -1: none */
+    int32_t tensor;      /* index in the GGUF file; -1: planned without a file */
+    uint32_t first_row;  /* where its rows begin in that tensor (fused tensors) */
+} weight;
+
+typedef struct op {
+    op_kind kind;
+    int16_t layer;   /* -1 outside the layers */
+    uint16_t device; /* 0 for now */
+    value_id in, out, residual;
+    uint8_t n_weights;
+    weight_id w[3], bias[3]; /* NO_WEIGHT where absent */
+    union {
+        struct {
+            float eps;
+        } norm;
+        struct {
+            float scale;
+        } embed; /* 1 unless the model scales */
+        struct {
+            activation act;
+        } gate_up;
+        struct {
+            weight_id factors;
+        } rope; /* rope_freqs.weight or NO_WEIGHT */
+        struct {
+            float scale;
+            uint32_t window;
+        } attention; /* window 0: full */
+    };
+} op;
+
+typedef struct kv_group { /* layers whose blocks are allocated together */
+    uint32_t window, n_layers;
+} kv_group;
+
+enum { PROGRAM_MAX_GROUPS = 4 };
+
+typedef struct program {
+    model_config config;
+    value *values;
+    uint32_t n_values;
+    weight *weights;
+    uint32_t n_weights;
+    op *ops;
+    uint32_t n_ops;
+    kv_group group[PROGRAM_MAX_GROUPS];
+    uint32_t n_groups;
+    uint16_t *layer_group; /* [n_layers]: group of a layer */
+    uint16_t *layer_index; /* [n_layers]: index of a layer within its group */
+} program;
+
+/* A model file opened: its program and where its weights are. Owns neither more nor less than
+ * the program; the gguf is borrowed and must outlive it. */
+typedef struct model {
+    program program;
+    const gguf *file; /* NULL when planned from a config */
+} model;
+
+/* Errors: ERR_UNSUPPORTED naming architecture, tensor or type; ERR_FORMAT for a missing tensor
+ * or a wrong shape (field: the tensor, text: wanted and found). */
+status model_open(model **out, const gguf *, err *);
+/* The program of a model that is not here, with every matrix of the given type (norms and
+ * biases float32). Where cols is no multiple of the block, falls back as quantizers do. */
+status model_from_config(model **out, const model_config *, dtype weights, err *);
+void model_close(model *);
+
+/* Reads rows [row, row + n) of a weight as stored. dst: n rows of the type's bytes. */
+status model_read_rows(const model *, weight_id, uint32_t row, uint32_t n, void *dst, err *);
+/* Prints the program as text, one operation a line (for inspect and for tests). */
+void program_print(const program *, void (*line)(void *, const char *), void *arg);
+
+#endif

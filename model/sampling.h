@@ -1,0 +1,74 @@
+/* From one row of logits to one token: what OP_SAMPLE means. Pure: the same logits, parameters,
+ * history and position give the same token on every engine and in every batch.
+ *
+ * Order: logit_bias, penalties, min_tokens mask; logprobs are taken here, at
+ * temperature 1; then temperature, top_k, typical_p, top_p, min_p, and the draw. */
+#ifndef VRAMD_MODEL_SAMPLING_H
+#define VRAMD_MODEL_SAMPLING_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { SAMPLING_MAX_LOGPROBS = 20 };
+
+typedef struct logit_bias {
+    int32_t token;
+    float bias; /* -100..100; -100 and less forbids in effect */
+} logit_bias;
+
+typedef struct sampling {
+    float temperature;                         /* 0: greedy; lowest id wins ties */
+    int32_t top_k;                             /* <= 0: off */
+    float top_p, min_p, typical_p;             /* 1, 0, 1: off */
+    float repetition_penalty;                  /* 1: off; over prompt and output */
+    float presence_penalty, frequency_penalty; /* 0: off; over output */
+    uint64_t seed;
+    uint32_t min_tokens;       /* end tokens are forbidden until so many were generated */
+    const int32_t *end_tokens; /* borrowed: end-of-generation and stop ids */
+    uint32_t n_end_tokens;
+    const logit_bias *bias; /* borrowed */
+    uint32_t n_bias;
+    int16_t n_logprobs; /* -1: none; 0: of the token; 1..20: and so many best */
+} sampling;
+
+/* Sets every field to "off" and temperature 1. */
+void sampling_defaults(sampling *);
+
+typedef struct token_prob {
+    int32_t token;
+    float logprob;
+} token_prob;
+
+typedef struct sampled {
+    int32_t token;
+    float logprob;  /* of the token; NaN unless asked for */
+    uint16_t n_top; /* filled entries of top, best first, lowest id first among equals */
+    token_prob top[SAMPLING_MAX_LOGPROBS];
+} sampled;
+
+/* What has been said: prompt and output of the sequence so far. */
+typedef struct sampling_history {
+    const int32_t *tokens;
+    uint32_t n, n_prompt;
+} sampling_history;
+
+/* Scratch of a sampler for a vocabulary of n: bytes, 64-byte aligned. One per thread. */
+size_t sampling_scratch_bytes(uint32_t n_vocab);
+
+/* logits: [n_vocab] float32, overwritten. position: of the new token in its sequence (keys the
+ * draw together with the seed). Cannot fail; NaN logits count as -inf; if nothing is left,
+ * the highest original logit wins. */
+void sampling_draw(sampled *out, float *logits, uint32_t n_vocab, const sampling *,
+                   const sampling_history *, uint32_t position, void *scratch);
+
+/* Log-probability of a given token and the n best, temperature 1 (prompt logprobs). logits are
+ * left alone. */
+void sampling_score(sampled *out, const float *logits, uint32_t n_vocab, int32_t token,
+                    int n_top, void *scratch);
+
+/* The uniform number of (seed, position) in [0, 1): Philox4x32-10 (Salmon et al., "Parallel
+ * random numbers: as easy as 1, 2, 3", SC 2011). */
+float sampling_uniform(uint64_t seed, uint32_t position);
+
+#endif

@@ -1,0 +1,60 @@
+/* Text to token ids and back, from the metadata of a GGUF file. Immutable after open, usable
+ * from any thread. Memory: one arena, counted by tokenizer_bytes. */
+#ifndef VRAMD_MODEL_TOKENIZER_H
+#define VRAMD_MODEL_TOKENIZER_H
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "model/gguf.h"
+
+typedef struct tokenizer tokenizer;
+
+enum {
+    TOK_ADD_SPECIAL = 1,  /* BOS and EOS as the model's metadata says */
+    TOK_PARSE_SPECIAL = 2 /* "<|im_start|>" in the text is the token, not characters */
+};
+
+/* Takes its memory by src (the ledger's, or the heap). Errors: ERR_UNSUPPORTED (field:
+ * tokenizer.ggml.model or .pre, and what is known), ERR_FORMAT, ERR_NO_MEMORY. */
+status tokenizer_open(tokenizer **out, const gguf *, const chunks *src, err *);
+void tokenizer_close(tokenizer *);
+/* What tokenizer_open would take, from the headers alone: exact. */
+uint64_t tokenizer_plan_bytes(const gguf *);
+uint64_t tokenizer_bytes(const tokenizer *);
+
+/* Appends ids of text to out. Bytes that are not UTF-8 are encoded as bytes, nothing is lost.
+ * Errors: ERR_NO_MEMORY. Time: O(n log n) in the length of the text, also for hostile text. */
+status tokenizer_encode(const tokenizer *, str text, unsigned flags, vec_i32 *out, err *);
+
+/* The bytes of one token: for specials their text, or "" unless with_special. Valid as long as
+ * the tokenizer. An id out of range gives "". */
+str tokenizer_piece(const tokenizer *, int32_t id, bool with_special);
+
+/* Streaming detokenisation: holds back bytes that may be the beginning of a character. */
+typedef struct detok {
+    const tokenizer *tok;
+    bool with_special, at_start;
+    uint8_t n_held;
+    char held[4];
+} detok;
+void detok_init(detok *, const tokenizer *, bool with_special);
+/* Appends to out what is certain after one more token: always valid UTF-8 (impossible bytes
+ * become U+FFFD). */
+void detok_push(detok *, int32_t id, buf *out);
+/* The end: what is still held becomes U+FFFD. */
+void detok_finish(detok *, buf *out);
+
+uint32_t tokenizer_n_vocab(const tokenizer *);
+int32_t tokenizer_bos(const tokenizer *); /* -1: none */
+int32_t tokenizer_eos(const tokenizer *);
+bool tokenizer_adds_bos(const tokenizer *);
+/* Every end-of-generation token: eos, eot, eom, and those whose text says so. */
+const int32_t *tokenizer_eog(const tokenizer *, size_t *n);
+bool tokenizer_is_eog(const tokenizer *, int32_t id);
+bool tokenizer_is_special(const tokenizer *, int32_t id);
+/* Id of a special or ordinary token by its exact text; -1: none. */
+int32_t tokenizer_find(const tokenizer *, str text);
+/* tokenizer.chat_template, or "" */
+str tokenizer_chat_template(const tokenizer *);
+
+#endif

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Runs the unit tests (Check) and the end-to-end tests (pytest); prints one line of counts last.
+#   tools/run-tests.sh [--unit] [NAME]     NAME: tests/*/test_NAME.c, or a pytest -k expression
+# Environment: BUILD (build), VRAMD_TEST_MODEL (set by tools/get-model.sh otherwise).
+set -u
+cd "$(dirname "$0")/.."
+BUILD=${BUILD:-build}
+unit_only=
+[ "${1:-}" = --unit ] && { unit_only=1; shift; }
+name=${1:-}
+pass=0 fail=0
+count() { # reads a Check summary: "97%: Checks: 40, Failures: 1, Errors: 0"
+  local c f e
+  read -r c f e < <(sed -nE 's/^[0-9]+%: Checks: ([0-9]+), Failures: ([0-9]+), Errors: ([0-9]+).*/\1 \2 \3/p' "$1" | tail -n 1) || true
+  [ -n "${c:-}" ] || return 1
+  pass=$((pass + c - f - e)); fail=$((fail + f + e))
+}
+mkdir -p "$BUILD/log"
+if [ -z "${VRAMD_TEST_MODEL:-}" ]; then
+  VRAMD_TEST_MODEL=$(tools/get-model.sh) || { echo "tests: no model"; exit 1; }
+fi
+export VRAMD_TEST_MODEL
+wanted=()
+for f in tests/*/test_*.c; do
+  b=$(basename "$f" .c)
+  if [ -z "$name" ] || [ "test_$name" = "$b" ]; then wanted+=("$BUILD/${f%.c}"); fi
+done
+if [ ${#wanted[@]} -gt 0 ]; then
+  make -s -j"$(nproc)" BUILD="$BUILD" "${wanted[@]}" || { echo "tests: the build failed"; exit 1; }
+  for t in "${wanted[@]}"; do
+    log=$BUILD/log/$(basename "$t").log
+    CK_DEFAULT_TIMEOUT=${CK_DEFAULT_TIMEOUT:-300} "$t" > "$log" 2>&1; rc=$?
+    count "$log" || { fail=$((fail + 1)); rc=1; }
+    if [ $rc -ne 0 ]; then echo "FAILED $t (rc $rc)"; tail -n 40 "$log"; else echo "ok $t: $(grep -E '^[0-9]+%' "$log" | tail -n 1)"; fi
+  done
+fi
+if [ -z "$unit_only" ] && { [ -z "$name" ] || [ ${#wanted[@]} -eq 0 ]; }; then
+  make -s -j"$(nproc)" BUILD="$BUILD" all || { echo "tests: the build failed"; exit 1; }
+  py=$(tools/venv.sh) || { echo "tests: no Python environment"; exit 1; }
+  log=$BUILD/log/pytest.log
+  BUILD="$BUILD" "$py" -m pytest -q -p no:cacheprovider ${name:+-k "$name"} tests/e2e 2>&1 | tee "$log"
+  rc=${PIPESTATUS[0]}
+  p=$(sed -nE 's/.*[^0-9]?([0-9]+) passed.*/\1/p' "$log" | tail -n 1); q=$(sed -nE 's/(^|.* )([0-9]+) failed.*/\2/p' "$log" | tail -n 1)
+  e=$(sed -nE 's/(^|.* )([0-9]+) errors?.*/\2/p' "$log" | tail -n 1)
+  pass=$((pass + ${p:-0})); fail=$((fail + ${q:-0} + ${e:-0}))
+  [ "$rc" -eq 0 ] || [ $((${q:-0} + ${e:-0})) -gt 0 ] || fail=$((fail + 1))
+fi
+[ $((pass + fail)) -gt 0 ] || { echo "tests: nothing is named '$name'"; exit 1; }
+echo "$pass passed, $fail failed"
+[ "$fail" -eq 0 ]
