@@ -77,7 +77,7 @@ fuzz: ## libFuzzer; F=gguf SECONDS=60
 	$(MAKE) fuzz-build BUILD=build/fuzz CC=clang SAN="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all" F=$(F)
 	mkdir -p build/fuzz/corpus/$(F)
 	build/fuzz/fuzz_$(F) -max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 build/fuzz/corpus/$(F) $(wildcard tests/fuzz/corpus/$(F))
-FUZZ_ROOM = $(shell sed -n '1s|^/\* room: \([a-z]*\).*|\1|p' tests/fuzz/fuzz_$(F).c)
+FUZZ_ROOM = $(shell sed -n '1s|^/\* room: \([a-z]*\).*|\1|p' tests/fuzz/fuzz_$(F).c 2>/dev/null)
 fuzz-build: $(BUILD)/obj/tests/fuzz/fuzz_$(F).o $$(call objs_of,$$(FUZZ_ROOM))
 	$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $(BUILD)/fuzz_$(F) $^ $(LDLIBS)
 

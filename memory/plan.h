@@ -26,8 +26,10 @@ typedef struct kv_request {
 } kv_request;
 
 typedef struct budget {
-    uint64_t bytes;     /* one number for everything; 0: none given, plan what is wanted */
+    uint64_t bytes;     /* one number for everything */
     const char *source; /* "memory = 6GiB", "cgroup memory.max", ...: for messages */
+    bool automatic; /* nobody gave a number: the plan takes what is wanted, within bytes, and
+                       that becomes the budget */
 } budget;
 
 typedef struct plan {
@@ -50,12 +52,14 @@ status plan_solve(plan *out, const terms *fixed, const kv_request *, const budge
 void plan_clear(plan *);
 
 /* The budget that "memory = ..." means on this machine. word: bytes with a unit, a percentage
- * ("75%") or a fraction ("0.75") of what the machine (or its cgroup) has, or "auto" (bytes = 0
- * unless a cgroup limits us: then that limit). Errors: ERR_INVALID. */
+ * ("75%") or a fraction ("0.75") of what the machine (or its cgroup) has, or "auto": what is
+ * wanted, within the cgroup's limit and the memory that is available now.
+ * Errors: ERR_INVALID, ERR_BUDGET (more than the machine has). */
 status budget_parse(budget *out, const char *word, err *);
 /* memory.max of our cgroup (v2) or its v1 twin, the lowest up the tree; UINT64_MAX when
- * unlimited. And physical memory. */
+ * unlimited. Physical memory, and what of it could be had now (MemAvailable). */
 uint64_t machine_cgroup_limit(void);
 uint64_t machine_total_bytes(void);
+uint64_t machine_available_bytes(void);
 
 #endif

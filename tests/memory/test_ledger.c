@@ -1,0 +1,218 @@
+/* memory/ledger.c and memory/pool.c through their headers. */
+#include <check.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "memory/pool.h"
+
+static ledger *open_with(mem_class cls, uint64_t bytes) {
+    terms t = {0};
+    terms_add(&t, cls, TERM_EXACT, bytes, "test");
+    kv_request kv = {.group = {{.n_layers = 1, .bytes_per_token = 64}},
+                     .n_groups = 1,
+                     .block_tokens = 16,
+                     .min_tokens = 16,
+                     .max_tokens = 16};
+    budget b = {1ull << 30, "memory = 1GiB", false};
+    plan p;
+    err e;
+    ledger *l;
+    ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), OK);
+    ck_assert_int_eq(ledger_open(&l, &p, &e), OK);
+    plan_clear(&p);
+    terms_clear(&t);
+    return l;
+}
+
+START_TEST(a_class_never_holds_more_than_its_plan) {
+    ledger *l = open_with(MEM_WEIGHTS, 1000000);
+    err e;
+    void *a, *b;
+    ledger_view v;
+    ck_assert_int_eq(ledger_alloc(l, &a, MEM_WEIGHTS, 700000, "a", &e), OK);
+    ck_assert_int_eq(ledger_alloc(l, &b, MEM_WEIGHTS, 300001, "b", &e), ERR_BUDGET);
+    ck_assert_str_eq(e.field, "weights");
+    ck_assert_int_eq(ledger_alloc(l, &b, MEM_WEIGHTS, 300000, "b", &e), OK);
+    ck_assert(!ledger_reserve(l, MEM_WEIGHTS, 1));
+    ck_assert(!ledger_reserve(l, MEM_HTTP, 1)); /* not in the plan at all */
+    ledger_read(l, &v);
+    ck_assert_uint_eq(v.cls[MEM_WEIGHTS].ledger_bytes, 1000000);
+    ck_assert_uint_eq(v.cls[MEM_WEIGHTS].plan_bytes, 1000000);
+    ck_assert_uint_eq(v.ledger_bytes, 1000000);
+    ledger_free(l, a);
+    ledger_free(l, b);
+    ledger_free(l, NULL);
+    ledger_read(l, &v);
+    ck_assert_uint_eq(v.ledger_bytes, 0);
+    ck_assert_uint_eq(v.peak_bytes, 1000000);
+    ck_assert_uint_eq(v.cls[MEM_WEIGHTS].peak_bytes, 1000000);
+    ledger_close(l);
+}
+END_TEST
+
+START_TEST(arenas_are_zero_aligned_and_present_in_memory) {
+    ledger *l;
+    err e;
+    char *p, *small;
+    process_memory before, after;
+    ck_assert_int_eq(ledger_open_unlimited(&l, &e), OK);
+    ck_assert(process_memory_read(&before));
+    uint64_t n = 24 << 20;
+    ck_assert_int_eq(ledger_alloc(l, (void **)&p, MEM_KV, n, "kv", &e), OK);
+    ck_assert(process_memory_read(&after));
+    ck_assert_uint_ge(after.anonymous_bytes - before.anonymous_bytes, n - (1 << 20));
+    ck_assert_uint_eq((uintptr_t)p % 4096, 0);
+    for (uint64_t i = 0; i < n; i += 997) ck_assert_int_eq(p[i], 0);
+    ck_assert_int_eq(ledger_alloc(l, (void **)&small, MEM_LOGITS, 100, "x", &e), OK);
+    ck_assert_uint_eq((uintptr_t)small % 64, 0);
+    ledger_free(l, p);
+    ledger_free(l, small);
+    ledger_close(l);
+}
+END_TEST
+
+START_TEST(a_size_that_no_machine_has_is_an_error_and_counts_nothing) {
+    ledger *l;
+    err e;
+    void *p;
+    ledger_view v;
+    ck_assert_int_eq(ledger_open_unlimited(&l, &e), OK);
+    ck_assert_int_eq(ledger_alloc(l, &p, MEM_KV, 1ull << 50, "huge", &e), ERR_NO_MEMORY);
+    ck_assert_str_eq(e.field, "kv");
+    ledger_read(l, &v);
+    ck_assert_uint_eq(v.ledger_bytes, 0);
+    ledger_close(l);
+}
+END_TEST
+
+typedef struct hammer {
+    ledger *l;
+    unsigned seed;
+} hammer;
+
+static void *hammer_ledger(void *arg) {
+    hammer *h = arg;
+    for (int i = 0; i < 20000; i++) {
+        uint64_t n = (uint64_t)(rand_r(&h->seed) % 600);
+        if (ledger_reserve(h->l, MEM_REQUESTS, n)) ledger_release(h->l, MEM_REQUESTS, n);
+    }
+    return NULL;
+}
+
+START_TEST(threads_that_reserve_at_once_never_pass_the_limit) {
+    ledger *l = open_with(MEM_REQUESTS, 1000);
+    pthread_t t[3];
+    hammer h[3];
+    ledger_view v;
+    for (int i = 0; i < 3; i++) {
+        h[i] = (hammer){l, (unsigned)i + 1};
+        ck_assert_int_eq(pthread_create(&t[i], NULL, hammer_ledger, &h[i]), 0);
+    }
+    for (int i = 0; i < 3; i++) pthread_join(t[i], NULL);
+    ledger_read(l, &v);
+    ck_assert_uint_eq(v.ledger_bytes, 0);
+    ck_assert_uint_le(v.cls[MEM_REQUESTS].peak_bytes, 1000);
+    ck_assert_uint_gt(v.cls[MEM_REQUESTS].peak_bytes, 0);
+    ledger_close(l);
+}
+END_TEST
+
+START_TEST(a_pool_takes_what_it_said_and_gives_all_of_it) {
+    ledger *l = open_with(MEM_REQUESTS, pool_bytes(1 << 20));
+    pool *p;
+    err e;
+    ledger_view v;
+    size_t got;
+    ck_assert_int_eq(pool_open(&p, l, MEM_REQUESTS, 1 << 20, &e), OK);
+    ledger_read(l, &v);
+    ck_assert_uint_eq(v.ledger_bytes, pool_bytes(1 << 20));
+    const chunks *c = pool_chunks(p);
+    void *all = c->take(c->self, 1 << 20, &got); /* the whole pool in one piece */
+    ck_assert_ptr_nonnull(all);
+    ck_assert_ptr_null(c->take(c->self, 1, &got));
+    c->give(c->self, all, 1 << 20);
+    ck_assert_ptr_null(c->take(c->self, (1 << 20) + 1, &got));
+    void *one[1024];
+    for (int i = 0; i < 1024; i++) {
+        one[i] = c->take(c->self, 1000, &got);
+        ck_assert_ptr_nonnull(one[i]);
+        ck_assert_uint_eq(got, POOL_MIN_CHUNK);
+        memset(one[i], i, got);
+    }
+    ck_assert_ptr_null(c->take(c->self, 1, &got));
+    ck_assert_uint_eq(pool_used(p), pool_size(p));
+    for (int i = 0; i < 1024; i += 2) c->give(c->self, one[i], POOL_MIN_CHUNK);
+    ck_assert_ptr_null(c->take(c->self, 2000, &got)); /* no two neighbours are free */
+    for (int i = 1; i < 1024; i += 2) c->give(c->self, one[i], POOL_MIN_CHUNK);
+    all = c->take(c->self, 1 << 20, &got); /* everything has merged again */
+    ck_assert_ptr_nonnull(all);
+    c->give(c->self, all, got);
+    ck_assert_uint_eq(pool_used(p), 0);
+    ck_assert_uint_eq(pool_peak(p), pool_size(p));
+    pool_close(p);
+    ledger_close(l);
+}
+END_TEST
+
+START_TEST(random_chunks_never_overlap_and_all_come_back) {
+    ledger *l;
+    pool *p;
+    err e;
+    enum { N = 200 };
+    struct {
+        unsigned char *p;
+        size_t got;
+    } held[N] = {0};
+    unsigned seed = 7;
+    ck_assert_int_eq(ledger_open_unlimited(&l, &e), OK);
+    ck_assert_int_eq(pool_open(&p, l, MEM_REQUESTS, 3 * 300000, &e), OK); /* no power of two */
+    const chunks *c = pool_chunks(p);
+    for (int i = 0; i < 20000; i++) {
+        int k = rand_r(&seed) % N;
+        if (held[k].p) {
+            for (size_t j = 0; j < held[k].got; j += 511) ck_assert_int_eq(held[k].p[j], k);
+            c->give(c->self, held[k].p, held[k].got);
+            held[k].p = NULL;
+        } else if ((held[k].p =
+                        c->take(c->self, (size_t)(rand_r(&seed) % 40000), &held[k].got))) {
+            memset(held[k].p, k, held[k].got);
+        }
+    }
+    for (int k = 0; k < N; k++)
+        if (held[k].p) c->give(c->self, held[k].p, held[k].got);
+    pool_close(p);
+    ledger_close(l);
+}
+END_TEST
+
+START_TEST(a_chunk_given_back_with_another_size_aborts) {
+    ledger *l;
+    pool *p;
+    err e;
+    size_t got;
+    ck_assert_int_eq(ledger_open_unlimited(&l, &e), OK);
+    ck_assert_int_eq(pool_open(&p, l, MEM_REQUESTS, 1 << 16, &e), OK);
+    const chunks *c = pool_chunks(p);
+    void *q = c->take(c->self, 100, &got);
+    c->give(c->self, q, got * 2);
+}
+END_TEST
+
+int main(void) {
+    Suite *s = suite_create("ledger");
+    TCase *c = tcase_create("ledger");
+    tcase_add_test(c, a_class_never_holds_more_than_its_plan);
+    tcase_add_test(c, arenas_are_zero_aligned_and_present_in_memory);
+    tcase_add_test(c, a_size_that_no_machine_has_is_an_error_and_counts_nothing);
+    tcase_add_test(c, threads_that_reserve_at_once_never_pass_the_limit);
+    tcase_add_test(c, a_pool_takes_what_it_said_and_gives_all_of_it);
+    tcase_add_test(c, random_chunks_never_overlap_and_all_come_back);
+    tcase_add_test_raise_signal(c, a_chunk_given_back_with_another_size_aborts, 6);
+    suite_add_tcase(s, c);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_NORMAL);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -1,0 +1,164 @@
+/* memory/plan.c, memory/budget.c and memory/term.c through their headers. */
+#include <check.h>
+#include <stdlib.h>
+
+#include "memory/plan.h"
+
+enum { MIB = 1 << 20 };
+
+static terms fixed_terms(void) {
+    terms t = {0};
+    terms_add(&t, MEM_WEIGHTS, TERM_EXACT, 90 * MIB, "blk.*.ffn_* Q4_1");
+    terms_add(&t, MEM_ACTIVATIONS, TERM_EXACT, 10 * MIB, "step of %d rows", 512);
+    terms_add(&t, MEM_LOADING, TERM_EXACT, 4 * MIB, "bounce buffer");
+    terms_last_while_loading(&t);
+    return t;
+}
+
+/* 1 KiB a token, blocks of 16: 16 KiB a block. */
+static kv_request request(uint64_t min, uint64_t max, uint64_t want) {
+    return (kv_request){.group = {{.n_layers = 2, .bytes_per_token = 1024}},
+                        .n_groups = 1,
+                        .block_tokens = 16,
+                        .min_tokens = min,
+                        .max_tokens = max,
+                        .want_tokens = want};
+}
+
+START_TEST(the_cache_takes_exactly_what_is_left) {
+    terms t = fixed_terms();
+    kv_request kv = request(1024, 1 << 20, 0);
+    budget b = {120 * MIB + 5, "memory = 120MiB", false};
+    plan p;
+    err e;
+    ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), OK);
+    ck_assert(p.fits);
+    ck_assert_uint_eq(p.kv_block_bytes, 16 * 1024);
+    ck_assert_uint_eq(p.kv_blocks, 20 * MIB / (16 * 1024));
+    ck_assert_uint_eq(p.total_bytes, 120 * MIB);
+    ck_assert_uint_eq(p.kv_tokens, p.kv_blocks * 16);
+    ck_assert_uint_eq(terms_sum(&p.terms, MEM_KV), 20 * MIB);
+    ck_assert_uint_eq(p.budget_bytes, b.bytes);
+    plan_clear(&p);
+    terms_clear(&t);
+}
+END_TEST
+
+START_TEST(more_than_all_sequences_can_use_is_not_taken) {
+    terms t = fixed_terms();
+    kv_request kv = request(100, 1000, 0);
+    budget b = {4096ull * MIB, "memory = 4GiB", false};
+    plan p;
+    err e;
+    ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), OK);
+    ck_assert_uint_eq(p.kv_blocks, 63); /* 1000 tokens round up to 63 blocks */
+    plan_clear(&p);
+    kv.want_tokens = 320;
+    ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), OK);
+    ck_assert_uint_eq(p.kv_blocks, 20);
+    plan_clear(&p);
+    terms_clear(&t);
+}
+END_TEST
+
+START_TEST(an_automatic_budget_becomes_what_the_plan_takes) {
+    terms t = fixed_terms();
+    kv_request kv = request(16, 160, 0);
+    budget b = {4096ull * MIB, "the memory available now", true};
+    plan p;
+    err e;
+    ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), OK);
+    ck_assert_uint_eq(p.total_bytes, 100 * MIB + 160 * 1024);
+    ck_assert_uint_eq(p.load_peak_bytes, 104 * MIB); /* loading needs more than the cache */
+    ck_assert_uint_eq(p.budget_bytes, p.load_peak_bytes);
+    plan_clear(&p);
+    terms_clear(&t);
+}
+END_TEST
+
+START_TEST(a_refusal_names_the_term_and_the_smallest_budget_which_then_works) {
+    terms t = fixed_terms();
+    kv_request kv = request(8192, 1 << 20, 0);
+    budget b = {105 * MIB, "memory = 105MiB", false};
+    plan p;
+    err e;
+    ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), ERR_BUDGET);
+    ck_assert(!p.fits);
+    ck_assert_str_eq(e.field, "memory");
+    ck_assert_ptr_nonnull(strstr(e.text, "class kv"));
+    ck_assert_uint_eq(p.smallest_budget_bytes, 108 * MIB);
+    ck_assert_ptr_nonnull(strstr(e.hint, "113,246,208"));
+    b.bytes = p.smallest_budget_bytes;
+    plan_clear(&p);
+    ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), OK);
+    ck_assert_uint_eq(p.kv_tokens, 8192);
+    plan_clear(&p);
+    b.bytes--;
+    ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), ERR_BUDGET);
+    plan_clear(&p);
+    b.bytes = 50 * MIB;
+    ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), ERR_BUDGET);
+    ck_assert_ptr_nonnull(strstr(e.text, "blk.*.ffn_* Q4_1"));
+    plan_clear(&p);
+    terms_clear(&t);
+}
+END_TEST
+
+START_TEST(sums_beyond_64_bits_are_refused) {
+    terms t = {0};
+    terms_add(&t, MEM_WEIGHTS, TERM_EXACT, UINT64_MAX, "a");
+    terms_add(&t, MEM_WEIGHTS, TERM_EXACT, 1, "b");
+    kv_request kv = request(16, 16, 0);
+    budget b = {1 << 30, "memory = 1GiB", false};
+    plan p;
+    err e;
+    ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), ERR_BUDGET);
+    plan_clear(&p);
+    terms_clear(&t);
+    kv = request(UINT64_MAX / 2, UINT64_MAX / 2, 0);
+    ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), ERR_BUDGET);
+    ck_assert_str_eq(e.field, "kv_cache_tokens");
+    plan_clear(&p);
+}
+END_TEST
+
+START_TEST(a_budget_is_read_as_bytes_shares_or_auto) {
+    budget b;
+    err e;
+    ck_assert_int_eq(budget_parse(&b, "64MiB", &e), OK);
+    ck_assert_uint_eq(b.bytes, 64 * MIB);
+    ck_assert(!b.automatic);
+    ck_assert_int_eq(budget_parse(&b, "50%", &e), OK);
+    uint64_t half = b.bytes;
+    ck_assert_int_eq(budget_parse(&b, "0.5", &e), OK);
+    ck_assert_uint_eq(b.bytes, half);
+    ck_assert_uint_gt(half, 0);
+    ck_assert_uint_le(half, machine_total_bytes() / 2 + 1);
+    ck_assert_int_eq(budget_parse(&b, "auto", &e), OK);
+    ck_assert(b.automatic);
+    ck_assert_uint_gt(b.bytes, 0);
+    const char *bad[] = {"", "x", "0", "-1", "120%", "1.5", "0.0", "nan", "6GiBs", "0x10"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        ck_assert_msg(budget_parse(&b, bad[i], &e) == ERR_INVALID, "%s", bad[i]);
+        ck_assert_str_eq(e.field, "memory");
+    }
+    ck_assert_int_eq(budget_parse(&b, "9000TiB", &e), ERR_BUDGET);
+}
+END_TEST
+
+int main(void) {
+    Suite *s = suite_create("plan");
+    TCase *c = tcase_create("plan");
+    tcase_add_test(c, the_cache_takes_exactly_what_is_left);
+    tcase_add_test(c, more_than_all_sequences_can_use_is_not_taken);
+    tcase_add_test(c, an_automatic_budget_becomes_what_the_plan_takes);
+    tcase_add_test(c, a_refusal_names_the_term_and_the_smallest_budget_which_then_works);
+    tcase_add_test(c, sums_beyond_64_bits_are_refused);
+    tcase_add_test(c, a_budget_is_read_as_bytes_shares_or_auto);
+    suite_add_tcase(s, c);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_NORMAL);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
