@@ -55,10 +55,17 @@ typedef struct dtype_info {
 
 /* NULL when the number is not in the table. */
 const dtype_info *dtype_get(uint32_t number);
+/* "Q8_0", ...; "none" when not in the table. */
+const char *dtype_name(dtype);
 /* By name, any case; DT_NONE when unknown. */
 dtype dtype_by_name(str);
 /* Bytes of rows x cols elements; cols must be a multiple of the block. False on overflow or
  * when it is not. */
 bool dtype_bytes(dtype, uint64_t rows, uint64_t cols, uint64_t *out);
+/* What a quantizer stores rows of so many elements as when asked for t: t itself where its
+ * block divides them, else Q4_K -> Q5_0, Q5_K -> Q5_1, Q6_K -> Q8_0, TQ -> Q4_0, the others of
+ * 256
+ * -> IQ4_NL, and F16 where even 32 does not divide them (llama.cpp, src/llama-quant.cpp). */
+dtype dtype_for_cols(dtype t, uint64_t cols);
 
 #endif

@@ -56,12 +56,18 @@ typedef struct gguf_tensor {
 
 /* Errors: ERR_NOT_FOUND, ERR_IO, ERR_FORMAT (field: what is wrong in the file). */
 status gguf_open(gguf **out, const char *path, err *);
-void gguf_close(gguf *);
+/* One file that is open already (tests, the fuzzer): path is only what errors call it. The
+ * descriptor is duplicated. A split file is an error here. */
+status gguf_open_fd(gguf **out, int fd, const char *path, err *);
+void gguf_close(gguf *); /* NULL is fine */
 
 const char *gguf_path(const gguf *);
 uint32_t gguf_version(const gguf *);
-uint64_t gguf_file_bytes(const gguf *);   /* all parts */
+uint64_t gguf_file_bytes(const gguf *); /* all parts */
+uint32_t gguf_n_parts(const gguf *);
 uint64_t gguf_header_bytes(const gguf *); /* what the parsed headers take in memory */
+uint64_t gguf_alignment(const gguf *);    /* of the first part */
+const char *gguf_type_name(gguf_type);    /* "u32", "string", ... */
 
 size_t gguf_n_kv(const gguf *);
 const gguf_kv *gguf_kv_at(const gguf *, size_t i);
