@@ -1,66 +1,91 @@
 /* Linear layers on the CPU: y = x W^T over quantised or float weights, the house's hottest
- * code.
+ * code. Everything here is pure (no state, no allocation); any thread, disjoint outputs.
  *
- * Layout ("tiles"): a matrix [n_out, n_in] is stored as tiles of 16 outputs x 32 inputs, a pair
- * of 16-output tiles side by side per 32 inputs, streamed strictly forward:
- * [n_out/32][n_in/32][2]. A tile of a quantised type holds the same bytes as the file: 16 half
- * scales, (16 half minima,) the codes, each 32-bit lane one output with 4 or 8 inputs. Float
- * types: 16 outputs interleaved per input. Outputs are padded to a multiple of 32 with zeros.
+ * Weights are packed once at load ("strips", engine/cpu/linear_tiles.h): 16 outputs side by
+ * side, the inputs of a strip streamed strictly forward, the same bytes as in the file. Outputs
+ * are padded to a multiple of 16 with zeros.
  *
- * Same bits: for the int8 family each output is
- *   acc = 0; for each block of 32 inputs, in order:
- *     acc = fma(float(sum of int products), d_w * d_a, acc); with minima also acc = fma(m_w,
- * s_a, acc) where d_a, s_a = d_a * (sum of the codes) belong to the activation block; for float
- * activations one fma chain over the inputs in order. Every ISA, thread count, batch size and
- * tiling gives exactly these bits (-ffp-contract=off, explicit fma). */
+ * Two families of activations, and in each the same bits from every instruction set, number of
+ * threads, batch size and tiling (-ffp-contract=off, explicit fma, no reassociation):
+ *
+ * int8 (weights Q8_0, Q4_0, Q4_1): a row is quantised per 32 values to codes q with scale d_a,
+ *   and s_a = d_a * float(sum of the 32 codes). Then for each output
+ *     acc = 0; for each block of 32 inputs, in order:
+ *       acc = fma(float(isum), d_w * d_a, acc)      isum: exact int32 sum of code products
+ *       acc = fma(m_w, s_a, acc)                    only types with a minimum (Q4_1)
+ *   Weight codes are -128..127 (Q8_0), -8..7 (Q4_0), 0..15 (Q4_1). Error of one layer against
+ *   float64: about 0.005 of the output's norm, nearly all of it from the codes.
+ * f32 (any weights; float weights take it in the int8 family too): weights as packed_row gives
+ *   them, acc = 0; for each input k in order: acc = fma(w[k], x[k], acc).
+ * Then y = (acc + bias) + residual.
+ *
+ * NaN and infinity travel: a row block that holds one gets d_a = s_a = NaN, so its outputs are
+ * NaN, never garbage. Which NaN is not promised. */
 #ifndef VRAMD_ENGINE_CPU_LINEAR_H
 #define VRAMD_ENGINE_CPU_LINEAR_H
 
 #include "engine/engine.h"
 
 typedef struct packed {
-    const void *tiles; /* 64-byte aligned */
+    const void *tiles; /* packed_bytes of them, 64-byte aligned */
     dtype type;
     uint32_t n_out, n_in;
 } packed;
 
-/* False when this engine has no kernel for the type, or n_in is no multiple of its block. */
+/* Types F32, F16, BF16, Q8_0, Q4_0, Q4_1. False when this engine has no kernel for the type, or
+ * n_in is no multiple of its block (or 0, or above 2^20). */
 bool linear_supports(dtype, uint32_t n_in);
-uint64_t packed_bytes(dtype, uint32_t n_out, uint32_t n_in); /* exact, padding included */
-/* Packs rows [row, row + n) of the file's layout into tiles; row and n multiples of 32 (the
- * last call may be short: the rest is zeroed). Pure; any thread, disjoint rows in parallel. */
+/* True when the int8 family uses the quantised activations for this type, false when the float
+ * ones. */
+bool linear_wants_int8(dtype);
+/* Exact, padding included. The type must be supported. */
+uint64_t packed_bytes(dtype, uint32_t n_out, uint32_t n_in);
+/* Packs rows [row, row + n) of the file's layout (rows one after the other, no gaps) into
+ * tiles. row is a multiple of 16, and n too unless row + n == n_out: then the padding is
+ * zeroed. Any thread, disjoint rows in parallel. */
 void packed_store(void *tiles, dtype, uint32_t n_out, uint32_t n_in, uint32_t row, uint32_t n,
                   const void *rows);
 /* One row back as float32 (embedding look-up in a tied matrix): exactly the file's values. */
 void packed_row(const packed *, uint32_t row, float *out);
 
-/* Activations of up to max_rows rows, quantised (int8 family) or not (f32). The caller owns the
- * memory. */
+/* Activations of n_rows rows. The caller owns the memory. */
 typedef struct act {
     activation_dtype family; /* ACTIVATION_INT8 or ACTIVATION_F32 */
-    uint32_t n_in, n_rows;   /* n_in a multiple of 32 for int8 */
-    float *f; /* [rows][n_in]: always valid for f32; for int8 only if the weight type is a float
-                 type */
-    int8_t *q;    /* [rows][n_in] codes, 64-byte aligned rows not required */
-    float *d, *s; /* [rows][n_in / 32] */
+    uint32_t n_in, n_rows;
+    float *f; /* [n_rows][n_in]; needed by family f32 and by weights of a float type */
+    void *q;  /* family int8: act_bytes(n_in, n_rows), 64-byte aligned, layout private; n_in a
+                 multiple of 32. NULL otherwise */
 } act;
 
-/* The kernels of one ISA. A call computes outputs [out0, out1) (multiples of 32, or n_out) of
- * rows [row0, row1): threads share work by disjoint ranges. */
+uint64_t act_bytes(uint32_t n_in, uint32_t n_rows); /* of act.q, exact */
+/* Reads a quantised row back (tests, debugging). q: [n_in]; d, s: [n_in / 32]. */
+void act_get(const act *, uint32_t row, int8_t *q, float *d, float *s);
+
+/* The kernels of one ISA. */
 typedef struct linear_kernels {
     cpu_isa isa;
-    /* Per 32 inputs: d = max|x| / 127, q = round-half-even(x / d) by x * (1 / d); d = 0 gives q
-     * = 0. */
-    void (*quantise)(const float *x, uint32_t n_in, int8_t *q, float *d, float *s);
-    /* y[row * ldy + out] = ... (+ bias[out]) (+ residual[row * ldy_r + out]); bias and residual
-     * may be NULL; residual may be y itself. The sum order is ((acc) + bias) + residual. */
+    /* Quantises x: [a->n_in] as row `row` of a->q. Per 32 values, with big = max|x|:
+     *   d = big / 127, q = round-half-even(x * (127 / big)), s = d * float(sum of q);
+     *   big < 2^-80: all zero;  a NaN or infinity among them: d = s = NaN, q = 0.
+     * Disjoint rows in parallel. */
+    void (*quantise)(const float *x, const act *a, uint32_t row);
+    /* y[row * ldy + out] for rows [row0, row1) and outputs [out0, out1): acc (+ bias[out]) (+
+     * residual[row * ld_res + out]). out0 is a multiple of 16, and out1 too or n_out; bias and
+     * residual may be NULL; residual may be y itself. Threads share work by disjoint ranges;
+     * empty ranges are fine. */
     void (*linear)(const packed *, const act *, uint32_t row0, uint32_t row1, uint32_t out0,
                    uint32_t out1, const float *bias, const float *residual, uint32_t ld_res,
                    float *y, uint32_t ldy);
 } linear_kernels;
 
-/* The kernels of the best ISA that this CPU has and isa allows; NULL when isa cannot be had. */
+/* The kernels of the best ISA that this CPU has (ISA_AUTO), or exactly those of isa; NULL when
+ * isa cannot be had. */
 const linear_kernels *linear_kernels_get(cpu_isa isa);
-/* How to share out a linear: true = by rows (long prefills), false = by outputs. Pure. */
+
+/* How thread id of n_threads best takes part in a linear of n_rows x n_out: by outputs for few
+ * rows (each weight is read by one core only), by rows for long prefills. The parts of all ids
+ * are disjoint and cover everything; a part may be empty. */
+void linear_share(uint32_t n_rows, uint32_t n_out, uint32_t n_threads, uint32_t id,
+                  uint32_t *row0, uint32_t *row1, uint32_t *out0, uint32_t *out1);
 
 #endif
