@@ -32,7 +32,7 @@ static inline uint16_t half_of_float(float f) {
     if (a < 0x38800000u) /* subnormal: let the float adder round at 2^-24 */
         return (uint16_t)(sign | (bits_of_float(float_of_bits(a) + 0.5f) - 0x3f000000u));
     uint32_t odd = a >> 13 & 1;
-    return (uint16_t)(sign | ((a + 0xfff + odd) >> 13) - (112u << 10));
+    return (uint16_t)(sign | (((a + 0xfff + odd) >> 13) - (112u << 10)));
 }
 
 static inline float bf16_to_float(uint16_t b) {

@@ -12,16 +12,20 @@
 
 enum { SAMPLING_MAX_LOGPROBS = 20 };
 
+/* Temperatures below this one are taken as 0: a scaled logit could overflow (vLLM draws the
+ * line at the same place). */
+#define SAMPLING_GREEDY 1e-5f
+
 typedef struct logit_bias {
     int32_t token;
     float bias; /* -100..100; -100 and less forbids in effect */
 } logit_bias;
 
 typedef struct sampling {
-    float temperature;                         /* 0: greedy; lowest id wins ties */
-    int32_t top_k;                             /* <= 0: off */
-    float top_p, min_p, typical_p;             /* 1, 0, 1: off */
-    float repetition_penalty;                  /* 1: off; over prompt and output */
+    float temperature;             /* below SAMPLING_GREEDY: greedy; lowest id wins ties */
+    int32_t top_k;                 /* <= 0: off */
+    float top_p, min_p, typical_p; /* 1, 0, 1: off */
+    float repetition_penalty;      /* 1: off; over prompt and output */
     float presence_penalty, frequency_penalty; /* 0: off; over output */
     uint64_t seed;
     uint32_t min_tokens;       /* end tokens are forbidden until so many were generated */
@@ -42,23 +46,38 @@ typedef struct token_prob {
 
 typedef struct sampled {
     int32_t token;
-    float logprob;  /* of the token; NaN unless asked for */
-    uint16_t n_top; /* filled entries of top, best first, lowest id first among equals */
+    float logprob;  /* of the token; NaN unless asked for; -inf if the token was forbidden */
+    uint16_t n_top; /* filled entries of top, best first, lowest id first among equals; no
+                       token that is forbidden (-inf) is among them */
     token_prob top[SAMPLING_MAX_LOGPROBS];
 } sampled;
 
-/* What has been said: prompt and output of the sequence so far. */
+/* What has been said: prompt and output of the sequence so far. NULL stands for nothing. */
 typedef struct sampling_history {
     const int32_t *tokens;
     uint32_t n, n_prompt;
 } sampling_history;
 
-/* Scratch of a sampler for a vocabulary of n: bytes, 64-byte aligned. One per thread. */
+/* Scratch of a sampler for a vocabulary of n: bytes, 64-byte aligned. One per thread; what it
+ * holds on entry does not matter. */
 size_t sampling_scratch_bytes(uint32_t n_vocab);
 
-/* logits: [n_vocab] float32, overwritten. position: of the new token in its sequence (keys the
- * draw together with the seed). Cannot fail; NaN logits count as -inf; if nothing is left,
- * the highest original logit wins. */
+/* logits: [n_vocab] float32, overwritten; n_vocab >= 1. position: of the new token in its
+ * sequence (keys the draw together with the seed). Cannot fail; NaN logits count as -inf, +inf
+ * as FLT_MAX; if nothing is left, the highest original logit wins. Ids outside the vocabulary,
+ * in the history or the parameters, are passed over.
+ *
+ * What each step means, w being exp((logit - best) / temperature):
+ *   repetition   l > 0: l / penalty, else l * penalty; CTRL, section 4.1 (Keskar et al. 2019)
+ *   frequency    l - frequency * occurrences in the output; presence: l - presence once
+ *   top_k        the k highest logits
+ *   typical_p    the fewest tokens, nearest first in |entropy - surprisal|, whose mass reaches
+ *                typical_p of what top_k left (Meister et al., "Locally typical sampling",
+ * 2022) top_p        the fewest tokens, highest first, whose mass reaches top_p of what is left
+ *                (Holtzman et al., "The curious case of neural text degeneration", 2020)
+ *   min_p        those with w >= min_p * the highest w left (Nguyen et al. 2024)
+ * Ties go to the lowest id everywhere, and one token always stays. The draw inverts the
+ * cumulative sum in the order of ids. */
 void sampling_draw(sampled *out, float *logits, uint32_t n_vocab, const sampling *,
                    const sampling_history *, uint32_t position, void *scratch);
 
@@ -67,8 +86,12 @@ void sampling_draw(sampled *out, float *logits, uint32_t n_vocab, const sampling
 void sampling_score(sampled *out, const float *logits, uint32_t n_vocab, int32_t token,
                     int n_top, void *scratch);
 
-/* The uniform number of (seed, position) in [0, 1): Philox4x32-10 (Salmon et al., "Parallel
- * random numbers: as easy as 1, 2, 3", SC 2011). */
+/* The uniform number of (seed, position) in [0, 1): the leading 24 bits of the 53 that a draw
+ * uses. They are words 0 and 1 of Philox4x32-10 under the key seed (low word first) at the
+ * counter (position, 0, 0, 0) (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
+ * SC 2011, section 3.3). */
 float sampling_uniform(uint64_t seed, uint32_t position);
+/* The block function itself. */
+void sampling_philox(uint32_t out[4], const uint32_t counter[4], const uint32_t key[2]);
 
 #endif
