@@ -1,0 +1,286 @@
+#!/usr/bin/env python3
+"""Makes the golden logits: what an independent implementation says of the same GGUF file.
+
+    VRAMD_PEER_LLAMA=/path/to/llama.cpp/build/bin python tests/golden/make_logits.py MODEL.gguf
+
+Reference: transformers in float32, eager attention, on the weights that `gguf` (llama.cpp's
+Python package) dequantises from the very same file. Llama's GGUF files hold the rows of q and k
+permuted for rotary pairs (2i, 2i+1); transformers pairs (i, i + n/2), so the rows go back first.
+transformers' own GGUF loader serves as a second opinion: every tensor must be equal.
+
+Also llama.cpp itself (peer_logits.c, compiled against libllama here): its mean KL divergence from
+the reference on the same positions is the bar that the int8 engine has to meet.
+
+Needs torch, transformers, accelerate, gguf, numpy; tests need none of them: they read the output,
+    tests/golden/logits/NAME.bin    for tests/engine/test_golden.c, little-endian:
+        char magic[8] = "VRGOLD1\\0"; char model_sha256[64]; char peer[128] (what it is, NUL-padded)
+        u32 n_vocab, n_top, n_prompts, n_positions, n_greedy, reserved
+        f64 peer_kl                 mean over all positions, nats
+        n_prompts times:
+            char name[16]; u32 n_tokens, reserved; f64 peer_kl (mean over this prompt's positions)
+            i32 tokens[n_tokens]    the scored positions are the last n_positions
+            n_positions times: f32 log_rest; u16 ids[n_top]; f32 logprobs[n_top]
+                                    best first; log_rest: log of the mass of all other tokens
+        n_greedy times:
+            char name[16]; u32 n_prompt, n_tokens; i32 prompt[n_prompt]
+            n_tokens times: i32 best, second; f32 margin (logit of best - logit of second)
+    tests/golden/logits/NAME.json   the same figures for people, and where they come from
+KL here is coarse-grained: over the reference's n_top tokens and one bucket for the rest.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import struct
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import gguf
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, LlamaConfig, LlamaForCausalLM
+import transformers
+
+HERE = Path(__file__).resolve().parent
+N_TOP = 256
+
+
+def field(reader, key):
+    return reader.fields[key].contents()
+
+
+def llama_config(reader):
+    a = "llama."
+    heads = field(reader, a + "attention.head_count")
+    return LlamaConfig(
+        vocab_size=len(field(reader, "tokenizer.ggml.tokens")),
+        hidden_size=field(reader, a + "embedding_length"),
+        intermediate_size=field(reader, a + "feed_forward_length"),
+        num_hidden_layers=field(reader, a + "block_count"),
+        num_attention_heads=heads,
+        num_key_value_heads=field(reader, a + "attention.head_count_kv"),
+        head_dim=field(reader, a + "embedding_length") // heads,
+        max_position_embeddings=field(reader, a + "context_length"),
+        rms_norm_eps=field(reader, a + "attention.layer_norm_rms_epsilon"),
+        rope_parameters={"rope_type": "default", "rope_theta": field(reader, a + "rope.freq_base")},
+        tie_word_embeddings=True,
+        attn_implementation="eager",
+    )
+
+
+def unpermute(w, n_heads):
+    """Rows (2i, 2i+1) of each head back to (i, i + n/2)."""
+    rows, cols = w.shape
+    return w.reshape(n_heads, rows // n_heads // 2, 2, cols).swapaxes(1, 2).reshape(rows, cols)
+
+
+NAMES = {
+    "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
+    "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+
+
+def load_reference(path):
+    reader = gguf.GGUFReader(path)
+    config = llama_config(reader)
+    state = {}
+    for t in reader.tensors:
+        w = np.asarray(gguf.dequantize(t.data, t.tensor_type), dtype=np.float32)
+        part = t.name.split(".")
+        if part[0] == "blk":
+            if part[2] == "attn_q":
+                w = unpermute(w, config.num_attention_heads)
+            if part[2] == "attn_k":
+                w = unpermute(w, config.num_key_value_heads)
+            name = f"model.layers.{part[1]}.{NAMES[part[2]]}.weight"
+        else:
+            name = {"token_embd": "model.embed_tokens.weight", "output_norm": "model.norm.weight",
+                    "output": "lm_head.weight"}[part[0]]
+        state[name] = torch.from_numpy(np.ascontiguousarray(w))
+    tied = "lm_head.weight" not in state
+    config.tie_word_embeddings = tied
+    model = LlamaForCausalLM(config).to(torch.float32).eval()
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert not unexpected and set(missing) <= ({"lm_head.weight"} if tied else set()), (missing, unexpected)
+    model.tie_weights()
+    return model
+
+
+def check_against_loader(model, path):
+    """transformers' own GGUF loader gives the same tensors."""
+    other = AutoModelForCausalLM.from_pretrained(
+        path.parent, gguf_file=path.name, dtype=torch.float32,
+        quantization_config=GgufConfig(gguf_file=path.name, dequantize=True)).state_dict()
+    mine = model.state_dict()
+    worst = 0.0
+    for name, w in mine.items():
+        worst = max(worst, float((w - other[name].to(torch.float32)).abs().max()))
+    assert worst <= 1e-6, f"the two loaders differ by {worst}"
+    return worst
+
+
+@torch.no_grad()
+def last_logits(model, tokens, n):
+    return model(torch.tensor([tokens])).logits[0, -n:].double().numpy()
+
+
+@torch.no_grad()
+def greedy(model, prompt, n):
+    """Tokens chosen, runners-up and margins; every step recomputed from the start."""
+    tokens, rows = list(prompt), []
+    for _ in range(n):
+        top = model(torch.tensor([tokens])).logits[0, -1].topk(2)
+        rows.append((int(top.indices[0]), int(top.indices[1]), float(top.values[0] - top.values[1])))
+        tokens.append(rows[-1][0])
+    return rows
+
+
+def log_softmax(x):
+    x = x - x.max(axis=-1, keepdims=True)
+    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+
+
+def coarse(logits):
+    """ids [n, N_TOP], logprobs [n, N_TOP], log of the rest [n]."""
+    lp = log_softmax(logits.astype(np.float64))
+    ids = np.argsort(-lp, axis=-1, kind="stable")[:, :N_TOP]
+    top = np.take_along_axis(lp, ids, -1)
+    rest = lp.copy()
+    np.put_along_axis(rest, ids, -np.inf, -1)
+    return ids, top, np.log(np.exp(rest).sum(-1))
+
+
+def kl(ref, logits):
+    ids, top, log_rest = ref
+    lq = log_softmax(logits.astype(np.float64))
+    q_top = np.take_along_axis(lq, ids, -1)
+    rest = lq.copy()
+    np.put_along_axis(rest, ids, -np.inf, -1)
+    q_rest = np.log(np.exp(rest).sum(-1))
+    return (np.exp(top) * (top - q_top)).sum(-1) + np.exp(log_rest) * (log_rest - q_rest)
+
+
+def peer_logits(bin_dir, model, sequences, n, n_vocab, threads, flash, folder):
+    exe = Path(folder) / "peer_logits"
+    root = bin_dir.parent.parent
+    if not exe.exists():
+        subprocess.run(["cc", "-O2", "-o", exe, HERE / "peer_logits.c", f"-I{root}/include",
+                        f"-I{root}/ggml/include", f"-L{bin_dir}", f"-Wl,-rpath,{bin_dir}", "-lllama",
+                        "-lggml", "-lggml-base"], check=True)
+    data = b"".join(struct.pack("<2i", len(s), n) + np.array(s, "<i4").tobytes() for s in sequences)
+    out = subprocess.run([exe, model, str(threads), str(int(flash))], input=data, stdout=subprocess.PIPE, check=True)
+    return np.frombuffer(out.stdout, "<f4").reshape(len(sequences), n, n_vocab)
+
+
+def cpu_field(name):
+    for line in open("/proc/cpuinfo"):
+        if line.startswith(name):
+            return line.split(":", 1)[1].strip()
+    return ""
+
+
+def cpu_flags():
+    return [f for f in cpu_field("flags").split() if f.startswith(("avx", "amx", "fma", "f16c"))]
+
+
+def write_bin(path, meta, prompts, greedy_rows):
+    with open(path, "wb") as f:
+        f.write(b"VRGOLD1\0" + meta["model_sha256"].encode() + meta["peer"]["what"].encode().ljust(128, b"\0")[:128])
+        f.write(struct.pack("<6Id", meta["n_vocab"], N_TOP, len(prompts), meta["positions"],
+                            len(greedy_rows), 0, meta["peer"]["mean_kl"]))
+        for p in prompts:
+            ids, top, rest = p["ref"]
+            f.write(p["name"].encode().ljust(16, b"\0") + struct.pack("<2Id", len(p["tokens"]), 0, p["peer_kl"]))
+            f.write(np.array(p["tokens"], "<i4").tobytes())
+            for i in range(meta["positions"]):
+                f.write(struct.pack("<f", rest[i]) + ids[i].astype("<u2").tobytes() + top[i].astype("<f4").tobytes())
+        for g in greedy_rows:
+            f.write(g["name"].encode().ljust(16, b"\0") + struct.pack("<2I", len(g["prompt"]), len(g["rows"])))
+            f.write(np.array(g["prompt"], "<i4").tobytes())
+            for best, second, margin in g["rows"]:
+                f.write(struct.pack("<2if", best, second, margin))
+
+
+def main():
+    ap = argparse.ArgumentParser()
+    ap.add_argument("model", type=Path)
+    ap.add_argument("--name", default="smollm2-135m-q4_1")
+    ap.add_argument("--threads", type=int, default=os.cpu_count())
+    args = ap.parse_args()
+    if "VRAMD_PEER_LLAMA" not in os.environ:
+        sys.exit("make_logits: VRAMD_PEER_LLAMA must name llama.cpp's build/bin (bench/build_peer.sh makes one)")
+    bin_dir = Path(os.environ["VRAMD_PEER_LLAMA"]).resolve()
+    torch.set_num_threads(args.threads)
+    spec = json.load(open(HERE / "prompts.json"))
+    n = spec["positions"]
+
+    model = load_reference(args.model)
+    worst = check_against_loader(model, args.model)
+    tok = AutoTokenizer.from_pretrained(args.model.parent, gguf_file=args.model.name)
+    encode = lambda text: tok(text, add_special_tokens=False)["input_ids"]
+
+    prompts = []
+    for p in spec["prompts"]:
+        tokens = encode(p["text"])
+        tokens += [r[0] for r in greedy(model, tokens, p["reference_tokens"])]
+        assert len(tokens) >= n
+        logits = last_logits(model, tokens, n)
+        prompts.append({"name": p["name"], "tokens": tokens, "logits": logits, "ref": coarse(logits)})
+        print(f"{p['name']}: {len(tokens)} tokens", file=sys.stderr)
+    greedy_rows = []
+    for g in spec["greedy"]:
+        tokens = encode(g["text"])
+        greedy_rows.append({"name": g["name"], "prompt": tokens, "rows": greedy(model, tokens, 64)})
+
+    # The reference's own rounding: the same in float64.
+    double = model.double()
+    own = [float(kl(p["ref"], last_logits(double, p["tokens"], n)).mean()) for p in prompts]
+
+    n_vocab = prompts[0]["logits"].shape[1]
+    runs = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for flash in (False, True):
+            got = peer_logits(bin_dir, args.model, [p["tokens"] for p in prompts], n, n_vocab,
+                              args.threads, flash, folder)
+            runs[flash] = [float(kl(p["ref"], x).mean()) for p, x in zip(prompts, got)]
+    best = min(runs, key=lambda f: np.mean(runs[f]))
+    version = os.environ.get("VRAMD_PEER_VERSION", "llama-cpp-python 0.3.36's llama.cpp")
+    for p, k in zip(prompts, runs[best]):
+        p["peer_kl"] = k
+    meta = {
+        "model": args.model.name,
+        "model_sha256": hashlib.sha256(args.model.read_bytes()).hexdigest(),
+        "n_vocab": n_vocab, "positions": n, "n_top": N_TOP,
+        "reference": {"what": "transformers float32, eager attention, weights by gguf.dequantize",
+                      "torch": torch.__version__, "transformers": transformers.__version__,
+                      "worst_weight_difference_of_the_two_loaders": worst,
+                      "mean_kl_of_float64_from_it": float(np.mean(own))},
+        "peer": {"what": f"{version}, CPU, {args.threads} threads, KV f16, batch = prompt, flash attention "
+                         f"{'on' if best else 'off'}",
+                 "mean_kl": float(np.mean(runs[best])),
+                 "mean_kl_flash_off": float(np.mean(runs[False])),
+                 "mean_kl_flash_on": float(np.mean(runs[True])),
+                 "cpu": cpu_field("model name"), "cpu_flags": cpu_flags()},
+        "prompts": [{"name": p["name"], "n_tokens": len(p["tokens"]), "peer_mean_kl": p["peer_kl"]} for p in prompts],
+        "greedy": [{"name": g["name"], "n_prompt": len(g["prompt"]),
+                    "text": tok.decode([r[0] for r in g["rows"]]),
+                    "smallest_margins": sorted([round(r[2], 4), i] for i, r in enumerate(g["rows"]))[:5]}
+                   for g in greedy_rows],
+    }
+    out = HERE / "logits"
+    out.mkdir(exist_ok=True)
+    write_bin(out / f"{args.name}.bin", meta, prompts, greedy_rows)
+    with open(out / f"{args.name}.json", "w") as f:
+        json.dump(meta, f, indent=1, ensure_ascii=False)
+        f.write("\n")
+    print(json.dumps(meta, indent=1, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()
