@@ -24,7 +24,8 @@ typedef struct rope_config {
     rope_scaling scaling;
     float factor;          /* linear, yarn, llama3 */
     uint32_t original_len; /* context length before scaling */
-    float attn_factor;     /* yarn: multiplies cos and sin; 0: by the formula */
+    float attn_factor;     /* yarn: multiplies cos and sin; 0: by the formula
+                              0.1 ln(factor) + 1 (YaRN, section 3.4) */
     float beta_fast, beta_slow;
     float low_freq_factor, high_freq_factor; /* llama3, when given by config.json; a GGUF has
                                                 the tensor rope_freqs.weight instead */
@@ -45,11 +46,22 @@ typedef struct model_config {
     rope_config rope;
 } model_config;
 
+enum { MODEL_MAX_LAYERS = 4096 };
+
+/* Everything 0 but what has a neutral value: norm_eps 1e-5, 2 norms a layer, theta 1e4, factor
+ * 1, YaRN's betas 32 and 1. */
+void model_config_init(model_config *);
 /* Errors: ERR_UNSUPPORTED (architecture, by name), ERR_FORMAT (field: the key at fault). */
 status model_config_from_gguf(model_config *out, const gguf *, err *);
 /* Ranges and divisibility of every field, wherever they came from. */
 status model_config_check(const model_config *, err *);
 /* Number of weights, embeddings counted once when tied. */
 uint64_t model_config_params(const model_config *);
+/* Bytes of K and V of one token over all layers, stored as t; 0 when head_dim is no multiple of
+ * its block. Exact for any checked config. */
+uint64_t model_config_kv_bytes_per_token(const model_config *, dtype t);
+/* The sliding window of one layer; 0: full attention. A query at position i sees the keys at
+ * i - window + 1 .. i. */
+uint32_t model_config_window(const model_config *, uint32_t layer);
 
 #endif

@@ -17,13 +17,14 @@ typedef enum op_kind {
     OP_NORM,        /* out = rms_norm(in, eps) * w0 */
     OP_LINEAR,      /* out = in * (w0 | w1 | w2)^T (+ bias0 | bias1 | bias2) (+ residual); the
                        weights' outputs stand side by side */
-    OP_ROPE_APPEND, /* in = q | k | v: rotate q and k, append k and v to the layer's KV cache */
+    OP_ROPE_APPEND, /* in = q | k | v: rotate q and k, append k and v to the layer's KV cache;
+                       in place: out is in */
     OP_ATTENTION,   /* out = softmax(q k^T * scale, causal, window) v; in = q | k | v, only q is
                        read */
     OP_GATE_UP,     /* out = act(in * w0^T) * (in * w1^T) */
     OP_GATHER_ROWS, /* out = the rows of in whose logits are wanted */
     OP_LOGITS,      /* out = in * w0^T, float32 */
-    OP_SAMPLE,      /* in = logits */
+    OP_SAMPLE,      /* in = logits; what it gives goes to the host: out is NO_VALUE */
     OP_ALL_REDUCE,
     OP_SEND,
     OP_RECV,
@@ -53,6 +54,7 @@ typedef struct weight {
     uint32_t first_row;  /* where its rows begin in that tensor (fused tensors) */
 } weight;
 
+/* Every value has one writer, but for OP_ROPE_APPEND, which rewrites its input. */
 typedef struct op {
     op_kind kind;
     int16_t layer;   /* -1 outside the layers */
@@ -107,7 +109,8 @@ typedef struct model {
     const gguf *file; /* NULL when planned from a config */
 } model;
 
-/* Errors: ERR_UNSUPPORTED naming architecture, tensor or type; ERR_FORMAT for a missing tensor
+/* Errors: ERR_UNSUPPORTED naming architecture, tensor or type (also for a tensor that the
+ * architecture does not have: it would be a different model); ERR_FORMAT for a missing tensor
  * or a wrong shape (field: the tensor, text: wanted and found). */
 status model_open(model **out, const gguf *, err *);
 /* The program of a model that is not here, with every matrix of the given type (norms and
@@ -115,9 +118,18 @@ status model_open(model **out, const gguf *, err *);
 status model_from_config(model **out, const model_config *, dtype weights, err *);
 void model_close(model *);
 
-/* Reads rows [row, row + n) of a weight as stored. dst: n rows of the type's bytes. */
+/* Reads rows [row, row + n) of a weight as stored. dst: n rows of the type's bytes. Needs a
+ * file, as the next one. Errors: ERR_IO. */
 status model_read_rows(const model *, weight_id, uint32_t row, uint32_t n, void *dst, err *);
-/* Prints the program as text, one operation a line (for inspect and for tests). */
+/* Reads a WEIGHT_VECTOR (stored as F32, F16 or BF16) as float32. dst: [cols]. */
+status model_read_vector(const model *, weight_id, float *dst, err *);
+/* Bytes of all weights as the file stores them, each once. */
+uint64_t program_weight_bytes(const program *);
+/* Bytes of one weight as the file stores it. */
+uint64_t weight_bytes(const weight *);
+/* Prints the program as text, one operation a line (for inspect and for tests):
+ *   NUMBER layer LAYER  OP  IN -> OUT  WEIGHT TYPE [ROWS x COLS] ... + BIAS ... + RESIDUAL  ...
+ * A value is printed as NUMBER:NAME[COLS]. */
 void program_print(const program *, void (*line)(void *, const char *), void *arg);
 
 #endif

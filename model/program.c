@@ -1,0 +1,104 @@
+/* The program as data: sums and text. Owns nothing; any thread. */
+#include "model/program.h"
+
+#include <stdio.h>
+
+#include "base/buf.h"
+#include "base/check.h"
+
+const char *op_kind_name(op_kind k) {
+    static const char *const name[] = {
+        [OP_EMBED] = "embed",
+        [OP_NORM] = "norm",
+        [OP_LINEAR] = "linear",
+        [OP_ROPE_APPEND] = "rope_append",
+        [OP_ATTENTION] = "attention",
+        [OP_GATE_UP] = "gate_up",
+        [OP_GATHER_ROWS] = "gather_rows",
+        [OP_LOGITS] = "logits",
+        [OP_SAMPLE] = "sample",
+        [OP_ALL_REDUCE] = "all_reduce",
+        [OP_SEND] = "send",
+        [OP_RECV] = "recv",
+        [OP_PREFETCH_LAYER] = "prefetch_layer",
+    };
+    CHECK((unsigned)k < sizeof name / sizeof *name);
+    return name[k];
+}
+
+uint64_t weight_bytes(const weight *w) {
+    uint64_t n;
+    CHECK(dtype_bytes(w->type, w->rows, w->cols, &n)); /* checked when it was recorded */
+    return n;
+}
+
+uint64_t program_weight_bytes(const program *p) {
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < p->n_weights; i++) sum += weight_bytes(&p->weights[i]);
+    return sum;
+}
+
+/* ---- text ---- */
+
+static void print_value(buf *b, const program *p, value_id id) {
+    if (id == NO_VALUE)
+        buf_addf(b, "-");
+    else
+        buf_addf(b, "%u:%s[%u]", id, p->values[id].name, p->values[id].cols);
+}
+
+static void print_weight(buf *b, const program *p, const char *before, weight_id id) {
+    if (id == NO_WEIGHT) return;
+    const weight *w = &p->weights[id];
+    buf_addf(b, "%s%s %s [%u x %u]", before, w->name, dtype_name(w->type), w->rows, w->cols);
+}
+
+static void print_extra(buf *b, const program *p, const op *o) {
+    const model_config *c = &p->config;
+    switch (o->kind) {
+    case OP_EMBED:
+        if (o->embed.scale != 1) buf_addf(b, "  scale %g", (double)o->embed.scale);
+        break;
+    case OP_NORM: buf_addf(b, "  eps %g", (double)o->norm.eps); break;
+    case OP_GATE_UP: buf_addf(b, "  %s", o->gate_up.act == ACT_SILU ? "silu" : "gelu"); break;
+    case OP_ROPE_APPEND:
+        buf_addf(b, "  theta %g, %u dimensions, %s", (double)c->rope.theta, c->rope.n_dims,
+                 c->rope.pairing == ROPE_ADJACENT ? "adjacent pairs" : "halves");
+        print_weight(b, p, ", divided by ", o->rope.factors);
+        break;
+    case OP_ATTENTION:
+        buf_addf(b, "  %u heads, %u KV heads of %u, scale %g", c->n_heads, c->n_kv_heads,
+                 c->head_dim, (double)o->attention.scale);
+        if (o->attention.window) buf_addf(b, ", window %u", o->attention.window);
+        break;
+    default: break;
+    }
+}
+
+void program_print(const program *p, void (*line)(void *, const char *), void *arg) {
+    buf b;
+    buf_init(&b, NULL);
+    for (uint32_t i = 0; i < p->n_ops; i++) {
+        const op *o = &p->ops[i];
+        b.len = 0;
+        buf_addf(&b, "%4u ", i);
+        if (o->layer >= 0)
+            buf_addf(&b, "layer %-3d", o->layer);
+        else
+            buf_addf(&b, "%-9s", "");
+        buf_addf(&b, " %-11s ", op_kind_name(o->kind));
+        print_value(&b, p, o->in);
+        buf_addf(&b, " -> ");
+        print_value(&b, p, o->out);
+        for (int k = 0; k < o->n_weights; k++) print_weight(&b, p, k ? " | " : "  ", o->w[k]);
+        for (int k = 0; k < o->n_weights; k++)
+            print_weight(&b, p, k ? " | " : "  + ", o->bias[k]);
+        if (o->residual != NO_VALUE) {
+            buf_addf(&b, "  + ");
+            print_value(&b, p, o->residual);
+        }
+        print_extra(&b, p, o);
+        line(arg, buf_cstr(&b));
+    }
+    buf_clear(&b);
+}

@@ -1,0 +1,126 @@
+/* Builds a program: values, weights (looked up in the file and checked), operations. Owns the
+ * program's arrays while it grows them; program_clear frees them. One thread. */
+#include "model/recorder.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/check.h"
+
+/* Room for one more; false (and the error set) when there is no memory. */
+static bool grow(recorder *r, void **v, uint32_t *cap, uint32_t n, size_t size) {
+    if (r->s != OK) return false;
+    if (n < *cap) return true;
+    uint32_t want = *cap ? *cap * 2 : 64;
+    void *p = realloc(*v, want * size);
+    if (!p) {
+        r->s = err_set(r->e, ERR_NO_MEMORY, "no memory for the program of the model");
+        return false;
+    }
+    *v = p;
+    *cap = want;
+    return true;
+}
+
+value_id rec_value(recorder *r, const char *name, row_set rows, uint32_t cols) {
+    program *p = r->p;
+    if (!grow(r, (void **)&p->values, &r->cap_values, p->n_values, sizeof *p->values))
+        return NO_VALUE;
+    CHECK(p->n_values < NO_VALUE); /* MODEL_MAX_LAYERS sees to it */
+    p->values[p->n_values] = (value){name, rows, cols, DT_F32};
+    return (value_id)p->n_values++;
+}
+
+op *rec_op(recorder *r, op_kind kind, int layer, value_id in, value_id out) {
+    static _Thread_local op lost; /* written and forgotten once there is an error */
+    program *p = r->p;
+    op *o = &lost;
+    if (grow(r, (void **)&p->ops, &r->cap_ops, p->n_ops, sizeof *p->ops))
+        o = &p->ops[p->n_ops++];
+    *o =
+        (op){.kind = kind, .layer = (int16_t)layer, .in = in, .out = out, .residual = NO_VALUE};
+    for (int i = 0; i < 3; i++) o->w[i] = o->bias[i] = NO_WEIGHT;
+    return o;
+}
+
+bool rec_has(const recorder *r, const char *name) {
+    return r->file && gguf_tensor_find(r->file, name);
+}
+
+static void unsupported_type(recorder *r, const gguf_tensor *t, const char *want) {
+    err_set(r->e, ERR_UNSUPPORTED, "architecture %s: tensor %s has type %s, wanted %s",
+            r->p->config.arch, t->name, dtype_name(t->type), want);
+    r->s = err_field(r->e, "%s", t->name);
+}
+
+static void check_tensor(recorder *r, const weight *w, const gguf_tensor *t) {
+    bool vector = w->role == WEIGHT_VECTOR;
+    if (t->ne[0] != w->cols || t->ne[1] != w->rows || t->ne[2] != 1 || t->ne[3] != 1) {
+        err_set(
+            r->e, ERR_FORMAT,
+            "architecture %s: tensor %s has shape [%llu, %llu, %llu, %llu], wanted [%u, %u]",
+            r->p->config.arch, t->name, (unsigned long long)t->ne[0],
+            (unsigned long long)t->ne[1], (unsigned long long)t->ne[2],
+            (unsigned long long)t->ne[3], w->cols, w->rows);
+        r->s = err_field(r->e, "%s", t->name);
+    } else if (vector && t->type != DT_F32 && t->type != DT_F16 && t->type != DT_BF16)
+        unsupported_type(r, t, "F32, F16 or BF16 for a vector");
+    else if (t->type >= DT_I8 && t->type <= DT_F64) /* I8, I16, I32, I64, F64: no weights */
+        unsupported_type(r, t, "a type of weights");
+}
+
+static void find_tensor(recorder *r, weight *w) {
+    const gguf_tensor *t = gguf_tensor_find(r->file, w->name);
+    if (!t) {
+        err_set(r->e, ERR_FORMAT, "architecture %s: the tensor %s is missing",
+                r->p->config.arch, w->name);
+        r->s = err_field(r->e, "%s", w->name);
+        return;
+    }
+    check_tensor(r, w, t);
+    w->type = t->type;
+    w->tensor = (int32_t)(t - gguf_tensor_at(r->file, 0));
+    r->claimed[w->tensor] = true;
+}
+
+weight_id rec_weight(recorder *r, weight_role role, int layer, const char *name, uint32_t rows,
+                     uint32_t cols) {
+    program *p = r->p;
+    if (!grow(r, (void **)&p->weights, &r->cap_weights, p->n_weights, sizeof *p->weights))
+        return NO_WEIGHT;
+    weight *w = &p->weights[p->n_weights];
+    *w = (weight){.role = role, .rows = rows, .cols = cols, .layer = layer, .tensor = -1};
+    if (layer < 0)
+        snprintf(w->name, sizeof w->name, "%s", name);
+    else
+        snprintf(w->name, sizeof w->name, "blk.%d.%s", layer, name);
+    if (r->file)
+        find_tensor(r, w);
+    else
+        w->type = role == WEIGHT_VECTOR ? DT_F32 : dtype_for_cols(r->planned, cols);
+    return p->n_weights++;
+}
+
+weight_id rec_vector(recorder *r, bool wanted, int layer, const char *name, uint32_t n) {
+    return wanted ? rec_weight(r, WEIGHT_VECTOR, layer, name, 1, n) : NO_WEIGHT;
+}
+
+void rec_kv_groups(recorder *r) {
+    program *p = r->p;
+    const uint32_t n = p->config.n_layers;
+    if (r->s != OK) return;
+    p->layer_group = calloc(n, sizeof *p->layer_group);
+    p->layer_index = calloc(n, sizeof *p->layer_index);
+    if (!p->layer_group || !p->layer_index) {
+        r->s = err_set(r->e, ERR_NO_MEMORY, "no memory for the program of the model");
+        return;
+    }
+    for (uint32_t l = 0; l < n; l++) {
+        uint32_t window = model_config_window(&p->config, l), k = 0;
+        while (k < p->n_groups && p->group[k].window != window) k++;
+        CHECK(k < PROGRAM_MAX_GROUPS); /* two kinds of layers at most */
+        if (k == p->n_groups) p->group[p->n_groups++].window = window;
+        p->layer_group[l] = (uint16_t)k;
+        p->layer_index[l] = (uint16_t)p->group[k].n_layers++;
+    }
+}

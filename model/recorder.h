@@ -1,0 +1,35 @@
+/* Inside of model/: how a family records its forward pass. The first error sticks; what is
+ * recorded after it is of no use and is thrown away. */
+#ifndef VRAMD_MODEL_RECORDER_H
+#define VRAMD_MODEL_RECORDER_H
+
+#include "model/program.h"
+
+typedef struct recorder {
+    program *p;
+    const gguf *file; /* NULL: planned from a config, matrices of type planned */
+    dtype planned;
+    bool *claimed; /* [gguf_n_tensors]: which tensors the program uses */
+    uint32_t cap_values, cap_weights, cap_ops;
+    status s;
+    err *e;
+} recorder;
+
+value_id rec_value(recorder *, const char *name, row_set, uint32_t cols);
+/* A weight of the file under "blk.LAYER.NAME", or NAME when layer is -1; checked for shape and
+ * type. Without a file: of the planned type (vectors: float32). */
+weight_id rec_weight(recorder *, weight_role, int layer, const char *name, uint32_t rows,
+                     uint32_t cols);
+/* As a vector; NO_WEIGHT when wanted is false. */
+weight_id rec_vector(recorder *, bool wanted, int layer, const char *name, uint32_t n);
+/* Is there such a tensor? False without a file. */
+bool rec_has(const recorder *, const char *name);
+/* A blank operation (no weights, no residual) to be filled in at once; never NULL. */
+op *rec_op(recorder *, op_kind, int layer, value_id in, value_id out);
+/* Groups layers by window: p->group, layer_group, layer_index. */
+void rec_kv_groups(recorder *);
+
+/* model/llama.c: llama, qwen2, and what converts to them. */
+void llama_record(recorder *);
+
+#endif
