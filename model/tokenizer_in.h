@@ -1,0 +1,138 @@
+/* The inside of the tokenizer, shared by model/tokenizer*.c only.
+ *
+ * Everything lives in one block whose parts are laid out by tok_layout: the same arithmetic
+ * gives tokenizer_plan_bytes and the allocation, so that they agree to the byte. After open
+ * nothing changes but the bitmap `whole`, which only remembers what encoding found out. */
+#ifndef VRAMD_MODEL_TOKENIZER_IN_H
+#define VRAMD_MODEL_TOKENIZER_IN_H
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+#include <stdatomic.h>
+
+#include "base/check.h"
+#include "model/tokenizer.h"
+
+enum {
+    TOK_MAX_EOG = 32,
+    TOK_MAX_IDS = 1 << 24,       /* tokens, and merges: leaves 7 bits of tag in a slot */
+    TOK_MAX_SPECIAL_BYTES = 256, /* longer special texts are never parsed */
+    TOK_PRE_BYTES = 12 << 10     /* PCRE2's compiled pattern and contexts */
+};
+
+/* What GGUF calls tokenizer.ggml.token_type. */
+typedef enum tok_type {
+    TOK_NORMAL = 1,
+    TOK_UNKNOWN = 2,
+    TOK_CONTROL = 3,
+    TOK_USER = 4, /* parsed in every text, and shown */
+    TOK_UNUSED = 5,
+    TOK_BYTE = 6
+} tok_type;
+
+/* A set of ids or ranks found by hash. A slot holds the index in its low index_bits and bits of
+ * the hash above, so that most misses never touch the keys. */
+typedef struct tok_table {
+    uint32_t *slot; /* [n_slots]; SLOT_EMPTY */
+    uint32_t n_slots;
+    uint32_t index_bits; /* n < 2^index_bits - 1: no slot in use equals SLOT_EMPTY */
+} tok_table;
+#define SLOT_EMPTY 0xffffffffu
+
+typedef struct tok_merge {
+    uint32_t left, right, result;
+} tok_merge;
+
+/* One row for each value of tokenizer.ggml.pre. */
+typedef struct tok_pre {
+    const char *name, *pattern;
+    bool ignore_merges; /* a word that is a token needs no merges to be one */
+    bool adds_bos;      /* unless tokenizer.ggml.add_bos_token says otherwise */
+} tok_pre;
+
+/* Where the parts of the block begin. */
+typedef struct tok_layout {
+    uint32_t n_vocab, n_merges, n_special;
+    const str *tokens, *merges; /* as in the file */
+    const int32_t *types;       /* NULL: all normal */
+    const float *scores;        /* NULL: none */
+    str chat_template;
+    uint64_t offset, pieces, type, slot, merge, merge_slot, whole, special, score, pre,
+        template;
+    uint64_t bytes;
+} tok_layout;
+
+typedef struct tok_words tok_words;
+
+struct tokenizer {
+    const chunks *src;
+    size_t got;
+    uint64_t bytes, seed;
+
+    uint32_t n_vocab, n_merges, n_special;
+    const uint32_t *offset; /* [n_vocab + 1] into pieces */
+    const char *pieces;     /* the bytes of every token */
+    uint8_t *type;          /* [n_vocab] tok_type */
+    tok_table by_piece;     /* ids of all but control and unknown tokens */
+    tok_merge *merges;      /* [n_merges] by rank */
+    tok_table by_pair;      /* ranks */
+    int32_t byte_id[256];   /* -1: the vocabulary has no token for that byte */
+    /* [ceil(n_vocab / 32)]: bit set when merging the token's own bytes was seen to give it. */
+    _Atomic uint32_t *whole;
+
+    uint32_t *special;                        /* [n_special] ids sorted by text, then id */
+    uint64_t first_control[4], first_user[4]; /* bytes that special texts begin with */
+
+    int32_t bos, eos;
+    bool add_bos, add_eos;
+    int32_t eog[TOK_MAX_EOG];
+    uint32_t n_eog;
+    str chat_template;
+
+    /* Appends the ids of a run of text that holds no special token. */
+    status (*encode_run)(const tokenizer *, tok_words *, str);
+    const tok_pre *pre;
+    pcre2_code *code;
+    pcre2_match_context *limits;
+    bool jit;
+    char *pre_at, *pre_end; /* what is left of TOK_PRE_BYTES */
+};
+
+/* What one call of tokenizer_encode needs: the output, and memory that goes back at its end
+ * (from the output's arena's source, so that it is counted with the request, or the heap). */
+struct tok_words {
+    vec_i32 *out;
+    arena scratch;
+    pcre2_match_data *match;
+    err *err;
+};
+
+static inline str tok_piece(const tokenizer *t, uint32_t id) {
+    return (str){t->pieces + t->offset[id], t->offset[id + 1] - t->offset[id]};
+}
+
+/* tokenizer_vocab.c */
+status tok_layout_of(tok_layout *, const gguf *, err *);
+status tok_vocab_build(tokenizer *, const tok_layout *, err *);
+int32_t tok_find_piece(const tokenizer *, str);
+/* Rank of the pair, or UINT32_MAX. */
+uint32_t tok_find_merge(const tokenizer *, uint32_t left, uint32_t right);
+
+/* tokenizer_special.c */
+status tok_special_build(tokenizer *, const gguf *, err *);
+int32_t tok_special_find(const tokenizer *, str);
+/* The first special token in text at or after from, the longest at its place. Returns its
+ * position (SIZE_MAX: none) and sets *id. Control tokens only when wanted. */
+size_t tok_special_next(const tokenizer *, str text, size_t from, bool control, uint32_t *id);
+
+/* tokenizer_pre.c */
+status tok_pre_find(const tok_pre **out, const gguf *, err *);
+status tok_pre_build(tokenizer *, err *);
+void tok_pre_clear(tokenizer *);
+/* Appends the ids of a run of text, word by word. */
+status tok_pre_run(const tokenizer *, tok_words *, str text);
+
+/* tokenizer_bpe.c: appends the ids of one word. */
+status tok_bpe_word(const tokenizer *, tok_words *, str word);
+
+#endif
