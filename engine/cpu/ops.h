@@ -1,0 +1,88 @@
+/* Every operation of the CPU engine but the linear layers (linear.h): norm, rotary embedding,
+ * the KV cache, attention, the gated activation. One table of functions per instruction set;
+ * plain.c is the readable twin that the others must equal bit for bit. Pure; any thread.
+ *
+ * Same bits (docs/numerics.md): a row's result depends on the row alone. Reductions run in 16
+ * virtual lanes, joined by the tree 8, 4, 2, 1; attention works in tiles and splits at fixed
+ * absolute positions. */
+#ifndef VRAMD_ENGINE_CPU_OPS_H
+#define VRAMD_ENGINE_CPU_OPS_H
+
+#include "engine/engine.h"
+
+enum {
+    ATTN_LANES = 16,      /* tokens of a K group: one vector of scores */
+    ATTN_TILE = 64,       /* tokens between two rescalings of the accumulators */
+    ATTN_SPLIT = 512,     /* tokens of a partial result, which another thread may compute */
+    ATTN_MAX_QUERIES = 24 /* query vectors that share the loads of a KV head */
+};
+
+/* One KV head of one sequence in one layer, paged. A block holds its K, then its V:
+ *   K: [block_tokens / 16][head_dim][16 tokens]     ([head_dim][8] for blocks of 8)
+ *   V: [block_tokens][dim_pad], dim_pad = head_dim rounded up to 16, the rest zero */
+typedef struct kv_head {
+    unsigned char *base; /* where block 0 begins */
+    size_t block_stride; /* bytes from a block to the next */
+    const int32_t *blocks;
+    uint32_t block_tokens, head_dim, dim_pad;
+    kv_dtype type;
+} kv_head;
+
+static inline uint32_t kv_dtype_bytes(kv_dtype t) {
+    return t == KV_F32 ? 4 : 2;
+}
+static inline uint32_t attn_dim_pad(uint32_t head_dim) {
+    return (head_dim + 15u) & ~15u;
+}
+
+/* Queries of consecutive rows against one KV head: query i belongs to row i / group, which
+ * stands at position first_pos + i / group and sees the tokens up to it. */
+typedef struct attn_part {
+    const float *q; /* [n_rows * group][head_dim], rotated, times scale * log2(e) */
+    uint32_t n_rows, group, first_pos;
+    uint32_t from, to; /* tokens [from, to); from a multiple of ATTN_SPLIT */
+    /* Out, per query: the largest score, the sum of the weights, and the weighted sum of V,
+     * both relative to that score. Where no token of the range is seen: -inf, 0, 0. */
+    float *max, *sum; /* [n_rows * group] */
+    float *acc;       /* [n_rows * group][dim_pad] */
+    void *scratch;    /* attn_scratch_bytes */
+} attn_part;
+
+/* Scratch of attend, and of attn_part's outputs where the caller keeps them beside it. */
+size_t attn_scratch_bytes(uint32_t head_dim);
+
+typedef struct op_kernels {
+    cpu_isa isa;
+    /* out = x / sqrt(mean(x^2) + eps) * w; n any */
+    void (*norm)(const float *x, const float *w, uint32_t n, float eps, float *out);
+    /* Rotates the first n_dims of head_dim by cos_sin (n_dims / 2 cosines, then the sines),
+     * copies the rest, multiplies all by scale. */
+    void (*rope)(const float *x, const float *cos_sin, uint32_t head_dim, uint32_t n_dims,
+                 rope_pairing, float scale, float *out);
+    /* Stores k (rotated) and v of the token at pos. */
+    void (*kv_append)(const kv_head *, uint32_t pos, const float *k, const float *v);
+    void (*attend)(const kv_head *, const attn_part *);
+    /* Adds the partial result b of the tokens that follow to a. dim: dim_pad */
+    void (*attn_merge)(float *max_a, float *sum_a, float *acc_a, float max_b, float sum_b,
+                       const float *acc_b, uint32_t dim);
+    /* out = act(gate) * up */
+    void (*gate)(activation, const float *gate, const float *up, uint32_t n, float *out);
+    /* 2^x for x <= 127; 0 below -125. For tests. */
+    void (*exp2)(const float *x, uint32_t n, float *out);
+} op_kernels;
+
+extern const op_kernels ops_plain, ops_avx2, ops_avx512;
+
+/* The table for an ISA, which must be one that linear_kernels_get gave. */
+const op_kernels *op_kernels_get(cpu_isa isa);
+
+/* exp2: n = round-to-even(x), f = x - n, 2^f = fma chain over these, highest first, then 1. A
+ * least-maximum fit of the relative error on [-1/2, 1/2]: 9.2e-8. */
+#define EXP2_C1 0x1.62e42ap-1f
+#define EXP2_C2 0x1.ebf9bcp-3f
+#define EXP2_C3 0x1.c6b752p-5f
+#define EXP2_C4 0x1.3cea88p-7f
+#define EXP2_C5 0x1.5bba14p-10f
+#define LOG2_E  0x1.715476p+0f
+
+#endif

@@ -1,0 +1,11 @@
+/* The operations on AVX-512: ops_body.h over vec16_avx512.h. Pure; any thread. */
+#include "engine/cpu/ops.h"
+
+#include "engine/cpu/vec16_avx512.h"
+
+/* Register tiles of attention: 6 queries x 4 vectors, 24 of 32 registers. */
+#define ATTN_QT   6
+#define ATTN_WIDE 4
+#define OPS_ISA   ISA_AVX512
+#define OPS_TABLE ops_avx512
+#include "engine/cpu/ops_body.h"

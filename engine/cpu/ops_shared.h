@@ -1,0 +1,140 @@
+/* What every instruction set of the operations shares: where things lie in a KV block, which
+ * tokens a query sees, the layout of scratch, and the element-wise formulas that need no
+ * reduction. Included by plain.c and ops_body.h only. */
+#ifndef VRAMD_ENGINE_CPU_OPS_SHARED_H
+#define VRAMD_ENGINE_CPU_OPS_SHARED_H
+
+#include <math.h>
+#include <string.h>
+
+#include "engine/cpu/ops.h"
+
+/* GELU, tanh form: x / (1 + e^(-2u)), u = sqrt(2 / pi) (x + 0.044715 x^3) */
+#define GELU_2C 1.5957691216f
+#define GELU_K  0.044715f
+
+static inline float norm_scale(float sum, uint32_t n, float eps) {
+    return 1.0f / sqrtf(sum / (float)n + eps);
+}
+
+/* No reduction: any vectorisation gives the same bits. */
+static inline void rope_rotate(const float *restrict x, const float *restrict cos_sin,
+                               uint32_t head_dim, uint32_t n_dims, rope_pairing pairing,
+                               float scale, float *restrict out) {
+    const uint32_t half = n_dims / 2;
+    const float *c = cos_sin, *s = cos_sin + half;
+    if (pairing == ROPE_ADJACENT) {
+        for (uint32_t i = 0; i < half; i++) {
+            float a = x[2 * i], b = x[2 * i + 1];
+            out[2 * i] = (a * c[i] - b * s[i]) * scale;
+            out[2 * i + 1] = (a * s[i] + b * c[i]) * scale;
+        }
+    } else {
+        for (uint32_t i = 0; i < half; i++) {
+            float a = x[i], b = x[i + half];
+            out[i] = (a * c[i] - b * s[i]) * scale;
+            out[i + half] = (a * s[i] + b * c[i]) * scale;
+        }
+    }
+    for (uint32_t i = n_dims; i < head_dim; i++) out[i] = x[i] * scale;
+}
+
+/* ---- where things are in the cache ---- */
+
+static inline uint32_t kv_lanes(const kv_head *kv) {
+    return kv->block_tokens < ATTN_LANES ? kv->block_tokens : ATTN_LANES;
+}
+static inline unsigned char *kv_block(const kv_head *kv, uint32_t pos) {
+    return kv->base + (size_t)kv->blocks[pos / kv->block_tokens] * kv->block_stride;
+}
+/* The group of tokens that holds pos: [head_dim][lanes]. */
+static inline unsigned char *kv_k_group(const kv_head *kv, uint32_t pos) {
+    size_t group = pos % kv->block_tokens / kv_lanes(kv);
+    return kv_block(kv, pos) + group * kv->head_dim * kv_lanes(kv) * kv_dtype_bytes(kv->type);
+}
+static inline unsigned char *kv_v_token(const kv_head *kv, uint32_t pos) {
+    size_t k_elems = (size_t)kv->block_tokens * kv->head_dim;
+    size_t v_elems = (size_t)(pos % kv->block_tokens) * kv->dim_pad;
+    return kv_block(kv, pos) + (k_elems + v_elems) * kv_dtype_bytes(kv->type);
+}
+
+/* ---- who sees what ---- */
+
+/* How many tokens of the tile at absolute position tile query i sees. */
+static inline uint32_t part_tile_count(const attn_part *p, uint32_t tile, uint32_t i) {
+    uint32_t end = p->first_pos + i / p->group + 1;
+    if (end > p->to) end = p->to;
+    if (end <= tile) return 0;
+    return end - tile < ATTN_TILE ? end - tile : ATTN_TILE;
+}
+
+static inline void part_clear(float *max, float *sum, float *acc, uint32_t nq, uint32_t dp) {
+    for (uint32_t i = 0; i < nq; i++) max[i] = -INFINITY;
+    if (sum) memset(sum, 0, sizeof(float) * nq);
+    memset(acc, 0, sizeof(float) * nq * dp);
+}
+
+/* ---- scratch ---- */
+
+typedef struct attn_scratch {
+    float *s;              /* [ATTN_MAX_QUERIES][ATTN_TILE] scores, then weights */
+    float *max;            /* [ATTN_MAX_QUERIES] */
+    float *lanes;          /* [ATTN_MAX_QUERIES][16]: the sum of the weights, lane by lane */
+    float *o;              /* [ATTN_MAX_QUERIES][dim_pad] */
+    unsigned char *gather; /* [2][ATTN_TILE][dim_pad] f32: tiles of blocks of 8 tokens */
+} attn_scratch;
+
+static inline attn_scratch attn_scratch_of(void *p, uint32_t dim_pad) {
+    attn_scratch w;
+    w.s = p;
+    w.max = w.s + ATTN_MAX_QUERIES * ATTN_TILE;
+    w.lanes = w.max + 32;
+    w.o = w.lanes + ATTN_MAX_QUERIES * 16;
+    w.gather = (unsigned char *)(w.o + (size_t)ATTN_MAX_QUERIES * dim_pad);
+    return w;
+}
+
+/* The K and V groups of a tile, and those of the tile after it, to be prefetched. */
+typedef struct tile_ptrs {
+    const void *k[4], *v[4], *k_next[4], *v_next[4];
+} tile_ptrs;
+
+/* Blocks of 8 tokens: two of them make a group, side by side, in scratch. */
+static inline void tile_gather(tile_ptrs *t, const kv_head *kv, uint32_t tile, uint32_t to,
+                               unsigned char *gather) {
+    const uint32_t es = kv_dtype_bytes(kv->type), hd = kv->head_dim, dp = kv->dim_pad;
+    for (uint32_t g = 0; g < 4; g++) {
+        unsigned char *k = gather + (size_t)g * 16 * dp * 4;
+        unsigned char *v = k + (size_t)ATTN_TILE * dp * 4;
+        for (uint32_t half = 0; half < 2; half++) {
+            uint32_t pos = tile + g * 16 + half * 8;
+            if (pos >= to) break;
+            const unsigned char *from = kv_k_group(kv, pos);
+            for (uint32_t d = 0; d < hd; d++)
+                memcpy(k + (size_t)(d * 16 + half * 8) * es, from + (size_t)d * 8 * es,
+                       (size_t)8 * es);
+            memcpy(v + (size_t)half * 8 * dp * es, kv_v_token(kv, pos), (size_t)8 * dp * es);
+        }
+        t->k[g] = t->k_next[g] = k;
+        t->v[g] = t->v_next[g] = v;
+    }
+}
+
+/* to: end of the split, which tokens past it must not be read for; all: end of the part. */
+static inline void tile_find(tile_ptrs *t, const kv_head *kv, uint32_t tile, uint32_t to,
+                             uint32_t all, unsigned char *gather) {
+    if (kv->block_tokens < ATTN_LANES) {
+        tile_gather(t, kv, tile, to, gather);
+        return;
+    }
+    for (uint32_t g = 0; g < 4; g++) {
+        uint32_t pos = tile + g * 16, next = pos + ATTN_TILE;
+        if (pos >= to) pos = tile; /* not read */
+        t->k[g] = kv_k_group(kv, pos);
+        t->v[g] = kv_v_token(kv, pos);
+        t->k_next[g] = next < all ? kv_k_group(kv, next) : t->k[g];
+        t->v_next[g] = next < all ? kv_v_token(kv, next) : t->v[g];
+    }
+}
+
+#endif

@@ -1,0 +1,194 @@
+/* The operations in plain C: what each of them means, one element at a time, with no care for
+ * speed. The other instruction sets are tested against these functions bit for bit, and
+ * cpu_isa = plain runs them. Pure; any thread. */
+#include "engine/cpu/ops.h"
+
+#include "base/check.h"
+#include "base/half.h"
+#include "engine/cpu/linear.h"
+#include "engine/cpu/ops_shared.h"
+
+/* Sixteen lanes to one: i joins i + 8, then i + 4, i + 2, i + 1. */
+static float lanes_sum(const float in[16]) {
+    float x[16];
+    memcpy(x, in, sizeof x);
+    for (int w = 8; w; w /= 2)
+        for (int i = 0; i < w; i++) x[i] = x[i] + x[i + w];
+    return x[0];
+}
+
+static float lanes_max(const float in[16]) {
+    float x[16];
+    memcpy(x, in, sizeof x);
+    for (int w = 8; w; w /= 2)
+        for (int i = 0; i < w; i++) x[i] = x[i] > x[i + w] ? x[i] : x[i + w];
+    return x[0];
+}
+
+static float plain_exp2_one(float x) {
+    if (!(x >= -125.0f)) return 0.0f;
+    float t = x < 127.0f ? x : 127.0f;
+    float n = rintf(t), f = t - n;
+    float p = fmaf(EXP2_C5, f, EXP2_C4);
+    p = fmaf(p, f, EXP2_C3);
+    p = fmaf(p, f, EXP2_C2);
+    p = fmaf(p, f, EXP2_C1);
+    p = fmaf(p, f, 1.0f);
+    return float_of_bits(bits_of_float(p) + ((uint32_t)(int32_t)n << 23));
+}
+
+static void plain_exp2(const float *x, uint32_t n, float *out) {
+    for (uint32_t i = 0; i < n; i++) out[i] = plain_exp2_one(x[i]);
+}
+
+static void plain_norm(const float *x, const float *w, uint32_t n, float eps, float *out) {
+    float lanes[16] = {0};
+    for (uint32_t i = 0; i < n; i++) lanes[i % 16] = fmaf(x[i], x[i], lanes[i % 16]);
+    float scale = norm_scale(lanes_sum(lanes), n, eps);
+    for (uint32_t i = 0; i < n; i++) out[i] = x[i] * scale * w[i];
+}
+
+static void plain_rope(const float *x, const float *cos_sin, uint32_t head_dim, uint32_t n_dims,
+                       rope_pairing pairing, float scale, float *out) {
+    rope_rotate(x, cos_sin, head_dim, n_dims, pairing, scale, out);
+}
+
+static void plain_gate(activation act, const float *gate, const float *up, uint32_t n,
+                       float *out) {
+    for (uint32_t i = 0; i < n; i++) {
+        float g = gate[i], u = g;
+        if (act == ACT_GELU_TANH) u = g * GELU_2C * fmaf(g * g, GELU_K, 1.0f);
+        out[i] = g / (1.0f + plain_exp2_one(u * -LOG2_E)) * up[i];
+    }
+}
+
+/* ---- the KV cache ---- */
+
+static void kv_put(kv_dtype type, unsigned char *p, float f) {
+    uint16_t h = type == KV_F16 ? half_of_float(f) : bf16_of_float(f);
+    if (type == KV_F32)
+        memcpy(p, &f, 4);
+    else
+        memcpy(p, &h, 2);
+}
+
+static float kv_get(kv_dtype type, const unsigned char *p) {
+    float f;
+    uint16_t h;
+    if (type == KV_F32) {
+        memcpy(&f, p, 4);
+        return f;
+    }
+    memcpy(&h, p, 2);
+    return type == KV_F16 ? half_to_float(h) : bf16_to_float(h);
+}
+
+static unsigned char *k_at(const kv_head *kv, uint32_t pos, uint32_t d) {
+    size_t i = (size_t)d * kv_lanes(kv) + pos % kv_lanes(kv);
+    return kv_k_group(kv, pos) + i * kv_dtype_bytes(kv->type);
+}
+
+static unsigned char *v_at(const kv_head *kv, uint32_t pos, uint32_t d) {
+    return kv_v_token(kv, pos) + (size_t)d * kv_dtype_bytes(kv->type);
+}
+
+static void plain_kv_append(const kv_head *kv, uint32_t pos, const float *k, const float *v) {
+    for (uint32_t d = 0; d < kv->head_dim; d++) {
+        kv_put(kv->type, k_at(kv, pos, d), k[d]);
+        kv_put(kv->type, v_at(kv, pos, d), v[d]);
+    }
+    for (uint32_t d = kv->head_dim; d < kv->dim_pad; d++)
+        kv_put(kv->type, v_at(kv, pos, d), 0.0f);
+}
+
+/* ---- attention ---- */
+
+static void plain_attn_merge(float *max_a, float *sum_a, float *acc_a, float max_b, float sum_b,
+                             const float *acc_b, uint32_t dim) {
+    if (max_b == -INFINITY) return;
+    if (*max_a == -INFINITY) {
+        *max_a = max_b, *sum_a = sum_b;
+        memcpy(acc_a, acc_b, sizeof(float) * dim);
+        return;
+    }
+    float m = *max_a > max_b ? *max_a : max_b;
+    float a = plain_exp2_one(*max_a - m), b = plain_exp2_one(max_b - m);
+    *max_a = m;
+    *sum_a = fmaf(sum_b, b, *sum_a * a);
+    for (uint32_t d = 0; d < dim; d++) acc_a[d] = fmaf(acc_b[d], b, acc_a[d] * a);
+}
+
+/* The first n tokens of a tile for one query: FlashAttention's step (Dao et al. 2022,
+ * algorithm 1) with base-2 exponentials. */
+static void plain_tile(const kv_head *kv, const float *q, uint32_t tile, uint32_t n, float *s,
+                       float *max, float lanes[16], float *o) {
+    float best[16];
+    for (uint32_t j = 0; j < ATTN_TILE; j++) {
+        s[j] = -INFINITY;
+        if (j >= n) continue;
+        s[j] = 0.0f;
+        for (uint32_t d = 0; d < kv->head_dim; d++)
+            s[j] = fmaf(q[d], kv_get(kv->type, k_at(kv, tile + j, d)), s[j]);
+    }
+    for (uint32_t i = 0; i < 16; i++) {
+        float a = s[i] > s[i + 16] ? s[i] : s[i + 16];
+        float b = s[i + 32] > s[i + 48] ? s[i + 32] : s[i + 48];
+        best[i] = a > b ? a : b;
+    }
+    float m = lanes_max(best), old = *max, now = m > old ? m : old;
+    float c = old == now ? 1.0f : plain_exp2_one(old - now);
+    *max = now;
+    for (uint32_t j = 0; j < ATTN_TILE; j++) s[j] = j < n ? plain_exp2_one(s[j] - now) : 0.0f;
+    for (uint32_t i = 0; i < 16; i++)
+        lanes[i] = fmaf(lanes[i], c, (s[i] + s[i + 16]) + (s[i + 32] + s[i + 48]));
+    for (uint32_t d = 0; d < kv->dim_pad; d++) {
+        if (c != 1.0f) o[d] = o[d] * c;
+        for (uint32_t j = 0; j < n; j++)
+            o[d] = fmaf(s[j], kv_get(kv->type, v_at(kv, tile + j, d)), o[d]);
+    }
+}
+
+static void plain_attend(const kv_head *kv, const attn_part *part) {
+    const uint32_t nq = part->n_rows * part->group, dp = kv->dim_pad;
+    attn_scratch w = attn_scratch_of(part->scratch, dp);
+    part_clear(part->max, part->sum, part->acc, nq, dp);
+    for (uint32_t i = 0; i < nq; i++) {
+        const float *q = part->q + (size_t)i * kv->head_dim;
+        for (uint32_t from = part->from; from < part->to; from += ATTN_SPLIT) {
+            float lanes[16] = {0};
+            part_clear(w.max, NULL, w.o, 1, dp);
+            for (uint32_t tile = from; tile < from + ATTN_SPLIT; tile += ATTN_TILE) {
+                uint32_t n = part_tile_count(part, tile, i);
+                if (n) plain_tile(kv, q, tile, n, w.s, w.max, lanes, w.o);
+            }
+            plain_attn_merge(part->max + i, part->sum + i, part->acc + (size_t)i * dp, w.max[0],
+                             lanes_sum(lanes), w.o, dp);
+        }
+    }
+}
+
+const op_kernels ops_plain = {
+    .isa = ISA_PLAIN,
+    .norm = plain_norm,
+    .rope = plain_rope,
+    .kv_append = plain_kv_append,
+    .attend = plain_attend,
+    .attn_merge = plain_attn_merge,
+    .gate = plain_gate,
+    .exp2 = plain_exp2,
+};
+
+size_t attn_scratch_bytes(uint32_t head_dim) {
+    size_t dp = attn_dim_pad(head_dim);
+    size_t floats = ATTN_MAX_QUERIES * ATTN_TILE + 32 + ATTN_MAX_QUERIES * 16 +
+                    ATTN_MAX_QUERIES * dp + (size_t)2 * ATTN_TILE * dp;
+    return (size_t)align_up(floats * sizeof(float), 64);
+}
+
+const op_kernels *op_kernels_get(cpu_isa isa) {
+    switch (isa) {
+    case ISA_PLAIN: return &ops_plain;
+    case ISA_AVX2: return &ops_avx2;
+    default: return &ops_avx512;
+    }
+}

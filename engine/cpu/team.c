@@ -1,0 +1,166 @@
+/* The worker team. Two words carry it: `epoch` counts barriers, `arrived` those who wait at the
+ * present one. The last to arrive resets the shared work counter and opens the next epoch. A
+ * job is published in `f` and `arg` before the barrier that starts it, so that the release of
+ * `epoch` carries it to the workers. Runs on the engine thread and the workers. */
+#include "engine/cpu/team.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/check.h"
+
+/* How long to spin before sleeping: long against a phase of decoding (10 us), short against a
+ * time slice of the scheduler. */
+enum { SPIN_NS = 40000, PAUSES_PER_CLOCK = 32 };
+
+typedef struct worker {
+    team *team;
+    uint32_t index;
+    pthread_t thread;
+} worker;
+
+struct team {
+    atomic_uint n; /* lowered only when a worker could not be started */
+    worker *workers;
+    team_fn f; /* the job; NULL: end */
+    void *arg;
+    _Alignas(64) atomic_uint epoch;
+    _Alignas(64) atomic_uint arrived;
+    _Alignas(64) atomic_uint next;
+    _Alignas(64) atomic_uint sleepers;
+};
+
+static inline void cpu_relax(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+static uint64_t now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void epoch_sleep(team *t, unsigned old) {
+    /* Sequentially consistent: either we see the new epoch here, or the opener sees us in
+     * sleepers and wakes us. */
+    atomic_fetch_add(&t->sleepers, 1);
+    while (atomic_load(&t->epoch) == old)
+        syscall(SYS_futex, &t->epoch, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);
+    atomic_fetch_sub(&t->sleepers, 1);
+}
+
+static void epoch_wait(team *t, unsigned old) {
+    uint64_t until = 0;
+    for (;;) {
+        for (int i = 0; i < PAUSES_PER_CLOCK; i++) {
+            if (atomic_load_explicit(&t->epoch, memory_order_acquire) != old) return;
+            cpu_relax();
+        }
+        uint64_t now = now_ns();
+        if (until == 0) until = now + SPIN_NS;
+        if (now >= until) break;
+    }
+    epoch_sleep(t, old);
+}
+
+void team_barrier(team *t) {
+    if (t->n == 1) {
+        atomic_store_explicit(&t->next, 0, memory_order_relaxed);
+        return;
+    }
+    unsigned old = atomic_load_explicit(&t->epoch, memory_order_relaxed);
+    if (atomic_fetch_add_explicit(&t->arrived, 1, memory_order_acq_rel) + 1 < t->n) {
+        epoch_wait(t, old);
+        return;
+    }
+    atomic_store_explicit(&t->arrived, 0, memory_order_relaxed);
+    atomic_store_explicit(&t->next, 0, memory_order_relaxed);
+    atomic_store(&t->epoch, old + 1);
+    if (atomic_load(&t->sleepers))
+        syscall(SYS_futex, &t->epoch, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+}
+
+uint32_t team_next(team *t, uint32_t n) {
+    return atomic_fetch_add_explicit(&t->next, n, memory_order_relaxed);
+}
+
+uint32_t team_size(const team *t) {
+    return t->n;
+}
+
+static void *worker_main(void *arg) {
+    worker *w = arg;
+    team *t = w->team;
+    for (;;) {
+        team_barrier(t); /* a job is there */
+        if (!t->f) return NULL;
+        t->f(t->arg, w->index);
+        team_barrier(t); /* all have done it */
+    }
+}
+
+void team_run(team *t, team_fn f, void *arg) {
+    t->f = f;
+    t->arg = arg;
+    team_barrier(t);
+    f(arg, 0);
+    team_barrier(t);
+}
+
+/* Signals are the daemon's main thread's business. */
+static int worker_start(worker *w) {
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int e = pthread_create(&w->thread, NULL, worker_main, w);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return e;
+}
+
+status team_open(team **out, uint32_t n, err *e) {
+    CHECK(n >= 1 && n <= 256);
+    team *t = aligned_alloc(64, align_up(sizeof *t, 64));
+    worker *w = calloc(n, sizeof *w);
+    if (!t || !w) {
+        free(t);
+        free(w);
+        return err_set(e, ERR_NO_MEMORY, "no memory for a team of %u threads", n);
+    }
+    memset(t, 0, sizeof *t);
+    atomic_init(&t->n, n);
+    t->workers = w;
+    for (uint32_t i = 1; i < n; i++) {
+        w[i] = (worker){.team = t, .index = i};
+        int code = worker_start(&w[i]);
+        if (code) {
+            t->n = i; /* those that exist can be told to end */
+            err_set(e, ERR_NO_MEMORY, "cannot start thread %u of %u (error %d)", i + 1, n,
+                    code);
+            err_field(e, "threads");
+            err_hint(e, "set fewer threads, or raise the limit on processes");
+            team_close(t);
+            return ERR_NO_MEMORY;
+        }
+    }
+    *out = t;
+    return OK;
+}
+
+void team_close(team *t) {
+    if (!t) return;
+    t->f = NULL;
+    team_barrier(t);
+    for (uint32_t i = 1; i < t->n; i++) pthread_join(t->workers[i].thread, NULL);
+    free(t->workers);
+    free(t);
+}
