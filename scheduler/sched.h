@@ -133,6 +133,10 @@ reject sched_submit(sched *, const seq_spec *, uint64_t now_us, seq_id *out);
  * in. Its blocks are free after that commit. finish: FINISH_CANCELLED, or FINISH_STOP when a
  * stop string was found. */
 void sched_cancel(sched *, seq_id, finish);
+/* A paused sequence gets no rows (its reader is too slow); it keeps its slot and its blocks,
+ * but any running sequence may evict it, senior or junior, so that it delays nobody. Deadlines
+ * and cancels still end it. Idempotent; a stale id does nothing. Used by daemon/bridge.c. */
+void sched_pause(sched *, seq_id, bool paused);
 /* The next step, or NULL when there is nothing to do (or two are uncommitted). Expired
  * deadlines end here. */
 const step *sched_plan(sched *, uint64_t now_us);

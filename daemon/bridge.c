@@ -1,0 +1,661 @@
+/* The bridge: see bridge.h for who owns what. The inbox and the outbox have a mutex each, held
+ * for a few instructions; nothing is called with one held but uv_async_send. */
+#include "daemon/bridge.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+enum {
+    OP_SUBMIT = 1,
+    OP_CANCEL = 2,
+    OP_PAUSE = 4,
+    OP_RESUME = 8,
+    MAX_END_TOKENS = 64,
+    MAX_OFFLOADED = 64,
+    STALL_US = 30 * 1000000,
+    IDLE_WAIT_MS = 50
+};
+
+typedef enum gen_state { GEN_FREE, GEN_WAITING, GEN_RUNNING, GEN_PREEMPTED } gen_state;
+
+struct gen {
+    runner_job job; /* first: seq_spec.user is its address; read by the engine thread */
+    int32_t end_tokens[MAX_END_TOKENS];
+    gen_spec spec;
+    seq_id id; /* engine thread */
+    /* Under the inbox's mutex. */
+    struct gen *next_in;
+    unsigned ops;
+    gen_finish why;
+    /* Loop thread. */
+    struct gen *next_free;
+    gen_state state;
+    bool cancelled, paused, first_seen;
+    uint32_t n_output, owed; /* owed: delivered and not credited */
+    uint64_t number, submit_us, admitted_us, first_us, last_us;
+};
+
+typedef struct out_record {
+    gen *g;
+    sampled token; /* TOKEN, or one scored prompt token */
+    sched_event ev;
+    uint64_t now_us;
+    uint32_t scored_pos; /* PREFILLED with a score: its position; UINT32_MAX: none */
+} out_record;
+
+struct bridge {
+    port port; /* first: port_ops get it */
+    machine *m;
+    uv_loop_t *loop;
+    uv_async_t async;
+    pthread_t thread;
+    bool started;
+    void (*flushed)(void *);
+    void (*loaded)(void *, status, const err *);
+    void *arg;
+
+    pthread_mutex_t in_lock;
+    pthread_cond_t in_wake;
+    gen *in_head, *in_tail;
+    bool quit;
+
+    pthread_mutex_t out_lock;
+    pthread_cond_t out_room;
+    out_record *out[2]; /* [out_cap] each; the engine fills out[filling] */
+    uint32_t filling, n_out, out_cap;
+
+    pthread_mutex_t stats_lock;
+    sched_stats stats;
+    uint64_t last_step_us; /* of a committed step, or of idleness */
+
+    atomic_int load_state; /* 0 loading, 1 ready, 2 failed, 3 told */
+    status load_status;
+    err load_error;
+    runner *runner; /* engine thread */
+
+    /* Loop thread. */
+    gen *free, *all;
+    uint32_t n_gens, n_live, n_offloaded;
+    uint64_t waiting_tokens, next_number;
+    bool draining;
+    machine_stats counts; /* what the loop counts: finished, rejected, histograms */
+    double mean_e2e_s;
+};
+
+/* ---- engine thread ---- */
+
+static void push(bridge *b, const out_record *r) {
+    pthread_mutex_lock(&b->out_lock);
+    while (b->n_out == b->out_cap) {
+        uv_async_send(&b->async);
+        pthread_cond_wait(&b->out_room, &b->out_lock);
+    }
+    b->out[b->filling][b->n_out++] = *r;
+    pthread_mutex_unlock(&b->out_lock);
+}
+
+static void on_event(void *arg, const runner_event *e) {
+    bridge *b = arg;
+    gen *g = (gen *)(uintptr_t)e->event->user;
+    out_record r = {.g = g, .ev = *e->event, .now_us = e->now_us, .scored_pos = UINT32_MAX};
+    if (e->event->kind == EVENT_PREFILLED) {
+        for (uint32_t i = 0; i < e->n_scored; i++) {
+            r.token = e->scored[i];
+            r.scored_pos = e->first_scored + i;
+            push(b, &r);
+        }
+        return;
+    }
+    if (e->token) r.token = *e->token;
+    push(b, &r);
+}
+
+static void do_submit(bridge *b, gen *g) {
+    const gen_spec *s = &g->spec;
+    seq_spec q = {.prompt = s->prompt,
+                  .n_prompt = s->n_prompt,
+                  .max_tokens = s->max_tokens,
+                  .min_tokens = s->sampling.min_tokens,
+                  .ignore_eos = s->ignore_eos,
+                  .n_stop_ids = s->n_stop_ids,
+                  .score_prompt = s->score_prompt,
+                  .priority = s->priority,
+                  .deadline_us = s->timeout_us ? g->submit_us + s->timeout_us : 0,
+                  .user = (uintptr_t)g};
+    memcpy(q.stop_ids, s->stop_ids, s->n_stop_ids * sizeof *q.stop_ids);
+    reject no = sched_submit(b->m->sched, &q, clock_us(), &g->id);
+    /* The loop side has checked every limit before: what is left is a bug of ours. */
+    CHECK(no == REJECT_NONE);
+}
+
+/* Takes one generation out of the inbox; waits for one when idle. False: quit. */
+static bool take_in(bridge *b, bool idle, gen **out, unsigned *ops, gen_finish *why) {
+    struct timespec until;
+    pthread_mutex_lock(&b->in_lock);
+    while (idle && !b->in_head && !b->quit) {
+        /* Deadlines of waiting sequences pass without anybody calling. */
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_nsec += IDLE_WAIT_MS * 1000000L;
+        if (until.tv_nsec >= 1000000000L) until.tv_sec++, until.tv_nsec -= 1000000000L;
+        if (pthread_cond_timedwait(&b->in_wake, &b->in_lock, &until) != 0) break;
+    }
+    bool go = !b->quit;
+    gen *g = *out = b->in_head;
+    if (g) {
+        b->in_head = g->next_in;
+        if (!b->in_head) b->in_tail = NULL;
+        *ops = g->ops;
+        *why = g->why;
+        g->ops = 0;
+    }
+    pthread_mutex_unlock(&b->in_lock);
+    return go;
+}
+
+static void do_ops(bridge *b, gen *g, unsigned ops, gen_finish why) {
+    static const finish map[] = {FINISH_STOP, FINISH_LENGTH, FINISH_CANCELLED, FINISH_TIMEOUT,
+                                 FINISH_ERROR};
+    if (ops & OP_SUBMIT) do_submit(b, g);
+    if (ops & OP_PAUSE) sched_pause(b->m->sched, g->id, true);
+    if (ops & OP_RESUME) sched_pause(b->m->sched, g->id, false);
+    if (ops & OP_CANCEL) sched_cancel(b->m->sched, g->id, map[why]);
+    runner_deliver(b->runner);
+}
+
+static void publish(bridge *b) {
+    sched_stats s;
+    sched_read(b->m->sched, &s);
+    pthread_mutex_lock(&b->stats_lock);
+    b->stats = s;
+    b->last_step_us = clock_us();
+    pthread_mutex_unlock(&b->stats_lock);
+    pthread_mutex_lock(&b->out_lock);
+    bool any = b->n_out > 0;
+    pthread_mutex_unlock(&b->out_lock);
+    if (any) uv_async_send(&b->async);
+}
+
+static void *engine_main(void *arg) {
+    bridge *b = arg;
+    pthread_setname_np(pthread_self(), "vramd-engine");
+    b->load_status = machine_load(b->m, &b->load_error);
+    if (b->load_status == OK)
+        b->runner = runner_init(b->m->runner_mem, &b->m->sched_conf, b->m->sched, b->m->engine,
+                                on_event, b);
+    atomic_store(&b->load_state, b->load_status == OK ? 1 : 2);
+    uv_async_send(&b->async);
+    if (b->load_status != OK) return NULL;
+    bool busy = false;
+    for (;;) {
+        gen *g;
+        unsigned ops;
+        gen_finish why;
+        bool go = take_in(b, !busy, &g, &ops, &why);
+        for (; g; take_in(b, false, &g, &ops, &why)) do_ops(b, g, ops, why);
+        if (!go) return NULL;
+        busy = runner_step(b->runner);
+        publish(b);
+    }
+}
+
+/* ---- loop thread ---- */
+
+static void signal_gen(bridge *b, gen *g, unsigned op, gen_finish why) {
+    pthread_mutex_lock(&b->in_lock);
+    if (!g->ops) {
+        g->next_in = NULL;
+        if (b->in_tail)
+            b->in_tail->next_in = g;
+        else
+            b->in_head = g;
+        b->in_tail = g;
+    }
+    if (op == OP_PAUSE) g->ops &= ~(unsigned)OP_RESUME;
+    if (op == OP_RESUME) g->ops &= ~(unsigned)OP_PAUSE;
+    g->ops |= op;
+    if (op == OP_CANCEL) g->why = why;
+    pthread_cond_signal(&b->in_wake);
+    pthread_mutex_unlock(&b->in_lock);
+}
+
+/* Takes a generation that has ended out of the inbox, where a late operation may have left it.
+ */
+static void forget_in(bridge *b, gen *g) {
+    pthread_mutex_lock(&b->in_lock);
+    gen *prev = NULL;
+    for (gen *i = g->ops ? b->in_head : NULL; i; prev = i, i = i->next_in)
+        if (i == g) {
+            *(prev ? &prev->next_in : &b->in_head) = g->next_in;
+            if (b->in_tail == g) b->in_tail = prev;
+            break;
+        }
+    g->ops = 0;
+    pthread_mutex_unlock(&b->in_lock);
+}
+
+static status refuse(bridge *b, err *e) {
+    b->counts.n_rejected++;
+    return e->code;
+}
+
+static status check_room(bridge *b, const gen_spec *s, err *e) {
+    const sched_config *c = &b->m->sched_conf;
+    uint64_t len = (uint64_t)s->n_prompt + s->max_tokens;
+    if (b->draining) return err_set(e, ERR_UNAVAILABLE, "the server is shutting down");
+    if (atomic_load(&b->load_state) != 3)
+        return err_set(e, ERR_UNAVAILABLE, "the model is loading");
+    if (len > c->max_model_len)
+        return err_set(e, ERR_TOO_LONG, "%u prompt tokens and max_tokens %u exceed %u",
+                       s->n_prompt, s->max_tokens, c->max_model_len);
+    uint64_t blocks = sched_blocks_needed(c, s->n_prompt, s->max_tokens);
+    if (blocks > c->n_blocks)
+        return err_set(e, ERR_BUDGET,
+                       "the request needs %llu bytes of KV cache, the budget holds %llu",
+                       (unsigned long long)(blocks * b->port.kv_block_bytes),
+                       (unsigned long long)(c->n_blocks * b->port.kv_block_bytes));
+    if (b->n_live >= b->m->opt.max_num_seqs + b->m->opt.max_waiting || !b->free)
+        return err_set(e, ERR_BUSY, "the queue is full: %u requests wait or run", b->n_live);
+    if (b->waiting_tokens && b->waiting_tokens + s->n_prompt > b->m->opt.max_waiting_tokens)
+        return err_set(e, ERR_BUSY, "the queue is full: %llu prompt tokens wait",
+                       (unsigned long long)b->waiting_tokens);
+    return OK;
+}
+
+/* The sampler forbids end tokens before min_tokens: the model's and the request's. */
+static void fill_end_tokens(bridge *b, gen *g) {
+    size_t n_eog, n = 0;
+    const int32_t *eog = tokenizer_eog(b->m->tok, &n_eog);
+    for (uint32_t i = 0; i < g->spec.n_stop_ids; i++) g->end_tokens[n++] = g->spec.stop_ids[i];
+    for (size_t i = 0; i < n_eog && n < MAX_END_TOKENS && !g->spec.ignore_eos; i++)
+        g->end_tokens[n++] = eog[i];
+    g->job.sampling.end_tokens = g->end_tokens;
+    g->job.sampling.n_end_tokens = (uint32_t)n;
+}
+
+static status on_submit(port *p, const gen_spec *s, gen **out, err *e) {
+    bridge *b = (bridge *)p;
+    if (check_room(b, s, e) != OK) return refuse(b, e);
+    CHECK(s->n_prompt >= 1 && s->n_stop_ids <= SCHED_MAX_STOP_IDS);
+    gen *g = b->free;
+    b->free = g->next_free;
+    b->n_live++;
+    *g = (gen){.spec = *s,
+               .job = {.sampling = s->sampling, .n_score = (int8_t)s->sampling.n_logprobs},
+               .state = GEN_WAITING,
+               .number = ++b->next_number,
+               .submit_us = clock_us()};
+    if (g->job.n_score < 0) g->job.n_score = 0;
+    fill_end_tokens(b, g);
+    b->waiting_tokens += s->n_prompt;
+    *out = g;
+    signal_gen(b, g, OP_SUBMIT, 0);
+    return OK;
+}
+
+static void on_cancel(port *p, gen *g, gen_finish why) {
+    if (g->cancelled) return;
+    g->cancelled = true;
+    signal_gen((bridge *)p, g, OP_CANCEL, why);
+}
+
+static void on_credit(port *p, gen *g, uint32_t n) {
+    g->owed = n < g->owed ? g->owed - n : 0;
+    if (!g->paused || g->owed > g->spec.credits / 2) return;
+    g->paused = false;
+    signal_gen((bridge *)p, g, OP_RESUME, 0);
+}
+
+static void observe(bridge *b, histogram_id h, double v) {
+    histogram *hist = &b->counts.hist[h];
+    hist->bucket[histogram_bucket(h, v)]++;
+    hist->n++;
+    hist->sum += v;
+}
+
+static double seconds(uint64_t from, uint64_t to) {
+    return to > from ? (double)(to - from) / 1e6 : 0;
+}
+
+static void leave_queue(bridge *b, gen *g, uint64_t now) {
+    if (g->admitted_us) return;
+    g->admitted_us = now;
+    b->waiting_tokens -= g->spec.n_prompt;
+    observe(b, HIST_QUEUE, seconds(g->submit_us, now));
+}
+
+static void count_token(bridge *b, gen *g, uint64_t now) {
+    if (!g->first_seen) {
+        g->first_seen = true;
+        g->first_us = now;
+        observe(b, HIST_TTFT, seconds(g->submit_us, now));
+        observe(b, HIST_PREFILL, seconds(g->admitted_us, now));
+    } else {
+        observe(b, HIST_ITL, seconds(g->last_us, now));
+    }
+    g->last_us = now;
+    g->n_output++;
+    if (g->spec.credits && ++g->owed >= g->spec.credits && !g->paused && !g->cancelled) {
+        g->paused = true;
+        signal_gen(b, g, OP_PAUSE, 0);
+    }
+}
+
+static gen_finish finish_of(finish f) {
+    switch (f) {
+    case FINISH_STOP: return GEN_STOP;
+    case FINISH_LENGTH: return GEN_LENGTH;
+    case FINISH_TIMEOUT: return GEN_TIMEOUT;
+    case FINISH_ERROR: return GEN_ERROR;
+    default: return GEN_CANCELLED;
+    }
+}
+
+static void end_gen(bridge *b, gen *g, const out_record *r, gen_event *ev) {
+    err failed;
+    gen_usage u = {.n_prompt = g->spec.n_prompt,
+                   .n_output = r->ev.n_output,
+                   .n_cached = r->ev.n_cached,
+                   .n_preemptions = r->ev.n_preemptions,
+                   .peak_blocks = r->ev.peak_blocks,
+                   .kv_peak_bytes = r->ev.peak_blocks * b->port.kv_block_bytes};
+    leave_queue(b, g, r->now_us);
+    u.queued_us = g->admitted_us - g->submit_us;
+    u.first_token_us = g->first_seen ? g->first_us - g->submit_us : 0;
+    u.ended_us = r->now_us > g->submit_us ? r->now_us - g->submit_us : 0;
+    ev->end = true;
+    ev->finish = finish_of(r->ev.finish);
+    ev->stop_id = r->ev.finish == FINISH_STOP ? r->ev.stop_id : -1;
+    ev->usage = &u;
+    b->counts.finished[ev->finish]++;
+    observe(b, HIST_E2E, seconds(g->submit_us, r->now_us));
+    if (g->first_seen) observe(b, HIST_DECODE, seconds(g->first_us, r->now_us));
+    b->mean_e2e_s += 0.1 * (seconds(g->submit_us, r->now_us) - b->mean_e2e_s);
+    if (ev->finish == GEN_ERROR) {
+        err_set(&failed, ERR_DEVICE, "the engine failed");
+        ev->error = &failed;
+    }
+    forget_in(b, g);
+    g->spec.on_event(g->spec.user, ev);
+    g->state = GEN_FREE;
+    g->next_free = b->free;
+    b->free = g;
+    b->n_live--;
+}
+
+/* Delivers record i, and with it those of the same generation that follow at once. Returns how
+ * many records were used. */
+static uint32_t deliver(bridge *b, const out_record *r, uint32_t n) {
+    gen *g = r->g;
+    gen_event ev = {.stop_id = -1};
+    switch (r->ev.kind) {
+    case EVENT_ADMITTED:
+        g->state = GEN_RUNNING;
+        leave_queue(b, g, r->now_us);
+        return 1;
+    case EVENT_PREEMPTED: g->state = GEN_PREEMPTED; return 1;
+    case EVENT_PREFILLED:
+        ev.prompt_score = &r->token;
+        ev.n_scored = 1;
+        ev.first_scored = r->scored_pos;
+        g->spec.on_event(g->spec.user, &ev);
+        return 1;
+    case EVENT_TOKEN:
+        g->state = GEN_RUNNING;
+        count_token(b, g, r->now_us);
+        /* A token that ends the text is no text: only the last record says so. */
+        bool is_end = r->ev.finish == FINISH_STOP;
+        ev.token = is_end ? NULL : &r->token;
+        ev.n_tokens = is_end ? 0 : 1;
+        if (n > 1 && r[1].g == g && r[1].ev.kind == EVENT_ENDED) {
+            end_gen(b, g, &r[1], &ev);
+            return 2;
+        }
+        if (!is_end) g->spec.on_event(g->spec.user, &ev);
+        return 1;
+    case EVENT_ENDED: end_gen(b, g, r, &ev); return 1;
+    }
+    return 1;
+}
+
+static void tell_loaded(bridge *b) {
+    int was = atomic_load(&b->load_state);
+    if (was != 1 && was != 2) return;
+    if (was == 1) {
+        b->port.tok = b->m->tok;
+        atomic_store(&b->load_state, 3);
+    }
+    b->loaded(b->arg, b->load_status, &b->load_error);
+}
+
+static void on_async(uv_async_t *a) {
+    bridge *b = a->data;
+    tell_loaded(b);
+    for (;;) {
+        pthread_mutex_lock(&b->out_lock);
+        uint32_t n = b->n_out;
+        out_record *r = b->out[b->filling];
+        b->filling ^= 1;
+        b->n_out = 0;
+        pthread_cond_signal(&b->out_room);
+        pthread_mutex_unlock(&b->out_lock);
+        if (n == 0) break;
+        for (uint32_t i = 0; i < n;) i += deliver(b, &r[i], n - i);
+        b->flushed(b->arg);
+    }
+}
+
+static void on_stats(port *p, machine_stats *out) {
+    bridge *b = (bridge *)p;
+    sched_stats s;
+    pthread_mutex_lock(&b->stats_lock);
+    s = b->stats;
+    pthread_mutex_unlock(&b->stats_lock);
+    *out = b->counts;
+    out->n_waiting = s.n_waiting;
+    out->n_running = s.n_running;
+    out->n_preempted = s.n_preempted;
+    out->waiting_tokens = s.waiting_tokens;
+    out->n_steps = s.n_steps;
+    out->n_preemptions = s.n_preemptions;
+    out->n_recomputed_tokens = s.n_recomputed_tokens;
+    out->n_prompt_tokens = s.n_prompt_tokens;
+    out->n_output_tokens = s.n_output_tokens;
+    out->kv = (kv_view){.block_tokens = b->m->plan.block_tokens,
+                        .blocks = b->m->plan.kv_blocks,
+                        .free = s.n_steps ? s.blocks_free : b->m->plan.kv_blocks,
+                        .used = s.blocks_used + s.blocks_fenced,
+                        .cached = s.blocks_cached,
+                        .bytes_per_token = b->m->plan.kv_bytes_per_token};
+}
+
+static size_t on_sequences(port *p, seq_view *out, size_t cap) {
+    static const char *const state[] = {"free", "waiting", "running", "preempted"};
+    bridge *b = (bridge *)p;
+    size_t n = 0;
+    for (uint32_t i = 0; i < b->n_gens && n < cap; i++) {
+        const gen *g = &b->all[i];
+        if (g->state == GEN_FREE) continue;
+        uint32_t tokens = g->spec.n_prompt + g->n_output;
+        uint32_t blocks =
+            g->state == GEN_RUNNING ? (uint32_t)ceil_div(tokens, b->m->plan.block_tokens) : 0;
+        out[n++] = (seq_view){g->number, tokens, blocks, blocks * b->port.kv_block_bytes,
+                              state[g->state]};
+    }
+    return n;
+}
+
+static double on_retry_after(port *p) {
+    const bridge *b = (const bridge *)p;
+    double rounds = 1.0 + (double)b->n_live / b->m->opt.max_num_seqs;
+    double s = rounds * (b->mean_e2e_s > 0 ? b->mean_e2e_s : 1);
+    return s < 1 ? 1 : s > 600 ? 600 : s;
+}
+
+static const char *on_not_ready(port *p) {
+    bridge *b = (bridge *)p;
+    if (atomic_load(&b->load_state) != 3) return "loading";
+    if (b->draining) return "draining";
+    pthread_mutex_lock(&b->stats_lock);
+    uint64_t last = b->last_step_us;
+    pthread_mutex_unlock(&b->stats_lock);
+    return b->n_live && last && clock_us() - last > STALL_US ? "stalled" : NULL;
+}
+
+typedef struct offload {
+    uv_work_t req;
+    bridge *b;
+    void (*work)(void *), (*done)(void *);
+    void *arg;
+} offload;
+
+static void offload_work(uv_work_t *w) {
+    offload *o = w->data;
+    o->work(o->arg);
+}
+static void offload_done(uv_work_t *w, int canceled) {
+    offload *o = w->data;
+    (void)canceled;
+    o->b->n_offloaded--;
+    o->done(o->arg);
+    size_t got = sizeof *o;
+    (void)got;
+    pool_chunks(o->b->m->pool)->give(pool_chunks(o->b->m->pool)->self, o, POOL_MIN_CHUNK);
+    o->b->flushed(o->b->arg);
+}
+static bool on_offload(port *p, void (*work)(void *), void (*done)(void *), void *arg) {
+    bridge *b = (bridge *)p;
+    const chunks *c = pool_chunks(b->m->pool);
+    size_t got;
+    _Static_assert(sizeof(offload) <= POOL_MIN_CHUNK, "one chunk holds it");
+    if (b->n_offloaded >= MAX_OFFLOADED) return false;
+    offload *o = c->take(c->self, sizeof *o, &got);
+    if (!o) return false;
+    *o = (offload){.b = b, .work = work, .done = done, .arg = arg};
+    o->req.data = o;
+    b->n_offloaded++;
+    uv_queue_work(b->loop, &o->req, offload_work, offload_done);
+    return true;
+}
+
+static const port_ops ops = {.submit = on_submit,
+                             .cancel = on_cancel,
+                             .credit = on_credit,
+                             .stats = on_stats,
+                             .sequences = on_sequences,
+                             .retry_after_s = on_retry_after,
+                             .not_ready = on_not_ready,
+                             .offload = on_offload};
+
+/* ---- life ---- */
+
+static uint32_t count_gens(const machine *m) {
+    return m->opt.max_num_seqs + m->opt.max_waiting;
+}
+/* Room for some steps' events: the engine waits where the loop falls further behind. */
+static uint32_t count_records(const machine *m) {
+    return 8 * m->opt.max_num_seqs + m->engine_opt.max_logit_rows + 64;
+}
+static uint64_t bridge_bytes(const machine *m) {
+    return align_up(sizeof(bridge), 64) + align_up(count_gens(m) * sizeof(gen), 64) +
+           2 * align_up(count_records(m) * sizeof(out_record), 64);
+}
+
+void bridge_terms(const machine *m, terms *t) {
+    terms_add(t, MEM_SCHEDULER, TERM_EXACT, bridge_bytes(m), "%u generations, outbox",
+              count_gens(m));
+}
+
+status bridge_open(bridge **out, uv_loop_t *loop, machine *m, void (*flushed)(void *),
+                   void (*loaded)(void *, status, const err *), void *arg, err *e) {
+    void *mem;
+    status s = ledger_alloc(m->ledger, &mem, MEM_SCHEDULER, bridge_bytes(m), "generations", e);
+    if (s != OK) return s;
+    bridge *b = mem;
+    char *at = (char *)mem + align_up(sizeof *b, 64);
+    b->m = m;
+    b->loop = loop;
+    b->flushed = flushed;
+    b->loaded = loaded;
+    b->arg = arg;
+    b->n_gens = count_gens(m);
+    b->all = (gen *)at;
+    at += align_up(b->n_gens * sizeof(gen), 64);
+    for (uint32_t i = b->n_gens; i-- > 0;) b->all[i].next_free = b->free, b->free = &b->all[i];
+    b->out_cap = count_records(m);
+    for (int i = 0; i < 2; i++, at += align_up(b->out_cap * sizeof(out_record), 64))
+        b->out[i] = (out_record *)at;
+    pthread_mutex_init(&b->in_lock, NULL);
+    pthread_mutex_init(&b->out_lock, NULL);
+    pthread_mutex_init(&b->stats_lock, NULL);
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&b->in_wake, &attr);
+    pthread_cond_init(&b->out_room, NULL);
+    pthread_condattr_destroy(&attr);
+    b->port = (port){.ops = &ops,
+                     .card = {.id = m->name,
+                              .root = m->opt.model,
+                              .config = &m->model->program.config,
+                              .created = (uint64_t)time(NULL),
+                              .n_params = m->n_params,
+                              .weight_bytes = m->weight_bytes,
+                              .max_model_len = m->opt.max_model_len},
+                     .ledger = m->ledger,
+                     .pool = m->pool,
+                     .kv_bytes_per_token = m->plan.kv_bytes_per_token,
+                     .kv_block_bytes = m->plan.kv_block_bytes};
+    uv_async_init(loop, &b->async, on_async);
+    b->async.data = b;
+    *out = b;
+    return OK;
+}
+
+status bridge_start(bridge *b, err *e) {
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old); /* signals are the loop thread's */
+    int rc = pthread_create(&b->thread, NULL, engine_main, b);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (rc != 0)
+        return err_set(e, ERR_NO_MEMORY, "the engine thread cannot start: %s", strerror(rc));
+    b->started = true;
+    return OK;
+}
+
+port *bridge_port(bridge *b) {
+    return &b->port;
+}
+
+void bridge_drain(bridge *b) {
+    b->draining = true;
+}
+
+void bridge_stop(bridge *b) {
+    if (b->started) {
+        pthread_mutex_lock(&b->in_lock);
+        b->quit = true;
+        pthread_cond_signal(&b->in_wake);
+        pthread_mutex_unlock(&b->in_lock);
+        pthread_join(b->thread, NULL);
+        b->started = false;
+    }
+    CHECK(b->n_live == 0);
+    uv_close((uv_handle_t *)&b->async, NULL);
+}
+
+void bridge_free(bridge *b) {
+    pthread_mutex_destroy(&b->in_lock);
+    pthread_mutex_destroy(&b->out_lock);
+    pthread_mutex_destroy(&b->stats_lock);
+    pthread_cond_destroy(&b->in_wake);
+    pthread_cond_destroy(&b->out_room);
+    ledger_free(b->m->ledger, b);
+}

@@ -1,0 +1,36 @@
+/* The bridge between the loop thread (sockets, JSON) and the engine thread (scheduler, device).
+ *
+ * Two hand-overs, each moving ownership:
+ *   inbox  (loop -> engine): generations with an operation pending; linked through the
+ * generation itself outbox (engine -> loop): records in a buffer that the two sides swap; one
+ * uv_async_send a step A generation belongs to the loop thread; of its fields the engine thread
+ * touches only those said so in bridge.c. It is free for reuse when the loop has seen its ENDED
+ * record: none follows. */
+#ifndef VRAMD_DAEMON_BRIDGE_H
+#define VRAMD_DAEMON_BRIDGE_H
+
+#include <uv.h>
+
+#include "api/port.h"
+#include "daemon/machine.h"
+
+typedef struct bridge bridge;
+
+/* Lists the generations and the outbox. */
+void bridge_terms(const machine *, terms *);
+
+/* Takes its memory from the machine's ledger. flushed is called on the loop thread after each
+ * batch of events; loaded once, on the loop thread, when loading ended (OK or not). */
+status bridge_open(bridge **out, uv_loop_t *, machine *, void (*flushed)(void *),
+                   void (*loaded)(void *, status, const err *), void *arg, err *);
+/* Starts the engine thread, which loads the model first. */
+status bridge_start(bridge *, err *);
+port *bridge_port(bridge *);
+/* New submissions are refused from now on. */
+void bridge_drain(bridge *);
+/* Stops and joins the engine thread. All generations must have ended. Run the loop once more
+ * before bridge_free: its handle closes there. */
+void bridge_stop(bridge *);
+void bridge_free(bridge *);
+
+#endif

@@ -1,0 +1,236 @@
+/* vramd serve: boot, the loop, drain. The order of both is the list of steps in run().
+ *
+ * Signals: SIGTERM and SIGINT drain (running requests go on until drain_timeout), a second one
+ * cancels what runs. SIGHUP is ignored and logged: nothing can be re-read yet. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <uv.h>
+
+#include "api/server.h"
+#include "base/log.h"
+#include "daemon/args.h"
+#include "daemon/bridge.h"
+#include "daemon/commands.h"
+
+extern char **environ;
+
+typedef struct daemon_state {
+    options opt;
+    machine m;
+    server_options so;
+    uv_loop_t loop;
+    uv_signal_t signals[3];
+    uv_timer_t deadline;
+    bool handles;
+    bridge *bridge;
+    server *server;
+    bool draining;
+    status failed;
+    err error;
+} daemon_state;
+
+static server_options server_options_of(const options *o) {
+    server_options so = {.host = o->host,
+                         .port = (uint16_t)o->port,
+                         .listen_fd = -1,
+                         .max_connections = o->max_connections,
+                         .max_body_bytes = (uint32_t)o->max_body,
+                         .idle_timeout_s = o->idle_timeout,
+                         .header_timeout_s = o->header_timeout,
+                         .body_timeout_s = o->body_timeout,
+                         .heartbeat_s = o->heartbeat,
+                         .stream_credits = o->stream_credits,
+                         .log_requests = o->log_requests};
+    return so;
+}
+
+static void add_terms(void *arg, const machine *m, terms *t) {
+    daemon_state *d = arg;
+    bridge_terms(m, t);
+    terms_add(t, MEM_REQUESTS, TERM_EXACT, pool_bytes(m->opt.request_memory),
+              "bodies, prompts, queued output");
+    server_terms(&d->so, t);
+}
+
+static status plan_it(daemon_state *d, err *e) {
+    machine_wish w = {.extra = add_terms, .arg = d};
+    return machine_plan(&d->m, &d->opt, &w, e);
+}
+
+static void on_flushed(void *arg) {
+    daemon_state *d = arg;
+    if (d->server) server_flush(d->server);
+}
+
+static void on_drained(void *arg) {
+    uv_stop(&((daemon_state *)arg)->loop);
+}
+
+static void on_deadline(uv_timer_t *t) {
+    daemon_state *d = t->data;
+    log_warn("drain: the deadline has passed, cancelling what runs");
+    server_abort(d->server);
+}
+
+static void drain(daemon_state *d) {
+    if (d->draining) {
+        if (d->server) server_abort(d->server);
+        return;
+    }
+    d->draining = true;
+    log_info("draining: no new requests; running ones have %u s", d->opt.drain_timeout);
+    bridge_drain(d->bridge);
+    uv_timer_start(&d->deadline, on_deadline, (uint64_t)d->opt.drain_timeout * 1000, 0);
+    server_drain(d->server, on_drained, d);
+}
+
+static void on_signal(uv_signal_t *s, int number) {
+    daemon_state *d = s->data;
+    if (number == SIGHUP)
+        log_warn("SIGHUP: no option can be re-read without a restart");
+    else
+        drain(d);
+}
+
+static void on_loaded(void *arg, status s, const err *e) {
+    daemon_state *d = arg;
+    char line[256];
+    if (s != OK) {
+        d->failed = s;
+        d->error = *e;
+        drain(d);
+        return;
+    }
+    bool agrees = machine_compare(&d->m, line, sizeof line);
+    engine_info info;
+    engine_describe(d->m.engine, &info);
+    log_info("engine %s: %s", info.name, info.detail);
+    log_line(agrees ? LOG_INFO : LOG_WARN, "memory at READY: budget=%llu %s",
+             (unsigned long long)d->m.plan.budget_bytes, line);
+    const char *host = strcmp(d->opt.host, "0.0.0.0") == 0 ? "127.0.0.1" : d->opt.host;
+    if (strncmp(host, "unix:", 5) == 0)
+        log_info("READY: curl --unix-socket %s http://vramd/v1/models", host + 5);
+    else
+        log_info(
+            "READY: curl http://%s%s%s:%u/v1/completions -H 'Content-Type: application/json' "
+            "-d '{\"prompt\":\"Once upon a time\",\"max_tokens\":32}'",
+            strchr(host, ':') ? "[" : "", host, strchr(host, ':') ? "]" : "",
+            server_port(d->server));
+}
+
+static status open_loop(daemon_state *d, err *e) {
+    static const int number[] = {SIGTERM, SIGINT, SIGHUP};
+    if (uv_loop_init(&d->loop) != 0) return err_set(e, ERR_IO, "the event loop cannot start");
+    d->handles = true;
+    for (int i = 0; i < 3; i++) {
+        uv_signal_init(&d->loop, &d->signals[i]);
+        d->signals[i].data = d;
+        uv_signal_start(&d->signals[i], on_signal, number[i]);
+    }
+    uv_timer_init(&d->loop, &d->deadline);
+    d->deadline.data = d;
+    return OK;
+}
+
+static void close_loop(daemon_state *d) {
+    if (!d->handles) return;
+    for (int i = 0; i < 3; i++) uv_close((uv_handle_t *)&d->signals[i], NULL);
+    uv_close((uv_handle_t *)&d->deadline, NULL);
+    uv_run(&d->loop, UV_RUN_DEFAULT);
+    uv_loop_close(&d->loop);
+}
+
+/* Each connection is a descriptor; some are for ourselves. */
+static status check_descriptors(const options *o, err *e) {
+    struct rlimit r;
+    enum { OWN = 64 };
+    if (getrlimit(RLIMIT_NOFILE, &r) != 0) return OK;
+    r.rlim_cur = r.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &r);
+    if (o->max_connections + OWN <= r.rlim_cur) return OK;
+    err_set(e, ERR_INVALID, "max_connections = %u, but this process may open %llu files",
+            o->max_connections, (unsigned long long)r.rlim_cur);
+    err_field(e, "max_connections");
+    return err_hint(
+        e, "lower max_connections to %llu or raise the limit (ulimit -n, LimitNOFILE=)",
+        (unsigned long long)(r.rlim_cur > OWN ? r.rlim_cur - OWN : 1));
+}
+
+static status run(daemon_state *d, err *e) {
+    status s = check_descriptors(&d->opt, e);
+    if (s == OK) s = plan_it(d, e);
+    if (s == OK && !d->m.file) {
+        err_set(e, ERR_INVALID, "%s is not a GGUF file", d->opt.model);
+        err_hint(e, "a config.json can be planned (vramd plan), not served");
+        s = err_field(e, "model");
+    }
+    if (s == OK) s = machine_reserve(&d->m, e);
+    if (s == OK) s = open_loop(d, e);
+    if (s == OK) s = bridge_open(&d->bridge, &d->loop, &d->m, on_flushed, on_loaded, d, e);
+    if (s == OK) s = server_open(&d->server, &d->loop, &d->so, bridge_port(d->bridge), e);
+    if (s != OK) goto done;
+    log_info("plan: %llu bytes of a budget of %llu, %u KV blocks of %u tokens; loading %s",
+             (unsigned long long)d->m.plan.total_bytes,
+             (unsigned long long)d->m.plan.budget_bytes, d->m.plan.kv_blocks,
+             d->m.plan.block_tokens, d->opt.model);
+    s = bridge_start(d->bridge, e);
+    if (s != OK) goto done;
+    uv_run(&d->loop, UV_RUN_DEFAULT);
+    if (d->failed != OK) {
+        *e = d->error;
+        s = d->failed;
+    }
+done:
+    if (d->server) server_close(d->server);
+    if (d->bridge) bridge_stop(d->bridge);
+    close_loop(d);
+    if (d->bridge) bridge_free(d->bridge);
+    machine_close(&d->m);
+    return s;
+}
+
+static status check(daemon_state *d, err *e) {
+    status s = check_descriptors(&d->opt, e);
+    if (s == OK) s = plan_it(d, e);
+    if (s == OK) {
+        options_print_current(stdout, &d->m.opt);
+        printf("# fits: %llu bytes of %llu, %u KV blocks of %u tokens\n",
+               (unsigned long long)d->m.plan.total_bytes,
+               (unsigned long long)d->m.plan.budget_bytes, d->m.plan.kv_blocks,
+               d->m.plan.block_tokens);
+    }
+    machine_close(&d->m);
+    return s;
+}
+
+int cmd_serve(int argc, char **argv) {
+    static daemon_state d; /* handles of libuv must not move */
+    err e;
+    if (args_take_word(&argc, argv, "--help")) {
+        puts("usage: vramd serve --model FILE [OPTIONS]\n"
+             "       vramd serve --check | --print-sample | --print-man\n");
+        options_print_help(stdout, NULL);
+        return 0;
+    }
+    if (args_take_word(&argc, argv, "--print-sample")) return options_print_sample(stdout), 0;
+    if (args_take_word(&argc, argv, "--print-man")) return options_print_man(stdout), 0;
+    bool only_check = args_take_word(&argc, argv, "--check");
+    options_defaults(&d.opt);
+    status s = options_load(&d.opt, &argc, argv, environ, NULL, &e);
+    if (s == OK && argc > 1) {
+        err_set(&e, ERR_INVALID, "\"%.80s\" is not an option", argv[1]);
+        s = err_hint(&e, "a model is named by --model FILE");
+    }
+    if (s != OK) return command_failed("serve", &e);
+    log_init((log_level)d.opt.log_level);
+    signal(SIGPIPE, SIG_IGN);
+    d.so = server_options_of(&d.opt);
+    s = only_check ? check(&d, &e) : run(&d, &e);
+    if (s != OK) return command_failed("serve", &e);
+    if (!only_check) log_info("stopped");
+    return 0;
+}

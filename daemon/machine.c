@@ -1,0 +1,267 @@
+/* From options to a loaded model. Owned by the subcommand; machine_load may run on the engine
+ * thread, everything else on the main thread. */
+#include "daemon/machine.h"
+
+#include <malloc.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "api/hf_config.h"
+#include "base/check.h"
+#include "base/log.h"
+
+enum { DEFAULT_CONTEXT = 8192, DEFAULT_TOKENS_PER_SEQ = 1024, MIN_LOGIT_ROWS = 16 };
+
+/* Calibrated on Debian 12, x86-64 (anonymous memory of an idle daemon minus its ledger): the C
+ * library, libuv, libmicrohttpd's tables, PCRE2's JIT code, and the touched part of each
+ * thread's stack. bench/run.sh memory repeats it. */
+static const uint64_t RUNTIME_BYTES = 2 << 20, RUNTIME_PER_THREAD = 96 << 10;
+/* Threads besides the engine's workers: loop, engine, libuv's pool. */
+enum { OTHER_THREADS = 6 };
+
+static uint32_t cpus(void) {
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
+    int n = CPU_COUNT(&set);
+    return n < 1 ? 1 : (uint32_t)n;
+}
+
+static status resolve_backend(machine *m, err *e) {
+    m->backend = &backend_cpu;
+    if (m->opt.backend != BACKEND_CUDA) return OK;
+    err_set(e, ERR_UNSUPPORTED, "backend = cuda: this build has no CUDA engine");
+    err_field(e, "backend");
+    return err_hint(e, "use backend = cpu or auto");
+}
+
+static status resolve_length(machine *m, const machine_wish *w, err *e) {
+    uint32_t trained = m->model->program.config.n_ctx_train;
+    options *o = &m->opt;
+    uint32_t most = w->at_most_len ? w->at_most_len : DEFAULT_CONTEXT;
+    if (o->max_model_len == 0) o->max_model_len = trained < most ? trained : most;
+    if (o->max_model_len <= trained) return OK;
+    err_set(e, ERR_INVALID, "max_model_len = %u, but the model was trained for %u tokens",
+            o->max_model_len, trained);
+    err_field(e, "max_model_len");
+    return err_hint(e, "give at most %u", trained);
+}
+
+static status resolve(machine *m, const machine_wish *w, err *e) {
+    options *o = &m->opt;
+    status s = resolve_backend(m, e);
+    if (s == OK) s = resolve_length(m, w, e);
+    if (s != OK) return s;
+    if (o->threads == 0) o->threads = cpus();
+    if (o->max_num_batched_tokens < o->max_num_seqs) {
+        err_set(e, ERR_INVALID, "max_num_batched_tokens = %u is less than max_num_seqs = %u",
+                o->max_num_batched_tokens, o->max_num_seqs);
+        err_field(e, "max_num_batched_tokens");
+        return err_hint(e, "each running sequence needs a row in a step");
+    }
+    if (o->block_size & (o->block_size - 1)) {
+        err_set(e, ERR_INVALID, "block_size = %u is not a power of two", o->block_size);
+        err_field(e, "block_size");
+        return err_hint(e, "try 16");
+    }
+    if (o->request_memory == 0)
+        o->request_memory =
+            2 * o->max_body + (uint64_t)(o->max_waiting + o->max_num_seqs) * (32 << 10);
+    uint32_t logit_rows = o->max_num_seqs > 1 && o->max_num_seqs < MIN_LOGIT_ROWS
+                              ? MIN_LOGIT_ROWS
+                              : o->max_num_seqs;
+    m->engine_opt = (engine_options){
+        .max_rows = o->max_num_batched_tokens,
+        .max_seqs = o->max_num_seqs,
+        .max_logit_rows = logit_rows,
+        .max_model_len = o->max_model_len,
+        .block_tokens = o->block_size,
+        .kv = (kv_dtype)o->kv_cache_dtype,
+        .activations = (activation_dtype[]){ACTIVATION_AUTO, ACTIVATION_INT8,
+                                            ACTIVATION_F32}[o->activation_dtype],
+        .n_threads = o->threads,
+        .isa = (cpu_isa)o->cpu_isa};
+    m->sched_conf = (sched_config){.n_blocks = 1, /* the plan says */
+                                   .block_tokens = o->block_size,
+                                   .max_seqs = o->max_num_seqs,
+                                   .max_waiting = o->max_waiting + o->max_num_seqs,
+                                   .max_waiting_tokens = UINT64_MAX,
+                                   .max_model_len = o->max_model_len,
+                                   .max_rows = o->max_num_batched_tokens,
+                                   .max_logit_rows = logit_rows,
+                                   .watermark_permille = o->watermark};
+    return OK;
+}
+
+static status open_model(machine *m, const char *weights, err *e) {
+    const char *path = m->opt.model;
+    size_t n = strlen(path);
+    if (n == 0) {
+        err_set(e, ERR_INVALID, "no model is named");
+        err_field(e, "model");
+        return err_hint(e, "give --model FILE.gguf");
+    }
+    if (n > 5 && strcasecmp(path + n - 5, ".json") == 0) {
+        model_config c;
+        dtype type = dtype_by_name(str_of(weights ? weights : "bf16"));
+        if (type == DT_NONE) {
+            err_set(e, ERR_INVALID, "weights: \"%.40s\" is no type of weights", weights);
+            err_field(e, "weights");
+            return err_hint(e, "for example bf16, f16, q8_0, q4_0");
+        }
+        status s = hf_config_load(&c, path, e);
+        return s == OK ? model_from_config(&m->model, &c, type, e) : s;
+    }
+    status s = gguf_open(&m->file, path, e);
+    return s == OK ? model_open(&m->model, m->file, e) : s;
+}
+
+static void set_name(machine *m) {
+    const char *base = strrchr(m->opt.model, '/');
+    base = base ? base + 1 : m->opt.model;
+    const char *name = m->opt.served_model_name;
+    if (!*name) name = m->model->program.config.name;
+    snprintf(m->name, sizeof m->name, "%.255s", *name ? name : base);
+    if (!*name && strlen(m->name) > 5 && strcmp(m->name + strlen(m->name) - 5, ".gguf") == 0)
+        m->name[strlen(m->name) - 5] = '\0';
+}
+
+/* The scheduler is sized for the most blocks that could be of use: its 12 or so bytes a block
+ * are nothing beside the block, and the plan needs no second round. */
+static uint64_t scheduler_bytes(const machine *m, const kv_request *kv) {
+    sched_config c = m->sched_conf;
+    uint64_t tokens = kv->want_tokens ? kv->want_tokens : kv->max_tokens;
+    if (tokens < kv->min_tokens) tokens = kv->min_tokens;
+    if (tokens > kv->max_tokens) tokens = kv->max_tokens;
+    c.n_blocks = (uint32_t)ceil_div(tokens, kv->block_tokens);
+    uint64_t n = sched_bytes(&c);
+    CHECK(n > 0);
+    return n;
+}
+
+static void list_terms(const machine *m, terms *t) {
+    terms_add(t, MEM_SCHEDULER, TERM_EXACT, runner_bytes(&m->sched_conf), "steps in flight");
+    if (m->file) {
+        terms_add(t, MEM_TOKENIZER, TERM_EXACT, tokenizer_plan_bytes(m->file), "vocabulary");
+        terms_add(t, MEM_LOADING, TERM_EXACT, gguf_header_bytes(m->file), "GGUF headers");
+        terms_last_while_loading(t);
+    } else {
+        terms_add(t, MEM_TOKENIZER, TERM_ASSUMED,
+                  (uint64_t)m->model->program.config.n_vocab * 64,
+                  "vocabulary, 64 bytes a token");
+    }
+    terms_add(t, MEM_RUNTIME, TERM_CALIBRATED,
+              RUNTIME_BYTES + (OTHER_THREADS + m->opt.threads) * RUNTIME_PER_THREAD,
+              "libraries, %u stacks (Debian 12)", OTHER_THREADS + m->opt.threads);
+}
+
+status machine_plan(machine *m, const options *o, const machine_wish *w, err *e) {
+    *m = (machine){.opt = *o};
+    terms t = {0};
+    kv_request kv = {0};
+    status s = budget_parse(&m->budget, o->memory, e);
+    if (s == OK) s = open_model(m, w->weights, e);
+    if (s == OK) s = resolve(m, w, e);
+    if (s != OK) goto done;
+    set_name(m);
+    m->n_params = model_config_params(&m->model->program.config);
+    m->weight_bytes = program_weight_bytes(&m->model->program);
+    s = m->backend->terms(&m->model->program, &m->engine_opt, &t, &kv, e);
+    if (s != OK) goto done;
+    list_terms(m, &t);
+    if (w->extra) w->extra(w->arg, m, &t);
+    kv.block_tokens = o->block_size;
+    kv.min_tokens = m->opt.max_model_len;
+    kv.max_tokens = (uint64_t)m->opt.max_model_len * m->opt.max_num_seqs;
+    kv.want_tokens = m->opt.kv_cache_tokens;
+    if (!kv.want_tokens && m->budget.automatic)
+        kv.want_tokens = (uint64_t)DEFAULT_TOKENS_PER_SEQ * m->opt.max_num_seqs;
+    terms_add(&t, MEM_SCHEDULER, TERM_EXACT, m->sched_bytes = scheduler_bytes(m, &kv),
+              "sequences, queue, block lists");
+    s = plan_solve(&m->plan, &t, &kv, &m->budget, e);
+    m->engine_opt.n_blocks = m->sched_conf.n_blocks = m->plan.kv_blocks;
+done:
+    terms_clear(&t);
+    return s;
+}
+
+status machine_reserve(machine *m, err *e) {
+    status s = ledger_open(&m->ledger, &m->plan, e);
+    if (s != OK) return s;
+    CHECK(ledger_reserve(m->ledger, MEM_RUNTIME, terms_sum(&m->plan.terms, MEM_RUNTIME)));
+    CHECK(ledger_reserve(m->ledger, MEM_LOADING, gguf_header_bytes(m->file)));
+    if (terms_sum(&m->plan.terms, MEM_REQUESTS) == 0) return OK;
+    return pool_open(&m->pool, m->ledger, MEM_REQUESTS, m->opt.request_memory, e);
+}
+
+static void *tokenizer_take(void *self, size_t bytes, size_t *got) {
+    err e;
+    void *p;
+    *got = bytes;
+    return ledger_alloc(self, &p, MEM_TOKENIZER, bytes, "tokenizer", &e) == OK ? p : NULL;
+}
+static void tokenizer_give(void *self, void *p, size_t got) {
+    (void)got;
+    ledger_free(self, p);
+}
+
+static void close_file(machine *m) {
+    if (!m->file) return;
+    if (m->ledger) ledger_release(m->ledger, MEM_LOADING, gguf_header_bytes(m->file));
+    gguf_close(m->file);
+    m->file = NULL;
+    malloc_trim(0); /* what parsing left on the heap belongs to the system again */
+}
+
+status machine_load(machine *m, err *e) {
+    chunks src = {m->ledger, tokenizer_take, tokenizer_give};
+    status s = tokenizer_open(&m->tok, m->file, &src, e);
+    if (s == OK)
+        s = engine_open(&m->engine, m->backend, m->model, &m->engine_opt, m->ledger, e);
+    if (s != OK) return s;
+    size_t n_eog;
+    m->sched_conf.end_tokens = tokenizer_eog(m->tok, &n_eog);
+    m->sched_conf.n_end_tokens = (uint32_t)n_eog;
+    void *mem;
+    s = ledger_alloc(m->ledger, &mem, MEM_SCHEDULER, m->sched_bytes, "scheduler", e);
+    if (s != OK) return s;
+    m->sched = sched_init(mem, &m->sched_conf);
+    s = ledger_alloc(m->ledger, &m->runner_mem, MEM_SCHEDULER, runner_bytes(&m->sched_conf),
+                     "steps in flight", e);
+    if (s == OK) close_file(m);
+    return s;
+}
+
+void machine_close(machine *m) {
+    if (m->ledger) {
+        ledger_free(m->ledger, m->runner_mem);
+        ledger_free(m->ledger, m->sched);
+    }
+    engine_close(m->engine);
+    tokenizer_close(m->tok);
+    pool_close(m->pool);
+    model_close(m->model);
+    close_file(m);
+    if (m->ledger) {
+        ledger_release(m->ledger, MEM_RUNTIME, terms_sum(&m->plan.terms, MEM_RUNTIME));
+        ledger_close(m->ledger);
+    }
+    plan_clear(&m->plan);
+    *m = (machine){0};
+}
+
+bool machine_compare(const machine *m, char *line, size_t cap) {
+    ledger_view v;
+    process_memory os;
+    char a[32], b[32], c[32];
+    ledger_read(m->ledger, &v);
+    if (!process_memory_read(&os)) os.anonymous_bytes = v.ledger_bytes;
+    int64_t gap = (int64_t)os.anonymous_bytes - (int64_t)v.ledger_bytes;
+    uint64_t held = v.plan_bytes - v.cls[MEM_HTTP].plan_bytes; /* connections come later */
+    snprintf(line, cap, "plan=%s ledger=%s anonymous=%s unaccounted=%lld",
+             bytes_grouped(held, a), bytes_grouped(v.ledger_bytes, b),
+             bytes_grouped(os.anonymous_bytes, c), (long long)gap);
+    return gap <= (int64_t)((4 << 20) + v.ledger_bytes / 500);
+}

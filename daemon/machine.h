@@ -1,0 +1,51 @@
+/* A model on this machine: from options to a plan, from the plan to everything loaded. serve
+ * and generate load it, plan stops after machine_plan. */
+#ifndef VRAMD_DAEMON_MACHINE_H
+#define VRAMD_DAEMON_MACHINE_H
+
+#include "conf/options.h"
+#include "daemon/runner.h"
+#include "memory/pool.h"
+#include "model/tokenizer.h"
+
+typedef struct machine {
+    options opt; /* resolved: no zero that means "by itself" is left, but port */
+    gguf *file;  /* until loaded */
+    model *model;
+    const backend *backend;
+    engine_options engine_opt;
+    sched_config sched_conf;
+    budget budget;
+    plan plan;
+    ledger *ledger;
+    pool *pool;
+    tokenizer *tok;
+    engine *engine;
+    sched *sched;
+    void *runner_mem;
+    char name[256]; /* served name */
+    uint64_t n_params, weight_bytes, sched_bytes;
+} machine;
+
+/* What a subcommand wants besides the options. All zero is fine. */
+typedef struct machine_wish {
+    const char *weights;  /* type of the matrices when the model is a config.json */
+    uint32_t at_most_len; /* max_model_len = 0 means at most this (0: DEFAULT_CONTEXT) */
+    void (*extra)(void *arg, const machine *, terms *); /* lists its own terms */
+    void *arg;
+} machine_wish;
+
+/* Opens the model (a GGUF file or a config.json) and solves the plan. On ERR_BUDGET m->plan is
+ * filled in. In any case machine_close(m) afterwards. */
+status machine_plan(machine *m, const options *, const machine_wish *, err *);
+/* The ledger and what must exist before loading: the pool of requests. */
+status machine_reserve(machine *m, err *);
+/* Tokenizer, weights, KV cache, scheduler. Closes the file. Any one thread. */
+status machine_load(machine *m, err *);
+void machine_close(machine *m);
+
+/* One line that compares plan, ledger and operating system; false when they disagree by more
+ * than 4 MiB + 0.2%. */
+bool machine_compare(const machine *m, char *line, size_t cap);
+
+#endif

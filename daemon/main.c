@@ -1,0 +1,45 @@
+/* vramd: finds the subcommand. */
+#include <stdio.h>
+#include <string.h>
+
+#include "daemon/commands.h"
+
+int command_failed(const char *name, const err *e) {
+    fprintf(stderr, "vramd %s: %s\n", name, e->text);
+    if (e->hint[0]) fprintf(stderr, "  try: %s\n", e->hint);
+    return status_exit_code(e->code);
+}
+
+static void print_usage(FILE *f) {
+    fputs("usage: vramd COMMAND [OPTIONS]\n\ncommands:\n", f);
+#define X(name, help) fprintf(f, "  %-10s %s\n", #name, help);
+    COMMAND_LIST(X)
+#undef X
+    fputs("\n\"vramd COMMAND --help\" lists a command's options.\n", f);
+}
+
+int main(int argc, char **argv) {
+    static const struct {
+        const char *name;
+        int (*run)(int, char **);
+    } commands[] = {
+#define X(name, help) {#name, cmd_##name},
+        COMMAND_LIST(X)
+#undef X
+    };
+    if (argc < 2) {
+        print_usage(stderr);
+        return 2;
+    }
+    const char *name = argv[1];
+    if (!strcmp(name, "--version")) name = "version";
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+        if (strcmp(name, commands[i].name) == 0) return commands[i].run(argc - 1, argv + 1);
+    if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help")) {
+        print_usage(stdout);
+        return 0;
+    }
+    fprintf(stderr, "vramd: \"%.60s\" is no command\n", name);
+    print_usage(stderr);
+    return 2;
+}

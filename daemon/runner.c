@@ -1,0 +1,140 @@
+/* Steps: scheduler -> batch -> engine -> commit -> events. Owned and run by one thread. */
+#include "daemon/runner.h"
+
+#include <string.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+enum { MAX_DEPTH = 2 };
+
+/* A step on its way: what the engine borrows until it is collected. */
+typedef struct flight {
+    const step *step;
+    batch_seq *seq; /* [max_seqs] */
+    bool submitted;
+} flight;
+
+struct runner {
+    sched *sched;
+    engine *engine;
+    runner_callback *callback;
+    void *arg;
+    uint32_t depth, n_flights, first;
+    flight flight[MAX_DEPTH];
+    uint32_t *logit_row; /* [max_seqs]: first logit row of each entry of the committed step */
+    int32_t *token;      /* [max_seqs] */
+    err error;
+};
+
+static size_t part(size_t n, size_t item) {
+    return align_up(n * item, 64);
+}
+
+size_t runner_bytes(const sched_config *c) {
+    return align_up(sizeof(runner), 64) + MAX_DEPTH * part(c->max_seqs, sizeof(batch_seq)) +
+           part(c->max_seqs, sizeof(uint32_t)) + part(c->max_seqs, sizeof(int32_t));
+}
+
+runner *runner_init(void *mem, const sched_config *c, sched *s, engine *en,
+                    runner_callback *callback, void *arg) {
+    runner *r = mem;
+    char *at = (char *)mem + align_up(sizeof *r, 64);
+    engine_info info;
+    engine_describe(en, &info);
+    CHECK(info.depth >= 1);
+    *r = (runner){.sched = s, .engine = en, .callback = callback, .arg = arg};
+    r->depth = info.depth < MAX_DEPTH ? info.depth : MAX_DEPTH;
+    for (int i = 0; i < MAX_DEPTH; i++) {
+        r->flight[i].seq = (batch_seq *)at;
+        at += part(c->max_seqs, sizeof(batch_seq));
+    }
+    r->logit_row = (uint32_t *)at;
+    at += part(c->max_seqs, sizeof(uint32_t));
+    r->token = (int32_t *)at;
+    return r;
+}
+
+const err *runner_last_error(const runner *r) {
+    return &r->error;
+}
+
+/* st, res: the step just committed and what it gave, or NULL for events outside a commit. */
+static void deliver(runner *r, const step *st, const step_result *res, uint64_t now) {
+    const sched_event *ev;
+    size_t n = sched_events(r->sched, &ev);
+    for (size_t i = 0; i < n; i++) {
+        runner_event e = {.event = &ev[i], .now_us = now};
+        if (res && ev[i].kind == EVENT_TOKEN) e.token = &res->token[ev[i].entry];
+        if (res && ev[i].kind == EVENT_PREFILLED && st->seq[ev[i].entry].score) {
+            const step_seq *q = &st->seq[ev[i].entry];
+            /* A row scores the token after it; the prompt's last row has none. */
+            bool last = ev[i].first_pos + ev[i].n_rows >= q->n_prompt;
+            e.scored = res->scored + r->logit_row[ev[i].entry];
+            e.n_scored = ev[i].n_rows - (last ? 1 : 0);
+            e.first_scored = ev[i].first_pos + 1;
+        }
+        r->callback(r->arg, &e);
+    }
+}
+
+void runner_deliver(runner *r) {
+    deliver(r, NULL, NULL, clock_us());
+}
+
+static void fill_seq(const runner *r, const step_seq *q, batch_seq *b) {
+    const runner_job *job = (const runner_job *)(uintptr_t)q->user;
+    *b = (batch_seq){.first_row = q->first_row,
+                     .n_rows = q->n_rows,
+                     .first_pos = q->first_pos,
+                     .tokens = sched_tokens(r->sched, q->slot),
+                     .input_from = q->input_from,
+                     .n_logit_rows = q->n_logit_rows,
+                     .sample = q->sample,
+                     .n_score = q->score ? job->n_score : -1,
+                     .params = q->sample ? &job->sampling : NULL,
+                     .n_prompt = q->n_prompt};
+    b->blocks[0] = sched_blocks(r->sched, q->slot);
+    b->n_blocks[0] = q->n_blocks;
+}
+
+/* Plans and submits one step. False when there is nothing to plan. */
+static bool launch(runner *r) {
+    uint64_t now = clock_us();
+    const step *st = sched_plan(r->sched, now);
+    deliver(r, NULL, NULL, now); /* deadlines and preemptions are told at planning */
+    if (!st) return false;
+    flight *f = &r->flight[(r->first + r->n_flights++) % MAX_DEPTH];
+    f->step = st;
+    for (uint32_t i = 0; i < st->n_seqs; i++) fill_seq(r, &st->seq[i], &f->seq[i]);
+    batch b = {f->seq, st->n_seqs, st->n_rows, st->n_logit_rows, NULL, 0};
+    f->submitted = engine_submit(r->engine, &b, &r->error) == OK;
+    return true;
+}
+
+bool runner_step(runner *r) {
+    while (r->n_flights < r->depth && launch(r)) {
+    }
+    if (r->n_flights == 0) return false;
+    flight *f = &r->flight[r->first];
+    step_result res;
+    bool ok = f->submitted && engine_collect(r->engine, &res, &r->error) == OK;
+    const step *st = f->step;
+    uint32_t rows = 0;
+    for (uint32_t i = 0; i < st->n_seqs; i++) {
+        r->logit_row[i] = rows;
+        rows += st->seq[i].n_logit_rows;
+        r->token[i] = ok && st->seq[i].sample ? res.token[i].token : -1;
+    }
+    if (!ok) log_error("step %llu failed: %s", (unsigned long long)st->number, r->error.text);
+    uint64_t now = clock_us();
+    sched_commit(r->sched, st, ok ? r->token : NULL, now);
+#ifndef NDEBUG
+    sched_audit(r->sched);
+#endif
+    r->first = (r->first + 1) % MAX_DEPTH;
+    r->n_flights--;
+    deliver(r, st, ok ? &res : NULL, now);
+    return true;
+}

@@ -1,0 +1,43 @@
+/* Where the scheduler and an engine meet: plans a step, turns it into a batch, runs it, commits
+ * it, and hands out what happened. One thread: the daemon's engine thread, or generate's main.
+ */
+#ifndef VRAMD_DAEMON_RUNNER_H
+#define VRAMD_DAEMON_RUNNER_H
+
+#include "engine/engine.h"
+#include "scheduler/sched.h"
+
+typedef struct runner runner;
+
+/* What the runner must know of a sequence; seq_spec.user is its address. Lives until ENDED. */
+typedef struct runner_job {
+    sampling sampling;
+    int8_t n_score; /* best tokens per scored prompt row, with score_prompt */
+} runner_job;
+
+/* One thing that happened. token: for EVENT_TOKEN; scored, n_scored, first_scored: prompt
+ * tokens scored by this step, for EVENT_PREFILLED. Borrowed for the call. */
+typedef struct runner_event {
+    const sched_event *event;
+    const sampled *token;
+    const sampled *scored;
+    uint32_t n_scored, first_scored;
+    uint64_t now_us;
+} runner_event;
+
+typedef void runner_callback(void *arg, const runner_event *);
+
+/* Bytes of a runner for such a scheduler and engine: exact. */
+size_t runner_bytes(const sched_config *);
+/* mem: runner_bytes, zeroed, 64-byte aligned. Borrows sched and engine. */
+runner *runner_init(void *mem, const sched_config *, sched *, engine *, runner_callback *,
+                    void *arg);
+
+/* Fills the engine's queue and commits one step. False when there was nothing to do. An engine
+ * that fails ends the sequences of its step with FINISH_ERROR, and last_error says why. */
+bool runner_step(runner *);
+/* Delivers events that submit or cancel left behind. */
+void runner_deliver(runner *);
+const err *runner_last_error(const runner *);
+
+#endif
