@@ -1,0 +1,356 @@
+/* The engine against an independent implementation: tests/golden/make_logits.py ran
+ * transformers in float32 on the dequantised weights of the same file, and llama.cpp on the
+ * same positions. The integer family has to be as near to the reference as llama.cpp is; the
+ * float family has to be the reference. The file format stands in make_logits.py. */
+#include <check.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/engine.h"
+
+enum { CHUNK = 256, BLOCK = 16, MAX_BLOCKS = 64, MAX_LAST = 32, MAX_TOKENS = 1024 };
+enum { N_THREADS = 2, MAX_PROMPTS = 16 };
+
+static const char golden_path[] = "tests/golden/logits/smollm2-135m-q4_1.bin";
+/* A greedy choice may differ from the reference's where its two best logits are nearer than the
+ * rounding of the family: int8's mean KL of 0.004 nats is a logit noise of about 0.09 (KL is
+ * half the variance of the difference), so three sigma. */
+static const float near_tie_int8 = 0.3f, near_tie_f32 = 0.001f;
+static const double peer_slack = 1.1, f32_limit = 1e-5;
+
+typedef struct golden_prompt {
+    char name[17];
+    uint32_t n_tokens;
+    double peer_kl;
+    int32_t *tokens;
+    float *log_rest; /* [n_positions] */
+    uint16_t *id;    /* [n_positions][n_top] */
+    float *logprob;  /* [n_positions][n_top] */
+} golden_prompt;
+
+typedef struct golden_greedy {
+    char name[17];
+    uint32_t n_prompt, n_tokens;
+    int32_t *tokens; /* [n_prompt + n_tokens]: prompt and the reference's completion */
+    int32_t *second; /* [n_tokens] */
+    float *margin;   /* [n_tokens] */
+} golden_greedy;
+
+typedef struct golden {
+    char peer[129];
+    uint32_t n_vocab, n_top, n_prompts, n_positions, n_greedy;
+    double peer_kl;
+    golden_prompt prompt[MAX_PROMPTS];
+    golden_greedy greedy[MAX_PROMPTS];
+} golden;
+
+static void take(FILE *f, void *dst, size_t n) {
+    ck_assert_msg(fread(dst, 1, n, f) == n, "%s ends early", golden_path);
+}
+
+static void *take_new(FILE *f, size_t n) {
+    void *p = malloc(n);
+    ck_assert_ptr_nonnull(p);
+    take(f, p, n);
+    return p;
+}
+
+static void read_prompt(FILE *f, const golden *g, golden_prompt *p) {
+    uint32_t head[2];
+    size_t top = g->n_top, n = g->n_positions;
+    take(f, p->name, 16);
+    take(f, head, sizeof head);
+    take(f, &p->peer_kl, sizeof p->peer_kl);
+    p->n_tokens = head[0];
+    ck_assert(p->n_tokens >= g->n_positions && p->n_tokens <= MAX_TOKENS);
+    p->tokens = take_new(f, p->n_tokens * sizeof *p->tokens);
+    p->log_rest = malloc(n * sizeof *p->log_rest);
+    p->id = malloc(n * top * sizeof *p->id);
+    p->logprob = malloc(n * top * sizeof *p->logprob);
+    ck_assert(p->log_rest && p->id && p->logprob);
+    for (size_t i = 0; i < n; i++) {
+        take(f, &p->log_rest[i], sizeof *p->log_rest);
+        take(f, &p->id[i * top], top * sizeof *p->id);
+        take(f, &p->logprob[i * top], top * sizeof *p->logprob);
+    }
+}
+
+static void read_greedy(FILE *f, golden_greedy *g) {
+    uint32_t head[2];
+    take(f, g->name, 16);
+    take(f, head, sizeof head);
+    g->n_prompt = head[0];
+    g->n_tokens = head[1];
+    ck_assert(g->n_prompt + g->n_tokens <= MAX_TOKENS);
+    g->tokens = malloc((g->n_prompt + g->n_tokens) * sizeof *g->tokens);
+    g->second = malloc(g->n_tokens * sizeof *g->second);
+    g->margin = malloc(g->n_tokens * sizeof *g->margin);
+    ck_assert(g->tokens && g->second && g->margin);
+    take(f, g->tokens, g->n_prompt * sizeof *g->tokens);
+    for (uint32_t i = 0; i < g->n_tokens; i++) {
+        take(f, &g->tokens[g->n_prompt + i], sizeof *g->tokens);
+        take(f, &g->second[i], sizeof *g->second);
+        take(f, &g->margin[i], sizeof *g->margin);
+    }
+}
+
+static golden *golden_open(void) {
+    golden *g = calloc(1, sizeof *g);
+    char magic[8], sum[64];
+    uint32_t head[6];
+    FILE *f = fopen(golden_path, "rb");
+    ck_assert_msg(f && g, "%s: run the tests in the root of the tree", golden_path);
+    take(f, magic, sizeof magic);
+    ck_assert_mem_eq(magic, "VRGOLD1", 8);
+    take(f, sum, sizeof sum);
+    take(f, g->peer, 128);
+    take(f, head, sizeof head);
+    take(f, &g->peer_kl, sizeof g->peer_kl);
+    g->n_vocab = head[0];
+    g->n_top = head[1];
+    g->n_prompts = head[2];
+    g->n_positions = head[3];
+    g->n_greedy = head[4];
+    ck_assert(g->n_prompts <= MAX_PROMPTS && g->n_greedy <= MAX_PROMPTS);
+    ck_assert(g->n_positions <= MAX_LAST && g->n_top < g->n_vocab);
+    for (uint32_t i = 0; i < g->n_prompts; i++) read_prompt(f, g, &g->prompt[i]);
+    for (uint32_t i = 0; i < g->n_greedy; i++) read_greedy(f, &g->greedy[i]);
+    ck_assert_msg(fgetc(f) == EOF, "%s is longer than it says", golden_path);
+    fclose(f);
+    return g;
+}
+
+static void golden_close(golden *g) {
+    for (uint32_t i = 0; i < g->n_prompts; i++) {
+        free(g->prompt[i].tokens);
+        free(g->prompt[i].log_rest);
+        free(g->prompt[i].id);
+        free(g->prompt[i].logprob);
+    }
+    for (uint32_t i = 0; i < g->n_greedy; i++) {
+        free(g->greedy[i].tokens);
+        free(g->greedy[i].second);
+        free(g->greedy[i].margin);
+    }
+    free(g);
+}
+
+/* An engine on the test model, and the file, model and ledger under it. */
+typedef struct rig {
+    gguf *file;
+    model *model;
+    ledger *ledger;
+    engine *engine;
+    int32_t table[MAX_BLOCKS];
+} rig;
+
+static void rig_open(rig *r, activation_dtype activations, kv_dtype kv) {
+    const char *path = getenv("VRAMD_TEST_MODEL");
+    ck_assert_msg(path && *path, "VRAMD_TEST_MODEL must name the model file");
+    engine_options o = {.max_rows = CHUNK,
+                        .max_seqs = 4,
+                        .max_logit_rows = MAX_LAST,
+                        .max_model_len = MAX_TOKENS,
+                        .block_tokens = BLOCK,
+                        .n_blocks = MAX_BLOCKS,
+                        .kv = kv,
+                        .activations = activations,
+                        .n_threads = N_THREADS,
+                        .isa = ISA_AUTO};
+    err e;
+    ck_assert_msg(gguf_open(&r->file, path, &e) == OK, "%s", e.text);
+    ck_assert_msg(model_open(&r->model, r->file, &e) == OK, "%s", e.text);
+    ck_assert_msg(ledger_open_unlimited(&r->ledger, &e) == OK, "%s", e.text);
+    ck_assert_msg(engine_open(&r->engine, &backend_cpu, r->model, &o, r->ledger, &e) == OK,
+                  "%s", e.text);
+    ck_assert_msg(backend_cpu.keep_logits(r->engine, &e) == OK, "%s", e.text);
+    /* Blocks in an order of no particular use: tables are followed, not assumed. */
+    for (int i = 0; i < MAX_BLOCKS; i++) r->table[i] = (i * 29 + 7) % MAX_BLOCKS;
+}
+
+static void rig_close(rig *r) {
+    engine_close(r->engine);
+    ledger_close(r->ledger);
+    model_close(r->model);
+    gguf_close(r->file);
+}
+
+/* Runs rows [first, first + n) of a sequence; the last n_logits of them leave logits. With
+ * params the last row draws a token too. */
+static step_result run_rows(rig *r, const int32_t *tokens, uint32_t first, uint32_t n,
+                            uint32_t n_logits, const sampling *params) {
+    batch_seq s = {.n_rows = n,
+                   .first_pos = first,
+                   .tokens = tokens,
+                   .input_from = -1,
+                   .blocks = {r->table},
+                   .n_blocks = {(first + n + BLOCK - 1) / BLOCK},
+                   .n_logit_rows = n_logits,
+                   .sample = params != NULL,
+                   .n_score = -1,
+                   .params = params,
+                   .n_prompt = first + n};
+    batch b = {.seq = &s, .n_seqs = 1, .n_rows = n, .n_logit_rows = n_logits};
+    step_result result = {0};
+    err e;
+    ck_assert_msg(engine_submit(r->engine, &b, &e) == OK, "%s", e.text);
+    ck_assert_msg(engine_collect(r->engine, &result, &e) == OK, "%s", e.text);
+    return result;
+}
+
+/* KL(reference || logits) over the reference's best tokens and one bucket for the rest. */
+static double divergence(const golden *g, const golden_prompt *p, uint32_t at,
+                         const float *logits) {
+    float best = logits[0];
+    for (uint32_t i = 1; i < g->n_vocab; i++)
+        if (logits[i] > best) best = logits[i];
+    double all = 0, top = 0, kl = 0;
+    for (uint32_t i = 0; i < g->n_vocab; i++) all += exp((double)logits[i] - best);
+    double log_all = log(all);
+    for (uint32_t i = 0; i < g->n_top; i++) {
+        double q = (double)logits[p->id[at * g->n_top + i]] - best - log_all;
+        double lp = p->logprob[at * g->n_top + i];
+        kl += exp(lp) * (lp - q);
+        top += exp(q);
+    }
+    double rest = p->log_rest[at];
+    return kl + exp(rest) * (rest - log1p(-fmin(top, 1 - 1e-12)));
+}
+
+/* Mean over the prompt's scored positions, which may lie in two chunks. */
+static double prompt_divergence(rig *r, const golden *g, const golden_prompt *p) {
+    uint32_t scored_from = p->n_tokens - g->n_positions, at = 0;
+    double sum = 0;
+    for (uint32_t first = 0; first < p->n_tokens; first += CHUNK) {
+        uint32_t n = p->n_tokens - first < CHUNK ? p->n_tokens - first : CHUNK;
+        uint32_t scored = 0;
+        if (first + n > scored_from)
+            scored = first >= scored_from ? n : first + n - scored_from;
+        step_result result = run_rows(r, p->tokens, first, n, scored, NULL);
+        for (uint32_t i = 0; i < scored; i++)
+            sum += divergence(g, p, at++, result.logits + (size_t)i * g->n_vocab);
+    }
+    ck_assert_uint_eq(at, g->n_positions);
+    return sum / g->n_positions;
+}
+
+static double mean_divergence(rig *r, const golden *g, const char *family, double limit) {
+    double sum = 0;
+    for (uint32_t i = 0; i < g->n_prompts; i++) {
+        const golden_prompt *p = &g->prompt[i];
+        double kl = prompt_divergence(r, g, p);
+        printf("%s %-8s %4u tokens: mean KL %.3g, llama.cpp's %.3g\n", family, p->name,
+               p->n_tokens, kl, p->peer_kl);
+        ck_assert_msg(isfinite(kl) && kl < limit, "%s, prompt %s: mean KL %g", family, p->name,
+                      kl);
+        sum += kl;
+    }
+    printf("%s all: mean KL %.4g; llama.cpp's %.4g (%s)\n", family, sum / g->n_prompts,
+           g->peer_kl, g->peer);
+    return sum / g->n_prompts;
+}
+
+/* Completes each greedy prompt token by token. After a choice that differs at a near-tie, the
+ * reference's own token goes on, so that all 64 steps are compared. Returns how many differed.
+ */
+static uint32_t compare_greedy(rig *r, const golden_greedy *g, float near_tie) {
+    uint32_t differing = 0;
+    sampling greedy;
+    sampling_defaults(&greedy);
+    greedy.temperature = 0;
+    for (uint32_t i = 0; i < g->n_tokens; i++) {
+        uint32_t n = i ? 1 : g->n_prompt, first = i ? g->n_prompt + i - 1 : 0;
+        step_result result = run_rows(r, g->tokens, first, n, 1, &greedy);
+        int32_t got = result.token[0].token, want = g->tokens[g->n_prompt + i];
+        if (got == want) continue;
+        differing++;
+        printf("greedy %s, step %u: %d for %d, near-tie of %.4f\n", g->name, i, got, want,
+               (double)g->margin[i]);
+        ck_assert_msg(g->margin[i] < near_tie, "%s, step %u: %d instead of %d at margin %g",
+                      g->name, i, got, want, (double)g->margin[i]);
+        ck_assert_int_eq(got, g->second[i]);
+    }
+    return differing;
+}
+
+START_TEST(int8_activations_are_as_near_to_the_reference_as_llama_cpp) {
+    golden *g = golden_open();
+    rig r;
+    rig_open(&r, ACTIVATION_INT8, KV_F16);
+    ck_assert_double_le(mean_divergence(&r, g, "int8", 10 * g->peer_kl),
+                        peer_slack * g->peer_kl);
+    rig_close(&r);
+    golden_close(g);
+}
+END_TEST
+
+START_TEST(float_activations_are_the_reference) {
+    golden *g = golden_open();
+    rig r;
+    rig_open(&r, ACTIVATION_F32, KV_F32);
+    ck_assert_double_le(mean_divergence(&r, g, "f32", f32_limit), f32_limit);
+    rig_close(&r);
+    golden_close(g);
+}
+END_TEST
+
+START_TEST(greedy_completions_equal_the_reference_except_at_near_ties) {
+    golden *g = golden_open();
+    rig r;
+    rig_open(&r, ACTIVATION_INT8, KV_F16);
+    for (uint32_t i = 0; i < g->n_greedy; i++)
+        ck_assert_uint_le(compare_greedy(&r, &g->greedy[i], near_tie_int8), 6);
+    rig_close(&r);
+    golden_close(g);
+}
+END_TEST
+
+START_TEST(greedy_completions_of_the_float_family_equal_the_reference) {
+    golden *g = golden_open();
+    rig r;
+    rig_open(&r, ACTIVATION_F32, KV_F32);
+    for (uint32_t i = 0; i < g->n_greedy; i++)
+        ck_assert_uint_eq(compare_greedy(&r, &g->greedy[i], near_tie_f32), 0);
+    rig_close(&r);
+    golden_close(g);
+}
+END_TEST
+
+START_TEST(the_reference_diverges_from_a_flat_distribution) {
+    /* The measure itself: equal logits have the KL that the goldens' entropy says. */
+    golden *g = golden_open();
+    const golden_prompt *p = &g->prompt[0];
+    float *flat = calloc(g->n_vocab, sizeof *flat);
+    ck_assert_ptr_nonnull(flat);
+    double want = 0, log_v = log(g->n_vocab), mass = exp((double)p->log_rest[0]);
+    want += mass * ((double)p->log_rest[0] - log((g->n_vocab - g->n_top) / (double)g->n_vocab));
+    for (uint32_t i = 0; i < g->n_top; i++) {
+        want += exp((double)p->logprob[i]) * ((double)p->logprob[i] + log_v);
+        mass += exp((double)p->logprob[i]);
+    }
+    ck_assert_double_eq_tol(mass, 1, 1e-5);
+    ck_assert_double_eq_tol(divergence(g, p, 0, flat), want, 1e-9);
+    ck_assert_double_gt(want, 1);
+    free(flat);
+    golden_close(g);
+}
+END_TEST
+
+int main(void) {
+    Suite *s = suite_create("golden");
+    TCase *t = tcase_create("golden");
+    tcase_set_timeout(t, 600);
+    tcase_add_test(t, the_reference_diverges_from_a_flat_distribution);
+    tcase_add_test(t, int8_activations_are_as_near_to_the_reference_as_llama_cpp);
+    tcase_add_test(t, greedy_completions_equal_the_reference_except_at_near_ties);
+    tcase_add_test(t, greedy_completions_of_the_float_family_equal_the_reference);
+    tcase_add_test(t, float_activations_are_the_reference);
+    suite_add_tcase(s, t);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_NORMAL);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed != 0;
+}
