@@ -1,0 +1,497 @@
+/* Tests of engine/cpu/linear.h: plain C against float64, every instruction set against plain C
+ * bit for bit, packing against the file's bytes. Sets that this CPU lacks are skipped. */
+#include <check.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/half.h"
+#include "base/hash.h"
+#include "engine/cpu/linear.h"
+
+static const dtype types[] = {DT_F32, DT_F16, DT_BF16, DT_Q8_0, DT_Q4_0, DT_Q4_1};
+enum { N_TYPES = 6 };
+
+static uint64_t random_u64(uint64_t *state) {
+    return hash_mix(*state += 0x9e3779b97f4a7c15u);
+}
+static float random_float(uint64_t *state) { /* about normal, sd 1 */
+    float v = 0;
+    for (int i = 0; i < 12; i++) v += (float)(random_u64(state) >> 40) * 0x1p-24f;
+    return v - 6;
+}
+static void *must_alloc(uint64_t bytes) {
+    void *p = aligned_alloc(64, (bytes + 127) / 64 * 64);
+    ck_assert_ptr_nonnull(p);
+    return p;
+}
+
+/* One matrix: the file's bytes, their values by the format's definition, and packed. */
+typedef struct matrix {
+    uint8_t *file;
+    float *value; /* [n_out][n_in] */
+    packed p;
+} matrix;
+
+/* Writes one block of a quantised type and its values, from the definition of ggml's formats
+ * (Q4: element i in the low nibble of byte i, element 16 + i in the high one). */
+static void random_block(dtype t, uint8_t *block, float *value, uint64_t *seed) {
+    uint16_t d = half_of_float(random_float(seed) * 0.02f),
+             m = half_of_float(random_float(seed));
+    uint8_t *codes = block + (t == DT_Q4_1 ? 4 : 2);
+    memcpy(block, &d, 2);
+    if (t == DT_Q4_1) memcpy(block + 2, &m, 2);
+    for (int i = 0; i < (t == DT_Q8_0 ? 32 : 16); i++) codes[i] = (uint8_t)random_u64(seed);
+    if (random_u64(seed) % 8 == 0) /* extremes, where sums could overflow or saturate */
+        memset(codes, random_u64(seed) % 2 ? 0x80 : 0xff, t == DT_Q8_0 ? 32 : 16);
+    for (int i = 0; i < 32; i++) {
+        float scale = half_to_float(d);
+        if (t == DT_Q8_0)
+            value[i] = scale * (float)(int8_t)codes[i];
+        else {
+            int code = i < 16 ? codes[i] & 15 : codes[i - 16] >> 4;
+            value[i] = t == DT_Q4_0 ? scale * (float)(code - 8)
+                                    : scale * (float)code + half_to_float(m);
+        }
+    }
+}
+
+static matrix matrix_new(dtype t, uint32_t n_out, uint32_t n_in, uint64_t seed) {
+    const dtype_info *info = dtype_get(t);
+    uint64_t n = (uint64_t)n_out * n_in, blocks = n / info->block_elems;
+    matrix m = {must_alloc(blocks * info->block_bytes), must_alloc(n * 4), {0}};
+    for (uint64_t b = 0; b < blocks; b++) {
+        uint8_t *at = m.file + b * info->block_bytes;
+        if (info->block_elems == 32) {
+            random_block(t, at, m.value + 32 * b, &seed);
+            continue;
+        }
+        float v = random_float(&seed);
+        uint16_t h = t == DT_F16 ? half_of_float(v) : bf16_of_float(v);
+        if (t == DT_F32)
+            memcpy(at, &v, 4);
+        else
+            memcpy(at, &h, 2);
+        m.value[b] = t == DT_F32 ? v : t == DT_F16 ? half_to_float(h) : bf16_to_float(h);
+    }
+    void *tiles = must_alloc(packed_bytes(t, n_out, n_in));
+    memset(tiles, 0x5a, packed_bytes(t, n_out, n_in));
+    /* In two calls, the second one short when n_out is odd. */
+    uint32_t first = n_out / 2 / 32 * 32;
+    uint64_t row_bytes = n_in / info->block_elems * info->block_bytes;
+    packed_store(tiles, t, n_out, n_in, 0, first, m.file);
+    packed_store(tiles, t, n_out, n_in, first, n_out - first, m.file + first * row_bytes);
+    m.p = (packed){tiles, t, n_out, n_in};
+    return m;
+}
+static void matrix_free(matrix *m) {
+    free(m->file);
+    free(m->value);
+    free((void *)m->p.tiles);
+}
+
+/* Activations; odd seeds with outlier channels, as trained models have them. */
+static act act_new(const linear_kernels *k, activation_dtype family, uint32_t n_rows,
+                   uint32_t n_in, uint64_t seed) {
+    const float outlier = seed % 2 ? 20 : 1;
+    act a = {family, n_in, n_rows, must_alloc((uint64_t)n_rows * n_in * 4), NULL};
+    for (uint64_t i = 0; i < (uint64_t)n_rows * n_in; i++)
+        a.f[i] = random_float(&seed) * (i % 97 == 5 ? outlier : 1);
+    if (family == ACTIVATION_INT8 && n_in % 32 == 0) {
+        a.q = must_alloc(act_bytes(n_in, n_rows));
+        memset(a.q, 0x77, act_bytes(n_in, n_rows));
+        for (uint32_t r = 0; r < n_rows; r++) k->quantise(a.f + (uint64_t)r * n_in, &a, r);
+    }
+    return a;
+}
+static void act_free(act *a) {
+    free(a->f);
+    free(a->q);
+}
+
+static void assert_same_bits(const float *a, const float *b, uint64_t n, const char *what) {
+    for (uint64_t i = 0; i < n; i++) {
+        if (isnan(a[i]) && isnan(b[i])) continue;
+        if (bits_of_float(a[i]) != bits_of_float(b[i]))
+            ck_abort_msg("%s: [%llu] %.9g, not %.9g", what, (unsigned long long)i, b[i], a[i]);
+    }
+}
+
+/* The sets to compare with plain C. */
+static const cpu_isa isas[] = {ISA_AVX2, ISA_AVX512};
+
+START_TEST(packed_rows_are_exactly_the_values_of_the_file) {
+    static const uint32_t outs[] = {1, 16, 31, 32, 33, 100}, ins[] = {32, 64, 576};
+    for (int t = 0; t < N_TYPES; t++)
+        for (int i = 0; i < 6; i++)
+            for (int k = 0; k < 3; k++) {
+                matrix m = matrix_new(types[t], outs[i], ins[k], 7);
+                float *row = must_alloc(ins[k] * 4);
+                for (uint32_t o = 0; o < outs[i]; o++) {
+                    packed_row(&m.p, o, row);
+                    assert_same_bits(m.value + (uint64_t)o * ins[k], row, ins[k], "packed_row");
+                }
+                free(row);
+                matrix_free(&m);
+            }
+}
+END_TEST
+
+START_TEST(packing_keeps_the_size_of_the_file_and_zeroes_the_padding) {
+    for (int t = 0; t < N_TYPES; t++) {
+        uint64_t file;
+        ck_assert(dtype_bytes(types[t], 576, 1536, &file));
+        ck_assert_uint_eq(packed_bytes(types[t], 576, 1536), file);
+        ck_assert_uint_eq(packed_bytes(types[t], 561, 1536), file);
+        /* The padding of 5 outputs to 16 gives zeros: read it back as rows. */
+        matrix m = matrix_new(types[t], 5, 64, 3);
+        m.p.n_out = 16;
+        float row[64];
+        for (uint32_t o = 5; o < 16; o++) {
+            packed_row(&m.p, o, row);
+            for (int k = 0; k < 64; k++) ck_assert_float_eq(row[k], 0);
+        }
+        matrix_free(&m);
+    }
+}
+END_TEST
+
+START_TEST(only_known_types_and_whole_blocks_are_supported) {
+    for (int t = 0; t < N_TYPES; t++) {
+        bool quantised = dtype_get(types[t])->block_elems == 32;
+        ck_assert(linear_supports(types[t], 576));
+        ck_assert(linear_supports(types[t], 33) == !quantised);
+        ck_assert(!linear_supports(types[t], 0));
+        ck_assert(!linear_supports(types[t], UINT32_MAX - 31));
+        ck_assert(linear_wants_int8(types[t]) == quantised);
+    }
+    ck_assert(!linear_supports(DT_Q4_K, 256));
+    ck_assert(!linear_supports(DT_I32, 32));
+    ck_assert(!linear_supports(DT_NONE, 32));
+}
+END_TEST
+
+START_TEST(isas_are_those_of_the_cpu) {
+    __builtin_cpu_init();
+    ck_assert_ptr_nonnull(linear_kernels_get(ISA_AUTO));
+    ck_assert_int_eq(linear_kernels_get(ISA_PLAIN)->isa, ISA_PLAIN);
+    ck_assert_ptr_null(linear_kernels_get(ISA_AMX));
+    ck_assert((linear_kernels_get(ISA_AVX2) != NULL) >=
+              (linear_kernels_get(ISA_AVX512) != NULL));
+    ck_assert((linear_kernels_get(ISA_AVX512) != NULL) <=
+              (__builtin_cpu_supports("avx512vnni") != 0));
+    for (int i = 0; i < 2; i++) {
+        const linear_kernels *k = linear_kernels_get(isas[i]);
+        if (k) ck_assert_int_eq(k->isa, isas[i]);
+    }
+}
+END_TEST
+
+/* Rounds to the nearest integer, halves to even, from the definition. */
+static int round_half_even(double v) {
+    double f = floor(v), rest = v - f;
+    if (rest < 0.5 || (rest == 0.5 && fmod(f, 2) == 0)) return (int)f;
+    return (int)f + 1;
+}
+
+static void assert_quantised(const linear_kernels *k, const float *x, uint32_t n_in) {
+    act a = {ACTIVATION_INT8, n_in, 3, NULL, must_alloc(act_bytes(n_in, 3))};
+    memset(a.q, 0x77, act_bytes(n_in, 3));
+    k->quantise(x, &a, 2);
+    int8_t *q = must_alloc(n_in);
+    float *d = must_alloc(n_in), *s = must_alloc(n_in);
+    act_get(&a, 2, q, d, s);
+    for (uint32_t b = 0; b < n_in / 32; b++) {
+        float big = 0;
+        bool bad = false;
+        for (uint32_t i = 0; i < 32; i++) {
+            if (!isfinite(x[32 * b + i]))
+                bad = true;
+            else
+                big = fmaxf(big, fabsf(x[32 * b + i]));
+        }
+        bool none = bad || big < 0x1p-80f;
+        int sum = 0;
+        for (uint32_t i = 0; i < 32; i++) {
+            float scaled = none ? 0 : x[32 * b + i] * (127.0f / big);
+            ck_assert_int_eq(q[32 * b + i], round_half_even((double)scaled));
+            sum += q[32 * b + i];
+        }
+        if (bad) {
+            ck_assert(isnan(d[b]) && isnan(s[b]));
+            continue;
+        }
+        ck_assert_float_eq(d[b], none ? 0 : big / 127.0f);
+        ck_assert_float_eq(s[b], d[b] * (float)sum);
+        ck_assert(none || abs(q[32 * b]) <= 127);
+    }
+    free(q);
+    free(d);
+    free(s);
+    free(a.q);
+}
+
+START_TEST(quantising_follows_its_definition_in_every_isa) {
+    enum { N = 32 * 64 };
+    float *x = must_alloc(N * 4);
+    static const float odd[] = {0.0f,     -0.0f,    0x1p-149f, -0x1p-149f, 0x1p-127f,
+                                0x1p-81f, 0x1p-80f, -0x1p-79f, 3e38f,      -3e38f,
+                                1.0f,     -127.0f,  0.5f,      63.5f,      -2.5f};
+    for (int i = -1; i < 2; i++) {
+        const linear_kernels *k = linear_kernels_get(i < 0 ? ISA_PLAIN : isas[i]);
+        if (!k) continue;
+        for (uint64_t seed = 1; seed <= 20; seed++) {
+            uint64_t state = seed;
+            for (int j = 0; j < N; j++)
+                x[j] = random_float(&state) * expf(random_float(&state));
+            assert_quantised(k, x, N);
+            /* Halves: big = 127 makes the factor exactly 1. */
+            for (int j = 0; j < N; j++)
+                x[j] = j % 32 == 7 ? 127.0f : (float)(int)(random_u64(&state) % 508) / 2 - 127;
+            assert_quantised(k, x, N);
+            for (int j = 0; j < N; j++) x[j] = odd[random_u64(&state) % 15];
+            assert_quantised(k, x, N);
+            for (int j = 0; j < N; j++) { /* any bits at all, then just a few bad values */
+                uint64_t bits = random_u64(&state);
+                x[j] = seed % 2         ? float_of_bits((uint32_t)bits)
+                       : bits % 40 == 0 ? INFINITY
+                       : bits % 40 == 1 ? -NAN
+                                        : random_float(&state);
+            }
+            assert_quantised(k, x, N);
+            memset(x, 0, N * 4);
+            assert_quantised(k, x, N);
+        }
+    }
+    free(x);
+}
+END_TEST
+
+/* ||got - want|| / ||want|| of rows x outputs, want in float64 from the true values. */
+static double relative_error(const matrix *m, const act *a, const float *y) {
+    double diff = 0, norm = 0;
+    for (uint32_t r = 0; r < a->n_rows; r++)
+        for (uint32_t o = 0; o < m->p.n_out; o++) {
+            double want = 0;
+            for (uint32_t k = 0; k < a->n_in; k++)
+                want += (double)a->f[(uint64_t)r * a->n_in + k] *
+                        (double)m->value[(uint64_t)o * a->n_in + k];
+            double d = (double)y[(uint64_t)r * m->p.n_out + o] - want;
+            diff += d * d;
+            norm += want * want;
+        }
+    return sqrt(diff / norm);
+}
+
+START_TEST(plain_c_is_near_float64) {
+    static const struct {
+        uint32_t rows, out, in;
+    } shapes[] = {{1, 48, 64}, {3, 33, 576}, {9, 40, 1536}, {2, 16, 2048}};
+    const linear_kernels *k = linear_kernels_get(ISA_PLAIN);
+    for (int t = 0; t < N_TYPES; t++)
+        for (int i = 0; i < 4; i++)
+            for (int family = 0; family < 3; family++) { /* f32, int8, int8 with outliers */
+                matrix m = matrix_new(types[t], shapes[i].out, shapes[i].in, 11);
+                act a = act_new(k, family ? ACTIVATION_INT8 : ACTIVATION_F32, shapes[i].rows,
+                                shapes[i].in, family == 2 ? 5 : 4);
+                float *y = must_alloc((uint64_t)shapes[i].rows * shapes[i].out * 4);
+                k->linear(&m.p, &a, 0, a.n_rows, 0, m.p.n_out, NULL, NULL, 0, y, m.p.n_out);
+                double error = relative_error(&m, &a, y);
+                bool int8 = family && linear_wants_int8(types[t]);
+                ck_assert_msg(error < (int8 ? family == 2 ? 0.02 : 0.01 : 1e-5),
+                              "%s %s: error %g", dtype_get(types[t])->name,
+                              int8 ? "int8" : "f32", error);
+                ck_assert(!int8 || error > 1e-4); /* it did take the codes */
+                free(y);
+                act_free(&a);
+                matrix_free(&m);
+            }
+}
+END_TEST
+
+/* One shape: all of it by plain C; the same by k in random parts, in place over the residual,
+ * with guards around what it may write. */
+static void compare(const linear_kernels *k, dtype t, activation_dtype family, uint32_t rows,
+                    uint32_t n_out, uint32_t n_in, uint64_t seed) {
+    const linear_kernels *plain = linear_kernels_get(ISA_PLAIN);
+    matrix m = matrix_new(t, n_out, n_in, seed);
+    act a = act_new(k, family, rows, n_in, seed + 1),
+        b = act_new(plain, family, rows, n_in, seed + 1);
+    uint32_t ld = n_out + (uint32_t)(seed % 5), ld_res = n_out + 3;
+    uint64_t n = (uint64_t)rows * ld;
+    float *bias = seed % 2 ? must_alloc(n_out * 4) : NULL;
+    float *residual = seed % 3 ? must_alloc((uint64_t)rows * ld_res * 4) : NULL;
+    float *want = must_alloc(n * 4), *got = must_alloc(n * 4);
+    for (uint32_t i = 0; bias && i < n_out; i++) bias[i] = random_float(&seed);
+    for (uint64_t i = 0; residual && i < (uint64_t)rows * ld_res; i++)
+        residual[i] = random_float(&seed);
+    for (uint64_t i = 0; i < n; i++) want[i] = got[i] = 12345;
+    bool in_place = residual && seed % 7 < 3;
+    for (uint32_t r = 0; in_place && r < rows; r++)
+        memcpy(got + (uint64_t)r * ld, residual + (uint64_t)r * ld_res, n_out * 4);
+    plain->linear(&m.p, &b, 0, rows, 0, n_out, bias, residual, ld_res, want, ld);
+    uint32_t r1 = (uint32_t)(random_u64(&seed) % (rows + 1));
+    uint32_t o1 = (uint32_t)(random_u64(&seed) % (n_out / 16 + 1)) * 16;
+    const uint32_t row[3] = {0, r1, rows}, out[3] = {0, o1, n_out};
+    for (int i = 0; i < 2; i++)
+        for (int j = 0; j < 2; j++)
+            k->linear(&m.p, &a, row[i], row[i + 1], out[j], out[j + 1], bias,
+                      in_place ? got : residual, in_place ? ld : ld_res, got, ld);
+    char what[96];
+    snprintf(what, sizeof what, "%s family %d isa %d: %ux%u, %u rows", dtype_get(t)->name,
+             (int)family, (int)k->isa, n_out, n_in, rows);
+    assert_same_bits(want, got, n, what);
+    free(bias);
+    free(residual);
+    free(want);
+    free(got);
+    act_free(&a);
+    act_free(&b);
+    matrix_free(&m);
+}
+
+START_TEST(every_isa_gives_the_bits_of_plain_c) {
+    const linear_kernels *k = linear_kernels_get(isas[_i]);
+    if (!k) return;
+    uint64_t seed = 100;
+    for (int t = 0; t < N_TYPES; t++)
+        for (int family = 0; family < 2; family++) {
+            activation_dtype f = family ? ACTIVATION_INT8 : ACTIVATION_F32;
+            for (uint32_t rows = 1; rows <= 18; rows++)
+                compare(k, types[t], f, rows, 16 + rows * 5, 32 * (1 + rows % 4), seed++);
+            compare(k, types[t], f, 70, 50, 96, seed++);
+            compare(k, types[t], f, 137, 33, 64, seed++);
+            compare(k, types[t], f, 5, 576, 576, seed++);
+            compare(k, types[t], f, 2, 33, 2048, seed++);
+            if (!linear_wants_int8(types[t])) compare(k, types[t], f, 3, 17, 45, seed++);
+            if (!linear_wants_int8(types[t])) compare(k, types[t], f, 11, 16, 1, seed++);
+        }
+}
+END_TEST
+
+START_TEST(extreme_codes_do_not_overflow_in_any_isa) {
+    const linear_kernels *k = linear_kernels_get(isas[_i]);
+    const linear_kernels *plain = linear_kernels_get(ISA_PLAIN);
+    if (!k) return;
+    for (int t = 3; t < N_TYPES; t++)
+        for (int fill = 0; fill < 3; fill++) {
+            matrix m = matrix_new(types[t], 32, 64, 1);
+            const dtype_info *info = dtype_get(types[t]);
+            for (uint64_t b = 0; b < 64;
+                 b++) /* -128, 127 or 0 resp. all nibbles 0, 15, mixed */
+                memset(m.file + b * info->block_bytes + (types[t] == DT_Q4_1 ? 4 : 2),
+                       (types[t] == DT_Q8_0 ? (int[]){0x80, 0x7f, 0}
+                                            : (int[]){0, 255, 0xf0})[fill],
+                       types[t] == DT_Q8_0 ? 32 : 16);
+            packed_store((void *)m.p.tiles, types[t], 32, 64, 0, 32, m.file);
+            for (int sign = -1; sign <= 1; sign += 2) {
+                act a = act_new(k, ACTIVATION_INT8, 9, 64, 1),
+                    b = act_new(plain, ACTIVATION_INT8, 9, 64, 1);
+                for (int i = 0; i < 9 * 64; i++) a.f[i] = (float)sign;
+                for (uint32_t r = 0; r < 9; r++) {
+                    k->quantise(a.f + 64 * r, &a, r);
+                    plain->quantise(a.f + 64 * r, &b, r);
+                }
+                float want[9 * 32], got[9 * 32];
+                plain->linear(&m.p, &b, 0, 9, 0, 32, NULL, NULL, 0, want, 32);
+                k->linear(&m.p, &a, 0, 9, 0, 32, NULL, NULL, 0, got, 32);
+                assert_same_bits(want, got, 9 * 32, "extreme codes");
+                act_free(&a);
+                act_free(&b);
+            }
+            matrix_free(&m);
+        }
+}
+END_TEST
+
+START_TEST(a_row_does_not_depend_on_the_rows_beside_it) {
+    const linear_kernels *k = linear_kernels_get(ISA_AUTO);
+    for (int t = 0; t < N_TYPES; t++) {
+        matrix m = matrix_new(types[t], 64, 192, 9);
+        act a = act_new(k, ACTIVATION_INT8, 29, 192, 4);
+        float all[29 * 64], one[64];
+        k->linear(&m.p, &a, 0, 29, 0, 64, NULL, NULL, 0, all, 64);
+        for (uint32_t r = 0; r < 29; r++) {
+            act b = {ACTIVATION_INT8, 192, 1, a.f + 192 * r, must_alloc(act_bytes(192, 1))};
+            k->quantise(b.f, &b, 0);
+            k->linear(&m.p, &b, 0, 1, 0, 64, NULL, NULL, 0, one, 64);
+            assert_same_bits(all + 64 * r, one, 64, "alone");
+            free(b.q);
+        }
+        act_free(&a);
+        matrix_free(&m);
+    }
+}
+END_TEST
+
+START_TEST(nan_in_a_row_makes_that_row_nan_and_no_other) {
+    for (int i = -1; i < 2; i++) {
+        const linear_kernels *k = linear_kernels_get(i < 0 ? ISA_PLAIN : isas[i]);
+        if (!k) continue;
+        for (int t = 0; t < N_TYPES; t++) {
+            matrix m = matrix_new(types[t], 20, 64, 2);
+            act a = act_new(k, ACTIVATION_INT8, 3, 64, 8);
+            a.f[64 + 40] = i ? NAN : INFINITY;
+            k->quantise(a.f + 64, &a, 1);
+            float y[3 * 20];
+            k->linear(&m.p, &a, 0, 3, 0, 20, NULL, NULL, 0, y, 20);
+            for (int o = 0; o < 20; o++) {
+                ck_assert(isfinite(y[o]) && isfinite(y[40 + o]));
+                ck_assert(!isfinite(y[20 + o]));
+            }
+            act_free(&a);
+            matrix_free(&m);
+        }
+    }
+}
+END_TEST
+
+START_TEST(shares_are_disjoint_cover_all_and_begin_at_strips) {
+    static const uint32_t rows[] = {0, 1, 8, 31, 64, 255, 256, 257, 512, 4096};
+    static const uint32_t outs[] = {1, 16, 33, 576, 960, 49152};
+    for (uint32_t threads = 1; threads <= 9; threads++)
+        for (int i = 0; i < 10; i++)
+            for (int j = 0; j < 6; j++) {
+                uint64_t covered = 0;
+                uint32_t last_row = 0, last_out = 0;
+                for (uint32_t id = 0; id < threads; id++) {
+                    uint32_t r0, r1, o0, o1;
+                    linear_share(rows[i], outs[j], threads, id, &r0, &r1, &o0, &o1);
+                    ck_assert(r0 <= r1 && r1 <= rows[i] && o0 <= o1 && o1 <= outs[j]);
+                    ck_assert(o0 % 16 == 0 || o0 == outs[j]);
+                    ck_assert(o1 % 16 == 0 || o1 == outs[j]);
+                    ck_assert(r0 == 0 || r0 == last_row);
+                    ck_assert(o0 == 0 || o0 == last_out);
+                    last_row = r1;
+                    last_out = o1;
+                    covered += (uint64_t)(r1 - r0) * (o1 - o0);
+                }
+                ck_assert_uint_eq(covered, (uint64_t)rows[i] * outs[j]);
+            }
+}
+END_TEST
+
+int main(void) {
+    Suite *s = suite_create("linear");
+    TCase *c = tcase_create("linear");
+    tcase_set_timeout(c, 120);
+    tcase_add_test(c, packed_rows_are_exactly_the_values_of_the_file);
+    tcase_add_test(c, packing_keeps_the_size_of_the_file_and_zeroes_the_padding);
+    tcase_add_test(c, only_known_types_and_whole_blocks_are_supported);
+    tcase_add_test(c, isas_are_those_of_the_cpu);
+    tcase_add_test(c, quantising_follows_its_definition_in_every_isa);
+    tcase_add_test(c, plain_c_is_near_float64);
+    tcase_add_loop_test(c, every_isa_gives_the_bits_of_plain_c, 0, 2);
+    tcase_add_loop_test(c, extreme_codes_do_not_overflow_in_any_isa, 0, 2);
+    tcase_add_test(c, a_row_does_not_depend_on_the_rows_beside_it);
+    tcase_add_test(c, nan_in_a_row_makes_that_row_nan_and_no_other);
+    tcase_add_test(c, shares_are_disjoint_cover_all_and_begin_at_strips);
+    suite_add_tcase(s, c);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_NORMAL);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed != 0;
+}
