@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Sets up (Debian packages, the real model, a Python environment) and passes all tests: builds with
+# gcc and clang, checks floors, purity and formatting, unit and end-to-end tests, and the unit tests
+# again under ASan, UBSan and TSan. Prints one line of counts last.
+#   tools/test.sh [--quick]     --quick: without the sanitizers
+set -eu
+cd "$(dirname "$0")/.."
+export DEBIAN_FRONTEND=noninteractive
+tools/setup.sh --tests
+VRAMD_TEST_MODEL=$(tools/get-model.sh)
+export VRAMD_TEST_MODEL
+jobs=$(nproc)
+say() { printf '== %s (%ds)\n' "$1" $SECONDS; }
+pass=0 fail=0
+run() { # name, make arguments: runs a suite and adds its last line's counts
+  say "$1"; shift
+  local log rc=0 p f
+  log=$(mktemp)
+  make -s "$@" 2>&1 | tee "$log" || rc=1
+  read -r p f < <(sed -nE 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p' "$log" | tail -n 1) || { p=0 f=1; }
+  rm -f "$log"
+  pass=$((pass + ${p:-0})); fail=$((fail + ${f:-1}))
+}
+say "build, gcc"
+make -s -j"$jobs" all
+say "floors, purity, format"
+make -s layers pure format-check
+say "build, clang"
+make -s -j"$jobs" CC=clang BUILD=build/clang all
+run "tests" test
+if [ "${1:-}" != --quick ]; then
+  for san in asan ubsan tsan; do run "tests under $san" $san; done
+  say "fuzzers, briefly"
+  for f in tests/fuzz/fuzz_*.c; do
+    name=$(basename "$f" .c); name=${name#fuzz_}
+    if make -s fuzz F="$name" SECONDS=10 > "build/fuzz-$name.log" 2>&1; then pass=$((pass + 1)); else
+      fail=$((fail + 1)); tail -n 30 "build/fuzz-$name.log"; fi
+  done
+fi
+say "done"
+# The suites above printed their own counts: this line is the sum.
+echo "$pass passed, $fail failed"
+[ $fail -eq 0 ]
