@@ -28,12 +28,12 @@ typedef struct sched_config {
     uint32_t n_blocks, block_tokens; /* of the KV cache; one full-attention group for now */
     uint32_t max_seqs;               /* slots: running and preempted sequences */
     uint32_t max_waiting;            /* queue limit in sequences ... */
-    uint64_t max_waiting_tokens;     /* ... and in prompt tokens */
+    uint64_t max_waiting_tokens;     /* ... and in prompt tokens; an empty queue takes any */
     uint32_t max_model_len;
-    uint32_t max_rows;       /* token budget of a step */
-    uint32_t max_logit_rows; /* of a step */
-    uint32_t
-        max_prefill_share; /* rows one prompt may take when another waits; 0: max_rows / 2 */
+    uint32_t max_rows;           /* token budget of a step */
+    uint32_t max_logit_rows;     /* of a step */
+    uint32_t max_prefill_share;  /* rows one prompt may take when another waits, and never more
+                                  than  half of what decoding leaves; 0: max_rows / 2 */
     uint32_t watermark_permille; /* blocks kept free at admission; 50 */
     uint32_t n_end_tokens;       /* end-of-generation ids of the model, borrowed */
     const int32_t *end_tokens;
@@ -70,11 +70,11 @@ typedef struct step_seq {
     uint32_t first_row, n_rows, first_pos;
     int32_t input_from; /* >= 0: entry of the previous (uncommitted) step that makes the input
                            token; -1: history */
-    uint32_t n_logit_rows; /* 0; 1; or with score_prompt up to n_rows */
+    uint32_t n_logit_rows; /* the last so many rows: 0; 1; or with score up to n_rows */
     uint32_t n_blocks;     /* entries of the block table that this step may touch */
     uint32_t n_prompt;
     bool sample; /* the last row draws a token */
-    bool score;
+    bool score;  /* its logit rows are the prompt rows that were not scored before */
 } step_seq;
 
 typedef struct step {
@@ -97,8 +97,9 @@ typedef enum event_kind {
     EVENT_PREEMPTED,
     EVENT_PREFILLED, /* rows [first_pos, first_pos + n_rows) of the prompt are done (progress,
                         scores) */
-    EVENT_TOKEN,     /* one token was generated */
-    EVENT_ENDED      /* the last event of a sequence: prompt is no longer borrowed */
+    EVENT_TOKEN,     /* one token was generated; not for one that stops by its id */
+    EVENT_ENDED      /* the last event of a sequence: it is in no uncommitted step, and nothing
+                        of its spec is borrowed any more */
 } event_kind;
 
 typedef struct sched_event {
@@ -109,10 +110,10 @@ typedef struct sched_event {
     int32_t token;     /* TOKEN */
     finish finish;     /* ENDED; and in the TOKEN that will be followed by ENDED */
     int32_t stop_id;   /* ENDED by FINISH_STOP: the id, which is not part of the text */
-    uint32_t n_output; /* tokens generated so far */
-    uint32_t n_cached; /* prompt tokens that came from the prefix cache */
-    uint32_t n_preemptions, peak_blocks;
-    uint32_t first_pos, n_rows; /* PREFILLED */
+    uint32_t n_output; /* tokens generated so far, with one that stopped by its id */
+    uint32_t n_cached; /* ENDED: prompt tokens that came from the prefix cache */
+    uint32_t n_preemptions, peak_blocks; /* PREEMPTED, ENDED */
+    uint32_t first_pos, n_rows;          /* PREFILLED */
 } sched_event;
 
 typedef struct sched_stats {
@@ -129,16 +130,17 @@ size_t sched_bytes(const sched_config *);
 sched *sched_init(void *mem, const sched_config *);
 
 reject sched_submit(sched *, const seq_spec *, uint64_t now_us, seq_id *out);
-/* Idempotent; ENDED (FINISH_CANCELLED) follows: at once, or with the commit of the step it is
- * in. Its blocks are free after that commit. finish: FINISH_CANCELLED, or FINISH_STOP when a
- * stop string was found. */
+/* Idempotent; ENDED follows: at once, or with the commit of the newest step it is in, and no
+ * TOKEN before it. Its blocks are free after that commit. finish: FINISH_CANCELLED, or
+ * FINISH_STOP when a stop string was found. */
 void sched_cancel(sched *, seq_id, finish);
 /* A paused sequence gets no rows (its reader is too slow); it keeps its slot and its blocks,
  * but any running sequence may evict it, senior or junior, so that it delays nobody. Deadlines
  * and cancels still end it. Idempotent; a stale id does nothing. Used by daemon/bridge.c. */
 void sched_pause(sched *, seq_id, bool paused);
-/* The next step, or NULL when there is nothing to do (or two are uncommitted). Expired
- * deadlines end here. */
+/* The next step, or NULL when there is nothing to do, when all that could be done waits for a
+ * commit, or when two are uncommitted. Expired deadlines end here in any case. NULL with none
+ * uncommitted means idle: no sequence waits or runs. */
 const step *sched_plan(sched *, uint64_t now_us);
 /* Commits the oldest uncommitted step. tokens: [n_seqs], meaningful where sample is set.
  * An engine failure commits with tokens NULL: every sequence of the step ends with
@@ -155,8 +157,9 @@ void sched_drain(sched *);
 const int32_t *sched_tokens(const sched *, uint32_t slot);
 const int32_t *sched_blocks(const sched *, uint32_t slot);
 void sched_read(const sched *, sched_stats *out);
-uint64_t sched_kv_blocks_of(const sched *, seq_id); /* held now */
-/* Blocks that prompt + max_tokens needs at most. */
+uint64_t sched_kv_blocks_of(const sched *, seq_id); /* held now; 0 for a stale id */
+/* Blocks that prompt + max_tokens needs at most: the last token is never input, so it needs no
+ * place. */
 uint64_t sched_blocks_needed(const sched_config *, uint64_t n_prompt, uint64_t max_tokens);
 
 /* Aborts on a broken invariant. */

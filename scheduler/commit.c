@@ -1,0 +1,77 @@
+/* Committing a step: tokens join the histories, sequences end, fences open. */
+#include "scheduler/state.h"
+
+/* Whether token ends the sequence; it is already counted in h->len. */
+static bool token_ends(const sched *s, const seq_hot *h, int32_t token) {
+    if (!h->checks_end && !h->checks_stop) return false;
+    const seq_spec *spec = &s->record[record_of(h->id)].spec;
+    if (h->has_min && h->len - 1 - h->n_prompt < spec->min_tokens) return false;
+    for (uint32_t i = 0; h->checks_end && i < s->cfg.n_end_tokens; i++) {
+        if (s->cfg.end_tokens[i] == token) return true;
+    }
+    for (uint32_t i = 0; i < spec->n_stop_ids; i++) {
+        if (spec->stop_ids[i] == token) return true;
+    }
+    return false;
+}
+
+/* Tells of prompt rows that were not told before: after a preemption they are computed again,
+ * but scored and counted once. */
+static void commit_prefill(sched *s, const seq_hot *h, const step_seq *e, uint32_t index) {
+    seq_record *r = &s->record[record_of(h->id)];
+    uint32_t from = max_u32(e->first_pos, r->n_reported);
+    uint32_t to = min_u32(e->first_pos + e->n_rows, h->n_prompt);
+    if (from >= to) return;
+    r->n_reported = to;
+    s->n_prompt_tokens += to - from;
+    sched_event *v = event_push(s, EVENT_PREFILLED, h->id, h->user);
+    v->entry = index;
+    v->first_pos = from;
+    v->n_rows = to - from;
+}
+
+static void commit_token(sched *s, uint32_t slot, uint32_t index, int32_t token) {
+    seq_hot *h = &s->hot[slot];
+    s->tokens[(size_t)slot * s->cfg.max_model_len + h->len++] = token;
+    s->n_output_tokens++;
+    if (token_ends(s, h, token)) {
+        seq_end(s, slot, FINISH_STOP, token);
+        return;
+    }
+    finish why = h->len == h->limit ? FINISH_LENGTH : FINISH_NONE;
+    sched_event *v = event_push(s, EVENT_TOKEN, h->id, h->user);
+    v->entry = index;
+    v->token = token;
+    v->finish = why;
+    v->n_output = h->len - h->n_prompt;
+    if (why != FINISH_NONE) seq_end(s, slot, why, -1);
+}
+
+void sched_commit(sched *s, const step *st, const int32_t *tokens, uint64_t now_us) {
+    (void)now_us; /* the prefix cache and policies will need it */
+    CHECK(s->n_committed < s->n_planned);
+    unsigned parity = (s->n_committed + 1) & 1;
+    CHECK(st == &s->step[parity] && st->number == s->n_committed + 1);
+    for (uint32_t i = 0; i < st->n_seqs; i++) {
+        const step_seq *e = &st->seq[i];
+        seq_hot *h = &s->hot[e->slot];
+        h->inflight--;
+        h->pending -= e->sample;
+        if (h->state == SEQ_ENDED) { /* its rows are discarded */
+            if (h->inflight == 0) seq_retire(s, e->slot);
+            continue;
+        }
+        if (!tokens) {
+            seq_end(s, e->slot, FINISH_ERROR, -1);
+            continue;
+        }
+        if (i >= st->n_decode_rows) commit_prefill(s, h, e, i);
+        if (e->sample) {
+            commit_token(s, e->slot, i, tokens[i]);
+        } else if (e->first_pos + e->n_rows == h->limit) {
+            seq_end(s, e->slot, FINISH_LENGTH, -1); /* only the prompt was to be scored */
+        }
+    }
+    blocks_unfence(&s->kv, parity);
+    s->n_committed++;
+}

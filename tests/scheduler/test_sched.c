@@ -1,0 +1,349 @@
+/* The life of sequences: admission, shares of a step, ends, rejects, priorities. */
+#include "tests/scheduler/drive.h"
+
+START_TEST(a_lone_sequence_that_outgrows_the_pool_is_rejected_not_asserted) {
+    sched_config cfg = drive_config();
+    cfg.max_model_len = 256; /* longer than the 64 tokens that the blocks hold */
+    drive *d = drive_new(cfg);
+    seq_id id;
+    seq_spec spec = drive_spec(d, 10, 56); /* 65 positions: the last token is never input */
+    ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_NEVER_FITS);
+    spec.max_tokens = 55;
+    ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_NONE);
+    ck_assert_uint_le(drive_run(d, 100), 56);
+    ck_assert_int_eq(drive_finish(d, id), FINISH_LENGTH);
+    ck_assert_uint_eq(drive_count(d, id, EVENT_TOKEN), 55);
+    ck_assert_uint_eq(drive_last(d, id, EVENT_ENDED)->peak_blocks, 16);
+    ck_assert_uint_eq(drive_stats(d).blocks_free, 16);
+    drive_free(d);
+}
+END_TEST
+
+START_TEST(decode_rows_advance_every_step_though_a_prompt_arrives_with_each) {
+    sched_config cfg = drive_config();
+    cfg.n_blocks = 4096;
+    cfg.max_waiting = 1000;
+    cfg.max_waiting_tokens = 1000000;
+    drive *d = drive_new(cfg);
+    seq_id id = drive_submit(d, 4, 50);
+    drive_commit(d, drive_plan(d), DRIVE_WORD); /* prefilled, one token */
+    uint32_t prefill_rows = 0;
+    for (uint32_t i = 0; i < 49; i++) {
+        drive_submit(d, 40, 8);
+        const step *st = drive_plan(d);
+        ck_assert_uint_ge(st->n_decode_rows, 1);
+        prefill_rows += st->n_prefill_rows;
+        drive_commit(d, st, DRIVE_WORD);
+        ck_assert_uint_eq(drive_count(d, id, EVENT_TOKEN), i + 2);
+    }
+    ck_assert_int_eq(drive_finish(d, id), FINISH_LENGTH);
+    ck_assert_uint_ge(prefill_rows, 49 * 8); /* and prompts get on */
+    drive_free(d);
+}
+END_TEST
+
+START_TEST(two_prompts_share_the_rows_that_decoding_leaves) {
+    sched_config cfg = drive_config();
+    cfg.n_blocks = 64;
+    drive *d = drive_new(cfg);
+    seq_spec spec = drive_spec(d, 4, 20);
+    seq_id id;
+    spec.user = 1;
+    ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_NONE);
+    drive_commit(d, drive_plan(d), DRIVE_WORD);
+    spec.n_prompt = 40;
+    for (spec.user = 2; spec.user <= 3; spec.user++) drive_try(d, &spec, &id);
+
+    const step *st = drive_plan(d); /* 16 rows: 1 decodes, 15 left, 8 for one prompt */
+    ck_assert_uint_eq(st->n_decode_rows, 1);
+    ck_assert_uint_eq(st->seq[0].user, 1);
+    ck_assert_uint_eq(drive_entry(st, 2)->n_rows, 8);
+    ck_assert_uint_eq(drive_entry(st, 3)->n_rows, 7);
+    drive_commit(d, st, DRIVE_WORD);
+
+    cfg.max_prefill_share = 3;
+    drive *e = drive_new(cfg);
+    spec = drive_spec(e, 40, 20);
+    for (spec.user = 1; spec.user <= 2; spec.user++) drive_try(e, &spec, &id);
+    st = drive_plan(e); /* both are capped at 3; what is left over goes to the senior */
+    ck_assert_uint_eq(drive_entry(st, 1)->n_rows, 13);
+    ck_assert_uint_eq(drive_entry(st, 2)->n_rows, 3);
+    drive_commit(e, st, DRIVE_WORD);
+    drive_free(d);
+    drive_free(e);
+}
+END_TEST
+
+START_TEST(a_prompt_alone_takes_the_whole_budget) {
+    sched_config cfg = drive_config();
+    drive *d = drive_new(cfg);
+    drive_submit(d, 40, 4);
+    const step *st = drive_plan(d);
+    ck_assert_uint_eq(st->n_rows, 16);
+    ck_assert_uint_eq(st->n_logit_rows, 0);
+    ck_assert(!st->seq[0].sample);
+    ck_assert_uint_eq(st->seq[0].n_blocks, 4);
+    drive_commit(d, st, DRIVE_WORD);
+    drive_commit(d, drive_plan(d), DRIVE_WORD);
+    st = drive_plan(d);
+    ck_assert_uint_eq(st->seq[0].first_pos, 32);
+    ck_assert_uint_eq(st->seq[0].n_rows, 8);
+    ck_assert(st->seq[0].sample);
+    ck_assert_uint_eq(st->n_logit_rows, 1);
+    drive_commit(d, st, DRIVE_WORD);
+    drive_free(d);
+}
+END_TEST
+
+START_TEST(admission_asks_for_the_full_length_and_the_watermark) {
+    sched_config cfg = drive_config();
+    cfg.n_blocks = 40;
+    cfg.watermark_permille = 50; /* 2 blocks */
+    drive *d = drive_new(cfg);
+    drive_submit(d, 60, 2);                                                 /* 15 blocks */
+    seq_id second = drive_submit(d, 60, 2), third = drive_submit(d, 36, 2); /* 15; 9 of 10 */
+    const step *st;
+    for (int i = 0; i < 6; i++) {
+        st = drive_plan(d);
+        drive_commit(d, st, DRIVE_WORD);
+    }
+    ck_assert_uint_eq(drive_count(d, second, EVENT_ADMITTED), 1);
+    ck_assert_uint_eq(drive_stats(d).n_waiting, 1); /* 9 + 2 > 10 */
+    ck_assert_uint_eq(drive_count(d, third, EVENT_ADMITTED), 0);
+    drive_run(d, 20);
+    ck_assert_int_eq(drive_finish(d, third), FINISH_LENGTH);
+    drive_free(d);
+}
+END_TEST
+
+START_TEST(the_watermark_is_waived_when_nothing_runs) {
+    sched_config cfg = drive_config();
+    cfg.watermark_permille = 500;
+    drive *d = drive_new(cfg);
+    seq_id id = drive_submit(d, 60, 4); /* 15 and in the end 16 of 16 blocks */
+    drive_run(d, 20);
+    ck_assert_int_eq(drive_finish(d, id), FINISH_LENGTH);
+    drive_free(d);
+}
+END_TEST
+
+START_TEST(an_end_token_stops_unless_ignored_and_not_before_min_tokens) {
+    drive *d = drive_new(drive_config());
+    seq_spec spec = drive_spec(d, 3, 5);
+    seq_id plain, ignoring, patient, own;
+    drive_try(d, &spec, &plain);
+    spec.ignore_eos = true;
+    drive_try(d, &spec, &ignoring);
+    spec.stop_ids[0] = DRIVE_END_TOKEN;
+    spec.n_stop_ids = 1;
+    drive_try(d, &spec, &own);
+    spec = drive_spec(d, 3, 5);
+    spec.min_tokens = 2;
+    drive_try(d, &spec, &patient);
+    const step *st;
+    while ((st = drive_plan(d))) drive_commit(d, st, DRIVE_END_TOKEN);
+
+    ck_assert_int_eq(drive_finish(d, plain), FINISH_STOP);
+    ck_assert_int_eq(drive_last(d, plain, EVENT_ENDED)->stop_id, DRIVE_END_TOKEN);
+    ck_assert_uint_eq(drive_last(d, plain, EVENT_ENDED)->n_output, 1);
+    ck_assert_uint_eq(drive_count(d, plain, EVENT_TOKEN), 0); /* not part of the text */
+    ck_assert_int_eq(drive_finish(d, ignoring), FINISH_LENGTH);
+    ck_assert_uint_eq(drive_count(d, ignoring, EVENT_TOKEN), 5);
+    ck_assert_int_eq(drive_finish(d, own), FINISH_STOP);
+    ck_assert_int_eq(drive_finish(d, patient), FINISH_STOP);
+    ck_assert_uint_eq(drive_count(d, patient, EVENT_TOKEN), 2);
+    drive_free(d);
+}
+END_TEST
+
+START_TEST(events_come_in_the_order_of_a_life) {
+    drive *d = drive_new(drive_config());
+    seq_spec spec = drive_spec(d, 20, 2);
+    spec.user = 77;
+    seq_id id;
+    drive_try(d, &spec, &id);
+    drive_run(d, 10);
+    static const event_kind want[] = {EVENT_ADMITTED, EVENT_PREFILLED, EVENT_PREFILLED,
+                                      EVENT_TOKEN,    EVENT_TOKEN,     EVENT_ENDED};
+    ck_assert_uint_eq(d->n_log, 6);
+    for (int i = 0; i < 6; i++) {
+        ck_assert_int_eq(d->log[i].kind, want[i]);
+        ck_assert_uint_eq(d->log[i].id, id);
+        ck_assert_uint_eq(d->log[i].user, 77);
+    }
+    ck_assert_uint_eq(d->log[1].n_rows, 16);
+    ck_assert_uint_eq(d->log[2].first_pos, 16);
+    ck_assert_uint_eq(d->log[2].n_rows, 4);
+    ck_assert_int_eq(d->log[3].finish, FINISH_NONE);
+    ck_assert_int_eq(d->log[4].finish, FINISH_LENGTH);
+    ck_assert_int_eq(d->log[5].finish, FINISH_LENGTH);
+    ck_assert_uint_eq(d->log[5].n_output, 2);
+    drive_free(d);
+}
+END_TEST
+
+START_TEST(each_reason_to_reject_is_told) {
+    sched_config cfg = drive_config();
+    cfg.max_waiting = 2;
+    cfg.max_waiting_tokens = 30;
+    cfg.n_blocks = 8;
+    drive *d = drive_new(cfg);
+    seq_id id;
+    seq_spec spec = drive_spec(d, 60, 5);
+    ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_TOO_LONG);
+    spec.max_tokens = UINT32_MAX;
+    ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_TOO_LONG);
+    spec = drive_spec(d, 30, 4); /* 33 positions, 9 blocks */
+    ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_NEVER_FITS);
+    spec = drive_spec(d, 20, 4);
+    ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_NONE);
+    ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_QUEUE_TOKENS);
+    spec.n_prompt = 10;
+    ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_NONE);
+    spec.n_prompt = 1;
+    ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_QUEUE_FULL);
+    sched_drain(d->s);
+    ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_DRAINING);
+    drive_run(d, 100);
+    ck_assert_uint_eq(drive_stats(d).n_waiting, 0); /* what was taken is served */
+    ck_assert_uint_eq(drive_stats(d).n_output_tokens, 8);
+    drive_free(d);
+}
+END_TEST
+
+START_TEST(an_empty_queue_takes_a_prompt_above_the_token_limit) {
+    sched_config cfg = drive_config();
+    cfg.max_waiting_tokens = 8;
+    drive *d = drive_new(cfg);
+    seq_id id = drive_submit(d, 20, 2);
+    drive_run(d, 10);
+    ck_assert_int_eq(drive_finish(d, id), FINISH_LENGTH);
+    drive_free(d);
+}
+END_TEST
+
+START_TEST(lower_priority_numbers_are_admitted_first_even_when_slots_were_full) {
+    sched_config cfg = drive_config();
+    cfg.max_seqs = 1;
+    drive *d = drive_new(cfg);
+    seq_spec spec = drive_spec(d, 4, 3);
+    seq_id id;
+    static const int32_t priority[] = {0, 5, 5, -3, INT32_MIN, INT32_MAX, -3};
+    static const uint64_t want[] = {0, 4, 3, 6, 1, 2, 5}; /* first come first served inside */
+    for (uint64_t i = 0; i < 7; i++) {
+        spec.user = i;
+        spec.priority = priority[i];
+        drive_try(d, &spec, &id);
+        if (i == 0) drive_commit(d, drive_plan(d), DRIVE_WORD); /* has the slot */
+    }
+    drive_run(d, 100);
+    size_t n = 0;
+    for (size_t i = 0; i < d->n_log; i++) {
+        if (d->log[i].kind == EVENT_ADMITTED) ck_assert_uint_eq(d->log[i].user, want[n++]);
+    }
+    ck_assert_uint_eq(n, 7);
+    drive_free(d);
+}
+END_TEST
+
+START_TEST(scoring_yields_logits_of_every_prompt_row_within_the_limit) {
+    sched_config cfg = drive_config();
+    cfg.max_logit_rows = 6;
+    drive *d = drive_new(cfg);
+    seq_spec spec = drive_spec(d, 20, 0);
+    spec.score_prompt = true;
+    seq_id id;
+    ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_NONE);
+    uint32_t rows = 0;
+    const step *st;
+    while ((st = drive_plan(d))) {
+        ck_assert_uint_le(st->n_logit_rows, 6);
+        ck_assert_uint_eq(st->seq[0].n_logit_rows, st->seq[0].n_rows);
+        ck_assert(st->seq[0].score && !st->seq[0].sample);
+        rows += st->n_rows;
+        drive_commit(d, st, DRIVE_WORD);
+    }
+    ck_assert_uint_eq(rows, 20);
+    ck_assert_int_eq(drive_finish(d, id), FINISH_LENGTH);
+    ck_assert_uint_eq(drive_count(d, id, EVENT_TOKEN), 0);
+
+    spec.max_tokens = 2; /* now it goes on after the prompt */
+    drive_try(d, &spec, &id);
+    while ((st = drive_plan(d))) {
+        if (st->n_decode_rows) ck_assert(!st->seq[0].score);
+        drive_commit(d, st, DRIVE_WORD);
+    }
+    ck_assert_uint_eq(drive_count(d, id, EVENT_TOKEN), 2);
+    drive_free(d);
+}
+END_TEST
+
+START_TEST(an_engine_failure_ends_every_sequence_of_the_step) {
+    drive *d = drive_new(drive_config());
+    seq_id a = drive_submit(d, 4, 4), b = drive_submit(d, 4, 4);
+    const step *st = drive_plan(d);
+    ck_assert_uint_eq(st->n_seqs, 2);
+    sched_commit(d->s, st, NULL, 0);
+    drive_drain(d);
+    ck_assert_int_eq(drive_finish(d, a), FINISH_ERROR);
+    ck_assert_int_eq(drive_finish(d, b), FINISH_ERROR);
+    ck_assert_uint_eq(drive_stats(d).blocks_free, 16);
+    ck_assert_ptr_null(drive_plan(d));
+    drive_free(d);
+}
+END_TEST
+
+START_TEST(bad_configurations_have_no_size) {
+    sched_config cfg = drive_config();
+    ck_assert_uint_gt(sched_bytes(&cfg), 0);
+    cfg.max_rows = cfg.max_seqs - 1;
+    ck_assert_uint_eq(sched_bytes(&cfg), 0);
+    cfg = drive_config();
+    cfg.max_logit_rows = cfg.max_seqs - 1;
+    ck_assert_uint_eq(sched_bytes(&cfg), 0);
+    cfg = drive_config();
+    cfg.n_blocks = 0;
+    ck_assert_uint_eq(sched_bytes(&cfg), 0);
+    cfg = drive_config();
+    cfg.watermark_permille = 1001;
+    ck_assert_uint_eq(sched_bytes(&cfg), 0);
+    cfg = drive_config();
+    cfg.end_tokens = NULL;
+    ck_assert_uint_eq(sched_bytes(&cfg), 0);
+    cfg = drive_config();
+    cfg.max_seqs = cfg.max_rows = cfg.max_logit_rows = cfg.max_model_len = 1 << 30;
+    cfg.block_tokens = 1; /* 2^60 table entries and as many tokens: 2^63 bytes */
+    ck_assert_uint_eq(sched_bytes(&cfg), 0);
+}
+END_TEST
+
+START_TEST(blocks_needed_is_exact_and_saturates) {
+    sched_config cfg = drive_config();
+    ck_assert_uint_eq(sched_blocks_needed(&cfg, 4, 1), 1);
+    ck_assert_uint_eq(sched_blocks_needed(&cfg, 4, 2), 2);
+    ck_assert_uint_eq(sched_blocks_needed(&cfg, 5, 0), 2);
+    ck_assert_uint_eq(sched_blocks_needed(&cfg, UINT64_MAX, 2), UINT64_MAX);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("sched");
+    TCase *t = tcase_create("sched");
+    tcase_add_test(t, a_lone_sequence_that_outgrows_the_pool_is_rejected_not_asserted);
+    tcase_add_test(t, decode_rows_advance_every_step_though_a_prompt_arrives_with_each);
+    tcase_add_test(t, two_prompts_share_the_rows_that_decoding_leaves);
+    tcase_add_test(t, a_prompt_alone_takes_the_whole_budget);
+    tcase_add_test(t, admission_asks_for_the_full_length_and_the_watermark);
+    tcase_add_test(t, the_watermark_is_waived_when_nothing_runs);
+    tcase_add_test(t, an_end_token_stops_unless_ignored_and_not_before_min_tokens);
+    tcase_add_test(t, events_come_in_the_order_of_a_life);
+    tcase_add_test(t, each_reason_to_reject_is_told);
+    tcase_add_test(t, an_empty_queue_takes_a_prompt_above_the_token_limit);
+    tcase_add_test(t, lower_priority_numbers_are_admitted_first_even_when_slots_were_full);
+    tcase_add_test(t, scoring_yields_logits_of_every_prompt_row_within_the_limit);
+    tcase_add_test(t, an_engine_failure_ends_every_sequence_of_the_step);
+    tcase_add_test(t, bad_configurations_have_no_size);
+    tcase_add_test(t, blocks_needed_is_exact_and_saturates);
+    suite_add_tcase(suite, t);
+    return drive_main(suite);
+}
