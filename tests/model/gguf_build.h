@@ -1,0 +1,296 @@
+/* Writes GGUF files in memory for tests: metadata, tensors, whole tiny models with random
+ * weights. All functions are static; a failed allocation aborts the test. Use:
+ *
+ *     gb b;
+ *     gb_init(&b);
+ *     gb_str(&b, "general.architecture", "llama");
+ *     gb_tensor(&b, "output.weight", DT_F32, 2, (uint64_t[]){64, 32}, data);    NULL: zeros
+ *     char path[64];
+ *     gb_open(&b, path);      "/proc/self/fd/N" of a memory file, for gguf_open
+ *     ...
+ *     gb_clear(&b);           closes it
+ */
+#ifndef VRAMD_TESTS_MODEL_GGUF_BUILD_H
+#define VRAMD_TESTS_MODEL_GGUF_BUILD_H
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "base/half.h"
+#include "base/hash.h"
+#include "model/config.h"
+#include "model/gguf.h"
+
+#define GB_UNUSED __attribute__((unused))
+
+typedef struct gb_bytes {
+    unsigned char *p;
+    size_t n, cap;
+} gb_bytes;
+
+typedef struct gb {
+    gb_bytes kv, info, data, file;
+    uint64_t n_kv, n_tensors, alignment;
+    uint32_t version;
+    int fd; /* of gb_open; -1 */
+} gb;
+
+static GB_UNUSED void gb_put(gb_bytes *b, const void *p, size_t n) {
+    if (n == 0) return;
+    if (b->n + n > b->cap) {
+        b->cap = (b->n + n) * 2 + 256;
+        b->p = realloc(b->p, b->cap);
+        CHECK(b->p);
+    }
+    if (p)
+        memcpy(b->p + b->n, p, n);
+    else
+        memset(b->p + b->n, 0, n);
+    b->n += n;
+}
+static GB_UNUSED void gb_u32(gb_bytes *b, uint32_t v) {
+    gb_put(b, &v, 4);
+}
+static GB_UNUSED void gb_u64(gb_bytes *b, uint64_t v) {
+    gb_put(b, &v, 8);
+}
+static GB_UNUSED void gb_text(gb_bytes *b, str s) {
+    gb_u64(b, s.len);
+    gb_put(b, s.ptr, s.len);
+}
+
+static GB_UNUSED void gb_init(gb *b) {
+    *b = (gb){.version = 3, .alignment = 32, .fd = -1};
+}
+static GB_UNUSED void gb_clear(gb *b) {
+    free(b->kv.p), free(b->info.p), free(b->data.p), free(b->file.p);
+    if (b->fd >= 0) close(b->fd);
+    gb_init(b);
+}
+
+/* ---- metadata ---- */
+
+/* Key, type and n bytes of value as they stand in the file. */
+static GB_UNUSED void gb_raw(gb *b, const char *key, uint32_t type, const void *v, size_t n) {
+    gb_text(&b->kv, str_of(key));
+    gb_u32(&b->kv, type);
+    gb_put(&b->kv, v, n);
+    b->n_kv++;
+}
+static GB_UNUSED void gb_int(gb *b, const char *key, uint32_t v) {
+    gb_raw(b, key, GGUF_U32, &v, 4);
+}
+static GB_UNUSED void gb_float(gb *b, const char *key, float v) {
+    gb_raw(b, key, GGUF_F32, &v, 4);
+}
+static GB_UNUSED void gb_bool(gb *b, const char *key, bool v) {
+    gb_raw(b, key, GGUF_BOOL, &(unsigned char){v}, 1);
+}
+static GB_UNUSED void gb_strn(gb *b, const char *key, str v) {
+    gb_raw(b, key, GGUF_STRING, &(uint64_t){v.len}, 8);
+    gb_put(&b->kv, v.ptr, v.len);
+}
+static GB_UNUSED void gb_str(gb *b, const char *key, const char *v) {
+    gb_strn(b, key, str_of(v));
+}
+static GB_UNUSED void gb_array(gb *b, const char *key, uint32_t type, uint64_t n, const void *v,
+                               size_t bytes) {
+    gb_raw(b, key, GGUF_ARRAY, &type, 4);
+    gb_u64(&b->kv, n);
+    gb_put(&b->kv, v, bytes);
+}
+static GB_UNUSED void gb_ints(gb *b, const char *key, const int32_t *v, size_t n) {
+    gb_array(b, key, GGUF_I32, n, v, n * 4);
+}
+static GB_UNUSED void gb_strs(gb *b, const char *key, const str *v, size_t n) {
+    gb_array(b, key, GGUF_STRING, n, NULL, 0);
+    for (size_t i = 0; i < n; i++) gb_text(&b->kv, v[i]);
+}
+
+/* ---- tensors ---- */
+
+/* The table's entry alone: nothing is checked and no data is added, for hostile files. */
+static GB_UNUSED void gb_tensor_info(gb *b, const char *name, uint32_t type, uint32_t n_dims,
+                                     const uint64_t *ne, uint64_t offset) {
+    gb_text(&b->info, str_of(name));
+    gb_u32(&b->info, n_dims);
+    for (uint32_t d = 0; d < n_dims; d++) gb_u64(&b->info, ne[d]);
+    gb_u32(&b->info, type);
+    gb_u64(&b->info, offset);
+    b->n_tensors++;
+}
+/* data: as stored; NULL: zeros. Returns where it stands in b->data (until the next call). */
+static GB_UNUSED void *gb_tensor(gb *b, const char *name, dtype type, uint32_t n_dims,
+                                 const uint64_t *ne, const void *data) {
+    uint64_t rows = 1, bytes;
+    for (uint32_t d = 1; d < n_dims; d++) rows *= ne[d];
+    CHECK(dtype_bytes(type, rows, ne[0], &bytes));
+    gb_put(&b->data, NULL, align_up(b->data.n, b->alignment) - b->data.n);
+    size_t at = b->data.n;
+    gb_tensor_info(b, name, type, n_dims, ne, at);
+    gb_put(&b->data, data, bytes);
+    return b->data.p + at;
+}
+
+/* One of -1 .. 1, by position. */
+static GB_UNUSED float gb_random(uint64_t seed, uint64_t i) {
+    return (float)(int32_t)(hash_mix(seed * 0x9e3779b97f4a7c15u + i) >> 32) * 0x1p-31f;
+}
+
+/* Random numbers of about -scale .. scale in F32, F16, BF16, Q8_0, Q4_0 or Q4_1. */
+static GB_UNUSED void gb_fill(void *dst, dtype type, uint64_t n, uint64_t seed, float scale) {
+    unsigned char *p = dst;
+    const dtype_info *info = dtype_get(type);
+    for (uint64_t i = 0; i < n / info->block_elems; i++, p += info->block_bytes) {
+        float f = gb_random(seed, i) * scale, half = type == DT_Q8_0 ? 127 : 8;
+        uint16_t h = type == DT_BF16 ? bf16_of_float(f) : half_of_float(f);
+        if (type == DT_F32)
+            memcpy(p, &f, 4);
+        else if (info->block_elems == 1)
+            memcpy(p, &h, 2);
+        else { /* scale (and minimum) in binary16, then random quants */
+            size_t head = type == DT_Q4_1 ? 4 : 2;
+            CHECK(type == DT_Q8_0 || type == DT_Q4_0 || type == DT_Q4_1);
+            h = half_of_float((0.75f + 0.25f * gb_random(seed, ~i)) * scale / half);
+            memcpy(p, &h, 2);
+            h = half_of_float(-scale);
+            if (head == 4) memcpy(p + 2, &h, 2);
+            for (size_t k = head; k < info->block_bytes; k++)
+                p[k] = (unsigned char)(hash_mix(seed ^ (i * 64 + k)) >> 40);
+        }
+    }
+}
+static GB_UNUSED void gb_matrix(gb *b, const char *name, dtype type, uint32_t rows,
+                                uint32_t cols, uint64_t seed, float scale) {
+    void *p = gb_tensor(b, name, type, 2, (uint64_t[]){cols, rows}, NULL);
+    gb_fill(p, type, (uint64_t)rows * cols, seed, scale);
+}
+/* offset + random: 1 for norms, 0 for biases. */
+static GB_UNUSED void gb_vector(gb *b, const char *name, uint32_t n, uint64_t seed,
+                                float offset, float scale) {
+    float *p = gb_tensor(b, name, DT_F32, 1, (uint64_t[]){n}, NULL);
+    for (uint32_t i = 0; i < n; i++) {
+        float f = offset + scale * gb_random(seed, i);
+        memcpy(&p[i], &f, 4);
+    }
+}
+
+/* ---- the file ---- */
+
+static GB_UNUSED void gb_finish_counts(gb *b, uint64_t n_tensors, uint64_t n_kv) {
+    b->file.n = 0;
+    gb_put(&b->file, "GGUF", 4);
+    gb_u32(&b->file, b->version);
+    gb_u64(&b->file, n_tensors);
+    gb_u64(&b->file, n_kv);
+    gb_put(&b->file, b->kv.p, b->kv.n);
+    gb_put(&b->file, b->info.p, b->info.n);
+    gb_put(&b->file, NULL, align_up(b->file.n, b->alignment) - b->file.n);
+    if (b->data.n) gb_put(&b->file, b->data.p, b->data.n);
+}
+/* b->file: the whole file. */
+static GB_UNUSED void gb_finish(gb *b) {
+    gb_finish_counts(b, b->n_tensors, b->n_kv);
+}
+static GB_UNUSED int gb_memfd(const void *p, size_t n) {
+    int fd = memfd_create("test.gguf", MFD_CLOEXEC);
+    CHECK(fd >= 0);
+    for (size_t at = 0; at < n;) {
+        ssize_t r = write(fd, (const char *)p + at, n - at);
+        CHECK(r > 0);
+        at += (size_t)r;
+    }
+    return fd;
+}
+/* Finishes into a memory file. path: at least 32 bytes. */
+static GB_UNUSED void gb_open(gb *b, char *path) {
+    gb_finish(b);
+    if (b->fd >= 0) close(b->fd);
+    b->fd = gb_memfd(b->file.p, b->file.n);
+    snprintf(path, 32, "/proc/self/fd/%d", b->fd);
+}
+static GB_UNUSED void gb_save(gb *b, const char *path) {
+    gb_finish(b);
+    FILE *f = fopen(path, "wb");
+    CHECK(f && fwrite(b->file.p, 1, b->file.n, f) == b->file.n && fclose(f) == 0);
+}
+
+/* ---- whole models ---- */
+
+/* Keys of c.arch ("llama" or "qwen2"), without a vocabulary: general.architecture, and all that
+ * model_config_from_gguf reads but RoPE scaling. */
+static GB_UNUSED void gb_model_keys(gb *b, const model_config *c) {
+    char key[96];
+#define GB_KEY(suffix) (snprintf(key, sizeof key, "%s." suffix, c->arch), key)
+    gb_str(b, "general.architecture", c->arch);
+    gb_str(b, "general.name", c->name);
+    gb_int(b, GB_KEY("block_count"), c->n_layers);
+    gb_int(b, GB_KEY("context_length"), c->n_ctx_train);
+    gb_int(b, GB_KEY("embedding_length"), c->n_embd);
+    gb_int(b, GB_KEY("feed_forward_length"), c->n_ff);
+    gb_int(b, GB_KEY("attention.head_count"), c->n_heads);
+    gb_int(b, GB_KEY("attention.head_count_kv"), c->n_kv_heads);
+    gb_int(b, GB_KEY("attention.key_length"), c->head_dim);
+    gb_int(b, GB_KEY("attention.value_length"), c->head_dim);
+    gb_float(b, GB_KEY("attention.layer_norm_rms_epsilon"), c->norm_eps);
+    if (c->window) gb_int(b, GB_KEY("attention.sliding_window"), c->window);
+    gb_int(b, GB_KEY("rope.dimension_count"), c->rope.n_dims);
+    gb_float(b, GB_KEY("rope.freq_base"), c->rope.theta);
+    gb_int(b, GB_KEY("vocab_size"), c->n_vocab);
+#undef GB_KEY
+}
+
+/* All tensors of c with random weights: matrices of the given type, norms around 1, biases
+ * small. The scale keeps the residual stream at about 1. */
+static GB_UNUSED void gb_model_tensors(gb *b, const model_config *c, dtype type,
+                                       uint64_t seed) {
+    char name[72];
+    const uint32_t h = c->n_embd, q = c->n_heads * c->head_dim,
+                   kv = c->n_kv_heads * c->head_dim;
+    const float in_h = 1.5f / sqrtf((float)h);
+#define GB_BLK(suffix) (snprintf(name, sizeof name, "blk.%u." suffix, l), name)
+    gb_matrix(b, "token_embd.weight", type, c->n_vocab, h, seed++, 1);
+    for (uint32_t l = 0; l < c->n_layers; l++) {
+        gb_vector(b, GB_BLK("attn_norm.weight"), h, seed++, 1, 0.2f);
+        gb_matrix(b, GB_BLK("attn_q.weight"), type, q, h, seed++, in_h);
+        gb_matrix(b, GB_BLK("attn_k.weight"), type, kv, h, seed++, in_h);
+        gb_matrix(b, GB_BLK("attn_v.weight"), type, kv, h, seed++, in_h);
+        if (c->qkv_bias) {
+            gb_vector(b, GB_BLK("attn_q.bias"), q, seed++, 0, 0.5f);
+            gb_vector(b, GB_BLK("attn_k.bias"), kv, seed++, 0, 0.5f);
+            gb_vector(b, GB_BLK("attn_v.bias"), kv, seed++, 0, 0.5f);
+        }
+        gb_matrix(b, GB_BLK("attn_output.weight"), type, h, q, seed++, 1.5f / sqrtf((float)q));
+        if (c->o_bias) gb_vector(b, GB_BLK("attn_output.bias"), h, seed++, 0, 0.2f);
+        gb_vector(b, GB_BLK("ffn_norm.weight"), h, seed++, 1, 0.2f);
+        gb_matrix(b, GB_BLK("ffn_gate.weight"), type, c->n_ff, h, seed++, in_h);
+        gb_matrix(b, GB_BLK("ffn_up.weight"), type, c->n_ff, h, seed++, in_h);
+        gb_matrix(b, GB_BLK("ffn_down.weight"), type, h, c->n_ff, seed++,
+                  1.5f / sqrtf((float)c->n_ff));
+    }
+    gb_vector(b, "output_norm.weight", h, seed++, 1, 0.2f);
+    if (!c->tied_head) gb_matrix(b, "output.weight", type, c->n_vocab, h, seed++, in_h);
+#undef GB_BLK
+}
+
+/* A small model that divides by every block of 32: change what the test wants before
+ * gb_model_keys and gb_model_tensors. */
+static GB_UNUSED model_config gb_tiny(const char *arch) {
+    model_config c;
+    model_config_init(&c);
+    snprintf(c.arch, sizeof c.arch, "%s", arch);
+    snprintf(c.name, sizeof c.name, "tiny %s", arch);
+    c.n_layers = 2, c.n_embd = 64, c.n_heads = 4, c.n_kv_heads = 2, c.head_dim = 32;
+    c.n_ff = 96, c.n_vocab = 128, c.n_ctx_train = 256;
+    c.rope.n_dims = 32;
+    c.qkv_bias = strcmp(arch, "qwen2") == 0;
+    c.rope.pairing = c.qkv_bias ? ROPE_HALVES : ROPE_ADJACENT;
+    return c;
+}
+
+#endif

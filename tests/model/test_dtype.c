@@ -1,0 +1,92 @@
+/* The table of stored number types: sizes, names, fallbacks. */
+#include <check.h>
+#include <stdlib.h>
+
+#include "model/dtype.h"
+
+static uint64_t bytes(dtype t, uint64_t rows, uint64_t cols) {
+    uint64_t n = 0;
+    ck_assert(dtype_bytes(t, rows, cols, &n));
+    return n;
+}
+
+START_TEST(bytes_of_rows_follow_the_blocks) {
+    ck_assert_uint_eq(bytes(DT_F32, 3, 5), 60);
+    ck_assert_uint_eq(bytes(DT_BF16, 3, 5), 30);
+    ck_assert_uint_eq(bytes(DT_Q4_1, 576, 1536), 552960); /* blk.0.ffn_down of SmolLM2 */
+    ck_assert_uint_eq(bytes(DT_Q8_0, 49152, 576), 30081024);
+    ck_assert_uint_eq(bytes(DT_Q6_K, 32000, 4096), 107520000);
+    ck_assert_uint_eq(bytes(DT_MXFP4, 1, 64), 34);
+    ck_assert_uint_eq(bytes(DT_IQ1_M, 2, 256), 112);
+}
+END_TEST
+
+START_TEST(a_row_that_is_not_whole_blocks_has_no_size) {
+    uint64_t n;
+    ck_assert(!dtype_bytes(DT_Q4_0, 1, 33, &n));
+    ck_assert(!dtype_bytes(DT_Q4_K, 1, 576, &n));
+    ck_assert(!dtype_bytes((dtype)4, 1, 32, &n)); /* Q4_2 of old: not in the table */
+    ck_assert(!dtype_bytes(DT_NONE, 1, 32, &n));
+}
+END_TEST
+
+START_TEST(a_size_above_64_bits_is_refused) {
+    uint64_t n;
+    ck_assert(!dtype_bytes(DT_F32, 1ull << 31, 1ull << 31, &n));
+    ck_assert(!dtype_bytes(DT_F64, 1, 1ull << 61, &n));
+    ck_assert(dtype_bytes(DT_F32, 1ull << 30, 1ull << 31, &n));
+    ck_assert_uint_eq(n, 1ull << 63);
+}
+END_TEST
+
+START_TEST(names_are_found_in_any_case) {
+    ck_assert_int_eq(dtype_by_name(STR("q8_0")), DT_Q8_0);
+    ck_assert_int_eq(dtype_by_name(STR("bf16")), DT_BF16);
+    ck_assert_int_eq(dtype_by_name(STR("F16")), DT_F16);
+    ck_assert_int_eq(dtype_by_name(STR("Q4_K")), DT_Q4_K);
+    ck_assert_int_eq(dtype_by_name(STR("q8_00")), DT_NONE);
+    ck_assert_int_eq(dtype_by_name(STR("")), DT_NONE);
+    ck_assert_str_eq(dtype_name(DT_IQ4_XS), "IQ4_XS");
+    ck_assert_str_eq(dtype_name(DT_NONE), "none");
+}
+END_TEST
+
+START_TEST(numbers_outside_the_table_are_unknown) {
+    const uint32_t unknown[] = {4, 5, 9, 15, 31, 32, 33, 36, 37, 38, 40, 255, 256, UINT32_MAX};
+    for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++)
+        ck_assert_ptr_null(dtype_get(unknown[i]));
+    for (uint32_t i = 0; i < 1000; i++)
+        if (dtype_get(i)) ck_assert_int_eq(dtype_by_name(str_of(dtype_get(i)->name)), (int)i);
+}
+END_TEST
+
+START_TEST(quantizers_fall_back_where_the_block_does_not_divide_the_row) {
+    ck_assert_int_eq(dtype_for_cols(DT_Q4_K, 4096), DT_Q4_K);
+    ck_assert_int_eq(dtype_for_cols(DT_Q4_K, 576), DT_Q5_0);
+    ck_assert_int_eq(dtype_for_cols(DT_Q5_K, 896), DT_Q5_1);
+    ck_assert_int_eq(dtype_for_cols(DT_Q6_K, 576), DT_Q8_0);
+    ck_assert_int_eq(dtype_for_cols(DT_Q2_K, 576), DT_IQ4_NL);
+    ck_assert_int_eq(dtype_for_cols(DT_IQ3_S, 576), DT_IQ4_NL);
+    ck_assert_int_eq(dtype_for_cols(DT_TQ2_0, 576), DT_Q4_0);
+    ck_assert_int_eq(dtype_for_cols(DT_Q6_K, 100), DT_F16);
+    ck_assert_int_eq(dtype_for_cols(DT_Q8_0, 100), DT_F16);
+    ck_assert_int_eq(dtype_for_cols(DT_BF16, 7), DT_BF16);
+}
+END_TEST
+
+int main(void) {
+    Suite *s = suite_create("dtype");
+    TCase *t = tcase_create("dtype");
+    tcase_add_test(t, bytes_of_rows_follow_the_blocks);
+    tcase_add_test(t, a_row_that_is_not_whole_blocks_has_no_size);
+    tcase_add_test(t, a_size_above_64_bits_is_refused);
+    tcase_add_test(t, names_are_found_in_any_case);
+    tcase_add_test(t, numbers_outside_the_table_are_unknown);
+    tcase_add_test(t, quantizers_fall_back_where_the_block_does_not_divide_the_row);
+    suite_add_tcase(s, t);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_NORMAL);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
