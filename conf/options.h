@@ -1,5 +1,5 @@
 /* The options of serve (and of the subcommands that share them), from one table:
- * conf/options.c. Each is the same word in the file (key = value under a section), as a flag
+ * conf/table.h. Each is the same word in the file (key = value under a section), as a flag
  * (--kv-cache-dtype) and in the environment (VRAMD_KV_CACHE_DTYPE). Later wins: default, file,
  * environment, flag. */
 #ifndef VRAMD_CONF_OPTIONS_H
@@ -10,16 +10,19 @@
 #include <stdio.h>
 
 #include "base/err.h"
-
-/* X(section, type, name, default, min, max, unit, help, values, aliases)
- * type: STR, U32, U64, F64, BOOL, ENUM (values: "a|b|c", stored as the index), BYTES.
- * aliases: other flag spellings, space-separated, of vLLM and llama.cpp where they mean the
- * same. */
+#include "base/str.h"
 #include "conf/table.h"
+
+/* The words of backend, in the order of its row. Those of kv_cache_dtype and cpu_isa are in the
+ * order of the engine's enums; log_level in that of base/log.h. */
+enum { BACKEND_AUTO, BACKEND_CPU, BACKEND_CUDA };
+
+#define OPTIONS_DEFAULT_FILE "/etc/vramd/vramd.conf"
 
 typedef struct options {
 #define X_STR(name)                 char name[256];
 #define X_U32(name)                 uint32_t name;
+#define X_POW2(name)                uint32_t name;
 #define X_U64(name)                 uint64_t name;
 #define X_F64(name)                 double name;
 #define X_BOOL(name)                bool name;
@@ -28,26 +31,40 @@ typedef struct options {
 #define X(section, type, name, ...) X_##type(name)
     OPTION_LIST(X)
 #undef X
+#undef X_STR
+#undef X_U32
+#undef X_POW2
+#undef X_U64
+#undef X_F64
+#undef X_BOOL
+#undef X_ENUM
+#undef X_BYTES
 } options;
 
-/* Fills in every default. */
+/* Fills in every default. The loaders below write over what is there. */
 void options_defaults(options *);
-/* Errors of all three: ERR_INVALID (field: the option; text: value, range, and line for a file;
- * hint: the nearest known name for an unknown one), ERR_NOT_FOUND, ERR_IO. */
+/* Errors of all three: ERR_INVALID (field: the option; text: where, value and range; hint: the
+ * nearest known name for an unknown one), and of the file ERR_NOT_FOUND and ERR_IO. */
 status options_load_file(options *, const char *path, err *);
+/* Only names that begin with VRAMD_ are looked at; one that is no option is an error, but for
+ * VRAMD_CONFIG, VRAMD_CACHE and what begins with VRAMD_TEST_, VRAMD_BENCH_ or VRAMD_PEER_. */
 status options_load_env(options *, char **environ, err *);
 /* Takes the flags out of argv (argv[0] is skipped); what is left stays, in order, and *argc is
  * what is left. "--" ends the flags. "--flag value", "--flag=value", "--no-flag" for booleans.
  * only: NULL, or the space-separated options that this subcommand knows; others are an error.
- */
+ * Flags of a subcommand's own must have been taken out before. */
 status options_load_args(options *, int *argc, char **argv, const char *only, err *);
-/* All of it in the right order; --config names the file (default /etc/vramd/vramd.conf if it
- * exists and nothing else is named). */
+/* All of it in the right order. --config or VRAMD_CONFIG names the file; else it is
+ * OPTIONS_DEFAULT_FILE if that exists. */
 status options_load(options *, int *argc, char **argv, char **environ, const char *only, err *);
 
+/* The word of an ENUM option's value; "?" for what has none. */
+str options_word(const char *name, uint32_t value);
+
 void options_print_help(FILE *, const char *only); /* for --help */
-void options_print_sample(FILE *); /* a commented vramd.conf with every default */
-void options_print_man(FILE *);    /* the OPTIONS section, as mdoc */
-void options_print_current(FILE *, const options *); /* what is in force, for --check */
+void options_print_sample(FILE *); /* a vramd.conf with every default, commented out */
+void options_print_man(FILE *);    /* the manual page vramd(8), as mdoc */
+/* What is in force, for --check: a file that gives the same options again. */
+void options_print_current(FILE *, const options *);
 
 #endif

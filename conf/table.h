@@ -1,37 +1,87 @@
-/* The one table of options. A new option is one row here, and its use. */
+/* The one table of options. A new option is one row here, and its use.
+ *
+ * X(section, type, name, default, min, max, unit, help, values, aliases)
+ *   type     STR (max: bytes), U32, U64, POW2 (a U32 that is a power of two), F64, BOOL,
+ *            ENUM (values: "a|b|c", stored as the index), BYTES (a U64 with a unit)
+ *   help     a phrase without a capital and a final stop
+ *   aliases  other flag spellings, space-separated, of vLLM and llama.cpp where they mean the
+ *            same; those of one or two letters take one dash */
 #ifndef VRAMD_CONF_TABLE_H
 #define VRAMD_CONF_TABLE_H
 
-/* X(section, type, name, default, min, max, unit, help, values, aliases) */
-#define OPTION_LIST(X)                                                                                                                                                              \
-    X("model", STR, model, "", 0, 255, "", "GGUF file to serve (any part of a split one)", "", "m")                                                                                 \
-    X("model", STR, served_model_name, "", 0, 255, "", "name that clients use; default: general.name or the file's name", "", "alias")                                              \
-    X("model", U32, max_model_len, 0, 0, 16777216, "tokens", "longest sequence, prompt and output; 0: what the model was trained for, at most 8192", "", "ctx-size c")              \
-    X("server", STR, host, "127.0.0.1", 0, 255, "", "address to listen on, or unix:/path", "", "")                                                                                  \
-    X("server", U32, port, 8000, 0, 65535, "", "TCP port; 0: any free one", "", "p")                                                                                                \
-    X("server", U32, max_connections, 1024, 1, 1000000, "", "open connections", "", "")                                                                                             \
-    X("server", BYTES, max_body, 4194304, 1024, 1073741824, "bytes", "largest request body", "", "")                                                                                \
-    X("server", U32, idle_timeout, 60, 1, 86400, "s", "close a connection that does nothing", "", "timeout-keep-alive")                                                             \
-    X("server", U32, header_timeout, 10, 1, 3600, "s", "a request's headers must have come by then", "", "")                                                                        \
-    X("server", U32, body_timeout, 60, 1, 3600, "s", "a request's body must have come by then", "", "")                                                                             \
-    X("server", U32, heartbeat, 15, 1, 3600, "s", "comment line in a silent stream", "", "")                                                                                        \
-    X("server", U32, stream_credits, 256, 1, 65536, "tokens", "how far a slow reader may lag before its sequence waits", "", "")                                                    \
-    X("server", U32, drain_timeout, 30, 0, 86400, "s", "SIGTERM: running requests may go on so long", "", "")                                                                       \
-    X("server", BOOL, log_requests, 1, 0, 1, "", "one log line a request", "", "")                                                                                                  \
-    X("memory", STR, memory, "auto", 0, 63, "", "budget for everything: 6GiB, 75%, or auto (what is wanted, within the cgroup's limit)", "", "")                                    \
-    X("memory", BYTES, request_memory, 0, 0, 68719476736, "bytes", "pool for bodies, prompts and queued output; 0: by max_body and max_waiting", "", "")                            \
-    X("memory", U64, kv_cache_tokens, 0, 0, 1099511627776, "tokens", "size of the KV cache; 0: all the budget holds, or with memory = auto 1024 per sequence", "", "")               \
-    X("memory", ENUM, kv_cache_dtype, 0, 0, 0, "", "type of the KV cache", "f16|bf16|f32", "cache-type-k")                                                                          \
-    X("memory", U32, block_size, 16, 8, 256, "tokens", "tokens of a KV block, a power of two", "", "")                                                                              \
-    X("scheduler", U32, max_num_seqs, 32, 1, 4096, "", "sequences that run at once", "", "parallel np")                                                                             \
-    X("scheduler", U32, max_num_batched_tokens, 512, 1, 65536, "tokens", "rows of a step: decode rows and prefill chunks together", "", "batch-size b")                             \
-    X("scheduler", U32, max_waiting, 256, 1, 1000000, "", "requests that may wait; more get 429", "", "")                                                                           \
-    X("scheduler", U64, max_waiting_tokens, 1048576, 1, 1099511627776, "tokens", "prompt tokens that may wait; more get 429", "", "")                                               \
-    X("scheduler", U32, watermark, 50, 0, 500, "permille", "KV blocks kept free at admission", "", "")                                                                              \
-    X("engine", ENUM, backend, 0, 0, 0, "", "engine", "auto|cpu|cuda", "")                                                                                                          \
-    X("engine", U32, threads, 0, 0, 256, "", "worker threads; 0: one per core", "", "t")                                                                                            \
-    X("engine", ENUM, cpu_isa, 0, 0, 0, "", "instruction set; a better one than the CPU has is refused", "auto|plain|avx2|avx512", "")                                              \
-    X("engine", ENUM, activation_dtype, 0, 0, 0, "", "activations of quantised linear layers; auto is int8", "auto|int8|f32", "")                                                   \
-    X("log", ENUM, log_level, 2, 0, 0, "", "what to log", "error|warn|info|debug", "")
+// clang-format off
+#define OPTION_LIST(X)                                                                        \
+    X("model", STR, model, "", 0, 255, "",                                                    \
+      "GGUF file to serve (any part of a split one)", "", "m")                                \
+    X("model", STR, served_model_name, "", 0, 255, "",                                        \
+      "name that clients use; default: general.name or the file's name", "", "alias")         \
+    X("model", U32, max_model_len, 0, 0, 16777216, "tokens",                                  \
+      "longest sequence, prompt and output; 0: what the model was trained for, at most 8192", \
+      "", "ctx-size c")                                                                       \
+    X("server", STR, host, "127.0.0.1", 0, 255, "",                                           \
+      "address to listen on, or unix:/path", "", "")                                          \
+    X("server", U32, port, 8000, 0, 65535, "",                                                \
+      "TCP port; 0: any free one", "", "p")                                                   \
+    X("server", U32, max_connections, 1024, 1, 1000000, "",                                   \
+      "open connections", "", "")                                                             \
+    X("server", BYTES, max_body, 4194304, 1024, 1073741824, "bytes",                          \
+      "largest request body", "", "")                                                         \
+    X("server", U32, idle_timeout, 60, 1, 86400, "s",                                         \
+      "close a connection that does nothing", "", "timeout-keep-alive")                       \
+    X("server", U32, header_timeout, 10, 1, 3600, "s",                                        \
+      "a request's headers must have come by then", "", "")                                   \
+    X("server", U32, body_timeout, 60, 1, 3600, "s",                                          \
+      "a request's body must have come by then", "", "")                                      \
+    X("server", U32, heartbeat, 15, 1, 3600, "s",                                             \
+      "comment line in a silent stream", "", "")                                              \
+    X("server", U32, stream_credits, 256, 1, 65536, "tokens",                                 \
+      "how far a slow reader may lag before its sequence waits", "", "")                      \
+    X("server", U32, drain_timeout, 30, 0, 86400, "s",                                        \
+      "SIGTERM: running requests may go on so long", "", "")                                  \
+    X("server", BOOL, log_requests, 1, 0, 1, "",                                              \
+      "one log line a request", "", "")                                                       \
+    X("memory", STR, memory, "auto", 0, 63, "",                                               \
+      "budget for everything: 6GiB, 75%, or auto (what is wanted, within the cgroup's "       \
+      "limit)", "", "")                                                                       \
+    X("memory", BYTES, request_memory, 0, 0, 68719476736, "bytes",                            \
+      "pool for bodies, prompts and queued output; 0: by max_body and max_waiting", "", "")   \
+    X("memory", U64, kv_cache_tokens, 0, 0, 1099511627776, "tokens",                          \
+      "size of the KV cache; 0: all the budget holds, or with memory = auto 1024 per "        \
+      "sequence", "", "")                                                                     \
+    X("memory", ENUM, kv_cache_dtype, 0, 0, 0, "",                                            \
+      "type of the KV cache", "f16|bf16|f32", "cache-type-k")                                 \
+    X("memory", POW2, block_size, 16, 8, 256, "tokens",                                       \
+      "tokens of a KV block, a power of two", "", "")                                         \
+    X("scheduler", U32, max_num_seqs, 32, 1, 4096, "",                                        \
+      "sequences that run at once", "", "parallel np")                                        \
+    X("scheduler", U32, max_num_batched_tokens, 512, 1, 65536, "tokens",                      \
+      "rows of a step: decode rows and prefill chunks together", "", "batch-size b")          \
+    X("scheduler", U32, max_waiting, 256, 1, 1000000, "",                                     \
+      "requests that may wait; more get 429", "", "")                                         \
+    X("scheduler", U64, max_waiting_tokens, 1048576, 1, 1099511627776, "tokens",              \
+      "prompt tokens that may wait; more get 429", "", "")                                    \
+    X("scheduler", U32, watermark, 50, 0, 500, "permille",                                    \
+      "KV blocks kept free at admission", "", "")                                             \
+    X("engine", ENUM, backend, 0, 0, 0, "",                                                   \
+      "engine", "auto|cpu|cuda", "")                                                          \
+    X("engine", U32, threads, 0, 0, 256, "",                                                  \
+      "worker threads; 0: one per core", "", "t")                                             \
+    X("engine", ENUM, cpu_isa, 0, 0, 0, "",                                                   \
+      "instruction set; a better one than the CPU has is refused",                            \
+      "auto|plain|avx2|avx512", "")                                                           \
+    X("engine", ENUM, activation_dtype, 0, 0, 0, "",                                          \
+      "activations of quantised linear layers; auto is int8", "auto|int8|f32", "")            \
+    X("log", ENUM, log_level, 2, 0, 0, "",                                                    \
+      "what to log", "error|warn|info|debug", "")
+// clang-format on
+
+/* X(name, help): in the order of the file, the help and the manual. */
+#define SECTION_LIST(X)                                                                        \
+    X(model, "the model")                                                                      \
+    X(server, "sockets and clients")                                                           \
+    X(memory, "bytes and where they go")                                                       \
+    X(scheduler, "what runs together, what waits")                                             \
+    X(engine, "the machine that computes")                                                     \
+    X(log, "what is told")
 
 #endif
