@@ -3,7 +3,7 @@
 
 #include "conf/option.h"
 
-enum { WIDTH = 79 };
+enum { WIDTH = 79, FACTS = 3 * OPTION_TEXT };
 
 /* Words from column *at on, broken at spaces; each line begins with lead. */
 static void print_wrapped(FILE *f, const char *lead, const char *text, size_t *at) {
@@ -21,12 +21,12 @@ static void print_wrapped(FILE *f, const char *lead, const char *text, size_t *a
 
 /* "0 to 65535; default 8000", with the unit where it belongs; "" when there is nothing to say.
  */
-static void facts(const option *o, char *buf, size_t size) {
+static void facts(const option *o, char *buf) {
     char range[OPTION_TEXT], normal[OPTION_TEXT];
     const char *unit = o->type == OPTION_BYTES ? "" : o->unit;
     option_range_text(o, range);
     option_default_text(o, normal);
-    snprintf(buf, size, "%s%s%s%s%s%s", range, unit[0] ? " " : "", unit,
+    snprintf(buf, FACTS - 2, "%s%s%s%s%s%s", range, unit[0] ? " " : "", unit,
              range[0] && normal[0] ? "; " : "", normal[0] ? "default " : "", normal);
 }
 
@@ -47,11 +47,11 @@ static void print_flags(FILE *f, const option *o) {
 }
 
 static void print_help_of(FILE *f, const option *o) {
-    char text[2 * OPTION_TEXT];
+    char text[FACTS];
     size_t at = 0;
     print_flags(f, o);
     print_wrapped(f, "      ", o->help, &at);
-    facts(o, text + 1, sizeof text - 2);
+    facts(o, text + 1);
     if (text[1]) {
         text[0] = '[';
         strcat(text, "]");
@@ -82,7 +82,7 @@ void options_print_help(FILE *f, const char *only) {
 }
 
 void options_print_sample(FILE *f) {
-    char text[2 * OPTION_TEXT];
+    char text[FACTS];
     fprintf(f, "# vramd.conf: every option, commented out, with its default.\n"
                "# The environment (VRAMD_ and the key in capitals) and flags (-- and the key,\n"
                "# with dashes) count more than this file. vramd serve --check reads it.\n");
@@ -94,7 +94,7 @@ void options_print_sample(FILE *f) {
             size_t at = 0;
             if (strcmp(o->section, section->name) != 0) continue;
             print_wrapped(f, "# ", o->help, &at);
-            facts(o, text, sizeof text);
+            facts(o, text);
             char *end = strstr(text, "; default ");
             if (end) *end = '\0';
             if (o->type != OPTION_STR) {
