@@ -168,26 +168,29 @@ INLINE __m512 load_floats(const uint8_t *p, const dtype t) {
 
 /* One strip by R rows of float activations, ld apart. */
 INLINE void strip_float(const uint8_t *strip, const dtype t, uint32_t n_in, const float *x,
-                        uint32_t ld, __m512 *acc, const int R) {
+                        uint64_t ld, __m512 *acc, const int R) {
     for (int r = 0; r < R; r++) acc[r] = _mm512_setzero_ps();
     if (tile_bytes(t)) {
         _Alignas(64) float w[32 * STRIP];
-        for (uint32_t end = n_in / 32; end; end--, x += 32, strip += tile_bytes(t)) {
+        do {
             tile_floats(strip, t, w);
-            for (uint32_t i = 0; i < 32; i++)
+            for (int k = 0; k < 32; k++)
                 for (int r = 0; r < R; r++)
-                    acc[r] = _mm512_fmadd_ps(_mm512_load_ps(w + STRIP * i),
-                                             broadcastf(x + (uint64_t)r * ld + i), acc[r]);
-        }
+                    acc[r] = _mm512_fmadd_ps(_mm512_load_ps(w + STRIP * k),
+                                             broadcastf(x + (uint64_t)r * ld + k), acc[r]);
+            x += 32;
+            strip += tile_bytes(t);
+        } while (n_in -= 32);
         return;
     }
-    const uint32_t bytes = STRIP * (t == DT_F32 ? 4 : 2);
-    for (uint32_t k = 0; k < n_in; k++, strip += bytes) {
+    do {
         prefetch(strip, 1);
         __m512 w = load_floats(strip, t);
         for (int r = 0; r < R; r++)
-            acc[r] = _mm512_fmadd_ps(w, broadcastf(x + (uint64_t)r * ld + k), acc[r]);
-    }
+            acc[r] = _mm512_fmadd_ps(w, broadcastf(x + (uint64_t)r * ld), acc[r]);
+        x++;
+        strip += STRIP * (t == DT_F32 ? 4 : 2);
+    } while (--n_in);
 }
 
 /* What a kernel of R rows needs, whatever its types. */
