@@ -1,0 +1,489 @@
+/* The recorded program: its operations, its weights, its bytes, and the files it refuses. */
+#include <check.h>
+#include <stdlib.h>
+
+#include "model/program.h"
+#include "tests/model/gguf_build.h"
+
+static gb b;
+static gguf *g;
+static model *m;
+
+static void setup(void) {
+    gb_init(&b);
+    g = NULL;
+    m = NULL;
+}
+static void teardown(void) {
+    model_close(m);
+    gguf_close(g);
+    gb_clear(&b);
+    setup();
+}
+
+static status try_open(err *e) {
+    char path[64];
+    gb_open(&b, path);
+    ck_assert_msg(gguf_open(&g, path, e) == OK, "%s", e->text);
+    return model_open(&m, g, e);
+}
+
+static const program *open_built(void) {
+    err e;
+    ck_assert_msg(try_open(&e) == OK, "%s (%s)", e.text, e.field);
+    return &m->program;
+}
+
+static const program *open_tiny(const model_config *c, dtype type) {
+    gb_model_keys(&b, c);
+    gb_model_tensors(&b, c, type, 1);
+    return open_built();
+}
+
+/* ---- the list of operations ---- */
+
+/* Every value has one writer before its first reader; ids are in range. */
+static void check_values(const program *p) {
+    bool written[4096] = {false};
+    ck_assert_uint_lt(p->n_values, 4096);
+    for (uint32_t i = 0; i < p->n_ops; i++) {
+        const op *o = &p->ops[i];
+        if (o->in != NO_VALUE) ck_assert(o->in < p->n_values && written[o->in]);
+        if (o->residual != NO_VALUE) {
+            ck_assert(o->residual < p->n_values && written[o->residual]);
+            ck_assert_uint_eq(p->values[o->residual].cols, p->values[o->out].cols);
+        }
+        if (o->out == NO_VALUE) continue;
+        ck_assert(o->out < p->n_values);
+        ck_assert_int_eq(written[o->out], o->kind == OP_ROPE_APPEND);
+        written[o->out] = true;
+    }
+    for (uint32_t i = 0; i < p->n_values; i++) ck_assert(written[i]);
+}
+
+/* Outputs of the weights side by side are the columns of the value; inputs its rows. */
+static void check_weights(const program *p) {
+    for (uint32_t i = 0; i < p->n_ops; i++) {
+        const op *o = &p->ops[i];
+        uint32_t rows = 0;
+        for (int k = 0; k < o->n_weights; k++) {
+            ck_assert_uint_lt(o->w[k], p->n_weights);
+            const weight *w = &p->weights[o->w[k]];
+            rows += w->rows;
+            if (o->kind == OP_LINEAR || o->kind == OP_GATE_UP || o->kind == OP_LOGITS)
+                ck_assert_uint_eq(w->cols, p->values[o->in].cols);
+            if (o->bias[k] == NO_WEIGHT) continue;
+            ck_assert_uint_eq(p->weights[o->bias[k]].cols, w->rows);
+            ck_assert_int_eq(p->weights[o->bias[k]].role, WEIGHT_VECTOR);
+        }
+        if (o->kind == OP_LINEAR || o->kind == OP_LOGITS)
+            ck_assert_uint_eq(rows, p->values[o->out].cols);
+        if (o->kind == OP_GATE_UP) ck_assert_uint_eq(rows, 2 * p->values[o->out].cols);
+    }
+}
+
+START_TEST(the_llama_pass_is_eight_operations_a_layer) {
+    static const op_kind layer[] = {OP_NORM,   OP_LINEAR, OP_ROPE_APPEND, OP_ATTENTION,
+                                    OP_LINEAR, OP_NORM,   OP_GATE_UP,     OP_LINEAR};
+    static const op_kind tail[] = {OP_GATHER_ROWS, OP_NORM, OP_LOGITS, OP_SAMPLE};
+    const model_config c = gb_tiny("llama");
+    const program *p = open_tiny(&c, DT_Q8_0);
+    ck_assert_uint_eq(p->n_ops, 1 + 8 * 2 + 4);
+    ck_assert_int_eq(p->ops[0].kind, OP_EMBED);
+    ck_assert_int_eq(p->ops[0].layer, -1);
+    for (int l = 0; l < 2; l++)
+        for (int i = 0; i < 8; i++) {
+            ck_assert_int_eq(p->ops[1 + 8 * l + i].kind, layer[i]);
+            ck_assert_int_eq(p->ops[1 + 8 * l + i].layer, l);
+        }
+    for (int i = 0; i < 4; i++) ck_assert_int_eq(p->ops[17 + i].kind, tail[i]);
+    check_values(p);
+    check_weights(p);
+    ck_assert_uint_eq(p->values[p->ops[2].out].cols, 4 * 32 + 2 * 2 * 32);
+    ck_assert_int_eq(p->values[p->ops[19].out].rows, ROWS_GATHERED);
+    ck_assert_uint_eq(p->values[p->ops[19].out].cols, 128);
+    ck_assert_float_eq_tol(p->ops[4].attention.scale, 1 / sqrt(32), 1e-7);
+    ck_assert_uint_eq(p->ops[5].residual, p->ops[0].out);
+    ck_assert_uint_eq(p->ops[8].residual, p->ops[5].out);
+    ck_assert_uint_eq(p->ops[4].attention.window, 0);
+}
+END_TEST
+
+START_TEST(a_tied_head_reads_the_embedding_once) {
+    model_config c = gb_tiny("llama");
+    c.tied_head = true;
+    const program *p = open_tiny(&c, DT_Q4_0);
+    const op *logits = &p->ops[p->n_ops - 2];
+    ck_assert_int_eq(logits->kind, OP_LOGITS);
+    ck_assert_uint_eq(logits->w[0], p->ops[0].w[0]);
+    ck_assert_int_eq(p->weights[logits->w[0]].role, WEIGHT_EMBED);
+    uint32_t n_embed = 0;
+    for (uint32_t i = 0; i < p->n_weights; i++) n_embed += p->weights[i].role == WEIGHT_EMBED;
+    ck_assert_uint_eq(n_embed, 1);
+    teardown();
+    c.tied_head = false;
+    p = open_tiny(&c, DT_Q4_0);
+    ck_assert_str_eq(p->weights[p->ops[p->n_ops - 2].w[0]].name, "output.weight");
+}
+END_TEST
+
+START_TEST(qwen2_has_biases_on_q_k_and_v) {
+    const model_config c = gb_tiny("qwen2");
+    const program *p = open_tiny(&c, DT_F16);
+    check_weights(p);
+    for (int k = 0; k < 3; k++) ck_assert_uint_ne(p->ops[2].bias[k], NO_WEIGHT);
+    ck_assert_str_eq(p->weights[p->ops[2].bias[1]].name, "blk.0.attn_k.bias");
+    ck_assert_uint_eq(p->ops[5].bias[0], NO_WEIGHT);
+}
+END_TEST
+
+START_TEST(a_llama_file_with_biases_of_attention_uses_them) {
+    model_config c = gb_tiny("llama");
+    c.qkv_bias = c.o_bias = true;
+    const program *p = open_tiny(&c, DT_F16);
+    ck_assert(p->config.qkv_bias && p->config.o_bias);
+    ck_assert_str_eq(p->weights[p->ops[5].bias[0]].name, "blk.0.attn_output.bias");
+}
+END_TEST
+
+START_TEST(rope_factors_of_the_file_serve_every_layer) {
+    const model_config c = gb_tiny("llama");
+    gb_vector(&b, "rope_freqs.weight", 16, 3, 4, 1);
+    const program *p = open_tiny(&c, DT_F16);
+    ck_assert_uint_ne(p->ops[3].rope.factors, NO_WEIGHT);
+    ck_assert_uint_eq(p->ops[3].rope.factors, p->ops[11].rope.factors);
+    ck_assert_uint_eq(p->weights[p->ops[3].rope.factors].cols, 16);
+    teardown();
+    p = open_tiny(&c, DT_F16);
+    ck_assert_uint_eq(p->ops[3].rope.factors, NO_WEIGHT);
+}
+END_TEST
+
+START_TEST(layers_of_one_window_share_a_group_of_blocks) {
+    model_config c = gb_tiny("llama");
+    c.window = 40;
+    const program *p = open_tiny(&c, DT_F32);
+    ck_assert_uint_eq(p->n_groups, 1);
+    ck_assert_uint_eq(p->group[0].window, 40);
+    ck_assert_uint_eq(p->group[0].n_layers, 2);
+    ck_assert_uint_eq(p->layer_group[1], 0);
+    ck_assert_uint_eq(p->layer_index[1], 1);
+    ck_assert_uint_eq(p->ops[4].attention.window, 40);
+    teardown();
+    c.n_layers = 7, c.window_every = 3;
+    err e;
+    ck_assert_int_eq(model_from_config(&m, &c, DT_F16, &e), OK);
+    ck_assert_uint_eq(m->program.n_groups, 2);
+    ck_assert_uint_eq(m->program.group[0].n_layers, 5);
+    ck_assert_uint_eq(m->program.group[1].n_layers, 2);
+    ck_assert_uint_eq(m->program.group[1].window, 0);
+    ck_assert_uint_eq(m->program.layer_group[5], 1);
+    ck_assert_uint_eq(m->program.layer_index[5], 1);
+    ck_assert_uint_eq(m->program.layer_index[6], 4);
+}
+END_TEST
+
+static void keep_line(void *arg, const char *line) {
+    char *text = arg;
+    strncat(text, line, 8191 - strlen(text));
+    strncat(text, "\n", 8191 - strlen(text));
+}
+
+START_TEST(the_program_prints_one_operation_a_line) {
+    model_config c = gb_tiny("qwen2");
+    c.n_layers = 1, c.tied_head = true;
+    char *text = calloc(1, 8192);
+    program_print(open_tiny(&c, DT_Q4_1), keep_line, text);
+    ck_assert_str_eq(
+        text,
+        "   0           embed       - -> 0:x[64]  token_embd.weight Q4_1 [128 x 64]\n"
+        "   1 layer 0   norm        0:x[64] -> 1:norm[64]  blk.0.attn_norm.weight F32 [1 x 64]"
+        "  eps 1e-05\n"
+        "   2 layer 0   linear      1:norm[64] -> 2:qkv[256]  blk.0.attn_q.weight Q4_1 [128 x "
+        "64] | blk.0.attn_k.weight Q4_1 [64 x 64] | blk.0.attn_v.weight Q4_1 [64 x 64]  + "
+        "blk.0.attn_q.bias F32 [1 x 128] | blk.0.attn_k.bias F32 [1 x 64] | blk.0.attn_v.bias "
+        "F32 [1 x 64]\n"
+        "   3 layer 0   rope_append 2:qkv[256] -> 2:qkv[256]  theta 10000, 32 dimensions, "
+        "halves\n"
+        "   4 layer 0   attention   2:qkv[256] -> 3:heads[128]  4 heads, 2 KV heads of 32, "
+        "scale 0.176777\n"
+        "   5 layer 0   linear      3:heads[128] -> 4:x[64]  blk.0.attn_output.weight Q4_1 [64 "
+        "x 128]  + 0:x[64]\n"
+        "   6 layer 0   norm        4:x[64] -> 5:norm[64]  blk.0.ffn_norm.weight F32 [1 x 64]  "
+        "eps 1e-05\n"
+        "   7 layer 0   gate_up     5:norm[64] -> 6:gated[96]  blk.0.ffn_gate.weight Q4_1 [96 "
+        "x 64] | blk.0.ffn_up.weight Q4_1 [96 x 64]  silu\n"
+        "   8 layer 0   linear      6:gated[96] -> 7:x[64]  blk.0.ffn_down.weight Q4_1 [64 x "
+        "96]  + 4:x[64]\n"
+        "   9           gather_rows 7:x[64] -> 8:last[64]\n"
+        "  10           norm        8:last[64] -> 9:norm[64]  output_norm.weight F32 [1 x 64]  "
+        "eps 1e-05\n"
+        "  11           logits      9:norm[64] -> 10:logits[128]  token_embd.weight Q4_1 [128 "
+        "x 64]\n"
+        "  12           sample      10:logits[128] -> -\n");
+    free(text);
+}
+END_TEST
+
+/* ---- reading weights ---- */
+
+static weight_id weight_named(const program *p, const char *name) {
+    for (uint32_t i = 0; i < p->n_weights; i++)
+        if (strcmp(p->weights[i].name, name) == 0) return i;
+    ck_abort_msg("no weight %s", name);
+}
+
+START_TEST(rows_are_read_as_stored) {
+    const model_config c = gb_tiny("llama");
+    err e;
+    const program *p = open_tiny(&c, DT_Q8_0);
+    const weight_id id = weight_named(p, "blk.1.ffn_down.weight");
+    unsigned char rows[3 * 3 * 34], all[64 * 3 * 34];
+    ck_assert_int_eq(model_read_rows(m, id, 7, 3, rows, &e), OK);
+    ck_assert_int_eq(
+        gguf_read(g, gguf_tensor_find(g, "blk.1.ffn_down.weight"), 0, all, sizeof all, &e), OK);
+    ck_assert(memcmp(rows, all + 7 * 3 * 34, sizeof rows) == 0);
+}
+END_TEST
+
+START_TEST(vectors_are_served_as_float32) {
+    const model_config c = gb_tiny("llama");
+    const dtype type[] = {DT_F32, DT_F16, DT_BF16};
+    for (int i = 0; i < 3; i++) {
+        float want[16], got[17];
+        err e;
+        void *v = gb_tensor(&b, "rope_freqs.weight", type[i], 1, (uint64_t[]){16}, NULL);
+        for (int k = 0; k < 16; k++) {
+            want[k] = (float)(k - 3) * 0.25f; /* exact in all three */
+            uint16_t h = i == 1 ? half_of_float(want[k]) : bf16_of_float(want[k]);
+            if (i == 0)
+                memcpy((char *)v + 4 * k, &want[k], 4);
+            else
+                memcpy((char *)v + 2 * k, &h, 2);
+        }
+        const program *p = open_tiny(&c, DT_F16);
+        got[16] = -1;
+        ck_assert_int_eq(model_read_vector(m, weight_named(p, "rope_freqs.weight"), got, &e),
+                         OK);
+        ck_assert(memcmp(want, got, sizeof want) == 0);
+        ck_assert(got[16] == -1);
+        teardown();
+    }
+}
+END_TEST
+
+/* ---- refusals ---- */
+
+static void open_refused(status code, const char *field, const char *text) {
+    err e = {0};
+    status s = try_open(&e);
+    ck_assert_msg(s == code, "status %d: %s (%s)", s, e.text, e.field);
+    ck_assert_ptr_null(m);
+    ck_assert_str_eq(e.field, field);
+    ck_assert_msg(strstr(e.text, text) != NULL, "\"%s\" is not in \"%s\"", text, e.text);
+    teardown();
+}
+
+/* The tiny model with one tensor named otherwise, so that a test can put its own there. */
+static void build_without(const char *name) {
+    const model_config c = gb_tiny("llama");
+    gb_model_keys(&b, &c);
+    gb_model_tensors(&b, &c, DT_F16, 1);
+    for (size_t i = 0; i + strlen(name) <= b.info.n; i++)
+        if (memcmp(b.info.p + i, name, strlen(name)) == 0) {
+            memcpy(b.info.p + i, "output_norm.none", strlen("output_norm"));
+            b.info.p[i + strlen(name) - 1] = '~';
+        }
+}
+
+START_TEST(a_missing_tensor_is_named) {
+    build_without("blk.1.ffn_down.weight");
+    open_refused(ERR_FORMAT, "blk.1.ffn_down.weight", "missing");
+    build_without("output_norm.weight");
+    open_refused(ERR_FORMAT, "output_norm.weight", "architecture llama");
+    const model_config c = gb_tiny("llama");
+    gb_model_keys(&b, &c); /* a vocabulary-only file */
+    open_refused(ERR_FORMAT, "token_embd.weight", "missing");
+}
+END_TEST
+
+START_TEST(a_wrong_shape_is_named_with_what_was_wanted) {
+    build_without("blk.0.attn_k.weight");
+    gb_matrix(&b, "blk.0.attn_k.weight", DT_F16, 32, 64, 1, 1);
+    open_refused(ERR_FORMAT, "blk.0.attn_k.weight", "[64, 32, 1, 1], wanted [64, 64]");
+    build_without("blk.0.attn_k.weight");
+    gb_tensor(&b, "blk.0.attn_k.weight", DT_F16, 3, (uint64_t[]){64, 64, 2}, NULL);
+    open_refused(ERR_FORMAT, "blk.0.attn_k.weight", "[64, 64, 2, 1]");
+    build_without("blk.1.ffn_norm.weight");
+    gb_vector(&b, "blk.1.ffn_norm.weight", 63, 1, 1, 0);
+    open_refused(ERR_FORMAT, "blk.1.ffn_norm.weight", "wanted [64, 1]");
+    gb_vector(&b, "rope_freqs.weight", 32, 1, 1, 0);
+    build_without("none of them");
+    open_refused(ERR_FORMAT, "rope_freqs.weight", "wanted [16, 1]");
+    build_without("token_embd.weight"); /* a column too few; the rows are the vocabulary */
+    gb_matrix(&b, "token_embd.weight", DT_F16, 128, 63, 1, 1);
+    open_refused(ERR_FORMAT, "token_embd.weight", "[63, 128, 1, 1], wanted [64, 128]");
+}
+END_TEST
+
+START_TEST(a_type_that_is_no_weight_is_named_with_its_architecture) {
+    build_without("blk.0.attn_k.weight");
+    gb_tensor(&b, "blk.0.attn_k.weight", DT_I32, 2, (uint64_t[]){64, 64}, NULL);
+    open_refused(ERR_UNSUPPORTED, "blk.0.attn_k.weight", "architecture llama");
+    build_without("blk.0.attn_norm.weight");
+    gb_tensor(&b, "blk.0.attn_norm.weight", DT_Q8_0, 1, (uint64_t[]){64}, NULL);
+    open_refused(ERR_UNSUPPORTED, "blk.0.attn_norm.weight", "type Q8_0");
+}
+END_TEST
+
+START_TEST(a_tensor_without_a_place_is_another_model) {
+    build_without("none of them");
+    gb_vector(&b, "blk.0.attn_q_norm.weight", 32, 1, 1, 0);
+    open_refused(ERR_UNSUPPORTED, "blk.0.attn_q_norm.weight", "no place");
+    build_without("none of them");
+    gb_vector(&b, "blk.0.ffn_down.bias", 64, 1, 1, 0);
+    open_refused(ERR_UNSUPPORTED, "ffn_bias", "feed-forward");
+    build_without("none of them");
+    gb_int(&b, "llama.expert_count", 8);
+    gb_int(&b, "llama.expert_used_count", 2);
+    open_refused(ERR_UNSUPPORTED, "n_experts", "mixture-of-experts");
+    build_without("none of them");
+    gb_vector(&b, "blk.0.attn_rot_embd", 16, 1, 1, 0); /* derived: ignored, as elsewhere */
+    open_built();
+}
+END_TEST
+
+/* ---- planned from a config ---- */
+
+static model_config shape(uint32_t layers, uint32_t embd, uint32_t heads, uint32_t kv,
+                          uint32_t hd, uint32_t ff, uint32_t vocab) {
+    model_config c = gb_tiny("llama");
+    c.n_layers = layers, c.n_embd = embd, c.n_heads = heads, c.n_kv_heads = kv;
+    c.head_dim = c.rope.n_dims = hd, c.n_ff = ff, c.n_vocab = vocab;
+    return c;
+}
+
+static uint64_t planned_bytes(const model_config *c, dtype type, dtype head) {
+    err e;
+    ck_assert_msg(model_from_config(&m, c, type, &e) == OK, "%s", e.text);
+    if (head != DT_NONE)
+        m->program.weights[weight_named(&m->program, "output.weight")].type = head;
+    uint64_t n = program_weight_bytes(&m->program);
+    teardown();
+    return n;
+}
+
+START_TEST(tensor_bytes_of_public_files_are_exact) {
+    /* llama.cpp's quantizer keeps norms and biases in F32 and, with Q4_0, the output matrix in
+     * Q6_K. */
+    model_config c = shape(32, 4096, 32, 32, 128, 11008, 32000);
+    ck_assert_uint_eq(planned_bytes(&c, DT_Q4_0, DT_Q6_K), 3825065984);
+    c = shape(40, 5120, 40, 40, 128, 13824, 32000);
+    ck_assert_uint_eq(planned_bytes(&c, DT_Q4_0, DT_Q6_K), 7365089280);
+    c = shape(32, 4096, 32, 8, 128, 14336, 128256);
+    ck_assert_uint_eq(planned_bytes(&c, DT_Q8_0, DT_NONE), 8532934656);
+    c = shape(28, 3584, 28, 4, 128, 18944, 152064);
+    c.qkv_bias = true, strcpy(c.arch, "qwen2");
+    ck_assert_uint_eq(planned_bytes(&c, DT_Q8_0, DT_NONE), 8092571648);
+    ck_assert_uint_eq(planned_bytes(&c, DT_F16, DT_NONE), 15231899648);
+    c = shape(30, 576, 9, 3, 64, 1536, 49152);
+    c.tied_head = true;
+    ck_assert_uint_eq(planned_bytes(&c, DT_Q8_0, DT_NONE), 143025408);
+    ck_assert_uint_eq(planned_bytes(&c, DT_F16, DT_NONE), 269100288);
+}
+END_TEST
+
+START_TEST(a_planned_model_has_as_many_weights_as_its_config_says) {
+    const model_config c[] = {
+        shape(32, 4096, 32, 32, 128, 11008, 32000),
+        shape(80, 8192, 64, 8, 128, 28672, 128256),
+        shape(2, 64, 4, 2, 32, 96, 128),
+    };
+    for (int i = 0; i < 6; i++) {
+        model_config k = c[i % 3];
+        k.tied_head = i < 3;
+        k.qkv_bias = k.o_bias = i >= 3;
+        ck_assert_uint_eq(planned_bytes(&k, DT_F32, DT_NONE), 4 * model_config_params(&k));
+    }
+}
+END_TEST
+
+START_TEST(matrices_fall_back_as_quantizers_do) {
+    model_config c = shape(30, 576, 9, 3, 64, 1536, 49152);
+    err e;
+    ck_assert_int_eq(model_from_config(&m, &c, DT_Q4_K, &e), OK);
+    const program *p = &m->program;
+    check_values(p);
+    check_weights(p);
+    ck_assert_int_eq(p->weights[weight_named(p, "blk.3.attn_q.weight")].type, DT_Q5_0);
+    ck_assert_int_eq(p->weights[weight_named(p, "blk.3.ffn_down.weight")].type, DT_Q4_K);
+    ck_assert_int_eq(p->weights[weight_named(p, "blk.3.ffn_norm.weight")].type, DT_F32);
+    ck_assert_int_eq(p->weights[0].tensor, -1);
+    ck_assert_ptr_null(m->file);
+}
+END_TEST
+
+START_TEST(a_config_that_we_cannot_run_is_refused_by_name) {
+    model_config c = shape(2, 64, 4, 2, 32, 96, 128);
+    err e;
+    strcpy(c.arch, "gemma2");
+    ck_assert_int_eq(model_from_config(&m, &c, DT_F16, &e), ERR_UNSUPPORTED);
+    ck_assert_ptr_nonnull(strstr(e.text, "gemma2"));
+    c = shape(2, 64, 4, 2, 32, 96, 128);
+    ck_assert_int_eq(model_from_config(&m, &c, DT_NONE, &e), ERR_INVALID);
+    ck_assert_str_eq(e.field, "weights");
+    ck_assert_int_eq(model_from_config(&m, &c, DT_I32, &e), ERR_INVALID);
+    c.n_experts = 8, c.n_experts_used = 2;
+    ck_assert_int_eq(model_from_config(&m, &c, DT_F16, &e), ERR_UNSUPPORTED);
+    ck_assert_str_eq(e.field, "n_experts");
+    c.n_experts = c.n_experts_used = 0, c.n_heads = 0;
+    ck_assert_int_eq(model_from_config(&m, &c, DT_F16, &e), ERR_FORMAT);
+    ck_assert_str_eq(e.field, "n_heads");
+    ck_assert_ptr_null(m);
+}
+END_TEST
+
+START_TEST(the_real_model_uses_every_tensor_of_its_file) {
+    const char *path = getenv("VRAMD_TEST_MODEL");
+    uint64_t sum = 0;
+    err e;
+    if (!path) return;
+    ck_assert_msg(gguf_open(&g, path, &e) == OK, "%s", e.text);
+    ck_assert_msg(model_open(&m, g, &e) == OK, "%s", e.text);
+    check_values(&m->program);
+    check_weights(&m->program);
+    for (size_t i = 0; i < gguf_n_tensors(g); i++) sum += gguf_tensor_at(g, i)->bytes;
+    ck_assert_uint_eq(program_weight_bytes(&m->program), sum);
+    ck_assert_uint_eq(m->program.n_weights, gguf_n_tensors(g));
+}
+END_TEST
+
+int main(void) {
+    Suite *s = suite_create("program");
+    TCase *t = tcase_create("program");
+    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_test(t, the_llama_pass_is_eight_operations_a_layer);
+    tcase_add_test(t, a_tied_head_reads_the_embedding_once);
+    tcase_add_test(t, qwen2_has_biases_on_q_k_and_v);
+    tcase_add_test(t, a_llama_file_with_biases_of_attention_uses_them);
+    tcase_add_test(t, rope_factors_of_the_file_serve_every_layer);
+    tcase_add_test(t, layers_of_one_window_share_a_group_of_blocks);
+    tcase_add_test(t, the_program_prints_one_operation_a_line);
+    tcase_add_test(t, rows_are_read_as_stored);
+    tcase_add_test(t, vectors_are_served_as_float32);
+    tcase_add_test(t, a_missing_tensor_is_named);
+    tcase_add_test(t, a_wrong_shape_is_named_with_what_was_wanted);
+    tcase_add_test(t, a_type_that_is_no_weight_is_named_with_its_architecture);
+    tcase_add_test(t, a_tensor_without_a_place_is_another_model);
+    tcase_add_test(t, tensor_bytes_of_public_files_are_exact);
+    tcase_add_test(t, a_planned_model_has_as_many_weights_as_its_config_says);
+    tcase_add_test(t, matrices_fall_back_as_quantizers_do);
+    tcase_add_test(t, a_config_that_we_cannot_run_is_refused_by_name);
+    tcase_add_test(t, the_real_model_uses_every_tensor_of_its_file);
+    suite_add_tcase(s, t);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_NORMAL);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
