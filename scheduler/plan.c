@@ -24,7 +24,6 @@ typedef struct planner {
     uint32_t share;   /* rows of one prompt while another waits */
     uint32_t claimed; /* fenced blocks that waiting decode rows count on */
     uint8_t parity;
-    bool starved; /* a running sequence wanted a block: nobody may enter */
 } planner;
 
 static bool out_of_time(const sched *s, uint64_t now_us) {
@@ -45,7 +44,6 @@ static void end_expired(sched *s, uint64_t now_us) {
 static bool find_block(planner *p, uint32_t slot) {
     sched *s = p->s;
     while (s->kv.n_free == 0) {
-        p->starved = true;
         if (blocks_fenced(&s->kv) > p->claimed) {
             p->claimed++; /* comes free with a commit */
             return false;
@@ -164,12 +162,14 @@ static void plan_running_prefills(planner *p) {
     }
 }
 
+/* Never takes back who was evicted by this plan: an eviction happens when no block is free, and
+ * at least one of the blocks it frees is taken, so fewer are free than the victim had. So its
+ * steps are committed, too: else its blocks would be fenced. */
 static void plan_resumed(planner *p) {
     sched *s = p->s;
     while (s->preempted.n > 0 && p->rows_left > 0 && p->logits_left > 0) {
         uint32_t slot = s->preempted.head;
         const seq_hot *h = &s->hot[slot];
-        if (h->inflight > 0) return; /* its table and length are not settled */
         uint32_t room = min_u32(h->len + min_u32(h->limit - h->len, RESUME_SLACK),
                                 max_u32(h->len, positions_needed(h->n_prompt, h->limit)));
         if (blocks_for(s, room) > s->kv.n_free) return;
@@ -235,10 +235,8 @@ const step *sched_plan(sched *s, uint64_t now_us) {
     plan_decode(&p);
     p.share = min_u32(s->prefill_share, (p.rows_left + 1) / 2);
     plan_running_prefills(&p);
-    if (!p.starved) {
-        plan_resumed(&p);
-        if (s->preempted.n == 0) plan_admitted(&p);
-    }
+    plan_resumed(&p);
+    if (s->preempted.n == 0) plan_admitted(&p);
     plan_leftovers(&p);
     return finish_step(&p);
 }
