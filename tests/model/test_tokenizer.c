@@ -1,0 +1,747 @@
+/* The tokenizer: exact against independent ones (goldens, llama.cpp's vectors when they are
+ * there), lossless, linear on hostile text, safe from threads, and strict with broken files. */
+#include <check.h>
+#include <pthread.h>
+
+#include "base/clock.h"
+#include "model/tokenizer.h"
+#include "tests/model/gguf_build.h"
+#include "tests/model/tokenizer_texts.h"
+
+#define VECTORS "../shared/data/tokenizers/ggml-vocab-"
+
+/* ---- helpers ---- */
+
+static gguf *file_open(const char *path) {
+    gguf *g;
+    err e;
+    ck_assert_msg(gguf_open(&g, path, &e) == OK, "%s: %s", path, e.text);
+    return g;
+}
+
+static tokenizer *tok_open(const gguf *g) {
+    tokenizer *t;
+    err e;
+    ck_assert_msg(tokenizer_open(&t, g, chunks_heap(), &e) == OK, "%s", e.text);
+    return t;
+}
+
+static const char *model_path(void) {
+    const char *p = getenv("VRAMD_TEST_MODEL");
+    ck_assert_msg(p != NULL, "VRAMD_TEST_MODEL is not set");
+    return p;
+}
+
+static void encode_into(const tokenizer *t, str text, unsigned flags, vec_i32 *ids) {
+    err e;
+    ids->n = 0;
+    ck_assert_msg(tokenizer_encode(t, text, flags, ids, &e) == OK, "%s", e.text);
+}
+
+static void assert_ids(const tokenizer *t, str text, unsigned flags, size_t n,
+                       const int32_t *want) {
+    vec_i32 ids;
+    vec_i32_init(&ids, NULL);
+    encode_into(t, text, flags, &ids);
+    ck_assert_uint_eq(ids.n, n);
+    for (size_t i = 0; i < n; i++) ck_assert_int_eq(ids.v[i], want[i]);
+    vec_i32_clear(&ids);
+}
+#define ASSERT_IDS(t, text, flags, ...)                                                        \
+    assert_ids(t, text, flags, sizeof((int32_t[]){__VA_ARGS__}) / 4, (int32_t[]){__VA_ARGS__})
+
+/* The vocabulary of a file under another pre-tokenizer. */
+static gguf *with_pre(const char *path, const char *pre) {
+    gguf *g = file_open(path);
+    gguf_array tokens = {0}, merges = {0}, types = {0};
+    err e;
+    ck_assert_int_eq(gguf_get_array(g, "tokenizer.ggml.tokens", GGUF_STRING, &tokens, &e), OK);
+    ck_assert_int_eq(gguf_get_array(g, "tokenizer.ggml.merges", GGUF_STRING, &merges, &e), OK);
+    ck_assert_int_eq(gguf_get_array(g, "tokenizer.ggml.token_type", GGUF_I32, &types, &e), OK);
+    gb b;
+    char other[32];
+    gb_init(&b);
+    gb_str(&b, "tokenizer.ggml.model", "gpt2");
+    gb_str(&b, "tokenizer.ggml.pre", pre);
+    gb_strs(&b, "tokenizer.ggml.tokens", tokens.v, tokens.n);
+    gb_ints(&b, "tokenizer.ggml.token_type", types.v, types.n);
+    gb_strs(&b, "tokenizer.ggml.merges", merges.v, merges.n);
+    gb_open(&b, other);
+    gguf *out = file_open(other);
+    gb_clear(&b);
+    gguf_close(g);
+    return out;
+}
+
+/* A vocabulary of the 256 bytes (id = byte), then what a test adds. */
+typedef struct tiny {
+    gb b;
+    str token[300];
+    int32_t type[300];
+    str merge[40];
+    size_t n_tokens, n_merges;
+    char byte_text[256][3];
+    gguf *file;
+} tiny;
+
+static void tiny_init(tiny *v) {
+    memset(v, 0, sizeof *v);
+    gb_init(&v->b);
+    gb_str(&v->b, "tokenizer.ggml.model", "gpt2");
+    for (uint32_t c = 0, extra = 256; c < 256; c++) {
+        bool plain = (c >= 0x21 && c <= 0x7e) || (c >= 0xa1 && c != 0xad);
+        uint32_t cp = plain ? c : extra++;
+        int n = utf8_encode(cp, v->byte_text[c]);
+        v->token[c] = (str){v->byte_text[c], (size_t)n};
+        v->type[c] = 1;
+    }
+    v->n_tokens = 256;
+}
+static int32_t tiny_token(tiny *v, const char *text, int32_t type) {
+    v->token[v->n_tokens] = str_of(text);
+    v->type[v->n_tokens] = type;
+    return (int32_t)v->n_tokens++;
+}
+static int32_t tiny_merge(tiny *v, const char *merge, const char *result) {
+    v->merge[v->n_merges++] = str_of(merge);
+    return tiny_token(v, result, 1);
+}
+static const gguf *tiny_finish(tiny *v, const char *pre) {
+    char path[32];
+    if (pre) gb_str(&v->b, "tokenizer.ggml.pre", pre);
+    gb_strs(&v->b, "tokenizer.ggml.tokens", v->token, v->n_tokens);
+    gb_ints(&v->b, "tokenizer.ggml.token_type", v->type, v->n_tokens);
+    gb_strs(&v->b, "tokenizer.ggml.merges", v->merge, v->n_merges);
+    gb_open(&v->b, path);
+    return v->file = file_open(path);
+}
+static void tiny_clear(tiny *v) {
+    gguf_close(v->file);
+    gb_clear(&v->b);
+}
+
+static void refused(const gguf *g, status code, const char *field, const char *text) {
+    tokenizer *t;
+    err e;
+    ck_assert_int_eq(tokenizer_open(&t, g, chunks_heap(), &e), code);
+    ck_assert_str_eq(e.field, field);
+    ck_assert_msg(strstr(e.text, text) != NULL, "\"%s\" is not in \"%s\"", text, e.text);
+}
+
+/* ---- against independent tokenizers ---- */
+
+static void check_vectors(const char *name) {
+    char path[200];
+    buf in = {0}, want = {0};
+    snprintf(path, sizeof path, VECTORS "%s.gguf.inp", name);
+    if (!file_read(path, &in)) return; /* shared data is not here */
+    snprintf(path, sizeof path, VECTORS "%s.gguf.out", name);
+    ck_assert(file_read(path, &want));
+    snprintf(path, sizeof path, VECTORS "%s.gguf", name);
+    gguf *g = file_open(path);
+    tokenizer *t = tok_open(g);
+    gguf_close(g);
+    vec_i32 ids = {0};
+    const str mark = STR("\n__ggml_vocab_test__\n");
+    char *line = (char *)buf_cstr(&want);
+    size_t n = 0;
+    for (size_t at = 0, end; at <= in.len; at = end + mark.len, n++) {
+        end = str_find(buf_str(&in), mark, at);
+        bool last = end == SIZE_MAX;
+        if (last) end = in.len;
+        encode_into(t, (str){in.ptr + at, end - at}, 0, &ids);
+        char *eol = strchr(line, '\n');
+        ck_assert(eol || last);
+        if (eol) *eol = '\0';
+        for (size_t i = 0; i < ids.n; i++) {
+            char *next;
+            ck_assert_msg(ids.v[i] == strtol(line, &next, 10) && next != line,
+                          "text %zu, token %zu: %d", n, i, ids.v[i]);
+            line = next;
+        }
+        ck_assert_uint_eq(strspn(line, " "), strlen(line));
+        if (last) break;
+        line = eol + 1;
+    }
+    ck_assert_uint_gt(n, 40);
+    vec_i32_clear(&ids);
+    tokenizer_close(t);
+    buf_clear(&in);
+    buf_clear(&want);
+}
+
+START_TEST(the_gpt2_vectors_of_llama_cpp_come_out_exactly) {
+    check_vectors("gpt-2");
+}
+END_TEST
+
+typedef struct golden {
+    texts texts;
+    uint64_t seed;
+    size_t n_texts, n_sets, n_samples;
+    tokenizer *tok; /* of the set at hand; NULL: its vocabulary is not here */
+    bool specials;
+    char name[64];
+} golden;
+
+static void golden_set(golden *s, const char *name) {
+    tokenizer_close(s->tok);
+    s->tok = NULL;
+    snprintf(s->name, sizeof s->name, "%s", name);
+    s->specials = strcmp(name, "smollm/specials") == 0;
+    gguf *g = NULL;
+    if (strncmp(name, "smollm/", 7) == 0)
+        g = file_open(model_path());
+    else if (strncmp(name, "mixed+", 6) == 0)
+        g = with_pre(GOLDEN_DIR "mixed.gguf", name + 6);
+    else if (strncmp(name, "gpt2+", 5) == 0 && access(VECTORS "gpt-2.gguf", R_OK) == 0)
+        g = with_pre(VECTORS "gpt-2.gguf", name + 5);
+    if (!g) return;
+    s->tok = tok_open(g);
+    s->n_sets++;
+    gguf_close(g);
+}
+
+static void golden_hash(golden *s, size_t from, uint64_t want) {
+    if (!s->tok) return;
+    uint64_t h = FNV_START;
+    buf text = {0};
+    vec_i32 ids = {0};
+    for (size_t i = from; i < from + 500; i++) {
+        str x = text_of(&s->texts, s->seed, i, &text);
+        if (s->specials && !utf8_valid(x)) continue;
+        encode_into(s->tok, x, s->specials ? TOK_PARSE_SPECIAL : 0, &ids);
+        h = fnv1a(h, ids.v, ids.n * sizeof *ids.v);
+        h = fnv1a(h, "\xff\xff\xff\xff", 4);
+    }
+    ck_assert_msg(h == want, "%s: other ids for one of the texts %zu to %zu", s->name, from,
+                  from + 499);
+    buf_clear(&text);
+    vec_i32_clear(&ids);
+}
+
+static void golden_sample(golden *s, size_t i, const char *want) {
+    if (!s->tok) return;
+    buf text = {0}, got = {0};
+    vec_i32 ids = {0};
+    str x = text_of(&s->texts, s->seed, i, &text);
+    encode_into(s->tok, x, s->specials ? TOK_PARSE_SPECIAL : 0, &ids);
+    for (size_t k = 0; k < ids.n; k++) buf_addf(&got, k ? " %d" : "%d", ids.v[k]);
+    ck_assert_msg(strcmp(buf_cstr(&got), want) == 0, "%s, text %zu:\n%.*s\nwanted %s\ngot %s",
+                  s->name, i, STR_ARG(x), want, buf_cstr(&got));
+    s->n_samples++;
+    buf_clear(&text);
+    buf_clear(&got);
+    vec_i32_clear(&ids);
+}
+
+static void golden_texts(golden *s, uint64_t want) {
+    buf text = {0};
+    uint64_t h = FNV_START;
+    for (size_t i = 0; i < s->n_texts; i++) {
+        str x = text_of(&s->texts, s->seed, i, &text);
+        h = fnv1a(fnv1a(h, x.ptr, x.len), "", 1);
+    }
+    ck_assert_msg(h == want, "the generator makes other texts than the script");
+    buf_clear(&text);
+}
+
+START_TEST(ten_thousand_texts_come_out_as_an_independent_tokenizer_has_them) {
+    golden s = {0};
+    texts_open(&s.texts);
+    FILE *f = fopen(GOLDEN_DIR "golden.txt", "r");
+    ck_assert_ptr_nonnull(f);
+    char *line = NULL, name[64];
+    size_t cap = 0, i;
+    unsigned long long h, seed;
+    int skip;
+    while (getline(&line, &cap, f) > 0) {
+        line[strcspn(line, "\n")] = '\0';
+        if (sscanf(line, "texts %zu %llu %llx", &s.n_texts, &seed, &h) == 3)
+            s.seed = seed, golden_texts(&s, h);
+        else if (sscanf(line, "set %63s", name) == 1)
+            golden_set(&s, name);
+        else if (sscanf(line, "text %zu %n", &i, &skip) == 1)
+            golden_sample(&s, i, line + skip);
+        else if (sscanf(line, "hash %zu %llx", &i, &h) == 2)
+            golden_hash(&s, i, h);
+        else
+            ck_abort_msg("golden.txt: %s", line);
+    }
+    ck_assert_uint_eq(s.n_texts, 10000);
+    ck_assert_uint_ge(s.n_sets, 6);
+    ck_assert_uint_ge(s.n_samples, 250);
+    free(line);
+    fclose(f);
+    tokenizer_close(s.tok);
+    texts_close(&s.texts);
+}
+END_TEST
+
+/* ---- nothing is lost ---- */
+
+static void each_text(size_t n, void (*check)(const tokenizer *, str, const vec_i32 *)) {
+    texts x;
+    texts_open(&x);
+    gguf *g = file_open(GOLDEN_DIR "mixed.gguf");
+    tokenizer *t = tok_open(g);
+    gguf_close(g);
+    buf text = {0};
+    vec_i32 ids = {0};
+    for (size_t i = 0; i < n; i++) {
+        str s = text_of(&x, 99, i, &text);
+        encode_into(t, s, TOK_ADD_SPECIAL | TOK_PARSE_SPECIAL, &ids);
+        check(t, s, &ids);
+    }
+    buf_clear(&text);
+    vec_i32_clear(&ids);
+    tokenizer_close(t);
+    texts_close(&x);
+}
+
+static void check_round_trip(const tokenizer *t, str text, const vec_i32 *ids) {
+    buf back = {0};
+    for (size_t i = 0; i < ids->n; i++) buf_add(&back, tokenizer_piece(t, ids->v[i], true));
+    ck_assert(str_eq(buf_str(&back), text));
+    buf_clear(&back);
+}
+
+START_TEST(decoding_gives_every_byte_back) {
+    each_text(3000, check_round_trip);
+}
+END_TEST
+
+static void check_streaming(const tokenizer *t, str text, const vec_i32 *ids) {
+    buf out = {0}, want = {0};
+    detok d;
+    detok_init(&d, t, true);
+    for (size_t i = 0; i < ids->n; i++) {
+        size_t from = out.len;
+        detok_push(&d, ids->v[i], &out);
+        ck_assert(utf8_valid((str){out.ptr + from, out.len - from}));
+    }
+    detok_finish(&d, &out);
+    ck_assert(buf_reserve(&want, text.len * 3 + 1));
+    want.len = utf8_sanitise(text, want.ptr);
+    ck_assert(str_eq(buf_str(&out), buf_str(&want)));
+    buf_clear(&out);
+    buf_clear(&want);
+}
+
+START_TEST(a_stream_of_tokens_is_valid_utf8_at_every_step) {
+    each_text(3000, check_streaming);
+}
+END_TEST
+
+START_TEST(a_character_split_in_any_way_comes_out_whole) {
+    /* Each set of cuts between the bytes of a text is one way to write it in tokens: bytes in
+     * one token or in several; here a token per byte, and all pushed by detok one at a time,
+     * from every beginning to every end. */
+    tiny v;
+    tiny_init(&v);
+    tiny_merge(&v, "a a", "aa");
+    tokenizer *t = tok_open(tiny_finish(&v, "gpt-2"));
+    const str s = STR("a\xc3\xa9\xe4\xb8\xad\xf0\x9f\x98\x80z");
+    for (size_t from = 0; from < s.len; from++)
+        for (size_t to = from; to <= s.len; to++) {
+            buf out = {0};
+            char want[64];
+            detok d;
+            detok_init(&d, t, false);
+            for (size_t i = from; i < to; i++) {
+                detok_push(&d, (unsigned char)s.ptr[i], &out);
+                /* What is out is certain: exactly the complete part. */
+                str part = {s.ptr + from, i + 1 - from};
+                part.len = utf8_complete(part);
+                size_t n = utf8_sanitise(part, want);
+                ck_assert(str_eq(buf_str(&out), (str){want, n}));
+            }
+            detok_finish(&d, &out);
+            size_t n = utf8_sanitise((str){s.ptr + from, to - from}, want);
+            ck_assert(str_eq(buf_str(&out), (str){want, n}));
+            buf_clear(&out);
+        }
+    tokenizer_close(t);
+    tiny_clear(&v);
+}
+END_TEST
+
+/* ---- special tokens ---- */
+
+START_TEST(the_real_model_ends_with_each_of_its_ends) {
+    gguf *g = file_open(model_path());
+    tokenizer *t = tok_open(g);
+    gguf_close(g);
+    ck_assert_uint_eq(tokenizer_n_vocab(t), 49152);
+    ck_assert_int_eq(tokenizer_bos(t), 1);
+    ck_assert_int_eq(tokenizer_eos(t), 2);
+    ck_assert(!tokenizer_adds_bos(t));
+    size_t n;
+    const int32_t *eog = tokenizer_eog(t, &n);
+    ck_assert_uint_eq(n, 2);
+    ck_assert_int_eq(eog[0], 2);
+    ck_assert(tokenizer_is_eog(t, 0) && tokenizer_is_eog(t, 2));
+    ck_assert(!tokenizer_is_eog(t, 1) && !tokenizer_is_eog(t, -1));
+    ck_assert(tokenizer_is_special(t, 1) && !tokenizer_is_special(t, 17));
+    ck_assert(!tokenizer_is_special(t, -1) && !tokenizer_is_special(t, 49152));
+    ck_assert_int_eq(tokenizer_find(t, STR("<|im_end|>")), 2);
+    ck_assert_int_eq(tokenizer_find(t, STR(" the")), 260);
+    ck_assert_int_eq(tokenizer_find(t, STR("no such token")), -1);
+    ck_assert(str_eq(tokenizer_piece(t, 260, false), STR(" the")));
+    ck_assert_uint_eq(tokenizer_piece(t, 2, false).len, 0);
+    ck_assert(str_eq(tokenizer_piece(t, 2, true), STR("<|im_end|>")));
+    ck_assert_uint_eq(tokenizer_piece(t, 49152, true).len, 0);
+    ck_assert(str_starts(tokenizer_chat_template(t), STR("{% for message in messages %}")));
+    tokenizer_close(t);
+}
+END_TEST
+
+START_TEST(the_longest_special_at_the_leftmost_place_wins) {
+    tiny v;
+    tiny_init(&v);
+    tiny_merge(&v, "a a", "aa");
+    int32_t a = tiny_token(&v, "<x>", 3), ab = tiny_token(&v, "<x><y>", 3);
+    int32_t user = tiny_token(&v, "[u]", 4), end = tiny_token(&v, "<|eot_id|>", 3);
+    tokenizer *t = tok_open(tiny_finish(&v, "gpt-2"));
+    ASSERT_IDS(t, STR("<x><y><x>"), TOK_PARSE_SPECIAL, ab, a);
+    ASSERT_IDS(t, STR("<x><x><y"), TOK_PARSE_SPECIAL, a, a, '<', 'y');
+    ASSERT_IDS(t, STR("z[u]<x>"), 0, 'z', user, '<', 'x', '>');
+    ck_assert(tokenizer_is_eog(t, end));
+    ck_assert(!tokenizer_is_special(t, user) && tokenizer_is_special(t, a));
+    ck_assert(str_eq(tokenizer_piece(t, user, false), STR("[u]")));
+    ck_assert_uint_eq(tokenizer_piece(t, a, false).len, 0);
+    tokenizer_close(t);
+    tiny_clear(&v);
+}
+END_TEST
+
+START_TEST(bos_and_eos_are_added_as_the_file_says) {
+    tiny v;
+    tiny_init(&v);
+    tiny_merge(&v, "a a", "aa");
+    int32_t bos = tiny_token(&v, "<s>", 3), eos = tiny_token(&v, "</s>", 3);
+    gb_int(&v.b, "tokenizer.ggml.bos_token_id", (uint32_t)bos);
+    gb_int(&v.b, "tokenizer.ggml.eos_token_id", (uint32_t)eos);
+    gb_bool(&v.b, "tokenizer.ggml.add_eos_token", true);
+    tokenizer *t = tok_open(tiny_finish(&v, "llama-bpe")); /* adds BOS without being told */
+    ck_assert(tokenizer_adds_bos(t) && tokenizer_is_eog(t, eos));
+    ASSERT_IDS(t, STR("b"), TOK_ADD_SPECIAL, bos, 'b', eos);
+    ASSERT_IDS(t, STR(""), TOK_ADD_SPECIAL, bos, eos);
+    ASSERT_IDS(t, STR("b"), 0, 'b');
+    tokenizer_close(t);
+    tiny_clear(&v);
+}
+END_TEST
+
+START_TEST(a_word_that_is_a_token_needs_merges_only_where_the_row_says_so) {
+    const char *pre[] = {"gpt-2", "llama-bpe"};
+    for (int i = 0; i < 2; i++) {
+        tiny v;
+        tiny_init(&v);
+        int32_t ab = tiny_merge(&v, "a b", "ab"), abcd = tiny_token(&v, "abcd", 1);
+        tokenizer *t = tok_open(tiny_finish(&v, pre[i]));
+        if (i)
+            ASSERT_IDS(t, STR("abcd"), 0, abcd);
+        else
+            ASSERT_IDS(t, STR("abcd"), 0, ab, 'c', 'd');
+        tokenizer_close(t);
+        tiny_clear(&v);
+    }
+}
+END_TEST
+
+/* ---- time and memory ---- */
+
+static void check_fast(const tokenizer *t, str unit, size_t total, str tail) {
+    buf text = {0};
+    ck_assert(buf_reserve(&text, total + unit.len + tail.len + 1));
+    while (text.len < total) buf_add(&text, unit);
+    buf_add(&text, tail);
+    vec_i32 ids = {0};
+    uint64_t start = clock_us();
+    encode_into(t, buf_str(&text), TOK_PARSE_SPECIAL, &ids);
+    uint64_t took = clock_us() - start;
+    ck_assert_msg(took < 2000000, "%zu bytes of \"%.*s\": %llu us", total, STR_ARG(unit),
+                  (unsigned long long)took);
+    check_round_trip(t, buf_str(&text), &ids);
+    vec_i32_clear(&ids);
+    buf_clear(&text);
+}
+
+START_TEST(a_megabyte_of_anything_takes_less_than_two_seconds) {
+    const char *units[] = {"a",  " ",    "\n",   " \n", "ab",     "1",         "'",
+                           "\t", "\r\n", "abcd", "漢",  "\u00a0", "\xff",      "\xe2\x82",
+                           "=",  "e ",   "'s",   "é",   "<|im_",  "<|im_end|>"};
+    const char *pre[] = {"gpt-2", "smollm", "llama-bpe", "qwen2"};
+    for (int p = 0; p < 4; p++) {
+        gguf *g = with_pre(GOLDEN_DIR "mixed.gguf", pre[p]);
+        tokenizer *t = tok_open(g);
+        gguf_close(g);
+        for (size_t i = 0; i < sizeof units / sizeof *units; i++)
+            check_fast(t, str_of(units[i]), 1 << 20, i % 2 ? STR("x") : STR("\n1"));
+        tokenizer_close(t);
+    }
+}
+END_TEST
+
+typedef struct counter {
+    size_t taken, largest, calls, allow;
+} counter;
+static void *counter_take(void *self, size_t n, size_t *got) {
+    counter *c = self;
+    if (c->taken + n > c->allow) return NULL;
+    c->taken += *got = n;
+    c->calls++;
+    if (n > c->largest) c->largest = n;
+    return aligned_alloc(64, align_up(n, 64));
+}
+static void counter_give(void *self, void *p, size_t got) {
+    ((counter *)self)->taken -= got;
+    free(p);
+}
+
+START_TEST(the_plan_is_what_open_takes_to_the_byte) {
+    const char *path[] = {model_path(), GOLDEN_DIR "mixed.gguf"};
+    for (int i = 0; i < 2; i++) {
+        counter n = {.allow = SIZE_MAX};
+        const chunks src = {&n, counter_take, counter_give};
+        gguf *g = file_open(path[i]);
+        tokenizer *t;
+        err e;
+        uint64_t plan = tokenizer_plan_bytes(g);
+        ck_assert_int_eq(tokenizer_open(&t, g, &src, &e), OK);
+        gguf_close(g);
+        ck_assert_uint_eq(n.taken, plan);
+        ck_assert_uint_eq(tokenizer_bytes(t), plan);
+        ck_assert_uint_eq(n.calls, 1);
+        tokenizer_close(t);
+        ck_assert_uint_eq(n.taken, 0);
+    }
+}
+END_TEST
+
+START_TEST(opening_the_real_model_is_quick) {
+    gguf *g = file_open(model_path());
+    uint64_t best = UINT64_MAX;
+    for (int i = 0; i < 5; i++) {
+        uint64_t start = clock_us();
+        tokenizer *t = tok_open(g);
+        uint64_t took = clock_us() - start;
+        tokenizer_close(t);
+        if (took < best) best = took;
+    }
+    gguf_close(g);
+    ck_assert_msg(best < 250000, "%llu us", (unsigned long long)best); /* 10 ms on a Zen 4 */
+}
+END_TEST
+
+START_TEST(a_lack_of_memory_is_an_error_and_leaves_nothing_behind) {
+    gguf *g = file_open(GOLDEN_DIR "mixed.gguf");
+    tokenizer *t;
+    err e;
+    counter n = {.allow = 1000};
+    const chunks src = {&n, counter_take, counter_give};
+    ck_assert_int_eq(tokenizer_open(&t, g, &src, &e), ERR_NO_MEMORY);
+    t = tok_open(g);
+    gguf_close(g);
+    buf text = {0};
+    for (int i = 0; i < 100000; i++) buf_addc(&text, "ab"[i % 2]);
+    for (size_t allow = 0; allow < 6u << 20; allow = allow * 2 + 4096) {
+        n.allow = allow;
+        arena a;
+        arena_init(&a, &src, 0);
+        vec_i32 ids;
+        vec_i32_init(&ids, &a);
+        status s = tokenizer_encode(t, buf_str(&text), 0, &ids, &e);
+        ck_assert_int_eq(s, allow < 100000 * 32 ? ERR_NO_MEMORY : OK);
+        size_t held = a.total;
+        ck_assert_uint_eq(n.taken, held); /* scratch has gone back */
+        arena_clear(&a);
+        ck_assert_uint_eq(n.taken, 0);
+    }
+    buf_clear(&text);
+    tokenizer_close(t);
+}
+END_TEST
+
+/* ---- threads ---- */
+
+typedef struct job {
+    const tokenizer *tok;
+    uint64_t hash;
+} job;
+
+static void *encode_many(void *arg) {
+    job *j = arg;
+    texts x;
+    texts_open(&x);
+    buf text = {0};
+    vec_i32 ids = {0};
+    err e;
+    j->hash = FNV_START;
+    for (size_t i = 0; i < 400; i++) {
+        ids.n = 0;
+        str s = text_of(&x, 5, i, &text);
+        CHECK(tokenizer_encode(j->tok, s, TOK_PARSE_SPECIAL, &ids, &e) == OK);
+        j->hash = fnv1a(j->hash, ids.v, ids.n * sizeof *ids.v);
+    }
+    buf_clear(&text);
+    vec_i32_clear(&ids);
+    texts_close(&x);
+    return NULL;
+}
+
+START_TEST(four_threads_get_the_same_ids) {
+    gguf *g = file_open(model_path());
+    tokenizer *t = tok_open(g), *fresh = tok_open(g);
+    gguf_close(g);
+    job alone = {.tok = t}, j[4];
+    pthread_t th[4];
+    encode_many(&alone);
+    for (int i = 0; i < 4; i++) { /* on one that remembers nothing yet */
+        j[i] = (job){.tok = fresh};
+        ck_assert_int_eq(pthread_create(&th[i], NULL, encode_many, &j[i]), 0);
+    }
+    for (int i = 0; i < 4; i++) {
+        pthread_join(th[i], NULL);
+        ck_assert_uint_eq(j[i].hash, alone.hash);
+    }
+    tokenizer_close(t);
+    tokenizer_close(fresh);
+}
+END_TEST
+
+/* ---- broken files ---- */
+
+START_TEST(an_unknown_pre_tokenizer_is_named_with_those_that_are_known) {
+    tiny v;
+    tiny_init(&v);
+    tiny_merge(&v, "a a", "aa");
+    const gguf *g = tiny_finish(&v, "bloom");
+    refused(g, ERR_UNSUPPORTED, "tokenizer.ggml.pre", "\"bloom\"");
+    refused(g, ERR_UNSUPPORTED, "tokenizer.ggml.pre", "gpt-2, smollm, llama-bpe, qwen2");
+    ck_assert_uint_eq(tokenizer_plan_bytes(g), 0);
+    tiny_clear(&v);
+    tiny_init(&v);
+    tiny_merge(&v, "a a", "aa");
+    refused(tiny_finish(&v, NULL), ERR_UNSUPPORTED, "tokenizer.ggml.pre", "does not say");
+    tiny_clear(&v);
+}
+END_TEST
+
+START_TEST(an_unknown_tokenizer_model_is_named) {
+    gb b;
+    char path[32];
+    gb_init(&b);
+    gb_str(&b, "tokenizer.ggml.model", "rwkv");
+    gb_open(&b, path);
+    gguf *g = file_open(path);
+    refused(g, ERR_UNSUPPORTED, "tokenizer.ggml.model", "\"rwkv\"");
+    gguf_close(g);
+    gb_clear(&b);
+    gb_str(&b, "general.architecture", "llama");
+    gb_open(&b, path);
+    g = file_open(path);
+    refused(g, ERR_UNSUPPORTED, "tokenizer.ggml.model", "does not say");
+    gguf_close(g);
+    gb_clear(&b);
+}
+END_TEST
+
+START_TEST(missing_or_mismatched_arrays_are_named) {
+    tiny v;
+    tiny_init(&v);
+    refused(tiny_finish(&v, "gpt-2"), ERR_FORMAT, "tokenizer.ggml.merges", "no tokenizer");
+    tiny_clear(&v);
+    tiny_init(&v);
+    gb_ints(&v.b, "tokenizer.ggml.token_type", (int32_t[]){1, 1}, 2);
+    gb_str(&v.b, "tokenizer.ggml.pre", "gpt-2");
+    gb_strs(&v.b, "tokenizer.ggml.tokens", v.token, 256);
+    gb_strs(&v.b, "tokenizer.ggml.merges", (str[]){STR("a b")}, 1);
+    char path[32];
+    gb_open(&v.b, path);
+    v.file = file_open(path);
+    refused(v.file, ERR_FORMAT, "tokenizer.ggml.token_type", "2 token types for 256");
+    tiny_clear(&v);
+}
+END_TEST
+
+START_TEST(a_merge_that_makes_no_sense_is_named) {
+    const char *bad[] = {"ab", "", " ", "a zz", "zz a", "a c", "a \xff", "\xc4 a"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        tiny v;
+        tiny_init(&v);
+        tiny_merge(&v, "a b", "ab");
+        v.merge[v.n_merges++] = str_of(bad[i]);
+        refused(tiny_finish(&v, "qwen2"), ERR_FORMAT, "tokenizer.ggml.merges", "merge 1");
+        tiny_clear(&v);
+    }
+}
+END_TEST
+
+START_TEST(a_special_id_out_of_range_is_named) {
+    const char *keys[] = {"tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id",
+                          "tokenizer.ggml.eot_token_id"};
+    for (int i = 0; i < 3; i++) {
+        tiny v;
+        tiny_init(&v);
+        tiny_merge(&v, "a b", "ab");
+        gb_int(&v.b, keys[i], 257);
+        refused(tiny_finish(&v, "gpt-2"), ERR_FORMAT, keys[i], "only 257 tokens");
+        tiny_clear(&v);
+    }
+}
+END_TEST
+
+START_TEST(tokens_that_are_empty_or_twice_there_do_no_harm) {
+    tiny v;
+    tiny_init(&v);
+    tiny_merge(&v, "a b", "ab");
+    int32_t again = tiny_token(&v, "ab", 1);
+    tiny_token(&v, "", 1), tiny_token(&v, "", 3), tiny_token(&v, "", 4);
+    tiny_token(&v, "<t>", 3), tiny_token(&v, "<t>", 3), tiny_token(&v, "ab", 4);
+    int32_t raw = tiny_token(&v, "\xe4\xb8\xad x", 1); /* not in the byte alphabet */
+    tokenizer *t = tok_open(tiny_finish(&v, "gpt-2"));
+    ASSERT_IDS(t, STR("b<t>"), TOK_PARSE_SPECIAL, 'b', again + 4);
+    ck_assert(str_eq(tokenizer_piece(t, again, false), STR("ab")));
+    ck_assert(str_eq(tokenizer_piece(t, raw, false), STR("\xe4\xb8\xad x")));
+    tokenizer_close(t);
+    tiny_clear(&v);
+}
+END_TEST
+
+static Suite *suite(void) {
+    Suite *s = suite_create("tokenizer");
+    TCase *t = tcase_create("tokenizer");
+    tcase_set_timeout(t, 300);
+    tcase_add_test(t, the_gpt2_vectors_of_llama_cpp_come_out_exactly);
+    tcase_add_test(t, ten_thousand_texts_come_out_as_an_independent_tokenizer_has_them);
+    tcase_add_test(t, decoding_gives_every_byte_back);
+    tcase_add_test(t, a_stream_of_tokens_is_valid_utf8_at_every_step);
+    tcase_add_test(t, a_character_split_in_any_way_comes_out_whole);
+    tcase_add_test(t, the_real_model_ends_with_each_of_its_ends);
+    tcase_add_test(t, the_longest_special_at_the_leftmost_place_wins);
+    tcase_add_test(t, bos_and_eos_are_added_as_the_file_says);
+    tcase_add_test(t, a_word_that_is_a_token_needs_merges_only_where_the_row_says_so);
+    tcase_add_test(t, a_megabyte_of_anything_takes_less_than_two_seconds);
+    tcase_add_test(t, the_plan_is_what_open_takes_to_the_byte);
+    tcase_add_test(t, opening_the_real_model_is_quick);
+    tcase_add_test(t, a_lack_of_memory_is_an_error_and_leaves_nothing_behind);
+    tcase_add_test(t, four_threads_get_the_same_ids);
+    tcase_add_test(t, an_unknown_pre_tokenizer_is_named_with_those_that_are_known);
+    tcase_add_test(t, an_unknown_tokenizer_model_is_named);
+    tcase_add_test(t, missing_or_mismatched_arrays_are_named);
+    tcase_add_test(t, a_merge_that_makes_no_sense_is_named);
+    tcase_add_test(t, a_special_id_out_of_range_is_named);
+    tcase_add_test(t, tokens_that_are_empty_or_twice_there_do_no_harm);
+    suite_add_tcase(s, t);
+    return s;
+}
+
+int main(void) {
+    SRunner *r = srunner_create(suite());
+    srunner_run_all(r, CK_NORMAL);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
