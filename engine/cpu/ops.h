@@ -65,7 +65,9 @@ typedef struct op_kernels {
     /* Adds the partial result b of the tokens that follow to a. dim: dim_pad */
     void (*attn_merge)(float *max_a, float *sum_a, float *acc_a, float max_b, float sum_b,
                        const float *acc_b, uint32_t dim);
-    /* out = act(gate) * up */
+    /* out = acc * (1 / sum) */
+    void (*attn_finish)(float sum, const float *acc, uint32_t n, float *out);
+    /* out = act(gate) * up; out may be gate */
     void (*gate)(activation, const float *gate, const float *up, uint32_t n, float *out);
     /* 2^x for x <= 127; 0 below -125. For tests. */
     void (*exp2)(const float *x, uint32_t n, float *out);

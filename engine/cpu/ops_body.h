@@ -260,6 +260,11 @@ static void ops_attn_merge(float *max_a, float *sum_a, float *acc_a, float max_b
     }
 }
 
+static void ops_attn_finish(float sum, const float *acc, uint32_t n, float *out) {
+    const float inv = 1.0f / sum;
+    for (uint32_t i = 0; i < n; i++) out[i] = acc[i] * inv;
+}
+
 /* One tile for queries [i0, i0 + nq): scores, weights, values. */
 V_INLINE void attn_tile(const kv_head *kv, const attn_part *part, const attn_scratch *w,
                         const tile_ptrs *t, uint32_t tile, uint32_t i0, uint32_t nq,
@@ -325,6 +330,7 @@ const op_kernels OPS_TABLE = {
     .kv_append = ops_kv_append,
     .attend = ops_attend,
     .attn_merge = ops_attn_merge,
+    .attn_finish = ops_attn_finish,
     .gate = ops_gate,
     .exp2 = ops_exp2,
 };

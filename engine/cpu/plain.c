@@ -118,6 +118,11 @@ static void plain_attn_merge(float *max_a, float *sum_a, float *acc_a, float max
     for (uint32_t d = 0; d < dim; d++) acc_a[d] = fmaf(acc_b[d], b, acc_a[d] * a);
 }
 
+static void plain_attn_finish(float sum, const float *acc, uint32_t n, float *out) {
+    const float inv = 1.0f / sum;
+    for (uint32_t i = 0; i < n; i++) out[i] = acc[i] * inv;
+}
+
 /* The first n tokens of a tile for one query: FlashAttention's step (Dao et al. 2022,
  * algorithm 1) with base-2 exponentials. */
 static void plain_tile(const kv_head *kv, const float *q, uint32_t tile, uint32_t n, float *s,
@@ -174,6 +179,7 @@ const op_kernels ops_plain = {
     .kv_append = plain_kv_append,
     .attend = plain_attend,
     .attn_merge = plain_attn_merge,
+    .attn_finish = plain_attn_finish,
     .gate = plain_gate,
     .exp2 = plain_exp2,
 };

@@ -1,0 +1,65 @@
+/* Inside of the CPU engine: what open, load and the steps share. */
+#ifndef VRAMD_ENGINE_CPU_CPU_H
+#define VRAMD_ENGINE_CPU_CPU_H
+
+#include <stdatomic.h>
+
+#include "engine/cpu/layout.h"
+#include "engine/cpu/team.h"
+
+/* An operation with its weights found. Matrices that lie one after the other, of one type, are
+ * one. */
+typedef struct cpu_op {
+    const op *op;
+    uint32_t n_parts;
+    packed part[3];
+    uint32_t first_col[3]; /* of the output */
+    const float *bias[3];
+    const float *vec; /* OP_NORM */
+} cpu_op;
+
+/* The step in work: tables in the workspace, filled by the engine thread, read by all. */
+typedef struct cpu_step {
+    const batch *batch;
+    step_row *rows;
+    attn_task *tasks;
+    uint32_t n_tasks;
+    bool prefill; /* some sequence has several rows: keys are appended before attention */
+} cpu_step;
+
+typedef struct cpu_engine {
+    engine head;
+    const model *model;
+    const program *program;
+    ledger *ledger;
+    engine_options opt;
+    cpu_layout layout;
+    const linear_kernels *linear;
+    const op_kernels *ops;
+    team *team;
+    cpu_op *op; /* [program->n_ops] */
+    unsigned char *weights, *activations, *workspace;
+    unsigned char *kv[PROGRAM_MAX_GROUPS];
+    float *logits, *kept; /* kept: heap, only if asked for */
+    double rope_scale;
+    cpu_step step;
+    bool submitted, has_previous;
+    uint32_t n_previous;
+    sampled *token, *scored; /* results */
+    int32_t *previous;       /* [max_seqs]: tokens of the step before, for input_from */
+} cpu_engine;
+
+/* load.c. Reads, packs and resolves all weights. Errors: ERR_IO, ERR_BUDGET, ERR_NO_MEMORY. */
+status cpu_load(cpu_engine *, err *);
+
+/* plan_step.c. Checks a batch and fills the tables of the step. Errors: ERR_INVALID. */
+status cpu_step_init(cpu_engine *, const batch *, err *);
+
+/* step.c. Runs the step on the team. */
+void cpu_step_run(cpu_engine *);
+
+static inline void *thread_at(const cpu_engine *e, uint32_t thread, uint64_t at) {
+    return e->workspace + thread * e->layout.thread.bytes + at;
+}
+
+#endif

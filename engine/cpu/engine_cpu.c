@@ -1,0 +1,204 @@
+/* The CPU backend: opens an engine (layout, arenas, weights, team) and runs one step per
+ * submit, at once; collect hands out what it gave. Called by one thread; the team's workers
+ * live here too. */
+#include "engine/cpu/cpu.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "engine/cpu/rope.h"
+
+static status cpu_terms(const program *p, const engine_options *o, terms *out, kv_request *kv,
+                        err *e) {
+    cpu_layout l;
+    status s = cpu_layout_init(&l, p, o, e);
+    if (s != OK) return s;
+    cpu_layout_terms(&l, p, o, out);
+    kv->n_groups = p->n_groups;
+    kv->block_tokens = o->block_tokens;
+    for (uint32_t g = 0; g < p->n_groups; g++)
+        kv->group[g] = (kv_group_cost){
+            .n_layers = p->group[g].n_layers,
+            .window = p->group[g].window,
+            .bytes_per_token = l.kv_block_bytes[g] / o->block_tokens * p->group[g].n_layers};
+    cpu_layout_clear(&l);
+    return OK;
+}
+
+/* What the plan can speak of, but this engine cannot run yet. */
+static status check_ops(const program *p, const engine_options *o, err *e) {
+    for (uint32_t i = 0; i < p->n_ops; i++) {
+        const op *x = &p->ops[i];
+        if (x->kind > OP_SAMPLE) {
+            err_set(e, ERR_UNSUPPORTED, "the CPU engine does not run operation %s",
+                    op_kind_name(x->kind));
+            return err_field(e, "%s", op_kind_name(x->kind));
+        }
+        if (x->kind != OP_ATTENTION || !x->attention.window) continue;
+        if (x->attention.window >= o->max_model_len) continue;
+        err_set(e, ERR_UNSUPPORTED, "layer %d looks at a window of %u tokens only", x->layer,
+                x->attention.window);
+        err_hint(e, "set max_model_len to %u or less", x->attention.window);
+        return err_field(e, "max_model_len");
+    }
+    if (o->n_blocks >= 1 && o->n_blocks <= INT32_MAX) return OK;
+    err_set(e, ERR_INVALID, "%u blocks of KV cache", o->n_blocks);
+    return err_field(e, "n_blocks");
+}
+
+static status choose_kernels(cpu_engine *e, err *er) {
+    static const char *const name[] = {"auto", "plain", "avx2", "avx512", "amx"};
+    e->linear = linear_kernels_get(e->opt.isa);
+    if (e->linear) {
+        e->ops = op_kernels_get(e->linear->isa);
+        return OK;
+    }
+    err_set(er, ERR_UNSUPPORTED, "cpu_isa = %s: this CPU or this build does not have it",
+            name[e->opt.isa]);
+    err_hint(er, "use cpu_isa = auto");
+    return err_field(er, "cpu_isa");
+}
+
+static status alloc_arenas(cpu_engine *e, err *er) {
+    const cpu_layout *l = &e->layout;
+    void *p = NULL;
+    status s = ledger_alloc(e->ledger, &p, MEM_WEIGHTS, l->weights_bytes, "weights", er);
+    e->weights = p;
+    p = NULL;
+    if (s == OK)
+        s = ledger_alloc(e->ledger, &p, MEM_ACTIVATIONS, l->activations_bytes, "activations",
+                         er);
+    e->activations = p;
+    p = NULL;
+    if (s == OK) s = ledger_alloc(e->ledger, &p, MEM_LOGITS, l->logits_bytes, "logits", er);
+    e->logits = p;
+    p = NULL;
+    if (s == OK)
+        s = ledger_alloc(e->ledger, &p, MEM_WORKSPACE, l->workspace_bytes, "workspace", er);
+    e->workspace = p;
+    for (uint32_t g = 0; g < e->program->n_groups && s == OK; g++) {
+        uint64_t bytes = 0;
+        p = NULL;
+        if (!mul_u64(l->kv_block_bytes[g], e->opt.n_blocks, &bytes) ||
+            !mul_u64(bytes, e->program->group[g].n_layers, &bytes))
+            return err_set(er, ERR_INVALID, "%u blocks of KV cache exceed 2^64 bytes",
+                           e->opt.n_blocks);
+        s = ledger_alloc(e->ledger, &p, MEM_KV, bytes, "KV cache", er);
+        e->kv[g] = p;
+    }
+    return s;
+}
+
+static void init_rope(cpu_engine *e) {
+    const float *factors = NULL;
+    for (uint32_t i = 0; i < e->program->n_ops; i++) {
+        const op *o = &e->program->ops[i];
+        if (o->kind == OP_ROPE_APPEND && o->rope.factors != NO_WEIGHT)
+            factors = (const float *)(e->weights + e->layout.weights[o->rope.factors].at);
+    }
+    double *freqs = (double *)(e->workspace + e->layout.freqs);
+    e->rope_scale = rope_frequencies(&e->program->config.rope, factors, freqs);
+}
+
+static void cpu_close(engine *head) {
+    cpu_engine *e = (cpu_engine *)head;
+    team_close(e->team);
+    ledger_free(e->ledger, e->weights);
+    ledger_free(e->ledger, e->activations);
+    ledger_free(e->ledger, e->logits);
+    ledger_free(e->ledger, e->workspace);
+    for (uint32_t g = 0; g < PROGRAM_MAX_GROUPS; g++) ledger_free(e->ledger, e->kv[g]);
+    cpu_layout_clear(&e->layout);
+    free(e->kept);
+    free(e->previous);
+    free(e->op);
+    free(e);
+}
+
+static status open_parts(cpu_engine *e, err *er) {
+    status s = cpu_layout_init(&e->layout, e->program, &e->opt, er);
+    if (s == OK) s = check_ops(e->program, &e->opt, er);
+    if (s == OK) s = choose_kernels(e, er);
+    if (s != OK) return s;
+    e->op = calloc(e->program->n_ops, sizeof *e->op);
+    e->previous = calloc(e->opt.max_seqs, sizeof *e->previous);
+    if (!e->op || !e->previous) return err_set(er, ERR_NO_MEMORY, "no memory for the engine");
+    s = alloc_arenas(e, er);
+    if (s == OK) s = team_open(&e->team, e->opt.n_threads, er);
+    if (s == OK) s = cpu_load(e, er);
+    if (s != OK) return s;
+    init_rope(e);
+    e->step.rows = (step_row *)(e->workspace + e->layout.rows);
+    e->step.tasks = (attn_task *)(e->workspace + e->layout.tasks);
+    e->token = (sampled *)(e->workspace + e->layout.results);
+    e->scored = e->token + e->opt.max_seqs;
+    return OK;
+}
+
+static status cpu_open(engine **out, const model *m, const engine_options *o, ledger *l,
+                       err *er) {
+    cpu_engine *e = calloc(1, sizeof *e);
+    *out = NULL;
+    if (!e) return err_set(er, ERR_NO_MEMORY, "no memory for the engine");
+    e->head.backend = &backend_cpu;
+    e->model = m;
+    e->program = &m->program;
+    e->ledger = l;
+    e->opt = *o;
+    CHECK(m->file);
+    status s = open_parts(e, er);
+    if (s == OK)
+        *out = &e->head;
+    else
+        cpu_close(&e->head);
+    return s;
+}
+
+static status cpu_submit(engine *head, const batch *b, err *er) {
+    cpu_engine *e = (cpu_engine *)head;
+    CHECK(!e->submitted);
+    status s = cpu_step_init(e, b, er);
+    if (s != OK) return s;
+    cpu_step_run(e);
+    for (uint32_t i = 0; i < b->n_seqs; i++)
+        e->previous[i] = b->seq[i].sample ? e->token[i].token : -1;
+    e->n_previous = b->n_seqs;
+    e->submitted = true;
+    return OK;
+}
+
+static status cpu_collect(engine *head, step_result *out, err *er) {
+    cpu_engine *e = (cpu_engine *)head;
+    if (!e->submitted) return err_set(er, ERR_INVALID, "no step is submitted");
+    e->submitted = false;
+    *out = (step_result){.token = e->token, .scored = e->scored, .logits = e->kept};
+    return OK;
+}
+
+static void cpu_info(const engine *head, engine_info *out) {
+    static const char *const name[] = {"auto", "plain C", "AVX2", "AVX-512 VNNI", "AMX"};
+    const cpu_engine *e = (const cpu_engine *)head;
+    *out = (engine_info){.name = "cpu", .depth = 1};
+    snprintf(out->detail, sizeof out->detail, "%s, %s activations, %u threads",
+             name[e->linear->isa], e->layout.family == ACTIVATION_INT8 ? "int8" : "f32",
+             e->opt.n_threads);
+}
+
+static status cpu_keep_logits(engine *head, err *er) {
+    cpu_engine *e = (cpu_engine *)head;
+    if (!e->kept) e->kept = malloc(e->layout.logits_bytes);
+    return e->kept ? OK : err_set(er, ERR_NO_MEMORY, "no memory to keep logits");
+}
+
+const backend backend_cpu = {
+    .name = "cpu",
+    .terms = cpu_terms,
+    .open = cpu_open,
+    .close = cpu_close,
+    .submit = cpu_submit,
+    .collect = cpu_collect,
+    .info = cpu_info,
+    .keep_logits = cpu_keep_logits,
+};

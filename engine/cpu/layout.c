@@ -1,0 +1,370 @@
+/* The layout of the CPU engine. Values of a step share one arena by liveness: a value lives
+ * from the operation that writes it to the last that reads it, and values whose lives do not
+ * overlap may lie in the same bytes. Pure; one thread. */
+#include "engine/cpu/layout.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+
+/* Adds up sizes; any overflow sticks. */
+typedef struct sizer {
+    uint64_t n;
+    bool failed;
+} sizer;
+
+static uint64_t times(sizer *s, uint64_t a, uint64_t b) {
+    uint64_t n = 0;
+    if (!mul_u64(a, b, &n)) s->failed = true;
+    return n;
+}
+
+/* Sets aside bytes at a multiple of 64; returns their offset. */
+static uint64_t place(sizer *s, uint64_t bytes) {
+    uint64_t at = s->n, end = 0;
+    if (bytes > UINT64_MAX - 64 || !add_u64(at, align_up(bytes, 64), &end)) s->failed = true;
+    s->n = end;
+    return at;
+}
+
+static uint64_t place_n(sizer *s, uint64_t n, uint64_t bytes) {
+    return place(s, times(s, n, bytes));
+}
+
+/* ---- checks ---- */
+
+static status bad_option(err *e, const char *field, uint32_t value, const char *wanted) {
+    err_set(e, ERR_INVALID, "%s = %u: %s", field, value, wanted);
+    return err_field(e, "%s", field);
+}
+
+static status check_options(const engine_options *o, err *e) {
+    if (o->block_tokens < 8 || o->block_tokens > 256 ||
+        (o->block_tokens & (o->block_tokens - 1)))
+        return bad_option(e, "block_size", o->block_tokens, "a power of two from 8 to 256");
+    if (o->n_threads < 1 || o->n_threads > 256)
+        return bad_option(e, "threads", o->n_threads, "1 to 256");
+    if (o->max_seqs < 1 || o->max_seqs > o->max_rows)
+        return bad_option(e, "max_num_seqs", o->max_seqs, "1 to max_num_batched_tokens");
+    if (o->max_rows > 1u << 20)
+        return bad_option(e, "max_num_batched_tokens", o->max_rows, "at most 1048576");
+    if (o->max_logit_rows < o->max_seqs || o->max_logit_rows > 1u << 20)
+        return bad_option(e, "max_logit_rows", o->max_logit_rows,
+                          "from max_num_seqs to 1048576");
+    if (o->max_model_len < 1 || o->max_model_len > 1u << 26)
+        return bad_option(e, "max_model_len", o->max_model_len, "1 to 67108864");
+    if (o->activations == ACTIVATION_BF16) {
+        err_set(e, ERR_UNSUPPORTED, "activation_dtype = bf16 needs kernels this engine lacks");
+        err_hint(e, "use int8, f32 or auto");
+        return err_field(e, "activation_dtype");
+    }
+    return OK;
+}
+
+static status check_weights(const program *p, err *e) {
+    for (uint32_t i = 0; i < p->n_weights; i++) {
+        const weight *w = &p->weights[i];
+        if (w->role == WEIGHT_VECTOR || linear_supports(w->type, w->cols)) continue;
+        const dtype_info *d = dtype_get(w->type);
+        err_set(e, ERR_UNSUPPORTED,
+                "tensor %s: the CPU engine has no kernel for type %s with rows of %u", w->name,
+                d ? d->name : "?", w->cols);
+        err_hint(e, "types with kernels: F32, F16, BF16, Q8_0, Q4_0, Q4_1");
+        return err_field(e, "%s", w->name);
+    }
+    return OK;
+}
+
+static status check_program(const program *p, err *e) {
+    const model_config *c = &p->config;
+    if (c->head_dim % 8 || c->n_kv_heads == 0 || c->n_heads % c->n_kv_heads) {
+        err_set(e, ERR_UNSUPPORTED,
+                "heads of %u (a multiple of 8 is needed), %u query heads for %u of K and V",
+                c->head_dim, c->n_heads, c->n_kv_heads);
+        return err_field(e, "head_dim");
+    }
+    if (c->n_heads / c->n_kv_heads > ATTN_MAX_QUERIES) {
+        err_set(e, ERR_UNSUPPORTED, "%u query heads share one of K and V; at most %d may",
+                c->n_heads / c->n_kv_heads, ATTN_MAX_QUERIES);
+        return err_field(e, "n_kv_heads");
+    }
+    return check_weights(p, e);
+}
+
+/* ---- values ---- */
+
+static bool reads_activations(op_kind k) {
+    return k == OP_LINEAR || k == OP_GATE_UP || k == OP_LOGITS;
+}
+
+/* What its readers want of a value, backwards, since gathered rows want what theirs do. */
+static void find_forms(cpu_layout *l, const program *p) {
+    for (uint32_t i = p->n_ops; i-- > 0;) {
+        const op *o = &p->ops[i];
+        if (o->kind == OP_LOGITS) l->values[o->out].is_logits = true;
+        if (o->residual != NO_VALUE) l->values[o->residual].forms |= FORM_F;
+        if (o->in == NO_VALUE) continue;
+        uint8_t *forms = &l->values[o->in].forms;
+        if (o->kind == OP_GATHER_ROWS) {
+            *forms |= l->values[o->out].forms;
+            continue;
+        }
+        if (!reads_activations(o->kind)) {
+            *forms |= FORM_F;
+            continue;
+        }
+        for (uint32_t j = 0; j < o->n_weights; j++) {
+            bool q =
+                l->family == ACTIVATION_INT8 && linear_wants_int8(p->weights[o->w[j]].type);
+            *forms |= q ? FORM_Q : FORM_F;
+        }
+    }
+    /* Heads whose columns do not fall on blocks of 32 are quantised row by row afterwards. */
+    const model_config *c = &p->config;
+    bool blocks = c->n_heads / c->n_kv_heads * c->head_dim % 32 == 0;
+    for (uint32_t i = 0; i < p->n_ops; i++) {
+        uint8_t *forms = p->ops[i].out == NO_VALUE ? NULL : &l->values[p->ops[i].out].forms;
+        if (p->ops[i].kind == OP_ATTENTION && !blocks) *forms |= FORM_F;
+        if (p->ops[i].kind == OP_EMBED || p->ops[i].kind == OP_LINEAR) *forms |= FORM_F;
+    }
+}
+
+static void touch(cpu_layout *l, value_id v, uint32_t at) {
+    if (v == NO_VALUE) return;
+    value_place *p = &l->values[v];
+    if (p->first_op == UINT32_MAX) p->first_op = at;
+    p->last_op = at;
+}
+
+static void find_lives(cpu_layout *l, const program *p) {
+    for (uint32_t i = 0; i < p->n_values; i++) l->values[i].first_op = UINT32_MAX;
+    for (uint32_t i = 0; i < p->n_ops; i++) {
+        touch(l, p->ops[i].in, i);
+        touch(l, p->ops[i].residual, i);
+        touch(l, p->ops[i].out, i);
+    }
+}
+
+typedef struct value_bytes {
+    uint64_t f, all;
+} value_bytes;
+
+static value_bytes bytes_of_value(const cpu_layout *l, const program *p,
+                                  const engine_options *o, value_id v, sizer *s) {
+    const value *val = &p->values[v];
+    uint64_t rows = val->rows == ROWS_GATHERED ? o->max_logit_rows : o->max_rows;
+    sizer own = {0};
+    value_bytes b = {0};
+    if (l->values[v].forms & FORM_F) place_n(&own, times(&own, rows, val->cols), 4);
+    b.f = own.n;
+    if (l->values[v].forms & FORM_Q) place(&own, act_bytes(val->cols, (uint32_t)rows));
+    b.all = own.n;
+    s->failed |= own.failed;
+    return b;
+}
+
+/* The sum of a residual stream may stand where its first summand dies. */
+static bool takes_over(const cpu_layout *l, const program *p, uint32_t at, value_id out) {
+    const op *o = &p->ops[at];
+    return o->kind == OP_LINEAR && o->out == out && o->residual != NO_VALUE &&
+           l->values[o->residual].last_op == at && l->values[o->residual].forms == FORM_F &&
+           l->values[out].forms == FORM_F &&
+           p->values[o->residual].rows == p->values[out].rows &&
+           p->values[o->residual].cols == p->values[out].cols;
+}
+
+/* First fit among the values placed before whose lives overlap. */
+static uint64_t first_fit(const cpu_layout *l, const uint64_t *bytes, uint32_t n_values,
+                          value_id v) {
+    const value_place *me = &l->values[v];
+    uint64_t at = 0;
+    for (bool moved = true; moved;) {
+        moved = false;
+        for (uint32_t i = 0; i < n_values; i++) {
+            const value_place *x = &l->values[i];
+            if (i == v || bytes[i] == 0 || x->f == UINT64_MAX) continue;
+            if (x->last_op < me->first_op || x->first_op > me->last_op) continue;
+            if (at + bytes[v] <= x->f || x->f + bytes[i] <= at) continue;
+            at = x->f + bytes[i];
+            moved = true;
+        }
+    }
+    return at;
+}
+
+static status place_values(cpu_layout *l, const program *p, const engine_options *o, sizer *s,
+                           err *e) {
+    uint64_t *bytes = calloc(p->n_values + 1, sizeof *bytes);
+    if (!bytes) return err_set(e, ERR_NO_MEMORY, "no memory for the layout");
+    for (uint32_t i = 0; i < p->n_values; i++) l->values[i].f = UINT64_MAX;
+    for (uint32_t i = 0; i < p->n_ops && !s->failed; i++) {
+        value_id v = p->ops[i].out;
+        if (v == NO_VALUE || l->values[v].is_logits || l->values[v].f != UINT64_MAX) continue;
+        if (p->values[v].cols > l->max_cols) l->max_cols = p->values[v].cols;
+        value_bytes b = bytes_of_value(l, p, o, v, s);
+        bytes[v] = b.all;
+        if (s->failed) break;
+        l->values[v].f = takes_over(l, p, i, v) ? l->values[p->ops[i].residual].f
+                                                : first_fit(l, bytes, p->n_values, v);
+        l->values[v].q = l->values[v].f + b.f;
+        if (l->values[v].f + b.all > l->activations_bytes)
+            l->activations_bytes = l->values[v].f + b.all;
+    }
+    free(bytes);
+    return OK;
+}
+
+/* ---- the rest ---- */
+
+static void place_weights(cpu_layout *l, const program *p, sizer *s) {
+    sizer w = {0};
+    uint64_t rows32 = 0;
+    for (uint32_t i = 0; i < p->n_weights; i++) {
+        const weight *x = &p->weights[i];
+        uint64_t bytes = x->role == WEIGHT_VECTOR ? times(&w, x->cols, 4)
+                                                  : packed_bytes(x->type, x->rows, x->cols);
+        l->weights[i].at = place(&w, bytes);
+        l->weights[i].bytes = w.n - l->weights[i].at;
+        const dtype_info *d = dtype_get(x->type);
+        uint64_t row = x->cols / d->block_elems * (uint64_t)d->block_bytes;
+        if (x->role != WEIGHT_VECTOR && row * 32 > rows32) rows32 = row * 32;
+    }
+    l->weights_bytes = w.n;
+    s->failed |= w.failed;
+    const uint64_t enough = 256 << 10;
+    l->bounce_bytes = align_up(rows32 > enough ? rows32 : enough, 4096);
+}
+
+static void place_thread(cpu_layout *l, const program *p, sizer *s) {
+    const model_config *c = &p->config;
+    const uint64_t dp = attn_dim_pad(c->head_dim);
+    thread_place *t = &l->thread;
+    sizer n = {0};
+    t->attn = place(&n, attn_scratch_bytes(c->head_dim));
+    t->q = place_n(&n, ATTN_MAX_QUERIES * dp, 4);
+    t->acc = place_n(&n, ATTN_MAX_QUERIES * dp, 4);
+    t->max = place_n(&n, 2 * ATTN_MAX_QUERIES, 4);
+    t->out = place_n(&n, ATTN_MAX_QUERIES * dp, 4);
+    t->row = place_n(&n, (uint64_t)l->max_cols + 16, 4);
+    t->gate = place_n(&n, GATE_FLOATS, 4);
+    t->up = place_n(&n, GATE_FLOATS, 4);
+    t->sampler = place(&n, sampling_scratch_bytes(c->n_vocab));
+    t->bytes = align_up(n.n, 4096);
+    s->failed |= n.failed;
+}
+
+static void place_workspace(cpu_layout *l, const program *p, const engine_options *o,
+                            sizer *s) {
+    const model_config *c = &p->config;
+    const uint32_t group = c->n_heads / c->n_kv_heads, dp = attn_dim_pad(c->head_dim);
+    uint32_t seqs = o->max_seqs < SPLIT_SEQS ? o->max_seqs : SPLIT_SEQS;
+    if (seqs > o->n_threads) seqs = o->n_threads;
+    if (o->n_threads == 1) seqs = 0;
+    l->n_splits = (uint32_t)ceil_div(o->max_model_len, ATTN_SPLIT);
+    l->n_slots = l->n_splits > 1 ? l->n_splits * seqs : 0;
+    l->slot_floats = group * (dp + 2);
+    l->n_tasks = o->max_rows + l->n_slots;
+    sizer w = {0};
+    place_n(&w, l->thread.bytes, o->n_threads);
+    l->partials = place_n(&w, (uint64_t)l->n_slots * c->n_kv_heads, 4 * l->slot_floats);
+    l->partials_done = place_n(&w, (uint64_t)l->n_slots * c->n_kv_heads, sizeof(uint32_t));
+    l->freqs = place_n(&w, c->rope.n_dims, 8);
+    l->rope = place_n(&w, (uint64_t)o->max_rows * c->rope.n_dims, 4);
+    uint64_t rows = o->max_rows > o->max_logit_rows ? o->max_rows : o->max_logit_rows;
+    l->rows = place_n(&w, rows, sizeof(step_row));
+    l->tasks = place_n(&w, l->n_tasks, sizeof(attn_task));
+    l->results = place_n(&w, (uint64_t)o->max_seqs + o->max_logit_rows, sizeof(sampled));
+    l->workspace_bytes = w.n;
+    s->failed |= w.failed;
+}
+
+static void place_kv(cpu_layout *l, const program *p, const engine_options *o, sizer *s) {
+    const model_config *c = &p->config;
+    uint64_t per_head = times(s, o->block_tokens, c->head_dim + attn_dim_pad(c->head_dim));
+    uint64_t block = times(s, times(s, per_head, c->n_kv_heads), kv_dtype_bytes(o->kv));
+    for (uint32_t g = 0; g < p->n_groups; g++) l->kv_block_bytes[g] = block;
+}
+
+status cpu_layout_init(cpu_layout *l, const program *p, const engine_options *o, err *e) {
+    memset(l, 0, sizeof *l);
+    status st = check_options(o, e);
+    if (st == OK) st = check_program(p, e);
+    if (st != OK) return st;
+    l->family = o->activations == ACTIVATION_F32 ? ACTIVATION_F32 : ACTIVATION_INT8;
+    l->values = calloc(p->n_values + 1, sizeof *l->values);
+    l->weights = calloc(p->n_weights + 1, sizeof *l->weights);
+    if (!l->values || !l->weights) {
+        cpu_layout_clear(l);
+        return err_set(e, ERR_NO_MEMORY, "no memory for the layout");
+    }
+    sizer s = {0};
+    find_forms(l, p);
+    find_lives(l, p);
+    st = place_values(l, p, o, &s, e);
+    place_weights(l, p, &s);
+    place_thread(l, p, &s);
+    place_workspace(l, p, o, &s);
+    place_kv(l, p, o, &s);
+    l->logits_bytes = times(&s, times(&s, o->max_logit_rows, p->config.n_vocab), 4);
+    if (st == OK && s.failed)
+        st = err_set(e, ERR_INVALID, "the model and the options ask for more than 2^64 bytes");
+    if (st != OK) cpu_layout_clear(l);
+    return st;
+}
+
+void cpu_layout_clear(cpu_layout *l) {
+    free(l->values);
+    free(l->weights);
+    l->values = NULL;
+    l->weights = NULL;
+}
+
+/* ---- terms ---- */
+
+/* "blk.7.ffn_gate.weight" of Q4_1 -> "blk.*.ffn_* Q4_1" */
+static void group_name(const weight *w, char out[72]) {
+    const dtype_info *d = dtype_get(w->type);
+    const char *type = w->role == WEIGHT_VECTOR ? "F32" : d->name, *name = w->name;
+    int n = 0;
+    if (sscanf(name, "blk.%*u.%n", &n) == 0 && n > 0) {
+        const char *part = name + n;
+        snprintf(out, 72, "blk.*.%.*s_* %s", (int)strcspn(part, "_."), part, type);
+        return;
+    }
+    size_t len = strlen(name);
+    if (len > 7 && strcmp(name + len - 7, ".weight") == 0) len -= 7;
+    snprintf(out, 72, "%.*s %s", (int)(len < 56 ? len : 56), name, type);
+}
+
+static void weight_terms(const cpu_layout *l, const program *p, terms *t) {
+    const size_t first = t->n;
+    for (uint32_t i = 0; i < p->n_weights; i++) {
+        char name[72];
+        group_name(&p->weights[i], name);
+        size_t k = first;
+        while (k < t->n && strcmp(t->v[k].what, name) != 0) k++;
+        if (k < t->n)
+            t->v[k].bytes += l->weights[i].bytes;
+        else
+            terms_add(t, MEM_WEIGHTS, TERM_EXACT, l->weights[i].bytes, "%s", name);
+    }
+}
+
+void cpu_layout_terms(const cpu_layout *l, const program *p, const engine_options *o,
+                      terms *t) {
+    weight_terms(l, p, t);
+    terms_add(t, MEM_ACTIVATIONS, TERM_EXACT, l->activations_bytes, "values of %u rows",
+              o->max_rows);
+    terms_add(t, MEM_LOGITS, TERM_EXACT, l->logits_bytes, "%u rows of %u", o->max_logit_rows,
+              p->config.n_vocab);
+    terms_add(t, MEM_WORKSPACE, TERM_EXACT, l->partials, "scratch of %u threads", o->n_threads);
+    terms_add(t, MEM_WORKSPACE, TERM_EXACT, l->freqs - l->partials,
+              "attention of split sequences");
+    terms_add(t, MEM_WORKSPACE, TERM_EXACT, l->workspace_bytes - l->freqs,
+              "rotary angles, tasks and results of a step");
+    terms_add(t, MEM_LOADING, TERM_EXACT, l->bounce_bytes * o->n_threads,
+              "buffers of %u reading threads", o->n_threads);
+    terms_last_while_loading(t);
+}

@@ -1,0 +1,78 @@
+/* Where everything of the CPU engine lies: computed once from the program and the options, used
+ * by the plan (terms) and by the loader (allocations), so that the two cannot differ. Pure
+ * arithmetic; one thread. */
+#ifndef VRAMD_ENGINE_CPU_LAYOUT_H
+#define VRAMD_ENGINE_CPU_LAYOUT_H
+
+#include "engine/cpu/linear.h"
+#include "engine/cpu/ops.h"
+
+enum {
+    GATE_FLOATS = 16384, /* a thread's buffer for one chunk of gate, and of up */
+    GATE_ROWS = 128,     /* rows of such a chunk at most */
+    SPLIT_SEQS = 8       /* sequences whose attention is split over threads, at most */
+};
+
+/* A value is kept as float32, as quantised activations, or both, as its readers want. */
+enum { FORM_F = 1, FORM_Q = 2 };
+
+typedef struct value_place {
+    uint8_t forms;
+    bool is_logits; /* lies in the arena of logits */
+    uint64_t f, q;  /* offsets in the arena of activations */
+    uint32_t first_op, last_op;
+} value_place;
+
+typedef struct weight_place {
+    uint64_t at, bytes; /* in the arena of weights; bytes padded to 64 */
+} weight_place;
+
+/* A thread's own part of the workspace: offsets from its beginning. */
+typedef struct thread_place {
+    uint64_t attn;             /* attn_scratch_bytes */
+    uint64_t q, acc, max, out; /* of one attn_part; max is followed by sum */
+    uint64_t row;              /* one row of the widest value */
+    uint64_t gate, up;         /* GATE_FLOATS each */
+    uint64_t sampler;
+    uint64_t bytes;
+} thread_place;
+
+typedef struct cpu_layout {
+    activation_dtype family;
+    uint32_t n_splits;    /* partial results of attention that one sequence can have */
+    uint32_t n_slots;     /* of n_heads partial results each */
+    uint32_t slot_floats; /* one KV head's part of a slot: max, sum, accumulators */
+    uint32_t n_tasks, max_cols;
+    value_place *values;   /* [n_values] */
+    weight_place *weights; /* [n_weights] */
+    uint64_t weights_bytes, activations_bytes, logits_bytes;
+    thread_place thread;
+    /* Offsets in the workspace: threads first, then what they share. */
+    uint64_t partials, partials_done, freqs, rope, rows, tasks, results, workspace_bytes;
+    uint64_t kv_block_bytes[PROGRAM_MAX_GROUPS]; /* of one layer */
+    uint64_t bounce_bytes;                       /* of one thread, while loading */
+} cpu_layout;
+
+/* A row of the step, and a piece of attention (engine_cpu.c fills them). */
+typedef struct step_row {
+    uint32_t seq, pos;
+    int32_t token;
+    uint32_t gathered; /* for gathered rows, by their own index: the row it is of */
+} step_row;
+
+typedef struct attn_task {
+    uint32_t seq, first_row, n_rows;
+    uint32_t from, to;
+    int32_t slot;      /* -1: whole; else where its partial result goes */
+    uint32_t n_splits; /* slots of its sequence, from slot - from / ATTN_SPLIT on */
+    uint32_t done;     /* index of its counters */
+} attn_task;
+
+/* Errors: ERR_UNSUPPORTED (field: tensor or option), ERR_INVALID (field: option),
+ * ERR_NO_MEMORY. */
+status cpu_layout_init(cpu_layout *, const program *, const engine_options *, err *);
+void cpu_layout_clear(cpu_layout *);
+/* The layout as terms, the KV cache excluded. */
+void cpu_layout_terms(const cpu_layout *, const program *, const engine_options *, terms *);
+
+#endif

@@ -1,0 +1,126 @@
+/* Loading: all threads of the team read rows of the weights by bounded preads into a buffer of
+ * their own and pack them into the arena. Owns nothing beyond the call; engine thread and
+ * workers. */
+#include "engine/cpu/cpu.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+
+typedef struct loading {
+    cpu_engine *e;
+    unsigned char *bounce;
+    atomic_bool failed;
+    err *errs; /* [threads] */
+    status *status;
+} loading;
+
+/* Rows of w that one reading takes: multiples of 32. */
+static uint32_t rows_at_once(const cpu_layout *l, const weight *w) {
+    const dtype_info *d = dtype_get(w->type);
+    uint64_t row = w->cols / d->block_elems * (uint64_t)d->block_bytes;
+    uint64_t n = l->bounce_bytes / row / 32 * 32;
+    return n < w->rows ? (uint32_t)n : w->rows;
+}
+
+static uint32_t pieces_of(const cpu_layout *l, const weight *w) {
+    return w->role == WEIGHT_VECTOR ? 1 : (uint32_t)ceil_div(w->rows, rows_at_once(l, w));
+}
+
+static status load_piece(loading *g, weight_id id, uint32_t piece, void *bounce, err *er) {
+    cpu_engine *e = g->e;
+    const weight *w = &e->program->weights[id];
+    unsigned char *to = e->weights + e->layout.weights[id].at;
+    if (w->role == WEIGHT_VECTOR) return model_read_vector(e->model, id, (float *)to, er);
+    uint32_t step = rows_at_once(&e->layout, w), row = piece * step;
+    uint32_t n = w->rows - row < step ? w->rows - row : step;
+    status s = model_read_rows(e->model, id, row, n, bounce, er);
+    if (s == OK) packed_store(to, w->type, w->rows, w->cols, row, n, bounce);
+    return s;
+}
+
+static void load_thread(void *arg, uint32_t thread) {
+    loading *g = arg;
+    cpu_engine *e = g->e;
+    void *bounce = g->bounce + thread * e->layout.bounce_bytes;
+    uint32_t next = team_next(e->team, 1), seen = 0;
+    for (weight_id id = 0; id < e->program->n_weights; id++) {
+        uint32_t n = pieces_of(&e->layout, &e->program->weights[id]);
+        for (; next < seen + n; next = team_next(e->team, 1)) {
+            if (atomic_load_explicit(&g->failed, memory_order_relaxed)) return;
+            g->status[thread] = load_piece(g, id, next - seen, bounce, &g->errs[thread]);
+            if (g->status[thread] == OK) continue;
+            atomic_store_explicit(&g->failed, true, memory_order_relaxed);
+            return;
+        }
+        seen += n;
+    }
+}
+
+static bool follows(const packed *a, const packed *b) {
+    return a->type == b->type && a->n_in == b->n_in && a->n_out % 16 == 0 &&
+           (const unsigned char *)a->tiles + packed_bytes(a->type, a->n_out, a->n_in) ==
+               b->tiles;
+}
+
+static bool bias_follows(const float *a, uint32_t n, const float *b) {
+    return a ? b == a + n : b == NULL;
+}
+
+/* Gives each operation its weights. */
+static void resolve_op(cpu_engine *e, cpu_op *c, const op *o) {
+    const program *p = e->program;
+    *c = (cpu_op){.op = o};
+    uint32_t col = 0;
+    for (uint32_t i = 0; i < o->n_weights; i++) {
+        const weight *w = &p->weights[o->w[i]];
+        const unsigned char *at = e->weights + e->layout.weights[o->w[i]].at;
+        if (w->role == WEIGHT_VECTOR) {
+            c->vec = (const float *)at;
+            continue;
+        }
+        packed m = {at, w->type, w->rows, w->cols};
+        const float *bias = NULL;
+        if (o->bias[i] != NO_WEIGHT)
+            bias = (const float *)(e->weights + e->layout.weights[o->bias[i]].at);
+        uint32_t k = c->n_parts;
+        if (o->kind == OP_LINEAR && k && follows(&c->part[k - 1], &m) &&
+            bias_follows(c->bias[k - 1], c->part[k - 1].n_out, bias)) {
+            c->part[k - 1].n_out += m.n_out;
+        } else {
+            c->part[k] = m;
+            c->bias[k] = bias;
+            c->first_col[k] = col;
+            c->n_parts++;
+        }
+        col += w->rows;
+    }
+}
+
+status cpu_load(cpu_engine *e, err *er) {
+    loading g = {.e = e};
+    void *bounce = NULL;
+    status s = ledger_alloc(e->ledger, &bounce, MEM_LOADING,
+                            e->layout.bounce_bytes * e->opt.n_threads, "reading buffers", er);
+    if (s != OK) return s;
+    g.bounce = bounce;
+    g.errs = calloc(e->opt.n_threads, sizeof *g.errs);
+    g.status = calloc(e->opt.n_threads, sizeof *g.status);
+    if (!g.errs || !g.status) {
+        s = err_set(er, ERR_NO_MEMORY, "no memory for loading");
+        goto done;
+    }
+    team_run(e->team, load_thread, &g);
+    for (uint32_t i = 0; i < e->opt.n_threads && s == OK; i++) {
+        s = g.status[i];
+        if (s != OK) *er = g.errs[i];
+    }
+    for (uint32_t i = 0; i < e->program->n_ops && s == OK; i++)
+        resolve_op(e, &e->op[i], &e->program->ops[i]);
+done:
+    free(g.errs);
+    free(g.status);
+    ledger_free(e->ledger, bounce);
+    return s;
+}
