@@ -8,16 +8,23 @@
  * Two families of activations, and in each the same bits from every instruction set, number of
  * threads, batch size and tiling (-ffp-contract=off, explicit fma, no reassociation):
  *
- * int8 (weights Q8_0, Q4_0, Q4_1): a row is quantised per 32 values to codes q with scale d_a,
- *   and s_a = d_a * float(sum of the 32 codes). Then for each output
+ * int8 (weights Q8_0, Q4_0, Q4_1): a row is quantised per 32 values to codes q with scale
+ * d_a, and s_a = d_a * float(sum of the 32 codes). Then for each output
+ *
  *     acc = 0; for each block of 32 inputs, in order:
- *       acc = fma(float(isum), d_w * d_a, acc)      isum: exact int32 sum of code products
- *       acc = fma(m_w, s_a, acc)                    only types with a minimum (Q4_1)
- *   Weight codes are -128..127 (Q8_0), -8..7 (Q4_0), 0..15 (Q4_1). Error of one layer against
- *   float64: about 0.005 of the output's norm, 0.01 to 0.015 with outlier channels
- * (tests/engine/test_linear.c). f32 (any weights; float weights take it in the int8 family
- * too): weights as packed_row gives them, acc = 0; for each input k in order: acc = fma(w[k],
- * x[k], acc). Then y = (acc + bias) + residual.
+ *       acc = fma(float(isum), d_w * d_a, acc)   (isum: exact int32 sum of code products)
+ *       acc = fma(m_w, s_a, acc)                 (only types with a minimum: Q4_1)
+ *
+ * Weight codes are -128..127 (Q8_0), -8..7 (Q4_0), 0..15 (Q4_1). Error of one layer against
+ * float64: about 0.005 of the norm of the output, up to 0.016 with outlier channels (as
+ * tests/engine/test_linear.c makes them).
+ *
+ * f32 (any weights; float weights take it in the int8 family too): weights as packed_row gives
+ * them;
+ *
+ *     acc = 0; for each input k, in order: acc = fma(w[k], x[k], acc)
+ *
+ * Then y = (acc + bias) + residual.
  *
  * NaN and infinity travel: a row block that holds one gets d_a = s_a = NaN, so its outputs are
  * NaN, never garbage. Which NaN is not promised. */

@@ -13,7 +13,10 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum { PREFETCH_BYTES = 4096 }; /* ahead of the weights being read, in stream order */
+/* Ahead of the weights being read, in stream order. With 1 or 2 rows the loads themselves run
+ * far enough ahead for the hardware's prefetcher: 5% faster without (Zen 4, 98 MB of weights).
+ */
+enum { PREFETCH_BYTES = 4096 };
 
 static void quantise_block(const float *x, act_block *b, uint32_t r) {
     __m512 x0 = _mm512_loadu_ps(x), x1 = _mm512_loadu_ps(x + 16);
@@ -116,7 +119,7 @@ INLINE void strip_int8(const uint8_t *tile, const dtype t, uint32_t n_blocks,
     const float *d_a = b->d + r0;
     for (int r = 0; r < R; r++) acc[r] = _mm512_setzero_ps();
     do { /* at least one: no path on which acc lives in memory */
-        prefetch(tile, tile_bytes(t));
+        if (R > 2) prefetch(tile, tile_bytes(t));
         __m512i isum[ACT_GROUP];
         for (int r = 0; r < R; r++) {
             if (t == DT_Q4_1)
@@ -184,7 +187,7 @@ INLINE void strip_float(const uint8_t *strip, const dtype t, uint32_t n_in, cons
         return;
     }
     do {
-        prefetch(strip, 1);
+        if (R > 2) prefetch(strip, 1);
         __m512 w = load_floats(strip, t);
         for (int r = 0; r < R; r++)
             acc[r] = _mm512_fmadd_ps(w, broadcastf(x + (uint64_t)r * ld), acc[r]);
