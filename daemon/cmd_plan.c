@@ -153,9 +153,11 @@ int cmd_plan(int argc, char **argv) {
     if (s == OK) s = machine_plan(&m, &o, &w, &e);
     if (s == OK || (s == ERR_BUDGET && m.plan.terms.n)) {
         if (json) {
-            char *text = plan_json(&m.plan, &m.model->program.config, "cpu");
-            if (text) puts(text);
-            free(text);
+            buf b;
+            buf_init(&b, NULL);
+            plan_json(&b, &m.plan, &m.model->program.config, m.backend->name);
+            puts(buf_cstr(&b));
+            buf_clear(&b);
         } else {
             printf("%s: %s, %llu parameters, %u layers; device cpu\n\n", m.name,
                    m.model->program.config.arch, (unsigned long long)m.n_params,
