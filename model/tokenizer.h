@@ -1,5 +1,8 @@
 /* Text to token ids and back, from the metadata of a GGUF file. Immutable after open, usable
- * from any thread. Memory: one arena, counted by tokenizer_bytes. */
+ * from any thread. Memory: one block, counted by tokenizer_bytes; beside it the C library holds
+ * the executable pages of PCRE2's JIT (64 KiB, runtime class). A call of tokenizer_encode takes
+ * its scratch where out takes its memory, and gives it back before it returns: up to 32 bytes a
+ * byte of the longest word, and 3 a byte of text that is not UTF-8. */
 #ifndef VRAMD_MODEL_TOKENIZER_H
 #define VRAMD_MODEL_TOKENIZER_H
 
@@ -11,7 +14,8 @@ typedef struct tokenizer tokenizer;
 
 enum {
     TOK_ADD_SPECIAL = 1,  /* BOS and EOS as the model's metadata says */
-    TOK_PARSE_SPECIAL = 2 /* "<|im_start|>" in the text is the token, not characters */
+    TOK_PARSE_SPECIAL = 2 /* "<|im_start|>" in the text is the token, not characters; tokens of
+                             type USER_DEFINED are found with and without it */
 };
 
 /* Takes its memory by src (the ledger's, or the heap). Errors: ERR_UNSUPPORTED (field:
@@ -22,8 +26,10 @@ void tokenizer_close(tokenizer *);
 uint64_t tokenizer_plan_bytes(const gguf *);
 uint64_t tokenizer_bytes(const tokenizer *);
 
-/* Appends ids of text to out. Bytes that are not UTF-8 are encoded as bytes, nothing is lost.
- * Errors: ERR_NO_MEMORY. Time: O(n log n) in the length of the text, also for hostile text. */
+/* Appends ids of text to out. Bytes that are not UTF-8 are encoded as bytes, nothing is lost
+ * but bytes that the vocabulary has no token for (SmolLM2's lacks 21: some control characters,
+ * and first bytes of characters from U+40000), which its own tokenizer leaves out, too. Errors:
+ * ERR_NO_MEMORY. Time: O(n log n) in the length of the text, also for hostile text. */
 status tokenizer_encode(const tokenizer *, str text, unsigned flags, vec_i32 *out, err *);
 
 /* The bytes of one token: for specials their text, or "" unless with_special. Valid as long as
