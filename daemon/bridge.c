@@ -73,6 +73,7 @@ struct bridge {
 
     pthread_mutex_t stats_lock;
     sched_stats stats;
+    histogram step_rows;
     uint64_t last_step_us; /* of a committed step, or of idleness */
 
     atomic_int load_state; /* 0 loading, 1 ready, 2 failed, 3 told */
@@ -88,6 +89,12 @@ struct bridge {
     machine_stats counts; /* what the loop counts: finished, rejected, histograms */
     double mean_e2e_s;
 };
+
+static void histogram_add(histogram *h, histogram_id id, double v) {
+    h->bucket[histogram_bucket(id, v)]++;
+    h->n++;
+    h->sum += v;
+}
 
 /* ---- engine thread ---- */
 
@@ -169,11 +176,12 @@ static void do_ops(bridge *b, gen *g, unsigned ops, gen_finish why) {
     runner_deliver(b->runner);
 }
 
-static void publish(bridge *b) {
+static void publish(bridge *b, bool stepped) {
     sched_stats s;
     sched_read(b->m->sched, &s);
     pthread_mutex_lock(&b->stats_lock);
     b->stats = s;
+    if (stepped) histogram_add(&b->step_rows, HIST_STEP_TOKENS, runner_last_rows(b->runner));
     b->last_step_us = clock_us();
     pthread_mutex_unlock(&b->stats_lock);
     pthread_mutex_lock(&b->out_lock);
@@ -201,7 +209,7 @@ static void *engine_main(void *arg) {
         for (; g; take_in(b, false, &g, &ops, &why)) do_ops(b, g, ops, why);
         if (!go) return NULL;
         busy = runner_step(b->runner);
-        publish(b);
+        publish(b, busy);
     }
 }
 
@@ -313,10 +321,7 @@ static void on_credit(port *p, gen *g, uint32_t n) {
 }
 
 static void observe(bridge *b, histogram_id h, double v) {
-    histogram *hist = &b->counts.hist[h];
-    hist->bucket[histogram_bucket(h, v)]++;
-    hist->n++;
-    hist->sum += v;
+    histogram_add(&b->counts.hist[h], h, v);
 }
 
 static double seconds(uint64_t from, uint64_t to) {
@@ -456,8 +461,9 @@ static void on_stats(port *p, machine_stats *out) {
     sched_stats s;
     pthread_mutex_lock(&b->stats_lock);
     s = b->stats;
-    pthread_mutex_unlock(&b->stats_lock);
     *out = b->counts;
+    out->hist[HIST_STEP_TOKENS] = b->step_rows;
+    pthread_mutex_unlock(&b->stats_lock);
     out->n_waiting = s.n_waiting;
     out->n_running = s.n_running;
     out->n_preempted = s.n_preempted;

@@ -216,8 +216,8 @@ static void close_file(machine *m) {
 }
 
 status machine_load(machine *m, err *e) {
-    chunks src = {m->ledger, tokenizer_take, tokenizer_give};
-    status s = tokenizer_open(&m->tok, m->file, &src, e);
+    m->tok_src = (chunks){m->ledger, tokenizer_take, tokenizer_give};
+    status s = tokenizer_open(&m->tok, m->file, &m->tok_src, e);
     if (s == OK)
         s = engine_open(&m->engine, m->backend, m->model, &m->engine_opt, m->ledger, e);
     if (s != OK) return s;

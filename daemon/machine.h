@@ -19,6 +19,7 @@ typedef struct machine {
     plan plan;
     ledger *ledger;
     pool *pool;
+    chunks tok_src; /* where tok takes its memory: must outlive it */
     tokenizer *tok;
     engine *engine;
     sched *sched;

@@ -25,6 +25,7 @@ struct runner {
     flight flight[MAX_DEPTH];
     uint32_t *logit_row; /* [max_seqs]: first logit row of each entry of the committed step */
     int32_t *token;      /* [max_seqs] */
+    uint32_t last_rows;
     err error;
 };
 
@@ -121,6 +122,7 @@ bool runner_step(runner *r) {
     step_result res;
     bool ok = f->submitted && engine_collect(r->engine, &res, &r->error) == OK;
     const step *st = f->step;
+    r->last_rows = st->n_rows;
     uint32_t rows = 0;
     for (uint32_t i = 0; i < st->n_seqs; i++) {
         r->logit_row[i] = rows;

@@ -39,5 +39,6 @@ bool runner_step(runner *);
 /* Delivers events that submit or cancel left behind. */
 void runner_deliver(runner *);
 const err *runner_last_error(const runner *);
+uint32_t runner_last_rows(const runner *); /* of the step committed last */
 
 #endif

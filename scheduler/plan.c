@@ -85,7 +85,7 @@ static void plan_decode(planner *p) {
     uint32_t next;
     for (uint32_t slot = s->running.head; slot != NO_SLOT; slot = next) {
         seq_hot *h = &s->hot[slot];
-        if (h->state == SEQ_DECODE && h->len + h->pending < h->limit &&
+        if (h->state == SEQ_DECODE && !h->paused && h->len + h->pending < h->limit &&
             (h->next_pos < h->n_blocks * s->cfg.block_tokens || find_block(p, slot))) {
             step_seq *e = add_entry(p, slot);
             e->first_row = p->n;

@@ -167,6 +167,12 @@ void sched_cancel(sched *s, seq_id id, finish why) {
     }
 }
 
+void sched_pause(sched *s, seq_id id, bool paused) {
+    seq_record *r = record_find(s, id);
+    /* Who waits has made no tokens: there is nothing a reader could be behind with. */
+    if (r && r->slot != NO_SLOT) s->hot[r->slot].paused = paused;
+}
+
 size_t sched_events(sched *s, const sched_event **out) {
     *out = s->event;
     size_t n = s->events_read ? 0 : s->n_events;

@@ -134,9 +134,9 @@ reject sched_submit(sched *, const seq_spec *, uint64_t now_us, seq_id *out);
  * TOKEN before it. Its blocks are free after that commit. finish: FINISH_CANCELLED, or
  * FINISH_STOP when a stop string was found. */
 void sched_cancel(sched *, seq_id, finish);
-/* A paused sequence gets no rows (its reader is too slow); it keeps its slot and its blocks,
- * but any running sequence may evict it, senior or junior, so that it delays nobody. Deadlines
- * and cancels still end it. Idempotent; a stale id does nothing. Used by daemon/bridge.c. */
+/* A paused sequence gets no decode rows: its reader is too slow. It keeps slot, seniority and
+ * blocks, so a reader that never comes back must be ended by its connection's time limit.
+ * Deadlines and cancels end it as ever. Idempotent; a stale id does nothing. */
 void sched_pause(sched *, seq_id, bool paused);
 /* The next step, or NULL when there is nothing to do, when all that could be done waits for a
  * commit, or when two are uncommitted. Expired deadlines end here in any case. NULL with none

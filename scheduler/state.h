@@ -44,7 +44,8 @@ typedef struct seq_hot {
     uint8_t newest_parity;           /* of the number of the newest step that has it */
     uint8_t score;                   /* prompt rows yield logits */
     uint8_t checks_end, checks_stop; /* the model's end tokens, its own stop ids */
-    uint8_t has_min;                 /* not before min_tokens */
+    uint8_t has_min : 1;             /* not before min_tokens */
+    uint8_t paused : 1;              /* no decode rows for now */
 } seq_hot;
 _Static_assert(sizeof(seq_hot) == 64, "a hot record is one cache line");
 
