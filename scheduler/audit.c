@@ -2,43 +2,49 @@
  * after each operation. Linear in everything; never called while serving. */
 #include "scheduler/state.h"
 
-static void audit_hot(const sched *s, uint32_t slot, seq_state want_running) {
-    const seq_hot *h = &s->hot[slot];
-    const seq_record *r = record_find(s, h->id);
-    uint32_t total = h->len + h->pending;
-    CHECK(r && r->slot == slot && r->ticket > 0 && r->ticket <= s->n_tickets);
-    CHECK(h->n_prompt == r->spec.n_prompt && h->limit == h->n_prompt + r->spec.max_tokens);
-    CHECK(h->n_prompt <= h->len && total <= h->limit && h->limit <= s->cfg.max_model_len);
-    CHECK(h->pending <= h->inflight && h->inflight <= s->n_planned - s->n_committed);
-    CHECK(r->n_reported <= h->n_prompt);
-    CHECK(!heap_has(&s->waiting, record_of(h->id)));
-    CHECK(heap_has(&s->deadlines, record_of(h->id)) == (r->spec.deadline_us > 0));
-    if (want_running == SEQ_PREEMPTED) {
-        CHECK(h->state == SEQ_PREEMPTED && h->n_blocks == 0);
-        return;
-    }
-    CHECK(h->state == SEQ_PREFILL || h->state == SEQ_DECODE);
+static void audit_blocks_held(const sched *s, const seq_hot *h) {
     CHECK(h->n_blocks <= s->blocks_per_seq);
-    if (h->state == SEQ_PREFILL) {
+    CHECK(h->next_pos <= positions_needed(h->n_prompt, h->limit));
+    if (h->prefilled) {
+        CHECK(h->next_pos + (h->limit > h->n_prompt) == h->len + h->pending);
+        CHECK(h->n_blocks == blocks_for(s, h->next_pos));
+    } else {
         CHECK(h->next_pos < h->len && h->pending == 0);
         CHECK(h->n_blocks == blocks_for(s, h->len)); /* everything it needs from the start */
-    } else {
-        CHECK(h->next_pos + (h->limit > h->n_prompt) == total);
-        CHECK(h->n_blocks == blocks_for(s, h->next_pos));
     }
-    CHECK(h->next_pos <= positions_needed(h->n_prompt, h->limit));
 }
 
-/* Walks a list in ticket order; returns the highest ticket. Adds its blocks to *n_blocks. */
-static uint64_t audit_list(const sched *s, const slot_list *l, seq_state kind, uint64_t ticket,
+/* What holds for every slot with a live sequence. */
+static void audit_hot(const sched *s, uint32_t slot) {
+    const seq_hot *h = &s->hot[slot];
+    const seq_record *r = record_find(s, h->id);
+    CHECK(r && r->slot == slot && r->ticket > 0 && r->ticket <= s->n_tickets);
+    CHECK(h->n_prompt == r->spec.n_prompt && h->limit == h->n_prompt + r->spec.max_tokens);
+    CHECK(h->n_prompt <= h->len && h->len + h->pending <= h->limit);
+    CHECK(h->limit <= s->cfg.max_model_len && r->n_reported <= h->n_prompt);
+    CHECK(h->pending <= h->inflight && h->inflight <= s->n_planned - s->n_committed);
+    CHECK(!heap_has(&s->waiting, record_of(h->id)));
+    CHECK(heap_has(&s->deadlines, record_of(h->id)) == (r->spec.deadline_us > 0));
+    if (h->n_blocks > 0)
+        audit_blocks_held(s, h);
+    else
+        CHECK(!h->prefilled && h->next_pos == 0);
+}
+
+/* Walks a list that must be in ticket order from ticket on; returns the highest ticket. Adds
+ * its blocks to *n_blocks. */
+static uint64_t audit_list(const sched *s, const slot_list *l, bool running, uint64_t ticket,
                            uint64_t *n_blocks) {
     uint32_t n = 0, prev = NO_SLOT;
     for (uint32_t slot = l->head; slot != NO_SLOT; slot = s->hot[slot].next) {
         CHECK(slot < s->cfg.max_seqs && ++n <= l->n);
         CHECK(s->hot[slot].prev == prev);
-        audit_hot(s, slot, kind);
+        unsigned state = s->hot[slot].state;
+        CHECK(running ? state == SEQ_PREFILL || state == SEQ_DECODE : state == SEQ_PREEMPTED);
+        CHECK(running == (s->hot[slot].n_blocks > 0));
+        CHECK(s->hot[slot].prefilled == (state == SEQ_DECODE));
         uint64_t own = s->record[record_of(s->hot[slot].id)].ticket;
-        CHECK(own > ticket); /* no senior behind a junior, none preempted before one */
+        CHECK(own > ticket);
         ticket = own;
         *n_blocks += s->hot[slot].n_blocks;
         prev = slot;
@@ -64,6 +70,27 @@ static void audit_prefilling(const sched *s) {
     CHECK(n_state == n);
 }
 
+/* Adds what parked sequences hold to *n_blocks. */
+static void audit_paused(const sched *s, uint64_t *n_blocks) {
+    uint32_t n = 0, n_paused = 0, n_parked = 0, prev = NO_SLOT;
+    uint64_t held = 0;
+    for (uint32_t slot = s->parked.head; slot != NO_SLOT; slot = s->hot[slot].next) {
+        CHECK(slot < s->cfg.max_seqs && ++n <= s->parked.n);
+        CHECK(s->hot[slot].state == SEQ_PAUSED && s->hot[slot].prev == prev);
+        held += s->hot[slot].n_blocks;
+        prev = slot;
+    }
+    for (uint32_t i = 0; i < s->cfg.max_seqs; i++) {
+        bool paused = s->hot[i].state == SEQ_PAUSED;
+        n_paused += paused;
+        n_parked += paused && s->hot[i].n_blocks > 0;
+    }
+    CHECK(n == s->parked.n && n == n_parked && s->parked.tail == prev);
+    CHECK(n_paused == s->n_paused && held == s->parked_blocks);
+    CHECK(s->ever_paused || n_paused == 0);
+    *n_blocks += held;
+}
+
 static void audit_slots(const sched *s) {
     uint32_t n_free = 0, n_ended = 0;
     for (uint32_t slot = s->free_slot; slot != NO_SLOT; slot = s->hot[slot].next) {
@@ -72,14 +99,18 @@ static void audit_slots(const sched *s) {
     }
     for (uint32_t slot = 0; slot < s->cfg.max_seqs; slot++) {
         const seq_hot *h = &s->hot[slot];
-        if (h->state != SEQ_ENDED) continue;
+        if (h->state == SEQ_FREE) continue;
+        if (h->state != SEQ_ENDED) {
+            audit_hot(s, slot);
+            continue;
+        }
         n_ended++;
         CHECK(h->n_blocks == 0 && h->inflight > 0);
         CHECK(record_find(s, h->id) && record_find(s, h->id)->finish != FINISH_NONE);
         CHECK(!heap_has(&s->deadlines, record_of(h->id)));
     }
     CHECK(n_free == s->n_free_slots && n_ended == s->n_ended);
-    CHECK(n_free + n_ended + s->running.n + s->preempted.n == s->cfg.max_seqs);
+    CHECK(n_free + n_ended + s->running.n + s->preempted.n + s->n_paused == s->cfg.max_seqs);
 }
 
 static void audit_records(const sched *s) {
@@ -150,8 +181,10 @@ static void audit_steps(const sched *s) {
 
 void sched_audit(const sched *s) {
     uint64_t n_blocks = 0;
-    uint64_t ticket = audit_list(s, &s->running, SEQ_PREFILL, 0, &n_blocks);
-    audit_list(s, &s->preempted, SEQ_PREEMPTED, ticket, &n_blocks);
+    uint64_t ticket = audit_list(s, &s->running, true, 0, &n_blocks);
+    /* A senior behind a junior can only come from a pause. */
+    audit_list(s, &s->preempted, false, s->ever_paused ? 0 : ticket, &n_blocks);
+    audit_paused(s, &n_blocks);
     audit_prefilling(s);
     audit_slots(s);
     audit_records(s);
@@ -165,5 +198,7 @@ void sched_audit(const sched *s) {
         }
     }
     if (s->n_planned == s->n_committed) CHECK(blocks_fenced(&s->kv) == 0);
-    if (s->n_planned == s->n_committed && s->running.n == 0) CHECK(s->kv.n_free == s->kv.n);
+    if (s->n_planned == s->n_committed && s->running.n + s->parked.n == 0) {
+        CHECK(s->kv.n_free == s->kv.n);
+    }
 }

@@ -5,7 +5,7 @@
 static bool token_ends(const sched *s, const seq_hot *h, int32_t token) {
     if (!h->checks_end && !h->checks_stop) return false;
     const seq_spec *spec = &s->record[record_of(h->id)].spec;
-    if (h->has_min && h->len - 1 - h->n_prompt < spec->min_tokens) return false;
+    if (h->len - 1 - h->n_prompt < spec->min_tokens) return false;
     for (uint32_t i = 0; h->checks_end && i < s->cfg.n_end_tokens; i++) {
         if (s->cfg.end_tokens[i] == token) return true;
     }

@@ -3,8 +3,9 @@
  *
  * Blocks. A prefill gets all blocks of its length when it starts, so only decode rows need
  * more, one at a time, senior first. Without a free one, a sequence first waits for blocks
- * that uncommitted steps fence; then it evicts the most junior running sequence; if that is
- * itself, it keeps what it holds and waits (a senior may evict it: no hold-and-wait).
+ * that uncommitted steps fence; then it takes those of a paused sequence; then it evicts the
+ * most junior running one; if that is itself, it keeps what it holds and waits (a senior may
+ * evict it: no hold-and-wait).
  *
  * Progress. The most senior never waits for longer than the fences of two steps: whatever it
  * needs is free, fenced, or held by juniors, because alone it fits (checked at submit). Decode
@@ -40,10 +41,20 @@ static void end_expired(sched *s, uint64_t now_us) {
     }
 }
 
+/* Whether want blocks are free, those of parked sequences taken if that helps. */
+static bool make_room(planner *p, uint32_t want) {
+    sched *s = p->s;
+    if ((uint64_t)s->kv.n_free + blocks_fenced(&s->kv) + s->parked_blocks < want) return false;
+    while (s->kv.n_free + blocks_fenced(&s->kv) - p->claimed < want && s->parked.n > 0) {
+        seq_preempt(s, s->parked.head);
+    }
+    return s->kv.n_free >= want;
+}
+
 /* One more block for a decoding sequence, taken from juniors if need be. */
 static bool find_block(planner *p, uint32_t slot) {
     sched *s = p->s;
-    while (s->kv.n_free == 0) {
+    while (!make_room(p, 1)) {
         if (blocks_fenced(&s->kv) > p->claimed) {
             p->claimed++; /* comes free with a commit */
             return false;
@@ -85,7 +96,7 @@ static void plan_decode(planner *p) {
     uint32_t next;
     for (uint32_t slot = s->running.head; slot != NO_SLOT; slot = next) {
         seq_hot *h = &s->hot[slot];
-        if (h->state == SEQ_DECODE && !h->paused && h->len + h->pending < h->limit &&
+        if (h->state == SEQ_DECODE && h->len + h->pending < h->limit &&
             (h->next_pos < h->n_blocks * s->cfg.block_tokens || find_block(p, slot))) {
             step_seq *e = add_entry(p, slot);
             e->first_row = p->n;
@@ -172,7 +183,7 @@ static void plan_resumed(planner *p) {
         const seq_hot *h = &s->hot[slot];
         uint32_t room = min_u32(h->len + min_u32(h->limit - h->len, RESUME_SLACK),
                                 max_u32(h->len, positions_needed(h->n_prompt, h->limit)));
-        if (blocks_for(s, room) > s->kv.n_free) return;
+        if (!make_room(p, blocks_for(s, room))) return;
         seq_resume(s, slot);
         if (!plan_chunk(p, slot)) return;
     }
@@ -182,9 +193,9 @@ static void plan_admitted(planner *p) {
     sched *s = p->s;
     while (s->waiting.n > 0 && s->n_free_slots > 0 && p->rows_left > 0 && p->logits_left > 0) {
         uint32_t record = s->waiting.node[0].item;
-        uint64_t need = blocks_for(s, s->record[record].spec.n_prompt);
+        uint32_t need = blocks_for(s, s->record[record].spec.n_prompt);
         if (s->running.n > 0) need += s->watermark_blocks;
-        if (need > s->kv.n_free) return; /* bounded skip-ahead would look further here */
+        if (!make_room(p, need)) return; /* bounded skip-ahead would look further here */
         seq_admit(s, record);
         if (!plan_chunk(p, s->running.tail)) return;
     }

@@ -92,7 +92,7 @@ sched *sched_init(void *mem, const sched_config *cfg) {
         (uint32_t)ceil_div((uint64_t)cfg->n_blocks * cfg->watermark_permille, 1000);
     s->prefill_share =
         max_u32(1, cfg->max_prefill_share ? cfg->max_prefill_share : cfg->max_rows / 2);
-    s->running = s->preempted = s->prefilling =
+    s->running = s->preempted = s->prefilling = s->parked =
         (slot_list){.head = NO_SLOT, .tail = NO_SLOT, .n = 0};
     s->n_free_slots = cfg->max_seqs;
     for (uint32_t i = 0; i < cfg->max_seqs; i++) {
@@ -168,9 +168,13 @@ void sched_cancel(sched *s, seq_id id, finish why) {
 }
 
 void sched_pause(sched *s, seq_id id, bool paused) {
-    seq_record *r = record_find(s, id);
-    /* Who waits has made no tokens: there is nothing a reader could be behind with. */
-    if (r && r->slot != NO_SLOT) s->hot[r->slot].paused = paused;
+    const seq_record *r = record_find(s, id);
+    if (!r || r->slot == NO_SLOT || s->hot[r->slot].state == SEQ_ENDED) return;
+    if ((s->hot[r->slot].state == SEQ_PAUSED) == paused) return;
+    if (paused)
+        seq_pause(s, r->slot);
+    else
+        seq_unpause(s, r->slot);
 }
 
 size_t sched_events(sched *s, const sched_event **out) {
@@ -199,6 +203,7 @@ void sched_read(const sched *s, sched_stats *out) {
     *out = (sched_stats){.n_waiting = s->waiting.n,
                          .n_running = s->running.n,
                          .n_preempted = s->preempted.n,
+                         .n_paused = s->n_paused,
                          .waiting_tokens = s->waiting_tokens,
                          .blocks_free = s->kv.n_free,
                          .blocks_used = s->kv.n - s->kv.n_free - fenced,

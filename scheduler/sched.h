@@ -117,7 +117,7 @@ typedef struct sched_event {
 } sched_event;
 
 typedef struct sched_stats {
-    uint32_t n_waiting, n_running, n_preempted;
+    uint32_t n_waiting, n_running, n_preempted, n_paused;
     uint64_t waiting_tokens;
     uint32_t blocks_free, blocks_used, blocks_fenced, blocks_cached;
     uint64_t n_steps, n_preemptions, n_recomputed_tokens, n_prompt_tokens, n_output_tokens;
@@ -134,13 +134,16 @@ reject sched_submit(sched *, const seq_spec *, uint64_t now_us, seq_id *out);
  * TOKEN before it. Its blocks are free after that commit. finish: FINISH_CANCELLED, or
  * FINISH_STOP when a stop string was found. */
 void sched_cancel(sched *, seq_id, finish);
-/* A paused sequence gets no decode rows: its reader is too slow. It keeps slot, seniority and
- * blocks, so a reader that never comes back must be ended by its connection's time limit.
- * Deadlines and cancels end it as ever. Idempotent; a stale id does nothing. */
+/* A paused sequence gets no rows: its reader is too slow. It keeps its slot and its ticket, and
+ * its blocks until anybody, senior or junior, needs them; so it delays nobody while slots last,
+ * and a reader that never comes back must be ended by its connection's time limit. Rows in
+ * uncommitted steps still yield their tokens. Deadlines and cancels end it as ever. Idempotent;
+ * does nothing to a stale id, or to a waiting sequence, which has nothing to read yet. */
 void sched_pause(sched *, seq_id, bool paused);
 /* The next step, or NULL when there is nothing to do, when all that could be done waits for a
  * commit, or when two are uncommitted. Expired deadlines end here in any case. NULL with none
- * uncommitted means idle: no sequence waits or runs. */
+ * uncommitted means idle: no sequence runs or is preempted, and none waits but for the slots of
+ * paused ones. */
 const step *sched_plan(sched *, uint64_t now_us);
 /* Commits the oldest uncommitted step. tokens: [n_seqs], meaningful where sample is set.
  * An engine failure commits with tokens NULL: every sequence of the step ends with

@@ -5,28 +5,43 @@
 
 #include "scheduler/state.h"
 
-static void list_push_tail(sched *s, slot_list *l, uint32_t slot) {
+static uint64_t ticket_of(const sched *s, uint32_t slot) {
+    return s->record[record_of(s->hot[slot].id)].ticket;
+}
+
+/* Inserts slot behind after, which is in the list or NO_SLOT for its head. */
+static void list_insert(sched *s, slot_list *l, uint32_t after, uint32_t slot) {
     seq_hot *h = &s->hot[slot];
-    h->prev = l->tail;
-    h->next = NO_SLOT;
-    if (l->tail == NO_SLOT)
+    h->prev = after;
+    h->next = after == NO_SLOT ? l->head : s->hot[after].next;
+    if (h->prev == NO_SLOT)
         l->head = slot;
     else
-        s->hot[l->tail].next = slot;
-    l->tail = slot;
+        s->hot[h->prev].next = slot;
+    if (h->next == NO_SLOT)
+        l->tail = slot;
+    else
+        s->hot[h->next].prev = slot;
     l->n++;
 }
 
-static void list_push_head(sched *s, slot_list *l, uint32_t slot) {
-    seq_hot *h = &s->hot[slot];
-    h->next = l->head;
-    h->prev = NO_SLOT;
-    if (l->head == NO_SLOT)
-        l->tail = slot;
-    else
-        s->hot[l->head].prev = slot;
-    l->head = slot;
-    l->n++;
+/* In ticket order. At once where nobody was paused: at the tail of running, at the head of
+ * preempted. */
+static void running_insert(sched *s, uint32_t slot) {
+    uint32_t after = s->running.tail;
+    while (after != NO_SLOT && ticket_of(s, after) > ticket_of(s, slot)) {
+        after = s->hot[after].prev;
+    }
+    list_insert(s, &s->running, after, slot);
+}
+
+static void preempted_insert(sched *s, uint32_t slot) {
+    uint32_t after = NO_SLOT, next = s->preempted.head;
+    while (next != NO_SLOT && ticket_of(s, next) < ticket_of(s, slot)) {
+        after = next;
+        next = s->hot[next].next;
+    }
+    list_insert(s, &s->preempted, after, slot);
 }
 
 static void list_remove(sched *s, slot_list *l, uint32_t slot) {
@@ -42,16 +57,23 @@ static void list_remove(sched *s, slot_list *l, uint32_t slot) {
     l->n--;
 }
 
-static void prefilling_push(sched *s, uint32_t slot) {
+static void prefilling_insert(sched *s, uint32_t slot) {
     slot_list *l = &s->prefilling;
     seq_hot *h = &s->hot[slot];
-    h->prefill_prev = l->tail;
-    h->prefill_next = NO_SLOT;
-    if (l->tail == NO_SLOT)
+    uint32_t after = l->tail;
+    while (after != NO_SLOT && ticket_of(s, after) > ticket_of(s, slot)) {
+        after = s->hot[after].prefill_prev;
+    }
+    h->prefill_prev = after;
+    h->prefill_next = after == NO_SLOT ? l->head : s->hot[after].prefill_next;
+    if (h->prefill_prev == NO_SLOT)
         l->head = slot;
     else
-        s->hot[l->tail].prefill_next = slot;
-    l->tail = slot;
+        s->hot[h->prefill_prev].prefill_next = slot;
+    if (h->prefill_next == NO_SLOT)
+        l->tail = slot;
+    else
+        s->hot[h->prefill_next].prefill_prev = slot;
     l->n++;
 }
 
@@ -136,12 +158,11 @@ void seq_admit(sched *s, uint32_t record) {
                    .state = SEQ_PREFILL,
                    .score = spec->score_prompt,
                    .checks_end = s->cfg.n_end_tokens > 0 && !spec->ignore_eos,
-                   .checks_stop = spec->n_stop_ids > 0,
-                   .has_min = spec->min_tokens > 0};
+                   .checks_stop = spec->n_stop_ids > 0};
     memcpy(s->tokens + (size_t)slot * s->cfg.max_model_len, spec->prompt,
            spec->n_prompt * sizeof *spec->prompt);
-    list_push_tail(s, &s->running, slot);
-    prefilling_push(s, slot);
+    running_insert(s, slot);
+    prefilling_insert(s, slot);
     take_blocks(s, slot, blocks_for(s, h->len));
     event_push(s, EVENT_ADMITTED, h->id, h->user);
 }
@@ -151,29 +172,73 @@ void seq_resume(sched *s, uint32_t slot) {
     CHECK(s->preempted.head == slot && h->inflight == 0 && h->pending == 0);
     list_remove(s, &s->preempted, slot);
     h->state = SEQ_PREFILL;
-    h->next_pos = 0;
-    list_push_tail(s, &s->running, slot);
-    prefilling_push(s, slot);
+    running_insert(s, slot);
+    prefilling_insert(s, slot);
     take_blocks(s, slot, blocks_for(s, h->len));
     s->n_recomputed_tokens += s->record[record_of(h->id)].n_lost;
+}
+
+/* Takes a running, parked or preempted sequence out of its lists. */
+static void leave_lists(sched *s, uint32_t slot) {
+    const seq_hot *h = &s->hot[slot];
+    switch ((seq_state)h->state) {
+    case SEQ_PREFILL: prefilling_remove(s, slot); /* fallthrough */
+    case SEQ_DECODE: list_remove(s, &s->running, slot); break;
+    case SEQ_PREEMPTED: list_remove(s, &s->preempted, slot); break;
+    case SEQ_PAUSED:
+        if (h->n_blocks == 0) break;
+        list_remove(s, &s->parked, slot);
+        s->parked_blocks -= h->n_blocks;
+        break;
+    case SEQ_FREE:
+    case SEQ_ENDED: CHECK(false);
+    }
 }
 
 void seq_preempt(sched *s, uint32_t slot) {
     seq_hot *h = &s->hot[slot];
     seq_record *r = &s->record[record_of(h->id)];
-    CHECK(s->running.tail == slot);
-    list_remove(s, &s->running, slot);
-    if (h->state == SEQ_PREFILL) prefilling_remove(s, slot);
-    h->state = SEQ_PREEMPTED;
+    CHECK(h->n_blocks > 0 && (h->state == SEQ_PAUSED || s->running.tail == slot));
+    leave_lists(s, slot);
     release_blocks(s, slot);
     r->n_lost = h->next_pos;
     r->n_preemptions++;
     s->n_preemptions++;
-    list_push_head(s, &s->preempted, slot);
+    h->next_pos = 0;
+    h->prefilled = false;
+    if (h->state != SEQ_PAUSED) {
+        h->state = SEQ_PREEMPTED;
+        preempted_insert(s, slot);
+    }
     sched_event *e = event_push(s, EVENT_PREEMPTED, h->id, h->user);
     e->n_output = h->len - h->n_prompt;
     e->n_preemptions = r->n_preemptions;
     e->peak_blocks = r->peak_blocks;
+}
+
+void seq_pause(sched *s, uint32_t slot) {
+    seq_hot *h = &s->hot[slot];
+    leave_lists(s, slot);
+    h->state = SEQ_PAUSED;
+    s->n_paused++;
+    s->ever_paused = true;
+    if (h->n_blocks == 0) return;
+    list_insert(s, &s->parked, s->parked.tail, slot);
+    s->parked_blocks += h->n_blocks;
+}
+
+void seq_unpause(sched *s, uint32_t slot) {
+    seq_hot *h = &s->hot[slot];
+    leave_lists(s, slot);
+    s->n_paused--;
+    if (h->n_blocks == 0) {
+        h->state = SEQ_PREEMPTED;
+        preempted_insert(s, slot);
+        return;
+    }
+    h->state = h->prefilled ? SEQ_DECODE : SEQ_PREFILL;
+    running_insert(s, slot);
+    if (!h->prefilled) prefilling_insert(s, slot);
 }
 
 void seq_grow(sched *s, uint32_t slot) {
@@ -183,17 +248,14 @@ void seq_grow(sched *s, uint32_t slot) {
 void seq_prefilled(sched *s, uint32_t slot) {
     prefilling_remove(s, slot);
     s->hot[slot].state = SEQ_DECODE;
+    s->hot[slot].prefilled = true;
 }
 
 void seq_end(sched *s, uint32_t slot, finish why, int32_t stop_id) {
     seq_hot *h = &s->hot[slot];
     seq_record *r = &s->record[record_of(h->id)];
-    if (h->state == SEQ_PREEMPTED) {
-        list_remove(s, &s->preempted, slot);
-    } else {
-        list_remove(s, &s->running, slot);
-        if (h->state == SEQ_PREFILL) prefilling_remove(s, slot);
-    }
+    leave_lists(s, slot);
+    if (h->state == SEQ_PAUSED) s->n_paused--;
     h->state = SEQ_ENDED;
     s->n_ended++;
     release_blocks(s, slot);

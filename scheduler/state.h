@@ -8,7 +8,12 @@
  * order, and so is the preempted list; every running sequence is senior to every preempted
  * one. Victims leave at the tail of the running list and enter at the head of the preempted
  * list; resuming takes the way back, and nothing new is admitted while anybody is preempted.
- * So no list is ever searched, and no senior can be preempted by a junior. */
+ * So no list is ever searched, and no senior can be preempted by a junior.
+ *
+ * Pausing is the exception: a paused sequence loses its blocks to anybody who needs them, and
+ * comes back at the place of its ticket, which may be in front of running juniors. It then
+ * waits as the first of the preempted until they leave it room; nothing new is admitted before
+ * that, so they do. */
 #ifndef VRAMD_SCHEDULER_STATE_H
 #define VRAMD_SCHEDULER_STATE_H
 
@@ -25,6 +30,7 @@ typedef enum seq_state {
     SEQ_PREFILL,   /* running; more than the next sampled token is to be computed */
     SEQ_DECODE,    /* running; its rows sample, one a step */
     SEQ_PREEMPTED, /* holds no blocks */
+    SEQ_PAUSED,    /* gets no rows; parked while it holds blocks */
     SEQ_ENDED      /* holds no blocks, but is in an uncommitted step */
 } seq_state;
 
@@ -44,8 +50,7 @@ typedef struct seq_hot {
     uint8_t newest_parity;           /* of the number of the newest step that has it */
     uint8_t score;                   /* prompt rows yield logits */
     uint8_t checks_end, checks_stop; /* the model's end tokens, its own stop ids */
-    uint8_t has_min : 1;             /* not before min_tokens */
-    uint8_t paused : 1;              /* no decode rows for now */
+    uint8_t prefilled;               /* its last prompt row is planned */
 } seq_hot;
 _Static_assert(sizeof(seq_hot) == 64, "a hot record is one cache line");
 
@@ -71,6 +76,9 @@ struct sched {
     uint32_t n_records, blocks_per_seq, watermark_blocks, prefill_share;
     uint32_t free_slot, n_free_slots, free_record;
     slot_list running, preempted, prefilling;
+    slot_list parked; /* paused ones that hold blocks, the newest last */
+    uint32_t n_paused, parked_blocks;
+    bool ever_paused;
     heap waiting, deadlines; /* of records */
     blocks kv;
     uint64_t waiting_tokens, n_submitted, n_tickets, n_planned, n_committed;
@@ -114,11 +122,13 @@ static inline uint32_t positions_needed(uint32_t n_prompt, uint32_t limit) {
 
 /* seq.c: the transitions of one sequence. */
 sched_event *event_push(sched *, event_kind, seq_id, uint64_t user);
-void seq_admit(sched *, uint32_t record);   /* the first of waiting; takes slot and blocks */
-void seq_resume(sched *, uint32_t slot);    /* the head of preempted */
-void seq_preempt(sched *, uint32_t slot);   /* the tail of running */
+void seq_admit(sched *, uint32_t record);   /* a waiting one; takes slot and blocks */
+void seq_resume(sched *, uint32_t slot);    /* the head of preempted; takes blocks */
+void seq_preempt(sched *, uint32_t slot);   /* the tail of running, or a parked one */
 void seq_grow(sched *, uint32_t slot);      /* one more block; CHECKs that one is free */
 void seq_prefilled(sched *, uint32_t slot); /* its last prompt row is planned: it decodes now */
+void seq_pause(sched *, uint32_t slot);
+void seq_unpause(sched *, uint32_t slot);
 /* Takes it out of every list and frees its blocks; ENDED follows now, or by seq_retire. */
 void seq_end(sched *, uint32_t slot, finish, int32_t stop_id);
 void seq_end_waiting(sched *, uint32_t record, finish);
