@@ -1,171 +1,225 @@
-/* Reports on memory. Loop thread, or the main thread of `vramd plan`. */
+/* The plan as JSON, and GET /v1/memory as JSON or as a table. Loop thread, but for plan_json,
+ * which any thread may call, and the work of taking a sample, which runs on the pool. */
 #include "api/memory_view.h"
 
+#include "api/app.h"
 #include "api/json_out.h"
 #include "base/clock.h"
 
-enum { PROBE_EVERY_US = 1000000, MAX_SEQUENCES = 64 };
-
-const process_memory *memory_probe_read(memory_probe *p) {
-    uint64_t now = clock_us();
-    if (p->read_us == 0 || now - p->read_us >= PROBE_EVERY_US) {
-        process_memory_read(&p->last);
-        p->read_us = now;
-    }
-    return &p->last;
-}
+enum { MAX_SEQUENCES = 256 };
 
 static void member(buf *b, const char *name, uint64_t v) {
-    buf_addf(b, "\"%s\":%llu,", name, (unsigned long long)v);
+    buf_addf(b, ",\"%s\":", name);
+    json_u64(b, v);
 }
 
-/* Ends an object or array that was written with a comma after each member. */
-static void end(buf *b, char close) {
-    if (b->len && b->ptr[b->len - 1] == ',') b->len--;
-    buf_addc(b, close);
-}
+/* ---- the plan ---- */
 
-static void classes_json(buf *b, const ledger_view *v) {
-    buf_add(b, STR("\"classes\":["));
-    for (int c = 0; c < MEM_N_CLASSES; c++) {
-        const ledger_class *k = &v->cls[c];
-        if (!k->plan_bytes && !k->peak_bytes) continue;
-        buf_addf(b, "{\"class\":\"%s\",\"kind\":\"%s\",", mem_class_name((mem_class)c),
-                 term_kind_name(k->kind));
-        member(b, "plan_bytes", k->plan_bytes);
-        member(b, "ledger_bytes", k->ledger_bytes);
-        member(b, "peak_bytes", k->peak_bytes);
-        end(b, '}');
-        buf_addc(b, ',');
-    }
-    end(b, ']');
-    buf_addc(b, ',');
-}
-
-static void kv_json(buf *b, const kv_view *k) {
-    buf_add(b, STR("\"kv\":{"));
-    member(b, "block_tokens", k->block_tokens);
-    member(b, "blocks", k->blocks);
-    member(b, "free", k->free);
-    member(b, "used", k->used);
-    member(b, "cached", k->cached);
-    member(b, "bytes_per_token", k->bytes_per_token);
-    end(b, '}');
-    buf_addc(b, ',');
-}
-
-void memory_view_json(buf *b, port *p, memory_probe *probe) {
-    ledger_view v;
-    machine_stats s;
-    seq_view seq[MAX_SEQUENCES];
-    const process_memory *os = memory_probe_read(probe);
-    ledger_read(p->ledger, &v);
-    p->ops->stats(p, &s);
-    buf_addc(b, '{');
-    member(b, "budget_bytes", v.budget_bytes);
-    member(b, "plan_bytes", v.plan_bytes);
-    member(b, "ledger_bytes", v.ledger_bytes);
-    member(b, "peak_bytes", v.peak_bytes);
-    classes_json(b, &v);
-    buf_add(b, STR("\"process\":{"));
-    member(b, "anonymous_bytes", os->anonymous_bytes);
-    member(b, "file_bytes", os->file_bytes);
-    end(b, '}');
-    buf_addf(b, ",\"unaccounted_bytes\":%lld,",
-             (long long)os->anonymous_bytes - (long long)v.ledger_bytes);
-    kv_json(b, &s.kv);
-    buf_add(b, STR("\"requests\":{"));
-    member(b, "pool_bytes", pool_size(p->pool));
-    member(b, "used_bytes", pool_used(p->pool));
-    member(b, "peak_bytes", pool_peak(p->pool));
-    end(b, '}');
-    buf_add(b, STR(",\"sequences\":["));
-    size_t n = p->ops->sequences(p, seq, MAX_SEQUENCES);
-    for (size_t i = 0; i < n; i++) {
-        buf_addc(b, '{');
-        member(b, "id", seq[i].id);
-        member(b, "tokens", seq[i].n_tokens);
-        member(b, "blocks", seq[i].n_blocks);
-        member(b, "bytes", seq[i].bytes);
-        buf_addf(b, "\"state\":\"%s\"},", seq[i].state);
-    }
-    end(b, ']');
+static void write_model(buf *b, const model_config *c) {
+    buf_add(b, STR("\"model\":{\"name\":"));
+    json_str_lossy(b, str_of(c->name));
+    buf_add(b, STR(",\"arch\":"));
+    json_str_lossy(b, str_of(c->arch));
+    member(b, "n_params", model_config_params(c));
+    member(b, "n_layers", c->n_layers);
+    member(b, "n_embd", c->n_embd);
+    member(b, "n_heads", c->n_heads);
+    member(b, "n_kv_heads", c->n_kv_heads);
+    member(b, "head_dim", c->head_dim);
+    member(b, "n_ff", c->n_ff);
+    member(b, "n_vocab", c->n_vocab);
+    member(b, "n_ctx_train", c->n_ctx_train);
     buf_addc(b, '}');
 }
 
-void memory_view_text(buf *b, port *p, memory_probe *probe) {
-    ledger_view v;
-    machine_stats s;
-    char x[32], y[32], z[32];
-    const process_memory *os = memory_probe_read(probe);
-    ledger_read(p->ledger, &v);
-    p->ops->stats(p, &s);
-    buf_addf(b, "%-14s %-11s %18s %18s %18s\n", "class", "kind", "plan", "ledger", "peak");
-    for (int c = 0; c < MEM_N_CLASSES; c++) {
-        const ledger_class *k = &v.cls[c];
-        if (!k->plan_bytes && !k->peak_bytes) continue;
-        buf_addf(b, "%-14s %-11s %18s %18s %18s\n", mem_class_name((mem_class)c),
-                 term_kind_name(k->kind), bytes_grouped(k->plan_bytes, x),
-                 bytes_grouped(k->ledger_bytes, y), bytes_grouped(k->peak_bytes, z));
-    }
-    buf_addf(b, "%-26s %18s %18s %18s\n", "all", bytes_grouped(v.plan_bytes, x),
-             bytes_grouped(v.ledger_bytes, y), bytes_grouped(v.peak_bytes, z));
-    buf_addf(b, "%-26s %18s\n", "budget", bytes_grouped(v.budget_bytes, x));
-    buf_addf(b, "%-26s %18s %18s\n", "process, anonymous", "",
-             bytes_grouped(os->anonymous_bytes, x));
-    buf_addf(b, "%-26s %18s %18lld\n", "unaccounted", "",
-             (long long)os->anonymous_bytes - (long long)v.ledger_bytes);
-    buf_addf(b,
-             "KV cache: %llu blocks of %u tokens, %llu free, %llu used, %llu cached; %s bytes "
-             "a token\n",
-             (unsigned long long)s.kv.blocks, s.kv.block_tokens, (unsigned long long)s.kv.free,
-             (unsigned long long)s.kv.used, (unsigned long long)s.kv.cached,
-             bytes_grouped(s.kv.bytes_per_token, x));
-}
-
-static void model_json(buf *b, const model_config *c) {
-    buf_add(b, STR("\"model\":{\"arch\":"));
-    json_str_lossy(b, str_of(c->arch));
-    buf_add(b, STR(",\"name\":"));
-    json_str_lossy(b, str_of(c->name));
-    buf_addc(b, ',');
-    member(b, "parameters", model_config_params(c));
-    member(b, "layers", c->n_layers);
-    member(b, "hidden", c->n_embd);
-    member(b, "heads", c->n_heads);
-    member(b, "kv_heads", c->n_kv_heads);
-    member(b, "head_dim", c->head_dim);
-    member(b, "ffn", c->n_ff);
-    member(b, "vocabulary", c->n_vocab);
-    end(b, '}');
-    buf_addc(b, ',');
+static void write_term(buf *b, const term *t) {
+    buf_addf(b, "{\"class\":\"%s\"", mem_class_name(t->cls));
+    member(b, "bytes", t->bytes);
+    buf_addf(b, ",\"kind\":\"%s\",\"what\":", term_kind_name(t->kind));
+    json_str_lossy(b, str_of(t->what));
+    if (t->while_loading) buf_add(b, STR(",\"while_loading\":true"));
+    buf_addc(b, '}');
 }
 
 void plan_json(buf *b, const plan *p, const model_config *c, const char *device) {
     buf_addc(b, '{');
-    model_json(b, c);
-    buf_addf(b, "\"device\":\"%s\",\"fits\":%s,", device, p->fits ? "true" : "false");
+    write_model(b, c);
+    buf_add(b, STR(",\"device\":"));
+    json_str_lossy(b, str_of(device));
     member(b, "budget_bytes", p->budget_bytes);
-    member(b, "total_bytes", p->total_bytes);
+    buf_addf(b, ",\"fits\":%s", p->fits ? "true" : "false");
     member(b, "load_peak_bytes", p->load_peak_bytes);
+    member(b, "total_bytes", p->total_bytes);
     member(b, "smallest_budget_bytes", p->smallest_budget_bytes);
-    buf_add(b, STR("\"terms\":["));
+    buf_add(b, STR(",\"terms\":["));
     for (size_t i = 0; i < p->terms.n; i++) {
-        const term *t = &p->terms.v[i];
-        buf_addf(
-            b,
-            "{\"class\":\"%s\",\"bytes\":%llu,\"kind\":\"%s\",\"while_loading\":%s,\"what\":",
-            mem_class_name(t->cls), (unsigned long long)t->bytes, term_kind_name(t->kind),
-            t->while_loading ? "true" : "false");
-        json_str_lossy(b, str_of(t->what));
-        buf_add(b, STR("},"));
+        if (i) buf_addc(b, ',');
+        write_term(b, &p->terms.v[i]);
     }
-    end(b, ']');
-    buf_add(b, STR(",\"kv\":{"));
-    member(b, "bytes_per_token", p->kv_bytes_per_token);
+    buf_add(b, STR("],\"kv\":{\"bytes_per_token\":"));
+    json_u64(b, p->kv_bytes_per_token);
     member(b, "block_tokens", p->block_tokens);
     member(b, "blocks", p->kv_blocks);
     member(b, "tokens", p->kv_tokens);
-    end(b, '}');
+    buf_add(b, STR("}}"));
+}
+
+/* ---- the live account ---- */
+
+void memory_sample_take(const ledger *l, memory_sample *s) {
+    ledger_view v;
+    s->known = process_memory_read(&s->process);
+    ledger_read(l, &v);
+    s->ledger_bytes = v.ledger_bytes;
+    s->at_us = clock_us();
+}
+
+typedef struct memory_job {
+    app *app;
+    http_request *rq;
+    memory_sample sample;
+    bool text;
+} memory_job;
+
+static void write_sequences(buf *b, port *p) {
+    seq_view seq[MAX_SEQUENCES];
+    size_t n = p->ops->sequences(p, seq, MAX_SEQUENCES);
+    buf_add(b, STR(",\"sequences\":["));
+    for (size_t i = 0; i < n; i++) {
+        buf_add(b, i ? STR(",{\"id\":") : STR("{\"id\":"));
+        json_u64(b, seq[i].id);
+        buf_addf(b, ",\"state\":\"%s\"", seq[i].state);
+        member(b, "tokens", seq[i].n_tokens);
+        member(b, "blocks", seq[i].n_blocks);
+        member(b, "bytes", seq[i].bytes);
+        buf_addc(b, '}');
+    }
+    buf_addc(b, ']');
+}
+
+static void write_class(buf *b, const char *name, const ledger_class *c) {
+    buf_addf(b, "{\"class\":\"%s\",\"kind\":\"%s\"", name, term_kind_name(c->kind));
+    member(b, "plan_bytes", c->plan_bytes);
+    member(b, "ledger_bytes", c->ledger_bytes);
+    member(b, "peak_bytes", c->peak_bytes);
     buf_addc(b, '}');
+}
+
+static void write_json(buf *b, port *p, const memory_sample *s) {
+    ledger_view v;
+    machine_stats st;
+    ledger_read(p->ledger, &v);
+    p->ops->stats(p, &st);
+    buf_add(b, STR("{\"budget_bytes\":"));
+    json_u64(b, v.budget_bytes);
+    member(b, "plan_bytes", v.plan_bytes);
+    member(b, "ledger_bytes", v.ledger_bytes);
+    member(b, "peak_bytes", v.peak_bytes);
+    buf_add(b, STR(",\"classes\":["));
+    for (int i = 0; i < MEM_N_CLASSES; i++) {
+        if (i) buf_addc(b, ',');
+        write_class(b, mem_class_name((mem_class)i), &v.cls[i]);
+    }
+    buf_add(b, STR("],\"process\":"));
+    if (s->known) {
+        buf_add(b, STR("{\"anonymous_bytes\":"));
+        json_u64(b, s->process.anonymous_bytes);
+        member(b, "file_bytes", s->process.file_bytes);
+        buf_add(b, STR("},\"unaccounted_bytes\":"));
+        json_i64(b, (int64_t)(s->process.anonymous_bytes - s->ledger_bytes));
+    } else {
+        buf_add(b, STR("null,\"unaccounted_bytes\":null"));
+    }
+    buf_add(b, STR(",\"requests\":{\"pool_bytes\":"));
+    json_u64(b, pool_size(p->pool));
+    member(b, "used", pool_used(p->pool));
+    member(b, "peak", pool_peak(p->pool));
+    buf_add(b, STR("},\"kv\":{\"block_tokens\":"));
+    json_u64(b, st.kv.block_tokens);
+    member(b, "blocks", st.kv.blocks);
+    member(b, "free", st.kv.free);
+    member(b, "used", st.kv.used);
+    member(b, "cached", st.kv.cached);
+    member(b, "bytes_per_token", st.kv.bytes_per_token);
+    buf_addc(b, '}');
+    write_sequences(b, p);
+    buf_addc(b, '}');
+}
+
+static void row(buf *b, const char *name, uint64_t plan, uint64_t ledger, uint64_t peak) {
+    char t[3][32];
+    buf_addf(b, "%-14s %18s %18s %18s\n", name, bytes_grouped(plan, t[0]),
+             bytes_grouped(ledger, t[1]), bytes_grouped(peak, t[2]));
+}
+
+static void write_table(buf *b, port *p, const memory_sample *s) {
+    ledger_view v;
+    machine_stats st;
+    char t[2][32];
+    ledger_read(p->ledger, &v);
+    p->ops->stats(p, &st);
+    buf_addf(b, "%-14s %18s %18s %18s\n", "class", "plan", "ledger", "peak");
+    for (int i = 0; i < MEM_N_CLASSES; i++)
+        if (v.cls[i].plan_bytes || v.cls[i].peak_bytes)
+            row(b, mem_class_name((mem_class)i), v.cls[i].plan_bytes, v.cls[i].ledger_bytes,
+                v.cls[i].peak_bytes);
+    row(b, "total", v.plan_bytes, v.ledger_bytes, v.peak_bytes);
+    buf_addf(b, "%-14s %18s  %s\n", "budget", bytes_grouped(v.budget_bytes, t[0]),
+             bytes_human(v.budget_bytes, t[1]));
+    if (s->known) {
+        int64_t d = (int64_t)(s->process.anonymous_bytes - s->ledger_bytes);
+        buf_addf(b, "%-14s %18s\n", "anonymous",
+                 bytes_grouped(s->process.anonymous_bytes, t[0]));
+        buf_addf(b, "%-14s %s%*s\n", "unaccounted", d < 0 ? "-" : "", d < 0 ? 17 : 18,
+                 bytes_grouped((uint64_t)(d < 0 ? -d : d), t[0]));
+    }
+    buf_addf(b,
+             "kv: %llu blocks of %u tokens: %llu free, %llu used, %llu cached; %llu bytes per "
+             "token\n",
+             (unsigned long long)st.kv.blocks, st.kv.block_tokens,
+             (unsigned long long)st.kv.free, (unsigned long long)st.kv.used,
+             (unsigned long long)st.kv.cached, (unsigned long long)st.kv.bytes_per_token);
+}
+
+static void work(void *arg) {
+    memory_job *j = arg;
+    memory_sample_take(j->app->port->ledger, &j->sample);
+}
+
+static void done(void *arg) {
+    memory_job *j = arg;
+    app *app = j->app;
+    http_request *rq = j->rq;
+    rq->lent = false;
+    app->memory = j->sample;
+    if (!rq->gone) {
+        buf b;
+        buf_init(&b, &rq->mem);
+        if (j->text)
+            write_table(&b, app->port, &j->sample);
+        else
+            write_json(&b, app->port, &j->sample);
+        if (b.failed)
+            http_refuse_memory(rq);
+        else
+            http_answer(rq, 200, j->text ? "text/plain; charset=utf-8" : "application/json",
+                        buf_str(&b));
+    }
+    http_unref(rq);
+    http_flush(app->http);
+}
+
+void memory_run(app *app, http_request *rq) {
+    memory_job *j = arena_zalloc(&rq->mem, sizeof *j);
+    if (!j) {
+        http_refuse_memory(rq);
+        return;
+    }
+    const char *accept = http_header(rq, "Accept");
+    *j = (memory_job){.app = app, .rq = rq, .text = accept && strstr(accept, "text/plain")};
+    http_ref(rq);
+    rq->lent = true;
+    if (app->port->ops->offload(app->port, work, done, j)) return;
+    work(j); /* the pool is busy: a few milliseconds of the loop's time */
+    done(j);
 }

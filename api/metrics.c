@@ -1,227 +1,309 @@
-/* The exposition of metrics. Reads a snapshot; loop thread. */
+/* GET /metrics. Reads snapshots only, so that it answers in the middle of a step; what the
+ * operating system says is read on the pool of threads, and may be one scrape old. Owns
+ * nothing. Loop thread; histogram_bucket from any. */
 #include "api/metrics.h"
 
+#include <stddef.h>
 #include <stdio.h>
 
+#include "api/json_out.h"
 #include "base/check.h"
+#include "base/clock.h"
 
-/* Upper bounds of buckets, seconds or tokens; 0 ends a row. TTFT's are vLLM's, which dashboards
- * know. */
-static const double bounds[HIST_N][PORT_MAX_BUCKETS + 1] = {
-    [HIST_TTFT] = {.001, .005, .01, .02, .04, .06, .08, .1, .25, .5,  .75,
-                   1,    2.5,  5,   7.5, 10,  20,  40,  80, 160, 640, 2560},
-    [HIST_ITL] = {.001, .0025, .005, .01, .025, .05, .075, .1, .15, .2, .3,
-                  .4,   .5,    .75,  1,   2.5,  5,   7.5,  10, 20,  40, 80},
-    [HIST_E2E] = {.01, .05, .1, .3, .5, .8, 1,  1.5, 2,   2.5, 5,
-                  10,  15,  20, 30, 40, 50, 60, 120, 240, 480, 960},
-    [HIST_QUEUE] = {.001, .005, .01, .05, .1, .3, .5, .8, 1,   1.5, 2,   2.5,
-                    5,    10,   15,  20,  30, 40, 50, 60, 120, 240, 480, 960},
-    [HIST_PREFILL] = {.001, .005, .01, .05, .1, .3, .5, .8, 1,   1.5, 2,   2.5,
-                      5,    10,   15,  20,  30, 40, 50, 60, 120, 240, 480, 960},
-    [HIST_DECODE] = {.01, .05, .1, .3, .5, .8, 1,  1.5, 2,   2.5, 5,
-                     10,  15,  20, 30, 40, 50, 60, 120, 240, 480, 960},
-    [HIST_STEP_TOKENS] = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384},
+enum { SAMPLE_MAX_AGE_US = 1000000 };
+
+/* ---- histograms ---- */
+
+/* The bounds are vLLM's, so that existing dashboards read the aliases unchanged. */
+static const double ttft[] = {.001, .005, .01, .02, .04, .06, .08, .1, .25, .5,  .75,
+                              1,    2.5,  5,   7.5, 10,  20,  40,  80, 160, 640, 2560};
+static const double itl[] = {.01, .025, .05, .075, .1,  .15, .2, .3, .4, .5,
+                             .75, 1,    2.5, 5,    7.5, 10,  20, 40, 80};
+static const double latency[] = {.3, .5, .8, 1,  1.5, 2,   2.5, 5,   10,   15,  20,
+                                 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680};
+static const double tokens[] = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384};
+
+#define BOUNDS(a) a, sizeof(a) / sizeof *(a)
+static const struct {
+    const double *bound;
+    size_t n;
+    const char *own, *alias, *help;
+} hists[HIST_N] = {
+    [HIST_TTFT] = {BOUNDS(ttft), "vramd_time_to_first_token_seconds",
+                   "vllm:time_to_first_token_seconds", "From arrival to the first token."},
+    [HIST_ITL] = {BOUNDS(itl), "vramd_inter_token_latency_seconds",
+                  "vllm:inter_token_latency_seconds", "Between two tokens of a request."},
+    [HIST_E2E] = {BOUNDS(latency), "vramd_request_latency_seconds",
+                  "vllm:e2e_request_latency_seconds", "From arrival to the end."},
+    [HIST_QUEUE] = {BOUNDS(latency), "vramd_request_queue_seconds",
+                    "vllm:request_queue_time_seconds", "From arrival to admission."},
+    [HIST_PREFILL] = {BOUNDS(latency), "vramd_request_prefill_seconds",
+                      "vllm:request_prefill_time_seconds",
+                      "From admission to the first token."},
+    [HIST_DECODE] = {BOUNDS(latency), "vramd_request_decode_seconds",
+                     "vllm:request_decode_time_seconds", "From the first token to the end."},
+    [HIST_STEP_TOKENS] = {BOUNDS(tokens), "vramd_step_tokens", "vllm:iteration_tokens_total",
+                          "Tokens computed in one step."},
 };
+_Static_assert(sizeof ttft / sizeof *ttft <= PORT_MAX_BUCKETS, "histogram.bucket");
+_Static_assert(sizeof itl / sizeof *itl <= PORT_MAX_BUCKETS, "histogram.bucket");
+_Static_assert(sizeof latency / sizeof *latency <= PORT_MAX_BUCKETS, "histogram.bucket");
+_Static_assert(sizeof tokens / sizeof *tokens <= PORT_MAX_BUCKETS, "histogram.bucket");
 
-size_t histogram_bucket(histogram_id h, double v) {
-    size_t i = 0;
-    CHECK(h < HIST_N);
-    while (i < PORT_MAX_BUCKETS && bounds[h][i] > 0 && v > bounds[h][i]) i++;
-    return i;
+const double *metrics_bounds(histogram_id id, size_t *n) {
+    CHECK(id < HIST_N);
+    *n = hists[id].n;
+    return hists[id].bound;
 }
+
+size_t histogram_bucket(histogram_id id, double v) {
+    CHECK(id < HIST_N);
+    size_t lo = 0, hi = hists[id].n; /* the first bound that is >= v; all below lo are < v */
+    while (lo < hi) {
+        size_t mid = (lo + hi) / 2;
+        if (v <= hists[id].bound[mid])
+            hi = mid;
+        else
+            lo = mid + 1;
+    }
+    return lo;
+}
+
+/* ---- writing ---- */
 
 typedef struct out {
     buf *b;
-    char model[560]; /* model_name="..." */
+    char model[300]; /* model_name="...", escaped */
 } out;
 
-static void head(const out *o, const char *name, const char *type, const char *help) {
+/* Label values escape backslash, quote and newline (Prometheus exposition formats). */
+static void set_model(out *o, const char *id) {
+    size_t n = 0;
+    n += (size_t)snprintf(o->model, sizeof o->model, "model_name=\"");
+    for (; *id && n + 4 < sizeof o->model; id++) {
+        if (*id == '\n') {
+            o->model[n++] = '\\', o->model[n++] = 'n';
+            continue;
+        }
+        if (*id == '"' || *id == '\\') o->model[n++] = '\\';
+        o->model[n++] = *id;
+    }
+    o->model[n++] = '"';
+    o->model[n] = '\0';
+}
+
+static void head(out *o, const char *name, const char *type, const char *help) {
     buf_addf(o->b, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
-/* labels: "" or a="b" */
-static void sample(const out *o, const char *name, const char *labels, double v) {
-    buf_addf(o->b, "%s{%s%s%s} %.17g\n", name, o->model, *labels ? "," : "", labels, v);
+static void number(buf *b, double v) {
+    if (v == (double)(int64_t)v && v < 1e15 && v > -1e15)
+        json_i64(b, (int64_t)v);
+    else
+        buf_addf(b, "%.9g", v);
+    buf_addc(b, '\n');
 }
 
-static void single(const out *o, const char *name, const char *type, const char *help,
-                   double v) {
-    head(o, name, type, help);
+/* labels: further ones, each with a comma before it; "" for none */
+static void sample(out *o, const char *name, const char *labels, double v) {
+    buf_addf(o->b, "%s{%s%s} ", name, o->model, labels);
+    number(o->b, v);
+}
+
+static void gauge(out *o, const char *name, const char *help, double v) {
+    head(o, name, "gauge", help);
     sample(o, name, "", v);
 }
 
-/* The same number under our name and under the one that others know. */
-static void both(const out *o, const char *ours, const char *theirs, const char *type,
-                 const char *help, double v) {
-    single(o, ours, type, help, v);
-    single(o, theirs, type, help, v);
+static void counter(out *o, const char *name, const char *help, double v) {
+    head(o, name, "counter", help);
+    sample(o, name, "", v);
 }
 
-static void histogram_text(const out *o, const char *name, const char *help, histogram_id id,
-                           const histogram *h) {
-    char labels[48];
+static void both(out *o, const char *type, const char *own, const char *alias, const char *help,
+                 double v) {
+    head(o, own, type, help);
+    sample(o, own, "", v);
+    head(o, alias, type, help);
+    sample(o, alias, "", v);
+}
+
+static void write_histogram(out *o, const char *name, histogram_id id, const histogram *h) {
     uint64_t sum = 0;
-    buf_addf(o->b, "# HELP %s %s\n# TYPE %s histogram\n", name, help, name);
-    char bucket[96], count[96], total[96];
-    snprintf(bucket, sizeof bucket, "%s_bucket", name);
-    snprintf(count, sizeof count, "%s_count", name);
-    snprintf(total, sizeof total, "%s_sum", name);
-    size_t i = 0;
-    for (; i < PORT_MAX_BUCKETS && bounds[id][i] > 0; i++) {
+    head(o, name, "histogram", hists[id].help);
+    for (size_t i = 0; i < hists[id].n; i++) {
         sum += h->bucket[i];
-        snprintf(labels, sizeof labels, "le=\"%g\"", bounds[id][i]);
-        sample(o, bucket, labels, (double)sum);
+        buf_addf(o->b, "%s_bucket{%s,le=\"%g\"} ", name, o->model, hists[id].bound[i]);
+        number(o->b, (double)sum);
     }
-    sample(o, bucket, "le=\"+Inf\"", (double)h->n);
-    sample(o, total, "", h->sum);
-    sample(o, count, "", (double)h->n);
+    sum += h->bucket[hists[id].n];
+    buf_addf(o->b, "%s_bucket{%s,le=\"+Inf\"} %llu\n%s_sum{%s} %.9g\n%s_count{%s} %llu\n", name,
+             o->model, (unsigned long long)sum, name, o->model, h->sum, name, o->model,
+             (unsigned long long)sum);
 }
 
-static void by_class(const out *o, const char *name, const char *help, const ledger_view *v,
-                     size_t at) {
-    char labels[64];
-    head(o, name, "gauge", help);
-    for (int c = 0; c < MEM_N_CLASSES; c++) {
-        const ledger_class *k = &v->cls[c];
-        if (!k->plan_bytes && !k->peak_bytes) continue;
-        snprintf(labels, sizeof labels, "class=\"%s\",device=\"cpu\"",
-                 mem_class_name((mem_class)c));
-        sample(o, name, labels, (double)*(const uint64_t *)((const char *)k + at));
-    }
-}
-
-static void memory_text(const out *o, port *p, const machine_stats *s, memory_probe *probe) {
-    ledger_view v;
-    const process_memory *os = memory_probe_read(probe);
-    ledger_read(p->ledger, &v);
-    by_class(o, "vramd_memory_bytes", "Bytes held now.", &v,
-             offsetof(ledger_class, ledger_bytes));
-    by_class(o, "vramd_memory_plan_bytes", "Bytes planned before loading.", &v,
-             offsetof(ledger_class, plan_bytes));
-    by_class(o, "vramd_memory_class_peak_bytes", "Most bytes held at once, by class.", &v,
-             offsetof(ledger_class, peak_bytes));
-    single(o, "vramd_memory_budget_bytes", "gauge", "The budget for everything.",
-           (double)v.budget_bytes);
-    single(o, "vramd_memory_peak_bytes", "gauge", "Most bytes held at once.",
-           (double)v.peak_bytes);
-    single(o, "vramd_memory_anonymous_bytes", "gauge",
-           "Anonymous memory by the kernel's count.", (double)os->anonymous_bytes);
-    single(o, "vramd_memory_unaccounted_bytes", "gauge", "Anonymous memory minus the ledger.",
-           (double)os->anonymous_bytes - (double)v.ledger_bytes);
-    head(o, "vramd_kv_blocks", "gauge", "KV blocks by state.");
-    sample(o, "vramd_kv_blocks", "state=\"free\"", (double)s->kv.free);
-    sample(o, "vramd_kv_blocks", "state=\"used\"", (double)s->kv.used);
-    sample(o, "vramd_kv_blocks", "state=\"cached\"", (double)s->kv.cached);
-    single(o, "vramd_kv_bytes_per_token", "gauge", "Bytes of KV cache a token takes.",
-           (double)s->kv.bytes_per_token);
-    single(o, "vramd_request_pool_bytes", "gauge", "Size of the pool for requests.",
-           (double)pool_size(p->pool));
-    single(o, "vramd_request_pool_used_bytes", "gauge", "What of it is in use.",
-           (double)pool_used(p->pool));
-}
-
-static void scheduler_text(const out *o, const machine_stats *s) {
-    both(o, "vramd_requests_running", "vllm:num_requests_running", "gauge",
-         "Sequences that are running.", s->n_running);
-    both(o, "vramd_requests_waiting", "vllm:num_requests_waiting", "gauge",
-         "Sequences that wait, preempted ones included.", s->n_waiting + s->n_preempted);
-    single(o, "vramd_requests_preempted", "gauge", "Sequences that are preempted now.",
-           s->n_preempted);
-    single(o, "vramd_waiting_tokens", "gauge", "Prompt tokens that wait.",
-           (double)s->waiting_tokens);
-    both(o, "vramd_kv_usage_ratio", "vllm:kv_cache_usage_perc", "gauge",
-         "Share of KV blocks in use, 0 to 1.",
-         s->kv.blocks ? (double)s->kv.used / (double)s->kv.blocks : 0);
-    both(o, "vramd_preemptions_total", "vllm:num_preemptions_total", "counter",
-         "Sequences preempted.", (double)s->n_preemptions);
-    both(o, "vramd_prompt_tokens_total", "vllm:prompt_tokens_total", "counter",
-         "Prompt tokens processed.", (double)s->n_prompt_tokens);
-    both(o, "vramd_generation_tokens_total", "vllm:generation_tokens_total", "counter",
-         "Tokens generated.", (double)s->n_output_tokens);
-    both(o, "vramd_prefix_cache_queries_total", "vllm:prefix_cache_queries_total", "counter",
-         "Prompt tokens looked up in the prefix cache.", (double)s->prefix_queries);
-    both(o, "vramd_prefix_cache_hits_total", "vllm:prefix_cache_hits_total", "counter",
-         "Prompt tokens found there.", (double)s->prefix_hits);
-    single(o, "vramd_recomputed_tokens_total", "counter",
-           "Tokens computed again after preemption.", (double)s->n_recomputed_tokens);
-    single(o, "vramd_steps_total", "counter", "Steps of the engine.", (double)s->n_steps);
-    single(o, "vramd_requests_rejected_total", "counter", "Sequences refused at submission.",
-           (double)s->n_rejected);
-}
-
-static void finished_text(const out *o, const machine_stats *s) {
+static void write_requests(out *o, const app *a, const machine_stats *s) {
     static const char *const reason[] = {"stop", "length", "abort", "timeout", "error"};
-    static const char *const name[] = {"vramd_requests_finished_total",
-                                       "vllm:request_success_total"};
-    char labels[64];
-    for (int n = 0; n < 2; n++) {
-        head(o, name[n], "counter", "Sequences that ended, by reason.");
-        for (int i = 0; i <= GEN_ERROR; i++) {
-            snprintf(labels, sizeof labels, "%s=\"%s\"", n ? "finished_reason" : "reason",
-                     reason[i]);
-            sample(o, name[n], labels, (double)s->finished[i]);
-        }
+    static const char *const class[] = {"client_left", "1xx", "2xx", "3xx", "4xx", "5xx"};
+    char label[64];
+    both(o, "gauge", "vramd_requests_running", "vllm:num_requests_running",
+         "Sequences in the running batch.", s->n_running);
+    both(o, "gauge", "vramd_requests_waiting", "vllm:num_requests_waiting",
+         "Sequences that wait for admission.", s->n_waiting);
+    gauge(o, "vramd_requests_preempted", "Sequences that were preempted and wait again.",
+          s->n_preempted);
+    gauge(o, "vramd_waiting_tokens", "Prompt tokens in the queue.", (double)s->waiting_tokens);
+    head(o, "vramd_requests_finished_total", "counter", "Finished sequences by reason.");
+    for (int i = 0; i <= GEN_ERROR; i++) {
+        snprintf(label, sizeof label, ",reason=\"%s\"", reason[i]);
+        sample(o, "vramd_requests_finished_total", label, (double)s->finished[i]);
+    }
+    head(o, "vllm:request_success_total", "counter", "Finished sequences by reason.");
+    for (int i = 0; i <= GEN_CANCELLED; i++) {
+        snprintf(label, sizeof label, ",finished_reason=\"%s\"", reason[i]);
+        sample(o, "vllm:request_success_total", label, (double)s->finished[i]);
+    }
+    counter(o, "vramd_requests_rejected_total", "Sequences refused at submission.",
+            (double)s->n_rejected);
+    head(o, "vramd_http_responses_total", "counter", "HTTP answers by class of status.");
+    for (int i = 0; i < 6; i++) {
+        if (i == 1 || i == 3) continue; /* never sent */
+        snprintf(label, sizeof label, ",code=\"%s\"", class[i]);
+        sample(o, "vramd_http_responses_total", label, (double)a->answers[i]);
+    }
+    gauge(o, "vramd_http_connections", "Open connections.", http_n_connections(a->http));
+    gauge(o, "vramd_ready", "1 when requests are served.",
+          a->port->ops->not_ready(a->port) == NULL);
+}
+
+static void write_tokens(out *o, const machine_stats *s) {
+    counter(o, "vramd_steps_total", "Steps of the engine.", (double)s->n_steps);
+    both(o, "counter", "vramd_preemptions_total", "vllm:num_preemptions_total",
+         "Preemptions of sequences.", (double)s->n_preemptions);
+    both(o, "counter", "vramd_prompt_tokens_total", "vllm:prompt_tokens_total",
+         "Prompt tokens processed.", (double)s->n_prompt_tokens);
+    both(o, "counter", "vramd_generated_tokens_total", "vllm:generation_tokens_total",
+         "Tokens generated.", (double)s->n_output_tokens);
+    counter(o, "vramd_recomputed_tokens_total", "Tokens computed again after a preemption.",
+            (double)s->n_recomputed_tokens);
+    both(o, "counter", "vramd_prefix_cache_queries_total", "vllm:prefix_cache_queries_total",
+         "Prompt tokens looked up in the prefix cache.", (double)s->prefix_queries);
+    both(o, "counter", "vramd_prefix_cache_hits_total", "vllm:prefix_cache_hits_total",
+         "Prompt tokens found in the prefix cache.", (double)s->prefix_hits);
+}
+
+static void write_kv(out *o, const kv_view *kv) {
+    char label[96];
+    head(o, "vramd_kv_blocks", "gauge", "KV cache blocks by state.");
+    sample(o, "vramd_kv_blocks", ",state=\"free\"", (double)kv->free);
+    sample(o, "vramd_kv_blocks", ",state=\"used\"", (double)kv->used);
+    sample(o, "vramd_kv_blocks", ",state=\"cached\"", (double)kv->cached);
+    gauge(o, "vramd_kv_block_tokens", "Tokens of one KV cache block.", kv->block_tokens);
+    gauge(o, "vramd_kv_bytes_per_token", "KV cache bytes of one token, all layers.",
+          (double)kv->bytes_per_token);
+    both(o, "gauge", "vramd_kv_usage_ratio", "vllm:kv_cache_usage_perc",
+         "Used part of the KV cache, 0 to 1.",
+         kv->blocks ? (double)kv->used / (double)kv->blocks : 0);
+    head(o, "vllm:cache_config_info", "gauge", "Configuration of the KV cache.");
+    snprintf(label, sizeof label, ",block_size=\"%u\",num_gpu_blocks=\"%llu\"",
+             kv->block_tokens, (unsigned long long)kv->blocks);
+    sample(o, "vllm:cache_config_info", label, 1);
+}
+
+static void by_class(out *o, const char *name, const char *help, const char *device,
+                     const ledger_view *v, size_t at) {
+    char label[128];
+    head(o, name, "gauge", help);
+    for (int i = 0; i < MEM_N_CLASSES; i++) {
+        const ledger_class *c = &v->cls[i];
+        if (!c->plan_bytes && !c->peak_bytes) continue;
+        uint64_t bytes;
+        memcpy(&bytes, (const char *)c + at, sizeof bytes);
+        snprintf(label, sizeof label, ",class=\"%s\",device=\"%s\"",
+                 mem_class_name((mem_class)i), device);
+        sample(o, name, label, (double)bytes);
     }
 }
 
-static void histograms_text(const out *o, const machine_stats *s) {
-    static const struct {
-        histogram_id id;
-        const char *ours, *theirs, *help;
-    } row[] = {
-        {HIST_TTFT, "vramd_time_to_first_token_seconds", "vllm:time_to_first_token_seconds",
-         "From submission to the first token."},
-        {HIST_ITL, "vramd_inter_token_latency_seconds", "vllm:inter_token_latency_seconds",
-         "Between two tokens of a sequence."},
-        {HIST_E2E, "vramd_e2e_request_latency_seconds", "vllm:e2e_request_latency_seconds",
-         "From submission to the end."},
-        {HIST_QUEUE, "vramd_request_queue_time_seconds", "vllm:request_queue_time_seconds",
-         "From submission to admission."},
-        {HIST_PREFILL, "vramd_request_prefill_time_seconds",
-         "vllm:request_prefill_time_seconds", "From admission to the first token."},
-        {HIST_DECODE, "vramd_request_decode_time_seconds", "vllm:request_decode_time_seconds",
-         "From the first token to the end."},
-        {HIST_STEP_TOKENS, "vramd_step_tokens", "vllm:iteration_tokens_total",
-         "Rows of a step."},
-    };
-    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
-        histogram_text(o, row[i].ours, row[i].help, row[i].id, &s->hist[row[i].id]);
-        histogram_text(o, row[i].theirs, row[i].help, row[i].id, &s->hist[row[i].id]);
-    }
+static void write_memory(out *o, const app *a, const ledger_view *v) {
+    const memory_sample *s = &a->memory;
+    const char *device = a->port->device ? a->port->device : "cpu";
+    by_class(o, "vramd_memory_bytes", "Bytes held, by class.", device, v,
+             offsetof(ledger_class, ledger_bytes));
+    by_class(o, "vramd_memory_peak_bytes", "Most bytes held so far, by class.", device, v,
+             offsetof(ledger_class, peak_bytes));
+    by_class(o, "vramd_memory_plan_bytes", "Bytes planned, by class.", device, v,
+             offsetof(ledger_class, plan_bytes));
+    gauge(o, "vramd_memory_budget_bytes", "The budget for everything.",
+          (double)v->budget_bytes);
+    gauge(o, "vramd_memory_requests_used_bytes", "Request memory in use, of class requests.",
+          (double)pool_used(a->port->pool));
+    if (!s->known) return;
+    gauge(o, "vramd_memory_anonymous_bytes", "Anonymous memory, as the kernel counts it.",
+          (double)s->process.anonymous_bytes);
+    gauge(o, "vramd_memory_unaccounted_bytes", "Anonymous memory less the ledger.",
+          (double)s->process.anonymous_bytes - (double)s->ledger_bytes);
 }
 
-/* Label values: backslash, quote and newline are escaped (the format's specification). */
-static void escape_label(char *to, size_t cap, const char *from) {
-    size_t n = 0;
-    for (; *from && n + 3 < cap; from++) {
-        if (*from == '\\' || *from == '"' || *from == '\n') to[n++] = '\\';
-        to[n++] = *from == '\n' ? 'n' : *from;
-    }
-    to[n] = '\0';
-}
-
-void metrics_text(buf *b, port *p, memory_probe *probe, const metrics_http *http) {
-    machine_stats s;
+void metrics_write(buf *b, const app *a, const machine_stats *s, const ledger_view *v) {
     out o = {.b = b};
-    char id[512], labels[96];
-    escape_label(id, sizeof id, p->card.id);
-    snprintf(o.model, sizeof o.model, "model_name=\"%s\"", id);
-    p->ops->stats(p, &s);
-    single(&o, "vramd_ready", "gauge", "1 when requests are taken.",
-           p->ops->not_ready(p) ? 0 : 1);
-    scheduler_text(&o, &s);
-    finished_text(&o, &s);
-    head(&o, "vllm:cache_config_info", "gauge", "Block size and number of blocks.");
-    snprintf(labels, sizeof labels, "block_size=\"%u\",num_gpu_blocks=\"%llu\"",
-             s.kv.block_tokens, (unsigned long long)s.kv.blocks);
-    sample(&o, "vllm:cache_config_info", labels, 1);
-    memory_text(&o, p, &s, probe);
-    single(&o, "vramd_http_connections", "gauge", "Open connections.", http->n_connections);
-    single(&o, "vramd_http_requests", "gauge", "Requests in work.", http->n_requests);
-    head(&o, "vramd_http_responses_total", "counter", "Answers by the status's class.");
-    for (int i = 1; i < 6; i++) {
-        snprintf(labels, sizeof labels, "status=\"%dxx\"", i);
-        sample(&o, "vramd_http_responses_total", labels, (double)http->n_responses[i]);
+    set_model(&o, a->port->card.id);
+    head(&o, "vramd_build_info", "gauge", "The version of this server.");
+    sample(&o, "vramd_build_info", ",version=\"" VRAMD_VERSION "\"", 1);
+    write_requests(&o, a, s);
+    write_tokens(&o, s);
+    write_kv(&o, &s->kv);
+    write_memory(&o, a, v);
+    for (int i = 0; i < HIST_N; i++) {
+        write_histogram(&o, hists[i].own, (histogram_id)i, &s->hist[i]);
+        write_histogram(&o, hists[i].alias, (histogram_id)i, &s->hist[i]);
     }
-    histograms_text(&o, &s);
+}
+
+/* ---- the endpoint ---- */
+
+typedef struct sample_job {
+    app *app;
+    http_request *rq; /* holds the server open until the sample is there */
+    memory_sample sample;
+} sample_job;
+
+static void work(void *arg) {
+    sample_job *j = arg;
+    memory_sample_take(j->app->port->ledger, &j->sample);
+}
+
+static void done(void *arg) {
+    sample_job *j = arg;
+    app *a = j->app;
+    a->memory = j->sample;
+    a->sampling = false;
+    http_unref(j->rq);
+    http_flush(a->http);
+}
+
+/* For the scrape after this one: reading smaps_rollup takes milliseconds. */
+static void refresh(app *a, http_request *rq) {
+    if (a->sampling || clock_us() - a->memory.at_us < SAMPLE_MAX_AGE_US) return;
+    sample_job *j = arena_zalloc(&rq->mem, sizeof *j);
+    if (!j) return;
+    *j = (sample_job){.app = a, .rq = rq};
+    http_ref(rq);
+    a->sampling = a->port->ops->offload(a->port, work, done, j);
+    if (!a->sampling) http_unref(rq);
+}
+
+void metrics_run(app *a, http_request *rq) {
+    machine_stats s;
+    ledger_view v;
+    buf b;
+    buf_init(&b, &rq->mem);
+    a->port->ops->stats(a->port, &s);
+    ledger_read(a->port->ledger, &v);
+    if (buf_reserve(&b, 48 * 1024)) metrics_write(&b, a, &s, &v);
+    refresh(a, rq);
+    if (b.failed)
+        http_refuse_memory(rq);
+    else
+        http_answer(rq, 200, "text/plain; version=0.0.4; charset=utf-8", buf_str(&b));
 }

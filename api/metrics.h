@@ -1,16 +1,13 @@
-/* /metrics in Prometheus' text format 0.0.4: names of our own under vramd_, and the names that
- * routers and dashboards already scrape under vllm:. */
+/* Prometheus text (exposition format 0.0.4): names of our own under vramd_, and the aliases of
+ * vLLM's that routers and dashboards scrape already. */
 #ifndef VRAMD_API_METRICS_H
 #define VRAMD_API_METRICS_H
 
-#include "api/memory_view.h"
+#include "api/app.h"
 
-/* http: what the front end counts. */
-typedef struct metrics_http {
-    uint32_t n_connections, n_requests;
-    uint64_t n_responses[6]; /* by the status's first digit */
-} metrics_http;
-
-void metrics_text(buf *, port *, memory_probe *, const metrics_http *);
+/* Upper bounds of a histogram's buckets; *n of them, +Inf excepted. */
+const double *metrics_bounds(histogram_id, size_t *n);
+/* Everything that /metrics tells, from a snapshot. */
+void metrics_write(buf *, const app *, const machine_stats *, const ledger_view *);
 
 #endif

@@ -1,10 +1,12 @@
 /* All that api/ knows of the machine behind it. daemon/ implements it with the scheduler and an
  * engine; tests implement it with a few lines. Everything here happens on the loop thread;
- * calls never block.
+ * calls never block, and no event or done callback comes from within a call: only later, from
+ * the loop, followed by one server_flush for the batch.
  *
  * A generation's life: submit -> events (any number) -> one event with end set. What gen_spec
  * borrows must live until that last event, also after a cancel. The HTTP side answers the
- * client at once; the arena waits for the end. */
+ * client at once; the arena waits for the end. Within the callback of the last event the
+ * generation can no longer be cancelled or credited. */
 #ifndef VRAMD_API_PORT_H
 #define VRAMD_API_PORT_H
 
@@ -140,6 +142,7 @@ struct port {
     ledger *ledger;
     pool *pool; /* memory of requests */
     uint64_t kv_bytes_per_token, kv_block_bytes;
+    const char *device; /* for labels: "cpu", "cuda:0"; NULL is "cpu" */
 };
 
 /* Set by the fixed list in metrics.c; the machine counts with it. Index of v's bucket. */

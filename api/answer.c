@@ -1,0 +1,411 @@
+/* Drives completion requests: tokenise, submit, turn events into text, finish. Loop thread,
+ * except answer_encode, which may run on the pool while the loop keeps off the request. */
+#include "api/answer.h"
+
+#include <stdio.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+
+enum { INLINE_TEXT_BYTES = 8 * 1024, MAX_CHOICES = 1024, DEFAULT_MAX_TOKENS = 16 };
+
+/* ---- setting up ---- */
+
+static void make_id(answer *a) {
+    uint64_t r[2] = {clock_us(), (uintptr_t)a};
+    if (getrandom(r, sizeof r, GRND_NONBLOCK) < 0) r[0] ^= a->created << 32;
+    snprintf(a->id, sizeof a->id, "%s-%016llx%08llx", a->chat ? "chatcmpl" : "cmpl",
+             (unsigned long long)r[0], (unsigned long long)(r[1] & 0xffffffff));
+}
+
+answer *answer_new(app *app, http_request *rq, bool chat, const json_t **body) {
+    err e;
+    if (!app_ready(app, rq)) return NULL;
+    status s = json_in_parse(body, &rq->mem, rq->body, &e);
+    if (s == OK && !json_is_object(*body))
+        s = err_set(&e, ERR_INVALID, "the body must be a JSON object, not %s",
+                    json_in_kind(*body));
+    answer *a = s == OK ? arena_zalloc(&rq->mem, sizeof *a) : NULL;
+    if (s == OK && !a) s = err_set(&e, ERR_NO_MEMORY, "no memory for the request");
+    if (s == OK) s = params_read(&a->p, *body, chat, app->port->tok, &rq->mem, &e);
+    if (s == OK) s = app_check_model(app, a->p.model, &e);
+    if (s == OK && !stop_set_init(&a->stops, &rq->mem, a->p.stop, a->p.n_stop))
+        s = err_set(&e, ERR_NO_MEMORY, "no memory for stop strings");
+    if (s != OK) {
+        app_refuse(app, rq, &e);
+        return NULL;
+    }
+    a->app = app;
+    a->rq = rq;
+    a->chat = chat;
+    a->created = (uint64_t)time(NULL);
+    buf_init(&a->piece, &rq->mem);
+    make_id(a);
+    rq->user = a;
+    return a;
+}
+
+bool answer_prompts(answer *a, size_t n) {
+    err e;
+    if (n * a->p.n > MAX_CHOICES) {
+        err_set(&e, ERR_INVALID, "%zu prompts with n = %u make more than %d choices", n, a->p.n,
+                MAX_CHOICES);
+        err_field(&e, "n");
+        app_refuse(a->app, a->rq, &e);
+        return false;
+    }
+    a->prompts = arena_zalloc(&a->rq->mem, n * sizeof *a->prompts);
+    a->choices = arena_zalloc(&a->rq->mem, n * a->p.n * sizeof *a->choices);
+    if (!a->prompts || !a->choices) {
+        http_refuse_memory(a->rq);
+        return false;
+    }
+    a->n_prompts = (uint32_t)n;
+    for (size_t i = 0; i < n; i++) vec_i32_init(&a->prompts[i].ids, &a->rq->mem);
+    return true;
+}
+
+/* ---- tokenising ---- */
+
+static void answer_encode(void *arg) {
+    answer *a = arg;
+    for (uint32_t i = 0; i < a->n_prompts && a->encode_status == OK; i++) {
+        prompt_in *p = &a->prompts[i];
+        if (p->is_text)
+            a->encode_status = tokenizer_encode(a->app->port->tok, p->text, a->encode_flags,
+                                                &p->ids, &a->encode_error);
+    }
+}
+
+static void submit_all(answer *a);
+
+static void encoded(void *arg) {
+    answer *a = arg;
+    http_request *rq = a->rq;
+    rq->lent = false;
+    if (!rq->gone) submit_all(a);
+    http *h = a->app->http;
+    http_unref(rq);
+    http_flush(h);
+}
+
+void answer_start(answer *a) {
+    size_t bytes = 0;
+    for (uint32_t i = 0; i < a->n_prompts; i++) bytes += a->prompts[i].text.len;
+    if (bytes > INLINE_TEXT_BYTES) {
+        http_ref(a->rq);
+        a->rq->lent = true;
+        if (a->app->port->ops->offload(a->app->port, answer_encode, encoded, a)) return;
+        a->rq->lent = false;
+        http_unref(a->rq);
+        err e;
+        err_set(&e, ERR_BUSY, "too many long prompts at once");
+        app_refuse(a->app, a->rq, &e);
+        return;
+    }
+    answer_encode(a);
+    submit_all(a);
+}
+
+/* ---- submitting ---- */
+
+static void on_event(void *user, const gen_event *);
+
+static status check_length(const answer *a, const prompt_in *p, uint32_t *max_tokens, err *e) {
+    uint64_t ctx = a->app->port->card.max_model_len, n = p->ids.n;
+    int64_t want = a->p.max_tokens;
+    if (n == 0) {
+        err_set(e, ERR_INVALID, "the prompt is empty");
+        return err_field(e, a->chat ? "messages" : "prompt");
+    }
+    /* A default is cut to what is left; what the client asked for is not. */
+    uint64_t tokens = want > 0                       ? (uint64_t)want
+                      : want == 0                    ? 1
+                      : n >= ctx                     ? 1
+                      : a->chat                      ? ctx - n
+                      : ctx - n < DEFAULT_MAX_TOKENS ? ctx - n
+                                                     : DEFAULT_MAX_TOKENS;
+    if (want == 0 && n == ctx) tokens = 0; /* scored up to the last position */
+    if (n + tokens > ctx) {
+        err_set(e, ERR_TOO_LONG,
+                "This model's maximum context length is %llu tokens. However, you requested "
+                "%llu tokens (%llu in the %s, %llu in the completion)",
+                (unsigned long long)ctx, (unsigned long long)(n + tokens),
+                (unsigned long long)n, a->chat ? "messages" : "prompt",
+                (unsigned long long)tokens);
+        return err_field(e, a->chat ? "messages" : "prompt");
+    }
+    *max_tokens = (uint32_t)tokens;
+    return OK;
+}
+
+static void choice_init(answer *a, choice *c, uint32_t index, uint32_t max_tokens) {
+    const prompt_in *p = &a->prompts[index / a->p.n];
+    const tokenizer *tok = a->app->port->tok;
+    *c = (choice){
+        .a = a, .index = index, .prompt = index / a->p.n, .stop_index = -1, .stop_id = -1};
+    c->spec = (gen_spec){.prompt = p->ids.v,
+                         .n_prompt = (uint32_t)p->ids.n,
+                         .max_tokens = max_tokens,
+                         .sampling = a->p.sampling,
+                         .ignore_eos = a->p.ignore_eos,
+                         .stop_ids = a->p.stop_ids,
+                         .n_stop_ids = a->p.n_stop_ids,
+                         .score_prompt = a->p.echo && a->p.logprobs,
+                         .priority = a->p.priority,
+                         .timeout_us = a->p.timeout_us,
+                         .credits = a->p.stream ? a->app->stream_credits : 0,
+                         .on_event = on_event,
+                         .user = c};
+    c->spec.sampling.seed += index % a->p.n;
+    detok_init(&c->detok, tok, false);
+    detok_init(&c->echo_detok, tok, false);
+    buf_init(&c->text, &a->rq->mem);
+    logprobs_init(&c->lp, a->p.logprobs, a->chat, a->p.sampling.n_logprobs, tok, &a->rq->mem);
+}
+
+static void refuse_submit(answer *a, const prompt_in *p, uint32_t max_tokens, const err *e) {
+    const port *port = a->app->port;
+    failure f;
+    failure_from(&f, e);
+    f.n_prompt_tokens = p->ids.n;
+    f.n_ctx = port->card.max_model_len;
+    if (f.what == API_BUDGET) {
+        machine_stats st;
+        port->ops->stats(a->app->port, &st);
+        uint64_t block = st.kv.block_tokens ? st.kv.block_tokens : 1;
+        f.bytes_needed = ceil_div(p->ids.n + max_tokens, block) * port->kv_block_bytes;
+        f.budget = st.kv.blocks * port->kv_block_bytes;
+    }
+    answer_fail(a, &f);
+}
+
+static void submit_all(answer *a) {
+    port *port = a->app->port;
+    err e = a->encode_error;
+    status s = a->encode_status;
+    if (s != OK) {
+        app_refuse(a->app, a->rq, &e);
+        return;
+    }
+    for (uint32_t i = 0; i < a->n_prompts; i++) {
+        uint32_t max_tokens = 0;
+        if (check_length(a, &a->prompts[i], &max_tokens, &e) != OK) {
+            refuse_submit(a, &a->prompts[i], max_tokens, &e);
+            return;
+        }
+        for (uint32_t k = 0; k < a->p.n; k++)
+            choice_init(a, &a->choices[i * a->p.n + k], i * a->p.n + k, max_tokens);
+    }
+    for (uint32_t total = a->n_prompts * a->p.n; a->n_choices < total;) {
+        choice *c = &a->choices[a->n_choices];
+        if (port->ops->submit(port, &c->spec, &c->gen, &e) != OK) {
+            refuse_submit(a, &a->prompts[c->prompt], c->spec.max_tokens, &e);
+            return;
+        }
+        a->n_choices++;
+        a->n_live++;
+        http_ref(a->rq);
+    }
+    if (a->p.stream && !sse_open(a)) {
+        err_set(&e, ERR_NO_MEMORY, "no memory for the stream");
+        refuse_submit(a, a->prompts, 0, &e);
+    }
+}
+
+/* ---- ending ---- */
+
+static void cancel_all(answer *a, gen_finish why) {
+    for (uint32_t i = 0; i < a->n_choices; i++)
+        if (a->choices[i].gen) a->app->port->ops->cancel(a->app->port, a->choices[i].gen, why);
+}
+
+void answer_gone(answer *a) {
+    if (a->over) return;
+    a->over = true;
+    cancel_all(a, GEN_CANCELLED);
+}
+
+void answer_fail(answer *a, failure *f) {
+    if (a->over) return;
+    a->over = true;
+    cancel_all(a, GEN_CANCELLED);
+    if (a->rq->streaming)
+        sse_error(a, f);
+    else
+        http_refuse(a->rq, f);
+}
+
+static void finish_if_all_ended(answer *a) {
+    if (a->over || a->n_live) return;
+    a->over = true;
+    if (a->p.stream)
+        sse_done(a);
+    else
+        whole_answer(a);
+}
+
+/* Returns tokens to the machine when their bytes are with the kernel. A quarter of the window
+ * at a time: fewer messages, and the machine is never short of three quarters. */
+static void credit(choice *c) {
+    if (!c->gen || !c->spec.credits || c->uncredited * 4 < c->spec.credits) return;
+    c->a->app->port->ops->credit(c->a->app->port, c->gen, c->uncredited);
+    c->uncredited = 0;
+}
+
+void answer_sent(answer *a) {
+    for (uint32_t i = 0; i < a->n_choices && !a->over; i++) credit(&a->choices[i]);
+}
+
+/* ---- text ---- */
+
+static uint64_t count_chars(str s) {
+    uint64_t n = 0;
+    for (size_t i = 0; i < s.len; i++) n += ((unsigned char)s.ptr[i] & 0xc0) != 0x80;
+    return n;
+}
+
+/* Echo with logprobs: the prompt's tokens up to position upto, the last with probability s. */
+static void echo_scores(choice *c, uint32_t upto, const sampled *s) {
+    answer *a = c->a;
+    for (; c->n_echoed < upto; c->n_echoed++) {
+        int32_t id = c->spec.prompt[c->n_echoed];
+        a->piece.len = 0;
+        detok_push(&c->echo_detok, id, &a->piece);
+        logprobs_push(&c->lp, c->n_echoed + 1 == upto ? s : NULL, id, 0, c->n_chars);
+        c->n_chars += count_chars(buf_str(&a->piece));
+    }
+}
+
+/* Before the first token: the prompt, if it is to be repeated. */
+static void echo_prompt(choice *c) {
+    answer *a = c->a;
+    const prompt_in *p = &a->prompts[c->prompt];
+    c->opened = true;
+    if (c->lp.on) {
+        echo_scores(c, c->spec.n_prompt, NULL);
+        logprobs_release(&c->lp, 0, true);
+    }
+    size_t before = c->text.len;
+    if (p->is_text) {
+        buf_add(&c->text, p->text);
+    } else {
+        detok d;
+        detok_init(&d, a->app->port->tok, false);
+        for (size_t i = 0; i < p->ids.n; i++) detok_push(&d, p->ids.v[i], &c->text);
+        detok_finish(&d, &c->text);
+    }
+    c->n_chars = count_chars((str){c->text.ptr + before, c->text.len - before});
+}
+
+static void choice_finish(choice *c, const char *reason) {
+    c->finish = reason;
+    if (c->a->p.stream) sse_finish(c);
+}
+
+/* Passes text on, past the stop strings. True: one was found. */
+static bool take_text(choice *c, str text) {
+    answer *a = c->a;
+    size_t before = c->text.len;
+    int hit = -1;
+    if (c->n_tokens <= c->spec.sampling.min_tokens)
+        buf_add(&c->text, text); /* too early to stop */
+    else
+        hit = stop_push(&a->stops, &c->stop, text, &c->text);
+    c->shown_bytes += c->text.len - before;
+    c->raw_bytes += text.len;
+    c->n_chars += count_chars(text);
+    logprobs_release(&c->lp, c->shown_bytes, hit < 0 && c->stop.held == 0);
+    if (hit < 0) return false;
+    logprobs_drop(&c->lp);
+    c->stop_index = hit;
+    return true;
+}
+
+static void take_token(choice *c, const sampled *s) {
+    answer *a = c->a;
+    if (a->p.max_tokens == 0) return; /* the prompt alone was to be scored */
+    c->n_output = ++c->n_tokens;
+    a->piece.len = 0;
+    detok_push(&c->detok, s->token, &a->piece);
+    logprobs_push(&c->lp, s, s->token, c->raw_bytes, c->n_chars);
+    if (a->piece.failed) c->text.failed = true;
+    if (!take_text(c, buf_str(&a->piece))) return;
+    choice_finish(c, "stop");
+    if (c->gen) a->app->port->ops->cancel(a->app->port, c->gen, GEN_STOP);
+}
+
+static const char *finish_reason(const answer *a, gen_finish f) {
+    if (a->p.max_tokens == 0) return "length";
+    return f == GEN_STOP ? "stop" : "length";
+}
+
+static bool is_stop_id(const answer *a, int32_t id) {
+    for (uint32_t i = 0; i < a->p.n_stop_ids; i++)
+        if (a->p.stop_ids[i] == id) return true;
+    return false;
+}
+
+/* The machine has said its last: what was held back goes out. */
+static void take_end(choice *c, const gen_event *ev) {
+    answer *a = c->a;
+    if (a->p.max_tokens != 0) c->n_output = ev->usage ? ev->usage->n_output : c->n_tokens;
+    a->piece.len = 0;
+    detok_finish(&c->detok, &a->piece);
+    if (a->piece.len && take_text(c, buf_str(&a->piece))) {
+        choice_finish(c, "stop");
+        return;
+    }
+    size_t before = c->text.len;
+    stop_flush(&a->stops, &c->stop, &c->text);
+    c->shown_bytes += c->text.len - before;
+    logprobs_release(&c->lp, c->shown_bytes, true);
+    if (ev->finish == GEN_STOP && is_stop_id(a, ev->stop_id)) c->stop_id = ev->stop_id;
+    c->timed_out = ev->finish == GEN_TIMEOUT;
+    choice_finish(c, finish_reason(a, ev->finish));
+}
+
+static void take_failure(answer *a, const gen_event *ev) {
+    failure f;
+    if (ev->error)
+        failure_from(&f, ev->error);
+    else
+        failure_set(&f, API_UNAVAILABLE, "the request was cancelled by the server");
+    answer_fail(a, &f);
+}
+
+static void take_event(choice *c, const gen_event *ev) {
+    answer *a = c->a;
+    for (uint32_t i = 0; i < ev->n_scored && ev->first_scored + i < c->spec.n_prompt; i++)
+        echo_scores(c, ev->first_scored + i + 1, &ev->prompt_score[i]);
+    if (ev->n_tokens && !a->first_token_us) a->first_token_us = clock_us();
+    if (a->p.echo && !c->opened && (ev->n_tokens || ev->end)) echo_prompt(c);
+    for (uint32_t i = 0; i < ev->n_tokens && !c->finish; i++) take_token(c, &ev->token[i]);
+    if (ev->end && !c->finish) {
+        if (ev->finish == GEN_ERROR || ev->finish == GEN_CANCELLED)
+            take_failure(a, ev);
+        else
+            take_end(c, ev);
+    } else if (a->p.stream && !c->finish && ev->n_tokens) {
+        sse_text(c);
+    }
+}
+
+static void on_event(void *user, const gen_event *ev) {
+    choice *c = user;
+    answer *a = c->a;
+    http_request *rq = a->rq;
+    /* A generation that ends must not be cancelled any more. */
+    if (ev->end) c->gen = NULL;
+    c->uncredited += ev->n_tokens;
+    if (!a->over && !c->finish) take_event(c, ev);
+    /* Tokens that made no bytes (held back) have nothing to wait for. */
+    if (!a->over && !ev->end && a->p.stream && http_stream_pending(rq) == 0) credit(c);
+    if (!ev->end) return;
+    if (ev->usage) c->usage = *ev->usage;
+    a->n_live--;
+    finish_if_all_ended(a);
+    http_unref(rq);
+}

@@ -1,0 +1,95 @@
+/* One completion request at work: its prompts, its generations, and the text on its way out,
+ * whole or as a stream. completions.c and chat.c read the request; answer.c drives it; sse.c
+ * and whole.c write. Lives in the request's arena; each live generation holds a reference to
+ * the request. Loop thread, except while prompts are tokenised on the pool (rq->lent). */
+#ifndef VRAMD_API_ANSWER_H
+#define VRAMD_API_ANSWER_H
+
+#include "api/app.h"
+#include "api/logprobs.h"
+#include "api/params.h"
+#include "api/stop.h"
+
+struct answer;
+
+typedef struct prompt_in {
+    str text; /* as given, or as the chat template made it; unless ids were given */
+    bool is_text;
+    vec_i32 ids;
+} prompt_in;
+
+typedef struct choice {
+    struct answer *a;
+    uint32_t index, prompt;
+    gen *gen; /* NULL once it has ended */
+    gen_spec spec;
+    detok detok, echo_detok;
+    stop_state stop;
+    logprobs lp;
+    buf text;                    /* whole: all of it; stream: not yet sent */
+    uint64_t raw_bytes, n_chars; /* text that tokens have made, echo included in n_chars */
+    uint64_t shown_bytes;        /* of it, past the stop strings */
+    uint32_t n_tokens, n_echoed; /* output tokens; prompt tokens with logprobs written */
+    uint32_t uncredited;
+    bool opened;        /* stream: role or echo has been sent */
+    const char *finish; /* finish_reason, once known: nothing more is shown */
+    int stop_index;     /* the stop string that was found, or -1 */
+    int32_t stop_id;    /* the stop token, or -1 */
+    bool timed_out;
+    uint32_t n_output; /* for usage */
+    gen_usage usage;
+} choice;
+
+typedef struct answer {
+    app *app;
+    http_request *rq;
+    bool chat;
+    params p;
+    prompt_in *prompts;
+    uint32_t n_prompts;
+    unsigned encode_flags;
+    stop_set stops;
+    choice *choices;
+    uint32_t n_choices, n_live; /* generations that have not ended */
+    bool over;                  /* the last word is said, or nobody listens */
+    char id[40];
+    uint64_t created;
+    str head; /* stream: what each chunk begins with */
+    buf piece;
+    uint64_t first_token_us;
+    status encode_status;
+    err encode_error;
+} answer;
+
+/* Parses the body and the parameters common to both endpoints. NULL: refused. */
+answer *answer_new(app *, http_request *, bool chat, const json_t **body);
+/* Room for n prompts; false: refused. */
+bool answer_prompts(answer *, size_t n);
+/* Tokenises and submits; what goes wrong is refused. */
+void answer_start(answer *);
+
+/* The app's callbacks. */
+void answer_gone(answer *);
+void answer_fail(answer *, failure *);
+void answer_sent(answer *);
+
+/* sse.c */
+bool sse_open(answer *); /* prepares a->head and begins the stream */
+void sse_text(choice *); /* sends what c->text and c->lp hold */
+void sse_finish(choice *);
+void sse_done(answer *); /* usage, if asked for, and [DONE] */
+void sse_error(answer *, const failure *);
+
+/* whole.c */
+void whole_answer(answer *);
+
+/* usage.c: the members "usage" and "memory", each with the comma before it */
+void usage_write(const answer *, buf *);
+void usage_write_memory(const answer *, buf *);
+uint64_t usage_prompt_tokens(const answer *);
+uint64_t usage_output_tokens(const answer *);
+uint64_t usage_cached_tokens(const answer *);
+/* "stop_reason": string, id or null */
+void write_stop_reason(const choice *, buf *);
+
+#endif

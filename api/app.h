@@ -1,0 +1,56 @@
+/* What the endpoints share: the server they belong to. Loop thread only. */
+#ifndef VRAMD_API_APP_H
+#define VRAMD_API_APP_H
+
+#include "api/chat_template.h"
+#include "api/http.h"
+#include "api/port.h"
+
+/* What the operating system said of us, and what the ledger said at the same moment. */
+typedef struct memory_sample {
+    bool known;
+    process_memory process;
+    uint64_t ledger_bytes, at_us;
+} memory_sample;
+void memory_sample_take(const ledger *, memory_sample *); /* takes milliseconds */
+
+typedef struct app {
+    http *http;
+    port *port;
+    uint32_t stream_credits;
+    bool log_requests;
+    chat_template chat;
+    bool chat_known; /* chat_template_open was tried; chat_error tells how it went */
+    status chat_status;
+    err chat_error;
+    memory_sample memory; /* the latest */
+    bool sampling;        /* a newer one is under way */
+    uint64_t answers[6];  /* by hundreds of the HTTP status; [0]: the client left */
+} app;
+
+/* The table of paths (routes.c). */
+void routes_begin(app *, http_request *); /* 404, 405, OPTIONS */
+void routes_run(app *, http_request *);
+
+/* Endpoints: each answers or refuses, now or later. */
+void completions_run(app *, http_request *);
+void chat_run(app *, http_request *);
+void models_run(app *, http_request *);
+void tokenize_run(app *, http_request *);
+void detokenize_run(app *, http_request *);
+void health_run(app *, http_request *);
+void ready_run(app *, http_request *);
+void metrics_run(app *, http_request *);
+void memory_run(app *, http_request *);
+void root_run(app *, http_request *);
+
+/* Refuses for an err, filling what the case needs from the port. */
+void app_refuse(app *, http_request *, const err *);
+/* True when the model can work; else has refused (503). */
+bool app_ready(app *, http_request *);
+/* 404 unless the name is the served one or "". */
+status app_check_model(const app *, str name, err *);
+/* An answer of JSON text, or 503 when it failed for want of memory. */
+void app_json(http_request *, const buf *);
+
+#endif

@@ -1,0 +1,306 @@
+/* libmicrohttpd under uv: the pump, connections, deadlines, the watch for disconnects, drain.
+ * Owns the daemon, the table of connections, one epoll descriptor and four uv handles. Loop
+ * thread only.
+ *
+ * Facts of libmicrohttpd 0.9.75 in external epoll mode that shape this file:
+ * - MHD_get_timeout ignores pending resumes and edges already read: after each MHD_run with
+ * work left (timeout 0) or something resumed, run again, else connections hang.
+ * - At the connection limit (or EMFILE) it takes the listener out of its epoll set and puts it
+ *   back only in a later MHD_run: run once more whenever the number of connections fell.
+ * - A suspended connection is not watched: a disconnect is seen by an epoll set of our own.
+ * - Its timeout is inactivity, which a slow sender resets with each byte: hence own deadlines.
+ */
+#include "api/http.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "api/http_impl.h"
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+enum { MAX_RUNS = 16, TICK_MS = 250 };
+
+static unsigned n_connections(const http *h) {
+    return MHD_get_daemon_info(h->mhd, MHD_DAEMON_INFO_CURRENT_CONNECTIONS)->num_connections;
+}
+
+static void on_pump_timer(uv_timer_t *t) {
+    http_pump(t->data);
+}
+
+/* Last in its callers: the app may close us from here. */
+static void tell_idle(http *h) {
+    if (!h->draining || h->idle_told || h->n_requests) return;
+    h->idle_told = true;
+    h->app.idle(h->app.self);
+}
+
+void http_pump(http *h) {
+    if (h->pumping) {
+        h->dirty = true;
+        return;
+    }
+    h->pumping = true;
+    MHD_UNSIGNED_LONG_LONG wait_ms = 0;
+    enum MHD_Result timed;
+    bool again;
+    int runs = 0;
+    do {
+        h->dirty = false;
+        unsigned before = n_connections(h);
+        MHD_run(h->mhd);
+        timed = MHD_get_timeout(h->mhd, &wait_ms);
+        again = h->dirty || (timed == MHD_YES && wait_ms == 0) || n_connections(h) < before;
+    } while (again && ++runs < MAX_RUNS);
+    h->pumping = false;
+    if (again)
+        uv_timer_start(&h->pump_timer, on_pump_timer, 0, 0); /* others' turn first */
+    else if (timed == MHD_YES)
+        uv_timer_start(&h->pump_timer, on_pump_timer, wait_ms, 0);
+    else
+        uv_timer_stop(&h->pump_timer);
+    tell_idle(h);
+}
+
+void http_flush(http *h) {
+    if (h->dirty || h->draining) http_pump(h);
+}
+
+static void on_mhd_readable(uv_poll_t *p, int status, int events) {
+    (void)status, (void)events;
+    http_pump(p->data);
+}
+
+static void on_watch(uv_poll_t *p, int status, int events) {
+    (void)status, (void)events;
+    http *h = p->data;
+    struct epoll_event ev[64];
+    int n;
+    do {
+        n = epoll_wait(h->watch_fd, ev, 64, 0);
+        for (int i = 0; i < n; i++) http_left(ev[i].data.ptr);
+    } while (n == 64);
+    http_pump(h);
+}
+
+/* Deadlines and heartbeats. A scan of all open connections, four times a second. */
+static void on_tick(uv_timer_t *t) {
+    http *h = t->data;
+    uint64_t now = clock_us(), beat = (uint64_t)h->opt.heartbeat_s * 1000000u;
+    for (http_conn *c = h->ring.next; c != &h->ring; c = c->next) {
+        http_private *rq = c->rq;
+        if (c->deadline_us && now >= c->deadline_us) {
+            c->deadline_us = 0;
+            shutdown(c->fd, SHUT_RDWR);
+        } else if (beat && rq && rq->pub.streaming && rq->suspended && !rq->ended &&
+                   now - rq->last_byte_us >= beat) {
+            buf_add(http_stream_out(&rq->pub), STR(":\n\n"));
+            http_wake(&rq->pub);
+        }
+    }
+    http_pump(h);
+}
+
+static void conn_open(http *h, struct MHD_Connection *mhd, void **slot) {
+    int fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+    http_conn *c = h->unused;
+    *slot = NULL;
+    if (!c || !ledger_reserve(h->ledger, MEM_HTTP, HTTP_POOL_BYTES)) {
+        shutdown(fd, SHUT_RDWR);
+        return;
+    }
+    h->unused = c->next;
+    *c = (http_conn){.mhd = mhd, .fd = fd, .open = true};
+    c->deadline_us = clock_us() + (uint64_t)h->opt.header_timeout_s * 1000000u;
+    c->prev = h->ring.prev, c->next = &h->ring;
+    c->prev->next = c->next->prev = c;
+    if (h->n_open++ == 0) uv_timer_start(&h->tick, on_tick, TICK_MS, TICK_MS);
+    *slot = c;
+}
+
+static void conn_close(http *h, http_conn *c) {
+    c->prev->next = c->next;
+    c->next->prev = c->prev;
+    c->open = false;
+    c->next = h->unused;
+    h->unused = c;
+    ledger_release(h->ledger, MEM_HTTP, HTTP_POOL_BYTES);
+    if (--h->n_open == 0) uv_timer_stop(&h->tick);
+}
+
+static void on_connection(void *cls, struct MHD_Connection *mhd, void **slot,
+                          enum MHD_ConnectionNotificationCode code) {
+    http *h = cls;
+    if (code == MHD_CONNECTION_NOTIFY_STARTED)
+        conn_open(h, mhd, slot);
+    else if (*slot)
+        conn_close(h, *slot);
+}
+
+/* The request line as it came: libmicrohttpd decodes %00 into an end of string, and passes
+ * absolute URIs on whole. The verdict waits in the connection for the first handler call. */
+static void *on_uri(void *cls, const char *uri, struct MHD_Connection *mhd) {
+    (void)cls;
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    http_conn *c = info ? info->socket_context : NULL;
+    if (c) c->bad_uri = uri[0] != '/' || strstr(uri, "%00");
+    return NULL;
+}
+
+static void on_mhd_log(void *cls, const char *fmt, va_list ap) {
+    (void)cls;
+    char line[256];
+    vsnprintf(line, sizeof line, fmt, ap);
+    for (char *nl; (nl = strchr(line, '\n'));) *nl = ' ';
+    log_debug("libmicrohttpd: %s", line);
+}
+
+uint64_t http_table_bytes(uint32_t max_connections) {
+    return align_up((uint64_t)max_connections * sizeof(http_conn), 64);
+}
+
+static status table_open(http *h, err *e) {
+    status s =
+        ledger_alloc(h->ledger, &h->table_memory, MEM_HTTP,
+                     http_table_bytes(h->opt.max_connections), "table of connections", e);
+    if (s != OK) return s;
+    h->table = h->table_memory;
+    h->ring.prev = h->ring.next = &h->ring;
+    for (uint32_t i = h->opt.max_connections; i-- > 0;) {
+        h->table[i].next = h->unused;
+        h->unused = &h->table[i];
+    }
+    return OK;
+}
+
+static status daemon_open(http *h, int fd, err *e) {
+    h->mhd = MHD_start_daemon(
+        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
+        http_on_request, h, MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL,
+        MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, h->opt.max_connections,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_POOL_BYTES,
+        MHD_OPTION_CONNECTION_TIMEOUT, h->opt.idle_timeout_s, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+        MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h,
+        MHD_OPTION_NOTIFY_COMPLETED, http_on_completed, h, MHD_OPTION_URI_LOG_CALLBACK, on_uri,
+        h, MHD_OPTION_END);
+    if (!h->mhd) return err_set(e, ERR_IO, "libmicrohttpd does not start on this socket");
+    static char text[] = "{\"error\":{\"message\":\"no memory for another request; retry\","
+                         "\"type\":\"unavailable_error\",\"param\":null,\"code\":503}}";
+    h->no_memory =
+        MHD_create_response_from_buffer(sizeof text - 1, text, MHD_RESPMEM_PERSISTENT);
+    if (!h->no_memory) return err_set(e, ERR_NO_MEMORY, "no memory for the front end");
+    MHD_add_response_header(h->no_memory, "Content-Type", "application/json");
+    MHD_add_response_header(h->no_memory, "Retry-After", "1");
+    return OK;
+}
+
+static status handles_open(http *h, uv_loop_t *loop, err *e) {
+    int fd = MHD_get_daemon_info(h->mhd, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd;
+    h->watch_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (h->watch_fd < 0) return err_set(e, ERR_IO, "epoll_create1: %s", strerror(errno));
+    uv_timer_init(loop, &h->pump_timer);
+    uv_timer_init(loop, &h->tick);
+    int rc = uv_poll_init(loop, &h->mhd_poll, fd);
+    CHECK(rc == 0); /* both are fresh epoll descriptors: nothing can refuse them */
+    rc = uv_poll_init(loop, &h->watch_poll, h->watch_fd);
+    CHECK(rc == 0);
+    h->n_handles = 4;
+    h->pump_timer.data = h->tick.data = h->mhd_poll.data = h->watch_poll.data = h;
+    uv_poll_start(&h->mhd_poll, UV_READABLE, on_mhd_readable);
+    uv_poll_start(&h->watch_poll, UV_READABLE, on_watch);
+    return OK;
+}
+
+static void free_all(http *h) {
+    if (h->mhd) MHD_stop_daemon(h->mhd);
+    if (h->no_memory) MHD_destroy_response(h->no_memory);
+    if (h->watch_fd >= 0) close(h->watch_fd);
+    if (h->unix_path[0]) unlink(h->unix_path);
+    ledger_free(h->ledger, h->table_memory);
+    free(h);
+}
+
+status http_open(http **out, struct uv_loop_s *loop, const server_options *o,
+                 const http_app *app, ledger *l, pool *p, err *e) {
+    *out = NULL;
+    http *h = calloc(1, sizeof *h);
+    if (!h) return err_set(e, ERR_NO_MEMORY, "no memory for the front end");
+    h->app = *app, h->opt = *o, h->ledger = l, h->pool = p, h->watch_fd = -1;
+    int fd = -1;
+    status s = table_open(h, e);
+    if (s != OK) goto done;
+    s = http_listen(o, &fd, &h->port, h->unix_path, e);
+    if (s != OK) goto done;
+    s = daemon_open(h, fd, e);
+    if (s != OK) goto done;
+    s = handles_open(h, loop, e);
+    if (s != OK) goto done;
+    http_pump(h);
+    *out = h;
+    h = NULL;
+done:
+    if (h) {
+        if (fd >= 0 && !h->mhd && o->listen_fd < 0) close(fd);
+        free_all(h);
+    }
+    return s;
+}
+
+uint16_t http_port(const http *h) {
+    return h->port;
+}
+uint32_t http_n_connections(const http *h) {
+    return h->n_open;
+}
+uint32_t http_n_requests(const http *h) {
+    return h->n_requests;
+}
+
+void http_drain(http *h) {
+    if (h->draining) return;
+    h->draining = true;
+    int fd = MHD_quiesce_daemon(h->mhd);
+    if (fd >= 0) close(fd);
+    if (h->unix_path[0]) unlink(h->unix_path);
+    h->unix_path[0] = '\0';
+    uv_timer_start(&h->pump_timer, on_pump_timer, 0, 0); /* tells idle, not from here */
+}
+
+void http_abort(http *h) {
+    for (http_conn *c = h->ring.next; c != &h->ring; c = c->next) {
+        http_private *rq = c->rq;
+        bool asleep = rq && rq->suspended && !rq->pub.lent;
+        if (rq && rq->phase != PHASE_BODY && !rq->pub.gone && !rq->pub.lent)
+            h->app.abort(h->app.self, &rq->pub);
+        /* One that sleeps has its socket free for a last word; others are cut off. */
+        if (!asleep) shutdown(c->fd, SHUT_RDWR);
+    }
+    h->dirty = true;
+    http_pump(h);
+}
+
+static void on_closed(uv_handle_t *handle) {
+    http *h = handle->data;
+    if (--h->n_handles == 0) free(h);
+}
+
+void http_close(http *h) {
+    CHECK(h->n_requests == 0);
+    uv_close((uv_handle_t *)&h->mhd_poll, on_closed);
+    uv_close((uv_handle_t *)&h->watch_poll, on_closed);
+    MHD_stop_daemon(h->mhd);
+    uv_close((uv_handle_t *)&h->pump_timer, on_closed);
+    uv_close((uv_handle_t *)&h->tick, on_closed);
+    MHD_destroy_response(h->no_memory);
+    close(h->watch_fd);
+    if (h->unix_path[0]) unlink(h->unix_path);
+    ledger_free(h->ledger, h->table_memory);
+}

@@ -1,0 +1,95 @@
+/* HTTP/1.1 by libmicrohttpd in external epoll mode under a uv loop: connections, bodies,
+ * answers, event streams, deadlines, disconnects. Knows nothing of endpoints. Loop thread only.
+ *
+ * Life of a request:
+ *   1. begin(rq): the headers are here. It may refuse at once; otherwise the body is collected.
+ *   2. run(rq): the body is here too. An answer or a stream follows, now or later; until then
+ *      the connection sleeps.
+ *   3. gone(rq), if the client leaves (or the server aborts) before the last byte: stop
+ * working.
+ *   4. done(rq): HTTP has no more to do with it. Memory lives on until the last http_unref.
+ * A request holds one reference for HTTP; whoever works on its behalf takes another. */
+#ifndef VRAMD_API_HTTP_H
+#define VRAMD_API_HTTP_H
+
+#include "api/errors.h"
+#include "memory/ledger.h"
+#include "memory/pool.h"
+
+struct uv_loop_s;
+struct server_options;
+
+typedef struct http http;
+typedef struct http_private http_private;
+
+typedef enum http_method {
+    HTTP_GET,
+    HTTP_HEAD,
+    HTTP_POST,
+    HTTP_OPTIONS,
+    HTTP_OTHER
+} http_method;
+
+typedef struct http_request {
+    arena mem; /* everything of this request */
+    http_method method;
+    str method_name, path; /* path: decoded, without the query */
+    str body;
+    const char *id; /* X-Request-Id: echoed, or made */
+    uint64_t began_us;
+    int status;      /* of the answer; 0: none yet */
+    uint64_t n_sent; /* bytes of the body that left */
+    bool gone;       /* the client has left */
+    bool lent;       /* mem is with another thread: the loop must not touch it */
+    bool streaming;
+    uint32_t refs;
+    void *user; /* the app's */
+    http_private *priv;
+} http_request;
+
+typedef struct http_app {
+    void *self;
+    void (*begin)(void *self, http_request *);
+    void (*run)(void *self, http_request *);
+    void (*gone)(void *self, http_request *);
+    void (*abort)(void *self, http_request *); /* between run and the last byte: fail it now */
+    void (*sent)(void *self, http_request *);  /* all that was appended is with the kernel */
+    void (*done)(void *self, http_request *);
+    double (*retry_after_s)(void *self);
+    void (*idle)(void *self); /* draining, and the last request is freed: called once */
+} http_app;
+
+/* What the ledger is asked for: once for the table, and for each connection. */
+uint64_t http_table_bytes(uint32_t max_connections);
+enum { HTTP_POOL_BYTES = 16 * 1024, HTTP_MAX_HEADER_BYTES = 8 * 1024 };
+
+status http_open(http **out, struct uv_loop_s *, const struct server_options *,
+                 const http_app *, ledger *, pool *, err *);
+uint16_t http_port(const http *); /* 0: a Unix socket */
+void http_flush(http *);          /* pumps once, if anything was woken since */
+void http_drain(http *);
+void http_abort(http *);
+void http_close(http *); /* no request may be open */
+uint32_t http_n_connections(const http *);
+uint32_t http_n_requests(const http *);
+
+/* Valid in begin and run only. NULL: absent. */
+const char *http_header(const http_request *, const char *name);
+/* Answers. type and body are borrowed until done: static, or in rq->mem. */
+void http_answer(http_request *, int status, const char *type, str body);
+void http_allow(http_request *, const char *methods); /* the header Allow */
+void http_refuse(http_request *, const failure *);
+/* The request ran out of memory: 503, or 413 when it was its own size that did it. */
+void http_refuse_memory(http_request *);
+
+/* Event streams. Append whole events to the buffer, then wake. */
+void http_stream(http_request *);
+buf *http_stream_out(http_request *);
+size_t http_stream_pending(const http_request *); /* appended, not yet with the kernel */
+void http_stream_end(http_request *);
+void http_wake(http_request *);
+
+void http_ref(http_request *);
+void http_unref(http_request *);
+
+#endif

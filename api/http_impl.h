@@ -1,0 +1,77 @@
+/* What the files http*.c share. Nobody else includes this. */
+#ifndef VRAMD_API_HTTP_IMPL_H
+#define VRAMD_API_HTTP_IMPL_H
+
+#include <microhttpd.h>
+#include <uv.h>
+
+#include "api/http.h"
+#include "api/server.h"
+
+typedef struct http_conn { /* one slot of the table */
+    struct MHD_Connection *mhd;
+    int fd;
+    bool open, bad_uri;
+    uint64_t deadline_us;          /* 0: none; then the connection is shut down */
+    http_private *rq;              /* in progress, or NULL */
+    struct http_conn *prev, *next; /* open: a ring; free: a stack by next */
+} http_conn;
+
+typedef enum http_phase {
+    PHASE_BODY,   /* collecting, or discarding what is refused */
+    PHASE_RUN,    /* the app works */
+    PHASE_ANSWER, /* status, type and payload are set, to be queued */
+    PHASE_QUEUED  /* libmicrohttpd sends */
+} http_phase;
+
+struct http_private {
+    http_request pub;
+    http *h;
+    http_conn *conn; /* NULL once HTTP is done */
+    http_phase phase;
+    bool suspended, watched, ended, in_flight, no_memory;
+    buf body, out;
+    size_t out_at; /* out before this was handed over */
+    uint64_t last_byte_us;
+    const char *type;
+    str payload;
+    const char *allow;
+    char retry_after[12];
+};
+
+struct http {
+    struct MHD_Daemon *mhd;
+    http_app app;
+    server_options opt;
+    uint16_t port;
+    char unix_path[108]; /* "" unless we made it */
+    ledger *ledger;
+    pool *pool;
+    void *table_memory;
+    http_conn *table;
+    http_conn *unused;
+    http_conn ring; /* head of the open connections */
+    uint32_t n_open, n_requests;
+    int watch_fd;
+    uv_poll_t mhd_poll, watch_poll;
+    uv_timer_t pump_timer, tick;
+    uint32_t n_handles; /* still to be closed */
+    bool pumping, dirty, draining, idle_told;
+    struct MHD_Response *no_memory; /* a ready-made 503 */
+};
+
+/* http_listen.c */
+status http_listen(const server_options *, int *fd, uint16_t *port, char unix_path[108], err *);
+
+/* http.c */
+void http_pump(http *);
+
+/* http_request.c */
+enum MHD_Result http_on_request(void *cls, struct MHD_Connection *, const char *url,
+                                const char *method, const char *version, const char *data,
+                                size_t *n_data, void **ctx);
+void http_on_completed(void *cls, struct MHD_Connection *, void **ctx,
+                       enum MHD_RequestTerminationCode);
+void http_left(http_private *); /* the client has gone */
+
+#endif

@@ -1,0 +1,434 @@
+/* One HTTP request: strictness, body, answer, event stream. A request and all that belongs to
+ * it live in its arena over the pool. Loop thread only.
+ *
+ * Rules of libmicrohttpd that shape this file: suspend only inside its callbacks, and whenever
+ * a reader has nothing or a handler has no answer; never resume what is not suspended; an
+ * answer queued in the first call closes the connection, which is right for refusals; during an
+ * upload none can be queued. */
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+
+#include "api/http_impl.h"
+#include "api/json_out.h"
+#include "base/check.h"
+#include "base/clock.h"
+
+static http_private *priv(const http_request *rq) {
+    return rq->priv;
+}
+
+/* ---- arriving ---- */
+
+typedef struct header_count {
+    unsigned n_host, n_length, n_encoding;
+    bool not_chunked;
+} header_count;
+
+static enum MHD_Result count_header(void *cls, enum MHD_ValueKind kind, const char *key,
+                                    const char *value) {
+    (void)kind;
+    header_count *n = cls;
+    if (strcasecmp(key, "Host") == 0) n->n_host++;
+    if (strcasecmp(key, "Content-Length") == 0) n->n_length++;
+    if (strcasecmp(key, "Transfer-Encoding") == 0) {
+        n->n_encoding++;
+        if (!value || strcasecmp(value, "chunked") != 0) n->not_chunked = true;
+    }
+    return MHD_YES;
+}
+
+/* libmicrohttpd reads these leniently, each in its own way; a proxy before us may read them in
+ * another, and that is how requests are smuggled (RFC 9112, section 11.2). */
+static bool acceptable(http_private *rq, const char *version, failure *f) {
+    header_count n = {0};
+    struct MHD_Connection *m = rq->conn->mhd;
+    MHD_get_connection_values(m, MHD_HEADER_KIND, count_header, &n);
+    const union MHD_ConnectionInfo *size =
+        MHD_get_connection_info(m, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+    if (size && size->header_size > HTTP_MAX_HEADER_BYTES) {
+        failure_set(f, API_HEADERS_TOO_LARGE, "the headers have %zu bytes, more than %d",
+                    size->header_size, HTTP_MAX_HEADER_BYTES);
+        return false;
+    }
+    const char *bad = NULL;
+    if (rq->conn->bad_uri) bad = "the request target must be an absolute path without %00";
+    if (n.n_host > 1) bad = "several Host headers";
+    if (n.n_host == 0 && strcmp(version, "HTTP/1.1") == 0) bad = "no Host header";
+    if (n.n_length > 1) bad = "several Content-Length headers";
+    if (n.n_encoding && n.n_length) bad = "both Transfer-Encoding and Content-Length";
+    if (n.n_encoding && strcmp(version, "HTTP/1.0") == 0)
+        bad = "Transfer-Encoding in an HTTP/1.0 request";
+    if (bad) {
+        failure_set(f, API_INVALID, "%s", bad);
+        return false;
+    }
+    if (n.n_encoding > 1 || n.not_chunked) {
+        failure_set(f, API_UNSUPPORTED, "transfer encodings other than chunked");
+        return false;
+    }
+    return true;
+}
+
+static http_method method_of(const char *m) {
+    static const char *const name[] = {"GET", "HEAD", "POST", "OPTIONS"};
+    for (int i = 0; i < 4; i++)
+        if (strcmp(m, name[i]) == 0) return (http_method)i;
+    return HTTP_OTHER;
+}
+
+/* The client's id if it is a plain word, else 96 random bits. NULL: no memory. */
+static const char *request_id(http_private *rq) {
+    const char *given = http_header(&rq->pub, "X-Request-Id");
+    size_t n = given ? strlen(given) : 0;
+    bool plain = n >= 1 && n <= 128;
+    for (size_t i = 0; plain && i < n; i++) plain = given[i] > ' ' && given[i] < 0x7f;
+    if (plain) return arena_str(&rq->pub.mem, (str){given, n}).ptr;
+    unsigned char r[12] = {0};
+    char *id = arena_alloc(&rq->pub.mem, 2 * sizeof r + 1);
+    if (!id) return NULL;
+    /* 12 bytes cannot come short; an id need not be secret should the kernel refuse */
+    if (getrandom(r, sizeof r, GRND_NONBLOCK) < 0)
+        snprintf((char *)r, sizeof r, "%llx", (unsigned long long)clock_us());
+    for (size_t i = 0; i < sizeof r; i++) sprintf(id + 2 * i, "%02x", r[i]);
+    return id;
+}
+
+/* NULL: the pool is exhausted. */
+static http_private *request_new(http *h, http_conn *c, const char *url, const char *method) {
+    arena mem;
+    /* A quarter of the pool: no single request can starve the others. */
+    arena_init(&mem, pool_chunks(h->pool), pool_size(h->pool) / 4);
+    http_private *rq = arena_zalloc(&mem, sizeof *rq);
+    if (!rq) return NULL;
+    rq->pub.mem = mem;
+    rq->pub.priv = rq;
+    rq->h = h;
+    rq->conn = c;
+    rq->pub.refs = 1;
+    rq->pub.method = method_of(method);
+    rq->pub.path = arena_str(&rq->pub.mem, str_of(url));
+    rq->pub.method_name = arena_str(&rq->pub.mem, str_of(method));
+    rq->pub.began_us = rq->last_byte_us = clock_us();
+    rq->pub.id = request_id(rq);
+    buf_init(&rq->body, &rq->pub.mem);
+    buf_init(&rq->out, &rq->pub.mem);
+    if (!rq->pub.path.ptr || !rq->pub.method_name.ptr || !rq->pub.id) {
+        mem = rq->pub.mem;
+        arena_clear(&mem);
+        return NULL;
+    }
+    c->rq = rq;
+    h->n_requests++;
+    return rq;
+}
+
+static void refuse_too_large(http_private *rq) {
+    failure f;
+    failure_set(&f, API_BODY_TOO_LARGE, "the body has more than %u bytes",
+                rq->h->opt.max_body_bytes);
+    http_refuse(&rq->pub, &f);
+}
+
+/* Sets up for the body that was announced. */
+static void expect_body(http_private *rq) {
+    const char *length = http_header(&rq->pub, "Content-Length");
+    unsigned long long n = length ? strtoull(length, NULL, 10) : 0;
+    if (n > rq->h->opt.max_body_bytes)
+        refuse_too_large(rq);
+    else if (n && !buf_reserve(&rq->body, n + 1))
+        http_refuse_memory(&rq->pub);
+}
+
+static bool has_body(const http_private *rq) {
+    const char *length = http_header(&rq->pub, "Content-Length");
+    return (length && strcmp(length, "0") != 0) ||
+           http_header(&rq->pub, "Transfer-Encoding") != NULL;
+}
+
+static void take_body(http_private *rq, const char *data, size_t n) {
+    if (rq->phase != PHASE_BODY || rq->pub.status) return; /* refused: discard the rest */
+    if (n > rq->h->opt.max_body_bytes - rq->body.len)
+        refuse_too_large(rq);
+    else if (!buf_add(&rq->body, (str){data, n}))
+        http_refuse_memory(&rq->pub);
+}
+
+/* ---- leaving ---- */
+
+static ssize_t read_stream(void *cls, uint64_t pos, char *dst, size_t max) {
+    (void)pos;
+    static const char last_word[] =
+        "data: {\"error\":{\"message\":\"no memory left for this stream\",\"type\":"
+        "\"unavailable_error\",\"param\":null,\"code\":503}}\n\ndata: [DONE]\n\n";
+    http_private *rq = cls;
+    if (rq->pub.gone) return MHD_CONTENT_READER_END_WITH_ERROR;
+    if (rq->out_at == rq->out.len) {
+        /* Being asked for more means that all before has left. */
+        rq->out_at = rq->out.len = 0;
+        if (rq->in_flight) {
+            rq->in_flight = false;
+            rq->h->app.sent(rq->h->app.self, &rq->pub);
+        }
+    }
+    if (rq->out.failed && !rq->no_memory && rq->out_at == rq->out.len) {
+        rq->no_memory = rq->ended = true;
+        /* failed stays set: whatever is still appended is dropped, and never grows this text */
+        rq->out = (buf){.ptr = (char *)last_word, .len = sizeof last_word - 1, .failed = true};
+    }
+    size_t n = rq->out.len - rq->out_at;
+    if (n) {
+        if (n > max) n = max;
+        memcpy(dst, rq->out.ptr + rq->out_at, n);
+        rq->out_at += n;
+        rq->pub.n_sent += n;
+        rq->in_flight = true;
+        rq->last_byte_us = clock_us();
+        return (ssize_t)n;
+    }
+    if (rq->ended) return MHD_CONTENT_READER_END_OF_STREAM;
+    rq->suspended = true;
+    MHD_suspend_connection(rq->conn->mhd);
+    return 0;
+}
+
+static struct MHD_Response *make_response(http_private *rq) {
+    struct MHD_Response *r;
+    if (rq->pub.streaming) {
+        r = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 4096, read_stream, rq, NULL);
+    } else {
+        r = MHD_create_response_from_buffer(rq->payload.len, (void *)rq->payload.ptr,
+                                            MHD_RESPMEM_PERSISTENT);
+    }
+    if (!r) return NULL;
+    if (rq->type) MHD_add_response_header(r, "Content-Type", rq->type);
+    if (rq->pub.streaming) {
+        MHD_add_response_header(r, "Cache-Control", "no-cache");
+        MHD_add_response_header(r, "X-Accel-Buffering", "no");
+    }
+    MHD_add_response_header(r, "X-Request-Id", rq->pub.id);
+    if (rq->allow) MHD_add_response_header(r, "Allow", rq->allow);
+    if (rq->retry_after[0]) MHD_add_response_header(r, "Retry-After", rq->retry_after);
+    if (rq->h->draining) MHD_add_response_header(r, "Connection", "close");
+    return r;
+}
+
+static enum MHD_Result queue_answer(http_private *rq) {
+    if (rq->no_memory) {
+        rq->phase = PHASE_QUEUED;
+        return MHD_queue_response(rq->conn->mhd, 503, rq->h->no_memory);
+    }
+    struct MHD_Response *r = make_response(rq);
+    if (!r) return MHD_NO;
+    rq->phase = PHASE_QUEUED;
+    enum MHD_Result ok = MHD_queue_response(rq->conn->mhd, (unsigned)rq->pub.status, r);
+    MHD_destroy_response(r);
+    return ok;
+}
+
+/* ---- the handler ---- */
+
+static enum MHD_Result first_call(http *h, struct MHD_Connection *m, const char *url,
+                                  const char *method, const char *version, void **ctx) {
+    http_conn *c =
+        MHD_get_connection_info(m, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+    if (!c) return MHD_NO; /* refused when it connected */
+    http_private *rq = request_new(h, c, url, method);
+    if (!rq) return MHD_queue_response(m, 503, h->no_memory);
+    *ctx = rq;
+    c->deadline_us = rq->pub.began_us + (uint64_t)h->opt.body_timeout_s * 1000000u;
+    failure f;
+    bool plain = acceptable(rq, version, &f);
+    if (!plain)
+        http_refuse(&rq->pub, &f);
+    else
+        h->app.begin(h->app.self, &rq->pub);
+    if (rq->phase == PHASE_BODY) expect_body(rq);
+    /* Queued now, the answer would close the connection: right for a refused body, or a request
+     * that others may read otherwise; a wrong path alone is no reason. */
+    bool now = rq->phase == PHASE_ANSWER && (!plain || has_body(rq));
+    return now ? queue_answer(rq) : MHD_YES;
+}
+
+static void sleep_until_woken(http_private *rq) {
+    http_conn *c = rq->conn;
+    if (!rq->watched) {
+        struct epoll_event ev = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = rq};
+        rq->watched = epoll_ctl(rq->h->watch_fd, EPOLL_CTL_ADD, c->fd, &ev) == 0;
+    }
+    rq->suspended = true;
+    MHD_suspend_connection(c->mhd);
+}
+
+enum MHD_Result http_on_request(void *cls, struct MHD_Connection *m, const char *url,
+                                const char *method, const char *version, const char *data,
+                                size_t *n_data, void **ctx) {
+    http *h = cls;
+    http_private *rq = *ctx;
+    if (!rq) return first_call(h, m, url, method, version, ctx);
+    if (*n_data) {
+        take_body(rq, data, *n_data);
+        *n_data = 0;
+        return MHD_YES;
+    }
+    if (rq->phase == PHASE_BODY) {
+        rq->conn->deadline_us = 0;
+        rq->phase = PHASE_RUN;
+        rq->pub.body = (str){buf_cstr(&rq->body), rq->body.len};
+        h->app.run(h->app.self, &rq->pub);
+    }
+    if (rq->pub.gone) return MHD_NO;
+    if (rq->phase == PHASE_ANSWER) {
+        rq->conn->deadline_us = 0;
+        if (rq->pub.streaming && !rq->watched) {
+            struct epoll_event ev = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = rq};
+            rq->watched = epoll_ctl(h->watch_fd, EPOLL_CTL_ADD, rq->conn->fd, &ev) == 0;
+        }
+        return queue_answer(rq);
+    }
+    sleep_until_woken(rq);
+    return MHD_YES;
+}
+
+void http_left(http_private *rq) {
+    if (!rq->conn || rq->pub.gone) return;
+    rq->pub.gone = true;
+    rq->h->app.gone(rq->h->app.self, &rq->pub);
+    if (rq->suspended)
+        http_wake(&rq->pub);
+    else
+        shutdown(rq->conn->fd, SHUT_RDWR);
+}
+
+void http_on_completed(void *cls, struct MHD_Connection *m, void **ctx,
+                       enum MHD_RequestTerminationCode code) {
+    (void)m;
+    http *h = cls;
+    http_private *rq = *ctx;
+    if (!rq) return;
+    *ctx = NULL;
+    http_conn *c = rq->conn;
+    if (rq->watched) epoll_ctl(h->watch_fd, EPOLL_CTL_DEL, c->fd, NULL);
+    rq->watched = false;
+    rq->conn = NULL;
+    c->rq = NULL;
+    c->deadline_us =
+        clock_us() + ((uint64_t)h->opt.idle_timeout_s + h->opt.header_timeout_s) * 1000000u;
+    if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK && !rq->pub.gone) {
+        rq->pub.gone = true;
+        h->app.gone(h->app.self, &rq->pub);
+    }
+    h->app.done(h->app.self, &rq->pub);
+    http_unref(&rq->pub);
+}
+
+/* ---- for the app ---- */
+
+const char *http_header(const http_request *rq, const char *name) {
+    return MHD_lookup_connection_value(priv(rq)->conn->mhd, MHD_HEADER_KIND, name);
+}
+
+void http_wake(http_request *pub) {
+    http_private *rq = priv(pub);
+    rq->h->dirty = true;
+    if (!rq->suspended) return;
+    rq->suspended = false;
+    MHD_resume_connection(rq->conn->mhd);
+}
+
+void http_answer(http_request *pub, int status, const char *type, str body) {
+    http_private *rq = priv(pub);
+    if (pub->status || !rq->conn) return;
+    pub->status = status;
+    rq->type = type;
+    rq->payload = body;
+    /* While a body arrives nothing can be queued: it is discarded, and the last call answers.
+     */
+    rq->phase = PHASE_ANSWER;
+    http_wake(pub);
+}
+
+void http_refuse_memory(http_request *pub) {
+    http_private *rq = priv(pub);
+    if (pub->status) return;
+    if (pub->mem.limit && pub->mem.total > pub->mem.limit / 4) {
+        /* It took a sixteenth of the pool: the request is the cause, retrying is no help. */
+        static char text[] = "{\"error\":{\"message\":\"the request needs more memory than one "
+                             "request may have\","
+                             "\"type\":\"invalid_request_error\",\"param\":null,\"code\":413}}";
+        http_answer(pub, 413, "application/json", (str){text, sizeof text - 1});
+        return;
+    }
+    rq->no_memory = true;
+    http_answer(pub, 503, NULL, (str){NULL, 0});
+}
+
+void http_allow(http_request *pub, const char *methods) {
+    priv(pub)->allow = methods;
+}
+
+void http_refuse(http_request *pub, const failure *f) {
+    http_private *rq = priv(pub);
+    if (pub->status) return;
+    buf b;
+    buf_init(&b, &pub->mem);
+    failure_json(&b, f);
+    if (b.failed) {
+        rq->no_memory = true;
+        http_answer(pub, 503, NULL, (str){NULL, 0});
+        return;
+    }
+    int http = failure_http(f);
+    if (http == 429 || http == 503) {
+        double wait =
+            f->retry_after_s > 0 ? f->retry_after_s : rq->h->app.retry_after_s(rq->h->app.self);
+        unsigned s = wait >= 1 && wait < 3600 ? (unsigned)(wait + 0.999) : wait < 1 ? 1 : 3600;
+        snprintf(rq->retry_after, sizeof rq->retry_after, "%u", s);
+    }
+    if (f->allow) rq->allow = f->allow;
+    http_answer(pub, http, "application/json", buf_str(&b));
+}
+
+void http_stream(http_request *pub) {
+    http_private *rq = priv(pub);
+    if (pub->status || !rq->conn) return;
+    pub->streaming = true;
+    http_answer(pub, 200, "text/event-stream", (str){NULL, 0});
+}
+
+buf *http_stream_out(http_request *pub) {
+    http_private *rq = priv(pub);
+    if (rq->out_at > 4096 && rq->out_at >= rq->out.len / 2 && !rq->no_memory) {
+        rq->out.len -= rq->out_at;
+        memmove(rq->out.ptr, rq->out.ptr + rq->out_at, rq->out.len);
+        rq->out_at = 0;
+    }
+    return &rq->out;
+}
+
+size_t http_stream_pending(const http_request *pub) {
+    const http_private *rq = priv(pub);
+    return rq->out.len - rq->out_at + (rq->in_flight ? 1 : 0);
+}
+
+void http_stream_end(http_request *pub) {
+    priv(pub)->ended = true;
+    http_wake(pub);
+}
+
+void http_ref(http_request *pub) {
+    pub->refs++;
+}
+
+void http_unref(http_request *pub) {
+    CHECK(pub->refs > 0);
+    if (--pub->refs) return;
+    http *h = priv(pub)->h;
+    h->n_requests--;
+    arena mem = pub->mem; /* the request lies in its own arena */
+    arena_clear(&mem);
+}

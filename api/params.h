@@ -1,0 +1,33 @@
+/* The parameters of a completion request, one table: name, type, range. */
+#ifndef VRAMD_API_PARAMS_H
+#define VRAMD_API_PARAMS_H
+
+#include "api/json_in.h"
+#include "api/stop.h"
+#include "model/sampling.h"
+#include "model/tokenizer.h"
+
+enum { PARAMS_MAX_STOP_IDS = 16, PARAMS_MAX_BIAS = 1024, PARAMS_MAX_CHOICES = 128 };
+
+typedef struct params {
+    str model;          /* "" when not given */
+    sampling sampling;  /* end_tokens excepted; seed drawn unless given */
+    int64_t max_tokens; /* -1: not given */
+    uint32_t n;
+    bool echo, ignore_eos, logprobs, return_memory, add_special_tokens;
+    bool stream, include_usage, continuous_usage;
+    str stop[STOP_MAX];
+    uint32_t n_stop;
+    int32_t stop_ids[PARAMS_MAX_STOP_IDS];
+    uint32_t n_stop_ids;
+    int32_t priority;
+    uint64_t timeout_us; /* 0: none */
+} params;
+
+/* Reads and checks everything but prompt and messages. Strings point into the JSON value; the
+ * rest is in the arena. Errors: ERR_INVALID (field: the parameter), ERR_UNSUPPORTED (likewise),
+ * ERR_NO_MEMORY. */
+status params_read(params *out, const json_t *body, bool chat, const tokenizer *, arena *,
+                   err *);
+
+#endif

@@ -1,0 +1,176 @@
+/* The front end as one object: HTTP below, endpoints above, the machine behind. Owns the app.
+ * Loop thread only. */
+#include "api/server.h"
+
+#include <stdlib.h>
+
+#include "api/answer.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+struct server {
+    app app; /* first: callbacks get it */
+    void (*drained)(void *);
+    void *drained_arg;
+};
+
+void server_terms(const server_options *o, terms *out) {
+    terms_add(out, MEM_HTTP, TERM_EXACT, (uint64_t)o->max_connections * HTTP_POOL_BYTES,
+              "libmicrohttpd's pools, %u connections", o->max_connections);
+    terms_add(out, MEM_HTTP, TERM_EXACT, http_table_bytes(o->max_connections),
+              "table of connections");
+}
+
+/* ---- what http calls ---- */
+
+static void on_begin(void *self, http_request *rq) {
+    routes_begin(self, rq);
+}
+static void on_run(void *self, http_request *rq) {
+    routes_run(self, rq);
+}
+static void on_gone(void *self, http_request *rq) {
+    (void)self;
+    if (rq->user) answer_gone(rq->user);
+}
+static void on_sent(void *self, http_request *rq) {
+    (void)self;
+    if (rq->user) answer_sent(rq->user);
+}
+static void on_abort(void *self, http_request *rq) {
+    (void)self;
+    failure f;
+    failure_set(&f, API_UNAVAILABLE, "the server is shutting down");
+    if (rq->user)
+        answer_fail(rq->user, &f);
+    else
+        http_refuse(rq, &f);
+}
+
+/* method path status prompt output ttft total finish id, as key=value after the first three */
+static void log_request(const http_request *rq) {
+    const answer *a = rq->user;
+    double total = (double)(clock_us() - rq->began_us) / 1e3;
+    int status = rq->gone && !rq->status ? 499 : rq->status; /* nginx's "client closed" */
+    if (!a || rq->lent) { /* lent: another thread still fills the prompts */
+        log_info("%.16s %.80s %d total_ms=%.1f id=%s", rq->method_name.ptr, rq->path.ptr,
+                 status, total, rq->id);
+        return;
+    }
+    const char *finish = rq->gone ? "disconnect" : "error";
+    uint64_t out = 0;
+    for (uint32_t i = 0; i < a->n_choices; i++) {
+        out += a->choices[i].n_output;
+        if (!rq->gone && a->choices[i].finish) finish = a->choices[i].finish;
+    }
+    double ttft = a->first_token_us ? (double)(a->first_token_us - rq->began_us) / 1e3 : 0;
+    log_info("%.16s %.80s %d prompt=%llu output=%llu cached=%llu ttft_ms=%.1f total_ms=%.1f "
+             "finish=%s id=%s",
+             rq->method_name.ptr, rq->path.ptr, status,
+             (unsigned long long)usage_prompt_tokens(a), (unsigned long long)out,
+             (unsigned long long)usage_cached_tokens(a), ttft, total, finish, rq->id);
+}
+
+static void on_done(void *self, http_request *rq) {
+    app *app = self;
+    app->answers[rq->gone ? 0 : rq->status / 100 % 6]++;
+    if (app->log_requests) log_request(rq);
+}
+
+static double on_retry_after(void *self) {
+    app *app = self;
+    return app->port->ops->retry_after_s(app->port);
+}
+
+static void on_idle(void *self) {
+    server *s = self;
+    if (s->drained) s->drained(s->drained_arg);
+}
+
+/* ---- what endpoints share ---- */
+
+void app_refuse(app *app, http_request *rq, const err *e) {
+    (void)app;
+    failure f;
+    if (e->code == ERR_NO_MEMORY) {
+        http_refuse_memory(rq);
+        return;
+    }
+    failure_from(&f, e);
+    http_refuse(rq, &f);
+}
+
+bool app_ready(app *app, http_request *rq) {
+    const char *why = app->port->ops->not_ready(app->port);
+    /* "stalled" still takes requests: the machine may recover, and its queue is bounded. */
+    if (app->port->tok && (!why || strcmp(why, "stalled") == 0)) return true;
+    failure f;
+    failure_set(&f, API_UNAVAILABLE, "the server is not ready: %s", why ? why : "loading");
+    http_refuse(rq, &f);
+    return false;
+}
+
+status app_check_model(const app *app, str name, err *e) {
+    if (name.len == 0 || str_eqz(name, app->port->card.id)) return OK;
+    err_set(e, ERR_NOT_FOUND, "the model %.*s does not exist; this server has %s",
+            name.len < 80 ? (int)name.len : 80, name.ptr, app->port->card.id);
+    return err_field(e, "model");
+}
+
+void app_json(http_request *rq, const buf *b) {
+    if (b->failed)
+        http_refuse_memory(rq);
+    else
+        http_answer(rq, 200, "application/json", buf_str(b));
+}
+
+/* ---- life ---- */
+
+status server_open(server **out, uv_loop_t *loop, const server_options *o, port *p, err *e) {
+    *out = NULL;
+    server *s = calloc(1, sizeof *s);
+    if (!s) return err_set(e, ERR_NO_MEMORY, "no memory for the front end");
+    s->app.port = p;
+    s->app.stream_credits = o->stream_credits;
+    s->app.log_requests = o->log_requests;
+    memory_sample_take(p->ledger, &s->app.memory);
+    const http_app callbacks = {.self = s,
+                                .begin = on_begin,
+                                .run = on_run,
+                                .gone = on_gone,
+                                .abort = on_abort,
+                                .sent = on_sent,
+                                .done = on_done,
+                                .retry_after_s = on_retry_after,
+                                .idle = on_idle};
+    status st = http_open(&s->app.http, loop, o, &callbacks, p->ledger, p->pool, e);
+    if (st != OK) {
+        free(s);
+        return st;
+    }
+    *out = s;
+    return OK;
+}
+
+uint16_t server_port(const server *s) {
+    return http_port(s->app.http);
+}
+
+void server_flush(server *s) {
+    http_flush(s->app.http);
+}
+
+void server_drain(server *s, void (*drained)(void *), void *arg) {
+    s->drained = drained;
+    s->drained_arg = arg;
+    http_drain(s->app.http);
+}
+
+void server_abort(server *s) {
+    http_abort(s->app.http);
+}
+
+void server_close(server *s) {
+    http_close(s->app.http);
+    free(s);
+}

@@ -1,0 +1,164 @@
+/* POST /tokenize and /detokenize, with the names of both vLLM (prompt, add_special_tokens) and
+ * llama.cpp's server (content, add_special). Loop thread; long texts on the pool. */
+#include "api/app.h"
+#include "api/json_in.h"
+#include "api/json_out.h"
+
+enum { INLINE_TEXT_BYTES = 8 * 1024 };
+
+typedef struct tokenize_job {
+    app *app;
+    http_request *rq;
+    str text;
+    unsigned flags;
+    bool pieces;
+    vec_i32 ids;
+    status status;
+    err error;
+} tokenize_job;
+
+static void work(void *arg) {
+    tokenize_job *j = arg;
+    j->status = tokenizer_encode(j->app->port->tok, j->text, j->flags, &j->ids, &j->error);
+}
+
+static void answer(tokenize_job *j) {
+    if (j->status != OK) {
+        app_refuse(j->app, j->rq, &j->error);
+        return;
+    }
+    buf b;
+    buf_init(&b, &j->rq->mem);
+    buf_add(&b, STR("{\"count\":"));
+    json_u64(&b, j->ids.n);
+    buf_add(&b, STR(",\"max_model_len\":"));
+    json_u64(&b, j->app->port->card.max_model_len);
+    buf_add(&b, STR(",\"tokens\":["));
+    for (size_t i = 0; i < j->ids.n; i++) {
+        if (i) buf_addc(&b, ',');
+        json_i64(&b, j->ids.v[i]);
+    }
+    buf_addc(&b, ']');
+    if (j->pieces) {
+        buf_add(&b, STR(",\"token_strs\":["));
+        for (size_t i = 0; i < j->ids.n; i++) {
+            if (i) buf_addc(&b, ',');
+            json_str_lossy(&b, tokenizer_piece(j->app->port->tok, j->ids.v[i], true));
+        }
+        buf_addc(&b, ']');
+    }
+    buf_addc(&b, '}');
+    app_json(j->rq, &b);
+}
+
+static void done(void *arg) {
+    tokenize_job *j = arg;
+    http_request *rq = j->rq;
+    http *h = j->app->http;
+    rq->lent = false;
+    if (!rq->gone) answer(j);
+    http_unref(rq);
+    http_flush(h);
+}
+
+/* Parses the body; NULL: refused. */
+static const json_t *read_object(app *app, http_request *rq) {
+    const json_t *o = NULL;
+    err e;
+    if (!app_ready(app, rq)) return NULL;
+    status s = json_in_parse(&o, &rq->mem, rq->body, &e);
+    str model = STR("");
+    if (s == OK && !json_is_object(o))
+        s = err_set(&e, ERR_INVALID, "the body must be a JSON object, not %s", json_in_kind(o));
+    if (s == OK) s = json_in_str(o, "model", &model, &e);
+    if (s == OK) s = app_check_model(app, model, &e);
+    if (s == OK) return o;
+    app_refuse(app, rq, &e);
+    return NULL;
+}
+
+static status read_tokenize(tokenize_job *j, const json_t *o, err *e) {
+    bool special = true, parse = true;
+    j->text = (str){NULL, 0};
+    status s = json_in_str(o, "prompt", &j->text, e);
+    bool vllm = j->text.ptr != NULL;
+    if (s == OK && !vllm) s = json_in_str(o, "content", &j->text, e);
+    if (s == OK && !j->text.ptr) {
+        err_set(e, ERR_INVALID, "prompt is missing");
+        return err_field(e, "prompt");
+    }
+    if (!vllm) special = false; /* each server's own default */
+    if (s == OK) s = json_in_bool(o, "add_special_tokens", &special, e);
+    if (s == OK) s = json_in_bool(o, "add_special", &special, e);
+    if (s == OK) s = json_in_bool(o, "parse_special", &parse, e);
+    if (s == OK) s = json_in_bool(o, "return_token_strs", &j->pieces, e);
+    j->flags =
+        (special ? (unsigned)TOK_ADD_SPECIAL : 0) | (parse ? (unsigned)TOK_PARSE_SPECIAL : 0);
+    return s;
+}
+
+void tokenize_run(app *app, http_request *rq) {
+    const json_t *o = read_object(app, rq);
+    if (!o) return;
+    tokenize_job *j = arena_zalloc(&rq->mem, sizeof *j);
+    if (!j) {
+        http_refuse_memory(rq);
+        return;
+    }
+    err e;
+    *j = (tokenize_job){.app = app, .rq = rq};
+    vec_i32_init(&j->ids, &rq->mem);
+    if (read_tokenize(j, o, &e) != OK) {
+        app_refuse(app, rq, &e);
+        return;
+    }
+    if (j->text.len <= INLINE_TEXT_BYTES) {
+        work(j);
+        answer(j);
+        return;
+    }
+    http_ref(rq);
+    rq->lent = true;
+    if (app->port->ops->offload(app->port, work, done, j)) return;
+    rq->lent = false;
+    http_unref(rq);
+    err_set(&e, ERR_BUSY, "too many long texts at once");
+    app_refuse(app, rq, &e);
+}
+
+void detokenize_run(app *app, http_request *rq) {
+    const json_t *o = read_object(app, rq);
+    if (!o) return;
+    const json_t *list = json_object_get(o, "tokens");
+    err e;
+    buf text, b;
+    detok d;
+    buf_init(&text, &rq->mem);
+    buf_init(&b, &rq->mem);
+    detok_init(&d, app->port->tok, true);
+    if (!json_is_array(list)) {
+        err_set(&e, ERR_INVALID, "tokens must be a list of token ids");
+        err_field(&e, "tokens");
+        app_refuse(app, rq, &e);
+        return;
+    }
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *id = json_array_get(list, i);
+        json_int_t v = json_is_integer(id) ? json_integer_value(id) : -1;
+        if (v < 0 || v >= tokenizer_n_vocab(app->port->tok)) {
+            err_set(&e, ERR_INVALID, "tokens[%zu] is no id of the vocabulary", i);
+            err_field(&e, "tokens");
+            app_refuse(app, rq, &e);
+            return;
+        }
+        detok_push(&d, (int32_t)v, &text);
+    }
+    detok_finish(&d, &text);
+    buf_add(&b, STR("{\"prompt\":"));
+    json_str(&b, buf_str(&text));
+    buf_add(&b, STR(",\"content\":"));
+    json_str(&b, buf_str(&text));
+    buf_addc(&b, '}');
+    if (text.failed) b.failed = true;
+    app_json(rq, &b);
+}

@@ -1,0 +1,61 @@
+/* Usage and the memory receipt of one request. Owns nothing. */
+#include "api/answer.h"
+#include "api/json_out.h"
+
+uint64_t usage_prompt_tokens(const answer *a) {
+    uint64_t n = 0;
+    for (uint32_t i = 0; i < a->n_prompts; i++) n += a->prompts[i].ids.n;
+    return n;
+}
+
+uint64_t usage_output_tokens(const answer *a) {
+    uint64_t n = 0;
+    for (uint32_t i = 0; i < a->n_choices; i++) n += a->choices[i].n_output;
+    return n;
+}
+
+/* Siblings of one prompt share its blocks by design: only the first tells what was cached. */
+uint64_t usage_cached_tokens(const answer *a) {
+    uint64_t n = 0;
+    for (uint32_t i = 0; i < a->n_choices; i += a->p.n) n += a->choices[i].usage.n_cached;
+    return n;
+}
+
+void usage_write(const answer *a, buf *b) {
+    uint64_t in = usage_prompt_tokens(a), out = usage_output_tokens(a);
+    buf_add(b, STR(",\"usage\":{\"prompt_tokens\":"));
+    json_u64(b, in);
+    buf_add(b, STR(",\"completion_tokens\":"));
+    json_u64(b, out);
+    buf_add(b, STR(",\"total_tokens\":"));
+    json_u64(b, in + out);
+    buf_add(b, STR(",\"prompt_tokens_details\":{\"cached_tokens\":"));
+    json_u64(b, usage_cached_tokens(a));
+    buf_add(b, STR("}}"));
+}
+
+void usage_write_memory(const answer *a, buf *b) {
+    uint64_t bytes = 0, blocks = 0, preemptions = 0;
+    for (uint32_t i = 0; i < a->n_choices; i++) {
+        bytes += a->choices[i].usage.kv_peak_bytes;
+        blocks += a->choices[i].usage.peak_blocks;
+        preemptions += a->choices[i].usage.n_preemptions;
+    }
+    buf_add(b, STR(",\"memory\":{\"kv_peak_bytes\":"));
+    json_u64(b, bytes);
+    buf_add(b, STR(",\"kv_peak_blocks\":"));
+    json_u64(b, blocks);
+    buf_add(b, STR(",\"preemptions\":"));
+    json_u64(b, preemptions);
+    buf_addc(b, '}');
+}
+
+void write_stop_reason(const choice *c, buf *b) {
+    buf_add(b, STR(",\"stop_reason\":"));
+    if (c->stop_index >= 0)
+        json_str(b, c->a->p.stop[c->stop_index]);
+    else if (c->stop_id >= 0)
+        json_u64(b, (uint64_t)c->stop_id);
+    else
+        buf_add(b, c->timed_out ? STR("\"timeout\"") : STR("null"));
+}
