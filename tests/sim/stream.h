@@ -22,7 +22,7 @@ typedef struct stream_request {
     seq_id id;
     seq_spec spec;
     int32_t prompt[STREAM_LEN];
-    bool live, admitted, cancelled, may_fail;
+    bool live, admitted, cancelled, may_fail, paused;
     finish cancel_why, want_finish;
     int32_t want_stop;
     uint32_t want_output, n_tokens, n_reported;
@@ -37,7 +37,7 @@ typedef struct stream {
     void *mem;
     sched *s;
     fake_engine *engine;
-    bool draining;
+    bool draining, may_pause, pauses; /* pauses: somebody was paused once: no bounds then */
     uint64_t now_us, n_commits;
     uint32_t n; /* requests so far */
     stream_request r[STREAM_REQUESTS];
@@ -141,7 +141,7 @@ static inline void stream_check(stream *m) {
         case EVENT_ADMITTED: stream_admitted(m, i); break;
         case EVENT_PREEMPTED:
             m->n_preemptions++;
-            CHECK(m->senior[0] != i); /* nobody is senior to it */
+            CHECK(m->pauses || m->senior[0] != i); /* nobody is senior to it */
             CHECK(sched_kv_blocks_of(m->s, q->id) == 0);
             break;
         case EVENT_PREFILLED:
@@ -164,7 +164,8 @@ static inline void stream_check(stream *m) {
         n_live++;
         n_waiting += !q->admitted;
         if (!q->admitted) CHECK(sched_kv_blocks_of(m->s, q->id) == 0);
-        if (q->admitted) CHECK(m->n_commits <= q->ends_by); /* guaranteed progress */
+        if (q->admitted && !m->pauses)
+            CHECK(m->n_commits <= q->ends_by); /* guaranteed progress */
     }
     CHECK(n_waiting == st.n_waiting);
     if (n_live == 0) CHECK(st.blocks_free == m->cfg.n_blocks);
@@ -231,6 +232,18 @@ static inline void stream_cancel(stream *m) {
     if (fake_in_flight(m->engine) == 0) CHECK(!q->live);
 }
 
+static inline void stream_pause(stream *m) {
+    if (m->n == 0 || !m->may_pause) return;
+    stream_request *q = &m->r[stream_take(m, m->n)];
+    bool pause = !q->paused;
+    sched_pause(m->s, q->id, pause);
+    if (q->live && q->admitted) {
+        q->paused = pause;
+        m->pauses = true;
+    }
+    stream_check(m);
+}
+
 static inline bool stream_has(const step *st, uint64_t user) {
     for (uint32_t i = 0; i < st->n_seqs; i++) {
         if (st->seq[i].user == user) return true;
@@ -243,15 +256,18 @@ static inline bool stream_plan(stream *m) {
     if (fake_in_flight(m->engine) == m->depth) return false;
     const step *st = sched_plan(m->s, m->now_us);
     stream_check(m);
-    if (settled) {
-        uint32_t n_live = 0;
-        for (uint32_t i = 0; i < m->n; i++) {
-            if (!m->r[i].live) continue;
-            n_live++;
-            CHECK(m->r[i].spec.deadline_us == 0 || m->r[i].spec.deadline_us > m->now_us);
-        }
-        CHECK((st != NULL) == (n_live > 0)); /* work is never left lying */
-        if (st) CHECK(stream_has(st, m->senior[0]));
+    bool work = false, waits = false;
+    for (uint32_t i = 0; i < m->n; i++) {
+        const stream_request *q = &m->r[i];
+        if (!q->live) continue;
+        if (q->paused && st) CHECK(!stream_has(st, i));
+        work |= q->admitted && !q->paused;
+        waits |= !q->admitted;
+        if (settled) CHECK(q->spec.deadline_us == 0 || q->spec.deadline_us > m->now_us);
+    }
+    if (settled) { /* work is never left lying */
+        CHECK((st != NULL) == (work || (waits && m->n_senior < m->cfg.max_seqs)));
+        if (st && !m->pauses) CHECK(stream_has(st, m->senior[0]));
     }
     if (st) fake_submit(m->engine, m->s, st);
     return st != NULL;
@@ -280,7 +296,7 @@ static inline void stream_operate(stream *m) {
         if (rare == 255) sched_drain(m->s), m->draining = true;
         break;
     }
-    case 6:
+    case 6: stream_pause(m); break;
     case 7:
     case 8:
     case 9:
@@ -304,6 +320,7 @@ static inline void stream_open(stream *m) {
     m->cfg.max_logit_rows = m->cfg.max_seqs + stream_take(m, 8);
     m->cfg.max_prefill_share = stream_take(m, 8);
     m->depth = 1 + stream_take(m, 2);
+    m->may_pause = stream_take(m, 4) == 0;
     err e;
     size_t bytes = sched_bytes(&m->cfg);
     CHECK(bytes > 0);
@@ -319,7 +336,14 @@ static inline void stream_run(stream *m, const uint8_t *data, size_t n) {
     m->n_data = n;
     stream_open(m);
     while (m->at < m->n_data) stream_operate(m);
-    for (;;) { /* ends_by bounds this loop */
+    uint64_t at_most = m->n_commits;
+    for (uint32_t i = 0; i < m->n; i++) {
+        stream_request *q = &m->r[i];
+        if (q->paused) sched_pause(m->s, q->id, q->paused = false);
+        at_most += 3 * (uint64_t)(q->spec.n_prompt + q->spec.max_tokens) + 4;
+    }
+    for (;;) {
+        CHECK(m->n_commits <= at_most);
         bool planned = stream_plan(m);
         if (!planned && fake_in_flight(m->engine) == 0) break;
         if (!planned || fake_in_flight(m->engine) == m->depth) stream_commit(m, false);
