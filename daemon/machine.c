@@ -18,7 +18,7 @@ enum { DEFAULT_CONTEXT = 8192, DEFAULT_TOKENS_PER_SEQ = 1024, MIN_LOGIT_ROWS = 1
 /* Calibrated on Debian 12, x86-64 (anonymous memory of an idle daemon minus its ledger): the C
  * library, libuv, libmicrohttpd's tables, PCRE2's JIT code, and the touched part of each
  * thread's stack. bench/run.sh memory repeats it. */
-static const uint64_t RUNTIME_BYTES = 2 << 20, RUNTIME_PER_THREAD = 96 << 10;
+static const uint64_t RUNTIME_BYTES = 768 << 10, RUNTIME_PER_THREAD = 32 << 10;
 /* Threads besides the engine's workers: loop, engine, libuv's pool. */
 enum { OTHER_THREADS = 6 };
 

@@ -140,3 +140,7 @@ bool runner_step(runner *r) {
     deliver(r, st, ok ? &res : NULL, now);
     return true;
 }
+
+uint32_t runner_last_rows(const runner *r) {
+    return r->last_rows;
+}
