@@ -10,7 +10,8 @@ typedef struct arena {
     const chunks *src;
     struct arena_chunk *head; /* the chunk in use; older ones behind it */
     char *at, *end;
-    size_t total, limit; /* bytes taken from src; no more than limit, 0: no limit */
+    size_t total,
+        limit; /* bytes taken from src; no more are asked for than limit, 0: no limit */
 } arena;
 
 /* Takes nothing until the first allocation. limit in bytes, 0 for none. */

@@ -22,7 +22,7 @@ static inline uint64_t align_up(uint64_t n, uint64_t a) {
     return (n + a - 1) & ~(a - 1);
 }
 static inline uint64_t ceil_div(uint64_t n, uint64_t d) {
-    return (n + d - 1) / d;
+    return n / d + (n % d != 0);
 }
 
 #endif

@@ -37,7 +37,11 @@ typedef struct err {
 const char *status_text(status);
 int status_exit_code(status);
 
-/* Fills e and returns code, so that a failure is one line: return err_set(e, ERR_IO, ...).
+/* What a message quotes may come from outside: ill-formed UTF-8 becomes U+FFFD, control
+ * characters blanks, and a text too long ends before a character that is cut. Arguments may
+ * point into *e.
+ *
+ * Fills e and returns code, so that a failure is one line: return err_set(e, ERR_IO, ...).
  * Clears field and hint; set those after it with err_field and err_hint. */
 status err_set(err *e, status code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 status err_field(err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -6,16 +6,29 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "base/utf8.h"
 
 static atomic_int level = LOG_INFO;
 static atomic_bool journal;
 static atomic_ullong dropped;
 
+/* JOURNAL_STREAM names the device and inode of the stream that systemd connected: a shell that
+ * a service started inherits the variable, but not the stream (systemd.exec(5)). */
+static bool stderr_is_journal(void) {
+    const char *stream = getenv("JOURNAL_STREAM");
+    unsigned long long device, inode;
+    struct stat st;
+    return stream && sscanf(stream, "%llu:%llu", &device, &inode) == 2 &&
+           fstat(STDERR_FILENO, &st) == 0 && st.st_dev == device && st.st_ino == inode;
+}
+
 void log_init(log_level l) {
     atomic_store(&level, (int)l);
-    atomic_store(&journal, getenv("JOURNAL_STREAM") != NULL);
+    atomic_store(&journal, stderr_is_journal());
 }
 
 log_level log_current(void) {
@@ -48,7 +61,7 @@ void log_line(log_level l, const char *fmt, ...) {
     int m = vsnprintf(line + n, sizeof line - (size_t)n - 1, fmt, ap);
     va_end(ap);
     size_t end = (size_t)n + (m < 0 ? 0 : (size_t)m);
-    if (end > sizeof line - 2) end = sizeof line - 2;
+    if (end > sizeof line - 2) end = utf8_complete((str){line, sizeof line - 2});
     /* A message carries text from outside: no line of a log may be forged by a newline. */
     for (size_t i = (size_t)n; i < end; i++)
         if ((unsigned char)line[i] < ' ' || line[i] == 0x7f) line[i] = ' ';

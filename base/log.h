@@ -1,6 +1,7 @@
-/* One line per event on stderr: "level message key=value ...". Under systemd (JOURNAL_STREAM
- * set) lines carry the <N> priority prefix instead of a timestamp. Any thread; one write(2) a
- * line, so that lines never mix. A line that cannot be written is dropped and counted. */
+/* One line per event on stderr: "level message key=value ...". Under systemd (stderr is
+ * the stream that JOURNAL_STREAM names) lines carry the <N> priority prefix instead of a
+ * timestamp. Any thread; one write(2) a line, so that lines never mix. A line that cannot be
+ * written is dropped and counted. */
 #ifndef VRAMD_BASE_LOG_H
 #define VRAMD_BASE_LOG_H
 

@@ -1,11 +1,11 @@
 /* Borrowed strings and the notation of byte counts. Owns nothing; any thread. */
 #include "base/str.h"
 
-#include <ctype.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <strings.h>
+
+#include "base/check.h"
 
 size_t str_find(str hay, str needle, size_t from) {
     if (from > hay.len || needle.len > hay.len - from) return SIZE_MAX;
@@ -14,32 +14,54 @@ size_t str_find(str hay, str needle, size_t from) {
     return at ? (size_t)(at - hay.ptr) : SIZE_MAX;
 }
 
-bool str_parse_bytes(str s, uint64_t *out) {
+/* What a unit stands for; 0 for none that is known. */
+static uint64_t unit_bytes(str unit) {
     static const struct {
         const char *name;
-        double scale;
-    } units[] = {{"", 1},         {"B", 1},        {"K", 1024.0},     {"KiB", 1024.0},
-                 {"KB", 1e3},     {"M", 1048576.}, {"MiB", 1048576.}, {"MB", 1e6},
-                 {"G", 0x1p30},   {"GiB", 0x1p30}, {"GB", 1e9},       {"T", 0x1p40},
-                 {"TiB", 0x1p40}, {"TB", 1e12}};
-    char z[48];
-    if (s.len == 0 || s.len >= sizeof z || !isdigit((unsigned char)s.ptr[0])) return false;
-    memcpy(z, s.ptr, s.len);
-    z[s.len] = '\0';
-    if (strchr(z, 'x') || strchr(z, 'X')) return false; /* strtod would read hexadecimal */
-    char *end;
-    double v = strtod(z, &end);
-    while (*end == ' ') end++;
+        uint64_t bytes;
+    } units[] = {{"", 1},
+                 {"B", 1},
+                 {"K", 1u << 10},
+                 {"KiB", 1u << 10},
+                 {"KB", 1000},
+                 {"M", 1u << 20},
+                 {"MiB", 1u << 20},
+                 {"MB", 1000000},
+                 {"G", 1u << 30},
+                 {"GiB", 1u << 30},
+                 {"GB", 1000000000},
+                 {"T", 1ull << 40},
+                 {"TiB", 1ull << 40},
+                 {"TB", 1000000000000}};
     for (size_t i = 0; i < sizeof units / sizeof *units; i++)
-        if (strcasecmp(end, units[i].name) == 0) {
-            double b = v * units[i].scale;
-            if (!(b >= 0 && b < 0x1p63)) return false;
-            /* Whole numbers without a unit stay exact beyond 2^53. */
-            *out = units[i].scale == 1 && !strchr(z, '.') ? strtoull(z, NULL, 10)
-                                                          : (uint64_t)llround(b);
-            return true;
-        }
-    return false;
+        if (strlen(units[i].name) == unit.len &&
+            (unit.len == 0 || strncasecmp(units[i].name, unit.ptr, unit.len) == 0))
+            return units[i].bytes;
+    return 0;
+}
+
+/* Digits are read here, not by strtod: that knows exponents, hexadecimal and locales, and
+ * loses whole numbers beyond 2^53. */
+bool str_parse_bytes(str s, uint64_t *out) {
+    uint64_t whole = 0;
+    double fraction = 0, digit = 1;
+    size_t i = 0;
+    bool fractional = false;
+    for (; i < s.len && s.ptr[i] >= '0' && s.ptr[i] <= '9'; i++)
+        if (!mul_u64(whole, 10, &whole) || !add_u64(whole, (uint64_t)(s.ptr[i] - '0'), &whole))
+            return false;
+    if (i == 0) return false;
+    if (i < s.len && s.ptr[i] == '.') {
+        fractional = true;
+        for (i++; i < s.len && s.ptr[i] >= '0' && s.ptr[i] <= '9'; i++)
+            fraction += (digit /= 10) * (s.ptr[i] - '0');
+        if (s.ptr[i - 1] == '.') return false;
+    }
+    while (i < s.len && s.ptr[i] == ' ') i++;
+    uint64_t unit = unit_bytes((str){s.ptr + i, s.len - i});
+    if (unit == 0 || (unit == 1 && fractional)) return false;
+    return mul_u64(whole, unit, &whole) &&
+           add_u64(whole, (uint64_t)llround(fraction * (double)unit), out);
 }
 
 char *bytes_grouped(uint64_t n, char buf[32]) {
@@ -57,7 +79,7 @@ char *bytes_human(uint64_t n, char buf[32]) {
     static const char *unit[] = {"B", "KiB", "MiB", "GiB", "TiB"};
     double v = (double)n;
     int u = 0;
-    while (v >= 1024 && u < 4) v /= 1024, u++;
+    while (v >= (u ? 1023.95 : 1024) && u < 4) v /= 1024, u++;
     snprintf(buf, 32, u == 0 ? "%.0f %s" : "%.1f %s", v, unit[u]);
     return buf;
 }

@@ -26,13 +26,14 @@ static inline bool str_eqz(str a, const char *z) {
     return str_eq(a, str_of(z));
 }
 static inline bool str_starts(str a, str prefix) {
-    return a.len >= prefix.len && memcmp(a.ptr, prefix.ptr, prefix.len) == 0;
+    return a.len >= prefix.len &&
+           (prefix.len == 0 || memcmp(a.ptr, prefix.ptr, prefix.len) == 0);
 }
 /* Index of the first occurrence of needle at or after from; SIZE_MAX when there is none. */
 size_t str_find(str hay, str needle, size_t from);
 
-/* "512", "64KiB", "6GiB", "1.5GB", "2G" (binary without the B, as systemd reads it) -> bytes.
- * False when it is not such a word or does not fit 64 bits. */
+/* "512", "64KiB", "6GiB", "1.5GB", "2G" (binary without the B, as systemd reads it) -> bytes,
+ * rounded to the nearest. False when it is not such a word or does not fit 64 bits. */
 bool str_parse_bytes(str s, uint64_t *out);
 /* Writes bytes as a person reads them: "98,362,432" (grouped) or "93.8 MiB". Returns buf. */
 char *bytes_grouped(uint64_t n, char buf[32]);
