@@ -1,0 +1,150 @@
+/* room: sim */
+/* What a step costs the engine thread: sched_plan, sched_commit and reading the events, without
+ * an engine. "decode": every sequence decodes. "churn": prompts of 128, texts of 64 tokens,
+ * each end replaced by a new arrival, so that steps admit, prefill, end and free too. Prints
+ * JSON.
+ *
+ *   bench_scheduler [STEPS] */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/check.h"
+#include "scheduler/sched.h"
+
+enum {
+    BLOCK_TOKENS = 16,
+    MODEL_LEN = 8192,
+    CHURN_PROMPT = 128,
+    CHURN_TEXT = 64,
+    WARM_UP = 200
+};
+
+typedef struct run {
+    sched *s;
+    uint32_t n_seqs, n_prompt, max_tokens;
+    int32_t *prompt, *tokens;
+    uint64_t now_us, n_decode_rows, n_rows, n_blocks;
+} run;
+
+static double clock_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
+}
+
+static void submit(run *r) {
+    seq_spec spec = {.prompt = r->prompt, .n_prompt = r->n_prompt, .max_tokens = r->max_tokens};
+    seq_id id;
+    CHECK(sched_submit(r->s, &spec, r->now_us, &id) == REJECT_NONE);
+}
+
+/* Handles the events as the daemon's loop does: each is looked at once. */
+static uint32_t count_ended(run *r) {
+    const sched_event *e;
+    uint32_t n_ended = 0;
+    for (size_t n = sched_events(r->s, &e); n > 0; n--, e++) n_ended += e->kind == EVENT_ENDED;
+    return n_ended;
+}
+
+/* Nanoseconds of one step. */
+static double step_once(run *r) {
+    double start = clock_ns();
+    const step *st = sched_plan(r->s, ++r->now_us);
+    CHECK(st);
+    uint32_t n_ended = count_ended(r);
+    r->n_decode_rows += st->n_decode_rows;
+    r->n_rows += st->n_rows;
+    sched_commit(r->s, st, r->tokens, r->now_us);
+    n_ended += count_ended(r);
+    double took = clock_ns() - start;
+    while (n_ended-- > 0) submit(r);
+    return took;
+}
+
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void measure(const char *name, uint32_t n_seqs, bool churn, uint32_t n_steps,
+                    bool first) {
+    static const int32_t end_tokens[] = {2, 3, 4}; /* looked for, never drawn */
+    uint32_t len = churn ? CHURN_PROMPT + CHURN_TEXT : MODEL_LEN;
+    sched_config cfg = {.block_tokens = BLOCK_TOKENS,
+                        .max_seqs = n_seqs,
+                        .max_waiting = n_seqs + 1,
+                        .max_waiting_tokens = UINT64_MAX / 2,
+                        .max_model_len = len,
+                        .max_rows = n_seqs + 512,
+                        .max_logit_rows = n_seqs,
+                        .watermark_permille = 50,
+                        .n_end_tokens = 3,
+                        .end_tokens = end_tokens};
+    cfg.n_blocks = n_seqs * (len / BLOCK_TOKENS) * 21 / 20 + 1;
+    size_t bytes = sched_bytes(&cfg);
+    run r = {.n_seqs = n_seqs, .n_prompt = churn ? CHURN_PROMPT : 16};
+    r.max_tokens = len - r.n_prompt;
+    void *mem = aligned_alloc(64, bytes);
+    r.prompt = calloc(len, sizeof *r.prompt);
+    r.tokens = calloc(n_seqs, sizeof *r.tokens);
+    double *ns = calloc(n_steps, sizeof *ns);
+    CHECK(bytes && mem && r.prompt && r.tokens && ns);
+    memset(mem, 0, bytes);
+    r.s = sched_init(mem, &cfg);
+    for (uint32_t i = 0; i < n_seqs; i++) submit(&r);
+    for (int i = 0; i < WARM_UP; i++) step_once(&r);
+    r.n_decode_rows = r.n_rows = 0;
+    for (uint32_t i = 0; i < n_steps; i++) ns[i] = step_once(&r);
+    qsort(ns, n_steps, sizeof *ns, by_value);
+    sched_stats st;
+    sched_read(r.s, &st);
+    printf("%s  {\"case\": \"%s\", \"running\": %u, \"steps\": %u, \"rows_per_step\": %.1f, "
+           "\"decode_rows_per_step\": %.1f, \"min_us\": %.3f, \"p50_us\": %.3f, "
+           "\"p99_us\": %.3f, \"preemptions\": %llu, \"bytes\": %zu}",
+           first ? "" : ",\n", name, n_seqs, n_steps, (double)r.n_rows / n_steps,
+           (double)r.n_decode_rows / n_steps, ns[0] / 1e3, ns[n_steps / 2] / 1e3,
+           ns[(size_t)n_steps * 99 / 100] / 1e3, (unsigned long long)st.n_preemptions, bytes);
+    free(mem);
+    free(r.prompt);
+    free(r.tokens);
+    free(ns);
+}
+
+/* The value of the first line of /proc/cpuinfo with this key. */
+static void print_cpu(const char *key) {
+    char line[8192];
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    while (f && fgets(line, sizeof line, f)) {
+        if (strncmp(line, key, strlen(key)) != 0) continue;
+        line[strcspn(line, "\n")] = 0;
+        char *at = strchr(line, ':');
+        printf("%s", at && at[1] ? at + 2 : "");
+        break;
+    }
+    if (f) fclose(f);
+}
+
+int main(int argc, char **argv) {
+    /* At most so many that no sequence of "decode" ends. */
+    long steps = argc > 1 ? strtol(argv[1], NULL, 10) : 5000;
+    if (steps < 1 || steps > MODEL_LEN - WARM_UP - 1024) {
+        fprintf(stderr, "bench_scheduler: STEPS must be 1 to %d\n", MODEL_LEN - WARM_UP - 1024);
+        return 2;
+    }
+    static const uint32_t sizes[] = {1, 32, 256, 1024};
+    printf("{\"bench\": \"scheduler\", \"cpu\": \"");
+    print_cpu("model name");
+    printf("\", \"flags\": \"");
+    print_cpu("flags");
+    printf("\",\n\"rows\": [\n");
+    for (int churn = 0; churn < 2; churn++) {
+        for (int i = 0; i < 4; i++) {
+            measure(churn ? "churn" : "decode", sizes[i], churn, (uint32_t)steps,
+                    churn + i == 0);
+        }
+    }
+    printf("\n]}\n");
+    return 0;
+}
