@@ -104,6 +104,7 @@ static void find_forms(cpu_layout *l, const program *p) {
     for (uint32_t i = p->n_ops; i-- > 0;) {
         const op *o = &p->ops[i];
         if (o->kind == OP_LOGITS) l->values[o->out].is_logits = true;
+        if (o->kind == OP_ROPE_APPEND) l->values[o->in].feeds_rope = true;
         if (o->residual != NO_VALUE) l->values[o->residual].forms |= FORM_F;
         if (o->in == NO_VALUE) continue;
         uint8_t *forms = &l->values[o->in].forms;
@@ -115,10 +116,11 @@ static void find_forms(cpu_layout *l, const program *p) {
             *forms |= FORM_F;
             continue;
         }
+        uint8_t codes = l->values[o->out].feeds_rope ? FORM_Q | FORM_REST : FORM_Q;
         for (uint32_t j = 0; j < o->n_weights; j++) {
             bool q =
                 l->family == ACTIVATION_INT8 && linear_wants_int8(p->weights[o->w[j]].type);
-            *forms |= q ? FORM_Q : FORM_F;
+            *forms |= q ? codes : FORM_F;
         }
     }
     /* Heads whose columns do not fall on blocks of 32 are quantised row by row afterwards. */
@@ -148,7 +150,7 @@ static void find_lives(cpu_layout *l, const program *p) {
 }
 
 typedef struct value_bytes {
-    uint64_t f, all;
+    uint64_t f, q, all;
 } value_bytes;
 
 static value_bytes bytes_of_value(const cpu_layout *l, const program *p,
@@ -160,6 +162,8 @@ static value_bytes bytes_of_value(const cpu_layout *l, const program *p,
     if (l->values[v].forms & FORM_F) place_n(&own, times(&own, rows, val->cols), 4);
     b.f = own.n;
     if (l->values[v].forms & FORM_Q) place(&own, act_bytes(val->cols, (uint32_t)rows));
+    b.q = own.n - b.f;
+    if (l->values[v].forms & FORM_REST) place(&own, b.q);
     b.all = own.n;
     s->failed |= own.failed;
     return b;
@@ -209,6 +213,7 @@ static status place_values(cpu_layout *l, const program *p, const engine_options
         l->values[v].f = takes_over(l, p, i, v) ? l->values[p->ops[i].residual].f
                                                 : first_fit(l, bytes, p->n_values, v);
         l->values[v].q = l->values[v].f + b.f;
+        l->values[v].rest = l->values[v].q + b.q;
         if (l->values[v].f + b.all > l->activations_bytes)
             l->activations_bytes = l->values[v].f + b.all;
     }

@@ -13,13 +13,16 @@ enum {
     SPLIT_SEQS = 8       /* sequences whose attention is split over threads, at most */
 };
 
-/* A value is kept as float32, as quantised activations, or both, as its readers want. */
-enum { FORM_F = 1, FORM_Q = 2 };
+/* A value is kept as float32, as quantised activations, or both, as its readers want.
+ * FORM_REST: what quantising lost is quantised too, a second plane of codes; for the inputs of
+ * q, k and v, whose errors attention multiplies (docs/numerics.md). */
+enum { FORM_F = 1, FORM_Q = 2, FORM_REST = 4 };
 
 typedef struct value_place {
     uint8_t forms;
-    bool is_logits; /* lies in the arena of logits */
-    uint64_t f, q;  /* offsets in the arena of activations */
+    bool is_logits;      /* lies in the arena of logits */
+    uint64_t f, q, rest; /* offsets in the arena of activations */
+    bool feeds_rope;     /* read by OP_ROPE_APPEND */
     uint32_t first_op, last_op;
 } value_place;
 

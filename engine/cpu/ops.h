@@ -67,6 +67,8 @@ typedef struct op_kernels {
                        const float *acc_b, uint32_t dim);
     /* out = acc * (1 / sum) */
     void (*attn_finish)(float sum, const float *acc, uint32_t n, float *out);
+    /* What quantising a block of 32 lost: rest = x - d * q */
+    void (*rest)(const float *x, const int8_t *q, float d, float *rest);
     /* out = act(gate) * up; out may be gate */
     void (*gate)(activation, const float *gate, const float *up, uint32_t n, float *out);
     /* 2^x for x <= 127; 0 below -125. For tests. */

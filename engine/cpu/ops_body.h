@@ -86,6 +86,10 @@ static void ops_rope(const float *x, const float *cos_sin, uint32_t head_dim, ui
     rope_rotate(x, cos_sin, head_dim, n_dims, pairing, scale, out);
 }
 
+static void ops_rest(const float *x, const int8_t *q, float d, float *rest) {
+    quant_rest(x, q, d, rest);
+}
+
 /* ---- the KV cache ---- */
 
 /* Sixteen floats in the cache's type. */
@@ -331,6 +335,7 @@ const op_kernels OPS_TABLE = {
     .attend = ops_attend,
     .attn_merge = ops_attn_merge,
     .attn_finish = ops_attn_finish,
+    .rest = ops_rest,
     .gate = ops_gate,
     .exp2 = ops_exp2,
 };

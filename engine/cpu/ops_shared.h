@@ -39,6 +39,11 @@ static inline void rope_rotate(const float *restrict x, const float *restrict co
     for (uint32_t i = n_dims; i < head_dim; i++) out[i] = x[i] * scale;
 }
 
+static inline void quant_rest(const float *restrict x, const int8_t *restrict q, float d,
+                              float *restrict rest) {
+    for (int i = 0; i < 32; i++) rest[i] = x[i] - d * (float)q[i];
+}
+
 /* ---- where things are in the cache ---- */
 
 static inline uint32_t kv_lanes(const kv_head *kv) {

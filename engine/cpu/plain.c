@@ -62,6 +62,10 @@ static void plain_gate(activation act, const float *gate, const float *up, uint3
     }
 }
 
+static void plain_rest(const float *x, const int8_t *q, float d, float *rest) {
+    quant_rest(x, q, d, rest);
+}
+
 /* ---- the KV cache ---- */
 
 static void kv_put(kv_dtype type, unsigned char *p, float f) {
@@ -180,6 +184,7 @@ const op_kernels ops_plain = {
     .attend = plain_attend,
     .attn_merge = plain_attn_merge,
     .attn_finish = plain_attn_finish,
+    .rest = plain_rest,
     .gate = plain_gate,
     .exp2 = plain_exp2,
 };

@@ -14,6 +14,8 @@
 #include "engine/cpu/linear_tiles.h"
 #include "engine/cpu/rope.h"
 
+enum { REST_OUTS = 64 };
+
 typedef struct span {
     uint32_t from, to;
 } span;
@@ -54,6 +56,29 @@ static void quantise_part(const cpu_engine *e, const act *a, uint32_t row, uint3
     e->linear->quantise(x, &part, row % ACT_GROUP);
 }
 
+/* The second plane of codes; q is NULL where there is none. */
+static act value_rest(const cpu_engine *e, value_id v) {
+    const value_place *p = &e->layout.values[v];
+    act a = value_act(e, v);
+    a.f = NULL;
+    a.q = p->forms & FORM_REST ? e->activations + p->rest : NULL;
+    return a;
+}
+
+/* Quantises row r of a value whose codes are in a, and what that lost into rest. */
+static void quantise_row(const cpu_engine *e, const act *a, const act *rest, uint32_t r,
+                         const float *x, uint32_t thread) {
+    if (!a->q) return;
+    e->linear->quantise(x, a, r);
+    if (!rest->q) return;
+    float *left = thread_at(e, thread, e->layout.thread.out);
+    for (uint32_t k = 0; k < a->n_in; k += 32) {
+        const act_block *b = act_group(a, r) + k / 32;
+        e->ops->rest(x + k, b->q[r % ACT_GROUP], b->d[r % ACT_GROUP], left);
+        quantise_part(e, rest, r, k, 32, left);
+    }
+}
+
 /* ---- rows ---- */
 
 static void run_embed(cpu_engine *e, const cpu_op *c, uint32_t thread) {
@@ -75,14 +100,24 @@ static void run_embed(cpu_engine *e, const cpu_op *c, uint32_t thread) {
 
 static void run_norm(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const op *o = c->op;
-    const act out = value_act(e, o->out);
+    const act out = value_act(e, o->out), rest = value_rest(e, o->out);
     const float *x = value_f(e, o->in);
     span s = share(out.n_rows, e->opt.n_threads, thread);
     for (uint32_t r = s.from; r < s.to; r++) {
         float *y =
             out.f ? out.f + (size_t)r * out.n_in : thread_at(e, thread, e->layout.thread.row);
         e->ops->norm(x + (size_t)r * out.n_in, c->vec, out.n_in, o->norm.eps, y);
-        if (out.q) e->linear->quantise(y, &out, r);
+        quantise_row(e, &out, &rest, r, y, thread);
+    }
+}
+
+static void gather_codes(const act *in, uint32_t from, const act *out, uint32_t to) {
+    const uint32_t i = from % ACT_GROUP, j = to % ACT_GROUP;
+    for (uint32_t k = 0; k < in->n_in / 32; k++) {
+        const act_block *a = act_group(in, from) + k;
+        act_block *b = act_group(out, to) + k;
+        memcpy(b->q[j], a->q[i], sizeof b->q[j]);
+        b->d[j] = a->d[i], b->s[j] = a->s[i], b->neg8[j] = a->neg8[i];
     }
 }
 
@@ -94,31 +129,47 @@ static void run_gather(cpu_engine *e, const cpu_op *c, uint32_t thread) {
         if (out.f)
             memcpy(out.f + (size_t)r * out.n_in, in.f + (size_t)from * in.n_in,
                    sizeof(float) * in.n_in);
-        if (!out.q) continue;
-        for (uint32_t k = 0; k < in.n_in / 32; k++) {
-            const act_block *a = act_group(&in, from) + k;
-            act_block *b = act_group(&out, r) + k;
-            uint32_t i = from % ACT_GROUP, j = r % ACT_GROUP;
-            memcpy(b->q[j], a->q[i], sizeof b->q[j]);
-            b->d[j] = a->d[i], b->s[j] = a->s[i], b->neg8[j] = a->neg8[i];
-        }
+        if (out.q) gather_codes(&in, from, &out, r);
     }
 }
 
 /* ---- matrices ---- */
 
+/* One matrix of an operation: outputs [o.from, o.to) of rows [r.from, r.to). */
+typedef struct linear_call {
+    const packed *w;
+    act in, rest;
+    const float *bias, *residual;
+    float *y;
+    uint32_t ld;
+} linear_call;
+
+static void call_linear(const cpu_engine *e, const linear_call *c, span r, span o) {
+    e->linear->linear(c->w, &c->in, r.from, r.to, o.from, o.to, c->bias, c->residual, c->ld,
+                      c->y, c->ld);
+    if (!c->rest.q || !linear_wants_int8(c->w->type)) return;
+    e->linear->linear(c->w, &c->rest, r.from, r.to, o.from, o.to, NULL, c->y, c->ld, c->y,
+                      c->ld);
+}
+
 static void run_linear(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const op *o = c->op;
-    const act in = value_act(e, o->in);
     const uint32_t cols = e->program->values[o->out].cols;
     const float *residual = o->residual == NO_VALUE ? NULL : value_f(e, o->residual);
-    float *y = value_f(e, o->out);
+    linear_call call = {.in = value_act(e, o->in), .rest = value_rest(e, o->in), .ld = cols};
     for (uint32_t i = 0; i < c->n_parts; i++) {
-        uint32_t row0, row1, out0, out1, col = c->first_col[i];
-        linear_share(in.n_rows, c->part[i].n_out, e->opt.n_threads, thread, &row0, &row1, &out0,
-                     &out1);
-        e->linear->linear(&c->part[i], &in, row0, row1, out0, out1, c->bias[i],
-                          residual ? residual + col : NULL, cols, y + col, cols);
+        const uint32_t col = c->first_col[i], n_out = c->part[i].n_out;
+        span rows, outs;
+        linear_share(call.in.n_rows, n_out, e->opt.n_threads, thread, &rows.from, &rows.to,
+                     &outs.from, &outs.to);
+        call.w = &c->part[i];
+        call.bias = c->bias[i];
+        call.residual = residual ? residual + col : NULL;
+        call.y = value_f(e, o->out) + col;
+        /* The second plane of few rows finds the weights in the first cache. */
+        uint32_t step = call.rest.q && call.in.n_rows <= 32 ? REST_OUTS : n_out;
+        for (uint32_t at = outs.from; at < outs.to; at += step)
+            call_linear(e, &call, rows, (span){at, outs.to - at < step ? outs.to : at + step});
     }
 }
 

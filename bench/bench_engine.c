@@ -1,0 +1,283 @@
+/* room: engine */
+/* The CPU engine alone, without scheduler and sockets: decoding of one sequence at several
+ * depths, of several sequences with a short context each, and prefill. Random tokens, greedy
+ * sampling, as llama-bench does it. A case runs REPS times; all times are kept, so that a
+ * script can alternate with a peer and take medians.
+ *
+ *   bench_engine --model FILE [--threads N] [--isa plain|avx2|avx512] [--kv f16|bf16|f32]
+ *                [--family int8|f32] [--depths 0,1024,4096] [--batches 8,16,32]
+ *                [--context 160] [--prefill 512] [--tokens 64] [--reps 3] [--json FILE] */
+#include <inttypes.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/check.h"
+#include "base/hash.h"
+#include "engine/engine.h"
+
+enum { MAX_LIST = 16, BLOCK = 16, ROWS = 512, MAX_REPS = 32 };
+
+typedef struct list {
+    uint32_t v[MAX_LIST], n;
+} list;
+
+typedef struct bench {
+    const char *model_path, *json_path;
+    engine_options opt;
+    list depths, batches, prefills;
+    uint32_t context, tokens, reps;
+    FILE *json;
+    bool first;
+    gguf *file;
+    model *model;
+    ledger *ledger;
+    engine *engine;
+    uint32_t max_seqs, max_len;
+    int32_t *history, *blocks; /* [max_seqs][max_len], [max_seqs][max_len / BLOCK] */
+    sampling greedy;
+} bench;
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+_Noreturn static void fail(const char *what, const err *e) {
+    fprintf(stderr, "bench_engine: %s: %s %s\n", what, e ? e->field : "", e ? e->text : "");
+    exit(1);
+}
+
+static list parse_list(const char *s) {
+    list l = {0};
+    char *end;
+    for (; *s && l.n < MAX_LIST; s = *end ? end + 1 : end) {
+        l.v[l.n++] = (uint32_t)strtoul(s, &end, 10);
+        if (end == s) fail("a list of numbers was wanted", NULL);
+    }
+    return l;
+}
+
+static uint32_t parse_word(const char *s, const char *const *words, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++)
+        if (words[i] && strcmp(s, words[i]) == 0) return i;
+    fail(s, NULL);
+}
+
+static void parse_one(bench *b, const char *name, const char *value) {
+    static const char *const isa[] = {"auto", "plain", "avx2", "avx512"};
+    static const char *const kv[] = {"f16", "bf16", "f32"};
+    static const char *const family[] = {"auto", "int8", "bf16", "f32"};
+    if (strcmp(name, "--model") == 0)
+        b->model_path = value;
+    else if (strcmp(name, "--json") == 0)
+        b->json_path = value;
+    else if (strcmp(name, "--threads") == 0)
+        b->opt.n_threads = (uint32_t)atoi(value);
+    else if (strcmp(name, "--isa") == 0)
+        b->opt.isa = (cpu_isa)parse_word(value, isa, 4);
+    else if (strcmp(name, "--kv") == 0)
+        b->opt.kv = (kv_dtype)parse_word(value, kv, 3);
+    else if (strcmp(name, "--family") == 0)
+        b->opt.activations = (activation_dtype)parse_word(value, family, 4);
+    else if (strcmp(name, "--depths") == 0)
+        b->depths = parse_list(value);
+    else if (strcmp(name, "--batches") == 0)
+        b->batches = parse_list(value);
+    else if (strcmp(name, "--prefill") == 0)
+        b->prefills = parse_list(value);
+    else if (strcmp(name, "--context") == 0)
+        b->context = (uint32_t)atoi(value);
+    else if (strcmp(name, "--tokens") == 0)
+        b->tokens = (uint32_t)atoi(value);
+    else if (strcmp(name, "--reps") == 0)
+        b->reps = (uint32_t)atoi(value);
+    else
+        fail(name, NULL);
+}
+
+static void parse(bench *b, int argc, char **argv) {
+    cpu_set_t set;
+    int cpus = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    *b = (bench){.model_path = getenv("VRAMD_TEST_MODEL"),
+                 .opt = {.n_threads = (uint32_t)cpus},
+                 .depths = parse_list("0,1024,4096"),
+                 .batches = parse_list("8,16,32"),
+                 .prefills = parse_list("512"),
+                 .context = 160,
+                 .tokens = 64,
+                 .reps = 3,
+                 .first = true};
+    for (int i = 1; i < argc; i += 2) {
+        if (i + 1 == argc) fail(argv[i], NULL);
+        parse_one(b, argv[i], argv[i + 1]);
+    }
+    if (!b->model_path) fail("--model is missing", NULL);
+    if (b->reps < 1 || b->reps > MAX_REPS || b->tokens < 1) fail("--reps or --tokens", NULL);
+}
+
+static uint32_t largest(const list *l, uint32_t least) {
+    for (uint32_t i = 0; i < l->n; i++)
+        if (l->v[i] > least) least = l->v[i];
+    return least;
+}
+
+static void open_engine(bench *b) {
+    err e;
+    double t = now();
+    b->max_seqs = largest(&b->batches, 1);
+    uint32_t len = largest(&b->depths, b->context);
+    len = largest(&b->prefills, len) + b->tokens + BLOCK;
+    b->max_len = len / BLOCK * BLOCK + BLOCK;
+    uint32_t per_seq = b->max_len / BLOCK;
+    uint32_t short_seq = (b->context + b->tokens) / BLOCK + 1;
+    b->opt.max_rows = ROWS;
+    b->opt.max_seqs = b->opt.max_logit_rows = b->max_seqs;
+    b->opt.max_model_len = b->max_len;
+    b->opt.block_tokens = BLOCK;
+    b->opt.n_blocks = per_seq + b->max_seqs * short_seq;
+    if (gguf_open(&b->file, b->model_path, &e) != OK) fail("model", &e);
+    if (model_open(&b->model, b->file, &e) != OK) fail("model", &e);
+    if (ledger_open_unlimited(&b->ledger, &e) != OK) fail("ledger", &e);
+    if (engine_open(&b->engine, &backend_cpu, b->model, &b->opt, b->ledger, &e) != OK)
+        fail("engine", &e);
+    engine_info info;
+    engine_describe(b->engine, &info);
+    printf("%s; opened in %.0f ms\n", info.detail, 1e3 * (now() - t));
+    b->history = calloc((size_t)b->max_seqs * b->max_len, sizeof *b->history);
+    b->blocks = calloc((size_t)b->max_seqs * per_seq, sizeof *b->blocks);
+    if (!b->history || !b->blocks) fail("no memory", NULL);
+    sampling_defaults(&b->greedy);
+    b->greedy.temperature = 0;
+    uint32_t n_vocab = b->model->program.config.n_vocab;
+    for (size_t i = 0; i < (size_t)b->max_seqs * b->max_len; i++)
+        b->history[i] = (int32_t)(hash_mix(i) % n_vocab);
+    /* Sequence 0 owns the first blocks, so that it may be long; blocks are dealt in an order
+     * of no use to a prefetcher. */
+    for (uint32_t i = 0; i < per_seq; i++)
+        b->blocks[i] = (int32_t)((uint64_t)i * 7919 % per_seq);
+    if (per_seq % 7919 == 0) fail("choose another depth", NULL);
+    for (uint32_t s = 1; s < b->max_seqs; s++)
+        for (uint32_t i = 0; i < short_seq; i++)
+            b->blocks[s * per_seq + i] = (int32_t)(per_seq + i * b->max_seqs + s);
+}
+
+static void close_engine(bench *b) {
+    engine_close(b->engine);
+    ledger_close(b->ledger);
+    model_close(b->model);
+    gguf_close(b->file);
+    free(b->history);
+    free(b->blocks);
+}
+
+/* n_rows rows from pos on for each of n_seqs sequences; with sampling, tokens enter the
+ * history. */
+static void run_step(bench *b, uint32_t n_seqs, uint32_t pos, uint32_t n_rows, bool sample) {
+    static batch_seq seq[ROWS];
+    for (uint32_t i = 0; i < n_seqs; i++)
+        seq[i] = (batch_seq){.first_row = i * n_rows,
+                             .n_rows = n_rows,
+                             .first_pos = pos,
+                             .tokens = b->history + (size_t)i * b->max_len,
+                             .input_from = -1,
+                             .blocks = {b->blocks + i * (b->max_len / BLOCK)},
+                             .n_blocks = {(pos + n_rows + BLOCK - 1) / BLOCK},
+                             .n_logit_rows = sample,
+                             .sample = sample,
+                             .n_score = -1,
+                             .params = &b->greedy,
+                             .n_prompt = pos + n_rows};
+    batch in = {.seq = seq,
+                .n_seqs = n_seqs,
+                .n_rows = n_seqs * n_rows,
+                .n_logit_rows = sample ? n_seqs : 0};
+    step_result out;
+    err e;
+    if (engine_submit(b->engine, &in, &e) != OK) fail("submit", &e);
+    if (engine_collect(b->engine, &out, &e) != OK) fail("collect", &e);
+    for (uint32_t i = 0; sample && i < n_seqs; i++)
+        b->history[(size_t)i * b->max_len + pos + n_rows] = out.token[i].token;
+}
+
+/* Positions [0, depth) of n_seqs sequences, one after the other in chunks. */
+static void fill(bench *b, uint32_t n_seqs, uint32_t depth) {
+    uint32_t most = ROWS / n_seqs;
+    for (uint32_t pos = 0; pos < depth; pos += most)
+        run_step(b, n_seqs, pos, depth - pos < most ? depth - pos : most, false);
+}
+
+static int by_time(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+static void report(bench *b, const char *name, uint32_t depth, uint32_t batch, uint32_t tokens,
+                   double *seconds) {
+    double sorted[MAX_REPS];
+    memcpy(sorted, seconds, sizeof *seconds * b->reps);
+    qsort(sorted, b->reps, sizeof *sorted, by_time);
+    double median = sorted[b->reps / 2];
+    printf("%-8s depth %5u batch %3u: %8.1f tokens/s (best %.1f), %.3f ms a step\n", name,
+           depth, batch, tokens / median, tokens / sorted[0], 1e3 * median * batch / tokens);
+    fflush(stdout);
+    if (!b->json) return;
+    fprintf(b->json,
+            "%s{\"case\": \"%s\", \"depth\": %u, \"batch\": %u, \"tokens\": %u, "
+            "\"tokens_per_s\": %.2f, \"seconds\": [",
+            b->first ? "" : ",\n", name, depth, batch, tokens, tokens / median);
+    for (uint32_t i = 0; i < b->reps; i++)
+        fprintf(b->json, "%s%.6f", i ? ", " : "", seconds[i]);
+    fprintf(b->json, "]}");
+    b->first = false;
+}
+
+static void bench_decode(bench *b, uint32_t depth, uint32_t n_seqs) {
+    double seconds[MAX_REPS];
+    fill(b, n_seqs, depth);
+    for (uint32_t i = 0; i < 4; i++) run_step(b, n_seqs, depth + i, 1, true);
+    for (uint32_t r = 0; r < b->reps; r++) {
+        double t = now();
+        for (uint32_t i = 0; i < b->tokens; i++) run_step(b, n_seqs, depth + i, 1, true);
+        seconds[r] = now() - t;
+    }
+    report(b, "decode", depth, n_seqs, b->tokens * n_seqs, seconds);
+}
+
+static void bench_prefill(bench *b, uint32_t n) {
+    double seconds[MAX_REPS];
+    fill(b, 1, n);
+    for (uint32_t r = 0; r < b->reps; r++) {
+        double t = now();
+        for (uint32_t pos = 0; pos < n; pos += ROWS) {
+            uint32_t rows = n - pos < ROWS ? n - pos : ROWS;
+            run_step(b, 1, pos, rows, pos + rows == n);
+        }
+        seconds[r] = now() - t;
+    }
+    report(b, "prefill", 0, 1, n, seconds);
+}
+
+int main(int argc, char **argv) {
+    bench b;
+    parse(&b, argc, argv);
+    open_engine(&b);
+    if (b.json_path) {
+        b.json = fopen(b.json_path, "w");
+        if (!b.json) fail(b.json_path, NULL);
+        fprintf(b.json, "{\"bench\": \"engine\", \"threads\": %u, \"rows\": [\n",
+                b.opt.n_threads);
+    }
+    for (uint32_t i = 0; i < b.prefills.n; i++) bench_prefill(&b, b.prefills.v[i]);
+    for (uint32_t i = 0; i < b.depths.n; i++) bench_decode(&b, b.depths.v[i], 1);
+    for (uint32_t i = 0; i < b.batches.n; i++) bench_decode(&b, b.context, b.batches.v[i]);
+    if (b.json) {
+        fprintf(b.json, "\n]}\n");
+        if (fclose(b.json) != 0) fail(b.json_path, NULL);
+    }
+    close_engine(&b);
+    return 0;
+}
