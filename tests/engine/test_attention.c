@@ -1,0 +1,263 @@
+/* Attention over the paged cache: against softmax in float64, and bit for bit among the
+ * instruction sets, among groupings of rows, among ways to split a sequence, and among blocks
+ * in any order with anything in their unwritten slots. */
+#include <check.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/half.h"
+#include "base/hash.h"
+#include "engine/cpu/linear.h"
+#include "engine/cpu/ops.h"
+
+typedef struct shape {
+    uint32_t head_dim, group, block_tokens, len; /* len: tokens in the cache */
+    kv_dtype type;
+} shape;
+
+static const shape shapes[] = {
+    {64, 3, 16, 700, KV_F16},   {64, 1, 8, 130, KV_F16},  {128, 4, 32, 300, KV_BF16},
+    {80, 8, 16, 200, KV_F16},   {96, 2, 64, 150, KV_F32}, {256, 7, 16, 90, KV_BF16},
+    {40, 24, 8, 140, KV_F32},   {8, 5, 256, 600, KV_F16}, {64, 3, 16, 1100, KV_F32},
+    {128, 6, 128, 530, KV_F16},
+};
+enum { N_SHAPES = sizeof shapes / sizeof *shapes, MAX_DIM = 256, STALE = 0xff };
+
+static float random_float(uint64_t i) {
+    uint64_t h = hash_mix(i + 1);
+    return ((float)(h & 0xffff) + (float)(h >> 16 & 0xffff) + (float)(h >> 32 & 0xffff)) /
+               65536.0f -
+           1.5f;
+}
+
+/* A cache of one head, its blocks in an order keyed by seed, unwritten bytes 0xff (NaN). */
+typedef struct cache {
+    kv_head kv;
+    int32_t *table;
+    float *k, *v; /* [len][head_dim], as stored */
+} cache;
+
+static float as_stored(kv_dtype t, float f) {
+    if (t == KV_F16) return half_to_float(half_of_float(f));
+    return t == KV_BF16 ? bf16_to_float(bf16_of_float(f)) : f;
+}
+
+static void cache_open(cache *c, const shape *s, uint64_t seed) {
+    const uint32_t hd = s->head_dim, n = (uint32_t)ceil_div(s->len, s->block_tokens);
+    const uint32_t n_physical = n + 3;
+    c->kv = (kv_head){.block_tokens = s->block_tokens,
+                      .head_dim = hd,
+                      .dim_pad = attn_dim_pad(hd),
+                      .type = s->type};
+    c->kv.block_stride =
+        (size_t)s->block_tokens * (hd + c->kv.dim_pad) * kv_dtype_bytes(s->type);
+    c->kv.base = malloc(c->kv.block_stride * n_physical);
+    c->table = malloc(n_physical * sizeof *c->table);
+    c->k = malloc((size_t)s->len * hd * sizeof(float));
+    c->v = malloc((size_t)s->len * hd * sizeof(float));
+    ck_assert(c->kv.base && c->table && c->k && c->v);
+    memset(c->kv.base, STALE, c->kv.block_stride * n_physical);
+    for (uint32_t i = 0; i < n_physical; i++) c->table[i] = (int32_t)i;
+    for (uint32_t i = n_physical; i-- > 1;) {
+        uint32_t j = (uint32_t)(hash_mix(seed * 1000 + i) % (i + 1));
+        int32_t t = c->table[i];
+        c->table[i] = c->table[j], c->table[j] = t;
+    }
+    c->kv.blocks = c->table;
+    for (uint32_t t = 0; t < s->len; t++) {
+        float *k = c->k + (size_t)t * hd, *v = c->v + (size_t)t * hd;
+        for (uint32_t d = 0; d < hd; d++) {
+            k[d] = as_stored(s->type, random_float((uint64_t)t * hd + d));
+            v[d] = as_stored(s->type, random_float(((uint64_t)t * hd + d) ^ 0x5555555));
+        }
+        ops_plain.kv_append(&c->kv, t, k, v);
+    }
+}
+
+static void cache_close(cache *c) {
+    free(c->kv.base);
+    free(c->table);
+    free(c->k);
+    free(c->v);
+}
+
+/* Queries of the rows from first_pos on; a row's query depends on its position only. */
+static void make_queries(float *q, const shape *s, uint32_t first_pos, uint32_t n_rows) {
+    for (uint32_t r = 0; r < n_rows; r++)
+        for (uint32_t i = 0; i < s->group * s->head_dim; i++)
+            q[(size_t)r * s->group * s->head_dim + i] =
+                0.7f * random_float(((uint64_t)(first_pos + r) << 20) + i);
+}
+
+/* Output of rows [first, first + n): [n * group][head_dim], through attend in one part. */
+static void attend_rows(const op_kernels *k, const cache *c, const shape *s, uint32_t first,
+                        uint32_t n, float *out) {
+    static float q[ATTN_MAX_QUERIES * MAX_DIM], acc[ATTN_MAX_QUERIES * MAX_DIM];
+    float max[ATTN_MAX_QUERIES], sum[ATTN_MAX_QUERIES];
+    void *scratch = aligned_alloc(64, attn_scratch_bytes(s->head_dim));
+    ck_assert_ptr_nonnull(scratch);
+    memset(scratch, STALE, attn_scratch_bytes(s->head_dim));
+    ck_assert(n * s->group <= ATTN_MAX_QUERIES);
+    make_queries(q, s, first, n);
+    attn_part p = {.q = q,
+                   .n_rows = n,
+                   .group = s->group,
+                   .first_pos = first,
+                   .from = 0,
+                   .to = first + n,
+                   .max = max,
+                   .sum = sum,
+                   .acc = acc,
+                   .scratch = scratch};
+    k->attend(&c->kv, &p);
+    for (uint32_t i = 0; i < n * s->group; i++)
+        k->attn_finish(sum[i], acc + (size_t)i * c->kv.dim_pad, s->head_dim,
+                       out + (size_t)i * s->head_dim);
+    free(scratch);
+}
+
+static void assert_same(const float *a, const float *b, uint32_t n, const char *what,
+                        uint32_t shape_index, cpu_isa isa) {
+    for (uint32_t i = 0; i < n; i++)
+        ck_assert_msg(bits_of_float(a[i]) == bits_of_float(b[i]),
+                      "%s, shape %u, isa %d: element %u is %a and %a", what, shape_index, isa,
+                      i, (double)a[i], (double)b[i]);
+}
+
+static uint32_t tables(const op_kernels **out) {
+    uint32_t n = 0;
+    out[n++] = &ops_plain;
+    if (linear_kernels_get(ISA_AVX2)) out[n++] = &ops_avx2;
+    if (linear_kernels_get(ISA_AVX512)) out[n++] = &ops_avx512;
+    return n;
+}
+
+START_TEST(attention_is_near_softmax_in_float64) {
+    const shape *s = &shapes[_i];
+    const uint32_t hd = s->head_dim, pos = s->len - 1;
+    static float out[ATTN_MAX_QUERIES * MAX_DIM], q[ATTN_MAX_QUERIES * MAX_DIM];
+    const op_kernels *k[3];
+    cache c;
+    cache_open(&c, s, 1);
+    double *w = malloc(s->len * sizeof *w);
+    ck_assert_ptr_nonnull(w);
+    make_queries(q, s, pos, 1);
+    for (uint32_t t = 0, n = tables(k); t < n; t++) {
+        attend_rows(k[t], &c, s, pos, 1, out);
+        for (uint32_t g = 0; g < s->group; g++) {
+            double best = -INFINITY, sum = 0;
+            for (uint32_t j = 0; j < s->len; j++) {
+                w[j] = 0;
+                for (uint32_t d = 0; d < hd; d++)
+                    w[j] += (double)q[g * hd + d] * c.k[(size_t)j * hd + d];
+                best = fmax(best, w[j]);
+            }
+            for (uint32_t j = 0; j < s->len; j++) sum += w[j] = exp2(w[j] - best);
+            for (uint32_t d = 0; d < hd; d++) {
+                double want = 0;
+                for (uint32_t j = 0; j < s->len; j++)
+                    want += w[j] / sum * c.v[(size_t)j * hd + d];
+                ck_assert_double_le(fabs(out[g * hd + d] - want), 1e-5);
+            }
+        }
+    }
+    free(w);
+    cache_close(&c);
+}
+END_TEST
+
+START_TEST(every_isa_gives_the_bits_of_plain_c) {
+    const shape *s = &shapes[_i];
+    const uint32_t most = ATTN_MAX_QUERIES / s->group;
+    static float want[ATTN_MAX_QUERIES * MAX_DIM], got[ATTN_MAX_QUERIES * MAX_DIM];
+    const op_kernels *k[3];
+    uint32_t n_k = tables(k);
+    cache c;
+    cache_open(&c, s, 2);
+    for (uint32_t n = 1; n <= most; n += most > 6 ? 5 : 1)
+        for (uint32_t first = 0; first + n <= s->len; first += s->len / 7 + 1) {
+            attend_rows(k[0], &c, s, first, n, want);
+            for (uint32_t t = 1; t < n_k; t++) {
+                attend_rows(k[t], &c, s, first, n, got);
+                assert_same(want, got, n * s->group * s->head_dim, "attend", (uint32_t)_i,
+                            k[t]->isa);
+            }
+        }
+    cache_close(&c);
+}
+END_TEST
+
+START_TEST(a_row_has_the_same_bits_alone_and_among_its_neighbours) {
+    const shape *s = &shapes[_i];
+    const uint32_t most = ATTN_MAX_QUERIES / s->group, width = s->group * s->head_dim;
+    static float all[ATTN_MAX_QUERIES * MAX_DIM], one[ATTN_MAX_QUERIES * MAX_DIM];
+    const op_kernels *k[3];
+    cache c, d;
+    cache_open(&c, s, 3);
+    cache_open(&d, s, 4); /* the same tokens in other blocks */
+    for (uint32_t t = 1, n_k = tables(k); t < n_k; t++)
+        for (uint32_t first = 0; first + most <= s->len; first += 31) {
+            attend_rows(k[t], &c, s, first, most, all);
+            for (uint32_t r = 0; r < most; r++) {
+                attend_rows(k[t], &d, s, first + r, 1, one);
+                assert_same(all + (size_t)r * width, one, width, "row", (uint32_t)_i,
+                            k[t]->isa);
+            }
+        }
+    cache_close(&c);
+    cache_close(&d);
+}
+END_TEST
+
+START_TEST(splits_joined_in_order_have_the_bits_of_the_whole) {
+    const shape *s = &shapes[_i];
+    const uint32_t hd = s->head_dim, dp = attn_dim_pad(hd), pos = s->len - 1;
+    static float whole[ATTN_MAX_QUERIES * MAX_DIM], q[ATTN_MAX_QUERIES * MAX_DIM];
+    static float acc[ATTN_MAX_QUERIES * MAX_DIM], part_acc[ATTN_MAX_QUERIES * MAX_DIM];
+    float max[ATTN_MAX_QUERIES], sum[ATTN_MAX_QUERIES], out[MAX_DIM];
+    float part_max[ATTN_MAX_QUERIES], part_sum[ATTN_MAX_QUERIES];
+    const op_kernels *k[3];
+    void *scratch = aligned_alloc(64, attn_scratch_bytes(hd));
+    ck_assert_ptr_nonnull(scratch);
+    cache c;
+    cache_open(&c, s, 5);
+    make_queries(q, s, pos, 1);
+    for (uint32_t t = 0, n_k = tables(k); t < n_k; t++) {
+        attend_rows(k[t], &c, s, pos, 1, whole);
+        for (uint32_t g = 0; g < s->group; g++) max[g] = -INFINITY;
+        for (uint32_t from = 0; from < s->len; from += ATTN_SPLIT) {
+            attn_part p = {q,      1,        s->group, pos,      from,
+                           s->len, part_max, part_sum, part_acc, scratch};
+            if (s->len - from > ATTN_SPLIT) p.to = from + ATTN_SPLIT;
+            k[t]->attend(&c.kv, &p);
+            for (uint32_t g = 0; g < s->group; g++)
+                k[t]->attn_merge(max + g, sum + g, acc + (size_t)g * dp, part_max[g],
+                                 part_sum[g], part_acc + (size_t)g * dp, dp);
+        }
+        for (uint32_t g = 0; g < s->group; g++) {
+            k[t]->attn_finish(sum[g], acc + (size_t)g * dp, hd, out);
+            assert_same(whole + (size_t)g * hd, out, hd, "splits", (uint32_t)_i, k[t]->isa);
+        }
+    }
+    free(scratch);
+    cache_close(&c);
+}
+END_TEST
+
+int main(void) {
+    Suite *s = suite_create("attention");
+    TCase *t = tcase_create("all");
+    tcase_set_timeout(t, 120);
+    tcase_add_loop_test(t, attention_is_near_softmax_in_float64, 0, N_SHAPES);
+    tcase_add_loop_test(t, every_isa_gives_the_bits_of_plain_c, 0, N_SHAPES);
+    tcase_add_loop_test(t, a_row_has_the_same_bits_alone_and_among_its_neighbours, 0, N_SHAPES);
+    tcase_add_loop_test(t, splits_joined_in_order_have_the_bits_of_the_whole, 0, N_SHAPES);
+    suite_add_tcase(s, t);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_NORMAL);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed != 0;
+}

@@ -1,0 +1,224 @@
+/* The operations of every instruction set against their plain C twins: the same bits, on sizes
+ * with and without tails and on values of every kind. */
+#include <check.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/half.h"
+#include "base/hash.h"
+#include "engine/cpu/linear.h"
+#include "engine/cpu/ops.h"
+
+enum { MOST = 300 };
+
+/* Roughly normal, the scale varied by block so that large and small meet. */
+static float random_float(uint64_t i) {
+    uint64_t h = hash_mix(i + 1);
+    float u = 0;
+    for (int k = 0; k < 4; k++) u += (float)(h >> (16 * k) & 0xffff) / 65536.0f - 0.5f;
+    return ldexpf(u, (int)(hash_mix(i / 7) % 9) - 4);
+}
+
+static void fill_random(float *x, uint32_t n, uint64_t seed) {
+    for (uint32_t i = 0; i < n; i++) x[i] = random_float(seed * 100003 + i);
+}
+
+/* The tables beside plain C that this CPU can run. */
+static uint32_t other_tables(const op_kernels **out) {
+    uint32_t n = 0;
+    if (linear_kernels_get(ISA_AVX2)) out[n++] = &ops_avx2;
+    if (linear_kernels_get(ISA_AVX512)) out[n++] = &ops_avx512;
+    return n;
+}
+
+static void assert_bits(const float *a, const float *b, uint32_t n, const char *what,
+                        cpu_isa isa, uint32_t size) {
+    for (uint32_t i = 0; i < n; i++)
+        ck_assert_msg(bits_of_float(a[i]) == bits_of_float(b[i]),
+                      "%s, isa %d, size %u: element %u is %a in plain C and %a here", what, isa,
+                      size, i, (double)a[i], (double)b[i]);
+}
+
+START_TEST(norm_has_the_same_bits_on_every_isa) {
+    const op_kernels *k[2];
+    float x[MOST], w[MOST], want[MOST], got[MOST];
+    for (uint32_t i = 0, n_k = other_tables(k); i < n_k; i++)
+        for (uint32_t n = 1; n <= MOST; n++) {
+            fill_random(x, n, n);
+            fill_random(w, n, n + 1);
+            ops_plain.norm(x, w, n, 1e-5f, want);
+            k[i]->norm(x, w, n, 1e-5f, got);
+            assert_bits(want, got, n, "norm", k[i]->isa, n);
+        }
+}
+END_TEST
+
+START_TEST(norm_is_what_the_formula_says) {
+    float x[MOST], w[MOST], got[MOST];
+    fill_random(x, MOST, 1);
+    fill_random(w, MOST, 2);
+    double sum = 0;
+    for (int i = 0; i < MOST; i++) sum += (double)x[i] * x[i];
+    ops_plain.norm(x, w, MOST, 1e-5f, got);
+    for (int i = 0; i < MOST; i++) {
+        double want = x[i] / sqrt(sum / MOST + 1e-5) * w[i];
+        ck_assert_double_le(fabs(got[i] - want), 1e-6 * fabs(want) + 1e-30);
+    }
+}
+END_TEST
+
+START_TEST(exp2_has_the_same_bits_on_every_isa_and_is_near_libm) {
+    static const float odd[] = {0,    -0.0f, 1,      127,       126.5f, -124.99f,
+                                -125, -126,  -150,   -1e30f,    0.5f,   -0.5f,
+                                1.5f, 2.5f,  1e-30f, -INFINITY, NAN,    -1e-8f};
+    const op_kernels *k[2];
+    enum { N = 4096 + sizeof odd / sizeof *odd };
+    static float x[N], want[N], got[N];
+    for (uint32_t i = 0; i < 4096; i++)
+        x[i] = -126 + 253 * (float)(hash_mix(i) >> 40) / 0x1p24f;
+    memcpy(x + 4096, odd, sizeof odd);
+    ops_plain.exp2(x, N, want);
+    for (uint32_t i = 0; i < N; i++) {
+        double exact = x[i] >= -125 ? exp2(x[i]) : 0;
+        ck_assert_double_le(fabs(want[i] - exact), 2.5e-7 * exact);
+    }
+    ck_assert(want[4096] == 1 && want[4098] == 2);
+    for (uint32_t i = 0, n_k = other_tables(k); i < n_k; i++)
+        for (uint32_t n = N - 17; n <= N; n++) {
+            k[i]->exp2(x, n, got);
+            assert_bits(want, got, n, "exp2", k[i]->isa, n);
+        }
+}
+END_TEST
+
+START_TEST(the_gate_has_the_same_bits_on_every_isa_and_is_near_libm) {
+    const op_kernels *k[2];
+    uint32_t n_k = other_tables(k);
+    float g[MOST], u[MOST], want[MOST], got[MOST];
+    for (int act = ACT_SILU; act <= ACT_GELU_TANH; act++) {
+        fill_random(g, MOST, 5);
+        fill_random(u, MOST, 6);
+        g[3] = 1e4f, g[4] = -1e4f, g[5] = INFINITY, g[6] = 0;
+        ops_plain.gate((activation)act, g, u, MOST, want);
+        for (int i = 7; i < MOST; i++) {
+            double x = g[i],
+                   s = act == ACT_SILU
+                           ? x / (1 + exp(-x))
+                           : 0.5 * x *
+                                 (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
+            ck_assert_double_le(fabs(want[i] - s * u[i]),
+                                3e-6 * fabs(s * u[i]) + 1e-6 * fabs(x * u[i]) + 1e-30);
+        }
+        for (uint32_t i = 0; i < n_k; i++)
+            for (uint32_t n = 1; n <= MOST; n += 13) {
+                memcpy(got, g, sizeof g);
+                k[i]->gate((activation)act, got, u, n, got); /* in place, as the engine does */
+                assert_bits(want, got, n, "gate", k[i]->isa, n);
+            }
+    }
+}
+END_TEST
+
+START_TEST(rotation_has_the_same_bits_on_every_isa_and_keeps_lengths) {
+    static const uint32_t dims[][2] = {{64, 64}, {128, 128}, {80, 32}, {96, 96}, {72, 20}};
+    const op_kernels *k[2];
+    uint32_t n_k = other_tables(k);
+    float x[128], cs[128], want[128], got[128];
+    for (uint32_t c = 0; c < 5; c++)
+        for (int pairing = ROPE_ADJACENT; pairing <= ROPE_HALVES; pairing++) {
+            uint32_t hd = dims[c][0], n = dims[c][1];
+            fill_random(x, hd, c);
+            for (uint32_t i = 0; i < n / 2; i++) {
+                cs[i] = cosf((float)i);
+                cs[i + n / 2] = sinf((float)i);
+            }
+            ops_plain.rope(x, cs, hd, n, (rope_pairing)pairing, 0.25f, want);
+            double before = 0, after = 0;
+            for (uint32_t i = 0; i < hd; i++) {
+                before += (double)x[i] * x[i];
+                after += (double)want[i] * want[i] * 16;
+                if (i >= n) ck_assert(want[i] == x[i] * 0.25f);
+            }
+            ck_assert_double_le(fabs(before - after), 1e-5 * before);
+            uint32_t mate = pairing == ROPE_ADJACENT ? 3 : 1 + n / 2, at = pairing ? 1 : 2;
+            double one = x[at] * cs[1] - (double)x[mate] * cs[1 + n / 2];
+            ck_assert_double_le(fabs(want[at] - one * 0.25), 1e-6 * fabs(one) + 1e-7);
+            for (uint32_t i = 0; i < n_k; i++) {
+                k[i]->rope(x, cs, hd, n, (rope_pairing)pairing, 0.25f, got);
+                assert_bits(want, got, hd, "rope", k[i]->isa, hd);
+            }
+        }
+}
+END_TEST
+
+START_TEST(the_rest_of_a_quantised_block_has_the_same_bits_on_every_isa) {
+    const op_kernels *k[2];
+    float x[32], want[32], got[32];
+    int8_t q[32];
+    for (uint32_t i = 0, n_k = other_tables(k); i < n_k; i++)
+        for (uint64_t seed = 0; seed < 50; seed++) {
+            fill_random(x, 32, seed);
+            for (int j = 0; j < 32; j++)
+                q[j] = (int8_t)(hash_mix(seed * 32 + (uint64_t)j) % 255 - 127);
+            ops_plain.rest(x, q, 0.01f, want);
+            k[i]->rest(x, q, 0.01f, got);
+            assert_bits(want, got, 32, "rest", k[i]->isa, 32);
+        }
+}
+END_TEST
+
+START_TEST(tokens_enter_the_cache_with_the_same_bits_on_every_isa) {
+    static const uint32_t dims[] = {8, 40, 64, 80, 128}, blocks[] = {8, 16, 64};
+    const op_kernels *k[2];
+    uint32_t n_k = other_tables(k);
+    const int32_t table[] = {1, 0, 2};
+    const size_t bytes = 3 * 64 * 2 * 128 * 4;
+    unsigned char *want = malloc(bytes), *got = malloc(bytes);
+    float key[128], value[128];
+    ck_assert(want && got);
+    for (uint32_t c = 0; c < 5 * 3 * 3; c++) {
+        kv_head h = {.blocks = table,
+                     .block_tokens = blocks[c / 5 % 3],
+                     .head_dim = dims[c % 5],
+                     .dim_pad = attn_dim_pad(dims[c % 5]),
+                     .type = (kv_dtype)(c / 15)};
+        h.block_stride =
+            (size_t)h.block_tokens * (h.head_dim + h.dim_pad) * kv_dtype_bytes(h.type);
+        for (uint32_t i = 0; i < n_k; i++) {
+            memset(want, 0xff, bytes);
+            memset(got, 0xff, bytes);
+            for (uint32_t pos = 0; pos < 3 * h.block_tokens; pos += 5) {
+                fill_random(key, h.head_dim, pos);
+                fill_random(value, h.head_dim, pos + 1);
+                key[0] = 1e6f, value[1] = 1e-7f;
+                h.base = want;
+                ops_plain.kv_append(&h, pos, key, value);
+                h.base = got;
+                k[i]->kv_append(&h, pos, key, value);
+            }
+            ck_assert_mem_eq(want, got, bytes);
+        }
+    }
+    free(want);
+    free(got);
+}
+END_TEST
+
+int main(void) {
+    Suite *s = suite_create("ops");
+    TCase *t = tcase_create("all");
+    tcase_add_test(t, norm_has_the_same_bits_on_every_isa);
+    tcase_add_test(t, norm_is_what_the_formula_says);
+    tcase_add_test(t, exp2_has_the_same_bits_on_every_isa_and_is_near_libm);
+    tcase_add_test(t, the_gate_has_the_same_bits_on_every_isa_and_is_near_libm);
+    tcase_add_test(t, rotation_has_the_same_bits_on_every_isa_and_keeps_lengths);
+    tcase_add_test(t, the_rest_of_a_quantised_block_has_the_same_bits_on_every_isa);
+    tcase_add_test(t, tokens_enter_the_cache_with_the_same_bits_on_every_isa);
+    suite_add_tcase(s, t);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_NORMAL);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed != 0;
+}
