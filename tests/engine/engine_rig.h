@@ -1,0 +1,137 @@
+/* An engine for tests, with the file, model and ledger under it, and batches made of a few
+ * words per sequence. All functions are static; any failure ends the test. */
+#ifndef VRAMD_TESTS_ENGINE_RIG_H
+#define VRAMD_TESTS_ENGINE_RIG_H
+
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/half.h"
+#include "base/hash.h"
+#include "engine/cpu/cpu.h"
+
+#define RIG_UNUSED __attribute__((unused))
+
+enum { RIG_MAX_SEQS = 64, RIG_MAX_TABLE = 256 };
+
+typedef struct rig {
+    gguf *file;
+    model *model;
+    ledger *ledger;
+    engine *engine;
+    engine_options opt;
+    uint32_t n_vocab;
+} rig;
+
+/* A sequence's part of a step. table: physical blocks from position 0 on. */
+typedef struct part {
+    const int32_t *tokens, *table;
+    uint32_t first, n, n_logits;
+    const sampling *params; /* NULL: the last row does not sample */
+    int n_score;            /* 0: not; else so many best, less one */
+} part;
+
+static RIG_UNUSED engine_options rig_options(void) {
+    return (engine_options){.max_rows = 256,
+                            .max_seqs = 32,
+                            .max_logit_rows = 64,
+                            .max_model_len = 1024,
+                            .block_tokens = 16,
+                            .n_blocks = 64,
+                            .kv = KV_F16,
+                            .activations = ACTIVATION_INT8,
+                            .n_threads = 2,
+                            .isa = ISA_AUTO};
+}
+
+static RIG_UNUSED void rig_open(rig *r, const char *path, const engine_options *o) {
+    err e;
+    *r = (rig){.opt = *o};
+    ck_assert_msg(gguf_open(&r->file, path, &e) == OK, "%s", e.text);
+    ck_assert_msg(model_open(&r->model, r->file, &e) == OK, "%s", e.text);
+    ck_assert_msg(ledger_open_unlimited(&r->ledger, &e) == OK, "%s", e.text);
+    ck_assert_msg(engine_open(&r->engine, &backend_cpu, r->model, o, r->ledger, &e) == OK, "%s",
+                  e.text);
+    ck_assert_msg(backend_cpu.keep_logits(r->engine, &e) == OK, "%s", e.text);
+    r->n_vocab = r->model->program.config.n_vocab;
+}
+
+static RIG_UNUSED void rig_close(rig *r) {
+    engine_close(r->engine);
+    ledger_close(r->ledger);
+    model_close(r->model);
+    gguf_close(r->file);
+}
+
+/* Fills every slot of the cache with NaN, as another sequence might have left it. */
+static RIG_UNUSED void rig_poison(rig *r) {
+    cpu_engine *e = (cpu_engine *)r->engine;
+    for (uint32_t g = 0; g < e->program->n_groups; g++)
+        memset(e->kv[g], 0xff,
+               e->layout.kv_block_bytes[g] * r->opt.n_blocks * e->program->group[g].n_layers);
+}
+
+static RIG_UNUSED status rig_try(rig *r, const part *p, uint32_t n, step_result *out, err *e) {
+    batch_seq seq[RIG_MAX_SEQS];
+    batch b = {.seq = seq, .n_seqs = n};
+    ck_assert_uint_le(n, RIG_MAX_SEQS);
+    for (uint32_t i = 0; i < n; i++) {
+        seq[i] = (batch_seq){
+            .first_row = b.n_rows,
+            .n_rows = p[i].n,
+            .first_pos = p[i].first,
+            .tokens = p[i].tokens,
+            .input_from = -1,
+            .blocks = {p[i].table},
+            .n_blocks = {(uint32_t)ceil_div(p[i].first + p[i].n, r->opt.block_tokens)},
+            .n_logit_rows = p[i].n_logits,
+            .sample = p[i].params != NULL,
+            .n_score = (int8_t)(p[i].n_score - 1),
+            .params = p[i].params,
+            .n_prompt = p[i].first + p[i].n};
+        b.n_rows += p[i].n;
+        b.n_logit_rows += p[i].n_logits;
+    }
+    status s = engine_submit(r->engine, &b, e);
+    return s == OK ? engine_collect(r->engine, out, e) : s;
+}
+
+/* Runs a step; the rows of logits stand in the result, entry by entry. */
+static RIG_UNUSED step_result rig_run(rig *r, const part *p, uint32_t n) {
+    step_result out = {0};
+    err e;
+    ck_assert_msg(rig_try(r, p, n, &out, &e) == OK, "%s", e.text);
+    return out;
+}
+
+/* Block tables in no order: sequence `seq` of n_blocks each, keyed by seed. */
+static RIG_UNUSED void rig_table(const rig *r, int32_t *table, uint32_t seq, uint32_t n_blocks,
+                                 uint32_t seed) {
+    const uint32_t all = r->opt.n_blocks;
+    int32_t order[RIG_MAX_TABLE];
+    ck_assert(all <= RIG_MAX_TABLE && (seq + 1) * n_blocks <= all);
+    for (uint32_t i = 0; i < all; i++) order[i] = (int32_t)i;
+    for (uint32_t i = all; i-- > 1;) {
+        uint32_t j = (uint32_t)(hash_mix((uint64_t)seed << 32 | i) % (i + 1));
+        int32_t t = order[i];
+        order[i] = order[j], order[j] = t;
+    }
+    memcpy(table, order + seq * n_blocks, n_blocks * sizeof *table);
+}
+
+static RIG_UNUSED void rig_tokens(const rig *r, int32_t *tokens, uint32_t n, uint64_t seed) {
+    for (uint32_t i = 0; i < n; i++)
+        tokens[i] = (int32_t)(hash_mix(seed << 32 | i) % r->n_vocab);
+}
+
+static RIG_UNUSED int rig_main(Suite *s) {
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_NORMAL);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed != 0;
+}
+
+#endif

@@ -1,0 +1,238 @@
+/* The same request gives the same logits, bit for bit, whatever else is in its batches, however
+ * its prompt is cut, wherever its blocks lie, after preemption, on any number of threads and on
+ * every instruction set. On the real model; a prompt long enough for two splits of attention.
+ */
+#include "tests/engine/engine_rig.h"
+
+enum {
+    PROMPT = 520,
+    DECODED = 3,
+    LEN = PROMPT + DECODED,
+    BLOCKS = (LEN + 15) / 16,
+    N_OTHERS = 31,
+    N_ROWS = DECODED + 1, /* rows of logits kept of a run */
+    PLAIN_LEN = 6
+};
+
+typedef struct run {
+    int32_t tokens[LEN];
+    int32_t table[BLOCKS];
+    float *logits; /* [N_ROWS][n_vocab]: after the prompt, and after each decoded token */
+} run;
+
+static const char *model_path(void) {
+    const char *path = getenv("VRAMD_TEST_MODEL");
+    ck_assert_msg(path && *path, "VRAMD_TEST_MODEL must name the model file");
+    return path;
+}
+
+static engine_options options(void) {
+    engine_options o = rig_options();
+    o.max_rows = PROMPT;
+    o.n_blocks = 2 * BLOCKS + N_OTHERS * 2 + 4;
+    return o;
+}
+
+static void run_init(run *w, const rig *r, uint32_t seed) {
+    rig_tokens(r, w->tokens, LEN, 1);
+    rig_table(r, w->table, 0, BLOCKS, seed);
+    w->logits = malloc(sizeof(float) * N_ROWS * r->n_vocab);
+    ck_assert_ptr_nonnull(w->logits);
+}
+
+static void keep(run *w, const rig *r, uint32_t row, const step_result *s, uint32_t from) {
+    memcpy(w->logits + (size_t)row * r->n_vocab, s->logits + (size_t)from * r->n_vocab,
+           sizeof(float) * r->n_vocab);
+}
+
+/* Rows [first, first + n), alone. */
+static void step_alone(rig *r, run *w, uint32_t first, uint32_t n) {
+    bool last = first + n >= PROMPT;
+    part p = {w->tokens, w->table, first, n, last, NULL, 0};
+    step_result s = rig_run(r, &p, 1);
+    if (last) keep(w, r, first + n - PROMPT, &s, 0);
+}
+
+/* The prompt in chunks of the given size, then token by token. */
+static void run_alone(rig *r, run *w, uint32_t chunk) {
+    for (uint32_t at = 0; at < PROMPT; at += chunk)
+        step_alone(r, w, at, PROMPT - at < chunk ? PROMPT - at : chunk);
+    for (uint32_t i = 0; i < DECODED; i++) step_alone(r, w, PROMPT + i, 1);
+}
+
+static void assert_same(const run *a, const run *b, const rig *r, const char *what) {
+    for (uint32_t row = 0; row < N_ROWS; row++)
+        for (uint32_t i = 0; i < r->n_vocab; i++) {
+            size_t at = (size_t)row * r->n_vocab + i;
+            ck_assert_msg(bits_of_float(a->logits[at]) == bits_of_float(b->logits[at]),
+                          "%s: row %u, logit %u: %a and %a", what, row, i,
+                          (double)a->logits[at], (double)b->logits[at]);
+        }
+}
+
+/* What every variant is compared with: alone, the prompt at once. */
+static void base_run(rig *r, run *w) {
+    rig_poison(r);
+    run_init(w, r, 1);
+    run_alone(r, w, PROMPT);
+}
+
+/* In one engine: chunks of odd sizes, other blocks full of somebody's NaN, recomputation. */
+START_TEST(chunks_blocks_and_preemption_change_no_bit) {
+    static const uint32_t chunks[] = {1 + 16 * 7, 37, 333};
+    rig r;
+    run base, w;
+    engine_options o = options();
+    rig_open(&r, model_path(), &o);
+    base_run(&r, &base);
+    for (uint32_t i = 0; i < 3; i++) {
+        rig_poison(&r);
+        run_init(&w, &r, 2 + i);
+        run_alone(&r, &w, chunks[i]);
+        assert_same(&base, &w, &r, "chunks");
+        free(w.logits);
+    }
+    /* Preempted after each decoded token: all that was said is computed again, elsewhere. */
+    run_init(&w, &r, 9);
+    for (uint32_t i = 0; i < N_ROWS; i++) {
+        rig_poison(&r);
+        rig_table(&r, w.table, 0, BLOCKS, 10 + i);
+        if (PROMPT + i > o.max_rows) step_alone(&r, &w, 0, 200);
+        step_alone(&r, &w, PROMPT + i > o.max_rows ? 200 : 0,
+                   PROMPT + i > o.max_rows ? PROMPT + i - 200 : PROMPT + i);
+    }
+    assert_same(&base, &w, &r, "preemption");
+    free(w.logits);
+    free(base.logits);
+    rig_close(&r);
+}
+END_TEST
+
+/* Others come and go around the request: prefills of random lengths beside its chunks, and
+ * decode rows beside its decode rows. */
+static void run_amid_others(rig *r, run *w) {
+    int32_t tokens[N_OTHERS][32], tables[N_OTHERS][2];
+    uint32_t done[N_OTHERS] = {0}, at = 0;
+    for (uint32_t i = 0; i < N_OTHERS; i++) {
+        rig_tokens(r, tokens[i], 32, 100 + i);
+        rig_table(r, tables[i], (BLOCKS + 1) / 2 + i, 2, 5); /* two blocks each, after ours */
+    }
+    for (uint32_t step = 0; at < LEN; step++) {
+        part p[N_OTHERS + 1];
+        uint32_t n = 0, mine = 0, rows = 0, logits = 0, my_logits = 0;
+        uint32_t take = at >= PROMPT ? 1 : 1 + (uint32_t)(hash_mix(step) % 150);
+        if (at < PROMPT && take > PROMPT - at) take = PROMPT - at;
+        for (uint32_t i = 0; i < N_OTHERS; i++) {
+            if (i == N_OTHERS / 2) {
+                bool last = at + take >= PROMPT;
+                p[mine = n++] = (part){w->tokens, w->table, at, take, last, NULL, 0};
+                my_logits = logits;
+                rows += take, logits += last;
+            }
+            uint32_t k = 1 + (uint32_t)(hash_mix(step * 64 + i) % 3) * 4;
+            if (done[i] + k > 32) done[i] = 0; /* a new one in its place */
+            p[n++] = (part){tokens[i], tables[i], done[i], k, i % 2, NULL, 0};
+            rows += k, logits += i % 2, done[i] += k;
+        }
+        ck_assert_uint_le(rows, r->opt.max_rows);
+        step_result s = rig_run(r, p, n);
+        at += take;
+        if (p[mine].n_logits) keep(w, r, at - PROMPT, &s, my_logits);
+    }
+}
+
+START_TEST(a_crowd_changes_no_bit) {
+    rig r;
+    run base, w;
+    engine_options o = options();
+    rig_open(&r, model_path(), &o);
+    base_run(&r, &base);
+    rig_poison(&r);
+    run_init(&w, &r, 5);
+    run_amid_others(&r, &w);
+    assert_same(&base, &w, &r, "amid 31 others");
+    free(w.logits);
+    free(base.logits);
+    rig_close(&r);
+}
+END_TEST
+
+START_TEST(threads_change_no_bit) {
+    run base, w;
+    rig r;
+    engine_options o = options();
+    rig_open(&r, model_path(), &o);
+    base_run(&r, &base);
+    rig_close(&r);
+    for (o.n_threads = 1; o.n_threads <= 3; o.n_threads += 2) {
+        rig_open(&r, model_path(), &o);
+        rig_poison(&r);
+        run_init(&w, &r, 6);
+        run_alone(&r, &w, 300);
+        assert_same(&base, &w, &r, "threads");
+        free(w.logits);
+        rig_close(&r);
+    }
+    free(base.logits);
+}
+END_TEST
+
+START_TEST(avx2_changes_no_bit) {
+    run base, w;
+    rig r;
+    engine_options o = options();
+    if (!linear_kernels_get(ISA_AVX2)) return;
+    rig_open(&r, model_path(), &o);
+    base_run(&r, &base);
+    rig_close(&r);
+    o.isa = ISA_AVX2;
+    rig_open(&r, model_path(), &o);
+    rig_poison(&r);
+    run_init(&w, &r, 7);
+    run_alone(&r, &w, 300);
+    assert_same(&base, &w, &r, "AVX2");
+    free(w.logits);
+    free(base.logits);
+    rig_close(&r);
+}
+END_TEST
+
+/* Plain C is slow: a few tokens, prefilled and decoded. */
+START_TEST(plain_c_changes_no_bit) {
+    engine_options o = options();
+    int32_t tokens[PLAIN_LEN], table[1] = {3};
+    float *kept[2] = {NULL, NULL};
+    o.n_blocks = 8;
+    for (int i = 0; i < 2; i++) {
+        rig r;
+        o.isa = i ? ISA_PLAIN : ISA_AUTO;
+        rig_open(&r, model_path(), &o);
+        rig_poison(&r);
+        rig_tokens(&r, tokens, PLAIN_LEN, 3);
+        const size_t bytes = sizeof(float) * r.n_vocab;
+        kept[i] = malloc(2 * bytes);
+        ck_assert_ptr_nonnull(kept[i]);
+        part p = {tokens, table, 0, PLAIN_LEN - 1, 1, NULL, 0};
+        memcpy(kept[i], rig_run(&r, &p, 1).logits, bytes);
+        p = (part){tokens, table, PLAIN_LEN - 1, 1, 1, NULL, 0};
+        memcpy(kept[i] + r.n_vocab, rig_run(&r, &p, 1).logits, bytes);
+        if (i) ck_assert_mem_eq(kept[0], kept[1], 2 * bytes);
+        rig_close(&r);
+    }
+    free(kept[0]);
+    free(kept[1]);
+}
+END_TEST
+
+int main(void) {
+    Suite *s = suite_create("same_bits");
+    TCase *t = tcase_create("all");
+    tcase_set_timeout(t, 600);
+    tcase_add_test(t, chunks_blocks_and_preemption_change_no_bit);
+    tcase_add_test(t, a_crowd_changes_no_bit);
+    tcase_add_test(t, threads_change_no_bit);
+    tcase_add_test(t, avx2_changes_no_bit);
+    tcase_add_test(t, plain_c_changes_no_bit);
+    suite_add_tcase(s, t);
+    return rig_main(s);
+}
