@@ -86,7 +86,7 @@ bench: $(BUILD)/vramd ## benchmarks into bench/results/; B=engine, http, schedul
 	BUILD=$(BUILD) bench/run.sh $(B)
 # Benchmark programs in C: bench/bench_X.c; first line as for fuzzers.
 $(BUILD)/bench_%: bench/bench_%.c $(OBJ)
-	$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(filter-out $(BUILD)/obj/daemon/main.o,$(OBJ)) $(LDLIBS)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(filter-out $(BUILD)/obj/daemon/%,$(OBJ)) $(LDLIBS)
 
 soak: $(BUILD)/vramd ## 10,000 mixed requests with random disconnects; N=1000 for fewer
 	BUILD=$(BUILD) tools/soak.sh $(or $(N),10000)
