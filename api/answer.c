@@ -393,6 +393,23 @@ static void take_event(choice *c, const gen_event *ev) {
     }
 }
 
+/* Text that could not be kept: the request ends here, with the one error that needs no memory.
+ */
+static void check_memory(choice *c) {
+    answer *a = c->a;
+    bool stream = a->rq->streaming;
+    buf *o = stream ? http_stream_out(a->rq) : &c->text;
+    if (!o->failed && !c->text.failed && !c->lp.failed) return;
+    a->over = true;
+    cancel_all(a, GEN_CANCELLED);
+    if (stream) {
+        o->failed = true;
+        http_wake(a->rq);
+    } else {
+        http_refuse_memory(a->rq);
+    }
+}
+
 static void on_event(void *user, const gen_event *ev) {
     choice *c = user;
     answer *a = c->a;
@@ -401,6 +418,7 @@ static void on_event(void *user, const gen_event *ev) {
     if (ev->end) c->gen = NULL;
     c->uncredited += ev->n_tokens;
     if (!a->over && !c->finish) take_event(c, ev);
+    if (!a->over) check_memory(c);
     /* Tokens that made no bytes (held back) have nothing to wait for. */
     if (!a->over && !ev->end && a->p.stream && http_stream_pending(rq) == 0) credit(c);
     if (!ev->end) return;

@@ -11,9 +11,13 @@
 /* jansson takes its allocator without a context word, so the arena in use travels in a
  * thread-local: set around each use, never across a callback. */
 static _Thread_local arena *current;
+/* jansson reports a failed allocation within a string as a syntax error. */
+static _Thread_local bool exhausted;
 
 static void *take(size_t bytes) {
-    return current ? arena_alloc(current, bytes) : malloc(bytes);
+    void *p = current ? arena_alloc(current, bytes) : malloc(bytes);
+    if (!p) exhausted = true;
+    return p;
 }
 static void give(void *p) {
     if (!current) free(p);
@@ -33,11 +37,11 @@ arena *json_use_arena(arena *a) {
 status json_in_parse(const json_t **out, arena *a, str text, err *e) {
     json_error_t je;
     arena *before = json_use_arena(a);
+    exhausted = false;
     *out = json_loadb(text.ptr ? text.ptr : "", text.len, JSON_ALLOW_NUL, &je);
     json_use_arena(before);
     if (*out) return OK;
-    if (json_error_code(&je) == json_error_out_of_memory)
-        return err_set(e, ERR_NO_MEMORY, "no memory to parse the request");
+    if (exhausted) return err_set(e, ERR_NO_MEMORY, "no memory to parse the request");
     if (text.len == 0) {
         err_set(e, ERR_INVALID, "the request has no body; it must be a JSON object");
         return e->code;
