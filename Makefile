@@ -22,7 +22,7 @@ LDFLAGS  += $(SAN)
 # Instruction sets by file name; everything else runs on any x86-64.
 ISA = $(if $(filter %_avx2.o,$@),-O3 -mavx2 -mfma -mf16c)$(if $(filter %_avx512.o,$@),-O3 -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni)$(if $(filter %_plain.o,$@),-O3)
 
-.PHONY: all help test unit e2e asan ubsan tsan fuzz bench soak layers pure format format-check tidy install clean cuda test-cuda engine-tools
+.PHONY: all help test unit unit-bins asan ubsan tsan fuzz bench soak layers pure format format-check tidy install clean
 all: $(BUILD)/vramd ## build build/vramd
 
 help: ## list the targets
@@ -63,12 +63,14 @@ unit-bins: $(UNIT_BIN)
 unit: ## unit tests only; T=name for one
 	BUILD=$(BUILD) tools/run-tests.sh --unit $(T)
 
-asan: ## the tests under AddressSanitizer and LeakSanitizer
-	$(MAKE) test BUILD=build/asan SAN="-fsanitize=address -fno-sanitize-recover=all" T=$(T)
-ubsan: ## the tests under UndefinedBehaviorSanitizer
-	$(MAKE) test BUILD=build/ubsan SAN="-fsanitize=undefined -fno-sanitize-recover=all" T=$(T)
-tsan: ## the tests under ThreadSanitizer
-	$(MAKE) test BUILD=build/tsan SAN="-fsanitize=thread" T=$(T)
+SAN_asan  := -fsanitize=address -fno-sanitize-recover=all
+SAN_ubsan := -fsanitize=undefined -fno-sanitize-recover=all
+SAN_tsan  := -fsanitize=thread
+asan: ## all tests under AddressSanitizer and LeakSanitizer (also ubsan, tsan)
+ubsan tsan asan:
+	$(MAKE) test BUILD=build/$@ SAN="$(SAN_$@)" T=$(T)
+%-unit: ## asan-unit, ubsan-unit, tsan-unit: the unit tests alone
+	$(MAKE) unit BUILD=build/$* SAN="$(SAN_$*)" T=$(T)
 
 # Fuzzers: tests/fuzz/fuzz_X.c; its first line names its room: /* room: model */
 F       ?= gguf

@@ -29,11 +29,11 @@ say "build, clang"
 make -s -j"$jobs" CC=clang BUILD=build/clang all
 run "tests" test
 if [ "${1:-}" != --quick ]; then
-  for san in asan ubsan tsan; do run "tests under $san" $san; done
+  for san in asan ubsan tsan; do run "unit tests under $san" "$san-unit"; done
   say "fuzzers, briefly"
   for f in tests/fuzz/fuzz_*.c; do
     name=$(basename "$f" .c); name=${name#fuzz_}
-    if make -s fuzz F="$name" SECONDS=10 > "build/fuzz-$name.log" 2>&1; then pass=$((pass + 1)); else
+    if make -s fuzz F="$name" SECONDS=5 > "build/fuzz-$name.log" 2>&1; then pass=$((pass + 1)); else
       fail=$((fail + 1)); tail -n 30 "build/fuzz-$name.log"; fi
   done
 fi

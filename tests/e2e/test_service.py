@@ -285,3 +285,15 @@ def test_commands_refuse_what_they_do_not_know():
         assert p.returncode != 0 and part in p.stderr, (command, p.stderr)
     ids = subprocess.check_output([BINARY, "tokenize", "--json", MODEL], input="Hello world", text=True)
     assert json.loads(ids) and subprocess.run([BINARY, "version"], capture_output=True).returncode == 0
+
+
+def test_a_thousand_mixed_requests_with_disconnects_leave_nothing_behind():
+    import soak
+
+    d = Daemon("--max-model-len", "1024", "--kv-cache-tokens", "8192", "--no-log-requests")
+    try:
+        counts = soak.run(d.url, 1000)
+        assert not [k for k in counts if k.startswith("WRONG")], counts
+        assert counts["200"] > 400 and counts["400"] > 50 and counts["left"] > 20, counts
+    finally:
+        d.stop()
