@@ -355,8 +355,10 @@ void http_answer(http_request *pub, int status, const char *type, str body) {
 void http_refuse_memory(http_request *pub) {
     http_private *rq = priv(pub);
     if (pub->status) return;
-    if (pub->mem.limit && pub->mem.total > pub->mem.limit / 4) {
-        /* It took a sixteenth of the pool: the request is the cause, retrying is no help. */
+    uint64_t left = pool_size(rq->h->pool) - pool_used(rq->h->pool);
+    if (left >= pub->mem.limit) {
+        /* The pool had what one request may have: its own size is the cause, a retry no help.
+         */
         static char text[] = "{\"error\":{\"message\":\"the request needs more memory than one "
                              "request may have\","
                              "\"type\":\"invalid_request_error\",\"param\":null,\"code\":413}}";

@@ -52,7 +52,7 @@ typedef struct fake {
     uint64_t budget_tokens; /* more is ERR_BUDGET; 0: no limit */
     bool fail_after_first;  /* GEN_ERROR once a token is out */
     uint64_t pool_want, http_limit;
-    const char *chat_template;
+    const char *chat_template, *model_id;
     _Atomic(const char *) not_ready;
     atomic_uint n_submitted, n_cancelled, n_live, n_credited, max_owed, n_offloaded;
     gen gens[FAKE_GENS];
@@ -312,6 +312,7 @@ static FAKE_UNUSED void fake_init(fake *f) {
                               .heartbeat_s = 15,
                               .stream_credits = 64};
     f->says = "Hello, world";
+    f->model_id = "fake";
     f->step_ms = 1;
     f->capacity = FAKE_GENS;
     f->pool_want = 16 << 20;
@@ -359,7 +360,7 @@ static FAKE_UNUSED void fake_start(fake *f) {
     fake_vocabulary(f);
     f->port.ops = fake_ops();
     f->port.tok = f->tok;
-    f->port.card = (model_card){.id = "fake",
+    f->port.card = (model_card){.id = f->model_id,
                                 .root = "/models/fake.gguf",
                                 .created = 1700000000,
                                 .n_params = 1000,

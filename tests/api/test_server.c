@@ -10,10 +10,19 @@ static void start(void) {
     fake_start(&f);
 }
 
-/* Parses a JSON document; the test's process owns it. */
+static arena docs; /* of parsed answers, until stop() */
+
+static void stop(void) {
+    fake_stop(&f);
+    if (docs.src) arena_clear(&docs);
+}
+
 static const json_t *parse(const char *text) {
     json_error_t e;
-    json_t *v = json_loads(text, 0, &e);
+    if (!docs.src) arena_init(&docs, chunks_heap(), 0);
+    json_use_arena(&docs);
+    const json_t *v = json_loads(text, 0, &e);
+    json_use_arena(NULL);
     ck_assert_msg(v != NULL, "%s at %d:\n%s", e.text, e.position, text);
     return v;
 }
@@ -70,7 +79,7 @@ START_TEST(a_completion_in_one_piece) {
     ck_assert_int_eq(int_of(at(at(u, "prompt_tokens_details"), "cached_tokens")), 0);
     assert_lacks(r.body, "\"memory\"");
     reply_free(&r);
-    fake_stop(&f);
+    stop();
 }
 END_TEST
 
@@ -93,7 +102,7 @@ START_TEST(a_completion_as_a_stream) {
     ck_assert_str_eq(r.body + r.n_body - 14, "data: [DONE]\n\n");
     free(text);
     reply_free(&r);
-    fake_stop(&f);
+    stop();
 }
 END_TEST
 
@@ -114,7 +123,7 @@ START_TEST(a_chat_as_a_stream_begins_with_the_role_and_ends_with_an_empty_delta)
     assert_has(r.body, "\"object\":\"chat.completion.chunk\"");
     free(text);
     reply_free(&r);
-    fake_stop(&f);
+    stop();
 }
 END_TEST
 
@@ -140,7 +149,7 @@ START_TEST(a_chat_in_one_piece_with_parts_of_text) {
     ck_assert_int_eq(int_of(at(at(v, "memory"), "kv_peak_bytes")), 4800);
     ck_assert_int_eq(int_of(at(at(v, "memory"), "preemptions")), 0);
     reply_free(&r);
-    fake_stop(&f);
+    stop();
 }
 END_TEST
 
@@ -164,7 +173,7 @@ START_TEST(prompts_come_in_four_forms_and_choices_are_numbered) {
         ck_assert_int_eq(int_of(at(at(v, "usage"), "prompt_tokens")), t[i].prompt_tokens);
         reply_free(&r);
     }
-    fake_stop(&f);
+    stop();
 }
 END_TEST
 
@@ -181,7 +190,7 @@ START_TEST(several_choices_stream_side_by_side) {
     }
     for (int i = 0; i < 4; i++) ck_assert_uint_eq(f.last_seed[i], 7u + (unsigned)i % 2);
     reply_free(&r);
-    fake_stop(&f);
+    stop();
 }
 END_TEST
 
@@ -195,7 +204,7 @@ START_TEST(without_a_seed_each_request_draws_its_own) {
         reply_free(&r);
     }
     ck_assert(seed[0] != seed[1] && seed[1] != seed[2]);
-    fake_stop(&f);
+    stop();
 }
 END_TEST
 
@@ -218,7 +227,7 @@ START_TEST(a_stop_string_is_never_shown_not_even_half) {
         free(text);
         reply_free(&r);
     }
-    fake_stop(&f);
+    stop();
 }
 END_TEST
 
@@ -231,7 +240,7 @@ START_TEST(a_half_stop_string_at_the_end_is_shown) {
     ck_assert_str_eq(text, "Hello, world");
     free(text);
     reply_free(&r);
-    fake_stop(&f);
+    stop();
 }
 END_TEST
 
@@ -241,7 +250,7 @@ START_TEST(a_stop_id_ends_the_text_and_is_named) {
     assert_has(r.body, "\"text\":\"Hello\"");
     assert_has(r.body, "\"finish_reason\":\"stop\",\"stop_reason\":44");
     reply_free(&r);
-    fake_stop(&f);
+    stop();
 }
 END_TEST
 
@@ -256,7 +265,7 @@ START_TEST(characters_are_never_split) {
     ck_assert_str_eq(text, "h\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80!\xef\xbf\xbd.");
     free(text);
     reply_free(&r);
-    fake_stop(&f);
+    stop();
 }
 END_TEST
 
@@ -283,7 +292,7 @@ START_TEST(logprobs_of_completions_are_four_lists) {
         ck_assert(json_object_get(top, want) != NULL);
     }
     reply_free(&r);
-    fake_stop(&f);
+    stop();
 }
 END_TEST
 
@@ -302,7 +311,7 @@ START_TEST(logprobs_of_chat_carry_bytes) {
         assert_has(r.body, "{\"token\":\"e\",");
         reply_free(&r);
     }
-    fake_stop(&f);
+    stop();
 }
 END_TEST
 
@@ -317,7 +326,7 @@ START_TEST(logprobs_die_with_the_stop_string_they_belong_to) {
     r = fake_post(&f, "/v1/completions", "{\"prompt\":\"a\",\"stop\":\"lo\",\"logprobs\":0}");
     assert_has(r.body, "\"tokens\":[\"H\",\"e\",\"l\"],");
     reply_free(&r);
-    fake_stop(&f);
+    stop();
 }
 END_TEST
 
@@ -331,7 +340,7 @@ START_TEST(a_prompt_alone_can_be_scored) {
     ck_assert_int_eq((int)json_array_size(at(at(c, "logprobs"), "tokens")), 3);
     ck_assert_int_eq(int_of(at(at(v, "usage"), "completion_tokens")), 0);
     reply_free(&r);
-    fake_stop(&f);
+    stop();
 }
 END_TEST
 
@@ -344,7 +353,7 @@ START_TEST(continuous_usage_is_on_each_chunk) {
     assert_has(r.body, "\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1,");
     assert_has(r.body, "\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2,");
     reply_free(&r);
-    fake_stop(&f);
+    stop();
 }
 END_TEST
 
@@ -359,7 +368,7 @@ START_TEST(a_timeout_keeps_what_was_said) {
     assert_has(r.body, "\"text\":\"H");
     assert_has(r.body, "\"finish_reason\":\"length\",\"stop_reason\":\"timeout\"");
     reply_free(&r);
-    fake_stop(&f);
+    stop();
 }
 END_TEST
 
@@ -423,7 +432,7 @@ START_TEST(every_refusal_of_the_table) {
         reply_free(&r);
     }
     ck_assert(fake_await(&f.n_live, 0, 2000)); /* what was submitted before the refusal */
-    fake_stop(&f);
+    stop();
 }
 END_TEST
 
@@ -440,7 +449,7 @@ START_TEST(a_refused_length_tells_its_numbers) {
     ASSERT_ERROR(r, 400, "exceed_memory_budget_error", "null");
     assert_has(r.body, "\"bytes_needed\":11200,\"budget_bytes\":160000");
     reply_free(&r);
-    fake_stop(&f);
+    stop();
 }
 END_TEST
 
@@ -462,7 +471,7 @@ START_TEST(what_is_not_ready_says_so) {
     r = fake_get(&f, "/ready");
     ck_assert_int_eq(r.status, 200);
     reply_free(&r);
-    fake_stop(&f);
+    stop();
 }
 END_TEST
 
@@ -479,7 +488,7 @@ START_TEST(an_error_in_mid_stream_is_an_event_and_then_done) {
     r = fake_post(&f, "/v1/completions", "{\"prompt\":\"a\"}");
     ASSERT_ERROR(r, 500, "server_error", "null");
     reply_free(&r);
-    fake_stop(&f);
+    stop();
 }
 END_TEST
 
@@ -493,7 +502,7 @@ START_TEST(a_model_without_a_known_template_refuses_chat) {
                             "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}");
         ASSERT_ERROR(r, 400, "invalid_request_error", "\"chat_template\"");
         reply_free(&r);
-        fake_stop(&f);
+        stop();
     }
 }
 END_TEST
@@ -520,7 +529,7 @@ START_TEST(long_prompts_are_tokenised_off_the_loop) {
         free(text);
     }
     free(body);
-    fake_stop(&f);
+    stop();
 }
 END_TEST
 
@@ -550,7 +559,7 @@ START_TEST(small_documents) {
     r = fake_get(&f, "/");
     ck_assert_int_eq(r.status, 200);
     reply_free(&r);
-    fake_stop(&f);
+    stop();
 }
 END_TEST
 
@@ -578,7 +587,7 @@ START_TEST(the_memory_account_adds_up) {
     assert_has(r.body, "requests");
     assert_has(r.body, "kv: 100 blocks of 16 tokens: 60 free, 30 used, 10 cached");
     reply_free(&r);
-    fake_stop(&f);
+    stop();
 }
 END_TEST
 

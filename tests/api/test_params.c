@@ -1,0 +1,195 @@
+/* Parameters: defaults, each range and type with the field it names, what is not supported. */
+#include "tests/api/fake_port.h"
+
+#include "api/params.h"
+
+static fake f;
+static arena mem;
+
+static void setup(void) {
+    fake_init(&f);
+    fake_vocabulary(&f);
+    arena_init(&mem, chunks_heap(), 0);
+}
+static void teardown(void) {
+    arena_clear(&mem);
+    tokenizer_close(f.tok);
+    gguf_close(f.file);
+}
+
+static status read_params(params *p, const char *body, bool chat, err *e) {
+    const json_t *o;
+    ck_assert_msg(json_in_parse(&o, &mem, str_of(body), e) == OK, "%s: %s", body, e->text);
+    return params_read(p, o, chat, f.tok, &mem, e);
+}
+
+static void good(params *p, const char *body, bool chat) {
+    err e;
+    ck_assert_msg(read_params(p, body, chat, &e) == OK, "%s: %s", body, e.text);
+}
+
+START_TEST(nothing_given_means_the_documented_defaults) {
+    params p;
+    for (int chat = 0; chat < 2; chat++) {
+        good(&p, chat ? "{}" : "{\"temperature\":null,\"n\":null,\"stop\":null,\"x\":[1]}",
+             chat);
+        ck_assert(p.sampling.temperature == 1 && p.sampling.top_p == 1 &&
+                  p.sampling.min_p == 0);
+        ck_assert(p.sampling.repetition_penalty == 1 && p.sampling.presence_penalty == 0);
+        ck_assert_int_eq(p.sampling.n_logprobs, -1);
+        ck_assert_int_le(p.sampling.top_k, 0);
+        ck_assert_int_eq(p.max_tokens, -1);
+        ck_assert_uint_eq(p.n, 1);
+        ck_assert(!p.stream && !p.echo && !p.ignore_eos && !p.logprobs && p.add_special_tokens);
+        ck_assert_uint_eq(p.n_stop + p.n_stop_ids + p.sampling.n_bias, 0);
+        ck_assert_uint_eq(p.timeout_us, 0);
+    }
+}
+END_TEST
+
+START_TEST(everything_given_is_taken) {
+    params p;
+    good(&p,
+         "{\"model\":\"m\",\"temperature\":0.5,\"top_p\":0.9,\"top_k\":40,\"min_p\":0.05,"
+         "\"typical_p\":0.95,\"seed\":-3,\"stop\":[\"a\",\"\",\"bc\"],\"stop_token_ids\":[1,2],"
+         "\"ignore_eos\":true,\"min_tokens\":2,\"max_tokens\":5,\"n\":3,\"best_of\":3,"
+         "\"echo\":true,\"logprobs\":4,\"logit_bias\":{\"65\":-100,\"B\":3.5,\"QZ\":1},"
+         "\"presence_penalty\":-2,\"frequency_penalty\":2,\"repetition_penalty\":1.1,"
+         "\"stream\":true,\"stream_options\":{\"include_usage\":true},\"priority\":-4,"
+         "\"user\":\"u\",\"timeout\":1.5,\"return_memory\":true}",
+         false);
+    ck_assert(str_eqz(p.model, "m"));
+    ck_assert(p.sampling.temperature == 0.5f && p.sampling.top_k == 40);
+    ck_assert_uint_eq(p.sampling.seed, (uint64_t)-3);
+    ck_assert(p.n_stop == 2 && str_eqz(p.stop[1], "bc"));
+    ck_assert(p.n_stop_ids == 2 && p.stop_ids[1] == 2);
+    ck_assert(p.ignore_eos && p.echo && p.stream && p.include_usage && p.return_memory);
+    ck_assert(!p.continuous_usage);
+    ck_assert(p.sampling.min_tokens == 2 && p.max_tokens == 5 && p.n == 3 && p.priority == -4);
+    ck_assert_int_eq(p.sampling.n_logprobs, 4);
+    ck_assert_uint_eq(p.timeout_us, 1500000);
+    ck_assert_uint_eq(p.sampling.n_bias, 3);
+    int found = 0;
+    for (uint32_t i = 0; i < 3; i++) {
+        const logit_bias *b = &p.sampling.bias[i];
+        found += (b->token == 65 && b->bias == -100) || (b->token == 'B' && b->bias == 3.5f) ||
+                 (b->token == FAKE_MERGED && b->bias == 1);
+    }
+    ck_assert_int_eq(found, 3);
+    good(&p, "{\"max_completion_tokens\":7,\"max_tokens\":9,\"logprobs\":true}", true);
+    ck_assert_int_eq(p.max_tokens, 7);
+    ck_assert(p.logprobs && p.sampling.n_logprobs == 0);
+    good(&p, "{\"logprobs\":false,\"top_logprobs\":0,\"tools\":[],\"tool_choice\":\"none\"}",
+         true);
+    ck_assert(!p.logprobs);
+}
+END_TEST
+
+START_TEST(every_range_error_names_its_field) {
+    static const struct {
+        const char *body, *field;
+        bool chat;
+    } t[] = {
+        {"{\"temperature\":2.1}", "temperature", false},
+        {"{\"temperature\":-0.1}", "temperature", false},
+        {"{\"temperature\":\"hot\"}", "temperature", true},
+        {"{\"top_p\":1.1}", "top_p", false},
+        {"{\"top_k\":-2}", "top_k", false},
+        {"{\"top_k\":1.5}", "top_k", false},
+        {"{\"min_p\":-1}", "min_p", false},
+        {"{\"typical_p\":2}", "typical_p", false},
+        {"{\"repetition_penalty\":0}", "repetition_penalty", false},
+        {"{\"presence_penalty\":2.5}", "presence_penalty", false},
+        {"{\"frequency_penalty\":-2.5}", "frequency_penalty", false},
+        {"{\"seed\":1.5}", "seed", false},
+        {"{\"seed\":\"1\"}", "seed", false},
+        {"{\"n\":0}", "n", false},
+        {"{\"n\":129}", "n", false},
+        {"{\"n\":true}", "n", false},
+        {"{\"best_of\":1,\"n\":2}", "best_of", false},
+        {"{\"max_tokens\":0}", "max_tokens", false},
+        {"{\"max_tokens\":-1}", "max_tokens", true},
+        {"{\"max_completion_tokens\":0}", "max_completion_tokens", true},
+        {"{\"min_tokens\":-1}", "min_tokens", false},
+        {"{\"min_tokens\":6,\"max_tokens\":5}", "min_tokens", false},
+        {"{\"logprobs\":21}", "logprobs", false},
+        {"{\"logprobs\":true}", "logprobs", false},
+        {"{\"logprobs\":3}", "logprobs", true},
+        {"{\"top_logprobs\":3}", "top_logprobs", true},
+        {"{\"logprobs\":true,\"top_logprobs\":21}", "top_logprobs", true},
+        {"{\"stop\":5}", "stop", false},
+        {"{\"stop\":[1]}", "stop", false},
+        {"{\"stop\":[\"1\",\"2\",\"3\",\"4\",\"5\",\"6\",\"7\",\"8\",\"9\",\"a\",\"b\",\"c\","
+         "\"d\",\"e\",\"f\",\"g\",\"h\"]}",
+         "stop", false},
+        {"{\"stop_token_ids\":7}", "stop_token_ids", false},
+        {"{\"stop_token_ids\":[-1]}", "stop_token_ids", false},
+        {"{\"stop_token_ids\":[260]}", "stop_token_ids", false},
+        {"{\"stop_token_ids\":[\"a\"]}", "stop_token_ids", false},
+        {"{\"logit_bias\":[]}", "logit_bias", false},
+        {"{\"logit_bias\":{\"1\":101}}", "logit_bias", false},
+        {"{\"logit_bias\":{\"1\":\"x\"}}", "logit_bias", false},
+        {"{\"logit_bias\":{\"99999\":1}}", "logit_bias", false},
+        {"{\"logit_bias\":{\"two tokens\":1}}", "logit_bias", false},
+        {"{\"stream\":1}", "stream", false},
+        {"{\"stream_options\":{}}", "stream_options", false},
+        {"{\"stream\":true,\"stream_options\":1}", "stream_options", false},
+        {"{\"stream\":true,\"stream_options\":{\"include_usage\":1}}",
+         "stream_options.include_usage", false},
+        {"{\"echo\":\"yes\"}", "echo", false},
+        {"{\"ignore_eos\":1}", "ignore_eos", false},
+        {"{\"priority\":3000000000}", "priority", false},
+        {"{\"timeout\":0}", "timeout", false},
+        {"{\"model\":1}", "model", false},
+        {"{\"suffix\":1}", "suffix", false},
+        {"{\"response_format\":\"text\"}", "response_format", true},
+        {"{\"tools\":{}}", "tools", true},
+    };
+    params p;
+    err e;
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        ck_assert_msg(read_params(&p, t[i].body, t[i].chat, &e) == ERR_INVALID, "%s",
+                      t[i].body);
+        ck_assert_msg(strcmp(e.field, t[i].field) == 0, "%s: %s", t[i].body, e.field);
+    }
+}
+END_TEST
+
+START_TEST(what_is_not_supported_is_refused_rather_than_ignored) {
+    static const struct {
+        const char *body, *field;
+        bool chat;
+    } t[] = {
+        {"{\"best_of\":3,\"n\":2}", "best_of", false},
+        {"{\"suffix\":\"x\"}", "suffix", false},
+        {"{\"grammar\":\"root ::= x\"}", "grammar", false},
+        {"{\"regex\":\"x\"}", "regex", false},
+        {"{\"guided_json\":{}}", "guided_json", true},
+        {"{\"response_format\":{\"type\":\"json_schema\"}}", "response_format", true},
+        {"{\"tools\":[{}]}", "tools", true},
+        {"{\"tool_choice\":\"required\"}", "tool_choice", true},
+        {"{\"functions\":[]}", "functions", true},
+    };
+    params p;
+    err e;
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        ck_assert_msg(read_params(&p, t[i].body, t[i].chat, &e) == ERR_UNSUPPORTED, "%s",
+                      t[i].body);
+        ck_assert_msg(strcmp(e.field, t[i].field) == 0, "%s: %s", t[i].body, e.field);
+    }
+    good(&p, "{\"response_format\":{\"type\":\"text\"},\"suffix\":\"\",\"grammar\":null}",
+         true);
+}
+END_TEST
+
+int main(void) {
+    Suite *s = suite_create("params");
+    TCase *t = tcase_create("params");
+    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_test(t, nothing_given_means_the_documented_defaults);
+    tcase_add_test(t, everything_given_is_taken);
+    tcase_add_test(t, every_range_error_names_its_field);
+    tcase_add_test(t, what_is_not_supported_is_refused_rather_than_ignored);
+    suite_add_tcase(s, t);
+    return fake_run_suite(s);
+}
