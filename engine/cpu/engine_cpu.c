@@ -78,10 +78,16 @@ static status alloc_arenas(cpu_engine *e, err *er) {
     if (s == OK)
         s = ledger_alloc(e->ledger, &p, MEM_WORKSPACE, l->workspace_bytes, "workspace", er);
     e->workspace = p;
+    return s;
+}
+
+/* After loading: the plan counts on the reading buffers being gone by then. */
+static status alloc_kv(cpu_engine *e, err *er) {
+    status s = OK;
     for (uint32_t g = 0; g < e->program->n_groups && s == OK; g++) {
         uint64_t bytes = 0;
-        p = NULL;
-        if (!mul_u64(l->kv_block_bytes[g], e->opt.n_blocks, &bytes) ||
+        void *p = NULL;
+        if (!mul_u64(e->layout.kv_block_bytes[g], e->opt.n_blocks, &bytes) ||
             !mul_u64(bytes, e->program->group[g].n_layers, &bytes))
             return err_set(er, ERR_INVALID, "%u blocks of KV cache exceed 2^64 bytes",
                            e->opt.n_blocks);
@@ -128,6 +134,7 @@ static status open_parts(cpu_engine *e, err *er) {
     s = alloc_arenas(e, er);
     if (s == OK) s = team_open(&e->team, e->opt.n_threads, er);
     if (s == OK) s = cpu_load(e, er);
+    if (s == OK) s = alloc_kv(e, er);
     if (s != OK) return s;
     init_rope(e);
     e->step.rows = (step_row *)(e->workspace + e->layout.rows);

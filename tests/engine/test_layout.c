@@ -1,0 +1,246 @@
+/* The plan is the ledger: what the terms say is what opening allocates, to the byte and class
+ * by class; values that are alive together do not share bytes; groups of weights are named. */
+#include "tests/engine/engine_rig.h"
+#include "tests/model/gguf_build.h"
+
+#include "memory/plan.h"
+
+/* A tiny model in a memory file. */
+static void tiny_open(gb *b, char path[64], const model_config *c, dtype type) {
+    gb_init(b);
+    gb_model_keys(b, c);
+    gb_model_tensors(b, c, type, 1);
+    gb_open(b, path);
+}
+
+static const term *find_term(const terms *t, mem_class cls, const char *what) {
+    for (size_t i = 0; i < t->n; i++)
+        if (t->v[i].cls == cls && strcmp(t->v[i].what, what) == 0) return &t->v[i];
+    ck_abort_msg("no term \"%s\" in class %s", what, mem_class_name(cls));
+}
+
+/* Opens on a ledger limited by the plan and compares class by class. */
+static void assert_plan_is_ledger(const char *path, const engine_options *wanted) {
+    engine_options o = *wanted;
+    gguf *file;
+    model *m;
+    ledger *l;
+    engine *eng;
+    terms t = {0};
+    kv_request kv = {0};
+    plan p = {0};
+    ledger_view v;
+    err e;
+    ck_assert_msg(gguf_open(&file, path, &e) == OK, "%s", e.text);
+    ck_assert_msg(model_open(&m, file, &e) == OK, "%s", e.text);
+    ck_assert_msg(backend_cpu.terms(&m->program, &o, &t, &kv, &e) == OK, "%s", e.text);
+    kv.min_tokens = kv.max_tokens = kv.want_tokens = (uint64_t)o.n_blocks * o.block_tokens;
+    budget none = {.bytes = UINT64_MAX / 2, .source = "a test", .automatic = true};
+    ck_assert_msg(plan_solve(&p, &t, &kv, &none, &e) == OK, "%s", e.text);
+    ck_assert_uint_eq(p.kv_blocks, o.n_blocks);
+    ck_assert_msg(ledger_open(&l, &p, &e) == OK, "%s", e.text);
+    ck_assert_msg(engine_open(&eng, &backend_cpu, m, &o, l, &e) == OK, "%s", e.text);
+    ledger_read(l, &v);
+    for (int c = 0; c < MEM_N_CLASSES; c++) {
+        uint64_t planned = terms_sum(&p.terms, (mem_class)c);
+        ck_assert_msg(v.cls[c].ledger_bytes == planned, "class %s: planned %lu, held %lu",
+                      mem_class_name((mem_class)c), (unsigned long)planned,
+                      (unsigned long)v.cls[c].ledger_bytes);
+    }
+    uint64_t bounce = 0;
+    for (size_t i = 0; i < t.n; i++)
+        if (t.v[i].while_loading) bounce += t.v[i].bytes;
+    ck_assert(bounce > 0 && v.cls[MEM_LOADING].peak_bytes == bounce);
+    ck_assert_uint_eq(v.cls[MEM_LOADING].ledger_bytes, 0);
+    ck_assert_uint_eq(v.cls[MEM_KV].ledger_bytes, (uint64_t)p.kv_blocks * p.kv_block_bytes);
+    engine_close(eng);
+    ledger_read(l, &v);
+    ck_assert_uint_eq(v.ledger_bytes, 0);
+    ledger_close(l);
+    plan_clear(&p);
+    terms_clear(&t);
+    model_close(m);
+    gguf_close(file);
+}
+
+START_TEST(the_plan_of_small_models_is_what_opening_allocates) {
+    static const dtype types[] = {DT_F32, DT_F16, DT_BF16, DT_Q8_0, DT_Q4_0, DT_Q4_1};
+    for (uint32_t i = 0; i < 6; i++) {
+        gb b;
+        char path[64];
+        model_config c = gb_tiny(i % 2 ? "qwen2" : "llama");
+        c.tied_head = i % 3 == 0;
+        tiny_open(&b, path, &c, types[i]);
+        engine_options o = rig_options();
+        o.max_model_len = 256;
+        o.block_tokens = 8u << i % 6;
+        o.kv = (kv_dtype)(i % 3);
+        o.n_threads = 1 + i;
+        o.activations = i % 2 ? ACTIVATION_F32 : ACTIVATION_INT8;
+        assert_plan_is_ledger(path, &o);
+        o.max_rows = o.max_seqs = o.max_logit_rows = o.n_blocks = 1;
+        assert_plan_is_ledger(path, &o);
+        gb_clear(&b);
+    }
+}
+END_TEST
+
+START_TEST(the_plan_of_the_real_model_is_what_opening_allocates) {
+    const char *path = getenv("VRAMD_TEST_MODEL");
+    ck_assert_msg(path && *path, "VRAMD_TEST_MODEL must name the model file");
+    engine_options o = rig_options();
+    o.max_model_len = 8192;
+    o.max_rows = 512;
+    o.n_blocks = 100;
+    assert_plan_is_ledger(path, &o);
+}
+END_TEST
+
+START_TEST(weights_are_listed_by_group_and_kv_by_token) {
+    gb b;
+    char path[64];
+    model_config c = gb_tiny("llama");
+    c.tied_head = true;
+    tiny_open(&b, path, &c, DT_Q4_1);
+    gguf *file;
+    model *m;
+    terms t = {0};
+    kv_request kv = {0};
+    err e;
+    engine_options o = rig_options();
+    ck_assert(gguf_open(&file, path, &e) == OK && model_open(&m, file, &e) == OK);
+    ck_assert(backend_cpu.terms(&m->program, &o, &t, &kv, &e) == OK);
+    /* Q4_1 keeps 20 bytes for 32 weights. */
+    ck_assert_uint_eq(find_term(&t, MEM_WEIGHTS, "blk.*.ffn_* Q4_1")->bytes,
+                      2 * 3 * 96 * 64 / 32 * 20);
+    ck_assert_uint_eq(find_term(&t, MEM_WEIGHTS, "blk.*.attn_* Q4_1")->bytes,
+                      2 * (128 + 64 + 64 + 128) * 64 / 32 * 20);
+    ck_assert_uint_eq(find_term(&t, MEM_WEIGHTS, "token_embd Q4_1")->bytes, 128 * 64 / 32 * 20);
+    ck_assert_uint_eq(find_term(&t, MEM_WEIGHTS, "blk.*.ffn_* F32")->bytes, 2 * 64 * 4);
+    ck_assert_uint_eq(find_term(&t, MEM_LOGITS, "64 rows of 128")->bytes, 64 * 128 * 4);
+    ck_assert_uint_eq(kv.n_groups, 1);
+    ck_assert_uint_eq(kv.group[0].bytes_per_token, 2 * 2 * 2 * 32 * 2); /* f16 */
+    terms_clear(&t);
+    model_close(m);
+    gguf_close(file);
+    gb_clear(&b);
+}
+END_TEST
+
+static uint64_t end_of(const cpu_layout *l, const program *p, const engine_options *o,
+                       uint32_t v) {
+    const value_place *x = &l->values[v];
+    uint64_t rows = p->values[v].rows == ROWS_GATHERED ? o->max_logit_rows : o->max_rows;
+    uint64_t codes = act_bytes(p->values[v].cols, (uint32_t)rows);
+    if (x->forms & FORM_REST) return x->rest + codes;
+    if (x->forms & FORM_Q) return x->q + codes;
+    return x->f + rows * p->values[v].cols * 4;
+}
+
+START_TEST(values_alive_together_share_no_bytes) {
+    static const dtype types[] = {DT_F32, DT_Q8_0};
+    for (uint32_t k = 0; k < 4; k++) {
+        gb b;
+        char path[64];
+        gguf *file;
+        model *m;
+        err e;
+        cpu_layout l;
+        model_config c = gb_tiny("llama");
+        engine_options o = rig_options();
+        o.activations = k < 2 ? ACTIVATION_INT8 : ACTIVATION_F32;
+        tiny_open(&b, path, &c, types[k % 2]);
+        ck_assert(gguf_open(&file, path, &e) == OK && model_open(&m, file, &e) == OK);
+        const program *p = &m->program;
+        ck_assert(cpu_layout_init(&l, p, &o, &e) == OK);
+        uint64_t sum = 0;
+        for (uint32_t i = 0; i < p->n_values; i++) {
+            if (l.values[i].is_logits) continue;
+            sum += end_of(&l, p, &o, i) - l.values[i].f;
+            ck_assert_uint_le(end_of(&l, p, &o, i), l.activations_bytes);
+            for (uint32_t j = 0; j < i; j++) {
+                const value_place *x = &l.values[i], *y = &l.values[j];
+                if (y->is_logits) continue;
+                /* A residual sum may take the place of its summand, which dies there. */
+                bool apart = x->first_op > y->last_op || y->first_op > x->last_op;
+                bool heir = x->first_op == y->last_op && x->f == y->f &&
+                            p->ops[x->first_op].residual == j;
+                bool disjoint = end_of(&l, p, &o, i) <= y->f || end_of(&l, p, &o, j) <= x->f;
+                ck_assert_msg(apart || heir || disjoint, "values %u and %u", j, i);
+            }
+        }
+        ck_assert_uint_lt(l.activations_bytes, sum / 2); /* sharing does happen */
+        cpu_layout_clear(&l);
+        model_close(m);
+        gguf_close(file);
+        gb_clear(&b);
+    }
+}
+END_TEST
+
+START_TEST(options_out_of_range_are_named) {
+    static const struct {
+        const char *field;
+        size_t at;
+        uint32_t value;
+        status code;
+    } bad[] = {
+        {"block_size", offsetof(engine_options, block_tokens), 4, ERR_INVALID},
+        {"block_size", offsetof(engine_options, block_tokens), 24, ERR_INVALID},
+        {"block_size", offsetof(engine_options, block_tokens), 512, ERR_INVALID},
+        {"threads", offsetof(engine_options, n_threads), 0, ERR_INVALID},
+        {"threads", offsetof(engine_options, n_threads), 257, ERR_INVALID},
+        {"max_num_seqs", offsetof(engine_options, max_seqs), 0, ERR_INVALID},
+        {"max_num_seqs", offsetof(engine_options, max_seqs), 257, ERR_INVALID},
+        {"max_logit_rows", offsetof(engine_options, max_logit_rows), 31, ERR_INVALID},
+        {"max_model_len", offsetof(engine_options, max_model_len), 0, ERR_INVALID},
+        {"activation_dtype", offsetof(engine_options, activations), ACTIVATION_BF16,
+         ERR_UNSUPPORTED},
+    };
+    model *m;
+    err e;
+    model_config c = gb_tiny("llama");
+    ck_assert(model_from_config(&m, &c, DT_F16, &e) == OK);
+    for (uint32_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        engine_options o = rig_options();
+        terms t = {0};
+        kv_request kv;
+        memcpy((char *)&o + bad[i].at, &bad[i].value, sizeof bad[i].value);
+        ck_assert_int_eq(backend_cpu.terms(&m->program, &o, &t, &kv, &e), bad[i].code);
+        ck_assert_str_eq(e.field, bad[i].field);
+        terms_clear(&t);
+    }
+    model_close(m);
+}
+END_TEST
+
+START_TEST(a_type_without_kernels_is_named_with_its_tensor) {
+    model *m;
+    err e;
+    terms t = {0};
+    kv_request kv;
+    engine_options o = rig_options();
+    model_config c = gb_tiny("llama");
+    c.n_embd = c.n_ff = 256;
+    ck_assert(model_from_config(&m, &c, DT_Q4_K, &e) == OK);
+    ck_assert_int_eq(backend_cpu.terms(&m->program, &o, &t, &kv, &e), ERR_UNSUPPORTED);
+    ck_assert_str_eq(e.field, "token_embd.weight");
+    ck_assert_ptr_nonnull(strstr(e.text, "Q4_K"));
+    terms_clear(&t);
+    model_close(m);
+}
+END_TEST
+
+int main(void) {
+    Suite *s = suite_create("layout");
+    TCase *t = tcase_create("all");
+    tcase_set_timeout(t, 60);
+    tcase_add_test(t, the_plan_of_small_models_is_what_opening_allocates);
+    tcase_add_test(t, the_plan_of_the_real_model_is_what_opening_allocates);
+    tcase_add_test(t, weights_are_listed_by_group_and_kv_by_token);
+    tcase_add_test(t, values_alive_together_share_no_bytes);
+    tcase_add_test(t, options_out_of_range_are_named);
+    tcase_add_test(t, a_type_without_kernels_is_named_with_its_tensor);
+    suite_add_tcase(s, t);
+    return rig_main(s);
+}
