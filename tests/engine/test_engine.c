@@ -1,0 +1,592 @@
+/* The whole engine on tiny models of every kind, against a forward pass in float64 written for
+ * this test alone; sampling, scoring, copies; batches and models that must be refused. */
+#include "tests/engine/engine_rig.h"
+#include "tests/model/gguf_build.h"
+
+#include <math.h>
+
+#include "engine/cpu/rope.h"
+
+/* ---- a naive forward pass in float64 ---- */
+
+typedef struct naive {
+    const model *m;
+    const model_config *c;
+    uint32_t n; /* tokens */
+    double *x;  /* [n][n_embd] */
+} naive;
+
+/* A weight by name as doubles: [rows][cols]; NULL when the model has none such. */
+static double *weights_of(const model *m, const char *name, int layer) {
+    char full[96];
+    if (layer < 0)
+        snprintf(full, sizeof full, "%s", name);
+    else
+        snprintf(full, sizeof full, "blk.%d.%s", layer, name);
+    for (weight_id i = 0; i < m->program.n_weights; i++) {
+        const weight *w = &m->program.weights[i];
+        if (strcmp(w->name, full) != 0) continue;
+        err e;
+        size_t n = (size_t)w->rows * w->cols;
+        double *out = malloc(n * sizeof *out);
+        float *row = malloc(w->cols * sizeof *row);
+        ck_assert(out && row);
+        if (w->role == WEIGHT_VECTOR) {
+            ck_assert(model_read_vector(m, i, row, &e) == OK);
+            for (uint32_t k = 0; k < w->cols; k++) out[k] = row[k];
+        } else {
+            void *raw = malloc(n * 4),
+                 *tiles =
+                     aligned_alloc(64, align_up(packed_bytes(w->type, w->rows, w->cols), 64));
+            ck_assert(raw && tiles);
+            ck_assert(model_read_rows(m, i, 0, w->rows, raw, &e) == OK);
+            packed_store(tiles, w->type, w->rows, w->cols, 0, w->rows, raw);
+            packed p = {tiles, w->type, w->rows, w->cols};
+            for (uint32_t r = 0; r < w->rows; r++) {
+                packed_row(&p, r, row);
+                for (uint32_t k = 0; k < w->cols; k++) out[(size_t)r * w->cols + k] = row[k];
+            }
+            free(raw);
+            free(tiles);
+        }
+        free(row);
+        return out;
+    }
+    return NULL;
+}
+
+/* y (+)= x W^T + b for all tokens. */
+static void naive_linear(const naive *f, const char *name, const char *bias, int layer,
+                         const double *x, uint32_t n_in, double *y, uint32_t n_out, bool add) {
+    double *w = weights_of(f->m, name, layer), *b = bias ? weights_of(f->m, bias, layer) : NULL;
+    ck_assert_ptr_nonnull(w);
+    for (uint32_t t = 0; t < f->n; t++)
+        for (uint32_t o = 0; o < n_out; o++) {
+            double sum = b ? b[o] : 0;
+            for (uint32_t k = 0; k < n_in; k++)
+                sum += w[(size_t)o * n_in + k] * x[(size_t)t * n_in + k];
+            y[(size_t)t * n_out + o] = sum + (add ? y[(size_t)t * n_out + o] : 0);
+        }
+    free(w);
+    free(b);
+}
+
+static void naive_norm(const naive *f, const char *name, int layer, double *out) {
+    const uint32_t h = f->c->n_embd;
+    double *w = weights_of(f->m, name, layer);
+    ck_assert_ptr_nonnull(w);
+    for (uint32_t t = 0; t < f->n; t++) {
+        double sum = 0;
+        for (uint32_t i = 0; i < h; i++) sum += f->x[t * h + i] * f->x[t * h + i];
+        for (uint32_t i = 0; i < h; i++)
+            out[t * h + i] = f->x[t * h + i] / sqrt(sum / h + f->c->norm_eps) * w[i];
+    }
+    free(w);
+}
+
+static void naive_rope(const naive *f, double *x, uint32_t heads) {
+    const rope_config *r = &f->c->rope;
+    const uint32_t hd = f->c->head_dim, half = r->n_dims / 2;
+    double freqs[128], *factors = weights_of(f->m, "rope_freqs.weight", -1), scale = 1;
+    for (uint32_t i = 0; i < half; i++) {
+        freqs[i] = pow(r->theta, -2.0 * i / r->n_dims) / (factors ? factors[i] : 1);
+        if (r->scaling == ROPE_SCALING_LINEAR) freqs[i] /= r->factor;
+    }
+    free(factors);
+    for (uint32_t t = 0; t < f->n; t++)
+        for (uint32_t h = 0; h < heads; h++)
+            for (uint32_t i = 0; i < half; i++) {
+                double *p = x + ((size_t)t * heads + h) * hd;
+                double *a = r->pairing == ROPE_ADJACENT ? p + 2 * i : p + i;
+                double *b = r->pairing == ROPE_ADJACENT ? a + 1 : p + i + half;
+                double c = scale * cos(t * freqs[i]), s = scale * sin(t * freqs[i]), x0 = *a;
+                *a = x0 * c - *b * s;
+                *b = x0 * s + *b * c;
+            }
+}
+
+static void naive_attention(const naive *f, const double *q, const double *k, const double *v,
+                            double *out) {
+    const model_config *c = f->c;
+    const uint32_t hd = c->head_dim, group = c->n_heads / c->n_kv_heads;
+    double w[256];
+    for (uint32_t t = 0; t < f->n; t++)
+        for (uint32_t h = 0; h < c->n_heads; h++) {
+            double sum = 0;
+            for (uint32_t j = 0; j <= t; j++) {
+                w[j] = 0;
+                for (uint32_t d = 0; d < hd; d++)
+                    w[j] += q[((size_t)t * c->n_heads + h) * hd + d] *
+                            k[((size_t)j * c->n_kv_heads + h / group) * hd + d];
+                sum += w[j] = exp(w[j] / sqrt(hd));
+            }
+            for (uint32_t d = 0; d < hd; d++) {
+                double *o = &out[((size_t)t * c->n_heads + h) * hd + d];
+                *o = 0;
+                for (uint32_t j = 0; j <= t; j++)
+                    *o += w[j] / sum * v[((size_t)j * c->n_kv_heads + h / group) * hd + d];
+            }
+        }
+}
+
+/* Logits of every position: [n][n_vocab]; to be freed. */
+static double *naive_forward(const model *m, const int32_t *tokens, uint32_t n) {
+    const model_config *c = &m->program.config;
+    const uint32_t h = c->n_embd, q = c->n_heads * c->head_dim,
+                   kv = c->n_kv_heads * c->head_dim;
+    naive f = {m, c, n, malloc(sizeof(double) * n * h)};
+    double *a = malloc(sizeof(double) * n * 4096), *b = a + n * 1024, *d = b + n * 1024,
+           *e = d + n * 1024;
+    double *embd = weights_of(m, "token_embd.weight", -1);
+    ck_assert(f.x && a && embd && q <= 1024 && c->n_ff <= 1024);
+    for (uint32_t t = 0; t < n; t++)
+        memcpy(f.x + (size_t)t * h, embd + (size_t)tokens[t] * h, sizeof(double) * h);
+    free(embd);
+    for (int l = 0; l < (int)c->n_layers; l++) {
+        naive_norm(&f, "attn_norm.weight", l, a);
+        naive_linear(&f, "attn_q.weight", "attn_q.bias", l, a, h, b, q, false);
+        naive_linear(&f, "attn_k.weight", "attn_k.bias", l, a, h, d, kv, false);
+        naive_linear(&f, "attn_v.weight", "attn_v.bias", l, a, h, e, kv, false);
+        naive_rope(&f, b, c->n_heads);
+        naive_rope(&f, d, c->n_kv_heads);
+        naive_attention(&f, b, d, e, a);
+        naive_linear(&f, "attn_output.weight", "attn_output.bias", l, a, q, f.x, h, true);
+        naive_norm(&f, "ffn_norm.weight", l, a);
+        naive_linear(&f, "ffn_gate.weight", NULL, l, a, h, b, c->n_ff, false);
+        naive_linear(&f, "ffn_up.weight", NULL, l, a, h, d, c->n_ff, false);
+        for (uint32_t i = 0; i < n * c->n_ff; i++) b[i] = b[i] / (1 + exp(-b[i])) * d[i];
+        naive_linear(&f, "ffn_down.weight", NULL, l, b, c->n_ff, f.x, h, true);
+    }
+    naive_norm(&f, "output_norm.weight", -1, a);
+    double *out = malloc(sizeof(double) * n * c->n_vocab);
+    ck_assert_ptr_nonnull(out);
+    naive_linear(&f, c->tied_head ? "token_embd.weight" : "output.weight", NULL, -1, a, h, out,
+                 c->n_vocab, false);
+    free(a);
+    free(f.x);
+    return out;
+}
+
+/* ---- tiny models ---- */
+
+typedef struct kind {
+    const char *arch;
+    dtype type;
+    uint32_t heads, kv_heads, head_dim, rope_dims, block_tokens;
+    bool tied, biases, factors;
+    rope_scaling scaling;
+} kind;
+
+static const kind kinds[] = {
+    {"llama", DT_F32, 4, 2, 32, 32, 16, true, false, false, ROPE_SCALING_NONE},
+    {"qwen2", DT_F16, 6, 2, 16, 16, 8, false, true, false, ROPE_SCALING_NONE},
+    {"llama", DT_BF16, 5, 1, 64, 32, 32, false, false, true, ROPE_SCALING_NONE},
+    {"llama", DT_Q8_0, 2, 2, 80, 80, 16, true, false, false, ROPE_SCALING_LINEAR},
+    {"qwen2", DT_Q4_0, 4, 4, 24, 24, 8, true, true, false, ROPE_SCALING_NONE},
+    {"llama", DT_Q4_1, 2, 1, 128, 128, 256, false, false, false, ROPE_SCALING_NONE},
+    {"llama", DT_F16, 1, 1, 256, 64, 16, true, false, false, ROPE_SCALING_NONE},
+};
+enum { N_KINDS = sizeof kinds / sizeof *kinds, N_TOKENS = 70 };
+
+static void tiny_open(gb *b, char path[64], const kind *k, uint32_t window) {
+    model_config c = gb_tiny(k->arch);
+    c.n_heads = k->heads, c.n_kv_heads = k->kv_heads, c.head_dim = k->head_dim;
+    c.rope.n_dims = k->rope_dims;
+    c.tied_head = k->tied;
+    c.qkv_bias = k->biases;
+    c.window = window;
+    gb_init(b);
+    gb_model_keys(b, &c);
+    if (k->scaling == ROPE_SCALING_LINEAR) {
+        gb_str(b, "llama.rope.scaling.type", "linear");
+        gb_float(b, "llama.rope.scaling.factor", 4);
+    }
+    gb_model_tensors(b, &c, k->type, 7);
+    if (k->factors) gb_vector(b, "rope_freqs.weight", k->rope_dims / 2, 3, 2, 1);
+    gb_open(b, path);
+}
+
+static engine_options tiny_options(const kind *k) {
+    engine_options o = rig_options();
+    o.max_model_len = 256;
+    o.max_logit_rows = 256;
+    o.block_tokens = k->block_tokens;
+    return o;
+}
+
+/* Relative distance of the engine's logits from the naive ones, all positions of one sequence,
+ * in two chunks beside a second sequence. */
+static double distance(rig *r, const int32_t *tokens, const double *want) {
+    int32_t other[N_TOKENS], table[32], table2[32];
+    const uint32_t V = r->n_vocab, blocks = (uint32_t)ceil_div(N_TOKENS, r->opt.block_tokens);
+    double diff = 0, all = 0;
+    rig_tokens(r, other, N_TOKENS, 99);
+    rig_table(r, table, 0, blocks, 1);
+    rig_table(r, table2, 1, blocks, 1);
+    rig_poison(r);
+    const uint32_t cut = 41;
+    for (uint32_t at = 0; at < N_TOKENS; at += cut) {
+        uint32_t n = N_TOKENS - at < cut ? N_TOKENS - at : cut;
+        part p[2] = {{other, table2, at / cut * 3, 3, 1, NULL, 0},
+                     {tokens, table, at, n, n, NULL, 0}};
+        step_result s = rig_run(r, p, 2);
+        for (uint32_t i = 0; i < n * V; i++) {
+            double w = want[(size_t)at * V + i], x = s.logits[V + i] - w;
+            diff += x * x;
+            all += w * w;
+        }
+    }
+    return sqrt(diff / all);
+}
+
+START_TEST(logits_are_those_of_a_naive_forward_pass) {
+    const kind *k = &kinds[_i];
+    gb b;
+    char path[64];
+    int32_t tokens[N_TOKENS];
+    tiny_open(&b, path, k, 0);
+    engine_options o = tiny_options(k);
+    for (int variant = 0; variant < 4; variant++) {
+        rig r;
+        o.activations = variant ? ACTIVATION_F32 : ACTIVATION_INT8;
+        o.kv = variant == 3 ? KV_F32 : variant == 2 ? KV_BF16 : KV_F16;
+        rig_open(&r, path, &o);
+        rig_tokens(&r, tokens, N_TOKENS, 1);
+        double *want = naive_forward(r.model, tokens, N_TOKENS);
+        double d = distance(&r, tokens, want);
+        static const double limit[] = {0.03, 3e-3, 2e-2, 1e-5};
+        ck_assert_msg(d < limit[variant], "kind %d, variant %d: distance %g", _i, variant, d);
+        free(want);
+        rig_close(&r);
+    }
+    gb_clear(&b);
+}
+END_TEST
+
+START_TEST(tiny_models_have_the_same_bits_on_every_isa) {
+    static const cpu_isa isas[] = {ISA_PLAIN, ISA_AVX2, ISA_AVX512};
+    const kind *k = &kinds[_i];
+    gb b;
+    char path[64];
+    int32_t tokens[N_TOKENS], table[32];
+    float *kept = NULL;
+    tiny_open(&b, path, k, 0);
+    engine_options o = tiny_options(k);
+    for (int i = 0; i < 6; i++) {
+        rig r;
+        o.isa = isas[i % 3];
+        o.activations = i < 3 ? ACTIVATION_INT8 : ACTIVATION_F32;
+        o.n_threads = 1 + (uint32_t)i % 2;
+        if (!linear_kernels_get(o.isa)) continue;
+        rig_open(&r, path, &o);
+        rig_tokens(&r, tokens, N_TOKENS, 1);
+        rig_table(&r, table, 0, (uint32_t)ceil_div(N_TOKENS, o.block_tokens), (uint32_t)i);
+        rig_poison(&r);
+        part p = {tokens, table, 0, N_TOKENS - 1, 1, NULL, 0};
+        rig_run(&r, &p, 1);
+        p = (part){tokens, table, N_TOKENS - 1, 1, 1, NULL, 0};
+        const float *logits = rig_run(&r, &p, 1).logits;
+        const size_t bytes = sizeof(float) * r.n_vocab;
+        if (i % 3 == 0) {
+            free(kept);
+            kept = malloc(bytes);
+            ck_assert_ptr_nonnull(kept);
+            memcpy(kept, logits, bytes);
+        }
+        ck_assert_mem_eq(kept, logits, bytes);
+        rig_close(&r);
+    }
+    free(kept);
+    gb_clear(&b);
+}
+END_TEST
+
+/* ---- what a step gives ---- */
+
+START_TEST(sampled_and_scored_rows_are_those_of_the_sampler) {
+    gb b;
+    char path[64];
+    rig r;
+    int32_t tokens[32], table[2] = {5, 2};
+    tiny_open(&b, path, &kinds[0], 0);
+    engine_options o = tiny_options(&kinds[0]);
+    rig_open(&r, path, &o);
+    rig_tokens(&r, tokens, 32, 4);
+    void *scratch = aligned_alloc(64, align_up(sampling_scratch_bytes(r.n_vocab), 64));
+    float *copy = malloc(sizeof(float) * r.n_vocab);
+    ck_assert(scratch && copy);
+    sampling sp;
+    sampling_defaults(&sp);
+    sp.seed = 12, sp.temperature = 0.8f, sp.n_logprobs = 3, sp.repetition_penalty = 1.3f;
+    part p = {tokens, table, 0, 20, 20, &sp, 1 + 4};
+    step_result s = rig_run(&r, &p, 1);
+    for (uint32_t i = 0; i < 20; i++) {
+        const float *row = s.logits + (size_t)i * r.n_vocab;
+        sampled want;
+        memcpy(copy, row, sizeof(float) * r.n_vocab);
+        if (i == 19) {
+            sampling_history h = {tokens, 20, 20};
+            sampling_draw(&want, copy, r.n_vocab, &sp, &h, 20, scratch);
+            ck_assert_int_eq(want.token, s.token[0].token);
+            ck_assert(want.logprob == s.token[0].logprob);
+            ck_assert_uint_eq(s.token[0].n_top, 3);
+            continue;
+        }
+        sampling_score(&want, copy, r.n_vocab, tokens[i + 1], 4, scratch);
+        ck_assert_int_eq(s.scored[i].token, tokens[i + 1]);
+        ck_assert(want.logprob == s.scored[i].logprob);
+        ck_assert_uint_eq(s.scored[i].n_top, 4);
+        ck_assert_int_eq(s.scored[i].top[3].token, want.top[3].token);
+    }
+    free(copy);
+    free(scratch);
+    rig_close(&r);
+    gb_clear(&b);
+}
+END_TEST
+
+START_TEST(a_row_can_read_what_the_previous_step_drew) {
+    gb b;
+    char path[64];
+    rig r;
+    int32_t tokens[32], table[2] = {0, 1};
+    tiny_open(&b, path, &kinds[0], 0);
+    engine_options o = tiny_options(&kinds[0]);
+    rig_open(&r, path, &o);
+    rig_tokens(&r, tokens, 32, 4);
+    sampling greedy;
+    sampling_defaults(&greedy);
+    greedy.temperature = 0;
+    part p = {tokens, table, 0, 10, 1, &greedy, 0};
+    tokens[10] = rig_run(&r, &p, 1).token[0].token;
+    p = (part){tokens, table, 10, 1, 1, &greedy, 0};
+    int32_t want = rig_run(&r, &p, 1).token[0].token;
+    p = (part){tokens, table, 0, 10, 1, &greedy, 0};
+    rig_run(&r, &p, 1);
+    tokens[10] = -1; /* not to be read */
+    batch_seq q = {.n_rows = 1,
+                   .first_pos = 10,
+                   .tokens = tokens,
+                   .input_from = 0,
+                   .blocks = {table},
+                   .n_blocks = {1},
+                   .n_logit_rows = 1,
+                   .sample = true,
+                   .n_score = -1,
+                   .params = &greedy,
+                   .n_prompt = 10};
+    batch in = {.seq = &q, .n_seqs = 1, .n_rows = 1, .n_logit_rows = 1};
+    step_result s;
+    err e;
+    ck_assert(engine_submit(r.engine, &in, &e) == OK && engine_collect(r.engine, &s, &e) == OK);
+    ck_assert_int_eq(s.token[0].token, want);
+    rig_close(&r);
+    gb_clear(&b);
+}
+END_TEST
+
+START_TEST(a_copied_block_serves_as_its_original) {
+    gb b;
+    char path[64];
+    rig r;
+    int32_t tokens[40], table[3] = {7, 1, 4};
+    tiny_open(&b, path, &kinds[0], 0);
+    engine_options o = tiny_options(&kinds[0]);
+    rig_open(&r, path, &o);
+    rig_tokens(&r, tokens, 40, 4);
+    float *want = malloc(sizeof(float) * r.n_vocab);
+    ck_assert_ptr_nonnull(want);
+    part p = {tokens, table, 0, 39, 0, NULL, 0};
+    rig_run(&r, &p, 1);
+    p = (part){tokens, table, 39, 1, 1, NULL, 0};
+    memcpy(want, rig_run(&r, &p, 1).logits, sizeof(float) * r.n_vocab);
+    int32_t other[3] = {9, 8, 11};
+    block_copy copies[3] = {{7, 9, 0}, {1, 8, 0}, {4, 11, 0}};
+    batch_seq q = {.n_rows = 1,
+                   .first_pos = 39,
+                   .tokens = tokens,
+                   .input_from = -1,
+                   .blocks = {other},
+                   .n_blocks = {3},
+                   .n_logit_rows = 1,
+                   .n_score = -1};
+    batch in = {&q, 1, 1, 1, copies, 3};
+    step_result s;
+    err e;
+    ck_assert(engine_submit(r.engine, &in, &e) == OK && engine_collect(r.engine, &s, &e) == OK);
+    ck_assert_mem_eq(want, s.logits, sizeof(float) * r.n_vocab);
+    free(want);
+    rig_close(&r);
+    gb_clear(&b);
+}
+END_TEST
+
+/* ---- refusals ---- */
+
+START_TEST(batches_that_would_reach_out_of_bounds_are_refused) {
+    gb b;
+    char path[64];
+    rig r;
+    err e;
+    step_result s;
+    int32_t tokens[300], table[16];
+    tiny_open(&b, path, &kinds[0], 0);
+    engine_options o = tiny_options(&kinds[0]);
+    o.n_blocks = 16;
+    rig_open(&r, path, &o);
+    rig_tokens(&r, tokens, 300, 4);
+    rig_table(&r, table, 0, 16, 1);
+    sampling sp;
+    sampling_defaults(&sp);
+    const part good = {tokens, table, 0, 20, 1, &sp, 0};
+    part p = good;
+    p.n = 257;
+    ck_assert_int_eq(rig_try(&r, &p, 1, &s, &e), ERR_INVALID); /* rows */
+    p = good, p.n = 0;
+    ck_assert_int_eq(rig_try(&r, &p, 1, &s, &e), ERR_INVALID);
+    p = good, p.first = 240;
+    ck_assert_int_eq(rig_try(&r, &p, 1, &s, &e), ERR_INVALID); /* past max_model_len */
+    p = good, p.first = UINT32_MAX - 5;
+    ck_assert_int_eq(rig_try(&r, &p, 1, &s, &e), ERR_INVALID);
+    p = good, p.n_logits = 21;
+    ck_assert_int_eq(rig_try(&r, &p, 1, &s, &e), ERR_INVALID);
+    p = good, p.n_logits = 0; /* samples without logits */
+    ck_assert_int_eq(rig_try(&r, &p, 1, &s, &e), ERR_INVALID);
+    p = good, p.n_score = 2 + SAMPLING_MAX_LOGPROBS;
+    ck_assert_int_eq(rig_try(&r, &p, 1, &s, &e), ERR_INVALID);
+    tokens[7] = 128;
+    ck_assert_int_eq(rig_try(&r, &good, 1, &s, &e), ERR_INVALID); /* vocabulary */
+    tokens[7] = -1;
+    ck_assert_int_eq(rig_try(&r, &good, 1, &s, &e), ERR_INVALID);
+    tokens[7] = 0;
+    table[1] = 16;
+    ck_assert_int_eq(rig_try(&r, &good, 1, &s, &e), ERR_INVALID); /* blocks */
+    table[1] = -1;
+    ck_assert_int_eq(rig_try(&r, &good, 1, &s, &e), ERR_INVALID);
+    table[1] = 0;
+    ck_assert_int_eq(rig_try(&r, &good, 1, &s, &e), OK);
+    ck_assert_int_eq(engine_collect(r.engine, &s, &e), ERR_INVALID); /* nothing submitted */
+    rig_close(&r);
+    gb_clear(&b);
+}
+END_TEST
+
+static void assert_refused(const char *path, const engine_options *o, status want,
+                           const char *field) {
+    gguf *file;
+    model *m;
+    ledger *l;
+    engine *eng;
+    err e;
+    ck_assert(gguf_open(&file, path, &e) == OK && model_open(&m, file, &e) == OK);
+    ck_assert(ledger_open_unlimited(&l, &e) == OK);
+    ck_assert_int_eq(engine_open(&eng, &backend_cpu, m, o, l, &e), want);
+    ck_assert_ptr_null(eng);
+    ck_assert_str_eq(e.field, field);
+    ledger_close(l); /* checks that all was given back */
+    model_close(m);
+    gguf_close(file);
+}
+
+START_TEST(what_cannot_run_is_refused_and_leaves_nothing_behind) {
+    gb b;
+    char path[64];
+    engine_options o = tiny_options(&kinds[0]);
+    tiny_open(&b, path, &kinds[0], 0);
+    o.isa = ISA_AMX;
+    assert_refused(path, &o, ERR_UNSUPPORTED, "cpu_isa");
+    o = tiny_options(&kinds[0]);
+    o.n_blocks = 0;
+    assert_refused(path, &o, ERR_INVALID, "n_blocks");
+    o = tiny_options(&kinds[0]);
+    o.activations = ACTIVATION_BF16;
+    assert_refused(path, &o, ERR_UNSUPPORTED, "activation_dtype");
+    gb_clear(&b);
+    tiny_open(&b, path, &kinds[0], 100); /* a window that the context exceeds */
+    o = tiny_options(&kinds[0]);
+    assert_refused(path, &o, ERR_UNSUPPORTED, "max_model_len");
+    gb_clear(&b);
+}
+END_TEST
+
+/* The file ends early once the engine begins to read it. */
+START_TEST(a_file_that_shrinks_is_an_error_of_loading) {
+    gb b;
+    char path[64];
+    gguf *file;
+    model *m;
+    ledger *l;
+    engine *eng;
+    err e;
+    engine_options o = tiny_options(&kinds[0]);
+    tiny_open(&b, path, &kinds[0], 0);
+    ck_assert(gguf_open(&file, path, &e) == OK && model_open(&m, file, &e) == OK);
+    ck_assert(ledger_open_unlimited(&l, &e) == OK);
+    ck_assert(ftruncate(b.fd, (off_t)b.file.n / 2) == 0);
+    ck_assert_int_eq(engine_open(&eng, &backend_cpu, m, &o, l, &e), ERR_IO);
+    ledger_close(l);
+    model_close(m);
+    gguf_close(file);
+    gb_clear(&b);
+}
+END_TEST
+
+/* ---- rotary frequencies ---- */
+
+START_TEST(scaled_rotary_frequencies_follow_their_papers) {
+    double f[64], plain[64];
+    rope_config r = {.n_dims = 128,
+                     .theta = 10000,
+                     .factor = 4,
+                     .original_len = 4096,
+                     .beta_fast = 32,
+                     .beta_slow = 1};
+    ck_assert(rope_frequencies(&r, NULL, plain) == 1);
+    ck_assert(fabs(plain[32] - 0.01) < 1e-12);
+    r.scaling = ROPE_SCALING_YARN;
+    double scale = rope_frequencies(&r, NULL, f);
+    ck_assert(fabs(scale - (0.1 * log(4) + 1)) < 1e-12);
+    /* transformers 4.44, modeling_rope_utils.py, _compute_yarn_parameters: low = 20, high = 46
+     */
+    for (int i = 0; i < 64; i++) {
+        double ramp = fmin(fmax((i - 20) / 26.0, 0), 1);
+        double want = plain[i] / 4 * ramp + plain[i] * (1 - ramp);
+        ck_assert_msg(fabs(f[i] - want) < 1e-12, "dimension %d: %g, wanted %g", i, f[i], want);
+    }
+    /* Llama 3.1: theta 5e5, factor 8, 1 and 4 turns of 8192. */
+    r = (rope_config){.n_dims = 128,
+                      .theta = 500000,
+                      .scaling = ROPE_SCALING_LLAMA3,
+                      .factor = 8,
+                      .original_len = 8192,
+                      .low_freq_factor = 1,
+                      .high_freq_factor = 4};
+    rope_frequencies(&r, NULL, f);
+    for (int i = 0; i < 64; i++) {
+        double base = pow(500000, -i / 64.0), wave = 2 * M_PI / base, want = base;
+        double smooth = (8192 / wave - 1) / 3;
+        if (wave > 8192)
+            want = base / 8;
+        else if (wave >= 2048)
+            want = (1 - smooth) * base / 8 + smooth * base;
+        ck_assert_msg(fabs(f[i] - want) < 1e-12, "dimension %d: %g, wanted %g", i, f[i], want);
+    }
+}
+END_TEST
+
+int main(void) {
+    Suite *s = suite_create("engine");
+    TCase *t = tcase_create("all");
+    tcase_set_timeout(t, 120);
+    tcase_add_loop_test(t, logits_are_those_of_a_naive_forward_pass, 0, N_KINDS);
+    tcase_add_loop_test(t, tiny_models_have_the_same_bits_on_every_isa, 0, N_KINDS);
+    tcase_add_test(t, sampled_and_scored_rows_are_those_of_the_sampler);
+    tcase_add_test(t, a_row_can_read_what_the_previous_step_drew);
+    tcase_add_test(t, a_copied_block_serves_as_its_original);
+    tcase_add_test(t, batches_that_would_reach_out_of_bounds_are_refused);
+    tcase_add_test(t, what_cannot_run_is_refused_and_leaves_nothing_behind);
+    tcase_add_test(t, a_file_that_shrinks_is_an_error_of_loading);
+    tcase_add_test(t, scaled_rotary_frequencies_follow_their_papers);
+    suite_add_tcase(s, t);
+    return rig_main(s);
+}
