@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Sets up (Debian packages, the real model, a Python environment) and passes all tests: builds with
 # gcc and clang, checks floors, purity and formatting, unit and end-to-end tests, and the unit tests
-# again under ASan, UBSan and TSan. Prints one line of counts last.
-#   tools/test.sh [--quick]     --quick: without the sanitizers
+# (with --sanitizers) again under ASan, UBSan and TSan, and the fuzzers briefly. Prints one line of
+# counts last.
+#   tools/test.sh [--sanitizers]
 set -eu
 cd "$(dirname "$0")/.."
 export DEBIAN_FRONTEND=noninteractive
@@ -28,7 +29,7 @@ make -s layers pure format-check
 say "build, clang"
 make -s -j"$jobs" CC=clang BUILD=build/clang all
 run "tests" test
-if [ "${1:-}" != --quick ]; then
+if [ "${1:-}" = --sanitizers ]; then
   for san in asan ubsan tsan; do run "unit tests under $san" "$san-unit"; done
   say "fuzzers, briefly"
   for f in tests/fuzz/fuzz_*.c; do
