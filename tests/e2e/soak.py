@@ -31,7 +31,7 @@ def request(r):
     elif kind < 0.6:
         body["prompt"], body["top_p"], want = text, 7, {400}
     elif kind < 0.65:
-        body["prompt"], want = (text + " ") * 1200, {400}
+        body["prompt"], want = " ".join(r.choices(WORDS, k=1500)), {400}
     elif kind < 0.7:
         body["prompt"], body["model"], want = text, "other", {404}
     else:
