@@ -101,8 +101,8 @@ static const char *request_id(http_private *rq) {
 /* NULL: the pool is exhausted. */
 static http_private *request_new(http *h, http_conn *c, const char *url, const char *method) {
     arena mem;
-    /* A quarter of the pool: no single request can starve the others. */
-    arena_init(&mem, pool_chunks(h->pool), pool_size(h->pool) / 4);
+    /* Half of the pool: no single request can starve all others. */
+    arena_init(&mem, pool_chunks(h->pool), pool_size(h->pool) / 2);
     http_private *rq = arena_zalloc(&mem, sizeof *rq);
     if (!rq) return NULL;
     rq->pub.mem = mem;

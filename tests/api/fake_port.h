@@ -46,11 +46,11 @@ struct gen {
 typedef struct fake {
     port port; /* first */
     server_options opt;
-    const char *says; /* the text; its end is the end of the sequence */
-    uint32_t step_ms, prefill_ms;
-    uint32_t capacity;      /* generations at once; more are ERR_BUSY */
-    uint64_t budget_tokens; /* more is ERR_BUDGET; 0: no limit */
-    bool fail_after_first;  /* GEN_ERROR once a token is out */
+    const char *says;                       /* the text; its end is the end of the sequence */
+    uint32_t step_ms, per_step, prefill_ms; /* a step makes per_step tokens for each */
+    uint32_t capacity;                      /* generations at once; more are ERR_BUSY */
+    uint64_t budget_tokens;                 /* more is ERR_BUDGET; 0: no limit */
+    bool fail_after_first;                  /* GEN_ERROR once a token is out */
     uint64_t pool_want, http_limit;
     const char *chat_template, *model_id;
     _Atomic(const char *) not_ready;
@@ -219,7 +219,8 @@ static FAKE_UNUSED void fake_step_gen(fake *f, gen *g) {
 static FAKE_UNUSED void fake_on_step(uv_timer_t *t) {
     fake *f = t->data;
     for (int i = 0; i < FAKE_GENS; i++)
-        if (f->gens[i].live) fake_step_gen(f, &f->gens[i]);
+        for (uint32_t k = 0; k < f->per_step && f->gens[i].live; k++)
+            fake_step_gen(f, &f->gens[i]);
     server_flush(f->server);
 }
 
@@ -314,6 +315,7 @@ static FAKE_UNUSED void fake_init(fake *f) {
     f->says = "Hello, world";
     f->model_id = "fake";
     f->step_ms = 1;
+    f->per_step = 1;
     f->capacity = FAKE_GENS;
     f->pool_want = 16 << 20;
     f->chat_template = FAKE_CHATML;

@@ -275,6 +275,7 @@ END_TEST
 START_TEST(a_slow_reader_holds_the_machine_and_loses_nothing) {
     fake_init(&f);
     f.opt.stream_credits = 32;
+    f.per_step = 8;
     f.says = "0123456789";
     fake_start(&f);
     int fd = socket(AF_INET, SOCK_STREAM, 0), small = 4096;
@@ -307,6 +308,60 @@ START_TEST(a_slow_reader_holds_the_machine_and_loses_nothing) {
     /* chunked framing may cut a needle in two here and there */
     ck_assert_uint_ge(events, 11800);
     assert_has(raw, "data: [DONE]");
+    free(raw);
+    close(fd);
+    fake_stop(&f);
+}
+END_TEST
+
+START_TEST(a_reader_that_has_stopped_is_cut_off) {
+    fake_init(&f);
+    f.opt.idle_timeout_s = 1;
+    f.per_step = 8;
+    fake_start(&f);
+    int fd = socket(AF_INET, SOCK_STREAM, 0), small = 2048;
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    struct sockaddr_in sa = {.sin_family = AF_INET,
+                             .sin_port = htons(server_port(f.server)),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    ck_assert(connect(fd, (struct sockaddr *)&sa, sizeof sa) == 0);
+    char *text = fake_post_text("/v1/completions",
+                                "{\"prompt\":\"a\",\"stream\":true,\"ignore_eos\":true,"
+                                "\"logprobs\":20,\"max_tokens\":100000}");
+    fake_send(fd, text, strlen(text));
+    free(text);
+    ck_assert(fake_await(&f.n_live, 1, 3000));
+    ck_assert(fake_await(&f.n_live, 0, 40000));
+    close(fd);
+    fake_stop(&f);
+}
+END_TEST
+
+START_TEST(an_expectation_is_met_and_http_1_0_is_served) {
+    start();
+    int fd = fake_connect(&f);
+    const char *head = "POST /tokenize HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+                       "Expect: 100-continue\r\nContent-Length: 15\r\n\r\n";
+    bool closed;
+    size_t n;
+    fake_send(fd, head, strlen(head));
+    char *raw = fake_read(fd, "\r\n\r\n", 3000, NULL, &closed);
+    ck_assert(strncmp(raw, "HTTP/1.1 100", 12) == 0);
+    free(raw);
+    fake_send(fd, "{\"prompt\":\"ab\"}", 15);
+    raw = fake_read(fd, NULL, 3000, NULL, &closed);
+    assert_has(raw, "HTTP/1.1 200");
+    assert_has(raw, "[97,98]");
+    free(raw);
+    close(fd);
+    fd = fake_connect(&f);
+    const char *old = "POST /v1/completions HTTP/1.0\r\nContent-Length: 28\r\n\r\n"
+                      "{\"prompt\":\"a\",\"stream\":true}";
+    fake_send(fd, old, strlen(old));
+    raw = fake_read(fd, NULL, 3000, &n, &closed);
+    ck_assert(closed);
+    assert_lacks(raw, "chunked");
+    ck_assert_str_eq(raw + n - 14, "data: [DONE]\n\n");
     free(raw);
     close(fd);
     fake_stop(&f);
@@ -441,7 +496,7 @@ START_TEST(an_exhausted_pool_refuses_and_recovers) {
     ck_assert_int_eq(r.status, 200);
     reply_free(&r);
     /* One that is too big by itself: retrying is no help. */
-    size_t big = 60000;
+    size_t big = 80000;
     char *body = malloc(big + 100);
     int k = sprintf(body, "{\"prompt\":\"");
     memset(body + k, 'x', big);
@@ -456,9 +511,9 @@ END_TEST
 
 START_TEST(a_stream_that_runs_out_of_memory_ends_with_an_error) {
     fake_init(&f);
-    f.pool_want = 64 * 1024; /* 16 KiB a request */
+    f.pool_want = 64 * 1024; /* 32 KiB a request */
     f.opt.stream_credits = 4096;
-    f.step_ms = 1;
+    f.per_step = 8;
     fake_start(&f);
     int fd = socket(AF_INET, SOCK_STREAM, 0), small = 2048;
     setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
@@ -659,6 +714,8 @@ static Suite *suite(void) {
     tcase_add_test(t, a_disconnect_cancels_at_once);
     tcase_add_test(t, a_disconnect_cancels_all_choices);
     tcase_add_test(t, a_slow_reader_holds_the_machine_and_loses_nothing);
+    tcase_add_test(t, a_reader_that_has_stopped_is_cut_off);
+    tcase_add_test(t, an_expectation_is_met_and_http_1_0_is_served);
     tcase_add_test(t, text_that_is_held_back_does_not_stall_the_stream);
     tcase_add_test(t, slow_senders_meet_their_deadline);
     tcase_add_test(t, a_long_prefill_is_kept_alive_by_comments);
