@@ -1,136 +1,143 @@
-/* base/arena.c and base/buf.c through their headers. */
+/* Arenas: alignment, limits, growth, and every chunk given back. */
 #include "tests/check_main.h"
 
-#include "base/buf.h"
+#include <string.h>
 
-/* A source that counts, and refuses beyond a limit. */
-typedef struct source {
-    size_t out, limit;
-    int n;
-} source;
-static void *take(void *self, size_t bytes, size_t *got) {
-    source *s = self;
-    if (s->out + bytes > s->limit) return NULL;
-    *got = bytes;
-    s->out += bytes;
-    s->n++;
-    return malloc(bytes);
+#include "base/arena.h"
+
+/* A source that counts, fails on demand, and may give more than was asked for. */
+typedef struct counted {
+    size_t out, most, n_chunks, surplus;
+} counted;
+
+static void *counted_take(void *self, size_t bytes, size_t *got) {
+    counted *c = self;
+    if (c->most && c->out + bytes + c->surplus > c->most) return NULL;
+    *got = bytes + c->surplus;
+    c->out += *got;
+    c->n_chunks++;
+    return malloc(*got);
 }
-static void give(void *self, void *p, size_t got) {
-    source *s = self;
-    s->out -= got;
-    s->n--;
+static void counted_give(void *self, void *p, size_t got) {
+    counted *c = self;
+    c->out -= got;
+    c->n_chunks--;
     free(p);
 }
 
-START_TEST(an_arena_gives_back_every_byte_it_took) {
-    source s = {.limit = 1 << 24};
-    chunks src = {&s, take, give};
+START_TEST(an_arena_takes_nothing_until_it_is_used) {
+    counted c = {0};
+    chunks src = {&c, counted_take, counted_give};
     arena a;
     arena_init(&a, &src, 0);
-    ck_assert_uint_eq(s.out, 0); /* nothing before the first allocation */
-    for (size_t i = 0; i < 3000; i++) {
-        char *p = arena_alloc(&a, i);
-        ck_assert_ptr_nonnull(p);
-        ck_assert_uint_eq((uintptr_t)p % 16, 0);
-        memset(p, 1, i);
-    }
-    ck_assert_uint_eq(s.out, a.total);
-    ck_assert_int_lt(s.n, 20); /* doubling: few chunks */
+    ck_assert_uint_eq(c.n_chunks, 0);
     arena_clear(&a);
-    ck_assert_uint_eq(s.out, 0);
-    ck_assert_ptr_nonnull(arena_alloc(&a, 10));
+    ck_assert_ptr_nonnull(arena_alloc(&a, 1));
+    ck_assert_uint_eq(c.n_chunks, 1);
     arena_clear(&a);
-    ck_assert_int_eq(s.n, 0);
+    arena_clear(&a);
+    ck_assert_uint_eq(c.out, 0);
+    ck_assert_uint_eq(a.total, 0);
 }
 END_TEST
 
-START_TEST(an_arena_refuses_beyond_its_limit_and_its_source) {
-    source s = {.limit = 20000};
-    chunks src = {&s, take, give};
+START_TEST(allocations_are_aligned_and_do_not_overlap) {
+    counted c = {.surplus = 24};
+    chunks src = {&c, counted_take, counted_give};
     arena a;
-    arena_init(&a, &src, 10000);
-    ck_assert_ptr_nonnull(arena_alloc(&a, 9000));
-    ck_assert_ptr_null(arena_alloc(&a, 9000));
-    ck_assert_ptr_null(arena_alloc(&a, SIZE_MAX - 5));
-    ck_assert_uint_le(a.total, 10000);
-    arena_clear(&a);
+    enum { N = 4000 };
+    static unsigned char *p[N];
+    static size_t size[N];
     arena_init(&a, &src, 0);
-    ck_assert_ptr_null(arena_alloc(&a, 30000));
-    ck_assert_ptr_nonnull(arena_alloc(&a, 100));
+    srand(1);
+    for (int i = 0; i < N; i++) {
+        size[i] = i % 500 == 0 ? 20000 : (size_t)(rand() % 100);
+        p[i] = arena_alloc(&a, size[i]);
+        ck_assert_uint_eq((uintptr_t)p[i] % 16, 0);
+        memset(p[i], i & 255, size[i]);
+    }
+    for (int i = 0; i < N; i++)
+        for (size_t j = 0; j < size[i]; j++) ck_assert_uint_eq(p[i][j], i & 255);
+    ck_assert_uint_eq(a.total, c.out);
+    ck_assert_uint_lt(c.n_chunks, 40);
     arena_clear(&a);
-    ck_assert_uint_eq(s.out, 0);
+    ck_assert_uint_eq(c.out, 0);
+}
+END_TEST
+
+START_TEST(an_arena_stays_within_its_limit) {
+    for (size_t limit = 1; limit < 20000; limit += 333) {
+        counted c = {0};
+        chunks src = {&c, counted_take, counted_give};
+        arena a;
+        arena_init(&a, &src, limit);
+        size_t had = 0;
+        while (arena_alloc(&a, 100)) had += 112;
+        ck_assert_uint_le(c.out, limit);
+        ck_assert_uint_eq(a.total, c.out);
+        if (limit > 200) ck_assert_uint_gt(had, limit / 2);
+        ck_assert_ptr_null(arena_alloc(&a, SIZE_MAX));
+        ck_assert_ptr_null(arena_alloc(&a, SIZE_MAX - 15));
+        ck_assert_ptr_null(arena_alloc(&a, SIZE_MAX - 40));
+        ck_assert_ptr_null(arena_alloc(&a, SIZE_MAX / 2));
+        arena_clear(&a);
+        ck_assert_uint_eq(c.out, 0);
+        ck_assert_uint_eq(a.limit, limit);
+    }
+}
+END_TEST
+
+START_TEST(a_source_that_has_no_more_gives_null_and_the_rest_stays) {
+    counted c = {.most = 5000};
+    chunks src = {&c, counted_take, counted_give};
+    arena a;
+    arena_init(&a, &src, 0);
+    char *p = arena_zalloc(&a, 4000);
+    ck_assert_ptr_nonnull(p);
+    for (int i = 0; i < 4000; i++) ck_assert_int_eq(p[i], 0);
+    ck_assert_ptr_null(arena_zalloc(&a, 4000));
+    ck_assert_ptr_null(arena_grow(&a, p, 4000, 8000));
+    ck_assert_ptr_null(arena_str(&a, (str){p, 4000}).ptr);
+    ck_assert_ptr_nonnull(arena_alloc(&a, 16));
+    arena_clear(&a);
+    ck_assert_uint_eq(c.out, 0);
 }
 END_TEST
 
 START_TEST(the_last_allocation_grows_in_place_and_others_are_copied) {
     arena a;
     arena_init(&a, chunks_heap(), 0);
-    char *p = arena_alloc(&a, 10);
-    memcpy(p, "0123456789", 10);
-    ck_assert_ptr_eq(arena_grow(&a, p, 10, 500), p);
-    char *q = arena_alloc(&a, 8);
-    memset(q, 'q', 8);
-    char *r = arena_grow(&a, p, 500, 900);
+    char *p = arena_grow(&a, NULL, 0, 10);
+    memcpy(p, "123456789", 10);
+    ck_assert_ptr_eq(arena_grow(&a, p, 10, 5), p);
+    ck_assert_ptr_eq(arena_grow(&a, p, 10, 16), p);
+    ck_assert_ptr_eq(arena_grow(&a, p, 16, 1000), p);
+    char *q = arena_alloc(&a, 1);
+    ck_assert(q >= p + 1000);
+    char *r = arena_grow(&a, p, 1000, 2000);
     ck_assert_ptr_ne(r, p);
-    ck_assert_mem_eq(r, "0123456789", 10);
-    ck_assert_mem_eq(q, "qqqqqqqq", 8);
-    ck_assert_ptr_eq(arena_grow(&a, r, 900, 100), r);
-    str s = arena_str(&a, STR("hello"));
-    ck_assert_str_eq(s.ptr, "hello");
+    ck_assert_str_eq(r, "123456789");
+    char *big = arena_grow(&a, r, 2000, 1 << 22); /* into a chunk of its own */
+    ck_assert_str_eq(big, "123456789");
+    memset(big, 1, 1 << 22);
+    ck_assert_ptr_null(arena_grow(&a, big, 1 << 22, SIZE_MAX - 3));
     arena_clear(&a);
 }
 END_TEST
 
-START_TEST(a_buffer_collects_text_on_the_heap_and_in_an_arena) {
+START_TEST(strings_are_copied_and_terminated) {
     arena a;
     arena_init(&a, chunks_heap(), 0);
-    for (int in_arena = 0; in_arena < 2; in_arena++) {
-        buf b;
-        buf_init(&b, in_arena ? &a : NULL);
-        ck_assert_str_eq(buf_cstr(&b), "");
-        for (int i = 0; i < 1000; i++) {
-            buf_addf(&b, "%d", i % 10);
-            buf_addc(&b, ',');
-            buf_add(&b, STR("x"));
-        }
-        ck_assert_uint_eq(b.len, 3000);
-        ck_assert(!b.failed);
-        ck_assert_uint_eq(strlen(buf_cstr(&b)), 3000);
-        ck_assert_mem_eq(b.ptr + 2997, "9,x", 3);
-        buf_clear(&b);
-    }
+    str s = arena_str(&a, STR("a\0b"));
+    ck_assert(str_eq(s, STR("a\0b")) && s.ptr[3] == '\0');
+    s = arena_str(&a, (str){NULL, 0});
+    ck_assert(s.ptr && s.len == 0 && s.ptr[0] == '\0');
     arena_clear(&a);
 }
 END_TEST
 
-START_TEST(a_buffer_without_memory_says_so_once_and_stays_usable) {
-    source s = {.limit = 8192};
-    chunks src = {&s, take, give};
-    arena a;
-    buf b;
-    vec_i32 v;
-    arena_init(&a, &src, 0);
-    buf_init(&b, &a);
-    vec_i32_init(&v, &a);
-    while (buf_add(&b, STR("0123456789abcdef"))) {
-    }
-    ck_assert(b.failed);
-    ck_assert(!buf_addc(&b, 'x'));
-    ck_assert_str_eq(buf_cstr(&b), "");
-    size_t n = 0;
-    while (vec_i32_push(&v, (int32_t)n)) n++;
-    ck_assert(v.failed);
-    ck_assert_uint_eq(v.n, n);
-    for (size_t i = 0; i < n; i++) ck_assert_int_eq(v.v[i], (int32_t)i);
-    ck_assert(!vec_i32_reserve(&v, SIZE_MAX / 2));
-    arena_clear(&a);
-    ck_assert_uint_eq(s.out, 0);
-}
-END_TEST
-
-CHECK_MAIN("arena", an_arena_gives_back_every_byte_it_took,
-           an_arena_refuses_beyond_its_limit_and_its_source,
+CHECK_MAIN("arena", an_arena_takes_nothing_until_it_is_used,
+           allocations_are_aligned_and_do_not_overlap, an_arena_stays_within_its_limit,
+           a_source_that_has_no_more_gives_null_and_the_rest_stays,
            the_last_allocation_grows_in_place_and_others_are_copied,
-           a_buffer_collects_text_on_the_heap_and_in_an_arena,
-           a_buffer_without_memory_says_so_once_and_stays_usable)
+           strings_are_copied_and_terminated)

@@ -1,9 +1,9 @@
 /* The sampler against a naive one in double precision, known answers, and statistics. */
-#include <check.h>
+#include "tests/check_main.h"
+
 #include <float.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/hash.h"
@@ -127,7 +127,7 @@ static int32_t naive_pick(const item *v, uint32_t n, double u, bool *close) {
 
 /* ---- random numbers ---- */
 
-START_TEST(test_philox_gives_the_known_answers_of_random123) {
+START_TEST(philox_gives_the_known_answers_of_random123) {
     /* Random123 1.14, tests/kat_vectors, lines "philox4x32 10". */
     static const uint32_t kat[][10] = {
         {0, 0, 0, 0, 0, 0, 0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8},
@@ -143,7 +143,7 @@ START_TEST(test_philox_gives_the_known_answers_of_random123) {
 }
 END_TEST
 
-START_TEST(test_the_uniform_number_is_keyed_by_seed_and_position) {
+START_TEST(the_uniform_number_is_keyed_by_seed_and_position) {
     ck_assert_float_eq(sampling_uniform(0, 0), (float)(0x6627e8d5u >> 8) * 0x1p-24f);
     double sum = 0, sum2 = 0;
     for (uint32_t i = 0; i < 100000; i++) {
@@ -160,7 +160,7 @@ END_TEST
 
 /* ---- passes over a row ---- */
 
-START_TEST(test_the_exponential_is_within_a_millionth) {
+START_TEST(the_exponential_is_within_a_millionth) {
     float x[1003];
     for (int i = 0; i < 1003; i++) x[i] = -0.02f * (float)i;
     row_exp2(x, 1003, 0, 1);
@@ -174,7 +174,7 @@ START_TEST(test_the_exponential_is_within_a_millionth) {
 }
 END_TEST
 
-START_TEST(test_the_logarithm_is_exact_to_1e_15) {
+START_TEST(the_logarithm_is_exact_to_1e_15) {
     for (double x = 1e-30; x < 1e30; x *= 1.0371) {
         double want = log(x), tol = 1e-15 * fmax(1, fabs(want));
         ck_assert_double_le(fabs(row_log(x) - want), tol);
@@ -183,7 +183,7 @@ START_TEST(test_the_logarithm_is_exact_to_1e_15) {
 }
 END_TEST
 
-START_TEST(test_sums_of_a_row_agree_with_plain_addition) {
+START_TEST(sums_of_a_row_agree_with_plain_addition) {
     for (uint32_t n = 1; n < 1500; n += n < 40 ? 1 : 97) {
         float *x = malloc(n * sizeof *x), *w = malloc(n * sizeof *w);
         double partial[8], want = 0;
@@ -198,7 +198,7 @@ START_TEST(test_sums_of_a_row_agree_with_plain_addition) {
 }
 END_TEST
 
-START_TEST(test_a_cut_keeps_what_sorting_would_keep) {
+START_TEST(a_cut_keeps_what_sorting_would_keep) {
     enum { N = 3000 };
     static uint32_t key[N], at[N];
     static double bucket[ROW_CUT_BUCKETS];
@@ -224,7 +224,7 @@ END_TEST
 
 /* ---- greedy ---- */
 
-START_TEST(test_greedy_takes_the_highest_and_the_lowest_id_among_equals) {
+START_TEST(greedy_takes_the_highest_and_the_lowest_id_among_equals) {
     sampling p;
     sampling_defaults(&p);
     p.temperature = 0;
@@ -238,7 +238,7 @@ START_TEST(test_greedy_takes_the_highest_and_the_lowest_id_among_equals) {
 }
 END_TEST
 
-START_TEST(test_nan_counts_as_minus_infinity_and_infinity_wins) {
+START_TEST(nan_counts_as_minus_infinity_and_infinity_wins) {
     sampling p;
     sampling_defaults(&p);
     float l[100];
@@ -266,7 +266,7 @@ START_TEST(test_nan_counts_as_minus_infinity_and_infinity_wins) {
 }
 END_TEST
 
-START_TEST(test_when_nothing_is_left_the_highest_original_logit_wins) {
+START_TEST(when_nothing_is_left_the_highest_original_logit_wins) {
     sampling p;
     float l[8] = {1, 5, 3, NAN, 2, 0, -1, -2};
     int32_t all[8] = {0, 1, 2, 3, 4, 5, 6, 7};
@@ -292,7 +292,7 @@ static int32_t greedy_after(const float *l, uint32_t n, sampling p, const sampli
     return draw(l, n, &p, h, 0).token;
 }
 
-START_TEST(test_logit_bias_is_added_and_foreign_ids_are_passed_over) {
+START_TEST(logit_bias_is_added_and_foreign_ids_are_passed_over) {
     sampling p;
     sampling_defaults(&p);
     float l[4] = {1, 2, 3, 4};
@@ -302,7 +302,7 @@ START_TEST(test_logit_bias_is_added_and_foreign_ids_are_passed_over) {
 }
 END_TEST
 
-START_TEST(test_end_tokens_are_forbidden_until_min_tokens_were_generated) {
+START_TEST(end_tokens_are_forbidden_until_min_tokens_were_generated) {
     sampling p;
     sampling_defaults(&p);
     float l[4] = {1, 2, 3, 9};
@@ -316,7 +316,7 @@ START_TEST(test_end_tokens_are_forbidden_until_min_tokens_were_generated) {
 }
 END_TEST
 
-START_TEST(test_penalties_do_what_their_formulas_say) {
+START_TEST(penalties_do_what_their_formulas_say) {
     enum { N = 300 };
     float l[N], want[N];
     int32_t said[1000];
@@ -361,7 +361,7 @@ END_TEST
 
 /* ---- logprobs ---- */
 
-START_TEST(test_logprobs_are_taken_at_temperature_1_and_sorted) {
+START_TEST(logprobs_are_taken_at_temperature_1_and_sorted) {
     enum { N = 1000 };
     float l[N];
     static item v[N];
@@ -397,7 +397,7 @@ START_TEST(test_logprobs_are_taken_at_temperature_1_and_sorted) {
 }
 END_TEST
 
-START_TEST(test_without_logprobs_there_are_none) {
+START_TEST(without_logprobs_there_are_none) {
     float l[3] = {1, 2, 3};
     sampling p;
     sampling_defaults(&p);
@@ -419,7 +419,7 @@ static void random_parameters(sampling *p, int round, uint32_t n) {
     p->seed = hash_mix((uint64_t)round);
 }
 
-START_TEST(test_draws_agree_with_a_naive_sampler_in_double_precision) {
+START_TEST(draws_agree_with_a_naive_sampler_in_double_precision) {
     enum { N = 2500 };
     static float l[N];
     static item v[N];
@@ -453,7 +453,7 @@ static uint64_t support(const float *l, uint32_t n, const sampling *p) {
     return set;
 }
 
-START_TEST(test_top_p_keeps_the_smallest_set_that_reaches_p) {
+START_TEST(top_p_keeps_the_smallest_set_that_reaches_p) {
     /* Weights 1/2, 1/4, 1/8, 1/8: sums of powers of two are exact. */
     float l[4] = {logf(0.125f), logf(0.5f), logf(0.125f), logf(0.25f)};
     sampling p;
@@ -474,7 +474,7 @@ START_TEST(test_top_p_keeps_the_smallest_set_that_reaches_p) {
 }
 END_TEST
 
-START_TEST(test_top_k_keeps_k_and_the_lowest_ids_among_equals) {
+START_TEST(top_k_keeps_k_and_the_lowest_ids_among_equals) {
     float l[10] = {3, 1, 3, 2, -0.0f, 3, 0, -1, 2, 0};
     sampling p;
     sampling_defaults(&p);
@@ -491,7 +491,7 @@ START_TEST(test_top_k_keeps_k_and_the_lowest_ids_among_equals) {
 }
 END_TEST
 
-START_TEST(test_truncations_renormalise_in_the_order_of_the_header) {
+START_TEST(truncations_renormalise_in_the_order_of_the_header) {
     /* Weights 8, 4, 2, 1, 1. top_k 3 leaves 8, 4, 2 of 14: top_p 0.85 is then 8 + 4 of 14
      * (0.857), where without the renormalisation it would be 8 + 4 + 2 of 16 (0.875). */
     float l[5] = {logf(8), logf(4), logf(2), 0, 0};
@@ -516,7 +516,7 @@ START_TEST(test_truncations_renormalise_in_the_order_of_the_header) {
 }
 END_TEST
 
-START_TEST(test_draws_have_the_distribution_they_should) {
+START_TEST(draws_have_the_distribution_they_should) {
     enum { N = 12, DRAWS = 60000 };
     float l[N];
     static item v[N];
@@ -545,7 +545,7 @@ START_TEST(test_draws_have_the_distribution_they_should) {
 }
 END_TEST
 
-START_TEST(test_the_same_input_gives_the_same_token_whatever_the_scratch_holds) {
+START_TEST(the_same_input_gives_the_same_token_whatever_the_scratch_holds) {
     enum { N = 49152 };
     float *l = malloc(N * sizeof *l), *a = malloc(N * sizeof *a);
     void *scratch = scratch_for(N);
@@ -570,7 +570,7 @@ START_TEST(test_the_same_input_gives_the_same_token_whatever_the_scratch_holds) 
 }
 END_TEST
 
-START_TEST(test_a_draw_is_pinned_so_that_every_machine_and_compiler_agrees) {
+START_TEST(a_draw_is_pinned_so_that_every_machine_and_compiler_agrees) {
     /* Values of this implementation: they may change only with the contract. Logits come from
      * integers, without libm. */
     enum { N = 49152 };
@@ -596,7 +596,7 @@ START_TEST(test_a_draw_is_pinned_so_that_every_machine_and_compiler_agrees) {
 }
 END_TEST
 
-START_TEST(test_hostile_parameters_still_give_a_token) {
+START_TEST(hostile_parameters_still_give_a_token) {
     static const float odd[] = {NAN, INFINITY, -INFINITY, -1, 0, 1e-38f, 1e38f, FLT_MAX, 2};
     float l[130];
     int32_t said[40];
@@ -623,36 +623,22 @@ START_TEST(test_hostile_parameters_still_give_a_token) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("sampling");
-    TCase *t = tcase_create("sampling");
-    tcase_set_timeout(t, 120);
-    tcase_add_test(t, test_philox_gives_the_known_answers_of_random123);
-    tcase_add_test(t, test_the_uniform_number_is_keyed_by_seed_and_position);
-    tcase_add_test(t, test_the_exponential_is_within_a_millionth);
-    tcase_add_test(t, test_the_logarithm_is_exact_to_1e_15);
-    tcase_add_test(t, test_sums_of_a_row_agree_with_plain_addition);
-    tcase_add_test(t, test_a_cut_keeps_what_sorting_would_keep);
-    tcase_add_test(t, test_greedy_takes_the_highest_and_the_lowest_id_among_equals);
-    tcase_add_test(t, test_nan_counts_as_minus_infinity_and_infinity_wins);
-    tcase_add_test(t, test_when_nothing_is_left_the_highest_original_logit_wins);
-    tcase_add_test(t, test_logit_bias_is_added_and_foreign_ids_are_passed_over);
-    tcase_add_test(t, test_end_tokens_are_forbidden_until_min_tokens_were_generated);
-    tcase_add_test(t, test_penalties_do_what_their_formulas_say);
-    tcase_add_test(t, test_logprobs_are_taken_at_temperature_1_and_sorted);
-    tcase_add_test(t, test_without_logprobs_there_are_none);
-    tcase_add_test(t, test_draws_agree_with_a_naive_sampler_in_double_precision);
-    tcase_add_test(t, test_top_p_keeps_the_smallest_set_that_reaches_p);
-    tcase_add_test(t, test_top_k_keeps_k_and_the_lowest_ids_among_equals);
-    tcase_add_test(t, test_truncations_renormalise_in_the_order_of_the_header);
-    tcase_add_test(t, test_draws_have_the_distribution_they_should);
-    tcase_add_test(t, test_the_same_input_gives_the_same_token_whatever_the_scratch_holds);
-    tcase_add_test(t, test_a_draw_is_pinned_so_that_every_machine_and_compiler_agrees);
-    tcase_add_test(t, test_hostile_parameters_still_give_a_token);
-    suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
-}
+CHECK_MAIN("sampling", philox_gives_the_known_answers_of_random123,
+           the_uniform_number_is_keyed_by_seed_and_position,
+           the_exponential_is_within_a_millionth, the_logarithm_is_exact_to_1e_15,
+           sums_of_a_row_agree_with_plain_addition, a_cut_keeps_what_sorting_would_keep,
+           greedy_takes_the_highest_and_the_lowest_id_among_equals,
+           nan_counts_as_minus_infinity_and_infinity_wins,
+           when_nothing_is_left_the_highest_original_logit_wins,
+           logit_bias_is_added_and_foreign_ids_are_passed_over,
+           end_tokens_are_forbidden_until_min_tokens_were_generated,
+           penalties_do_what_their_formulas_say, logprobs_are_taken_at_temperature_1_and_sorted,
+           without_logprobs_there_are_none,
+           draws_agree_with_a_naive_sampler_in_double_precision,
+           top_p_keeps_the_smallest_set_that_reaches_p,
+           top_k_keeps_k_and_the_lowest_ids_among_equals,
+           truncations_renormalise_in_the_order_of_the_header,
+           draws_have_the_distribution_they_should,
+           the_same_input_gives_the_same_token_whatever_the_scratch_holds,
+           a_draw_is_pinned_so_that_every_machine_and_compiler_agrees,
+           hostile_parameters_still_give_a_token)

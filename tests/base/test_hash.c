@@ -1,0 +1,64 @@
+/* The hash: what a table needs of it. */
+#include "tests/check_main.h"
+
+#include "base/hash.h"
+
+START_TEST(the_mixer_gives_the_numbers_of_splitmix64) {
+    /* The stream of SplitMix64 from seed 1234567, as the reference code splitmix64.c of
+     * Vigna (prng.di.unimi.it) prints it. */
+    static const uint64_t want[] = {6457827717110365317u, 3203168211198807973u,
+                                    9817491932198370423u, 4593380528125082431u,
+                                    16408922859458223821u};
+    uint64_t x = 1234567;
+    for (int i = 0; i < 5; i++) ck_assert_uint_eq(hash_mix(x += 0x9e3779b97f4a7c15u), want[i]);
+}
+END_TEST
+
+START_TEST(every_length_seed_and_byte_counts) {
+    unsigned char c[40] = {0};
+    uint64_t seen[40 + 40 * 8 + 1];
+    size_t n = 0;
+    for (size_t len = 0; len < 40; len++) seen[n++] = hash64(c, len, 0);
+    for (size_t bit = 0; bit < 40 * 8; bit++) {
+        c[bit / 8] ^= (unsigned char)(1u << bit % 8);
+        seen[n++] = hash64(c, 40, 0);
+        c[bit / 8] ^= (unsigned char)(1u << bit % 8);
+    }
+    seen[n++] = hash64(c, 40, 0);
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < i; j++) SWEEP(seen[i] != seen[j]);
+    ck_assert(hash64(c, 40, 1) != hash64(c, 40, 0));
+    ck_assert(hash64(c, 0, 1) != hash64(c, 0, 0));
+}
+END_TEST
+
+START_TEST(one_bit_of_input_changes_half_of_the_output) {
+    unsigned char c[24];
+    double flips = 0;
+    int n = 0;
+    for (int round = 0; round < 200; round++) {
+        for (int i = 0; i < 24; i++) c[i] = (unsigned char)hash_mix((uint64_t)(round * 24 + i));
+        uint64_t h = hash64(c, 24, 5);
+        for (int bit = 0; bit < 192; bit += 7, n++) {
+            c[bit / 8] ^= (unsigned char)(1u << bit % 8);
+            flips += __builtin_popcountll(h ^ hash64(c, 24, 5));
+            c[bit / 8] ^= (unsigned char)(1u << bit % 8);
+        }
+    }
+    ck_assert_double_eq_tol(flips / n, 32, 0.25); /* standard error 0.053 */
+}
+END_TEST
+
+START_TEST(alignment_does_not_matter) {
+    unsigned char c[64 + 8];
+    for (size_t i = 0; i < sizeof c; i++) c[i] = (unsigned char)i;
+    for (size_t shift = 1; shift < 8; shift++) {
+        unsigned char d[64 + 8];
+        memcpy(d + shift, c, 64);
+        ck_assert_uint_eq(hash64(c, 64, 3), hash64(d + shift, 64, 3));
+    }
+}
+END_TEST
+
+CHECK_MAIN("hash", the_mixer_gives_the_numbers_of_splitmix64, every_length_seed_and_byte_counts,
+           one_bit_of_input_changes_half_of_the_output, alignment_does_not_matter)
