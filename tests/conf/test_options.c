@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "conf/options.h"
+#include "daemon/commands.h"
 
 static char path[] = "/tmp/vramd-conf-XXXXXX";
 
@@ -193,9 +194,348 @@ START_TEST(the_manual_page_names_every_option) {
 }
 END_TEST
 
-CHECK_MAIN("options", a_file_sets_options_by_section,
-           what_a_file_gets_wrong_is_named_with_its_line,
-           flags_come_in_every_spelling_and_leave_the_rest,
-           wrong_flags_are_errors_that_name_them, later_sources_win,
-           the_sample_and_what_is_in_force_load_back_to_the_same_options,
-           the_manual_page_names_every_option)
+START_TEST(every_broken_line_of_a_file_is_told_with_its_number) {
+    static const struct {
+        const char *text, *part, *hint;
+    } row[] = {
+        {"[modle]\n", "line 1: there is no section [modle]", "did you mean [model]?"},
+        {"\n[server]\n[nonsense-of-any-kind]\nport = 1\n", "line 3: there is no section", ""},
+        {"port = 1\n", "line 1: port stands before any section", "[server]"},
+        {"[model]\nport = 1\n", "line 2: port belongs in [server], not in [model]", "[server]"},
+        {"[server]\nport\n", "line 2: neither [section] nor key = value", "#"},
+        {"[server\nport = 1\n", "line 1: neither", ""},
+        {"[server]\njunk\nport = 99999\n", "line 2: neither", ""},
+        {"[server]\nport = 99999\njunk\n", "line 2: port = \"99999\" is out of range", ""},
+        {"[server]\n\thost = a\n\tport = x\n", "line 3: port = \"x\" is no whole number", ""},
+        {"[server]\nport = 1\nport = 1\n", "line 3: port was set in line 2 already", ""},
+        {"[server]\nprt = 1\n", "line 2: there is no option \"prt\"", "did you mean port?"},
+        {"[model]\nPort = 1\n", "line 2: there is no option \"Port\"", "port, in [server]?"},
+        {"[server]\nmax-body = 1\n", "there is no option", "did you mean max_body?"},
+        {"[server]\nqqqqqqqqqqq = 1\n", "there is no option \"qqqqqqqqqqq\"", "--print-sample"},
+        {"[server]\nport =\n", "port = \"\" is no whole number", ""},
+        {"[server]\nport = 1 # x\n", "no whole number", ""},
+        {"[server]\nhost = a\x1b[2J\n", "host = \"a?[2J\" has a control character", ""}};
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        options o;
+        err e;
+        options_defaults(&o);
+        ck_assert_msg(load_text(&o, row[i].text, &e) == ERR_INVALID, "row %zu", i);
+        ck_assert_msg(strstr(e.text, row[i].part) != NULL, "row %zu: %s", i, e.text);
+        ck_assert_msg(strstr(e.hint, row[i].hint) != NULL, "row %zu: %s", i, e.hint);
+        ck_assert_uint_gt(strlen(e.field) + (strstr(e.text, "neither") != NULL), 0);
+    }
+}
+END_TEST
+
+START_TEST(comments_blanks_and_line_ends_are_as_people_write_them) {
+    options o;
+    err e;
+    options_defaults(&o);
+    ck_assert_int_eq(load_text(&o,
+                               "\xef\xbb\xbf; BOM\r\n[server]\r\n  # indented\r\n"
+                               "   host : unix:/run/x.sock ; after\r\n\tport=1\r\n"
+                               "[log]\nlog_level = DEBUG",
+                               &e),
+                     OK);
+    ck_assert_str_eq(o.host, "unix:/run/x.sock");
+    ck_assert_uint_eq(o.port, 1);
+    ck_assert_uint_eq(o.log_level, 3);
+    ck_assert_int_eq(load_text(&o, "", &e), OK);
+}
+END_TEST
+
+START_TEST(a_line_too_long_is_refused_and_not_cut) {
+    char text[600] = "[model]\nmodel = ";
+    options o;
+    err e;
+    options_defaults(&o);
+    size_t n = strlen(text);
+    memset(text + n, 'a', 170);
+    ck_assert_int_eq(load_text(&o, text, &e), OK);
+    ck_assert_uint_eq(strlen(o.model), 170);
+    memset(text + n, 'a', 400);
+    ck_assert_int_eq(load_text(&o, text, &e), ERR_INVALID);
+    ck_assert_ptr_nonnull(strstr(e.text, "line 2: longer than"));
+    char *env[] = {text, NULL};
+    memcpy(text, "VRAMD_MODEL=", 12);
+    memset(text + 12, 'a', 255);
+    text[12 + 255] = '\0';
+    ck_assert_int_eq(options_load_env(&o, env, &e), OK);
+    ck_assert_uint_eq(strlen(o.model), 255);
+    memset(text + 12, 'b', 256);
+    text[12 + 256] = '\0';
+    ck_assert_int_eq(options_load_env(&o, env, &e), ERR_INVALID);
+    ck_assert_ptr_nonnull(strstr(e.text, "too long"));
+    ck_assert_int_eq(o.model[0], 'a');
+}
+END_TEST
+
+START_TEST(files_that_cannot_be_read_are_told_apart) {
+    options o;
+    err e;
+    options_defaults(&o);
+    ck_assert_int_eq(options_load_file(&o, "/nonexistent/vramd.conf", &e), ERR_NOT_FOUND);
+    ck_assert_str_eq(e.field, "config");
+    ck_assert_int_eq(options_load_file(&o, "/tmp", &e), ERR_IO);
+    ck_assert_int_eq(options_load_file(&o, "/dev/zero", &e), ERR_INVALID);
+    ck_assert_ptr_nonnull(strstr(e.text, "NUL"));
+}
+END_TEST
+
+START_TEST(values_of_each_type_are_read_strictly) {
+    static const struct {
+        const char *flag;
+        bool good;
+    } row[] = {{"--port=0", true},
+               {"--port=65535", true},
+               {"--port=65536", false},
+               {"--port=-1", false},
+               {"--port=+1", false},
+               {"--port= 1", false},
+               {"--port=1.0", false},
+               {"--port=0x10", false},
+               {"--port=18446744073709551616", false},
+               {"--port=18446744073709551617", false},
+               {"--max-body=1KiB", true},
+               {"--max-body=1GiB", true},
+               {"--max-body=1.5MB", true},
+               {"--max-body=1023", false},
+               {"--max-body=1.1GiB", false},
+               {"--max-body=4 potatoes", false},
+               {"--block-size=8", true},
+               {"--block-size=256", true},
+               {"--block-size=24", false},
+               {"--block-size=4", false},
+               {"--kv-cache-tokens=1099511627776", true},
+               {"--kv-cache-tokens=1099511627777", false},
+               {"--log-requests=yes", true},
+               {"--log-requests=OFF", true},
+               {"--log-requests=0", true},
+               {"--log-requests=2", false},
+               {"--log-requests=", false},
+               {"--no-log-requests=true", false},
+               {"--no-port", false},
+               {"--kv-cache-dtype=bf16", true},
+               {"--kv_cache_dtype=F32", true},
+               {"--kv-cache-dtype=f", false},
+               {"--kv-cache-dtype=f16|bf16", false},
+               {"--kv-cache-dtype=", false},
+               {"--kv-cache-dtype=0", false}};
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        options o, d;
+        err e = {0};
+        options_defaults(&o);
+        options_defaults(&d);
+        status s = load_args(&o, &e, 2, (const char *[]){"serve", row[i].flag, NULL});
+        ck_assert_msg((s == OK) == row[i].good, "%s: %s", row[i].flag, e.text);
+        if (s != OK) ck_assert_mem_eq(&o, &d, sizeof o); /* an error changes nothing */
+        if (s != OK) ck_assert_str_ne(e.field, "");
+    }
+}
+END_TEST
+
+START_TEST(every_alias_sets_its_option) {
+    options o;
+    err e;
+    options_defaults(&o);
+    const char *words[] = {"serve", "-m", "x",  "--alias", "y",  "-c=4096", "-np", "3",
+                           "-b",    "7",  "-t", "2",       "-p", "81",      NULL};
+    ck_assert_int_eq(load_args(&o, &e, 14, words), OK);
+    ck_assert_str_eq(o.model, "x");
+    ck_assert_str_eq(o.served_model_name, "y");
+    ck_assert_uint_eq(o.max_model_len, 4096);
+    ck_assert_uint_eq(o.max_num_seqs, 3);
+    ck_assert_uint_eq(o.max_num_batched_tokens, 7);
+    ck_assert_uint_eq(o.threads, 2);
+    ck_assert_uint_eq(o.port, 81);
+    const char *more[] = {"serve", "--ctx-size", "8192", "--cache-type-k", "f32", NULL};
+    ck_assert_int_eq(load_args(&o, &e, 5, more), OK);
+    ck_assert_uint_eq(o.max_model_len, 8192);
+    ck_assert_uint_eq(o.kv_cache_dtype, 2);
+    /* One dash for short ones, two for words. */
+    ck_assert_int_eq(load_args(&o, &e, 3, (const char *[]){"serve", "-port", "1", NULL}),
+                     ERR_INVALID);
+    ck_assert_int_eq(load_args(&o, &e, 3, (const char *[]){"serve", "--np", "1", NULL}),
+                     ERR_INVALID);
+    ck_assert_int_eq(load_args(&o, &e, 3, (const char *[]){"serve", "---port", "1", NULL}),
+                     ERR_INVALID);
+}
+END_TEST
+
+START_TEST(words_that_are_no_flags_stay_in_order) {
+    options o;
+    err e;
+    char *argv[] = {"generate", "a", "-", "--threads", "2", "", "b", "--", "-m", "--", NULL};
+    int argc = 10;
+    options_defaults(&o);
+    ck_assert_int_eq(options_load_args(&o, &argc, argv, "model threads", &e), OK);
+    static const char *const left[] = {"generate", "a", "-", "", "b", "-m", "--"};
+    ck_assert_int_eq(argc, 7);
+    for (int i = 0; i < 7; i++) ck_assert_str_eq(argv[i], left[i]);
+    ck_assert_ptr_null(argv[7]);
+    ck_assert_uint_eq(o.threads, 2);
+    char *foreign[] = {"generate", "--port", "1", NULL};
+    argc = 3;
+    ck_assert_int_eq(options_load_args(&o, &argc, foreign, "model threads", &e), ERR_INVALID);
+    ck_assert_str_eq(e.text, "--port is no option of this subcommand");
+}
+END_TEST
+
+START_TEST(the_environment_tolerates_only_what_it_must) {
+    static const struct {
+        const char *pair;
+        bool good;
+        const char *hint;
+    } row[] = {{"VRAMD_PORT=1", true, ""},
+               {"VRAMD_LOG_REQUESTS=no", true, ""},
+               {"VRAMD_CONFIG=/nowhere", true, ""},
+               {"VRAMD_CACHE=/x", true, ""},
+               {"VRAMD_TEST_MODEL=/x", true, ""},
+               {"VRAMD_BENCH_SECONDS=1", true, ""},
+               {"VRAMD_PEER_LLAMA=/x", true, ""},
+               {"VRAMDX=1", true, ""},
+               {"PORT=x", true, ""},
+               {"VRAMD_=1", false, ""},
+               {"VRAMD_PROT=1", false, "did you mean VRAMD_PORT?"},
+               {"VRAMD_port=1", false, "VRAMD_PORT"},
+               {"VRAMD_PORT=", false, ""},
+               {"VRAMD_CACHES=1", false, ""},
+               {"VRAMD_PORT=tcp://10.0.0.1:8000", false, "enableServiceLinks"},
+               {"VRAMD_SERVICE_HOST=10.0.0.1", false, "enableServiceLinks"},
+               {"VRAMD_PORT_8000_TCP=tcp://10.0.0.1:8000", false, "enableServiceLinks"}};
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        options o;
+        err e = {0};
+        char *env[] = {"HOME=/", (char *)row[i].pair, NULL};
+        options_defaults(&o);
+        status s = options_load_env(&o, env, &e);
+        ck_assert_msg((s == OK) == row[i].good, "%s: %s", row[i].pair, e.text);
+        ck_assert_msg(strstr(e.hint, row[i].hint) != NULL, "%s: %s", row[i].pair, e.hint);
+    }
+}
+END_TEST
+
+START_TEST(the_file_is_named_by_flag_or_environment) {
+    options o;
+    err e;
+    char variable[64], *env[] = {variable, NULL};
+    snprintf(variable, sizeof variable, "VRAMD_CONFIG=%s", file_with("[server]\nport = 5\n"));
+    char *argv[] = {"serve", NULL};
+    int argc = 1;
+    options_defaults(&o);
+    ck_assert_int_eq(options_load(&o, &argc, argv, env, NULL, &e), OK);
+    unlink(path);
+    ck_assert_uint_eq(o.port, 5);
+    char *flag[] = {"serve", "--config=/nonexistent/x", NULL};
+    argc = 2;
+    ck_assert_int_eq(options_load(&o, &argc, flag, env, NULL, &e), ERR_NOT_FOUND);
+    ck_assert_ptr_nonnull(strstr(e.text, "/nonexistent/x"));
+    char *bare[] = {"serve", "--config", NULL};
+    argc = 2;
+    ck_assert_int_eq(options_load(&o, &argc, bare, NULL, NULL, &e), ERR_INVALID);
+    char *word[] = {"generate", "--", "--config", NULL};
+    argc = 3;
+    ck_assert_int_eq(options_load(&o, &argc, word, NULL, "model", &e), OK);
+    ck_assert_int_eq(argc, 2);
+    ck_assert_str_eq(word[1], "--config");
+}
+END_TEST
+
+START_TEST(a_name_with_one_letter_wrong_is_found_again) {
+#define X(section, type, name, ...) #name,
+    static const char *const names[] = {OPTION_LIST(X)};
+#undef X
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char text[128], key[64], want[80];
+        options o;
+        err e;
+        size_t n = strlen(names[i]);
+        for (size_t k = 0; k < n; k++) {
+            snprintf(key, sizeof key, "%.*s%s", (int)k, names[i], names[i] + k + 1);
+            for (size_t j = 0; j < sizeof names / sizeof *names; j++)
+                if (strcmp(key, names[j]) == 0) key[0] = '\0';
+            if (!key[0]) continue;
+            snprintf(text, sizeof text, "[model]\n%s = 1\n", key);
+            snprintf(want, sizeof want, "did you mean %s", names[i]);
+            ck_assert_int_eq(load_text(&o, text, &e), ERR_INVALID);
+            ck_assert_msg(strncmp(e.hint, want, strlen(want)) == 0, "%s: %s", key, e.hint);
+        }
+    }
+}
+END_TEST
+
+/* The sample with every "#key = value" made a line of its own. */
+START_TEST(the_sample_without_its_comment_marks_is_the_defaults) {
+    options o, d;
+    err e;
+    options_defaults(&d);
+    memset(&o, 0, sizeof o);
+    char *text = printed(options_print_sample);
+    int n = 0;
+    for (char *c = text; *c; c++)
+        if (c[0] == '\n' && c[1] == '#' && c[2] != ' ') c[1] = ' ', n++;
+#define X(...) +1
+    ck_assert_int_eq(n, 0 OPTION_LIST(X));
+#undef X
+    ck_assert_msg(load_text(&o, text, &e) == OK, "%s", e.text);
+    free(text);
+    ck_assert_mem_eq(&o, &d, sizeof o);
+}
+END_TEST
+
+START_TEST(the_help_shows_what_a_subcommand_knows) {
+    char *all = NULL, *some = NULL;
+    size_t n;
+    FILE *f = open_memstream(&all, &n);
+    options_print_help(f, NULL);
+    fclose(f);
+    f = open_memstream(&some, &n);
+    options_print_help(f, "model threads");
+    fclose(f);
+    ck_assert(strstr(all, "  -p, --port N\n") && strstr(all, "--no-log-requests"));
+    ck_assert(strstr(all, "f16, bf16, f32; default f16"));
+    ck_assert(!strstr(some, "--port") && strstr(some, "  -t, --threads N\n"));
+    ck_assert(strstr(some, "  -m, --model TEXT\n") && !strstr(some, "[server]"));
+    for (char *line = all, *end; (end = strchr(line, '\n')); line = end + 1)
+        ck_assert_int_lt(end - line, 80);
+    free(all);
+    free(some);
+}
+END_TEST
+
+START_TEST(words_are_given_for_the_values_of_an_enum) {
+    ck_assert(str_eqz(options_word("backend", BACKEND_CUDA), "cuda"));
+    ck_assert(str_eqz(options_word("backend", 3), "?"));
+    ck_assert(str_eqz(options_word("port", 0), "?"));
+    ck_assert(str_eqz(options_word("nothing", 0), "?"));
+}
+END_TEST
+
+START_TEST(the_manual_page_has_every_command_and_exit_status) {
+    char *text = printed(options_print_man), want[96];
+#define X(name, help)                                                                          \
+    ck_assert_msg(strstr(text, ".It Cm " #name "\n"), "%s is not in the manual", #name);
+    COMMAND_LIST(X)
+#undef X
+#define X(code, meaning, exit_code)                                                            \
+    snprintf(want, sizeof want, ".It %d\n%s\n", exit_code, meaning);                           \
+    ck_assert_ptr_nonnull(strstr(text, want));
+    STATUS_LIST(X)
+#undef X
+    free(text);
+}
+END_TEST
+
+CHECK_MAIN(
+    "options", a_file_sets_options_by_section, what_a_file_gets_wrong_is_named_with_its_line,
+    flags_come_in_every_spelling_and_leave_the_rest, wrong_flags_are_errors_that_name_them,
+    later_sources_win, the_sample_and_what_is_in_force_load_back_to_the_same_options,
+    the_manual_page_names_every_option, every_broken_line_of_a_file_is_told_with_its_number,
+    comments_blanks_and_line_ends_are_as_people_write_them,
+    a_line_too_long_is_refused_and_not_cut, files_that_cannot_be_read_are_told_apart,
+    values_of_each_type_are_read_strictly, every_alias_sets_its_option,
+    words_that_are_no_flags_stay_in_order, the_environment_tolerates_only_what_it_must,
+    the_file_is_named_by_flag_or_environment, a_name_with_one_letter_wrong_is_found_again,
+    the_sample_without_its_comment_marks_is_the_defaults,
+    the_help_shows_what_a_subcommand_knows, words_are_given_for_the_values_of_an_enum,
+    the_manual_page_has_every_command_and_exit_status)
