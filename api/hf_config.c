@@ -1,4 +1,5 @@
-/* config.json by jansson. Main thread of `vramd plan`; one arena, gone at return. */
+/* config.json by jansson. Names and defaults of members: transformers, the configuration class
+ * of each model. Main thread of `vramd plan`; one arena, gone at return. */
 #include "api/hf_config.h"
 
 #include <errno.h>
@@ -10,151 +11,322 @@
 
 enum { MAX_CONFIG_BYTES = 1 << 20 };
 
+typedef struct family {
+    const char *model_type, *class; /* as config.json names them */
+    const char *arch;               /* as GGUF does */
+    rope_pairing pairing;
+    bool qkv_bias, qk_norm, tied; /* tied: where the file does not say */
+    bool bias_option;             /* attention_bias and mlp_bias mean something */
+    uint32_t norms_per_layer;
+    uint32_t window_every; /* model_config's; 0: the window is on all layers */
+    const char *act;       /* of the feed-forward part; NULL: not looked at */
+} family;
+
+static const family families[] = {
+    /* type, class, arch, pairing, qkv_bias, qk_norm, tied, bias_option, norms, every, act */
+    {"llama", "LlamaForCausalLM", "llama", ROPE_ADJACENT, 0, 0, 0, 1, 2, 0, "silu"},
+    {"mistral", "MistralForCausalLM", "llama", ROPE_ADJACENT, 0, 0, 0, 0, 2, 0, "silu"},
+    {"qwen2", "Qwen2ForCausalLM", "qwen2", ROPE_HALVES, 1, 0, 0, 0, 2, 0, "silu"},
+    {"mixtral", "MixtralForCausalLM", "llama", ROPE_ADJACENT, 0, 0, 0, 0, 2, 0, "silu"},
+    {"gemma2", "Gemma2ForCausalLM", "gemma2", ROPE_HALVES, 0, 0, 1, 0, 4, 2, NULL},
+    {"gemma3_text", "Gemma3ForCausalLM", "gemma3", ROPE_HALVES, 0, 1, 1, 0, 4, 6, NULL},
+    {"phi3", "Phi3ForCausalLM", "phi3", ROPE_HALVES, 0, 0, 0, 0, 2, 0, "silu"},
+};
+
+/* ---- members; the first error sticks ---- */
+
+typedef struct reader {
+    const json_t *o;
+    const char *prefix; /* of field names: "" or "rope_scaling." */
+    status s;
+    err *e;
+} reader;
+
+/* Gives the field the name of the object it is in. */
+static void end_member(reader *r, status s) {
+    char field[sizeof r->e->field];
+    r->s = s;
+    if (s == OK || !r->prefix[0]) return;
+    snprintf(field, sizeof field, "%s", r->e->field);
+    err_field(r->e, "%s%s", r->prefix, field);
+}
+
+static void missing(reader *r, const char *key) {
+    err_set(r->e, ERR_FORMAT, "config.json: %s%s is missing", r->prefix, key);
+    err_hint(r->e, "plan the GGUF file itself, or complete the config");
+    r->s = err_field(r->e, "%s%s", r->prefix, key);
+}
+
+static void unsupported(reader *r, const char *key, str found, const char *hint) {
+    err_set(r->e, ERR_UNSUPPORTED, "config.json: %s%s \"" STR_FMT "\" is not supported",
+            r->prefix, key, (int)(found.len < 64 ? found.len : 64), found.ptr ? found.ptr : "");
+    err_hint(r->e, "%s", hint);
+    r->s = err_field(r->e, "%s%s", r->prefix, key);
+}
+
+/* A count of at least 1; absent leaves *out alone. */
+static void maybe_count(reader *r, const char *key, uint32_t *out) {
+    int64_t v = *out;
+    if (r->s != OK || !json_in_has(r->o, key)) return;
+    end_member(r, json_in_int(r->o, key, 1, 1 << 30, &v, r->e));
+    *out = (uint32_t)v;
+}
+
+static void count(reader *r, const char *key, uint32_t *out) {
+    if (r->s == OK && !json_in_has(r->o, key)) missing(r, key);
+    maybe_count(r, key, out);
+}
+
+static void maybe_real(reader *r, const char *key, double low, double high, float *out) {
+    double v = *out;
+    if (r->s != OK) return;
+    end_member(r, json_in_real(r->o, key, low, high, &v, r->e));
+    *out = (float)v;
+}
+
+static void real(reader *r, const char *key, double low, double high, float *out) {
+    if (r->s == OK && !json_in_has(r->o, key)) missing(r, key);
+    maybe_real(r, key, low, high, out);
+}
+
+static void maybe_bool(reader *r, const char *key, bool *out) {
+    if (r->s == OK) end_member(r, json_in_bool(r->o, key, out, r->e));
+}
+
+static void maybe_str(reader *r, const char *key, str *out) {
+    if (r->s == OK) end_member(r, json_in_str(r->o, key, out, r->e));
+}
+
+/* ---- the parts of a config ---- */
+
+static const family *find_family(reader *r) {
+    const size_t n = sizeof families / sizeof *families;
+    const json_t *classes = json_object_get(r->o, "architectures");
+    str type = {NULL, 0}, class = {NULL, 0};
+    maybe_str(r, "model_type", &type);
+    if (r->s != OK) return NULL;
+    const json_t *first = json_array_get(classes, 0);
+    if (json_is_string(first)) class = json_in_text(first);
+    for (size_t i = 0; i < n; i++)
+        if (type.ptr ? str_eqz(type, families[i].model_type)
+                     : str_eqz(class, families[i].class))
+            return &families[i];
+    if (!type.ptr && !class.ptr)
+        missing(r, "model_type");
+    else
+        unsupported(r, type.ptr ? "model_type" : "architectures", type.ptr ? type : class,
+                    "known: llama, mistral, qwen2, mixtral, gemma2, gemma3_text, phi3");
+    return NULL;
+}
+
+static void read_shape(reader *r, model_config *c) {
+    float rotary = 1;
+    count(r, "hidden_size", &c->n_embd);
+    count(r, "num_hidden_layers", &c->n_layers);
+    count(r, "num_attention_heads", &c->n_heads);
+    count(r, "intermediate_size", &c->n_ff);
+    count(r, "vocab_size", &c->n_vocab);
+    count(r, "max_position_embeddings", &c->n_ctx_train);
+    if (r->s != OK) return;
+    c->n_kv_heads = c->n_heads;
+    c->head_dim = c->n_embd / c->n_heads;
+    maybe_count(r, "num_key_value_heads", &c->n_kv_heads);
+    maybe_count(r, "head_dim", &c->head_dim);
+    maybe_real(r, "rms_norm_eps", 1e-12, 0.1, &c->norm_eps);
+    maybe_real(r, "partial_rotary_factor", 0, 1, &rotary);
+    c->rope.n_dims = (uint32_t)((float)c->head_dim * rotary);
+    maybe_count(r, "num_local_experts", &c->n_experts);
+    if (c->n_experts) count(r, "num_experts_per_tok", &c->n_experts_used);
+}
+
+static void read_window(reader *r, model_config *c, const family *f) {
+    const bool qwen2 = strcmp(f->model_type, "qwen2") == 0;
+    bool use = !qwen2; /* qwen2: off unless switched on */
+    uint32_t from = c->n_layers < 28 ? c->n_layers : 28;
+    maybe_bool(r, "use_sliding_window", &use);
+    if (r->s != OK || !use) return;
+    /* Layers from max_window_layers on have the window. A 0 there means all. */
+    int64_t first = from;
+    if (qwen2) end_member(r, json_in_int(r->o, "max_window_layers", 0, 1 << 20, &first, r->e));
+    if (qwen2 && r->s == OK && first >= c->n_layers) return;
+    if (qwen2 && r->s == OK && first > 0) {
+        err_set(r->e, ERR_UNSUPPORTED,
+                "config.json: a window on the layers from %lld on of %u is not supported",
+                (long long)first, c->n_layers);
+        r->s = err_field(r->e, "max_window_layers");
+        return;
+    }
+    maybe_count(r, "sliding_window", &c->window);
+    if (!c->window || !f->window_every) return;
+    c->window_every = f->window_every;
+    maybe_count(r, "sliding_window_pattern", &c->window_every);
+}
+
+static void read_llama3(reader *r, rope_config *rope) {
+    rope->scaling = ROPE_SCALING_LLAMA3;
+    real(r, "factor", 1e-3, 1e4, &rope->factor);
+    real(r, "low_freq_factor", 0, 1e4, &rope->low_freq_factor);
+    real(r, "high_freq_factor", 0, 1e4, &rope->high_freq_factor);
+    count(r, "original_max_position_embeddings", &rope->original_len);
+}
+
+static void read_yarn(reader *r, rope_config *rope) {
+    rope->scaling = ROPE_SCALING_YARN;
+    real(r, "factor", 1e-3, 1e4, &rope->factor);
+    maybe_count(r, "original_max_position_embeddings", &rope->original_len);
+    maybe_real(r, "beta_fast", 0, 1e6, &rope->beta_fast);
+    maybe_real(r, "beta_slow", 0, 1e6, &rope->beta_slow);
+    maybe_real(r, "attention_factor", 0, 100, &rope->attn_factor);
+}
+
+/* rope_scaling; rope_parameters since transformers 5, which has rope_theta in it, too. */
+static void read_rope(reader *r, model_config *c) {
+    rope_config *rope = &c->rope;
+    maybe_real(r, "rope_theta", 1, 1e12, &rope->theta);
+    if (r->s != OK) return;
+    bool v5 = json_in_has(r->o, "rope_parameters");
+    const json_t *o = json_object_get(r->o, v5 ? "rope_parameters" : "rope_scaling");
+    if (!o || json_is_null(o)) return;
+    if (!json_is_object(o)) {
+        r->s = json_in_wrong(r->e, v5 ? "rope_parameters" : "rope_scaling", "an object", o);
+        return;
+    }
+    reader in = {o, v5 ? "rope_parameters." : "rope_scaling.", OK, r->e};
+    const char *key = json_in_has(o, "rope_type") ? "rope_type" : "type";
+    str type = {NULL, 0};
+    maybe_str(&in, key, &type);
+    maybe_real(&in, "rope_theta", 1, 1e12, &rope->theta);
+    rope->original_len = c->n_ctx_train;
+    if (in.s == OK && !type.ptr)
+        missing(&in, "rope_type");
+    else if (in.s == OK && str_eqz(type, "linear")) {
+        rope->scaling = ROPE_SCALING_LINEAR;
+        real(&in, "factor", 1e-3, 1e4, &rope->factor);
+    } else if (in.s == OK && str_eqz(type, "yarn"))
+        read_yarn(&in, rope);
+    else if (in.s == OK && str_eqz(type, "llama3"))
+        read_llama3(&in, rope);
+    else if (in.s == OK && !str_eqz(type, "default"))
+        unsupported(&in, key, type, "known: default, linear, yarn, llama3");
+    r->s = in.s;
+}
+
+static void read_biases(reader *r, model_config *c, const family *f) {
+    str act = {NULL, 0};
+    c->qkv_bias = f->qkv_bias;
+    c->tied_head = f->tied;
+    maybe_bool(r, "tie_word_embeddings", &c->tied_head);
+    if (f->bias_option) {
+        maybe_bool(r, "attention_bias", &c->qkv_bias);
+        c->o_bias = c->qkv_bias;
+        maybe_bool(r, "mlp_bias", &c->ffn_bias);
+    }
+    maybe_str(r, "hidden_act", &act);
+    if (r->s == OK && f->act && act.ptr && !str_eqz(act, f->act))
+        unsupported(r, "hidden_act", act, "known: silu");
+}
+
+/* A range error names the field of model_config; whoever has the file wants the member. */
+static void name_member(err *e) {
+    static const char *const map[][2] = {
+        {"n_layers", "num_hidden_layers"},
+        {"n_embd", "hidden_size"},
+        {"n_heads", "num_attention_heads"},
+        {"n_kv_heads", "num_key_value_heads"},
+        {"n_ff", "intermediate_size"},
+        {"n_vocab", "vocab_size"},
+        {"n_ctx_train", "max_position_embeddings"},
+        {"norm_eps", "rms_norm_eps"},
+        {"n_experts", "num_local_experts"},
+        {"n_experts_used", "num_experts_per_tok"},
+        {"rope.n_dims", "head_dim"},
+        {"rope.factor", "rope_scaling.factor"},
+        {"rope.original_len", "rope_scaling.original_max_position_embeddings"},
+        {"rope.low_freq_factor", "rope_scaling.low_freq_factor"},
+        {"rope.high_freq_factor", "rope_scaling.high_freq_factor"},
+        {"rope.beta_fast", "rope_scaling.beta_fast"},
+        {"rope.beta_slow", "rope_scaling.beta_slow"},
+    };
+    for (size_t i = 0; i < sizeof map / sizeof *map; i++)
+        if (strcmp(e->field, map[i][0]) == 0) {
+            char text[sizeof e->text];
+            snprintf(text, sizeof text, "%s", e->text);
+            err_set(e, e->code, "config.json: %s: %.300s", map[i][1], text);
+            err_field(e, "%s", map[i][1]);
+            return;
+        }
+}
+
+static status fill(model_config *c, const json_t *o, err *e) {
+    reader r = {o, "", OK, e};
+    const family *f = find_family(&r);
+    model_config_init(c);
+    if (!f) return r.s;
+    snprintf(c->arch, sizeof c->arch, "%s", f->arch);
+    snprintf(c->name, sizeof c->name, "%s", f->model_type);
+    c->rope.pairing = f->pairing;
+    c->norms_per_layer = f->norms_per_layer;
+    c->qk_norm = f->qk_norm;
+    c->norm_eps = 1e-6f;
+    read_shape(&r, c);
+    read_biases(&r, c, f);
+    read_window(&r, c, f);
+    read_rope(&r, c);
+    if (r.s != OK) return r.s;
+    status s = model_config_check(c, e);
+    if (s != OK) name_member(e);
+    return s;
+}
+
+/* ---- text ---- */
+
+static status parse_in(model_config *out, arena *a, str text, err *e) {
+    json_error_t je;
+    *out = (model_config){0};
+    arena *before = json_use_arena(a);
+    const json_t *o = json_loadb(text.ptr ? text.ptr : "", text.len,
+                                 JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &je);
+    json_use_arena(before);
+    if (!o) {
+        err_set(e, ERR_INVALID, "config.json is not valid JSON: %s, line %d, column %d",
+                je.text, je.line, je.column);
+        return err_hint(e, "name the model's config.json");
+    }
+    if (!json_is_object(o)) return json_in_wrong(e, "config.json", "an object", o);
+    return fill(out, o, e);
+}
+
+status hf_config_parse(model_config *out, str text, err *e) {
+    arena a;
+    arena_init(&a, chunks_heap(), 0);
+    status s = parse_in(out, &a, text, e);
+    arena_clear(&a);
+    return s;
+}
+
 static status read_file(buf *b, const char *path, err *e) {
     char part[4096];
     size_t n;
     FILE *f = fopen(path, "re");
     if (!f)
-        return err_set(e, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "%s: %s", path,
+        return err_set(e, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "%.250s: %s", path,
                        strerror(errno));
     while ((n = fread(part, 1, sizeof part, f)) > 0 && b->len <= MAX_CONFIG_BYTES)
         buf_add(b, (str){part, n});
     bool bad = ferror(f);
     fclose(f);
-    if (bad) return err_set(e, ERR_IO, "%s: cannot be read", path);
-    if (b->failed) return err_set(e, ERR_NO_MEMORY, "%s: no memory to read it", path);
+    if (bad) return err_set(e, ERR_IO, "%.250s: cannot be read", path);
+    if (b->failed) return err_set(e, ERR_NO_MEMORY, "%.250s: no memory to read it", path);
     if (b->len <= MAX_CONFIG_BYTES) return OK;
-    err_set(e, ERR_INVALID, "%s: over 1 MiB, so no config.json", path);
+    err_set(e, ERR_INVALID, "%.250s: over 1 MiB, so no config.json", path);
     return err_hint(e, "name the model's config.json");
 }
 
-/* A count that must be there (fallback 0) or defaults to fallback. */
-static status count(const json_t *o, const char *key, uint32_t fallback, uint32_t *out,
-                    err *e) {
-    int64_t v = fallback;
-    if (!json_in_has(o, key) && fallback == 0) {
-        err_set(e, ERR_FORMAT, "config.json: %s is missing", key);
-        err_field(e, "%s", key);
-        return err_hint(e, "plan the GGUF file itself, or complete the config");
-    }
-    status s = json_in_int(o, key, 1, 1 << 28, &v, e);
-    *out = (uint32_t)v;
-    return s;
-}
-
-static status real(const json_t *o, const char *key, double low, double high, float *out,
-                   err *e) {
-    double v = *out;
-    status s = json_in_real(o, key, low, high, &v, e);
-    *out = (float)v;
-    return s;
-}
-
-static status scaling(rope_config *r, const json_t *root, uint32_t n_ctx, err *e) {
-    const json_t *o = json_object_get(root, "rope_scaling");
-    str type = {0};
-    if (!o || json_is_null(o)) return OK;
-    if (!json_is_object(o)) return json_in_wrong(e, "rope_scaling", "an object", o);
-    status s = json_in_str(o, json_in_has(o, "rope_type") ? "rope_type" : "type", &type, e);
-    if (s != OK) return s;
-    if (str_eqz(type, "linear"))
-        r->scaling = ROPE_SCALING_LINEAR;
-    else if (str_eqz(type, "yarn"))
-        r->scaling = ROPE_SCALING_YARN;
-    else if (str_eqz(type, "llama3"))
-        r->scaling = ROPE_SCALING_LLAMA3;
-    else if (!str_eqz(type, "default")) {
-        err_set(e, ERR_UNSUPPORTED, "config.json: rope_scaling of type \"" STR_FMT "\"",
-                STR_ARG(type));
-        err_field(e, "rope_scaling");
-        return err_hint(e, "known: linear, yarn, llama3");
-    }
-    s = real(o, "factor", 1, 1e4, &r->factor, e);
-    if (s == OK) s = count(o, "original_max_position_embeddings", n_ctx, &r->original_len, e);
-    if (s == OK) s = real(o, "low_freq_factor", 0, 1e4, &r->low_freq_factor, e);
-    if (s == OK) s = real(o, "high_freq_factor", 0, 1e4, &r->high_freq_factor, e);
-    if (s == OK) s = real(o, "beta_fast", 0, 1e4, &r->beta_fast, e);
-    if (s == OK) s = real(o, "beta_slow", 0, 1e4, &r->beta_slow, e);
-    return s == OK ? real(o, "attention_factor", 0, 1e4, &r->attn_factor, e) : s;
-}
-
-/* mistral is llama by another name; in GGUF both are "llama". */
-static status family(model_config *c, const json_t *o, err *e) {
-    str type = {0};
-    status s = json_in_str(o, "model_type", &type, e);
-    if (s != OK) return s;
-    if (str_eqz(type, "llama") || str_eqz(type, "mistral")) {
-        snprintf(c->arch, sizeof c->arch, "llama");
-        c->rope.pairing = ROPE_ADJACENT;
-    } else if (str_eqz(type, "qwen2")) {
-        snprintf(c->arch, sizeof c->arch, "qwen2");
-        c->rope.pairing = ROPE_HALVES;
-        c->qkv_bias = true;
-    } else {
-        err_set(e, ERR_UNSUPPORTED, "config.json: model_type \"" STR_FMT "\" cannot be planned",
-                STR_ARG(type));
-        err_field(e, "model_type");
-        return err_hint(e, "known: llama, mistral, qwen2");
-    }
-    snprintf(c->name, sizeof c->name, STR_FMT, STR_ARG(type));
-    return OK;
-}
-
-static status window(model_config *c, const json_t *o, err *e) {
-    bool use = true;
-    status s = json_in_bool(o, "use_sliding_window", &use, e);
-    if (s != OK || !use || !json_in_has(o, "sliding_window")) return s;
-    return count(o, "sliding_window", 0, &c->window, e);
-}
-
-static status fill(model_config *c, const json_t *o, err *e) {
-    uint32_t n_heads;
-    float theta = 10000;
-    status s = family(c, o, e);
-    if (s == OK) s = count(o, "hidden_size", 0, &c->n_embd, e);
-    if (s == OK) s = count(o, "num_hidden_layers", 0, &c->n_layers, e);
-    if (s == OK) s = count(o, "num_attention_heads", 0, &c->n_heads, e);
-    if (s != OK) return s;
-    n_heads = c->n_heads;
-    s = count(o, "num_key_value_heads", n_heads, &c->n_kv_heads, e);
-    if (s == OK)
-        s = count(o, "head_dim", c->n_embd / n_heads ? c->n_embd / n_heads : 1, &c->head_dim,
-                  e);
-    if (s == OK) s = count(o, "intermediate_size", 0, &c->n_ff, e);
-    if (s == OK) s = count(o, "vocab_size", 0, &c->n_vocab, e);
-    if (s == OK) s = count(o, "max_position_embeddings", 0, &c->n_ctx_train, e);
-    c->norm_eps = 1e-6f;
-    if (s == OK) s = real(o, "rms_norm_eps", 1e-12, 1, &c->norm_eps, e);
-    if (s == OK) s = real(o, "rope_theta", 1, 1e12, &theta, e);
-    if (s == OK) s = json_in_bool(o, "tie_word_embeddings", &c->tied_head, e);
-    if (s == OK && !c->qkv_bias) s = json_in_bool(o, "attention_bias", &c->qkv_bias, e);
-    if (s == OK && strcmp(c->arch, "llama") == 0) c->o_bias = c->qkv_bias;
-    if (s == OK) s = json_in_bool(o, "mlp_bias", &c->ffn_bias, e);
-    if (s == OK) s = window(c, o, e);
-    c->norms_per_layer = 2;
-    c->rope.n_dims = c->head_dim;
-    c->rope.theta = theta;
-    c->rope.factor = 1;
-    c->rope.beta_fast = 32;
-    c->rope.beta_slow = 1;
-    c->rope.low_freq_factor = 1;
-    c->rope.high_freq_factor = 4;
-    c->rope.original_len = c->n_ctx_train;
-    if (s == OK) s = scaling(&c->rope, o, c->n_ctx_train, e);
-    return s == OK ? model_config_check(c, e) : s;
-}
-
 status hf_config_load(model_config *out, const char *path, err *e) {
-    arena a;
     buf text;
-    const json_t *o;
-    *out = (model_config){0};
-    arena_init(&a, chunks_heap(), 0);
-    buf_init(&text, &a);
+    buf_init(&text, NULL);
     status s = read_file(&text, path, e);
-    if (s == OK) s = json_in_parse(&o, &a, buf_str(&text), e);
-    if (s == OK && !json_is_object(o)) s = json_in_wrong(e, "config.json", "an object", o);
-    if (s == OK) s = fill(out, o, e);
-    arena_clear(&a);
+    if (s == OK) s = hf_config_parse(out, buf_str(&text), e);
+    buf_clear(&text);
     return s;
 }

@@ -1,12 +1,17 @@
 /* The numbers of a model from a Hugging Face config.json, so that it can be planned without
- * having it. Families: llama, mistral, qwen2. */
+ * having it. Families: llama, mistral, qwen2 (these can be run, and planned to the byte);
+ * mixtral, gemma2, gemma3_text, phi3 (these can be counted: model_config_params and
+ * model_config_kv_bytes_per_token). */
 #ifndef VRAMD_API_HF_CONFIG_H
 #define VRAMD_API_HF_CONFIG_H
 
 #include "model/config.h"
 
 /* Errors: ERR_NOT_FOUND, ERR_IO, ERR_INVALID (no JSON, or a member of a wrong type or range:
- * field), ERR_FORMAT (a member is missing: field), ERR_UNSUPPORTED (model_type, by name). */
+ * field), ERR_FORMAT (a member is missing or contradicts another: field), ERR_UNSUPPORTED
+ * (model_type, rope_scaling, ..., by name), ERR_NO_MEMORY. */
 status hf_config_load(model_config *out, const char *path, err *);
+/* The same from text. */
+status hf_config_parse(model_config *out, str text, err *);
 
 #endif

@@ -151,6 +151,9 @@ static void name_key(const model_config *c, err *e) {
     };
     for (size_t i = 0; i < sizeof map / sizeof *map; i++)
         if (strcmp(e->field, map[i][0]) == 0) {
+            char text[sizeof e->text];
+            snprintf(text, sizeof text, "%s", e->text);
+            err_set(e, e->code, "%s.%s: %.300s", c->arch, map[i][1], text);
             err_field(e, "%s.%s", c->arch, map[i][1]);
             return;
         }

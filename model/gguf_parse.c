@@ -36,7 +36,7 @@ static status bad(parser *p, const char *fmt, ...) {
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    err_set(p->e, ERR_FORMAT, "%s", text);
+    err_set(p->e, ERR_FORMAT, "%s: %s", p->field, text);
     err_hint(p->e, "the file %.180s is damaged or not a GGUF file; fetch it again", p->path);
     return err_field(p->e, "%s", p->field);
 }
