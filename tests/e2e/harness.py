@@ -1,0 +1,101 @@
+"""A daemon of its own for the tests: started on a free port, waited for, stopped, its log kept."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import httpx
+import openai
+
+ROOT = Path(__file__).resolve().parents[2]
+BINARY = str(Path(os.environ.get("BUILD", ROOT / "build")).resolve() / "vramd")
+MODEL = os.environ["VRAMD_TEST_MODEL"]
+OPTIONS = ["--max-model-len", "1024", "--max-num-seqs", "32"]
+# Sanitizers keep memory of their own: what the kernel says cannot be compared then.
+SANITIZED = any(mark in Path(BINARY).read_bytes() for mark in (b"__asan_init", b"__tsan_init")) \
+    if Path(BINARY).exists() else False
+
+
+class Daemon:
+    def __init__(self, *options, wait=True):
+        self.log = tempfile.NamedTemporaryFile("w+", prefix="vramd-e2e-", suffix=".log")
+        # Port 0: the kernel picks one, the line at READY tells which.
+        self.process = subprocess.Popen([BINARY, "serve", "--model", MODEL, "--port", "0", *options],
+                                        stderr=self.log)
+        if wait:
+            self.wait_ready()
+
+    def wait_ready(self):
+        m = self.wait_log(r"READY: curl http://127\.0\.0\.1:(\d+)/")
+        self.port = int(m[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.http = httpx.Client(base_url=self.url, timeout=120)
+        self.client = openai.OpenAI(base_url=self.url + "/v1", api_key="none", max_retries=0, timeout=120)
+        assert self.http.get("/ready").status_code == 200
+
+    def wait_log(self, pattern, seconds=60):
+        end = time.monotonic() + seconds
+        while not (m := re.search(pattern, self.text(), re.M)):
+            assert self.process.poll() is None and time.monotonic() < end, self.text()
+            time.sleep(0.01)
+        return m
+
+    def text(self):
+        return Path(self.log.name).read_text()
+
+    def complete(self, prompt, **more):
+        body = {"model": None, "prompt": prompt, "max_tokens": 16, "temperature": 0, **more}
+        return self.http.post("/v1/completions", json=body)
+
+    def choice(self, prompt, **more):
+        r = self.complete(prompt, **more)
+        assert r.status_code == 200, r.text
+        return r.json()["choices"][0]
+
+    def say(self, prompt, **more):
+        return self.choice(prompt, **more)["text"]
+
+    def events(self, path, body):
+        """The JSON documents of a stream, which must end as streams end."""
+        r = self.http.post(path, json={**body, "stream": True})
+        assert r.status_code == 200 and r.headers["content-type"].startswith("text/event-stream"), r.text
+        assert r.text.endswith("data: [DONE]\n\n")
+        return [json.loads(e[6:]) for e in r.text.split("\n\n") if e.startswith("data: {")]
+
+    def tokens(self, text, **more):
+        return self.http.post("/tokenize", json={"prompt": text, **more}).json()["tokens"]
+
+    def memory(self):
+        return self.http.get("/v1/memory").json()
+
+    def wait_free(self):
+        for _ in range(200):
+            kv = self.memory()["kv"]
+            if kv["free"] == kv["blocks"]:
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"blocks are not free: {kv}")
+
+    def stop(self):
+        if hasattr(self, "http"):
+            self.http.close()
+            self.client.close()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            assert self.process.wait(60) == 0, self.text()
+        finally:
+            if self.process.poll() is None:
+                self.process.kill()
+        text = self.text()
+        self.log.close()
+        return text
+
+
+def vramd(*args, **more):
+    return subprocess.run([BINARY, *args], text=True, capture_output=True, timeout=60, **more)

@@ -1,0 +1,117 @@
+"""Memory and metrics: the plan, the ledger and the operating system, before and during requests."""
+
+import json
+import re
+import threading
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from harness import MODEL, OPTIONS, SANITIZED, Daemon, vramd
+
+
+def scrape(daemon):
+    """{sample name: {labels without model_name: value}}"""
+    out = {}
+    for family in text_string_to_metric_families(daemon.http.get("/metrics").text):
+        for s in family.samples:
+            labels = tuple(sorted((k, v) for k, v in s.labels.items() if k != "model_name"))
+            out.setdefault(s.name, {})[labels] = s.value
+    return out
+
+
+def test_a_running_sequence_is_in_the_account(daemon):
+    daemon.wait_free()
+    started, done = threading.Event(), threading.Event()
+
+    def stream():
+        with daemon.http.stream("POST", "/v1/completions", json={
+                "prompt": [9] * 100, "max_tokens": 400, "ignore_eos": True, "stream": True}) as r:
+            lines = r.iter_lines()
+            for _ in range(20):
+                next(lines)
+            started.set()
+            done.wait(60)
+
+    t = threading.Thread(target=stream)
+    t.start()
+    assert started.wait(60)
+    m = daemon.memory()
+    now = scrape(daemon)
+    done.set()
+    t.join(60)
+    (seq,) = m["sequences"]
+    kv = m["kv"]
+    assert seq["state"] == "running" and 100 < seq["tokens"] <= 500
+    assert seq["blocks"] * 16 >= seq["tokens"] - 1 and seq["bytes"] == seq["blocks"] * 16 * kv["bytes_per_token"]
+    assert kv["used"] == seq["blocks"] and kv["used"] + kv["free"] + kv["cached"] == kv["blocks"]
+    assert now["vramd_requests_running"][()] == 1 == now["vllm:num_requests_running"][()]
+    assert 0 < now["vllm:kv_cache_usage_perc"][()] < 1
+    assert now["vramd_kv_blocks"][(("state", "used"),)] >= kv["used"]
+    daemon.wait_free()
+    assert daemon.memory()["sequences"] == []
+
+
+def test_metrics_count_what_was_done(daemon):
+    daemon.wait_free()
+    a = scrape(daemon)
+    daemon.complete([7] * 50, max_tokens=11, ignore_eos=True)
+    b = scrape(daemon)
+    grown = lambda name, *labels: b[name][labels] - a[name][labels]
+    assert grown("vramd_prompt_tokens_total") == 50 == grown("vllm:prompt_tokens_total")
+    assert grown("vramd_generated_tokens_total") == 11 == grown("vllm:generation_tokens_total")
+    assert grown("vllm:request_success_total", ("finished_reason", "length")) == 1
+    for h in ("vllm:time_to_first_token_seconds", "vllm:e2e_request_latency_seconds",
+              "vllm:request_queue_time_seconds", "vllm:request_prefill_time_seconds",
+              "vllm:request_decode_time_seconds"):
+        assert grown(h + "_count") == 1, h
+    assert grown("vllm:inter_token_latency_seconds_count") == 10
+
+
+def test_histograms_are_cumulative_and_memory_adds_up(daemon):
+    now = scrape(daemon)
+    for name in [n for n in now if n.endswith("_bucket")]:
+        by_le = sorted((float(dict(k)["le"]), v) for k, v in now[name].items())
+        counts = [v for _, v in by_le]
+        assert counts == sorted(counts) and by_le[-1][0] == float("inf")
+        assert counts[-1] == now[name.replace("_bucket", "_count")][()]
+    m = daemon.memory()
+    by_class = {dict(k)["class"]: v for k, v in now["vramd_memory_bytes"].items()}
+    assert by_class["weights"] == next(c["ledger_bytes"] for c in m["classes"] if c["class"] == "weights")
+    assert now["vramd_memory_budget_bytes"][()] == m["budget_bytes"]
+    assert sum(c["plan_bytes"] for c in m["classes"] if c["class"] != "loading") <= m["budget_bytes"]
+
+
+def test_the_smallest_budget_that_is_named_serves():
+    options = ["--max-model-len", "256", "--max-num-seqs", "32"]
+    refused = vramd("serve", "--model", MODEL, "--memory", "64MiB", *options)
+    assert refused.returncode == 7
+    least = re.search(r"smallest budget that works is ([\d,]+) bytes", refused.stderr)[1].replace(",", "")
+    d = Daemon("--memory", least, *options)
+    try:
+        m = d.memory()
+        assert m["budget_bytes"] == int(least)
+        assert m["kv"]["blocks"] == 256 // 16
+        assert SANITIZED or m["process"]["anonymous_bytes"] <= int(least)
+        assert len(d.say("The capital of France is", max_tokens=240, ignore_eos=True)) > 240
+        assert d.memory()["ledger_bytes"] <= int(least)
+        assert SANITIZED or d.memory()["process"]["anonymous_bytes"] <= int(least)
+    finally:
+        d.stop()
+
+
+def test_the_plan_of_every_cache_type_is_what_is_served():
+    said = {}
+    for kind, bytes_per_token in (("f16", 23040), ("f32", 46080)):
+        options = [*OPTIONS, "--kv-cache-dtype", kind, "--kv-cache-tokens", "2048"]
+        plan = json.loads(vramd("plan", "--json", *options, MODEL).stdout)
+        assert plan["kv"]["bytes_per_token"] == bytes_per_token and plan["kv"]["tokens"] == 2048
+        d = Daemon(*options)
+        try:
+            m = d.memory()
+            assert m["budget_bytes"] == plan["budget_bytes"] or m["plan_bytes"] == plan["total_bytes"]
+            kv = next(c for c in m["classes"] if c["class"] == "kv")
+            assert kv["ledger_bytes"] == kv["plan_bytes"] == 2048 * bytes_per_token
+            said[kind] = d.say("Once upon a time", max_tokens=8)
+        finally:
+            d.stop()
+    assert said["f16"][:10] == said["f32"][:10]
