@@ -14,6 +14,18 @@
 
 #define RIG_UNUSED __attribute__((unused))
 
+/* Sanitizers make the real model ten times slower: tests then do less of the same. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define RIG_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define RIG_SANITIZED 1
+#endif
+#endif
+#ifndef RIG_SANITIZED
+#define RIG_SANITIZED 0
+#endif
+
 enum { RIG_MAX_SEQS = 64, RIG_MAX_TABLE = 256 };
 
 typedef struct rig {

@@ -301,6 +301,51 @@ START_TEST(tiny_models_have_the_same_bits_on_every_isa) {
 }
 END_TEST
 
+/* Several splits of 512, more than one long sequence, and more threads than processors. */
+START_TEST(long_sequences_have_the_same_bits_however_they_are_split) {
+    enum { LONG = 1100, SEQS = 3 };
+    gb b;
+    char path[64];
+    static int32_t tokens[SEQS][LONG + 4];
+    int32_t table[SEQS][RIG_MAX_TABLE / SEQS];
+    float *kept = NULL;
+    tiny_open(&b, path, &kinds[0], 0);
+    engine_options o = tiny_options(&kinds[0]);
+    o.max_model_len = LONG + 4;
+    o.n_blocks = RIG_MAX_TABLE;
+    for (o.n_threads = 1; o.n_threads <= 5; o.n_threads += 2) {
+        rig r;
+        part p[SEQS];
+        rig_open(&r, path, &o);
+        rig_poison(&r);
+        const uint32_t V = r.n_vocab;
+        for (uint32_t i = 0; i < SEQS; i++) {
+            rig_tokens(&r, tokens[i], LONG + 4, i);
+            rig_table(&r, table[i], i, RIG_MAX_TABLE / SEQS, o.n_threads);
+            for (uint32_t at = 0, n; at < LONG - 300 * i; at += n) {
+                n = LONG - 300 * i - at < 200 ? LONG - 300 * i - at : 200;
+                p[0] = (part){tokens[i], table[i], at, n, 0, NULL, 0};
+                rig_run(&r, p, 1);
+            }
+        }
+        float *got = malloc(sizeof(float) * 4 * SEQS * V);
+        ck_assert_ptr_nonnull(got);
+        for (uint32_t k = 0; k < 4; k++) {
+            for (uint32_t i = 0; i < SEQS; i++)
+                p[i] = (part){tokens[i], table[i], LONG - 300 * i + k, 1, 1, NULL, 0};
+            step_result s = rig_run(&r, p, SEQS);
+            memcpy(got + (size_t)k * SEQS * V, s.logits, sizeof(float) * SEQS * V);
+        }
+        if (kept) ck_assert_mem_eq(kept, got, sizeof(float) * 4 * SEQS * V);
+        free(kept);
+        kept = got;
+        rig_close(&r);
+    }
+    free(kept);
+    gb_clear(&b);
+}
+END_TEST
+
 /* ---- what a step gives ---- */
 
 START_TEST(sampled_and_scored_rows_are_those_of_the_sampler) {
@@ -459,11 +504,12 @@ START_TEST(batches_that_would_reach_out_of_bounds_are_refused) {
     tokens[7] = -1;
     ck_assert_int_eq(rig_try(&r, &good, 1, &s, &e), ERR_INVALID);
     tokens[7] = 0;
+    const int32_t second = table[1];
     table[1] = 16;
     ck_assert_int_eq(rig_try(&r, &good, 1, &s, &e), ERR_INVALID); /* blocks */
     table[1] = -1;
     ck_assert_int_eq(rig_try(&r, &good, 1, &s, &e), ERR_INVALID);
-    table[1] = 0;
+    table[1] = second;
     ck_assert_int_eq(rig_try(&r, &good, 1, &s, &e), OK);
     ck_assert_int_eq(engine_collect(r.engine, &s, &e), ERR_INVALID); /* nothing submitted */
     rig_close(&r);
@@ -580,6 +626,7 @@ int main(void) {
     tcase_set_timeout(t, 120);
     tcase_add_loop_test(t, logits_are_those_of_a_naive_forward_pass, 0, N_KINDS);
     tcase_add_loop_test(t, tiny_models_have_the_same_bits_on_every_isa, 0, N_KINDS);
+    tcase_add_test(t, long_sequences_have_the_same_bits_however_they_are_split);
     tcase_add_test(t, sampled_and_scored_rows_are_those_of_the_sampler);
     tcase_add_test(t, a_row_can_read_what_the_previous_step_drew);
     tcase_add_test(t, a_copied_block_serves_as_its_original);

@@ -5,13 +5,15 @@
 #include "tests/engine/engine_rig.h"
 
 enum {
-    PROMPT = 520,
+    PROMPT = RIG_SANITIZED ? 40 : 520,
     DECODED = 3,
     LEN = PROMPT + DECODED,
     BLOCKS = (LEN + 15) / 16,
-    N_OTHERS = 31,
-    N_ROWS = DECODED + 1, /* rows of logits kept of a run */
-    PLAIN_LEN = 6
+    N_OTHERS = RIG_SANITIZED ? 4 : 31,
+    N_ROWS = DECODED + 1,                     /* rows of logits kept of a run */
+    N_PREEMPTED = RIG_SANITIZED ? 2 : N_ROWS, /* runs that end in a preemption */
+    N_CHUNKINGS = RIG_SANITIZED ? 1 : 3,
+    PLAIN_LEN = RIG_SANITIZED ? 2 : 6
 };
 
 typedef struct run {
@@ -28,7 +30,7 @@ static const char *model_path(void) {
 
 static engine_options options(void) {
     engine_options o = rig_options();
-    o.max_rows = PROMPT;
+    o.max_rows = 520;
     o.n_blocks = 2 * BLOCKS + N_OTHERS * 2 + 4;
     return o;
 }
@@ -60,14 +62,19 @@ static void run_alone(rig *r, run *w, uint32_t chunk) {
     for (uint32_t i = 0; i < DECODED; i++) step_alone(r, w, PROMPT + i, 1);
 }
 
-static void assert_same(const run *a, const run *b, const rig *r, const char *what) {
-    for (uint32_t row = 0; row < N_ROWS; row++)
+static void assert_rows(const run *a, const run *b, const rig *r, const char *what,
+                        uint32_t n_rows) {
+    for (uint32_t row = 0; row < n_rows; row++)
         for (uint32_t i = 0; i < r->n_vocab; i++) {
             size_t at = (size_t)row * r->n_vocab + i;
             ck_assert_msg(bits_of_float(a->logits[at]) == bits_of_float(b->logits[at]),
                           "%s: row %u, logit %u: %a and %a", what, row, i,
                           (double)a->logits[at], (double)b->logits[at]);
         }
+}
+
+static void assert_same(const run *a, const run *b, const rig *r, const char *what) {
+    assert_rows(a, b, r, what, N_ROWS);
 }
 
 /* What every variant is compared with: alone, the prompt at once. */
@@ -79,13 +86,13 @@ static void base_run(rig *r, run *w) {
 
 /* In one engine: chunks of odd sizes, other blocks full of somebody's NaN, recomputation. */
 START_TEST(chunks_blocks_and_preemption_change_no_bit) {
-    static const uint32_t chunks[] = {1 + 16 * 7, 37, 333};
+    static const uint32_t chunks[] = {PROMPT * 2 / 3, 37, 1 + 16 * 7};
     rig r;
     run base, w;
     engine_options o = options();
     rig_open(&r, model_path(), &o);
     base_run(&r, &base);
-    for (uint32_t i = 0; i < 3; i++) {
+    for (uint32_t i = 0; i < N_CHUNKINGS; i++) {
         rig_poison(&r);
         run_init(&w, &r, 2 + i);
         run_alone(&r, &w, chunks[i]);
@@ -94,14 +101,14 @@ START_TEST(chunks_blocks_and_preemption_change_no_bit) {
     }
     /* Preempted after each decoded token: all that was said is computed again, elsewhere. */
     run_init(&w, &r, 9);
-    for (uint32_t i = 0; i < N_ROWS; i++) {
+    for (uint32_t i = 0; i < N_PREEMPTED; i++) {
         rig_poison(&r);
         rig_table(&r, w.table, 0, BLOCKS, 10 + i);
-        if (PROMPT + i > o.max_rows) step_alone(&r, &w, 0, 200);
-        step_alone(&r, &w, PROMPT + i > o.max_rows ? 200 : 0,
-                   PROMPT + i > o.max_rows ? PROMPT + i - 200 : PROMPT + i);
+        uint32_t first = i ? PROMPT / 3 : 0; /* a step has no room for more than PROMPT */
+        if (first) step_alone(&r, &w, 0, first);
+        step_alone(&r, &w, first, PROMPT + i - first);
     }
-    assert_same(&base, &w, &r, "preemption");
+    assert_rows(&base, &w, &r, "preemption", N_PREEMPTED);
     free(w.logits);
     free(base.logits);
     rig_close(&r);
@@ -120,7 +127,7 @@ static void run_amid_others(rig *r, run *w) {
     for (uint32_t step = 0; at < LEN; step++) {
         part p[N_OTHERS + 1];
         uint32_t n = 0, mine = 0, rows = 0, logits = 0, my_logits = 0;
-        uint32_t take = at >= PROMPT ? 1 : 1 + (uint32_t)(hash_mix(step) % 150);
+        uint32_t take = at >= PROMPT ? 1 : 1 + (uint32_t)(hash_mix(step) % (PROMPT / 4));
         if (at < PROMPT && take > PROMPT - at) take = PROMPT - at;
         for (uint32_t i = 0; i < N_OTHERS; i++) {
             if (i == N_OTHERS / 2) {
@@ -150,7 +157,7 @@ START_TEST(a_crowd_changes_no_bit) {
     rig_poison(&r);
     run_init(&w, &r, 5);
     run_amid_others(&r, &w);
-    assert_same(&base, &w, &r, "amid 31 others");
+    assert_same(&base, &w, &r, "amid others");
     free(w.logits);
     free(base.logits);
     rig_close(&r);
@@ -168,7 +175,7 @@ START_TEST(threads_change_no_bit) {
         rig_open(&r, model_path(), &o);
         rig_poison(&r);
         run_init(&w, &r, 6);
-        run_alone(&r, &w, 300);
+        run_alone(&r, &w, PROMPT / 2 + 3);
         assert_same(&base, &w, &r, "threads");
         free(w.logits);
         rig_close(&r);
@@ -189,7 +196,7 @@ START_TEST(avx2_changes_no_bit) {
     rig_open(&r, model_path(), &o);
     rig_poison(&r);
     run_init(&w, &r, 7);
-    run_alone(&r, &w, 300);
+    run_alone(&r, &w, PROMPT / 2 + 3);
     assert_same(&base, &w, &r, "AVX2");
     free(w.logits);
     free(base.logits);
