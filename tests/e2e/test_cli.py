@@ -1,0 +1,138 @@
+"""The daemon around its requests: while it loads, where it listens, and what its flags print."""
+
+import json
+import re
+import socket
+import subprocess
+import time
+
+import httpx
+import pytest
+
+from harness import BINARY, MODEL, ROOT, Daemon, vramd
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def test_while_loading_it_is_alive_but_not_ready():
+    """/health is 200 from the first answer on; /ready and requests are 503 with Retry-After until READY."""
+    for _ in range(5):  # on a fast machine a load may be over before the first look
+        port = free_port()
+        d = Daemon("--port", str(port), "--max-model-len", "1024", wait=False)
+        early, codes = None, []
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+            end = time.monotonic() + 60
+            while time.monotonic() < end:
+                try:
+                    ready = http.get("/ready")
+                except httpx.TransportError:
+                    assert d.process.poll() is None, d.text()
+                    continue
+                codes.append(ready.status_code)
+                if ready.status_code == 200:
+                    break
+                assert http.get("/health").status_code == 200
+                asked = http.post("/v1/completions", json={"prompt": "x", "max_tokens": 1})
+                if asked.status_code != 200:
+                    early = (ready, asked)
+        d.wait_ready()
+        d.stop()
+        assert codes[-1] == 200 and set(codes) <= {200, 503}
+        if early:
+            break
+    assert early, "never seen while loading"
+    for r in early:
+        assert r.status_code == 503 and int(r.headers["retry-after"]) >= 1
+    e = early[1].json()["error"]
+    assert (e["type"], e["code"]) == ("unavailable_error", 503)
+
+
+def test_a_port_that_is_taken_is_named():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        port = s.getsockname()[1]
+        r = vramd("serve", "--model", MODEL, "--port", str(port), "--max-model-len", "256")
+    assert r.returncode != 0 and str(port) in r.stderr and "READY" not in r.stderr, r.stderr
+
+
+def test_a_unix_socket_serves_and_is_removed(tmp_path):
+    path = tmp_path / "vramd.sock"
+    d = Daemon("--host", f"unix:{path}", "--max-model-len", "256", wait=False)
+    d.wait_log("READY: curl --unix-socket")
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://vramd", timeout=60) as http:
+        r = http.post("/v1/completions", json={"prompt": "The capital of France is", "max_tokens": 4, "temperature": 0})
+        assert r.status_code == 200 and "Paris" in r.json()["choices"][0]["text"]
+    d.stop()
+    assert not path.exists()
+
+
+def test_help_sample_and_manual_name_every_option():
+    table = (ROOT / "conf" / "table.h").read_text()
+    names = re.findall(r'^    X\("\w+", \w+, (\w+),', table, re.M)
+    assert len(names) > 20
+    text = {k: vramd("serve", "--" + k).stdout for k in ("help", "print-sample", "print-man")}
+    for name in names:
+        flag = "--" + name.replace("_", "-")
+        assert flag in text["help"], flag
+        assert re.search(rf"^\s*[#;]?\s*{name} =", text["print-sample"], re.M), name
+        assert f".Fl {flag[1:]} " in text["print-man"].replace("\\-", "-") + " ", flag
+
+
+@pytest.mark.parametrize("command", ["serve", "generate", "plan", "inspect", "tokenize"])
+def test_every_command_names_what_it_does_not_know(command):
+    r = vramd(command, "--no-such-thing", MODEL)
+    assert r.returncode == 2 and "no-such-thing" in r.stderr and not r.stdout
+    assert vramd(command, "--help").returncode == 0
+
+
+def test_check_refuses_what_serve_refuses():
+    options = ["--model", MODEL, "--max-model-len", "512", "--memory", "90MiB"]
+    check, serve = vramd("serve", "--check", *options), vramd("serve", "--port", "0", *options)
+    assert check.returncode == serve.returncode == 7
+    # The same words; serve's may stand behind a time.
+    words = check.stderr.strip().splitlines()[-1].split(": ", 1)[-1]
+    assert words in serve.stderr
+    absent = vramd("serve", "--check", "--model", "/nonexistent.gguf")
+    assert absent.returncode not in (0, 7) and "/nonexistent.gguf" in absent.stderr
+
+
+def test_check_prints_a_file_that_gives_the_same_options(tmp_path):
+    first = vramd("serve", "--check", "--model", MODEL, "--max-num-seqs", "9", "--memory", "400MiB", "--max-model-len", "333")
+    f = tmp_path / "again.conf"
+    f.write_text(first.stdout)
+    again = vramd("serve", "--check", "--config", str(f))
+    assert first.returncode == again.returncode == 0 and again.stdout == first.stdout
+
+
+def test_generate_writes_the_text_alone_and_is_greedy_at_zero(daemon):
+    for prompt, n in (("The capital of France is", 20), ("def add(a, b):\n", 24)):
+        r = vramd("generate", "--model", MODEL, "--max-tokens", str(n), "--temperature", "0", prompt)
+        assert r.returncode == 0 and r.stdout == daemon.say(prompt, max_tokens=n) + "\n"
+
+
+def test_tokenize_and_detokenize_go_round(daemon):
+    for text in ("", " ", "Hello", "a  b\n\n\tc", "naïve café 東京 🎉", "<|im_start|>user\nx<|im_end|>", "x" * 5000):
+        ids = json.loads(vramd("tokenize", "--json", MODEL, input=text).stdout)
+        assert ids == daemon.tokens(text)
+        back = daemon.http.post("/detokenize", json={"tokens": ids})
+        assert back.status_code == 200 and back.json()["prompt"] == text
+
+
+def test_a_closed_output_ends_generate():
+    p = subprocess.Popen([BINARY, "generate", "--model", MODEL, "--max-tokens", "100000", "--max-model-len", "8192",
+                          "--temperature", "1", "--seed", "1", "Once"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        p.stdout.read(1)
+        p.stdout.close()
+        p.wait(60)
+    finally:
+        if p.poll() is None:
+            p.kill()
+            p.wait()
+            pytest.fail("generate goes on writing to nobody")
+        p.stderr.close()
