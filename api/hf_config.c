@@ -119,7 +119,7 @@ static const family *find_family(reader *r) {
     return NULL;
 }
 
-static void read_shape(reader *r, model_config *c) {
+static void read_shape(reader *r, model_config *c, const family *f) {
     float rotary = 1;
     count(r, "hidden_size", &c->n_embd);
     count(r, "num_hidden_layers", &c->n_layers);
@@ -135,7 +135,10 @@ static void read_shape(reader *r, model_config *c) {
     maybe_real(r, "rms_norm_eps", 1e-12, 0.1, &c->norm_eps);
     maybe_real(r, "partial_rotary_factor", 0, 1, &rotary);
     c->rope.n_dims = (uint32_t)((float)c->head_dim * rotary);
-    maybe_count(r, "num_local_experts", &c->n_experts);
+    if (strcmp(f->model_type, "mixtral") == 0)
+        count(r, "num_local_experts", &c->n_experts);
+    else
+        maybe_count(r, "num_local_experts", &c->n_experts);
     if (c->n_experts) count(r, "num_experts_per_tok", &c->n_experts_used);
 }
 
@@ -179,19 +182,25 @@ static void read_yarn(reader *r, rope_config *rope) {
     maybe_real(r, "attention_factor", 0, 100, &rope->attn_factor);
 }
 
-/* rope_scaling; rope_parameters since transformers 5, which has rope_theta in it, too. */
+/* Since transformers 5 it is rope_parameters, which has rope_theta in it, too. */
+static const char *rope_object(const json_t *o) {
+    return json_in_has(o, "rope_parameters") ? "rope_parameters" : "rope_scaling";
+}
+
 static void read_rope(reader *r, model_config *c) {
     rope_config *rope = &c->rope;
     maybe_real(r, "rope_theta", 1, 1e12, &rope->theta);
     if (r->s != OK) return;
-    bool v5 = json_in_has(r->o, "rope_parameters");
-    const json_t *o = json_object_get(r->o, v5 ? "rope_parameters" : "rope_scaling");
+    const char *name = rope_object(r->o);
+    const json_t *o = json_object_get(r->o, name);
     if (!o || json_is_null(o)) return;
     if (!json_is_object(o)) {
-        r->s = json_in_wrong(r->e, v5 ? "rope_parameters" : "rope_scaling", "an object", o);
+        r->s = json_in_wrong(r->e, name, "an object", o);
         return;
     }
-    reader in = {o, v5 ? "rope_parameters." : "rope_scaling.", OK, r->e};
+    char prefix[32];
+    snprintf(prefix, sizeof prefix, "%s.", name);
+    reader in = {o, prefix, OK, r->e};
     const char *key = json_in_has(o, "rope_type") ? "rope_type" : "type";
     str type = {NULL, 0};
     maybe_str(&in, key, &type);
@@ -227,7 +236,7 @@ static void read_biases(reader *r, model_config *c, const family *f) {
 }
 
 /* A range error names the field of model_config; whoever has the file wants the member. */
-static void name_member(err *e) {
+static void name_member(const json_t *o, err *e) {
     static const char *const map[][2] = {
         {"n_layers", "num_hidden_layers"},
         {"n_embd", "hidden_size"},
@@ -239,20 +248,23 @@ static void name_member(err *e) {
         {"norm_eps", "rms_norm_eps"},
         {"n_experts", "num_local_experts"},
         {"n_experts_used", "num_experts_per_tok"},
+        {"head_dim", "head_dim"},
         {"rope.n_dims", "head_dim"},
-        {"rope.factor", "rope_scaling.factor"},
-        {"rope.original_len", "rope_scaling.original_max_position_embeddings"},
-        {"rope.low_freq_factor", "rope_scaling.low_freq_factor"},
-        {"rope.high_freq_factor", "rope_scaling.high_freq_factor"},
-        {"rope.beta_fast", "rope_scaling.beta_fast"},
-        {"rope.beta_slow", "rope_scaling.beta_slow"},
+        {"rope.factor", ".factor"}, /* of rope_scaling or rope_parameters */
+        {"rope.original_len", ".original_max_position_embeddings"},
+        {"rope.low_freq_factor", ".low_freq_factor"},
+        {"rope.high_freq_factor", ".high_freq_factor"},
+        {"rope.beta_fast", ".beta_fast"},
+        {"rope.beta_slow", ".beta_slow"},
     };
     for (size_t i = 0; i < sizeof map / sizeof *map; i++)
         if (strcmp(e->field, map[i][0]) == 0) {
             char text[sizeof e->text];
+            const char *in = map[i][1][0] == '.' ? rope_object(o) : "";
             snprintf(text, sizeof text, "%s", e->text);
-            err_set(e, e->code, "config.json: %s: %.300s", map[i][1], text);
-            err_field(e, "%s", map[i][1]);
+            err_set(e, e->code, "config.json: %s%s: %.300s", in, map[i][1], text);
+            err_hint(e, "compare with the config.json that the model was published with");
+            err_field(e, "%s%s", in, map[i][1]);
             return;
         }
 }
@@ -268,13 +280,13 @@ static status fill(model_config *c, const json_t *o, err *e) {
     c->norms_per_layer = f->norms_per_layer;
     c->qk_norm = f->qk_norm;
     c->norm_eps = 1e-6f;
-    read_shape(&r, c);
+    read_shape(&r, c, f);
     read_biases(&r, c, f);
     read_window(&r, c, f);
     read_rope(&r, c);
     if (r.s != OK) return r.s;
     status s = model_config_check(c, e);
-    if (s != OK) name_member(e);
+    if (s != OK) name_member(o, e);
     return s;
 }
 

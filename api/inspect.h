@@ -5,10 +5,13 @@
 #include "base/buf.h"
 #include "model/gguf.h"
 
-/* Arrays are given whole. Text that is no UTF-8 gets U+FFFD. */
+/* Nothing is shortened. Text that is no UTF-8 gets U+FFFD; what a terminal would obey (control
+ * characters, changes of direction) is escaped, here and below. */
 void inspect_json(buf *, const gguf *);
-/* One value as text; arrays as [first, second, ... N elements] with at most max elements (0:
- * all, as a JSON array). */
-void inspect_value(buf *, const gguf_kv *, uint64_t max);
+/* One value for a person: at most n elements of an array, as [first, second, ... N elements],
+ * and about text_bytes bytes of a string, as "beginning" ... N bytes. */
+void inspect_value(buf *, const gguf_kv *, uint64_t n, uint64_t text_bytes);
+/* A text in quotes. */
+void inspect_text(buf *, str);
 
 #endif

@@ -1,4 +1,6 @@
-/* vramd inspect: what is in a GGUF file, and the program that would run it. */
+/* vramd inspect: what is in a GGUF file, and the program that would run it. Main thread; owns
+ * the open file. */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -9,26 +11,37 @@
 
 enum { SHOWN_ELEMENTS = 4, SHOWN_BYTES = 160 };
 
-/* Prints what json escaping made printable, shortened. */
-static void print_metadata(const gguf *g) {
-    for (size_t i = 0; i < gguf_n_kv(g); i++) {
+/* Prints what was gathered in b, and empties it. */
+static status put(buf *b, err *e) {
+    status s =
+        b->failed ? err_set(e, ERR_NO_MEMORY, "no memory for what is to be printed") : OK;
+    if (s == OK) fwrite(b->ptr, 1, b->len, stdout);
+    buf_clear(b);
+    return s;
+}
+
+static status print_metadata(const gguf *g, err *e) {
+    status s = OK;
+    buf b;
+    buf_init(&b, NULL);
+    inspect_text(&b, str_of(gguf_path(g)));
+    buf_addf(&b, ": GGUF version %u, %llu bytes\n\nmetadata\n", gguf_version(g),
+             (unsigned long long)gguf_file_bytes(g));
+    for (size_t i = 0; i < gguf_n_kv(g) && s == OK; i++) {
         const gguf_kv *kv = gguf_kv_at(g, i);
-        gguf_kv cut = *kv;
-        buf b;
-        buf_init(&b, NULL);
-        bool longer = kv->type == GGUF_STRING && kv->s.len > SHOWN_BYTES;
-        if (longer) cut.s.len = SHOWN_BYTES;
-        inspect_value(&b, &cut, SHOWN_ELEMENTS);
-        printf("  %-44.*s %s%s\n", (int)kv->key.len, kv->key.ptr, buf_cstr(&b),
-               longer ? " ..." : "");
-        buf_clear(&b);
+        buf_addf(&b, "  %-44.*s ", STR_ARG(kv->key));
+        inspect_value(&b, kv, SHOWN_ELEMENTS, SHOWN_BYTES);
+        buf_addc(&b, '\n');
+        s = put(&b, e);
     }
+    return s == OK ? put(&b, e) : s;
 }
 
 static void print_tensors(const gguf *g) {
     struct {
         uint64_t n, bytes;
     } by_type[256] = {0};
+    uint64_t sum = 0;
     char x[32], y[32];
     for (size_t i = 0; i < gguf_n_tensors(g); i++) {
         const gguf_tensor *t = gguf_tensor_at(g, i);
@@ -40,6 +53,7 @@ static void print_tensors(const gguf *g) {
                bytes_grouped(t->bytes, x));
         by_type[(uint8_t)t->type].n++;
         by_type[(uint8_t)t->type].bytes += t->bytes;
+        sum += t->bytes;
     }
     puts("\ntotals");
     for (int i = 0; i < 256; i++)
@@ -47,6 +61,8 @@ static void print_tensors(const gguf *g) {
             printf("  %-6s %8llu tensors %18s bytes  %s\n", dtype_get((uint32_t)i)->name,
                    (unsigned long long)by_type[i].n, bytes_grouped(by_type[i].bytes, x),
                    bytes_human(by_type[i].bytes, y));
+    printf("  %-6s %8zu tensors %18s bytes  %s\n", "all", gguf_n_tensors(g),
+           bytes_grouped(sum, x), bytes_human(sum, y));
 }
 
 static void print_line(void *arg, const char *line) {
@@ -62,10 +78,33 @@ static status print_program(const gguf *g, err *e) {
     return s;
 }
 
-int cmd_inspect(int argc, char **argv) {
+static status print_json(const gguf *g, err *e) {
+    buf b;
+    buf_init(&b, NULL);
+    inspect_json(&b, g);
+    buf_addc(&b, '\n');
+    return put(&b, e);
+}
+
+static status print_all(const gguf *g, err *e) {
+    status s = print_metadata(g, e);
+    if (s == OK) puts("\ntensors");
+    if (s == OK) print_tensors(g);
+    return s;
+}
+
+static status inspect(const char *path, status (*print)(const gguf *, err *), err *e) {
     gguf *g = NULL;
+    status s = gguf_open(&g, path, e);
+    if (s == OK) s = print(g, e);
+    if (s == OK && (fflush(stdout) != 0 || ferror(stdout)))
+        s = err_set(e, ERR_IO, "writing stdout: %s", strerror(errno));
+    gguf_close(g);
+    return s;
+}
+
+int cmd_inspect(int argc, char **argv) {
     err e;
-    status s;
     if (args_take_word(&argc, argv, "--help")) {
         puts("usage: vramd inspect FILE [--json | --program]\n\n"
              "  --json     metadata and tensors as one JSON object\n"
@@ -75,30 +114,16 @@ int cmd_inspect(int argc, char **argv) {
     bool json = args_take_word(&argc, argv, "--json");
     bool program = args_take_word(&argc, argv, "--program");
     if (argc != 2 || argv[1][0] == '-') {
-        int odd = 1; /* the flag that is not known, or what is one too many */
-        while (odd < argc - 1 && argv[odd][0] != '-') odd++;
-        err_set(&e, ERR_INVALID, "%s%.80s",
-                argc < 2 ? "no file is named" : "not understood: ", argc < 2 ? "" : argv[odd]);
+        err_set(&e, ERR_INVALID, "%s%.80s", argc < 2 ? "no file is named" : "not understood: ",
+                argc < 2 ? "" : argv[argc - 1]);
         err_hint(&e, "vramd inspect FILE.gguf");
         return command_failed("inspect", &e);
     }
-    s = gguf_open(&g, argv[1], &e);
-    if (s != OK) return command_failed("inspect", &e);
-    if (json) {
-        buf b;
-        buf_init(&b, NULL);
-        inspect_json(&b, g);
-        puts(buf_cstr(&b));
-        buf_clear(&b);
-    } else if (program) {
-        s = print_program(g, &e);
-    } else {
-        printf("%s: GGUF version %u, %llu bytes\n\nmetadata\n", argv[1], gguf_version(g),
-               (unsigned long long)gguf_file_bytes(g));
-        print_metadata(g);
-        puts("\ntensors");
-        print_tensors(g);
+    if (json && program) {
+        err_set(&e, ERR_INVALID, "--json and --program exclude each other");
+        err_hint(&e, "give one of them");
+        return command_failed("inspect", &e);
     }
-    gguf_close(g);
+    status s = inspect(argv[1], json ? print_json : program ? print_program : print_all, &e);
     return s == OK ? 0 : command_failed("inspect", &e);
 }

@@ -37,6 +37,12 @@ static const char qwen25_05b[] =
     "\"num_hidden_layers\":24,\"num_key_value_heads\":2,\"rms_norm_eps\":1e-06,"
     "\"rope_theta\":1000000.0,\"sliding_window\":32768,\"tie_word_embeddings\":true,"
     "\"use_sliding_window\":false,\"vocab_size\":151936}";
+static const char qwen25_7b[] =
+    "{\"model_type\":\"qwen2\",\"hidden_size\":3584,\"intermediate_size\":18944,"
+    "\"max_position_embeddings\":131072,\"max_window_layers\":28,\"num_attention_heads\":28,"
+    "\"num_hidden_layers\":28,\"num_key_value_heads\":4,\"rms_norm_eps\":1e-06,"
+    "\"rope_theta\":1000000.0,\"sliding_window\":131072,\"tie_word_embeddings\":false,"
+    "\"use_sliding_window\":false,\"vocab_size\":152064}";
 static const char gemma2_9b[] =
     "{\"model_type\":\"gemma2\",\"head_dim\":256,\"hidden_size\":3584,"
     "\"intermediate_size\":14336,\"max_position_embeddings\":8192,\"num_attention_heads\":16,"
@@ -72,9 +78,9 @@ START_TEST(public_configs_count_the_published_weights) {
     } t[] = {
         {llama2_7b, 6738415616, 524288},  {llama31_8b, 8030261248, 131072},
         {mistral_7b, 7241732096, 131072}, {mixtral, 46702792704, 131072},
-        {qwen25_05b, 494032768, 12288},   {gemma2_9b, 9241705984, 344064},
-        {gemma3_1b, 999885952, 26624},    {phi3_mini, 3821079552, 393216},
-        {smollm2, 134515008, 23040},
+        {qwen25_05b, 494032768, 12288},   {qwen25_7b, 7615616512, 57344},
+        {gemma2_9b, 9241705984, 344064},  {gemma3_1b, 999885952, 26624},
+        {phi3_mini, 3821079552, 393216},  {smollm2, 134515008, 23040},
     };
     for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
         const model_config c = parsed(t[i].text);
@@ -269,6 +275,33 @@ START_TEST(a_member_of_wrong_type_or_range_is_named) {
 }
 END_TEST
 
+START_TEST(experts_that_are_not_counted_are_not_taken_for_none) {
+    char text[1024];
+    snprintf(text, sizeof text, "%s", mixtral);
+    char *at = strstr(text, "num_local_experts");
+    ck_assert_ptr_nonnull(at);
+    *at = 'X';
+    refused(text, ERR_FORMAT, "num_local_experts");
+}
+END_TEST
+
+START_TEST(a_range_error_names_the_member_as_the_file_has_it_and_a_remedy) {
+    char text[1024];
+    model_config c;
+    err e;
+    with(text, smollm2,
+         "\"rope_parameters\":{\"rope_type\":\"yarn\",\"factor\":2,\"beta_slow\":0}");
+    ck_assert_int_eq(hf_config_parse(&c, str_of(text), &e), ERR_FORMAT);
+    ck_assert_str_eq(e.field, "rope_parameters.beta_slow");
+    ck_assert_ptr_nonnull(strstr(e.text, "config.json: rope_parameters.beta_slow"));
+    ck_assert_str_ne(e.hint, "");
+    with(text, smollm2, "\"head_dim\":1000000");
+    ck_assert_int_eq(hf_config_parse(&c, str_of(text), &e), ERR_FORMAT);
+    ck_assert_str_eq(e.field, "head_dim");
+    ck_assert_str_ne(e.hint, "");
+}
+END_TEST
+
 START_TEST(a_window_on_the_upper_layers_alone_is_refused) {
     char text[1024];
     with(text, smollm2,
@@ -305,4 +338,6 @@ CHECK_MAIN("hf_config", public_configs_count_the_published_weights,
            windows_are_on_the_layers_that_the_family_has_them_on,
            biases_are_read_where_the_family_has_the_option, text_that_is_no_config_is_refused,
            a_missing_member_is_named, a_member_of_wrong_type_or_range_is_named,
+           experts_that_are_not_counted_are_not_taken_for_none,
+           a_range_error_names_the_member_as_the_file_has_it_and_a_remedy,
            a_window_on_the_upper_layers_alone_is_refused, a_file_is_read_or_named)
