@@ -1,8 +1,11 @@
 /* room: model */
-/* Fuzzes the opening of a GGUF file: headers, config, program, rows. The input is the file,
- * as it is. What opens must hold together: every tensor inside the file, readable to its last
- * byte, found under its name. One thread. */
+/* Fuzzes the opening of a GGUF file: headers, config, program, rows, tokenizer. The input is
+ * the file, as it is. What opens must hold together: every tensor inside the file, readable to
+ * its last byte, found under its name; a tokenizer of the planned size that streams the text of
+ * its own tokens as valid UTF-8. One thread. */
+#include "base/utf8.h"
 #include "model/program.h"
+#include "model/tokenizer.h"
 #include "tests/model/gguf_build.h"
 
 static void count_line(void *arg, const char *line) {
@@ -53,6 +56,39 @@ static void check_program(const model *m) {
     }
 }
 
+/* Every token is streamed, and its text encoded again into tokens that exist. */
+static void use_tokenizer(const tokenizer *t) {
+    vec_i32 ids = {0};
+    buf out = {0};
+    detok d;
+    err e;
+    detok_init(&d, t, true);
+    for (uint32_t i = 0; i < tokenizer_n_vocab(t); i++) {
+        str piece = tokenizer_piece(t, (int32_t)i, true);
+        CHECK(tokenizer_encode(t, piece, TOK_ADD_SPECIAL | TOK_PARSE_SPECIAL, &ids, &e) == OK);
+        detok_push(&d, (int32_t)i, &out);
+    }
+    detok_finish(&d, &out);
+    CHECK(utf8_valid(buf_str(&out)));
+    for (size_t i = 0; i < ids.n; i++)
+        CHECK(ids.v[i] >= 0 && (uint32_t)ids.v[i] < tokenizer_n_vocab(t));
+    buf_clear(&out);
+    vec_i32_clear(&ids);
+}
+
+static void check_tokenizer(const gguf *g) {
+    tokenizer *t = NULL;
+    err e = {0};
+    uint64_t planned = tokenizer_plan_bytes(g);
+    status s = tokenizer_open(&t, g, chunks_heap(), &e);
+    CHECK(s == e.code && (s == OK) == (t != NULL));
+    CHECK(s == OK || (e.field[0] && e.text[0]));
+    if (s != OK) return;
+    CHECK(tokenizer_bytes(t) == planned);
+    use_tokenizer(t);
+    tokenizer_close(t);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     gguf *g = NULL;
     model *m = NULL;
@@ -69,6 +105,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     CHECK(s == OK || (s == e.code && e.field[0] && e.text[0]));
     if (s == OK) check_program(m);
     model_close(m);
+    check_tokenizer(g);
     gguf_close(g);
     return 0;
 }

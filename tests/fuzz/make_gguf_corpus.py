@@ -80,6 +80,19 @@ def tensors(dtype=DT_F16, bias=False, tied=False, h=8, kv=4, ff=8, vocab=4):
     return t
 
 
+def tokenizer(pre, merges=("a b", "\u0120 a", "ab 1"), types=None):
+    vocab = ["a", "b", "1", "'", "\u0120", "\u010a", "\u00c3", "\u00a4"]
+    vocab += [m.replace(" ", "") for m in ("a b", "\u0120 a", "ab 1")] + ["<|im_end|>", "<|a", "  "]
+    if types is None:
+        types = [1] * (len(vocab) - 3) + [3, 4, 4]
+    g = "tokenizer.ggml."
+    return [(g + "model", STRING, "gpt2"), (g + "pre", STRING, pre),
+            (g + "tokens", ARRAY, (STRING, vocab)), (g + "token_type", ARRAY, (I32, types)),
+            (g + "merges", ARRAY, (STRING, list(merges))), (g + "bos_token_id", U32, 11),
+            (g + "eos_token_id", U32, 11), (g + "add_bos_token", BOOL, 1),
+            ("tokenizer.chat_template", STRING, "{{ messages }}")]
+
+
 def corpus():
     every = [("t.u8", U8, 1), ("t.i8", I8, -1), ("t.u16", U16, 2), ("t.i16", I16, -2),
              ("t.u32", U32, 3), ("t.i32", I32, -3), ("t.f32", F32, 0.5), ("t.bool", BOOL, 1),
@@ -94,6 +107,12 @@ def corpus():
             ("llama.rope.scaling.original_context_length", U32, 16)]
     split = [("split.no", U16, 0), ("split.count", U16, 2), ("split.tensors.count", I32, 1)]
     yield "every-type", gguf(every)
+    for pre in ("smollm", "llama-bpe", "qwen2"):
+        yield "tokenizer-" + pre, gguf(tokenizer(pre))
+    yield "tokenizer-bad-merge", gguf(tokenizer("gpt-2", merges=["a b", "x y"]))
+    yield "tokenizer-bad-id", gguf(tokenizer("gpt-2") + [("tokenizer.ggml.eot_token_id", U32, 99)])
+    yield "tokenizer-bad-types", gguf(tokenizer("gpt-2", types=[1, 1]))
+    yield "tokenizer-unknown", gguf(tokenizer("other"))
     yield "version-2", gguf(every, one, version=2)
     yield "llama", gguf(keys("llama") + vocab, tensors())
     yield "llama-tied", gguf(keys("llama"), tensors(tied=True))
