@@ -15,7 +15,7 @@ enum { SHOWN_ELEMENTS = 4, SHOWN_BYTES = 160 };
 static status put(buf *b, err *e) {
     status s =
         b->failed ? err_set(e, ERR_NO_MEMORY, "no memory for what is to be printed") : OK;
-    if (s == OK) fwrite(b->ptr, 1, b->len, stdout);
+    if (s == OK && b->len) fwrite(b->ptr, 1, b->len, stdout);
     buf_clear(b);
     return s;
 }
@@ -114,8 +114,10 @@ int cmd_inspect(int argc, char **argv) {
     bool json = args_take_word(&argc, argv, "--json");
     bool program = args_take_word(&argc, argv, "--program");
     if (argc != 2 || argv[1][0] == '-') {
-        err_set(&e, ERR_INVALID, "%s%.80s", argc < 2 ? "no file is named" : "not understood: ",
-                argc < 2 ? "" : argv[argc - 1]);
+        int odd = 1; /* the flag that is not known, or what is one too many */
+        while (odd < argc - 1 && argv[odd][0] != '-') odd++;
+        err_set(&e, ERR_INVALID, "%s%.80s",
+                argc < 2 ? "no file is named" : "not understood: ", argc < 2 ? "" : argv[odd]);
         err_hint(&e, "vramd inspect FILE.gguf");
         return command_failed("inspect", &e);
     }
