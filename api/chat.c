@@ -90,6 +90,18 @@ static status template_of(app *app, err *e) {
     return app->chat_status;
 }
 
+/* What users write must not become the template's control tokens: nobody forges a turn. */
+static status guard(const tokenizer *tok, chat_message *m, size_t n, arena *mem, err *e) {
+    for (size_t i = 0; i < n; i++) {
+        buf b;
+        buf_init(&b, mem);
+        tokenizer_guard(tok, m[i].content, &b);
+        if (b.failed) return err_set(e, ERR_NO_MEMORY, "no memory for messages");
+        m[i].content = buf_str(&b);
+    }
+    return OK;
+}
+
 void chat_run(app *app, http_request *rq) {
     const json_t *body;
     answer *a = answer_new(app, rq, true, &body);
@@ -101,6 +113,7 @@ void chat_run(app *app, http_request *rq) {
     buf_init(&text, &rq->mem);
     status s = read_messages(body, &rq->mem, &m, &n, &e);
     if (s == OK) s = template_of(app, &e);
+    if (s == OK) s = guard(app->port->tok, m, n, &rq->mem, &e);
     if (s == OK) s = chat_template_render(&app->chat, m, n, &text, &e);
     if (s != OK) {
         app_refuse(app, rq, &e);
@@ -110,6 +123,6 @@ void chat_run(app *app, http_request *rq) {
     a->prompts[0].text = buf_str(&text);
     a->prompts[0].is_text = true;
     /* The template writes its own beginning of sequence. */
-    a->encode_flags = TOK_PARSE_SPECIAL;
+    a->encode_flags = TOK_PARSE_SPECIAL | TOK_GUARDED;
     answer_start(a);
 }

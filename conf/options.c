@@ -102,7 +102,7 @@ static char *read_line(char *line, int size, void *self) {
             fail(r, err_set(r->e, ERR_INVALID,
                             c ? "%s: longer than the %d bytes that a line may have"
                               : "%s: holds a NUL byte",
-                            where(r, r->line, at), size - 3));
+                            where(r, r->line, at), size - 2));
             if (c) err_hint(r->e, "a flag or the environment may hold more");
             return NULL;
         }

@@ -137,9 +137,13 @@ static void do_submit(bridge *b, gen *g) {
                   .deadline_us = s->timeout_us ? g->submit_us + s->timeout_us : 0,
                   .user = (uintptr_t)g};
     memcpy(q.stop_ids, s->stop_ids, s->n_stop_ids * sizeof *q.stop_ids);
-    reject no = sched_submit(b->m->sched, &q, clock_us(), &g->id);
-    /* The loop side has checked every limit before: what is left is a bug of ours. */
-    CHECK(no == REJECT_NONE);
+    /* The loop side has checked every limit before. Where the two still differ, the request
+     * ends with an error, and the others go on. */
+    if (sched_submit(b->m->sched, &q, clock_us(), &g->id) == REJECT_NONE) return;
+    log_error("the scheduler refused a sequence that the queue had let in");
+    out_record r = {.g = g, .now_us = clock_us(), .scored_pos = UINT32_MAX};
+    r.ev = (sched_event){.kind = EVENT_ENDED, .finish = FINISH_ERROR, .stop_id = -1};
+    push(b, &r);
 }
 
 /* Takes one generation out of the inbox; waits for one when idle. False: quit. */

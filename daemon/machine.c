@@ -118,14 +118,13 @@ static status open_model(machine *m, const char *weights, err *e) {
     return s == OK ? model_open(&m->model, m->file, e) : s;
 }
 
+/* The file's name without its ending, unless the operator gave one: what people type. */
 static void set_name(machine *m) {
-    const char *base = strrchr(m->opt.model, '/');
+    const char *base = strrchr(m->opt.model, '/'), *given = m->opt.served_model_name;
     base = base ? base + 1 : m->opt.model;
-    const char *name = m->opt.served_model_name;
-    if (!*name) name = m->model->program.config.name;
-    snprintf(m->name, sizeof m->name, "%.255s", *name ? name : base);
-    if (!*name && strlen(m->name) > 5 && strcmp(m->name + strlen(m->name) - 5, ".gguf") == 0)
-        m->name[strlen(m->name) - 5] = '\0';
+    snprintf(m->name, sizeof m->name, "%.255s", *given ? given : base);
+    size_t n = strlen(m->name);
+    if (!*given && n > 5 && strcasecmp(m->name + n - 5, ".gguf") == 0) m->name[n - 5] = '\0';
 }
 
 /* The scheduler is sized for the most blocks that could be of use: its 12 or so bytes a block
@@ -260,7 +259,7 @@ bool machine_compare(const machine *m, char *line, size_t cap) {
     if (!process_memory_read(&os)) os.anonymous_bytes = v.ledger_bytes;
     int64_t gap = (int64_t)os.anonymous_bytes - (int64_t)v.ledger_bytes;
     uint64_t held = v.plan_bytes - v.cls[MEM_HTTP].plan_bytes; /* connections come later */
-    snprintf(line, cap, "plan=%s ledger=%s anonymous=%s unaccounted=%lld",
+    snprintf(line, cap, "plan_without_connections=%s ledger=%s anonymous=%s unaccounted=%lld",
              bytes_grouped(held, a), bytes_grouped(v.ledger_bytes, b),
              bytes_grouped(os.anonymous_bytes, c), (long long)gap);
     return gap <= (int64_t)((4 << 20) + v.ledger_bytes / 500);

@@ -78,13 +78,24 @@ void tokenizer_close(tokenizer *t) {
 
 /* ---- encoding ---- */
 
-static status encode_parts(const tokenizer *t, tok_words *w, str text, bool control) {
+/* A run between special tokens, without its guards. */
+static status encode_run(const tokenizer *t, tok_words *w, str run, bool guarded) {
+    if (!guarded || !memchr(run.ptr, TOK_GUARD, run.len)) return t->encode_run(t, w, run);
+    char *plain = arena_alloc(&w->scratch, run.len);
+    size_t n = 0;
+    if (!plain) return err_set(w->err, ERR_NO_MEMORY, "no memory to encode the text");
+    for (size_t i = 0; i < run.len; i++)
+        if (run.ptr[i] != TOK_GUARD) plain[n++] = run.ptr[i];
+    return t->encode_run(t, w, (str){plain, n});
+}
+
+static status encode_parts(const tokenizer *t, tok_words *w, str text, unsigned flags) {
     for (size_t at = 0; at < text.len;) {
         uint32_t id = 0;
-        size_t special = tok_special_next(t, text, at, control, &id);
+        size_t special = tok_special_next(t, text, at, flags & TOK_PARSE_SPECIAL, &id);
         size_t end = special == SIZE_MAX ? text.len : special;
         if (end > at) {
-            status s = t->encode_run(t, w, (str){text.ptr + at, end - at});
+            status s = encode_run(t, w, (str){text.ptr + at, end - at}, flags & TOK_GUARDED);
             if (s != OK) return s;
         }
         if (special == SIZE_MAX) break;
@@ -99,7 +110,7 @@ status tokenizer_encode(const tokenizer *t, str text, unsigned flags, vec_i32 *o
     arena_init(&w.scratch, out->in ? out->in->src : chunks_heap(), 0);
     bool add = flags & TOK_ADD_SPECIAL;
     if (add && t->add_bos && t->bos >= 0) vec_i32_push(out, t->bos);
-    status s = encode_parts(t, &w, text, flags & TOK_PARSE_SPECIAL);
+    status s = encode_parts(t, &w, text, flags);
     if (add && t->add_eos && t->eos >= 0) vec_i32_push(out, t->eos);
     if (s == OK && out->failed) s = err_set(e, ERR_NO_MEMORY, "no memory to encode the text");
     if (w.match) pcre2_match_data_free(w.match);

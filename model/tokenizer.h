@@ -13,9 +13,10 @@
 typedef struct tokenizer tokenizer;
 
 enum {
-    TOK_ADD_SPECIAL = 1,  /* BOS and EOS as the model's metadata says */
-    TOK_PARSE_SPECIAL = 2 /* "<|im_start|>" in the text is the token, not characters; tokens of
-                             type USER_DEFINED are found with and without it */
+    TOK_ADD_SPECIAL = 1,   /* BOS and EOS as the model's metadata says */
+    TOK_PARSE_SPECIAL = 2, /* "<|im_start|>" in the text is the token, not characters; tokens of
+                              type USER_DEFINED are found with and without it */
+    TOK_GUARDED = 4        /* the text has guards (tokenizer_guard): they are dropped */
 };
 
 /* Takes its memory by src (the ledger's, or the heap). Errors: ERR_UNSUPPORTED (field:
@@ -31,6 +32,12 @@ uint64_t tokenizer_bytes(const tokenizer *);
  * and first bytes of characters from U+40000), which its own tokenizer leaves out, too. Errors:
  * ERR_NO_MEMORY. Time: O(n log n) in the length of the text, also for hostile text. */
 status tokenizer_encode(const tokenizer *, str text, unsigned flags, vec_i32 *out, err *);
+
+/* Appends text to out so that no special token in it will be parsed: what a user writes stays
+ * characters inside a prompt whose template's own tokens are parsed. A byte that UTF-8 never
+ * has (0xFF) is put inside each special text; encode the whole with TOK_GUARDED. USER_DEFINED
+ * tokens are parsed in every text, here too. */
+void tokenizer_guard(const tokenizer *, str text, buf *out);
 
 /* The bytes of one token: for specials their text, or "" unless with_special. Valid as long as
  * the tokenizer. An id out of range gives "". */

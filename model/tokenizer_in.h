@@ -62,6 +62,8 @@ typedef struct tok_layout {
     uint64_t bytes;
 } tok_layout;
 
+#define TOK_GUARD '\xff' /* see tokenizer_guard */
+
 typedef struct tok_words tok_words;
 
 struct tokenizer {
