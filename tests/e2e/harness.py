@@ -85,7 +85,8 @@ class Daemon:
         if hasattr(self, "http"):
             self.http.close()
             self.client.close()
-        if self.process.poll() is None:
+        # A second SIGTERM would cancel what runs, and one after the loop's end would kill.
+        if self.process.poll() is None and " info draining" not in self.text():
             self.process.send_signal(signal.SIGTERM)
         try:
             assert self.process.wait(60) == 0, self.text()
