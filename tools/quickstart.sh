@@ -5,7 +5,10 @@
 set -eu
 cd "$(dirname "$0")/.."
 tools/setup.sh
-command -v curl > /dev/null || { [ "$(id -u)" = 0 ] && apt-get install -y -qq curl > /dev/null || sudo apt-get install -y -qq curl > /dev/null; }
+if ! command -v curl > /dev/null; then
+  as_root=; [ "$(id -u)" = 0 ] || as_root=sudo
+  $as_root apt-get install -y -qq curl > /dev/null
+fi
 make -s -j"$(nproc)"
 model=${MODEL:-$(tools/get-model.sh)}
 port=${PORT:-8000}
@@ -17,6 +20,7 @@ for _ in $(seq 600); do
   kill -0 $server 2>/dev/null || { echo "the server did not start" >&2; exit 1; }
   sleep 0.1
 done
+# shellcheck disable=SC2016 # the quotes are shown, and $2 is expanded
 ask() { echo; echo "\$ curl http://127.0.0.1:$port$1 ${2:+-d '$2'}"; }
 body='{"prompt": "The capital of France is", "max_tokens": 24, "temperature": 0}'
 ask /v1/completions "$body"

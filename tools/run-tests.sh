@@ -3,7 +3,7 @@
 #   tools/run-tests.sh [--unit] [NAME]     NAME: tests/*/test_NAME.c, or a pytest -k expression
 # Environment: BUILD (build), VRAMD_TEST_MODEL (set by tools/get-model.sh otherwise).
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 BUILD=${BUILD:-build}
 unit_only=
 [ "${1:-}" = --unit ] && { unit_only=1; shift; }

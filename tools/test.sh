@@ -15,9 +15,9 @@ say() { printf '== %s (%ds)\n' "$1" $SECONDS; }
 pass=0 fail=0
 run() { # name, make arguments: runs a suite and adds its last line's counts
   say "$1"; shift
-  local log rc=0 p f
+  local log p f
   log=$(mktemp)
-  make -s "$@" 2>&1 | tee "$log" || rc=1
+  make -s "$@" 2>&1 | tee "$log" || true # its counts say
   read -r p f < <(sed -nE 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p' "$log" | tail -n 1) || { p=0 f=1; }
   rm -f "$log"
   pass=$((pass + ${p:-0})); fail=$((fail + ${f:-1}))
