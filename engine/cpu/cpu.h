@@ -24,7 +24,8 @@ typedef struct cpu_step {
     step_row *rows;
     attn_task *tasks;
     uint32_t n_tasks;
-    bool prefill; /* some sequence has several rows: keys are appended before attention */
+    uint32_t n_threads; /* that take part */
+    bool prefill;       /* some sequence has several rows: keys are appended before attention */
 } cpu_step;
 
 typedef struct cpu_engine {
@@ -43,7 +44,8 @@ typedef struct cpu_engine {
     float *logits, *kept; /* kept: heap, only if asked for */
     double rope_scale;
     cpu_step step;
-    bool submitted, has_previous;
+    bool submitted;
+    uint32_t alone_left, alone_next; /* steps to run without the team (step.c) */
     uint32_t n_previous;
     sampled *token, *scored; /* results */
     int32_t *previous;       /* [max_seqs]: tokens of the step before, for input_from */

@@ -11,10 +11,11 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "engine/cpu/linear_tiles.h"
 #include "engine/cpu/rope.h"
 
-enum { REST_OUTS = 64 };
+enum { REST_OUTS = 64, ALONE_LEAST = 4, ALONE_MOST = 64 };
 
 typedef struct span {
     uint32_t from, to;
@@ -87,7 +88,7 @@ static void run_embed(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const uint32_t n_dims = e->program->config.rope.n_dims;
     const double *freqs = (const double *)(e->workspace + e->layout.freqs);
     float *angles = (float *)(e->workspace + e->layout.rope), *x = value_f(e, o->out);
-    span s = share(e->step.batch->n_rows, e->opt.n_threads, thread);
+    span s = share(e->step.batch->n_rows, e->step.n_threads, thread);
     for (uint32_t r = s.from; r < s.to; r++) {
         float *row = x + (size_t)r * cols;
         packed_row(&c->part[0], (uint32_t)e->step.rows[r].token, row);
@@ -102,7 +103,7 @@ static void run_norm(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const op *o = c->op;
     const act out = value_act(e, o->out), rest = value_rest(e, o->out);
     const float *x = value_f(e, o->in);
-    span s = share(out.n_rows, e->opt.n_threads, thread);
+    span s = share(out.n_rows, e->step.n_threads, thread);
     for (uint32_t r = s.from; r < s.to; r++) {
         float *y =
             out.f ? out.f + (size_t)r * out.n_in : thread_at(e, thread, e->layout.thread.row);
@@ -123,7 +124,7 @@ static void gather_codes(const act *in, uint32_t from, const act *out, uint32_t 
 
 static void run_gather(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const act in = value_act(e, c->op->in), out = value_act(e, c->op->out);
-    span s = share(out.n_rows, e->opt.n_threads, thread);
+    span s = share(out.n_rows, e->step.n_threads, thread);
     for (uint32_t r = s.from; r < s.to; r++) {
         uint32_t from = e->step.rows[r].gathered;
         if (out.f)
@@ -160,7 +161,7 @@ static void run_linear(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     for (uint32_t i = 0; i < c->n_parts; i++) {
         const uint32_t col = c->first_col[i], n_out = c->part[i].n_out;
         span rows, outs;
-        linear_share(call.in.n_rows, n_out, e->opt.n_threads, thread, &rows.from, &rows.to,
+        linear_share(call.in.n_rows, n_out, e->step.n_threads, thread, &rows.from, &rows.to,
                      &outs.from, &outs.to);
         call.w = &c->part[i];
         call.bias = c->bias[i];
@@ -205,8 +206,8 @@ static void run_gate_up(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const uint32_t n_ff = out.n_in;
     uint32_t row0, row1, half0, half1;
     /* Shares of half the columns, twice: whole blocks of 32. */
-    linear_share(in.n_rows, (uint32_t)ceil_div(n_ff, 2), e->opt.n_threads, thread, &row0, &row1,
-                 &half0, &half1);
+    linear_share(in.n_rows, (uint32_t)ceil_div(n_ff, 2), e->step.n_threads, thread, &row0,
+                 &row1, &half0, &half1);
     uint32_t out0 = 2 * half0 < n_ff ? 2 * half0 : n_ff;
     uint32_t out1 = 2 * half1 < n_ff ? 2 * half1 : n_ff;
     for (uint32_t r = row0; r < row1; r += GATE_ROWS) {
@@ -256,7 +257,7 @@ static void run_append(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const batch *b = e->step.batch;
     float *tmp = thread_at(e, thread, e->layout.thread.row);
     const float *qkv = value_f(e, c->op->in);
-    span s = share(b->n_rows, e->opt.n_threads, thread);
+    span s = share(b->n_rows, e->step.n_threads, thread);
     for (uint32_t r = s.from; r < s.to; r++) {
         const batch_seq *q = &b->seq[e->step.rows[r].seq];
         if (q->n_rows == 1) continue;
@@ -348,15 +349,15 @@ static void attend_task(cpu_engine *e, const cpu_op *c, const act *out, const at
 static void run_attention(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const uint32_t n_kv = e->program->config.n_kv_heads, n = e->step.n_tasks * n_kv;
     const act out = value_act(e, c->op->out);
-    uint32_t take = n / (16 * e->opt.n_threads);
+    uint32_t take = n / (16 * e->step.n_threads);
     if (take == 0) take = 1;
     for (uint32_t i = team_next(e->team, take); i < n; i = team_next(e->team, take))
         for (uint32_t k = i; k < n && k < i + take; k++)
             attend_task(e, c, &out, &e->step.tasks[k / n_kv], k % n_kv, thread);
     if (!out.q || e->program->config.n_heads / n_kv * e->program->config.head_dim % 32 == 0)
         return;
-    team_barrier(e->team); /* heads that do not fall on blocks of 32 */
-    span s = share(out.n_rows, e->opt.n_threads, thread);
+    team_barrier(e->team, thread); /* heads that do not fall on blocks of 32 */
+    span s = share(out.n_rows, e->step.n_threads, thread);
     for (uint32_t r = s.from; r < s.to; r++)
         e->linear->quantise(out.f + (size_t)r * out.n_in, &out, r);
 }
@@ -393,12 +394,12 @@ static void run_copies(cpu_engine *e, uint32_t thread) {
         const block_copy *c = &b->copies[i];
         const uint64_t bytes = e->layout.kv_block_bytes[c->group];
         for (uint32_t l = thread; l < e->program->group[c->group].n_layers;
-             l += e->opt.n_threads) {
+             l += e->step.n_threads) {
             unsigned char *at = e->kv[c->group] + (uint64_t)l * e->opt.n_blocks * bytes;
             memmove(at + (uint32_t)c->to * bytes, at + (uint32_t)c->from * bytes, bytes);
         }
     }
-    if (b->n_copies) team_barrier(e->team);
+    if (b->n_copies) team_barrier(e->team, thread);
 }
 
 static void run_op(cpu_engine *e, const cpu_op *c, uint32_t thread) {
@@ -422,10 +423,33 @@ static void step_thread(void *arg, uint32_t thread) {
     for (uint32_t i = 0; i < e->program->n_ops; i++) {
         if (e->op[i].op->kind == OP_ROPE_APPEND && !e->step.prefill) continue;
         run_op(e, &e->op[i], thread);
-        team_barrier(e->team);
+        team_barrier(e->team, thread);
     }
 }
 
+/* Where others want the processors too, a team waits for members that are not running, and one
+ * thread can be faster than all of them: it would take n times what this one worked. Then the
+ * next steps run alone, twice as many each time that a trial of all fails. */
+static void judge_team(cpu_engine *e, uint64_t took_us) {
+    uint64_t waited = team_waited_ns(e->team) / 1000;
+    if (waited > took_us) waited = took_us;
+    if ((took_us - waited) * e->opt.n_threads >= took_us) {
+        e->alone_next = 0;
+        return;
+    }
+    e->alone_left = e->alone_next ? e->alone_next : ALONE_LEAST;
+    e->alone_next = e->alone_left < ALONE_MOST ? e->alone_left * 2 : ALONE_MOST;
+}
+
 void cpu_step_run(cpu_engine *e) {
+    if (e->opt.n_threads == 1 || e->alone_left) {
+        e->step.n_threads = 1;
+        if (e->alone_left) e->alone_left--;
+        team_run_alone(e->team, step_thread, e);
+        return;
+    }
+    uint64_t start = clock_us();
+    e->step.n_threads = e->opt.n_threads;
     team_run(e->team, step_thread, e);
+    judge_team(e, clock_us() - start);
 }

@@ -32,6 +32,8 @@ struct team {
     worker *workers;
     team_fn f; /* the job; NULL: end */
     void *arg;
+    bool alone;         /* the caller's own: the run is its alone */
+    uint64_t waited_ns; /* the caller's own */
     _Alignas(64) atomic_uint epoch;
     _Alignas(64) atomic_uint arrived;
     _Alignas(64) atomic_uint next;
@@ -59,28 +61,28 @@ static void epoch_sleep(team *t, unsigned old) {
     atomic_fetch_sub(&t->sleepers, 1);
 }
 
-static void epoch_wait(team *t, unsigned old) {
-    uint64_t until = 0;
+/* Returns since when it waited, or 0 when it was too short to ask the clock. */
+static uint64_t epoch_wait(team *t, unsigned old) {
+    uint64_t since = 0;
     for (;;) {
         for (int i = 0; i < PAUSES_PER_CLOCK; i++) {
-            if (atomic_load_explicit(&t->epoch, memory_order_acquire) != old) return;
+            if (atomic_load_explicit(&t->epoch, memory_order_acquire) != old) return since;
             cpu_relax();
         }
         uint64_t now = now_ns();
-        if (until == 0) until = now + SPIN_NS;
-        if (now >= until) break;
+        if (since == 0) since = now;
+        if (now >= since + SPIN_NS) break;
     }
     epoch_sleep(t, old);
+    return since;
 }
 
-void team_barrier(team *t) {
-    if (t->n == 1) {
-        atomic_store_explicit(&t->next, 0, memory_order_relaxed);
-        return;
-    }
+/* The caller is thread 0; it alone keeps account. */
+static void team_meet(team *t, bool caller) {
     unsigned old = atomic_load_explicit(&t->epoch, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&t->arrived, 1, memory_order_acq_rel) + 1 < t->n) {
-        epoch_wait(t, old);
+        uint64_t since = epoch_wait(t, old);
+        if (caller && since) t->waited_ns += now_ns() - since;
         return;
     }
     atomic_store_explicit(&t->arrived, 0, memory_order_relaxed);
@@ -88,6 +90,13 @@ void team_barrier(team *t) {
     atomic_store(&t->epoch, old + 1);
     if (atomic_load(&t->sleepers))
         syscall(SYS_futex, &t->epoch, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+}
+
+void team_barrier(team *t, uint32_t thread) {
+    if (t->n > 1 && (thread != 0 || !t->alone))
+        team_meet(t, thread == 0);
+    else
+        atomic_store_explicit(&t->next, 0, memory_order_relaxed);
 }
 
 uint32_t team_next(team *t, uint32_t n) {
@@ -102,19 +111,36 @@ static void *worker_main(void *arg) {
     worker *w = arg;
     team *t = w->team;
     for (;;) {
-        team_barrier(t); /* a job is there */
+        team_meet(t, false); /* a job is there */
         if (!t->f) return NULL;
         t->f(t->arg, w->index);
-        team_barrier(t); /* all have done it */
+        team_meet(t, false); /* all have done it */
     }
 }
 
+void team_run_alone(team *t, team_fn f, void *arg) {
+    t->alone = true;
+    t->waited_ns = 0;
+    atomic_store_explicit(&t->next, 0, memory_order_relaxed);
+    f(arg, 0);
+    t->alone = false;
+}
+
 void team_run(team *t, team_fn f, void *arg) {
+    if (t->n == 1) {
+        team_run_alone(t, f, arg);
+        return;
+    }
     t->f = f;
     t->arg = arg;
-    team_barrier(t);
+    t->waited_ns = 0;
+    team_meet(t, true);
     f(arg, 0);
-    team_barrier(t);
+    team_meet(t, true);
+}
+
+uint64_t team_waited_ns(const team *t) {
+    return t->waited_ns;
 }
 
 /* Signals are the daemon's main thread's business. */
@@ -159,7 +185,7 @@ status team_open(team **out, uint32_t n, err *e) {
 void team_close(team *t) {
     if (!t) return;
     t->f = NULL;
-    team_barrier(t);
+    if (t->n > 1) team_meet(t, true);
     for (uint32_t i = 1; i < t->n; i++) pthread_join(t->workers[i].thread, NULL);
     free(t->workers);
     free(t);

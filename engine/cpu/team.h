@@ -23,8 +23,13 @@ uint32_t team_size(const team *);
 typedef void (*team_fn)(void *arg, uint32_t thread);
 void team_run(team *, team_fn f, void *arg);
 
+/* The same by the caller alone: the workers are not woken, barriers let pass. */
+void team_run_alone(team *, team_fn f, void *arg);
+/* How long the caller waited for workers in the last team_run, in nanoseconds. */
+uint64_t team_waited_ns(const team *);
+
 /* Within f: waits for all. Everything written before it is seen after it. Resets team_next. */
-void team_barrier(team *);
+void team_barrier(team *, uint32_t thread);
 /* Within f: the first of n items not yet given out since the last barrier, and takes n. Every
  * thread may ask until the answer is past its work; items are numbered from 0. */
 uint32_t team_next(team *, uint32_t n);
