@@ -1,0 +1,212 @@
+/* The operations of a program on a CUDA device: each function puts one operation into a stream
+ * and returns at once. Implemented in embed.cu, norm.cu, gate.cu, linear_few.cu,
+ * linear_quant.cu, rope.cu, attn_decode.cu, attn_prefill.cu, sample.cu. The engine (engine.cu)
+ * chooses between them and captures them in graphs, so a function neither allocates nor waits,
+ * and its grid depends on its arguments only, never on device data.
+ *
+ * Pointers are device pointers unless said otherwise. Strides (ld_*) count elements. T is the
+ * activations' type, f16 or bf16; every sum is float32. The residual stream is float32.
+ * A step padded to a graph's bucket has rows of position -1 and entries of n_rows 0: they are
+ * computed like others where that is harmless and touch neither the KV cache nor results.
+ *
+ * Same bits: no function's result for a row depends on the other rows of the call, except where
+ * its comment says so; sums over a row or over tokens are split at fixed absolute places.
+ *
+ * Every function returns the launch's error (cudaSuccess otherwise). */
+#ifndef VRAMD_ENGINE_CUDA_KERNELS_H
+#define VRAMD_ENGINE_CUDA_KERNELS_H
+
+#include "engine/cuda/cu.h"
+#include "engine/cuda/matrix.h"
+#include "model/program.h"
+#include "model/sampling.h"
+
+/* ---- tables of a step: int32, at fixed addresses, filled by one copy a step ---- */
+
+typedef struct cu_tables {
+    /* by row: [n_rows] */
+    const int32_t *token; /* input id; meaningless where from >= 0 */
+    const int32_t *from;  /* >= 0: the input is previous[from] instead */
+    const int32_t *pos;   /* absolute position; -1: padding */
+    const int32_t *entry; /* which entry of the batch the row belongs to */
+    /* by entry: [n_seqs] */
+    const int32_t *first_row, *n_rows, *first_pos;
+    const int32_t *blocks[PROGRAM_MAX_GROUPS]; /* [n_seqs][table_stride]; -1: none */
+    uint32_t table_stride;
+    /* by gathered row: [n_logit_rows] */
+    const int32_t *gathered; /* its row in the step */
+    const int32_t *previous; /* [max_seqs]: what each entry of the step before drew */
+} cu_tables;
+
+/* ---- embed.cu ---- */
+
+/* out[r] = scale * w[token of row r]. out: [n_rows][n_in of w] float32. An id outside the
+ * vocabulary (a padding row) reads row 0. w: any supported type. */
+cudaError_t cu_embed(cudaStream_t, const cu_matrix *w, const cu_tables *, uint32_t n_rows,
+                     float scale, float *out);
+/* out[i] = in[gathered[i]]. in: [*][cols] float32, out: [n_logit_rows][cols] float32. */
+cudaError_t cu_gather(cudaStream_t, const cu_tables *, uint32_t n_logit_rows, uint32_t cols,
+                      const float *in, float *out);
+
+/* ---- norm.cu ---- */
+
+/* x += y (where y is given), then out = x / sqrt(mean(x^2) + eps) * w: the residual sum and the
+ * norm that follows it (Zhang and Sennrich, "Root Mean Square Layer Normalization", eq. 4).
+ * x: [n_rows][cols] float32; y: [n_rows][cols] of T or NULL; w: [cols] float32;
+ * out: [n_rows][cols] of T. One block a row; one fixed order of additions. */
+cudaError_t cu_add_norm(cudaStream_t, cu_type t, uint32_t n_rows, uint32_t cols, float eps,
+                        float *x, const void *y, const float *w, void *out);
+/* In place on n_heads heads of each row: QK norm (for models that have it).
+ * v: [n_rows][ld] of T, heads at columns first_col + h * head_dim; w: [head_dim]. */
+cudaError_t cu_head_norm(cudaStream_t, cu_type t, uint32_t n_rows, uint32_t n_heads,
+                         uint32_t head_dim, uint32_t first_col, uint32_t ld, float eps, void *v,
+                         const float *w);
+
+/* ---- gate.cu ---- */
+
+/* out[r][c] = act(in[r][c]) * in[r][n + c]. in: [n_rows][2n] of T, out: [n_rows][n] of T. */
+cudaError_t cu_gate(cudaStream_t, cu_type t, activation, uint32_t n_rows, uint32_t n,
+                    const void *in, void *out);
+
+/* ---- linear layers: out = in * W^T (+ bias) ---- */
+
+typedef enum cu_out {
+    CU_OUT_T,   /* stores T */
+    CU_OUT_F32, /* stores float32 (logits) */
+    CU_OUT_ADD  /* adds to float32 (the residual stream) */
+} cu_out;
+
+typedef struct cu_linear {
+    cu_matrix w;
+    const float *bias; /* [n_out] or NULL */
+    cu_type t;         /* of in */
+    uint32_t n_rows;
+    const void *in;   /* [n_rows][ld_in] of T, 16-byte aligned rows */
+    const void *in_q; /* the same rows as cu_quantize left them; for packed w, few rows */
+    uint32_t ld_in;
+    void *out; /* [n_rows][ld_out]; points at the first column of this matrix's outputs */
+    uint32_t ld_out;
+    cu_out kind;
+} cu_linear;
+
+/* Rows up to which the GEMV kernels are meant for: they read the weights once for all of them.
+ */
+enum { CU_FEW_ROWS = 8 };
+
+/* linear_few.cu: 16-bit w, n_rows <= CU_FEW_ROWS. Bound by reading w once. */
+cudaError_t cu_linear_few(cudaStream_t, const cu_linear *);
+/* The two halves of OP_GATE_UP fused for few rows: out = act(in * gate^T) * (in * up^T), T. */
+cudaError_t cu_gate_up_few(cudaStream_t, const cu_linear *gate, const cu_linear *up,
+                           activation);
+
+/* linear_quant.cu: packed w. n_rows <= CU_FEW_ROWS by dp4a on in_q, more by mma on in with
+ * dequantisation in shared memory. Any n_rows. */
+cudaError_t cu_linear_quant(cudaStream_t, const cu_linear *);
+/* As cu_gate_up_few for packed w. */
+cudaError_t cu_gate_up_quant_few(cudaStream_t, const cu_linear *gate, const cu_linear *up,
+                                 activation);
+/* Activations to int8 with a float32 scale (and sum of codes) per 32 columns: scale = max |x| /
+ * 127, codes rounded to nearest. in: [n_rows][ld] of T, out: cu_quantized_bytes(n_rows, n_in).
+ */
+cudaError_t cu_quantize(cudaStream_t, cu_type t, uint32_t n_rows, uint32_t n_in, uint32_t ld,
+                        const void *in, void *out);
+/* Loading: rows [row, row + n) of w from the file's own bytes (raw, on the device), packed, or
+ * converted to the 16-bit type of w. from: the type in the file. */
+cudaError_t cu_matrix_store(cudaStream_t, const cu_matrix *w, dtype from, uint32_t row,
+                            uint32_t n, const void *raw);
+/* Random weights, for measurements on models that are not there: mean 0, deviation 1 /
+ * sqrt(n_in), the same for the same seed. */
+cudaError_t cu_matrix_random(cudaStream_t, const cu_matrix *w, uint64_t seed);
+
+/* ---- the KV cache ---- */
+
+/* Of one layer. A block: K of all KV heads, then V:
+ *   K, V: [n_kv_heads][block_tokens][head_dim] of type. */
+typedef struct cu_kv {
+    void *base;            /* where block 0 of this layer begins, 256-byte aligned */
+    uint64_t block_stride; /* bytes from a block to the next */
+    uint32_t block_tokens, n_kv_heads, head_dim;
+    cu_type type;   /* CU_F16 or CU_BF16 */
+    uint32_t group; /* whose block tables */
+} cu_kv;
+
+/* rope.cu. In qkv ([n_rows][ld] of T: n_heads of q, then n_kv_heads of k and of v): rotates q
+ * in place, and stores rotated k, and v, in the cache at the row's position (RoFormer, section
+ * 3.4.2). freqs: [n_dims / 2] float32 radians per position (YaRN, llama3 and rope_freqs already
+ * in them); mscale multiplies cos and sin. Angles are reduced in float32 after an exact product
+ * split, so that positions up to 2^20 keep 1e-6. */
+cudaError_t cu_rope_append(cudaStream_t, cu_type t, const cu_tables *, uint32_t n_rows,
+                           uint32_t n_heads, rope_pairing, uint32_t n_dims, const float *freqs,
+                           float mscale, void *qkv, uint32_t ld, const cu_kv *);
+/* Copies whole blocks. pairs: [n][2] int32 (from, to), of all layers of a group: layer l's
+ * blocks begin at base + l * layer_stride. */
+cudaError_t cu_copy_blocks(cudaStream_t, const cu_kv *, uint64_t layer_stride,
+                           uint32_t n_layers, const int32_t *pairs, uint32_t n);
+
+/* ---- attention: FlashAttention form (Dao et al. 2022, algorithm 1), no score matrix ---- */
+
+typedef struct cu_attn {
+    cu_kv kv;
+    cu_type t;
+    const void *qkv; /* [n_rows][ld] of T; q of row r at columns h * head_dim */
+    uint32_t ld;
+    void *out; /* [n_rows][n_heads * head_dim] of T */
+    uint32_t n_heads;
+    float scale;     /* multiplies q k^T */
+    uint32_t window; /* 0: full; else a row at position i sees i - window + 1 .. i */
+} cu_attn;
+
+/* Tokens of one partial result: an entry's range is always cut at multiples of this. */
+enum { CU_ATTN_SPLIT = 512 };
+/* Bytes of the partial results that decode needs for n_seqs entries and n_splits splits. */
+uint64_t cu_attn_decode_bytes(uint32_t n_seqs, uint32_t n_splits, uint32_t n_heads,
+                              uint32_t head_dim);
+/* attn_decode.cu: entries of one row (entries [0, n_seqs) whose n_rows is 1; others are left
+ * alone). One K/V load serves a whole GQA group. n_splits: at least ceil(longest /
+ * CU_ATTN_SPLIT); partials: cu_attn_decode_bytes, combined in order of the splits. The grid is
+ * fixed by n_seqs, n_kv_heads and n_splits. */
+cudaError_t cu_attn_decode(cudaStream_t, const cu_attn *, const cu_tables *, uint32_t n_seqs,
+                           uint32_t n_splits, void *partials);
+/* attn_prefill.cu: entries of more than one row; mma over tiles of CU_PREFILL_TILE query rows,
+ * causal and windowed blocks skipped. tiles: [n_tiles][2] int32 (entry, first query row within
+ * the entry's rows), made by the host. */
+enum { CU_PREFILL_TILE = 64 };
+cudaError_t cu_attn_prefill(cudaStream_t, const cu_attn *, const cu_tables *,
+                            const int32_t *tiles, uint32_t n_tiles);
+
+/* ---- sample.cu: what model/sampling.h says, the same tokens for the same logits ---- */
+
+/* Parameters of one entry, flat. Lists lie in a device array of words at given offsets. */
+typedef struct cu_sampling {
+    int32_t logit_row; /* -1: the entry draws nothing */
+    uint32_t position; /* of the new token */
+    uint32_t seed[2];  /* low, high */
+    float temperature;
+    int32_t top_k;
+    float top_p, min_p, typical_p;
+    float repetition_penalty, presence_penalty, frequency_penalty;
+    int32_t mask_end;         /* 1: min_tokens not reached: the end tokens are forbidden */
+    uint32_t end_at, n_end;   /* int32 ids */
+    uint32_t bias_at, n_bias; /* pairs (int32 id, float bias) */
+    uint32_t history_at, n_history; /* int32 ids; 0 unless penalties are on */
+    uint32_t n_prompt;
+    int32_t history_from; /* >= 0: previous[...] is one more token of the history */
+    int32_t n_logprobs;   /* as in sampling */
+} cu_sampling;
+
+/* Scores one row: log-probability of a given token and the n best. */
+typedef struct cu_score {
+    int32_t logit_row, token, n_top;
+} cu_score;
+
+uint64_t cu_sample_scratch_bytes(uint32_t n_seqs, uint32_t n_vocab);
+/* logits: [n_logit_rows][n_vocab] float32, overwritten. p: [n_seqs], lists: words. Writes
+ * out[i] (sampled as in model/sampling.h) and drawn[i] = the token, or -1. */
+cudaError_t cu_sample(cudaStream_t, float *logits, uint32_t n_vocab, const cu_sampling *p,
+                      const int32_t *lists, const int32_t *previous, uint32_t n_seqs,
+                      void *scratch, sampled *out, int32_t *drawn);
+/* Must be put before cu_sample, which overwrites logits. s: [n], out: [n]. */
+cudaError_t cu_score_rows(cudaStream_t, const float *logits, uint32_t n_vocab,
+                          const cu_score *s, uint32_t n, void *scratch, sampled *out);
+
+#endif

@@ -1,0 +1,45 @@
+/* How weight matrices lie in device memory: 16-bit ones as [n_out][n_in] rows, quantised ones
+ * packed as the kernels of linear_quant.cu read them. Pure C, part of the base binary too: the
+ * plan needs the bytes on machines without CUDA. */
+#ifndef VRAMD_ENGINE_CUDA_MATRIX_H
+#define VRAMD_ENGINE_CUDA_MATRIX_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "model/dtype.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Types of activations and of the KV cache on the device. */
+typedef enum cu_type { CU_F32, CU_F16, CU_BF16 } cu_type;
+
+/* A matrix in device memory. type: F16, BF16 (= the activations' type: the loader converts F32
+ * and the other 16-bit type), or a packed type as stored in the file. */
+typedef struct cu_matrix {
+    void *data; /* device, 256-byte aligned, cu_matrix_bytes long */
+    dtype type;
+    uint32_t n_out, n_in;
+} cu_matrix;
+
+static inline uint32_t cu_type_bytes(cu_type t) {
+    return t == CU_F32 ? 4 : 2;
+}
+
+/* Whether the engine computes with rows of n_in elements of this type. */
+bool cu_matrix_supports(dtype, uint32_t n_in);
+/* Stays packed on the device (Q8_0, Q4_0, Q4_1), as opposed to becoming the activations' 16-bit
+ * type while loading (F32, F16, BF16). */
+bool cu_matrix_is_packed(dtype);
+/* Device bytes of a supported matrix, a multiple of 256; rows may be padded. */
+uint64_t cu_matrix_bytes(dtype, uint32_t n_out, uint32_t n_in);
+/* Bytes of the quantised activations that cu_quantize makes of n_rows rows; 0 when none of the
+ * kernels wants them. */
+uint64_t cu_quantized_bytes(uint32_t n_rows, uint32_t n_in);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,76 @@
+/* The door between vramd and its CUDA engine, which is a shared object of its own
+ * (vramd-cuda.so): the base binary links nothing of CUDA, and the plugin imports no symbol of
+ * the base. It exports one function, vramd_cuda_plugin; everything else goes through the two
+ * structs below. Both sides are built from one tree: CUDA_PLUGIN_ABI changes whenever a struct
+ * that crosses here does (program, engine_options, cuda_layout, batch, ...), and another
+ * version is refused. */
+#ifndef VRAMD_ENGINE_CUDA_PLUGIN_H
+#define VRAMD_ENGINE_CUDA_PLUGIN_H
+
+#include "engine/cuda/layout.h"
+#include "engine/engine.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { CUDA_PLUGIN_ABI = 1 };
+
+/* What the plugin may ask of the base. */
+typedef struct cuda_host {
+    uint32_t abi;
+    const void *model; /* for the readers */
+    status (*read_rows)(const void *model, weight_id, uint32_t row, uint32_t n, void *dst,
+                        err *);
+    status (*read_vector)(const void *model, weight_id, float *dst, err *);
+    /* Device memory by class, against the plan's limits: false when it would exceed them. */
+    void *account;
+    bool (*reserve)(void *account, mem_class, uint64_t bytes);
+    void (*release)(void *account, mem_class, uint64_t bytes);
+    /* Fills an err and returns code; field and hint may be "". */
+    status (*fail)(err *, status code, const char *field, const char *text, const char *hint);
+    void (*log)(int level, const char *text); /* level as base/log.h */
+} cuda_host;
+
+typedef struct cuda_device {
+    char name[128];
+    uint32_t major, minor; /* compute capability */
+    uint32_t n_sms;
+    uint32_t driver, runtime; /* 13000: 13.0 */
+    uint64_t total_bytes, free_bytes;
+} cuda_device;
+
+/* Device memory as the driver sees it, beside what was reserved. */
+typedef struct cuda_memory {
+    uint64_t driver_total, driver_used; /* whole device, other processes too */
+    uint64_t context_bytes;             /* measured: free before minus free after creating it,
+                                           modules loaded eagerly */
+    uint64_t library_bytes;             /* cuBLASLt handle and its kernels */
+    uint64_t graph_bytes;               /* instantiated graphs */
+    uint64_t arena_bytes;               /* the one cudaMalloc */
+} cuda_memory;
+
+typedef struct cuda_plugin {
+    uint32_t abi;
+    const char *version; /* of vramd */
+    /* Errors: ERR_DEVICE: no driver, too old a driver, no device, or none with that index. */
+    status (*probe)(uint32_t device, cuda_device *out, const cuda_host *, err *);
+    /* host and layout are borrowed while the engine lives. */
+    status (*open)(engine **out, uint32_t device, const program *, const engine_options *,
+                   const cuda_layout *, const cuda_host *, err *);
+    void (*close)(engine *);
+    status (*submit)(engine *, const batch *, err *);
+    status (*collect)(engine *, step_result *, err *);
+    void (*info)(const engine *, engine_info *);
+    status (*keep_logits)(engine *, err *);
+    void (*memory)(const engine *, cuda_memory *out);
+} cuda_plugin;
+
+/* The one exported symbol. NULL when abi is not this build's. */
+const cuda_plugin *vramd_cuda_plugin(uint32_t abi);
+typedef const cuda_plugin *vramd_cuda_plugin_function(uint32_t abi);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
