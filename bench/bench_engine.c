@@ -142,7 +142,7 @@ static void open_engine(bench *b) {
     if (gguf_open(&b->file, b->model_path, &e) != OK) fail("model", &e);
     if (model_open(&b->model, b->file, &e) != OK) fail("model", &e);
     if (ledger_open_unlimited(&b->ledger, &e) != OK) fail("ledger", &e);
-    if (engine_open(&b->engine, &backend_cpu, b->model, &b->opt, b->ledger, &e) != OK)
+    if (engine_open(&b->engine, &backend_cpu, b->model, &b->opt, b->ledger, NULL, &e) != OK)
         fail("engine", &e);
     engine_info info;
     engine_describe(b->engine, &info);

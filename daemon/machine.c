@@ -218,7 +218,8 @@ status machine_load(machine *m, err *e) {
     m->tok_src = (chunks){m->ledger, tokenizer_take, tokenizer_give};
     status s = tokenizer_open(&m->tok, m->file, &m->tok_src, e);
     if (s == OK)
-        s = engine_open(&m->engine, m->backend, m->model, &m->engine_opt, m->ledger, e);
+        s = engine_open(&m->engine, m->backend, m->model, &m->engine_opt, m->ledger,
+                        m->device_ledger, e);
     if (s != OK) return s;
     size_t n_eog;
     m->sched_conf.end_tokens = tokenizer_eog(m->tok, &n_eog);

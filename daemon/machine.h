@@ -18,6 +18,7 @@ typedef struct machine {
     budget budget;
     plan plan;
     ledger *ledger;
+    ledger *device_ledger; /* NULL for an engine without memory of its own */
     pool *pool;
     chunks tok_src; /* where tok takes its memory: must outlive it */
     tokenizer *tok;

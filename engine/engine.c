@@ -2,9 +2,9 @@
 #include "engine/engine.h"
 
 status engine_open(engine **out, const backend *b, const model *m, const engine_options *o,
-                   ledger *l, err *e) {
+                   ledger *host, ledger *device, err *e) {
     *out = NULL;
-    return b->open(out, m, o, l, e);
+    return b->open(out, m, o, host, device, e);
 }
 
 void engine_close(engine *e) {

@@ -14,6 +14,7 @@ typedef enum activation_dtype {
     ACTIVATION_AUTO,
     ACTIVATION_INT8,
     ACTIVATION_BF16,
+    ACTIVATION_F16,
     ACTIVATION_F32
 } activation_dtype;
 typedef enum kv_dtype { KV_F16, KV_BF16, KV_F32 } kv_dtype; /* quantised ones come later */
@@ -82,7 +83,9 @@ typedef struct backend {
     /* Lists what opening will allocate, KV cache excluded; fills what KV blocks cost.
      * Errors: ERR_UNSUPPORTED (tensor and type), ERR_INVALID (option). */
     status (*terms)(const program *, const engine_options *, terms *out, kv_request *kv, err *);
-    status (*open)(engine **out, const model *, const engine_options *, ledger *, err *);
+    /* device: the account of the device's memory; NULL for an engine that has none. */
+    status (*open)(engine **out, const model *, const engine_options *, ledger *host,
+                   ledger *device, err *);
     void (*close)(engine *);
     status (*submit)(engine *, const batch *, err *);
     status (*collect)(engine *, step_result *, err *); /* the oldest submitted step */
@@ -100,7 +103,7 @@ struct engine { /* the head of every backend's engine */
 
 /* Errors: ERR_NO_MEMORY, ERR_BUDGET, ERR_IO (reading weights), ERR_UNSUPPORTED, ERR_DEVICE. */
 status engine_open(engine **out, const backend *, const model *, const engine_options *,
-                   ledger *, err *);
+                   ledger *host, ledger *device, err *);
 void engine_close(engine *); /* NULL is ignored */
 status engine_submit(engine *, const batch *, err *);
 status engine_collect(engine *, step_result *, err *);

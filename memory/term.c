@@ -50,6 +50,25 @@ void terms_last_while_loading(terms *t) {
     if (t->n) t->v[t->n - 1].while_loading = true;
 }
 
+void terms_last_on_device(terms *t) {
+    if (t->n) t->v[t->n - 1].on_device = true;
+}
+
+void terms_split(terms *t, terms *device) {
+    size_t kept = 0;
+    for (size_t i = 0; i < t->n; i++) {
+        term e = t->v[i];
+        if (!e.on_device) {
+            t->v[kept++] = e;
+            continue;
+        }
+        terms_add(device, e.cls, e.kind, e.bytes, "%s", e.what);
+        if (!device->failed) device->v[device->n - 1] = e;
+    }
+    t->n = kept;
+    device->failed |= t->failed;
+}
+
 uint64_t terms_sum(const terms *t, mem_class cls) {
     uint64_t sum = 0;
     for (size_t i = 0; i < t->n; i++)

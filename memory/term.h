@@ -44,6 +44,7 @@ typedef struct term {
     uint64_t bytes;
     char what[72];
     bool while_loading; /* part of the load-time peak only */
+    bool on_device; /* in a device's own memory, which has a budget and a ledger of its own */
 } term;
 
 /* A growing list; zero-initialise, then clear. failed: an addition was lost for want of memory
@@ -59,6 +60,10 @@ void terms_add(terms *, mem_class, term_kind, uint64_t bytes, const char *what_f
     __attribute__((format(printf, 5, 6)));
 /* Marks the newest term as part of the load-time peak only. */
 void terms_last_while_loading(terms *);
+/* Marks the newest term as memory of the device. */
+void terms_last_on_device(terms *);
+/* Moves the device's terms from t to device, both in order. */
+void terms_split(terms *t, terms *device);
 uint64_t terms_sum(const terms *, mem_class); /* steady-state terms of one class */
 
 #endif

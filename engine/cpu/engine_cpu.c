@@ -145,8 +145,9 @@ static status open_parts(cpu_engine *e, err *er) {
 }
 
 static status cpu_open(engine **out, const model *m, const engine_options *o, ledger *l,
-                       err *er) {
+                       ledger *device, err *er) {
     cpu_engine *e = calloc(1, sizeof *e);
+    (void)device;
     *out = NULL;
     if (!e) return err_set(er, ERR_NO_MEMORY, "no memory for the engine");
     e->head.backend = &backend_cpu;

@@ -55,8 +55,9 @@ static status check_options(const engine_options *o, err *e) {
                           "from max_num_seqs to 1048576");
     if (o->max_model_len < 1 || o->max_model_len > 1u << 26)
         return bad_option(e, "max_model_len", o->max_model_len, "1 to 67108864");
-    if (o->activations == ACTIVATION_BF16) {
-        err_set(e, ERR_UNSUPPORTED, "activation_dtype = bf16 needs kernels this engine lacks");
+    if (o->activations == ACTIVATION_BF16 || o->activations == ACTIVATION_F16) {
+        err_set(e, ERR_UNSUPPORTED, "activation_dtype = %s needs kernels this engine lacks",
+                o->activations == ACTIVATION_F16 ? "f16" : "bf16");
         err_hint(e, "use int8, f32 or auto");
         return err_field(e, "activation_dtype");
     }

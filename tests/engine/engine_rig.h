@@ -64,8 +64,8 @@ static RIG_UNUSED void rig_open(rig *r, const char *path, const engine_options *
     ck_assert_msg(gguf_open(&r->file, path, &e) == OK, "%s", e.text);
     ck_assert_msg(model_open(&r->model, r->file, &e) == OK, "%s", e.text);
     ck_assert_msg(ledger_open_unlimited(&r->ledger, &e) == OK, "%s", e.text);
-    ck_assert_msg(engine_open(&r->engine, &backend_cpu, r->model, o, r->ledger, &e) == OK, "%s",
-                  e.text);
+    ck_assert_msg(engine_open(&r->engine, &backend_cpu, r->model, o, r->ledger, NULL, &e) == OK,
+                  "%s", e.text);
     ck_assert_msg(backend_cpu.keep_logits(r->engine, &e) == OK, "%s", e.text);
     r->n_vocab = r->model->program.config.n_vocab;
 }

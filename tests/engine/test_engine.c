@@ -526,7 +526,7 @@ static void assert_refused(const char *path, const engine_options *o, status wan
     err e;
     ck_assert(gguf_open(&file, path, &e) == OK && model_open(&m, file, &e) == OK);
     ck_assert(ledger_open_unlimited(&l, &e) == OK);
-    ck_assert_int_eq(engine_open(&eng, &backend_cpu, m, o, l, &e), want);
+    ck_assert_int_eq(engine_open(&eng, &backend_cpu, m, o, l, NULL, &e), want);
     ck_assert_ptr_null(eng);
     ck_assert_str_eq(e.field, field);
     ledger_close(l); /* checks that all was given back */
@@ -569,7 +569,7 @@ START_TEST(a_file_that_shrinks_is_an_error_of_loading) {
     ck_assert(gguf_open(&file, path, &e) == OK && model_open(&m, file, &e) == OK);
     ck_assert(ledger_open_unlimited(&l, &e) == OK);
     ck_assert(ftruncate(b.fd, (off_t)b.file.n / 2) == 0);
-    ck_assert_int_eq(engine_open(&eng, &backend_cpu, m, &o, l, &e), ERR_IO);
+    ck_assert_int_eq(engine_open(&eng, &backend_cpu, m, &o, l, NULL, &e), ERR_IO);
     ledger_close(l);
     model_close(m);
     gguf_close(file);

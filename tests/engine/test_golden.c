@@ -166,7 +166,8 @@ static void rig_open(rig *r, activation_dtype activations, kv_dtype kv) {
     ck_assert_msg(gguf_open(&r->file, path, &e) == OK, "%s", e.text);
     ck_assert_msg(model_open(&r->model, r->file, &e) == OK, "%s", e.text);
     ck_assert_msg(ledger_open_unlimited(&r->ledger, &e) == OK, "%s", e.text);
-    ck_assert_msg(engine_open(&r->engine, &backend_cpu, r->model, &o, r->ledger, &e) == OK,
+    ck_assert_msg(engine_open(&r->engine, &backend_cpu, r->model, &o, r->ledger, NULL, &e) ==
+                      OK,
                   "%s", e.text);
     ck_assert_msg(backend_cpu.keep_logits(r->engine, &e) == OK, "%s", e.text);
     /* Blocks in an order of no particular use: tables are followed, not assumed. */

@@ -39,7 +39,7 @@ static void assert_plan_is_ledger(const char *path, const engine_options *wanted
     ck_assert_msg(plan_solve(&p, &t, &kv, &none, &e) == OK, "%s", e.text);
     ck_assert_uint_eq(p.kv_blocks, o.n_blocks);
     ck_assert_msg(ledger_open(&l, &p, &e) == OK, "%s", e.text);
-    ck_assert_msg(engine_open(&eng, &backend_cpu, m, &o, l, &e) == OK, "%s", e.text);
+    ck_assert_msg(engine_open(&eng, &backend_cpu, m, &o, l, NULL, &e) == OK, "%s", e.text);
     ledger_read(l, &v);
     for (int c = 0; c < MEM_N_CLASSES; c++) {
         uint64_t planned = terms_sum(&p.terms, (mem_class)c);
