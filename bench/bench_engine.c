@@ -138,7 +138,7 @@ static void open_engine(bench *b) {
     b->opt.max_seqs = b->opt.max_logit_rows = b->max_seqs;
     b->opt.max_model_len = b->max_len;
     b->opt.block_tokens = BLOCK;
-    b->opt.n_blocks = per_seq + b->max_seqs * short_seq;
+    b->opt.n_blocks[0] = per_seq + b->max_seqs * short_seq;
     if (gguf_open(&b->file, b->model_path, &e) != OK) fail("model", &e);
     if (model_open(&b->model, b->file, &e) != OK) fail("model", &e);
     if (ledger_open_unlimited(&b->ledger, &e) != OK) fail("ledger", &e);

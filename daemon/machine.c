@@ -180,7 +180,8 @@ status machine_plan(machine *m, const options *o, const machine_wish *w, err *e)
     terms_add(&t, MEM_SCHEDULER, TERM_EXACT, m->sched_bytes = scheduler_bytes(m, &kv),
               "sequences, queue, block lists");
     s = plan_solve(&m->plan, &t, &kv, &m->budget, e);
-    m->engine_opt.n_blocks = m->sched_conf.n_blocks = m->plan.kv_blocks;
+    m->sched_conf.n_blocks = m->plan.kv_blocks;
+    for (uint32_t g = 0; g < kv.n_groups; g++) m->engine_opt.n_blocks[g] = m->plan.kv_blocks;
 done:
     terms_clear(&t);
     return s;

@@ -26,7 +26,7 @@ typedef struct engine_options {
     uint32_t max_logit_rows; /* rows of a step whose logits are wanted; >= max_seqs */
     uint32_t max_model_len;  /* tokens of a sequence */
     uint32_t block_tokens;   /* tokens of a KV block: 8..256, power of two */
-    uint32_t n_blocks;       /* KV blocks per group; ignored by terms */
+    uint32_t n_blocks[PLAN_MAX_GROUPS]; /* KV blocks of each group; ignored by terms */
     kv_dtype kv;
     activation_dtype activations;
     uint32_t n_threads; /* CPU: 1..256 */

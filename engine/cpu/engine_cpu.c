@@ -43,9 +43,12 @@ static status check_ops(const program *p, const engine_options *o, err *e) {
         err_hint(e, "set max_model_len to %u or less", x->attention.window);
         return err_field(e, "max_model_len");
     }
-    if (o->n_blocks >= 1 && o->n_blocks <= INT32_MAX) return OK;
-    err_set(e, ERR_INVALID, "%u blocks of KV cache", o->n_blocks);
-    return err_field(e, "n_blocks");
+    for (uint32_t g = 0; g < p->n_groups; g++) {
+        if (o->n_blocks[g] >= 1 && o->n_blocks[g] <= INT32_MAX) continue;
+        err_set(e, ERR_INVALID, "%u blocks of KV cache in group %u", o->n_blocks[g], g);
+        return err_field(e, "n_blocks");
+    }
+    return OK;
 }
 
 static status choose_kernels(cpu_engine *e, err *er) {
@@ -87,10 +90,10 @@ static status alloc_kv(cpu_engine *e, err *er) {
     for (uint32_t g = 0; g < e->program->n_groups && s == OK; g++) {
         uint64_t bytes = 0;
         void *p = NULL;
-        if (!mul_u64(e->layout.kv_block_bytes[g], e->opt.n_blocks, &bytes) ||
+        if (!mul_u64(e->layout.kv_block_bytes[g], e->opt.n_blocks[g], &bytes) ||
             !mul_u64(bytes, e->program->group[g].n_layers, &bytes))
             return err_set(er, ERR_INVALID, "%u blocks of KV cache exceed 2^64 bytes",
-                           e->opt.n_blocks);
+                           e->opt.n_blocks[g]);
         s = ledger_alloc(e->ledger, &p, MEM_KV, bytes, "KV cache", er);
         e->kv[g] = p;
     }

@@ -15,7 +15,7 @@ static status check_blocks(const cpu_engine *e, const batch_seq *s, uint32_t i, 
         if (s->n_blocks[g] < ceil_div(end, e->opt.block_tokens))
             return bad_batch(er, i, "too few blocks for its positions");
         for (uint32_t b = 0; b < ceil_div(end, e->opt.block_tokens); b++)
-            if (s->blocks[g][b] < 0 || (uint32_t)s->blocks[g][b] >= e->opt.n_blocks)
+            if (s->blocks[g][b] < 0 || (uint32_t)s->blocks[g][b] >= e->opt.n_blocks[g])
                 return bad_batch(er, i, "a block that does not exist");
     }
     return OK;
@@ -111,7 +111,8 @@ static status check_copies(const cpu_engine *e, const batch *b, err *er) {
     for (uint32_t i = 0; i < b->n_copies; i++) {
         const block_copy *c = &b->copies[i];
         if (c->group >= e->program->n_groups || c->from < 0 || c->to < 0 ||
-            (uint32_t)c->from >= e->opt.n_blocks || (uint32_t)c->to >= e->opt.n_blocks)
+            (uint32_t)c->from >= e->opt.n_blocks[c->group] ||
+            (uint32_t)c->to >= e->opt.n_blocks[c->group])
             return err_set(er, ERR_INVALID, "copy %u of the batch: no such block", i);
     }
     return OK;

@@ -227,7 +227,7 @@ static kv_head head_of(const cpu_engine *e, const op *o, const batch_seq *s, uin
     const model_config *c = &p->config;
     const uint32_t g = p->layer_group[o->layer], layer = p->layer_index[o->layer];
     const uint64_t block = e->layout.kv_block_bytes[g], head = block / c->n_kv_heads;
-    return (kv_head){.base = e->kv[g] + (uint64_t)layer * e->opt.n_blocks * block + h * head,
+    return (kv_head){.base = e->kv[g] + (uint64_t)layer * e->opt.n_blocks[g] * block + h * head,
                      .block_stride = block,
                      .blocks = s->blocks[g],
                      .block_tokens = e->opt.block_tokens,
@@ -395,7 +395,8 @@ static void run_copies(cpu_engine *e, uint32_t thread) {
         const uint64_t bytes = e->layout.kv_block_bytes[c->group];
         for (uint32_t l = thread; l < e->program->group[c->group].n_layers;
              l += e->step.n_threads) {
-            unsigned char *at = e->kv[c->group] + (uint64_t)l * e->opt.n_blocks * bytes;
+            unsigned char *at =
+                e->kv[c->group] + (uint64_t)l * e->opt.n_blocks[c->group] * bytes;
             memmove(at + (uint32_t)c->to * bytes, at + (uint32_t)c->from * bytes, bytes);
         }
     }

@@ -51,7 +51,7 @@ static RIG_UNUSED engine_options rig_options(void) {
                             .max_logit_rows = 64,
                             .max_model_len = 1024,
                             .block_tokens = 16,
-                            .n_blocks = 64,
+                            .n_blocks = {64, 64, 64, 64},
                             .kv = KV_F16,
                             .activations = ACTIVATION_INT8,
                             .n_threads = 2,
@@ -82,7 +82,8 @@ static RIG_UNUSED void rig_poison(rig *r) {
     cpu_engine *e = (cpu_engine *)r->engine;
     for (uint32_t g = 0; g < e->program->n_groups; g++)
         memset(e->kv[g], 0xff,
-               e->layout.kv_block_bytes[g] * r->opt.n_blocks * e->program->group[g].n_layers);
+               e->layout.kv_block_bytes[g] * r->opt.n_blocks[g] *
+                   e->program->group[g].n_layers);
 }
 
 static RIG_UNUSED status rig_try(rig *r, const part *p, uint32_t n, step_result *out, err *e) {
@@ -121,7 +122,7 @@ static RIG_UNUSED step_result rig_run(rig *r, const part *p, uint32_t n) {
 /* Block tables in no order: sequence `seq` of n_blocks each, keyed by seed. */
 static RIG_UNUSED void rig_table(const rig *r, int32_t *table, uint32_t seq, uint32_t n_blocks,
                                  uint32_t seed) {
-    const uint32_t all = r->opt.n_blocks;
+    const uint32_t all = r->opt.n_blocks[0];
     int32_t order[RIG_MAX_TABLE];
     ck_assert(all <= RIG_MAX_TABLE && (seq + 1) * n_blocks <= all);
     for (uint32_t i = 0; i < all; i++) order[i] = (int32_t)i;

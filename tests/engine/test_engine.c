@@ -312,7 +312,7 @@ START_TEST(long_sequences_have_the_same_bits_however_they_are_split) {
     tiny_open(&b, path, &kinds[0], 0);
     engine_options o = tiny_options(&kinds[0]);
     o.max_model_len = LONG + 4;
-    o.n_blocks = RIG_MAX_TABLE;
+    o.n_blocks[0] = RIG_MAX_TABLE;
     for (o.n_threads = 1; o.n_threads <= 5; o.n_threads += 2) {
         rig r;
         part p[SEQS];
@@ -477,7 +477,7 @@ START_TEST(batches_that_would_reach_out_of_bounds_are_refused) {
     int32_t tokens[300], table[16];
     tiny_open(&b, path, &kinds[0], 0);
     engine_options o = tiny_options(&kinds[0]);
-    o.n_blocks = 16;
+    o.n_blocks[0] = 16;
     rig_open(&r, path, &o);
     rig_tokens(&r, tokens, 300, 4);
     rig_table(&r, table, 0, 16, 1);
@@ -542,7 +542,7 @@ START_TEST(what_cannot_run_is_refused_and_leaves_nothing_behind) {
     o.isa = ISA_AMX;
     assert_refused(path, &o, ERR_UNSUPPORTED, "cpu_isa");
     o = tiny_options(&kinds[0]);
-    o.n_blocks = 0;
+    o.n_blocks[0] = 0;
     assert_refused(path, &o, ERR_INVALID, "n_blocks");
     o = tiny_options(&kinds[0]);
     o.activations = ACTIVATION_BF16;

@@ -157,7 +157,7 @@ static void rig_open(rig *r, activation_dtype activations, kv_dtype kv) {
                         .max_logit_rows = CHUNK,
                         .max_model_len = MAX_TOKENS,
                         .block_tokens = BLOCK,
-                        .n_blocks = MAX_BLOCKS,
+                        .n_blocks = {MAX_BLOCKS},
                         .kv = kv,
                         .activations = activations,
                         .n_threads = N_THREADS,

@@ -34,10 +34,10 @@ static void assert_plan_is_ledger(const char *path, const engine_options *wanted
     ck_assert_msg(gguf_open(&file, path, &e) == OK, "%s", e.text);
     ck_assert_msg(model_open(&m, file, &e) == OK, "%s", e.text);
     ck_assert_msg(backend_cpu.terms(&m->program, &o, &t, &kv, &e) == OK, "%s", e.text);
-    kv.min_tokens = kv.max_tokens = kv.want_tokens = (uint64_t)o.n_blocks * o.block_tokens;
+    kv.min_tokens = kv.max_tokens = kv.want_tokens = (uint64_t)o.n_blocks[0] * o.block_tokens;
     budget none = {.bytes = UINT64_MAX / 2, .source = "a test", .automatic = true};
     ck_assert_msg(plan_solve(&p, &t, &kv, &none, &e) == OK, "%s", e.text);
-    ck_assert_uint_eq(p.kv_blocks, o.n_blocks);
+    ck_assert_uint_eq(p.kv_blocks, o.n_blocks[0]);
     ck_assert_msg(ledger_open(&l, &p, &e) == OK, "%s", e.text);
     ck_assert_msg(engine_open(&eng, &backend_cpu, m, &o, l, NULL, &e) == OK, "%s", e.text);
     ledger_read(l, &v);
@@ -78,7 +78,7 @@ START_TEST(the_plan_of_small_models_is_what_opening_allocates) {
         o.n_threads = 1 + i;
         o.activations = i % 2 ? ACTIVATION_F32 : ACTIVATION_INT8;
         assert_plan_is_ledger(path, &o);
-        o.max_rows = o.max_seqs = o.max_logit_rows = o.n_blocks = 1;
+        o.max_rows = o.max_seqs = o.max_logit_rows = o.n_blocks[0] = 1;
         assert_plan_is_ledger(path, &o);
         gb_clear(&b);
     }
@@ -91,7 +91,7 @@ START_TEST(the_plan_of_the_real_model_is_what_opening_allocates) {
     engine_options o = rig_options();
     o.max_model_len = 8192;
     o.max_rows = 512;
-    o.n_blocks = 100;
+    o.n_blocks[0] = 100;
     assert_plan_is_ledger(path, &o);
 }
 END_TEST

@@ -31,7 +31,7 @@ static const char *model_path(void) {
 static engine_options options(void) {
     engine_options o = rig_options();
     o.max_rows = 520;
-    o.n_blocks = 2 * BLOCKS + N_OTHERS * 2 + 4;
+    o.n_blocks[0] = 2 * BLOCKS + N_OTHERS * 2 + 4;
     return o;
 }
 
@@ -211,7 +211,7 @@ START_TEST(plain_c_changes_no_bit) {
     engine_options o = options();
     int32_t tokens[PLAIN_LEN], table[1] = {3};
     float *kept[2] = {NULL, NULL};
-    o.n_blocks = 8;
+    o.n_blocks[0] = 8;
     for (int i = 0; i < 2; i++) {
         rig r;
         o.isa = i ? ISA_PLAIN : ISA_AUTO;
