@@ -18,6 +18,7 @@
 
 #include "engine/cuda/cu.h"
 #include "engine/cuda/matrix.h"
+#include "engine/cuda/scratch.h"
 #include "model/program.h"
 #include "model/sampling.h"
 
@@ -111,7 +112,8 @@ cudaError_t cu_gate_up_quant_few(cudaStream_t, const cu_linear *gate, const cu_l
 cudaError_t cu_quantize(cudaStream_t, cu_type t, uint32_t n_rows, uint32_t n_in, uint32_t ld,
                         const void *in, void *out);
 /* Loading: rows [row, row + n) of w from the file's own bytes (raw, on the device), packed, or
- * converted to the 16-bit type of w. from: the type in the file. */
+ * converted to the 16-bit type of w. from: the type in the file. row and n are multiples of
+ * CU_STORE_ROWS, but for a 16-bit w and for an n that ends the matrix. */
 cudaError_t cu_matrix_store(cudaStream_t, const cu_matrix *w, dtype from, uint32_t row,
                             uint32_t n, const void *raw);
 /* Random weights, for measurements on models that are not there: mean 0, deviation 1 /
@@ -156,20 +158,17 @@ typedef struct cu_attn {
     uint32_t window; /* 0: full; else a row at position i sees i - window + 1 .. i */
 } cu_attn;
 
-/* Tokens of one partial result: an entry's range is always cut at multiples of this. */
-enum { CU_ATTN_SPLIT = 512 };
-/* Bytes of the partial results that decode needs for n_seqs entries and n_splits splits. */
-uint64_t cu_attn_decode_bytes(uint32_t n_seqs, uint32_t n_splits, uint32_t n_heads,
-                              uint32_t head_dim);
 /* attn_decode.cu: entries of one row (entries [0, n_seqs) whose n_rows is 1; others are left
  * alone). One K/V load serves a whole GQA group. n_splits: at least ceil(longest /
- * CU_ATTN_SPLIT); partials: cu_attn_decode_bytes, combined in order of the splits. The grid is
- * fixed by n_seqs, n_kv_heads and n_splits. */
+ * CU_ATTN_SPLIT); partials: cu_attn_decode_bytes (scratch.h), combined in order of the splits.
+ * The grid is fixed by n_seqs, n_kv_heads and n_splits. */
 cudaError_t cu_attn_decode(cudaStream_t, const cu_attn *, const cu_tables *, uint32_t n_seqs,
                            uint32_t n_splits, void *partials);
-/* attn_prefill.cu: entries of more than one row; mma over tiles of CU_PREFILL_TILE query rows,
- * causal and windowed blocks skipped. tiles: [n_tiles][2] int32 (entry, first query row within
- * the entry's rows), made by the host. */
+/* attn_prefill.cu: the entries that tiles name, those of one row too (batch_invariant computes
+ * all rows here); mma over tiles of CU_PREFILL_TILE query rows, causal and windowed blocks
+ * skipped. tiles: [n_tiles][2] int32 (entry, first query row within the entry's rows), made by
+ * the host; a tile may begin at any row. Keys are taken in blocks at fixed absolute positions,
+ * so that a row's result does not depend on where in its tile it stands. */
 enum { CU_PREFILL_TILE = 64 };
 cudaError_t cu_attn_prefill(cudaStream_t, const cu_attn *, const cu_tables *,
                             const int32_t *tiles, uint32_t n_tiles);
@@ -199,13 +198,14 @@ typedef struct cu_score {
     int32_t logit_row, token, n_top;
 } cu_score;
 
-uint64_t cu_sample_scratch_bytes(uint32_t n_seqs, uint32_t n_vocab);
 /* logits: [n_logit_rows][n_vocab] float32, overwritten. p: [n_seqs], lists: words. Writes
- * out[i] (sampled as in model/sampling.h) and drawn[i] = the token, or -1. */
+ * out[i] (sampled as in model/sampling.h) and drawn[i] = the token, or -1. drawn is not
+ * previous: other entries may still read that. scratch: cu_sample_scratch_bytes(n_seqs). */
 cudaError_t cu_sample(cudaStream_t, float *logits, uint32_t n_vocab, const cu_sampling *p,
                       const int32_t *lists, const int32_t *previous, uint32_t n_seqs,
                       void *scratch, sampled *out, int32_t *drawn);
-/* Must be put before cu_sample, which overwrites logits. s: [n], out: [n]. */
+/* Must be put before cu_sample, which overwrites logits. s: [n], out: [n]; n at most what
+ * scratch was sized for. */
 cudaError_t cu_score_rows(cudaStream_t, const float *logits, uint32_t n_vocab,
                           const cu_score *s, uint32_t n, void *scratch, sampled *out);
 

@@ -33,6 +33,9 @@ bool cu_matrix_supports(dtype, uint32_t n_in);
 /* Stays packed on the device (Q8_0, Q4_0, Q4_1), as opposed to becoming the activations' 16-bit
  * type while loading (F32, F16, BF16). */
 bool cu_matrix_is_packed(dtype);
+/* Rows of a packed matrix are stored in multiples of this: a tile of its layout. */
+enum { CU_STORE_ROWS = 64 };
+
 /* Device bytes of a supported matrix, a multiple of 256; rows may be padded. */
 uint64_t cu_matrix_bytes(dtype, uint32_t n_out, uint32_t n_in);
 /* Bytes of the quantised activations that cu_quantize makes of n_rows rows; 0 when none of the
