@@ -3,34 +3,18 @@
  * overlap may lie in the same bytes. Pure; one thread. */
 #include "engine/cpu/layout.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/check.h"
+#include "engine/arrange.h"
 
-/* Adds up sizes; any overflow sticks. */
-typedef struct sizer {
-    uint64_t n;
-    bool failed;
-} sizer;
-
-static uint64_t times(sizer *s, uint64_t a, uint64_t b) {
-    uint64_t n = 0;
-    if (!mul_u64(a, b, &n)) s->failed = true;
-    return n;
-}
-
-/* Sets aside bytes at a multiple of 64; returns their offset. */
 static uint64_t place(sizer *s, uint64_t bytes) {
-    uint64_t at = s->n, end = 0;
-    if (bytes > UINT64_MAX - 64 || !add_u64(at, align_up(bytes, 64), &end)) s->failed = true;
-    s->n = end;
-    return at;
+    return sizer_place(s, bytes, 64);
 }
 
 static uint64_t place_n(sizer *s, uint64_t n, uint64_t bytes) {
-    return place(s, times(s, n, bytes));
+    return place(s, sizer_times(s, n, bytes));
 }
 
 /* ---- checks ---- */
@@ -134,22 +118,6 @@ static void find_forms(cpu_layout *l, const program *p) {
     }
 }
 
-static void touch(cpu_layout *l, value_id v, uint32_t at) {
-    if (v == NO_VALUE) return;
-    value_place *p = &l->values[v];
-    if (p->first_op == UINT32_MAX) p->first_op = at;
-    p->last_op = at;
-}
-
-static void find_lives(cpu_layout *l, const program *p) {
-    for (uint32_t i = 0; i < p->n_values; i++) l->values[i].first_op = UINT32_MAX;
-    for (uint32_t i = 0; i < p->n_ops; i++) {
-        touch(l, p->ops[i].in, i);
-        touch(l, p->ops[i].residual, i);
-        touch(l, p->ops[i].out, i);
-    }
-}
-
 typedef struct value_bytes {
     uint64_t f, q, all;
 } value_bytes;
@@ -160,7 +128,7 @@ static value_bytes bytes_of_value(const cpu_layout *l, const program *p,
     uint64_t rows = val->rows == ROWS_GATHERED ? o->max_logit_rows : o->max_rows;
     sizer own = {0};
     value_bytes b = {0};
-    if (l->values[v].forms & FORM_F) place_n(&own, times(&own, rows, val->cols), 4);
+    if (l->values[v].forms & FORM_F) place_n(&own, sizer_times(&own, rows, val->cols), 4);
     b.f = own.n;
     if (l->values[v].forms & FORM_Q) place(&own, act_bytes(val->cols, (uint32_t)rows));
     b.q = own.n - b.f;
@@ -180,45 +148,31 @@ static bool takes_over(const cpu_layout *l, const program *p, uint32_t at, value
            p->values[o->residual].cols == p->values[out].cols;
 }
 
-/* First fit among the values placed before whose lives overlap. */
-static uint64_t first_fit(const cpu_layout *l, const uint64_t *bytes, uint32_t n_values,
-                          value_id v) {
-    const value_place *me = &l->values[v];
-    uint64_t at = 0;
-    for (bool moved = true; moved;) {
-        moved = false;
-        for (uint32_t i = 0; i < n_values; i++) {
-            const value_place *x = &l->values[i];
-            if (i == v || bytes[i] == 0 || x->f == UINT64_MAX) continue;
-            if (x->last_op < me->first_op || x->first_op > me->last_op) continue;
-            if (at + bytes[v] <= x->f || x->f + bytes[i] <= at) continue;
-            at = x->f + bytes[i];
-            moved = true;
-        }
-    }
-    return at;
-}
-
 static status place_values(cpu_layout *l, const program *p, const engine_options *o, sizer *s,
                            err *e) {
-    uint64_t *bytes = calloc(p->n_values + 1, sizeof *bytes);
-    if (!bytes) return err_set(e, ERR_NO_MEMORY, "no memory for the layout");
-    for (uint32_t i = 0; i < p->n_values; i++) l->values[i].f = UINT64_MAX;
+    life *lives = calloc(p->n_values + 1, sizeof *lives);
+    if (!lives) return err_set(e, ERR_NO_MEMORY, "no memory for the layout");
+    lives_of_values(p, lives);
+    for (uint32_t i = 0; i < p->n_values; i++) {
+        l->values[i].first_op = lives[i].first_op;
+        l->values[i].last_op = lives[i].last_op;
+    }
     for (uint32_t i = 0; i < p->n_ops && !s->failed; i++) {
         value_id v = p->ops[i].out;
-        if (v == NO_VALUE || l->values[v].is_logits || l->values[v].f != UINT64_MAX) continue;
+        if (v == NO_VALUE || l->values[v].is_logits || lives[v].at != UINT64_MAX) continue;
         if (p->values[v].cols > l->max_cols) l->max_cols = p->values[v].cols;
         value_bytes b = bytes_of_value(l, p, o, v, s);
-        bytes[v] = b.all;
         if (s->failed) break;
-        l->values[v].f = takes_over(l, p, i, v) ? l->values[p->ops[i].residual].f
-                                                : first_fit(l, bytes, p->n_values, v);
+        lives[v].bytes = b.all;
+        lives[v].at = takes_over(l, p, i, v) ? lives[p->ops[i].residual].at
+                                             : life_first_fit(lives, p->n_values, &lives[v]);
+        l->values[v].f = lives[v].at;
         l->values[v].q = l->values[v].f + b.f;
         l->values[v].rest = l->values[v].q + b.q;
-        if (l->values[v].f + b.all > l->activations_bytes)
-            l->activations_bytes = l->values[v].f + b.all;
+        if (lives[v].at + b.all > l->activations_bytes)
+            l->activations_bytes = lives[v].at + b.all;
     }
-    free(bytes);
+    free(lives);
     return OK;
 }
 
@@ -229,7 +183,7 @@ static void place_weights(cpu_layout *l, const program *p, sizer *s) {
     uint64_t rows32 = 0;
     for (uint32_t i = 0; i < p->n_weights; i++) {
         const weight *x = &p->weights[i];
-        uint64_t bytes = x->role == WEIGHT_VECTOR ? times(&w, x->cols, 4)
+        uint64_t bytes = x->role == WEIGHT_VECTOR ? sizer_times(&w, x->cols, 4)
                                                   : packed_bytes(x->type, x->rows, x->cols);
         l->weights[i].at = place(&w, bytes);
         l->weights[i].bytes = w.n - l->weights[i].at;
@@ -288,8 +242,10 @@ static void place_workspace(cpu_layout *l, const program *p, const engine_option
 
 static void place_kv(cpu_layout *l, const program *p, const engine_options *o, sizer *s) {
     const model_config *c = &p->config;
-    uint64_t per_head = times(s, o->block_tokens, c->head_dim + attn_dim_pad(c->head_dim));
-    uint64_t block = times(s, times(s, per_head, c->n_kv_heads), kv_dtype_bytes(o->kv));
+    uint64_t per_head =
+        sizer_times(s, o->block_tokens, c->head_dim + attn_dim_pad(c->head_dim));
+    uint64_t block =
+        sizer_times(s, sizer_times(s, per_head, c->n_kv_heads), kv_dtype_bytes(o->kv));
     for (uint32_t g = 0; g < p->n_groups; g++) l->kv_block_bytes[g] = block;
 }
 
@@ -307,13 +263,12 @@ status cpu_layout_init(cpu_layout *l, const program *p, const engine_options *o,
     }
     sizer s = {0};
     find_forms(l, p);
-    find_lives(l, p);
     st = place_values(l, p, o, &s, e);
     place_weights(l, p, &s);
     place_thread(l, p, &s);
     place_workspace(l, p, o, &s);
     place_kv(l, p, o, &s);
-    l->logits_bytes = times(&s, times(&s, o->max_logit_rows, p->config.n_vocab), 4);
+    l->logits_bytes = sizer_times(&s, sizer_times(&s, o->max_logit_rows, p->config.n_vocab), 4);
     if (st == OK && s.failed)
         st = err_set(e, ERR_INVALID, "the model and the options ask for more than 2^64 bytes");
     if (st != OK) cpu_layout_clear(l);
@@ -329,32 +284,12 @@ void cpu_layout_clear(cpu_layout *l) {
 
 /* ---- terms ---- */
 
-/* "blk.7.ffn_gate.weight" of Q4_1 -> "blk.*.ffn_* Q4_1" */
-static void group_name(const weight *w, char out[72]) {
-    const dtype_info *d = dtype_get(w->type);
-    const char *type = w->role == WEIGHT_VECTOR ? "F32" : d->name, *name = w->name;
-    int n = 0;
-    if (sscanf(name, "blk.%*u.%n", &n) == 0 && n > 0) {
-        const char *part = name + n;
-        snprintf(out, 72, "blk.*.%.*s_* %s", (int)strcspn(part, "_."), part, type);
-        return;
-    }
-    size_t len = strlen(name);
-    if (len > 7 && strcmp(name + len - 7, ".weight") == 0) len -= 7;
-    snprintf(out, 72, "%.*s %s", (int)(len < 56 ? len : 56), name, type);
-}
-
 static void weight_terms(const cpu_layout *l, const program *p, terms *t) {
     const size_t first = t->n;
     for (uint32_t i = 0; i < p->n_weights; i++) {
-        char name[72];
-        group_name(&p->weights[i], name);
-        size_t k = first;
-        while (k < t->n && strcmp(t->v[k].what, name) != 0) k++;
-        if (k < t->n)
-            t->v[k].bytes += l->weights[i].bytes;
-        else
-            terms_add(t, MEM_WEIGHTS, TERM_EXACT, l->weights[i].bytes, "%s", name);
+        const weight *w = &p->weights[i];
+        const char *type = w->role == WEIGHT_VECTOR ? "F32" : dtype_get(w->type)->name;
+        weight_term_add(t, first, w, type, l->weights[i].bytes);
     }
 }
 

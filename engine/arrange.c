@@ -1,0 +1,79 @@
+/* Sizes, lives, terms of weights. Pure; any thread. */
+#include "engine/arrange.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/check.h"
+
+uint64_t sizer_times(sizer *s, uint64_t a, uint64_t b) {
+    uint64_t n = 0;
+    if (!mul_u64(a, b, &n)) s->failed = true;
+    return n;
+}
+
+uint64_t sizer_place(sizer *s, uint64_t bytes, uint64_t align) {
+    uint64_t at = s->n, end = 0;
+    if (bytes > UINT64_MAX - align || !add_u64(at, align_up(bytes, align), &end))
+        s->failed = true;
+    s->n = end;
+    return at;
+}
+
+static void touch(life *lives, value_id v, uint32_t at) {
+    if (v == NO_VALUE) return;
+    if (lives[v].first_op == UINT32_MAX) lives[v].first_op = at;
+    lives[v].last_op = at;
+}
+
+void lives_of_values(const program *p, life *out) {
+    for (uint32_t i = 0; i < p->n_values; i++)
+        out[i] = (life){.first_op = UINT32_MAX, .at = UINT64_MAX};
+    for (uint32_t i = 0; i < p->n_ops; i++) {
+        touch(out, p->ops[i].in, i);
+        touch(out, p->ops[i].residual, i);
+        touch(out, p->ops[i].out, i);
+    }
+}
+
+uint64_t life_first_fit(const life *all, uint32_t n, const life *me) {
+    uint64_t at = 0;
+    for (bool moved = true; moved;) {
+        moved = false;
+        for (uint32_t i = 0; i < n; i++) {
+            const life *x = &all[i];
+            if (x == me || x->bytes == 0 || x->at == UINT64_MAX) continue;
+            if (x->last_op < me->first_op || x->first_op > me->last_op) continue;
+            if (at + me->bytes <= x->at || x->at + x->bytes <= at) continue;
+            at = x->at + x->bytes;
+            moved = true;
+        }
+    }
+    return at;
+}
+
+/* "blk.7.ffn_gate.weight" of Q4_1 -> "blk.*.ffn_* Q4_1" */
+static void group_name(const weight *w, const char *type, char out[72]) {
+    const char *name = w->name;
+    int n = 0;
+    if (sscanf(name, "blk.%*u.%n", &n) == 0 && n > 0) {
+        const char *part = name + n;
+        snprintf(out, 72, "blk.*.%.*s_* %s", (int)strcspn(part, "_."), part, type);
+        return;
+    }
+    size_t len = strlen(name);
+    if (len > 7 && strcmp(name + len - 7, ".weight") == 0) len -= 7;
+    snprintf(out, 72, "%.*s %s", (int)(len < 56 ? len : 56), name, type);
+}
+
+void weight_term_add(terms *t, size_t first, const weight *w, const char *type,
+                     uint64_t bytes) {
+    char name[72];
+    group_name(w, type, name);
+    size_t k = first;
+    while (k < t->n && strcmp(t->v[k].what, name) != 0) k++;
+    if (k < t->n)
+        t->v[k].bytes += bytes;
+    else
+        terms_add(t, MEM_WEIGHTS, TERM_EXACT, bytes, "%s", name);
+}

@@ -1,0 +1,34 @@
+/* What the layouts of all engines share: adding up sizes with overflow checks, values that
+ * share bytes by liveness, and terms of weights by group. Pure arithmetic; any thread. */
+#ifndef VRAMD_ENGINE_ARRANGE_H
+#define VRAMD_ENGINE_ARRANGE_H
+
+#include "engine/engine.h"
+
+/* Adds up sizes; any overflow sticks. */
+typedef struct sizer {
+    uint64_t n;
+    bool failed;
+} sizer;
+
+uint64_t sizer_times(sizer *, uint64_t a, uint64_t b);
+/* Sets aside bytes, rounded up to a multiple of align (a power of two); returns their offset.
+ */
+uint64_t sizer_place(sizer *, uint64_t bytes, uint64_t align);
+
+/* Something that lives from one operation to another, and where it lies meanwhile. */
+typedef struct life {
+    uint32_t first_op, last_op; /* UINT32_MAX: never touched */
+    uint64_t at, bytes;         /* at: UINT64_MAX until placed */
+} life;
+
+/* The lives of the program's values: [n_values]; nothing placed, no bytes. */
+void lives_of_values(const program *, life *out);
+/* First fit among those of all[n] that are placed and whose lives overlap. */
+uint64_t life_first_fit(const life *all, uint32_t n, const life *me);
+
+/* Adds the bytes of a weight to the term of its group, "blk.*.ffn_* Q4_1", among the terms from
+ * first on; type as it is held. */
+void weight_term_add(terms *, size_t first, const weight *, const char *type, uint64_t bytes);
+
+#endif
