@@ -6,13 +6,15 @@
 #include "api/http.h"
 #include "api/port.h"
 
-/* What the operating system said of us, and what the ledger said at the same moment. */
+/* What the operating system and a device's driver said of us, and what the ledgers said at the
+ * same moment. */
 typedef struct memory_sample {
-    bool known;
+    bool known, device_known;
     process_memory process;
-    uint64_t ledger_bytes, at_us;
+    device_memory device;
+    uint64_t ledger_bytes, device_ledger_bytes, at_us;
 } memory_sample;
-void memory_sample_take(const ledger *, memory_sample *); /* takes milliseconds */
+void memory_sample_take(port *, memory_sample *); /* takes milliseconds; any thread */
 
 typedef struct app {
     http *http;

@@ -41,12 +41,10 @@ static void write_term(buf *b, const term *t) {
     buf_addc(b, '}');
 }
 
-void plan_json(buf *b, const plan *p, const model_config *c, const char *device) {
-    buf_addc(b, '{');
-    write_model(b, c);
-    buf_add(b, STR(",\"device\":"));
-    json_str_lossy(b, str_of(device));
-    member(b, "budget_bytes", p->budget_bytes);
+/* The members of one plan, without braces. */
+static void write_plan(buf *b, const plan *p) {
+    buf_add(b, STR("\"budget_bytes\":"));
+    json_u64(b, p->budget_bytes);
     buf_addf(b, ",\"fits\":%s", p->fits ? "true" : "false");
     member(b, "load_peak_bytes", p->load_peak_bytes);
     member(b, "total_bytes", p->total_bytes);
@@ -56,7 +54,23 @@ void plan_json(buf *b, const plan *p, const model_config *c, const char *device)
         if (i) buf_addc(b, ',');
         write_term(b, &p->terms.v[i]);
     }
-    buf_add(b, STR("],\"kv\":{\"bytes_per_token\":"));
+    buf_addc(b, ']');
+}
+
+void plan_json(buf *b, const plan *p, const plan *host, const model_config *c,
+               const char *device) {
+    buf_addc(b, '{');
+    write_model(b, c);
+    buf_add(b, STR(",\"device\":"));
+    json_str_lossy(b, str_of(device));
+    buf_addc(b, ',');
+    write_plan(b, p);
+    if (host) {
+        buf_add(b, STR(",\"host\":{"));
+        write_plan(b, host);
+        buf_addc(b, '}');
+    }
+    buf_add(b, STR(",\"kv\":{\"bytes_per_token\":"));
     json_u64(b, p->kv_bytes_per_token);
     member(b, "block_tokens", p->block_tokens);
     member(b, "blocks", p->kv_blocks);
@@ -66,11 +80,16 @@ void plan_json(buf *b, const plan *p, const model_config *c, const char *device)
 
 /* ---- the live account ---- */
 
-void memory_sample_take(const ledger *l, memory_sample *s) {
+void memory_sample_take(port *p, memory_sample *s) {
     ledger_view v;
     s->known = process_memory_read(&s->process);
-    ledger_read(l, &v);
+    ledger_read(p->ledger, &v);
     s->ledger_bytes = v.ledger_bytes;
+    s->device_known = p->device_ledger && p->ops->device_memory(p, &s->device);
+    if (s->device_known) {
+        ledger_read(p->device_ledger, &v);
+        s->device_ledger_bytes = v.ledger_bytes;
+    }
     s->at_us = clock_us();
 }
 
@@ -105,22 +124,54 @@ static void write_class(buf *b, const char *name, const ledger_class *c) {
     buf_addc(b, '}');
 }
 
+/* "budget_bytes":N,...,"classes":[...] of one ledger, without braces. */
+static void write_ledger(buf *b, const ledger_view *v) {
+    buf_add(b, STR("\"budget_bytes\":"));
+    json_u64(b, v->budget_bytes);
+    member(b, "plan_bytes", v->plan_bytes);
+    member(b, "ledger_bytes", v->ledger_bytes);
+    member(b, "peak_bytes", v->peak_bytes);
+    buf_add(b, STR(",\"classes\":["));
+    for (int i = 0; i < MEM_N_CLASSES; i++) {
+        if (i) buf_addc(b, ',');
+        write_class(b, mem_class_name((mem_class)i), &v->cls[i]);
+    }
+    buf_addc(b, ']');
+}
+
+/* What the driver has in use beyond our arenas and what was measured of its own. */
+static int64_t device_unaccounted(const memory_sample *s) {
+    return (int64_t)s->device.used_bytes -
+           (int64_t)(s->device_ledger_bytes + s->device.outside_bytes);
+}
+
+static void write_device(buf *b, const port *p, const memory_sample *s) {
+    ledger_view v;
+    if (!p->device_ledger) return;
+    ledger_read(p->device_ledger, &v);
+    buf_addf(b, ",\"device\":{\"name\":\"%s\",", p->device);
+    write_ledger(b, &v);
+    if (s->device_known) {
+        buf_add(b, STR(",\"driver\":{\"total_bytes\":"));
+        json_u64(b, s->device.total_bytes);
+        member(b, "used_bytes", s->device.used_bytes);
+        member(b, "context_and_libraries_bytes", s->device.outside_bytes);
+        buf_add(b, STR("},\"unaccounted_bytes\":"));
+        json_i64(b, device_unaccounted(s));
+    } else {
+        buf_add(b, STR(",\"driver\":null,\"unaccounted_bytes\":null"));
+    }
+    buf_addc(b, '}');
+}
+
 static void write_json(buf *b, port *p, const memory_sample *s) {
     ledger_view v;
     machine_stats st;
     ledger_read(p->ledger, &v);
     p->ops->stats(p, &st);
-    buf_add(b, STR("{\"budget_bytes\":"));
-    json_u64(b, v.budget_bytes);
-    member(b, "plan_bytes", v.plan_bytes);
-    member(b, "ledger_bytes", v.ledger_bytes);
-    member(b, "peak_bytes", v.peak_bytes);
-    buf_add(b, STR(",\"classes\":["));
-    for (int i = 0; i < MEM_N_CLASSES; i++) {
-        if (i) buf_addc(b, ',');
-        write_class(b, mem_class_name((mem_class)i), &v.cls[i]);
-    }
-    buf_add(b, STR("],\"process\":"));
+    buf_addc(b, '{');
+    write_ledger(b, &v);
+    buf_add(b, STR(",\"process\":"));
     if (s->known) {
         buf_add(b, STR("{\"anonymous_bytes\":"));
         json_u64(b, s->process.anonymous_bytes);
@@ -130,6 +181,7 @@ static void write_json(buf *b, port *p, const memory_sample *s) {
     } else {
         buf_add(b, STR("null,\"unaccounted_bytes\":null"));
     }
+    write_device(b, p, s);
     buf_add(b, STR(",\"requests\":{\"pool_bytes\":"));
     json_u64(b, pool_size(p->pool));
     member(b, "used", pool_used(p->pool));
@@ -152,12 +204,10 @@ static void row(buf *b, const char *name, uint64_t plan, uint64_t ledger, uint64
              bytes_grouped(ledger, t[1]), bytes_grouped(peak, t[2]));
 }
 
-static void write_table(buf *b, port *p, const memory_sample *s) {
+static void ledger_table(buf *b, const ledger *l) {
     ledger_view v;
-    machine_stats st;
     char t[2][32];
-    ledger_read(p->ledger, &v);
-    p->ops->stats(p, &st);
+    ledger_read(l, &v);
     buf_addf(b, "%-14s %18s %18s %18s\n", "class", "plan", "ledger", "peak");
     for (int i = 0; i < MEM_N_CLASSES; i++)
         if (v.cls[i].plan_bytes || v.cls[i].peak_bytes)
@@ -166,13 +216,34 @@ static void write_table(buf *b, port *p, const memory_sample *s) {
     row(b, "total", v.plan_bytes, v.ledger_bytes, v.peak_bytes);
     buf_addf(b, "%-14s %18s  %s\n", "budget", bytes_grouped(v.budget_bytes, t[0]),
              bytes_human(v.budget_bytes, t[1]));
-    if (s->known) {
-        int64_t d = (int64_t)(s->process.anonymous_bytes - s->ledger_bytes);
-        buf_addf(b, "%-14s %18s\n", "anonymous",
-                 bytes_grouped(s->process.anonymous_bytes, t[0]));
-        buf_addf(b, "%-14s %s%*s\n", "unaccounted", d < 0 ? "-" : "", d < 0 ? 17 : 18,
-                 bytes_grouped((uint64_t)(d < 0 ? -d : d), t[0]));
+}
+
+/* What the outside has in use, and how far that is from the ledger. */
+static void outside_lines(buf *b, const char *what, uint64_t used, int64_t d) {
+    char t[32];
+    buf_addf(b, "%-14s %18s\n", what, bytes_grouped(used, t));
+    buf_addf(b, "%-14s %s%*s\n", "unaccounted", d < 0 ? "-" : "", d < 0 ? 17 : 18,
+             bytes_grouped((uint64_t)(d < 0 ? -d : d), t));
+}
+
+static void write_table(buf *b, port *p, const memory_sample *s) {
+    machine_stats st;
+    p->ops->stats(p, &st);
+    if (p->device_ledger) {
+        char t[32];
+        buf_addf(b, "%s\n", p->device);
+        ledger_table(b, p->device_ledger);
+        if (s->device_known) {
+            buf_addf(b, "%-14s %18s\n", "context, libs",
+                     bytes_grouped(s->device.outside_bytes, t));
+            outside_lines(b, "driver: used", s->device.used_bytes, device_unaccounted(s));
+        }
+        buf_add(b, STR("\nhost\n"));
     }
+    ledger_table(b, p->ledger);
+    if (s->known)
+        outside_lines(b, "anonymous", s->process.anonymous_bytes,
+                      (int64_t)(s->process.anonymous_bytes - s->ledger_bytes));
     buf_addf(b,
              "kv: %llu blocks of %u tokens: %llu free, %llu used, %llu cached; %llu bytes per "
              "token\n",
@@ -183,7 +254,7 @@ static void write_table(buf *b, port *p, const memory_sample *s) {
 
 static void work(void *arg) {
     memory_job *j = arg;
-    memory_sample_take(j->app->port->ledger, &j->sample);
+    memory_sample_take(j->app->port, &j->sample);
 }
 
 static void done(void *arg) {

@@ -210,10 +210,22 @@ static void write_kv(out *o, const kv_view *kv) {
     sample(o, "vllm:cache_config_info", label, 1);
 }
 
-static void by_class(out *o, const char *name, const char *help, const char *device,
-                     const ledger_view *v, size_t at) {
+/* The ledgers by place: the host's and, where there is one, the device's. */
+typedef struct ledgers {
+    const char *place[2];
+    ledger_view v[2];
+    int n;
+} ledgers;
+
+static void read_ledgers(const port *p, ledgers *l) {
+    *l = (ledgers){.place = {"cpu", p->device}, .n = p->device_ledger ? 2 : 1};
+    ledger_read(p->ledger, &l->v[0]);
+    if (p->device_ledger) ledger_read(p->device_ledger, &l->v[1]);
+}
+
+static void class_samples(out *o, const char *name, const char *device, const ledger_view *v,
+                          size_t at) {
     char label[128];
-    head(o, name, "gauge", help);
     for (int i = 0; i < MEM_N_CLASSES; i++) {
         const ledger_class *c = &v->cls[i];
         if (!c->plan_bytes && !c->peak_bytes) continue;
@@ -225,27 +237,53 @@ static void by_class(out *o, const char *name, const char *help, const char *dev
     }
 }
 
-static void write_memory(out *o, const app *a, const ledger_view *v) {
+static void by_class(out *o, const char *name, const char *help, const ledgers *l, size_t at) {
+    head(o, name, "gauge", help);
+    for (int i = 0; i < l->n; i++) class_samples(o, name, l->place[i], &l->v[i], at);
+}
+
+static void by_place(out *o, const char *name, const char *help, const ledgers *l,
+                     const double *value, int n) {
+    char label[64];
+    head(o, name, "gauge", help);
+    for (int i = 0; i < n; i++) {
+        snprintf(label, sizeof label, ",device=\"%s\"", l->place[i]);
+        sample(o, name, label, value[i]);
+    }
+}
+
+static void write_memory(out *o, const app *a) {
     const memory_sample *s = &a->memory;
-    const char *device = a->port->device ? a->port->device : "cpu";
-    by_class(o, "vramd_memory_bytes", "Bytes held, by class.", device, v,
+    ledgers l;
+    read_ledgers(a->port, &l);
+    by_class(o, "vramd_memory_bytes", "Bytes held, by class.", &l,
              offsetof(ledger_class, ledger_bytes));
-    by_class(o, "vramd_memory_peak_bytes", "Most bytes held so far, by class.", device, v,
+    by_class(o, "vramd_memory_peak_bytes", "Most bytes held so far, by class.", &l,
              offsetof(ledger_class, peak_bytes));
-    by_class(o, "vramd_memory_plan_bytes", "Bytes planned, by class.", device, v,
+    by_class(o, "vramd_memory_plan_bytes", "Bytes planned, by class.", &l,
              offsetof(ledger_class, plan_bytes));
-    gauge(o, "vramd_memory_budget_bytes", "The budget for everything.",
-          (double)v->budget_bytes);
+    by_place(o, "vramd_memory_budget_bytes", "The budget for everything.", &l,
+             (double[]){(double)l.v[0].budget_bytes, (double)l.v[1].budget_bytes}, l.n);
     gauge(o, "vramd_memory_requests_used_bytes", "Request memory in use, of class requests.",
           (double)pool_used(a->port->pool));
     if (!s->known) return;
     gauge(o, "vramd_memory_anonymous_bytes", "Anonymous memory, as the kernel counts it.",
           (double)s->process.anonymous_bytes);
-    gauge(o, "vramd_memory_unaccounted_bytes", "Anonymous memory less the ledger.",
-          (double)s->process.anonymous_bytes - (double)s->ledger_bytes);
+    by_place(o, "vramd_memory_unaccounted_bytes",
+             "Memory in use, as kernel and driver count it, less the ledger.", &l,
+             (double[]){(double)s->process.anonymous_bytes - (double)s->ledger_bytes,
+                        (double)s->device.used_bytes - (double)s->device.outside_bytes -
+                            (double)s->device_ledger_bytes},
+             s->device_known ? 2 : 1);
+    if (!s->device_known) return;
+    gauge(o, "vramd_device_memory_used_bytes", "Device memory in use, as the driver counts it.",
+          (double)s->device.used_bytes);
+    gauge(o, "vramd_device_memory_context_bytes",
+          "Measured part of it that is the driver's context, libraries and graphs.",
+          (double)s->device.outside_bytes);
 }
 
-void metrics_write(buf *b, const app *a, const machine_stats *s, const ledger_view *v) {
+void metrics_write(buf *b, const app *a, const machine_stats *s) {
     out o = {.b = b};
     set_model(&o, a->port->card.id);
     head(&o, "vramd_build_info", "gauge", "The version of this server.");
@@ -253,7 +291,7 @@ void metrics_write(buf *b, const app *a, const machine_stats *s, const ledger_vi
     write_requests(&o, a, s);
     write_tokens(&o, s);
     write_kv(&o, &s->kv);
-    write_memory(&o, a, v);
+    write_memory(&o, a);
     for (int i = 0; i < HIST_N; i++) {
         write_histogram(&o, hists[i].own, (histogram_id)i, &s->hist[i]);
         write_histogram(&o, hists[i].alias, (histogram_id)i, &s->hist[i]);
@@ -270,7 +308,7 @@ typedef struct sample_job {
 
 static void work(void *arg) {
     sample_job *j = arg;
-    memory_sample_take(j->app->port->ledger, &j->sample);
+    memory_sample_take(j->app->port, &j->sample);
 }
 
 static void done(void *arg) {
@@ -295,12 +333,10 @@ static void refresh(app *a, http_request *rq) {
 
 void metrics_run(app *a, http_request *rq) {
     machine_stats s;
-    ledger_view v;
     buf b;
     buf_init(&b, &rq->mem);
     a->port->ops->stats(a->port, &s);
-    ledger_read(a->port->ledger, &v);
-    if (buf_reserve(&b, 48 * 1024)) metrics_write(&b, a, &s, &v);
+    if (buf_reserve(&b, 48 * 1024)) metrics_write(&b, a, &s);
     refresh(a, rq);
     if (b.failed)
         http_refuse_memory(rq);

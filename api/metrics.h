@@ -8,6 +8,6 @@
 /* Upper bounds of a histogram's buckets; *n of them, +Inf excepted. */
 const double *metrics_bounds(histogram_id, size_t *n);
 /* Everything that /metrics tells, from a snapshot. */
-void metrics_write(buf *, const app *, const machine_stats *, const ledger_view *);
+void metrics_write(buf *, const app *, const machine_stats *);
 
 #endif

@@ -124,6 +124,8 @@ typedef struct port_ops {
     /* Runs work on the pool of threads, then done on the loop thread. False: the pool is full.
      */
     bool (*offload)(port *, void (*work)(void *), void (*done)(void *), void *arg);
+    /* What the device's driver says; false before loading, or without a device. Any thread. */
+    bool (*device_memory)(port *, device_memory *out);
 } port_ops;
 
 typedef struct model_card {
@@ -139,10 +141,12 @@ struct port {
     const port_ops *ops;
     model_card card;
     const tokenizer *tok;
-    ledger *ledger;
-    pool *pool; /* memory of requests */
+    ledger *ledger; /* the host's */
+    ledger
+        *device_ledger; /* the device's; NULL when the engine computes in the host's memory */
+    pool *pool;         /* memory of requests */
     uint64_t kv_bytes_per_token, kv_block_bytes;
-    const char *device; /* for labels: "cpu", "cuda:0"; NULL is "cpu" */
+    const char *device; /* where the engine computes, for labels: "cpu", "cuda:0" */
 };
 
 /* Set by the fixed list in metrics.c; the machine counts with it. Index of v's bucket. */

@@ -133,7 +133,7 @@ status server_open(server **out, uv_loop_t *loop, const server_options *o, port 
     s->app.port = p;
     s->app.stream_credits = o->stream_credits;
     s->app.log_requests = o->log_requests;
-    memory_sample_take(p->ledger, &s->app.memory);
+    memory_sample_take(p, &s->app.memory);
     const http_app callbacks = {.self = s,
                                 .begin = on_begin,
                                 .run = on_run,

@@ -43,6 +43,9 @@
     X("memory", STR, memory, "auto", 0, 63, "",                                               \
       "budget for everything: 6GiB, 75%, or auto (what is wanted, within the cgroup's "       \
       "limit)", "", "")                                                                       \
+    X("memory", STR, host_memory, "auto", 0, 63, "",                                          \
+      "with backend = cuda: budget for the host's memory, beside the device's, which is "     \
+      "'memory'", "", "")                                                                     \
     X("memory", BYTES, request_memory, 0, 0, 68719476736, "bytes",                            \
       "pool for bodies, prompts and queued output; 0: by max_body and max_waiting", "", "")   \
     X("memory", U64, kv_cache_tokens, 0, 0, 1099511627776, "tokens",                          \
@@ -64,6 +67,8 @@
       "KV blocks kept free at admission", "", "")                                             \
     X("engine", ENUM, backend, 0, 0, 0, "",                                                   \
       "engine", "auto|cpu|cuda", "")                                                          \
+    X("engine", U32, cuda_device, 0, 0, 63, "",                                               \
+      "which CUDA device, as the driver counts them", "", "")                                 \
     X("engine", U32, threads, 0, 0, 256, "",                                                  \
       "worker threads; 0: one per core", "", "t")                                             \
     X("engine", ENUM, cpu_isa, 0, 0, 0, "",                                                   \

@@ -554,6 +554,13 @@ static bool on_offload(port *p, void (*work)(void *), void (*done)(void *), void
     return true;
 }
 
+static bool on_device_memory(port *p, device_memory *out) {
+    bridge *b = (bridge *)p;
+    const machine *m = b->m;
+    return atomic_load(&b->load_state) == 3 && m->backend->device_memory &&
+           m->backend->device_memory(m->engine, out);
+}
+
 static const port_ops ops = {.submit = on_submit,
                              .cancel = on_cancel,
                              .credit = on_credit,
@@ -561,7 +568,8 @@ static const port_ops ops = {.submit = on_submit,
                              .sequences = on_sequences,
                              .retry_after_s = on_retry_after,
                              .not_ready = on_not_ready,
-                             .offload = on_offload};
+                             .offload = on_offload,
+                             .device_memory = on_device_memory};
 
 /* ---- life ---- */
 
@@ -619,6 +627,8 @@ status bridge_open(bridge **out, uv_loop_t *loop, machine *m, void (*flushed)(vo
                               .weight_bytes = m->weight_bytes,
                               .max_model_len = m->opt.max_model_len},
                      .ledger = m->ledger,
+                     .device_ledger = m->device_ledger,
+                     .device = m->device,
                      .pool = m->pool,
                      .kv_bytes_per_token = m->plan.kv_bytes_per_token,
                      .kv_block_bytes = m->plan.kv_block_bytes};

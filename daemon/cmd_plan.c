@@ -155,14 +155,19 @@ int cmd_plan(int argc, char **argv) {
         if (json) {
             buf b;
             buf_init(&b, NULL);
-            plan_json(&b, &m.plan, &m.model->program.config, m.backend->name);
+            plan_json(&b, &m.plan, m.on_device ? &m.host_plan : NULL, &m.model->program.config,
+                      m.device);
             puts(buf_cstr(&b));
             buf_clear(&b);
         } else {
-            printf("%s: %s, %llu parameters, %u layers; device cpu\n\n", m.name,
+            printf("%s: %s, %llu parameters, %u layers; device %s\n\n", m.name,
                    m.model->program.config.arch, (unsigned long long)m.n_params,
-                   m.model->program.config.n_layers);
+                   m.model->program.config.n_layers, m.device);
             print_terms(&m.plan);
+            if (m.on_device) {
+                puts("\nhost memory beside it:");
+                print_terms(&m.host_plan);
+            }
             if (s == OK) print_fit(&m, &w);
             if (formula) print_rule_of_thumb(&m);
         }

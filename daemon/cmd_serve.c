@@ -110,7 +110,13 @@ static void on_loaded(void *arg, status s, const err *e) {
     engine_describe(d->m.engine, &info);
     log_info("engine %s: %s", info.name, info.detail);
     log_line(agrees ? LOG_INFO : LOG_WARN, "memory at READY: budget=%llu %s",
-             (unsigned long long)d->m.plan.budget_bytes, line);
+             (unsigned long long)(d->m.on_device ? d->m.host_plan : d->m.plan).budget_bytes,
+             line);
+    if (d->m.on_device) {
+        agrees = machine_compare_device(&d->m, line, sizeof line);
+        log_line(agrees ? LOG_INFO : LOG_WARN, "memory of %s at READY: budget=%llu %s",
+                 d->m.device, (unsigned long long)d->m.plan.budget_bytes, line);
+    }
     const char *host = strcmp(d->opt.host, "0.0.0.0") == 0 ? "127.0.0.1" : d->opt.host;
     if (strncmp(host, "unix:", 5) == 0)
         log_info("READY: curl --unix-socket %s http://vramd/v1/models", host + 5);

@@ -31,6 +31,7 @@ static uint32_t cpus(void) {
 
 static status resolve_backend(machine *m, err *e) {
     m->backend = &backend_cpu;
+    snprintf(m->device, sizeof m->device, "cpu");
     if (m->opt.backend != BACKEND_CUDA) return OK;
     err_set(e, ERR_UNSUPPORTED, "backend = cuda: this build has no CUDA engine");
     err_field(e, "backend");
@@ -156,13 +157,48 @@ static void list_terms(const machine *m, terms *t) {
               "libraries, %u stacks (Debian 12)", OTHER_THREADS + m->opt.threads);
 }
 
+/* The device's memory with the KV cache, and the host's beside it. Both are solved even if one
+ * does not fit, so that both can be shown; the device's refusal is told first. */
+static status solve_both(machine *m, terms *t, const kv_request *kv, err *e) {
+    const kv_request none = {.block_tokens = kv->block_tokens};
+    terms device = {0};
+    err host_error;
+    terms_split(t, &device);
+    status s = plan_solve(&m->plan, &device, kv, &m->budget, e);
+    status h = plan_solve(&m->host_plan, t, &none, &m->host_budget, &host_error);
+    terms_clear(&device);
+    if (s == OK && h != OK) *e = host_error, s = h;
+    return s;
+}
+
+static const plan *host_plan(const machine *m) {
+    return m->on_device ? &m->host_plan : &m->plan;
+}
+
+/* Budgets once it is known where the engine computes. */
+static status find_budgets(machine *m, const memory_room *device, err *e) {
+    const memory_room host = memory_room_host();
+    if (!device) {
+        if (strcmp(m->opt.host_memory, "auto") == 0)
+            return budget_parse(&m->budget, "memory", m->opt.memory, &host, e);
+        err_set(e, ERR_INVALID, "host_memory = %.60s, but the engine is the CPU's",
+                m->opt.host_memory);
+        err_field(e, "host_memory");
+        return err_hint(e, "memory is the budget for everything there");
+    }
+    m->on_device = true;
+    status s = budget_parse(&m->budget, "memory", m->opt.memory, device, e);
+    return s == OK ? budget_parse(&m->host_budget, "host_memory", m->opt.host_memory, &host, e)
+                   : s;
+}
+
 status machine_plan(machine *m, const options *o, const machine_wish *w, err *e) {
     *m = (machine){.opt = *o};
     terms t = {0};
     kv_request kv = {0};
-    status s = budget_parse(&m->budget, o->memory, e);
-    if (s == OK) s = open_model(m, w->weights, e);
+    status s = open_model(m, w->weights, e);
     if (s == OK) s = resolve(m, w, e);
+    if (s == OK) s = find_budgets(m, NULL, e);
     if (s != OK) goto done;
     set_name(m);
     m->n_params = model_config_params(&m->model->program.config);
@@ -175,11 +211,11 @@ status machine_plan(machine *m, const options *o, const machine_wish *w, err *e)
     kv.min_tokens = m->opt.max_model_len;
     kv.max_tokens = (uint64_t)m->opt.max_model_len * m->opt.max_num_seqs;
     kv.want_tokens = m->opt.kv_cache_tokens;
-    if (!kv.want_tokens && m->budget.automatic)
+    if (!kv.want_tokens && m->budget.automatic && !m->on_device)
         kv.want_tokens = (uint64_t)DEFAULT_TOKENS_PER_SEQ * m->opt.max_num_seqs;
     terms_add(&t, MEM_SCHEDULER, TERM_EXACT, m->sched_bytes = scheduler_bytes(m, &kv),
               "sequences, queue, block lists");
-    s = plan_solve(&m->plan, &t, &kv, &m->budget, e);
+    s = m->on_device ? solve_both(m, &t, &kv, e) : plan_solve(&m->plan, &t, &kv, &m->budget, e);
     m->sched_conf.n_blocks = m->plan.kv_blocks;
     for (uint32_t g = 0; g < kv.n_groups; g++) m->engine_opt.n_blocks[g] = m->plan.kv_blocks;
 done:
@@ -188,11 +224,13 @@ done:
 }
 
 status machine_reserve(machine *m, err *e) {
-    status s = ledger_open(&m->ledger, &m->plan, e);
+    status s = ledger_open(&m->ledger, host_plan(m), e);
+    if (s == OK && m->on_device) s = ledger_open(&m->device_ledger, &m->plan, e);
     if (s != OK) return s;
-    CHECK(ledger_reserve(m->ledger, MEM_RUNTIME, terms_sum(&m->plan.terms, MEM_RUNTIME)));
+    const terms *t = &host_plan(m)->terms;
+    CHECK(ledger_reserve(m->ledger, MEM_RUNTIME, terms_sum(t, MEM_RUNTIME)));
     CHECK(ledger_reserve(m->ledger, MEM_LOADING, gguf_header_bytes(m->file)));
-    if (terms_sum(&m->plan.terms, MEM_REQUESTS) == 0) return OK;
+    if (terms_sum(t, MEM_REQUESTS) == 0) return OK;
     return pool_open(&m->pool, m->ledger, MEM_REQUESTS, m->opt.request_memory, e);
 }
 
@@ -246,10 +284,12 @@ void machine_close(machine *m) {
     model_close(m->model);
     close_file(m);
     if (m->ledger) {
-        ledger_release(m->ledger, MEM_RUNTIME, terms_sum(&m->plan.terms, MEM_RUNTIME));
+        ledger_release(m->ledger, MEM_RUNTIME, terms_sum(&host_plan(m)->terms, MEM_RUNTIME));
         ledger_close(m->ledger);
     }
+    ledger_close(m->device_ledger);
     plan_clear(&m->plan);
+    plan_clear(&m->host_plan);
     *m = (machine){0};
 }
 
@@ -265,4 +305,21 @@ bool machine_compare(const machine *m, char *line, size_t cap) {
              bytes_grouped(held, a), bytes_grouped(v.ledger_bytes, b),
              bytes_grouped(os.anonymous_bytes, c), (long long)gap);
     return gap <= (int64_t)((4 << 20) + v.ledger_bytes / 500);
+}
+
+bool machine_compare_device(const machine *m, char *line, size_t cap) {
+    const int64_t tolerated = 64 << 20; /* memory.md: beyond the measured context */
+    ledger_view v;
+    device_memory d = {0};
+    char a[32], b[32], c[32];
+    ledger_read(m->device_ledger, &v);
+    if (!m->backend->device_memory(m->engine, &d)) {
+        snprintf(line, cap, "the driver does not say what is used");
+        return false;
+    }
+    int64_t gap = (int64_t)d.used_bytes - (int64_t)(v.ledger_bytes + d.outside_bytes);
+    snprintf(line, cap, "plan=%s ledger=%s context_and_libraries=%s unaccounted=%lld",
+             bytes_grouped(v.plan_bytes, a), bytes_grouped(v.ledger_bytes, b),
+             bytes_grouped(d.outside_bytes, c), (long long)gap);
+    return gap <= tolerated;
 }

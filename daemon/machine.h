@@ -15,10 +15,17 @@ typedef struct machine {
     const backend *backend;
     engine_options engine_opt;
     sched_config sched_conf;
+    /* The memory that the engine computes in and that holds the KV cache: the host's, or with a
+     * device the device's; then the host's has a plan and a ledger of its own, without a cache.
+     */
     budget budget;
     plan plan;
-    ledger *ledger;
-    ledger *device_ledger; /* NULL for an engine without memory of its own */
+    bool on_device;
+    budget host_budget; /* these two on_device only */
+    plan host_plan;
+    ledger *ledger;        /* the host's */
+    ledger *device_ledger; /* NULL unless on_device */
+    char device[16];       /* "cpu", "cuda:0" */
     pool *pool;
     chunks tok_src; /* where tok takes its memory: must outlive it */
     tokenizer *tok;
@@ -49,5 +56,9 @@ void machine_close(machine *m);
 /* One line that compares plan, ledger and operating system; false when they disagree by more
  * than 4 MiB + 0.2%. */
 bool machine_compare(const machine *m, char *line, size_t cap);
+/* The same for the device's memory: false when the driver has more in use than ledger and
+ * measured context by over 64 MiB (another process on the device shows here too). m->on_device.
+ */
+bool machine_compare_device(const machine *m, char *line, size_t cap);
 
 #endif

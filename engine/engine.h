@@ -31,6 +31,8 @@ typedef struct engine_options {
     activation_dtype activations;
     uint32_t n_threads; /* CPU: 1..256 */
     cpu_isa isa;        /* CPU */
+    uint32_t device;    /* CUDA: index of the device ... */
+    uint32_t n_sms;     /* ... and its multiprocessors: what the driver's context takes */
 } engine_options;
 
 /* One sequence's part of a batch: n_rows consecutive positions from first_pos on. */
@@ -77,7 +79,7 @@ typedef struct engine_info {
     uint32_t depth;   /* steps in flight */
 } engine_info;
 
-/* A backend: what a room under engine/ gives. All functions are required. */
+/* A backend: what a room under engine/ gives. All functions but the last are required. */
 typedef struct backend {
     const char *name;
     /* Lists what opening will allocate, KV cache excluded; fills what KV blocks cost.
@@ -93,6 +95,9 @@ typedef struct backend {
     /* Tests and golden runs: keep the raw logits of each step for step_result.logits. Takes
      * heap memory outside the plan. */
     status (*keep_logits)(engine *, err *);
+    /* What the driver says of the device; NULL for an engine without memory of its own. Any
+     * thread; takes microseconds. False: no answer. */
+    bool (*device_memory)(const engine *, device_memory *out);
 } backend;
 
 extern const backend backend_cpu;

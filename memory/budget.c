@@ -74,45 +74,68 @@ uint64_t machine_available_bytes(void) {
     return kb ? kb * 1024 : machine_total_bytes();
 }
 
-status budget_parse(budget *out, const char *word, err *e) {
-    static char source[96]; /* start-up only: one budget a process */
-    uint64_t limit = machine_cgroup_limit(), have = machine_total_bytes(), bytes;
-    if (limit < have) have = limit;
+memory_room memory_room_host(void) {
+    uint64_t limit = machine_cgroup_limit(), total = machine_total_bytes();
+    uint64_t available = machine_available_bytes();
+    memory_room r = {.name = "the machine",
+                     .available_name = "the memory available now",
+                     .total = total,
+                     .available = available};
+    if (limit < total) {
+        r.total = limit;
+        snprintf(r.name, sizeof r.name, "the cgroup");
+    }
+    if (limit <= available) {
+        r.available = limit;
+        snprintf(r.available_name, sizeof r.available_name, "the cgroup's memory.max");
+    }
+    return r;
+}
+
+/* "75%" and "0.75"; false for anything else. */
+static bool is_share(const char *word, double *share) {
+    char *end;
+    *share = strtod(word, &end);
+    bool percent = strcmp(end, "%") == 0;
+    if (percent) *share /= 100;
+    return percent || (*end == '\0' && strchr(word, '.'));
+}
+
+status budget_parse(budget *out, const char *option, const char *word, const memory_room *room,
+                    err *e) {
+    uint64_t bytes;
+    double share;
+    *out = (budget){.option = option};
     if (strcmp(word, "auto") == 0) {
-        uint64_t available = machine_available_bytes();
-        *out = limit <= available ? (budget){limit, "the cgroup's memory.max", true}
-                                  : (budget){available, "the memory available now", true};
+        out->bytes = room->available;
+        out->automatic = true;
+        snprintf(out->source, sizeof out->source, "%s", room->available_name);
         return OK;
     }
-    snprintf(source, sizeof source, "memory = %.60s", word);
-    char *end;
-    double v = strtod(word, &end);
-    bool percent = strcmp(end, "%") == 0;
-    if (percent) v /= 100;
-    if (percent || (*end == '\0' && strchr(word, '.'))) {
-        if (!(v > 0 && v <= 1)) {
-            err_set(e, ERR_INVALID, "memory: %.60s is no share of the machine", word);
-            err_field(e, "memory");
+    snprintf(out->source, sizeof out->source, "%.24s = %.60s", option, word);
+    if (is_share(word, &share)) {
+        if (!(share > 0 && share <= 1)) {
+            err_set(e, ERR_INVALID, "%s: %.60s is no share of %s", option, word, room->name);
+            err_field(e, "%s", option);
             return err_hint(
                 e, "give bytes (6GiB), a percentage up to 100%% or a fraction up to 1.0");
         }
-        *out = (budget){(uint64_t)((double)have * v), source, false};
+        out->bytes = (uint64_t)((double)room->total * share);
         return OK;
     }
     if (!str_parse_bytes(str_of(word), &bytes) || bytes == 0) {
-        err_set(e, ERR_INVALID, "memory: \"%.60s\" is no number of bytes", word);
-        err_field(e, "memory");
+        err_set(e, ERR_INVALID, "%s: \"%.60s\" is no number of bytes", option, word);
+        err_field(e, "%s", option);
         return err_hint(e, "give bytes (6GiB), a percentage (75%%), a fraction (0.75) or auto");
     }
-    if (bytes > have) {
+    if (bytes > room->total) {
         char a[32], b[32];
-        err_set(e, ERR_BUDGET, "memory = %.60s is %s, but %s has %s", word,
-                bytes_human(bytes, a), limit == UINT64_MAX ? "the machine" : "the cgroup",
-                bytes_human(have, b));
-        err_field(e, "memory");
-        return err_hint(e, "give at most %llu", (unsigned long long)have);
+        err_set(e, ERR_BUDGET, "%s = %.60s is %s, but %s has %s", option, word,
+                bytes_human(bytes, a), room->name, bytes_human(room->total, b));
+        err_field(e, "%s", option);
+        return err_hint(e, "give at most %llu", (unsigned long long)room->total);
     }
-    *out = (budget){bytes, source, false};
+    out->bytes = bytes;
     return OK;
 }
 

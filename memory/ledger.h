@@ -48,4 +48,10 @@ typedef struct process_memory {
 } process_memory;
 bool process_memory_read(process_memory *out);
 
+/* What a device's driver says, in bytes. */
+typedef struct device_memory {
+    uint64_t total_bytes, used_bytes; /* of the whole device, other processes included */
+    uint64_t outside_bytes; /* measured, ours, and not in arenas: context, libraries, graphs */
+} device_memory;
+
 #endif

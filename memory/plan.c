@@ -51,7 +51,7 @@ static status refuse(const plan *p, const totals *sum, uint64_t min_kv, const bu
     err_set(e, ERR_BUDGET, "%s does not hold class %s: %s takes %s bytes of %s in all",
             b->source, cls, what, bytes_grouped(bytes, part),
             bytes_grouped(p->smallest_budget_bytes, want));
-    err_field(e, "memory");
+    err_field(e, "%s", b->option ? b->option : "memory");
     return err_hint(e,
                     "the smallest budget that works is %s bytes (%s); or lower max_model_len, "
                     "max_num_seqs or kv_cache_dtype",
@@ -63,7 +63,7 @@ status plan_solve(plan *out, const terms *fixed, const kv_request *kv, const bud
                   err *e) {
     *out = (plan){.budget_bytes = b->bytes, .block_tokens = kv->block_tokens};
     totals sum;
-    CHECK(kv->block_tokens > 0 && kv->n_groups >= 1 && kv->n_groups <= PLAN_MAX_GROUPS);
+    CHECK(kv->block_tokens > 0 && kv->n_groups <= PLAN_MAX_GROUPS);
     if (!add_up(fixed, &sum)) {
         err_set(e, ERR_BUDGET, "the sum of the plan's terms does not fit 64 bits");
         return err_field(e, "memory");

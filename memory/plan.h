@@ -26,10 +26,11 @@ typedef struct kv_request {
 } kv_request;
 
 typedef struct budget {
-    uint64_t bytes;     /* one number for everything */
-    const char *source; /* "memory = 6GiB", "cgroup memory.max", ...: for messages */
-    bool automatic; /* nobody gave a number: the plan takes what is wanted, within bytes, and
-                       that becomes the budget */
+    uint64_t bytes;  /* one number for everything */
+    char source[96]; /* "memory = 6GiB", "the cgroup's memory.max", ...: for messages */
+    bool automatic;  /* nobody gave a number: the plan takes what is wanted, within bytes, and
+                        that becomes the budget */
+    const char *option; /* its name; NULL is "memory" */
 } budget;
 
 typedef struct plan {
@@ -45,17 +46,26 @@ typedef struct plan {
     uint64_t kv_tokens;
 } plan;
 
-/* Solves for the number of KV blocks. fixed: every term but the KV cache (borrowed). On
+/* Solves for the number of KV blocks (none where kv has no group: host memory beside a device
+ * that holds the KV cache). fixed: every term but the KV cache (borrowed). On
  * ERR_BUDGET *out is filled too (fits = false), so that it can be printed.
  * Errors: ERR_BUDGET (field "memory", names the term; hint: smallest budget), ERR_NO_MEMORY. */
 status plan_solve(plan *out, const terms *fixed, const kv_request *, const budget *, err *);
 void plan_clear(plan *);
 
-/* The budget that "memory = ..." means on this machine. word: bytes with a unit, a percentage
- * ("75%") or a fraction ("0.75") of what the machine (or its cgroup) has, or "auto": what is
- * wanted, within the cgroup's limit and the memory that is available now.
- * Errors: ERR_INVALID, ERR_BUDGET (more than the machine has). */
-status budget_parse(budget *out, const char *word, err *);
+/* Memory that a budget can be a share of: the machine's, its cgroup's, a device's. */
+typedef struct memory_room {
+    char name[64];             /* "the machine", "the cgroup", "NVIDIA H200" */
+    char available_name[64];   /* what bounds available: for messages */
+    uint64_t total, available; /* available now: what "auto" may take at most */
+} memory_room;
+
+memory_room memory_room_host(void);
+/* The budget that an option of that name (a literal) and value means. word: bytes with a unit,
+ * a percentage ("75%") or a fraction ("0.75") of the room, or "auto": what is wanted, within
+ * what is available now. Errors: ERR_INVALID, ERR_BUDGET (more than there is). */
+status budget_parse(budget *out, const char *option, const char *word, const memory_room *,
+                    err *);
 /* memory.max of our cgroup (v2) or its v1 twin, the lowest up the tree; UINT64_MAX when
  * unlimited. Physical memory, and what of it could be had now (MemAvailable). */
 uint64_t machine_cgroup_limit(void);

@@ -52,6 +52,7 @@ typedef struct fake {
     uint64_t budget_tokens;                 /* more is ERR_BUDGET; 0: no limit */
     bool fail_after_first;                  /* GEN_ERROR once a token is out */
     uint64_t pool_want, http_limit;
+    bool device; /* the engine computes on a device, with a ledger of its own */
     const char *chat_template, *model_id;
     _Atomic(const char *) not_ready;
     atomic_uint n_submitted, n_cancelled, n_live, n_credited, max_owed, n_offloaded;
@@ -280,6 +281,25 @@ static FAKE_UNUSED bool fake_offload(port *p, void (*work)(void *), void (*done)
     return uv_queue_work(&f->loop, &j->req, fake_job_work, fake_job_done) == 0;
 }
 
+/* What the ledger of the fake device holds, a context of 1,000 bytes, and 7 unknown ones. */
+static FAKE_UNUSED bool fake_device_memory(port *p, device_memory *out) {
+    ledger_view v;
+    ledger_read(p->device_ledger, &v);
+    *out = (device_memory){
+        .total_bytes = 1 << 20, .used_bytes = v.ledger_bytes + 1007, .outside_bytes = 1000};
+    return true;
+}
+
+static FAKE_UNUSED void fake_device(port *p) {
+    plan plan = {.budget_bytes = 1 << 20};
+    err e;
+    terms_add(&plan.terms, MEM_WEIGHTS, TERM_EXACT, 1 << 19, "weights");
+    ck_assert_msg(ledger_open(&p->device_ledger, &plan, &e) == OK, "%s", e.text);
+    ck_assert(ledger_reserve(p->device_ledger, MEM_WEIGHTS, 1 << 19));
+    p->device = "cuda:0";
+    terms_clear(&plan.terms);
+}
+
 static FAKE_UNUSED const port_ops *fake_ops(void) {
     static const port_ops ops = {.submit = fake_submit,
                                  .cancel = fake_cancel,
@@ -288,7 +308,8 @@ static FAKE_UNUSED const port_ops *fake_ops(void) {
                                  .sequences = fake_sequences,
                                  .retry_after_s = fake_retry_after,
                                  .not_ready = fake_not_ready,
-                                 .offload = fake_offload};
+                                 .offload = fake_offload,
+                                 .device_memory = fake_device_memory};
     return &ops;
 }
 
@@ -369,6 +390,8 @@ static FAKE_UNUSED void fake_start(fake *f) {
                                 .weight_bytes = 2000,
                                 .max_model_len = 256 * 1024};
     f->port.kv_bytes_per_token = 100;
+    f->port.device = "cpu";
+    if (f->device) fake_device(&f->port);
     f->port.kv_block_bytes = 1600;
     ck_assert(uv_loop_init(&f->loop) == 0);
     uv_async_init(&f->loop, &f->quit, fake_on_quit);
@@ -390,6 +413,10 @@ static FAKE_UNUSED void fake_stop(fake *f) {
     tokenizer_close(f->tok);
     gguf_close(f->file);
     ledger_close(f->port.ledger); /* checks that nothing is held */
+    if (f->device) {
+        ledger_release(f->port.device_ledger, MEM_WEIGHTS, 1 << 19);
+        ledger_close(f->port.device_ledger);
+    }
     plan_clear(&f->plan);
 }
 

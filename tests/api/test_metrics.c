@@ -78,7 +78,7 @@ START_TEST(the_text_is_what_prometheus_reads) {
         "vllm:time_to_first_token_seconds_sum{model_name=\"fake\"} 0.06\n",
         "vllm:time_to_first_token_seconds_count{model_name=\"fake\"} 2\n",
         "vramd_kv_blocks{model_name=\"fake\",state=\"free\"} 60\n",
-        "vramd_memory_budget_bytes{model_name=\"fake\"} 1073741824\n",
+        "vramd_memory_budget_bytes{model_name=\"fake\",device=\"cpu\"} 1073741824\n",
         "vramd_memory_bytes{model_name=\"fake\",class=\"http\",device=\"cpu\"} ",
         "vramd_ready{model_name=\"fake\"} 1\n",
     };
@@ -96,6 +96,38 @@ START_TEST(the_text_is_what_prometheus_reads) {
             ck_assert_msg(total == (strcmp(fam[i].type, "counter") == 0), "%s %s", name,
                           fam[i].type);
     }
+    reply_free(&r);
+    fake_stop(&f);
+}
+END_TEST
+
+START_TEST(a_device_has_an_account_of_its_own) {
+    fake_init(&f);
+    f.device = true;
+    fake_start(&f);
+    reply r = fake_get(&f, "/v1/memory");
+    ck_assert_int_eq(r.status, 200);
+    json_error_t je;
+    json_t *v = json_loads(r.body, 0, &je);
+    ck_assert_msg(v != NULL, "%s", je.text);
+    json_t *d = json_object_get(v, "device");
+    ck_assert_str_eq(json_string_value(json_object_get(d, "name")), "cuda:0");
+    ck_assert_int_eq(json_integer_value(json_object_get(d, "budget_bytes")), 1 << 20);
+    ck_assert_int_eq(json_integer_value(json_object_get(d, "ledger_bytes")), 1 << 19);
+    ck_assert_int_eq(json_integer_value(json_object_get(d, "unaccounted_bytes")), 7);
+    json_decref(v);
+    reply_free(&r);
+    r = fake_get(&f, "/metrics"); /* the sample that /v1/memory took */
+    static const char *const want[] = {
+        "vramd_memory_budget_bytes{model_name=\"fake\",device=\"cuda:0\"} 1048576\n",
+        "vramd_memory_bytes{model_name=\"fake\",class=\"weights\",device=\"cuda:0\"} 524288\n",
+        "vramd_memory_unaccounted_bytes{model_name=\"fake\",device=\"cuda:0\"} 7\n",
+        "vramd_device_memory_used_bytes{model_name=\"fake\"} 525295\n",
+        "vramd_device_memory_context_bytes{model_name=\"fake\"} 1000\n",
+    };
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++) assert_has(r.body, want[i]);
+    static family fam[200];
+    ck_assert_int_gt(read_text(r.body, fam, 200), 40);
     reply_free(&r);
     fake_stop(&f);
 }
@@ -170,7 +202,7 @@ START_TEST(a_plan_is_one_json_object) {
     terms_last_while_loading(&p.terms);
     buf b;
     buf_init(&b, NULL);
-    plan_json(&b, &p, &c, "cpu");
+    plan_json(&b, &p, NULL, &c, "cpu");
     json_t *v = json_loadb(b.ptr, b.len, 0, NULL);
     ck_assert_msg(v != NULL, "%s", buf_cstr(&b));
     ck_assert_int_eq(json_integer_value(json_object_get(v, "budget_bytes")), 1000);
@@ -197,6 +229,7 @@ int main(void) {
     Suite *s = suite_create("metrics");
     TCase *t = tcase_create("metrics");
     tcase_set_timeout(t, 60);
+    tcase_add_test(t, a_device_has_an_account_of_its_own);
     tcase_add_test(t, the_text_is_what_prometheus_reads);
     tcase_add_test(t, metrics_answer_within_five_milliseconds);
     tcase_add_test(t, a_bucket_holds_what_is_at_most_its_bound);

@@ -14,7 +14,7 @@ static ledger *open_with(mem_class cls, uint64_t bytes) {
                      .block_tokens = 16,
                      .min_tokens = 16,
                      .max_tokens = 16};
-    budget b = {1ull << 30, "memory = 1GiB", false};
+    budget b = {1ull << 30, "memory = 1GiB", false, NULL};
     plan p;
     err e;
     ledger *l;

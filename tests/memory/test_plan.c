@@ -28,7 +28,7 @@ static kv_request request(uint64_t min, uint64_t max, uint64_t want) {
 START_TEST(the_cache_takes_exactly_what_is_left) {
     terms t = fixed_terms();
     kv_request kv = request(1024, 1 << 20, 0);
-    budget b = {120 * MIB + 5, "memory = 120MiB", false};
+    budget b = {120 * MIB + 5, "memory = 120MiB", false, NULL};
     plan p;
     err e;
     ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), OK);
@@ -47,7 +47,7 @@ END_TEST
 START_TEST(more_than_all_sequences_can_use_is_not_taken) {
     terms t = fixed_terms();
     kv_request kv = request(100, 1000, 0);
-    budget b = {4096ull * MIB, "memory = 4GiB", false};
+    budget b = {4096ull * MIB, "memory = 4GiB", false, NULL};
     plan p;
     err e;
     ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), OK);
@@ -64,7 +64,7 @@ END_TEST
 START_TEST(an_automatic_budget_becomes_what_the_plan_takes) {
     terms t = fixed_terms();
     kv_request kv = request(16, 160, 0);
-    budget b = {4096ull * MIB, "the memory available now", true};
+    budget b = {4096ull * MIB, "the memory available now", true, NULL};
     plan p;
     err e;
     ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), OK);
@@ -79,7 +79,7 @@ END_TEST
 START_TEST(a_refusal_names_the_term_and_the_smallest_budget_which_then_works) {
     terms t = fixed_terms();
     kv_request kv = request(8192, 1 << 20, 0);
-    budget b = {105 * MIB, "memory = 105MiB", false};
+    budget b = {105 * MIB, "memory = 105MiB", false, NULL};
     plan p;
     err e;
     ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), ERR_BUDGET);
@@ -109,7 +109,7 @@ START_TEST(sums_beyond_64_bits_are_refused) {
     terms_add(&t, MEM_WEIGHTS, TERM_EXACT, UINT64_MAX, "a");
     terms_add(&t, MEM_WEIGHTS, TERM_EXACT, 1, "b");
     kv_request kv = request(16, 16, 0);
-    budget b = {1 << 30, "memory = 1GiB", false};
+    budget b = {1 << 30, "memory = 1GiB", false, NULL};
     plan p;
     err e;
     ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), ERR_BUDGET);
@@ -123,26 +123,75 @@ START_TEST(sums_beyond_64_bits_are_refused) {
 END_TEST
 
 START_TEST(a_budget_is_read_as_bytes_shares_or_auto) {
+    const memory_room room = memory_room_host();
     budget b;
     err e;
-    ck_assert_int_eq(budget_parse(&b, "64MiB", &e), OK);
+    ck_assert_int_eq(budget_parse(&b, "memory", "64MiB", &room, &e), OK);
     ck_assert_uint_eq(b.bytes, 64 * MIB);
     ck_assert(!b.automatic);
-    ck_assert_int_eq(budget_parse(&b, "50%", &e), OK);
+    ck_assert_int_eq(budget_parse(&b, "memory", "50%", &room, &e), OK);
     uint64_t half = b.bytes;
-    ck_assert_int_eq(budget_parse(&b, "0.5", &e), OK);
+    ck_assert_int_eq(budget_parse(&b, "memory", "0.5", &room, &e), OK);
     ck_assert_uint_eq(b.bytes, half);
     ck_assert_uint_gt(half, 0);
     ck_assert_uint_le(half, machine_total_bytes() / 2 + 1);
-    ck_assert_int_eq(budget_parse(&b, "auto", &e), OK);
+    ck_assert_int_eq(budget_parse(&b, "memory", "auto", &room, &e), OK);
     ck_assert(b.automatic);
     ck_assert_uint_gt(b.bytes, 0);
     const char *bad[] = {"", "x", "0", "-1", "120%", "1.5", "0.0", "nan", "6GiBs", "0x10"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        ck_assert_msg(budget_parse(&b, bad[i], &e) == ERR_INVALID, "%s", bad[i]);
+        ck_assert_msg(budget_parse(&b, "memory", bad[i], &room, &e) == ERR_INVALID, "%s",
+                      bad[i]);
         ck_assert_str_eq(e.field, "memory");
     }
-    ck_assert_int_eq(budget_parse(&b, "9000TiB", &e), ERR_BUDGET);
+    ck_assert_int_eq(budget_parse(&b, "memory", "9000TiB", &room, &e), ERR_BUDGET);
+}
+END_TEST
+
+START_TEST(a_budget_of_a_device_is_a_share_of_its_memory_and_names_its_option) {
+    const memory_room room = {"NVIDIA H200", "the device's free memory", 1000 * MIB, 700 * MIB};
+    budget b;
+    err e;
+    ck_assert_int_eq(budget_parse(&b, "memory", "50%", &room, &e), OK);
+    ck_assert_uint_eq(b.bytes, 500 * MIB);
+    ck_assert_int_eq(budget_parse(&b, "memory", "auto", &room, &e), OK);
+    ck_assert_uint_eq(b.bytes, 700 * MIB);
+    ck_assert_str_eq(b.source, "the device's free memory");
+    ck_assert_int_eq(budget_parse(&b, "host_memory", "1001MiB", &room, &e), ERR_BUDGET);
+    ck_assert_str_eq(e.field, "host_memory");
+    ck_assert_ptr_nonnull(strstr(e.text, "NVIDIA H200 has"));
+}
+END_TEST
+
+START_TEST(terms_of_a_device_are_planned_apart_from_the_hosts) {
+    terms t = {0}, dev = {0};
+    terms_add(&t, MEM_WEIGHTS, TERM_EXACT, 100 * MIB, "weights");
+    terms_last_on_device(&t);
+    terms_add(&t, MEM_TOKENIZER, TERM_EXACT, 3 * MIB, "vocabulary");
+    terms_add(&t, MEM_LOADING, TERM_EXACT, 5 * MIB, "bounce");
+    terms_last_while_loading(&t);
+    terms_last_on_device(&t);
+    terms_split(&t, &dev);
+    ck_assert_uint_eq(t.n, 1);
+    ck_assert_uint_eq(dev.n, 2);
+    ck_assert(dev.v[1].while_loading && dev.v[1].on_device);
+    ck_assert_uint_eq(terms_sum(&dev, MEM_WEIGHTS), 100 * MIB);
+    /* Host memory beside a device: nothing but its terms. */
+    kv_request none = {.block_tokens = 16};
+    budget b = {2 * MIB, "host_memory = 2MiB", false, "host_memory"};
+    plan p;
+    err e;
+    ck_assert_int_eq(plan_solve(&p, &t, &none, &b, &e), ERR_BUDGET);
+    ck_assert_str_eq(e.field, "host_memory");
+    ck_assert_uint_eq(p.smallest_budget_bytes, 3 * MIB);
+    plan_clear(&p);
+    b.bytes = 3 * MIB;
+    ck_assert_int_eq(plan_solve(&p, &t, &none, &b, &e), OK);
+    ck_assert_uint_eq(p.total_bytes, 3 * MIB);
+    ck_assert_uint_eq(p.kv_blocks, 0);
+    plan_clear(&p);
+    terms_clear(&t);
+    terms_clear(&dev);
 }
 END_TEST
 
@@ -155,6 +204,8 @@ int main(void) {
     tcase_add_test(c, a_refusal_names_the_term_and_the_smallest_budget_which_then_works);
     tcase_add_test(c, sums_beyond_64_bits_are_refused);
     tcase_add_test(c, a_budget_is_read_as_bytes_shares_or_auto);
+    tcase_add_test(c, a_budget_of_a_device_is_a_share_of_its_memory_and_names_its_option);
+    tcase_add_test(c, terms_of_a_device_are_planned_apart_from_the_hosts);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_NORMAL);
