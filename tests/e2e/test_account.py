@@ -77,7 +77,7 @@ def test_histograms_are_cumulative_and_memory_adds_up(daemon):
     m = daemon.memory()
     by_class = {dict(k)["class"]: v for k, v in now["vramd_memory_bytes"].items()}
     assert by_class["weights"] == next(c["ledger_bytes"] for c in m["classes"] if c["class"] == "weights")
-    assert now["vramd_memory_budget_bytes"][()] == m["budget_bytes"]
+    assert now["vramd_memory_budget_bytes"][(("device", "cpu"),)] == m["budget_bytes"]
     assert sum(c["plan_bytes"] for c in m["classes"] if c["class"] != "loading") <= m["budget_bytes"]
 
 
