@@ -158,18 +158,22 @@ typedef struct cu_attn {
     uint32_t window; /* 0: full; else a row at position i sees i - window + 1 .. i */
 } cu_attn;
 
-/* attn_decode.cu: entries of one row (entries [0, n_seqs) whose n_rows is 1; others are left
- * alone). One K/V load serves a whole GQA group. n_splits: at least ceil(longest /
- * CU_ATTN_SPLIT); partials: cu_attn_decode_bytes (scratch.h), combined in order of the splits.
- * The grid is fixed by n_seqs, n_kv_heads and n_splits. */
+/* Both: cu_attn_supports (scratch.h), else cudaErrorNotSupported. Block-table entries wholly
+ * below a window are not read. Where T and the cache's type differ, q and the softmax weights
+ * are rounded to the cache's type.
+ *
+ * attn_decode.cu: entries of one row (entries [0, n_seqs) whose n_rows is 1; others are left
+ * alone). One K/V load serves a whole GQA group (16 heads of it; larger groups read once more,
+ * from L2). n_splits: cu_attn_splits(longest context) or more; partials: cu_attn_decode_bytes
+ * (scratch.h), combined in order of the splits. The grid is fixed by n_seqs, n_kv_heads,
+ * n_splits and the device. */
 cudaError_t cu_attn_decode(cudaStream_t, const cu_attn *, const cu_tables *, uint32_t n_seqs,
                            uint32_t n_splits, void *partials);
 /* attn_prefill.cu: the entries that tiles name, those of one row too (batch_invariant computes
- * all rows here); mma over tiles of CU_PREFILL_TILE query rows, causal and windowed blocks
- * skipped. tiles: [n_tiles][2] int32 (entry, first query row within the entry's rows), made by
- * the host; a tile may begin at any row. Keys are taken in blocks at fixed absolute positions,
- * so that a row's result does not depend on where in its tile it stands. */
-enum { CU_PREFILL_TILE = 64 };
+ * all rows here); mma over tiles of CU_PREFILL_TILE query rows (scratch.h), causal and windowed
+ * blocks skipped. tiles: [n_tiles][2] int32 (entry, first query row within the entry's rows),
+ * made by the host; a tile may begin at any row. Keys are taken in blocks at fixed absolute
+ * positions, so that a row's result does not depend on where in its tile it stands. */
 cudaError_t cu_attn_prefill(cudaStream_t, const cu_attn *, const cu_tables *,
                             const int32_t *tiles, uint32_t n_tiles);
 
