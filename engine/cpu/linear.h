@@ -8,16 +8,24 @@
  * Two families of activations, and in each the same bits from every instruction set, number of
  * threads, batch size and tiling (-ffp-contract=off, explicit fma, no reassociation):
  *
- * int8 (weights Q8_0, Q4_0, Q4_1): a row is quantised per 32 values to codes q with scale
- * d_a, and s_a = d_a * float(sum of the 32 codes). Then for each output
+ * int8 (quantised weights): a row is quantised per 32 values to codes q with scale d_a, and
+ * s_a = d_a * float(sum of the 32 codes). Then for each output
  *
  *     acc = 0; for each block of 32 inputs, in order:
  *       acc = fma(float(isum), d_w * d_a, acc)   (isum: exact int32 sum of code products)
- *       acc = fma(m_w, s_a, acc)                 (only types with a minimum: Q4_1)
+ *       acc = fma(m_w, s_a, acc)                 (only types with a minimum)
  *
- * Weight codes are -128..127 (Q8_0), -8..7 (Q4_0), 0..15 (Q4_1). Error of one layer against
- * float64: about 0.005 of the norm of the output, up to 0.016 with outlier channels (as
- * tests/engine/test_linear.c makes them).
+ * d_w and m_w are the block's, or for Q4_K, Q5_K and IQ4_XS the products of the superblock's
+ * binary16 numbers by its 6-bit ones, which float32 holds exactly; m_w is minus the minimum.
+ * Q2_K, Q3_K and Q6_K have integer scales c for 16 inputs: isum = c0 * isum0 + c1 * isum1 over
+ * the halves, below 2^24 and so exact in float32, and Q2_K's minimum is
+ *
+ *       acc = fma(float(min0 * qsum0 + min1 * qsum1), -dmin * d_a, acc)
+ *
+ * Weight codes: -128..127 (Q8_0), -8..7 (Q4_0), 0..15 (Q4_1, Q4_K), -16..15 (Q5_0), 0..31
+ * (Q5_1, Q5_K), 16 values of -127..113 (IQ4_NL, IQ4_XS), 0..3 (Q2_K), -4..3 (Q3_K), -32..31
+ * (Q6_K). Error of one layer against float64: about 0.005 of the norm of the output, up to
+ * 0.022 with outlier channels (as tests/engine/test_linear.c makes them).
  *
  * f32 (any weights; float weights take it in the int8 family too): weights as packed_row gives
  * them;
@@ -39,7 +47,8 @@ typedef struct packed {
     uint32_t n_out, n_in;
 } packed;
 
-/* Types F32, F16, BF16, Q8_0, Q4_0, Q4_1. False when this engine has no kernel for the type, or
+/* Types F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K,
+ * IQ4_XS. False when this engine has no kernel for the type, or
  * n_in is no multiple of its block (or 0, or above 2^20). */
 bool linear_supports(dtype, uint32_t n_in);
 /* True when the int8 family uses the quantised activations for this type, false when the float

@@ -7,11 +7,7 @@
  * beside. */
 #include "engine/cpu/linear.h"
 
-#include <immintrin.h>
-
-#include "engine/cpu/linear_tiles.h"
-
-#define INLINE static inline __attribute__((always_inline))
+#include "engine/cpu/linear_tile_avx512.h"
 
 /* Ahead of the weights being read, in stream order. With 1 or 2 rows the loads themselves run
  * far enough ahead for the hardware's prefetcher: 5% faster without (Zen 4, 98 MB of weights).
@@ -27,9 +23,7 @@ static void quantise_block(const float *x, act_block *b, uint32_t r) {
     float big = _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128((int)big_bits)));
     bool bad = big_bits >= 0x7f800000;
     if (bad || big < ACT_TINY) {
-        memset(b->q[r], 0, 32);
-        b->d[r] = b->s[r] = bad ? __builtin_nanf("") : 0.0f;
-        b->neg8[r] = 0;
+        act_block_none(b, r, bad);
         return;
     }
     __m512 inv = _mm512_set1_ps(127.0f / big);
@@ -37,13 +31,9 @@ static void quantise_block(const float *x, act_block *b, uint32_t r) {
                                           _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     __m512i q1 = _mm512_cvt_roundps_epi32(_mm512_mul_ps(x1, inv),
                                           _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    int32_t sum = _mm512_reduce_add_epi32(_mm512_add_epi32(q0, q1));
     _mm_storeu_si128((__m128i *)b->q[r], _mm512_cvtepi32_epi8(q0));
     _mm_storeu_si128((__m128i *)(b->q[r] + 16), _mm512_cvtepi32_epi8(q1));
-    float d = big / 127.0f;
-    b->d[r] = d;
-    b->s[r] = d * (float)sum;
-    b->neg8[r] = -8 * sum;
+    act_block_set(b, r, big / 127.0f, _mm512_reduce_add_epi32(q0), _mm512_reduce_add_epi32(q1));
 }
 
 static void quantise(const float *x, const act *a, uint32_t row) {
@@ -73,9 +63,6 @@ INLINE void store_rows(const dest *to, uint32_t row, uint32_t out, __mmask16 lan
     }
 }
 
-INLINE __m512 load_half(const uint8_t *p) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
-}
 INLINE __m512i broadcast4(const void *p) {
     int32_t v;
     memcpy(&v, p, 4);
@@ -89,75 +76,141 @@ INLINE void prefetch(const uint8_t *p, const uint32_t bytes) {
         _mm_prefetch((const char *)p + PREFETCH_BYTES + i, _MM_HINT_T0);
 }
 
-/* isum[r] += codes (as stored, without offset) times activations. q: [R][32] */
-INLINE void sum_products(const uint8_t *codes, const dtype t, const int8_t *q, __m512i *isum,
+/* Rows of one act_group, at the block that goes with the weights. */
+typedef struct acts {
+    const int8_t *q; /* [ACT_GROUP][32] */
+    const float *d;  /* d, s, neg8, half of act_block: each [ACT_GROUP] */
+} acts;
+INLINE void acts_next(acts *a) {
+    a->q += sizeof(act_block);
+    a->d += sizeof(act_block) / sizeof(float);
+}
+
+/* isum[r] += codes (as stored, without offset) of groups l0.. times activations. */
+INLINE void add_products(const uint8_t *codes, const dtype t, const int l, const int8_t *q,
+                         __m512i *isum, const int R) {
+    __m512i w = codes_of(codes, t, l);
+    for (int r = 0; r < R; r++)
+        isum[r] = _mm512_dpbusd_epi32(isum[r], w, broadcast4(q + 32 * r + 4 * l));
+}
+
+/* acc += 32 inputs with one scale. */
+INLINE void block_whole(const uint8_t *codes, const dtype t, __m512 d, __m512 m, const acts *a,
+                        __m512 *acc, const int R) {
+    const int offset = tile_of(t).offset;
+    __m512i isum[ACT_GROUP];
+    for (int r = 0; r < R; r++) {
+        isum[r] = _mm512_setzero_si512();
+        if (offset) isum[r] = broadcast4(a->d + 2 * ACT_GROUP + r); /* neg8 */
+        if (offset == 16) isum[r] = _mm512_slli_epi32(isum[r], 1);
+        if (offset == 128) isum[r] = _mm512_slli_epi32(isum[r], 4);
+    }
+    for (int l = 0; l < 4; l++) { /* nibbles: both of a vector while it is there */
+        const bool nibbles = tile_of(t).form != CODES_8;
+        add_products(codes, t, nibbles ? l : 2 * l, a->q, isum, R);
+        add_products(codes, t, nibbles ? l + 4 : 2 * l + 1, a->q, isum, R);
+    }
+    for (int r = 0; r < R; r++)
+        acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum[r]),
+                                 _mm512_mul_ps(d, broadcastf(a->d + r)), acc[r]);
+    if (!tile_of(t).has_min) return;
+    for (int r = 0; r < R; r++)
+        acc[r] = _mm512_fmadd_ps(m, broadcastf(a->d + ACT_GROUP + r), acc[r]);
+}
+
+/* acc += 32 inputs with an integer scale (and minimum) for each half: pairs of int16. */
+INLINE void block_halves(const uint8_t *codes, const dtype t, __m512 d, __m512 neg_m,
+                         __m512i scale, __m512i min, const acts *a, __m512 *acc, const int R) {
+    const int offset = tile_of(t).offset;
+    const float *half = a->d + 3 * ACT_GROUP;
+    __m512i sum[ACT_GROUP], isum[ACT_GROUP];
+    __m512i first = _mm512_srai_epi32(_mm512_slli_epi32(scale, 16), 16);
+    __m512i last = _mm512_srai_epi32(scale, 16);
+    for (int r = 0; r < R; r++) isum[r] = _mm512_setzero_si512();
+    for (int l = 0; l < 4; l++) add_products(codes, t, l, a->q, isum, R);
+    for (int r = 0; r < R; r++) {
+        sum[r] = _mm512_mullo_epi32(isum[r], first);
+        isum[r] = _mm512_setzero_si512();
+    }
+    for (int l = 4; l < 8; l++) add_products(codes, t, l, a->q, isum, R);
+    __m512i undo = _mm512_mullo_epi16(scale, _mm512_set1_epi16((int16_t)-offset));
+    for (int r = 0; r < R; r++) {
+        sum[r] = _mm512_add_epi32(sum[r], _mm512_mullo_epi32(isum[r], last));
+        if (offset) sum[r] = _mm512_dpwssd_epi32(sum[r], undo, broadcast4(half + r));
+        acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r]),
+                                 _mm512_mul_ps(d, broadcastf(a->d + r)), acc[r]);
+    }
+    if (!tile_of(t).has_min) return;
+    for (int r = 0; r < R; r++) {
+        __m512i mins = _mm512_dpwssd_epi32(_mm512_setzero_si512(), min, broadcast4(half + r));
+        acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(mins),
+                                 _mm512_mul_ps(neg_m, broadcastf(a->d + r)), acc[r]);
+    }
+}
+
+/* acc += a tile of 256 inputs. */
+INLINE void tile256_int8(const uint8_t *tile, const dtype t, acts *a, __m512 *acc,
                          const int R) {
-    if (t == DT_Q8_0) {
-        for (int l = 0; l < 8; l++) {
-            __m512i w = _mm512_loadu_si512(codes + 64 * l);
-            for (int r = 0; r < R; r++)
-                isum[r] = _mm512_dpbusd_epi32(isum[r], w, broadcast4(q + 32 * r + 4 * l));
-        }
-        return;
-    }
-    const __m512i low = _mm512_set1_epi8(15);
-    for (int l = 0; l < 4; l++) {
-        __m512i w = _mm512_loadu_si512(codes + 64 * l);
-        __m512i w0 = _mm512_and_si512(w, low);
-        __m512i w1 = _mm512_and_si512(_mm512_srli_epi32(w, 4), low);
-        for (int r = 0; r < R; r++)
-            isum[r] = _mm512_dpbusd_epi32(isum[r], w0, broadcast4(q + 32 * r + 4 * l));
-        for (int r = 0; r < R; r++)
-            isum[r] = _mm512_dpbusd_epi32(isum[r], w1, broadcast4(q + 32 * r + 16 + 4 * l));
-    }
+    const tile_info i = tile_of(t);
+    const uint8_t *codes = tile + STRIP * i.head;
+    _Alignas(64) tile_scales s;
+    tile_scales_read(tile, t, &s);
+    __m512 d = load_half(tile), neg_m = d;
+    if (i.has_min) neg_m = _mm512_sub_ps(_mm512_set1_ps(-0.0f), load_half(tile + 32));
+    if (R > 2) prefetch(tile, STRIP * i.head);
+    int j = 0;
+    do {
+        if (R > 2) prefetch(codes, STRIP * i.codes);
+        if (i.halves)
+            block_halves(codes, t, d, neg_m, _mm512_load_si512(s.scale[j]),
+                         i.has_min ? _mm512_load_si512(s.min[j]) : _mm512_setzero_si512(), a,
+                         acc, R);
+        else
+            block_whole(codes, t, _mm512_load_ps(s.d[j]),
+                        i.has_min ? _mm512_load_ps(s.m[j]) : d, a, acc, R);
+        codes += STRIP * i.codes;
+        acts_next(a);
+    } while (++j < 8);
 }
 
 /* One strip by R rows, the rows r0.. of the group b. */
-INLINE void strip_int8(const uint8_t *tile, const dtype t, uint32_t n_blocks,
-                       const act_block *b, uint32_t r0, __m512 *acc, const int R) {
-    const int8_t *q = b->q[r0];
-    const float *d_a = b->d + r0;
+INLINE void strip_int8(const uint8_t *tile, const dtype t, uint32_t n_in, const act_block *b,
+                       uint32_t r0, __m512 *acc, const int R) {
+    const tile_info i = tile_of(t);
+    acts a = {b->q[r0], b->d + r0};
     for (int r = 0; r < R; r++) acc[r] = _mm512_setzero_ps();
     do { /* at least one: no path on which acc lives in memory */
-        if (R > 2) prefetch(tile, tile_bytes(t));
-        __m512i isum[ACT_GROUP];
-        for (int r = 0; r < R; r++) {
-            if (t == DT_Q4_1)
-                isum[r] = _mm512_setzero_si512();
-            else
-                isum[r] = broadcast4(d_a + 2 * ACT_GROUP + r); /* neg8 */
-            if (t == DT_Q8_0) isum[r] = _mm512_slli_epi32(isum[r], 4);
-        }
-        sum_products(tile + (t == DT_Q4_1 ? 4 : 2) * STRIP, t, q, isum, R);
-        __m512 d = load_half(tile);
-        for (int r = 0; r < R; r++)
-            acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum[r]),
-                                     _mm512_mul_ps(d, broadcastf(d_a + r)), acc[r]);
-        if (t == DT_Q4_1) {
-            __m512 m = load_half(tile + 2 * STRIP);
-            for (int r = 0; r < R; r++)
-                acc[r] = _mm512_fmadd_ps(m, broadcastf(d_a + ACT_GROUP + r), acc[r]);
+        if (i.n_in == 256) {
+            tile256_int8(tile, t, &a, acc, R);
+        } else {
+            if (R > 2) prefetch(tile, tile_bytes(t));
+            __m512 d = load_half(tile), m = i.has_min ? load_half(tile + 32) : d;
+            block_whole(tile + STRIP * i.head, t, d, m, &a, acc, R);
+            acts_next(&a);
         }
         tile += tile_bytes(t);
-        q += sizeof(act_block);
-        d_a += sizeof(act_block) / sizeof(float);
-    } while (--n_blocks);
+    } while (n_in -= i.n_in);
 }
 
-/* A tile of a quantised type as float32, exactly as packed_row gives it: w[k][output]. */
-INLINE void tile_floats(const uint8_t *tile, const dtype t, float *w) {
-    __m512 d = load_half(tile);
-    const __m512i byte = _mm512_set1_epi32(t == DT_Q8_0 ? 255 : 15);
-    const __m512i offset = _mm512_set1_epi32(t == DT_Q8_0 ? 128 : t == DT_Q4_0 ? 8 : 0);
-    __m512 m = t == DT_Q4_1 ? load_half(tile + 2 * STRIP) : _mm512_setzero_ps();
-    const uint8_t *codes = tile + (t == DT_Q4_1 ? 4 : 2) * STRIP;
-    for (unsigned k = 0; k < 32; k++) {
-        __m512i v = _mm512_loadu_si512(codes + 64 * (t == DT_Q8_0 ? k / 4 : k % 16 / 4));
-        v = _mm512_srli_epi32(v, 8 * (k % 4) + (t != DT_Q8_0 && k >= 16 ? 4 : 0));
-        v = _mm512_sub_epi32(_mm512_and_si512(v, byte), offset);
-        __m512 f = _mm512_mul_ps(d, _mm512_cvtepi32_ps(v));
-        _mm512_store_ps(w + STRIP * k, t == DT_Q4_1 ? _mm512_add_ps(f, m) : f);
-    }
+/* ---- float activations ---- */
+
+typedef void floats_fn(const uint8_t *tile, float *w); /* w: [inputs of a tile][STRIP] */
+
+/* One strip of a quantised type by R rows of float activations, ld apart. */
+INLINE void strip_quant(const uint8_t *tile, dtype t, floats_fn *floats, uint32_t n_in,
+                        const float *x, uint64_t ld, __m512 *acc, const int R) {
+    _Alignas(64) float w[256 * STRIP];
+    const uint32_t n = tile_of(t).n_in, bytes = tile_bytes(t);
+    for (int r = 0; r < R; r++) acc[r] = _mm512_setzero_ps();
+    do {
+        floats(tile, w);
+        for (uint32_t k = 0; k < n; k++)
+            for (int r = 0; r < R; r++)
+                acc[r] = _mm512_fmadd_ps(_mm512_load_ps(w + STRIP * k),
+                                         broadcastf(x + (uint64_t)r * ld + k), acc[r]);
+        x += n;
+        tile += bytes;
+    } while (n_in -= n);
 }
 
 /* Weights of one input. */
@@ -169,23 +222,10 @@ INLINE __m512 load_floats(const uint8_t *p, const dtype t) {
     return _mm512_loadu_ps((const float *)p);
 }
 
-/* One strip by R rows of float activations, ld apart. */
+/* One strip of a float type by R rows. */
 INLINE void strip_float(const uint8_t *strip, const dtype t, uint32_t n_in, const float *x,
                         uint64_t ld, __m512 *acc, const int R) {
     for (int r = 0; r < R; r++) acc[r] = _mm512_setzero_ps();
-    if (tile_bytes(t)) {
-        _Alignas(64) float w[32 * STRIP];
-        do {
-            tile_floats(strip, t, w);
-            for (int k = 0; k < 32; k++)
-                for (int r = 0; r < R; r++)
-                    acc[r] = _mm512_fmadd_ps(_mm512_load_ps(w + STRIP * k),
-                                             broadcastf(x + (uint64_t)r * ld + k), acc[r]);
-            x += 32;
-            strip += tile_bytes(t);
-        } while (n_in -= 32);
-        return;
-    }
     do {
         if (R > 2) prefetch(strip, 1);
         __m512 w = load_floats(strip, t);
@@ -196,61 +236,68 @@ INLINE void strip_float(const uint8_t *strip, const dtype t, uint32_t n_in, cons
     } while (--n_in);
 }
 
-/* What a kernel of R rows needs, whatever its types. */
+/* ---- kernels of R rows ---- */
+
 typedef struct job {
     const packed *w;
     const act *a;
     dest to;
+    floats_fn *floats;
 } job;
 
-INLINE void run(const job *j, const dtype t, const bool int8, uint32_t row, uint32_t out,
-                __mmask16 lanes, const int R) {
+/* t: DT_NONE for any quantised type by float activations. */
+INLINE void run(const job *j, const dtype t, uint32_t row, uint32_t out, __mmask16 lanes,
+                const int R) {
     __m512 acc[ACT_GROUP];
-    uint32_t n_in = j->w->n_in;
-    const uint8_t *strip = (const uint8_t *)j->w->tiles + out / STRIP * strip_bytes(t, n_in);
-    if (int8)
-        strip_int8(strip, t, n_in / 32, act_group(j->a, row), row % ACT_GROUP, acc, R);
+    const uint32_t n_in = j->w->n_in;
+    const uint8_t *strip = strip_of(j->w, t, out);
+    if (t == DT_NONE)
+        strip_quant(strip, j->w->type, j->floats, n_in, row_floats(j->a, row), n_in, acc, R);
+    else if (tile_of(t).n_in)
+        strip_int8(strip, t, n_in, act_group(j->a, row), row % ACT_GROUP, acc, R);
     else
-        strip_float(strip, t, n_in, j->a->f + (uint64_t)row * n_in, n_in, acc, R);
+        strip_float(strip, t, n_in, row_floats(j->a, row), n_in, acc, R);
     store_rows(&j->to, row, out, lanes, acc, R);
 }
 
 typedef void run_fn(const job *, uint32_t row, uint32_t out, __mmask16 lanes);
 
-#define RUN(name, t, int8, R)                                                                  \
+#define RUN(name, R)                                                                           \
     static void name##_##R(const job *j, uint32_t row, uint32_t out, __mmask16 lanes) {        \
-        run(j, t, int8, row, out, lanes, R);                                                   \
+        run(j, DT_##name, row, out, lanes, R);                                                 \
     }
-#define RUNS(name, t, int8)                                                                    \
-    RUN(name, t, int8, 1)                                                                      \
-    RUN(name, t, int8, 2)                                                                      \
-    RUN(name, t, int8, 3)                                                                      \
-    RUN(name, t, int8, 4)                                                                      \
-    RUN(name, t, int8, 5)                                                                      \
-    RUN(name, t, int8, 6)                                                                      \
-    RUN(name, t, int8, 7)                                                                      \
-    RUN(name, t, int8, 8)                                                                      \
-    static run_fn *const name[ACT_GROUP] = {name##_1, name##_2, name##_3, name##_4,            \
-                                            name##_5, name##_6, name##_7, name##_8};
+#define RUNS(name)                                                                             \
+    RUN(name, 1)                                                                               \
+    RUN(name, 2)                                                                               \
+    RUN(name, 3)                                                                               \
+    RUN(name, 4)                                                                               \
+    RUN(name, 5)                                                                               \
+    RUN(name, 6)                                                                               \
+    RUN(name, 7)                                                                               \
+    RUN(name, 8)                                                                               \
+    static run_fn *const name##_runs[ACT_GROUP] = {name##_1, name##_2, name##_3, name##_4,     \
+                                                   name##_5, name##_6, name##_7, name##_8};
+#define X(name, ...)                                                                           \
+    RUNS(name)                                                                                 \
+    static void name##_floats(const uint8_t *tile, float *w) {                                 \
+        tile_floats(tile, DT_##name, w);                                                       \
+    }
+TILE_LIST(X)
+#undef X
+RUNS(NONE)
+RUNS(F32)
+RUNS(F16)
+RUNS(BF16)
 
-RUNS(q8_0_int8, DT_Q8_0, true)
-RUNS(q4_0_int8, DT_Q4_0, true)
-RUNS(q4_1_int8, DT_Q4_1, true)
-RUNS(q8_0_float, DT_Q8_0, false)
-RUNS(q4_0_float, DT_Q4_0, false)
-RUNS(q4_1_float, DT_Q4_1, false)
-RUNS(f32_float, DT_F32, false)
-RUNS(f16_float, DT_F16, false)
-RUNS(bf16_float, DT_BF16, false)
-
-static run_fn *const *kernels_for(dtype t, bool int8) {
+static run_fn *const *kernels_for(dtype t, bool int8, floats_fn **floats) {
     switch (t) {
-    case DT_Q8_0: return int8 ? q8_0_int8 : q8_0_float;
-    case DT_Q4_0: return int8 ? q4_0_int8 : q4_0_float;
-    case DT_Q4_1: return int8 ? q4_1_int8 : q4_1_float;
-    case DT_F16: return f16_float;
-    case DT_BF16: return bf16_float;
-    default: return f32_float;
+#define X(name, ...)                                                                           \
+    case DT_##name: *floats = name##_floats; return int8 ? name##_runs : NONE_runs;
+        TILE_LIST(X)
+#undef X
+    case DT_F16: return F16_runs;
+    case DT_BF16: return BF16_runs;
+    default: return F32_runs;
     }
 }
 
@@ -260,8 +307,8 @@ static void linear(const packed *w, const act *a, uint32_t row0, uint32_t row1, 
                    uint32_t out1, const float *bias, const float *residual, uint32_t ld_res,
                    float *y, uint32_t ldy) {
     linear_check(w, a, row1, out0, out1);
-    run_fn *const *kernels = kernels_for(w->type, act_is_int8(w, a));
-    job j = {w, a, {bias, residual, y, ld_res, ldy}};
+    job j = {w, a, {bias, residual, y, ld_res, ldy}, NULL};
+    run_fn *const *kernels = kernels_for(w->type, act_is_int8(w, a), &j.floats);
     for (uint32_t from = row0, to; from < row1; from = to) {
         to = from - from % ROWS_IN_CACHE + ROWS_IN_CACHE;
         if (to > row1) to = row1;

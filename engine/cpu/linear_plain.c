@@ -5,8 +5,7 @@
 #include <math.h>
 
 #include "base/check.h"
-#include "base/half.h"
-#include "engine/cpu/linear_tiles.h"
+#include "engine/cpu/linear_decode.h"
 
 static void quantise_block(const float *x, act_block *b, uint32_t r) {
     uint32_t big_bits = 0; /* magnitudes order as integers do, NaN above all */
@@ -17,22 +16,18 @@ static void quantise_block(const float *x, act_block *b, uint32_t r) {
     float big = float_of_bits(big_bits), d = big / 127.0f, inv = 127.0f / big;
     bool bad = big_bits >= 0x7f800000;
     if (bad || big < ACT_TINY) {
-        memset(b->q[r], 0, 32);
-        b->d[r] = b->s[r] = bad ? float_of_bits(0x7fc00000) : 0.0f;
-        b->neg8[r] = 0;
+        act_block_none(b, r, bad);
         return;
     }
-    int32_t sum = 0;
+    int32_t sum[2] = {0};
     for (int i = 0; i < 32; i++) {
         /* Adding 1.5 * 2^23 leaves the integer, rounded half to even, in the low bits. */
         uint32_t u = bits_of_float(x[i] * inv + 0x1.8p23f);
         int32_t q = (int32_t)(u - 0x4b400000u);
         b->q[r][i] = (int8_t)q;
-        sum += q;
+        sum[i / 16] += q;
     }
-    b->d[r] = d;
-    b->s[r] = d * (float)sum;
-    b->neg8[r] = -8 * sum;
+    act_block_set(b, r, d, sum[0], sum[1]);
 }
 
 static void quantise(const float *x, const act *a, uint32_t row) {
@@ -42,59 +37,80 @@ static void quantise(const float *x, const act *a, uint32_t row) {
         quantise_block(x + 32 * k, b + k, row % ACT_GROUP);
 }
 
-/* Codes of a tile as integers: w[k][o]. */
-static void tile_codes(const uint8_t *tile, dtype t, int16_t w[32][STRIP]) {
-    const uint8_t *c = tile + (t == DT_Q4_1 ? 4 : 2) * STRIP;
-    int offset = t == DT_Q4_0 ? 8 : 0;
-    for (int k = 0; k < 32; k++)
-        for (int o = 0; o < STRIP; o++) {
-            if (t == DT_Q8_0) {
-                w[k][o] = (int16_t)(c[64 * (k / 4) + 4 * o + k % 4] - 128);
-            } else {
-                uint8_t pair = c[64 * (k % 16 / 4) + 4 * o + k % 4];
-                w[k][o] = (int16_t)((k < 16 ? pair & 15 : pair >> 4) - offset);
-            }
-        }
+/* 32 inputs of a strip: codes (offset undone) and scales by output. */
+typedef struct block {
+    int16_t code[32][STRIP];
+    block_scale scale[STRIP];
+} block;
+
+DECODE void block_read(const uint8_t *tile, dtype t, uint32_t j, block *b) {
+    for (uint32_t o = 0; o < STRIP; o++) b->scale[o] = scale_at(tile, t, j, o);
+    for (uint32_t k = 0; k < 32; k++)
+        for (uint32_t o = 0; o < STRIP; o++)
+            b->code[k][o] = (int16_t)code_at(codes_at(tile, t, j), t, k, o);
 }
 
-static void tile_halves(const uint8_t *p, float out[STRIP]) {
+/* acc += one block, the formula of engine/cpu/linear.h. */
+DECODE void block_int8(const block *w, dtype t, const act_block *b, uint32_t r,
+                       float acc[STRIP]) {
+    const tile_info i = tile_of(t);
+    int32_t sum[2][STRIP] = {{0}};
+    for (int k = 0; k < 32; k++)
+        for (int o = 0; o < STRIP; o++) sum[k / 16][o] += w->code[k][o] * b->q[r][k];
     for (int o = 0; o < STRIP; o++) {
-        uint16_t h;
-        memcpy(&h, p + 2 * o, 2);
-        out[o] = half_to_float(h);
+        const block_scale *s = &w->scale[o];
+        int32_t all = s->scale[0] * sum[0][o] + s->scale[1] * sum[1][o];
+        acc[o] = fmaf((float)all, s->d * b->d[r], acc[o]);
+        if (!i.has_min) continue;
+        int32_t mins = s->min[0] * b->half[r][0] + s->min[1] * b->half[r][1];
+        if (i.halves)
+            acc[o] = fmaf((float)mins, s->m * b->d[r], acc[o]);
+        else
+            acc[o] = fmaf(s->m, b->s[r], acc[o]);
     }
 }
 
 /* acc[r][o] of n_rows rows (one act_group at most) and one strip. */
-static void strip_int8(const uint8_t *tile, const packed *w, const act_block *b, uint32_t r0,
-                       uint32_t n_rows, float acc[ACT_GROUP][STRIP]) {
-    memset(acc, 0, sizeof(float) * ACT_GROUP * STRIP);
-    for (uint32_t k0 = 0; k0 < w->n_in; k0 += 32, b++, tile += tile_bytes(w->type)) {
-        int16_t codes[32][STRIP];
-        float d[STRIP], m[STRIP];
-        tile_codes(tile, w->type, codes);
-        tile_halves(tile, d);
-        if (w->type == DT_Q4_1) tile_halves(tile + 2 * STRIP, m);
-        for (uint32_t r = 0; r < n_rows; r++) {
-            int32_t sum[STRIP] = {0};
-            for (int k = 0; k < 32; k++) {
-                int32_t q = b->q[r0 + r][k];
-                for (int o = 0; o < STRIP; o++) sum[o] += codes[k][o] * q;
-            }
-            float da = b->d[r0 + r], sa = b->s[r0 + r];
-            for (int o = 0; o < STRIP; o++) {
-                acc[r][o] = fmaf((float)sum[o], d[o] * da, acc[r][o]);
-                if (w->type == DT_Q4_1) acc[r][o] = fmaf(m[o], sa, acc[r][o]);
-            }
+DECODE void strip_int8(const uint8_t *tile, dtype t, uint32_t n_in, const act_block *b,
+                       uint32_t r0, uint32_t n_rows, float acc[ACT_GROUP][STRIP]) {
+    const tile_info i = tile_of(t);
+    block w;
+    for (; n_in; n_in -= i.n_in, tile += tile_bytes(t))
+        for (uint32_t j = 0; j < i.n_in / 32u; j++, b++) {
+            block_read(tile, t, j, &w);
+            for (uint32_t r = 0; r < n_rows; r++) block_int8(&w, t, b, r0 + r, acc[r]);
         }
-    }
 }
 
-/* One input (float types) or 32 inputs (quantised types) of a strip as float32. */
-static uint32_t strip_floats(const uint8_t *strip, dtype t, uint32_t k, float w[32][STRIP]) {
-    if (!tile_bytes(t)) {
-        for (int o = 0; o < STRIP; o++) {
-            uint64_t at = (uint64_t)k * STRIP + (uint64_t)o;
+/* n inputs of a strip as float32 into the sums; x: theirs, ld apart. */
+static void add_floats(float (*w)[STRIP], uint32_t n, const float *x, uint64_t ld,
+                       uint32_t n_rows, float acc[ACT_GROUP][STRIP]) {
+    for (uint32_t r = 0; r < n_rows; r++)
+        for (uint32_t i = 0; i < n; i++)
+            for (int o = 0; o < STRIP; o++) acc[r][o] = fmaf(w[i][o], x[r * ld + i], acc[r][o]);
+}
+
+DECODE void strip_quant(const uint8_t *tile, dtype t, uint32_t n_in, const float *x,
+                        uint32_t n_rows, float acc[ACT_GROUP][STRIP]) {
+    const tile_info i = tile_of(t);
+    float w[32][STRIP];
+    for (uint32_t at = 0; at < n_in; at += i.n_in, tile += tile_bytes(t))
+        for (uint32_t j = 0; j < i.n_in / 32u; j++) {
+            for (uint32_t o = 0; o < STRIP; o++) {
+                const block_scale s = scale_at(tile, t, j, o);
+                for (uint32_t k = 0; k < 32; k++)
+                    w[k][o] = weight_at(&s, codes_at(tile, t, j), t, k, o);
+            }
+            add_floats(w, 32, x + at + 32 * j, n_in, n_rows, acc);
+        }
+}
+
+static void strip_float(const uint8_t *strip, dtype t, uint32_t n_in, const float *x,
+                        uint32_t n_rows, float acc[ACT_GROUP][STRIP]) {
+    for (uint32_t k = 0; k < n_in; k++) {
+        float w[1][STRIP];
+        for (uint32_t o = 0; o < STRIP; o++) {
+            uint64_t at = (uint64_t)k * STRIP + o;
             uint16_t h;
             if (t == DT_F32) {
                 memcpy(&w[0][o], strip + 4 * at, 4);
@@ -103,33 +119,29 @@ static uint32_t strip_floats(const uint8_t *strip, dtype t, uint32_t k, float w[
             memcpy(&h, strip + 2 * at, 2);
             w[0][o] = t == DT_F16 ? half_to_float(h) : bf16_to_float(h);
         }
-        return 1;
+        add_floats(w, 1, x + k, n_in, n_rows, acc);
     }
-    const uint8_t *tile = strip + (uint64_t)k / 32 * tile_bytes(t);
-    int16_t codes[32][STRIP];
-    float d[STRIP], m[STRIP] = {0};
-    tile_codes(tile, t, codes);
-    tile_halves(tile, d);
-    if (t == DT_Q4_1) tile_halves(tile + 2 * STRIP, m);
-    for (int i = 0; i < 32; i++)
-        for (int o = 0; o < STRIP; o++) {
-            w[i][o] = d[o] * (float)codes[i][o];
-            if (t == DT_Q4_1) w[i][o] += m[o];
-        }
-    return 32;
 }
 
-static void strip_float(const uint8_t *strip, const packed *w, const float *x, uint32_t n_rows,
-                        float acc[ACT_GROUP][STRIP]) {
+/* Rows row.. (of one act_group) by the strip of output out. */
+static void strip_sums(const packed *w, const act *a, uint32_t row, uint32_t n, uint32_t out,
+                       float acc[ACT_GROUP][STRIP]) {
+    const uint8_t *strip = strip_at(w, out);
+    const bool int8 = act_is_int8(w, a);
+    const act_block *b = int8 ? act_group(a, row) : NULL;
+    const float *x = int8 ? NULL : row_floats(a, row);
     memset(acc, 0, sizeof(float) * ACT_GROUP * STRIP);
-    float v[32][STRIP];
-    for (uint32_t k = 0, n; k < w->n_in; k += n) {
-        n = strip_floats(strip, w->type, k, v);
-        for (uint32_t r = 0; r < n_rows; r++)
-            for (uint32_t i = 0; i < n; i++) {
-                float xi = x[(uint64_t)r * w->n_in + k + i];
-                for (int o = 0; o < STRIP; o++) acc[r][o] = fmaf(v[i][o], xi, acc[r][o]);
-            }
+    switch (w->type) {
+#define X(name, ...)                                                                           \
+    case DT_##name:                                                                            \
+        if (int8)                                                                              \
+            strip_int8(strip, DT_##name, w->n_in, b, row % ACT_GROUP, n, acc);                 \
+        else                                                                                   \
+            strip_quant(strip, DT_##name, w->n_in, x, n, acc);                                 \
+        break;
+        TILE_LIST(X)
+#undef X
+    default: strip_float(strip, w->type, w->n_in, x, n, acc); break;
     }
 }
 
@@ -143,12 +155,7 @@ static void linear(const packed *w, const act *a, uint32_t row0, uint32_t row1, 
             next = row - row % ACT_GROUP + ACT_GROUP;
             if (next > row1) next = row1;
             float acc[ACT_GROUP][STRIP];
-            if (act_is_int8(w, a))
-                strip_int8(strip_at(w, out), w, act_group(a, row), row % ACT_GROUP, next - row,
-                           acc);
-            else
-                strip_float(strip_at(w, out), w, a->f + (uint64_t)row * a->n_in, next - row,
-                            acc);
+            strip_sums(w, a, row, next - row, out, acc);
             for (uint32_t r = row; r < next; r++)
                 for (uint32_t o = 0; o < n; o++) {
                     float v = acc[r - row][o];

@@ -1,13 +1,27 @@
 /* Layouts shared by the linear kernels (engine/cpu/linear*.c), private to them.
  *
  * A packed matrix is strips of 16 outputs, one after the other. A strip of a quantised type is
- * its n_in / 32 tiles in order; a tile is 16 blocks of the file, transposed:
- *   half d[16]; (Q4_1: half m[16];) codes, in vectors of 64 bytes, lane = output, 4 bytes each
- *   4-bit types: 4 vectors; byte b of a lane of vector l holds input 4l + b in its low and
- * input 16 + 4l + b in its high nibble (the file's own pairing, so packing moves whole words)
- *   Q8_0: 8 vectors; byte b of vector l holds input 4l + b, plus 128
- * Codes are unsigned with an offset (Q4_0: 8, Q8_0: 128) because vpdpbusd and vpmaddubsw take
- * unsigned by signed. A strip of a float type is [n_in][16].
+ * its tiles in order; a tile is 16 blocks of the file, one of each output, transposed (32 or
+ * 256 inputs): first the head, what scales the codes, then for each 32 inputs their codes.
+ * Every bit of the file is there once, so a matrix of whole strips has the file's size.
+ *
+ * Head. half d[16], half m[16] (types with a minimum), then, lane = output, 4 bytes each:
+ *   Q4_K, Q5_K: the 12 bytes of the file as 3 vectors (scale and minimum of 6 bits, by 32)
+ *   IQ4_XS: uint16 high[16], then 1 vector: scales of 6 bits by 32, minus 32
+ *   Q3_K: 3 vectors: 4 low bits of the scales of blocks 0..3, of 4..7 (block i in bits 4(i %
+ * 4)), 2 high bits of all (bits 2i); first half's scale in the low 16 bits of a lane, second
+ *     half's in the high ones; minus 32
+ *   Q6_K: int8 scale[16][2], by 32 inputs: one of each half
+ *   Q2_K: the same, scale in the low nibble, minimum in the high one
+ *
+ * Codes of 32 inputs, in vectors of 64 bytes, lane = output; input 4l + b is in byte b of a
+ * lane: nibbles: 4 vectors; vector l holds group l in its low and group 4 + l in its high
+ * nibbles (the pairing of Q4_0 in the file, so packing moves whole words) bytes (Q8_0): 8
+ * vectors; vector l holds group l, plus 128 pairs: 2 vectors; vector l / 4 holds group l in
+ * bits 2 (l % 4) bits: 1 vector; group l in bit l A code is made of one, or of two of them: 5
+ * bits = nibbles + 16 bits, 6 = nibbles + 16 pairs, 3 = pairs + 4 bits. Codes are unsigned with
+ * an offset because vpdpbusd and vpmaddubsw take unsigned by signed. A strip of a float type is
+ * [n_in][16].
  *
  * Quantised activations: groups of 8 rows; a group is its n_in / 32 act_blocks in order, so
  * that a kernel over 8 rows walks one pointer. */
@@ -22,31 +36,107 @@
 
 enum { STRIP = 16, ACT_GROUP = 8, ROWS_IN_CACHE = 128 };
 
+/* How codes are stored; CODES_BOOK: nibbles that pick from code_book. */
+typedef enum code_form {
+    CODES_NONE,
+    CODES_4,
+    CODES_5,
+    CODES_8,
+    CODES_BOOK,
+    CODES_2,
+    CODES_3,
+    CODES_6
+} code_form;
+
+typedef struct tile_info {
+    uint16_t n_in;       /* inputs of a tile; 0: not a quantised type */
+    uint8_t head, codes; /* bytes of an output: of the head, of the codes of 32 inputs */
+    uint8_t offset;      /* of codes as stored, or as the book has them */
+    bool has_min;        /* weight = d * code + m */
+    bool halves;         /* integer scales for 16 inputs, not 32 */
+    code_form form;
+} tile_info;
+
+/* X(type, inputs, head, codes, offset, has_min, halves, form) */
+#define TILE_LIST(X)                                                                           \
+    X(Q4_0, 32, 2, 16, 8, false, false, CODES_4)                                               \
+    X(Q4_1, 32, 4, 16, 0, true, false, CODES_4)                                                \
+    X(Q5_0, 32, 2, 20, 16, false, false, CODES_5)                                              \
+    X(Q5_1, 32, 4, 20, 0, true, false, CODES_5)                                                \
+    X(Q8_0, 32, 2, 32, 128, false, false, CODES_8)                                             \
+    X(IQ4_NL, 32, 2, 16, 128, false, false, CODES_BOOK)                                        \
+    X(Q4_K, 256, 16, 16, 0, true, false, CODES_4)                                              \
+    X(Q5_K, 256, 16, 20, 0, true, false, CODES_5)                                              \
+    X(IQ4_XS, 256, 8, 16, 128, false, false, CODES_BOOK)                                       \
+    X(Q2_K, 256, 20, 8, 0, true, true, CODES_2)                                                \
+    X(Q3_K, 256, 14, 12, 4, false, true, CODES_3)                                              \
+    X(Q6_K, 256, 18, 24, 32, false, true, CODES_6)
+
+/* Known at compile time where the type is. */
+static inline __attribute__((always_inline)) tile_info tile_of(dtype t) {
+    switch (t) {
+#define X(name, n_in, head, codes, offset, has_min, halves, form)                              \
+    case DT_##name: return (tile_info){n_in, head, codes, offset, has_min, halves, form};
+        TILE_LIST(X)
+#undef X
+    default: return (tile_info){0};
+    }
+}
+
+/* Values of IQ4_NL and IQ4_XS (ggml, table kvalues_iq4nl); stored codes + 128 are unsigned. */
+#define CODE_BOOK -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113
+
 typedef struct act_block {
     int8_t q[ACT_GROUP][32];
     float d[ACT_GROUP], s[ACT_GROUP];
-    int32_t neg8[ACT_GROUP]; /* -8 * sum of the codes: what Q4_0's offset adds up to */
+    int32_t neg8[ACT_GROUP];    /* -8 * sum of the codes: what Q4_0's offset adds up to */
+    int16_t half[ACT_GROUP][2]; /* sums of the first and of the last 16 codes */
 } act_block;
-_Static_assert(sizeof(act_block) == 352, "no padding in act_block");
+_Static_assert(sizeof(act_block) == 384, "no padding in act_block");
 
 #define ACT_TINY 0x1p-80f /* below it a block counts as zero: no product is ever subnormal */
 
-/* Bytes of a tile, where its codes begin, and the offset of its codes; 0 for float types. */
-static inline uint32_t tile_bytes(dtype t) {
-    return t == DT_Q8_0 ? 544 : t == DT_Q4_0 ? 288 : t == DT_Q4_1 ? 320 : 0;
+/* Bytes of a tile; 0 for float types. */
+static inline __attribute__((always_inline)) uint32_t tile_bytes(dtype t) {
+    const tile_info i = tile_of(t);
+    return STRIP * (i.head + i.n_in / 32u * i.codes);
 }
-static inline uint64_t strip_bytes(dtype t, uint32_t n_in) {
-    uint64_t n = n_in;
-    return tile_bytes(t) ? n / 32 * tile_bytes(t) : n * STRIP * (t == DT_F32 ? 4 : 2);
+static inline __attribute__((always_inline)) uint64_t strip_bytes(dtype t, uint32_t n_in) {
+    const tile_info i = tile_of(t);
+    if (i.n_in) return (uint64_t)(n_in / i.n_in) * tile_bytes(t);
+    return (uint64_t)n_in * STRIP * (t == DT_F32 ? 4 : 2);
 }
 static inline const uint8_t *strip_at(const packed *w, uint32_t out) {
     return (const uint8_t *)w->tiles + out / STRIP * strip_bytes(w->type, w->n_in);
 }
+/* The same with a type that is a constant; DT_NONE: the matrix's. */
+static inline __attribute__((always_inline)) const uint8_t *strip_of(const packed *w, dtype t,
+                                                                     uint32_t out) {
+    if (t == DT_NONE) return strip_at(w, out);
+    return (const uint8_t *)w->tiles + out / STRIP * strip_bytes(t, w->n_in);
+}
 static inline act_block *act_group(const act *a, uint32_t row) {
     return (act_block *)a->q + (uint64_t)(row / ACT_GROUP) * (a->n_in / 32);
 }
+static inline const float *row_floats(const act *a, uint32_t row) {
+    return a->f + (uint64_t)row * a->n_in;
+}
+/* What all sets make of a block of 32 codes with scale d. */
+static inline void act_block_set(act_block *b, uint32_t r, float d, int32_t first,
+                                 int32_t last) {
+    b->d[r] = d;
+    b->s[r] = d * (float)(first + last);
+    b->neg8[r] = -8 * (first + last);
+    b->half[r][0] = (int16_t)first;
+    b->half[r][1] = (int16_t)last;
+}
+/* A block of (nearly) zeros, or one with a NaN or infinity. */
+static inline void act_block_none(act_block *b, uint32_t r, bool bad) {
+    memset(b->q[r], 0, 32);
+    act_block_set(b, r, bad ? __builtin_nanf("") : 0.0f, 0, 0);
+}
 static inline bool act_is_int8(const packed *w, const act *a) {
-    return a->family == ACTIVATION_INT8 && tile_bytes(w->type);
+    return a->family == ACTIVATION_INT8 && linear_wants_int8(w->type);
 }
 /* Every linear() begins with it. */
 static inline void linear_check(const packed *w, const act *a, uint32_t row1, uint32_t out0,

@@ -119,6 +119,7 @@ static void gather_codes(const act *in, uint32_t from, const act *out, uint32_t 
         act_block *b = act_group(out, to) + k;
         memcpy(b->q[j], a->q[i], sizeof b->q[j]);
         b->d[j] = a->d[i], b->s[j] = a->s[i], b->neg8[j] = a->neg8[i];
+        memcpy(b->half[j], a->half[i], sizeof b->half[j]);
     }
 }
 
