@@ -29,10 +29,12 @@ typedef struct engine_options {
     uint32_t n_blocks[PLAN_MAX_GROUPS]; /* KV blocks of each group; ignored by terms */
     kv_dtype kv;
     activation_dtype activations;
-    uint32_t n_threads; /* CPU: 1..256 */
-    cpu_isa isa;        /* CPU */
-    uint32_t device;    /* CUDA: index of the device ... */
-    uint32_t n_sms;     /* ... and its multiprocessors: what the driver's context takes */
+    bool batch_invariant; /* CUDA: the same bits whatever else is in the batch */
+    uint32_t n_threads;   /* CPU: 1..256 */
+    cpu_isa isa;          /* CPU */
+    uint32_t device;      /* CUDA: index of the device ... */
+    uint32_t n_sms;       /* ... and its multiprocessors: what the driver's context takes */
+    const char *plugin;   /* CUDA: path of vramd-cuda.so; NULL or "": looked for */
 } engine_options;
 
 /* One sequence's part of a batch: n_rows consecutive positions from first_pos on. */

@@ -19,6 +19,7 @@
 #include "engine/cuda/cu.h"
 #include "engine/cuda/matrix.h"
 #include "engine/cuda/scratch.h"
+#include "engine/cuda/tables.h"
 #include "model/program.h"
 #include "model/sampling.h"
 
@@ -177,30 +178,8 @@ cudaError_t cu_attn_decode(cudaStream_t, const cu_attn *, const cu_tables *, uin
 cudaError_t cu_attn_prefill(cudaStream_t, const cu_attn *, const cu_tables *,
                             const int32_t *tiles, uint32_t n_tiles);
 
-/* ---- sample.cu: what model/sampling.h says, the same tokens for the same logits ---- */
-
-/* Parameters of one entry, flat. Lists lie in a device array of words at given offsets. */
-typedef struct cu_sampling {
-    int32_t logit_row; /* -1: the entry draws nothing */
-    uint32_t position; /* of the new token */
-    uint32_t seed[2];  /* low, high */
-    float temperature;
-    int32_t top_k;
-    float top_p, min_p, typical_p;
-    float repetition_penalty, presence_penalty, frequency_penalty;
-    int32_t mask_end;         /* 1: min_tokens not reached: the end tokens are forbidden */
-    uint32_t end_at, n_end;   /* int32 ids */
-    uint32_t bias_at, n_bias; /* pairs (int32 id, float bias) */
-    uint32_t history_at, n_history; /* int32 ids; 0 unless penalties are on */
-    uint32_t n_prompt;
-    int32_t history_from; /* >= 0: previous[...] is one more token of the history */
-    int32_t n_logprobs;   /* as in sampling */
-} cu_sampling;
-
-/* Scores one row: log-probability of a given token and the n best. */
-typedef struct cu_score {
-    int32_t logit_row, token, n_top;
-} cu_score;
+/* ---- sample.cu: what model/sampling.h says, the same tokens for the same logits; parameters
+ * in tables.h ---- */
 
 /* logits: [n_logit_rows][n_vocab] float32, overwritten. p: [n_seqs], lists: words. Writes
  * out[i] (sampled as in model/sampling.h) and drawn[i] = the token, or -1. drawn is not

@@ -23,6 +23,12 @@ typedef struct cuda_host {
     status (*read_rows)(const void *model, weight_id, uint32_t row, uint32_t n, void *dst,
                         err *);
     status (*read_vector)(const void *model, weight_id, float *dst, err *);
+    /* Page-aligned memory of the host, which the plugin pins: layout->staging_bytes as long as
+     * the engine lives; CUDA_BOUNCES x layout->bounce_bytes until open returns. */
+    void *staging, *bounce;
+    const float
+        *freqs;       /* rotary embedding: [n_dims / 2] radians per position; until open ... */
+    float rope_scale; /* ... returns; multiplies cosine and sine */
     /* Device memory by class, against the plan's limits: false when it would exceed them. */
     void *account;
     bool (*reserve)(void *account, mem_class, uint64_t bytes);
@@ -43,8 +49,8 @@ typedef struct cuda_device {
 /* Device memory as the driver sees it, beside what was reserved. */
 typedef struct cuda_memory {
     uint64_t driver_total, driver_used; /* whole device, other processes too */
-    uint64_t context_bytes;             /* measured: free before minus free after creating it,
-                                           modules loaded eagerly */
+    uint64_t context_bytes;             /* measured: what creating it and loading our kernels
+                                           took; 0 where the driver's library cannot tell */
     uint64_t library_bytes;             /* cuBLASLt handle and its kernels */
     uint64_t graph_bytes;               /* instantiated graphs */
     uint64_t arena_bytes;               /* the one cudaMalloc */
@@ -55,7 +61,7 @@ typedef struct cuda_plugin {
     const char *version; /* of vramd */
     /* Errors: ERR_DEVICE: no driver, too old a driver, no device, or none with that index. */
     status (*probe)(uint32_t device, cuda_device *out, const cuda_host *, err *);
-    /* host and layout are borrowed while the engine lives. */
+    /* Everything pointed to is borrowed while the engine lives. */
     status (*open)(engine **out, uint32_t device, const program *, const engine_options *,
                    const cuda_layout *, const cuda_host *, err *);
     void (*close)(engine *);

@@ -1,0 +1,125 @@
+/* Where everything of the CUDA engine lies in its one device allocation (the arena) and in the
+ * pinned memory of the host: computed once from the program and the options, used by the plan
+ * (terms), by the base for what the host gives, and by the plugin. Pure C and part of the base
+ * binary too: the plan needs no CUDA.
+ *
+ * The arena: weights | values of a step | logits | workspace | KV cache. While loading, what
+ * lies between weights and KV cache serves as buffers for the file's bytes. */
+#ifndef VRAMD_ENGINE_CUDA_LAYOUT_H
+#define VRAMD_ENGINE_CUDA_LAYOUT_H
+
+#include "engine/cuda/matrix.h"
+#include "engine/cuda/scratch.h"
+#include "engine/cuda/tables.h"
+#include "engine/engine.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum {
+    CUDA_DEPTH = 2,               /* steps in flight */
+    CUDA_INVARIANT_ROWS = 128,    /* rows of every GEMM under batch_invariant, at most */
+    CUDA_LISTED = 2 * 1024 + 128, /* words of a sequence's biases and end tokens */
+    CUDA_GEMM_WORKSPACE = 32 << 20,
+    CUDA_BOUNCES = 2 /* buffers between file and device while loading */
+};
+
+/* Weights that lie and compute together: a matrix, or several of one operation (q | k | v, gate
+ * | up) one below the other; a vector, or several end to end. */
+typedef struct cuda_place {
+    uint64_t at, bytes; /* in the arena; bytes a multiple of 256 */
+    bool is_vector;     /* float32 */
+    dtype type;         /* of a matrix as it lies on the device */
+    uint32_t n_out, n_in;
+    weight_id first; /* its first weight: names it in the plan */
+} cuda_place;
+
+typedef struct cuda_weight {
+    uint32_t place; /* index */
+    uint32_t row;   /* where its rows (a vector: its elements) begin there */
+} cuda_weight;
+
+typedef enum cuda_form {
+    CUDA_VALUE_T,   /* the activations' type */
+    CUDA_VALUE_F32, /* the residual stream */
+    CUDA_VALUE_LOGITS
+} cuda_form;
+
+typedef struct cuda_value {
+    cuda_form form;
+    uint64_t at; /* in the arena */
+} cuda_value;
+
+typedef struct cuda_layout {
+    cu_type t, kv;
+    bool batch_invariant;
+    uint32_t rows_unit, logits_unit; /* batch_invariant: rows of every GEMM; else 1 */
+    uint32_t n_places, n_groups;
+    cuda_place *places;
+    cuda_weight *weights;  /* [n_weights] */
+    cuda_value *values;    /* [n_values] */
+    uint64_t *gate_up;     /* [n_ops]: where OP_GATE_UP puts gate | up, in the arena */
+    uint64_t gate_up_most; /* rows x columns of the largest, in elements */
+    bool wants_gemm;       /* some matrix has 16 bits: cuBLASLt is needed */
+    uint32_t max_splits, max_stride, max_tiles, max_copies;
+    /* Sections of the arena. */
+    uint64_t weights_bytes, values_at, values_bytes, logits_at, logits_bytes, workspace_at,
+        workspace_bytes;
+    /* Offsets in the arena, within the workspace. */
+    uint64_t gemm, gemm_bytes, quantized, partials, sampler, tables, tables_bytes, results,
+        drawn, previous, freqs;
+    uint64_t partials_bytes, sampler_bytes, results_bytes;
+    uint64_t fixed_bytes;                     /* all but the KV cache, which begins there */
+    uint64_t kv_block_bytes[PLAN_MAX_GROUPS]; /* of one layer */
+    uint32_t kv_layers[PLAN_MAX_GROUPS];
+    /* The host's pinned memory: CUDA_DEPTH slots of tables and results; bounces to load. */
+    uint64_t slot_bytes, slot_results, staging_bytes;
+    uint64_t bounce_bytes; /* of one of CUDA_BOUNCES */
+} cuda_layout;
+
+/* Errors: ERR_UNSUPPORTED (field: tensor, operation or option), ERR_INVALID (field: option),
+ * ERR_NO_MEMORY. */
+status cuda_layout_init(cuda_layout *, const program *, const engine_options *, err *);
+void cuda_layout_clear(cuda_layout *);
+/* The layout as terms, the KV cache excluded: the arena's (exact, on the device), the host's
+ * (exact), and what driver, libraries and graphs take on the device (assumed). */
+void cuda_layout_terms(const cuda_layout *, const program *, const engine_options *, terms *);
+/* Of the graphs that the engine captures for a batch of n: 1, 2, 4, then multiples of 8. */
+static inline uint32_t cuda_bucket(uint32_t n, uint32_t max_seqs) {
+    uint32_t b = n <= 2 ? n : n <= 4 ? 4 : (n + 7) / 8 * 8;
+    return b < max_seqs ? b : max_seqs;
+}
+/* The next of these after bucket b. */
+static inline uint32_t cuda_bucket_after(uint32_t b, uint32_t max_seqs) {
+    return cuda_bucket(b + 1, max_seqs);
+}
+static inline uint32_t cuda_pow2(uint32_t n, uint32_t most) {
+    uint32_t b = 1;
+    while (b < n) b *= 2;
+    return b < most ? b : most;
+}
+static inline uint32_t cuda_rows_up(uint32_t n, uint32_t unit) {
+    return (n + unit - 1) / unit * unit;
+}
+
+/* Graphs are captured for each bucket of entries and each power of two of attention's splits.
+ */
+static inline uint32_t cuda_graph_count(const cuda_layout *l, uint32_t max_seqs) {
+    uint32_t n = 1, splits = 1;
+    for (uint32_t b = 1; b < max_seqs; b = cuda_bucket_after(b, max_seqs)) n++;
+    for (uint32_t s = 1; s < l->max_splits; s = cuda_pow2(s + 1, l->max_splits)) splits++;
+    return n * splits;
+}
+
+/* Bytes of KV cache for so many blocks per group; false on overflow. */
+static inline bool cuda_kv_bytes(const cuda_layout *l, const uint32_t *n_blocks, uint32_t group,
+                                 uint64_t *out) {
+    return !__builtin_mul_overflow(l->kv_block_bytes[group], n_blocks[group], out) &&
+           !__builtin_mul_overflow(*out, l->kv_layers[group], out);
+}
+
+#ifdef __cplusplus
+}
+#endif
+#endif
