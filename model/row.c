@@ -10,6 +10,9 @@
 
 typedef float v4 __attribute__((vector_size(16)));
 typedef uint32_t v4u __attribute__((vector_size(16)));
+typedef float v2 __attribute__((vector_size(8)));
+typedef double v2d __attribute__((vector_size(16)));
+typedef uint64_t v2u __attribute__((vector_size(16)));
 typedef float v4_mem __attribute__((vector_size(16), aligned(4), may_alias));
 
 static inline v4 load(const float *p) {
@@ -83,58 +86,56 @@ void row_exp2(float *x, uint32_t n, float max, float scale) {
     memcpy(x + i, &w, (n - i) * sizeof *x);
 }
 
-/* Sixteen partial sums, folded in one order. */
-static inline double fold(const v4 s[4]) {
-    v4 a = (s[0] + s[1]) + (s[2] + s[3]);
-    return ((double)a[0] + (double)a[1]) + ((double)a[2] + (double)a[3]);
+/* Adding 2^13 to a double in [0, 1] leaves its multiple of 2^-39 in the low bits. */
+#define MASS_SHIFT 0x1p13
+
+uint64_t row_mass(float w) {
+    double d = (double)w + MASS_SHIFT, zero = MASS_SHIFT;
+    uint64_t a, b;
+    memcpy(&a, &d, 8);
+    memcpy(&b, &zero, 8);
+    return a - b;
 }
 
-double row_exp2_sum(const float *x, uint32_t n, float max, float scale) {
-    double sum = 0;
+/* The masses of four weights, added to two sums. */
+static inline v2u masses(v4 w) {
+    const v2d shift = {MASS_SHIFT, MASS_SHIFT};
+    v2d low = __builtin_convertvector((v2){w[0], w[1]}, v2d) + shift;
+    v2d high = __builtin_convertvector((v2){w[2], w[3]}, v2d) + shift;
+    return ((v2u)low - (v2u)shift) + ((v2u)high - (v2u)shift);
+}
+
+uint64_t row_exp2_sum(const float *x, uint32_t n, float max, float scale) {
+    v2u sum = {0};
+    uint32_t i = 0;
+    for (; n - i >= 4; i += 4) sum += masses(exp2_of(load(x + i), max, scale));
+    sum += masses(exp2_of(load_tail(x + i, n - i), max, scale));
+    return sum[0] + sum[1];
+}
+
+uint64_t row_sum(const float *w, uint32_t n, uint64_t *partial) {
+    uint64_t total = 0;
     for (uint32_t b = 0; b < n; b += ROW_SUM_BLOCK) {
         uint32_t i = b, end = n - b < ROW_SUM_BLOCK ? n : b + ROW_SUM_BLOCK;
-        v4 s[4] = {0};
-        for (; end - i >= 16; i += 16)
-            for (int l = 0; l < 4; l++) s[l] += exp2_of(load(x + i + 4 * l), max, scale);
-        for (; end - i >= 4; i += 4) s[0] += exp2_of(load(x + i), max, scale);
-        if (end > i) s[1] += exp2_of(load_tail(x + i, end - i), max, scale);
-        sum += fold(s);
+        v2u sum = {0};
+        for (; end - i >= 4; i += 4) sum += masses(load(w + i));
+        for (; i < end; i++) sum[0] += row_mass(w[i]);
+        total += partial[b / ROW_SUM_BLOCK] = sum[0] + sum[1];
     }
-    return sum;
+    return total;
 }
 
-double row_sum(const float *w, uint32_t n, double *partial) {
-    double sum = 0;
-    for (uint32_t b = 0; b < n; b += ROW_SUM_BLOCK) {
-        uint32_t i = b, end = n - b < ROW_SUM_BLOCK ? n : b + ROW_SUM_BLOCK;
-        v4 s[4] = {0};
-        for (; end - i >= 16; i += 16)
-            for (int l = 0; l < 4; l++) s[l] += load(w + i + 4 * l);
-        for (; i < end; i++) s[0][0] += w[i];
-        sum += partial[b / ROW_SUM_BLOCK] = fold(s);
+uint32_t row_pick(const float *w, uint32_t n, const uint64_t *partial, uint64_t target) {
+    uint32_t n_blocks = (n + ROW_SUM_BLOCK - 1) / ROW_SUM_BLOCK, b = 0;
+    uint64_t before = 0;
+    while (b < n_blocks && before + partial[b] <= target) before += partial[b++];
+    for (uint32_t i = b * ROW_SUM_BLOCK; i < n; i++) {
+        before += row_mass(w[i]);
+        if (before > target) return i;
     }
-    return sum;
-}
-
-uint32_t row_pick(const float *w, uint32_t n, const double *partial, double target) {
-    uint32_t n_blocks = (n + ROW_SUM_BLOCK - 1) / ROW_SUM_BLOCK, block = 0;
-    double before = 0, sum = 0;
-    for (uint32_t b = 0; b < n_blocks && sum <= target; b++) {
-        if (partial[b] == 0) continue;
-        block = b, before = sum;
-        sum += partial[b];
-    }
-    /* Rounding may leave the running sum of a block a hair below its partial sum: then the
-     * last entry that can be drawn stands. */
-    uint32_t last = block * ROW_SUM_BLOCK;
-    uint32_t end = n - last < ROW_SUM_BLOCK ? n : last + ROW_SUM_BLOCK;
-    for (uint32_t i = last; i < end; i++) {
-        if (!(w[i] > 0)) continue;
-        last = i;
-        before += (double)w[i];
-        if (before > target) break;
-    }
-    return last;
+    for (uint32_t i = 0; i < n; i++)
+        if (w[i] > 0) return i;
+    return 0;
 }
 
 uint32_t row_key(float x) {
@@ -142,17 +143,17 @@ uint32_t row_key(float x) {
     return u >> 31 ? ~u : u | 0x80000000u;
 }
 
-row_cut row_find_cut(const uint32_t *key, const float *mass, uint32_t n, double target,
-                     uint32_t *at, double *bucket) {
+row_cut row_find_cut(const uint32_t *key, const float *weight, uint32_t n, uint64_t target,
+                     uint32_t *at, uint64_t *bucket) {
     static const int shift[] = {21, 10, 0}, width[] = {11, 11, 10};
-    double kept = 0; /* mass of what is certainly above the cut */
+    uint64_t kept = 0; /* mass of what is certainly above the cut */
     uint32_t n_at = n, prefix = 0;
     for (int level = 0; level < 3; level++) {
         uint32_t mask = (1u << width[level]) - 1, b = mask, m = 0;
         memset(bucket, 0, (mask + 1) * sizeof *bucket);
         for (uint32_t j = 0; j < n_at; j++) {
             uint32_t i = level ? at[j] : j;
-            bucket[key[i] >> shift[level] & mask] += mass ? (double)mass[i] : 1.0;
+            bucket[key[i] >> shift[level] & mask] += weight ? row_mass(weight[i]) : 1;
         }
         while (b > 0 && kept + bucket[b] < target) kept += bucket[b--];
         prefix = prefix << width[level] | b;
@@ -164,7 +165,7 @@ row_cut row_find_cut(const uint32_t *key, const float *mass, uint32_t n, double 
     }
     row_cut cut = {prefix, 0};
     while (cut.n_ties < n_at && kept < target) {
-        kept += mass ? (double)mass[at[cut.n_ties]] : 1.0;
+        kept += weight ? row_mass(weight[at[cut.n_ties]]) : 1;
         cut.n_ties++;
     }
     return cut;

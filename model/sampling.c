@@ -12,10 +12,10 @@
 #include "model/row.h"
 
 typedef struct scratch {
-    double *bucket, *partial; /* [ROW_CUT_BUCKETS], [ceil(n / ROW_SUM_BLOCK)] */
-    float *block_max;         /* [ceil(n / ROW_BLOCK)] */
-    uint32_t *id, *key, *at;  /* [n] each */
-    float *logits;            /* [n], a copy for the logprob of what is drawn */
+    uint64_t *bucket, *partial; /* [ROW_CUT_BUCKETS], [ceil(n / ROW_SUM_BLOCK)] */
+    float *block_max;           /* [ceil(n / ROW_BLOCK)] */
+    uint32_t *id, *key, *at;    /* [n] each */
+    float *logits;              /* [n], a copy for the logprob of what is drawn */
 } scratch;
 
 /* What is still in the draw: the value (logit, later weight) of each, by ascending id. */
@@ -31,8 +31,8 @@ static size_t scratch_lay(scratch *s, void *base, uint32_t n) {
 #define TAKE(field, bytes)                                                                     \
     s->field = base ? (void *)((char *)base + at) : NULL;                                      \
     at += align_up((bytes), 64)
-    TAKE(bucket, ROW_CUT_BUCKETS * sizeof(double));
-    TAKE(partial, ceil_div(n, ROW_SUM_BLOCK) * sizeof(double));
+    TAKE(bucket, ROW_CUT_BUCKETS * sizeof(uint64_t));
+    TAKE(partial, ceil_div(n, ROW_SUM_BLOCK) * sizeof(uint64_t));
     TAKE(block_max, ceil_div(n, ROW_BLOCK) * sizeof(float));
     TAKE(id, row);
     TAKE(key, row);
@@ -159,7 +159,8 @@ static void take_best(sampled *out, const float *logits, uint32_t n_vocab,
 static double score(sampled *out, const float *logits, uint32_t n_vocab, float max, int n_top,
                     const float *block_max) {
     if (!(max > -INFINITY)) return 0;
-    double log_sum = row_log(row_exp2_sum(logits, n_vocab, max, 1.44269504f));
+    double log_sum =
+        row_log((double)row_exp2_sum(logits, n_vocab, max, 1.44269504f) * ROW_UNIT);
     if (n_top > SAMPLING_MAX_LOGPROBS) n_top = SAMPLING_MAX_LOGPROBS;
     take_best(out, logits, n_vocab, block_max, n_top > 0 ? (uint32_t)n_top : 0);
     for (int i = 0; i < out->n_top; i++)
@@ -233,28 +234,43 @@ static void cut_top_k(survivors *v, uint32_t k, const scratch *s) {
     apply_cut(v, row_find_cut(s->key, NULL, m, k, s->at, s->bucket), s->key, s->id);
 }
 
-/* v holds weights. The surprisal of each is -ln(w / sum); their mean is the entropy. */
+/* The least mass that is a share p of sum. */
+static uint64_t share(float p, uint64_t sum) {
+    double exact = p > 0 ? (double)p * (double)sum : 0;
+    uint64_t mass = (uint64_t)exact;
+    if ((double)mass < exact) mass++;
+    return mass > 0 ? mass : 1;
+}
+
+/* v holds weights. The surprisal of each is -ln(w / sum); their mean is the entropy, added up
+ * in units of 2^-44. */
 static void cut_typical(survivors *v, float typical_p, const scratch *s) {
     keep_at_least(v, FLT_MIN, s->id);
-    double sum = row_sum(v->value, v->n, s->partial), entropy = 0;
+    uint64_t mass = row_sum(v->value, v->n, s->partial);
+    if (mass == 0) return;
+    double sum = (double)mass * ROW_UNIT;
+    int64_t units = 0;
     for (uint32_t i = 0; i < v->n; i++) {
         float surprisal = (float)-row_log((double)v->value[i] / sum);
-        entropy += (double)v->value[i] / sum * (double)surprisal;
+        units += (int64_t)((double)v->value[i] / sum * (double)surprisal * 0x1p44);
         s->key[i] = bits_of_float(surprisal);
     }
+    double entropy = (double)units * 0x1p-44;
     for (uint32_t i = 0; i < v->n; i++)
         s->key[i] = ~row_key(fabsf((float)((double)float_of_bits(s->key[i]) - entropy)));
-    double target = typical_p > 0 ? (double)typical_p * sum : DBL_MIN;
-    row_cut cut = row_find_cut(s->key, v->value, v->n, target, s->at, s->bucket);
+    row_cut cut =
+        row_find_cut(s->key, v->value, v->n, share(typical_p, mass), s->at, s->bucket);
     apply_cut(v, cut, s->key, s->id);
 }
 
-/* v holds weights. All weights below (1 - p) * sum / n together have less than 1 - p of the
- * sum: none of them can be needed, and most of a vocabulary goes with this one look. */
+/* v holds weights. All whose mass is at most (sum - target) / n together have no more than sum
+ * - target: none of them can be needed, and most of a vocabulary goes with this one look. A
+ * weight below `least` has no more: the 0.999 is for the rounding of least, the unit for that
+ * of the mass. */
 static void cut_top_p(survivors *v, float top_p, const scratch *s) {
-    double sum = row_sum(v->value, v->n, s->partial);
-    double target = top_p > 0 ? (double)top_p * sum : DBL_MIN;
-    float least = (float)((sum - target) / v->n * 0.999);
+    uint64_t sum = row_sum(v->value, v->n, s->partial), target = share(top_p, sum);
+    uint64_t spare = sum > target ? (sum - target) / v->n : 0;
+    float least = spare > 1 ? (float)((double)(spare - 1) * (ROW_UNIT * 0.999)) : 0;
     keep_at_least(v, least > FLT_MIN ? least : FLT_MIN, s->id);
     memcpy(s->key, v->value, v->n * sizeof *s->key); /* bits of positive floats are in order */
     row_cut cut = row_find_cut(s->key, v->value, v->n, target, s->at, s->bucket);
@@ -275,9 +291,9 @@ static uint32_t draw(float *logits, uint32_t n_vocab, float max, const sampling 
     if (p->typical_p < 1) cut_typical(&v, p->typical_p, s);
     if (p->top_p < 1) cut_top_p(&v, p->top_p, s);
     if (p->min_p > 0) cut_min_p(&v, p->min_p, s);
-    double sum = row_sum(v.value, v.n, s->partial);
-    double u = (double)random_bits(p->seed, position) * 0x1p-53;
-    return id_of(&v, row_pick(v.value, v.n, s->partial, u * sum));
+    uint64_t sum = row_sum(v.value, v.n, s->partial);
+    uint64_t target = (uint64_t)((unsigned __int128)random_bits(p->seed, position) * sum >> 53);
+    return id_of(&v, row_pick(v.value, v.n, s->partial, target));
 }
 
 void sampling_draw(sampled *out, float *logits, uint32_t n_vocab, const sampling *p,

@@ -186,22 +186,59 @@ END_TEST
 START_TEST(sums_of_a_row_agree_with_plain_addition) {
     for (uint32_t n = 1; n < 1500; n += n < 40 ? 1 : 97) {
         float *x = malloc(n * sizeof *x), *w = malloc(n * sizeof *w);
-        double partial[8], want = 0;
+        uint64_t partial[8], sum = 0;
+        double want = 0;
         for (uint32_t i = 0; i < n; i++) w[i] = x[i] = (float)(-10 * uniform());
         row_exp2(w, n, 0, 1);
         for (uint32_t i = 0; i < n; i++) want += (double)w[i];
-        ck_assert_double_eq_tol(row_sum(w, n, partial), want, 1e-6 * want);
-        ck_assert_double_eq_tol(row_exp2_sum(x, n, 0, 1), want, 1e-6 * want);
+        for (uint32_t i = n; i > 0; i--) sum += row_mass(w[i - 1]); /* no order matters */
+        ck_assert_uint_eq(row_sum(w, n, partial), sum);
+        ck_assert_uint_eq(row_exp2_sum(x, n, 0, 1), sum);
+        ck_assert_double_eq_tol((double)sum * ROW_UNIT, want, 1e-11 * (n + want));
         free(w);
         free(x);
     }
 }
 END_TEST
 
+START_TEST(a_mass_is_the_nearest_multiple_of_its_unit) {
+    ck_assert_uint_eq(row_mass(0), 0);
+    ck_assert_uint_eq(row_mass(1), 1ull << 39);
+    ck_assert_uint_eq(row_mass(0x1p-39f), 1);
+    ck_assert_uint_eq(row_mass(0x1p-40f), 0); /* half a unit goes to even */
+    ck_assert_uint_eq(row_mass(0x1.8p-39f), 2);
+    ck_assert_uint_eq(row_mass(0x1.000002p-40f), 1);
+    for (int i = 0; i < 10000; i++) {
+        float w = (float)uniform();
+        ck_assert_uint_eq(row_mass(w), (uint64_t)rint((double)w * 0x1p39));
+    }
+}
+END_TEST
+
+START_TEST(a_pick_is_where_the_running_sum_exceeds_the_target) {
+    enum { N = 900 };
+    float w[N];
+    uint64_t partial[4];
+    for (int round = 0; round < 200; round++) {
+        uint32_t n = 1 + below(N), want = 0;
+        for (uint32_t i = 0; i < n; i++) w[i] = below(3) ? 0 : (float)uniform();
+        w[below(n)] = 1;
+        uint64_t sum = row_sum(w, n, partial), target = (uint64_t)(uniform() * (double)sum);
+        if (round % 8 == 0) target = round % 16 ? sum - 1 : 0;
+        for (uint64_t run = row_mass(w[0]); run <= target; run += row_mass(w[want])) want++;
+        ck_assert_uint_eq(row_pick(w, n, partial, target), want);
+        ck_assert(w[want] > 0);
+    }
+    float light[4] = {0, 1e-20f, 1e-19f, 0};
+    ck_assert_uint_eq(row_sum(light, 4, partial), 0);
+    ck_assert_uint_eq(row_pick(light, 4, partial, 0), 1);
+}
+END_TEST
+
 START_TEST(a_cut_keeps_what_sorting_would_keep) {
     enum { N = 3000 };
     static uint32_t key[N], at[N];
-    static double bucket[ROW_CUT_BUCKETS];
+    static uint64_t bucket[ROW_CUT_BUCKETS];
     static item v[N];
     for (int round = 0; round < 60; round++) {
         uint32_t n = 1 + below(N), spread = round % 3 ? 0xffffffffu : 1 + below(50);
@@ -623,22 +660,21 @@ START_TEST(hostile_parameters_still_give_a_token) {
 }
 END_TEST
 
-CHECK_MAIN("sampling", philox_gives_the_known_answers_of_random123,
-           the_uniform_number_is_keyed_by_seed_and_position,
-           the_exponential_is_within_a_millionth, the_logarithm_is_exact_to_1e_15,
-           sums_of_a_row_agree_with_plain_addition, a_cut_keeps_what_sorting_would_keep,
-           greedy_takes_the_highest_and_the_lowest_id_among_equals,
-           nan_counts_as_minus_infinity_and_infinity_wins,
-           when_nothing_is_left_the_highest_original_logit_wins,
-           logit_bias_is_added_and_foreign_ids_are_passed_over,
-           end_tokens_are_forbidden_until_min_tokens_were_generated,
-           penalties_do_what_their_formulas_say, logprobs_are_taken_at_temperature_1_and_sorted,
-           without_logprobs_there_are_none,
-           draws_agree_with_a_naive_sampler_in_double_precision,
-           top_p_keeps_the_smallest_set_that_reaches_p,
-           top_k_keeps_k_and_the_lowest_ids_among_equals,
-           truncations_renormalise_in_the_order_of_the_header,
-           draws_have_the_distribution_they_should,
-           the_same_input_gives_the_same_token_whatever_the_scratch_holds,
-           a_draw_is_pinned_so_that_every_machine_and_compiler_agrees,
-           hostile_parameters_still_give_a_token)
+CHECK_MAIN(
+    "sampling", philox_gives_the_known_answers_of_random123,
+    the_uniform_number_is_keyed_by_seed_and_position, the_exponential_is_within_a_millionth,
+    the_logarithm_is_exact_to_1e_15, sums_of_a_row_agree_with_plain_addition,
+    a_mass_is_the_nearest_multiple_of_its_unit,
+    a_pick_is_where_the_running_sum_exceeds_the_target, a_cut_keeps_what_sorting_would_keep,
+    greedy_takes_the_highest_and_the_lowest_id_among_equals,
+    nan_counts_as_minus_infinity_and_infinity_wins,
+    when_nothing_is_left_the_highest_original_logit_wins,
+    logit_bias_is_added_and_foreign_ids_are_passed_over,
+    end_tokens_are_forbidden_until_min_tokens_were_generated,
+    penalties_do_what_their_formulas_say, logprobs_are_taken_at_temperature_1_and_sorted,
+    without_logprobs_there_are_none, draws_agree_with_a_naive_sampler_in_double_precision,
+    top_p_keeps_the_smallest_set_that_reaches_p, top_k_keeps_k_and_the_lowest_ids_among_equals,
+    truncations_renormalise_in_the_order_of_the_header, draws_have_the_distribution_they_should,
+    the_same_input_gives_the_same_token_whatever_the_scratch_holds,
+    a_draw_is_pinned_so_that_every_machine_and_compiler_agrees,
+    hostile_parameters_still_give_a_token)
