@@ -133,14 +133,23 @@ typedef struct cu_kv {
     uint32_t group; /* whose block tables */
 } cu_kv;
 
+/* A frequency of rotary embedding, radians per position (YaRN, llama3 and rope_freqs already in
+ * it): a double as the float32 nearest to it and the float32 of the rest. Rounded to one
+ * float32 an angle would be off by 4e-3 at position 2^17. */
+typedef struct cu_freq {
+    float high, low;
+} cu_freq;
+
 /* rope.cu. In qkv ([n_rows][ld] of T: n_heads of q, then n_kv_heads of k and of v): rotates q
  * in place, and stores rotated k, and v, in the cache at the row's position (RoFormer, section
- * 3.4.2). freqs: [n_dims / 2] float32 radians per position (YaRN, llama3 and rope_freqs already
- * in them); mscale multiplies cos and sin. Angles are reduced in float32 after an exact product
- * split, so that positions up to 2^20 keep 1e-6. */
+ * 3.4.2); k in qkv is left as it was. freqs: [n_dims / 2]; mscale multiplies cos and sin.
+ * Angles are reduced in float32 after an exact product split, so that positions up to 2^20 keep
+ * 1e-6.
+ */
 cudaError_t cu_rope_append(cudaStream_t, cu_type t, const cu_tables *, uint32_t n_rows,
-                           uint32_t n_heads, rope_pairing, uint32_t n_dims, const float *freqs,
-                           float mscale, void *qkv, uint32_t ld, const cu_kv *);
+                           uint32_t n_heads, rope_pairing, uint32_t n_dims,
+                           const cu_freq *freqs, float mscale, void *qkv, uint32_t ld,
+                           const cu_kv *);
 /* Copies whole blocks. pairs: [n][2] int32 (from, to), of all layers of a group: layer l's
  * blocks begin at base + l * layer_stride. */
 cudaError_t cu_copy_blocks(cudaStream_t, const cu_kv *, uint64_t layer_stride,
