@@ -8,7 +8,7 @@ PROFILE ?=
 
 VERSION := 0.1.0
 ROOMS   := base conf memory model scheduler engine sim api daemon
-SRC     := $(foreach r,$(ROOMS),$(sort $(wildcard $(r)/*.c $(r)/cpu/*.c)))
+SRC     := $(foreach r,$(ROOMS),$(sort $(wildcard $(r)/*.c $(r)/cpu/*.c $(r)/cuda/*.c)))
 OBJ     := $(SRC:%.c=$(BUILD)/obj/%.o)
 
 PKGS     := libmicrohttpd libuv jansson libpcre2-8
@@ -26,7 +26,7 @@ ISA = $(if $(filter %_avx2.o,$@),-O3 -mavx2 -mfma -mf16c)$(if $(filter %_avx512.
 all: $(BUILD)/vramd ## build build/vramd
 
 help: ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*## ' Makefile engine/cuda/cuda.mk | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(BUILD)/vramd: $(OBJ) | layers pure
 	$(CC) $(LDFLAGS) -o $@ $(OBJ) $(LDLIBS)
@@ -83,6 +83,8 @@ FUZZ_ROOM = $(shell sed -n '1s|^/\* room: \([a-z]*\).*|\1|p' tests/fuzz/fuzz_$(F
 fuzz-build: $(BUILD)/obj/tests/fuzz/fuzz_$(F).o $$(call objs_of,$$(FUZZ_ROOM))
 	$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $(BUILD)/fuzz_$(F) $^ $(LDLIBS)
 
+include engine/cuda/cuda.mk
+
 B ?= engine
 bench: $(BUILD)/vramd ## benchmarks into bench/results/; B=engine, http, scheduler, ...
 	BUILD=$(BUILD) bench/run.sh $(B)
@@ -97,7 +99,7 @@ layers: ## check that rooms include only downwards
 	@tools/layers.sh
 pure: $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard scheduler/*.c)) ## check that the scheduler calls nothing but memcpy and kin
 	@tools/pure.sh $^
-C_FILES = $(shell git ls-files -co --exclude-standard '*.c' '*.h' '*.cu' '*.cuh')
+C_FILES = $(shell git ls-files -co --exclude-standard '*.c' '*.h' '*.cu' '*.cpp')
 format: ## clang-format in place
 	clang-format -i $(C_FILES)
 format-check: ## fail where clang-format would change something

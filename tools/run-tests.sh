@@ -22,6 +22,7 @@ fi
 export VRAMD_TEST_MODEL
 wanted=()
 for f in tests/*/test_*.c; do
+  case $f in tests/cuda/*|tests/cushim/*) continue ;; esac # tools/run-cuda-tests.sh
   b=$(basename "$f" .c)
   if [ -z "$name" ] || [ "test_$name" = "$b" ]; then wanted+=("$BUILD/${f%.c}"); fi
 done

@@ -1,4 +1,4 @@
-/* The one include of every engine/cuda/*.cu.
+/* The one include of every .cu file of engine/cuda.
  *
  * Under nvcc: the CUDA headers, the launch and shared-memory macros, and a wrapper for each
  * inline-PTX instruction the engine uses. Under g++ -x c++ -DCUSHIM: tests/cushim/cushim.h,

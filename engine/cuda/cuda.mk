@@ -1,0 +1,98 @@
+# CUDA, included by the Makefile.
+#   engine/cuda/*.cu, *.cpp   the plugin, build/vramd-cuda.so: by nvcc, C++17
+#   engine/cuda/*.c           part of the base binary, which knows nothing of CUDA: not in here
+#   tests/cushim/             the same sources on the CPU (-DCUSHIM), for tests alone
+#   tests/cuda/test_*.c|cpp|cu    tests of the plugin's parts on the shim
+#   tests/cuda/device_*.cu    programs for a machine with a GPU
+
+CUDA ?= /usr/local/cuda
+NVCC ?= $(CUDA)/bin/nvcc
+CXX  ?= g++
+HAVE_NVCC := $(wildcard $(NVCC))
+HAVE_CUDA := $(wildcard $(CUDA)/include/cuda_runtime_api.h)
+NO_CUDA   := CUDA toolkit not found (no $(CUDA)/include/cuda_runtime_api.h; set CUDA=): skipped
+
+CUDA_SRC := $(sort $(wildcard engine/cuda/*.cu engine/cuda/*.cpp))
+
+.PHONY: cuda cuda-shim cuda-test-bins test-cuda engine-tools
+
+# ---- The plugin. Files named *_sm90a.cu use wgmma or TMA: for that architecture alone.
+CUDA_ARCH  ?= -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 -gencode arch=compute_90,code=compute_90
+CUDA_SM90A := -gencode arch=compute_90a,code=sm_90a
+NVFLAGS    := -std=c++17 -O3 -lineinfo -I. -D_GNU_SOURCE --Werror all-warnings -Xcompiler -fPIC,-fvisibility=hidden,-Wall
+CUDA_OBJ   := $(patsubst %,$(BUILD)/cuda/%.o,$(CUDA_SRC))
+CUDA_LINK   = $(NVCC) -cudart static -Xcompiler -fPIC
+
+ifneq ($(HAVE_NVCC),)
+cuda: $(if $(CUDA_SRC),$(BUILD)/vramd-cuda.so) ## build/vramd-cuda.so, the CUDA engine
+else
+cuda:
+	@echo "$(NO_CUDA)"
+endif
+
+$(BUILD)/cuda/%.cu.o: %.cu
+	@mkdir -p $(@D)
+	$(NVCC) $(NVFLAGS) $(if $(findstring _sm90a.cu,$<),$(CUDA_SM90A),$(CUDA_ARCH)) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+$(BUILD)/cuda/%.cpp.o: %.cpp
+	@mkdir -p $(@D)
+	$(NVCC) $(NVFLAGS) $(CUDA_ARCH) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+$(BUILD)/vramd-cuda.so: $(CUDA_OBJ)
+	$(CUDA_LINK) -shared -o $@ $^ -ldl -lpthread
+
+# ---- The same sources on the CPU.
+SHIM_SRC   := $(sort $(filter-out tests/cushim/test_%,$(wildcard tests/cushim/*.cpp)))
+SHIM_FLAGS := -std=c++17 -O2 -g -Wall -Wextra -Werror -Wno-unknown-pragmas -ffp-contract=off -fno-strict-aliasing -fno-omit-frame-pointer \
+              -fPIC -DCUSHIM -D_GNU_SOURCE -I. -Itests/cushim -isystem $(CUDA)/include $(SAN)
+SHIM_OBJ   := $(patsubst %,$(BUILD)/shim/%.o,$(SHIM_SRC))
+SHIM_CUDA  := $(patsubst %,$(BUILD)/shim/%.o,$(CUDA_SRC))
+shim_compile = $(CXX) $(SHIM_FLAGS) $(if $(filter engine/%,$<),-fvisibility=hidden) -x c++ -MMD -MP -c -o $@ $<
+
+ifneq ($(HAVE_CUDA),)
+cuda-shim: $(BUILD)/vramd-cuda-shim.so ## the CUDA engine on the CPU, for tests
+else
+cuda-shim:
+	@echo "$(NO_CUDA)"
+endif
+
+$(BUILD)/shim/%.cu.o: %.cu
+	@mkdir -p $(@D)
+	$(shim_compile)
+$(BUILD)/shim/%.cpp.o: %.cpp
+	@mkdir -p $(@D)
+	$(shim_compile)
+$(BUILD)/shim/%.c.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) -Itests/cushim -isystem $(CUDA)/include -DCUSHIM $(CFLAGS) -MMD -MP -c -o $@ $<
+$(BUILD)/vramd-cuda-shim.so: $(SHIM_CUDA) $(SHIM_OBJ)
+	$(CXX) $(SAN) -shared -Wl,-Bsymbolic -o $@ $^ -lm -lpthread
+
+# ---- Tests: each is linked with the shim, and those of tests/cuda with the plugin's objects and the
+# rooms up to engine, too (from ROOMS_IN: sanitized tests take the rooms as they are).
+ROOMS_IN      ?= $(BUILD)
+CUDA_TEST_LINK = $(SHIM_OBJ) $(if $(filter tests/cuda/%,$(1)),$(SHIM_CUDA) $(patsubst $(BUILD)/%,$(ROOMS_IN)/%,$(call objs_of,engine)))
+CUDA_TEST_SRC := $(sort $(wildcard $(foreach e,c cpp cu,tests/cuda/test_*.$(e) tests/cushim/test_*.$(e))))
+CUDA_TEST_BIN := $(foreach t,$(CUDA_TEST_SRC),$(BUILD)/shim/$(basename $(t)))
+cuda-test-bins: $(CUDA_TEST_BIN)
+$(CUDA_TEST_BIN): $(BUILD)/shim/%: $$(addprefix $(BUILD)/shim/,$$(addsuffix .o,$$(filter $$*.c $$*.cpp $$*.cu,$(CUDA_TEST_SRC)))) $$(call CUDA_TEST_LINK,$$*)
+	$(CXX) $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs check) $(LDLIBS)
+
+test-cuda: ## all CUDA tests on the CPU, in four orders and under ASan; T=name for one
+ifneq ($(HAVE_CUDA),)
+	BUILD=$(BUILD) tools/run-cuda-tests.sh $(T)
+else
+	@echo "$(NO_CUDA)"
+	@echo "0 passed, 0 failed"
+endif
+
+# ---- Programs for a machine with a GPU.
+DEVICE_BIN := $(patsubst tests/cuda/%.cu,$(BUILD)/%,$(sort $(wildcard tests/cuda/device_*.cu)))
+ifneq ($(HAVE_NVCC),)
+engine-tools: $(DEVICE_BIN) ## device test programs, by nvcc
+else
+engine-tools:
+	@echo "$(NO_CUDA)"
+endif
+$(DEVICE_BIN): $(BUILD)/%: $(BUILD)/cuda/tests/cuda/%.cu.o $(CUDA_OBJ)
+	$(CUDA_LINK) -o $@ $^ -ldl -lpthread
+
+-include $(CUDA_OBJ:.o=.d) $(SHIM_OBJ:.o=.d) $(SHIM_CUDA:.o=.d) $(foreach t,$(CUDA_TEST_SRC),$(BUILD)/shim/$(t).d)

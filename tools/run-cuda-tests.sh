@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Runs the CUDA tests on the CPU (tests/cushim): every test in the orders 0..3, then with
+# AddressSanitizer and UBSan in one; prints one line of counts last.
+#   tools/run-cuda-tests.sh [NAME]     NAME: tests/{cuda,cushim}/test_NAME.*
+# Environment: BUILD (build), ORDERS ("0 1 2 3"), ASAN_ORDERS ("4").
+set -u
+cd "$(dirname "$0")/.." || exit 1
+BUILD=${BUILD:-build}
+name=${1:-}
+log=$BUILD/log/cuda
+mkdir -p "$log"
+rm -f "$log"/*.log "$log"/*.rc
+tests=()
+for f in tests/cushim/test_*.c* tests/cuda/test_*.c*; do
+  [ -e "$f" ] || continue
+  b=$(basename "${f%.*}")
+  if [ -z "$name" ] || [ "test_$name" = "$b" ]; then tests+=("${f%.*}"); fi
+done
+[ ${#tests[@]} -gt 0 ] || { echo "tests: nothing is named '$name'"; exit 1; }
+
+one() { # binary, order, label: leaves a log and its exit status
+  CUSHIM_ORDER=$2 CK_DEFAULT_TIMEOUT=${CK_DEFAULT_TIMEOUT:-300} "$1" > "$log/$3.log" 2>&1
+  echo $? > "$log/$3.rc"
+}
+export -f one; export log
+
+pass=0 fail=0
+suite() { # build folder, orders, label, make arguments
+  local folder=$1 orders=$2 label=$3 bins=() t o; shift 3
+  for t in "${tests[@]}"; do bins+=("$folder/shim/$t"); done
+  make -s -j"$(nproc)" BUILD="$folder" "$@" "${bins[@]}" || { echo "tests: the build failed"; exit 1; }
+  for t in "${tests[@]}"; do
+    for o in $orders; do printf '%s\0%s\0%s\0' "$folder/shim/$t" "$o" "${t//\//_}-$label$o"; done
+  done | xargs -0 -n 3 -P "$(nproc)" bash -c 'one "$@"' _
+  for t in "${tests[@]}"; do
+    for o in $orders; do report "$t" "$o" "${t//\//_}-$label$o" "$label"; done
+  done
+}
+report() { # test, order, name of the log, label
+  local c f e rc summary
+  summary=$(grep -E '^[0-9]+%: Checks:' "$log/$3.log" | tail -n 1)
+  read -r c f e < <(sed -nE 's/^[0-9]+%: Checks: ([0-9]+), Failures: ([0-9]+), Errors: ([0-9]+).*/\1 \2 \3/p' <<< "$summary") || true
+  rc=$(cat "$log/$3.rc" 2>/dev/null || echo 1)
+  if [ -z "${c:-}" ]; then fail=$((fail + 1)); else pass=$((pass + c - f - e)); fail=$((fail + f + e)); fi
+  if [ "$rc" -ne 0 ]; then
+    [ -z "${c:-}" ] || [ $((f + e)) -gt 0 ] || fail=$((fail + 1)) # a leak, after all checks passed
+    echo "FAILED $1, $4 $2 (rc $rc)"; tail -n 40 "$log/$3.log"
+  else echo "ok $1, $4 $2: $summary"; fi
+}
+suite "$BUILD" "${ORDERS:-0 1 2 3}" order
+suite "$BUILD/cuda-asan" "${ASAN_ORDERS:-4}" asan-order ROOMS_IN="$BUILD" SAN="-fsanitize=address,undefined -fno-sanitize-recover=all"
+echo "$pass passed, $fail failed"
+[ "$fail" -eq 0 ]
