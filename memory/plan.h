@@ -34,7 +34,7 @@ typedef struct budget {
 } budget;
 
 typedef struct plan {
-    terms terms; /* all of them, KV cache included; owned */
+    struct terms terms; /* all of them, KV cache included; owned */
     uint64_t budget_bytes;
     uint64_t total_bytes;     /* steady state */
     uint64_t load_peak_bytes; /* the highest moment of loading */

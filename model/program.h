@@ -105,7 +105,7 @@ typedef struct program {
 /* A model file opened: its program and where its weights are. Owns neither more nor less than
  * the program; the gguf is borrowed and must outlive it. */
 typedef struct model {
-    program program;
+    struct program program;
     const gguf *file; /* NULL when planned from a config */
 } model;
 
