@@ -99,7 +99,7 @@ layers: ## check that rooms include only downwards
 	@tools/layers.sh
 pure: $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard scheduler/*.c)) ## check that the scheduler calls nothing but memcpy and kin
 	@tools/pure.sh $^
-C_FILES = $(shell git ls-files -co --exclude-standard '*.c' '*.h' '*.cu' '*.cpp')
+C_FILES = $(shell git ls-files -co --exclude-standard '*.c' '*.h' '*.cu' '*.cuh' '*.cpp')
 format: ## clang-format in place
 	clang-format -i $(C_FILES)
 format-check: ## fail where clang-format would change something

@@ -14,7 +14,7 @@ static inline uint64_t hash_mix(uint64_t x) {
 }
 
 static inline uint64_t hash64(const void *p, size_t n, uint64_t seed) {
-    const unsigned char *c = p;
+    const unsigned char *c = (const unsigned char *)p;
     uint64_t h = seed ^ (n * 0x9e3779b97f4a7c15u), w;
     for (; n >= 8; n -= 8, c += 8) {
         memcpy(&w, c, 8);

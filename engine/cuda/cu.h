@@ -142,6 +142,11 @@ template <int LUT> CU_DEVICE uint32_t cu_lop3(uint32_t a, uint32_t b, uint32_t c
     return r;
 }
 
+/* a * b + c of two f16 each, rounded once. */
+CU_DEVICE __half2 cu_fma2(__half2 a, __half2 b, __half2 c) {
+    return __hfma2(a, b, c);
+}
+
 /* 2^x: relative error below 2^-22, 2^-inf = 0 (PTX ISA, "ex2.approx.ftz.f32"). */
 CU_DEVICE float cu_ex2(float x) {
     float r;

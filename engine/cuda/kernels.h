@@ -89,11 +89,8 @@ typedef struct cu_linear {
     void *out; /* [n_rows][ld_out]; points at the first column of this matrix's outputs */
     uint32_t ld_out;
     cu_out kind;
+    bool same_bits; /* packed w: the one path whose bits do not depend on n_rows */
 } cu_linear;
-
-/* Rows up to which the GEMV kernels are meant for: they read the weights once for all of them.
- */
-enum { CU_FEW_ROWS = 8 };
 
 /* linear_few.cu: 16-bit w, n_rows <= CU_FEW_ROWS. Bound by reading w once. */
 cudaError_t cu_linear_few(cudaStream_t, const cu_linear *);
@@ -101,15 +98,19 @@ cudaError_t cu_linear_few(cudaStream_t, const cu_linear *);
 cudaError_t cu_gate_up_few(cudaStream_t, const cu_linear *gate, const cu_linear *up,
                            activation);
 
-/* linear_quant.cu: packed w. n_rows <= CU_FEW_ROWS by dp4a on in_q, more by mma on in with
- * dequantisation in shared memory. Any n_rows. */
+/* Packed w, any n_rows. linear_quant.cu: n_rows <= CU_FEW_ROWS, int8 activations (in_q) on the
+ * tensor cores. linear_many.cu: more rows, or same_bits: w dequantised to T, 16-bit
+ * activations (in). Either way every output is one sum in one order; that order, and so the
+ * bits of a row, is one for n_rows <= 8, another for 9 .. 32, and a third for more, which
+ * same_bits takes always. */
 cudaError_t cu_linear_quant(cudaStream_t, const cu_linear *);
-/* As cu_gate_up_few for packed w. */
+/* As cu_gate_up_few for packed w; n_rows <= CU_FEW_ROWS. gate and up of one type and shape, the
+ * same in_q; out, t and ld_out are gate's. */
 cudaError_t cu_gate_up_quant_few(cudaStream_t, const cu_linear *gate, const cu_linear *up,
                                  activation);
 /* Activations to int8 with a float32 scale (and sum of codes) per 32 columns: scale = max |x| /
- * 127, codes rounded to nearest. in: [n_rows][ld] of T, out: cu_quantized_bytes(n_rows, n_in).
- */
+ * 127, codes rounded to nearest even (engine/cpu/linear.h: the same numbers). n_rows <=
+ * CU_FEW_ROWS. in: [n_rows][ld] of T, 16-byte aligned rows; out: cu_quantized_bytes of them. */
 cudaError_t cu_quantize(cudaStream_t, cu_type t, uint32_t n_rows, uint32_t n_in, uint32_t ld,
                         const void *in, void *out);
 /* Loading: rows [row, row + n) of w from the file's own bytes (raw, on the device), packed, or

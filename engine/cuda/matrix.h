@@ -28,7 +28,8 @@ static inline uint32_t cu_type_bytes(cu_type t) {
     return t == CU_F32 ? 4 : 2;
 }
 
-/* Whether the engine computes with rows of n_in elements of this type. */
+/* Whether the engine computes with rows of n_in elements of this type: a multiple of 32 for
+ * packed ones, of 8 for others. */
 bool cu_matrix_supports(dtype, uint32_t n_in);
 /* Stays packed on the device (Q8_0, Q4_0, Q4_1), as opposed to becoming the activations' 16-bit
  * type while loading (F32, F16, BF16). */
@@ -36,10 +37,14 @@ bool cu_matrix_is_packed(dtype);
 /* Rows of a packed matrix are stored in multiples of this: a tile of its layout. */
 enum { CU_STORE_ROWS = 64 };
 
-/* Device bytes of a supported matrix, a multiple of 256; rows may be padded. */
+/* Device bytes of a supported matrix, a multiple of 256. F32, too, has 16 bits there. Packed
+ * ones are padded to 16 outputs and 64 inputs (packed.h). */
 uint64_t cu_matrix_bytes(dtype, uint32_t n_out, uint32_t n_in);
-/* Bytes of the quantised activations that cu_quantize makes of n_rows rows; 0 when none of the
- * kernels wants them. */
+/* Rows up to which the GEMV kernels are meant for: they read the weights once for all of them.
+ */
+enum { CU_FEW_ROWS = 8 };
+/* Bytes of the quantised activations that cu_quantize makes of n_rows rows, CU_FEW_ROWS at
+ * most: the same for any n_rows but 0. n_in: a multiple of 32, else 0. */
 uint64_t cu_quantized_bytes(uint32_t n_rows, uint32_t n_in);
 
 #ifdef __cplusplus

@@ -218,6 +218,12 @@ template <int LUT> static inline uint32_t cu_lop3(uint32_t a, uint32_t b, uint32
     return r;
 }
 
+static inline __half2 cu_fma2(__half2 a, __half2 b, __half2 c) {
+    const float2 x = __half22float2(a), y = __half22float2(b), z = __half22float2(c);
+    return __halves2half2(__double2half((double)x.x * y.x + z.x),
+                          __double2half((double)x.y * y.y + z.y));
+}
+
 static inline float cu_ex2(float x) {
     float r = exp2f(x);
     return r < 1.17549435e-38f ? 0.0f : r; /* ftz */

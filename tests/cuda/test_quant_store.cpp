@@ -1,0 +1,180 @@
+/* Tests of cu_matrix_store, cu_matrix_random and the readers of quant.cuh: what was stored
+ * comes back, bit for bit; what becomes 16 bits is rounded once. */
+#include "tests/cuda/quant_rig.h"
+
+#include "engine/cuda/quant.cuh"
+
+static const dtype packed_types[] = {DT_Q8_0, DT_Q4_0, DT_Q4_1};
+
+template <dtype TYPE> __global__ void read_all(quant_view v, uint32_t n_out, float *out) {
+    for (uint32_t o = blockIdx.x; o < n_out; o += gridDim.x)
+        for (uint32_t k = threadIdx.x; k < v.n_in; k += blockDim.x)
+            out[(size_t)o * v.n_in + k] = quant_at<TYPE>(v, o, k);
+}
+
+/* Every fragment a warp holds, put where its element belongs. */
+template <dtype TYPE, class T>
+__global__ void read_fragments(quant_view v, uint32_t n_in, uint16_t *out) {
+    const int lane = threadIdx.x, g = lane / 4, t = lane % 4;
+    const size_t tile = (size_t)blockIdx.y * v.n_chunks + blockIdx.x;
+    const quant_tile<TYPE> w =
+        quant_load<TYPE>(v.codes + tile * quant<TYPE>::code_bytes,
+                         v.scales + tile * quant<TYPE>::scale_bytes, lane);
+    for (int b = 0; b < 2; b++) {
+        uint32_t a[2][4];
+        quant_halves<TYPE, T>(w, b, a);
+        for (int step = 0; step < 2; step++)
+            for (int i = 0; i < 8; i++) {
+                const uint32_t o = blockIdx.y * 16 + g + (i / 2 % 2) * 8;
+                const uint32_t k =
+                    blockIdx.x * 64 + b * 32 + step * 16 + i / 4 * 8 + 2 * t + i % 2;
+                if (k < n_in)
+                    out[(size_t)o * n_in + k] = (uint16_t)(a[step][i / 2] >> 16 * (i % 2));
+            }
+    }
+}
+
+template <dtype TYPE> static void launch_read(const cu_matrix *w, float *out) {
+    CU_LAUNCH((read_all<TYPE>), 3, 64, 0, 0, quant_view_of(w), w->n_out, out);
+}
+
+static std::vector<float> values_of(const cu_matrix &w) {
+    device<float> out((size_t)w.n_out * w.n_in);
+    switch (w.type) {
+    case DT_Q8_0: launch_read<DT_Q8_0>(&w, out.p); break;
+    case DT_Q4_0: launch_read<DT_Q4_0>(&w, out.p); break;
+    case DT_Q4_1: launch_read<DT_Q4_1>(&w, out.p); break;
+    case DT_F16: launch_read<DT_F16>(&w, out.p); break;
+    default: launch_read<DT_BF16>(&w, out.p); break;
+    }
+    CUDA_OK(cudaGetLastError());
+    return out.get();
+}
+
+static void assert_same(const std::vector<float> &a, const std::vector<float> &b) {
+    SWEEP(a.size() == b.size());
+    for (size_t i = 0; i < a.size(); i++)
+        if (bits_of_float(a[i]) != bits_of_float(b[i]))
+            ck_abort_msg("[%zu] %.9g, not %.9g", i, b[i], a[i]);
+}
+
+START_TEST(packed_rows_are_exactly_the_values_of_the_file) {
+    static const uint32_t outs[] = {1, 16, 31, 130}, ins[] = {32, 64, 96, 576};
+    for (dtype t : packed_types)
+        for (uint32_t n_out : outs)
+            for (uint32_t n_in : ins) {
+                file_matrix f(t, n_out, n_in, 7 + n_in);
+                device_matrix m(f, t, n_out > 64 ? 64 : 0);
+                assert_same(f.value, values_of(m.w));
+            }
+}
+END_TEST
+
+START_TEST(padding_is_zero_and_storing_does_not_write_beyond_its_rows) {
+    for (dtype t : packed_types) {
+        file_matrix f(t, 21, 96, 3);
+        device_matrix m(f, t);
+        cu_matrix padded = m.w;
+        padded.n_out = 32;
+        const std::vector<float> v = values_of(padded);
+        for (size_t i = f.value.size(); i < v.size(); i++) SWEEP(v[i] == 0);
+        /* Columns 96 .. 127 of the view as if they existed. */
+        padded.n_in = 128;
+        const std::vector<float> wide = values_of(padded);
+        for (size_t i = 0; i < wide.size(); i++) SWEEP(i % 128 < 96 || wide[i] == 0);
+        /* A row rewritten in the middle leaves its neighbours alone. */
+        file_matrix other(t, 1, 96, 4);
+        device<uint8_t> raw(other.raw);
+        CUDA_OK(cu_matrix_store(0, &m.w, t, 9, 1, raw.p));
+        std::vector<float> want = f.value;
+        memcpy(&want[9 * 96], other.value.data(), 96 * sizeof(float));
+        assert_same(want, values_of(m.w));
+    }
+}
+END_TEST
+
+template <class T>
+static void launch_fragments(const cu_matrix &w, std::vector<uint16_t> *out) {
+    device<uint16_t> o((size_t)packed_strips(w.n_out) * 16 * w.n_in);
+    const quant_view v = quant_view_of(&w);
+    const dim3 grid(v.n_chunks, v.n_strips);
+    if (w.type == DT_Q8_0)
+        CU_LAUNCH((read_fragments<DT_Q8_0, T>), grid, 32, 0, 0, v, w.n_in, o.p);
+    else if (w.type == DT_Q4_0)
+        CU_LAUNCH((read_fragments<DT_Q4_0, T>), grid, 32, 0, 0, v, w.n_in, o.p);
+    else
+        CU_LAUNCH((read_fragments<DT_Q4_1, T>), grid, 32, 0, 0, v, w.n_in, o.p);
+    CUDA_OK(cudaGetLastError());
+    *out = o.get();
+}
+
+START_TEST(fragments_are_the_values_rounded_once) {
+    for (dtype t : packed_types)
+        for (cu_type type : {CU_F16, CU_BF16}) {
+            file_matrix f(t, 32, 160, 11);
+            device_matrix m(f, t);
+            std::vector<uint16_t> got;
+            if (type == CU_F16)
+                launch_fragments<__half>(m.w, &got);
+            else
+                launch_fragments<__nv_bfloat16>(m.w, &got);
+            for (size_t i = 0; i < f.value.size(); i++) {
+                const float want = from_16(type, to_16(type, f.value[i]));
+                if (from_16(type, got[i]) != want)
+                    ck_abort_msg("%s to %d: [%zu] %g, not %g", dtype_name(t), type, i,
+                                 from_16(type, got[i]), want);
+            }
+        }
+}
+END_TEST
+
+START_TEST(floats_become_the_16_bit_type_by_one_rounding) {
+    static const dtype from[] = {DT_F32, DT_F16, DT_BF16};
+    for (dtype t : from)
+        for (dtype to : {DT_F16, DT_BF16}) {
+            const cu_type type = to == DT_F16 ? CU_F16 : CU_BF16;
+            file_matrix f(t, 37, 72, 5);
+            device_matrix m(f, to, 5);
+            std::vector<float> want = f.value;
+            for (float &v : want) v = from_16(type, to_16(type, v));
+            assert_same(want, values_of(m.w));
+        }
+}
+END_TEST
+
+START_TEST(a_type_that_does_not_fit_the_matrix_is_refused) {
+    device<uint8_t> bytes(4096);
+    const cu_matrix w = {bytes.p, DT_Q4_0, 16, 64}, f = {bytes.p, DT_F16, 16, 64};
+    ck_assert(cu_matrix_store(0, &w, DT_Q4_1, 0, 16, bytes.p) == cudaErrorInvalidValue);
+    ck_assert(cu_matrix_store(0, &f, DT_Q4_0, 0, 16, bytes.p) == cudaErrorInvalidValue);
+    ck_assert(cu_matrix_store(0, &w, DT_Q4_0, 0, 0, bytes.p) == cudaSuccess);
+}
+END_TEST
+
+START_TEST(random_weights_have_mean_0_and_the_deviation_asked_for_and_follow_the_seed) {
+    static const dtype all[] = {DT_Q8_0, DT_Q4_0, DT_Q4_1, DT_F16, DT_BF16};
+    for (dtype t : all) {
+        const uint32_t n_out = 120, n_in = 544;
+        std::vector<float> runs[3];
+        for (int i = 0; i < 3; i++) {
+            device<uint8_t> bytes(cu_matrix_bytes(t, n_out, n_in));
+            const cu_matrix w = {bytes.p, t, n_out, n_in};
+            CUDA_OK(cu_matrix_random(0, &w, i == 2 ? 9 : 8));
+            runs[i] = values_of(w);
+        }
+        double sum = 0, squares = 0;
+        for (float v : runs[0]) sum += v, squares += (double)v * v;
+        const double n = (double)runs[0].size(), sd = sqrt(squares / n * n_in);
+        ck_assert_msg(fabs(sum / n) * sqrt(n_in) < 0.02, "%s: mean %g", dtype_name(t), sum / n);
+        ck_assert_msg(fabs(sd - 1) < 0.02, "%s: deviation %g", dtype_name(t), sd);
+        assert_same(runs[0], runs[1]);
+        ck_assert(memcmp(runs[0].data(), runs[2].data(), runs[0].size() * 4) != 0);
+    }
+}
+END_TEST
+
+CHECK_MAIN("quant_store", packed_rows_are_exactly_the_values_of_the_file,
+           padding_is_zero_and_storing_does_not_write_beyond_its_rows,
+           fragments_are_the_values_rounded_once, floats_become_the_16_bit_type_by_one_rounding,
+           a_type_that_does_not_fit_the_matrix_is_refused,
+           random_weights_have_mean_0_and_the_deviation_asked_for_and_follow_the_seed)
