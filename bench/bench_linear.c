@@ -1,15 +1,22 @@
 /* room: engine */
-/* Linear layers alone, at the shapes of SmolLM2-135M: 30 layers of Q4_1 (qkv 960, o 576, gate
- * and up 1536 each over 576; down 576 over 1536) and a Q8_0 head of 49,152, every layer with
- * memory of its own, so that a pass streams the model's 98 MB as a decode step does. Beside it
- * the ceilings of the machine, measured in the same run: bytes a second by plain reading of as
- * many bytes, and vpdpbusd. Of each call the shortest of all passes counts, then they are
- * summed: what else runs on the machine disturbs some calls, not the same ones every time.
+/* Linear layers alone, 30 layers and a head in the shape of SmolLM2-135M (qkv 960, o 576, gate
+ * and up 1536 each over the width; down 576 over 1536; head of 48,960 in 30 slices), every
+ * layer with memory of its own, so that a pass streams the model's bytes as a decode step does.
+ * Beside it the ceilings of the machine, measured in the same run: bytes a second by plain
+ * reading of as many bytes, and vpdpbusd. Of each call the shortest of all passes counts, then
+ * they are summed: what else runs on the machine disturbs some calls, not the same ones every
+ * time.
  *
- *   bench_linear [--isa plain|avx2|avx512] [--type q4_1|q4_0|q8_0|f16] [--family int8|f32]
- *                [--passes N] [--rows M] [--threads N] [--json FILE] */
+ * All quantised types (the default): at a width of 768, which blocks of 256 divide, all
+ * matrices of the one type. The types take turns, round after round, and medians over the
+ * rounds are given: also of the share of the read rate, and of the ratio to Q4_1 in the same
+ * round. One type: at SmolLM2's width of 576, its head Q8_0; more batch sizes.
+ *
+ *   bench_linear [--type all|q4_1|q8_0|f16|...] [--isa plain|avx2|avx512] [--family int8|f32]
+ *                [--passes N] [--rounds N] [--rows M] [--threads N] [--json FILE] */
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,29 +27,38 @@
 #include "base/hash.h"
 #include "engine/cpu/linear.h"
 
-enum { LAYERS = 30, KINDS = 5, MAX_THREADS = 8, MAX_ROWS = 512, WIDEST = 1536, HEAD = 49152 };
+enum { LAYERS = 30, KINDS = 5, MAX_THREADS = 8, MAX_ROWS = 512, WIDEST = 3072 };
+enum { WIDE = 1536, STREAM_BYTES = 800 << 20, MAX_ROUNDS = 32, N_ALL_ROWS = 4 };
 
 typedef struct kind {
     const char *name;
-    uint32_t n_out, n_in, n_copies;
+    uint32_t n_out;
+    bool over_ff; /* inputs: 1536; else the width */
 } kind;
-static const kind kinds[KINDS] = {{"qkv", 960, 576, LAYERS},
-                                  {"o", 576, 576, LAYERS},
-                                  {"gate_up", 3072, 576, LAYERS},
-                                  {"down", 576, 1536, LAYERS},
-                                  {"head", HEAD, 576, 1}};
+static const kind kinds[KINDS] = {{"qkv", 960, false},
+                                  {"o", 576, false},
+                                  {"gate_up", 3072, false},
+                                  {"down", 576, true},
+                                  {"head", 1632, false}};
+
+/* The weights of a model. */
+typedef struct weights {
+    dtype type;
+    packed w[KINDS][LAYERS];
+    uint64_t bytes[KINDS], all;
+} weights;
 
 typedef struct bench {
     const linear_kernels *k;
-    packed w[KINDS][LAYERS];
-    uint64_t bytes[KINDS];
-    act in[2]; /* of 576 and of 1536 */
+    weights *m; /* what is measured */
+    uint32_t width;
+    act in[2]; /* of the width and of 1536 */
     float *y;
     uint32_t rows, threads;
     int passes;
     activation_dtype family;
     double best[KINDS], best_total; /* seconds */
-    double call[LAYERS * (KINDS - 1) + 1];
+    double call[LAYERS * KINDS];
     const uint64_t *stream;
     uint64_t stream_words;
     double read_gb, vnni_gops;
@@ -71,6 +87,9 @@ static void barrier(bench *b, uint32_t *round) {
 /* Any bytes do as weights; scales and minima must be small halves, or sums become infinite. */
 static void fill_file(uint8_t *file, dtype t, uint64_t blocks, uint64_t seed) {
     const dtype_info *info = dtype_get(t);
+    const uint32_t at = t == DT_Q2_K ? 80 : t == DT_Q3_K ? 108 : t == DT_Q6_K ? 208 : 0;
+    const bool min =
+        t == DT_Q4_1 || t == DT_Q5_1 || t == DT_Q2_K || t == DT_Q4_K || t == DT_Q5_K;
     uint16_t d = half_of_float(0.01f), m = half_of_float(-0.07f);
     for (uint64_t i = 0; i + 8 <= blocks * info->block_bytes; i += 8) {
         uint64_t v = hash_mix(seed += 0x9e3779b97f4a7c15u);
@@ -79,28 +98,32 @@ static void fill_file(uint8_t *file, dtype t, uint64_t blocks, uint64_t seed) {
     }
     if (info->block_elems == 1) return;
     for (uint64_t i = 0; i < blocks; i++) {
-        memcpy(file + i * info->block_bytes, &d, 2);
-        if (t == DT_Q4_1) memcpy(file + i * info->block_bytes + 2, &m, 2);
+        memcpy(file + i * info->block_bytes + at, &d, 2);
+        if (min) memcpy(file + i * info->block_bytes + at + 2, &m, 2);
     }
 }
 
-static double make_weights(bench *b, dtype layers) {
-    uint8_t *file = must_alloc((uint64_t)HEAD * 576 * 4);
+/* Returns the seconds that packing took. */
+static double make_weights(weights *m, dtype layers, dtype head, uint32_t width) {
+    uint8_t *file = must_alloc((uint64_t)WIDEST * WIDE * 4);
     double spent = 0;
+    m->type = layers;
+    m->all = 0;
     for (int i = 0; i < KINDS; i++) {
         const kind *s = &kinds[i];
-        dtype t = i == KINDS - 1 && linear_wants_int8(layers) ? DT_Q8_0 : layers;
-        uint64_t blocks = (uint64_t)s->n_out * s->n_in / dtype_get(t)->block_elems;
-        uint64_t bytes = packed_bytes(t, s->n_out, s->n_in);
-        b->bytes[i] = bytes * s->n_copies;
-        for (uint32_t c = 0; c < s->n_copies; c++) {
+        const uint32_t n_in = s->over_ff ? WIDE : width;
+        dtype t = i == KINDS - 1 ? head : layers;
+        uint64_t blocks = (uint64_t)s->n_out * n_in / dtype_get(t)->block_elems;
+        uint64_t bytes = packed_bytes(t, s->n_out, n_in);
+        m->all += m->bytes[i] = bytes * LAYERS;
+        for (uint32_t c = 0; c < LAYERS; c++) {
             uint8_t *tiles = must_alloc(bytes);
             memset(tiles, 0, bytes); /* page faults are not packing */
             fill_file(file, t, blocks, (uint64_t)i * LAYERS + c);
             double t0 = now();
-            packed_store(tiles, t, s->n_out, s->n_in, 0, s->n_out, file);
+            packed_store(tiles, t, s->n_out, n_in, 0, s->n_out, file);
             spent += now() - t0;
-            b->w[i][c] = (packed){tiles, t, s->n_out, s->n_in};
+            m->w[i][c] = (packed){tiles, t, s->n_out, n_in};
         }
     }
     free(file);
@@ -108,7 +131,7 @@ static double make_weights(bench *b, dtype layers) {
 }
 
 static void make_acts(bench *b) {
-    const uint32_t widths[2] = {576, 1536};
+    const uint32_t widths[2] = {b->width, WIDE};
     for (int i = 0; i < 2; i++) {
         uint32_t n = widths[i];
         b->in[i] = (act){b->family, n, MAX_ROWS, must_alloc((uint64_t)MAX_ROWS * n * 4),
@@ -118,28 +141,50 @@ static void make_acts(bench *b) {
         for (uint32_t r = 0; r < MAX_ROWS; r++)
             b->k->quantise(b->in[i].f + (uint64_t)r * n, &b->in[i], r);
     }
-    b->y = must_alloc((uint64_t)MAX_ROWS * HEAD * 4);
-    memset(b->y, 0, (uint64_t)MAX_ROWS * HEAD * 4);
+    b->y = must_alloc((uint64_t)MAX_ROWS * WIDEST * 4);
+    memset(b->y, 0, (uint64_t)MAX_ROWS * WIDEST * 4);
 }
 
-/* Best of 20 rounds: reading, and (where the CPU has it) 12 independent vpdpbusd chains. */
-static void measure_ceilings(bench *b, uint32_t id, uint32_t *round) {
-    for (int pass = 0; pass < 20; pass++) {
-        uint64_t n = b->stream_words / b->threads / 64 * 64, sum[8] = {0};
-        const uint64_t *p = b->stream + id * n;
+typedef uint64_t wide __attribute__((vector_size(16)));
+
+/* Reads n words, 64-byte aligned, with the widest loads of any x86-64; returns their sum, so
+ * that nothing is left out. */
+static uint64_t read_words(const uint64_t *p, uint64_t n) {
+    const wide *from = (const wide *)p, *end = from + n / 2;
+    wide a = {0}, b = {0}, c = {0}, d = {0};
+    for (; from < end; from += 4) {
+        __builtin_prefetch(from + 256);
+        a += from[0], b += from[1], c += from[2], d += from[3];
+    }
+    a += b + c + d;
+    return a[0] + a[1];
+}
+
+/* Reading, in as many pieces as a pass has calls; of each the shortest time counts, too. */
+static void measure_reading(bench *b, uint32_t id, uint32_t *round) {
+    const uint64_t n = b->stream_words / (LAYERS * KINDS) / b->threads / 8 * 8;
+    double all = 0;
+    for (int pass = 0; pass < b->passes; pass++)
+        for (uint32_t call = 0; call < LAYERS * KINDS; call++) {
+            barrier(b, round);
+            double t0 = now();
+            uint64_t sum = read_words(b->stream + (call * b->threads + id) * n, n);
+            __asm__ volatile("" ::"r"(sum));
+            barrier(b, round);
+            double spent = now() - t0;
+            if (id == 0 && (pass == 0 || spent < b->call[call])) b->call[call] = spent;
+        }
+    if (id) return;
+    for (uint32_t call = 0; call < LAYERS * KINDS; call++) all += b->call[call];
+    b->read_gb = (double)(n * 8 * b->threads * LAYERS * KINDS) / all * 1e-9;
+}
+
+/* Where the CPU has it: 8 independent chains of vpdpbusd. */
+static void measure_vnni(bench *b, uint32_t id, uint32_t *round) {
+    enum { N = 20000 };
+    for (int pass = 0; pass < 100 && b->k->isa == ISA_AVX512; pass++) {
         barrier(b, round);
         double t0 = now();
-        for (uint64_t i = 0; i < n; i += 8) {
-            __builtin_prefetch(p + i + 512);
-            for (int j = 0; j < 8; j++) sum[j] += p[i + (uint64_t)j];
-        }
-        for (int j = 0; j < 8; j++) __asm__ volatile("" ::"r"(sum[j]));
-        barrier(b, round);
-        double rate = (double)(n * 8 * b->threads) / (now() - t0) * 1e-9;
-        if (id == 0 && rate > b->read_gb) b->read_gb = rate;
-        if (b->k->isa != ISA_AVX512) continue;
-        enum { N = 300000 };
-        t0 = now();
         for (int i = 0; i < N; i++)
             __asm__ volatile(
                 "vpdpbusd %%zmm0, %%zmm0, %%zmm1\n vpdpbusd %%zmm0, %%zmm0, %%zmm2\n"
@@ -155,9 +200,14 @@ static void measure_ceilings(bench *b, uint32_t id, uint32_t *round) {
     }
 }
 
+static void measure_ceilings(bench *b, uint32_t id, uint32_t *round) {
+    measure_reading(b, id, round);
+    measure_vnni(b, id, round);
+}
+
 static void run_kind(bench *b, int i, uint32_t layer, uint32_t id) {
-    const packed *w = &b->w[i][layer];
-    const act *a = &b->in[w->n_in == WIDEST];
+    const packed *w = &b->m->w[i][layer];
+    const act *a = &b->in[kinds[i].over_ff];
     uint32_t r0, r1, o0, o1;
     linear_share(b->rows, w->n_out, b->threads, id, &r0, &r1, &o0, &o1);
     b->k->linear(w, a, r0, r1, o0, o1, NULL, NULL, 0, b->y, w->n_out);
@@ -165,23 +215,21 @@ static void run_kind(bench *b, int i, uint32_t layer, uint32_t id) {
 
 /* Thread 0 keeps the shortest time of each call. */
 static void run_passes(bench *b, uint32_t id, uint32_t *round) {
-    const uint32_t n_calls = LAYERS * (KINDS - 1) + 1;
     for (int pass = 0; pass < b->passes; pass++)
-        for (uint32_t step = 0; step < n_calls; step++) {
-            int i = step == n_calls - 1 ? KINDS - 1 : (int)(step % (KINDS - 1));
+        for (uint32_t call = 0; call < LAYERS * KINDS; call++) {
             barrier(b, round);
             double t0 = now();
-            run_kind(b, i, i == KINDS - 1 ? 0 : step / (KINDS - 1), id);
+            run_kind(b, (int)(call % KINDS), call / KINDS, id);
             barrier(b, round);
             double spent = now() - t0;
-            if (id == 0 && (pass == 0 || spent < b->call[step])) b->call[step] = spent;
+            if (id == 0 && (pass == 0 || spent < b->call[call])) b->call[call] = spent;
         }
     if (id) return;
     b->best_total = 0;
     memset(b->best, 0, sizeof b->best);
-    for (uint32_t step = 0; step < n_calls; step++) {
-        b->best[step == n_calls - 1 ? KINDS - 1 : step % (KINDS - 1)] += b->call[step];
-        b->best_total += b->call[step];
+    for (uint32_t call = 0; call < LAYERS * KINDS; call++) {
+        b->best[call % KINDS] += b->call[call];
+        b->best_total += b->call[call];
     }
 }
 
@@ -211,29 +259,132 @@ static void run_threads(bench *b, void (*work)(bench *, uint32_t, uint32_t *)) {
 }
 
 static double ops(const bench *b, int i) {
-    return 2.0 * kinds[i].n_out * kinds[i].n_in * kinds[i].n_copies * b->rows;
+    const uint32_t n_in = kinds[i].over_ff ? WIDE : b->width;
+    return 2.0 * kinds[i].n_out * n_in * LAYERS * b->rows;
+}
+
+static double all_ops(const bench *b) {
+    double all = 0;
+    for (int i = 0; i < KINDS; i++) all += ops(b, i);
+    return all;
 }
 
 static void report(const bench *b, FILE *json, bool first) {
-    double bytes = 0, all = 0;
-    for (int i = 0; i < KINDS; i++) {
-        bytes += (double)b->bytes[i];
-        all += ops(b, i);
-    }
-    double gb = bytes / b->best_total * 1e-9, gops = all / b->best_total * 1e-9;
+    double gb = (double)b->m->all / b->best_total * 1e-9,
+           gops = all_ops(b) / b->best_total * 1e-9;
     printf("%4u rows %u threads: %8.3f ms %6.1f GB/s (%3.0f%%) %6.1f GOPS (%3.0f%%) |", b->rows,
            b->threads, b->best_total * 1e3, gb, 100 * gb / b->read_gb, gops,
            b->vnni_gops > 0 ? 100 * gops / b->vnni_gops : 0.0);
     for (int i = 0; i < KINDS; i++)
-        printf(" %s %.1f/%.0f", kinds[i].name, (double)b->bytes[i] / b->best[i] * 1e-9,
+        printf(" %s %.1f/%.0f", kinds[i].name, (double)b->m->bytes[i] / b->best[i] * 1e-9,
                ops(b, i) / b->best[i] * 1e-9);
     printf("\n");
     if (json)
         fprintf(json,
-                "%s\n {\"rows\": %u, \"threads\": %u, \"ms\": %.4f, \"gb_per_s\": %.2f, "
-                "\"read_gb_per_s\": %.2f, \"gops\": %.1f, \"vpdpbusd_gops\": %.1f}",
-                first ? "" : ",", b->rows, b->threads, b->best_total * 1e3, gb, b->read_gb,
-                gops, b->vnni_gops);
+                "%s\n {\"type\": \"%s\", \"rows\": %u, \"threads\": %u, \"ms\": %.4f, "
+                "\"gb_per_s\": %.2f, \"read_gb_per_s\": %.2f, \"gops\": %.1f, "
+                "\"vpdpbusd_gops\": %.1f}",
+                first ? "" : ",", dtype_name(b->m->type), b->rows, b->threads,
+                b->best_total * 1e3, gb, b->read_gb, gops, b->vnni_gops);
+}
+
+/* ---- one type ---- */
+
+static void one_type(bench *b, dtype t, uint32_t only_rows, uint32_t only_threads, FILE *json) {
+    static const uint32_t rows[] = {1, 2, 4, 8, 16, 32, 64, 128, 512};
+    static weights m;
+    double pack = make_weights(&m, t, linear_wants_int8(t) ? DT_Q8_0 : t, b->width);
+    bool first = true;
+    b->m = &m;
+    b->stream_words = m.all / 8; /* as much as the weights: the same share of it is in cache */
+    printf("%s: packed %.1f MB in %.1f ms on one thread\n", dtype_name(t), (double)m.all * 1e-6,
+           pack * 1e3);
+    for (b->threads = 1; b->threads <= 2; b->threads++) {
+        if (only_threads && only_threads != b->threads) continue;
+        b->read_gb = b->vnni_gops = 0;
+        run_threads(b, measure_ceilings);
+        printf("ceilings, %u threads: read %.1f GB/s, vpdpbusd %.0f GOPS\n", b->threads,
+               b->read_gb, b->vnni_gops);
+        for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+            if (only_rows && only_rows != rows[i]) continue;
+            b->rows = rows[i];
+            run_threads(b, run_passes);
+            report(b, json, first);
+            first = false;
+        }
+    }
+}
+
+/* ---- all types in turn ---- */
+
+static const dtype all_types[] = {DT_Q4_1, DT_Q4_0, DT_Q5_0,   DT_Q5_1, DT_Q8_0, DT_IQ4_NL,
+                                  DT_Q4_K, DT_Q5_K, DT_IQ4_XS, DT_Q2_K, DT_Q3_K, DT_Q6_K};
+enum { N_ALL = sizeof all_types / sizeof *all_types };
+static const uint32_t all_rows[N_ALL_ROWS] = {1, 4, 32, 128};
+
+typedef struct sample {
+    double ms, read_gb, vnni_gops, share, ratio; /* ratio: of Q4_1's time to this one */
+} sample;
+
+static int by_value(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+static double median(const sample *s, int n, size_t field) {
+    double v[MAX_ROUNDS];
+    for (int i = 0; i < n; i++) memcpy(&v[i], (const char *)&s[i] + field, sizeof v[i]);
+    qsort(v, (size_t)n, sizeof *v, by_value);
+    return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
+}
+
+static void report_medians(bench *b, const sample *s, int n, FILE *json, bool first) {
+    double ms = median(s, n, offsetof(sample, ms));
+    double gops = all_ops(b) / ms * 1e-6, gb = (double)b->m->all / ms * 1e-6;
+    double share = median(s, n, offsetof(sample, share));
+    double ratio = median(s, n, offsetof(sample, ratio));
+    printf("%-6s %4u rows %u threads: %8.3f ms %6.1f GB/s (%3.0f%%) %6.1f GOPS (%3.0f%% of "
+           "Q4_1)\n",
+           dtype_name(b->m->type), b->rows, b->threads, ms, gb, 100 * share, gops, 100 * ratio);
+    if (json)
+        fprintf(json,
+                "%s\n {\"type\": \"%s\", \"rows\": %u, \"threads\": %u, \"ms\": %.4f, "
+                "\"gb_per_s\": %.2f, \"read_gb_per_s\": %.2f, \"share_of_read\": %.3f, "
+                "\"gops\": %.1f, \"vpdpbusd_gops\": %.1f, \"gops_to_q4_1\": %.3f}",
+                first ? "" : ",", dtype_name(b->m->type), b->rows, b->threads, ms, gb,
+                median(s, n, offsetof(sample, read_gb)), share, gops,
+                median(s, n, offsetof(sample, vnni_gops)), ratio);
+}
+
+static void every_type(bench *b, int rounds, uint32_t only_rows, FILE *json) {
+    static weights m[N_ALL];
+    static sample all[N_ALL][N_ALL_ROWS][MAX_ROUNDS];
+    bool first = true;
+    for (int t = 0; t < N_ALL; t++) make_weights(&m[t], all_types[t], all_types[t], b->width);
+    for (int round = 0; round < rounds; round++)
+        for (int t = 0; t < N_ALL; t++) {
+            b->m = &m[t];
+            b->stream_words = b->m->all / 8;
+            b->read_gb = b->vnni_gops = 0;
+            run_threads(b, measure_ceilings);
+            for (int i = 0; i < N_ALL_ROWS; i++) {
+                if (only_rows && only_rows != all_rows[i]) continue;
+                b->rows = all_rows[i];
+                run_threads(b, run_passes);
+                all[t][i][round] =
+                    (sample){b->best_total * 1e3, b->read_gb, b->vnni_gops,
+                             (double)b->m->all / b->best_total * 1e-9 / b->read_gb,
+                             all[0][i][round].ms / (b->best_total * 1e3)};
+            }
+        }
+    for (int t = 0; t < N_ALL; t++)
+        for (int i = 0; i < N_ALL_ROWS; i++) {
+            if (only_rows && only_rows != all_rows[i]) continue;
+            for (int r = 0; r < rounds && t == 0; r++) all[t][i][r].ratio = 1;
+            b->m = &m[t];
+            b->rows = all_rows[i];
+            report_medians(b, all[t][i], rounds, json, first);
+            first = false;
+        }
 }
 
 static void print_cpu_flags(FILE *json) {
@@ -261,52 +412,39 @@ int main(int argc, char **argv) {
     const char *isa = option(argc, argv, "--isa", "auto");
     const char *family = option(argc, argv, "--family", "int8");
     const char *path = option(argc, argv, "--json", NULL);
-    dtype t = dtype_by_name(str_of(option(argc, argv, "--type", "q4_1")));
+    const char *type = option(argc, argv, "--type", "all");
+    const bool all = strcmp(type, "all") == 0;
+    dtype t = all ? DT_Q4_1 : dtype_by_name(str_of(type));
     uint32_t only_rows = (uint32_t)atoi(option(argc, argv, "--rows", "0"));
     uint32_t only_threads = (uint32_t)atoi(option(argc, argv, "--threads", "0"));
-    b.passes = atoi(option(argc, argv, "--passes", "5"));
+    int rounds = atoi(option(argc, argv, "--rounds", "5"));
+    b.passes = atoi(option(argc, argv, "--passes", all ? "2" : "5"));
     b.family = strcmp(family, "f32") == 0 ? ACTIVATION_F32 : ACTIVATION_INT8;
+    b.width = all || !linear_supports(t, 576) ? 768 : 576;
     b.k = linear_kernels_get(strcmp(isa, "plain") == 0    ? ISA_PLAIN
                              : strcmp(isa, "avx2") == 0   ? ISA_AVX2
                              : strcmp(isa, "avx512") == 0 ? ISA_AVX512
                                                           : ISA_AUTO);
-    if (!b.k || !linear_supports(t, 576) || only_rows > MAX_ROWS ||
-        only_threads > MAX_THREADS) {
+    if (!b.k || !linear_supports(t, b.width) || only_rows > MAX_ROWS ||
+        only_threads > MAX_THREADS || rounds < 1 || rounds > MAX_ROUNDS) {
         fprintf(stderr, "bench_linear: an option is out of range; see the top of its source\n");
         return 2;
     }
-    double pack = make_weights(&b, t);
     make_acts(&b);
-    uint64_t bytes = 0;
-    for (int i = 0; i < KINDS; i++) bytes += b.bytes[i];
-    b.stream_words = bytes / 8; /* as much as the weights: the same share of it is in cache */
-    uint64_t *stream = must_alloc(bytes);
-    memset(stream, 1, bytes);
+    uint64_t *stream = must_alloc(STREAM_BYTES);
+    memset(stream, 1, STREAM_BYTES);
     b.stream = stream;
-    printf("%s, %s, %s: packed %.1f MB in %.1f ms on one thread\n", isa, family,
-           dtype_get(t)->name, (double)bytes * 1e-6, pack * 1e3);
     FILE *json = path ? fopen(path, "w") : NULL;
     if (json) {
-        fprintf(json, "{\"bench\": \"linear\", \"isa\": %d, \"type\": \"%s\", \"flags\": \"",
-                (int)b.k->isa, dtype_get(t)->name);
+        fprintf(json, "{\"bench\": \"linear\", \"isa\": %d, \"flags\": \"", (int)b.k->isa);
         print_cpu_flags(json);
         fprintf(json, "\",\n\"rows\": [");
     }
-    static const uint32_t rows[] = {1, 2, 4, 8, 16, 32, 64, 128, 512};
-    bool first = true;
-    for (b.threads = 1; b.threads <= 2; b.threads++) {
-        if (only_threads && only_threads != b.threads) continue;
-        b.read_gb = b.vnni_gops = 0;
-        run_threads(&b, measure_ceilings);
-        printf("ceilings, %u threads: read %.1f GB/s, vpdpbusd %.0f GOPS\n", b.threads,
-               b.read_gb, b.vnni_gops);
-        for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-            if (only_rows && only_rows != rows[i]) continue;
-            b.rows = rows[i];
-            run_threads(&b, run_passes);
-            report(&b, json, first);
-            first = false;
-        }
+    if (all) {
+        b.threads = only_threads ? only_threads : 2;
+        every_type(&b, rounds, only_rows, json);
+    } else {
+        one_type(&b, t, only_rows, only_threads, json);
     }
     if (json) {
         fprintf(json, "]}\n");

@@ -187,7 +187,7 @@ INLINE void tile256_int8(const uint8_t *tile, const dtype t, const act_block *b,
     if (i.has_min) neg_m = negative(load_half(tile + 32 + 16 * h));
     int j = 0;
     do {
-        if (h == 0 && R > 2) prefetch(codes, STRIP * i.codes);
+        if (h == 0) prefetch(codes, STRIP * i.codes);
         if (i.halves)
             block_halves(codes, t, d, neg_m, loadi(s.scale[j]),
                          i.has_min ? loadi(s.min[j]) : _mm256_setzero_si256(), b, r0, acc, R);
@@ -205,7 +205,8 @@ INLINE void strip_int8(const uint8_t *tile, const dtype t, uint32_t n_in, const 
     const tile_info f = tile_of(t);
     for (int i = 0; i < H * R; i++) acc[i] = _mm256_setzero_ps();
     do {
-        if (h == 0 && R > 2) prefetch(tile, f.n_in == 32 ? tile_bytes(t) : STRIP * f.head);
+        if (h == 0 && (R > 2 || f.n_in == 256 || f.form == CODES_5 || f.form == CODES_BOOK))
+            prefetch(tile, f.n_in == 32 ? tile_bytes(t) : STRIP * f.head);
         for (int i = 0; i < H; i++) {
             const uint32_t at = h + (uint32_t)i;
             if (f.n_in == 256) {

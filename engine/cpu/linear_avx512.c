@@ -9,8 +9,9 @@
 
 #include "engine/cpu/linear_tile_avx512.h"
 
-/* Ahead of the weights being read, in stream order. With 1 or 2 rows the loads themselves run
- * far enough ahead for the hardware's prefetcher: 5% faster without (Zen 4, 98 MB of weights).
+/* Ahead of the weights being read, in stream order. With 1 or 2 rows of Q4_0, Q4_1 or Q8_0 the
+ * loads themselves run far enough ahead for the hardware's prefetcher: 5% faster without (Zen
+ * 4, 98 MB of weights). Where unpacking takes more, as slow as half the speed without (Zen 5).
  */
 enum { PREFETCH_BYTES = 4096 };
 
@@ -157,10 +158,10 @@ INLINE void tile256_int8(const uint8_t *tile, const dtype t, acts *a, __m512 *ac
     tile_scales_read(tile, t, &s);
     __m512 d = load_half(tile), neg_m = d;
     if (i.has_min) neg_m = _mm512_sub_ps(_mm512_set1_ps(-0.0f), load_half(tile + 32));
-    if (R > 2) prefetch(tile, STRIP * i.head);
+    prefetch(tile, STRIP * i.head);
     int j = 0;
     do {
-        if (R > 2) prefetch(codes, STRIP * i.codes);
+        prefetch(codes, STRIP * i.codes);
         if (i.halves)
             block_halves(codes, t, d, neg_m, _mm512_load_si512(s.scale[j]),
                          i.has_min ? _mm512_load_si512(s.min[j]) : _mm512_setzero_si512(), a,
@@ -183,7 +184,8 @@ INLINE void strip_int8(const uint8_t *tile, const dtype t, uint32_t n_in, const 
         if (i.n_in == 256) {
             tile256_int8(tile, t, &a, acc, R);
         } else {
-            if (R > 2) prefetch(tile, tile_bytes(t));
+            if (R > 2 || (i.form != CODES_4 && i.form != CODES_8))
+                prefetch(tile, tile_bytes(t));
             __m512 d = load_half(tile), m = i.has_min ? load_half(tile + 32) : d;
             block_whole(tile + STRIP * i.head, t, d, m, &a, acc, R);
             acts_next(&a);
