@@ -44,7 +44,7 @@ report() { # test, order, name of the log, label
   if [ -z "${c:-}" ]; then fail=$((fail + 1)); else pass=$((pass + c - f - e)); fail=$((fail + f + e)); fi
   if [ "$rc" -ne 0 ]; then
     [ -z "${c:-}" ] || [ $((f + e)) -gt 0 ] || fail=$((fail + 1)) # a leak, after all checks passed
-    echo "FAILED $1, $4 $2 (rc $rc)"; tail -n 40 "$log/$3.log"
+    echo "FAILED $1, $4 $2 (rc $rc)"; tail -n 20 "$log/$3.log"
   else echo "ok $1, $4 $2: $summary"; fi
 }
 suite "$BUILD" "${ORDERS:-0 1 2 3}" order

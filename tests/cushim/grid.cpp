@@ -42,6 +42,7 @@ struct fiber : cushim_thread {
 struct warp {
     uint32_t ready;   /* lanes that can run */
     uint32_t alive;   /* lanes that have not exited */
+    uint32_t whole;   /* lanes that wait in a collective of all 32 */
     uint32_t arrived; /* lanes that wait in a collective, with: */
     uint32_t mask[32];
     cushim_collective_fn fn[32];
@@ -142,6 +143,9 @@ void complete(warp &w, uint32_t lanes, uint32_t self) {
 void leave_warp(warp &w, uint32_t lane) {
     w.alive &= ~(1u << lane);
     if (!w.arrived) return;
+    if (w.arrived & w.whole)
+        cushim_fault("lane %u exits while others wait for it in mma, ldmatrix or cu_warp_*",
+                     lane);
     uint32_t want = w.mask[__builtin_ctz(w.arrived)] & w.alive;
     if ((w.arrived & want) == want) complete(w, want, 0);
 }
@@ -299,7 +303,8 @@ void cushim_collective(uint32_t mask, cushim_collective_fn fn, const void *in, v
     uint32_t self = 1u << f->lane, want = mask & w.alive;
     if (!(mask & self)) cushim_fault("lane %u is not in its own mask %08x", f->lane, mask);
     if (whole_warp && want != 0xffffffffu)
-        cushim_fault("mma, ldmatrix and cu_warp_* need all 32 lanes; here are %08x", want);
+        cushim_fault("mma, ldmatrix or cu_warp_* without all 32 lanes: here are %08x", want);
+    w.whole = whole_warp ? w.whole | self : w.whole & ~self;
     w.mask[f->lane] = mask;
     w.fn[f->lane] = fn;
     w.in[f->lane] = in;

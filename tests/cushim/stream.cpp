@@ -68,7 +68,9 @@ void run_some() { /* after each call that queues */
 } // namespace
 
 uint32_t roll(uint32_t n) {
-    static rng dice((uint64_t)config.order);
+    static rng dice(0);
+    static int seed = -1;
+    if (seed != config.order) seed = config.order, dice = rng((uint64_t)seed);
     return dice.below(n);
 }
 
