@@ -185,11 +185,22 @@ static const kind kinds[] = {
     {"qwen2", DT_Q4_0, 4, 4, 24, 24, 8, true, true, false, ROPE_SCALING_NONE},
     {"llama", DT_Q4_1, 2, 1, 128, 128, 256, false, false, false, ROPE_SCALING_NONE},
     {"llama", DT_F16, 1, 1, 256, 64, 16, true, false, false, ROPE_SCALING_NONE},
+    {"llama", DT_Q5_0, 4, 2, 32, 32, 16, true, false, false, ROPE_SCALING_NONE},
+    {"qwen2", DT_Q5_1, 4, 2, 32, 32, 16, false, true, false, ROPE_SCALING_NONE},
+    {"llama", DT_IQ4_NL, 4, 2, 32, 32, 16, true, false, false, ROPE_SCALING_NONE},
+    {"llama", DT_Q2_K, 4, 2, 64, 64, 16, true, false, false, ROPE_SCALING_NONE},
+    {"qwen2", DT_Q3_K, 4, 2, 64, 64, 16, false, true, false, ROPE_SCALING_NONE},
+    {"llama", DT_Q4_K, 4, 2, 64, 64, 16, true, false, false, ROPE_SCALING_NONE},
+    {"llama", DT_Q5_K, 4, 1, 64, 64, 16, false, false, false, ROPE_SCALING_NONE},
+    {"llama", DT_Q6_K, 4, 2, 64, 64, 16, true, false, false, ROPE_SCALING_NONE},
+    {"llama", DT_IQ4_XS, 8, 2, 32, 32, 16, true, false, false, ROPE_SCALING_NONE},
 };
 enum { N_KINDS = sizeof kinds / sizeof *kinds, N_TOKENS = 70 };
 
 static void tiny_open(gb *b, char path[64], const kind *k, uint32_t window) {
     model_config c = gb_tiny(k->arch);
+    /* Blocks of 256 divide all rows but those of ffn_down, which fall back to blocks of 32. */
+    if (dtype_get(k->type)->block_elems == 256) c.n_embd = 256;
     c.n_heads = k->heads, c.n_kv_heads = k->kv_heads, c.head_dim = k->head_dim;
     c.rope.n_dims = k->rope_dims;
     c.tied_head = k->tied;

@@ -64,18 +64,21 @@ static void assert_plan_is_ledger(const char *path, const engine_options *wanted
 }
 
 START_TEST(the_plan_of_small_models_is_what_opening_allocates) {
-    static const dtype types[] = {DT_F32, DT_F16, DT_BF16, DT_Q8_0, DT_Q4_0, DT_Q4_1};
-    for (uint32_t i = 0; i < 6; i++) {
+    static const dtype types[] = {DT_F32,  DT_F16,  DT_BF16, DT_Q8_0,   DT_Q4_0,
+                                  DT_Q4_1, DT_Q5_0, DT_Q5_1, DT_IQ4_NL, DT_Q2_K,
+                                  DT_Q3_K, DT_Q4_K, DT_Q5_K, DT_Q6_K,   DT_IQ4_XS};
+    for (uint32_t i = 0; i < sizeof types / sizeof *types; i++) {
         gb b;
         char path[64];
         model_config c = gb_tiny(i % 2 ? "qwen2" : "llama");
+        if (dtype_get(types[i])->block_elems == 256) c.n_embd = 256;
         c.tied_head = i % 3 == 0;
         tiny_open(&b, path, &c, types[i]);
         engine_options o = rig_options();
         o.max_model_len = 256;
         o.block_tokens = 8u << i % 6;
         o.kv = (kv_dtype)(i % 3);
-        o.n_threads = 1 + i;
+        o.n_threads = 1 + i % 6;
         o.activations = i % 2 ? ACTIVATION_F32 : ACTIVATION_INT8;
         assert_plan_is_ledger(path, &o);
         o.max_rows = o.max_seqs = o.max_logit_rows = o.n_blocks[0] = 1;

@@ -142,31 +142,56 @@ static GB_UNUSED float gb_random(uint64_t seed, uint64_t i) {
     return (float)(int32_t)(hash_mix(seed * 0x9e3779b97f4a7c15u + i) >> 32) * 0x1p-31f;
 }
 
-/* Random numbers of about -scale .. scale in F32, F16, BF16, Q8_0, Q4_0 or Q4_1. */
+/* One block of a quantised type: random codes (and integer scales), binary16 scale and minimum
+ * so that its numbers are about -scale .. scale. */
+static GB_UNUSED void gb_fill_block(unsigned char *p, dtype type, uint64_t seed, float scale) {
+    const uint32_t n = dtype_get(type)->block_bytes;
+    const uint32_t at = type == DT_Q2_K   ? 80
+                        : type == DT_Q3_K ? 108
+                        : type == DT_Q6_K ? 208
+                                          : 0;
+    float d = 0, min = 0; /* the largest code times integer scale; minus the minimum's */
+    switch (type) {
+    case DT_Q4_0: d = 8; break;
+    case DT_Q4_1: d = 8, min = 1; break;
+    case DT_Q5_0: d = 16; break;
+    case DT_Q5_1: d = 16, min = 1; break;
+    case DT_Q8_0:
+    case DT_IQ4_NL: d = 127; break;
+    case DT_Q2_K: d = 15 * 2, min = -15; break;
+    case DT_Q3_K: d = 31 * 4; break;
+    case DT_Q4_K: d = 63 * 8, min = -63; break;
+    case DT_Q5_K: d = 63 * 16, min = -63; break;
+    case DT_Q6_K: d = 127 * 32; break;
+    case DT_IQ4_XS: d = 31 * 127; break;
+    default: CHECK(!"gb_fill: a type it does not know");
+    }
+    for (uint32_t k = 0; k < n; k++) p[k] = (unsigned char)(hash_mix(seed * 256 + k) >> 40);
+    uint16_t h = half_of_float((0.75f + 0.25f * gb_random(seed, 0)) * scale / d);
+    memcpy(p + at, &h, 2);
+    h = half_of_float(min == 0 ? 0 : -scale / min);
+    if (min != 0) memcpy(p + at + 2, &h, 2);
+}
+
+/* Random numbers of about -scale .. scale in any type that an engine computes with. */
 static GB_UNUSED void gb_fill(void *dst, dtype type, uint64_t n, uint64_t seed, float scale) {
     unsigned char *p = dst;
     const dtype_info *info = dtype_get(type);
     for (uint64_t i = 0; i < n / info->block_elems; i++, p += info->block_bytes) {
-        float f = gb_random(seed, i) * scale, half = type == DT_Q8_0 ? 127 : 8;
+        float f = gb_random(seed, i) * scale;
         uint16_t h = type == DT_BF16 ? bf16_of_float(f) : half_of_float(f);
         if (type == DT_F32)
             memcpy(p, &f, 4);
         else if (info->block_elems == 1)
             memcpy(p, &h, 2);
-        else { /* scale (and minimum) in binary16, then random quants */
-            size_t head = type == DT_Q4_1 ? 4 : 2;
-            CHECK(type == DT_Q8_0 || type == DT_Q4_0 || type == DT_Q4_1);
-            h = half_of_float((0.75f + 0.25f * gb_random(seed, ~i)) * scale / half);
-            memcpy(p, &h, 2);
-            h = half_of_float(-scale);
-            if (head == 4) memcpy(p + 2, &h, 2);
-            for (size_t k = head; k < info->block_bytes; k++)
-                p[k] = (unsigned char)(hash_mix(seed ^ (i * 64 + k)) >> 40);
-        }
+        else
+            gb_fill_block(p, type, hash_mix(seed) + i, scale);
     }
 }
+/* In the given type, or what quantizers fall back to where its block does not divide a row. */
 static GB_UNUSED void gb_matrix(gb *b, const char *name, dtype type, uint32_t rows,
                                 uint32_t cols, uint64_t seed, float scale) {
+    type = dtype_for_cols(type, cols);
     void *p = gb_tensor(b, name, type, 2, (uint64_t[]){cols, rows}, NULL);
     gb_fill(p, type, (uint64_t)rows * cols, seed, scale);
 }
