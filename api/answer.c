@@ -161,7 +161,7 @@ static void choice_init(answer *a, choice *c, uint32_t index, uint32_t max_token
                          .user = c};
     c->spec.sampling.seed += index % a->p.n;
     detok_init(&c->detok, tok, false);
-    detok_init(&c->echo_detok, tok, false);
+    detok_init_text(&c->echo_detok, tok, false);
     buf_init(&c->text, &a->rq->mem);
     logprobs_init(&c->lp, a->p.logprobs, a->chat, a->p.sampling.n_logprobs, tok, &a->rq->mem);
 }
@@ -293,7 +293,7 @@ static void echo_prompt(choice *c) {
         buf_add(&c->text, p->text);
     } else {
         detok d;
-        detok_init(&d, a->app->port->tok, false);
+        detok_init_text(&d, a->app->port->tok, false);
         for (size_t i = 0; i < p->ids.n; i++) detok_push(&d, p->ids.v[i], &c->text);
         detok_finish(&d, &c->text);
     }

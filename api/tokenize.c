@@ -135,7 +135,7 @@ void detokenize_run(app *app, http_request *rq) {
     detok d;
     buf_init(&text, &rq->mem);
     buf_init(&b, &rq->mem);
-    detok_init(&d, app->port->tok, true);
+    detok_init_text(&d, app->port->tok, true);
     if (!json_is_array(list)) {
         err_set(&e, ERR_INVALID, "tokens must be a list of token ids");
         err_field(&e, "tokens");

@@ -97,6 +97,8 @@ static status encode(const tokenizer *t, const options *o, str text, err *e) {
 
 /* text is NUL-terminated. */
 static status decode(const tokenizer *t, const options *o, const char *text, err *e) {
+    detok d;
+    detok_init_text(&d, t, !o->no_special);
     for (const char *p = text; *(p += strspn(p, " \t\r\n,[]"));) {
         char *end;
         errno = 0;
@@ -104,7 +106,7 @@ static status decode(const tokenizer *t, const options *o, const char *text, err
         if (end == p || errno || id < 0 || id >= (long)tokenizer_n_vocab(t))
             return err_set(e, ERR_INVALID, "\"%.20s\" is not an id below %u", p,
                            tokenizer_n_vocab(t));
-        str piece = tokenizer_piece(t, (int32_t)id, !o->no_special);
+        str piece = detok_bytes(&d, (int32_t)id);
         fwrite(piece.ptr, 1, piece.len, stdout);
         p = end;
     }

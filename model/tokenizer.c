@@ -5,14 +5,16 @@
 
 #include <sys/random.h>
 
-/* Which family of tokenizers the file asks for. SentencePiece will be the second row. */
-static status check_model(const gguf *g, err *e) {
+/* Which family of tokenizers the file asks for. */
+static status check_model(bool *spm, const gguf *g, err *e) {
     str model = STR("");
     status s = gguf_get_str(g, "tokenizer.ggml.model", &model, e);
-    if (s != OK || str_eqz(model, "gpt2")) return s;
+    *spm = str_eqz(model, "llama");
+    if (s != OK || *spm || str_eqz(model, "gpt2")) return s;
     if (model.len)
         err_set(e, ERR_UNSUPPORTED,
-                "tokenizer.ggml.model is \"%.*s\"; known is gpt2 (byte-level BPE)",
+                "tokenizer.ggml.model is \"%.*s\"; known are gpt2 (byte-level BPE) and llama "
+                "(SentencePiece BPE)",
                 (int)(model.len < 80 ? model.len : 80), model.ptr);
     else
         err_set(e, ERR_UNSUPPORTED, "the file does not say tokenizer.ggml.model");
@@ -20,8 +22,9 @@ static status check_model(const gguf *g, err *e) {
 }
 
 static status plan_layout(tok_layout *l, const tok_pre **pre, const gguf *g, err *e) {
-    status s = check_model(g, e);
-    if (s == OK) s = tok_pre_find(pre, g, e);
+    *pre = NULL;
+    status s = check_model(&l->spm, g, e);
+    if (s == OK && !l->spm) s = tok_pre_find(pre, g, e);
     return s == OK ? tok_layout_of(l, g, e) : s;
 }
 
@@ -57,11 +60,11 @@ status tokenizer_open(tokenizer **out, const gguf *g, const chunks *src, err *e)
     /* A file made to collide in a table must not be able to know where things fall. */
     if (getrandom(&t->seed, sizeof t->seed, GRND_NONBLOCK) != sizeof t->seed)
         t->seed = (uint64_t)(uintptr_t)t;
-    t->encode_run = tok_pre_run;
+    t->encode_run = l.spm ? tok_spm_run : tok_pre_run;
     place_parts(t, &l);
     s = tok_vocab_build(t, &l, e);
     if (s == OK) s = tok_special_build(t, g, e);
-    if (s == OK) s = tok_pre_build(t, e);
+    if (s == OK && pre) s = tok_pre_build(t, e);
     if (s != OK) {
         tokenizer_close(t);
         return s;
@@ -89,6 +92,13 @@ static status encode_run(const tokenizer *t, tok_words *w, str run, bool guarded
     return t->encode_run(t, w, (str){plain, n});
 }
 
+/* Phi-3's tokens drop the white space that follows, but for these (its tokenizer.json, rstrip;
+ * GGUF has no place for it). */
+static bool strips(const tokenizer *t, uint32_t id) {
+    str s = tok_piece(t, id);
+    return !str_eqz(s, "<unk>") && !str_eqz(s, "<s>") && !str_eqz(s, "<|endoftext|>");
+}
+
 static status encode_parts(const tokenizer *t, tok_words *w, str text, unsigned flags) {
     for (size_t at = 0; at < text.len;) {
         uint32_t id = 0;
@@ -97,16 +107,21 @@ static status encode_parts(const tokenizer *t, tok_words *w, str text, unsigned 
         if (end > at) {
             status s = encode_run(t, w, (str){text.ptr + at, end - at}, flags & TOK_GUARDED);
             if (s != OK) return s;
+            w->after_special = false;
         }
         if (special == SIZE_MAX) break;
         vec_i32_push(w->out, (int32_t)id);
+        w->after_special = true;
         at = end + tok_piece(t, id).len;
+        if (t->strip_after_special && strips(t, id))
+            for (size_t n; (n = tok_space_len((str){text.ptr + at, text.len - at})); at += n) {
+            }
     }
     return OK;
 }
 
 status tokenizer_encode(const tokenizer *t, str text, unsigned flags, vec_i32 *out, err *e) {
-    tok_words w = {.out = out, .err = e};
+    tok_words w = {.out = out, .after_special = true, .err = e};
     arena_init(&w.scratch, out->in ? out->in->src : chunks_heap(), 0);
     bool add = flags & TOK_ADD_SPECIAL;
     if (add && t->add_bos && t->bos >= 0) vec_i32_push(out, t->bos);

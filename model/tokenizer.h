@@ -1,8 +1,10 @@
-/* Text to token ids and back, from the metadata of a GGUF file. Immutable after open, usable
- * from any thread. Memory: one block, counted by tokenizer_bytes; beside it the C library holds
- * the executable pages of PCRE2's JIT (64 KiB, runtime class). A call of tokenizer_encode takes
- * its scratch where out takes its memory, and gives it back before it returns: up to 32 bytes a
- * byte of the longest word, and 3 a byte of text that is not UTF-8. */
+/* Text to token ids and back, from the metadata of a GGUF file: byte-level BPE and
+ * SentencePiece BPE. Immutable after open, usable from any thread. Memory: one block, counted
+ * by tokenizer_bytes; beside it the C library holds the executable pages of PCRE2's JIT (64 KiB
+ * a started one, runtime class). A call of tokenizer_encode takes its scratch where out takes
+ * its memory, and gives it back before it returns: up to 32 bytes a byte of the longest word
+ * (where a SentencePiece vocabulary has nothing to cut at, the text), 3 a byte of text that is
+ * not UTF-8, and 4 a byte of text that needs a space before it. */
 #ifndef VRAMD_MODEL_TOKENIZER_H
 #define VRAMD_MODEL_TOKENIZER_H
 
@@ -29,8 +31,9 @@ uint64_t tokenizer_bytes(const tokenizer *);
 
 /* Appends ids of text to out. Bytes that are not UTF-8 are encoded as bytes, nothing is lost
  * but bytes that the vocabulary has no token for (SmolLM2's lacks 21: some control characters,
- * and first bytes of characters from U+40000), which its own tokenizer leaves out, too. Errors:
- * ERR_NO_MEMORY. Time: O(n log n) in the length of the text, also for hostile text. */
+ * and first bytes of characters from U+40000), which its own tokenizer leaves out, too; to
+ * SentencePiece U+2581 is a space. Errors: ERR_NO_MEMORY. Time: O(n log n) in the length of the
+ * text, also for hostile text. */
 status tokenizer_encode(const tokenizer *, str text, unsigned flags, vec_i32 *out, err *);
 
 /* Appends text to out so that no special token in it will be parsed: what a user writes stays
@@ -46,11 +49,17 @@ str tokenizer_piece(const tokenizer *, int32_t id, bool with_special);
 /* Streaming detokenisation: holds back bytes that may be the beginning of a character. */
 typedef struct detok {
     const tokenizer *tok;
-    bool with_special, at_start;
+    bool with_special, whole, drop_space;
     uint8_t n_held;
     char held[4];
 } detok;
+/* For tokens that go on from others, such as a model's answer: every byte counts. */
 void detok_init(detok *, const tokenizer *, bool with_special);
+/* For all tokens of a text: the space that a SentencePiece vocabulary puts before a text, and
+ * after each special token, is taken away again. */
+void detok_init_text(detok *, const tokenizer *, bool with_special);
+/* The bytes that one more token adds, whether or not they are UTF-8; in place of detok_push. */
+str detok_bytes(detok *, int32_t id);
 /* Appends to out what is certain after one more token: always valid UTF-8 (impossible bytes
  * become U+FFFD). */
 void detok_push(detok *, int32_t id, buf *out);

@@ -11,7 +11,25 @@ str tokenizer_piece(const tokenizer *t, int32_t id, bool with_special) {
 }
 
 void detok_init(detok *d, const tokenizer *t, bool with_special) {
-    *d = (detok){.tok = t, .with_special = with_special, .at_start = true};
+    *d = (detok){.tok = t, .with_special = with_special};
+}
+
+void detok_init_text(detok *d, const tokenizer *t, bool with_special) {
+    *d = (detok){.tok = t,
+                 .with_special = with_special,
+                 .drop_space = t->space_prefix,
+                 .whole = t->space_prefix};
+}
+
+str detok_bytes(detok *d, int32_t id) {
+    const tokenizer *t = d->tok;
+    str piece = tokenizer_piece(t, id, d->with_special);
+    if (!d->whole || id < 0 || (uint32_t)id >= t->n_vocab) return piece;
+    bool special = tokenizer_is_special(t, id) || t->type[id] == TOK_USER;
+    if (!special && d->drop_space && piece.len && piece.ptr[0] == ' ')
+        piece = (str){piece.ptr + 1, piece.len - 1};
+    d->drop_space = special;
+    return piece;
 }
 
 static void add_replacement(buf *out) {
@@ -38,7 +56,7 @@ static void push_byte(detok *d, char c, buf *out) {
 }
 
 void detok_push(detok *d, int32_t id, buf *out) {
-    str piece = tokenizer_piece(d->tok, id, d->with_special);
+    str piece = detok_bytes(d, id);
     for (size_t i = 0; i < piece.len;) {
         size_t plain = i;
         if (d->n_held == 0)
@@ -49,7 +67,6 @@ void detok_push(detok *d, int32_t id, buf *out) {
             push_byte(d, piece.ptr[plain++], out);
         i = plain;
     }
-    if (piece.len) d->at_start = false;
 }
 
 void detok_finish(detok *d, buf *out) {

@@ -17,7 +17,9 @@ enum {
     TOK_MAX_EOG = 32,
     TOK_MAX_IDS = 1 << 24,       /* tokens, and merges: leaves 7 bits of tag in a slot */
     TOK_MAX_SPECIAL_BYTES = 256, /* longer special texts are never parsed */
-    TOK_PRE_BYTES = 12 << 10     /* PCRE2's compiled pattern and contexts */
+    TOK_PRE_BYTES = 32 << 10,    /* PCRE2's compiled patterns and contexts */
+    TOK_PRE_STAGES = 6,
+    TOK_JOINS_BYTES = 65536 / 8
 };
 
 /* What GGUF calls tokenizer.ggml.token_type. */
@@ -43,9 +45,13 @@ typedef struct tok_merge {
     uint32_t left, right, result;
 } tok_merge;
 
-/* One row for each value of tokenizer.ggml.pre. */
+/* One row for all values of tokenizer.ggml.pre that mean the same. */
 typedef struct tok_pre {
-    const char *name, *pattern;
+    const char *names; /* apart by one blank each */
+    /* The first cuts the text into what it matches and what lies between, the second each of
+     * those parts as if it stood alone, and so on; what the last leaves are the words. */
+    const char *stage[TOK_PRE_STAGES];
+    bool ascii_words;   /* " ?[A-Za-z]+" before other ASCII or the end is always one word */
     bool ignore_merges; /* a word that is a token needs no merges to be one */
     bool adds_bos;      /* unless tokenizer.ggml.add_bos_token says otherwise */
 } tok_pre;
@@ -55,9 +61,10 @@ typedef struct tok_layout {
     uint32_t n_vocab, n_merges, n_special;
     const str *tokens, *merges; /* as in the file */
     const int32_t *types;       /* NULL: all normal */
-    const float *scores;        /* NULL: none */
+    const float *scores;        /* SentencePiece only */
+    bool spm;                   /* SentencePiece; else byte-level BPE */
     str chat_template;
-    uint64_t offset, pieces, type, slot, merge, merge_slot, whole, special, score, pre,
+    uint64_t offset, pieces, type, slot, merge, merge_slot, whole, special, score, joins, pre,
         template;
     uint64_t bytes;
 } tok_layout;
@@ -79,14 +86,23 @@ struct tokenizer {
     tok_merge *merges;      /* [n_merges] by rank */
     tok_table by_pair;      /* ranks */
     int32_t byte_id[256];   /* -1: the vocabulary has no token for that byte */
+    /* SentencePiece: the rank of each token's score, [n_vocab]; a bit for each pair of bytes
+     * (first << 8 | second) that are neighbours in a token, TOK_JOINS_BYTES; the length of the
+     * longest token that merges make; whether a text begins with a space that is not written,
+     * also after special tokens; whether spaces are single. */
+    uint32_t *score_rank;
+    uint8_t *joins;
+    uint32_t longest;
+    bool space_prefix, single_spaces;
     /* [ceil(n_vocab / 32)]: bit set when merging the token's own bytes was seen to give it. */
     _Atomic uint32_t *whole;
 
     uint32_t *special;                        /* [n_special] ids sorted by text, then id */
     uint64_t first_control[4], first_user[4]; /* bytes that special texts begin with */
 
-    int32_t bos, eos;
+    int32_t bos, eos, unknown;
     bool add_bos, add_eos;
+    bool strip_after_special; /* white space after control and user-defined tokens is dropped */
     int32_t eog[TOK_MAX_EOG];
     uint32_t n_eog;
     str chat_template;
@@ -94,7 +110,8 @@ struct tokenizer {
     /* Appends the ids of a run of text that holds no special token. */
     status (*encode_run)(const tokenizer *, tok_words *, str);
     const tok_pre *pre;
-    pcre2_code *code;
+    pcre2_code *code[TOK_PRE_STAGES];
+    uint32_t n_stages;
     pcre2_match_context *limits;
     bool jit;
     char *pre_at, *pre_end; /* what is left of TOK_PRE_BYTES */
@@ -106,6 +123,10 @@ struct tok_words {
     vec_i32 *out;
     arena scratch;
     pcre2_match_data *match;
+    bool after_special; /* the run begins the text, or follows a special token */
+    str raw;            /* what is left of text that is not UTF-8; ptr NULL: it is */
+    char *plain;        /* [plain_cap] in scratch */
+    size_t plain_cap;
     err *err;
 };
 
@@ -113,7 +134,15 @@ static inline str tok_piece(const tokenizer *t, uint32_t id) {
     return (str){t->pieces + t->offset[id], t->offset[id + 1] - t->offset[id]};
 }
 
-/* tokenizer_vocab.c */
+/* Whether merging the token's own bytes was seen to give it. */
+static inline bool tok_is_whole(const tokenizer *t, int32_t id) {
+    return atomic_load_explicit(&t->whole[id >> 5], memory_order_relaxed) >> (id & 31) & 1;
+}
+static inline void tok_set_whole(const tokenizer *t, int32_t id) {
+    atomic_fetch_or_explicit(&t->whole[id >> 5], 1u << (id & 31), memory_order_relaxed);
+}
+
+/* tokenizer_vocab.c. spm is set by the caller. */
 status tok_layout_of(tok_layout *, const gguf *, err *);
 status tok_vocab_build(tokenizer *, const tok_layout *, err *);
 int32_t tok_find_piece(const tokenizer *, str);
@@ -127,6 +156,12 @@ int32_t tok_special_find(const tokenizer *, str);
  * position (SIZE_MAX: none) and sets *id. Control tokens only when wanted. */
 size_t tok_special_next(const tokenizer *, str text, size_t from, bool control, uint32_t *id);
 
+/* Length of the White_Space character (Unicode) at the beginning of s; 0: another. */
+size_t tok_space_len(str s);
+
+/* tokenizer_pre_table.c: the rows, in the order in which they are listed to people. */
+const tok_pre *tok_pre_rows(size_t *n);
+
 /* tokenizer_pre.c */
 status tok_pre_find(const tok_pre **out, const gguf *, err *);
 status tok_pre_build(tokenizer *, err *);
@@ -136,5 +171,11 @@ status tok_pre_run(const tokenizer *, tok_words *, str text);
 
 /* tokenizer_bpe.c: appends the ids of one word. */
 status tok_bpe_word(const tokenizer *, tok_words *, str word);
+
+/* tokenizer_spm.c: the bytes that a token's text stands for (never more than its own; out may
+ * be NULL), what encoding needs to know of the tokens, and encoding itself. */
+size_t tok_spm_bytes(str text, int32_t type, char *out);
+void tok_spm_build(tokenizer *, const tok_layout *);
+status tok_spm_run(const tokenizer *, tok_words *, str text);
 
 #endif

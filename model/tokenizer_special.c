@@ -7,6 +7,7 @@
 #include "model/tokenizer_in.h"
 
 #include <stdlib.h>
+#include <strings.h>
 
 static int compare_str(str a, str b) {
     size_t n = a.len < b.len ? a.len : b.len;
@@ -139,9 +140,11 @@ static const char *const eog_texts[] = {
     "<|file_sep|>",
 };
 
-static status id_of_key(const tokenizer *t, const gguf *g, const char *key, int32_t *id,
-                        err *e) {
+/* spm: what a SentencePiece file means by saying nothing. */
+static status id_of_key(const tokenizer *t, const gguf *g, const char *key, int32_t spm,
+                        int32_t *id, err *e) {
     uint32_t v = UINT32_MAX; /* also what converters write for "none" */
+    if (!t->pre && spm >= 0 && (uint32_t)spm < t->n_vocab) v = (uint32_t)spm;
     status s = gguf_get_u32(g, key, &v, e);
     *id = -1;
     if (s != OK || v == UINT32_MAX) return s;
@@ -171,17 +174,23 @@ static status build_ends(tokenizer *t, const gguf *g, err *e) {
         "tokenizer.ggml.eom_token_id",     "tokenizer.ggml.fim_pad_token_id",
         "tokenizer.ggml.fim_rep_token_id", "tokenizer.ggml.fim_sep_token_id",
     };
-    status s = id_of_key(t, g, "tokenizer.ggml.bos_token_id", &t->bos, e);
+    status s = id_of_key(t, g, "tokenizer.ggml.bos_token_id", 1, &t->bos, e);
+    t->unknown = -1;
+    if (s == OK && !t->pre)
+        s = id_of_key(t, g, "tokenizer.ggml.unknown_token_id", 0, &t->unknown, e);
     if (s != OK) return s;
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         int32_t id;
-        if ((s = id_of_key(t, g, keys[i], &id, e)) != OK) return s;
+        if ((s = id_of_key(t, g, keys[i], i == 0 ? 2 : -1, &id, e)) != OK) return s;
         if (i == 0) t->eos = id;
         eog_add(t, id);
     }
     for (size_t i = 0; i < sizeof eog_texts / sizeof *eog_texts; i++) {
         str text = str_of(eog_texts[i]);
         int32_t id = tok_special_find(t, text);
+        /* "</s>" that is found in every text is a word of HTML (Gemma's id 212). */
+        if (id >= 0 && text.ptr[0] == '<' && text.ptr[1] == '/' && t->type[id] == TOK_USER)
+            continue;
         /* Files that mark no types still mean these; "</s>" may be a word of HTML there. */
         if (id < 0 && str_starts(text, STR("<|"))) id = tok_find_piece(t, text);
         eog_add(t, id);
@@ -190,10 +199,32 @@ static status build_ends(tokenizer *t, const gguf *g, err *e) {
     return OK;
 }
 
+/* What a SentencePiece file means where it says nothing. */
+static status build_spm(tokenizer *t, const gguf *g, err *e) {
+    t->space_prefix = true;
+    status s = gguf_get_bool(g, "tokenizer.ggml.add_space_prefix", &t->space_prefix, e);
+    if (s == OK)
+        s = gguf_get_bool(g, "tokenizer.ggml.remove_extra_whitespaces", &t->single_spaces, e);
+    return s;
+}
+
+/* Phi-3's files are known by their name alone, in llama.cpp too. */
+static status build_strip(tokenizer *t, const gguf *g, err *e) {
+    str name = STR("");
+    status s = gguf_get_str(g, "general.name", &name, e);
+    for (size_t i = 0; i + 4 <= name.len; i++)
+        if (strncasecmp(name.ptr + i, "phi3", 4) == 0 ||
+            (i + 5 <= name.len && strncasecmp(name.ptr + i, "phi-3", 5) == 0))
+            t->strip_after_special = true;
+    return s;
+}
+
 status tok_special_build(tokenizer *t, const gguf *g, err *e) {
     build_index(t);
     status s = build_ends(t, g, e);
-    t->add_bos = t->pre && t->pre->adds_bos;
+    t->add_bos = !t->pre || t->pre->adds_bos;
+    if (s == OK) s = build_strip(t, g, e);
+    if (s == OK && !t->pre) s = build_spm(t, g, e);
     if (s == OK) s = gguf_get_bool(g, "tokenizer.ggml.add_bos_token", &t->add_bos, e);
     if (s == OK) s = gguf_get_bool(g, "tokenizer.ggml.add_eos_token", &t->add_eos, e);
     return s;

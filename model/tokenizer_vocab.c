@@ -42,7 +42,9 @@ static bool is_literal(const tok_layout *l, uint32_t id) {
  * alphabet, which no word can then become. */
 static size_t piece_bytes(const tok_layout *l, uint32_t id, char *out, bool *literal) {
     str text = l->tokens[id];
-    int64_t n = is_literal(l, id) ? -1 : bytes_of_text(text, out);
+    int64_t n = is_literal(l, id) ? -1
+                : l->spm ? (int64_t)tok_spm_bytes(text, l->types ? l->types[id] : 0, out)
+                         : bytes_of_text(text, out);
     *literal = n < 0;
     if (n >= 0) return (size_t)n;
     if (out && text.len) memcpy(out, text.ptr, text.len);
@@ -66,27 +68,39 @@ static status array_of(const gguf *g, const char *key, gguf_type elem, gguf_arra
     return OK;
 }
 
+static status no_array(const char *key, err *e) {
+    err_set(e, ERR_FORMAT, "the file has no %s", key);
+    return err_field(e, "%s", key);
+}
+
+/* An array with an entry for each token, if it is there. */
+static status one_for_each(const gguf_array *a, uint64_t n_tokens, const char *key,
+                           const char *what, err *e) {
+    if (!a->v || a->n == n_tokens) return OK;
+    err_set(e, ERR_FORMAT, "%llu %s for %llu tokens", (unsigned long long)a->n, what,
+            (unsigned long long)n_tokens);
+    return err_field(e, "%s", key);
+}
+
 static status read_arrays(tok_layout *l, const gguf *g, err *e) {
-    gguf_array tokens, merges, types = {0};
+    gguf_array tokens, types, merges = {0}, scores = {0};
     status s = array_of(g, "tokenizer.ggml.tokens", GGUF_STRING, &tokens, e);
-    if (s == OK) s = array_of(g, "tokenizer.ggml.merges", GGUF_STRING, &merges, e);
     if (s == OK) s = array_of(g, "tokenizer.ggml.token_type", GGUF_I32, &types, e);
+    if (s == OK && !l->spm) s = array_of(g, "tokenizer.ggml.merges", GGUF_STRING, &merges, e);
+    if (s == OK && l->spm) s = array_of(g, "tokenizer.ggml.scores", GGUF_F32, &scores, e);
     if (s != OK) return s;
-    if (tokens.n == 0 || merges.n == 0) {
-        const char *key = tokens.n ? "tokenizer.ggml.merges" : "tokenizer.ggml.tokens";
-        err_set(e, ERR_FORMAT, "the file has no %s", key);
-        return err_field(e, "%s", key);
-    }
-    if (types.v && types.n != tokens.n) {
-        err_set(e, ERR_FORMAT, "%llu token types for %llu tokens", (unsigned long long)types.n,
-                (unsigned long long)tokens.n);
-        return err_field(e, "tokenizer.ggml.token_type");
-    }
+    if (tokens.n == 0) return no_array("tokenizer.ggml.tokens", e);
+    if (!l->spm && merges.n == 0) return no_array("tokenizer.ggml.merges", e);
+    if (l->spm && scores.n == 0) return no_array("tokenizer.ggml.scores", e);
+    s = one_for_each(&types, tokens.n, "tokenizer.ggml.token_type", "token types", e);
+    if (s == OK) s = one_for_each(&scores, tokens.n, "tokenizer.ggml.scores", "scores", e);
+    if (s != OK) return s;
     l->n_vocab = (uint32_t)tokens.n;
     l->n_merges = (uint32_t)merges.n;
     l->tokens = tokens.v;
     l->merges = merges.v;
     l->types = types.v;
+    l->scores = scores.v;
     return gguf_get_str(g, "tokenizer.chat_template", &l->chat_template, e);
 }
 
@@ -99,7 +113,7 @@ static uint64_t place(tok_layout *l, uint64_t n, uint64_t item) {
 }
 
 status tok_layout_of(tok_layout *l, const gguf *g, err *e) {
-    *l = (tok_layout){.chat_template = STR("")};
+    *l = (tok_layout){.spm = l->spm, .chat_template = STR("")};
     status s = read_arrays(l, g, e);
     if (s != OK) return s;
     uint64_t piece_total = 0;
@@ -118,10 +132,12 @@ status tok_layout_of(tok_layout *l, const gguf *g, err *e) {
     l->type = place(l, l->n_vocab, 1);
     l->slot = place(l, slots_for(l->n_vocab), sizeof(uint32_t));
     l->merge = place(l, l->n_merges, sizeof(tok_merge));
-    l->merge_slot = place(l, slots_for(l->n_merges), sizeof(uint32_t));
+    l->merge_slot = place(l, l->spm ? 0 : slots_for(l->n_merges), sizeof(uint32_t));
     l->whole = place(l, ceil_div(l->n_vocab, 32), sizeof(uint32_t));
     l->special = place(l, l->n_special, sizeof(uint32_t));
-    l->pre = place(l, TOK_PRE_BYTES, 1);
+    l->score = place(l, l->spm ? l->n_vocab : 0, sizeof(uint32_t));
+    l->joins = place(l, l->spm ? TOK_JOINS_BYTES : 0, 1);
+    l->pre = place(l, l->spm ? 0 : TOK_PRE_BYTES, 1);
     l->template = place(l, l->chat_template.len, 1);
     return OK;
 }
@@ -204,7 +220,9 @@ static void build_pieces(tokenizer *t, const tok_layout *l) {
         offset[id + 1] = end;
         int32_t type = l->types ? l->types[id] : TOK_NORMAL;
         t->type[id] = type >= TOK_NORMAL && type <= TOK_BYTE ? (uint8_t)type : TOK_NORMAL;
-        if (literal && type != TOK_USER) continue;
+        /* SentencePiece's merges make no token but ordinary ones. */
+        if (literal && (type != TOK_USER || l->spm)) continue;
+        if (l->spm && type == TOK_BYTE) continue;
         /* Of equal texts an ordinary token goes before a user-defined one, and among those the
          * last: as the reference tokenizers' dictionaries have it. */
         uint32_t at, had;
@@ -255,12 +273,7 @@ static status build_merge(tokenizer *t, uint32_t rank, str text, char *room, err
     return OK;
 }
 
-status tok_vocab_build(tokenizer *t, const tok_layout *l, err *e) {
-    t->n_vocab = l->n_vocab;
-    t->n_merges = l->n_merges;
-    t->whole = (_Atomic uint32_t *)((char *)t + l->whole);
-    memset((char *)t + l->whole, 0, (size_t)ceil_div(l->n_vocab, 32) * sizeof(uint32_t));
-    build_pieces(t, l);
+static status build_merges(tokenizer *t, const tok_layout *l, err *e) {
     t->merges = (tok_merge *)((char *)t + l->merge);
     table_init(&t->by_pair, (uint32_t *)((char *)t + l->merge_slot), l->n_merges);
     buf room; /* for the texts of one merge; goes back before the tokenizer is used */
@@ -274,4 +287,15 @@ status tok_vocab_build(tokenizer *t, const tok_layout *l, err *e) {
     }
     buf_clear(&room);
     return s;
+}
+
+status tok_vocab_build(tokenizer *t, const tok_layout *l, err *e) {
+    t->n_vocab = l->n_vocab;
+    t->n_merges = l->n_merges;
+    t->whole = (_Atomic uint32_t *)((char *)t + l->whole);
+    memset((char *)t + l->whole, 0, (size_t)ceil_div(l->n_vocab, 32) * sizeof(uint32_t));
+    build_pieces(t, l);
+    if (!l->spm) return build_merges(t, l, e);
+    tok_spm_build(t, l);
+    return OK;
 }

