@@ -33,6 +33,7 @@ typedef struct app {
 /* The table of paths (routes.c). */
 void routes_begin(app *, http_request *); /* 404, 405, OPTIONS */
 void routes_run(app *, http_request *);
+bool routes_polled(str path); /* probes and scrapes */
 
 /* Endpoints: each answers or refuses, now or later. */
 void completions_run(app *, http_request *);

@@ -5,21 +5,22 @@ typedef struct route {
     const char *path;
     bool prefix; /* and everything below it */
     bool post;   /* else GET and HEAD */
+    bool polled; /* by machines, all the time: its log line is for debugging */
     void (*run)(app *, http_request *);
 } route;
 
 static const route routes[] = {
-    {"/v1/completions", false, true, completions_run},
-    {"/v1/chat/completions", false, true, chat_run},
-    {"/v1/models", false, false, models_run},
-    {"/v1/models/", true, false, models_run},
-    {"/v1/memory", false, false, memory_run},
-    {"/tokenize", false, true, tokenize_run},
-    {"/detokenize", false, true, detokenize_run},
-    {"/health", false, false, health_run},
-    {"/ready", false, false, ready_run},
-    {"/metrics", false, false, metrics_run},
-    {"/", false, false, root_run},
+    {"/v1/completions", false, true, false, completions_run},
+    {"/v1/chat/completions", false, true, false, chat_run},
+    {"/v1/models", false, false, false, models_run},
+    {"/v1/models/", true, false, false, models_run},
+    {"/v1/memory", false, false, false, memory_run},
+    {"/tokenize", false, true, false, tokenize_run},
+    {"/detokenize", false, true, false, detokenize_run},
+    {"/health", false, false, true, health_run},
+    {"/ready", false, false, true, ready_run},
+    {"/metrics", false, false, true, metrics_run},
+    {"/", false, false, false, root_run},
 };
 
 static const route *find(str path) {
@@ -28,6 +29,11 @@ static const route *find(str path) {
         if (r->prefix ? str_starts(path, str_of(r->path)) : str_eqz(path, r->path)) return r;
     }
     return NULL;
+}
+
+bool routes_polled(str path) {
+    const route *r = find(path);
+    return r && r->polled;
 }
 
 static bool allows(const route *r, http_method m) {

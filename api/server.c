@@ -53,7 +53,8 @@ static void log_request(const http_request *rq) {
     double total = (double)(clock_us() - rq->began_us) / 1e3;
     int status = rq->gone && !rq->status ? 499 : rq->status; /* nginx's "client closed" */
     if (!a || rq->lent) { /* lent: another thread still fills the prompts */
-        log_info("%.16s %.80s %d total_ms=%.1f id=%s", rq->method_name.ptr, rq->path.ptr,
+        log_line(routes_polled(rq->path) ? LOG_DEBUG : LOG_INFO,
+                 "%.16s %.80s %d total_ms=%.1f id=%s", rq->method_name.ptr, rq->path.ptr,
                  status, total, rq->id);
         return;
     }
