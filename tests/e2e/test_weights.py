@@ -1,0 +1,57 @@
+"""Every quantised weight type in one file made of the real model: layer after layer takes the next one."""
+
+import re
+
+import pytest
+from gguf import GGMLQuantizationType as Q
+
+from harness import MODEL, vramd
+from requantise import dequantise, requantise
+
+TYPES = [Q.Q5_0, Q.Q4_0, Q.Q4_1, Q.Q5_1, Q.Q8_0, Q.IQ4_NL, Q.Q4_K, Q.Q6_K, Q.Q5_K, Q.Q3_K, Q.Q2_K, Q.IQ4_XS]
+PROMPT = "Once upon a time, in a small village,"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    f = tmp_path_factory.mktemp("weights") / "mixed.gguf"
+    return f, requantise(MODEL, f, TYPES, n_layers=len(TYPES))
+
+
+@pytest.fixture
+def mixed(made):
+    return made[0]
+
+
+def said(file, *options):
+    r = vramd("generate", "--model", str(file), "--max-tokens", "24", "--temperature", "0", "--max-model-len", "64",
+              *options, PROMPT)
+    assert r.returncode == 0, r.stderr
+    return r.stdout
+
+
+def test_inspect_and_plan_count_every_type(made):
+    """The file's bytes by type; packing adds none where rows are whole strips of 16."""
+    mixed, matrices = made
+    assert {t for t, _ in matrices} == set(TYPES)
+    totals = vramd("inspect", str(mixed)).stdout.split("totals")[1]
+    plan = vramd("plan", str(mixed), "--max-model-len", "64").stdout
+    planned = re.findall(r"^weights +exact +([\d,]+)  .* (\w+)$", plan, re.M)
+    for t in TYPES:
+        mine = [n for of, n in matrices if of == t]
+        assert re.search(rf"^ *{t.name} +{len(mine)} tensors +{sum(mine):,} bytes", totals, re.M), totals
+        assert sum(int(n.replace(",", "")) for n, name in planned if name == t.name) == sum(mine), plan
+
+
+def test_float_activations_say_what_gguf_s_values_say(mixed, tmp_path):
+    """The same numbers by another reader, stored as F32, give the same text: sums have one order for all types."""
+    f = tmp_path / "f32.gguf"
+    dequantise(mixed, f)
+    assert said(mixed, "--activation-dtype", "f32") == said(f, "--activation-dtype", "f32") != ""
+
+
+def test_int8_activations_give_one_text_on_every_instruction_set(mixed):
+    flags = open("/proc/cpuinfo").read()
+    isas = ["plain"] + ["avx2"] * ("avx2" in flags) + ["avx512"] * ("avx512_vnni" in flags)
+    texts = {said(mixed, "--cpu-isa", isa) for isa in isas}
+    assert len(texts) == 1 and texts != {""}
