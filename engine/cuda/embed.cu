@@ -1,0 +1,88 @@
+/* Rows picked by index: the embeddings of a step's tokens, and the rows whose logits are
+ * wanted.
+ */
+#include "engine/cuda/kernels.h"
+#include "engine/cuda/quant.cuh"
+#include "engine/cuda/vec.cuh"
+
+enum { THREADS = 128 };
+
+/* A row's input: its token, or what an entry of the step before drew. */
+CU_DEVICE uint32_t token_of(const cu_tables &t, uint32_t row, uint32_t n_vocab) {
+    const int32_t from = t.from[row];
+    const uint32_t id = (uint32_t)(from >= 0 ? t.previous[from] : t.token[row]);
+    return id < n_vocab ? id : 0;
+}
+
+template <class T>
+static __global__ void __launch_bounds__(THREADS)
+    k_embed(cu_tables tables, const T *w, uint32_t n_vocab, uint32_t cols, float scale,
+            float *out) {
+    const uint32_t c = (blockIdx.y * THREADS + threadIdx.x) * 8;
+    if (c >= cols) return;
+    float f[8];
+    cu_load8(w + (size_t)token_of(tables, blockIdx.x, n_vocab) * cols + c, f);
+#pragma unroll
+    for (int i = 0; i < 8; i++) f[i] *= scale;
+    cu_store8(out + (size_t)blockIdx.x * cols + c, f);
+}
+
+/* Packed rows lie scattered over the tiles of their strip: element by element. */
+template <dtype TYPE>
+static __global__ void __launch_bounds__(THREADS)
+    k_embed_packed(cu_tables tables, quant_view w, uint32_t n_vocab, float scale, float *out) {
+    const uint32_t c = (blockIdx.y * THREADS + threadIdx.x) * 8;
+    if (c >= w.n_in) return;
+    const uint32_t token = token_of(tables, blockIdx.x, n_vocab);
+    float f[8];
+#pragma unroll
+    for (int i = 0; i < 8; i++) f[i] = scale * quant_at<TYPE>(w, token, c + i);
+    cu_store8(out + (size_t)blockIdx.x * w.n_in + c, f);
+}
+
+cudaError_t cu_embed(cudaStream_t s, const cu_matrix *w, const cu_tables *tables,
+                     uint32_t n_rows, float scale, float *out) {
+    if (w->n_in == 0 || w->n_in % 8) return cudaErrorInvalidValue;
+    if (n_rows == 0) return cudaSuccess;
+    const dim3 grid(n_rows, cu_ceil_div(w->n_in, 8 * THREADS));
+    switch (w->type) {
+    case DT_F16:
+        CU_LAUNCH((k_embed<__half>), grid, THREADS, 0, s, *tables, (const __half *)w->data,
+                  w->n_out, w->n_in, scale, out);
+        break;
+    case DT_BF16:
+        CU_LAUNCH((k_embed<__nv_bfloat16>), grid, THREADS, 0, s, *tables,
+                  (const __nv_bfloat16 *)w->data, w->n_out, w->n_in, scale, out);
+        break;
+#define PACKED(type)                                                                           \
+    case type:                                                                                 \
+        CU_LAUNCH((k_embed_packed<type>), grid, THREADS, 0, s, *tables, quant_view_of(w),      \
+                  w->n_out, scale, out);                                                       \
+        break
+        PACKED(DT_Q8_0);
+        PACKED(DT_Q4_0);
+        PACKED(DT_Q4_1);
+#undef PACKED
+    default: return cudaErrorInvalidValue;
+    }
+    return cudaGetLastError();
+}
+
+static __global__ void __launch_bounds__(THREADS)
+    k_gather(const int32_t *gathered, uint32_t cols, const float *in, float *out) {
+    const uint32_t c = (blockIdx.y * THREADS + threadIdx.x) * 8;
+    if (c >= cols) return;
+    const int32_t row = gathered[blockIdx.x];
+    float f[8];
+    cu_load8(in + (size_t)(row < 0 ? 0 : row) * cols + c, f);
+    cu_store8(out + (size_t)blockIdx.x * cols + c, f);
+}
+
+cudaError_t cu_gather(cudaStream_t s, const cu_tables *tables, uint32_t n_logit_rows,
+                      uint32_t cols, const float *in, float *out) {
+    if (cols == 0 || cols % 8) return cudaErrorInvalidValue;
+    if (n_logit_rows == 0) return cudaSuccess;
+    CU_LAUNCH(k_gather, dim3(n_logit_rows, cu_ceil_div(cols, 8 * THREADS)), THREADS, 0, s,
+              tables->gathered, cols, in, out);
+    return cudaGetLastError();
+}

@@ -1,0 +1,188 @@
+/* Rotary embedding of q and k, in one pass with the append of k and v to the paged cache; and
+ * copies of whole cache blocks. */
+#include "engine/cuda/kernels.h"
+#include "engine/cuda/vec.cuh"
+
+enum { THREADS = 256, MAX_PAIRS = 256 };
+
+/* Cosine and sine of pos * f. The product is split exactly into x + rest (fma); x is reduced by
+ * multiples k of pi / 2, whose first part P1 leaves x - k P1 exact (both are multiples of 2^-23
+ * and the difference is below 1); then the polynomials of Cephes' sinf and cosf on [-pi / 4, pi
+ * / 4], 1 ulp. Up to position 2^20 the result is within 3e-7. */
+CU_DEVICE float2 cos_sin(int32_t pos, cu_freq f) {
+    const float p = (float)pos, x = __fmul_rn(p, f.high);
+    const float rest = fmaf(p, f.low, fmaf(p, f.high, -x));
+    const float k = rintf(__fmul_rn(x, 0.636619747f));
+    float r = fmaf(-k, 1.57079637f, x);
+    r = __fadd_rn(fmaf(-k, -4.37113883e-8f, r), rest);
+    const float z = __fmul_rn(r, r);
+    float s = fmaf(fmaf(-1.9515295891e-4f, z, 8.3321608736e-3f), z, -1.6666654611e-1f);
+    s = fmaf(__fmul_rn(s, z), r, r);
+    float c =
+        fmaf(fmaf(2.443315711809948e-5f, z, -1.388731625493765e-3f), z, 4.166664568298827e-2f);
+    c = fmaf(__fmul_rn(c, z), z, fmaf(-0.5f, z, 1.0f));
+    const uint32_t quadrant = (uint32_t)(int32_t)k & 3;
+    const float a = quadrant & 1 ? s : c, b = quadrant & 1 ? c : s;
+    return make_float2(quadrant == 1 || quadrant == 2 ? -a : a, quadrant >= 2 ? -b : b);
+}
+
+struct rope_args {
+    cu_tables tables;
+    cu_kv kv;
+    const cu_freq *freqs;
+    float mscale;
+    uint32_t n_heads, n_dims, ld;
+};
+
+/* P pairs of a head from pair i on. HALVES: P is 8 or 1; else 4 or 1. */
+template <class T, int P, bool HALVES>
+CU_DEVICE void pairs_load(const T *head, uint32_t i, uint32_t half, float a[P], float b[P]) {
+    if constexpr (P == 1) {
+        a[0] = cu_to_float(head[HALVES ? i : 2 * i]);
+        b[0] = cu_to_float(head[HALVES ? i + half : 2 * i + 1]);
+    } else if constexpr (HALVES) {
+        cu_load8(head + i, a);
+        cu_load8(head + half + i, b);
+    } else {
+        float f[8];
+        cu_load8(head + 2 * i, f);
+#pragma unroll
+        for (int k = 0; k < P; k++) a[k] = f[2 * k], b[k] = f[2 * k + 1];
+    }
+}
+
+template <class T, int P, bool HALVES>
+CU_DEVICE void pairs_store(T *head, uint32_t i, uint32_t half, const float a[P],
+                           const float b[P]) {
+    if constexpr (P == 1) {
+        head[HALVES ? i : 2 * i] = cu_from_float(a[0], T());
+        head[HALVES ? i + half : 2 * i + 1] = cu_from_float(b[0], T());
+    } else if constexpr (HALVES) {
+        cu_store8(head + i, a);
+        cu_store8(head + half + i, b);
+    } else {
+        float f[8];
+#pragma unroll
+        for (int k = 0; k < P; k++) f[2 * k] = a[k], f[2 * k + 1] = b[k];
+        cu_store8(head + 2 * i, f);
+    }
+}
+
+/* Where the token's K of KV head 0 is; V follows after K of all heads. NULL: nowhere. */
+template <class K> CU_DEVICE K *cache_slot(const rope_args &a, uint32_t row, uint32_t pos) {
+    const cu_kv &kv = a.kv;
+    const int32_t *table =
+        a.tables.blocks[kv.group] + (size_t)a.tables.entry[row] * a.tables.table_stride;
+    const int32_t block = table[pos / kv.block_tokens];
+    if (block < 0) return NULL;
+    return (K *)((char *)kv.base + (uint64_t)block * kv.block_stride) +
+           (size_t)(pos % kv.block_tokens) * kv.head_dim;
+}
+
+/* One block a row of the step. */
+template <class T, class K, int P, bool HALVES>
+static __global__ void __launch_bounds__(THREADS) k_rope_append(rope_args a, T *qkv) {
+    CU_SHARED(float2, turn, MAX_PAIRS);
+    const int32_t pos = a.tables.pos[blockIdx.x];
+    if (pos < 0) return;
+    const uint32_t half = a.n_dims / 2, hd = a.kv.head_dim, n_kv = a.kv.n_kv_heads;
+    for (uint32_t i = threadIdx.x; i < half; i += THREADS) {
+        float2 cs = cos_sin(pos, a.freqs[i]);
+        turn[i] = make_float2(cs.x * a.mscale, cs.y * a.mscale);
+    }
+    K *slot = cache_slot<K>(a, blockIdx.x, (uint32_t)pos);
+    const size_t head_stride = (size_t)a.kv.block_tokens * hd;
+    T *row = qkv + (size_t)blockIdx.x * a.ld;
+    __syncthreads();
+    const uint32_t units = half / P;
+    for (uint32_t u = threadIdx.x; u < (a.n_heads + n_kv) * units; u += THREADS) {
+        const uint32_t h = u / units, i = u % units * P;
+        float x[P], y[P];
+        pairs_load<T, P, HALVES>(row + h * hd, i, half, x, y);
+#pragma unroll
+        for (int k = 0; k < P; k++) {
+            const float2 cs = turn[i + k];
+            const float v = x[k];
+            x[k] = v * cs.x - y[k] * cs.y;
+            y[k] = v * cs.y + y[k] * cs.x;
+        }
+        if (h < a.n_heads)
+            pairs_store<T, P, HALVES>(row + h * hd, i, half, x, y);
+        else if (slot)
+            pairs_store<K, P, HALVES>(slot + (h - a.n_heads) * head_stride, i, half, x, y);
+    }
+    if (!slot) return;
+    const T *k = row + a.n_heads * hd, *v = k + n_kv * hd;
+    const uint32_t rest = hd - a.n_dims; /* dimensions that do not turn */
+    for (uint32_t u = threadIdx.x; u < n_kv * rest; u += THREADS) {
+        const uint32_t h = u / rest, d = a.n_dims + u % rest;
+        slot[h * head_stride + d] = cu_from_float(cu_to_float(k[h * hd + d]), K());
+    }
+    for (uint32_t u = threadIdx.x; u < n_kv * (hd / 8); u += THREADS) {
+        const uint32_t h = u / (hd / 8), d = u % (hd / 8) * 8;
+        float f[8];
+        cu_load8(v + h * hd + d, f);
+        cu_store8(slot + (n_kv + h) * head_stride + d, f);
+    }
+}
+
+cudaError_t cu_rope_append(cudaStream_t s, cu_type t, const cu_tables *tables, uint32_t n_rows,
+                           uint32_t n_heads, rope_pairing pairing, uint32_t n_dims,
+                           const cu_freq *freqs, float mscale, void *qkv, uint32_t ld,
+                           const cu_kv *kv) {
+    if (kv->head_dim % 8 || ld % 8 || n_dims % 2 || n_dims > kv->head_dim ||
+        n_dims / 2 > MAX_PAIRS || kv->group >= PROGRAM_MAX_GROUPS)
+        return cudaErrorInvalidValue;
+    if (n_rows == 0) return cudaSuccess;
+    const rope_args a = {*tables, *kv, freqs, mscale, n_heads, n_dims, ld};
+    const bool halves = pairing == ROPE_HALVES, wide = n_dims % (halves ? 16 : 8) == 0;
+    return cu_by_type(t, [&](auto type) {
+        using T = decltype(type);
+        return cu_by_type(kv->type, [&](auto kv_type) {
+            using K = decltype(kv_type);
+            if (halves && wide)
+                CU_LAUNCH((k_rope_append<T, K, 8, true>), n_rows, THREADS, 0, s, a, (T *)qkv);
+            else if (halves)
+                CU_LAUNCH((k_rope_append<T, K, 1, true>), n_rows, THREADS, 0, s, a, (T *)qkv);
+            else if (wide)
+                CU_LAUNCH((k_rope_append<T, K, 4, false>), n_rows, THREADS, 0, s, a, (T *)qkv);
+            else
+                CU_LAUNCH((k_rope_append<T, K, 1, false>), n_rows, THREADS, 0, s, a, (T *)qkv);
+            return cudaGetLastError();
+        });
+    });
+}
+
+/* ---- copies of blocks: each thread moves 4 x 16 bytes of one block of one layer ---- */
+
+enum { COPY_VECTORS = 4 };
+
+static __global__ void __launch_bounds__(THREADS)
+    k_copy_blocks(cu_kv kv, uint64_t layer_stride, uint32_t n_parts, uint32_t n_vectors,
+                  const int32_t *pairs) {
+    const int32_t *pair = pairs + (size_t)(blockIdx.x / n_parts) * 2;
+    char *layer = (char *)kv.base + blockIdx.y * layer_stride;
+    const uint4 *from = (const uint4 *)(layer + (uint64_t)pair[0] * kv.block_stride);
+    uint4 *to = (uint4 *)(layer + (uint64_t)pair[1] * kv.block_stride);
+    const uint32_t first = blockIdx.x % n_parts * (THREADS * COPY_VECTORS) + threadIdx.x;
+    uint4 v[COPY_VECTORS];
+    if (pair[0] < 0 || pair[1] < 0) return;
+#pragma unroll
+    for (int i = 0; i < COPY_VECTORS; i++)
+        if (first + i * THREADS < n_vectors) v[i] = from[first + i * THREADS];
+#pragma unroll
+    for (int i = 0; i < COPY_VECTORS; i++)
+        if (first + i * THREADS < n_vectors) to[first + i * THREADS] = v[i];
+}
+
+cudaError_t cu_copy_blocks(cudaStream_t s, const cu_kv *kv, uint64_t layer_stride,
+                           uint32_t n_layers, const int32_t *pairs, uint32_t n) {
+    if (n == 0 || n_layers == 0) return cudaSuccess;
+    if (kv->head_dim % 8 || n_layers > 65535) return cudaErrorInvalidValue;
+    const uint32_t n_vectors =
+        2 * kv->n_kv_heads * kv->block_tokens * kv->head_dim * cu_type_bytes(kv->type) / 16;
+    const uint32_t n_parts = cu_ceil_div(n_vectors, THREADS * COPY_VECTORS);
+    CU_LAUNCH(k_copy_blocks, dim3(n * n_parts, n_layers), THREADS, 0, s, *kv, layer_stride,
+              n_parts, n_vectors, pairs);
+    return cudaGetLastError();
+}

@@ -1,0 +1,107 @@
+/* What the row-wise kernels share: eight neighbours at a time between memory and float32
+ * registers (16 bytes of T, two 16-byte halves of float32), a sum over a block, the gated
+ * activation, and the choice of a kernel by type. */
+#ifndef VRAMD_ENGINE_CUDA_VEC_CUH
+#define VRAMD_ENGINE_CUDA_VEC_CUH
+
+#include "engine/cuda/cu.h"
+#include "engine/cuda/matrix.h"
+#include "model/program.h"
+
+/* ---- eight elements, 16-byte aligned ---- */
+
+CU_DEVICE void cu_unpack8(uint4 v, float f[8], __half) {
+    const __half2 *h = (const __half2 *)&v;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        float2 p = __half22float2(h[i]);
+        f[2 * i] = p.x, f[2 * i + 1] = p.y;
+    }
+}
+CU_DEVICE void cu_unpack8(uint4 v, float f[8], __nv_bfloat16) {
+    const uint32_t *w = (const uint32_t *)&v;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        f[2 * i] = __uint_as_float(w[i] << 16);
+        f[2 * i + 1] = __uint_as_float(w[i] & 0xffff0000u);
+    }
+}
+CU_DEVICE uint4 cu_pack8(const float f[8], __half) {
+    uint4 v;
+    __half2 *h = (__half2 *)&v;
+#pragma unroll
+    for (int i = 0; i < 4; i++) h[i] = __floats2half2_rn(f[2 * i], f[2 * i + 1]);
+    return v;
+}
+CU_DEVICE uint4 cu_pack8(const float f[8], __nv_bfloat16) {
+    uint4 v;
+    __nv_bfloat162 *h = (__nv_bfloat162 *)&v;
+#pragma unroll
+    for (int i = 0; i < 4; i++) h[i] = __floats2bfloat162_rn(f[2 * i], f[2 * i + 1]);
+    return v;
+}
+
+template <class T> CU_DEVICE void cu_load8(const T *p, float f[8]) {
+    cu_unpack8(*(const uint4 *)p, f, T());
+}
+CU_DEVICE void cu_load8(const float *p, float f[8]) {
+    float4 a = ((const float4 *)p)[0], b = ((const float4 *)p)[1];
+    f[0] = a.x, f[1] = a.y, f[2] = a.z, f[3] = a.w;
+    f[4] = b.x, f[5] = b.y, f[6] = b.z, f[7] = b.w;
+}
+template <class T> CU_DEVICE void cu_store8(T *p, const float f[8]) {
+    *(uint4 *)p = cu_pack8(f, T());
+}
+CU_DEVICE void cu_store8(float *p, const float f[8]) {
+    ((float4 *)p)[0] = make_float4(f[0], f[1], f[2], f[3]);
+    ((float4 *)p)[1] = make_float4(f[4], f[5], f[6], f[7]);
+}
+
+CU_DEVICE float cu_to_float(__half h) {
+    return __half2float(h);
+}
+CU_DEVICE float cu_to_float(__nv_bfloat16 h) {
+    return __bfloat162float(h);
+}
+CU_DEVICE __half cu_from_float(float f, __half) {
+    return __float2half_rn(f);
+}
+CU_DEVICE __nv_bfloat16 cu_from_float(float f, __nv_bfloat16) {
+    return __float2bfloat16_rn(f);
+}
+
+/* ---- a sum over the block: within warps, then over the warps, always in the same order.
+ * part: [32] of shared memory, free again after the next barrier. All threads call it. */
+CU_DEVICE float cu_block_sum(float v, float *part) {
+    uint32_t lane = threadIdx.x % 32, n_warps = blockDim.x / 32;
+    v = cu_warp_sum(v);
+    if (lane == 0) part[threadIdx.x / 32] = v;
+    __syncthreads();
+    return cu_warp_sum(lane < n_warps ? part[lane] : 0.0f);
+}
+
+/* act(g) * u. GELU in its tanh form is x / (1 + e^(-2v)), v = sqrt(2 / pi) (x + 0.044715 x^3)
+ * (Hendrycks and Gimpel, "Gaussian error linear units", section 2). */
+CU_DEVICE float cu_gated(activation act, float g, float u) {
+    const float log2_e = 1.44269504f;
+    float v = g;
+    if (act == ACT_GELU_TANH) v = g * (1.5957691216f * fmaf(g * g, 0.044715f, 1.0f));
+    return g / (1.0f + cu_ex2(-log2_e * v)) * u;
+}
+
+/* ---- choices ---- */
+
+/* Calls f with a value of the 16-bit type t stands for. */
+template <class F> static inline cudaError_t cu_by_type(cu_type t, F f) {
+    switch (t) {
+    case CU_F16: return f(__half());
+    case CU_BF16: return f(__nv_bfloat16());
+    default: return cudaErrorInvalidValue;
+    }
+}
+
+static inline uint32_t cu_ceil_div(uint32_t n, uint32_t d) {
+    return n / d + (n % d != 0);
+}
+
+#endif

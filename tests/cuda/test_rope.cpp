@@ -1,0 +1,168 @@
+/* Rotary embedding with the append to the cache, against double precision and the definition of
+ * the cache's layout; copies of blocks. */
+#include "tests/cuda/rig.h"
+
+enum { BLOCK_TOKENS = 16, TABLE = 80000, ENTRIES = 3 };
+
+struct rope_case {
+    cu_type t, kv;
+    uint32_t n_heads, n_kv, hd, n_dims;
+    rope_pairing pairing;
+    double theta;
+    float mscale;
+};
+
+static std::vector<double> frequencies(const rope_case &c) {
+    std::vector<double> f(c.n_dims / 2);
+    for (uint32_t i = 0; i < f.size(); i++) f[i] = pow(c.theta, -2.0 * i / c.n_dims);
+    return f;
+}
+
+/* Head v of hd numbers, rotated in double precision. */
+static std::vector<double> rotated(const rope_case &c, const std::vector<double> &f,
+                                   const float *v, int32_t pos) {
+    std::vector<double> out(v, v + c.hd);
+    for (uint32_t i = 0; i < c.n_dims / 2; i++) {
+        const bool halves = c.pairing == ROPE_HALVES;
+        const uint32_t p = halves ? i : 2 * i, q = halves ? i + c.n_dims / 2 : 2 * i + 1;
+        const double co = cos(pos * f[i]) * c.mscale, si = sin(pos * f[i]) * c.mscale;
+        out[p] = v[p] * co - v[q] * si;
+        out[q] = v[p] * si + v[q] * co;
+    }
+    return out;
+}
+
+static void near(cu_type t, const uint16_t *got, const double *want, uint32_t n) {
+    for (uint32_t d = 0; d < n; d++)
+        SWEEP(fabs(from_16(t, got[d]) - want[d]) <= rounding_of(t, want[d]) + 4e-6);
+}
+
+static void check_rope(const rope_case &c, uint64_t seed) {
+    /* Rows of three entries; one row is padding, one in a block that the table lacks. */
+    const std::vector<int32_t> pos = {0, 1, 15, 16, -1, 131071, 1048575, 40},
+                               entry = {0, 0, 0, 0, 0, 1, 2, 2};
+    const uint32_t n_rows = (uint32_t)pos.size(), ld = (c.n_heads + 2 * c.n_kv) * c.hd + 8;
+    const uint32_t n_blocks = 6, k_elems = c.n_kv * BLOCK_TOKENS * c.hd;
+    const size_t stride = (size_t)2 * k_elems * 2 + 256; /* bytes, another layer between */
+    std::vector<int32_t> table((size_t)ENTRIES * TABLE, -1);
+    table[0] = 4, table[1] = 2;
+    table[TABLE + 131071 / BLOCK_TOKENS] = 0;
+    table[2 * TABLE + 1048575 / BLOCK_TOKENS] = 5;
+    rng r = {seed};
+    const std::vector<uint16_t> qkv = all_to_16(c.t, r.normals((size_t)n_rows * ld));
+    const std::vector<double> f = frequencies(c);
+    std::vector<cu_freq> split(f.size());
+    for (size_t i = 0; i < f.size(); i++)
+        split[i].high = (float)f[i], split[i].low = (float)(f[i] - split[i].high);
+    device<int32_t> dpos(pos), dentry(entry), dtable(table);
+    device<uint16_t> dqkv(qkv);
+    const std::vector<uint8_t> empty(stride * n_blocks, 0x5a);
+    device<uint8_t> cache(empty);
+    device<cu_freq> dfreqs(split);
+    cu_tables tables = {};
+    tables.pos = dpos.p, tables.entry = dentry.p, tables.blocks[1] = dtable.p;
+    tables.table_stride = TABLE;
+    const cu_kv kv = {cache.p, stride, BLOCK_TOKENS, c.n_kv, c.hd, c.kv, 1};
+    CUDA_OK(cu_rope_append(0, c.t, &tables, n_rows, c.n_heads, c.pairing, c.n_dims, dfreqs.p,
+                           c.mscale, dqkv.p, ld, &kv));
+    const std::vector<uint16_t> got = dqkv.get();
+    std::vector<uint8_t> blocks = cache.get();
+    const std::vector<float> in = all_from_16(c.t, qkv);
+    for (uint32_t i = 0; i < n_rows; i++) {
+        const size_t row = (size_t)i * ld;
+        for (uint32_t h = 0; h < c.n_heads && pos[i] >= 0; h++) {
+            const std::vector<double> want = rotated(c, f, &in[row + h * c.hd], pos[i]);
+            near(c.t, &got[row + h * c.hd], want.data(), c.hd);
+        }
+        const size_t kept = pos[i] < 0 ? 0 : c.n_heads * c.hd; /* what must be as it was */
+        SWEEP(!memcmp(&got[row + kept], &qkv[row + kept], (ld - kept) * 2));
+        const int32_t block = pos[i] < 0 ? -1 : table[entry[i] * TABLE + pos[i] / BLOCK_TOKENS];
+        if (block < 0) continue;
+        uint16_t *k = (uint16_t *)(blocks.data() + block * stride);
+        for (uint32_t h = 0; h < c.n_kv; h++) {
+            const size_t at = ((size_t)h * BLOCK_TOKENS + pos[i] % BLOCK_TOKENS) * c.hd;
+            const float *kin = &in[row + (c.n_heads + h) * c.hd], *vin = kin + c.n_kv * c.hd;
+            const std::vector<double> want = rotated(c, f, kin, pos[i]), v(vin, vin + c.hd);
+            near(c.kv, k + at, want.data(), c.hd);
+            near(c.kv, k + k_elems + at, v.data(), c.hd);
+            memset(k + at, 0x5a, c.hd * 2);
+            memset(k + k_elems + at, 0x5a, c.hd * 2);
+        }
+    }
+    ck_assert(blocks == empty); /* nothing else was written */
+}
+
+START_TEST(rotations_and_the_cache_are_as_in_double_precision) {
+    static const rope_case cases[] = {
+        {CU_F16, CU_F16, 4, 2, 64, 64, ROPE_ADJACENT, 1e4, 1},
+        {CU_BF16, CU_BF16, 6, 2, 128, 128, ROPE_HALVES, 5e5, 1},
+        {CU_BF16, CU_F16, 3, 3, 80, 32, ROPE_HALVES, 1e4, 1.1386f},
+        {CU_F16, CU_BF16, 2, 1, 80, 40, ROPE_HALVES, 1e6, 1},
+        {CU_F16, CU_F16, 2, 1, 24, 12, ROPE_ADJACENT, 1e4, 1},
+        {CU_BF16, CU_BF16, 1, 1, 512, 512, ROPE_HALVES, 1e4, 1},
+        {CU_F16, CU_F16, 9, 3, 8, 8, ROPE_ADJACENT, 1e4, 1},
+        {CU_F16, CU_F16, 40, 8, 128, 128, ROPE_HALVES, 1e6, 1}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check_rope(cases[i], i);
+}
+END_TEST
+
+/* One head (1, 0, 1, 0, ...) gives cosines and sines themselves; float32 errors would hide in a
+ * 16-bit result, so the sum of squares of angle errors is looked at over many positions. */
+START_TEST(angles_of_far_positions_are_exact_to_the_last_place_of_f16) {
+    rope_case c = {CU_F16, CU_F16, 1, 1, 64, 64, ROPE_ADJACENT, 1e4, 1};
+    const uint32_t n_rows = 512, ld = 3 * 64;
+    const std::vector<double> f = frequencies(c);
+    std::vector<cu_freq> split(f.size());
+    for (size_t i = 0; i < f.size(); i++)
+        split[i].high = (float)f[i], split[i].low = (float)(f[i] - split[i].high);
+    rng r = {3};
+    std::vector<int32_t> pos(n_rows), zero(n_rows, 0);
+    for (int32_t &p : pos) p = (int32_t)r.below(1 << 20);
+    std::vector<uint16_t> qkv((size_t)n_rows * ld, 0);
+    for (size_t i = 0; i < qkv.size(); i += 2) qkv[i] = half_of_float(1);
+    device<int32_t> dpos(pos), dentry(zero), dtable(std::vector<int32_t>(1 << 16, -1));
+    device<uint16_t> dqkv(qkv);
+    device<cu_freq> dfreqs(split);
+    cu_tables tables = {};
+    tables.pos = dpos.p, tables.entry = dentry.p, tables.blocks[0] = dtable.p;
+    tables.table_stride = 1 << 16;
+    const cu_kv kv = {dqkv.p, 0, 16, 1, 64, CU_F16, 0};
+    CUDA_OK(cu_rope_append(0, CU_F16, &tables, n_rows, 1, c.pairing, 64, dfreqs.p, 1, dqkv.p,
+                           ld, &kv));
+    const std::vector<uint16_t> got = dqkv.get();
+    uint32_t differ = 0;
+    for (uint32_t i = 0; i < n_rows; i++)
+        for (uint32_t d = 0; d < 32; d++) {
+            const double angle = pos[i] * f[d];
+            const uint16_t *g = &got[(size_t)i * ld + 2 * d];
+            SWEEP(fabs(half_to_float(g[0]) - cos(angle)) <= 0x1p-12 + 1e-6);
+            SWEEP(fabs(half_to_float(g[1]) - sin(angle)) <= 0x1p-12 + 1e-6);
+            differ += g[0] != half_of_float((float)cos(angle));
+        }
+    /* An error of 1e-6 moves one rounding in about 1000 across its boundary. */
+    ck_assert_uint_lt(differ, n_rows * 32 / 500);
+}
+END_TEST
+
+START_TEST(blocks_are_copied_in_every_layer_and_nothing_else) {
+    const uint32_t n_layers = 3, n_blocks = 7, bytes = 2 * 3 * 16 * 72 * 2;
+    const size_t block_stride = bytes * n_layers, layer_stride = bytes;
+    rng r = {1};
+    std::vector<uint8_t> want(block_stride * n_blocks);
+    for (uint8_t &b : want) b = (uint8_t)r.u64();
+    device<uint8_t> cache(want);
+    const std::vector<int32_t> pairs = {0, 6, 0, 1, 5, 2, -1, 3};
+    device<int32_t> dpairs(pairs);
+    const cu_kv kv = {cache.p, block_stride, 16, 3, 72, CU_F16, 0};
+    CUDA_OK(cu_copy_blocks(0, &kv, layer_stride, n_layers, dpairs.p, 4));
+    for (int i = 0; i < 3; i++)
+        memcpy(&want[pairs[2 * i + 1] * block_stride], &want[pairs[2 * i] * block_stride],
+               block_stride);
+    ck_assert(cache.get() == want);
+    CUDA_OK(cu_copy_blocks(0, &kv, layer_stride, n_layers, dpairs.p, 0));
+}
+END_TEST
+
+CHECK_MAIN("rope", rotations_and_the_cache_are_as_in_double_precision,
+           angles_of_far_positions_are_exact_to_the_last_place_of_f16,
+           blocks_are_copied_in_every_layer_and_nothing_else)

@@ -1,0 +1,161 @@
+/* Embedding, gather, norms and the gate against their formulas in double precision. */
+#include "tests/cuda/rig.h"
+
+static const uint32_t widths[] = {8, 64, 72, 576, 896, 4096, 5120, 8200, 16392};
+
+START_TEST(embedding_reads_the_rows_of_tokens_and_of_what_was_drawn) {
+    const uint32_t n_vocab = 37, n_rows = 9;
+    ALL_TYPES(t) for (uint32_t cols : {8u, 576u, 4104u}) {
+        rng r = {cols};
+        const std::vector<uint16_t> w = all_to_16(t, r.normals((size_t)n_vocab * cols));
+        const std::vector<int32_t> token = {0, 36, 5, 37, -1, 7, 7, 2147483647, 1},
+                                   from = {-1, -1, 0, -1, -1, 2, 1, -1, -1},
+                                   previous = {11, -1, 36};
+        const uint32_t want[] = {0, 36, 11, 0, 0, 36, 0, 0, 1};
+        device<uint16_t> dw(w);
+        device<int32_t> dt(token), df(from), dp(previous);
+        device<float> out((size_t)n_rows * cols);
+        cu_tables tables = {};
+        tables.token = dt.p, tables.from = df.p, tables.previous = dp.p;
+        const cu_matrix m = {dw.p, t == CU_F16 ? DT_F16 : DT_BF16, n_vocab, cols};
+        CUDA_OK(cu_embed(0, &m, &tables, n_rows, 0.5f, out.p));
+        const std::vector<float> got = out.get();
+        for (uint32_t i = 0; i < n_rows; i++)
+            for (uint32_t c = 0; c < cols; c++)
+                SWEEP(got[i * cols + c] == 0.5f * from_16(t, w[want[i] * cols + c]));
+    }
+}
+END_TEST
+
+START_TEST(gather_copies_the_rows_asked_for) {
+    for (uint32_t cols : {8u, 576u, 4104u}) {
+        rng r = {cols};
+        const std::vector<float> in = r.normals((size_t)12 * cols);
+        const std::vector<int32_t> rows = {11, 3, 3, 0};
+        device<float> din(in), out(4 * (size_t)cols);
+        device<int32_t> dr(rows);
+        cu_tables tables = {};
+        tables.gathered = dr.p;
+        CUDA_OK(cu_gather(0, &tables, 4, cols, din.p, out.p));
+        const std::vector<float> got = out.get();
+        for (uint32_t i = 0; i < 4; i++)
+            SWEEP(!memcmp(&got[i * cols], &in[rows[i] * cols], cols * sizeof(float)));
+    }
+}
+END_TEST
+
+START_TEST(the_sum_of_the_residual_and_its_norm_are_as_the_formula_says) {
+    ALL_TYPES(t) for (uint32_t cols : widths) for (int with_y = 0; with_y < 2; with_y++) {
+        const uint32_t n_rows = 3;
+        rng r = {cols + (uint64_t)with_y};
+        const std::vector<float> x = r.normals((size_t)n_rows * cols, 3), w = r.normals(cols);
+        const std::vector<uint16_t> y = all_to_16(t, r.normals(x.size()));
+        device<float> dx(x), dw(w);
+        device<uint16_t> dy(y), out(x.size());
+        CUDA_OK(
+            cu_add_norm(0, t, n_rows, cols, 1e-5f, dx.p, with_y ? dy.p : NULL, dw.p, out.p));
+        const std::vector<float> sum = dx.get(), got = all_from_16(t, out.get());
+        for (uint32_t i = 0; i < n_rows; i++) {
+            double squares = 0;
+            for (uint32_t c = 0; c < cols; c++) {
+                const size_t at = (size_t)i * cols + c;
+                SWEEP(sum[at] == x[at] + (with_y ? from_16(t, y[at]) : 0));
+                squares += (double)sum[at] * sum[at];
+            }
+            const double scale = 1 / sqrt(squares / cols + 1e-5f);
+            for (uint32_t c = 0; c < cols; c++) {
+                const double want = sum[i * cols + c] * scale * w[c];
+                SWEEP(fabs(got[i * cols + c] - want) <= rounding_of(t, want));
+            }
+        }
+    }
+}
+END_TEST
+
+START_TEST(a_row_has_the_same_norm_whatever_rows_are_beside_it) {
+    const uint32_t cols = 5120;
+    rng r = {5};
+    const std::vector<float> one = r.normals(cols), w = r.normals(cols);
+    std::vector<float> many = r.normals(7 * cols);
+    memcpy(&many[4 * cols], one.data(), cols * sizeof(float));
+    device<float> da(one), db(many), dw(w);
+    device<uint16_t> oa(cols), ob(7 * cols);
+    CUDA_OK(cu_add_norm(0, CU_BF16, 1, cols, 1e-6f, da.p, NULL, dw.p, oa.p));
+    CUDA_OK(cu_add_norm(0, CU_BF16, 7, cols, 1e-6f, db.p, NULL, dw.p, ob.p));
+    const std::vector<uint16_t> alone = oa.get(), among = ob.get();
+    ck_assert_mem_eq(alone.data(), among.data() + 4 * cols, cols * 2);
+}
+END_TEST
+
+START_TEST(norms_of_heads_leave_the_other_columns_alone) {
+    ALL_TYPES(t) for (uint32_t hd : {8u, 64u, 80u, 128u, 256u, 264u, 512u}) {
+        const uint32_t n_rows = 3, n_heads = 5, first = 16, ld = first + n_heads * hd + 24;
+        rng r = {hd};
+        const std::vector<uint16_t> v = all_to_16(t, r.normals((size_t)n_rows * ld, 2));
+        const std::vector<float> w = r.normals(hd);
+        device<uint16_t> dv(v);
+        device<float> dw(w);
+        CUDA_OK(cu_head_norm(0, t, n_rows, n_heads, hd, first, ld, 1e-6f, dv.p, dw.p));
+        const std::vector<uint16_t> got = dv.get();
+        for (uint32_t i = 0; i < n_rows; i++)
+            for (uint32_t c = 0; c < ld; c++) {
+                const size_t at = (size_t)i * ld + c;
+                if (c < first || c >= first + n_heads * hd) {
+                    SWEEP(got[at] == v[at]);
+                    continue;
+                }
+                const uint32_t d = (c - first) % hd;
+                double squares = 0;
+                for (uint32_t k = 0; k < hd; k++) squares += pow(from_16(t, v[at - d + k]), 2);
+                const double want =
+                    from_16(t, v[at]) / sqrt(squares / hd + 1e-6f) * (double)w[d];
+                SWEEP(fabs(from_16(t, got[at]) - want) <= rounding_of(t, want));
+            }
+    }
+}
+END_TEST
+
+START_TEST(the_gate_is_silu_or_gelu_times_up) {
+    ALL_TYPES(t)
+    for (activation act : {ACT_SILU, ACT_GELU_TANH})
+        for (uint32_t n : {8u, 576u, 1536u}) {
+            const uint32_t n_rows = 3;
+            rng r = {n};
+            std::vector<float> v = r.normals((size_t)n_rows * 2 * n, 4);
+            v[0] = 200, v[1] = -200, v[2] = 0, v[3] = -30;
+            const std::vector<uint16_t> in = all_to_16(t, v);
+            device<uint16_t> di(in), out((size_t)n_rows * n);
+            CUDA_OK(cu_gate(0, t, act, n_rows, n, di.p, out.p));
+            const std::vector<float> got = all_from_16(t, out.get());
+            for (uint32_t i = 0; i < n_rows; i++)
+                for (uint32_t c = 0; c < n; c++) {
+                    const double g = from_16(t, in[(size_t)i * 2 * n + c]),
+                                 u = from_16(t, in[(size_t)i * 2 * n + n + c]),
+                                 p = 1.5957691216057308 * (g + 0.044715 * g * g * g),
+                                 want = g / (1 + exp(act == ACT_SILU ? -g : -p)) * u;
+                    SWEEP(fabs(got[i * n + c] - want) <= rounding_of(t, want) + 1e-9);
+                }
+        }
+}
+END_TEST
+
+START_TEST(shapes_that_no_kernel_takes_are_refused) {
+    cu_matrix m = {NULL, DT_F16, 4, 12};
+    cu_tables t = {};
+    ck_assert_int_eq(cu_embed(0, &m, &t, 1, 1, NULL), cudaErrorInvalidValue);
+    ck_assert_int_eq(cu_gather(0, &t, 1, 4, NULL, NULL), cudaErrorInvalidValue);
+    ck_assert_int_eq(cu_add_norm(0, CU_F16, 1, 12, 0, NULL, NULL, NULL, NULL),
+                     cudaErrorInvalidValue);
+    ck_assert_int_eq(cu_add_norm(0, CU_F32, 1, 16, 0, NULL, NULL, NULL, NULL),
+                     cudaErrorInvalidValue);
+    ck_assert_int_eq(cu_gate(0, CU_F16, ACT_SILU, 1, 4, NULL, NULL), cudaErrorInvalidValue);
+    ck_assert_int_eq(cu_gate(0, CU_F16, ACT_SILU, 0, 8, NULL, NULL), cudaSuccess);
+}
+END_TEST
+
+CHECK_MAIN("rows", embedding_reads_the_rows_of_tokens_and_of_what_was_drawn,
+           gather_copies_the_rows_asked_for,
+           the_sum_of_the_residual_and_its_norm_are_as_the_formula_says,
+           a_row_has_the_same_norm_whatever_rows_are_beside_it,
+           norms_of_heads_leave_the_other_columns_alone, the_gate_is_silu_or_gelu_times_up,
+           shapes_that_no_kernel_takes_are_refused)
