@@ -36,9 +36,8 @@ typedef struct cuda_place {
 } cuda_place;
 
 typedef struct cuda_weight {
-    uint32_t place;     /* index */
-    uint32_t row;       /* where its rows (a vector: its elements) begin there */
-    uint64_t row_bytes; /* of a row in the file */
+    uint32_t place; /* index */
+    uint32_t row;   /* where its rows (a vector: its elements) begin there */
 } cuda_weight;
 
 typedef enum cuda_form {

@@ -4,62 +4,10 @@
 #ifndef VRAMD_TESTS_QUANT_RIG_H
 #define VRAMD_TESTS_QUANT_RIG_H
 
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
-#include <vector>
-
 extern "C" {
 #include "model/dtype.h"
 }
-#include "engine/cuda/kernels.h"
-
-#include "base/half.h"
-#include "base/hash.h"
-#include "tests/check_main.h"
-
-#define CUDA_OK(call)                                                                          \
-    do {                                                                                       \
-        const cudaError_t cuda_error = (call);                                                 \
-        if (cuda_error != cudaSuccess)                                                         \
-            ck_abort_msg("%s: %s", #call, cudaGetErrorString(cuda_error));                     \
-    } while (0)
-
-struct rng {
-    uint64_t state;
-    uint64_t u64() { return hash_mix(state += 0x9e3779b97f4a7c15u); }
-    float normal() { /* about, sd 1 */
-        float v = 0;
-        for (int i = 0; i < 12; i++) v += (float)(u64() >> 40) * 0x1p-24f;
-        return v - 6;
-    }
-};
-
-/* Device memory of exactly so many elements, so that ASan sees the first byte too far. */
-template <class T> struct device {
-    T *p = nullptr;
-    size_t n;
-    explicit device(size_t n) : n(n) { CUDA_OK(cudaMalloc((void **)&p, n * sizeof(T))); }
-    explicit device(const std::vector<T> &v) : device(v.size()) { put(v); }
-    device(const device &) = delete;
-    ~device() { cudaFree(p); }
-    void put(const std::vector<T> &v) {
-        CUDA_OK(cudaMemcpy(p, v.data(), n * sizeof(T), cudaMemcpyHostToDevice));
-    }
-    std::vector<T> get() const {
-        std::vector<T> v(n);
-        CUDA_OK(cudaDeviceSynchronize());
-        CUDA_OK(cudaMemcpy(v.data(), p, n * sizeof(T), cudaMemcpyDeviceToHost));
-        return v;
-    }
-};
-
-static inline uint16_t to_16(cu_type t, float f) {
-    return t == CU_BF16 ? bf16_of_float(f) : half_of_float(f);
-}
-static inline float from_16(cu_type t, uint16_t h) {
-    return t == CU_BF16 ? bf16_to_float(h) : half_to_float(h);
-}
+#include "tests/cuda/rig.h"
 
 /* One block of 32 and its values, from the definition of ggml's formats (4 bits: element i in
  * the low nibble of byte i, element 16 + i in the high one). scale: of its values, about. */
@@ -108,14 +56,14 @@ struct file_matrix {
         }
     }
     void put_float(uint8_t *p, float *v, float f) {
-        const uint16_t h = t_is_bf16() ? bf16_of_float(f) : half_of_float(f);
-        *v = type == DT_F32 ? f : t_is_bf16() ? bf16_to_float(h) : half_to_float(h);
+        const cu_type t = type == DT_BF16 ? CU_BF16 : CU_F16;
+        const uint16_t h = to_16(t, f);
+        *v = type == DT_F32 ? f : from_16(t, h);
         if (type == DT_F32)
             memcpy(p, &f, 4);
         else
             memcpy(p, &h, 2);
     }
-    bool t_is_bf16() const { return type == DT_BF16; }
 };
 
 /* The matrix on the device, stored in two calls; type: as it lies there. */

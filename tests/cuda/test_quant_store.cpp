@@ -1,10 +1,8 @@
 /* Tests of cu_matrix_store, cu_matrix_random and the readers of quant.cuh: what was stored
  * comes back, bit for bit; what becomes 16 bits is rounded once. */
-#include "tests/cuda/quant_rig.h"
+#include "tests/cuda/linear_rig.h"
 
 #include "engine/cuda/quant.cuh"
-
-static const dtype packed_types[] = {DT_Q8_0, DT_Q4_0, DT_Q4_1};
 
 template <dtype TYPE> __global__ void read_all(quant_view v, uint32_t n_out, float *out) {
     for (uint32_t o = blockIdx.x; o < n_out; o += gridDim.x)

@@ -1,0 +1,289 @@
+/* Linear layers with packed weights for few rows: int8 activations on the tensor cores. A warp
+ * takes a strip of 16 outputs as operand A and up to 8 rows as B, so that one pass over the
+ * weights serves 1 to 8 rows by the same instructions. Bound by reading the weights once: each
+ * thread keeps eight 16-byte loads under way.
+ *
+ * A block takes one or two strips; its 8 warps take the chunks of 64 inputs in turn. For each
+ * output, in float32:
+ *
+ *     warp w: acc = 0; for its chunks c = w, w + 8, ..., for b = 0, 1:
+ *         acc = fma(float(isum), d_w * d_a, acc)        (isum: exact int32 sum of 32 products)
+ *         acc = fma(m_w, s_a, acc)                      (Q4_1)
+ *     y = ((acc of warp 0 + acc of warp 1) + ...) + bias
+ *
+ * which depends neither on n_rows nor on how many strips a block has. */
+#include "engine/cuda/linear_quant.cuh"
+#include "engine/cuda/vec.cuh"
+
+enum { WARPS = 8, LOADS = 8 };
+
+/* Quantised activations as packed.h describes them. */
+typedef struct act_view {
+    uint8_t *codes;
+    float *scales, *sums;
+    uint32_t n_chunks;
+} act_view;
+
+static act_view act_view_of(const void *in_q, uint32_t n_in) {
+    uint8_t *p = (uint8_t *)in_q;
+    return act_view{p, (float *)(p + packed_act_scales_at(n_in)),
+                    (float *)(p + packed_act_sums_at(n_in)), packed_chunks(n_in)};
+}
+
+/* ---- quantising activations ---- */
+
+/* Eight neighbours to codes; four threads (j) share a block of 32. */
+typedef struct eight {
+    int code[8];
+    float d, s;
+} eight;
+
+CU_DEVICE eight quantize8(const float x[8]) {
+    uint32_t most = 0; /* of the bits of |x|: NaN and infinity above all numbers */
+#pragma unroll
+    for (int i = 0; i < 8; i++) most = max(most, __float_as_uint(x[i]) & 0x7fffffffu);
+    most = max(most, __shfl_xor_sync(0xffffffffu, most, 1));
+    most = max(most, __shfl_xor_sync(0xffffffffu, most, 2));
+    const float big = __uint_as_float(most);
+    const bool none = most >= 0x7f800000u || big < 0x1p-80f;
+    const float scale = none ? 0.0f : __fdiv_rn(127.0f, big);
+    eight r;
+    int sum = 0;
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        r.code[i] = none ? 0 : __float2int_rn(x[i] * scale);
+        sum += r.code[i];
+    }
+    sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+    sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+    r.d = most >= 0x7f800000u ? __uint_as_float(0x7fffffffu)
+          : none              ? 0.0f
+                              : __fdiv_rn(big, 127.0f);
+    r.s = r.d * (float)sum;
+    return r;
+}
+
+/* The codes of thread j as bytes 0 and 2 (j even) or 1 and 3 (j odd) of word j / 2 of t = 0..3:
+ * a thread trades half of its pairs with its neighbour and has two whole words. */
+CU_DEVICE void words_of(const eight &e, int j, uint32_t w[2]) {
+    uint32_t pair[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        pair[i] = ((uint32_t)e.code[2 * i] & 255) | ((uint32_t)e.code[2 * i + 1] & 255) << 16;
+    const bool odd = j & 1;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const uint32_t sent = odd ? pair[i] : pair[2 + i];
+        const uint32_t got = __shfl_xor_sync(0xffffffffu, sent, 1);
+        w[i] = odd ? got | pair[2 + i] << 8 : pair[i] | got << 8;
+    }
+}
+
+template <class T>
+static __global__ void __launch_bounds__(128)
+    k_quantize(uint32_t n_in, uint32_t ld, const T *in, act_view out) {
+    const uint32_t thread = blockIdx.x * 128 + threadIdx.x, row = blockIdx.y;
+    const uint32_t block = thread / 4, c = block / 2, b = block % 2;
+    const int j = (int)(thread % 4);
+    float x[8] = {};
+    if (block < n_in / PACKED_BLOCK) cu_load8(in + (size_t)row * ld + thread * 8, x);
+    const eight e = quantize8(x); /* with the whole warp */
+    uint32_t w[2];
+    words_of(e, j, w);
+    if (c >= out.n_chunks) return;
+    const size_t at = (size_t)c * PACKED_ACT_ROWS + row;
+    uint32_t *codes = (uint32_t *)(out.codes + at * 64) + 2 * b + j / 2;
+#pragma unroll
+    for (int i = 0; i < 2; i++) codes[4 * (2 * (j % 2) + i)] = w[i];
+    if (j != 0) return;
+    out.scales[at * 2 + b] = e.d;
+    out.sums[at * 2 + b] = e.s;
+}
+
+cudaError_t cu_quantize(cudaStream_t s, cu_type t, uint32_t n_rows, uint32_t n_in, uint32_t ld,
+                        const void *in, void *out) {
+    if (n_rows > CU_FEW_ROWS || n_in % PACKED_BLOCK) return cudaErrorInvalidValue;
+    if (n_rows == 0 || n_in == 0) return cudaSuccess;
+    const act_view view = act_view_of(out, n_in);
+    const dim3 grid(cu_ceil_div(view.n_chunks * 8, 128), n_rows);
+    return cu_by_type(t, [&](auto type) {
+        using T = decltype(type);
+        CU_LAUNCH((k_quantize<T>), grid, 128, 0, s, n_in, ld, (const T *)in, view);
+        return cudaGetLastError();
+    });
+}
+
+/* ---- the GEMV ---- */
+
+typedef struct few_params {
+    quant_view w[2]; /* gate and up, or the matrix twice */
+    const float *bias[2];
+    act_view in;
+    uint32_t n_rows, n_out;
+    activation act;
+    linear_out out;
+} few_params;
+
+/* A lane's part of the activations of a chunk: codes of row g, scales and sums of rows 2t and
+ * 2t + 1, blocks 0 and 1. */
+struct few_acts {
+    uint4 q;
+    float4 d, s;
+};
+
+template <dtype TYPE> CU_DEVICE few_acts load_acts(const few_params &p, uint32_t c, int lane) {
+    few_acts a = {};
+    if ((uint32_t)lane / 4 < p.n_rows)
+        a.q = __ldg((const uint4 *)(p.in.codes + (size_t)c * PACKED_ACT_CODES) + lane);
+    const size_t at = (size_t)c * (PACKED_ACT_SCALES / sizeof(float4)) + lane % 4;
+    a.d = __ldg((const float4 *)p.in.scales + at);
+    if (quant<TYPE>::has_min) a.s = __ldg((const float4 *)p.in.sums + at);
+    return a;
+}
+
+/* acc += one chunk; acc as the fragment d of mma.m16n8. */
+template <dtype TYPE>
+CU_DEVICE void add_chunk(const quant_tile<TYPE> &w, const few_acts &a, float acc[4]) {
+#pragma unroll
+    for (int b = 0; b < 2; b++) {
+        const uint32_t rows[2] = {b ? a.q.z : a.q.x, b ? a.q.w : a.q.y};
+        const float d0 = b ? a.d.y : a.d.x, d1 = b ? a.d.w : a.d.z;
+        uint32_t codes[4];
+        int32_t isum[4] = {0, 0, 0, 0};
+        quant_bytes(w, b, codes);
+        cu_mma_s8(isum, codes, rows);
+#pragma unroll
+        for (int hi = 0; hi < 2; hi++) {
+            const float d = quant_float(quant_scale_bits(w, 0, b, hi)) * quant_unit<TYPE>();
+            acc[2 * hi] = __fmaf_rn((float)isum[2 * hi], d * d0, acc[2 * hi]);
+            acc[2 * hi + 1] = __fmaf_rn((float)isum[2 * hi + 1], d * d1, acc[2 * hi + 1]);
+            if (!quant<TYPE>::has_min) continue;
+            const float m = quant_float(quant_scale_bits(w, 1, b, hi));
+            acc[2 * hi] = __fmaf_rn(m, b ? a.s.y : a.s.x, acc[2 * hi]);
+            acc[2 * hi + 1] = __fmaf_rn(m, b ? a.s.w : a.s.z, acc[2 * hi + 1]);
+        }
+    }
+}
+
+/* Runs a warp over its chunks; strip[s]: of w[s]. */
+template <dtype TYPE, int STRIPS>
+CU_DEVICE void run_warp(const few_params &p, const uint32_t strip[STRIPS], uint32_t warp,
+                        int lane, float acc[STRIPS][4]) {
+    constexpr int DEPTH = LOADS / STRIPS / quant<TYPE>::n_codes;
+    const uint32_t n = p.w[0].n_chunks;
+    quant_tile<TYPE> ring[DEPTH][STRIPS];
+    auto load = [&](uint32_t c, int s) {
+        const size_t tile = (size_t)strip[s] * n + c;
+        return quant_load<TYPE>(p.w[s].codes + tile * quant<TYPE>::code_bytes,
+                                p.w[s].scales + tile * quant<TYPE>::scale_bytes, lane);
+    };
+#pragma unroll
+    for (int i = 0; i < DEPTH; i++)
+#pragma unroll
+        for (int s = 0; s < STRIPS; s++)
+            if (warp + i * WARPS < n) ring[i][s] = load(warp + i * WARPS, s);
+    few_acts now = {}, next = {};
+    if (warp < n) now = load_acts<TYPE>(p, warp, lane);
+    for (uint32_t first = warp; first < n; first += DEPTH * WARPS) {
+#pragma unroll
+        for (int i = 0; i < DEPTH; i++) {
+            const uint32_t c = first + i * WARPS;
+            if (c < n) {
+                if (c + WARPS < n) next = load_acts<TYPE>(p, c + WARPS, lane);
+#pragma unroll
+                for (int s = 0; s < STRIPS; s++) {
+                    add_chunk<TYPE>(ring[i][s], now, acc[s]);
+                    if (c + DEPTH * WARPS < n) ring[i][s] = load(c + DEPTH * WARPS, s);
+                }
+                now = next;
+            }
+        }
+    }
+}
+
+template <dtype TYPE, int STRIPS, bool GATED>
+static __global__ void __launch_bounds__(32 * WARPS) k_few(few_params p) {
+    const uint32_t warp = threadIdx.x / 32;
+    const int lane = (int)(threadIdx.x % 32);
+    uint32_t strip[STRIPS];
+    float acc[STRIPS][4] = {};
+#pragma unroll
+    for (int s = 0; s < STRIPS; s++)
+        strip[s] = GATED ? blockIdx.x : min(blockIdx.x * STRIPS + s, p.w[0].n_strips - 1);
+    run_warp<TYPE, STRIPS>(p, strip, warp, lane, acc);
+
+    CU_SHARED(float, part, WARPS *STRIPS * 128);
+#pragma unroll
+    for (int s = 0; s < STRIPS; s++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) part[(warp * STRIPS + s) * 128 + 32 * i + lane] = acc[s][i];
+    __syncthreads();
+    for (uint32_t at = threadIdx.x; at < (GATED ? 128 : STRIPS * 128); at += 32 * WARPS) {
+        const uint32_t o = at % 16, row = at / 16 % 8, first = GATED ? 0 : at / 128;
+        const uint32_t slot = (o / 8 * 2 + row % 2) * 32 + o % 8 * 4 + row / 2;
+        const uint32_t col =
+            (GATED ? blockIdx.x : blockIdx.x * STRIPS + first) * PACKED_STRIP + o;
+        if (row >= p.n_rows || col >= p.n_out) continue;
+        float y[2] = {};
+#pragma unroll
+        for (int s = 0; s < (GATED ? 2 : 1); s++) {
+            for (uint32_t w = 0; w < WARPS; w++)
+                y[s] += part[(w * STRIPS + first + s) * 128 + slot];
+            if (p.bias[s]) y[s] += p.bias[s][col];
+        }
+        linear_put(p.out, row, col, GATED ? cu_gated(p.act, y[0], y[1]) : y[0]);
+    }
+}
+
+/* Two strips a block share the activations' loads; one gives small matrices more blocks. */
+template <dtype TYPE> static cudaError_t launch_few(cudaStream_t s, const few_params &p) {
+    const bool wide = p.n_rows > 2 || p.n_out > 16384;
+    if (wide)
+        CU_LAUNCH((k_few<TYPE, 2, false>), (p.w[0].n_strips + 1) / 2, 32 * WARPS, 0, s, p);
+    else
+        CU_LAUNCH((k_few<TYPE, 1, false>), p.w[0].n_strips, 32 * WARPS, 0, s, p);
+    return cudaGetLastError();
+}
+
+template <dtype TYPE> static cudaError_t launch_gated(cudaStream_t s, const few_params &p) {
+    CU_LAUNCH((k_few<TYPE, 2, true>), p.w[0].n_strips, 32 * WARPS, 0, s, p);
+    return cudaGetLastError();
+}
+
+static few_params params_of(const cu_linear *a, const cu_linear *b, activation act) {
+    return few_params{{quant_view_of(&a->w), quant_view_of(&b->w)},
+                      {a->bias, b->bias},
+                      act_view_of(a->in_q, a->w.n_in),
+                      a->n_rows,
+                      a->w.n_out,
+                      act,
+                      linear_out_of(a)};
+}
+
+cudaError_t cu_linear_quant(cudaStream_t s, const cu_linear *l) {
+    if (l->n_rows == 0 || l->w.n_out == 0) return cudaSuccess;
+    if (l->n_rows > CU_FEW_ROWS || l->same_bits) return cu_linear_many(s, l);
+    const few_params p = params_of(l, l, ACT_SILU);
+    switch (l->w.type) {
+    case DT_Q8_0: return launch_few<DT_Q8_0>(s, p);
+    case DT_Q4_0: return launch_few<DT_Q4_0>(s, p);
+    case DT_Q4_1: return launch_few<DT_Q4_1>(s, p);
+    default: return cudaErrorInvalidValue;
+    }
+}
+
+cudaError_t cu_gate_up_quant_few(cudaStream_t s, const cu_linear *gate, const cu_linear *up,
+                                 activation act) {
+    const cu_matrix *a = &gate->w, *b = &up->w;
+    if (gate->n_rows == 0 || a->n_out == 0) return cudaSuccess;
+    if (gate->n_rows > CU_FEW_ROWS || gate->kind != CU_OUT_T || a->type != b->type ||
+        a->n_out != b->n_out || a->n_in != b->n_in)
+        return cudaErrorInvalidValue;
+    const few_params p = params_of(gate, up, act);
+    switch (a->type) {
+    case DT_Q8_0: return launch_gated<DT_Q8_0>(s, p);
+    case DT_Q4_0: return launch_gated<DT_Q4_0>(s, p);
+    case DT_Q4_1: return launch_gated<DT_Q4_1>(s, p);
+    default: return cudaErrorInvalidValue;
+    }
+}

@@ -1,0 +1,139 @@
+/* Linear layers with packed weights for tests: inputs, references, and one call with everything
+ * around it guarded. */
+#ifndef VRAMD_TESTS_LINEAR_RIG_H
+#define VRAMD_TESTS_LINEAR_RIG_H
+
+#include "tests/cuda/quant_rig.h"
+#include "engine/cuda/packed.h"
+
+static const dtype packed_types[] = {DT_Q8_0, DT_Q4_0, DT_Q4_1};
+
+/* Activations [n_rows][ld] of T, a few channels 20 times the others, as trained models have
+ * them; what lies between the rows is NaN. */
+struct inputs {
+    cu_type t;
+    uint32_t n_rows, n_in, ld;
+    std::vector<uint16_t> bits;
+    device<uint16_t> on_device;
+    inputs(cu_type t, uint32_t n_rows, uint32_t n_in, uint64_t seed)
+        : t(t), n_rows(n_rows), n_in(n_in), ld(n_in + 8), bits(make(t, n_rows, n_in, seed)),
+          on_device(bits) {}
+    static std::vector<uint16_t> make(cu_type t, uint32_t rows, uint32_t n_in, uint64_t seed) {
+        std::vector<uint16_t> v((size_t)rows * (n_in + 8) - 8, 0x7fff);
+        rng r = {seed};
+        for (uint32_t i = 0; i < rows; i++)
+            for (uint32_t k = 0; k < n_in; k++)
+                v[(size_t)i * (n_in + 8) + k] = to_16(t, r.normal() * (k % 97 == 5 ? 20 : 1));
+        return v;
+    }
+    float at(uint32_t row, uint32_t k) const { return from_16(t, bits[(size_t)row * ld + k]); }
+};
+
+/* Outputs, and what lies around them, which must stay. */
+enum { OUT_GAP = 5 };
+static const float OUT_BEFORE = 0.375f; /* exact in every type */
+
+struct guarded_out {
+    cu_type type;
+    uint32_t n_rows, n_out, ld;
+    device<uint8_t> bytes;
+    guarded_out(cu_type type, uint32_t n_rows, uint32_t n_out)
+        : type(type), n_rows(n_rows), n_out(n_out), ld(n_out + OUT_GAP),
+          bytes(size_t(cu_type_bytes(type)) * ((size_t)n_rows * ld - OUT_GAP)) {
+        std::vector<uint8_t> v(bytes.n);
+        for (size_t i = 0; i < v.size() / cu_type_bytes(type); i++) set(v, i);
+        bytes.put(v);
+    }
+    void set(std::vector<uint8_t> &v, size_t i) const {
+        const uint16_t h = to_16(type, OUT_BEFORE);
+        if (type == CU_F32)
+            memcpy(&v[4 * i], &OUT_BEFORE, 4);
+        else
+            memcpy(&v[2 * i], &h, 2);
+    }
+    std::vector<float> get() const {
+        const std::vector<uint8_t> v = bytes.get();
+        std::vector<float> out;
+        for (size_t i = 0; i < v.size() / cu_type_bytes(type); i++) {
+            float f;
+            uint16_t h;
+            memcpy(&f, &v[i * cu_type_bytes(type)], type == CU_F32 ? 4 : 2);
+            memcpy(&h, &v[i * cu_type_bytes(type)], 2);
+            if (type != CU_F32) f = from_16(type, h);
+            if (i % ld < n_out)
+                out.push_back(f);
+            else
+                SWEEP(f == OUT_BEFORE);
+        }
+        return out;
+    }
+};
+
+/* Activations as cu_quantize leaves them, read back by packed.h. */
+struct quantized {
+    uint32_t n_in;
+    device<uint8_t> bytes;
+    std::vector<uint8_t> host;
+    quantized(const inputs &x, uint32_t n_rows)
+        : n_in(x.n_in), bytes(cu_quantized_bytes(n_rows, x.n_in)) {
+        CUDA_OK(cu_quantize(0, x.t, n_rows, x.n_in, x.ld, x.on_device.p, bytes.p));
+        host = bytes.get();
+    }
+    int code(uint32_t row, uint32_t k) const {
+        const uint32_t e = k % 16, t = e % 8 / 2, part = k % 32 / 16, b = k / 32 % 2;
+        const size_t at = ((size_t)k / 64 * 8 + row) * 64 + 16 * t + 8 * b + 4 * part;
+        return (int8_t)host[at + e % 2 * 2 + e / 8];
+    }
+    float scale(uint32_t row, uint32_t block) const {
+        return word(packed_act_scales_at(n_in), row, block);
+    }
+    float sum(uint32_t row, uint32_t block) const {
+        return word(packed_act_sums_at(n_in), row, block);
+    }
+    float word(size_t plane, uint32_t row, uint32_t block) const {
+        float f;
+        memcpy(&f, &host[plane + ((block / 2 * 8 + row) * 2 + block % 2) * 4], 4);
+        return f;
+    }
+};
+
+static inline cu_linear linear_of(const cu_matrix &w, const inputs &x, uint32_t n_rows,
+                                  const guarded_out &out, cu_out kind) {
+    cu_linear l = {};
+    l.w = w;
+    l.t = x.t;
+    l.n_rows = n_rows;
+    l.in = x.on_device.p;
+    l.ld_in = x.ld;
+    l.out = out.bytes.p;
+    l.ld_out = out.ld;
+    l.kind = kind;
+    return l;
+}
+
+/* Runs the first n_rows rows of x through w. */
+static inline std::vector<float> run_linear(const cu_matrix &w, const inputs &x,
+                                            uint32_t n_rows, const float *bias = nullptr,
+                                            cu_out kind = CU_OUT_F32, bool same_bits = false) {
+    guarded_out out(kind == CU_OUT_T ? x.t : CU_F32, n_rows, w.n_out);
+    cu_linear l = linear_of(w, x, n_rows, out, kind);
+    l.bias = bias;
+    l.same_bits = same_bits;
+    if (n_rows <= CU_FEW_ROWS && !same_bits) {
+        quantized q(x, n_rows);
+        l.in_q = q.bytes.p;
+        CUDA_OK(cu_linear_quant(0, &l));
+        return out.get();
+    }
+    CUDA_OK(cu_linear_quant(0, &l));
+    return out.get();
+}
+
+static inline void assert_same_rows(const std::vector<float> &a, const std::vector<float> &b,
+                                    size_t n, const char *what) {
+    for (size_t i = 0; i < n; i++)
+        if (bits_of_float(a[i]) != bits_of_float(b[i]))
+            ck_abort_msg("%s: [%zu] %.9g, not %.9g", what, i, b[i], a[i]);
+}
+
+#endif

@@ -1,0 +1,263 @@
+/* Tests of linear_quant.cu: packed weights, few rows, int8 activations. Every output against a
+ * plain twin of the documented sum, bit for bit; the twin against float64. */
+#include "tests/cuda/linear_rig.h"
+
+/* What cu_quantize must give for a block of 32 (engine/cpu/linear.h). */
+struct plain_block {
+    int code[32];
+    float d, s;
+    explicit plain_block(const float x[32]) {
+        float big = 0;
+        bool finite = true;
+        int sum = 0;
+        for (int i = 0; i < 32; i++) {
+            finite = finite && isfinite(x[i]);
+            big = fmaxf(big, fabsf(x[i]));
+        }
+        const bool none = !finite || big < 0x1p-80f;
+        const float scale = 127.0f / big;
+        for (int i = 0; i < 32; i++) {
+            code[i] = none ? 0 : (int)rintf(x[i] * scale);
+            sum += code[i];
+        }
+        d = !finite ? NAN : none ? 0 : big / 127.0f;
+        s = d * (float)sum;
+    }
+};
+
+static void assert_quantized(const inputs &x, const quantized &q, uint32_t row) {
+    for (uint32_t b = 0; b < x.n_in / 32; b++) {
+        float v[32];
+        for (int i = 0; i < 32; i++) v[i] = x.at(row, 32 * b + i);
+        const plain_block want(v);
+        for (int i = 0; i < 32; i++) SWEEP(q.code(row, 32 * b + i) == want.code[i]);
+        SWEEP(isnan(want.d) ? isnan(q.scale(row, b)) : q.scale(row, b) == want.d);
+        SWEEP(isnan(want.s) ? isnan(q.sum(row, b)) : q.sum(row, b) == want.s);
+    }
+}
+
+START_TEST(activations_are_quantised_as_on_the_cpu) {
+    static const uint32_t ins[] = {32, 96, 576};
+    for (cu_type t : {CU_F16, CU_BF16})
+        for (uint32_t n_in : ins) {
+            inputs x(t, 8, n_in, n_in);
+            for (uint32_t n_rows : {1, 5, 8}) {
+                quantized q(x, n_rows);
+                for (uint32_t r = 0; r < n_rows; r++) assert_quantized(x, q, r);
+                for (uint32_t r = 0; r < n_rows && n_in % 64; r++) { /* the block of padding */
+                    for (uint32_t k = n_in; k < n_in + 32; k++) SWEEP(q.code(r, k) == 0);
+                    SWEEP(q.scale(r, n_in / 32) == 0 && q.sum(r, n_in / 32) == 0);
+                }
+            }
+        }
+}
+END_TEST
+
+START_TEST(nan_infinity_and_zero_are_quantised_as_on_the_cpu) {
+    for (cu_type t : {CU_F16, CU_BF16}) {
+        inputs x(t, 4, 128, 3);
+        x.bits[7] = to_16(t, NAN);
+        x.bits[40] = to_16(t, -INFINITY);
+        for (int k = 64; k < 96; k++) x.bits[k] = k % 2 ? 0x8000 : 0;
+        for (int k = 96; k < 128; k++) x.bits[k] = (uint16_t)(k % 2); /* the smallest number */
+        x.on_device.put(x.bits);
+        quantized q(x, 4);
+        for (uint32_t r = 0; r < 4; r++) assert_quantized(x, q, r);
+    }
+}
+END_TEST
+
+/* The matrix as codes, scales and minima, from the file's bytes. */
+struct plain_weights {
+    const file_matrix &f;
+    explicit plain_weights(const file_matrix &f) : f(f) {}
+    const uint8_t *block(uint32_t o, uint32_t b) const {
+        return f.raw.data() + o * f.row_bytes + b * dtype_get(f.type)->block_bytes;
+    }
+    float half(const uint8_t *p) const {
+        uint16_t h;
+        memcpy(&h, p, 2);
+        return half_to_float(h);
+    }
+    int code(uint32_t o, uint32_t k) const {
+        const uint8_t *p = block(o, k / 32);
+        const uint32_t i = k % 32;
+        if (f.type == DT_Q8_0) return (int8_t)p[2 + i];
+        const uint8_t byte = p[(f.type == DT_Q4_1 ? 4 : 2) + i % 16];
+        return (i < 16 ? byte & 15 : byte >> 4) - (f.type == DT_Q4_0 ? 8 : 0);
+    }
+    float d(uint32_t o, uint32_t b) const { return half(block(o, b)); }
+    float m(uint32_t o, uint32_t b) const { return half(block(o, b) + 2); }
+};
+
+/* One output as linear_quant.cu documents it. */
+static float plain_few(const plain_weights &w, const quantized &q, uint32_t row, uint32_t o) {
+    float total = 0;
+    for (uint32_t warp = 0; warp < 8; warp++) {
+        float acc = 0;
+        for (uint32_t c = warp; c * 64 < w.f.n_in; c += 8)
+            for (uint32_t b = 2 * c; b < 2 * c + 2 && b < w.f.n_in / 32; b++) {
+                int isum = 0;
+                for (uint32_t k = 32 * b; k < 32 * b + 32; k++)
+                    isum += w.code(o, k) * q.code(row, k);
+                acc = fmaf((float)isum, w.d(o, b) * q.scale(row, b), acc);
+                if (w.f.type == DT_Q4_1) acc = fmaf(w.m(o, b), q.sum(row, b), acc);
+            }
+        total += acc;
+    }
+    return total;
+}
+
+START_TEST(every_output_is_the_documented_sum_bit_for_bit) {
+    static const uint32_t shapes[][2] = {{1, 32}, {16, 64}, {40, 96}, {35, 576}, {17, 1120}};
+    for (dtype type : packed_types)
+        for (auto &shape : shapes) {
+            file_matrix f(type, shape[0], shape[1], 17);
+            device_matrix m(f, type);
+            const plain_weights w(f);
+            const cu_type t = shape[0] % 2 ? CU_F16 : CU_BF16;
+            inputs x(t, 8, shape[1], 5);
+            quantized q(x, 8);
+            std::vector<float> want;
+            for (uint32_t r = 0; r < 8; r++)
+                for (uint32_t o = 0; o < shape[0]; o++) want.push_back(plain_few(w, q, r, o));
+            for (uint32_t n_rows : {1, 2, 3, 8})
+                assert_same_rows(want, run_linear(m.w, x, n_rows), n_rows * shape[0],
+                                 dtype_name(type));
+        }
+}
+END_TEST
+
+/* 16,384 outputs and more take two strips a block even for one row. */
+START_TEST(matrices_with_many_outputs_have_the_same_bits) {
+    const uint32_t n_out = 16400, n_in = 32;
+    file_matrix f(DT_Q4_1, n_out, n_in, 2);
+    device_matrix m(f, DT_Q4_1);
+    const plain_weights w(f);
+    inputs x(CU_F16, 1, n_in, 6);
+    quantized q(x, 1);
+    std::vector<float> want;
+    for (uint32_t o = 0; o < n_out; o++) want.push_back(plain_few(w, q, 0, o));
+    assert_same_rows(want, run_linear(m.w, x, 1), n_out, "wide");
+}
+END_TEST
+
+/* Stated tolerance: int8 activations cost up to 1.6% of the norm of a row's outputs with
+ * outlier channels (engine/cpu/linear.h). */
+START_TEST(results_are_within_the_stated_error_of_float64) {
+    for (dtype type : packed_types) {
+        const uint32_t n_out = 96, n_in = 896, n_rows = 4;
+        file_matrix f(type, n_out, n_in, 23);
+        device_matrix m(f, type);
+        inputs x(CU_BF16, n_rows, n_in, 29);
+        const std::vector<float> got = run_linear(m.w, x, n_rows);
+        for (uint32_t r = 0; r < n_rows; r++) {
+            double off = 0, norm = 0;
+            for (uint32_t o = 0; o < n_out; o++) {
+                double y = 0;
+                for (uint32_t k = 0; k < n_in; k++)
+                    y += (double)f.value[o * n_in + k] * x.at(r, k);
+                off += (got[r * n_out + o] - y) * (got[r * n_out + o] - y);
+                norm += y * y;
+            }
+            ck_assert_msg(sqrt(off / norm) < 0.016, "%s: %g", dtype_name(type),
+                          sqrt(off / norm));
+        }
+    }
+}
+END_TEST
+
+START_TEST(every_kind_of_output_and_a_bias) {
+    const uint32_t n_out = 40, n_in = 160, n_rows = 3;
+    for (dtype type : packed_types)
+        for (cu_type t : {CU_F16, CU_BF16}) {
+            file_matrix f(type, n_out, n_in, 31);
+            device_matrix m(f, type);
+            inputs x(t, n_rows, n_in, 37);
+            std::vector<float> bias(n_out);
+            for (uint32_t o = 0; o < n_out; o++) bias[o] = 0.25f * (float)o - 3;
+            device<float> b(bias);
+            const std::vector<float> plain = run_linear(m.w, x, n_rows),
+                                     f32 = run_linear(m.w, x, n_rows, b.p),
+                                     sum = run_linear(m.w, x, n_rows, b.p, CU_OUT_ADD),
+                                     t16 = run_linear(m.w, x, n_rows, b.p, CU_OUT_T);
+            for (uint32_t i = 0; i < n_rows * n_out; i++) {
+                SWEEP(f32[i] == plain[i] + bias[i % n_out]);
+                SWEEP(sum[i] == OUT_BEFORE + f32[i]);
+                SWEEP(t16[i] == from_16(t, to_16(t, f32[i])));
+            }
+        }
+}
+END_TEST
+
+static double act_of(activation act, double g) {
+    if (act == ACT_SILU) return g / (1 + exp(-g));
+    return 0.5 * g * (1 + tanh(0.7978845608028654 * (g + 0.044715 * g * g * g)));
+}
+
+START_TEST(gate_and_up_together_are_the_two_alone) {
+    const uint32_t n_out = 56, n_in = 96, n_rows = 5;
+    for (dtype type : packed_types)
+        for (activation act : {ACT_SILU, ACT_GELU_TANH})
+            for (cu_type t : {CU_F16, CU_BF16}) {
+                file_matrix fg(type, n_out, n_in, 41), fu(type, n_out, n_in, 43);
+                device_matrix gate(fg, type), up(fu, type);
+                inputs x(t, n_rows, n_in, 47);
+                quantized q(x, n_rows);
+                const std::vector<float> g = run_linear(gate.w, x, n_rows),
+                                         u = run_linear(up.w, x, n_rows);
+                guarded_out out(t, n_rows, n_out);
+                cu_linear a = linear_of(gate.w, x, n_rows, out, CU_OUT_T), b = a;
+                a.in_q = b.in_q = q.bytes.p;
+                b.w = up.w;
+                CUDA_OK(cu_gate_up_quant_few(0, &a, &b, act));
+                const std::vector<float> got = out.get();
+                const double unit = t == CU_F16 ? 0x1p-11 : 0x1p-8; /* of T's rounding */
+                for (uint32_t i = 0; i < n_rows * n_out; i++) {
+                    const double want = act_of(act, g[i]) * u[i];
+                    if (fabs(got[i] - want) > fabs(want) * (unit + 1e-4) + 1e-6)
+                        ck_abort_msg("%s: [%u] %g, not %g", dtype_name(type), i, got[i], want);
+                }
+            }
+}
+END_TEST
+
+START_TEST(a_nan_reaches_every_output_of_its_row_and_no_other_row) {
+    file_matrix f(DT_Q4_0, 20, 160, 3);
+    device_matrix m(f, DT_Q4_0);
+    inputs x(CU_F16, 3, 160, 4);
+    const std::vector<float> clean = run_linear(m.w, x, 3);
+    x.bits[x.ld + 100] = to_16(CU_F16, NAN);
+    x.on_device.put(x.bits);
+    const std::vector<float> got = run_linear(m.w, x, 3);
+    for (uint32_t i = 0; i < 60; i++) SWEEP(i / 20 == 1 ? isnan(got[i]) : got[i] == clean[i]);
+}
+END_TEST
+
+START_TEST(what_cannot_be_done_is_refused_and_nothing_is_done_for_no_rows) {
+    file_matrix f(DT_Q4_0, 16, 64, 3);
+    device_matrix m(f, DT_Q4_0);
+    inputs x(CU_F16, 9, 64, 4);
+    guarded_out out(CU_F32, 9, 16);
+    cu_linear l = linear_of(m.w, x, 0, out, CU_OUT_F32);
+    CUDA_OK(cu_linear_quant(0, &l));
+    CUDA_OK(cu_gate_up_quant_few(0, &l, &l, ACT_SILU));
+    CUDA_OK(cu_quantize(0, CU_F16, 0, 64, 64, x.on_device.p, out.bytes.p));
+    ck_assert(cu_quantize(0, CU_F16, 9, 64, 64, x.on_device.p, out.bytes.p) ==
+              cudaErrorInvalidValue);
+    l.n_rows = 1;
+    ck_assert(cu_gate_up_quant_few(0, &l, &l, ACT_SILU) == cudaErrorInvalidValue); /* F32 */
+    l.w.type = DT_F16;
+    ck_assert(cu_linear_quant(0, &l) == cudaErrorInvalidValue);
+    for (float v : out.get()) SWEEP(v == OUT_BEFORE);
+}
+END_TEST
+
+CHECK_MAIN("quant_few", activations_are_quantised_as_on_the_cpu,
+           nan_infinity_and_zero_are_quantised_as_on_the_cpu,
+           every_output_is_the_documented_sum_bit_for_bit,
+           matrices_with_many_outputs_have_the_same_bits,
+           results_are_within_the_stated_error_of_float64, every_kind_of_output_and_a_bias,
+           gate_and_up_together_are_the_two_alone,
+           a_nan_reaches_every_output_of_its_row_and_no_other_row,
+           what_cannot_be_done_is_refused_and_nothing_is_done_for_no_rows)
