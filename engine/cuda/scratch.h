@@ -7,6 +7,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#ifdef __CUDACC__
+#define CU_HOST_DEVICE static inline __host__ __device__
+#else
+#define CU_HOST_DEVICE static inline
+#endif
+
 /* Query rows of one entry that one tile of cu_attn_prefill holds at most. */
 enum { CU_PREFILL_TILE = 128 };
 
@@ -23,12 +29,8 @@ static inline bool cu_attn_supports(uint32_t head_dim, uint32_t group) {
  * of long contexts stay small: 16,384 tokens need as many as 2^20). */
 enum { CU_ATTN_SPLIT = 256, CU_ATTN_SPLITS = 64 };
 
-/* log2(split / CU_ATTN_SPLIT) for a row that sees n tokens. Host and device. */
-#ifdef __CUDACC__
-__host__ __device__
-#endif
-    static inline uint32_t
-    cu_attn_split_shift(uint32_t n) {
+/* log2(split / CU_ATTN_SPLIT) for a row that sees n tokens. */
+CU_HOST_DEVICE uint32_t cu_attn_split_shift(uint32_t n) {
     uint32_t shift = 0;
     while (n > (uint32_t)CU_ATTN_SPLIT * CU_ATTN_SPLITS << shift) shift++;
     return shift;

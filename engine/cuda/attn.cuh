@@ -1,0 +1,301 @@
+/* What decode and prefill attention share: one warp's part of FlashAttention-2 (Dao 2023,
+ * "FlashAttention-2", algorithm 1) over tiles of the paged KV cache that cp.async has brought
+ * into shared memory.
+ *
+ * Rows of a tile of q are (token, head) pairs of one KV head, so that one load of K and V
+ * serves the whole GQA group. Scores, maxima, sums and results are float32; q and the softmax
+ * weights enter mma in the cache's type E. Scores live in base 2: scale * log2(e) is folded in.
+ *
+ * Only slots that some row of the block sees are read; all others are zeros in shared memory,
+ * so nothing of them (NaN, say) can leak through 0 * NaN. */
+#ifndef VRAMD_ENGINE_CUDA_ATTN_CUH
+#define VRAMD_ENGINE_CUDA_ATTN_CUH
+
+#include <type_traits>
+
+#include "engine/cuda/kernels.h"
+
+/* A cu_attn and its tables as the kernels take them. */
+struct attn_args {
+    const uint16_t *qkv; /* bits of T */
+    uint16_t *out;
+    const unsigned char *kv;
+    uint64_t block_stride; /* bytes */
+    const int32_t *blocks, *first_row, *n_rows, *first_pos;
+    uint32_t table_stride, ld, n_heads, n_kv_heads, group, head_dim;
+    uint32_t block_shift; /* log2(block_tokens) */
+    uint32_t window;
+    float scale; /* * log2(e) */
+    bool t_bf16;
+};
+
+static inline attn_args attn_args_of(const cu_attn *a, const cu_tables *t) {
+    attn_args r = {};
+    r.qkv = (const uint16_t *)a->qkv;
+    r.out = (uint16_t *)a->out;
+    r.kv = (const unsigned char *)a->kv.base;
+    r.block_stride = a->kv.block_stride;
+    r.blocks = t->blocks[a->kv.group];
+    r.first_row = t->first_row;
+    r.n_rows = t->n_rows;
+    r.first_pos = t->first_pos;
+    r.table_stride = t->table_stride;
+    r.ld = a->ld;
+    r.n_heads = a->n_heads;
+    r.n_kv_heads = a->kv.n_kv_heads;
+    r.group = a->n_heads / a->kv.n_kv_heads;
+    r.head_dim = a->kv.head_dim;
+    while (1u << r.block_shift < a->kv.block_tokens) r.block_shift++;
+    r.window = a->window;
+    r.scale = a->scale * 1.44269504088896340736f;
+    r.t_bf16 = a->t == CU_BF16;
+    return r;
+}
+
+static inline bool attn_args_valid(const cu_attn *a) {
+    uint32_t bt = a->kv.block_tokens;
+    return a->kv.n_kv_heads && a->n_heads % a->kv.n_kv_heads == 0 &&
+           cu_attn_supports(a->kv.head_dim, a->n_heads / a->kv.n_kv_heads) &&
+           (a->t == CU_F16 || a->t == CU_BF16) &&
+           (a->kv.type == CU_F16 || a->kv.type == CU_BF16) && bt >= 8 && !(bt & (bt - 1));
+}
+
+/* ---- numbers */
+
+template <class E> struct attn_num;
+template <> struct attn_num<__half> {
+    CU_DEVICE void mma(float d[4], const uint32_t a[4], const uint32_t b[2]) {
+        cu_mma_f16(d, a, b);
+    }
+    CU_DEVICE uint32_t pack(float lo, float hi) {
+        __half2 h = __floats2half2_rn(lo, hi);
+        return *(uint32_t *)&h;
+    }
+};
+template <> struct attn_num<__nv_bfloat16> {
+    CU_DEVICE void mma(float d[4], const uint32_t a[4], const uint32_t b[2]) {
+        cu_mma_bf16(d, a, b);
+    }
+    CU_DEVICE uint32_t pack(float lo, float hi) {
+        __nv_bfloat162 h = __floats2bfloat162_rn(lo, hi);
+        return *(uint32_t *)&h;
+    }
+};
+
+/* Two neighbours to T, and the other way round. */
+CU_DEVICE uint32_t attn_pack_t(bool t_bf16, float lo, float hi) {
+    return t_bf16 ? attn_num<__nv_bfloat16>::pack(lo, hi) : attn_num<__half>::pack(lo, hi);
+}
+
+CU_DEVICE float2 attn_unpack_t(bool t_bf16, uint32_t u) {
+    return t_bf16 ? __bfloat1622float2(*(__nv_bfloat162 *)&u) : __half22float2(*(__half2 *)&u);
+}
+
+/* Eight elements of T to E; what f16 cannot hold becomes its largest number. */
+template <class E> CU_DEVICE uint4 attn_convert(bool t_bf16, uint4 v) {
+    if (t_bf16 == std::is_same<E, __nv_bfloat16>::value) return v;
+    uint32_t *w = (uint32_t *)&v;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        float2 f = attn_unpack_t(t_bf16, w[i]);
+        w[i] = attn_num<E>::pack(fminf(fmaxf(f.x, -65504.0f), 65504.0f),
+                                 fminf(fmaxf(f.y, -65504.0f), 65504.0f));
+    }
+    return v;
+}
+
+/* ---- tiles in shared memory: rows of HD elements in granules of 16 bytes. Eight rows at one
+ * granule column fall on different banks (ldmatrix): where the row is a multiple of 128 bytes
+ * by exchanging granules, else (an even number of granules) by one granule of padding. */
+template <int HD> struct attn_row {
+    static constexpr int GRANULES = HD / 8;
+    static constexpr bool SWIZZLED = HD % 64 == 0;
+    static constexpr int STRIDE = SWIZZLED ? HD : HD + 8; /* elements */
+    static_assert(HD % 16 == 0, "mma takes 16 dimensions at a time");
+    CU_DEVICE int at(int row, int granule) {
+        return row * STRIDE + (SWIZZLED ? granule ^ (row & 7) : granule) * 8;
+    }
+};
+
+/* What a block of threads needs to find a token's K and V. */
+struct attn_pages {
+    const unsigned char *k; /* of this KV head in block 0 */
+    uint64_t block_stride, v_offset;
+    uint32_t row_bytes, granules, block_shift;
+};
+
+CU_DEVICE attn_pages attn_pages_of(const attn_args &a, uint32_t kv_head) {
+    uint64_t head_bytes = ((uint64_t)a.head_dim * 2) << a.block_shift;
+    return {a.kv + kv_head * head_bytes,
+            a.block_stride,
+            head_bytes * a.n_kv_heads,
+            a.head_dim * 2,
+            a.head_dim / 8,
+            a.block_shift};
+}
+
+/* Starts copying K and V of tokens [first, first + ROWS) into k and v, by THREADS threads of
+ * which this is number i; those outside [lo, hi] and dimensions beyond the head's become zeros.
+ * block_of(row, token): the physical block, asked for tokens within [lo, hi] only. */
+template <class E, int HD, int ROWS, int THREADS, class F>
+CU_DEVICE void attn_load(const attn_pages &p, E *k, E *v, int first, int lo, int hi, int i,
+                         F block_of) {
+    constexpr int G = attn_row<HD>::GRANULES;
+    static_assert(ROWS * G % THREADS == 0, "all threads copy equally much");
+#pragma unroll 2
+    for (int j = 0; j < ROWS * G / THREADS; j++) {
+        int n = i + j * THREADS, row = n / G, c = n % G, token = first + row;
+        bool seen = token >= lo && token <= hi && c < (int)p.granules;
+        const unsigned char *src = p.k;
+        if (seen)
+            src += (uint64_t)(uint32_t)block_of(row, token) * p.block_stride +
+                   (token & ((1 << p.block_shift) - 1)) * p.row_bytes + c * 16;
+        int at = attn_row<HD>::at(row, c);
+        cu_cp_async16_zfill(k + at, src, seen ? 16 : 0);
+        cu_cp_async16_zfill(v + at, seen ? src + p.v_offset : src, seen ? 16 : 0);
+    }
+}
+
+/* ---- one warp's state: MT times 16 rows of q; lane 4g + t holds of rows g (r = 0) and g + 8
+ * (r = 1) the dimensions 8j + 2t, 8j + 2t + 1. */
+template <int HD, int MT> struct attn_state {
+    float o[MT][HD / 8][4]; /* [..][2r], [..][2r + 1] */
+    float m[MT][2];         /* maximum of the scores so far; -inf: none */
+    float l[MT][2];         /* this lane's part of the sum of weights */
+};
+
+template <int HD, int MT> CU_DEVICE void attn_begin(attn_state<HD, MT> &s) {
+#pragma unroll
+    for (int i = 0; i < MT; i++) {
+#pragma unroll
+        for (int j = 0; j < HD / 8; j++)
+            s.o[i][j][0] = s.o[i][j][1] = s.o[i][j][2] = s.o[i][j][3] = 0.0f;
+        s.m[i][0] = s.m[i][1] = -INFINITY;
+        s.l[i][0] = s.l[i][1] = 0.0f;
+    }
+}
+
+/* p = Q K^T. q: rows of the first 16; the next 16 lie q_step elements further. */
+template <class E, int HD, int MT, int NK>
+CU_DEVICE void attn_scores(float p[MT][NK / 8][4], const E *q, int q_step, const E *k,
+                           int lane) {
+#pragma unroll
+    for (int i = 0; i < MT; i++)
+#pragma unroll
+        for (int j = 0; j < NK / 8; j++) p[i][j][0] = p[i][j][1] = p[i][j][2] = p[i][j][3] = 0;
+#pragma unroll
+    for (int s = 0; s < HD / 16; s++) {
+        uint32_t a[MT][4];
+#pragma unroll
+        for (int i = 0; i < MT; i++)
+            cu_ldmatrix_x4(a[i],
+                           q + i * q_step + attn_row<HD>::at(lane & 15, 2 * s + (lane >> 4)));
+#pragma unroll
+        for (int n = 0; n < NK / 16; n++) {
+            uint32_t b[4];
+            cu_ldmatrix_x4(b, k + attn_row<HD>::at(n * 16 + (lane >> 4) * 8 + (lane & 7),
+                                                   2 * s + (lane >> 3 & 1)));
+#pragma unroll
+            for (int i = 0; i < MT; i++) {
+                attn_num<E>::mma(p[i][2 * n], a[i], b);
+                attn_num<E>::mma(p[i][2 * n + 1], a[i], b + 2);
+            }
+        }
+    }
+}
+
+/* Takes the scores of one more tile: p becomes the weights, m, l and o follow. */
+template <int HD, int MT, int NK>
+CU_DEVICE void attn_soften(attn_state<HD, MT> &s, float p[MT][NK / 8][4], float scale) {
+    float factor[MT][2];
+    bool grew = false;
+#pragma unroll
+    for (int i = 0; i < MT; i++)
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            float top = p[i][0][2 * r];
+#pragma unroll
+            for (int j = 0; j < NK / 8; j++)
+                top = fmaxf(top, fmaxf(p[i][j][2 * r], p[i][j][2 * r + 1]));
+            top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
+            top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
+            float m = fmaxf(s.m[i][r], top * scale);
+            float base = m == -INFINITY ? 0.0f : m; /* a row that has seen nothing yet */
+            factor[i][r] = cu_ex2(s.m[i][r] - base);
+            grew |= m != s.m[i][r];
+            s.m[i][r] = m;
+            float sum = 0.0f;
+#pragma unroll
+            for (int j = 0; j < NK / 8; j++)
+#pragma unroll
+                for (int e = 2 * r; e < 2 * r + 2; e++)
+                    sum += p[i][j][e] = cu_ex2(fmaf(p[i][j][e], scale, -base));
+            s.l[i][r] = fmaf(s.l[i][r], factor[i][r], sum);
+        }
+    /* Mostly no maximum moves; then all factors are 1 (or o is 0). */
+    if (!__any_sync(0xffffffffu, grew)) return;
+#pragma unroll
+    for (int i = 0; i < MT; i++)
+#pragma unroll
+        for (int j = 0; j < HD / 8; j++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) s.o[i][j][e] *= factor[i][e >> 1];
+}
+
+/* o += P V. */
+template <class E, int HD, int MT, int NK>
+CU_DEVICE void attn_values(attn_state<HD, MT> &s, float p[MT][NK / 8][4], const E *v,
+                           int lane) {
+#pragma unroll
+    for (int n = 0; n < NK / 16; n++) {
+        uint32_t a[MT][4];
+#pragma unroll
+        for (int i = 0; i < MT; i++)
+#pragma unroll
+            for (int h = 0; h < 4; h++) /* D of q k^T is A of p v, in pairs of tiles */
+                a[i][h] = attn_num<E>::pack(p[i][2 * n + (h >> 1)][2 * (h & 1)],
+                                            p[i][2 * n + (h >> 1)][2 * (h & 1) + 1]);
+#pragma unroll
+        for (int d = 0; d < HD / 16; d++) {
+            uint32_t b[4];
+            cu_ldmatrix_x4_trans(
+                b, v + attn_row<HD>::at(n * 16 + (lane & 15), 2 * d + (lane >> 4)));
+#pragma unroll
+            for (int i = 0; i < MT; i++) {
+                attn_num<E>::mma(s.o[i][2 * d], a[i], b);
+                attn_num<E>::mma(s.o[i][2 * d + 1], a[i], b + 2);
+            }
+        }
+    }
+}
+
+/* The tile of NK tokens from first on. A row whose last token is hi sees hi - span + 1 .. hi,
+ * which is looked at only when some row of the warp does not see all of the tile (masked). */
+template <class E, int HD, int MT, int NK>
+CU_DEVICE void attn_tile(attn_state<HD, MT> &s, const E *q, int q_step, const E *k, const E *v,
+                         float scale, bool masked, int first, const int hi[MT][2], int span,
+                         int lane) {
+    float p[MT][NK / 8][4];
+    attn_scores<E, HD, MT, NK>(p, q, q_step, k, lane);
+    if (masked) {
+#pragma unroll
+        for (int i = 0; i < MT; i++)
+#pragma unroll
+            for (int j = 0; j < NK / 8; j++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) {
+                    int behind = hi[i][e >> 1] - (first + j * 8 + 2 * (lane & 3) + (e & 1));
+                    if (behind < 0 || behind >= span) p[i][j][e] = -INFINITY;
+                }
+    }
+    attn_soften<HD, MT, NK>(s, p, scale);
+    attn_values<E, HD, MT, NK>(s, p, v, lane);
+}
+
+/* The row's whole sum of weights: of the four lanes that hold it. */
+CU_DEVICE float attn_row_sum(float l) {
+    l += __shfl_xor_sync(0xffffffffu, l, 1);
+    return l + __shfl_xor_sync(0xffffffffu, l, 2);
+}
+
+#endif

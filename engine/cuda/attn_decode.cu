@@ -1,0 +1,338 @@
+/* Decode attention: one new row of each sequence against its paged cache. Bound by reading K
+ * and V once.
+ *
+ * What a row sees is cut into splits at fixed places (scratch.h). An item of work is one split
+ * of one entry for one KV head (and up to 16 of its query heads, the rows of an mma tile). The
+ * grid is what fits on the device at once; every block counts the items from the tables and
+ * takes each gridDim-th, so that empty splits cost nothing and graphs need no other grid.
+ *
+ * In a block every warp works alone: tiles of 16 tokens, the w-th of each WARPS, through a ring
+ * of its own in shared memory filled by cp.async STAGES - 1 tiles ahead. On an H100 the
+ * three blocks of an SM have 80 to 144 KiB on the way. Then the warps' results are merged,
+ * in their order, and stored: the result itself when there is one split, else a partial result
+ * that attn_combine_kernel sums in order of the splits.
+ *
+ * Which tokens meet in which order thus depends on the row's position and window alone. */
+#include "engine/cuda/attn.cuh"
+
+enum { DECODE_HEADS = 16, DECODE_TOKENS = 16 }; /* of one mma tile */
+
+template <int HD> struct decode_config {
+    static constexpr int WARPS = HD <= 128 ? 4 : 2;
+    static constexpr int STAGES = HD <= 64 ? 4 : HD <= 80 ? 3 : 2;
+    static constexpr int THREADS = WARPS * 32;
+    static constexpr int TILE = DECODE_TOKENS * attn_row<HD>::STRIDE; /* elements */
+    static constexpr int RING = STAGES * 2 * TILE;                    /* of one warp */
+    static constexpr int MERGE = HD + 8; /* floats of a row's result, maximum and sum */
+    static_assert(DECODE_HEADS * MERGE * 4 <= RING * 2, "the ring holds a warp's results");
+    static constexpr int SMEM = (WARPS * RING + DECODE_HEADS * attn_row<HD>::STRIDE) * 2;
+    static_assert(SMEM <= 97 << 10, "leaves room for 512 entries on sm_86 and sm_89");
+    /* Blocks that an SM of sm_90 holds at once (fewer elsewhere: the others come after). */
+    static constexpr int RESIDENT = (228 << 10) / (SMEM + (3 << 10));
+    static size_t smem(uint32_t n_seqs) { return SMEM + (n_seqs + 1) * 4; }
+};
+
+/* Where the partial results lie: accumulators [entry][split][head][head_dim], then maxima and
+ * sums [entry][split][head][2]. */
+struct decode_partials {
+    float *acc;
+    float2 *ml;
+    uint32_t n_splits;
+};
+
+/* What the row of an entry sees and how it is cut. */
+struct decode_cut {
+    int lo, pos, shift; /* shift: log2 of the split's tokens */
+    uint32_t first, n;  /* splits; n 0: decode leaves the entry alone */
+};
+
+CU_DEVICE decode_cut decode_cut_of(const attn_args &a, uint32_t entry) {
+    decode_cut c = {};
+    int rows = a.n_rows[entry]; /* both on the way at once */
+    c.pos = a.first_pos[entry];
+    if (rows != 1) return c;
+    uint32_t seen = (uint32_t)c.pos + 1;
+    if (a.window && a.window < seen) seen = a.window;
+    c.lo = c.pos + 1 - (int)seen;
+    c.shift = 8 + (int)cu_attn_split_shift(seen);
+    static_assert(CU_ATTN_SPLIT == 1 << 8, "shift begins with it");
+    c.first = (uint32_t)c.lo >> c.shift;
+    c.n = ((uint32_t)c.pos >> c.shift) - c.first + 1;
+    return c;
+}
+
+/* first[e]: splits of the entries before e; first[n_seqs]: of all. */
+template <int THREADS>
+CU_DEVICE void decode_count(const attn_args &a, uint32_t n_seqs, uint32_t n_splits,
+                            int *first) {
+    for (uint32_t e = threadIdx.x; e < n_seqs; e += THREADS) {
+        uint32_t n = decode_cut_of(a, e).n;
+        if (n > n_splits) __trap(); /* the caller's n_splits is too small for its tables */
+        first[e] = (int)n;
+    }
+    __syncthreads();
+    if (threadIdx.x < 32) {
+        int lane = (int)threadIdx.x, before = 0;
+        for (uint32_t e0 = 0; e0 < n_seqs; e0 += 32) {
+            uint32_t e = e0 + (uint32_t)lane;
+            int n = e < n_seqs ? first[e] : 0, sum = n;
+#pragma unroll
+            for (int d = 1; d < 32; d *= 2) {
+                int below = __shfl_up_sync(0xffffffffu, sum, d);
+                if (lane >= d) sum += below;
+            }
+            if (e < n_seqs) first[e] = before + sum - n;
+            before += __shfl_sync(0xffffffffu, sum, 31);
+        }
+        if (lane == 0) first[n_seqs] = before;
+    }
+    __syncthreads();
+}
+
+/* The entry that split belongs to: the last with first[e] <= split. */
+CU_DEVICE uint32_t decode_find(const int *first, uint32_t n_seqs, int split) {
+    uint32_t lo = 0, hi = n_seqs;
+    while (hi - lo > 1) {
+        uint32_t mid = (lo + hi) / 2;
+        if (first[mid] <= split)
+            lo = mid;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
+/* One item. */
+struct decode_item {
+    uint32_t entry, kv_head, head, n_heads; /* head: first of its n_heads <= 16 query heads */
+    uint32_t split;                         /* within the entry */
+    decode_cut cut;
+};
+
+CU_DEVICE decode_item decode_item_of(const attn_args &a, const int *first, uint32_t n_seqs,
+                                     uint32_t item) {
+    uint32_t chunks = (a.group + DECODE_HEADS - 1) / DECODE_HEADS;
+    uint32_t unit = item % (a.n_kv_heads * chunks), split = item / (a.n_kv_heads * chunks);
+    uint32_t chunk = unit % chunks;
+    decode_item d;
+    d.entry = decode_find(first, n_seqs, (int)split);
+    d.kv_head = unit / chunks;
+    d.head = d.kv_head * a.group + chunk * DECODE_HEADS;
+    d.n_heads = min(a.group - chunk * DECODE_HEADS, (uint32_t)DECODE_HEADS);
+    d.split = split - (uint32_t)first[d.entry];
+    d.cut = decode_cut_of(a, d.entry);
+    return d;
+}
+
+/* q of the item's heads, the other rows of the tile zeros. */
+template <class E, int HD>
+CU_DEVICE void decode_load_q(const attn_args &a, const decode_item &d, E *q) {
+    const uint16_t *row = a.qkv + (size_t)a.first_row[d.entry] * a.ld;
+    constexpr int G = attn_row<HD>::GRANULES;
+    for (uint32_t i = threadIdx.x; i < DECODE_HEADS * G; i += decode_config<HD>::THREADS) {
+        uint32_t h = i / G, c = i % G;
+        uint4 v = make_uint4(0, 0, 0, 0);
+        if (h < d.n_heads && c * 8 < a.head_dim)
+            v = attn_convert<E>(
+                a.t_bf16, *(const uint4 *)(row + (size_t)(d.head + h) * a.head_dim + c * 8));
+        *(uint4 *)(q + attn_row<HD>::at((int)h, (int)c)) = v;
+    }
+}
+
+/* This warp's tiles of the split, through its ring; loads q while the first are on the way. */
+template <class E, int HD>
+CU_DEVICE void decode_walk(const attn_args &a, const decode_item &d, E *q, E *ring,
+                           attn_state<HD, 1> &s) {
+    using C = decode_config<HD>;
+    int lane = (int)threadIdx.x & 31, warp = (int)threadIdx.x >> 5;
+    int begin = (int)(d.cut.first + d.split) << d.cut.shift;
+    int lo = max(begin, d.cut.lo), hi = min(begin + (1 << d.cut.shift) - 1, d.cut.pos);
+    int tile = lo / DECODE_TOKENS;
+    tile += (warp - tile) & (C::WARPS - 1);
+    int last = hi / DECODE_TOKENS, n = tile > last ? 0 : (last - tile) / C::WARPS + 1;
+    const int32_t *table = a.blocks + (size_t)d.entry * a.table_stride;
+    attn_pages pages = attn_pages_of(a, d.kv_head);
+    int ids = 0; /* lane 2j + h: the block of half h of the tile j, of the next 16 tiles */
+    auto issue = [&](int i) {
+        if (i < n) {
+            if (i % 16 == 0) {
+                int token = (tile + (i + lane / 2) * C::WARPS) * DECODE_TOKENS + (lane & 1) * 8;
+                ids = token + 7 >= lo && token <= hi ? table[token >> a.block_shift] : 0;
+            }
+            int id0 = __shfl_sync(0xffffffffu, ids, i % 16 * 2);
+            int id1 = __shfl_sync(0xffffffffu, ids, i % 16 * 2 + 1);
+            E *k = ring + i % C::STAGES * 2 * C::TILE;
+            attn_load<E, HD, DECODE_TOKENS, 32>(
+                pages, k, k + C::TILE, (tile + i * C::WARPS) * DECODE_TOKENS, lo, hi, lane,
+                [&](int row, int) { return row < 8 ? id0 : id1; });
+        }
+        cu_cp_async_commit();
+    };
+#pragma unroll
+    for (int i = 0; i < C::STAGES - 1; i++) issue(i);
+    decode_load_q<E, HD>(a, d, q);
+    __syncthreads();
+    const int his[1][2] = {{hi, hi}};
+    for (int i = 0; i < n; i++) {
+        cu_cp_async_wait<C::STAGES - 2>();
+        __syncwarp();
+        issue(i + C::STAGES - 1);
+        const E *k = ring + i % C::STAGES * 2 * C::TILE;
+        int first = (tile + i * C::WARPS) * DECODE_TOKENS;
+        attn_tile<E, HD, 1, DECODE_TOKENS>(s, q, 0, k, k + C::TILE, a.scale,
+                                           first < lo || first + DECODE_TOKENS - 1 > hi, first,
+                                           his, hi - lo + 1, lane);
+    }
+    cu_cp_async_wait<0>();
+    __syncwarp();
+}
+
+/* The warp's results into its part of the merge buffer: [16][MERGE]. */
+template <int HD> CU_DEVICE void decode_put(const attn_state<HD, 1> &s, float *merge) {
+    int lane = (int)threadIdx.x & 31, t = lane & 3;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        float *row = merge + (lane / 4 + 8 * r) * decode_config<HD>::MERGE;
+#pragma unroll
+        for (int j = 0; j < HD / 8; j++)
+            *(float2 *)(row + 8 * j + 2 * t) =
+                make_float2(s.o[0][j][2 * r], s.o[0][j][2 * r + 1]);
+        float l = attn_row_sum(s.l[0][r]);
+        if (t == 0) *(float2 *)(row + HD) = make_float2(s.m[0][r], l);
+    }
+}
+
+/* Merges the warps' results and stores them. merge: [WARPS] of stride floats. */
+template <int HD>
+CU_DEVICE void decode_store(const attn_args &a, const decode_item &d, const float *merge,
+                            int stride, const decode_partials &out) {
+    using C = decode_config<HD>;
+    uint32_t pairs = a.head_dim / 2;
+    for (uint32_t i = threadIdx.x; i < d.n_heads * pairs; i += C::THREADS) {
+        uint32_t h = i / pairs, c = i % pairs * 2;
+        const float *row = merge + h * C::MERGE;
+        float m = -INFINITY, l = 0.0f, x = 0.0f, y = 0.0f;
+#pragma unroll
+        for (int w = 0; w < C::WARPS; w++) m = fmaxf(m, row[w * stride + HD]);
+#pragma unroll
+        for (int w = 0; w < C::WARPS; w++) {
+            const float *p = row + w * stride;
+            float weight = cu_ex2(p[HD] - m);
+            l = fmaf(p[HD + 1], weight, l);
+            x = fmaf(p[c], weight, x);
+            y = fmaf(p[c + 1], weight, y);
+        }
+        if (d.cut.n == 1) {
+            size_t at = ((size_t)a.first_row[d.entry] * a.n_heads + d.head + h) * a.head_dim;
+            *(uint32_t *)(a.out + at + c) = attn_pack_t(a.t_bf16, x / l, y / l);
+        } else {
+            size_t at = ((size_t)d.entry * out.n_splits + d.split) * a.n_heads + d.head + h;
+            *(float2 *)(out.acc + at * a.head_dim + c) = make_float2(x, y);
+            if (c == 0) out.ml[at] = make_float2(m, l);
+        }
+    }
+}
+
+template <class E, int HD>
+__global__ void __launch_bounds__(decode_config<HD>::THREADS, decode_config<HD>::RESIDENT)
+    attn_decode_kernel(attn_args a, uint32_t n_seqs, decode_partials out) {
+    using C = decode_config<HD>;
+    CU_DYN_SHARED(E, smem);
+    E *q = smem + C::WARPS * C::RING;
+    int *first = (int *)(q + DECODE_HEADS * attn_row<HD>::STRIDE);
+    E *ring = smem + (threadIdx.x >> 5) * C::RING;
+    decode_count<C::THREADS>(a, n_seqs, out.n_splits, first);
+    uint32_t units = a.n_kv_heads * ((a.group + DECODE_HEADS - 1) / DECODE_HEADS);
+    uint32_t n_items = (uint32_t)first[n_seqs] * units;
+    for (uint32_t item = blockIdx.x; item < n_items; item += gridDim.x) {
+        decode_item d = decode_item_of(a, first, n_seqs, item);
+        attn_state<HD, 1> s;
+        attn_begin(s);
+        decode_walk<E, HD>(a, d, q, ring, s);
+        decode_put<HD>(s, (float *)ring);
+        __syncthreads();
+        decode_store<HD>(a, d, (const float *)smem, C::RING / 2, out);
+        __syncthreads();
+    }
+}
+
+/* Sums an entry's partial results of one head in order of the splits. */
+enum { COMBINE_THREADS = 128 };
+static_assert(CU_ATTN_SPLITS + 1 <= COMBINE_THREADS, "a thread for each split");
+
+static __global__ void __launch_bounds__(COMBINE_THREADS)
+    attn_combine_kernel(attn_args a, decode_partials in) {
+    CU_SHARED(float2, part, COMBINE_THREADS);
+    uint32_t head = blockIdx.x, entry = blockIdx.y;
+    uint32_t n = decode_cut_of(a, entry).n;
+    if (n <= 1) return;
+    size_t at = (size_t)entry * in.n_splits * a.n_heads + head;
+    if (threadIdx.x < n) part[threadIdx.x] = in.ml[at + (size_t)threadIdx.x * a.n_heads];
+    __syncthreads();
+    float m = -INFINITY, l = 0.0f;
+    for (uint32_t s = 0; s < n; s++) m = fmaxf(m, part[s].x);
+    float weight = threadIdx.x < n ? cu_ex2(part[threadIdx.x].x - m) : 0.0f;
+    __syncthreads();
+    part[threadIdx.x].x = weight;
+    __syncthreads();
+    for (uint32_t s = 0; s < n; s++) l = fmaf(part[s].y, part[s].x, l);
+    const float *acc = in.acc + at * a.head_dim;
+    size_t step = (size_t)a.n_heads * a.head_dim;
+    uint16_t *out = a.out + ((size_t)a.first_row[entry] * a.n_heads + head) * a.head_dim;
+    for (uint32_t c = threadIdx.x * 2; c < a.head_dim; c += COMBINE_THREADS * 2) {
+        float x = 0.0f, y = 0.0f;
+#pragma unroll 8
+        for (uint32_t s = 0; s < n; s++) {
+            float2 v = *(const float2 *)(acc + s * step + c);
+            x = fmaf(v.x, part[s].x, x);
+            y = fmaf(v.y, part[s].x, y);
+        }
+        *(uint32_t *)(out + c) = attn_pack_t(a.t_bf16, x / l, y / l);
+    }
+}
+
+/* ---- host */
+
+template <class E, int HD>
+static cudaError_t decode_launch(cudaStream_t stream, const attn_args &a, uint32_t n_seqs,
+                                 const decode_partials &p) {
+    using C = decode_config<HD>;
+    int device, n_sms;
+    cudaError_t e = cudaGetDevice(&device);
+    if (!e) e = cudaDeviceGetAttribute(&n_sms, cudaDevAttrMultiProcessorCount, device);
+    if (!e) e = cu_allow_smem(attn_decode_kernel<E, HD>, C::smem(n_seqs));
+    if (e) return e;
+    uint64_t items = (uint64_t)n_seqs * p.n_splits * a.n_heads; /* or fewer */
+    uint32_t grid = (uint32_t)n_sms * C::RESIDENT;
+    if (items < grid) grid = (uint32_t)items;
+    CU_LAUNCH((attn_decode_kernel<E, HD>), grid, C::THREADS, C::smem(n_seqs), stream, a, n_seqs,
+              p);
+    return cudaGetLastError();
+}
+
+template <class E>
+static cudaError_t decode_by_head(cudaStream_t s, const attn_args &a, uint32_t n_seqs,
+                                  const decode_partials &p) {
+    if (a.head_dim <= 64) return decode_launch<E, 64>(s, a, n_seqs, p);
+    if (a.head_dim <= 80) return decode_launch<E, 80>(s, a, n_seqs, p);
+    if (a.head_dim <= 96) return decode_launch<E, 96>(s, a, n_seqs, p);
+    if (a.head_dim <= 128) return decode_launch<E, 128>(s, a, n_seqs, p);
+    return decode_launch<E, 256>(s, a, n_seqs, p);
+}
+
+cudaError_t cu_attn_decode(cudaStream_t stream, const cu_attn *attn, const cu_tables *tables,
+                           uint32_t n_seqs, uint32_t n_splits, void *partials) {
+    if (!attn_args_valid(attn)) return cudaErrorNotSupported;
+    if (!n_seqs || !n_splits) return cudaSuccess;
+    attn_args a = attn_args_of(attn, tables);
+    decode_partials p;
+    p.acc = (float *)partials;
+    p.ml = (float2 *)(p.acc + (size_t)n_seqs * n_splits * a.n_heads * a.head_dim);
+    p.n_splits = n_splits;
+    cudaError_t e = attn->kv.type == CU_BF16
+                        ? decode_by_head<__nv_bfloat16>(stream, a, n_seqs, p)
+                        : decode_by_head<__half>(stream, a, n_seqs, p);
+    if (e || n_splits == 1) return e;
+    CU_LAUNCH(attn_combine_kernel, dim3(a.n_heads, n_seqs), COMBINE_THREADS, 0, stream, a, p);
+    return cudaGetLastError();
+}

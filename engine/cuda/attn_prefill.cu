@@ -1,0 +1,202 @@
+/* Prefill attention: the rows of chunks against their paged caches, causal (and windowed).
+ *
+ * A block takes up to 64 * MT (row, head) pairs of one KV head: pair p of a tile is row p /
+ * group, head p % group, so that any group fills the mma tiles and short chunks waste little.
+ * Four warps take 16 pairs each, MT times; K and V come in tiles of NK tokens at absolute
+ * multiples of NK, double-buffered by cp.async. Tiles that no row of a warp sees are skipped by
+ * that warp, tiles that no row of the block sees are not loaded; masks are looked at on the
+ * edges only.
+ *
+ * A row's result depends on its position, its window and the keys: a tile that it does not see
+ * adds nothing, exactly. */
+#include "engine/cuda/attn.cuh"
+
+enum { PREFILL_WARPS = 4, PREFILL_THREADS = PREFILL_WARPS * 32 };
+
+template <int HD> struct prefill_config {
+    static constexpr int MT = HD <= 128 ? 2 : 1;
+    static constexpr int NK = HD <= 128 ? 64 : 32;
+    static constexpr int PAIRS = MT * PREFILL_WARPS * 16;
+    static constexpr int Q = PAIRS * attn_row<HD>::STRIDE; /* elements */
+    static constexpr int TILE = NK * attn_row<HD>::STRIDE;
+    static constexpr size_t SMEM = (size_t)(Q + 4 * TILE) * 2;
+    static_assert(SMEM <= 99 << 10, "fits sm_86 and sm_89, and twice on sm_90");
+};
+
+/* A block's pairs. */
+struct prefill_block {
+    uint32_t entry, kv_head;
+    uint32_t row, head; /* of pair 0: row within the step, head within the group */
+    int n_pairs;        /* 0: nothing to do */
+    int pos;            /* of pair 0 */
+};
+
+CU_DEVICE prefill_block prefill_block_of(const attn_args &a, const int32_t *tile,
+                                         uint32_t kv_head, uint32_t p0) {
+    prefill_block b;
+    b.entry = (uint32_t)tile[0];
+    b.kv_head = kv_head;
+    int rows = min(a.n_rows[b.entry] - tile[1], (int)CU_PREFILL_TILE);
+    b.n_pairs = max(0, rows * (int)a.group - (int)p0);
+    uint32_t row = (uint32_t)tile[1] + p0 / a.group;
+    b.row = (uint32_t)a.first_row[b.entry] + row;
+    b.head = p0 % a.group;
+    b.pos = a.first_pos[b.entry] + (int)row;
+    return b;
+}
+
+/* Position of a pair. */
+CU_DEVICE int prefill_pos(const attn_args &a, const prefill_block &b, int p) {
+    return b.pos + (int)((b.head + (uint32_t)p) / a.group);
+}
+
+CU_DEVICE int prefill_lo(const attn_args &a, int pos) {
+    return a.window && (uint32_t)pos >= a.window ? pos - (int)a.window + 1 : 0;
+}
+
+/* Offset of a pair's head in q or out, whose rows are ld elements apart. */
+CU_DEVICE size_t prefill_at(const attn_args &a, const prefill_block &b, int p, uint32_t ld) {
+    uint32_t h = b.head + (uint32_t)p;
+    return (size_t)(b.row + h / a.group) * ld +
+           (size_t)(b.kv_head * a.group + h % a.group) * a.head_dim;
+}
+
+template <class E, int HD>
+CU_DEVICE void prefill_load_q(const attn_args &a, const prefill_block &b, int n_rows, E *q) {
+    constexpr int G = attn_row<HD>::GRANULES;
+    for (int i = (int)threadIdx.x; i < n_rows * G; i += PREFILL_THREADS) {
+        int p = i / G, c = i % G;
+        uint4 v = make_uint4(0, 0, 0, 0);
+        if (p < b.n_pairs && c * 8 < (int)a.head_dim)
+            v = attn_convert<E>(a.t_bf16,
+                                *(const uint4 *)(a.qkv + prefill_at(a, b, p, a.ld) + c * 8));
+        *(uint4 *)(q + attn_row<HD>::at(p, c)) = v;
+    }
+}
+
+/* The warp's results, as T, over its own rows of q, and from there to out in 16-byte pieces. */
+template <class E, int HD, int MT>
+CU_DEVICE void prefill_store(const attn_args &a, const prefill_block &b,
+                             const attn_state<HD, MT> &s, E *q, int p0, int lane) {
+    constexpr int G = attn_row<HD>::GRANULES;
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < MT; i++) {
+        int base = p0 + i * PREFILL_WARPS * 16;
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            float inv = 1.0f / attn_row_sum(s.l[i][r]);
+#pragma unroll
+            for (int j = 0; j < HD / 8; j++)
+                *(uint32_t *)(q + attn_row<HD>::at(base + lane / 4 + 8 * r, j) +
+                              2 * (lane & 3)) =
+                    attn_pack_t(a.t_bf16, s.o[i][j][2 * r] * inv, s.o[i][j][2 * r + 1] * inv);
+        }
+        __syncwarp();
+        for (int n = lane; n < 16 * G; n += 32) {
+            int p = base + n / G, c = n % G;
+            if (p < b.n_pairs && c * 8 < (int)a.head_dim)
+                *(uint4 *)(a.out + prefill_at(a, b, p, a.n_heads * a.head_dim) + c * 8) =
+                    *(const uint4 *)(q + attn_row<HD>::at(p, c));
+        }
+    }
+}
+
+template <class E, int HD, int MT>
+CU_DEVICE void prefill_run(const attn_args &a, const prefill_block &b, E *smem) {
+    using C = prefill_config<HD>;
+    constexpr int NK = C::NK;
+    E *q = smem, *ring = smem + C::Q;
+    int lane = (int)threadIdx.x & 31, p0 = ((int)threadIdx.x >> 5) * 16;
+    const int32_t *table = a.blocks + (size_t)b.entry * a.table_stride;
+    attn_pages pages = attn_pages_of(a, b.kv_head);
+    int block_lo = prefill_lo(a, b.pos), block_hi = prefill_pos(a, b, b.n_pairs - 1);
+    auto issue = [&](int tile) {
+        E *k = ring + (tile & 1) * 2 * C::TILE;
+        attn_load<E, HD, NK, PREFILL_THREADS>(
+            pages, k, k + C::TILE, tile * NK, block_lo, block_hi, (int)threadIdx.x,
+            [&](int, int token) { return __ldg(table + (token >> a.block_shift)); });
+        cu_cp_async_commit();
+    };
+    int tile = block_lo / NK, last = block_hi / NK;
+    issue(tile);
+    prefill_load_q<E, HD>(a, b, MT * PREFILL_WARPS * 16, q);
+    /* What the lane's rows see, and between which bounds all rows of the warp do. */
+    int hi[MT][2], span = a.window ? (int)a.window : 1 << 30;
+#pragma unroll
+    for (int i = 0; i < MT; i++)
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            int p = p0 + i * PREFILL_WARPS * 16 + lane / 4 + 8 * r;
+            hi[i][r] = p < b.n_pairs ? prefill_pos(a, b, p) : -1;
+        }
+    bool idle = p0 >= b.n_pairs;
+    int lowest = prefill_pos(a, b, p0);
+    int highest =
+        prefill_pos(a, b, min(p0 + (MT - 1) * PREFILL_WARPS * 16 + 16, b.n_pairs) - 1);
+    int first_seen = prefill_lo(a, lowest), all_seen = prefill_lo(a, highest);
+    attn_state<HD, MT> s;
+    attn_begin(s);
+    for (; tile <= last; tile++) {
+        cu_cp_async_wait<0>();
+        __syncthreads(); /* the tile is here, and nobody is at the one before */
+        if (tile < last) issue(tile + 1);
+        int first = tile * NK;
+        if (idle || first > highest || first + NK <= first_seen) continue;
+        const E *k = ring + (tile & 1) * 2 * C::TILE;
+        attn_tile<E, HD, MT, NK>(s, q + p0 * attn_row<HD>::STRIDE,
+                                 PREFILL_WARPS * 16 * attn_row<HD>::STRIDE, k, k + C::TILE,
+                                 a.scale, first < all_seen || first + NK - 1 > lowest, first,
+                                 hi, span, lane);
+    }
+    if (!idle) prefill_store<E, HD, MT>(a, b, s, q, p0, lane);
+}
+
+template <class E, int HD>
+__global__ void __launch_bounds__(PREFILL_THREADS)
+    attn_prefill_kernel(attn_args a, const int32_t *tiles, uint32_t n_tiles) {
+    using C = prefill_config<HD>;
+    CU_DYN_SHARED(E, smem);
+    uint32_t tile = n_tiles - 1 - blockIdx.y; /* the longest of a chunk first */
+    prefill_block b = prefill_block_of(a, tiles + 2 * tile, blockIdx.x % a.n_kv_heads,
+                                       blockIdx.x / a.n_kv_heads * C::PAIRS);
+    if (b.n_pairs == 0) return;
+    b.n_pairs = min(b.n_pairs, C::PAIRS);
+    if (C::MT == 1 || b.n_pairs <= PREFILL_WARPS * 16)
+        prefill_run<E, HD, 1>(a, b, smem);
+    else
+        prefill_run<E, HD, C::MT>(a, b, smem);
+}
+
+/* ---- host */
+
+template <class E, int HD>
+static cudaError_t prefill_launch(cudaStream_t stream, const attn_args &a, const int32_t *tiles,
+                                  uint32_t n_tiles) {
+    using C = prefill_config<HD>;
+    cudaError_t e = cu_allow_smem(attn_prefill_kernel<E, HD>, C::SMEM);
+    if (e) return e;
+    uint32_t subs = (CU_PREFILL_TILE * a.group + C::PAIRS - 1) / C::PAIRS;
+    CU_LAUNCH((attn_prefill_kernel<E, HD>), dim3(a.n_kv_heads * subs, n_tiles), PREFILL_THREADS,
+              C::SMEM, stream, a, tiles, n_tiles);
+    return cudaGetLastError();
+}
+
+template <class E>
+static cudaError_t prefill_by_head(cudaStream_t s, const attn_args &a, const int32_t *tiles,
+                                   uint32_t n_tiles) {
+    if (a.head_dim <= 64) return prefill_launch<E, 64>(s, a, tiles, n_tiles);
+    if (a.head_dim <= 80) return prefill_launch<E, 80>(s, a, tiles, n_tiles);
+    if (a.head_dim <= 96) return prefill_launch<E, 96>(s, a, tiles, n_tiles);
+    if (a.head_dim <= 128) return prefill_launch<E, 128>(s, a, tiles, n_tiles);
+    return prefill_launch<E, 256>(s, a, tiles, n_tiles);
+}
+
+cudaError_t cu_attn_prefill(cudaStream_t stream, const cu_attn *attn, const cu_tables *tables,
+                            const int32_t *tiles, uint32_t n_tiles) {
+    if (!attn_args_valid(attn)) return cudaErrorNotSupported;
+    if (!n_tiles) return cudaSuccess;
+    attn_args a = attn_args_of(attn, tables);
+    return attn->kv.type == CU_BF16 ? prefill_by_head<__nv_bfloat16>(stream, a, tiles, n_tiles)
+                                    : prefill_by_head<__half>(stream, a, tiles, n_tiles);
+}

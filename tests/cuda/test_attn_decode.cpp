@@ -1,0 +1,152 @@
+/* Decode attention against float64, and the same bits whatever else is in the batch. */
+#include "tests/cuda/attn_rig.h"
+
+static rig_model model_of(uint32_t head_dim, uint32_t n_kv_heads, uint32_t group, cu_type t,
+                          cu_type kv, uint32_t block_tokens, uint32_t window = 0) {
+    return {head_dim, n_kv_heads, group, window, t, kv, block_tokens};
+}
+
+static void check_decode(const rig_model &m, const std::vector<rig_entry> &e, int every = 1) {
+    rig r(m, e);
+    rig_check(r, r.decode(), rig_single, every);
+}
+
+START_TEST(every_head_size_and_type_agrees_with_float64) {
+    const cu_type types[2] = {CU_F16, CU_BF16};
+    const uint32_t sizes[] = {64, 80, 96, 128, 256, 8, 40, 72, 120, 248};
+    uint32_t n = 0;
+    for (uint32_t size : sizes)
+        for (cu_type t : types)
+            for (cu_type kv : types) {
+                if (size < 64 && t != kv) continue;
+                check_decode(model_of(size, 1 + n % 2, 1 + n % 4, t, kv, 8u << n % 6),
+                             {{1, 0, 1}, {2, 36 + (int)n, 1}, {3, 15, 1}, {4, 80, 1}});
+                n++;
+            }
+}
+END_TEST
+
+START_TEST(every_group_agrees_with_float64) {
+    for (uint32_t group : {1, 2, 3, 5, 7, 8, 9, 12, 16, 17, 24})
+        check_decode(model_of(64, group < 4 ? 3 : 1, group, CU_F16, CU_F16, 16),
+                     {{1, 70, 1}, {2, 3, 1}});
+}
+END_TEST
+
+START_TEST(splits_agree_with_float64) {
+    check_decode(model_of(64, 1, 3, CU_F16, CU_F16, 16),
+                 {{1, 255, 1}, {2, 256, 1}, {3, 700, 1}, {4, 511, 1}, {5, 1023, 1}});
+    check_decode(model_of(128, 1, 4, CU_BF16, CU_BF16, 256), {{1, 600, 1}, {2, 17, 1}});
+}
+END_TEST
+
+START_TEST(windows_agree_with_float64) {
+    for (uint32_t window : {1, 7, 16, 100, 300}) {
+        std::vector<rig_entry> e = {{1, 5, 1}, {2, 99, 1}, {3, 100, 1}, {4, 520, 1}};
+        check_decode(model_of(64, 1, 2, CU_F16, CU_F16, window % 2 ? 8 : 32, window), e);
+    }
+    /* At the end of the longest contexts; the tables below the window are -1. */
+    int far = (1 << 20) - 1;
+    check_decode(model_of(64, 1, 2, CU_F16, CU_F16, 256, 300),
+                 {{1, far, 1}, {2, far - 200, 1}});
+}
+END_TEST
+
+START_TEST(long_contexts_take_longer_splits) {
+    check_decode(model_of(64, 1, 1, CU_F16, CU_F16, 64),
+                 {{1, CU_ATTN_SPLIT * CU_ATTN_SPLITS, 1}, {2, 40, 1}});
+}
+END_TEST
+
+START_TEST(no_row_needs_more_splits_than_the_plan_has) {
+    for (uint32_t window : {0u, 1u, 255u, 256u, 257u, 1000u, 16384u, 16385u, 40000u, 100000u})
+        for (uint32_t pos = 0; pos < 1u << 20; pos += pos < 70000 ? 1 : 977) {
+            uint32_t seen = window && window < pos + 1 ? window : pos + 1;
+            uint32_t shift = 8 + cu_attn_split_shift(seen);
+            uint32_t n = (pos >> shift) - ((pos + 1 - seen) >> shift) + 1;
+            SWEEP(n <= cu_attn_splits(pos + 1) && n <= CU_ATTN_SPLITS + 1u);
+            SWEEP(window || (n == cu_attn_splits(pos + 1) || pos >= CU_ATTN_SPLIT * 64));
+        }
+}
+END_TEST
+
+START_TEST(other_entries_are_left_alone) {
+    check_decode(model_of(64, 2, 3, CU_F16, CU_F16, 16),
+                 {{1, 10, 0}, {2, 300, 1}, {3, 20, 5}, {4, -1, 0}, {5, 0, 1}, {6, 0, 2}});
+}
+END_TEST
+
+START_TEST(nothing_to_do_is_no_error) {
+    rig r(model_of(64, 1, 1, CU_F16, CU_F16, 16), {{1, 5, 0}, {2, 4, 3}});
+    rig_check(r, r.decode(), rig_single);
+    CUDA_OK(cu_attn_decode(r.stream, &r.attn, &r.tables, 0, 1, r.partials.at));
+}
+END_TEST
+
+START_TEST(a_sequence_gets_the_same_bits_alone_and_amid_others) {
+    rig_model m = model_of(64, 2, 3, CU_BF16, CU_BF16, 16, 0);
+    std::vector<rig_entry> many;
+    for (int i = 0; i < 40; i++) many.push_back({i + 2, i * 37 % 50, i % 5 != 1});
+    many[17] = {1, 650, 1};
+    for (uint32_t window : {0u, 290u}) {
+        m.window = window;
+        rig alone(m, {{1, 650, 1}}), amid(m, many);
+        std::vector<uint16_t> a = alone.decode(), b = rig_rows(amid, amid.decode(9), 17, 0, 1);
+        ck_assert_mem_eq(a.data(), b.data(), a.size() * 2);
+    }
+}
+END_TEST
+
+START_TEST(a_captured_step_follows_its_tables) {
+    rig_model m = model_of(64, 1, 4, CU_F16, CU_F16, 16);
+    rig r(m, {{1, 600, 1}, {2, 30, 1}});
+    r.partials.put(std::vector<float>(cu_attn_decode_bytes(2, 4, 4, 64) / 4, NAN));
+    cudaGraph_t graph;
+    cudaGraphExec_t exec;
+    CUDA_OK(cudaStreamBeginCapture(r.stream, cudaStreamCaptureModeThreadLocal));
+    CUDA_OK(cu_attn_decode(r.stream, &r.attn, &r.tables, 2, 4, r.partials.at));
+    CUDA_OK(cudaStreamEndCapture(r.stream, &graph));
+    CUDA_OK(cudaGraphInstantiate(&exec, graph, 0));
+    CUDA_OK(cudaGraphLaunch(exec, r.stream));
+    rig_check(r, r.finish(), rig_single);
+    /* Another step: the second entry alone, at an earlier position with the same q. */
+    r.rows.put({0, 1});
+    r.first_pos.put({600, 20});
+    std::vector<uint16_t> untouched(r.out_elements() + 8, RIG_UNTOUCHED);
+    r.out.put(untouched);
+    CUDA_OK(cudaGraphLaunch(exec, r.stream));
+    std::vector<uint16_t> graphed = r.finish();
+    ck_assert_mem_eq(graphed.data(), untouched.data(), m.n_heads() * 64 * 2);
+    r.out.put(untouched);
+    std::vector<uint16_t> direct = r.decode();
+    ck_assert_mem_eq(graphed.data(), direct.data(), direct.size() * 2);
+    ck_assert_uint_ne(graphed[m.n_heads() * 64], RIG_UNTOUCHED);
+    cudaGraphExecDestroy(exec);
+    cudaGraphDestroy(graph);
+}
+END_TEST
+
+START_TEST(what_the_kernels_cannot_do_is_refused) {
+    rig r(model_of(64, 1, 1, CU_F16, CU_F16, 16), {{1, 5, 1}});
+    cu_attn a = r.attn;
+    a.kv.head_dim = 264;
+    ck_assert(cu_attn_decode(r.stream, &a, &r.tables, 1, 1, r.partials.at) ==
+              cudaErrorNotSupported);
+    a.kv.head_dim = 60;
+    ck_assert(cu_attn_decode(r.stream, &a, &r.tables, 1, 1, r.partials.at) ==
+              cudaErrorNotSupported);
+    a = r.attn;
+    a.kv.block_tokens = 24;
+    ck_assert(cu_attn_decode(r.stream, &a, &r.tables, 1, 1, r.partials.at) ==
+              cudaErrorNotSupported);
+    ck_assert(!cu_attn_supports(264, 1) && !cu_attn_supports(0, 1) && !cu_attn_supports(64, 0));
+    ck_assert(cu_attn_supports(112, 24));
+}
+END_TEST
+
+CHECK_MAIN("attn_decode", every_head_size_and_type_agrees_with_float64,
+           every_group_agrees_with_float64, splits_agree_with_float64,
+           windows_agree_with_float64, long_contexts_take_longer_splits,
+           no_row_needs_more_splits_than_the_plan_has, other_entries_are_left_alone,
+           nothing_to_do_is_no_error, a_sequence_gets_the_same_bits_alone_and_amid_others,
+           a_captured_step_follows_its_tables, what_the_kernels_cannot_do_is_refused)
