@@ -72,7 +72,8 @@ static void measure(const char *name, uint32_t n_seqs, bool churn, uint32_t n_st
                     bool first) {
     static const int32_t end_tokens[] = {2, 3, 4}; /* looked for, never drawn */
     uint32_t len = churn ? CHURN_PROMPT + CHURN_TEXT : MODEL_LEN;
-    sched_config cfg = {.block_tokens = BLOCK_TOKENS,
+    sched_config cfg = {.n_groups = 1,
+                        .block_tokens = BLOCK_TOKENS,
                         .max_seqs = n_seqs,
                         .max_waiting = n_seqs + 1,
                         .max_waiting_tokens = UINT64_MAX / 2,
@@ -82,7 +83,7 @@ static void measure(const char *name, uint32_t n_seqs, bool churn, uint32_t n_st
                         .watermark_permille = 50,
                         .n_end_tokens = 3,
                         .end_tokens = end_tokens};
-    cfg.n_blocks = n_seqs * (len / BLOCK_TOKENS) * 21 / 20 + 1;
+    cfg.group[0].n_blocks = n_seqs * (len / BLOCK_TOKENS) * 21 / 20 + 1;
     size_t bytes = sched_bytes(&cfg);
     run r = {.n_seqs = n_seqs, .n_prompt = churn ? CHURN_PROMPT : 16};
     r.max_tokens = len - r.n_prompt;

@@ -31,10 +31,8 @@ static void audit_hot(const sched *s, uint32_t slot) {
         CHECK(!h->prefilled && h->next_pos == 0);
 }
 
-/* Walks a list that must be in ticket order from ticket on; returns the highest ticket. Adds
- * its blocks to *n_blocks. */
-static uint64_t audit_list(const sched *s, const slot_list *l, bool running, uint64_t ticket,
-                           uint64_t *n_blocks) {
+/* Walks a list that must be in ticket order from ticket on; returns the highest ticket. */
+static uint64_t audit_list(const sched *s, const slot_list *l, bool running, uint64_t ticket) {
     uint32_t n = 0, prev = NO_SLOT;
     for (uint32_t slot = l->head; slot != NO_SLOT; slot = s->hot[slot].next) {
         CHECK(slot < s->cfg.max_seqs && ++n <= l->n);
@@ -46,7 +44,6 @@ static uint64_t audit_list(const sched *s, const slot_list *l, bool running, uin
         uint64_t own = s->record[record_of(s->hot[slot].id)].ticket;
         CHECK(own > ticket);
         ticket = own;
-        *n_blocks += s->hot[slot].n_blocks;
         prev = slot;
     }
     CHECK(n == l->n && l->tail == prev);
@@ -70,14 +67,14 @@ static void audit_prefilling(const sched *s) {
     CHECK(n_state == n);
 }
 
-/* Adds what parked sequences hold to *n_blocks. */
-static void audit_paused(const sched *s, uint64_t *n_blocks) {
+static void audit_paused(const sched *s) {
     uint32_t n = 0, n_paused = 0, n_parked = 0, prev = NO_SLOT;
-    uint64_t held = 0;
+    uint64_t held[SCHED_MAX_GROUPS] = {0};
     for (uint32_t slot = s->parked.head; slot != NO_SLOT; slot = s->hot[slot].next) {
         CHECK(slot < s->cfg.max_seqs && ++n <= s->parked.n);
         CHECK(s->hot[slot].state == SEQ_PAUSED && s->hot[slot].prev == prev);
-        held += s->hot[slot].n_blocks;
+        for (uint32_t k = 0; k < s->n_groups; k++)
+            held[k] += group_part(&s->group[k], s->hot[slot].n_blocks);
         prev = slot;
     }
     for (uint32_t i = 0; i < s->cfg.max_seqs; i++) {
@@ -86,9 +83,9 @@ static void audit_paused(const sched *s, uint64_t *n_blocks) {
         n_parked += paused && s->hot[i].n_blocks > 0;
     }
     CHECK(n == s->parked.n && n == n_parked && s->parked.tail == prev);
-    CHECK(n_paused == s->n_paused && held == s->parked_blocks);
+    CHECK(n_paused == s->n_paused);
+    for (uint32_t k = 0; k < s->n_groups; k++) CHECK(held[k] == s->group[k].parked);
     CHECK(s->ever_paused || n_paused == 0);
-    *n_blocks += held;
 }
 
 static void audit_slots(const sched *s) {
@@ -114,7 +111,7 @@ static void audit_slots(const sched *s) {
 }
 
 static void audit_records(const sched *s) {
-    uint32_t n_free = 0, n_waiting = 0, n_slotted = 0;
+    uint32_t n_free = 0, n_waiting = 0, n_slotted = 0, n_dormant = 0;
     uint64_t waiting_tokens = 0;
     for (uint32_t i = s->free_record; i != NO_SLOT; i = s->record[i].slot) {
         CHECK(i < s->n_records && ++n_free <= s->n_records);
@@ -124,17 +121,24 @@ static void audit_records(const sched *s) {
     for (uint32_t i = 0; i < s->n_records; i++) {
         const seq_record *r = &s->record[i];
         if (r->generation % 2 == 0) continue;
+        for (uint32_t m = r->fork_head; m != NO_SLOT; m = s->record[m].fork_next) {
+            CHECK(++n_dormant <= s->n_dormant && s->record[m].leader == i);
+            CHECK(s->record[m].slot == NO_SLOT && !heap_has(&s->waiting, m));
+            CHECK(r->n_reported < r->spec.n_prompt);
+        }
         if (r->slot == NO_SLOT) {
             n_waiting++;
             waiting_tokens += r->spec.n_prompt;
-            CHECK(r->ticket == 0 && heap_has(&s->waiting, i));
+            CHECK(r->ticket == 0);
             CHECK(heap_has(&s->deadlines, i) == (r->spec.deadline_us > 0));
         } else {
             n_slotted++;
             CHECK(r->slot < s->cfg.max_seqs && record_of(s->hot[r->slot].id) == i);
         }
     }
-    CHECK(n_waiting == s->waiting.n && waiting_tokens == s->waiting_tokens);
+    /* Those that no leader's list has are in the queue. */
+    CHECK(n_dormant == s->n_dormant);
+    CHECK(n_waiting == s->waiting.n + n_dormant && waiting_tokens == s->waiting_tokens);
     CHECK(n_waiting <= s->cfg.max_waiting);
     CHECK(n_slotted == s->cfg.max_seqs - s->n_free_slots);
     CHECK(n_free + n_waiting + n_slotted == s->n_records);
@@ -146,7 +150,7 @@ static void audit_records(const sched *s) {
  * inflight and pending counts are what the steps say. */
 static void audit_steps(const sched *s) {
     uint64_t inflight = 0, pending = 0, have_inflight = 0, have_pending = 0;
-    CHECK(s->n_planned - s->n_committed <= 2);
+    CHECK(s->n_planned - s->n_committed <= s->depth);
     for (uint64_t number = s->n_committed + 1; number <= s->n_planned; number++) {
         const step *st = &s->step[number & 1];
         uint32_t rows = 0, logits = 0;
@@ -179,26 +183,71 @@ static void audit_steps(const sched *s) {
     CHECK(inflight == have_inflight && pending == have_pending);
 }
 
+/* Positions that committed steps have written. */
+static uint32_t committed_positions(const sched *s, uint32_t slot) {
+    uint32_t n = s->hot[slot].next_pos;
+    for (uint64_t number = s->n_committed + 1; number <= s->n_planned; number++) {
+        const step *st = &s->step[number & 1];
+        for (uint32_t i = 0; i < st->n_seqs; i++)
+            if (st->seq[i].slot == slot) n -= st->seq[i].n_rows;
+    }
+    return n;
+}
+
+/* A cached block that a sequence holds is full, committed, and has the text it is found by. */
+static void audit_cached(const sched *s, const seq_group *g, uint32_t slot, uint32_t i,
+                         uint32_t n_committed) {
+    const uint32_t bs = s->cfg.block_tokens;
+    int32_t block = table_of(s, g, slot)[i];
+    if (!(g->kv.flags[block] & BLOCK_CACHED)) return;
+    CHECK((i + 1) * bs <= n_committed);
+    if (!g->index.tokens) return;
+    const int32_t *own = tokens_of(s, slot) + (size_t)i * bs;
+    for (uint32_t t = 0; t < bs; t++) CHECK(g->index.tokens[(size_t)block * bs + t] == own[t]);
+}
+
+static void audit_group(const sched *s, uint32_t k) {
+    const seq_group *g = &s->group[k];
+    uint64_t n_held = g->n_pinned, reserved = g->n_pinned, pins = 0;
+    for (uint32_t slot = 0; slot < s->cfg.max_seqs; slot++) {
+        const seq_hot *h = &s->hot[slot];
+        if (h->state == SEQ_FREE || h->n_blocks == 0) continue;
+        const uint32_t n_committed = committed_positions(s, slot);
+        uint32_t first = 0, n = h->n_blocks;
+        reserved += group_part(g, n);
+        if (g->window) {
+            first = g->held[slot].first, n = g->held[slot].n;
+            CHECK(first <= n && n <= h->n_blocks && n - first <= group_part(g, h->n_blocks));
+            CHECK(first <= first_seen(s, g, n_committed)); /* never on planned positions */
+            CHECK(n >= blocks_for(s, h->next_pos));
+        }
+        for (uint32_t i = first; i < n; i++, n_held++) {
+            int32_t b = table_of(s, g, slot)[i];
+            CHECK(b >= 0 && (uint32_t)b < g->kv.n && g->kv.ref[b] > 0);
+            audit_cached(s, g, slot, i, n_committed);
+        }
+    }
+    for (uint64_t number = s->n_committed + 1; number <= s->n_planned; number++)
+        for (uint32_t i = 0; i < s->step[number & 1].n_copies; i++)
+            pins += s->step[number & 1].copy[i].group == k;
+    CHECK(pins == g->n_pinned);
+    if (g->window)
+        CHECK(reserved == g->reserved && reserved + blocks_fenced(&g->kv) <= g->kv.n);
+    blocks_audit(&g->kv, n_held);
+    if (s->cfg.prefix_cache) prefix_audit(&g->index, g->kv.flags);
+    if (s->n_planned > s->n_committed) return;
+    CHECK(blocks_fenced(&g->kv) == 0);
+    if (s->running.n + s->parked.n == 0) CHECK(g->kv.n_free == g->kv.n);
+}
+
 void sched_audit(const sched *s) {
-    uint64_t n_blocks = 0;
-    uint64_t ticket = audit_list(s, &s->running, true, 0, &n_blocks);
+    uint64_t ticket = audit_list(s, &s->running, true, 0);
     /* A senior behind a junior can only come from a pause. */
-    audit_list(s, &s->preempted, false, s->ever_paused ? 0 : ticket, &n_blocks);
-    audit_paused(s, &n_blocks);
+    audit_list(s, &s->preempted, false, s->ever_paused ? 0 : ticket);
+    audit_paused(s);
     audit_prefilling(s);
     audit_slots(s);
     audit_records(s);
     audit_steps(s);
-    blocks_audit(&s->kv, n_blocks);
-    /* What table rows name is in use: with the sums above, by exactly one of them. */
-    for (uint32_t slot = 0; slot < s->cfg.max_seqs; slot++) {
-        for (uint32_t i = 0; i < s->hot[slot].n_blocks; i++) {
-            int32_t b = s->table[(size_t)slot * s->blocks_per_seq + i];
-            CHECK(b >= 0 && (uint32_t)b < s->kv.n && s->kv.ref[b] > 0);
-        }
-    }
-    if (s->n_planned == s->n_committed) CHECK(blocks_fenced(&s->kv) == 0);
-    if (s->n_planned == s->n_committed && s->running.n + s->parked.n == 0) {
-        CHECK(s->kv.n_free == s->kv.n);
-    }
+    for (uint32_t k = 0; k < s->n_groups; k++) audit_group(s, k);
 }

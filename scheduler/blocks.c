@@ -1,4 +1,4 @@
-/* The lists behind blocks.h. Every operation but init and audit is O(1). */
+/* The lists behind blocks.h. Every operation but init, unfence and audit is O(1). */
 #include "scheduler/blocks.h"
 
 #include "base/check.h"
@@ -17,76 +17,103 @@ static void unlink_block(blocks *b, uint32_t i) {
     b->prev[i] = b->next[i] = i;
 }
 
+/* At the head, or at the tail of a circular list: the head of the sentinel's predecessor. */
+static void push_free(blocks *b, uint32_t i) {
+    bool cached = b->flags[i] & BLOCK_CACHED;
+    push_head(b, cached ? b->prev[b->n] : b->n, i);
+    b->n_free++;
+    b->n_cached += cached;
+}
+
 void blocks_init(blocks *b) {
     for (uint32_t i = 0; i < BLOCKS_SENTINELS; i++)
         b->prev[b->n + i] = b->next[b->n + i] = b->n + i;
-    b->n_free = b->n;
-    b->n_fenced[0] = b->n_fenced[1] = 0;
+    b->n_free = b->n_cached = b->n_fenced[0] = b->n_fenced[1] = 0;
     for (uint32_t i = b->n; i-- > 0;) {
         b->ref[i] = 0;
-        push_head(b, b->n, i);
+        b->busy[i] = 0;
+        b->flags[i] = 0;
+        push_free(b, i);
     }
 }
 
-int32_t blocks_take(blocks *b) {
+int32_t blocks_take(blocks *b, bool *evicted) {
     CHECK(b->n_free > 0);
     uint32_t i = b->next[b->n];
+    *evicted = b->flags[i] & BLOCK_CACHED;
+    b->n_cached -= *evicted;
+    b->flags[i] = 0;
     unlink_block(b, i);
     b->n_free--;
     b->ref[i] = 1;
+    b->busy[i] = 0;
     return (int32_t)i;
 }
 
-void blocks_share(blocks *b, int32_t block) {
-    CHECK(b->ref[block] > 0);
-    b->ref[block]++;
+void blocks_hold(blocks *b, int32_t block) {
+    if (b->ref[block]++ > 0) return;
+    CHECK(blocks_hittable(b, block));
+    unlink_block(b, (uint32_t)block);
+    b->n_free--;
+    b->n_cached--;
 }
 
-void blocks_drop(blocks *b, int32_t block, int fence_parity) {
+void blocks_cache(blocks *b, int32_t block) {
+    CHECK(b->ref[block] > 0 && b->flags[block] == 0);
+    b->flags[block] = BLOCK_CACHED;
+}
+
+void blocks_drop(blocks *b, int32_t block, uint64_t touched_by, uint64_t n_committed) {
     CHECK(b->ref[block] > 0);
+    if (b->busy[block] < touched_by) b->busy[block] = touched_by;
     if (--b->ref[block] > 0) return;
-    if (fence_parity == BLOCKS_NO_FENCE) {
-        push_head(b, b->n, (uint32_t)block);
-        b->n_free++;
-    } else {
-        push_head(b, b->n + 1 + (uint32_t)fence_parity, (uint32_t)block);
-        b->n_fenced[fence_parity]++;
+    uint64_t busy = b->busy[block];
+    if (busy <= n_committed) {
+        push_free(b, (uint32_t)block);
+        return;
     }
+    push_head(b, b->n + 1 + (busy & 1), (uint32_t)block);
+    b->n_fenced[busy & 1]++;
+    b->flags[block] |= BLOCK_FENCED;
 }
 
 void blocks_unfence(blocks *b, unsigned parity) {
-    uint32_t list = b->n + 1 + parity, free_list = b->n;
-    if (b->n_fenced[parity] == 0) return;
-    uint32_t first = b->next[list], last = b->prev[list], old = b->next[free_list];
-    b->next[list] = b->prev[list] = list;
-    b->next[free_list] = first;
-    b->prev[first] = free_list;
-    b->next[last] = old;
-    b->prev[old] = last;
-    b->n_free += b->n_fenced[parity];
-    b->n_fenced[parity] = 0;
+    uint32_t list = b->n + 1 + parity;
+    /* From the tail: in the order in which they were dropped. */
+    for (; b->n_fenced[parity] > 0; b->n_fenced[parity]--) {
+        uint32_t i = b->prev[list];
+        unlink_block(b, i);
+        b->flags[i] &= (uint8_t)~BLOCK_FENCED;
+        push_free(b, i);
+    }
 }
 
 static uint32_t audit_list(const blocks *b, uint32_t list) {
-    uint32_t count = 0;
+    uint32_t count = 0, n_cached = 0;
     for (uint32_t i = b->next[list]; i != list; i = b->next[i]) {
         CHECK(i < b->n);
         CHECK(b->prev[b->next[i]] == i && b->next[b->prev[i]] == i);
         CHECK(b->ref[i] == 0);
+        CHECK(!!(b->flags[i] & BLOCK_FENCED) == (list != b->n));
         CHECK(++count <= b->n);
+        bool cached = b->flags[i] & BLOCK_CACHED;
+        if (list == b->n) CHECK(cached || n_cached == 0); /* cached ones are taken last */
+        n_cached += cached;
     }
+    if (list == b->n) CHECK(n_cached == b->n_cached);
     return count;
 }
 
-void blocks_audit(const blocks *b, uint64_t table_entries) {
+void blocks_audit(const blocks *b, uint64_t holders) {
     uint64_t refs = 0;
     uint32_t used = 0;
     for (uint32_t i = 0; i < b->n; i++) {
         refs += b->ref[i];
         used += b->ref[i] > 0;
-        if (b->ref[i] > 0) CHECK(b->next[i] == i && b->prev[i] == i);
+        if (b->ref[i] == 0) continue;
+        CHECK(b->next[i] == i && b->prev[i] == i && !(b->flags[i] & BLOCK_FENCED));
     }
-    CHECK(refs == table_entries);
+    CHECK(refs == holders);
     CHECK(audit_list(b, b->n) == b->n_free);
     CHECK(audit_list(b, b->n + 1) == b->n_fenced[0]);
     CHECK(audit_list(b, b->n + 2) == b->n_fenced[1]);

@@ -1,41 +1,55 @@
-/* KV blocks as integers: who holds how many references, which are free, and which are fenced
+/* KV blocks of one group as integers: who holds how many references, which are free, which of
+ * those still have content that the prefix cache can give out again, and which are fenced
  * (freed while an uncommitted step may still touch them). Owns nothing: arrays come from the
  * scheduler's region. Engine thread. */
 #ifndef VRAMD_SCHEDULER_BLOCKS_H
 #define VRAMD_SCHEDULER_BLOCKS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Circular doubly linked lists over prev/next, with three sentinels behind the real blocks:
- * [n] free, least recently freed last; [n + 1], [n + 2] fenced by odd and even steps. A block
- * in use is in none and links to itself. Doubly linked because the prefix cache will take free
- * blocks out of the middle. */
+ * [n] free, [n + 1], [n + 2] fenced by even and odd steps. A block in use is in none and links
+ * to itself. Blocks are taken at the head of the free list: first those without content, the
+ * one freed last first; then cached ones, the least recently freed first. Doubly linked
+ * because a hit takes a cached block out of the middle. */
 typedef struct blocks {
     uint32_t n, n_free, n_fenced[2];
-    uint32_t *ref;  /* [n] */
-    uint32_t *prev; /* [n + 3] */
-    uint32_t *next; /* [n + 3] */
+    uint32_t n_cached; /* of the free ones */
+    uint32_t *ref;     /* [n] */
+    uint32_t *prev;    /* [n + 3] */
+    uint32_t *next;    /* [n + 3] */
+    uint64_t *busy;    /* [n] newest step that may touch it for somebody who has dropped it */
+    uint8_t *flags;    /* [n] BLOCK_ */
 } blocks;
 
-enum { BLOCKS_SENTINELS = 3, BLOCKS_NO_FENCE = -1 };
+enum { BLOCKS_SENTINELS = 3, BLOCK_CACHED = 1, BLOCK_FENCED = 2 };
 
 /* n and the arrays are set. All blocks become free; block 0 is taken first. */
 void blocks_init(blocks *);
-/* A free block with one reference. CHECKs that there is one. */
-int32_t blocks_take(blocks *);
-/* One more holder (forks and cached prefixes). */
-void blocks_share(blocks *, int32_t block);
-/* One holder less. The last one frees it, behind the fence of steps of this parity or, with
- * BLOCKS_NO_FENCE, at once. Who shares a block must drop the reference that later steps touch
- * last. */
-void blocks_drop(blocks *, int32_t block, int fence_parity);
-/* Every step of this parity is committed: what its fence held is free. */
+/* A free block with one reference. CHECKs that there is one. *evicted: it was cached, and the
+ * index must forget it. */
+int32_t blocks_take(blocks *, bool *evicted);
+/* One more holder of a block in use, or of one that is cached and free. */
+void blocks_hold(blocks *, int32_t block);
+/* A block in use gets content that may be given out again. */
+void blocks_cache(blocks *, int32_t block);
+/* One holder less. touched_by: the newest step that may touch the block for this holder, 0 for
+ * none. The last one frees it: behind a fence while a step that may touch it is uncommitted,
+ * else at once. */
+void blocks_drop(blocks *, int32_t block, uint64_t touched_by, uint64_t n_committed);
+/* Every step of this parity is committed: what its fence held is free. O(1) for each block
+ * that was dropped. */
 void blocks_unfence(blocks *, unsigned parity);
-/* CHECKs lists, references and counts. table_entries: references that sequences hold. */
-void blocks_audit(const blocks *, uint64_t table_entries);
+/* CHECKs lists, references and counts. holders: references that tables and pins hold. */
+void blocks_audit(const blocks *, uint64_t holders);
 
 static inline uint32_t blocks_fenced(const blocks *b) {
     return b->n_fenced[0] + b->n_fenced[1];
+}
+/* Whether a cached block's content can be had. */
+static inline bool blocks_hittable(const blocks *b, int32_t block) {
+    return (b->flags[block] & (BLOCK_CACHED | BLOCK_FENCED)) == BLOCK_CACHED;
 }
 
 #endif

@@ -19,10 +19,12 @@ static bool token_ends(const sched *s, const seq_hot *h, int32_t token) {
  * but scored and counted once. */
 static void commit_prefill(sched *s, const seq_hot *h, const step_seq *e, uint32_t index) {
     seq_record *r = &s->record[record_of(h->id)];
+    if (h->n_blocks > 0) r->n_computed = e->first_pos + e->n_rows;
     uint32_t from = max_u32(e->first_pos, r->n_reported);
     uint32_t to = min_u32(e->first_pos + e->n_rows, h->n_prompt);
     if (from >= to) return;
     r->n_reported = to;
+    if (to == h->n_prompt) fork_wake(s, record_of(h->id));
     s->n_prompt_tokens += to - from;
     sched_event *v = event_push(s, EVENT_PREFILLED, h->id, h->user);
     v->entry = index;
@@ -32,7 +34,7 @@ static void commit_prefill(sched *s, const seq_hot *h, const step_seq *e, uint32
 
 static void commit_token(sched *s, uint32_t slot, uint32_t index, int32_t token) {
     seq_hot *h = &s->hot[slot];
-    s->tokens[(size_t)slot * s->cfg.max_model_len + h->len++] = token;
+    tokens_of(s, slot)[h->len++] = token;
     s->n_output_tokens++;
     if (token_ends(s, h, token)) {
         seq_end(s, slot, FINISH_STOP, token);
@@ -47,11 +49,21 @@ static void commit_token(sched *s, uint32_t slot, uint32_t index, int32_t token)
     if (why != FINISH_NONE) seq_end(s, slot, why, -1);
 }
 
+/* Rows of e are in the KV cache: full blocks can be found, those out of sight are released. One
+ * that was preempted meanwhile has no blocks any more. */
+static void commit_rows(sched *s, const step_seq *e, bool decode) {
+    if (s->hot[e->slot].n_blocks == 0) return;
+    uint32_t n = e->first_pos + e->n_rows;
+    if (!decode || n == e->n_blocks * s->cfg.block_tokens) cache_publish(s, e->slot, n);
+    if (s->windows) hold_release_unseen(s, e->slot, n);
+}
+
 void sched_commit(sched *s, const step *st, const int32_t *tokens, uint64_t now_us) {
-    (void)now_us; /* the prefix cache and policies will need it */
+    (void)now_us; /* policies will need it */
     CHECK(s->n_committed < s->n_planned);
     unsigned parity = (s->n_committed + 1) & 1;
     CHECK(st == &s->step[parity] && st->number == s->n_committed + 1);
+    s->n_committed++;
     for (uint32_t i = 0; i < st->n_seqs; i++) {
         const step_seq *e = &st->seq[i];
         seq_hot *h = &s->hot[e->slot];
@@ -65,6 +77,7 @@ void sched_commit(sched *s, const step *st, const int32_t *tokens, uint64_t now_
             seq_end(s, e->slot, FINISH_ERROR, -1);
             continue;
         }
+        commit_rows(s, e, i < st->n_decode_rows);
         if (i >= st->n_decode_rows) commit_prefill(s, h, e, i);
         if (e->sample) {
             commit_token(s, e->slot, i, tokens[i]);
@@ -72,6 +85,6 @@ void sched_commit(sched *s, const step *st, const int32_t *tokens, uint64_t now_
             seq_end(s, e->slot, FINISH_LENGTH, -1); /* only the prompt was to be scored */
         }
     }
-    blocks_unfence(&s->kv, parity);
-    s->n_committed++;
+    hold_unpin(s, st);
+    for (uint32_t k = 0; k < s->n_groups; k++) blocks_unfence(&s->group[k].kv, parity);
 }

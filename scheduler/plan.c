@@ -1,8 +1,10 @@
 /* Planning a step under one budget of rows: a row for every decoding sequence first, then the
  * running prefills, then preempted ones that fit again, then new ones.
  *
- * Blocks. A prefill gets all blocks of its length when it starts, so only decode rows need
- * more, one at a time, senior first. Without a free one, a sequence first waits for blocks
+ * Blocks. A prefill gets all blocks of its length when it starts (with a window: all that it
+ * will hold at a time), but for those that are there already: in the prefix cache, or with the
+ * leader of its fork. So only decode rows need more, one of each group at a time, senior first.
+ * Without a free one, a sequence first waits for blocks
  * that uncommitted steps fence; then it takes those of a paused sequence; then it evicts the
  * most junior running one; if that is itself, it keeps what it holds and waits (a senior may
  * evict it: no hold-and-wait).
@@ -22,8 +24,8 @@ typedef struct planner {
     step_seq *entry;
     uint32_t n, n_decode;
     uint32_t rows_left, logits_left;
-    uint32_t share;   /* rows of one prompt while another waits */
-    uint32_t claimed; /* fenced blocks that waiting decode rows count on */
+    uint32_t share;                     /* rows of one prompt while another waits */
+    uint32_t claimed[SCHED_MAX_GROUPS]; /* fenced blocks that waiting decode rows count on */
     uint8_t parity;
 } planner;
 
@@ -41,29 +43,95 @@ static void end_expired(sched *s, uint64_t now_us) {
     }
 }
 
-/* Whether want blocks are free, those of parked sequences taken if that helps. */
-static bool make_room(planner *p, uint32_t want) {
-    sched *s = p->s;
-    if ((uint64_t)s->kv.n_free + blocks_fenced(&s->kv) + s->parked_blocks < want) return false;
-    while (s->kv.n_free + blocks_fenced(&s->kv) - p->claimed < want && s->parked.n > 0) {
-        seq_preempt(s, s->parked.head);
+typedef enum room {
+    ROOM_NONE,   /* juniors would have to go */
+    ROOM_FENCED, /* with blocks that commits will free */
+    ROOM_PARKED, /* with blocks of paused sequences */
+    ROOM_THERE
+} room;
+
+/* Where want[g] blocks of every group g could come from: the worst of them. */
+static room find_room(const planner *p, const uint32_t *want) {
+    const sched *s = p->s;
+    room worst = ROOM_THERE;
+    for (uint32_t k = 0; k < s->n_groups; k++) {
+        const seq_group *g = &s->group[k];
+        uint64_t have = group_room(g), fenced = blocks_fenced(&g->kv);
+        if (have >= want[k]) continue;
+        if (have + fenced + g->parked < want[k]) return ROOM_NONE;
+        room own =
+            have + fenced < (uint64_t)want[k] + p->claimed[k] ? ROOM_PARKED : ROOM_FENCED;
+        if (worst == ROOM_THERE || own == ROOM_PARKED) worst = own;
     }
-    return s->kv.n_free >= want;
+    return worst == ROOM_PARKED && s->parked.n == 0 ? ROOM_NONE : worst;
 }
 
-/* One more block for a decoding sequence, taken from juniors if need be. */
+/* One more table entry for a decoding sequence, its blocks taken from juniors if need be. */
 static bool find_block(planner *p, uint32_t slot) {
     sched *s = p->s;
-    while (!make_room(p, 1)) {
-        if (blocks_fenced(&s->kv) > p->claimed) {
-            p->claimed++; /* comes free with a commit */
-            return false;
+    const uint32_t n = s->hot[slot].n_blocks;
+    uint32_t want[SCHED_MAX_GROUPS];
+    for (uint32_t k = 0; k < s->n_groups; k++)
+        want[k] = group_part(&s->group[k], n + 1) - group_part(&s->group[k], n);
+    for (room r = find_room(p, want); r != ROOM_THERE; r = find_room(p, want)) {
+        if (r == ROOM_FENCED) {
+            for (uint32_t k = 0; k < s->n_groups; k++)
+                if (group_room(&s->group[k]) < want[k]) p->claimed[k] += want[k];
+            return false; /* comes free with a commit */
+        }
+        if (r == ROOM_PARKED) {
+            seq_preempt(s, s->parked.head);
+            continue;
+        }
+        if (s->parked.n > 0) {
+            seq_preempt(s, s->parked.head); /* too little, but before any junior */
+            continue;
         }
         if (s->running.tail == slot) return false;
         seq_preempt(s, s->running.tail);
     }
-    seq_grow(s, slot);
+    hold_grow(s, slot);
     return true;
+}
+
+/* What a sequence that knows tokens [0, len) needs to start, with room for n_tokens. */
+static void measure(sched *s, uint32_t record, const int32_t *tokens, uint32_t len,
+                    uint32_t n_tokens, start *out) {
+    const seq_record *r = &s->record[record];
+    bool unscored = r->spec.score_prompt && r->n_reported < r->spec.n_prompt;
+    uint32_t n = blocks_for(s, n_tokens), free_found = 0;
+    seq_id id = (seq_id)r->generation << 32 | record;
+    out->n_probed =
+        cache_probe(s, id, r->spec.salt, tokens, unscored ? r->n_reported : len - 1);
+    out->leader = r->slot == NO_SLOT ? fork_leader(s, record) : NO_SLOT;
+    bool forks = out->leader != NO_SLOT;
+    out->n_found = forks ? (len - 1) / s->cfg.block_tokens : out->n_probed;
+    for (uint32_t k = 0; k < s->n_groups; k++) {
+        const seq_group *g = &s->group[k];
+        out->want[k] = group_part(g, n);
+        if (g->window) {
+            out->want[k] += forks; /* a pin */
+            continue;
+        }
+        free_found = 0; /* found, but somebody else could take them */
+        for (uint32_t i = 0; !forks && i < out->n_found; i++)
+            free_found += g->kv.ref[cache_probed(s, k, i)] == 0;
+        out->want[k] += free_found - out->n_found;
+    }
+}
+
+/* Measures again after every preemption of a parked sequence: it may have shared blocks. */
+static bool find_start(planner *p, uint32_t record, const int32_t *tokens, uint32_t len,
+                       uint32_t n_tokens, bool watermark, start *out) {
+    sched *s = p->s;
+    for (;;) {
+        measure(s, record, tokens, len, n_tokens, out);
+        for (uint32_t k = 0; watermark && k < s->n_groups; k++)
+            out->want[k] += s->group[k].watermark;
+        room r = find_room(p, out->want);
+        if (r != ROOM_PARKED) return r == ROOM_THERE;
+        seq_preempt(s, s->parked.head);
+    }
 }
 
 static step_seq *add_entry(planner *p, uint32_t slot) {
@@ -141,6 +209,7 @@ static void extend_chunk(planner *p, step_seq *e, uint32_t max_rows, uint32_t ma
     e->n_logit_rows += logits;
     e->sample = samples;
     h->next_pos += n;
+    hold_cover(s, e->slot, h->next_pos);
     p->rows_left -= n;
     p->logits_left -= logits;
 }
@@ -173,9 +242,10 @@ static void plan_running_prefills(planner *p) {
     }
 }
 
-/* Never takes back who was evicted by this plan: an eviction happens when no block is free, and
- * at least one of the blocks it frees is taken, so fewer are free than the victim had. So its
- * steps are committed, too: else its blocks would be fenced. */
+/* Does not take back who was evicted by this plan: an eviction happens when no block of a group
+ * is free, and at least one of the blocks it frees there is taken, so fewer are free than the
+ * victim had. Unless it finds its text in blocks of others by now, then it is welcome. A victim
+ * in an uncommitted step waits for that: its table may still be read. */
 static void plan_resumed(planner *p) {
     sched *s = p->s;
     while (s->preempted.n > 0 && p->rows_left > 0 && p->logits_left > 0) {
@@ -183,8 +253,11 @@ static void plan_resumed(planner *p) {
         const seq_hot *h = &s->hot[slot];
         uint32_t room = min_u32(h->len + min_u32(h->limit - h->len, RESUME_SLACK),
                                 max_u32(h->len, positions_needed(h->n_prompt, h->limit)));
-        if (!make_room(p, blocks_for(s, room))) return;
-        seq_resume(s, slot);
+        start st;
+        if (h->inflight > 0 ||
+            !find_start(p, record_of(h->id), tokens_of(s, slot), h->len, room, false, &st))
+            return;
+        seq_resume(s, slot, &st);
         if (!plan_chunk(p, slot)) return;
     }
 }
@@ -193,10 +266,12 @@ static void plan_admitted(planner *p) {
     sched *s = p->s;
     while (s->waiting.n > 0 && s->n_free_slots > 0 && p->rows_left > 0 && p->logits_left > 0) {
         uint32_t record = s->waiting.node[0].item;
-        uint32_t need = blocks_for(s, s->record[record].spec.n_prompt);
-        if (s->running.n > 0) need += s->watermark_blocks;
-        if (!make_room(p, need)) return; /* bounded skip-ahead would look further here */
-        seq_admit(s, record);
+        const seq_spec *spec = &s->record[record].spec;
+        start st; /* bounded skip-ahead would look further here */
+        if (!find_start(p, record, spec->prompt, spec->n_prompt, spec->n_prompt,
+                        s->running.n > 0, &st))
+            return;
+        seq_admit(s, record, &st);
         if (!plan_chunk(p, s->running.tail)) return;
     }
 }
@@ -216,9 +291,11 @@ static void plan_leftovers(planner *p) {
 
 static const step *finish_step(planner *p) {
     sched *s = p->s;
+    CHECK(p->n > 0 || s->n_copies == 0);
     if (p->n == 0) return NULL;
     step *st = &s->step[p->parity];
     st->number = ++s->n_planned;
+    st->n_copies = s->n_copies;
     st->n_seqs = p->n;
     st->n_decode_rows = p->n_decode;
     st->n_rows = st->n_logit_rows = p->n_decode;
@@ -236,7 +313,8 @@ static const step *finish_step(planner *p) {
 
 const step *sched_plan(sched *s, uint64_t now_us) {
     end_expired(s, now_us);
-    if (s->n_planned - s->n_committed == 2) return NULL;
+    if (s->n_planned - s->n_committed == s->depth) return NULL;
+    s->n_copies = 0;
     uint8_t parity = (s->n_planned + 1) & 1;
     planner p = {.s = s,
                  .entry = s->entry[parity],

@@ -9,13 +9,28 @@
 enum { REGION_ALIGN = 64, MAX_BLOCK_TOKENS = 65536, MAX_COUNT = 1 << 30 };
 
 static bool config_valid(const sched_config *c) {
-    return c->n_blocks >= 1 && c->n_blocks <= MAX_COUNT && c->block_tokens >= 1 &&
+    for (uint32_t k = 0; k < c->n_groups && k < SCHED_MAX_GROUPS; k++) {
+        if (c->group[k].n_blocks < 1 || c->group[k].n_blocks > MAX_COUNT) return false;
+        if (c->group[k].window > MAX_COUNT) return false;
+    }
+    return c->n_groups >= 1 && c->n_groups <= SCHED_MAX_GROUPS && c->block_tokens >= 1 &&
            c->block_tokens <= MAX_BLOCK_TOKENS && c->max_seqs >= 1 &&
            c->max_seqs <= MAX_COUNT && c->max_waiting >= 1 && c->max_waiting <= MAX_COUNT &&
            c->max_waiting_tokens >= 1 && c->max_model_len >= 1 &&
            c->max_model_len <= MAX_COUNT && c->max_rows >= c->max_seqs &&
-           c->max_rows <= MAX_COUNT && c->max_logit_rows >= c->max_seqs &&
+           c->max_rows <= MAX_COUNT && c->depth <= 2 && c->max_logit_rows >= c->max_seqs &&
            c->watermark_permille <= 1000 && (c->n_end_tokens == 0 || c->end_tokens);
+}
+
+uint32_t sched_window_blocks(uint32_t window, uint32_t block_tokens, uint32_t rows) {
+    return (uint32_t)ceil_div((uint64_t)window - 1 + rows, block_tokens) + 1;
+}
+
+/* Of a sequence, whatever its length. */
+static uint32_t group_most(const sched_config *c, uint32_t k) {
+    uint32_t depth = c->depth ? c->depth : 2;
+    if (!c->group[k].window) return UINT32_MAX;
+    return sched_window_blocks(c->group[k].window, c->block_tokens, depth * c->max_rows);
 }
 
 /* A cut through the region: the arrays of a scheduler, one after the other. Measures when at is
@@ -37,6 +52,41 @@ static void *cut(cutter *c, uint64_t n, uint64_t size) {
     return p;
 }
 
+/* Sizes of a group: what must be zero, and with rest what need not. */
+static void lay_out_group(sched *s, uint32_t k, cutter *c, bool rest) {
+    const sched_config *f = &s->cfg;
+    seq_group *g = &s->group[k];
+    const uint64_t n = f->group[k].n_blocks;
+    const bool cached = f->prefix_cache, chain = cached && k == s->chain_group;
+    prefix *x = &g->index;
+    if (!rest) {
+        g->kv.n = x->n_blocks = (uint32_t)n;
+        g->window = f->group[k].window;
+        x->block_tokens = f->block_tokens;
+        x->n_buckets = cached ? prefix_buckets((uint32_t)n) : 0;
+        g->kv.ref = cut(c, n, sizeof *g->kv.ref);
+        g->kv.prev = cut(c, n + BLOCKS_SENTINELS, sizeof *g->kv.prev);
+        g->kv.next = cut(c, n + BLOCKS_SENTINELS, sizeof *g->kv.next);
+        g->kv.busy = cut(c, n, sizeof *g->kv.busy);
+        g->kv.flags = cut(c, n, sizeof *g->kv.flags);
+        x->bucket = cut(c, x->n_buckets, sizeof *x->bucket);
+        return;
+    }
+    g->table = cut(c, (uint64_t)f->max_seqs * s->blocks_per_seq, sizeof *g->table);
+    g->held = g->window ? cut(c, f->max_seqs, sizeof *g->held) : NULL;
+    x->next = cut(c, cached ? n : 0, sizeof *x->next);
+    x->hash = cut(c, cached ? n : 0, sizeof *x->hash);
+    x->confirm = cut(c, cached ? n : 0, sizeof *x->confirm);
+    x->serial = chain ? cut(c, n, sizeof *x->serial) : NULL;
+    x->tokens = chain ? cut(c, n * f->block_tokens, sizeof *x->tokens) : NULL;
+}
+
+static uint32_t find_chain_group(const sched_config *f) {
+    for (uint32_t k = 0; k < f->n_groups; k++)
+        if (!f->group[k].window) return k;
+    return 0;
+}
+
 /* Sets the sizes and arrays of s from its config. What must start as zeroes comes first;
  * *n_zero is its end. Block tables and histories are always written before they are read. */
 static void lay_out(sched *s, cutter *c, uint64_t *n_zero) {
@@ -47,7 +97,9 @@ static void lay_out(sched *s, cutter *c, uint64_t *n_zero) {
     /* A plan may end every record, preempt every slot and admit every slot; a commit tells of
      * rows, token and end of each slot. */
     s->max_events = (size_t)(n_records + 3 * n_seqs);
-    s->kv.n = f->n_blocks;
+    s->n_groups = f->n_groups;
+    s->depth = f->depth ? f->depth : 2;
+    s->chain_group = find_chain_group(f);
     s->waiting.n_items = s->deadlines.n_items = s->n_records;
 
     cut(c, 1, sizeof(sched));
@@ -57,14 +109,16 @@ static void lay_out(sched *s, cutter *c, uint64_t *n_zero) {
     s->waiting.at = cut(c, n_records, sizeof *s->waiting.at);
     s->deadlines.node = cut(c, n_records, sizeof *s->deadlines.node);
     s->deadlines.at = cut(c, n_records, sizeof *s->deadlines.at);
-    s->kv.ref = cut(c, f->n_blocks, sizeof *s->kv.ref);
-    s->kv.prev = cut(c, (uint64_t)f->n_blocks + BLOCKS_SENTINELS, sizeof *s->kv.prev);
-    s->kv.next = cut(c, (uint64_t)f->n_blocks + BLOCKS_SENTINELS, sizeof *s->kv.next);
+    for (uint32_t k = 0; k < f->n_groups; k++) lay_out_group(s, k, c, false);
     s->entry[0] = cut(c, n_seqs, sizeof *s->entry[0]);
     s->entry[1] = cut(c, n_seqs, sizeof *s->entry[1]);
+    for (int i = 0; i < 2; i++) s->copy[i] = cut(c, n_seqs * f->n_groups, sizeof *s->copy[i]);
     s->event = cut(c, s->max_events, sizeof *s->event);
+    s->chain = cut(c, n_seqs, sizeof *s->chain);
     *n_zero = c->bytes;
-    s->table = cut(c, n_seqs * s->blocks_per_seq, sizeof *s->table);
+    for (uint32_t k = 0; k < f->n_groups; k++) lay_out_group(s, k, c, true);
+    s->probe.hash = cut(c, f->prefix_cache ? s->blocks_per_seq : 0, sizeof *s->probe.hash);
+    s->probe.block = cut(c, f->prefix_cache ? s->blocks_per_seq : 0, sizeof *s->probe.block);
     s->tokens = cut(c, n_seqs * f->max_model_len, sizeof *s->tokens);
 }
 
@@ -75,6 +129,18 @@ size_t sched_bytes(const sched_config *cfg) {
     uint64_t n_zero;
     lay_out(&s, &c, &n_zero);
     return c.overflow || c.bytes > SIZE_MAX / 2 ? 0 : (size_t)c.bytes;
+}
+
+static void init_group(sched *s, uint32_t k) {
+    const sched_config *f = &s->cfg;
+    seq_group *g = &s->group[k];
+    g->most = group_most(f, k);
+    /* A pool that holds all that can run is never short. */
+    bool ample = g->window && g->kv.n / g->most >= f->max_seqs;
+    if (!ample)
+        g->watermark = (uint32_t)ceil_div((uint64_t)g->kv.n * f->watermark_permille, 1000);
+    s->windows |= g->window > 0;
+    blocks_init(&g->kv);
 }
 
 sched *sched_init(void *mem, const sched_config *cfg) {
@@ -88,8 +154,7 @@ sched *sched_init(void *mem, const sched_config *cfg) {
     c = (cutter){.at = mem};
     lay_out(s, &c, &n_zero);
 
-    s->watermark_blocks =
-        (uint32_t)ceil_div((uint64_t)cfg->n_blocks * cfg->watermark_permille, 1000);
+    for (uint32_t k = 0; k < cfg->n_groups; k++) init_group(s, k);
     s->prefill_share =
         max_u32(1, cfg->max_prefill_share ? cfg->max_prefill_share : cfg->max_rows / 2);
     s->running = s->preempted = s->prefilling = s->parked =
@@ -103,29 +168,33 @@ sched *sched_init(void *mem, const sched_config *cfg) {
     }
     heap_init(&s->waiting);
     heap_init(&s->deadlines);
-    blocks_init(&s->kv);
-    for (int i = 0; i < 2; i++) s->step[i].seq = s->entry[i];
+    for (int i = 0; i < 2; i++) s->step[i].seq = s->entry[i], s->step[i].copy = s->copy[i];
     s->events_read = true;
     return s;
 }
 
-uint64_t sched_blocks_needed(const sched_config *cfg, uint64_t n_prompt, uint64_t max_tokens) {
-    uint64_t n = 0;
+uint64_t sched_blocks_needed(const sched_config *cfg, uint32_t group, uint64_t n_prompt,
+                             uint64_t max_tokens) {
+    uint64_t n = 0, most = group_most(cfg, group);
     if (!add_u64(n_prompt, max_tokens > 0 ? max_tokens - 1 : 0, &n)) return UINT64_MAX;
-    return n / cfg->block_tokens + (n % cfg->block_tokens > 0);
+    n = n / cfg->block_tokens + (n % cfg->block_tokens > 0);
+    return n < most || !cfg->group[group].window ? n : most;
 }
 
 static reject check_fit(const sched *s, const seq_spec *spec) {
     uint64_t n_total = (uint64_t)spec->n_prompt + spec->max_tokens;
     if (s->draining) return REJECT_DRAINING;
     if (n_total > s->cfg.max_model_len) return REJECT_TOO_LONG;
-    if (sched_blocks_needed(&s->cfg, spec->n_prompt, spec->max_tokens) > s->cfg.n_blocks) {
-        return REJECT_NEVER_FITS;
+    for (uint32_t k = 0; k < s->n_groups; k++) {
+        if (sched_blocks_needed(&s->cfg, k, spec->n_prompt, spec->max_tokens) >
+            s->cfg.group[k].n_blocks)
+            return REJECT_NEVER_FITS;
     }
-    if (s->waiting.n >= s->cfg.max_waiting) return REJECT_QUEUE_FULL;
+    uint32_t n_waiting = s->waiting.n + s->n_dormant;
+    if (n_waiting >= s->cfg.max_waiting) return REJECT_QUEUE_FULL;
     /* An empty queue takes any prompt that fits the model: else it could be refused for ever.
      */
-    if (s->waiting.n > 0 && s->waiting_tokens + spec->n_prompt > s->cfg.max_waiting_tokens) {
+    if (n_waiting > 0 && s->waiting_tokens + spec->n_prompt > s->cfg.max_waiting_tokens) {
         return REJECT_QUEUE_TOKENS;
     }
     return REJECT_NONE;
@@ -147,9 +216,12 @@ reject sched_submit(sched *s, const seq_spec *spec, uint64_t now_us, seq_id *out
                       .generation = generation,
                       .slot = NO_SLOT,
                       .arrival = ++s->n_submitted,
+                      .leader = NO_SLOT,
+                      .fork_head = NO_SLOT,
+                      .fork_next = NO_SLOT,
                       .stop_id = -1};
-    /* Signed to unsigned in order: the most negative priority becomes 0. */
-    heap_add(&s->waiting, i, (uint64_t)((int64_t)spec->priority - INT32_MIN), r->arrival);
+    r->spec.salt &= UINT64_MAX >> 1;
+    if (!fork_wait(s, i)) seq_enqueue(s, i);
     if (spec->deadline_us > 0) heap_add(&s->deadlines, i, spec->deadline_us, r->arrival);
     s->waiting_tokens += spec->n_prompt;
     *out = (seq_id)generation << 32 | i;
@@ -190,32 +262,37 @@ void sched_drain(sched *s) {
 
 const int32_t *sched_tokens(const sched *s, uint32_t slot) {
     CHECK(slot < s->cfg.max_seqs);
-    return s->tokens + (size_t)slot * s->cfg.max_model_len;
+    return tokens_of(s, slot);
 }
 
-const int32_t *sched_blocks(const sched *s, uint32_t slot) {
-    CHECK(slot < s->cfg.max_seqs);
-    return s->table + (size_t)slot * s->blocks_per_seq;
+const int32_t *sched_blocks(const sched *s, uint32_t slot, uint32_t group) {
+    CHECK(slot < s->cfg.max_seqs && group < s->n_groups);
+    return table_of(s, &s->group[group], slot);
 }
 
 void sched_read(const sched *s, sched_stats *out) {
-    uint32_t fenced = blocks_fenced(&s->kv);
-    *out = (sched_stats){.n_waiting = s->waiting.n,
+    *out = (sched_stats){.n_waiting = s->waiting.n + s->n_dormant,
                          .n_running = s->running.n,
                          .n_preempted = s->preempted.n,
                          .n_paused = s->n_paused,
                          .waiting_tokens = s->waiting_tokens,
-                         .blocks_free = s->kv.n_free,
-                         .blocks_used = s->kv.n - s->kv.n_free - fenced,
-                         .blocks_fenced = fenced,
+                         .n_prefix_queries = s->n_prefix_queries,
+                         .n_prefix_hits = s->n_prefix_hits,
                          .n_steps = s->n_committed,
                          .n_preemptions = s->n_preemptions,
                          .n_recomputed_tokens = s->n_recomputed_tokens,
                          .n_prompt_tokens = s->n_prompt_tokens,
                          .n_output_tokens = s->n_output_tokens};
+    for (uint32_t k = 0; k < s->n_groups; k++) {
+        const blocks *b = &s->group[k].kv;
+        out->blocks_free += b->n_free - b->n_cached;
+        out->blocks_cached += b->n_cached;
+        out->blocks_fenced += blocks_fenced(b);
+        out->blocks_used += b->n - b->n_free - blocks_fenced(b);
+    }
 }
 
 uint64_t sched_kv_blocks_of(const sched *s, seq_id id) {
     const seq_record *r = record_find(s, id);
-    return r && r->slot != NO_SLOT ? s->hot[r->slot].n_blocks : 0;
+    return r && r->slot != NO_SLOT ? hold_count(s, r->slot) : 0;
 }

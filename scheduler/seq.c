@@ -102,28 +102,8 @@ sched_event *event_push(sched *s, event_kind kind, seq_id id, uint64_t user) {
     return e;
 }
 
-static int32_t *table_of(const sched *s, uint32_t slot) {
-    return s->table + (size_t)slot * s->blocks_per_seq;
-}
-
-static void take_blocks(sched *s, uint32_t slot, uint32_t n) {
-    int32_t *table = table_of(s, slot);
-    seq_hot *h = &s->hot[slot];
-    while (h->n_blocks < n) table[h->n_blocks++] = blocks_take(&s->kv);
-}
-
-/* In reverse order, so that what is taken again first was the sequence's beginning. The table
- * row keeps its entries: an uncommitted step may still read them. */
-static void release_blocks(sched *s, uint32_t slot) {
-    seq_hot *h = &s->hot[slot];
-    seq_record *r = &s->record[record_of(h->id)];
-    int fence = h->inflight > 0 ? h->newest_parity : BLOCKS_NO_FENCE;
-    const int32_t *table = table_of(s, slot);
-    r->peak_blocks = max_u32(r->peak_blocks, h->n_blocks);
-    while (h->n_blocks > 0) blocks_drop(&s->kv, table[--h->n_blocks], fence);
-}
-
 static void record_free(sched *s, uint32_t i) {
+    fork_wake(s, i);
     s->record[i].generation++;
     s->record[i].slot = s->free_record;
     s->free_record = i;
@@ -134,11 +114,37 @@ static void push_ended(sched *s, seq_id id, const seq_record *r, uint32_t n_outp
     e->finish = r->finish;
     e->stop_id = r->stop_id;
     e->n_output = n_output;
+    e->n_cached = r->n_cached;
     e->n_preemptions = r->n_preemptions;
     e->peak_blocks = r->peak_blocks;
+    e->peak_bytes = r->peak_bytes;
 }
 
-void seq_admit(sched *s, uint32_t record) {
+void seq_enqueue(sched *s, uint32_t record) {
+    const seq_record *r = &s->record[record];
+    /* Signed to unsigned in order: the most negative priority becomes 0. */
+    heap_add(&s->waiting, record, (uint64_t)((int64_t)r->spec.priority - INT32_MIN),
+             r->arrival);
+}
+
+/* Takes its blocks; what is found of them needs no computing. */
+static void begin(sched *s, uint32_t slot, const start *st) {
+    seq_hot *h = &s->hot[slot];
+    seq_record *r = &s->record[record_of(h->id)];
+    hold_start(s, slot, st, blocks_for(s, h->len));
+    cache_begin(s, slot, r->spec.salt, min_u32(st->n_found, st->n_probed));
+    if (st->n_probed < st->n_found) s->chain[slot].n = CHAIN_BROKEN;
+    r->n_computed = h->next_pos;
+    uint32_t told = min_u32(h->next_pos, h->n_prompt);
+    if (told <= r->n_reported) return;
+    s->n_prompt_tokens += told - r->n_reported;
+    sched_event *e = event_push(s, EVENT_PREFILLED, h->id, h->user);
+    e->first_pos = r->n_reported;
+    e->n_rows = told - r->n_reported;
+    r->n_reported = told;
+}
+
+void seq_admit(sched *s, uint32_t record, const start *st) {
     CHECK(heap_remove(&s->waiting, record) && s->preempted.n == 0);
     seq_record *r = &s->record[record];
     const seq_spec *spec = &r->spec;
@@ -159,23 +165,28 @@ void seq_admit(sched *s, uint32_t record) {
                    .score = spec->score_prompt,
                    .checks_end = s->cfg.n_end_tokens > 0 && !spec->ignore_eos,
                    .checks_stop = spec->n_stop_ids > 0};
-    memcpy(s->tokens + (size_t)slot * s->cfg.max_model_len, spec->prompt,
-           spec->n_prompt * sizeof *spec->prompt);
+    memcpy(tokens_of(s, slot), spec->prompt, spec->n_prompt * sizeof *spec->prompt);
     running_insert(s, slot);
     prefilling_insert(s, slot);
-    take_blocks(s, slot, blocks_for(s, h->len));
-    event_push(s, EVENT_ADMITTED, h->id, h->user);
+    sched_event *e = event_push(s, EVENT_ADMITTED, h->id, h->user);
+    begin(s, slot, st);
+    e->n_cached = r->n_cached = h->next_pos;
+    if (st->leader == NO_SLOT && s->cfg.prefix_cache) {
+        s->n_prefix_queries += h->n_prompt;
+        s->n_prefix_hits += r->n_cached;
+    }
 }
 
-void seq_resume(sched *s, uint32_t slot) {
+void seq_resume(sched *s, uint32_t slot, const start *st) {
     seq_hot *h = &s->hot[slot];
     CHECK(s->preempted.head == slot && h->inflight == 0 && h->pending == 0);
     list_remove(s, &s->preempted, slot);
     h->state = SEQ_PREFILL;
     running_insert(s, slot);
     prefilling_insert(s, slot);
-    take_blocks(s, slot, blocks_for(s, h->len));
-    s->n_recomputed_tokens += s->record[record_of(h->id)].n_lost;
+    begin(s, slot, st);
+    uint32_t lost = s->record[record_of(h->id)].n_lost;
+    s->n_recomputed_tokens += lost - min_u32(lost, h->next_pos);
 }
 
 /* Takes a running, parked or preempted sequence out of its lists. */
@@ -188,7 +199,8 @@ static void leave_lists(sched *s, uint32_t slot) {
     case SEQ_PAUSED:
         if (h->n_blocks == 0) break;
         list_remove(s, &s->parked, slot);
-        s->parked_blocks -= h->n_blocks;
+        for (uint32_t k = 0; k < s->n_groups; k++)
+            s->group[k].parked -= group_part(&s->group[k], h->n_blocks);
         break;
     case SEQ_FREE:
     case SEQ_ENDED: CHECK(false);
@@ -200,8 +212,9 @@ void seq_preempt(sched *s, uint32_t slot) {
     seq_record *r = &s->record[record_of(h->id)];
     CHECK(h->n_blocks > 0 && (h->state == SEQ_PAUSED || s->running.tail == slot));
     leave_lists(s, slot);
-    release_blocks(s, slot);
+    hold_release(s, slot);
     r->n_lost = h->next_pos;
+    r->n_computed = 0;
     r->n_preemptions++;
     s->n_preemptions++;
     h->next_pos = 0;
@@ -214,6 +227,7 @@ void seq_preempt(sched *s, uint32_t slot) {
     e->n_output = h->len - h->n_prompt;
     e->n_preemptions = r->n_preemptions;
     e->peak_blocks = r->peak_blocks;
+    e->peak_bytes = r->peak_bytes;
 }
 
 void seq_pause(sched *s, uint32_t slot) {
@@ -222,9 +236,11 @@ void seq_pause(sched *s, uint32_t slot) {
     h->state = SEQ_PAUSED;
     s->n_paused++;
     s->ever_paused = true;
+    fork_wake(s, record_of(h->id)); /* nobody waits for a slow reader */
     if (h->n_blocks == 0) return;
     list_insert(s, &s->parked, s->parked.tail, slot);
-    s->parked_blocks += h->n_blocks;
+    for (uint32_t k = 0; k < s->n_groups; k++)
+        s->group[k].parked += group_part(&s->group[k], h->n_blocks);
 }
 
 void seq_unpause(sched *s, uint32_t slot) {
@@ -241,10 +257,6 @@ void seq_unpause(sched *s, uint32_t slot) {
     if (!h->prefilled) prefilling_insert(s, slot);
 }
 
-void seq_grow(sched *s, uint32_t slot) {
-    take_blocks(s, slot, s->hot[slot].n_blocks + 1);
-}
-
 void seq_prefilled(sched *s, uint32_t slot) {
     prefilling_remove(s, slot);
     s->hot[slot].state = SEQ_DECODE;
@@ -258,7 +270,8 @@ void seq_end(sched *s, uint32_t slot, finish why, int32_t stop_id) {
     if (h->state == SEQ_PAUSED) s->n_paused--;
     h->state = SEQ_ENDED;
     s->n_ended++;
-    release_blocks(s, slot);
+    fork_wake(s, record_of(h->id));
+    hold_release(s, slot);
     heap_remove(&s->deadlines, record_of(h->id));
     r->finish = why;
     r->stop_id = stop_id;
@@ -267,7 +280,7 @@ void seq_end(sched *s, uint32_t slot, finish why, int32_t stop_id) {
 
 void seq_end_waiting(sched *s, uint32_t record, finish why) {
     seq_record *r = &s->record[record];
-    CHECK(heap_remove(&s->waiting, record));
+    if (!heap_remove(&s->waiting, record)) fork_cancel(s, record);
     heap_remove(&s->deadlines, record);
     s->waiting_tokens -= r->spec.n_prompt;
     r->finish = why;

@@ -20,6 +20,7 @@
 #include "scheduler/sched.h"
 #include "scheduler/blocks.h"
 #include "scheduler/heap.h"
+#include "scheduler/prefix.h"
 
 #include "base/check.h"
 
@@ -42,13 +43,13 @@ typedef struct seq_hot {
     uint32_t prev, next;                 /* running or preempted list; free slots: next */
     uint32_t prefill_prev, prefill_next; /* list of prefilling ones */
     uint32_t len, next_pos;
-    uint32_t n_prompt, limit;        /* limit: n_prompt + max_tokens */
-    uint32_t n_blocks;               /* of its table row */
-    uint32_t newest_entry;           /* its entry in the newest step that has it */
-    uint8_t state;                   /* seq_state */
-    uint8_t inflight, pending;       /* uncommitted steps that have it; of those, that sample */
-    uint8_t newest_parity;           /* of the number of the newest step that has it */
-    uint8_t score;                   /* prompt rows yield logits */
+    uint32_t n_prompt, limit;  /* limit: n_prompt + max_tokens */
+    uint32_t n_blocks;         /* of its table rows; groups with a window hold a part of them */
+    uint32_t newest_entry;     /* its entry in the newest step that has it */
+    uint8_t state;             /* seq_state */
+    uint8_t inflight, pending; /* uncommitted steps that have it; of those, that sample */
+    uint8_t newest_parity;     /* of the number of the newest step that has it */
+    uint8_t score;             /* prompt rows yield logits */
     uint8_t checks_end, checks_stop; /* the model's end tokens, its own stop ids */
     uint8_t prefilled;               /* its last prompt row is planned */
 } seq_hot;
@@ -62,10 +63,57 @@ typedef struct seq_record {
     uint64_t ticket;     /* 0 until first admission */
     uint32_t n_reported; /* prompt rows that PREFILLED events have told */
     uint32_t n_lost;     /* positions thrown away by the last preemption */
+    uint32_t n_computed; /* committed positions, as far as prefill steps know */
+    uint32_t n_cached;
+    uint32_t leader, fork_head, fork_next; /* records: members wait for their leader's prompt */
     uint32_t n_preemptions, peak_blocks;
+    uint64_t peak_bytes;
     finish finish;
     int32_t stop_id;
 } seq_record;
+
+/* How far a sequence's blocks are published, and where its chain goes on. */
+typedef struct seq_chain {
+    prefix_hash hash; /* of its last published block; of none: the salt */
+    uint64_t serial;
+    uint32_t n; /* blocks; CHAIN_BROKEN: it publishes no more */
+} seq_chain;
+
+#define CHAIN_BROKEN UINT32_MAX
+
+/* Entries [first, n) of a table row are held; release_at: committed positions from which on
+ * the first of them is out of sight. */
+typedef struct held {
+    uint32_t first, n, release_at;
+} held;
+
+typedef struct seq_group {
+    blocks kv;
+    prefix index;
+    uint32_t window, watermark;
+    uint32_t most;     /* blocks of a sequence at most: group_part */
+    uint32_t reserved; /* with a window: sum of group_part of all that hold blocks, and pins */
+    uint32_t parked;   /* sum of group_part of parked sequences */
+    uint32_t n_pinned; /* sources of copies in uncommitted steps */
+    int32_t *table;    /* [max_seqs][blocks_per_seq] */
+    held *held;        /* [max_seqs], with a window */
+} seq_group;
+
+/* The blocks that a sequence begins behind, and what it needs besides. */
+typedef struct start {
+    uint32_t n_found; /* blocks in front that are there */
+    uint32_t leader;  /* slot that holds them, and the last of the prompt; NO_SLOT: the cache */
+    uint32_t n_probed; /* blocks that the cache knows */
+    uint32_t want[SCHED_MAX_GROUPS];
+} start;
+
+/* The sequence that was looked up last: hashed once, though it may be tried at every step. */
+typedef struct probe {
+    seq_id id;
+    uint32_t n_hashed;
+    prefix_hash *hash; /* [blocks_per_seq] */
+    int32_t *block;    /* [blocks_per_seq] of the chain group */
+} probe;
 
 typedef struct slot_list {
     uint32_t head, tail, n;
@@ -73,14 +121,18 @@ typedef struct slot_list {
 
 struct sched {
     sched_config cfg;
-    uint32_t n_records, blocks_per_seq, watermark_blocks, prefill_share;
+    uint32_t n_records, blocks_per_seq, prefill_share, depth, n_groups;
+    uint32_t chain_group; /* see prefix.h: the first without a window, or the first */
+    bool windows;         /* some group has one */
     uint32_t free_slot, n_free_slots, free_record;
     slot_list running, preempted, prefilling;
-    slot_list parked; /* paused ones that hold blocks, the newest last */
-    uint32_t n_paused, parked_blocks;
+    slot_list parked;             /* paused ones that hold blocks, the newest last */
+    uint32_t n_paused, n_dormant; /* dormant: members that wait for their leader */
     bool ever_paused;
     heap waiting, deadlines; /* of records */
-    blocks kv;
+    seq_group group[SCHED_MAX_GROUPS];
+    probe probe;
+    uint64_t n_serials, n_prefix_queries, n_prefix_hits;
     uint64_t waiting_tokens, n_submitted, n_tickets, n_planned, n_committed;
     uint64_t n_preemptions, n_recomputed_tokens, n_prompt_tokens, n_output_tokens;
     bool draining, events_read;
@@ -88,10 +140,12 @@ struct sched {
     size_t n_events, max_events;
     seq_hot *hot;       /* [max_seqs] */
     seq_record *record; /* [n_records] */
-    int32_t *table;     /* [max_seqs][blocks_per_seq] */
+    seq_chain *chain;   /* [max_seqs] */
     int32_t *tokens;    /* [max_seqs][max_model_len] */
     step step[2];       /* by parity of the number */
     step_seq *entry[2]; /* [max_seqs] */
+    step_copy *copy[2]; /* [max_seqs * n_groups] */
+    uint32_t n_copies;  /* of the step in planning */
     sched_event *event; /* [max_events] */
 };
 
@@ -120,12 +174,63 @@ static inline uint32_t positions_needed(uint32_t n_prompt, uint32_t limit) {
     return limit > n_prompt ? limit - 1 : n_prompt;
 }
 
+/* Blocks that a sequence with n table entries holds of a group, at most. */
+static inline uint32_t group_part(const seq_group *g, uint32_t n_blocks) {
+    return min_u32(n_blocks, g->most);
+}
+/* Blocks that can be given away now. With a window, what a sequence may come to hold is set
+ * aside when it starts, as if nothing was shared; so there is always one when it needs it. */
+static inline uint32_t group_room(const seq_group *g) {
+    return g->window ? g->kv.n - g->reserved - blocks_fenced(&g->kv) : g->kv.n_free;
+}
+static inline int32_t *table_of(const sched *s, const seq_group *g, uint32_t slot) {
+    return g->table + (size_t)slot * s->blocks_per_seq;
+}
+static inline int32_t *tokens_of(const sched *s, uint32_t slot) {
+    return s->tokens + (size_t)slot * s->cfg.max_model_len;
+}
+/* First block that a row at position pos sees. */
+static inline uint32_t first_seen(const sched *s, const seq_group *g, uint32_t pos) {
+    return g->window && pos >= g->window ? (pos + 1 - g->window) / s->cfg.block_tokens : 0;
+}
+
+/* hold.c: a sequence and its blocks. */
+uint32_t hold_count(const sched *, uint32_t slot); /* of all groups */
+/* Begins with what start found, and sets aside n_blocks table entries. */
+void hold_start(sched *, uint32_t slot, const start *, uint32_t n_blocks);
+void hold_grow(sched *, uint32_t slot); /* one table entry more */
+/* Blocks with a window, for positions up to end. */
+void hold_cover(sched *, uint32_t slot, uint32_t end);
+void hold_release(sched *, uint32_t slot); /* all of them */
+/* Blocks that no row from position n_committed on sees. */
+void hold_release_unseen(sched *, uint32_t slot, uint32_t n_committed);
+void hold_unpin(sched *, const step *); /* sources of its copies */
+
+/* cache.c: the prefix cache. */
+/* Looks up tokens [0, n) of a sequence: the number of blocks in front that every group has.
+ * s->probe.block names them. */
+uint32_t cache_probe(sched *, seq_id, uint64_t salt, const int32_t *tokens, uint32_t n);
+/* The block of node i of the probe in a group: CHECKs that it is there. */
+int32_t cache_probed(const sched *, uint32_t group, uint32_t i);
+/* A chain that begins behind the first n blocks of the probe. */
+void cache_begin(sched *, uint32_t slot, uint64_t salt, uint32_t n);
+/* Positions [0, n) are committed: full blocks become findable. */
+void cache_publish(sched *, uint32_t slot, uint32_t n);
+
+/* fork.c: members of a fork and their leader. */
+/* True: the member sleeps until its leader's prompt is computed, or the leader ends. */
+bool fork_wait(sched *, uint32_t record);
+void fork_wake(sched *, uint32_t leader);   /* its members join the queue */
+void fork_cancel(sched *, uint32_t record); /* a dormant member leaves its leader */
+/* The slot of a leader that has all a member needs, or NO_SLOT. */
+uint32_t fork_leader(const sched *, uint32_t record);
+
 /* seq.c: the transitions of one sequence. */
 sched_event *event_push(sched *, event_kind, seq_id, uint64_t user);
-void seq_admit(sched *, uint32_t record);   /* a waiting one; takes slot and blocks */
-void seq_resume(sched *, uint32_t slot);    /* the head of preempted; takes blocks */
+void seq_enqueue(sched *, uint32_t record);              /* joins the queue at its place */
+void seq_admit(sched *, uint32_t record, const start *); /* a waiting one; takes slot, blocks */
+void seq_resume(sched *, uint32_t slot, const start *);  /* the head of preempted */
 void seq_preempt(sched *, uint32_t slot);   /* the tail of running, or a parked one */
-void seq_grow(sched *, uint32_t slot);      /* one more block; CHECKs that one is free */
 void seq_prefilled(sched *, uint32_t slot); /* its last prompt row is planned: it decodes now */
 void seq_pause(sched *, uint32_t slot);
 void seq_unpause(sched *, uint32_t slot);

@@ -8,22 +8,24 @@
 #include "base/hash.h"
 
 typedef struct cell {
-    uint64_t user; /* + 1; 0: never written */
-    uint64_t past; /* hash of all tokens up to and including this position */
+    uint64_t past; /* hash of all tokens up to and including this position; 0: never written */
     uint32_t pos;
 } cell;
 
+/* The newest steps that may write and read it, and for whom. */
 typedef struct touch {
-    uint64_t user, step; /* the newest step that may touch it, and for whom */
+    uint64_t writer, wrote, reader, read;
 } touch;
+
+enum { NO_USER = 0, MANY_USERS = 1, FIRST_USER = 2 };
 
 struct fake_engine {
     sched_config cfg;
     uint32_t n_vocab;
-    cell *cells;        /* [n_blocks][block_tokens] */
-    touch *block_touch; /* [n_blocks] */
-    touch *slot_touch;  /* [max_seqs] */
-    int32_t *last;      /* [max_seqs] tokens of the step collected last */
+    cell *cells[SCHED_MAX_GROUPS];        /* [n_blocks][block_tokens] */
+    touch *block_touch[SCHED_MAX_GROUPS]; /* [n_blocks] */
+    touch *slot_touch;                    /* [max_seqs] */
+    int32_t *last;                        /* [max_seqs] tokens of the step collected last */
     uint64_t last_number;
     const step *queue[2];
     int32_t *input[2]; /* [max_rows] of the queued steps, as read when they were submitted */
@@ -44,20 +46,28 @@ int32_t fake_next(uint64_t past, uint32_t n_vocab) {
     return (int32_t)(hash_mix(past ^ 0x746f6b656eu) % n_vocab);
 }
 
+static bool open_groups(fake_engine *f) {
+    bool ok = true;
+    for (uint32_t k = 0; k < f->cfg.n_groups; k++) {
+        size_t n = f->cfg.group[k].n_blocks;
+        f->cells[k] = calloc(n * f->cfg.block_tokens, sizeof *f->cells[k]);
+        f->block_touch[k] = calloc(n, sizeof *f->block_touch[k]);
+        ok &= f->cells[k] && f->block_touch[k];
+    }
+    return ok;
+}
+
 status fake_open(fake_engine **out, const sched_config *cfg, uint32_t n_vocab, err *e) {
     fake_engine *f = calloc(1, sizeof *f);
     if (f) {
         f->cfg = *cfg;
         f->n_vocab = n_vocab;
-        f->cells = calloc((size_t)cfg->n_blocks * cfg->block_tokens, sizeof *f->cells);
-        f->block_touch = calloc(cfg->n_blocks, sizeof *f->block_touch);
         f->slot_touch = calloc(cfg->max_seqs, sizeof *f->slot_touch);
         f->last = calloc(cfg->max_seqs, sizeof *f->last);
         f->input[0] = calloc(cfg->max_rows, sizeof *f->input[0]);
         f->input[1] = calloc(cfg->max_rows, sizeof *f->input[1]);
     }
-    if (!f || !f->cells || !f->block_touch || !f->slot_touch || !f->last || !f->input[0] ||
-        !f->input[1]) {
+    if (!f || !f->slot_touch || !f->last || !f->input[0] || !f->input[1] || !open_groups(f)) {
         fake_close(f);
         return err_set(e, ERR_NO_MEMORY, "no memory for the fake engine");
     }
@@ -67,8 +77,10 @@ status fake_open(fake_engine **out, const sched_config *cfg, uint32_t n_vocab, e
 
 void fake_close(fake_engine *f) {
     if (!f) return;
-    free(f->cells);
-    free(f->block_touch);
+    for (uint32_t k = 0; k < SCHED_MAX_GROUPS; k++) {
+        free(f->cells[k]);
+        free(f->block_touch[k]);
+    }
     free(f->slot_touch);
     free(f->last);
     free(f->input[0]);
@@ -76,11 +88,42 @@ void fake_close(fake_engine *f) {
     free(f);
 }
 
-/* Steps below committed_before are committed: touching what they touched is fine. */
-static void take_touch(touch *t, uint64_t user, uint64_t number, uint64_t oldest_uncommitted) {
-    CHECK(t->step < oldest_uncommitted || t->user == user); /* else the fence leaks */
-    t->user = user;
-    t->step = number;
+/* Steps below oldest are committed: whatever they touched is nobody's any more. Within the
+ * others, who writes is alone; readers may be many. */
+static void write_touch(touch *t, uint64_t user, uint64_t number, uint64_t oldest) {
+    CHECK(t->wrote < oldest || t->writer == user + FIRST_USER);
+    CHECK(t->read < oldest || t->reader == user + FIRST_USER); /* else the fence leaks */
+    t->writer = user + FIRST_USER;
+    t->wrote = number;
+}
+
+static void read_touch(touch *t, uint64_t user, uint64_t number, uint64_t oldest) {
+    CHECK(t->wrote < oldest || t->writer == user + FIRST_USER);
+    bool other = t->read >= oldest && t->reader != user + FIRST_USER;
+    t->reader = other ? MANY_USERS : user + FIRST_USER;
+    t->read = number;
+}
+
+/* First position that a row at pos sees. */
+static uint32_t first_seen(const fake_engine *f, uint32_t group, uint32_t pos) {
+    uint32_t w = f->cfg.group[group].window;
+    return w && pos >= w ? pos + 1 - w : 0;
+}
+
+static void touch_blocks(fake_engine *f, const sched *s, const step *st, const step_seq *e,
+                         uint64_t oldest) {
+    const uint32_t bs = f->cfg.block_tokens;
+    for (uint32_t k = 0; k < f->cfg.n_groups; k++) {
+        const int32_t *table = sched_blocks(s, e->slot, k);
+        for (uint32_t b = first_seen(f, k, e->first_pos) / bs; b < e->n_blocks; b++) {
+            CHECK(table[b] >= 0 && (uint32_t)table[b] < f->cfg.group[k].n_blocks);
+            touch *t = &f->block_touch[k][table[b]];
+            if ((b + 1) * bs > e->first_pos)
+                write_touch(t, e->user, st->number, oldest);
+            else
+                read_touch(t, e->user, st->number, oldest);
+        }
+    }
 }
 
 void fake_submit(fake_engine *f, const sched *s, const step *st) {
@@ -88,11 +131,8 @@ void fake_submit(fake_engine *f, const sched *s, const step *st) {
     uint64_t oldest = f->n_queued > 0 ? f->queue[0]->number : st->number;
     for (uint32_t i = 0; i < st->n_seqs; i++) {
         const step_seq *e = &st->seq[i];
-        const int32_t *table = sched_blocks(s, e->slot);
-        take_touch(&f->slot_touch[e->slot], e->user, st->number, oldest);
-        for (uint32_t b = 0; b < e->n_blocks; b++) {
-            take_touch(&f->block_touch[table[b]], e->user, st->number, oldest);
-        }
+        write_touch(&f->slot_touch[e->slot], e->user, st->number, oldest);
+        touch_blocks(f, s, st, e, oldest);
         CHECK(e->input_from < 0 || (e->n_rows == 1 && f->n_queued == 1 &&
                                     (uint32_t)e->input_from < f->queue[0]->n_seqs &&
                                     f->queue[0]->seq[e->input_from].user == e->user &&
@@ -103,28 +143,32 @@ void fake_submit(fake_engine *f, const sched *s, const step *st) {
     f->queue[f->n_queued++] = st;
 }
 
-static cell *cell_at(const fake_engine *f, const int32_t *table, uint32_t pos) {
+static cell *cell_at(const fake_engine *f, uint32_t group, const int32_t *table, uint32_t pos) {
     uint32_t n = f->cfg.block_tokens;
-    return &f->cells[(size_t)table[pos / n] * n + pos % n];
+    return &f->cells[group][(size_t)table[pos / n] * n + pos % n];
 }
 
-static uint64_t read_past(const fake_engine *f, const int32_t *table, uint64_t user,
-                          uint32_t n) {
+/* What a row at position n looks back at: every cell it sees in every group was computed from
+ * the very tokens that its own history has, whoever wrote it. */
+static uint64_t read_past(const fake_engine *f, const sched *s, const step_seq *e) {
+    const int32_t *tokens = sched_tokens(s, e->slot);
     uint64_t past = 0;
-    for (uint32_t pos = 0; pos < n; pos++) {
-        const cell *c = cell_at(f, table, pos);
-        CHECK(c->user == user + 1 && c->pos == pos);
-        past = c->past;
+    for (uint32_t pos = 0; pos < e->first_pos; pos++) {
+        past = fake_extend(past, tokens[pos]);
+        for (uint32_t k = 0; k < f->cfg.n_groups; k++) {
+            if (pos < first_seen(f, k, e->first_pos)) continue;
+            const cell *c = cell_at(f, k, sched_blocks(s, e->slot, k), pos);
+            CHECK(c->past == past && c->pos == pos);
+        }
     }
     return past;
 }
 
 static int32_t run_entry(fake_engine *f, const sched *s, const step *st, const step_seq *e) {
-    const int32_t *table = sched_blocks(s, e->slot);
     const int32_t *input = f->input[st->number & 1] + e->first_row;
-    CHECK(f->slot_touch[e->slot].user == e->user);
+    CHECK(f->slot_touch[e->slot].writer == e->user + FIRST_USER);
     CHECK((uint64_t)e->n_blocks * f->cfg.block_tokens >= (uint64_t)e->first_pos + e->n_rows);
-    uint64_t past = read_past(f, table, e->user, e->first_pos);
+    uint64_t past = read_past(f, s, e);
     for (uint32_t i = 0; i < e->n_rows; i++) {
         uint32_t pos = e->first_pos + i;
         int32_t token = input[i];
@@ -133,14 +177,25 @@ static int32_t run_entry(fake_engine *f, const sched *s, const step *st, const s
             token = f->last[e->input_from];
         }
         past = fake_extend(past, token);
-        *cell_at(f, table, pos) = (cell){.user = e->user + 1, .past = past, .pos = pos};
+        for (uint32_t k = 0; k < f->cfg.n_groups; k++)
+            *cell_at(f, k, sched_blocks(s, e->slot, k), pos) = (cell){.past = past, .pos = pos};
     }
     return e->sample ? fake_next(past, f->n_vocab) : -1;
+}
+
+static void run_copies(fake_engine *f, const step *st) {
+    const uint32_t n = f->cfg.block_tokens;
+    for (uint32_t i = 0; i < st->n_copies; i++) {
+        const step_copy *c = &st->copy[i];
+        cell *cells = f->cells[c->group];
+        memcpy(cells + (size_t)c->to * n, cells + (size_t)c->from * n, n * sizeof *cells);
+    }
 }
 
 const step *fake_collect(fake_engine *f, const sched *s, int32_t *tokens) {
     CHECK(f->n_queued > 0);
     const step *st = f->queue[0];
+    run_copies(f, st);
     for (uint32_t i = 0; i < st->n_seqs; i++) tokens[i] = run_entry(f, s, st, &st->seq[i]);
     memcpy(f->last, tokens, st->n_seqs * sizeof *tokens);
     f->last_number = st->number;

@@ -1,8 +1,8 @@
 /* An engine that computes nothing but remembers everything: for each cell of each physical
- * block, which sequence wrote it, at which position, after which tokens. A row reads its past
- * from the cells like attention would, and the next token is a function of that past alone. So
- * one token that was computed from a stale, foreign or missing cell shows as a failed CHECK or
- * as a different text, and a text does not depend on batches, chunks or preemptions.
+ * block, at which position and after which tokens it was written. A row reads its past from the
+ * cells like attention would, as far back as the window of each group, and the next token is a
+ * function of the tokens alone. So a cell that is stale, foreign or missing shows as a failed
+ * CHECK, and a text does not depend on batches, chunks, preemptions, hits or forks.
  *
  * Steps read their tokens when they are submitted, as early as an engine can, and run when they
  * are collected, as late as one can; with two in flight, a fence that opens too early is seen.
@@ -17,11 +17,13 @@ typedef struct fake_engine fake_engine;
 /* cfg as of the scheduler; n_vocab: tokens are 0 .. n_vocab - 1. Errors: ERR_NO_MEMORY. */
 status fake_open(fake_engine **out, const sched_config *cfg, uint32_t n_vocab, err *);
 void fake_close(fake_engine *);
-/* At most two steps in flight. Every sequence has its own user number. CHECKs that no block and
- * no slot of the step belongs to another sequence in an uncommitted step. */
+/* At most two steps in flight. Every sequence has its own user number. CHECKs that no block
+ * that the step writes, and no slot of it, is of use to another sequence in an uncommitted
+ * step.
+ */
 void fake_submit(fake_engine *, const sched *, const step *);
 /* Runs the oldest step, which must not be committed yet. tokens: [n_seqs] of it. CHECKs that
- * every row finds what its sequence wrote, position by position. */
+ * every row finds what its own tokens give, position by position. */
 const step *fake_collect(fake_engine *, const sched *, int32_t *tokens);
 uint32_t fake_in_flight(const fake_engine *);
 

@@ -161,7 +161,7 @@ static void run(sim *m) {
     sched_stats st;
     sched_read(m->s, &st);
     CHECK(st.n_waiting + st.n_running + st.n_preempted == 0);
-    CHECK(st.blocks_free == m->cfg->sched.n_blocks);
+    CHECK(st.blocks_used + st.blocks_fenced == 0);
     CHECK(m->totals->n_ended + m->totals->n_rejected == m->n);
     m->totals->makespan_us = m->now_us;
     m->totals->n_preemptions = st.n_preemptions;

@@ -24,7 +24,8 @@ typedef struct drive {
 /* 16 blocks of 4 tokens, 4 slots, 16 rows a step; no watermark, so that tests count exactly. */
 static inline sched_config drive_config(void) {
     static const int32_t end_tokens[] = {DRIVE_END_TOKEN};
-    return (sched_config){.n_blocks = 16,
+    return (sched_config){.group = {{.n_blocks = 16}},
+                          .n_groups = 1,
                           .block_tokens = 4,
                           .max_seqs = 4,
                           .max_waiting = 64,

@@ -10,10 +10,24 @@ enum { N = 8, ITEMS = 64 };
 typedef struct pool {
     blocks b;
     uint32_t ref[N], prev[N + BLOCKS_SENTINELS], next[N + BLOCKS_SENTINELS];
+    uint64_t busy[N];
+    uint8_t flags[N];
 } pool;
 
+static int32_t take(pool *p) {
+    bool evicted;
+    int32_t b = blocks_take(&p->b, &evicted);
+    ck_assert(!evicted);
+    return b;
+}
+
 static void pool_setup(pool *p) {
-    p->b = (blocks){.n = N, .ref = p->ref, .prev = p->prev, .next = p->next};
+    p->b = (blocks){.n = N,
+                    .ref = p->ref,
+                    .prev = p->prev,
+                    .next = p->next,
+                    .busy = p->busy,
+                    .flags = p->flags};
     blocks_init(&p->b);
     blocks_audit(&p->b, 0);
 }
@@ -23,13 +37,13 @@ START_TEST(all_blocks_can_be_taken_once_and_come_back) {
     pool_setup(&p);
     bool seen[N] = {0};
     for (int i = 0; i < N; i++) {
-        int32_t b = blocks_take(&p.b);
+        int32_t b = take(&p);
         ck_assert(!seen[b]);
         seen[b] = true;
         blocks_audit(&p.b, (uint64_t)i + 1);
     }
     ck_assert_uint_eq(p.b.n_free, 0);
-    for (int32_t i = 0; i < N; i++) blocks_drop(&p.b, i, BLOCKS_NO_FENCE);
+    for (int32_t i = 0; i < N; i++) blocks_drop(&p.b, i, 0, 0);
     blocks_audit(&p.b, 0);
     ck_assert_uint_eq(p.b.n_free, N);
 }
@@ -38,13 +52,13 @@ END_TEST
 START_TEST(a_shared_block_is_free_when_the_last_holder_drops_it) {
     pool p;
     pool_setup(&p);
-    int32_t b = blocks_take(&p.b);
-    blocks_share(&p.b, b);
+    int32_t b = take(&p);
+    blocks_hold(&p.b, b);
     blocks_audit(&p.b, 2);
-    blocks_drop(&p.b, b, 0);
+    blocks_drop(&p.b, b, 0, 0);
     ck_assert_uint_eq(p.b.n_free, N - 1);
     ck_assert_uint_eq(blocks_fenced(&p.b), 0);
-    blocks_drop(&p.b, b, BLOCKS_NO_FENCE);
+    blocks_drop(&p.b, b, 0, 0);
     ck_assert_uint_eq(p.b.n_free, N);
     blocks_audit(&p.b, 0);
 }
@@ -53,10 +67,10 @@ END_TEST
 START_TEST(a_fence_opens_for_its_own_parity_only) {
     pool p;
     pool_setup(&p);
-    int32_t a = blocks_take(&p.b), b = blocks_take(&p.b), c = blocks_take(&p.b);
-    blocks_drop(&p.b, a, 0);
-    blocks_drop(&p.b, b, 1);
-    blocks_drop(&p.b, c, 0);
+    int32_t a = take(&p), b = take(&p), c = take(&p);
+    blocks_drop(&p.b, a, 2, 0);
+    blocks_drop(&p.b, b, 1, 0);
+    blocks_drop(&p.b, c, 2, 0);
     blocks_audit(&p.b, 0);
     ck_assert_uint_eq(p.b.n_free, N - 3);
     blocks_unfence(&p.b, 1);
@@ -65,7 +79,7 @@ START_TEST(a_fence_opens_for_its_own_parity_only) {
     blocks_unfence(&p.b, 0);
     ck_assert_uint_eq(p.b.n_free, N);
     blocks_audit(&p.b, 0);
-    ck_assert_int_eq(blocks_take(&p.b), c); /* freed last, taken first */
+    ck_assert_int_eq(take(&p), c); /* freed last, taken first */
 }
 END_TEST
 

@@ -107,7 +107,7 @@ END_TEST
 
 START_TEST(a_preempted_sequence_ends_at_once) {
     sched_config cfg = drive_config();
-    cfg.n_blocks = 8;
+    cfg.group[0].n_blocks = 8;
     drive *d = drive_new(cfg);
     seq_id a = drive_submit(d, 8, 24), b = drive_submit(d, 8, 24);
     while (drive_count(d, b, EVENT_PREEMPTED) == 0) {

@@ -13,7 +13,7 @@ static void submit_many(drive *d, seq_id *id, uint32_t n, uint32_t n_prompt,
 
 START_TEST(only_the_most_junior_is_evicted_and_each_ends) {
     sched_config cfg = drive_config();
-    cfg.n_blocks = 9; /* three of 8 + 28 tokens need 27 in the end */
+    cfg.group[0].n_blocks = 9; /* three of 8 + 28 tokens need 27 in the end */
     drive *d = drive_new(cfg);
     seq_id id[3];
     submit_many(d, id, 3, 8, 28);
@@ -34,7 +34,7 @@ END_TEST
 
 START_TEST(a_prompt_row_is_told_once_though_it_is_computed_again) {
     sched_config cfg = drive_config();
-    cfg.n_blocks = 9;
+    cfg.group[0].n_blocks = 9;
     drive *d = drive_new(cfg);
     seq_id id[3];
     submit_many(d, id, 3, 8, 28);
@@ -55,7 +55,7 @@ END_TEST
 
 START_TEST(the_most_junior_waits_with_its_blocks_instead_of_evicting_anybody) {
     sched_config cfg = drive_config();
-    cfg.n_blocks = 5;
+    cfg.group[0].n_blocks = 5;
     drive *d = drive_new(cfg);
     seq_id a, b;
     a = drive_submit(d, 9, 4); /* 3 blocks to the end */
@@ -76,7 +76,7 @@ END_TEST
 
 START_TEST(an_evicted_sequence_comes_back_only_with_room_to_go_on) {
     sched_config cfg = drive_config();
-    cfg.n_blocks = 12;
+    cfg.group[0].n_blocks = 12;
     drive *d = drive_new(cfg);
     seq_id id[2];
     submit_many(d, id, 2, 8, 38); /* 45 positions: 12 blocks each */
@@ -98,7 +98,7 @@ END_TEST
 
 START_TEST(nothing_new_is_admitted_while_somebody_is_preempted) {
     sched_config cfg = drive_config();
-    cfg.n_blocks = 12;
+    cfg.group[0].n_blocks = 12;
     drive *d = drive_new(cfg);
     seq_id id[2], late = 0;
     submit_many(d, id, 2, 8, 38);
@@ -119,7 +119,7 @@ END_TEST
 
 START_TEST(blocks_behind_a_fence_are_awaited_before_anybody_is_evicted) {
     sched_config cfg = drive_config();
-    cfg.n_blocks = 6;
+    cfg.group[0].n_blocks = 6;
     drive *d = drive_new(cfg);
     seq_id id[3];
     submit_many(d, id, 3, 6, 6); /* 2 blocks each; each wants a third for position 8 */
@@ -141,7 +141,7 @@ END_TEST
 
 START_TEST(a_paused_senior_gets_no_rows_and_gives_its_blocks_to_a_junior) {
     sched_config cfg = drive_config();
-    cfg.n_blocks = 6;
+    cfg.group[0].n_blocks = 6;
     drive *d = drive_new(cfg);
     seq_id id[2];
     submit_many(d, id, 2, 8, 16); /* 23 positions: 6 blocks */

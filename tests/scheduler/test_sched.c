@@ -21,7 +21,7 @@ END_TEST
 
 START_TEST(decode_rows_advance_every_step_though_a_prompt_arrives_with_each) {
     sched_config cfg = drive_config();
-    cfg.n_blocks = 4096;
+    cfg.group[0].n_blocks = 4096;
     cfg.max_waiting = 1000;
     cfg.max_waiting_tokens = 1000000;
     drive *d = drive_new(cfg);
@@ -44,7 +44,7 @@ END_TEST
 
 START_TEST(two_prompts_share_the_rows_that_decoding_leaves) {
     sched_config cfg = drive_config();
-    cfg.n_blocks = 64;
+    cfg.group[0].n_blocks = 64;
     drive *d = drive_new(cfg);
     seq_spec spec = drive_spec(d, 4, 20);
     seq_id id;
@@ -97,7 +97,7 @@ END_TEST
 
 START_TEST(admission_asks_for_the_full_length_and_the_watermark) {
     sched_config cfg = drive_config();
-    cfg.n_blocks = 40;
+    cfg.group[0].n_blocks = 40;
     cfg.watermark_permille = 50; /* 2 blocks */
     drive *d = drive_new(cfg);
     drive_submit(d, 60, 2);                                                 /* 15 blocks */
@@ -186,7 +186,7 @@ START_TEST(each_reason_to_reject_is_told) {
     sched_config cfg = drive_config();
     cfg.max_waiting = 2;
     cfg.max_waiting_tokens = 30;
-    cfg.n_blocks = 8;
+    cfg.group[0].n_blocks = 8;
     drive *d = drive_new(cfg);
     seq_id id;
     seq_spec spec = drive_spec(d, 60, 5);
@@ -302,7 +302,7 @@ START_TEST(bad_configurations_have_no_size) {
     cfg.max_logit_rows = cfg.max_seqs - 1;
     ck_assert_uint_eq(sched_bytes(&cfg), 0);
     cfg = drive_config();
-    cfg.n_blocks = 0;
+    cfg.group[0].n_blocks = 0;
     ck_assert_uint_eq(sched_bytes(&cfg), 0);
     cfg = drive_config();
     cfg.watermark_permille = 1001;
@@ -319,10 +319,10 @@ END_TEST
 
 START_TEST(blocks_needed_is_exact_and_saturates) {
     sched_config cfg = drive_config();
-    ck_assert_uint_eq(sched_blocks_needed(&cfg, 4, 1), 1);
-    ck_assert_uint_eq(sched_blocks_needed(&cfg, 4, 2), 2);
-    ck_assert_uint_eq(sched_blocks_needed(&cfg, 5, 0), 2);
-    ck_assert_uint_eq(sched_blocks_needed(&cfg, UINT64_MAX, 2), UINT64_MAX);
+    ck_assert_uint_eq(sched_blocks_needed(&cfg, 0, 4, 1), 1);
+    ck_assert_uint_eq(sched_blocks_needed(&cfg, 0, 4, 2), 2);
+    ck_assert_uint_eq(sched_blocks_needed(&cfg, 0, 5, 0), 2);
+    ck_assert_uint_eq(sched_blocks_needed(&cfg, 0, UINT64_MAX, 2), UINT64_MAX);
 }
 END_TEST
 

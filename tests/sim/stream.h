@@ -5,7 +5,9 @@
  * The reference knows no blocks, slots or steps. It computes each text on its own, keeps the
  * queue as a plain array, and bounds how many steps an admitted request may take: the most
  * senior one gets a row at least every third step (it may wait for the fences of two), never
- * loses its rows, and needs at most limit rows; whoever is admitted after it waits for it. */
+ * loses its rows, and needs at most limit rows; whoever is admitted after it waits for it.
+ * Of the prefix cache it knows what may be found: blocks that an earlier request of the same
+ * salt has computed, or, in a fork, the leader's prompt. */
 #ifndef TESTS_SIM_STREAM_H
 #define TESTS_SIM_STREAM_H
 
@@ -26,7 +28,9 @@ typedef struct stream_request {
     finish cancel_why, want_finish;
     int32_t want_stop;
     uint32_t want_output, n_tokens, n_reported;
-    uint64_t past, ends_by; /* ends_by: in committed steps */
+    int32_t text[2 * STREAM_LEN]; /* prompt and output so far */
+    uint32_t leader;              /* + 1 */
+    uint64_t past, ends_by;       /* ends_by: in committed steps */
 } stream_request;
 
 typedef struct stream {
@@ -42,7 +46,7 @@ typedef struct stream {
     uint32_t n; /* requests so far */
     stream_request r[STREAM_REQUESTS];
     uint32_t senior[STREAM_SEQS], n_senior; /* admitted and live, in order of admission */
-    uint64_t n_preemptions, n_ended;        /* what happened at all, for the unit test */
+    uint64_t n_preemptions, n_ended, n_found, n_forked; /* what happened at all, for the test */
 } stream;
 
 static inline uint32_t stream_take(stream *m, uint32_t below) {
@@ -73,13 +77,48 @@ static inline void stream_expect(stream_request *q) {
     }
 }
 
-static inline void stream_admitted(stream *m, uint32_t i) {
+/* A member may wait for its leader's prompt, and delays nobody then; it must while the leader
+ * lives on for sure. */
+static inline bool stream_may_sleep(const stream *m, const stream_request *q) {
+    const stream_request *l = q->leader ? &m->r[q->leader - 1] : NULL;
+    return l && l->live && l->n_reported < l->spec.n_prompt;
+}
+
+static inline bool stream_sleeps(const stream *m, const stream_request *q) {
+    const stream_request *l = q->leader ? &m->r[q->leader - 1] : NULL;
+    return stream_may_sleep(m, q) && !l->cancelled && !l->may_fail && !m->pauses &&
+           (l->spec.deadline_us == 0 || l->spec.deadline_us > m->now_us);
+}
+
+/* The longest prefix that another request could have left behind. */
+static inline uint32_t stream_findable(const stream *m, uint32_t i) {
+    const stream_request *q = &m->r[i];
+    uint32_t most = 0, bs = m->cfg.block_tokens;
+    for (uint32_t k = 0; m->cfg.prefix_cache && k < m->n; k++) {
+        const stream_request *o = &m->r[k];
+        uint32_t n = 0, len = o->n_reported < o->spec.n_prompt ? o->n_reported
+                                                               : o->spec.n_prompt + o->n_tokens;
+        if (k == i || o->spec.salt != q->spec.salt) continue;
+        while (n < len && n < q->spec.n_prompt && o->text[n] == q->text[n]) n++;
+        if (n > most) most = n;
+    }
+    if (most >= q->spec.n_prompt) most = q->spec.n_prompt - 1;
+    return most / bs * bs;
+}
+
+static inline void stream_admitted(stream *m, uint32_t i, uint32_t n_cached) {
     stream_request *q = &m->r[i];
-    CHECK(!q->admitted);
+    CHECK(!q->admitted && !stream_sleeps(m, q));
+    if (q->leader && n_cached == q->spec.n_prompt - 1)
+        m->n_forked++;
+    else
+        CHECK(n_cached <= stream_findable(m, i) && n_cached % m->cfg.block_tokens == 0);
+    CHECK(n_cached == 0 || !q->spec.score_prompt);
+    m->n_found += n_cached > 0;
     q->admitted = true;
     for (uint32_t k = 0; k < m->n; k++) { /* nobody waits who should have come first */
         const stream_request *o = &m->r[k];
-        if (!o->live || o->admitted) continue;
+        if (!o->live || o->admitted || stream_may_sleep(m, o)) continue;
         CHECK(o->spec.priority > q->spec.priority ||
               (o->spec.priority == q->spec.priority && k > i));
     }
@@ -108,6 +147,7 @@ static inline void stream_ended(stream *m, uint32_t i, const sched_event *e) {
                spec->deadline_us <= m->now_us) ||
               (e->finish == FINISH_ERROR && q->may_fail));
     }
+    CHECK(e->n_cached <= spec->n_prompt && (q->admitted || e->n_cached == 0));
     q->live = false;
     m->n_ended++;
     memset(q->prompt, 0x5a, sizeof q->prompt); /* no longer borrowed */
@@ -122,6 +162,7 @@ static inline void stream_token(stream *m, stream_request *q, const sched_event 
     CHECK(!q->cancelled && q->n_reported == q->spec.n_prompt);
     CHECK(e->token == fake_next(q->past, STREAM_VOCAB));
     q->past = fake_extend(q->past, e->token);
+    q->text[q->spec.n_prompt + q->n_tokens] = e->token;
     CHECK(e->n_output == ++q->n_tokens && q->n_tokens <= q->want_output);
     bool last = q->want_finish == FINISH_LENGTH && q->n_tokens == q->want_output;
     CHECK(e->finish == (last ? FINISH_LENGTH : FINISH_NONE));
@@ -138,11 +179,12 @@ static inline void stream_check(stream *m) {
         CHECK(q->live && q->id == e->id);
         CHECK(q->admitted || e->kind == EVENT_ADMITTED || e->kind == EVENT_ENDED);
         switch (e->kind) {
-        case EVENT_ADMITTED: stream_admitted(m, i); break;
+        case EVENT_ADMITTED: stream_admitted(m, i, e->n_cached); break;
         case EVENT_PREEMPTED:
             m->n_preemptions++;
             CHECK(m->pauses || m->senior[0] != i); /* nobody is senior to it */
-            CHECK(sched_kv_blocks_of(m->s, q->id) == 0);
+            /* It may be back already where it finds its text in blocks of others. */
+            CHECK(m->cfg.prefix_cache || sched_kv_blocks_of(m->s, q->id) == 0);
             break;
         case EVENT_PREFILLED:
             CHECK(e->first_pos == q->n_reported && e->n_rows > 0);
@@ -156,7 +198,9 @@ static inline void stream_check(stream *m) {
     sched_audit(m->s);
     sched_stats st;
     sched_read(m->s, &st);
-    CHECK(st.blocks_free + st.blocks_used + st.blocks_fenced == m->cfg.n_blocks);
+    uint32_t n_blocks = 0;
+    for (uint32_t k = 0; k < m->cfg.n_groups; k++) n_blocks += m->cfg.group[k].n_blocks;
+    CHECK(st.blocks_free + st.blocks_cached + st.blocks_used + st.blocks_fenced == n_blocks);
     uint32_t n_live = 0, n_waiting = 0;
     for (uint32_t i = 0; i < m->n; i++) {
         const stream_request *q = &m->r[i];
@@ -168,7 +212,7 @@ static inline void stream_check(stream *m) {
             CHECK(m->n_commits <= q->ends_by); /* guaranteed progress */
     }
     CHECK(n_waiting == st.n_waiting);
-    if (n_live == 0) CHECK(st.blocks_free == m->cfg.n_blocks);
+    if (n_live == 0) CHECK(st.blocks_free + st.blocks_cached == n_blocks);
 }
 
 static inline reject stream_want_reject(const stream *m, const seq_spec *spec) {
@@ -181,12 +225,30 @@ static inline reject stream_want_reject(const stream *m, const seq_spec *spec) {
     uint32_t positions = total - (spec->max_tokens > 0);
     if (m->draining) return REJECT_DRAINING;
     if (total > m->cfg.max_model_len) return REJECT_TOO_LONG;
-    if (positions > m->cfg.n_blocks * m->cfg.block_tokens) return REJECT_NEVER_FITS;
+    for (uint32_t k = 0; k < m->cfg.n_groups; k++) {
+        uint32_t bs = m->cfg.block_tokens, n = (positions + bs - 1) / bs,
+                 w = m->cfg.group[k].window;
+        uint32_t sees = (w - 1 + m->cfg.depth * m->cfg.max_rows + bs - 1) / bs + 1;
+        if (w && n > sees) n = sees;
+        if (n > m->cfg.group[k].n_blocks) return REJECT_NEVER_FITS;
+    }
     if (n_waiting == m->cfg.max_waiting) return REJECT_QUEUE_FULL;
     if (n_waiting > 0 && tokens + spec->n_prompt > m->cfg.max_waiting_tokens) {
         return REJECT_QUEUE_TOKENS;
     }
     return REJECT_NONE;
+}
+
+/* Now and then it forks the request before. */
+static inline void stream_fork(stream *m, stream_request *q, seq_spec *spec) {
+    uint32_t back = 1 + stream_take(m, 8);
+    if (back > 3 || back > m->n) return;
+    stream_request *l = &m->r[m->n - back];
+    spec->n_prompt = l->spec.n_prompt;
+    spec->salt = l->spec.salt;
+    memcpy(q->prompt, l->text, spec->n_prompt * sizeof *q->prompt);
+    spec->fork_of = l->id;
+    if (!spec->score_prompt) q->leader = m->n - back + 1;
 }
 
 static inline void stream_submit(stream *m) {
@@ -207,7 +269,13 @@ static inline void stream_submit(stream *m) {
     uint32_t timeout = stream_take(m, 64);
     if (timeout >= 48) spec->deadline_us = m->now_us + timeout - 48;
     spec->user = m->n;
-    for (uint32_t i = 0; i < spec->n_prompt; i++) q->prompt[i] = (int32_t)((i * 7 + m->n) % 5);
+    /* Prompts of few families, which part at some point. */
+    uint32_t family = stream_take(m, 4), parts = stream_take(m, STREAM_LEN);
+    spec->salt = stream_take(m, 4) == 0;
+    for (uint32_t i = 0; i < spec->n_prompt; i++)
+        q->prompt[i] = (int32_t)((i * 7 + family + (i >= parts ? m->n : 0)) % 5);
+    stream_fork(m, q, spec);
+    memcpy(q->text, q->prompt, spec->n_prompt * sizeof *q->text);
     reject want = stream_want_reject(m, spec);
     CHECK(sched_submit(m->s, spec, m->now_us, &q->id) == want);
     if (want == REJECT_NONE) {
@@ -307,7 +375,8 @@ static inline void stream_operate(stream *m) {
 
 static inline void stream_open(stream *m) {
     static const int32_t end_tokens[] = {0};
-    m->cfg = (sched_config){.block_tokens = 1 + stream_take(m, 4),
+    m->cfg = (sched_config){.n_groups = 1,
+                            .block_tokens = 1 + stream_take(m, 4),
                             .max_seqs = 1 + stream_take(m, STREAM_SEQS),
                             .max_waiting = 1 + stream_take(m, 12),
                             .max_waiting_tokens = 1 + stream_take(m, 200),
@@ -315,11 +384,18 @@ static inline void stream_open(stream *m) {
                             .watermark_permille = stream_take(m, 4) * 50,
                             .n_end_tokens = 1,
                             .end_tokens = end_tokens};
-    m->cfg.n_blocks = 1 + stream_take(m, 24);
     m->cfg.max_rows = m->cfg.max_seqs + stream_take(m, 16);
     m->cfg.max_logit_rows = m->cfg.max_seqs + stream_take(m, 8);
     m->cfg.max_prefill_share = stream_take(m, 8);
     m->depth = 1 + stream_take(m, 2);
+    m->cfg.depth = m->depth;
+    m->cfg.prefix_cache = stream_take(m, 4) > 0;
+    m->cfg.n_groups = 1 + stream_take(m, 3);
+    for (uint32_t k = 0; k < m->cfg.n_groups; k++) {
+        m->cfg.group[k].n_blocks = 1 + stream_take(m, 24);
+        bool window = stream_take(m, 8) < (k ? 7 : 2);
+        m->cfg.group[k].window = window ? 1 + stream_take(m, 12) : 0;
+    }
     m->may_pause = stream_take(m, 4) == 0;
     err e;
     size_t bytes = sched_bytes(&m->cfg);

@@ -9,7 +9,8 @@
 enum { MANY = 400 };
 
 static sim_config config(uint32_t depth) {
-    return (sim_config){.sched = {.n_blocks = 128,
+    return (sim_config){.sched = {.group = {{.n_blocks = 128}},
+                                  .n_groups = 1,
                                   .block_tokens = 16,
                                   .max_seqs = 32,
                                   .max_waiting = 10000,
@@ -50,7 +51,7 @@ START_TEST(every_text_is_right_under_preemption_at_depth_one_and_two) {
     arrive(a, MANY, 20000, 1);
     for (uint32_t depth = 1; depth <= 2; depth++) {
         sim_config cfg = config(depth);
-        cfg.sched.n_blocks = 40;
+        cfg.sched.group[0].n_blocks = 40;
         cfg.sched.watermark_permille = 0;
         sim_totals t = simulate(&cfg, a, MANY, r); /* compares each token */
         ck_assert_uint_gt(t.n_preemptions, 10);
@@ -100,7 +101,7 @@ START_TEST(a_long_prompt_delays_decoding_by_one_step_budget_at_most) {
         a[i] = (sim_arrival){.at_us = i * 1000, .n_prompt = i < 4 ? 10 : 900, .max_tokens = 60};
     }
     sim_config cfg = config(1);
-    cfg.sched.n_blocks = 1024;
+    cfg.sched.group[0].n_blocks = 1024;
     simulate(&cfg, a, 50, r);
     /* Of a step: 128 rows, 32 sequences, at most 32 * 960 cached tokens. */
     uint64_t longest = 128 * 100 + 32 * 10 + 3072 + 1;
@@ -117,7 +118,7 @@ START_TEST(cancels_and_timeouts_in_a_crowd_leave_every_block_free) {
         if (i % 3 == 2) a[i].timeout_us = 1 + hash_mix(i) % 3000000;
     }
     sim_config cfg = config(2);
-    cfg.sched.n_blocks = 48;
+    cfg.sched.group[0].n_blocks = 48;
     sim_totals t = simulate(&cfg, a, MANY, r); /* checks the blocks */
     uint32_t n[FINISH_ERROR + 1] = {0};
     for (uint32_t i = 0; i < MANY; i++) n[r[i].finish]++;
@@ -135,7 +136,7 @@ START_TEST(longer_than_the_cache_but_under_max_model_len_is_refused_and_harms_no
                         {.at_us = 2, .n_prompt = 100, .max_tokens = 50}};
     sim_request r[3];
     sim_config cfg = config(1);
-    cfg.sched.n_blocks = 32; /* 512 tokens */
+    cfg.sched.group[0].n_blocks = 32; /* 512 tokens */
     simulate(&cfg, a, 3, r);
     ck_assert_int_eq(r[1].rejected, REJECT_NEVER_FITS);
     ck_assert_int_eq(r[0].finish, FINISH_LENGTH);

@@ -1,0 +1,160 @@
+/* A sequence and its blocks, in every group: taking, sharing, growing, releasing. Whether there
+ * is room is up to plan.c. */
+#include "scheduler/state.h"
+
+uint32_t hold_count(const sched *s, uint32_t slot) {
+    uint32_t n = 0;
+    for (uint32_t k = 0; k < s->n_groups; k++) {
+        const seq_group *g = &s->group[k];
+        if (s->hot[slot].n_blocks == 0) break;
+        n += g->window ? g->held[slot].n - g->held[slot].first : s->hot[slot].n_blocks;
+    }
+    return n;
+}
+
+static int32_t take(seq_group *g) {
+    bool evicted;
+    int32_t block = blocks_take(&g->kv, &evicted);
+    if (evicted) prefix_forget(&g->index, block);
+    return block;
+}
+
+static void set_held(const sched *s, seq_group *g, uint32_t slot, uint32_t first, uint32_t n) {
+    g->held[slot] = (held){first, n, (first + 1) * s->cfg.block_tokens + g->window - 1};
+}
+
+/* The block that holds the end of the leader's prompt: the member's own copy of it. */
+static void copy_last(sched *s, uint32_t k, uint32_t slot, const start *st) {
+    seq_group *g = &s->group[k];
+    uint32_t parity = (s->n_planned + 1) & 1;
+    CHECK(s->n_copies < s->cfg.max_seqs * s->n_groups);
+    int32_t from = table_of(s, g, st->leader)[st->n_found];
+    blocks_hold(&g->kv, from);
+    g->n_pinned++;
+    g->reserved += g->window > 0;
+    s->copy[parity][s->n_copies++] = (step_copy){k, from, table_of(s, g, slot)[st->n_found]};
+}
+
+void hold_start(sched *s, uint32_t slot, const start *st, uint32_t n_blocks) {
+    seq_hot *h = &s->hot[slot];
+    uint32_t bs = s->cfg.block_tokens, prompt = h->n_prompt;
+    bool forks = st->leader != NO_SLOT, copies = forks && (prompt - 1) % bs > 0;
+    h->next_pos = forks ? prompt - 1 : st->n_found * bs;
+    h->n_blocks = n_blocks;
+    /* What is found first, so that nobody takes it for something else. */
+    for (uint32_t k = 0; k < s->n_groups; k++) {
+        seq_group *g = &s->group[k];
+        int32_t *table = table_of(s, g, slot);
+        uint32_t first = first_seen(s, g, h->next_pos);
+        for (uint32_t i = 0; i < st->n_found; i++) {
+            table[i] = -1;
+            if (i < first) continue;
+            table[i] = forks ? table_of(s, g, st->leader)[i] : cache_probed(s, k, i);
+            blocks_hold(&g->kv, table[i]);
+        }
+        if (g->window) set_held(s, g, slot, min_u32(first, st->n_found), st->n_found);
+    }
+    for (uint32_t k = 0; k < s->n_groups; k++) {
+        seq_group *g = &s->group[k];
+        int32_t *table = table_of(s, g, slot);
+        if (g->window)
+            g->reserved += group_part(g, n_blocks);
+        else
+            for (uint32_t i = st->n_found; i < n_blocks; i++) table[i] = take(g);
+    }
+    hold_cover(s, slot, copies ? prompt : 0);
+    for (uint32_t k = 0; copies && k < s->n_groups; k++) copy_last(s, k, slot, st);
+}
+
+void hold_cover(sched *s, uint32_t slot, uint32_t end) {
+    uint32_t n = blocks_for(s, end);
+    for (uint32_t k = 0; s->windows && k < s->n_groups; k++) {
+        seq_group *g = &s->group[k];
+        if (!g->window) continue;
+        held *own = &g->held[slot];
+        while (own->n < n) table_of(s, g, slot)[own->n++] = take(g);
+    }
+}
+
+void hold_grow(sched *s, uint32_t slot) {
+    seq_hot *h = &s->hot[slot];
+    for (uint32_t k = 0; k < s->n_groups; k++) {
+        seq_group *g = &s->group[k];
+        if (g->window)
+            g->reserved += group_part(g, h->n_blocks + 1) - group_part(g, h->n_blocks);
+        else
+            table_of(s, g, slot)[h->n_blocks] = take(g);
+    }
+    h->n_blocks++;
+    hold_cover(s, slot, h->next_pos + 1);
+}
+
+/* Before it shrinks. */
+static void note_peak(sched *s, uint32_t slot) {
+    const seq_hot *h = &s->hot[slot];
+    seq_record *r = &s->record[record_of(h->id)];
+    uint64_t bytes = 0;
+    uint32_t n = hold_count(s, slot);
+    for (uint32_t k = 0; k < s->n_groups; k++) {
+        const seq_group *g = &s->group[k];
+        bytes += s->cfg.group[k].block_bytes *
+                 (g->window ? g->held[slot].n - g->held[slot].first : h->n_blocks);
+    }
+    r->peak_blocks = max_u32(r->peak_blocks, n);
+    if (r->peak_bytes < bytes) r->peak_bytes = bytes;
+}
+
+/* The newest step that may touch its blocks; 0: none that is uncommitted. */
+static uint64_t newest_step(const sched *s, const seq_hot *h) {
+    if (h->inflight == 0) return 0;
+    uint64_t next = s->n_committed + 1;
+    return (next & 1) == h->newest_parity ? next : next + 1;
+}
+
+/* In reverse order, so that what is taken again first, or forgotten first, is the end of the
+ * text. The table rows keep their entries: an uncommitted step may still read them. */
+void hold_release(sched *s, uint32_t slot) {
+    seq_hot *h = &s->hot[slot];
+    if (h->n_blocks == 0) return;
+    uint64_t step = newest_step(s, h);
+    note_peak(s, slot);
+    for (uint32_t k = 0; k < s->n_groups; k++) {
+        seq_group *g = &s->group[k];
+        const int32_t *table = table_of(s, g, slot);
+        uint32_t first = g->window ? g->held[slot].first : 0;
+        uint32_t n = g->window ? g->held[slot].n : h->n_blocks;
+        while (n > first) blocks_drop(&g->kv, table[--n], step, s->n_committed);
+        if (g->window) g->reserved -= group_part(g, h->n_blocks);
+    }
+    h->n_blocks = 0;
+}
+
+/* Rows of uncommitted steps stand at n_committed or later: they do not see them either, so no
+ * fence is needed. */
+void hold_release_unseen(sched *s, uint32_t slot, uint32_t n_committed) {
+    bool noted = false;
+    for (uint32_t k = 0; k < s->n_groups; k++) {
+        seq_group *g = &s->group[k];
+        if (!g->window || n_committed < g->held[slot].release_at) continue;
+        if (!noted) note_peak(s, slot);
+        noted = true;
+        held *own = &g->held[slot];
+        int32_t *table = table_of(s, g, slot);
+        uint32_t first = min_u32(first_seen(s, g, n_committed), own->n);
+        /* The oldest is the least worth keeping: it is forgotten first. */
+        for (uint32_t i = own->first; i < first; i++) {
+            blocks_drop(&g->kv, table[i], 0, s->n_committed);
+            table[i] = -1;
+        }
+        set_held(s, g, slot, first, own->n);
+    }
+}
+
+void hold_unpin(sched *s, const step *st) {
+    for (uint32_t i = 0; i < st->n_copies; i++) {
+        seq_group *g = &s->group[st->copy[i].group];
+        blocks_drop(&g->kv, st->copy[i].from, 0, s->n_committed);
+        g->n_pinned--;
+        g->reserved -= g->window > 0;
+    }
+}
