@@ -155,6 +155,7 @@ static void choice_init(answer *a, choice *c, uint32_t index, uint32_t max_token
                          .n_stop_ids = a->p.n_stop_ids,
                          .score_prompt = a->p.echo && a->p.logprobs,
                          .priority = a->p.priority,
+                         .cache_salt = a->p.cache_salt,
                          .timeout_us = a->p.timeout_us,
                          .credits = a->p.stream ? a->app->stream_credits : 0,
                          .on_event = on_event,
@@ -201,6 +202,8 @@ static void submit_all(answer *a) {
     }
     for (uint32_t total = a->n_prompts * a->p.n; a->n_choices < total;) {
         choice *c = &a->choices[a->n_choices];
+        if (c->index % a->p.n > 0)
+            c->spec.fork_of = a->choices[c->index - c->index % a->p.n].gen;
         if (port->ops->submit(port, &c->spec, &c->gen, &e) != OK) {
             refuse_submit(a, &a->prompts[c->prompt], c->spec.max_tokens, &e);
             return;

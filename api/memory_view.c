@@ -73,9 +73,18 @@ void plan_json(buf *b, const plan *p, const plan *host, const model_config *c,
     buf_add(b, STR(",\"kv\":{\"bytes_per_token\":"));
     json_u64(b, p->kv_bytes_per_token);
     member(b, "block_tokens", p->block_tokens);
-    member(b, "blocks", p->kv_blocks);
+    uint64_t blocks = 0;
+    for (uint32_t g = 0; g < p->n_groups; g++) blocks += p->group_blocks[g];
+    member(b, "blocks", blocks);
     member(b, "tokens", p->kv_tokens);
-    buf_add(b, STR("}}"));
+    buf_add(b, STR(",\"groups\":["));
+    for (uint32_t g = 0; g < p->n_groups; g++) {
+        buf_add(b, g ? STR(",{\"blocks\":") : STR("{\"blocks\":"));
+        json_u64(b, p->group_blocks[g]);
+        member(b, "block_bytes", p->group_block_bytes[g]);
+        buf_addc(b, '}');
+    }
+    buf_add(b, STR("]}}"));
 }
 
 /* ---- the live account ---- */

@@ -277,5 +277,8 @@ status params_read(params *p, const json_t *o, bool chat, const tokenizer *tok, 
     if (s == OK) s = read_bias(p, o, tok, a, e);
     if (s == OK) s = read_stream_options(p, o, e);
     if (s == OK) s = read_timeout(p, o, e);
+    if (s == OK) s = json_in_str(o, "cache_salt", &p->cache_salt, e);
+    if (s == OK && p->cache_salt.ptr && p->cache_salt.len == 0)
+        s = bad(e, "cache_salt", "cache_salt is empty");
     return s;
 }

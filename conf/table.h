@@ -65,6 +65,9 @@
       "prompt tokens that may wait; more get 429", "", "")                                    \
     X("scheduler", U32, watermark, 50, 0, 500, "permille",                                    \
       "KV blocks kept free at admission", "", "")                                             \
+    X("scheduler", BOOL, prefix_caching, 1, 0, 1, "",                                         \
+      "keep full KV blocks to be found by later prompts that begin alike", "",                \
+      "enable-prefix-caching")                                                                \
     X("engine", ENUM, backend, 0, 0, 0, "",                                                   \
       "engine", "auto|cpu|cuda", "")                                                          \
     X("engine", U32, cuda_device, 0, 0, 63, "",                                               \

@@ -10,6 +10,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/log.h"
 
 enum {
@@ -29,8 +30,10 @@ struct gen {
     runner_job job; /* first: seq_spec.user is its address; read by the engine thread */
     int32_t end_tokens[MAX_END_TOKENS];
     gen_spec spec;
-    seq_id id; /* engine thread */
-    /* Under the inbox's mutex. */
+    uint64_t salt, leader_number;
+    /* Under the inbox's mutex: a leader may have ended, and its place be another's. */
+    seq_id id;
+    uint64_t number;
     struct gen *next_in;
     unsigned ops;
     gen_finish why;
@@ -39,7 +42,7 @@ struct gen {
     gen_state state;
     bool cancelled, paused, first_seen;
     uint32_t n_output, owed; /* owed: delivered and not credited */
-    uint64_t number, submit_us, admitted_us, first_us, last_us;
+    uint64_t submit_us, admitted_us, first_us, last_us;
 };
 
 typedef struct out_record {
@@ -124,8 +127,18 @@ static void on_event(void *arg, const runner_event *e) {
     push(b, &r);
 }
 
+static seq_id id_of_leader(bridge *b, const gen *g) {
+    const gen *l = g->spec.fork_of;
+    if (!l) return 0;
+    pthread_mutex_lock(&b->in_lock);
+    seq_id id = l->number == g->leader_number ? l->id : 0;
+    pthread_mutex_unlock(&b->in_lock);
+    return id;
+}
+
 static void do_submit(bridge *b, gen *g) {
     const gen_spec *s = &g->spec;
+    seq_id id = 0;
     seq_spec q = {.prompt = s->prompt,
                   .n_prompt = s->n_prompt,
                   .max_tokens = s->max_tokens,
@@ -135,11 +148,17 @@ static void do_submit(bridge *b, gen *g) {
                   .score_prompt = s->score_prompt,
                   .priority = s->priority,
                   .deadline_us = s->timeout_us ? g->submit_us + s->timeout_us : 0,
+                  .salt = g->salt,
+                  .fork_of = id_of_leader(b, g),
                   .user = (uintptr_t)g};
     memcpy(q.stop_ids, s->stop_ids, s->n_stop_ids * sizeof *q.stop_ids);
     /* The loop side has checked every limit before. Where the two still differ, the request
      * ends with an error, and the others go on. */
-    if (sched_submit(b->m->sched, &q, clock_us(), &g->id) == REJECT_NONE) return;
+    reject why = sched_submit(b->m->sched, &q, clock_us(), &id);
+    pthread_mutex_lock(&b->in_lock);
+    g->id = id;
+    pthread_mutex_unlock(&b->in_lock);
+    if (why == REJECT_NONE) return;
     log_error("the scheduler refused a sequence that the queue had let in");
     out_record r = {.g = g, .now_us = clock_us(), .scored_pos = UINT32_MAX};
     r.ev = (sched_event){.kind = EVENT_ENDED, .finish = FINISH_ERROR, .stop_id = -1};
@@ -266,12 +285,17 @@ static status check_room(bridge *b, const gen_spec *s, err *e) {
     if (len > c->max_model_len)
         return err_set(e, ERR_TOO_LONG, "%u prompt tokens and max_tokens %u exceed %u",
                        s->n_prompt, s->max_tokens, c->max_model_len);
-    uint64_t blocks = sched_blocks_needed(c, s->n_prompt, s->max_tokens);
-    if (blocks > c->n_blocks)
+    uint64_t bytes = 0;
+    bool fits = true;
+    for (uint32_t k = 0; k < c->n_groups; k++) {
+        uint64_t n = sched_blocks_needed(c, k, s->n_prompt, s->max_tokens);
+        fits &= n <= c->group[k].n_blocks;
+        bytes += n * c->group[k].block_bytes;
+    }
+    if (!fits)
         return err_set(e, ERR_BUDGET,
                        "the request needs %llu bytes of KV cache, the budget holds %llu",
-                       (unsigned long long)(blocks * b->port.kv_block_bytes),
-                       (unsigned long long)(c->n_blocks * b->port.kv_block_bytes));
+                       (unsigned long long)bytes, (unsigned long long)b->m->plan.kv_bytes);
     if (b->n_live >= b->m->opt.max_num_seqs + b->m->opt.max_waiting || !b->free)
         return err_set(e, ERR_BUSY, "the queue is full: %u requests wait or run", b->n_live);
     if (b->waiting_tokens && b->waiting_tokens + s->n_prompt > b->m->opt.max_waiting_tokens)
@@ -298,11 +322,18 @@ static status on_submit(port *p, const gen_spec *s, gen **out, err *e) {
     gen *g = b->free;
     b->free = g->next_free;
     b->n_live++;
+    uint64_t salt[2] = {0, 0};
+    if (s->cache_salt.len > 0)
+        siphash_bytes(b->m->sched_conf.hash_key, s->cache_salt.ptr, s->cache_salt.len, salt);
+    pthread_mutex_lock(&b->in_lock);
     *g = (gen){.spec = *s,
+               .salt = salt[0],
+               .leader_number = s->fork_of ? s->fork_of->number : 0,
                .job = {.sampling = s->sampling, .n_score = (int8_t)s->sampling.n_logprobs},
                .state = GEN_WAITING,
                .number = ++b->next_number,
                .submit_us = clock_us()};
+    pthread_mutex_unlock(&b->in_lock);
     if (g->job.n_score < 0) g->job.n_score = 0;
     fill_end_tokens(b, g);
     b->waiting_tokens += s->n_prompt;
@@ -373,7 +404,7 @@ static void end_gen(bridge *b, gen *g, const out_record *r, gen_event *ev) {
                    .n_cached = r->ev.n_cached,
                    .n_preemptions = r->ev.n_preemptions,
                    .peak_blocks = r->ev.peak_blocks,
-                   .kv_peak_bytes = r->ev.peak_blocks * b->port.kv_block_bytes};
+                   .kv_peak_bytes = r->ev.peak_bytes};
     leave_queue(b, g, r->now_us);
     u.queued_us = g->admitted_us - g->submit_us;
     u.first_token_us = g->first_seen ? g->first_us - g->submit_us : 0;
@@ -477,12 +508,26 @@ static void on_stats(port *p, machine_stats *out) {
     out->n_recomputed_tokens = s.n_recomputed_tokens;
     out->n_prompt_tokens = s.n_prompt_tokens;
     out->n_output_tokens = s.n_output_tokens;
+    out->prefix_queries = s.n_prefix_queries;
+    out->prefix_hits = s.n_prefix_hits;
+    uint64_t blocks = 0;
+    for (uint32_t k = 0; k < b->m->plan.n_groups; k++) blocks += b->m->plan.group_blocks[k];
     out->kv = (kv_view){.block_tokens = b->m->plan.block_tokens,
-                        .blocks = b->m->plan.kv_blocks,
-                        .free = s.n_steps ? s.blocks_free : b->m->plan.kv_blocks,
+                        .blocks = blocks,
+                        .free = s.n_steps ? s.blocks_free : blocks,
                         .used = s.blocks_used + s.blocks_fenced,
                         .cached = s.blocks_cached,
                         .bytes_per_token = b->m->plan.kv_bytes_per_token};
+}
+
+/* What a sequence of so many tokens holds; blocks that it shares count for each. */
+static void count_held(const bridge *b, uint32_t n_tokens, seq_view *out) {
+    const sched_config *c = &b->m->sched_conf;
+    for (uint32_t k = 0; k < c->n_groups; k++) {
+        uint64_t n = sched_blocks_needed(c, k, n_tokens, 0);
+        out->n_blocks += (uint32_t)n;
+        out->bytes += n * c->group[k].block_bytes;
+    }
 }
 
 static size_t on_sequences(port *p, seq_view *out, size_t cap) {
@@ -493,10 +538,9 @@ static size_t on_sequences(port *p, seq_view *out, size_t cap) {
         const gen *g = &b->all[i];
         if (g->state == GEN_FREE) continue;
         uint32_t tokens = g->spec.n_prompt + g->n_output;
-        uint32_t blocks =
-            g->state == GEN_RUNNING ? (uint32_t)ceil_div(tokens, b->m->plan.block_tokens) : 0;
-        out[n++] = (seq_view){g->number, tokens, blocks, blocks * b->port.kv_block_bytes,
-                              state[g->state]};
+        out[n] = (seq_view){.id = g->number, .n_tokens = tokens, .state = state[g->state]};
+        if (g->state == GEN_RUNNING) count_held(b, tokens, &out[n]);
+        n++;
     }
     return n;
 }

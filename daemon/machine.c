@@ -8,9 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/random.h>
 
 #include "api/hf_config.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 
 enum { DEFAULT_CONTEXT = 8192, DEFAULT_TOKENS_PER_SEQ = 1024, MIN_LOGIT_ROWS = 16 };
@@ -84,15 +86,17 @@ static status resolve(machine *m, const machine_wish *w, err *e) {
                                             ACTIVATION_F32}[o->activation_dtype],
         .n_threads = o->threads,
         .isa = (cpu_isa)o->cpu_isa};
-    m->sched_conf = (sched_config){.n_blocks = 1, /* the plan says */
-                                   .block_tokens = o->block_size,
+    m->sched_conf = (sched_config){.block_tokens = o->block_size,
                                    .max_seqs = o->max_num_seqs,
                                    .max_waiting = o->max_waiting + o->max_num_seqs,
                                    .max_waiting_tokens = UINT64_MAX,
                                    .max_model_len = o->max_model_len,
                                    .max_rows = o->max_num_batched_tokens,
                                    .max_logit_rows = logit_rows,
-                                   .watermark_permille = o->watermark};
+                                   .watermark_permille = o->watermark,
+                                   .prefix_cache = o->prefix_caching};
+    if (getrandom(m->sched_conf.hash_key, sizeof m->sched_conf.hash_key, GRND_NONBLOCK) < 0)
+        m->sched_conf.hash_key[0] = clock_us(); /* early at boot: at least not a constant */
     return OK;
 }
 
@@ -128,17 +132,24 @@ static void set_name(machine *m) {
     if (!*given && n > 5 && strcasecmp(m->name + n - 5, ".gguf") == 0) m->name[n - 5] = '\0';
 }
 
-/* The scheduler is sized for the most blocks that could be of use: its 12 or so bytes a block
- * are nothing beside the block, and the plan needs no second round. */
-static uint64_t scheduler_bytes(const machine *m, const kv_request *kv) {
-    sched_config c = m->sched_conf;
-    uint64_t tokens = kv->want_tokens ? kv->want_tokens : kv->max_tokens;
-    if (tokens < kv->min_tokens) tokens = kv->min_tokens;
-    if (tokens > kv->max_tokens) tokens = kv->max_tokens;
-    c.n_blocks = (uint32_t)ceil_div(tokens, kv->block_tokens);
+/* The scheduler's lists go with the number of blocks. */
+static uint64_t scheduler_bytes(void *arg, const uint32_t *n_blocks) {
+    sched_config c = ((const machine *)arg)->sched_conf;
+    for (uint32_t g = 0; g < c.n_groups; g++) c.group[g].n_blocks = n_blocks[g];
     uint64_t n = sched_bytes(&c);
     CHECK(n > 0);
     return n;
+}
+
+static void set_groups(machine *m, const kv_request *kv) {
+    sched_config *c = &m->sched_conf;
+    c->n_groups = kv->n_groups;
+    c->depth = kv->depth;
+    for (uint32_t g = 0; g < kv->n_groups; g++)
+        c->group[g] =
+            (sched_group){.n_blocks = 1, /* the plan says */
+                          .window = kv->group[g].window,
+                          .block_bytes = kv->group[g].bytes_per_token * kv->block_tokens};
 }
 
 static void list_terms(const machine *m, terms *t) {
@@ -165,6 +176,8 @@ static status solve_both(machine *m, terms *t, const kv_request *kv, err *e) {
     err host_error;
     terms_split(t, &device);
     status s = plan_solve(&m->plan, &device, kv, &m->budget, e);
+    m->sched_bytes = scheduler_bytes(m, m->plan.group_blocks);
+    terms_add(t, MEM_SCHEDULER, TERM_EXACT, m->sched_bytes, "sequences, queue, block lists");
     status h = plan_solve(&m->host_plan, t, &none, &m->host_budget, &host_error);
     terms_clear(&device);
     if (s == OK && h != OK) *e = host_error, s = h;
@@ -205,19 +218,27 @@ status machine_plan(machine *m, const options *o, const machine_wish *w, err *e)
     m->weight_bytes = program_weight_bytes(&m->model->program);
     s = m->backend->terms(&m->model->program, &m->engine_opt, &t, &kv, e);
     if (s != OK) goto done;
+    kv.block_tokens = o->block_size;
+    kv.max_seqs = m->opt.max_num_seqs;
+    kv.max_rows = m->opt.max_num_batched_tokens;
+    set_groups(m, &kv);
     list_terms(m, &t);
     if (w->extra) w->extra(w->arg, m, &t);
-    kv.block_tokens = o->block_size;
     kv.min_tokens = m->opt.max_model_len;
     kv.max_tokens = (uint64_t)m->opt.max_model_len * m->opt.max_num_seqs;
     kv.want_tokens = m->opt.kv_cache_tokens;
     if (!kv.want_tokens && m->budget.automatic && !m->on_device)
         kv.want_tokens = (uint64_t)DEFAULT_TOKENS_PER_SEQ * m->opt.max_num_seqs;
-    terms_add(&t, MEM_SCHEDULER, TERM_EXACT, m->sched_bytes = scheduler_bytes(m, &kv),
-              "sequences, queue, block lists");
-    s = m->on_device ? solve_both(m, &t, &kv, e) : plan_solve(&m->plan, &t, &kv, &m->budget, e);
-    m->sched_conf.n_blocks = m->plan.kv_blocks;
-    for (uint32_t g = 0; g < kv.n_groups; g++) m->engine_opt.n_blocks[g] = m->plan.kv_blocks;
+    if (m->on_device) {
+        s = solve_both(m, &t, &kv, e);
+    } else {
+        kv.beside = scheduler_bytes;
+        kv.arg = m;
+        s = plan_solve(&m->plan, &t, &kv, &m->budget, e);
+        m->sched_bytes = m->plan.beside_bytes;
+    }
+    for (uint32_t g = 0; g < kv.n_groups; g++)
+        m->engine_opt.n_blocks[g] = m->sched_conf.group[g].n_blocks = m->plan.group_blocks[g];
 done:
     terms_clear(&t);
     return s;

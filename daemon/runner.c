@@ -12,7 +12,8 @@ enum { MAX_DEPTH = 2 };
 /* A step on its way: what the engine borrows until it is collected. */
 typedef struct flight {
     const step *step;
-    batch_seq *seq; /* [max_seqs] */
+    batch_seq *seq;     /* [max_seqs] */
+    block_copy *copies; /* [max_seqs * n_groups] */
     bool submitted;
 } flight;
 
@@ -21,7 +22,7 @@ struct runner {
     engine *engine;
     runner_callback *callback;
     void *arg;
-    uint32_t depth, n_flights, first;
+    uint32_t depth, n_groups, n_flights, first;
     flight flight[MAX_DEPTH];
     uint32_t *logit_row; /* [max_seqs]: first logit row of each entry of the committed step */
     int32_t *token;      /* [max_seqs] */
@@ -35,6 +36,7 @@ static size_t part(size_t n, size_t item) {
 
 size_t runner_bytes(const sched_config *c) {
     return align_up(sizeof(runner), 64) + MAX_DEPTH * part(c->max_seqs, sizeof(batch_seq)) +
+           MAX_DEPTH * part((size_t)c->max_seqs * c->n_groups, sizeof(block_copy)) +
            part(c->max_seqs, sizeof(uint32_t)) + part(c->max_seqs, sizeof(int32_t));
 }
 
@@ -45,11 +47,14 @@ runner *runner_init(void *mem, const sched_config *c, sched *s, engine *en,
     engine_info info;
     engine_describe(en, &info);
     CHECK(info.depth >= 1);
-    *r = (runner){.sched = s, .engine = en, .callback = callback, .arg = arg};
+    *r = (runner){
+        .sched = s, .engine = en, .callback = callback, .arg = arg, .n_groups = c->n_groups};
     r->depth = info.depth < MAX_DEPTH ? info.depth : MAX_DEPTH;
     for (int i = 0; i < MAX_DEPTH; i++) {
         r->flight[i].seq = (batch_seq *)at;
         at += part(c->max_seqs, sizeof(batch_seq));
+        r->flight[i].copies = (block_copy *)at;
+        at += part((size_t)c->max_seqs * c->n_groups, sizeof(block_copy));
     }
     r->logit_row = (uint32_t *)at;
     at += part(c->max_seqs, sizeof(uint32_t));
@@ -96,8 +101,10 @@ static void fill_seq(const runner *r, const step_seq *q, batch_seq *b) {
                      .n_score = q->score ? job->n_score : -1,
                      .params = q->sample ? &job->sampling : NULL,
                      .n_prompt = q->n_prompt};
-    b->blocks[0] = sched_blocks(r->sched, q->slot);
-    b->n_blocks[0] = q->n_blocks;
+    for (uint32_t g = 0; g < r->n_groups; g++) {
+        b->blocks[g] = sched_blocks(r->sched, q->slot, g);
+        b->n_blocks[g] = q->n_blocks;
+    }
 }
 
 /* Plans and submits one step. False when there is nothing to plan. */
@@ -109,7 +116,9 @@ static bool launch(runner *r) {
     flight *f = &r->flight[(r->first + r->n_flights++) % MAX_DEPTH];
     f->step = st;
     for (uint32_t i = 0; i < st->n_seqs; i++) fill_seq(r, &st->seq[i], &f->seq[i]);
-    batch b = {f->seq, st->n_seqs, st->n_rows, st->n_logit_rows, NULL, 0};
+    for (uint32_t i = 0; i < st->n_copies; i++)
+        f->copies[i] = (block_copy){st->copy[i].from, st->copy[i].to, st->copy[i].group};
+    batch b = {f->seq, st->n_seqs, st->n_rows, st->n_logit_rows, f->copies, st->n_copies};
     f->submitted = engine_submit(r->engine, &b, &r->error) == OK;
     return true;
 }

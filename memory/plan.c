@@ -1,6 +1,8 @@
 /* The planner: adds up terms, gives what is left of the budget to the KV cache. Pure. */
 #include "memory/plan.h"
 
+#include <stdio.h>
+
 #include "base/check.h"
 #include "base/str.h"
 
@@ -31,11 +33,17 @@ static status copy_terms(terms *out, const terms *fixed, const plan *p, const kv
         terms_add(out, t->cls, t->kind, t->bytes, "%s", t->what);
         if (t->while_loading) terms_last_while_loading(out);
     }
-    for (uint32_t g = 0; g < kv->n_groups; g++)
-        terms_add(out, MEM_KV, TERM_EXACT,
-                  p->kv_blocks * (kv->group[g].bytes_per_token * kv->block_tokens),
-                  "%u blocks of %u tokens, %u layers", p->kv_blocks, kv->block_tokens,
-                  kv->group[g].n_layers);
+    for (uint32_t g = 0; g < kv->n_groups; g++) {
+        char window[32] = "";
+        if (kv->group[g].window)
+            snprintf(window, sizeof window, ", window %u", kv->group[g].window);
+        terms_add(out, MEM_KV, TERM_EXACT, p->group_blocks[g] * p->group_block_bytes[g],
+                  "%u blocks of %u tokens, %u layers%s", p->group_blocks[g], kv->block_tokens,
+                  kv->group[g].n_layers, window);
+    }
+    if (kv->beside)
+        terms_add(out, MEM_SCHEDULER, TERM_EXACT, p->beside_bytes,
+                  "sequences, queue, block lists");
     return out->failed ? err_set(e, ERR_NO_MEMORY, "no memory for the list of terms") : OK;
 }
 
@@ -59,42 +67,83 @@ static status refuse(const plan *p, const totals *sum, uint64_t min_kv, const bu
                     bytes_human(p->smallest_budget_bytes, have));
 }
 
+/* What n blocks of a group without a window go with. False: more than can be counted. */
+static bool price(plan *p, const kv_request *kv, uint64_t n) {
+    p->kv_bytes = p->beside_bytes = 0;
+    if (n > INT32_MAX) return false;
+    p->kv_blocks = (uint32_t)n;
+    p->kv_tokens = n * kv->block_tokens;
+    for (uint32_t g = 0; g < kv->n_groups; g++) {
+        const uint64_t rows = (uint64_t)(kv->depth ? kv->depth : 2) * kv->max_rows;
+        const uint32_t window = kv->group[g].window;
+        uint64_t most = UINT64_MAX, bytes = 0;
+        if (window && kv->max_seqs)
+            most = kv->max_seqs * kv_window_blocks(window, kv->block_tokens, rows);
+        p->group_blocks[g] = (uint32_t)(n < most ? n : most);
+        if (!mul_u64(p->group_blocks[g], p->group_block_bytes[g], &bytes) ||
+            !add_u64(p->kv_bytes, bytes, &p->kv_bytes))
+            return false;
+    }
+    if (kv->beside) p->beside_bytes = kv->beside(kv->arg, p->group_blocks);
+    return true;
+}
+
+/* The most blocks, from lo, which fits, up to hi, that fit into left bytes. */
+static void price_most(plan *p, const kv_request *kv, uint64_t lo, uint64_t hi,
+                       uint64_t loading, uint64_t left) {
+    while (lo < hi) {
+        uint64_t mid = hi - (hi - lo) / 2;
+        bool fits = price(p, kv, mid) && p->beside_bytes <= left &&
+                    p->kv_bytes <= left - p->beside_bytes && loading <= left - p->beside_bytes;
+        if (fits)
+            lo = mid;
+        else
+            hi = mid - 1;
+    }
+    CHECK(price(p, kv, lo));
+}
+
+static void start_plan(plan *out, const kv_request *kv, const budget *b) {
+    CHECK(kv->block_tokens > 0 && kv->n_groups <= PLAN_MAX_GROUPS);
+    *out = (plan){
+        .budget_bytes = b->bytes, .block_tokens = kv->block_tokens, .n_groups = kv->n_groups};
+    for (uint32_t g = 0; g < kv->n_groups; g++) {
+        out->group_block_bytes[g] = kv->group[g].bytes_per_token * kv->block_tokens;
+        out->kv_bytes_per_token += kv->group[g].bytes_per_token;
+        out->kv_block_bytes += out->group_block_bytes[g];
+    }
+}
+
 status plan_solve(plan *out, const terms *fixed, const kv_request *kv, const budget *b,
                   err *e) {
-    *out = (plan){.budget_bytes = b->bytes, .block_tokens = kv->block_tokens};
     totals sum;
-    CHECK(kv->block_tokens > 0 && kv->n_groups <= PLAN_MAX_GROUPS);
+    start_plan(out, kv, b);
     if (!add_up(fixed, &sum)) {
         err_set(e, ERR_BUDGET, "the sum of the plan's terms does not fit 64 bits");
         return err_field(e, "memory");
     }
-    for (uint32_t g = 0; g < kv->n_groups; g++)
-        out->kv_bytes_per_token += kv->group[g].bytes_per_token;
-    out->kv_block_bytes = out->kv_bytes_per_token * kv->block_tokens;
     uint64_t min_blocks = ceil_div(kv->min_tokens, kv->block_tokens);
     uint64_t max_blocks = ceil_div(kv->max_tokens, kv->block_tokens);
     uint64_t want = kv->want_tokens ? ceil_div(kv->want_tokens, kv->block_tokens) : max_blocks;
     if (want > max_blocks) want = max_blocks;
     if (want < min_blocks) want = min_blocks;
-    uint64_t min_kv;
-    if (want > INT32_MAX || !mul_u64(min_blocks, out->kv_block_bytes, &min_kv) ||
-        !add_u64(sum.steady, min_kv, &out->smallest_budget_bytes)) {
+    uint64_t least = 0;
+    if (!price(out, kv, want) || !price(out, kv, min_blocks) ||
+        !add_u64(sum.steady, out->beside_bytes, &least) ||
+        /* Loading buffers are freed before the KV cache is mapped: they raise the floor only
+         * where they are larger than the smallest cache. */
+        !add_u64(least, sum.loading > out->kv_bytes ? sum.loading : out->kv_bytes, &least)) {
         err_set(e, ERR_BUDGET, "a KV cache of %llu tokens is more than can be counted",
                 (unsigned long long)kv->max_tokens);
         return err_field(e, "kv_cache_tokens");
     }
-    /* Loading buffers are freed before the KV cache is mapped: they raise the floor only where
-     * they are larger than the smallest cache. */
-    if (sum.loading > min_kv) out->smallest_budget_bytes = sum.steady + sum.loading;
-    uint64_t blocks = want, left = b->bytes > sum.steady ? b->bytes - sum.steady : 0;
-    if (out->kv_block_bytes && left / out->kv_block_bytes < blocks)
-        blocks = left / out->kv_block_bytes;
-    out->fits = blocks >= min_blocks && out->smallest_budget_bytes <= b->bytes;
-    out->kv_blocks = (uint32_t)(out->fits ? blocks : min_blocks);
-    out->kv_tokens = (uint64_t)out->kv_blocks * kv->block_tokens;
-    uint64_t kv_bytes = out->kv_blocks * out->kv_block_bytes;
-    out->total_bytes = sum.steady + kv_bytes;
-    out->load_peak_bytes = sum.steady + (sum.loading > kv_bytes ? sum.loading : kv_bytes);
+    const uint64_t min_kv = out->kv_bytes;
+    out->smallest_budget_bytes = least;
+    out->fits = least <= b->bytes;
+    if (out->fits) price_most(out, kv, min_blocks, want, sum.loading, b->bytes - sum.steady);
+    const uint64_t steady = sum.steady + out->beside_bytes;
+    out->total_bytes = steady + out->kv_bytes;
+    out->load_peak_bytes = steady + (sum.loading > out->kv_bytes ? sum.loading : out->kv_bytes);
     if (b->automatic && out->fits)
         out->budget_bytes =
             out->total_bytes > out->load_peak_bytes ? out->total_bytes : out->load_peak_bytes;

@@ -23,7 +23,21 @@ typedef struct kv_request {
     uint64_t min_tokens;  /* less is refused: one sequence of the context length */
     uint64_t max_tokens;  /* more is useless: n_seqs * context length */
     uint64_t want_tokens; /* stop here though the budget holds more; 0: take all up to max */
+    /* What bounds a group with a window: */
+    uint32_t max_seqs; /* that run at once; 0: unknown */
+    uint32_t depth;    /* steps in flight: 1 or 2; 0: 2 */
+    uint32_t max_rows; /* of a step */
+    /* Bytes of class scheduler that go with so many blocks of each group; grows with each of
+     * them. NULL: none. */
+    uint64_t (*beside)(void *arg, const uint32_t *n_blocks);
+    void *arg;
 } kv_request;
+
+/* Blocks that a sequence holds at most where each position sees window tokens, itself included,
+ * and so many rows can be uncommitted. */
+static inline uint64_t kv_window_blocks(uint32_t window, uint32_t block_tokens, uint64_t rows) {
+    return (window - 1 + rows + block_tokens - 1) / block_tokens + 1;
+}
 
 typedef struct budget {
     uint64_t bytes;  /* one number for everything */
@@ -42,13 +56,18 @@ typedef struct plan {
     bool fits;
     uint32_t block_tokens;
     uint64_t kv_bytes_per_token, kv_block_bytes; /* over all groups */
-    uint32_t kv_blocks;
+    uint32_t kv_blocks; /* of a group without a window: what kv_tokens need */
     uint64_t kv_tokens;
+    uint32_t n_groups;
+    uint32_t group_blocks[PLAN_MAX_GROUPS];
+    uint64_t group_block_bytes[PLAN_MAX_GROUPS]; /* of one block */
+    uint64_t kv_bytes, beside_bytes;             /* all groups; kv_request's beside */
 } plan;
 
 /* Solves for the number of KV blocks (none where kv has no group: host memory beside a device
- * that holds the KV cache). fixed: every term but the KV cache (borrowed). On
- * ERR_BUDGET *out is filled too (fits = false), so that it can be printed.
+ * that holds the KV cache). A group with a window gets the blocks that so many tokens need
+ * there in the worst case: never more than all sequences can hold. fixed: every term but the KV
+ * cache (borrowed). On ERR_BUDGET *out is filled too (fits = false), so that it can be printed.
  * Errors: ERR_BUDGET (field "memory", names the term; hint: smallest budget), ERR_NO_MEMORY. */
 status plan_solve(plan *out, const terms *fixed, const kv_request *, const budget *, err *);
 void plan_clear(plan *);

@@ -22,15 +22,12 @@ static bool config_valid(const sched_config *c) {
            c->watermark_permille <= 1000 && (c->n_end_tokens == 0 || c->end_tokens);
 }
 
-uint32_t sched_window_blocks(uint32_t window, uint32_t block_tokens, uint32_t rows) {
-    return (uint32_t)ceil_div((uint64_t)window - 1 + rows, block_tokens) + 1;
-}
-
 /* Of a sequence, whatever its length. */
 static uint32_t group_most(const sched_config *c, uint32_t k) {
-    uint32_t depth = c->depth ? c->depth : 2;
+    const uint64_t rows = (uint64_t)(c->depth ? c->depth : 2) * c->max_rows;
     if (!c->group[k].window) return UINT32_MAX;
-    return sched_window_blocks(c->group[k].window, c->block_tokens, depth * c->max_rows);
+    uint64_t n = kv_window_blocks(c->group[k].window, c->block_tokens, rows);
+    return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
 }
 
 /* A cut through the region: the arrays of a scheduler, one after the other. Measures when at is

@@ -27,7 +27,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "memory/term.h"
+#include "memory/plan.h"
 
 typedef struct sched sched;
 
@@ -199,11 +199,9 @@ const int32_t *sched_blocks(const sched *, uint32_t slot, uint32_t group);
 void sched_read(const sched *, sched_stats *out);
 uint64_t sched_kv_blocks_of(const sched *, seq_id); /* held now, of all groups; 0: stale id */
 /* Blocks of a group that prompt + max_tokens needs at most: the last token is never input, so
- * it needs no place; a window needs what sched_window_blocks says. */
+ * it needs no place; with a window it is never more than kv_window_blocks. */
 uint64_t sched_blocks_needed(const sched_config *, uint32_t group, uint64_t n_prompt,
                              uint64_t max_tokens);
-/* Blocks of a group with a window that one sequence holds at most, whatever its length. */
-uint32_t sched_window_blocks(uint32_t window, uint32_t block_tokens, uint32_t uncommitted_rows);
 
 /* Aborts on a broken invariant. */
 void sched_audit(const sched *);

@@ -17,6 +17,7 @@ static status cpu_terms(const program *p, const engine_options *o, terms *out, k
     if (s != OK) return s;
     cpu_layout_terms(&l, p, o, out);
     kv->n_groups = p->n_groups;
+    kv->depth = 1;
     kv->block_tokens = o->block_tokens;
     for (uint32_t g = 0; g < p->n_groups; g++)
         kv->group[g] = (kv_group_cost){

@@ -194,6 +194,9 @@ START_TEST(a_plan_is_one_json_object) {
               .kv_bytes_per_token = 10,
               .kv_block_bytes = 160,
               .kv_blocks = 3,
+              .n_groups = 1,
+              .group_blocks = {3},
+              .group_block_bytes = {160},
               .kv_tokens = 48};
     model_config c = {.arch = "llama", .name = "A \"name\"", .n_layers = 2, .n_embd = 64};
     c.n_heads = 4, c.n_kv_heads = 2, c.head_dim = 16, c.n_ff = 128, c.n_vocab = 100;

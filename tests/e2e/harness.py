@@ -76,7 +76,7 @@ class Daemon:
     def wait_free(self):
         for _ in range(200):
             kv = self.memory()["kv"]
-            if kv["free"] == kv["blocks"]:
+            if kv["free"] + kv["cached"] == kv["blocks"]:
                 return
             time.sleep(0.05)
         raise AssertionError(f"blocks are not free: {kv}")

@@ -70,7 +70,7 @@ async def drive(url, n, seed):
         await asyncio.gather(*(gated(i) for i in range(n)))
         for _ in range(200):
             m = await memory(http)
-            if m["kv"]["free"] == m["kv"]["blocks"] and held(m) == before:
+            if m["kv"]["free"] + m["kv"]["cached"] == m["kv"]["blocks"] and held(m) == before:
                 break
             await asyncio.sleep(0.05)
         else:
