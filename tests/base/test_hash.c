@@ -14,6 +14,31 @@ START_TEST(the_mixer_gives_the_numbers_of_splitmix64) {
 }
 END_TEST
 
+/* Vectors of the reference code (siphash, vectors_sip128): key 00 01 .. 0f, messages 00 01 ..,
+ * of length 0 and 1. */
+START_TEST(siphash_gives_the_vectors_of_its_authors) {
+    static const struct {
+        size_t n;
+        unsigned char want[16];
+    } vectors[] = {
+        {0,
+         {0xa3, 0x81, 0x7f, 0x04, 0xba, 0x25, 0xa8, 0xe6, 0x6d, 0xf6, 0x72, 0x14, 0xc7, 0x55,
+          0x02, 0x93}},
+        {1,
+         {0xda, 0x87, 0xc1, 0xd8, 0x6b, 0x99, 0xaf, 0x44, 0x34, 0x76, 0x59, 0x11, 0x9b, 0x22,
+          0xfc, 0x45}},
+    };
+    const uint64_t key[2] = {0x0706050403020100u, 0x0f0e0d0c0b0a0908u};
+    unsigned char message[16];
+    for (int i = 0; i < 16; i++) message[i] = (unsigned char)i;
+    for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++) {
+        uint64_t out[2];
+        siphash_bytes(key, message, vectors[i].n, out);
+        ck_assert_mem_eq(out, vectors[i].want, 16);
+    }
+}
+END_TEST
+
 START_TEST(every_length_seed_and_byte_counts) {
     unsigned char c[40] = {0};
     uint64_t seen[40 + 40 * 8 + 1];
@@ -60,5 +85,6 @@ START_TEST(alignment_does_not_matter) {
 }
 END_TEST
 
-CHECK_MAIN("hash", the_mixer_gives_the_numbers_of_splitmix64, every_length_seed_and_byte_counts,
+CHECK_MAIN("hash", the_mixer_gives_the_numbers_of_splitmix64,
+           siphash_gives_the_vectors_of_its_authors, every_length_seed_and_byte_counts,
            one_bit_of_input_changes_half_of_the_output, alignment_does_not_matter)

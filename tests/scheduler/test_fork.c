@@ -1,0 +1,180 @@
+/* Forks: one prompt, several texts. */
+#include "tests/scheduler/drive.h"
+
+enum { N_PROMPT = 10, N_TEXT = 6 }; /* the last of 3 blocks of the prompt is half full */
+
+typedef struct group {
+    seq_id id[4];
+    uint32_t n;
+} group;
+
+static group fork_many(drive *d, uint32_t n, uint32_t n_prompt) {
+    group g = {.n = n};
+    seq_spec spec = drive_spec(d, n_prompt, N_TEXT);
+    for (uint32_t i = 0; i < n; i++) {
+        spec.user = i;
+        spec.fork_of = i ? g.id[0] : 0;
+        ck_assert_int_eq(drive_try(d, &spec, &g.id[i]), REJECT_NONE);
+    }
+    return g;
+}
+
+static void assert_all_end(drive *d, const group *g, uint32_t from) {
+    drive_run(d, 200);
+    for (uint32_t i = from; i < g->n; i++) {
+        ck_assert_int_eq(drive_finish(d, g->id[i]), FINISH_LENGTH);
+        ck_assert_uint_eq(drive_last(d, g->id[i], EVENT_ENDED)->n_output, N_TEXT);
+    }
+    sched_stats st = drive_stats(d);
+    ck_assert_uint_eq(st.blocks_free + st.blocks_cached, d->cfg.group[0].n_blocks);
+}
+
+START_TEST(the_prompt_is_computed_once_and_only_its_last_block_is_copied) {
+    for (int cached = 0; cached < 2; cached++) {
+        sched_config cfg = drive_config();
+        cfg.prefix_cache = cached;
+        drive *d = drive_new(cfg);
+        group g = fork_many(d, 3, N_PROMPT);
+        ck_assert_uint_eq(drive_stats(d).n_waiting, 3);
+        const step *st = drive_plan(d);
+        ck_assert(st->n_seqs == 1 && st->n_rows == N_PROMPT && st->n_copies == 0);
+        int32_t last = sched_blocks(d->s, st->seq[0].slot, 0)[2];
+        drive_commit(d, st, DRIVE_WORD);
+        st = drive_plan(d);
+        ck_assert_uint_eq(st->n_seqs, 3);
+        ck_assert_uint_eq(st->n_rows, 3);
+        ck_assert_uint_eq(st->n_copies, 2);
+        ck_assert_uint_eq(drive_stats(d).blocks_used, 5);
+        const int32_t *lead = sched_blocks(d->s, drive_entry(st, 0)->slot, 0);
+        for (uint32_t i = 1; i < 3; i++) {
+            const step_seq *e = drive_entry(st, i);
+            const int32_t *own = sched_blocks(d->s, e->slot, 0);
+            ck_assert(e->sample && e->first_pos == N_PROMPT - 1 && e->input_from == -1);
+            ck_assert(own[0] == lead[0] && own[1] == lead[1] && own[2] != lead[2]);
+            ck_assert(st->copy[i - 1].from == last && st->copy[i - 1].to == own[2]);
+        }
+        drive_commit(d, st, DRIVE_WORD);
+        assert_all_end(d, &g, 0);
+        drive_free(d);
+    }
+}
+END_TEST
+
+START_TEST(a_prompt_that_ends_with_its_block_needs_a_copy_and_one_longer_none) {
+    drive *d = drive_new(drive_config());
+    group g = fork_many(d, 2, 8);
+    drive_commit(d, drive_plan(d), DRIVE_WORD);
+    const step *st = drive_plan(d);
+    ck_assert_uint_eq(st->n_copies, 1);
+    drive_commit(d, st, DRIVE_WORD);
+    assert_all_end(d, &g, 0);
+    g = fork_many(d, 2, 9);
+    drive_commit(d, drive_plan(d), DRIVE_WORD);
+    st = drive_plan(d);
+    ck_assert_uint_eq(st->n_seqs, 2);
+    ck_assert_uint_eq(st->n_copies, 0);
+    drive_commit(d, st, DRIVE_WORD);
+    assert_all_end(d, &g, 0);
+    drive_free(d);
+}
+END_TEST
+
+START_TEST(the_copied_block_is_pinned_until_its_step_is_committed) {
+    drive *d = drive_new(drive_config());
+    group g = fork_many(d, 2, N_PROMPT);
+    drive_commit(d, drive_plan(d), DRIVE_WORD);
+    const step *st = drive_plan(d);
+    ck_assert_uint_eq(st->n_copies, 1);
+    const int32_t from = st->copy[0].from;
+    drive_cancel(d, g.id[0]);
+    const step *next = drive_plan(d);
+    for (uint32_t i = 0; next && i < next->n_seqs; i++)
+        for (uint32_t k = 0; k < next->seq[i].n_blocks; k++)
+            ck_assert_int_ne(sched_blocks(d->s, next->seq[i].slot, 0)[k], from);
+    drive_commit(d, st, DRIVE_WORD);
+    if (next) drive_commit(d, next, DRIVE_WORD);
+    assert_all_end(d, &g, 1);
+    drive_free(d);
+}
+END_TEST
+
+START_TEST(members_outlive_a_leader_that_ends_at_any_time) {
+    for (uint32_t when = 0; when < 8; when++) {
+        sched_config cfg = drive_config();
+        cfg.max_rows = 4; /* the prompt takes three steps */
+        drive *d = drive_new(cfg);
+        group g = fork_many(d, 3, N_PROMPT);
+        for (uint32_t i = 0; i < when; i++) {
+            const step *st = drive_plan(d);
+            if (st) drive_commit(d, st, DRIVE_WORD);
+        }
+        drive_cancel(d, g.id[0]);
+        ck_assert_int_eq(drive_finish(d, g.id[0]), FINISH_CANCELLED);
+        assert_all_end(d, &g, 1);
+        drive_free(d);
+    }
+}
+END_TEST
+
+START_TEST(a_member_is_cancelled_or_late_by_itself) {
+    drive *d = drive_new(drive_config());
+    seq_spec spec = drive_spec(d, N_PROMPT, N_TEXT);
+    seq_id leader, late, gone;
+    drive_try(d, &spec, &leader);
+    spec.fork_of = leader;
+    drive_try(d, &spec, &gone);
+    spec.deadline_us = 5;
+    drive_try(d, &spec, &late);
+    drive_cancel(d, gone); /* both sleep */
+    ck_assert_int_eq(drive_finish(d, gone), FINISH_CANCELLED);
+    d->now_us = 6;
+    drive_commit(d, drive_plan(d), DRIVE_WORD);
+    ck_assert_int_eq(drive_finish(d, late), FINISH_TIMEOUT);
+    ck_assert_uint_eq(drive_count(d, late, EVENT_ADMITTED), 0);
+    drive_run(d, 100);
+    ck_assert_int_eq(drive_finish(d, leader), FINISH_LENGTH);
+    drive_free(d);
+}
+END_TEST
+
+START_TEST(members_that_sleep_delay_nobody) {
+    sched_config cfg = drive_config();
+    cfg.max_rows = 8;
+    drive *d = drive_new(cfg);
+    fork_many(d, 3, 30);
+    seq_spec spec = drive_spec(d, 2, 1);
+    seq_id other;
+    spec.user = 9;
+    drive_try(d, &spec, &other);
+    ck_assert_ptr_nonnull(drive_entry(drive_plan(d), 9));
+    drive_free(d);
+}
+END_TEST
+
+START_TEST(forks_under_preemption_end_and_each_alone_must_fit) {
+    sched_config cfg = drive_config();
+    cfg.group[0].n_blocks = 6;
+    drive *d = drive_new(cfg);
+    group g = fork_many(d, 4, N_PROMPT); /* 4 blocks each in the end; together 2 + 4 * 2 */
+    assert_all_end(d, &g, 0);
+    ck_assert_uint_gt(drive_stats(d).n_preemptions, 0);
+    seq_spec spec = drive_spec(d, N_PROMPT, 20);
+    seq_id id;
+    ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_NEVER_FITS);
+    drive_free(d);
+}
+END_TEST
+
+int main(void) {
+    Suite *s = suite_create("fork");
+    TCase *t = tcase_create("fork");
+    tcase_add_test(t, the_prompt_is_computed_once_and_only_its_last_block_is_copied);
+    tcase_add_test(t, a_prompt_that_ends_with_its_block_needs_a_copy_and_one_longer_none);
+    tcase_add_test(t, the_copied_block_is_pinned_until_its_step_is_committed);
+    tcase_add_test(t, members_outlive_a_leader_that_ends_at_any_time);
+    tcase_add_test(t, a_member_is_cancelled_or_late_by_itself);
+    tcase_add_test(t, members_that_sleep_delay_nobody);
+    tcase_add_test(t, forks_under_preemption_end_and_each_alone_must_fit);
+    suite_add_tcase(s, t);
+    return drive_main(s);
+}
