@@ -85,19 +85,27 @@ INLINE void add_products(const uint8_t *codes, const dtype t, const int l, const
     }
 }
 
+/* Groups l, l + 1, l + 4, l + 5: both of a vector of nibbles while it is there. */
+INLINE void add_four(const uint8_t *codes, const dtype t, const int l, const bool first,
+                     const int8_t *q, __m256i *sum16, const int R) {
+    add_products(codes, t, l, first, q, sum16, R);
+    add_products(codes, t, l + 4, false, q, sum16, R);
+    add_products(codes, t, l + 1, false, q, sum16, R);
+    add_products(codes, t, l + 5, false, q, sum16, R);
+}
+
 /* isum of 8 outputs by R rows; codes up to 31, without the offset. */
 INLINE void sum_products5(const uint8_t *codes, const dtype t, const int8_t *q, __m256i *isum,
                           const int R) {
     const __m256i one = _mm256_set1_epi16(1);
     const bool twice = tile_of(t).form != CODES_4; /* 16 bits do not hold a block */
     __m256i sum16[ROWS];
-    for (int r = 0; r < R; r++) isum[r] = _mm256_setzero_si256();
-    for (int l = 0; l < 4; l++) { /* both groups of a vector of nibbles while it is there */
-        add_products(codes, t, l, l == 0 || (twice && l == 2), q, sum16, R);
-        add_products(codes, t, l + 4, false, q, sum16, R);
-        if (l != 3 && !(twice && l == 1)) continue;
-        for (int r = 0; r < R; r++)
-            isum[r] = _mm256_add_epi32(isum[r], _mm256_madd_epi16(sum16[r], one));
+    add_four(codes, t, 0, true, q, sum16, R);
+    for (int r = 0; r < R && twice; r++) isum[r] = _mm256_madd_epi16(sum16[r], one);
+    add_four(codes, t, 2, twice, q, sum16, R);
+    for (int r = 0; r < R; r++) {
+        __m256i sum = _mm256_madd_epi16(sum16[r], one);
+        isum[r] = twice ? _mm256_add_epi32(isum[r], sum) : sum;
     }
 }
 
