@@ -45,7 +45,7 @@ SHIM_FLAGS := -std=c++17 -O2 -g -Wall -Wextra -Werror -Wno-unknown-pragmas -ffp-
               -fPIC -DCUSHIM -D_GNU_SOURCE -I. -Itests/cushim -isystem $(CUDA)/include $(SAN)
 SHIM_OBJ   := $(patsubst %,$(BUILD)/shim/%.o,$(SHIM_SRC))
 SHIM_CUDA  := $(patsubst %,$(BUILD)/shim/%.o,$(CUDA_SRC))
-shim_compile = $(CXX) $(SHIM_FLAGS) $(if $(filter engine/%,$<),-fvisibility=hidden) -x c++ -MMD -MP -c -o $@ $<
+shim_compile = $(CXX) $(SHIM_FLAGS) $(if $(filter $<,$(SHIM_SRC)),-O3) $(if $(filter engine/%,$<),-fvisibility=hidden) -x c++ -MMD -MP -c -o $@ $<
 
 ifneq ($(HAVE_CUDA),)
 cuda-shim: $(BUILD)/vramd-cuda-shim.so ## the CUDA engine on the CPU, for tests

@@ -2,8 +2,10 @@
  *
  * A fiber runs until it must wait (barrier, collective), then switches straight to the next one
  * that is ready: pick_next() decides which, by the order. The fiber that completes a barrier or
- * collective goes on; the others become ready. When nobody is ready, the block has ended or is
- * stuck. A fault abandons the block's fibers and returns to run_grid. */
+ * collective goes on; the others become ready. A fiber that ends hands its stack to the next
+ * one that has not begun, so that threads that never wait cost no switch and one warm stack.
+ * When nobody is ready, the block has ended or is stuck. A fault abandons the block's fibers
+ * and returns to run_grid. */
 #include "cushim.h"
 
 #include <algorithm>
@@ -33,8 +35,8 @@ struct async_copy {
 };
 
 struct fiber : cushim_thread {
-    stack stk;
-    uint32_t index, warp;
+    stack *stk; /* NULL: not begun, or ended */
+    uint32_t warp;
     std::vector<async_copy> copies; /* not waited for, oldest first */
     uint32_t groups;                /* committed */
 };
@@ -58,7 +60,9 @@ struct barrier {
 };
 
 fiber fibers[MAX_THREADS];
-uint32_t n_stacks;
+stack stacks[MAX_THREADS];
+uint32_t n_stacks; /* made so far */
+std::vector<stack *> free_stacks;
 warp warps[MAX_WARPS];
 barrier bar;
 stack scheduler_stack; /* run_grid's */
@@ -123,11 +127,24 @@ fiber *pick_next() { /* NULL: nobody is ready */
     return &fibers[now.warp * 32 + lane];
 }
 
-void switch_away(bool ending) {
+void thread_main();
+
+void begin(fiber *f) {
+    if (free_stacks.empty()) {
+        stack_new(&stacks[n_stacks]);
+        free_stacks.push_back(&stacks[n_stacks++]);
+    }
+    f->stk = free_stacks.back();
+    free_stacks.pop_back();
+    stack_start(f->stk, (unsigned)(f->stk - stacks), thread_main);
+}
+
+void switch_away() { /* until somebody makes this thread ready */
     fiber *from = current(), *to = pick_next();
     counts.switches++;
     cushim_cur = to;
-    stack_switch(&from->stk, to ? &to->stk : &scheduler_stack, ending);
+    if (to && !to->stk) begin(to);
+    stack_switch(from->stk, to ? to->stk : &scheduler_stack, false);
 }
 
 /* ---- collectives */
@@ -150,15 +167,30 @@ void leave_warp(warp &w, uint32_t lane) {
     if ((w.arrived & want) == want) complete(w, want, 0);
 }
 
-void thread_main() {
-    stack_entered();
-    (*kernel_body)();
-    fiber *f = current();
+void end_thread(fiber *f) {
     if (!f->copies.empty()) cushim_fault("%zu cp.async never waited for", f->copies.size());
     n_alive--;
     leave_warp(warps[f->warp], f->lane);
-    switch_away(true);
-    abort();
+}
+
+void thread_main() {
+    stack_entered();
+    for (;;) {
+        (*kernel_body)();
+        fiber *f = current();
+        end_thread(f);
+        stack *mine = f->stk;
+        f->stk = nullptr;
+        fiber *to = pick_next();
+        cushim_cur = to;
+        if (to && !to->stk) {
+            to->stk = mine;
+            continue;
+        }
+        free_stacks.push_back(mine);
+        counts.switches++;
+        stack_switch(mine, to ? to->stk : &scheduler_stack, true);
+    }
 }
 
 /* ---- blocks */
@@ -172,22 +204,28 @@ void start_block(uint3 bid) {
         warps[w].ready = warps[w].alive = lanes == 32 ? 0xffffffffu : (1u << lanes) - 1;
         warps[w].arrived = 0;
     }
-    for (uint32_t i = 0; i < n_threads; i++) {
-        stack_start(&fibers[i].stk, i, thread_main);
-        fibers[i].copies.clear();
-        fibers[i].groups = 0;
-    }
+    for (uint32_t i = 0; i < n_threads; i++) fibers[i].groups = 0;
     now = {config.order == 0 || config.order == 2 ? n_warps - 1 : 0, 0};
+}
+
+void abandon_threads() {
+    for (uint32_t i = 0; i < n_threads; i++) {
+        if (fibers[i].stk) free_stacks.push_back(fibers[i].stk);
+        fibers[i].stk = nullptr;
+        fibers[i].copies.clear();
+    }
 }
 
 void run_block(uint3 bid) {
     start_block(bid);
     fiber *first = pick_next();
     cushim_cur = first;
+    begin(first);
     running = true;
-    stack_switch(&scheduler_stack, &first->stk, false);
+    stack_switch(&scheduler_stack, first->stk, false);
     running = false;
-    if (n_alive && !faulted()) {
+    if (!n_alive) return;
+    if (!faulted()) {
         uint32_t in_warps = 0;
         for (uint32_t w = 0; w < n_warps; w++)
             in_warps += (uint32_t)__builtin_popcount(warps[w].arrived);
@@ -200,14 +238,13 @@ void run_block(uint3 bid) {
             n_threads - n_alive);
         set_fault(text);
     }
+    abandon_threads();
 }
 
 void prepare_threads(dim3 block) {
-    for (; n_stacks < n_threads; n_stacks++) stack_new(&fibers[n_stacks].stk);
     for (uint32_t i = 0; i < n_threads; i++) {
         fiber &f = fibers[i];
         f.tid = {i % block.x, i / block.x % block.y, i / (block.x * block.y)};
-        f.index = i;
         f.warp = i / 32;
         f.lane = i % 32;
     }
@@ -268,8 +305,7 @@ void cushim_fault(const char *format, ...) {
     snprintf(text, sizeof text, "%s: %s", at, what);
     set_fault(text);
     if (!running) abort();
-    stack *from = &current()->stk;
-    stack_switch(from, &scheduler_stack, true);
+    stack_switch(current()->stk, &scheduler_stack, true);
     abort();
 }
 
@@ -284,7 +320,7 @@ int cushim_barrier(const char *file, int line, cushim_vote vote, int predicate) 
                      line, bar.line);
     bar.votes += predicate;
     if (++bar.arrived < n_threads) {
-        switch_away(false);
+        switch_away();
         return bar.result;
     }
     bar.arrived = 0;
@@ -320,7 +356,7 @@ void cushim_collective(uint32_t mask, cushim_collective_fn fn, const void *in, v
     if ((w.arrived & want) == want)
         complete(w, want, self);
     else
-        switch_away(false);
+        switch_away();
 }
 
 uint32_t cushim_active_mask() {
