@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Sets up (Debian packages, the real model, a Python environment) and passes all tests: builds with
-# gcc and clang, checks floors, purity and formatting, unit and end-to-end tests, and the unit tests
-# (with --sanitizers) again under ASan, UBSan and TSan, and the fuzzers briefly. Prints one line of
-# counts last.
+# gcc and clang, checks floors, purity and formatting, unit and end-to-end tests, the CUDA kernels (by
+# nvcc, and on the CPU; skipped without the toolkit), and the unit tests (with --sanitizers) again
+# under ASan, UBSan and TSan, and the fuzzers briefly. Prints one line of counts last.
 #   tools/test.sh [--sanitizers]
 set -eu
 cd "$(dirname "$0")/.."
@@ -29,6 +29,9 @@ make -s layers pure format-check
 say "build, clang"
 make -s -j"$jobs" CC=clang BUILD=build/clang all
 run "tests" test
+say "CUDA engine, nvcc"
+make -s -j"$jobs" cuda
+run "CUDA tests on the CPU" test-cuda
 if [ "${1:-}" = --sanitizers ]; then
   for san in asan ubsan tsan; do run "unit tests under $san" "$san-unit"; done
   say "fuzzers, briefly"

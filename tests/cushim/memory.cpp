@@ -17,7 +17,7 @@
 namespace cushim {
 namespace {
 
-const size_t PAGE = 4096, RANGE = (size_t)1 << 40, FILE_BYTES = 32 << 20, SMALL = 1 << 20;
+const size_t PAGE = 4096, RANGE = (size_t)1 << 40, FILE_BYTES = 8 << 20, SMALL = 1 << 20;
 const size_t GRANULE = 2 << 20;           /* the driver's unit of physical memory */
 const size_t CONTEXT = (size_t)200 << 20; /* what the device has given away before anything */
 

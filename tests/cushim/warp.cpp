@@ -4,39 +4,53 @@
 
 namespace {
 
-/* Rows of A (m16), columns of B (n8); k up to 32. */
-template <class T, int K> struct tiles { T a[16][K], b[K][8]; };
-
 float from_f16(uint32_t h) { /* exact, for subnormals and infinities, too */
     float scaled = cushim_bits<float>((h & 0x7fff) << 13) * 0x1p112f;
-    uint32_t bits = cushim_bits<uint32_t>(scaled);
-    if (scaled >= 65536.0f) bits |= 0x7f800000;
+    uint32_t bits = cushim_bits<uint32_t>(scaled) | (scaled >= 65536.0f ? 0x7f800000 : 0);
     return cushim_bits<float>(bits | (h & 0x8000) << 16);
 }
 float from_bf16(uint32_t h) {
     return cushim_bits<float>(h << 16);
 }
 
-/* Sums of k in ascending order, in float, then added to d: hardware sums in another order and
- * truncates, so results agree within a few units of the last place of the largest product. */
-template <float (*CONVERT)(uint32_t)>
-void mma_16bit(const void *const in[32], void *const out[32]) {
-    tiles<float, 16> t;
+/* Rows of A, and rows of k of B, as the lanes hold them. */
+struct halves {
+    uint16_t a[16][16], b[16][8];
+};
+
+void gather(halves *t, const void *const in[32]) {
     for (int l = 0; l < 32; l++) {
         const cushim_fragments *f = (const cushim_fragments *)in[l];
         int g = l >> 2, c = (l & 3) * 2;
         for (int r = 0; r < 4; r++)
-            for (int i = 0; i < 2; i++)
-                t.a[g + (r & 1) * 8][c + (r >> 1) * 8 + i] =
-                    CONVERT(f->a[r] >> 16 * i & 0xffff);
-        for (int r = 0; r < 2; r++)
-            for (int i = 0; i < 2; i++)
-                t.b[c + r * 8 + i][g] = CONVERT(f->b[r] >> 16 * i & 0xffff);
+            memcpy(&t->a[g + (r & 1) * 8][c + (r >> 1) * 8], &f->a[r], 4);
+        for (int r = 0; r < 2; r++) {
+            t->b[c + r * 8][g] = (uint16_t)f->b[r];
+            t->b[c + r * 8 + 1][g] = (uint16_t)(f->b[r] >> 16);
+        }
     }
-    float sum[16][8] = {};
-    for (int i = 0; i < 16; i++)
-        for (int k = 0; k < 16; k++)
-            for (int j = 0; j < 8; j++) sum[i][j] += t.a[i][k] * t.b[k][j];
+}
+
+template <class T, int K>
+void multiply(const T a[16][K], const T b[K][8], T sum[16][8]) { /* k ascending */
+    for (int i = 0; i < 16; i++) {
+        T s[8] = {};
+        for (int k = 0; k < K; k++)
+            for (int j = 0; j < 8; j++) s[j] += a[i][k] * b[k][j];
+        memcpy(sum[i], s, sizeof s);
+    }
+}
+
+/* Sums of k in ascending order, in float, then added to d: hardware sums in another order and
+ * truncates, so results agree within a few units of the last place of the largest product. */
+template <float (*CONVERT)(uint32_t)>
+void mma_16bit(const void *const in[32], void *const out[32]) {
+    halves t;
+    gather(&t, in);
+    float a[16][16], b[16][8], sum[16][8];
+    for (int i = 0; i < 256; i++) a[i / 16][i % 16] = CONVERT(t.a[i / 16][i % 16]);
+    for (int i = 0; i < 128; i++) b[i / 8][i % 8] = CONVERT(t.b[i / 8][i % 8]);
+    multiply<float, 16>(a, b, sum);
     for (int l = 0; l < 32; l++) {
         float *d = (float *)out[l];
         for (int i = 0; i < 4; i++) d[i] += sum[(l >> 2) + (i >> 1) * 8][(l & 3) * 2 + (i & 1)];
@@ -88,20 +102,17 @@ void cushim_mma_bf16(uint32_t, const void *const in[32], void *const out[32]) {
 }
 
 void cushim_mma_s8(uint32_t, const void *const in[32], void *const out[32]) {
-    tiles<int32_t, 32> t;
+    int32_t a[16][32], b[32][8], sum[16][8];
     for (int l = 0; l < 32; l++) {
         const cushim_fragments *f = (const cushim_fragments *)in[l];
         int g = l >> 2, c = (l & 3) * 4;
         for (int r = 0; r < 4; r++)
             for (int i = 0; i < 4; i++)
-                t.a[g + (r & 1) * 8][c + (r >> 1) * 16 + i] = (int8_t)(f->a[r] >> 8 * i);
+                a[g + (r & 1) * 8][c + (r >> 1) * 16 + i] = (int8_t)(f->a[r] >> 8 * i);
         for (int r = 0; r < 2; r++)
-            for (int i = 0; i < 4; i++) t.b[c + r * 16 + i][g] = (int8_t)(f->b[r] >> 8 * i);
+            for (int i = 0; i < 4; i++) b[c + r * 16 + i][g] = (int8_t)(f->b[r] >> 8 * i);
     }
-    int32_t sum[16][8] = {};
-    for (int i = 0; i < 16; i++)
-        for (int k = 0; k < 32; k++)
-            for (int j = 0; j < 8; j++) sum[i][j] += t.a[i][k] * t.b[k][j];
+    multiply<int32_t, 32>(a, b, sum);
     for (int l = 0; l < 32; l++) {
         int32_t *d = (int32_t *)out[l];
         for (int i = 0; i < 4; i++) {
