@@ -131,13 +131,26 @@ struct few_acts {
     float4 d, s;
 };
 
-template <dtype TYPE> CU_DEVICE few_acts load_acts(const few_params &p, uint32_t c, int lane) {
+/* Where a lane's parts of its warp's first chunk are; the warp's chunk i lies i * WARPS chunks
+ * on. */
+template <int STRIPS> struct few_lane {
+    const uint8_t *codes[STRIPS], *scales[STRIPS], *q, *act_scales, *act_sums;
+    bool has_row; /* row g exists: rows that do not are zeros, not read */
+};
+
+template <dtype TYPE, int STRIPS>
+CU_DEVICE quant_tile<TYPE> load_weights(const few_lane<STRIPS> &at, int s, int i) {
+    return quant_load<TYPE>(at.codes[s] + i * WARPS * quant<TYPE>::code_bytes,
+                            at.scales[s] + i * WARPS * quant<TYPE>::scale_bytes);
+}
+
+template <dtype TYPE, int STRIPS>
+CU_DEVICE few_acts load_acts(const few_lane<STRIPS> &at, int i) {
     few_acts a = {};
-    if ((uint32_t)lane / 4 < p.n_rows)
-        a.q = __ldg((const uint4 *)(p.in.codes + (size_t)c * PACKED_ACT_CODES) + lane);
-    const size_t at = (size_t)c * (PACKED_ACT_SCALES / sizeof(float4)) + lane % 4;
-    a.d = __ldg((const float4 *)p.in.scales + at);
-    if (quant<TYPE>::has_min) a.s = __ldg((const float4 *)p.in.sums + at);
+    if (at.has_row) a.q = __ldg((const uint4 *)(at.q + i * WARPS * PACKED_ACT_CODES));
+    a.d = __ldg((const float4 *)(at.act_scales + i * WARPS * PACKED_ACT_SCALES));
+    if (quant<TYPE>::has_min)
+        a.s = __ldg((const float4 *)(at.act_sums + i * WARPS * PACKED_ACT_SCALES));
     return a;
 }
 
@@ -154,7 +167,7 @@ CU_DEVICE void add_chunk(const quant_tile<TYPE> &w, const few_acts &a, float acc
         cu_mma_s8(isum, codes, rows);
 #pragma unroll
         for (int hi = 0; hi < 2; hi++) {
-            const float d = quant_float(quant_scale_bits(w, 0, b, hi)) * quant_unit<TYPE>();
+            const float d = quant_float(quant_scale_bits(w, 0, b, hi));
             acc[2 * hi] = __fmaf_rn((float)isum[2 * hi], d * d0, acc[2 * hi]);
             acc[2 * hi + 1] = __fmaf_rn((float)isum[2 * hi + 1], d * d1, acc[2 * hi + 1]);
             if (!quant<TYPE>::has_min) continue;
@@ -165,39 +178,38 @@ CU_DEVICE void add_chunk(const quant_tile<TYPE> &w, const few_acts &a, float acc
     }
 }
 
-/* Runs a warp over its chunks; strip[s]: of w[s]. */
+/* Runs a warp over its n chunks. */
 template <dtype TYPE, int STRIPS>
-CU_DEVICE void run_warp(const few_params &p, const uint32_t strip[STRIPS], uint32_t warp,
-                        int lane, float acc[STRIPS][4]) {
+CU_DEVICE void run_warp(few_lane<STRIPS> at, int n, float acc[STRIPS][4]) {
     constexpr int DEPTH = LOADS / STRIPS / quant<TYPE>::n_codes;
-    const uint32_t n = p.w[0].n_chunks;
+    static_assert(DEPTH % 2 == 0, "acts takes turns");
     quant_tile<TYPE> ring[DEPTH][STRIPS];
-    auto load = [&](uint32_t c, int s) {
-        const size_t tile = (size_t)strip[s] * n + c;
-        return quant_load<TYPE>(p.w[s].codes + tile * quant<TYPE>::code_bytes,
-                                p.w[s].scales + tile * quant<TYPE>::scale_bytes, lane);
-    };
+    few_acts acts[2];
 #pragma unroll
     for (int i = 0; i < DEPTH; i++)
 #pragma unroll
         for (int s = 0; s < STRIPS; s++)
-            if (warp + i * WARPS < n) ring[i][s] = load(warp + i * WARPS, s);
-    few_acts now = {}, next = {};
-    if (warp < n) now = load_acts<TYPE>(p, warp, lane);
-    for (uint32_t first = warp; first < n; first += DEPTH * WARPS) {
+            if (i < n) ring[i][s] = load_weights<TYPE>(at, s, i);
+    if (n > 0) acts[0] = load_acts<TYPE>(at, 0);
+    for (; n > 0; n -= DEPTH) {
 #pragma unroll
         for (int i = 0; i < DEPTH; i++) {
-            const uint32_t c = first + i * WARPS;
-            if (c < n) {
-                if (c + WARPS < n) next = load_acts<TYPE>(p, c + WARPS, lane);
+            if (i >= n) break;
+            if (i + 1 < n) acts[(i + 1) % 2] = load_acts<TYPE>(at, i + 1);
 #pragma unroll
-                for (int s = 0; s < STRIPS; s++) {
-                    add_chunk<TYPE>(ring[i][s], now, acc[s]);
-                    if (c + DEPTH * WARPS < n) ring[i][s] = load(c + DEPTH * WARPS, s);
-                }
-                now = next;
+            for (int s = 0; s < STRIPS; s++) {
+                add_chunk<TYPE>(ring[i][s], acts[i % 2], acc[s]);
+                if (i + DEPTH < n) ring[i][s] = load_weights<TYPE>(at, s, i + DEPTH);
             }
         }
+#pragma unroll
+        for (int s = 0; s < STRIPS; s++) {
+            at.codes[s] += DEPTH * WARPS * quant<TYPE>::code_bytes;
+            at.scales[s] += DEPTH * WARPS * quant<TYPE>::scale_bytes;
+        }
+        at.q += DEPTH * WARPS * PACKED_ACT_CODES;
+        at.act_scales += DEPTH * WARPS * PACKED_ACT_SCALES;
+        at.act_sums += DEPTH * WARPS * PACKED_ACT_SCALES;
     }
 }
 
@@ -205,18 +217,30 @@ template <dtype TYPE, int STRIPS, bool GATED>
 static __global__ void __launch_bounds__(32 * WARPS) k_few(few_params p) {
     const uint32_t warp = threadIdx.x / 32;
     const int lane = (int)(threadIdx.x % 32);
-    uint32_t strip[STRIPS];
+    const uint32_t n = p.w[0].n_chunks;
+    few_lane<STRIPS> at;
     float acc[STRIPS][4] = {};
 #pragma unroll
-    for (int s = 0; s < STRIPS; s++)
-        strip[s] = GATED ? blockIdx.x : min(blockIdx.x * STRIPS + s, p.w[0].n_strips - 1);
-    run_warp<TYPE, STRIPS>(p, strip, warp, lane, acc);
+    for (int s = 0; s < STRIPS; s++) {
+        const uint32_t strip =
+            GATED ? blockIdx.x : min(blockIdx.x * STRIPS + s, p.w[0].n_strips - 1);
+        const size_t tile = (size_t)strip * n + warp;
+        at.codes[s] = quant_lane_codes<TYPE>(p.w[s], tile, lane);
+        at.scales[s] = quant_lane_scales<TYPE>(p.w[s], tile, lane);
+    }
+    at.q = p.in.codes + warp * PACKED_ACT_CODES + 16 * lane;
+    const uint32_t scale_at = warp * PACKED_ACT_SCALES + 16 * (lane % 4);
+    at.act_scales = (const uint8_t *)p.in.scales + scale_at;
+    at.act_sums = (const uint8_t *)p.in.sums + scale_at;
+    at.has_row = (uint32_t)lane / 4 < p.n_rows;
+    run_warp<TYPE, STRIPS>(at, warp < n ? (int)((n - warp + WARPS - 1) / WARPS) : 0, acc);
 
     CU_SHARED(float, part, WARPS *STRIPS * 128);
 #pragma unroll
     for (int s = 0; s < STRIPS; s++)
 #pragma unroll
-        for (int i = 0; i < 4; i++) part[(warp * STRIPS + s) * 128 + 32 * i + lane] = acc[s][i];
+        for (int i = 0; i < 4; i++)
+            part[(warp * STRIPS + s) * 128 + 32 * i + lane] = acc[s][i] * quant_unit<TYPE>();
     __syncthreads();
     for (uint32_t at = threadIdx.x; at < (GATED ? 128 : STRIPS * 128); at += 32 * WARPS) {
         const uint32_t o = at % 16, row = at / 16 % 8, first = GATED ? 0 : at / 128;

@@ -33,21 +33,30 @@ template <dtype TYPE> struct quant_tile {
     uint2 scales[quant<TYPE>::n_scales]; /* d, then m */
 };
 
-/* Reads it from global memory, past L1. */
+/* Reads it from global memory, past L1. codes, scales: quant_lane_...'s. */
 template <dtype TYPE>
-CU_DEVICE quant_tile<TYPE> quant_load(const uint8_t *codes, const uint8_t *scales, int lane) {
+CU_DEVICE quant_tile<TYPE> quant_load(const uint8_t *codes, const uint8_t *scales) {
     quant_tile<TYPE> w;
 #pragma unroll
-    for (int i = 0; i < quant<TYPE>::n_codes; i++)
-        w.codes[i] = cu_ld_stream(codes + 512 * i + 16 * lane);
+    for (int i = 0; i < quant<TYPE>::n_codes; i++) w.codes[i] = cu_ld_stream(codes + 512 * i);
     if (quant<TYPE>::has_min) {
-        const uint4 s = __ldg((const uint4 *)scales + lane / 4);
+        const uint4 s = __ldg((const uint4 *)scales);
         w.scales[0] = make_uint2(s.x, s.y);
         w.scales[quant<TYPE>::n_scales - 1] = make_uint2(s.z, s.w);
     } else {
-        w.scales[0] = __ldg((const uint2 *)scales + lane / 4);
+        w.scales[0] = __ldg((const uint2 *)scales);
     }
     return w;
+}
+/* Where a lane's codes and scales of a tile begin. */
+template <dtype TYPE>
+CU_DEVICE const uint8_t *quant_lane_codes(const quant_view &v, size_t tile, int lane) {
+    return v.codes + tile * quant<TYPE>::code_bytes + 16 * lane;
+}
+template <dtype TYPE>
+CU_DEVICE const uint8_t *quant_lane_scales(const quant_view &v, size_t tile, int lane) {
+    return v.scales + tile * quant<TYPE>::scale_bytes +
+           quant<TYPE>::scale_bytes / 8 * (lane / 4);
 }
 
 /* Reads it from shared memory, where it lies in the same way. */
@@ -93,7 +102,7 @@ CU_DEVICE void quant_bytes(const quant_tile<TYPE> &w, int b, uint32_t a[4]) {
         a[2] = lo >> 4 & 0x0f0f0f0fu, a[3] = hi >> 4 & 0x0f0f0f0fu;
     }
 }
-/* What d is multiplied with to make up for it. */
+/* What sums are multiplied with to make up for it. */
 template <dtype TYPE> CU_DEVICE float quant_unit() {
     return TYPE == DT_Q4_0 ? 0.0625f : 1.0f;
 }

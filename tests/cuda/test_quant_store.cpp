@@ -15,9 +15,8 @@ template <dtype TYPE, class T>
 __global__ void read_fragments(quant_view v, uint32_t n_in, uint16_t *out) {
     const int lane = threadIdx.x, g = lane / 4, t = lane % 4;
     const size_t tile = (size_t)blockIdx.y * v.n_chunks + blockIdx.x;
-    const quant_tile<TYPE> w =
-        quant_load<TYPE>(v.codes + tile * quant<TYPE>::code_bytes,
-                         v.scales + tile * quant<TYPE>::scale_bytes, lane);
+    const quant_tile<TYPE> w = quant_load<TYPE>(quant_lane_codes<TYPE>(v, tile, lane),
+                                                quant_lane_scales<TYPE>(v, tile, lane));
     for (int b = 0; b < 2; b++) {
         uint32_t a[2][4];
         quant_halves<TYPE, T>(w, b, a);
