@@ -37,12 +37,6 @@ static status check_ops(const program *p, const engine_options *o, err *e) {
                     op_kind_name(x->kind));
             return err_field(e, "%s", op_kind_name(x->kind));
         }
-        if (x->kind != OP_ATTENTION || !x->attention.window) continue;
-        if (x->attention.window >= o->max_model_len) continue;
-        err_set(e, ERR_UNSUPPORTED, "layer %d looks at a window of %u tokens only", x->layer,
-                x->attention.window);
-        err_hint(e, "set max_model_len to %u or less", x->attention.window);
-        return err_field(e, "max_model_len");
     }
     for (uint32_t g = 0; g < p->n_groups; g++) {
         if (o->n_blocks[g] >= 1 && o->n_blocks[g] <= INT32_MAX) continue;

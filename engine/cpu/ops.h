@@ -36,10 +36,12 @@ static inline uint32_t attn_dim_pad(uint32_t head_dim) {
 }
 
 /* Queries of consecutive rows against one KV head: query i belongs to row i / group, which
- * stands at position first_pos + i / group and sees the tokens up to it. */
+ * stands at position first_pos + i / group and sees the tokens up to it, with a window only so
+ * many of them. What none of the rows sees is not read. */
 typedef struct attn_part {
     const float *q; /* [n_rows * group][head_dim], rotated, times scale * log2(e) */
     uint32_t n_rows, group, first_pos;
+    uint32_t window;   /* 0: none */
     uint32_t from, to; /* tokens [from, to); from a multiple of ATTN_SPLIT */
     /* Out, per query: the largest score, the sum of the weights, and the weighted sum of V,
      * both relative to that score. Where no token of the range is seen: -inf, 0, 0. */

@@ -153,9 +153,9 @@ V_INLINE void attn_scores(const float *q, uint32_t hd, const tile_ptrs *t, uint3
         for (int g = 0; g < NG; g++) v_store(s + i * ATTN_TILE + g * 16, acc[i][g]);
 }
 
-V_INLINE void attn_scores_n(const float *q, uint32_t hd, const tile_ptrs *t, uint32_t n_groups,
-                            float *s, kv_dtype type, const int NQ) {
-    uint32_t g = 0;
+/* Of groups [g, n_groups). */
+V_INLINE void attn_scores_n(const float *q, uint32_t hd, const tile_ptrs *t, uint32_t g,
+                            uint32_t n_groups, float *s, kv_dtype type, const int NQ) {
     for (; g + ATTN_WIDE <= n_groups; g += ATTN_WIDE)
         attn_scores(q, hd, t, g, s + g * 16, type, NQ, ATTN_WIDE);
 #if ATTN_WIDE > 2
@@ -218,21 +218,23 @@ V_INLINE void attn_values_n(const float *p, const tile_ptrs *t, uint32_t t0, uin
     }
 #endif
 
-/* Scores of one query and tile to weights: the first n count. */
-static void attn_softmax(float *s, uint32_t n, float *max, float *lanes, float *o,
-                         uint32_t dim_pad) {
+/* Scores of one query and tile to weights: those of tokens [first, n) count. */
+static void attn_softmax(float *s, uint32_t first, uint32_t n, float *max, float *lanes,
+                         float *o, uint32_t dim_pad) {
     const v16 none = v_set1(-INFINITY), zero = v_set1(0.0f);
     v16 x[4], p[4];
     for (uint32_t g = 0; g < 4; g++) {
         uint32_t have = n <= g * 16 ? 0 : n - g * 16;
+        if (first >= g * 16 + 16) have = 0;
         x[g] = have >= 16 ? v_load(s + g * 16)
                : have     ? v_first(v_load(s + g * 16), have, none)
                           : none;
+        if (have && first > g * 16) x[g] = v_first(none, first - g * 16, x[g]);
     }
     float m = v_largest(v_max(v_max(x[0], x[1]), v_max(x[2], x[3])));
     float old = *max, now = m > old ? m : old;
     for (uint32_t g = 0; g < 4; g++) {
-        p[g] = n <= g * 16 ? zero : v_exp2(v_sub(x[g], v_set1(now)));
+        p[g] = n <= g * 16 || first >= g * 16 + 16 ? zero : v_exp2(v_sub(x[g], v_set1(now)));
         v_store(s + g * 16, p[g]);
     }
     v16 sum = v_add(v_add(p[0], p[1]), v_add(p[2], p[3]));
@@ -269,49 +271,59 @@ static void ops_attn_finish(float sum, const float *acc, uint32_t n, float *out)
     for (uint32_t i = 0; i < n; i++) out[i] = acc[i] * inv;
 }
 
-/* One tile for queries [i0, i0 + nq): scores, weights, values. */
+/* One tile for queries [i0, i0 + nq): scores, weights, values. Each query's values are summed
+ * in order of position, those that all of them see together. */
 V_INLINE void attn_tile(const kv_head *kv, const attn_part *part, const attn_scratch *w,
                         const tile_ptrs *t, uint32_t tile, uint32_t i0, uint32_t nq,
                         kv_dtype type) {
     const uint32_t hd = kv->head_dim, dp = kv->dim_pad;
-    uint32_t most = part_tile_count(part, tile, i0 + nq - 1);
-    if (most == 0) return;
+    const uint32_t least = part_tile_first(part, tile, i0);
+    const uint32_t most = part_tile_count(part, tile, i0 + nq - 1);
+    if (least >= most) return;
     float *s = w->s;
     const float *q = part->q + (size_t)i0 * hd;
     float *o = w->o + (size_t)i0 * dp;
-    ATTN_BY_QUERIES(nq, attn_scores_n, q, hd, t, (most + 15) / 16, s, type)
-    uint32_t least = ATTN_TILE;
+    ATTN_BY_QUERIES(nq, attn_scores_n, q, hd, t, least / 16, (most + 15) / 16, s, type)
+    uint32_t first[ATTN_QT], n[ATTN_QT], from = 0, to = ATTN_TILE;
     for (uint32_t i = 0; i < nq; i++) {
-        uint32_t n = part_tile_count(part, tile, i0 + i);
-        if (n < least) least = n;
-        if (n)
-            attn_softmax(s + i * ATTN_TILE, n, w->max + i0 + i, w->lanes + (i0 + i) * 16,
-                         o + (size_t)i * dp, dp);
+        first[i] = part_tile_first(part, tile, i0 + i);
+        n[i] = part_tile_count(part, tile, i0 + i);
+        if (first[i] > n[i]) first[i] = n[i];
+        if (first[i] > from) from = first[i];
+        if (n[i] < to) to = n[i];
+        if (first[i] < n[i])
+            attn_softmax(s + i * ATTN_TILE, first[i], n[i], w->max + i0 + i,
+                         w->lanes + (i0 + i) * 16, o + (size_t)i * dp, dp);
     }
-    ATTN_BY_QUERIES(nq, attn_values_n, s, t, 0, least, dp, o, type)
-    if (least == most) return;
-    for (uint32_t i = 0; i < nq; i++) {
-        uint32_t n = part_tile_count(part, tile, i0 + i);
-        attn_values_n(s + i * ATTN_TILE, t, least, n, dp, o + (size_t)i * dp, type, 1);
-    }
+    if (from >= to) from = to = ATTN_TILE; /* nothing in common */
+    for (uint32_t i = 0; i < nq && from > 0; i++)
+        attn_values_n(s + i * ATTN_TILE, t, first[i], n[i] < from ? n[i] : from, dp,
+                      o + (size_t)i * dp, type, 1);
+    ATTN_BY_QUERIES(nq, attn_values_n, s, t, from, to, dp, o, type)
+    if (to >= most) return;
+    for (uint32_t i = 0; i < nq; i++)
+        attn_values_n(s + i * ATTN_TILE, t, to, n[i], dp, o + (size_t)i * dp, type, 1);
 }
 
 V_INLINE void attend_type(const kv_head *kv, const attn_part *part, kv_dtype type) {
     const uint32_t nq = part->n_rows * part->group, dp = kv->dim_pad;
     const uint32_t n_tiles = (nq + ATTN_QT - 1) / ATTN_QT, per = (nq + n_tiles - 1) / n_tiles;
+    const uint32_t seen = part_seen(part, 0);
     attn_scratch w = attn_scratch_of(part->scratch, dp);
     part_clear(part->max, part->sum, part->acc, nq, dp);
     for (uint32_t from = part->from; from < part->to; from += ATTN_SPLIT) {
         uint32_t to = part->to - from < ATTN_SPLIT ? part->to : from + ATTN_SPLIT;
+        if (to <= seen) continue;
         part_clear(w.max, NULL, w.o, nq, dp);
         memset(w.lanes, 0, sizeof(float) * 16 * nq);
         tile_ptrs t;
-        tile_find(&t, kv, from, to, part->to, w.gather);
-        for (uint32_t tile = from; tile < to; tile += ATTN_TILE) {
+        uint32_t tile = seen > from ? seen / ATTN_TILE * ATTN_TILE : from;
+        tile_find(&t, kv, tile, seen, to, part->to, w.gather);
+        for (; tile < to; tile += ATTN_TILE) {
             for (uint32_t i = 0; i < nq; i += per)
                 attn_tile(kv, part, &w, &t, tile, i, nq - i < per ? nq - i : per, type);
             if (tile + ATTN_TILE < to)
-                tile_find(&t, kv, tile + ATTN_TILE, to, part->to, w.gather);
+                tile_find(&t, kv, tile + ATTN_TILE, seen, to, part->to, w.gather);
         }
         for (uint32_t i = 0; i < nq; i++)
             ops_attn_merge(part->max + i, part->sum + i, part->acc + (size_t)i * dp, w.max[i],

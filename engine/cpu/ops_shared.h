@@ -73,6 +73,18 @@ static inline uint32_t part_tile_count(const attn_part *p, uint32_t tile, uint32
     return end - tile < ATTN_TILE ? end - tile : ATTN_TILE;
 }
 
+/* The first token that query i sees. */
+static inline uint32_t part_seen(const attn_part *p, uint32_t i) {
+    uint32_t pos = p->first_pos + i / p->group;
+    return p->window && pos >= p->window ? pos + 1 - p->window : 0;
+}
+/* How many tokens in front of the tile query i does not see: the whole tile, or fewer. */
+static inline uint32_t part_tile_first(const attn_part *p, uint32_t tile, uint32_t i) {
+    uint32_t seen = part_seen(p, i);
+    if (seen <= tile) return 0;
+    return seen - tile < ATTN_TILE ? seen - tile : ATTN_TILE;
+}
+
 static inline void part_clear(float *max, float *sum, float *acc, uint32_t nq, uint32_t dp) {
     for (uint32_t i = 0; i < nq; i++) max[i] = -INFINITY;
     if (sum) memset(sum, 0, sizeof(float) * nq);
@@ -105,8 +117,8 @@ typedef struct tile_ptrs {
 } tile_ptrs;
 
 /* Blocks of 8 tokens: two of them make a group, side by side, in scratch. */
-static inline void tile_gather(tile_ptrs *t, const kv_head *kv, uint32_t tile, uint32_t to,
-                               unsigned char *gather) {
+static inline void tile_gather(tile_ptrs *t, const kv_head *kv, uint32_t tile, uint32_t seen,
+                               uint32_t to, unsigned char *gather) {
     const uint32_t es = kv_dtype_bytes(kv->type), hd = kv->head_dim, dp = kv->dim_pad;
     for (uint32_t g = 0; g < 4; g++) {
         unsigned char *k = gather + (size_t)g * 16 * dp * 4;
@@ -114,6 +126,7 @@ static inline void tile_gather(tile_ptrs *t, const kv_head *kv, uint32_t tile, u
         for (uint32_t half = 0; half < 2; half++) {
             uint32_t pos = tile + g * 16 + half * 8;
             if (pos >= to) break;
+            if (pos + 8 <= seen) continue;
             const unsigned char *from = kv_k_group(kv, pos);
             for (uint32_t d = 0; d < hd; d++)
                 memcpy(k + (size_t)(d * 16 + half * 8) * es, from + (size_t)d * 8 * es,
@@ -125,16 +138,18 @@ static inline void tile_gather(tile_ptrs *t, const kv_head *kv, uint32_t tile, u
     }
 }
 
-/* to: end of the split, which tokens past it must not be read for; all: end of the part. */
-static inline void tile_find(tile_ptrs *t, const kv_head *kv, uint32_t tile, uint32_t to,
-                             uint32_t all, unsigned char *gather) {
+/* seen: the first token that anybody sees, at most the last of the tile; to: end of the split,
+ * which tokens past it must not be read for; all: end of the part. */
+static inline void tile_find(tile_ptrs *t, const kv_head *kv, uint32_t tile, uint32_t seen,
+                             uint32_t to, uint32_t all, unsigned char *gather) {
     if (kv->block_tokens < ATTN_LANES) {
-        tile_gather(t, kv, tile, to, gather);
+        tile_gather(t, kv, tile, seen, to, gather);
         return;
     }
     for (uint32_t g = 0; g < 4; g++) {
         uint32_t pos = tile + g * 16, next = pos + ATTN_TILE;
-        if (pos >= to) pos = tile; /* not read */
+        /* Not read, but where it points must exist. */
+        if (pos >= to || pos + 16 <= seen) pos = seen > tile ? seen : tile;
         t->k[g] = kv_k_group(kv, pos);
         t->v[g] = kv_v_token(kv, pos);
         t->k_next[g] = next < all ? kv_k_group(kv, next) : t->k[g];

@@ -127,14 +127,14 @@ static void plain_attn_finish(float sum, const float *acc, uint32_t n, float *ou
     for (uint32_t i = 0; i < n; i++) out[i] = acc[i] * inv;
 }
 
-/* The first n tokens of a tile for one query: FlashAttention's step (Dao et al. 2022,
+/* Tokens [first, n) of a tile for one query: FlashAttention's step (Dao et al. 2022,
  * algorithm 1) with base-2 exponentials. */
-static void plain_tile(const kv_head *kv, const float *q, uint32_t tile, uint32_t n, float *s,
-                       float *max, float lanes[16], float *o) {
+static void plain_tile(const kv_head *kv, const float *q, uint32_t tile, uint32_t first,
+                       uint32_t n, float *s, float *max, float lanes[16], float *o) {
     float best[16];
     for (uint32_t j = 0; j < ATTN_TILE; j++) {
         s[j] = -INFINITY;
-        if (j >= n) continue;
+        if (j < first || j >= n) continue;
         s[j] = 0.0f;
         for (uint32_t d = 0; d < kv->head_dim; d++)
             s[j] = fmaf(q[d], kv_get(kv->type, k_at(kv, tile + j, d)), s[j]);
@@ -147,12 +147,13 @@ static void plain_tile(const kv_head *kv, const float *q, uint32_t tile, uint32_
     float m = lanes_max(best), old = *max, now = m > old ? m : old;
     float c = old == now ? 1.0f : plain_exp2_one(old - now);
     *max = now;
-    for (uint32_t j = 0; j < ATTN_TILE; j++) s[j] = j < n ? plain_exp2_one(s[j] - now) : 0.0f;
+    for (uint32_t j = 0; j < ATTN_TILE; j++)
+        s[j] = j >= first && j < n ? plain_exp2_one(s[j] - now) : 0.0f;
     for (uint32_t i = 0; i < 16; i++)
         lanes[i] = fmaf(lanes[i], c, (s[i] + s[i + 16]) + (s[i + 32] + s[i + 48]));
     for (uint32_t d = 0; d < kv->dim_pad; d++) {
         if (c != 1.0f) o[d] = o[d] * c;
-        for (uint32_t j = 0; j < n; j++)
+        for (uint32_t j = first; j < n; j++)
             o[d] = fmaf(s[j], kv_get(kv->type, v_at(kv, tile + j, d)), o[d]);
     }
 }
@@ -168,7 +169,8 @@ static void plain_attend(const kv_head *kv, const attn_part *part) {
             part_clear(w.max, NULL, w.o, 1, dp);
             for (uint32_t tile = from; tile < from + ATTN_SPLIT; tile += ATTN_TILE) {
                 uint32_t n = part_tile_count(part, tile, i);
-                if (n) plain_tile(kv, q, tile, n, w.s, w.max, lanes, w.o);
+                uint32_t first = part_tile_first(part, tile, i);
+                if (first < n) plain_tile(kv, q, tile, first, n, w.s, w.max, lanes, w.o);
             }
             plain_attn_merge(part->max + i, part->sum + i, part->acc + (size_t)i * dp, w.max[0],
                              lanes_sum(lanes), w.o, dp);

@@ -14,7 +14,11 @@ static status check_blocks(const cpu_engine *e, const batch_seq *s, uint32_t i, 
     for (uint32_t g = 0; g < e->program->n_groups; g++) {
         if (s->n_blocks[g] < ceil_div(end, e->opt.block_tokens))
             return bad_batch(er, i, "too few blocks for its positions");
-        for (uint32_t b = 0; b < ceil_div(end, e->opt.block_tokens); b++)
+        /* What no row sees may be gone. */
+        const uint32_t w = e->program->group[g].window;
+        const uint32_t seen = w && s->first_pos >= w ? s->first_pos + 1 - w : 0;
+        for (uint32_t b = seen / e->opt.block_tokens; b < ceil_div(end, e->opt.block_tokens);
+             b++)
             if (s->blocks[g][b] < 0 || (uint32_t)s->blocks[g][b] >= e->opt.n_blocks[g])
                 return bad_batch(er, i, "a block that does not exist");
     }

@@ -316,6 +316,7 @@ static void attend_task(cpu_engine *e, const cpu_op *c, const act *out, const at
                       .n_rows = t->n_rows,
                       .group = group,
                       .first_pos = e->step.rows[t->first_row].pos,
+                      .window = c->op->attention.window,
                       .from = t->from,
                       .to = t->to,
                       .max = max,

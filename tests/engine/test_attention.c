@@ -1,6 +1,6 @@
 /* Attention over the paged cache: against softmax in float64, and bit for bit among the
  * instruction sets, among groupings of rows, among ways to split a sequence, and among blocks
- * in any order with anything in their unwritten slots. */
+ * in any order with anything in their unwritten slots; with and without a window. */
 #include <check.h>
 #include <math.h>
 #include <stdlib.h>
@@ -15,15 +15,36 @@
 typedef struct shape {
     uint32_t head_dim, group, block_tokens, len; /* len: tokens in the cache */
     kv_dtype type;
+    uint32_t window;
 } shape;
 
 static const shape shapes[] = {
-    {64, 3, 16, 700, KV_F16},   {64, 1, 8, 130, KV_F16},  {128, 4, 32, 300, KV_BF16},
-    {80, 8, 16, 200, KV_F16},   {96, 2, 64, 150, KV_F32}, {256, 7, 16, 90, KV_BF16},
-    {40, 24, 8, 140, KV_F32},   {8, 5, 256, 600, KV_F16}, {64, 3, 16, 1100, KV_F32},
-    {128, 6, 128, 530, KV_F16},
+    {64, 3, 16, 700, KV_F16, 0},
+    {64, 1, 8, 130, KV_F16, 0},
+    {128, 4, 32, 300, KV_BF16, 0},
+    {80, 8, 16, 200, KV_F16, 0},
+    {96, 2, 64, 150, KV_F32, 0},
+    {256, 7, 16, 90, KV_BF16, 0},
+    {40, 24, 8, 140, KV_F32, 0},
+    {8, 5, 256, 600, KV_F16, 0},
+    {64, 3, 16, 1100, KV_F32, 0},
+    {128, 6, 128, 530, KV_F16, 0},
+    /* Windows: within a group, a tile, a split; more than a split; of one; past the length. */
+    {64, 3, 16, 700, KV_F16, 5},
+    {64, 1, 8, 130, KV_F16, 20},
+    {256, 4, 16, 1300, KV_F16, 512},
+    {128, 4, 32, 300, KV_BF16, 64},
+    {40, 24, 8, 140, KV_F32, 1},
+    {64, 3, 16, 1300, KV_F32, 700},
+    {96, 2, 64, 150, KV_F32, 100},
+    {64, 2, 16, 90, KV_F16, 400},
 };
-enum { N_SHAPES = sizeof shapes / sizeof *shapes, MAX_DIM = 256, STALE = 0xff };
+enum {
+    N_SHAPES = sizeof shapes / sizeof *shapes,
+    MAX_DIM = 256,
+    STALE = 0xff,
+    HIDDEN = 1 << 30
+};
 
 static float random_float(uint64_t i) {
     uint64_t h = hash_mix(i + 1);
@@ -91,6 +112,17 @@ static void make_queries(float *q, const shape *s, uint32_t first_pos, uint32_t 
                 0.7f * random_float(((uint64_t)(first_pos + r) << 20) + i);
 }
 
+/* Blocks that no row from first on sees are somewhere else: reading there would be a fault. */
+static void hide_unseen(const cache *c, const shape *s, uint32_t first) {
+    for (uint32_t i = 0;
+         s->window && first >= s->window && i < (first + 1 - s->window) / s->block_tokens; i++)
+        if (c->table[i] < HIDDEN) c->table[i] += HIDDEN;
+}
+static void show_all(const cache *c, const shape *s) {
+    for (uint32_t i = 0; i < s->len / s->block_tokens; i++)
+        if (c->table[i] >= HIDDEN) c->table[i] -= HIDDEN;
+}
+
 /* Output of rows [first, first + n): [n * group][head_dim], through attend in one part. */
 static void attend_rows(const op_kernels *k, const cache *c, const shape *s, uint32_t first,
                         uint32_t n, float *out) {
@@ -105,13 +137,16 @@ static void attend_rows(const op_kernels *k, const cache *c, const shape *s, uin
                    .n_rows = n,
                    .group = s->group,
                    .first_pos = first,
+                   .window = s->window,
                    .from = 0,
                    .to = first + n,
                    .max = max,
                    .sum = sum,
                    .acc = acc,
                    .scratch = scratch};
+    hide_unseen(c, s, first);
     k->attend(&c->kv, &p);
+    show_all(c, s);
     for (uint32_t i = 0; i < n * s->group; i++)
         k->attn_finish(sum[i], acc + (size_t)i * c->kv.dim_pad, s->head_dim,
                        out + (size_t)i * s->head_dim);
@@ -147,17 +182,18 @@ START_TEST(attention_is_near_softmax_in_float64) {
     for (uint32_t t = 0, n = tables(k); t < n; t++) {
         attend_rows(k[t], &c, s, pos, 1, out);
         for (uint32_t g = 0; g < s->group; g++) {
+            const uint32_t from = s->window && pos >= s->window ? pos + 1 - s->window : 0;
             double best = -INFINITY, sum = 0;
-            for (uint32_t j = 0; j < s->len; j++) {
+            for (uint32_t j = from; j < s->len; j++) {
                 w[j] = 0;
                 for (uint32_t d = 0; d < hd; d++)
                     w[j] += (double)q[g * hd + d] * c.k[(size_t)j * hd + d];
                 best = fmax(best, w[j]);
             }
-            for (uint32_t j = 0; j < s->len; j++) sum += w[j] = exp2(w[j] - best);
+            for (uint32_t j = from; j < s->len; j++) sum += w[j] = exp2(w[j] - best);
             for (uint32_t d = 0; d < hd; d++) {
                 double want = 0;
-                for (uint32_t j = 0; j < s->len; j++)
+                for (uint32_t j = from; j < s->len; j++)
                     want += w[j] / sum * c.v[(size_t)j * hd + d];
                 ck_assert_double_le(fabs(out[g * hd + d] - want), 1e-5);
             }
@@ -228,8 +264,17 @@ START_TEST(splits_joined_in_order_have_the_bits_of_the_whole) {
         attend_rows(k[t], &c, s, pos, 1, whole);
         for (uint32_t g = 0; g < s->group; g++) max[g] = -INFINITY;
         for (uint32_t from = 0; from < s->len; from += ATTN_SPLIT) {
-            attn_part p = {q,      1,        s->group, pos,      from,
-                           s->len, part_max, part_sum, part_acc, scratch};
+            attn_part p = {.q = q,
+                           .n_rows = 1,
+                           .group = s->group,
+                           .first_pos = pos,
+                           .window = s->window,
+                           .from = from,
+                           .to = s->len,
+                           .max = part_max,
+                           .sum = part_sum,
+                           .acc = part_acc,
+                           .scratch = scratch};
             if (s->len - from > ATTN_SPLIT) p.to = from + ATTN_SPLIT;
             k[t]->attend(&c.kv, &p);
             for (uint32_t g = 0; g < s->group; g++)

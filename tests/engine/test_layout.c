@@ -20,7 +20,8 @@ static const term *find_term(const terms *t, mem_class cls, const char *what) {
 }
 
 /* Opens on a ledger limited by the plan and compares class by class. */
-static void assert_plan_is_ledger(const char *path, const engine_options *wanted) {
+/* Returns the bytes of its KV cache. */
+static uint64_t assert_plan_is_ledger(const char *path, const engine_options *wanted) {
     engine_options o = *wanted;
     gguf *file;
     model *m;
@@ -35,9 +36,12 @@ static void assert_plan_is_ledger(const char *path, const engine_options *wanted
     ck_assert_msg(model_open(&m, file, &e) == OK, "%s", e.text);
     ck_assert_msg(backend_cpu.terms(&m->program, &o, &t, &kv, &e) == OK, "%s", e.text);
     kv.min_tokens = kv.max_tokens = kv.want_tokens = (uint64_t)o.n_blocks[0] * o.block_tokens;
+    kv.max_seqs = 1;
+    kv.max_rows = o.max_rows;
     budget none = {.bytes = UINT64_MAX / 2, .source = "a test", .automatic = true};
     ck_assert_msg(plan_solve(&p, &t, &kv, &none, &e) == OK, "%s", e.text);
     ck_assert_uint_eq(p.kv_blocks, o.n_blocks[0]);
+    for (uint32_t g = 0; g < p.n_groups; g++) o.n_blocks[g] = p.group_blocks[g];
     ck_assert_msg(ledger_open(&l, &p, &e) == OK, "%s", e.text);
     ck_assert_msg(engine_open(&eng, &backend_cpu, m, &o, l, NULL, &e) == OK, "%s", e.text);
     ledger_read(l, &v);
@@ -52,15 +56,17 @@ static void assert_plan_is_ledger(const char *path, const engine_options *wanted
         if (t.v[i].while_loading) bounce += t.v[i].bytes;
     ck_assert(bounce > 0 && v.cls[MEM_LOADING].peak_bytes == bounce);
     ck_assert_uint_eq(v.cls[MEM_LOADING].ledger_bytes, 0);
-    ck_assert_uint_eq(v.cls[MEM_KV].ledger_bytes, (uint64_t)p.kv_blocks * p.kv_block_bytes);
+    ck_assert_uint_eq(v.cls[MEM_KV].ledger_bytes, p.kv_bytes);
     engine_close(eng);
     ledger_read(l, &v);
     ck_assert_uint_eq(v.ledger_bytes, 0);
     ledger_close(l);
+    const uint64_t kv_bytes = p.kv_bytes;
     plan_clear(&p);
     terms_clear(&t);
     model_close(m);
     gguf_close(file);
+    return kv_bytes;
 }
 
 START_TEST(the_plan_of_small_models_is_what_opening_allocates) {
@@ -85,6 +91,23 @@ START_TEST(the_plan_of_small_models_is_what_opening_allocates) {
         assert_plan_is_ledger(path, &o);
         gb_clear(&b);
     }
+}
+END_TEST
+
+START_TEST(the_plan_of_a_window_is_what_opening_allocates_and_less_than_without) {
+    uint64_t kv[2];
+    for (uint32_t i = 0; i < 2; i++) {
+        gb b;
+        char path[64];
+        model_config c = gb_tiny("llama");
+        c.window = i ? 100 : 0;
+        tiny_open(&b, path, &c, DT_F16);
+        engine_options o = rig_options();
+        kv[i] = assert_plan_is_ledger(path, &o);
+        gb_clear(&b);
+    }
+    /* 64 blocks; one sequence of a window of 100 behind 256 rows in flight needs 24. */
+    ck_assert_uint_eq(kv[1] * 64, kv[0] * 24);
 }
 END_TEST
 
@@ -239,6 +262,7 @@ int main(void) {
     TCase *t = tcase_create("all");
     tcase_set_timeout(t, 60);
     tcase_add_test(t, the_plan_of_small_models_is_what_opening_allocates);
+    tcase_add_test(t, the_plan_of_a_window_is_what_opening_allocates_and_less_than_without);
     tcase_add_test(t, the_plan_of_the_real_model_is_what_opening_allocates);
     tcase_add_test(t, weights_are_listed_by_group_and_kv_by_token);
     tcase_add_test(t, values_alive_together_share_no_bytes);

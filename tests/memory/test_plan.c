@@ -104,6 +104,70 @@ START_TEST(a_refusal_names_the_term_and_the_smallest_budget_which_then_works) {
 }
 END_TEST
 
+START_TEST(a_group_with_a_window_gets_what_all_sequences_can_hold_of_it) {
+    terms t = fixed_terms();
+    kv_request kv = request(1024, 64 * 1024, 0);
+    budget b = {4096ull * MIB, "memory = 4GiB", false, NULL};
+    plan p;
+    err e;
+    kv.n_groups = 2;
+    kv.group[1] = (kv_group_cost){.n_layers = 10, .window = 100, .bytes_per_token = 4096};
+    kv.max_seqs = 8;
+    kv.max_rows = 50;
+    for (kv.depth = 1; kv.depth <= 2; kv.depth++) {
+        uint32_t most = kv.depth == 1 ? 11 : 14; /* (99 + 50 or 100 tokens) in 16s, and one */
+        ck_assert_uint_eq(kv_window_blocks(100, 16, kv.depth * 50), most);
+        ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), OK);
+        ck_assert_uint_eq(p.group_blocks[0], 4096);
+        ck_assert_uint_eq(p.group_blocks[1], 8 * most);
+        ck_assert_uint_eq(p.kv_bytes, 4096ull * 16 * 1024 + 8 * most * 16 * 4096);
+        ck_assert_uint_eq(p.total_bytes, 100ull * MIB + p.kv_bytes);
+        ck_assert_uint_eq(terms_sum(&p.terms, MEM_KV), p.kv_bytes);
+        plan_clear(&p);
+    }
+    /* Short of memory, it takes no more blocks than the other. */
+    kv.depth = 1;
+    b.bytes = 100 * MIB + 64 * 16 * (1024 + 4096) + 7;
+    ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), OK);
+    ck_assert(p.group_blocks[0] == 64 && p.group_blocks[1] == 64);
+    plan_clear(&p);
+    terms_clear(&t);
+}
+END_TEST
+
+static uint64_t beside(void *arg, const uint32_t *n) {
+    return *(uint64_t *)arg + n[0] * 100ull;
+}
+
+START_TEST(memory_that_goes_with_the_blocks_is_in_the_budget_to_the_byte) {
+    terms t = fixed_terms();
+    kv_request kv = request(320, 1 << 20, 0);
+    uint64_t fixed = MIB;
+    plan p;
+    err e;
+    kv.beside = beside;
+    kv.arg = &fixed;
+    for (uint64_t extra = 0; extra < 40000; extra += 997) {
+        budget b = {120 * MIB + extra, "memory = 120MiB", false, NULL};
+        ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), OK);
+        const uint64_t each = 16 * 1024 + 100;
+        ck_assert_uint_eq(p.kv_blocks, (19 * MIB + extra) / each);
+        ck_assert_uint_eq(p.beside_bytes, MIB + p.kv_blocks * 100);
+        ck_assert_uint_eq(terms_sum(&p.terms, MEM_SCHEDULER), p.beside_bytes);
+        ck_assert_uint_le(p.total_bytes, b.bytes);
+        b.bytes = p.smallest_budget_bytes;
+        plan_clear(&p);
+        ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), OK);
+        ck_assert_uint_ge(p.kv_blocks, 20);
+        b.bytes--;
+        plan_clear(&p);
+        ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), ERR_BUDGET);
+        plan_clear(&p);
+    }
+    terms_clear(&t);
+}
+END_TEST
+
 START_TEST(sums_beyond_64_bits_are_refused) {
     terms t = {0};
     terms_add(&t, MEM_WEIGHTS, TERM_EXACT, UINT64_MAX, "a");
@@ -202,6 +266,8 @@ int main(void) {
     tcase_add_test(c, more_than_all_sequences_can_use_is_not_taken);
     tcase_add_test(c, an_automatic_budget_becomes_what_the_plan_takes);
     tcase_add_test(c, a_refusal_names_the_term_and_the_smallest_budget_which_then_works);
+    tcase_add_test(c, a_group_with_a_window_gets_what_all_sequences_can_hold_of_it);
+    tcase_add_test(c, memory_that_goes_with_the_blocks_is_in_the_budget_to_the_byte);
     tcase_add_test(c, sums_beyond_64_bits_are_refused);
     tcase_add_test(c, a_budget_is_read_as_bytes_shares_or_auto);
     tcase_add_test(c, a_budget_of_a_device_is_a_share_of_its_memory_and_names_its_option);
