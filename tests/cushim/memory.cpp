@@ -7,6 +7,7 @@
  * the guard on, all of it is inaccessible while no device work runs. */
 #include "internal.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,6 +82,25 @@ const std::pair<char *const, size_t> *find(const std::map<char *, size_t> &block
     return (const char *)p < i->first + i->second ? &*i : nullptr;
 }
 
+/* Says who touched what, then lets the signal kill. ASan tells as much by itself. */
+void on_segv(int, siginfo_t *info, void *) {
+    char who[256];
+    const char *p = (const char *)info->si_addr;
+    bool ours = range && p >= range && p < range + RANGE;
+    if (!where(who, sizeof who)) snprintf(who, sizeof who, "the host");
+    dprintf(2, "cushim: %s: SIGSEGV at %p%s\n", who, info->si_addr,
+            ours ? ": device memory, freed, not allocated, or touched by the host" : "");
+}
+
+void explain_segv() {
+    struct sigaction now, ours = {};
+    if (CUSHIM_ASAN || sigaction(SIGSEGV, nullptr, &now) != 0 || now.sa_handler != SIG_DFL)
+        return;
+    ours.sa_sigaction = on_segv;
+    ours.sa_flags = SA_SIGINFO | (int)SA_RESETHAND;
+    sigaction(SIGSEGV, &ours, nullptr);
+}
+
 cudaError_t host_alloc(void **out, size_t bytes) {
     CUSHIM_API;
     if (!out) return result(cudaErrorInvalidValue);
@@ -142,6 +162,7 @@ cudaError_t cudaMalloc(void **out, size_t bytes) {
         range = (char *)mmap(nullptr, RANGE, PROT_NONE,
                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (range == MAP_FAILED) die("cushim: device memory");
+        explain_segv();
     }
     size_t mapped = pages_of(bytes);
     if (range_used + mapped + PAGE > RANGE) return result(cudaErrorMemoryAllocation);
