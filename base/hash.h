@@ -70,7 +70,7 @@ static inline void siphash_end(siphash *s, uint64_t last, uint64_t out[2]) {
 static inline void siphash_bytes(const uint64_t key[2], const void *p, size_t n,
                                  uint64_t out[2]) {
     siphash s;
-    const unsigned char *c = p;
+    const unsigned char *c = (const unsigned char *)p;
     uint64_t w, last = (uint64_t)(n & 255) << 56;
     siphash_init(&s, key);
     for (; n >= 8; n -= 8, c += 8) {
