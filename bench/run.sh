@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs one benchmark and stores its rows under bench/results/ with the CPU's flags.
-#   bench/run.sh engine|http|startup|scheduler|linear [OPTIONS of the script]
+#   bench/run.sh engine|http|startup|scheduler|linear|tokenizer [OPTIONS of the script]
 # VRAMD_PEER_LLAMA: llama.cpp's build/bin (bench/build_peer.sh prints it); without it, vramd alone.
 set -eu
 cd "$(dirname "$0")/.."
@@ -13,6 +13,9 @@ engine)
   python3 bench/bench_engine.py "$@" ;;
 http) python3 bench/bench_http.py "$@" ;;
 startup) python3 bench/bench_startup.py "$@" ;;
+tokenizer)
+  make -s BUILD="$BUILD" "$BUILD/bench_tokenizer"
+  python3 bench/bench_tokenizer.py "$@" ;;
 scheduler | linear)
   make -s BUILD="$BUILD" "$BUILD/bench_$what"
   python3 bench/store.py "$what" "$BUILD/bench_$what" "$@" ;;
