@@ -34,6 +34,7 @@ typedef struct engine_options {
     cpu_isa isa;          /* CPU */
     uint32_t device;      /* CUDA: index of the device ... */
     uint32_t n_sms;       /* ... and its multiprocessors: what the driver's context takes */
+    bool eager;           /* CUDA, tests: no graphs */
     const char *plugin;   /* CUDA: path of vramd-cuda.so; NULL or "": looked for */
 } engine_options;
 

@@ -46,7 +46,8 @@ typedef struct cpu_engine {
     cpu_step step;
     bool submitted;
     uint32_t alone_left, alone_next; /* steps to run without the team (step.c) */
-    uint32_t n_previous;
+    bool *drew;                      /* [max_seqs]: what of the step before drew a token */
+    uint32_t n_drew;
     sampled *token, *scored; /* results */
     int32_t *previous;       /* [max_seqs]: tokens of the step before, for input_from */
 } cpu_engine;

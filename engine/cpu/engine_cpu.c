@@ -117,6 +117,7 @@ static void cpu_close(engine *head) {
     cpu_layout_clear(&e->layout);
     free(e->kept);
     free(e->previous);
+    free(e->drew);
     free(e->op);
     free(e);
 }
@@ -128,7 +129,9 @@ static status open_parts(cpu_engine *e, err *er) {
     if (s != OK) return s;
     e->op = calloc(e->program->n_ops, sizeof *e->op);
     e->previous = calloc(e->opt.max_seqs, sizeof *e->previous);
-    if (!e->op || !e->previous) return err_set(er, ERR_NO_MEMORY, "no memory for the engine");
+    e->drew = calloc(e->opt.max_seqs, sizeof *e->drew);
+    if (!e->op || !e->previous || !e->drew)
+        return err_set(er, ERR_NO_MEMORY, "no memory for the engine");
     s = alloc_arenas(e, er);
     if (s == OK) s = team_open(&e->team, e->opt.n_threads, er);
     if (s == OK) s = cpu_load(e, er);
@@ -169,8 +172,8 @@ static status cpu_submit(engine *head, const batch *b, err *er) {
     if (s != OK) return s;
     cpu_step_run(e);
     for (uint32_t i = 0; i < b->n_seqs; i++)
-        e->previous[i] = b->seq[i].sample ? e->token[i].token : -1;
-    e->n_previous = b->n_seqs;
+        e->previous[i] = (e->drew[i] = b->seq[i].sample) ? e->token[i].token : -1;
+    e->n_drew = b->n_seqs;
     e->submitted = true;
     return OK;
 }

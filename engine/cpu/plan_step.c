@@ -1,63 +1,22 @@
-/* From a batch to the tables of a step: what each row reads, and how attention is cut into
- * tasks. Checks everything that would be used as an index. Engine thread. */
+/* From a batch, checked, to the tables of a step: what each row reads, and how attention is cut
+ * into tasks. Engine thread. */
 #include "engine/cpu/cpu.h"
 
 #include "base/check.h"
+#include "engine/batch.h"
 
-static status bad_batch(err *e, uint32_t seq, const char *what) {
-    err_set(e, ERR_INVALID, "entry %u of the batch: %s", seq, what);
-    return err_field(e, "batch");
-}
-
-static status check_blocks(const cpu_engine *e, const batch_seq *s, uint32_t i, err *er) {
-    uint32_t end = s->first_pos + s->n_rows;
-    for (uint32_t g = 0; g < e->program->n_groups; g++) {
-        if (s->n_blocks[g] < ceil_div(end, e->opt.block_tokens))
-            return bad_batch(er, i, "too few blocks for its positions");
-        /* What no row sees may be gone. */
-        const uint32_t w = e->program->group[g].window;
-        const uint32_t seen = w && s->first_pos >= w ? s->first_pos + 1 - w : 0;
-        for (uint32_t b = seen / e->opt.block_tokens; b < ceil_div(end, e->opt.block_tokens);
-             b++)
-            if (s->blocks[g][b] < 0 || (uint32_t)s->blocks[g][b] >= e->opt.n_blocks[g])
-                return bad_batch(er, i, "a block that does not exist");
-    }
-    return OK;
-}
-
-static status check_seq(const cpu_engine *e, const batch *b, uint32_t i, uint32_t row,
-                        err *er) {
-    const batch_seq *s = &b->seq[i];
-    if (s->n_rows == 0 || s->first_row != row || s->n_rows > b->n_rows - row)
-        return bad_batch(er, i, "rows out of order");
-    if (s->n_rows > e->opt.max_model_len || s->first_pos > e->opt.max_model_len - s->n_rows)
-        return bad_batch(er, i, "positions past max_model_len");
-    if (s->n_logit_rows > s->n_rows || (s->sample && (!s->n_logit_rows || !s->params)))
-        return bad_batch(er, i, "logits that its rows do not give");
-    if (s->n_score > SAMPLING_MAX_LOGPROBS)
-        return bad_batch(er, i, "too many best tokens asked for");
-    if (s->input_from >= 0 && (s->n_rows != 1 || (uint32_t)s->input_from >= e->n_previous))
-        return bad_batch(er, i, "an input that the previous step did not produce");
-    return check_blocks(e, s, i, er);
-}
-
-static status fill_rows(cpu_engine *e, const batch *b, uint32_t i, uint32_t *gathered,
-                        err *er) {
+static void fill_rows(cpu_engine *e, const batch *b, uint32_t i, uint32_t *gathered) {
     const batch_seq *s = &b->seq[i];
     step_row *rows = e->step.rows;
     for (uint32_t r = 0; r < s->n_rows; r++) {
         uint32_t pos = s->first_pos + r;
-        int32_t token = s->input_from >= 0 ? e->previous[s->input_from] : s->tokens[pos];
-        if (token < 0 || (uint32_t)token >= e->program->config.n_vocab)
-            return bad_batch(er, i, "a token outside the vocabulary");
         step_row *row = &rows[s->first_row + r];
         row->seq = i;
         row->pos = pos;
-        row->token = token;
+        row->token = s->input_from >= 0 ? e->previous[s->input_from] : s->tokens[pos];
     }
     for (uint32_t r = s->n_rows - s->n_logit_rows; r < s->n_rows; r++)
         rows[(*gathered)++].gathered = s->first_row + r;
-    return OK;
 }
 
 /* Attention of one decode row: over its splits while there are slots for them. */
@@ -111,36 +70,11 @@ static void cut_attention(cpu_engine *e, const batch *b) {
     CHECK(e->step.n_tasks <= e->layout.n_tasks && slot <= e->layout.n_slots);
 }
 
-static status check_copies(const cpu_engine *e, const batch *b, err *er) {
-    for (uint32_t i = 0; i < b->n_copies; i++) {
-        const block_copy *c = &b->copies[i];
-        if (c->group >= e->program->n_groups || c->from < 0 || c->to < 0 ||
-            (uint32_t)c->from >= e->opt.n_blocks[c->group] ||
-            (uint32_t)c->to >= e->opt.n_blocks[c->group])
-            return err_set(er, ERR_INVALID, "copy %u of the batch: no such block", i);
-    }
-    return OK;
-}
-
 status cpu_step_init(cpu_engine *e, const batch *b, err *er) {
-    if (b->n_seqs > e->opt.max_seqs || b->n_rows > e->opt.max_rows ||
-        b->n_logit_rows > e->opt.max_logit_rows)
-        return err_set(er, ERR_INVALID,
-                       "a batch of %u sequences, %u rows, %u of logits: more than planned",
-                       b->n_seqs, b->n_rows, b->n_logit_rows);
-    status st = check_copies(e, b, er);
-    uint32_t row = 0, gathered = 0, logit_rows = 0;
-    for (uint32_t i = 0; i < b->n_seqs && st == OK; i++) {
-        st = check_seq(e, b, i, row, er);
-        logit_rows += b->seq[i].n_logit_rows;
-        if (st == OK && logit_rows > b->n_logit_rows)
-            st = bad_batch(er, i, "more rows of logits than the batch says");
-        if (st == OK) st = fill_rows(e, b, i, &gathered, er);
-        row += b->seq[i].n_rows;
-    }
+    status st = batch_check(b, e->program, &e->opt, e->drew, e->n_drew, er);
     if (st != OK) return st;
-    if (row != b->n_rows || gathered != b->n_logit_rows)
-        return err_set(er, ERR_INVALID, "the parts of the batch do not add up to its rows");
+    uint32_t gathered = 0;
+    for (uint32_t i = 0; i < b->n_seqs; i++) fill_rows(e, b, i, &gathered);
     e->step.batch = b;
     cut_attention(e, b);
     return OK;

@@ -19,7 +19,7 @@ CUDA_SRC := $(sort $(wildcard engine/cuda/*.cu engine/cuda/*.cpp))
 # ---- The plugin. Files named *_sm90a.cu use wgmma or TMA: for that architecture alone.
 CUDA_ARCH  ?= -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 -gencode arch=compute_90,code=compute_90
 CUDA_SM90A := -gencode arch=compute_90a,code=sm_90a
-NVFLAGS    := -std=c++17 -O3 -lineinfo -I. -D_GNU_SOURCE --Werror all-warnings -Xcompiler -fPIC,-fvisibility=hidden,-Wall
+NVFLAGS    := -std=c++17 -O3 -lineinfo -I. -D_GNU_SOURCE -DVRAMD_VERSION='"$(VERSION)"' --Werror all-warnings -Xcompiler -fPIC,-fvisibility=hidden,-Wall
 CUDA_OBJ   := $(patsubst %,$(BUILD)/cuda/%.o,$(CUDA_SRC))
 CUDA_LINK   = $(NVCC) -cudart static -Xcompiler -fPIC
 
@@ -42,7 +42,7 @@ $(BUILD)/vramd-cuda.so: $(CUDA_OBJ)
 # ---- The same sources on the CPU.
 SHIM_SRC   := $(sort $(filter-out tests/cushim/test_%,$(wildcard tests/cushim/*.cpp)))
 SHIM_FLAGS := -std=c++17 -O2 -g -Wall -Wextra -Werror -Wno-unknown-pragmas -ffp-contract=off -fno-strict-aliasing -fno-omit-frame-pointer \
-              -fPIC -DCUSHIM -D_GNU_SOURCE -I. -Itests/cushim -isystem $(CUDA)/include $(SAN)
+              -fPIC -DCUSHIM -D_GNU_SOURCE -DVRAMD_VERSION='"$(VERSION)"' -I. -Itests/cushim -isystem $(CUDA)/include $(SAN)
 SHIM_OBJ   := $(patsubst %,$(BUILD)/shim/%.o,$(SHIM_SRC))
 SHIM_CUDA  := $(patsubst %,$(BUILD)/shim/%.o,$(CUDA_SRC))
 shim_compile = $(CXX) $(SHIM_FLAGS) $(if $(filter $<,$(SHIM_SRC)),-O3) $(if $(filter engine/%,$<),-fvisibility=hidden) -x c++ -MMD -MP -c -o $@ $<

@@ -122,6 +122,17 @@ cudaError_t cu_matrix_store(cudaStream_t, const cu_matrix *w, dtype from, uint32
  * sqrt(n_in), the same for the same seed. */
 cudaError_t cu_matrix_random(cudaStream_t, const cu_matrix *w, uint64_t seed);
 
+/* gemm_extra.cu: what a GEMM of the library leaves to do. Adds bias [n] to out: [n_rows][ld] of
+ * type (T or float32). */
+cudaError_t cu_add_bias(cudaStream_t, cu_type, uint32_t n_rows, uint32_t n, uint32_t ld,
+                        const float *bias, void *out);
+/* Checks of gemm.cu: copies row 0 of x over all others; counts elements of rows 1.. whose bits
+ * are not those of row 0 into *count. x: [n_rows][ld] of type, n columns used. */
+cudaError_t cu_repeat_row(cudaStream_t, cu_type, uint32_t n_rows, uint32_t n, uint32_t ld,
+                          void *x);
+cudaError_t cu_rows_differ(cudaStream_t, cu_type, uint32_t n_rows, uint32_t n, uint32_t ld,
+                           const void *x, uint32_t *count);
+
 /* ---- the KV cache ---- */
 
 /* Of one layer. A block: K of all KV heads, then V:

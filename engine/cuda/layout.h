@@ -36,8 +36,9 @@ typedef struct cuda_place {
 } cuda_place;
 
 typedef struct cuda_weight {
-    uint32_t place; /* index */
-    uint32_t row;   /* where its rows (a vector: its elements) begin there */
+    uint32_t place;     /* index */
+    uint32_t row;       /* where its rows (a vector: its elements) begin there */
+    uint64_t row_bytes; /* of a row in the file */
 } cuda_weight;
 
 typedef enum cuda_form {

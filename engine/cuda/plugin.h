@@ -26,9 +26,8 @@ typedef struct cuda_host {
     /* Page-aligned memory of the host, which the plugin pins: layout->staging_bytes as long as
      * the engine lives; CUDA_BOUNCES x layout->bounce_bytes until open returns. */
     void *staging, *bounce;
-    const float
-        *freqs;       /* rotary embedding: [n_dims / 2] radians per position; until open ... */
-    float rope_scale; /* ... returns; multiplies cosine and sine */
+    const double *freqs; /* rotary embedding: [n_dims / 2] radians per position; until open */
+    float rope_scale;    /* multiplies cosine and sine */
     /* Device memory by class, against the plan's limits: false when it would exceed them. */
     void *account;
     bool (*reserve)(void *account, mem_class, uint64_t bytes);

@@ -1,0 +1,394 @@
+/* The layout of the CUDA engine: weights that compute together lie together, values of a step
+ * share bytes by liveness, and the KV cache comes last. Pure; any thread. */
+#include "engine/cuda/layout.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "engine/arrange.h"
+
+enum { ALIGN = 256, FEW_ROWS = 8, TILE_ROWS = 64, BOUNCE_ROWS = CU_STORE_ROWS };
+static const uint64_t BOUNCE_ENOUGH = 4 << 20;
+
+static uint64_t place(sizer *s, uint64_t bytes) {
+    return sizer_place(s, bytes, ALIGN);
+}
+
+static uint64_t place_n(sizer *s, uint64_t n, uint64_t bytes) {
+    return place(s, sizer_times(s, n, bytes));
+}
+
+/* ---- checks ---- */
+
+static status bad_option(err *e, const char *field, uint32_t value, const char *wanted) {
+    err_set(e, ERR_INVALID, "%s = %u: %s", field, value, wanted);
+    return err_field(e, "%s", field);
+}
+
+static status check_options(const engine_options *o, err *e) {
+    if (o->block_tokens < 8 || o->block_tokens > 256 ||
+        (o->block_tokens & (o->block_tokens - 1)))
+        return bad_option(e, "block_size", o->block_tokens, "a power of two from 8 to 256");
+    if (o->max_seqs < 1 || o->max_seqs > o->max_rows)
+        return bad_option(e, "max_num_seqs", o->max_seqs, "1 to max_num_batched_tokens");
+    if (o->max_rows > 1u << 20)
+        return bad_option(e, "max_num_batched_tokens", o->max_rows, "at most 1048576");
+    if (o->max_logit_rows < o->max_seqs || o->max_logit_rows > 1u << 20)
+        return bad_option(e, "max_logit_rows", o->max_logit_rows,
+                          "from max_num_seqs to 1048576");
+    if (o->max_model_len < 1 || o->max_model_len > 1u << 20)
+        return bad_option(e, "max_model_len", o->max_model_len, "1 to 1048576");
+    return OK;
+}
+
+static status choose_types(cuda_layout *l, const program *p, const engine_options *o, err *e) {
+    l->t = o->activations == ACTIVATION_BF16 ? CU_BF16 : CU_F16;
+    if (o->activations == ACTIVATION_INT8 || o->activations == ACTIVATION_F32) {
+        err_set(e, ERR_UNSUPPORTED, "activation_dtype = %s is of the CPU engine",
+                o->activations == ACTIVATION_INT8 ? "int8" : "f32");
+        err_hint(e, "with CUDA use f16, bf16 or auto");
+        return err_field(e, "activation_dtype");
+    }
+    for (uint32_t i = 0; i < p->n_weights; i++)
+        if (o->activations == ACTIVATION_AUTO && p->weights[i].role != WEIGHT_VECTOR &&
+            p->weights[i].type == DT_BF16)
+            l->t = CU_BF16;
+    l->kv = o->kv == KV_BF16 ? CU_BF16 : CU_F16;
+    if (o->kv == KV_F16 || o->kv == KV_BF16) return OK;
+    err_set(e, ERR_UNSUPPORTED, "the CUDA engine has no KV cache of this kv_cache_dtype");
+    err_hint(e, "use f16 or bf16");
+    return err_field(e, "kv_cache_dtype");
+}
+
+static status check_program(const program *p, err *e) {
+    const model_config *c = &p->config;
+    if (c->head_dim % 16 || c->head_dim > 256 || c->n_kv_heads == 0 ||
+        c->n_heads % c->n_kv_heads) {
+        err_set(e, ERR_UNSUPPORTED,
+                "heads of %u (a multiple of 16 up to 256 is needed), %u query heads for %u of "
+                "K and V",
+                c->head_dim, c->n_heads, c->n_kv_heads);
+        return err_field(e, "head_dim");
+    }
+    for (uint32_t i = 0; i < p->n_weights; i++) {
+        const weight *w = &p->weights[i];
+        if (w->role == WEIGHT_VECTOR) continue;
+        if (cu_matrix_supports(w->type, w->cols) && w->cols % 8 == 0) continue;
+        err_set(e, ERR_UNSUPPORTED,
+                "tensor %s: the CUDA engine has no kernel for type %s with rows of %u", w->name,
+                dtype_name(w->type), w->cols);
+        err_hint(e, "types with kernels: F32, F16, BF16, Q8_0, Q4_0, Q4_1");
+        return err_field(e, "%s", w->name);
+    }
+    return OK;
+}
+
+/* ---- weights ---- */
+
+static dtype device_type(const cuda_layout *l, const weight *w) {
+    if (cu_matrix_is_packed(w->type)) return w->type;
+    return l->t == CU_BF16 ? DT_BF16 : DT_F16;
+}
+
+static const uint32_t UNPLACED = UINT32_MAX;
+
+static void new_place(cuda_layout *l, const program *p, weight_id id) {
+    const weight *w = &p->weights[id];
+    cuda_place *x = &l->places[l->n_places];
+    *x = (cuda_place){.is_vector = w->role == WEIGHT_VECTOR,
+                      .type = device_type(l, w),
+                      .n_out = w->rows,
+                      .n_in = w->cols,
+                      .first = id};
+    l->weights[id].place = l->n_places++;
+    l->weights[id].row = 0;
+    if (!x->is_vector && !cu_matrix_is_packed(x->type)) l->wants_gemm = true;
+}
+
+/* May weight b stand below a, the last one of its place? */
+static bool joins(const cuda_layout *l, const program *p, const op *o, weight_id a,
+                  weight_id b) {
+    const weight *x = &p->weights[a], *y = &p->weights[b];
+    const dtype type = device_type(l, x);
+    if (l->weights[b].place != UNPLACED || device_type(l, y) != type || x->cols != y->cols)
+        return false;
+    if (!cu_matrix_is_packed(type)) return true;
+    return o->kind == OP_LINEAR && x->rows % CU_STORE_ROWS == 0;
+}
+
+/* The matrices of one operation, and their biases in the same way, if all have one or none. */
+static void join_weights(cuda_layout *l, const program *p, const op *o) {
+    if (o->n_weights < 2 || (o->kind != OP_LINEAR && o->kind != OP_GATE_UP)) return;
+    for (uint32_t i = 0; i < o->n_weights; i++) {
+        if (l->weights[o->w[i]].place != UNPLACED) continue;
+        new_place(l, p, o->w[i]);
+        cuda_place *x = &l->places[l->n_places - 1], *bias = NULL;
+        if (o->bias[i] != NO_WEIGHT && l->weights[o->bias[i]].place == UNPLACED) {
+            new_place(l, p, o->bias[i]);
+            bias = &l->places[l->n_places - 1];
+        }
+        for (; i + 1 < o->n_weights && joins(l, p, o, o->w[i], o->w[i + 1]); i++) {
+            const weight_id w = o->w[i + 1], b = o->bias[i + 1];
+            const uint32_t place = l->weights[o->w[i]].place;
+            if ((b != NO_WEIGHT) != (bias != NULL)) break;
+            if (bias && l->weights[b].place != UNPLACED) break;
+            l->weights[w].place = place;
+            l->weights[w].row = x->n_out;
+            x->n_out += p->weights[w].rows;
+            if (!bias) continue;
+            l->weights[b].place = place + 1;
+            l->weights[b].row = bias->n_in;
+            bias->n_in += p->weights[b].cols;
+        }
+    }
+}
+
+static void place_weights(cuda_layout *l, const program *p, sizer *s) {
+    uint64_t row = 0, all = 0;
+    for (uint32_t i = 0; i < p->n_weights; i++) l->weights[i].place = UNPLACED;
+    for (uint32_t i = 0; i < p->n_ops; i++) join_weights(l, p, &p->ops[i]);
+    for (uint32_t i = 0; i < p->n_weights; i++) {
+        const weight *w = &p->weights[i];
+        const dtype_info *d = dtype_get(w->type);
+        if (l->weights[i].place == UNPLACED) new_place(l, p, i);
+        uint64_t bytes = w->role == WEIGHT_VECTOR
+                             ? (uint64_t)w->cols * 4
+                             : w->cols / d->block_elems * (uint64_t)d->block_bytes;
+        l->weights[i].row_bytes = bytes;
+        if (bytes > row) row = bytes;
+        if (bytes * w->rows > all) all = bytes * w->rows;
+    }
+    for (uint32_t i = 0; i < l->n_places; i++) {
+        cuda_place *x = &l->places[i];
+        uint64_t bytes =
+            x->is_vector ? (uint64_t)x->n_in * 4 : cu_matrix_bytes(x->type, x->n_out, x->n_in);
+        x->at = place(s, bytes);
+        x->bytes = s->n - x->at;
+    }
+    l->weights_bytes = s->n;
+    uint64_t enough = all < BOUNCE_ENOUGH ? all : BOUNCE_ENOUGH;
+    l->bounce_bytes = align_up(row * BOUNCE_ROWS > enough ? row * BOUNCE_ROWS : enough, 4096);
+}
+
+/* ---- values ---- */
+
+static status cannot_run(const op *o, const char *why, err *e) {
+    err_set(e, ERR_UNSUPPORTED, "the CUDA engine does not run operation %s of layer %d: %s",
+            op_kind_name(o->kind), o->layer, why);
+    return err_field(e, "%s", op_kind_name(o->kind));
+}
+
+static bool is_f32(const cuda_layout *l, value_id v) {
+    return l->values[v].form == CUDA_VALUE_F32;
+}
+
+/* Gives each value its form, in the order of the operations; refuses what does not fit. */
+static status find_forms(cuda_layout *l, const program *p, err *e) {
+    for (uint32_t i = 0; i < p->n_ops; i++) {
+        const op *o = &p->ops[i];
+        cuda_form out = CUDA_VALUE_T;
+        switch (o->kind) {
+        case OP_EMBED: out = CUDA_VALUE_F32; break;
+        case OP_NORM:
+            if (!is_f32(l, o->in)) return cannot_run(o, "its input is no residual stream", e);
+            if (o->residual != NO_VALUE) return cannot_run(o, "it adds to a residual", e);
+            break;
+        case OP_GATHER_ROWS:
+            if (!is_f32(l, o->in)) return cannot_run(o, "its input is no residual stream", e);
+            out = CUDA_VALUE_F32;
+            break;
+        case OP_LINEAR:
+            if (is_f32(l, o->in)) return cannot_run(o, "its input is a residual stream", e);
+            if (o->residual != NO_VALUE) out = CUDA_VALUE_F32;
+            break;
+        case OP_GATE_UP: break;
+        case OP_LOGITS: out = CUDA_VALUE_LOGITS; break;
+        case OP_ROPE_APPEND:
+        case OP_ATTENTION:
+        case OP_SAMPLE: break;
+        default: return cannot_run(o, "there is no kernel for it", e);
+        }
+        if (o->out != NO_VALUE) l->values[o->out].form = out;
+    }
+    return OK;
+}
+
+static uint64_t rows_of(const cuda_layout *l, const program *p, const engine_options *o,
+                        value_id v) {
+    return p->values[v].rows == ROWS_GATHERED ? cuda_rows_up(o->max_logit_rows, l->logits_unit)
+                                              : cuda_rows_up(o->max_rows, l->rows_unit);
+}
+
+static status place_value(cuda_layout *l, const program *p, const engine_options *o,
+                          uint32_t at, life *lives, sizer *s, err *e) {
+    const op *x = &p->ops[at];
+    const value_id v = x->out;
+    const uint32_t n = p->n_values + p->n_ops;
+    const uint64_t rows = rows_of(l, p, o, v);
+    if (x->kind == OP_GATE_UP) { /* lives for this one operation */
+        life *g = &lives[p->n_values + at];
+        const uint64_t elems = sizer_times(s, rows, 2 * (uint64_t)p->values[v].cols);
+        *g = (life){at, at, UINT64_MAX, align_up(sizer_times(s, elems, 2), ALIGN)};
+        g->at = life_first_fit(lives, n, g);
+        if (elems > l->gate_up_most) l->gate_up_most = elems;
+    }
+    if (lives[v].at != UINT64_MAX) return OK; /* OP_ROPE_APPEND works in place */
+    const uint64_t cols = p->values[v].cols, width = is_f32(l, v) ? 4 : 2;
+    lives[v].bytes = align_up(sizer_times(s, sizer_times(s, rows, cols), width), ALIGN);
+    if (s->failed) return OK;
+    if (x->residual == NO_VALUE) {
+        lives[v].at = life_first_fit(lives, n, &lives[v]);
+        return OK;
+    }
+    /* The sum of a residual stream stands where its first summand ends. */
+    const life *r = &lives[x->residual];
+    if (!is_f32(l, x->residual) || r->last_op != at || r->bytes != lives[v].bytes)
+        return cannot_run(x, "its residual is used again", e);
+    lives[v].at = r->at;
+    return OK;
+}
+
+static status place_values(cuda_layout *l, const program *p, const engine_options *o, sizer *s,
+                           err *e) {
+    life *lives = calloc(p->n_values + p->n_ops + 1, sizeof *lives);
+    status st = OK;
+    if (!lives) return err_set(e, ERR_NO_MEMORY, "no memory for the layout");
+    lives_of_values(p, lives);
+    for (uint32_t i = 0; i < p->n_ops && st == OK && !s->failed; i++) {
+        value_id v = p->ops[i].out;
+        if (v != NO_VALUE && l->values[v].form != CUDA_VALUE_LOGITS)
+            st = place_value(l, p, o, i, lives, s, e);
+    }
+    l->values_at = s->n;
+    uint64_t bytes = CUDA_BOUNCES * l->bounce_bytes; /* the file's bytes lie here at first */
+    for (uint32_t i = 0; i < p->n_values + p->n_ops && st == OK; i++) {
+        if (lives[i].bytes == 0 || lives[i].at == UINT64_MAX) continue;
+        if (lives[i].at + lives[i].bytes > bytes) bytes = lives[i].at + lives[i].bytes;
+        if (i < p->n_values)
+            l->values[i].at = l->values_at + lives[i].at;
+        else
+            l->gate_up[i - p->n_values] = l->values_at + lives[i].at;
+    }
+    free(lives);
+    place(s, bytes);
+    l->values_bytes = s->n - l->values_at;
+    return st;
+}
+
+static void place_logits(cuda_layout *l, const program *p, const engine_options *o, sizer *s) {
+    l->logits_at = place_n(s, cuda_rows_up(o->max_logit_rows, l->logits_unit),
+                           (uint64_t)p->config.n_vocab * 4);
+    l->logits_bytes = s->n - l->logits_at;
+    for (uint32_t i = 0; i < p->n_values; i++)
+        if (l->values[i].form == CUDA_VALUE_LOGITS) l->values[i].at = l->logits_at;
+}
+
+/* ---- workspace ---- */
+
+static uint64_t quantized_bytes(const program *p) {
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < p->n_weights; i++) {
+        const weight *w = &p->weights[i];
+        if (w->role == WEIGHT_VECTOR || !cu_matrix_is_packed(w->type)) continue;
+        uint64_t n = cu_quantized_bytes(FEW_ROWS, w->cols);
+        if (n > most) most = n;
+    }
+    return most;
+}
+
+/* The largest tables a step can have. */
+static uint64_t tables_bytes(const cuda_layout *l, const engine_options *o) {
+    const cuda_shape most = {.n_rows = o->max_rows,
+                             .n_seqs = o->max_seqs,
+                             .n_logit_rows = o->max_logit_rows,
+                             .n_scores = o->max_logit_rows,
+                             .n_tiles = l->max_tiles,
+                             .n_copies = l->max_copies,
+                             .stride = l->max_stride};
+    return cuda_tables_lay(l->n_groups, &most).lists +
+           align_up((uint64_t)o->max_seqs * (o->max_model_len + CUDA_LISTED) * 4, 64);
+}
+
+static void place_workspace(cuda_layout *l, const program *p, const engine_options *o,
+                            sizer *s) {
+    const model_config *c = &p->config;
+    const uint64_t n_results = (uint64_t)o->max_seqs + o->max_logit_rows;
+    l->max_splits = (uint32_t)ceil_div(o->max_model_len, CU_ATTN_SPLIT);
+    l->max_stride = (uint32_t)ceil_div(o->max_model_len, o->block_tokens);
+    l->max_tiles = o->max_rows / TILE_ROWS + o->max_seqs;
+    l->max_copies = o->max_seqs * p->n_groups;
+    l->tables_bytes = align_up(tables_bytes(l, o), 4096);
+    l->partials_bytes =
+        cu_attn_decode_bytes(o->max_seqs, l->max_splits, c->n_heads, c->head_dim);
+    l->sampler_bytes = cu_sample_scratch_bytes(o->max_logit_rows, c->n_vocab);
+    l->results_bytes = align_up(n_results * sizeof(sampled), 4096);
+    l->gemm_bytes = l->wants_gemm ? CUDA_GEMM_WORKSPACE : 0;
+    l->workspace_at = s->n;
+    l->gemm = place(s, l->gemm_bytes);
+    l->quantized = place(s, quantized_bytes(p));
+    l->partials = place(s, l->partials_bytes);
+    l->sampler = place(s, l->sampler_bytes);
+    l->tables = place(s, l->tables_bytes);
+    l->results = place(s, l->results_bytes);
+    l->drawn = place_n(s, o->max_seqs, 4);
+    l->previous = place_n(s, o->max_seqs, 4);
+    l->freqs = place_n(s, c->rope.n_dims / 2, 8);
+    l->workspace_bytes = s->n - l->workspace_at;
+    l->slot_results = l->tables_bytes;
+    l->slot_bytes = l->tables_bytes + l->results_bytes;
+    l->staging_bytes = sizer_times(s, l->slot_bytes, CUDA_DEPTH);
+}
+
+static void place_kv(cuda_layout *l, const program *p, const engine_options *o, sizer *s) {
+    const model_config *c = &p->config;
+    uint64_t tokens = sizer_times(s, o->block_tokens, 2 * (uint64_t)c->head_dim);
+    for (uint32_t g = 0; g < p->n_groups; g++) {
+        l->kv_block_bytes[g] = sizer_times(s, sizer_times(s, tokens, c->n_kv_heads), 2);
+        l->kv_layers[g] = p->group[g].n_layers;
+    }
+    l->fixed_bytes = s->n;
+}
+
+static uint32_t gemm_unit(const engine_options *o, uint32_t rows) {
+    if (!o->batch_invariant) return 1;
+    rows = cuda_rows_up(rows, 16);
+    return rows < CUDA_INVARIANT_ROWS ? rows : CUDA_INVARIANT_ROWS;
+}
+
+status cuda_layout_init(cuda_layout *l, const program *p, const engine_options *o, err *e) {
+    *l = (cuda_layout){.batch_invariant = o->batch_invariant, .n_groups = p->n_groups};
+    status st = check_options(o, e);
+    if (st == OK) st = choose_types(l, p, o, e);
+    if (st == OK) st = check_program(p, e);
+    if (st != OK) return st;
+    l->places = calloc(p->n_weights + 1, sizeof *l->places);
+    l->weights = calloc(p->n_weights + 1, sizeof *l->weights);
+    l->values = calloc(p->n_values + 1, sizeof *l->values);
+    l->gate_up = calloc(p->n_ops + 1, sizeof *l->gate_up);
+    sizer s = {0};
+    if (!l->places || !l->weights || !l->values || !l->gate_up)
+        st = err_set(e, ERR_NO_MEMORY, "no memory for the layout");
+    l->rows_unit = gemm_unit(o, o->max_rows);
+    l->logits_unit = gemm_unit(o, o->max_logit_rows);
+    if (st == OK) st = find_forms(l, p, e);
+    if (st == OK) place_weights(l, p, &s);
+    if (st == OK) st = place_values(l, p, o, &s, e);
+    if (st == OK) {
+        place_logits(l, p, o, &s);
+        place_workspace(l, p, o, &s);
+        place_kv(l, p, o, &s);
+    }
+    if (st == OK && s.failed)
+        st = err_set(e, ERR_INVALID, "the model and the options ask for more than 2^64 bytes");
+    if (st != OK) cuda_layout_clear(l);
+    return st;
+}
+
+void cuda_layout_clear(cuda_layout *l) {
+    free(l->places);
+    free(l->weights);
+    free(l->values);
+    free(l->gate_up);
+    *l = (cuda_layout){0};
+}
