@@ -72,6 +72,12 @@
       "engine", "auto|cpu|cuda", "")                                                          \
     X("engine", U32, cuda_device, 0, 0, 63, "",                                               \
       "which CUDA device, as the driver counts them", "", "")                                 \
+    X("engine", STR, cuda_plugin, "", 0, 255, "",                                             \
+      "path of the CUDA engine; default: vramd-cuda.so beside the binary, or where packages " \
+      "put it", "", "")                                                                       \
+    X("engine", BOOL, batch_invariant, 0, 0, 1, "",                                           \
+      "CUDA: the same bits whatever else is in the batch, at a price; the CPU's always are",  \
+      "", "")                                                                                 \
     X("engine", U32, threads, 0, 0, 256, "",                                                  \
       "worker threads; 0: one per core", "", "t")                                             \
     X("engine", ENUM, cpu_isa, 0, 0, 0, "",                                                   \

@@ -84,7 +84,9 @@ static status resolve(machine *m, const machine_wish *w, err *e) {
         .kv = (kv_dtype)o->kv_cache_dtype,
         .activations = (activation_dtype[]){ACTIVATION_AUTO, ACTIVATION_INT8,
                                             ACTIVATION_F32}[o->activation_dtype],
+        .batch_invariant = o->batch_invariant,
         .n_threads = o->threads,
+        .plugin = m->opt.cuda_plugin,
         .isa = (cpu_isa)o->cpu_isa};
     m->sched_conf = (sched_config){.block_tokens = o->block_size,
                                    .max_seqs = o->max_num_seqs,

@@ -106,7 +106,7 @@ typedef struct backend {
 extern const backend backend_cpu;
 
 struct engine { /* the head of every backend's engine */
-    const backend *backend;
+    const struct backend *backend;
 };
 
 /* Errors: ERR_NO_MEMORY, ERR_BUDGET, ERR_IO (reading weights), ERR_UNSUPPORTED, ERR_DEVICE. */

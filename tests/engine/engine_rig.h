@@ -31,7 +31,7 @@ enum { RIG_MAX_SEQS = 64, RIG_MAX_TABLE = 256 };
 typedef struct rig {
     gguf *file;
     model *model;
-    ledger *ledger;
+    ledger *ledger, *device; /* the second stays empty with the CPU */
     engine *engine;
     engine_options opt;
     uint32_t n_vocab;
@@ -58,21 +58,35 @@ static RIG_UNUSED engine_options rig_options(void) {
                             .isa = ISA_AUTO};
 }
 
-static RIG_UNUSED void rig_open(rig *r, const char *path, const engine_options *o) {
+/* Without keeping logits, which takes memory outside the plan. */
+static RIG_UNUSED void rig_open_bare(rig *r, const backend *b, const char *path,
+                                     const engine_options *o) {
     err e;
     *r = (rig){.opt = *o};
     ck_assert_msg(gguf_open(&r->file, path, &e) == OK, "%s", e.text);
     ck_assert_msg(model_open(&r->model, r->file, &e) == OK, "%s", e.text);
     ck_assert_msg(ledger_open_unlimited(&r->ledger, &e) == OK, "%s", e.text);
-    ck_assert_msg(engine_open(&r->engine, &backend_cpu, r->model, o, r->ledger, NULL, &e) == OK,
-                  "%s", e.text);
-    ck_assert_msg(backend_cpu.keep_logits(r->engine, &e) == OK, "%s", e.text);
+    ck_assert_msg(ledger_open_unlimited(&r->device, &e) == OK, "%s", e.text);
+    ck_assert_msg(engine_open(&r->engine, b, r->model, o, r->ledger, r->device, &e) == OK, "%s",
+                  e.text);
     r->n_vocab = r->model->program.config.n_vocab;
+}
+
+static RIG_UNUSED void rig_open_on(rig *r, const backend *b, const char *path,
+                                   const engine_options *o) {
+    err e;
+    rig_open_bare(r, b, path, o);
+    ck_assert_msg(b->keep_logits(r->engine, &e) == OK, "%s", e.text);
+}
+
+static RIG_UNUSED void rig_open(rig *r, const char *path, const engine_options *o) {
+    rig_open_on(r, &backend_cpu, path, o);
 }
 
 static RIG_UNUSED void rig_close(rig *r) {
     engine_close(r->engine);
     ledger_close(r->ledger);
+    ledger_close(r->device);
     model_close(r->model);
     gguf_close(r->file);
 }

@@ -1,0 +1,325 @@
+/* The CUDA backend in the base binary: plans by the layout, loads the plugin, gives it what it
+ * may ask of the base, and checks batches before it sees them. The engine thread owns an
+ * engine; loading the plugin belongs to the thread that opens. */
+#include "engine/cuda/backend_cuda.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "engine/batch.h"
+#include "engine/cpu/rope.h"
+
+/* ---- the plugin ---- */
+
+static vramd_cuda_plugin_function *given;
+
+void cuda_backend_use(vramd_cuda_plugin_function *f) {
+    given = f;
+}
+
+static status host_fail(err *e, status code, const char *field, const char *text,
+                        const char *hint) {
+    err_set(e, code, "%s", text);
+    if (*field) err_field(e, "%s", field);
+    if (*hint) err_hint(e, "%s", hint);
+    return code;
+}
+
+static void host_log(int level, const char *text) {
+    switch (level) {
+    case 0: log_error("%s", text); break;
+    case 1: log_warn("%s", text); break;
+    default: log_info("%s", text); break;
+    }
+}
+
+static bool host_reserve(void *account, mem_class cls, uint64_t bytes) {
+    return ledger_reserve(account, cls, bytes);
+}
+
+static void host_release(void *account, mem_class cls, uint64_t bytes) {
+    ledger_release(account, cls, bytes);
+}
+
+static status host_read_rows(const void *m, weight_id id, uint32_t row, uint32_t n, void *dst,
+                             err *e) {
+    return model_read_rows(m, id, row, n, dst, e);
+}
+
+static status host_read_vector(const void *m, weight_id id, float *dst, err *e) {
+    return model_read_vector(m, id, dst, e);
+}
+
+static const cuda_host host_of_base = {.abi = CUDA_PLUGIN_ABI,
+                                       .read_rows = host_read_rows,
+                                       .read_vector = host_read_vector,
+                                       .reserve = host_reserve,
+                                       .release = host_release,
+                                       .fail = host_fail,
+                                       .log = host_log};
+
+/* Beside the binary, then where packages put it. */
+static void *load_found(char path[1024]) {
+    static const char *const from[] = {"%s/vramd-cuda.so", "%s/../lib/vramd/vramd-cuda.so"};
+    char dir[512];
+    ssize_t n = readlink("/proc/self/exe", dir, sizeof dir - 1);
+    dir[n < 0 ? 0 : n] = '\0';
+    char *slash = strrchr(dir, '/');
+    if (slash) *slash = '\0';
+    for (int i = 0; i < 2 && slash; i++) {
+        snprintf(path, 1024, from[i], dir);
+        if (access(path, F_OK) == 0) return dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    }
+    snprintf(path, 1024, "/usr/lib/vramd/vramd-cuda.so");
+    return access(path, F_OK) == 0 ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
+}
+
+static status no_plugin(err *e, status code, const char *path, const char *why) {
+    err_set(e, code, "the CUDA engine %.120s: %.240s", path, why);
+    err_hint(e, "build it (make cuda) or install it, or use backend = cpu");
+    return err_field(e, "cuda_plugin");
+}
+
+/* A plugin once loaded stays: what CUDA leaves behind in a process does not survive dlclose. */
+static status load_plugin(const engine_options *o, const cuda_plugin **out, err *e) {
+    char path[1024] = "";
+    const cuda_plugin *p = NULL;
+    if (given) {
+        p = given(CUDA_PLUGIN_ABI);
+    } else {
+        const bool named = o->plugin && *o->plugin;
+        if (named) snprintf(path, sizeof path, "%s", o->plugin);
+        void *lib = named ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : load_found(path);
+        if (!lib) {
+            const bool there = access(path, F_OK) == 0;
+            if (!named && !there) snprintf(path, sizeof path, "vramd-cuda.so");
+            return no_plugin(e, there ? ERR_UNSUPPORTED : ERR_NOT_FOUND, path,
+                             there ? dlerror() : "there is no such file");
+        }
+        vramd_cuda_plugin_function *f = NULL;
+        *(void **)&f = dlsym(lib, "vramd_cuda_plugin");
+        if (!f) return no_plugin(e, ERR_UNSUPPORTED, path, "is no engine of vramd");
+        p = f(CUDA_PLUGIN_ABI);
+    }
+    if (!p || p->abi != CUDA_PLUGIN_ABI || strcmp(p->version, VRAMD_VERSION) != 0)
+        return no_plugin(e, ERR_UNSUPPORTED, path, "is of another version than this vramd");
+    *out = p;
+    return OK;
+}
+
+status cuda_backend_available(const engine_options *o, cuda_device *out, err *e) {
+    const cuda_plugin *p = NULL;
+    status s = load_plugin(o, &p, e);
+    return s == OK ? p->probe(o->device, out, &host_of_base, e) : s;
+}
+
+/* ---- planning ---- */
+
+static status backend_terms(const program *p, const engine_options *o, terms *out,
+                            kv_request *kv, err *e) {
+    cuda_layout l;
+    status s = cuda_layout_init(&l, p, o, e);
+    if (s != OK) return s;
+    cuda_layout_terms(&l, p, o, out);
+    kv->n_groups = p->n_groups;
+    kv->block_tokens = o->block_tokens;
+    for (uint32_t g = 0; g < p->n_groups; g++)
+        kv->group[g] = (kv_group_cost){
+            .n_layers = p->group[g].n_layers,
+            .window = p->group[g].window,
+            .bytes_per_token = l.kv_block_bytes[g] / o->block_tokens * p->group[g].n_layers};
+    cuda_layout_clear(&l);
+    return OK;
+}
+
+/* ---- the engine ---- */
+
+typedef struct cuda_engine_base {
+    engine head;
+    const model *model;
+    engine_options opt;
+    cuda_layout layout;
+    ledger *host_ledger, *device_ledger;
+    const cuda_plugin *plugin;
+    cuda_host host;
+    engine *inner;
+    double *freqs;
+    uint64_t outside_bytes; /* reserved: context, libraries, graphs */
+    bool *drew; /* [max_seqs]: entries of the step submitted last that drew a token */
+    uint32_t n_drew;
+} cuda_engine_base;
+
+static status alloc_host(cuda_engine_base *e, err *er) {
+    status s = ledger_alloc(e->host_ledger, &e->host.staging, MEM_WORKSPACE,
+                            e->layout.staging_bytes, "pinned tables", er);
+    if (s == OK)
+        s = ledger_alloc(e->host_ledger, &e->host.bounce, MEM_LOADING,
+                         CUDA_BOUNCES * e->layout.bounce_bytes, "the loader's buffers", er);
+    return s;
+}
+
+static status init_rope(cuda_engine_base *e, err *er) {
+    const program *p = &e->model->program;
+    const rope_config *r = &p->config.rope;
+    float *factors = NULL;
+    status s = OK;
+    e->freqs = calloc(r->n_dims / 2 + 1, sizeof *e->freqs);
+    if (!e->freqs) return err_set(er, ERR_NO_MEMORY, "no memory for rotary frequencies");
+    for (uint32_t i = 0; i < p->n_ops && s == OK && !factors; i++) {
+        const op *o = &p->ops[i];
+        if (o->kind != OP_ROPE_APPEND || o->rope.factors == NO_WEIGHT) continue;
+        factors = calloc(r->n_dims / 2 + 1, sizeof *factors);
+        s = factors ? model_read_vector(e->model, o->rope.factors, factors, er)
+                    : err_set(er, ERR_NO_MEMORY, "no memory for rotary frequencies");
+    }
+    if (s == OK) e->host.rope_scale = (float)rope_frequencies(r, factors, e->freqs);
+    e->host.freqs = e->freqs;
+    free(factors);
+    return s;
+}
+
+/* What is not in the arena was planned by rule of thumb; it counts as planned from now on. */
+static status reserve_outside(cuda_engine_base *e, err *er) {
+    terms t = {0};
+    cuda_layout_terms(&e->layout, &e->model->program, &e->opt, &t);
+    const uint64_t bytes = terms_sum(&t, MEM_CONTEXT);
+    const bool failed = t.failed;
+    terms_clear(&t);
+    if (failed) return err_set(er, ERR_NO_MEMORY, "no memory for the plan");
+    if (!ledger_reserve(e->device_ledger, MEM_CONTEXT, bytes))
+        return err_set(er, ERR_BUDGET, "the driver's context exceeds its plan");
+    e->outside_bytes = bytes;
+    return OK;
+}
+
+static void warn_of_context(const cuda_engine_base *e) {
+    cuda_memory m;
+    char a[32], b[32];
+    e->plugin->memory(e->inner, &m);
+    const uint64_t found = m.context_bytes + m.library_bytes + m.graph_bytes;
+    if (found > e->outside_bytes)
+        log_warn("context, cuBLASLt and graphs take %s of the device; %s were planned",
+                 bytes_human(found, a), bytes_human(e->outside_bytes, b));
+}
+
+static status open_parts(cuda_engine_base *e, err *er) {
+    const program *p = &e->model->program;
+    status s = cuda_layout_init(&e->layout, p, &e->opt, er);
+    if (s == OK) s = load_plugin(&e->opt, &e->plugin, er);
+    if (s != OK) return s;
+    e->drew = calloc(e->opt.max_seqs, sizeof *e->drew);
+    if (!e->drew) return err_set(er, ERR_NO_MEMORY, "no memory for the engine");
+    s = init_rope(e, er);
+    if (s == OK) s = alloc_host(e, er);
+    if (s == OK) s = reserve_outside(e, er);
+    if (s == OK)
+        s = e->plugin->open(&e->inner, e->opt.device, p, &e->opt, &e->layout, &e->host, er);
+    if (s != OK) return s;
+    ledger_free(e->host_ledger, e->host.bounce);
+    e->host.bounce = NULL;
+    warn_of_context(e);
+    return OK;
+}
+
+static void backend_close(engine *head) {
+    cuda_engine_base *e = (cuda_engine_base *)head;
+    if (e->inner) e->plugin->close(e->inner);
+    if (e->outside_bytes) ledger_release(e->device_ledger, MEM_CONTEXT, e->outside_bytes);
+    ledger_free(e->host_ledger, e->host.bounce);
+    ledger_free(e->host_ledger, e->host.staging);
+    cuda_layout_clear(&e->layout);
+    free(e->freqs);
+    free(e->drew);
+    free(e);
+}
+
+static status backend_open(engine **out, const model *m, const engine_options *o, ledger *host,
+                           ledger *device, err *er) {
+    cuda_engine_base *e = calloc(1, sizeof *e);
+    *out = NULL;
+    if (!e) return err_set(er, ERR_NO_MEMORY, "no memory for the engine");
+    CHECK(device && m->file);
+    *e = (cuda_engine_base){.head.backend = &backend_cuda,
+                            .model = m,
+                            .opt = *o,
+                            .host_ledger = host,
+                            .device_ledger = device,
+                            .host = host_of_base};
+    e->host.model = m;
+    e->host.account = device;
+    status s = open_parts(e, er);
+    if (s == OK)
+        *out = &e->head;
+    else
+        backend_close(&e->head);
+    return s;
+}
+
+/* The plugin's tables have room for so many. */
+static status check_lists(const cuda_engine_base *e, const batch *b, err *er) {
+    if (b->n_copies > e->layout.max_copies)
+        return err_set(er, ERR_INVALID, "a batch of %u copies; at most %u can be", b->n_copies,
+                       e->layout.max_copies);
+    for (uint32_t i = 0; i < b->n_seqs; i++) {
+        const sampling *p = b->seq[i].sample ? b->seq[i].params : NULL;
+        if (!p || 2 * (uint64_t)p->n_bias + p->n_end_tokens <= CUDA_LISTED) continue;
+        return err_set(er, ERR_INVALID,
+                       "entry %u of the batch: %u biases, %u end tokens: too "
+                       "many",
+                       i, p->n_bias, p->n_end_tokens);
+    }
+    return OK;
+}
+
+static status backend_submit(engine *head, const batch *b, err *er) {
+    cuda_engine_base *e = (cuda_engine_base *)head;
+    status s = batch_check(b, &e->model->program, &e->opt, e->drew, e->n_drew, er);
+    if (s == OK) s = check_lists(e, b, er);
+    if (s == OK) s = e->plugin->submit(e->inner, b, er);
+    for (uint32_t i = 0; i < b->n_seqs && s == OK; i++) e->drew[i] = b->seq[i].sample;
+    e->n_drew = s == OK ? b->n_seqs : 0; /* nobody can go on from a step that did not run */
+    return s;
+}
+
+static status backend_collect(engine *head, step_result *out, err *er) {
+    cuda_engine_base *e = (cuda_engine_base *)head;
+    return e->plugin->collect(e->inner, out, er);
+}
+
+static void backend_info(const engine *head, engine_info *out) {
+    const cuda_engine_base *e = (const cuda_engine_base *)head;
+    e->plugin->info(e->inner, out);
+    out->name = backend_cuda.name;
+}
+
+static status backend_keep_logits(engine *head, err *er) {
+    cuda_engine_base *e = (cuda_engine_base *)head;
+    return e->plugin->keep_logits(e->inner, er);
+}
+
+static bool backend_memory(const engine *head, device_memory *out) {
+    const cuda_engine_base *e = (const cuda_engine_base *)head;
+    cuda_memory m;
+    e->plugin->memory(e->inner, &m);
+    *out = (device_memory){.total_bytes = m.driver_total,
+                           .used_bytes = m.driver_used,
+                           .outside_bytes = m.context_bytes + m.library_bytes + m.graph_bytes};
+    return m.driver_total > 0;
+}
+
+const backend backend_cuda = {
+    .name = "cuda",
+    .terms = backend_terms,
+    .open = backend_open,
+    .close = backend_close,
+    .submit = backend_submit,
+    .collect = backend_collect,
+    .info = backend_info,
+    .keep_logits = backend_keep_logits,
+    .device_memory = backend_memory,
+};
