@@ -17,11 +17,18 @@ static status bad(const checker *c, uint32_t entry, const char *what) {
     return err_field(c->e, "batch");
 }
 
+/* Blocks before the first that any of its rows sees may be gone (-1). */
+static uint32_t first_seen(const checker *c, const batch_seq *s, uint32_t group) {
+    const uint32_t window = c->p->group[group].window;
+    if (window == 0 || s->first_pos < window) return 0;
+    return (s->first_pos + 1 - window) / c->o->block_tokens;
+}
+
 static status check_blocks(const checker *c, const batch_seq *s, uint32_t i) {
     const uint64_t n = ceil_div(s->first_pos + s->n_rows, c->o->block_tokens);
     for (uint32_t g = 0; g < c->p->n_groups; g++) {
         if (s->n_blocks[g] < n) return bad(c, i, "too few blocks for its positions");
-        for (uint32_t b = 0; b < n; b++)
+        for (uint32_t b = first_seen(c, s, g); b < n; b++)
             if (s->blocks[g][b] < 0 || (uint32_t)s->blocks[g][b] >= c->o->n_blocks[g])
                 return bad(c, i, "a block that does not exist");
     }
