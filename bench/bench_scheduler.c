@@ -1,8 +1,10 @@
 /* room: sim */
 /* What a step costs the engine thread: sched_plan, sched_commit and reading the events, without
- * an engine. "decode": every sequence decodes. "churn": prompts of 128, texts of 64 tokens,
- * each end replaced by a new arrival, so that steps admit, prefill, end and free too. Prints
- * JSON.
+ * an engine, the prefix cache on. "decode": every sequence decodes. "churn": prompts of 128,
+ * texts of 64 tokens, each end replaced by a new arrival, so that steps admit, prefill, end and
+ * free too. "shared": likewise, and all prompts begin with the same 112 tokens. "window":
+ * decode, with a second group of layers that has a window. "uncached": decode without the
+ * cache. Prints JSON.
  *
  *   bench_scheduler [STEPS] */
 #include <stdio.h>
@@ -11,6 +13,7 @@
 #include <time.h>
 
 #include "base/check.h"
+#include "base/hash.h"
 #include "scheduler/sched.h"
 
 enum {
@@ -18,6 +21,8 @@ enum {
     MODEL_LEN = 8192,
     CHURN_PROMPT = 128,
     CHURN_TEXT = 64,
+    VARIETY = 4093, /* prompts that differ from the first token on */
+    WINDOW = 1024,
     WARM_UP = 200
 };
 
@@ -25,7 +30,8 @@ typedef struct run {
     sched *s;
     uint32_t n_seqs, n_prompt, max_tokens;
     int32_t *prompt, *tokens;
-    uint64_t now_us, n_decode_rows, n_rows, n_blocks;
+    bool same;
+    uint64_t now_us, n_decode_rows, n_rows, n_submitted;
 } run;
 
 static double clock_ns(void) {
@@ -35,7 +41,8 @@ static double clock_ns(void) {
 }
 
 static void submit(run *r) {
-    seq_spec spec = {.prompt = r->prompt, .n_prompt = r->n_prompt, .max_tokens = r->max_tokens};
+    const int32_t *prompt = r->prompt + (r->same ? 0 : r->n_submitted++ % VARIETY);
+    seq_spec spec = {.prompt = prompt, .n_prompt = r->n_prompt, .max_tokens = r->max_tokens};
     seq_id id;
     CHECK(sched_submit(r->s, &spec, r->now_us, &id) == REJECT_NONE);
 }
@@ -68,9 +75,14 @@ static int by_value(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static void measure(const char *name, uint32_t n_seqs, bool churn, uint32_t n_steps,
-                    bool first) {
+typedef struct bench_case {
+    const char *name;
+    bool churn, same, window, uncached;
+} bench_case;
+
+static void measure(const bench_case *k, uint32_t n_seqs, uint32_t n_steps, bool first) {
     static const int32_t end_tokens[] = {2, 3, 4}; /* looked for, never drawn */
+    const bool churn = k->churn;
     uint32_t len = churn ? CHURN_PROMPT + CHURN_TEXT : MODEL_LEN;
     sched_config cfg = {.n_groups = 1,
                         .block_tokens = BLOCK_TOKENS,
@@ -81,18 +93,26 @@ static void measure(const char *name, uint32_t n_seqs, bool churn, uint32_t n_st
                         .max_rows = n_seqs + 512,
                         .max_logit_rows = n_seqs,
                         .watermark_permille = 50,
+                        .prefix_cache = !k->uncached,
                         .n_end_tokens = 3,
                         .end_tokens = end_tokens};
     cfg.group[0].n_blocks = n_seqs * (len / BLOCK_TOKENS) * 21 / 20 + 1;
+    if (k->window) {
+        cfg.n_groups = 2;
+        cfg.group[1] = (sched_group){.window = WINDOW};
+        cfg.group[1].n_blocks =
+            (uint32_t)(n_seqs * kv_window_blocks(WINDOW, BLOCK_TOKENS, 2 * cfg.max_rows));
+    }
     size_t bytes = sched_bytes(&cfg);
-    run r = {.n_seqs = n_seqs, .n_prompt = churn ? CHURN_PROMPT : 16};
+    run r = {.same = k->same, .n_seqs = n_seqs, .n_prompt = churn ? CHURN_PROMPT : 16};
     r.max_tokens = len - r.n_prompt;
     void *mem = aligned_alloc(64, bytes);
-    r.prompt = calloc(len, sizeof *r.prompt);
+    r.prompt = calloc(len + VARIETY, sizeof *r.prompt);
     r.tokens = calloc(n_seqs, sizeof *r.tokens);
     double *ns = calloc(n_steps, sizeof *ns);
     CHECK(bytes && mem && r.prompt && r.tokens && ns);
     memset(mem, 0, bytes);
+    for (uint32_t i = 0; i < len + VARIETY; i++) r.prompt[i] = (int32_t)(hash_mix(i) % 50000);
     r.s = sched_init(mem, &cfg);
     for (uint32_t i = 0; i < n_seqs; i++) submit(&r);
     for (int i = 0; i < WARM_UP; i++) step_once(&r);
@@ -103,10 +123,11 @@ static void measure(const char *name, uint32_t n_seqs, bool churn, uint32_t n_st
     sched_read(r.s, &st);
     printf("%s  {\"case\": \"%s\", \"running\": %u, \"steps\": %u, \"rows_per_step\": %.1f, "
            "\"decode_rows_per_step\": %.1f, \"min_us\": %.3f, \"p50_us\": %.3f, "
-           "\"p99_us\": %.3f, \"preemptions\": %llu, \"bytes\": %zu}",
-           first ? "" : ",\n", name, n_seqs, n_steps, (double)r.n_rows / n_steps,
+           "\"p99_us\": %.3f, \"preemptions\": %llu, \"found_tokens\": %llu, \"bytes\": %zu}",
+           first ? "" : ",\n", k->name, n_seqs, n_steps, (double)r.n_rows / n_steps,
            (double)r.n_decode_rows / n_steps, ns[0] / 1e3, ns[n_steps / 2] / 1e3,
-           ns[(size_t)n_steps * 99 / 100] / 1e3, (unsigned long long)st.n_preemptions, bytes);
+           ns[(size_t)n_steps * 99 / 100] / 1e3, (unsigned long long)st.n_preemptions,
+           (unsigned long long)st.n_prefix_hits, bytes);
     free(mem);
     free(r.prompt);
     free(r.tokens);
@@ -140,12 +161,16 @@ int main(int argc, char **argv) {
     printf("\", \"flags\": \"");
     print_cpu("flags");
     printf("\",\n\"rows\": [\n");
-    for (int churn = 0; churn < 2; churn++) {
-        for (int i = 0; i < 4; i++) {
-            measure(churn ? "churn" : "decode", sizes[i], churn, (uint32_t)steps,
-                    churn + i == 0);
-        }
-    }
+    static const bench_case cases[] = {
+        {.name = "decode"},
+        {.name = "churn", .churn = true},
+        {.name = "shared", .churn = true, .same = true},
+        {.name = "window", .window = true},
+        {.name = "uncached", .uncached = true},
+        {.name = "uncached churn", .churn = true, .uncached = true}};
+    for (uint32_t c = 0; c < sizeof cases / sizeof *cases; c++)
+        for (uint32_t i = 0; i < 4; i++)
+            measure(&cases[c], sizes[i], (uint32_t)steps, c + i == 0);
     printf("\n]}\n");
     return 0;
 }

@@ -1,4 +1,4 @@
-/* Hash table and chained hashes behind prefix.h. Expected O(1) each, at a load of at most 1. */
+/* Hash table and chained hashes behind prefix.h. Expected O(1) each, at most half full. */
 #include "scheduler/prefix.h"
 
 #include <string.h>

@@ -30,7 +30,7 @@ typedef struct prefix {
 
 static inline uint32_t prefix_buckets(uint32_t n_blocks) {
     uint32_t n = 1;
-    while (n < n_blocks) n *= 2;
+    while (n < 2 * n_blocks) n *= 2; /* half full at most */
     return n;
 }
 /* What the first block has for a parent. Serials are smaller. */

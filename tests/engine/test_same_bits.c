@@ -1,6 +1,7 @@
 /* The same request gives the same logits, bit for bit, whatever else is in its batches, however
- * its prompt is cut, wherever its blocks lie, after preemption, on any number of threads and on
- * every instruction set. On the real model; a prompt long enough for two splits of attention.
+ * its prompt is cut, wherever its blocks lie, whoever computed its beginning, after preemption,
+ * on any number of threads and on every instruction set. On the real model; a prompt long
+ * enough for two splits of attention.
  */
 #include "tests/engine/engine_rig.h"
 
@@ -164,6 +165,38 @@ START_TEST(a_crowd_changes_no_bit) {
 }
 END_TEST
 
+/* As the prefix cache does it: blocks in front come from another sequence that computed the
+ * same tokens, in other steps; the rest is computed here, in chunks or at once. */
+START_TEST(a_beginning_that_another_computed_changes_no_bit) {
+    static const uint32_t found[] = {1, BLOCKS / 3, (PROMPT - 1) / 16};
+    rig r;
+    run base, w;
+    engine_options o = options();
+    rig_open(&r, model_path(), &o);
+    base_run(&r, &base);
+    for (uint32_t i = 0; i < 3; i++) {
+        run other;
+        rig_poison(&r);
+        run_init(&other, &r, 20 + i);
+        run_alone(&r, &other, i == 0 ? 48 : PROMPT);
+        w.logits = malloc(sizeof(float) * N_ROWS * r.n_vocab);
+        ck_assert_ptr_nonnull(w.logits);
+        memcpy(w.tokens, other.tokens, sizeof w.tokens);
+        rig_table(&r, w.table, 1, BLOCKS, 20 + i); /* blocks that the other has not */
+        memcpy(w.table, other.table, found[i] * sizeof *w.table);
+        const uint32_t chunk = i == 1 ? 37 : PROMPT;
+        for (uint32_t at = found[i] * 16; at < PROMPT; at += chunk)
+            step_alone(&r, &w, at, PROMPT - at < chunk ? PROMPT - at : chunk);
+        for (uint32_t k = 0; k < DECODED; k++) step_alone(&r, &w, PROMPT + k, 1);
+        assert_same(&base, &w, &r, "prefix");
+        free(w.logits);
+        free(other.logits);
+    }
+    free(base.logits);
+    rig_close(&r);
+}
+END_TEST
+
 START_TEST(threads_change_no_bit) {
     run base, w;
     rig r;
@@ -239,6 +272,7 @@ int main(void) {
     tcase_set_timeout(t, 600);
     tcase_add_test(t, chunks_blocks_and_preemption_change_no_bit);
     tcase_add_test(t, a_crowd_changes_no_bit);
+    tcase_add_test(t, a_beginning_that_another_computed_changes_no_bit);
     tcase_add_test(t, threads_change_no_bit);
     tcase_add_test(t, avx2_changes_no_bit);
     tcase_add_test(t, plain_c_changes_no_bit);
