@@ -4,12 +4,20 @@
 #define VRAMD_TESTS_TOKENIZER_RIG_H
 
 #include <check.h>
+#include <time.h>
 
 #include "model/tokenizer.h"
 #include "tests/model/gguf_build.h"
 #include "tests/model/tokenizer_texts.h"
 
 #define VECTORS "../shared/data/tokenizers/ggml-vocab-"
+
+/* Of the processor: what else runs on the machine does not count. */
+static GB_UNUSED uint64_t cpu_us(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
 
 static GB_UNUSED gguf *file_open(const char *path) {
     gguf *g;
