@@ -132,7 +132,7 @@ static float tamed(float logit) {
 
 static float logprob_of(float logit, float max, double log_sum) {
     if (!(logit > -INFINITY)) return -INFINITY;
-    return (float)((double)tamed(logit) - (double)max - log_sum);
+    return (float)((double)tamed(logit) - (double)max - log_sum) + 0.0f; /* never -0 */
 }
 
 /* The n best by insertion; blocks that hold nothing better than the worst of them are passed

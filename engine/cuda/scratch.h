@@ -52,10 +52,13 @@ static inline uint64_t cu_attn_decode_bytes(uint32_t n_seqs, uint32_t n_splits,
     return cu_align256((uint64_t)n_seqs * n_splits * n_heads * (head_dim + 2) * 4);
 }
 
-/* Of cu_sample and cu_score_rows for n rows: a second row of floats and of indexes, and the
- * buckets of a radix select. */
+/* Of cu_sample and cu_score_rows for n rows: a few numbers for each strip and each chunk of a
+ * row of logits. */
+enum { CU_SAMPLE_STRIP = 128, CU_SAMPLE_CHUNK = 4096 };
 static inline uint64_t cu_sample_scratch_bytes(uint32_t n, uint32_t n_vocab) {
-    return n * cu_align256((uint64_t)n_vocab * 8 + (64 << 10));
+    uint64_t chunks = ((uint64_t)n_vocab + CU_SAMPLE_CHUNK - 1) / CU_SAMPLE_CHUNK;
+    uint64_t strips = ((uint64_t)n_vocab + CU_SAMPLE_STRIP - 1) / CU_SAMPLE_STRIP;
+    return n * cu_align256(chunks * 24 + strips * 16);
 }
 
 #endif

@@ -45,6 +45,13 @@ CU_DEVICE float __frsqrt_rn(float a) {
 CU_DEVICE float __saturatef(float a) {
     return a > 0.0f ? (a < 1.0f ? a : 1.0f) : 0.0f;
 }
+/* Not contracted on the device, whatever stands around them. */
+CU_DEVICE double __dadd_rn(double a, double b) {
+    return a + b;
+}
+CU_DEVICE double __dmul_rn(double a, double b) {
+    return a * b;
+}
 CU_DEVICE float rsqrtf(float x) {
     return 1.0f / sqrtf(x);
 }
@@ -128,6 +135,9 @@ CU_DEVICE unsigned __brev(unsigned x) {
 }
 CU_DEVICE unsigned __umulhi(unsigned a, unsigned b) {
     return (unsigned)((uint64_t)a * b >> 32);
+}
+CU_DEVICE unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+    return (unsigned long long)((unsigned __int128)a * b >> 64);
 }
 CU_DEVICE int __mulhi(int a, int b) {
     return (int)((int64_t)a * b >> 32);
