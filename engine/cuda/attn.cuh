@@ -142,7 +142,7 @@ CU_DEVICE void attn_load(const attn_pages &p, E *k, E *v, int first, int lo, int
                          F block_of) {
     constexpr int G = attn_row<HD>::GRANULES;
     static_assert(ROWS * G % THREADS == 0, "all threads copy equally much");
-#pragma unroll 2
+#pragma unroll 4
     for (int j = 0; j < ROWS * G / THREADS; j++) {
         int n = i + j * THREADS, row = n / G, c = n % G, token = first + row;
         bool seen = token >= lo && token <= hi && c < (int)p.granules;

@@ -16,6 +16,7 @@ enum { PREFILL_WARPS = 4, PREFILL_THREADS = PREFILL_WARPS * 32 };
 template <int HD> struct prefill_config {
     static constexpr int MT = HD <= 128 ? 2 : 1;
     static constexpr int NK = HD <= 128 ? 64 : 32;
+    static constexpr int PART = HD <= 80 ? 64 : 32; /* whose scores fit in registers */
     static constexpr int PAIRS = MT * PREFILL_WARPS * 16;
     static constexpr int Q = PAIRS * attn_row<HD>::STRIDE; /* elements */
     static constexpr int TILE = NK * attn_row<HD>::STRIDE;
@@ -141,13 +142,16 @@ CU_DEVICE void prefill_run(const attn_args &a, const prefill_block &b, E *smem) 
         cu_cp_async_wait<0>();
         __syncthreads(); /* the tile is here, and nobody is at the one before */
         if (tile < last) issue(tile + 1);
-        int first = tile * NK;
-        if (idle || first > highest || first + NK <= first_seen) continue;
         const E *k = ring + (tile & 1) * 2 * C::TILE;
-        attn_tile<E, HD, MT, NK>(s, q + p0 * attn_row<HD>::STRIDE,
-                                 PREFILL_WARPS * 16 * attn_row<HD>::STRIDE, k, k + C::TILE,
-                                 a.scale, first < all_seen || first + NK - 1 > lowest, first,
-                                 hi, span, lane);
+#pragma unroll 1
+        for (int part = 0; part < NK; part += C::PART) {
+            int first = tile * NK + part, at = part * attn_row<HD>::STRIDE;
+            if (idle || first > highest || first + C::PART <= first_seen) continue;
+            bool masked = first < all_seen || first + C::PART - 1 > lowest;
+            attn_tile<E, HD, MT, C::PART>(
+                s, q + p0 * attn_row<HD>::STRIDE, PREFILL_WARPS * 16 * attn_row<HD>::STRIDE,
+                k + at, k + C::TILE + at, a.scale, masked, first, hi, span, lane);
+        }
     }
     if (!idle) prefill_store<E, HD, MT>(a, b, s, q, p0, lane);
 }
