@@ -97,6 +97,17 @@ START_TEST(a_sequence_gets_the_same_bits_alone_and_amid_others) {
 }
 END_TEST
 
+START_TEST(more_items_than_blocks_agree_with_float64) {
+    /* Three blocks an SM at most; 132 SMs are the largest card there is to test on. */
+    std::vector<rig_entry> many;
+    for (int i = 0; i < 150; i++) many.push_back({i, i * 31 % 40, 1});
+    many[3].first_pos = 300;
+    check_decode(model_of(64, 3, 2, CU_F16, CU_F16, 16), many, 3);
+    many.resize(100);
+    check_decode(model_of(128, 4, 5, CU_BF16, CU_BF16, 16), many, 7);
+}
+END_TEST
+
 START_TEST(a_captured_step_follows_its_tables) {
     rig_model m = model_of(64, 1, 4, CU_F16, CU_F16, 16);
     rig r(m, {{1, 600, 1}, {2, 30, 1}});
@@ -149,4 +160,5 @@ CHECK_MAIN("attn_decode", every_head_size_and_type_agrees_with_float64,
            windows_agree_with_float64, long_contexts_take_longer_splits,
            no_row_needs_more_splits_than_the_plan_has, other_entries_are_left_alone,
            nothing_to_do_is_no_error, a_sequence_gets_the_same_bits_alone_and_amid_others,
-           a_captured_step_follows_its_tables, what_the_kernels_cannot_do_is_refused)
+           more_items_than_blocks_agree_with_float64, a_captured_step_follows_its_tables,
+           what_the_kernels_cannot_do_is_refused)
