@@ -12,7 +12,8 @@ typedef struct memory_sample {
     bool known, device_known;
     process_memory process;
     device_memory device;
-    uint64_t ledger_bytes, device_ledger_bytes, at_us;
+    uint64_t ledger_bytes, at_us;
+    uint64_t device_arena_bytes; /* the device's ledger less the context, which is measured */
 } memory_sample;
 void memory_sample_take(port *, memory_sample *); /* takes milliseconds; any thread */
 

@@ -97,7 +97,7 @@ void memory_sample_take(port *p, memory_sample *s) {
     s->device_known = p->device_ledger && p->ops->device_memory(p, &s->device);
     if (s->device_known) {
         ledger_read(p->device_ledger, &v);
-        s->device_ledger_bytes = v.ledger_bytes;
+        s->device_arena_bytes = v.ledger_bytes - v.cls[MEM_CONTEXT].ledger_bytes;
     }
     s->at_us = clock_us();
 }
@@ -151,7 +151,7 @@ static void write_ledger(buf *b, const ledger_view *v) {
 /* What the driver has in use beyond our arenas and what was measured of its own. */
 static int64_t device_unaccounted(const memory_sample *s) {
     return (int64_t)s->device.used_bytes -
-           (int64_t)(s->device_ledger_bytes + s->device.outside_bytes);
+           (int64_t)(s->device_arena_bytes + s->device.outside_bytes);
 }
 
 static void write_device(buf *b, const port *p, const memory_sample *s) {

@@ -273,7 +273,7 @@ static void write_memory(out *o, const app *a) {
              "Memory in use, as kernel and driver count it, less the ledger.", &l,
              (double[]){(double)s->process.anonymous_bytes - (double)s->ledger_bytes,
                         (double)s->device.used_bytes - (double)s->device.outside_bytes -
-                            (double)s->device_ledger_bytes},
+                            (double)s->device_arena_bytes},
              s->device_known ? 2 : 1);
     if (!s->device_known) return;
     gauge(o, "vramd_device_memory_used_bytes", "Device memory in use, as the driver counts it.",

@@ -84,7 +84,8 @@
       "instruction set; a better one than the CPU has is refused",                            \
       "auto|plain|avx2|avx512", "")                                                           \
     X("engine", ENUM, activation_dtype, 0, 0, 0, "",                                          \
-      "activations of quantised linear layers; auto is int8", "auto|int8|f32", "")            \
+      "activations of linear layers; auto: int8 on the CPU, on CUDA f16, or bf16 for a bf16 " \
+      "model", "auto|int8|f32|bf16|f16", "")            \
     X("log", ENUM, log_level, 2, 0, 0, "",                                                    \
       "what to log", "error|warn|info|debug", "")
 // clang-format on

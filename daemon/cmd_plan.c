@@ -52,7 +52,7 @@ static void print_knob(const machine_wish *w, uint64_t from, const char *text,
     err e;
     char a[32];
     if (machine_plan(&m, changed, w, &e) == OK || e.code == ERR_BUDGET) {
-        int64_t d = (int64_t)m.plan.total_bytes - (int64_t)from;
+        int64_t d = (int64_t)(m.plan.total_bytes + m.host_plan.total_bytes) - (int64_t)from;
         printf("  %-44s %c%s\n", text, d < 0 ? '-' : '+', bytes_grouped((uint64_t)llabs(d), a));
     }
     machine_close(&m);
@@ -70,6 +70,7 @@ static void print_fit(const machine *m, const machine_wish *w) {
            (unsigned long long)(p->kv_tokens / m->opt.max_num_seqs));
     options o = m->opt;
     snprintf(o.memory, sizeof o.memory, "auto");
+    if (m->on_device) snprintf(o.host_memory, sizeof o.host_memory, "auto");
     if (!o.kv_cache_tokens) o.kv_cache_tokens = p->kv_tokens;
     printf("\nprice of a knob, with a KV cache of %s tokens, in bytes:\n",
            bytes_grouped(o.kv_cache_tokens, b));
@@ -77,7 +78,7 @@ static void print_fit(const machine *m, const machine_wish *w) {
     err e;
     if (machine_plan(&same, &o, w, &e) != OK && e.code != ERR_BUDGET)
         return machine_close(&same);
-    uint64_t from = same.plan.total_bytes;
+    uint64_t from = same.plan.total_bytes + same.host_plan.total_bytes;
     machine_close(&same);
     options c = o;
     c.kv_cache_tokens += 1024;
@@ -127,11 +128,26 @@ static void print_rule_of_thumb(const machine *m) {
 }
 
 static void print_help(void) {
-    puts("usage: vramd plan MODEL [--json] [--weights TYPE] [--formula rule-of-thumb] "
-         "[OPTIONS]\n\n"
+    puts("usage: vramd plan MODEL [--json] [--weights TYPE] [--device CARD] "
+         "[--formula rule-of-thumb] [OPTIONS]\n\n"
          "MODEL is a GGUF file, or a config.json with --weights bf16, f16, q8_0, q4_0, ...\n"
+         "CARD is a CUDA device that need not be here: h200, h100-80g, a100-80g, l40s, ...\n"
          "Reads headers only. Exit code 7 when it does not fit.\n");
     options_print_help(stdout, NULL);
+}
+
+static status find_card(const char *name, const cuda_card **out, err *e) {
+    uint32_t n;
+    const cuda_card *c = cuda_cards(&n);
+    char names[240] = "";
+    *out = cuda_card_find(name);
+    if (*out) return OK;
+    for (uint32_t i = 0; i < n; i++) {
+        size_t at = strlen(names);
+        snprintf(names + at, sizeof names - at, "%s%s", i ? ", " : "", c[i].name);
+    }
+    err_set(e, ERR_INVALID, "--device: \"%.40s\" is not in the table", name);
+    return err_hint(e, "%s", names);
 }
 
 int cmd_plan(int argc, char **argv) {
@@ -140,10 +156,12 @@ int cmd_plan(int argc, char **argv) {
     err e;
     if (args_take_word(&argc, argv, "--help")) return print_help(), 0;
     machine_wish w = {.weights = args_take_value(&argc, argv, "--weights"), .extra = add_terms};
+    const char *card = args_take_value(&argc, argv, "--device");
     const char *formula = args_take_value(&argc, argv, "--formula");
     bool json = args_take_word(&argc, argv, "--json");
     options_defaults(&o);
     status s = options_load(&o, &argc, argv, environ, NULL, &e);
+    if (s == OK && card) s = find_card(card, &w.card, &e);
     if (s == OK && argc == 2) snprintf(o.model, sizeof o.model, "%s", argv[1]);
     if (s == OK && argc > 2) s = err_set(&e, ERR_INVALID, "more than one model is named");
     if (s == OK && formula && strcmp(formula, "rule-of-thumb") != 0) {

@@ -14,6 +14,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "daemon/engine_choice.h"
 
 enum { DEFAULT_CONTEXT = 8192, DEFAULT_TOKENS_PER_SEQ = 1024, MIN_LOGIT_ROWS = 16 };
 
@@ -31,15 +32,6 @@ static uint32_t cpus(void) {
     return n < 1 ? 1 : (uint32_t)n;
 }
 
-static status resolve_backend(machine *m, err *e) {
-    m->backend = &backend_cpu;
-    snprintf(m->device, sizeof m->device, "cpu");
-    if (m->opt.backend != BACKEND_CUDA) return OK;
-    err_set(e, ERR_UNSUPPORTED, "backend = cuda: this build has no CUDA engine");
-    err_field(e, "backend");
-    return err_hint(e, "use backend = cpu or auto");
-}
-
 static status resolve_length(machine *m, const machine_wish *w, err *e) {
     uint32_t trained = m->model->program.config.n_ctx_train;
     options *o = &m->opt;
@@ -54,8 +46,7 @@ static status resolve_length(machine *m, const machine_wish *w, err *e) {
 
 static status resolve(machine *m, const machine_wish *w, err *e) {
     options *o = &m->opt;
-    status s = resolve_backend(m, e);
-    if (s == OK) s = resolve_length(m, w, e);
+    status s = resolve_length(m, w, e);
     if (s != OK) return s;
     if (o->threads == 0) o->threads = cpus();
     if (o->max_num_batched_tokens < o->max_num_seqs) {
@@ -82,8 +73,9 @@ static status resolve(machine *m, const machine_wish *w, err *e) {
         .max_model_len = o->max_model_len,
         .block_tokens = o->block_size,
         .kv = (kv_dtype)o->kv_cache_dtype,
-        .activations = (activation_dtype[]){ACTIVATION_AUTO, ACTIVATION_INT8,
-                                            ACTIVATION_F32}[o->activation_dtype],
+        .activations =
+            (activation_dtype[]){ACTIVATION_AUTO, ACTIVATION_INT8, ACTIVATION_F32,
+                                 ACTIVATION_BF16, ACTIVATION_F16}[o->activation_dtype],
         .batch_invariant = o->batch_invariant,
         .n_threads = o->threads,
         .plugin = m->opt.cuda_plugin,
@@ -190,21 +182,13 @@ static const plan *host_plan(const machine *m) {
     return m->on_device ? &m->host_plan : &m->plan;
 }
 
-/* Budgets once it is known where the engine computes. */
-static status find_budgets(machine *m, const memory_room *device, err *e) {
-    const memory_room host = memory_room_host();
-    if (!device) {
-        if (strcmp(m->opt.host_memory, "auto") == 0)
-            return budget_parse(&m->budget, "memory", m->opt.memory, &host, e);
-        err_set(e, ERR_INVALID, "host_memory = %.60s, but the engine is the CPU's",
-                m->opt.host_memory);
-        err_field(e, "host_memory");
-        return err_hint(e, "memory is the budget for everything there");
-    }
-    m->on_device = true;
-    status s = budget_parse(&m->budget, "memory", m->opt.memory, device, e);
-    return s == OK ? budget_parse(&m->host_budget, "host_memory", m->opt.host_memory, &host, e)
-                   : s;
+/* What the engine will allocate. Where the choice of the engine is ours, one that cannot serve
+ * the model gives way to the CPU's. */
+static status engine_terms(machine *m, terms *t, kv_request *kv, err *e) {
+    status s = m->backend->terms(&m->model->program, &m->engine_opt, t, kv, e);
+    if (s != ERR_UNSUPPORTED || !engine_fall_back(m, e)) return s;
+    terms_clear(t);
+    return m->backend->terms(&m->model->program, &m->engine_opt, t, kv, e);
 }
 
 status machine_plan(machine *m, const options *o, const machine_wish *w, err *e) {
@@ -213,12 +197,12 @@ status machine_plan(machine *m, const options *o, const machine_wish *w, err *e)
     kv_request kv = {0};
     status s = open_model(m, w->weights, e);
     if (s == OK) s = resolve(m, w, e);
-    if (s == OK) s = find_budgets(m, NULL, e);
+    if (s == OK) s = engine_choose(m, w->card, e);
     if (s != OK) goto done;
     set_name(m);
     m->n_params = model_config_params(&m->model->program.config);
     m->weight_bytes = program_weight_bytes(&m->model->program);
-    s = m->backend->terms(&m->model->program, &m->engine_opt, &t, &kv, e);
+    s = engine_terms(m, &t, &kv, e);
     if (s != OK) goto done;
     kv.block_tokens = o->block_size;
     kv.max_seqs = m->opt.max_num_seqs;
@@ -340,9 +324,10 @@ bool machine_compare_device(const machine *m, char *line, size_t cap) {
         snprintf(line, cap, "the driver does not say what is used");
         return false;
     }
-    int64_t gap = (int64_t)d.used_bytes - (int64_t)(v.ledger_bytes + d.outside_bytes);
-    snprintf(line, cap, "plan=%s ledger=%s context_and_libraries=%s unaccounted=%lld",
-             bytes_grouped(v.plan_bytes, a), bytes_grouped(v.ledger_bytes, b),
+    const uint64_t arenas = v.ledger_bytes - v.cls[MEM_CONTEXT].ledger_bytes;
+    int64_t gap = (int64_t)d.used_bytes - (int64_t)(arenas + d.outside_bytes);
+    snprintf(line, cap, "plan=%s arenas=%s context_and_libraries=%s unaccounted=%lld",
+             bytes_grouped(v.plan_bytes, a), bytes_grouped(arenas, b),
              bytes_grouped(d.outside_bytes, c), (long long)gap);
     return gap <= tolerated;
 }

@@ -4,6 +4,7 @@
 #define VRAMD_DAEMON_MACHINE_H
 
 #include "conf/options.h"
+#include "engine/cuda/cards.h"
 #include "daemon/runner.h"
 #include "memory/pool.h"
 #include "model/tokenizer.h"
@@ -38,8 +39,9 @@ typedef struct machine {
 
 /* What a subcommand wants besides the options. All zero is fine. */
 typedef struct machine_wish {
-    const char *weights;  /* type of the matrices when the model is a config.json */
-    uint32_t at_most_len; /* max_model_len = 0 means at most this (0: DEFAULT_CONTEXT) */
+    const char *weights;   /* type of the matrices when the model is a config.json */
+    const cuda_card *card; /* plan for this device, which need not be here */
+    uint32_t at_most_len;  /* max_model_len = 0 means at most this (0: DEFAULT_CONTEXT) */
     void (*extra)(void *arg, const machine *, terms *); /* lists its own terms */
     void *arg;
 } machine_wish;
