@@ -127,6 +127,7 @@ static status backend_terms(const program *p, const engine_options *o, terms *ou
     if (s != OK) return s;
     cuda_layout_terms(&l, p, o, out);
     kv->n_groups = p->n_groups;
+    kv->depth = CUDA_DEPTH;
     kv->block_tokens = o->block_tokens;
     for (uint32_t g = 0; g < p->n_groups; g++)
         kv->group[g] = (kv_group_cost){

@@ -228,10 +228,9 @@ static status place_value(cuda_layout *l, const program *p, const engine_options
     const uint64_t rows = rows_of(l, p, o, v);
     if (x->kind == OP_GATE_UP) { /* lives for this one operation */
         life *g = &lives[p->n_values + at];
-        const uint64_t elems = sizer_times(s, rows, 2 * (uint64_t)p->values[v].cols);
-        *g = (life){at, at, UINT64_MAX, align_up(sizer_times(s, elems, 2), ALIGN)};
+        const uint64_t bytes = sizer_times(s, rows, 4 * (uint64_t)p->values[v].cols);
+        *g = (life){at, at, UINT64_MAX, align_up(bytes, ALIGN)};
         g->at = life_first_fit(lives, n, g);
-        if (elems > l->gate_up_most) l->gate_up_most = elems;
     }
     if (lives[v].at != UINT64_MAX) return OK; /* OP_ROPE_APPEND works in place */
     const uint64_t cols = p->values[v].cols, width = is_f32(l, v) ? 4 : 2;
@@ -319,16 +318,14 @@ static void place_workspace(cuda_layout *l, const program *p, const engine_optio
     l->max_tiles = o->max_rows / TILE_ROWS + o->max_seqs;
     l->max_copies = o->max_seqs * p->n_groups;
     l->tables_bytes = align_up(tables_bytes(l, o), 4096);
-    l->partials_bytes =
-        cu_attn_decode_bytes(o->max_seqs, l->max_splits, c->n_heads, c->head_dim);
-    l->sampler_bytes = cu_sample_scratch_bytes(o->max_logit_rows, c->n_vocab);
     l->results_bytes = align_up(n_results * sizeof(sampled), 4096);
     l->gemm_bytes = l->wants_gemm ? CUDA_GEMM_WORKSPACE : 0;
     l->workspace_at = s->n;
     l->gemm = place(s, l->gemm_bytes);
     l->quantized = place(s, quantized_bytes(p));
-    l->partials = place(s, l->partials_bytes);
-    l->sampler = place(s, l->sampler_bytes);
+    l->partials =
+        place(s, cu_attn_decode_bytes(o->max_seqs, l->max_splits, c->n_heads, c->head_dim));
+    l->sampler = place(s, cu_sample_scratch_bytes(o->max_logit_rows, c->n_vocab));
     l->tables = place(s, l->tables_bytes);
     l->results = place(s, l->results_bytes);
     l->drawn = place_n(s, o->max_seqs, 4);

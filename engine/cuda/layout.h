@@ -58,11 +58,10 @@ typedef struct cuda_layout {
     uint32_t rows_unit, logits_unit; /* batch_invariant: rows of every GEMM; else 1 */
     uint32_t n_places, n_groups;
     cuda_place *places;
-    cuda_weight *weights;  /* [n_weights] */
-    cuda_value *values;    /* [n_values] */
-    uint64_t *gate_up;     /* [n_ops]: where OP_GATE_UP puts gate | up, in the arena */
-    uint64_t gate_up_most; /* rows x columns of the largest, in elements */
-    bool wants_gemm;       /* some matrix has 16 bits: cuBLASLt is needed */
+    cuda_weight *weights; /* [n_weights] */
+    cuda_value *values;   /* [n_values] */
+    uint64_t *gate_up;    /* [n_ops]: where OP_GATE_UP puts gate | up, in the arena */
+    bool wants_gemm;      /* some matrix has 16 bits: cuBLASLt is needed */
     uint32_t max_splits, max_stride, max_tiles, max_copies;
     /* Sections of the arena. */
     uint64_t weights_bytes, values_at, values_bytes, logits_at, logits_bytes, workspace_at,
@@ -70,7 +69,7 @@ typedef struct cuda_layout {
     /* Offsets in the arena, within the workspace. */
     uint64_t gemm, gemm_bytes, quantized, partials, sampler, tables, tables_bytes, results,
         drawn, previous, freqs;
-    uint64_t partials_bytes, sampler_bytes, results_bytes;
+    uint64_t results_bytes;
     uint64_t fixed_bytes;                     /* all but the KV cache, which begins there */
     uint64_t kv_block_bytes[PLAN_MAX_GROUPS]; /* of one layer */
     uint32_t kv_layers[PLAN_MAX_GROUPS];

@@ -39,6 +39,9 @@ void cushim_fail_alloc(long n);
  * later call fails until cushim_reset. */
 const char *cushim_error(void);
 
+/* The device fails now, as by the fault of a kernel: for tests of what then happens. */
+void cushim_break(const char *text);
+
 /* Waits for all work, forgets the fault. Allocations, streams and settings stay. */
 void cushim_reset(void);
 

@@ -142,6 +142,10 @@ cushim_counts cushim_count(void) {
     CUSHIM_API;
     return counts;
 }
+void cushim_break(const char *text) {
+    CUSHIM_API;
+    set_fault(text);
+}
 const char *cushim_error(void) {
     CUSHIM_API;
     return fault.empty() ? nullptr : fault.c_str();
