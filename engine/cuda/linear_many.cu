@@ -49,41 +49,87 @@ template <class T> struct many_params {
     linear_out out;
 };
 
-/* Copies n 16-byte units of strips' codes or scales (`unit` units a tile) of SPLIT chunks. */
-template <class TILE>
-CU_DEVICE void copy_weights(uint8_t *to, const uint8_t *from, uint32_t unit, uint32_t strip,
-                            uint32_t n_strips, uint32_t chunk, uint32_t n_chunks) {
-    for (uint32_t i = threadIdx.x; i < TILE::SPLIT * TILE::STRIPS * unit; i += TILE::THREADS) {
-        const uint32_t s = strip + i / unit % TILE::STRIPS;
-        const uint32_t c = chunk + i / (unit * TILE::STRIPS);
-        if (s < n_strips && c < n_chunks)
-            cu_cp_async16(to + 16 * i,
-                          from + (((size_t)s * n_chunks + c) * unit + i % unit) * 16);
-    }
-}
+/* What a thread copies of every stage, in 16-byte units: of the activations unit u of some
+ * rows, of the codes unit u of some tiles, of the scales one unit or none. Pass j's row (tile)
+ * is a constant away from the first. Pointers and counts are of the next stage. */
+template <dtype TYPE, class T, class TILE> struct many_copy {
+    static constexpr int SPLIT = TILE::SPLIT, ROWS = TILE::ROWS, STRIPS = TILE::STRIPS;
+    static constexpr int CODES = quant<TYPE>::code_bytes, SCALES = quant<TYPE>::scale_bytes;
+    static constexpr int ROW_STEP = TILE::THREADS / 8, TILE_STEP = TILE::THREADS * 16 / CODES;
+    static constexpr int ROW_PASSES = SPLIT * ROWS / ROW_STEP;
+    static constexpr int TILE_PASSES = SPLIT * STRIPS / TILE_STEP;
+    static_assert(ROW_STEP <= ROWS && ROWS % ROW_STEP == 0 && ROW_STEP % 8 == 0, "rows");
+    static_assert(TILE_STEP % STRIPS == 0 || STRIPS % TILE_STEP == 0, "tiles");
+    static_assert(SPLIT * STRIPS * SCALES / 16 <= TILE::THREADS, "scales in one pass");
 
-/* Begins to fill a stage with chunks [chunk, chunk + SPLIT). What lies outside the matrix is
- * left as it is: it reaches only results that nobody stores. Inputs past n_in meet weights of 0
- * and must be numbers: zeros. */
-template <dtype TYPE, class T, class TILE>
-CU_DEVICE void copy_stage(const many_params<T> &p, uint8_t *stage, uint32_t row, uint32_t strip,
-                          uint32_t chunk) {
-    typedef many_smem<TYPE, TILE> smem;
-    const quant_view &v = p.w;
-    for (uint32_t i = threadIdx.x; i < TILE::SPLIT * TILE::ROWS * 8; i += TILE::THREADS) {
-        const uint32_t r = i / 8 % TILE::ROWS, c = chunk + i / (8 * TILE::ROWS);
-        const uint32_t k = c * PACKED_CHUNK + i % 8 * 8;
-        if (row + r >= p.n_rows || c >= v.n_chunks) continue;
-        uint8_t *to = stage + (i / 8 * 8 + ((i % 8) ^ (r & 7))) * 16;
-        const T *from = p.in + (size_t)(row + r) * p.ld_in;
-        cu_cp_async16_zfill(to, k < v.n_in ? from + k : from, k < v.n_in ? 16 : 0);
+    const T *row_start, *in; /* of the first row: its beginning; the next unit */
+    const uint8_t *codes, *scales;
+    uint32_t in_at, ld, n_chunks;  /* in_at: where the unit goes within a stage */
+    uint32_t rows, tiles;          /* bit j: pass j's exists */
+    int inputs_left;               /* from the thread's unit on */
+    int code_chunks, scale_chunks; /* left, from its first tile's chunk on */
+
+    CU_DEVICE many_copy start(const many_params<T> &p, uint32_t row, uint32_t strip) {
+        const uint32_t r = threadIdx.x / 8, u = threadIdx.x % 8;
+        const quant_view &v = p.w;
+        many_copy c;
+        c.row_start = p.in + (size_t)min(row + r, p.n_rows - 1) * p.ld_in;
+        c.in = c.row_start + 8 * u;
+        c.in_at = (r * 8 + (u ^ (r & 7))) * 16;
+        c.ld = p.ld_in;
+        c.n_chunks = v.n_chunks;
+        c.inputs_left = (int)v.n_in - (int)(8 * u);
+        c.rows = c.tiles = 0;
+        for (int j = 0; j < ROW_PASSES; j++)
+            c.rows |= (uint32_t)(row + r + row_of(j) < p.n_rows) << j;
+        const uint32_t tile = threadIdx.x * 16 / CODES, s = strip + tile % STRIPS;
+        for (int j = 0; j < TILE_PASSES; j++)
+            c.tiles |= (uint32_t)(s + strip_of(j) < v.n_strips) << j;
+        c.codes = v.codes + ((size_t)s * v.n_chunks + tile / STRIPS) * CODES +
+                  threadIdx.x * 16 % CODES;
+        c.code_chunks = (int)v.n_chunks - (int)(tile / STRIPS);
+        const uint32_t scale = threadIdx.x * 16 / SCALES, z = strip + scale % STRIPS;
+        c.scales = v.scales + ((size_t)z * v.n_chunks + scale / STRIPS) * SCALES +
+                   threadIdx.x * 16 % SCALES;
+        c.scale_chunks = (int)v.n_chunks - (int)(scale / STRIPS);
+        if (scale >= SPLIT * STRIPS || z >= v.n_strips) c.scale_chunks = 0;
+        return c;
     }
-    copy_weights<TILE>(stage + smem::codes_at, v.codes, quant<TYPE>::code_bytes / 16, strip,
-                       v.n_strips, chunk, v.n_chunks);
-    copy_weights<TILE>(stage + smem::scales_at, v.scales, quant<TYPE>::scale_bytes / 16, strip,
-                       v.n_strips, chunk, v.n_chunks);
-    cu_cp_async_commit();
-}
+    /* How far pass j is from the first: in rows, strips, and chunks of either. */
+    CU_DEVICE constexpr int row_of(int j) { return j * ROW_STEP % ROWS; }
+    CU_DEVICE constexpr int row_chunk(int j) { return j * ROW_STEP / ROWS; }
+    CU_DEVICE constexpr int strip_of(int j) { return j * TILE_STEP % STRIPS; }
+    CU_DEVICE constexpr int tile_chunk(int j) { return j * TILE_STEP / STRIPS; }
+
+    /* Begins to fill a stage. What lies outside the matrix is left as it is: it reaches only
+     * results that nobody stores. Inputs past n_in meet weights of 0 and must be numbers. */
+    CU_DEVICE void fill(uint8_t *stage, many_copy &c) {
+        typedef many_smem<TYPE, TILE> smem;
+#pragma unroll
+        for (int j = 0; j < ROW_PASSES; j++) {
+            if (!(c.rows >> j & 1)) continue;
+            const bool inside = c.inputs_left > row_chunk(j) * PACKED_CHUNK;
+            const T *from = c.in + (size_t)row_of(j) * c.ld + row_chunk(j) * PACKED_CHUNK;
+            cu_cp_async16_zfill(stage + c.in_at + j * ROW_STEP * 128,
+                                inside ? from : c.row_start, inside ? 16 : 0);
+        }
+#pragma unroll
+        for (int j = 0; j < TILE_PASSES; j++)
+            if ((c.tiles >> j & 1) && c.code_chunks > tile_chunk(j))
+                cu_cp_async16(stage + smem::codes_at + threadIdx.x * 16 + j * TILE_STEP * CODES,
+                              c.codes +
+                                  ((size_t)strip_of(j) * c.n_chunks + tile_chunk(j)) * CODES);
+        if (c.scale_chunks > 0)
+            cu_cp_async16(stage + smem::scales_at + threadIdx.x * 16, c.scales);
+        cu_cp_async_commit();
+        c.in += SPLIT * PACKED_CHUNK;
+        c.codes += SPLIT * CODES;
+        c.scales += SPLIT * SCALES;
+        c.inputs_left -= SPLIT * PACKED_CHUNK;
+        c.code_chunks -= SPLIT;
+        c.scale_chunks -= SPLIT;
+    }
+};
 
 CU_DEVICE void mma_of(float d[4], const uint32_t a[4], const uint32_t b[2], __half) {
     cu_mma_f16(d, a, b);
@@ -92,8 +138,8 @@ CU_DEVICE void mma_of(float d[4], const uint32_t a[4], const uint32_t b[2], __nv
     cu_mma_bf16(d, a, b);
 }
 
-/* acc += the warp's part of a stage. n_rows: of the tile's rows, how many there are. */
-template <dtype TYPE, class T, class TILE>
+/* acc += the warp's part of a stage, for the first n_rows rows; FULL: all of the tile's. */
+template <dtype TYPE, class T, class TILE, bool FULL>
 CU_DEVICE void add_stage(const uint8_t *stage, int split, int warp, int lane, uint32_t n_rows,
                          float acc[TILE::MI][TILE::NI][4]) {
     typedef many_smem<TYPE, TILE> smem;
@@ -113,7 +159,7 @@ CU_DEVICE void add_stage(const uint8_t *stage, int split, int warp, int lane, ui
         for (int mi = 0; mi < TILE::MI; mi++) quant_halves<TYPE, T>(w[mi], b, a[mi]);
 #pragma unroll
         for (int ni = 0; ni < TILE::NI; ni++) {
-            if (8u * ni >= n_rows) break; /* the same for all warps */
+            if (!FULL && 8u * ni >= n_rows) break; /* the same for all warps */
             uint32_t x[4];
             cu_ldmatrix_x4(x, acts + ni * 1024 + ((4 * b + lane / 8) ^ (lane % 8)) * 16);
 #pragma unroll
@@ -168,24 +214,19 @@ static __global__ void __launch_bounds__(TILE::THREADS) k_many(many_params<T> p)
     const uint32_t row = blockIdx.x * TILE::ROWS, strip = blockIdx.y * TILE::STRIPS;
     const uint32_t n_groups = (p.w.n_chunks + TILE::SPLIT - 1) / TILE::SPLIT;
     float acc[TILE::MI][TILE::NI][4] = {};
-    for (uint32_t i = 0; i < STAGES - 1; i++) {
-        if (i < n_groups)
-            copy_stage<TYPE, T, TILE>(p, shared + i * BYTES, row, strip, i * TILE::SPLIT);
-        else
-            cu_cp_async_commit();
-    }
+    typedef many_copy<TYPE, T, TILE> copy;
+    copy from = copy::start(p, row, strip);
+    for (int i = 0; i < STAGES - 1; i++) copy::fill(shared + i * BYTES, from);
     for (uint32_t i = 0; i < n_groups; i++) {
         cu_cp_async_wait<STAGES - 2>();
         __syncthreads(); /* stage i is here; nobody reads stage i - 1, the next to be filled */
-        const uint32_t next = i + STAGES - 1;
-        if (next < n_groups)
-            copy_stage<TYPE, T, TILE>(p, shared + next % STAGES * BYTES, row, strip,
-                                      next * TILE::SPLIT);
+        copy::fill(shared + (i + STAGES - 1) % STAGES * BYTES, from);
+        if (i * TILE::SPLIT + split >= p.w.n_chunks) continue;
+        const uint8_t *stage = shared + i % STAGES * BYTES;
+        if (p.n_rows - row >= TILE::ROWS)
+            add_stage<TYPE, T, TILE, true>(stage, split, warp, lane, 0, acc);
         else
-            cu_cp_async_commit();
-        if (i * TILE::SPLIT + split < p.w.n_chunks)
-            add_stage<TYPE, T, TILE>(shared + i % STAGES * BYTES, split, warp, lane,
-                                     p.n_rows - row, acc);
+            add_stage<TYPE, T, TILE, false>(stage, split, warp, lane, p.n_rows - row, acc);
     }
     cu_cp_async_wait<0>();
     __syncthreads();
