@@ -1,0 +1,245 @@
+/* The layout of the CUDA engine, which needs no CUDA: bytes of a public model, weights that lie
+ * together, values that are alive together apart, options and models it must refuse. */
+#include "tests/engine/engine_rig.h"
+#include "tests/model/gguf_build.h"
+
+#include "engine/arrange.h"
+#include "engine/cuda/backend_cuda.h"
+
+/* Llama-3-8B: 32 layers, 8,030,261,248 parameters, 131,072 bytes of KV cache a token. */
+static model_config llama3_8b(void) {
+    model_config c = gb_tiny("llama");
+    c.n_layers = 32, c.n_embd = 4096, c.n_heads = 32, c.n_kv_heads = 8, c.head_dim = 128;
+    c.n_ff = 14336, c.n_vocab = 128256, c.n_ctx_train = 8192;
+    c.rope.n_dims = 128, c.tied_head = false;
+    return c;
+}
+
+static engine_options big_options(void) {
+    engine_options o = rig_options();
+    o.max_rows = 2048, o.max_seqs = 64, o.max_logit_rows = 64, o.max_model_len = 8192;
+    o.activations = ACTIVATION_AUTO;
+    o.n_sms = 132;
+    return o;
+}
+
+static model *planned(const model_config *c, dtype type) {
+    model *m;
+    err e;
+    ck_assert_msg(model_from_config(&m, c, type, &e) == OK, "%s", e.text);
+    return m;
+}
+
+static uint64_t sum_of(const terms *t, mem_class cls, bool device) {
+    uint64_t n = 0;
+    for (size_t i = 0; i < t->n; i++)
+        if (t->v[i].cls == cls && t->v[i].on_device == device) n += t->v[i].bytes;
+    return n;
+}
+
+START_TEST(a_public_model_has_its_published_bytes) {
+    model_config c = llama3_8b();
+    model *m = planned(&c, DT_BF16);
+    engine_options o = big_options();
+    terms t = {0};
+    kv_request kv = {0};
+    err e;
+    ck_assert_msg(backend_cuda.terms(&m->program, &o, &t, &kv, &e) == OK, "%s", e.text);
+    const uint64_t norms = 65 * 4096; /* stay float32 */
+    ck_assert_uint_eq(model_config_params(&c), 8030261248u);
+    ck_assert_uint_eq(sum_of(&t, MEM_WEIGHTS, true), 2 * (8030261248u - norms) + 4 * norms);
+    ck_assert_uint_eq(sum_of(&t, MEM_WEIGHTS, false), 0);
+    ck_assert_uint_eq(sum_of(&t, MEM_LOGITS, true), 64ull * 128256 * 4);
+    ck_assert_uint_eq(kv.group[0].bytes_per_token, 131072);
+    ck_assert_uint_eq(kv.depth, 2);
+    /* The residual stream, its norm, and gate | up with what comes of it, of 2048 rows. */
+    ck_assert_uint_eq(sum_of(&t, MEM_ACTIVATIONS, true),
+                      2048ull * (4 * 4096 + 2 * 4096 + 2 * 3 * 14336));
+    uint64_t context = 0;
+    for (size_t i = 0; i < t.n; i++) {
+        if (t.v[i].cls != MEM_CONTEXT) continue;
+        ck_assert(t.v[i].on_device && t.v[i].kind == TERM_ASSUMED);
+        context += t.v[i].bytes;
+    }
+    ck_assert_uint_gt(context, 132 * (3 << 20));
+    ck_assert_uint_gt(sum_of(&t, MEM_WORKSPACE, false), 0); /* pinned tables */
+    ck_assert_uint_gt(sum_of(&t, MEM_LOADING, false), 0);
+    ck_assert_uint_eq(sum_of(&t, MEM_LOADING, true), 0); /* where values will lie */
+    terms_clear(&t);
+    model_close(m);
+}
+END_TEST
+
+static const cuda_place *place_of(const cuda_layout *l, const program *p, const char *name) {
+    for (uint32_t i = 0; i < p->n_weights; i++)
+        if (strcmp(p->weights[i].name, name) == 0) return &l->places[l->weights[i].place];
+    ck_abort_msg("no weight %s", name);
+}
+
+START_TEST(weights_that_compute_together_lie_together) {
+    static const dtype types[] = {DT_F32, DT_BF16, DT_Q4_0, DT_Q8_0};
+    for (uint32_t i = 0; i < 4; i++) {
+        model_config c = llama3_8b();
+        c.n_layers = 2;
+        model *m = planned(&c, types[i]);
+        engine_options o = big_options();
+        cuda_layout l;
+        err e;
+        ck_assert_msg(cuda_layout_init(&l, &m->program, &o, &e) == OK, "%s", e.text);
+        const bool packed = i >= 2;
+        const cuda_place *q = place_of(&l, &m->program, "blk.1.attn_q.weight");
+        ck_assert_ptr_eq(q, place_of(&l, &m->program, "blk.1.attn_v.weight"));
+        ck_assert_uint_eq(q->n_out, 4096 + 2 * 1024);
+        const cuda_place *gate = place_of(&l, &m->program, "blk.1.ffn_gate.weight");
+        ck_assert(packed != (gate == place_of(&l, &m->program, "blk.1.ffn_up.weight")));
+        ck_assert_uint_eq(gate->n_out, packed ? 14336 : 2 * 14336);
+        ck_assert(l.wants_gemm != packed);
+        ck_assert_int_eq(q->type, packed ? types[i] : i == 1 ? DT_BF16 : DT_F16);
+        ck_assert_int_eq(l.t, i == 1 ? CU_BF16 : CU_F16);
+        uint64_t end = 0;
+        for (uint32_t k = 0; k < l.n_places; k++) {
+            ck_assert(l.places[k].at == end && end % 256 == 0);
+            end += l.places[k].bytes;
+        }
+        ck_assert_uint_eq(end, l.weights_bytes);
+        cuda_layout_clear(&l);
+        model_close(m);
+    }
+}
+END_TEST
+
+START_TEST(values_alive_together_share_no_bytes) {
+    for (uint32_t k = 0; k < 4; k++) {
+        model_config c = gb_tiny(k % 2 ? "qwen2" : "llama");
+        model *m = planned(&c, k < 2 ? DT_F16 : DT_Q8_0);
+        engine_options o = rig_options();
+        const program *p = &m->program;
+        cuda_layout l;
+        err e;
+        o.activations = ACTIVATION_AUTO;
+        o.batch_invariant = k % 2;
+        o.max_rows = 1000;
+        ck_assert_msg(cuda_layout_init(&l, p, &o, &e) == OK, "%s", e.text);
+        const uint32_t n = p->n_values + p->n_ops;
+        const uint64_t rows = cuda_rows_up(1000, l.rows_unit);
+        ck_assert_uint_eq(rows, k % 2 ? 1024 : 1000);
+        life *lives = calloc(n, sizeof *lives);
+        ck_assert_ptr_nonnull(lives);
+        lives_of_values(p, lives);
+        for (uint32_t i = 0; i < n; i++) {
+            life *x = &lives[i];
+            if (i >= p->n_values) {
+                const op *u = &p->ops[i - p->n_values];
+                if (u->kind != OP_GATE_UP) continue;
+                *x = (life){i - p->n_values, i - p->n_values, l.gate_up[i - p->n_values],
+                            rows * 4 * p->values[u->out].cols};
+            } else if (l.values[i].form != CUDA_VALUE_LOGITS) {
+                const bool f32 = l.values[i].form == CUDA_VALUE_F32;
+                const bool gathered = p->values[i].rows == ROWS_GATHERED;
+                x->at = l.values[i].at;
+                x->bytes = (uint64_t)(gathered ? o.max_logit_rows : rows) * p->values[i].cols *
+                           (f32 ? 4 : 2);
+            } else {
+                continue;
+            }
+            ck_assert(x->at >= l.values_at && x->at + x->bytes <= l.values_at + l.values_bytes);
+            for (uint32_t j = 0; j < i; j++) {
+                const life *y = &lives[j];
+                if (y->bytes == 0 || x->first_op > y->last_op || y->first_op > x->last_op)
+                    continue;
+                const bool heir = j < p->n_values && x->first_op == y->last_op &&
+                                  x->at == y->at && p->ops[x->first_op].residual == j;
+                ck_assert(heir || x->at + x->bytes <= y->at || y->at + y->bytes <= x->at);
+            }
+        }
+        free(lives);
+        cuda_layout_clear(&l);
+        model_close(m);
+    }
+}
+END_TEST
+
+START_TEST(tables_of_every_shape_fit_the_largest) {
+    const cuda_shape most = {48, 12, 20, 20, 13, 24, 9};
+    const cuda_tables_at last = cuda_tables_lay(2, &most);
+    cuda_shape s = most;
+    uint32_t *field = (uint32_t *)&s;
+    for (uint32_t i = 0; i < sizeof s / sizeof *field; i++) {
+        s = most;
+        field[i] = 1;
+        ck_assert_uint_lt(cuda_tables_lay(2, &s).lists, last.lists);
+    }
+    for (uint32_t n = 1; n <= 300; n++) {
+        const uint32_t b = cuda_bucket(n, 256);
+        ck_assert(b >= n || b == 256);
+        ck_assert(b <= 256 && (b % 8 == 0 || b == 1 || b == 2 || b == 4));
+        ck_assert_uint_eq(cuda_bucket(b, 256), b);
+    }
+}
+END_TEST
+
+START_TEST(what_it_cannot_compute_is_named) {
+    static const struct {
+        const char *field;
+        size_t at;
+        uint32_t value;
+        status code;
+    } bad[] = {
+        {"block_size", offsetof(engine_options, block_tokens), 12, ERR_INVALID},
+        {"max_num_seqs", offsetof(engine_options, max_seqs), 0, ERR_INVALID},
+        {"max_logit_rows", offsetof(engine_options, max_logit_rows), 31, ERR_INVALID},
+        {"max_model_len", offsetof(engine_options, max_model_len), 0, ERR_INVALID},
+        {"activation_dtype", offsetof(engine_options, activations), ACTIVATION_INT8,
+         ERR_UNSUPPORTED},
+        {"kv_cache_dtype", offsetof(engine_options, kv), KV_F32, ERR_UNSUPPORTED},
+    };
+    model_config c = gb_tiny("llama");
+    err e;
+    terms t = {0};
+    kv_request kv;
+    model *m = planned(&c, DT_F16);
+    for (uint32_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        engine_options o = rig_options();
+        o.activations = ACTIVATION_AUTO;
+        memcpy((char *)&o + bad[i].at, &bad[i].value, sizeof bad[i].value);
+        ck_assert_int_eq(backend_cuda.terms(&m->program, &o, &t, &kv, &e), bad[i].code);
+        ck_assert_str_eq(e.field, bad[i].field);
+    }
+    model_close(m);
+    c.n_embd = c.n_ff = 256;
+    m = planned(&c, DT_Q4_K);
+    engine_options o = rig_options();
+    o.activations = ACTIVATION_AUTO;
+    ck_assert_int_eq(backend_cuda.terms(&m->program, &o, &t, &kv, &e), ERR_UNSUPPORTED);
+    ck_assert_str_eq(e.field, "token_embd.weight");
+    ck_assert_ptr_nonnull(strstr(e.text, "Q4_K"));
+    terms_clear(&t);
+    model_close(m);
+}
+END_TEST
+
+START_TEST(a_plugin_that_is_not_there_is_said_in_one_line) {
+    engine_options o = rig_options();
+    cuda_device d;
+    err e;
+    o.plugin = "/nonexistent/vramd-cuda.so";
+    ck_assert_int_eq(cuda_backend_available(&o, &d, &e), ERR_NOT_FOUND);
+    ck_assert_str_eq(e.field, "cuda_plugin");
+    ck_assert_ptr_nonnull(strstr(e.text, "/nonexistent/vramd-cuda.so"));
+    ck_assert_ptr_null(strchr(e.text, '\n'));
+    ck_assert(e.hint[0] != '\0');
+}
+END_TEST
+
+int main(void) {
+    Suite *s = suite_create("cuda layout");
+    TCase *t = tcase_create("all");
+    tcase_add_test(t, a_public_model_has_its_published_bytes);
+    tcase_add_test(t, weights_that_compute_together_lie_together);
+    tcase_add_test(t, values_alive_together_share_no_bytes);
+    tcase_add_test(t, tables_of_every_shape_fit_the_largest);
+    tcase_add_test(t, what_it_cannot_compute_is_named);
+    tcase_add_test(t, a_plugin_that_is_not_there_is_said_in_one_line);
+    suite_add_tcase(s, t);
+    return rig_main(s);
+}
