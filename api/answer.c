@@ -174,11 +174,9 @@ static void refuse_submit(answer *a, const prompt_in *p, uint32_t max_tokens, co
     f.n_prompt_tokens = p->ids.n;
     f.n_ctx = port->card.max_model_len;
     if (f.what == API_BUDGET) {
-        machine_stats st;
-        port->ops->stats(a->app->port, &st);
-        uint64_t block = st.kv.block_tokens ? st.kv.block_tokens : 1;
-        f.bytes_needed = ceil_div(p->ids.n + max_tokens, block) * port->kv_block_bytes;
-        f.budget = st.kv.blocks * port->kv_block_bytes;
+        f.bytes_needed =
+            port->ops->kv_bytes_needed(a->app->port, (uint32_t)p->ids.n, max_tokens);
+        f.budget = port->kv_bytes;
     }
     answer_fail(a, &f);
 }

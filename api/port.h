@@ -119,6 +119,8 @@ typedef struct port_ops {
     void (*credit)(port *, gen *, uint32_t n_tokens);
     void (*stats)(port *, machine_stats *out); /* an atomic snapshot, at most a step old */
     size_t (*sequences)(port *, seq_view *out, size_t cap);
+    /* KV cache that a request needs at most, in bytes. */
+    uint64_t (*kv_bytes_needed)(port *, uint32_t n_prompt, uint32_t max_tokens);
     double (*retry_after_s)(port *); /* from the backlog and the recent rate */
     /* NULL when ready; else why not: "loading", "draining", "stalled" (work queued, no
      * progress). */
@@ -147,7 +149,7 @@ struct port {
     ledger
         *device_ledger; /* the device's; NULL when the engine computes in the host's memory */
     pool *pool;         /* memory of requests */
-    uint64_t kv_bytes_per_token, kv_block_bytes;
+    uint64_t kv_bytes;  /* of the KV cache */
     const char *device; /* where the engine computes, for labels: "cpu", "cuda:0" */
 };
 

@@ -276,6 +276,14 @@ static status refuse(bridge *b, err *e) {
     return e->code;
 }
 
+static uint64_t on_kv_bytes_needed(port *p, uint32_t n_prompt, uint32_t max_tokens) {
+    const sched_config *c = &((const bridge *)p)->m->sched_conf;
+    uint64_t bytes = 0;
+    for (uint32_t k = 0; k < c->n_groups; k++)
+        bytes += sched_blocks_needed(c, k, n_prompt, max_tokens) * c->group[k].block_bytes;
+    return bytes;
+}
+
 static status check_room(bridge *b, const gen_spec *s, err *e) {
     const sched_config *c = &b->m->sched_conf;
     uint64_t len = (uint64_t)s->n_prompt + s->max_tokens;
@@ -285,17 +293,14 @@ static status check_room(bridge *b, const gen_spec *s, err *e) {
     if (len > c->max_model_len)
         return err_set(e, ERR_TOO_LONG, "%u prompt tokens and max_tokens %u exceed %u",
                        s->n_prompt, s->max_tokens, c->max_model_len);
-    uint64_t bytes = 0;
-    bool fits = true;
     for (uint32_t k = 0; k < c->n_groups; k++) {
-        uint64_t n = sched_blocks_needed(c, k, s->n_prompt, s->max_tokens);
-        fits &= n <= c->group[k].n_blocks;
-        bytes += n * c->group[k].block_bytes;
-    }
-    if (!fits)
+        if (sched_blocks_needed(c, k, s->n_prompt, s->max_tokens) <= c->group[k].n_blocks)
+            continue;
+        uint64_t bytes = on_kv_bytes_needed(&b->port, s->n_prompt, s->max_tokens);
         return err_set(e, ERR_BUDGET,
                        "the request needs %llu bytes of KV cache, the budget holds %llu",
                        (unsigned long long)bytes, (unsigned long long)b->m->plan.kv_bytes);
+    }
     if (b->n_live >= b->m->opt.max_num_seqs + b->m->opt.max_waiting || !b->free)
         return err_set(e, ERR_BUSY, "the queue is full: %u requests wait or run", b->n_live);
     if (b->waiting_tokens && b->waiting_tokens + s->n_prompt > b->m->opt.max_waiting_tokens)
@@ -610,6 +615,7 @@ static const port_ops ops = {.submit = on_submit,
                              .credit = on_credit,
                              .stats = on_stats,
                              .sequences = on_sequences,
+                             .kv_bytes_needed = on_kv_bytes_needed,
                              .retry_after_s = on_retry_after,
                              .not_ready = on_not_ready,
                              .offload = on_offload,
@@ -674,8 +680,7 @@ status bridge_open(bridge **out, uv_loop_t *loop, machine *m, void (*flushed)(vo
                      .device_ledger = m->device_ledger,
                      .device = m->device,
                      .pool = m->pool,
-                     .kv_bytes_per_token = m->plan.kv_bytes_per_token,
-                     .kv_block_bytes = m->plan.kv_block_bytes};
+                     .kv_bytes = m->plan.kv_bytes};
     uv_async_init(loop, &b->async, on_async);
     b->async.data = b;
     *out = b;

@@ -67,8 +67,9 @@ static status refuse(const plan *p, const totals *sum, uint64_t min_kv, const bu
                     bytes_human(p->smallest_budget_bytes, have));
 }
 
-/* What n blocks of a group without a window go with. False: more than can be counted. */
-static bool price(plan *p, const kv_request *kv, uint64_t n) {
+/* What n blocks of a group without a window go with, where so many sequences run. False: more
+ * than can be counted. */
+static bool price(plan *p, const kv_request *kv, uint64_t n, uint64_t n_seqs) {
     p->kv_bytes = p->beside_bytes = 0;
     if (n > INT32_MAX) return false;
     p->kv_blocks = (uint32_t)n;
@@ -78,7 +79,7 @@ static bool price(plan *p, const kv_request *kv, uint64_t n) {
         const uint32_t window = kv->group[g].window;
         uint64_t most = UINT64_MAX, bytes = 0;
         if (window && kv->max_seqs)
-            most = kv->max_seqs * kv_window_blocks(window, kv->block_tokens, rows);
+            most = n_seqs * kv_window_blocks(window, kv->block_tokens, rows);
         p->group_blocks[g] = (uint32_t)(n < most ? n : most);
         if (!mul_u64(p->group_blocks[g], p->group_block_bytes[g], &bytes) ||
             !add_u64(p->kv_bytes, bytes, &p->kv_bytes))
@@ -88,19 +89,33 @@ static bool price(plan *p, const kv_request *kv, uint64_t n) {
     return true;
 }
 
-/* The most blocks, from lo, which fits, up to hi, that fit into left bytes. */
+static bool price_fits(plan *p, const kv_request *kv, uint64_t n, uint64_t n_seqs,
+                       uint64_t loading, uint64_t left) {
+    return price(p, kv, n, n_seqs) && p->beside_bytes <= left &&
+           p->kv_bytes <= left - p->beside_bytes && loading <= left - p->beside_bytes;
+}
+
+/* The most that fits into left bytes: of blocks between lo and hi; where lo is too many for as
+ * many windows as sequences, of windows. lo blocks with one window fit. */
 static void price_most(plan *p, const kv_request *kv, uint64_t lo, uint64_t hi,
                        uint64_t loading, uint64_t left) {
+    uint64_t one = 1, all = kv->max_seqs ? kv->max_seqs : 1;
+    if (!price_fits(p, kv, lo, all, loading, left)) hi = lo;
     while (lo < hi) {
         uint64_t mid = hi - (hi - lo) / 2;
-        bool fits = price(p, kv, mid) && p->beside_bytes <= left &&
-                    p->kv_bytes <= left - p->beside_bytes && loading <= left - p->beside_bytes;
-        if (fits)
+        if (price_fits(p, kv, mid, all, loading, left))
             lo = mid;
         else
             hi = mid - 1;
     }
-    CHECK(price(p, kv, lo));
+    while (one < all) {
+        uint64_t mid = all - (all - one) / 2;
+        if (price_fits(p, kv, lo, mid, loading, left))
+            one = mid;
+        else
+            all = mid - 1;
+    }
+    CHECK(price(p, kv, lo, one));
 }
 
 static void start_plan(plan *out, const kv_request *kv, const budget *b) {
@@ -128,7 +143,7 @@ status plan_solve(plan *out, const terms *fixed, const kv_request *kv, const bud
     if (want > max_blocks) want = max_blocks;
     if (want < min_blocks) want = min_blocks;
     uint64_t least = 0;
-    if (!price(out, kv, want) || !price(out, kv, min_blocks) ||
+    if (!price(out, kv, want, kv->max_seqs) || !price(out, kv, min_blocks, 1) ||
         !add_u64(sum.steady, out->beside_bytes, &least) ||
         /* Loading buffers are freed before the KV cache is mapped: they raise the floor only
          * where they are larger than the smallest cache. */

@@ -66,9 +66,11 @@ typedef struct plan {
 
 /* Solves for the number of KV blocks (none where kv has no group: host memory beside a device
  * that holds the KV cache). A group with a window gets the blocks that so many tokens need
- * there in the worst case: never more than all sequences can hold. fixed: every term but the KV
- * cache (borrowed). On ERR_BUDGET *out is filled too (fits = false), so that it can be printed.
- * Errors: ERR_BUDGET (field "memory", names the term; hint: smallest budget), ERR_NO_MEMORY. */
+ * there in the worst case: never more than all sequences can hold,
+ * and under a budget that has no room for that, no less than one can. fixed: every term but the
+ * KV cache (borrowed). On ERR_BUDGET *out is filled too (fits = false), so that it can be
+ * printed. Errors: ERR_BUDGET (field "memory", names the term; hint: smallest budget),
+ * ERR_NO_MEMORY. */
 status plan_solve(plan *out, const terms *fixed, const kv_request *, const budget *, err *);
 void plan_clear(plan *);
 

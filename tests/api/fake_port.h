@@ -132,6 +132,12 @@ static FAKE_UNUSED void fake_cancel(port *p, gen *g, gen_finish why) {
     atomic_fetch_add(&f->n_cancelled, 1);
 }
 
+static FAKE_UNUSED uint64_t fake_kv_bytes_needed(port *p, uint32_t n_prompt,
+                                                 uint32_t max_tokens) {
+    (void)p;
+    return ceil_div((uint64_t)n_prompt + max_tokens, 16) * 1600;
+}
+
 static FAKE_UNUSED void fake_credit(port *p, gen *g, uint32_t n) {
     fake *f = (fake *)p;
     CHECK(g->live && n <= g->owed);
@@ -306,6 +312,7 @@ static FAKE_UNUSED const port_ops *fake_ops(void) {
                                  .credit = fake_credit,
                                  .stats = fake_stats,
                                  .sequences = fake_sequences,
+                                 .kv_bytes_needed = fake_kv_bytes_needed,
                                  .retry_after_s = fake_retry_after,
                                  .not_ready = fake_not_ready,
                                  .offload = fake_offload,
@@ -389,10 +396,9 @@ static FAKE_UNUSED void fake_start(fake *f) {
                                 .n_params = 1000,
                                 .weight_bytes = 2000,
                                 .max_model_len = 256 * 1024};
-    f->port.kv_bytes_per_token = 100;
     f->port.device = "cpu";
     if (f->device) fake_device(&f->port);
-    f->port.kv_block_bytes = 1600;
+    f->port.kv_bytes = 100 * 1600;
     ck_assert(uv_loop_init(&f->loop) == 0);
     uv_async_init(&f->loop, &f->quit, fake_on_quit);
     uv_timer_init(&f->loop, &f->step);

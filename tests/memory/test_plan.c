@@ -125,6 +125,18 @@ START_TEST(a_group_with_a_window_gets_what_all_sequences_can_hold_of_it) {
         ck_assert_uint_eq(terms_sum(&p.terms, MEM_KV), p.kv_bytes);
         plan_clear(&p);
     }
+    /* The smallest budget holds one sequence of the longest length, and its window. */
+    kv.depth = 1;
+    kv.min_tokens = 16 * 1024;
+    const uint64_t both = 1024 * 16 * 1024, window = 11 * 16 * 4096;
+    for (uint32_t n = 1; n <= 8; n++) {
+        b.bytes = 100ull * MIB + both + n * window + 5;
+        ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), OK);
+        ck_assert_uint_eq(p.smallest_budget_bytes, 100ull * MIB + both + window);
+        ck_assert(p.group_blocks[0] == 1024 && p.group_blocks[1] == 11 * n);
+        plan_clear(&p);
+    }
+    kv.min_tokens = 1024;
     /* Short of memory, it takes no more blocks than the other. */
     kv.depth = 1;
     b.bytes = 100 * MIB + 64 * 16 * (1024 + 4096) + 7;
