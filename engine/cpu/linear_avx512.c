@@ -87,7 +87,7 @@ INLINE void acts_next(acts *a) {
     a->d += sizeof(act_block) / sizeof(float);
 }
 
-/* isum[r] += codes (as stored, without offset) of groups l0.. times activations. */
+/* isum[r] += codes (as stored, without offset) of group l times activations. */
 INLINE void add_products(const uint8_t *codes, const dtype t, const int l, const int8_t *q,
                          __m512i *isum, const int R) {
     __m512i w = codes_of(codes, t, l);
