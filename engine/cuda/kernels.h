@@ -55,7 +55,8 @@ cudaError_t cu_gather(cudaStream_t, const cu_tables *, uint32_t n_logit_rows, ui
 /* x += y (where y is given), then out = x / sqrt(mean(x^2) + eps) * w: the residual sum and the
  * norm that follows it (Zhang and Sennrich, "Root Mean Square Layer Normalization", eq. 4).
  * x: [n_rows][cols] float32; y: [n_rows][cols] of T or NULL; w: [cols] float32;
- * out: [n_rows][cols] of T. One block a row; one fixed order of additions. */
+ * out: [n_rows][cols] of T. One block a row; one fixed order of additions. cols: a multiple of
+ * 8, at most 32768. */
 cudaError_t cu_add_norm(cudaStream_t, cu_type t, uint32_t n_rows, uint32_t cols, float eps,
                         float *x, const void *y, const float *w, void *out);
 /* In place on n_heads heads of each row: QK norm (for models that have it).
@@ -92,7 +93,8 @@ typedef struct cu_linear {
     bool same_bits; /* packed w: the one path whose bits do not depend on n_rows */
 } cu_linear;
 
-/* linear_few.cu: 16-bit w, n_rows <= CU_FEW_ROWS. Bound by reading w once. */
+/* linear_few.cu: 16-bit w, n_rows <= CU_FEW_ROWS, n_in a multiple of 8. Bound by reading w
+ * once. A row has the same bits for any n_rows. */
 cudaError_t cu_linear_few(cudaStream_t, const cu_linear *);
 /* The two halves of OP_GATE_UP fused for few rows: out = act(in * gate^T) * (in * up^T), T. */
 cudaError_t cu_gate_up_few(cudaStream_t, const cu_linear *gate, const cu_linear *up,
@@ -202,14 +204,15 @@ cudaError_t cu_attn_prefill(cudaStream_t, const cu_attn *, const cu_tables *,
 /* ---- sample.cu: what model/sampling.h says, the same tokens for the same logits; parameters
  * in tables.h ---- */
 
-/* logits: [n_logit_rows][n_vocab] float32, overwritten. p: [n_seqs], lists: words. Writes
- * out[i] (sampled as in model/sampling.h) and drawn[i] = the token, or -1. drawn is not
- * previous: other entries may still read that. scratch: cu_sample_scratch_bytes(n_seqs). */
+/* logits: [n_logit_rows][n_vocab] float32, edited in place. p: [n_seqs], lists: words, scratch:
+ * cu_sample_scratch_bytes(n_seqs, n_vocab). Writes out[i] (the same bits as sampling_draw's for
+ * the same logits) and drawn[i] = the token, or -1, where out[i] is left alone. drawn is
+ * not previous: other entries may still read that. */
 cudaError_t cu_sample(cudaStream_t, float *logits, uint32_t n_vocab, const cu_sampling *p,
                       const int32_t *lists, const int32_t *previous, uint32_t n_seqs,
                       void *scratch, sampled *out, int32_t *drawn);
-/* Must be put before cu_sample, which overwrites logits. s: [n], out: [n]; n at most what
- * scratch was sized for. */
+/* sampling_score for rows that draw nothing, or before cu_sample edits them. s: [n], out: [n],
+ * scratch: cu_sample_scratch_bytes(n, n_vocab). */
 cudaError_t cu_score_rows(cudaStream_t, const float *logits, uint32_t n_vocab,
                           const cu_score *s, uint32_t n, void *scratch, sampled *out);
 

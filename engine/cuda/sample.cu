@@ -557,7 +557,7 @@ static __global__ void __launch_bounds__(1024)
     }
     int32_t token = token_without_draw(p, c.w, best);
     if (left && !is_greedy(p)) token = (int32_t)draw(c, p);
-    if (threadIdx.x % 32 || threadIdx.x / 32) return;
+    if (threadIdx.x != 0) return;
     out->token = token;
     if (drawn) drawn[blockIdx.x] = token;
     if (n_top >= 0 && (uint32_t)token < n_vocab)

@@ -76,7 +76,7 @@ static request random_request(uint32_t n, rng *r) {
     sampling_defaults(&q.p);
     q.p.seed = r->u64();
     q.position = r->below(1u << 30);
-    q.p.n_logprobs = (int16_t)(r->below(3) ? -1 : r->below(23));
+    q.p.n_logprobs = (int16_t)(r->below(3) ? -1 : (int)r->below(23));
     q.p.temperature = r->below(4) ? (float)(0.05 + 2 * r->uniform()) : 0;
     if (r->below(3) == 0) q.p.top_k = (int32_t)(r->below(3) ? r->below(60) : r->below(2 * n));
     if (r->below(3) == 0) q.p.top_p = (float)(r->below(3) ? r->uniform() : 1 - 1e-7);
