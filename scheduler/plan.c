@@ -124,6 +124,12 @@ static void measure(sched *s, uint32_t record, const int32_t *tokens, uint32_t l
 static bool find_start(planner *p, uint32_t record, const int32_t *tokens, uint32_t len,
                        uint32_t n_tokens, bool watermark, start *out) {
     sched *s = p->s;
+    /* Whatever is found, the last block is not: where there is no room for that, and the head
+     * of the queue waits for many steps, nothing needs to be looked up. */
+    for (uint32_t k = 0; k < s->n_groups; k++)
+        out->want[k] = 1 + (watermark ? s->group[k].watermark : 0);
+    room least = find_room(p, out->want);
+    if (least == ROOM_NONE || least == ROOM_FENCED) return false;
     for (;;) {
         measure(s, record, tokens, len, n_tokens, out);
         for (uint32_t k = 0; watermark && k < s->n_groups; k++)

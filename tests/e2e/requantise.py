@@ -144,9 +144,9 @@ def type_of(t, cols):
     return t if cols % gguf.GGML_QUANT_SIZES[t][0] == 0 else Q.F16
 
 
-def rewrite(source, target, convert, n_layers=None):
+def rewrite(source, target, convert, n_layers=None, more=()):
     """convert(tensor, layer): rows of bytes and their type, or float32 and None, for each matrix.
-    Returns for each its type and bytes."""
+    more: keys to add, each a name, a value and a type. Returns for each matrix its type and bytes."""
     matrices = []
     reader = gguf.GGUFReader(source)
     arch = str(reader.fields["general.architecture"].contents())
@@ -156,6 +156,8 @@ def rewrite(source, target, convert, n_layers=None):
             continue
         value = n_layers if n_layers and f.name == f"{arch}.block_count" else f.contents()
         writer.add_key_value(f.name, value, f.types[0], f.types[-1] if f.types[0] == gguf.GGUFValueType.ARRAY else None)
+    for key in more:
+        writer.add_key_value(*key)
     for t in reader.tensors:
         layer = int(t.name.split(".")[1]) if t.name.startswith("blk.") else 0
         if n_layers and layer >= n_layers:
