@@ -1,0 +1,119 @@
+/* Inside of the CUDA engine: what open, load, the steps and the graphs share. C++, within the
+ * plugin only. One thread at a time; each entry of the plugin makes the engine's device the
+ * thread's own. */
+#ifndef VRAMD_ENGINE_CUDA_CUDA_H
+#define VRAMD_ENGINE_CUDA_CUDA_H
+
+#include "engine/cuda/gemm.h"
+#include "engine/cuda/kernels.h"
+#include "engine/cuda/plugin.h"
+
+/* Weights of an operation that compute together. */
+typedef struct cuda_part {
+    cu_matrix w;
+    const float *bias;  /* NULL: none */
+    uint32_t first_col; /* of the output */
+} cuda_part;
+
+/* An operation with its weights found. */
+typedef struct cuda_op {
+    const op *o;
+    uint32_t n_parts;
+    cuda_part part[3];
+    const float *vec; /* OP_NORM */
+} cuda_op;
+
+/* One of the CUDA_DEPTH steps that can be on their way. */
+typedef struct cuda_slot {
+    unsigned char *tables;   /* pinned */
+    sampled *token, *scored; /* pinned: [max_seqs], [max_logit_rows] */
+    float *logits;           /* pinned; only if kept */
+    cudaEvent_t done;
+    const cu_score *scores; /* pinned: in the tables */
+    uint32_t n_scores;
+} cuda_slot;
+
+/* What a step runs, beyond what its tables say: enough for a graph. */
+typedef struct cuda_run {
+    cuda_shape shape;
+    uint32_t n_splits;                /* of decode attention; in a graph a power of two */
+    bool singles;                     /* entries of one row are computed by decode attention */
+    bool graph;                       /* one that graphs exist for, padded to its bucket */
+    uint32_t copies[PLAN_MAX_GROUPS]; /* of each group; the table has them in this order */
+} cuda_run;
+
+typedef struct cuda_graphs {
+    cudaGraphExec_t *exec; /* [n]; by entries, then splits; NULL before capture */
+    uint32_t n, n_splits;  /* n_splits: how many powers of two */
+} cuda_graphs;
+
+typedef struct cuda_engine {
+    engine head;
+    const program *p;
+    const cuda_layout *l;
+    const cuda_host *host;
+    engine_options opt;
+    int device;
+    cudaStream_t stream;
+    unsigned char *arena;
+    uint64_t arena_bytes;
+    bool pinned_staging;
+    gemm *lt;
+    cuda_op *op;                        /* [p->n_ops] */
+    unsigned char *kv[PLAN_MAX_GROUPS]; /* layer 0's block 0 */
+    cuda_graphs graphs;
+    float *kept; /* device; only if logits are kept */
+    cuda_slot slot[CUDA_DEPTH];
+    uint32_t first, n_in_flight;
+    bool broken; /* the device failed: nothing works any more */
+    err error;
+    cuda_memory memory;
+    cuda_device info;
+} cuda_engine;
+
+/* Fills er; field "" and no hint. */
+status cuda_fail(const cuda_host *, err *, status code, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+status cuda_fail_hint(const cuda_host *, err *, status code, const char *field,
+                      const char *hint, const char *fmt, ...)
+    __attribute__((format(printf, 6, 7)));
+/* ERR_NO_MEMORY or ERR_DEVICE, unless it is cudaSuccess. what: "copying the tables". */
+status cuda_check(const cuda_host *, cudaError_t, const char *what, err *);
+
+/* driver.cu: what the driver says is in use on the device, by NVML, so that it can be asked
+ * before there is a context. False: no NVML. */
+bool cuda_used_bytes(uint32_t device, uint64_t *total, uint64_t *used);
+/* Errors: as cuda_plugin.probe. */
+status cuda_probe(uint32_t device, cuda_device *out, const cuda_host *, err *);
+
+/* load.cu: all weights into the arena; finds those of each operation. */
+status cuda_load(cuda_engine *, err *);
+
+/* lower.cu: puts the program, or what is left of it for this run, on the stream. */
+cudaError_t cuda_run_program(cuda_engine *, const cuda_run *);
+/* Times the algorithms of all GEMMs. */
+status cuda_tune(cuda_engine *, err *);
+
+/* fill.cu: the tables of a slot from a batch that was checked. Returns the bytes that the step
+ * uses of them. */
+uint64_t cuda_fill(const cuda_engine *, const batch *, cuda_slot *, cuda_run *run);
+/* Tables of a run in which no row is real. */
+uint64_t cuda_fill_blank(const cuda_engine *, cuda_slot *, const cuda_run *);
+/* The run of a graph for so many entries and splits. */
+cuda_run cuda_graph_run(const cuda_engine *, uint32_t n_seqs, uint32_t n_splits);
+
+/* step.cu: the plugin's submit, collect, and steps of no rows that load every kernel. */
+status cuda_submit(cuda_engine *, const batch *, err *);
+status cuda_collect(cuda_engine *, step_result *, err *);
+status cuda_warm_up(cuda_engine *, err *);
+
+/* graphs.cu */
+status cuda_capture(cuda_engine *, err *);
+void cuda_graphs_clear(cuda_engine *);
+cudaGraphExec_t cuda_graph_of(const cuda_engine *, const cuda_run *);
+
+static inline void *cuda_at(const cuda_engine *e, uint64_t at) {
+    return e->arena + at;
+}
+
+#endif

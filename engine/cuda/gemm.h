@@ -1,0 +1,30 @@
+/* Matrix products of 16-bit weights by cuBLASLt, which is loaded when the first engine opens
+ * (the library is large, and machines without CUDA have none). A product's algorithm is the
+ * fastest of those that the library proposes, timed once per shape and bucket of rows when the
+ * engine opens. Calls neither allocate device memory nor wait, so they can be captured. */
+#ifndef VRAMD_ENGINE_CUDA_GEMM_H
+#define VRAMD_ENGINE_CUDA_GEMM_H
+
+#include "engine/cuda/kernels.h"
+#include "engine/cuda/plugin.h"
+
+typedef struct gemm gemm;
+
+/* workspace: device, 256-byte aligned. invariant: every call of a shape has the number of rows
+ * that it was tuned for, and algorithms that split sums are left out.
+ * Errors: ERR_UNSUPPORTED (no library: what was looked for), ERR_DEVICE, ERR_NO_MEMORY. */
+status gemm_open(gemm **out, const cuda_host *, void *workspace, uint64_t bytes, bool invariant,
+                 err *);
+void gemm_close(gemm *); /* NULL is ignored */
+
+/* Has a product of this shape been timed? */
+bool gemm_known(const gemm *, const cu_linear *l);
+/* Times the algorithms for products like l (w, in, out as they will be; in and out are
+ * overwritten) at every bucket of rows up to l->n_rows, or under batch_invariant at l->n_rows
+ * alone. Does nothing for shapes already known. Waits. */
+status gemm_tune(gemm *, cudaStream_t, const cu_linear *l, err *);
+/* out (+)= in * w^T; no bias. n_rows: up to those it was tuned for, or exactly
+ * them under batch_invariant. */
+cudaError_t gemm_run(gemm *, cudaStream_t, const cu_linear *l);
+
+#endif

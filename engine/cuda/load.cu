@@ -1,0 +1,133 @@
+/* Loading: rows of the weights are read by bounded reads into pinned buffers of the host,
+ * copied to where the step's values will lie, and stored from there as the engine computes with
+ * them, while the next rows are read. Owns two events for the call; the thread that opens. */
+#include "engine/cuda/cuda.h"
+
+#include <string.h>
+
+typedef struct loader {
+    cuda_engine *e;
+    cudaEvent_t free_[CUDA_BOUNCES]; /* buffer i is free again */
+    uint32_t next;
+} loader;
+
+static unsigned char *host_bounce(const loader *g, uint32_t i) {
+    return (unsigned char *)g->e->host->bounce + i * g->e->l->bounce_bytes;
+}
+static unsigned char *device_bounce(const loader *g, uint32_t i) {
+    return (unsigned char *)cuda_at(g->e, g->e->l->values_at + i * g->e->l->bounce_bytes);
+}
+
+/* Waits until the next buffer's last copy and kernel are done. */
+static status take_bounce(loader *g, uint32_t *i, err *er) {
+    *i = g->next++ % CUDA_BOUNCES;
+    return cuda_check(g->e->host, cudaEventSynchronize(g->free_[*i]), "loading weights", er);
+}
+
+static status give_bounce(loader *g, uint32_t i, err *er) {
+    return cuda_check(g->e->host, cudaEventRecord(g->free_[i], g->e->stream), "loading weights",
+                      er);
+}
+
+static cu_matrix matrix_of(const cuda_engine *e, const cuda_place *x) {
+    cu_matrix m;
+    m.data = cuda_at(e, x->at);
+    m.type = x->type, m.n_out = x->n_out, m.n_in = x->n_in;
+    return m;
+}
+
+static status load_vector(loader *g, weight_id id, err *er) {
+    const cuda_engine *e = g->e;
+    const cuda_weight *at = &e->l->weights[id];
+    const uint64_t bytes = (uint64_t)e->p->weights[id].cols * 4;
+    uint32_t i = 0;
+    status s = take_bounce(g, &i, er);
+    if (s == OK) s = e->host->read_vector(e->host->model, id, (float *)host_bounce(g, i), er);
+    if (s != OK) return s;
+    float *to = (float *)cuda_at(e, e->l->places[at->place].at) + at->row;
+    cudaError_t ce =
+        cudaMemcpyAsync(to, host_bounce(g, i), bytes, cudaMemcpyHostToDevice, e->stream);
+    s = cuda_check(e->host, ce, "loading weights", er);
+    return s == OK ? give_bounce(g, i, er) : s;
+}
+
+static status load_rows(loader *g, weight_id id, uint32_t row, uint32_t n, uint64_t row_bytes,
+                        err *er) {
+    const cuda_engine *e = g->e;
+    const cuda_weight *at = &e->l->weights[id];
+    const cu_matrix m = matrix_of(e, &e->l->places[at->place]);
+    uint32_t i = 0;
+    status s = take_bounce(g, &i, er);
+    if (s == OK) s = e->host->read_rows(e->host->model, id, row, n, host_bounce(g, i), er);
+    if (s != OK) return s;
+    cudaError_t ce = cudaMemcpyAsync(device_bounce(g, i), host_bounce(g, i), n * row_bytes,
+                                     cudaMemcpyHostToDevice, e->stream);
+    if (ce == cudaSuccess)
+        ce = cu_matrix_store(e->stream, &m, e->p->weights[id].type, at->row + row, n,
+                             device_bounce(g, i));
+    s = cuda_check(e->host, ce, "loading weights", er);
+    return s == OK ? give_bounce(g, i, er) : s;
+}
+
+static status load_matrix(loader *g, weight_id id, err *er) {
+    const weight *w = &g->e->p->weights[id];
+    const uint64_t row_bytes = g->e->l->weights[id].row_bytes;
+    uint64_t step = g->e->l->bounce_bytes / row_bytes / CU_STORE_ROWS * CU_STORE_ROWS;
+    if (step > w->rows) step = w->rows;
+    status s = OK;
+    for (uint32_t row = 0; row < w->rows && s == OK; row += (uint32_t)step) {
+        uint32_t n = w->rows - row < step ? w->rows - row : (uint32_t)step;
+        s = load_rows(g, id, row, n, row_bytes, er);
+    }
+    return s;
+}
+
+/* ---- the weights of each operation ---- */
+
+static void resolve_op(cuda_engine *e, cuda_op *c, const op *o) {
+    uint32_t col = 0, last = UINT32_MAX;
+    memset(c, 0, sizeof *c);
+    c->o = o;
+    for (uint32_t i = 0; i < o->n_weights; i++) {
+        const cuda_weight *w = &e->l->weights[o->w[i]];
+        const cuda_place *x = &e->l->places[w->place];
+        if (x->is_vector) {
+            c->vec = (const float *)cuda_at(e, x->at) + w->row;
+            continue;
+        }
+        if (w->place != last) { /* else: within the part before */
+            cuda_part *part = &c->part[c->n_parts++];
+            part->w = matrix_of(e, x);
+            part->first_col = col;
+            if (o->bias[i] != NO_WEIGHT) {
+                const cuda_weight *b = &e->l->weights[o->bias[i]];
+                part->bias = (const float *)cuda_at(e, e->l->places[b->place].at) + b->row;
+            }
+        }
+        last = w->place;
+        col += e->p->weights[o->w[i]].rows;
+    }
+}
+
+status cuda_load(cuda_engine *e, err *er) {
+    loader g = {e, {NULL}, 0};
+    status s = OK;
+    const uint64_t bytes = CUDA_BOUNCES * e->l->bounce_bytes;
+    s = cuda_check(e->host, cudaHostRegister(e->host->bounce, bytes, cudaHostRegisterDefault),
+                   "pinning the loader's buffers", er);
+    if (s != OK) return s;
+    for (uint32_t i = 0; i < CUDA_BOUNCES && s == OK; i++)
+        s = cuda_check(e->host, cudaEventCreateWithFlags(&g.free_[i], cudaEventDisableTiming),
+                       "events", er);
+    for (weight_id id = 0; id < e->p->n_weights && s == OK; id++)
+        s = e->p->weights[id].role == WEIGHT_VECTOR ? load_vector(&g, id, er)
+                                                    : load_matrix(&g, id, er);
+    cudaError_t ce = cudaStreamSynchronize(e->stream);
+    if (s == OK) s = cuda_check(e->host, ce, "loading weights", er);
+    for (uint32_t i = 0; i < CUDA_BOUNCES; i++)
+        if (g.free_[i]) cudaEventDestroy(g.free_[i]);
+    cudaHostUnregister(e->host->bounce);
+    for (uint32_t i = 0; i < e->p->n_ops && s == OK; i++)
+        resolve_op(e, &e->op[i], &e->p->ops[i]);
+    return s;
+}

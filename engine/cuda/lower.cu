@@ -1,0 +1,336 @@
+/* Lowering: each operation of the program becomes a few kernel calls on the stream. Which ones
+ * depends on the weights' types and on how many rows there are, never on device data, so that a
+ * run can be captured as a graph.
+ *
+ * batch_invariant: one way of computing for every number of rows: GEMMs of one fixed number of
+ * rows (the buffers are padded to its multiples), the kernels for many rows where weights are
+ * packed, and prefill attention for rows that stand alone, too. */
+#include "engine/cuda/cuda.h"
+
+/* What the operations of one run share. */
+typedef struct lowering {
+    cuda_engine *e;
+    const cuda_run *run;
+    cudaStream_t s;
+    cu_tables tables;
+    const cu_sampling *sampling;
+    const cu_score *scores;
+    const int32_t *tiles, *copies, *lists;
+} lowering;
+
+static const int32_t *words_at(const cuda_engine *e, uint64_t at) {
+    return (const int32_t *)cuda_at(e, e->l->tables + at);
+}
+
+static lowering lower_init(cuda_engine *e, const cuda_run *run) {
+    const cuda_tables_at t = cuda_tables_lay(e->l->n_groups, &run->shape);
+    lowering w = {};
+    w.e = e, w.run = run, w.s = e->stream;
+    w.tables.token = words_at(e, t.token);
+    w.tables.from = words_at(e, t.from);
+    w.tables.pos = words_at(e, t.pos);
+    w.tables.entry = words_at(e, t.entry);
+    w.tables.first_row = words_at(e, t.first_row);
+    w.tables.n_rows = words_at(e, t.n_rows);
+    w.tables.first_pos = words_at(e, t.first_pos);
+    for (uint32_t g = 0; g < e->l->n_groups; g++) w.tables.blocks[g] = words_at(e, t.blocks[g]);
+    w.tables.table_stride = run->shape.stride;
+    w.tables.gathered = words_at(e, t.gathered);
+    w.tables.previous = (const int32_t *)cuda_at(e, e->l->previous);
+    w.sampling = (const cu_sampling *)words_at(e, t.sampling);
+    w.scores = (const cu_score *)words_at(e, t.scores);
+    w.tiles = words_at(e, t.tiles);
+    w.copies = words_at(e, t.copies);
+    w.lists = words_at(e, t.lists);
+    return w;
+}
+
+static void *value_at(const lowering *w, value_id v) {
+    return cuda_at(w->e, w->e->l->values[v].at);
+}
+
+static uint32_t rows_of(const lowering *w, value_id v) {
+    return w->e->p->values[v].rows == ROWS_GATHERED ? w->run->shape.n_logit_rows
+                                                    : w->run->shape.n_rows;
+}
+
+static cu_kv kv_of(const cuda_engine *e, int layer) {
+    const model_config *c = &e->p->config;
+    const uint32_t g = e->p->layer_group[layer];
+    cu_kv kv;
+    kv.block_stride = e->l->kv_block_bytes[g];
+    kv.base =
+        e->kv[g] + (uint64_t)e->p->layer_index[layer] * e->opt.n_blocks[g] * kv.block_stride;
+    kv.block_tokens = e->opt.block_tokens;
+    kv.n_kv_heads = c->n_kv_heads, kv.head_dim = c->head_dim;
+    kv.type = e->l->kv, kv.group = g;
+    return kv;
+}
+
+/* ---- matrices ---- */
+
+static bool is_packed(const cuda_part *p) {
+    return cu_matrix_is_packed(p->w.type);
+}
+
+/* Do the kernels that read the weights once for a few rows take this? */
+static bool is_few(const cuda_engine *e, uint32_t n_rows) {
+    return n_rows <= CU_FEW_ROWS && !e->l->batch_invariant;
+}
+
+static cu_linear linear_of(const lowering *w, const cuda_part *p, uint32_t n_rows,
+                           const void *in) {
+    cu_linear l = {};
+    l.w = p->w, l.bias = p->bias, l.t = w->e->l->t;
+    l.n_rows = n_rows, l.in = in, l.ld_in = p->w.n_in;
+    l.in_q = cuda_at(w->e, w->e->l->quantized);
+    l.same_bits = w->e->l->batch_invariant;
+    return l;
+}
+
+/* The same product for as many rows as batch_invariant wants in a call. */
+static cudaError_t run_fixed_gemm(const lowering *w, const cu_linear *l, uint32_t unit) {
+    cudaError_t e = cudaSuccess;
+    const uint32_t width = l->kind == CU_OUT_T ? 2 : 4;
+    for (uint32_t r = 0; r < l->n_rows && e == cudaSuccess; r += unit) {
+        cu_linear part = *l;
+        part.n_rows = unit;
+        part.in = (const char *)l->in + (size_t)r * l->ld_in * 2;
+        part.out = (char *)l->out + (size_t)r * l->ld_out * width;
+        e = gemm_run(w->e->lt, w->s, &part);
+    }
+    return e;
+}
+
+static cudaError_t run_gemm(const lowering *w, const cu_linear *l, uint32_t unit) {
+    cudaError_t e =
+        w->e->l->batch_invariant ? run_fixed_gemm(w, l, unit) : gemm_run(w->e->lt, w->s, l);
+    if (e != cudaSuccess || !l->bias) return e;
+    return cu_add_bias(w->s, l->kind == CU_OUT_T ? l->t : CU_F32, l->n_rows, l->w.n_out,
+                       l->ld_out, l->bias, l->out);
+}
+
+static uint32_t unit_of(const lowering *w, value_id v) {
+    return w->e->p->values[v].rows == ROWS_GATHERED ? w->e->l->logits_unit : w->e->l->rows_unit;
+}
+
+/* One part; packed weights of few rows find their input quantised. */
+static cudaError_t run_part(const lowering *w, const cu_linear *l, uint32_t unit) {
+    if (cu_matrix_is_packed(l->w.type)) return cu_linear_quant(w->s, l);
+    return is_few(w->e, l->n_rows) ? cu_linear_few(w->s, l) : run_gemm(w, l, unit);
+}
+
+/* Quantises the input of an operation that has packed weights, for few rows. */
+static cudaError_t quantize_input(const lowering *w, const cuda_op *c, uint32_t n_rows) {
+    const cuda_engine *e = w->e;
+    bool packed = false;
+    for (uint32_t i = 0; i < c->n_parts; i++) packed |= is_packed(&c->part[i]);
+    if (!packed || !is_few(e, n_rows)) return cudaSuccess;
+    const uint32_t n_in = c->part[0].w.n_in;
+    return cu_quantize(w->s, e->l->t, n_rows, n_in, n_in, value_at(w, c->o->in),
+                       cuda_at(e, e->l->quantized));
+}
+
+/* All parts side by side into out. */
+static cudaError_t run_parts(const lowering *w, const cuda_op *c, void *out, uint32_t ld_out,
+                             cu_out kind) {
+    const uint32_t n = rows_of(w, c->o->in), width = kind == CU_OUT_T ? 2 : 4;
+    cudaError_t e = quantize_input(w, c, n);
+    for (uint32_t i = 0; i < c->n_parts && e == cudaSuccess; i++) {
+        const cuda_part *p = &c->part[i];
+        cu_linear l = linear_of(w, p, n, value_at(w, c->o->in));
+        l.out = (char *)out + (size_t)p->first_col * width;
+        l.ld_out = ld_out, l.kind = kind;
+        e = run_part(w, &l, unit_of(w, c->o->in));
+    }
+    return e;
+}
+
+static cudaError_t run_linear(const lowering *w, const cuda_op *c) {
+    const op *o = c->o;
+    /* The residual's sum stands where its first summand does: it is added to in place. */
+    const cu_out kind = o->residual != NO_VALUE ? CU_OUT_ADD : CU_OUT_T;
+    return run_parts(w, c, value_at(w, o->out), w->e->p->values[o->out].cols, kind);
+}
+
+/* Where one kernel does gate, up and the activation. 16-bit gate and up lie as one matrix. */
+static cudaError_t run_gate_up_few(const lowering *w, const cuda_op *c, uint32_t n_rows) {
+    const uint32_t n = w->e->p->values[c->o->out].cols;
+    const bool joined = c->n_parts == 1;
+    cu_linear l[2];
+    for (uint32_t i = 0; i < 2; i++) {
+        const cuda_part *p = &c->part[joined ? 0 : i];
+        l[i] = linear_of(w, p, n_rows, value_at(w, c->o->in));
+        l[i].out = value_at(w, c->o->out);
+        l[i].ld_out = n, l[i].kind = CU_OUT_T;
+        l[i].w.n_out = n;
+        if (!joined || i == 0) continue;
+        l[i].w.data = (char *)p->w.data + (size_t)n * p->w.n_in * 2;
+        if (p->bias) l[i].bias = p->bias + n;
+    }
+    return is_packed(&c->part[0]) ? cu_gate_up_quant_few(w->s, &l[0], &l[1], c->o->gate_up.act)
+                                  : cu_gate_up_few(w->s, &l[0], &l[1], c->o->gate_up.act);
+}
+
+static cudaError_t run_gate_up(const lowering *w, const cuda_op *c) {
+    const uint32_t n = w->e->p->values[c->o->out].cols, rows = rows_of(w, c->o->in);
+    const bool same = c->n_parts == 1 || c->part[0].w.type == c->part[1].w.type;
+    if (same && is_few(w->e, rows)) {
+        cudaError_t e = quantize_input(w, c, rows);
+        return e == cudaSuccess ? run_gate_up_few(w, c, rows) : e;
+    }
+    void *both = cuda_at(w->e, w->e->l->gate_up[c - w->e->op]);
+    cudaError_t e = run_parts(w, c, both, 2 * n, CU_OUT_T);
+    if (e != cudaSuccess) return e;
+    return cu_gate(w->s, w->e->l->t, c->o->gate_up.act, rows, n, both, value_at(w, c->o->out));
+}
+
+/* ---- attention ---- */
+
+static cudaError_t run_rope(const lowering *w, const cuda_op *c) {
+    const cuda_engine *e = w->e;
+    const model_config *m = &e->p->config;
+    const cu_kv kv = kv_of(e, c->o->layer);
+    return cu_rope_append(w->s, e->l->t, &w->tables, w->run->shape.n_rows, m->n_heads,
+                          m->rope.pairing, m->rope.n_dims,
+                          (const cu_freq *)cuda_at(e, e->l->freqs), e->host->rope_scale,
+                          value_at(w, c->o->in), e->p->values[c->o->in].cols, &kv);
+}
+
+static cudaError_t run_attention(const lowering *w, const cuda_op *c) {
+    const cuda_engine *e = w->e;
+    const cuda_run *r = w->run;
+    cu_attn a = {};
+    a.kv = kv_of(e, c->o->layer);
+    a.t = e->l->t;
+    a.qkv = value_at(w, c->o->in), a.ld = e->p->values[c->o->in].cols;
+    a.out = value_at(w, c->o->out);
+    a.n_heads = e->p->config.n_heads;
+    a.scale = c->o->attention.scale, a.window = c->o->attention.window;
+    cudaError_t ce = cudaSuccess;
+    if (r->singles)
+        ce = cu_attn_decode(w->s, &a, &w->tables, r->shape.n_seqs, r->n_splits,
+                            cuda_at(e, e->l->partials));
+    if (ce == cudaSuccess && r->shape.n_tiles)
+        ce = cu_attn_prefill(w->s, &a, &w->tables, w->tiles, r->shape.n_tiles);
+    return ce;
+}
+
+/* ---- results ---- */
+
+static cudaError_t run_sample(const lowering *w, const cuda_op *c) {
+    cuda_engine *e = w->e;
+    const cuda_shape *sh = &w->run->shape;
+    const uint32_t n_vocab = e->p->config.n_vocab;
+    float *logits = (float *)value_at(w, c->o->in);
+    sampled *token = (sampled *)cuda_at(e, e->l->results), *scored = token + e->opt.max_seqs;
+    int32_t *drawn = (int32_t *)cuda_at(e, e->l->drawn);
+    void *scratch = cuda_at(e, e->l->sampler);
+    cudaError_t ce = cudaSuccess;
+    if (e->kept && sh->n_logit_rows)
+        ce = cudaMemcpyAsync(e->kept, logits, sizeof(float) * n_vocab * sh->n_logit_rows,
+                             cudaMemcpyDeviceToDevice, w->s);
+    if (ce == cudaSuccess && sh->n_scores)
+        ce = cu_score_rows(w->s, logits, n_vocab, w->scores, sh->n_scores, scratch, scored);
+    if (ce == cudaSuccess)
+        ce = cu_sample(w->s, logits, n_vocab, w->sampling, w->lists, w->tables.previous,
+                       sh->n_seqs, scratch, token, drawn);
+    if (ce == cudaSuccess)
+        ce = cudaMemcpyAsync(cuda_at(e, e->l->previous), drawn, sizeof(int32_t) * sh->n_seqs,
+                             cudaMemcpyDeviceToDevice, w->s);
+    return ce;
+}
+
+/* ---- the program ---- */
+
+static cudaError_t run_copies(const lowering *w) {
+    const cuda_engine *e = w->e;
+    const int32_t *pairs = w->copies;
+    cudaError_t ce = cudaSuccess;
+    for (uint32_t layer = 0; layer < e->p->config.n_layers && ce == cudaSuccess; layer++) {
+        const uint32_t g = e->p->layer_group[layer], n = w->run->copies[g];
+        if (e->p->layer_index[layer] != 0 || n == 0) continue; /* once a group */
+        const int32_t *own = pairs;
+        for (uint32_t k = 0; k < g; k++) own += 2 * w->run->copies[k];
+        const cu_kv kv = kv_of(e, (int)layer);
+        ce = cu_copy_blocks(w->s, &kv, (uint64_t)e->opt.n_blocks[g] * kv.block_stride,
+                            e->l->kv_layers[g], own, n);
+    }
+    return ce;
+}
+
+static cudaError_t run_op(const lowering *w, const cuda_op *c) {
+    const cuda_engine *e = w->e;
+    const op *o = c->o;
+    const uint32_t n = o->kind == OP_EMBED ? w->run->shape.n_rows : rows_of(w, o->in);
+    if (n == 0 && o->kind != OP_SAMPLE && o->kind != OP_GATHER_ROWS) return cudaSuccess;
+    switch (o->kind) {
+    case OP_EMBED:
+        return cu_embed(w->s, &c->part[0].w, &w->tables, n, o->embed.scale,
+                        (float *)value_at(w, o->out));
+    case OP_NORM:
+        return cu_add_norm(w->s, e->l->t, n, e->p->values[o->in].cols, o->norm.eps,
+                           (float *)value_at(w, o->in), NULL, c->vec, value_at(w, o->out));
+    case OP_LINEAR: return run_linear(w, c);
+    case OP_ROPE_APPEND: return run_rope(w, c);
+    case OP_ATTENTION: return run_attention(w, c);
+    case OP_GATE_UP: return run_gate_up(w, c);
+    case OP_GATHER_ROWS:
+        if (w->run->shape.n_logit_rows == 0) return cudaSuccess;
+        return cu_gather(w->s, &w->tables, w->run->shape.n_logit_rows, e->p->values[o->in].cols,
+                         (const float *)value_at(w, o->in), (float *)value_at(w, o->out));
+    case OP_LOGITS:
+        return run_parts(w, c, value_at(w, o->out), e->p->config.n_vocab, CU_OUT_F32);
+    case OP_SAMPLE: return run_sample(w, c);
+    default: return cudaErrorNotSupported; /* the layout refused it */
+    }
+}
+
+cudaError_t cuda_run_program(cuda_engine *e, const cuda_run *run) {
+    const lowering w = lower_init(e, run);
+    cudaError_t ce = run_copies(&w);
+    for (uint32_t i = 0; i < e->p->n_ops && ce == cudaSuccess; i++) ce = run_op(&w, &e->op[i]);
+    return ce;
+}
+
+/* ---- timing the GEMMs ---- */
+
+/* Random numbers of the weights' size as input, since zeros are multiplied faster: weights. */
+static cudaError_t fill_input(cuda_engine *e, const cu_linear *l, uint32_t rows) {
+    const uint64_t all = (uint64_t)rows * l->ld_in * 2,
+                   some = (uint64_t)l->w.n_out * l->w.n_in * 2;
+    cudaError_t ce = cudaSuccess;
+    for (uint64_t at = 0; at < all && ce == cudaSuccess; at += some)
+        ce = cudaMemcpyAsync((char *)l->in + at, l->w.data, all - at < some ? all - at : some,
+                             cudaMemcpyDeviceToDevice, e->stream);
+    return ce;
+}
+
+status cuda_tune(cuda_engine *e, err *er) {
+    cuda_run none = {};
+    const lowering w = lower_init(e, &none);
+    status s = OK;
+    for (uint32_t i = 0; i < e->p->n_ops && s == OK; i++) {
+        const cuda_op *c = &e->op[i];
+        const op *o = c->o;
+        if (o->kind != OP_LINEAR && o->kind != OP_GATE_UP && o->kind != OP_LOGITS) continue;
+        const bool gathered = e->p->values[o->in].rows == ROWS_GATHERED;
+        const uint32_t unit = unit_of(&w, o->in),
+                       most = gathered ? e->opt.max_logit_rows : e->opt.max_rows;
+        for (uint32_t k = 0; k < c->n_parts && s == OK; k++) {
+            if (is_packed(&c->part[k])) continue;
+            cu_linear l = linear_of(&w, &c->part[k], e->l->batch_invariant ? unit : most,
+                                    value_at(&w, o->in));
+            const uint32_t cols = e->p->values[o->out].cols;
+            l.out = o->kind == OP_GATE_UP ? cuda_at(e, e->l->gate_up[i]) : value_at(&w, o->out);
+            l.ld_out = o->kind == OP_GATE_UP ? 2 * cols : cols;
+            l.kind = o->kind == OP_LOGITS      ? CU_OUT_F32
+                     : o->residual != NO_VALUE ? CU_OUT_ADD
+                                               : CU_OUT_T;
+            if (!gemm_known(e->lt, &l))
+                s = cuda_check(e->host, fill_input(e, &l, l.n_rows), "timing GEMMs", er);
+            if (s == OK) s = gemm_tune(e->lt, e->stream, &l, er);
+        }
+    }
+    return s;
+}

@@ -1,0 +1,278 @@
+/* The plugin: opens an engine (context, arena, weights, GEMM algorithms, graphs) and closes it;
+ * the one exported symbol. */
+#include "engine/cuda/cuda.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- device memory ---- */
+
+typedef struct section {
+    mem_class cls;
+    uint64_t bytes;
+} section;
+
+enum { N_SECTIONS = 5 };
+
+static void sections_of(const cuda_engine *e, section out[N_SECTIONS]) {
+    const cuda_layout *l = e->l;
+    const section all[N_SECTIONS] = {{MEM_WEIGHTS, l->weights_bytes},
+                                     {MEM_ACTIVATIONS, l->values_bytes},
+                                     {MEM_LOGITS, l->logits_bytes},
+                                     {MEM_WORKSPACE, l->workspace_bytes},
+                                     {MEM_KV, e->arena_bytes - l->fixed_bytes}};
+    memcpy(out, all, sizeof all);
+}
+
+static void release_sections(cuda_engine *e, uint32_t n) {
+    section s[N_SECTIONS];
+    sections_of(e, s);
+    for (uint32_t i = 0; i < n; i++) e->host->release(e->host->account, s[i].cls, s[i].bytes);
+}
+
+static status reserve_sections(cuda_engine *e, err *er) {
+    section s[N_SECTIONS];
+    sections_of(e, s);
+    for (uint32_t i = 0; i < N_SECTIONS; i++) {
+        if (e->host->reserve(e->host->account, s[i].cls, s[i].bytes)) continue;
+        release_sections(e, i);
+        return cuda_fail(e->host, er, ERR_BUDGET, "%llu bytes of the device exceed the plan",
+                         (unsigned long long)s[i].bytes);
+    }
+    return OK;
+}
+
+static status find_kv(cuda_engine *e, err *er) {
+    uint64_t at = e->l->fixed_bytes, bytes = 0;
+    for (uint32_t g = 0; g < e->l->n_groups; g++) {
+        if (e->opt.n_blocks[g] < 1 || e->opt.n_blocks[g] > INT32_MAX ||
+            !cuda_kv_bytes(e->l, e->opt.n_blocks, g, &bytes) || bytes > UINT64_MAX / 8)
+            return cuda_fail_hint(e->host, er, ERR_INVALID, "n_blocks", "",
+                                  "%u blocks of KV cache in group %u", e->opt.n_blocks[g], g);
+        e->kv[g] = (unsigned char *)at; /* an offset until there is an arena */
+        at += bytes;
+    }
+    e->arena_bytes = at;
+    return OK;
+}
+
+/* The one allocation. */
+static status alloc_arena(cuda_engine *e, err *er) {
+    size_t free_bytes = 0, total = 0;
+    status s = find_kv(e, er);
+    if (s == OK) s = reserve_sections(e, er);
+    if (s != OK) return s;
+    cudaMemGetInfo(&free_bytes, &total);
+    cudaError_t ce = cudaMalloc((void **)&e->arena, e->arena_bytes);
+    if (ce != cudaSuccess) {
+        (void)cudaGetLastError();
+        release_sections(e, N_SECTIONS);
+        e->arena = NULL;
+        return cuda_fail_hint(e->host, er, ERR_NO_MEMORY, "memory",
+                              "give a smaller memory, or see what else runs on the device",
+                              "the device cannot give %llu bytes (%llu are free): %s",
+                              (unsigned long long)e->arena_bytes,
+                              (unsigned long long)free_bytes, cudaGetErrorString(ce));
+    }
+    for (uint32_t g = 0; g < e->l->n_groups; g++) e->kv[g] = e->arena + (uintptr_t)e->kv[g];
+    e->memory.arena_bytes = e->arena_bytes;
+    return OK;
+}
+
+static uint64_t free_now(void) {
+    size_t free_bytes = 0, total = 0;
+    cudaMemGetInfo(&free_bytes, &total);
+    return free_bytes;
+}
+
+static uint64_t less(uint64_t a, uint64_t b) {
+    return a > b ? a - b : 0;
+}
+
+/* ---- open ---- */
+
+static status open_context(cuda_engine *e, err *er) {
+    uint64_t total, before = 0, after = 0;
+    const bool known = cuda_used_bytes((uint32_t)e->device, &total, &before);
+    status s = cuda_check(e->host, cudaSetDevice(e->device), "making a context", er);
+    if (s == OK)
+        s = cuda_check(e->host, cudaStreamCreateWithFlags(&e->stream, cudaStreamNonBlocking),
+                       "making a stream", er);
+    if (s == OK && known && cuda_used_bytes((uint32_t)e->device, &total, &after))
+        e->memory.context_bytes = less(after, before);
+    return s;
+}
+
+static status open_slots(cuda_engine *e, err *er) {
+    const cuda_layout *l = e->l;
+    status s = cuda_check(
+        e->host, cudaHostRegister(e->host->staging, l->staging_bytes, cudaHostRegisterDefault),
+        "pinning the tables", er);
+    if (s != OK) return s;
+    e->pinned_staging = true;
+    for (uint32_t i = 0; i < CUDA_DEPTH && s == OK; i++) {
+        cuda_slot *slot = &e->slot[i];
+        slot->tables = (unsigned char *)e->host->staging + i * l->slot_bytes;
+        slot->token = (sampled *)(slot->tables + l->slot_results);
+        slot->scored = slot->token + e->opt.max_seqs;
+        s = cuda_check(e->host, cudaEventCreateWithFlags(&slot->done, cudaEventDisableTiming),
+                       "events", er);
+    }
+    return s;
+}
+
+static status fill_constants(cuda_engine *e, err *er) {
+    const cuda_layout *l = e->l;
+    const uint32_t n = e->p->config.rope.n_dims / 2;
+    cu_freq *f = (cu_freq *)e->slot[0].tables; /* pinned, and no step is on its way */
+    for (uint32_t i = 0; i < n; i++) {
+        f[i].high = (float)e->host->freqs[i];
+        f[i].low = (float)(e->host->freqs[i] - f[i].high);
+    }
+    cudaError_t ce = cudaMemcpyAsync(cuda_at(e, l->freqs), f, n * sizeof *f,
+                                     cudaMemcpyHostToDevice, e->stream);
+    if (ce == cudaSuccess) /* drawn and previous: nothing was */
+        ce = cudaMemsetAsync(cuda_at(e, l->drawn), 0xff, l->freqs - l->drawn, e->stream);
+    if (ce == cudaSuccess)
+        ce = cudaMemsetAsync(cuda_at(e, l->results), 0, l->results_bytes, e->stream);
+    if (ce == cudaSuccess) ce = cudaStreamSynchronize(e->stream);
+    return cuda_check(e->host, ce, "filling in constants", er);
+}
+
+static status open_gemm(cuda_engine *e, err *er) {
+    if (!e->l->wants_gemm) return OK;
+    const uint64_t before = free_now();
+    status s = gemm_open(&e->lt, e->host, cuda_at(e, e->l->gemm), e->l->gemm_bytes,
+                         e->l->batch_invariant, er);
+    if (s == OK) s = cuda_tune(e, er);
+    e->memory.library_bytes = less(before, free_now());
+    return s;
+}
+
+static status open_graphs(cuda_engine *e, err *er) {
+    status s = cuda_warm_up(e, er);
+    const uint64_t before = free_now();
+    if (s == OK && !e->opt.eager) s = cuda_capture(e, er);
+    e->memory.graph_bytes = less(before, free_now());
+    return s;
+}
+
+static status open_parts(cuda_engine *e, err *er) {
+    status s = cuda_probe((uint32_t)e->device, &e->info, e->host, er);
+    if (s == OK) s = open_context(e, er);
+    if (s == OK) s = alloc_arena(e, er);
+    if (s == OK) s = open_slots(e, er);
+    e->op = (cuda_op *)calloc(e->p->n_ops + 1, sizeof *e->op);
+    if (s == OK && !e->op)
+        s = cuda_fail(e->host, er, ERR_NO_MEMORY, "no memory for the engine");
+    if (s == OK) s = cuda_load(e, er);
+    if (s == OK) s = fill_constants(e, er);
+    if (s == OK) s = open_gemm(e, er);
+    if (s == OK) s = open_graphs(e, er);
+    return s == OK ? fill_constants(e, er) : s; /* what warming up drew is forgotten */
+}
+
+static void free_kept(cuda_engine *e) {
+    if (e->kept) cudaFree(e->kept);
+    e->kept = NULL;
+    for (uint32_t i = 0; i < CUDA_DEPTH; i++) {
+        if (e->slot[i].logits) cudaFreeHost(e->slot[i].logits);
+        e->slot[i].logits = NULL;
+    }
+}
+
+static void plugin_close(engine *head) {
+    cuda_engine *e = (cuda_engine *)head;
+    cudaSetDevice(e->device);
+    if (e->stream) cudaStreamSynchronize(e->stream);
+    cuda_graphs_clear(e);
+    gemm_close(e->lt);
+    free_kept(e);
+    for (uint32_t i = 0; i < CUDA_DEPTH; i++)
+        if (e->slot[i].done) cudaEventDestroy(e->slot[i].done);
+    if (e->pinned_staging) cudaHostUnregister(e->host->staging);
+    if (e->arena) {
+        cudaFree(e->arena);
+        release_sections(e, N_SECTIONS);
+    }
+    if (e->stream) cudaStreamDestroy(e->stream);
+    (void)cudaGetLastError();
+    free(e->op);
+    free(e);
+}
+
+static status plugin_open(engine **out, uint32_t device, const program *p,
+                          const engine_options *o, const cuda_layout *l, const cuda_host *host,
+                          err *er) {
+    cuda_engine *e = (cuda_engine *)calloc(1, sizeof *e);
+    *out = NULL;
+    if (!e) return cuda_fail(host, er, ERR_NO_MEMORY, "no memory for the engine");
+    e->p = p, e->l = l, e->host = host, e->opt = *o, e->device = (int)device;
+    status s = open_parts(e, er);
+    if (s == OK)
+        *out = &e->head;
+    else
+        plugin_close(&e->head);
+    return s;
+}
+
+/* ---- the rest ---- */
+
+static status plugin_submit(engine *head, const batch *b, err *er) {
+    return cuda_submit((cuda_engine *)head, b, er);
+}
+
+static status plugin_collect(engine *head, step_result *out, err *er) {
+    return cuda_collect((cuda_engine *)head, out, er);
+}
+
+static void plugin_info(const engine *head, engine_info *out) {
+    const cuda_engine *e = (const cuda_engine *)head;
+    memset(out, 0, sizeof *out);
+    out->name = "cuda";
+    out->depth = CUDA_DEPTH;
+    snprintf(out->detail, sizeof out->detail, "%.48s, %s activations%s%s", e->info.name,
+             e->l->t == CU_BF16 ? "bf16" : "f16",
+             e->l->batch_invariant ? ", batch-invariant" : "",
+             e->graphs.exec ? "" : ", no graphs");
+}
+
+/* The graphs have to be captured again: they copy the logits then. */
+static status plugin_keep_logits(engine *head, err *er) {
+    cuda_engine *e = (cuda_engine *)head;
+    const size_t bytes = sizeof(float) * e->p->config.n_vocab * e->opt.max_logit_rows;
+    if (e->kept) return OK;
+    status s = cuda_check(e->host, cudaSetDevice(e->device), "keeping logits", er);
+    if (s == OK)
+        s = cuda_check(e->host, cudaMalloc((void **)&e->kept, bytes), "keeping logits", er);
+    for (uint32_t i = 0; i < CUDA_DEPTH && s == OK; i++)
+        s = cuda_check(e->host,
+                       cudaHostAlloc((void **)&e->slot[i].logits, bytes, cudaHostAllocDefault),
+                       "keeping logits", er);
+    if (s == OK && e->graphs.exec) {
+        cuda_graphs_clear(e);
+        s = cuda_capture(e, er);
+    }
+    if (s != OK) free_kept(e);
+    return s;
+}
+
+static void plugin_memory(const engine *head, cuda_memory *out) {
+    const cuda_engine *e = (const cuda_engine *)head;
+    size_t free_bytes = 0, total = 0;
+    *out = e->memory;
+    if (cudaSetDevice(e->device) == cudaSuccess &&
+        cudaMemGetInfo(&free_bytes, &total) == cudaSuccess) {
+        out->driver_total = total;
+        out->driver_used = total - free_bytes;
+    }
+}
+
+extern "C" __attribute__((visibility("default"))) const cuda_plugin *
+vramd_cuda_plugin(uint32_t abi) {
+    static const cuda_plugin plugin = {
+        CUDA_PLUGIN_ABI, VRAMD_VERSION,  cuda_probe,  plugin_open,        plugin_close,
+        plugin_submit,   plugin_collect, plugin_info, plugin_keep_logits, plugin_memory};
+    return abi == CUDA_PLUGIN_ABI ? &plugin : NULL;
+}
