@@ -136,4 +136,27 @@ static inline void assert_same_rows(const std::vector<float> &a, const std::vect
             ck_abort_msg("%s: [%zu] %.9g, not %.9g", what, i, b[i], a[i]);
 }
 
+/* A bias is added to the sum, which is then stored as float32, added to what is there, or
+ * rounded to T: for every type of weights and activations. */
+static inline void assert_kinds(uint32_t n_rows) {
+    const uint32_t n_out = 40, n_in = 160;
+    std::vector<float> bias(n_out);
+    for (uint32_t o = 0; o < n_out; o++) bias[o] = 0.25f * (float)o - 3;
+    device<float> b(bias);
+    for (dtype type : packed_types) ALL_TYPES(t) {
+            file_matrix f(type, n_out, n_in, 31);
+            device_matrix m(f, type);
+            inputs x(t, n_rows, n_in, 37);
+            const std::vector<float> plain = run_linear(m.w, x, n_rows),
+                                     f32 = run_linear(m.w, x, n_rows, b.p),
+                                     sum = run_linear(m.w, x, n_rows, b.p, CU_OUT_ADD),
+                                     t16 = run_linear(m.w, x, n_rows, b.p, CU_OUT_T);
+            for (uint32_t i = 0; i < n_rows * n_out; i++) {
+                SWEEP(f32[i] == plain[i] + bias[i % n_out]);
+                SWEEP(sum[i] == OUT_BEFORE + f32[i]);
+                SWEEP(t16[i] == from_16(t, to_16(t, f32[i])));
+            }
+        }
+}
+
 #endif

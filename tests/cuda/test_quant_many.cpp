@@ -70,26 +70,8 @@ START_TEST(with_same_bits_a_row_is_the_same_in_every_batch) {
 END_TEST
 
 START_TEST(every_kind_of_output_and_a_bias) {
-    const uint32_t n_out = 40, n_in = 160;
-    for (uint32_t n_rows : {11, 37})
-        for (dtype type : packed_types)
-            for (cu_type t : {CU_F16, CU_BF16}) {
-                file_matrix f(type, n_out, n_in, 31);
-                device_matrix m(f, type);
-                inputs x(t, n_rows, n_in, 37);
-                std::vector<float> bias(n_out);
-                for (uint32_t o = 0; o < n_out; o++) bias[o] = 0.25f * (float)o - 3;
-                device<float> b(bias);
-                const std::vector<float> plain = run_linear(m.w, x, n_rows),
-                                         f32 = run_linear(m.w, x, n_rows, b.p),
-                                         sum = run_linear(m.w, x, n_rows, b.p, CU_OUT_ADD),
-                                         t16 = run_linear(m.w, x, n_rows, b.p, CU_OUT_T);
-                for (uint32_t i = 0; i < n_rows * n_out; i++) {
-                    SWEEP(f32[i] == plain[i] + bias[i % n_out]);
-                    SWEEP(sum[i] == OUT_BEFORE + f32[i]);
-                    SWEEP(t16[i] == from_16(t, to_16(t, f32[i])));
-                }
-            }
+    assert_kinds(11);
+    assert_kinds(37);
 }
 END_TEST
 
