@@ -79,12 +79,8 @@ static bool find_block(planner *p, uint32_t slot) {
                 if (group_room(&s->group[k]) < want[k]) p->claimed[k] += want[k];
             return false; /* comes free with a commit */
         }
-        if (r == ROOM_PARKED) {
-            seq_preempt(s, s->parked.head);
-            continue;
-        }
         if (s->parked.n > 0) {
-            seq_preempt(s, s->parked.head); /* too little, but before any junior */
+            seq_preempt(s, s->parked.head); /* even if it is too little: before any junior */
             continue;
         }
         if (s->running.tail == slot) return false;
