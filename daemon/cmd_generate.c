@@ -152,7 +152,8 @@ done:
 }
 
 static const char *const shared = "model max_model_len memory kv_cache_dtype block_size "
-                                  "max_num_batched_tokens backend threads "
+                                  "max_num_batched_tokens host_memory backend "
+                                  "cuda_device cuda_plugin batch_invariant threads "
                                   "cpu_isa activation_dtype log_level";
 
 static void print_help(void) {

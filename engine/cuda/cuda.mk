@@ -37,7 +37,7 @@ $(BUILD)/cuda/%.cpp.o: %.cpp
 	@mkdir -p $(@D)
 	$(NVCC) $(NVFLAGS) $(CUDA_ARCH) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
 $(BUILD)/vramd-cuda.so: $(CUDA_OBJ)
-	$(CUDA_LINK) -shared -o $@ $^ -ldl -lpthread
+	$(CUDA_LINK) -shared -Xlinker -z,defs -o $@ $^ -ldl -lpthread
 
 # ---- The same sources on the CPU.
 SHIM_SRC   := $(sort $(filter-out tests/cushim/test_%,$(wildcard tests/cushim/*.cpp)))
@@ -64,7 +64,7 @@ $(BUILD)/shim/%.c.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) -Itests/cushim -isystem $(CUDA)/include -DCUSHIM $(CFLAGS) -MMD -MP -c -o $@ $<
 $(BUILD)/vramd-cuda-shim.so: $(SHIM_CUDA) $(SHIM_OBJ)
-	$(CXX) $(SAN) -shared -Wl,-Bsymbolic -o $@ $^ -lm -lpthread
+	$(CXX) $(SAN) -shared -Wl,-Bsymbolic -Wl,-z,defs -o $@ $^ -lm -lpthread
 
 # ---- Tests: each is linked with the shim, and those of tests/cuda with the plugin's objects and the
 # rooms up to engine, too (from ROOMS_IN: sanitized tests take the rooms as they are).

@@ -3,10 +3,6 @@
 
 #include "engine/cuda/packed.h"
 
-bool cu_matrix_is_packed(dtype t) {
-    return t == DT_Q8_0 || t == DT_Q4_0 || t == DT_Q4_1;
-}
-
 bool cu_matrix_supports(dtype t, uint32_t n_in) {
     if (n_in == 0 || n_in > 1u << 20) return false;
     if (cu_matrix_is_packed(t)) return n_in % PACKED_BLOCK == 0;

@@ -33,7 +33,9 @@ static inline uint32_t cu_type_bytes(cu_type t) {
 bool cu_matrix_supports(dtype, uint32_t n_in);
 /* Stays packed on the device (Q8_0, Q4_0, Q4_1), as opposed to becoming the activations' 16-bit
  * type while loading (F32, F16, BF16). */
-bool cu_matrix_is_packed(dtype);
+static inline bool cu_matrix_is_packed(dtype t) {
+    return t == DT_Q8_0 || t == DT_Q4_0 || t == DT_Q4_1;
+}
 /* Rows of a packed matrix are stored in multiples of this: a tile of its layout. */
 enum { CU_STORE_ROWS = 64 };
 

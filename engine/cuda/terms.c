@@ -45,8 +45,8 @@ static void foreign_terms(const cuda_layout *l, const program *p, const engine_o
 void cuda_layout_terms(const cuda_layout *l, const program *p, const engine_options *o,
                        terms *t) {
     weight_terms(l, p, t);
-    terms_add(t, MEM_ACTIVATIONS, TERM_EXACT, l->values_bytes, "values of %u rows",
-              o->max_rows);
+    terms_add(t, MEM_ACTIVATIONS, TERM_EXACT, l->values_bytes,
+              "values of %u rows; buffers while loading", o->max_rows);
     terms_last_on_device(t);
     terms_add(t, MEM_LOGITS, TERM_EXACT, l->logits_bytes, "%u rows of %u", o->max_logit_rows,
               p->config.n_vocab);
