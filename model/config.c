@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "base/check.h"
+#include "model/family.h"
 
 void model_config_init(model_config *c) {
     *c = (model_config){
@@ -56,6 +57,10 @@ static void bad_key(keys *k, status code, const char *suffix, const char *what) 
     k->s = err_field(k->e, "%s", key_of(k, suffix));
 }
 
+static bool has_tensor(const gguf *g, const char *name) {
+    return gguf_tensor_find(g, name) != NULL;
+}
+
 static void read_scaling(keys *k, model_config *c) {
     rope_config *r = &c->rope;
     str type = STR("none");
@@ -75,10 +80,16 @@ static void read_scaling(keys *k, model_config *c) {
         r->scaling = ROPE_SCALING_LINEAR;
     else if (str_eqz(type, "yarn"))
         r->scaling = ROPE_SCALING_YARN;
+    else if (has_tensor(k->g, "rope_factors_short.weight"))
+        r->scaling = ROPE_SCALING_LONGROPE; /* llama.cpp's converter names no type */
     else if (!str_eqz(type, "none"))
         bad_key(k, ERR_UNSUPPORTED, "rope.scaling.type",
                 "its RoPE scaling is not known (known: none, linear, yarn)");
     if (r->scaling == ROPE_SCALING_NONE) r->factor = 1;
+    if (r->scaling == ROPE_SCALING_LONGROPE) {
+        r->attn_factor = attn;
+        if (!r->original_len) r->original_len = c->n_ctx_train;
+    }
     if (r->scaling != ROPE_SCALING_YARN) return;
     if (ext >= 0 && ext != 1)
         bad_key(k, ERR_UNSUPPORTED, "rope.scaling.yarn_ext_factor",
@@ -106,10 +117,6 @@ static void read_vocab(keys *k, model_config *c) {
     }
 }
 
-static bool has_tensor(const gguf *g, const char *name) {
-    return gguf_tensor_find(g, name) != NULL;
-}
-
 static void read_attention(keys *k, model_config *c) {
     uint32_t value_dim = 0;
     want_u32(k, "attention.head_count", &c->n_heads);
@@ -127,6 +134,48 @@ static void read_attention(keys *k, model_config *c) {
     maybe_u32(k, "rope.dimension_count", &c->rope.n_dims);
 }
 
+/* Which layers have the window: each but the n-th, as a number or layer by layer. */
+static void read_pattern(keys *k, model_config *c) {
+    const char *suffix = "attention.sliding_window_pattern";
+    const gguf_kv *kv = gguf_find(k->g, key_of(k, suffix));
+    if (!kv || kv->type != GGUF_ARRAY) {
+        maybe_u32(k, suffix, &c->window_every);
+        return;
+    }
+    gguf_array a = {0};
+    if (k->s == OK) k->s = gguf_get_array(k->g, key_of(k, suffix), GGUF_BOOL, &a, k->e);
+    if (k->s != OK) return;
+    const unsigned char *slides = a.v;
+    uint32_t n = 0;
+    while (n < a.n && slides[n]) n++;
+    c->window_every = n < a.n ? n + 1 : 0;
+    for (uint32_t l = 0; l < c->n_layers && l < a.n; l++)
+        if ((bool)slides[l] != (model_config_window(c, l) > 0)) n = UINT32_MAX;
+    if (n == UINT32_MAX || a.n < c->n_layers)
+        bad_key(k, ERR_UNSUPPORTED, suffix, "its order of layers with and without a window");
+}
+
+/* What families with windows on some layers, or scores of their own, have beside the rest. */
+static void read_layers(keys *k, model_config *c, const family *f) {
+    float cap = 0;
+    maybe_f32(k, "attn_logit_softcapping", &cap);
+    maybe_f32(k, "final_logit_softcapping", &cap);
+    if (cap != 0)
+        bad_key(k, ERR_UNSUPPORTED, "final_logit_softcapping",
+                "soft-capping of logits is not supported");
+    maybe_f32(k, "attention.scale", &c->attn_scale);
+    if (!f->window_every) return;
+    /* Gemma 3 27B scales by its width; files do not say so (llama.cpp, src/models/gemma3.cpp).
+     */
+    if (c->attn_scale == 0 && c->n_layers == 62 && c->n_heads)
+        c->attn_scale = 1 / sqrtf((float)(c->n_embd / c->n_heads));
+    if (!c->window) return;
+    c->window_every = f->window_every;
+    c->window_theta = f->window_theta;
+    maybe_f32(k, "rope.freq_base_swa", &c->window_theta);
+    read_pattern(k, c);
+}
+
 /* A range error names the field of the config; whoever has the file wants the key. */
 static void name_key(const model_config *c, err *e) {
     static const char *const map[][2] = {
@@ -142,7 +191,9 @@ static void name_key(const model_config *c, err *e) {
         {"n_experts", "expert_count"},
         {"n_experts_used", "expert_used_count"},
         {"rope.n_dims", "rope.dimension_count"},
+        {"attn_scale", "attention.scale"},
         {"rope.theta", "rope.freq_base"},
+        {"window_theta", "rope.freq_base_swa"},
         {"rope.factor", "rope.scaling.factor"},
         {"rope.original_len", "rope.scaling.original_context_length"},
         {"rope.attn_factor", "rope.scaling.attn_factor"},
@@ -168,18 +219,22 @@ status model_config_from_gguf(model_config *c, const gguf *g, err *e) {
         err_set(e, ERR_FORMAT, "%.200s: the key general.architecture is missing", gguf_path(g));
         return err_field(e, "general.architecture");
     }
-    if (!str_eqz(arch, "llama") && !str_eqz(arch, "qwen2")) {
-        err_set(e, ERR_UNSUPPORTED, "%.200s: architecture " STR_FMT " is not supported",
-                gguf_path(g), (int)(arch.len < 64 ? arch.len : 64), arch.ptr);
-        err_hint(e, "supported: llama (also Mistral, SmolLM2, ...), qwen2");
+    if (arch.len < sizeof c->arch) memcpy(c->arch, arch.ptr, arch.len);
+    const family *f = family_find(c->arch);
+    if (!f || f->refuse || !str_eqz(arch, c->arch)) {
+        err_set(e, ERR_UNSUPPORTED, "%.200s: architecture " STR_FMT " is not supported%s%s",
+                gguf_path(g), (int)(arch.len < 64 ? arch.len : 64), arch.ptr,
+                f && f->refuse ? ": " : "", f && f->refuse ? f->refuse : "");
+        err_hint(e, "supported: " FAMILIES_KNOWN);
         return err_field(e, "general.architecture");
     }
-    memcpy(c->arch, arch.ptr, arch.len);
     if ((s = gguf_get_str(g, "general.name", &name, e)) != OK) return s;
     snprintf(c->name, sizeof c->name, STR_FMT,
              (int)(name.len < sizeof c->name ? name.len : sizeof c->name - 1), name.ptr);
     keys k = {.g = g, .arch = c->arch, .s = OK, .e = e};
-    c->rope.pairing = str_eqz(arch, "llama") ? ROPE_ADJACENT : ROPE_HALVES;
+    c->rope.pairing = f->pairing;
+    c->qk_norm = f->qk_norm;
+    c->norms_per_layer = f->norms_per_layer;
     want_u32(&k, "block_count", &c->n_layers);
     want_u32(&k, "context_length", &c->n_ctx_train);
     want_u32(&k, "embedding_length", &c->n_embd);
@@ -191,9 +246,10 @@ status model_config_from_gguf(model_config *c, const gguf *g, err *e) {
     maybe_u32(&k, "expert_used_count", &c->n_experts_used);
     read_scaling(&k, c);
     read_vocab(&k, c);
+    read_layers(&k, c, f);
     if (k.s != OK) return k.s;
     c->tied_head = !has_tensor(g, "output.weight");
-    c->qkv_bias = str_eqz(arch, "qwen2") || has_tensor(g, "blk.0.attn_q.bias");
+    c->qkv_bias = f->qkv_bias || has_tensor(g, "blk.0.attn_q.bias");
     c->o_bias = has_tensor(g, "blk.0.attn_output.bias");
     c->ffn_bias = has_tensor(g, "blk.0.ffn_down.bias");
     s = model_config_check(c, e);
@@ -238,6 +294,9 @@ static status check_rope(const rope_config *r, err *e) {
     if (r->scaling == ROPE_SCALING_LINEAR) return OK;
     if (r->original_len < 1 || r->original_len > 1u << 30)
         return out_of_range(e, "rope.original_len", r->original_len, 1, 1u << 30);
+    if (r->scaling == ROPE_SCALING_LONGROPE && !(r->attn_factor > 0 && r->attn_factor <= 100))
+        return out_of_range(e, "rope.attn_factor", r->attn_factor, 0, 100);
+    if (r->scaling == ROPE_SCALING_LONGROPE) return OK;
     if (r->scaling == ROPE_SCALING_LLAMA3) {
         if (!(r->low_freq_factor > 0 && r->low_freq_factor <= 1e4f))
             return out_of_range(e, "rope.low_freq_factor", r->low_freq_factor, 0, 1e4);
@@ -277,6 +336,10 @@ status model_config_check(const model_config *c, err *e) {
             return out_of_range(e, range[i].field, range[i].v, range[i].min, range[i].max);
     if (!(c->norm_eps > 0 && c->norm_eps <= 0.1f))
         return out_of_range(e, "norm_eps", c->norm_eps, 0, 0.1);
+    if (!(c->attn_scale >= 0 && c->attn_scale <= 1e3f))
+        return out_of_range(e, "attn_scale", c->attn_scale, 0, 1e3);
+    if (c->window_theta != 0 && !(c->window_theta >= 1 && c->window_theta <= 1e12f))
+        return out_of_range(e, "window_theta", c->window_theta, 1, 1e12);
     /* A row of q | k | v stays far inside 32 bits. */
     if ((uint64_t)c->n_heads * c->head_dim > 1 << 24)
         return out_of_range(e, "head_dim", c->head_dim, 2, (1 << 24) / c->n_heads);
@@ -309,5 +372,14 @@ uint64_t model_config_kv_bytes_per_token(const model_config *c, dtype t) {
 
 uint32_t model_config_window(const model_config *c, uint32_t layer) {
     bool full = c->window_every && (layer + 1) % c->window_every == 0;
-    return full ? 0 : c->window;
+    return full || c->window >= c->n_ctx_train ? 0 : c->window;
+}
+
+rope_config model_config_rope(const model_config *c, uint32_t layer) {
+    rope_config r = c->rope;
+    if (c->window_theta == 0 || model_config_window(c, layer) == 0) return r;
+    r.theta = c->window_theta;
+    r.scaling = ROPE_SCALING_NONE;
+    r.factor = 1;
+    return r;
 }

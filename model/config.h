@@ -14,7 +14,9 @@ typedef enum rope_scaling {
     ROPE_SCALING_NONE,
     ROPE_SCALING_LINEAR,
     ROPE_SCALING_YARN,
-    ROPE_SCALING_LLAMA3
+    ROPE_SCALING_LLAMA3,
+    ROPE_SCALING_LONGROPE /* factors by dimension, from tensors of the file: one set up to the
+                             original context length, another beyond (Phi-3) */
 } rope_scaling;
 
 typedef struct rope_config {
@@ -24,7 +26,7 @@ typedef struct rope_config {
     rope_scaling scaling;
     float factor;          /* linear, yarn, llama3 */
     uint32_t original_len; /* context length before scaling */
-    float attn_factor;     /* yarn: multiplies cos and sin; 0: by the formula
+    float attn_factor;     /* yarn, longrope: multiplies cos and sin; 0 for yarn: by the formula
                               0.1 ln(factor) + 1 (YaRN, section 3.4) */
     float beta_fast, beta_slow;
     float low_freq_factor, high_freq_factor; /* llama3, when given by config.json; a GGUF has
@@ -43,6 +45,8 @@ typedef struct model_config {
     bool qk_norm;
     uint32_t norms_per_layer; /* 2, or 4 with post-norms */
     uint32_t window_every;    /* 0: window (if any) on all layers; n: all but each n-th layer */
+    float window_theta;       /* RoPE's base, unscaled, on layers with a window; 0: rope's */
+    float attn_scale;         /* of the scores; 0: 1 / sqrt(head_dim) */
     rope_config rope;
 } model_config;
 
@@ -63,5 +67,7 @@ uint64_t model_config_kv_bytes_per_token(const model_config *, dtype t);
 /* The sliding window of one layer; 0: full attention. A query at position i sees the keys at
  * i - window + 1 .. i. */
 uint32_t model_config_window(const model_config *, uint32_t layer);
+/* The rotary embedding of one layer. */
+rope_config model_config_rope(const model_config *, uint32_t layer);
 
 #endif

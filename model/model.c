@@ -1,6 +1,6 @@
 /* A model file opened: its program recorded, every tensor accounted for, rows read on demand.
  * Owns the program's arrays; the gguf is borrowed. Immutable after open; any thread. */
-#include "model/recorder.h"
+#include "model/family.h"
 
 #include <stdlib.h>
 
@@ -25,30 +25,30 @@ static void check_claimed(recorder *r) {
     }
 }
 
-/* What the llama family's recording covers; the rest of a config is there for counting. */
-static status check_family(const model_config *c, err *e) {
+/* What the recordings cover; the rest of a config is there for counting. */
+static status check_family(const model_config *c, const family *f, err *e) {
     const char *what = NULL, *field = "arch";
-    if (strcmp(c->arch, "llama") != 0 && strcmp(c->arch, "qwen2") != 0)
-        what = "the architecture is not supported";
+    if (!f || f->refuse)
+        what = f ? f->refuse : "the architecture is not supported";
     else if (c->n_experts)
         what = "mixture-of-experts models are not supported", field = "n_experts";
     else if (c->ffn_bias)
         what = "biases in the feed-forward part are not supported", field = "ffn_bias";
-    else if (c->qk_norm)
-        what = "norms of q and k are not supported", field = "qk_norm";
-    else if (c->norms_per_layer != 2)
-        what = "norms after attention and feed-forward are not supported",
-        field = "norms_per_layer";
+    else if (c->qk_norm != f->qk_norm)
+        what = "norms of q and k do not fit it", field = "qk_norm";
+    else if (c->norms_per_layer != f->norms_per_layer)
+        what = "another number of norms a layer is not supported", field = "norms_per_layer";
     if (!what) return OK;
     err_set(e, ERR_UNSUPPORTED, "architecture %s: %s", c->arch, what);
-    err_hint(e, "supported: llama (also Mistral, SmolLM2, ...), qwen2");
+    err_hint(e, "supported: " FAMILIES_KNOWN);
     return err_field(e, "%s", field);
 }
 
 static status record(model **out, const model_config *c, const gguf *file, dtype planned,
                      err *e) {
     *out = NULL;
-    status s = check_family(c, e);
+    const family *f = family_find(c->arch);
+    status s = check_family(c, f, e);
     if (s != OK) return s;
     model *m = calloc(1, sizeof *m);
     bool *claimed = calloc(file ? gguf_n_tensors(file) + 1 : 1, sizeof *claimed);
@@ -65,7 +65,7 @@ static status record(model **out, const model_config *c, const gguf *file, dtype
                   .claimed = claimed,
                   .s = OK,
                   .e = e};
-    llama_record(&r);
+    f->record(&r);
     rec_kv_groups(&r);
     check_claimed(&r);
     free(claimed);

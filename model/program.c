@@ -11,6 +11,7 @@ const char *op_kind_name(op_kind k) {
         [OP_EMBED] = "embed",
         [OP_NORM] = "norm",
         [OP_LINEAR] = "linear",
+        [OP_HEAD_NORM] = "head_norm",
         [OP_ROPE_APPEND] = "rope_append",
         [OP_ATTENTION] = "attention",
         [OP_GATE_UP] = "gate_up",
@@ -24,6 +25,13 @@ const char *op_kind_name(op_kind k) {
     };
     CHECK((unsigned)k < sizeof name / sizeof *name);
     return name[k];
+}
+
+weight_id program_rope_factors(const program *p, const op *o, uint32_t max_model_len) {
+    CHECK(o->kind == OP_ROPE_APPEND && o->rope.table < p->n_ropes);
+    const rope_config *r = &p->rope[o->rope.table];
+    bool far = r->scaling == ROPE_SCALING_LONGROPE && max_model_len > r->original_len;
+    return far ? o->rope.long_factors : o->rope.factors;
 }
 
 uint64_t weight_bytes(const weight *w) {
@@ -59,12 +67,15 @@ static void print_extra(buf *b, const program *p, const op *o) {
     case OP_EMBED:
         if (o->embed.scale != 1) buf_addf(b, "  scale %g", (double)o->embed.scale);
         break;
-    case OP_NORM: buf_addf(b, "  eps %g", (double)o->norm.eps); break;
+    case OP_NORM:
+    case OP_HEAD_NORM: buf_addf(b, "  eps %g", (double)o->norm.eps); break;
     case OP_GATE_UP: buf_addf(b, "  %s", o->gate_up.act == ACT_SILU ? "silu" : "gelu"); break;
     case OP_ROPE_APPEND:
-        buf_addf(b, "  theta %g, %u dimensions, %s", (double)c->rope.theta, c->rope.n_dims,
+        buf_addf(b, "  theta %g, %u dimensions, %s", (double)p->rope[o->rope.table].theta,
+                 c->rope.n_dims,
                  c->rope.pairing == ROPE_ADJACENT ? "adjacent pairs" : "halves");
         print_weight(b, p, ", divided by ", o->rope.factors);
+        print_weight(b, p, ", or in long contexts by ", o->rope.long_factors);
         break;
     case OP_ATTENTION:
         buf_addf(b, "  %u heads, %u KV heads of %u, scale %g", c->n_heads, c->n_kv_heads,

@@ -14,9 +14,11 @@ enum { NO_VALUE = 0xffff };
 
 typedef enum op_kind {
     OP_EMBED,       /* out = w0[token] (* scale) */
-    OP_NORM,        /* out = rms_norm(in, eps) * w0 */
+    OP_NORM,        /* out = rms_norm(in, eps) * w0 (+ residual) */
     OP_LINEAR,      /* out = in * (w0 | w1 | w2)^T (+ bias0 | bias1 | bias2) (+ residual); the
                        weights' outputs stand side by side */
+    OP_HEAD_NORM,   /* in = q | k | v: rms_norm of each head of q, times w0, and of each head of
+                       k, times w1; in place: out is in */
     OP_ROPE_APPEND, /* in = q | k | v: rotate q and k, append k and v to the layer's KV cache;
                        in place: out is in */
     OP_ATTENTION,   /* out = softmax(q k^T * scale, causal, window) v; in = q | k | v, only q is
@@ -54,7 +56,8 @@ typedef struct weight {
     uint32_t first_row;  /* where its rows begin in that tensor (fused tensors) */
 } weight;
 
-/* Every value has one writer, but for OP_ROPE_APPEND, which rewrites its input. */
+/* Every value has one writer, but for OP_HEAD_NORM and OP_ROPE_APPEND, which rewrite their
+ * input. */
 typedef struct op {
     op_kind kind;
     int16_t layer;   /* -1 outside the layers */
@@ -65,7 +68,7 @@ typedef struct op {
     union {
         struct {
             float eps;
-        } norm;
+        } norm; /* OP_HEAD_NORM, too */
         struct {
             float scale;
         } embed; /* 1 unless the model scales */
@@ -73,8 +76,11 @@ typedef struct op {
             activation act;
         } gate_up;
         struct {
-            weight_id factors;
-        } rope; /* rope_freqs.weight or NO_WEIGHT */
+            weight_id factors;      /* divide the frequencies; or NO_WEIGHT */
+            weight_id long_factors; /* instead, where sequences may be longer than the original
+                                       context; or NO_WEIGHT */
+            uint32_t table;         /* index in the program's rope */
+        } rope;
         struct {
             float scale;
             uint32_t window;
@@ -86,7 +92,7 @@ typedef struct kv_group { /* layers whose blocks are allocated together */
     uint32_t window, n_layers;
 } kv_group;
 
-enum { PROGRAM_MAX_GROUPS = 4 };
+enum { PROGRAM_MAX_GROUPS = 4, PROGRAM_MAX_ROPES = 2 };
 
 typedef struct program {
     model_config config;
@@ -98,6 +104,8 @@ typedef struct program {
     uint32_t n_ops;
     kv_group group[PROGRAM_MAX_GROUPS];
     uint32_t n_groups;
+    rope_config rope[PROGRAM_MAX_ROPES]; /* each kind of rotary embedding among the layers */
+    uint32_t n_ropes;
     uint16_t *layer_group; /* [n_layers]: group of a layer */
     uint16_t *layer_index; /* [n_layers]: index of a layer within its group */
 } program;
@@ -123,6 +131,9 @@ void model_close(model *);
 status model_read_rows(const model *, weight_id, uint32_t row, uint32_t n, void *dst, err *);
 /* Reads a WEIGHT_VECTOR (stored as F32, F16 or BF16) as float32. dst: [cols]. */
 status model_read_vector(const model *, weight_id, float *dst, err *);
+/* What divides the frequencies of an OP_ROPE_APPEND in sequences of up to max_model_len tokens;
+ * or NO_WEIGHT. */
+weight_id program_rope_factors(const program *, const op *, uint32_t max_model_len);
 /* Bytes of all weights as the file stores them, each once. */
 uint64_t program_weight_bytes(const program *);
 /* Bytes of one weight as the file stores it. */

@@ -53,15 +53,15 @@ static void unsupported_type(recorder *r, const gguf_tensor *t, const char *want
     r->s = err_field(r->e, "%s", t->name);
 }
 
-static void check_tensor(recorder *r, const weight *w, const gguf_tensor *t) {
+static void check_tensor(recorder *r, const weight *w, uint32_t rows, const gguf_tensor *t) {
     bool vector = w->role == WEIGHT_VECTOR;
-    if (t->ne[0] != w->cols || t->ne[1] != w->rows || t->ne[2] != 1 || t->ne[3] != 1) {
+    if (t->ne[0] != w->cols || t->ne[1] != rows || t->ne[2] != 1 || t->ne[3] != 1) {
         err_set(
             r->e, ERR_FORMAT,
             "architecture %s: tensor %s has shape [%llu, %llu, %llu, %llu], wanted [%u, %u]",
             r->p->config.arch, t->name, (unsigned long long)t->ne[0],
             (unsigned long long)t->ne[1], (unsigned long long)t->ne[2],
-            (unsigned long long)t->ne[3], w->cols, w->rows);
+            (unsigned long long)t->ne[3], w->cols, rows);
         r->s = err_field(r->e, "%s", t->name);
     } else if (vector && t->type != DT_F32 && t->type != DT_F16 && t->type != DT_BF16)
         unsupported_type(r, t, "F32, F16 or BF16 for a vector");
@@ -69,7 +69,8 @@ static void check_tensor(recorder *r, const weight *w, const gguf_tensor *t) {
         unsupported_type(r, t, "a type of weights");
 }
 
-static void find_tensor(recorder *r, weight *w) {
+/* rows: of the whole tensor. */
+static void find_tensor(recorder *r, weight *w, uint32_t rows) {
     const gguf_tensor *t = gguf_tensor_find(r->file, w->name);
     if (!t) {
         err_set(r->e, ERR_FORMAT, "architecture %s: the tensor %s is missing",
@@ -77,28 +78,43 @@ static void find_tensor(recorder *r, weight *w) {
         r->s = err_field(r->e, "%s", w->name);
         return;
     }
-    check_tensor(r, w, t);
+    check_tensor(r, w, rows, t);
     w->type = t->type;
     w->tensor = (int32_t)(t - gguf_tensor_at(r->file, 0));
     r->claimed[w->tensor] = true;
 }
 
-weight_id rec_weight(recorder *r, weight_role role, int layer, const char *name, uint32_t rows,
-                     uint32_t cols) {
+static weight_id add_weight(recorder *r, weight w, const char *name, uint32_t all_rows) {
     program *p = r->p;
     if (!grow(r, (void **)&p->weights, &r->cap_weights, p->n_weights, sizeof *p->weights))
         return NO_WEIGHT;
-    weight *w = &p->weights[p->n_weights];
-    *w = (weight){.role = role, .rows = rows, .cols = cols, .layer = layer, .tensor = -1};
-    if (layer < 0)
-        snprintf(w->name, sizeof w->name, "%s", name);
+    w.tensor = -1;
+    if (w.layer < 0)
+        snprintf(w.name, sizeof w.name, "%s", name);
     else
-        snprintf(w->name, sizeof w->name, "blk.%d.%s", layer, name);
+        snprintf(w.name, sizeof w.name, "blk.%d.%s", w.layer, name);
     if (r->file)
-        find_tensor(r, w);
+        find_tensor(r, &w, all_rows);
     else
-        w->type = role == WEIGHT_VECTOR ? DT_F32 : dtype_for_cols(r->planned, cols);
+        w.type = w.role == WEIGHT_VECTOR ? DT_F32 : dtype_for_cols(r->planned, w.cols);
+    p->weights[p->n_weights] = w;
     return p->n_weights++;
+}
+
+weight_id rec_weight(recorder *r, weight_role role, int layer, const char *name, uint32_t rows,
+                     uint32_t cols) {
+    return add_weight(r, (weight){.role = role, .rows = rows, .cols = cols, .layer = layer},
+                      name, rows);
+}
+
+weight_id rec_weight_part(recorder *r, int layer, const char *name, uint32_t first_row,
+                          uint32_t rows, uint32_t all_rows, uint32_t cols) {
+    const weight w = {.role = WEIGHT_LINEAR,
+                      .rows = rows,
+                      .cols = cols,
+                      .layer = layer,
+                      .first_row = first_row};
+    return add_weight(r, w, name, all_rows);
 }
 
 weight_id rec_vector(recorder *r, bool wanted, int layer, const char *name, uint32_t n) {
@@ -123,4 +139,18 @@ void rec_kv_groups(recorder *r) {
         p->layer_group[l] = (uint16_t)k;
         p->layer_index[l] = (uint16_t)p->group[k].n_layers++;
     }
+}
+
+static bool same_rope(const rope_config *a, const rope_config *b) {
+    return a->theta == b->theta && a->scaling == b->scaling && a->factor == b->factor;
+}
+
+uint32_t rec_rope(recorder *r, int layer) {
+    program *p = r->p;
+    const rope_config want = model_config_rope(&p->config, (uint32_t)layer);
+    uint32_t k = 0;
+    while (k < p->n_ropes && !same_rope(&p->rope[k], &want)) k++;
+    CHECK(k < PROGRAM_MAX_ROPES); /* layers with a window, and others */
+    if (k == p->n_ropes) p->rope[p->n_ropes++] = want;
+    return k;
 }

@@ -20,6 +20,9 @@ value_id rec_value(recorder *, const char *name, row_set, uint32_t cols);
  * type. Without a file: of the planned type (vectors: float32). */
 weight_id rec_weight(recorder *, weight_role, int layer, const char *name, uint32_t rows,
                      uint32_t cols);
+/* Rows [first_row, first_row + rows) of a fused matrix that has all_rows of them. */
+weight_id rec_weight_part(recorder *, int layer, const char *name, uint32_t first_row,
+                          uint32_t rows, uint32_t all_rows, uint32_t cols);
 /* As a vector; NO_WEIGHT when wanted is false. */
 weight_id rec_vector(recorder *, bool wanted, int layer, const char *name, uint32_t n);
 /* Is there such a tensor? False without a file. */
@@ -28,8 +31,7 @@ bool rec_has(const recorder *, const char *name);
 op *rec_op(recorder *, op_kind, int layer, value_id in, value_id out);
 /* Groups layers by window: p->group, layer_group, layer_index. */
 void rec_kv_groups(recorder *);
-
-/* model/llama.c: llama, qwen2, and what converts to them. */
-void llama_record(recorder *);
+/* The rotary embedding of a layer: its index in p->rope. */
+uint32_t rec_rope(recorder *, int layer);
 
 #endif

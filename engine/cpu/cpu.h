@@ -15,7 +15,8 @@ typedef struct cpu_op {
     packed part[3];
     uint32_t first_col[3]; /* of the output */
     const float *bias[3];
-    const float *vec; /* OP_NORM */
+    const float *vec[2]; /* OP_NORM, OP_HEAD_NORM */
+    uint32_t rope;       /* OP_ROPE_APPEND and the OP_ATTENTION after it: which angles */
 } cpu_op;
 
 /* The step in work: tables in the workspace, filled by the engine thread, read by all. */
@@ -42,7 +43,7 @@ typedef struct cpu_engine {
     unsigned char *weights, *activations, *workspace;
     unsigned char *kv[PROGRAM_MAX_GROUPS];
     float *logits, *kept; /* kept: heap, only if asked for */
-    double rope_scale;
+    double rope_scale[PROGRAM_MAX_ROPES];
     cpu_step step;
     bool submitted;
     uint32_t alone_left, alone_next; /* steps to run without the team (step.c) */
@@ -63,6 +64,18 @@ void cpu_step_run(cpu_engine *);
 
 static inline void *thread_at(const cpu_engine *e, uint32_t thread, uint64_t at) {
     return e->workspace + thread * e->layout.thread.bytes + at;
+}
+
+/* [n_dims / 2] of one kind of rotary embedding */
+static inline double *cpu_freqs(const cpu_engine *e, uint32_t table) {
+    return (double *)(e->workspace + e->layout.freqs) +
+           (size_t)table * e->program->config.rope.n_dims / 2;
+}
+
+/* Cosines and sines of a row of the step: [n_dims] */
+static inline float *cpu_angles(const cpu_engine *e, uint32_t table, uint32_t row) {
+    return (float *)(e->workspace + e->layout.rope) +
+           ((size_t)table * e->opt.max_rows + row) * e->program->config.rope.n_dims;
 }
 
 #endif

@@ -95,15 +95,21 @@ static status alloc_kv(cpu_engine *e, err *er) {
     return s;
 }
 
+/* Frequencies of each kind of rotary embedding; factors are the same in all its layers. */
 static void init_rope(cpu_engine *e) {
-    const float *factors = NULL;
-    for (uint32_t i = 0; i < e->program->n_ops; i++) {
-        const op *o = &e->program->ops[i];
-        if (o->kind == OP_ROPE_APPEND && o->rope.factors != NO_WEIGHT)
-            factors = (const float *)(e->weights + e->layout.weights[o->rope.factors].at);
+    const program *p = e->program;
+    uint32_t table = 0, known = 0;
+    for (uint32_t i = 0; i < p->n_ops; i++) {
+        const op *o = &p->ops[i];
+        if (o->kind == OP_ROPE_APPEND) table = o->rope.table;
+        e->op[i].rope = table;
+        if (o->kind != OP_ROPE_APPEND || known & 1u << table) continue;
+        const weight_id w = program_rope_factors(p, o, e->opt.max_model_len);
+        const float *factors =
+            w == NO_WEIGHT ? NULL : (const float *)(e->weights + e->layout.weights[w].at);
+        e->rope_scale[table] = rope_frequencies(&p->rope[table], factors, cpu_freqs(e, table));
+        known |= 1u << table;
     }
-    double *freqs = (double *)(e->workspace + e->layout.freqs);
-    e->rope_scale = rope_frequencies(&e->program->config.rope, factors, freqs);
 }
 
 static void cpu_close(engine *head) {

@@ -142,9 +142,9 @@ static value_bytes bytes_of_value(const cpu_layout *l, const program *p,
 /* The sum of a residual stream may stand where its first summand dies. */
 static bool takes_over(const cpu_layout *l, const program *p, uint32_t at, value_id out) {
     const op *o = &p->ops[at];
-    return o->kind == OP_LINEAR && o->out == out && o->residual != NO_VALUE &&
-           l->values[o->residual].last_op == at && l->values[o->residual].forms == FORM_F &&
-           l->values[out].forms == FORM_F &&
+    return (o->kind == OP_LINEAR || o->kind == OP_NORM) && o->out == out &&
+           o->residual != NO_VALUE && l->values[o->residual].last_op == at &&
+           l->values[o->residual].forms == FORM_F && l->values[out].forms == FORM_F &&
            p->values[o->residual].rows == p->values[out].rows &&
            p->values[o->residual].cols == p->values[out].cols;
 }
@@ -231,8 +231,8 @@ static void place_workspace(cpu_layout *l, const program *p, const engine_option
     place_n(&w, l->thread.bytes, o->n_threads);
     l->partials = place_n(&w, (uint64_t)l->n_slots * c->n_kv_heads, 4 * l->slot_floats);
     l->partials_done = place_n(&w, (uint64_t)l->n_slots * c->n_kv_heads, sizeof(uint32_t));
-    l->freqs = place_n(&w, c->rope.n_dims, 8);
-    l->rope = place_n(&w, (uint64_t)o->max_rows * c->rope.n_dims, 4);
+    l->freqs = place_n(&w, (uint64_t)p->n_ropes * c->rope.n_dims, 4);
+    l->rope = place_n(&w, (uint64_t)p->n_ropes * o->max_rows * c->rope.n_dims, 4);
     uint64_t rows = o->max_rows > o->max_logit_rows ? o->max_rows : o->max_logit_rows;
     l->rows = place_n(&w, rows, sizeof(step_row));
     l->tasks = place_n(&w, l->n_tasks, sizeof(attn_task));

@@ -77,7 +77,7 @@ static void resolve_op(cpu_engine *e, cpu_op *c, const op *o) {
         const weight *w = &p->weights[o->w[i]];
         const unsigned char *at = e->weights + e->layout.weights[o->w[i]].at;
         if (w->role == WEIGHT_VECTOR) {
-            c->vec = (const float *)at;
+            c->vec[i] = (const float *)at;
             continue;
         }
         packed m = {at, w->type, w->rows, w->cols};

@@ -47,6 +47,7 @@ double rope_frequencies(const rope_config *r, const float *factors, double *freq
     case ROPE_SCALING_LLAMA3:
         if (!factors) llama3_frequencies(r, freqs);
         return 1;
+    case ROPE_SCALING_LONGROPE: return r->attn_factor;
     }
     return 1;
 }

@@ -86,16 +86,16 @@ static void run_embed(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const op *o = c->op;
     const uint32_t cols = e->program->values[o->out].cols;
     const uint32_t n_dims = e->program->config.rope.n_dims;
-    const double *freqs = (const double *)(e->workspace + e->layout.freqs);
-    float *angles = (float *)(e->workspace + e->layout.rope), *x = value_f(e, o->out);
+    float *x = value_f(e, o->out);
     span s = share(e->step.batch->n_rows, e->step.n_threads, thread);
     for (uint32_t r = s.from; r < s.to; r++) {
         float *row = x + (size_t)r * cols;
         packed_row(&c->part[0], (uint32_t)e->step.rows[r].token, row);
         if (o->embed.scale != 1)
             for (uint32_t i = 0; i < cols; i++) row[i] *= o->embed.scale;
-        rope_angles(freqs, n_dims, e->rope_scale, e->step.rows[r].pos,
-                    angles + (size_t)r * n_dims);
+        for (uint32_t t = 0; t < e->program->n_ropes; t++)
+            rope_angles(cpu_freqs(e, t), n_dims, e->rope_scale[t], e->step.rows[r].pos,
+                        cpu_angles(e, t, r));
     }
 }
 
@@ -103,13 +103,30 @@ static void run_norm(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const op *o = c->op;
     const act out = value_act(e, o->out), rest = value_rest(e, o->out);
     const float *x = value_f(e, o->in);
+    const float *residual = o->residual == NO_VALUE ? NULL : value_f(e, o->residual);
+    float *tmp = thread_at(e, thread, e->layout.thread.row);
     span s = share(out.n_rows, e->step.n_threads, thread);
     for (uint32_t r = s.from; r < s.to; r++) {
-        float *y =
-            out.f ? out.f + (size_t)r * out.n_in : thread_at(e, thread, e->layout.thread.row);
-        e->ops->norm(x + (size_t)r * out.n_in, c->vec, out.n_in, o->norm.eps, y);
-        quantise_row(e, &out, &rest, r, y, thread);
+        float *to = out.f ? out.f + (size_t)r * out.n_in : tmp, *y = residual ? tmp : to;
+        e->ops->norm(x + (size_t)r * out.n_in, c->vec[0], out.n_in, o->norm.eps, y);
+        /* The sum may stand where its first summand does. */
+        for (uint32_t i = 0; residual && i < out.n_in; i++)
+            to[i] = residual[(size_t)r * out.n_in + i] + y[i];
+        quantise_row(e, &out, &rest, r, to, thread);
     }
+}
+
+/* Norms of each head of q and of k, in place. */
+static void run_head_norm(cpu_engine *e, const cpu_op *c, uint32_t thread) {
+    const model_config *m = &e->program->config;
+    const uint32_t hd = m->head_dim, cols = (m->n_heads + 2 * m->n_kv_heads) * hd;
+    float *qkv = value_f(e, c->op->out);
+    span s = share(e->step.batch->n_rows, e->step.n_threads, thread);
+    for (uint32_t r = s.from; r < s.to; r++)
+        for (uint32_t h = 0; h < m->n_heads + m->n_kv_heads; h++) {
+            float *x = qkv + (size_t)r * cols + (size_t)h * hd;
+            e->ops->norm(x, c->vec[h >= m->n_heads], hd, c->op->norm.eps, x);
+        }
 }
 
 static void gather_codes(const act *in, uint32_t from, const act *out, uint32_t to) {
@@ -237,19 +254,15 @@ static kv_head head_of(const cpu_engine *e, const op *o, const batch_seq *s, uin
                      .type = e->opt.kv};
 }
 
-static const float *angles_of(const cpu_engine *e, uint32_t row) {
-    const float *angles = (const float *)(e->workspace + e->layout.rope);
-    return angles + (size_t)row * e->program->config.rope.n_dims;
-}
-
 /* Puts k and v of one row and head into the cache. tmp: [dim_pad] */
-static void append_row(const cpu_engine *e, const kv_head *kv, const float *qkv, uint32_t row,
-                       uint32_t h, float *tmp) {
+static void append_row(const cpu_engine *e, const cpu_op *o, const kv_head *kv,
+                       const float *qkv, uint32_t row, uint32_t h, float *tmp) {
     const model_config *c = &e->program->config;
     const uint32_t hd = c->head_dim;
     const float *k = qkv + (size_t)row * (c->n_heads + 2 * c->n_kv_heads) * hd;
     k += (size_t)(c->n_heads + h) * hd;
-    e->ops->rope(k, angles_of(e, row), hd, c->rope.n_dims, c->rope.pairing, 1.0f, tmp);
+    e->ops->rope(k, cpu_angles(e, o->rope, row), hd, c->rope.n_dims, c->rope.pairing, 1.0f,
+                 tmp);
     e->ops->kv_append(kv, e->step.rows[row].pos, tmp, k + (size_t)c->n_kv_heads * hd);
 }
 
@@ -264,7 +277,7 @@ static void run_append(cpu_engine *e, const cpu_op *c, uint32_t thread) {
         if (q->n_rows == 1) continue;
         for (uint32_t h = 0; h < e->program->config.n_kv_heads; h++) {
             kv_head kv = head_of(e, c->op, q, h);
-            append_row(e, &kv, qkv, r, h, tmp);
+            append_row(e, c, &kv, qkv, r, h, tmp);
         }
     }
 }
@@ -326,12 +339,12 @@ static void attend_task(cpu_engine *e, const cpu_op *c, const act *out, const at
     for (uint32_t i = 0; i < t->n_rows * group; i++) {
         uint32_t row = t->first_row + i / group;
         const float *x = qkv + (size_t)row * (m->n_heads + 2 * m->n_kv_heads) * hd;
-        e->ops->rope(x + (size_t)(h * group + i % group) * hd, angles_of(e, row), hd,
+        e->ops->rope(x + (size_t)(h * group + i % group) * hd, cpu_angles(e, c->rope, row), hd,
                      m->rope.n_dims, m->rope.pairing, c->op->attention.scale * LOG2_E,
                      q + (size_t)i * hd);
     }
     if (s->n_rows == 1 && t->to == s->first_pos + 1)
-        append_row(e, &kv, qkv, t->first_row, h, thread_at(e, thread, at->row));
+        append_row(e, c, &kv, qkv, t->first_row, h, thread_at(e, thread, at->row));
     if (t->slot >= 0) {
         part.max = (float *)(e->workspace + e->layout.partials) +
                    ((size_t)t->slot * m->n_kv_heads + h) * e->layout.slot_floats;
@@ -411,6 +424,7 @@ static void run_op(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     case OP_NORM: run_norm(e, c, thread); break;
     case OP_LINEAR:
     case OP_LOGITS: run_linear(e, c, thread); break;
+    case OP_HEAD_NORM: run_head_norm(e, c, thread); break;
     case OP_ROPE_APPEND: run_append(e, c, thread); break;
     case OP_ATTENTION: run_attention(e, c, thread); break;
     case OP_GATE_UP: run_gate_up(e, c, thread); break;

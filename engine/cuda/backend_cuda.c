@@ -173,9 +173,11 @@ static status init_rope(cuda_engine_base *e, err *er) {
     if (!e->freqs) return err_set(er, ERR_NO_MEMORY, "no memory for rotary frequencies");
     for (uint32_t i = 0; i < p->n_ops && s == OK && !factors; i++) {
         const op *o = &p->ops[i];
-        if (o->kind != OP_ROPE_APPEND || o->rope.factors == NO_WEIGHT) continue;
+        if (o->kind != OP_ROPE_APPEND) continue;
+        const weight_id w = program_rope_factors(p, o, e->opt.max_model_len);
+        if (w == NO_WEIGHT) continue;
         factors = calloc(r->n_dims / 2 + 1, sizeof *factors);
-        s = factors ? model_read_vector(e->model, o->rope.factors, factors, er)
+        s = factors ? model_read_vector(e->model, w, factors, er)
                     : err_set(er, ERR_NO_MEMORY, "no memory for rotary frequencies");
     }
     if (s == OK) e->host.rope_scale = (float)rope_frequencies(r, factors, e->freqs);

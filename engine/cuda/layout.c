@@ -205,6 +205,8 @@ static status find_forms(cuda_layout *l, const program *p, err *e) {
         case OP_GATE_UP: break;
         case OP_LOGITS: out = CUDA_VALUE_LOGITS; break;
         case OP_ROPE_APPEND:
+            if (o->rope.table) return cannot_run(o, "its angles are not the first layer's", e);
+            break;
         case OP_ATTENTION:
         case OP_SAMPLE: break;
         default: return cannot_run(o, "there is no kernel for it", e);

@@ -35,9 +35,12 @@ typedef struct rig {
     engine *engine;
     engine_options opt;
     uint32_t n_vocab;
+    const int32_t
+        *table1; /* blocks in the pools of the groups after the first; NULL: as in it */
 } rig;
 
-/* A sequence's part of a step. table: physical blocks from position 0 on. */
+/* A sequence's part of a step. table: physical blocks from position 0 on, in the pool of every
+ * group of layers (but see rig.table1). */
 typedef struct part {
     const int32_t *tokens, *table;
     uint32_t first, n, n_logits;
@@ -105,19 +108,20 @@ static RIG_UNUSED status rig_try(rig *r, const part *p, uint32_t n, step_result 
     batch b = {.seq = seq, .n_seqs = n};
     ck_assert_uint_le(n, RIG_MAX_SEQS);
     for (uint32_t i = 0; i < n; i++) {
-        seq[i] = (batch_seq){
-            .first_row = b.n_rows,
-            .n_rows = p[i].n,
-            .first_pos = p[i].first,
-            .tokens = p[i].tokens,
-            .input_from = -1,
-            .blocks = {p[i].table},
-            .n_blocks = {(uint32_t)ceil_div(p[i].first + p[i].n, r->opt.block_tokens)},
-            .n_logit_rows = p[i].n_logits,
-            .sample = p[i].params != NULL,
-            .n_score = (int8_t)(p[i].n_score - 1),
-            .params = p[i].params,
-            .n_prompt = p[i].first + p[i].n};
+        const int32_t *other = r->table1 ? r->table1 : p[i].table;
+        const uint32_t blocks = (uint32_t)ceil_div(p[i].first + p[i].n, r->opt.block_tokens);
+        seq[i] = (batch_seq){.first_row = b.n_rows,
+                             .n_rows = p[i].n,
+                             .first_pos = p[i].first,
+                             .tokens = p[i].tokens,
+                             .input_from = -1,
+                             .blocks = {p[i].table, other, other, other},
+                             .n_blocks = {blocks, blocks, blocks, blocks},
+                             .n_logit_rows = p[i].n_logits,
+                             .sample = p[i].params != NULL,
+                             .n_score = (int8_t)(p[i].n_score - 1),
+                             .params = p[i].params,
+                             .n_prompt = p[i].first + p[i].n};
         b.n_rows += p[i].n;
         b.n_logit_rows += p[i].n_logits;
     }

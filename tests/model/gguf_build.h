@@ -250,7 +250,7 @@ static GB_UNUSED void gb_save(gb *b, const char *path) {
 
 /* ---- whole models ---- */
 
-/* Keys of c.arch ("llama" or "qwen2"), without a vocabulary: general.architecture, and all that
+/* Keys of c.arch, without a vocabulary: general.architecture, and all that
  * model_config_from_gguf reads but RoPE scaling. */
 static GB_UNUSED void gb_model_keys(gb *b, const model_config *c) {
     char key[96];
@@ -267,6 +267,11 @@ static GB_UNUSED void gb_model_keys(gb *b, const model_config *c) {
     gb_int(b, GB_KEY("attention.value_length"), c->head_dim);
     gb_float(b, GB_KEY("attention.layer_norm_rms_epsilon"), c->norm_eps);
     if (c->window) gb_int(b, GB_KEY("attention.sliding_window"), c->window);
+    if (c->window_every) {
+        gb_int(b, GB_KEY("attention.sliding_window_pattern"), c->window_every);
+        gb_float(b, GB_KEY("rope.freq_base_swa"), c->window_theta);
+    }
+    if (c->attn_scale > 0) gb_float(b, GB_KEY("attention.scale"), c->attn_scale);
     gb_int(b, GB_KEY("rope.dimension_count"), c->rope.n_dims);
     gb_float(b, GB_KEY("rope.freq_base"), c->rope.theta);
     gb_int(b, GB_KEY("vocab_size"), c->n_vocab);
@@ -281,13 +286,20 @@ static GB_UNUSED void gb_model_tensors(gb *b, const model_config *c, dtype type,
     const uint32_t h = c->n_embd, q = c->n_heads * c->head_dim,
                    kv = c->n_kv_heads * c->head_dim;
     const float in_h = 1.5f / sqrtf((float)h);
+    const bool fused = strcmp(c->arch, "phi3") == 0;
 #define GB_BLK(suffix) (snprintf(name, sizeof name, "blk.%u." suffix, l), name)
     gb_matrix(b, "token_embd.weight", type, c->n_vocab, h, seed++, 1);
     for (uint32_t l = 0; l < c->n_layers; l++) {
         gb_vector(b, GB_BLK("attn_norm.weight"), h, seed++, 1, 0.2f);
-        gb_matrix(b, GB_BLK("attn_q.weight"), type, q, h, seed++, in_h);
-        gb_matrix(b, GB_BLK("attn_k.weight"), type, kv, h, seed++, in_h);
-        gb_matrix(b, GB_BLK("attn_v.weight"), type, kv, h, seed++, in_h);
+        if (fused) gb_matrix(b, GB_BLK("attn_qkv.weight"), type, q + 2 * kv, h, seed++, in_h);
+        for (int k = 0; k < 3 && !fused; k++) {
+            snprintf(name, sizeof name, "blk.%u.attn_%c.weight", l, "qkv"[k]);
+            gb_matrix(b, name, type, k == 0 ? q : kv, h, seed++, in_h);
+        }
+        if (c->qk_norm) {
+            gb_vector(b, GB_BLK("attn_q_norm.weight"), c->head_dim, seed++, 1, 0.3f);
+            gb_vector(b, GB_BLK("attn_k_norm.weight"), c->head_dim, seed++, 1, 0.3f);
+        }
         if (c->qkv_bias) {
             gb_vector(b, GB_BLK("attn_q.bias"), q, seed++, 0, 0.5f);
             gb_vector(b, GB_BLK("attn_k.bias"), kv, seed++, 0, 0.5f);
@@ -296,8 +308,13 @@ static GB_UNUSED void gb_model_tensors(gb *b, const model_config *c, dtype type,
         gb_matrix(b, GB_BLK("attn_output.weight"), type, h, q, seed++, 1.5f / sqrtf((float)q));
         if (c->o_bias) gb_vector(b, GB_BLK("attn_output.bias"), h, seed++, 0, 0.2f);
         gb_vector(b, GB_BLK("ffn_norm.weight"), h, seed++, 1, 0.2f);
-        gb_matrix(b, GB_BLK("ffn_gate.weight"), type, c->n_ff, h, seed++, in_h);
-        gb_matrix(b, GB_BLK("ffn_up.weight"), type, c->n_ff, h, seed++, in_h);
+        if (c->norms_per_layer == 4) {
+            gb_vector(b, GB_BLK("post_attention_norm.weight"), h, seed++, 1, 0.2f);
+            gb_vector(b, GB_BLK("post_ffw_norm.weight"), h, seed++, 1, 0.2f);
+        }
+        if (!fused) gb_matrix(b, GB_BLK("ffn_gate.weight"), type, c->n_ff, h, seed++, in_h);
+        gb_matrix(b, GB_BLK("ffn_up.weight"), type, fused ? 2 * c->n_ff : c->n_ff, h, seed++,
+                  in_h);
         gb_matrix(b, GB_BLK("ffn_down.weight"), type, h, c->n_ff, seed++,
                   1.5f / sqrtf((float)c->n_ff));
     }
@@ -317,7 +334,13 @@ static GB_UNUSED model_config gb_tiny(const char *arch) {
     c.n_ff = 96, c.n_vocab = 128, c.n_ctx_train = 256;
     c.rope.n_dims = 32;
     c.qkv_bias = strcmp(arch, "qwen2") == 0;
-    c.rope.pairing = c.qkv_bias ? ROPE_HALVES : ROPE_ADJACENT;
+    c.rope.pairing = strcmp(arch, "llama") == 0 ? ROPE_ADJACENT : ROPE_HALVES;
+    c.qk_norm = strcmp(arch, "qwen3") == 0 || strcmp(arch, "gemma3") == 0;
+    if (strcmp(arch, "gemma3") == 0) {
+        c.norms_per_layer = 4;
+        c.window = 24, c.window_every = 3, c.window_theta = 500;
+        c.tied_head = true;
+    }
     return c;
 }
 

@@ -55,7 +55,7 @@ static void check_values(const program *p) {
         }
         if (o->out == NO_VALUE) continue;
         ck_assert(o->out < p->n_values);
-        ck_assert_int_eq(written[o->out], o->kind == OP_ROPE_APPEND);
+        ck_assert_int_eq(written[o->out], o->kind == OP_ROPE_APPEND || o->kind == OP_HEAD_NORM);
         written[o->out] = true;
     }
     for (uint32_t i = 0; i < p->n_values; i++) ck_assert(written[i]);
@@ -143,6 +143,116 @@ START_TEST(a_llama_file_with_biases_of_attention_uses_them) {
     const program *p = open_tiny(&c, DT_F16);
     ck_assert(p->config.qkv_bias && p->config.o_bias);
     ck_assert_str_eq(p->weights[p->ops[5].bias[0]].name, "blk.0.attn_output.bias");
+}
+END_TEST
+
+static const op *first_op(const program *p, op_kind kind) {
+    for (uint32_t i = 0; i < p->n_ops; i++)
+        if (p->ops[i].kind == kind) return &p->ops[i];
+    ck_abort_msg("no operation %s", op_kind_name(kind));
+}
+
+START_TEST(qwen3_norms_the_heads_of_q_and_k) {
+    const model_config c = gb_tiny("qwen3");
+    const program *p = open_tiny(&c, DT_F16);
+    check_values(p);
+    check_weights(p);
+    const op *o = first_op(p, OP_HEAD_NORM);
+    ck_assert_int_eq(o[-1].kind, OP_LINEAR);
+    ck_assert_int_eq(o[1].kind, OP_ROPE_APPEND);
+    ck_assert_uint_eq(o->in, o->out);
+    ck_assert_uint_eq(o->in, o[1].in);
+    ck_assert_str_eq(p->weights[o->w[0]].name, "blk.0.attn_q_norm.weight");
+    ck_assert_str_eq(p->weights[o->w[1]].name, "blk.0.attn_k_norm.weight");
+    ck_assert_uint_eq(p->weights[o->w[1]].cols, 32);
+    ck_assert_int_eq(p->config.rope.pairing, ROPE_HALVES);
+    ck_assert_uint_eq(o[-1].bias[0], NO_WEIGHT);
+}
+END_TEST
+
+START_TEST(phi3_reads_parts_of_fused_matrices) {
+    const model_config c = gb_tiny("phi3");
+    const program *p = open_tiny(&c, DT_Q8_0);
+    err e;
+    check_values(p);
+    check_weights(p);
+    const op *qkv = first_op(p, OP_LINEAR), *o = first_op(p, OP_GATE_UP);
+    ck_assert_uint_eq(qkv->n_weights, 1);
+    ck_assert_uint_eq(p->weights[qkv->w[0]].rows, 4 * 32 + 2 * 2 * 32);
+    const weight *gate = &p->weights[o->w[0]], *up = &p->weights[o->w[1]];
+    ck_assert_str_eq(gate->name, "blk.0.ffn_up.weight");
+    ck_assert_int_eq(gate->tensor, up->tensor);
+    ck_assert(gate->first_row == 0 && up->first_row == 96 && up->rows == 96);
+    unsigned char rows[2 * 2 * 34], all[2 * 96 * 2 * 34];
+    const gguf_tensor *t = gguf_tensor_find(g, gate->name);
+    ck_assert_int_eq(gguf_read(g, t, 0, all, sizeof all, &e), OK);
+    ck_assert_int_eq(model_read_rows(m, o->w[1], 7, 2, rows, &e), OK);
+    ck_assert_mem_eq(rows, all + (96 + 7) * 2 * 34, sizeof rows);
+    uint64_t sum = 0;
+    for (size_t i = 0; i < gguf_n_tensors(g); i++) sum += gguf_tensor_at(g, i)->bytes;
+    ck_assert_uint_eq(program_weight_bytes(p), sum);
+}
+END_TEST
+
+START_TEST(longrope_divides_by_other_factors_in_long_contexts) {
+    const model_config c = gb_tiny("phi3");
+    gb_int(&b, "phi3.rope.scaling.original_context_length", 100);
+    gb_float(&b, "phi3.rope.scaling.attn_factor", 1.25f);
+    gb_vector(&b, "rope_factors_short.weight", 16, 3, 1, 0);
+    gb_vector(&b, "rope_factors_long.weight", 16, 4, 2, 0);
+    const program *p = open_tiny(&c, DT_F16);
+    const op *o = first_op(p, OP_ROPE_APPEND);
+    ck_assert_int_eq(p->config.rope.scaling, ROPE_SCALING_LONGROPE);
+    ck_assert(p->config.rope.attn_factor == 1.25f);
+    ck_assert_str_eq(p->weights[program_rope_factors(p, o, 100)].name,
+                     "rope_factors_short.weight");
+    ck_assert_str_eq(p->weights[program_rope_factors(p, o, 101)].name,
+                     "rope_factors_long.weight");
+}
+END_TEST
+
+START_TEST(gemma3_has_four_norms_and_windows_with_a_base_of_their_own) {
+    model_config c = gb_tiny("gemma3");
+    c.n_layers = 7;
+    const program *p = open_tiny(&c, DT_F16);
+    check_values(p);
+    check_weights(p);
+    static const op_kind layer[] = {OP_NORM,      OP_LINEAR, OP_HEAD_NORM, OP_ROPE_APPEND,
+                                    OP_ATTENTION, OP_LINEAR, OP_NORM,      OP_NORM,
+                                    OP_GATE_UP,   OP_LINEAR, OP_NORM};
+    for (uint32_t i = 0; i < 11; i++) ck_assert_int_eq(p->ops[1 + i].kind, layer[i]);
+    ck_assert(p->ops[0].embed.scale == 8.0f); /* the root of 64 */
+    ck_assert_uint_eq(p->ops[6].residual, NO_VALUE);
+    ck_assert_uint_eq(p->ops[7].residual, p->ops[0].out);
+    ck_assert_uint_eq(p->ops[11].residual, p->ops[7].out);
+    ck_assert_int_eq(p->ops[9].gate_up.act, ACT_GELU_TANH);
+    ck_assert_uint_eq(p->n_groups, 2);
+    ck_assert_uint_eq(p->group[0].window, 24);
+    ck_assert_uint_eq(p->group[0].n_layers, 5); /* all but the 3rd and 6th */
+    ck_assert_uint_eq(p->n_ropes, 2);
+    ck_assert(p->rope[0].theta == 500 && p->rope[1].theta == 10000);
+    for (uint32_t l = 0; l < 7; l++) {
+        ck_assert_uint_eq(p->ops[1 + 11 * l + 4].attention.window, l % 3 == 2 ? 0 : 24);
+        ck_assert_uint_eq(p->ops[1 + 11 * l + 3].rope.table, l % 3 == 2);
+    }
+}
+END_TEST
+
+START_TEST(a_pattern_of_windows_may_be_listed_layer_by_layer) {
+    const unsigned char good[7] = {1, 1, 0, 1, 1, 0, 1}, bad[7] = {1, 1, 0, 1, 0, 1, 1};
+    const char *key = "gemma3.attention.sliding_window_pattern";
+    for (int i = 0; i < 2; i++) {
+        model_config c = gb_tiny("gemma3");
+        err e;
+        c.n_layers = 7, c.window_every = 0;
+        gb_array(&b, key, GGUF_BOOL, 7, i ? bad : good, 7);
+        gb_model_keys(&b, &c);
+        gb_model_tensors(&b, &c, DT_F16, 1);
+        ck_assert_int_eq(try_open(&e), i ? ERR_UNSUPPORTED : OK);
+        if (i) ck_assert_str_eq(e.field, key);
+        if (!i) ck_assert_uint_eq(m->program.config.window_every, 3);
+        teardown();
+    }
 }
 END_TEST
 
@@ -393,6 +503,57 @@ START_TEST(tensor_bytes_of_public_files_are_exact) {
 }
 END_TEST
 
+static model_config family_shape(const char *arch, model_config c) {
+    model_config like = gb_tiny(arch);
+    memcpy(c.arch, like.arch, sizeof c.arch);
+    c.qkv_bias = like.qkv_bias, c.qk_norm = like.qk_norm;
+    c.norms_per_layer = like.norms_per_layer, c.tied_head = like.tied_head;
+    c.rope.pairing = like.rope.pairing;
+    c.n_ctx_train = 32768;
+    return c;
+}
+
+/* Public configs: weights and bytes of K and V in float16 of one token, over all layers. */
+START_TEST(reference_models_record_as_many_weights_and_kv_bytes_as_published) {
+    model_config qwen3 = family_shape("qwen3", shape(28, 1024, 16, 8, 128, 3072, 151936));
+    model_config gemma = family_shape("gemma3", shape(26, 1152, 4, 1, 256, 6912, 262144));
+    qwen3.tied_head = true;
+    gemma.window = 512, gemma.window_every = 6, gemma.window_theta = 10000;
+    const struct {
+        model_config c;
+        uint64_t params, kv;
+        uint32_t windowed; /* layers */
+    } want[] = {
+        {shape(32, 4096, 32, 32, 128, 11008, 32000), 6738415616, 524288, 0},
+        {shape(32, 4096, 32, 8, 128, 14336, 128256), 8030261248, 131072, 0},
+        {family_shape("qwen2", shape(28, 3584, 28, 4, 128, 18944, 152064)), 7615616512, 57344,
+         0},
+        {qwen3, 596049920, 114688, 0},
+        {gemma, 999885952, 26624, 22},
+        {family_shape("phi3", shape(32, 3072, 32, 32, 96, 8192, 32064)), 3821079552, 393216, 0},
+    };
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+        const model_config *c = &want[i].c;
+        err e;
+        ck_assert_msg(model_from_config(&m, c, DT_BF16, &e) == OK, "%s", e.text);
+        const program *p = &m->program;
+        uint64_t params = 0, layers = 0, kv = 0;
+        for (uint32_t k = 0; k < p->n_weights; k++)
+            params += (uint64_t)p->weights[k].rows * p->weights[k].cols;
+        ck_assert_uint_eq(params, want[i].params);
+        ck_assert_uint_eq(model_config_params(c), want[i].params);
+        for (uint32_t k = 0; k < p->n_groups; k++) {
+            layers += p->group[k].n_layers;
+            kv += p->group[k].n_layers * 4ull * c->n_kv_heads * c->head_dim;
+        }
+        ck_assert_uint_eq(layers, c->n_layers);
+        ck_assert_uint_eq(kv, want[i].kv);
+        ck_assert_uint_eq(p->group[0].window ? p->group[0].n_layers : 0, want[i].windowed);
+        teardown();
+    }
+}
+END_TEST
+
 START_TEST(a_planned_model_has_as_many_weights_as_its_config_says) {
     const model_config c[] = {
         shape(32, 4096, 32, 32, 128, 11008, 32000),
@@ -466,6 +627,11 @@ int main(void) {
     tcase_add_test(t, a_tied_head_reads_the_embedding_once);
     tcase_add_test(t, qwen2_has_biases_on_q_k_and_v);
     tcase_add_test(t, a_llama_file_with_biases_of_attention_uses_them);
+    tcase_add_test(t, qwen3_norms_the_heads_of_q_and_k);
+    tcase_add_test(t, phi3_reads_parts_of_fused_matrices);
+    tcase_add_test(t, longrope_divides_by_other_factors_in_long_contexts);
+    tcase_add_test(t, gemma3_has_four_norms_and_windows_with_a_base_of_their_own);
+    tcase_add_test(t, a_pattern_of_windows_may_be_listed_layer_by_layer);
     tcase_add_test(t, rope_factors_of_the_file_serve_every_layer);
     tcase_add_test(t, layers_of_one_window_share_a_group_of_blocks);
     tcase_add_test(t, the_program_prints_one_operation_a_line);
@@ -476,6 +642,7 @@ int main(void) {
     tcase_add_test(t, a_type_that_is_no_weight_is_named_with_its_architecture);
     tcase_add_test(t, a_tensor_without_a_place_is_another_model);
     tcase_add_test(t, tensor_bytes_of_public_files_are_exact);
+    tcase_add_test(t, reference_models_record_as_many_weights_and_kv_bytes_as_published);
     tcase_add_test(t, a_planned_model_has_as_many_weights_as_its_config_says);
     tcase_add_test(t, matrices_fall_back_as_quantizers_do);
     tcase_add_test(t, a_config_that_we_cannot_run_is_refused_by_name);

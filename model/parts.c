@@ -1,0 +1,122 @@
+/* Pieces that the forward passes of the families share. Tensor names: ggml, docs/gguf.md,
+ * "Standardized tensor names". Owns nothing: it records into the recorder it is given. One
+ * thread. */
+#include "model/family.h"
+
+#include <math.h>
+
+static weight_id matrix(recorder *r, int layer, const char *name, uint32_t rows,
+                        uint32_t cols) {
+    return rec_weight(r, WEIGHT_LINEAR, layer, name, rows, cols);
+}
+
+value_id part_embed(recorder *r, float scale, weight_id *embd) {
+    const model_config *c = &r->p->config;
+    op *o = rec_op(r, OP_EMBED, -1, NO_VALUE, rec_value(r, "x", ROWS_STEP, c->n_embd));
+    *embd = rec_weight(r, WEIGHT_EMBED, -1, "token_embd.weight", c->n_vocab, c->n_embd);
+    o->embed.scale = scale;
+    o->n_weights = 1;
+    o->w[0] = *embd;
+    return o->out;
+}
+
+static op *norm(recorder *r, int layer, const char *name, value_id in, value_id out) {
+    const model_config *c = &r->p->config;
+    op *o = rec_op(r, OP_NORM, layer, in, out);
+    o->norm.eps = c->norm_eps;
+    o->n_weights = 1;
+    o->w[0] = rec_vector(r, true, layer, name, c->n_embd);
+    return o;
+}
+
+value_id part_norm(recorder *r, int layer, const char *name, value_id x, row_set rows) {
+    return norm(r, layer, name, x, rec_value(r, "norm", rows, r->p->config.n_embd))->out;
+}
+
+value_id part_add_norm(recorder *r, int layer, const char *name, value_id y, value_id x) {
+    op *o = norm(r, layer, name, y, rec_value(r, "x", ROWS_STEP, r->p->config.n_embd));
+    o->residual = x;
+    return o->out;
+}
+
+value_id part_linear(recorder *r, int layer, const char *name, const char *bias, uint32_t n_in,
+                     value_id in, value_id x) {
+    const model_config *c = &r->p->config;
+    const char *what = x == NO_VALUE ? "y" : "x";
+    op *o = rec_op(r, OP_LINEAR, layer, in, rec_value(r, what, ROWS_STEP, c->n_embd));
+    o->residual = x;
+    o->n_weights = 1;
+    o->w[0] = matrix(r, layer, name, c->n_embd, n_in);
+    o->bias[0] = rec_vector(r, bias != NULL, layer, bias, c->n_embd);
+    return o->out;
+}
+
+/* q | k | v of all heads */
+static value_id project(recorder *r, int l, value_id x, bool fused) {
+    const model_config *c = &r->p->config;
+    const uint32_t q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim;
+    op *o = rec_op(r, OP_LINEAR, l, x, rec_value(r, "qkv", ROWS_STEP, q + 2 * kv));
+    if (fused) {
+        o->n_weights = 1;
+        o->w[0] = matrix(r, l, "attn_qkv.weight", q + 2 * kv, c->n_embd);
+        o->bias[0] = rec_vector(r, c->qkv_bias, l, "attn_qkv.bias", q + 2 * kv);
+        return o->out;
+    }
+    o->n_weights = 3;
+    o->w[0] = matrix(r, l, "attn_q.weight", q, c->n_embd);
+    o->w[1] = matrix(r, l, "attn_k.weight", kv, c->n_embd);
+    o->w[2] = matrix(r, l, "attn_v.weight", kv, c->n_embd);
+    o->bias[0] = rec_vector(r, c->qkv_bias, l, "attn_q.bias", q);
+    o->bias[1] = rec_vector(r, c->qkv_bias, l, "attn_k.bias", kv);
+    o->bias[2] = rec_vector(r, c->qkv_bias, l, "attn_v.bias", kv);
+    return o->out;
+}
+
+value_id part_attention(recorder *r, int l, value_id x, rope_factors factors, bool fused) {
+    const model_config *c = &r->p->config;
+    const value_id qkv = project(r, l, x, fused);
+    op *o;
+    if (c->qk_norm) {
+        o = rec_op(r, OP_HEAD_NORM, l, qkv, qkv);
+        o->norm.eps = c->norm_eps;
+        o->n_weights = 2;
+        o->w[0] = rec_vector(r, true, l, "attn_q_norm.weight", c->head_dim);
+        o->w[1] = rec_vector(r, true, l, "attn_k_norm.weight", c->head_dim);
+    }
+    o = rec_op(r, OP_ROPE_APPEND, l, qkv, qkv);
+    o->rope.factors = factors.usual;
+    o->rope.long_factors = factors.far;
+    o->rope.table = rec_rope(r, l);
+
+    o = rec_op(r, OP_ATTENTION, l, qkv,
+               rec_value(r, "heads", ROWS_STEP, c->n_heads * c->head_dim));
+    o->attention.scale = c->attn_scale > 0 ? c->attn_scale : 1 / sqrtf((float)c->head_dim);
+    o->attention.window = model_config_window(c, (uint32_t)l);
+    return o->out;
+}
+
+value_id part_gate_up(recorder *r, int l, value_id x, activation act, bool fused) {
+    const model_config *c = &r->p->config;
+    const uint32_t n = c->n_ff, h = c->n_embd;
+    op *o = rec_op(r, OP_GATE_UP, l, x, rec_value(r, "gated", ROWS_STEP, n));
+    o->gate_up.act = act;
+    o->n_weights = 2;
+    if (fused) {
+        o->w[0] = rec_weight_part(r, l, "ffn_up.weight", 0, n, 2 * n, h);
+        o->w[1] = rec_weight_part(r, l, "ffn_up.weight", n, n, 2 * n, h);
+    } else {
+        o->w[0] = matrix(r, l, "ffn_gate.weight", n, h);
+        o->w[1] = matrix(r, l, "ffn_up.weight", n, h);
+    }
+    return o->out;
+}
+
+void part_head(recorder *r, value_id x, weight_id embd) {
+    const model_config *c = &r->p->config;
+    op *o = rec_op(r, OP_GATHER_ROWS, -1, x, rec_value(r, "last", ROWS_GATHERED, c->n_embd));
+    x = part_norm(r, -1, "output_norm.weight", o->out, ROWS_GATHERED);
+    o = rec_op(r, OP_LOGITS, -1, x, rec_value(r, "logits", ROWS_GATHERED, c->n_vocab));
+    o->n_weights = 1;
+    o->w[0] = c->tied_head ? embd : matrix(r, -1, "output.weight", c->n_vocab, c->n_embd);
+    rec_op(r, OP_SAMPLE, -1, o->out, NO_VALUE);
+}
