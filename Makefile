@@ -11,7 +11,7 @@ ROOMS   := base conf memory model scheduler engine sim api daemon
 SRC     := $(foreach r,$(ROOMS),$(sort $(wildcard $(r)/*.c $(r)/cpu/*.c $(r)/cuda/*.c)))
 OBJ     := $(SRC:%.c=$(BUILD)/obj/%.o)
 
-PKGS     := libmicrohttpd libuv jansson libpcre2-8
+PKGS     := libmicrohttpd gnutls libuv jansson libpcre2-8
 CPPFLAGS += -I. -I$(BUILD)/gen -D_GNU_SOURCE -DVRAMD_VERSION='"$(VERSION)"' $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 CFLAGS   ?= -O2 -g
 # No contraction, no reassociation: the same bits on every instruction set (docs/numerics.md).

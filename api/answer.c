@@ -141,6 +141,25 @@ static status check_length(const answer *a, const prompt_in *p, uint32_t *max_to
     return OK;
 }
 
+/* Tenants share no cached blocks: an answer that comes sooner would tell what others ask. */
+static bool make_salt(answer *a) {
+    const tenant *t = a->rq->tenant;
+    buf b;
+    a->salt = a->p.cache_salt;
+    if (!t) return true;
+    buf_init(&b, &a->rq->mem);
+    buf_add(&b, str_of(t->name));
+    buf_addc(&b, '\0'); /* in no name */
+    buf_add(&b, a->p.cache_salt);
+    a->salt = buf_str(&b);
+    return !b.failed;
+}
+
+static int32_t priority_of(const answer *a) {
+    const tenant *t = a->rq->tenant;
+    return t && t->limits.has_priority ? t->limits.priority : a->p.priority;
+}
+
 static void choice_init(answer *a, choice *c, uint32_t index, uint32_t max_tokens) {
     const prompt_in *p = &a->prompts[index / a->p.n];
     const tokenizer *tok = a->app->port->tok;
@@ -154,8 +173,8 @@ static void choice_init(answer *a, choice *c, uint32_t index, uint32_t max_token
                          .stop_ids = a->p.stop_ids,
                          .n_stop_ids = a->p.n_stop_ids,
                          .score_prompt = a->p.echo && a->p.logprobs,
-                         .priority = a->p.priority,
-                         .cache_salt = a->p.cache_salt,
+                         .priority = priority_of(a),
+                         .cache_salt = a->salt,
                          .timeout_us = a->p.timeout_us,
                          .credits = a->p.stream ? a->app->stream_credits : 0,
                          .on_event = on_event,
@@ -181,12 +200,42 @@ static void refuse_submit(answer *a, const prompt_in *p, uint32_t max_tokens, co
     answer_fail(a, &f);
 }
 
+/* Asks the tenant's budget of tokens for the most that this can take. False: refused. */
+static bool charge(answer *a) {
+    tenant *t = a->rq->tenant;
+    double wait_s;
+    if (!t) return true;
+    uint64_t n = usage_prompt_tokens(a);
+    for (uint32_t i = 0; i < a->n_prompts * a->p.n; i++) n += a->choices[i].spec.max_tokens;
+    if (tenant_charge(t, n, clock_us(), &wait_s) == TENANT_OK) {
+        a->n_charged = n;
+        return true;
+    }
+    failure f;
+    tenant_refusal(t, TENANT_TOKENS, wait_s, &f);
+    answer_fail(a, &f);
+    return false;
+}
+
+void answer_settle(answer *a) {
+    uint64_t prompt = 0, output = 0;
+    for (uint32_t i = 0; i < a->n_choices; i++) {
+        if (i % a->p.n == 0) prompt += a->choices[i].spec.n_prompt;
+        output += a->choices[i].usage.n_output;
+    }
+    tenant_settle(a->rq->tenant, a->n_charged, prompt, output, clock_us());
+}
+
 static void submit_all(answer *a) {
     port *port = a->app->port;
     err e = a->encode_error;
     status s = a->encode_status;
     if (s != OK) {
         app_refuse(a->app, a->rq, &e);
+        return;
+    }
+    if (!make_salt(a)) {
+        http_refuse_memory(a->rq);
         return;
     }
     for (uint32_t i = 0; i < a->n_prompts; i++) {
@@ -198,6 +247,7 @@ static void submit_all(answer *a) {
         for (uint32_t k = 0; k < a->p.n; k++)
             choice_init(a, &a->choices[i * a->p.n + k], i * a->p.n + k, max_tokens);
     }
+    if (!charge(a)) return;
     for (uint32_t total = a->n_prompts * a->p.n; a->n_choices < total;) {
         choice *c = &a->choices[a->n_choices];
         if (c->index % a->p.n > 0)

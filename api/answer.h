@@ -57,6 +57,8 @@ typedef struct answer {
     str head; /* stream: what each chunk begins with */
     buf piece;
     uint64_t first_token_us;
+    uint64_t n_charged; /* tokens, to the tenant */
+    str salt;           /* of the prefix cache: the tenant's, and the client's own */
     status encode_status;
     err encode_error;
 } answer;
@@ -72,6 +74,8 @@ void answer_start(answer *);
 void answer_gone(answer *);
 void answer_fail(answer *, failure *);
 void answer_sent(answer *);
+/* All has ended: tells the tenant what was used of what was charged. */
+void answer_settle(answer *);
 
 /* sse.c */
 bool sse_open(answer *); /* prepares a->head and begins the stream */

@@ -4,6 +4,7 @@
 
 #include "api/chat_template.h"
 #include "api/http.h"
+#include "api/keys.h"
 #include "api/port.h"
 
 /* What the operating system and a device's driver said of us, and what the ledgers said at the
@@ -22,6 +23,8 @@ typedef struct app {
     port *port;
     uint32_t stream_credits;
     bool log_requests;
+    keys *keys; /* NULL: whoever can connect may ask */
+    bool metrics_auth;
     chat_template chat;
     bool chat_known; /* chat_template_open was tried; chat_error tells how it went */
     status chat_status;
@@ -32,7 +35,7 @@ typedef struct app {
 } app;
 
 /* The table of paths (routes.c). */
-void routes_begin(app *, http_request *); /* 404, 405, OPTIONS */
+void routes_begin(app *, http_request *); /* 401, 404, 405, 429 of a tenant, OPTIONS */
 void routes_run(app *, http_request *);
 bool routes_polled(str path); /* probes and scrapes */
 
@@ -48,6 +51,8 @@ void metrics_run(app *, http_request *);
 void memory_run(app *, http_request *);
 void root_run(app *, http_request *);
 
+/* What a tenant at a limit is told: 429. */
+void tenant_refusal(const tenant *, tenant_verdict, double wait_s, failure *out);
 /* Refuses for an err, filling what the case needs from the port. */
 void app_refuse(app *, http_request *, const err *);
 /* True when the model can work; else has refused (503). */

@@ -43,7 +43,8 @@ typedef struct http_request {
     bool lent;       /* mem is with another thread: the loop must not touch it */
     bool streaming;
     uint32_t refs;
-    void *user; /* the app's */
+    void *user;            /* the app's */
+    struct tenant *tenant; /* the app's: whose key came with it, or NULL */
     http_private *priv;
 } http_request;
 
@@ -55,6 +56,7 @@ typedef struct http_app {
     void (*abort)(void *self, http_request *); /* between run and the last byte: fail it now */
     void (*sent)(void *self, http_request *);  /* all that was appended is with the kernel */
     void (*done)(void *self, http_request *);
+    void (*freed)(void *self, http_request *); /* nobody works for it any more */
     double (*retry_after_s)(void *self);
     void (*idle)(void *self); /* draining, and the last request is freed: called once */
 } http_app;

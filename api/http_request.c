@@ -211,6 +211,7 @@ static struct MHD_Response *make_response(http_private *rq) {
         MHD_add_response_header(r, "X-Accel-Buffering", "no");
     }
     MHD_add_response_header(r, "X-Request-Id", rq->pub.id);
+    if (rq->pub.status == 401) MHD_add_response_header(r, "WWW-Authenticate", "Bearer");
     if (rq->allow) MHD_add_response_header(r, "Allow", rq->allow);
     if (rq->retry_after[0]) MHD_add_response_header(r, "Retry-After", rq->retry_after);
     if (rq->h->draining) MHD_add_response_header(r, "Connection", "close");
@@ -430,6 +431,7 @@ void http_unref(http_request *pub) {
     CHECK(pub->refs > 0);
     if (--pub->refs) return;
     http *h = priv(pub)->h;
+    h->app.freed(h->app.self, pub);
     h->n_requests--;
     arena mem = pub->mem; /* the request lies in its own arena */
     arena_clear(&mem);

@@ -283,6 +283,43 @@ static void write_memory(out *o, const app *a) {
           (double)s->device.outside_bytes);
 }
 
+/* One sample a tenant, of the counter at an offset in it. */
+typedef struct tenant_samples {
+    out *o;
+    const char *name;
+    size_t at;
+} tenant_samples;
+
+static void tenant_sample(void *arg, const tenant *t) {
+    const tenant_samples *s = arg;
+    char label[64];
+    uint64_t v;
+    memcpy(&v, (const char *)t + s->at, sizeof v);
+    snprintf(label, sizeof label, ",key=\"%s\"", t->name);
+    sample(s->o, s->name, label, (double)v);
+}
+
+static void write_keys(out *o, const keys *k) {
+    static const struct {
+        const char *name, *help;
+        size_t at;
+    } row[] = {
+        {"vramd_key_requests_total", "Requests let in, by key.",
+         offsetof(tenant, counts.n_requests)},
+        {"vramd_key_limited_total", "Requests refused at a limit of the key.",
+         offsetof(tenant, counts.n_limited)},
+        {"vramd_key_prompt_tokens_total", "Prompt tokens of ended requests, by key.",
+         offsetof(tenant, counts.n_prompt_tokens)},
+        {"vramd_key_generated_tokens_total", "Tokens generated in ended requests, by key.",
+         offsetof(tenant, counts.n_output_tokens)},
+    };
+    for (size_t i = 0; k && i < sizeof row / sizeof *row; i++) {
+        tenant_samples s = {.o = o, .name = row[i].name, .at = row[i].at};
+        head(o, row[i].name, "counter", row[i].help);
+        keys_each(k, tenant_sample, &s);
+    }
+}
+
 void metrics_write(buf *b, const app *a, const machine_stats *s) {
     out o = {.b = b};
     set_model(&o, a->port->card.id);
@@ -292,6 +329,7 @@ void metrics_write(buf *b, const app *a, const machine_stats *s) {
     write_tokens(&o, s);
     write_kv(&o, &s->kv);
     write_memory(&o, a);
+    write_keys(&o, a->keys);
     for (int i = 0; i < HIST_N; i++) {
         write_histogram(&o, hists[i].own, (histogram_id)i, &s->hist[i]);
         write_histogram(&o, hists[i].alias, (histogram_id)i, &s->hist[i]);

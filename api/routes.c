@@ -1,11 +1,14 @@
-/* The table of paths. Loop thread. */
+/* The table of paths, and who may use them. Loop thread. */
+#include <strings.h>
+
 #include "api/app.h"
+#include "base/clock.h"
 
 typedef struct route {
     const char *path;
     bool prefix; /* and everything below it */
     bool post;   /* else GET and HEAD */
-    bool polled; /* by machines, all the time: its log line is for debugging */
+    bool polled; /* by machines, all the time: its log line is for debugging; needs no key */
     void (*run)(app *, http_request *);
 } route;
 
@@ -44,10 +47,64 @@ static const char *allow_text(const route *r) {
     return r->post ? "POST, OPTIONS" : "GET, HEAD, OPTIONS";
 }
 
+/* ---- keys ---- */
+
+/* "" without one. The name of the scheme is of any case (RFC 9110, section 11.1). */
+static str key_of(const http_request *rq) {
+    const char *auth = http_header(rq, "Authorization"), *own = http_header(rq, "X-Api-Key");
+    if (auth && strncasecmp(auth, "Bearer ", 7) == 0) own = auth + 7;
+    if (!own) return STR("");
+    while (*own == ' ') own++;
+    str key = str_of(own);
+    while (key.len && key.ptr[key.len - 1] == ' ') key.len--;
+    return key;
+}
+
+static bool is_open(const app *app, const route *r) {
+    return r && r->polled && !(app->metrics_auth && r->run == metrics_run);
+}
+
+/* True when the request may go on; else it is refused. */
+static bool authenticate(app *app, http_request *rq, const route *r) {
+    failure f;
+    if (!app->keys || rq->method == HTTP_OPTIONS || is_open(app, r)) return true;
+    str key = key_of(rq);
+    tenant *t = key.len ? keys_find(app->keys, key) : NULL;
+    if (!t) {
+        failure_set(&f, API_NO_KEY, key.len ? "this API key is not known here" : "no API key");
+        if (!key.len) err_hint(&f.err, "send the header Authorization: Bearer KEY");
+        http_refuse(rq, &f);
+        return false;
+    }
+    double wait_s;
+    tenant_verdict v = tenant_enter(t, clock_us(), &wait_s);
+    if (v == TENANT_OK) {
+        rq->tenant = t;
+        return true;
+    }
+    tenant_refusal(t, v, wait_s, &f);
+    http_refuse(rq, &f);
+    return false;
+}
+
+void tenant_refusal(const tenant *t, tenant_verdict v, double wait_s, failure *f) {
+    static const char *const what[] = {[TENANT_REQUESTS] = "requests a minute",
+                                       [TENANT_TOKENS] =
+                                           "tokens a minute, prompt and output together",
+                                       [TENANT_CONCURRENCY] = "requests at once"};
+    const tenant_limits *l = &t->limits;
+    uint64_t limit = v == TENANT_REQUESTS ? l->requests_per_min
+                     : v == TENANT_TOKENS ? l->tokens_per_min
+                                          : l->concurrency;
+    failure_set(f, API_BUSY, "the key of %s is at its limit of %llu %s", t->name,
+                (unsigned long long)limit, what[v]);
+    f->retry_after_s = wait_s;
+}
+
 void routes_begin(app *app, http_request *rq) {
-    (void)app;
     const route *r = find(rq->path);
     failure f;
+    if (!authenticate(app, rq, r)) return;
     if (!r) {
         failure_set(&f, API_NOT_FOUND, "there is no %.80s here", rq->path.ptr);
     } else if (rq->method == HTTP_OPTIONS) {

@@ -12,13 +12,20 @@ struct server {
     app app; /* first: callbacks get it */
     void (*drained)(void *);
     void *drained_arg;
+    const char *api_keys_file;
 };
+
+static bool has(const char *option) {
+    return option && option[0];
+}
 
 void server_terms(const server_options *o, terms *out) {
     terms_add(out, MEM_HTTP, TERM_EXACT, (uint64_t)o->max_connections * HTTP_POOL_BYTES,
               "libmicrohttpd's pools, %u connections", o->max_connections);
     terms_add(out, MEM_HTTP, TERM_EXACT, http_table_bytes(o->max_connections),
               "table of connections");
+    if (has(o->api_keys_file))
+        terms_add(out, MEM_HTTP, TERM_EXACT, keys_bytes(), "API keys, up to %d", KEYS_MAX);
 }
 
 /* ---- what http calls ---- */
@@ -52,10 +59,11 @@ static void log_request(const http_request *rq) {
     const answer *a = rq->user;
     double total = (double)(clock_us() - rq->began_us) / 1e3;
     int status = rq->gone && !rq->status ? 499 : rq->status; /* nginx's "client closed" */
+    const char *key = rq->tenant ? " key=" : "", *name = rq->tenant ? rq->tenant->name : "";
     if (!a || rq->lent) { /* lent: another thread still fills the prompts */
         log_line(routes_polled(rq->path) ? LOG_DEBUG : LOG_INFO,
-                 "%.16s %.80s %d total_ms=%.1f id=%s", rq->method_name.ptr, rq->path.ptr,
-                 status, total, rq->id);
+                 "%.16s %.80s %d total_ms=%.1f%s%s id=%s", rq->method_name.ptr, rq->path.ptr,
+                 status, total, key, name, rq->id);
         return;
     }
     const char *finish = rq->gone ? "disconnect" : "error";
@@ -66,16 +74,25 @@ static void log_request(const http_request *rq) {
     }
     double ttft = a->first_token_us ? (double)(a->first_token_us - rq->began_us) / 1e3 : 0;
     log_info("%.16s %.80s %d prompt=%llu output=%llu cached=%llu ttft_ms=%.1f total_ms=%.1f "
-             "finish=%s id=%s",
+             "finish=%s%s%s id=%s",
              rq->method_name.ptr, rq->path.ptr, status,
              (unsigned long long)usage_prompt_tokens(a), (unsigned long long)out,
-             (unsigned long long)usage_cached_tokens(a), ttft, total, finish, rq->id);
+             (unsigned long long)usage_cached_tokens(a), ttft, total, finish, key, name,
+             rq->id);
 }
 
 static void on_done(void *self, http_request *rq) {
     app *app = self;
     app->answers[rq->gone ? 0 : rq->status / 100 % 6]++;
     if (app->log_requests) log_request(rq);
+}
+
+/* The last reference is gone: what the tenant was charged and did not use goes back. */
+static void on_freed(void *self, http_request *rq) {
+    (void)self;
+    if (!rq->tenant) return;
+    if (rq->user) answer_settle(rq->user);
+    tenant_leave(rq->tenant);
 }
 
 static double on_retry_after(void *self) {
@@ -142,15 +159,30 @@ status server_open(server **out, uv_loop_t *loop, const server_options *o, port 
                                 .abort = on_abort,
                                 .sent = on_sent,
                                 .done = on_done,
+                                .freed = on_freed,
                                 .retry_after_s = on_retry_after,
                                 .idle = on_idle};
-    status st = http_open(&s->app.http, loop, o, &callbacks, p->ledger, p->pool, e);
+    status st = OK;
+    if (has(o->api_keys_file))
+        st = keys_open(&s->app.keys, o->api_keys_file, p->ledger, clock_us(), e);
+    s->api_keys_file = o->api_keys_file;
+    s->app.metrics_auth = o->metrics_auth;
+    if (st == OK) st = http_open(&s->app.http, loop, o, &callbacks, p->ledger, p->pool, e);
     if (st != OK) {
+        keys_close(s->app.keys, p->ledger);
         free(s);
         return st;
     }
     *out = s;
     return OK;
+}
+
+status server_reload(server *s, err *e) {
+    if (!s->app.keys) return OK;
+    status st = keys_reload(s->app.keys, s->api_keys_file, clock_us(), e);
+    if (st == OK)
+        log_info("reload: %u tenants in %s", keys_n_tenants(s->app.keys), s->api_keys_file);
+    return st;
 }
 
 uint16_t server_port(const server *s) {
@@ -173,5 +205,6 @@ void server_abort(server *s) {
 
 void server_close(server *s) {
     http_close(s->app.http);
+    keys_close(s->app.keys, s->app.port->ledger);
     free(s);
 }

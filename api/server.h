@@ -16,6 +16,8 @@ typedef struct server_options {
     uint32_t idle_timeout_s, header_timeout_s, body_timeout_s, heartbeat_s;
     uint32_t stream_credits; /* tokens a slow reader may be behind */
     bool log_requests;
+    const char *api_keys_file; /* "" or NULL: none */
+    bool metrics_auth;         /* /metrics needs a key too */
 } server_options;
 
 /* Lists what the front end will hold: MHD's pool per connection, its own tables. */
@@ -25,6 +27,9 @@ void server_terms(const server_options *, terms *out);
  * Errors: ERR_INVALID (host), ERR_IO (address in use, ...), ERR_NO_MEMORY. */
 status server_open(server **out, uv_loop_t *, const server_options *, port *, err *);
 uint16_t server_port(const server *);
+
+/* Reads the file of keys again. On an error the keys of before stay in force. */
+status server_reload(server *, err *);
 
 /* The machine calls this once after it delivered a batch of events, so that resumed connections
  * are pumped once. */

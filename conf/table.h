@@ -38,6 +38,11 @@
       "how far a slow reader may lag before its sequence waits", "", "")                      \
     X("server", U32, drain_timeout, 30, 0, 86400, "s",                                        \
       "SIGTERM: running requests may go on so long", "", "")                                  \
+    X("server", STR, api_keys_file, "", 0, 255, "",                                           \
+      "API keys and their limits, a line each (vramd key makes one); SIGHUP reads it again; " \
+      "default: no key is asked for", "", "")                                                 \
+    X("server", BOOL, metrics_auth, 0, 0, 1, "",                                              \
+      "with api_keys_file: /metrics needs a key too", "", "")                                 \
     X("server", BOOL, log_requests, 1, 0, 1, "",                                              \
       "one log line a request", "", "")                                                       \
     X("memory", STR, memory, "auto", 0, 63, "",                                               \

@@ -44,7 +44,9 @@ static server_options server_options_of(const options *o) {
                          .body_timeout_s = o->body_timeout,
                          .heartbeat_s = o->heartbeat,
                          .stream_credits = o->stream_credits,
-                         .log_requests = o->log_requests};
+                         .log_requests = o->log_requests,
+                         .api_keys_file = o->api_keys_file,
+                         .metrics_auth = o->metrics_auth};
     return so;
 }
 

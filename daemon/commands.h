@@ -12,6 +12,7 @@
     X(plan, "print what a model will take, by class, without loading it")                      \
     X(inspect, "print metadata and tensors of a GGUF file")                                    \
     X(tokenize, "text on stdin to token ids")                                                  \
+    X(key, "make an API key and its line for api_keys_file")                                   \
     X(version, "print the version and what was built in")
 
 #define X(name, help) int cmd_##name(int argc, char **argv);

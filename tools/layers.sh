@@ -24,6 +24,7 @@ door() { # pattern, allowed path regex
   done < <(grep -rnE --include='*.[ch]' "^#include <$1" base conf memory model scheduler engine sim api daemon || true)
 }
 door 'microhttpd.h>' '^api/http'
+door 'gnutls/' '^api/(keys|http)'
 door 'jansson.h>' '^api/'
 door 'uv.h>' '^(daemon/|api/http|api/server)'
 door 'pcre2.h>' '^model/tokenizer'
