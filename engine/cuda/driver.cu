@@ -5,7 +5,6 @@
 #include <dlfcn.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { LEAST_MAJOR = 8 };
@@ -77,7 +76,6 @@ static status no_device(const cuda_host *h, err *er, const char *text, const cha
 static status count_devices(const cuda_host *h, int *n, err *er) {
     int driver = 0, runtime = 0;
     char text[160];
-    setenv("CUDA_MODULE_LOADING", "EAGER", 0); /* so that no kernel loads while serving */
     cudaError_t ce = cudaDriverGetVersion(&driver);
     if (ce == cudaSuccess) ce = cudaRuntimeGetVersion(&runtime);
     if (ce == cudaSuccess && driver == 0)

@@ -48,9 +48,8 @@ typedef struct cuda_device {
 /* Device memory as the driver sees it, beside what was reserved. */
 typedef struct cuda_memory {
     uint64_t driver_total, driver_used; /* whole device, other processes too */
-    uint64_t context_bytes;             /* measured: what creating it and loading our kernels
-                                           took; 0 where the driver's library cannot tell */
-    uint64_t library_bytes;             /* cuBLASLt handle and its kernels */
+    uint64_t context_bytes;             /* measured; 0 where the driver's library cannot tell */
+    uint64_t library_bytes;             /* cuBLASLt's handle and kernels */
     uint64_t graph_bytes;               /* instantiated graphs */
     uint64_t arena_bytes;               /* the one cudaMalloc */
 } cuda_memory;

@@ -100,18 +100,29 @@ static cudaError_t run_blank(cuda_engine *e, const cuda_run *run) {
     return ce == cudaSuccess ? cudaStreamSynchronize(e->stream) : ce;
 }
 
-/* Every way of computing once, so that whatever the driver allocates with a kernel's first
- * launch is allocated before the first request. */
+/* A step of n rows with everything in it that a step can have. */
+static cuda_run blank_of(const cuda_engine *e, uint32_t n) {
+    const uint32_t n_seqs = n < e->opt.max_seqs ? n : e->opt.max_seqs;
+    cuda_run run = cuda_graph_run(e, n_seqs, e->l->max_splits);
+    run.shape.n_rows = n;
+    run.shape.n_seqs = run.shape.n_tiles = n_seqs;
+    run.shape.n_logit_rows = n < e->opt.max_logit_rows ? n : e->opt.max_logit_rows;
+    run.shape.n_scores = 1;
+    run.shape.n_copies = e->l->n_groups;
+    for (uint32_t g = 0; g < e->l->n_groups; g++) run.copies[g] = 1;
+    return run;
+}
+
+/* Kernels are loaded when they are first launched, and which are depends on the number of rows:
+ * so each is launched once, for rows that do not exist, before the first request, and the
+ * device's memory does not move afterwards. */
 status cuda_warm_up(cuda_engine *e, err *er) {
     cudaError_t ce = cudaSuccess;
-    cuda_run run = cuda_graph_run(e, 1, 1);
-    ce = run_blank(e, &run);
-    run = cuda_graph_run(e, e->opt.max_seqs, e->l->max_splits);
-    if (ce == cudaSuccess) ce = run_blank(e, &run);
-    run.shape.n_rows = e->opt.max_rows;
-    run.shape.n_logit_rows = e->opt.max_logit_rows;
-    run.shape.n_scores = 1;
-    run.shape.n_tiles = e->opt.max_seqs;
-    if (ce == cudaSuccess) ce = run_blank(e, &run);
+    const uint32_t most = e->opt.max_rows;
+    for (uint32_t n = 1; ce == cudaSuccess; n = n <= CU_FEW_ROWS ? n + 1 : 2 * n - 1) {
+        const cuda_run run = blank_of(e, n < most ? n : most);
+        ce = run_blank(e, &run);
+        if (n >= most) break;
+    }
     return cuda_check(e->host, ce, "warming up", er);
 }

@@ -89,7 +89,8 @@ static void logits_of(rig *r, const int32_t *tokens, float *out) {
     for (uint32_t i = 0; i < 2; i++) rig_table(r, table[i], i, blocks_of(r), 1);
     for (uint32_t at = 0, step = 0; at < N_TOKENS; step++) {
         uint32_t n = at < CUT ? CUT : at < N_TOKENS - 5 ? N_TOKENS - 5 - at : 1;
-        const uint32_t other_rows = n == 1 ? 1 : 3, other_at = step < 2 ? step * 3 : 4 + step;
+        /* The other one decodes from the second step on, beside prefill. */
+        const uint32_t other_rows = step ? 1 : 3, other_at = step ? 2 + step : 0;
         part p[2] = {{other, table[1], other_at, other_rows, 1, NULL, 0},
                      {tokens, table[0], at, n, n, NULL, 0}};
         step_result s = rig_run(r, p, 2);
