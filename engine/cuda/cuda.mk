@@ -3,7 +3,7 @@
 #   engine/cuda/*.c           part of the base binary, which knows nothing of CUDA: not in here
 #   tests/cushim/             the same sources on the CPU (-DCUSHIM), for tests alone
 #   tests/cuda/test_*.c|cpp|cu    tests of the plugin's parts on the shim
-#   tests/cuda/device_*.cu    programs for a machine with a GPU
+#   build/device/             the same tests and the benchmarks for a machine with a GPU
 
 CUDA ?= /usr/local/cuda
 NVCC ?= $(CUDA)/bin/nvcc
@@ -84,15 +84,32 @@ else
 	@echo "0 passed, 0 failed"
 endif
 
-# ---- Programs for a machine with a GPU.
-DEVICE_BIN := $(patsubst tests/cuda/%.cu,$(BUILD)/%,$(sort $(wildcard tests/cuda/device_*.cu)))
+# ---- Programs for a machine with a GPU: the tests of tests/cuda and the benchmarks. They want a driver and
+# libc; everything else (cudart, Check, libstdc++) is linked in. tools/device.sh packs and runs them.
+DEVICE_TEST := $(patsubst tests/cuda/%.cpp,$(BUILD)/device/%,$(sort $(wildcard tests/cuda/test_*.cpp)))
+DEVICE_BIN  := $(DEVICE_TEST) $(patsubst bench/%.cu,$(BUILD)/device/%,$(wildcard bench/bench_*.cu))
+DEVICE_LIBS := $(BUILD)/cuda/libkernels.a $(BUILD)/cuda/libbase.a
+DEVICE_LINK := $(CUDA_LINK) -Xcompiler -static-libgcc,-static-libstdc++ -Xlinker -s
 ifneq ($(HAVE_NVCC),)
-engine-tools: $(DEVICE_BIN) ## device test programs, by nvcc
+engine-tools: $(DEVICE_BIN) $(BUILD)/device/bench_cuda_engine ## tests and benchmarks for a GPU, by nvcc
 else
 engine-tools:
 	@echo "$(NO_CUDA)"
 endif
-$(DEVICE_BIN): $(BUILD)/%: $(BUILD)/cuda/tests/cuda/%.cu.o $(CUDA_OBJ)
-	$(CUDA_LINK) -o $@ $^ -ldl -lpthread
+$(BUILD)/cuda/libkernels.a: $(CUDA_OBJ)
+$(BUILD)/cuda/libbase.a: $(call objs_of,engine)
+$(DEVICE_LIBS):
+	@rm -f $@
+	ar rcs $@ $^
+$(BUILD)/cuda/tests/cuda/%.o $(BUILD)/cuda/bench/%.o: NVFLAGS += -x cu -Itests/cuda
+$(DEVICE_TEST): $(BUILD)/device/%: $(BUILD)/cuda/tests/cuda/%.cpp.o $(DEVICE_LIBS)
+	@mkdir -p $(@D)
+	$(DEVICE_LINK) -o $@ $^ -lcheck_pic -lsubunit -ldl -lpthread
+$(filter-out $(DEVICE_TEST),$(DEVICE_BIN)): $(BUILD)/device/%: $(BUILD)/cuda/bench/%.cu.o $(DEVICE_LIBS)
+	@mkdir -p $(@D)
+	$(DEVICE_LINK) -o $@ $^ -ldl -lpthread
+$(BUILD)/device/bench_cuda_engine: bench/bench_cuda_engine.c $(BUILD)/cuda/libbase.a
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -o $@ $^ -s -ldl -lm
 
 -include $(CUDA_OBJ:.o=.d) $(SHIM_OBJ:.o=.d) $(SHIM_CUDA:.o=.d) $(foreach t,$(CUDA_TEST_SRC),$(BUILD)/shim/$(t).d)
