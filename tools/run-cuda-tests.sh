@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the CUDA tests on the CPU (tests/cushim): every test in the orders 0..3, then with
-# AddressSanitizer and UBSan in one; prints one line of counts last.
-#   tools/run-cuda-tests.sh [NAME]     NAME: tests/{cuda,cushim}/test_NAME.*
+# AddressSanitizer and UBSan in one, then the daemon with the CUDA engine; prints one line of counts last.
+#   tools/run-cuda-tests.sh [NAME]     NAME: tests/{cuda,cushim}/test_NAME.*, or daemon for the last part
 # Environment: BUILD (build), ORDERS ("0 1 2 3"), ASAN_ORDERS ("4").
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -16,7 +16,7 @@ for f in tests/cushim/test_*.c* tests/cuda/test_*.c*; do
   b=$(basename "${f%.*}")
   if [ -z "$name" ] || [ "test_$name" = "$b" ]; then tests+=("${f%.*}"); fi
 done
-[ ${#tests[@]} -gt 0 ] || { echo "tests: nothing is named '$name'"; exit 1; }
+[ ${#tests[@]} -gt 0 ] || [ "$name" = daemon ] || { echo "tests: nothing is named '$name'"; exit 1; }
 
 one() { # binary, order, label: leaves a log and its exit status
   CUSHIM_ORDER=$2 CK_DEFAULT_TIMEOUT=${CK_DEFAULT_TIMEOUT:-300} "$1" > "$log/$3.log" 2>&1
@@ -47,7 +47,22 @@ report() { # test, order, name of the log, label
     echo "FAILED $1, $4 $2 (rc $rc)"; tail -n 20 "$log/$3.log"
   else echo "ok $1, $4 $2: $summary"; fi
 }
-suite "$BUILD" "${ORDERS:-0 1 2 3}" order
-suite "$BUILD/cuda-asan" "${ASAN_ORDERS:-4}" asan-order ROOMS_IN="$BUILD" SAN="-fsanitize=address,undefined -fno-sanitize-recover=all"
+daemon() { # tests/e2e/test_cuda_shim.py
+  local py p q rc
+  make -s -j"$(nproc)" BUILD="$BUILD" all cuda-shim || { echo "tests: the build failed"; exit 1; }
+  py=$(tools/venv.sh) || { echo "tests: no Python environment"; exit 1; }
+  BUILD="$BUILD" VRAMD_TEST_CUDA_PLUGIN=$(readlink -f "$BUILD/vramd-cuda-shim.so") VRAMD_TEST_MODEL=none \
+    "$py" -m pytest -q -p no:cacheprovider tests/e2e/test_cuda_shim.py > "$log/daemon.log" 2>&1; rc=$?
+  p=$(sed -nE 's/(^|.* )([0-9]+) passed.*/\2/p' "$log/daemon.log" | tail -n 1)
+  q=$(sed -nE 's/(^|.* )([0-9]+) (failed|error).*/\2/p' "$log/daemon.log" | tail -n 1)
+  [ $rc -eq 0 ] || q=${q:-1}
+  pass=$((pass + ${p:-0})); fail=$((fail + ${q:-0}))
+  if [ $rc -eq 0 ]; then echo "ok tests/e2e/test_cuda_shim.py: $p"; else tail -n 60 "$log/daemon.log"; fi
+}
+if [ ${#tests[@]} -gt 0 ]; then
+  suite "$BUILD" "${ORDERS:-0 1 2 3}" order
+  suite "$BUILD/cuda-asan" "${ASAN_ORDERS:-4}" asan-order ROOMS_IN="$BUILD" SAN="-fsanitize=address,undefined -fno-sanitize-recover=all"
+fi
+[ -n "$name" ] && [ "$name" != daemon ] || daemon
 echo "$pass passed, $fail failed"
 [ "$fail" -eq 0 ]

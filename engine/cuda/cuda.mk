@@ -19,7 +19,7 @@ CUDA_SRC := $(sort $(wildcard engine/cuda/*.cu engine/cuda/*.cpp))
 # ---- The plugin. Files named *_sm90a.cu use wgmma or TMA: for that architecture alone.
 CUDA_ARCH  ?= -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 -gencode arch=compute_90,code=compute_90
 CUDA_SM90A := -gencode arch=compute_90a,code=sm_90a
-NVFLAGS    := -std=c++17 -O3 -lineinfo -I. -D_GNU_SOURCE -DVRAMD_VERSION='"$(VERSION)"' --Werror all-warnings -Xcompiler -fPIC,-fvisibility=hidden,-Wall
+NVFLAGS    := -std=c++17 -O3 -lineinfo --compress-mode=size -I. -D_GNU_SOURCE -DVRAMD_VERSION='"$(VERSION)"' --Werror all-warnings -Xcompiler -fPIC,-fvisibility=hidden,-Wall
 CUDA_OBJ   := $(patsubst %,$(BUILD)/cuda/%.o,$(CUDA_SRC))
 CUDA_LINK   = $(NVCC) -cudart static -Xcompiler -fPIC
 
@@ -87,11 +87,12 @@ endif
 # ---- Programs for a machine with a GPU: the tests of tests/cuda and the benchmarks. They want a driver and
 # libc; everything else (cudart, Check, libstdc++) is linked in. tools/device.sh packs and runs them.
 DEVICE_TEST := $(patsubst tests/cuda/%.cpp,$(BUILD)/device/%,$(sort $(wildcard tests/cuda/test_*.cpp)))
-DEVICE_BIN  := $(DEVICE_TEST) $(patsubst bench/%.cu,$(BUILD)/device/%,$(wildcard bench/bench_*.cu))
+DEVICE_BIN  := $(DEVICE_TEST) $(patsubst bench/%.cu,$(BUILD)/device/%,$(wildcard bench/bench_*.cu)) \
+               $(patsubst bench/%.c,$(BUILD)/device/%,$(wildcard bench/bench_cuda_engine.c))
 DEVICE_LIBS := $(BUILD)/cuda/libkernels.a $(BUILD)/cuda/libbase.a
 DEVICE_LINK := $(CUDA_LINK) -Xcompiler -static-libgcc,-static-libstdc++ -Xlinker -s
 ifneq ($(HAVE_NVCC),)
-engine-tools: $(DEVICE_BIN) $(BUILD)/device/bench_cuda_engine ## tests and benchmarks for a GPU, by nvcc
+engine-tools: $(DEVICE_BIN) ## tests and benchmarks for a GPU, by nvcc
 else
 engine-tools:
 	@echo "$(NO_CUDA)"
@@ -105,7 +106,7 @@ $(BUILD)/cuda/tests/cuda/%.o $(BUILD)/cuda/bench/%.o: NVFLAGS += -x cu -Itests/c
 $(DEVICE_TEST): $(BUILD)/device/%: $(BUILD)/cuda/tests/cuda/%.cpp.o $(DEVICE_LIBS)
 	@mkdir -p $(@D)
 	$(DEVICE_LINK) -o $@ $^ -lcheck_pic -lsubunit -ldl -lpthread
-$(filter-out $(DEVICE_TEST),$(DEVICE_BIN)): $(BUILD)/device/%: $(BUILD)/cuda/bench/%.cu.o $(DEVICE_LIBS)
+$(BUILD)/device/%: $(BUILD)/cuda/bench/%.cu.o $(DEVICE_LIBS)
 	@mkdir -p $(@D)
 	$(DEVICE_LINK) -o $@ $^ -ldl -lpthread
 $(BUILD)/device/bench_cuda_engine: bench/bench_cuda_engine.c $(BUILD)/cuda/libbase.a
