@@ -3,6 +3,7 @@
 #include "api/hf_config.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -27,6 +28,7 @@ static const family families[] = {
     {"llama", "LlamaForCausalLM", "llama", ROPE_ADJACENT, 0, 0, 0, 1, 2, 0, "silu"},
     {"mistral", "MistralForCausalLM", "llama", ROPE_ADJACENT, 0, 0, 0, 0, 2, 0, "silu"},
     {"qwen2", "Qwen2ForCausalLM", "qwen2", ROPE_HALVES, 1, 0, 0, 0, 2, 0, "silu"},
+    {"qwen3", "Qwen3ForCausalLM", "qwen3", ROPE_HALVES, 0, 1, 0, 0, 2, 0, "silu"},
     {"mixtral", "MixtralForCausalLM", "llama", ROPE_ADJACENT, 0, 0, 0, 0, 2, 0, "silu"},
     {"gemma2", "Gemma2ForCausalLM", "gemma2", ROPE_HALVES, 0, 0, 1, 0, 4, 2, NULL},
     {"gemma3_text", "Gemma3ForCausalLM", "gemma3", ROPE_HALVES, 0, 1, 1, 0, 4, 6, NULL},
@@ -115,7 +117,7 @@ static const family *find_family(reader *r) {
         missing(r, "model_type");
     else
         unsupported(r, type.ptr ? "model_type" : "architectures", type.ptr ? type : class,
-                    "known: llama, mistral, qwen2, mixtral, gemma2, gemma3_text, phi3");
+                    "known: llama, mistral, qwen2, qwen3, mixtral, gemma2, gemma3_text, phi3");
     return NULL;
 }
 
@@ -142,9 +144,26 @@ static void read_shape(reader *r, model_config *c, const family *f) {
     if (c->n_experts) count(r, "num_experts_per_tok", &c->n_experts_used);
 }
 
+/* "layer_types" says layer by layer what the pattern does. */
+static void check_layer_types(reader *r, const model_config *c) {
+    const json_t *types = json_object_get(r->o, "layer_types");
+    if (r->s != OK || !json_is_array(types)) return;
+    bool same = json_array_size(types) == c->n_layers;
+    for (uint32_t l = 0; l < c->n_layers && same; l++) {
+        const json_t *t = json_array_get(types, l);
+        str name = json_is_string(t) ? json_in_text(t) : STR("?");
+        same =
+            str_eqz(name, model_config_window(c, l) ? "sliding_attention" : "full_attention");
+    }
+    if (same) return;
+    err_set(r->e, ERR_UNSUPPORTED,
+            "config.json: this order of layers with and without a window is not supported");
+    r->s = err_field(r->e, "layer_types");
+}
+
 static void read_window(reader *r, model_config *c, const family *f) {
-    const bool qwen2 = strcmp(f->model_type, "qwen2") == 0;
-    bool use = !qwen2; /* qwen2: off unless switched on */
+    const bool qwen2 = strncmp(f->model_type, "qwen", 4) == 0;
+    bool use = !qwen2; /* qwen2, qwen3: off unless switched on */
     uint32_t from = c->n_layers < 28 ? c->n_layers : 28;
     maybe_bool(r, "use_sliding_window", &use);
     if (r->s != OK || !use) return;
@@ -163,6 +182,19 @@ static void read_window(reader *r, model_config *c, const family *f) {
     if (!c->window || !f->window_every) return;
     c->window_every = f->window_every;
     maybe_count(r, "sliding_window_pattern", &c->window_every);
+    maybe_count(r, "_sliding_window_pattern", &c->window_every);
+    check_layer_types(r, c);
+}
+
+/* What Gemma 3 has beside the rest: a scale of the scores, a rotary base for the windows. */
+static void read_gemma3(reader *r, model_config *c) {
+    float scalar = 0;
+    maybe_real(r, "query_pre_attn_scalar", 1, 1e6, &scalar);
+    if (scalar > 0) c->attn_scale = 1 / sqrtf(scalar);
+    c->rope.theta = 1e6f;
+    if (!c->window) return;
+    c->window_theta = 10000;
+    maybe_real(r, "rope_local_base_freq", 1, 1e12, &c->window_theta);
 }
 
 static void read_llama3(reader *r, rope_config *rope) {
@@ -182,6 +214,22 @@ static void read_yarn(reader *r, rope_config *rope) {
     maybe_real(r, "attention_factor", 0, 100, &rope->attn_factor);
 }
 
+/* Phi-3: its own formula where the config gives no factor (transformers,
+ * modeling_rope_utils.py, _compute_longrope_parameters). */
+static void read_longrope(reader *r, const json_t *config, model_config *c) {
+    rope_config *rope = &c->rope;
+    reader top = {config, "", r->s, r->e};
+    rope->scaling = ROPE_SCALING_LONGROPE;
+    rope->attn_factor = 1;
+    maybe_count(&top, "original_max_position_embeddings", &rope->original_len);
+    r->s = top.s;
+    maybe_count(r, "original_max_position_embeddings", &rope->original_len);
+    if (c->n_ctx_train > rope->original_len && rope->original_len > 1)
+        rope->attn_factor = (float)sqrt(1 + log((double)c->n_ctx_train / rope->original_len) /
+                                                log((double)rope->original_len));
+    maybe_real(r, "attention_factor", 1e-3, 100, &rope->attn_factor);
+}
+
 /* Since transformers 5 it is rope_parameters, which has rope_theta in it, too. */
 static const char *rope_object(const json_t *o) {
     return json_in_has(o, "rope_parameters") ? "rope_parameters" : "rope_scaling";
@@ -198,8 +246,19 @@ static void read_rope(reader *r, model_config *c) {
         r->s = json_in_wrong(r->e, name, "an object", o);
         return;
     }
-    char prefix[32];
+    char prefix[64];
     snprintf(prefix, sizeof prefix, "%s.", name);
+    const json_t *full = json_object_get(o, "full_attention");
+    const json_t *slides = json_object_get(o, "sliding_attention");
+    if (json_is_object(full)) { /* one for each kind of layer */
+        snprintf(prefix, sizeof prefix, "%s.full_attention.", name);
+        if (json_is_object(slides) && c->window_theta > 0) {
+            reader local = {slides, "rope_parameters.sliding_attention.", OK, r->e};
+            maybe_real(&local, "rope_theta", 1, 1e12, &c->window_theta);
+            if ((r->s = local.s) != OK) return;
+        }
+        o = full;
+    }
     reader in = {o, prefix, OK, r->e};
     const char *key = json_in_has(o, "rope_type") ? "rope_type" : "type";
     str type = {NULL, 0};
@@ -211,7 +270,10 @@ static void read_rope(reader *r, model_config *c) {
     else if (in.s == OK && str_eqz(type, "linear")) {
         rope->scaling = ROPE_SCALING_LINEAR;
         real(&in, "factor", 1e-3, 1e4, &rope->factor);
-    } else if (in.s == OK && str_eqz(type, "yarn"))
+    } else if (in.s == OK && strcmp(c->arch, "phi3") == 0 &&
+               (str_eqz(type, "longrope") || str_eqz(type, "su")))
+        read_longrope(&in, r->o, c);
+    else if (in.s == OK && str_eqz(type, "yarn"))
         read_yarn(&in, rope);
     else if (in.s == OK && str_eqz(type, "llama3"))
         read_llama3(&in, rope);
@@ -283,6 +345,7 @@ static status fill(model_config *c, const json_t *o, err *e) {
     read_shape(&r, c, f);
     read_biases(&r, c, f);
     read_window(&r, c, f);
+    if (strcmp(f->arch, "gemma3") == 0) read_gemma3(&r, c);
     read_rope(&r, c);
     if (r.s != OK) return r.s;
     status s = model_config_check(c, e);
