@@ -189,6 +189,10 @@ uint16_t server_port(const server *s) {
     return http_port(s->app.http);
 }
 
+void server_configure(server *s, const server_options *o) {
+    s->app.log_requests = o->log_requests;
+}
+
 void server_flush(server *s) {
     http_flush(s->app.http);
 }

@@ -30,6 +30,8 @@ uint16_t server_port(const server *);
 
 /* Reads the file of keys again. On an error the keys of before stay in force. */
 status server_reload(server *, err *);
+/* What can change while it serves: log_requests. */
+void server_configure(server *, const server_options *);
 
 /* The machine calls this once after it delivered a batch of events, so that resumed connections
  * are pumped once. */

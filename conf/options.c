@@ -315,3 +315,14 @@ status options_load(options *out, int *argc, char **argv, char **environ, const 
     if (s == OK) s = options_load_args(out, argc, argv, only, e);
     return s;
 }
+
+void options_compare(const options *was, const options *now,
+                     void (*each)(void *arg, const char *name, bool live), void *arg) {
+    char a[OPTION_TEXT], b[OPTION_TEXT];
+    for (int i = 0; i < N_OPTIONS; i++) {
+        const option *o = &option_table()[i];
+        option_value_text(o, was, a);
+        option_value_text(o, now, b);
+        if (strcmp(a, b) != 0) each(arg, o->name, option_in(o, OPTIONS_LIVE));
+    }
+}

@@ -57,6 +57,9 @@ status options_load_args(options *, int *argc, char **argv, const char *only, er
 /* All of it in the right order. --config or VRAMD_CONFIG names the file; else it is
  * OPTIONS_DEFAULT_FILE if that exists. */
 status options_load(options *, int *argc, char **argv, char **environ, const char *only, err *);
+/* Calls each for every option whose value differs; live: it is one of OPTIONS_LIVE. */
+void options_compare(const options *was, const options *now,
+                     void (*each)(void *arg, const char *name, bool live), void *arg);
 
 /* The word of an ENUM option's value; "?" for what has none. */
 str options_word(const char *name, uint32_t value);

@@ -95,6 +95,9 @@
       "what to log", "error|warn|info|debug", "")
 // clang-format on
 
+/* What SIGHUP can change in a running daemon; the rest is for the next start. */
+#define OPTIONS_LIVE "log_level log_requests drain_timeout"
+
 /* X(name, help): in the order of the file, the help and the manual. */
 #define SECTION_LIST(X)                                                                        \
     X(model, "the model")                                                                      \

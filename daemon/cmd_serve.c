@@ -1,7 +1,8 @@
 /* vramd serve: boot, the loop, drain. The order of both is the list of steps in run().
  *
  * Signals: SIGTERM and SIGINT drain (running requests go on until drain_timeout), a second one
- * cancels what runs. SIGHUP is ignored and logged: nothing can be re-read yet. */
+ * cancels what runs. SIGHUP reads the options again and takes over what can change while
+ * serving; a service manager is told of all of it (daemon/supervise.h). */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -11,20 +12,27 @@
 #include <uv.h>
 
 #include "api/server.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "daemon/args.h"
 #include "daemon/bridge.h"
 #include "daemon/commands.h"
+#include "daemon/notify.h"
+#include "daemon/supervise.h"
 
 extern char **environ;
 
 typedef struct daemon_state {
-    options opt;
+    options opt;  /* in force */
+    options told; /* as read at start */
+    int argc;     /* as the process got them */
+    char **argv;
     machine m;
     server_options so;
     uv_loop_t loop;
     uv_signal_t signals[3];
     uv_timer_t deadline;
+    supervisor supervisor;
     bool handles;
     bridge *bridge;
     server *server;
@@ -84,16 +92,59 @@ static void drain(daemon_state *d) {
         return;
     }
     d->draining = true;
+    supervisor_stopping(&d->supervisor);
     log_info("draining: no new requests; running ones have %u s", d->opt.drain_timeout);
     bridge_drain(d->bridge);
     uv_timer_start(&d->deadline, on_deadline, (uint64_t)d->opt.drain_timeout * 1000, 0);
     server_drain(d->server, on_drained, d);
 }
 
+static void on_change(void *arg, const char *name, bool live) {
+    (void)arg;
+    if (live)
+        log_info("reload: %s has changed", name);
+    else
+        log_warn("reload: %s has changed: that takes a restart", name);
+}
+
+/* From file, environment and flags, at start and again at SIGHUP: loading takes argv apart. */
+static status read_options(const daemon_state *d, options *out, err *e) {
+    enum { MAX_ARGS = 256 };
+    char *argv[MAX_ARGS + 1];
+    int argc = d->argc;
+    if (argc > MAX_ARGS) return err_set(e, ERR_INVALID, "more than %d arguments", MAX_ARGS);
+    memcpy(argv, d->argv, (size_t)argc * sizeof *argv);
+    argv[argc] = NULL;
+    options_defaults(out);
+    status s = options_load(out, &argc, argv, environ, NULL, e);
+    if (s != OK || argc == 1) return s;
+    err_set(e, ERR_INVALID, "\"%.80s\" is not an option", argv[1]);
+    return err_hint(e, "a model is named by --model FILE");
+}
+
+static void reload(daemon_state *d) {
+    options now;
+    err e;
+    notify_send("RELOADING=1\nMONOTONIC_USEC=%llu", (unsigned long long)clock_us());
+    if (read_options(d, &now, &e) == OK) {
+        options_compare(&d->told, &now, on_change, NULL);
+        d->told = now;
+        d->opt.log_level = now.log_level;
+        d->opt.log_requests = now.log_requests;
+        d->opt.drain_timeout = now.drain_timeout;
+        log_init((log_level)now.log_level);
+        d->so.log_requests = now.log_requests;
+        server_configure(d->server, &d->so);
+    } else {
+        log_error("reload: nothing is taken over: %s", e.text);
+    }
+    notify_send("READY=1");
+}
+
 static void on_signal(uv_signal_t *s, int number) {
     daemon_state *d = s->data;
     if (number == SIGHUP)
-        log_warn("SIGHUP: no option can be re-read without a restart");
+        reload(d);
     else
         drain(d);
 }
@@ -119,6 +170,7 @@ static void on_loaded(void *arg, status s, const err *e) {
         log_line(agrees ? LOG_INFO : LOG_WARN, "memory of %s at READY: budget=%llu %s",
                  d->m.device, (unsigned long long)d->m.plan.budget_bytes, line);
     }
+    supervisor_ready(&d->supervisor);
     const char *host = strcmp(d->opt.host, "0.0.0.0") == 0 ? "127.0.0.1" : d->opt.host;
     if (strncmp(host, "unix:", 5) == 0)
         log_info("READY: curl --unix-socket %s http://vramd/v1/models", host + 5);
@@ -185,6 +237,7 @@ static status run(daemon_state *d, err *e) {
              (unsigned long long)d->m.plan.total_bytes,
              (unsigned long long)d->m.plan.budget_bytes, d->m.plan.kv_blocks,
              d->m.plan.block_tokens, d->opt.model);
+    supervisor_start(&d->supervisor, &d->loop, bridge_port(d->bridge));
     s = bridge_start(d->bridge, e);
     if (s != OK) goto done;
     uv_run(&d->loop, UV_RUN_DEFAULT);
@@ -193,6 +246,7 @@ static status run(daemon_state *d, err *e) {
         s = d->failed;
     }
 done:
+    supervisor_close(&d->supervisor);
     if (d->server) server_close(d->server);
     if (d->bridge) bridge_stop(d->bridge);
     close_loop(d);
@@ -226,17 +280,17 @@ int cmd_serve(int argc, char **argv) {
     }
     if (args_take_word(&argc, argv, "--print-sample")) return options_print_sample(stdout), 0;
     if (args_take_word(&argc, argv, "--print-man")) return options_print_man(stdout), 0;
+    int listen_fd = -1;
     bool only_check = args_take_word(&argc, argv, "--check");
-    options_defaults(&d.opt);
-    status s = options_load(&d.opt, &argc, argv, environ, NULL, &e);
-    if (s == OK && argc > 1) {
-        err_set(&e, ERR_INVALID, "\"%.80s\" is not an option", argv[1]);
-        s = err_hint(&e, "a model is named by --model FILE");
-    }
+    d.argc = argc, d.argv = argv;
+    status s = read_options(&d, &d.opt, &e);
+    if (s == OK) s = notify_listen_fd(&listen_fd, &e);
     if (s != OK) return command_failed("serve", &e);
+    d.told = d.opt;
     log_init((log_level)d.opt.log_level);
     signal(SIGPIPE, SIG_IGN);
     d.so = server_options_of(&d.opt);
+    d.so.listen_fd = listen_fd;
     s = only_check ? check(&d, &e) : run(&d, &e);
     if (s != OK) return command_failed("serve", &e);
     if (!only_check) log_info("stopped");
