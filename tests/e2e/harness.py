@@ -22,11 +22,12 @@ SANITIZED = any(mark in Path(BINARY).read_bytes() for mark in (b"__asan_init", b
 
 
 class Daemon:
-    def __init__(self, *options, wait=True):
+    def __init__(self, *options, wait=True, under=(), env=None):
+        """under: words before the command, as a service manager's tool; env: more variables."""
         self.log = tempfile.NamedTemporaryFile("w+", prefix="vramd-e2e-", suffix=".log")
         # Port 0: the kernel picks one, the line at READY tells which.
-        self.process = subprocess.Popen([BINARY, "serve", "--model", MODEL, "--port", "0", *options],
-                                        stderr=self.log)
+        self.process = subprocess.Popen([*under, BINARY, "serve", "--model", MODEL, "--port", "0", *options],
+                                        stderr=self.log, env={**os.environ, **(env or {})})
         if wait:
             self.wait_ready()
 

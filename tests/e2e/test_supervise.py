@@ -1,0 +1,139 @@
+"""What a service manager sees: notifications, watchdog, socket activation, reload, the units."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+import httpx
+import pytest
+
+from harness import BINARY, MODEL, ROOT, Daemon
+
+SMALL = ["--max-model-len", "256", "--max-num-seqs", "2", "--kv-cache-tokens", "256"]
+
+
+class Manager:
+    """The listening end of $NOTIFY_SOCKET."""
+
+    def __init__(self, path):
+        self.path = str(path)
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(self.path.replace("@", "\0", 1) if self.path.startswith("@") else self.path)
+        self.lines = []
+
+    def wait(self, wanted, seconds=60):
+        """Reads until a line begins with wanted; returns it."""
+        end = time.monotonic() + seconds
+        while True:
+            for i, line in enumerate(self.lines):
+                if line.startswith(wanted):
+                    del self.lines[: i + 1]
+                    return line
+            self.socket.settimeout(max(end - time.monotonic(), 0.01))
+            self.lines += self.socket.recv(4096).decode().split("\n")
+
+
+@pytest.mark.parametrize("where", ["path", "abstract"])
+def test_the_manager_is_told_of_loading_readiness_work_and_the_end(tmp_path, where):
+    m = Manager(tmp_path / "notify" if where == "path" else f"@vramd-test-{os.getpid()}")
+    d = Daemon(*SMALL, env={"NOTIFY_SOCKET": m.path, "WATCHDOG_USEC": "200000"}, wait=False)
+    m.wait("EXTEND_TIMEOUT_USEC=")
+    m.wait("READY=1")
+    d.wait_ready()
+    assert m.wait("STATUS=") == "STATUS=0 running, 0 waiting, KV cache 0% used"
+    m.wait("WATCHDOG=1")
+    with d.http.stream("POST", "/v1/completions", json={"prompt": "a", "max_tokens": 200, "ignore_eos": True,
+                                                        "stream": True}) as r:
+        lines = r.iter_lines()  # kept: closing it would close the stream
+        next(lines)
+        assert m.wait("STATUS=1 running").startswith("STATUS=1 running, 0 waiting, KV cache ")
+        for _ in range(3):
+            m.wait("WATCHDOG=1")
+    d.process.send_signal(signal.SIGTERM)
+    m.wait("STOPPING=1")
+    d.stop()
+
+
+def test_a_watchdog_of_another_process_is_not_ours(tmp_path):
+    m = Manager(tmp_path / "notify")
+    d = Daemon(*SMALL, env={"NOTIFY_SOCKET": m.path, "WATCHDOG_USEC": "100000", "WATCHDOG_PID": "1"})
+    m.wait("READY=1")
+    time.sleep(0.4)
+    d.process.send_signal(signal.SIGTERM)
+    m.wait("STOPPING=1")
+    assert "WATCHDOG=1" not in m.lines
+    d.stop()
+
+
+def test_sighup_takes_over_what_can_change_and_names_what_cannot(tmp_path):
+    conf = tmp_path / "vramd.conf"
+    conf.write_text("[server]\nlog_requests = true\n")
+    m = Manager(tmp_path / "notify")
+    d = Daemon(*SMALL, "--config", str(conf), env={"NOTIFY_SOCKET": m.path})
+    m.wait("READY=1")
+    d.say("a", max_tokens=1)
+    d.wait_log(r"info POST /v1/completions 200")
+    conf.write_text("[server]\nlog_requests = false\n[scheduler]\nmax_waiting = 7\n")
+    d.process.send_signal(signal.SIGHUP)
+    m.wait("RELOADING=1")
+    m.wait("MONOTONIC_USEC=")
+    m.wait("READY=1")
+    d.wait_log("reload: log_requests has changed")
+    d.wait_log("reload: max_waiting has changed: that takes a restart")
+    before = d.text().count("POST /v1/completions")
+    d.say("a", max_tokens=1)
+    conf.write_text("[server]\nlog_requests = maybe\n")
+    d.process.send_signal(signal.SIGHUP)
+    d.wait_log("error reload: nothing is taken over: .*log_requests")
+    assert d.text().count("POST /v1/completions") == before
+    d.say("a", max_tokens=1)
+    d.stop()
+
+
+@pytest.mark.skipif(not shutil.which("systemd-socket-activate"), reason="systemd is not installed")
+def test_a_socket_that_systemd_listens_on_is_served():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    p = subprocess.Popen(["systemd-socket-activate", "-l", f"127.0.0.1:{port}", "-E", "PATH", BINARY, "serve",
+                          "--model", MODEL, *SMALL], stderr=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 60
+        while True:
+            try:
+                r = httpx.get(f"http://127.0.0.1:{port}/ready", timeout=30)
+                if r.status_code == 200:
+                    break
+            except httpx.TransportError:
+                pass
+            assert time.monotonic() < end and p.poll() is None
+            time.sleep(0.05)
+        r = httpx.post(f"http://127.0.0.1:{port}/v1/completions", json={"prompt": "a", "max_tokens": 2}, timeout=60)
+        assert r.status_code == 200 and r.json()["usage"]["completion_tokens"] == 2
+    finally:
+        p.send_signal(signal.SIGTERM)
+        assert p.wait(60) == 0
+
+
+def test_sockets_that_cannot_be_served_are_named():
+    # LISTEN_PID must be the daemon's own: the shell becomes it.
+    for fds, said in (("2", "2 sockets are handed over"), ("1", "descriptor 3 is no listening stream socket")):
+        r = subprocess.run(["sh", "-c", f'export LISTEN_FDS={fds} LISTEN_PID=$$; exec "$0" serve --model "$1"', BINARY,
+                            MODEL], capture_output=True, text=True, timeout=60)
+        assert r.returncode == 2 and said in r.stderr and "try: " in r.stderr, r.stderr
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
+def test_the_units_are_sound_and_little_exposed(tmp_path):
+    unit = (ROOT / "systemd/vramd.service").read_text().replace("/usr/bin/vramd", BINARY)
+    (tmp_path / "vramd.service").write_text(unit.replace("Documentation=man:vramd(8)\n", ""))
+    shutil.copy(ROOT / "systemd/vramd.socket", tmp_path)
+    r = subprocess.run(["systemd-analyze", "verify", str(tmp_path / "vramd.service"), str(tmp_path / "vramd.socket")],
+                       capture_output=True, text=True, timeout=60)
+    assert r.returncode == 0 and not r.stderr, r.stderr
+    r = subprocess.run(["systemd-analyze", "security", "--offline=true", "--threshold=15",
+                        str(tmp_path / "vramd.service")], capture_output=True, text=True, timeout=60)
+    assert r.returncode == 0, r.stdout
