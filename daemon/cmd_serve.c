@@ -135,6 +135,8 @@ static void reload(daemon_state *d) {
         log_init((log_level)now.log_level);
         d->so.log_requests = now.log_requests;
         server_configure(d->server, &d->so);
+        if (server_reload(d->server, &e) != OK)
+            log_error("reload: the API keys of before stay in force: %s", e.text);
     } else {
         log_error("reload: nothing is taken over: %s", e.text);
     }
