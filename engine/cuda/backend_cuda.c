@@ -103,11 +103,11 @@ static status load_plugin(const engine_options *o, const cuda_plugin **out, err 
         }
         vramd_cuda_plugin_function *f = NULL;
         *(void **)&f = dlsym(lib, "vramd_cuda_plugin");
-        if (!f) return no_plugin(e, ERR_UNSUPPORTED, path, "is no engine of vramd");
+        if (!f) return no_plugin(e, ERR_UNSUPPORTED, path, "it is no engine of vramd");
         p = f(CUDA_PLUGIN_ABI);
     }
     if (!p || p->abi != CUDA_PLUGIN_ABI || strcmp(p->version, VRAMD_VERSION) != 0)
-        return no_plugin(e, ERR_UNSUPPORTED, path, "is of another version than this vramd");
+        return no_plugin(e, ERR_UNSUPPORTED, path, "it is of another version than this vramd");
     *out = p;
     return OK;
 }

@@ -10,6 +10,8 @@
 
 enum { ALIGN = 256, FEW_ROWS = 8, TILE_ROWS = 64, BOUNCE_ROWS = CU_STORE_ROWS };
 static const uint64_t BOUNCE_ENOUGH = 4 << 20;
+/* The ledger gives whole pages from 64 KiB on; pinned memory must not share one. */
+static const uint64_t PINNED_LEAST = 64 << 10;
 
 static uint64_t place(sizer *s, uint64_t bytes) {
     return sizer_place(s, bytes, ALIGN);
@@ -168,6 +170,7 @@ static void place_weights(cuda_layout *l, const program *p, sizer *s) {
     }
     l->weights_bytes = s->n;
     uint64_t enough = all < BOUNCE_ENOUGH ? all : BOUNCE_ENOUGH;
+    if (enough < PINNED_LEAST / CUDA_BOUNCES) enough = PINNED_LEAST / CUDA_BOUNCES;
     l->bounce_bytes = align_up(row * BOUNCE_ROWS > enough ? row * BOUNCE_ROWS : enough, 4096);
 }
 
@@ -337,6 +340,7 @@ static void place_workspace(cuda_layout *l, const program *p, const engine_optio
     l->slot_results = l->tables_bytes;
     l->slot_bytes = l->tables_bytes + l->results_bytes;
     l->staging_bytes = sizer_times(s, l->slot_bytes, CUDA_DEPTH);
+    if (l->staging_bytes < PINNED_LEAST) l->staging_bytes = PINNED_LEAST;
 }
 
 static void place_kv(cuda_layout *l, const program *p, const engine_options *o, sizer *s) {

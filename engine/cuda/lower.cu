@@ -232,9 +232,9 @@ static cudaError_t run_sample(const lowering *w, const cuda_op *c) {
                              cudaMemcpyDeviceToDevice, w->s);
     if (ce == cudaSuccess && sh->n_scores)
         ce = cu_score_rows(w->s, logits, n_vocab, w->scores, sh->n_scores, scratch, scored);
-    if (ce == cudaSuccess)
-        ce = cu_sample(w->s, logits, n_vocab, w->sampling, w->lists, w->tables.previous,
-                       sh->n_seqs, scratch, token, drawn);
+    if (ce != cudaSuccess || sh->n_seqs == 0) return ce;
+    ce = cu_sample(w->s, logits, n_vocab, w->sampling, w->lists, w->tables.previous, sh->n_seqs,
+                   scratch, token, drawn);
     if (ce == cudaSuccess)
         ce = cudaMemcpyAsync(cuda_at(e, e->l->previous), drawn, sizeof(int32_t) * sh->n_seqs,
                              cudaMemcpyDeviceToDevice, w->s);

@@ -1,9 +1,8 @@
 /* The door between vramd and its CUDA engine, which is a shared object of its own
  * (vramd-cuda.so): the base binary links nothing of CUDA, and the plugin imports no symbol of
  * the base. It exports one function, vramd_cuda_plugin; everything else goes through the two
- * structs below. Both sides are built from one tree: CUDA_PLUGIN_ABI changes whenever a struct
- * that crosses here does (program, engine_options, cuda_layout, batch, ...), and another
- * version is refused. */
+ * structs below. Both sides are built from one tree: CUDA_PLUGIN_ABI changes with the sizes of
+ * what crosses here, and by hand where a meaning does; another one is refused. */
 #ifndef VRAMD_ENGINE_CUDA_PLUGIN_H
 #define VRAMD_ENGINE_CUDA_PLUGIN_H
 
@@ -13,8 +12,6 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-enum { CUDA_PLUGIN_ABI = 1 };
 
 /* What the plugin may ask of the base. */
 typedef struct cuda_host {
@@ -69,6 +66,17 @@ typedef struct cuda_plugin {
     status (*keep_logits)(engine *, err *);
     void (*memory)(const engine *, cuda_memory *out);
 } cuda_plugin;
+
+#define CUDA_PLUGIN_MIX(abi, type) ((abi)*31u + (uint32_t)sizeof(type))
+#define CUDA_PLUGIN_ABI                                                                        \
+    CUDA_PLUGIN_MIX(                                                                           \
+        CUDA_PLUGIN_MIX(                                                                       \
+            CUDA_PLUGIN_MIX(                                                                   \
+                CUDA_PLUGIN_MIX(CUDA_PLUGIN_MIX(CUDA_PLUGIN_MIX(1u, program), engine_options), \
+                                cuda_layout),                                                  \
+                cuda_host),                                                                    \
+            batch_seq),                                                                        \
+        sampled)
 
 /* The one exported symbol. NULL when abi is not this build's. */
 const cuda_plugin *vramd_cuda_plugin(uint32_t abi);
