@@ -141,6 +141,23 @@ static status check_length(const answer *a, const prompt_in *p, uint32_t *max_to
     return OK;
 }
 
+/* What is left until the deadline, which counts from the request's arrival. False: it has
+ * passed. */
+static bool set_deadline(answer *a) {
+    uint64_t most = a->app->request_timeout_us, t = a->p.timeout_us;
+    uint64_t gone_us = clock_us() - a->rq->began_us;
+    if (most && (!t || t > most)) t = most;
+    a->timeout_us = t > gone_us ? t - gone_us : 0;
+    return !t || t > gone_us;
+}
+
+static void refuse_late(answer *a) {
+    failure f;
+    failure_set(&f, API_TIMEOUT, "the deadline passed before the first token");
+    err_hint(&f.err, "allow more with \"timeout\", or retry when less is queued");
+    answer_fail(a, &f);
+}
+
 /* Tenants share no cached blocks: an answer that comes sooner would tell what others ask. */
 static bool make_salt(answer *a) {
     const tenant *t = a->rq->tenant;
@@ -175,7 +192,7 @@ static void choice_init(answer *a, choice *c, uint32_t index, uint32_t max_token
                          .score_prompt = a->p.echo && a->p.logprobs,
                          .priority = priority_of(a),
                          .cache_salt = a->salt,
-                         .timeout_us = a->p.timeout_us,
+                         .timeout_us = a->timeout_us,
                          .credits = a->p.stream ? a->app->stream_credits : 0,
                          .on_event = on_event,
                          .user = c};
@@ -232,6 +249,10 @@ static void submit_all(answer *a) {
     status s = a->encode_status;
     if (s != OK) {
         app_refuse(a->app, a->rq, &e);
+        return;
+    }
+    if (!set_deadline(a)) {
+        refuse_late(a);
         return;
     }
     if (!make_salt(a)) {
@@ -418,6 +439,12 @@ static void take_end(choice *c, const gen_event *ev) {
     choice_finish(c, finish_reason(a, ev->finish));
 }
 
+static bool nothing_said(const answer *a) {
+    for (uint32_t i = 0; i < a->n_choices; i++)
+        if (a->choices[i].n_tokens) return false;
+    return true;
+}
+
 static void take_failure(answer *a, const gen_event *ev) {
     failure f;
     if (ev->error)
@@ -437,6 +464,8 @@ static void take_event(choice *c, const gen_event *ev) {
     if (ev->end && !c->finish) {
         if (ev->finish == GEN_ERROR || ev->finish == GEN_CANCELLED)
             take_failure(a, ev);
+        else if (ev->finish == GEN_TIMEOUT && nothing_said(a))
+            refuse_late(a);
         else
             take_end(c, ev);
     } else if (a->p.stream && !c->finish && ev->n_tokens) {

@@ -57,8 +57,9 @@ typedef struct answer {
     str head; /* stream: what each chunk begins with */
     buf piece;
     uint64_t first_token_us;
-    uint64_t n_charged; /* tokens, to the tenant */
-    str salt;           /* of the prefix cache: the tenant's, and the client's own */
+    uint64_t timeout_us; /* from the submission on; 0: none */
+    uint64_t n_charged;  /* tokens, to the tenant */
+    str salt;            /* of the prefix cache: the tenant's, and the client's own */
     status encode_status;
     err encode_error;
 } answer;

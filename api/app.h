@@ -23,7 +23,8 @@ typedef struct app {
     port *port;
     uint32_t stream_credits;
     bool log_requests;
-    keys *keys; /* NULL: whoever can connect may ask */
+    uint64_t request_timeout_us; /* of a request that names none, and the most; 0: none */
+    keys *keys;                  /* NULL: whoever can connect may ask */
     bool metrics_auth;
     chat_template chat;
     bool chat_known; /* chat_template_open was tried; chat_error tells how it went */

@@ -14,6 +14,7 @@
     X(API_NO_KEY, 401, "authentication_error", OK)                                             \
     X(API_NOT_FOUND, 404, "not_found_error", ERR_NOT_FOUND)                                    \
     X(API_METHOD, 405, "invalid_request_error", OK)                                            \
+    X(API_TIMEOUT, 408, "timeout_error", OK)                                                   \
     X(API_BODY_TOO_LARGE, 413, "invalid_request_error", OK)                                    \
     X(API_BUSY, 429, "rate_limit_error", ERR_BUSY)                                             \
     X(API_HEADERS_TOO_LARGE, 431, "invalid_request_error", OK)                                 \

@@ -151,6 +151,7 @@ status server_open(server **out, uv_loop_t *loop, const server_options *o, port 
     s->app.port = p;
     s->app.stream_credits = o->stream_credits;
     s->app.log_requests = o->log_requests;
+    s->app.request_timeout_us = (uint64_t)o->request_timeout_s * 1000000u;
     memory_sample_take(p, &s->app.memory);
     const http_app callbacks = {.self = s,
                                 .begin = on_begin,

@@ -14,7 +14,8 @@ typedef struct server_options {
     int listen_fd;    /* >= 0: already listening (socket activation); host and port unused */
     uint32_t max_connections, max_body_bytes;
     uint32_t idle_timeout_s, header_timeout_s, body_timeout_s, heartbeat_s;
-    uint32_t stream_credits; /* tokens a slow reader may be behind */
+    uint32_t request_timeout_s; /* of a request that names none, and the most; 0: none */
+    uint32_t stream_credits;    /* tokens a slow reader may be behind */
     bool log_requests;
     const char *api_keys_file; /* "" or NULL: none */
     bool metrics_auth;         /* /metrics needs a key too */

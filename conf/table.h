@@ -32,6 +32,9 @@
       "a request's headers must have come by then", "", "")                                   \
     X("server", U32, body_timeout, 60, 1, 3600, "s",                                          \
       "a request's body must have come by then", "", "")                                      \
+    X("server", U32, request_timeout, 0, 0, 86400, "s",                                       \
+      "deadline of a request that names none (timeout), and the most that it may name; 0: "   \
+      "none", "", "")                                                                         \
     X("server", U32, heartbeat, 15, 1, 3600, "s",                                             \
       "comment line in a silent stream", "", "")                                              \
     X("server", U32, stream_credits, 256, 1, 65536, "tokens",                                 \

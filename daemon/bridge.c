@@ -90,7 +90,7 @@ struct bridge {
     uint64_t waiting_tokens, next_number;
     bool draining;
     machine_stats counts; /* what the loop counts: finished, rejected, histograms */
-    double mean_e2e_s;
+    double mean_run_s;    /* from admission to the end, of late; 0: unknown */
 };
 
 static void histogram_add(histogram *h, histogram_id id, double v) {
@@ -402,6 +402,10 @@ static gen_finish finish_of(finish f) {
     }
 }
 
+static void count_run(bridge *b, double s) {
+    b->mean_run_s += (b->mean_run_s > 0 ? 0.1 : 1) * (s - b->mean_run_s);
+}
+
 static void end_gen(bridge *b, gen *g, const out_record *r, gen_event *ev) {
     err failed;
     gen_usage u = {.n_prompt = g->spec.n_prompt,
@@ -410,6 +414,7 @@ static void end_gen(bridge *b, gen *g, const out_record *r, gen_event *ev) {
                    .n_preemptions = r->ev.n_preemptions,
                    .peak_blocks = r->ev.peak_blocks,
                    .kv_peak_bytes = r->ev.peak_bytes};
+    if (g->admitted_us) count_run(b, seconds(g->admitted_us, r->now_us));
     leave_queue(b, g, r->now_us);
     u.queued_us = g->admitted_us - g->submit_us;
     u.first_token_us = g->first_seen ? g->first_us - g->submit_us : 0;
@@ -421,7 +426,6 @@ static void end_gen(bridge *b, gen *g, const out_record *r, gen_event *ev) {
     b->counts.finished[ev->finish]++;
     observe(b, HIST_E2E, seconds(g->submit_us, r->now_us));
     if (g->first_seen) observe(b, HIST_DECODE, seconds(g->first_us, r->now_us));
-    b->mean_e2e_s += 0.1 * (seconds(g->submit_us, r->now_us) - b->mean_e2e_s);
     if (ev->finish == GEN_ERROR) {
         err_set(&failed, ERR_DEVICE, "the engine failed");
         ev->error = &failed;
@@ -550,10 +554,11 @@ static size_t on_sequences(port *p, seq_view *out, size_t cap) {
     return n;
 }
 
+/* How long all that waits and runs will take, as long as sequences take of late. */
 static double on_retry_after(port *p) {
     const bridge *b = (const bridge *)p;
-    double rounds = 1.0 + (double)b->n_live / b->m->opt.max_num_seqs;
-    double s = rounds * (b->mean_e2e_s > 0 ? b->mean_e2e_s : 1);
+    double rounds = (double)b->n_live / b->m->opt.max_num_seqs;
+    double s = rounds * (b->mean_run_s > 0 ? b->mean_run_s : 1);
     return s < 1 ? 1 : s > 600 ? 600 : s;
 }
 

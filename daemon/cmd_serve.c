@@ -51,6 +51,7 @@ static server_options server_options_of(const options *o) {
                          .header_timeout_s = o->header_timeout,
                          .body_timeout_s = o->body_timeout,
                          .heartbeat_s = o->heartbeat,
+                         .request_timeout_s = o->request_timeout,
                          .stream_credits = o->stream_credits,
                          .log_requests = o->log_requests,
                          .api_keys_file = o->api_keys_file,

@@ -192,11 +192,11 @@ static FAKE_UNUSED void fake_step_gen(fake *f, gen *g) {
         fake_end(f, g, &ev, g->why);
         return;
     }
-    if (clock_us() - g->born_us < f->prefill_ms * 1000u) return;
     if (g->spec.timeout_us && clock_us() - g->born_us > g->spec.timeout_us) {
         fake_end(f, g, &ev, GEN_TIMEOUT);
         return;
     }
+    if (clock_us() - g->born_us < f->prefill_ms * 1000u) return;
     if (g->spec.score_prompt && !g->n_scored) fake_score(g);
     if (g->spec.credits && g->owed >= g->spec.credits) return;
     if (f->fail_after_first && g->n_out) {

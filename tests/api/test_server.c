@@ -372,6 +372,47 @@ START_TEST(a_timeout_keeps_what_was_said) {
 }
 END_TEST
 
+START_TEST(a_deadline_before_the_first_token_is_408_or_an_error_event) {
+    static const char *const more[] = {"", ",\"n\":3"};
+    fake_init(&f);
+    f.prefill_ms = 60000;
+    fake_start(&f);
+    for (int i = 0; i < 2; i++) {
+        char body[128];
+        snprintf(body, sizeof body, "{\"prompt\":\"a\",\"timeout\":0.05%s}", more[i]);
+        reply r = fake_post(&f, "/v1/completions", body);
+        ASSERT_ERROR(r, 408, "timeout_error", "null");
+        assert_has(r.body, "deadline passed before the first token");
+        reply_free(&r);
+        snprintf(body, sizeof body, "{\"prompt\":\"a\",\"timeout\":0.05,\"stream\":true%s}",
+                 more[i]);
+        r = fake_post(&f, "/v1/completions", body);
+        ck_assert_int_eq(r.status, 200);
+        ck_assert(strncmp(r.body, "data: {\"error\":{", 16) == 0);
+        assert_has(r.body, "\"type\":\"timeout_error\",\"param\":null,\"code\":408}}\n\n"
+                           "data: [DONE]\n\n");
+        reply_free(&r);
+    }
+    stop();
+}
+END_TEST
+
+START_TEST(the_server_has_a_deadline_of_its_own) {
+    fake_init(&f);
+    f.prefill_ms = 60000;
+    f.opt.request_timeout_s = 1;
+    fake_start(&f);
+    reply r = fake_post(&f, "/v1/completions", "{\"prompt\":\"a\"}");
+    ASSERT_ERROR(r, 408, "timeout_error", "null");
+    reply_free(&r);
+    r = fake_post(&f, "/v1/completions", "{\"prompt\":\"a\",\"timeout\":3600}");
+    ASSERT_ERROR(r, 408, "timeout_error", "null");
+    ck_assert(f.gens[0].spec.timeout_us <= 1000000);
+    reply_free(&r);
+    stop();
+}
+END_TEST
+
 START_TEST(every_refusal_of_the_table) {
     fake_init(&f);
     f.capacity = 2;
@@ -612,6 +653,8 @@ static Suite *suite(void) {
     tcase_add_test(t, a_prompt_alone_can_be_scored);
     tcase_add_test(t, continuous_usage_is_on_each_chunk);
     tcase_add_test(t, a_timeout_keeps_what_was_said);
+    tcase_add_test(t, a_deadline_before_the_first_token_is_408_or_an_error_event);
+    tcase_add_test(t, the_server_has_a_deadline_of_its_own);
     tcase_add_test(t, every_refusal_of_the_table);
     tcase_add_test(t, a_refused_length_tells_its_numbers);
     tcase_add_test(t, what_is_not_ready_says_so);
