@@ -26,6 +26,7 @@ typedef struct app {
     uint64_t request_timeout_us; /* of a request that names none, and the most; 0: none */
     keys *keys;                  /* NULL: whoever can connect may ask */
     bool metrics_auth;
+    const char *cors_origins; /* "" or NULL: none */
     chat_template chat;
     bool chat_known; /* chat_template_open was tried; chat_error tells how it went */
     status chat_status;

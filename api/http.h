@@ -42,6 +42,7 @@ typedef struct http_request {
     bool gone;       /* the client has left */
     bool lent;       /* mem is with another thread: the loop must not touch it */
     bool streaming;
+    bool cross_origin; /* the app's: of a page that may read the answer */
     uint32_t refs;
     void *user;            /* the app's */
     struct tenant *tenant; /* the app's: whose key came with it, or NULL */
@@ -79,7 +80,9 @@ uint32_t http_n_requests(const http *);
 const char *http_header(const http_request *, const char *name);
 /* Answers. type and body are borrowed until done: static, or in rq->mem. */
 void http_answer(http_request *, int status, const char *type, str body);
-void http_allow(http_request *, const char *methods); /* the header Allow */
+/* A further header of the answer, a few at most. Borrowed as type is; no value: none is sent.
+ */
+void http_set(http_request *, const char *name, const char *value);
 void http_refuse(http_request *, const failure *);
 /* The request ran out of memory: 503, or 413 when it was its own size that did it. */
 void http_refuse_memory(http_request *);

@@ -17,6 +17,8 @@ typedef struct http_conn { /* one slot of the table */
     struct http_conn *prev, *next; /* open: a ring; free: a stack by next */
 } http_conn;
 
+enum { MAX_SET_HEADERS = 8 };
+
 typedef enum http_phase {
     PHASE_BODY,   /* collecting, or discarding what is refused */
     PHASE_RUN,    /* the app works */
@@ -35,7 +37,10 @@ struct http_private {
     uint64_t last_byte_us;
     const char *type;
     str payload;
-    const char *allow;
+    struct {
+        const char *name, *value;
+    } header[MAX_SET_HEADERS];
+    unsigned n_headers;
     char retry_after[12];
 };
 

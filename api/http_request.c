@@ -211,8 +211,8 @@ static struct MHD_Response *make_response(http_private *rq) {
         MHD_add_response_header(r, "X-Accel-Buffering", "no");
     }
     MHD_add_response_header(r, "X-Request-Id", rq->pub.id);
-    if (rq->pub.status == 401) MHD_add_response_header(r, "WWW-Authenticate", "Bearer");
-    if (rq->allow) MHD_add_response_header(r, "Allow", rq->allow);
+    for (unsigned i = 0; i < rq->n_headers; i++)
+        MHD_add_response_header(r, rq->header[i].name, rq->header[i].value);
     if (rq->retry_after[0]) MHD_add_response_header(r, "Retry-After", rq->retry_after);
     if (rq->h->draining) MHD_add_response_header(r, "Connection", "close");
     return r;
@@ -370,8 +370,12 @@ void http_refuse_memory(http_request *pub) {
     http_answer(pub, 503, NULL, (str){NULL, 0});
 }
 
-void http_allow(http_request *pub, const char *methods) {
-    priv(pub)->allow = methods;
+void http_set(http_request *pub, const char *name, const char *value) {
+    http_private *rq = priv(pub);
+    if (!value) return;
+    CHECK(rq->n_headers < MAX_SET_HEADERS);
+    rq->header[rq->n_headers].name = name;
+    rq->header[rq->n_headers++].value = value;
 }
 
 void http_refuse(http_request *pub, const failure *f) {
@@ -392,7 +396,8 @@ void http_refuse(http_request *pub, const failure *f) {
         unsigned s = wait >= 1 && wait < 3600 ? (unsigned)(wait + 0.999) : wait < 1 ? 1 : 3600;
         snprintf(rq->retry_after, sizeof rq->retry_after, "%u", s);
     }
-    if (f->allow) rq->allow = f->allow;
+    http_set(pub, "Allow", f->allow);
+    http_set(pub, "WWW-Authenticate", http == 401 ? "Bearer" : NULL);
     http_answer(pub, http, "application/json", buf_str(&b));
 }
 

@@ -2,6 +2,7 @@
 #include <strings.h>
 
 #include "api/app.h"
+#include "api/cors.h"
 #include "base/clock.h"
 
 typedef struct route {
@@ -45,6 +46,31 @@ static bool allows(const route *r, http_method m) {
 
 static const char *allow_text(const route *r) {
     return r->post ? "POST, OPTIONS" : "GET, HEAD, OPTIONS";
+}
+
+/* ---- browsers ---- */
+
+/* What a page of another origin may see of the answer, a refusal included. */
+static void cross_origin(const app *app, http_request *rq) {
+    const char *list = app->cors_origins;
+    if (!list || !*list) return;
+    const char *origin = cors_match(list, http_header(rq, "Origin"));
+    if (cors_varies(list)) http_set(rq, "Vary", "Origin");
+    if (!origin) return;
+    const char *kept = arena_str(&rq->mem, str_of(origin)).ptr;
+    rq->cross_origin = kept != NULL;
+    http_set(rq, "Access-Control-Allow-Origin", kept);
+    http_set(rq, "Access-Control-Expose-Headers", "X-Request-Id, Retry-After");
+}
+
+/* What it may ask: the headers it wants, since clients add their own. */
+static void preflight(http_request *rq, const route *r) {
+    const char *names = http_header(rq, "Access-Control-Request-Headers");
+    if (!http_header(rq, "Access-Control-Request-Method")) return;
+    http_set(rq, "Access-Control-Allow-Methods", allow_text(r));
+    if (names && cors_names_ok(names))
+        http_set(rq, "Access-Control-Allow-Headers", arena_str(&rq->mem, str_of(names)).ptr);
+    http_set(rq, "Access-Control-Max-Age", "600");
 }
 
 /* ---- keys ---- */
@@ -104,11 +130,13 @@ void tenant_refusal(const tenant *t, tenant_verdict v, double wait_s, failure *f
 void routes_begin(app *app, http_request *rq) {
     const route *r = find(rq->path);
     failure f;
+    cross_origin(app, rq);
     if (!authenticate(app, rq, r)) return;
     if (!r) {
         failure_set(&f, API_NOT_FOUND, "there is no %.80s here", rq->path.ptr);
     } else if (rq->method == HTTP_OPTIONS) {
-        http_allow(rq, allow_text(r));
+        http_set(rq, "Allow", allow_text(r));
+        if (rq->cross_origin) preflight(rq, r);
         http_answer(rq, 204, NULL, (str){NULL, 0});
         return;
     } else if (!allows(r, rq->method)) {

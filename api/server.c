@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "api/answer.h"
+#include "api/cors.h"
 #include "base/clock.h"
 #include "base/log.h"
 
@@ -150,8 +151,6 @@ status server_open(server **out, uv_loop_t *loop, const server_options *o, port 
     if (!s) return err_set(e, ERR_NO_MEMORY, "no memory for the front end");
     s->app.port = p;
     s->app.stream_credits = o->stream_credits;
-    s->app.log_requests = o->log_requests;
-    s->app.request_timeout_us = (uint64_t)o->request_timeout_s * 1000000u;
     memory_sample_take(p, &s->app.memory);
     const http_app callbacks = {.self = s,
                                 .begin = on_begin,
@@ -163,11 +162,10 @@ status server_open(server **out, uv_loop_t *loop, const server_options *o, port 
                                 .freed = on_freed,
                                 .retry_after_s = on_retry_after,
                                 .idle = on_idle};
-    status st = OK;
-    if (has(o->api_keys_file))
+    status st = server_configure(s, o, e);
+    if (st == OK && has(o->api_keys_file))
         st = keys_open(&s->app.keys, o->api_keys_file, p->ledger, clock_us(), e);
     s->api_keys_file = o->api_keys_file;
-    s->app.metrics_auth = o->metrics_auth;
     if (st == OK) st = http_open(&s->app.http, loop, o, &callbacks, p->ledger, p->pool, e);
     if (st != OK) {
         keys_close(s->app.keys, p->ledger);
@@ -190,8 +188,21 @@ uint16_t server_port(const server *s) {
     return http_port(s->app.http);
 }
 
-void server_configure(server *s, const server_options *o) {
+static status check_origins(const server_options *o, err *e) {
+    const char *bad;
+    if (!has(o->cors_origins) || cors_list_ok(o->cors_origins, &bad)) return OK;
+    err_set(e, ERR_INVALID, "cors_origins: \"%.60s\" is no origin", bad);
+    err_hint(e, "scheme://host or scheme://host:port without a path, or *");
+    return err_field(e, "cors_origins");
+}
+
+status server_configure(server *s, const server_options *o, err *e) {
+    if (check_origins(o, e) != OK) return e->code;
     s->app.log_requests = o->log_requests;
+    s->app.request_timeout_us = (uint64_t)o->request_timeout_s * 1000000u;
+    s->app.metrics_auth = o->metrics_auth;
+    s->app.cors_origins = o->cors_origins;
+    return OK;
 }
 
 void server_flush(server *s) {

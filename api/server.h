@@ -19,6 +19,7 @@ typedef struct server_options {
     bool log_requests;
     const char *api_keys_file; /* "" or NULL: none */
     bool metrics_auth;         /* /metrics needs a key too */
+    const char *cors_origins;  /* whose pages may ask: origins, or "*" (api/cors.h) */
 } server_options;
 
 /* Lists what the front end will hold: MHD's pool per connection, its own tables. */
@@ -31,8 +32,9 @@ uint16_t server_port(const server *);
 
 /* Reads the file of keys again. On an error the keys of before stay in force. */
 status server_reload(server *, err *);
-/* What can change while it serves: log_requests. */
-void server_configure(server *, const server_options *);
+/* What can change while it serves: log_requests, request_timeout_s, metrics_auth, cors_origins.
+ * Errors: ERR_INVALID (cors_origins); then nothing has changed. */
+status server_configure(server *, const server_options *, err *);
 
 /* The machine calls this once after it delivered a batch of events, so that resumed connections
  * are pumped once. */

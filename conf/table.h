@@ -46,6 +46,8 @@
       "default: no key is asked for", "", "")                                                 \
     X("server", BOOL, metrics_auth, 0, 0, 1, "",                                              \
       "with api_keys_file: /metrics needs a key too", "", "")                                 \
+    X("server", STR, cors_origins, "", 0, 255, "",                                            \
+      "origins whose pages may ask, with blanks between, or *; default: none", "", "")        \
     X("server", BOOL, log_requests, 1, 0, 1, "",                                              \
       "one log line a request", "", "")                                                       \
     X("memory", STR, memory, "auto", 0, 63, "",                                               \
@@ -99,7 +101,8 @@
 // clang-format on
 
 /* What SIGHUP can change in a running daemon; the rest is for the next start. */
-#define OPTIONS_LIVE "log_level log_requests drain_timeout"
+#define OPTIONS_LIVE                                                                           \
+    "log_level log_requests drain_timeout request_timeout metrics_auth cors_origins"
 
 /* X(name, help): in the order of the file, the help and the manual. */
 #define SECTION_LIST(X)                                                                        \

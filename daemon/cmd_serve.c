@@ -55,7 +55,8 @@ static server_options server_options_of(const options *o) {
                          .stream_credits = o->stream_credits,
                          .log_requests = o->log_requests,
                          .api_keys_file = o->api_keys_file,
-                         .metrics_auth = o->metrics_auth};
+                         .metrics_auth = o->metrics_auth,
+                         .cors_origins = o->cors_origins};
     return so;
 }
 
@@ -123,6 +124,21 @@ static status read_options(const daemon_state *d, options *out, err *e) {
     return err_hint(e, "a model is named by --model FILE");
 }
 
+static void configure_server(daemon_state *d, const options *now) {
+    err e;
+    server_options so = server_options_of(now);
+    if (server_configure(d->server, &so, &e) != OK) {
+        log_error("reload: %s", e.text);
+        return;
+    }
+    d->opt.log_requests = now->log_requests;
+    d->opt.request_timeout = now->request_timeout;
+    d->opt.metrics_auth = now->metrics_auth;
+    memcpy(d->opt.cors_origins, now->cors_origins, sizeof d->opt.cors_origins);
+    so = server_options_of(&d->opt); /* whose strings stay where they are */
+    server_configure(d->server, &so, &e);
+}
+
 static void reload(daemon_state *d) {
     options now;
     err e;
@@ -131,13 +147,11 @@ static void reload(daemon_state *d) {
         options_compare(&d->told, &now, on_change, NULL);
         d->told = now;
         d->opt.log_level = now.log_level;
-        d->opt.log_requests = now.log_requests;
         d->opt.drain_timeout = now.drain_timeout;
         log_init((log_level)now.log_level);
-        d->so.log_requests = now.log_requests;
-        server_configure(d->server, &d->so);
+        configure_server(d, &now);
         if (server_reload(d->server, &e) != OK)
-            log_error("reload: the API keys of before stay in force: %s", e.text);
+            log_error("reload: what was read before stays in force: %s", e.text);
     } else {
         log_error("reload: nothing is taken over: %s", e.text);
     }

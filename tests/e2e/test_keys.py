@@ -124,3 +124,40 @@ def test_a_bad_file_is_refused_before_anything_is_loaded(tmp_path, text, mode, p
     p = subprocess.run([BINARY, "serve", "--port", "0", "--model", os.environ["VRAMD_TEST_MODEL"],
                         "--api-keys-file", str(path)], text=True, capture_output=True, timeout=30)
     assert p.returncode in (2, 3) and re.search(part, p.stderr) and str(path) in p.stderr, p.stderr
+
+
+def test_keys_and_origins_are_read_again_while_a_stream_runs(tmp_path):
+    (a, line_a), (b, line_b) = make("a"), make("b")
+    conf = tmp_path / "vramd.conf"
+    conf.write_text("[server]\ncors_origins = https://old.example\n")
+    k = Keyed(tmp_path / "keys", line_a, options=["--config", str(conf)])
+    preflight = {"Origin": "https://new.example", "Access-Control-Request-Method": "POST",
+                 "Access-Control-Request-Headers": "authorization, content-type"}
+    try:
+        old, new = k.client(a), k.client(b)
+        with pytest.raises(openai.AuthenticationError):
+            say(new)
+        r = k.d.http.options("/v1/completions", headers=preflight)
+        assert r.status_code == 204 and "access-control-allow-origin" not in r.headers
+        stream = old.completions.create(model="", prompt="Count:", max_tokens=300, stream=True,
+                                        extra_body={"ignore_eos": True})
+        parts = iter(stream)
+        next(parts)
+        k.write(line_b, "c nonsense\n")
+        k.reload("line 2")
+        say(old)
+        k.write("# a has left\n", line_b)
+        conf.write_text("[server]\ncors_origins = https://old.example https://new.example\n")
+        k.reload("1 tenants in")
+        say(new)
+        with pytest.raises(openai.AuthenticationError):
+            say(old)
+        assert len(list(parts)) > 200  # what was let in goes on
+        r = k.d.http.options("/v1/completions", headers=preflight)
+        assert r.headers["access-control-allow-origin"] == "https://new.example"
+        assert r.headers["access-control-allow-headers"] == "authorization, content-type"
+        conf.write_text("[server]\ncors_origins = new.example\n")
+        k.reload('"new.example" is no origin')
+        assert "access-control-allow-origin" in k.d.http.options("/v1/completions", headers=preflight).headers
+    finally:
+        k.d.stop()
