@@ -43,7 +43,8 @@ def test_a_running_sequence_is_in_the_account(daemon):
     kv = m["kv"]
     assert seq["state"] == "running" and 100 < seq["tokens"] <= 500
     assert seq["blocks"] * 16 >= seq["tokens"] - 1 and seq["bytes"] == seq["blocks"] * 16 * kv["bytes_per_token"]
-    assert kv["used"] == seq["blocks"] and kv["used"] + kv["free"] + kv["cached"] == kv["blocks"]
+    # The list and the cache are at most a step, here a token and so a block, apart.
+    assert 0 <= kv["used"] - seq["blocks"] <= 1 and kv["used"] + kv["free"] + kv["cached"] == kv["blocks"]
     assert now["vramd_requests_running"][()] == 1 == now["vllm:num_requests_running"][()]
     assert 0 < now["vllm:kv_cache_usage_perc"][()] < 1
     assert now["vramd_kv_blocks"][(("state", "used"),)] >= kv["used"]
