@@ -166,21 +166,23 @@ static status alloc_host(cuda_engine_base *e, err *er) {
 
 static status init_rope(cuda_engine_base *e, err *er) {
     const program *p = &e->model->program;
-    const rope_config *r = &p->config.rope;
-    float *factors = NULL;
+    const uint32_t n = p->config.rope.n_dims / 2;
+    uint32_t known = 0;
     status s = OK;
-    e->freqs = calloc(r->n_dims / 2 + 1, sizeof *e->freqs);
-    if (!e->freqs) return err_set(er, ERR_NO_MEMORY, "no memory for rotary frequencies");
-    for (uint32_t i = 0; i < p->n_ops && s == OK && !factors; i++) {
+    float *factors = calloc(n + 1, sizeof *factors);
+    e->freqs = calloc((size_t)p->n_ropes * n + 1, sizeof *e->freqs);
+    if (!e->freqs || !factors)
+        s = err_set(er, ERR_NO_MEMORY, "no memory for rotary frequencies");
+    for (uint32_t i = 0; i < p->n_ops && s == OK; i++) {
         const op *o = &p->ops[i];
-        if (o->kind != OP_ROPE_APPEND) continue;
+        if (o->kind != OP_ROPE_APPEND || known & 1u << o->rope.table) continue;
+        const uint32_t t = o->rope.table;
         const weight_id w = program_rope_factors(p, o, e->opt.max_model_len);
-        if (w == NO_WEIGHT) continue;
-        factors = calloc(r->n_dims / 2 + 1, sizeof *factors);
-        s = factors ? model_read_vector(e->model, w, factors, er)
-                    : err_set(er, ERR_NO_MEMORY, "no memory for rotary frequencies");
+        if (w != NO_WEIGHT) s = model_read_vector(e->model, w, factors, er);
+        e->host.rope_scale[t] = (float)rope_frequencies(
+            &p->rope[t], w == NO_WEIGHT ? NULL : factors, e->freqs + (size_t)t * n);
+        known |= 1u << t;
     }
-    if (s == OK) e->host.rope_scale = (float)rope_frequencies(r, factors, e->freqs);
     e->host.freqs = e->freqs;
     free(factors);
     return s;

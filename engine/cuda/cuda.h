@@ -20,7 +20,7 @@ typedef struct cuda_op {
     const op *o;
     uint32_t n_parts;
     cuda_part part[3];
-    const float *vec; /* OP_NORM */
+    const float *vec[2]; /* OP_NORM, OP_HEAD_NORM */
 } cuda_op;
 
 /* One of the CUDA_DEPTH steps that can be on their way. */

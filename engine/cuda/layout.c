@@ -207,9 +207,8 @@ static status find_forms(cuda_layout *l, const program *p, err *e) {
             break;
         case OP_GATE_UP: break;
         case OP_LOGITS: out = CUDA_VALUE_LOGITS; break;
+        case OP_HEAD_NORM:
         case OP_ROPE_APPEND:
-            if (o->rope.table) return cannot_run(o, "its angles are not the first layer's", e);
-            break;
         case OP_ATTENTION:
         case OP_SAMPLE: break;
         default: return cannot_run(o, "there is no kernel for it", e);
@@ -237,7 +236,8 @@ static status place_value(cuda_layout *l, const program *p, const engine_options
         *g = (life){at, at, UINT64_MAX, align_up(bytes, ALIGN)};
         g->at = life_first_fit(lives, n, g);
     }
-    if (lives[v].at != UINT64_MAX) return OK; /* OP_ROPE_APPEND works in place */
+    if (lives[v].at != UINT64_MAX)
+        return OK; /* OP_HEAD_NORM and OP_ROPE_APPEND work in place */
     const uint64_t cols = p->values[v].cols, width = is_f32(l, v) ? 4 : 2;
     lives[v].bytes = align_up(sizer_times(s, sizer_times(s, rows, cols), width), ALIGN);
     if (s->failed) return OK;
@@ -335,7 +335,7 @@ static void place_workspace(cuda_layout *l, const program *p, const engine_optio
     l->results = place(s, l->results_bytes);
     l->drawn = place_n(s, o->max_seqs, 4);
     l->previous = place_n(s, o->max_seqs, 4);
-    l->freqs = place_n(s, c->rope.n_dims / 2, 8);
+    l->freqs = place_n(s, (uint64_t)p->n_ropes * (c->rope.n_dims / 2), 8);
     l->workspace_bytes = s->n - l->workspace_at;
     l->slot_results = l->tables_bytes;
     l->slot_bytes = l->tables_bytes + l->results_bytes;

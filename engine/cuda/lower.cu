@@ -187,13 +187,28 @@ static cudaError_t run_gate_up(const lowering *w, const cuda_op *c) {
 
 /* ---- attention ---- */
 
+/* q and k, whose heads stand side by side. */
+static cudaError_t run_head_norm(const lowering *w, const cuda_op *c) {
+    const cuda_engine *e = w->e;
+    const model_config *m = &e->p->config;
+    const uint32_t ld = e->p->values[c->o->in].cols, n = w->run->shape.n_rows;
+    void *qkv = value_at(w, c->o->in);
+    cudaError_t ce = cu_head_norm(w->s, e->l->t, n, m->n_heads, m->head_dim, 0, ld,
+                                  c->o->norm.eps, qkv, c->vec[0]);
+    if (ce != cudaSuccess) return ce;
+    return cu_head_norm(w->s, e->l->t, n, m->n_kv_heads, m->head_dim, m->n_heads * m->head_dim,
+                        ld, c->o->norm.eps, qkv, c->vec[1]);
+}
+
 static cudaError_t run_rope(const lowering *w, const cuda_op *c) {
     const cuda_engine *e = w->e;
     const model_config *m = &e->p->config;
+    const uint32_t table = c->o->rope.table;
+    const cu_freq *freqs =
+        (const cu_freq *)cuda_at(e, e->l->freqs) + (size_t)table * (m->rope.n_dims / 2);
     const cu_kv kv = kv_of(e, c->o->layer);
     return cu_rope_append(w->s, e->l->t, &w->tables, w->run->shape.n_rows, m->n_heads,
-                          m->rope.pairing, m->rope.n_dims,
-                          (const cu_freq *)cuda_at(e, e->l->freqs), e->host->rope_scale,
+                          m->rope.pairing, m->rope.n_dims, freqs, e->host->rope_scale[table],
                           value_at(w, c->o->in), e->p->values[c->o->in].cols, &kv);
 }
 
@@ -270,8 +285,9 @@ static cudaError_t run_op(const lowering *w, const cuda_op *c) {
                         (float *)value_at(w, o->out));
     case OP_NORM:
         return cu_add_norm(w->s, e->l->t, n, e->p->values[o->in].cols, o->norm.eps,
-                           (float *)value_at(w, o->in), NULL, c->vec, value_at(w, o->out));
+                           (float *)value_at(w, o->in), NULL, c->vec[0], value_at(w, o->out));
     case OP_LINEAR: return run_linear(w, c);
+    case OP_HEAD_NORM: return run_head_norm(w, c);
     case OP_ROPE_APPEND: return run_rope(w, c);
     case OP_ATTENTION: return run_attention(w, c);
     case OP_GATE_UP: return run_gate_up(w, c);

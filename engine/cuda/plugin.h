@@ -23,8 +23,10 @@ typedef struct cuda_host {
     /* Page-aligned memory of the host, which the plugin pins: layout->staging_bytes as long as
      * the engine lives; CUDA_BOUNCES x layout->bounce_bytes until open returns. */
     void *staging, *bounce;
-    const double *freqs; /* rotary embedding: [n_dims / 2] radians per position; until open */
-    float rope_scale;    /* multiplies cosine and sine */
+    /* Rotary embedding, for each of the program's ropes: [n_ropes][n_dims / 2] radians per
+     * position, until open returns, and what multiplies cosine and sine. */
+    const double *freqs;
+    float rope_scale[PROGRAM_MAX_ROPES];
     /* Device memory by class, against the plan's limits: false when it would exceed them. */
     void *account;
     bool (*reserve)(void *account, mem_class, uint64_t bytes);

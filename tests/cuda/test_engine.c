@@ -25,6 +25,7 @@ static const kind kinds[] = {
     {"llama", DT_F16, 4, 2, 32, 32, 16, true, ACTIVATION_AUTO, KV_F16, 5e-3},
     {"qwen2", DT_BF16, 6, 2, 16, 16, 8, false, ACTIVATION_AUTO, KV_BF16, 4e-2},
     {"llama", DT_F32, 4, 1, 64, 32, 32, false, ACTIVATION_F16, KV_F16, 5e-3},
+    {"qwen3", DT_F16, 4, 2, 32, 32, 16, false, ACTIVATION_AUTO, KV_F16, 5e-3}, /* QK norm */
     {"llama", DT_Q8_0, 4, 4, 32, 32, 16, true, ACTIVATION_AUTO, KV_F16, 3e-2},
     {"qwen2", DT_Q4_0, 8, 2, 16, 16, 8, true, ACTIVATION_BF16, KV_F16, 5e-2},
     {"llama", DT_Q4_1, 2, 1, 128, 128, 64, false, ACTIVATION_F16, KV_BF16, 4e-2},

@@ -206,6 +206,13 @@ START_TEST(what_it_cannot_compute_is_named) {
         ck_assert_str_eq(e.field, bad[i].field);
     }
     model_close(m);
+    model_config gemma = gb_tiny("gemma3");
+    engine_options g = rig_options();
+    g.activations = ACTIVATION_AUTO;
+    m = planned(&gemma, DT_F16); /* norms that add to the residual stream */
+    ck_assert_int_eq(backend_cuda.terms(&m->program, &g, &t, &kv, &e), ERR_UNSUPPORTED);
+    ck_assert_str_eq(e.field, op_kind_name(OP_NORM));
+    model_close(m);
     c.n_embd = c.n_ff = 256;
     m = planned(&c, DT_Q4_K);
     engine_options o = rig_options();
