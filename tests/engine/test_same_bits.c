@@ -1,9 +1,11 @@
 /* The same request gives the same logits, bit for bit, whatever else is in its batches, however
  * its prompt is cut, wherever its blocks lie, whoever computed its beginning, after preemption,
- * on any number of threads and on every instruction set. On the real model; a prompt long
- * enough for two splits of attention.
+ * on any number of threads and on every instruction set. On the real model, and on a tiny one
+ * with norms of q and k, multi-query attention and windows on most layers; a prompt long enough
+ * for two splits of attention.
  */
 #include "tests/engine/engine_rig.h"
+#include "tests/model/gguf_build.h"
 
 enum {
     PROMPT = RIG_SANITIZED ? 40 : 520,
@@ -23,17 +25,35 @@ typedef struct run {
     float *logits; /* [N_ROWS][n_vocab]: after the prompt, and after each decoded token */
 } run;
 
-static const char *model_path(void) {
-    const char *path = getenv("VRAMD_TEST_MODEL");
-    ck_assert_msg(path && *path, "VRAMD_TEST_MODEL must name the model file");
-    return path;
-}
+enum { REAL, TINY, N_MODELS };
 
 static engine_options options(void) {
     engine_options o = rig_options();
     o.max_rows = 520;
-    o.n_blocks[0] = 2 * BLOCKS + N_OTHERS * 2 + 4;
+    for (uint32_t g = 0; g < PROGRAM_MAX_GROUPS; g++)
+        o.n_blocks[g] = 2 * BLOCKS + N_OTHERS * 2 + 4;
     return o;
+}
+
+static void open_model(rig *r, int which, const engine_options *o) {
+    const char *real = getenv("VRAMD_TEST_MODEL");
+    if (which == REAL) {
+        ck_assert_msg(real && *real, "VRAMD_TEST_MODEL must name the model file");
+        rig_open(r, real, o);
+        return;
+    }
+    model_config c = gb_tiny("gemma3");
+    c.n_layers = 4, c.n_kv_heads = 1, c.n_embd = 256;
+    c.window = PROMPT / 5, c.n_ctx_train = 1024;
+    gb b;
+    char path[64];
+    gb_init(&b);
+    gb_model_keys(&b, &c);
+    gb_model_tensors(&b, &c, DT_Q4_K, 7);
+    gb_open(&b, path);
+    rig_open(r, path, o);
+    gb_clear(&b);
+    ck_assert_uint_eq(r->model->program.n_groups, 2);
 }
 
 static void run_init(run *w, const rig *r, uint32_t seed) {
@@ -91,7 +111,7 @@ START_TEST(chunks_blocks_and_preemption_change_no_bit) {
     rig r;
     run base, w;
     engine_options o = options();
-    rig_open(&r, model_path(), &o);
+    open_model(&r, _i, &o);
     base_run(&r, &base);
     for (uint32_t i = 0; i < N_CHUNKINGS; i++) {
         rig_poison(&r);
@@ -153,7 +173,7 @@ START_TEST(a_crowd_changes_no_bit) {
     rig r;
     run base, w;
     engine_options o = options();
-    rig_open(&r, model_path(), &o);
+    open_model(&r, _i, &o);
     base_run(&r, &base);
     rig_poison(&r);
     run_init(&w, &r, 5);
@@ -172,7 +192,7 @@ START_TEST(a_beginning_that_another_computed_changes_no_bit) {
     rig r;
     run base, w;
     engine_options o = options();
-    rig_open(&r, model_path(), &o);
+    open_model(&r, _i, &o);
     base_run(&r, &base);
     for (uint32_t i = 0; i < 3; i++) {
         run other;
@@ -201,11 +221,11 @@ START_TEST(threads_change_no_bit) {
     run base, w;
     rig r;
     engine_options o = options();
-    rig_open(&r, model_path(), &o);
+    open_model(&r, _i, &o);
     base_run(&r, &base);
     rig_close(&r);
     for (o.n_threads = 1; o.n_threads <= 3; o.n_threads += 2) {
-        rig_open(&r, model_path(), &o);
+        open_model(&r, _i, &o);
         rig_poison(&r);
         run_init(&w, &r, 6);
         run_alone(&r, &w, PROMPT / 2 + 3);
@@ -222,11 +242,11 @@ START_TEST(avx2_changes_no_bit) {
     rig r;
     engine_options o = options();
     if (!linear_kernels_get(ISA_AVX2)) return;
-    rig_open(&r, model_path(), &o);
+    open_model(&r, _i, &o);
     base_run(&r, &base);
     rig_close(&r);
     o.isa = ISA_AVX2;
-    rig_open(&r, model_path(), &o);
+    open_model(&r, _i, &o);
     rig_poison(&r);
     run_init(&w, &r, 7);
     run_alone(&r, &w, PROMPT / 2 + 3);
@@ -244,11 +264,11 @@ START_TEST(plain_c_changes_no_bit) {
     engine_options o = options();
     int32_t tokens[PLAIN_LEN], table[1] = {3};
     float *kept[2] = {NULL, NULL};
-    o.n_blocks[0] = 8;
+    for (uint32_t g = 0; g < PROGRAM_MAX_GROUPS; g++) o.n_blocks[g] = 8;
     for (int i = 0; i < 2; i++) {
         rig r;
         o.isa = i ? ISA_PLAIN : ISA_AUTO;
-        rig_open(&r, model_path(), &o);
+        open_model(&r, _i, &o);
         rig_poison(&r);
         rig_tokens(&r, tokens, PLAIN_LEN, 3);
         const size_t bytes = sizeof(float) * r.n_vocab;
@@ -270,12 +290,12 @@ int main(void) {
     Suite *s = suite_create("same_bits");
     TCase *t = tcase_create("all");
     tcase_set_timeout(t, 600);
-    tcase_add_test(t, chunks_blocks_and_preemption_change_no_bit);
-    tcase_add_test(t, a_crowd_changes_no_bit);
-    tcase_add_test(t, a_beginning_that_another_computed_changes_no_bit);
-    tcase_add_test(t, threads_change_no_bit);
-    tcase_add_test(t, avx2_changes_no_bit);
-    tcase_add_test(t, plain_c_changes_no_bit);
+    tcase_add_loop_test(t, chunks_blocks_and_preemption_change_no_bit, 0, N_MODELS);
+    tcase_add_loop_test(t, a_crowd_changes_no_bit, 0, N_MODELS);
+    tcase_add_loop_test(t, a_beginning_that_another_computed_changes_no_bit, 0, N_MODELS);
+    tcase_add_loop_test(t, threads_change_no_bit, 0, N_MODELS);
+    tcase_add_loop_test(t, avx2_changes_no_bit, 0, N_MODELS);
+    tcase_add_loop_test(t, plain_c_changes_no_bit, 0, N_MODELS);
     suite_add_tcase(s, t);
     return rig_main(s);
 }

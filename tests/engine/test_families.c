@@ -1,0 +1,84 @@
+/* Tiny models of the families that have no small real one, against transformers in float64
+ * (tests/golden/make_families.py, where the format of the files stands). */
+#include "tests/engine/engine_rig.h"
+
+#include <math.h>
+#include <stdio.h>
+
+enum { MAX_TOKENS = 64 };
+
+static const char *const families[] = {"qwen3", "phi3", "gemma3"};
+
+static void take(FILE *f, void *dst, size_t n) {
+    ck_assert_msg(fread(dst, 1, n, f) == n, "the golden file ends early");
+}
+
+/* Logits of all rows, in two chunks, against the file's. */
+static double distance(rig *r, const int32_t *tokens, uint32_t n, const float *want) {
+    int32_t table[MAX_TOKENS / 16];
+    double diff = 0, all = 0;
+    rig_table(r, table, 0, MAX_TOKENS / 16, 3);
+    rig_poison(r);
+    for (uint32_t at = 0, rows; at < n; at += rows) {
+        rows = at ? n - at : n / 3;
+        part p = {tokens, table, at, rows, rows, NULL, 0};
+        const float *got = rig_run(r, &p, 1).logits;
+        for (uint32_t i = 0; i < rows * r->n_vocab; i++) {
+            double w = want[(size_t)at * r->n_vocab + i];
+            diff += (got[i] - w) * (got[i] - w);
+            all += w * w;
+        }
+    }
+    return sqrt(diff / all);
+}
+
+static void check_run(const char *name, FILE *f, uint32_t n_vocab) {
+    static const double limit[] = {1e-5, 0.03};
+    uint32_t head[2];
+    int32_t tokens[MAX_TOKENS];
+    char path[96];
+    take(f, head, sizeof head);
+    const uint32_t n = head[1];
+    ck_assert(n <= MAX_TOKENS && n <= head[0]);
+    take(f, tokens, n * sizeof *tokens);
+    float *want = malloc(sizeof *want * n * n_vocab);
+    ck_assert_ptr_nonnull(want);
+    take(f, want, sizeof *want * n * n_vocab);
+    snprintf(path, sizeof path, "tests/golden/families/%s.gguf", name);
+    for (int int8 = 0; int8 < 2; int8++) {
+        rig r;
+        engine_options o = rig_options();
+        o.max_model_len = head[0];
+        o.activations = int8 ? ACTIVATION_INT8 : ACTIVATION_F32;
+        o.kv = int8 ? KV_F16 : KV_F32;
+        rig_open(&r, path, &o);
+        ck_assert_uint_eq(r.n_vocab, n_vocab);
+        double d = distance(&r, tokens, n, want);
+        printf("%s, %u tokens, %s: distance %.3g\n", name, n, int8 ? "int8" : "f32", d);
+        ck_assert_msg(d < limit[int8], "%s, %u tokens: distance %g", name, n, d);
+        rig_close(&r);
+    }
+    free(want);
+}
+
+START_TEST(tiny_models_give_the_logits_of_transformers) {
+    char path[96];
+    uint32_t head[2];
+    snprintf(path, sizeof path, "tests/golden/families/%s.bin", families[_i]);
+    FILE *f = fopen(path, "rb");
+    ck_assert_msg(f, "%s: run the tests in the root of the tree", path);
+    take(f, head, sizeof head);
+    ck_assert_uint_ge(head[0], 1);
+    for (uint32_t i = 0; i < head[0]; i++) check_run(families[_i], f, head[1]);
+    ck_assert_msg(fgetc(f) == EOF, "%s is longer than it says", path);
+    fclose(f);
+}
+END_TEST
+
+int main(void) {
+    Suite *s = suite_create("families");
+    TCase *t = tcase_create("all");
+    tcase_add_loop_test(t, tiny_models_give_the_logits_of_transformers, 0, 3);
+    suite_add_tcase(s, t);
+    return rig_main(s);
+}
