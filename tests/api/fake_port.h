@@ -374,7 +374,8 @@ static FAKE_UNUSED void *fake_main(void *arg) {
     return NULL;
 }
 
-static FAKE_UNUSED void fake_start(fake *f) {
+/* Everything but the thread and the timer: for who turns the loop himself. */
+static FAKE_UNUSED void fake_open(fake *f) {
     err e;
     terms want = {0};
     server_terms(&f->opt, &want);
@@ -405,6 +406,10 @@ static FAKE_UNUSED void fake_start(fake *f) {
     f->quit.data = f->step.data = f;
     status s = server_open(&f->server, &f->loop, &f->opt, &f->port, &e);
     ck_assert_msg(s == OK, "%s", e.text);
+}
+
+static FAKE_UNUSED void fake_start(fake *f) {
+    fake_open(f);
     uv_timer_start(&f->step, fake_on_step, f->step_ms, f->step_ms);
     ck_assert(pthread_create(&f->thread, NULL, fake_main, f) == 0);
 }
