@@ -57,6 +57,11 @@ $(UNIT_BIN): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $$(call objs_of,$$(firstwo
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs check) $(LDLIBS)
 
+# LD_PRELOAD for tests/e2e/test_oom.py: not with a sanitizer, which has an allocator of its own.
+$(BUILD)/oom.so: tests/e2e/oom.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) -std=c11 -O2 -g -Wall -Wextra -Werror -fPIC -shared -o $@ $< -ldl
+
 test: ## all tests; T=name for one
 	BUILD=$(BUILD) tools/run-tests.sh $(T)
 unit-bins: $(UNIT_BIN)

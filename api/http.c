@@ -181,7 +181,21 @@ static status table_open(http *h, err *e) {
     return OK;
 }
 
+/* Borrows the text. */
+static struct MHD_Response *no_memory_answer(void) {
+    static char text[] = "{\"error\":{\"message\":\"no memory for another request; retry\","
+                         "\"type\":\"unavailable_error\",\"param\":null,\"code\":503}}";
+    struct MHD_Response *r =
+        MHD_create_response_from_buffer(sizeof text - 1, text, MHD_RESPMEM_PERSISTENT);
+    if (r && MHD_add_response_header(r, "Content-Type", "application/json") &&
+        MHD_add_response_header(r, "Retry-After", "1"))
+        return r;
+    if (r) MHD_destroy_response(r);
+    return NULL;
+}
+
 static status daemon_open(http *h, int fd, err *e) {
+    errno = 0;
     h->mhd = MHD_start_daemon(
         MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
         http_on_request, h, MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL,
@@ -191,15 +205,10 @@ static status daemon_open(http *h, int fd, err *e) {
         MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h,
         MHD_OPTION_NOTIFY_COMPLETED, http_on_completed, h, MHD_OPTION_URI_LOG_CALLBACK, on_uri,
         h, MHD_OPTION_END);
+    if (!h->mhd && errno == ENOMEM) return mem_exhausted(e, MEM_HTTP, "libmicrohttpd");
     if (!h->mhd) return err_set(e, ERR_IO, "libmicrohttpd does not start on this socket");
-    static char text[] = "{\"error\":{\"message\":\"no memory for another request; retry\","
-                         "\"type\":\"unavailable_error\",\"param\":null,\"code\":503}}";
-    h->no_memory =
-        MHD_create_response_from_buffer(sizeof text - 1, text, MHD_RESPMEM_PERSISTENT);
-    if (!h->no_memory) return err_set(e, ERR_NO_MEMORY, "no memory for the front end");
-    MHD_add_response_header(h->no_memory, "Content-Type", "application/json");
-    MHD_add_response_header(h->no_memory, "Retry-After", "1");
-    return OK;
+    h->no_memory = no_memory_answer();
+    return h->no_memory ? OK : mem_exhausted(e, MEM_HTTP, "the front end");
 }
 
 static status handles_open(http *h, uv_loop_t *loop, err *e) {
@@ -232,7 +241,7 @@ status http_open(http **out, struct uv_loop_s *loop, const server_options *o,
                  const http_app *app, ledger *l, pool *p, err *e) {
     *out = NULL;
     http *h = calloc(1, sizeof *h);
-    if (!h) return err_set(e, ERR_NO_MEMORY, "no memory for the front end");
+    if (!h) return mem_exhausted(e, MEM_HTTP, "the front end");
     h->app = *app, h->opt = *o, h->ledger = l, h->pool = p, h->watch_fd = -1;
     int fd = -1;
     status s = table_open(h, e);

@@ -12,6 +12,8 @@
 
 #include "api/http_impl.h"
 
+#include "memory/term.h"
+
 enum { BACKLOG = 511 };
 
 static status refused(err *e, const char *what, const char *host, unsigned port) {
@@ -59,6 +61,7 @@ static status listen_tcp(const server_options *o, int *fd, err *e) {
     snprintf(host, sizeof host, "%.*s", (int)(bracketed ? n - 2 : n), o->host + bracketed);
     snprintf(service, sizeof service, "%u", (unsigned)o->port);
     int rc = getaddrinfo(host, service, &hints, &found);
+    if (rc == EAI_MEMORY) return mem_exhausted(e, MEM_HTTP, "resolving host %s", o->host);
     if (rc != 0) {
         err_set(e, ERR_INVALID, "cannot resolve host %s: %s", o->host, gai_strerror(rc));
         return err_field(e, "host");

@@ -196,6 +196,23 @@ static ssize_t read_stream(void *cls, uint64_t pos, char *dst, size_t max) {
     return 0;
 }
 
+static bool add_header(struct MHD_Response *r, const char *name, const char *value) {
+    return !value || MHD_add_response_header(r, name, value) == MHD_YES;
+}
+
+static bool add_headers(struct MHD_Response *r, const http_private *rq) {
+    bool stream = rq->pub.streaming, ok = true;
+    for (unsigned i = 0; i < rq->n_headers; i++)
+        ok = ok && add_header(r, rq->header[i].name, rq->header[i].value);
+    return ok && add_header(r, "Content-Type", rq->type) &&
+           add_header(r, "Cache-Control", stream ? "no-cache" : NULL) &&
+           add_header(r, "X-Accel-Buffering", stream ? "no" : NULL) &&
+           add_header(r, "X-Request-Id", rq->pub.id) &&
+           add_header(r, "Retry-After", rq->retry_after[0] ? rq->retry_after : NULL) &&
+           add_header(r, "Connection", rq->h->draining ? "close" : NULL);
+}
+
+/* NULL: no memory for it. */
 static struct MHD_Response *make_response(http_private *rq) {
     struct MHD_Response *r;
     if (rq->pub.streaming) {
@@ -204,31 +221,26 @@ static struct MHD_Response *make_response(http_private *rq) {
         r = MHD_create_response_from_buffer(rq->payload.len, (void *)rq->payload.ptr,
                                             MHD_RESPMEM_PERSISTENT);
     }
-    if (!r) return NULL;
-    if (rq->type) MHD_add_response_header(r, "Content-Type", rq->type);
-    if (rq->pub.streaming) {
-        MHD_add_response_header(r, "Cache-Control", "no-cache");
-        MHD_add_response_header(r, "X-Accel-Buffering", "no");
+    if (r && !add_headers(r, rq)) {
+        MHD_destroy_response(r);
+        return NULL;
     }
-    MHD_add_response_header(r, "X-Request-Id", rq->pub.id);
-    for (unsigned i = 0; i < rq->n_headers; i++)
-        MHD_add_response_header(r, rq->header[i].name, rq->header[i].value);
-    if (rq->retry_after[0]) MHD_add_response_header(r, "Retry-After", rq->retry_after);
-    if (rq->h->draining) MHD_add_response_header(r, "Connection", "close");
     return r;
 }
 
 static enum MHD_Result queue_answer(http_private *rq) {
-    if (rq->no_memory) {
-        rq->phase = PHASE_QUEUED;
-        return MHD_queue_response(rq->conn->mhd, 503, rq->h->no_memory);
-    }
-    struct MHD_Response *r = make_response(rq);
-    if (!r) return MHD_NO;
+    http *h = rq->h;
+    struct MHD_Response *r = rq->no_memory ? NULL : make_response(rq);
     rq->phase = PHASE_QUEUED;
-    enum MHD_Result ok = MHD_queue_response(rq->conn->mhd, (unsigned)rq->pub.status, r);
-    MHD_destroy_response(r);
-    return ok;
+    if (r) {
+        enum MHD_Result ok = MHD_queue_response(rq->conn->mhd, (unsigned)rq->pub.status, r);
+        MHD_destroy_response(r);
+        return ok;
+    }
+    rq->pub.status = 503;
+    rq->pub.streaming = false;
+    h->app.gone(h->app.self, &rq->pub); /* a stream has work under way for it */
+    return MHD_queue_response(rq->conn->mhd, 503, h->no_memory);
 }
 
 /* ---- the handler ---- */
@@ -357,7 +369,7 @@ void http_refuse_memory(http_request *pub) {
     http_private *rq = priv(pub);
     if (pub->status) return;
     uint64_t left = pool_size(rq->h->pool) - pool_used(rq->h->pool);
-    if (left >= pub->mem.limit) {
+    if (pub->mem.failed && left >= pub->mem.limit) {
         /* The pool had what one request may have: its own size is the cause, a retry no help.
          */
         static char text[] = "{\"error\":{\"message\":\"the request needs more memory than one "

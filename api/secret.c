@@ -5,6 +5,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "memory/term.h"
+
 static status check(FILE *f, const char *path, long max_bytes, err *e) {
     struct stat st;
     if (fstat(fileno(f), &st) != 0)
@@ -22,6 +24,7 @@ static status check(FILE *f, const char *path, long max_bytes, err *e) {
 status secret_open(FILE **out, const char *path, long max_bytes, const char *field, err *e) {
     FILE *f = fopen(path, "re");
     status s = OK;
+    if (!f && errno == ENOMEM) return mem_exhausted(e, MEM_RUNTIME, "opening %.200s", path);
     if (!f) {
         int why = errno;
         s = err_set(e, why == ENOENT ? ERR_NOT_FOUND : ERR_IO, "cannot open %.200s: %s", path,

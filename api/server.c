@@ -148,7 +148,7 @@ void app_json(http_request *rq, const buf *b) {
 status server_open(server **out, uv_loop_t *loop, const server_options *o, port *p, err *e) {
     *out = NULL;
     server *s = calloc(1, sizeof *s);
-    if (!s) return err_set(e, ERR_NO_MEMORY, "no memory for the front end");
+    if (!s) return mem_exhausted(e, MEM_HTTP, "the front end");
     s->app.port = p;
     s->app.stream_credits = o->stream_credits;
     memory_sample_take(p, &s->app.memory);

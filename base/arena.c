@@ -63,7 +63,10 @@ static bool add_chunk(arena *a, size_t bytes) {
 void *arena_alloc(arena *a, size_t bytes) {
     size_t n = align_up(bytes ? bytes : 1, ALIGN);
     if (n < bytes) return NULL;
-    if ((size_t)(a->end - a->at) < n && !add_chunk(a, n)) return NULL;
+    if ((size_t)(a->end - a->at) < n && !add_chunk(a, n)) {
+        a->failed = true;
+        return NULL;
+    }
     void *p = a->at;
     a->at += n;
     return p;

@@ -152,6 +152,8 @@ status options_load_file(options *out, const char *path, err *e) {
     file_reader r = {.path = path, .out = out, .e = e};
     char at[320];
     r.f = fopen(path, "re");
+    if (!r.f && errno == ENOMEM)
+        return err_set(e, ERR_NO_MEMORY, "%.280s: no memory to open it (class runtime)", path);
     if (!r.f) {
         status s = errno == ENOENT ? ERR_NOT_FOUND : ERR_IO;
         err_set(e, s, "%.280s: %s", path, strerror(errno));
@@ -159,7 +161,8 @@ status options_load_file(options *out, const char *path, err *e) {
     }
     int bad = ini_parse_stream(read_line, &r, on_key, &r);
     fclose(r.f);
-    if (bad == -2) return err_set(e, ERR_NO_MEMORY, "%.280s: no memory to read it", path);
+    if (bad == -2)
+        return err_set(e, ERR_NO_MEMORY, "%.280s: no memory to read it (class runtime)", path);
     if (bad > 0 && (r.s == OK || bad < r.failed_line)) {
         err_set(e, ERR_INVALID, "%s: neither [section] nor key = value", where(&r, bad, at));
         err_field(e, "config");

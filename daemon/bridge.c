@@ -699,7 +699,8 @@ status bridge_start(bridge *b, err *e) {
     int rc = pthread_create(&b->thread, NULL, engine_main, b);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (rc != 0)
-        return err_set(e, ERR_NO_MEMORY, "the engine thread cannot start: %s", strerror(rc));
+        return err_set(e, ERR_NO_MEMORY, "the engine thread cannot start (class runtime): %s",
+                       strerror(rc));
     b->started = true;
     return OK;
 }

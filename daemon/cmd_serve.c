@@ -17,6 +17,7 @@
 #include "daemon/args.h"
 #include "daemon/bridge.h"
 #include "daemon/commands.h"
+#include "daemon/loop_memory.h"
 #include "daemon/notify.h"
 #include "daemon/supervise.h"
 
@@ -201,6 +202,7 @@ static void on_loaded(void *arg, status s, const err *e) {
 
 static status open_loop(daemon_state *d, err *e) {
     static const int number[] = {SIGTERM, SIGINT, SIGHUP};
+    loop_memory_init();
     if (uv_loop_init(&d->loop) != 0) return err_set(e, ERR_IO, "the event loop cannot start");
     d->handles = true;
     for (int i = 0; i < 3; i++) {
@@ -210,6 +212,7 @@ static status open_loop(daemon_state *d, err *e) {
     }
     uv_timer_init(&d->loop, &d->deadline);
     d->deadline.data = d;
+    loop_memory_threads(&d->loop);
     return OK;
 }
 

@@ -36,7 +36,7 @@ struct ledger {
 
 status ledger_open_unlimited(ledger **out, err *e) {
     ledger *l = calloc(1, sizeof *l);
-    if (!l) return err_set(e, ERR_NO_MEMORY, "no memory for the ledger");
+    if (!l) return mem_exhausted(e, MEM_RUNTIME, "the ledger");
     for (int c = 0; c < MEM_N_CLASSES; c++) l->cls[c].limit = UINT64_MAX;
     pthread_mutex_init(&l->lock, NULL);
     *out = l;

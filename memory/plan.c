@@ -14,7 +14,6 @@ typedef struct totals {
 
 static bool add_up(const terms *t, totals *out) {
     *out = (totals){0};
-    if (t->failed) return false;
     for (size_t i = 0; i < t->n; i++) {
         const term *e = &t->v[i];
         if (!add_u64(e->while_loading ? out->loading : out->steady, e->bytes,
@@ -44,7 +43,7 @@ static status copy_terms(terms *out, const terms *fixed, const plan *p, const kv
     if (kv->beside)
         terms_add(out, MEM_SCHEDULER, TERM_EXACT, p->beside_bytes,
                   "sequences, queue, block lists");
-    return out->failed ? err_set(e, ERR_NO_MEMORY, "no memory for the list of terms") : OK;
+    return out->failed ? mem_exhausted(e, MEM_RUNTIME, "the list of terms") : OK;
 }
 
 /* The first term, largest first, without which the rest would fit; it is the one to name. */
@@ -133,6 +132,7 @@ status plan_solve(plan *out, const terms *fixed, const kv_request *kv, const bud
                   err *e) {
     totals sum;
     start_plan(out, kv, b);
+    if (fixed->failed) return mem_exhausted(e, MEM_RUNTIME, "the list of terms");
     if (!add_up(fixed, &sum)) {
         err_set(e, ERR_BUDGET, "the sum of the plan's terms does not fit 64 bits");
         return err_field(e, "memory");

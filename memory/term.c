@@ -17,6 +17,18 @@ const char *mem_class_name(mem_class c) {
     return name[c];
 }
 
+status mem_exhausted(err *e, mem_class c, const char *fmt, ...) {
+    char what[240];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(what, sizeof what, fmt, ap);
+    va_end(ap);
+    err_set(e, ERR_NO_MEMORY, "the system has no memory for %s (class %s)", what,
+            mem_class_name(c));
+    err_field(e, "%s", mem_class_name(c));
+    return err_hint(e, "free memory on this machine, or lower the option memory");
+}
+
 const char *term_kind_name(term_kind k) {
     static const char *const name[] = {"exact", "calibrated", "assumed"};
     return name[k];

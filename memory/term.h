@@ -32,6 +32,10 @@ typedef enum mem_class {
 } mem_class;
 
 const char *mem_class_name(mem_class);
+/* ERR_NO_MEMORY for what the system refused: text and field name the class, the hint what to do
+ * about it. */
+status mem_exhausted(err *, mem_class, const char *what_fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* exact: allocated by us, to the byte. calibrated: measured on such a machine; the text of the
  * term says where. assumed: neither. */
@@ -47,8 +51,8 @@ typedef struct term {
     bool on_device; /* in a device's own memory, which has a budget and a ledger of its own */
 } term;
 
-/* A growing list; zero-initialise, then clear. failed: an addition was lost for want of memory
- * or a size overflowed; plan_solve refuses such a list. */
+/* A growing list; zero-initialise, then clear. failed: an addition was lost for want of
+ * memory; plan_solve refuses such a list. */
 typedef struct terms {
     term *v;
     size_t n, cap;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/check.h"
+#include "memory/term.h"
 #include "model/gguf_parse.h"
 
 struct gguf {
@@ -24,7 +25,7 @@ struct gguf {
 };
 
 static status no_memory(const char *path, err *e) {
-    return err_set(e, ERR_NO_MEMORY, "no memory for the header of %.200s", path);
+    return mem_exhausted(e, MEM_LOADING, "the header of %.200s", path);
 }
 
 /* ---- opening ---- */

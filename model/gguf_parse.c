@@ -12,6 +12,7 @@
 
 #include "base/check.h"
 #include "base/hash.h"
+#include "memory/term.h"
 
 enum { WINDOW = 64 << 10, TEXT_BLOCK = 64 << 10, LONG_TEXT = 8 << 10 };
 enum { MIN_KV_BYTES = 8 + 1 + 4 + 1, MIN_TENSOR_BYTES = 8 + 1 + 4 + 8 + 4 + 8 };
@@ -42,8 +43,7 @@ static status bad(parser *p, const char *fmt, ...) {
 }
 
 static status no_memory(parser *p) {
-    err_set(p->e, ERR_NO_MEMORY, "no memory for the header of %.200s", p->path);
-    return err_field(p->e, "%s", p->field);
+    return mem_exhausted(p->e, MEM_LOADING, "the header of %.200s", p->path);
 }
 
 static void field_set(parser *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

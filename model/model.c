@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/half.h"
+#include "memory/term.h"
 
 /* What the program did not use would be a part of the model that we do not compute. */
 static bool may_ignore(str name) {
@@ -55,7 +56,7 @@ static status record(model **out, const model_config *c, const gguf *file, dtype
     if (!m || !claimed) {
         free(m);
         free(claimed);
-        return err_set(e, ERR_NO_MEMORY, "no memory for the program of the model");
+        return mem_exhausted(e, MEM_RUNTIME, "the program of the model");
     }
     m->file = file;
     m->program.config = *c;

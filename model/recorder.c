@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "base/check.h"
+#include "memory/term.h"
 
 /* Room for one more; false (and the error set) when there is no memory. */
 static bool grow(recorder *r, void **v, uint32_t *cap, uint32_t n, size_t size) {
@@ -14,7 +15,7 @@ static bool grow(recorder *r, void **v, uint32_t *cap, uint32_t n, size_t size) 
     uint32_t want = *cap ? *cap * 2 : 64;
     void *p = realloc(*v, want * size);
     if (!p) {
-        r->s = err_set(r->e, ERR_NO_MEMORY, "no memory for the program of the model");
+        r->s = mem_exhausted(r->e, MEM_RUNTIME, "the program of the model");
         return false;
     }
     *v = p;
@@ -128,7 +129,7 @@ void rec_kv_groups(recorder *r) {
     p->layer_group = calloc(n, sizeof *p->layer_group);
     p->layer_index = calloc(n, sizeof *p->layer_index);
     if (!p->layer_group || !p->layer_index) {
-        r->s = err_set(r->e, ERR_NO_MEMORY, "no memory for the program of the model");
+        r->s = mem_exhausted(r->e, MEM_RUNTIME, "the program of the model");
         return;
     }
     for (uint32_t l = 0; l < n; l++) {

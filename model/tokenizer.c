@@ -5,6 +5,8 @@
 
 #include <sys/random.h>
 
+#include "memory/term.h"
+
 /* Which family of tokenizers the file asks for. */
 static status check_model(bool *spm, const gguf *g, err *e) {
     str model = STR("");
@@ -54,8 +56,8 @@ status tokenizer_open(tokenizer **out, const gguf *g, const chunks *src, err *e)
     size_t got;
     tokenizer *t = src->take(src->self, l.bytes, &got);
     if (!t)
-        return err_set(e, ERR_NO_MEMORY, "no memory for the tokenizer's %llu bytes",
-                       (unsigned long long)l.bytes);
+        return mem_exhausted(e, MEM_TOKENIZER, "%llu bytes of vocabulary",
+                             (unsigned long long)l.bytes);
     *t = (tokenizer){.src = src, .got = got, .bytes = l.bytes, .pre = pre};
     /* A file made to collide in a table must not be able to know where things fall. */
     if (getrandom(&t->seed, sizeof t->seed, GRND_NONBLOCK) != sizeof t->seed)

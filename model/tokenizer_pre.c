@@ -12,6 +12,7 @@
 #include <stdio.h>
 
 #include "base/utf8.h"
+#include "memory/term.h"
 
 static bool has_name(const char *names, str name) {
     for (const char *p = names; *p; p += *p == ' ') {
@@ -102,7 +103,7 @@ status tok_pre_build(tokenizer *t, err *e) {
     pcre2_general_context *g = pcre2_general_context_create(pre_alloc, pre_free, t);
     pcre2_compile_context *c = g ? pcre2_compile_context_create(g) : NULL;
     t->limits = g ? pcre2_match_context_create(g) : NULL;
-    if (!c || !t->limits) return err_set(e, ERR_NO_MEMORY, "no room for the pre-tokenizer");
+    if (!c || !t->limits) return mem_exhausted(e, MEM_TOKENIZER, "the pre-tokenizer");
     /* The patterns hardly backtrack: the limits only bound what PCRE2 itself may need. */
     pcre2_set_match_limit(t->limits, 1u << 31);
     pcre2_set_heap_limit(t->limits, 16 << 10); /* KiB, for the interpreter */

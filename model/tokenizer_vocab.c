@@ -3,6 +3,7 @@
 #include "model/tokenizer_in.h"
 
 #include "base/hash.h"
+#include "memory/term.h"
 
 /* GPT-2's byte-level alphabet (openai/gpt-2, src/encoder.py, bytes_to_unicode): printable
  * Latin-1 stands for itself, the other 68 bytes for U+0100 upwards. Returns the byte, or -1. */
@@ -283,7 +284,7 @@ static status build_merges(tokenizer *t, const tok_layout *l, err *e) {
         if (buf_reserve(&room, l->merges[rank].len + 1))
             s = build_merge(t, rank, l->merges[rank], room.ptr, e);
         else
-            s = err_set(e, ERR_NO_MEMORY, "no memory for the text of a merge");
+            s = mem_exhausted(e, MEM_TOKENIZER, "the text of a merge");
     }
     buf_clear(&room);
     return s;

@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "engine/cpu/rope.h"
+#include "memory/term.h"
 
 static status cpu_terms(const program *p, const engine_options *o, terms *out, kv_request *kv,
                         err *e) {
@@ -136,8 +137,7 @@ static status open_parts(cpu_engine *e, err *er) {
     e->op = calloc(e->program->n_ops, sizeof *e->op);
     e->previous = calloc(e->opt.max_seqs, sizeof *e->previous);
     e->drew = calloc(e->opt.max_seqs, sizeof *e->drew);
-    if (!e->op || !e->previous || !e->drew)
-        return err_set(er, ERR_NO_MEMORY, "no memory for the engine");
+    if (!e->op || !e->previous || !e->drew) return mem_exhausted(er, MEM_RUNTIME, "the engine");
     s = alloc_arenas(e, er);
     if (s == OK) s = team_open(&e->team, e->opt.n_threads, er);
     if (s == OK) s = cpu_load(e, er);
@@ -156,7 +156,7 @@ static status cpu_open(engine **out, const model *m, const engine_options *o, le
     cpu_engine *e = calloc(1, sizeof *e);
     (void)device;
     *out = NULL;
-    if (!e) return err_set(er, ERR_NO_MEMORY, "no memory for the engine");
+    if (!e) return mem_exhausted(er, MEM_RUNTIME, "the engine");
     e->head.backend = &backend_cpu;
     e->model = m;
     e->program = &m->program;
@@ -204,7 +204,7 @@ static void cpu_info(const engine *head, engine_info *out) {
 static status cpu_keep_logits(engine *head, err *er) {
     cpu_engine *e = (cpu_engine *)head;
     if (!e->kept) e->kept = malloc(e->layout.logits_bytes);
-    return e->kept ? OK : err_set(er, ERR_NO_MEMORY, "no memory to keep logits");
+    return e->kept ? OK : mem_exhausted(er, MEM_RUNTIME, "kept logits");
 }
 
 const backend backend_cpu = {

@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "engine/arrange.h"
+#include "memory/term.h"
 
 static uint64_t place(sizer *s, uint64_t bytes) {
     return sizer_place(s, bytes, 64);
@@ -152,7 +153,7 @@ static bool takes_over(const cpu_layout *l, const program *p, uint32_t at, value
 static status place_values(cpu_layout *l, const program *p, const engine_options *o, sizer *s,
                            err *e) {
     life *lives = calloc(p->n_values + 1, sizeof *lives);
-    if (!lives) return err_set(e, ERR_NO_MEMORY, "no memory for the layout");
+    if (!lives) return mem_exhausted(e, MEM_RUNTIME, "the layout");
     lives_of_values(p, lives);
     for (uint32_t i = 0; i < p->n_values; i++) {
         l->values[i].first_op = lives[i].first_op;
@@ -260,7 +261,7 @@ status cpu_layout_init(cpu_layout *l, const program *p, const engine_options *o,
     l->weights = calloc(p->n_weights + 1, sizeof *l->weights);
     if (!l->values || !l->weights) {
         cpu_layout_clear(l);
-        return err_set(e, ERR_NO_MEMORY, "no memory for the layout");
+        return mem_exhausted(e, MEM_RUNTIME, "the layout");
     }
     sizer s = {0};
     find_forms(l, p);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "memory/term.h"
 
 typedef struct loading {
     cpu_engine *e;
@@ -108,7 +109,7 @@ status cpu_load(cpu_engine *e, err *er) {
     g.errs = calloc(e->opt.n_threads, sizeof *g.errs);
     g.status = calloc(e->opt.n_threads, sizeof *g.status);
     if (!g.errs || !g.status) {
-        s = err_set(er, ERR_NO_MEMORY, "no memory for loading");
+        s = mem_exhausted(er, MEM_LOADING, "loading");
         goto done;
     }
     team_run(e->team, load_thread, &g);

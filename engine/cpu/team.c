@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/check.h"
+#include "memory/term.h"
 
 /* How long to spin before sleeping: long against a phase of decoding (10 us), short against a
  * time slice of the scheduler. */
@@ -160,7 +161,7 @@ status team_open(team **out, uint32_t n, err *e) {
     if (!t || !w) {
         free(t);
         free(w);
-        return err_set(e, ERR_NO_MEMORY, "no memory for a team of %u threads", n);
+        return mem_exhausted(e, MEM_RUNTIME, "a team of %u threads", n);
     }
     memset(t, 0, sizeof *t);
     atomic_init(&t->n, n);
@@ -170,8 +171,8 @@ status team_open(team **out, uint32_t n, err *e) {
         int code = worker_start(&w[i]);
         if (code) {
             t->n = i; /* those that exist can be told to end */
-            err_set(e, ERR_NO_MEMORY, "cannot start thread %u of %u (error %d)", i + 1, n,
-                    code);
+            err_set(e, ERR_NO_MEMORY, "cannot start thread %u of %u (class runtime, error %d)",
+                    i + 1, n, code);
             err_field(e, "threads");
             err_hint(e, "set fewer threads, or raise the limit on processes");
             team_close(t);
