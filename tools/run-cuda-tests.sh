@@ -47,9 +47,19 @@ report() { # test, order, name of the log, label
     echo "FAILED $1, $4 $2 (rc $rc)"; tail -n 20 "$log/$3.log"
   else echo "ok $1, $4 $2: $summary"; fi
 }
-daemon() { # tests/e2e/test_cuda_shim.py
+benchmark() { # name, command: does it run and write JSON?
+  local name=$1; shift
+  if "$@" --small 1 --json "$log/$name.json" > "$log/$name.log" 2>&1 && python3 -m json.tool "$log/$name.json" > /dev/null; then
+    pass=$((pass + 1)); echo "ok $name"
+  else fail=$((fail + 1)); echo "FAILED $name"; tail -n 20 "$log/$name.log"; fi
+}
+daemon() { # tests/e2e/test_cuda_shim.py, and the benchmarks on tiny shapes
   local py p q rc
-  make -s -j"$(nproc)" BUILD="$BUILD" all cuda-shim || { echo "tests: the build failed"; exit 1; }
+  make -s -j"$(nproc)" BUILD="$BUILD" all cuda-shim "$BUILD/shim/bench_cuda" "$BUILD/device/bench_cuda_engine" ||
+    { echo "tests: the build failed"; exit 1; }
+  benchmark bench_cuda "$BUILD/shim/bench_cuda"
+  benchmark bench_cuda_engine "$BUILD/device/bench_cuda_engine" --plugin "$(readlink -f "$BUILD/vramd-cuda-shim.so")" \
+    --type q4_0 --batches 1,20 --context 40 --prefill 100 --steps 2 --reps 1
   py=$(tools/venv.sh) || { echo "tests: no Python environment"; exit 1; }
   BUILD="$BUILD" VRAMD_TEST_CUDA_PLUGIN=$(readlink -f "$BUILD/vramd-cuda-shim.so") VRAMD_TEST_MODEL=none \
     "$py" -m pytest -q -p no:cacheprovider tests/e2e/test_cuda_shim.py > "$log/daemon.log" 2>&1; rc=$?

@@ -37,7 +37,7 @@ $(BUILD)/cuda/%.cpp.o: %.cpp
 	@mkdir -p $(@D)
 	$(NVCC) $(NVFLAGS) $(CUDA_ARCH) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
 $(BUILD)/vramd-cuda.so: $(CUDA_OBJ)
-	$(CUDA_LINK) -shared -Xlinker -z,defs -o $@ $^ -ldl -lpthread
+	$(CUDA_LINK) -shared -Xcompiler -static-libgcc,-static-libstdc++ -Xlinker -z,defs -Xlinker --exclude-libs,ALL -o $@ $^ -ldl -lpthread
 
 # ---- The same sources on the CPU.
 SHIM_SRC   := $(sort $(filter-out tests/cushim/test_%,$(wildcard tests/cushim/*.cpp)))
@@ -105,12 +105,19 @@ $(DEVICE_LIBS):
 $(BUILD)/cuda/tests/cuda/%.o $(BUILD)/cuda/bench/%.o: NVFLAGS += -x cu -Itests/cuda
 $(DEVICE_TEST): $(BUILD)/device/%: $(BUILD)/cuda/tests/cuda/%.cpp.o $(DEVICE_LIBS)
 	@mkdir -p $(@D)
-	$(DEVICE_LINK) -o $@ $^ -lcheck_pic -lsubunit -ldl -lpthread
+	$(DEVICE_LINK) -o $@ $^ $(foreach l,check_pic subunit,$(shell $(CC) -print-file-name=lib$(l).a)) -ldl -lpthread
 $(BUILD)/device/%: $(BUILD)/cuda/bench/%.cu.o $(DEVICE_LIBS)
 	@mkdir -p $(@D)
 	$(DEVICE_LINK) -o $@ $^ -ldl -lpthread
+# The daemon, which looks for its libraries beside itself, and they for theirs.
+$(BUILD)/device/vramd: $(OBJ)
+	@mkdir -p $(@D)
+	$(CC) -s -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/lib' -o $@ $^ $(LDLIBS)
+# The benchmark on the CPU, to see that it runs: build/shim/bench_cuda --small 1
+$(BUILD)/shim/bench_cuda: $(BUILD)/shim/bench/bench_cuda.cu.o $(SHIM_CUDA) $(SHIM_OBJ) $(BUILD)/cuda/libbase.a
+	$(CXX) $(LDFLAGS) -o $@ $^ -lm -lpthread
 $(BUILD)/device/bench_cuda_engine: bench/bench_cuda_engine.c $(BUILD)/cuda/libbase.a
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -o $@ $^ -s -ldl -lm
 
--include $(CUDA_OBJ:.o=.d) $(SHIM_OBJ:.o=.d) $(SHIM_CUDA:.o=.d) $(foreach t,$(CUDA_TEST_SRC),$(BUILD)/shim/$(t).d)
+-include $(CUDA_OBJ:.o=.d) $(wildcard $(BUILD)/cuda/tests/cuda/*.d $(BUILD)/cuda/bench/*.d $(BUILD)/shim/bench/*.d) $(SHIM_OBJ:.o=.d) $(SHIM_CUDA:.o=.d) $(foreach t,$(CUDA_TEST_SRC),$(BUILD)/shim/$(t).d)

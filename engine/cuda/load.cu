@@ -82,6 +82,19 @@ static status load_matrix(loader *g, weight_id id, err *er) {
     return s;
 }
 
+/* Measurements have no file: a place is filled at its first weight. */
+static status load_random(const cuda_engine *e, weight_id id, err *er) {
+    const cuda_place *x = &e->l->places[e->l->weights[id].place];
+    if (x->first != id) return OK;
+    const cu_matrix m = matrix_of(e, x);
+    return cuda_check(e->host, cu_matrix_random(e->stream, &m, id + 1), "random weights", er);
+}
+
+static status load_one(loader *g, weight_id id, err *er) {
+    if (g->e->p->weights[id].role == WEIGHT_VECTOR) return load_vector(g, id, er);
+    return g->e->host->read_rows ? load_matrix(g, id, er) : load_random(g->e, id, er);
+}
+
 /* ---- the weights of each operation ---- */
 
 static void resolve_op(cuda_engine *e, cuda_op *c, const op *o) {
@@ -119,9 +132,7 @@ status cuda_load(cuda_engine *e, err *er) {
     for (uint32_t i = 0; i < CUDA_BOUNCES && s == OK; i++)
         s = cuda_check(e->host, cudaEventCreateWithFlags(&g.free_[i], cudaEventDisableTiming),
                        "events", er);
-    for (weight_id id = 0; id < e->p->n_weights && s == OK; id++)
-        s = e->p->weights[id].role == WEIGHT_VECTOR ? load_vector(&g, id, er)
-                                                    : load_matrix(&g, id, er);
+    for (weight_id id = 0; id < e->p->n_weights && s == OK; id++) s = load_one(&g, id, er);
     cudaError_t ce = cudaStreamSynchronize(e->stream);
     if (s == OK) s = cuda_check(e->host, ce, "loading weights", er);
     for (uint32_t i = 0; i < CUDA_BOUNCES; i++)

@@ -17,6 +17,7 @@ extern "C" {
 typedef struct cuda_host {
     uint32_t abi;
     const void *model; /* for the readers */
+    /* NULL: matrices are filled with random numbers, for measurements. */
     status (*read_rows)(const void *model, weight_id, uint32_t row, uint32_t n, void *dst,
                         err *);
     status (*read_vector)(const void *model, weight_id, float *dst, err *);

@@ -89,6 +89,9 @@ def test_it_names_itself_and_streams_what_it_says_at_once(f16):
     hot = dict(temperature=0.8, seed=7)
     assert ask(f16, "winter", **hot)["text"] == ask(f16, "winter", **hot)["text"]
     many = f16.complete("winter", n=3, temperature=1, seed=5, ignore_eos=True).json()["choices"]
+    chat = f16.client.chat.completions.create(model=f16.client.models.list().data[0].id, max_tokens=8, temperature=0,
+                                              messages=[{"role": "user", "content": "a colour"}])
+    assert chat.choices[0].message.role == "assistant" and chat.usage.completion_tokens == 8
     assert len(many) == 3 and f16.complete(["a", "b"]).status_code == 200
 
 

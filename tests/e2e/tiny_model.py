@@ -23,6 +23,8 @@ def write(path, type_name, layers=2, width=64, heads=4, kv_heads=2, ff=160, cont
     for f in vocabulary.fields.values():
         if f.name.startswith("tokenizer."):
             w.add_key_value(f.name, f.contents(), f.types[0], f.types[-1] if len(f.types) > 1 else None)
+    w.add_chat_template("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+                        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
     w.add_block_count(layers)
     w.add_context_length(context)
     w.add_embedding_length(width)
