@@ -1,5 +1,6 @@
-/* The manual page vramd(8) in mdoc(7): OPTIONS and EXIT STATUS come from their tables, so that
- * they cannot say anything else than the program does. Owns nothing; any thread. */
+/* The manual pages vramd(8) and vramd.conf(5) in mdoc(7): OPTIONS and EXIT STATUS come from
+ * their tables, so that they cannot say anything else than the program does. Owns nothing; any
+ * thread. */
 #include <ctype.h>
 #include <string.h>
 
@@ -18,7 +19,8 @@ static void text(FILE *f, const char *s) {
     }
 }
 
-static void print_option(FILE *f, const option *o) {
+/* "--model FILE, -m FILE": as it stands on a command line. */
+static void name_flags(FILE *f, const option *o) {
     char buf[OPTION_TEXT];
     size_t n;
     fputs(".It Xo\n.Fl ", f);
@@ -34,6 +36,16 @@ static void print_option(FILE *f, const option *o) {
         text(f, buf + 1);
     }
     fputs("\n.Xc\n", f);
+}
+
+/* "model = FILE": as it stands in the file. */
+static void name_key(FILE *f, const option *o) {
+    fprintf(f, ".It Ic %s No = Ar %s\n", o->name,
+            o->type == OPTION_BOOL ? "BOOL" : option_placeholder(o));
+}
+
+static void describe(FILE *f, const option *o) {
+    char buf[OPTION_TEXT];
     fputc(toupper((unsigned char)o->help[0]), f);
     text(f, o->help + 1);
     fputs(".\n", f);
@@ -50,6 +62,23 @@ static void print_option(FILE *f, const option *o) {
     fputs(".\n", f);
 }
 
+static void print_sections(FILE *f, void (*name)(FILE *, const option *)) {
+    for (int s = 0; s < N_SECTIONS; s++) {
+        const option_section *section = &option_sections()[s];
+        fprintf(f, ".Ss Section [%s]: %s\n.Bl -tag -width Ds\n", section->name, section->help);
+        for (int i = 0; i < N_OPTIONS; i++) {
+            const option *o = &option_table()[i];
+            if (strcmp(o->section, section->name) != 0) continue;
+            name(f, o);
+            describe(f, o);
+        }
+        fputs(".El\n", f);
+    }
+}
+
+static const char *const values = "Numbers of bytes take a unit: 512, 64KiB, 6GiB, 1.5GB.\n"
+                                  "Truth is true, yes, on or 1, and false, no, off or 0";
+
 static void print_options(FILE *f) {
     fputs(".Sh OPTIONS\n"
           "Each option is the same word in three places: in the file\n"
@@ -65,18 +94,8 @@ static void print_options(FILE *f) {
           ".Pa " OPTIONS_DEFAULT_FILE " .\n"
           ".El\n",
           f);
-    for (int s = 0; s < N_SECTIONS; s++) {
-        const option_section *section = &option_sections()[s];
-        fprintf(f, ".Ss Section [%s]: %s\n.Bl -tag -width Ds\n", section->name, section->help);
-        for (int i = 0; i < N_OPTIONS; i++)
-            if (strcmp(option_table()[i].section, section->name) == 0)
-                print_option(f, &option_table()[i]);
-        fputs(".El\n", f);
-    }
-    fputs(
-        "Numbers of bytes take a unit: 512, 64KiB, 6GiB, 1.5GB.\n"
-        "Truth is true, yes, on or 1, and false, no, off or 0; as a flag it takes no value.\n",
-        f);
+    print_sections(f, name_flags);
+    fprintf(f, "%s; as a flag it takes no value.\n", values);
 }
 
 static const char *const head =
@@ -167,6 +186,7 @@ static const char *const examples =
     "  \\-d '{\"prompt\": \"Once upon a time\", \"max_tokens\": 32}'\n"
     ".Ed\n"
     ".Sh SEE ALSO\n"
+    ".Xr vramd.conf 5 ,\n"
     ".Xr systemd.service 5\n";
 
 static void print_exit_status(FILE *f) {
@@ -187,4 +207,44 @@ void options_print_man(FILE *f) {
     fputs(tail, f);
     print_exit_status(f);
     fputs(examples, f);
+}
+
+void options_print_man_conf(FILE *f) {
+    fputs(".Dd November 25, 2026\n"
+          ".Dt VRAMD.CONF 5\n"
+          ".Os\n"
+          ".Sh NAME\n"
+          ".Nm vramd.conf\n"
+          ".Nd options of the language model server vramd\n"
+          ".Sh DESCRIPTION\n"
+          "Lines of key = value under [section] lines.\n"
+          "A comment begins with # or ; at the start of a line, or with a blank and ; after a "
+          "value.\n"
+          "A key that is unknown, stands twice or in another section is an error.\n"
+          ".Dl vramd serve \\-\\-check\n"
+          "reads the file, plans the memory, and prints both.\n"
+          ".Sh OPTIONS\n",
+          f);
+    print_sections(f, name_key);
+    fprintf(f,
+            "%s.\n"
+            ".Sh FILES\n"
+            ".Bl -tag -width Ds\n"
+            ".It Pa " OPTIONS_DEFAULT_FILE "\n"
+            "Read unless\n"
+            ".Fl \\-config\n"
+            "or\n"
+            ".Ev VRAMD_CONFIG\n"
+            "names another.\n"
+            ".El\n"
+            ".Sh EXAMPLES\n"
+            ".Bd -literal -offset indent\n"
+            "[model]\n"
+            "model = /srv/models/model.gguf\n\n"
+            "[memory]\n"
+            "memory = 6GiB\n"
+            ".Ed\n"
+            ".Sh SEE ALSO\n"
+            ".Xr vramd 8\n",
+            values);
 }

@@ -65,8 +65,9 @@ void options_compare(const options *was, const options *now,
 str options_word(const char *name, uint32_t value);
 
 void options_print_help(FILE *, const char *only); /* for --help */
-void options_print_sample(FILE *); /* a vramd.conf with every default, commented out */
-void options_print_man(FILE *);    /* the manual page vramd(8), as mdoc */
+void options_print_sample(FILE *);   /* a vramd.conf with every default, commented out */
+void options_print_man(FILE *);      /* the manual page vramd(8), as mdoc */
+void options_print_man_conf(FILE *); /* vramd.conf(5) */
 /* What is in force, for --check: a file that gives the same options again. */
 void options_print_current(FILE *, const options *);
 

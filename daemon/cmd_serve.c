@@ -294,12 +294,14 @@ int cmd_serve(int argc, char **argv) {
     err e;
     if (args_take_word(&argc, argv, "--help")) {
         puts("usage: vramd serve --model FILE [OPTIONS]\n"
-             "       vramd serve --check | --print-sample | --print-man\n");
+             "       vramd serve --check | --print-sample | --print-man | --print-man-conf\n");
         options_print_help(stdout, NULL);
         return 0;
     }
     if (args_take_word(&argc, argv, "--print-sample")) return options_print_sample(stdout), 0;
     if (args_take_word(&argc, argv, "--print-man")) return options_print_man(stdout), 0;
+    if (args_take_word(&argc, argv, "--print-man-conf"))
+        return options_print_man_conf(stdout), 0;
     int listen_fd = -1;
     bool only_check = args_take_word(&argc, argv, "--check");
     d.argc = argc, d.argv = argv;

@@ -194,6 +194,22 @@ START_TEST(the_manual_page_names_every_option) {
 }
 END_TEST
 
+START_TEST(the_manual_page_of_the_file_names_every_key_and_section) {
+    char *text = printed(options_print_man_conf), want[96];
+#define X(section, type, name, ...)                                                            \
+    ck_assert_msg(strstr(text, "\n.It Ic " #name " No = Ar "), "%s is not in it", #name);
+    OPTION_LIST(X)
+#undef X
+#define X(name, help)                                                                          \
+    snprintf(want, sizeof want, "\n.Ss Section [%s]: ", #name);                                \
+    ck_assert_ptr_nonnull(strstr(text, want));
+    SECTION_LIST(X)
+#undef X
+    ck_assert_ptr_null(strstr(text, "--")); /* dashes are masked, and no flag is named bare */
+    free(text);
+}
+END_TEST
+
 START_TEST(every_broken_line_of_a_file_is_told_with_its_number) {
     static const struct {
         const char *text, *part, *hint;
@@ -530,7 +546,8 @@ CHECK_MAIN(
     "options", a_file_sets_options_by_section, what_a_file_gets_wrong_is_named_with_its_line,
     flags_come_in_every_spelling_and_leave_the_rest, wrong_flags_are_errors_that_name_them,
     later_sources_win, the_sample_and_what_is_in_force_load_back_to_the_same_options,
-    the_manual_page_names_every_option, every_broken_line_of_a_file_is_told_with_its_number,
+    the_manual_page_names_every_option, the_manual_page_of_the_file_names_every_key_and_section,
+    every_broken_line_of_a_file_is_told_with_its_number,
     comments_blanks_and_line_ends_are_as_people_write_them,
     a_line_too_long_is_refused_and_not_cut, files_that_cannot_be_read_are_told_apart,
     values_of_each_type_are_read_strictly, every_alias_sets_its_option,

@@ -1,0 +1,51 @@
+"""What `make install` puts where, and bash completion, which asks the program."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from harness import BINARY, ROOT
+
+COMPLETION = ROOT / "tools" / "completion.bash"
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """[(DESTDIR), [paths]]"""
+    dest = tmp_path_factory.mktemp("dest")
+    build = Path(BINARY).parent
+    subprocess.run(["make", "-s", "install", f"BUILD={build}", f"DESTDIR={dest}", "PREFIX=/opt/v",
+                    "CUDA=/nonexistent", "-o", str(build / "vramd")], cwd=ROOT, check=True, timeout=60)
+    return dest, sorted(str(p.relative_to(dest)) for p in dest.rglob("*") if not p.is_dir())
+
+
+def test_install_puts_program_pages_units_and_completion_in_place(tree):
+    dest, files = tree
+    for f in ["bin/vramd", "share/man/man8/vramd.8", "share/man/man5/vramd.conf.5",
+              "share/bash-completion/completions/vramd", "lib/systemd/system/vramd.service",
+              "lib/systemd/system/vramd.socket", "share/doc/vramd/examples/vramd.conf",
+              "share/doc/vramd/operations.md", "share/doc/vramd/dashboard.json"]:
+        assert f"opt/v/{f}" in files, files
+    unit = (dest / "opt/v/lib/systemd/system/vramd.service").read_text()
+    assert "ExecStart=/opt/v/bin/vramd serve\n" in unit
+    subprocess.run([dest / "opt/v/bin/vramd", "version"], check=True, timeout=60, stdout=subprocess.DEVNULL)
+
+
+def complete(*words):
+    script = ('source "$1"; shift; COMP_WORDS=(vramd "$@"); COMP_CWORD=$#; _vramd "$BINARY"; '
+              'printf "%s\\n" "${COMPREPLY[@]}"')
+    r = subprocess.run(["bash", "-c", script, "_", COMPLETION, *words], text=True, capture_output=True, timeout=60,
+                       env={**os.environ, "BINARY": BINARY}, check=True)
+    return r.stdout.split()
+
+
+def test_completion_knows_commands_flags_and_values():
+    assert {"serve", "plan", "inspect"} <= set(complete(""))
+    assert complete("inspe") == ["inspect"]
+    assert "--max-model-len" in complete("serve", "--max-m")
+    assert "--no-prefix-caching" in complete("serve", "--no-prefix")
+    assert {"f16", "bf16", "f32"} <= set(complete("serve", "--kv-cache-dtype", ""))
+    assert complete("serve", "--kv-cache-dtype", "=", "bf") == ["bf16"]
+    assert complete("serve", "--port", "") == []  # a number: nothing to offer
+    assert complete("serve", "--no-such-flag", "--print-sam") == ["--print-sample"]
