@@ -22,7 +22,7 @@ LDFLAGS  += $(SAN)
 # Instruction sets by file name; everything else runs on any x86-64.
 ISA = $(if $(filter %_avx2.o,$@),-O3 -mavx2 -mfma -mf16c)$(if $(filter %_avx512.o,$@),-O3 -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni)$(if $(filter %_plain.o,$@),-O3)
 
-.PHONY: all help test unit unit-bins asan ubsan tsan fuzz bench soak layers pure format format-check tidy install clean
+.PHONY: all help test unit unit-bins asan ubsan tsan fuzz bench soak layers pure format format-check tidy install deb deb-test clean
 all: $(BUILD)/vramd ## build build/vramd
 
 help: ## list the targets
@@ -112,11 +112,28 @@ format-check: ## fail where clang-format would change something
 tidy: ## clang-tidy
 	clang-tidy --quiet $(SRC) -- -std=c11 $(CPPFLAGS)
 
+# The unit starts what this prefix holds. The CUDA engine goes along where it is built.
+SHARE = $(DESTDIR)$(PREFIX)/share
+UNITDIR ?= $(PREFIX)/lib/systemd/system
 install: $(BUILD)/vramd ## DESTDIR=, PREFIX=/usr
 	install -D -m 755 $(BUILD)/vramd $(DESTDIR)$(PREFIX)/bin/vramd
-	install -d $(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)$(PREFIX)/share/doc/vramd
-	$(BUILD)/vramd serve --print-man > $(DESTDIR)$(PREFIX)/share/man/man8/vramd.8
-	$(BUILD)/vramd serve --print-sample > $(DESTDIR)$(PREFIX)/share/doc/vramd/vramd.conf.sample
+	install -d $(SHARE)/man/man5 $(SHARE)/man/man8 $(SHARE)/doc/vramd/examples $(DESTDIR)$(UNITDIR)
+	$(BUILD)/vramd serve --print-man > $(SHARE)/man/man8/vramd.8
+	$(BUILD)/vramd serve --print-man-conf > $(SHARE)/man/man5/vramd.conf.5
+	$(BUILD)/vramd serve --print-sample > $(SHARE)/doc/vramd/examples/vramd.conf
+	install -D -m 644 tools/completion.bash $(SHARE)/bash-completion/completions/vramd
+	install -m 644 docs/configuration.md docs/security.md docs/operations.md docs/dashboard.json docs/alerts.yml $(SHARE)/doc/vramd
+	sed 's|/usr/bin/vramd|$(PREFIX)/bin/vramd|' systemd/vramd.service > $(DESTDIR)$(UNITDIR)/vramd.service
+	install -m 644 systemd/vramd.socket $(DESTDIR)$(UNITDIR)
+ifneq ($(wildcard $(BUILD)/vramd-cuda.so),)
+	install -D -m 644 $(BUILD)/vramd-cuda.so $(DESTDIR)$(PREFIX)/lib/vramd/vramd-cuda.so
+	install -D -m 644 systemd/vramd-cuda.conf $(DESTDIR)$(UNITDIR)/vramd.service.d/vramd-cuda.conf
+endif
+
+deb: ## the Debian packages, into build/ (tools/deb.sh; as any user)
+	tools/deb.sh
+deb-test: deb ## lintian on them, and install, serve and purge in a chroot: CHROOT=DIR
+	tools/chroot-test.sh $(CHROOT) build/vramd_$(VERSION)_*.deb
 
 clean: ## remove build/
 	rm -rf build

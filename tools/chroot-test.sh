@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# Installs the package in a Debian chroot with apt, configures it, serves the real model, removes
+# and purges it, and compares the files before and after. As root; needs the network for apt.
+#   tools/chroot-test.sh CHROOT DEB      CHROOT: debootstrap --variant=minbase bookworm CHROOT
+# Mounts live in a namespace of their own, and the server has a network of its own: nothing to
+# clean up. VRAMD_TEST_MODEL names the model (tools/get-model.sh otherwise).
+set -eu
+root=$(realpath "${1:?usage: tools/chroot-test.sh CHROOT DEB}")
+deb=$(realpath "${2:?usage: tools/chroot-test.sh CHROOT DEB}")
+cd "$(dirname "$0")/.."
+if [ -z "${VRAMD_IN_NAMESPACE:-}" ]; then
+  export VRAMD_TEST_MODEL=${VRAMD_TEST_MODEL:-$(tools/get-model.sh)}
+  exec env VRAMD_IN_NAMESPACE=1 unshare --mount --pid --fork --kill-child "$0" "$root" "$deb"
+fi
+mount -t proc proc "$root/proc"
+in_root() { chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive LC_ALL=C "$@"; }
+say() { printf '== %s (%ds)\n' "$1" $SECONDS; }
+die() { echo "chroot-test: $1" >&2; exit 1; }
+# All but what apt, dpkg, ldconfig and debconf keep for themselves.
+files() {
+  (cd "$root" && find . -xdev \( -path ./proc -o -path ./sys -o -path ./dev -o -path ./tmp -o -path ./run \
+    -o -path ./var/cache -o -path ./var/log -o -path ./var/lib/apt -o -path ./var/lib/dpkg -o -path ./etc/ld.so.cache \) -prune -o -print | sort)
+}
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp" "$root"/tmp/vramd-test' EXIT
+
+say "packages that the test itself uses"
+cp /etc/resolv.conf "$root/etc/resolv.conf"
+in_root apt-get update -qq
+in_root apt-get install -y -qq --no-install-recommends curl > "$tmp/apt.log" 2>&1 || { cat "$tmp/apt.log"; die "apt"; }
+files > "$tmp/before"
+in_root dpkg-query -W -f '${Package}\n' | sort > "$tmp/packages"
+
+say "apt install ./vramd.deb"
+mkdir -p "$root/tmp/vramd-test"
+cp "$deb" "$root/tmp/vramd-test/vramd.deb"
+cp "$VRAMD_TEST_MODEL" "$root/tmp/vramd-test/model.gguf"
+in_root apt-get install -y -qq --no-install-recommends /tmp/vramd-test/vramd.deb > "$tmp/apt.log" 2>&1 || { cat "$tmp/apt.log"; die "apt install"; }
+in_root vramd version
+for f in /etc/vramd/vramd.conf /lib/systemd/system/vramd.service /lib/systemd/system/vramd.socket \
+  /usr/share/bash-completion/completions/vramd; do
+  [ -s "$root$f" ] || die "$f is missing or empty"
+done
+in_root dpkg-query -W -f '${Conffiles}\n' vramd | grep -q /etc/vramd/vramd.conf || die "vramd.conf is no conffile"
+in_root dpkg --verify vramd
+[ ! -e "$root/etc/systemd/system/multi-user.target.wants/vramd.service" ] || die "enabled before a model is named"
+
+say "a model is named, the plan is checked"
+sed -i 's|^#model =.*|model = /tmp/vramd-test/model.gguf|; s|^#max_num_seqs =.*|max_num_seqs = 4|' "$root/etc/vramd/vramd.conf"
+in_root vramd serve --check | grep -E '^(model|max_num_seqs|# fits)'
+in_root vramd plan | sed -n '/^total/,/^smallest/p'
+
+say "serve, as the unit's command, as nobody"
+command=$(sed -n 's/^ExecStart=//p' "$root/lib/systemd/system/vramd.service")
+cat > "$root/tmp/vramd-test/serve.sh" << 'EOF'
+set -eu
+"$@" 2> /tmp/vramd-test/log &
+server=$!
+for _ in $(seq 600); do
+  curl -fs http://127.0.0.1:8000/ready > /dev/null && break
+  kill -0 $server || { cat /tmp/vramd-test/log; exit 1; }
+  sleep 0.1
+done
+curl -fsS http://127.0.0.1:8000/v1/completions -H 'Content-Type: application/json' \
+  -d '{"prompt": "The capital of France is", "max_tokens": 8, "temperature": 0}' | tee /tmp/vramd-test/answer
+echo
+curl -fsS http://127.0.0.1:8000/metrics | grep -E '^vramd_(ready|generated_tokens_total)'
+kill -TERM $server
+wait $server
+EOF
+chmod 777 "$root/tmp/vramd-test"
+# shellcheck disable=SC2086 # the command's words
+unshare --net sh -c 'ip link set lo up; exec "$@"' sh chroot --userspec=65534:65534 "$root" \
+  env -i PATH=/usr/bin:/bin sh /tmp/vramd-test/serve.sh $command
+grep -q Paris "$root/tmp/vramd-test/answer" || die "the model does not know Paris"
+
+say "remove: the configuration stays"
+mkdir -p "$root/var/lib/private/vramd" # what the unit's StateDirectory leaves
+ln -s private/vramd "$root/var/lib/vramd"
+echo "# a key" > "$root/etc/vramd/keys"
+in_root apt-get remove -y -qq vramd > "$tmp/apt.log" 2>&1 || { cat "$tmp/apt.log"; die "apt remove"; }
+[ ! -e "$root/usr/bin/vramd" ] || die "the program is still there"
+grep -q '^model = ' "$root/etc/vramd/vramd.conf" || die "the configuration is gone"
+
+say "purge: nothing stays"
+in_root apt-get purge -y -qq vramd > "$tmp/apt.log" 2>&1 || { cat "$tmp/apt.log"; die "apt purge"; }
+in_root dpkg-query -W -f '${Package}\n' | sort | comm -13 "$tmp/packages" - > "$tmp/pulled"
+# shellcheck disable=SC2046 # names of packages
+in_root apt-get purge -y -qq $(cat "$tmp/pulled") > "$tmp/apt.log" 2>&1 || { cat "$tmp/apt.log"; die "apt purge"; }
+rmdir "$root/var/lib/private" 2> /dev/null || true # systemd's, made above
+files > "$tmp/after"
+diff "$tmp/before" "$tmp/after" || die "files are left or missing after the purge"
+say "done: $(wc -l < "$tmp/before") files before and after, the same"
