@@ -765,31 +765,6 @@ START_TEST(what_is_missing_is_said_in_one_line) {
 }
 END_TEST
 
-START_TEST(options_of_the_cpu_engine_are_refused_by_name) {
-    gb b;
-    char path[64];
-    gguf *file;
-    model *m;
-    err e;
-    tiny_open(&b, path, &kinds[0]);
-    ck_assert(gguf_open(&file, path, &e) == OK && model_open(&m, file, &e) == OK);
-    for (int i = 0; i < 3; i++) {
-        terms t = {0};
-        kv_request kv;
-        engine_options o = tiny_options(&kinds[0]);
-        if (i == 0) o.activations = ACTIVATION_INT8;
-        if (i == 1) o.activations = ACTIVATION_F32;
-        if (i == 2) o.kv = KV_F32;
-        ck_assert_int_eq(backend_cuda.terms(&m->program, &o, &t, &kv, &e), ERR_UNSUPPORTED);
-        ck_assert_str_eq(e.field, i == 2 ? "kv_cache_dtype" : "activation_dtype");
-        terms_clear(&t);
-    }
-    model_close(m);
-    gguf_close(file);
-    gb_clear(&b);
-}
-END_TEST
-
 int main(void) {
     Suite *s = suite_create("cuda engine");
     TCase *t = tcase_create("all");
@@ -810,7 +785,6 @@ int main(void) {
     tcase_add_test(t, device_memory_does_not_move_while_serving);
     tcase_add_test(t, a_fault_of_the_device_ends_the_engine);
     tcase_add_test(t, what_is_missing_is_said_in_one_line);
-    tcase_add_test(t, options_of_the_cpu_engine_are_refused_by_name);
     suite_add_tcase(s, t);
     return rig_main(s);
 }
