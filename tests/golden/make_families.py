@@ -51,7 +51,7 @@ def phi3():
                         tie_word_embeddings=False,
                         rope_parameters={"rope_type": "longrope", "rope_theta": 1e4, "short_factor": short,
                                          "long_factor": far, "original_max_position_embeddings": 40},
-                        **COMMON)
+                        **(COMMON | dict(hidden_size=64)))
     keys = {"rope.freq_base": 1e4, "attention.sliding_window": 20, "rope.dimension_count": 16,
             "rope.scaling.original_context_length": 40, "rope.scaling.attn_factor": factor,
             "rope_factors_short.weight": short, "rope_factors_long.weight": far}
