@@ -1,6 +1,7 @@
 """What `make install` puts where, and bash completion, which asks the program."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -49,3 +50,12 @@ def test_completion_knows_commands_flags_and_values():
     assert complete("serve", "--kv-cache-dtype", "=", "bf") == ["bf16"]
     assert complete("serve", "--port", "") == []  # a number: nothing to offer
     assert complete("serve", "--no-such-flag", "--print-sam") == ["--print-sample"]
+
+
+def test_the_package_is_built_from_what_setup_installs():
+    control, setup, changelog, makefile = (
+        (ROOT / f).read_text() for f in ["debian/control", "tools/setup.sh", "debian/changelog", "Makefile"])
+    packages = re.search(r'^packages="([^"]*)"', setup, re.M)[1].split()
+    libraries = {p for p in packages if p.startswith("lib") and p.endswith("-dev")} - {"libc6-dev"}
+    assert libraries == set(re.findall(r"\blib[\w.+-]+-dev\b", re.search(r"^Build-Depends:.*", control, re.M)[0]))
+    assert re.match(r"vramd \((.*)\)", changelog)[1] == re.search(r"^VERSION := (.*)", makefile, re.M)[1]
