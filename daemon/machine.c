@@ -100,7 +100,8 @@ static status open_model(machine *m, const char *weights, err *e) {
     if (n == 0) {
         err_set(e, ERR_INVALID, "no model is named");
         err_field(e, "model");
-        return err_hint(e, "give --model FILE.gguf");
+        return err_hint(
+            e, "give --model FILE.gguf, or model = FILE.gguf in " OPTIONS_DEFAULT_FILE);
     }
     if (n > 5 && strcasecmp(path + n - 5, ".json") == 0) {
         model_config c;
