@@ -6,6 +6,7 @@
 # RESULTS (build/device/results) takes every log and, as JSON, every figure. A stage that fails or runs out of
 # time does not stop the others. Exit code: 0 all is well, 1 a stage failed, 2 usage, 3 no device, 4 not built.
 set -u
+from=$PWD
 cd "$(dirname "$0")/.." || exit 2
 BUILD=${BUILD:-build}
 D=$BUILD/device
@@ -52,7 +53,7 @@ build() {
 left() { local n=$((SECONDS_IN_ALL - SECONDS)); echo $((n > 0 ? n : 0)); }
 row() { printf '%-34s %-8s %s\n' "$1" "$2" "$3" >> "$R/stages"; [ "$2" != FAILED ] || failed=1; }
 
-# name, seconds, command: its log is $R/NAME.log, its row tells how it ended and the log's last line.
+# name, seconds, command: its log is $R/NAME.log, its row tells how it ended.
 stage() {
   local name=$1 most=$2 rc t=$SECONDS
   shift 2
@@ -68,13 +69,17 @@ stage() {
   return $rc
 }
 
-# Every test of operations, a few at a time; each is one row.
-one_test() { CK_DEFAULT_TIMEOUT=0 timeout -k 5 "$2" "$1" > "$R/$(basename "$1").log" 2>&1; echo $? > "$R/$(basename "$1").rc"; }
+# Every test of instructions and operations, one on each core; each is one row.
+cases_of() { # some of test_engine's ask the shim
+  case $1 in */test_engine) export CK_RUN_CASE=anywhere ;; esac
+}
+one_test() { cases_of "$1"; CK_DEFAULT_TIMEOUT=0 timeout -k 5 "$2" "$1" > "$R/$(basename "$1").log" 2>&1; echo $? > "$R/$(basename "$1").rc"; }
 tests() {
-  local t n rc
+  local t n rc most=$(($(left) / 2))
+  [ $most -le 100 ] || most=100
   say "operation tests"
   [ "$(left)" -ge 5 ] || { row tests skipped "no time left"; return; }
-  printf '%s\0' "$D"/test_* | xargs -0 -P 4 -I{} bash -c 'one_test "$1" 100' _ {}
+  printf '%s\0' "$D"/test_* | xargs -0 -P "$(nproc)" -I{} bash -c 'one_test "$1" "$2"' _ {} "$most"
   for t in "$D"/test_*; do
     n=$(basename "$t") rc=$(cat "$R/$n.rc")
     if [ "$rc" = 0 ]; then row "$n" ok "$(grep -E '^[0-9]+%: Checks' "$R/$n.log")"
@@ -85,6 +90,7 @@ tests() {
 # Tests without forking under compute-sanitizer. What has found nothing by its time is well so far.
 one_sanitized() { # tool, test, seconds
   local log; log=$R/$1-$(basename "$2").log
+  cases_of "$2"
   CK_FORK=no timeout -k 5 "$3" "$SANITIZER" --tool "$1" --error-exitcode 9 "$2" > "$log" 2>&1
   echo $? > "${log%.log}.rc"
 }
@@ -154,7 +160,7 @@ compare() { # cpu, cuda, tolerance
       }
     }
     END { printf "%d of %d answers are equal, %d log-probabilities, at most %.4f apart\n", same, answers, compared, worst
-          exit !(answers == 4 && compared >= 24 && worst <= most) }'
+          exit !(answers == 4 && same > 0 && compared >= 48 && worst <= most) }'
 }
 
 check_daemon() { # type of weights, tolerance
@@ -179,7 +185,7 @@ check_daemon() { # type of weights, tolerance
 daemon() {
   local m
   command -v curl > /dev/null || { row daemon skipped "there is no curl"; return; }
-  for m in F16:0.03 BF16:0.3 Q4_0:0.5; do
+  for m in F16:0.03 BF16:0.2 Q4_0:0.5; do
     stage "daemon-${m%:*}" 40 bash -c "check_daemon ${m%:*} ${m#*:}"
   done
 }
@@ -189,19 +195,22 @@ daemon() {
 ceiling() { sed -nE "s/^ceiling $1 +([0-9.]+).*/\1/p" "$R/operations.log" 2> /dev/null | head -n 1; }
 
 run() {
-  local info rc
+  local info d t
+  SECONDS=0
   [ -x "$D/bench_cuda" ] && [ -x "$D/vramd" ] || { say "$D is not complete: run tools/device.sh build where there is nvcc"; exit 4; }
+  [ -e "$R/stages" ] || [ -z "$(ls -A "$R" 2> /dev/null)" ] || { say "$R has files that are not of a run before: name another"; exit 2; }
   mkdir -p "$R" && rm -f "$R"/* || exit 2
   # The CUDA library of matrix products, wherever this machine has it.
   for d in /usr/local/cuda/lib64 /usr/local/cuda/targets/x86_64-linux/lib \
     $(python3 -c 'import nvidia, os; print(*(os.path.join(p, s, "lib") for p in nvidia.__path__ for s in ("cu13", "cublas")))' 2> /dev/null); do
-    [ -e "$d/libcublasLt.so.13" ] || [ -e "$d/libcublasLt.so.12" ] && { export LD_LIBRARY_PATH=$d${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}; break; }
+    if [ -e "$d/libcublasLt.so.13" ] || [ -e "$d/libcublasLt.so.12" ]; then
+      export LD_LIBRARY_PATH=$d${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}; break; fi
   done
+  : > "$R/stages"
   info=$("$D/bench_cuda" --info 2>&1) || { say "no CUDA device here: $info"; exit 3; }
   failed=0
-  : > "$R/stages"
   export D R
-  export -f one_test one_sanitized serve quit post get answers compare check_daemon
+  export -f cases_of one_test one_sanitized serve quit post get answers compare check_daemon
   stage operations 100 "$D/bench_cuda" --json "$R/cuda.json" --commit "$(cat "$D/commit")"
   for t in bf16 q4_0; do
     stage "engine-$t" 100 "$D/bench_cuda_engine" --plugin "$D/vramd-cuda.so" --type $t --json "$R/engine-$t.json" \
@@ -224,7 +233,11 @@ case ${1:-} in
   build|run) mode=$1; shift ;;
   -*) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
-R=${1:-$D/results}
+case ${1:-} in
+  '') R=$D/results ;;
+  /*) R=$1 ;;
+  *) R=$from/$1 ;;
+esac
 HAVE_NVCC=$(ls "${CUDA:-/usr/local/cuda}/bin/nvcc" 2> /dev/null)
 if [ $mode = build ] || { [ $mode = both ] && [ -n "$HAVE_NVCC" ]; }; then
   [ -n "$HAVE_NVCC" ] || { say "no nvcc here (set CUDA=)"; exit 4; }

@@ -87,9 +87,10 @@ endif
 # ---- Programs for a machine with a GPU: the tests of tests/cuda and the benchmarks. They want a driver and
 # libc; everything else (cudart, Check, libstdc++) is linked in. tools/device.sh packs and runs them.
 DEVICE_TEST := $(patsubst tests/cuda/%.cpp,$(BUILD)/device/%,$(sort $(wildcard tests/cuda/test_*.cpp)))
-DEVICE_BIN  := $(DEVICE_TEST) $(patsubst bench/%.cu,$(BUILD)/device/%,$(wildcard bench/bench_*.cu)) \
+DEVICE_BIN  := $(DEVICE_TEST) $(BUILD)/device/test_engine $(patsubst bench/%.cu,$(BUILD)/device/%,$(wildcard bench/bench_*.cu)) \
                $(patsubst bench/%.c,$(BUILD)/device/%,$(wildcard bench/bench_cuda_engine.c))
 DEVICE_LIBS := $(BUILD)/cuda/libkernels.a $(BUILD)/cuda/libbase.a
+DEVICE_CHECK = $(foreach l,check_pic subunit,$(shell $(CC) -print-file-name=lib$(l).a))
 DEVICE_LINK := $(CUDA_LINK) -Xcompiler -static-libgcc,-static-libstdc++ -Xlinker -s
 ifneq ($(HAVE_NVCC),)
 engine-tools: $(DEVICE_BIN) ## tests and benchmarks for a GPU, by nvcc
@@ -105,7 +106,10 @@ $(DEVICE_LIBS):
 $(BUILD)/cuda/tests/cuda/%.o $(BUILD)/cuda/bench/%.o: NVFLAGS += -x cu -Itests/cuda
 $(DEVICE_TEST): $(BUILD)/device/%: $(BUILD)/cuda/tests/cuda/%.cpp.o $(DEVICE_LIBS)
 	@mkdir -p $(@D)
-	$(DEVICE_LINK) -o $@ $^ $(foreach l,check_pic subunit,$(shell $(CC) -print-file-name=lib$(l).a)) -ldl -lpthread
+	$(DEVICE_LINK) -o $@ $^ $(DEVICE_CHECK) -ldl -lpthread
+$(BUILD)/device/test_engine: $(BUILD)/obj/tests/cuda/test_engine.o $(BUILD)/obj/tests/cuda/no_shim.o $(DEVICE_LIBS)
+	@mkdir -p $(@D)
+	$(DEVICE_LINK) -o $@ $^ $(DEVICE_CHECK) -ldl -lpthread
 $(BUILD)/device/%: $(BUILD)/cuda/bench/%.cu.o $(DEVICE_LIBS)
 	@mkdir -p $(@D)
 	$(DEVICE_LINK) -o $@ $^ -ldl -lpthread
