@@ -2,7 +2,7 @@
 """Writes a tiny llama with random weights and the vocabulary of a golden file: a model that every machine
 can have, for engines that are to be compared with each other.
 
-    tiny_model.py TO.gguf F16|BF16|Q4_0|...     [--wide: of a size that is something to do for a GPU, 5 MB]"""
+    tiny_model.py TO.gguf F16|BF16|Q4_0|...     [--wide: of heads of 64, 6 MB in 16 bits]"""
 
 import sys
 from pathlib import Path
@@ -58,5 +58,5 @@ def write(path, type_name, layers=2, width=64, heads=4, kv_heads=2, ff=160, cont
 
 
 if __name__ == "__main__":
-    size = {"layers": 4, "width": 256, "heads": 4, "ff": 512} if "--wide" in sys.argv else {}
+    size = {"width": 256, "ff": 512} if "--wide" in sys.argv else {}
     write(sys.argv[1], sys.argv[2], **size)
