@@ -229,7 +229,7 @@ static void open_engine(bench *b) {
     const program *p = &b->model->program;
     double *freqs = must_alloc(p->config.rope.n_dims / 2 + 1, sizeof *freqs);
     b->host.model = b->model;
-    b->host.rope_scale = (float)rope_frequencies(&p->config.rope, NULL, freqs);
+    b->host.rope_scale[0] = (float)rope_frequencies(&p->rope[0], NULL, freqs);
     b->host.freqs = freqs;
     b->host.staging = pages(b->layout.staging_bytes);
     b->host.bounce = pages(CUDA_BOUNCES * b->layout.bounce_bytes);
