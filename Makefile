@@ -132,8 +132,9 @@ endif
 
 deb: ## the Debian packages, into build/ (tools/deb.sh; as any user)
 	tools/deb.sh
-deb-test: deb ## lintian on them, and install, serve and purge in a chroot: CHROOT=DIR
-	tools/chroot-test.sh $(CHROOT) build/vramd_$(VERSION)_*.deb
+deb-test: deb ## lintian, and install, serve, purge in a chroot, as root: CHROOT=DIR (made if absent)
+	lintian --allow-root --fail-on error,warning build/vramd_$(VERSION)_*.changes
+	tools/chroot-test.sh $(or $(CHROOT),build/chroot) build/vramd_$(VERSION)_*.deb
 
 clean: ## remove build/
 	rm -rf build

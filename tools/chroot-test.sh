@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
+# shellcheck disable=SC2016 # ${...} is for dpkg-query
 # Installs the package in a Debian chroot with apt, configures it, serves the real model, removes
 # and purges it, and compares the files before and after. As root; needs the network for apt.
-#   tools/chroot-test.sh CHROOT DEB      CHROOT: debootstrap --variant=minbase bookworm CHROOT
+#   tools/chroot-test.sh CHROOT DEB      a CHROOT that is not there is made by debootstrap
 # Mounts live in a namespace of their own, and the server has a network of its own: nothing to
 # clean up. VRAMD_TEST_MODEL names the model (tools/get-model.sh otherwise).
 set -eu
-root=$(realpath "${1:?usage: tools/chroot-test.sh CHROOT DEB}")
-deb=$(realpath "${2:?usage: tools/chroot-test.sh CHROOT DEB}")
+[ $# = 2 ] || { echo "usage: tools/chroot-test.sh CHROOT DEB" >&2; exit 2; }
+[ -d "$1" ] || debootstrap --variant=minbase bookworm "$1" > /dev/null
+root=$(realpath "$1")
+deb=$(realpath "$2")
 cd "$(dirname "$0")/.."
 if [ -z "${VRAMD_IN_NAMESPACE:-}" ]; then
   export VRAMD_TEST_MODEL=${VRAMD_TEST_MODEL:-$(tools/get-model.sh)}

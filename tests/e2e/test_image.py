@@ -1,0 +1,43 @@
+"""docker/: what the Dockerfile and the compose file say agrees with the program. Neither is run here:
+docker/run_steps.py does that, as root."""
+
+import importlib.util
+import json
+import re
+
+from harness import ROOT, vramd
+
+spec = importlib.util.spec_from_file_location("run_steps", ROOT / "docker" / "run_steps.py")
+run_steps = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(run_steps)
+
+
+def sample():
+    """{option: default} of the program."""
+    return dict(re.findall(r"^#(\w+) = ?(.*)$", vramd("serve", "--print-sample").stdout, re.M))
+
+
+def test_the_image_runs_as_a_user_of_its_own_and_asks_where_it_listens():
+    steps = list(run_steps.instructions((ROOT / "docker" / "Dockerfile").read_text()))
+    last = {word: rest for word, rest in steps[max(i for i, s in enumerate(steps) if s[0] == "FROM"):]}
+    options = sample()
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", last["USER"])
+    assert last["EXPOSE"] == options["port"]
+    health = json.loads(last["HEALTHCHECK"].split(" CMD ", 1)[1])
+    assert health[-1] == f"http://127.0.0.1:{options['port']}/ready"
+    for name in re.findall(r"VRAMD_(\w+)=", last["ENV"]):
+        assert name.lower() in options
+    for word, rest in steps:
+        if word in ("ENTRYPOINT", "CMD"):
+            assert isinstance(json.loads(rest), list)  # no shell between SIGTERM and the server
+
+
+def test_the_compose_file_names_options_and_waits_for_the_drain():
+    text = (ROOT / "docker" / "compose.yaml").read_text()
+    options = sample()
+    named = re.findall(r"VRAMD_(\w+):", text)
+    assert "MEMORY" in named
+    for name in named:
+        assert name.lower() in options
+    assert int(re.search(r"stop_grace_period: (\d+)s", text)[1]) > int(options["drain_timeout"])
+    assert len(set(re.findall(r"^ +mem(?:swap)?_limit: (.*)$", text, re.M))) == 1
