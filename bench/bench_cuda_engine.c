@@ -364,7 +364,7 @@ static double step_weight_bytes(const bench *b, double *params) {
 
 static void put_row(bench *b, const char *name, uint32_t n, uint32_t context, double seconds,
                     double tokens, double floor_s) {
-    const double share = floor_s > 0 ? floor_s / seconds : NAN;
+    const double share = floor_s / seconds;
     printf(
         "%-8s %-5s batch %3u context %5u  %9.3f ms  %9.1f tokens/s  floor %8.3f ms %5.1f%%\n",
         name, b->type, n, context, 1e3 * seconds, tokens / seconds, 1e3 * floor_s, 100 * share);
