@@ -53,6 +53,10 @@ sed -i 's|^#model =.*|model = /tmp/vramd-test/model.gguf|; s|^#max_num_seqs =.*|
 in_root vramd serve --check | grep -E '^(model|max_num_seqs|# fits)'
 in_root vramd plan | sed -n '/^total/,/^smallest/p'
 
+say "installed again over it: the configuration stays as it is"
+in_root apt-get install -y -qq --reinstall /tmp/vramd-test/vramd.deb > "$tmp/apt.log" 2>&1 || { cat "$tmp/apt.log"; die "apt install --reinstall"; }
+grep -q '^model = ' "$root/etc/vramd/vramd.conf" || die "the configuration was replaced"
+
 say "serve, as the unit's command, as nobody"
 command=$(sed -n 's/^ExecStart=//p' "$root/lib/systemd/system/vramd.service")
 cat > "$root/tmp/vramd-test/serve.sh" << 'EOF'
