@@ -13,6 +13,7 @@
 #include "api/http.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +26,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 
-enum { MAX_RUNS = 16, TICK_MS = 250 };
+enum { MAX_RUNS = 16, TICK_MS = 250, TRIM_AFTER = 1000 };
 
 static unsigned n_connections(const http *h) {
     return MHD_get_daemon_info(h->mhd, MHD_DAEMON_INFO_CURRENT_CONNECTIONS)->num_connections;
@@ -112,7 +113,7 @@ static void conn_open(http *h, struct MHD_Connection *mhd, void **slot) {
     int fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
     http_conn *c = h->unused;
     *slot = NULL;
-    if (!c || !ledger_reserve(h->ledger, MEM_HTTP, HTTP_POOL_BYTES)) {
+    if (!c || !ledger_reserve(h->ledger, MEM_HTTP, HTTP_CONN_BYTES)) {
         shutdown(fd, SHUT_RDWR);
         return;
     }
@@ -131,8 +132,12 @@ static void conn_close(http *h, http_conn *c) {
     c->open = false;
     c->next = h->unused;
     h->unused = c;
-    ledger_release(h->ledger, MEM_HTTP, HTTP_POOL_BYTES);
+    ledger_release(h->ledger, MEM_HTTP, HTTP_CONN_BYTES);
     if (--h->n_open == 0) uv_timer_stop(&h->tick);
+    if (++h->n_closed >= TRIM_AFTER && h->n_open <= h->n_closed / 16) {
+        h->n_closed = 0;
+        malloc_trim(0); /* a crowd has left: its small blocks are the system's again */
+    }
 }
 
 static void on_connection(void *cls, struct MHD_Connection *mhd, void **slot,
@@ -152,6 +157,7 @@ static void *on_uri(void *cls, const char *uri, struct MHD_Connection *mhd) {
         MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
     http_conn *c = info ? info->socket_context : NULL;
     if (c) c->bad_uri = uri[0] != '/' || strstr(uri, "%00");
+    if (c) c->uri_end = uri + strlen(uri);
     return NULL;
 }
 

@@ -12,6 +12,7 @@ typedef struct http_conn { /* one slot of the table */
     struct MHD_Connection *mhd;
     int fd;
     bool open, bad_uri;
+    const char *uri_end;           /* in libmicrohttpd's buffer, of the request in progress */
     uint64_t deadline_us;          /* 0: none; then the connection is shut down */
     http_private *rq;              /* in progress, or NULL */
     struct http_conn *prev, *next; /* open: a ring; free: a stack by next */
@@ -57,6 +58,7 @@ struct http {
     http_conn *unused;
     http_conn ring; /* head of the open connections */
     uint32_t n_open, n_requests;
+    uint32_t n_closed; /* since the heap was trimmed */
     int watch_fd;
     uv_poll_t mhd_poll, watch_poll;
     uv_timer_t pump_timer, tick;

@@ -26,13 +26,53 @@ static http_private *priv(const http_request *rq) {
 
 typedef struct header_count {
     unsigned n_host, n_length, n_encoding;
-    bool not_chunked;
+    bool not_chunked, bad_name, bad_line;
+    const char *line_end; /* of the line before */
 } header_count;
+
+/* A token of RFC 9110, section 5.6.2: no blank before the colon, no control character. */
+static bool is_token(const char *s) {
+    static const char others[] = "!#$%&'*+-.^_`|~";
+    const char *p = s;
+    for (; *p; p++) {
+        char low = *p | 32;
+        if (!(low >= 'a' && low <= 'z') && !(*p >= '0' && *p <= '9') && !strchr(others, *p))
+            return false;
+    }
+    return p > s;
+}
+
+/* libmicrohttpd 0.9.75 takes a lone LF for the end of a line, a NUL for the end of a value, and
+ * unfolds lines, where others read otherwise. Its strings lie in the buffer that the request
+ * was read into, with NULs in place of what ended them: one for a lone LF, two for CR LF. What
+ * is folded lies elsewhere. Later versions may keep their strings otherwise, and are strict. */
+static bool lies_in_place(void) {
+    return strcmp(MHD_get_version(), "0.9.75") == 0;
+}
+
+/* Only blanks and NULs between the end of one string and the next, and at least n of them. */
+static bool follows(const char *end, const char *next, int n) {
+    uintptr_t from = (uintptr_t)end, to = (uintptr_t)next;
+    if (!end || to < from + (unsigned)n || to - from > HTTP_POOL_BYTES) return false;
+    for (; end < next; end++)
+        if (*end && *end != ' ' && *end != '\t') return false;
+    return true;
+}
+
+/* No control character: a lone CR would be one. */
+static bool is_plain(const char *s) {
+    while (*s && ((unsigned char)*s >= ' ' || *s == '\t') && *s != 0x7f) s++;
+    return !*s;
+}
 
 static enum MHD_Result count_header(void *cls, enum MHD_ValueKind kind, const char *key,
                                     const char *value) {
     (void)kind;
     header_count *n = cls;
+    n->bad_name |= !is_token(key);
+    n->bad_line |= !value || !is_plain(value) || !follows(n->line_end, key, 2) ||
+                   !follows(key + strlen(key), value, 1);
+    n->line_end = value ? value + strlen(value) : NULL;
     if (strcasecmp(key, "Host") == 0) n->n_host++;
     if (strcasecmp(key, "Content-Length") == 0) n->n_length++;
     if (strcasecmp(key, "Transfer-Encoding") == 0) {
@@ -45,7 +85,7 @@ static enum MHD_Result count_header(void *cls, enum MHD_ValueKind kind, const ch
 /* libmicrohttpd reads these leniently, each in its own way; a proxy before us may read them in
  * another, and that is how requests are smuggled (RFC 9112, section 11.2). */
 static bool acceptable(http_private *rq, const char *version, failure *f) {
-    header_count n = {0};
+    header_count n = {.line_end = version + strlen(version)};
     struct MHD_Connection *m = rq->conn->mhd;
     MHD_get_connection_values(m, MHD_HEADER_KIND, count_header, &n);
     const union MHD_ConnectionInfo *size =
@@ -55,8 +95,15 @@ static bool acceptable(http_private *rq, const char *version, failure *f) {
                     size->header_size, HTTP_MAX_HEADER_BYTES);
         return false;
     }
+    /* After the last line comes the empty one. */
+    n.bad_line |= n.line_end && n.line_end[1];
     const char *bad = NULL;
     if (rq->conn->bad_uri) bad = "the request target must be an absolute path without %00";
+    if (lies_in_place() && version - rq->conn->uri_end != 1)
+        bad = "the request line must be METHOD, blank, target, blank, version";
+    if (n.bad_name) bad = "the name of a header must be a token, with the colon after it";
+    if (lies_in_place() && n.bad_line)
+        bad = "each line of the head must end with CR LF, and hold none of them";
     if (n.n_host > 1) bad = "several Host headers";
     if (n.n_host == 0 && strcmp(version, "HTTP/1.1") == 0) bad = "no Host header";
     if (n.n_length > 1) bad = "several Content-Length headers";
@@ -216,7 +263,7 @@ static bool add_headers(struct MHD_Response *r, const http_private *rq) {
 static struct MHD_Response *make_response(http_private *rq) {
     struct MHD_Response *r;
     if (rq->pub.streaming) {
-        r = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 4096, read_stream, rq, NULL);
+        r = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 512, read_stream, rq, NULL);
     } else {
         r = MHD_create_response_from_buffer(rq->payload.len, (void *)rq->payload.ptr,
                                             MHD_RESPMEM_PERSISTENT);

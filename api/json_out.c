@@ -34,7 +34,7 @@ void json_esc(buf *b, str s) {
             buf_add(b, (str){(char[]){'\\', e}, 2});
         from = i + 1;
     }
-    buf_add(b, (str){s.ptr + from, s.len - from});
+    if (from < s.len) buf_add(b, (str){s.ptr + from, s.len - from});
 }
 
 void json_str(buf *b, str s) {

@@ -9,6 +9,7 @@
 #include "api/json_out.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/log.h"
 
 enum { SAMPLE_MAX_AGE_US = 1000000 };
 
@@ -171,6 +172,8 @@ static void write_requests(out *o, const app *a, const machine_stats *s) {
         snprintf(label, sizeof label, ",code=\"%s\"", class[i]);
         sample(o, "vramd_http_responses_total", label, (double)a->answers[i]);
     }
+    counter(o, "vramd_log_lines_dropped_total", "Lines of the log that could not be written.",
+            (double)log_dropped());
     gauge(o, "vramd_http_connections", "Open connections.", http_n_connections(a->http));
     gauge(o, "vramd_ready", "1 when requests are served.",
           a->port->ops->not_ready(a->port) == NULL);

@@ -23,6 +23,8 @@ static bool has(const char *option) {
 void server_terms(const server_options *o, terms *out) {
     terms_add(out, MEM_HTTP, TERM_EXACT, (uint64_t)o->max_connections * HTTP_POOL_BYTES,
               "libmicrohttpd's pools, %u connections", o->max_connections);
+    terms_add(out, MEM_HTTP, TERM_CALIBRATED, (uint64_t)o->max_connections * HTTP_RECORD_BYTES,
+              "libmicrohttpd's records and responses");
     terms_add(out, MEM_HTTP, TERM_EXACT, http_table_bytes(o->max_connections),
               "table of connections");
     if (has(o->api_keys_file))

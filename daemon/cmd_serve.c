@@ -4,6 +4,7 @@
  * cancels what runs. SIGHUP reads the options again and takes over what can change while
  * serving; a service manager is told of all of it (daemon/supervise.h). */
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 #include <sys/resource.h>
 #include <uv.h>
 
+#include "api/http.h"
 #include "api/server.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -200,9 +202,17 @@ static void on_loaded(void *arg, status s, const err *e) {
             server_port(d->server));
 }
 
+/* libmicrohttpd's pools are mapped one by one, so that those of a crowd are the system's again
+ * when it has left: on the heap a small block above them would keep them all. */
+static void map_pools(void) {
+    mallopt(M_MMAP_THRESHOLD, HTTP_POOL_BYTES);
+    mallopt(M_MMAP_MAX, 1 << 20);
+}
+
 static status open_loop(daemon_state *d, err *e) {
     static const int number[] = {SIGTERM, SIGINT, SIGHUP};
     loop_memory_init();
+    map_pools();
     if (uv_loop_init(&d->loop) != 0) return err_set(e, ERR_IO, "the event loop cannot start");
     d->handles = true;
     for (int i = 0; i < 3; i++) {

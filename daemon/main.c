@@ -1,6 +1,9 @@
 /* vramd: finds the subcommand. */
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "daemon/commands.h"
 
@@ -18,7 +21,19 @@ static void print_usage(FILE *f) {
     fputs("\n\"vramd COMMAND --help\" lists a command's options.\n", f);
 }
 
+/* A descriptor of ours must never be taken for stdout or stderr; and a log file that may not
+ * grow any further (ulimit -f) is no reason to end. */
+static void sane_surroundings(void) {
+    for (int fd; (fd = open("/dev/null", O_RDWR)) >= 0;)
+        if (fd > STDERR_FILENO) {
+            close(fd);
+            break;
+        }
+    signal(SIGXFSZ, SIG_IGN);
+}
+
 int main(int argc, char **argv) {
+    sane_surroundings();
     static const struct {
         const char *name;
         int (*run)(int, char **);

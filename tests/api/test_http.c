@@ -454,7 +454,7 @@ END_TEST
 
 START_TEST(a_connection_that_the_ledger_refuses_is_closed) {
     fake_init(&f);
-    f.http_limit = http_table_bytes(64) + 2 * HTTP_POOL_BYTES;
+    f.http_limit = http_table_bytes(64) + 2 * HTTP_CONN_BYTES;
     fake_start(&f);
     int a = open_post("/v1/completions", STREAM_FOREVER);
     int b = open_post("/v1/completions", STREAM_FOREVER);

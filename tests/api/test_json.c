@@ -18,6 +18,8 @@ START_TEST(strings_are_escaped_and_read_back_the_same) {
     buf_init(&b, NULL);
     json_str(&b, STR("plain"));
     assert_out(&b, "\"plain\"");
+    json_str(&b, (str){NULL, 0});
+    assert_out(&b, "\"\"");
     json_str(&b, STR("a\"b\\c\n\t\r\b\f\x01\x7f/"));
     assert_out(&b, "\"a\\\"b\\\\c\\n\\t\\r\\b\\f\\u0001\\u007f/\"");
     json_str(&b, STR("\xc3\xa9\xf0\x9f\x98\x80"));

@@ -616,7 +616,7 @@ START_TEST(the_memory_account_adds_up) {
         if (strcmp(text_of(at(c, "class")), "http") == 0) http = int_of(at(c, "ledger_bytes"));
     }
     /* one connection, ours, and the table */
-    ck_assert_int_eq(http, (long long)(HTTP_POOL_BYTES + http_table_bytes(64)));
+    ck_assert_int_eq(http, (long long)(HTTP_CONN_BYTES + http_table_bytes(64)));
     ck_assert_int_eq(int_of(at(at(v, "kv"), "blocks")), 100);
     long long unaccounted = int_of(at(v, "unaccounted_bytes"));
     ck_assert_int_eq(int_of(at(at(v, "process"), "anonymous_bytes")) - sum, unaccounted);

@@ -70,6 +70,17 @@ START_TEST(levels_decide_what_is_written) {
 }
 END_TEST
 
+START_TEST(a_pipe_that_nobody_reads_stops_nobody) {
+    capture();
+    log_init(LOG_INFO);
+    uint64_t before = log_dropped();
+    for (int i = 0; i < 2000; i++) log_info("%0100d", i); /* a pipe holds 64 KiB */
+    release();
+    ck_assert_uint_gt(log_dropped() - before, 1000);
+    ck_assert_uint_lt(log_dropped() - before, 2000);
+}
+END_TEST
+
 START_TEST(the_journal_gets_priorities_only_when_stderr_is_its_stream) {
     char buf[4096], stream[64];
     struct stat st;
@@ -152,6 +163,7 @@ START_TEST(lines_of_several_threads_do_not_mix) {
 END_TEST
 
 CHECK_MAIN("log", a_line_has_time_level_and_message, levels_decide_what_is_written,
+           a_pipe_that_nobody_reads_stops_nobody,
            the_journal_gets_priorities_only_when_stderr_is_its_stream,
            a_message_cannot_forge_a_line_and_a_long_one_is_cut,
            lines_that_cannot_be_written_are_counted, lines_of_several_threads_do_not_mix)

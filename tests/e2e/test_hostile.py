@@ -1,0 +1,312 @@
+"""Clients and surroundings that mean no good: slow senders, requests that two servers would read differently, sockets
+half closed, crowds of idle streams, no descriptors left, logs that nobody takes. Others are served meanwhile, and
+afterwards nothing is held."""
+
+import contextlib
+import json
+import os
+import re
+import resource
+import socket
+import subprocess
+import time
+
+import httpx
+import pytest
+
+import tiny
+from harness import SANITIZED, Daemon
+from test_load import counter
+
+IDLE = int(os.environ.get("IDLE_STREAMS", 1000))
+HEAD = "POST /tokenize HTTP/1.1\r\nHost: x\r\n"
+BODY = '{"prompt":"a"}'
+NEXT = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+LENGTH = f"Content-Length: {len(BODY)}"
+FOREVER = {"prompt": "a", "max_tokens": 400, "ignore_eos": True, "stream": True}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(tiny.make(tmp_path_factory.mktemp("tiny") / "tiny.gguf"))
+
+
+@contextlib.contextmanager
+def serving(model, *options, **more):
+    d = Daemon("--model", model, "--threads", "1", "--max-num-seqs", "4", *options, **more)
+    try:
+        yield d
+        d.wait_free()
+        assert d.memory()["sequences"] == []
+    finally:
+        d.stop()
+
+
+@pytest.fixture(scope="module")
+def server(model):
+    with serving(model, "--max-connections", "256") as d:
+        yield d
+
+
+def dial(d):
+    return socket.create_connection(("127.0.0.1", d.port), timeout=60)
+
+
+def post(body):
+    text = json.dumps(body)
+    return f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(text)}\r\n\r\n{text}".encode()
+
+
+def until_closed(s):
+    got = b""
+    with contextlib.suppress(ConnectionError):
+        while chunk := s.recv(65536):
+            got += chunk
+    return got
+
+
+def eventually(what, seconds=60):
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+# ---- framing ----
+
+TWO_LENGTHS = f"{LENGTH}\r\nContent-Length: 3\r\n\r\n{BODY}"
+REFUSED = {
+    "TE and CL": HEAD + "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n",
+    "CL and TE": HEAD + "Content-Length: 40\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "two CL": HEAD + TWO_LENGTHS,
+    "two equal CL": HEAD + f"{LENGTH}\r\n{LENGTH}\r\n\r\n{BODY}",
+    "CL list": HEAD + f"Content-Length: {len(BODY)}, {len(BODY)}\r\n\r\n{BODY}",
+    "CL with a sign": HEAD + f"Content-Length: +{len(BODY)}\r\n\r\n{BODY}",
+    "negative CL": HEAD + f"Content-Length: -1\r\n\r\n{BODY}",
+    "hexadecimal CL": HEAD + f"Content-Length: 0xe\r\n\r\n{BODY}",
+    "CL beyond 64 bits": HEAD + f"Content-Length: 18446744073709551616\r\n\r\n{BODY}",
+    "blank before the colon": HEAD + f"Content-Length : {len(NEXT)}\r\n\r\n",
+    "another encoding": HEAD + "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "chunked is not the last": HEAD + "Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+    "VT before chunked": HEAD + "Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+    "chunked in HTTP/1.0": "POST /tokenize HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "folded TE": HEAD + "Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
+    "folded line": HEAD + f"X-A: b\r\n Content-Length: {len(NEXT)}\r\n\r\n",
+    "bare LF": "GET /health HTTP/1.1\nHost: x\n\n",
+    "bare LF after a header": "GET /health HTTP/1.1\r\nHost: x\nX-A: b\r\n\r\n",
+    "bare CR": "GET /health HTTP/1.1\r\nHost: x\rX-A: b\r\n\r\n",
+    "NUL in a value": "GET /health HTTP/1.1\r\nX-A: a\0b\r\nHost: x\r\n\r\n",
+    "NUL in the last value": "GET /health HTTP/1.1\r\nHost: x\r\nX-A: a\0b\r\n\r\n",
+    "NUL in a name": HEAD + f"Content-\0Length: {len(NEXT)}\r\n\r\n",
+    "NUL in the target": "GET /health\0 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "%00 in the target": "GET /health%00 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "no colon": "GET /health HTTP/1.1\r\nHost: x\r\nnonsense\r\n\r\n",
+    "absolute target": "GET http://y/health HTTP/1.1\r\nHost: x\r\n\r\n",
+    "authority": "CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "blank in the target": "GET /hea lth HTTP/1.1\r\nHost: x\r\n\r\n",
+    "tabs in the request line": "GET\t/health\tHTTP/1.1\r\nHost: x\r\n\r\n",
+    "HTTP/0.9": "GET /health\r\n\r\n",
+    "HTTP/2": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "two hosts": "GET /health HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n",
+    "negative chunk": HEAD + f"Transfer-Encoding: chunked\r\n\r\n-1\r\n{BODY}\r\n0\r\n\r\n",
+    "0x before a chunk": HEAD + f"Transfer-Encoding: chunked\r\n\r\n0xe\r\n{BODY}\r\n0\r\n\r\n",
+    "chunk beyond 64 bits": HEAD + f"Transfer-Encoding: chunked\r\n\r\n1000000000000000e\r\n{BODY}\r\n0\r\n\r\n",
+    "chunk longer than it says": HEAD + f"Transfer-Encoding: chunked\r\n\r\n3\r\n{BODY}\r\n0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_another_server_may_read_otherwise_ends_the_connection(server, name):
+    """The request after it must find nobody: it may be part of this one's body for somebody else."""
+    with dial(server) as s:
+        s.sendall((REFUSED[name] + NEXT).encode("latin-1"))
+        got = until_closed(s)
+    assert b"smuggled" not in got and b" 200 " not in got, got
+    assert got == b"" or re.match(rb"HTTP/1\.[01] (400|413|501|505) ", got), got
+
+
+ACCEPTED = {
+    "tab before a value": HEAD + f"Content-Length:\t{len(BODY)}\r\n\r\n{BODY}",
+    "no blank before a value": HEAD + f"Content-Length:{len(BODY)}\r\n\r\n{BODY}",
+    "an empty value": HEAD + f"X-A:\r\nX-B: \r\n{LENGTH}\r\n\r\n{BODY}",
+    "blanks after a value": HEAD + f"X-A: b \t \r\n{LENGTH}\r\n\r\n{BODY}",
+    "an empty value last": HEAD + f"{LENGTH}\r\nX-A:\r\n\r\n{BODY}",
+    "chunk extension": HEAD + f'Transfer-Encoding: chunked\r\n\r\ne;a="b"\r\n{BODY}\r\n0\r\n\r\n',
+    "trailer": HEAD + f"Transfer-Encoding: chunked\r\n\r\ne\r\n{BODY}\r\n0\r\nX-A: b\r\n\r\n",
+    "long headers": HEAD + "".join(f"X-{i}: {'y' * 900}\r\n" for i in range(8)) + f"{LENGTH}\r\n\r\n{BODY}",
+    "a body that is not looked at": f"GET /health HTTP/1.1\r\nHost: x\r\n{LENGTH}\r\n\r\n{BODY}",
+}
+
+
+@pytest.mark.parametrize("pieces", [1 << 20, 7], ids=["at once", "in pieces"])
+def test_what_all_read_alike_is_served_and_so_is_the_next(server, pieces):
+    for name, text in ACCEPTED.items():
+        text += "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        with dial(server) as s:
+            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for i in range(0, len(text), pieces):
+                s.sendall(text[i:i + pieces].encode())
+            got = until_closed(s)
+        assert re.findall(rb"HTTP/1\.1 (\d+) ", got) == [b"200", b"200"], (name, got)
+
+
+def test_after_an_error_the_requests_behind_it_are_answered_in_order(server):
+    bad = HEAD + "Content-Length: 1\r\n\r\n{"
+    good = HEAD + f"{LENGTH}\r\n\r\n{BODY}"
+    with dial(server) as s:
+        s.sendall((bad + good + "GET /no HTTP/1.1\r\nHost: x\r\n\r\n" + good.replace("Host", "Connection: close\r\nHost")).encode())
+        assert re.findall(rb"HTTP/1\.1 (\d+) ", until_closed(s)) == [b"400", b"200", b"404", b"200"]
+
+
+# ---- slow and half gone ----
+
+def test_senders_of_a_byte_at_a_time_lose_their_connection_and_others_wait_for_none(model):
+    with serving(model, "--header-timeout", "1", "--body-timeout", "1", "--max-connections", "64") as d:
+        kinds = ["GET /health HTTP/1.1\r\nX-A: " + "y" * 4000, HEAD + "Content-Length: 4000\r\n\r\n" + "y" * 4000,
+                 HEAD + "Transfer-Encoding: chunked\r\n\r\n" + "1\r\ny\r\n" * 800]
+        slow = {dial(d): [text, text.find("\r\n\r\n") + 4 if "\r\n\r\n" in text else 1] for text in kinds for _ in range(16)}
+        for s, (text, at) in slow.items():
+            s.sendall(text[:at].encode())
+            s.setblocking(False)
+        served, sent = 0, 0
+        while slow:
+            assert d.http.get("/health").status_code == 200
+            served += 1
+            for s in list(slow):
+                text, at = slow[s]
+                try:
+                    s.send(text[at:at + 1].encode())
+                    slow[s][1] = at + 1
+                    sent += 1
+                    gone = s.recv(4096) == b""
+                except BlockingIOError:
+                    gone = False
+                except ConnectionError:
+                    gone = True
+                if gone:
+                    s.close()
+                    del slow[s]
+            time.sleep(0.05)
+        assert served > 3 and sent < 48 * 2000  # none of them came to its end
+        eventually(lambda: counter(d, "vramd_http_connections") <= 2)
+
+
+def test_whoever_closes_half_a_socket_anywhere_frees_all_of_it(model):
+    """At the latest when the head or the body is due: libmicrohttpd overlooks an end that comes with half a head."""
+    whole = post(FOREVER)
+    with serving(model, "--header-timeout", "1", "--body-timeout", "1") as d:
+        for cut in (0, 1, 10, 60, whole.index(b"\r\n\r\n") + 4, len(whole) - 1, len(whole)):
+            with dial(d) as s:
+                s.sendall(whole[:cut])
+                if cut == len(whole):
+                    assert s.recv(1000).startswith(b"HTTP/1.1 200")
+                s.shutdown(socket.SHUT_WR)
+                until_closed(s)
+        eventually(lambda: counter(d, "vramd_http_connections") <= 2)
+
+
+# ---- crowds ----
+
+def measured(d):
+    """What the kernel says is a second old at most, from the request before: asks twice."""
+    d.memory()
+    time.sleep(1.2)
+    d.memory()
+    time.sleep(0.2)
+    return d.memory()
+
+
+def test_a_crowd_of_idle_streams_is_held_as_planned_and_let_go(model):
+    """Four run until their window is full, the others wait in the queue; nobody reads."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < IDLE + 200:
+        pytest.skip(f"{hard} descriptors are too few")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with serving(model, "--max-connections", str(IDLE + 100), "--max-waiting", str(IDLE), "--max-model-len", "512",
+                 "--stream-credits", "8", "--heartbeat", "1", "--no-log-requests") as d:
+        ready = d.memory()
+        streams = []
+        for i in range(IDLE):
+            streams.append(socket.socket())
+            if i < 4:  # these run: a small window, and much to say
+                streams[-1].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            streams[-1].connect(("127.0.0.1", d.port))
+            streams[-1].sendall(post({**FOREVER, "logprobs": 20} if i < 4 else FOREVER))
+        eventually(lambda: counter(d, "vramd_http_connections") >= IDLE)
+        eventually(lambda: counter(d, "vramd_requests_waiting") > 0.8 * IDLE)
+        assert counter(d, "vramd_http_connections") >= IDLE and d.http.get("/ready").status_code == 200
+        held = measured(d)
+        assert held["ledger_bytes"] <= held["budget_bytes"]
+        assert SANITIZED or held["unaccounted_bytes"] <= (4 << 20) + held["ledger_bytes"] * 0.002, held
+        for s in streams[::2]:
+            s.close()
+        eventually(lambda: counter(d, "vramd_requests_waiting") <= IDLE // 2)
+        for s in streams[1::2]:
+            s.close()
+        eventually(lambda: counter(d, "vramd_http_connections") <= 2)
+        d.wait_free()
+        after = measured(d)
+        assert SANITIZED or after["unaccounted_bytes"] <= (4 << 20) + after["ledger_bytes"] * 0.002, after
+        assert after["requests"]["used"] <= ready["requests"]["used"] + 65536
+        assert d.complete("a", max_tokens=4).status_code == 200
+
+
+# ---- surroundings ----
+
+def test_without_descriptors_it_serves_who_is_there_and_later_the_others(model):
+    with serving(model, "--max-connections", "200") as d:
+        assert d.complete("a", max_tokens=1).status_code == 200  # d.http keeps this connection
+        used = len(os.listdir(f"/proc/{d.process.pid}/fd"))
+        resource.prlimit(d.process.pid, resource.RLIMIT_NOFILE, (used + 8, 20000))
+        crowd = [dial(d) for _ in range(40)]
+        for s in crowd:
+            s.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert crowd[0].recv(1000).startswith(b"HTTP/1.1 200")
+        for _ in range(20):
+            assert d.complete("a", max_tokens=1).status_code == 200
+            assert d.http.get("/metrics").status_code == 200
+        crowd[0].close()
+        for s in crowd[1:]:  # as the first leave, the others are let in
+            assert s.recv(1000).startswith(b"HTTP/1.1 200")
+            s.close()
+        d.http.close()
+        d.http = httpx.Client(base_url=d.url, timeout=60)
+        assert d.complete("a", max_tokens=1).status_code == 200
+
+
+def redirected(how):
+    return ("sh", "-c", f'exec "$@" {how}', "sh")
+
+
+@pytest.mark.parametrize("how", ["2>/dev/full", "2>&-", ">&- 2>/dev/full", ">&- 2>&- <&-", "full disk", "file limit"])
+def test_logs_that_nobody_takes_are_dropped_and_counted_and_serving_goes_on(model, tmp_path, how):
+    under, room = redirected(how), tmp_path / "log"
+    if how == "full disk":
+        room.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "none", room], capture_output=True).returncode:
+            pytest.skip("no tmpfs can be mounted here")
+        under = redirected(f"2>{room}/log")
+    elif how == "file limit":
+        under = ("sh", "-c", f'ulimit -f 1; exec "$@" 2>{room}', "sh")
+    path = tmp_path / "socket"
+    d = Daemon("--model", model, "--threads", "1", "--host", f"unix:{path}", wait=False, under=under)
+    try:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://vramd", timeout=60) as http:
+            def ready():
+                assert d.process.poll() is None
+                with contextlib.suppress(httpx.TransportError):
+                    return http.get("/ready").status_code == 200
+
+            eventually(ready)
+            for _ in range(100):
+                r = http.post("/v1/completions", json={"prompt": "a", "max_tokens": 2})
+                assert r.status_code == 200 and r.json()["usage"]["prompt_tokens"] == 1
+            (row,) = re.findall(r"^vramd_log_lines_dropped_total\{.*\} (\d+)$", http.get("/metrics").text, re.M)
+            # /dev/null takes all, where there was nothing
+            assert int(row) == 0 if "2>&-" in how else int(row) > 20
+    finally:
+        d.process.terminate()
+        code = d.process.wait(60)
+        if how == "full disk":
+            subprocess.run(["umount", room], check=True)
+    assert code == 0
