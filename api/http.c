@@ -1,5 +1,5 @@
 /* libmicrohttpd under uv: the pump, connections, deadlines, the watch for disconnects, drain.
- * Owns the daemon, the table of connections, one epoll descriptor and four uv handles. Loop
+ * Owns the daemon, the table of connections, one epoll descriptor and five uv handles. Loop
  * thread only.
  *
  * Facts of libmicrohttpd 0.9.75 in external epoll mode that shape this file:
@@ -7,6 +7,8 @@
  * work left (timeout 0) or something resumed, run again, else connections hang.
  * - At the connection limit (or EMFILE) it takes the listener out of its epoll set and puts it
  *   back only in a later MHD_run: run once more whenever the number of connections fell.
+ * - A connection in the middle of a TLS handshake always looks ready to it: it asks to be run
+ * again at once, in vain, until the client's next bytes, which its epoll set tells anyway.
  * - A suspended connection is not watched: a disconnect is seen by an epoll set of our own.
  * - Its timeout is inactivity, which a slow sender resets with each byte: hence own deadlines.
  */
@@ -26,7 +28,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 
-enum { MAX_RUNS = 16, TICK_MS = 250, TRIM_AFTER = 1000 };
+enum { MAX_RUNS = 16, MAX_VAIN = 3, VAIN_MS = 5, TICK_MS = 250, TRIM_AFTER = 1000 };
 
 static unsigned n_connections(const http *h) {
     return MHD_get_daemon_info(h->mhd, MHD_DAEMON_INFO_CURRENT_CONNECTIONS)->num_connections;
@@ -34,6 +36,9 @@ static unsigned n_connections(const http *h) {
 
 static void on_pump_timer(uv_timer_t *t) {
     http_pump(t->data);
+}
+static void on_again(uv_idle_t *i) {
+    http_pump(i->data);
 }
 
 /* Last in its callers: the app may close us from here. */
@@ -52,17 +57,22 @@ void http_pump(http *h) {
     MHD_UNSIGNED_LONG_LONG wait_ms = 0;
     enum MHD_Result timed;
     bool again;
-    int runs = 0;
+    int runs = 0, vain = 0;
     do {
-        h->dirty = false;
+        h->dirty = h->progress = false;
         unsigned before = n_connections(h);
         MHD_run(h->mhd);
         timed = MHD_get_timeout(h->mhd, &wait_ms);
         again = h->dirty || (timed == MHD_YES && wait_ms == 0) || n_connections(h) < before;
-    } while (again && ++runs < MAX_RUNS);
+        vain = h->dirty || h->progress ? 0 : vain + 1;
+    } while (again && ++runs < MAX_RUNS && vain < MAX_VAIN);
     h->pumping = false;
+    if (again && vain < MAX_VAIN)
+        uv_idle_start(&h->again, on_again); /* others' turn first */
+    else
+        uv_idle_stop(&h->again);
     if (again)
-        uv_timer_start(&h->pump_timer, on_pump_timer, 0, 0); /* others' turn first */
+        uv_timer_start(&h->pump_timer, on_pump_timer, VAIN_MS, 0);
     else if (timed == MHD_YES)
         uv_timer_start(&h->pump_timer, on_pump_timer, wait_ms, 0);
     else
@@ -109,11 +119,15 @@ static void on_tick(uv_timer_t *t) {
     http_pump(h);
 }
 
+static uint64_t conn_bytes(const http *h) {
+    return HTTP_CONN_BYTES + (h->tls ? HTTP_TLS_BYTES : 0);
+}
+
 static void conn_open(http *h, struct MHD_Connection *mhd, void **slot) {
     int fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
     http_conn *c = h->unused;
     *slot = NULL;
-    if (!c || !ledger_reserve(h->ledger, MEM_HTTP, HTTP_CONN_BYTES)) {
+    if (!c || !ledger_reserve(h->ledger, MEM_HTTP, conn_bytes(h))) {
         shutdown(fd, SHUT_RDWR);
         return;
     }
@@ -123,6 +137,7 @@ static void conn_open(http *h, struct MHD_Connection *mhd, void **slot) {
     c->prev = h->ring.prev, c->next = &h->ring;
     c->prev->next = c->next->prev = c;
     if (h->n_open++ == 0) uv_timer_start(&h->tick, on_tick, TICK_MS, TICK_MS);
+    if (h->tls) http_tls_attach(h->tls, mhd);
     *slot = c;
 }
 
@@ -132,7 +147,7 @@ static void conn_close(http *h, http_conn *c) {
     c->open = false;
     c->next = h->unused;
     h->unused = c;
-    ledger_release(h->ledger, MEM_HTTP, HTTP_CONN_BYTES);
+    ledger_release(h->ledger, MEM_HTTP, conn_bytes(h));
     if (--h->n_open == 0) uv_timer_stop(&h->tick);
     if (++h->n_closed >= TRIM_AFTER && h->n_open <= h->n_closed / 16) {
         h->n_closed = 0;
@@ -143,6 +158,7 @@ static void conn_close(http *h, http_conn *c) {
 static void on_connection(void *cls, struct MHD_Connection *mhd, void **slot,
                           enum MHD_ConnectionNotificationCode code) {
     http *h = cls;
+    h->progress = true;
     if (code == MHD_CONNECTION_NOTIFY_STARTED)
         conn_open(h, mhd, slot);
     else if (*slot)
@@ -201,10 +217,15 @@ static struct MHD_Response *no_memory_answer(void) {
 }
 
 static status daemon_open(http *h, int fd, err *e) {
+    struct MHD_OptionItem tls[] = {
+        {MHD_OPTION_HTTPS_CERT_CALLBACK2, 0, (void *)(intptr_t)http_tls_certificate},
+        {MHD_OPTION_HTTPS_PRIORITIES, 0, "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"},
+        {MHD_OPTION_END, 0, NULL}};
+    unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
     errno = 0;
     h->mhd = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
-        http_on_request, h, MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL,
+        flags | (h->tls ? MHD_USE_TLS : 0), 0, NULL, NULL, http_on_request, h, MHD_OPTION_ARRAY,
+        h->tls ? tls : &tls[2], MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL,
         MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, h->opt.max_connections,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_POOL_BYTES,
         MHD_OPTION_CONNECTION_TIMEOUT, h->opt.idle_timeout_s, MHD_OPTION_STRICT_FOR_CLIENT, 1,
@@ -223,12 +244,14 @@ static status handles_open(http *h, uv_loop_t *loop, err *e) {
     if (h->watch_fd < 0) return err_set(e, ERR_IO, "epoll_create1: %s", strerror(errno));
     uv_timer_init(loop, &h->pump_timer);
     uv_timer_init(loop, &h->tick);
+    uv_idle_init(loop, &h->again);
     int rc = uv_poll_init(loop, &h->mhd_poll, fd);
     CHECK(rc == 0); /* both are fresh epoll descriptors: nothing can refuse them */
     rc = uv_poll_init(loop, &h->watch_poll, h->watch_fd);
     CHECK(rc == 0);
-    h->n_handles = 4;
-    h->pump_timer.data = h->tick.data = h->mhd_poll.data = h->watch_poll.data = h;
+    h->n_handles = 5;
+    h->pump_timer.data = h->tick.data = h->again.data = h->mhd_poll.data = h->watch_poll.data =
+        h;
     uv_poll_start(&h->mhd_poll, UV_READABLE, on_mhd_readable);
     uv_poll_start(&h->watch_poll, UV_READABLE, on_watch);
     return OK;
@@ -239,6 +262,7 @@ static void free_all(http *h) {
     if (h->no_memory) MHD_destroy_response(h->no_memory);
     if (h->watch_fd >= 0) close(h->watch_fd);
     if (h->unix_path[0]) unlink(h->unix_path);
+    http_tls_close(h->tls);
     ledger_free(h->ledger, h->table_memory);
     free(h);
 }
@@ -251,6 +275,8 @@ status http_open(http **out, struct uv_loop_s *loop, const server_options *o,
     h->app = *app, h->opt = *o, h->ledger = l, h->pool = p, h->watch_fd = -1;
     int fd = -1;
     status s = table_open(h, e);
+    if (s != OK) goto done;
+    if (o->tls_cert && o->tls_cert[0]) s = http_tls_open(&h->tls, o, e);
     if (s != OK) goto done;
     s = http_listen(o, &fd, &h->port, h->unix_path, e);
     if (s != OK) goto done;
@@ -277,6 +303,10 @@ uint32_t http_n_connections(const http *h) {
 }
 uint32_t http_n_requests(const http *h) {
     return h->n_requests;
+}
+
+status http_reload(http *h, err *e) {
+    return h->tls ? http_tls_load(h->tls, &h->opt, e) : OK;
 }
 
 void http_drain(http *h) {
@@ -314,7 +344,9 @@ void http_close(http *h) {
     MHD_stop_daemon(h->mhd);
     uv_close((uv_handle_t *)&h->pump_timer, on_closed);
     uv_close((uv_handle_t *)&h->tick, on_closed);
+    uv_close((uv_handle_t *)&h->again, on_closed);
     MHD_destroy_response(h->no_memory);
+    http_tls_close(h->tls);
     close(h->watch_fd);
     if (h->unix_path[0]) unlink(h->unix_path);
     ledger_free(h->ledger, h->table_memory);

@@ -68,11 +68,15 @@ enum { HTTP_POOL_BYTES = 16 * 1024, HTTP_MAX_HEADER_BYTES = 8 * 1024 };
 /* Beside the pool: libmicrohttpd's record of a connection, a response with its headers, the
  * header of a mapping. Measured with 5,000 idle streams (tests/e2e/test_hostile.py). */
 enum { HTTP_RECORD_BYTES = 3 * 1024, HTTP_CONN_BYTES = HTTP_POOL_BYTES + HTTP_RECORD_BYTES };
+/* With TLS: measured, 15 KB of a session, and a record in hand. */
+enum { HTTP_TLS_BYTES = 32 * 1024 };
 
 status http_open(http **out, struct uv_loop_s *, const struct server_options *,
                  const http_app *, ledger *, pool *, err *);
 uint16_t http_port(const http *); /* 0: a Unix socket */
 void http_flush(http *);          /* pumps once, if anything was woken since */
+/* Reads the certificate again, where there is one. */
+status http_reload(http *, err *);
 void http_drain(http *);
 void http_abort(http *);
 void http_close(http *); /* no request may be open */

@@ -2,11 +2,14 @@
 #ifndef VRAMD_API_HTTP_IMPL_H
 #define VRAMD_API_HTTP_IMPL_H
 
+#include <gnutls/abstract.h>
 #include <microhttpd.h>
 #include <uv.h>
 
 #include "api/http.h"
 #include "api/server.h"
+
+typedef struct http_tls http_tls;
 
 typedef struct http_conn { /* one slot of the table */
     struct MHD_Connection *mhd;
@@ -49,6 +52,7 @@ struct http {
     struct MHD_Daemon *mhd;
     http_app app;
     server_options opt;
+    http_tls *tls; /* NULL: plain HTTP */
     uint16_t port;
     char unix_path[108]; /* "" unless we made it */
     ledger *ledger;
@@ -62,13 +66,24 @@ struct http {
     int watch_fd;
     uv_poll_t mhd_poll, watch_poll;
     uv_timer_t pump_timer, tick;
+    uv_idle_t again;
     uint32_t n_handles; /* still to be closed */
     bool pumping, dirty, draining, idle_told;
+    bool progress;                  /* a callback of libmicrohttpd was called */
     struct MHD_Response *no_memory; /* a ready-made 503 */
 };
 
 /* http_listen.c */
 status http_listen(const server_options *, int *fd, uint16_t *port, char unix_path[108], err *);
+
+/* http_tls.c */
+status http_tls_open(http_tls **out, const server_options *, err *);
+/* Reads certificate and key again, for the handshakes to come; on an error nothing changes. */
+status http_tls_load(http_tls *, const server_options *, err *);
+void http_tls_close(http_tls *); /* after the daemon; NULL is ignored */
+/* For a connection that has just come: its handshake will ask for the certificate. */
+void http_tls_attach(http_tls *, struct MHD_Connection *);
+gnutls_certificate_retrieve_function3 http_tls_certificate;
 
 /* http.c */
 void http_pump(http *);

@@ -213,6 +213,7 @@ static ssize_t read_stream(void *cls, uint64_t pos, char *dst, size_t max) {
         "data: {\"error\":{\"message\":\"no memory left for this stream\",\"type\":"
         "\"unavailable_error\",\"param\":null,\"code\":503}}\n\ndata: [DONE]\n\n";
     http_private *rq = cls;
+    rq->h->progress = true;
     if (rq->pub.gone) return MHD_CONTENT_READER_END_WITH_ERROR;
     if (rq->out_at == rq->out.len) {
         /* Being asked for more means that all before has left. */
@@ -329,6 +330,7 @@ enum MHD_Result http_on_request(void *cls, struct MHD_Connection *m, const char 
                                 size_t *n_data, void **ctx) {
     http *h = cls;
     http_private *rq = *ctx;
+    h->progress = true;
     if (!rq) return first_call(h, m, url, method, version, ctx);
     if (*n_data) {
         take_body(rq, data, *n_data);
@@ -369,6 +371,7 @@ void http_on_completed(void *cls, struct MHD_Connection *m, void **ctx,
     (void)m;
     http *h = cls;
     http_private *rq = *ctx;
+    h->progress = true;
     if (!rq) return;
     *ctx = NULL;
     http_conn *c = rq->conn;

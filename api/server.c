@@ -25,6 +25,9 @@ void server_terms(const server_options *o, terms *out) {
               "libmicrohttpd's pools, %u connections", o->max_connections);
     terms_add(out, MEM_HTTP, TERM_CALIBRATED, (uint64_t)o->max_connections * HTTP_RECORD_BYTES,
               "libmicrohttpd's records and responses");
+    if (has(o->tls_cert))
+        terms_add(out, MEM_HTTP, TERM_CALIBRATED, (uint64_t)o->max_connections * HTTP_TLS_BYTES,
+                  "GnuTLS, %u connections", o->max_connections);
     terms_add(out, MEM_HTTP, TERM_EXACT, http_table_bytes(o->max_connections),
               "table of connections");
     if (has(o->api_keys_file))
@@ -147,6 +150,13 @@ void app_json(http_request *rq, const buf *b) {
 
 /* ---- life ---- */
 
+static status check_tls(const server_options *o, err *e) {
+    if (has(o->tls_cert) == has(o->tls_key)) return OK;
+    const char *missing = has(o->tls_cert) ? "tls_key" : "tls_cert";
+    err_set(e, ERR_INVALID, "tls_cert and tls_key go together: %s is not set", missing);
+    return err_field(e, "%s", missing);
+}
+
 status server_open(server **out, uv_loop_t *loop, const server_options *o, port *p, err *e) {
     *out = NULL;
     server *s = calloc(1, sizeof *s);
@@ -165,6 +175,7 @@ status server_open(server **out, uv_loop_t *loop, const server_options *o, port 
                                 .retry_after_s = on_retry_after,
                                 .idle = on_idle};
     status st = server_configure(s, o, e);
+    if (st == OK) st = check_tls(o, e);
     if (st == OK && has(o->api_keys_file))
         st = keys_open(&s->app.keys, o->api_keys_file, p->ledger, clock_us(), e);
     s->api_keys_file = o->api_keys_file;
@@ -178,12 +189,19 @@ status server_open(server **out, uv_loop_t *loop, const server_options *o, port 
     return OK;
 }
 
-status server_reload(server *s, err *e) {
-    if (!s->app.keys) return OK;
-    status st = keys_reload(s->app.keys, s->api_keys_file, clock_us(), e);
-    if (st == OK)
-        log_info("reload: %u tenants in %s", keys_n_tenants(s->app.keys), s->api_keys_file);
-    return st;
+static void told_at_reload(status s, const err *e) {
+    if (s != OK) log_error("reload: what was read before stays in force: %s", e->text);
+}
+
+void server_reload(server *s) {
+    err e;
+    if (s->app.keys) {
+        status st = keys_reload(s->app.keys, s->api_keys_file, clock_us(), &e);
+        told_at_reload(st, &e);
+        if (st == OK)
+            log_info("reload: %u tenants in %s", keys_n_tenants(s->app.keys), s->api_keys_file);
+    }
+    told_at_reload(http_reload(s->app.http, &e), &e);
 }
 
 uint16_t server_port(const server *s) {

@@ -17,9 +17,10 @@ typedef struct server_options {
     uint32_t request_timeout_s; /* of a request that names none, and the most; 0: none */
     uint32_t stream_credits;    /* tokens a slow reader may be behind */
     bool log_requests;
-    const char *api_keys_file; /* "" or NULL: none */
-    bool metrics_auth;         /* /metrics needs a key too */
-    const char *cors_origins;  /* whose pages may ask: origins, or "*" (api/cors.h) */
+    const char *api_keys_file;      /* "" or NULL: none */
+    bool metrics_auth;              /* /metrics needs a key too */
+    const char *tls_cert, *tls_key; /* PEM files; "" or NULL: plain HTTP */
+    const char *cors_origins;       /* whose pages may ask: origins, or "*" (api/cors.h) */
 } server_options;
 
 /* Lists what the front end will hold: MHD's pool per connection, its own tables. */
@@ -30,8 +31,9 @@ void server_terms(const server_options *, terms *out);
 status server_open(server **out, uv_loop_t *, const server_options *, port *, err *);
 uint16_t server_port(const server *);
 
-/* Reads the file of keys again. On an error the keys of before stay in force. */
-status server_reload(server *, err *);
+/* Reads the file of keys and the certificate again, and tells the log. What has a mistake stays
+ * as it was. */
+void server_reload(server *);
 /* What can change while it serves: log_requests, request_timeout_s, metrics_auth, cors_origins.
  * Errors: ERR_INVALID (cors_origins); then nothing has changed. */
 status server_configure(server *, const server_options *, err *);

@@ -46,6 +46,10 @@
       "default: no key is asked for", "", "")                                                 \
     X("server", BOOL, metrics_auth, 0, 0, 1, "",                                              \
       "with api_keys_file: /metrics needs a key too", "", "")                                 \
+    X("server", STR, tls_cert, "", 0, 255, "",                                                \
+      "certificate with its chain (PEM): HTTPS; SIGHUP reads it again", "", "ssl-certfile ssl-cert-file")   \
+    X("server", STR, tls_key, "", 0, 255, "",                                                 \
+      "its private key (PEM, no password)", "", "ssl-keyfile ssl-key-file")                                \
     X("server", STR, cors_origins, "", 0, 255, "",                                            \
       "origins whose pages may ask, with blanks between, or *; default: none", "", "")        \
     X("server", BOOL, log_requests, 1, 0, 1, "",                                              \

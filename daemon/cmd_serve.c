@@ -59,6 +59,8 @@ static server_options server_options_of(const options *o) {
                          .log_requests = o->log_requests,
                          .api_keys_file = o->api_keys_file,
                          .metrics_auth = o->metrics_auth,
+                         .tls_cert = o->tls_cert,
+                         .tls_key = o->tls_key,
                          .cors_origins = o->cors_origins};
     return so;
 }
@@ -153,8 +155,7 @@ static void reload(daemon_state *d) {
         d->opt.drain_timeout = now.drain_timeout;
         log_init((log_level)now.log_level);
         configure_server(d, &now);
-        if (server_reload(d->server, &e) != OK)
-            log_error("reload: what was read before stays in force: %s", e.text);
+        server_reload(d->server);
     } else {
         log_error("reload: nothing is taken over: %s", e.text);
     }
@@ -192,13 +193,14 @@ static void on_loaded(void *arg, status s, const err *e) {
     }
     supervisor_ready(&d->supervisor);
     const char *host = strcmp(d->opt.host, "0.0.0.0") == 0 ? "127.0.0.1" : d->opt.host;
+    const char *scheme = d->opt.tls_cert[0] ? "https" : "http";
     if (strncmp(host, "unix:", 5) == 0)
-        log_info("READY: curl --unix-socket %s http://vramd/v1/models", host + 5);
+        log_info("READY: curl --unix-socket %s %s://vramd/v1/models", host + 5, scheme);
     else
         log_info(
-            "READY: curl http://%s%s%s:%u/v1/completions -H 'Content-Type: application/json' "
+            "READY: curl %s://%s%s%s:%u/v1/completions -H 'Content-Type: application/json' "
             "-d '{\"prompt\":\"Once upon a time\",\"max_tokens\":32}'",
-            strchr(host, ':') ? "[" : "", host, strchr(host, ':') ? "]" : "",
+            scheme, strchr(host, ':') ? "[" : "", host, strchr(host, ':') ? "]" : "",
             server_port(d->server));
 }
 

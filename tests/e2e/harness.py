@@ -22,8 +22,10 @@ SANITIZED = any(mark in Path(BINARY).read_bytes() for mark in (b"__asan_init", b
 
 
 class Daemon:
-    def __init__(self, *options, wait=True, under=(), env=None):
-        """under: words before the command, as a service manager's tool; env: more variables."""
+    def __init__(self, *options, wait=True, under=(), env=None, verify=True):
+        """under: words before the command, as a service manager's tool; env: more variables; verify: the
+        SSL context of an HTTPS client."""
+        self.verify = verify
         self.log = tempfile.NamedTemporaryFile("w+", prefix="vramd-e2e-", suffix=".log")
         # Port 0: the kernel picks one, the line at READY tells which.
         self.process = subprocess.Popen([*under, BINARY, "serve", "--model", MODEL, "--port", "0", *options],
@@ -32,11 +34,12 @@ class Daemon:
             self.wait_ready()
 
     def wait_ready(self):
-        m = self.wait_log(r"READY: curl http://127\.0\.0\.1:(\d+)/")
-        self.port = int(m[1])
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.http = httpx.Client(base_url=self.url, timeout=120)
-        self.client = openai.OpenAI(base_url=self.url + "/v1", api_key="none", max_retries=0, timeout=120)
+        m = self.wait_log(r"READY: curl (https?)://127\.0\.0\.1:(\d+)/")
+        self.port = int(m[2])
+        self.url = f"{m[1]}://127.0.0.1:{self.port}"
+        self.http = httpx.Client(base_url=self.url, timeout=120, verify=self.verify)
+        self.client = openai.OpenAI(base_url=self.url + "/v1", api_key="none", max_retries=0, timeout=120,
+                                    http_client=httpx.Client(verify=self.verify))
         assert self.http.get("/ready").status_code == 200
 
     def wait_log(self, pattern, seconds=60):
