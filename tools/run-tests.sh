@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs the unit tests (Check) and the end-to-end tests (pytest); prints one line of counts last.
 #   tools/run-tests.sh [--unit] [NAME]     NAME: tests/*/test_NAME.c, or a pytest -k expression
-# Environment: BUILD (build), VRAMD_TEST_MODEL (set by tools/get-model.sh otherwise).
+# Environment: BUILD (build), VRAMD_TEST_MODEL (set by tools/get-model.sh otherwise), VRAMD_TEST_GEMMA (set where
+# `tools/get-model.sh gemma3` has fetched it before; empty: tests of that model are skipped).
 set -u
 cd "$(dirname "$0")/.." || exit 1
 BUILD=${BUILD:-build}
@@ -19,7 +20,8 @@ mkdir -p "$BUILD/log"
 if [ -z "${VRAMD_TEST_MODEL:-}" ]; then
   VRAMD_TEST_MODEL=$(tools/get-model.sh) || { echo "tests: no model"; exit 1; }
 fi
-export VRAMD_TEST_MODEL
+VRAMD_TEST_GEMMA=${VRAMD_TEST_GEMMA-$(tools/get-model.sh --cached gemma3)}
+export VRAMD_TEST_MODEL VRAMD_TEST_GEMMA
 wanted=()
 for f in tests/*/test_*.c; do
   case $f in tests/cuda/*|tests/cushim/*) continue ;; esac # tools/run-cuda-tests.sh

@@ -2,11 +2,13 @@
 """Makes the golden logits: what an independent implementation says of the same GGUF file.
 
     VRAMD_PEER_LLAMA=/path/to/llama.cpp/build/bin python tests/golden/make_logits.py MODEL.gguf
+    ... tests/golden/make_logits.py --name gemma-3-270m-q4_k_m gemma-3-270m.Q4_K_M.gguf
 
 Reference: transformers in float32, eager attention, on the weights that `gguf` (llama.cpp's
 Python package) dequantises from the very same file. Llama's GGUF files hold the rows of q and k
 permuted for rotary pairs (2i, 2i+1); transformers pairs (i, i + n/2), so the rows go back first.
-transformers' own GGUF loader serves as a second opinion: every tensor must be equal.
+Gemma's hold 1 + w of the norms; 1 is taken off. transformers' own GGUF loader serves as a second
+opinion: every tensor must be equal. Gemma's prompts begin with its BOS and are tokenised by vramd.
 
 Also llama.cpp itself (peer_logits.c, compiled against libllama here): its mean KL divergence from
 the reference on the same positions is the bar that the int8 engine has to meet.
@@ -14,12 +16,12 @@ the reference on the same positions is the bar that the int8 engine has to meet.
 Two sets of positions, a file each, since KL has a long tail:
     NAME.bin       32 positions a prompt, spread evenly, top 256: 256 positions. Good for 1e-5, but
                    the ratio of two noisy engines' means over so few is known to +-20% only.
-    NAME-all.bin   every position from the fifth on, top 16 (the coarser KL is 15% lower, for both
+    NAME-all.bin   every position (Gemma: every second) from the fifth on, top 16 (the coarser KL is 15% lower, for both
                    engines alike): the ratio is known to +-5% (the bootstrap interval in NAME.json).
 
 Needs torch, transformers, accelerate, gguf, numpy; tests need none of them: they read the output,
     tests/golden/logits/*.bin       for tests/engine/test_golden.c, little-endian:
-        char magic[8] = "VRGOLD2\\0"; char model_sha256[64]; char peer[128] (what it is, NUL-padded)
+        char magic[8] = "VRGOLD2\\0", or "VRGOLD3\\0": then ids are u32; char model_sha256[64]; char peer[128] (what it is, NUL-padded)
         u32 n_vocab, n_top, n_prompts, n_greedy; f64 peer_kl (mean over all positions, nats)
         n_prompts times:
             char name[16]; u32 n_tokens, n_positions; f64 peer_kl (mean over its positions)
@@ -47,7 +49,8 @@ from pathlib import Path
 import gguf
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, LlamaConfig, LlamaForCausalLM
+from transformers import (AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig, GgufConfig,
+                          LlamaConfig, LlamaForCausalLM)
 import transformers
 
 HERE = Path(__file__).resolve().parent
@@ -78,6 +81,28 @@ def llama_config(reader):
     )
 
 
+def gemma3_config(reader):
+    a = "gemma3."
+    return Gemma3TextConfig(
+        vocab_size=len(field(reader, "tokenizer.ggml.tokens")),
+        hidden_size=field(reader, a + "embedding_length"),
+        intermediate_size=field(reader, a + "feed_forward_length"),
+        num_hidden_layers=field(reader, a + "block_count"),
+        num_attention_heads=field(reader, a + "attention.head_count"),
+        num_key_value_heads=field(reader, a + "attention.head_count_kv"),
+        head_dim=field(reader, a + "attention.key_length"),
+        query_pre_attn_scalar=field(reader, a + "attention.key_length"),
+        max_position_embeddings=field(reader, a + "context_length"),
+        rms_norm_eps=field(reader, a + "attention.layer_norm_rms_epsilon"),
+        sliding_window=field(reader, a + "attention.sliding_window"),
+        rope_parameters={
+            "full_attention": {"rope_type": "default", "rope_theta": field(reader, a + "rope.freq_base")},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}},
+        tie_word_embeddings=True,
+        attn_implementation="eager",
+    )
+
+
 def unpermute(w, n_heads):
     """Rows (2i, 2i+1) of each head back to (i, i + n/2)."""
     rows, cols = w.shape
@@ -90,32 +115,40 @@ NAMES = {
     "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-
+GEMMA_NAMES = NAMES | {
+    "ffn_norm": "pre_feedforward_layernorm", "post_attention_norm": "post_attention_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm", "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+}
 
 def load_reference(path):
     reader = gguf.GGUFReader(path)
-    config = llama_config(reader)
+    gemma = field(reader, "general.architecture") == "gemma3"
+    config = gemma3_config(reader) if gemma else llama_config(reader)
+    names = GEMMA_NAMES if gemma else NAMES
     state = {}
     for t in reader.tensors:
         w = np.asarray(gguf.dequantize(t.data, t.tensor_type), dtype=np.float32)
         part = t.name.split(".")
+        if gemma and "norm" in t.name:
+            w = w - np.float32(1)
         if part[0] == "blk":
-            if part[2] == "attn_q":
+            if part[2] == "attn_q" and not gemma:
                 w = unpermute(w, config.num_attention_heads)
-            if part[2] == "attn_k":
+            if part[2] == "attn_k" and not gemma:
                 w = unpermute(w, config.num_key_value_heads)
-            name = f"model.layers.{part[1]}.{NAMES[part[2]]}.weight"
+            name = f"model.layers.{part[1]}.{names[part[2]]}.weight"
         else:
             name = {"token_embd": "model.embed_tokens.weight", "output_norm": "model.norm.weight",
                     "output": "lm_head.weight"}[part[0]]
         state[name] = torch.from_numpy(np.ascontiguousarray(w))
     tied = "lm_head.weight" not in state
     config.tie_word_embeddings = tied
-    model = LlamaForCausalLM(config).to(torch.float32).eval()
+    model = (Gemma3ForCausalLM if gemma else LlamaForCausalLM)(config).to(torch.float32).eval()
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert not unexpected and set(missing) <= ({"lm_head.weight"} if tied else set()), (missing, unexpected)
     model.tie_weights()
-    return model
+    return model, gemma
 
 
 def check_against_loader(model, path):
@@ -161,6 +194,11 @@ def rest_of(lp, ids):
 
 def coarse(logits, n_top):
     """ids [n, n_top], logprobs [n, n_top], log of the rest [n]."""
+    parts = [coarse_rows(logits[at:at + 64], n_top) for at in range(0, len(logits), 64)]
+    return tuple(np.concatenate(x) for x in zip(*parts))
+
+
+def coarse_rows(logits, n_top):
     lp = log_softmax(logits.astype(np.float64))
     ids = np.argsort(-lp, axis=-1, kind="stable")[:, :n_top]
     return ids, np.take_along_axis(lp, ids, -1), rest_of(lp, ids)
@@ -202,8 +240,9 @@ def cpu_flags():
 
 def write_bin(path, meta, suffix, prompts, greedy_rows):
     n_top = SETS[suffix]
+    wide = meta["n_vocab"] > 65536
     with open(path, "wb") as f:
-        f.write(b"VRGOLD2\0" + meta["model_sha256"].encode() + meta["peer"]["what"].encode().ljust(128, b"\0")[:128])
+        f.write((b"VRGOLD3\0" if wide else b"VRGOLD2\0") + meta["model_sha256"].encode() + meta["peer"]["what"].encode().ljust(128, b"\0")[:128])
         f.write(struct.pack("<4Id", meta["n_vocab"], n_top, len(prompts), len(greedy_rows),
                             meta["peer"]["mean_kl" + suffix]))
         for p in prompts:
@@ -213,7 +252,7 @@ def write_bin(path, meta, suffix, prompts, greedy_rows):
             f.write(struct.pack("<2Id", len(p["tokens"]), len(s["positions"]), s["peer"].mean()))
             f.write(np.array(p["tokens"], "<i4").tobytes() + np.array(s["positions"], "<i4").tobytes())
             for i in range(len(s["positions"])):
-                f.write(struct.pack("<f", rest[i]) + ids[i].astype("<u2").tobytes() + top[i].astype("<f4").tobytes())
+                f.write(struct.pack("<f", rest[i]) + ids[i].astype("<u4" if wide else "<u2").tobytes() + top[i].astype("<f4").tobytes())
         for g in greedy_rows:
             f.write(g["name"].encode().ljust(16, b"\0") + struct.pack("<2I", len(g["prompt"]), len(g["rows"])))
             f.write(np.array(g["prompt"], "<i4").tobytes())
@@ -221,25 +260,46 @@ def write_bin(path, meta, suffix, prompts, greedy_rows):
                 f.write(struct.pack("<2if", best, second, margin))
 
 
-def positions_of(suffix, n_tokens, n):
+def positions_of(suffix, n_tokens, n, stride):
     if suffix == "-all":
-        return np.arange(SKIP, n_tokens)
+        return np.arange(SKIP, n_tokens, stride)
     return np.linspace(0, n_tokens - 1, n).round().astype(int)
 
 
-def study(p, model, peer, n):
-    """Reference and peer on one prompt: fills p["sets"] and p["float64"]."""
+def study(p, model, peer, n, stride):
+    """Reference and peer on one prompt: fills p["sets"]."""
     logits = all_logits(model, p["tokens"])
-    theirs = {flash: peer(p["tokens"], flash) for flash in (False, True)}
-    double = all_logits(model.double(), p["tokens"])
-    model.float()
     p["sets"] = {}
     for suffix, n_top in SETS.items():
-        at = positions_of(suffix, len(p["tokens"]), n)
-        ref = coarse(logits[at], n_top)
-        p["sets"][suffix] = {"positions": at, "ref": ref, "float64": kl(ref, double[at]),
-                             "flash": {f: kl(ref, x[at]) for f, x in theirs.items()}}
+        at = positions_of(suffix, len(p["tokens"]), n, stride)
+        p["sets"][suffix] = {"positions": at, "ref": coarse(logits[at], n_top), "flash": {}}
+    del logits
+    for flash in (False, True):
+        theirs = peer(p["tokens"], flash)
+        for s in p["sets"].values():
+            s["flash"][flash] = kl(s["ref"], theirs[s["positions"]])
+        del theirs
+    double = all_logits(model.double(), p["tokens"])
+    model.float()
+    for s in p["sets"].values():
+        s["float64"] = kl(s["ref"], double[s["positions"]])
     print(f"{p['name']}: {len(p['tokens'])} tokens", file=sys.stderr)
+
+
+def prompts_of(spec, gemma):
+    """The prompts as (name, text, tokens at most, tokens that the reference adds)."""
+    text = {p["name"]: p["text"] for p in spec["prompts"]}
+    if not gemma:
+        return [(p["name"], p["text"], None, p["reference_tokens"]) for p in spec["prompts"]]
+    return [(p["name"], "\n\n".join(text[n] for n in p["of"]), p.get("tokens"), p.get("reference_tokens", 0))
+            for p in spec["gemma"]]
+
+
+def vramd_tokens(path, text):
+    out = subprocess.run([HERE.parent.parent / "build/vramd", "tokenize", "--json", path], input=text.encode(),
+                         stdout=subprocess.PIPE, check=True).stdout
+    ids = json.loads(out)
+    return ids["tokens"] if isinstance(ids, dict) else ids
 
 
 def bootstrap(a, b):
@@ -261,20 +321,22 @@ def main():
     spec = json.load(open(HERE / "prompts.json"))
     n = spec["positions"]
 
-    model = load_reference(args.model)
+    model, gemma = load_reference(args.model)
     worst = check_against_loader(model, args.model)
     tok = AutoTokenizer.from_pretrained(args.model.parent, gguf_file=args.model.name)
     encode = lambda text: tok(text, add_special_tokens=False)["input_ids"]
+    if gemma:
+        encode = lambda text: vramd_tokens(args.model, text)
     n_vocab = model.config.vocab_size
 
     prompts = []
     with tempfile.TemporaryDirectory() as folder:
         peer = lambda tokens, flash: peer_logits(bin_dir, args.model, tokens, n_vocab, args.threads, flash, folder)
-        for p in spec["prompts"]:
-            tokens = encode(p["text"])
-            tokens += [r[0] for r in greedy(model, tokens, p["reference_tokens"])]
-            prompts.append({"name": p["name"], "tokens": tokens})
-            study(prompts[-1], model, peer, n)
+        for name, text, most, more in prompts_of(spec, gemma):
+            tokens = encode(text)[:most]
+            tokens += [r[0] for r in greedy(model, tokens, more)]
+            prompts.append({"name": name, "tokens": tokens})
+            study(prompts[-1], model, peer, n, 2 if gemma else 1)
     greedy_rows = []
     for g in spec["greedy"]:
         tokens = encode(g["text"])
