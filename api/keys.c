@@ -51,6 +51,13 @@ static bool name_ok(const char *s) {
     return true;
 }
 
+/* It may be a key that stands in the wrong place: not for the log. */
+static status no_name(const char *name, err *e) {
+    err_set(e, ERR_INVALID, "\"%.12s\" is no name", name);
+    return err_hint(e, "1 to %d letters, digits, dots, underscores and dashes",
+                    TENANT_NAME_MAX);
+}
+
 static int hex_digit(char c) {
     const char *digits = "0123456789abcdef", *at = c ? strchr(digits, c | 0x20) : NULL;
     return at ? (int)(at - digits) : -1;
@@ -92,7 +99,7 @@ static status parse_limit(tenant_limits *l, const char *word, err *e) {
         l->has_priority = true;
         l->priority = minus ? -(int32_t)v : (int32_t)v;
     } else {
-        err_set(e, ERR_INVALID, "\"%.40s\" is no limit", word);
+        err_set(e, ERR_INVALID, "\"%.12s\" is no limit", word);
         return err_hint(e, "rate=N/min, tokens=N/min, concurrency=N or priority=N");
     }
     return OK;
@@ -114,11 +121,7 @@ static status parse_line(key_list *list, key_line *k, char *text, err *e) {
     char *rest = text, *name = strtok_r(rest, " \t\r\n", &rest);
     if (!name || *name == '#') return OK;
     char *hash = strtok_r(rest, " \t\r\n", &rest);
-    if (!name_ok(name)) {
-        err_set(e, ERR_INVALID, "\"%.40s\" is no name", name);
-        return err_hint(e, "1 to %d letters, digits, dots, underscores and dashes",
-                        TENANT_NAME_MAX);
-    }
+    if (!name_ok(name)) return no_name(name, e);
     if (!hash || !parse_hash(hash, k->hash)) {
         err_set(e, ERR_INVALID, "after the name \"%s\" must stand a SHA-256, 64 digits", name);
         return err_hint(e, "\"vramd key %s\" makes a key and its line", name);
@@ -321,11 +324,7 @@ status keys_make(const char *name, const char *limits, char key[KEY_TEXT_BYTES],
     char words[MAX_LINE];
     tenant_limits ignored = {0};
     bool any;
-    if (!name_ok(name)) {
-        err_set(e, ERR_INVALID, "\"%.40s\" is no name", name);
-        return err_hint(e, "1 to %d letters, digits, dots, underscores and dashes",
-                        TENANT_NAME_MAX);
-    }
+    if (!name_ok(name)) return no_name(name, e);
     if (strlen(limits) + strlen(name) + 2 * KEY_HASH_BYTES + 4 > MAX_LINE)
         return err_set(e, ERR_INVALID, "the line would have more than %d bytes", MAX_LINE - 2);
     snprintf(words, sizeof words, "%s", limits);

@@ -148,7 +148,7 @@ static const struct {
     {"-alice " SHA_ABC "\n", "line 1: \"-alice\" is no name"},
     {"a/b " SHA_ABC "\n", "is no name"},
     {"_other " SHA_ABC "\n", "is no name"},
-    {"a23456789012345678901234567890123 " SHA_ABC "\n", "is no name"},
+    {"a23456789012345678901234567890123 " SHA_ABC "\n", "\"a23456789012\" is no name"},
     {"a " SHA_ABC "\nb " SHA_ABC "\n", "line 2: this key stands in line 1 already"},
     {"a " SHA_ABC "\na " SHA_A " rate=1/min\n", "line 2: the limits of \"a\" stand in line 1"},
     {"a " SHA_ABC " rate=60\n", "line 1: \"rate=60\" is no limit"},

@@ -1,7 +1,7 @@
-"""Mixed requests at 32 at once, a good part of which leave before the end; afterwards nothing may
-be held. Prints a line of counts; exit code 1 when something was wrong.
+"""Mixed requests at 32 at once, a good part of which leave before the end, have a short deadline or a key with
+limits; afterwards nothing may be held. Prints a line of counts; exit code 1 when something was wrong.
 
-  soak.py URL N [SEED]"""
+  soak.py URL N [SEED [KEY...]]     the first key without limits; more are used at random"""
 
 import asyncio
 import collections
@@ -34,19 +34,26 @@ def request(r):
         body["prompt"], want = " ".join(r.choices(WORDS, k=1500)), {400}
     elif kind < 0.7:
         body["prompt"], body["model"], want = text, "other", {404}
+    elif kind < 0.8:
+        body["prompt"], body["timeout"], want = text, r.choice([0.005, 0.05, 0.5]), want | {408}
     else:
         body["prompt"], body["logprobs"], body["stop"] = text, r.choice([None, 2]), r.choice([None, ["the"]])
     return path, body, want, r.random() < 0.3
 
 
-async def one(http, r, counts):
+async def one(http, r, counts, keys):
     path, body, want, leave = request(r)
+    headers = {}
+    if keys:
+        key = r.choice([*keys, "vk-unknown"])
+        headers["X-Api-Key"] = key
+        want = {401} if key == "vk-unknown" else want | {429}
     try:
         if leave:
-            await asyncio.wait_for(http.post(path, json=body), r.random() * 0.5)
+            await asyncio.wait_for(http.post(path, json=body, headers=headers), r.random() * 0.5)
             counts["ended"] += 1
             return
-        a = await http.post(path, json=body)
+        a = await http.post(path, json=body, headers=headers)
     except (asyncio.TimeoutError, TimeoutError):
         counts["left"] += 1
         return
@@ -58,14 +65,15 @@ async def one(http, r, counts):
     counts[str(a.status_code) if right else f"WRONG {a.status_code} {json.dumps(body)[:200]} {a.text[:200]}"] += 1
 
 
-async def drive(url, n, seed):
+async def drive(url, n, seed, keys):
     counts = collections.Counter()
     gate = asyncio.Semaphore(AT_ONCE)
     limits = httpx.Limits(max_connections=AT_ONCE * 2, max_keepalive_connections=AT_ONCE)
-    async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as http:
+    headers = {"X-Api-Key": keys[0]} if keys else {}
+    async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits, headers=headers) as http:
         async def gated(i):
             async with gate:
-                await one(http, random.Random(f"{seed} {i}"), counts)
+                await one(http, random.Random(f"{seed} {i}"), counts, keys)
         before = held(await memory(http))
         await asyncio.gather(*(gated(i) for i in range(n)))
         for _ in range(200):
@@ -89,11 +97,11 @@ def held(m):
     return {c["class"]: c["ledger_bytes"] for c in m["classes"] if c["class"] != "http"}
 
 
-def run(url, n, seed=1):
-    return asyncio.run(drive(url, n, seed))
+def run(url, n, seed=1, keys=()):
+    return asyncio.run(drive(url, n, seed, keys))
 
 
 if __name__ == "__main__":
-    result = run(sys.argv[1], int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else 1)
+    result = run(sys.argv[1], int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else 1, sys.argv[4:])
     print(dict(result))
     sys.exit(any(k.startswith("WRONG") for k in result))

@@ -27,6 +27,22 @@ static bool reloadable(const char *text) {
     return !strchr(text, ';') && (n == 0 || (text[0] != ' ' && text[n - 1] != ' '));
 }
 
+static bool all_reloadable(const options *o) {
+    bool yes = true;
+#define X(section, type, name, ...) WITH_##type(name)
+#define WITH_STR(name)              yes = yes && reloadable(o->name);
+#define WITH_U32(name)
+#define WITH_POW2(name)
+#define WITH_U64(name)
+#define WITH_F64(name)
+#define WITH_BOOL(name)
+#define WITH_ENUM(name)
+#define WITH_BYTES(name)
+    OPTION_LIST(X)
+#undef X
+    return yes;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     options o, again;
@@ -38,9 +54,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         CHECK(utf8_valid(str_of(e.hint)) && utf8_valid(str_of(e.field)));
         return 0;
     }
-    if (!reloadable(o.model) || !reloadable(o.served_model_name) || !reloadable(o.host) ||
-        !reloadable(o.memory))
-        return 0;
+    if (!all_reloadable(&o)) return 0;
     char *text = NULL;
     size_t len;
     FILE *f = open_memstream(&text, &len);
