@@ -97,7 +97,7 @@ bench: $(BUILD)/vramd ## benchmarks into bench/results/; B=engine, http, schedul
 $(BUILD)/bench_%: bench/bench_%.c $(OBJ)
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(filter-out $(BUILD)/obj/daemon/%,$(OBJ)) $(LDLIBS)
 
-soak: $(BUILD)/vramd ## 10,000 mixed requests with random disconnects; N=1000 for fewer
+soak: $(BUILD)/vramd ## 10,000 mixed requests, 5,000 idle streams, under the plan and 2%; N=1000 for fewer
 	BUILD=$(BUILD) tools/soak.sh $(or $(N),10000)
 
 layers: ## check that rooms include only downwards

@@ -13,7 +13,8 @@ extern char **environ;
 
 static void add_terms(void *arg, const machine *m, terms *t) {
     const options *o = &m->opt;
-    server_options so = {.max_connections = o->max_connections,
+    server_options so = {.api_keys_file = o->api_keys_file,
+                         .max_connections = o->max_connections,
                          .max_body_bytes = (uint32_t)o->max_body};
     (void)arg;
     bridge_terms(m, t);

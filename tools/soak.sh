@@ -1,27 +1,61 @@
 #!/usr/bin/env bash
-# make soak: N mixed requests with random disconnects, deadlines and key limits against a server of
-# its own.
-#   tools/soak.sh [N]      environment: BUILD (build), SEED
+# make soak: N mixed requests with random disconnects, deadlines and the limits of keys, against a server of its own that
+# may take no more memory than its plan and 2%: by a cgroup where one can be made, else by RLIMIT_DATA. Then 5,000
+# idle streams. Prints the limit and a line of counts.
+#   tools/soak.sh [N]      environment: BUILD (build), SEED, IDLE_STREAMS (5000; 0: none)
 set -eu
 cd "$(dirname "$0")/.."
-n=${1:-10000}
-model=${VRAMD_TEST_MODEL:-$(tools/get-model.sh)}
+n=${1:-10000} vramd=${BUILD:-build}/vramd
+export VRAMD_TEST_MODEL=${VRAMD_TEST_MODEL:-$(tools/get-model.sh)}
 py=$(tools/venv.sh)
-port=$("$py" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-file=$(mktemp) # 0600
-keys=()
-for limits in "" "rate=60/min" "tokens=2000/min" "concurrency=1 priority=-1"; do
+options=(--max-model-len 1024 --kv-cache-tokens 8192)
+dir=$(mktemp -d) group='' server=''
+done_with_it() {
+  [ -z "$server" ] || kill "$server" 2> /dev/null || true
+  [ -z "$server" ] || wait "$server" 2> /dev/null || true
+  [ -z "$group" ] || rmdir "$group" || true
+  rm -rf "$dir"
+}
+trap done_with_it EXIT
+touch "$dir/keys"
+chmod 600 "$dir/keys"
+for tenant in "free" "slow rate=600/min concurrency=8" "small tokens=20000/min priority=5"; do
   # shellcheck disable=SC2086
-  keys+=("$("${BUILD:-build}/vramd" key "tenant${#keys[@]}" $limits 2>&1 >> "$file" | grep -o 'vk-[0-9a-f]*')")
+  "$vramd" key $tenant >> "$dir/keys" 2>> "$dir/secrets"
 done
-"${BUILD:-build}/vramd" serve --model "$model" --port "$port" --max-model-len 1024 --kv-cache-tokens 8192 --no-log-requests \
-  --api-keys-file "$file" &
+mapfile -t keys < <(grep -o 'vk-[0-9a-f]\{64\}' "$dir/secrets")
+options+=(--api-keys-file "$dir/keys")
+plan=$("$vramd" plan --json "${options[@]}" "$VRAMD_TEST_MODEL" |
+  "$py" -c 'import json, sys; p = json.load(sys.stdin); print(max(p["total_bytes"], p["load_peak_bytes"]))')
+limit=$((plan + plan / 50))
+run=(env)
+if group=/sys/fs/cgroup/vramd-soak-$$ && mkdir "$group" 2> /dev/null && [ -w "$group/memory.max" ]; then
+  echo "$limit" > "$group/memory.max"
+  echo 0 > "$group/memory.swap.max" 2> /dev/null || true
+  run=(sh -c "echo \$\$ > $group/cgroup.procs; exec \"\$@\"" sh)
+  echo "soak: plan $plan bytes, cgroup memory.max $limit"
+else
+  rmdir "$group" 2> /dev/null || true
+  group=
+  # The limit counts addresses, not pages. What of a stack is never touched is not in the plan: small stacks, and those
+  # of 6 threads and the engine's added.
+  stack=256
+  data=$((limit + (6 + $(nproc)) * stack * 1024))
+  run=(sh -c "ulimit -s $stack; exec prlimit --data=$data \"\$@\"" sh)
+  echo "soak: plan $plan bytes, no cgroup: RLIMIT_DATA $data ($limit and stacks of $stack KiB)"
+fi
+port=$("$py" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+"${run[@]}" "$vramd" serve --model "$VRAMD_TEST_MODEL" --port "$port" "${options[@]}" --no-log-requests &
 server=$!
-trap 'kill $server 2>/dev/null || true; rm -f "$file"' EXIT
 for _ in $(seq 600); do
   "$py" -c "import urllib.request as u; u.urlopen('http://127.0.0.1:$port/ready')" 2> /dev/null && break
+  kill -0 "$server"
   sleep 0.1
 done
 "$py" tests/e2e/soak.py "http://127.0.0.1:$port" "$n" "${SEED:-1}" "${keys[@]}"
-kill -TERM $server
-wait $server
+[ -z "$group" ] || echo "soak: memory.peak $(cat "$group/memory.peak" 2> /dev/null), $(grep -h oom_kill "$group/memory.events" | paste -sd' ')"
+kill -TERM "$server"
+wait "$server"
+server=
+[ "${IDLE_STREAMS:-5000}" = 0 ] ||
+  BUILD=${BUILD:-build} IDLE_STREAMS=${IDLE_STREAMS:-5000} "$py" -m pytest -q -p no:cacheprovider -k crowd_of_idle tests/e2e/test_hostile.py

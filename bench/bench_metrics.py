@@ -1,0 +1,81 @@
+#!/usr/bin/env python3
+"""How long GET /metrics takes while the engine is at full load: 32 streams that never pause, a scrape every
+50 ms over a kept connection. The load generator, the scraper and the server share the machine's cores, with equal
+priority. Beside it the same on an idle server, which shows what the machine's other work adds: where it is busy, run
+this under `nice -n -15`, and the priority is in the result.
+
+  bench_metrics.py [--seconds 60] [--streams 32]"""
+
+import argparse
+import random
+import socket
+import threading
+
+from bench_common import *
+
+EVERY_S = 0.05
+
+
+def bodies(n, tokens):
+    r = random.Random(1)
+    return [{"prompt": [r.randrange(1000, 40000) for _ in range(64)], "max_tokens": tokens, "temperature": 0,
+             "ignore_eos": True, "stream": True} for _ in range(n)]
+
+
+def scrape(port, seconds):
+    """Milliseconds of each scrape."""
+    request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+    took, end = [], time.monotonic() + seconds
+    with socket.create_connection(("127.0.0.1", port)) as s:
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while time.monotonic() < end:
+            t0 = time.perf_counter()
+            s.sendall(request)
+            got = b""
+            while b"\r\n\r\n" not in got:
+                got += s.recv(1 << 20)
+            head, body = got.split(b"\r\n\r\n", 1)
+            left = int(re.search(rb"Content-Length: (\d+)", head)[1]) - len(body)
+            while left > 0:
+                left -= len(s.recv(1 << 20))
+            took.append((time.perf_counter() - t0) * 1e3)
+            time.sleep(EVERY_S)
+    return took
+
+
+def row(name, took, **more):
+    return {"name": name, "scrapes": len(took), "p50_ms": round(median(took), 3), "p99_ms": round(percentile(took, 99), 3),
+            "max_ms": round(max(took), 3), "load_average": round(os.getloadavg()[0], 1), **more}
+
+
+def main():
+    a = argparse.ArgumentParser()
+    a.add_argument("--seconds", type=float, default=60)
+    a.add_argument("--streams", type=int, default=32)
+    a = a.parse_args()
+    build_load()
+    s = vramd_server("--max-model-len", 1024, "--max-num-seqs", a.streams)
+    try:
+        rows = [row("idle", scrape(s.port, a.seconds / 6))]
+        stop, done = threading.Event(), []
+
+        def load():
+            while not stop.is_set():
+                done.extend(run_load(s.port, a.streams, bodies(a.streams, 128)))
+
+        t = threading.Thread(target=load)
+        t.start()
+        time.sleep(2)
+        took = scrape(s.port, a.seconds)
+        stop.set()
+        t.join()
+        rows.append(row(f"{a.streams} streams", took, answers=len(done), failed=sum(not d["ok"] for d in done)))
+    finally:
+        s.stop()
+    for r in rows:
+        print(r)
+    print(save("metrics", rows, target="p99 <= 5 ms under load, 2 cores", nice=os.nice(0)))
+
+
+if __name__ == "__main__":
+    main()
