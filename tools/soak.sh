@@ -19,7 +19,7 @@ done_with_it() {
 trap done_with_it EXIT
 touch "$dir/keys"
 chmod 600 "$dir/keys"
-for tenant in "free" "slow rate=600/min concurrency=8" "small tokens=20000/min priority=5"; do
+for tenant in "free" "slow rate=60/min" "small tokens=2000/min" "narrow concurrency=1 priority=-1"; do
   # shellcheck disable=SC2086
   "$vramd" key $tenant >> "$dir/keys" 2>> "$dir/secrets"
 done
