@@ -7,11 +7,11 @@ PYTHON  ?= python3
 PROFILE ?=
 
 VERSION := 0.1.0
-ROOMS   := base conf memory model scheduler engine sim api daemon
+ROOMS   := base conf memory model scheduler engine sim api load daemon
 SRC     := $(foreach r,$(ROOMS),$(sort $(wildcard $(r)/*.c $(r)/cpu/*.c $(r)/cuda/*.c)))
 OBJ     := $(SRC:%.c=$(BUILD)/obj/%.o)
 
-PKGS     := libmicrohttpd gnutls libuv jansson libpcre2-8
+PKGS     := libmicrohttpd gnutls libuv jansson libpcre2-8 libcurl
 CPPFLAGS += -I. -I$(BUILD)/gen -D_GNU_SOURCE -DVRAMD_VERSION='"$(VERSION)"' $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 CFLAGS   ?= -O2 -g
 # No contraction, no reassociation: the same bits on every instruction set (docs/numerics.md).
@@ -44,6 +44,7 @@ below_scheduler := base memory scheduler
 below_engine    := base memory model engine
 below_sim       := base memory scheduler sim
 below_api       := base memory model api
+below_load      := base memory model api load
 below_daemon    := $(ROOMS)
 
 # Unit tests: tests/ROOM/test_X.c is linked with the objects of ROOM and of the rooms below it.

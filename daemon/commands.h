@@ -13,6 +13,7 @@
     X(inspect, "print metadata and tensors of a GGUF file")                                    \
     X(tokenize, "text on stdin to token ids")                                                  \
     X(key, "make an API key and its line for api_keys_file")                                   \
+    X(bench, "put load on an OpenAI-compatible server and measure it")                         \
     X(version, "print the version and what was built in")
 
 #define X(name, help) int cmd_##name(int argc, char **argv);

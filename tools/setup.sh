@@ -2,7 +2,7 @@
 # Installs what vramd is built from and tested with, from Debian's packages. Does nothing where
 # all of it is there. Needs root (or sudo) otherwise.
 set -eu
-packages="gcc make pkg-config libc6-dev libmicrohttpd-dev libgnutls28-dev libuv1-dev libjansson-dev libpcre2-dev libinih-dev check python3 python3-venv binutils"
+packages="gcc make pkg-config libc6-dev libmicrohttpd-dev libgnutls28-dev libuv1-dev libjansson-dev libpcre2-dev libinih-dev libcurl4-gnutls-dev check python3 python3-venv binutils"
 [ "${1:-}" = --tests ] && packages="$packages g++ clang libclang-rt-14-dev clang-format curl systemd openssl"
 missing=
 for p in $packages; do
