@@ -1,10 +1,10 @@
 /* Raw replies to samples. Owns the bytes of a reply; any one thread at a time. */
 #include "load/reply.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "api/json_in.h"
+#include "base/utf8.h"
 #include "load/sse.h"
 
 const char *load_fault_name(load_fault f) {
@@ -62,7 +62,11 @@ static void fault(load_sample *s, load_fault f, const char *why, str more) {
     err e;
     s->fault = f;
     err_set(&e, ERR_INVALID, "%s%.*s", why, (int)(more.len < 120 ? more.len : 120), more.ptr);
-    snprintf(s->why, sizeof s->why, "%.150s", e.text);
+    size_t n = strlen(e.text);
+    if (n >= sizeof s->why) n = sizeof s->why - 1;
+    n = utf8_complete((str){e.text, n});
+    memcpy(s->why, e.text, n);
+    s->why[n] = 0;
 }
 
 static bool is_text(const json_t *o, const char *key) {

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/utf8.h"
 #include "load/reply.h"
 #include "load/sse.h"
 
@@ -192,6 +193,14 @@ START_TEST(control_characters_of_a_server_do_not_reach_a_terminal) {
     load_times gaps = {0};
     load_sample s = read_it(r, &gaps);
     for (const char *p = s.why; *p; p++) ck_assert((unsigned char)*p >= 0x20);
+    char bad[121]; /* each byte becomes three, which do not all fit */
+    memset(bad, 0xff, 120);
+    bad[120] = 0;
+    r = REPLY({2000, bad});
+    r->sse = false;
+    r->http = 500;
+    s = read_it(r, &gaps);
+    ck_assert(strlen(s.why) > 100 && utf8_valid(str_of(s.why)));
     free(gaps.v);
 }
 END_TEST
