@@ -7,9 +7,9 @@
 Both send the same load (completions, words as prompts, as many tokens in and out, no prompt twice) at the same number
 of requests in flight, and their medians over the rounds are compared:
   paced     a server of this script that keeps to a timetable (TTFT 200 ms, ITL 25 ms): what differs is the clients
-  vramd     the daemon, the clients one after the other, who goes first alternates: noise of the machine is in it
-  together  the daemon, both clients at once, one request in flight each: the same run for both, of which guidellm's
-            requests that started while ours ran count
+  vramd     the daemon, the clients one after the other, who goes first alternates. Each client's figures are also
+            divided by those of the daemon's log for the very same requests: noise of the machine, which is in both, is
+            not in that, and "ratio" is the quotient of the two clients' quotients
 
 guidellm's inter_token_latency_ms is the mean gap of a request: tpot_ms here. Writes bench/results/agree-CPU.json."""
 
@@ -23,7 +23,7 @@ import subprocess
 import tempfile
 import threading
 import time
-import urllib.request
+from datetime import datetime
 from pathlib import Path
 from statistics import median
 
@@ -103,9 +103,14 @@ class Daemon:
             time.sleep(0.05)
         self.url = m[1]
 
-    def running(self):
-        text = urllib.request.urlopen(self.url + "/metrics").read().decode()
-        return float(re.search(r"^vramd_requests_running{[^}]*} (\S+)$", text, re.M)[1])
+    def figures(self, seen):
+        """Of the requests logged after the first seen ones, as the clients count; and how many there are now."""
+        lines = re.findall(r"^(\S+)Z info POST /v1/completions 200 .*output=(\d+) .*ttft_ms=(\S+) total_ms=(\S+)",
+                           Path(self.log.name).read_text(), re.M)
+        rows = [(datetime.fromisoformat(t).timestamp(), int(n), float(a), float(b)) for t, n, a, b in lines[seen:]]
+        wall = max(end for end, *_ in rows) - min(end - b / 1e3 for end, _, _, b in rows)
+        return {"ttft_ms": median(a for _, _, a, _ in rows), "tpot_ms": median((b - a) / (n - 1) for _, n, a, b in rows),
+                "output_tokens_per_s": sum(n for _, n, _, _ in rows) / wall, "requests": len(rows)}, len(lines)
 
     def stop(self):
         self.process.terminate()
@@ -119,40 +124,26 @@ def prompts(path, n):
             f.write(json.dumps({"prompt": " ".join(r.choices(WORDS, k=PROMPT)), "output_tokens_count": OUTPUT}) + "\n")
 
 
-def start_guidellm(a, url, streams, limit):
-    d = tempfile.mkdtemp(prefix="agree-")
-    prompts(f"{d}/prompts.jsonl", 500)
-    key, n = limit
-    constraint = f"kind=max_requests,count={n}" if key == "requests" else f"kind=max_duration,seconds={n}"
-    p = subprocess.Popen([a.guidellm, "run", "--backend", f"kind=openai_http,target={url},request_format=/v1/completions,"
-                          "http2=false", "--profile", f"kind=concurrent,streams={streams}", "--constraint", constraint,
-                          "--data", f"kind=json_file,path={d}/prompts.jsonl", "--output", f"kind=json,path={d}/out.json",
-                          "--disable-console"], env=os.environ | {"HF_HUB_OFFLINE": "1"},
-                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    return p, f"{d}/out.json"
-
-
-def end_guidellm(started, window=None):
-    """window: (from, to), by the clock on the wall: of the requests that started within."""
-    p, out = started
-    text, _ = p.communicate()
-    assert p.returncode == 0, text
-    b = json.load(open(out))["benchmarks"][0]
+def run_guidellm(guidellm, url, streams, requests):
+    with tempfile.TemporaryDirectory() as d:
+        prompts(f"{d}/prompts.jsonl", 500)
+        p = subprocess.run([
+            guidellm, "run", "--backend", f"kind=openai_http,target={url},request_format=/v1/completions,http2=false",
+            "--profile", f"kind=concurrent,streams={streams}", "--constraint", f"kind=max_requests,count={requests}",
+            "--data", f"kind=json_file,path={d}/prompts.jsonl", "--output", f"kind=json,path={d}/out.json",
+            "--disable-console"], env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
+        assert p.returncode == 0, p.stdout + p.stderr
+        b = json.loads(Path(f"{d}/out.json").read_text())["benchmarks"][0]
     m = b["metrics"]
     assert m["request_totals"]["errored"] == 0
-    if window:
-        rs = [r for r in b["requests"]["successful"] if window[0] <= r["request_start_time"] <= window[1]]
-        row = {k: median(r[theirs] for r in rs) for k, theirs in FIGURES.items()}
-        wall = max(r["request_end_time"] for r in rs) - min(r["request_start_time"] for r in rs)
-        return row | {"output_tokens_per_s": sum(r["output_tokens"] for r in rs) / wall, "requests": len(rs)}
     row = {k: m[theirs]["successful"]["median"] for k, theirs in FIGURES.items()}
     row["output_tokens_per_s"] = m["output_tokens_per_second"]["successful"]["mean"]
     return row | {"requests": m["request_totals"]["successful"]}
 
 
-def run_ours(url, streams, limit):
+def run_ours(url, streams, requests):
     with tempfile.NamedTemporaryFile() as f:
-        subprocess.run([BINARY, "bench", "--url", url, "--concurrency", str(streams), f"--{limit[0]}", str(limit[1]),
+        subprocess.run([BINARY, "bench", "--url", url, "--concurrency", str(streams), "--requests", str(requests),
                         "--prompts", "text", "--prompt-tokens", str(PROMPT), "--output-tokens", str(OUTPUT), "--quiet",
                         "--json", f.name], check=True)
         level, = json.load(open(f.name))["levels"]
@@ -161,38 +152,31 @@ def run_ours(url, streams, limit):
     return row | {"output_tokens_per_s": level["output_tokens_per_s"], "requests": level["requests"]["ok"]}
 
 
-def alternate(a, url, streams, limit):
-    rounds = []
-    for i in range(a.rounds):
+def alternate(a, url, daemon=None):
+    rounds, seen = [], 0
+    for i in range(a.rounds + (daemon is not None)):
         got = {}
         for who in ("guidellm", "vramd") if i % 2 else ("vramd", "guidellm"):
-            got[who] = run_ours(url, streams, limit) if who == "vramd" else \
-                end_guidellm(start_guidellm(a, url, streams, limit))
-        rounds.append(got)
+            got[who] = run_ours(url, a.streams, a.requests) if who == "vramd" else \
+                run_guidellm(a.guidellm, url, a.streams, a.requests)
+            if daemon:
+                got[who]["server"], seen = daemon.figures(seen)
         print(f"  round {i}: {got}", flush=True)
-    return rounds
+        rounds.append(got)
+    return rounds[daemon is not None:]  # the daemon's first round warms up
 
 
-def together(a, daemon):
-    """guidellm takes seconds to start: ours begins when its first requests run, and ends before it."""
-    rounds = []
-    for i in range(a.rounds):
-        theirs = start_guidellm(a, daemon.url, 1, ("duration", 17))
-        while daemon.running() == 0 and theirs[0].poll() is None:
-            time.sleep(0.05)
-        begin = time.time()
-        ours = run_ours(daemon.url, 1, ("duration", 13))
-        rounds.append({"vramd": ours, "guidellm": end_guidellm(theirs, (begin, begin + 13))})
-        print(f"  round {i}: {rounds[-1]}", flush=True)
-    return rounds
-
-
-def row(name, streams, rounds):
-    out = {"server": name, "streams": streams, "rounds": len(rounds)}
+def row(name, a, rounds):
+    out = {"server": name, "streams": a.streams, "rounds": len(rounds), "requests_a_round": a.requests}
     for k in (*FIGURES, "output_tokens_per_s"):
-        mine, theirs = (median(r[who][k] for r in rounds) for who in ("vramd", "guidellm"))
-        out[k] = {"vramd_bench": round(mine, 3), "guidellm": round(theirs, 3), "ratio": round(mine / theirs, 4)}
-    out["requests"] = {who: sum(r[who]["requests"] for r in rounds) for who in ("vramd", "guidellm")}
+        cell = {}
+        for who in ("vramd", "guidellm"):
+            cell[who] = round(median(r[who][k] for r in rounds), 3)
+            if "server" in rounds[0][who]:
+                cell[who + "_over_server"] = round(median(r[who][k] / r[who]["server"][k] for r in rounds), 4)
+        over = "_over_server" if "vramd_over_server" in cell else ""
+        cell["ratio"] = round(cell["vramd" + over] / cell["guidellm" + over], 4)
+        out[k] = cell
     print(out, flush=True)
     return out
 
@@ -203,27 +187,22 @@ def main():
     ap.add_argument("--model", default=os.environ.get("VRAMD_TEST_MODEL"), help="GGUF file for the daemon")
     ap.add_argument("--rounds", type=int, default=5)
     ap.add_argument("--streams", type=int, default=4)
-    ap.add_argument("--requests", type=int, default=48)
-    ap.add_argument("--only", choices=["paced", "vramd", "together"])
+    ap.add_argument("--requests", type=int, default=32)
+    ap.add_argument("--only", choices=["paced", "vramd"])
     a = ap.parse_args()
     rows = []
-    if a.only in (None, "paced"):
-        rows.append(row("paced", a.streams, alternate(a, Paced().url, a.streams, ("requests", a.requests))))
-    for name in ("vramd", "together"):
-        if a.only not in (None, name):
-            continue
+    if a.only != "vramd":
+        rows.append(row("paced", a, alternate(a, Paced().url)))
+    if a.only != "paced":
         d = Daemon(a.model)
         try:
-            run_ours(d.url, a.streams, ("requests", 8))  # warm
-            rounds = alternate(a, d.url, a.streams, ("requests", a.requests)) if name == "vramd" else \
-                together(a, d)
-            rows.append(row(name, a.streams if name == "vramd" else 2, rounds))
+            rows.append(row("vramd", a, alternate(a, d.url, d)))
         finally:
             d.stop()
     version = subprocess.run([a.guidellm, "--version"], capture_output=True, text=True).stdout.strip()
     save("agree", rows, prompt_tokens=PROMPT, output_tokens=OUTPUT, peer=version,
-         note="medians over rounds of each client's own figures: p50 of TTFT and TPOT, output tokens/s; ratio: vramd "
-              "bench over guidellm")
+         note="medians over rounds of each client's own figures: p50 of TTFT and TPOT, output tokens/s; over_server: by "
+              "the daemon's log of the same requests; ratio: vramd bench over guidellm, of the latter where there")
 
 
 if __name__ == "__main__":

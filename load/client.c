@@ -140,6 +140,7 @@ void load_client_close(load_client *c) {
     if (c->epoll >= 0) close(c->epoll);
     if (c->timer >= 0) close(c->timer);
     if (c->wake >= 0) close(c->wake);
+    curl_global_cleanup();
     free(c);
 }
 

@@ -27,7 +27,7 @@ static const char *const words[] = {
     "use",       "class",      "control", "field",    "light",    "paper",   "table",
     "river",     "street",     "green",   "small",    "large",    "early",   "young",
     "black",     "white",      "long",    "great",    "little",   "own",     "other",
-    "old",       "high",       "small",   "next",     "public",   "bad",     "same",
+    "old",       "high",       "clear",   "next",     "public",   "bad",     "same",
     "able",      "open",       "free",
 };
 enum { N_WORDS = sizeof words / sizeof *words };
