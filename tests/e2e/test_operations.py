@@ -69,6 +69,9 @@ def test_the_guide_names_what_exists(daemon):
 
 def test_the_messages_in_the_guide_are_those_of_the_program(daemon, tmp_path):
     file, cut = tmp_path / "vramd.conf", tmp_path / "cut.gguf"
+    open_to_all = tmp_path / "keys"
+    open_to_all.write_text("")
+    open_to_all.chmod(0o644)
     cut.write_bytes(open(MODEL, "rb").read(100000))
 
     def serve(*options, conf="", **env):
@@ -88,6 +91,7 @@ def test_the_messages_in_the_guide_are_those_of_the_program(daemon, tmp_path):
         serve(conf="[model]\nport = 1\n"),
         serve(VRAMD_PORT="tcp://10.0.0.1:8000"),
         serve("--model", str(cut)),
+        serve("--model", MODEL, "--max-model-len", "256", "--port", "0", "--api-keys-file", str(open_to_all)),
         serve("--model", MODEL, "--backend", "cuda", "--cuda-plugin", str(tmp_path / "vramd-cuda.so")),
     ]
     rows = (DOCS / "operations.md").read_text().split("| message |")[1].splitlines()[2:]
