@@ -113,6 +113,7 @@ static const char *const head =
     ".Nm\n.Cm inspect\n.Op Fl \\-json\n.Ar FILE\n"
     ".Nm\n.Cm tokenize\n.Op Fl \\-json\n.Op Fl \\-no\\-special\n.Ar FILE\n"
     ".Nm\n.Cm key\n.Ar NAME\n.Op Ar LIMIT ...\n"
+    ".Nm\n.Cm bench\n.Op Ar options\n"
     ".Nm\n.Cm version\n"
     ".Sh DESCRIPTION\n"
     ".Nm\n"
@@ -144,6 +145,8 @@ static const char *const head =
     "Turn text on standard input into token ids.\n"
     ".It Cm key\n"
     "Make an API key: shown once on stderr; its line for\n.Cm api_keys_file\non stdout.\n"
+    ".It Cm bench\n"
+    "Load an OpenAI-compatible server and print its latencies and throughput.\n"
     ".It Cm version\n"
     "Print the version and what was built in.\n"
     ".El\n";
