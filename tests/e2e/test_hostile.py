@@ -14,9 +14,9 @@ import time
 import httpx
 import pytest
 
-import tiny
 from harness import SANITIZED, Daemon
 from test_load import counter
+from tiny_model import write
 
 IDLE = int(os.environ.get("IDLE_STREAMS", 1000))
 HEAD = "POST /tokenize HTTP/1.1\r\nHost: x\r\n"
@@ -28,7 +28,9 @@ FOREVER = {"prompt": "a", "max_tokens": 400, "ignore_eos": True, "stream": True}
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return str(tiny.make(tmp_path_factory.mktemp("tiny") / "tiny.gguf"))
+    path = str(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
+    write(path, "Q8_0", context=512)
+    return path
 
 
 @contextlib.contextmanager

@@ -11,10 +11,10 @@ import time
 
 import pytest
 
-import tiny
 from harness import BINARY, SANITIZED, Daemon
 from oom import ALIVE, AT, Control
 from test_memory import by_class
+from tiny_model import write
 
 pytestmark = pytest.mark.skipif(SANITIZED, reason="sanitizers have an allocator of their own")
 OPTIONS = ["--threads", "2", "--max-num-seqs", "4", "--max-model-len", "256", "--max-connections", "16",
@@ -26,7 +26,9 @@ MOST = 10000
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return str(tiny.make(tmp_path_factory.mktemp("tiny") / "tiny.gguf"))
+    path = str(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
+    write(path, "Q8_0", context=512)
+    return path
 
 
 def ask(port, method, path, body=None, **headers):
@@ -52,7 +54,7 @@ def start(control, n, *options):
         lines.append(line)
         if port := re.search(r"READY: curl http://127\.0\.0\.1:(\d+)/", line):
             control.set(AT, 0)  # what comes now is no start any more
-            status, _, text = ask(int(port[1]), "POST", "/v1/completions", {"prompt": "ab", "max_tokens": 4})
+            status, _, text = ask(int(port[1]), "POST", "/v1/completions", {"prompt": [5, 6], "max_tokens": 4})
             assert status == 200 and json.loads(text)["usage"]["prompt_tokens"] == 2
             p.send_signal(signal.SIGTERM)
     return p.wait(60), "".join(lines), control.disarm()[0] > 0
