@@ -8,8 +8,9 @@ Both send the same load (completions, words as prompts, as many tokens in and ou
 of requests in flight, and their medians over the rounds are compared:
   paced     a server of this script that keeps to a timetable (TTFT 200 ms, ITL 25 ms): what differs is the clients
   vramd     the daemon, the clients one after the other, who goes first alternates. Each client's figures are also
-            divided by those of the daemon's log for the very same requests: noise of the machine, which is in both, is
-            not in that, and "ratio" is the quotient of the two clients' quotients
+            divided by the daemon's own for the very same requests (TTFT and tokens/s from its log, the mean ITL from
+            /metrics): the machine's noise, and how the requests happened to meet, is in both and so not in that;
+            "ratio" is the quotient of the two clients' quotients
 
 guidellm's inter_token_latency_ms is the mean gap of a request: tpot_ms here. Writes bench/results/agree-CPU.json."""
 
@@ -23,9 +24,10 @@ import subprocess
 import tempfile
 import threading
 import time
+import urllib.request
 from datetime import datetime
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 from bench_common import save
 
@@ -37,7 +39,7 @@ TTFT_S, ITL_S = 0.200, 0.025
 WORDS = ("time year people way day man thing woman life child world school state family group country hand part place "
          "case week company system program question work number night point home water room mother area money story "
          "fact month lot right study book eye job word business issue side kind head house service friend father").split()
-FIGURES = {"ttft_ms": "time_to_first_token_ms", "tpot_ms": "inter_token_latency_ms"}
+FIGURES = ("ttft_ms", "tpot_ms", "tpot_mean_ms", "output_tokens_per_s")
 
 
 class Paced:
@@ -103,14 +105,23 @@ class Daemon:
             time.sleep(0.05)
         self.url = m[1]
 
+    def itl(self):
+        """(sum in ms, count) of all gaps since the start."""
+        text = urllib.request.urlopen(self.url + "/metrics").read().decode()
+        total, count = (float(re.search(rf"^vramd_inter_token_latency_seconds_{k}{{[^}}]*}} (\S+)$", text, re.M)[1])
+                        for k in ("sum", "count"))
+        return total * 1e3, count
+
     def figures(self, seen):
-        """Of the requests logged after the first seen ones, as the clients count; and how many there are now."""
+        """Of the requests since the last call, as the clients count; and what to give the next call."""
+        n_seen, total, count = seen
         lines = re.findall(r"^(\S+)Z info POST /v1/completions 200 .*output=(\d+) .*ttft_ms=(\S+) total_ms=(\S+)",
                            Path(self.log.name).read_text(), re.M)
-        rows = [(datetime.fromisoformat(t).timestamp(), int(n), float(a), float(b)) for t, n, a, b in lines[seen:]]
+        rows = [(datetime.fromisoformat(t).timestamp(), int(n), float(a), float(b)) for t, n, a, b in lines[n_seen:]]
         wall = max(end for end, *_ in rows) - min(end - b / 1e3 for end, _, _, b in rows)
-        return {"ttft_ms": median(a for _, _, a, _ in rows), "tpot_ms": median((b - a) / (n - 1) for _, n, a, b in rows),
-                "output_tokens_per_s": sum(n for _, n, _, _ in rows) / wall, "requests": len(rows)}, len(lines)
+        now = self.itl()
+        return {"ttft_ms": median(a for _, _, a, _ in rows), "tpot_mean_ms": (now[0] - total) / (now[1] - count),
+                "output_tokens_per_s": sum(n for _, n, _, _ in rows) / wall, "requests": len(rows)}, (len(lines), *now)
 
     def stop(self):
         self.process.terminate()
@@ -136,9 +147,10 @@ def run_guidellm(guidellm, url, streams, requests):
         b = json.loads(Path(f"{d}/out.json").read_text())["benchmarks"][0]
     m = b["metrics"]
     assert m["request_totals"]["errored"] == 0
-    row = {k: m[theirs]["successful"]["median"] for k, theirs in FIGURES.items()}
-    row["output_tokens_per_s"] = m["output_tokens_per_second"]["successful"]["mean"]
-    return row | {"requests": m["request_totals"]["successful"]}
+    rs = b["requests"]["successful"]
+    tpot = [r["inter_token_latency_ms"] for r in rs]
+    return {"ttft_ms": median(r["time_to_first_token_ms"] for r in rs), "tpot_ms": median(tpot),
+            "tpot_mean_ms": mean(tpot), "output_tokens_per_s": m["output_tokens_per_second"]["successful"]["mean"], "requests": len(rs)}
 
 
 def run_ours(url, streams, requests):
@@ -148,12 +160,13 @@ def run_ours(url, streams, requests):
                         "--json", f.name], check=True)
         level, = json.load(open(f.name))["levels"]
     assert level["requests"]["failed"] == 0
-    row = {k: level[k]["p50"] for k in FIGURES}
-    return row | {"output_tokens_per_s": level["output_tokens_per_s"], "requests": level["requests"]["ok"]}
+    return {"ttft_ms": level["ttft_ms"]["p50"], "tpot_ms": level["tpot_ms"]["p50"],
+            "tpot_mean_ms": level["tpot_ms"]["mean"], "output_tokens_per_s": level["output_tokens_per_s"],
+            "requests": level["requests"]["ok"]}
 
 
 def alternate(a, url, daemon=None):
-    rounds, seen = [], 0
+    rounds, seen = [], (0, 0, 0)
     for i in range(a.rounds + (daemon is not None)):
         got = {}
         for who in ("guidellm", "vramd") if i % 2 else ("vramd", "guidellm"):
@@ -168,14 +181,15 @@ def alternate(a, url, daemon=None):
 
 def row(name, a, rounds):
     out = {"server": name, "streams": a.streams, "rounds": len(rounds), "requests_a_round": a.requests}
-    for k in (*FIGURES, "output_tokens_per_s"):
+    for k in FIGURES:
         cell = {}
         for who in ("vramd", "guidellm"):
             cell[who] = round(median(r[who][k] for r in rounds), 3)
-            if "server" in rounds[0][who]:
+            if k in rounds[0][who].get("server", {}):
                 cell[who + "_over_server"] = round(median(r[who][k] / r[who]["server"][k] for r in rounds), 4)
         over = "_over_server" if "vramd_over_server" in cell else ""
-        cell["ratio"] = round(cell["vramd" + over] / cell["guidellm" + over], 4)
+        if over or name == "paced":
+            cell["ratio"] = round(cell["vramd" + over] / cell["guidellm" + over], 4)
         out[k] = cell
     print(out, flush=True)
     return out
@@ -201,8 +215,9 @@ def main():
             d.stop()
     version = subprocess.run([a.guidellm, "--version"], capture_output=True, text=True).stdout.strip()
     save("agree", rows, prompt_tokens=PROMPT, output_tokens=OUTPUT, peer=version,
-         note="medians over rounds of each client's own figures: p50 of TTFT and TPOT, output tokens/s; over_server: by "
-              "the daemon's log of the same requests; ratio: vramd bench over guidellm, of the latter where there")
+         note="medians over rounds of each client's own figures: p50 of TTFT and TPOT, mean of TPOT, output tokens/s; "
+              "over_server: by the daemon's own for the same requests; ratio: vramd bench over guidellm, of the latter "
+              "where there")
 
 
 if __name__ == "__main__":
