@@ -6,6 +6,29 @@
 
 #include "base/check.h"
 
+status engine_option_bad(err *e, const char *option, uint32_t value, const char *wanted) {
+    err_set(e, ERR_INVALID, "%s = %u: %s", option, value, wanted);
+    return err_field(e, "%s", option);
+}
+
+status engine_options_check(const engine_options *o, uint32_t max_model_len, err *e) {
+    char range[32];
+    if (o->block_tokens < 8 || o->block_tokens > 256 ||
+        (o->block_tokens & (o->block_tokens - 1)))
+        return engine_option_bad(e, "block_size", o->block_tokens,
+                                 "a power of two from 8 to 256");
+    if (o->max_seqs < 1 || o->max_seqs > o->max_rows)
+        return engine_option_bad(e, "max_num_seqs", o->max_seqs, "1 to max_num_batched_tokens");
+    if (o->max_rows > 1u << 20)
+        return engine_option_bad(e, "max_num_batched_tokens", o->max_rows, "at most 1048576");
+    if (o->max_logit_rows < o->max_seqs || o->max_logit_rows > 1u << 20)
+        return engine_option_bad(e, "max_logit_rows", o->max_logit_rows,
+                                 "from max_num_seqs to 1048576");
+    if (o->max_model_len >= 1 && o->max_model_len <= max_model_len) return OK;
+    snprintf(range, sizeof range, "1 to %u", max_model_len);
+    return engine_option_bad(e, "max_model_len", o->max_model_len, range);
+}
+
 uint64_t sizer_times(sizer *s, uint64_t a, uint64_t b) {
     uint64_t n = 0;
     if (!mul_u64(a, b, &n)) s->failed = true;

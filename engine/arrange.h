@@ -5,6 +5,11 @@
 
 #include "engine/engine.h"
 
+/* ERR_INVALID: an option of that name and value, and what was wanted. */
+status engine_option_bad(err *, const char *option, uint32_t value, const char *wanted);
+/* The ranges of the options that every engine has. */
+status engine_options_check(const engine_options *, uint32_t max_model_len, err *);
+
 /* Adds up sizes; any overflow sticks. */
 typedef struct sizer {
     uint64_t n;

@@ -20,26 +20,13 @@ static uint64_t place_n(sizer *s, uint64_t n, uint64_t bytes) {
 
 /* ---- checks ---- */
 
-static status bad_option(err *e, const char *field, uint32_t value, const char *wanted) {
-    err_set(e, ERR_INVALID, "%s = %u: %s", field, value, wanted);
-    return err_field(e, "%s", field);
-}
+enum { MAX_MODEL_LEN = 1 << 26 };
 
 static status check_options(const engine_options *o, err *e) {
-    if (o->block_tokens < 8 || o->block_tokens > 256 ||
-        (o->block_tokens & (o->block_tokens - 1)))
-        return bad_option(e, "block_size", o->block_tokens, "a power of two from 8 to 256");
+    status s = engine_options_check(o, MAX_MODEL_LEN, e);
+    if (s != OK) return s;
     if (o->n_threads < 1 || o->n_threads > 256)
-        return bad_option(e, "threads", o->n_threads, "1 to 256");
-    if (o->max_seqs < 1 || o->max_seqs > o->max_rows)
-        return bad_option(e, "max_num_seqs", o->max_seqs, "1 to max_num_batched_tokens");
-    if (o->max_rows > 1u << 20)
-        return bad_option(e, "max_num_batched_tokens", o->max_rows, "at most 1048576");
-    if (o->max_logit_rows < o->max_seqs || o->max_logit_rows > 1u << 20)
-        return bad_option(e, "max_logit_rows", o->max_logit_rows,
-                          "from max_num_seqs to 1048576");
-    if (o->max_model_len < 1 || o->max_model_len > 1u << 26)
-        return bad_option(e, "max_model_len", o->max_model_len, "1 to 67108864");
+        return engine_option_bad(e, "threads", o->n_threads, "1 to 256");
     if (o->activations == ACTIVATION_BF16 || o->activations == ACTIVATION_F16) {
         err_set(e, ERR_UNSUPPORTED, "activation_dtype = %s needs kernels this engine lacks",
                 o->activations == ACTIVATION_F16 ? "f16" : "bf16");

@@ -23,26 +23,8 @@ static uint64_t place_n(sizer *s, uint64_t n, uint64_t bytes) {
 
 /* ---- checks ---- */
 
-static status bad_option(err *e, const char *field, uint32_t value, const char *wanted) {
-    err_set(e, ERR_INVALID, "%s = %u: %s", field, value, wanted);
-    return err_field(e, "%s", field);
-}
-
-static status check_options(const engine_options *o, err *e) {
-    if (o->block_tokens < 8 || o->block_tokens > 256 ||
-        (o->block_tokens & (o->block_tokens - 1)))
-        return bad_option(e, "block_size", o->block_tokens, "a power of two from 8 to 256");
-    if (o->max_seqs < 1 || o->max_seqs > o->max_rows)
-        return bad_option(e, "max_num_seqs", o->max_seqs, "1 to max_num_batched_tokens");
-    if (o->max_rows > 1u << 20)
-        return bad_option(e, "max_num_batched_tokens", o->max_rows, "at most 1048576");
-    if (o->max_logit_rows < o->max_seqs || o->max_logit_rows > 1u << 20)
-        return bad_option(e, "max_logit_rows", o->max_logit_rows,
-                          "from max_num_seqs to 1048576");
-    if (o->max_model_len < 1 || o->max_model_len > 1u << 20)
-        return bad_option(e, "max_model_len", o->max_model_len, "1 to 1048576");
-    return OK;
-}
+/* Positions that rotary angles stay exact for (rope.cu). */
+enum { MAX_MODEL_LEN = 1 << 20 };
 
 static status choose_types(cuda_layout *l, const program *p, const engine_options *o, err *e) {
     l->t = o->activations == ACTIVATION_BF16 ? CU_BF16 : CU_F16;
@@ -361,7 +343,7 @@ static uint32_t gemm_unit(const engine_options *o, uint32_t rows) {
 
 status cuda_layout_init(cuda_layout *l, const program *p, const engine_options *o, err *e) {
     *l = (cuda_layout){.batch_invariant = o->batch_invariant, .n_groups = p->n_groups};
-    status st = check_options(o, e);
+    status st = engine_options_check(o, MAX_MODEL_LEN, e);
     if (st == OK) st = choose_types(l, p, o, e);
     if (st == OK) st = check_program(p, e);
     if (st != OK) return st;
