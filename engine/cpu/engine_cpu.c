@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "engine/arrange.h"
 #include "engine/cpu/rope.h"
 #include "memory/term.h"
 
@@ -17,14 +18,7 @@ static status cpu_terms(const program *p, const engine_options *o, terms *out, k
     status s = cpu_layout_init(&l, p, o, e);
     if (s != OK) return s;
     cpu_layout_terms(&l, p, o, out);
-    kv->n_groups = p->n_groups;
-    kv->depth = 1;
-    kv->block_tokens = o->block_tokens;
-    for (uint32_t g = 0; g < p->n_groups; g++)
-        kv->group[g] = (kv_group_cost){
-            .n_layers = p->group[g].n_layers,
-            .window = p->group[g].window,
-            .bytes_per_token = l.kv_block_bytes[g] / o->block_tokens * p->group[g].n_layers};
+    kv_costs(kv, p, o, 1, l.kv_block_bytes);
     cpu_layout_clear(&l);
     return OK;
 }

@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "engine/arrange.h"
 #include "engine/batch.h"
 #include "engine/cpu/rope.h"
 
@@ -126,14 +127,7 @@ static status backend_terms(const program *p, const engine_options *o, terms *ou
     status s = cuda_layout_init(&l, p, o, e);
     if (s != OK) return s;
     cuda_layout_terms(&l, p, o, out);
-    kv->n_groups = p->n_groups;
-    kv->depth = CUDA_DEPTH;
-    kv->block_tokens = o->block_tokens;
-    for (uint32_t g = 0; g < p->n_groups; g++)
-        kv->group[g] = (kv_group_cost){
-            .n_layers = p->group[g].n_layers,
-            .window = p->group[g].window,
-            .bytes_per_token = l.kv_block_bytes[g] / o->block_tokens * p->group[g].n_layers};
+    kv_costs(kv, p, o, CUDA_DEPTH, l.kv_block_bytes);
     cuda_layout_clear(&l);
     return OK;
 }
