@@ -261,9 +261,13 @@ static void close_file(machine *m) {
     malloc_trim(0); /* what parsing left on the heap belongs to the system again */
 }
 
-status machine_load(machine *m, err *e) {
+status machine_load_tokenizer(machine *m, err *e) {
     m->tok_src = (chunks){m->ledger, tokenizer_take, tokenizer_give};
-    status s = tokenizer_open(&m->tok, m->file, &m->tok_src, e);
+    return tokenizer_open(&m->tok, m->file, &m->tok_src, e);
+}
+
+status machine_load(machine *m, err *e) {
+    status s = machine_load_tokenizer(m, e);
     if (s == OK)
         s = engine_open(&m->engine, m->backend, m->model, &m->engine_opt, m->ledger,
                         m->device_ledger, e);
