@@ -121,12 +121,11 @@ SHARE = $(DESTDIR)$(PREFIX)/share
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 install: $(BUILD)/vramd ## DESTDIR=, PREFIX=/usr
 	install -D -m 755 $(BUILD)/vramd $(DESTDIR)$(PREFIX)/bin/vramd
-	install -d $(SHARE)/man/man5 $(SHARE)/man/man8 $(SHARE)/doc/vramd/examples $(DESTDIR)$(UNITDIR)
-	$(BUILD)/vramd serve --print-man > $(SHARE)/man/man8/vramd.8
-	$(BUILD)/vramd serve --print-man-conf > $(SHARE)/man/man5/vramd.conf.5
+	install -d $(SHARE)/doc/vramd/examples $(DESTDIR)$(UNITDIR)
+	tools/man.sh $(BUILD)/vramd $(SHARE)/man
 	$(BUILD)/vramd serve --print-sample > $(SHARE)/doc/vramd/examples/vramd.conf
 	install -D -m 644 tools/completion.bash $(SHARE)/bash-completion/completions/vramd
-	install -m 644 docs/configuration.md docs/security.md docs/operations.md docs/dashboard.json docs/alerts.yml $(SHARE)/doc/vramd
+	install -m 644 docs/configuration.md docs/security.md docs/operations.md docs/bench.md docs/dashboard.json docs/alerts.yml $(SHARE)/doc/vramd
 	sed 's|/usr/bin/vramd|$(PREFIX)/bin/vramd|' systemd/vramd.service > $(DESTDIR)$(UNITDIR)/vramd.service
 	install -m 644 systemd/vramd.socket $(DESTDIR)$(UNITDIR)
 ifneq ($(wildcard $(BUILD)/vramd-cuda.so),)
@@ -137,7 +136,7 @@ endif
 deb: ## the Debian packages, into build/ (tools/deb.sh; as any user)
 	tools/deb.sh
 deb-test: deb ## lintian, and install, serve, purge in a chroot, as root: CHROOT=DIR (made if absent)
-	lintian --allow-root --fail-on error,warning build/vramd_$(VERSION)_*.changes
+	lintian --allow-root --info --pedantic --fail-on error,warning,info,pedantic build/vramd_$(VERSION)_*.changes
 	tools/chroot-test.sh $(or $(CHROOT),build/chroot) build/vramd_$(VERSION)_*.deb
 
 clean: ## remove build/

@@ -149,7 +149,10 @@ static const char *const head =
     "Load an OpenAI-compatible server and print its latencies and throughput.\n"
     ".It Cm version\n"
     "Print the version and what was built in.\n"
-    ".El\n";
+    ".El\n"
+    ".Pp\n"
+    "All but serve and version have a page of their own, such as\n"
+    ".Xr vramd\\-bench 1 .\n";
 
 static const char *const tail =
     ".Sh ENVIRONMENT\n"
@@ -189,6 +192,12 @@ static const char *const examples =
     "  \\-d '{\"prompt\": \"Once upon a time\", \"max_tokens\": 32}'\n"
     ".Ed\n"
     ".Sh SEE ALSO\n"
+    ".Xr vramd\\-bench 1 ,\n"
+    ".Xr vramd\\-generate 1 ,\n"
+    ".Xr vramd\\-inspect 1 ,\n"
+    ".Xr vramd\\-key 1 ,\n"
+    ".Xr vramd\\-plan 1 ,\n"
+    ".Xr vramd\\-tokenize 1 ,\n"
     ".Xr vramd.conf 5 ,\n"
     ".Xr systemd.service 5\n";
 

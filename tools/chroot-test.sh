@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # shellcheck disable=SC2016 # ${...} is for dpkg-query
-# Installs the package in a Debian chroot with apt, configures it, serves the real model, removes
-# and purges it, and compares the files before and after. As root; needs the network for apt.
+# Installs the package in a Debian chroot with apt and does there what docs/operations.md tells a newcomer: manual
+# pages, completion, a model in vramd.conf, the plan, keys, TLS, requests, vramd bench; then removes and
+# purges it, and compares the files before and after. As root; needs the network for apt.
 #   tools/chroot-test.sh CHROOT DEB      a CHROOT that is not there is made by debootstrap
 # Mounts live in a namespace of their own, and the server has a network of its own: nothing to
 # clean up. VRAMD_TEST_MODEL names the model (tools/get-model.sh otherwise).
@@ -19,10 +20,10 @@ mount -t proc proc "$root/proc"
 in_root() { chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive LC_ALL=C "$@"; }
 say() { printf '== %s (%ds)\n' "$1" $SECONDS; }
 die() { echo "chroot-test: $1" >&2; exit 1; }
-# All but what apt, dpkg, ldconfig and debconf keep for themselves.
+# All but what apt, dpkg, ldconfig and debconf keep for themselves, and groupdel's copies (/etc/group-).
 files() {
   (cd "$root" && find . -xdev \( -path ./proc -o -path ./sys -o -path ./dev -o -path ./tmp -o -path ./run \
-    -o -path ./var/cache -o -path ./var/log -o -path ./var/lib/apt -o -path ./var/lib/dpkg -o -path ./etc/ld.so.cache \) -prune -o -print | sort)
+    -o -path ./var/cache -o -path ./var/log -o -path ./var/lib/apt -o -path ./var/lib/dpkg -o -path ./etc/ld.so.cache -o -path './etc/*-' \) -prune -o -print | sort)
 }
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp" "$root"/tmp/vramd-test' EXIT
@@ -30,7 +31,9 @@ trap 'rm -rf "$tmp" "$root"/tmp/vramd-test' EXIT
 say "packages that the test itself uses"
 cp /etc/resolv.conf "$root/etc/resolv.conf"
 in_root apt-get update -qq
-in_root apt-get install -y -qq --no-install-recommends curl > "$tmp/apt.log" 2>&1 || { cat "$tmp/apt.log"; die "apt"; }
+in_root apt-get install -y -qq --no-install-recommends curl openssl man-db bash-completion > "$tmp/apt.log" 2>&1 || { cat "$tmp/apt.log"; die "apt"; }
+if in_root dpkg -s vramd > /dev/null 2>&1; then in_root apt-get purge -y -qq vramd > /dev/null; fi # of a run that failed
+if grep -q '^vramd-keys:' "$root/etc/group"; then in_root groupdel vramd-keys; fi
 files > "$tmp/before"
 in_root dpkg-query -W -f '${Package}\n' | sort > "$tmp/packages"
 
@@ -57,40 +60,98 @@ say "installed again over it: the configuration stays as it is"
 in_root apt-get install -y -qq --reinstall /tmp/vramd-test/vramd.deb > "$tmp/apt.log" 2>&1 || { cat "$tmp/apt.log"; die "apt install --reinstall"; }
 grep -q '^model = ' "$root/etc/vramd/vramd.conf" || die "the configuration was replaced"
 
-say "serve, as the unit's command, as nobody"
+say "a manual page for every command, and completion of commands and options"
+cat > "$root/tmp/vramd-test/shell.sh" << 'EOF'
+set -eu
+for page in vramd vramd.conf $(vramd --help | sed -nE 's/^  ([a-z]+) .*/vramd-\1/p'); do
+  man "$page" > /tmp/vramd-test/page 2> /tmp/vramd-test/warnings
+  [ ! -s /tmp/vramd-test/warnings ] || { cat /tmp/vramd-test/warnings; exit 1; }
+  grep -q "^${page^^}(" /tmp/vramd-test/page || grep -q '^VRAMD(8)' /tmp/vramd-test/page
+done
+man vramd bench | grep -q -e '--concurrency'
+set +eu # of others' code
+source /usr/share/bash-completion/bash_completion
+_completion_loader vramd
+set -eu
+tab() { # words: what the last one may become
+  COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=()
+  _vramd vramd || true # its status is of no interest to bash
+  echo " ${COMPREPLY[*]} "
+}
+complete -p vramd
+[[ $(tab vramd "") == *" serve "*" bench "* ]]
+[[ $(tab vramd ke) == " key " ]]
+[[ $(tab vramd serve --tls-) == " --tls-cert --tls-key " ]]
+[[ $(tab vramd bench --po) == " --poisson " ]]
+[[ $(tab vramd serve --log-level d) == " debug " ]]
+EOF
+in_root bash /tmp/vramd-test/shell.sh || die "manual pages or completion"
+
+say "keys and a certificate"
+in_root groupadd --system vramd-keys
+group=$(sed -n 's/^vramd-keys:[^:]*:\([0-9]*\):.*/\1/p' "$root/etc/group")
+in_root sh -euc 'cd /etc/vramd
+  vramd key alice rate=600/min > keys 2> /tmp/vramd-test/said
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=localhost \
+    -addext subjectAltName=DNS:localhost -keyout tls.key -out tls.pem 2> /dev/null
+  chgrp vramd-keys keys tls.key; chmod 640 keys tls.key
+  sed "s/.* //" /tmp/vramd-test/said > /tmp/vramd-test/key; chmod 644 /tmp/vramd-test/key'
+sed -i 's|^#api_keys_file =.*|api_keys_file = /etc/vramd/keys|' "$root/etc/vramd/vramd.conf"
+in_root vramd serve --check > /dev/null
+
+say "serve, as the unit's command, as nobody of the group of keys: plain, then TLS"
 command=$(sed -n 's/^ExecStart=//p' "$root/lib/systemd/system/vramd.service")
 cat > "$root/tmp/vramd-test/serve.sh" << 'EOF'
 set -eu
-"$@" 2> /tmp/vramd-test/log &
+cd /tmp/vramd-test
+url=$1; shift
+key="Authorization: Bearer $(cat key)"
+"$@" 2> log &
 server=$!
+get() { path=$1; shift; curl -sS --cacert /etc/vramd/tls.pem "$@" "$url$path"; }
+complete() {
+  get /v1/completions -H 'Content-Type: application/json' "$@" \
+    -d '{"prompt": "The capital of France is", "max_tokens": 8, "temperature": 0}'
+}
 for _ in $(seq 600); do
-  curl -fs http://127.0.0.1:8000/ready > /dev/null && break
-  kill -0 $server || { cat /tmp/vramd-test/log; exit 1; }
+  get /ready -f > /dev/null 2>&1 && break
+  kill -0 $server || { cat log; exit 1; }
   sleep 0.1
 done
-curl -fsS http://127.0.0.1:8000/v1/completions -H 'Content-Type: application/json' \
-  -d '{"prompt": "The capital of France is", "max_tokens": 8, "temperature": 0}' | tee /tmp/vramd-test/answer
+[ "$(complete -o /dev/null -w '%{http_code}')" = 401 ]
+complete -f -H "$key" | tee answer
 echo
-curl -fsS http://127.0.0.1:8000/metrics | grep -E '^vramd_(ready|generated_tokens_total)'
+grep -q Paris answer
+if [ "${url#https}" = "$url" ]; then
+  vramd bench --url "$url" --api-key-file key --concurrency 2 --requests 6 --output-tokens 8 --quiet --json bench.json
+  grep -q '"requests"' bench.json
+  vramd bench --url "$url" --requests 1 --quiet > /dev/null 2> refused && exit 1
+  cat refused
+fi
+get /metrics -f | grep -E '^vramd_(ready|generated_tokens_total)'
 kill -TERM $server
 wait $server
 EOF
 chmod 777 "$root/tmp/vramd-test"
-# shellcheck disable=SC2086 # the command's words
-unshare --net sh -c 'ip link set lo up; exec "$@"' sh chroot --userspec=65534:65534 "$root" \
-  env -i PATH=/usr/bin:/bin sh /tmp/vramd-test/serve.sh $command
-grep -q Paris "$root/tmp/vramd-test/answer" || die "the model does not know Paris"
+serve() { # url, options
+  local url=$1; shift
+  # shellcheck disable=SC2086 # the command's words
+  unshare --net sh -c 'ip link set lo up; exec "$@"' sh chroot --userspec=65534:65534 --groups="$group" "$root" \
+    env -i PATH=/usr/bin:/bin sh /tmp/vramd-test/serve.sh "$url" $command "$@" || { cat "$root/tmp/vramd-test/log"; die "$url"; }
+}
+serve http://127.0.0.1:8000
+serve https://localhost:8443 --port 8443 --tls-cert /etc/vramd/tls.pem --tls-key /etc/vramd/tls.key
 
 say "remove: the configuration stays"
 mkdir -p "$root/var/lib/private/vramd" # what the unit's StateDirectory leaves
 ln -s private/vramd "$root/var/lib/vramd"
-echo "# a key" > "$root/etc/vramd/keys"
 in_root apt-get remove -y -qq vramd > "$tmp/apt.log" 2>&1 || { cat "$tmp/apt.log"; die "apt remove"; }
 [ ! -e "$root/usr/bin/vramd" ] || die "the program is still there"
 grep -q '^model = ' "$root/etc/vramd/vramd.conf" || die "the configuration is gone"
 
 say "purge: nothing stays"
 in_root apt-get purge -y -qq vramd > "$tmp/apt.log" 2>&1 || { cat "$tmp/apt.log"; die "apt purge"; }
+in_root groupdel vramd-keys
 in_root dpkg-query -W -f '${Package}\n' | sort | comm -13 "$tmp/packages" - > "$tmp/pulled"
 # shellcheck disable=SC2046 # names of packages
 in_root apt-get purge -y -qq $(cat "$tmp/pulled") > "$tmp/apt.log" 2>&1 || { cat "$tmp/apt.log"; die "apt purge"; }

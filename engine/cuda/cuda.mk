@@ -19,7 +19,7 @@ CUDA_SRC := $(sort $(wildcard engine/cuda/*.cu engine/cuda/*.cpp))
 # ---- The plugin. Files named *_sm90a.cu use wgmma or TMA: for that architecture alone.
 CUDA_ARCH  ?= -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 -gencode arch=compute_90,code=compute_90
 CUDA_SM90A := -gencode arch=compute_90a,code=sm_90a
-NVFLAGS    := -std=c++17 -O3 -lineinfo --compress-mode=size -I. -D_GNU_SOURCE -DVRAMD_VERSION='"$(VERSION)"' --Werror all-warnings -Xcompiler -fPIC,-fvisibility=hidden,-Wall
+NVFLAGS    := -std=c++17 -O3 -lineinfo --compress-mode=size -I. -D_GNU_SOURCE -DVRAMD_VERSION='"$(VERSION)"' --Werror all-warnings -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-D_FORTIFY_SOURCE=2
 CUDA_OBJ   := $(patsubst %,$(BUILD)/cuda/%.o,$(CUDA_SRC))
 CUDA_LINK   = $(NVCC) -cudart static -Xcompiler -fPIC
 
@@ -37,7 +37,7 @@ $(BUILD)/cuda/%.cpp.o: %.cpp
 	@mkdir -p $(@D)
 	$(NVCC) $(NVFLAGS) $(CUDA_ARCH) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
 $(BUILD)/vramd-cuda.so: $(CUDA_OBJ)
-	$(CUDA_LINK) -shared -Xcompiler -static-libgcc,-static-libstdc++ -Xlinker -z,defs -Xlinker --exclude-libs,ALL -o $@ $^ -ldl -lpthread
+	$(CUDA_LINK) -shared -Xcompiler -static-libgcc,-static-libstdc++ -Xlinker -z,defs,-z,relro,-z,now -Xlinker --exclude-libs,ALL -o $@ $^ -ldl -lpthread
 
 # ---- The same sources on the CPU.
 SHIM_SRC   := $(sort $(filter-out tests/cushim/test_%,$(wildcard tests/cushim/*.cpp)))

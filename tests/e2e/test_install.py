@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from harness import BINARY, ROOT
+from harness import BINARY, ROOT, vramd
 
 COMPLETION = ROOT / "tools" / "completion.bash"
 
@@ -23,14 +23,40 @@ def tree(tmp_path_factory):
 
 def test_install_puts_program_pages_units_and_completion_in_place(tree):
     dest, files = tree
-    for f in ["bin/vramd", "share/man/man8/vramd.8", "share/man/man5/vramd.conf.5",
+    for f in ["bin/vramd",
               "share/bash-completion/completions/vramd", "lib/systemd/system/vramd.service",
               "lib/systemd/system/vramd.socket", "share/doc/vramd/examples/vramd.conf",
-              "share/doc/vramd/operations.md", "share/doc/vramd/dashboard.json"]:
+              "share/doc/vramd/operations.md", "share/doc/vramd/dashboard.json",
+              *(f"share/man/{page}" for page in pages())]:
         assert f"opt/v/{f}" in files, files
     unit = (dest / "opt/v/lib/systemd/system/vramd.service").read_text()
     assert "ExecStart=/opt/v/bin/vramd serve\n" in unit
     subprocess.run([dest / "opt/v/bin/vramd", "version"], check=True, timeout=60, stdout=subprocess.DEVNULL)
+
+
+def commands():
+    return re.findall(r"^  ([a-z]+) ", vramd("--help").stdout, re.M)
+
+
+def pages():
+    """The manual's pages: serve and version are told in vramd(8)."""
+    yield from ["man8/vramd.8", "man5/vramd.conf.5"]
+    for name in commands():
+        yield f"man8/vramd-{name}.8" if name in ("serve", "version") else f"man1/vramd-{name}.1"
+
+
+def test_a_page_tells_every_flag_of_its_command(tree):
+    dest, _ = tree
+    for name in set(commands()) - {"serve", "version"}:
+        page = (dest / f"opt/v/share/man/man1/vramd-{name}.1").read_text().replace("\\-", "-")
+        assert page.startswith(".Dd ") and f"usage: vramd {name}" not in page and f"vramd {name} " in page
+        for flag in flags(name):
+            assert flag in page, (name, flag)
+
+
+def flags(name):
+    """What a command's --help names, wherever it stands."""
+    return set(re.findall(r"(?<![\w-])--?[a-z][a-z0-9-]*", vramd(name, "--help").stdout))
 
 
 def complete(*words):
@@ -50,6 +76,11 @@ def test_completion_knows_commands_flags_and_values():
     assert complete("serve", "--kv-cache-dtype", "=", "bf") == ["bf16"]
     assert complete("serve", "--port", "") == []  # a number: nothing to offer
     assert complete("serve", "--no-such-flag", "--print-sam") == ["--print-sample"]
+
+
+def test_completion_offers_every_flag_that_help_names():
+    for name in set(commands()) - {"version"}:
+        assert flags(name) - {"--help"} == set(complete(name, "-")), name
 
 
 def test_the_package_is_built_from_what_setup_installs():
