@@ -5,7 +5,8 @@
 
 Each FROM is a copy of BASE (build stage and runtime alike), each RUN a shell in it, each COPY a
 copy (.dockerignore counts). Then the image's own command serves MODEL under its USER, with its ENV
-and a network of its own, its HEALTHCHECK is asked until it passes, and a completion is read.
+and a network of its own, its HEALTHCHECK is asked until it passes, a completion is read, and SIGTERM comes
+in the middle of a stream, which must end as it would have. Every library must be there, and no build tool.
 What it does not know in the Dockerfile is an error, so that the two cannot drift apart.
 """
 
@@ -114,28 +115,41 @@ def build(text, base, work):
 # Server, health check and client share a network: one shell in the image runs all three.
 SERVE = r"""
 set -eu
+ldd "$(command -v {program})" > /tmp/ldd
+cat /tmp/ldd
+if grep -q 'not found' /tmp/ldd || dpkg-query -W -f '${{Package}}\n' | grep -E -e '-dev$|^(gcc|make|dpkg-dev)$'; then
+  echo '== not what a runtime needs'; exit 1
+fi
 {command} & server=$!
 sleep 0.05; {health} 2> /dev/null && echo 'healthy from the start?' || echo '== not healthy while loading'
 n=0; until {health} 2> /dev/null; do n=$((n + 1)); [ $n -lt 300 ]; kill -0 $server; sleep 0.2; done
 echo '== healthy'
 grep -E '^(Name|Uid|CapEff)' /proc/$server/status
-curl -fsS http://127.0.0.1:{port}/v1/completions -H 'Content-Type: application/json' \
-  -d '{{"prompt": "The capital of France is", "max_tokens": 8, "temperature": 0}}'; echo
-kill -TERM $server; wait $server; echo "== stopped, status $?"
+ask() {{
+  curl -fsSN http://127.0.0.1:{port}/v1/completions -H 'Content-Type: application/json' -d "$1"
+}}
+ask '{{"prompt": "The capital of France is", "max_tokens": 8, "temperature": 0}}'; echo
+ask '{{"prompt": "a", "max_tokens": 400, "ignore_eos": true, "stream": true}}' > /tmp/stream & client=$!
+n=0; until grep -q '^data: ' /tmp/stream; do n=$((n + 1)); [ $n -lt 300 ]; sleep 0.02; done
+if grep -q 'DONE' /tmp/stream; then echo '== the stream was over before SIGTERM'; exit 1; fi
+kill -TERM $server; wait $client
+echo "== the stream's end after SIGTERM: $(grep '^data: ' /tmp/stream | tail -n 1)"
+wait $server; echo "== stopped, status $?"
 """
 
 
 def serve(image, model):
     shutil.copy(model, image.root / "models/model.gguf")
     image.env["VRAMD_MODEL"] = "/models/model.gguf"
-    script = SERVE.format(command=shlex.join(image.entrypoint + image.command), health=shlex.join(image.health),
-                          port=image.ports[0])
-    out = subprocess.run(image.argv(["sh", "-c", script], image.user, network=False), check=True, text=True,
-                         stdout=subprocess.PIPE).stdout
-    print(out, end="")
+    script = SERVE.format(program=image.entrypoint[0], command=shlex.join(image.entrypoint + image.command),
+                          health=shlex.join(image.health), port=image.ports[0])
+    p = subprocess.run(image.argv(["sh", "-c", script], image.user, network=False), text=True, stdout=subprocess.PIPE)
+    print(p.stdout, end="")
     uid = image.user.split(":")[0]
-    if f"Uid:\t{uid}\t" not in out or uid == "0" or "Paris" not in out or "status 0" not in out:
-        raise SystemExit("run_steps: the image does not serve as it should")
+    wanted = [f"Uid:\t{uid}\t", "CapEff:\t0000000000000000", "Paris", "SIGTERM: data: [DONE]", "stopped, status 0"]
+    missing = [w for w in wanted if w not in p.stdout]
+    if p.returncode or missing or uid == "0":
+        raise SystemExit(f"run_steps: the image does not serve as it should: status {p.returncode}, missing {missing}")
 
 
 def main():
