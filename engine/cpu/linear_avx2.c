@@ -1,21 +1,16 @@
 /* Linear layers with AVX2, FMA and F16C (no VNNI). Pure; any thread.
  *
- * vpmaddubsw adds two products of unsigned by signed bytes in 16 bits, saturating, so the codes
- * decide how many sums one 16-bit lane holds: of codes up to 15 (by -127..127) 8, 30,480, a
- * whole block; of codes up to 31 4, 31,496; up to 63 2, 32,004. 8-bit codes go in as magnitudes
- * (0..128), their signs moved to the activations: one sum is at most 32,512. Nothing saturates:
- * the sums are exact. Integer scales come in with vpmaddwd, which widens the sums anyway. */
+ * Few rows, 4 at most at a time, unpack codes as they go. For many a piece of a strip is
+ * unpacked once, into the first cache, and groups of 8 rows read it there: 4 rows do not
+ * amortise unpacking (Q3_K took 1.4 times as long, IQ4_NL 1.25 times). What is left of the
+ * distance between types is arithmetic: codes of 8 bits take twice the multiplications. */
 #include "engine/cpu/linear.h"
 
-#include "engine/cpu/linear_tile_avx2.h"
+#include "engine/cpu/linear_block_avx2.h"
 
-enum { PREFETCH_BYTES = 4096, ROWS = 4 }; /* with 1 or 2 rows the hardware does better */
+enum { PREFETCH_BYTES = 4096 }; /* with 1 or 2 rows the hardware does better */
+enum { PIECE = 1024 };          /* inputs unpacked at a time */
 
-INLINE __m256i broadcast4(const void *p) {
-    int32_t v;
-    memcpy(&v, p, 4);
-    return _mm256_set1_epi32(v);
-}
 INLINE void prefetch(const uint8_t *p, const uint32_t bytes) {
     for (uint32_t i = 0; i < bytes; i += 64)
         _mm_prefetch((const char *)p + PREFETCH_BYTES + i, _MM_HINT_T0);
@@ -70,120 +65,6 @@ static void quantise(const float *x, const act *a, uint32_t row) {
         quantise_block(x + 32 * k, b + k, row % ACT_GROUP);
 }
 
-/* Keeps v as it is at this point: gcc would turn chains of integer additions into trees, whose
- * leaves do not fit 16 registers (half the speed). */
-#define IN_ORDER(v) __asm__("" : "+x"(v))
-
-/* sum16[r] = (or +=) the products of group l. */
-INLINE void add_products(const uint8_t *codes, const dtype t, const int l, const bool first,
-                         const int8_t *q, __m256i *sum16, const int R) {
-    __m256i w = codes_of(codes, t, l);
-    for (int r = 0; r < R; r++) {
-        __m256i p = _mm256_maddubs_epi16(w, broadcast4(q + 32 * r + 4 * l));
-        sum16[r] = first ? p : _mm256_add_epi16(sum16[r], p);
-        IN_ORDER(sum16[r]);
-    }
-}
-
-/* Groups l, l + 1, l + 4, l + 5: both of a vector of nibbles while it is there. */
-INLINE void add_four(const uint8_t *codes, const dtype t, const int l, const bool first,
-                     const int8_t *q, __m256i *sum16, const int R) {
-    add_products(codes, t, l, first, q, sum16, R);
-    add_products(codes, t, l + 4, false, q, sum16, R);
-    add_products(codes, t, l + 1, false, q, sum16, R);
-    add_products(codes, t, l + 5, false, q, sum16, R);
-}
-
-/* isum of 8 outputs by R rows; codes up to 31, without the offset. */
-INLINE void sum_products5(const uint8_t *codes, const dtype t, const int8_t *q, __m256i *isum,
-                          const int R) {
-    const __m256i one = _mm256_set1_epi16(1);
-    const bool twice = tile_of(t).form != CODES_4; /* 16 bits do not hold a block */
-    __m256i sum16[ROWS];
-    add_four(codes, t, 0, true, q, sum16, R);
-    for (int r = 0; r < R && twice; r++) isum[r] = _mm256_madd_epi16(sum16[r], one);
-    add_four(codes, t, 2, twice, q, sum16, R);
-    for (int r = 0; r < R; r++) {
-        __m256i sum = _mm256_madd_epi16(sum16[r], one);
-        isum[r] = twice ? _mm256_add_epi32(isum[r], sum) : sum;
-    }
-}
-
-/* The same for 8-bit codes; true sums, the offset undone. */
-INLINE void sum_products8(const uint8_t *codes, const dtype t, const int8_t *q, __m256i *isum,
-                          const int R) {
-    for (int r = 0; r < R; r++) isum[r] = _mm256_setzero_si256();
-    for (int l = 0; l < 8; l++) {
-        __m256i w = codes_of(codes, t, l), size = _mm256_abs_epi8(w);
-        for (int r = 0; r < R; r++) {
-            __m256i x = _mm256_sign_epi8(broadcast4(q + 32 * r + 4 * l), w);
-            x = _mm256_madd_epi16(_mm256_maddubs_epi16(size, x), _mm256_set1_epi16(1));
-            isum[r] = _mm256_add_epi32(isum[r], x);
-            IN_ORDER(isum[r]);
-        }
-    }
-}
-
-/* acc += 32 inputs with one scale. b: the activations, from row r0 on. */
-INLINE void block_whole(const uint8_t *codes, const dtype t, __m256 d, __m256 m,
-                        const act_block *b, uint32_t r0, __m256 *acc, const int R) {
-    const tile_info i = tile_of(t);
-    __m256i isum[ROWS];
-    if (i.offset == 128)
-        sum_products8(codes, t, b->q[r0], isum, R);
-    else
-        sum_products5(codes, t, b->q[r0], isum, R);
-    for (int r = 0; r < R; r++) {
-        if (i.offset == 8) isum[r] = _mm256_add_epi32(isum[r], broadcast4(b->neg8 + r0 + r));
-        if (i.offset == 16)
-            isum[r] =
-                _mm256_add_epi32(isum[r], _mm256_slli_epi32(broadcast4(b->neg8 + r0 + r), 1));
-        __m256 d_a = _mm256_broadcast_ss(b->d + r0 + r);
-        acc[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum[r]), _mm256_mul_ps(d, d_a), acc[r]);
-    }
-    if (!i.has_min) return;
-    for (int r = 0; r < R; r++)
-        acc[r] = _mm256_fmadd_ps(m, _mm256_broadcast_ss(b->s + r0 + r), acc[r]);
-}
-
-/* isum += 16 inputs from group l on; scale: of each output, twice as int16. */
-INLINE void add_half(const uint8_t *codes, const dtype t, const int l, __m256i scale,
-                     const int8_t *q, __m256i *isum, const int R) {
-    const int step = tile_of(t).form == CODES_6 ? 2 : 4; /* groups that 16 bits hold */
-    __m256i sum16[ROWS];
-    for (int i = 0; i < 4; i++) {
-        add_products(codes, t, l + i, i % step == 0, q, sum16, R);
-        if (i % step != step - 1) continue;
-        for (int r = 0; r < R; r++) {
-            isum[r] = _mm256_add_epi32(isum[r], _mm256_madd_epi16(sum16[r], scale));
-            IN_ORDER(isum[r]);
-        }
-    }
-}
-
-/* acc += 32 inputs with an integer scale (and minimum) for each half: pairs of int16. */
-INLINE void block_halves(const uint8_t *codes, const dtype t, __m256 d, __m256 neg_m,
-                         __m256i scale, __m256i min, const act_block *b, uint32_t r0,
-                         __m256 *acc, const int R) {
-    const tile_info i = tile_of(t);
-    __m256i isum[ROWS];
-    __m256i undo = _mm256_mullo_epi16(scale, _mm256_set1_epi16((int16_t)-i.offset));
-    for (int r = 0; r < R; r++)
-        isum[r] = i.offset ? _mm256_madd_epi16(undo, broadcast4(b->half[r0 + (uint32_t)r]))
-                           : _mm256_setzero_si256();
-    __m256i first = _mm256_blend_epi16(scale, _mm256_slli_epi32(scale, 16), 0xaa);
-    __m256i last = _mm256_blend_epi16(_mm256_srli_epi32(scale, 16), scale, 0xaa);
-    add_half(codes, t, 0, first, b->q[r0], isum, R);
-    add_half(codes, t, 4, last, b->q[r0], isum, R);
-    for (int r = 0; r < R; r++) {
-        __m256 d_a = _mm256_broadcast_ss(b->d + r0 + r);
-        acc[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum[r]), _mm256_mul_ps(d, d_a), acc[r]);
-        if (!i.has_min) continue;
-        __m256i mins = _mm256_madd_epi16(min, broadcast4(b->half[r0 + (uint32_t)r]));
-        acc[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(mins), _mm256_mul_ps(neg_m, d_a), acc[r]);
-    }
-}
-
 /* acc += half h of a tile of 256 inputs. */
 INLINE void tile256_int8(const uint8_t *tile, const dtype t, const act_block *b, uint32_t r0,
                          uint32_t h, __m256 *acc, const int R) {
@@ -201,7 +82,8 @@ INLINE void tile256_int8(const uint8_t *tile, const dtype t, const act_block *b,
                          i.has_min ? loadi(s.min[j]) : _mm256_setzero_si256(), b, r0, acc, R);
         else
             block_whole(codes, t, _mm256_load_ps(s.d[j]),
-                        i.has_min ? _mm256_load_ps(s.m[j]) : d, b, r0, acc, R);
+                        i.has_min ? _mm256_load_ps(s.m[j]) : d, _mm256_setzero_si256(), b, r0,
+                        acc, R);
         codes += STRIP * i.codes;
         b++;
     } while (++j < 8);
@@ -223,7 +105,8 @@ INLINE void strip_int8(const uint8_t *tile, const dtype t, uint32_t n_in, const 
             }
             __m256 d = load_half(tile + 16 * at), m = d;
             if (f.has_min) m = load_half(tile + 32 + 16 * at);
-            block_whole(tile + STRIP * f.head + 32 * at, t, d, m, b, r0, acc + i * R, R);
+            block_whole(tile + STRIP * f.head + 32 * at, t, d, m, _mm256_setzero_si256(), b, r0,
+                        acc + i * R, R);
         }
         tile += tile_bytes(t);
         b += f.n_in / 32;
@@ -337,7 +220,37 @@ INLINE void run(const job *j, const dtype t, uint32_t row, uint32_t out, uint32_
     }
 }
 
+/* Rows [row0, row1) of at most ROWS_IN_CACHE, whole groups of MANY, by one strip. */
+INLINE void run_many(const job *j, const dtype t, uint32_t row0, uint32_t row1, uint32_t out,
+                     uint32_t end) {
+    _Alignas(32) unpacked_block w[PIECE / 32];
+    __m256 acc[ROWS_IN_CACHE];
+    const uint32_t n_in = j->w->n_in;
+    for (uint32_t h = 0; h < 2 && out + 8 * h < end; h++) {
+        const uint8_t *tile = strip_of(j->w, t, out);
+        for (uint32_t r = row0; r < row1; r++) acc[r - row0] = _mm256_setzero_ps();
+        for (uint32_t k = 0, n; k < n_in; k += n) {
+            n = n_in - k < PIECE ? n_in - k : PIECE;
+            unpack(tile, t, h, n, w);
+            const uint8_t *ahead = tile + strip_bytes(t, n_in) + 64 * h;
+            for (uint32_t r = row0; r < row1; r += MANY)
+                blocks_many(w, n / 32, t, act_group(j->a, r) + k / 32, r == row0 ? ahead : NULL,
+                            acc + r - row0);
+            tile += n / tile_of(t).n_in * tile_bytes(t);
+        }
+        for (uint32_t r = row0; r < row1; r += MANY)
+            store(j, r, out + 8 * h, end, acc + r - row0, 1, MANY);
+    }
+}
+
 typedef void run_fn(const job *, uint32_t row, uint32_t out, uint32_t end);
+typedef void many_fn(const job *, uint32_t row0, uint32_t row1, uint32_t out, uint32_t end);
+
+typedef struct kernels {
+    run_fn *const *runs; /* of 1 to ROWS rows */
+    many_fn *many;       /* or NULL */
+    floats_fn *floats;
+} kernels;
 
 #define RUN(name, R)                                                                           \
     static void name##_##R(const job *j, uint32_t row, uint32_t out, uint32_t end) {           \
@@ -351,6 +264,10 @@ typedef void run_fn(const job *, uint32_t row, uint32_t out, uint32_t end);
     static run_fn *const name##_runs[ROWS] = {name##_1, name##_2, name##_3, name##_4};
 #define X(name, ...)                                                                           \
     RUNS(name)                                                                                 \
+    static void name##_many(const job *j, uint32_t row0, uint32_t row1, uint32_t out,          \
+                            uint32_t end) {                                                    \
+        run_many(j, DT_##name, row0, row1, out, end);                                          \
+    }                                                                                          \
     static void name##_floats(const uint8_t *tile, float *w) {                                 \
         for (uint32_t h = 0; h < 2; h++) half_floats(tile, DT_##name, h, w + HALF * h);        \
     }
@@ -361,16 +278,33 @@ RUNS(F32)
 RUNS(F16)
 RUNS(BF16)
 
-static run_fn *const *kernels_for(dtype t, bool int8, floats_fn **floats) {
+static kernels kernels_for(dtype t, bool int8) {
     switch (t) {
 #define X(name, ...)                                                                           \
-    case DT_##name: *floats = name##_floats; return int8 ? name##_runs : NONE_runs;
+    case DT_##name:                                                                            \
+        return int8 ? (kernels){name##_runs, name##_many, NULL}                                \
+                    : (kernels){NONE_runs, NULL, name##_floats};
         TILE_LIST(X)
 #undef X
-    case DT_F16: return F16_runs;
-    case DT_BF16: return BF16_runs;
-    default: return F32_runs;
+    case DT_F16: return (kernels){F16_runs, NULL, NULL};
+    case DT_BF16: return (kernels){BF16_runs, NULL, NULL};
+    default: return (kernels){F32_runs, NULL, NULL};
     }
+}
+
+static void few_rows(const job *j, const kernels *k, uint32_t row, uint32_t end_row,
+                     uint32_t out, uint32_t end) {
+    for (uint32_t next; row < end_row; row = next) {
+        next = row - row % ROWS + ROWS;
+        if (next > end_row) next = end_row;
+        k->runs[next - row - 1](j, row, out, end);
+    }
+}
+
+/* From how many rows on unpacking once pays (measured on Zen 5). */
+static uint32_t pays_from(dtype t) {
+    const code_form form = tile_of(t).form;
+    return form == CODES_8 ? 32 : form == CODES_4 ? 16 : MANY;
 }
 
 /* Rows in chunks whose activations stay in the second cache, then strip by strip: a strip stays
@@ -379,17 +313,18 @@ static void linear(const packed *w, const act *a, uint32_t row0, uint32_t row1, 
                    uint32_t out1, const float *bias, const float *residual, uint32_t ld_res,
                    float *y, uint32_t ldy) {
     linear_check(w, a, row1, out0, out1);
-    job j = {w, a, bias, residual, y, ld_res, ldy, NULL};
-    run_fn *const *kernels = kernels_for(w->type, act_is_int8(w, a), &j.floats);
+    const kernels k = kernels_for(w->type, act_is_int8(w, a));
+    const job j = {w, a, bias, residual, y, ld_res, ldy, k.floats};
     for (uint32_t from = row0, to; from < row1; from = to) {
         to = from - from % ROWS_IN_CACHE + ROWS_IN_CACHE;
         if (to > row1) to = row1;
-        for (uint32_t out = out0; out < out1; out += STRIP)
-            for (uint32_t row = from, next; row < to; row = next) {
-                next = row - row % ROWS + ROWS;
-                if (next > to) next = to;
-                kernels[next - row - 1](&j, row, out, out1);
-            }
+        uint32_t first = (from + MANY - 1) / MANY * MANY, last = to / MANY * MANY;
+        if (!k.many || last < first + pays_from(w->type)) first = last = to;
+        for (uint32_t out = out0; out < out1; out += STRIP) {
+            few_rows(&j, &k, from, first, out, out1);
+            if (first < last) k.many(&j, first, last, out, out1);
+            few_rows(&j, &k, last, to, out, out1);
+        }
     }
 }
 

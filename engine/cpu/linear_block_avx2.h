@@ -1,0 +1,219 @@
+/* 32 inputs of 8 outputs by R rows of quantised activations, in AVX2 registers. Included by
+ * engine/cpu/linear_avx2.c only. To be inlined with a type and a number of rows that are
+ * constants.
+ *
+ * vpmaddubsw adds two products of unsigned by signed bytes in 16 bits, saturating, so the codes
+ * decide how many sums one 16-bit lane holds: of codes up to 15 (by -127..127) 8, 30,480, a
+ * whole block; of codes up to 31 4, 31,496; up to 63 2, 32,004. 8-bit codes go in as magnitudes
+ * (0..128), their signs moved to the activations: one sum is at most 32,512. Nothing saturates:
+ * the sums are exact. Integer scales come in with vpmaddwd, which widens the sums anyway. */
+#ifndef VRAMD_ENGINE_CPU_LINEAR_BLOCK_AVX2_H
+#define VRAMD_ENGINE_CPU_LINEAR_BLOCK_AVX2_H
+
+#include "engine/cpu/linear_tile_avx2.h"
+
+/* Up to ROWS rows unpack codes as they go; MANY rows read them unpacked (unpacked_block). */
+enum { ROWS = 4, MANY = ACT_GROUP };
+
+/* Half a tile's 32 inputs as codes_of gives them, and their scales. */
+typedef struct unpacked_block {
+    uint8_t codes[8][4 * HALF];
+    float d[HALF], m[HALF];         /* with halves: of the tile, m negative */
+    int32_t scale[HALF], min[HALF]; /* with halves: pairs of int16 */
+    int32_t flipped[HALF];          /* 8-bit codes: the magnitudes of the negative ones */
+} unpacked_block;
+
+INLINE __m256i broadcast4(const void *p) {
+    int32_t v;
+    memcpy(&v, p, 4);
+    return _mm256_set1_epi32(v);
+}
+
+/* sum += v, in place and in this order: gcc would turn chains of integer additions into trees,
+ * whose leaves do not fit 16 registers (half the speed), or move each sum to and fro (8%). */
+INLINE void add16(__m256i *sum, __m256i v) {
+    __asm__("vpaddw %1, %0, %0" : "+x"(*sum) : "x"(v));
+}
+INLINE void add32(__m256i *sum, __m256i v) {
+    __asm__("vpaddd %1, %0, %0" : "+x"(*sum) : "x"(v));
+}
+
+/* Group l of 8, 4 codes a lane. */
+INLINE __m256i group_of(const uint8_t *codes, const dtype t, const int l, const int R) {
+    return R == MANY ? loadi(codes + 4 * HALF * l) : codes_of(codes, t, l);
+}
+
+/* sum16[r] = (or +=) the products of group l. */
+INLINE void add_products(const uint8_t *codes, const dtype t, const int l, const bool first,
+                         const int8_t *q, __m256i *sum16, const int R) {
+    __m256i w = group_of(codes, t, l, R);
+    for (int r = 0; r < R; r++) {
+        __m256i p = _mm256_maddubs_epi16(w, broadcast4(q + 32 * r + 4 * l));
+        if (first)
+            sum16[r] = p;
+        else
+            add16(sum16 + r, p);
+    }
+}
+
+/* Groups l, l + 1, l + 4, l + 5: both of a vector of nibbles while it is there. */
+INLINE void add_four(const uint8_t *codes, const dtype t, const int l, const bool first,
+                     const int8_t *q, __m256i *sum16, const int R) {
+    add_products(codes, t, l, first, q, sum16, R);
+    add_products(codes, t, l + 4, false, q, sum16, R);
+    add_products(codes, t, l + 1, false, q, sum16, R);
+    add_products(codes, t, l + 5, false, q, sum16, R);
+}
+
+/* isum of 8 outputs by R rows; codes up to 31, without the offset. */
+INLINE void sum_products5(const uint8_t *codes, const dtype t, const int8_t *q, __m256i *isum,
+                          const int R) {
+    const __m256i one = _mm256_set1_epi16(1);
+    const bool twice = tile_of(t).form != CODES_4; /* 16 bits do not hold a block */
+    __m256i sum16[MANY];
+    add_four(codes, t, 0, true, q, sum16, R);
+    for (int r = 0; r < R && twice; r++) isum[r] = _mm256_madd_epi16(sum16[r], one);
+    add_four(codes, t, 2, twice, q, sum16, R);
+    for (int r = 0; r < R; r++) {
+        __m256i sum = _mm256_madd_epi16(sum16[r], one);
+        isum[r] = twice ? _mm256_add_epi32(isum[r], sum) : sum;
+    }
+}
+
+/* The same for 8-bit codes; true sums, the offset undone. With many rows signs are moved by
+ * vpxor, which more ports have than vpsignb: ~x is -x - 1, so each negative code's magnitude
+ * comes back, the same for every row; -x - 1 of -127..127 fits, and so do two products. */
+INLINE void sum_products8(const uint8_t *codes, const dtype t, __m256i flipped, const int8_t *q,
+                          __m256i *isum, const int R) {
+    for (int r = 0; r < R; r++) isum[r] = R == MANY ? flipped : _mm256_setzero_si256();
+    for (int l = 0; l < 8; l++) {
+        __m256i w = group_of(codes, t, l, R), size = _mm256_abs_epi8(w);
+        __m256i sign = _mm256_cmpgt_epi8(_mm256_setzero_si256(), w);
+        for (int r = 0; r < R; r++) {
+            __m256i x = broadcast4(q + 32 * r + 4 * l);
+            x = R == MANY ? _mm256_xor_si256(x, sign) : _mm256_sign_epi8(x, w);
+            x = _mm256_madd_epi16(_mm256_maddubs_epi16(size, x), _mm256_set1_epi16(1));
+            add32(isum + r, x);
+        }
+    }
+}
+
+/* acc += 32 inputs with one scale. b: the activations, from row r0 on. flipped: see
+ * sum_products8. */
+INLINE void block_whole(const uint8_t *codes, const dtype t, __m256 d, __m256 m,
+                        __m256i flipped, const act_block *b, uint32_t r0, __m256 *acc,
+                        const int R) {
+    const tile_info i = tile_of(t);
+    __m256i isum[MANY];
+    if (i.offset == 128)
+        sum_products8(codes, t, flipped, b->q[r0], isum, R);
+    else
+        sum_products5(codes, t, b->q[r0], isum, R);
+    for (int r = 0; r < R; r++) {
+        if (i.offset == 8) isum[r] = _mm256_add_epi32(isum[r], broadcast4(b->neg8 + r0 + r));
+        if (i.offset == 16)
+            isum[r] =
+                _mm256_add_epi32(isum[r], _mm256_slli_epi32(broadcast4(b->neg8 + r0 + r), 1));
+        __m256 d_a = _mm256_broadcast_ss(b->d + r0 + r);
+        acc[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum[r]), _mm256_mul_ps(d, d_a), acc[r]);
+    }
+    if (!i.has_min) return;
+    for (int r = 0; r < R; r++)
+        acc[r] = _mm256_fmadd_ps(m, _mm256_broadcast_ss(b->s + r0 + r), acc[r]);
+}
+
+/* isum += 16 inputs from group l on; scale: of each output, twice as int16. */
+INLINE void add_half(const uint8_t *codes, const dtype t, const int l, __m256i scale,
+                     const int8_t *q, __m256i *isum, const int R) {
+    const int step = tile_of(t).form == CODES_6 ? 2 : 4; /* groups that 16 bits hold */
+    __m256i sum16[MANY];
+    for (int i = 0; i < 4; i++) {
+        add_products(codes, t, l + i, i % step == 0, q, sum16, R);
+        if (i % step != step - 1) continue;
+        for (int r = 0; r < R; r++) add32(isum + r, _mm256_madd_epi16(sum16[r], scale));
+    }
+}
+
+/* acc += 32 inputs with an integer scale (and minimum) for each half: pairs of int16. */
+INLINE void block_halves(const uint8_t *codes, const dtype t, __m256 d, __m256 neg_m,
+                         __m256i scale, __m256i min, const act_block *b, uint32_t r0,
+                         __m256 *acc, const int R) {
+    const tile_info i = tile_of(t);
+    __m256i isum[MANY];
+    __m256i undo = _mm256_mullo_epi16(scale, _mm256_set1_epi16((int16_t)-i.offset));
+    for (int r = 0; r < R; r++)
+        isum[r] = i.offset ? _mm256_madd_epi16(undo, broadcast4(b->half[r0 + (uint32_t)r]))
+                           : _mm256_setzero_si256();
+    __m256i first = _mm256_blend_epi16(scale, _mm256_slli_epi32(scale, 16), 0xaa);
+    __m256i last = _mm256_blend_epi16(_mm256_srli_epi32(scale, 16), scale, 0xaa);
+    add_half(codes, t, 0, first, b->q[r0], isum, R);
+    add_half(codes, t, 4, last, b->q[r0], isum, R);
+    for (int r = 0; r < R; r++) {
+        __m256 d_a = _mm256_broadcast_ss(b->d + r0 + r);
+        acc[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum[r]), _mm256_mul_ps(d, d_a), acc[r]);
+        if (!i.has_min) continue;
+        __m256i mins = _mm256_madd_epi16(min, broadcast4(b->half[r0 + (uint32_t)r]));
+        acc[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(mins), _mm256_mul_ps(neg_m, d_a), acc[r]);
+    }
+}
+
+/* ---- many rows ---- */
+
+INLINE __m256i negative_sizes(__m256i w) { /* of 4 codes a lane, added up */
+    __m256i size = _mm256_abs_epi8(_mm256_min_epi8(w, _mm256_setzero_si256()));
+    return _mm256_madd_epi16(_mm256_maddubs_epi16(size, _mm256_set1_epi8(1)),
+                             _mm256_set1_epi16(1));
+}
+INLINE void unpack_codes(const uint8_t *codes, const dtype t, unpacked_block *to) {
+    __m256i flipped = _mm256_setzero_si256();
+    for (int l = 0; l < 8; l++) {
+        __m256i w = codes_of(codes, t, l);
+        _mm256_store_si256((__m256i *)to->codes[l], w);
+        if (tile_of(t).offset == 128) flipped = _mm256_add_epi32(flipped, negative_sizes(w));
+    }
+    storei(to->flipped, flipped);
+}
+
+/* n_in inputs of half h of a strip. */
+INLINE void unpack(const uint8_t *tile, const dtype t, uint32_t h, uint32_t n_in,
+                   unpacked_block *to) {
+    const tile_info i = tile_of(t);
+    for (; n_in; n_in -= i.n_in, tile += tile_bytes(t)) {
+        _Alignas(32) tile_scales s;
+        __m256 d = load_half(tile + 16 * h), m = d;
+        if (i.has_min) m = load_half(tile + 32 + 16 * h);
+        if (i.n_in == 256) tile_scales_read(tile, t, h, &s);
+        if (i.halves) m = negative(m);
+        for (uint32_t j = 0; j < i.n_in / 32u; j++, to++) {
+            const bool own = i.n_in == 256 && !i.halves;
+            unpack_codes(tile + STRIP * (i.head + j * i.codes) + 32 * h, t, to);
+            _mm256_store_ps(to->d, own ? _mm256_load_ps(s.d[j]) : d);
+            if (i.has_min) _mm256_store_ps(to->m, own ? _mm256_load_ps(s.m[j]) : m);
+            if (i.halves) storei(to->scale, loadi(s.scale[j]));
+            if (i.halves && i.has_min) storei(to->min, loadi(s.min[j]));
+        }
+    }
+}
+
+/* acc[MANY] += n blocks by the rows of a whole group. ahead: packed weights that come after,
+ * fetched into the second cache by the way, or NULL: lines 0, 2.. or, from one further on, 1,
+ * 3.. of as many blocks. */
+INLINE void blocks_many(const unpacked_block *w, uint32_t n, const dtype t, const act_block *b,
+                        const uint8_t *ahead, __m256 *acc) {
+    const tile_info i = tile_of(t);
+    const uint32_t bytes = tile_bytes(t) * 32 / i.n_in;
+    do {
+        __m256 d = _mm256_load_ps(w->d), m = i.has_min ? _mm256_load_ps(w->m) : d;
+        for (uint32_t at = 0; at < bytes && ahead; at += 128)
+            _mm_prefetch((const char *)ahead + at, _MM_HINT_T1);
+        if (i.halves)
+            block_halves(w->codes[0], t, d, m, loadi(w->scale), loadi(w->min), b, 0, acc, MANY);
+        else
+            block_whole(w->codes[0], t, d, m, loadi(w->flipped), b, 0, acc, MANY);
+        if (ahead) ahead += bytes;
+        w++;
+        b++;
+    } while (--n);
+}
+
+#endif
