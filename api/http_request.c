@@ -4,7 +4,8 @@
  * Rules of libmicrohttpd that shape this file: suspend only inside its callbacks, and whenever
  * a reader has nothing or a handler has no answer; never resume what is not suspended; an
  * answer queued in the first call closes the connection, which is right for refusals; during an
- * upload none can be queued. */
+ * upload none can be queued; a reader's END_WITH_ERROR leaves the connection and its descriptor
+ * where only the end of all longer idle ones frees them. */
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -214,7 +215,11 @@ static ssize_t read_stream(void *cls, uint64_t pos, char *dst, size_t max) {
         "\"unavailable_error\",\"param\":null,\"code\":503}}\n\ndata: [DONE]\n\n";
     http_private *rq = cls;
     rq->h->progress = true;
-    if (rq->pub.gone) return MHD_CONTENT_READER_END_WITH_ERROR;
+    if (rq->pub.gone) {
+        /* Nothing leaves any more; sending the end fails, and that closes the connection. */
+        shutdown(rq->conn->fd, SHUT_RDWR);
+        return MHD_CONTENT_READER_END_OF_STREAM;
+    }
     if (rq->out_at == rq->out.len) {
         /* Being asked for more means that all before has left. */
         rq->out_at = rq->out.len = 0;

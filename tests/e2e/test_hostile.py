@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import socket
+import struct
 import subprocess
 import time
 
@@ -205,6 +206,23 @@ def test_whoever_closes_half_a_socket_anywhere_frees_all_of_it(model):
                 s.shutdown(socket.SHUT_WR)
                 until_closed(s)
         eventually(lambda: counter(d, "vramd_http_connections") <= 2)
+
+
+def test_streams_that_are_left_give_back_their_places_whoever_else_is_idle(model):
+    """libmicrohttpd looks for closed connections behind the longest idle one only, as a proxy keeps them."""
+    with serving(model) as d, dial(d) as idle:
+        idle.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert idle.recv(1000).startswith(b"HTTP/1.1 200")
+        for how in ("closed", "reset"):
+            streams = [dial(d) for _ in range(8)]
+            for s in streams:
+                s.sendall(post(FOREVER))
+                assert s.recv(1000).startswith(b"HTTP/1.1 200")
+                if how == "reset":
+                    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            for s in streams:
+                s.close()
+            eventually(lambda: counter(d, "vramd_http_connections") <= 2, 20)  # well before idle_timeout
 
 
 # ---- crowds ----
