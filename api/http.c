@@ -267,6 +267,19 @@ static void free_all(http *h) {
     free(h);
 }
 
+static status open_tls(http_tls **out, const server_options *o, err *e) {
+    *out = NULL;
+    return o->tls_cert && o->tls_cert[0] ? http_tls_open(out, o, e) : OK;
+}
+
+status http_check(const server_options *o, err *e) {
+    http_tls *tls;
+    status s = open_tls(&tls, o, e);
+    if (s == OK) s = http_listen_check(o, e);
+    http_tls_close(tls);
+    return s;
+}
+
 status http_open(http **out, struct uv_loop_s *loop, const server_options *o,
                  const http_app *app, ledger *l, pool *p, err *e) {
     *out = NULL;
@@ -276,7 +289,7 @@ status http_open(http **out, struct uv_loop_s *loop, const server_options *o,
     int fd = -1;
     status s = table_open(h, e);
     if (s != OK) goto done;
-    if (o->tls_cert && o->tls_cert[0]) s = http_tls_open(&h->tls, o, e);
+    s = open_tls(&h->tls, o, e);
     if (s != OK) goto done;
     s = http_listen(o, &fd, &h->port, h->unix_path, e);
     if (s != OK) goto done;

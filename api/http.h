@@ -71,6 +71,8 @@ enum { HTTP_RECORD_BYTES = 3 * 1024, HTTP_CONN_BYTES = HTTP_POOL_BYTES + HTTP_RE
 /* With TLS: measured, 15 KB of a session, and a record in hand. */
 enum { HTTP_TLS_BYTES = 32 * 1024 };
 
+/* The certificate and the host, as http_open will want them; nothing is bound. */
+status http_check(const struct server_options *, err *);
 status http_open(http **out, struct uv_loop_s *, const struct server_options *,
                  const http_app *, ledger *, pool *, err *);
 uint16_t http_port(const http *); /* 0: a Unix socket */

@@ -74,6 +74,8 @@ struct http {
 };
 
 /* http_listen.c */
+/* Whether there can be such an address; nothing is bound. */
+status http_listen_check(const server_options *, err *);
 status http_listen(const server_options *, int *fd, uint16_t *port, char unix_path[108], err *);
 
 /* http_tls.c */

@@ -50,22 +50,25 @@ static uint16_t port_of(int fd) {
     return 0;
 }
 
-static status listen_tcp(const server_options *o, int *fd, err *e) {
+static status resolve(const server_options *o, struct addrinfo **found, err *e) {
     struct addrinfo hints = {.ai_family = AF_UNSPEC,
                              .ai_socktype = SOCK_STREAM,
                              .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
-    struct addrinfo *found = NULL;
     char service[8], host[256];
     size_t n = strlen(o->host);
     bool bracketed = n > 2 && o->host[0] == '[' && o->host[n - 1] == ']';
     snprintf(host, sizeof host, "%.*s", (int)(bracketed ? n - 2 : n), o->host + bracketed);
     snprintf(service, sizeof service, "%u", (unsigned)o->port);
-    int rc = getaddrinfo(host, service, &hints, &found);
+    int rc = getaddrinfo(host, service, &hints, found);
+    if (rc == 0) return OK;
     if (rc == EAI_MEMORY) return mem_exhausted(e, MEM_HTTP, "resolving host %s", o->host);
-    if (rc != 0) {
-        err_set(e, ERR_INVALID, "cannot resolve host %s: %s", o->host, gai_strerror(rc));
-        return err_field(e, "host");
-    }
+    err_set(e, ERR_INVALID, "cannot resolve host %s: %s", o->host, gai_strerror(rc));
+    return err_field(e, "host");
+}
+
+static status listen_tcp(const server_options *o, int *fd, err *e) {
+    struct addrinfo *found;
+    if (resolve(o, &found, e) != OK) return e->code;
     *fd = -1;
     for (struct addrinfo *ai = found; ai && *fd < 0; ai = ai->ai_next) *fd = bound_socket(ai);
     int why = errno;
@@ -82,14 +85,20 @@ static bool path_alive(const struct sockaddr_un *sa) {
     return alive;
 }
 
-static status listen_unix(const char *path, int *fd, err *e) {
-    struct sockaddr_un sa = {.sun_family = AF_UNIX};
-    if (strlen(path) == 0 || strlen(path) >= sizeof sa.sun_path) {
+static status address_of_path(struct sockaddr_un *sa, const char *path, err *e) {
+    *sa = (struct sockaddr_un){.sun_family = AF_UNIX};
+    if (strlen(path) == 0 || strlen(path) >= sizeof sa->sun_path) {
         err_set(e, ERR_INVALID, "the path of a Unix socket has 1 to %zu bytes",
-                sizeof sa.sun_path - 1);
+                sizeof sa->sun_path - 1);
         return err_field(e, "host");
     }
-    strcpy(sa.sun_path, path);
+    strcpy(sa->sun_path, path);
+    return OK;
+}
+
+static status listen_unix(const char *path, int *fd, err *e) {
+    struct sockaddr_un sa;
+    if (address_of_path(&sa, path, e) != OK) return e->code;
     struct stat st;
     if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) && !path_alive(&sa)) unlink(path);
     *fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -101,6 +110,21 @@ static status listen_unix(const char *path, int *fd, err *e) {
     return e->code;
 }
 
+/* NULL: the host is no Unix socket. */
+static const char *unix_path_of(const server_options *o) {
+    return strncmp(o->host, "unix:", 5) == 0 ? o->host + 5 : NULL;
+}
+
+status http_listen_check(const server_options *o, err *e) {
+    if (o->listen_fd >= 0) return OK;
+    const char *path = unix_path_of(o);
+    struct sockaddr_un sa;
+    struct addrinfo *found = NULL;
+    status s = path ? address_of_path(&sa, path, e) : resolve(o, &found, e);
+    if (found) freeaddrinfo(found);
+    return s;
+}
+
 status http_listen(const server_options *o, int *fd, uint16_t *port, char unix_path[108],
                    err *e) {
     unix_path[0] = '\0';
@@ -109,14 +133,11 @@ status http_listen(const server_options *o, int *fd, uint16_t *port, char unix_p
         *port = port_of(*fd);
         return OK;
     }
-    if (!o->host) {
-        err_set(e, ERR_INVALID, "no address to listen on");
-        return err_field(e, "host");
-    }
     status s;
-    if (strncmp(o->host, "unix:", 5) == 0) {
-        s = listen_unix(o->host + 5, fd, e);
-        if (s == OK) snprintf(unix_path, 108, "%s", o->host + 5);
+    const char *path = unix_path_of(o);
+    if (path) {
+        s = listen_unix(path, fd, e);
+        if (s == OK) snprintf(unix_path, 108, "%s", path);
     } else {
         s = listen_tcp(o, fd, e);
     }

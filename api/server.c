@@ -150,11 +150,40 @@ void app_json(http_request *rq, const buf *b) {
 
 /* ---- life ---- */
 
-static status check_tls(const server_options *o, err *e) {
+static status check_origins(const server_options *o, err *e) {
+    const char *bad;
+    if (!has(o->cors_origins) || cors_list_ok(o->cors_origins, &bad)) return OK;
+    err_set(e, ERR_INVALID, "cors_origins: \"%.60s\" is no origin", bad);
+    err_hint(e, "scheme://host or scheme://host:port without a path, or *");
+    return err_field(e, "cors_origins");
+}
+
+static status check_options(const server_options *o, err *e) {
+    if (check_origins(o, e) != OK) return e->code;
     if (has(o->tls_cert) == has(o->tls_key)) return OK;
     const char *missing = has(o->tls_cert) ? "tls_key" : "tls_cert";
     err_set(e, ERR_INVALID, "tls_cert and tls_key go together: %s is not set", missing);
     return err_field(e, "%s", missing);
+}
+
+static status open_keys(keys **out, const server_options *o, ledger *l, err *e) {
+    return has(o->api_keys_file) ? keys_open(out, o->api_keys_file, l, clock_us(), e) : OK;
+}
+
+status server_check(const server_options *o, ledger *l, err *e) {
+    keys *k = NULL;
+    status s = check_options(o, e);
+    if (s == OK) s = open_keys(&k, o, l, e);
+    if (s == OK) s = http_check(o, e);
+    keys_close(k, l);
+    return s;
+}
+
+static void configure(server *s, const server_options *o) {
+    s->app.log_requests = o->log_requests;
+    s->app.request_timeout_us = (uint64_t)o->request_timeout_s * 1000000u;
+    s->app.metrics_auth = o->metrics_auth;
+    s->app.cors_origins = o->cors_origins;
 }
 
 status server_open(server **out, uv_loop_t *loop, const server_options *o, port *p, err *e) {
@@ -174,11 +203,10 @@ status server_open(server **out, uv_loop_t *loop, const server_options *o, port 
                                 .freed = on_freed,
                                 .retry_after_s = on_retry_after,
                                 .idle = on_idle};
-    status st = server_configure(s, o, e);
-    if (st == OK) st = check_tls(o, e);
-    if (st == OK && has(o->api_keys_file))
-        st = keys_open(&s->app.keys, o->api_keys_file, p->ledger, clock_us(), e);
     s->api_keys_file = o->api_keys_file;
+    configure(s, o);
+    status st = check_options(o, e);
+    if (st == OK) st = open_keys(&s->app.keys, o, p->ledger, e);
     if (st == OK) st = http_open(&s->app.http, loop, o, &callbacks, p->ledger, p->pool, e);
     if (st != OK) {
         keys_close(s->app.keys, p->ledger);
@@ -208,21 +236,10 @@ uint16_t server_port(const server *s) {
     return http_port(s->app.http);
 }
 
-static status check_origins(const server_options *o, err *e) {
-    const char *bad;
-    if (!has(o->cors_origins) || cors_list_ok(o->cors_origins, &bad)) return OK;
-    err_set(e, ERR_INVALID, "cors_origins: \"%.60s\" is no origin", bad);
-    err_hint(e, "scheme://host or scheme://host:port without a path, or *");
-    return err_field(e, "cors_origins");
-}
-
 status server_configure(server *s, const server_options *o, err *e) {
-    if (check_origins(o, e) != OK) return e->code;
-    s->app.log_requests = o->log_requests;
-    s->app.request_timeout_us = (uint64_t)o->request_timeout_s * 1000000u;
-    s->app.metrics_auth = o->metrics_auth;
-    s->app.cors_origins = o->cors_origins;
-    return OK;
+    status st = check_origins(o, e);
+    if (st == OK) configure(s, o);
+    return st;
 }
 
 void server_flush(server *s) {

@@ -26,8 +26,13 @@ typedef struct server_options {
 /* Lists what the front end will hold: MHD's pool per connection, its own tables. */
 void server_terms(const server_options *, terms *out);
 
+/* All that server_open does but listening, and then undone: reads the file of keys, the
+ * certificate and its key, resolves the host. Errors: those of server_open. */
+status server_check(const server_options *, ledger *, err *);
+
 /* Listens and answers from now on (503 with Retry-After where port says not ready).
- * Errors: ERR_INVALID (host), ERR_IO (address in use, ...), ERR_NO_MEMORY. */
+ * Errors: ERR_INVALID and ERR_NOT_FOUND (field: the option), ERR_IO (address in use, ...),
+ * ERR_NO_MEMORY. */
 status server_open(server **out, uv_loop_t *, const server_options *, port *, err *);
 uint16_t server_port(const server *);
 

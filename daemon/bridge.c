@@ -1,242 +1,13 @@
-/* The bridge: see bridge.h for who owns what. The inbox and the outbox have a mutex each, held
- * for a few instructions; nothing is called with one held but uv_async_send. */
-#include "daemon/bridge.h"
-
-#include <pthread.h>
+/* The bridge's loop half: submissions, deliveries, its life. bridge.h says who owns what. */
 #include <signal.h>
-#include <stdatomic.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/hash.h"
-#include "base/log.h"
+#include "daemon/bridge_parts.h"
 
-enum {
-    OP_SUBMIT = 1,
-    OP_CANCEL = 2,
-    OP_PAUSE = 4,
-    OP_RESUME = 8,
-    MAX_END_TOKENS = 64,
-    MAX_OFFLOADED = 64,
-    STALL_US = 30 * 1000000,
-    IDLE_WAIT_MS = 50
-};
-
-typedef enum gen_state { GEN_FREE, GEN_WAITING, GEN_RUNNING, GEN_PREEMPTED } gen_state;
-
-struct gen {
-    runner_job job; /* first: seq_spec.user is its address; read by the engine thread */
-    int32_t end_tokens[MAX_END_TOKENS];
-    gen_spec spec;
-    uint64_t salt, leader_number;
-    /* Under the inbox's mutex: a leader may have ended, and its place be another's. */
-    seq_id id;
-    uint64_t number;
-    struct gen *next_in;
-    unsigned ops;
-    gen_finish why;
-    /* Loop thread. */
-    struct gen *next_free;
-    gen_state state;
-    bool cancelled, paused, first_seen;
-    uint32_t n_output, owed; /* owed: delivered and not credited */
-    uint64_t submit_us, admitted_us, first_us, last_us;
-};
-
-typedef struct out_record {
-    gen *g;
-    sampled token; /* TOKEN, or one scored prompt token */
-    sched_event ev;
-    uint64_t now_us;
-    uint32_t scored_pos; /* PREFILLED with a score: its position; UINT32_MAX: none */
-} out_record;
-
-struct bridge {
-    port port; /* first: port_ops get it */
-    machine *m;
-    uv_loop_t *loop;
-    uv_async_t async;
-    pthread_t thread;
-    bool started;
-    void (*flushed)(void *);
-    void (*loaded)(void *, status, const err *);
-    void *arg;
-
-    pthread_mutex_t in_lock;
-    pthread_cond_t in_wake;
-    gen *in_head, *in_tail;
-    bool quit;
-
-    pthread_mutex_t out_lock;
-    pthread_cond_t out_room;
-    out_record *out[2]; /* [out_cap] each; the engine fills out[filling] */
-    uint32_t filling, n_out, out_cap;
-
-    pthread_mutex_t stats_lock;
-    sched_stats stats;
-    histogram step_rows;
-    uint64_t last_step_us; /* of a committed step, or of idleness */
-
-    atomic_int load_state; /* 0 loading, 1 ready, 2 failed, 3 told */
-    status load_status;
-    err load_error;
-    runner *runner; /* engine thread */
-
-    /* Loop thread. */
-    gen *free, *all;
-    uint32_t n_gens, n_live, n_offloaded;
-    uint64_t waiting_tokens, next_number;
-    bool draining;
-    machine_stats counts; /* what the loop counts: finished, rejected, histograms */
-    double mean_run_s;    /* from admission to the end, of late; 0: unknown */
-};
-
-static void histogram_add(histogram *h, histogram_id id, double v) {
-    h->bucket[histogram_bucket(id, v)]++;
-    h->n++;
-    h->sum += v;
-}
-
-/* ---- engine thread ---- */
-
-static void push(bridge *b, const out_record *r) {
-    pthread_mutex_lock(&b->out_lock);
-    while (b->n_out == b->out_cap) {
-        uv_async_send(&b->async);
-        pthread_cond_wait(&b->out_room, &b->out_lock);
-    }
-    b->out[b->filling][b->n_out++] = *r;
-    pthread_mutex_unlock(&b->out_lock);
-}
-
-static void on_event(void *arg, const runner_event *e) {
-    bridge *b = arg;
-    gen *g = (gen *)(uintptr_t)e->event->user;
-    out_record r = {.g = g, .ev = *e->event, .now_us = e->now_us, .scored_pos = UINT32_MAX};
-    if (e->event->kind == EVENT_PREFILLED) {
-        for (uint32_t i = 0; i < e->n_scored; i++) {
-            r.token = e->scored[i];
-            r.scored_pos = e->first_scored + i;
-            push(b, &r);
-        }
-        return;
-    }
-    if (e->token) r.token = *e->token;
-    push(b, &r);
-}
-
-static seq_id id_of_leader(bridge *b, const gen *g) {
-    const gen *l = g->spec.fork_of;
-    if (!l) return 0;
-    pthread_mutex_lock(&b->in_lock);
-    seq_id id = l->number == g->leader_number ? l->id : 0;
-    pthread_mutex_unlock(&b->in_lock);
-    return id;
-}
-
-static void do_submit(bridge *b, gen *g) {
-    const gen_spec *s = &g->spec;
-    seq_id id = 0;
-    seq_spec q = {.prompt = s->prompt,
-                  .n_prompt = s->n_prompt,
-                  .max_tokens = s->max_tokens,
-                  .min_tokens = s->sampling.min_tokens,
-                  .ignore_eos = s->ignore_eos,
-                  .n_stop_ids = s->n_stop_ids,
-                  .score_prompt = s->score_prompt,
-                  .priority = s->priority,
-                  .deadline_us = s->timeout_us ? g->submit_us + s->timeout_us : 0,
-                  .salt = g->salt,
-                  .fork_of = id_of_leader(b, g),
-                  .user = (uintptr_t)g};
-    memcpy(q.stop_ids, s->stop_ids, s->n_stop_ids * sizeof *q.stop_ids);
-    /* The loop side has checked every limit before. Where the two still differ, the request
-     * ends with an error, and the others go on. */
-    reject why = sched_submit(b->m->sched, &q, clock_us(), &id);
-    pthread_mutex_lock(&b->in_lock);
-    g->id = id;
-    pthread_mutex_unlock(&b->in_lock);
-    if (why == REJECT_NONE) return;
-    log_error("the scheduler refused a sequence that the queue had let in");
-    out_record r = {.g = g, .now_us = clock_us(), .scored_pos = UINT32_MAX};
-    r.ev = (sched_event){.kind = EVENT_ENDED, .finish = FINISH_ERROR, .stop_id = -1};
-    push(b, &r);
-}
-
-/* Takes one generation out of the inbox; waits for one when idle. False: quit. */
-static bool take_in(bridge *b, bool idle, gen **out, unsigned *ops, gen_finish *why) {
-    struct timespec until;
-    pthread_mutex_lock(&b->in_lock);
-    while (idle && !b->in_head && !b->quit) {
-        /* Deadlines of waiting sequences pass without anybody calling. */
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_nsec += IDLE_WAIT_MS * 1000000L;
-        if (until.tv_nsec >= 1000000000L) until.tv_sec++, until.tv_nsec -= 1000000000L;
-        if (pthread_cond_timedwait(&b->in_wake, &b->in_lock, &until) != 0) break;
-    }
-    bool go = !b->quit;
-    gen *g = *out = b->in_head;
-    if (g) {
-        b->in_head = g->next_in;
-        if (!b->in_head) b->in_tail = NULL;
-        *ops = g->ops;
-        *why = g->why;
-        g->ops = 0;
-    }
-    pthread_mutex_unlock(&b->in_lock);
-    return go;
-}
-
-static void do_ops(bridge *b, gen *g, unsigned ops, gen_finish why) {
-    static const finish map[] = {FINISH_STOP, FINISH_LENGTH, FINISH_CANCELLED, FINISH_TIMEOUT,
-                                 FINISH_ERROR};
-    if (ops & OP_SUBMIT) do_submit(b, g);
-    if (ops & OP_PAUSE) sched_pause(b->m->sched, g->id, true);
-    if (ops & OP_RESUME) sched_pause(b->m->sched, g->id, false);
-    if (ops & OP_CANCEL) sched_cancel(b->m->sched, g->id, map[why]);
-    runner_deliver(b->runner);
-}
-
-static void publish(bridge *b, bool stepped) {
-    sched_stats s;
-    sched_read(b->m->sched, &s);
-    pthread_mutex_lock(&b->stats_lock);
-    b->stats = s;
-    if (stepped) histogram_add(&b->step_rows, HIST_STEP_TOKENS, runner_last_rows(b->runner));
-    b->last_step_us = clock_us();
-    pthread_mutex_unlock(&b->stats_lock);
-    pthread_mutex_lock(&b->out_lock);
-    bool any = b->n_out > 0;
-    pthread_mutex_unlock(&b->out_lock);
-    if (any) uv_async_send(&b->async);
-}
-
-static void *engine_main(void *arg) {
-    bridge *b = arg;
-    pthread_setname_np(pthread_self(), "vramd-engine");
-    b->load_status = machine_load(b->m, &b->load_error);
-    if (b->load_status == OK)
-        b->runner = runner_init(b->m->runner_mem, &b->m->sched_conf, b->m->sched, b->m->engine,
-                                on_event, b);
-    atomic_store(&b->load_state, b->load_status == OK ? 1 : 2);
-    uv_async_send(&b->async);
-    if (b->load_status != OK) return NULL;
-    bool busy = false;
-    for (;;) {
-        gen *g;
-        unsigned ops;
-        gen_finish why;
-        bool go = take_in(b, !busy, &g, &ops, &why);
-        for (; g; take_in(b, false, &g, &ops, &why)) do_ops(b, g, ops, why);
-        if (!go) return NULL;
-        busy = runner_step(b->runner);
-        publish(b, busy);
-    }
-}
-
-/* ---- loop thread ---- */
+enum { MAX_OFFLOADED = 64 };
 
 static void signal_gen(bridge *b, gen *g, unsigned op, gen_finish why) {
     pthread_mutex_lock(&b->in_lock);
@@ -288,7 +59,7 @@ static status check_room(bridge *b, const gen_spec *s, err *e) {
     const sched_config *c = &b->m->sched_conf;
     uint64_t len = (uint64_t)s->n_prompt + s->max_tokens;
     if (b->draining) return err_set(e, ERR_UNAVAILABLE, "the server is shutting down");
-    if (atomic_load(&b->load_state) != 3)
+    if (atomic_load(&b->load_state) != READY)
         return err_set(e, ERR_UNAVAILABLE, "the model is loading");
     if (len > c->max_model_len)
         return err_set(e, ERR_TOO_LONG, "%u prompt tokens and max_tokens %u exceed %u",
@@ -475,10 +246,10 @@ static uint32_t deliver(bridge *b, const out_record *r, uint32_t n) {
 
 static void tell_loaded(bridge *b) {
     int was = atomic_load(&b->load_state);
-    if (was != 1 && was != 2) return;
-    if (was == 1) {
+    if (was != LOADED && was != FAILED) return;
+    if (was == LOADED) {
         b->port.tok = b->m->tok;
-        atomic_store(&b->load_state, 3);
+        atomic_store(&b->load_state, READY);
     }
     b->loaded(b->arg, b->load_status, &b->load_error);
 }
@@ -500,78 +271,6 @@ static void on_async(uv_async_t *a) {
     }
 }
 
-static void on_stats(port *p, machine_stats *out) {
-    bridge *b = (bridge *)p;
-    sched_stats s;
-    pthread_mutex_lock(&b->stats_lock);
-    s = b->stats;
-    *out = b->counts;
-    out->hist[HIST_STEP_TOKENS] = b->step_rows;
-    pthread_mutex_unlock(&b->stats_lock);
-    out->n_waiting = s.n_waiting;
-    out->n_running = s.n_running;
-    out->n_preempted = s.n_preempted;
-    out->waiting_tokens = s.waiting_tokens;
-    out->n_steps = s.n_steps;
-    out->n_preemptions = s.n_preemptions;
-    out->n_recomputed_tokens = s.n_recomputed_tokens;
-    out->n_prompt_tokens = s.n_prompt_tokens;
-    out->n_output_tokens = s.n_output_tokens;
-    out->prefix_queries = s.n_prefix_queries;
-    out->prefix_hits = s.n_prefix_hits;
-    uint64_t blocks = 0;
-    for (uint32_t k = 0; k < b->m->plan.n_groups; k++) blocks += b->m->plan.group_blocks[k];
-    out->kv = (kv_view){.block_tokens = b->m->plan.block_tokens,
-                        .blocks = blocks,
-                        .free = s.n_steps ? s.blocks_free : blocks,
-                        .used = s.blocks_used + s.blocks_fenced,
-                        .cached = s.blocks_cached,
-                        .bytes_per_token = b->m->plan.kv_bytes_per_token};
-}
-
-/* What a sequence of so many tokens holds; blocks that it shares count for each. */
-static void count_held(const bridge *b, uint32_t n_tokens, seq_view *out) {
-    const sched_config *c = &b->m->sched_conf;
-    for (uint32_t k = 0; k < c->n_groups; k++) {
-        uint64_t n = sched_blocks_needed(c, k, n_tokens, 0);
-        out->n_blocks += (uint32_t)n;
-        out->bytes += n * c->group[k].block_bytes;
-    }
-}
-
-static size_t on_sequences(port *p, seq_view *out, size_t cap) {
-    static const char *const state[] = {"free", "waiting", "running", "preempted"};
-    bridge *b = (bridge *)p;
-    size_t n = 0;
-    for (uint32_t i = 0; i < b->n_gens && n < cap; i++) {
-        const gen *g = &b->all[i];
-        if (g->state == GEN_FREE) continue;
-        uint32_t tokens = g->spec.n_prompt + g->n_output;
-        out[n] = (seq_view){.id = g->number, .n_tokens = tokens, .state = state[g->state]};
-        if (g->state == GEN_RUNNING) count_held(b, tokens, &out[n]);
-        n++;
-    }
-    return n;
-}
-
-/* How long all that waits and runs will take, as long as sequences take of late. */
-static double on_retry_after(port *p) {
-    const bridge *b = (const bridge *)p;
-    double rounds = (double)b->n_live / b->m->opt.max_num_seqs;
-    double s = rounds * (b->mean_run_s > 0 ? b->mean_run_s : 1);
-    return s < 1 ? 1 : s > 600 ? 600 : s;
-}
-
-static const char *on_not_ready(port *p) {
-    bridge *b = (bridge *)p;
-    if (atomic_load(&b->load_state) != 3) return "loading";
-    if (b->draining) return "draining";
-    pthread_mutex_lock(&b->stats_lock);
-    uint64_t last = b->last_step_us;
-    pthread_mutex_unlock(&b->stats_lock);
-    return b->n_live && last && clock_us() - last > STALL_US ? "stalled" : NULL;
-}
-
 typedef struct offload {
     uv_work_t req;
     bridge *b;
@@ -588,8 +287,6 @@ static void offload_done(uv_work_t *w, int canceled) {
     (void)canceled;
     o->b->n_offloaded--;
     o->done(o->arg);
-    size_t got = sizeof *o;
-    (void)got;
     pool_chunks(o->b->m->pool)->give(pool_chunks(o->b->m->pool)->self, o, POOL_MIN_CHUNK);
     o->b->flushed(o->b->arg);
 }
@@ -608,23 +305,16 @@ static bool on_offload(port *p, void (*work)(void *), void (*done)(void *), void
     return true;
 }
 
-static bool on_device_memory(port *p, device_memory *out) {
-    bridge *b = (bridge *)p;
-    const machine *m = b->m;
-    return atomic_load(&b->load_state) == 3 && m->backend->device_memory &&
-           m->backend->device_memory(m->engine, out);
-}
-
 static const port_ops ops = {.submit = on_submit,
                              .cancel = on_cancel,
                              .credit = on_credit,
-                             .stats = on_stats,
-                             .sequences = on_sequences,
+                             .stats = bridge_stats,
+                             .sequences = bridge_sequences,
                              .kv_bytes_needed = on_kv_bytes_needed,
-                             .retry_after_s = on_retry_after,
-                             .not_ready = on_not_ready,
+                             .retry_after_s = bridge_retry_after,
+                             .not_ready = bridge_not_ready,
                              .offload = on_offload,
-                             .device_memory = on_device_memory};
+                             .device_memory = bridge_device_memory};
 
 /* ---- life ---- */
 
@@ -696,7 +386,7 @@ status bridge_start(bridge *b, err *e) {
     sigset_t all, old;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old); /* signals are the loop thread's */
-    int rc = pthread_create(&b->thread, NULL, engine_main, b);
+    int rc = pthread_create(&b->thread, NULL, bridge_engine_main, b);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (rc != 0)
         return err_set(e, ERR_NO_MEMORY, "the engine thread cannot start (class runtime): %s",

@@ -1,11 +1,13 @@
 /* The bridge between the loop thread (sockets, JSON) and the engine thread (scheduler, device).
  *
  * Two hand-overs, each moving ownership:
- *   inbox  (loop -> engine): generations with an operation pending; linked through the
- * generation itself outbox (engine -> loop): records in a buffer that the two sides swap; one
- * uv_async_send a step A generation belongs to the loop thread; of its fields the engine thread
- * touches only those said so in bridge.c. It is free for reuse when the loop has seen its ENDED
- * record: none follows. */
+ *   inbox   loop -> engine: generations with an operation pending, linked through themselves
+ *   outbox  engine -> loop: records in a buffer that the two sides swap; one uv_async_send a
+ *           step
+ *
+ * A generation belongs to the loop thread; of its fields the engine thread touches only those
+ * marked so in bridge_parts.h. It is free for reuse when the loop has seen its ENDED record:
+ * none follows. */
 #ifndef VRAMD_DAEMON_BRIDGE_H
 #define VRAMD_DAEMON_BRIDGE_H
 

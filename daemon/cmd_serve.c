@@ -252,15 +252,19 @@ static status check_descriptors(const options *o, err *e) {
         (unsigned long long)(r.rlim_cur > OWN ? r.rlim_cur - OWN : 1));
 }
 
-static status run(daemon_state *d, err *e) {
+/* What comes before the first socket: the plan, and the memory that requests share. */
+static status prepare(daemon_state *d, err *e) {
     status s = check_descriptors(&d->opt, e);
     if (s == OK) s = plan_it(d, e);
-    if (s == OK && !d->m.file) {
-        err_set(e, ERR_INVALID, "%s is not a GGUF file", d->opt.model);
-        err_hint(e, "a config.json can be planned (vramd plan), not served");
-        s = err_field(e, "model");
-    }
-    if (s == OK) s = machine_reserve(&d->m, e);
+    if (s != OK) return s;
+    if (d->m.file) return machine_reserve(&d->m, e);
+    err_set(e, ERR_INVALID, "%s is not a GGUF file", d->opt.model);
+    err_hint(e, "a config.json can be planned (vramd plan), not served");
+    return err_field(e, "model");
+}
+
+static status run(daemon_state *d, err *e) {
+    status s = prepare(d, e);
     if (s == OK) s = open_loop(d, e);
     if (s == OK) s = bridge_open(&d->bridge, &d->loop, &d->m, on_flushed, on_loaded, d, e);
     if (s == OK) s = server_open(&d->server, &d->loop, &d->so, bridge_port(d->bridge), e);
@@ -287,9 +291,11 @@ done:
     return s;
 }
 
+/* What run() does, but for sockets and weights. */
 static status check(daemon_state *d, err *e) {
-    status s = check_descriptors(&d->opt, e);
-    if (s == OK) s = plan_it(d, e);
+    status s = prepare(d, e);
+    if (s == OK) s = machine_load_tokenizer(&d->m, e);
+    if (s == OK) s = server_check(&d->so, d->m.ledger, e);
     if (s == OK) {
         options_print_current(stdout, &d->m.opt);
         printf("# fits: %llu bytes of %llu, %u KV blocks of %u tokens\n",

@@ -51,6 +51,8 @@ typedef struct machine_wish {
 status machine_plan(machine *m, const options *, const machine_wish *, err *);
 /* The ledger and what must exist before loading: the pool of requests. */
 status machine_reserve(machine *m, err *);
+/* The first step of machine_load: all that it can refuse before it reads weights. */
+status machine_load_tokenizer(machine *m, err *e);
 /* Tokenizer, weights, KV cache, scheduler. Closes the file. Any one thread. */
 status machine_load(machine *m, err *);
 void machine_close(machine *m);

@@ -102,5 +102,14 @@ class Daemon:
         return text
 
 
+def refused(*options):
+    """What serve says at the start that it refuses; serve --check must say the same, before it prints anything."""
+    check, serve = vramd("serve", "--check", *options), vramd("serve", "--port", "0", *options)
+    assert check.returncode == serve.returncode != 0 and check.stdout == "", (check, serve)
+    said = [[x for x in r.stderr.splitlines() if x.startswith(("vramd serve: ", "  try: "))] for r in (check, serve)]
+    assert said[0] == said[1] != [], (check.stderr, serve.stderr)
+    return serve
+
+
 def vramd(*args, **more):
     return subprocess.run([BINARY, *args], text=True, capture_output=True, timeout=60, **more)

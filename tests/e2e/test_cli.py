@@ -9,7 +9,8 @@ import time
 import httpx
 import pytest
 
-from harness import BINARY, MODEL, ROOT, Daemon, vramd
+from harness import BINARY, MODEL, ROOT, Daemon, refused, vramd
+from tiny_model import write
 
 
 def free_port():
@@ -90,15 +91,23 @@ def test_every_command_names_what_it_does_not_know(command):
     assert vramd(command, "--help").returncode == 0
 
 
-def test_check_refuses_what_serve_refuses():
-    options = ["--model", MODEL, "--max-model-len", "512", "--memory", "90MiB"]
-    check, serve = vramd("serve", "--check", *options), vramd("serve", "--port", "0", *options)
-    assert check.returncode == serve.returncode == 7
-    # The same words; serve's may stand behind a time.
-    words = check.stderr.strip().splitlines()[-1].split(": ", 1)[-1]
-    assert words in serve.stderr
-    absent = vramd("serve", "--check", "--model", "/nonexistent.gguf")
-    assert absent.returncode not in (0, 7) and "/nonexistent.gguf" in absent.stderr
+def test_check_refuses_what_serve_refuses(tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64,
+                                  "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2,
+                                  "vocab_size": 100, "max_position_embeddings": 512, "rms_norm_eps": 1e-5}))
+    strange = tmp_path / "strange.gguf"  # a vocabulary that nobody knows
+    write(str(strange), "Q8_0")
+    strange.write_bytes(strange.read_bytes().replace(b"\x05\0\0\0\0\0\0\0gpt-2", b"\x05\0\0\0\0\0\0\0gpt-9"))
+    small = ["--model", MODEL, "--max-model-len", "512"]
+    for code, said, options in (
+            (7, "does not hold class", [*small, "--memory", "90MiB"]), (3, "/nonexistent.gguf", ["--model", "/nonexistent.gguf"]),
+            (2, "not a GGUF file", ["--model", str(config)]), (6, "gpt-9", ["--model", str(strange)]),
+            (2, "no origin", [*small, "--cors-origins", "chat.example"]),
+            (2, "cannot resolve host", [*small, "--host", "not.a.host.invalid"]),
+            (2, "the path of a Unix socket", [*small, "--host", "unix:/" + "x" * 120])):
+        r = refused(*options)
+        assert r.returncode == code and said in r.stderr, r
 
 
 def test_check_prints_a_file_that_gives_the_same_options(tmp_path):

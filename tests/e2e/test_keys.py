@@ -9,7 +9,7 @@ import threading
 import openai
 import pytest
 
-from harness import BINARY, OPTIONS, Daemon
+from harness import BINARY, MODEL, OPTIONS, Daemon, refused
 
 
 def make(name, *limits):
@@ -121,8 +121,7 @@ def test_a_bad_file_is_refused_before_anything_is_loaded(tmp_path, text, mode, p
     if text is not None:
         path.write_text(text)
         os.chmod(path, mode)
-    p = subprocess.run([BINARY, "serve", "--port", "0", "--model", os.environ["VRAMD_TEST_MODEL"],
-                        "--api-keys-file", str(path)], text=True, capture_output=True, timeout=30)
+    p = refused("--model", MODEL, "--api-keys-file", str(path))
     assert p.returncode in (2, 3) and re.search(part, p.stderr) and str(path) in p.stderr, p.stderr
 
 

@@ -14,7 +14,7 @@ import httpx
 import openai
 import pytest
 
-from harness import BINARY, MODEL, OPTIONS, SANITIZED, Daemon
+from harness import MODEL, OPTIONS, SANITIZED, Daemon, refused, vramd
 
 
 def openssl(*args):
@@ -237,6 +237,19 @@ def test_a_unix_socket_and_draining_work_with_tls(authority, tmp_path):
         d.stop()
 
 
+def test_check_reads_what_serve_will_read_and_binds_nothing(https, authority, tmp_path):
+    cert, key = authority.issue("check", 7)
+    keys = tmp_path / "keys"
+    keys.touch(0o600)
+    keys.write_text(vramd("key", "alice").stdout)
+    options = ["--model", MODEL, *OPTIONS, f"--tls-cert={cert}", f"--tls-key={key}", f"--api-keys-file={keys}",
+               "--cors-origins", "https://chat.example"]
+    r = vramd("serve", "--check", "--port", str(https.port), *options)  # another listens there
+    assert r.returncode == 0 and "serial=07" in r.stderr and f"api_keys_file = {keys}" in r.stdout, r
+    path = tmp_path / "socket"
+    assert vramd("serve", "--check", "--host", f"unix:{path}", *options).returncode == 0 and not path.exists()
+
+
 def test_a_wrong_pair_is_refused_before_anything_is_loaded(authority, tmp_path):
     cert, key = authority.issue("good", 5)
     other = authority.issue("other", 6)
@@ -248,6 +261,5 @@ def test_a_wrong_pair_is_refused_before_anything_is_loaded(authority, tmp_path):
     for c, k, part in ((cert, other[1], "is not the key of"), (empty, key, "no certificate"), (cert, empty, "no private"),
                        (cert, loose, "everybody may read"), (tmp_path / "none", key, "cannot open"),
                        (cert, "", "tls_key is not set"), ("", key, "tls_cert is not set")):
-        p = subprocess.run([BINARY, "serve", "--model", MODEL, "--port", "0", f"--tls-cert={c}", f"--tls-key={k}"],
-                           text=True, capture_output=True, timeout=30)
+        p = refused("--model", MODEL, f"--tls-cert={c}", f"--tls-key={k}")
         assert p.returncode in (2, 3) and part in p.stderr, (part, p.stderr)

@@ -1,0 +1,144 @@
+/* The engine thread's half of the bridge: inbox -> scheduler and engine -> outbox. */
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "daemon/bridge_parts.h"
+
+enum { IDLE_WAIT_MS = 50 };
+
+static void push(bridge *b, const out_record *r) {
+    pthread_mutex_lock(&b->out_lock);
+    while (b->n_out == b->out_cap) {
+        uv_async_send(&b->async);
+        pthread_cond_wait(&b->out_room, &b->out_lock);
+    }
+    b->out[b->filling][b->n_out++] = *r;
+    pthread_mutex_unlock(&b->out_lock);
+}
+
+static void on_event(void *arg, const runner_event *e) {
+    bridge *b = arg;
+    gen *g = (gen *)(uintptr_t)e->event->user;
+    out_record r = {.g = g, .ev = *e->event, .now_us = e->now_us, .scored_pos = UINT32_MAX};
+    if (e->event->kind == EVENT_PREFILLED) {
+        for (uint32_t i = 0; i < e->n_scored; i++) {
+            r.token = e->scored[i];
+            r.scored_pos = e->first_scored + i;
+            push(b, &r);
+        }
+        return;
+    }
+    if (e->token) r.token = *e->token;
+    push(b, &r);
+}
+
+static seq_id id_of_leader(bridge *b, const gen *g) {
+    const gen *l = g->spec.fork_of;
+    if (!l) return 0;
+    pthread_mutex_lock(&b->in_lock);
+    seq_id id = l->number == g->leader_number ? l->id : 0;
+    pthread_mutex_unlock(&b->in_lock);
+    return id;
+}
+
+static void do_submit(bridge *b, gen *g) {
+    const gen_spec *s = &g->spec;
+    seq_id id = 0;
+    seq_spec q = {.prompt = s->prompt,
+                  .n_prompt = s->n_prompt,
+                  .max_tokens = s->max_tokens,
+                  .min_tokens = s->sampling.min_tokens,
+                  .ignore_eos = s->ignore_eos,
+                  .n_stop_ids = s->n_stop_ids,
+                  .score_prompt = s->score_prompt,
+                  .priority = s->priority,
+                  .deadline_us = s->timeout_us ? g->submit_us + s->timeout_us : 0,
+                  .salt = g->salt,
+                  .fork_of = id_of_leader(b, g),
+                  .user = (uintptr_t)g};
+    memcpy(q.stop_ids, s->stop_ids, s->n_stop_ids * sizeof *q.stop_ids);
+    /* The loop side has checked every limit before. Where the two still differ, the request
+     * ends with an error, and the others go on. */
+    reject why = sched_submit(b->m->sched, &q, clock_us(), &id);
+    pthread_mutex_lock(&b->in_lock);
+    g->id = id;
+    pthread_mutex_unlock(&b->in_lock);
+    if (why == REJECT_NONE) return;
+    log_error("the scheduler refused a sequence that the queue had let in");
+    out_record r = {.g = g, .now_us = clock_us(), .scored_pos = UINT32_MAX};
+    r.ev = (sched_event){.kind = EVENT_ENDED, .finish = FINISH_ERROR, .stop_id = -1};
+    push(b, &r);
+}
+
+/* Takes one generation out of the inbox; waits for one when idle. False: quit. */
+static bool take_in(bridge *b, bool idle, gen **out, unsigned *ops, gen_finish *why) {
+    struct timespec until;
+    pthread_mutex_lock(&b->in_lock);
+    while (idle && !b->in_head && !b->quit) {
+        /* Deadlines of waiting sequences pass without anybody calling. */
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_nsec += IDLE_WAIT_MS * 1000000L;
+        if (until.tv_nsec >= 1000000000L) until.tv_sec++, until.tv_nsec -= 1000000000L;
+        if (pthread_cond_timedwait(&b->in_wake, &b->in_lock, &until) != 0) break;
+    }
+    bool go = !b->quit;
+    gen *g = *out = b->in_head;
+    if (g) {
+        b->in_head = g->next_in;
+        if (!b->in_head) b->in_tail = NULL;
+        *ops = g->ops;
+        *why = g->why;
+        g->ops = 0;
+    }
+    pthread_mutex_unlock(&b->in_lock);
+    return go;
+}
+
+static void do_ops(bridge *b, gen *g, unsigned ops, gen_finish why) {
+    static const finish map[] = {FINISH_STOP, FINISH_LENGTH, FINISH_CANCELLED, FINISH_TIMEOUT,
+                                 FINISH_ERROR};
+    if (ops & OP_SUBMIT) do_submit(b, g);
+    if (ops & OP_PAUSE) sched_pause(b->m->sched, g->id, true);
+    if (ops & OP_RESUME) sched_pause(b->m->sched, g->id, false);
+    if (ops & OP_CANCEL) sched_cancel(b->m->sched, g->id, map[why]);
+    runner_deliver(b->runner);
+}
+
+static void publish(bridge *b, bool stepped) {
+    sched_stats s;
+    sched_read(b->m->sched, &s);
+    pthread_mutex_lock(&b->stats_lock);
+    b->stats = s;
+    if (stepped) histogram_add(&b->step_rows, HIST_STEP_TOKENS, runner_last_rows(b->runner));
+    b->last_step_us = clock_us();
+    pthread_mutex_unlock(&b->stats_lock);
+    pthread_mutex_lock(&b->out_lock);
+    bool any = b->n_out > 0;
+    pthread_mutex_unlock(&b->out_lock);
+    if (any) uv_async_send(&b->async);
+}
+
+void *bridge_engine_main(void *arg) {
+    bridge *b = arg;
+    pthread_setname_np(pthread_self(), "vramd-engine");
+    b->load_status = machine_load(b->m, &b->load_error);
+    if (b->load_status == OK)
+        b->runner = runner_init(b->m->runner_mem, &b->m->sched_conf, b->m->sched, b->m->engine,
+                                on_event, b);
+    atomic_store(&b->load_state, b->load_status == OK ? LOADED : FAILED);
+    uv_async_send(&b->async);
+    if (b->load_status != OK) return NULL;
+    bool busy = false;
+    for (;;) {
+        gen *g;
+        unsigned ops;
+        gen_finish why;
+        bool go = take_in(b, !busy, &g, &ops, &why);
+        for (; g; take_in(b, false, &g, &ops, &why)) do_ops(b, g, ops, why);
+        if (!go) return NULL;
+        busy = runner_step(b->runner);
+        publish(b, busy);
+    }
+}

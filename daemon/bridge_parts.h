@@ -1,0 +1,102 @@
+/* What the parts of the bridge share: bridge.c (the loop's half), bridge_engine.c (the engine
+ * thread's half), bridge_view.c (what the loop may ask). The inbox and the outbox have a mutex
+ * each, held for a few instructions; nothing is called with one held but uv_async_send. */
+#ifndef VRAMD_DAEMON_BRIDGE_PARTS_H
+#define VRAMD_DAEMON_BRIDGE_PARTS_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "daemon/bridge.h"
+
+enum { OP_SUBMIT = 1, OP_CANCEL = 2, OP_PAUSE = 4, OP_RESUME = 8, MAX_END_TOKENS = 64 };
+
+/* The engine thread says LOADED or FAILED; the loop thread opens for requests with READY. */
+typedef enum load_state { LOADING, LOADED, FAILED, READY } load_state;
+
+typedef enum gen_state { GEN_FREE, GEN_WAITING, GEN_RUNNING, GEN_PREEMPTED } gen_state;
+
+struct gen {
+    runner_job job; /* first: seq_spec.user is its address; read by the engine thread */
+    int32_t end_tokens[MAX_END_TOKENS];
+    gen_spec spec;
+    uint64_t salt, leader_number;
+    /* Under the inbox's mutex: a leader may have ended, and its place be another's. */
+    seq_id id;
+    uint64_t number;
+    struct gen *next_in;
+    unsigned ops;
+    gen_finish why;
+    /* Loop thread. */
+    struct gen *next_free;
+    gen_state state;
+    bool cancelled, paused, first_seen;
+    uint32_t n_output, owed; /* owed: delivered and not credited */
+    uint64_t submit_us, admitted_us, first_us, last_us;
+};
+
+typedef struct out_record {
+    gen *g;
+    sampled token; /* TOKEN, or one scored prompt token */
+    sched_event ev;
+    uint64_t now_us;
+    uint32_t scored_pos; /* PREFILLED with a score: its position; UINT32_MAX: none */
+} out_record;
+
+struct bridge {
+    port port; /* first: port_ops get it */
+    machine *m;
+    uv_loop_t *loop;
+    uv_async_t async;
+    pthread_t thread;
+    bool started;
+    void (*flushed)(void *);
+    void (*loaded)(void *, status, const err *);
+    void *arg;
+
+    pthread_mutex_t in_lock;
+    pthread_cond_t in_wake;
+    gen *in_head, *in_tail;
+    bool quit;
+
+    pthread_mutex_t out_lock;
+    pthread_cond_t out_room;
+    out_record *out[2]; /* [out_cap] each; the engine fills out[filling] */
+    uint32_t filling, n_out, out_cap;
+
+    pthread_mutex_t stats_lock;
+    sched_stats stats;
+    histogram step_rows;
+    uint64_t last_step_us; /* of a committed step, or of idleness */
+
+    atomic_int load_state; /* a load_state */
+    status load_status;
+    err load_error;
+    runner *runner; /* engine thread */
+
+    /* Loop thread. */
+    gen *free, *all;
+    uint32_t n_gens, n_live, n_offloaded;
+    uint64_t waiting_tokens, next_number;
+    bool draining;
+    machine_stats counts; /* what the loop counts: finished, rejected, histograms */
+    double mean_run_s;    /* from admission to the end, of late; 0: unknown */
+};
+
+static inline void histogram_add(histogram *h, histogram_id id, double v) {
+    h->bucket[histogram_bucket(id, v)]++;
+    h->n++;
+    h->sum += v;
+}
+
+/* The engine thread: loads the model, then steps until told to quit. arg: the bridge. */
+void *bridge_engine_main(void *arg);
+
+/* Of port_ops. */
+void bridge_stats(port *, machine_stats *);
+size_t bridge_sequences(port *, seq_view *out, size_t cap);
+double bridge_retry_after(port *);
+const char *bridge_not_ready(port *);
+bool bridge_device_memory(port *, device_memory *);
+
+#endif

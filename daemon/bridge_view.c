@@ -1,0 +1,85 @@
+/* What the loop may ask the bridge: figures for /metrics and /v1/memory, readiness, when to
+ * come back. Loop thread; of the engine thread's it reads what is published after each step. */
+#include "base/clock.h"
+#include "daemon/bridge_parts.h"
+
+enum { STALL_US = 30 * 1000000 };
+
+void bridge_stats(port *p, machine_stats *out) {
+    bridge *b = (bridge *)p;
+    sched_stats s;
+    pthread_mutex_lock(&b->stats_lock);
+    s = b->stats;
+    *out = b->counts;
+    out->hist[HIST_STEP_TOKENS] = b->step_rows;
+    pthread_mutex_unlock(&b->stats_lock);
+    out->n_waiting = s.n_waiting;
+    out->n_running = s.n_running;
+    out->n_preempted = s.n_preempted;
+    out->waiting_tokens = s.waiting_tokens;
+    out->n_steps = s.n_steps;
+    out->n_preemptions = s.n_preemptions;
+    out->n_recomputed_tokens = s.n_recomputed_tokens;
+    out->n_prompt_tokens = s.n_prompt_tokens;
+    out->n_output_tokens = s.n_output_tokens;
+    out->prefix_queries = s.n_prefix_queries;
+    out->prefix_hits = s.n_prefix_hits;
+    uint64_t blocks = 0;
+    for (uint32_t k = 0; k < b->m->plan.n_groups; k++) blocks += b->m->plan.group_blocks[k];
+    out->kv = (kv_view){.block_tokens = b->m->plan.block_tokens,
+                        .blocks = blocks,
+                        .free = s.n_steps ? s.blocks_free : blocks,
+                        .used = s.blocks_used + s.blocks_fenced,
+                        .cached = s.blocks_cached,
+                        .bytes_per_token = b->m->plan.kv_bytes_per_token};
+}
+
+/* What a sequence of so many tokens holds; blocks that it shares count for each. */
+static void count_held(const bridge *b, uint32_t n_tokens, seq_view *out) {
+    const sched_config *c = &b->m->sched_conf;
+    for (uint32_t k = 0; k < c->n_groups; k++) {
+        uint64_t n = sched_blocks_needed(c, k, n_tokens, 0);
+        out->n_blocks += (uint32_t)n;
+        out->bytes += n * c->group[k].block_bytes;
+    }
+}
+
+size_t bridge_sequences(port *p, seq_view *out, size_t cap) {
+    static const char *const state[] = {"free", "waiting", "running", "preempted"};
+    bridge *b = (bridge *)p;
+    size_t n = 0;
+    for (uint32_t i = 0; i < b->n_gens && n < cap; i++) {
+        const gen *g = &b->all[i];
+        if (g->state == GEN_FREE) continue;
+        uint32_t tokens = g->spec.n_prompt + g->n_output;
+        out[n] = (seq_view){.id = g->number, .n_tokens = tokens, .state = state[g->state]};
+        if (g->state == GEN_RUNNING) count_held(b, tokens, &out[n]);
+        n++;
+    }
+    return n;
+}
+
+/* How long all that waits and runs will take, as long as sequences take of late. */
+double bridge_retry_after(port *p) {
+    const bridge *b = (const bridge *)p;
+    double rounds = (double)b->n_live / b->m->opt.max_num_seqs;
+    double s = rounds * (b->mean_run_s > 0 ? b->mean_run_s : 1);
+    return s < 1 ? 1 : s > 600 ? 600 : s;
+}
+
+const char *bridge_not_ready(port *p) {
+    bridge *b = (bridge *)p;
+    if (atomic_load(&b->load_state) != READY) return "loading";
+    if (b->draining) return "draining";
+    pthread_mutex_lock(&b->stats_lock);
+    uint64_t last = b->last_step_us;
+    pthread_mutex_unlock(&b->stats_lock);
+    return b->n_live && last && clock_us() - last > STALL_US ? "stalled" : NULL;
+}
+
+bool bridge_device_memory(port *p, device_memory *out) {
+    bridge *b = (bridge *)p;
+    const machine *m = b->m;
+    return atomic_load(&b->load_state) == READY && m->backend->device_memory &&
+           m->backend->device_memory(m->engine, out);
+}
