@@ -119,24 +119,41 @@ INLINE void block_whole(const uint8_t *codes, const dtype t, __m512 d, __m512 m,
         acc[r] = _mm512_fmadd_ps(m, broadcastf(a->d + ACT_GROUP + r), acc[r]);
 }
 
+/* sum[r] = the products of 32 inputs (codes as stored), each half times its scale. Sums of 16
+ * codes up to 7 fit 16 bits: one vpdpwssd scales both. */
+INLINE void sum_halves(const uint8_t *codes, const dtype t, __m512i scale, const int8_t *q,
+                       __m512i *sum, const int R) {
+    const bool narrow = tile_of(t).form != CODES_6;
+    const __m512i first = _mm512_srai_epi32(_mm512_slli_epi32(scale, 16), 16);
+    const __m512i last = _mm512_srai_epi32(scale, 16);
+    __m512i isum[ACT_GROUP];
+    for (int r = 0; r < R; r++) isum[r] = _mm512_setzero_si512();
+    for (int l = 0; l < 4; l++) add_products(codes, t, l, q, isum, R);
+    for (int r = 0; r < R; r++) {
+        sum[r] = narrow ? isum[r] : _mm512_mullo_epi32(isum[r], first);
+        isum[r] = _mm512_setzero_si512();
+    }
+    for (int l = 4; l < 8; l++) add_products(codes, t, l, q, isum, R);
+    for (int r = 0; r < R; r++) {
+        if (narrow) {
+            __m512i both =
+                _mm512_mask_blend_epi16(0xaaaaaaaa, sum[r], _mm512_slli_epi32(isum[r], 16));
+            sum[r] = _mm512_dpwssd_epi32(_mm512_setzero_si512(), both, scale);
+        } else {
+            sum[r] = _mm512_add_epi32(sum[r], _mm512_mullo_epi32(isum[r], last));
+        }
+    }
+}
+
 /* acc += 32 inputs with an integer scale (and minimum) for each half: pairs of int16. */
 INLINE void block_halves(const uint8_t *codes, const dtype t, __m512 d, __m512 neg_m,
                          __m512i scale, __m512i min, const acts *a, __m512 *acc, const int R) {
     const int offset = tile_of(t).offset;
     const float *half = a->d + 3 * ACT_GROUP;
-    __m512i sum[ACT_GROUP], isum[ACT_GROUP];
-    __m512i first = _mm512_srai_epi32(_mm512_slli_epi32(scale, 16), 16);
-    __m512i last = _mm512_srai_epi32(scale, 16);
-    for (int r = 0; r < R; r++) isum[r] = _mm512_setzero_si512();
-    for (int l = 0; l < 4; l++) add_products(codes, t, l, a->q, isum, R);
-    for (int r = 0; r < R; r++) {
-        sum[r] = _mm512_mullo_epi32(isum[r], first);
-        isum[r] = _mm512_setzero_si512();
-    }
-    for (int l = 4; l < 8; l++) add_products(codes, t, l, a->q, isum, R);
+    __m512i sum[ACT_GROUP];
+    sum_halves(codes, t, scale, a->q, sum, R);
     __m512i undo = _mm512_mullo_epi16(scale, _mm512_set1_epi16((int16_t)-offset));
     for (int r = 0; r < R; r++) {
-        sum[r] = _mm512_add_epi32(sum[r], _mm512_mullo_epi32(isum[r], last));
         if (offset) sum[r] = _mm512_dpwssd_epi32(sum[r], undo, broadcast4(half + r));
         acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r]),
                                  _mm512_mul_ps(d, broadcastf(a->d + r)), acc[r]);

@@ -44,6 +44,13 @@ DECODE void scale_k(const uint8_t *words, uint32_t j, uint32_t o, block_scale *s
     s->m *= -(float)min;
 }
 
+/* at: the bit where the halves of words begin. */
+DECODE uint32_t scale_q3(const uint8_t *words, uint32_t j, uint32_t o, uint32_t at) {
+    if (j < 6) return word_at(words + 64 * (j / 2), o) >> at >> (j % 2 ? 4 : 10) & 63;
+    uint32_t low = word_at(words + 64 * (j - 6), o) >> at & 15;
+    return low | (word_at(words + 128, o) >> at >> 2 * (j - 6) & 3) << 4;
+}
+
 /* Inputs 32 j.. of output o. */
 DECODE block_scale scale_at(const uint8_t *tile, dtype t, uint32_t j, uint32_t o) {
     const tile_info i = tile_of(t);
@@ -67,9 +74,7 @@ DECODE block_scale scale_at(const uint8_t *tile, dtype t, uint32_t j, uint32_t o
         break;
     case DT_Q3_K:
         for (int h = 0; h < 2; h++) {
-            uint32_t low = word_at(more + 64 * (j / 4), o) >> 16 * h >> 4 * (j % 4) & 15;
-            uint32_t high = word_at(more + 128, o) >> 16 * h >> 2 * j & 3;
-            s.scale[h] = (int)(low | high << 4) - 32;
+            s.scale[h] = (int)(scale_q3(more, j, o, 16 * (uint32_t)h) ^ 32) - 32;
         }
         break;
     case DT_Q6_K:
@@ -91,6 +96,13 @@ DECODE int bit_at(const uint8_t *c, uint32_t k, uint32_t o) {
     return c[4 * o + k % 4] >> k / 4 & 1;
 }
 
+DECODE int triple_at(const uint8_t *c, uint32_t k, uint32_t o) {
+    const uint32_t l = k / 4;
+    const uint8_t *byte = c + 4 * o + k % 4;
+    if (l < 6) return byte[64 * (l / 2)] >> 3 * (l % 2) & 7;
+    return byte[64 * (l - 6)] >> 6 | (byte[128] >> l & 1) << 2;
+}
+
 /* The code of input k of 32 for output o, offset undone. */
 DECODE int code_at(const uint8_t *c, dtype t, uint32_t k, uint32_t o) {
     static const int8_t book[16] = {CODE_BOOK};
@@ -100,7 +112,7 @@ DECODE int code_at(const uint8_t *c, dtype t, uint32_t k, uint32_t o) {
     case CODES_5: return (nibble_at(c, k, o) | bit_at(c + 256, k, o) << 4) - i.offset;
     case CODES_6: return (nibble_at(c, k, o) | pair_at(c + 256, k, o) << 4) - i.offset;
     case CODES_2: return pair_at(c, k, o) - i.offset;
-    case CODES_3: return (pair_at(c, k, o) | bit_at(c + 128, k, o) << 2) - i.offset;
+    case CODES_3: return triple_at(c, k, o) - i.offset;
     case CODES_BOOK: return book[nibble_at(c, k, o)];
     default: return c[64 * (k / 4) + 4 * o + k % 4] - i.offset;
     }

@@ -45,6 +45,19 @@ INLINE void pack_bits(uint8_t *to, uint32_t o, const uint8_t *c, uint32_t part) 
     for (uint32_t l = 0; l < 8; l++) v |= (word_at(c, l) >> part & ONES) << l;
     put_word(to, o, v);
 }
+/* Codes of 3 bits: those pairs, and those bits above them; part: which 32 of 256. */
+INLINE void pack_triples(uint8_t *to, uint32_t o, const uint8_t *pairs, const uint8_t *bits,
+                         uint32_t part) {
+    uint32_t v[3] = {0};
+    pairs += 32 * (part / 4);
+    for (uint32_t l = 0; l < 8; l++) {
+        uint32_t low = word_at(pairs, l) >> 2 * (part % 4) & TWOS;
+        uint32_t high = word_at(bits, l) >> part & ONES;
+        v[l < 6 ? l / 2 : l - 6] |= l < 6 ? (low | high << 2) << 3 * (l % 2) : low << 6;
+        if (l >= 6) v[2] |= high << l;
+    }
+    for (uint32_t i = 0; i < 3; i++) put_word(to + 64 * i, o, v[i]);
+}
 /* The file's bits of 32 inputs: input 4l + b in bit 4l + b, here in bit 8b + l. */
 INLINE void pack_bits32(uint8_t *to, uint32_t o, uint32_t bits) {
     uint32_t v = 0;
@@ -77,16 +90,16 @@ INLINE void pack_block32(uint8_t *tile, dtype t, const uint8_t *src, uint32_t o)
         pack_words(codes, o, src, 4, 0);
 }
 
-/* Scale i of 16 of Q3_K: four bits in one of 8 bytes, two in one of 4 more. */
-INLINE uint32_t scale_q3(const uint8_t *c, uint32_t i) {
+/* Scale i of 16 of Q3_K, plus 32: four bits in one of 8 bytes, two in one of 4 more. */
+INLINE uint32_t file_scale_q3(const uint8_t *c, uint32_t i) {
     return (c[i % 8] >> 4 * (i / 8) & 15) | (c[8 + i % 4] >> 2 * (i / 4) & 3) << 4;
 }
 INLINE void pack_scales_q3(uint8_t *to, uint32_t o, const uint8_t *c) {
     uint32_t v[3] = {0};
     for (uint32_t i = 0; i < 16; i++) {
-        uint32_t s = scale_q3(c, i), j = i / 2, at = 16 * (i % 2);
-        v[j / 4] |= (s & 15) << (at + 4 * (j % 4));
-        v[2] |= (s >> 4) << (at + 2 * j);
+        uint32_t s = file_scale_q3(c, i) ^ 32, j = i / 2, at = 16 * (i % 2);
+        v[j < 6 ? j / 2 : j - 6] |= j < 6 ? s << (at + (j % 2 ? 4 : 10)) : (s & 15) << at;
+        if (j >= 6) v[2] |= (s >> 4) << (at + 2 * (j - 6));
     }
     for (uint32_t l = 0; l < 3; l++) put_word(to + 64 * l, o, v[l]);
 }
@@ -120,10 +133,10 @@ INLINE void pack_block256(uint8_t *tile, dtype t, const uint8_t *src, uint32_t o
         if (t == DT_Q4_K || t == DT_Q5_K)
             pack_nibbles64(to, o, src + nibbles + 32 * (j / 2), j % 2);
         if (t == DT_Q6_K) pack_nibbles64(to, o, src + 64 * (j / 4) + 32 * (j % 2), j % 4 / 2);
-        if (i.halves)
+        if (t == DT_Q3_K) pack_triples(to, o, src + pairs, src + bits, j);
+        if (t == DT_Q2_K || t == DT_Q6_K)
             pack_pairs(to + (t == DT_Q6_K ? 256 : 0), o, src + pairs + 32 * (j / 4), j % 4);
-        if (t == DT_Q5_K || t == DT_Q3_K)
-            pack_bits(to + (t == DT_Q5_K ? 256 : 128), o, src + bits, j);
+        if (t == DT_Q5_K) pack_bits(to + 256, o, src + bits, j);
     }
 }
 

@@ -83,13 +83,18 @@ INLINE void scales_iq4_xs(const uint8_t *tile, const uint32_t h, tile_scales *s)
 }
 
 INLINE void scales_q3_k(const uint8_t *tile, const uint32_t h, tile_scales *s) {
-    __m256i high = loadi(tile + 160 + 32 * h);
+    const __m256i top2 = _mm256_set1_epi16((int16_t)0xc000);
+    __m256i v[3];
+    for (int i = 0; i < 3; i++) v[i] = loadi(tile + 32 + 64 * i + 32 * h);
     for (int j = 0; j < 8; j++) {
-        __m256i low = loadi(tile + 32 + 64 * (j / 4) + 32 * h);
-        low = _mm256_and_si256(_mm256_srli_epi32(low, 4 * (j % 4)), _mm256_set1_epi16(15));
-        __m256i top = _mm256_and_si256(_mm256_srli_epi32(high, 2 * j), _mm256_set1_epi16(3));
-        low = _mm256_or_si256(low, _mm256_slli_epi16(top, 4));
-        storei(s->scale[j], _mm256_sub_epi16(low, _mm256_set1_epi16(32)));
+        __m256i at_top = j % 2 && j < 6 ? _mm256_slli_epi16(v[j / 2], 6) : v[j / 2 % 3];
+        if (j >= 6) {
+            __m256i high = _mm256_slli_epi16(v[2], 26 - 2 * j);
+            __m256i low = _mm256_slli_epi16(v[j - 6], 10);
+            at_top =
+                _mm256_or_si256(_mm256_and_si256(top2, high), _mm256_andnot_si256(top2, low));
+        }
+        storei(s->scale[j], _mm256_srai_epi16(at_top, 10));
     }
 }
 
@@ -123,6 +128,10 @@ INLINE __m256i pairs_of(const uint8_t *c, const int l, const int at) {
 INLINE __m256i bits_of(const uint8_t *c, const int l, const int at) {
     return shifted(loadi(c), at - l);
 }
+/* Of groups 6, 7 two bits, in the lowest ones. */
+INLINE __m256i triples_of(const uint8_t *c, const int l) {
+    return shifted(loadi(c + 64 * (l < 6 ? l / 2 : l - 6)), l < 6 ? -3 * (l % 2) : -6);
+}
 INLINE __m256i or_masked(__m256i a, __m256i b, const int mask) {
     return _mm256_or_si256(a, _mm256_and_si256(b, _mm256_set1_epi8((char)mask)));
 }
@@ -136,7 +145,8 @@ INLINE __m256i codes_of(const uint8_t *c, const dtype t, const int l) {
     case CODES_6: return or_masked(nibbles_of(c, l), pairs_of(c + 256, l, 4), 48);
     case CODES_2: return _mm256_and_si256(pairs_of(c, l, 0), _mm256_set1_epi8(3));
     case CODES_3:
-        return or_masked(_mm256_and_si256(pairs_of(c, l, 0), _mm256_set1_epi8(3)),
+        if (l < 6) return _mm256_and_si256(triples_of(c, l), _mm256_set1_epi8(7));
+        return or_masked(_mm256_and_si256(triples_of(c, l), _mm256_set1_epi8(3)),
                          bits_of(c + 128, l, 2), 4);
     case CODES_BOOK:
         return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_setr_epi8(CODE_BOOK)),

@@ -70,15 +70,16 @@ INLINE void scales_iq4_xs(const uint8_t *tile, tile_scales *s) {
 }
 
 INLINE void scales_q3_k(const uint8_t *tile, tile_scales *s) {
-    __m512i high = _mm512_loadu_si512(tile + 160);
+    const __m512i top2 = _mm512_set1_epi16((int16_t)0xc000);
+    __m512i v[3];
+    for (int i = 0; i < 3; i++) v[i] = _mm512_loadu_si512(tile + 32 + 64 * i);
     for (int j = 0; j < 8; j++) {
-        __m512i low = _mm512_loadu_si512(tile + 32 + 64 * (j / 4));
-        low = _mm512_and_si512(_mm512_srli_epi32(low, (unsigned)(4 * (j % 4))),
-                               _mm512_set1_epi16(15));
-        __m512i top =
-            _mm512_and_si512(_mm512_srli_epi32(high, (unsigned)(2 * j)), _mm512_set1_epi16(3));
-        low = _mm512_or_si512(low, _mm512_slli_epi16(top, 4));
-        _mm512_store_si512(s->scale[j], _mm512_sub_epi16(low, _mm512_set1_epi16(32)));
+        __m512i at_top = j % 2 && j < 6 ? _mm512_slli_epi16(v[j / 2], 6) : v[j / 2 % 3];
+        if (j >= 6)
+            at_top =
+                _mm512_ternarylogic_epi32(top2, _mm512_slli_epi16(v[2], (unsigned)(26 - 2 * j)),
+                                          _mm512_slli_epi16(v[j - 6], 10), 0xca);
+        _mm512_store_si512(s->scale[j], _mm512_srai_epi16(at_top, 10));
     }
 }
 
@@ -116,6 +117,11 @@ INLINE __m512i pairs_of(const uint8_t *c, const int l, const int at) {
 INLINE __m512i bits_of(const uint8_t *c, const int l, const int at) {
     return shifted(_mm512_loadu_si512(c), at - l);
 }
+/* Of groups 6, 7 two bits, in the lowest ones. */
+INLINE __m512i triples_of(const uint8_t *c, const int l) {
+    return shifted(_mm512_loadu_si512(c + 64 * (l < 6 ? l / 2 : l - 6)),
+                   l < 6 ? -3 * (l % 2) : -6);
+}
 /* a | (b & mask), mask in every byte. */
 INLINE __m512i or_masked(__m512i a, __m512i b, const int mask) {
     return _mm512_ternarylogic_epi32(a, b, _mm512_set1_epi8((char)mask), 0xf8);
@@ -129,7 +135,8 @@ INLINE __m512i codes_of(const uint8_t *c, const dtype t, const int l) {
     case CODES_6: return or_masked(nibbles_of(c, l), pairs_of(c + 256, l, 4), 48);
     case CODES_2: return _mm512_and_si512(pairs_of(c, l, 0), _mm512_set1_epi8(3));
     case CODES_3:
-        return or_masked(_mm512_and_si512(pairs_of(c, l, 0), _mm512_set1_epi8(3)),
+        if (l < 6) return _mm512_and_si512(triples_of(c, l), _mm512_set1_epi8(7));
+        return or_masked(_mm512_and_si512(triples_of(c, l), _mm512_set1_epi8(3)),
                          bits_of(c + 128, l, 2), 4);
     case CODES_BOOK: {
         const __m512i book = _mm512_broadcast_i32x4(

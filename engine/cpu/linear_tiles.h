@@ -8,9 +8,9 @@
  * Head. half d[16], half m[16] (types with a minimum), then, lane = output, 4 bytes each:
  *   Q4_K, Q5_K: the 12 bytes of the file as 3 vectors (scale and minimum of 6 bits, by 32)
  *   IQ4_XS: uint16 high[16], then 1 vector: scales of 6 bits by 32, minus 32
- *   Q3_K: 3 vectors: 4 low bits of the scales of blocks 0..3, of 4..7 (block i in bits 4(i %
- * 4)), 2 high bits of all (bits 2i); first half's scale in the low 16 bits of a lane, second
- *     half's in the high ones; minus 32
+ *   Q3_K: 3 vectors: scales of 6 bits, signed; first half's in the low 16 bits of a lane,
+ * second half's in the high ones. Of 16: vector v holds blocks 2v, 2v + 1 in its upper 12 bits,
+ * the first uppermost; the rest are low bits of blocks 6 (v = 0), 7 (1), high bits of both (2)
  *   Q6_K: int8 scale[16][2], by 32 inputs: one of each half
  *   Q2_K: the same, scale in the low nibble, minimum in the high one
  *
@@ -19,7 +19,9 @@
  * nibbles (the pairing of Q4_0 in the file, so packing moves whole words) bytes (Q8_0): 8
  * vectors; vector l holds group l, plus 128 pairs: 2 vectors; vector l / 4 holds group l in
  * bits 2 (l % 4) bits: 1 vector; group l in bit l A code is made of one, or of two of them: 5
- * bits = nibbles + 16 bits, 6 = nibbles + 16 pairs, 3 = pairs + 4 bits. Codes are unsigned with
+ * bits = nibbles + 16 bits, 6 = nibbles + 16 pairs. Codes of 3 bits: 3 vectors; vector v holds
+ * groups 2v, 2v + 1 in bits 0-2, 3-5; bits 6-7 are the low bits of group 6 (v = 0), of group 7
+ * (1), the high bits of both (2). Codes are unsigned with
  * an offset because vpdpbusd and vpmaddubsw take unsigned by signed. A strip of a float type is
  * [n_in][16].
  *
