@@ -100,7 +100,8 @@ static status on_submit(port *p, const gen_spec *s, gen **out, err *e) {
     b->n_live++;
     uint64_t salt[2] = {0, 0};
     if (s->cache_salt.len > 0)
-        siphash_bytes(b->m->sched_conf.hash_key, s->cache_salt.ptr, s->cache_salt.len, salt);
+        siphash_bytes(b->m->sched_conf.hash_key, s->cache_salt.ptr, s->cache_salt.len,
+                      SIPHASH_2_4, salt);
     pthread_mutex_lock(&b->in_lock);
     *g = (gen){.spec = *s,
                .salt = salt[0],

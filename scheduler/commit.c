@@ -1,18 +1,25 @@
 /* Committing a step: tokens join the histories, sequences end, fences open. */
 #include "scheduler/state.h"
 
+static bool among(const int32_t *ids, uint32_t n, int32_t token) {
+    for (uint32_t i = 0; i < n; i++)
+        if (ids[i] == token) return true;
+    return false;
+}
+
+/* Whether token is one that may end the sequence. Most are not, and most sequences have no stop
+ * ids of their own, so that the cold record is seldom looked at. */
+static bool may_end(const sched *s, const seq_hot *h, int32_t token) {
+    if (h->checks_end && among(s->cfg.end_tokens, s->cfg.n_end_tokens, token)) return true;
+    if (!h->checks_stop) return false;
+    const seq_spec *spec = &s->record[record_of(h->id)].spec;
+    return among(spec->stop_ids, spec->n_stop_ids, token);
+}
+
 /* Whether token ends the sequence; it is already counted in h->len. */
 static bool token_ends(const sched *s, const seq_hot *h, int32_t token) {
-    if (!h->checks_end && !h->checks_stop) return false;
-    const seq_spec *spec = &s->record[record_of(h->id)].spec;
-    if (h->len - 1 - h->n_prompt < spec->min_tokens) return false;
-    for (uint32_t i = 0; h->checks_end && i < s->cfg.n_end_tokens; i++) {
-        if (s->cfg.end_tokens[i] == token) return true;
-    }
-    for (uint32_t i = 0; i < spec->n_stop_ids; i++) {
-        if (spec->stop_ids[i] == token) return true;
-    }
-    return false;
+    return may_end(s, h, token) &&
+           h->len - 1 - h->n_prompt >= s->record[record_of(h->id)].spec.min_tokens;
 }
 
 /* Tells of prompt rows that were not told before: after a preemption they are computed again,
@@ -32,27 +39,26 @@ static void commit_prefill(sched *s, const seq_hot *h, const step_seq *e, uint32
     v->n_rows = to - from;
 }
 
-static void commit_token(sched *s, uint32_t slot, uint32_t index, int32_t token) {
-    seq_hot *h = &s->hot[slot];
+static void commit_token(sched *s, seq_hot *h, uint32_t slot, uint32_t index, int32_t token) {
     tokens_of(s, slot)[h->len++] = token;
     s->n_output_tokens++;
     if (token_ends(s, h, token)) {
         seq_end(s, slot, FINISH_STOP, token);
         return;
     }
-    finish why = h->len == h->limit ? FINISH_LENGTH : FINISH_NONE;
+    const bool full = h->len == h->limit;
     sched_event *v = event_push(s, EVENT_TOKEN, h->id, h->user);
     v->entry = index;
     v->token = token;
-    v->finish = why;
+    v->finish = full ? FINISH_LENGTH : FINISH_NONE;
     v->n_output = h->len - h->n_prompt;
-    if (why != FINISH_NONE) seq_end(s, slot, why, -1);
+    if (full) seq_end(s, slot, FINISH_LENGTH, -1);
 }
 
 /* Rows of e are in the KV cache: full blocks can be found, those out of sight are released. One
  * that was preempted meanwhile has no blocks any more. */
-static void commit_rows(sched *s, const step_seq *e, bool decode) {
-    if (s->hot[e->slot].n_blocks == 0) return;
+static void commit_rows(sched *s, const seq_hot *h, const step_seq *e, bool decode) {
+    if (h->n_blocks == 0) return;
     uint32_t n = e->first_pos + e->n_rows;
     if (!decode || n == e->n_blocks * s->cfg.block_tokens) cache_publish(s, e->slot, n);
     if (s->windows) hold_release_unseen(s, e->slot, n);
@@ -77,10 +83,10 @@ void sched_commit(sched *s, const step *st, const int32_t *tokens, uint64_t now_
             seq_end(s, e->slot, FINISH_ERROR, -1);
             continue;
         }
-        commit_rows(s, e, i < st->n_decode_rows);
+        commit_rows(s, h, e, i < st->n_decode_rows);
         if (i >= st->n_decode_rows) commit_prefill(s, h, e, i);
         if (e->sample) {
-            commit_token(s, e->slot, i, tokens[i]);
+            commit_token(s, h, e->slot, i, tokens[i]);
         } else if (e->first_pos + e->n_rows == h->limit) {
             seq_end(s, e->slot, FINISH_LENGTH, -1); /* only the prompt was to be scored */
         }

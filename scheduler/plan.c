@@ -136,7 +136,7 @@ static bool find_start(planner *p, uint32_t record, const int32_t *tokens, uint3
     }
 }
 
-static step_seq *add_entry(planner *p, uint32_t slot) {
+static inline step_seq *add_entry(planner *p, uint32_t slot) {
     seq_hot *h = &p->s->hot[slot];
     step_seq *e = &p->entry[p->n];
     /* Field by field: padding keeps its zeroes, so equal plans are equal bytes. */

@@ -9,16 +9,19 @@
 
 prefix_hash prefix_extend(const uint64_t key[2], const prefix_hash *parent,
                           const int32_t *tokens, uint32_t n_tokens) {
+    const uint64_t n_bytes = sizeof *parent + n_tokens * sizeof *tokens; /* mod 256 counts */
     prefix_hash out;
     siphash s;
     siphash_init(&s, key);
-    siphash_word(&s, parent->h[0]);
-    siphash_word(&s, parent->h[1]);
-    uint32_t i = 0;
-    for (; i + 2 <= n_tokens; i += 2)
-        siphash_word(&s, (uint32_t)tokens[i] | (uint64_t)(uint32_t)tokens[i + 1] << 32);
-    uint64_t rest = i < n_tokens ? (uint32_t)tokens[i] : 0;
-    siphash_end(&s, rest | (uint64_t)((16 + n_tokens * 4) & 255) << 56, out.h);
+    siphash_word(&s, parent->h[0], SIPHASH_1_3);
+    siphash_word(&s, parent->h[1], SIPHASH_1_3);
+    uint64_t two, rest = 0;
+    for (; n_tokens >= 2; n_tokens -= 2, tokens += 2) {
+        memcpy(&two, tokens, sizeof two);
+        siphash_word(&s, two, SIPHASH_1_3);
+    }
+    if (n_tokens > 0) memcpy(&rest, tokens, sizeof *tokens);
+    siphash_end(&s, rest | n_bytes << 56, SIPHASH_1_3, out.h);
     return out;
 }
 

@@ -1,11 +1,12 @@
 /* The index of cached blocks of one group: full blocks whose content is known, found by the
  * hash of all tokens up to their end, and confirmed, so that a collision is a miss.
  *
- * Hashes are chained (a block's hash covers its parent's) and keyed (SipHash-2-4, 128 bits), so
- * that no client can make collisions. A published block is a node with a serial number that is
- * never used again. One group, the chain group, keeps what confirms a node: its tokens and the
- * serial of its parent; by induction from the first block, whose parent is the tenant's salt,
- * all tokens are confirmed. Blocks of other groups name the node they belong to.
+ * Hashes are chained (a block's hash covers its parent's) and keyed (SipHash-1-3, 128 bits), so
+ * that no client can make them collide at will; a hash only leads to a block, it proves
+ * nothing. A published block is a node with a serial number that is never used again. One
+ * group, the chain group, keeps what confirms a node: its tokens and the serial of its parent;
+ * by induction from the first block, whose parent is the tenant's salt, all tokens are
+ * confirmed. Blocks of other groups name the node they belong to.
  *
  * Owns nothing: arrays come from the scheduler's region. Engine thread. */
 #ifndef VRAMD_SCHEDULER_PREFIX_H
@@ -28,9 +29,10 @@ typedef struct prefix {
     int32_t *tokens;   /* [n_blocks][block_tokens] the chain group; else NULL */
 } prefix;
 
+/* So many that a bucket with two blocks is rare: a quarter full at most. */
 static inline uint32_t prefix_buckets(uint32_t n_blocks) {
     uint32_t n = 1;
-    while (n < 2 * n_blocks) n *= 2; /* half full at most */
+    while (n < (uint64_t)4 * n_blocks && n < (uint32_t)1 << 31) n *= 2;
     return n;
 }
 /* What the first block has for a parent. Serials are smaller. */

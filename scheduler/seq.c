@@ -91,17 +91,6 @@ static void prefilling_remove(sched *s, uint32_t slot) {
     l->n--;
 }
 
-sched_event *event_push(sched *s, event_kind kind, seq_id id, uint64_t user) {
-    if (s->events_read) {
-        s->events_read = false;
-        s->n_events = 0;
-    }
-    CHECK(s->n_events < s->max_events); /* else somebody does not drain them */
-    sched_event *e = &s->event[s->n_events++];
-    *e = (sched_event){.kind = kind, .id = id, .user = user, .token = -1, .stop_id = -1};
-    return e;
-}
-
 static void record_free(sched *s, uint32_t i) {
     fork_wake(s, i);
     s->record[i].generation++;

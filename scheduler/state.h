@@ -225,8 +225,19 @@ void fork_cancel(sched *, uint32_t record); /* a dormant member leaves its leade
 /* The slot of a leader that has all a member needs, or NO_SLOT. */
 uint32_t fork_leader(const sched *, uint32_t record);
 
+/* One of the events that sched_events gives next. Here, since every token is one. */
+static inline sched_event *event_push(sched *s, event_kind kind, seq_id id, uint64_t user) {
+    if (s->events_read) {
+        s->events_read = false;
+        s->n_events = 0;
+    }
+    CHECK(s->n_events < s->max_events); /* else somebody does not drain them */
+    sched_event *e = &s->event[s->n_events++];
+    *e = (sched_event){.kind = kind, .id = id, .user = user, .token = -1, .stop_id = -1};
+    return e;
+}
+
 /* seq.c: the transitions of one sequence. */
-sched_event *event_push(sched *, event_kind, seq_id, uint64_t user);
 void seq_enqueue(sched *, uint32_t record);              /* joins the queue at its place */
 void seq_admit(sched *, uint32_t record, const start *); /* a waiting one; takes slot, blocks */
 void seq_resume(sched *, uint32_t slot, const start *);  /* the head of preempted */
