@@ -285,6 +285,15 @@ static status read_key(const char *path, char *out, size_t cap, err *e) {
     return *out ? OK : err_set(e, ERR_INVALID, "no key on the first line of %s", path);
 }
 
+/* Before the load, which may take hours: what exists is left as it is. */
+static status check_writable(const char *path, err *e) {
+    FILE *f = path ? fopen(path, "a") : NULL;
+    if (f) fclose(f);
+    if (f || !path) return OK;
+    err_set(e, ERR_IO, "writing %s: %s", path, strerror(errno));
+    return err_hint(e, "name a file in a directory that is there and can be written");
+}
+
 static status write_file(const char *path, const buf *b, err *e) {
     if (b->failed) return err_set(e, ERR_NO_MEMORY, "no memory for %s", path);
     FILE *f = fopen(path, "w");
@@ -340,6 +349,8 @@ static status run(bench_options *o, int *exit_code, err *e) {
     o->spec.url = url;
     if (s == OK && o->key_file) s = read_key(o->key_file, key, sizeof key, e);
     if (o->key_file) o->spec.key = key;
+    if (s == OK) s = check_writable(o->json, e);
+    if (s == OK) s = check_writable(o->svg, e);
     if (s == OK && o->trace) s = load_trace_read(&o->spec.trace, o->trace, o->limit, e);
     if (s == OK) s = load_client_open(&c, &o->spec, e);
     if (s == OK) s = load_probe_model(c, o->spec.model, &model, e);

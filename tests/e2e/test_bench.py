@@ -93,7 +93,8 @@ def test_a_dead_server_a_wrong_url_and_wrong_options_are_told(tmp_path):
                           (["--rate", "nan"], "--rate nan"), (["--requests", "-1"], "whole number"),
                           (["--speed", "2"], "without a trace"), (["--poisson"], "--rate"), (["--nope"], "--nope"),
                           (["--prompt-tokens", "0"], "--prompt-tokens 0"), (["--json"], "--json needs a value"),
-                          (["--trace", "/nonexistent"], "/nonexistent"), (["--api-key-file", "/nonexistent"], "no key")]:
+                          (["--trace", "/nonexistent"], "/nonexistent"), (["--api-key-file", "/nonexistent"], "no key"),
+                          (["--json", "/nonexistent/a"], "/nonexistent/a"), (["--svg", "/"], "writing /: ")]:
         r = vramd("bench", *options)
         assert r.returncode in (2, 3, 4) and says in r.stderr and "try:" in r.stderr, r.stderr
 
