@@ -26,9 +26,9 @@
 extern char **environ;
 
 typedef struct daemon_state {
-    options opt;  /* in force */
-    options told; /* as read at start */
-    int argc;     /* as the process got them */
+    options opt;           /* in force */
+    options started, told; /* as read at start, and last */
+    int argc;              /* as the process got them */
     char **argv;
     machine m;
     server_options so;
@@ -106,12 +106,14 @@ static void drain(daemon_state *d) {
     server_drain(d->server, on_drained, d);
 }
 
-static void on_change(void *arg, const char *name, bool live) {
+static void on_live_change(void *arg, const char *name, bool live) {
     (void)arg;
-    if (live)
-        log_info("reload: %s has changed", name);
-    else
-        log_warn("reload: %s has changed: that takes a restart", name);
+    if (live) log_info("reload: %s has changed", name);
+}
+
+static void on_other_change(void *arg, const char *name, bool live) {
+    (void)arg;
+    if (!live) log_warn("reload: %s has changed: that takes a restart", name);
 }
 
 /* From file, environment and flags, at start and again at SIGHUP: loading takes argv apart. */
@@ -149,7 +151,8 @@ static void reload(daemon_state *d) {
     err e;
     notify_send("RELOADING=1\nMONOTONIC_USEC=%llu", (unsigned long long)clock_us());
     if (read_options(d, &now, &e) == OK) {
-        options_compare(&d->told, &now, on_change, NULL);
+        options_compare(&d->told, &now, on_live_change, NULL);
+        options_compare(&d->started, &now, on_other_change, NULL);
         d->told = now;
         d->opt.log_level = now.log_level;
         d->opt.drain_timeout = now.drain_timeout;
@@ -326,7 +329,7 @@ int cmd_serve(int argc, char **argv) {
     status s = read_options(&d, &d.opt, &e);
     if (s == OK) s = notify_listen_fd(&listen_fd, &e);
     if (s != OK) return command_failed("serve", &e);
-    d.told = d.opt;
+    d.started = d.told = d.opt;
     log_init((log_level)d.opt.log_level);
     signal(SIGPIPE, SIG_IGN);
     d.so = server_options_of(&d.opt);

@@ -85,6 +85,11 @@ def test_sighup_takes_over_what_can_change_and_names_what_cannot(tmp_path):
     d.wait_log("reload: max_waiting has changed: that takes a restart")
     before = d.text().count("POST /v1/completions")
     d.say("a", max_tokens=1)
+    conf.write_text("[server]\nlog_requests = false\n")  # as at start: nothing waits for a restart
+    d.process.send_signal(signal.SIGHUP)
+    m.wait("RELOADING=1")
+    m.wait("READY=1")
+    assert d.text().count("takes a restart") == 1
     conf.write_text("[server]\nlog_requests = maybe\n")
     d.process.send_signal(signal.SIGHUP)
     d.wait_log("error reload: nothing is taken over: .*log_requests")
