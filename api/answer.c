@@ -49,10 +49,13 @@ answer *answer_new(app *app, http_request *rq, bool chat, const json_t **body) {
 
 bool answer_prompts(answer *a, size_t n) {
     err e;
-    if (n * a->p.n > MAX_CHOICES) {
-        err_set(&e, ERR_INVALID, "%zu prompts with n = %u make more than %d choices", n, a->p.n,
-                MAX_CHOICES);
-        err_field(&e, "n");
+    uint32_t room = a->app->port->max_gens, most = room < MAX_CHOICES ? room : MAX_CHOICES;
+    /* Beyond the room no retry would help: not "busy". */
+    if (n * a->p.n > most) {
+        err_set(&e, ERR_INVALID, "%zu prompts with n = %u make more than %u choices", n, a->p.n,
+                most);
+        err_field(&e, n > most ? "prompt" : "n");
+        err_hint(&e, "ask in several requests");
         app_refuse(a->app, a->rq, &e);
         return false;
     }
@@ -497,6 +500,7 @@ static void on_event(void *user, const gen_event *ev) {
     /* A generation that ends must not be cancelled any more. */
     if (ev->end) c->gen = NULL;
     c->uncredited += ev->n_tokens;
+    if (ev->n_tokens) c->usage.n_cached = ev->n_cached;
     if (!a->over && !c->finish) take_event(c, ev);
     if (!a->over) check_memory(c);
     /* Tokens that made no bytes (held back) have nothing to wait for. */

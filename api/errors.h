@@ -16,6 +16,7 @@
     X(API_METHOD, 405, "invalid_request_error", OK)                                            \
     X(API_TIMEOUT, 408, "timeout_error", OK)                                                   \
     X(API_BODY_TOO_LARGE, 413, "invalid_request_error", OK)                                    \
+    X(API_MEDIA, 415, "invalid_request_error", OK)                                             \
     X(API_BUSY, 429, "rate_limit_error", ERR_BUSY)                                             \
     X(API_HEADERS_TOO_LARGE, 431, "invalid_request_error", OK)                                 \
     X(API_INTERNAL, 500, "server_error", OK)                                                   \

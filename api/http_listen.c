@@ -16,9 +16,8 @@
 
 enum { BACKLOG = 511 };
 
-static status refused(err *e, const char *what, const char *host, unsigned port) {
-    int why = errno;
-    err_set(e, ERR_IO, "cannot %s %s port %u: %s", what, host, port, strerror(why));
+static status refused(err *e, const char *address, int why) {
+    err_set(e, ERR_IO, "cannot listen on %s: %s", address, strerror(why));
     err_field(e, "port");
     if (why == EADDRINUSE) err_hint(e, "another process listens there; choose another port");
     if (why == EACCES) err_hint(e, "ports below 1024 need CAP_NET_BIND_SERVICE");
@@ -73,8 +72,9 @@ static status listen_tcp(const server_options *o, int *fd, err *e) {
     for (struct addrinfo *ai = found; ai && *fd < 0; ai = ai->ai_next) *fd = bound_socket(ai);
     int why = errno;
     freeaddrinfo(found);
-    errno = why;
-    return *fd < 0 ? refused(e, "listen on", o->host, o->port) : OK;
+    char address[300];
+    snprintf(address, sizeof address, "%s port %u", o->host, (unsigned)o->port);
+    return *fd < 0 ? refused(e, address, why) : OK;
 }
 
 /* True when somebody answers at this path. */
@@ -105,9 +105,11 @@ static status listen_unix(const char *path, int *fd, err *e) {
     if (*fd >= 0 && bind(*fd, (struct sockaddr *)&sa, sizeof sa) == 0 &&
         listen(*fd, BACKLOG) == 0)
         return OK;
-    refused(e, "listen on Unix socket", path, 0);
+    char address[140];
+    int why = errno;
+    snprintf(address, sizeof address, "Unix socket %s", path);
     if (*fd >= 0) close(*fd);
-    return e->code;
+    return refused(e, address, why);
 }
 
 /* NULL: the host is no Unix socket. */

@@ -36,6 +36,7 @@ arena *json_use_arena(arena *a) {
 
 status json_in_parse(const json_t **out, arena *a, str text, err *e) {
     json_error_t je;
+    if (str_starts(text, STR("\xef\xbb\xbf"))) text.ptr += 3, text.len -= 3; /* RFC 8259, 8.1 */
     arena *before = json_use_arena(a);
     exhausted = false;
     *out = json_loadb(text.ptr ? text.ptr : "", text.len, JSON_ALLOW_NUL, &je);

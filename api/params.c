@@ -225,7 +225,8 @@ static status read_timeout(params *p, const json_t *o, err *e) {
 static status read_unsupported(const json_t *o, bool chat, err *e) {
     static const char *const none_of[] = {
         "grammar",       "regex",          "guided_json",        "guided_regex",
-        "guided_choice", "guided_grammar", "structured_outputs", "functions"};
+        "guided_choice", "guided_grammar", "structured_outputs", "functions",
+        "json_schema",   "bad_words",      "allowed_token_ids"};
     for (size_t i = 0; i < sizeof none_of / sizeof *none_of; i++)
         if (json_in_has(o, none_of[i]))
             return unsupported(e, none_of[i], "this parameter is not supported");
@@ -277,6 +278,8 @@ status params_read(params *p, const json_t *o, bool chat, const tokenizer *tok, 
     if (s == OK) s = read_bias(p, o, tok, a, e);
     if (s == OK) s = read_stream_options(p, o, e);
     if (s == OK) s = read_timeout(p, o, e);
+    str user = {0}; /* taken, and of no effect: tenants are named by keys */
+    if (s == OK) s = json_in_str(o, "user", &user, e);
     if (s == OK) s = json_in_str(o, "cache_salt", &p->cache_salt, e);
     if (s == OK && p->cache_salt.ptr && p->cache_salt.len == 0)
         s = bad(e, "cache_salt", "cache_salt is empty");

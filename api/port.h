@@ -40,7 +40,8 @@ typedef struct gen_event {
     const sampled
         *prompt_score; /* [n_scored]: of prompt tokens first_scored ..., if echo asked */
     uint32_t n_scored, first_scored;
-    bool end; /* the last event: gen is gone when the callback returns */
+    uint32_t n_cached; /* with tokens: of the prompt, found in the prefix cache */
+    bool end;          /* the last event: gen is gone when the callback returns */
     gen_finish finish;
     int32_t
         stop_id; /* GEN_STOP by a token: its id, and the token is not among token[]; else -1 */
@@ -150,6 +151,7 @@ struct port {
         *device_ledger; /* the device's; NULL when the engine computes in the host's memory */
     pool *pool;         /* memory of requests */
     uint64_t kv_bytes;  /* of the KV cache */
+    uint32_t max_gens;  /* generations that may run and wait at once */
     const char *device; /* where the engine computes, for labels: "cpu", "cuda:0" */
 };
 

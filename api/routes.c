@@ -5,6 +5,8 @@
 #include "api/cors.h"
 #include "base/clock.h"
 
+static void unsupported_run(app *, http_request *);
+
 typedef struct route {
     const char *path;
     bool prefix; /* and everything below it */
@@ -19,6 +21,9 @@ static const route routes[] = {
     {"/v1/models", false, false, false, models_run},
     {"/v1/models/", true, false, false, models_run},
     {"/v1/memory", false, false, false, memory_run},
+    {"/v1/embeddings", false, true, false, unsupported_run},
+    {"/v1/responses", false, true, false, unsupported_run},
+    {"/v1/messages", false, true, false, unsupported_run},
     {"/tokenize", false, true, false, tokenize_run},
     {"/detokenize", false, true, false, detokenize_run},
     {"/health", false, false, true, health_run},
@@ -71,6 +76,29 @@ static void preflight(http_request *rq, const route *r) {
     if (names && cors_names_ok(names))
         http_set(rq, "Access-Control-Allow-Headers", arena_str(&rq->mem, str_of(names)).ptr);
     http_set(rq, "Access-Control-Max-Age", "600");
+}
+
+/* A page may send a simple request (a form, text/plain) to any server without asking first, and
+ * so spend this one's time unseen. JSON it may not: that takes a preflight. */
+static bool page_unasked(const http_request *rq) {
+    const char *type = http_header(rq, "Content-Type");
+    bool json = type && strncasecmp(type, "application/json", 16) == 0;
+    return http_header(rq, "Origin") && !rq->cross_origin && !json;
+}
+
+/* What the body is, by its headers. False: not to be read. */
+static bool body_readable(const http_request *rq, failure *f) {
+    const char *coding = http_header(rq, "Content-Encoding");
+    if (coding && strcasecmp(coding, "identity") != 0) {
+        failure_set(f, API_MEDIA, "the body has Content-Encoding: %.40s", coding);
+        err_hint(&f->err, "send it as plain JSON");
+        return false;
+    }
+    if (page_unasked(rq)) {
+        failure_set(f, API_MEDIA, "a web page must send Content-Type: application/json");
+        return false;
+    }
+    return true;
 }
 
 /* ---- keys ---- */
@@ -142,7 +170,7 @@ void routes_begin(app *app, http_request *rq) {
     } else if (!allows(r, rq->method)) {
         failure_set(&f, API_METHOD, "%.80s does not take %.20s", r->path, rq->method_name.ptr);
         f.allow = allow_text(r);
-    } else {
+    } else if (!r->post || body_readable(rq, &f)) {
         return;
     }
     http_refuse(rq, &f);
@@ -150,6 +178,15 @@ void routes_begin(app *app, http_request *rq) {
 
 void routes_run(app *app, http_request *rq) {
     find(rq->path)->run(app, rq); /* routes_begin has refused the rest */
+}
+
+/* What clients of this API know, and this server does not have. */
+static void unsupported_run(app *app, http_request *rq) {
+    failure f;
+    (void)app;
+    failure_set(&f, API_UNSUPPORTED, "%.80s is not supported", rq->path.ptr);
+    err_hint(&f.err, "this server has /v1/completions and /v1/chat/completions");
+    http_refuse(rq, &f);
 }
 
 void root_run(app *app, http_request *rq) {

@@ -2,8 +2,10 @@
 #include "api/secret.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "memory/term.h"
 
@@ -22,8 +24,11 @@ static status check(FILE *f, const char *path, long max_bytes, err *e) {
 }
 
 status secret_open(FILE **out, const char *path, long max_bytes, const char *field, err *e) {
-    FILE *f = fopen(path, "re");
+    /* Not to wait for a writer, should it be a FIFO: check() refuses that. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
     status s = OK;
+    if (fd >= 0 && !f) close(fd);
     if (!f && errno == ENOMEM) return mem_exhausted(e, MEM_RUNTIME, "opening %.200s", path);
     if (!f) {
         int why = errno;

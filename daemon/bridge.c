@@ -218,6 +218,7 @@ static uint32_t deliver(bridge *b, const out_record *r, uint32_t n) {
     switch (r->ev.kind) {
     case EVENT_ADMITTED:
         g->state = GEN_RUNNING;
+        g->n_cached = r->ev.n_cached;
         leave_queue(b, g, r->now_us);
         return 1;
     case EVENT_PREEMPTED: g->state = GEN_PREEMPTED; return 1;
@@ -234,6 +235,7 @@ static uint32_t deliver(bridge *b, const out_record *r, uint32_t n) {
         bool is_end = r->ev.finish == FINISH_STOP;
         ev.token = is_end ? NULL : &r->token;
         ev.n_tokens = is_end ? 0 : 1;
+        ev.n_cached = g->n_cached;
         if (n > 1 && r[1].g == g && r[1].ev.kind == EVENT_ENDED) {
             end_gen(b, g, &r[1], &ev);
             return 2;
@@ -376,7 +378,8 @@ status bridge_open(bridge **out, uv_loop_t *loop, machine *m, void (*flushed)(vo
                      .device_ledger = m->device_ledger,
                      .device = m->device,
                      .pool = m->pool,
-                     .kv_bytes = m->plan.kv_bytes};
+                     .kv_bytes = m->plan.kv_bytes,
+                     .max_gens = m->opt.max_num_seqs + m->opt.max_waiting};
     uv_async_init(loop, &b->async, on_async);
     b->async.data = b;
     *out = b;

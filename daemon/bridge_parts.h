@@ -31,7 +31,7 @@ struct gen {
     struct gen *next_free;
     gen_state state;
     bool cancelled, paused, first_seen;
-    uint32_t n_output, owed; /* owed: delivered and not credited */
+    uint32_t n_output, n_cached, owed; /* owed: delivered and not credited */
     uint64_t submit_us, admitted_us, first_us, last_us;
 };
 

@@ -83,7 +83,7 @@ static status take_args(generate_args *a, int *argc, char **argv, err *e) {
         if (!word ||
             (*word && *end == '\0' && v[i] >= numbers[i].low && v[i] <= numbers[i].high))
             continue;
-        err_set(e, ERR_INVALID, "%s: \"%.40s\" is no number from %g to %g", flag, word,
+        err_set(e, ERR_INVALID, "%s: \"%.40s\" is no number from %.16g to %.16g", flag, word,
                 numbers[i].low, numbers[i].high);
         return err_field(e, "%s", numbers[i].flag);
     }

@@ -400,6 +400,7 @@ static FAKE_UNUSED void fake_open(fake *f) {
     f->port.device = "cpu";
     if (f->device) fake_device(&f->port);
     f->port.kv_bytes = 100 * 1600;
+    f->port.max_gens = FAKE_GENS;
     ck_assert(uv_loop_init(&f->loop) == 0);
     uv_async_init(&f->loop, &f->quit, fake_on_quit);
     uv_timer_init(&f->loop, &f->step);

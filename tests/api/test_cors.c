@@ -98,6 +98,35 @@ START_TEST(a_page_of_the_list_may_read_answers_and_refusals) {
 }
 END_TEST
 
+/* A form or text/plain goes to any server without a preflight; JSON does not. */
+START_TEST(a_page_of_elsewhere_cannot_ask_without_a_preflight) {
+    serve("https://a.example");
+    static const struct {
+        const char *headers;
+        int status;
+    } t[] = {{"Origin: https://evil.example\r\nContent-Type: text/plain\r\n", 415},
+             {"Origin: https://evil.example\r\n", 415},
+             {"Origin: null\r\nContent-Type: application/x-www-form-urlencoded\r\n", 415},
+             {"Origin: https://self\r\nContent-Type: application/json; charset=utf-8\r\n", 200},
+             {"Origin: https://a.example\r\nContent-Type: text/plain\r\n", 200},
+             {"Content-Type: text/plain\r\n", 200},
+             {"Content-Encoding: identity\r\n", 200},
+             {"Content-Encoding: gzip\r\n", 415}};
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        char text[512];
+        int n = snprintf(text, sizeof text,
+                         "POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+                         "Content-Length: 14\r\n%s\r\n{\"prompt\":\"a\"}",
+                         t[i].headers);
+        reply r = fake_raw(&f, text, (size_t)n);
+        ck_assert_msg(r.status == t[i].status, "%s: %d", t[i].headers, r.status);
+        if (r.status == 415) assert_has(r.body, "\"type\":\"invalid_request_error\"");
+        reply_free(&r);
+    }
+    fake_stop(&f);
+}
+END_TEST
+
 #define PREFLIGHT                                                                              \
     "Access-Control-Request-Method: POST\r\n"                                                  \
     "Access-Control-Request-Headers: authorization,content-type\r\n"
@@ -169,6 +198,7 @@ START_TEST(a_wrong_list_does_not_open) {
 END_TEST
 
 CHECK_MAIN("cors", origins_match_whole_and_in_any_case, a_list_is_checked,
-           by_default_nothing_is_said, a_page_of_the_list_may_read_answers_and_refusals,
+           by_default_nothing_is_said, a_page_of_elsewhere_cannot_ask_without_a_preflight,
+           a_page_of_the_list_may_read_answers_and_refusals,
            a_preflight_is_answered_without_a_key, a_preflight_of_another_origin_is_told_nothing,
            a_stream_has_the_headers_too, a_wrong_list_does_not_open)

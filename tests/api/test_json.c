@@ -109,6 +109,8 @@ START_TEST(a_parsed_document_lives_and_dies_with_its_arena) {
     v = parse(&a, "{\"a\":[1,2.5,\"x\\u0000y\",null,true]}");
     ck_assert_uint_eq(json_in_text(json_array_get(json_object_get(v, "a"), 2)).len, 3);
     ck_assert_uint_gt(a.total, 0);
+    v = parse(&a, "\xef\xbb\xbf{\"b\":1}"); /* with a byte order mark */
+    ck_assert(json_object_get(v, "b") != NULL);
     /* Malformed, empty, broken UTF-8, too deep: all refused with a place. */
     static const char *const bad[] = {"{",
                                       "",

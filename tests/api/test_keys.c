@@ -196,6 +196,8 @@ START_TEST(a_file_that_cannot_be_trusted_is_refused) {
     ck_assert(keys_open(&k, path, book, 0, &e) == OK);
     keys_close(k, book);
     ck_assert(keys_open(&k, "/tmp", book, 0, &e) == ERR_INVALID);
+    ck_assert(unlink(path) == 0 && mkfifo(path, 0600) == 0); /* nobody writes: not waited for */
+    ck_assert(keys_open(&k, path, book, 0, &e) == ERR_INVALID);
     ck_assert(keys_open(&k, "/nonexistent/keys", book, 0, &e) == ERR_NOT_FOUND);
     assert_has(e.text, "/nonexistent/keys");
     ck_assert_str_eq(e.field, "api_keys_file");

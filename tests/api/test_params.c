@@ -93,6 +93,7 @@ START_TEST(every_range_error_names_its_field) {
         {"{\"temperature\":2.1}", "temperature", false},
         {"{\"temperature\":-0.1}", "temperature", false},
         {"{\"temperature\":\"hot\"}", "temperature", true},
+        {"{\"user\":7}", "user", true},
         {"{\"top_p\":1.1}", "top_p", false},
         {"{\"top_k\":-2}", "top_k", false},
         {"{\"top_k\":1.5}", "top_k", false},
@@ -169,6 +170,9 @@ START_TEST(what_is_not_supported_is_refused_rather_than_ignored) {
         {"{\"tools\":[{}]}", "tools", true},
         {"{\"tool_choice\":\"required\"}", "tool_choice", true},
         {"{\"functions\":[]}", "functions", true},
+        {"{\"json_schema\":{}}", "json_schema", false},
+        {"{\"bad_words\":[\"x\"]}", "bad_words", true},
+        {"{\"allowed_token_ids\":[1]}", "allowed_token_ids", false},
     };
     params p;
     err e;

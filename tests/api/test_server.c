@@ -442,6 +442,12 @@ START_TEST(every_refusal_of_the_table) {
         {"/v1/completions", "{\"prompt\":\"a\",\"max_tokens\":262144}", 400,
          "exceed_context_size_error", "\"prompt\""},
         {"/v1/completions", "{\"prompt\":\"a\",\"n\":3}", 429, "rate_limit_error", "null"},
+        /* More than could ever run and wait: no retry would help. */
+        {"/v1/completions", "{\"prompt\":[\"a\",\"b\",\"c\"],\"n\":100}", 400,
+         "invalid_request_error", "\"n\""},
+        {"/v1/embeddings", "{\"input\":\"a\"}", 501, "not_supported_error", "null"},
+        {"/v1/responses", "{}", 501, "not_supported_error", "null"},
+        {"/v1/messages", "{}", 501, "not_supported_error", "null"},
         {"/v1/chat/completions", "{}", 400, "invalid_request_error", "\"messages\""},
         {"/v1/chat/completions",
          "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":"

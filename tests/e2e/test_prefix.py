@@ -50,6 +50,14 @@ def test_a_second_identical_chat_is_found_and_answered_alike(fresh):
     assert counter(fresh, "vllm:prompt_tokens_total") == 2 * first.usage.prompt_tokens
 
 
+def test_each_chunk_of_a_stream_tells_what_was_found(fresh):
+    body = {"prompt": TEXT, "max_tokens": 4, "temperature": 0, "ignore_eos": True,
+            "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+    first, second = fresh.events("/v1/completions", body), fresh.events("/v1/completions", body)
+    assert {cached(d) for d in first} == {0}
+    assert len({cached(d) for d in second}) == 1 and cached(second[0]) > 0
+
+
 def test_the_next_turn_finds_the_answer_too(fresh):
     first = complete(fresh, max_tokens=40, ignore_eos=True)
     more = complete(fresh, prompt=TEXT + first["choices"][0]["text"] + " And then")
