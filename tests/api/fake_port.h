@@ -13,7 +13,6 @@
 #define VRAMD_TESTS_API_FAKE_PORT_H
 
 #include <arpa/inet.h>
-#include <check.h>
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
@@ -29,6 +28,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/utf8.h"
+#include "tests/check_main.h"
 #include "tests/model/gguf_build.h"
 
 #define FAKE_UNUSED __attribute__((unused))
@@ -572,13 +572,5 @@ static FAKE_UNUSED void assert_lacks(const char *text, const char *part) {
         snprintf(code_text, sizeof code_text, "\"code\":%d", (code));                          \
         assert_has((r).body, code_text);                                                       \
     } while (0)
-
-static FAKE_UNUSED int fake_run_suite(Suite *s) {
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? 1 : 0;
-}
 
 #endif

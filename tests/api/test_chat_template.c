@@ -1,11 +1,11 @@
 /* Chat templates against jinja2: tests/golden/chat.json, made by make_chat_golden.py. Those of
  * published models are compared where the folder with their templates is. */
-#include <check.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "api/chat_template.h"
+#include "tests/check_main.h"
 
 #define FOLDER "../shared/data/templates/"
 
@@ -113,16 +113,5 @@ START_TEST(none_and_unknown_templates_are_refused_by_name) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("chat_template");
-    TCase *t = tcase_create("chat_template");
-    tcase_add_test(t, prompts_are_what_jinja_makes_of_the_published_templates);
-    tcase_add_test(t, families_are_told_by_their_markers);
-    tcase_add_test(t, none_and_unknown_templates_are_refused_by_name);
-    suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? 1 : 0;
-}
+CHECK_MAIN("chat_template", prompts_are_what_jinja_makes_of_the_published_templates,
+           families_are_told_by_their_markers, none_and_unknown_templates_are_refused_by_name)

@@ -699,10 +699,9 @@ START_TEST(a_crowd_of_mixed_clients_leaves_nothing_behind) {
 }
 END_TEST
 
-static Suite *suite(void) {
+int main(void) {
     Suite *s = suite_create("http");
-    TCase *t = tcase_create("http");
-    tcase_set_timeout(t, 120);
+    TCase *t = check_case(s, "http");
     tcase_add_test(t, what_others_may_read_otherwise_is_refused);
     tcase_add_test(t, paths_and_methods);
     tcase_add_test(t, a_wrong_path_does_not_cost_the_connection);
@@ -728,10 +727,5 @@ static Suite *suite(void) {
     tcase_add_test(t, unix_sockets_and_inherited_ones);
     tcase_add_test(t, a_bad_address_is_an_error_that_names_it);
     tcase_add_test(t, a_crowd_of_mixed_clients_leaves_nothing_behind);
-    suite_add_tcase(s, t);
-    return s;
-}
-
-int main(void) {
-    return fake_run_suite(suite());
+    return check_run(s);
 }

@@ -1,5 +1,4 @@
 /* JSON out (escapes, numbers, bytes that are no text) and in (types, ranges, arenas). */
-#include <check.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -7,6 +6,7 @@
 #include "api/json_in.h"
 #include "api/json_out.h"
 #include "base/utf8.h"
+#include "tests/check_main.h"
 
 static void assert_out(buf *b, const char *want) {
     ck_assert_str_eq(buf_cstr(b), want);
@@ -217,19 +217,7 @@ START_TEST(each_error_has_its_status_type_and_fields) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("json");
-    TCase *t = tcase_create("json");
-    tcase_add_test(t, strings_are_escaped_and_read_back_the_same);
-    tcase_add_test(t, bytes_that_are_no_text_become_replacement_characters);
-    tcase_add_test(t, numbers);
-    tcase_add_test(t, a_parsed_document_lives_and_dies_with_its_arena);
-    tcase_add_test(t, getters_name_the_field);
-    tcase_add_test(t, each_error_has_its_status_type_and_fields);
-    suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? 1 : 0;
-}
+CHECK_MAIN("json", strings_are_escaped_and_read_back_the_same,
+           bytes_that_are_no_text_become_replacement_characters, numbers,
+           a_parsed_document_lives_and_dies_with_its_arena, getters_name_the_field,
+           each_error_has_its_status_type_and_fields)

@@ -228,16 +228,6 @@ START_TEST(a_plan_is_one_json_object) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("metrics");
-    TCase *t = tcase_create("metrics");
-    tcase_set_timeout(t, 60);
-    tcase_add_test(t, a_device_has_an_account_of_its_own);
-    tcase_add_test(t, the_text_is_what_prometheus_reads);
-    tcase_add_test(t, metrics_answer_within_five_milliseconds);
-    tcase_add_test(t, a_bucket_holds_what_is_at_most_its_bound);
-    tcase_add_test(t, a_model_name_cannot_break_the_text);
-    tcase_add_test(t, a_plan_is_one_json_object);
-    suite_add_tcase(s, t);
-    return fake_run_suite(s);
-}
+CHECK_MAIN("metrics", a_device_has_an_account_of_its_own, the_text_is_what_prometheus_reads,
+           metrics_answer_within_five_milliseconds, a_bucket_holds_what_is_at_most_its_bound,
+           a_model_name_cannot_break_the_text, a_plan_is_one_json_object)

@@ -188,12 +188,11 @@ END_TEST
 
 int main(void) {
     Suite *s = suite_create("params");
-    TCase *t = tcase_create("params");
+    TCase *t = check_case(s, "params");
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, nothing_given_means_the_documented_defaults);
     tcase_add_test(t, everything_given_is_taken);
     tcase_add_test(t, every_range_error_names_its_field);
     tcase_add_test(t, what_is_not_supported_is_refused_rather_than_ignored);
-    suite_add_tcase(s, t);
-    return fake_run_suite(s);
+    return check_run(s);
 }

@@ -638,10 +638,9 @@ START_TEST(the_memory_account_adds_up) {
 }
 END_TEST
 
-static Suite *suite(void) {
+int main(void) {
     Suite *s = suite_create("server");
-    TCase *t = tcase_create("server");
-    tcase_set_timeout(t, 60);
+    TCase *t = check_case(s, "server");
     tcase_add_test(t, a_completion_in_one_piece);
     tcase_add_test(t, a_completion_as_a_stream);
     tcase_add_test(t, a_chat_as_a_stream_begins_with_the_role_and_ends_with_an_empty_delta);
@@ -669,10 +668,5 @@ static Suite *suite(void) {
     tcase_add_test(t, long_prompts_are_tokenised_off_the_loop);
     tcase_add_test(t, small_documents);
     tcase_add_test(t, the_memory_account_adds_up);
-    suite_add_tcase(s, t);
-    return s;
-}
-
-int main(void) {
-    return fake_run_suite(suite());
+    return check_run(s);
 }

@@ -1,10 +1,10 @@
 /* Stop strings: against a plain search, however the text is cut. */
-#include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "api/stop.h"
 #include "base/utf8.h"
+#include "tests/check_main.h"
 
 /* What stop_push must make of text: cut at the match that ends first, the longest of those. */
 static size_t reference(const str *s, uint32_t n, str text, int *hit) {
@@ -113,18 +113,7 @@ START_TEST(characters_of_valid_text_are_never_cut) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("stop");
-    TCase *t = tcase_create("stop");
-    tcase_add_test(t, a_stop_string_within_one_piece_and_across_pieces);
-    tcase_add_test(t, overlapping_strings_stop_where_the_first_match_ends);
-    tcase_add_test(t, random_texts_over_two_letters_agree_with_a_plain_search);
-    tcase_add_test(t, without_strings_everything_passes);
-    tcase_add_test(t, characters_of_valid_text_are_never_cut);
-    suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? 1 : 0;
-}
+CHECK_MAIN("stop", a_stop_string_within_one_piece_and_across_pieces,
+           overlapping_strings_stop_where_the_first_match_ends,
+           random_texts_over_two_letters_agree_with_a_plain_search,
+           without_strings_everything_passes, characters_of_valid_text_are_never_cut)

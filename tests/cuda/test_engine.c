@@ -768,10 +768,8 @@ END_TEST
 int main(void) {
     Suite *s = suite_create("cuda engine");
     /* What a device can be asked too (tools/device.sh), and what only the shim can show. */
-    TCase *t = tcase_create("anywhere"), *shim = tcase_create("shim");
+    TCase *t = check_case(s, "anywhere"), *shim = check_case(s, "shim");
     cuda_backend_use(vramd_cuda_plugin);
-    tcase_set_timeout(t, 300);
-    tcase_set_timeout(shim, 300);
     tcase_add_loop_test(t, logits_are_those_of_the_cpu_engine, 0, N_KINDS);
     tcase_add_loop_test(t, greedy_tokens_are_those_of_the_cpu_engine, 0, N_KINDS);
     tcase_add_test(t, two_steps_in_flight_draw_what_one_at_a_time_does);
@@ -787,7 +785,5 @@ int main(void) {
     tcase_add_test(shim, device_memory_does_not_move_while_serving);
     tcase_add_test(shim, a_fault_of_the_device_ends_the_engine);
     tcase_add_test(shim, what_is_missing_is_said_in_one_line);
-    suite_add_tcase(s, t);
-    suite_add_tcase(s, shim);
-    return rig_main(s);
+    return check_run(s);
 }

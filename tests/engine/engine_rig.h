@@ -3,7 +3,6 @@
 #ifndef VRAMD_TESTS_ENGINE_RIG_H
 #define VRAMD_TESTS_ENGINE_RIG_H
 
-#include <check.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +10,7 @@
 #include "base/half.h"
 #include "base/hash.h"
 #include "engine/cpu/cpu.h"
+#include "tests/check_main.h"
 
 #define RIG_UNUSED __attribute__((unused))
 
@@ -155,14 +155,6 @@ static RIG_UNUSED void rig_table(const rig *r, int32_t *table, uint32_t seq, uin
 static RIG_UNUSED void rig_tokens(const rig *r, int32_t *tokens, uint32_t n, uint64_t seed) {
     for (uint32_t i = 0; i < n; i++)
         tokens[i] = (int32_t)(hash_mix(seed << 32 | i) % r->n_vocab);
-}
-
-static RIG_UNUSED int rig_main(Suite *s) {
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
 }
 
 #endif

@@ -1,7 +1,6 @@
 /* Attention over the paged cache: against softmax in float64, and bit for bit among the
  * instruction sets, among groupings of rows, among ways to split a sequence, and among blocks
  * in any order with anything in their unwritten slots; with and without a window. */
-#include <check.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +10,7 @@
 #include "base/hash.h"
 #include "engine/cpu/linear.h"
 #include "engine/cpu/ops.h"
+#include "tests/check_main.h"
 
 typedef struct shape {
     uint32_t head_dim, group, block_tokens, len; /* len: tokens in the cache */
@@ -293,16 +293,10 @@ END_TEST
 
 int main(void) {
     Suite *s = suite_create("attention");
-    TCase *t = tcase_create("all");
-    tcase_set_timeout(t, 120);
+    TCase *t = check_case(s, "attention");
     tcase_add_loop_test(t, attention_is_near_softmax_in_float64, 0, N_SHAPES);
     tcase_add_loop_test(t, every_isa_gives_the_bits_of_plain_c, 0, N_SHAPES);
     tcase_add_loop_test(t, a_row_has_the_same_bits_alone_and_among_its_neighbours, 0, N_SHAPES);
     tcase_add_loop_test(t, splits_joined_in_order_have_the_bits_of_the_whole, 0, N_SHAPES);
-    suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+    return check_run(s);
 }

@@ -238,15 +238,7 @@ START_TEST(a_plugin_that_is_not_there_is_said_in_one_line) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("cuda layout");
-    TCase *t = tcase_create("all");
-    tcase_add_test(t, a_public_model_has_its_published_bytes);
-    tcase_add_test(t, weights_that_compute_together_lie_together);
-    tcase_add_test(t, values_alive_together_share_no_bytes);
-    tcase_add_test(t, tables_of_every_shape_fit_the_largest);
-    tcase_add_test(t, what_it_cannot_compute_is_named);
-    tcase_add_test(t, a_plugin_that_is_not_there_is_said_in_one_line);
-    suite_add_tcase(s, t);
-    return rig_main(s);
-}
+CHECK_MAIN("cuda layout", a_public_model_has_its_published_bytes,
+           weights_that_compute_together_lie_together, values_alive_together_share_no_bytes,
+           tables_of_every_shape_fit_the_largest, what_it_cannot_compute_is_named,
+           a_plugin_that_is_not_there_is_said_in_one_line)

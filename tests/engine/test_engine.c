@@ -565,8 +565,7 @@ END_TEST
 
 int main(void) {
     Suite *s = suite_create("engine");
-    TCase *t = tcase_create("all");
-    tcase_set_timeout(t, 120);
+    TCase *t = check_case(s, "engine");
     tcase_add_loop_test(t, logits_are_those_of_a_naive_forward_pass, 0, N_KINDS);
     tcase_add_loop_test(t, a_window_sees_as_many_tokens_and_touches_no_others, 0, 14);
     tcase_add_loop_test(t, tiny_models_have_the_same_bits_on_every_isa, 0, N_KINDS);
@@ -578,6 +577,5 @@ int main(void) {
     tcase_add_test(t, what_cannot_run_is_refused_and_leaves_nothing_behind);
     tcase_add_test(t, a_file_that_shrinks_is_an_error_of_loading);
     tcase_add_test(t, scaled_rotary_frequencies_follow_their_papers);
-    suite_add_tcase(s, t);
-    return rig_main(s);
+    return check_run(s);
 }

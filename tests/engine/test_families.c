@@ -32,7 +32,7 @@ static double distance(rig *r, const int32_t *tokens, uint32_t n, const float *w
     return sqrt(diff / all);
 }
 
-static void check_run(const char *name, FILE *f, uint32_t n_vocab) {
+static void check_family(const char *name, FILE *f, uint32_t n_vocab) {
     static const double limit[] = {1e-5, 0.03};
     uint32_t head[2];
     int32_t tokens[MAX_TOKENS];
@@ -69,7 +69,7 @@ START_TEST(tiny_models_give_the_logits_of_transformers) {
     ck_assert_msg(f, "%s: run the tests in the root of the tree", path);
     take(f, head, sizeof head);
     ck_assert_uint_ge(head[0], 1);
-    for (uint32_t i = 0; i < head[0]; i++) check_run(families[_i], f, head[1]);
+    for (uint32_t i = 0; i < head[0]; i++) check_family(families[_i], f, head[1]);
     ck_assert_msg(fgetc(f) == EOF, "%s is longer than it says", path);
     fclose(f);
 }
@@ -77,8 +77,7 @@ END_TEST
 
 int main(void) {
     Suite *s = suite_create("families");
-    TCase *t = tcase_create("all");
+    TCase *t = check_case(s, "families");
     tcase_add_loop_test(t, tiny_models_give_the_logits_of_transformers, 0, 3);
-    suite_add_tcase(s, t);
-    return rig_main(s);
+    return check_run(s);
 }

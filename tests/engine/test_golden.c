@@ -2,13 +2,13 @@
  * transformers in float32 on the dequantised weights of the same file, and llama.cpp on the
  * same positions. The integer family has to be as near to the reference as llama.cpp is; the
  * float family has to be the reference. The file format stands in make_logits.py. */
-#include <check.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/engine.h"
+#include "tests/check_main.h"
 
 enum { CHUNK = 256, BLOCK = 16, MAX_BLOCKS = 64, MAX_TOKENS = 1024 };
 enum { N_THREADS = 2, MAX_PROMPTS = 16, MAX_SETS = 2 };
@@ -402,8 +402,7 @@ END_TEST
 
 int main(void) {
     Suite *s = suite_create("golden");
-    TCase *t = tcase_create("golden");
-    tcase_set_timeout(t, 600);
+    TCase *t = check_case(s, "golden");
     tcase_add_loop_test(t, the_reference_diverges_from_a_flat_distribution, 0, N_MODELS);
     tcase_add_loop_test(t, int8_activations_are_as_near_to_the_reference_as_llama_cpp, 0,
                         N_MODELS);
@@ -412,10 +411,5 @@ int main(void) {
     tcase_add_loop_test(t, greedy_completions_of_the_float_family_equal_the_reference, 0,
                         N_MODELS);
     tcase_add_loop_test(t, float_activations_are_the_reference, 0, N_MODELS);
-    suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+    return check_run(s);
 }

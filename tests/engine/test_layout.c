@@ -257,17 +257,8 @@ START_TEST(a_type_without_kernels_is_named_with_its_tensor) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("layout");
-    TCase *t = tcase_create("all");
-    tcase_set_timeout(t, 60);
-    tcase_add_test(t, the_plan_of_small_models_is_what_opening_allocates);
-    tcase_add_test(t, the_plan_of_a_window_is_what_opening_allocates_and_less_than_without);
-    tcase_add_test(t, the_plan_of_the_real_model_is_what_opening_allocates);
-    tcase_add_test(t, weights_are_listed_by_group_and_kv_by_token);
-    tcase_add_test(t, values_alive_together_share_no_bytes);
-    tcase_add_test(t, options_out_of_range_are_named);
-    tcase_add_test(t, a_type_without_kernels_is_named_with_its_tensor);
-    suite_add_tcase(s, t);
-    return rig_main(s);
-}
+CHECK_MAIN("layout", the_plan_of_small_models_is_what_opening_allocates,
+           the_plan_of_a_window_is_what_opening_allocates_and_less_than_without,
+           the_plan_of_the_real_model_is_what_opening_allocates,
+           weights_are_listed_by_group_and_kv_by_token, values_alive_together_share_no_bytes,
+           options_out_of_range_are_named, a_type_without_kernels_is_named_with_its_tensor)

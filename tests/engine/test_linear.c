@@ -1,6 +1,5 @@
 /* Tests of engine/cpu/linear.h: plain C against float64, every instruction set against plain C
  * bit for bit, packing against the file's bytes. Sets that this CPU lacks are skipped. */
-#include <check.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +9,7 @@
 #include "base/half.h"
 #include "base/hash.h"
 #include "engine/cpu/linear.h"
+#include "tests/check_main.h"
 
 static const dtype types[] = {DT_F32,  DT_F16,  DT_BF16,   DT_Q8_0,   DT_Q4_0,
                               DT_Q4_1, DT_Q5_0, DT_Q5_1,   DT_IQ4_NL, DT_Q4_K,
@@ -572,24 +572,18 @@ END_TEST
 
 int main(void) {
     Suite *s = suite_create("linear");
-    TCase *c = tcase_create("linear");
-    tcase_set_timeout(c, 120);
-    tcase_add_test(c, packed_rows_are_exactly_the_values_of_the_file);
-    tcase_add_test(c, blocks_of_every_type_have_the_values_that_gguf_gives_them);
-    tcase_add_test(c, packing_keeps_the_size_of_the_file_and_zeroes_the_padding);
-    tcase_add_test(c, only_known_types_and_whole_blocks_are_supported);
-    tcase_add_test(c, isas_are_those_of_the_cpu);
-    tcase_add_test(c, quantising_follows_its_definition_in_every_isa);
-    tcase_add_test(c, plain_c_is_near_float64);
-    tcase_add_loop_test(c, every_isa_gives_the_bits_of_plain_c, 0, 2);
-    tcase_add_loop_test(c, extreme_codes_do_not_overflow_in_any_isa, 0, 2);
-    tcase_add_test(c, a_row_does_not_depend_on_the_rows_beside_it);
-    tcase_add_test(c, nan_in_a_row_makes_that_row_nan_and_no_other);
-    tcase_add_test(c, shares_are_disjoint_cover_all_and_begin_at_strips);
-    suite_add_tcase(s, c);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+    TCase *t = check_case(s, "linear");
+    tcase_add_test(t, packed_rows_are_exactly_the_values_of_the_file);
+    tcase_add_test(t, blocks_of_every_type_have_the_values_that_gguf_gives_them);
+    tcase_add_test(t, packing_keeps_the_size_of_the_file_and_zeroes_the_padding);
+    tcase_add_test(t, only_known_types_and_whole_blocks_are_supported);
+    tcase_add_test(t, isas_are_those_of_the_cpu);
+    tcase_add_test(t, quantising_follows_its_definition_in_every_isa);
+    tcase_add_test(t, plain_c_is_near_float64);
+    tcase_add_loop_test(t, every_isa_gives_the_bits_of_plain_c, 0, 2);
+    tcase_add_loop_test(t, extreme_codes_do_not_overflow_in_any_isa, 0, 2);
+    tcase_add_test(t, a_row_does_not_depend_on_the_rows_beside_it);
+    tcase_add_test(t, nan_in_a_row_makes_that_row_nan_and_no_other);
+    tcase_add_test(t, shares_are_disjoint_cover_all_and_begin_at_strips);
+    return check_run(s);
 }

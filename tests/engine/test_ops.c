@@ -1,6 +1,5 @@
 /* The operations of every instruction set against their plain C twins: the same bits, on sizes
  * with and without tails and on values of every kind. */
-#include <check.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +8,7 @@
 #include "base/hash.h"
 #include "engine/cpu/linear.h"
 #include "engine/cpu/ops.h"
+#include "tests/check_main.h"
 
 enum { MOST = 300 };
 
@@ -205,20 +205,9 @@ START_TEST(tokens_enter_the_cache_with_the_same_bits_on_every_isa) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("ops");
-    TCase *t = tcase_create("all");
-    tcase_add_test(t, norm_has_the_same_bits_on_every_isa);
-    tcase_add_test(t, norm_is_what_the_formula_says);
-    tcase_add_test(t, exp2_has_the_same_bits_on_every_isa_and_is_near_libm);
-    tcase_add_test(t, the_gate_has_the_same_bits_on_every_isa_and_is_near_libm);
-    tcase_add_test(t, rotation_has_the_same_bits_on_every_isa_and_keeps_lengths);
-    tcase_add_test(t, the_rest_of_a_quantised_block_has_the_same_bits_on_every_isa);
-    tcase_add_test(t, tokens_enter_the_cache_with_the_same_bits_on_every_isa);
-    suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
-}
+CHECK_MAIN("ops", norm_has_the_same_bits_on_every_isa, norm_is_what_the_formula_says,
+           exp2_has_the_same_bits_on_every_isa_and_is_near_libm,
+           the_gate_has_the_same_bits_on_every_isa_and_is_near_libm,
+           rotation_has_the_same_bits_on_every_isa_and_keeps_lengths,
+           the_rest_of_a_quantised_block_has_the_same_bits_on_every_isa,
+           tokens_enter_the_cache_with_the_same_bits_on_every_isa)

@@ -288,14 +288,12 @@ END_TEST
 
 int main(void) {
     Suite *s = suite_create("same_bits");
-    TCase *t = tcase_create("all");
-    tcase_set_timeout(t, 600);
+    TCase *t = check_case(s, "same_bits");
     tcase_add_loop_test(t, chunks_blocks_and_preemption_change_no_bit, 0, N_MODELS);
     tcase_add_loop_test(t, a_crowd_changes_no_bit, 0, N_MODELS);
     tcase_add_loop_test(t, a_beginning_that_another_computed_changes_no_bit, 0, N_MODELS);
     tcase_add_loop_test(t, threads_change_no_bit, 0, N_MODELS);
     tcase_add_loop_test(t, avx2_changes_no_bit, 0, N_MODELS);
     tcase_add_loop_test(t, plain_c_changes_no_bit, 0, N_MODELS);
-    suite_add_tcase(s, t);
-    return rig_main(s);
+    return check_run(s);
 }

@@ -1,10 +1,10 @@
 /* The worker team: everybody takes part once, barriers order what lies between them, shared
  * work is given out exactly once, and a run alone leaves the workers out. */
-#include <check.h>
 #include <stdatomic.h>
 #include <unistd.h>
 
 #include "engine/cpu/team.h"
+#include "tests/check_main.h"
 
 enum { MOST = 7, PHASES = 200, ITEMS = 1000 };
 
@@ -102,18 +102,5 @@ START_TEST(waiting_for_a_worker_is_counted) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("team");
-    TCase *t = tcase_create("all");
-    tcase_set_timeout(t, 60);
-    tcase_add_test(t, barriers_order_what_lies_between_them);
-    tcase_add_test(t, shared_work_is_given_out_exactly_once);
-    tcase_add_test(t, a_run_alone_leaves_the_workers_out);
-    tcase_add_test(t, waiting_for_a_worker_is_counted);
-    suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
-}
+CHECK_MAIN("team", barriers_order_what_lies_between_them, shared_work_is_given_out_exactly_once,
+           a_run_alone_leaves_the_workers_out, waiting_for_a_worker_is_counted)

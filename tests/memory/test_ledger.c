@@ -1,10 +1,11 @@
 /* memory/ledger.c and memory/pool.c through their headers. */
-#include <check.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "memory/pool.h"
+#include "tests/check_main.h"
 
 static ledger *open_with(mem_class cls, uint64_t bytes) {
     terms t = {0};
@@ -201,18 +202,13 @@ END_TEST
 
 int main(void) {
     Suite *s = suite_create("ledger");
-    TCase *c = tcase_create("ledger");
+    TCase *c = check_case(s, "ledger");
     tcase_add_test(c, a_class_never_holds_more_than_its_plan);
     tcase_add_test(c, arenas_are_zero_aligned_and_present_in_memory);
     tcase_add_test(c, a_size_that_no_machine_has_is_an_error_and_counts_nothing);
     tcase_add_test(c, threads_that_reserve_at_once_never_pass_the_limit);
     tcase_add_test(c, a_pool_takes_what_it_said_and_gives_all_of_it);
     tcase_add_test(c, random_chunks_never_overlap_and_all_come_back);
-    tcase_add_test_raise_signal(c, a_chunk_given_back_with_another_size_aborts, 6);
-    suite_add_tcase(s, c);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    tcase_add_test_raise_signal(c, a_chunk_given_back_with_another_size_aborts, SIGABRT);
+    return check_run(s);
 }

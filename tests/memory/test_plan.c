@@ -1,8 +1,8 @@
 /* memory/plan.c, memory/budget.c and memory/term.c through their headers. */
-#include <check.h>
 #include <stdlib.h>
 
 #include "memory/plan.h"
+#include "tests/check_main.h"
 
 enum { MIB = 1 << 20 };
 
@@ -271,23 +271,12 @@ START_TEST(terms_of_a_device_are_planned_apart_from_the_hosts) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("plan");
-    TCase *c = tcase_create("plan");
-    tcase_add_test(c, the_cache_takes_exactly_what_is_left);
-    tcase_add_test(c, more_than_all_sequences_can_use_is_not_taken);
-    tcase_add_test(c, an_automatic_budget_becomes_what_the_plan_takes);
-    tcase_add_test(c, a_refusal_names_the_term_and_the_smallest_budget_which_then_works);
-    tcase_add_test(c, a_group_with_a_window_gets_what_all_sequences_can_hold_of_it);
-    tcase_add_test(c, memory_that_goes_with_the_blocks_is_in_the_budget_to_the_byte);
-    tcase_add_test(c, sums_beyond_64_bits_are_refused);
-    tcase_add_test(c, a_budget_is_read_as_bytes_shares_or_auto);
-    tcase_add_test(c, a_budget_of_a_device_is_a_share_of_its_memory_and_names_its_option);
-    tcase_add_test(c, terms_of_a_device_are_planned_apart_from_the_hosts);
-    suite_add_tcase(s, c);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
-}
+CHECK_MAIN("plan", the_cache_takes_exactly_what_is_left,
+           more_than_all_sequences_can_use_is_not_taken,
+           an_automatic_budget_becomes_what_the_plan_takes,
+           a_refusal_names_the_term_and_the_smallest_budget_which_then_works,
+           a_group_with_a_window_gets_what_all_sequences_can_hold_of_it,
+           memory_that_goes_with_the_blocks_is_in_the_budget_to_the_byte,
+           sums_beyond_64_bits_are_refused, a_budget_is_read_as_bytes_shares_or_auto,
+           a_budget_of_a_device_is_a_share_of_its_memory_and_names_its_option,
+           terms_of_a_device_are_planned_apart_from_the_hosts)

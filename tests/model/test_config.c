@@ -1,8 +1,8 @@
 /* Model configs: keys of GGUF files, ranges, and the counts of public models. The numbers of
  * weights are those that the models' authors publish (bf16 checkpoint bytes / 2). */
-#include <check.h>
 #include <stdlib.h>
 
+#include "tests/check_main.h"
 #include "tests/model/gguf_build.h"
 
 /* ---- counts ---- */
@@ -402,7 +402,7 @@ END_TEST
 
 int main(void) {
     Suite *s = suite_create("config");
-    TCase *t = tcase_create("config");
+    TCase *t = check_case(s, "config");
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_loop_test(t, public_models_have_the_published_number_of_weights, 0, N_MODELS);
     tcase_add_loop_test(t, public_models_have_the_published_bytes_of_kv_per_token, 0, N_MODELS);
@@ -421,10 +421,5 @@ int main(void) {
     tcase_add_test(t, a_key_of_another_type_is_named);
     tcase_add_test(t, keys_and_values_of_different_length_are_refused);
     tcase_add_test(t, the_real_model_is_what_its_card_says);
-    suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return check_run(s);
 }

@@ -1,8 +1,8 @@
 /* The table of stored number types: sizes, names, fallbacks. */
-#include <check.h>
 #include <stdlib.h>
 
 #include "model/dtype.h"
+#include "tests/check_main.h"
 
 static uint64_t bytes(dtype t, uint64_t rows, uint64_t cols) {
     uint64_t n = 0;
@@ -74,19 +74,7 @@ START_TEST(quantizers_fall_back_where_the_block_does_not_divide_the_row) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("dtype");
-    TCase *t = tcase_create("dtype");
-    tcase_add_test(t, bytes_of_rows_follow_the_blocks);
-    tcase_add_test(t, a_row_that_is_not_whole_blocks_has_no_size);
-    tcase_add_test(t, a_size_above_64_bits_is_refused);
-    tcase_add_test(t, names_are_found_in_any_case);
-    tcase_add_test(t, numbers_outside_the_table_are_unknown);
-    tcase_add_test(t, quantizers_fall_back_where_the_block_does_not_divide_the_row);
-    suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
-}
+CHECK_MAIN("dtype", bytes_of_rows_follow_the_blocks, a_row_that_is_not_whole_blocks_has_no_size,
+           a_size_above_64_bits_is_refused, names_are_found_in_any_case,
+           numbers_outside_the_table_are_unknown,
+           quantizers_fall_back_where_the_block_does_not_divide_the_row)

@@ -1,10 +1,10 @@
 /* GGUF files: good ones are read exactly, hostile ones get an error that names the field. */
-#include <check.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 
 #include "base/clock.h"
+#include "tests/check_main.h"
 #include "tests/model/gguf_build.h"
 
 static gb b;
@@ -651,8 +651,8 @@ START_TEST(the_real_model_opens_fast_and_in_little_memory) {
 }
 END_TEST
 
-static TCase *good(void) {
-    TCase *t = tcase_create("good files");
+static void good(TCase *t) {
+    tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, every_type_of_metadata_is_read_back);
     tcase_add_test(t, tensors_are_found_and_read_to_the_byte);
     tcase_add_test(t, version_2_is_read_too);
@@ -661,11 +661,10 @@ static TCase *good(void) {
     tcase_add_test(t, a_file_that_shrinks_after_opening_is_an_input_error);
     tcase_add_test(t, any_part_of_a_split_opens_all);
     tcase_add_test(t, the_real_model_opens_fast_and_in_little_memory);
-    return t;
 }
 
-static TCase *hostile(void) {
-    TCase *t = tcase_create("hostile files");
+static void hostile(TCase *t) {
+    tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, a_missing_file_is_not_found);
     tcase_add_test(t, a_fifo_is_refused_without_waiting_for_a_writer);
     tcase_add_test(t, another_magic_or_version_is_named);
@@ -693,19 +692,11 @@ static TCase *hostile(void) {
     tcase_add_test(t, parts_that_do_not_belong_together_are_refused);
     tcase_add_test(t, a_missing_part_is_named);
     tcase_add_test(t, a_tensor_in_two_parts_is_refused);
-    return t;
 }
 
 int main(void) {
     Suite *s = suite_create("gguf");
-    TCase *t[] = {good(), hostile()};
-    for (int i = 0; i < 2; i++) {
-        tcase_add_checked_fixture(t[i], setup, teardown);
-        suite_add_tcase(s, t[i]);
-    }
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    good(check_case(s, "good files"));
+    hostile(check_case(s, "hostile files"));
+    return check_run(s);
 }

@@ -1,8 +1,8 @@
 /* The recorded program: its operations, its weights, its bytes, and the files it refuses. */
-#include <check.h>
 #include <stdlib.h>
 
 #include "model/program.h"
+#include "tests/check_main.h"
 #include "tests/model/gguf_build.h"
 
 static gb b;
@@ -621,7 +621,7 @@ END_TEST
 
 int main(void) {
     Suite *s = suite_create("program");
-    TCase *t = tcase_create("program");
+    TCase *t = check_case(s, "program");
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, the_llama_pass_is_eight_operations_a_layer);
     tcase_add_test(t, a_tied_head_reads_the_embedding_once);
@@ -647,10 +647,5 @@ int main(void) {
     tcase_add_test(t, matrices_fall_back_as_quantizers_do);
     tcase_add_test(t, a_config_that_we_cannot_run_is_refused_by_name);
     tcase_add_test(t, the_real_model_uses_every_tensor_of_its_file);
-    suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return check_run(s);
 }

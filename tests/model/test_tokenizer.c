@@ -489,10 +489,9 @@ START_TEST(tokens_that_are_empty_or_twice_there_do_no_harm) {
 }
 END_TEST
 
-static Suite *suite(void) {
+int main(void) {
     Suite *s = suite_create("tokenizer");
-    TCase *t = tcase_create("tokenizer");
-    tcase_set_timeout(t, 300);
+    TCase *t = check_case(s, "tokenizer");
     tcase_add_test(t, decoding_gives_every_byte_back);
     tcase_add_test(t, a_stream_of_tokens_is_valid_utf8_at_every_step);
     tcase_add_test(t, a_character_split_in_any_way_comes_out_whole);
@@ -512,14 +511,5 @@ static Suite *suite(void) {
     tcase_add_test(t, a_merge_that_makes_no_sense_is_named);
     tcase_add_test(t, a_special_id_out_of_range_is_named);
     tcase_add_test(t, tokens_that_are_empty_or_twice_there_do_no_harm);
-    suite_add_tcase(s, t);
-    return s;
-}
-
-int main(void) {
-    SRunner *r = srunner_create(suite());
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return check_run(s);
 }

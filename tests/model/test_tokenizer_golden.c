@@ -205,21 +205,6 @@ START_TEST(every_name_of_every_row_opens_and_no_part_of_one_does) {
 }
 END_TEST
 
-static Suite *suite(void) {
-    Suite *s = suite_create("tokenizer_golden");
-    TCase *t = tcase_create("tokenizer_golden");
-    tcase_set_timeout(t, 600);
-    tcase_add_test(t, the_vectors_of_llama_cpp_come_out_exactly);
-    tcase_add_test(t, ten_thousand_texts_come_out_as_an_independent_tokenizer_has_them);
-    tcase_add_test(t, every_name_of_every_row_opens_and_no_part_of_one_does);
-    suite_add_tcase(s, t);
-    return s;
-}
-
-int main(void) {
-    SRunner *r = srunner_create(suite());
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
-}
+CHECK_MAIN("tokenizer_golden", the_vectors_of_llama_cpp_come_out_exactly,
+           ten_thousand_texts_come_out_as_an_independent_tokenizer_has_them,
+           every_name_of_every_row_opens_and_no_part_of_one_does)

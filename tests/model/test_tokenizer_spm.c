@@ -310,10 +310,9 @@ START_TEST(scores_that_are_no_numbers_and_odd_tokens_do_no_harm) {
 }
 END_TEST
 
-static Suite *suite(void) {
+int main(void) {
     Suite *s = suite_create("tokenizer_spm");
-    TCase *t = tcase_create("tokenizer_spm");
-    tcase_set_timeout(t, 300);
+    TCase *t = check_case(s, "tokenizer_spm");
     tcase_add_test(t, the_highest_score_merges_first_and_of_equals_the_leftmost);
     tcase_add_test(t, a_token_that_no_merges_reach_is_not_found_by_its_text);
     tcase_add_test(t, control_and_byte_tokens_are_never_made_from_characters);
@@ -329,14 +328,5 @@ static Suite *suite(void) {
     tcase_add_test(t, missing_or_mismatched_scores_are_named);
     tcase_add_test(t, an_unknown_id_out_of_range_is_named);
     tcase_add_test(t, scores_that_are_no_numbers_and_odd_tokens_do_no_harm);
-    suite_add_tcase(s, t);
-    return s;
-}
-
-int main(void) {
-    SRunner *r = srunner_create(suite());
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return check_run(s);
 }

@@ -3,10 +3,10 @@
 #ifndef VRAMD_TESTS_TOKENIZER_RIG_H
 #define VRAMD_TESTS_TOKENIZER_RIG_H
 
-#include <check.h>
 #include <time.h>
 
 #include "model/tokenizer.h"
+#include "tests/check_main.h"
 #include "tests/model/gguf_build.h"
 #include "tests/model/tokenizer_texts.h"
 

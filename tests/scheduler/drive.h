@@ -3,11 +3,11 @@
 #ifndef TESTS_SCHEDULER_DRIVE_H
 #define TESTS_SCHEDULER_DRIVE_H
 
-#include <check.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "scheduler/sched.h"
+#include "tests/check_main.h"
 
 enum { DRIVE_EVENTS = 1 << 16, DRIVE_END_TOKEN = 2, DRIVE_WORD = 100 };
 
@@ -140,14 +140,6 @@ static inline const step_seq *drive_entry(const step *st, uint64_t user) {
         if (st->seq[i].user == user) return &st->seq[i];
     }
     return NULL;
-}
-
-static inline int drive_main(Suite *suite) {
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed > 0;
 }
 
 #endif

@@ -1,9 +1,9 @@
 /* Blocks, references and fences; and the heap beside them. */
-#include <check.h>
 
 #include "base/hash.h"
 #include "scheduler/blocks.h"
 #include "scheduler/heap.h"
+#include "tests/check_main.h"
 
 enum { N = 8, ITEMS = 64 };
 
@@ -118,17 +118,7 @@ START_TEST(a_heap_gives_items_in_order_whatever_was_removed) {
 }
 END_TEST
 
-int main(void) {
-    Suite *suite = suite_create("blocks");
-    TCase *t = tcase_create("blocks");
-    tcase_add_test(t, all_blocks_can_be_taken_once_and_come_back);
-    tcase_add_test(t, a_shared_block_is_free_when_the_last_holder_drops_it);
-    tcase_add_test(t, a_fence_opens_for_its_own_parity_only);
-    tcase_add_test(t, a_heap_gives_items_in_order_whatever_was_removed);
-    suite_add_tcase(suite, t);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed > 0;
-}
+CHECK_MAIN("blocks", all_blocks_can_be_taken_once_and_come_back,
+           a_shared_block_is_free_when_the_last_holder_drops_it,
+           a_fence_opens_for_its_own_parity_only,
+           a_heap_gives_items_in_order_whatever_was_removed)

@@ -209,8 +209,8 @@ START_TEST(an_engine_failure_with_two_steps_under_way_ends_each_sequence_once) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("cancel");
-    TCase *t = tcase_create("cancel");
+    Suite *s = suite_create("cancel");
+    TCase *t = check_case(s, "cancel");
     tcase_add_test(t, a_waiting_sequence_ends_at_once);
     tcase_add_test(t, a_running_sequence_between_steps_ends_at_once);
     tcase_add_test(t, blocks_of_a_sequence_in_two_steps_are_fenced_until_both_commit);
@@ -222,6 +222,5 @@ int main(void) {
     tcase_add_test(t, a_stop_string_ends_with_stop_and_without_an_id);
     tcase_add_test(t, deadlines_end_waiting_running_and_paused_sequences);
     tcase_add_test(t, an_engine_failure_with_two_steps_under_way_ends_each_sequence_once);
-    suite_add_tcase(suite, t);
-    return drive_main(suite);
+    return check_run(s);
 }

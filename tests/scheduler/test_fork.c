@@ -165,16 +165,9 @@ START_TEST(forks_under_preemption_end_and_each_alone_must_fit) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("fork");
-    TCase *t = tcase_create("fork");
-    tcase_add_test(t, the_prompt_is_computed_once_and_only_its_last_block_is_copied);
-    tcase_add_test(t, a_prompt_that_ends_with_its_block_needs_a_copy_and_one_longer_none);
-    tcase_add_test(t, the_copied_block_is_pinned_until_its_step_is_committed);
-    tcase_add_test(t, members_outlive_a_leader_that_ends_at_any_time);
-    tcase_add_test(t, a_member_is_cancelled_or_late_by_itself);
-    tcase_add_test(t, members_that_sleep_delay_nobody);
-    tcase_add_test(t, forks_under_preemption_end_and_each_alone_must_fit);
-    suite_add_tcase(s, t);
-    return drive_main(s);
-}
+CHECK_MAIN("fork", the_prompt_is_computed_once_and_only_its_last_block_is_copied,
+           a_prompt_that_ends_with_its_block_needs_a_copy_and_one_longer_none,
+           the_copied_block_is_pinned_until_its_step_is_committed,
+           members_outlive_a_leader_that_ends_at_any_time,
+           a_member_is_cancelled_or_late_by_itself, members_that_sleep_delay_nobody,
+           forks_under_preemption_end_and_each_alone_must_fit)

@@ -179,17 +179,11 @@ START_TEST(a_paused_sequence_keeps_its_blocks_while_nobody_needs_them) {
 }
 END_TEST
 
-int main(void) {
-    Suite *suite = suite_create("preempt");
-    TCase *t = tcase_create("preempt");
-    tcase_add_test(t, only_the_most_junior_is_evicted_and_each_ends);
-    tcase_add_test(t, a_prompt_row_is_told_once_though_it_is_computed_again);
-    tcase_add_test(t, the_most_junior_waits_with_its_blocks_instead_of_evicting_anybody);
-    tcase_add_test(t, an_evicted_sequence_comes_back_only_with_room_to_go_on);
-    tcase_add_test(t, nothing_new_is_admitted_while_somebody_is_preempted);
-    tcase_add_test(t, blocks_behind_a_fence_are_awaited_before_anybody_is_evicted);
-    tcase_add_test(t, a_paused_senior_gets_no_rows_and_gives_its_blocks_to_a_junior);
-    tcase_add_test(t, a_paused_sequence_keeps_its_blocks_while_nobody_needs_them);
-    suite_add_tcase(suite, t);
-    return drive_main(suite);
-}
+CHECK_MAIN("preempt", only_the_most_junior_is_evicted_and_each_ends,
+           a_prompt_row_is_told_once_though_it_is_computed_again,
+           the_most_junior_waits_with_its_blocks_instead_of_evicting_anybody,
+           an_evicted_sequence_comes_back_only_with_room_to_go_on,
+           nothing_new_is_admitted_while_somebody_is_preempted,
+           blocks_behind_a_fence_are_awaited_before_anybody_is_evicted,
+           a_paused_senior_gets_no_rows_and_gives_its_blocks_to_a_junior,
+           a_paused_sequence_keeps_its_blocks_while_nobody_needs_them)

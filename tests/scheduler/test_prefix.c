@@ -266,7 +266,7 @@ END_TEST
 
 int main(void) {
     Suite *s = suite_create("prefix");
-    TCase *t = tcase_create("prefix");
+    TCase *t = check_case(s, "prefix");
     tcase_add_test(t, a_second_prompt_begins_behind_the_blocks_of_the_first);
     tcase_add_test(t, the_last_block_is_never_a_hit);
     tcase_add_test(t, a_block_is_found_only_once_it_is_committed);
@@ -281,6 +281,5 @@ int main(void) {
     tcase_add_test(t, without_the_cache_nothing_is_kept);
     tcase_add_test(t, a_collision_is_a_miss);
     tcase_add_test(t, hashes_depend_on_key_parent_and_every_token);
-    suite_add_tcase(s, t);
-    return drive_main(s);
+    return check_run(s);
 }

@@ -327,8 +327,8 @@ START_TEST(blocks_needed_is_exact_and_saturates) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("sched");
-    TCase *t = tcase_create("sched");
+    Suite *s = suite_create("sched");
+    TCase *t = check_case(s, "sched");
     tcase_add_test(t, a_lone_sequence_that_outgrows_the_pool_is_rejected_not_asserted);
     tcase_add_test(t, decode_rows_advance_every_step_though_a_prompt_arrives_with_each);
     tcase_add_test(t, two_prompts_share_the_rows_that_decoding_leaves);
@@ -344,6 +344,5 @@ int main(void) {
     tcase_add_test(t, an_engine_failure_ends_every_sequence_of_the_step);
     tcase_add_test(t, bad_configurations_have_no_size);
     tcase_add_test(t, blocks_needed_is_exact_and_saturates);
-    suite_add_tcase(suite, t);
-    return drive_main(suite);
+    return check_run(s);
 }

@@ -126,14 +126,6 @@ START_TEST(a_fork_shares_the_window_of_its_leader) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("window");
-    TCase *t = tcase_create("window");
-    tcase_add_test(t, blocks_out_of_sight_are_released_and_only_those);
-    tcase_add_test(t, long_sequences_fit_where_their_windows_do);
-    tcase_add_test(t, rows_in_flight_keep_their_window);
-    tcase_add_test(t, a_hit_needs_the_last_window_of_every_group);
-    tcase_add_test(t, a_fork_shares_the_window_of_its_leader);
-    suite_add_tcase(s, t);
-    return drive_main(s);
-}
+CHECK_MAIN("window", blocks_out_of_sight_are_released_and_only_those,
+           long_sequences_fit_where_their_windows_do, rows_in_flight_keep_their_window,
+           a_hit_needs_the_last_window_of_every_group, a_fork_shares_the_window_of_its_leader)

@@ -1,10 +1,10 @@
 /* The scheduler under the virtual clock, with a late engine that sees every wrong read: whole
  * workloads, and what policies make of them. */
-#include <check.h>
 #include <stdlib.h>
 
 #include "base/hash.h"
 #include "sim/sim.h"
+#include "tests/check_main.h"
 
 enum { MANY = 400 };
 
@@ -181,24 +181,11 @@ START_TEST(arrivals_out_of_order_are_an_error) {
 }
 END_TEST
 
-int main(void) {
-    Suite *suite = suite_create("sim");
-    TCase *t = tcase_create("sim");
-    tcase_set_timeout(t, 120);
-    tcase_add_test(t, every_text_is_right_under_preemption_at_depth_one_and_two);
-    tcase_add_test(t, the_same_log_gives_the_same_steps_byte_for_byte);
-    tcase_add_test(t, the_watermark_prevents_preemption_storms_under_overload);
-    tcase_add_test(t, a_long_prompt_delays_decoding_by_one_step_budget_at_most);
-    tcase_add_test(t, cancels_and_timeouts_in_a_crowd_leave_every_block_free);
-    tcase_add_test(t,
-                   longer_than_the_cache_but_under_max_model_len_is_refused_and_harms_nobody);
-    tcase_add_test(t, texts_share_the_cache_instead_of_reserving_their_longest_length);
-    tcase_add_test(t, a_step_takes_what_the_model_of_time_says);
-    tcase_add_test(t, arrivals_out_of_order_are_an_error);
-    suite_add_tcase(suite, t);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed > 0;
-}
+CHECK_MAIN("sim", every_text_is_right_under_preemption_at_depth_one_and_two,
+           the_same_log_gives_the_same_steps_byte_for_byte,
+           the_watermark_prevents_preemption_storms_under_overload,
+           a_long_prompt_delays_decoding_by_one_step_budget_at_most,
+           cancels_and_timeouts_in_a_crowd_leave_every_block_free,
+           longer_than_the_cache_but_under_max_model_len_is_refused_and_harms_nobody,
+           texts_share_the_cache_instead_of_reserving_their_longest_length,
+           a_step_takes_what_the_model_of_time_says, arrivals_out_of_order_are_an_error)

@@ -1,7 +1,7 @@
 /* Random streams of operations against the naive reference of stream.h. */
-#include <check.h>
 
 #include "base/hash.h"
+#include "tests/check_main.h"
 #include "tests/sim/stream.h"
 
 START_TEST(random_streams_keep_every_promise) {
@@ -25,15 +25,4 @@ START_TEST(random_streams_keep_every_promise) {
 }
 END_TEST
 
-int main(void) {
-    Suite *suite = suite_create("stream");
-    TCase *t = tcase_create("stream");
-    tcase_set_timeout(t, 120);
-    tcase_add_test(t, random_streams_keep_every_promise);
-    suite_add_tcase(suite, t);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed > 0;
-}
+CHECK_MAIN("stream", random_streams_keep_every_promise)
