@@ -11,8 +11,9 @@ ROOMS   := base conf memory model scheduler engine sim api load daemon
 SRC     := $(foreach r,$(ROOMS),$(sort $(wildcard $(r)/*.c $(r)/cpu/*.c $(r)/cuda/*.c)))
 OBJ     := $(SRC:%.c=$(BUILD)/obj/%.o)
 
-PKGS     := libmicrohttpd gnutls libuv jansson libpcre2-8 libcurl
-CPPFLAGS += -I. -I$(BUILD)/gen -D_GNU_SOURCE -DVRAMD_VERSION='"$(VERSION)"' $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+PKGS     := libmicrohttpd gnutls libuv jansson libpcre2-8
+LOADED   := libcurl # at run time, when it is wanted (load/curl.c)
+CPPFLAGS += -I. -I$(BUILD)/gen -D_GNU_SOURCE -DVRAMD_VERSION='"$(VERSION)"' $(shell pkg-config --cflags $(PKGS) $(LOADED) 2>/dev/null)
 CFLAGS   ?= -O2 -g
 # No contraction, no reassociation: the same bits on every instruction set (docs/numerics.md).
 CFLAGS   += -std=c11 -Wall -Wextra -Werror -ffp-contract=off -fno-omit-frame-pointer $(SAN)

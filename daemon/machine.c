@@ -20,10 +20,9 @@ enum { DEFAULT_CONTEXT = 8192, DEFAULT_TOKENS_PER_SEQ = 1024, MIN_LOGIT_ROWS = 1
 
 /* Calibrated on Debian 12, x86-64 (anonymous memory of a daemon after its first requests, minus
  * its ledger; 1, 2 and 4 threads): the C library, libuv, libmicrohttpd's tables, PCRE2's JIT
- * code, the touched part of each thread's stack, and what linking changes in the libraries,
- * three fifths of it in those that come with libcurl. /v1/memory's unaccounted_bytes tells how
- * far off it is. */
-static const uint64_t RUNTIME_BYTES = 1408 << 10, RUNTIME_PER_THREAD = 32 << 10;
+ * code, the touched part of each thread's stack, and what linking changes in the libraries.
+ * /v1/memory's unaccounted_bytes tells how far off it is. */
+static const uint64_t RUNTIME_BYTES = 704 << 10, RUNTIME_PER_THREAD = 32 << 10;
 /* Threads besides the engine's workers: loop, engine, libuv's pool. */
 enum { OTHER_THREADS = 6 };
 

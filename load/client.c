@@ -5,7 +5,6 @@
  * are ready, so one more stream does not delay the others' times. */
 #include "load/client.h"
 
-#include <curl/curl.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "load/curl.h"
 
 enum { MAX_REPLY_BYTES = 64 << 20, CONNECT_TIMEOUT_MS = 10000, TICK_MS = 100 };
 
@@ -61,7 +61,7 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *kn
     if (what & CURL_POLL_OUT) e.events |= EPOLLOUT;
     int op = what == CURL_POLL_REMOVE ? EPOLL_CTL_DEL : known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
     epoll_ctl(c->epoll, op, fd, &e);
-    curl_multi_assign(c->multi, fd, what == CURL_POLL_REMOVE ? NULL : c);
+    curl.multi_assign(c->multi, fd, what == CURL_POLL_REMOVE ? NULL : c);
     return 0;
 }
 
@@ -75,7 +75,7 @@ static int on_timer(CURLM *m, long ms, void *arg) {
 /* ---- opening ---- */
 
 static bool add_header(load_client *c, const char *line) {
-    struct curl_slist *l = curl_slist_append(c->headers, line);
+    struct curl_slist *l = curl.slist_append(c->headers, line);
     if (l) c->headers = l;
     return l != NULL;
 }
@@ -101,6 +101,7 @@ static bool watch(load_client *c, int fd) {
 
 status load_client_open(load_client **out, const load_spec *spec, err *e) {
     *out = NULL;
+    if (load_curl(e) != OK) return e->code;
     load_client *c = calloc(1, sizeof *c);
     if (!c) return err_set(e, ERR_NO_MEMORY, "no memory for the client");
     c->spec = spec;
@@ -113,15 +114,14 @@ status load_client_open(load_client **out, const load_spec *spec, err *e) {
     status s = OK;
     if (c->epoll < 0 || !watch(c, c->timer) || !watch(c, c->wake))
         s = err_set(e, ERR_IO, "no descriptors for the client");
-    if (s == OK && (curl_global_init(CURL_GLOBAL_DEFAULT) != 0 || !make_headers(c) ||
-                    !(c->multi = curl_multi_init())))
-        s = err_set(e, ERR_NO_MEMORY, "libcurl does not start");
+    if (s == OK && (!make_headers(c) || !(c->multi = curl.multi_init())))
+        s = err_set(e, ERR_NO_MEMORY, "no memory for the client");
     if (s != OK) return load_client_close(c), s;
-    curl_multi_setopt(c->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
-    curl_multi_setopt(c->multi, CURLMOPT_SOCKETDATA, c);
-    curl_multi_setopt(c->multi, CURLMOPT_TIMERFUNCTION, on_timer);
-    curl_multi_setopt(c->multi, CURLMOPT_TIMERDATA, c);
-    curl_multi_setopt(c->multi, CURLMOPT_MAXCONNECTS, (long)LOAD_MAX_OPEN);
+    curl.multi_setopt(c->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
+    curl.multi_setopt(c->multi, CURLMOPT_SOCKETDATA, c);
+    curl.multi_setopt(c->multi, CURLMOPT_TIMERFUNCTION, on_timer);
+    curl.multi_setopt(c->multi, CURLMOPT_TIMERDATA, c);
+    curl.multi_setopt(c->multi, CURLMOPT_MAXCONNECTS, (long)LOAD_MAX_OPEN);
     *out = c;
     return OK;
 }
@@ -129,18 +129,17 @@ status load_client_open(load_client **out, const load_spec *spec, err *e) {
 void load_client_close(load_client *c) {
     if (!c) return;
     for (size_t i = 0; i < c->n_slots; i++) {
-        if (c->slots[i].reply) curl_multi_remove_handle(c->multi, c->slots[i].easy);
+        if (c->slots[i].reply) curl.multi_remove_handle(c->multi, c->slots[i].easy);
         load_reply_free(c->slots[i].reply);
         buf_clear(&c->slots[i].body);
-        curl_easy_cleanup(c->slots[i].easy);
+        curl.easy_cleanup(c->slots[i].easy);
     }
     free(c->slots);
-    if (c->multi) curl_multi_cleanup(c->multi);
-    curl_slist_free_all(c->headers);
+    if (c->multi) curl.multi_cleanup(c->multi);
+    curl.slist_free_all(c->headers);
     if (c->epoll >= 0) close(c->epoll);
     if (c->timer >= 0) close(c->timer);
     if (c->wake >= 0) close(c->wake);
-    curl_global_cleanup();
     free(c);
 }
 
@@ -151,14 +150,14 @@ void load_client_wake(load_client *c) {
 
 /* What all handles have in common. */
 static void set_common(const load_client *c, CURL *h, char *error) {
-    curl_easy_setopt(h, CURLOPT_ERRORBUFFER, error);
-    curl_easy_setopt(h, CURLOPT_HTTPHEADER, c->headers);
-    curl_easy_setopt(h, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
-    curl_easy_setopt(h, CURLOPT_PROTOCOLS_STR, "http,https");
-    curl_easy_setopt(h, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(h, CURLOPT_NOPROXY, "127.0.0.1,localhost,::1");
-    curl_easy_setopt(h, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_TIMEOUT_MS);
-    curl_easy_setopt(h, CURLOPT_TIMEOUT_MS, (long)(c->spec->timeout_s * 1000));
+    curl.easy_setopt(h, CURLOPT_ERRORBUFFER, error);
+    curl.easy_setopt(h, CURLOPT_HTTPHEADER, c->headers);
+    curl.easy_setopt(h, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
+    curl.easy_setopt(h, CURLOPT_PROTOCOLS_STR, "http,https");
+    curl.easy_setopt(h, CURLOPT_NOSIGNAL, 1L);
+    curl.easy_setopt(h, CURLOPT_NOPROXY, "127.0.0.1,localhost,::1");
+    curl.easy_setopt(h, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_TIMEOUT_MS);
+    curl.easy_setopt(h, CURLOPT_TIMEOUT_MS, (long)(c->spec->timeout_s * 1000));
 }
 
 /* ---- one request that waits ---- */
@@ -167,23 +166,23 @@ status load_client_ask(load_client *c, const char *path, const buf *body, int *h
                        err *e) {
     char url[700], error[CURL_ERROR_SIZE] = "";
     long code = 0;
-    CURL *h = curl_easy_init();
+    CURL *h = curl.easy_init();
     if (!h) return err_set(e, ERR_NO_MEMORY, "no memory for a request");
     snprintf(url, sizeof url, "%.512s%.100s", c->spec->url, path);
     set_common(c, h, error);
-    curl_easy_setopt(h, CURLOPT_URL, url);
-    curl_easy_setopt(h, CURLOPT_WRITEFUNCTION, on_plain_bytes);
-    curl_easy_setopt(h, CURLOPT_WRITEDATA, out);
+    curl.easy_setopt(h, CURLOPT_URL, url);
+    curl.easy_setopt(h, CURLOPT_WRITEFUNCTION, on_plain_bytes);
+    curl.easy_setopt(h, CURLOPT_WRITEDATA, out);
     if (body) {
-        curl_easy_setopt(h, CURLOPT_POSTFIELDS, body->ptr);
-        curl_easy_setopt(h, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)body->len);
+        curl.easy_setopt(h, CURLOPT_POSTFIELDS, body->ptr);
+        curl.easy_setopt(h, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)body->len);
     }
-    CURLcode rc = curl_easy_perform(h);
-    curl_easy_getinfo(h, CURLINFO_RESPONSE_CODE, &code);
-    curl_easy_cleanup(h);
+    CURLcode rc = curl.easy_perform(h);
+    curl.easy_getinfo(h, CURLINFO_RESPONSE_CODE, &code);
+    curl.easy_cleanup(h);
     *http = (int)code;
     if (rc == CURLE_OK) return OK;
-    err_set(e, ERR_UNAVAILABLE, "%s: %s", url, error[0] ? error : curl_easy_strerror(rc));
+    err_set(e, ERR_UNAVAILABLE, "%s: %s", url, error[0] ? error : curl.easy_strerror(rc));
     return err_hint(e, "is the server running? --url is %s", c->spec->url);
 }
 
@@ -194,12 +193,12 @@ static slot *free_slot(load_client *c) {
     for (size_t i = 0; i < c->n_slots; i++)
         if (!c->slots[i].reply) return &c->slots[i];
     slot *s = &c->slots[c->n_slots];
-    *s = (slot){.easy = curl_easy_init()};
+    *s = (slot){.easy = curl.easy_init()};
     if (!s->easy) return NULL;
     set_common(c, s->easy, s->error);
-    curl_easy_setopt(s->easy, CURLOPT_URL, c->path_url);
-    curl_easy_setopt(s->easy, CURLOPT_PRIVATE, (void *)s);
-    curl_easy_setopt(s->easy, CURLOPT_WRITEFUNCTION, on_bytes);
+    curl.easy_setopt(s->easy, CURLOPT_URL, c->path_url);
+    curl.easy_setopt(s->easy, CURLOPT_PRIVATE, (void *)s);
+    curl.easy_setopt(s->easy, CURLOPT_WRITEFUNCTION, on_bytes);
     c->n_slots++;
     return s;
 }
@@ -216,14 +215,14 @@ static status start(load_client *c, load_job *j, uint64_t zero_us, err *e) {
     s->reply = r;
     r->output_tokens = j->output_tokens;
     buf_init(&r->body, NULL);
-    curl_easy_setopt(s->easy, CURLOPT_WRITEDATA, r);
-    curl_easy_setopt(s->easy, CURLOPT_POSTFIELDS, s->body.ptr);
-    curl_easy_setopt(s->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)s->body.len);
+    curl.easy_setopt(s->easy, CURLOPT_WRITEDATA, r);
+    curl.easy_setopt(s->easy, CURLOPT_POSTFIELDS, s->body.ptr);
+    curl.easy_setopt(s->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)s->body.len);
     r->start_us = clock_us();
     r->due_us = j->open_loop ? zero_us + j->due_us : r->start_us;
     c->n_open++;
-    CURLMcode rc = curl_multi_add_handle(c->multi, s->easy);
-    return rc == CURLM_OK ? OK : err_set(e, ERR_IO, "libcurl: %s", curl_multi_strerror(rc));
+    CURLMcode rc = curl.multi_add_handle(c->multi, s->easy);
+    return rc == CURLM_OK ? OK : err_set(e, ERR_IO, "libcurl: %s", curl.multi_strerror(rc));
 }
 
 static void finish(load_client *c, const load_feed *f, slot *s, load_fault fault,
@@ -232,13 +231,13 @@ static void finish(load_client *c, const load_feed *f, slot *s, load_fault fault
     long code = 0;
     const char *type = NULL;
     r->end_us = clock_us();
-    curl_easy_getinfo(s->easy, CURLINFO_RESPONSE_CODE, &code);
-    curl_easy_getinfo(s->easy, CURLINFO_CONTENT_TYPE, &type);
+    curl.easy_getinfo(s->easy, CURLINFO_RESPONSE_CODE, &code);
+    curl.easy_getinfo(s->easy, CURLINFO_CONTENT_TYPE, &type);
     r->http = (int)code;
     r->sse = type && str_starts(str_of(type), STR("text/event-stream"));
     r->fault = fault;
     snprintf(r->why, sizeof r->why, "%.150s", why);
-    curl_multi_remove_handle(c->multi, s->easy);
+    curl.multi_remove_handle(c->multi, s->easy);
     s->reply = NULL;
     buf_clear(&s->body);
     c->n_open--;
@@ -247,11 +246,11 @@ static void finish(load_client *c, const load_feed *f, slot *s, load_fault fault
 
 static void finish_all(load_client *c, const load_feed *f) {
     int left;
-    for (CURLMsg *m; (m = curl_multi_info_read(c->multi, &left));) {
+    for (CURLMsg *m; (m = curl.multi_info_read(c->multi, &left));) {
         if (m->msg != CURLMSG_DONE) continue;
         CURLcode rc = m->data.result;
         slot *s;
-        curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&s);
+        curl.easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&s);
         load_fault fault = rc == CURLE_OK                   ? FAULT_NONE
                            : rc == CURLE_OPERATION_TIMEDOUT ? FAULT_TIMEOUT
                            : rc == CURLE_WRITE_ERROR        ? FAULT_MALFORMED
@@ -260,7 +259,7 @@ static void finish_all(load_client *c, const load_feed *f) {
                rc == CURLE_OK            ? ""
                : rc == CURLE_WRITE_ERROR ? "the answer is longer than 64 MiB"
                : s->error[0]             ? s->error
-                                         : curl_easy_strerror(rc));
+                                         : curl.easy_strerror(rc));
     }
 }
 
@@ -299,11 +298,11 @@ static void run_events(load_client *c) {
         if (ev[i].events & EPOLLIN) flags |= CURL_CSELECT_IN;
         if (ev[i].events & EPOLLOUT) flags |= CURL_CSELECT_OUT;
         if (ev[i].events & (EPOLLERR | EPOLLHUP)) flags |= CURL_CSELECT_ERR;
-        curl_multi_socket_action(c->multi, fd, flags, &running);
+        curl.multi_socket_action(c->multi, fd, flags, &running);
     }
     if (clock_us() < c->curl_due_us) return;
     c->curl_due_us = UINT64_MAX;
-    curl_multi_socket_action(c->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+    curl.multi_socket_action(c->multi, CURL_SOCKET_TIMEOUT, 0, &running);
 }
 
 static void drop_all(load_client *c, const load_feed *f) {

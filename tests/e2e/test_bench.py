@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 import time
-
+from pathlib import Path
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -97,6 +97,15 @@ def test_a_dead_server_a_wrong_url_and_wrong_options_are_told(tmp_path):
                           (["--json", "/nonexistent/a"], "/nonexistent/a"), (["--svg", "/"], "writing /: ")]:
         r = vramd("bench", *options)
         assert r.returncode in (2, 3, 4) and says in r.stderr and "try:" in r.stderr, r.stderr
+
+
+def test_libcurl_is_loaded_when_wanted_and_told_when_missing(daemon, tmp_path):
+    maps = Path(f"/proc/{daemon.process.pid}/maps").read_text()
+    assert "libmicrohttpd" in maps and "libcurl" not in maps
+    for name in ("libcurl-gnutls.so.4", "libcurl.so.4"):
+        (tmp_path / name).write_text("no library")
+    r = subprocess.run([BINARY, "bench"], env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}, capture_output=True, text=True)
+    assert r.returncode == 3 and "libcurl cannot be loaded" in r.stderr and "apt install" in r.stderr
 
 
 class Fake(BaseHTTPRequestHandler):
