@@ -74,22 +74,26 @@ uint64_t machine_available_bytes(void) {
     return kb ? kb * 1024 : machine_total_bytes();
 }
 
-memory_room memory_room_host(void) {
-    uint64_t limit = machine_cgroup_limit(), total = machine_total_bytes();
-    uint64_t available = machine_available_bytes();
+memory_room memory_room_within(uint64_t limit, uint64_t total, uint64_t available) {
     memory_room r = {.name = "the machine",
                      .available_name = "the memory available now",
                      .total = total,
                      .available = available};
+    uint64_t ours = limit / 51 * 50; /* a budget and its 2% */
     if (limit < total) {
-        r.total = limit;
-        snprintf(r.name, sizeof r.name, "the cgroup");
+        r.total = ours;
+        snprintf(r.name, sizeof r.name, "the cgroup, less 2%% for the kernel,");
     }
-    if (limit <= available) {
-        r.available = limit;
-        snprintf(r.available_name, sizeof r.available_name, "the cgroup's memory.max");
+    if (ours <= available) {
+        r.available = ours;
+        snprintf(r.available_name, sizeof r.available_name, "the cgroup's memory.max less 2%%");
     }
     return r;
+}
+
+memory_room memory_room_host(void) {
+    return memory_room_within(machine_cgroup_limit(), machine_total_bytes(),
+                              machine_available_bytes());
 }
 
 /* "75%" and "0.75"; false for anything else. */

@@ -82,6 +82,10 @@ typedef struct memory_room {
 } memory_room;
 
 memory_room memory_room_host(void);
+/* The host's room by the lowest limit of a cgroup (UINT64_MAX: none), the machine's memory, and
+ * what is available of it. A cgroup's limit counts less what the kernel needs for us, which it
+ * charges too (page tables, sockets): a budget and 2% are within the limit. */
+memory_room memory_room_within(uint64_t limit, uint64_t total, uint64_t available);
 /* The budget that an option of that name (a literal) and value means. word: bytes with a unit,
  * a percentage ("75%") or a fraction ("0.75") of the room, or "auto": what is wanted, within
  * what is available now. Errors: ERR_INVALID, ERR_BUDGET (more than there is). */

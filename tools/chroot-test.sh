@@ -143,8 +143,6 @@ serve http://127.0.0.1:8000
 serve https://localhost:8443 --port 8443 --tls-cert /etc/vramd/tls.pem --tls-key /etc/vramd/tls.key
 
 say "remove: the configuration stays"
-mkdir -p "$root/var/lib/private/vramd" # what the unit's StateDirectory leaves
-ln -s private/vramd "$root/var/lib/vramd"
 in_root apt-get remove -y -qq vramd > "$tmp/apt.log" 2>&1 || { cat "$tmp/apt.log"; die "apt remove"; }
 [ ! -e "$root/usr/bin/vramd" ] || die "the program is still there"
 grep -q '^model = ' "$root/etc/vramd/vramd.conf" || die "the configuration is gone"
@@ -155,7 +153,6 @@ in_root groupdel vramd-keys
 in_root dpkg-query -W -f '${Package}\n' | sort | comm -13 "$tmp/packages" - > "$tmp/pulled"
 # shellcheck disable=SC2046 # names of packages
 in_root apt-get purge -y -qq $(cat "$tmp/pulled") > "$tmp/apt.log" 2>&1 || { cat "$tmp/apt.log"; die "apt purge"; }
-rmdir "$root/var/lib/private" 2> /dev/null || true # systemd's, made above
 files > "$tmp/after"
 diff "$tmp/before" "$tmp/after" || die "files are left or missing after the purge"
 say "done: $(wc -l < "$tmp/before") files before and after, the same"

@@ -97,7 +97,7 @@ def test_the_messages_in_the_guide_are_those_of_the_program(daemon, tmp_path):
     rows = (DOCS / "operations.md").read_text().split("| message |")[1].splitlines()[2:]
     spans = [s for row in rows for s in re.findall(r"`([^`]+)`", row.split(" | ")[0])]
     # As root nothing is denied; the others are of a cgroup, of systemd and of HTTP.
-    elsewhere = ("Permission denied", "the cgroup has", "_error", "KILL", "oom-kill")
+    elsewhere = ("Permission denied", "for the kernel, has", "_error", "KILL", "oom-kill")
     for span in spans:
         pattern = re.escape(span).replace(re.escape("..."), ".*")
         assert any(re.search(pattern, text) for text in said) or span.endswith(elsewhere), span

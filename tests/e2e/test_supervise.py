@@ -1,6 +1,7 @@
 """What a service manager sees: notifications, watchdog, socket activation, reload, the units."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -10,7 +11,7 @@ import time
 import httpx
 import pytest
 
-from harness import BINARY, MODEL, ROOT, Daemon
+from harness import BINARY, MODEL, ROOT, Daemon, vramd
 
 SMALL = ["--max-model-len", "256", "--max-num-seqs", "2", "--kv-cache-tokens", "256"]
 
@@ -99,24 +100,27 @@ def test_sighup_takes_over_what_can_change_and_names_what_cannot(tmp_path):
 
 
 @pytest.mark.skipif(not shutil.which("systemd-socket-activate"), reason="systemd is not installed")
-def test_a_socket_that_systemd_listens_on_is_served():
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_a_socket_that_systemd_listens_on_is_served(tmp_path, kind):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    p = subprocess.Popen(["systemd-socket-activate", "-l", f"127.0.0.1:{port}", "-E", "PATH", BINARY, "serve",
+        address = f"127.0.0.1:{s.getsockname()[1]}"
+    path = str(tmp_path / "socket")
+    p = subprocess.Popen(["systemd-socket-activate", "-l", path if kind == "unix" else address, "-E", "PATH", BINARY, "serve",
                           "--model", MODEL, *SMALL], stderr=subprocess.DEVNULL)
+    http = httpx.Client(base_url=f"http://{address}", timeout=60,
+                        transport=httpx.HTTPTransport(uds=path) if kind == "unix" else None)
     try:
         end = time.monotonic() + 60
         while True:
             try:
-                r = httpx.get(f"http://127.0.0.1:{port}/ready", timeout=30)
-                if r.status_code == 200:
+                if http.get("/ready").status_code == 200:
                     break
             except httpx.TransportError:
                 pass
             assert time.monotonic() < end and p.poll() is None
             time.sleep(0.05)
-        r = httpx.post(f"http://127.0.0.1:{port}/v1/completions", json={"prompt": "a", "max_tokens": 2}, timeout=60)
+        r = http.post("/v1/completions", json={"prompt": "a", "max_tokens": 2})
         assert r.status_code == 200 and r.json()["usage"]["completion_tokens"] == 2
     finally:
         p.send_signal(signal.SIGTERM)
@@ -132,13 +136,28 @@ def test_sockets_that_cannot_be_served_are_named():
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
-def test_the_units_are_sound_and_little_exposed(tmp_path):
+@pytest.mark.parametrize("drop_in, most", [(None, 12), ("vramd-cuda.conf", 15)])
+def test_the_units_are_sound_and_little_exposed(tmp_path, drop_in, most):
     unit = (ROOT / "systemd/vramd.service").read_text().replace("/usr/bin/vramd", BINARY)
     (tmp_path / "vramd.service").write_text(unit.replace("Documentation=man:vramd(8)\n", ""))
     shutil.copy(ROOT / "systemd/vramd.socket", tmp_path)
+    if drop_in:
+        (tmp_path / "vramd.service.d").mkdir()
+        shutil.copy(ROOT / "systemd" / drop_in, tmp_path / "vramd.service.d")
     r = subprocess.run(["systemd-analyze", "verify", str(tmp_path / "vramd.service"), str(tmp_path / "vramd.socket")],
                        capture_output=True, text=True, timeout=60)
     assert r.returncode == 0 and not r.stderr, r.stderr
-    r = subprocess.run(["systemd-analyze", "security", "--offline=true", "--threshold=15",
+    r = subprocess.run(["systemd-analyze", "security", "--offline=true", f"--threshold={most}",
                         str(tmp_path / "vramd.service")], capture_output=True, text=True, timeout=60)
     assert r.returncode == 0, r.stdout
+    assert ("char-nvidia:rw" in r.stdout) == bool(drop_in)
+
+
+def test_the_unit_waits_for_the_drain_and_counts_exits_that_no_restart_mends():
+    unit = dict(re.findall(r"^(\w+)=(.*)$", (ROOT / "systemd/vramd.service").read_text(), re.M))
+    options = dict(re.findall(r"^#(\w+) = ?(.*)$", vramd("serve", "--print-sample").stdout, re.M))
+    assert int(unit["TimeoutStopSec"]) > int(options["drain_timeout"])
+    assert int(unit["LimitNOFILE"]) > 4 * int(options["max_connections"])
+    for status, command in [(2, ["--no-such-option"]), (3, ["--model", "/nonexistent"]), (5, ["--model", BINARY])]:
+        assert vramd("serve", *command).returncode == status
+        assert str(status) in unit["RestartPreventExitStatus"].split()

@@ -239,6 +239,30 @@ START_TEST(a_budget_of_a_device_is_a_share_of_its_memory_and_names_its_option) {
 }
 END_TEST
 
+START_TEST(a_cgroups_limit_holds_the_budget_and_the_kernels_part) {
+    const uint64_t total = 1000 * MIB, available = 700 * MIB, limit = 510 * MIB;
+    budget b;
+    err e;
+    memory_room room = memory_room_within(limit, total, available);
+    ck_assert_int_eq(budget_parse(&b, "memory", "auto", &room, &e), OK);
+    ck_assert_uint_eq(b.bytes, 500 * MIB);
+    ck_assert_str_eq(b.source, "the cgroup's memory.max less 2%");
+    ck_assert_int_eq(budget_parse(&b, "memory", "100%", &room, &e), OK);
+    ck_assert_uint_eq(b.bytes, 500 * MIB);
+    ck_assert_int_eq(budget_parse(&b, "memory", "500MiB", &room, &e), OK);
+    ck_assert_int_eq(budget_parse(&b, "memory", "501MiB", &room, &e), ERR_BUDGET);
+    ck_assert_str_eq(e.text, "memory = 501MiB is 501.0 MiB, but the cgroup, less 2% for the "
+                             "kernel, has 500.0 MiB");
+    room = memory_room_within(limit, total, 300 * MIB); /* others have taken the rest */
+    ck_assert_uint_eq(room.available, 300 * MIB);
+    ck_assert_uint_eq(room.total, 500 * MIB);
+    room = memory_room_within(UINT64_MAX, total, available);
+    ck_assert_uint_eq(room.total, total);
+    ck_assert_uint_eq(room.available, available);
+    ck_assert_str_eq(room.name, "the machine");
+}
+END_TEST
+
 START_TEST(terms_of_a_device_are_planned_apart_from_the_hosts) {
     terms t = {0}, dev = {0};
     terms_add(&t, MEM_WEIGHTS, TERM_EXACT, 100 * MIB, "weights");
@@ -279,4 +303,5 @@ CHECK_MAIN("plan", the_cache_takes_exactly_what_is_left,
            memory_that_goes_with_the_blocks_is_in_the_budget_to_the_byte,
            sums_beyond_64_bits_are_refused, a_budget_is_read_as_bytes_shares_or_auto,
            a_budget_of_a_device_is_a_share_of_its_memory_and_names_its_option,
+           a_cgroups_limit_holds_the_budget_and_the_kernels_part,
            terms_of_a_device_are_planned_apart_from_the_hosts)
