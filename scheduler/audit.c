@@ -206,6 +206,53 @@ static void audit_cached(const sched *s, const seq_group *g, uint32_t slot, uint
     for (uint32_t t = 0; t < bs; t++) CHECK(g->index.tokens[(size_t)block * bs + t] == own[t]);
 }
 
+/* Uncommitted copies that read the block. */
+static uint32_t pins_of(const sched *s, uint32_t k, int32_t block) {
+    uint32_t n = 0;
+    for (uint64_t number = s->n_committed + 1; number <= s->n_planned; number++) {
+        const step *st = &s->step[number & 1];
+        for (uint32_t i = 0; i < st->n_copies; i++)
+            n += st->copy[i].group == k && st->copy[i].from == block;
+    }
+    return n;
+}
+
+/* A block that an uncommitted step touches is in use or fenced. One that it writes to is given
+ * to nobody else, even if the sequence has lost it. */
+static void audit_touched(const sched *s, uint32_t k, const step_seq *e) {
+    const seq_group *g = &s->group[k];
+    const uint32_t first_written = e->first_pos / s->cfg.block_tokens;
+    for (uint32_t i = first_seen(s, g, e->first_pos); i < e->n_blocks; i++) {
+        int32_t b = table_of(s, g, e->slot)[i];
+        CHECK(b >= 0 && (uint32_t)b < g->kv.n);
+        bool fenced = g->kv.flags[b] & BLOCK_FENCED;
+        CHECK(g->kv.ref[b] > 0 || fenced);
+        if (i >= first_written && s->hot[e->slot].n_blocks == 0)
+            CHECK(fenced || g->kv.ref[b] == pins_of(s, k, b));
+    }
+}
+
+static void audit_in_flight(const sched *s, uint32_t k) {
+    const blocks *kv = &s->group[k].kv;
+    for (uint64_t number = s->n_committed + 1; number <= s->n_planned; number++) {
+        const step *st = &s->step[number & 1];
+        for (uint32_t i = 0; i < st->n_seqs; i++) audit_touched(s, k, &st->seq[i]);
+        for (uint32_t i = 0; i < st->n_copies; i++) {
+            const step_copy *c = &st->copy[i];
+            if (c->group != k) continue;
+            CHECK(c->from != c->to && kv->ref[c->from] > 0);
+            CHECK(kv->ref[c->to] > 0 || (kv->flags[c->to] & BLOCK_FENCED));
+        }
+    }
+}
+
+/* All full blocks of committed positions are published. */
+static void audit_chain(const sched *s, uint32_t slot, uint32_t n_committed) {
+    const uint32_t n = s->chain[slot].n;
+    if (!s->cfg.prefix_cache) return;
+    CHECK(n == CHAIN_BROKEN || n == n_committed / s->cfg.block_tokens);
+}
+
 static void audit_group(const sched *s, uint32_t k) {
     const seq_group *g = &s->group[k];
     uint64_t n_held = g->n_pinned, reserved = g->n_pinned, pins = 0;
@@ -221,9 +268,12 @@ static void audit_group(const sched *s, uint32_t k) {
             CHECK(first <= first_seen(s, g, n_committed)); /* never on planned positions */
             CHECK(n >= blocks_for(s, h->next_pos));
         }
+        audit_chain(s, slot, n_committed);
         for (uint32_t i = first; i < n; i++, n_held++) {
             int32_t b = table_of(s, g, slot)[i];
             CHECK(b >= 0 && (uint32_t)b < g->kv.n && g->kv.ref[b] > 0);
+            if ((i + 1) * s->cfg.block_tokens > n_committed) /* rows may still write to it */
+                CHECK(g->kv.ref[b] == 1 + pins_of(s, k, b));
             audit_cached(s, g, slot, i, n_committed);
         }
     }
@@ -234,6 +284,7 @@ static void audit_group(const sched *s, uint32_t k) {
     if (g->window)
         CHECK(reserved == g->reserved && reserved + blocks_fenced(&g->kv) <= g->kv.n);
     blocks_audit(&g->kv, n_held);
+    audit_in_flight(s, k);
     if (s->cfg.prefix_cache) prefix_audit(&g->index, g->kv.flags);
     if (s->n_planned > s->n_committed) return;
     CHECK(blocks_fenced(&g->kv) == 0);

@@ -2,12 +2,17 @@
  * is room is up to plan.c. */
 #include "scheduler/state.h"
 
+/* Entries [first, n) of a group's table row. Without table entries held is not to be read. */
+static held held_of(const sched *s, const seq_group *g, uint32_t slot) {
+    const uint32_t n = s->hot[slot].n_blocks;
+    return g->window && n > 0 ? g->held[slot] : (held){.n = n};
+}
+
 uint32_t hold_count(const sched *s, uint32_t slot) {
     uint32_t n = 0;
     for (uint32_t k = 0; k < s->n_groups; k++) {
-        const seq_group *g = &s->group[k];
-        if (s->hot[slot].n_blocks == 0) break;
-        n += g->window ? g->held[slot].n - g->held[slot].first : s->hot[slot].n_blocks;
+        held own = held_of(s, &s->group[k], slot);
+        n += own.n - own.first;
     }
     return n;
 }
@@ -27,7 +32,7 @@ static void set_held(const sched *s, seq_group *g, uint32_t slot, uint32_t first
 static void copy_last(sched *s, uint32_t k, uint32_t slot, const start *st) {
     seq_group *g = &s->group[k];
     uint32_t parity = (s->n_planned + 1) & 1;
-    CHECK(s->n_copies < s->cfg.max_seqs * s->n_groups);
+    CHECK(s->n_copies < (uint64_t)s->cfg.max_seqs * s->n_groups);
     int32_t from = table_of(s, g, st->leader)[st->n_found];
     blocks_hold(&g->kv, from);
     g->n_pinned++;
@@ -52,7 +57,7 @@ void hold_start(sched *s, uint32_t slot, const start *st, uint32_t n_blocks) {
             table[i] = forks ? table_of(s, g, st->leader)[i] : cache_probed(s, k, i);
             blocks_hold(&g->kv, table[i]);
         }
-        if (g->window) set_held(s, g, slot, min_u32(first, st->n_found), st->n_found);
+        if (g->window) set_held(s, g, slot, first, st->n_found);
     }
     for (uint32_t k = 0; k < s->n_groups; k++) {
         seq_group *g = &s->group[k];
@@ -91,16 +96,13 @@ void hold_grow(sched *s, uint32_t slot) {
 
 /* Before it shrinks. */
 static void note_peak(sched *s, uint32_t slot) {
-    const seq_hot *h = &s->hot[slot];
-    seq_record *r = &s->record[record_of(h->id)];
+    seq_record *r = &s->record[record_of(s->hot[slot].id)];
     uint64_t bytes = 0;
-    uint32_t n = hold_count(s, slot);
     for (uint32_t k = 0; k < s->n_groups; k++) {
-        const seq_group *g = &s->group[k];
-        bytes += s->cfg.group[k].block_bytes *
-                 (g->window ? g->held[slot].n - g->held[slot].first : h->n_blocks);
+        held own = held_of(s, &s->group[k], slot);
+        bytes += s->cfg.group[k].block_bytes * (own.n - own.first);
     }
-    r->peak_blocks = max_u32(r->peak_blocks, n);
+    r->peak_blocks = max_u32(r->peak_blocks, hold_count(s, slot));
     if (r->peak_bytes < bytes) r->peak_bytes = bytes;
 }
 
@@ -121,9 +123,8 @@ void hold_release(sched *s, uint32_t slot) {
     for (uint32_t k = 0; k < s->n_groups; k++) {
         seq_group *g = &s->group[k];
         const int32_t *table = table_of(s, g, slot);
-        uint32_t first = g->window ? g->held[slot].first : 0;
-        uint32_t n = g->window ? g->held[slot].n : h->n_blocks;
-        while (n > first) blocks_drop(&g->kv, table[--n], step, s->n_committed);
+        held own = held_of(s, g, slot);
+        while (own.n > own.first) blocks_drop(&g->kv, table[--own.n], step, s->n_committed);
         if (g->window) g->reserved -= group_part(g, h->n_blocks);
     }
     h->n_blocks = 0;
@@ -140,7 +141,7 @@ void hold_release_unseen(sched *s, uint32_t slot, uint32_t n_committed) {
         noted = true;
         held *own = &g->held[slot];
         int32_t *table = table_of(s, g, slot);
-        uint32_t first = min_u32(first_seen(s, g, n_committed), own->n);
+        uint32_t first = first_seen(s, g, n_committed);
         /* The oldest is the least worth keeping: it is forgotten first. */
         for (uint32_t i = own->first; i < first; i++) {
             blocks_drop(&g->kv, table[i], 0, s->n_committed);

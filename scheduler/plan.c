@@ -4,10 +4,9 @@
  * Blocks. A prefill gets all blocks of its length when it starts (with a window: all that it
  * will hold at a time), but for those that are there already: in the prefix cache, or with the
  * leader of its fork. So only decode rows need more, one of each group at a time, senior first.
- * Without a free one, a sequence first waits for blocks
- * that uncommitted steps fence; then it takes those of a paused sequence; then it evicts the
- * most junior running one; if that is itself, it keeps what it holds and waits (a senior may
- * evict it: no hold-and-wait).
+ * Without a free one, a sequence first waits for blocks that uncommitted steps fence; then it
+ * takes those of a paused sequence; then it evicts the most junior running one; if that is
+ * itself, it keeps what it holds and waits (a senior may evict it: no hold-and-wait).
  *
  * Progress. The most senior never waits for longer than the fences of two steps: whatever it
  * needs is free, fenced, or held by juniors, because alone it fits (checked at submit). Decode

@@ -19,7 +19,8 @@ static bool config_valid(const sched_config *c) {
            c->max_waiting_tokens >= 1 && c->max_model_len >= 1 &&
            c->max_model_len <= MAX_COUNT && c->max_rows >= c->max_seqs &&
            c->max_rows <= MAX_COUNT && c->depth <= 2 && c->max_logit_rows >= c->max_seqs &&
-           c->watermark_permille <= 1000 && (c->n_end_tokens == 0 || c->end_tokens);
+           c->max_logit_rows <= MAX_COUNT && c->watermark_permille <= 1000 &&
+           (c->n_end_tokens == 0 || c->end_tokens);
 }
 
 /* Of a sequence, whatever its length. */
@@ -91,8 +92,8 @@ static void lay_out(sched *s, cutter *c, uint64_t *n_zero) {
     uint64_t n_seqs = f->max_seqs, n_records = n_seqs + f->max_waiting;
     s->n_records = (uint32_t)n_records;
     s->blocks_per_seq = blocks_for(s, f->max_model_len);
-    /* A plan may end every record, preempt every slot and admit every slot; a commit tells of
-     * rows, token and end of each slot. */
+    /* A plan may end every record, and of each slot tell that it was preempted or admitted, and
+     * what was found for it; a commit tells of rows, token and end of each slot. */
     s->max_events = (size_t)(n_records + 3 * n_seqs);
     s->n_groups = f->n_groups;
     s->depth = f->depth ? f->depth : 2;

@@ -53,7 +53,7 @@ typedef struct sched_config {
     uint32_t max_rows;           /* token budget of a step */
     uint32_t max_logit_rows;     /* of a step */
     uint32_t max_prefill_share;  /* rows one prompt may take when another waits, and never more
-                                  than  half of what decoding leaves; 0: max_rows / 2 */
+                                  than half of what decoding leaves; 0: max_rows / 2 */
     uint32_t watermark_permille; /* blocks kept free at admission; 50 */
     uint32_t depth;              /* steps that may be uncommitted: 1, or 2, or 0, which is 2 */
     bool prefix_cache;

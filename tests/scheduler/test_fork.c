@@ -98,6 +98,29 @@ START_TEST(the_copied_block_is_pinned_until_its_step_is_committed) {
 }
 END_TEST
 
+/* As many as the API allows, in a pool and with slots for a few at a time. */
+START_TEST(a_fork_of_128_ends_with_four_slots) {
+    enum { MANY = 128 };
+    for (int cached = 0; cached < 2; cached++) {
+        sched_config cfg = drive_config();
+        cfg.max_waiting = MANY;
+        cfg.prefix_cache = cached;
+        drive *d = drive_new(cfg);
+        seq_id id[MANY];
+        seq_spec spec = drive_spec(d, N_PROMPT, N_TEXT);
+        for (uint32_t i = 0; i < MANY; i++) {
+            spec.fork_of = i ? id[0] : 0;
+            ck_assert_int_eq(drive_try(d, &spec, &id[i]), REJECT_NONE);
+        }
+        ck_assert_int_eq(drive_try(d, &spec, &(seq_id){0}), REJECT_QUEUE_FULL);
+        drive_run(d, 2000);
+        for (uint32_t i = 0; i < MANY; i++)
+            ck_assert_int_eq(drive_finish(d, id[i]), FINISH_LENGTH);
+        drive_free(d);
+    }
+}
+END_TEST
+
 START_TEST(members_outlive_a_leader_that_ends_at_any_time) {
     for (uint32_t when = 0; when < 8; when++) {
         sched_config cfg = drive_config();
@@ -168,6 +191,6 @@ END_TEST
 CHECK_MAIN("fork", the_prompt_is_computed_once_and_only_its_last_block_is_copied,
            a_prompt_that_ends_with_its_block_needs_a_copy_and_one_longer_none,
            the_copied_block_is_pinned_until_its_step_is_committed,
-           members_outlive_a_leader_that_ends_at_any_time,
+           a_fork_of_128_ends_with_four_slots, members_outlive_a_leader_that_ends_at_any_time,
            a_member_is_cancelled_or_late_by_itself, members_that_sleep_delay_nobody,
            forks_under_preemption_end_and_each_alone_must_fit)

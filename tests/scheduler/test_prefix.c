@@ -245,6 +245,16 @@ START_TEST(a_collision_is_a_miss) {
 }
 END_TEST
 
+START_TEST(a_table_has_room_for_any_number_of_blocks) {
+    static const uint32_t n[] = {1, 3, 4096, 4097, 1 << 20, 1 << 29, (1 << 29) + 1, 1 << 30};
+    for (size_t i = 0; i < sizeof n / sizeof *n; i++) {
+        uint32_t n_buckets = prefix_buckets(n[i]);
+        ck_assert_uint_eq(n_buckets & (n_buckets - 1), 0);
+        ck_assert_uint_ge(n_buckets, n[i] <= 1 << 29 ? 4 * (uint64_t)n[i] : 2 * (uint64_t)n[i]);
+    }
+}
+END_TEST
+
 START_TEST(hashes_depend_on_key_parent_and_every_token) {
     const uint64_t keys[2][2] = {{1, 2}, {1, 3}};
     prefix_hash roots[2] = {{{0, 0}}, {{1, 1}}}, seen[4 * 9];
@@ -280,6 +290,7 @@ int main(void) {
     tcase_add_test(t, a_prompt_to_be_scored_takes_no_hits_but_leaves_blocks);
     tcase_add_test(t, without_the_cache_nothing_is_kept);
     tcase_add_test(t, a_collision_is_a_miss);
+    tcase_add_test(t, a_table_has_room_for_any_number_of_blocks);
     tcase_add_test(t, hashes_depend_on_key_parent_and_every_token);
     return check_run(s);
 }

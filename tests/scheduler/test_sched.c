@@ -302,6 +302,9 @@ START_TEST(bad_configurations_have_no_size) {
     cfg.max_logit_rows = cfg.max_seqs - 1;
     ck_assert_uint_eq(sched_bytes(&cfg), 0);
     cfg = drive_config();
+    cfg.max_logit_rows = UINT32_MAX; /* half of it, rounded up, would be nothing */
+    ck_assert_uint_eq(sched_bytes(&cfg), 0);
+    cfg = drive_config();
     cfg.group[0].n_blocks = 0;
     ck_assert_uint_eq(sched_bytes(&cfg), 0);
     cfg = drive_config();
@@ -314,6 +317,20 @@ START_TEST(bad_configurations_have_no_size) {
     cfg.max_seqs = cfg.max_rows = cfg.max_logit_rows = cfg.max_model_len = 1 << 30;
     cfg.block_tokens = 1; /* 2^60 table entries and as many tokens: 2^63 bytes */
     ck_assert_uint_eq(sched_bytes(&cfg), 0);
+}
+END_TEST
+
+START_TEST(sizes_that_wrap_around_are_too_long) {
+    drive *d = drive_new(drive_config());
+    seq_id id;
+    static const uint32_t huge[] = {UINT32_MAX, UINT32_MAX - 1, UINT32_MAX - 3, 1u << 31};
+    for (int i = 0; i < 4; i++) {
+        seq_spec spec = drive_spec(d, 3, huge[i]); /* 3 more than UINT32_MAX - 1 is 1 */
+        ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_TOO_LONG);
+        spec = drive_spec(d, huge[i], 3);
+        ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_TOO_LONG);
+    }
+    drive_free(d);
 }
 END_TEST
 
@@ -343,6 +360,7 @@ int main(void) {
     tcase_add_test(t, scoring_yields_logits_of_every_prompt_row_within_the_limit);
     tcase_add_test(t, an_engine_failure_ends_every_sequence_of_the_step);
     tcase_add_test(t, bad_configurations_have_no_size);
+    tcase_add_test(t, sizes_that_wrap_around_are_too_long);
     tcase_add_test(t, blocks_needed_is_exact_and_saturates);
     return check_run(s);
 }
