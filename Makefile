@@ -26,7 +26,7 @@ ISA = $(if $(filter %_avx2.o,$@),-O3 -mavx2 -mfma -mf16c)$(if $(filter %_avx512.
 # their plain twins: those stay watched, and so do the team and the steps that share memory.
 ISA += $(if $(findstring thread,$(SAN)),$(if $(filter %_avx2.o %_avx512.o %/row.o,$@),-fno-sanitize=thread))
 
-.PHONY: all help test unit unit-bins asan ubsan tsan fuzz bench soak layers pure format format-check tidy install deb deb-test clean
+.PHONY: all help test unit unit-bins asan ubsan tsan fuzz bench soak layers pure format format-check tidy install deb deb-test deb-boot-test clean
 all: $(BUILD)/vramd ## build build/vramd
 
 help: ## list the targets
@@ -139,6 +139,8 @@ deb: ## the Debian packages, into build/ (tools/deb.sh; as any user)
 deb-test: deb ## lintian, and install, serve, purge in a chroot, as root: CHROOT=DIR (made if absent)
 	lintian --allow-root --info --pedantic --fail-on error,warning,info,pedantic build/vramd_$(VERSION)_*.changes
 	tools/chroot-test.sh $(or $(CHROOT),build/chroot) build/vramd_$(VERSION)_*.deb
+deb-boot-test: deb ## systemd booted in the chroot: the unit, its limits, sockets, Prometheus, as root: CHROOT=DIR
+	tools/systemd-test.sh $(or $(CHROOT),build/chroot) build/vramd_$(VERSION)_*.deb
 
 clean: ## remove build/
 	rm -rf build
