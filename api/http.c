@@ -137,11 +137,12 @@ static void conn_open(http *h, struct MHD_Connection *mhd, void **slot) {
     c->prev = h->ring.prev, c->next = &h->ring;
     c->prev->next = c->next->prev = c;
     if (h->n_open++ == 0) uv_timer_start(&h->tick, on_tick, TICK_MS, TICK_MS);
-    if (h->tls) http_tls_attach(h->tls, mhd);
+    if (h->tls) http_tls_attach(h->tls, c);
     *slot = c;
 }
 
 static void conn_close(http *h, http_conn *c) {
+    http_tls_detach(c);
     c->prev->next = c->next;
     c->next->prev = c->prev;
     c->open = false;

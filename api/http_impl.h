@@ -10,6 +10,7 @@
 #include "api/server.h"
 
 typedef struct http_tls http_tls;
+typedef struct http_identity http_identity; /* a certificate with its key */
 
 typedef struct http_conn { /* one slot of the table */
     struct MHD_Connection *mhd;
@@ -18,6 +19,8 @@ typedef struct http_conn { /* one slot of the table */
     const char *uri_end;           /* in libmicrohttpd's buffer, of the request in progress */
     uint64_t deadline_us;          /* 0: none; then the connection is shut down */
     http_private *rq;              /* in progress, or NULL */
+    http_tls *tls;                 /* NULL: plain HTTP */
+    http_identity *identity;       /* of its handshake, or NULL */
     struct http_conn *prev, *next; /* open: a ring; free: a stack by next */
 } http_conn;
 
@@ -84,7 +87,8 @@ status http_tls_open(http_tls **out, const server_options *, err *);
 status http_tls_load(http_tls *, const server_options *, err *);
 void http_tls_close(http_tls *); /* after the daemon; NULL is ignored */
 /* For a connection that has just come: its handshake will ask for the certificate. */
-void http_tls_attach(http_tls *, struct MHD_Connection *);
+void http_tls_attach(http_tls *, http_conn *);
+void http_tls_detach(http_conn *); /* it is closed */
 gnutls_certificate_retrieve_function3 http_tls_certificate;
 
 /* http.c */

@@ -1,11 +1,14 @@
 """The n-th allocation fails, for every n: at start an error names the class of memory, or the daemon runs right;
-while it serves the answer is 503 or right, and afterwards nothing is held, not even a block of the heap."""
+while it serves the answer is 503 or right, and afterwards nothing is held, not even a block of the heap.
+
+    OOM_STEP=1 make test T=oom      every n with TLS, too, where CI takes one in some (test_oom_tls.py)"""
 
 import hashlib
 import http.client
 import json
 import re
 import signal
+import ssl
 import subprocess
 import time
 
@@ -31,43 +34,49 @@ def model(tmp_path_factory):
     return path
 
 
-def ask(port, method, path, body=None, **headers):
+def ask(port, method, path, body=None, context=None, key="k"):
     """Status, names of headers and text, on a connection of its own; status None: closed without an answer."""
-    c = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    if context:
+        c = http.client.HTTPSConnection("127.0.0.1", port, timeout=60, context=context)
+    else:
+        c = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         c.request(method, path, body=json.dumps(body) if body is not None else None,
-                  headers={"X-Api-Key": "k", "Connection": "close", **headers})
+                  headers={"X-Api-Key": key, "Connection": "close"})
         r = c.getresponse()
         return r.status, sorted(r.headers), r.read().decode()
-    except (ConnectionError, http.client.HTTPException):
+    except (ConnectionError, ssl.SSLError, http.client.HTTPException):
         return None, [], ""
     finally:
         c.close()
 
 
-def start(control, n, *options):
+def start(control, n, *options, context=None):
     """Starts until READY, asks something, stops; exit code, log, whether the n-th allocation came."""
     control.arm(n)
     p = subprocess.Popen([BINARY, "serve", "--port", "0", *options], env=control.env(), stderr=subprocess.PIPE, text=True)
     lines = []
     for line in p.stderr:
         lines.append(line)
-        if port := re.search(r"READY: curl http://127\.0\.0\.1:(\d+)/", line):
+        if port := re.search(r"READY: curl https?://127\.0\.0\.1:(\d+)/", line):
             control.set(AT, 0)  # what comes now is no start any more
-            status, _, text = ask(int(port[1]), "POST", "/v1/completions", {"prompt": [5, 6], "max_tokens": 4})
+            status, _, text = ask(int(port[1]), "POST", "/v1/completions", {"prompt": [5, 6], "max_tokens": 4}, context)
             assert status == 200 and json.loads(text)["usage"]["prompt_tokens"] == 2
             p.send_signal(signal.SIGTERM)
     return p.wait(60), "".join(lines), control.disarm()[0] > 0
 
 
-def test_whichever_allocation_fails_at_start_an_error_names_its_class(model, tmp_path):
-    keys, conf = tmp_path / "keys", tmp_path / "vramd.conf"
-    keys.touch(0o600)
-    keys.write_text(f"ops {hashlib.sha256(b'k').hexdigest()}\n")
-    conf.write_text("[scheduler]\nmax_num_seqs = 4\n")
+def key_file(path, *keys):
+    path.touch(0o600)
+    path.write_text("".join(f"ops-{k} {hashlib.sha256(k.encode()).hexdigest()}\n" for k in keys))
+    return str(path)
+
+
+def fail_at_start(numbers, *options, context=None):
+    """For each n; returns how many starts were refused."""
     control, wrong, refused = Control(), [], 0
-    for n in range(1, MOST):
-        code, text, came = start(control, n, "--model", model, "--api-keys-file", str(keys), "--config", str(conf), *OPTIONS)
+    for n in numbers:
+        code, text, came = start(control, n, *options, context=context)
         if not came:
             break
         refused += code != 0
@@ -76,7 +85,14 @@ def test_whichever_allocation_fails_at_start_an_error_names_its_class(model, tmp
         if not right:
             wrong.append(f"{n}: exit code {code}, {text[-300:]}")
     assert not wrong, "\n".join(wrong)
-    assert 60 < n < MOST - 1 and refused > 40
+    assert n < numbers[-1]
+    return refused
+
+
+def test_whichever_allocation_fails_at_start_an_error_names_its_class(model, tmp_path):
+    keys, conf = key_file(tmp_path / "keys", "k"), tmp_path / "vramd.conf"
+    conf.write_text("[scheduler]\nmax_num_seqs = 4\n")
+    assert fail_at_start(range(1, MOST), "--model", model, "--api-keys-file", keys, "--config", str(conf), *OPTIONS) > 40
 
 
 SCRIPT = {
@@ -118,14 +134,42 @@ def refusal(name, status, text):
     return status == 503 and json.loads(text)["error"]["type"] == "unavailable_error"
 
 
-def settle(d, control, blocks):
+def settle(d, control, blocks, context=None):
     """Waits until nothing is held: blocks of the heap as before, the cache free."""
     end = time.monotonic() + 10
     while True:
-        m = json.loads(ask(d.port, "GET", "/v1/memory")[2])
+        m = json.loads(ask(d.port, "GET", "/v1/memory", context=context)[2])
+        time.sleep(0 if context is None else 0.002)  # a session of TLS ends after its connection
         if m["kv"]["free"] + m["kv"]["cached"] == m["kv"]["blocks"] and not m["sequences"] and control.get(ALIVE) <= blocks:
             return m
         assert time.monotonic() < end, (m, control.get(ALIVE), blocks)
+
+
+def fail_in_script(d, control, width, numbers, context=None):
+    """For each request of the script and each n; returns for each how often the answer was right, a 503 or none."""
+    right, counts, lost = {}, {}, 0 if context is None else 1
+    for name, what in SCRIPT.items():
+        status, heads, text = ask(d.port, *what, context)
+        right[name] = status, heads, essence(name, text)
+    for name, what in SCRIPT.items():
+        counts[name] = {"right": 0, "refused": 0, "closed": 0}
+        for n in numbers:
+            blocks = control.get(ALIVE)
+            control.arm(n, width)
+            status, heads, text = ask(d.port, *what, context)
+            if not control.disarm()[0]:
+                break
+            if status is None:
+                counts[name]["closed"] += 1
+            elif refusal(name, status, text):
+                counts[name]["refused"] += 1
+            else:
+                assert (status, heads, essence(name, text)) == right[name], (name, n, text[:500])
+                counts[name]["right"] += 1
+            # GnuTLS 3.7.9 loses a buffer itself where the first message of a handshake finds no room in it.
+            settle(d, control, blocks + lost, context)
+        assert n < numbers[-1]
+    return counts
 
 
 @pytest.mark.parametrize("width", [1, MOST], ids=["one fails", "all fail from then on"])
@@ -133,25 +177,9 @@ def test_whichever_allocation_fails_while_it_serves_nothing_breaks_and_nothing_s
     control = Control()
     d = Daemon("--model", model, *OPTIONS, "--no-prefix-caching", env=control.env())
     try:
-        right = {name: ask(d.port, *what) for name, what in SCRIPT.items()}
-        right = {name: (status, heads, essence(name, text)) for name, (status, heads, text) in right.items()}
+        ask(d.port, "GET", "/v1/memory")
         ready = by_class(d.memory())
-        for name, what in SCRIPT.items():
-            counts = {"right": 0, "refused": 0, "closed": 0}
-            for n in range(1, MOST):
-                blocks = control.get(ALIVE)
-                control.arm(n, width)
-                status, heads, text = ask(d.port, *what)
-                if not control.disarm()[0]:
-                    break
-                if status is None:
-                    counts["closed"] += 1
-                elif refusal(name, status, text):
-                    counts["refused"] += 1
-                else:
-                    assert (status, heads, essence(name, text)) == right[name], (name, n, text[:500])
-                    counts["right"] += 1
-                settle(d, control, blocks)
+        for counts in fail_in_script(d, control, width, range(1, MOST)).values():
             # What libmicrohttpd takes for a connection, before it has read a byte: there is nobody to answer.
             assert counts["closed"] <= 4 and counts["refused"] > 4, counts
         m = settle(d, control, control.get(ALIVE))
