@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <stdlib.h>
 
 #include "base/check.h"
@@ -11,12 +12,14 @@
 /* jansson takes its allocator without a context word, so the arena in use travels in a
  * thread-local: set around each use, never across a callback. */
 static _Thread_local arena *current;
-/* jansson reports a failed allocation within a string as a syntax error. */
-static _Thread_local bool exhausted;
+/* Where a parse that has run out of memory ends. jansson 2.14 passes over a failed allocation
+ * within a string and then reads and writes past its buffer, so it never sees one: what it has
+ * taken lies in the arena, and nothing else needs to be undone. */
+static _Thread_local jmp_buf *exhausted;
 
 static void *take(size_t bytes) {
     void *p = current ? arena_alloc(current, bytes) : malloc(bytes);
-    if (!p) exhausted = true;
+    if (!p && exhausted) longjmp(*exhausted, 1);
     return p;
 }
 static void give(void *p) {
@@ -34,15 +37,29 @@ arena *json_use_arena(arena *a) {
     return before;
 }
 
+/* NULL with *full: no memory; NULL without: no JSON. */
+static const json_t *load(arena *a, str text, json_error_t *je, bool *full) {
+    const json_t *volatile v = NULL;
+    arena *before = json_use_arena(a);
+    jmp_buf end;
+    *full = true;
+    exhausted = &end;
+    if (setjmp(end) == 0) {
+        v = json_loadb(text.ptr ? text.ptr : "", text.len, JSON_ALLOW_NUL, je);
+        *full = false;
+    }
+    exhausted = NULL;
+    json_use_arena(before);
+    return v;
+}
+
 status json_in_parse(const json_t **out, arena *a, str text, err *e) {
     json_error_t je;
     if (str_starts(text, STR("\xef\xbb\xbf"))) text.ptr += 3, text.len -= 3; /* RFC 8259, 8.1 */
-    arena *before = json_use_arena(a);
-    exhausted = false;
-    *out = json_loadb(text.ptr ? text.ptr : "", text.len, JSON_ALLOW_NUL, &je);
-    json_use_arena(before);
+    bool full;
+    *out = load(a, text, &je, &full);
     if (*out) return OK;
-    if (exhausted) return err_set(e, ERR_NO_MEMORY, "no memory to parse the request");
+    if (full) return err_set(e, ERR_NO_MEMORY, "no memory to parse the request");
     if (text.len == 0) {
         err_set(e, ERR_INVALID, "the request has no body; it must be a JSON object");
         return e->code;

@@ -147,6 +147,34 @@ START_TEST(a_parsed_document_lives_and_dies_with_its_arena) {
 }
 END_TEST
 
+/* jansson takes a string piece by piece, and its buffer twice as large each time. */
+START_TEST(wherever_memory_ends_a_document_is_whole_or_refused) {
+    enum { STRING = 300000 };
+    char *text = malloc(STRING + 64);
+    int n = sprintf(text, "{\"a\":[1,{\"b\":\"c\"}],\"prompt\":\"");
+    memset(text + n, 'x', STRING);
+    strcpy(text + n + STRING, "\"}");
+    unsigned n_whole = 0, n_refused = 0;
+    for (size_t limit = 512; limit < 8 * STRING; limit += limit / 16) {
+        arena a;
+        const json_t *v;
+        err e;
+        arena_init(&a, chunks_heap(), limit);
+        status s = json_in_parse(&v, &a, str_of(text), &e);
+        if (s == OK) {
+            n_whole++;
+            ck_assert_uint_eq(json_in_text(json_object_get(v, "prompt")).len, STRING);
+        } else {
+            n_refused++;
+            ck_assert_int_eq(s, ERR_NO_MEMORY);
+        }
+        arena_clear(&a);
+    }
+    ck_assert(n_whole > 0 && n_refused > 0);
+    free(text);
+}
+END_TEST
+
 START_TEST(getters_name_the_field) {
     arena a;
     err e;
@@ -219,5 +247,6 @@ END_TEST
 
 CHECK_MAIN("json", strings_are_escaped_and_read_back_the_same,
            bytes_that_are_no_text_become_replacement_characters, numbers,
-           a_parsed_document_lives_and_dies_with_its_arena, getters_name_the_field,
+           a_parsed_document_lives_and_dies_with_its_arena,
+           wherever_memory_ends_a_document_is_whole_or_refused, getters_name_the_field,
            each_error_has_its_status_type_and_fields)
