@@ -424,9 +424,11 @@ void http_refuse_memory(http_request *pub) {
     http_private *rq = priv(pub);
     if (pub->status) return;
     uint64_t left = pool_size(rq->h->pool) - pool_used(rq->h->pool);
-    if (pub->mem.failed && left >= pub->mem.limit) {
-        /* The pool had what one request may have: its own size is the cause, a retry no help.
-         */
+    uint64_t mine = pub->mem.total, most = pub->mem.limit;
+    bool large = mine >= most / 4 && left + mine >= most;
+    if (pub->mem.failed && (left >= most || large)) {
+        /* Others leave it what one request may have: its own size is the cause, a retry no
+         * help. */
         static char text[] = "{\"error\":{\"message\":\"the request needs more memory than one "
                              "request may have\","
                              "\"type\":\"invalid_request_error\",\"param\":null,\"code\":413}}";

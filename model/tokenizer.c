@@ -131,6 +131,8 @@ status tokenizer_encode(const tokenizer *t, str text, unsigned flags, vec_i32 *o
     if (add && t->add_eos && t->eos >= 0) vec_i32_push(out, t->eos);
     if (s == OK && out->failed) s = err_set(e, ERR_NO_MEMORY, "no memory to encode the text");
     if (w.match) pcre2_match_data_free(w.match);
+    /* Scratch comes from where the request's memory comes from, and is part of its size. */
+    if (w.scratch.failed && out->in) out->in->failed = true;
     arena_clear(&w.scratch);
     return s;
 }

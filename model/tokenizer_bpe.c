@@ -4,6 +4,7 @@
 #include "model/tokenizer_merge.h"
 
 static status no_memory(tok_words *w) {
+    w->scratch.failed = true;
     return err_set(w->err, ERR_NO_MEMORY, "no memory to encode the text");
 }
 

@@ -15,6 +15,7 @@
 #define SPACE_MARK "\xe2\x96\x81" /* U+2581 */
 
 static status no_memory(tok_words *w) {
+    w->scratch.failed = true;
     return err_set(w->err, ERR_NO_MEMORY, "no memory to encode the text");
 }
 

@@ -168,3 +168,8 @@ def test_too_much_is_refused_in_json(daemon):
     r = daemon.http.post("/v1/completions", content=chunks)
     assert r.status_code == 413
     assert daemon.http.post("/v1/completions", content=b" " * (4 << 20)).status_code == 400
+    for text in (b"a ", b'\\"'):  # many words, and one: wherever memory ends, never "retry"
+        for n in (250000, 400000, 500000, 650000, 1000000, 1500000, 2000000):
+            r = daemon.http.post("/v1/completions", content=b'{"prompt":"%s"}' % (text * n))
+            assert r.status_code == (400 if "maximum context length" in r.text else 413), r.text
+        assert r.status_code == 413
