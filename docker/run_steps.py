@@ -140,9 +140,10 @@ wait $server; echo "== stopped, status $?"
 
 def serve(image, model):
     shutil.copy(model, image.root / "models/model.gguf")
-    image.env["VRAMD_MODEL"] = "/models/model.gguf"
+    port = int(image.ports[0]) + 123  # the health check follows the environment
+    image.env |= {"VRAMD_MODEL": "/models/model.gguf", "VRAMD_PORT": str(port)}
     script = SERVE.format(program=image.entrypoint[0], command=shlex.join(image.entrypoint + image.command),
-                          health=shlex.join(image.health), port=image.ports[0])
+                          health=shlex.join(image.health), port=port)
     p = subprocess.run(image.argv(["sh", "-c", script], image.user, network=False), text=True, stdout=subprocess.PIPE)
     print(p.stdout, end="")
     uid = image.user.split(":")[0]
