@@ -33,7 +33,7 @@ typedef struct app {
     err chat_error;
     memory_sample memory; /* the latest */
     bool sampling;        /* a newer one is under way */
-    uint64_t answers[6];  /* by hundreds of the HTTP status; [0]: the client left */
+    uint64_t answers[6];  /* by hundreds of the HTTP status; [0]: the client left; [1]: 501 */
 } app;
 
 /* The table of paths (routes.c). */

@@ -145,7 +145,7 @@ static void write_histogram(out *o, const char *name, histogram_id id, const his
 
 static void write_requests(out *o, const app *a, const machine_stats *s) {
     static const char *const reason[] = {"stop", "length", "abort", "timeout", "error"};
-    static const char *const class[] = {"client_left", "1xx", "2xx", "3xx", "4xx", "5xx"};
+    static const char *const class[] = {"client_left", "501", "2xx", "3xx", "4xx", "5xx"};
     char label[64];
     both(o, "gauge", "vramd_requests_running", "vllm:num_requests_running",
          "Sequences in the running batch.", s->n_running);
@@ -166,9 +166,10 @@ static void write_requests(out *o, const app *a, const machine_stats *s) {
     }
     counter(o, "vramd_requests_rejected_total", "Sequences refused at submission.",
             (double)s->n_rejected);
-    head(o, "vramd_http_responses_total", "counter", "HTTP answers by class of status.");
+    head(o, "vramd_http_responses_total", "counter",
+         "HTTP answers by class of status; 501, not supported, is none of 5xx.");
     for (int i = 0; i < 6; i++) {
-        if (i == 1 || i == 3) continue; /* never sent */
+        if (i == 3) continue; /* never sent */
         snprintf(label, sizeof label, ",code=\"%s\"", class[i]);
         sample(o, "vramd_http_responses_total", label, (double)a->answers[i]);
     }

@@ -89,7 +89,8 @@ static void log_request(const http_request *rq) {
 
 static void on_done(void *self, http_request *rq) {
     app *app = self;
-    app->answers[rq->gone ? 0 : rq->status / 100 % 6]++;
+    /* 501 is what clients ask for and there is not: no failure that wakes anybody. */
+    app->answers[rq->gone ? 0 : rq->status == 501 ? 1 : rq->status / 100 % 6]++;
     if (app->log_requests) log_request(rq);
 }
 

@@ -60,7 +60,10 @@ START_TEST(the_text_is_what_prometheus_reads) {
     static family fam[200];
     fake_init(&f);
     fake_start(&f);
-    reply r = fake_get(&f, "/metrics");
+    reply r = fake_post(&f, "/v1/completions", "{\"prompt\":\"a\",\"suffix\":\"b\"}");
+    ck_assert_int_eq(r.status, 501);
+    reply_free(&r);
+    r = fake_get(&f, "/metrics");
     ck_assert_int_eq(r.status, 200);
     assert_has(r.head, "Content-Type: text/plain; version=0.0.4");
     ck_assert(r.body[r.n_body - 1] == '\n');
@@ -81,6 +84,8 @@ START_TEST(the_text_is_what_prometheus_reads) {
         "vramd_memory_budget_bytes{model_name=\"fake\",device=\"cpu\"} 1073741824\n",
         "vramd_memory_bytes{model_name=\"fake\",class=\"http\",device=\"cpu\"} ",
         "vramd_ready{model_name=\"fake\"} 1\n",
+        "vramd_http_responses_total{model_name=\"fake\",code=\"501\"} 1\n",
+        "vramd_http_responses_total{model_name=\"fake\",code=\"5xx\"} 0\n",
     };
     for (size_t i = 0; i < sizeof want / sizeof *want; i++) assert_has(r.body, want[i]);
     int n = read_text(r.body, fam, 200);
