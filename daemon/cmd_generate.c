@@ -29,7 +29,8 @@ typedef struct output {
     buf text;
     uint32_t n_tokens;
     uint64_t first_us;
-    bool ended, broken;
+    int broken; /* errno of a write that failed */
+    bool ended;
     finish finish;
 } output;
 
@@ -42,7 +43,7 @@ static void on_interrupt(int number) {
 static void write_out(output *o) {
     for (size_t i = 0; i < o->text.len && !o->broken;) {
         ssize_t n = write(STDOUT_FILENO, o->text.ptr + i, o->text.len - i);
-        if (n < 0 && errno != EINTR) o->broken = true;
+        if (n < 0 && errno != EINTR) o->broken = errno;
         if (n > 0) i += (size_t)n;
     }
     o->text.len = 0;
@@ -138,6 +139,8 @@ static status run_prompt(machine *m, const generate_args *a, uint64_t t0, err *e
         if (!runner_step(r)) runner_deliver(r);
     }
     if (o.finish == FINISH_ERROR) s = (*e = *runner_last_error(r)).code;
+    if (o.broken && o.broken != EPIPE) /* "| head" has seen enough */
+        s = err_set(e, ERR_IO, "writing stdout: %s", strerror(o.broken));
     if (a->verbose)
         fprintf(
             stderr,

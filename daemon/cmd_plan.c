@@ -170,6 +170,10 @@ int cmd_plan(int argc, char **argv) {
         s = err_hint(&e, "rule-of-thumb");
     }
     if (s == OK) s = machine_plan(&m, &o, &w, &e);
+    if (s == OK && w.weights && m.file) {
+        err_set(&e, ERR_INVALID, "--weights is for a config.json; a GGUF file has its own");
+        s = err_field(&e, "weights");
+    }
     if (s == OK || (s == ERR_BUDGET && m.plan.terms.n)) {
         if (json) {
             buf b;

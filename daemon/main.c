@@ -1,4 +1,5 @@
 /* vramd: finds the subcommand. */
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -32,6 +33,14 @@ static void sane_surroundings(void) {
     signal(SIGXFSZ, SIG_IGN);
 }
 
+/* What a command has printed may still lie in the buffer, and a disk be full. */
+static int finish(const char *name, int code) {
+    err e;
+    if ((fflush(stdout) == 0 && !ferror(stdout)) || code != 0) return code;
+    err_set(&e, ERR_IO, "writing stdout: %s", strerror(errno));
+    return command_failed(name, &e);
+}
+
 int main(int argc, char **argv) {
     sane_surroundings();
     static const struct {
@@ -49,7 +58,8 @@ int main(int argc, char **argv) {
     const char *name = argv[1];
     if (!strcmp(name, "--version")) name = "version";
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
-        if (strcmp(name, commands[i].name) == 0) return commands[i].run(argc - 1, argv + 1);
+        if (strcmp(name, commands[i].name) == 0)
+            return finish(name, commands[i].run(argc - 1, argv + 1));
     if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help")) {
         print_usage(stdout);
         return 0;

@@ -2,10 +2,19 @@
 
 import json
 import os
+import subprocess
 
 import pytest
 
-from harness import MODEL, Daemon, vramd
+from harness import BINARY, MODEL, Daemon, vramd
+
+
+@pytest.mark.parametrize("words", [("plan", MODEL), ("generate", "--model", MODEL, "--max-tokens", "2", "a"),
+                                   ("inspect", MODEL), ("serve", "--print-sample"), ("version",)])
+def test_output_that_cannot_be_written_is_an_error(words):
+    with open("/dev/full", "w") as full:
+        r = subprocess.run([BINARY, *words], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert r.returncode == 4 and "writing stdout: No space left on device" in r.stderr
 
 
 def test_check_prints_what_is_in_force_and_starts_nothing():
@@ -58,6 +67,8 @@ def test_plan_prints_a_table_and_refuses_by_name(tmp_path):
     assert r.returncode == 0 and "weights" in r.stdout and "KV cache" in r.stdout
     r = vramd("plan", MODEL, "--memory", "50MiB")
     assert r.returncode == 7 and "class kv" in r.stderr and "smallest budget that works" in r.stderr
+    r = vramd("plan", MODEL, "--weights", "bf16")
+    assert r.returncode == 2 and "--weights is for a config.json" in r.stderr
     config = tmp_path / "config.json"
     config.write_text(json.dumps({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336,
