@@ -58,13 +58,6 @@ static void quantise_block(const float *x, act_block *b, uint32_t r) {
                   reduce_add(_mm256_add_epi32(q[2], q[3])));
 }
 
-static void quantise(const float *x, const act *a, uint32_t row) {
-    CHECK(row < a->n_rows);
-    act_block *b = act_group(a, row);
-    for (uint32_t k = 0; k < a->n_in / 32; k++)
-        quantise_block(x + 32 * k, b + k, row % ACT_GROUP);
-}
-
 /* acc += half h of a tile of 256 inputs. */
 INLINE void tile256_int8(const uint8_t *tile, const dtype t, const act_block *b, uint32_t r0,
                          uint32_t h, __m256 *acc, const int R) {
@@ -73,7 +66,7 @@ INLINE void tile256_int8(const uint8_t *tile, const dtype t, const act_block *b,
     _Alignas(32) tile_scales s;
     tile_scales_read(tile, t, h, &s);
     __m256 d = load_half(tile + 16 * h), neg_m = d;
-    if (i.has_min) neg_m = negative(load_half(tile + 32 + 16 * h));
+    if (i.has_min) neg_m = -load_half(tile + 32 + 16 * h);
     int j = 0;
     do {
         if (h == 0) prefetch(codes, STRIP * i.codes);
@@ -81,9 +74,8 @@ INLINE void tile256_int8(const uint8_t *tile, const dtype t, const act_block *b,
             block_halves(codes, t, d, neg_m, loadi(s.scale[j]),
                          i.has_min ? loadi(s.min[j]) : _mm256_setzero_si256(), b, r0, acc, R);
         else
-            block_whole(codes, t, _mm256_load_ps(s.d[j]),
-                        i.has_min ? _mm256_load_ps(s.m[j]) : d, _mm256_setzero_si256(), b, r0,
-                        acc, R);
+            block_whole(codes, t, loadf(s.d[j]), i.has_min ? loadf(s.m[j]) : d,
+                        _mm256_setzero_si256(), b, r0, acc, R);
         codes += STRIP * i.codes;
         b++;
     } while (++j < 8);
@@ -114,8 +106,6 @@ INLINE void strip_int8(const uint8_t *tile, const dtype t, uint32_t n_in, const 
 }
 
 /* ---- float activations ---- */
-
-typedef void floats_fn(const uint8_t *tile, float *w); /* w: [inputs of a tile][STRIP] */
 
 /* One strip of a quantised type by R rows of float activations, ld apart. */
 INLINE void strip_quant(const uint8_t *tile, dtype t, floats_fn *floats, uint32_t n_in,
@@ -163,15 +153,6 @@ INLINE void strip_float(const uint8_t *strip, const dtype t, uint32_t n_in, cons
 }
 
 /* ---- kernels of R rows ---- */
-
-typedef struct job {
-    const packed *w;
-    const act *a;
-    const float *bias, *residual;
-    float *y;
-    uint32_t ld_res, ldy;
-    floats_fn *floats;
-} job;
 
 /* acc: [H][R]; outputs out + 8 * half.., of which those below end are real. */
 INLINE void store(const job *j, uint32_t row, uint32_t out, uint32_t end, const __m256 *acc,
@@ -243,63 +224,13 @@ INLINE void run_many(const job *j, const dtype t, uint32_t row0, uint32_t row1, 
     }
 }
 
-typedef void run_fn(const job *, uint32_t row, uint32_t out, uint32_t end);
-typedef void many_fn(const job *, uint32_t row0, uint32_t row1, uint32_t out, uint32_t end);
-
-typedef struct kernels {
-    run_fn *const *runs; /* of 1 to ROWS rows */
-    many_fn *many;       /* or NULL */
-    floats_fn *floats;
-} kernels;
-
-#define RUN(name, R)                                                                           \
-    static void name##_##R(const job *j, uint32_t row, uint32_t out, uint32_t end) {           \
-        run(j, DT_##name, row, out, end, R);                                                   \
-    }
-#define RUNS(name)                                                                             \
-    RUN(name, 1)                                                                               \
-    RUN(name, 2)                                                                               \
-    RUN(name, 3)                                                                               \
-    RUN(name, 4)                                                                               \
-    static run_fn *const name##_runs[ROWS] = {name##_1, name##_2, name##_3, name##_4};
 #define X(name, ...)                                                                           \
-    RUNS(name)                                                                                 \
     static void name##_many(const job *j, uint32_t row0, uint32_t row1, uint32_t out,          \
                             uint32_t end) {                                                    \
         run_many(j, DT_##name, row0, row1, out, end);                                          \
-    }                                                                                          \
-    static void name##_floats(const uint8_t *tile, float *w) {                                 \
-        for (uint32_t h = 0; h < 2; h++) half_floats(tile, DT_##name, h, w + HALF * h);        \
     }
 TILE_LIST(X)
 #undef X
-RUNS(NONE)
-RUNS(F32)
-RUNS(F16)
-RUNS(BF16)
-
-static kernels kernels_for(dtype t, bool int8) {
-    switch (t) {
-#define X(name, ...)                                                                           \
-    case DT_##name:                                                                            \
-        return int8 ? (kernels){name##_runs, name##_many, NULL}                                \
-                    : (kernels){NONE_runs, NULL, name##_floats};
-        TILE_LIST(X)
-#undef X
-    case DT_F16: return (kernels){F16_runs, NULL, NULL};
-    case DT_BF16: return (kernels){BF16_runs, NULL, NULL};
-    default: return (kernels){F32_runs, NULL, NULL};
-    }
-}
-
-static void few_rows(const job *j, const kernels *k, uint32_t row, uint32_t end_row,
-                     uint32_t out, uint32_t end) {
-    for (uint32_t next; row < end_row; row = next) {
-        next = row - row % ROWS + ROWS;
-        if (next > end_row) next = end_row;
-        k->runs[next - row - 1](j, row, out, end);
-    }
-}
 
 /* From how many rows on unpacking once pays (measured on Zen 5). */
 static uint32_t pays_from(dtype t) {
@@ -307,25 +238,13 @@ static uint32_t pays_from(dtype t) {
     return form == CODES_8 ? 32 : form == CODES_4 ? 16 : MANY;
 }
 
-/* Rows in chunks whose activations stay in the second cache, then strip by strip: a strip stays
- * in the first cache for all rows of the chunk. */
-static void linear(const packed *w, const act *a, uint32_t row0, uint32_t row1, uint32_t out0,
-                   uint32_t out1, const float *bias, const float *residual, uint32_t ld_res,
-                   float *y, uint32_t ldy) {
-    linear_check(w, a, row1, out0, out1);
-    const kernels k = kernels_for(w->type, act_is_int8(w, a));
-    const job j = {w, a, bias, residual, y, ld_res, ldy, k.floats};
-    for (uint32_t from = row0, to; from < row1; from = to) {
-        to = from - from % ROWS_IN_CACHE + ROWS_IN_CACHE;
-        if (to > row1) to = row1;
-        uint32_t first = (from + MANY - 1) / MANY * MANY, last = to / MANY * MANY;
-        if (!k.many || last < first + pays_from(w->type)) first = last = to;
-        for (uint32_t out = out0; out < out1; out += STRIP) {
-            few_rows(&j, &k, from, first, out, out1);
-            if (first < last) k.many(&j, first, last, out, out1);
-            few_rows(&j, &k, last, to, out, out1);
-        }
-    }
-}
-
-const linear_kernels linear_avx2 = {ISA_AVX2, quantise, linear};
+#define RUNS(name)                                                                             \
+    RUN(name, 1)                                                                               \
+    RUN(name, 2)                                                                               \
+    RUN(name, 3)                                                                               \
+    RUN(name, 4)                                                                               \
+    static run_fn *const name##_runs[ROWS] = {name##_1, name##_2, name##_3, name##_4};
+#define MANY_OF(name) name##_many
+#define LINEAR_ISA    ISA_AVX2
+#define LINEAR_TABLE  linear_avx2
+#include "engine/cpu/linear_body.h"

@@ -7,13 +7,15 @@
  * beside. */
 #include "engine/cpu/linear.h"
 
-#include "engine/cpu/linear_tile_avx512.h"
+#include "engine/cpu/linear_vec_avx512.h"
+
+#include "engine/cpu/linear_tile.h"
 
 /* Ahead of the weights being read, in stream order. With 1 or 2 rows of Q4_0, Q4_1 or Q8_0 the
  * loads themselves run far enough ahead for the hardware's prefetcher: 5% faster without (Zen
  * 4, 98 MB of weights). Where unpacking takes more, as slow as half the speed without (Zen 5).
  */
-enum { PREFETCH_BYTES = 4096 };
+enum { PREFETCH_BYTES = 4096, ROWS = ACT_GROUP };
 
 static void quantise_block(const float *x, act_block *b, uint32_t r) {
     __m512 x0 = _mm512_loadu_ps(x), x1 = _mm512_loadu_ps(x + 16);
@@ -37,30 +39,18 @@ static void quantise_block(const float *x, act_block *b, uint32_t r) {
     act_block_set(b, r, big / 127.0f, _mm512_reduce_add_epi32(q0), _mm512_reduce_add_epi32(q1));
 }
 
-static void quantise(const float *x, const act *a, uint32_t row) {
-    CHECK(row < a->n_rows);
-    act_block *b = act_group(a, row);
-    for (uint32_t k = 0; k < a->n_in / 32; k++)
-        quantise_block(x + 32 * k, b + k, row % ACT_GROUP);
-}
-
-/* Where results go. */
-typedef struct dest {
-    const float *bias, *residual;
-    float *y;
-    uint32_t ld_res, ldy;
-} dest;
-
-INLINE void store_rows(const dest *to, uint32_t row, uint32_t out, __mmask16 lanes,
+INLINE void store_rows(const job *j, uint32_t row, uint32_t out, uint32_t end,
                        const __m512 *acc, const int R) {
+    const uint32_t n = end - out < STRIP ? end - out : STRIP;
+    const __mmask16 lanes = (__mmask16)((1u << n) - 1);
     for (int r = 0; r < R; r++) {
         __m512 v = acc[r];
         uint64_t at = row + (uint64_t)r;
-        if (to->bias) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(lanes, to->bias + out));
-        if (to->residual)
-            v = _mm512_add_ps(
-                v, _mm512_maskz_loadu_ps(lanes, to->residual + at * to->ld_res + out));
-        _mm512_mask_storeu_ps(to->y + at * to->ldy + out, lanes, v);
+        if (j->bias) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(lanes, j->bias + out));
+        if (j->residual)
+            v = _mm512_add_ps(v,
+                              _mm512_maskz_loadu_ps(lanes, j->residual + at * j->ld_res + out));
+        _mm512_mask_storeu_ps(j->y + at * j->ldy + out, lanes, v);
     }
 }
 
@@ -172,20 +162,18 @@ INLINE void tile256_int8(const uint8_t *tile, const dtype t, acts *a, __m512 *ac
     const tile_info i = tile_of(t);
     const uint8_t *codes = tile + STRIP * i.head;
     _Alignas(64) tile_scales s;
-    tile_scales_read(tile, t, &s);
+    tile_scales_read(tile, t, 0, &s);
     __m512 d = load_half(tile), neg_m = d;
-    if (i.has_min) neg_m = _mm512_sub_ps(_mm512_set1_ps(-0.0f), load_half(tile + 32));
+    if (i.has_min) neg_m = -load_half(tile + 32);
     prefetch(tile, STRIP * i.head);
     int j = 0;
     do {
         prefetch(codes, STRIP * i.codes);
         if (i.halves)
-            block_halves(codes, t, d, neg_m, _mm512_load_si512(s.scale[j]),
-                         i.has_min ? _mm512_load_si512(s.min[j]) : _mm512_setzero_si512(), a,
-                         acc, R);
+            block_halves(codes, t, d, neg_m, loadi(s.scale[j]),
+                         i.has_min ? loadi(s.min[j]) : _mm512_setzero_si512(), a, acc, R);
         else
-            block_whole(codes, t, _mm512_load_ps(s.d[j]),
-                        i.has_min ? _mm512_load_ps(s.m[j]) : d, a, acc, R);
+            block_whole(codes, t, loadf(s.d[j]), i.has_min ? loadf(s.m[j]) : d, a, acc, R);
         codes += STRIP * i.codes;
         acts_next(a);
     } while (++j < 8);
@@ -212,8 +200,6 @@ INLINE void strip_int8(const uint8_t *tile, const dtype t, uint32_t n_in, const 
 }
 
 /* ---- float activations ---- */
-
-typedef void floats_fn(const uint8_t *tile, float *w); /* w: [inputs of a tile][STRIP] */
 
 /* One strip of a quantised type by R rows of float activations, ld apart. */
 INLINE void strip_quant(const uint8_t *tile, dtype t, floats_fn *floats, uint32_t n_in,
@@ -257,15 +243,8 @@ INLINE void strip_float(const uint8_t *strip, const dtype t, uint32_t n_in, cons
 
 /* ---- kernels of R rows ---- */
 
-typedef struct job {
-    const packed *w;
-    const act *a;
-    dest to;
-    floats_fn *floats;
-} job;
-
 /* t: DT_NONE for any quantised type by float activations. */
-INLINE void run(const job *j, const dtype t, uint32_t row, uint32_t out, __mmask16 lanes,
+INLINE void run(const job *j, const dtype t, uint32_t row, uint32_t out, uint32_t end,
                 const int R) {
     __m512 acc[ACT_GROUP];
     const uint32_t n_in = j->w->n_in;
@@ -276,15 +255,14 @@ INLINE void run(const job *j, const dtype t, uint32_t row, uint32_t out, __mmask
         strip_int8(strip, t, n_in, act_group(j->a, row), row % ACT_GROUP, acc, R);
     else
         strip_float(strip, t, n_in, row_floats(j->a, row), n_in, acc, R);
-    store_rows(&j->to, row, out, lanes, acc, R);
+    store_rows(j, row, out, end, acc, R);
 }
 
-typedef void run_fn(const job *, uint32_t row, uint32_t out, __mmask16 lanes);
+static uint32_t pays_from(dtype t) {
+    (void)t;
+    return 0;
+}
 
-#define RUN(name, R)                                                                           \
-    static void name##_##R(const job *j, uint32_t row, uint32_t out, __mmask16 lanes) {        \
-        run(j, DT_##name, row, out, lanes, R);                                                 \
-    }
 #define RUNS(name)                                                                             \
     RUN(name, 1)                                                                               \
     RUN(name, 2)                                                                               \
@@ -294,52 +272,9 @@ typedef void run_fn(const job *, uint32_t row, uint32_t out, __mmask16 lanes);
     RUN(name, 6)                                                                               \
     RUN(name, 7)                                                                               \
     RUN(name, 8)                                                                               \
-    static run_fn *const name##_runs[ACT_GROUP] = {name##_1, name##_2, name##_3, name##_4,     \
-                                                   name##_5, name##_6, name##_7, name##_8};
-#define X(name, ...)                                                                           \
-    RUNS(name)                                                                                 \
-    static void name##_floats(const uint8_t *tile, float *w) {                                 \
-        tile_floats(tile, DT_##name, w);                                                       \
-    }
-TILE_LIST(X)
-#undef X
-RUNS(NONE)
-RUNS(F32)
-RUNS(F16)
-RUNS(BF16)
-
-static run_fn *const *kernels_for(dtype t, bool int8, floats_fn **floats) {
-    switch (t) {
-#define X(name, ...)                                                                           \
-    case DT_##name: *floats = name##_floats; return int8 ? name##_runs : NONE_runs;
-        TILE_LIST(X)
-#undef X
-    case DT_F16: return F16_runs;
-    case DT_BF16: return BF16_runs;
-    default: return F32_runs;
-    }
-}
-
-/* Rows in chunks whose activations stay in the second cache, then strip by strip: a strip stays
- * in the first cache for all rows of the chunk. */
-static void linear(const packed *w, const act *a, uint32_t row0, uint32_t row1, uint32_t out0,
-                   uint32_t out1, const float *bias, const float *residual, uint32_t ld_res,
-                   float *y, uint32_t ldy) {
-    linear_check(w, a, row1, out0, out1);
-    job j = {w, a, {bias, residual, y, ld_res, ldy}, NULL};
-    run_fn *const *kernels = kernels_for(w->type, act_is_int8(w, a), &j.floats);
-    for (uint32_t from = row0, to; from < row1; from = to) {
-        to = from - from % ROWS_IN_CACHE + ROWS_IN_CACHE;
-        if (to > row1) to = row1;
-        for (uint32_t out = out0; out < out1; out += STRIP) {
-            uint32_t n = out1 - out < STRIP ? out1 - out : STRIP;
-            for (uint32_t row = from, next; row < to; row = next) {
-                next = row - row % ACT_GROUP + ACT_GROUP;
-                if (next > to) next = to;
-                kernels[next - row - 1](&j, row, out, (__mmask16)((1u << n) - 1));
-            }
-        }
-    }
-}
-
-const linear_kernels linear_avx512 = {ISA_AVX512, quantise, linear};
+    static run_fn *const name##_runs[ROWS] = {name##_1, name##_2, name##_3, name##_4,          \
+                                              name##_5, name##_6, name##_7, name##_8};
+#define MANY_OF(name) NULL
+#define LINEAR_ISA    ISA_AVX512
+#define LINEAR_TABLE  linear_avx512
+#include "engine/cpu/linear_body.h"

@@ -10,17 +10,19 @@
 #ifndef VRAMD_ENGINE_CPU_LINEAR_BLOCK_AVX2_H
 #define VRAMD_ENGINE_CPU_LINEAR_BLOCK_AVX2_H
 
-#include "engine/cpu/linear_tile_avx2.h"
+#include "engine/cpu/linear_vec_avx2.h"
+
+#include "engine/cpu/linear_tile.h"
 
 /* Up to ROWS rows unpack codes as they go; MANY rows read them unpacked (unpacked_block). */
 enum { ROWS = 4, MANY = ACT_GROUP };
 
 /* Half a tile's 32 inputs as codes_of gives them, and their scales. */
 typedef struct unpacked_block {
-    uint8_t codes[8][4 * HALF];
-    float d[HALF], m[HALF];         /* with halves: of the tile, m negative */
-    int32_t scale[HALF], min[HALF]; /* with halves: pairs of int16 */
-    int32_t flipped[HALF];          /* 8-bit codes: the magnitudes of the negative ones */
+    uint8_t codes[8][4 * LANES];
+    float d[LANES], m[LANES];         /* with halves: of the tile, m negative */
+    int32_t scale[LANES], min[LANES]; /* with halves: pairs of int16 */
+    int32_t flipped[LANES];           /* 8-bit codes: the magnitudes of the negative ones */
 } unpacked_block;
 
 INLINE __m256i broadcast4(const void *p) {
@@ -40,7 +42,7 @@ INLINE void add32(__m256i *sum, __m256i v) {
 
 /* Group l of 8, 4 codes a lane. */
 INLINE __m256i group_of(const uint8_t *codes, const dtype t, const int l, const int R) {
-    return R == MANY ? loadi(codes + 4 * HALF * l) : codes_of(codes, t, l);
+    return R == MANY ? loadi(codes + 4 * LANES * l) : codes_of(codes, t, l);
 }
 
 /* sum16[r] = (or +=) the products of group l. */
@@ -168,7 +170,7 @@ INLINE void unpack_codes(const uint8_t *codes, const dtype t, unpacked_block *to
     __m256i flipped = _mm256_setzero_si256();
     for (int l = 0; l < 8; l++) {
         __m256i w = codes_of(codes, t, l);
-        _mm256_store_si256((__m256i *)to->codes[l], w);
+        storei(to->codes[l], w);
         if (tile_of(t).offset == 128) flipped = _mm256_add_epi32(flipped, negative_sizes(w));
     }
     storei(to->flipped, flipped);
@@ -183,12 +185,12 @@ INLINE void unpack(const uint8_t *tile, const dtype t, uint32_t h, uint32_t n_in
         __m256 d = load_half(tile + 16 * h), m = d;
         if (i.has_min) m = load_half(tile + 32 + 16 * h);
         if (i.n_in == 256) tile_scales_read(tile, t, h, &s);
-        if (i.halves) m = negative(m);
+        if (i.halves) m = -m;
         for (uint32_t j = 0; j < i.n_in / 32u; j++, to++) {
             const bool own = i.n_in == 256 && !i.halves;
             unpack_codes(tile + STRIP * (i.head + j * i.codes) + 32 * h, t, to);
-            _mm256_store_ps(to->d, own ? _mm256_load_ps(s.d[j]) : d);
-            if (i.has_min) _mm256_store_ps(to->m, own ? _mm256_load_ps(s.m[j]) : m);
+            storef(to->d, own ? loadf(s.d[j]) : d);
+            if (i.has_min) storef(to->m, own ? loadf(s.m[j]) : m);
             if (i.halves) storei(to->scale, loadi(s.scale[j]));
             if (i.halves && i.has_min) storei(to->min, loadi(s.min[j]));
         }
@@ -203,7 +205,7 @@ INLINE void blocks_many(const unpacked_block *w, uint32_t n, const dtype t, cons
     const tile_info i = tile_of(t);
     const uint32_t bytes = tile_bytes(t) * 32 / i.n_in;
     do {
-        __m256 d = _mm256_load_ps(w->d), m = i.has_min ? _mm256_load_ps(w->m) : d;
+        __m256 d = loadf(w->d), m = i.has_min ? loadf(w->m) : d;
         for (uint32_t at = 0; at < bytes && ahead; at += 128)
             _mm_prefetch((const char *)ahead + at, _MM_HINT_T1);
         if (i.halves)

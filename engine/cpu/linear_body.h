@@ -1,0 +1,82 @@
+/* linear() and its table of kernels, the same for every vector length. Included last by
+ * linear_avx2.c and linear_avx512.c, which define before it
+ *   RUNS(name): name_runs[], kernels of 1 to ROWS rows (run_fn), by RUN(name, R) of each R;
+ *   MANY_OF(name): a kernel of many rows (many_fn), or NULL;
+ *   run(), what RUN makes kernels of; pays_from(type): from how many rows on MANY_OF pays;
+ *   quantise_block(); LINEAR_ISA and LINEAR_TABLE. */
+
+static void quantise(const float *x, const act *a, uint32_t row) {
+    CHECK(row < a->n_rows);
+    act_block *b = act_group(a, row);
+    for (uint32_t k = 0; k < a->n_in / 32; k++)
+        quantise_block(x + 32 * k, b + k, row % ACT_GROUP);
+}
+
+#define RUN(name, R)                                                                           \
+    static void name##_##R(const job *j, uint32_t row, uint32_t out, uint32_t end) {           \
+        run(j, DT_##name, row, out, end, R);                                                   \
+    }
+#define X(name, ...)                                                                           \
+    RUNS(name)                                                                                 \
+    static void name##_floats(const uint8_t *tile, float *w) {                                 \
+        tile_floats(tile, DT_##name, w);                                                       \
+    }
+TILE_LIST(X)
+#undef X
+RUNS(NONE)
+RUNS(F32)
+RUNS(F16)
+RUNS(BF16)
+
+typedef struct kernels {
+    run_fn *const *runs;
+    many_fn *many;
+    floats_fn *floats;
+} kernels;
+
+static kernels kernels_for(dtype t, bool int8) {
+    switch (t) {
+#define X(name, ...)                                                                           \
+    case DT_##name:                                                                            \
+        return int8 ? (kernels){name##_runs, MANY_OF(name), NULL}                              \
+                    : (kernels){NONE_runs, NULL, name##_floats};
+        TILE_LIST(X)
+#undef X
+    case DT_F16: return (kernels){F16_runs, NULL, NULL};
+    case DT_BF16: return (kernels){BF16_runs, NULL, NULL};
+    default: return (kernels){F32_runs, NULL, NULL};
+    }
+}
+
+static void few_rows(const job *j, const kernels *k, uint32_t row, uint32_t end_row,
+                     uint32_t out, uint32_t end) {
+    for (uint32_t next; row < end_row; row = next) {
+        next = row - row % ROWS + ROWS;
+        if (next > end_row) next = end_row;
+        k->runs[next - row - 1](j, row, out, end);
+    }
+}
+
+/* Rows in chunks whose activations stay in the second cache, then strip by strip: a strip stays
+ * in the first cache for all rows of the chunk. */
+static void linear(const packed *w, const act *a, uint32_t row0, uint32_t row1, uint32_t out0,
+                   uint32_t out1, const float *bias, const float *residual, uint32_t ld_res,
+                   float *y, uint32_t ldy) {
+    linear_check(w, a, row1, out0, out1);
+    const kernels k = kernels_for(w->type, act_is_int8(w, a));
+    const job j = {w, a, bias, residual, y, ld_res, ldy, k.floats};
+    for (uint32_t from = row0, to; from < row1; from = to) {
+        to = from - from % ROWS_IN_CACHE + ROWS_IN_CACHE;
+        if (to > row1) to = row1;
+        uint32_t first = (from + ACT_GROUP - 1) / ACT_GROUP * ACT_GROUP;
+        uint32_t last = to / ACT_GROUP * ACT_GROUP; /* whole groups: first to last */
+        if (!k.many || last < first + pays_from(w->type)) first = last = to;
+        for (uint32_t out = out0; out < out1; out += STRIP) {
+            few_rows(&j, &k, from, first, out, out1);
+            if (first < last) k.many(&j, first, last, out, out1);
+            few_rows(&j, &k, last, to, out, out1);
+        }
+    }
+}
+
+const linear_kernels LINEAR_TABLE = {LINEAR_ISA, quantise, linear};

@@ -1,0 +1,54 @@
+/* What engine/cpu/linear_tile.h needs of AVX2: a vector of 8 lanes, half a strip. */
+#ifndef VRAMD_ENGINE_CPU_LINEAR_VEC_H
+#define VRAMD_ENGINE_CPU_LINEAR_VEC_H
+
+#include <immintrin.h>
+
+#include "engine/cpu/linear_tiles.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+enum { LANES = 8, SIGNED_CODES = true }; /* codes of 8 bits: signed, for vpsignb */
+typedef __m256i vi;
+typedef __m256 vf;
+
+INLINE __m128i loadi128(const uint8_t *p) {
+    return _mm_loadu_si128((const __m128i *)p);
+}
+INLINE vi loadi(const void *p) {
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+INLINE vi load_u16(const uint8_t *p) { /* to 32 bits */
+    return _mm256_cvtepu16_epi32(loadi128(p));
+}
+INLINE vi load_i8(const uint8_t *p) { /* to 16 bits */
+    return _mm256_cvtepi8_epi16(loadi128(p));
+}
+INLINE vi load_u8(const uint8_t *p) {
+    return _mm256_cvtepu8_epi16(loadi128(p));
+}
+INLINE vf load_half(const uint8_t *p) {
+    return _mm256_cvtph_ps(loadi128(p));
+}
+INLINE vf loadf(const float *p) {
+    return _mm256_loadu_ps(p);
+}
+INLINE void storei(void *p, vi v) {
+    _mm256_storeu_si256((__m256i *)p, v);
+}
+INLINE void storef(float *p, vf v) {
+    _mm256_storeu_ps(p, v);
+}
+/* mask's bits from a, the others from b. */
+INLINE vi pick(vi mask, vi a, vi b) {
+    return _mm256_or_si256(_mm256_and_si256(mask, a), _mm256_andnot_si256(mask, b));
+}
+/* a | (b & mask), mask in every byte. */
+INLINE vi or_masked(vi a, vi b, const int mask) {
+    return _mm256_or_si256(a, _mm256_and_si256(b, _mm256_set1_epi8((char)mask)));
+}
+INLINE vi look_up(__m128i book, vi nibbles) {
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(book), nibbles);
+}
+
+#endif
