@@ -48,6 +48,8 @@ uint32_t fork_leader(const sched *s, uint32_t record) {
     if (r->spec.score_prompt || !l || l->slot == NO_SLOT) return NO_SLOT;
     const seq_hot *h = &s->hot[l->slot];
     if (h->n_blocks == 0 || l->n_computed < h->n_prompt) return NO_SLOT;
+    /* Who needs its blocks may have to take them. */
+    if (h->state == SEQ_PAUSED) return NO_SLOT;
     for (uint32_t k = 0; k < s->n_groups; k++) {
         const seq_group *g = &s->group[k];
         if (g->window && g->held[l->slot].first > first_seen(s, g, h->n_prompt - 1))

@@ -121,6 +121,28 @@ START_TEST(a_fork_of_128_ends_with_four_slots) {
 }
 END_TEST
 
+/* To share, it would need a block more than there are while the leader keeps its own. */
+START_TEST(a_member_does_not_wait_for_a_paused_leader_that_fills_the_pool) {
+    sched_config cfg = drive_config();
+    cfg.group[0] = (sched_group){.n_blocks = 2, .window = 8};
+    drive *d = drive_new(cfg);
+    seq_spec spec = drive_spec(d, 6, 3);
+    seq_id leader, member;
+    ck_assert_int_eq(drive_try(d, &spec, &leader), REJECT_NONE);
+    drive_commit(d, drive_plan(d), DRIVE_WORD);
+    sched_pause(d->s, leader, true);
+    spec.fork_of = leader;
+    ck_assert_int_eq(drive_try(d, &spec, &member), REJECT_NONE);
+    drive_run(d, 100);
+    ck_assert_int_eq(drive_finish(d, member), FINISH_LENGTH);
+    ck_assert_int_eq(drive_finish(d, leader), FINISH_NONE);
+    sched_pause(d->s, leader, false);
+    drive_run(d, 100);
+    ck_assert_int_eq(drive_finish(d, leader), FINISH_LENGTH);
+    drive_free(d);
+}
+END_TEST
+
 START_TEST(members_outlive_a_leader_that_ends_at_any_time) {
     for (uint32_t when = 0; when < 8; when++) {
         sched_config cfg = drive_config();
@@ -191,6 +213,8 @@ END_TEST
 CHECK_MAIN("fork", the_prompt_is_computed_once_and_only_its_last_block_is_copied,
            a_prompt_that_ends_with_its_block_needs_a_copy_and_one_longer_none,
            the_copied_block_is_pinned_until_its_step_is_committed,
-           a_fork_of_128_ends_with_four_slots, members_outlive_a_leader_that_ends_at_any_time,
+           a_fork_of_128_ends_with_four_slots,
+           a_member_does_not_wait_for_a_paused_leader_that_fills_the_pool,
+           members_outlive_a_leader_that_ends_at_any_time,
            a_member_is_cancelled_or_late_by_itself, members_that_sleep_delay_nobody,
            forks_under_preemption_end_and_each_alone_must_fit)
