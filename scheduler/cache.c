@@ -20,10 +20,14 @@ static uint32_t walk_chain(sched *s, uint64_t salt, const int32_t *tokens, uint3
             p->n_hashed++;
         }
         int32_t b = prefix_find(&g->index, &p->hash[i], parent, own);
-        if (b < 0 || !blocks_hittable(&g->kv, b)) return i;
+        if (b < 0 || !blocks_hittable(&g->kv, b)) {
+            p->at_gap = b < 0; /* else a fence */
+            return i;
+        }
         p->block[i] = b;
         parent = g->index.serial[b];
     }
+    p->at_gap = true;
     return most;
 }
 
@@ -54,6 +58,7 @@ uint32_t cache_probe(sched *s, seq_id id, uint64_t salt, const int32_t *tokens, 
             if (k != s->chain_group) found = cut_to_group(s, k, found);
         }
         again = found < before && s->n_groups > 2;
+        s->probe.at_gap &= found == before; /* else behind it more may be known */
     }
     return found;
 }
@@ -70,6 +75,7 @@ void cache_begin(sched *s, uint32_t slot, uint64_t salt, uint32_t n) {
     c->n = n;
     c->hash = n > 0 ? s->probe.hash[n - 1] : root_hash(salt);
     c->serial = n > 0 ? index->serial[s->probe.block[n - 1]] : prefix_root(salt);
+    s->probe.id = 0; /* should it start again, it will have other tokens and needs */
 }
 
 /* The next block of a chain is full. Where another sequence has published the same, its node

@@ -46,6 +46,7 @@ void hold_start(sched *s, uint32_t slot, const start *st, uint32_t n_blocks) {
     bool forks = st->leader != NO_SLOT, copies = forks && (prompt - 1) % bs > 0;
     h->next_pos = forks ? prompt - 1 : st->n_found * bs;
     h->n_blocks = n_blocks;
+    s->n_shared += st->n_found;
     /* What is found first, so that nobody takes it for something else. */
     for (uint32_t k = 0; k < s->n_groups; k++) {
         seq_group *g = &s->group[k];

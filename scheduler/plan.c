@@ -95,9 +95,8 @@ static void measure(sched *s, uint32_t record, const int32_t *tokens, uint32_t l
     const seq_record *r = &s->record[record];
     bool unscored = r->spec.score_prompt && r->n_reported < r->spec.n_prompt;
     uint32_t n = blocks_for(s, n_tokens), free_found = 0;
-    seq_id id = (seq_id)r->generation << 32 | record;
-    out->n_probed =
-        cache_probe(s, id, r->spec.salt, tokens, unscored ? r->n_reported : len - 1);
+    out->n_probed = cache_probe(s, id_of(s, record), r->spec.salt, tokens,
+                                unscored ? r->n_reported : len - 1);
     out->leader = r->slot == NO_SLOT ? fork_leader(s, record) : NO_SLOT;
     bool forks = out->leader != NO_SLOT;
     out->n_found = forks ? (len - 1) / s->cfg.block_tokens : out->n_probed;
@@ -113,16 +112,26 @@ static void measure(sched *s, uint32_t record, const int32_t *tokens, uint32_t l
             free_found += g->kv.ref[cache_probed(s, k, i)] == 0;
         out->want[k] += free_found - out->n_found;
     }
+    const bool lasts = s->probe.at_gap && r->spec.fork_of == 0;
+    s->probe.n_gains = cache_gains(s);
+    for (uint32_t k = 0; k < s->n_groups; k++) s->probe.want[k] = lasts ? out->want[k] : 1;
+}
+
+/* Blocks of a group that a sequence needs at least to start. Whatever is found, the last one is
+ * not; and a sequence that waits for many steps is not looked up at each. */
+static uint32_t least_want(const sched *s, uint32_t record, uint32_t k) {
+    const probe *p = &s->probe;
+    const uint64_t gained = cache_gains(s) - p->n_gains;
+    if (p->id != id_of(s, record) || p->want[k] <= gained) return 1;
+    return p->want[k] - (uint32_t)gained;
 }
 
 /* Measures again after every preemption of a parked sequence: it may have shared blocks. */
 static bool find_start(planner *p, uint32_t record, const int32_t *tokens, uint32_t len,
                        uint32_t n_tokens, bool watermark, start *out) {
     sched *s = p->s;
-    /* Whatever is found, the last block is not: where there is no room for that, and the head
-     * of the queue waits for many steps, nothing needs to be looked up. */
     for (uint32_t k = 0; k < s->n_groups; k++)
-        out->want[k] = 1 + (watermark ? s->group[k].watermark : 0);
+        out->want[k] = least_want(s, record, k) + (watermark ? s->group[k].watermark : 0);
     room least = find_room(p, out->want);
     if (least == ROOM_NONE || least == ROOM_FENCED) return false;
     for (;;) {

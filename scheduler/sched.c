@@ -222,7 +222,7 @@ reject sched_submit(sched *s, const seq_spec *spec, uint64_t now_us, seq_id *out
     if (!fork_wait(s, i)) seq_enqueue(s, i);
     if (spec->deadline_us > 0) heap_add(&s->deadlines, i, spec->deadline_us, r->arrival);
     s->waiting_tokens += spec->n_prompt;
-    *out = (seq_id)generation << 32 | i;
+    *out = id_of(s, i);
     return REJECT_NONE;
 }
 

@@ -145,7 +145,7 @@ void seq_admit(sched *s, uint32_t record, const start *st) {
     s->waiting_tokens -= spec->n_prompt;
     r->slot = slot;
     r->ticket = ++s->n_tickets;
-    *h = (seq_hot){.id = (seq_id)r->generation << 32 | record,
+    *h = (seq_hot){.id = id_of(s, record),
                    .user = spec->user,
                    .len = spec->n_prompt,
                    .n_prompt = spec->n_prompt,
@@ -273,7 +273,7 @@ void seq_end_waiting(sched *s, uint32_t record, finish why) {
     heap_remove(&s->deadlines, record);
     s->waiting_tokens -= r->spec.n_prompt;
     r->finish = why;
-    push_ended(s, (seq_id)r->generation << 32 | record, r, 0);
+    push_ended(s, id_of(s, record), r, 0);
     record_free(s, record);
 }
 

@@ -107,12 +107,16 @@ typedef struct start {
     uint32_t want[SCHED_MAX_GROUPS];
 } start;
 
-/* The sequence that was looked up last: hashed once, though it may be tried at every step. */
+/* The sequence that was looked up last: hashed once, and not looked up again while it cannot
+ * have enough, though it may be tried at every step. */
 typedef struct probe {
     seq_id id;
     uint32_t n_hashed;
     prefix_hash *hash; /* [blocks_per_seq] */
     int32_t *block;    /* [blocks_per_seq] of the chain group */
+    bool at_gap;       /* what was found ends where no block is known, or where it may end */
+    uint32_t want[SCHED_MAX_GROUPS]; /* blocks it needed; less only by gains */
+    uint64_t n_gains;                /* cache_gains then */
 } probe;
 
 typedef struct slot_list {
@@ -132,7 +136,8 @@ struct sched {
     heap waiting, deadlines; /* of records */
     seq_group group[SCHED_MAX_GROUPS];
     probe probe;
-    uint64_t n_serials, n_prefix_queries, n_prefix_hits;
+    uint64_t n_serials, n_shared; /* blocks published; found or forked by who started */
+    uint64_t n_prefix_queries, n_prefix_hits;
     uint64_t waiting_tokens, n_submitted, n_tickets, n_planned, n_committed;
     uint64_t n_preemptions, n_recomputed_tokens, n_prompt_tokens, n_output_tokens;
     bool draining, events_read;
@@ -158,6 +163,9 @@ static inline uint32_t max_u32(uint32_t a, uint32_t b) {
 
 static inline uint32_t record_of(seq_id id) {
     return (uint32_t)id;
+}
+static inline seq_id id_of(const sched *s, uint32_t record) {
+    return (seq_id)s->record[record].generation << 32 | record;
 }
 /* The record of a live sequence, or NULL for an id that is stale or was never given. */
 static inline seq_record *record_find(const sched *s, seq_id id) {
@@ -210,6 +218,10 @@ void hold_unpin(sched *, const step *); /* sources of its copies */
 /* Looks up tokens [0, n) of a sequence: the number of blocks in front that every group has.
  * s->probe.block names them. */
 uint32_t cache_probe(sched *, seq_id, uint64_t salt, const int32_t *tokens, uint32_t n);
+/* Grows by one at least with each block less that a sequence at_gap may need. */
+static inline uint64_t cache_gains(const sched *s) {
+    return s->n_serials + s->n_shared;
+}
 /* The block of node i of the probe in a group: CHECKs that it is there. */
 int32_t cache_probed(const sched *, uint32_t group, uint32_t i);
 /* A chain that begins behind the first n blocks of the probe. */
@@ -222,7 +234,7 @@ void cache_publish(sched *, uint32_t slot, uint32_t n);
 bool fork_wait(sched *, uint32_t record);
 void fork_wake(sched *, uint32_t leader);   /* its members join the queue */
 void fork_cancel(sched *, uint32_t record); /* a dormant member leaves its leader */
-/* The slot of a leader that has all a member needs, or NO_SLOT. */
+/* The slot of a running leader that has all a member needs, or NO_SLOT. */
 uint32_t fork_leader(const sched *, uint32_t record);
 
 /* One of the events that sched_events gives next. Here, since every token is one. */

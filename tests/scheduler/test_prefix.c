@@ -1,7 +1,7 @@
 /* The prefix cache: what is found, what is not, what it costs, and in which order it is lost.
  */
 #include "base/hash.h"
-#include "scheduler/prefix.h"
+#include "scheduler/state.h"
 #include "tests/scheduler/drive.h"
 
 static sched_config cached_config(void) {
@@ -199,6 +199,31 @@ START_TEST(a_prompt_to_be_scored_takes_no_hits_but_leaves_blocks) {
 }
 END_TEST
 
+/* However long its prompt, a head of the queue that cannot have enough costs a step nothing. */
+START_TEST(what_waits_for_room_is_not_looked_up_at_each_step) {
+    drive *d = drive_new(cached_config());
+    ask(d, 0, 32); /* leaves 8 of 16 blocks cached */
+    seq_spec spec = drive_spec(d, 24, 20);
+    seq_id runs, waits;
+    spec.salt = 1;
+    ck_assert_int_eq(drive_try(d, &spec, &runs), REJECT_NONE);
+    drive_commit(d, drive_plan(d), DRIVE_WORD);
+    drive_commit(d, drive_plan(d), DRIVE_WORD);
+    waits = drive_submit(d, 48, 2); /* 12 blocks: 8 of them are among the 10 that are free */
+    for (int i = 0; i < 10; i++) {
+        drive_commit(d, drive_plan(d), DRIVE_WORD);
+        ck_assert_uint_eq(d->s->probe.id, waits);
+        if (i > 0) ck_assert_int_eq(d->s->probe.block[0], -1);
+        d->s->probe.block[0] = -1; /* a look-up would write it */
+    }
+    ck_assert_uint_eq(drive_count(d, waits, EVENT_ADMITTED), 0);
+    drive_run(d, 100);
+    ck_assert_int_eq(drive_finish(d, waits), FINISH_LENGTH);
+    ck_assert_uint_eq(found(d, waits), 20); /* of the 8, 3 were taken for 11 - 8 */
+    drive_free(d);
+}
+END_TEST
+
 START_TEST(without_the_cache_nothing_is_kept) {
     drive *d = drive_new(drive_config());
     ck_assert_uint_eq(ask(d, 0, 20), 0);
@@ -288,6 +313,7 @@ int main(void) {
     tcase_add_test(t, sequences_that_run_share_and_count_once);
     tcase_add_test(t, a_preempted_sequence_finds_its_own_blocks_again);
     tcase_add_test(t, a_prompt_to_be_scored_takes_no_hits_but_leaves_blocks);
+    tcase_add_test(t, what_waits_for_room_is_not_looked_up_at_each_step);
     tcase_add_test(t, without_the_cache_nothing_is_kept);
     tcase_add_test(t, a_collision_is_a_miss);
     tcase_add_test(t, a_table_has_room_for_any_number_of_blocks);
