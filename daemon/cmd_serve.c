@@ -197,14 +197,14 @@ static void on_loaded(void *arg, status s, const err *e) {
     supervisor_ready(&d->supervisor);
     const char *host = strcmp(d->opt.host, "0.0.0.0") == 0 ? "127.0.0.1" : d->opt.host;
     const char *scheme = d->opt.tls_cert[0] ? "https" : "http";
+    bool bare_v6 = strchr(host, ':') && host[0] != '[';
     if (strncmp(host, "unix:", 5) == 0)
         log_info("READY: curl --unix-socket %s %s://vramd/v1/models", host + 5, scheme);
     else
         log_info(
             "READY: curl %s://%s%s%s:%u/v1/completions -H 'Content-Type: application/json' "
             "-d '{\"prompt\":\"Once upon a time\",\"max_tokens\":32}'",
-            scheme, strchr(host, ':') ? "[" : "", host, strchr(host, ':') ? "]" : "",
-            server_port(d->server));
+            scheme, bare_v6 ? "[" : "", host, bare_v6 ? "]" : "", server_port(d->server));
 }
 
 /* libmicrohttpd's pools are mapped one by one, so that those of a crowd are the system's again

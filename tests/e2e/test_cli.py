@@ -110,6 +110,19 @@ def test_check_refuses_what_serve_refuses(tmp_path):
         assert r.returncode == code and said in r.stderr, r
 
 
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_an_ipv6_address_may_have_brackets_and_the_line_at_ready_has_one_pair(host):
+    try:
+        with socket.socket(socket.AF_INET6) as s:
+            s.bind(("::1", 0))
+    except OSError:
+        pytest.skip("no IPv6 here")
+    d = Daemon("--max-model-len", "256", "--max-num-seqs", "2", "--host", host, wait=False)
+    url = d.wait_log(r"READY: curl (\S+)/v1/completions")[1]
+    assert httpx.get(url + "/health").status_code == 200
+    d.stop()
+
+
 def test_check_prints_a_file_that_gives_the_same_options(tmp_path):
     first = vramd("serve", "--check", "--model", MODEL, "--max-num-seqs", "9", "--memory", "400MiB", "--max-model-len", "333")
     f = tmp_path / "again.conf"
