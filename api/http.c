@@ -174,7 +174,7 @@ static void *on_uri(void *cls, const char *uri, struct MHD_Connection *mhd) {
         MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
     http_conn *c = info ? info->socket_context : NULL;
     if (c) c->bad_uri = uri[0] != '/' || strstr(uri, "%00");
-    if (c) c->uri_end = uri + strlen(uri);
+    if (c) c->uri = uri, c->uri_end = uri + strlen(uri);
     return NULL;
 }
 
@@ -211,7 +211,8 @@ static struct MHD_Response *no_memory_answer(void) {
     struct MHD_Response *r =
         MHD_create_response_from_buffer(sizeof text - 1, text, MHD_RESPMEM_PERSISTENT);
     if (r && MHD_add_response_header(r, "Content-Type", "application/json") &&
-        MHD_add_response_header(r, "Retry-After", "1"))
+        MHD_add_response_header(r, "Retry-After", "1") &&
+        MHD_add_response_header(r, "Connection", "close"))
         return r;
     if (r) MHD_destroy_response(r);
     return NULL;

@@ -16,7 +16,7 @@ typedef struct http_conn { /* one slot of the table */
     struct MHD_Connection *mhd;
     int fd;
     bool open, bad_uri;
-    const char *uri_end;           /* in libmicrohttpd's buffer, of the request in progress */
+    const char *uri, *uri_end;     /* in libmicrohttpd's buffer, of the request in progress */
     uint64_t deadline_us;          /* 0: none; then the connection is shut down */
     http_private *rq;              /* in progress, or NULL */
     http_tls *tls;                 /* NULL: plain HTTP */

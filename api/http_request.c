@@ -26,8 +26,8 @@ static http_private *priv(const http_request *rq) {
 /* ---- arriving ---- */
 
 typedef struct header_count {
-    unsigned n_host, n_length, n_encoding;
-    bool not_chunked, bad_name, bad_line;
+    unsigned n_host, n_length, n_encoding, n_auth, n_key;
+    bool not_chunked, bad_name, bad_line, bad_host;
     const char *line_end; /* of the line before */
 } header_count;
 
@@ -66,6 +66,12 @@ static bool is_plain(const char *s) {
     return !*s;
 }
 
+/* Of RFC 9112, section 3.2, less the comma: a list would be two hosts to somebody. */
+static bool is_host(const char *s) {
+    return s[strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                       "-._~%!$&'()*+;=:[]")] == '\0';
+}
+
 static enum MHD_Result count_header(void *cls, enum MHD_ValueKind kind, const char *key,
                                     const char *value) {
     (void)kind;
@@ -74,7 +80,12 @@ static enum MHD_Result count_header(void *cls, enum MHD_ValueKind kind, const ch
     n->bad_line |= !value || !is_plain(value) || !follows(n->line_end, key, 2) ||
                    !follows(key + strlen(key), value, 1);
     n->line_end = value ? value + strlen(value) : NULL;
-    if (strcasecmp(key, "Host") == 0) n->n_host++;
+    if (strcasecmp(key, "Host") == 0) {
+        n->n_host++;
+        n->bad_host |= value && !is_host(value);
+    }
+    if (strcasecmp(key, "Authorization") == 0) n->n_auth++;
+    if (strcasecmp(key, "X-Api-Key") == 0) n->n_key++;
     if (strcasecmp(key, "Content-Length") == 0) n->n_length++;
     if (strcasecmp(key, "Transfer-Encoding") == 0) {
         n->n_encoding++;
@@ -85,7 +96,7 @@ static enum MHD_Result count_header(void *cls, enum MHD_ValueKind kind, const ch
 
 /* libmicrohttpd reads these leniently, each in its own way; a proxy before us may read them in
  * another, and that is how requests are smuggled (RFC 9112, section 11.2). */
-static bool acceptable(http_private *rq, const char *version, failure *f) {
+static bool acceptable(http_private *rq, const char *method, const char *version, failure *f) {
     header_count n = {.line_end = version + strlen(version)};
     struct MHD_Connection *m = rq->conn->mhd;
     MHD_get_connection_values(m, MHD_HEADER_KIND, count_header, &n);
@@ -100,11 +111,16 @@ static bool acceptable(http_private *rq, const char *version, failure *f) {
     n.bad_line |= n.line_end && n.line_end[1];
     const char *bad = NULL;
     if (rq->conn->bad_uri) bad = "the request target must be an absolute path without %00";
-    if (lies_in_place() && version - rq->conn->uri_end != 1)
+    if (lies_in_place() &&
+        (version - rq->conn->uri_end != 1 || rq->conn->uri - (method + strlen(method)) != 1))
         bad = "the request line must be METHOD, blank, target, blank, version";
     if (n.bad_name) bad = "the name of a header must be a token, with the colon after it";
     if (lies_in_place() && n.bad_line)
         bad = "each line of the head must end with CR LF, and hold none of them";
+    if (strcmp(version, "HTTP/1.1") != 0 && strcmp(version, "HTTP/1.0") != 0)
+        bad = "the version must be HTTP/1.1 or HTTP/1.0";
+    if (n.bad_host) bad = "the Host header must be a host, perhaps with a port";
+    if (n.n_auth > 1 || n.n_key > 1) bad = "several Authorization or X-Api-Key headers";
     if (n.n_host > 1) bad = "several Host headers";
     if (n.n_host == 0 && strcmp(version, "HTTP/1.1") == 0) bad = "no Host header";
     if (n.n_length > 1) bad = "several Content-Length headers";
@@ -192,10 +208,15 @@ static void expect_body(http_private *rq) {
         http_refuse_memory(&rq->pub);
 }
 
+/* Where such a body ends libmicrohttpd 0.9.75 decides leniently, and shows nothing of it: a
+ * lone LF ends a line between chunks. So what comes behind it is no request for us. */
+static bool is_chunked(const http_private *rq) {
+    return http_header(&rq->pub, "Transfer-Encoding") != NULL;
+}
+
 static bool has_body(const http_private *rq) {
     const char *length = http_header(&rq->pub, "Content-Length");
-    return (length && strcmp(length, "0") != 0) ||
-           http_header(&rq->pub, "Transfer-Encoding") != NULL;
+    return (length && strcmp(length, "0") != 0) || is_chunked(rq);
 }
 
 static void take_body(http_private *rq, const char *data, size_t n) {
@@ -262,7 +283,7 @@ static bool add_headers(struct MHD_Response *r, const http_private *rq) {
            add_header(r, "X-Accel-Buffering", stream ? "no" : NULL) &&
            add_header(r, "X-Request-Id", rq->pub.id) &&
            add_header(r, "Retry-After", rq->retry_after[0] ? rq->retry_after : NULL) &&
-           add_header(r, "Connection", rq->h->draining ? "close" : NULL);
+           add_header(r, "Connection", rq->h->draining || is_chunked(rq) ? "close" : NULL);
 }
 
 /* NULL: no memory for it. */
@@ -308,7 +329,7 @@ static enum MHD_Result first_call(http *h, struct MHD_Connection *m, const char 
     *ctx = rq;
     c->deadline_us = rq->pub.began_us + (uint64_t)h->opt.body_timeout_s * 1000000u;
     failure f;
-    bool plain = acceptable(rq, version, &f);
+    bool plain = acceptable(rq, method, version, &f);
     if (!plain)
         http_refuse(&rq->pub, &f);
     else

@@ -76,14 +76,14 @@ static status slurp(FILE *f, gnutls_datum_t *out, const char *path, const char *
     if (!out->data) return mem_exhausted(e, MEM_HTTP, "reading %.200s", path);
     size_t n = fread(out->data, 1, MAX_FILE + 1, f);
     out->size = (unsigned)n;
-    if (ferror(f))
-        err_set(e, ERR_IO, "cannot read %.200s: %s", path, strerror(errno));
-    else if (n > MAX_FILE)
+    status s = OK;
+    if (n > MAX_FILE) {
         err_set(e, ERR_INVALID, "%.200s has more than %d bytes", path, MAX_FILE);
-    else
-        return OK;
-    free(out->data);
-    return err_field(e, "%s", field);
+        s = err_field(e, "%s", field);
+    }
+    if (s == OK) s = secret_steady(f, path, field, e);
+    if (s != OK) free(out->data);
+    return s;
 }
 
 static void tell(gnutls_x509_crt_t cert, const char *path) {

@@ -154,13 +154,25 @@ static status in_line(err *e, const char *path, uint32_t number) {
     return err_field(e, "api_keys_file");
 }
 
+/* What follows the line's own NUL is never another one: see has_nul. */
+static bool read_line(char text[MAX_LINE], FILE *f) {
+    memset(text, '\n', MAX_LINE);
+    return fgets(text, MAX_LINE, f) != NULL;
+}
+static bool has_nul(const char text[MAX_LINE]) {
+    size_t n = strlen(text) + 1;
+    return memchr(text + n, '\0', MAX_LINE - n) != NULL;
+}
+
 static status read_list(key_list *list, FILE *f, const char *path, err *e) {
     char text[MAX_LINE];
     list->n = 0;
-    for (uint32_t number = 1; fgets(text, sizeof text, f); number++) {
+    for (uint32_t number = 1; read_line(text, f); number++) {
         key_line k = {.number = number};
         status s = OK;
-        if (!strchr(text, '\n') && !feof(f))
+        if (has_nul(text))
+            s = err_set(e, ERR_INVALID, "a NUL");
+        else if (!strchr(text, '\n') && !feof(f))
             s = err_set(e, ERR_INVALID, "more than %d bytes", MAX_LINE - 2);
         if (s == OK) s = parse_line(list, &k, text, e);
         if (s == OK && k.name[0] && list->n == KEYS_MAX)
@@ -169,11 +181,7 @@ static status read_list(key_list *list, FILE *f, const char *path, err *e) {
         if (k.name[0]) list->line[list->n++] = k;
     }
     gnutls_memset(text, 0, sizeof text);
-    if (ferror(f)) {
-        err_set(e, ERR_IO, "cannot read %.200s: %s", path, strerror(errno));
-        return err_field(e, "api_keys_file");
-    }
-    return OK;
+    return secret_steady(f, path, "api_keys_file", e);
 }
 
 static tenant *by_name(keys *k, const char *name) {
@@ -236,6 +244,7 @@ status keys_reload(keys *k, const char *path, uint64_t now_us, err *e) {
     FILE *f;
     key_list *list = &k->list[!k->now];
     status s = secret_open(&f, path, MAX_FILE, "api_keys_file", e);
+    if (s == ERR_INVALID && !e->hint[0]) err_hint(e, "it has at most %d keys", KEYS_MAX);
     if (s != OK) return s;
     s = read_list(list, f, path, e);
     fclose(f);

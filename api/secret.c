@@ -23,6 +23,18 @@ static status check(FILE *f, const char *path, long max_bytes, err *e) {
     return OK;
 }
 
+status secret_steady(FILE *f, const char *path, const char *field, err *e) {
+    struct stat st;
+    if (ferror(f) || fstat(fileno(f), &st) != 0) {
+        err_set(e, ERR_IO, "cannot read %.200s: %s", path, strerror(errno));
+        return err_field(e, "%s", field);
+    }
+    if (ftello(f) == st.st_size) return OK;
+    err_set(e, ERR_INVALID, "%.200s has changed while it was read", path);
+    err_hint(e, "write another file and rename it to this one, then reload");
+    return err_field(e, "%s", field);
+}
+
 status secret_open(FILE **out, const char *path, long max_bytes, const char *field, err *e) {
     /* Not to wait for a writer, should it be a FIFO: check() refuses that. */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);

@@ -48,6 +48,20 @@ static bool write_now(const char *line, size_t n) {
            write(STDERR_FILENO, line, n) == (ssize_t)n;
 }
 
+/* A message carries text from outside: no line of a log may be forged by a newline, and the
+ * journal shows a line that is no UTF-8 as "blob data". */
+static void clean(char *s, size_t n) {
+    uint32_t cp;
+    for (size_t i = 0; i < n;) {
+        int k = utf8_decode(s + i, n - i, &cp);
+        if (k <= 0)
+            s[i] = '?';
+        else if (cp < ' ' || cp == 0x7f)
+            s[i] = ' ';
+        i += k <= 0 ? 1 : (size_t)k;
+    }
+}
+
 void log_line(log_level l, const char *fmt, ...) {
     static const char *const name[] = {"error", "warn", "info", "debug"};
     static const int priority[] = {3, 4, 6, 7};
@@ -71,9 +85,7 @@ void log_line(log_level l, const char *fmt, ...) {
     va_end(ap);
     size_t end = (size_t)n + (m < 0 ? 0 : (size_t)m);
     if (end > sizeof line - 2) end = utf8_complete((str){line, sizeof line - 2});
-    /* A message carries text from outside: no line of a log may be forged by a newline. */
-    for (size_t i = (size_t)n; i < end; i++)
-        if ((unsigned char)line[i] < ' ' || line[i] == 0x7f) line[i] = ' ';
+    clean(line + n, end - (size_t)n);
     line[end++] = '\n';
     if (!write_now(line, end)) atomic_fetch_add(&dropped, 1);
 }

@@ -5,6 +5,10 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include <gnutls/crypto.h>
+#include <gnutls/gnutls.h>
+
+#include "api/secret.h"
 #include "tests/api/fake_port.h"
 #include "tests/check_main.h"
 
@@ -18,10 +22,13 @@ enum { SECOND = 1000000 };
 static char path[64];
 static ledger *book;
 
-static void write_file(const char *text) {
+static void write_bytes(const char *text, size_t n) {
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    ck_assert(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+    ck_assert(fd >= 0 && write(fd, text, n) == (ssize_t)n);
     close(fd);
+}
+static void write_file(const char *text) {
+    write_bytes(text, strlen(text));
 }
 
 static void set_up(const char *text) {
@@ -160,6 +167,11 @@ static const struct {
     {"a " SHA_ABC " priority=\n", "is no limit"},
     {"a " SHA_ABC " priority=--1\n", "is no limit"},
     {"a " SHA_ABC " weight=3\n", "\"weight=3\" is no limit"},
+    {"\xef\xbb\xbf"
+     "a " SHA_ABC "\n",
+     "is no name"}, /* a byte order mark */
+    {"\xe4 " SHA_ABC "\n", "is no name"},
+    {"a " SHA_ABC "\xa0rate=1/min\n", "must stand a SHA-256"}, /* a blank of Latin-1 */
 };
 
 START_TEST(a_wrong_line_is_named) {
@@ -201,6 +213,90 @@ START_TEST(a_file_that_cannot_be_trusted_is_refused) {
     ck_assert(keys_open(&k, "/nonexistent/keys", book, 0, &e) == ERR_NOT_FOUND);
     assert_has(e.text, "/nonexistent/keys");
     ck_assert_str_eq(e.field, "api_keys_file");
+    tear_down();
+}
+END_TEST
+
+START_TEST(a_nul_hides_no_limit) {
+    static const char with_end[] = "a " SHA_ABC "\0 rate=1/min\n", last[] = "b " SHA_A "\0x";
+    keys *k;
+    err e;
+    set_up("");
+    write_bytes(with_end, sizeof with_end - 1);
+    ck_assert(keys_open(&k, path, book, 0, &e) == ERR_INVALID);
+    assert_has(e.text, "line 1: a NUL");
+    write_bytes(last, sizeof last - 1);
+    ck_assert(keys_open(&k, path, book, 0, &e) == ERR_INVALID);
+    assert_has(e.text, "line 1: a NUL");
+    write_file("a " SHA_ABC " rate=1/min\r\nb " SHA_A); /* CR LF, and no end of the last line */
+    ck_assert(keys_open(&k, path, book, 0, &e) == OK);
+    ck_assert(keys_find(k, STR("abc"))->limits.requests_per_min == 1 && keys_find(k, STR("a")));
+    ck_assert(!keys_find(k, (str){"abc\0x", 5}) && !keys_find(k, STR("")) &&
+              !keys_find(k, STR("abc\xff")));
+    keys_close(k, book);
+    tear_down();
+}
+END_TEST
+
+START_TEST(a_file_that_changes_while_it_is_read_is_not_taken) {
+    static const struct {
+        const char *name;
+        off_t size;
+    } then[] = {{"shorter", 10}, {"longer", 1000}, {"empty", 0}};
+    err e;
+    for (size_t i = 0; i < sizeof then / sizeof *then; i++) {
+        FILE *file;
+        char line[200];
+        set_up("a " SHA_ABC "\n");
+        ck_assert(secret_open(&file, path, 1000, "api_keys_file", &e) == OK);
+        while (fgets(line, sizeof line, file)) {
+        }
+        ck_assert(secret_steady(file, path, "api_keys_file", &e) == OK);
+        ck_assert(truncate(path, then[i].size) == 0);
+        ck_assert_msg(secret_steady(file, path, "api_keys_file", &e) == ERR_INVALID, "%s",
+                      then[i].name);
+        assert_has(e.text, "has changed while it was read");
+        assert_has(e.hint, "rename");
+        ck_assert_str_eq(e.field, "api_keys_file");
+        fclose(file);
+        tear_down();
+    }
+}
+END_TEST
+
+START_TEST(as_many_keys_as_there_may_be_are_found_and_no_more_are_taken) {
+    keys *k;
+    err e;
+    set_up("");
+    char *all = malloc(100000 * 90), *at = all, key[16], hash[2 * KEY_HASH_BYTES + 1];
+    for (int i = 0; i < 100000; i++) { /* those after the first 1024 need not be real */
+        unsigned char sum[KEY_HASH_BYTES] = {0};
+        snprintf(key, sizeof key, "key-%d", i);
+        if (i < KEYS_MAX) gnutls_hash_fast(GNUTLS_DIG_SHA256, key, strlen(key), sum);
+        memcpy(sum, i < KEYS_MAX ? sum : (unsigned char *)&i, sizeof i);
+        for (int b = 0; b < KEY_HASH_BYTES; b++) sprintf(hash + 2 * b, "%02x", sum[b]);
+        at += sprintf(at, "tenant-%d %s\n", i, hash);
+        if (i + 1 == KEYS_MAX) {
+            write_bytes(all, (size_t)(at - all));
+            ck_assert_msg(keys_open(&k, path, book, 0, &e) == OK, "%s", e.text);
+            for (int j = 0; j < KEYS_MAX; j++) {
+                snprintf(key, sizeof key, "key-%d", j);
+                snprintf(hash, sizeof hash, "tenant-%d", j);
+                ck_assert_str_eq(keys_find(k, str_of(key))->name, hash);
+            }
+        }
+        if (i != KEYS_MAX) continue;
+        write_bytes(all, (size_t)(at - all));
+        ck_assert(keys_reload(k, path, 0, &e) == ERR_INVALID);
+        assert_has(e.text, "line 1025: more than 1024 keys");
+    }
+    write_bytes(all, (size_t)(at - all));
+    ck_assert(keys_reload(k, path, 0, &e) == ERR_INVALID);
+    assert_has(e.text, "bytes");
+    assert_has(e.hint, "at most 1024 keys");
+    ck_assert(keys_find(k, STR("key-1023"))); /* those of before */
+    free(all);
+    keys_close(k, book);
     tear_down();
 }
 END_TEST
@@ -498,8 +594,10 @@ CHECK_MAIN("keys", a_bucket_gives_a_minute_at_once_and_then_its_rate,
            what_no_bucket_can_hold_is_taken_from_a_full_one_on_credit,
            another_rate_keeps_what_a_bucket_holds, a_tenant_has_three_limits,
            a_file_is_read_and_its_keys_are_found, a_wrong_line_is_named,
-           a_file_that_cannot_be_trusted_is_refused, a_bad_file_leaves_the_old_keys_in_force,
-           a_tenant_keeps_its_buckets_over_a_reload,
+           a_file_that_cannot_be_trusted_is_refused, a_nul_hides_no_limit,
+           a_file_that_changes_while_it_is_read_is_not_taken,
+           as_many_keys_as_there_may_be_are_found_and_no_more_are_taken,
+           a_bad_file_leaves_the_old_keys_in_force, a_tenant_keeps_its_buckets_over_a_reload,
            places_are_bounded_and_nobody_in_progress_loses_his, a_key_is_made_and_found,
            without_a_known_key_there_is_nothing_but_health,
            metrics_can_be_kept_for_keys_and_tell_of_each,

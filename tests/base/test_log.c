@@ -111,6 +111,10 @@ START_TEST(a_message_cannot_forge_a_line_and_a_long_one_is_cut) {
     size_t n = captured(buf, sizeof buf);
     ck_assert(memchr(buf, '\n', n) == buf + n - 1);
     ck_assert(strstr(buf, "user=a error: forged  [0m\n"));
+    log_info("path=%s",
+             "/h\xe4\xff, \xc3\xa4, \xe2\x82"); /* Latin-1, then UTF-8, then half of it */
+    captured(buf, sizeof buf);
+    ck_assert(strstr(buf, "path=/h??, \xc3\xa4, ??\n"));
     for (size_t shift = 0; shift < 3; shift++) {
         memset(long_text, 'a', shift);
         for (size_t i = shift; i + 3 < sizeof long_text; i += 3)

@@ -15,7 +15,7 @@ import time
 import httpx
 import pytest
 
-from harness import SANITIZED, Daemon
+from harness import MODEL, SANITIZED, Daemon
 from test_load import counter
 from tiny_model import write
 
@@ -108,9 +108,28 @@ REFUSED = {
     "authority": "CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n",
     "blank in the target": "GET /hea lth HTTP/1.1\r\nHost: x\r\n\r\n",
     "tabs in the request line": "GET\t/health\tHTTP/1.1\r\nHost: x\r\n\r\n",
+    "two blanks in the request line": "GET  /health HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a blank after the version": "GET /health HTTP/1.1 \r\nHost: x\r\n\r\n",
     "HTTP/0.9": "GET /health\r\n\r\n",
+    "HTTP/1.2": "GET /health HTTP/1.2\r\nHost: x\r\n\r\n",
+    "HTTP/1.10": "GET /health HTTP/1.10\r\nHost: x\r\n\r\n",
+    "http/1.1": "GET /health http/1.1\r\nHost: x\r\n\r\n",
     "HTTP/2": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "two hosts": "GET /health HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n",
+    "a list of hosts": "GET /health HTTP/1.1\r\nHost: x,y\r\n\r\n",
+    "a host with a path": "GET /health HTTP/1.1\r\nHost: x/y\r\n\r\n",
+    "two keys": "GET /health HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer a\r\nAuthorization: Bearer b\r\n\r\n",
+    "two keys of the other kind": "GET /health HTTP/1.1\r\nHost: x\r\nX-Api-Key: a\r\nX-Api-Key: b\r\n\r\n",
+    "no CL": HEAD + f"Content-Length:\r\n\r\n{BODY}",
+    "a blank in CL": HEAD + f"Content-Length: 1 4\r\n\r\n{BODY}",
+    "FF after CL": HEAD + f"{LENGTH}\x0c\r\n\r\n{BODY}",
+    "two encodings": HEAD + f"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\ne\r\n{BODY}\r\n0\r\n\r\n",
+    "folded first line": f"POST /tokenize HTTP/1.1\r\n {LENGTH}\r\nHost: x\r\n\r\n{BODY}",
+    "no size of a chunk": HEAD + f"Transfer-Encoding: chunked\r\n\r\n\r\n{BODY}\r\n0\r\n\r\n",
+    "blank before a chunk": HEAD + f"Transfer-Encoding: chunked\r\n\r\n e\r\n{BODY}\r\n0\r\n\r\n",
+    "blank after the size": HEAD + f"Transfer-Encoding: chunked\r\n\r\ne \r\n{BODY}\r\n0\r\n\r\n",
+    "LF in an extension": HEAD + f"Transfer-Encoding: chunked\r\n\r\ne;a\nb\r\n{BODY}\r\n0\r\n\r\n",
+    "a trailer that is none": HEAD + f"Transfer-Encoding: chunked\r\n\r\ne\r\n{BODY}\r\n0\r\nnonsense\r\n\r\n",
     "negative chunk": HEAD + f"Transfer-Encoding: chunked\r\n\r\n-1\r\n{BODY}\r\n0\r\n\r\n",
     "0x before a chunk": HEAD + f"Transfer-Encoding: chunked\r\n\r\n0xe\r\n{BODY}\r\n0\r\n\r\n",
     "chunk beyond 64 bits": HEAD + f"Transfer-Encoding: chunked\r\n\r\n1000000000000000e\r\n{BODY}\r\n0\r\n\r\n",
@@ -134,8 +153,9 @@ ACCEPTED = {
     "an empty value": HEAD + f"X-A:\r\nX-B: \r\n{LENGTH}\r\n\r\n{BODY}",
     "blanks after a value": HEAD + f"X-A: b \t \r\n{LENGTH}\r\n\r\n{BODY}",
     "an empty value last": HEAD + f"{LENGTH}\r\nX-A:\r\n\r\n{BODY}",
-    "chunk extension": HEAD + f'Transfer-Encoding: chunked\r\n\r\ne;a="b"\r\n{BODY}\r\n0\r\n\r\n',
-    "trailer": HEAD + f"Transfer-Encoding: chunked\r\n\r\ne\r\n{BODY}\r\n0\r\nX-A: b\r\n\r\n",
+    "zeros before a length": HEAD + f"Content-Length: 000{len(BODY)}\r\n\r\n{BODY}",
+    "an empty line first": "\r\n" + HEAD + f"{LENGTH}\r\n\r\n{BODY}",
+    "HTTP/1.0 that stays": f"POST /tokenize HTTP/1.0\r\nConnection: keep-alive\r\n{LENGTH}\r\n\r\n{BODY}",
     "long headers": HEAD + "".join(f"X-{i}: {'y' * 900}\r\n" for i in range(8)) + f"{LENGTH}\r\n\r\n{BODY}",
     "a body that is not looked at": f"GET /health HTTP/1.1\r\nHost: x\r\n{LENGTH}\r\n\r\n{BODY}",
 }
@@ -151,6 +171,74 @@ def test_what_all_read_alike_is_served_and_so_is_the_next(server, pieces):
                 s.sendall(text[i:i + pieces].encode())
             got = until_closed(s)
         assert re.findall(rb"HTTP/1\.1 (\d+) ", got) == [b"200", b"200"], (name, got)
+
+
+CHUNKED = {
+    "plain": f"e\r\n{BODY}\r\n0\r\n\r\n",
+    "extension": f'e;a="b"\r\n{BODY}\r\n0\r\n\r\n',
+    "long extension": f"e;a={'b' * 9000}\r\n{BODY}\r\n0\r\n\r\n",
+    "CR in an extension": f"e;a\rb\r\n{BODY}\r\n0\r\n\r\n",
+    "zeros before a size": f"{'0' * 40}e\r\n{BODY}\r\n000\r\n\r\n",
+    "LF after a size": f"e\n{BODY}\r\n0\r\n\r\n",
+    "LF after a chunk": f"e\r\n{BODY}\n0\r\n\r\n",
+    "LF at the end": f"e\r\n{BODY}\r\n0\r\nX-A: b\n\n",
+    "trailers": f"e\r\n{BODY}\r\n0\r\nX-A: b\r\nContent-Length: {len(NEXT)}\r\nHost: y\r\nAuthorization: Bearer z\r\n\r\n",
+}
+
+
+def test_a_chunked_body_is_the_last_of_its_connection(server):
+    """Where it ends is read in more than one way: what comes behind it is nobody's request."""
+    for name, text in CHUNKED.items():
+        with dial(server) as s:
+            s.sendall((HEAD + "Transfer-Encoding: chunked\r\n\r\n" + text + NEXT).encode())
+            got = until_closed(s)
+        assert re.findall(rb"HTTP/1\.1 (\d+) ", got) == [b"200"] and b"Connection: close" in got, (name, got)
+
+
+def test_too_many_headers_and_trailers_are_refused(server):
+    crowds = ["GET /health HTTP/1.1\r\nHost: x\r\n" + "A:\r\n" * n + "\r\n" for n in (1500, 4500)]
+    crowds += [HEAD + f"Transfer-Encoding: chunked\r\n\r\ne\r\n{BODY}\r\n0\r\n" + trailer + "\r\n"
+               for trailer in ("X-A: b\r\n" * 1000, f"X-A: {'b' * 20000}\r\n")]
+    for text in crowds:
+        with dial(server) as s:
+            with contextlib.suppress(ConnectionError):
+                s.sendall((text + NEXT).encode())
+            got = until_closed(s)
+        assert got == b"" or (got.startswith(b"HTTP/1.1 431 ") and b"smuggled" not in got), got
+
+
+def test_requests_in_one_piece_are_answered_one_by_one(server):
+    stream = post({"prompt": "a", "max_tokens": 3, "ignore_eos": True, "stream": True})
+    one = f"GET /health HTTP/1.1\r\nHost: x\r\n\r\n".encode() + (HEAD + f"{LENGTH}\r\n\r\n{BODY}").encode() + stream
+    last = NEXT.replace("Host", "Connection: close\r\nHost").encode()
+    with dial(server) as s:
+        s.sendall(one * 20 + last)
+        got = until_closed(s)
+    assert re.findall(rb"HTTP/1\.1 (\d+) ", got) == [b"200"] * 60 + [b"404"] and got.count(b"data: [DONE]") == 20
+
+
+def test_http_1_0_gets_no_chunks_and_its_end_is_the_connections(server):
+    text = post({"prompt": "a", "max_tokens": 3, "ignore_eos": True, "stream": True}).replace(b"HTTP/1.1", b"HTTP/1.0")
+    with dial(server) as s:
+        s.sendall(text.replace(b"Host", b"Connection: keep-alive\r\nHost") + NEXT.encode())
+        got = until_closed(s)
+    head, _, body = got.partition(b"\r\n\r\n")
+    assert b"chunked" not in head and body.startswith(b"data: {") and body.endswith(b"data: [DONE]\n\n"), got
+
+
+def test_a_body_is_asked_for_only_where_it_will_be_read(server):
+    def ask(head, body=BODY):
+        with dial(server) as s:
+            s.sendall((head + "Expect: 100-continue\r\nConnection: close\r\n\r\n").encode())
+            first = s.recv(4096)
+            if first == b"HTTP/1.1 100 Continue\r\n\r\n":
+                s.sendall(body.encode())
+                first += until_closed(s)
+            return re.findall(rb"HTTP/1\.1 (\d+) ", first)
+
+    assert ask(HEAD + f"{LENGTH}\r\n") == [b"100", b"200"]
+    assert ask(HEAD + "Content-Length: 99999999\r\n") == [b"413"]
+    assert ask(f"POST /nothing HTTP/1.1\r\nHost: x\r\n{LENGTH}\r\n") == [b"404"]
 
 
 def test_after_an_error_the_requests_behind_it_are_answered_in_order(server):
@@ -223,6 +311,30 @@ def test_streams_that_are_left_give_back_their_places_whoever_else_is_idle(model
             for s in streams:
                 s.close()
             eventually(lambda: counter(d, "vramd_http_connections") <= 2, 20)  # well before idle_timeout
+
+
+def test_whoever_closes_half_a_socket_in_the_queue_leaves_it():
+    with serving(MODEL, "--max-num-seqs", "1", "--max-model-len", "4096") as d:
+        with dial(d) as running, dial(d) as waiting, dial(d) as whole:
+            running.sendall(post({**FOREVER, "max_tokens": 4000}))  # takes its time with this model
+            running.recv(100)
+            for s, more in ((waiting, {}), (whole, {"stream": False})):
+                s.sendall(post({**FOREVER, **more}))
+            eventually(lambda: counter(d, "vramd_requests_waiting") == 2)
+            for s in (waiting, whole):
+                s.shutdown(socket.SHUT_WR)
+            eventually(lambda: counter(d, "vramd_requests_waiting") == 0)
+            for s in (waiting, whole):
+                assert b"[DONE]" not in until_closed(s)
+
+
+def test_the_log_is_of_whole_lines_and_utf_8(server):
+    for path in ("/h\xe4", "/%0d%0a2026-01-01T00:00:00.000Z error forged", "/%1b[31m", "/" + "\u00e4" * 60):
+        with dial(server) as s:
+            s.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode("latin-1"))
+            until_closed(s)
+    lines = open(server.log.name, "rb").read().decode().splitlines()  # any other bytes would be an error
+    assert all(re.match(r"2\d{3}-\S+Z (info|warn|error) ", x) for x in lines) and not any("error forged" in x[:40] for x in lines)
 
 
 # ---- crowds ----

@@ -47,8 +47,12 @@ class Authority:
     def serve(self, cert, key, *options):
         return Daemon(*OPTIONS, "--tls-cert", str(cert), "--tls-key", str(key), *options, verify=self.context)
 
-    def connect(self, port, context=None):
-        s = socket.create_connection(("127.0.0.1", port), timeout=20)
+    def connect(self, port, context=None, receive_buffer=None):
+        s = socket.socket()
+        s.settimeout(20)
+        if receive_buffer:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        s.connect(("127.0.0.1", port))
         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else a request waits for the end of the handshake's ACK
         try:
             return (context or self.context).wrap_socket(s, server_hostname="localhost")

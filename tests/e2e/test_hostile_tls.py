@@ -1,0 +1,154 @@
+"""The hostile clients of test_hostile.py behind TLS: bytes one at a time, halves of sockets, nobody who reads, no
+descriptors, many requests at once. Others are served meanwhile, and afterwards nothing is held."""
+
+import contextlib
+import os
+import resource
+import socket
+import ssl
+import time
+
+import pytest
+
+from harness import SANITIZED, Daemon
+from test_hostile import BODY, FOREVER, HEAD, LENGTH, NEXT, eventually, measured, model, post, until_closed  # noqa: F401
+from test_load import counter
+from test_tls import Authority
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+def serve(authority, model):  # noqa: F811
+    """Starts a daemon, which in the end must hold nothing."""
+    cert, key = authority.issue("hostile", 9)
+
+    @contextlib.contextmanager
+    def serving(*options):
+        d = Daemon("--model", model, "--threads", "1", "--max-num-seqs", "4", "--tls-cert", str(cert), "--tls-key", str(key),
+                   *options, verify=authority.context)
+        try:
+            yield d
+            eventually(lambda: counter(d, "vramd_http_connections") <= 2)
+            d.wait_free()
+            assert d.memory()["sequences"] == []
+        finally:
+            d.stop()
+    return serving
+
+
+def hello(context):
+    """The first message of a handshake."""
+    out = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), out, server_hostname="localhost").do_handshake()
+    return out.read()
+
+
+def gone(s):
+    """Closed, after whatever."""
+    try:
+        until_closed(s)
+    except ssl.SSLError:
+        pass
+
+
+def test_bytes_one_at_a_time_lose_their_connection(serve, authority):
+    """In the handshake, and in records of one byte each: head, body, chunks."""
+    kinds = ["GET /health HTTP/1.1\r\nX-A: " + "y" * 4000, HEAD + "Content-Length: 4000\r\n\r\n" + "y" * 4000,
+             HEAD + "Transfer-Encoding: chunked\r\n\r\n" + "1\r\ny\r\n" * 800]
+    with serve("--header-timeout", "1", "--body-timeout", "1", "--max-connections", "64") as d:
+        raw = [(socket.create_connection(("127.0.0.1", d.port)), hello(authority.context)) for _ in range(8)]
+        slow = raw + [(authority.connect(d.port), text.encode()) for text in kinds for _ in range(4)]
+        for s, _ in slow:
+            s.setblocking(False)
+        sent = 0
+        while slow:
+            assert d.http.get("/health").status_code == 200
+            for s, text in list(slow):
+                try:
+                    s.send(text[sent:sent + 1])
+                    over = s.recv(4096) == b""
+                except (BlockingIOError, ssl.SSLWantReadError):
+                    over = False
+                except (ConnectionError, ssl.SSLError):
+                    over = True
+                if over:
+                    s.close()
+                    slow.remove((s, text))
+            sent += 1
+            assert sent < 400  # none comes to its end
+            time.sleep(0.05)
+
+
+def test_whoever_closes_half_a_socket_in_a_handshake_or_later_frees_it(serve, authority):
+    first = hello(authority.context)
+    with serve("--header-timeout", "1", "--body-timeout", "1") as d:
+        for cut in (0, 1, 5, 6, 100, len(first)):
+            with socket.create_connection(("127.0.0.1", d.port), timeout=60) as s:
+                s.sendall(first[:cut])
+                s.shutdown(socket.SHUT_WR)
+                gone(s)
+        whole = post(FOREVER)
+        for cut in (0, 10, whole.index(b"\r\n\r\n") + 4, len(whole) - 1, len(whole)):
+            s = authority.connect(d.port)
+            s.sendall(whole[:cut])
+            if cut == len(whole):
+                assert s.recv(1000).startswith(b"HTTP/1.1 200")
+            s.shutdown(socket.SHUT_WR)  # of the socket below: no goodbye of TLS
+            gone(s)
+            s.close()
+        garbage = [b"\x16\x03\x01\xff\xff" + b"x" * 70000, b"\x15\x03\x03\x00\x02\x02\x28", b"\x80" * 3000, first + first]
+        for text in garbage:
+            with socket.create_connection(("127.0.0.1", d.port), timeout=60) as s:
+                with contextlib.suppress(ConnectionError):
+                    s.sendall(text)
+                s.settimeout(60)
+                gone(s)
+
+
+def test_whoever_never_reads_is_held_as_planned_and_let_go(serve, authority):
+    """Streams with much to say until their window is full, and those that wait behind them."""
+    with serve("--max-connections", "200", "--max-waiting", "200", "--stream-credits", "8", "--no-log-requests") as d:
+        streams = []
+        for i in range(100):
+            streams.append(authority.connect(d.port, receive_buffer=4096 if i < 4 else None))
+            streams[-1].sendall(post({**FOREVER, "logprobs": 20} if i < 4 else FOREVER))
+        eventually(lambda: counter(d, "vramd_http_connections") >= 100)
+        held = measured(d)
+        assert held["ledger_bytes"] <= held["budget_bytes"]
+        assert SANITIZED or held["unaccounted_bytes"] <= (4 << 20) + held["ledger_bytes"] * 0.002, held
+        assert d.http.get("/ready").status_code == 200
+        for s in streams:
+            s.close()
+
+
+def test_requests_in_one_piece_are_answered_one_by_one(serve, authority):
+    one = f"GET /health HTTP/1.1\r\nHost: x\r\n\r\n{HEAD}{LENGTH}\r\n\r\n{BODY}".encode()
+    one += post({"prompt": "a", "max_tokens": 3, "ignore_eos": True, "stream": True})
+    with serve() as d, authority.connect(d.port) as s:
+        s.sendall(one * 20 + NEXT.replace("Host", "Connection: close\r\nHost").encode())
+        got = until_closed(s)
+    assert got.count(b"HTTP/1.1 200 ") == 60 and got.count(b"HTTP/1.1 404 ") == 1 and got.count(b"data: [DONE]") == 20
+
+
+def test_without_descriptors_it_serves_who_is_there_and_later_the_others(serve, authority):
+    with serve("--max-connections", "200") as d:
+        assert d.complete("a", max_tokens=1).status_code == 200  # d.http keeps this connection
+        used = len(os.listdir(f"/proc/{d.process.pid}/fd"))
+        resource.prlimit(d.process.pid, resource.RLIMIT_NOFILE, (used + 8, 20000))
+        crowd = [socket.create_connection(("127.0.0.1", d.port), timeout=60) for _ in range(40)]
+        for s in crowd:
+            s.sendall(hello(authority.context))
+        assert crowd[0].recv(5)[:3] == b"\x16\x03\x03"
+        for _ in range(20):
+            assert d.complete("a", max_tokens=1).status_code == 200
+        crowd[0].close()
+        for s in crowd[1:]:  # as the first leave, the others are let in
+            assert s.recv(5)[:3] == b"\x16\x03\x03"
+            s.close()
+        eventually(lambda: counter(d, "vramd_http_connections") <= 2)
+        assert authority.serial(d.port) == 9
