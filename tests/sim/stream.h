@@ -41,6 +41,7 @@ typedef struct stream {
     void *mem;
     sched *s;
     fake_engine *engine;
+    bool crowded; /* set before it runs: hardly any blocks, windows everywhere, pauses */
     bool draining, may_pause, pauses; /* pauses: somebody was paused once: no bounds then */
     uint64_t now_us, n_commits;
     uint32_t n; /* requests so far */
@@ -394,9 +395,10 @@ static inline void stream_open(stream *m) {
     for (uint32_t k = 0; k < m->cfg.n_groups; k++) {
         m->cfg.group[k].n_blocks = 1 + stream_take(m, 24);
         bool window = stream_take(m, 8) < (k ? 7 : 2);
-        m->cfg.group[k].window = window ? 1 + stream_take(m, 12) : 0;
+        if (m->crowded) m->cfg.group[k].n_blocks = 1 + m->cfg.group[k].n_blocks % 6;
+        m->cfg.group[k].window = window || m->crowded ? 1 + stream_take(m, 12) : 0;
     }
-    m->may_pause = stream_take(m, 4) == 0;
+    m->may_pause = stream_take(m, 4) == 0 || m->crowded;
     err e;
     size_t bytes = sched_bytes(&m->cfg);
     CHECK(bytes > 0);
@@ -406,7 +408,7 @@ static inline void stream_open(stream *m) {
     m->s = sched_init(m->mem, &m->cfg);
 }
 
-/* The whole life of a scheduler, ending idle. m: zeroed. */
+/* The whole life of a scheduler, ending idle. m: zeroed, but for crowded. */
 static inline void stream_run(stream *m, const uint8_t *data, size_t n) {
     m->data = data;
     m->n_data = n;
