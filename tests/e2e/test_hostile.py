@@ -5,6 +5,7 @@ afterwards nothing is held."""
 import contextlib
 import json
 import os
+import random
 import re
 import resource
 import socket
@@ -335,6 +336,27 @@ def test_the_log_is_of_whole_lines_and_utf_8(server):
             until_closed(s)
     lines = open(server.log.name, "rb").read().decode().splitlines()  # any other bytes would be an error
     assert all(re.match(r"2\d{3}-\S+Z (info|warn|error) ", x) for x in lines) and not any("error forged" in x[:40] for x in lines)
+
+
+def test_bodies_of_every_size_around_a_small_pool_are_answered_or_refused(model):
+    """Memory ends in parsing, tokenising, choices, answers; each is refused, and nothing is kept."""
+    rng, seen = random.Random(7), set()
+    words = ["a ", "x", "\u20ac", '"\\\n', " "]
+    with serving(model, "--request-memory", "1MiB", "--max-body", "1MiB", "--max-waiting", "8") as d:
+        used = d.memory()["requests"]["used"]
+        for i in range(200):
+            n = int(10 ** rng.uniform(0, 5.8))
+            text = rng.choice(words) * n
+            path, body = rng.choice([
+                ("/v1/completions", {"prompt": text, "max_tokens": 2}),
+                ("/v1/completions", {"prompt": [text[: n // 4 + 1]] * rng.randint(1, 6), "n": 2, "max_tokens": 2, "stream": True}),
+                ("/v1/completions", {"prompt": [1] * (n // 4 + 1), "echo": True, "logprobs": 20, "max_tokens": 2}),
+                ("/v1/completions", {"prompt": "a", "max_tokens": 1, "junk": {str(k): "x" * 40 for k in range(n // 60)}}),
+                ("/tokenize", {"prompt": text, "return_token_strs": True}),
+                ("/detokenize", {"tokens": [1] * (n // 4 + 1)})])
+            seen.add(d.http.post(path, json=body).status_code)
+        assert {200, 400, 413} <= seen <= {200, 400, 413, 429, 503}, seen
+        eventually(lambda: d.memory()["requests"]["used"] == used, 20)
 
 
 # ---- crowds ----
