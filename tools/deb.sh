@@ -7,6 +7,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 reuse=; [ "${1:-}" != --reuse ] || reuse=1
+unset MAKEFLAGS # of a make that runs this
 for tool in dpkg-buildpackage dh; do
   command -v $tool > /dev/null || { echo "deb: no $tool; try: apt-get install dpkg-dev debhelper" >&2; exit 1; }
 done
@@ -14,7 +15,7 @@ options=() cuda=
 if [ $reuse ]; then
   make -s -j"$(nproc)" all >&2
 else
-  make -s cuda >&2
+  make -s -j"$(nproc)" cuda >&2
 fi
 if [ -z $reuse ] && [ -f build/vramd-cuda.so ]; then
   cuda=$PWD/build/vramd-cuda.so

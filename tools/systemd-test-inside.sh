@@ -20,7 +20,8 @@ ask() { # key, more words of curl: the status
 }
 new_key() { vramd key "$1" 2>&1 >> /etc/vramd/keys | sed 's/.* //'; }
 
-say "nothing runs before a model is named"
+say "nothing runs before a model is named, and the installation says so"
+DEBIAN_FRONTEND=noninteractive dpkg -i vramd.deb 2>&1 | grep 'vramd.service is a disabled'
 [ "$(systemctl is-enabled vramd)" = disabled ]
 [ "$(systemctl is-active vramd)" = inactive ]
 
@@ -60,6 +61,13 @@ systemctl reload vramd
 sed -i '$d' $conf
 for _ in $(seq 50); do ! log | grep -q 'nothing is taken over.*nonsense' || break; sleep 0.1; done
 log | grep 'nothing is taken over.*nonsense'
+[ "$(ask "$bob")" = 200 ]
+
+say "installed again while it serves: restarted, its configuration kept"
+DEBIAN_FRONTEND=noninteractive dpkg -i vramd.deb > /dev/null
+grep -q '^model = /srv/models/model.gguf' $conf
+[ "$(systemctl is-active vramd)" = active ]
+[ "$(systemctl show -p MainPID --value vramd)" != "$pid" ]
 [ "$(ask "$bob")" = 200 ]
 
 say "killed: started again"
