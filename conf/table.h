@@ -61,7 +61,8 @@
       "with backend = cuda: budget for the host's memory, beside the device's, which is "     \
       "'memory'", "", "")                                                                     \
     X("memory", BYTES, request_memory, 0, 0, 68719476736, "bytes",                            \
-      "pool for bodies, prompts and queued output; 0: by max_body and max_waiting", "", "")   \
+      "pool for bodies, prompts and queued output; 0: by max_body, max_model_len and "        \
+      "max_waiting", "", "")                                                                  \
     X("memory", U64, kv_cache_tokens, 0, 0, 1099511627776, "tokens",                          \
       "size of the KV cache; 0: all the budget holds, or with memory = auto 1024 per "        \
       "sequence", "", "")                                                                     \

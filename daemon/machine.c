@@ -45,6 +45,16 @@ static status resolve_length(machine *m, const machine_wish *w, err *e) {
     return err_hint(e, "give at most %u", trained);
 }
 
+/* Two of the largest bodies, or two of the longest prompts with all that is made of one on its
+ * way (body, JSON, text, ids, and what growing them leaves behind: 64 bytes a token of
+ * English), and a little for each of the rest. */
+static uint64_t wanted_request_memory(const options *o) {
+    const uint64_t per_token = 128, per_request = 32 << 10;
+    uint64_t body = 2 * o->max_body, prompt = per_token * o->max_model_len;
+    return (body > prompt ? body : prompt) +
+           (uint64_t)(o->max_waiting + o->max_num_seqs) * per_request;
+}
+
 static status resolve(machine *m, const machine_wish *w, err *e) {
     options *o = &m->opt;
     status s = resolve_length(m, w, e);
@@ -61,9 +71,7 @@ static status resolve(machine *m, const machine_wish *w, err *e) {
         err_field(e, "block_size");
         return err_hint(e, "try 16");
     }
-    if (o->request_memory == 0)
-        o->request_memory =
-            2 * o->max_body + (uint64_t)(o->max_waiting + o->max_num_seqs) * (32 << 10);
+    if (o->request_memory == 0) o->request_memory = wanted_request_memory(o);
     uint32_t logit_rows = o->max_num_seqs > 1 && o->max_num_seqs < MIN_LOGIT_ROWS
                               ? MIN_LOGIT_ROWS
                               : o->max_num_seqs;
