@@ -363,8 +363,8 @@ def train_spm(texts, path):
     w.close()
 
 
-def spm_of(path, prefix=None, single=False):
-    """The vocabulary of a GGUF file in SentencePiece; a function of a text."""
+def spm_model(path, prefix=None, single=False):
+    """The vocabulary of a GGUF file as a SentencePiece model."""
     f = gguf.GGUFReader(path).fields
     get = lambda k: f["tokenizer.ggml." + k].contents()
     if prefix is None:
@@ -373,12 +373,18 @@ def spm_of(path, prefix=None, single=False):
     for text, score, kind in zip(get("tokens"), get("scores"), get("token_type")):
         # One is unknown, by name; converters give user-defined ones their spaces back.
         kind = 2 if text == "<unk>" else 3 if kind == 2 else kind
-        m.pieces.add(piece=text.replace(" ", "\u2581") if kind == 4 else text, score=score, type=kind)
+        user = kind == 4  # found before all else; transformers sorts by their score, which converters lose
+        m.pieces.add(piece=text.replace(" ", "\u2581") if user else text, score=0 if user else score, type=kind)
     m.trainer_spec.model_type, m.trainer_spec.byte_fallback = 2, True
     m.trainer_spec.unk_id = get("tokens").index("<unk>")
     m.normalizer_spec.name, m.normalizer_spec.add_dummy_prefix = "identity", prefix
     m.normalizer_spec.remove_extra_whitespaces, m.normalizer_spec.escape_whitespaces = single, True
-    sp = sentencepiece.SentencePieceProcessor(model_proto=m.SerializeToString())
+    return m.SerializeToString()
+
+
+def spm_of(path, **spaces):
+    """The vocabulary of a GGUF file in SentencePiece; a function of a text."""
+    sp = sentencepiece.SentencePieceProcessor(model_proto=spm_model(path, **spaces))
     return lambda text: None if for_spm(text) is None else sp.encode(text.decode())
 
 
@@ -394,9 +400,18 @@ def fnv(h, data):
 FNV = 0xCBF29CE484222325
 
 
-def write_set(out, name, texts, encode, n_samples):
-    ids = [encode(t) for t in texts]
+def write_texts(out, texts):
+    h = FNV
+    for t in texts:
+        h = fnv(h, t + b"\0")
+    out.write("texts %d %d %016x\n" % (len(texts), SEED, h))
+
+
+def write_set(out, name, ids, n_samples, skips=None):
+    """ids: of each text, None where the reference has none. skips: which texts those are, if no rule says it."""
     out.write("set %s\n" % name)
+    if skips is not None:
+        out.write("skip%s\n" % "".join(" %d" % i for i in skips))
     step = len(ids) // n_samples if n_samples else len(ids) + 1
     for i in range(0, len(ids), step):
         if n_samples and ids[i] is not None:
@@ -417,20 +432,18 @@ def main():
         write_mixed(mixed)
     mixed = load_vocab(os.path.join(HERE, "mixed.gguf"))
     with open(os.path.join(HERE, "golden.txt"), "w") as out:
-        h = FNV
-        for t in texts:
-            h = fnv(h, t + b"\0")
-        out.write("texts %d %d %016x\n" % (N_LINES, SEED, h))
+        write_texts(out, texts)
+        write = lambda name, encode, n: print(name, write_set(out, name, [encode(t) for t in texts], n))
         smol = Reference(load_vocab(sys.argv[1]), "smollm")
-        print("smollm/words", write_set(out, "smollm/words", texts, smol.words, 150))
-        print("smollm/specials", write_set(out, "smollm/specials", texts, smol.specials, 50))
+        write("smollm/words", smol.words, 150)
+        write("smollm/specials", smol.specials, 50)
         for i, pre in enumerate(PRE):
             ref = Reference(mixed, pre)
-            print(pre, write_set(out, "mixed+" + pre, texts, ref.words, 25 if i < 4 else 4))
+            write("mixed+" + pre, ref.words, 25 if i < 4 else 4)
         vocabulary = lambda name: os.path.join(sys.argv[3], "ggml-vocab-%s.gguf" % name)
         for pre in PRE:
             ref = Reference(load_vocab(vocabulary("gpt-2")), pre)
-            print("gpt2+" + pre, write_set(out, "gpt2+" + pre, texts, ref.words, 0))
+            write("gpt2+" + pre, ref.words, 0)
         small = os.path.join(HERE, "spm.gguf")
         if not os.path.exists(small) or "--train" in sys.argv:
             train_spm(texts, small)
@@ -438,7 +451,7 @@ def main():
                 ("spm", spm_of(small), 25), ("spm+plain", spm_of(small, prefix=False), 10),
                 ("spm+single", spm_of(small, single=True), 10), ("llama-spm", spm_of(vocabulary("llama-spm")), 25),
                 ("phi-3", spm_of(vocabulary("phi-3")), 0), ("gemma3", spm_of(sys.argv[2]), 25)]:
-            print(name, write_set(out, name, texts, ref, n))
+            write(name, ref, n)
 
 
 if __name__ == "__main__":
