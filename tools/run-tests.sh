@@ -10,11 +10,12 @@ unit_only=
 [ "${1:-}" = --unit ] && { unit_only=1; shift; }
 name=${1:-}
 pass=0 fail=0
-count() { # reads a Check summary: "97%: Checks: 40, Failures: 1, Errors: 0"
+count() { # log, exit status; reads a Check summary: "97%: Checks: 40, Failures: 1, Errors: 0"
   local c f e
   read -r c f e < <(sed -nE 's/^[0-9]+%: Checks: ([0-9]+), Failures: ([0-9]+), Errors: ([0-9]+).*/\1 \2 \3/p' "$1" | tail -n 1) || true
   [ -n "${c:-}" ] || return 1
   pass=$((pass + c - f - e)); fail=$((fail + f + e))
+  [ "$2" -eq 0 ] || [ $((f + e)) -gt 0 ] || fail=$((fail + 1)) # a sanitizer, after all checks passed
 }
 mkdir -p "$BUILD/log"
 if [ -z "${VRAMD_TEST_MODEL:-}" ]; then
@@ -33,7 +34,7 @@ if [ ${#wanted[@]} -gt 0 ]; then
   for t in "${wanted[@]}"; do
     log=$BUILD/log/$(basename "$t").log
     "$t" > "$log" 2>&1; rc=$?
-    count "$log" || { fail=$((fail + 1)); rc=1; }
+    count "$log" $rc || { fail=$((fail + 1)); rc=1; }
     if [ $rc -ne 0 ]; then echo "FAILED $t (rc $rc)"; tail -n 40 "$log"; else echo "ok $t: $(grep -E '^[0-9]+%' "$log" | tail -n 1)"; fi
   done
 fi

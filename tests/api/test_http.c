@@ -14,12 +14,15 @@ static void start(void) {
 }
 
 /* Sends a POST and leaves the connection open. */
-static int open_post(const char *path, const char *body) {
-    int fd = fake_connect(&f);
+static int send_post(int fd, const char *path, const char *body) {
     char *text = fake_post_text(path, body);
     fake_send(fd, text, strlen(text));
     free(text);
     return fd;
+}
+
+static int open_post(const char *path, const char *body) {
+    return send_post(fake_connect(&f), path, body);
 }
 
 START_TEST(what_others_may_read_otherwise_is_refused) {
@@ -272,24 +275,30 @@ START_TEST(a_disconnect_cancels_all_choices) {
 }
 END_TEST
 
+/* A client whose socket takes little, on a stream of big events (20 logprobs): what it does not
+ * read fills the kernel's buffers soon. */
+static int open_slow_reader(int receive_bytes, int max_tokens) {
+    char body[120];
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &receive_bytes, sizeof receive_bytes);
+    struct sockaddr_in sa = {.sin_family = AF_INET,
+                             .sin_port = htons(server_port(f.server)),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    ck_assert(connect(fd, (struct sockaddr *)&sa, sizeof sa) == 0);
+    snprintf(body, sizeof body,
+             "{\"prompt\":\"a\",\"stream\":true,\"ignore_eos\":true,\"logprobs\":20,"
+             "\"max_tokens\":%d}",
+             max_tokens);
+    return send_post(fd, "/v1/completions", body);
+}
+
 START_TEST(a_slow_reader_holds_the_machine_and_loses_nothing) {
     fake_init(&f);
     f.opt.stream_credits = 32;
     f.per_step = 8;
     f.says = "0123456789";
     fake_start(&f);
-    int fd = socket(AF_INET, SOCK_STREAM, 0), small = 4096;
-    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
-    struct sockaddr_in sa = {.sin_family = AF_INET,
-                             .sin_port = htons(server_port(f.server)),
-                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    ck_assert(connect(fd, (struct sockaddr *)&sa, sizeof sa) == 0);
-    /* Big events (20 logprobs) fill the kernel's buffers soon. */
-    char *text = fake_post_text("/v1/completions",
-                                "{\"prompt\":\"a\",\"stream\":true,\"ignore_eos\":true,"
-                                "\"logprobs\":20,\"max_tokens\":12000}");
-    fake_send(fd, text, strlen(text));
-    free(text);
+    int fd = open_slow_reader(4096, 12000);
     unsigned last = 0, same = 0;
     for (int i = 0; i < 400 && same < 5; i++) { /* until nothing moves for 100 ms */
         usleep(20000);
@@ -319,17 +328,7 @@ START_TEST(a_reader_that_has_stopped_is_cut_off) {
     f.opt.idle_timeout_s = 1;
     f.per_step = 8;
     fake_start(&f);
-    int fd = socket(AF_INET, SOCK_STREAM, 0), small = 2048;
-    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
-    struct sockaddr_in sa = {.sin_family = AF_INET,
-                             .sin_port = htons(server_port(f.server)),
-                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    ck_assert(connect(fd, (struct sockaddr *)&sa, sizeof sa) == 0);
-    char *text = fake_post_text("/v1/completions",
-                                "{\"prompt\":\"a\",\"stream\":true,\"ignore_eos\":true,"
-                                "\"logprobs\":20,\"max_tokens\":100000}");
-    fake_send(fd, text, strlen(text));
-    free(text);
+    int fd = open_slow_reader(2048, 100000);
     ck_assert(fake_await(&f.n_live, 1, 3000));
     ck_assert(fake_await(&f.n_live, 0, 40000));
     close(fd);
@@ -515,17 +514,7 @@ START_TEST(a_stream_that_runs_out_of_memory_ends_with_an_error) {
     f.opt.stream_credits = 4096;
     f.per_step = 8;
     fake_start(&f);
-    int fd = socket(AF_INET, SOCK_STREAM, 0), small = 2048;
-    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
-    struct sockaddr_in sa = {.sin_family = AF_INET,
-                             .sin_port = htons(server_port(f.server)),
-                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    ck_assert(connect(fd, (struct sockaddr *)&sa, sizeof sa) == 0);
-    char *text = fake_post_text("/v1/completions",
-                                "{\"prompt\":\"a\",\"stream\":true,\"ignore_eos\":true,"
-                                "\"logprobs\":20,\"max_tokens\":100000}");
-    fake_send(fd, text, strlen(text));
-    free(text);
+    int fd = open_slow_reader(2048, 100000);
     ck_assert(fake_await(&f.n_live, 1, 3000));
     ck_assert(fake_await(&f.n_live, 0, 30000)); /* cancelled for want of memory */
     bool closed;

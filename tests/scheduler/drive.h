@@ -50,6 +50,12 @@ static inline drive *drive_new(sched_config cfg) {
     return d;
 }
 
+static inline drive *drive_with_blocks(uint32_t n) {
+    sched_config cfg = drive_config();
+    cfg.group[0].n_blocks = n;
+    return drive_new(cfg);
+}
+
 static inline void drive_free(drive *d) {
     free(d->mem);
     free(d);
@@ -95,6 +101,10 @@ static inline void drive_commit(drive *d, const step *st, int32_t token) {
     drive_drain(d);
 }
 
+static inline void drive_step(drive *d) {
+    drive_commit(d, drive_plan(d), DRIVE_WORD);
+}
+
 static inline void drive_cancel(drive *d, seq_id id) {
     sched_cancel(d->s, id, FINISH_CANCELLED);
     drive_drain(d);
@@ -132,6 +142,22 @@ static inline const sched_event *drive_last(const drive *d, seq_id id, event_kin
 static inline finish drive_finish(const drive *d, seq_id id) {
     const sched_event *e = drive_last(d, id, EVENT_ENDED);
     return e ? e->finish : FINISH_NONE;
+}
+
+/* How many tokens of a prompt were found in the prefix cache. */
+static inline uint32_t drive_cached(const drive *d, seq_id id) {
+    const sched_event *e = drive_last(d, id, EVENT_ADMITTED);
+    ck_assert_ptr_nonnull(e);
+    return e->n_cached;
+}
+/* Runs a prompt to its first token; its tokens found in the prefix cache. */
+static inline uint32_t drive_ask(drive *d, uint64_t salt, uint32_t n_prompt) {
+    seq_spec spec = drive_spec(d, n_prompt, 1);
+    seq_id id;
+    spec.salt = salt;
+    ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_NONE);
+    drive_run(d, 100);
+    return drive_cached(d, id);
 }
 
 /* The entry of a sequence (by user) in a step, or NULL. */

@@ -17,10 +17,10 @@ END_TEST
 START_TEST(a_running_sequence_between_steps_ends_at_once) {
     drive *d = drive_new(drive_config());
     seq_id id = drive_submit(d, 20, 4), decoding = drive_submit(d, 2, 8);
-    drive_commit(d, drive_plan(d), DRIVE_WORD); /* id is in the middle of its prompt */
+    drive_step(d); /* id is in the middle of its prompt */
     drive_cancel(d, id);
     ck_assert_int_eq(drive_finish(d, id), FINISH_CANCELLED);
-    drive_commit(d, drive_plan(d), DRIVE_WORD);
+    drive_step(d);
     drive_cancel(d, decoding);
     ck_assert_int_eq(drive_finish(d, decoding), FINISH_CANCELLED);
     ck_assert_uint_eq(drive_stats(d).blocks_free, 16);
@@ -106,12 +106,10 @@ START_TEST(a_freed_slot_is_not_given_away_while_a_step_has_it) {
 END_TEST
 
 START_TEST(a_preempted_sequence_ends_at_once) {
-    sched_config cfg = drive_config();
-    cfg.group[0].n_blocks = 8;
-    drive *d = drive_new(cfg);
+    drive *d = drive_with_blocks(8);
     seq_id a = drive_submit(d, 8, 24), b = drive_submit(d, 8, 24);
     while (drive_count(d, b, EVENT_PREEMPTED) == 0) {
-        drive_commit(d, drive_plan(d), DRIVE_WORD);
+        drive_step(d);
     }
     drive_cancel(d, b);
     ck_assert_int_eq(drive_finish(d, b), FINISH_CANCELLED);
@@ -149,7 +147,7 @@ END_TEST
 START_TEST(a_stop_string_ends_with_stop_and_without_an_id) {
     drive *d = drive_new(drive_config());
     seq_id id = drive_submit(d, 4, 8);
-    drive_commit(d, drive_plan(d), DRIVE_WORD);
+    drive_step(d);
     sched_cancel(d->s, id, FINISH_STOP);
     drive_drain(d);
     ck_assert_int_eq(drive_finish(d, id), FINISH_STOP);
@@ -172,14 +170,14 @@ START_TEST(deadlines_end_waiting_running_and_paused_sequences) {
     spec.deadline_us = 0;
     spec.max_tokens = 3;
     drive_try(d, &spec, &patient);
-    drive_commit(d, drive_plan(d), DRIVE_WORD);
+    drive_step(d);
     sched_pause(d->s, paused, true);
 
     d->now_us = 99;
-    drive_commit(d, drive_plan(d), DRIVE_WORD);
+    drive_step(d);
     ck_assert_int_eq(drive_finish(d, waiting), FINISH_NONE);
     d->now_us = 100;
-    drive_commit(d, drive_plan(d), DRIVE_WORD);
+    drive_step(d);
     ck_assert_int_eq(drive_finish(d, waiting), FINISH_TIMEOUT);
     const step *st = drive_plan(d);
     d->now_us = 5000;

@@ -63,13 +63,13 @@ END_TEST
 START_TEST(a_prompt_that_ends_with_its_block_needs_a_copy_and_one_longer_none) {
     drive *d = drive_new(drive_config());
     group g = fork_many(d, 2, 8);
-    drive_commit(d, drive_plan(d), DRIVE_WORD);
+    drive_step(d);
     const step *st = drive_plan(d);
     ck_assert_uint_eq(st->n_copies, 1);
     drive_commit(d, st, DRIVE_WORD);
     assert_all_end(d, &g, 0);
     g = fork_many(d, 2, 9);
-    drive_commit(d, drive_plan(d), DRIVE_WORD);
+    drive_step(d);
     st = drive_plan(d);
     ck_assert_uint_eq(st->n_seqs, 2);
     ck_assert_uint_eq(st->n_copies, 0);
@@ -82,7 +82,7 @@ END_TEST
 START_TEST(the_copied_block_is_pinned_until_its_step_is_committed) {
     drive *d = drive_new(drive_config());
     group g = fork_many(d, 2, N_PROMPT);
-    drive_commit(d, drive_plan(d), DRIVE_WORD);
+    drive_step(d);
     const step *st = drive_plan(d);
     ck_assert_uint_eq(st->n_copies, 1);
     const int32_t from = st->copy[0].from;
@@ -173,7 +173,7 @@ START_TEST(a_member_is_cancelled_or_late_by_itself) {
     drive_cancel(d, gone); /* both sleep */
     ck_assert_int_eq(drive_finish(d, gone), FINISH_CANCELLED);
     d->now_us = 6;
-    drive_commit(d, drive_plan(d), DRIVE_WORD);
+    drive_step(d);
     ck_assert_int_eq(drive_finish(d, late), FINISH_TIMEOUT);
     ck_assert_uint_eq(drive_count(d, late, EVENT_ADMITTED), 0);
     drive_run(d, 100);
@@ -197,9 +197,7 @@ START_TEST(members_that_sleep_delay_nobody) {
 END_TEST
 
 START_TEST(forks_under_preemption_end_and_each_alone_must_fit) {
-    sched_config cfg = drive_config();
-    cfg.group[0].n_blocks = 6;
-    drive *d = drive_new(cfg);
+    drive *d = drive_with_blocks(6);
     group g = fork_many(d, 4, N_PROMPT); /* 4 blocks each in the end; together 2 + 4 * 2 */
     assert_all_end(d, &g, 0);
     ck_assert_uint_gt(drive_stats(d).n_preemptions, 0);

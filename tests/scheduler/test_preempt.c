@@ -12,9 +12,7 @@ static void submit_many(drive *d, seq_id *id, uint32_t n, uint32_t n_prompt,
 }
 
 START_TEST(only_the_most_junior_is_evicted_and_each_ends) {
-    sched_config cfg = drive_config();
-    cfg.group[0].n_blocks = 9; /* three of 8 + 28 tokens need 27 in the end */
-    drive *d = drive_new(cfg);
+    drive *d = drive_with_blocks(9); /* three of 8 + 28 tokens need 27 in the end */
     seq_id id[3];
     submit_many(d, id, 3, 8, 28);
     drive_run(d, 300);
@@ -33,9 +31,7 @@ START_TEST(only_the_most_junior_is_evicted_and_each_ends) {
 END_TEST
 
 START_TEST(a_prompt_row_is_told_once_though_it_is_computed_again) {
-    sched_config cfg = drive_config();
-    cfg.group[0].n_blocks = 9;
-    drive *d = drive_new(cfg);
+    drive *d = drive_with_blocks(9);
     seq_id id[3];
     submit_many(d, id, 3, 8, 28);
     drive_run(d, 300);
@@ -54,14 +50,12 @@ START_TEST(a_prompt_row_is_told_once_though_it_is_computed_again) {
 END_TEST
 
 START_TEST(the_most_junior_waits_with_its_blocks_instead_of_evicting_anybody) {
-    sched_config cfg = drive_config();
-    cfg.group[0].n_blocks = 5;
-    drive *d = drive_new(cfg);
+    drive *d = drive_with_blocks(5);
     seq_id a, b;
     a = drive_submit(d, 9, 4); /* 3 blocks to the end */
     b = drive_submit(d, 8, 8); /* 2 blocks, then wants a third */
-    drive_commit(d, drive_plan(d), DRIVE_WORD);
-    drive_commit(d, drive_plan(d), DRIVE_WORD); /* whatever chunks were split */
+    drive_step(d);
+    drive_step(d); /* whatever chunks were split */
     while (drive_finish(d, a) == FINISH_NONE) {
         const step *st = drive_plan(d);
         drive_commit(d, st, DRIVE_WORD);
@@ -75,9 +69,7 @@ START_TEST(the_most_junior_waits_with_its_blocks_instead_of_evicting_anybody) {
 END_TEST
 
 START_TEST(an_evicted_sequence_comes_back_only_with_room_to_go_on) {
-    sched_config cfg = drive_config();
-    cfg.group[0].n_blocks = 12;
-    drive *d = drive_new(cfg);
+    drive *d = drive_with_blocks(12);
     seq_id id[2];
     submit_many(d, id, 2, 8, 38); /* 45 positions: 12 blocks each */
     uint32_t evictions = 0;
@@ -97,9 +89,7 @@ START_TEST(an_evicted_sequence_comes_back_only_with_room_to_go_on) {
 END_TEST
 
 START_TEST(nothing_new_is_admitted_while_somebody_is_preempted) {
-    sched_config cfg = drive_config();
-    cfg.group[0].n_blocks = 12;
-    drive *d = drive_new(cfg);
+    drive *d = drive_with_blocks(12);
     seq_id id[2], late = 0;
     submit_many(d, id, 2, 8, 38);
     const step *st;
@@ -118,13 +108,11 @@ START_TEST(nothing_new_is_admitted_while_somebody_is_preempted) {
 END_TEST
 
 START_TEST(blocks_behind_a_fence_are_awaited_before_anybody_is_evicted) {
-    sched_config cfg = drive_config();
-    cfg.group[0].n_blocks = 6;
-    drive *d = drive_new(cfg);
+    drive *d = drive_with_blocks(6);
     seq_id id[3];
     submit_many(d, id, 3, 6, 6); /* 2 blocks each; each wants a third for position 8 */
-    drive_commit(d, drive_plan(d), DRIVE_WORD); /* 16 rows: two prompts, 4 rows of the third */
-    drive_commit(d, drive_plan(d), DRIVE_WORD);
+    drive_step(d);               /* 16 rows: two prompts, 4 rows of the third */
+    drive_step(d);
     const step *one = drive_plan(d); /* position 7 of two, 6 of the third */
     drive_cancel(d, id[2]);
     ck_assert_uint_eq(drive_stats(d).blocks_fenced, 2);
@@ -140,12 +128,10 @@ START_TEST(blocks_behind_a_fence_are_awaited_before_anybody_is_evicted) {
 END_TEST
 
 START_TEST(a_paused_senior_gets_no_rows_and_gives_its_blocks_to_a_junior) {
-    sched_config cfg = drive_config();
-    cfg.group[0].n_blocks = 6;
-    drive *d = drive_new(cfg);
+    drive *d = drive_with_blocks(6);
     seq_id id[2];
     submit_many(d, id, 2, 8, 16); /* 23 positions: 6 blocks */
-    drive_commit(d, drive_plan(d), DRIVE_WORD);
+    drive_step(d);
     sched_pause(d->s, id[0], true);
     sched_pause(d->s, id[0], true);
     uint32_t tokens = drive_count(d, id[0], EVENT_TOKEN);
@@ -166,7 +152,7 @@ END_TEST
 START_TEST(a_paused_sequence_keeps_its_blocks_while_nobody_needs_them) {
     drive *d = drive_new(drive_config());
     seq_id a = drive_submit(d, 8, 10), b = drive_submit(d, 4, 4);
-    drive_commit(d, drive_plan(d), DRIVE_WORD);
+    drive_step(d);
     sched_pause(d->s, a, true);
     drive_run(d, 20);
     ck_assert_int_eq(drive_finish(d, b), FINISH_LENGTH);

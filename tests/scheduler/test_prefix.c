@@ -10,16 +10,11 @@ static sched_config cached_config(void) {
     return cfg;
 }
 
-static uint32_t found(const drive *d, seq_id id) {
-    const sched_event *e = drive_last(d, id, EVENT_ADMITTED);
-    return e ? e->n_cached : 0;
-}
-
 START_TEST(a_second_prompt_begins_behind_the_blocks_of_the_first) {
     drive *d = drive_new(cached_config());
     seq_id a = drive_submit(d, 11, 3);
     drive_run(d, 100);
-    ck_assert_uint_eq(found(d, a), 0);
+    ck_assert_uint_eq(drive_cached(d, a), 0);
     ck_assert_uint_eq(drive_stats(d).blocks_cached, 3); /* 11 + 2 computed positions */
     ck_assert_uint_eq(drive_stats(d).blocks_free, 13);
     seq_id b = drive_submit(d, 11, 3);
@@ -29,7 +24,7 @@ START_TEST(a_second_prompt_begins_behind_the_blocks_of_the_first) {
     ck_assert_uint_eq(st->seq[0].n_blocks, 3);
     drive_commit(d, st, DRIVE_WORD);
     drive_run(d, 100);
-    ck_assert_uint_eq(found(d, b), 8);
+    ck_assert_uint_eq(drive_cached(d, b), 8);
     ck_assert_uint_eq(drive_last(d, b, EVENT_ENDED)->n_cached, 8);
     ck_assert_uint_eq(drive_stats(d).n_prefix_queries, 22);
     ck_assert_uint_eq(drive_stats(d).n_prefix_hits, 8);
@@ -45,7 +40,7 @@ START_TEST(the_last_block_is_never_a_hit) {
         drive_run(d, 100);
         seq_id again = drive_submit(d, n, 1);
         drive_run(d, 100);
-        ck_assert_uint_eq(found(d, again), (n - 1) / 4 * 4);
+        ck_assert_uint_eq(drive_cached(d, again), (n - 1) / 4 * 4);
     }
     drive_free(d);
 }
@@ -64,8 +59,8 @@ START_TEST(a_block_is_found_only_once_it_is_committed) {
     drive_commit(d, two, DRIVE_WORD);
     drive_commit(d, three, DRIVE_WORD);
     drive_run(d, 100);
-    ck_assert_uint_eq(found(d, a), 0);
-    ck_assert_uint_eq(found(d, b), 8);
+    ck_assert_uint_eq(drive_cached(d, a), 0);
+    ck_assert_uint_eq(drive_cached(d, b), 8);
     drive_free(d);
 }
 END_TEST
@@ -78,45 +73,37 @@ START_TEST(salts_do_not_meet) {
         spec.salt = salt;
         ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_NONE);
         drive_run(d, 100);
-        ck_assert_uint_eq(found(d, id), 0);
+        ck_assert_uint_eq(drive_cached(d, id), 0);
         ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_NONE);
         drive_run(d, 100);
-        ck_assert_uint_eq(found(d, id), 16);
+        ck_assert_uint_eq(drive_cached(d, id), 16);
     }
     drive_free(d);
 }
 END_TEST
 
-static uint32_t ask(drive *d, uint64_t salt, uint32_t n_prompt) {
-    seq_spec spec = drive_spec(d, n_prompt, 1);
-    seq_id id;
-    spec.salt = salt;
-    ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_NONE);
-    drive_run(d, 100);
-    return found(d, id);
-}
-
 START_TEST(the_least_recently_used_goes_first_and_the_end_of_a_text_before_its_beginning) {
     sched_config cfg = cached_config();
     cfg.group[0].n_blocks = 12;
     drive *d = drive_new(cfg);
-    for (uint64_t salt = 1; salt <= 3; salt++) ck_assert_uint_eq(ask(d, salt, 16), 0);
+    for (uint64_t salt = 1; salt <= 3; salt++) ck_assert_uint_eq(drive_ask(d, salt, 16), 0);
     ck_assert_uint_eq(drive_stats(d).blocks_cached, 12);
-    ck_assert_uint_eq(ask(d, 1, 16), 12); /* takes the place of its own last block */
-    ck_assert_uint_eq(ask(d, 4, 8), 0);   /* takes two: the last ones of 2, the oldest now */
-    ck_assert_uint_eq(ask(d, 2, 16), 8);  /* takes two of 3 */
-    ck_assert_uint_eq(ask(d, 3, 16), 8);  /* takes two of 1 */
-    ck_assert_uint_eq(ask(d, 1, 16), 8);
+    ck_assert_uint_eq(drive_ask(d, 1, 16), 12); /* takes the place of its own last block */
+    ck_assert_uint_eq(drive_ask(d, 4, 8),
+                      0); /* takes two: the last ones of 2, the oldest now */
+    ck_assert_uint_eq(drive_ask(d, 2, 16), 8); /* takes two of 3 */
+    ck_assert_uint_eq(drive_ask(d, 3, 16), 8); /* takes two of 1 */
+    ck_assert_uint_eq(drive_ask(d, 1, 16), 8);
     drive_free(d);
 }
 END_TEST
 
 START_TEST(blocks_without_content_are_taken_before_any_cached_one) {
     drive *d = drive_new(cached_config());
-    ask(d, 1, 32);
-    for (int i = 0; i < 50; i++) ask(d, 2, 3); /* never full */
+    drive_ask(d, 1, 32);
+    for (int i = 0; i < 50; i++) drive_ask(d, 2, 3); /* never full */
     ck_assert_uint_eq(drive_stats(d).blocks_cached, 8);
-    ck_assert_uint_eq(ask(d, 1, 32), 28);
+    ck_assert_uint_eq(drive_ask(d, 1, 32), 28);
     drive_free(d);
 }
 END_TEST
@@ -129,11 +116,11 @@ START_TEST(what_was_said_is_found_too) {
     for (int i = 6; i < 17; i++) d->prompt[i] = DRIVE_WORD;
     seq_id b = drive_submit(d, 20, 1);
     drive_run(d, 100);
-    ck_assert_uint_eq(found(d, b), 16);
+    ck_assert_uint_eq(drive_cached(d, b), 16);
     d->prompt[9]++; /* another answer */
     seq_id c = drive_submit(d, 20, 1);
     drive_run(d, 100);
-    ck_assert_uint_eq(found(d, c), 8);
+    ck_assert_uint_eq(drive_cached(d, c), 8);
     drive_free(d);
 }
 END_TEST
@@ -141,11 +128,11 @@ END_TEST
 START_TEST(sequences_that_run_share_and_count_once) {
     drive *d = drive_new(cached_config());
     seq_id a = drive_submit(d, 33, 8);
-    for (int i = 0; i < 4; i++) drive_commit(d, drive_plan(d), DRIVE_WORD);
+    for (int i = 0; i < 4; i++) drive_step(d);
     uint32_t used = drive_stats(d).blocks_used;
     seq_id b = drive_submit(d, 33, 8); /* alone it would take ten of the 16, as the first */
     const step *st = drive_plan(d);
-    ck_assert_uint_eq(found(d, b), 32);
+    ck_assert_uint_eq(drive_cached(d, b), 32);
     ck_assert_uint_le(drive_stats(d).blocks_used, used + 2);
     ck_assert_ptr_nonnull(drive_entry(st, 0));
     drive_commit(d, st, DRIVE_WORD);
@@ -183,7 +170,7 @@ END_TEST
 
 START_TEST(a_prompt_to_be_scored_takes_no_hits_but_leaves_blocks) {
     drive *d = drive_new(cached_config());
-    ask(d, 0, 20);
+    drive_ask(d, 0, 20);
     seq_spec spec = drive_spec(d, 20, 1);
     seq_id id;
     spec.score_prompt = true;
@@ -191,10 +178,10 @@ START_TEST(a_prompt_to_be_scored_takes_no_hits_but_leaves_blocks) {
     uint32_t rows = 0, logits = 0;
     for (const step *st; (st = drive_plan(d)); drive_commit(d, st, DRIVE_WORD))
         rows += st->n_rows, logits += st->n_logit_rows;
-    ck_assert_uint_eq(found(d, id), 0);
+    ck_assert_uint_eq(drive_cached(d, id), 0);
     ck_assert_uint_eq(rows, 20);
     ck_assert_uint_eq(logits, 20);
-    ck_assert_uint_eq(ask(d, 0, 20), 16);
+    ck_assert_uint_eq(drive_ask(d, 0, 20), 16);
     drive_free(d);
 }
 END_TEST
@@ -226,8 +213,8 @@ END_TEST
 
 START_TEST(without_the_cache_nothing_is_kept) {
     drive *d = drive_new(drive_config());
-    ck_assert_uint_eq(ask(d, 0, 20), 0);
-    ck_assert_uint_eq(ask(d, 0, 20), 0);
+    ck_assert_uint_eq(drive_ask(d, 0, 20), 0);
+    ck_assert_uint_eq(drive_ask(d, 0, 20), 0);
     ck_assert_uint_eq(drive_stats(d).blocks_cached, 0);
     ck_assert_uint_eq(drive_stats(d).n_prefix_queries, 0);
     drive_free(d);

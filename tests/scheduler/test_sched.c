@@ -26,7 +26,7 @@ START_TEST(decode_rows_advance_every_step_though_a_prompt_arrives_with_each) {
     cfg.max_waiting_tokens = 1000000;
     drive *d = drive_new(cfg);
     seq_id id = drive_submit(d, 4, 50);
-    drive_commit(d, drive_plan(d), DRIVE_WORD); /* prefilled, one token */
+    drive_step(d); /* prefilled, one token */
     uint32_t prefill_rows = 0;
     for (uint32_t i = 0; i < 49; i++) {
         drive_submit(d, 40, 8);
@@ -50,7 +50,7 @@ START_TEST(two_prompts_share_the_rows_that_decoding_leaves) {
     seq_id id;
     spec.user = 1;
     ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_NONE);
-    drive_commit(d, drive_plan(d), DRIVE_WORD);
+    drive_step(d);
     spec.n_prompt = 40;
     for (spec.user = 2; spec.user <= 3; spec.user++) drive_try(d, &spec, &id);
 
@@ -84,7 +84,7 @@ START_TEST(a_prompt_alone_takes_the_whole_budget) {
     ck_assert(!st->seq[0].sample);
     ck_assert_uint_eq(st->seq[0].n_blocks, 4);
     drive_commit(d, st, DRIVE_WORD);
-    drive_commit(d, drive_plan(d), DRIVE_WORD);
+    drive_step(d);
     st = drive_plan(d);
     ck_assert_uint_eq(st->seq[0].first_pos, 32);
     ck_assert_uint_eq(st->seq[0].n_rows, 8);
@@ -234,7 +234,7 @@ START_TEST(lower_priority_numbers_are_admitted_first_even_when_slots_were_full) 
         spec.user = i;
         spec.priority = priority[i];
         drive_try(d, &spec, &id);
-        if (i == 0) drive_commit(d, drive_plan(d), DRIVE_WORD); /* has the slot */
+        if (i == 0) drive_step(d); /* has the slot */
     }
     drive_run(d, 100);
     size_t n = 0;

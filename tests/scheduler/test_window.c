@@ -76,29 +76,20 @@ START_TEST(rows_in_flight_keep_their_window) {
 }
 END_TEST
 
-static uint32_t ask(drive *d, uint64_t salt, uint32_t n_prompt) {
-    seq_spec spec = drive_spec(d, n_prompt, 1);
-    seq_id id;
-    spec.salt = salt;
-    ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_NONE);
-    drive_run(d, 100);
-    return drive_last(d, id, EVENT_ADMITTED)->n_cached;
-}
-
 START_TEST(a_hit_needs_the_last_window_of_every_group) {
     sched_config cfg = window_config();
     cfg.prefix_cache = true;
     drive *d = drive_new(cfg);
-    ck_assert_uint_eq(ask(d, 1, 40), 0);
-    ck_assert_uint_eq(ask(d, 1, 40),
+    ck_assert_uint_eq(drive_ask(d, 1, 40), 0);
+    ck_assert_uint_eq(drive_ask(d, 1, 40),
                       36); /* the window's first blocks may be gone: not needed */
     /* Others push the windowed blocks out, beginning with those out of sight longest. */
-    for (uint64_t salt = 2; salt < 4; salt++) ask(d, salt, 40);
-    uint32_t n = ask(d, 1, 40);
+    for (uint64_t salt = 2; salt < 4; salt++) drive_ask(d, salt, 40);
+    uint32_t n = drive_ask(d, 1, 40);
     ck_assert(n == 0 || n % BS == 0);
     ck_assert_uint_lt(n, 36 + 1);
-    for (uint64_t salt = 4; salt < 9; salt++) ask(d, salt, 40);
-    ck_assert_uint_eq(ask(d, 1, 40), 0); /* the other group's blocks alone are no hit */
+    for (uint64_t salt = 4; salt < 9; salt++) drive_ask(d, salt, 40);
+    ck_assert_uint_eq(drive_ask(d, 1, 40), 0); /* the other group's blocks alone are no hit */
     drive_free(d);
 }
 END_TEST
@@ -112,7 +103,7 @@ START_TEST(a_fork_shares_the_window_of_its_leader) {
     spec.fork_of = a;
     spec.user = 1;
     drive_try(d, &spec, &b);
-    drive_commit(d, drive_plan(d), DRIVE_WORD);
+    drive_step(d);
     const step *st = drive_plan(d);
     ck_assert_uint_eq(st->n_copies, 2); /* one in each group */
     const int32_t *own = sched_blocks(d->s, drive_entry(st, 1)->slot, 0);
