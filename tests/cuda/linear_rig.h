@@ -159,4 +159,38 @@ static inline void assert_kinds(uint32_t n_rows) {
         }
 }
 
+/* Every row of outputs is within limit of float64's on the file's values, as a part of its
+ * norm. */
+static inline void assert_near_float64(const file_matrix &f, const inputs &x,
+                                       const std::vector<float> &got, double limit) {
+    for (uint32_t r = 0; r < x.n_rows; r++) {
+        double off = 0, norm = 0;
+        for (uint32_t o = 0; o < f.n_out; o++) {
+            double y = 0;
+            for (uint32_t k = 0; k < f.n_in; k++)
+                y += (double)f.value[(size_t)o * f.n_in + k] * x.at(r, k);
+            const double d = got[(size_t)r * f.n_out + o] - y;
+            off += d * d;
+            norm += y * y;
+        }
+        ck_assert_msg(sqrt(off / norm) < limit, "%s: %g", dtype_name(f.type), sqrt(off / norm));
+    }
+}
+
+/* NaN in one row of inputs makes that row of outputs NaN and changes no bit of another. */
+static inline void assert_nan_stays(dtype type, cu_type t, uint32_t n_rows, uint32_t n_in,
+                                    uint32_t row) {
+    const uint32_t n_out = 20;
+    file_matrix f(type, n_out, n_in, 3);
+    device_matrix m(f, type);
+    inputs x(t, n_rows, n_in, 4);
+    const std::vector<float> clean = run_linear(m.w, x, n_rows);
+    x.bits[(size_t)x.ld * row + n_in - 2] = to_16(t, NAN);
+    x.bits[(size_t)x.ld * row + n_in - 1] = to_16(t, INFINITY);
+    x.on_device.put(x.bits);
+    const std::vector<float> got = run_linear(m.w, x, n_rows);
+    for (uint32_t i = 0; i < n_rows * n_out; i++)
+        SWEEP(i / n_out == row ? isnan(got[i]) : got[i] == clean[i]);
+}
+
 #endif

@@ -84,33 +84,14 @@ START_TEST(rounding_the_weights_stays_within_the_stated_error_of_float64) {
             file_matrix f(type, n_out, n_in, 23);
             device_matrix m(f, type);
             inputs x(t, n_rows, n_in, 29);
-            const std::vector<float> got = run_linear(m.w, x, n_rows);
-            for (uint32_t r = 0; r < n_rows; r++) {
-                double off = 0, norm = 0;
-                for (uint32_t o = 0; o < n_out; o++) {
-                    double y = 0;
-                    for (uint32_t k = 0; k < n_in; k++)
-                        y += (double)f.value[o * n_in + k] * x.at(r, k);
-                    off += (got[r * n_out + o] - y) * (got[r * n_out + o] - y);
-                    norm += y * y;
-                }
-                ck_assert_msg(sqrt(off / norm) < (t == CU_F16 ? 0x1p-11 : 0x1p-8), "%s: %g",
-                              dtype_name(type), sqrt(off / norm));
-            }
+            assert_near_float64(f, x, run_linear(m.w, x, n_rows),
+                                t == CU_F16 ? 0x1p-11 : 0x1p-8);
         }
 }
 END_TEST
 
 START_TEST(a_nan_stays_in_its_row) {
-    file_matrix f(DT_Q8_0, 20, 96, 3);
-    device_matrix m(f, DT_Q8_0);
-    inputs x(CU_BF16, 20, 96, 4);
-    const std::vector<float> clean = run_linear(m.w, x, 20);
-    x.bits[(size_t)x.ld * 11 + 95] = to_16(CU_BF16, INFINITY);
-    x.bits[(size_t)x.ld * 11 + 94] = to_16(CU_BF16, NAN);
-    x.on_device.put(x.bits);
-    const std::vector<float> got = run_linear(m.w, x, 20);
-    for (uint32_t i = 0; i < 400; i++) SWEEP(i / 20 == 11 ? isnan(got[i]) : got[i] == clean[i]);
+    assert_nan_stays(DT_Q8_0, CU_BF16, 20, 96, 11);
 }
 END_TEST
 

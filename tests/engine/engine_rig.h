@@ -157,4 +157,46 @@ static RIG_UNUSED void rig_tokens(const rig *r, int32_t *tokens, uint32_t n, uin
         tokens[i] = (int32_t)(hash_mix(seed << 32 | i) % r->n_vocab);
 }
 
+/* One value out of range: which field the error names. */
+typedef struct bad_option {
+    const char *field;
+    size_t at; /* in engine_options, four bytes */
+    uint32_t value;
+    status code;
+} bad_option;
+
+/* Each alone makes a backend refuse to plan a model that it plans with the good options. */
+static RIG_UNUSED void rig_refuses(const backend *be, const program *p,
+                                   const engine_options *good, const bad_option *bad,
+                                   size_t n) {
+    terms t = {0};
+    kv_request kv;
+    err e;
+    ck_assert_msg(be->terms(p, good, &t, &kv, &e) == OK, "%s", e.text);
+    terms_clear(&t);
+    for (size_t i = 0; i < n; i++) {
+        engine_options o = *good;
+        memcpy((char *)&o + bad[i].at, &bad[i].value, sizeof bad[i].value);
+        ck_assert_int_eq(be->terms(p, &o, &t, &kv, &e), bad[i].code);
+        ck_assert_str_eq(e.field, bad[i].field);
+        terms_clear(&t);
+    }
+}
+
+/* A model without kernels is refused; the error names the field and has the text. */
+static RIG_UNUSED void rig_unsupported(const backend *be, const model_config *c, dtype type,
+                                       const engine_options *o, const char *field,
+                                       const char *text) {
+    terms t = {0};
+    kv_request kv;
+    model *m;
+    err e;
+    ck_assert_msg(model_from_config(&m, c, type, &e) == OK, "%s", e.text);
+    ck_assert_int_eq(be->terms(&m->program, o, &t, &kv, &e), ERR_UNSUPPORTED);
+    ck_assert_str_eq(e.field, field);
+    ck_assert_msg(strstr(e.text, text) != NULL, "\"%s\" is not in \"%s\"", text, e.text);
+    terms_clear(&t);
+    model_close(m);
+}
+
 #endif

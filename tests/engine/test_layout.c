@@ -205,12 +205,7 @@ START_TEST(values_alive_together_share_no_bytes) {
 END_TEST
 
 START_TEST(options_out_of_range_are_named) {
-    static const struct {
-        const char *field;
-        size_t at;
-        uint32_t value;
-        status code;
-    } bad[] = {
+    static const bad_option bad[] = {
         {"block_size", offsetof(engine_options, block_tokens), 4, ERR_INVALID},
         {"block_size", offsetof(engine_options, block_tokens), 24, ERR_INVALID},
         {"block_size", offsetof(engine_options, block_tokens), 512, ERR_INVALID},
@@ -226,34 +221,18 @@ START_TEST(options_out_of_range_are_named) {
     model *m;
     err e;
     model_config c = gb_tiny("llama");
+    engine_options o = rig_options();
     ck_assert(model_from_config(&m, &c, DT_F16, &e) == OK);
-    for (uint32_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        engine_options o = rig_options();
-        terms t = {0};
-        kv_request kv;
-        memcpy((char *)&o + bad[i].at, &bad[i].value, sizeof bad[i].value);
-        ck_assert_int_eq(backend_cpu.terms(&m->program, &o, &t, &kv, &e), bad[i].code);
-        ck_assert_str_eq(e.field, bad[i].field);
-        terms_clear(&t);
-    }
+    rig_refuses(&backend_cpu, &m->program, &o, bad, sizeof bad / sizeof *bad);
     model_close(m);
 }
 END_TEST
 
 START_TEST(a_type_without_kernels_is_named_with_its_tensor) {
-    model *m;
-    err e;
-    terms t = {0};
-    kv_request kv;
     engine_options o = rig_options();
     model_config c = gb_tiny("llama");
     c.n_embd = c.n_ff = 256;
-    ck_assert(model_from_config(&m, &c, DT_IQ2_XS, &e) == OK);
-    ck_assert_int_eq(backend_cpu.terms(&m->program, &o, &t, &kv, &e), ERR_UNSUPPORTED);
-    ck_assert_str_eq(e.field, "token_embd.weight");
-    ck_assert_ptr_nonnull(strstr(e.text, "IQ2_XS"));
-    terms_clear(&t);
-    model_close(m);
+    rig_unsupported(&backend_cpu, &c, DT_IQ2_XS, &o, "token_embd.weight", "IQ2_XS");
 }
 END_TEST
 
