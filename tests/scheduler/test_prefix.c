@@ -189,16 +189,16 @@ END_TEST
 /* However long its prompt, a head of the queue that cannot have enough costs a step nothing. */
 START_TEST(what_waits_for_room_is_not_looked_up_at_each_step) {
     drive *d = drive_new(cached_config());
-    ask(d, 0, 32); /* leaves 8 of 16 blocks cached */
+    drive_ask(d, 0, 32); /* leaves 8 of 16 blocks cached */
     seq_spec spec = drive_spec(d, 24, 20);
     seq_id runs, waits;
     spec.salt = 1;
     ck_assert_int_eq(drive_try(d, &spec, &runs), REJECT_NONE);
-    drive_commit(d, drive_plan(d), DRIVE_WORD);
-    drive_commit(d, drive_plan(d), DRIVE_WORD);
+    drive_step(d);
+    drive_step(d);
     waits = drive_submit(d, 48, 2); /* 12 blocks: 8 of them are among the 10 that are free */
     for (int i = 0; i < 10; i++) {
-        drive_commit(d, drive_plan(d), DRIVE_WORD);
+        drive_step(d);
         ck_assert_uint_eq(d->s->probe.id, waits);
         if (i > 0) ck_assert_int_eq(d->s->probe.block[0], -1);
         d->s->probe.block[0] = -1; /* a look-up would write it */
@@ -206,7 +206,7 @@ START_TEST(what_waits_for_room_is_not_looked_up_at_each_step) {
     ck_assert_uint_eq(drive_count(d, waits, EVENT_ADMITTED), 0);
     drive_run(d, 100);
     ck_assert_int_eq(drive_finish(d, waits), FINISH_LENGTH);
-    ck_assert_uint_eq(found(d, waits), 20); /* of the 8, 3 were taken for 11 - 8 */
+    ck_assert_uint_eq(drive_cached(d, waits), 20); /* of the 8, 3 were taken for 11 - 8 */
     drive_free(d);
 }
 END_TEST
