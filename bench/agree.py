@@ -7,10 +7,11 @@
 Both send the same load (completions, words as prompts, as many tokens in and out, no prompt twice) at the same number
 of requests in flight, and their medians over the rounds are compared:
   paced     a server of this script that keeps to a timetable (TTFT 200 ms, ITL 25 ms): what differs is the clients
-  vramd     the daemon, the clients one after the other, who goes first alternates. Each client's figures are also
-            divided by the daemon's own for the very same requests (TTFT and tokens/s from its log, the mean ITL from
-            /metrics): the machine's noise, and how the requests happened to meet, is in both and so not in that;
-            "ratio" is the quotient of the two clients' quotients
+  vramd     the daemon, the clients one after the other, who goes first alternates. Half of the cores are the daemon's,
+            the others the clients': guidellm takes so much of one that a server beside it is slower. Each client's
+            figures are also divided by the daemon's own for the very same requests (TTFT and tokens/s from its log,
+            the mean ITL from /metrics): the machine's noise, and how the requests happened to meet, is in both and so
+            not in that; "ratio_over_server" is the quotient of the two clients' quotients
 
 guidellm's inter_token_latency_ms is the mean gap of a request: tpot_ms here. Writes bench/results/agree-CPU.json."""
 
@@ -39,6 +40,8 @@ TTFT_S, ITL_S = 0.200, 0.025
 WORDS = ("time year people way day man thing woman life child world school state family group country hand part place "
          "case week company system program question work number night point home water room mother area money story "
          "fact month lot right study book eye job word business issue side kind head house service friend father").split()
+CORES = sorted(os.sched_getaffinity(0))
+SERVER_CORES, CLIENT_CORES = CORES[:(len(CORES) + 1) // 2], CORES[len(CORES) // 2:]
 FIGURES = ("ttft_ms", "tpot_ms", "tpot_mean_ms", "output_tokens_per_s")
 
 
@@ -99,7 +102,8 @@ class Daemon:
     def __init__(self, model):
         self.log = tempfile.NamedTemporaryFile("w+")
         self.process = subprocess.Popen([BINARY, "serve", "--model", model, "--port", "0", "--max-model-len", "512",
-                                         "--max-num-seqs", "16"], stderr=self.log)
+                                         "--max-num-seqs", "16", "--threads", str(len(SERVER_CORES))], stderr=self.log,
+                                        preexec_fn=lambda: os.sched_setaffinity(0, SERVER_CORES))
         while not (m := re.search(r"READY: curl (http://127\.0\.0\.1:\d+)/", Path(self.log.name).read_text())):
             assert self.process.poll() is None, Path(self.log.name).read_text()
             time.sleep(0.05)
@@ -165,13 +169,13 @@ def run_ours(url, streams, requests):
             "requests": level["requests"]["ok"]}
 
 
-def alternate(a, url, daemon=None):
+def alternate(a, streams, url, daemon=None):
     rounds, seen = [], (0, 0, 0)
     for i in range(a.rounds + (daemon is not None)):
         got = {}
         for who in ("guidellm", "vramd") if i % 2 else ("vramd", "guidellm"):
-            got[who] = run_ours(url, a.streams, a.requests) if who == "vramd" else \
-                run_guidellm(a.guidellm, url, a.streams, a.requests)
+            got[who] = run_ours(url, streams, a.requests) if who == "vramd" else \
+                run_guidellm(a.guidellm, url, streams, a.requests)
             if daemon:
                 got[who]["server"], seen = daemon.figures(seen)
         print(f"  round {i}: {got}", flush=True)
@@ -179,17 +183,17 @@ def alternate(a, url, daemon=None):
     return rounds[daemon is not None:]  # the daemon's first round warms up
 
 
-def row(name, a, rounds):
-    out = {"server": name, "streams": a.streams, "rounds": len(rounds), "requests_a_round": a.requests}
+def row(name, a, streams, rounds):
+    out = {"server": name, "streams": streams, "rounds": len(rounds), "requests_a_round": a.requests}
     for k in FIGURES:
         cell = {}
         for who in ("vramd", "guidellm"):
             cell[who] = round(median(r[who][k] for r in rounds), 3)
             if k in rounds[0][who].get("server", {}):
                 cell[who + "_over_server"] = round(median(r[who][k] / r[who]["server"][k] for r in rounds), 4)
-        over = "_over_server" if "vramd_over_server" in cell else ""
-        if over or name == "paced":
-            cell["ratio"] = round(cell["vramd" + over] / cell["guidellm" + over], 4)
+        for over in ("", "_over_server"):
+            if "vramd" + over in cell:
+                cell["ratio" + over] = round(cell["vramd" + over] / cell["guidellm" + over], 4)
         out[k] = cell
     print(out, flush=True)
     return out
@@ -200,24 +204,26 @@ def main():
     ap.add_argument("--guidellm", default=os.environ.get("GUIDELLM", "guidellm"))
     ap.add_argument("--model", default=os.environ.get("VRAMD_TEST_MODEL"), help="GGUF file for the daemon")
     ap.add_argument("--rounds", type=int, default=5)
-    ap.add_argument("--streams", type=int, default=4)
+    ap.add_argument("--streams", type=int, nargs="+", default=[1, 4])
     ap.add_argument("--requests", type=int, default=32)
     ap.add_argument("--only", choices=["paced", "vramd"])
     a = ap.parse_args()
+    os.sched_setaffinity(0, CLIENT_CORES)
     rows = []
     if a.only != "vramd":
-        rows.append(row("paced", a, alternate(a, Paced().url)))
+        url = Paced().url
+        rows += [row("paced", a, n, alternate(a, n, url)) for n in a.streams]
     if a.only != "paced":
-        d = Daemon(a.model)
-        try:
-            rows.append(row("vramd", a, alternate(a, d.url, d)))
-        finally:
-            d.stop()
+        for n in a.streams:
+            d = Daemon(a.model)
+            try:
+                rows.append(row("vramd", a, n, alternate(a, n, d.url, d)))
+            finally:
+                d.stop()
     version = subprocess.run([a.guidellm, "--version"], capture_output=True, text=True).stdout.strip()
     save("agree", rows, prompt_tokens=PROMPT, output_tokens=OUTPUT, peer=version,
          note="medians over rounds of each client's own figures: p50 of TTFT and TPOT, mean of TPOT, output tokens/s; "
-              "over_server: by the daemon's own for the same requests; ratio: vramd bench over guidellm, of the latter "
-              "where there")
+              "over_server: by the daemon's own for the same requests; ratio: vramd bench over guidellm")
 
 
 if __name__ == "__main__":

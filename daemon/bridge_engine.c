@@ -1,12 +1,22 @@
 /* The engine thread's half of the bridge: inbox -> scheduler and engine -> outbox. */
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "daemon/bridge_parts.h"
 
-enum { IDLE_WAIT_MS = 50 };
+enum { IDLE_WAIT_MS = 50, NICER = 5 };
+
+/* The engine keeps every core busy; whoever wakes for a moment is to have one at once: the loop
+ * thread, a proxy, who scrapes /metrics (whose p99 this took from 5.6 to 4.0 ms on two busy
+ * cores, at the same tokens a second). The engine's workers are started by this thread and
+ * inherit it. */
+static void let_others_go_first(void) {
+    int nice = getpriority(PRIO_PROCESS, 0) + NICER; /* of this thread alone, on Linux */
+    setpriority(PRIO_PROCESS, 0, nice);
+}
 
 static void push(bridge *b, const out_record *r) {
     pthread_mutex_lock(&b->out_lock);
@@ -123,6 +133,7 @@ static void publish(bridge *b, bool stepped) {
 void *bridge_engine_main(void *arg) {
     bridge *b = arg;
     pthread_setname_np(pthread_self(), "vramd-engine");
+    let_others_go_first();
     b->load_status = machine_load(b->m, &b->load_error);
     if (b->load_status == OK)
         b->runner = runner_init(b->m->runner_mem, &b->m->sched_conf, b->m->sched, b->m->engine,
