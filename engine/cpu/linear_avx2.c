@@ -2,8 +2,8 @@
  *
  * Few rows, 4 at most at a time, unpack codes as they go. For many a piece of a strip is
  * unpacked once, into the first cache, and groups of 8 rows read it there: 4 rows do not
- * amortise unpacking (Q3_K took 1.4 times as long, IQ4_NL 1.25 times). What is left of the
- * distance between types is arithmetic: codes of 8 bits take twice the multiplications. */
+ * amortise unpacking (it took about an eighth of the time). What is left of the distance
+ * between types is arithmetic: codes of 8 bits take twice the multiplications. */
 #include "engine/cpu/linear.h"
 
 #include "engine/cpu/linear_block_avx2.h"
