@@ -44,7 +44,7 @@ if [ -z "$unit_only" ] && { [ -z "$name" ] || [ ${#wanted[@]} -eq 0 ]; }; then
   log=$BUILD/log/pytest.log
   BUILD="$BUILD" "$py" -m pytest -q -p no:cacheprovider ${name:+-k "$name"} tests/e2e 2>&1 | tee "$log"
   rc=${PIPESTATUS[0]}
-  p=$(sed -nE 's/.*[^0-9]?([0-9]+) passed.*/\1/p' "$log" | tail -n 1); q=$(sed -nE 's/(^|.* )([0-9]+) failed.*/\2/p' "$log" | tail -n 1)
+  p=$(sed -nE 's/(^|.* )([0-9]+) passed.*/\2/p' "$log" | tail -n 1); q=$(sed -nE 's/(^|.* )([0-9]+) failed.*/\2/p' "$log" | tail -n 1)
   e=$(sed -nE 's/(^|.* )([0-9]+) errors?.*/\2/p' "$log" | tail -n 1)
   pass=$((pass + ${p:-0})); fail=$((fail + ${q:-0} + ${e:-0}))
   [ "$rc" -eq 0 ] || [ $((${q:-0} + ${e:-0})) -gt 0 ] || fail=$((fail + 1))
