@@ -8,22 +8,23 @@
  * Head. half d[16], half m[16] (types with a minimum), then, lane = output, 4 bytes each:
  * - Q4_K, Q5_K: the 12 bytes of the file as 3 vectors (scale and minimum of 6 bits, by 32)
  * - IQ4_XS: uint16 high[16], then 1 vector: scales of 6 bits by 32, minus 32
- * - Q3_K: 3 vectors: scales of 6 bits, signed; the first half's in the low 16 bits of a lane,
- * the second's in the high ones. Of 16: vector v holds blocks 2v, 2v + 1 in the upper 12 bits,
- * the first uppermost; the rest are low bits of block 6 (v = 0), 7 (1), high bits of both (2)
+ * - Q3_K: 3 vectors: scales of 6 bits, signed; those of the first 16 inputs of a block of 32
+ *   in the low 16 bits of a lane, those of the last 16 in the high ones. Within 16 bits,
+ *   vector v holds blocks 2v and 2v + 1 in the upper 12, the first uppermost; the low 4 are
+ *   the low bits of block 6 (v = 0), of block 7 (1), the high bits of both (2)
  * - Q6_K: int8 scale[16][2], by 32 inputs: one of each half
  * - Q2_K: the same, scale in the low nibble, minimum in the high one
  *
  * Codes of 32 inputs, in vectors of 64 bytes, lane = output; input 4l + b, of group l, is in
  * byte b of a lane:
  * - nibbles: 4 vectors; vector l holds group l in its low and group 4 + l in its high nibbles
- * (the pairing of Q4_0 in the file, so packing moves whole words)
+ *   (the pairing of Q4_0 in the file, so packing moves whole words)
  * - bytes (Q8_0): 8 vectors; vector l holds group l, plus 128
  * - pairs: 2 vectors; vector l / 4 holds group l in bits 2 (l % 4)
  * - bits: 1 vector; group l in bit l
  * - 5 bits: nibbles, then bits; 6 bits: nibbles, then pairs
  * - 3 bits: 3 vectors; vector v holds groups 2v, 2v + 1 in bits 0-2, 3-5; bits 6-7 are the low
- * bits of group 6 (v = 0), of group 7 (1), the high bit of each (2)
+ *   bits of group 6 (v = 0), of group 7 (1), the high bit of each (2)
  *
  * Codes are unsigned with an offset because vpdpbusd and vpmaddubsw take unsigned by signed. A
  * strip of a float type is [n_in][16].
