@@ -1,6 +1,6 @@
 /* The vocabulary: from the file's arrays to the bytes of each token, and the two hash tables
  * (token by its bytes, merge by its pair). Runs while opening; look-ups from any thread. */
-#include "model/tokenizer_in.h"
+#include "text/tokenizer_in.h"
 
 #include "base/hash.h"
 #include "memory/term.h"

@@ -1,17 +1,17 @@
-/* The inside of the tokenizer, shared by model/tokenizer*.c only.
+/* The inside of the tokenizer, shared by text/tokenizer*.c only.
  *
  * Everything lives in one block whose parts are laid out by tok_layout: the same arithmetic
  * gives tokenizer_plan_bytes and the allocation, so that they agree to the byte. After open
  * nothing changes but the bitmap `whole`, which only remembers what encoding found out. */
-#ifndef VRAMD_MODEL_TOKENIZER_IN_H
-#define VRAMD_MODEL_TOKENIZER_IN_H
+#ifndef VRAMD_TEXT_TOKENIZER_IN_H
+#define VRAMD_TEXT_TOKENIZER_IN_H
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 #include <stdatomic.h>
 
 #include "base/check.h"
-#include "model/tokenizer.h"
+#include "text/tokenizer.h"
 
 enum {
     TOK_MAX_EOG = 32,

@@ -1,7 +1,7 @@
 /* The tokenizer as a whole: opening, encoding around special tokens, and what others ask of
  * it. Owns one block of memory from the source it was given. Immutable after open (but for a
  * memo, see tokenizer_in.h): any thread. */
-#include "model/tokenizer_in.h"
+#include "text/tokenizer_in.h"
 
 #include <sys/random.h>
 
