@@ -65,6 +65,7 @@ status tokenizer_open(tokenizer **out, const gguf *g, const chunks *src, err *e)
     t->encode_run = l.spm ? tok_spm_run : tok_pre_run;
     place_parts(t, &l);
     s = tok_vocab_build(t, &l, e);
+    if (s == OK && l.spm) tok_spm_build(t, &l);
     if (s == OK) s = tok_special_build(t, g, e);
     if (s == OK && pre) s = tok_pre_build(t, e);
     if (s != OK) {

@@ -145,6 +145,16 @@ static inline void tok_set_whole(const tokenizer *t, int32_t id) {
 /* tokenizer_vocab.c. spm is set by the caller. */
 status tok_layout_of(tok_layout *, const gguf *, err *);
 status tok_vocab_build(tokenizer *, const tok_layout *, err *);
+
+/* tokenizer_table.c. The slots of a table of n entries; an empty table in so many slots. */
+uint32_t tok_table_slots(uint32_t n);
+void tok_table_init(tok_table *, uint32_t *slots, uint32_t n);
+/* Adds a token under its bytes. Of equal texts an ordinary token goes before a user-defined
+ * one, and among those the last: as the reference tokenizers' dictionaries have it. */
+void tok_add_piece(tokenizer *, uint32_t id);
+/* Adds the merge of that rank under its pair; of equal pairs the first stays. */
+void tok_add_merge(tokenizer *, uint32_t rank);
+/* The token with these bytes, or -1. */
 int32_t tok_find_piece(const tokenizer *, str);
 /* Rank of the pair, or UINT32_MAX. */
 uint32_t tok_find_merge(const tokenizer *, uint32_t left, uint32_t right);
