@@ -4,7 +4,7 @@
  * its last byte, found under its name; a tokenizer of the planned size that streams the text of
  * its own tokens as valid UTF-8. One thread. */
 #include "base/utf8.h"
-#include "model/program.h"
+#include "model/model.h"
 #include "text/tokenizer.h"
 #include "tests/model/gguf_build.h"
 
