@@ -11,11 +11,11 @@
 #define VRAMD_API_PORT_H
 
 #include "base/err.h"
-#include "model/sampling.h"
 #include "memory/ledger.h"
 #include "memory/pool.h"
 #include "model/program.h"
-#include "model/tokenizer.h"
+#include "model/sampling.h"
+#include "text/tokenizer.h"
 
 typedef struct gen gen; /* one sequence in the machine */
 

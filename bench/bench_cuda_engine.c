@@ -1,4 +1,4 @@
-/* room: engine */
+/* module: engine */
 /* The CUDA engine alone, without scheduler and sockets, on a model of Llama-3-8B's shape whose
  * weights are random numbers made on the device: decoding by batch at one context, prefill of
  * one sequence, and the plan against what the driver counts. Greedy sampling; two steps in

@@ -8,7 +8,7 @@
 
 #include "model/sampling.h"
 #include "memory/ledger.h"
-#include "model/program.h"
+#include "model/model.h"
 
 typedef enum activation_dtype {
     ACTIVATION_AUTO,

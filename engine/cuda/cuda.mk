@@ -67,9 +67,9 @@ $(BUILD)/vramd-cuda-shim.so: $(SHIM_CUDA) $(SHIM_OBJ)
 	$(CXX) $(SAN) -shared -Wl,-Bsymbolic -Wl,-z,defs -o $@ $^ -lm -lpthread
 
 # ---- Tests: each is linked with the shim, and those of tests/cuda with the plugin's objects and the
-# rooms up to engine, too (from ROOMS_IN: sanitized tests take the rooms as they are).
-ROOMS_IN      ?= $(BUILD)
-CUDA_TEST_LINK = $(SHIM_OBJ) $(if $(filter tests/cuda/%,$(1)),$(SHIM_CUDA) $(patsubst $(BUILD)/%,$(ROOMS_IN)/%,$(call objs_of,engine)))
+# modules up to engine, too (from MODULES_IN: sanitized tests take those as they are).
+MODULES_IN      ?= $(BUILD)
+CUDA_TEST_LINK = $(SHIM_OBJ) $(if $(filter tests/cuda/%,$(1)),$(SHIM_CUDA) $(patsubst $(BUILD)/%,$(MODULES_IN)/%,$(call objs_of,engine)))
 CUDA_TEST_SRC := $(sort $(wildcard $(foreach e,c cpp cu,tests/cuda/test_*.$(e) tests/cushim/test_*.$(e))))
 CUDA_TEST_BIN := $(foreach t,$(CUDA_TEST_SRC),$(BUILD)/shim/$(basename $(t)))
 cuda-test-bins: $(CUDA_TEST_BIN)

@@ -1,7 +1,7 @@
 /* SentencePiece BPE: the rules of its merges, spaces, bytes and special tokens, each in a small
  * vocabulary; time and memory; broken files. Against SentencePiece itself:
  * test_tokenizer_golden.c. */
-#include "tests/model/tokenizer_rig.h"
+#include "tests/text/tokenizer_rig.h"
 
 enum { UNK = 0, BOS = 1, EOS = 2, BYTE = 3 /* + the byte */ };
 

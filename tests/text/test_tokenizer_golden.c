@@ -1,7 +1,7 @@
 /* The tokenizer against independent ones: llama.cpp's vectors where the shared data is there,
  * Hugging Face's tokenizers and SentencePiece (make_tokenizer_golden.py) and transformers
  * (make_transformers_golden.py) by the goldens. */
-#include "tests/model/tokenizer_rig.h"
+#include "tests/text/tokenizer_rig.h"
 
 static void check_vectors(const char *name) {
     char path[200];

@@ -1,7 +1,7 @@
 /* JSON text by hand, for the paths where every token passes: appends to a buf; the buf's failed
  * flag tells at the end whether memory sufficed. */
-#ifndef VRAMD_API_JSON_OUT_H
-#define VRAMD_API_JSON_OUT_H
+#ifndef VRAMD_JSON_OUT_H
+#define VRAMD_JSON_OUT_H
 
 #include "base/buf.h"
 

@@ -3,10 +3,10 @@
  * BPE: the place in the list of merges; SentencePiece: the score of what results), and so is
  * what `what` says of a symbol; the rules are inlined. Short words scan for the minimum; long
  * ones keep a heap, so that a megabyte without a space takes O(n log n). Any thread. */
-#ifndef VRAMD_MODEL_TOKENIZER_MERGE_H
-#define VRAMD_MODEL_TOKENIZER_MERGE_H
+#ifndef VRAMD_TEXT_TOKENIZER_MERGE_H
+#define VRAMD_TEXT_TOKENIZER_MERGE_H
 
-#include "model/tokenizer_in.h"
+#include "text/tokenizer_in.h"
 
 enum { MERGE_SHORT = 48 };
 #define NO_RANK UINT32_MAX

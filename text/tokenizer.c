@@ -1,7 +1,7 @@
 /* The tokenizer as a whole: opening, encoding around special tokens, and what others ask of
  * it. Owns one block of memory from the source it was given. Immutable after open (but for a
  * memo, see tokenizer_in.h): any thread. */
-#include "model/tokenizer_in.h"
+#include "text/tokenizer_in.h"
 
 #include <sys/random.h>
 
@@ -65,6 +65,7 @@ status tokenizer_open(tokenizer **out, const gguf *g, const chunks *src, err *e)
     t->encode_run = l.spm ? tok_spm_run : tok_pre_run;
     place_parts(t, &l);
     s = tok_vocab_build(t, &l, e);
+    if (s == OK && l.spm) tok_spm_build(t, &l);
     if (s == OK) s = tok_special_build(t, g, e);
     if (s == OK && pre) s = tok_pre_build(t, e);
     if (s != OK) {

@@ -7,7 +7,7 @@
  * pages (one mapping of 64 KiB) and, for the length of a call, the match data (some hundred
  * bytes) come from the C library: they are part of the runtime class.
  * Threads: the compiled pattern is read only; match data belongs to the call. */
-#include "model/tokenizer_in.h"
+#include "text/tokenizer_in.h"
 
 #include <stdio.h>
 

@@ -7,7 +7,7 @@
  *
  * Where a pattern can run over a whole text, it must not look at a part of it twice: possessive
  * (++) or atomic where that changes nothing. */
-#include "model/tokenizer_in.h"
+#include "text/tokenizer_in.h"
 
 /* White space as Unicode defines it (property White_Space). PCRE2's \s has U+180E too, which
  * the tokenizers' own regular expressions do not. */

@@ -5,10 +5,10 @@
 
 #include <time.h>
 
-#include "model/tokenizer.h"
+#include "text/tokenizer.h"
 #include "tests/check_main.h"
 #include "tests/model/gguf_build.h"
-#include "tests/model/tokenizer_texts.h"
+#include "tests/text/tokenizer_texts.h"
 
 #define VECTORS "../shared/data/tokenizers/ggml-vocab-"
 

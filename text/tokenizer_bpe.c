@@ -1,7 +1,7 @@
 /* Byte-pair encoding of one word (Sennrich et al. 2016, section 3.2; over bytes as in GPT-2):
  * begin with a token for each byte, and join neighbours by the list of merges
- * (model/tokenizer_merge.h; a symbol is its id). Any thread. */
-#include "model/tokenizer_merge.h"
+ * (text/tokenizer_merge.h; a symbol is its id). Any thread. */
+#include "text/tokenizer_merge.h"
 
 static status no_memory(tok_words *w) {
     w->scratch.failed = true;

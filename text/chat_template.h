@@ -1,8 +1,8 @@
 /* From messages to one prompt text, as the model's chat template would render it. For now five
  * families, recognised by their markers, with the variations that occur in the wild; a template
  * engine takes this place later behind the same two functions. */
-#ifndef VRAMD_API_CHAT_TEMPLATE_H
-#define VRAMD_API_CHAT_TEMPLATE_H
+#ifndef VRAMD_TEXT_CHAT_TEMPLATE_H
+#define VRAMD_TEXT_CHAT_TEMPLATE_H
 
 #include "base/buf.h"
 #include "base/err.h"

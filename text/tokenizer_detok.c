@@ -1,6 +1,6 @@
 /* From ids back to text, token by token. A character's bytes may be spread over tokens: they
  * are held until it is whole or can never be. The state is the caller's; any thread. */
-#include "model/tokenizer_in.h"
+#include "text/tokenizer_in.h"
 
 #include "base/utf8.h"
 

@@ -5,8 +5,8 @@
  * its memory, and gives it back before it returns: up to 32 bytes a byte of the longest word
  * (where a SentencePiece vocabulary has nothing to cut at, the text), 3 a byte of text that is
  * not UTF-8, and 4 a byte of text that needs a space before it. */
-#ifndef VRAMD_MODEL_TOKENIZER_H
-#define VRAMD_MODEL_TOKENIZER_H
+#ifndef VRAMD_TEXT_TOKENIZER_H
+#define VRAMD_TEXT_TOKENIZER_H
 
 #include "base/buf.h"
 #include "base/err.h"

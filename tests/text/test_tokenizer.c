@@ -3,7 +3,7 @@
  * test_tokenizer_spm.c. */
 #include <pthread.h>
 
-#include "tests/model/tokenizer_rig.h"
+#include "tests/text/tokenizer_rig.h"
 
 /* ---- nothing is lost ---- */
 

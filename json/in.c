@@ -1,6 +1,6 @@
 /* JSON from outside. Owns nothing: values live in the caller's arena. jansson's allocator is
  * set once for the process; which arena it draws on is a matter of the thread. */
-#include "api/json_in.h"
+#include "json/in.h"
 
 #include <math.h>
 #include <pthread.h>

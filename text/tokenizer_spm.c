@@ -8,7 +8,7 @@
  * so that the text need not grow and a token's bytes are what it decodes to. There are no
  * words, but no merge can cross a place whose two bytes stand side by side in no token: the
  * text is cut there (t->joins), which changes no result. Any thread. */
-#include "model/tokenizer_merge.h"
+#include "text/tokenizer_merge.h"
 
 #include "base/utf8.h"
 

@@ -4,7 +4,7 @@
  * by byte to the texts that begin so; the last complete one is the longest match. Texts are at
  * most TOK_MAX_SPECIAL_BYTES long, so a search is linear in the prompt.
  * Built while opening; used by any thread. */
-#include "model/tokenizer_in.h"
+#include "text/tokenizer_in.h"
 
 #include <stdlib.h>
 #include <strings.h>

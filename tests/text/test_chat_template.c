@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "api/chat_template.h"
+#include "text/chat_template.h"
 #include "tests/check_main.h"
 
 #define FOLDER "../shared/data/templates/"

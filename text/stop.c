@@ -1,5 +1,5 @@
 /* Stop strings by KMP automata. Owns nothing but tables in the request's arena. */
-#include "api/stop.h"
+#include "text/stop.h"
 
 bool stop_set_init(stop_set *set, arena *a, const str *s, uint32_t n) {
     *set = (stop_set){.n = n};

@@ -2,8 +2,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "api/stop.h"
 #include "base/utf8.h"
+#include "text/stop.h"
 #include "tests/check_main.h"
 
 /* What stop_push must make of text: cut at the match that ends first, the longest of those. */

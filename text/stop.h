@@ -3,8 +3,8 @@
  * ends first wins, the longest of those that end together. Knuth, Morris, Pratt (1977), one
  * automaton a string; the text held back is by definition a prefix of one of the strings, so
  * the state is a few integers. */
-#ifndef VRAMD_API_STOP_H
-#define VRAMD_API_STOP_H
+#ifndef VRAMD_TEXT_STOP_H
+#define VRAMD_TEXT_STOP_H
 
 #include "base/buf.h"
 

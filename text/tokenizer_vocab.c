@@ -1,8 +1,7 @@
-/* The vocabulary: from the file's arrays to the bytes of each token, and the two hash tables
- * (token by its bytes, merge by its pair). Runs while opening; look-ups from any thread. */
-#include "model/tokenizer_in.h"
+/* The vocabulary: from the file's arrays to the bytes of each token and the tokens of each
+ * merge. Runs while opening. */
+#include "text/tokenizer_in.h"
 
-#include "base/hash.h"
 #include "memory/term.h"
 
 /* GPT-2's byte-level alphabet (openai/gpt-2, src/encoder.py, bytes_to_unicode): printable
@@ -50,10 +49,6 @@ static size_t piece_bytes(const tok_layout *l, uint32_t id, char *out, bool *lit
     if (n >= 0) return (size_t)n;
     if (out && text.len) memcpy(out, text.ptr, text.len);
     return text.len;
-}
-
-static uint32_t slots_for(uint32_t n) {
-    return n + n / 2 + 1;
 }
 
 static status array_of(const gguf *g, const char *key, gguf_type elem, gguf_array *out,
@@ -131,9 +126,9 @@ status tok_layout_of(tok_layout *l, const gguf *g, err *e) {
     l->offset = place(l, l->n_vocab + 1u, sizeof(uint32_t));
     l->pieces = place(l, piece_total, 1);
     l->type = place(l, l->n_vocab, 1);
-    l->slot = place(l, slots_for(l->n_vocab), sizeof(uint32_t));
+    l->slot = place(l, tok_table_slots(l->n_vocab), sizeof(uint32_t));
     l->merge = place(l, l->n_merges, sizeof(tok_merge));
-    l->merge_slot = place(l, l->spm ? 0 : slots_for(l->n_merges), sizeof(uint32_t));
+    l->merge_slot = place(l, l->spm ? 0 : tok_table_slots(l->n_merges), sizeof(uint32_t));
     l->whole = place(l, ceil_div(l->n_vocab, 32), sizeof(uint32_t));
     l->special = place(l, l->n_special, sizeof(uint32_t));
     l->score = place(l, l->spm ? l->n_vocab : 0, sizeof(uint32_t));
@@ -143,77 +138,13 @@ status tok_layout_of(tok_layout *l, const gguf *g, err *e) {
     return OK;
 }
 
-/* ---- hash tables ---- */
-
-static uint32_t home_of(const tok_table *t, uint64_t hash) {
-    return (uint32_t)((hash >> 32) * t->n_slots >> 32);
-}
-
-static void table_init(tok_table *t, uint32_t *slots, uint32_t n) {
-    t->slot = slots;
-    t->n_slots = slots_for(n);
-    t->index_bits = 1;
-    while ((1u << t->index_bits) - 1 <= n) t->index_bits++;
-    memset(slots, 0xff, (size_t)t->n_slots * sizeof *slots);
-}
-
-/* Where a probe for hash stands: the index in the slot if its tag fits, after skipping those
- * whose tag does not. False at an empty slot. */
-static bool table_probe(const tok_table *t, uint64_t hash, uint32_t *at, uint32_t *index) {
-    uint32_t tag = (uint32_t)hash << t->index_bits;
-    for (;; *at = *at + 1 == t->n_slots ? 0 : *at + 1) {
-        uint32_t v = t->slot[*at];
-        if (v == SLOT_EMPTY) return false;
-        if ((v ^ tag) >> t->index_bits) continue;
-        *index = v ^ tag;
-        return true;
-    }
-}
-
-static uint64_t hash_of_piece(const tokenizer *t, str s) {
-    return hash64(s.ptr, s.len, t->seed);
-}
-
-/* The slot of s: with *id its token, or empty (false). */
-static bool find_piece(const tokenizer *t, str s, uint64_t hash, uint32_t *at, uint32_t *id) {
-    for (*at = home_of(&t->by_piece, hash); table_probe(&t->by_piece, hash, at, id);
-         *at = *at + 1 == t->by_piece.n_slots ? 0 : *at + 1)
-        if (str_eq(tok_piece(t, *id), s)) return true;
-    return false;
-}
-
-int32_t tok_find_piece(const tokenizer *t, str s) {
-    uint32_t at, id;
-    return find_piece(t, s, hash_of_piece(t, s), &at, &id) ? (int32_t)id : -1;
-}
-
-static uint64_t hash_of_pair(const tokenizer *t, uint32_t left, uint32_t right) {
-    return hash_mix(((uint64_t)left << 32 | right) ^ t->seed);
-}
-
-static bool find_pair(const tokenizer *t, uint32_t left, uint32_t right, uint64_t hash,
-                      uint32_t *at, uint32_t *rank) {
-    for (*at = home_of(&t->by_pair, hash); table_probe(&t->by_pair, hash, at, rank);
-         *at = *at + 1 == t->by_pair.n_slots ? 0 : *at + 1)
-        if (t->merges[*rank].left == left && t->merges[*rank].right == right) return true;
-    return false;
-}
-
-uint32_t tok_find_merge(const tokenizer *t, uint32_t left, uint32_t right) {
-    uint32_t at, rank;
-    return find_pair(t, left, right, hash_of_pair(t, left, right), &at, &rank) ? rank
-                                                                               : UINT32_MAX;
-}
-
-/* ---- building ---- */
-
 static void build_pieces(tokenizer *t, const tok_layout *l) {
     uint32_t *offset = (uint32_t *)((char *)t + l->offset), end = 0;
     char *pieces = (char *)t + l->pieces;
     t->offset = offset;
     t->pieces = pieces;
     t->type = (uint8_t *)t + l->type;
-    table_init(&t->by_piece, (uint32_t *)((char *)t + l->slot), l->n_vocab);
+    tok_table_init(&t->by_piece, (uint32_t *)((char *)t + l->slot), l->n_vocab);
     for (uint32_t id = 0; id < l->n_vocab; id++) {
         bool literal;
         offset[id] = end;
@@ -224,15 +155,7 @@ static void build_pieces(tokenizer *t, const tok_layout *l) {
         /* SentencePiece's merges make no token but ordinary ones. */
         if (literal && (type != TOK_USER || l->spm)) continue;
         if (l->spm && type == TOK_BYTE) continue;
-        /* Of equal texts an ordinary token goes before a user-defined one, and among those the
-         * last: as the reference tokenizers' dictionaries have it. */
-        uint32_t at, had;
-        str piece = tok_piece(t, id);
-        uint64_t hash = hash_of_piece(t, piece);
-        if (find_piece(t, piece, hash, &at, &had) && type == TOK_USER &&
-            t->type[had] != TOK_USER)
-            continue;
-        t->by_piece.slot[at] = (uint32_t)hash << t->by_piece.index_bits | id;
+        tok_add_piece(t, id);
     }
     for (int b = 0; b < 256; b++) {
         char c = (char)b;
@@ -267,16 +190,13 @@ static status build_merge(tokenizer *t, uint32_t rank, str text, char *room, err
     int32_t result = tok_find_piece(t, (str){room, n_left + n_right});
     if (result < 0) return merge_error(e, rank, text, "makes what is not in the vocabulary");
     t->merges[rank] = (tok_merge){(uint32_t)l, (uint32_t)r, (uint32_t)result};
-    uint32_t at, had;
-    uint64_t hash = hash_of_pair(t, (uint32_t)l, (uint32_t)r);
-    if (!find_pair(t, (uint32_t)l, (uint32_t)r, hash, &at, &had))
-        t->by_pair.slot[at] = (uint32_t)hash << t->by_pair.index_bits | rank;
+    tok_add_merge(t, rank);
     return OK;
 }
 
 static status build_merges(tokenizer *t, const tok_layout *l, err *e) {
     t->merges = (tok_merge *)((char *)t + l->merge);
-    table_init(&t->by_pair, (uint32_t *)((char *)t + l->merge_slot), l->n_merges);
+    tok_table_init(&t->by_pair, (uint32_t *)((char *)t + l->merge_slot), l->n_merges);
     buf room; /* for the texts of one merge; goes back before the tokenizer is used */
     buf_init(&room, NULL);
     status s = OK;
@@ -296,7 +216,5 @@ status tok_vocab_build(tokenizer *t, const tok_layout *l, err *e) {
     t->whole = (_Atomic uint32_t *)((char *)t + l->whole);
     memset((char *)t + l->whole, 0, (size_t)ceil_div(l->n_vocab, 32) * sizeof(uint32_t));
     build_pieces(t, l);
-    if (!l->spm) return build_merges(t, l, e);
-    tok_spm_build(t, l);
-    return OK;
+    return l->spm ? OK : build_merges(t, l, e);
 }

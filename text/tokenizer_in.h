@@ -1,17 +1,17 @@
-/* The inside of the tokenizer, shared by model/tokenizer*.c only.
+/* The inside of the tokenizer, shared by text/tokenizer*.c only.
  *
  * Everything lives in one block whose parts are laid out by tok_layout: the same arithmetic
  * gives tokenizer_plan_bytes and the allocation, so that they agree to the byte. After open
  * nothing changes but the bitmap `whole`, which only remembers what encoding found out. */
-#ifndef VRAMD_MODEL_TOKENIZER_IN_H
-#define VRAMD_MODEL_TOKENIZER_IN_H
+#ifndef VRAMD_TEXT_TOKENIZER_IN_H
+#define VRAMD_TEXT_TOKENIZER_IN_H
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 #include <stdatomic.h>
 
 #include "base/check.h"
-#include "model/tokenizer.h"
+#include "text/tokenizer.h"
 
 enum {
     TOK_MAX_EOG = 32,
@@ -145,6 +145,16 @@ static inline void tok_set_whole(const tokenizer *t, int32_t id) {
 /* tokenizer_vocab.c. spm is set by the caller. */
 status tok_layout_of(tok_layout *, const gguf *, err *);
 status tok_vocab_build(tokenizer *, const tok_layout *, err *);
+
+/* tokenizer_table.c. The slots of a table of n entries; an empty table in so many slots. */
+uint32_t tok_table_slots(uint32_t n);
+void tok_table_init(tok_table *, uint32_t *slots, uint32_t n);
+/* Adds a token under its bytes. Of equal texts an ordinary token goes before a user-defined
+ * one, and among those the last: as the reference tokenizers' dictionaries have it. */
+void tok_add_piece(tokenizer *, uint32_t id);
+/* Adds the merge of that rank under its pair; of equal pairs the first stays. */
+void tok_add_merge(tokenizer *, uint32_t rank);
+/* The token with these bytes, or -1. */
 int32_t tok_find_piece(const tokenizer *, str);
 /* Rank of the pair, or UINT32_MAX. */
 uint32_t tok_find_merge(const tokenizer *, uint32_t left, uint32_t right);

@@ -1,5 +1,5 @@
 /* JSON text by hand. Owns nothing; the loop thread, mostly. */
-#include "api/json_out.h"
+#include "json/out.h"
 
 #include <math.h>
 

@@ -1,8 +1,8 @@
 /* JSON from outside, parsed by jansson into a request's arena, and typed getters that name the
  * field at fault. In all getters a member that is absent or null leaves *out alone and is OK.
  */
-#ifndef VRAMD_API_JSON_IN_H
-#define VRAMD_API_JSON_IN_H
+#ifndef VRAMD_JSON_IN_H
+#define VRAMD_JSON_IN_H
 
 #include <jansson.h>
 

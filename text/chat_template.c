@@ -1,7 +1,7 @@
 /* Chat templates by family. Owns nothing; the loop thread. Each renderer restates what the
  * family's published template does; tests/golden/make_chat_golden.py renders those templates by
  * jinja2 and the tests compare. */
-#include "api/chat_template.h"
+#include "text/chat_template.h"
 
 #include <string.h>
 
