@@ -92,7 +92,7 @@ stage() {
   case $rc in
     0) row "$name" ok "$((SECONDS - t)) s $(grep -hE 'answers are equal|tokens; opened' "$log")" ;;
     124|137) row "$name" FAILED "not done after $most s" ;;
-    *) row "$name" FAILED "rc $rc: $(tail -n 1 "$log" | cut -c1-120)" ;;
+    *) row "$name" FAILED "rc $rc: $(grep . "$log" | tail -n 1 | cut -c1-120)" ;;
   esac
   keep
   return $rc
@@ -107,7 +107,8 @@ machine() {
   for f in "$D"/vramd "$D"/vramd-cuda.so "$D"/bench_cuda "$D"/test_engine; do ldd "$f" | grep 'not found' && echo "^ $f"; done
   ls -l /usr/local/cuda*/lib64/libcublasLt.so.* 2> /dev/null
   echo "LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}"
-  python3 -m pip list 2> /dev/null | grep -iE '^(torch|triton|transformers|nvidia-(cublas|nccl)|numpy|gguf) '
+  python3 -c 'import importlib.metadata as m; print(*(f"{d.name} {d.version}" for d in m.distributions()
+      if d.name in ("torch", "triton", "transformers", "nvidia-cublas", "numpy", "gguf")), sep="; ")'
   true
 }
 
@@ -223,6 +224,7 @@ for r in rows[2:]:
     print("counters", name, "; ".join(f"{m.split('.')[0]} {r[i]} {units[i]}" for m, i in found))
 END
   grep '^counters ' "$R/ncu-$1.log" || tail -n 3 "$R/ncu-$1.log"
+  keep
 }
 
 daemon() { # name, seconds, arguments of device_daemon.py
