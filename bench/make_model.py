@@ -2,13 +2,14 @@
 """Writes a llama of random weights in the shape of a known model, for measurements; NumPy alone, no part of it is kept
 in memory, on all cores.
 
-    make_model.py TO.gguf [--shape 1b|3b|8b|moe] [--type F16|BF16|Q8_0|Q4_0|Q4_1|Q4_K|Q6_K] [--head-type TYPE]
+    make_model.py TO.gguf [--shape 1b|3b|8b|moe|tiny] [--type F16|BF16|Q8_0|Q4_0|Q4_1|Q4_K|Q6_K] [--head-type TYPE]
                   [--layers N] [--vocab N] [--seed N]
 
-1b, 3b, 8b: Llama 3.2 1B and 3B, Llama 3 8B; moe: a small Mixtral, 8 experts, 2 used. All matrices are of one type but the
-router (F32) and, by --head-type, the head. Values are spread as trained ones are (variance 1 / columns, scales of blocks
-differ), so that nothing overflows and texts have a likeliest token. The tokenizer is a byte-level BPE: 256 bytes, then
-pairs and triples of them, each with its merge, then four special tokens. The same seed gives the same file."""
+1b, 3b, 8b: Llama 3.2 1B and 3B, Llama 3 8B; moe: a small Mixtral, 8 experts, 2 used; tiny: for tests. All matrices are
+of one type but the router (F32) and, by --head-type, the head. Values are spread as trained ones are (variance 1 / columns,
+scales of blocks differ), so that nothing overflows and texts have a likeliest token. The tokenizer is a byte-level BPE:
+256 bytes, then pairs and triples of them, each with its merge, then four special tokens. The same seed gives the same
+file."""
 
 import argparse
 import os
@@ -50,6 +51,7 @@ SHAPES = {
     "3b": Shape(28, 3072, 24, 8, 128, 8192, tied=True),
     "8b": Shape(32, 4096, 32, 8, 128, 14336, context=8192),
     "moe": Shape(12, 1024, 16, 4, 64, 1792, vocab=32000, context=8192, experts=8, used=2),
+    "tiny": Shape(2, 256, 4, 2, 64, 512, vocab=1000, context=2048),
 }
 
 # ---- blocks: each function makes n random blocks of a matrix whose values have the standard deviation `spread`
@@ -205,10 +207,8 @@ def tensors_of(s, matrix_type, head_type):
 
 
 def byte_texts():
-    """GPT-2's letters for the 256 bytes: printable Latin-1 stands for itself, the others for U+0100 upwards."""
-    plain = [*range(0x21, 0x7f), *range(0xa1, 0xad), *range(0xae, 0x100)]
-    others = iter(range(0x100, 0x144))
-    return [chr(b) if b in plain else chr(next(others)) for b in range(256)]
+    """GPT-2's letters for the 256 bytes, in its order: printable Latin-1, which stands for itself, then U+0100 upwards."""
+    return [chr(c) for c in (*range(0x21, 0x7f), *range(0xa1, 0xad), *range(0xae, 0x144))]
 
 
 def vocabulary(n):

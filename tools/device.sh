@@ -302,8 +302,8 @@ run() { # first or second
 }
 
 mode=${1:-}
-case $mode in
-  build|first|second) ;;
+case $mode,$# in
+  build,1|first,[12]|second,[12]) ;;
   *) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
 case ${2:-} in

@@ -25,7 +25,7 @@ from pathlib import Path
 
 PROMPTS = ["the garden of", "int main(void) {", "winter is", "x = 1"]
 TOKENS = 24
-SIZES = ["--max-model-len", "512", "--max-num-seqs", "8"]
+SIZES = ["--max-model-len", "512", "--max-num-seqs", "8", "--max-num-batched-tokens", "64"]
 READY = re.compile(rb"READY: curl http://127\.0\.0\.1:(\d+)")
 
 
