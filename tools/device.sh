@@ -249,7 +249,7 @@ first() {
   stage machine 20 bash -c machine; cat "$R/machine.log"
   stage probe 25 "$D/probe_cuda"
   tests 20 "$D/test_prim" # if these fail, no figure below means anything
-  tests 60 "${others[@]}"
+  tests 75 "${others[@]}"
   stage operations 50 "$D/bench_cuda" --json "$R/operations.json" --commit "$(cat "$D/commit")"
   engine engine-bf16 45 bf16
   engine engine-q4_0 45 q4_0

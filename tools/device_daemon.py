@@ -34,7 +34,8 @@ class Failed(Exception):
 
 
 class Daemon:
-    """One that runs on a free port while the block does; afterwards it must end well by SIGTERM."""
+    """One that runs on a free port while the block does; afterwards it must end well by SIGTERM. Where the block
+    fails, or this program is stopped, it is killed at once: it must not hold the device's memory for longer."""
 
     def __init__(self, folder, log, *options, wait_s=25):
         self.command = [str(folder / "vramd"), "serve", "--port", "0", "--no-log-requests", *options]
@@ -43,24 +44,34 @@ class Daemon:
     def __enter__(self):
         with open(self.log, "wb") as f:
             self.process = subprocess.Popen(self.command, stdout=f, stderr=f)
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.process.kill()
+            raise
+        return self
+
+    def wait_ready(self):
         end = time.monotonic() + self.wait_s
         while time.monotonic() < end and self.process.poll() is None:
             found = READY.search(self.log.read_bytes())
             if found:
                 self.port = int(found[1])
-                return self
+                return
             time.sleep(0.05)
-        self.process.kill()
         raise Failed("the daemon does not start:\n" + self.tail())
 
     def __exit__(self, kind, *_):
+        if kind is not None:
+            self.process.kill()
+            return
         self.process.send_signal(signal.SIGTERM)
         try:
             code = self.process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             self.process.kill()
             code = "no end in 10 s"
-        if kind is None and code != 0:
+        if code != 0:
             raise Failed(f"the daemon ended with {code}:\n" + self.tail())
 
     def tail(self):
@@ -194,6 +205,7 @@ def main():
     commands = {"compare": compare, "full": full, "load": load}
     if len(sys.argv) < 5 or sys.argv[1] not in commands:
         sys.exit(__doc__)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         print(commands[sys.argv[1]](Path(sys.argv[2]).resolve(), Path(sys.argv[3]).resolve(), *sys.argv[4:]))
     except (Failed, OSError, ValueError, KeyError) as e:

@@ -114,6 +114,20 @@ def test_answers_are_near_until_a_near_tie():
     assert device_daemon.nearness(same, parted, 0.01).startswith("3 of 4 answers are equal, 93 ")
 
 
+def test_a_daemon_that_hangs_goes_with_the_program_that_started_it(tmp_path):
+    program(tmp_path, "vramd", "trap '' TERM", "echo $$", "sleep 60 & wait; wait; wait")
+    (tmp_path / "vramd").chmod(0o755)
+    tiny = b"llama.context_length" + bytes(8)
+    (tmp_path / "tiny-F16.gguf").write_bytes(tiny)
+    assert device_daemon.with_context(tmp_path / "tiny-F16.gguf", 32768) == tiny[:24] + (32768).to_bytes(4, "little")
+    r = subprocess.run(["timeout", "-k", "5", "2", sys.executable, ROOT / "tools" / "device_daemon.py", "full", tmp_path, tmp_path,
+                        "F16", "8"], stdout=subprocess.PIPE, text=True)
+    pid = int((tmp_path / "serve-full.log").read_text().split()[0])
+    assert r.returncode == 124
+    state = Path(f"/proc/{pid}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"
+
+
 # ---- on the shim
 
 def bench_cuda(*options, **env):
