@@ -14,6 +14,7 @@ cd "$(dirname "$0")/.." || exit 2
 BUILD=${BUILD:-build/sm_90}
 D=${DEVICE:-build/device}
 MODELS="F16 BF16 Q4_0"
+SECOND_TESTS=(prim linear_few quant_few attn_decode engine)
 MOST_KIB=59392
 
 say() { echo "device.sh: $*"; }
@@ -31,7 +32,7 @@ libraries() { # what the daemon needs beside libc
 
 needs_libc_alone() {
   local f rc=0 more
-  for f in "$D"/test_* "$D"/bench_* "$D"/probe_cuda "$D/vramd-cuda.so"; do
+  for f in "$D"/test_* "$D"/bench_* "$D"/probe_cuda "$D/load" "$D/vramd-cuda.so"; do
     more=$(ldd "$f" | grep -vE 'linux-vdso|ld-linux|/lib(c|m|dl|pthread|rt)\.so' | tr -s '\t\n' ' ')
     [ -z "$more" ] || { say "$f needs$more"; rc=1; }
   done
@@ -39,13 +40,19 @@ needs_libc_alone() {
 }
 
 build() {
-  local py size
+  local py size t
   make -s -j"$(nproc)" BUILD="$BUILD" DEVICE="$D" CUDA_ARCH="${CUDA_ARCH:--gencode arch=compute_90,code=sm_90}" \
     cuda engine-tools "$D/vramd" || return 1
   cp "$BUILD/vramd-cuda.so" "$D/vramd-cuda.so" && libraries && needs_libc_alone || return 1
   py=$(tools/venv.sh) || return 1
   for m in $MODELS; do "$py" tests/e2e/tiny_model.py "$D/tiny-$m.gguf" "$m" --wide || return 1; done
   git describe --always --dirty > "$D/commit" 2> /dev/null || echo unknown > "$D/commit"
+  # The peer takes the place of what the second run does not need.
+  if [ -d "$D/peer" ]; then
+    say "with $D/peer this is for the second run alone"
+    rm -f "$D"/tiny-*.gguf "$D/probe_cuda"
+    for t in "$D"/test_*; do [[ " ${SECOND_TESTS[*]} " == *" ${t##*/test_} "* ]] || rm "$t"; done
+  fi
   size=$(du -sk --exclude=results "$D" | cut -f1)
   say "$D: $size KiB"
   [ "$size" -le $MOST_KIB ] || { say "that is more than $MOST_KIB KiB"; return 1; }
@@ -242,7 +249,7 @@ first() {
   stage machine 20 bash -c machine; cat "$R/machine.log"
   stage probe 25 "$D/probe_cuda"
   tests 20 "$D/test_prim" # if these fail, no figure below means anything
-  tests 60 "${others[@]}"
+  tests 75 "${others[@]}"
   stage operations 50 "$D/bench_cuda" --json "$R/operations.json" --commit "$(cat "$D/commit")"
   engine engine-bf16 45 bf16
   engine engine-q4_0 45 q4_0
@@ -273,7 +280,7 @@ second() {
   local t
   for t in f16 q8_0 q4_1; do engine "engine-$t" 30 $t --batches 1,16,64; done
   peers
-  sanitize "$D"/test_{prim,linear_few,quant_few,attn_decode,engine}
+  sanitize "${SECOND_TESTS[@]/#/$D/test_}"
 }
 
 run() { # first or second
@@ -295,8 +302,8 @@ run() { # first or second
 }
 
 mode=${1:-}
-case $mode in
-  build|first|second) ;;
+case $mode,$# in
+  build,1|first,[12]|second,[12]) ;;
   *) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
 case ${2:-} in

@@ -5,15 +5,18 @@
                                                              same answers, chat, a stream, a client that leaves
     device_daemon.py full FOLDER RESULTS TYPE SEQUENCES      served without --memory, with so many sequences of 32768 tokens:
                                                              2560 of them take all that a device has free
-    device_daemon.py load FOLDER RESULTS FILE STREAMS        vramd bench against FILE at each number of streams
+    device_daemon.py load FOLDER RESULTS FILE STREAMS        FILE served, bench/load.c against it: prompts of 512 tokens,
+                                                             128 out, at each number of streams (1,16,64)
 
-FOLDER (build/device) holds vramd and its plugin. Exit code 1 where a check fails; the last line says which, or what
+FOLDER (build/device) holds vramd, its plugin and load. Exit code 1 where a check fails; the last line says which, or what
 was measured."""
 
 import http.client
 import json
+import random
 import re
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,7 +25,7 @@ from pathlib import Path
 
 PROMPTS = ["the garden of", "int main(void) {", "winter is", "x = 1"]
 TOKENS = 24
-SIZES = ["--max-model-len", "512", "--max-num-seqs", "8"]
+SIZES = ["--max-model-len", "512", "--max-num-seqs", "8", "--max-num-batched-tokens", "64"]
 READY = re.compile(rb"READY: curl http://127\.0\.0\.1:(\d+)")
 
 
@@ -31,7 +34,8 @@ class Failed(Exception):
 
 
 class Daemon:
-    """One that runs on a free port while the block does; afterwards it must end well by SIGTERM."""
+    """One that runs on a free port while the block does; afterwards it must end well by SIGTERM. Where the block
+    fails, or this program is stopped, it is killed at once: it must not hold the device's memory for longer."""
 
     def __init__(self, folder, log, *options, wait_s=25):
         self.command = [str(folder / "vramd"), "serve", "--port", "0", "--no-log-requests", *options]
@@ -40,24 +44,34 @@ class Daemon:
     def __enter__(self):
         with open(self.log, "wb") as f:
             self.process = subprocess.Popen(self.command, stdout=f, stderr=f)
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.process.kill()
+            raise
+        return self
+
+    def wait_ready(self):
         end = time.monotonic() + self.wait_s
         while time.monotonic() < end and self.process.poll() is None:
             found = READY.search(self.log.read_bytes())
             if found:
                 self.port = int(found[1])
-                return self
+                return
             time.sleep(0.05)
-        self.process.kill()
         raise Failed("the daemon does not start:\n" + self.tail())
 
     def __exit__(self, kind, *_):
+        if kind is not None:
+            self.process.kill()
+            return
         self.process.send_signal(signal.SIGTERM)
         try:
             code = self.process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             self.process.kill()
             code = "no end in 10 s"
-        if kind is None and code != 0:
+        if code != 0:
             raise Failed(f"the daemon ended with {code}:\n" + self.tail())
 
     def tail(self):
@@ -162,28 +176,36 @@ def full(folder, results, name, sequences):
 
 
 def load(folder, results, file, streams):
-    rows, options = [], ["--model", file, "--max-num-seqs", "64", "--max-num-batched-tokens", "2048"]
-    started = time.monotonic()
-    with Daemon(folder, results / "serve-load.log", *options, *cuda(folder), wait_s=60) as d:
-        rows.append(f"loaded in {time.monotonic() - started:.1f} s")
-        for n in streams.split(","):
-            path = results / f"load-{n}.json"
-            run = [str(folder / "vramd"), "bench", "--url", f"http://127.0.0.1:{d.port}", "--concurrency", n, "--requests",
-                   str(max(3, 2 * int(n))), "--prompt-tokens", "512", "--output-tokens", "128", "--json", str(path)]
-            done = subprocess.run(run, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-            print(done.stdout, flush=True)
-            if done.returncode:
-                raise Failed(f"vramd bench ended with {done.returncode}: {done.stdout[-300:]}")
-            level = json.loads(path.read_text())["levels"][0]
-            rows.append(f"{n} streams: {level['output_tokens_per_s']:.0f} tokens/s, TTFT {level['ttft_ms']['p50']:.1f} ms, "
-                        f"ITL {level['itl_ms']['p50']:.2f} ms, {level['requests']['failed']} failed")
-    return "\n".join("load     " + r for r in rows)
+    """Memory is what the device has: 64 sequences of the model's context."""
+    rows, started, r = [], time.monotonic(), random.Random(1)
+    with Daemon(folder, results / "serve-load.log", "--model", file, "--max-num-seqs", "64", "--max-num-batched-tokens",
+                "2048", *cuda(folder), wait_s=60) as d:
+        rows.append(f"ready after {time.monotonic() - started:.1f} s")
+        for n in map(int, streams.split(",")):
+            bodies = [{"prompt": [r.randrange(256, 100000) for _ in range(512)], "max_tokens": 128, "temperature": 0,
+                       "ignore_eos": True, "stream": True, "stream_options": {"include_usage": True}}
+                      for _ in range(max(4, 2 * n))]
+            with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as f:
+                f.writelines(json.dumps(b) + "\n" for b in bodies)
+                f.flush()
+                text = subprocess.run([folder / "load", str(d.port), str(n), f.name], text=True, stdout=subprocess.PIPE).stdout
+            (results / f"load-{n}.jsonl").write_text(text)
+            got = [json.loads(line) for line in text.splitlines()]
+            good = [g for g in got if g["ok"] and g["tokens"] == 128]
+            if len(good) < len(bodies):
+                raise Failed(f"{n} streams: {len(good)} of {len(bodies)} answers are whole")
+            wall = max(g["start_us"] + g["total_us"] for g in good) / 1e6
+            ttft = statistics.median(g["ttft_us"] for g in good) / 1e3
+            gap = statistics.median(x for g in good for x in g["gaps_us"]) / 1e3
+            rows.append(f"{n:3} streams: {128 * len(good) / wall:8.1f} tokens/s, TTFT {ttft:.1f} ms, ITL {gap:.2f} ms (medians)")
+    return "\n".join(f"load     {Path(file).stem} {row}" for row in rows)
 
 
 def main():
     commands = {"compare": compare, "full": full, "load": load}
     if len(sys.argv) < 5 or sys.argv[1] not in commands:
         sys.exit(__doc__)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         print(commands[sys.argv[1]](Path(sys.argv[2]).resolve(), Path(sys.argv[3]).resolve(), *sys.argv[4:]))
     except (Failed, OSError, ValueError, KeyError) as e:

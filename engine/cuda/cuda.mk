@@ -90,7 +90,7 @@ endif
 DEVICE      ?= $(BUILD)/device
 DEVICE_TEST := $(patsubst tests/cuda/%.cpp,$(DEVICE)/%,$(sort $(wildcard tests/cuda/test_*.cpp)))
 DEVICE_BIN  := $(DEVICE_TEST) $(DEVICE)/test_engine $(patsubst bench/%.cu,$(DEVICE)/%,$(wildcard bench/*.cu)) \
-               $(patsubst bench/%.c,$(DEVICE)/%,$(wildcard bench/bench_cuda_engine.c))
+               $(DEVICE)/bench_cuda_engine $(DEVICE)/load
 DEVICE_LIBS := $(BUILD)/cuda/libkernels.a $(BUILD)/cuda/libbase.a
 DEVICE_CHECK = $(foreach l,check_pic subunit,$(shell $(CC) -print-file-name=lib$(l).a))
 DEVICE_LINK := $(CUDA_LINK) -Xcompiler -static-libgcc,-static-libstdc++ -Xlinker -s
@@ -125,5 +125,8 @@ $(BUILD)/shim/bench_cuda: $(BUILD)/shim/bench/bench_cuda.cu.o $(SHIM_CUDA) $(SHI
 $(DEVICE)/bench_cuda_engine: bench/bench_cuda_engine.c $(BUILD)/cuda/libbase.a
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -o $@ $^ -s -ldl -lm
+$(DEVICE)/load: bench/load.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -o $@ $< -s
 
 -include $(CUDA_OBJ:.o=.d) $(wildcard $(BUILD)/cuda/tests/cuda/*.d $(BUILD)/cuda/bench/*.d $(BUILD)/shim/bench/*.d) $(SHIM_OBJ:.o=.d) $(SHIM_CUDA:.o=.d) $(foreach t,$(CUDA_TEST_SRC),$(BUILD)/shim/$(t).d)
