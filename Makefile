@@ -6,7 +6,7 @@ PREFIX  ?= /usr
 PYTHON  ?= python3
 PROFILE ?=
 
-VERSION := 0.1.0
+VERSION := $(file <VERSION)
 ROOMS   := base conf memory model scheduler engine sim api load daemon
 SRC     := $(foreach r,$(ROOMS),$(sort $(wildcard $(r)/*.c $(r)/cpu/*.c $(r)/cuda/*.c)))
 OBJ     := $(SRC:%.c=$(BUILD)/obj/%.o)
@@ -26,7 +26,7 @@ ISA = $(if $(filter %_avx2.o,$@),-O3 -mavx2 -mfma -mf16c)$(if $(filter %_avx512.
 # their plain twins: those stay watched, and so do the team and the steps that share memory.
 ISA += $(if $(findstring thread,$(SAN)),$(if $(filter %_avx2.o %_avx512.o %/row.o,$@),-fno-sanitize=thread))
 
-.PHONY: all help test unit unit-bins asan ubsan tsan fuzz bench soak layers pure format format-check tidy install deb deb-test deb-boot-test clean
+.PHONY: all help test unit unit-bins asan ubsan tsan fuzz bench soak layers pure versions format format-check tidy install deb deb-test deb-boot-test clean
 all: $(BUILD)/vramd ## build build/vramd
 
 help: ## list the targets
@@ -107,6 +107,8 @@ soak: $(BUILD)/vramd ## 10,000 mixed requests, 5,000 idle streams, under the pla
 
 layers: ## check that rooms include only downwards
 	@tools/layers.sh
+versions: ## check that packages and image name the version of VERSION
+	@tools/versions.sh
 pure: $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard scheduler/*.c)) ## check that the scheduler calls nothing but memcpy and kin
 	@tools/pure.sh $^
 C_FILES = $(shell git ls-files -co --exclude-standard '*.c' '*.h' '*.cu' '*.cuh' '*.cpp')
