@@ -1,6 +1,8 @@
 # vramd: `make` builds build/vramd; `make help` lists the rest.
 
-CC      ?= gcc
+ifeq ($(origin CC),default) # make's own is cc
+CC := gcc
+endif
 BUILD   ?= build
 PREFIX  ?= /usr
 PYTHON  ?= python3
@@ -35,7 +37,18 @@ help: ## list the targets
 $(BUILD)/vramd: $(OBJ) | layers pure
 	$(CC) $(LDFLAGS) -o $@ $(OBJ) $(LDLIBS)
 
-$(BUILD)/obj/%.o: %.c
+# Objects depend on a file with the flags they were compiled with, which changes when the flags
+# do. $(call flags_file,FILE,TEXT). REUSE_OBJECTS=1: flags are not compared (tools/deb.sh --reuse).
+.PHONY: FORCE
+define flags_file
+$(1): export FLAGS_TEXT := $(2)
+$(1): $(if $(REUSE_OBJECTS),,FORCE)
+	@mkdir -p $$(@D)
+	@printf '%s\n' "$$$$FLAGS_TEXT" | cmp -s - $$@ || printf '%s\n' "$$$$FLAGS_TEXT" > $$@
+endef
+$(eval $(call flags_file,$(BUILD)/flags,$$(filter-out ccache,$$(CC)) $$(CPPFLAGS) $$(CFLAGS) $$(LDFLAGS) $$(value ISA)))
+
+$(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(ISA) -MMD -MP -c -o $@ $<
 
