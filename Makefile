@@ -28,7 +28,7 @@ ISA = $(if $(filter %_avx2.o,$@),-O3 -mavx2 -mfma -mf16c)$(if $(filter %_avx512.
 # their plain twins: those stay watched, and so do the team and the steps that share memory.
 ISA += $(if $(findstring thread,$(SAN)),$(if $(filter %_avx2.o %_avx512.o %/row.o,$@),-fno-sanitize=thread))
 
-.PHONY: all help test unit unit-bins asan ubsan tsan fuzz bench soak layers pure versions format format-check tidy install deb deb-test deb-boot-test clean
+.PHONY: all help test unit unit-bins asan ubsan tsan fuzz bench soak layers pure names versions format format-check tidy install deb deb-test deb-boot-test clean
 all: $(BUILD)/vramd ## build build/vramd
 
 help: ## list the targets
@@ -120,6 +120,8 @@ soak: $(BUILD)/vramd ## 10,000 mixed requests, 5,000 idle streams, under the pla
 
 layers: ## check that rooms include only downwards
 	@tools/layers.sh
+names: ## check that what comments name exists
+	@$(PYTHON) tools/names.py
 versions: ## check that packages and image name the version of VERSION
 	@tools/versions.sh
 pure: $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard scheduler/*.c)) ## check that the scheduler calls nothing but memcpy and kin
@@ -129,8 +131,8 @@ format: ## clang-format in place
 	clang-format -i $(C_FILES)
 format-check: ## fail where clang-format would change something
 	@clang-format --dry-run --Werror $(C_FILES)
-tidy: ## clang-tidy
-	clang-tidy --quiet $(SRC) -- -std=c11 $(CPPFLAGS)
+tidy: ## clang-tidy with the checks of .clang-tidy
+	@tools/tidy.sh $(SRC) -- -std=c11 $(CPPFLAGS)
 
 # The unit starts what this prefix holds. The CUDA engine goes along where it is built.
 SHARE = $(DESTDIR)$(PREFIX)/share
