@@ -1,12 +1,14 @@
 # vramd: `make` builds build/vramd; `make help` lists the rest.
 
-CC      ?= gcc
+ifeq ($(origin CC),default) # make's own is cc
+CC := gcc
+endif
 BUILD   ?= build
 PREFIX  ?= /usr
 PYTHON  ?= python3
 PROFILE ?=
 
-VERSION := 0.1.0
+VERSION := $(file <VERSION)
 # MODULES, lowest first, and below_MODULE: those that its objects are linked with, itself first.
 $(foreach l,$(shell tools/layers.sh --make),$(eval $(subst +, ,$(l))))
 SRC     := $(foreach r,$(MODULES),$(sort $(wildcard $(r)/*.c $(r)/cpu/*.c $(r)/cuda/*.c)))
@@ -27,7 +29,7 @@ ISA = $(if $(filter %_avx2.o,$@),-O3 -mavx2 -mfma -mf16c)$(if $(filter %_avx512.
 # their plain twins: those stay watched, and so do the team and the steps that share memory.
 ISA += $(if $(findstring thread,$(SAN)),$(if $(filter %_avx2.o %_avx512.o %/row.o,$@),-fno-sanitize=thread))
 
-.PHONY: all help test unit unit-bins asan ubsan tsan fuzz bench soak layers pure format format-check tidy install deb deb-test deb-boot-test clean
+.PHONY: all help test unit unit-bins asan ubsan tsan fuzz bench soak layers pure names versions format format-check tidy install deb deb-test deb-boot-test clean
 all: $(BUILD)/vramd ## build build/vramd
 
 help: ## list the targets
@@ -36,7 +38,18 @@ help: ## list the targets
 $(BUILD)/vramd: $(OBJ) | layers pure
 	$(CC) $(LDFLAGS) -o $@ $(OBJ) $(LDLIBS)
 
-$(BUILD)/obj/%.o: %.c
+# Objects depend on a file with the flags they were compiled with, which changes when the flags
+# do. $(call flags_file,FILE,TEXT). REUSE_OBJECTS=1: flags are not compared (tools/deb.sh --reuse).
+.PHONY: FORCE
+define flags_file
+$(1): export FLAGS_TEXT := $(2)
+$(1): $(if $(REUSE_OBJECTS),,FORCE)
+	@mkdir -p $$(@D)
+	@printf '%s\n' "$$$$FLAGS_TEXT" | cmp -s - $$@ || printf '%s\n' "$$$$FLAGS_TEXT" > $$@
+endef
+$(eval $(call flags_file,$(BUILD)/flags,$$(filter-out ccache,$$(CC)) $$(CPPFLAGS) $$(CFLAGS) $$(LDFLAGS) $$(value ISA)))
+
+$(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(ISA) -MMD -MP -c -o $@ $<
 
@@ -95,6 +108,10 @@ soak: $(BUILD)/vramd ## 10,000 mixed requests, 5,000 idle streams, under the pla
 
 layers: ## check that modules include only downwards
 	@tools/layers.sh
+names: ## check that what comments name exists
+	@$(PYTHON) tools/names.py
+versions: ## check that packages and image name the version of VERSION
+	@tools/versions.sh
 pure: $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard scheduler/*.c)) ## check that the scheduler calls nothing but memcpy and kin
 	@tools/pure.sh $^
 C_FILES = $(shell git ls-files -co --exclude-standard '*.c' '*.h' '*.cu' '*.cuh' '*.cpp')
@@ -102,8 +119,8 @@ format: ## clang-format in place
 	clang-format -i $(C_FILES)
 format-check: ## fail where clang-format would change something
 	@clang-format --dry-run --Werror $(C_FILES)
-tidy: ## clang-tidy
-	clang-tidy --quiet $(SRC) -- -std=c11 $(CPPFLAGS)
+tidy: ## clang-tidy with the checks of .clang-tidy
+	@tools/tidy.sh $(SRC) -- -std=c11 $(CPPFLAGS)
 
 # The unit starts what this prefix holds. The CUDA engine goes along where it is built.
 SHARE = $(DESTDIR)$(PREFIX)/share

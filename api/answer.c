@@ -55,7 +55,7 @@ bool answer_prompts(answer *a, size_t n) {
         err_set(&e, ERR_INVALID, "%zu prompts with n = %u make more than %u choices", n, a->p.n,
                 most);
         err_field(&e, n > most ? "prompt" : "n");
-        err_hint(&e, "ask in several requests");
+        err_hint(&e, "send several requests");
         app_refuse(a->app, a->rq, &e);
         return false;
     }

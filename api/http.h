@@ -8,7 +8,7 @@
  *   3. gone(rq), if the client leaves (or the server aborts) before the last byte: stop
  *      working.
  *   4. done(rq): HTTP has no more to do with it. Memory lives on until the last http_unref.
- * A request holds one reference for HTTP; whoever works on its behalf takes another. */
+ * A request holds one reference for HTTP; other code that works on its behalf takes another. */
 #ifndef VRAMD_API_HTTP_H
 #define VRAMD_API_HTTP_H
 
@@ -57,12 +57,12 @@ typedef struct http_app {
     void (*abort)(void *self, http_request *); /* between run and the last byte: fail it now */
     void (*sent)(void *self, http_request *);  /* all that was appended is with the kernel */
     void (*done)(void *self, http_request *);
-    void (*freed)(void *self, http_request *); /* nobody works for it any more */
+    void (*freed)(void *self, http_request *); /* no code holds a reference any more */
     double (*retry_after_s)(void *self);
     void (*idle)(void *self); /* draining, and the last request is freed: called once */
 } http_app;
 
-/* What the ledger is asked for: once for the table, and for each connection. */
+/* Bytes to reserve in the ledger: once for the table, and for each connection. */
 uint64_t http_table_bytes(uint32_t max_connections);
 enum { HTTP_POOL_BYTES = 16 * 1024, HTTP_MAX_HEADER_BYTES = 8 * 1024 };
 /* Beside the pool: libmicrohttpd's record of a connection, a response with its headers, the
@@ -71,7 +71,7 @@ enum { HTTP_RECORD_BYTES = 3 * 1024, HTTP_CONN_BYTES = HTTP_POOL_BYTES + HTTP_RE
 /* With TLS: measured, 15 KB of a session, and a record in hand. */
 enum { HTTP_TLS_BYTES = 32 * 1024 };
 
-/* The certificate and the host, as http_open will want them; nothing is bound. */
+/* The certificate and the host, as http_open will use them; nothing is bound. */
 status http_check(const struct server_options *, err *);
 status http_open(http **out, struct uv_loop_s *, const struct server_options *,
                  const http_app *, ledger *, pool *, err *);

@@ -86,7 +86,7 @@ status http_tls_open(http_tls **out, const server_options *, err *);
 /* Reads certificate and key again, for the handshakes to come; on an error nothing changes. */
 status http_tls_load(http_tls *, const server_options *, err *);
 void http_tls_close(http_tls *); /* after the daemon; NULL is ignored */
-/* For a connection that has just come: its handshake will ask for the certificate. */
+/* For a connection that has just come: its handshake will look for the certificate. */
 void http_tls_attach(http_tls *, http_conn *);
 void http_tls_detach(http_conn *); /* it is closed */
 gnutls_certificate_retrieve_function3 http_tls_certificate;

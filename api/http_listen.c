@@ -77,7 +77,7 @@ static status listen_tcp(const server_options *o, int *fd, err *e) {
     return *fd < 0 ? refused(e, address, why) : OK;
 }
 
-/* True when somebody answers at this path. */
+/* True when a process accepts connections at this path. */
 static bool path_alive(const struct sockaddr_un *sa) {
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     bool alive = fd >= 0 && connect(fd, (const struct sockaddr *)sa, sizeof *sa) == 0;

@@ -123,7 +123,8 @@ static status parse_line(key_list *list, key_line *k, char *text, err *e) {
     char *hash = strtok_r(rest, " \t\r\n", &rest);
     if (!name_ok(name)) return no_name(name, e);
     if (!hash || !parse_hash(hash, k->hash)) {
-        err_set(e, ERR_INVALID, "after the name \"%s\" must stand a SHA-256, 64 digits", name);
+        err_set(e, ERR_INVALID, "the name \"%s\" must be followed by a SHA-256, 64 digits",
+                name);
         return err_hint(e, "\"vramd key %s\" makes a key and its line", name);
     }
     bool limited = false;
@@ -133,12 +134,11 @@ static status parse_line(key_list *list, key_line *k, char *text, err *e) {
     for (uint32_t i = 0; i < list->n; i++) {
         const key_line *o = &list->line[i];
         if (memcmp(o->hash, k->hash, KEY_HASH_BYTES) == 0)
-            return err_set(e, ERR_INVALID, "this key stands in line %u already", o->number);
+            return err_set(e, ERR_INVALID, "this key is in line %u already", o->number);
         if (strcmp(o->name, name) != 0) continue;
         k->first = false;
         if (!limited) continue;
-        err_set(e, ERR_INVALID, "the limits of \"%s\" stand in line %u already", name,
-                o->number);
+        err_set(e, ERR_INVALID, "the limits of \"%s\" are in line %u already", name, o->number);
         return err_hint(e, "a further key of the same name has none of its own");
     }
     snprintf(k->name, sizeof k->name, "%s", name);
@@ -190,7 +190,7 @@ static tenant *by_name(keys *k, const char *name) {
     return NULL;
 }
 
-/* A place for another tenant: one never used, else one that nobody needs any more. */
+/* A place for another tenant: one never used, else one that no request or key refers to. */
 static tenant *vacant(keys *k) {
     tenant *t = by_name(k, "");
     for (uint32_t i = 0; !t && i < KEYS_MAX; i++)

@@ -35,7 +35,7 @@ status keys_open(keys **out, const char *path, ledger *, uint64_t now_us, err *)
 status keys_reload(keys *, const char *path, uint64_t now_us, err *);
 void keys_close(keys *, ledger *); /* no request may be open; NULL is ignored */
 
-/* The tenant of a key, in a time that tells nothing of the keys; NULL: unknown. */
+/* The tenant of a key, in a time that reveals nothing of the keys; NULL: unknown. */
 tenant *keys_find(keys *, str key);
 uint32_t keys_n_tenants(const keys *);
 

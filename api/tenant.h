@@ -1,4 +1,4 @@
-/* A tenant: whoever shares one name of the file of keys (api/keys.h), and how much it may ask.
+/* A tenant: the users of one name in the file of keys (api/keys.h), and their limits.
  * Token buckets for requests and tokens a minute, and a count of what is open at once. Pure:
  * time is passed in and only grows. Loop thread. */
 #ifndef VRAMD_API_TENANT_H
@@ -13,7 +13,7 @@ enum { TENANT_NAME_MAX = 32 };
 typedef struct tenant_limits {
     uint64_t requests_per_min, tokens_per_min;
     uint32_t concurrency;
-    bool has_priority; /* then of all its requests, whatever they ask for */
+    bool has_priority; /* then of all its requests, whatever they contain */
     int32_t priority;
 } tenant_limits;
 
@@ -55,7 +55,7 @@ void tenant_set(tenant *, const tenant_limits *, uint64_t now_us);
 tenant_verdict tenant_enter(tenant *, uint64_t now_us, double *wait_s);
 /* Before it is queued: the most tokens it can come to, prompt and output. */
 tenant_verdict tenant_charge(tenant *, uint64_t n_tokens, uint64_t now_us, double *wait_s);
-/* Once it has ended: of what was charged, so many were used. */
+/* Once it has ended: the numbers are what was used of the charge. */
 void tenant_settle(tenant *, uint64_t n_charged, uint64_t n_prompt, uint64_t n_output,
                    uint64_t now_us);
 void tenant_leave(tenant *);

@@ -1,4 +1,4 @@
-/* Bump allocation over chunks. Owned by whoever holds the request; one thread at a time. */
+/* Bump allocation over chunks. Owned by the holder of the request; one thread at a time. */
 #include "base/arena.h"
 
 #include <stdlib.h>

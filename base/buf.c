@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Makes room for n + more items of the given size; returns the new array or NULL. */
+/* Makes space for n + more items of the given size; returns the new array or NULL. */
 static void *grown(arena *in, void *p, size_t n, size_t more, size_t *cap, size_t item) {
     if (more <= *cap - n && p) return p;
     size_t need, want, bytes;

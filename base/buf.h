@@ -6,7 +6,7 @@
 
 #include "base/arena.h"
 
-/* Bytes. Once an append fails for want of memory, failed stays set and later appends do
+/* Bytes. Once an append fails because memory ran out, failed stays set and later appends do
  * nothing: check it once, at the end. With an arena, buf_clear gives nothing back. */
 typedef struct buf {
     char *ptr;

@@ -1,4 +1,4 @@
-/* Monotonic time. Pure rooms are handed it; only daemon/, api/ and engines read it. */
+/* Monotonic time. Pure modules get it as an argument; daemon/, api/ and engines read it. */
 #ifndef VRAMD_BASE_CLOCK_H
 #define VRAMD_BASE_CLOCK_H
 

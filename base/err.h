@@ -1,4 +1,4 @@
-/* Errors that the world causes: a status to branch on, and an err that tells a person what
+/* Errors that the world causes: a status to branch on, and an err that explains what
  * went wrong, where, and what to try. Broken invariants are not errors: see base/check.h.
  *
  * A function that can fail returns a status and, when it is not OK, has filled *err (every
@@ -31,7 +31,7 @@ typedef struct err {
     status code;
     char field[96]; /* the option, key, tensor or parameter at fault; "" if none */
     char text[400]; /* what happened, one sentence without a final stop */
-    char hint[240]; /* what to try; "" if there is nothing to say */
+    char hint[240]; /* what to try; "" if nothing helps */
 } err;
 
 const char *status_text(status);

@@ -40,8 +40,8 @@ uint64_t log_dropped(void) {
     return atomic_load(&dropped);
 }
 
-/* poll(2) calls a pipe writable when a line fits: nobody waits for a reader that has stopped.
- */
+/* poll(2) calls a pipe writable when a line fits: no thread waits for a reader that has
+ * stopped. */
 static bool write_now(const char *line, size_t n) {
     struct pollfd p = {.fd = STDERR_FILENO, .events = POLLOUT};
     return poll(&p, 1, 0) == 1 && (p.revents & POLLOUT) &&

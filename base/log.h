@@ -1,7 +1,7 @@
 /* One line per event on stderr: "level message key=value ...". Under systemd (stderr is
  * the stream that JOURNAL_STREAM names) lines carry the <N> priority prefix instead of a
  * timestamp. Any thread; one write(2) a line, so that lines never mix. A line that cannot be
- * written, or not at once (a full disk, a pipe that nobody reads), is dropped and counted. */
+ * written, or not at once (a full disk, a pipe that is not read), is dropped and counted. */
 #ifndef VRAMD_BASE_LOG_H
 #define VRAMD_BASE_LOG_H
 

@@ -1,5 +1,5 @@
 /* The manual pages vramd(8) and vramd.conf(5) in mdoc(7): OPTIONS and EXIT STATUS come from
- * their tables, so that they cannot say anything else than the program does. Owns nothing; any
+ * their tables, so that they cannot differ from the program. Owns nothing; any
  * thread. */
 #include <ctype.h>
 #include <string.h>
@@ -156,7 +156,7 @@ static const char *const head =
 
 static const char *const tail =
     ".Sh ENVIRONMENT\n"
-    "Every option, as told above; another name that begins with\n"
+    "Every option, as described above; another name that begins with\n"
     ".Ev VRAMD_\n"
     "is an error, but for these:\n"
     ".Bl -tag -width Ds\n"
@@ -232,7 +232,7 @@ void options_print_man_conf(FILE *f) {
           "Lines of key = value under [section] lines.\n"
           "A comment begins with # or ; at the start of a line, or with a blank and ; after a "
           "value.\n"
-          "A key that is unknown, stands twice or in another section is an error.\n"
+          "A key that is unknown, given twice or in another section is an error.\n"
           ".Dl vramd serve \\-\\-check\n"
           "reads the file, plans the memory, and prints both.\n"
           ".Sh OPTIONS\n",

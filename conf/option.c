@@ -293,7 +293,7 @@ static bool in_range(const option *o, option_number v) {
     return v.u >= o->low.u && v.u <= o->high.u;
 }
 
-/* What kind of text an option wants, for messages. */
+/* The kind of text that an option takes, for messages. */
 static const char *wanted(const option *o) {
     switch (o->type) {
     case OPTION_BOOL: return "neither true nor false (yes, no, on, off, 1, 0)";

@@ -73,7 +73,7 @@ char *option_flag(const option *, char buf[OPTION_TEXT]);
 char *option_variable(const option *, char buf[OPTION_TEXT]);
 const char *option_placeholder(const option *);
 
-/* What of an unknown word is told in a message: short and printable. Returns buf. */
+/* What a message quotes of an unknown word: short and printable. Returns buf. */
 char *option_quote(const char *text, char buf[64]);
 /* The word among n that is nearest to a misspelt one, by insertions, deletions, changes and
  * swaps of neighbours; '-' and '_' are the same, and so are cases. NULL when none is near. */

@@ -11,7 +11,7 @@
 
 #include "conf/option.h"
 
-/* ---- names that nobody knows ---- */
+/* ---- unknown names ---- */
 
 static status unknown_key(const char *where, const char *section, const char *key, err *e) {
     const char *names[N_OPTIONS];
@@ -83,7 +83,7 @@ static bool section_known(const char *name) {
 static void check_heading(file_reader *r, const char *line) {
     char name[64], at[320];
     size_t n = strcspn(line + 1, "]");
-    if (line[1 + n] != ']') return; /* libinih will say so */
+    if (line[1 + n] != ']') return; /* libinih will report it */
     snprintf(name, sizeof name, "%.*s", n > 60 ? 60 : (int)n, line + 1);
     if (!section_known(name)) fail(r, unknown_section(where(r, r->line, at), name, r->e));
 }
@@ -131,8 +131,7 @@ static int on_key(void *self, const char *section, const char *key, const char *
     if (strcmp(o->section, section) != 0) {
         err_set(r->e, ERR_INVALID, "%s: %s belongs in [%s], not in [%.50s]", at, key,
                 o->section, section);
-        if (!section[0])
-            err_set(r->e, ERR_INVALID, "%s: %s stands before any section", at, key);
+        if (!section[0]) err_set(r->e, ERR_INVALID, "%s: %s comes before any section", at, key);
         err_field(r->e, "%s", key);
         err_hint(r->e, "put it under a line [%s]", o->section);
         return fail(r, ERR_INVALID), 0;
@@ -310,7 +309,7 @@ status options_load(options *out, int *argc, char **argv, char **environ, const 
         if (starts(*v, "VRAMD_CONFIG=")) path = *v + strlen("VRAMD_CONFIG=");
     status s = take_config(argc, argv, &path, e);
     /* The default file may be readable by the daemon's user only: that stops a daemon, not
-     * somebody who counts tokens. */
+     * a user who counts tokens. */
     if (!path && access(OPTIONS_DEFAULT_FILE, only ? R_OK : F_OK) == 0)
         path = OPTIONS_DEFAULT_FILE;
     if (s == OK && path) s = options_load_file(out, path, e);

@@ -77,7 +77,7 @@ void options_print_help(FILE *f, const char *only) {
     fprintf(f, "  --config FILE\n"
                "      options as \"key = value\" under their [section]; default\n"
                "      " OPTIONS_DEFAULT_FILE " if it exists\n\n"
-               "Each option may stand in the file (max_model_len), in the environment\n"
+               "Each option may be set in the file (max_model_len), in the environment\n"
                "(VRAMD_MAX_MODEL_LEN) or here; what is later in this list counts.\n");
 }
 

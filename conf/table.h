@@ -27,23 +27,23 @@
     X("server", BYTES, max_body, 4194304, 1024, 1073741824, "bytes",                          \
       "largest request body", "", "")                                                         \
     X("server", U32, idle_timeout, 60, 1, 86400, "s",                                         \
-      "close a connection that does nothing", "", "timeout-keep-alive")                       \
+      "close a connection that is idle for this long", "", "timeout-keep-alive")              \
     X("server", U32, header_timeout, 10, 1, 3600, "s",                                        \
-      "a request's headers must have come by then", "", "")                                   \
+      "time for a request's headers to arrive", "", "")                                       \
     X("server", U32, body_timeout, 60, 1, 3600, "s",                                          \
-      "a request's body must have come by then", "", "")                                      \
+      "time for a request's body to arrive", "", "")                                          \
     X("server", U32, request_timeout, 0, 0, 86400, "s",                                       \
       "deadline of a request that names none (timeout), and the most that it may name; 0: "   \
       "none", "", "")                                                                         \
     X("server", U32, heartbeat, 15, 1, 3600, "s",                                             \
-      "comment line in a silent stream", "", "")                                              \
+      "interval of comment lines in a silent stream", "", "")                                 \
     X("server", U32, stream_credits, 256, 1, 65536, "tokens",                                 \
       "how far a slow reader may lag before its sequence waits", "", "")                      \
     X("server", U32, drain_timeout, 30, 0, 86400, "s",                                        \
-      "SIGTERM: running requests may go on so long", "", "")                                  \
+      "SIGTERM: time that running requests have to end", "", "")                              \
     X("server", STR, api_keys_file, "", 0, 255, "",                                           \
       "API keys and their limits, a line each (vramd key makes one); SIGHUP reads it again; " \
-      "default: no key is asked for", "", "")                                                 \
+      "default: no key is required", "", "")                                                  \
     X("server", BOOL, metrics_auth, 0, 0, 1, "",                                              \
       "with api_keys_file: /metrics needs a key too", "", "")                                 \
     X("server", STR, tls_cert, "", 0, 255, "",                                                \
@@ -51,11 +51,11 @@
     X("server", STR, tls_key, "", 0, 255, "",                                                 \
       "its private key (PEM, no password)", "", "ssl-keyfile ssl-key-file")                                \
     X("server", STR, cors_origins, "", 0, 255, "",                                            \
-      "origins whose pages may ask, with blanks between, or *; default: none", "", "")        \
+      "origins whose pages may send requests, separated by blanks, or *; default: none", "", "") \
     X("server", BOOL, log_requests, 1, 0, 1, "",                                              \
       "one log line a request", "", "")                                                       \
     X("memory", STR, memory, "auto", 0, 63, "",                                               \
-      "budget for everything: 6GiB, 75%, or auto (what is wanted, within the cgroup's "       \
+      "budget for everything: 6GiB, 75%, or auto (what the plan needs, within the cgroup's "  \
       "limit)", "", "")                                                                       \
     X("memory", STR, host_memory, "auto", 0, 63, "",                                          \
       "with backend = cuda: budget for the host's memory, beside the device's, which is "     \
@@ -75,13 +75,13 @@
     X("scheduler", U32, max_num_batched_tokens, 512, 1, 65536, "tokens",                      \
       "rows of a step: decode rows and prefill chunks together", "", "batch-size b")          \
     X("scheduler", U32, max_waiting, 256, 1, 1000000, "",                                     \
-      "requests that may wait; more get 429", "", "")                                         \
+      "requests in the queue; more get 429", "", "")                                          \
     X("scheduler", U64, max_waiting_tokens, 1048576, 1, 1099511627776, "tokens",              \
-      "prompt tokens that may wait; more get 429", "", "")                                    \
+      "prompt tokens in the queue; more get 429", "", "")                                     \
     X("scheduler", U32, watermark, 50, 0, 500, "permille",                                    \
       "KV blocks kept free at admission", "", "")                                             \
     X("scheduler", BOOL, prefix_caching, 1, 0, 1, "",                                         \
-      "keep full KV blocks to be found by later prompts that begin alike", "",                \
+      "keep full KV blocks for later prompts with the same beginning", "",                    \
       "enable-prefix-caching")                                                                \
     X("engine", ENUM, backend, 0, 0, 0, "",                                                   \
       "engine", "auto|cpu|cuda", "")                                                          \
@@ -113,9 +113,9 @@
 #define SECTION_LIST(X)                                                                        \
     X(model, "the model")                                                                      \
     X(server, "sockets and clients")                                                           \
-    X(memory, "bytes and where they go")                                                       \
-    X(scheduler, "what runs together, what waits")                                             \
-    X(engine, "the machine that computes")                                                     \
-    X(log, "what is told")
+    X(memory, "budget, pool and KV cache")                                                     \
+    X(scheduler, "batching and the queue")                                                     \
+    X(engine, "where and how the model is computed")                                           \
+    X(log, "what is logged")
 
 #endif

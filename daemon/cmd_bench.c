@@ -23,22 +23,22 @@ static const char usage[] =
     "  --endpoint NAME         completions or chat (completions)\n"
     "  --timeout S             for one request (300)\n"
     "load, one of:\n"
-    "  --concurrency N[,N...]  so many requests in flight, the next when one ends (1)\n"
-    "  --rate R[,R...]         so many a second, whatever the server does\n"
-    "  --poisson, --constant   arrivals as strangers come (unless told), or evenly\n"
+    "  --concurrency N[,N...]  N requests in flight, the next starts when one ends (1)\n"
+    "  --rate R[,R...]         R requests a second, whatever the server does\n"
+    "  --poisson, --constant   gaps between arrivals: exponential (default) or equal\n"
     "  --trace FILE            at the times and with the lengths of an Azure CSV or Mooncake\n"
     "                          JSON-lines trace\n"
     "  --speed X[,X...]        of the trace (1)\n"
     "  --limit ROWS            of the trace (all)\n"
     "of each level:\n"
     "  --requests N            100; with a trace, all\n"
-    "  --duration S            requests start for so long; those in flight end\n"
+    "  --duration S            start requests for S seconds; those in flight then end\n"
     "  --warmup N              requests before, not measured (0)\n"
     "requests:\n"
     "  --prompt-tokens N[:SD]  128; SD: standard deviation. With a trace: the longest allowed\n"
     "  --output-tokens N       64. With a trace: the most allowed\n"
     "  --prefix-share F        of each prompt, the same in all (0)\n"
-    "  --prompts KIND          ids or text; auto: ids where /tokenize tells some\n"
+    "  --prompts KIND          ids or text; auto: ids where /tokenize returns them\n"
     "  --no-ignore-eos         answers may end early\n"
     "  --seed N                of prompts and arrivals; another each time otherwise\n"
     "results:\n"
@@ -226,7 +226,7 @@ static status settle(bench_options *o, err *e) {
         return err_hint(e, "one of --concurrency, --rate and --trace (with --speed)");
     }
     if ((o->poisson || o->constant) && (s->mode != LOAD_OPEN || o->poisson == o->constant)) {
-        err_set(e, ERR_INVALID, "--poisson and --constant say how --rate is meant");
+        err_set(e, ERR_INVALID, "--poisson and --constant apply to --rate only");
         return err_hint(e, "--rate R --poisson, or --rate R --constant");
     }
     s->constant = o->constant;

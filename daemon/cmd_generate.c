@@ -162,7 +162,7 @@ static const char *const shared = "model max_model_len memory kv_cache_dtype blo
 static void print_help(void) {
     puts("usage: vramd generate --model FILE [OPTIONS] PROMPT\n\n"
          "The text alone goes to stdout, as it is made. Options:\n"
-         "  --max-tokens N     at most so many tokens (128)\n"
+         "  --max-tokens N     generate at most N tokens (128)\n"
          "  --temperature T    0: greedy (0)\n"
          "  --top-k K, --top-p P, --min-p P\n"
          "  --seed N           same seed, same text\n"

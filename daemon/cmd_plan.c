@@ -73,7 +73,7 @@ static void print_fit(const machine *m, const machine_wish *w) {
     snprintf(o.memory, sizeof o.memory, "auto");
     if (m->on_device) snprintf(o.host_memory, sizeof o.host_memory, "auto");
     if (!o.kv_cache_tokens) o.kv_cache_tokens = p->kv_tokens;
-    printf("\nprice of a knob, with a KV cache of %s tokens, in bytes:\n",
+    printf("\ncost of each setting, with a KV cache of %s tokens, in bytes:\n",
            bytes_grouped(o.kv_cache_tokens, b));
     machine same;
     err e;

@@ -335,7 +335,7 @@ bool machine_compare_device(const machine *m, char *line, size_t cap) {
     char a[32], b[32], c[32];
     ledger_read(m->device_ledger, &v);
     if (!m->backend->device_memory(m->engine, &d)) {
-        snprintf(line, cap, "the driver does not say what is used");
+        snprintf(line, cap, "the driver does not report what is used");
         return false;
     }
     const uint64_t arenas = v.ledger_bytes - v.cls[MEM_CONTEXT].ledger_bytes;

@@ -57,7 +57,8 @@ static status check_seq(const checker *c, uint32_t i, uint32_t row) {
         return bad(c, i, "positions past max_model_len");
     if (s->n_logit_rows > s->n_rows || (s->sample && (!s->n_logit_rows || !s->params)))
         return bad(c, i, "logits that its rows do not give");
-    if (s->n_score > SAMPLING_MAX_LOGPROBS) return bad(c, i, "too many best tokens asked for");
+    if (s->n_score > SAMPLING_MAX_LOGPROBS)
+        return bad(c, i, "more than SAMPLING_MAX_LOGPROBS scores");
     status st = check_blocks(c, s, i);
     return st == OK ? check_input(c, s, i) : st;
 }
@@ -88,7 +89,7 @@ status batch_check(const batch *b, const program *p, const engine_options *o, co
         row += b->seq[i].n_rows;
         logit_rows += b->seq[i].n_logit_rows;
         if (st == OK && logit_rows > b->n_logit_rows)
-            st = bad(&c, i, "more rows of logits than the batch says");
+            st = bad(&c, i, "more rows of logits than n_logit_rows");
     }
     if (st != OK || (row == b->n_rows && logit_rows == b->n_logit_rows)) return st;
     return err_set(e, ERR_INVALID, "the parts of the batch do not add up to its rows");

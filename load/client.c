@@ -34,7 +34,7 @@ struct load_client {
     size_t n_slots; /* handles made so far */
     size_t n_open;  /* of them in flight */
     int epoll, timer, wake;
-    uint64_t curl_due_us; /* when curl wants its timer; UINT64_MAX: never */
+    uint64_t curl_due_us; /* when curl is to be called; UINT64_MAX: never */
 };
 
 /* ---- callbacks of libcurl ---- */

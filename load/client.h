@@ -1,4 +1,4 @@
-/* The one door to libcurl: single requests that wait, and a loop that keeps many in flight.
+/* The only user of libcurl: single requests that wait, and a loop that keeps many in flight.
  * HTTP/1.1, connections are kept alive, redirects are not followed. */
 #ifndef VRAMD_LOAD_CLIENT_H
 #define VRAMD_LOAD_CLIENT_H
@@ -24,7 +24,7 @@ typedef enum load_word { LOAD_GO, LOAD_WAIT, LOAD_END } load_word;
 /* Who feeds the loop. Both are called on the loop's thread. */
 typedef struct load_feed {
     void *self;
-    /* GO: *job is to be sent now, and its body is the loop's. WAIT: ask again at *wake_us
+    /* GO: *job is to be sent now, and its body is the loop's. WAIT: call again at *wake_us
      * (monotonic; UINT64_MAX: when woken or when a request ends). END: no more will come. */
     load_word (*next)(void *self, load_job *job, uint64_t *wake_us);
     void (*done)(void *self, load_reply *taken);

@@ -15,25 +15,26 @@
 enum { MIN_READY = 64, TICK_US = 100000, PROGRESS_US = 250000 };
 
 typedef struct driver {
-    load_run *run; /* the clerk's */
+    load_run *run; /* the main thread's */
     load_client *client;
-    load_level *level; /* the clerk's, but for zero_us, set before the thread starts */
+    load_level *level; /* the main thread's, but for zero_us, set before the thread starts */
     load_mode mode;
     uint64_t most_jobs; /* 0: no limit */
     double duration_s;  /* 0: no limit */
     size_t max_open;
 
-    uint64_t n_made; /* the clerk's: jobs of this level */
-    double due_us;   /* the clerk's: of the last open-loop job */
-    load_rng gaps;   /* the clerk's */
+    uint64_t n_made; /* the main thread's: jobs of this level */
+    double due_us;   /* the main thread's: of the last open-loop job */
+    load_rng gaps;   /* the main thread's */
     uint64_t shown_us, looked_us;
     size_t n_ok, n_bad;
     uint64_t n_tokens;
     const char *label;
 
     pthread_mutex_t lock;
-    pthread_cond_t news; /* for the clerk: a job was taken, a reply came, the thread ended */
-    load_job *ready;     /* a ring of cap */
+    /* for the main thread: a job was taken, a reply came, the thread ended */
+    pthread_cond_t news;
+    load_job *ready; /* a ring of cap */
     size_t cap, head, count;
     bool made_all, starving, ended;
     load_reply *first, **last; /* replies */
@@ -96,7 +97,7 @@ static void *network(void *arg) {
     return NULL;
 }
 
-/* ---- the clerk ---- */
+/* ---- the main thread ---- */
 
 /* When the next open-loop job is due; false: there is no next job of any kind. */
 static bool schedule(driver *d, load_job *j, const trace_row **row) {
@@ -183,7 +184,7 @@ static void show_progress(driver *d, uint64_t now) {
     fflush(stderr);
 }
 
-/* SIGINT and SIGTERM are blocked: asks whether one is waiting. */
+/* SIGINT and SIGTERM are blocked: checks whether one is pending. */
 static void look_for_signal(driver *d, uint64_t now) {
     if (now - d->looked_us < TICK_US) return;
     d->looked_us = now;
@@ -208,7 +209,7 @@ static void wait_for_news(driver *d) {
 }
 
 /* Until the thread has ended and all replies are read. On failure the thread is stopped. */
-static status clerk(driver *d, bool progress, err *e) {
+static status feed_and_collect(driver *d, bool progress, err *e) {
     status s = OK;
     pthread_mutex_lock(&d->lock);
     for (;;) {
@@ -272,7 +273,7 @@ static status drive(driver *d, err *e) {
     if (s == OK && pthread_create(&thread, NULL, network, d) != 0)
         s = err_set(e, ERR_NO_MEMORY, "no thread for the network");
     else if (s == OK) {
-        s = clerk(d, !d->run->quiet && isatty(STDERR_FILENO), e);
+        s = feed_and_collect(d, !d->run->quiet && isatty(STDERR_FILENO), e);
         pthread_join(thread, NULL);
         if (s == OK && d->status != OK) {
             *e = d->error;

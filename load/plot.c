@@ -57,6 +57,7 @@ static void add_axes(buf *b, const panel *p, int top) {
     char text[32];
     buf_addf(b, "<text x=\"%d\" y=\"%d\" class=\"t\">%s</text>\n", LEFT, top - 10, p->title);
     double step = round_step(p->y_hi);
+    /* NOLINTNEXTLINE(cert-flp30-c): the margin of 0.0001 is for the rounding of the sum */
     for (double v = 0; v <= p->y_hi * 1.0001; v += step) {
         double y = y_of(p, v, top);
         buf_addf(b, "<line x1=\"%d\" y1=\"%.1f\" x2=\"%d\" y2=\"%.1f\" class=\"g\"/>\n", LEFT,

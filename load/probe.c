@@ -77,7 +77,8 @@ status load_probe_vocab(load_client *c, const load_spec *spec, load_vocab *v, er
     buf_add(&body, STR(",\"content\":"));
     json_str(&body, buf_str(&text));
     buf_addc(&body, '}');
-    status s = body.failed ? err_set(e, ERR_NO_MEMORY, "no memory to ask for tokens") : OK;
+    status s =
+        body.failed ? err_set(e, ERR_NO_MEMORY, "no memory for a request to /tokenize") : OK;
     if (s == OK) s = ask(c, &mem, "/tokenize", &body, &http, &o, e);
     if (s == OK && http == 503) {
         err_set(e, ERR_UNAVAILABLE, "the server is not ready (/tokenize answers 503)");

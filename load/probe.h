@@ -1,11 +1,11 @@
-/* What the server says of itself before, between and after: its model, its tokenizer, its
- * memory. */
+/* What the server reports about itself before, between and after levels: its model, its
+ * tokenizer, its memory. */
 #ifndef VRAMD_LOAD_PROBE_H
 #define VRAMD_LOAD_PROBE_H
 
 #include "load/client.h"
 
-/* GET /v1/models: *model (the caller's to free) is the first one's name; with want, only asks
+/* GET /v1/models: *model (the caller's to free) is the first one's name; with want, only checks
  * whether the server is there and takes the key. ERR_UNAVAILABLE, ERR_INVALID (key),
  * ERR_NOT_FOUND (no model is named). */
 status load_probe_model(load_client *, const char *want, char **model, err *);

@@ -1,5 +1,5 @@
 /* Prompts that are made, not stored: request i of a seed always has the same tokens, and no two
- * requests share more than they are asked to, so that a prefix cache finds what is meant to be
+ * requests share more than they are meant to, so that a prefix cache finds what is meant to be
  * found and nothing else. Bodies of requests around them. */
 #ifndef VRAMD_LOAD_PROMPT_H
 #define VRAMD_LOAD_PROMPT_H
@@ -21,16 +21,16 @@ typedef struct load_vocab {
     double tokens_per_word; /* of a text of these words */
 } load_vocab;
 
-/* Every word once: what the server's tokenizer is asked about. */
+/* Every word once: the text whose tokens the server's tokenizer counts. */
 void load_words(buf *out);
 size_t load_n_words(void);
 
 /* A request as it will be sent. body is on the heap, the caller's. */
 typedef struct load_job {
     uint64_t index; /* counts over all levels */
-    bool open_loop; /* due_us says when it starts, from the start of the level */
+    bool open_loop; /* due_us is when it starts, from the start of the level */
     uint64_t due_us;
-    uint32_t prompt_tokens, output_tokens; /* asked for */
+    uint32_t prompt_tokens, output_tokens; /* requested */
     buf body;
 } load_job;
 

@@ -150,7 +150,7 @@ static void read_stream(const load_reply *p, reading *r) {
     load_sse_clear(&sse);
 }
 
-/* What an answer that is not 200 says of itself: OpenAI's error, or its first bytes. */
+/* What explains an answer that is not 200: OpenAI's error, or its first bytes. */
 static void read_refusal(const load_reply *p, load_sample *s) {
     arena mem;
     const json_t *o;

@@ -32,7 +32,7 @@ typedef struct load_mark {
 typedef struct load_reply {
     struct load_reply *next;
     uint64_t due_us, start_us, end_us; /* monotonic; due: when it should have started */
-    uint32_t output_tokens;            /* asked for */
+    uint32_t output_tokens;            /* requested */
     int http;                          /* 0: no answer */
     bool sse;                          /* Content-Type: text/event-stream */
     load_fault fault;                  /* of the transport: NONE, TIMEOUT, CONNECTION, ... */
@@ -52,7 +52,7 @@ typedef struct load_sample {
     uint64_t last_us;                                     /* the last token, from due */
     uint32_t prompt_tokens, cached_tokens, output_tokens; /* as the server counts them */
     uint32_t n_gaps;                                      /* between pieces of text */
-    bool short_output;                                    /* fewer tokens than asked for */
+    bool short_output;                                    /* fewer tokens than requested */
     load_fault fault;
     int http;
     char why[160];

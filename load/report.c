@@ -45,7 +45,7 @@ static void print_level(FILE *f, const load_run *run, const load_level *l,
     if (m->faults[FAULT_ABORTED]) fprintf(f, ", %zu aborted", m->faults[FAULT_ABORTED]);
     fprintf(f, "\n  %.2f requests/s, %.1f output tokens/s, %.1f prompt tokens/s\n",
             m->requests_per_s, m->output_tokens_per_s, m->prompt_tokens_per_s);
-    if (m->n_short) fprintf(f, "  %zu answers were shorter than asked for\n", m->n_short);
+    if (m->n_short) fprintf(f, "  %zu answers were shorter than requested\n", m->n_short);
     print_errors(f, m);
     if (m->n_ok)
         fprintf(f, "  %-26s %10s %10s %10s %10s %10s\n", "ms", "mean", "p50", "p90", "p99",

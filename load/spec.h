@@ -1,4 +1,4 @@
-/* What one run of the load generator is asked to do. Plain data: strings are borrowed and
+/* What one run of the load generator is to do. Plain data: strings are borrowed and
  * outlive the run. */
 #ifndef VRAMD_LOAD_SPEC_H
 #define VRAMD_LOAD_SPEC_H
@@ -18,8 +18,8 @@ enum {
 };
 #define LOAD_MAX_RATE 100000.0 /* requests a second */
 
-/* closed: so many requests in flight, the next starts when one ends. open: requests start at
- * times that do not depend on the server. trace: at the times of a file. */
+/* closed: a number of requests in flight, the next starts when one ends. open: requests start
+ * at times that do not depend on the server. trace: at the times of a file. */
 typedef enum load_mode { LOAD_CLOSED, LOAD_OPEN, LOAD_TRACE } load_mode;
 typedef enum load_prompts { PROMPTS_AUTO, PROMPTS_IDS, PROMPTS_TEXT } load_prompts;
 
@@ -35,7 +35,7 @@ typedef struct load_spec {
     bool constant;             /* open loop: even gaps; otherwise exponential ones (Poisson) */
     load_trace trace;          /* with LOAD_TRACE */
     uint64_t requests, warmup; /* requests: of each level; 0: no limit but duration_s */
-    double duration_s;         /* requests start for so long; 0: no limit */
+    double duration_s;         /* requests start for this long; 0: no limit */
     uint32_t prompt_tokens, prompt_stddev, output_tokens;
     bool cap_prompt, cap_output; /* given: with a trace, no prompt or output is longer */
     double prefix_share;         /* of each prompt, the same in all; 0..1 */

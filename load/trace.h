@@ -31,8 +31,8 @@ typedef struct load_trace {
     size_t n_hashes, cap_hashes;
 } load_trace;
 
-/* Adds the first limit rows of the text (all with 0) to an empty trace; the format is told by
- * its first byte. ERR_FORMAT names the line. What was filled in is the caller's to clear. */
+/* Adds the first limit rows of the text (all with 0) to an empty trace; its first byte
+ * decides the format. ERR_FORMAT names the line. The caller clears what was filled in. */
 status load_trace_parse(load_trace *, str text, size_t limit, err *);
 status load_trace_read(load_trace *, const char *path, size_t limit, err *);
 void load_trace_clear(load_trace *);

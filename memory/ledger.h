@@ -19,12 +19,12 @@ status ledger_open_unlimited(ledger **out, err *);
 void ledger_close(ledger *);
 
 /* bytes of zeroed memory, 64-byte aligned (page-aligned from 64 KiB), populated, huge pages
- * asked for from 2 MiB. what: for messages. Errors: ERR_BUDGET when the class would exceed its
+ * requested from 2 MiB. what: for messages. Errors: ERR_BUDGET when the class would exceed its
  * plan (field: the class), ERR_NO_MEMORY. Never returns NULL on OK. */
 status ledger_alloc(ledger *, void **out, mem_class, uint64_t bytes, const char *what, err *);
 void ledger_free(ledger *, void *p); /* p as returned; NULL is ignored */
 
-/* Counts memory that somebody else allocates. False when the class would exceed its plan. */
+/* Counts memory that another library allocates. False when the class would exceed its plan. */
 bool ledger_reserve(ledger *, mem_class, uint64_t bytes);
 void ledger_release(ledger *, mem_class, uint64_t bytes);
 
@@ -41,7 +41,7 @@ typedef struct ledger_view {
 /* A snapshot; counters of different classes may be a moment apart. */
 void ledger_read(const ledger *, ledger_view *out);
 
-/* What a device's driver says, in bytes. */
+/* What a device's driver reports, in bytes. */
 typedef struct device_memory {
     uint64_t total_bytes, used_bytes; /* of the whole device, other processes included */
     uint64_t outside_bytes; /* measured, ours, and not in arenas: context, libraries, graphs */

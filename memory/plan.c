@@ -66,8 +66,8 @@ static status refuse(const plan *p, const totals *sum, uint64_t min_kv, const bu
                     bytes_human(p->smallest_budget_bytes, have));
 }
 
-/* What n blocks of a group without a window go with, where so many sequences run. False: more
- * than can be counted. */
+/* Fills in the bytes of n blocks of a group without a window, where n_seqs sequences run.
+ * False: more than can be counted. */
 static bool price(plan *p, const kv_request *kv, uint64_t n, uint64_t n_seqs) {
     p->kv_bytes = p->beside_bytes = 0;
     if (n > INT32_MAX) return false;
@@ -145,7 +145,7 @@ status plan_solve(plan *out, const terms *fixed, const kv_request *kv, const bud
     uint64_t least = 0;
     if (!price(out, kv, want, kv->max_seqs) || !price(out, kv, min_blocks, 1) ||
         !add_u64(sum.steady, out->beside_bytes, &least) ||
-        /* Loading buffers are freed before the KV cache is mapped: they raise the floor only
+        /* Loading buffers are freed before the KV cache is mapped: they raise the minimum only
          * where they are larger than the smallest cache. */
         !add_u64(least, sum.loading > out->kv_bytes ? sum.loading : out->kv_bytes, &least)) {
         err_set(e, ERR_BUDGET, "a KV cache of %llu tokens is more than can be counted",

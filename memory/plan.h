@@ -16,7 +16,7 @@ typedef struct kv_group_cost {
 
 enum { PLAN_MAX_GROUPS = 4 };
 
-/* What the operator wants of the KV cache. */
+/* The KV cache that the options and the model require. */
 typedef struct kv_request {
     kv_group_cost group[PLAN_MAX_GROUPS];
     uint32_t n_groups;
@@ -28,14 +28,14 @@ typedef struct kv_request {
     uint32_t max_seqs; /* that run at once; 0: unknown */
     uint32_t depth;    /* steps in flight: 1 or 2; 0: 2 */
     uint32_t max_rows; /* of a step */
-    /* Bytes of class scheduler that go with so many blocks of each group; grows with each of
+    /* Bytes of class scheduler beside n_blocks[g] blocks of each group g; grows with each of
      * them. NULL: none. */
     uint64_t (*beside)(void *arg, const uint32_t *n_blocks);
     void *arg;
 } kv_request;
 
 /* Blocks that a sequence holds at most where each position sees window tokens, itself included,
- * and so many rows can be uncommitted. */
+ * and up to rows rows can be uncommitted. */
 static inline uint64_t kv_window_blocks(uint32_t window, uint32_t block_tokens, uint64_t rows) {
     return (window - 1 + rows + block_tokens - 1) / block_tokens + 1;
 }
@@ -58,12 +58,11 @@ typedef struct plan {
 } plan;
 
 /* Solves for the number of KV blocks (none where kv has no group: host memory beside a device
- * that holds the KV cache). A group with a window gets the blocks that so many tokens need
- * there in the worst case: never more than all sequences can hold,
- * and under a budget that has no room for that, no less than one can. fixed: every term but the
- * KV cache (borrowed). On ERR_BUDGET *out is filled too (fits = false), so that it can be
- * printed. Errors: ERR_BUDGET (field "memory", names the term; hint: smallest budget),
- * ERR_NO_MEMORY. */
+ * that holds the KV cache). A group with a window gets the blocks that this many tokens need
+ * there in the worst case: never more than all sequences can hold, and under a budget that is
+ * too small for that, no less than one can. fixed: every term but the KV cache (borrowed). On
+ * ERR_BUDGET *out is filled too (fits = false), so that it can be printed. Errors: ERR_BUDGET
+ * (field "memory", names the term; hint: smallest budget), ERR_NO_MEMORY. */
 status plan_solve(plan *out, const terms *fixed, const kv_request *, const budget *, err *);
 void plan_clear(plan *);
 

@@ -1,5 +1,5 @@
-/* Terms: what memory is for, one line each. A room that will hold memory lists its terms; the
- * planner adds them up before anything is loaded, and the same room allocates exactly them. */
+/* Terms: what memory is for, one line each. A module that will hold memory lists its terms;
+ * the planner adds them up before anything is loaded, and the module allocates exactly them. */
 #ifndef VRAMD_MEMORY_TERM_H
 #define VRAMD_MEMORY_TERM_H
 
@@ -38,7 +38,7 @@ status mem_exhausted(err *, mem_class, const char *what_fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
 /* exact: allocated by us, to the byte. calibrated: measured on such a machine; the text of the
- * term says where. assumed: neither. */
+ * term names it. assumed: neither. */
 typedef enum term_kind { TERM_EXACT, TERM_CALIBRATED, TERM_ASSUMED } term_kind;
 const char *term_kind_name(term_kind);
 
@@ -51,8 +51,8 @@ typedef struct term {
     bool on_device; /* in a device's own memory, which has a budget and a ledger of its own */
 } term;
 
-/* A growing list; zero-initialise, then clear. failed: an addition was lost for want of
- * memory; plan_solve refuses such a list. */
+/* A growing list; zero-initialise, then clear. failed: an addition was lost because memory
+ * ran out; plan_solve refuses such a list. */
 typedef struct terms {
     term *v;
     size_t n, cap;

@@ -27,8 +27,9 @@ mkdir -p $tree
 git ls-files -co --exclude-standard -z | tar --null --format=posix -cf - -T - | tar -xf - -C $tree
 if [ $reuse ]; then # make finds them newer than the sources, whose times are kept
   mkdir $tree/build
-  cp -a build/obj build/vramd $tree/build
+  cp -a build/obj build/vramd build/flags $tree/build
   options=(--no-pre-clean)
+  export REUSE_OBJECTS=1
 fi
 (cd $tree && VRAMD_CUDA_SO=$cuda dpkg-buildpackage -b -us -uc "${options[@]}" -j"$(nproc)") > build/deb/log 2>&1 ||
   { tail -n 40 build/deb/log >&2; exit 1; }

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Sets up (Debian packages, the real model, a Python environment) and passes all tests: builds with
-# gcc and clang, checks floors, purity and formatting, unit and end-to-end tests, the CUDA kernels (by
-# nvcc, and on the CPU; skipped without the toolkit), and the unit tests (with --sanitizers) again
-# under ASan, UBSan and TSan, and the fuzzers briefly. Prints one line of counts last.
+# gcc and clang; layers, purity, names in comments, versions, formatting, clang-tidy; unit and
+# end-to-end tests, the CUDA kernels (by nvcc, and on the CPU; skipped without the toolkit), and
+# (with --sanitizers) the unit tests again under ASan, UBSan and TSan, and the fuzzers briefly.
+# Prints one line of counts last.
 #   tools/test.sh [--sanitizers]
 set -eu
 cd "$(dirname "$0")/.."
@@ -25,8 +26,10 @@ run() { # name, make arguments: runs a suite and adds its last line's counts
 }
 say "build, gcc"
 make -s -j"$jobs" all
-say "floors, purity, format"
-make -s layers pure format-check
+say "layers, purity, names, versions, format"
+make -s layers pure names versions format-check
+say "clang-tidy"
+make -s tidy
 say "build, clang"
 make -s -j"$jobs" CC=clang BUILD=build/clang all
 run "tests" test

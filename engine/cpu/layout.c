@@ -259,7 +259,7 @@ status cpu_layout_init(cpu_layout *l, const program *p, const engine_options *o,
     place_kv(l, p, o, &s);
     l->logits_bytes = sizer_times(&s, sizer_times(&s, o->max_logit_rows, p->config.n_vocab), 4);
     if (st == OK && s.failed)
-        st = err_set(e, ERR_INVALID, "the model and the options ask for more than 2^64 bytes");
+        st = err_set(e, ERR_INVALID, "the model and the options require more than 2^64 bytes");
     if (st != OK) cpu_layout_clear(l);
     return st;
 }

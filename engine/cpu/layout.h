@@ -56,7 +56,7 @@ typedef struct cpu_layout {
     uint64_t bounce_bytes;                       /* of one thread, while loading */
 } cpu_layout;
 
-/* A row of the step, and a piece of attention (engine_cpu.c fills them). */
+/* A row of the step, and a piece of attention (plan_step.c fills them). */
 typedef struct step_row {
     uint32_t seq, pos;
     int32_t token;

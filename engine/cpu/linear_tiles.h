@@ -25,7 +25,7 @@
  * Codes are unsigned with an offset because vpdpbusd and vpmaddubsw take unsigned by signed. A
  * strip of a float type is [n_in][16].
  *
- * Quantised activations: groups of 8 rows; a group is its n_in / 32 act_blocks in order, so
+ * Quantised activations: groups of 8 rows; a group is its n_in / 32 blocks (act_block) in order, so
  * that a kernel over 8 rows walks one pointer.
  *
  * A tile of Q4_K: 16 outputs, 256 inputs, 2304 bytes (16 blocks of 144). A vector is 64 bytes,

@@ -30,10 +30,11 @@ cuda:
 	@echo "$(NO_CUDA)"
 endif
 
-$(BUILD)/cuda/%.cu.o: %.cu
+$(eval $(call flags_file,$(BUILD)/cuda/flags,$$(filter-out ccache,$$(NVCC)) $$(NVFLAGS) $$(CUDA_ARCH) $$(CUDA_SM90A)))
+$(BUILD)/cuda/%.cu.o: %.cu $(BUILD)/cuda/flags
 	@mkdir -p $(@D)
 	$(NVCC) $(NVFLAGS) $(if $(findstring _sm90a.cu,$<),$(CUDA_SM90A),$(CUDA_ARCH)) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
-$(BUILD)/cuda/%.cpp.o: %.cpp
+$(BUILD)/cuda/%.cpp.o: %.cpp $(BUILD)/cuda/flags
 	@mkdir -p $(@D)
 	$(NVCC) $(NVFLAGS) $(CUDA_ARCH) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
 $(BUILD)/vramd-cuda.so: $(CUDA_OBJ)
@@ -54,13 +55,14 @@ cuda-shim:
 	@echo "$(NO_CUDA)"
 endif
 
-$(BUILD)/shim/%.cu.o: %.cu
+$(eval $(call flags_file,$(BUILD)/shim/flags,$$(filter-out ccache,$$(CXX) $$(CC)) $$(SHIM_FLAGS) $$(CPPFLAGS) $$(CFLAGS)))
+$(BUILD)/shim/%.cu.o: %.cu $(BUILD)/shim/flags
 	@mkdir -p $(@D)
 	$(shim_compile)
-$(BUILD)/shim/%.cpp.o: %.cpp
+$(BUILD)/shim/%.cpp.o: %.cpp $(BUILD)/shim/flags
 	@mkdir -p $(@D)
 	$(shim_compile)
-$(BUILD)/shim/%.c.o: %.c
+$(BUILD)/shim/%.c.o: %.c $(BUILD)/shim/flags
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) -Itests/cushim -isystem $(CUDA)/include -DCUSHIM $(CFLAGS) -MMD -MP -c -o $@ $<
 $(BUILD)/vramd-cuda-shim.so: $(SHIM_CUDA) $(SHIM_OBJ)

@@ -1,8 +1,8 @@
 /* The operations of a program on a CUDA device: each function puts one operation into a stream
  * and returns at once. Implemented in embed.cu, norm.cu, gate.cu, linear_few.cu,
- * linear_quant.cu, rope.cu, attn_decode.cu, attn_prefill.cu, sample.cu. The engine (engine.cu)
- * chooses between them and captures them in graphs, so a function neither allocates nor waits,
- * and its grid depends on its arguments only, never on device data.
+ * linear_quant.cu, rope.cu, attn_decode.cu, attn_prefill.cu, sample.cu. lower.cu chooses
+ * between them and graphs.cu captures them, so a function neither allocates nor waits, and its
+ * grid depends on its arguments only, never on device data.
  *
  * Pointers are device pointers unless said otherwise. Strides (ld_*) count elements. T is the
  * activations' type, f16 or bf16; every sum is float32. The residual stream is float32.

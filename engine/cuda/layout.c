@@ -365,7 +365,7 @@ status cuda_layout_init(cuda_layout *l, const program *p, const engine_options *
         place_kv(l, p, o, &s);
     }
     if (st == OK && s.failed)
-        st = err_set(e, ERR_INVALID, "the model and the options ask for more than 2^64 bytes");
+        st = err_set(e, ERR_INVALID, "the model and the options require more than 2^64 bytes");
     if (st != OK) cuda_layout_clear(l);
     return st;
 }

@@ -149,15 +149,15 @@ static const struct {
 } bad[] = {
     {"", "has no key"},
     {"# nothing\n", "has no key"},
-    {"alice\n", "line 1: after the name \"alice\" must stand a SHA-256"},
-    {"alice " SHA_ABC "0\n", "line 1: after the name"},
-    {"\nalice g" SHA_ABC "\n", "line 2: after the name"},
+    {"alice\n", "line 1: the name \"alice\" must be followed by a SHA-256"},
+    {"alice " SHA_ABC "0\n", "line 1: the name \"alice\" must be followed"},
+    {"\nalice g" SHA_ABC "\n", "line 2: the name \"alice\" must be followed"},
     {"-alice " SHA_ABC "\n", "line 1: \"-alice\" is no name"},
     {"a/b " SHA_ABC "\n", "is no name"},
     {"_other " SHA_ABC "\n", "is no name"},
     {"a23456789012345678901234567890123 " SHA_ABC "\n", "\"a23456789012\" is no name"},
-    {"a " SHA_ABC "\nb " SHA_ABC "\n", "line 2: this key stands in line 1 already"},
-    {"a " SHA_ABC "\na " SHA_A " rate=1/min\n", "line 2: the limits of \"a\" stand in line 1"},
+    {"a " SHA_ABC "\nb " SHA_ABC "\n", "line 2: this key is in line 1 already"},
+    {"a " SHA_ABC "\na " SHA_A " rate=1/min\n", "line 2: the limits of \"a\" are in line 1"},
     {"a " SHA_ABC " rate=60\n", "line 1: \"rate=60\" is no limit"},
     {"a " SHA_ABC " rate=0/min\n", "is no limit"},
     {"a " SHA_ABC " rate=-1/min\n", "is no limit"},
@@ -171,7 +171,7 @@ static const struct {
      "a " SHA_ABC "\n",
      "is no name"}, /* a byte order mark */
     {"\xe4 " SHA_ABC "\n", "is no name"},
-    {"a " SHA_ABC "\xa0rate=1/min\n", "must stand a SHA-256"}, /* a blank of Latin-1 */
+    {"a " SHA_ABC "\xa0rate=1/min\n", "must be followed by a SHA-256"}, /* a blank of Latin-1 */
 };
 
 START_TEST(a_wrong_line_is_named) {

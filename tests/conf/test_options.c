@@ -216,7 +216,7 @@ START_TEST(every_broken_line_of_a_file_is_told_with_its_number) {
     } row[] = {
         {"[modle]\n", "line 1: there is no section [modle]", "did you mean [model]?"},
         {"\n[server]\n[nonsense-of-any-kind]\nport = 1\n", "line 3: there is no section", ""},
-        {"port = 1\n", "line 1: port stands before any section", "[server]"},
+        {"port = 1\n", "line 1: port comes before any section", "[server]"},
         {"[model]\nport = 1\n", "line 2: port belongs in [server], not in [model]", "[server]"},
         {"[server]\nport\n", "line 2: neither [section] nor key = value", "#"},
         {"[server\nport = 1\n", "line 1: neither", ""},

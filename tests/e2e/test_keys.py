@@ -111,7 +111,7 @@ def test_tenants_find_nothing_of_each_other_in_the_prefix_cache(tmp_path):
         k.d.stop()
 
 
-BAD = [("alice nonsense\n", 0o600, r"line 1: after the name .alice. must stand a SHA-256"),
+BAD = [("alice nonsense\n", 0o600, r"line 1: the name .alice. must be followed by a SHA-256"),
        ("", 0o600, "has no key"), ("x", 0o644, "everybody may read"), (None, 0, "cannot open")]
 
 
