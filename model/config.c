@@ -1,4 +1,4 @@
-/* The numbers that define a model: read from GGUF metadata, checked, counted. Owns nothing; any
+/* The numbers that define a model: read from a checkpoint, checked, counted. Owns nothing; any
  * thread. Keys: ggml, docs/gguf.md, "LLM" and "RoPE"; llama.cpp, src/llama-arch.cpp. */
 #include "model/config.h"
 
@@ -16,11 +16,11 @@ void model_config_init(model_config *c) {
     };
 }
 
-/* ---- from GGUF ---- */
+/* ---- from a checkpoint ---- */
 
 /* Look-ups of "ARCH.suffix" that stop at the first error. */
 typedef struct keys {
-    const gguf *g;
+    const checkpoint *file;
     const char *arch;
     status s;
     err *e;
@@ -35,37 +35,39 @@ static const char *key_of(keys *k, const char *suffix) {
 static void want_u32(keys *k, const char *suffix, uint32_t *out) {
     if (k->s != OK) return;
     const char *key = key_of(k, suffix);
-    if (!gguf_find(k->g, key)) {
-        err_set(k->e, ERR_FORMAT, "%.200s: the key %s is missing", gguf_path(k->g), key);
+    if (!checkpoint_has(k->file, key)) {
+        err_set(k->e, ERR_FORMAT, "%.200s: the key %s is missing", checkpoint_path(k->file),
+                key);
         k->s = err_field(k->e, "%s", key);
         return;
     }
-    k->s = gguf_get_u32(k->g, key, out, k->e);
+    k->s = checkpoint_get_u32(k->file, key, out, k->e);
 }
 
 static void maybe_u32(keys *k, const char *suffix, uint32_t *out) {
-    if (k->s == OK) k->s = gguf_get_u32(k->g, key_of(k, suffix), out, k->e);
+    if (k->s == OK) k->s = checkpoint_get_u32(k->file, key_of(k, suffix), out, k->e);
 }
 
 static void maybe_f32(keys *k, const char *suffix, float *out) {
-    if (k->s == OK) k->s = gguf_get_f32(k->g, key_of(k, suffix), out, k->e);
+    if (k->s == OK) k->s = checkpoint_get_f32(k->file, key_of(k, suffix), out, k->e);
 }
 
 static void bad_key(keys *k, status code, const char *suffix, const char *what) {
     if (k->s != OK) return;
-    err_set(k->e, code, "%.200s: architecture %s: %s", gguf_path(k->g), k->arch, what);
+    err_set(k->e, code, "%.200s: architecture %s: %s", checkpoint_path(k->file), k->arch, what);
     k->s = err_field(k->e, "%s", key_of(k, suffix));
 }
 
-static bool has_tensor(const gguf *g, const char *name) {
-    return gguf_tensor_find(g, name) != NULL;
+static bool has_tensor(const checkpoint *file, const char *name) {
+    return checkpoint_find(file, name, NULL) >= 0;
 }
 
 static void read_scaling(keys *k, model_config *c) {
     rope_config *r = &c->rope;
     str type = STR("none");
     float scale = 1, ext = -1, attn = 1, yarn_attn = 1;
-    if (k->s == OK) k->s = gguf_get_str(k->g, key_of(k, "rope.scaling.type"), &type, k->e);
+    if (k->s == OK)
+        k->s = checkpoint_get_str(k->file, key_of(k, "rope.scaling.type"), &type, k->e);
     maybe_f32(k, "rope.scale_linear", &scale); /* as files of 2023 have it */
     r->factor = scale;
     maybe_f32(k, "rope.scaling.factor", &r->factor);
@@ -80,7 +82,7 @@ static void read_scaling(keys *k, model_config *c) {
         r->scaling = ROPE_SCALING_LINEAR;
     else if (str_eqz(type, "yarn"))
         r->scaling = ROPE_SCALING_YARN;
-    else if (has_tensor(k->g, "rope_factors_short.weight"))
+    else if (has_tensor(k->file, "rope_factors_short.weight"))
         r->scaling = ROPE_SCALING_LONGROPE; /* llama.cpp's converter names no type */
     else if (!str_eqz(type, "none"))
         bad_key(k, ERR_UNSUPPORTED, "rope.scaling.type",
@@ -103,16 +105,17 @@ static void read_scaling(keys *k, model_config *c) {
 static void read_vocab(keys *k, model_config *c) {
     maybe_u32(k, "vocab_size", &c->n_vocab);
     if (k->s != OK) return;
-    const gguf_kv *tokens = gguf_find(k->g, "tokenizer.ggml.tokens");
-    const gguf_tensor *embd = gguf_tensor_find(k->g, "token_embd.weight");
+    uint64_t n_tokens = 0;
+    tensor_info embd;
+    const bool listed = checkpoint_length(k->file, "tokenizer.ggml.tokens", &n_tokens);
     /* The matrix decides: it may have rows for padding that the list of tokens lacks. */
-    if (embd && embd->ne[1] <= UINT32_MAX)
-        c->n_vocab = (uint32_t)embd->ne[1];
-    else if (!c->n_vocab && tokens && tokens->type == GGUF_ARRAY && tokens->a.n <= UINT32_MAX)
-        c->n_vocab = (uint32_t)tokens->a.n;
-    if (tokens && tokens->type == GGUF_ARRAY && tokens->a.n > c->n_vocab) {
+    if (checkpoint_find(k->file, "token_embd.weight", &embd) >= 0 && embd.ne[1] <= UINT32_MAX)
+        c->n_vocab = (uint32_t)embd.ne[1];
+    else if (!c->n_vocab && listed && n_tokens <= UINT32_MAX)
+        c->n_vocab = (uint32_t)n_tokens;
+    if (listed && n_tokens > c->n_vocab) {
         err_set(k->e, ERR_FORMAT, "%.200s: %llu tokens, but the model has room for %u",
-                gguf_path(k->g), (unsigned long long)tokens->a.n, c->n_vocab);
+                checkpoint_path(k->file), (unsigned long long)n_tokens, c->n_vocab);
         k->s = err_field(k->e, "tokenizer.ggml.tokens");
     }
 }
@@ -137,13 +140,13 @@ static void read_attention(keys *k, model_config *c) {
 /* Which layers have the window: each but the n-th, as a number or layer by layer. */
 static void read_pattern(keys *k, model_config *c) {
     const char *suffix = "attention.sliding_window_pattern";
-    const gguf_kv *kv = gguf_find(k->g, key_of(k, suffix));
-    if (!kv || kv->type != GGUF_ARRAY) {
+    fact_array a = {0};
+    if (!checkpoint_length(k->file, key_of(k, suffix), &a.n)) {
         maybe_u32(k, suffix, &c->window_every);
         return;
     }
-    gguf_array a = {0};
-    if (k->s == OK) k->s = gguf_get_array(k->g, key_of(k, suffix), GGUF_BOOL, &a, k->e);
+    if (k->s == OK)
+        k->s = checkpoint_get_array(k->file, key_of(k, suffix), FACT_BOOL, &a, k->e);
     if (k->s != OK) return;
     const unsigned char *slides = a.v;
     uint32_t n = 0;
@@ -210,28 +213,29 @@ static void name_key(const model_config *c, err *e) {
         }
 }
 
-status model_config_from_gguf(model_config *c, const gguf *g, err *e) {
+status model_config_read(model_config *c, const checkpoint *file, err *e) {
     str arch = {NULL, 0}, name = STR("");
     model_config_init(c);
-    status s = gguf_get_str(g, "general.architecture", &arch, e);
+    status s = checkpoint_get_str(file, "general.architecture", &arch, e);
     if (s != OK) return s;
     if (!arch.ptr) {
-        err_set(e, ERR_FORMAT, "%.200s: the key general.architecture is missing", gguf_path(g));
+        err_set(e, ERR_FORMAT, "%.200s: the key general.architecture is missing",
+                checkpoint_path(file));
         return err_field(e, "general.architecture");
     }
     if (arch.len < sizeof c->arch) memcpy(c->arch, arch.ptr, arch.len);
     const family *f = family_find(c->arch);
     if (!f || f->refuse || !str_eqz(arch, c->arch)) {
         err_set(e, ERR_UNSUPPORTED, "%.200s: architecture " STR_FMT " is not supported%s%s",
-                gguf_path(g), (int)(arch.len < 64 ? arch.len : 64), arch.ptr,
+                checkpoint_path(file), (int)(arch.len < 64 ? arch.len : 64), arch.ptr,
                 f && f->refuse ? ": " : "", f && f->refuse ? f->refuse : "");
         err_hint(e, "supported: " FAMILIES_KNOWN);
         return err_field(e, "general.architecture");
     }
-    if ((s = gguf_get_str(g, "general.name", &name, e)) != OK) return s;
+    if ((s = checkpoint_get_str(file, "general.name", &name, e)) != OK) return s;
     snprintf(c->name, sizeof c->name, STR_FMT,
              (int)(name.len < sizeof c->name ? name.len : sizeof c->name - 1), name.ptr);
-    keys k = {.g = g, .arch = c->arch, .s = OK, .e = e};
+    keys k = {.file = file, .arch = c->arch, .s = OK, .e = e};
     c->rope.pairing = f->pairing;
     c->qk_norm = f->qk_norm;
     c->norms_per_layer = f->norms_per_layer;
@@ -248,10 +252,10 @@ status model_config_from_gguf(model_config *c, const gguf *g, err *e) {
     read_vocab(&k, c);
     read_layers(&k, c, f);
     if (k.s != OK) return k.s;
-    c->tied_head = !has_tensor(g, "output.weight");
-    c->qkv_bias = f->qkv_bias || has_tensor(g, "blk.0.attn_q.bias");
-    c->o_bias = has_tensor(g, "blk.0.attn_output.bias");
-    c->ffn_bias = has_tensor(g, "blk.0.ffn_down.bias");
+    c->tied_head = !has_tensor(file, "output.weight");
+    c->qkv_bias = f->qkv_bias || has_tensor(file, "blk.0.attn_q.bias");
+    c->o_bias = has_tensor(file, "blk.0.attn_output.bias");
+    c->ffn_bias = has_tensor(file, "blk.0.ffn_down.bias");
     s = model_config_check(c, e);
     if (s != OK) name_key(c, e);
     return s;
