@@ -10,11 +10,11 @@
 #include <strings.h>
 #include <sys/random.h>
 
-#include "api/hf_config.h"
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "daemon/engine_choice.h"
+#include "model/hf_config.h"
 
 enum { DEFAULT_CONTEXT = 8192, DEFAULT_TOKENS_PER_SEQ = 1024, MIN_LOGIT_ROWS = 16 };
 

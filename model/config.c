@@ -229,14 +229,14 @@ status model_config_read(model_config *c, const checkpoint *file, err *e) {
         err_set(e, ERR_UNSUPPORTED, "%.200s: architecture " STR_FMT " is not supported%s%s",
                 checkpoint_path(file), (int)(arch.len < 64 ? arch.len : 64), arch.ptr,
                 f && f->refuse ? ": " : "", f && f->refuse ? f->refuse : "");
-        err_hint(e, "supported: " FAMILIES_KNOWN);
+        family_hint(e);
         return err_field(e, "general.architecture");
     }
     if ((s = checkpoint_get_str(file, "general.name", &name, e)) != OK) return s;
     snprintf(c->name, sizeof c->name, STR_FMT,
              (int)(name.len < sizeof c->name ? name.len : sizeof c->name - 1), name.ptr);
     keys k = {.file = file, .arch = c->arch, .s = OK, .e = e};
-    c->rope.pairing = f->pairing;
+    c->rope.pairing = family_pairing(f, file->format->permutes_qk);
     c->qk_norm = f->qk_norm;
     c->norms_per_layer = f->norms_per_layer;
     want_u32(&k, "block_count", &c->n_layers);

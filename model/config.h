@@ -1,13 +1,14 @@
 /* The numbers that define a model: from the facts of a checkpoint, or from a Hugging Face
- * config.json (see api/hf_config.h). Plain data. */
+ * config.json (see model/hf_config.h). Plain data. */
 #ifndef VRAMD_MODEL_CONFIG_H
 #define VRAMD_MODEL_CONFIG_H
 
 #include "model/checkpoint.h"
 
 typedef enum rope_pairing {
-    ROPE_ADJACENT, /* pairs (2i, 2i+1): llama in GGUF, whose q and k rows are permuted */
-    ROPE_HALVES    /* pairs (i, i + n/2): qwen2 and most others ("NeoX") */
+    ROPE_ADJACENT, /* pairs (2i, 2i+1): where a format permutes the rows of q and k, as GGUF
+                      does those of llama */
+    ROPE_HALVES    /* pairs (i, i + n/2): others ("NeoX") */
 } rope_pairing;
 
 typedef enum rope_scaling {

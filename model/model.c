@@ -43,7 +43,7 @@ static status check_family(const model_config *c, const family *f, err *e) {
         what = "another number of norms a layer is not supported", field = "norms_per_layer";
     if (!what) return OK;
     err_set(e, ERR_UNSUPPORTED, "architecture %s: %s", c->arch, what);
-    err_hint(e, "supported: " FAMILIES_KNOWN);
+    family_hint(e);
     return err_field(e, "%s", field);
 }
 

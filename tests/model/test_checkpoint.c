@@ -68,6 +68,7 @@ START_TEST(a_model_opens_from_a_checkpoint_in_memory) {
     ck_assert(c->n_layers == 1 && c->n_embd == EMBD && c->n_heads == 2 && c->n_ff == FF);
     ck_assert_uint_eq(c->n_vocab, VOCAB); /* by the matrix */
     ck_assert(c->tied_head && !c->qkv_bias);
+    ck_assert_int_eq(c->rope.pairing, ROPE_HALVES); /* this format does not permute q and k */
     ck_assert_uint_eq(m->program.n_weights, f.n_tensors);
     float norm[EMBD], rows[2 * EMBD];
     ck_assert_int_eq(model_read_vector(m, named("blk.0.attn_norm.weight"), norm, &e), OK);
