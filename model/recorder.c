@@ -1,5 +1,5 @@
 /* Builds a program: values, weights (looked up in the file and checked), operations. Owns the
- * program's arrays while it grows them; program_clear frees them. One thread. */
+ * program's arrays while it grows them; model_close frees them. One thread. */
 #include "model/recorder.h"
 
 #include <stdio.h>

@@ -156,10 +156,6 @@ int32_t tokenizer_eos(const tokenizer *t) {
     return t->eos;
 }
 
-bool tokenizer_adds_bos(const tokenizer *t) {
-    return t->add_bos && t->bos >= 0;
-}
-
 const int32_t *tokenizer_eog(const tokenizer *t, size_t *n) {
     *n = t->n_eog;
     return t->eog;
@@ -174,11 +170,6 @@ bool tokenizer_is_eog(const tokenizer *t, int32_t id) {
 bool tokenizer_is_special(const tokenizer *t, int32_t id) {
     if (id < 0 || (uint32_t)id >= t->n_vocab) return false;
     return t->type[id] == TOK_CONTROL || t->type[id] == TOK_UNKNOWN;
-}
-
-int32_t tokenizer_find(const tokenizer *t, str text) {
-    int32_t id = tok_special_find(t, text);
-    return id >= 0 ? id : tok_find_piece(t, text);
 }
 
 str tokenizer_chat_template(const tokenizer *t) {

@@ -69,13 +69,10 @@ void detok_finish(detok *, buf *out);
 uint32_t tokenizer_n_vocab(const tokenizer *);
 int32_t tokenizer_bos(const tokenizer *); /* -1: none */
 int32_t tokenizer_eos(const tokenizer *);
-bool tokenizer_adds_bos(const tokenizer *);
 /* Every end-of-generation token: eos, eot, eom, and those whose text says so. */
 const int32_t *tokenizer_eog(const tokenizer *, size_t *n);
 bool tokenizer_is_eog(const tokenizer *, int32_t id);
 bool tokenizer_is_special(const tokenizer *, int32_t id);
-/* Id of a special or ordinary token by its exact text; -1: none. */
-int32_t tokenizer_find(const tokenizer *, str text);
 /* tokenizer.chat_template, or "" */
 str tokenizer_chat_template(const tokenizer *);
 

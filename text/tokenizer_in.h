@@ -161,7 +161,6 @@ uint32_t tok_find_merge(const tokenizer *, uint32_t left, uint32_t right);
 
 /* tokenizer_special.c */
 status tok_special_build(tokenizer *, const checkpoint *, err *);
-int32_t tok_special_find(const tokenizer *, str);
 /* The first special token in text at or after from, the longest at its place. Returns its
  * position (SIZE_MAX: none) and sets *id. Control tokens only when wanted. */
 size_t tok_special_next(const tokenizer *, str text, size_t from, bool control, uint32_t *id);

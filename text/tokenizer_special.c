@@ -21,7 +21,7 @@ static int compare_ids(const void *a, const void *b, void *tok) {
     return c ? c : (x > y) - (x < y);
 }
 
-int32_t tok_special_find(const tokenizer *t, str s) {
+static int32_t tok_special_find(const tokenizer *t, str s) {
     uint32_t lo = 0, hi = t->n_special;
     while (lo < hi) {
         uint32_t mid = lo + (hi - lo) / 2;

@@ -103,7 +103,7 @@ START_TEST(the_real_model_ends_with_each_of_its_ends) {
     ck_assert_uint_eq(tokenizer_n_vocab(t), 49152);
     ck_assert_int_eq(tokenizer_bos(t), 1);
     ck_assert_int_eq(tokenizer_eos(t), 2);
-    ck_assert(!tokenizer_adds_bos(t));
+    ck_assert(!adds_bos(t));
     size_t n;
     const int32_t *eog = tokenizer_eog(t, &n);
     ck_assert_uint_eq(n, 2);
@@ -112,9 +112,9 @@ START_TEST(the_real_model_ends_with_each_of_its_ends) {
     ck_assert(!tokenizer_is_eog(t, 1) && !tokenizer_is_eog(t, -1));
     ck_assert(tokenizer_is_special(t, 1) && !tokenizer_is_special(t, 17));
     ck_assert(!tokenizer_is_special(t, -1) && !tokenizer_is_special(t, 49152));
-    ck_assert_int_eq(tokenizer_find(t, STR("<|im_end|>")), 2);
-    ck_assert_int_eq(tokenizer_find(t, STR(" the")), 260);
-    ck_assert_int_eq(tokenizer_find(t, STR("no such token")), -1);
+    ck_assert_int_eq(id_of(t, "<|im_end|>"), 2);
+    ck_assert_int_eq(id_of(t, " the"), 260);
+    ck_assert_int_eq(id_of(t, "no such token"), -1);
     ck_assert(str_eq(tokenizer_piece(t, 260, false), STR(" the")));
     ck_assert_uint_eq(tokenizer_piece(t, 2, false).len, 0);
     ck_assert(str_eq(tokenizer_piece(t, 2, true), STR("<|im_end|>")));
@@ -148,8 +148,8 @@ START_TEST(a_guarded_text_holds_no_special_token_and_loses_nothing) {
         encode_into(t, str_of(said[i]), 0, &plain);
         /* The template's own two, and between them the characters. */
         ck_assert_uint_eq(guarded.n, plain.n + 2);
-        ck_assert_int_eq(guarded.v[0], tokenizer_find(t, STR("<|im_start|>")));
-        ck_assert_int_eq(guarded.v[guarded.n - 1], tokenizer_find(t, STR("<|im_end|>")));
+        ck_assert_int_eq(guarded.v[0], id_of(t, "<|im_start|>"));
+        ck_assert_int_eq(guarded.v[guarded.n - 1], id_of(t, "<|im_end|>"));
         for (size_t k = 0; k < plain.n; k++) {
             ck_assert_int_eq(guarded.v[k + 1], plain.v[k]);
             ck_assert(!tokenizer_is_special(t, plain.v[k]));
@@ -191,7 +191,7 @@ START_TEST(bos_and_eos_are_added_as_the_file_says) {
     gb_int(&v.b, "tokenizer.ggml.eos_token_id", (uint32_t)eos);
     gb_bool(&v.b, "tokenizer.ggml.add_eos_token", true);
     tokenizer *t = tok_open(tiny_finish(&v, "llama-bpe")); /* adds BOS without being told */
-    ck_assert(tokenizer_adds_bos(t) && tokenizer_is_eog(t, eos));
+    ck_assert(adds_bos(t) && tokenizer_is_eog(t, eos));
     ASSERT_IDS(t, STR("b"), TOK_ADD_SPECIAL, bos, 'b', eos);
     ASSERT_IDS(t, STR(""), TOK_ADD_SPECIAL, bos, eos);
     ASSERT_IDS(t, STR("b"), 0, 'b');

@@ -45,6 +45,22 @@ static GB_UNUSED void encode_into(const tokenizer *t, str text, unsigned flags, 
     ck_assert_msg(tokenizer_encode(t, text, flags, ids, &e) == OK, "%s", e.text);
 }
 
+/* The first token with this text; -1: none. */
+static GB_UNUSED int32_t id_of(const tokenizer *t, const char *text) {
+    for (uint32_t id = 0; id < tokenizer_n_vocab(t); id++)
+        if (str_eqz(tokenizer_piece(t, (int32_t)id, true), text)) return (int32_t)id;
+    return -1;
+}
+
+static GB_UNUSED bool adds_bos(const tokenizer *t) {
+    vec_i32 ids;
+    vec_i32_init(&ids, NULL);
+    encode_into(t, STR("b"), TOK_ADD_SPECIAL, &ids);
+    bool added = ids.n && ids.v[0] == tokenizer_bos(t);
+    vec_i32_clear(&ids);
+    return added;
+}
+
 static GB_UNUSED void assert_ids(const tokenizer *t, str text, unsigned flags, size_t n,
                                  const int32_t *want) {
     vec_i32 ids;
