@@ -5,7 +5,7 @@
 # among the files of a module. A file points to each header that it includes, and to the file that defines a
 # function or datum that its object takes; a header points to the file whose functions its inline functions
 # call. With --cycles prints upward arrows and cycles alone, and fails where there is one.
-set -eu
+set -euo pipefail
 cd "$(dirname "$0")/.."
 only=
 [ "${1:-}" = --cycles ] && { only=1; shift; }
@@ -15,16 +15,14 @@ sources() { find "${modules[@]}" -name '*.[ch]' | sort; }
 {
   tools/layers.sh --table | sed 's/^/layer /; s/://'
   grep -nE '^#include "' $(sources) /dev/null | sed -E 's/^([^:]+):[0-9]+:#include "([^"]+)".*/include \1 \2/'
-  for f in $(find "${modules[@]}" -name '*.c' | sort); do
+  for f in $(find "${modules[@]}" -name '*.c'); do
     o=$BUILD/obj/${f%.c}.o
     [ -e "$o" ] || { echo "imports: no $o: build first" >&2; exit 1; }
-    nm -P "$o" | awk -v f="$f" '$2 ~ /^[TDBRVW]$/ {print "defines", f, $1} $2 == "U" {print "uses", f, $1}'
-  done
-  # Calls in headers: what stands indented there, outside comments.
-  for f in $(sources | grep '\.h$'); do
-    sed -E 's#/\*.*\*/##; /^[[:space:]]*\*/d; /\/\*/d' "$f" | grep -E '^[[:space:]]' | grep -oE '\b[a-z_][a-z0-9_]*\(' |
-      sort -u | sed "s#^#calls $f #; s#(\$##" || true
-  done
+    echo "$o"
+  done | xargs -r nm -A -P | sed "s#^$BUILD/obj/#symbol #; s#\.o: #.c #"
+  # What stands indented in headers, outside comments: the bodies of inline functions.
+  grep -E '^[[:space:]]+[^*[:space:]]' $(sources | grep '\.h$') /dev/null |
+    sed -E 's#^([^:]+):#inline \1 #; s#/\*.*\*/##; s#/\*.*##' | sort -u
 } | awk -v only="$only" '
 function module(f) { sub(/\/.*/, "", f); return f }
 $1 == "layer" { n_layers++; name[n_layers] = $2; is[$2] = 1; for (i = 2; i <= NF; i++) may[$2, $i] = 1 }
@@ -34,8 +32,13 @@ $1 == "include" {
   if (a != b && !((a, b) in arrow)) { arrow[a, b] = 1; n_arrows++; out[a] = out[a] " " b; if (!((a, b) in may)) up = up "upward: " a " -> " b " (" $2 " includes " $3 ")\n" }
   if (a == b) edge($2, $3)
 }
-$1 == "defines" { where[$3] = $2 }
-$1 == "uses" || $1 == "calls" { n_uses++; user[n_uses] = $2; used[n_uses] = $3 }
+$1 == "symbol" && $4 ~ /^[TDBRVW]$/ { where[$3] = $2 }
+$1 == "symbol" && $4 == "U" { use($2, $3) }
+$1 == "inline" {
+  file = $2
+  for (text = $0; match(text, /[a-z_][a-z0-9_]*\(/); text = substr(text, RSTART + RLENGTH)) use(file, substr(text, RSTART, RLENGTH - 1))
+}
+function use(by, what) { n_uses++; user[n_uses] = by; used[n_uses] = what }
 function edge(a, b) {
   if (a == b || (a, b) in seen) return
   seen[a, b] = 1; node[a] = node[b] = 1; to[a] = to[a] " " b
