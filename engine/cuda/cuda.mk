@@ -3,7 +3,7 @@
 #   engine/cuda/*.c           part of the base binary, which knows nothing of CUDA: not in here
 #   tests/cushim/             the same sources on the CPU (-DCUSHIM), for tests alone
 #   tests/cuda/test_*.c|cpp|cu    tests of the plugin's parts on the shim
-#   build/device/             the same tests and the benchmarks for a machine with a GPU
+#   build/device/             the same tests and the benchmarks for a machine with a GPU (DEVICE)
 
 CUDA ?= /usr/local/cuda
 NVCC ?= $(CUDA)/bin/nvcc
@@ -85,10 +85,12 @@ else
 endif
 
 # ---- Programs for a machine with a GPU: the tests of tests/cuda and the benchmarks. They want a driver and
-# libc; everything else (cudart, Check, libstdc++) is linked in. tools/device.sh packs and runs them.
-DEVICE_TEST := $(patsubst tests/cuda/%.cpp,$(BUILD)/device/%,$(sort $(wildcard tests/cuda/test_*.cpp)))
-DEVICE_BIN  := $(DEVICE_TEST) $(BUILD)/device/test_engine $(patsubst bench/%.cu,$(BUILD)/device/%,$(wildcard bench/bench_*.cu)) \
-               $(patsubst bench/%.c,$(BUILD)/device/%,$(wildcard bench/bench_cuda_engine.c))
+# libc; everything else (cudart, Check, libstdc++) is linked in. tools/device.sh packs and runs them;
+# it builds objects of one architecture in a folder of its own, and sets DEVICE.
+DEVICE      ?= $(BUILD)/device
+DEVICE_TEST := $(patsubst tests/cuda/%.cpp,$(DEVICE)/%,$(sort $(wildcard tests/cuda/test_*.cpp)))
+DEVICE_BIN  := $(DEVICE_TEST) $(DEVICE)/test_engine $(patsubst bench/%.cu,$(DEVICE)/%,$(wildcard bench/*.cu)) \
+               $(patsubst bench/%.c,$(DEVICE)/%,$(wildcard bench/bench_cuda_engine.c))
 DEVICE_LIBS := $(BUILD)/cuda/libkernels.a $(BUILD)/cuda/libbase.a
 DEVICE_CHECK = $(foreach l,check_pic subunit,$(shell $(CC) -print-file-name=lib$(l).a))
 DEVICE_LINK := $(CUDA_LINK) -Xcompiler -static-libgcc,-static-libstdc++ -Xlinker -s
@@ -104,23 +106,23 @@ $(DEVICE_LIBS):
 	@rm -f $@
 	ar rcs $@ $^
 $(BUILD)/cuda/tests/cuda/%.o $(BUILD)/cuda/bench/%.o: NVFLAGS += -x cu -Itests/cuda
-$(DEVICE_TEST): $(BUILD)/device/%: $(BUILD)/cuda/tests/cuda/%.cpp.o $(DEVICE_LIBS)
+$(DEVICE_TEST): $(DEVICE)/%: $(BUILD)/cuda/tests/cuda/%.cpp.o $(DEVICE_LIBS)
 	@mkdir -p $(@D)
 	$(DEVICE_LINK) -o $@ $^ $(DEVICE_CHECK) -ldl -lpthread
-$(BUILD)/device/test_engine: $(BUILD)/obj/tests/cuda/test_engine.o $(BUILD)/obj/tests/cuda/no_shim.o $(DEVICE_LIBS)
+$(DEVICE)/test_engine: $(BUILD)/obj/tests/cuda/test_engine.o $(BUILD)/obj/tests/cuda/no_shim.o $(DEVICE_LIBS)
 	@mkdir -p $(@D)
 	$(DEVICE_LINK) -o $@ $^ $(DEVICE_CHECK) -ldl -lpthread
-$(BUILD)/device/%: $(BUILD)/cuda/bench/%.cu.o $(DEVICE_LIBS)
+$(DEVICE)/%: $(BUILD)/cuda/bench/%.cu.o $(DEVICE_LIBS)
 	@mkdir -p $(@D)
 	$(DEVICE_LINK) -o $@ $^ -ldl -lpthread
 # The daemon, which looks for its libraries beside itself, and they for theirs.
-$(BUILD)/device/vramd: $(OBJ)
+$(DEVICE)/vramd: $(OBJ)
 	@mkdir -p $(@D)
 	$(CC) -s -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/lib' -o $@ $^ $(LDLIBS)
 # The benchmark on the CPU, to see that it runs: build/shim/bench_cuda --small 1
 $(BUILD)/shim/bench_cuda: $(BUILD)/shim/bench/bench_cuda.cu.o $(SHIM_CUDA) $(SHIM_OBJ) $(BUILD)/cuda/libbase.a
 	$(CXX) $(LDFLAGS) -o $@ $^ -lm -lpthread
-$(BUILD)/device/bench_cuda_engine: bench/bench_cuda_engine.c $(BUILD)/cuda/libbase.a
+$(DEVICE)/bench_cuda_engine: bench/bench_cuda_engine.c $(BUILD)/cuda/libbase.a
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -o $@ $^ -s -ldl -lm
 

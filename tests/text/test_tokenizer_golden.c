@@ -56,8 +56,8 @@ typedef struct golden {
     size_t n_texts, n_sets, n_samples;
     tokenizer *tok; /* of the set at hand; NULL: its vocabulary is not here */
     bool specials, spm;
-    bool
-        *skipped; /* [n_texts] the reference did not get them; NULL: the rule of golden_skips */
+    /* [n_texts] the reference did not get them; NULL: the rule of golden_skips */
+    bool *skipped;
     char name[64];
 } golden;
 

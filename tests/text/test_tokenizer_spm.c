@@ -152,8 +152,8 @@ START_TEST(without_the_prefix_nothing_is_put_before_and_nothing_taken_off) {
     int32_t two = spm_token(&v, "  ", 4, 0);
     tokenizer *t = tok_open(spm_finish(&v));
     ASSERT_IDS(t, STR("a a  a"), 0, a, sp, a, two, a);
-    ASSERT_IDS(t, STR("\u2581\u2581"), 0, sp,
-               sp); /* U+2581 is a space, but not a run of them */
+    /* U+2581 is a space, but not a run of them */
+    ASSERT_IDS(t, STR("\u2581\u2581"), 0, sp, sp);
     ASSERT_TEXT(t, true, " a", sp, a);
     tokenizer_close(t);
     spm_clear(&v);
