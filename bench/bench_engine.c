@@ -31,7 +31,7 @@ typedef struct bench {
     uint32_t context, tokens, reps;
     FILE *json;
     bool first;
-    gguf *file;
+    checkpoint *file;
     model *model;
     ledger *ledger;
     engine *engine;
@@ -139,7 +139,7 @@ static void open_engine(bench *b) {
     b->opt.max_model_len = b->max_len;
     b->opt.block_tokens = BLOCK;
     b->opt.n_blocks[0] = per_seq + b->max_seqs * short_seq;
-    if (gguf_open(&b->file, b->model_path, &e) != OK) fail("model", &e);
+    if (checkpoint_open(&b->file, b->model_path, &e) != OK) fail("model", &e);
     if (model_open(&b->model, b->file, &e) != OK) fail("model", &e);
     if (ledger_open_unlimited(&b->ledger, &e) != OK) fail("ledger", &e);
     if (engine_open(&b->engine, &backend_cpu, b->model, &b->opt, b->ledger, NULL, &e) != OK)
@@ -169,7 +169,7 @@ static void close_engine(bench *b) {
     engine_close(b->engine);
     ledger_close(b->ledger);
     model_close(b->model);
-    gguf_close(b->file);
+    checkpoint_close(b->file);
     free(b->history);
     free(b->blocks);
 }

@@ -50,12 +50,12 @@ static bool read_file(const char *path, buf *out) {
 }
 
 int main(int argc, char **argv) {
-    gguf *g;
+    checkpoint *g;
     tokenizer *t;
     err e;
     buf text = {0};
     vec_i32 ids = {0};
-    if (argc != 5 || gguf_open(&g, argv[1], &e) != OK ||
+    if (argc != 5 || checkpoint_open(&g, argv[1], &e) != OK ||
         tokenizer_open(&t, g, chunks_heap(), &e) != OK || !read_file(argv[2], &text)) {
         fprintf(stderr, "bench_tokenizer: %s\n", argc == 5 ? e.text : "four arguments");
         return 2;
@@ -75,6 +75,6 @@ int main(int argc, char **argv) {
     vec_i32_clear(&ids);
     buf_clear(&text);
     tokenizer_close(t);
-    gguf_close(g);
+    checkpoint_close(g);
     return 0;
 }

@@ -70,15 +70,15 @@ static void print_line(void *arg, const char *line) {
     puts(line);
 }
 
-static status print_program(const gguf *g, err *e) {
+static status print_program(gguf *g, err *e) {
     model *m = NULL;
-    status s = model_open(&m, g, e);
+    status s = model_open(&m, gguf_checkpoint(g), e);
     if (s == OK) program_print(&m->program, print_line, NULL);
     model_close(m);
     return s;
 }
 
-static status print_json(const gguf *g, err *e) {
+static status print_json(gguf *g, err *e) {
     buf b;
     buf_init(&b, NULL);
     inspect_json(&b, g);
@@ -86,14 +86,14 @@ static status print_json(const gguf *g, err *e) {
     return put(&b, e);
 }
 
-static status print_all(const gguf *g, err *e) {
+static status print_all(gguf *g, err *e) {
     status s = print_metadata(g, e);
     if (s == OK) puts("\ntensors");
     if (s == OK) print_tensors(g);
     return s;
 }
 
-static status inspect(const char *path, status (*print)(const gguf *, err *), err *e) {
+static status inspect(const char *path, status (*print)(gguf *, err *), err *e) {
     gguf *g = NULL;
     status s = gguf_open(&g, path, e);
     if (s == OK) s = print(g, e);

@@ -114,11 +114,11 @@ static status decode(const tokenizer *t, const options *o, const char *text, err
 }
 
 static status run(const options *o, err *e) {
-    gguf *file = NULL;
+    checkpoint *file = NULL;
     tokenizer *t = NULL;
     buf in;
     buf_init(&in, NULL);
-    status s = gguf_open(&file, o->file, e);
+    status s = checkpoint_open(&file, o->file, e);
     if (s == OK) s = tokenizer_open(&t, file, chunks_heap(), e);
     if (s == OK) s = read_stdin(&in, e);
     if (s == OK && o->decode) s = decode(t, o, buf_cstr(&in), e);
@@ -127,7 +127,7 @@ static status run(const options *o, err *e) {
         s = err_set(e, ERR_IO, "writing stdout: %s", strerror(errno));
     buf_clear(&in);
     tokenizer_close(t);
-    gguf_close(file);
+    checkpoint_close(file);
     return s;
 }
 

@@ -10,11 +10,11 @@
 #include <strings.h>
 #include <sys/random.h>
 
-#include "api/hf_config.h"
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "daemon/engine_choice.h"
+#include "model/hf_config.h"
 
 enum { DEFAULT_CONTEXT = 8192, DEFAULT_TOKENS_PER_SEQ = 1024, MIN_LOGIT_ROWS = 16 };
 
@@ -123,7 +123,7 @@ static status open_model(machine *m, const char *weights, err *e) {
         status s = hf_config_load(&c, path, e);
         return s == OK ? model_from_config(&m->model, &c, type, e) : s;
     }
-    status s = gguf_open(&m->file, path, e);
+    status s = checkpoint_open(&m->file, path, e);
     return s == OK ? model_open(&m->model, m->file, e) : s;
 }
 
@@ -160,7 +160,7 @@ static void list_terms(const machine *m, terms *t) {
     terms_add(t, MEM_SCHEDULER, TERM_EXACT, runner_bytes(&m->sched_conf), "steps in flight");
     if (m->file) {
         terms_add(t, MEM_TOKENIZER, TERM_EXACT, tokenizer_plan_bytes(m->file), "vocabulary");
-        terms_add(t, MEM_LOADING, TERM_EXACT, gguf_header_bytes(m->file), "GGUF headers");
+        terms_add(t, MEM_LOADING, TERM_EXACT, checkpoint_header_bytes(m->file), "GGUF headers");
         terms_last_while_loading(t);
     } else {
         terms_add(t, MEM_TOKENIZER, TERM_ASSUMED,
@@ -246,7 +246,7 @@ status machine_reserve(machine *m, err *e) {
     if (s != OK) return s;
     const terms *t = &host_plan(m)->terms;
     CHECK(ledger_reserve(m->ledger, MEM_RUNTIME, terms_sum(t, MEM_RUNTIME)));
-    CHECK(ledger_reserve(m->ledger, MEM_LOADING, gguf_header_bytes(m->file)));
+    CHECK(ledger_reserve(m->ledger, MEM_LOADING, checkpoint_header_bytes(m->file)));
     if (terms_sum(t, MEM_REQUESTS) == 0) return OK;
     return pool_open(&m->pool, m->ledger, MEM_REQUESTS, m->opt.request_memory, e);
 }
@@ -264,8 +264,8 @@ static void tokenizer_give(void *self, void *p, size_t got) {
 
 static void close_file(machine *m) {
     if (!m->file) return;
-    if (m->ledger) ledger_release(m->ledger, MEM_LOADING, gguf_header_bytes(m->file));
-    gguf_close(m->file);
+    if (m->ledger) ledger_release(m->ledger, MEM_LOADING, checkpoint_header_bytes(m->file));
+    checkpoint_close(m->file);
     m->file = NULL;
     malloc_trim(0); /* what parsing left on the heap belongs to the system again */
 }

@@ -10,8 +10,8 @@
 #include "text/tokenizer.h"
 
 typedef struct machine {
-    options opt; /* resolved: no zero that means "by itself" is left, but port */
-    gguf *file;  /* until loaded */
+    options opt;      /* resolved: no zero that means "by itself" is left, but port */
+    checkpoint *file; /* until loaded */
     model *model;
     const backend *backend;
     engine_options engine_opt;

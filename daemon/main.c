@@ -8,12 +8,6 @@
 
 #include "daemon/commands.h"
 
-int command_failed(const char *name, const err *e) {
-    fprintf(stderr, "vramd %s: %s\n", name, e->text);
-    if (e->hint[0]) fprintf(stderr, "  try: %s\n", e->hint);
-    return status_exit_code(e->code);
-}
-
 static void print_usage(FILE *f) {
     fputs("usage: vramd COMMAND [OPTIONS]\n\ncommands:\n", f);
 #define X(name, help) fprintf(f, "  %-10s %s\n", #name, help);

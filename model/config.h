@@ -1,13 +1,14 @@
-/* The numbers that define a model: from GGUF metadata, or from a Hugging Face config.json (see
- * api/hf_config.h). Plain data. */
+/* The numbers that define a model: from the facts of a checkpoint, or from a Hugging Face
+ * config.json (see model/hf_config.h). Plain data. */
 #ifndef VRAMD_MODEL_CONFIG_H
 #define VRAMD_MODEL_CONFIG_H
 
-#include "model/gguf.h"
+#include "model/checkpoint.h"
 
 typedef enum rope_pairing {
-    ROPE_ADJACENT, /* pairs (2i, 2i+1): llama in GGUF, whose q and k rows are permuted */
-    ROPE_HALVES    /* pairs (i, i + n/2): qwen2 and most others ("NeoX") */
+    ROPE_ADJACENT, /* pairs (2i, 2i+1): where a format permutes the rows of q and k, as GGUF
+                      does those of llama */
+    ROPE_HALVES    /* pairs (i, i + n/2): others ("NeoX") */
 } rope_pairing;
 
 typedef enum rope_scaling {
@@ -56,7 +57,7 @@ enum { MODEL_MAX_LAYERS = 4096 };
  * 1, YaRN's betas 32 and 1. */
 void model_config_init(model_config *);
 /* Errors: ERR_UNSUPPORTED (architecture, by name), ERR_FORMAT (field: the key at fault). */
-status model_config_from_gguf(model_config *out, const gguf *, err *);
+status model_config_read(model_config *out, const checkpoint *, err *);
 /* Ranges and divisibility of every field, wherever they came from. */
 status model_config_check(const model_config *, err *);
 /* Number of weights, embeddings counted once when tied. */

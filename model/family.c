@@ -1,33 +1,82 @@
 /* The table of families. Owns nothing; any thread. */
 #include "model/family.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static const family families[] = {
-    {.arch = "llama", .pairing = ROPE_ADJACENT, .norms_per_layer = 2, .record = llama_record},
+    {.arch = "llama",
+     .others = "Mistral, SmolLM2, ...",
+     .permuted = true,
+     .norms_per_layer = 2,
+     .record = llama_record,
+     .hf = {.model = {{.type = "llama", .class = "LlamaForCausalLM", .bias_option = true},
+                      {.type = "mistral", .class = "MistralForCausalLM"},
+                      {.type = "mixtral", .class = "MixtralForCausalLM", .experts = true}},
+            .act = "silu"}},
     {.arch = "qwen2",
-     .pairing = ROPE_HALVES,
      .qkv_bias = true,
      .norms_per_layer = 2,
-     .record = llama_record},
+     .record = llama_record,
+     .hf = {.model = {{.type = "qwen2", .class = "Qwen2ForCausalLM"}},
+            .window_switch = true,
+            .act = "silu"}},
     {.arch = "qwen3",
-     .pairing = ROPE_HALVES,
      .qk_norm = true,
      .norms_per_layer = 2,
-     .record = llama_record},
-    {.arch = "phi3", .pairing = ROPE_HALVES, .norms_per_layer = 2, .record = phi3_record},
+     .record = llama_record,
+     .hf = {.model = {{.type = "qwen3", .class = "Qwen3ForCausalLM"}},
+            .window_switch = true,
+            .act = "silu"}},
+    {.arch = "phi3",
+     .norms_per_layer = 2,
+     .record = phi3_record,
+     .hf = {.model = {{.type = "phi3", .class = "Phi3ForCausalLM"}}, .act = "silu"}},
     {.arch = "gemma3",
-     .pairing = ROPE_HALVES,
      .qk_norm = true,
      .norms_per_layer = 4,
      .window_every = 6,
      .window_theta = 10000,
-     .record = gemma_record},
-    {.arch = "gemma2", .refuse = "soft-capping of attention's scores is not supported"},
+     .record = gemma_record,
+     .hf = {.model = {{.type = "gemma3_text", .class = "Gemma3ForCausalLM"}}, .tied = true}},
+    {.arch = "gemma2",
+     .refuse = "soft-capping of attention's scores is not supported",
+     .norms_per_layer = 4,
+     .window_every = 2,
+     .hf = {.model = {{.type = "gemma2", .class = "Gemma2ForCausalLM"}}, .tied = true}},
 };
 
+const family *family_at(size_t i) {
+    return i < sizeof families / sizeof *families ? &families[i] : NULL;
+}
+
 const family *family_find(const char *arch) {
-    for (size_t i = 0; i < sizeof families / sizeof *families; i++)
-        if (strcmp(families[i].arch, arch) == 0) return &families[i];
+    const family *f;
+    for (size_t i = 0; (f = family_at(i)); i++)
+        if (strcmp(f->arch, arch) == 0) return f;
     return NULL;
+}
+
+const family *family_of_hf(str type, str class, const hf_model **model) {
+    const family *f;
+    for (size_t i = 0; (f = family_at(i)); i++)
+        for (const hf_model *m = f->hf.model; m < f->hf.model + FAMILY_HF_MODELS && m->type;
+             m++)
+            if (type.ptr ? str_eqz(type, m->type) : str_eqz(class, m->class)) {
+                *model = m;
+                return f;
+            }
+    return NULL;
+}
+
+void family_hint(err *e) {
+    char list[sizeof e->hint];
+    size_t n = 0;
+    const family *f;
+    for (size_t i = 0; (f = family_at(i)) && n < sizeof list; i++)
+        if (!f->refuse)
+            n += (size_t)snprintf(list + n, sizeof list - n,
+                                  f->others ? "%s%s (also %s)" : "%s%s", n ? ", " : "", f->arch,
+                                  f->others);
+    err_hint(e, "supported: %s", list);
 }

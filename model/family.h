@@ -6,21 +6,48 @@
 
 #include "model/recorder.h"
 
+/* One of the models of a family in Hugging Face's config.json. */
+typedef struct hf_model {
+    const char *type, *class; /* "model_type", and the class in "architectures" */
+    bool bias_option;         /* attention_bias and mlp_bias mean something */
+    bool experts;             /* num_local_experts must be there */
+} hf_model;
+
+enum { FAMILY_HF_MODELS = 3 };
+
 typedef struct family {
     const char *arch;   /* as GGUF names it */
+    const char *others; /* models of other names that are of it, for people; or NULL */
     const char *refuse; /* why it cannot be run; NULL: it can */
-    rope_pairing pairing;
+    /* llama.cpp's converter stores the rows of q and k so that rotated pairs are neighbours;
+     * it holds for the formats that permute (checkpoint_format.permutes_qk). */
+    bool permuted;
     bool qkv_bias, qk_norm;
     uint32_t norms_per_layer;
     uint32_t window_every; /* model_config's, where the file has a window and says nothing */
     float window_theta;    /* likewise */
     void (*record)(recorder *);
+    struct {
+        hf_model model[FAMILY_HF_MODELS]; /* type NULL: no more */
+        bool tied;                        /* where config.json does not say */
+        bool window_switch; /* use_sliding_window and max_window_layers mean something */
+        const char *act;    /* hidden_act; NULL: not looked at */
+    } hf;
 } family;
 
+/* The i-th row of the table; NULL: no more. */
+const family *family_at(size_t i);
 /* NULL: not known. */
 const family *family_find(const char *arch);
-/* For hints: the architectures that can be run. */
-#define FAMILIES_KNOWN "llama (also Mistral, SmolLM2, ...), qwen2, qwen3, phi3, gemma3"
+/* The family of a config.json by its model_type, or where that is absent (ptr NULL) by its
+ * class, and which of its models it is. NULL: not known. */
+const family *family_of_hf(str type, str class, const hf_model **model);
+/* How dimensions of q and k are paired where the format does, or does not, permute. */
+static inline rope_pairing family_pairing(const family *f, bool format_permutes) {
+    return f->permuted && format_permutes ? ROPE_ADJACENT : ROPE_HALVES;
+}
+/* For hints: "supported: " and the architectures that can be run. */
+void family_hint(err *);
 
 void llama_record(recorder *); /* llama.c: llama, qwen2, qwen3 */
 void phi3_record(recorder *);  /* phi3.c */

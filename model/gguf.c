@@ -15,6 +15,7 @@
 #include "model/gguf_parse.h"
 
 struct gguf {
+    checkpoint base;
     arena mem;
     char *path;
     gguf_part *part; /* [n_parts]; fd -1: not opened yet */
@@ -23,6 +24,8 @@ struct gguf {
     uint32_t n_tensors;
     name_index by_name;
 };
+
+static const checkpoint_format gguf_format;
 
 static status no_memory(const char *path, err *e) {
     return mem_exhausted(e, MEM_LOADING, "the header of %.200s", path);
@@ -190,6 +193,7 @@ static status tensors_join(gguf *g, err *e) {
 static status gguf_new(gguf **out, const char *path, err *e) {
     gguf *g = calloc(1, sizeof *g);
     if (!g) return no_memory(path, e);
+    g->base.format = &gguf_format;
     arena_init(&g->mem, chunks_heap(), 0);
     g->path = arena_alloc(&g->mem, strlen(path) + 1);
     g->part = arena_zalloc(&g->mem, sizeof *g->part);
@@ -405,3 +409,106 @@ status gguf_read(const gguf *g, const gguf_tensor *t, uint64_t offset, void *dst
     }
     return OK;
 }
+
+/* ---- as a checkpoint ---- */
+
+checkpoint *gguf_checkpoint(gguf *g) {
+    return &g->base;
+}
+
+static const gguf *of(const checkpoint *c) {
+    return (const gguf *)(const void *)c;
+}
+
+static const char *ckpt_path(const checkpoint *c) {
+    return gguf_path(of(c));
+}
+
+static uint64_t ckpt_header_bytes(const checkpoint *c) {
+    return gguf_header_bytes(of(c));
+}
+
+static size_t ckpt_n_tensors(const checkpoint *c) {
+    return gguf_n_tensors(of(c));
+}
+
+static void ckpt_tensor(const checkpoint *c, size_t i, tensor_info *out) {
+    const gguf_tensor *t = gguf_tensor_at(of(c), i);
+    *out = (tensor_info){.name = t->name, .type = t->type};
+    memcpy(out->ne, t->ne, sizeof out->ne);
+}
+
+static int32_t ckpt_find(const checkpoint *c, const char *name) {
+    const gguf_tensor *t = gguf_tensor_find(of(c), name);
+    return t ? (int32_t)(t - of(c)->tensors) : -1;
+}
+
+static status ckpt_read_rows(const checkpoint *c, size_t i, uint64_t row, uint64_t n, void *dst,
+                             err *e) {
+    const gguf_tensor *t = gguf_tensor_at(of(c), i);
+    uint64_t row_bytes;
+    CHECK(dtype_bytes(t->type, 1, t->ne[0], &row_bytes));
+    return gguf_read(of(c), t, row * row_bytes, dst, (size_t)(n * row_bytes), e);
+}
+
+static bool ckpt_has(const checkpoint *c, const char *key) {
+    return gguf_find(of(c), key) != NULL;
+}
+
+static bool ckpt_length(const checkpoint *c, const char *key, uint64_t *n) {
+    const gguf_kv *kv = gguf_find(of(c), key);
+    if (!kv || kv->type != GGUF_ARRAY) return false;
+    *n = kv->a.n;
+    return true;
+}
+
+static status ckpt_u32(const checkpoint *c, const char *key, uint32_t *out, err *e) {
+    return gguf_get_u32(of(c), key, out, e);
+}
+
+static status ckpt_f32(const checkpoint *c, const char *key, float *out, err *e) {
+    return gguf_get_f32(of(c), key, out, e);
+}
+
+static status ckpt_bool(const checkpoint *c, const char *key, bool *out, err *e) {
+    return gguf_get_bool(of(c), key, out, e);
+}
+
+static status ckpt_str(const checkpoint *c, const char *key, str *out, err *e) {
+    return gguf_get_str(of(c), key, out, e);
+}
+
+static status ckpt_array(const checkpoint *c, const char *key, fact_type type, fact_array *out,
+                         err *e) {
+    static const gguf_type elem[] = {[FACT_STR] = GGUF_STRING,
+                                     [FACT_I32] = GGUF_I32,
+                                     [FACT_F32] = GGUF_F32,
+                                     [FACT_BOOL] = GGUF_BOOL};
+    gguf_array a = {.n = out->n, .v = out->v};
+    status s = gguf_get_array(of(c), key, elem[type], &a, e);
+    *out = (fact_array){a.n, a.v};
+    return s;
+}
+
+static void ckpt_close(checkpoint *c) {
+    gguf_close((gguf *)(void *)c);
+}
+
+static const checkpoint_format gguf_format = {
+    .name = "GGUF",
+    .permutes_qk = true,
+    .path = ckpt_path,
+    .header_bytes = ckpt_header_bytes,
+    .n_tensors = ckpt_n_tensors,
+    .tensor = ckpt_tensor,
+    .find = ckpt_find,
+    .read_rows = ckpt_read_rows,
+    .has = ckpt_has,
+    .length = ckpt_length,
+    .get_u32 = ckpt_u32,
+    .get_f32 = ckpt_f32,
+    .get_bool = ckpt_bool,
+    .get_str = ckpt_str,
+    .get_array = ckpt_array,
+    .close = ckpt_close,
+};

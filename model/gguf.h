@@ -7,7 +7,7 @@
 
 #include "base/err.h"
 #include "base/str.h"
-#include "model/dtype.h"
+#include "model/checkpoint.h"
 
 typedef struct gguf gguf;
 
@@ -60,6 +60,8 @@ status gguf_open(gguf **out, const char *path, err *);
  * descriptor is duplicated. A split file is an error here. */
 status gguf_open_fd(gguf **out, int fd, const char *path, err *);
 void gguf_close(gguf *); /* NULL is fine */
+/* The file as a checkpoint, the same object: either is closed, not both. */
+checkpoint *gguf_checkpoint(gguf *);
 
 const char *gguf_path(const gguf *);
 uint32_t gguf_version(const gguf *);

@@ -1,5 +1,5 @@
 /* A model file opened: its program recorded, every tensor accounted for, rows read on demand.
- * Owns the program's arrays; the gguf is borrowed. Immutable after open; any thread. */
+ * Owns the program's arrays; the checkpoint is borrowed. Immutable after open; any thread. */
 #include "model/model.h"
 
 #include <stdlib.h>
@@ -17,13 +17,14 @@ static bool may_ignore(str name) {
 }
 
 static void check_claimed(recorder *r) {
-    for (size_t i = 0; r->s == OK && r->file && i < gguf_n_tensors(r->file); i++) {
-        const gguf_tensor *t = gguf_tensor_at(r->file, i);
-        if (r->claimed[i] || may_ignore(str_of(t->name))) continue;
+    for (size_t i = 0; r->s == OK && r->file && i < checkpoint_n_tensors(r->file); i++) {
+        if (r->claimed[i]) continue;
+        const tensor_info t = checkpoint_tensor(r->file, i);
+        if (may_ignore(str_of(t.name))) continue;
         err_set(r->e, ERR_UNSUPPORTED,
                 "architecture %s: tensor %s (%s) has no place in this architecture",
-                r->p->config.arch, t->name, dtype_name(t->type));
-        r->s = err_field(r->e, "%s", t->name);
+                r->p->config.arch, t.name, dtype_name(t.type));
+        r->s = err_field(r->e, "%s", t.name);
     }
 }
 
@@ -42,18 +43,18 @@ static status check_family(const model_config *c, const family *f, err *e) {
         what = "another number of norms a layer is not supported", field = "norms_per_layer";
     if (!what) return OK;
     err_set(e, ERR_UNSUPPORTED, "architecture %s: %s", c->arch, what);
-    err_hint(e, "supported: " FAMILIES_KNOWN);
+    family_hint(e);
     return err_field(e, "%s", field);
 }
 
-static status record(model **out, const model_config *c, const gguf *file, dtype planned,
+static status record(model **out, const model_config *c, const checkpoint *file, dtype planned,
                      err *e) {
     *out = NULL;
     const family *f = family_find(c->arch);
     status s = check_family(c, f, e);
     if (s != OK) return s;
     model *m = calloc(1, sizeof *m);
-    bool *claimed = calloc(file ? gguf_n_tensors(file) + 1 : 1, sizeof *claimed);
+    bool *claimed = calloc(file ? checkpoint_n_tensors(file) + 1 : 1, sizeof *claimed);
     if (!m || !claimed) {
         free(m);
         free(claimed);
@@ -79,11 +80,11 @@ static status record(model **out, const model_config *c, const gguf *file, dtype
     return OK;
 }
 
-status model_open(model **out, const gguf *g, err *e) {
+status model_open(model **out, const checkpoint *file, err *e) {
     model_config c;
     *out = NULL;
-    status s = model_config_from_gguf(&c, g, e);
-    return s == OK ? record(out, &c, g, DT_NONE, e) : s;
+    status s = model_config_read(&c, file, e);
+    return s == OK ? record(out, &c, file, DT_NONE, e) : s;
 }
 
 status model_from_config(model **out, const model_config *c, dtype weights, err *e) {
@@ -110,12 +111,9 @@ status model_read_rows(const model *m, weight_id id, uint32_t row, uint32_t n, v
                        err *e) {
     CHECK(m->file && id < m->program.n_weights);
     const weight *w = &m->program.weights[id];
-    uint64_t row_bytes;
     CHECK(row <= w->rows && n <= w->rows - row);
-    CHECK(dtype_bytes(w->type, 1, w->cols, &row_bytes));
-    const gguf_tensor *t = gguf_tensor_at(m->file, (size_t)w->tensor);
-    return gguf_read(m->file, t, ((uint64_t)w->first_row + row) * row_bytes, dst,
-                     (size_t)(n * row_bytes), e);
+    return checkpoint_read_rows(m->file, (size_t)w->tensor, (uint64_t)w->first_row + row, n,
+                                dst, e);
 }
 
 status model_read_vector(const model *m, weight_id id, float *dst, err *e) {

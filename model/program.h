@@ -52,7 +52,7 @@ typedef struct weight {
     dtype type; /* as stored; vectors (norms, biases, rope factors) are served as float32 */
     uint32_t rows, cols; /* outputs x inputs; a vector is 1 x n */
     int32_t layer;       /* -1: none */
-    int32_t tensor;      /* index in the GGUF file; -1: planned without a file */
+    int32_t tensor;      /* index in the checkpoint; -1: planned without one */
     uint32_t first_row;  /* where its rows begin in that tensor (fused tensors) */
 } weight;
 

@@ -45,16 +45,16 @@ op *rec_op(recorder *r, op_kind kind, int layer, value_id in, value_id out) {
 }
 
 bool rec_has(const recorder *r, const char *name) {
-    return r->file && gguf_tensor_find(r->file, name);
+    return r->file && checkpoint_find(r->file, name, NULL) >= 0;
 }
 
-static void unsupported_type(recorder *r, const gguf_tensor *t, const char *want) {
+static void unsupported_type(recorder *r, const tensor_info *t, const char *want) {
     err_set(r->e, ERR_UNSUPPORTED, "architecture %s: tensor %s has type %s, wanted %s",
             r->p->config.arch, t->name, dtype_name(t->type), want);
     r->s = err_field(r->e, "%s", t->name);
 }
 
-static void check_tensor(recorder *r, const weight *w, uint32_t rows, const gguf_tensor *t) {
+static void check_tensor(recorder *r, const weight *w, uint32_t rows, const tensor_info *t) {
     bool vector = w->role == WEIGHT_VECTOR;
     if (t->ne[0] != w->cols || t->ne[1] != rows || t->ne[2] != 1 || t->ne[3] != 1) {
         err_set(
@@ -72,16 +72,16 @@ static void check_tensor(recorder *r, const weight *w, uint32_t rows, const gguf
 
 /* rows: of the whole tensor. */
 static void find_tensor(recorder *r, weight *w, uint32_t rows) {
-    const gguf_tensor *t = gguf_tensor_find(r->file, w->name);
-    if (!t) {
+    tensor_info t;
+    w->tensor = checkpoint_find(r->file, w->name, &t);
+    if (w->tensor < 0) {
         err_set(r->e, ERR_FORMAT, "architecture %s: the tensor %s is missing",
                 r->p->config.arch, w->name);
         r->s = err_field(r->e, "%s", w->name);
         return;
     }
-    check_tensor(r, w, rows, t);
-    w->type = t->type;
-    w->tensor = (int32_t)(t - gguf_tensor_at(r->file, 0));
+    check_tensor(r, w, rows, &t);
+    w->type = t.type;
     r->claimed[w->tensor] = true;
 }
 

@@ -3,13 +3,14 @@
 #ifndef VRAMD_MODEL_RECORDER_H
 #define VRAMD_MODEL_RECORDER_H
 
+#include "model/checkpoint.h"
 #include "model/program.h"
 
 typedef struct recorder {
     program *p;
-    const gguf *file; /* NULL: planned from a config, matrices of type planned */
+    const checkpoint *file; /* NULL: planned from a config, matrices of type planned */
     dtype planned;
-    bool *claimed; /* [gguf_n_tensors]: which tensors the program uses */
+    bool *claimed; /* [checkpoint_n_tensors]: which tensors the program uses */
     uint32_t cap_values, cap_weights, cap_ops;
     status s;
     err *e;

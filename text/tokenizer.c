@@ -8,9 +8,9 @@
 #include "memory/term.h"
 
 /* Which family of tokenizers the file asks for. */
-static status check_model(bool *spm, const gguf *g, err *e) {
+static status check_model(bool *spm, const checkpoint *file, err *e) {
     str model = STR("");
-    status s = gguf_get_str(g, "tokenizer.ggml.model", &model, e);
+    status s = checkpoint_get_str(file, "tokenizer.ggml.model", &model, e);
     *spm = str_eqz(model, "llama");
     if (s != OK || *spm || str_eqz(model, "gpt2")) return s;
     if (model.len)
@@ -23,18 +23,18 @@ static status check_model(bool *spm, const gguf *g, err *e) {
     return err_field(e, "tokenizer.ggml.model");
 }
 
-static status plan_layout(tok_layout *l, const tok_pre **pre, const gguf *g, err *e) {
+static status plan_layout(tok_layout *l, const tok_pre **pre, const checkpoint *file, err *e) {
     *pre = NULL;
-    status s = check_model(&l->spm, g, e);
-    if (s == OK && !l->spm) s = tok_pre_find(pre, g, e);
-    return s == OK ? tok_layout_of(l, g, e) : s;
+    status s = check_model(&l->spm, file, e);
+    if (s == OK && !l->spm) s = tok_pre_find(pre, file, e);
+    return s == OK ? tok_layout_of(l, file, e) : s;
 }
 
-uint64_t tokenizer_plan_bytes(const gguf *g) {
+uint64_t tokenizer_plan_bytes(const checkpoint *file) {
     tok_layout l;
     const tok_pre *pre;
     err ignored;
-    return plan_layout(&l, &pre, g, &ignored) == OK ? l.bytes : 0;
+    return plan_layout(&l, &pre, file, &ignored) == OK ? l.bytes : 0;
 }
 
 static void place_parts(tokenizer *t, const tok_layout *l) {
@@ -48,10 +48,10 @@ static void place_parts(tokenizer *t, const tok_layout *l) {
         memcpy(base + l->template, l->chat_template.ptr, l->chat_template.len);
 }
 
-status tokenizer_open(tokenizer **out, const gguf *g, const chunks *src, err *e) {
+status tokenizer_open(tokenizer **out, const checkpoint *file, const chunks *src, err *e) {
     tok_layout l;
     const tok_pre *pre;
-    status s = plan_layout(&l, &pre, g, e);
+    status s = plan_layout(&l, &pre, file, e);
     if (s != OK) return s;
     size_t got;
     tokenizer *t = src->take(src->self, l.bytes, &got);
@@ -66,7 +66,7 @@ status tokenizer_open(tokenizer **out, const gguf *g, const chunks *src, err *e)
     place_parts(t, &l);
     s = tok_vocab_build(t, &l, e);
     if (s == OK && l.spm) tok_spm_build(t, &l);
-    if (s == OK) s = tok_special_build(t, g, e);
+    if (s == OK) s = tok_special_build(t, file, e);
     if (s == OK && pre) s = tok_pre_build(t, e);
     if (s != OK) {
         tokenizer_close(t);
@@ -156,10 +156,6 @@ int32_t tokenizer_eos(const tokenizer *t) {
     return t->eos;
 }
 
-bool tokenizer_adds_bos(const tokenizer *t) {
-    return t->add_bos && t->bos >= 0;
-}
-
 const int32_t *tokenizer_eog(const tokenizer *t, size_t *n) {
     *n = t->n_eog;
     return t->eog;
@@ -174,11 +170,6 @@ bool tokenizer_is_eog(const tokenizer *t, int32_t id) {
 bool tokenizer_is_special(const tokenizer *t, int32_t id) {
     if (id < 0 || (uint32_t)id >= t->n_vocab) return false;
     return t->type[id] == TOK_CONTROL || t->type[id] == TOK_UNKNOWN;
-}
-
-int32_t tokenizer_find(const tokenizer *t, str text) {
-    int32_t id = tok_special_find(t, text);
-    return id >= 0 ? id : tok_find_piece(t, text);
 }
 
 str tokenizer_chat_template(const tokenizer *t) {

@@ -10,7 +10,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
-#include "model/gguf.h"
+#include "model/checkpoint.h"
 
 typedef struct tokenizer tokenizer;
 
@@ -23,10 +23,10 @@ enum {
 
 /* Takes its memory by src (the ledger's, or the heap). Errors: ERR_UNSUPPORTED (field:
  * tokenizer.ggml.model or .pre, and what is known), ERR_FORMAT, ERR_NO_MEMORY. */
-status tokenizer_open(tokenizer **out, const gguf *, const chunks *src, err *);
+status tokenizer_open(tokenizer **out, const checkpoint *, const chunks *src, err *);
 void tokenizer_close(tokenizer *);
 /* What tokenizer_open would take, from the headers alone: exact. */
-uint64_t tokenizer_plan_bytes(const gguf *);
+uint64_t tokenizer_plan_bytes(const checkpoint *);
 uint64_t tokenizer_bytes(const tokenizer *);
 
 /* Appends ids of text to out. Bytes that are not UTF-8 are encoded as bytes, nothing is lost
@@ -69,13 +69,10 @@ void detok_finish(detok *, buf *out);
 uint32_t tokenizer_n_vocab(const tokenizer *);
 int32_t tokenizer_bos(const tokenizer *); /* -1: none */
 int32_t tokenizer_eos(const tokenizer *);
-bool tokenizer_adds_bos(const tokenizer *);
 /* Every end-of-generation token: eos, eot, eom, and those whose text says so. */
 const int32_t *tokenizer_eog(const tokenizer *, size_t *n);
 bool tokenizer_is_eog(const tokenizer *, int32_t id);
 bool tokenizer_is_special(const tokenizer *, int32_t id);
-/* Id of a special or ordinary token by its exact text; -1: none. */
-int32_t tokenizer_find(const tokenizer *, str text);
 /* tokenizer.chat_template, or "" */
 str tokenizer_chat_template(const tokenizer *);
 

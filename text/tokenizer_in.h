@@ -143,7 +143,7 @@ static inline void tok_set_whole(const tokenizer *t, int32_t id) {
 }
 
 /* tokenizer_vocab.c. spm is set by the caller. */
-status tok_layout_of(tok_layout *, const gguf *, err *);
+status tok_layout_of(tok_layout *, const checkpoint *, err *);
 status tok_vocab_build(tokenizer *, const tok_layout *, err *);
 
 /* tokenizer_table.c. The slots of a table of n entries; an empty table in so many slots. */
@@ -160,8 +160,7 @@ int32_t tok_find_piece(const tokenizer *, str);
 uint32_t tok_find_merge(const tokenizer *, uint32_t left, uint32_t right);
 
 /* tokenizer_special.c */
-status tok_special_build(tokenizer *, const gguf *, err *);
-int32_t tok_special_find(const tokenizer *, str);
+status tok_special_build(tokenizer *, const checkpoint *, err *);
 /* The first special token in text at or after from, the longest at its place. Returns its
  * position (SIZE_MAX: none) and sets *id. Control tokens only when wanted. */
 size_t tok_special_next(const tokenizer *, str text, size_t from, bool control, uint32_t *id);
@@ -173,7 +172,7 @@ size_t tok_space_len(str s);
 const tok_pre *tok_pre_rows(size_t *n);
 
 /* tokenizer_pre.c */
-status tok_pre_find(const tok_pre **out, const gguf *, err *);
+status tok_pre_find(const tok_pre **out, const checkpoint *, err *);
 status tok_pre_build(tokenizer *, err *);
 void tok_pre_clear(tokenizer *);
 /* Appends the ids of a run of text, word by word. */

@@ -49,19 +49,19 @@ static status pre_unknown(str name, err *e) {
 }
 
 /* GPT-NeoX's files are older than the key; no other architecture has but one pre-tokenizer. */
-static status name_of(str *name, const gguf *g, err *e) {
+static status name_of(str *name, const checkpoint *file, err *e) {
     str architecture = STR("");
     *name = STR("");
-    status s = gguf_get_str(g, "tokenizer.ggml.pre", name, e);
+    status s = checkpoint_get_str(file, "tokenizer.ggml.pre", name, e);
     if (s == OK && name->len == 0)
-        s = gguf_get_str(g, "general.architecture", &architecture, e);
+        s = checkpoint_get_str(file, "general.architecture", &architecture, e);
     if (s == OK && str_eqz(architecture, "gptneox")) *name = STR("gpt-neox");
     return s;
 }
 
-status tok_pre_find(const tok_pre **out, const gguf *g, err *e) {
+status tok_pre_find(const tok_pre **out, const checkpoint *file, err *e) {
     str name;
-    status s = name_of(&name, g, e);
+    status s = name_of(&name, file, e);
     if (s != OK) return s;
     *out = row_of(name);
     return *out ? OK : pre_unknown(name, e);

@@ -21,7 +21,7 @@ static int compare_ids(const void *a, const void *b, void *tok) {
     return c ? c : (x > y) - (x < y);
 }
 
-int32_t tok_special_find(const tokenizer *t, str s) {
+static int32_t tok_special_find(const tokenizer *t, str s) {
     uint32_t lo = 0, hi = t->n_special;
     while (lo < hi) {
         uint32_t mid = lo + (hi - lo) / 2;
@@ -141,11 +141,11 @@ static const char *const eog_texts[] = {
 };
 
 /* spm: what a SentencePiece file means by saying nothing. */
-static status id_of_key(const tokenizer *t, const gguf *g, const char *key, int32_t spm,
-                        int32_t *id, err *e) {
+static status id_of_key(const tokenizer *t, const checkpoint *file, const char *key,
+                        int32_t spm, int32_t *id, err *e) {
     uint32_t v = UINT32_MAX; /* also what converters write for "none" */
     if (!t->pre && spm >= 0 && (uint32_t)spm < t->n_vocab) v = (uint32_t)spm;
-    status s = gguf_get_u32(g, key, &v, e);
+    status s = checkpoint_get_u32(file, key, &v, e);
     *id = -1;
     if (s != OK || v == UINT32_MAX) return s;
     if (v >= t->n_vocab) {
@@ -168,20 +168,20 @@ static void drop_false_ends(tokenizer *t) {
     t->n_eog = n;
 }
 
-static status build_ends(tokenizer *t, const gguf *g, err *e) {
+static status build_ends(tokenizer *t, const checkpoint *file, err *e) {
     static const char *const keys[] = {
         "tokenizer.ggml.eos_token_id",     "tokenizer.ggml.eot_token_id",
         "tokenizer.ggml.eom_token_id",     "tokenizer.ggml.fim_pad_token_id",
         "tokenizer.ggml.fim_rep_token_id", "tokenizer.ggml.fim_sep_token_id",
     };
-    status s = id_of_key(t, g, "tokenizer.ggml.bos_token_id", 1, &t->bos, e);
+    status s = id_of_key(t, file, "tokenizer.ggml.bos_token_id", 1, &t->bos, e);
     t->unknown = -1;
     if (s == OK && !t->pre)
-        s = id_of_key(t, g, "tokenizer.ggml.unknown_token_id", 0, &t->unknown, e);
+        s = id_of_key(t, file, "tokenizer.ggml.unknown_token_id", 0, &t->unknown, e);
     if (s != OK) return s;
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         int32_t id;
-        if ((s = id_of_key(t, g, keys[i], i == 0 ? 2 : -1, &id, e)) != OK) return s;
+        if ((s = id_of_key(t, file, keys[i], i == 0 ? 2 : -1, &id, e)) != OK) return s;
         if (i == 0) t->eos = id;
         eog_add(t, id);
     }
@@ -200,18 +200,20 @@ static status build_ends(tokenizer *t, const gguf *g, err *e) {
 }
 
 /* What a SentencePiece file means where it says nothing. */
-static status build_spm(tokenizer *t, const gguf *g, err *e) {
+static status build_spm(tokenizer *t, const checkpoint *file, err *e) {
     t->space_prefix = true;
-    status s = gguf_get_bool(g, "tokenizer.ggml.add_space_prefix", &t->space_prefix, e);
+    status s =
+        checkpoint_get_bool(file, "tokenizer.ggml.add_space_prefix", &t->space_prefix, e);
     if (s == OK)
-        s = gguf_get_bool(g, "tokenizer.ggml.remove_extra_whitespaces", &t->single_spaces, e);
+        s = checkpoint_get_bool(file, "tokenizer.ggml.remove_extra_whitespaces",
+                                &t->single_spaces, e);
     return s;
 }
 
 /* Phi-3's files are known by their name alone, in llama.cpp too. */
-static status build_strip(tokenizer *t, const gguf *g, err *e) {
+static status build_strip(tokenizer *t, const checkpoint *file, err *e) {
     str name = STR("");
-    status s = gguf_get_str(g, "general.name", &name, e);
+    status s = checkpoint_get_str(file, "general.name", &name, e);
     for (size_t i = 0; i + 4 <= name.len; i++)
         if (strncasecmp(name.ptr + i, "phi3", 4) == 0 ||
             (i + 5 <= name.len && strncasecmp(name.ptr + i, "phi-3", 5) == 0))
@@ -219,13 +221,13 @@ static status build_strip(tokenizer *t, const gguf *g, err *e) {
     return s;
 }
 
-status tok_special_build(tokenizer *t, const gguf *g, err *e) {
+status tok_special_build(tokenizer *t, const checkpoint *file, err *e) {
     build_index(t);
-    status s = build_ends(t, g, e);
+    status s = build_ends(t, file, e);
     t->add_bos = !t->pre || t->pre->adds_bos;
-    if (s == OK) s = build_strip(t, g, e);
-    if (s == OK && !t->pre) s = build_spm(t, g, e);
-    if (s == OK) s = gguf_get_bool(g, "tokenizer.ggml.add_bos_token", &t->add_bos, e);
-    if (s == OK) s = gguf_get_bool(g, "tokenizer.ggml.add_eos_token", &t->add_eos, e);
+    if (s == OK) s = build_strip(t, file, e);
+    if (s == OK && !t->pre) s = build_spm(t, file, e);
+    if (s == OK) s = checkpoint_get_bool(file, "tokenizer.ggml.add_bos_token", &t->add_bos, e);
+    if (s == OK) s = checkpoint_get_bool(file, "tokenizer.ggml.add_eos_token", &t->add_eos, e);
     return s;
 }

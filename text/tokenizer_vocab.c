@@ -51,10 +51,10 @@ static size_t piece_bytes(const tok_layout *l, uint32_t id, char *out, bool *lit
     return text.len;
 }
 
-static status array_of(const gguf *g, const char *key, gguf_type elem, gguf_array *out,
+static status array_of(const checkpoint *file, const char *key, fact_type type, fact_array *out,
                        err *e) {
-    *out = (gguf_array){.type = elem};
-    status s = gguf_get_array(g, key, elem, out, e);
+    *out = (fact_array){0};
+    status s = checkpoint_get_array(file, key, type, out, e);
     if (s != OK) return s;
     if (out->n > TOK_MAX_IDS) {
         err_set(e, ERR_FORMAT, "%s has %llu entries, more than %d", key,
@@ -70,7 +70,7 @@ static status no_array(const char *key, err *e) {
 }
 
 /* An array with an entry for each token, if it is there. */
-static status one_for_each(const gguf_array *a, uint64_t n_tokens, const char *key,
+static status one_for_each(const fact_array *a, uint64_t n_tokens, const char *key,
                            const char *what, err *e) {
     if (!a->v || a->n == n_tokens) return OK;
     err_set(e, ERR_FORMAT, "%llu %s for %llu tokens", (unsigned long long)a->n, what,
@@ -78,12 +78,12 @@ static status one_for_each(const gguf_array *a, uint64_t n_tokens, const char *k
     return err_field(e, "%s", key);
 }
 
-static status read_arrays(tok_layout *l, const gguf *g, err *e) {
-    gguf_array tokens, types, merges = {0}, scores = {0};
-    status s = array_of(g, "tokenizer.ggml.tokens", GGUF_STRING, &tokens, e);
-    if (s == OK) s = array_of(g, "tokenizer.ggml.token_type", GGUF_I32, &types, e);
-    if (s == OK && !l->spm) s = array_of(g, "tokenizer.ggml.merges", GGUF_STRING, &merges, e);
-    if (s == OK && l->spm) s = array_of(g, "tokenizer.ggml.scores", GGUF_F32, &scores, e);
+static status read_arrays(tok_layout *l, const checkpoint *file, err *e) {
+    fact_array tokens, types, merges = {0}, scores = {0};
+    status s = array_of(file, "tokenizer.ggml.tokens", FACT_STR, &tokens, e);
+    if (s == OK) s = array_of(file, "tokenizer.ggml.token_type", FACT_I32, &types, e);
+    if (s == OK && !l->spm) s = array_of(file, "tokenizer.ggml.merges", FACT_STR, &merges, e);
+    if (s == OK && l->spm) s = array_of(file, "tokenizer.ggml.scores", FACT_F32, &scores, e);
     if (s != OK) return s;
     if (tokens.n == 0) return no_array("tokenizer.ggml.tokens", e);
     if (!l->spm && merges.n == 0) return no_array("tokenizer.ggml.merges", e);
@@ -97,7 +97,7 @@ static status read_arrays(tok_layout *l, const gguf *g, err *e) {
     l->merges = merges.v;
     l->types = types.v;
     l->scores = scores.v;
-    return gguf_get_str(g, "tokenizer.chat_template", &l->chat_template, e);
+    return checkpoint_get_str(file, "tokenizer.chat_template", &l->chat_template, e);
 }
 
 /* Places a part of n items behind what is there. n and item are bounded by TOK_MAX_IDS and by
@@ -108,9 +108,9 @@ static uint64_t place(tok_layout *l, uint64_t n, uint64_t item) {
     return at;
 }
 
-status tok_layout_of(tok_layout *l, const gguf *g, err *e) {
+status tok_layout_of(tok_layout *l, const checkpoint *file, err *e) {
     *l = (tok_layout){.spm = l->spm, .chat_template = STR("")};
-    status s = read_arrays(l, g, e);
+    status s = read_arrays(l, file, e);
     if (s != OK) return s;
     uint64_t piece_total = 0;
     bool literal;

@@ -65,7 +65,7 @@ typedef struct fake {
     uv_timer_t step;
     atomic_bool drained, abort_now;
     pthread_t thread;
-    gguf *file;
+    checkpoint *file;
     char byte_text[256][3];
     tokenizer *tok;
 } fake;
@@ -96,7 +96,7 @@ static FAKE_UNUSED void fake_vocabulary(fake *f) {
     gb_int(&b, "tokenizer.ggml.eos_token_id", FAKE_EOS);
     if (f->chat_template) gb_str(&b, "tokenizer.chat_template", f->chat_template);
     gb_open(&b, path);
-    ck_assert_msg(gguf_open(&f->file, path, &e) == OK, "%s: %s", e.field, e.text);
+    ck_assert_msg(checkpoint_open(&f->file, path, &e) == OK, "%s: %s", e.field, e.text);
     gb_clear(&b);
     ck_assert_msg(tokenizer_open(&f->tok, f->file, chunks_heap(), &e) == OK, "%s: %s", e.field,
                   e.text);
@@ -423,7 +423,7 @@ static FAKE_UNUSED void fake_stop(fake *f) {
     ck_assert_uint_eq(pool_used(f->port.pool), 0);
     pool_close(f->port.pool);
     tokenizer_close(f->tok);
-    gguf_close(f->file);
+    checkpoint_close(f->file);
     ledger_close(f->port.ledger); /* checks that nothing is held */
     if (f->device) {
         ledger_release(f->port.device_ledger, MEM_WEIGHTS, 1 << 19);

@@ -14,7 +14,7 @@ static void setup(void) {
 static void teardown(void) {
     arena_clear(&mem);
     tokenizer_close(f.tok);
-    gguf_close(f.file);
+    checkpoint_close(f.file);
 }
 
 static status read_params(params *p, const char *body, bool chat, err *e) {

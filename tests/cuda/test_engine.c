@@ -553,7 +553,7 @@ END_TEST
 
 /* Opens on ledgers limited by the plan; false when the engine could not be opened. */
 static bool open_planned(const char *path, const engine_options *o, bool check, err *e) {
-    gguf *file;
+    checkpoint *file;
     model *m;
     ledger *host, *device;
     engine *eng = NULL;
@@ -562,7 +562,7 @@ static bool open_planned(const char *path, const engine_options *o, bool check, 
     plan p = {0}, h = {0};
     ledger_view v;
     budget all = {.bytes = UINT64_MAX / 2, .source = "a test", .automatic = true};
-    ck_assert_msg(gguf_open(&file, path, e) == OK, "%s", e->text);
+    ck_assert_msg(checkpoint_open(&file, path, e) == OK, "%s", e->text);
     ck_assert_msg(model_open(&m, file, e) == OK, "%s", e->text);
     ck_assert_msg(backend_cuda.terms(&m->program, o, &t, &kv, e) == OK, "%s", e->text);
     terms_split(&t, &on_device);
@@ -593,7 +593,7 @@ static bool open_planned(const char *path, const engine_options *o, bool check, 
     terms_clear(&t);
     terms_clear(&on_device);
     model_close(m);
-    gguf_close(file);
+    checkpoint_close(file);
     return ok;
 }
 

@@ -29,7 +29,7 @@
 enum { RIG_MAX_SEQS = 64, RIG_MAX_TABLE = 256 };
 
 typedef struct rig {
-    gguf *file;
+    checkpoint *file;
     model *model;
     ledger *ledger, *device; /* the second stays empty with the CPU */
     engine *engine;
@@ -66,7 +66,7 @@ static RIG_UNUSED void rig_open_bare(rig *r, const backend *b, const char *path,
                                      const engine_options *o) {
     err e;
     *r = (rig){.opt = *o};
-    ck_assert_msg(gguf_open(&r->file, path, &e) == OK, "%s", e.text);
+    ck_assert_msg(checkpoint_open(&r->file, path, &e) == OK, "%s", e.text);
     ck_assert_msg(model_open(&r->model, r->file, &e) == OK, "%s", e.text);
     ck_assert_msg(ledger_open_unlimited(&r->ledger, &e) == OK, "%s", e.text);
     ck_assert_msg(ledger_open_unlimited(&r->device, &e) == OK, "%s", e.text);
@@ -91,7 +91,7 @@ static RIG_UNUSED void rig_close(rig *r) {
     ledger_close(r->ledger);
     ledger_close(r->device);
     model_close(r->model);
-    gguf_close(r->file);
+    checkpoint_close(r->file);
 }
 
 /* Fills every slot of the cache with NaN, as another sequence might have left it. */

@@ -29,7 +29,7 @@ static RIG_UNUSED const char *naive_name(const char *name, int layer, char full[
 
 static RIG_UNUSED bool naive_has(const naive *f, const char *name, int layer) {
     char full[96];
-    return gguf_tensor_find(f->m->file, naive_name(name, layer, full)) != NULL;
+    return checkpoint_find(f->m->file, naive_name(name, layer, full), NULL) >= 0;
 }
 
 static RIG_UNUSED void naive_row(dtype type, uint32_t cols, const unsigned char *raw,
@@ -48,27 +48,30 @@ static RIG_UNUSED void naive_row(dtype type, uint32_t cols, const unsigned char 
 static RIG_UNUSED double *naive_weights(const naive *f, const char *name, int layer) {
     char full[96];
     err e;
-    const gguf_tensor *t = gguf_tensor_find(f->m->file, naive_name(name, layer, full));
-    if (!t) return NULL;
-    const uint32_t cols = (uint32_t)t->ne[0], rows = (uint32_t)t->ne[1];
+    tensor_info t;
+    const int32_t at = checkpoint_find(f->m->file, naive_name(name, layer, full), &t);
+    if (at < 0) return NULL;
+    const uint32_t cols = (uint32_t)t.ne[0], rows = (uint32_t)t.ne[1];
+    uint64_t bytes;
+    ck_assert(dtype_bytes(t.type, rows, cols, &bytes));
     double *out = malloc((size_t)rows * cols * sizeof *out);
     float *row = malloc(cols * sizeof *row);
-    unsigned char *raw = malloc(t->bytes);
+    unsigned char *raw = malloc(bytes);
     ck_assert(out && row && raw);
-    ck_assert(gguf_read(f->m->file, t, 0, raw, t->bytes, &e) == OK);
-    const bool blocks = dtype_get(t->type)->block_elems > 1;
+    ck_assert(checkpoint_read_rows(f->m->file, (size_t)at, 0, rows, raw, &e) == OK);
+    const bool blocks = dtype_get(t.type)->block_elems > 1;
     void *tiles = NULL;
     if (blocks) {
-        tiles = aligned_alloc(64, align_up(packed_bytes(t->type, rows, cols), 64));
+        tiles = aligned_alloc(64, align_up(packed_bytes(t.type, rows, cols), 64));
         ck_assert_ptr_nonnull(tiles);
-        packed_store(tiles, t->type, rows, cols, 0, rows, raw);
+        packed_store(tiles, t.type, rows, cols, 0, rows, raw);
     }
-    const packed p = {tiles, t->type, rows, cols};
+    const packed p = {tiles, t.type, rows, cols};
     for (uint32_t r = 0; r < rows; r++) {
         if (blocks)
             packed_row(&p, r, row);
         else
-            naive_row(t->type, cols, raw + t->bytes / rows * r, row);
+            naive_row(t.type, cols, raw + bytes / rows * r, row);
         for (uint32_t k = 0; k < cols; k++) out[(size_t)r * cols + k] = row[k];
     }
     free(tiles);

@@ -466,19 +466,19 @@ END_TEST
 
 static void assert_refused(const char *path, const engine_options *o, status want,
                            const char *field) {
-    gguf *file;
+    checkpoint *file;
     model *m;
     ledger *l;
     engine *eng;
     err e;
-    ck_assert(gguf_open(&file, path, &e) == OK && model_open(&m, file, &e) == OK);
+    ck_assert(checkpoint_open(&file, path, &e) == OK && model_open(&m, file, &e) == OK);
     ck_assert(ledger_open_unlimited(&l, &e) == OK);
     ck_assert_int_eq(engine_open(&eng, &backend_cpu, m, o, l, NULL, &e), want);
     ck_assert_ptr_null(eng);
     ck_assert_str_eq(e.field, field);
     ledger_close(l); /* checks that all was given back */
     model_close(m);
-    gguf_close(file);
+    checkpoint_close(file);
 }
 
 START_TEST(what_cannot_run_is_refused_and_leaves_nothing_behind) {
@@ -502,20 +502,20 @@ END_TEST
 START_TEST(a_file_that_shrinks_is_an_error_of_loading) {
     gb b;
     char path[64];
-    gguf *file;
+    checkpoint *file;
     model *m;
     ledger *l;
     engine *eng;
     err e;
     engine_options o = tiny_options(&kinds[0]);
     tiny_open(&b, path, &kinds[0], 0);
-    ck_assert(gguf_open(&file, path, &e) == OK && model_open(&m, file, &e) == OK);
+    ck_assert(checkpoint_open(&file, path, &e) == OK && model_open(&m, file, &e) == OK);
     ck_assert(ledger_open_unlimited(&l, &e) == OK);
     ck_assert(ftruncate(b.fd, (off_t)b.file.n / 2) == 0);
     ck_assert_int_eq(engine_open(&eng, &backend_cpu, m, &o, l, NULL, &e), ERR_IO);
     ledger_close(l);
     model_close(m);
-    gguf_close(file);
+    checkpoint_close(file);
     gb_clear(&b);
 }
 END_TEST

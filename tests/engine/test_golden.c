@@ -157,7 +157,7 @@ static void golden_close(golden *g) {
 
 /* An engine on the test model, and the file, model and ledger under it. */
 typedef struct rig {
-    gguf *file;
+    checkpoint *file;
     model *model;
     ledger *ledger;
     engine *engine;
@@ -188,7 +188,7 @@ static void rig_open(rig *r, int which, activation_dtype activations, kv_dtype k
                         .n_threads = N_THREADS,
                         .isa = ISA_AUTO};
     err e;
-    ck_assert_msg(gguf_open(&r->file, path, &e) == OK, "%s", e.text);
+    ck_assert_msg(checkpoint_open(&r->file, path, &e) == OK, "%s", e.text);
     ck_assert_msg(model_open(&r->model, r->file, &e) == OK, "%s", e.text);
     ck_assert_msg(ledger_open_unlimited(&r->ledger, &e) == OK, "%s", e.text);
     ck_assert_msg(engine_open(&r->engine, &backend_cpu, r->model, &o, r->ledger, NULL, &e) ==
@@ -203,7 +203,7 @@ static void rig_close(rig *r) {
     engine_close(r->engine);
     ledger_close(r->ledger);
     model_close(r->model);
-    gguf_close(r->file);
+    checkpoint_close(r->file);
 }
 
 /* Runs rows [first, first + n) of a sequence; the last n_logits of them leave logits. With

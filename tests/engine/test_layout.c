@@ -23,7 +23,7 @@ static const term *find_term(const terms *t, mem_class cls, const char *what) {
 /* Returns the bytes of its KV cache. */
 static uint64_t assert_plan_is_ledger(const char *path, const engine_options *wanted) {
     engine_options o = *wanted;
-    gguf *file;
+    checkpoint *file;
     model *m;
     ledger *l;
     engine *eng;
@@ -32,7 +32,7 @@ static uint64_t assert_plan_is_ledger(const char *path, const engine_options *wa
     plan p = {0};
     ledger_view v;
     err e;
-    ck_assert_msg(gguf_open(&file, path, &e) == OK, "%s", e.text);
+    ck_assert_msg(checkpoint_open(&file, path, &e) == OK, "%s", e.text);
     ck_assert_msg(model_open(&m, file, &e) == OK, "%s", e.text);
     ck_assert_msg(backend_cpu.terms(&m->program, &o, &t, &kv, &e) == OK, "%s", e.text);
     kv.min_tokens = kv.max_tokens = kv.want_tokens = (uint64_t)o.n_blocks[0] * o.block_tokens;
@@ -65,7 +65,7 @@ static uint64_t assert_plan_is_ledger(const char *path, const engine_options *wa
     plan_clear(&p);
     terms_clear(&t);
     model_close(m);
-    gguf_close(file);
+    checkpoint_close(file);
     return kv_bytes;
 }
 
@@ -128,13 +128,13 @@ START_TEST(weights_are_listed_by_group_and_kv_by_token) {
     model_config c = gb_tiny("llama");
     c.tied_head = true;
     tiny_open(&b, path, &c, DT_Q4_1);
-    gguf *file;
+    checkpoint *file;
     model *m;
     terms t = {0};
     kv_request kv = {0};
     err e;
     engine_options o = rig_options();
-    ck_assert(gguf_open(&file, path, &e) == OK && model_open(&m, file, &e) == OK);
+    ck_assert(checkpoint_open(&file, path, &e) == OK && model_open(&m, file, &e) == OK);
     ck_assert(backend_cpu.terms(&m->program, &o, &t, &kv, &e) == OK);
     /* Q4_1 keeps 20 bytes for 32 weights. */
     ck_assert_uint_eq(find_term(&t, MEM_WEIGHTS, "blk.*.ffn_* Q4_1")->bytes,
@@ -148,7 +148,7 @@ START_TEST(weights_are_listed_by_group_and_kv_by_token) {
     ck_assert_uint_eq(kv.group[0].bytes_per_token, 2 * 2 * 2 * 32 * 2); /* f16 */
     terms_clear(&t);
     model_close(m);
-    gguf_close(file);
+    checkpoint_close(file);
     gb_clear(&b);
 }
 END_TEST
@@ -168,7 +168,7 @@ START_TEST(values_alive_together_share_no_bytes) {
     for (uint32_t k = 0; k < 4; k++) {
         gb b;
         char path[64];
-        gguf *file;
+        checkpoint *file;
         model *m;
         err e;
         cpu_layout l;
@@ -176,7 +176,7 @@ START_TEST(values_alive_together_share_no_bytes) {
         engine_options o = rig_options();
         o.activations = k < 2 ? ACTIVATION_INT8 : ACTIVATION_F32;
         tiny_open(&b, path, &c, types[k % 2]);
-        ck_assert(gguf_open(&file, path, &e) == OK && model_open(&m, file, &e) == OK);
+        ck_assert(checkpoint_open(&file, path, &e) == OK && model_open(&m, file, &e) == OK);
         const program *p = &m->program;
         ck_assert(cpu_layout_init(&l, p, &o, &e) == OK);
         uint64_t sum = 0;
@@ -198,7 +198,7 @@ START_TEST(values_alive_together_share_no_bytes) {
         ck_assert_uint_lt(l.activations_bytes, sum / 2); /* sharing does happen */
         cpu_layout_clear(&l);
         model_close(m);
-        gguf_close(file);
+        checkpoint_close(file);
         gb_clear(&b);
     }
 }

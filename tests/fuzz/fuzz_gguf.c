@@ -76,11 +76,11 @@ static void use_tokenizer(const tokenizer *t) {
     vec_i32_clear(&ids);
 }
 
-static void check_tokenizer(const gguf *g) {
+static void check_tokenizer(const checkpoint *file) {
     tokenizer *t = NULL;
     err e = {0};
-    uint64_t planned = tokenizer_plan_bytes(g);
-    status s = tokenizer_open(&t, g, chunks_heap(), &e);
+    uint64_t planned = tokenizer_plan_bytes(file);
+    status s = tokenizer_open(&t, file, chunks_heap(), &e);
     CHECK(s == e.code && (s == OK) == (t != NULL));
     CHECK(s == OK || (e.field[0] && e.text[0]));
     if (s != OK) return;
@@ -101,11 +101,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     if (s != OK) return 0;
     check_metadata(g);
     check_tensors(g, n);
-    s = model_open(&m, g, &e);
+    s = model_open(&m, gguf_checkpoint(g), &e);
     CHECK(s == OK || (s == e.code && e.field[0] && e.text[0]));
     if (s == OK) check_program(m);
     model_close(m);
-    check_tokenizer(g);
+    check_tokenizer(gguf_checkpoint(g));
     gguf_close(g);
     return 0;
 }

@@ -71,7 +71,7 @@ static tokenizer *open_with(const char *pre) {
     static vocab v; /* the strings of one at a time */
     gb b;
     char path[32];
-    gguf *g;
+    checkpoint *g;
     tokenizer *t;
     err e;
     vocab_fill(&v);
@@ -82,10 +82,10 @@ static tokenizer *open_with(const char *pre) {
     gb_ints(&b, "tokenizer.ggml.token_type", v.type, sizeof v.token / sizeof *v.token);
     gb_strs(&b, "tokenizer.ggml.merges", v.merge, N_MERGES);
     gb_open(&b, path);
-    CHECK(gguf_open(&g, path, &e) == OK);
+    CHECK(checkpoint_open(&g, path, &e) == OK);
     CHECK(tokenizer_open(&t, g, chunks_heap(), &e) == OK);
     CHECK(tokenizer_bytes(t) == tokenizer_plan_bytes(g));
-    gguf_close(g);
+    checkpoint_close(g);
     gb_clear(&b);
     return t;
 }
@@ -99,7 +99,7 @@ static tokenizer *open_spm(const char *how) {
     static float score[N];
     gb b;
     char path[32];
-    gguf *g;
+    checkpoint *g;
     tokenizer *t;
     err e;
     uint32_t n = 0;
@@ -122,10 +122,10 @@ static tokenizer *open_spm(const char *how) {
     gb_bool(&b, "tokenizer.ggml.add_space_prefix", strcmp(how, "plain") != 0);
     gb_bool(&b, "tokenizer.ggml.remove_extra_whitespaces", strcmp(how, "single") == 0);
     gb_open(&b, path);
-    CHECK(gguf_open(&g, path, &e) == OK);
+    CHECK(checkpoint_open(&g, path, &e) == OK);
     CHECK(tokenizer_open(&t, g, chunks_heap(), &e) == OK);
     CHECK(tokenizer_bytes(t) == tokenizer_plan_bytes(g));
-    gguf_close(g);
+    checkpoint_close(g);
     gb_clear(&b);
     return t;
 }

@@ -6,7 +6,7 @@
  *     gb_str(&b, "general.architecture", "llama");
  *     gb_tensor(&b, "output.weight", DT_F32, 2, (uint64_t[]){64, 32}, data);    NULL: zeros
  *     char path[64];
- *     gb_open(&b, path);      "/proc/self/fd/N" of a memory file, for gguf_open
+ *     gb_open(&b, path);      "/proc/self/fd/N" of a memory file, for checkpoint_open
  *     ...
  *     gb_clear(&b);           closes it
  */
@@ -251,7 +251,7 @@ static GB_UNUSED void gb_save(gb *b, const char *path) {
 /* ---- whole models ---- */
 
 /* Keys of c.arch, without a vocabulary: general.architecture, and all that
- * model_config_from_gguf reads but RoPE scaling. */
+ * model_config_read reads but RoPE scaling. */
 static GB_UNUSED void gb_model_keys(gb *b, const model_config *c) {
     char key[96];
 #define GB_KEY(suffix) (snprintf(key, sizeof key, "%s." suffix, c->arch), key)

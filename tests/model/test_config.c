@@ -83,14 +83,14 @@ END_TEST
 /* ---- from GGUF ---- */
 
 static gb b;
-static gguf *g;
+static checkpoint *g;
 
 static void setup(void) {
     gb_init(&b);
     g = NULL;
 }
 static void teardown(void) {
-    gguf_close(g);
+    checkpoint_close(g);
     g = NULL;
     gb_clear(&b);
 }
@@ -98,9 +98,9 @@ static void teardown(void) {
 static status read_config(model_config *c, err *e) {
     char path[64];
     gb_open(&b, path);
-    gguf_close(g);
-    ck_assert_msg(gguf_open(&g, path, e) == OK, "%s", e->text);
-    return model_config_from_gguf(c, g, e);
+    checkpoint_close(g);
+    ck_assert_msg(checkpoint_open(&g, path, e) == OK, "%s", e->text);
+    return model_config_read(c, g, e);
 }
 
 static model_config good_config(void) {
@@ -389,11 +389,11 @@ START_TEST(the_real_model_is_what_its_card_says) {
     model_config c;
     err e;
     if (!path) return;
-    ck_assert_msg(gguf_open(&g, path, &e) == OK, "%s", e.text);
+    ck_assert_msg(checkpoint_open(&g, path, &e) == OK, "%s", e.text);
     str name = STR("");
-    ck_assert_int_eq(gguf_get_str(g, "general.basename", &name, &e), OK);
+    ck_assert_int_eq(checkpoint_get_str(g, "general.basename", &name, &e), OK);
     if (!str_eqz(name, "smollm2")) return; /* another file was asked for */
-    ck_assert_msg(model_config_from_gguf(&c, g, &e) == OK, "%s", e.text);
+    ck_assert_msg(model_config_read(&c, g, &e) == OK, "%s", e.text);
     ck_assert_uint_eq(model_config_params(&c), 134515008);
     ck_assert_uint_eq(model_config_kv_bytes_per_token(&c, DT_F16), 23040);
     ck_assert(c.tied_head && c.rope.theta == 100000 && c.n_ctx_train == 8192);

@@ -6,7 +6,7 @@
 #include "tests/model/gguf_build.h"
 
 static gb b;
-static gguf *g;
+static checkpoint *g;
 static model *m;
 
 static void setup(void) {
@@ -16,7 +16,7 @@ static void setup(void) {
 }
 static void teardown(void) {
     model_close(m);
-    gguf_close(g);
+    checkpoint_close(g);
     gb_clear(&b);
     setup();
 }
@@ -24,8 +24,27 @@ static void teardown(void) {
 static status try_open(err *e) {
     char path[64];
     gb_open(&b, path);
-    ck_assert_msg(gguf_open(&g, path, e) == OK, "%s", e->text);
+    ck_assert_msg(checkpoint_open(&g, path, e) == OK, "%s", e->text);
     return model_open(&m, g, e);
+}
+
+/* A whole tensor as it is stored. */
+static void read_all(const char *name, void *dst, uint64_t n_rows) {
+    err e;
+    const int32_t i = checkpoint_find(g, name, NULL);
+    ck_assert_int_ge(i, 0);
+    ck_assert_int_eq(checkpoint_read_rows(g, (size_t)i, 0, n_rows, dst, &e), OK);
+}
+
+/* Of all tensors, by the bytes that their types and shapes take. */
+static uint64_t stored_bytes(void) {
+    uint64_t sum = 0, bytes;
+    for (size_t i = 0; i < checkpoint_n_tensors(g); i++) {
+        const tensor_info t = checkpoint_tensor(g, i);
+        ck_assert(dtype_bytes(t.type, t.ne[1] * t.ne[2] * t.ne[3], t.ne[0], &bytes));
+        sum += bytes;
+    }
+    return sum;
 }
 
 static const program *open_built(void) {
@@ -184,13 +203,10 @@ START_TEST(phi3_reads_parts_of_fused_matrices) {
     ck_assert_int_eq(gate->tensor, up->tensor);
     ck_assert(gate->first_row == 0 && up->first_row == 96 && up->rows == 96);
     unsigned char rows[2 * 2 * 34], all[2 * 96 * 2 * 34];
-    const gguf_tensor *t = gguf_tensor_find(g, gate->name);
-    ck_assert_int_eq(gguf_read(g, t, 0, all, sizeof all, &e), OK);
+    read_all(gate->name, all, 2 * 96);
     ck_assert_int_eq(model_read_rows(m, o->w[1], 7, 2, rows, &e), OK);
     ck_assert_mem_eq(rows, all + (96 + 7) * 2 * 34, sizeof rows);
-    uint64_t sum = 0;
-    for (size_t i = 0; i < gguf_n_tensors(g); i++) sum += gguf_tensor_at(g, i)->bytes;
-    ck_assert_uint_eq(program_weight_bytes(p), sum);
+    ck_assert_uint_eq(program_weight_bytes(p), stored_bytes());
 }
 END_TEST
 
@@ -350,8 +366,7 @@ START_TEST(rows_are_read_as_stored) {
     const weight_id id = weight_named(p, "blk.1.ffn_down.weight");
     unsigned char rows[3 * 3 * 34], all[64 * 3 * 34];
     ck_assert_int_eq(model_read_rows(m, id, 7, 3, rows, &e), OK);
-    ck_assert_int_eq(
-        gguf_read(g, gguf_tensor_find(g, "blk.1.ffn_down.weight"), 0, all, sizeof all, &e), OK);
+    read_all("blk.1.ffn_down.weight", all, 64);
     ck_assert(memcmp(rows, all + 7 * 3 * 34, sizeof rows) == 0);
 }
 END_TEST
@@ -606,16 +621,14 @@ END_TEST
 
 START_TEST(the_real_model_uses_every_tensor_of_its_file) {
     const char *path = getenv("VRAMD_TEST_MODEL");
-    uint64_t sum = 0;
     err e;
     if (!path) return;
-    ck_assert_msg(gguf_open(&g, path, &e) == OK, "%s", e.text);
+    ck_assert_msg(checkpoint_open(&g, path, &e) == OK, "%s", e.text);
     ck_assert_msg(model_open(&m, g, &e) == OK, "%s", e.text);
     check_values(&m->program);
     check_weights(&m->program);
-    for (size_t i = 0; i < gguf_n_tensors(g); i++) sum += gguf_tensor_at(g, i)->bytes;
-    ck_assert_uint_eq(program_weight_bytes(&m->program), sum);
-    ck_assert_uint_eq(m->program.n_weights, gguf_n_tensors(g));
+    ck_assert_uint_eq(program_weight_bytes(&m->program), stored_bytes());
+    ck_assert_uint_eq(m->program.n_weights, checkpoint_n_tensors(g));
 }
 END_TEST
 

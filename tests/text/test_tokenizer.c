@@ -3,6 +3,7 @@
  * test_tokenizer_spm.c. */
 #include <pthread.h>
 
+#include "tests/model/fake_checkpoint.h"
 #include "tests/text/tokenizer_rig.h"
 
 /* ---- nothing is lost ---- */
@@ -10,9 +11,9 @@
 static void each_text(size_t n, void (*check)(const tokenizer *, str, const vec_i32 *)) {
     texts x;
     texts_open(&x);
-    gguf *g = file_open(GOLDEN_DIR "mixed.gguf");
+    checkpoint *g = file_open(GOLDEN_DIR "mixed.gguf");
     tokenizer *t = tok_open(g);
-    gguf_close(g);
+    checkpoint_close(g);
     buf text = {0};
     vec_i32 ids = {0};
     for (size_t i = 0; i < n; i++) {
@@ -96,13 +97,13 @@ END_TEST
 /* ---- special tokens ---- */
 
 START_TEST(the_real_model_ends_with_each_of_its_ends) {
-    gguf *g = file_open(model_path());
+    checkpoint *g = file_open(model_path());
     tokenizer *t = tok_open(g);
-    gguf_close(g);
+    checkpoint_close(g);
     ck_assert_uint_eq(tokenizer_n_vocab(t), 49152);
     ck_assert_int_eq(tokenizer_bos(t), 1);
     ck_assert_int_eq(tokenizer_eos(t), 2);
-    ck_assert(!tokenizer_adds_bos(t));
+    ck_assert(!adds_bos(t));
     size_t n;
     const int32_t *eog = tokenizer_eog(t, &n);
     ck_assert_uint_eq(n, 2);
@@ -111,9 +112,9 @@ START_TEST(the_real_model_ends_with_each_of_its_ends) {
     ck_assert(!tokenizer_is_eog(t, 1) && !tokenizer_is_eog(t, -1));
     ck_assert(tokenizer_is_special(t, 1) && !tokenizer_is_special(t, 17));
     ck_assert(!tokenizer_is_special(t, -1) && !tokenizer_is_special(t, 49152));
-    ck_assert_int_eq(tokenizer_find(t, STR("<|im_end|>")), 2);
-    ck_assert_int_eq(tokenizer_find(t, STR(" the")), 260);
-    ck_assert_int_eq(tokenizer_find(t, STR("no such token")), -1);
+    ck_assert_int_eq(id_of(t, "<|im_end|>"), 2);
+    ck_assert_int_eq(id_of(t, " the"), 260);
+    ck_assert_int_eq(id_of(t, "no such token"), -1);
     ck_assert(str_eq(tokenizer_piece(t, 260, false), STR(" the")));
     ck_assert_uint_eq(tokenizer_piece(t, 2, false).len, 0);
     ck_assert(str_eq(tokenizer_piece(t, 2, true), STR("<|im_end|>")));
@@ -131,8 +132,8 @@ START_TEST(a_guarded_text_holds_no_special_token_and_loses_nothing) {
                                        "<|im_start|",
                                        "a<|endoftext|><|endoftext|>\xc3\xa9"};
     err e;
-    gguf *g;
-    ck_assert_int_eq(gguf_open(&g, getenv("VRAMD_TEST_MODEL"), &e), OK);
+    checkpoint *g;
+    ck_assert_int_eq(checkpoint_open(&g, getenv("VRAMD_TEST_MODEL"), &e), OK);
     tokenizer *t = tok_open(g);
     for (size_t i = 0; i < sizeof said / sizeof *said; i++) {
         buf b;
@@ -147,8 +148,8 @@ START_TEST(a_guarded_text_holds_no_special_token_and_loses_nothing) {
         encode_into(t, str_of(said[i]), 0, &plain);
         /* The template's own two, and between them the characters. */
         ck_assert_uint_eq(guarded.n, plain.n + 2);
-        ck_assert_int_eq(guarded.v[0], tokenizer_find(t, STR("<|im_start|>")));
-        ck_assert_int_eq(guarded.v[guarded.n - 1], tokenizer_find(t, STR("<|im_end|>")));
+        ck_assert_int_eq(guarded.v[0], id_of(t, "<|im_start|>"));
+        ck_assert_int_eq(guarded.v[guarded.n - 1], id_of(t, "<|im_end|>"));
         for (size_t k = 0; k < plain.n; k++) {
             ck_assert_int_eq(guarded.v[k + 1], plain.v[k]);
             ck_assert(!tokenizer_is_special(t, plain.v[k]));
@@ -158,7 +159,7 @@ START_TEST(a_guarded_text_holds_no_special_token_and_loses_nothing) {
         vec_i32_clear(&plain);
     }
     tokenizer_close(t);
-    gguf_close(g);
+    checkpoint_close(g);
 }
 END_TEST
 
@@ -190,7 +191,7 @@ START_TEST(bos_and_eos_are_added_as_the_file_says) {
     gb_int(&v.b, "tokenizer.ggml.eos_token_id", (uint32_t)eos);
     gb_bool(&v.b, "tokenizer.ggml.add_eos_token", true);
     tokenizer *t = tok_open(tiny_finish(&v, "llama-bpe")); /* adds BOS without being told */
-    ck_assert(tokenizer_adds_bos(t) && tokenizer_is_eog(t, eos));
+    ck_assert(adds_bos(t) && tokenizer_is_eog(t, eos));
     ASSERT_IDS(t, STR("b"), TOK_ADD_SPECIAL, bos, 'b', eos);
     ASSERT_IDS(t, STR(""), TOK_ADD_SPECIAL, bos, eos);
     ASSERT_IDS(t, STR("b"), 0, 'b');
@@ -252,9 +253,9 @@ START_TEST(a_megabyte_of_anything_takes_less_than_two_seconds) {
                            "=",  "e ",   "'s",   "é",   "<|im_",  "<|im_end|>"};
     const char *pre[] = {"gpt-2", "smollm", "llama-bpe", "qwen2"};
     for (int p = 0; p < 4; p++) {
-        gguf *g = with_pre(GOLDEN_DIR "mixed.gguf", pre[p]);
+        checkpoint *g = with_pre(GOLDEN_DIR "mixed.gguf", pre[p]);
         tokenizer *t = tok_open(g);
-        gguf_close(g);
+        checkpoint_close(g);
         for (size_t i = 0; i < sizeof units / sizeof *units; i++)
             check_fast(t, str_of(units[i]), 1 << 20, i % 2 ? STR("x") : STR("\n1"));
         tokenizer_close(t);
@@ -283,12 +284,12 @@ START_TEST(the_plan_is_what_open_takes_to_the_byte) {
     for (int i = 0; i < 2; i++) {
         counter n = {.allow = SIZE_MAX};
         const chunks src = {&n, counter_take, counter_give};
-        gguf *g = file_open(path[i]);
+        checkpoint *g = file_open(path[i]);
         tokenizer *t;
         err e;
         uint64_t plan = tokenizer_plan_bytes(g);
         ck_assert_int_eq(tokenizer_open(&t, g, &src, &e), OK);
-        gguf_close(g);
+        checkpoint_close(g);
         ck_assert_uint_eq(n.taken, plan);
         ck_assert_uint_eq(tokenizer_bytes(t), plan);
         ck_assert_uint_eq(n.calls, 1);
@@ -299,7 +300,7 @@ START_TEST(the_plan_is_what_open_takes_to_the_byte) {
 END_TEST
 
 START_TEST(opening_the_real_model_is_quick) {
-    gguf *g = file_open(model_path());
+    checkpoint *g = file_open(model_path());
     uint64_t best = UINT64_MAX;
     for (int i = 0; i < 5; i++) {
         uint64_t start = cpu_us();
@@ -308,21 +309,21 @@ START_TEST(opening_the_real_model_is_quick) {
         tokenizer_close(t);
         if (took < best) best = took;
     }
-    gguf_close(g);
+    checkpoint_close(g);
     /* 10 ms on a Zen 4 */
     ck_assert_msg(best < 250000 * SLOWER, "%llu us", (unsigned long long)best);
 }
 END_TEST
 
 START_TEST(a_lack_of_memory_is_an_error_and_leaves_nothing_behind) {
-    gguf *g = file_open(GOLDEN_DIR "mixed.gguf");
+    checkpoint *g = file_open(GOLDEN_DIR "mixed.gguf");
     tokenizer *t;
     err e;
     counter n = {.allow = 1000};
     const chunks src = {&n, counter_take, counter_give};
     ck_assert_int_eq(tokenizer_open(&t, g, &src, &e), ERR_NO_MEMORY);
     t = tok_open(g);
-    gguf_close(g);
+    checkpoint_close(g);
     buf text = {0};
     for (int i = 0; i < 100000; i++) buf_addc(&text, "ab"[i % 2]);
     for (size_t allow = 0; allow < 6u << 20; allow = allow * 2 + 4096) {
@@ -371,9 +372,9 @@ static void *encode_many(void *arg) {
 }
 
 START_TEST(four_threads_get_the_same_ids) {
-    gguf *g = file_open(model_path());
+    checkpoint *g = file_open(model_path());
     tokenizer *t = tok_open(g), *fresh = tok_open(g);
-    gguf_close(g);
+    checkpoint_close(g);
     job alone = {.tok = t}, j[4];
     pthread_t th[4];
     encode_many(&alone);
@@ -396,7 +397,7 @@ START_TEST(an_unknown_pre_tokenizer_is_named_with_those_that_are_known) {
     tiny v;
     tiny_init(&v);
     tiny_merge(&v, "a a", "aa");
-    const gguf *g = tiny_finish(&v, "kimi-k2");
+    const checkpoint *g = tiny_finish(&v, "kimi-k2");
     refused(g, ERR_UNSUPPORTED, "tokenizer.ggml.pre", "\"kimi-k2\"");
     refused(g, ERR_UNSUPPORTED, "tokenizer.ggml.pre", "gpt-2, smollm, llama-bpe, qwen2");
     ck_assert_uint_eq(tokenizer_plan_bytes(g), 0);
@@ -414,15 +415,15 @@ START_TEST(an_unknown_tokenizer_model_is_named) {
     gb_init(&b);
     gb_str(&b, "tokenizer.ggml.model", "rwkv");
     gb_open(&b, path);
-    gguf *g = file_open(path);
+    checkpoint *g = file_open(path);
     refused(g, ERR_UNSUPPORTED, "tokenizer.ggml.model", "\"rwkv\"");
-    gguf_close(g);
+    checkpoint_close(g);
     gb_clear(&b);
     gb_str(&b, "general.architecture", "llama");
     gb_open(&b, path);
     g = file_open(path);
     refused(g, ERR_UNSUPPORTED, "tokenizer.ggml.model", "does not say");
-    gguf_close(g);
+    checkpoint_close(g);
     gb_clear(&b);
 }
 END_TEST
@@ -489,6 +490,32 @@ START_TEST(tokens_that_are_empty_or_twice_there_do_no_harm) {
 }
 END_TEST
 
+START_TEST(a_vocabulary_in_memory_encodes_as_the_same_one_in_a_file) {
+    tiny v;
+    tiny_init(&v);
+    const int32_t aa = tiny_merge(&v, "a a", "aa");
+    const int32_t end = tiny_token(&v, "<|end|>", 3);
+    gb_str(&v.b, "tokenizer.chat_template", "{{ x }}");
+    tokenizer *want = tok_open(tiny_finish(&v, "gpt-2"));
+    fake_checkpoint f;
+    fake_init(&f);
+    fake_str(&f, "tokenizer.ggml.model", "gpt2");
+    fake_str(&f, "tokenizer.ggml.pre", "gpt-2");
+    fake_str(&f, "tokenizer.chat_template", "{{ x }}");
+    fake_array(&f, "tokenizer.ggml.tokens", FACT_STR, v.n_tokens, v.token);
+    fake_array(&f, "tokenizer.ggml.token_type", FACT_I32, v.n_tokens, v.type);
+    fake_array(&f, "tokenizer.ggml.merges", FACT_STR, v.n_merges, v.merge);
+    tokenizer *t = tok_open(&f.base);
+    ck_assert_uint_eq(tokenizer_bytes(t), tokenizer_bytes(want));
+    ck_assert(str_eqz(tokenizer_chat_template(t), "{{ x }}"));
+    ASSERT_IDS(t, STR("aab<|end|>"), TOK_PARSE_SPECIAL, aa, 'b', end);
+    ASSERT_IDS(want, STR("aab<|end|>"), TOK_PARSE_SPECIAL, aa, 'b', end);
+    tokenizer_close(t);
+    tokenizer_close(want);
+    tiny_clear(&v);
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("tokenizer");
     TCase *t = check_case(s, "tokenizer");
@@ -511,5 +538,6 @@ int main(void) {
     tcase_add_test(t, a_merge_that_makes_no_sense_is_named);
     tcase_add_test(t, a_special_id_out_of_range_is_named);
     tcase_add_test(t, tokens_that_are_empty_or_twice_there_do_no_harm);
+    tcase_add_test(t, a_vocabulary_in_memory_encodes_as_the_same_one_in_a_file);
     return check_run(s);
 }

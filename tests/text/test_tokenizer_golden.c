@@ -11,9 +11,9 @@ static void check_vectors(const char *name) {
     snprintf(path, sizeof path, VECTORS "%s.gguf.out", name);
     ck_assert(file_read(path, &want));
     snprintf(path, sizeof path, VECTORS "%s.gguf", name);
-    gguf *g = file_open(path);
+    checkpoint *g = file_open(path);
     tokenizer *t = tok_open(g);
-    gguf_close(g);
+    checkpoint_close(g);
     vec_i32 ids = {0};
     const str mark = STR("\n__ggml_vocab_test__\n");
     char *line = (char *)buf_cstr(&want);
@@ -62,11 +62,11 @@ typedef struct golden {
 } golden;
 
 /* A file of the shared data, or of the cache beside the small real model. */
-static gguf *file_if_there(const char *path) {
+static checkpoint *file_if_there(const char *path) {
     return access(path, R_OK) == 0 ? file_open(path) : NULL;
 }
 
-static gguf *gemma3_if_there(void) {
+static checkpoint *gemma3_if_there(void) {
     char path[400];
     const char *model = model_path(), *slash = strrchr(model, '/');
     snprintf(path, sizeof path, "%.*s/gemma-3-270m.Q4_K_M.gguf",
@@ -74,7 +74,7 @@ static gguf *gemma3_if_there(void) {
     return file_if_there(path);
 }
 
-static gguf *golden_file(const char *name) {
+static checkpoint *golden_file(const char *name) {
     if (strncmp(name, "smollm/", 7) == 0) return file_open(model_path());
     if (strncmp(name, "mixed+", 6) == 0) return with_pre(GOLDEN_DIR "mixed.gguf", name + 6);
     if (strcmp(name, "spm") == 0) return file_open(GOLDEN_DIR "spm.gguf");
@@ -107,11 +107,11 @@ static void golden_set(golden *s, const char *set) {
     snprintf(name, sizeof name, "%.*s", (int)strcspn(set, " "), set);
     s->specials = strstr(set, "specials") != NULL;
     s->spm = golden_is_spm(name);
-    gguf *g = golden_file(name);
+    checkpoint *g = golden_file(name);
     if (!g) return;
     s->tok = tok_open(g);
     s->n_sets++;
-    gguf_close(g);
+    checkpoint_close(g);
 }
 
 /* The numbers of texts, each after a space. */
@@ -236,14 +236,14 @@ START_TEST(every_name_of_every_row_opens_and_no_part_of_one_does) {
     err e;
     tokenizer *t;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        gguf *g = with_pre(GOLDEN_DIR "mixed.gguf", bad[i]);
+        checkpoint *g = with_pre(GOLDEN_DIR "mixed.gguf", bad[i]);
         ck_assert_int_eq(tokenizer_open(&t, g, chunks_heap(), &e), ERR_UNSUPPORTED);
-        gguf_close(g);
+        checkpoint_close(g);
     }
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
-        gguf *g = with_pre(GOLDEN_DIR "mixed.gguf", good[i]);
+        checkpoint *g = with_pre(GOLDEN_DIR "mixed.gguf", good[i]);
         tokenizer_close(tok_open(g));
-        gguf_close(g);
+        checkpoint_close(g);
     }
 }
 END_TEST

@@ -19,14 +19,14 @@ static GB_UNUSED uint64_t cpu_us(void) {
     return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
-static GB_UNUSED gguf *file_open(const char *path) {
-    gguf *g;
+static GB_UNUSED checkpoint *file_open(const char *path) {
+    checkpoint *g;
     err e;
-    ck_assert_msg(gguf_open(&g, path, &e) == OK, "%s: %s", path, e.text);
+    ck_assert_msg(checkpoint_open(&g, path, &e) == OK, "%s: %s", path, e.text);
     return g;
 }
 
-static GB_UNUSED tokenizer *tok_open(const gguf *g) {
+static GB_UNUSED tokenizer *tok_open(const checkpoint *g) {
     tokenizer *t;
     err e;
     ck_assert_msg(tokenizer_open(&t, g, chunks_heap(), &e) == OK, "%s", e.text);
@@ -45,6 +45,22 @@ static GB_UNUSED void encode_into(const tokenizer *t, str text, unsigned flags, 
     ck_assert_msg(tokenizer_encode(t, text, flags, ids, &e) == OK, "%s", e.text);
 }
 
+/* The first token with this text; -1: none. */
+static GB_UNUSED int32_t id_of(const tokenizer *t, const char *text) {
+    for (uint32_t id = 0; id < tokenizer_n_vocab(t); id++)
+        if (str_eqz(tokenizer_piece(t, (int32_t)id, true), text)) return (int32_t)id;
+    return -1;
+}
+
+static GB_UNUSED bool adds_bos(const tokenizer *t) {
+    vec_i32 ids;
+    vec_i32_init(&ids, NULL);
+    encode_into(t, STR("b"), TOK_ADD_SPECIAL, &ids);
+    bool added = ids.n && ids.v[0] == tokenizer_bos(t);
+    vec_i32_clear(&ids);
+    return added;
+}
+
 static GB_UNUSED void assert_ids(const tokenizer *t, str text, unsigned flags, size_t n,
                                  const int32_t *want) {
     vec_i32 ids;
@@ -58,13 +74,16 @@ static GB_UNUSED void assert_ids(const tokenizer *t, str text, unsigned flags, s
     assert_ids(t, text, flags, sizeof((int32_t[]){__VA_ARGS__}) / 4, (int32_t[]){__VA_ARGS__})
 
 /* The vocabulary of a file under another pre-tokenizer. */
-static GB_UNUSED gguf *with_pre(const char *path, const char *pre) {
-    gguf *g = file_open(path);
-    gguf_array tokens = {0}, merges = {0}, types = {0};
+static GB_UNUSED checkpoint *with_pre(const char *path, const char *pre) {
+    checkpoint *g = file_open(path);
+    fact_array tokens = {0}, merges = {0}, types = {0};
     err e;
-    ck_assert_int_eq(gguf_get_array(g, "tokenizer.ggml.tokens", GGUF_STRING, &tokens, &e), OK);
-    ck_assert_int_eq(gguf_get_array(g, "tokenizer.ggml.merges", GGUF_STRING, &merges, &e), OK);
-    ck_assert_int_eq(gguf_get_array(g, "tokenizer.ggml.token_type", GGUF_I32, &types, &e), OK);
+    ck_assert_int_eq(checkpoint_get_array(g, "tokenizer.ggml.tokens", FACT_STR, &tokens, &e),
+                     OK);
+    ck_assert_int_eq(checkpoint_get_array(g, "tokenizer.ggml.merges", FACT_STR, &merges, &e),
+                     OK);
+    ck_assert_int_eq(checkpoint_get_array(g, "tokenizer.ggml.token_type", FACT_I32, &types, &e),
+                     OK);
     gb b;
     char other[32];
     gb_init(&b);
@@ -74,20 +93,23 @@ static GB_UNUSED gguf *with_pre(const char *path, const char *pre) {
     gb_ints(&b, "tokenizer.ggml.token_type", types.v, types.n);
     gb_strs(&b, "tokenizer.ggml.merges", merges.v, merges.n);
     gb_open(&b, other);
-    gguf *out = file_open(other);
+    checkpoint *out = file_open(other);
     gb_clear(&b);
-    gguf_close(g);
+    checkpoint_close(g);
     return out;
 }
 
 /* A SentencePiece vocabulary with one more key. */
-static GB_UNUSED gguf *with_spaces(const char *path, const char *key, bool value) {
-    gguf *g = file_open(path);
-    gguf_array tokens = {0}, scores = {0}, types = {0};
+static GB_UNUSED checkpoint *with_spaces(const char *path, const char *key, bool value) {
+    checkpoint *g = file_open(path);
+    fact_array tokens = {0}, scores = {0}, types = {0};
     err e;
-    ck_assert_int_eq(gguf_get_array(g, "tokenizer.ggml.tokens", GGUF_STRING, &tokens, &e), OK);
-    ck_assert_int_eq(gguf_get_array(g, "tokenizer.ggml.scores", GGUF_F32, &scores, &e), OK);
-    ck_assert_int_eq(gguf_get_array(g, "tokenizer.ggml.token_type", GGUF_I32, &types, &e), OK);
+    ck_assert_int_eq(checkpoint_get_array(g, "tokenizer.ggml.tokens", FACT_STR, &tokens, &e),
+                     OK);
+    ck_assert_int_eq(checkpoint_get_array(g, "tokenizer.ggml.scores", FACT_F32, &scores, &e),
+                     OK);
+    ck_assert_int_eq(checkpoint_get_array(g, "tokenizer.ggml.token_type", FACT_I32, &types, &e),
+                     OK);
     gb b;
     char other[32];
     gb_init(&b);
@@ -97,9 +119,9 @@ static GB_UNUSED gguf *with_spaces(const char *path, const char *key, bool value
     gb_ints(&b, "tokenizer.ggml.token_type", types.v, types.n);
     gb_bool(&b, key, value);
     gb_open(&b, other);
-    gguf *out = file_open(other);
+    checkpoint *out = file_open(other);
     gb_clear(&b);
-    gguf_close(g);
+    checkpoint_close(g);
     return out;
 }
 
@@ -111,7 +133,7 @@ typedef struct tiny {
     str merge[40];
     size_t n_tokens, n_merges;
     char byte_text[256][3];
-    gguf *file;
+    checkpoint *file;
 } tiny;
 
 static GB_UNUSED void tiny_init(tiny *v) {
@@ -136,7 +158,7 @@ static GB_UNUSED int32_t tiny_merge(tiny *v, const char *merge, const char *resu
     v->merge[v->n_merges++] = str_of(merge);
     return tiny_token(v, result, 1);
 }
-static GB_UNUSED const gguf *tiny_finish(tiny *v, const char *pre) {
+static GB_UNUSED const checkpoint *tiny_finish(tiny *v, const char *pre) {
     char path[32];
     if (pre) gb_str(&v->b, "tokenizer.ggml.pre", pre);
     gb_strs(&v->b, "tokenizer.ggml.tokens", v->token, v->n_tokens);
@@ -146,11 +168,12 @@ static GB_UNUSED const gguf *tiny_finish(tiny *v, const char *pre) {
     return v->file = file_open(path);
 }
 static GB_UNUSED void tiny_clear(tiny *v) {
-    gguf_close(v->file);
+    checkpoint_close(v->file);
     gb_clear(&v->b);
 }
 
-static GB_UNUSED void refused(const gguf *g, status code, const char *field, const char *text) {
+static GB_UNUSED void refused(const checkpoint *g, status code, const char *field,
+                              const char *text) {
     tokenizer *t;
     err e;
     ck_assert_int_eq(tokenizer_open(&t, g, chunks_heap(), &e), code);

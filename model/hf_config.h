@@ -1,9 +1,8 @@
 /* The numbers of a model from a Hugging Face config.json, so that it can be planned without
- * having it. Families: llama, mistral, qwen2 (these can be run, and planned to the byte);
- * mixtral, gemma2, gemma3_text, phi3 (these can be counted: model_config_params and
- * model_config_kv_bytes_per_token). */
-#ifndef VRAMD_API_HF_CONFIG_H
-#define VRAMD_API_HF_CONFIG_H
+ * having it. Models: those in the table of model/family.c; of a family that cannot be run, and
+ * of mixtures of experts, the numbers serve for counting (model_config_params). */
+#ifndef VRAMD_MODEL_HF_CONFIG_H
+#define VRAMD_MODEL_HF_CONFIG_H
 
 #include "model/config.h"
 

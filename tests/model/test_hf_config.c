@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "api/hf_config.h"
+#include "model/hf_config.h"
 #include "model/model.h"
 #include "tests/check_main.h"
 
@@ -181,7 +181,7 @@ END_TEST
 START_TEST(rotation_and_its_scaling_are_read) {
     model_config c = parsed(llama31_8b);
     ck_assert_str_eq(c.arch, "llama");
-    ck_assert_int_eq(c.rope.pairing, ROPE_ADJACENT);
+    ck_assert_int_eq(c.rope.pairing, ROPE_HALVES); /* GGUF alone permutes q and k */
     ck_assert_int_eq(c.rope.scaling, ROPE_SCALING_LLAMA3);
     ck_assert(c.rope.theta == 500000 && c.rope.factor == 8);
     ck_assert(c.rope.low_freq_factor == 1 && c.rope.high_freq_factor == 4);

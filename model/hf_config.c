@@ -1,6 +1,6 @@
 /* config.json by jansson. Names and defaults of members: transformers, the configuration class
  * of each model. Main thread of `vramd plan`; one arena, gone at return. */
-#include "api/hf_config.h"
+#include "model/hf_config.h"
 
 #include <errno.h>
 #include <math.h>
@@ -9,31 +9,9 @@
 
 #include "base/buf.h"
 #include "json/in.h"
+#include "model/family.h"
 
 enum { MAX_CONFIG_BYTES = 1 << 20 };
-
-typedef struct family {
-    const char *model_type, *class; /* as config.json names them */
-    const char *arch;               /* as GGUF does */
-    rope_pairing pairing;
-    bool qkv_bias, qk_norm, tied; /* tied: where the file does not say */
-    bool bias_option;             /* attention_bias and mlp_bias mean something */
-    uint32_t norms_per_layer;
-    uint32_t window_every; /* model_config's; 0: the window is on all layers */
-    const char *act;       /* of the feed-forward part; NULL: not looked at */
-} family;
-
-static const family families[] = {
-    /* type, class, arch, pairing, qkv_bias, qk_norm, tied, bias_option, norms, every, act */
-    {"llama", "LlamaForCausalLM", "llama", ROPE_ADJACENT, 0, 0, 0, 1, 2, 0, "silu"},
-    {"mistral", "MistralForCausalLM", "llama", ROPE_ADJACENT, 0, 0, 0, 0, 2, 0, "silu"},
-    {"qwen2", "Qwen2ForCausalLM", "qwen2", ROPE_HALVES, 1, 0, 0, 0, 2, 0, "silu"},
-    {"qwen3", "Qwen3ForCausalLM", "qwen3", ROPE_HALVES, 0, 1, 0, 0, 2, 0, "silu"},
-    {"mixtral", "MixtralForCausalLM", "llama", ROPE_ADJACENT, 0, 0, 0, 0, 2, 0, "silu"},
-    {"gemma2", "Gemma2ForCausalLM", "gemma2", ROPE_HALVES, 0, 0, 1, 0, 4, 2, NULL},
-    {"gemma3_text", "Gemma3ForCausalLM", "gemma3", ROPE_HALVES, 0, 1, 1, 0, 4, 6, NULL},
-    {"phi3", "Phi3ForCausalLM", "phi3", ROPE_HALVES, 0, 0, 0, 0, 2, 0, "silu"},
-};
 
 /* ---- members; the first error sticks ---- */
 
@@ -101,27 +79,35 @@ static void maybe_str(reader *r, const char *key, str *out) {
 
 /* ---- the parts of a config ---- */
 
-static const family *find_family(reader *r) {
-    const size_t n = sizeof families / sizeof *families;
+static void unknown_model(reader *r, const char *key, str found) {
+    char hint[sizeof r->e->hint] = "known: ";
+    size_t n = strlen(hint);
+    const char *comma = "";
+    const family *f;
+    for (size_t i = 0; (f = family_at(i)); i++)
+        for (size_t k = 0; k < FAMILY_HF_MODELS && f->hf.model[k].type; k++, comma = ", ")
+            if (n < sizeof hint)
+                n += (size_t)snprintf(hint + n, sizeof hint - n, "%s%s", comma,
+                                      f->hf.model[k].type);
+    unsupported(r, key, found, hint);
+}
+
+static const family *find_family(reader *r, const hf_model **model) {
     const json_t *classes = json_object_get(r->o, "architectures");
     str type = {NULL, 0}, class = {NULL, 0};
     maybe_str(r, "model_type", &type);
     if (r->s != OK) return NULL;
     const json_t *first = json_array_get(classes, 0);
     if (json_is_string(first)) class = json_in_text(first);
-    for (size_t i = 0; i < n; i++)
-        if (type.ptr ? str_eqz(type, families[i].model_type)
-                     : str_eqz(class, families[i].class))
-            return &families[i];
-    if (!type.ptr && !class.ptr)
+    const family *f = family_of_hf(type, class, model);
+    if (!f && !type.ptr && !class.ptr)
         missing(r, "model_type");
-    else
-        unsupported(r, type.ptr ? "model_type" : "architectures", type.ptr ? type : class,
-                    "known: llama, mistral, qwen2, qwen3, mixtral, gemma2, gemma3_text, phi3");
-    return NULL;
+    else if (!f)
+        unknown_model(r, type.ptr ? "model_type" : "architectures", type.ptr ? type : class);
+    return f;
 }
 
-static void read_shape(reader *r, model_config *c, const family *f) {
+static void read_shape(reader *r, model_config *c, const hf_model *model) {
     float rotary = 1;
     count(r, "hidden_size", &c->n_embd);
     count(r, "num_hidden_layers", &c->n_layers);
@@ -137,7 +123,7 @@ static void read_shape(reader *r, model_config *c, const family *f) {
     maybe_real(r, "rms_norm_eps", 1e-12, 0.1, &c->norm_eps);
     maybe_real(r, "partial_rotary_factor", 0, 1, &rotary);
     c->rope.n_dims = (uint32_t)((float)c->head_dim * rotary);
-    if (strcmp(f->model_type, "mixtral") == 0)
+    if (model->experts)
         count(r, "num_local_experts", &c->n_experts);
     else
         maybe_count(r, "num_local_experts", &c->n_experts);
@@ -162,16 +148,17 @@ static void check_layer_types(reader *r, const model_config *c) {
 }
 
 static void read_window(reader *r, model_config *c, const family *f) {
-    const bool qwen2 = strncmp(f->model_type, "qwen", 4) == 0;
-    bool use = !qwen2; /* qwen2, qwen3: off unless switched on */
+    const bool switched = f->hf.window_switch; /* qwen2, qwen3: off unless switched on */
+    bool use = !switched;
     uint32_t from = c->n_layers < 28 ? c->n_layers : 28;
     maybe_bool(r, "use_sliding_window", &use);
     if (r->s != OK || !use) return;
     /* Layers from max_window_layers on have the window. A 0 there means all. */
     int64_t first = from;
-    if (qwen2) end_member(r, json_in_int(r->o, "max_window_layers", 0, 1 << 20, &first, r->e));
-    if (qwen2 && r->s == OK && first >= c->n_layers) return;
-    if (qwen2 && r->s == OK && first > 0) {
+    if (switched)
+        end_member(r, json_in_int(r->o, "max_window_layers", 0, 1 << 20, &first, r->e));
+    if (switched && r->s == OK && first >= c->n_layers) return;
+    if (switched && r->s == OK && first > 0) {
         err_set(r->e, ERR_UNSUPPORTED,
                 "config.json: a window on the layers from %lld on of %u is not supported",
                 (long long)first, c->n_layers);
@@ -282,18 +269,18 @@ static void read_rope(reader *r, model_config *c) {
     r->s = in.s;
 }
 
-static void read_biases(reader *r, model_config *c, const family *f) {
+static void read_biases(reader *r, model_config *c, const family *f, const hf_model *model) {
     str act = {NULL, 0};
     c->qkv_bias = f->qkv_bias;
-    c->tied_head = f->tied;
+    c->tied_head = f->hf.tied;
     maybe_bool(r, "tie_word_embeddings", &c->tied_head);
-    if (f->bias_option) {
+    if (model->bias_option) {
         maybe_bool(r, "attention_bias", &c->qkv_bias);
         c->o_bias = c->qkv_bias;
         maybe_bool(r, "mlp_bias", &c->ffn_bias);
     }
     maybe_str(r, "hidden_act", &act);
-    if (r->s == OK && f->act && act.ptr && !str_eqz(act, f->act))
+    if (r->s == OK && f->hf.act && act.ptr && !str_eqz(act, f->hf.act))
         unsupported(r, "hidden_act", act, "known: silu");
 }
 
@@ -333,17 +320,18 @@ static void name_member(const json_t *o, err *e) {
 
 static status fill(model_config *c, const json_t *o, err *e) {
     reader r = {o, "", OK, e};
-    const family *f = find_family(&r);
+    const hf_model *model = NULL;
+    const family *f = find_family(&r, &model);
     model_config_init(c);
     if (!f) return r.s;
     snprintf(c->arch, sizeof c->arch, "%s", f->arch);
-    snprintf(c->name, sizeof c->name, "%s", f->model_type);
-    c->rope.pairing = f->pairing;
+    snprintf(c->name, sizeof c->name, "%s", model->type);
+    c->rope.pairing = family_pairing(f, false);
     c->norms_per_layer = f->norms_per_layer;
     c->qk_norm = f->qk_norm;
     c->norm_eps = 1e-6f;
-    read_shape(&r, c, f);
-    read_biases(&r, c, f);
+    read_shape(&r, c, model);
+    read_biases(&r, c, f, model);
     read_window(&r, c, f);
     if (strcmp(f->arch, "gemma3") == 0) read_gemma3(&r, c);
     read_rope(&r, c);

@@ -1,0 +1,79 @@
+/* Opening a checkpoint, and the calls of its format. Owns nothing; any thread. */
+#include "model/checkpoint.h"
+
+#include "base/check.h"
+#include "model/gguf.h"
+
+status checkpoint_open(checkpoint **out, const char *path, err *e) {
+    gguf *g;
+    *out = NULL;
+    status s = gguf_open(&g, path, e);
+    if (s == OK) *out = gguf_checkpoint(g);
+    return s;
+}
+
+void checkpoint_close(checkpoint *c) {
+    if (c) c->format->close(c);
+}
+
+const char *checkpoint_path(const checkpoint *c) {
+    return c->format->path(c);
+}
+
+uint64_t checkpoint_header_bytes(const checkpoint *c) {
+    return c->format->header_bytes(c);
+}
+
+size_t checkpoint_n_tensors(const checkpoint *c) {
+    return c->format->n_tensors(c);
+}
+
+tensor_info checkpoint_tensor(const checkpoint *c, size_t i) {
+    tensor_info t;
+    CHECK(i < checkpoint_n_tensors(c));
+    c->format->tensor(c, i, &t);
+    return t;
+}
+
+int32_t checkpoint_find(const checkpoint *c, const char *name, tensor_info *out) {
+    int32_t i = c->format->find(c, name);
+    if (i >= 0 && out) *out = checkpoint_tensor(c, (size_t)i);
+    return i;
+}
+
+status checkpoint_read_rows(const checkpoint *c, size_t i, uint64_t row, uint64_t n, void *dst,
+                            err *e) {
+    tensor_info t = checkpoint_tensor(c, i);
+    const uint64_t rows = t.ne[1] * t.ne[2] * t.ne[3];
+    CHECK(row <= rows && n <= rows - row);
+    return c->format->read_rows(c, i, row, n, dst, e);
+}
+
+bool checkpoint_has(const checkpoint *c, const char *key) {
+    return c->format->has(c, key);
+}
+
+bool checkpoint_length(const checkpoint *c, const char *key, uint64_t *n) {
+    return c->format->length(c, key, n);
+}
+
+status checkpoint_get_u32(const checkpoint *c, const char *key, uint32_t *out, err *e) {
+    return c->format->get_u32(c, key, out, e);
+}
+
+status checkpoint_get_f32(const checkpoint *c, const char *key, float *out, err *e) {
+    return c->format->get_f32(c, key, out, e);
+}
+
+status checkpoint_get_bool(const checkpoint *c, const char *key, bool *out, err *e) {
+    return c->format->get_bool(c, key, out, e);
+}
+
+status checkpoint_get_str(const checkpoint *c, const char *key, str *out, err *e) {
+    return c->format->get_str(c, key, out, e);
+}
+
+status checkpoint_get_array(const checkpoint *c, const char *key, fact_type type,
+                            fact_array *out, err *e) {
+    return c->format->get_array(c, key, type, out, e);
+}

@@ -1,0 +1,253 @@
+/* The numbers that define a model, read from the facts and tensors of a checkpoint. Owns
+ * nothing; any thread. Keys: ggml, docs/gguf.md, "LLM" and "RoPE"; llama.cpp,
+ * src/llama-arch.cpp. */
+#include "model/config.h"
+
+#include <math.h>
+#include <stdio.h>
+
+#include "model/family.h"
+
+/* Look-ups of "ARCH.suffix" that stop at the first error. */
+typedef struct keys {
+    const checkpoint *file;
+    const char *arch;
+    status s;
+    err *e;
+    char key[96];
+} keys;
+
+static const char *key_of(keys *k, const char *suffix) {
+    snprintf(k->key, sizeof k->key, "%s.%s", k->arch, suffix);
+    return k->key;
+}
+
+static void want_u32(keys *k, const char *suffix, uint32_t *out) {
+    if (k->s != OK) return;
+    const char *key = key_of(k, suffix);
+    if (!checkpoint_has(k->file, key)) {
+        err_set(k->e, ERR_FORMAT, "%.200s: the key %s is missing", checkpoint_path(k->file),
+                key);
+        k->s = err_field(k->e, "%s", key);
+        return;
+    }
+    k->s = checkpoint_get_u32(k->file, key, out, k->e);
+}
+
+static void maybe_u32(keys *k, const char *suffix, uint32_t *out) {
+    if (k->s == OK) k->s = checkpoint_get_u32(k->file, key_of(k, suffix), out, k->e);
+}
+
+static void maybe_f32(keys *k, const char *suffix, float *out) {
+    if (k->s == OK) k->s = checkpoint_get_f32(k->file, key_of(k, suffix), out, k->e);
+}
+
+static void bad_key(keys *k, status code, const char *suffix, const char *what) {
+    if (k->s != OK) return;
+    err_set(k->e, code, "%.200s: architecture %s: %s", checkpoint_path(k->file), k->arch, what);
+    k->s = err_field(k->e, "%s", key_of(k, suffix));
+}
+
+static bool has_tensor(const checkpoint *file, const char *name) {
+    return checkpoint_find(file, name, NULL) >= 0;
+}
+
+static void read_scaling(keys *k, model_config *c) {
+    rope_config *r = &c->rope;
+    str type = STR("none");
+    float scale = 1, ext = -1, attn = 1, yarn_attn = 1;
+    if (k->s == OK)
+        k->s = checkpoint_get_str(k->file, key_of(k, "rope.scaling.type"), &type, k->e);
+    maybe_f32(k, "rope.scale_linear", &scale); /* as files of 2023 have it */
+    r->factor = scale;
+    maybe_f32(k, "rope.scaling.factor", &r->factor);
+    maybe_u32(k, "rope.scaling.original_context_length", &r->original_len);
+    maybe_f32(k, "rope.scaling.attn_factor", &attn);
+    maybe_f32(k, "rope.scaling.yarn_attn_factor", &yarn_attn);
+    maybe_f32(k, "rope.scaling.yarn_ext_factor", &ext);
+    maybe_f32(k, "rope.scaling.yarn_beta_fast", &r->beta_fast);
+    maybe_f32(k, "rope.scaling.yarn_beta_slow", &r->beta_slow);
+    if (k->s != OK) return;
+    if (str_eqz(type, "linear") || (str_eqz(type, "none") && scale != 1))
+        r->scaling = ROPE_SCALING_LINEAR;
+    else if (str_eqz(type, "yarn"))
+        r->scaling = ROPE_SCALING_YARN;
+    else if (has_tensor(k->file, "rope_factors_short.weight"))
+        /* llama.cpp's converter names no type */
+        r->scaling = ROPE_SCALING_LONGROPE;
+    else if (!str_eqz(type, "none"))
+        bad_key(k, ERR_UNSUPPORTED, "rope.scaling.type",
+                "its RoPE scaling is not known (known: none, linear, yarn)");
+    if (r->scaling == ROPE_SCALING_NONE) r->factor = 1;
+    if (r->scaling == ROPE_SCALING_LONGROPE) {
+        r->attn_factor = attn;
+        if (!r->original_len) r->original_len = c->n_ctx_train;
+    }
+    if (r->scaling != ROPE_SCALING_YARN) return;
+    if (ext >= 0 && ext != 1)
+        bad_key(k, ERR_UNSUPPORTED, "rope.scaling.yarn_ext_factor",
+                "only YaRN with an extrapolation factor of 1 is known");
+    /* llama.cpp multiplies the formula by the file's factor (ggml, rope_yarn). */
+    if (yarn_attn != 1) attn = yarn_attn;
+    if (attn != 1 && r->factor > 0) r->attn_factor = attn * (0.1f * logf(r->factor) + 1);
+    if (!r->original_len) r->original_len = c->n_ctx_train;
+}
+
+static void read_vocab(keys *k, model_config *c) {
+    maybe_u32(k, "vocab_size", &c->n_vocab);
+    if (k->s != OK) return;
+    uint64_t n_tokens = 0;
+    tensor_info embd;
+    const bool listed = checkpoint_length(k->file, "tokenizer.ggml.tokens", &n_tokens);
+    /* The matrix decides: it may have rows for padding that the list of tokens lacks. */
+    if (checkpoint_find(k->file, "token_embd.weight", &embd) >= 0 && embd.ne[1] <= UINT32_MAX)
+        c->n_vocab = (uint32_t)embd.ne[1];
+    else if (!c->n_vocab && listed && n_tokens <= UINT32_MAX)
+        c->n_vocab = (uint32_t)n_tokens;
+    if (listed && n_tokens > c->n_vocab) {
+        err_set(k->e, ERR_FORMAT, "%.200s: %llu tokens, but the model has room for %u",
+                checkpoint_path(k->file), (unsigned long long)n_tokens, c->n_vocab);
+        k->s = err_field(k->e, "tokenizer.ggml.tokens");
+    }
+}
+
+static void read_attention(keys *k, model_config *c) {
+    uint32_t value_dim = 0;
+    want_u32(k, "attention.head_count", &c->n_heads);
+    c->n_kv_heads = c->n_heads;
+    maybe_u32(k, "attention.head_count_kv", &c->n_kv_heads);
+    if (c->n_heads) c->head_dim = c->n_embd / c->n_heads;
+    maybe_u32(k, "attention.key_length", &c->head_dim);
+    value_dim = c->head_dim;
+    maybe_u32(k, "attention.value_length", &value_dim);
+    if (value_dim != c->head_dim)
+        bad_key(k, ERR_UNSUPPORTED, "attention.value_length",
+                "keys and values of different length are not supported");
+    maybe_u32(k, "attention.sliding_window", &c->window);
+    c->rope.n_dims = c->head_dim;
+    maybe_u32(k, "rope.dimension_count", &c->rope.n_dims);
+}
+
+/* Which layers have the window: each but the n-th, as a number or layer by layer. */
+static void read_pattern(keys *k, model_config *c) {
+    const char *suffix = "attention.sliding_window_pattern";
+    fact_array a = {0};
+    if (!checkpoint_length(k->file, key_of(k, suffix), &a.n)) {
+        maybe_u32(k, suffix, &c->window_every);
+        return;
+    }
+    if (k->s == OK)
+        k->s = checkpoint_get_array(k->file, key_of(k, suffix), FACT_BOOL, &a, k->e);
+    if (k->s != OK) return;
+    const unsigned char *slides = a.v;
+    uint32_t n = 0;
+    while (n < a.n && slides[n]) n++;
+    c->window_every = n < a.n ? n + 1 : 0;
+    for (uint32_t l = 0; l < c->n_layers && l < a.n; l++)
+        if ((bool)slides[l] != (model_config_window(c, l) > 0)) n = UINT32_MAX;
+    if (n == UINT32_MAX || a.n < c->n_layers)
+        bad_key(k, ERR_UNSUPPORTED, suffix, "its order of layers with and without a window");
+}
+
+/* What families with windows on some layers, or scores of their own, have beside the rest. */
+static void read_layers(keys *k, model_config *c, const family *f) {
+    float cap = 0;
+    maybe_f32(k, "attn_logit_softcapping", &cap);
+    maybe_f32(k, "final_logit_softcapping", &cap);
+    if (cap != 0)
+        bad_key(k, ERR_UNSUPPORTED, "final_logit_softcapping",
+                "soft-capping of logits is not supported");
+    maybe_f32(k, "attention.scale", &c->attn_scale);
+    if (!f->window_every) return;
+    /* Gemma 3 27B scales by its width; files do not say so (llama.cpp, src/models/gemma3.cpp).
+     */
+    if (c->attn_scale == 0 && c->n_layers == 62 && c->n_heads)
+        c->attn_scale = 1 / sqrtf((float)(c->n_embd / c->n_heads));
+    if (!c->window) return;
+    c->window_every = f->window_every;
+    c->window_theta = f->window_theta;
+    maybe_f32(k, "rope.freq_base_swa", &c->window_theta);
+    read_pattern(k, c);
+}
+
+/* A range error names the field of the config; whoever has the file wants the key. */
+static void name_key(const model_config *c, err *e) {
+    static const char *const map[][2] = {
+        {"n_layers", "block_count"},
+        {"n_embd", "embedding_length"},
+        {"n_heads", "attention.head_count"},
+        {"n_kv_heads", "attention.head_count_kv"},
+        {"head_dim", "attention.key_length"},
+        {"n_ff", "feed_forward_length"},
+        {"n_vocab", "vocab_size"},
+        {"n_ctx_train", "context_length"},
+        {"norm_eps", "attention.layer_norm_rms_epsilon"},
+        {"n_experts", "expert_count"},
+        {"n_experts_used", "expert_used_count"},
+        {"rope.n_dims", "rope.dimension_count"},
+        {"attn_scale", "attention.scale"},
+        {"rope.theta", "rope.freq_base"},
+        {"window_theta", "rope.freq_base_swa"},
+        {"rope.factor", "rope.scaling.factor"},
+        {"rope.original_len", "rope.scaling.original_context_length"},
+        {"rope.attn_factor", "rope.scaling.attn_factor"},
+        {"rope.beta_fast", "rope.scaling.yarn_beta_fast"},
+        {"rope.beta_slow", "rope.scaling.yarn_beta_slow"},
+    };
+    for (size_t i = 0; i < sizeof map / sizeof *map; i++)
+        if (strcmp(e->field, map[i][0]) == 0) {
+            char text[sizeof e->text];
+            snprintf(text, sizeof text, "%s", e->text);
+            err_set(e, e->code, "%s.%s: %.300s", c->arch, map[i][1], text);
+            err_field(e, "%s.%s", c->arch, map[i][1]);
+            return;
+        }
+}
+
+status model_config_read(model_config *c, const checkpoint *file, err *e) {
+    str arch = {NULL, 0}, name = STR("");
+    model_config_init(c);
+    status s = checkpoint_get_str(file, "general.architecture", &arch, e);
+    if (s != OK) return s;
+    if (!arch.ptr) {
+        err_set(e, ERR_FORMAT, "%.200s: the key general.architecture is missing",
+                checkpoint_path(file));
+        return err_field(e, "general.architecture");
+    }
+    if (arch.len < sizeof c->arch) memcpy(c->arch, arch.ptr, arch.len);
+    const family *f = family_find(c->arch);
+    if (!f || f->refuse || !str_eqz(arch, c->arch)) {
+        err_set(e, ERR_UNSUPPORTED, "%.200s: architecture " STR_FMT " is not supported%s%s",
+                checkpoint_path(file), (int)(arch.len < 64 ? arch.len : 64), arch.ptr,
+                f && f->refuse ? ": " : "", f && f->refuse ? f->refuse : "");
+        family_hint(e);
+        return err_field(e, "general.architecture");
+    }
+    if ((s = checkpoint_get_str(file, "general.name", &name, e)) != OK) return s;
+    snprintf(c->name, sizeof c->name, STR_FMT,
+             (int)(name.len < sizeof c->name ? name.len : sizeof c->name - 1), name.ptr);
+    keys k = {.file = file, .arch = c->arch, .s = OK, .e = e};
+    c->rope.pairing = family_pairing(f, file->format->permutes_qk);
+    c->qk_norm = f->qk_norm;
+    c->norms_per_layer = f->norms_per_layer;
+    want_u32(&k, "block_count", &c->n_layers);
+    want_u32(&k, "context_length", &c->n_ctx_train);
+    want_u32(&k, "embedding_length", &c->n_embd);
+    want_u32(&k, "feed_forward_length", &c->n_ff);
+    read_attention(&k, c);
+    maybe_f32(&k, "rope.freq_base", &c->rope.theta);
+    maybe_f32(&k, "attention.layer_norm_rms_epsilon", &c->norm_eps);
+    maybe_u32(&k, "expert_count", &c->n_experts);
+    maybe_u32(&k, "expert_used_count", &c->n_experts_used);
+    read_scaling(&k, c);
+    read_vocab(&k, c);
+    read_layers(&k, c, f);
+    if (k.s != OK) return k.s;
+    c->tied_head = !has_tensor(file, "output.weight");
+    c->qkv_bias = f->qkv_bias || has_tensor(file, "blk.0.attn_q.bias");
+    c->o_bias = has_tensor(file, "blk.0.attn_output.bias");
+    c->ffn_bias = has_tensor(file, "blk.0.ffn_down.bias");
+    s = model_config_check(c, e);
+    if (s != OK) name_key(c, e);
+    return s;
+}
