@@ -21,6 +21,7 @@
 #include "daemon/commands.h"
 #include "daemon/loop_memory.h"
 #include "daemon/notify.h"
+#include "daemon/serving.h"
 #include "daemon/supervise.h"
 
 extern char **environ;
@@ -43,40 +44,6 @@ typedef struct daemon_state {
     status failed;
     err error;
 } daemon_state;
-
-static server_options server_options_of(const options *o) {
-    server_options so = {.host = o->host,
-                         .port = (uint16_t)o->port,
-                         .listen_fd = -1,
-                         .max_connections = o->max_connections,
-                         .max_body_bytes = (uint32_t)o->max_body,
-                         .idle_timeout_s = o->idle_timeout,
-                         .header_timeout_s = o->header_timeout,
-                         .body_timeout_s = o->body_timeout,
-                         .heartbeat_s = o->heartbeat,
-                         .request_timeout_s = o->request_timeout,
-                         .stream_credits = o->stream_credits,
-                         .log_requests = o->log_requests,
-                         .api_keys_file = o->api_keys_file,
-                         .metrics_auth = o->metrics_auth,
-                         .tls_cert = o->tls_cert,
-                         .tls_key = o->tls_key,
-                         .cors_origins = o->cors_origins};
-    return so;
-}
-
-static void add_terms(void *arg, const machine *m, terms *t) {
-    daemon_state *d = arg;
-    bridge_terms(m, t);
-    terms_add(t, MEM_REQUESTS, TERM_EXACT, pool_bytes(m->opt.request_memory),
-              "bodies, prompts, queued output");
-    server_terms(&d->so, t);
-}
-
-static status plan_it(daemon_state *d, err *e) {
-    machine_wish w = {.extra = add_terms, .arg = d};
-    return machine_plan(&d->m, &d->opt, &w, e);
-}
 
 static void on_flushed(void *arg) {
     daemon_state *d = arg;
@@ -258,7 +225,8 @@ static status check_descriptors(const options *o, err *e) {
 /* What comes before the first socket: the plan, and the memory that requests share. */
 static status prepare(daemon_state *d, err *e) {
     status s = check_descriptors(&d->opt, e);
-    if (s == OK) s = plan_it(d, e);
+    const machine_wish w = {.extra = serving_terms};
+    if (s == OK) s = machine_plan(&d->m, &d->opt, &w, e);
     if (s != OK) return s;
     if (d->m.file) return machine_reserve(&d->m, e);
     err_set(e, ERR_INVALID, "%s is not a GGUF file", d->opt.model);
