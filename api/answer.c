@@ -147,7 +147,7 @@ static status check_length(const answer *a, const prompt_in *p, uint32_t *max_to
 /* What is left until the deadline, which counts from the request's arrival. False: it has
  * passed. */
 static bool set_deadline(answer *a) {
-    uint64_t most = a->app->request_timeout_us, t = a->p.timeout_us;
+    uint64_t most = a->app->opt.request_timeout_s * 1000000ull, t = a->p.timeout_us;
     uint64_t gone_us = clock_us() - a->rq->began_us;
     if (most && (!t || t > most)) t = most;
     a->timeout_us = t > gone_us ? t - gone_us : 0;
@@ -196,7 +196,7 @@ static void choice_init(answer *a, choice *c, uint32_t index, uint32_t max_token
                          .priority = priority_of(a),
                          .cache_salt = a->salt,
                          .timeout_us = a->timeout_us,
-                         .credits = a->p.stream ? a->app->stream_credits : 0,
+                         .credits = a->p.stream ? a->app->opt.stream_credits : 0,
                          .on_event = on_event,
                          .user = c};
     c->spec.sampling.seed += index % a->p.n;

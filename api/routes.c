@@ -57,7 +57,7 @@ static const char *allow_text(const route *r) {
 
 /* What a page of another origin may see of the answer, a refusal included. */
 static void cross_origin(const app *app, http_request *rq) {
-    const char *list = app->cors_origins;
+    const char *list = app->opt.cors_origins;
     if (!list || !*list) return;
     const char *origin = cors_match(list, http_header(rq, "Origin"));
     if (cors_varies(list)) http_set(rq, "Vary", "Origin");
@@ -115,7 +115,7 @@ static str key_of(const http_request *rq) {
 }
 
 static bool is_open(const app *app, const route *r) {
-    return r && r->polled && !(app->metrics_auth && r->run == metrics_run);
+    return r && r->polled && !(app->opt.metrics_auth && r->run == metrics_run);
 }
 
 /* True when the request may go on; else it is refused. */

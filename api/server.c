@@ -13,7 +13,6 @@ struct server {
     app app; /* first: callbacks get it */
     void (*drained)(void *);
     void *drained_arg;
-    const char *api_keys_file;
 };
 
 static bool has(const char *option) {
@@ -91,7 +90,7 @@ static void on_done(void *self, http_request *rq) {
     app *app = self;
     /* 501 is what clients ask for and there is not: no failure that wakes anybody. */
     app->answers[rq->gone ? 0 : rq->status == 501 ? 1 : rq->status / 100 % 6]++;
-    if (app->log_requests) log_request(rq);
+    if (app->opt.log_requests) log_request(rq);
 }
 
 /* The last reference is gone: what the tenant was charged and did not use goes back. */
@@ -143,19 +142,12 @@ status server_check(const server_options *o, ledger *l, err *e) {
     return s;
 }
 
-static void configure(server *s, const server_options *o) {
-    s->app.log_requests = o->log_requests;
-    s->app.request_timeout_us = (uint64_t)o->request_timeout_s * 1000000u;
-    s->app.metrics_auth = o->metrics_auth;
-    s->app.cors_origins = o->cors_origins;
-}
-
 status server_open(server **out, uv_loop_t *loop, const server_options *o, port *p, err *e) {
     *out = NULL;
     server *s = calloc(1, sizeof *s);
     if (!s) return mem_exhausted(e, MEM_HTTP, "the front end");
     s->app.port = p;
-    s->app.stream_credits = o->stream_credits;
+    s->app.opt = *o;
     memory_sample_take(p, &s->app.memory);
     const http_app callbacks = {.self = s,
                                 .begin = on_begin,
@@ -167,8 +159,6 @@ status server_open(server **out, uv_loop_t *loop, const server_options *o, port 
                                 .freed = on_freed,
                                 .retry_after_s = on_retry_after,
                                 .idle = on_idle};
-    s->api_keys_file = o->api_keys_file;
-    configure(s, o);
     status st = check_options(o, e);
     if (st == OK) st = open_keys(&s->app.keys, o, p->ledger, e);
     if (st == OK) st = http_open(&s->app.http, loop, o, &callbacks, p->ledger, p->pool, e);
@@ -188,10 +178,11 @@ static void told_at_reload(status s, const err *e) {
 void server_reload(server *s) {
     err e;
     if (s->app.keys) {
-        status st = keys_reload(s->app.keys, s->api_keys_file, clock_us(), &e);
+        status st = keys_reload(s->app.keys, s->app.opt.api_keys_file, clock_us(), &e);
         told_at_reload(st, &e);
         if (st == OK)
-            log_info("reload: %u tenants in %s", keys_n_tenants(s->app.keys), s->api_keys_file);
+            log_info("reload: %u tenants in %s", keys_n_tenants(s->app.keys),
+                     s->app.opt.api_keys_file);
     }
     told_at_reload(http_reload(s->app.http, &e), &e);
 }
@@ -202,7 +193,7 @@ uint16_t server_port(const server *s) {
 
 status server_configure(server *s, const server_options *o, err *e) {
     status st = check_origins(o, e);
-    if (st == OK) configure(s, o);
+    if (st == OK) s->app.opt = *o;
     return st;
 }
 

@@ -27,9 +27,8 @@
 extern char **environ;
 
 typedef struct daemon_state {
-    options opt;           /* in force */
-    options started, told; /* as read at start, and last */
-    int argc;              /* as the process got them */
+    options opt; /* in force: as read at start, the live ones at the last SIGHUP */
+    int argc;    /* as the process got them */
     char **argv;
     machine m;
     server_options so;
@@ -73,16 +72,6 @@ static void drain(daemon_state *d) {
     server_drain(d->server, on_drained, d);
 }
 
-static void on_live_change(void *arg, const char *name, bool live) {
-    (void)arg;
-    if (live) log_info("reload: %s has changed", name);
-}
-
-static void on_other_change(void *arg, const char *name, bool live) {
-    (void)arg;
-    if (!live) log_warn("reload: %s has changed: that takes a restart", name);
-}
-
 /* From file, environment and flags, at start and again at SIGHUP: loading takes argv apart. */
 static status read_options(const daemon_state *d, options *out, err *e) {
     enum { MAX_ARGS = 256 };
@@ -98,37 +87,41 @@ static status read_options(const daemon_state *d, options *out, err *e) {
     return err_hint(e, "a model is named by --model FILE");
 }
 
-static void configure_server(daemon_state *d, const options *now) {
-    err e;
-    server_options so = server_options_of(now);
-    if (server_configure(d->server, &so, &e) != OK) {
-        log_error("reload: %s", e.text);
-        return;
+static void on_change(void *arg, const char *name, bool live, const char *was,
+                      const char *now) {
+    (void)arg;
+    log_line(live ? LOG_INFO : LOG_WARN, "reload: %s has changed from \"%s\" to \"%s\"%s", name,
+             was, now, live ? "" : ": that takes a restart");
+}
+
+/* Options of which any has a mistake change nothing. */
+static status take_options(daemon_state *d, err *e) {
+    options now;
+    const options was = d->opt;
+    status s = read_options(d, &now, e);
+    if (s != OK) return s;
+    options_take_live(&d->opt, &now);
+    const server_options so = server_options_of(&d->opt);
+    s = server_configure(d->server, &so, e);
+    if (s != OK) {
+        d->opt = was;
+        return s;
     }
-    d->opt.log_requests = now->log_requests;
-    d->opt.request_timeout = now->request_timeout;
-    d->opt.metrics_auth = now->metrics_auth;
-    memcpy(d->opt.cors_origins, now->cors_origins, sizeof d->opt.cors_origins);
-    so = server_options_of(&d->opt); /* whose strings stay where they are */
-    server_configure(d->server, &so, &e);
+    /* A report at the level that shows more: the one before or the one from now on. */
+    log_init((log_level)(was.log_level > now.log_level ? was.log_level : now.log_level));
+    if (options_compare(&was, &now, on_change, NULL) == 0)
+        log_info("reload: no option has changed");
+    log_init((log_level)d->opt.log_level);
+    return OK;
 }
 
 static void reload(daemon_state *d) {
-    options now;
     err e;
     notify_send("RELOADING=1\nMONOTONIC_USEC=%llu", (unsigned long long)clock_us());
-    if (read_options(d, &now, &e) == OK) {
-        options_compare(&d->told, &now, on_live_change, NULL);
-        options_compare(&d->started, &now, on_other_change, NULL);
-        d->told = now;
-        d->opt.log_level = now.log_level;
-        d->opt.drain_timeout = now.drain_timeout;
-        log_init((log_level)now.log_level);
-        configure_server(d, &now);
+    if (take_options(d, &e) == OK)
         server_reload(d->server);
-    } else {
+    else
         log_error("reload: nothing is taken over: %s", e.text);
-    }
     notify_send("READY=1");
 }
 
@@ -297,7 +290,6 @@ int cmd_serve(int argc, char **argv) {
     status s = read_options(&d, &d.opt, &e);
     if (s == OK) s = notify_listen_fd(&listen_fd, &e);
     if (s != OK) return command_failed("serve", &e);
-    d.started = d.told = d.opt;
     log_init((log_level)d.opt.log_level);
     signal(SIGPIPE, SIG_IGN);
     d.so = server_options_of(&d.opt);

@@ -82,8 +82,8 @@ def test_sighup_takes_over_what_can_change_and_names_what_cannot(tmp_path):
     m.wait("RELOADING=1")
     m.wait("MONOTONIC_USEC=")
     m.wait("READY=1")
-    d.wait_log("reload: log_requests has changed")
-    d.wait_log("reload: max_waiting has changed: that takes a restart")
+    d.wait_log('reload: log_requests has changed from "true" to "false"')
+    d.wait_log('reload: max_waiting has changed from "256" to "7": that takes a restart')
     before = d.text().count("POST /v1/completions")
     d.say("a", max_tokens=1)
     conf.write_text("[server]\nlog_requests = false\n")  # as at start: nothing waits for a restart
