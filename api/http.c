@@ -316,9 +316,6 @@ uint16_t http_port(const http *h) {
 uint32_t http_n_connections(const http *h) {
     return h->n_open;
 }
-uint32_t http_n_requests(const http *h) {
-    return h->n_requests;
-}
 
 status http_reload(http *h, err *e) {
     return h->tls ? http_tls_load(h->tls, &h->opt, e) : OK;

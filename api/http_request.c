@@ -94,48 +94,48 @@ static enum MHD_Result count_header(void *cls, enum MHD_ValueKind kind, const ch
     return MHD_YES;
 }
 
-/* libmicrohttpd reads these leniently, each in its own way; a proxy before us may read them in
- * another, and that is how requests are smuggled (RFC 9112, section 11.2). */
+/* What is wrong with the head, in words; NULL: nothing. libmicrohttpd reads it leniently, in
+ * its own way; a proxy before us may read it in another, and that is how requests are smuggled
+ * (RFC 9112, section 11.2). First what tells where the body ends and whose the request is. */
+static const char *fault(const http_conn *c, const header_count *n, const char *method,
+                         const char *version) {
+    bool v1_1 = strcmp(version, "HTTP/1.1") == 0, v1_0 = strcmp(version, "HTTP/1.0") == 0;
+    if (n->n_encoding && v1_0) return "Transfer-Encoding in an HTTP/1.0 request";
+    if (n->n_encoding && n->n_length) return "both Transfer-Encoding and Content-Length";
+    if (n->n_length > 1) return "several Content-Length headers";
+    if (n->n_host == 0 && v1_1) return "no Host header";
+    if (n->n_host > 1) return "several Host headers";
+    if (n->n_auth > 1 || n->n_key > 1) return "several Authorization or X-Api-Key headers";
+    if (n->bad_host) return "the Host header must be a host, perhaps with a port";
+    if (!v1_1 && !v1_0) return "the version must be HTTP/1.1 or HTTP/1.0";
+    if (lies_in_place() && n->bad_line)
+        return "each line of the head must end with CR LF, and hold none of them";
+    if (n->bad_name) return "the name of a header must be a token, with the colon after it";
+    if (lies_in_place() &&
+        (version - c->uri_end != 1 || c->uri - (method + strlen(method)) != 1))
+        return "the request line must be METHOD, blank, target, blank, version";
+    return c->bad_uri ? "the request target must be an absolute path without %00" : NULL;
+}
+
 static bool acceptable(http_private *rq, const char *method, const char *version, failure *f) {
     header_count n = {.line_end = version + strlen(version)};
     struct MHD_Connection *m = rq->conn->mhd;
     MHD_get_connection_values(m, MHD_HEADER_KIND, count_header, &n);
     const union MHD_ConnectionInfo *size =
         MHD_get_connection_info(m, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
-    if (size && size->header_size > HTTP_MAX_HEADER_BYTES) {
-        failure_set(f, API_HEADERS_TOO_LARGE, "the headers have %zu bytes, more than %d",
-                    size->header_size, HTTP_MAX_HEADER_BYTES);
-        return false;
-    }
     /* After the last line comes the empty one. */
     n.bad_line |= n.line_end && n.line_end[1];
-    const char *bad = NULL;
-    if (rq->conn->bad_uri) bad = "the request target must be an absolute path without %00";
-    if (lies_in_place() &&
-        (version - rq->conn->uri_end != 1 || rq->conn->uri - (method + strlen(method)) != 1))
-        bad = "the request line must be METHOD, blank, target, blank, version";
-    if (n.bad_name) bad = "the name of a header must be a token, with the colon after it";
-    if (lies_in_place() && n.bad_line)
-        bad = "each line of the head must end with CR LF, and hold none of them";
-    if (strcmp(version, "HTTP/1.1") != 0 && strcmp(version, "HTTP/1.0") != 0)
-        bad = "the version must be HTTP/1.1 or HTTP/1.0";
-    if (n.bad_host) bad = "the Host header must be a host, perhaps with a port";
-    if (n.n_auth > 1 || n.n_key > 1) bad = "several Authorization or X-Api-Key headers";
-    if (n.n_host > 1) bad = "several Host headers";
-    if (n.n_host == 0 && strcmp(version, "HTTP/1.1") == 0) bad = "no Host header";
-    if (n.n_length > 1) bad = "several Content-Length headers";
-    if (n.n_encoding && n.n_length) bad = "both Transfer-Encoding and Content-Length";
-    if (n.n_encoding && strcmp(version, "HTTP/1.0") == 0)
-        bad = "Transfer-Encoding in an HTTP/1.0 request";
-    if (bad) {
-        failure_set(f, API_INVALID, "%s", bad);
-        return false;
-    }
-    if (n.n_encoding > 1 || n.not_chunked) {
+    const char *what = fault(rq->conn, &n, method, version);
+    if (size && size->header_size > HTTP_MAX_HEADER_BYTES)
+        failure_set(f, API_HEADERS_TOO_LARGE, "the headers have %zu bytes, more than %d",
+                    size->header_size, HTTP_MAX_HEADER_BYTES);
+    else if (what)
+        failure_set(f, API_INVALID, "%s", what);
+    else if (n.n_encoding > 1 || n.not_chunked)
         failure_set(f, API_UNSUPPORTED, "transfer encodings other than chunked");
-        return false;
-    }
-    return true;
+    else
+        return true;
+    return false;
 }
 
 static http_method method_of(const char *m) {
