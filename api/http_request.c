@@ -10,7 +10,6 @@
 #include <string.h>
 #include <strings.h>
 #include <stdlib.h>
-#include <sys/epoll.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 
@@ -341,12 +340,15 @@ static enum MHD_Result first_call(http *h, struct MHD_Connection *m, const char 
     return now ? queue_answer(rq) : MHD_YES;
 }
 
+/* From now on, whoever leaves ends it; he may have left already. */
+static void watch_for_its_end(http_private *rq) {
+    if (!rq->watched) http_watch(rq->h, rq->conn);
+    rq->watched = true;
+}
+
 static void sleep_until_woken(http_private *rq) {
     http_conn *c = rq->conn;
-    if (!rq->watched) {
-        struct epoll_event ev = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = rq};
-        rq->watched = epoll_ctl(rq->h->watch_fd, EPOLL_CTL_ADD, c->fd, &ev) == 0;
-    }
+    watch_for_its_end(rq);
     rq->suspended = true;
     MHD_suspend_connection(c->mhd);
 }
@@ -372,10 +374,7 @@ enum MHD_Result http_on_request(void *cls, struct MHD_Connection *m, const char 
     if (rq->pub.gone) return MHD_NO;
     if (rq->phase == PHASE_ANSWER) {
         rq->conn->deadline_us = 0;
-        if (rq->pub.streaming && !rq->watched) {
-            struct epoll_event ev = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = rq};
-            rq->watched = epoll_ctl(h->watch_fd, EPOLL_CTL_ADD, rq->conn->fd, &ev) == 0;
-        }
+        if (rq->pub.streaming) watch_for_its_end(rq);
         return queue_answer(rq);
     }
     sleep_until_woken(rq);
@@ -401,12 +400,12 @@ void http_on_completed(void *cls, struct MHD_Connection *m, void **ctx,
     if (!rq) return;
     *ctx = NULL;
     http_conn *c = rq->conn;
-    if (rq->watched) epoll_ctl(h->watch_fd, EPOLL_CTL_DEL, c->fd, NULL);
-    rq->watched = false;
     rq->conn = NULL;
     c->rq = NULL;
-    c->deadline_us =
-        clock_us() + ((uint64_t)h->opt.idle_timeout_s + h->opt.header_timeout_s) * 1000000u;
+    c->served = true;
+    c->idle_since_us = clock_us();
+    c->deadline_us = c->idle_since_us +
+                     ((uint64_t)h->opt.idle_timeout_s + h->opt.header_timeout_s) * 1000000u;
     if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK && !rq->pub.gone) {
         rq->pub.gone = true;
         h->app.gone(h->app.self, &rq->pub);
