@@ -39,7 +39,7 @@
     X("server", U32, heartbeat, 15, 1, 3600, "s",                                             \
       "comment line in a silent stream", "", "")                                              \
     X("server", U32, stream_credits, 256, 1, 65536, "tokens",                                 \
-      "how far a slow reader may lag before its sequence waits", "", "")                      \
+      "how far a slow reader may lag before its sequence waits; 16 KiB of events at most", "", "") \
     X("server", U32, drain_timeout, 30, 0, 86400, "s",                                        \
       "SIGTERM: running requests may go on so long", "", "", LIVE)                            \
     X("server", STR, api_keys_file, "", 0, 255, "",                                           \

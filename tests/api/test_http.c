@@ -277,7 +277,7 @@ END_TEST
 
 /* A client whose socket takes little, on a stream of big events (20 logprobs): what it does not
  * read fills the kernel's buffers soon. */
-static int open_slow_reader(int receive_bytes, int max_tokens) {
+static int open_slow_reader(int receive_bytes, int n, int max_tokens) {
     char body[120];
     int fd = socket(AF_INET, SOCK_STREAM, 0);
     setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &receive_bytes, sizeof receive_bytes);
@@ -287,8 +287,8 @@ static int open_slow_reader(int receive_bytes, int max_tokens) {
     ck_assert(connect(fd, (struct sockaddr *)&sa, sizeof sa) == 0);
     snprintf(body, sizeof body,
              "{\"prompt\":\"a\",\"stream\":true,\"ignore_eos\":true,\"logprobs\":20,"
-             "\"max_tokens\":%d}",
-             max_tokens);
+             "\"n\":%d,\"max_tokens\":%d}",
+             n, max_tokens);
     return send_post(fd, "/v1/completions", body);
 }
 
@@ -298,7 +298,7 @@ START_TEST(a_slow_reader_holds_the_machine_and_loses_nothing) {
     f.per_step = 8;
     f.says = "0123456789";
     fake_start(&f);
-    int fd = open_slow_reader(4096, 12000);
+    int fd = open_slow_reader(4096, 1, 12000);
     unsigned last = 0, same = 0;
     for (int i = 0; i < 400 && same < 5; i++) { /* until nothing moves for 100 ms */
         usleep(20000);
@@ -328,7 +328,7 @@ START_TEST(a_reader_that_has_stopped_is_cut_off) {
     f.opt.idle_timeout_s = 1;
     f.per_step = 8;
     fake_start(&f);
-    int fd = open_slow_reader(2048, 100000);
+    int fd = open_slow_reader(2048, 1, 100000);
     ck_assert(fake_await(&f.n_live, 1, 3000));
     ck_assert(fake_await(&f.n_live, 0, 40000));
     close(fd);
@@ -514,14 +514,39 @@ START_TEST(a_stream_that_runs_out_of_memory_ends_with_an_error) {
     f.opt.stream_credits = 4096;
     f.per_step = 8;
     fake_start(&f);
-    int fd = open_slow_reader(2048, 100000);
-    ck_assert(fake_await(&f.n_live, 1, 3000));
+    int fd = open_slow_reader(2048, 8, 100000);
+    ck_assert(fake_await(&f.n_live, 8, 3000));
     ck_assert(fake_await(&f.n_live, 0, 30000)); /* cancelled for want of memory */
     bool closed;
     char *raw = fake_read(fd, "data: [DONE]", 20000, NULL, &closed);
     assert_has(raw, "\"type\":\"unavailable_error\"");
     free(raw);
     close(fd);
+    fake_stop(&f);
+}
+END_TEST
+
+/* Whatever stream_credits says: what waits for one reader is bounded in bytes. */
+START_TEST(a_stream_that_is_not_read_keeps_to_its_part_of_the_memory) {
+    fake_init(&f);
+    f.pool_want = 512 * 1024; /* 256 KiB a request */
+    f.opt.stream_credits = 4096;
+    f.per_step = 8;
+    fake_start(&f);
+    int fd = open_slow_reader(2048, 1, 100000);
+    unsigned last = 0, same = 0;
+    for (int i = 0; i < 1000 && same < 10; i++) { /* until nothing moves for 200 ms */
+        usleep(20000);
+        unsigned now = atomic_load(&f.n_credited);
+        same = now == last && now ? same + 1 : 0;
+        last = now;
+    }
+    ck_assert_uint_ge(same, 10);
+    ck_assert_uint_eq(atomic_load(&f.n_live), 1);    /* it waits: it has not run out */
+    ck_assert_uint_le(atomic_load(&f.max_owed), 16); /* wide events: few of them */
+    ck_assert_uint_lt(pool_used(f.port.pool), 256 * 1024);
+    close(fd);
+    ck_assert(fake_await(&f.n_live, 0, 3000));
     fake_stop(&f);
 }
 END_TEST
@@ -711,6 +736,7 @@ int main(void) {
     tcase_add_test(t, a_connection_that_the_ledger_refuses_is_closed);
     tcase_add_test(t, an_exhausted_pool_refuses_and_recovers);
     tcase_add_test(t, a_stream_that_runs_out_of_memory_ends_with_an_error);
+    tcase_add_test(t, a_stream_that_is_not_read_keeps_to_its_part_of_the_memory);
     tcase_add_test(t, streams_go_on_while_draining);
     tcase_add_test(t, an_abort_ends_what_runs_with_an_error);
     tcase_add_test(t, unix_sockets_and_inherited_ones);
