@@ -22,6 +22,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "api/http_impl.h"
@@ -313,11 +314,18 @@ static status handles_open(http *h, uv_loop_t *loop, err *e) {
     return OK;
 }
 
+static void remove_path(http *h) {
+    struct stat st;
+    if (h->unix_path[0] && lstat(h->unix_path, &st) == 0 && st.st_ino == h->unix_inode)
+        unlink(h->unix_path);
+    h->unix_path[0] = '\0';
+}
+
 static void free_all(http *h) {
     if (h->mhd) MHD_stop_daemon(h->mhd);
     if (h->no_memory) MHD_destroy_response(h->no_memory);
     if (h->watch_fd >= 0) close(h->watch_fd);
-    if (h->unix_path[0]) unlink(h->unix_path);
+    remove_path(h);
     http_tls_close(h->tls);
     ledger_free(h->ledger, h->table_memory);
     free(h);
@@ -349,6 +357,8 @@ status http_open(http **out, struct uv_loop_s *loop, const server_options *o,
     if (s != OK) goto done;
     s = http_listen(o, &fd, &h->port, h->unix_path, e);
     if (s != OK) goto done;
+    struct stat st;
+    if (h->unix_path[0] && lstat(h->unix_path, &st) == 0) h->unix_inode = st.st_ino;
     s = daemon_open(h, fd, e);
     if (s != OK) goto done;
     h->listen_fd = fd;
@@ -382,8 +392,7 @@ void http_drain(http *h) {
     h->listen_fd = -1;
     int fd = MHD_quiesce_daemon(h->mhd);
     if (fd >= 0) close(fd);
-    if (h->unix_path[0]) unlink(h->unix_path);
-    h->unix_path[0] = '\0';
+    remove_path(h);
     uv_timer_start(&h->pump_timer, on_pump_timer, 0, 0); /* tells idle, not from here */
 }
 
@@ -416,6 +425,6 @@ void http_close(http *h) {
     MHD_destroy_response(h->no_memory);
     http_tls_close(h->tls);
     close(h->watch_fd);
-    if (h->unix_path[0]) unlink(h->unix_path);
+    remove_path(h);
     ledger_free(h->ledger, h->table_memory);
 }

@@ -61,6 +61,7 @@ struct http {
     http_tls *tls; /* NULL: plain HTTP */
     uint16_t port;
     char unix_path[108]; /* "" unless we made it */
+    ino_t unix_inode;    /* another process may have put its own there since */
     ledger *ledger;
     pool *pool;
     void *table_memory;

@@ -284,6 +284,7 @@ int cmd_serve(int argc, char **argv) {
     if (args_take_word(&argc, argv, "--print-man")) return options_print_man(stdout), 0;
     if (args_take_word(&argc, argv, "--print-man-conf"))
         return options_print_man_conf(stdout), 0;
+    signal(SIGHUP, SIG_IGN); /* until there is something to reload */
     int listen_fd = -1;
     bool only_check = args_take_word(&argc, argv, "--check");
     d.argc = argc, d.argv = argv;
