@@ -4,9 +4,8 @@
 
 static fake f;
 
-#define STREAM_FOREVER                                                                         \
-    "{\"prompt\":\"a\",\"stream\":true,\"ignore_eos\":true,\"max_tokens\":200000}"
-#define WHOLE_FOREVER "{\"prompt\":\"a\",\"ignore_eos\":true,\"max_tokens\":200000}"
+#define STREAM_FOREVER JSON({"prompt":"a","stream":true,"ignore_eos":true,"max_tokens":200000})
+#define WHOLE_FOREVER  "{\"prompt\":\"a\",\"ignore_eos\":true,\"max_tokens\":200000}"
 
 static void start(void) {
     fake_init(&f);
@@ -105,9 +104,9 @@ START_TEST(a_wrong_path_does_not_cost_the_connection) {
     const char *two =
         "GET /no HTTP/1.1\r\nHost: x\r\n\r\nGET /health HTTP/1.1\r\nHost: x\r\n\r\n";
     fake_send(fd, two, strlen(two));
-    char *raw = fake_read(fd, "{\"status\":\"ok\"}", 3000, NULL, &closed);
+    char *raw = fake_read(fd, JSON({"status":"ok"}), 3000, NULL, &closed);
     assert_has(raw, "HTTP/1.1 404");
-    assert_has(raw, "{\"status\":\"ok\"}");
+    assert_has(raw, JSON({"status":"ok"}));
     ck_assert(!closed);
     free(raw);
     close(fd);
@@ -121,7 +120,7 @@ START_TEST(pipelined_requests_are_answered_in_order) {
     char text[4096] = "";
     for (int i = 0; i < 8; i++) {
         char body[100], one[300];
-        snprintf(body, sizeof body, "{\"prompt\":\"a\",\"max_tokens\":%d}", i + 1);
+        snprintf(body, sizeof body, JSON({"prompt":"a","max_tokens":%d}), i + 1);
         snprintf(one, sizeof one,
                  "POST /v1/completions HTTP/1.1\r\nHost: x\r\nX-Request-Id: r%d\r\n"
                  "Content-Length: %zu\r\n\r\n%s",
@@ -143,7 +142,7 @@ START_TEST(pipelined_requests_are_answered_in_order) {
         from = strstr(from, want);
         ck_assert_msg(from != NULL, "%s", want);
     }
-    assert_has(from, "{\"status\":\"ok\"}");
+    assert_has(from, JSON({"status":"ok"}));
     free(raw);
     close(fd);
     fake_stop(&f);
@@ -156,7 +155,7 @@ START_TEST(chunked_uploads_arrive_whole) {
     const char *head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
                        "Transfer-Encoding: chunked\r\n\r\n";
     fake_send(fd, head, strlen(head));
-    const char *body = "{\"prompt\":\"abc\",\"max_tokens\":2}";
+    const char *body = JSON({"prompt":"abc","max_tokens":2});
     for (const char *p = body; *p; p++) {
         char chunk[16];
         int n = snprintf(chunk, sizeof chunk, "1\r\n%c\r\n", *p);
@@ -264,9 +263,10 @@ END_TEST
 
 START_TEST(a_disconnect_cancels_all_choices) {
     start();
-    int fd = open_post("/v1/completions",
-                       "{\"prompt\":[\"a\",\"b\"],\"n\":3,\"stream\":true,\"ignore_eos\":true,"
-                       "\"max_tokens\":100000}");
+    int fd =
+        open_post("/v1/completions", JSON({"prompt":["a","b"],"n":3,"stream":true,
+                                          "ignore_eos":true,
+                            "max_tokens":100000}));
     ck_assert(fake_await(&f.n_live, 6, 3000));
     close(fd);
     ck_assert(fake_await(&f.n_cancelled, 6, 3000));
@@ -347,7 +347,7 @@ START_TEST(an_expectation_is_met_and_http_1_0_is_served) {
     char *raw = fake_read(fd, "\r\n\r\n", 3000, NULL, &closed);
     ck_assert(strncmp(raw, "HTTP/1.1 100", 12) == 0);
     free(raw);
-    fake_send(fd, "{\"prompt\":\"ab\"}", 15);
+    fake_send(fd, JSON({"prompt":"ab"}), 15);
     raw = fake_read(fd, NULL, 3000, NULL, &closed);
     assert_has(raw, "HTTP/1.1 200");
     assert_has(raw, "[97,98]");
@@ -375,9 +375,7 @@ START_TEST(text_that_is_held_back_does_not_stall_the_stream) {
     /* 80 tokens without a byte to send, ten times the window */
     char body[300];
     snprintf(body, sizeof body,
-             "{\"prompt\":\"x\",\"stream\":true,\"max_tokens\":200,\"stop\":"
-             "\"%s!\"}",
-             f.says);
+             JSON({"prompt":"x","stream":true,"max_tokens":200,"stop":"%s!"}), f.says);
     reply r = fake_post(&f, "/v1/completions", body);
     ck_assert_int_eq(r.status, 200);
     assert_has(r.body, f.says);
@@ -419,7 +417,7 @@ START_TEST(a_long_prefill_is_kept_alive_by_comments) {
     f.opt.heartbeat_s = 1;
     f.prefill_ms = 2500;
     fake_start(&f);
-    reply r = fake_post(&f, "/v1/completions", "{\"prompt\":\"a\",\"stream\":true}");
+    reply r = fake_post(&f, "/v1/completions", JSON({"prompt":"a","stream":true}));
     ck_assert_int_eq(r.status, 200);
     ck_assert_msg(strncmp(r.body, ":\n\n", 3) == 0, "%s", r.body);
     assert_has(r.body, "data: [DONE]");
@@ -444,7 +442,7 @@ START_TEST(connections_beyond_the_limit_wait_and_then_get_in) {
     free(raw);
     for (int i = 0; i < 4; i++) close(held[i]);
     raw = fake_read(late, NULL, 3000, NULL, &closed);
-    assert_has(raw, "{\"status\":\"ok\"}");
+    assert_has(raw, JSON({"status":"ok"}));
     free(raw);
     close(late);
     fake_stop(&f);
@@ -491,7 +489,7 @@ START_TEST(an_exhausted_pool_refuses_and_recovers) {
     ck_assert_uint_gt(atomic_load(&f.n_submitted), 2);
     for (int i = 0; i < 60; i++) close(fd[i]);
     ck_assert(fake_await(&f.n_live, 0, 3000));
-    reply r = fake_post(&f, "/v1/completions", "{\"prompt\":\"a\"}");
+    reply r = fake_post(&f, "/v1/completions", JSON({"prompt":"a"}));
     ck_assert_int_eq(r.status, 200);
     reply_free(&r);
     /* One that is too big by itself: retrying is no help. */
@@ -555,7 +553,7 @@ START_TEST(streams_go_on_while_draining) {
     fake_init(&f);
     f.step_ms = 20;
     fake_start(&f);
-    int fd = open_post("/v1/completions", "{\"prompt\":\"a\",\"stream\":true}");
+    int fd = open_post("/v1/completions", JSON({"prompt":"a","stream":true}));
     bool closed;
     free(fake_read(fd, "data: ", 3000, NULL, &closed));
     uv_async_send(&f.quit);
@@ -609,7 +607,7 @@ START_TEST(unix_sockets_and_inherited_ones) {
         bool closed;
         fake_send(fd, get, strlen(get));
         char *raw = fake_read(fd, NULL, 3000, NULL, &closed);
-        assert_has(raw, "{\"status\":\"ok\"}");
+        assert_has(raw, JSON({"status":"ok"}));
         free(raw);
         close(fd);
         fake_stop(&f);
@@ -688,8 +686,8 @@ static void *visit(void *arg) {
         }
         reply r = what == 1 ? fake_get(&f, "/metrics")
                             : fake_post(&f, "/v1/completions",
-                                        what == 2 ? "{\"prompt\":\"a\",\"stream\":true,\"n\":2}"
-                                                  : "{\"prompt\":\"a\",\"logprobs\":3}");
+                                        what == 2 ? JSON({"prompt":"a","stream":true,"n":2})
+                                                         : JSON({"prompt":"a","logprobs":3}));
         if (r.status == 200) c->ok++;
         reply_free(&r);
     }
