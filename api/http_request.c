@@ -122,8 +122,10 @@ static bool acceptable(http_private *rq, const char *method, const char *version
     MHD_get_connection_values(m, MHD_HEADER_KIND, count_header, &n);
     const union MHD_ConnectionInfo *size =
         MHD_get_connection_info(m, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
-    /* After the last line comes the empty one. */
+    /* After the last line comes the empty one, CR LF both, and nothing that libmicrohttpd takes
+     * for it: a line without a name, or that begins with NUL, ends its head. */
     n.bad_line |= n.line_end && n.line_end[1];
+    n.bad_line |= size && n.line_end && n.line_end + 4 != method + size->header_size;
     const char *what = fault(rq->conn, &n, method, version);
     if (size && size->header_size > HTTP_MAX_HEADER_BYTES)
         failure_set(f, API_HEADERS_TOO_LARGE, "the headers have %zu bytes, more than %d",

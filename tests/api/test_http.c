@@ -513,8 +513,8 @@ START_TEST(a_stream_that_runs_out_of_memory_ends_with_an_error) {
     f.per_step = 8;
     fake_start(&f);
     int fd = open_slow_reader(2048, 8, 100000);
-    ck_assert(fake_await(&f.n_live, 8, 3000));
-    ck_assert(fake_await(&f.n_live, 0, 30000)); /* cancelled for want of memory */
+    ck_assert(fake_await(&f.n_cancelled, 8, 30000)); /* for want of memory */
+    ck_assert(fake_await(&f.n_live, 0, 30000));
     bool closed;
     char *raw = fake_read(fd, "data: [DONE]", 20000, NULL, &closed);
     assert_has(raw, "\"type\":\"unavailable_error\"");
