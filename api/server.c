@@ -2,7 +2,9 @@
  * Loop thread only. */
 #include "api/server.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "api/answer.h"
 #include "api/cors.h"
@@ -59,16 +61,31 @@ static void on_abort(void *self, http_request *rq) {
         http_refuse(rq, &f);
 }
 
+enum { SHOWN_BYTES = 80 };
+
+/* A path for the log: what would begin another field or line there is encoded again. */
+static const char *shown(const char *path, char out[SHOWN_BYTES + 4]) {
+    size_t n = 0;
+    for (; *path && n < SHOWN_BYTES; path++) {
+        unsigned char c = (unsigned char)*path;
+        bool plain = c > ' ' && c != 0x7f && !strchr("%\"=", c);
+        n += (size_t)sprintf(out + n, plain ? "%c" : "%%%02X", c);
+    }
+    out[n] = '\0';
+    return out;
+}
+
 /* method path status prompt output ttft total finish id, as key=value after the first three */
 static void log_request(const http_request *rq) {
     const answer *a = rq->user;
     double total = (double)(clock_us() - rq->began_us) / 1e3;
     int status = rq->gone && !rq->status ? 499 : rq->status; /* nginx's "client closed" */
     const char *key = rq->tenant ? " key=" : "", *name = rq->tenant ? rq->tenant->name : "";
+    char path[SHOWN_BYTES + 4];
     if (!a || rq->lent) { /* lent: another thread still fills the prompts */
         log_line(routes_polled(rq->path) ? LOG_DEBUG : LOG_INFO,
-                 "%.16s %.80s %d total_ms=%.1f%s%s id=%s", rq->method_name.ptr, rq->path.ptr,
-                 status, total, key, name, rq->id);
+                 "%.16s %s %d total_ms=%.1f%s%s id=%s", rq->method_name.ptr,
+                 shown(rq->path.ptr, path), status, total, key, name, rq->id);
         return;
     }
     const char *finish = rq->gone ? "disconnect" : "error";
@@ -78,9 +95,9 @@ static void log_request(const http_request *rq) {
         if (!rq->gone && a->choices[i].finish) finish = a->choices[i].finish;
     }
     double ttft = a->first_token_us ? (double)(a->first_token_us - rq->began_us) / 1e3 : 0;
-    log_info("%.16s %.80s %d prompt=%llu output=%llu cached=%llu ttft_ms=%.1f total_ms=%.1f "
+    log_info("%.16s %s %d prompt=%llu output=%llu cached=%llu ttft_ms=%.1f total_ms=%.1f "
              "finish=%s%s%s id=%s",
-             rq->method_name.ptr, rq->path.ptr, status,
+             rq->method_name.ptr, shown(rq->path.ptr, path), status,
              (unsigned long long)usage_prompt_tokens(a), (unsigned long long)out,
              (unsigned long long)usage_cached_tokens(a), ttft, total, finish, key, name,
              rq->id);

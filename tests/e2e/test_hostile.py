@@ -392,6 +392,12 @@ def test_the_log_is_of_whole_lines_and_utf_8(server):
     assert all(re.match(r"2\d{3}-\S+Z (info|warn|error) ", x) for x in lines) and not any("error forged" in x[:40] for x in lines)
 
 
+def test_a_path_forges_no_field_of_the_log(server):
+    assert server.http.get("/x%20200%20total_ms=0.1%20key=alice", headers={"X-Request-Id": "forged"}).status_code == 404
+    line = server.wait_log("info GET .*id=forged")[0]
+    assert "/x%20200%20total_ms%3D0.1%20key%3Dalice 404 total_ms=" in line and line.count("key=") == 0
+
+
 def test_bodies_of_every_size_around_a_small_pool_are_answered_or_refused(model):
     """Memory ends in parsing, tokenising, choices, answers; each is refused, and nothing is kept."""
     rng, seen = random.Random(7), set()
