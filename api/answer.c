@@ -147,7 +147,7 @@ static status check_length(const answer *a, const prompt_in *p, uint32_t *max_to
 /* What is left until the deadline, which counts from the request's arrival. False: it has
  * passed. */
 static bool set_deadline(answer *a) {
-    uint64_t most = a->app->request_timeout_us, t = a->p.timeout_us;
+    uint64_t most = a->app->opt.request_timeout_s * 1000000ull, t = a->p.timeout_us;
     uint64_t gone_us = clock_us() - a->rq->began_us;
     if (most && (!t || t > most)) t = most;
     a->timeout_us = t > gone_us ? t - gone_us : 0;
@@ -180,6 +180,19 @@ static int32_t priority_of(const answer *a) {
     return t && t->limits.has_priority ? t->limits.priority : a->p.priority;
 }
 
+/* Tokens that may wait for a reader: as many as fit in half of what is set aside for each
+ * request (machine.c: 32 KiB; growing a buffer leaves the other half behind), but enough for
+ * the steps in flight. With 20 logprobs a token has 4 KB, and stream_credits of them would let
+ * those who do not read hold the memory of those who do. */
+static uint32_t credits_of(const answer *a) {
+    enum { BYTES = 16 * 1024, EVENT_BYTES = 256, LOGPROB_BYTES = 192, LEAST = 16 };
+    uint32_t most = a->app->opt.stream_credits, width = EVENT_BYTES;
+    if (!a->p.stream) return 0;
+    if (a->p.logprobs) width += (1 + (uint32_t)a->p.sampling.n_logprobs) * LOGPROB_BYTES;
+    uint32_t n = BYTES / width > LEAST ? BYTES / width : LEAST;
+    return n < most ? n : most;
+}
+
 static void choice_init(answer *a, choice *c, uint32_t index, uint32_t max_tokens) {
     const prompt_in *p = &a->prompts[index / a->p.n];
     const tokenizer *tok = a->app->port->tok;
@@ -196,7 +209,7 @@ static void choice_init(answer *a, choice *c, uint32_t index, uint32_t max_token
                          .priority = priority_of(a),
                          .cache_salt = a->salt,
                          .timeout_us = a->timeout_us,
-                         .credits = a->p.stream ? a->app->stream_credits : 0,
+                         .credits = credits_of(a),
                          .on_event = on_event,
                          .user = c};
     c->spec.sampling.seed += index % a->p.n;

@@ -1,7 +1,8 @@
 /* One completion request at work: its prompts, its generations, and the text on its way out,
- * whole or as a stream. completions.c and chat.c read the request; answer.c drives it; sse.c
- * and whole.c write. Lives in the request's arena; each live generation holds a reference to
- * the request. Loop thread, except while prompts are tokenised on the pool (rq->lent). */
+ * whole or as a stream. completions.c and chat.c read the request; answer.c drives it;
+ * answer_sse.c and answer_whole.c write. Lives in the request's arena; each live generation
+ * holds a reference to the request. Loop thread, except while prompts are tokenised on the pool
+ * (rq->lent). */
 #ifndef VRAMD_API_ANSWER_H
 #define VRAMD_API_ANSWER_H
 
@@ -78,17 +79,17 @@ void answer_sent(answer *);
 /* All has ended: tells the tenant what was used of what was charged. */
 void answer_settle(answer *);
 
-/* sse.c */
+/* answer_sse.c */
 bool sse_open(answer *); /* prepares a->head and begins the stream */
 void sse_text(choice *); /* sends what c->text and c->lp hold */
 void sse_finish(choice *);
 void sse_done(answer *); /* usage, if asked for, and [DONE] */
 void sse_error(answer *, const failure *);
 
-/* whole.c */
+/* answer_whole.c */
 void whole_answer(answer *);
 
-/* usage.c: the members "usage" and "memory", each with the comma before it */
+/* answer_usage.c: the members "usage" and "memory", each with the comma before it */
 void usage_write(const answer *, buf *);
 void usage_write_memory(const answer *, buf *);
 uint64_t usage_prompt_tokens(const answer *);

@@ -6,6 +6,7 @@
 #include "api/keys.h"
 #include "api/port.h"
 #include "text/chat_template.h"
+#include "api/server_options.h"
 
 /* What the operating system and a device's driver said of us, and what the ledgers said at the
  * same moment. */
@@ -21,12 +22,8 @@ void memory_sample_take(port *, memory_sample *); /* takes milliseconds; any thr
 typedef struct app {
     http *http;
     port *port;
-    uint32_t stream_credits;
-    bool log_requests;
-    uint64_t request_timeout_us; /* of a request that names none, and the most; 0: none */
-    keys *keys;                  /* NULL: whoever can connect may ask */
-    bool metrics_auth;
-    const char *cors_origins; /* "" or NULL: none */
+    server_options opt; /* in force: server_configure replaces them */
+    keys *keys;         /* NULL: whoever can connect may ask */
     chat_template chat;
     bool chat_known; /* chat_template_open was tried; chat_error tells how it went */
     status chat_status;

@@ -16,11 +16,13 @@
 
 #include <errno.h>
 #include <malloc.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "api/http_impl.h"
@@ -96,9 +98,56 @@ static void on_watch(uv_poll_t *p, int status, int events) {
     int n;
     do {
         n = epoll_wait(h->watch_fd, ev, 64, 0);
-        for (int i = 0; i < n; i++) http_left(ev[i].data.ptr);
+        for (int i = 0; i < n; i++) {
+            http_conn *c = ev[i].data.ptr;
+            c->half_closed = true;
+            if (c->rq && c->rq->watched) http_left(c->rq);
+        }
     } while (n == 64);
     http_pump(h);
+}
+
+static void watch(http *h, http_conn *c, int op) {
+    struct epoll_event ev = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = c};
+    epoll_ctl(h->watch_fd, op, c->fd, &ev);
+}
+
+void http_watch(http *h, http_conn *c) {
+    watch(h, c, EPOLL_CTL_MOD);
+}
+
+/* The client waits for nothing and has begun nothing, or not ended it. */
+static bool is_unanswered(const http_conn *c) {
+    return c->rq && c->rq->phase != PHASE_BODY;
+}
+
+/* Half a request, and no more will come: libmicrohttpd reads edges, and overlooks an end that
+ * came together with the bytes before it. */
+static bool is_abandoned(const http_conn *c) {
+    char byte;
+    return c->half_closed && !is_unanswered(c) &&
+           recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
+static bool somebody_waits(const http *h) {
+    struct pollfd p = {.fd = h->listen_fd, .events = POLLIN};
+    return h->listen_fd >= 0 && poll(&p, 1, 0) == 1;
+}
+
+/* Where all places are taken and somebody waits for one: closes the connection that has been
+ * without a request for longest. One that has had no answer yet is given a second for its
+ * first request. */
+static void make_place(http *h) {
+    const uint64_t now = clock_us(), patience_us = 1000000;
+    http_conn *oldest = NULL;
+    if (h->n_open < h->opt.max_connections || !somebody_waits(h)) return;
+    for (http_conn *c = h->ring.next; c != &h->ring; c = c->next) {
+        if (c->rq || now < c->idle_since_us + (c->served ? 0 : patience_us)) continue;
+        if (!oldest || c->idle_since_us < oldest->idle_since_us) oldest = c;
+    }
+    if (!oldest) return;
+    oldest->idle_since_us = now; /* not twice */
+    shutdown(oldest->fd, SHUT_RDWR);
 }
 
 /* Deadlines and heartbeats. A scan of all open connections, four times a second. */
@@ -107,8 +156,9 @@ static void on_tick(uv_timer_t *t) {
     uint64_t now = clock_us(), beat = (uint64_t)h->opt.heartbeat_s * 1000000u;
     for (http_conn *c = h->ring.next; c != &h->ring; c = c->next) {
         http_private *rq = c->rq;
-        if (c->deadline_us && now >= c->deadline_us) {
+        if ((c->deadline_us && now >= c->deadline_us) || is_abandoned(c)) {
             c->deadline_us = 0;
+            c->half_closed = false; /* not twice */
             shutdown(c->fd, SHUT_RDWR);
         } else if (beat && rq && rq->pub.streaming && rq->suspended && !rq->ended &&
                    now - rq->last_byte_us >= beat) {
@@ -116,6 +166,7 @@ static void on_tick(uv_timer_t *t) {
             http_wake(&rq->pub);
         }
     }
+    make_place(h);
     http_pump(h);
 }
 
@@ -136,13 +187,17 @@ static void conn_open(http *h, struct MHD_Connection *mhd, void **slot) {
     c->deadline_us = clock_us() + (uint64_t)h->opt.header_timeout_s * 1000000u;
     c->prev = h->ring.prev, c->next = &h->ring;
     c->prev->next = c->next->prev = c;
+    c->idle_since_us = clock_us();
+    watch(h, c, EPOLL_CTL_ADD);
     if (h->n_open++ == 0) uv_timer_start(&h->tick, on_tick, TICK_MS, TICK_MS);
     if (h->tls) http_tls_attach(h->tls, c);
     *slot = c;
+    make_place(h);
 }
 
 static void conn_close(http *h, http_conn *c) {
     http_tls_detach(c);
+    epoll_ctl(h->watch_fd, EPOLL_CTL_DEL, c->fd, NULL);
     c->prev->next = c->next;
     c->next->prev = c->prev;
     c->open = false;
@@ -259,11 +314,18 @@ static status handles_open(http *h, uv_loop_t *loop, err *e) {
     return OK;
 }
 
+static void remove_path(http *h) {
+    struct stat st;
+    if (h->unix_path[0] && lstat(h->unix_path, &st) == 0 && st.st_ino == h->unix_inode)
+        unlink(h->unix_path);
+    h->unix_path[0] = '\0';
+}
+
 static void free_all(http *h) {
     if (h->mhd) MHD_stop_daemon(h->mhd);
     if (h->no_memory) MHD_destroy_response(h->no_memory);
     if (h->watch_fd >= 0) close(h->watch_fd);
-    if (h->unix_path[0]) unlink(h->unix_path);
+    remove_path(h);
     http_tls_close(h->tls);
     ledger_free(h->ledger, h->table_memory);
     free(h);
@@ -287,7 +349,7 @@ status http_open(http **out, struct uv_loop_s *loop, const server_options *o,
     *out = NULL;
     http *h = calloc(1, sizeof *h);
     if (!h) return mem_exhausted(e, MEM_HTTP, "the front end");
-    h->app = *app, h->opt = *o, h->ledger = l, h->pool = p, h->watch_fd = -1;
+    h->app = *app, h->opt = *o, h->ledger = l, h->pool = p, h->watch_fd = h->listen_fd = -1;
     int fd = -1;
     status s = table_open(h, e);
     if (s != OK) goto done;
@@ -295,8 +357,11 @@ status http_open(http **out, struct uv_loop_s *loop, const server_options *o,
     if (s != OK) goto done;
     s = http_listen(o, &fd, &h->port, h->unix_path, e);
     if (s != OK) goto done;
+    struct stat st;
+    if (h->unix_path[0] && lstat(h->unix_path, &st) == 0) h->unix_inode = st.st_ino;
     s = daemon_open(h, fd, e);
     if (s != OK) goto done;
+    h->listen_fd = fd;
     s = handles_open(h, loop, e);
     if (s != OK) goto done;
     http_pump(h);
@@ -316,9 +381,6 @@ uint16_t http_port(const http *h) {
 uint32_t http_n_connections(const http *h) {
     return h->n_open;
 }
-uint32_t http_n_requests(const http *h) {
-    return h->n_requests;
-}
 
 status http_reload(http *h, err *e) {
     return h->tls ? http_tls_load(h->tls, &h->opt, e) : OK;
@@ -327,10 +389,10 @@ status http_reload(http *h, err *e) {
 void http_drain(http *h) {
     if (h->draining) return;
     h->draining = true;
+    h->listen_fd = -1;
     int fd = MHD_quiesce_daemon(h->mhd);
     if (fd >= 0) close(fd);
-    if (h->unix_path[0]) unlink(h->unix_path);
-    h->unix_path[0] = '\0';
+    remove_path(h);
     uv_timer_start(&h->pump_timer, on_pump_timer, 0, 0); /* tells idle, not from here */
 }
 
@@ -363,6 +425,6 @@ void http_close(http *h) {
     MHD_destroy_response(h->no_memory);
     http_tls_close(h->tls);
     close(h->watch_fd);
-    if (h->unix_path[0]) unlink(h->unix_path);
+    remove_path(h);
     ledger_free(h->ledger, h->table_memory);
 }

@@ -83,7 +83,6 @@ void http_drain(http *);
 void http_abort(http *);
 void http_close(http *); /* no request may be open */
 uint32_t http_n_connections(const http *);
-uint32_t http_n_requests(const http *);
 
 /* Valid in begin and run only. NULL: absent. */
 const char *http_header(const http_request *, const char *name);

@@ -16,6 +16,9 @@ typedef struct http_conn { /* one slot of the table */
     struct MHD_Connection *mhd;
     int fd;
     bool open, bad_uri;
+    bool half_closed;              /* the client will send no more */
+    bool served;                   /* has had an answer */
+    uint64_t idle_since_us;        /* without a request: since it came, or since the last one */
     const char *uri, *uri_end;     /* in libmicrohttpd's buffer, of the request in progress */
     uint64_t deadline_us;          /* 0: none; then the connection is shut down */
     http_private *rq;              /* in progress, or NULL */
@@ -58,6 +61,7 @@ struct http {
     http_tls *tls; /* NULL: plain HTTP */
     uint16_t port;
     char unix_path[108]; /* "" unless we made it */
+    ino_t unix_inode;    /* another process may have put its own there since */
     ledger *ledger;
     pool *pool;
     void *table_memory;
@@ -66,7 +70,7 @@ struct http {
     http_conn ring; /* head of the open connections */
     uint32_t n_open, n_requests;
     uint32_t n_closed; /* since the heap was trimmed */
-    int watch_fd;
+    int watch_fd, listen_fd;
     uv_poll_t mhd_poll, watch_poll;
     uv_timer_t pump_timer, tick;
     uv_idle_t again;
@@ -100,6 +104,8 @@ enum MHD_Result http_on_request(void *cls, struct MHD_Connection *, const char *
                                 size_t *n_data, void **ctx);
 void http_on_completed(void *cls, struct MHD_Connection *, void **ctx,
                        enum MHD_RequestTerminationCode);
+/* http_left for its request from now on, and now if the client has closed its half already. */
+void http_watch(http *, http_conn *);
 void http_left(http_private *); /* the client has gone */
 
 #endif

@@ -10,7 +10,6 @@
 #include <string.h>
 #include <strings.h>
 #include <stdlib.h>
-#include <sys/epoll.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 
@@ -94,48 +93,50 @@ static enum MHD_Result count_header(void *cls, enum MHD_ValueKind kind, const ch
     return MHD_YES;
 }
 
-/* libmicrohttpd reads these leniently, each in its own way; a proxy before us may read them in
- * another, and that is how requests are smuggled (RFC 9112, section 11.2). */
+/* What is wrong with the head, in words; NULL: nothing. libmicrohttpd reads it leniently, in
+ * its own way; a proxy before us may read it in another, and that is how requests are smuggled
+ * (RFC 9112, section 11.2). First what tells where the body ends and whose the request is. */
+static const char *fault(const http_conn *c, const header_count *n, const char *method,
+                         const char *version) {
+    bool v1_1 = strcmp(version, "HTTP/1.1") == 0, v1_0 = strcmp(version, "HTTP/1.0") == 0;
+    if (n->n_encoding && v1_0) return "Transfer-Encoding in an HTTP/1.0 request";
+    if (n->n_encoding && n->n_length) return "both Transfer-Encoding and Content-Length";
+    if (n->n_length > 1) return "several Content-Length headers";
+    if (n->n_host == 0 && v1_1) return "no Host header";
+    if (n->n_host > 1) return "several Host headers";
+    if (n->n_auth > 1 || n->n_key > 1) return "several Authorization or X-Api-Key headers";
+    if (n->bad_host) return "the Host header must be a host, perhaps with a port";
+    if (!v1_1 && !v1_0) return "the version must be HTTP/1.1 or HTTP/1.0";
+    if (lies_in_place() && n->bad_line)
+        return "each line of the head must end with CR LF, and hold none of them";
+    if (n->bad_name) return "the name of a header must be a token, with the colon after it";
+    if (lies_in_place() &&
+        (version - c->uri_end != 1 || c->uri - (method + strlen(method)) != 1))
+        return "the request line must be METHOD, blank, target, blank, version";
+    return c->bad_uri ? "the request target must be an absolute path without %00" : NULL;
+}
+
 static bool acceptable(http_private *rq, const char *method, const char *version, failure *f) {
     header_count n = {.line_end = version + strlen(version)};
     struct MHD_Connection *m = rq->conn->mhd;
     MHD_get_connection_values(m, MHD_HEADER_KIND, count_header, &n);
     const union MHD_ConnectionInfo *size =
         MHD_get_connection_info(m, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
-    if (size && size->header_size > HTTP_MAX_HEADER_BYTES) {
+    /* After the last line comes the empty one, CR LF both, and nothing that libmicrohttpd takes
+     * for it: a line without a name, or that begins with NUL, ends its head. */
+    n.bad_line |= n.line_end && n.line_end[1];
+    n.bad_line |= size && n.line_end && n.line_end + 4 != method + size->header_size;
+    const char *what = fault(rq->conn, &n, method, version);
+    if (size && size->header_size > HTTP_MAX_HEADER_BYTES)
         failure_set(f, API_HEADERS_TOO_LARGE, "the headers have %zu bytes, more than %d",
                     size->header_size, HTTP_MAX_HEADER_BYTES);
-        return false;
-    }
-    /* After the last line comes the empty one. */
-    n.bad_line |= n.line_end && n.line_end[1];
-    const char *bad = NULL;
-    if (rq->conn->bad_uri) bad = "the request target must be an absolute path without %00";
-    if (lies_in_place() &&
-        (version - rq->conn->uri_end != 1 || rq->conn->uri - (method + strlen(method)) != 1))
-        bad = "the request line must be METHOD, blank, target, blank, version";
-    if (n.bad_name) bad = "the name of a header must be a token, with the colon after it";
-    if (lies_in_place() && n.bad_line)
-        bad = "each line of the head must end with CR LF, and hold none of them";
-    if (strcmp(version, "HTTP/1.1") != 0 && strcmp(version, "HTTP/1.0") != 0)
-        bad = "the version must be HTTP/1.1 or HTTP/1.0";
-    if (n.bad_host) bad = "the Host header must be a host, perhaps with a port";
-    if (n.n_auth > 1 || n.n_key > 1) bad = "several Authorization or X-Api-Key headers";
-    if (n.n_host > 1) bad = "several Host headers";
-    if (n.n_host == 0 && strcmp(version, "HTTP/1.1") == 0) bad = "no Host header";
-    if (n.n_length > 1) bad = "several Content-Length headers";
-    if (n.n_encoding && n.n_length) bad = "both Transfer-Encoding and Content-Length";
-    if (n.n_encoding && strcmp(version, "HTTP/1.0") == 0)
-        bad = "Transfer-Encoding in an HTTP/1.0 request";
-    if (bad) {
-        failure_set(f, API_INVALID, "%s", bad);
-        return false;
-    }
-    if (n.n_encoding > 1 || n.not_chunked) {
+    else if (what)
+        failure_set(f, API_INVALID, "%s", what);
+    else if (n.n_encoding > 1 || n.not_chunked)
         failure_set(f, API_UNSUPPORTED, "transfer encodings other than chunked");
-        return false;
-    }
-    return true;
+    else
+        return true;
+    return false;
 }
 
 static http_method method_of(const char *m) {
@@ -341,12 +342,15 @@ static enum MHD_Result first_call(http *h, struct MHD_Connection *m, const char 
     return now ? queue_answer(rq) : MHD_YES;
 }
 
+/* From now on, whoever leaves ends it; he may have left already. */
+static void watch_for_its_end(http_private *rq) {
+    if (!rq->watched) http_watch(rq->h, rq->conn);
+    rq->watched = true;
+}
+
 static void sleep_until_woken(http_private *rq) {
     http_conn *c = rq->conn;
-    if (!rq->watched) {
-        struct epoll_event ev = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = rq};
-        rq->watched = epoll_ctl(rq->h->watch_fd, EPOLL_CTL_ADD, c->fd, &ev) == 0;
-    }
+    watch_for_its_end(rq);
     rq->suspended = true;
     MHD_suspend_connection(c->mhd);
 }
@@ -372,10 +376,7 @@ enum MHD_Result http_on_request(void *cls, struct MHD_Connection *m, const char 
     if (rq->pub.gone) return MHD_NO;
     if (rq->phase == PHASE_ANSWER) {
         rq->conn->deadline_us = 0;
-        if (rq->pub.streaming && !rq->watched) {
-            struct epoll_event ev = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = rq};
-            rq->watched = epoll_ctl(h->watch_fd, EPOLL_CTL_ADD, rq->conn->fd, &ev) == 0;
-        }
+        if (rq->pub.streaming) watch_for_its_end(rq);
         return queue_answer(rq);
     }
     sleep_until_woken(rq);
@@ -401,12 +402,12 @@ void http_on_completed(void *cls, struct MHD_Connection *m, void **ctx,
     if (!rq) return;
     *ctx = NULL;
     http_conn *c = rq->conn;
-    if (rq->watched) epoll_ctl(h->watch_fd, EPOLL_CTL_DEL, c->fd, NULL);
-    rq->watched = false;
     rq->conn = NULL;
     c->rq = NULL;
-    c->deadline_us =
-        clock_us() + ((uint64_t)h->opt.idle_timeout_s + h->opt.header_timeout_s) * 1000000u;
+    c->served = true;
+    c->idle_since_us = clock_us();
+    c->deadline_us = c->idle_since_us +
+                     ((uint64_t)h->opt.idle_timeout_s + h->opt.header_timeout_s) * 1000000u;
     if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK && !rq->pub.gone) {
         rq->pub.gone = true;
         h->app.gone(h->app.self, &rq->pub);

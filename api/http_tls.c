@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 
 #include <gnutls/abstract.h>
@@ -54,10 +55,31 @@ static bool heap_has_room(void) {
     return all;
 }
 
-static int before_hello(gnutls_session_t session, unsigned type, unsigned when,
-                        unsigned incoming, const gnutls_datum_t *msg) {
-    (void)session, (void)type, (void)when, (void)incoming, (void)msg;
-    return heap_has_room() ? 0 : GNUTLS_E_MEMORY_ERROR;
+/* GnuTLS joins the records of a handshake message in one buffer, as long as the client says it
+ * is: megabytes, before or after the handshake, and gnutls_handshake_set_max_packet_length does
+ * not stop it. So from each read until a message is whole no buffer of GnuTLS grows beyond
+ * what an honest client sends; it takes the NULL for want of memory, and ends the connection.
+ * (Records, of 16 KiB, and sessions are allocated whole, not grown.) */
+enum { MESSAGE_BYTES = 8 * 1024 };
+static _Thread_local size_t most_bytes; /* 0: no limit */
+
+static void *bounded_realloc(void *p, size_t n) {
+    return most_bytes && n > most_bytes ? NULL : realloc(p, n);
+}
+
+/* As GnuTLS's own, but for the limit. */
+static ssize_t pull(gnutls_transport_ptr_t fd, void *data, size_t n) {
+    most_bytes = MESSAGE_BYTES;
+    return recv((int)(intptr_t)fd, data, n, 0);
+}
+
+/* A message is whole, or one of ours is made: certificates may be long. */
+static int before_message(gnutls_session_t session, unsigned type, unsigned when,
+                          unsigned incoming, const gnutls_datum_t *msg) {
+    (void)session, (void)when, (void)msg;
+    most_bytes = 0;
+    bool hello = incoming && type == GNUTLS_HANDSHAKE_CLIENT_HELLO;
+    return !hello || heap_has_room() ? 0 : GNUTLS_E_MEMORY_ERROR;
 }
 
 /* ---- reading ---- */
@@ -185,6 +207,7 @@ static status read_once(http_identity **out, const server_options *o, err *e) {
 /* GnuTLS takes some failures of malloc for damage of the file. Before a file is blamed it is
  * read again, which begins with a look at the heap. */
 static status identity_read(http_identity **out, const server_options *o, err *e) {
+    most_bytes = 0;
     status s = read_once(out, o, e);
     return s == ERR_INVALID ? read_once(out, o, e) : s;
 }
@@ -195,6 +218,7 @@ status http_tls_open(http_tls **out, const server_options *o, err *e) {
     *out = NULL;
     http_tls *t = calloc(1, sizeof *t);
     if (!t) return mem_exhausted(e, MEM_HTTP, "TLS");
+    gnutls_realloc = bounded_realloc;
     status s = identity_read(&t->now, o, e);
     if (s != OK)
         free(t);
@@ -224,8 +248,9 @@ void http_tls_attach(http_tls *t, http_conn *c) {
     if (!info || !info->tls_session) return;
     c->tls = t;
     gnutls_session_set_ptr(info->tls_session, c);
-    gnutls_handshake_set_hook_function(info->tls_session, GNUTLS_HANDSHAKE_CLIENT_HELLO,
-                                       GNUTLS_HOOK_PRE, before_hello);
+    gnutls_transport_set_pull_function(info->tls_session, pull);
+    gnutls_handshake_set_hook_function(info->tls_session, GNUTLS_HANDSHAKE_ANY, GNUTLS_HOOK_PRE,
+                                       before_message);
 }
 
 void http_tls_detach(http_conn *c) {

@@ -7,57 +7,63 @@
 
 static void unsupported_run(app *, http_request *);
 
+enum {             /* flags of a route */
+       GET = 1,    /* and HEAD */
+       POST = 2,   /* with a JSON body */
+       PREFIX = 4, /* and everything below the path */
+       POLLED = 8, /* by machines, all the time: its log line is for debugging; needs no key */
+};
+
 typedef struct route {
     const char *path;
-    bool prefix; /* and everything below it */
-    bool post;   /* else GET and HEAD */
-    bool polled; /* by machines, all the time: its log line is for debugging; needs no key */
+    unsigned flags;
     void (*run)(app *, http_request *);
 } route;
 
 static const route routes[] = {
-    {"/v1/completions", false, true, false, completions_run},
-    {"/v1/chat/completions", false, true, false, chat_run},
-    {"/v1/models", false, false, false, models_run},
-    {"/v1/models/", true, false, false, models_run},
-    {"/v1/memory", false, false, false, memory_run},
-    {"/v1/embeddings", false, true, false, unsupported_run},
-    {"/v1/responses", false, true, false, unsupported_run},
-    {"/v1/messages", false, true, false, unsupported_run},
-    {"/tokenize", false, true, false, tokenize_run},
-    {"/detokenize", false, true, false, detokenize_run},
-    {"/health", false, false, true, health_run},
-    {"/ready", false, false, true, ready_run},
-    {"/metrics", false, false, true, metrics_run},
-    {"/", false, false, false, root_run},
+    {"/v1/completions", POST, completions_run},
+    {"/v1/chat/completions", POST, chat_run},
+    {"/v1/models", GET, models_run},
+    {"/v1/models/", GET | PREFIX, models_run},
+    {"/v1/memory", GET, memory_run},
+    {"/v1/embeddings", POST, unsupported_run},
+    {"/v1/responses", POST, unsupported_run},
+    {"/v1/messages", POST, unsupported_run},
+    {"/tokenize", POST, tokenize_run},
+    {"/detokenize", POST, detokenize_run},
+    {"/health", GET | POLLED, health_run},
+    {"/ready", GET | POLLED, ready_run},
+    {"/metrics", GET | POLLED, metrics_run},
+    {"/", GET, root_run},
 };
 
 static const route *find(str path) {
     for (size_t i = 0; i < sizeof routes / sizeof *routes; i++) {
         const route *r = &routes[i];
-        if (r->prefix ? str_starts(path, str_of(r->path)) : str_eqz(path, r->path)) return r;
+        if (r->flags & PREFIX ? str_starts(path, str_of(r->path)) : str_eqz(path, r->path))
+            return r;
     }
     return NULL;
 }
 
 bool routes_polled(str path) {
     const route *r = find(path);
-    return r && r->polled;
+    return r && r->flags & POLLED;
 }
 
 static bool allows(const route *r, http_method m) {
-    return r->post ? m == HTTP_POST : m == HTTP_GET || m == HTTP_HEAD;
+    return r->flags & POST ? m == HTTP_POST : m == HTTP_GET || m == HTTP_HEAD;
 }
 
 static const char *allow_text(const route *r) {
-    return r->post ? "POST, OPTIONS" : "GET, HEAD, OPTIONS";
+    return r->flags & POST ? "POST, OPTIONS" : "GET, HEAD, OPTIONS";
 }
 
 /* ---- browsers ---- */
 
 /* What a page of another origin may see of the answer, a refusal included. */
 static void cross_origin(const app *app, http_request *rq) {
-    const char *list = app->cors_origins;
+    const char *list = app->opt.cors_origins;
     if (!list || !*list) return;
     const char *origin = cors_match(list, http_header(rq, "Origin"));
     if (cors_varies(list)) http_set(rq, "Vary", "Origin");
@@ -115,7 +121,7 @@ static str key_of(const http_request *rq) {
 }
 
 static bool is_open(const app *app, const route *r) {
-    return r && r->polled && !(app->metrics_auth && r->run == metrics_run);
+    return r && r->flags & POLLED && !(app->opt.metrics_auth && r->run == metrics_run);
 }
 
 /* True when the request may go on; else it is refused. */
@@ -170,7 +176,7 @@ void routes_begin(app *app, http_request *rq) {
     } else if (!allows(r, rq->method)) {
         failure_set(&f, API_METHOD, "%.80s does not take %.20s", r->path, rq->method_name.ptr);
         f.allow = allow_text(r);
-    } else if (!r->post || body_readable(rq, &f)) {
+    } else if (!(r->flags & POST) || body_readable(rq, &f)) {
         return;
     }
     http_refuse(rq, &f);

@@ -2,7 +2,9 @@
  * Loop thread only. */
 #include "api/server.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "api/answer.h"
 #include "api/cors.h"
@@ -13,7 +15,6 @@ struct server {
     app app; /* first: callbacks get it */
     void (*drained)(void *);
     void *drained_arg;
-    const char *api_keys_file;
 };
 
 static bool has(const char *option) {
@@ -60,16 +61,31 @@ static void on_abort(void *self, http_request *rq) {
         http_refuse(rq, &f);
 }
 
+enum { SHOWN_BYTES = 80 };
+
+/* A path for the log: what would begin another field or line there is encoded again. */
+static const char *shown(const char *path, char out[SHOWN_BYTES + 4]) {
+    size_t n = 0;
+    for (; *path && n < SHOWN_BYTES; path++) {
+        unsigned char c = (unsigned char)*path;
+        bool plain = c > ' ' && c != 0x7f && !strchr("%\"=", c);
+        n += (size_t)sprintf(out + n, plain ? "%c" : "%%%02X", c);
+    }
+    out[n] = '\0';
+    return out;
+}
+
 /* method path status prompt output ttft total finish id, as key=value after the first three */
 static void log_request(const http_request *rq) {
     const answer *a = rq->user;
     double total = (double)(clock_us() - rq->began_us) / 1e3;
     int status = rq->gone && !rq->status ? 499 : rq->status; /* nginx's "client closed" */
     const char *key = rq->tenant ? " key=" : "", *name = rq->tenant ? rq->tenant->name : "";
+    char path[SHOWN_BYTES + 4];
     if (!a || rq->lent) { /* lent: another thread still fills the prompts */
         log_line(routes_polled(rq->path) ? LOG_DEBUG : LOG_INFO,
-                 "%.16s %.80s %d total_ms=%.1f%s%s id=%s", rq->method_name.ptr, rq->path.ptr,
-                 status, total, key, name, rq->id);
+                 "%.16s %s %d total_ms=%.1f%s%s id=%s", rq->method_name.ptr,
+                 shown(rq->path.ptr, path), status, total, key, name, rq->id);
         return;
     }
     const char *finish = rq->gone ? "disconnect" : "error";
@@ -79,9 +95,9 @@ static void log_request(const http_request *rq) {
         if (!rq->gone && a->choices[i].finish) finish = a->choices[i].finish;
     }
     double ttft = a->first_token_us ? (double)(a->first_token_us - rq->began_us) / 1e3 : 0;
-    log_info("%.16s %.80s %d prompt=%llu output=%llu cached=%llu ttft_ms=%.1f total_ms=%.1f "
+    log_info("%.16s %s %d prompt=%llu output=%llu cached=%llu ttft_ms=%.1f total_ms=%.1f "
              "finish=%s%s%s id=%s",
-             rq->method_name.ptr, rq->path.ptr, status,
+             rq->method_name.ptr, shown(rq->path.ptr, path), status,
              (unsigned long long)usage_prompt_tokens(a), (unsigned long long)out,
              (unsigned long long)usage_cached_tokens(a), ttft, total, finish, key, name,
              rq->id);
@@ -91,7 +107,7 @@ static void on_done(void *self, http_request *rq) {
     app *app = self;
     /* 501 is what clients ask for and there is not: no failure that wakes anybody. */
     app->answers[rq->gone ? 0 : rq->status == 501 ? 1 : rq->status / 100 % 6]++;
-    if (app->log_requests) log_request(rq);
+    if (app->opt.log_requests) log_request(rq);
 }
 
 /* The last reference is gone: what the tenant was charged and did not use goes back. */
@@ -110,43 +126,6 @@ static double on_retry_after(void *self) {
 static void on_idle(void *self) {
     server *s = self;
     if (s->drained) s->drained(s->drained_arg);
-}
-
-/* ---- what endpoints share ---- */
-
-void app_refuse(app *app, http_request *rq, const err *e) {
-    (void)app;
-    failure f;
-    if (e->code == ERR_NO_MEMORY) {
-        http_refuse_memory(rq);
-        return;
-    }
-    failure_from(&f, e);
-    http_refuse(rq, &f);
-}
-
-bool app_ready(app *app, http_request *rq) {
-    const char *why = app->port->ops->not_ready(app->port);
-    /* "stalled" still takes requests: the machine may recover, and its queue is bounded. */
-    if (app->port->tok && (!why || strcmp(why, "stalled") == 0)) return true;
-    failure f;
-    failure_set(&f, API_UNAVAILABLE, "the server is not ready: %s", why ? why : "loading");
-    http_refuse(rq, &f);
-    return false;
-}
-
-status app_check_model(const app *app, str name, err *e) {
-    if (name.len == 0 || str_eqz(name, app->port->card.id)) return OK;
-    err_set(e, ERR_NOT_FOUND, "the model %.*s does not exist; this server has %s",
-            name.len < 80 ? (int)name.len : 80, name.ptr, app->port->card.id);
-    return err_field(e, "model");
-}
-
-void app_json(http_request *rq, const buf *b) {
-    if (b->failed)
-        http_refuse_memory(rq);
-    else
-        http_answer(rq, 200, "application/json", buf_str(b));
 }
 
 /* ---- life ---- */
@@ -180,19 +159,12 @@ status server_check(const server_options *o, ledger *l, err *e) {
     return s;
 }
 
-static void configure(server *s, const server_options *o) {
-    s->app.log_requests = o->log_requests;
-    s->app.request_timeout_us = (uint64_t)o->request_timeout_s * 1000000u;
-    s->app.metrics_auth = o->metrics_auth;
-    s->app.cors_origins = o->cors_origins;
-}
-
 status server_open(server **out, uv_loop_t *loop, const server_options *o, port *p, err *e) {
     *out = NULL;
     server *s = calloc(1, sizeof *s);
     if (!s) return mem_exhausted(e, MEM_HTTP, "the front end");
     s->app.port = p;
-    s->app.stream_credits = o->stream_credits;
+    s->app.opt = *o;
     memory_sample_take(p, &s->app.memory);
     const http_app callbacks = {.self = s,
                                 .begin = on_begin,
@@ -204,8 +176,6 @@ status server_open(server **out, uv_loop_t *loop, const server_options *o, port 
                                 .freed = on_freed,
                                 .retry_after_s = on_retry_after,
                                 .idle = on_idle};
-    s->api_keys_file = o->api_keys_file;
-    configure(s, o);
     status st = check_options(o, e);
     if (st == OK) st = open_keys(&s->app.keys, o, p->ledger, e);
     if (st == OK) st = http_open(&s->app.http, loop, o, &callbacks, p->ledger, p->pool, e);
@@ -225,10 +195,11 @@ static void told_at_reload(status s, const err *e) {
 void server_reload(server *s) {
     err e;
     if (s->app.keys) {
-        status st = keys_reload(s->app.keys, s->api_keys_file, clock_us(), &e);
+        status st = keys_reload(s->app.keys, s->app.opt.api_keys_file, clock_us(), &e);
         told_at_reload(st, &e);
         if (st == OK)
-            log_info("reload: %u tenants in %s", keys_n_tenants(s->app.keys), s->api_keys_file);
+            log_info("reload: %u tenants in %s", keys_n_tenants(s->app.keys),
+                     s->app.opt.api_keys_file);
     }
     told_at_reload(http_reload(s->app.http, &e), &e);
 }
@@ -239,7 +210,7 @@ uint16_t server_port(const server *s) {
 
 status server_configure(server *s, const server_options *o, err *e) {
     status st = check_origins(o, e);
-    if (st == OK) configure(s, o);
+    if (st == OK) s->app.opt = *o;
     return st;
 }
 

@@ -60,6 +60,7 @@ static void describe(FILE *f, const option *o) {
     fputs("Default: ", f);
     text(f, buf[0] ? buf : "none");
     fputs(".\n", f);
+    if (o->live) fputs("SIGHUP changes it in a running daemon.\n", f);
 }
 
 static void print_sections(FILE *f, void (*name)(FILE *, const option *)) {

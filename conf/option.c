@@ -4,26 +4,23 @@
 
 #include <ctype.h>
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include "base/str.h"
 
-#define NUMBER(v)                                                                              \
-    { .u = (v) }
-#define LIMITS_STR(lo, hi, def) .low = NUMBER(lo), .high = NUMBER(hi), .normal_text = def
-#define LIMITS_U32(lo, hi, def) .low = NUMBER(lo), .high = NUMBER(hi), .normal = NUMBER(def)
+#define LIMITS_STR(lo, hi, def) .low = lo, .high = hi, .normal_text = def
+#define LIMITS_U32(lo, hi, def) .low = lo, .high = hi, .normal = def
 #define LIMITS_POW2             LIMITS_U32
 #define LIMITS_U64              LIMITS_U32
 #define LIMITS_BOOL             LIMITS_U32
 #define LIMITS_ENUM             LIMITS_U32
 #define LIMITS_BYTES            LIMITS_U32
-#define LIMITS_F64(lo, hi, def) .low = {.f = lo}, .high = {.f = hi}, .normal = {.f = def}
+#define LIVE                    .live = true
 
 static const option table[N_OPTIONS] = {
-#define X(section_, type_, name_, def, lo, hi, unit_, help_, values_, aliases_)                \
+#define X(section_, type_, name_, def, lo, hi, unit_, help_, values_, aliases_, ...)           \
     {.section = section_,                                                                      \
      .name = #name_,                                                                           \
      .unit = unit_,                                                                            \
@@ -32,7 +29,9 @@ static const option table[N_OPTIONS] = {
      .aliases = aliases_,                                                                      \
      .type = OPTION_##type_,                                                                   \
      .offset = offsetof(options, name_),                                                       \
-     LIMITS_##type_(lo, hi, def)},
+     .size = sizeof((options *)NULL)->name_,                                                   \
+     LIMITS_##type_(lo, hi, def),                                                              \
+     __VA_ARGS__},
     OPTION_LIST(X)
 #undef X
 };
@@ -177,34 +176,32 @@ static const char *word_at(const char *values, uint64_t index, size_t *len) {
     return *len ? values : NULL;
 }
 
-static char *number_text(const option *o, option_number v, char *buf) {
+static char *number_text(const option *o, uint64_t v, char *buf) {
     size_t len;
     const char *word;
     switch (o->type) {
-    case OPTION_BYTES: return bytes_text(v.u, buf);
-    case OPTION_BOOL: return strcpy(buf, v.u ? "true" : "false");
-    case OPTION_F64: snprintf(buf, OPTION_TEXT, "%.17g", v.f); break;
+    case OPTION_BYTES: return bytes_text(v, buf);
+    case OPTION_BOOL: return strcpy(buf, v ? "true" : "false");
     case OPTION_ENUM:
-        word = word_at(o->values, v.u, &len);
+        word = word_at(o->values, v, &len);
         snprintf(buf, OPTION_TEXT, "%.*s", word ? (int)len : 1, word ? word : "?");
         break;
-    default: snprintf(buf, OPTION_TEXT, "%" PRIu64, v.u);
+    default: snprintf(buf, OPTION_TEXT, "%" PRIu64, v);
     }
     return buf;
 }
 
 char *option_value_text(const option *o, const options *all, char buf[OPTION_TEXT]) {
     const char *at = (const char *)all + o->offset;
-    option_number v = {0};
+    uint64_t v = 0;
     uint32_t u;
     bool b;
     switch (o->type) {
     case OPTION_STR: snprintf(buf, OPTION_TEXT, "%s", at); return buf;
-    case OPTION_F64: memcpy(&v.f, at, sizeof v.f); break;
-    case OPTION_BOOL: memcpy(&b, at, sizeof b), v.u = b; break;
+    case OPTION_BOOL: memcpy(&b, at, sizeof b), v = b; break;
     case OPTION_U64:
-    case OPTION_BYTES: memcpy(&v.u, at, sizeof v.u); break;
-    default: memcpy(&u, at, sizeof u), v.u = u;
+    case OPTION_BYTES: memcpy(&v, at, sizeof v); break;
+    default: memcpy(&u, at, sizeof u), v = u;
     }
     return number_text(o, v, buf);
 }
@@ -274,23 +271,21 @@ static bool parse_word(const option *o, const char *text, uint64_t *out) {
     return false;
 }
 
-static void store(options *all, const option *o, option_number v) {
+static void store(options *all, const option *o, uint64_t v) {
     char *at = (char *)all + o->offset;
-    uint32_t u = (uint32_t)v.u;
-    bool b = v.u != 0;
+    uint32_t u = (uint32_t)v;
+    bool b = v != 0;
     switch (o->type) {
-    case OPTION_F64: memcpy(at, &v.f, sizeof v.f); break;
     case OPTION_BOOL: memcpy(at, &b, sizeof b); break;
     case OPTION_U64:
-    case OPTION_BYTES: memcpy(at, &v.u, sizeof v.u); break;
+    case OPTION_BYTES: memcpy(at, &v, sizeof v); break;
     default: memcpy(at, &u, sizeof u);
     }
 }
 
-static bool in_range(const option *o, option_number v) {
-    if (o->type == OPTION_F64) return v.f >= o->low.f && v.f <= o->high.f;
+static bool in_range(const option *o, uint64_t v) {
     if (o->type == OPTION_BOOL || o->type == OPTION_ENUM) return true;
-    return v.u >= o->low.u && v.u <= o->high.u;
+    return v >= o->low && v <= o->high;
 }
 
 /* The kind of text that an option takes, for messages. */
@@ -299,23 +294,17 @@ static const char *wanted(const option *o) {
     case OPTION_BOOL: return "neither true nor false (yes, no, on, off, 1, 0)";
     case OPTION_ENUM: return "none of its words";
     case OPTION_BYTES: return "no number of bytes (like 512, 64KiB or 1.5GB)";
-    case OPTION_F64: return "no number";
     default: return "no whole number";
     }
 }
 
-static bool parse(const option *o, const char *text, option_number *v, bool *over) {
-    char *end;
+static bool parse(const option *o, const char *text, uint64_t *v, bool *over) {
     *over = false;
     switch (o->type) {
-    case OPTION_BOOL: return parse_bool(text, &v->u);
-    case OPTION_ENUM: return parse_word(o, text, &v->u);
-    case OPTION_BYTES: return str_parse_bytes(str_of(text), &v->u);
-    case OPTION_F64:
-        if (!*text || strspn(text, "0123456789.eE+-") != strlen(text)) return false;
-        v->f = strtod(text, &end);
-        return *end == '\0' && isfinite(v->f);
-    default: return parse_u64(text, &v->u, over);
+    case OPTION_BOOL: return parse_bool(text, v);
+    case OPTION_ENUM: return parse_word(o, text, v);
+    case OPTION_BYTES: return str_parse_bytes(str_of(text), v);
+    default: return parse_u64(text, v, over);
     }
 }
 
@@ -326,13 +315,13 @@ static status set_text(options *all, const option *o, const char *text, const ch
     const char *wrong = NULL;
     for (size_t i = 0; i < n; i++)
         if ((unsigned char)text[i] < ' ' || text[i] == 0x7f) wrong = "has a control character";
-    if (n > o->high.u) wrong = "is too long";
+    if (n > o->high) wrong = "is too long";
     if (!wrong) {
         memcpy((char *)all + o->offset, text, n + 1);
         return OK;
     }
     err_set(e, ERR_INVALID, "%s: %s = \"%s\" %s (%zu bytes, at most %u)", where, o->name,
-            option_quote(text, quoted), wrong, n, (unsigned)o->high.u);
+            option_quote(text, quoted), wrong, n, (unsigned)o->high);
     return err_field(e, "%s", o->name);
 }
 
@@ -357,11 +346,11 @@ status option_hint_service(err *e) {
 
 status option_set(options *all, const option *o, const char *text, const char *where, err *e) {
     char quoted[64], range[OPTION_TEXT];
-    option_number v = {0};
+    uint64_t v = 0;
     bool over;
     if (o->type == OPTION_STR) return set_text(all, o, text, where, e);
     bool parsed = parse(o, text, &v, &over), fits = parsed && !over && in_range(o, v);
-    bool shaped = o->type != OPTION_POW2 || (v.u & (v.u - 1)) == 0;
+    bool shaped = o->type != OPTION_POW2 || (v & (v - 1)) == 0;
     if (fits && shaped) return store(all, o, v), OK;
     const char *wrong = !parsed ? wanted(o) : !fits ? "out of range" : "no power of two";
     err_set(e, ERR_INVALID, "%s: %s = \"%s\" is %s; it takes %s%s%s", where, o->name,
@@ -371,6 +360,10 @@ status option_set(options *all, const option *o, const char *text, const char *w
     if (strncmp(text, "tcp://", 6) == 0) return option_hint_service(e);
     if (o->type == OPTION_ENUM) return hint_word(o, text, e);
     return ERR_INVALID;
+}
+
+void option_copy(options *to, const options *from, const option *o) {
+    memcpy((char *)to + o->offset, (const char *)from + o->offset, o->size);
 }
 
 void options_defaults(options *all) {

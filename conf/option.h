@@ -11,23 +11,18 @@ typedef enum option_type {
     OPTION_U32,
     OPTION_POW2,
     OPTION_U64,
-    OPTION_F64,
     OPTION_BOOL,
     OPTION_ENUM,
     OPTION_BYTES
 } option_type;
 
-typedef struct option_number {
-    uint64_t u; /* all types but F64 and STR */
-    double f;   /* F64 */
-} option_number;
-
 typedef struct option {
     const char *section, *name, *unit, *help, *values, *aliases;
     option_type type;
-    size_t offset; /* in options */
-    option_number low, high, normal;
-    const char *normal_text; /* the default of a STR */
+    size_t offset, size;        /* in options */
+    bool live;                  /* SIGHUP changes it */
+    uint64_t low, high, normal; /* of a STR high alone: bytes */
+    const char *normal_text;    /* the default of a STR */
 } option;
 
 enum {
@@ -62,6 +57,8 @@ status option_set(options *, const option *, const char *text, const char *where
 
 /* Adds the hint for what Kubernetes puts into a pod's environment; returns e->code. */
 status option_hint_service(err *);
+
+void option_copy(options *to, const options *from, const option *);
 
 /* The value, the default or the range as text. All return buf. */
 enum { OPTION_TEXT = 320 };

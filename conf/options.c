@@ -318,13 +318,24 @@ status options_load(options *out, int *argc, char **argv, char **environ, const 
     return s;
 }
 
-void options_compare(const options *was, const options *now,
-                     void (*each)(void *arg, const char *name, bool live), void *arg) {
+void options_take_live(options *in_force, const options *read_again) {
+    for (int i = 0; i < N_OPTIONS; i++)
+        if (option_table()[i].live) option_copy(in_force, read_again, &option_table()[i]);
+}
+
+int options_compare(const options *was, const options *now,
+                    void (*each)(void *arg, const char *name, bool live, const char *was,
+                                 const char *now),
+                    void *arg) {
     char a[OPTION_TEXT], b[OPTION_TEXT];
+    int n = 0;
     for (int i = 0; i < N_OPTIONS; i++) {
         const option *o = &option_table()[i];
         option_value_text(o, was, a);
         option_value_text(o, now, b);
-        if (strcmp(a, b) != 0) each(arg, o->name, option_in(o, OPTIONS_LIVE));
+        if (strcmp(a, b) == 0) continue;
+        each(arg, o->name, o->live, a, b);
+        n++;
     }
+    return n;
 }

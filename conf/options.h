@@ -24,7 +24,6 @@ typedef struct options {
 #define X_U32(name)                 uint32_t name;
 #define X_POW2(name)                uint32_t name;
 #define X_U64(name)                 uint64_t name;
-#define X_F64(name)                 double name;
 #define X_BOOL(name)                bool name;
 #define X_ENUM(name)                uint32_t name;
 #define X_BYTES(name)               uint64_t name;
@@ -35,7 +34,6 @@ typedef struct options {
 #undef X_U32
 #undef X_POW2
 #undef X_U64
-#undef X_F64
 #undef X_BOOL
 #undef X_ENUM
 #undef X_BYTES
@@ -57,9 +55,14 @@ status options_load_args(options *, int *argc, char **argv, const char *only, er
 /* All of it in the right order. --config or VRAMD_CONFIG names the file; else it is
  * OPTIONS_DEFAULT_FILE if that exists. */
 status options_load(options *, int *argc, char **argv, char **environ, const char *only, err *);
-/* Calls each for every option whose value differs; live: it is one of OPTIONS_LIVE. */
-void options_compare(const options *was, const options *now,
-                     void (*each)(void *arg, const char *name, bool live), void *arg);
+/* Copies the values of the live options (their rows say LIVE), and leaves the others. */
+void options_take_live(options *in_force, const options *read_again);
+/* Calls each for every option whose value differs, with both values as text; live: as above.
+ * Returns how many differ. */
+int options_compare(const options *was, const options *now,
+                    void (*each)(void *arg, const char *name, bool live, const char *was,
+                                 const char *now),
+                    void *arg);
 
 /* The word of an ENUM option's value; "?" for what has none. */
 str options_word(const char *name, uint32_t value);

@@ -1,11 +1,12 @@
 /* The one table of options. A new option is one row here, and its use.
  *
- * X(section, type, name, default, min, max, unit, help, values, aliases)
- *   type     STR (max: bytes), U32, U64, POW2 (a U32 that is a power of two), F64, BOOL,
- *            ENUM (values: "a|b|c", stored as the index), BYTES (a U64 with a unit)
+ * X(section, type, name, default, min, max, unit, help, values, aliases[, LIVE])
+ *   type     STR (max: bytes), U32, U64, POW2 (a U32 that is a power of two), BOOL, ENUM
+ *            (values: "a|b|c", stored as the index), BYTES (a U64 with a unit)
  *   help     a phrase without a capital and a final stop
  *   aliases  other flag spellings, space-separated, of vLLM and llama.cpp where they mean the
- *            same; those of one or two letters take one dash */
+ *            same; those of one or two letters take one dash
+ *   LIVE     SIGHUP changes it in a running daemon; without it, only a restart does */
 #ifndef VRAMD_CONF_TABLE_H
 #define VRAMD_CONF_TABLE_H
 
@@ -34,26 +35,26 @@
       "time for a request's body to arrive", "", "")                                          \
     X("server", U32, request_timeout, 0, 0, 86400, "s",                                       \
       "deadline of a request that names none (timeout), and the most that it may name; 0: "   \
-      "none", "", "")                                                                         \
+      "none", "", "", LIVE)                                                                   \
     X("server", U32, heartbeat, 15, 1, 3600, "s",                                             \
       "interval of comment lines in a silent stream", "", "")                                 \
     X("server", U32, stream_credits, 256, 1, 65536, "tokens",                                 \
-      "how far a slow reader may lag before its sequence waits", "", "")                      \
+      "how far a slow reader may lag before its sequence waits; 16 KiB of events at most", "", "") \
     X("server", U32, drain_timeout, 30, 0, 86400, "s",                                        \
-      "SIGTERM: time that running requests have to end", "", "")                              \
+      "SIGTERM: time that running requests have to end", "", "", LIVE)                        \
     X("server", STR, api_keys_file, "", 0, 255, "",                                           \
       "API keys and their limits, a line each (vramd key makes one); SIGHUP reads it again; " \
       "default: no key is required", "", "")                                                  \
     X("server", BOOL, metrics_auth, 0, 0, 1, "",                                              \
-      "with api_keys_file: /metrics needs a key too", "", "")                                 \
+      "with api_keys_file: /metrics needs a key too", "", "", LIVE)                           \
     X("server", STR, tls_cert, "", 0, 255, "",                                                \
       "certificate with its chain (PEM): HTTPS; SIGHUP reads it again", "", "ssl-certfile ssl-cert-file")   \
     X("server", STR, tls_key, "", 0, 255, "",                                                 \
       "its private key (PEM, no password)", "", "ssl-keyfile ssl-key-file")                                \
     X("server", STR, cors_origins, "", 0, 255, "",                                            \
-      "origins whose pages may send requests, separated by blanks, or *; default: none", "", "") \
+      "origins whose pages may send requests, separated by blanks, or *; default: none", "", "", LIVE) \
     X("server", BOOL, log_requests, 1, 0, 1, "",                                              \
-      "one log line a request", "", "")                                                       \
+      "one log line a request", "", "", LIVE)                                                 \
     X("memory", STR, memory, "auto", 0, 63, "",                                               \
       "budget for everything: 6GiB, 75%, or auto (what the plan needs, within the cgroup's "  \
       "limit)", "", "")                                                                       \
@@ -102,12 +103,8 @@
       "activations of linear layers; auto: int8 on the CPU, on CUDA f16, or bf16 for a bf16 " \
       "model", "auto|int8|f32|bf16|f16", "")            \
     X("log", ENUM, log_level, 2, 0, 0, "",                                                    \
-      "what to log", "error|warn|info|debug", "")
+      "what to log", "error|warn|info|debug", "", LIVE)
 // clang-format on
-
-/* What SIGHUP can change in a running daemon; the rest is for the next start. */
-#define OPTIONS_LIVE                                                                           \
-    "log_level log_requests drain_timeout request_timeout metrics_auth cors_origins"
 
 /* X(name, help): in the order of the file, the help and the manual. */
 #define SECTION_LIST(X)                                                                        \

@@ -19,10 +19,10 @@ static void signal_gen(bridge *b, gen *g, unsigned op, gen_finish why) {
             b->in_head = g;
         b->in_tail = g;
     }
-    if (op == OP_PAUSE) g->ops &= ~(unsigned)OP_RESUME;
-    if (op == OP_RESUME) g->ops &= ~(unsigned)OP_PAUSE;
+    if (op == BRIDGE_PAUSE) g->ops &= ~(unsigned)BRIDGE_RESUME;
+    if (op == BRIDGE_RESUME) g->ops &= ~(unsigned)BRIDGE_PAUSE;
     g->ops |= op;
-    if (op == OP_CANCEL) g->why = why;
+    if (op == BRIDGE_CANCEL) g->why = why;
     pthread_cond_signal(&b->in_wake);
     pthread_mutex_unlock(&b->in_lock);
 }
@@ -107,7 +107,7 @@ static status on_submit(port *p, const gen_spec *s, gen **out, err *e) {
                .salt = salt[0],
                .leader_number = s->fork_of ? s->fork_of->number : 0,
                .job = {.sampling = s->sampling, .n_score = (int8_t)s->sampling.n_logprobs},
-               .state = GEN_WAITING,
+               .state = STATE_WAITING,
                .number = ++b->next_number,
                .submit_us = clock_us()};
     pthread_mutex_unlock(&b->in_lock);
@@ -115,21 +115,21 @@ static status on_submit(port *p, const gen_spec *s, gen **out, err *e) {
     fill_end_tokens(b, g);
     b->waiting_tokens += s->n_prompt;
     *out = g;
-    signal_gen(b, g, OP_SUBMIT, 0);
+    signal_gen(b, g, BRIDGE_SUBMIT, 0);
     return OK;
 }
 
 static void on_cancel(port *p, gen *g, gen_finish why) {
     if (g->cancelled) return;
     g->cancelled = true;
-    signal_gen((bridge *)p, g, OP_CANCEL, why);
+    signal_gen((bridge *)p, g, BRIDGE_CANCEL, why);
 }
 
 static void on_credit(port *p, gen *g, uint32_t n) {
     g->owed = n < g->owed ? g->owed - n : 0;
     if (!g->paused || g->owed > g->spec.credits / 2) return;
     g->paused = false;
-    signal_gen((bridge *)p, g, OP_RESUME, 0);
+    signal_gen((bridge *)p, g, BRIDGE_RESUME, 0);
 }
 
 static void observe(bridge *b, histogram_id h, double v) {
@@ -160,7 +160,7 @@ static void count_token(bridge *b, gen *g, uint64_t now) {
     g->n_output++;
     if (g->spec.credits && ++g->owed >= g->spec.credits && !g->paused && !g->cancelled) {
         g->paused = true;
-        signal_gen(b, g, OP_PAUSE, 0);
+        signal_gen(b, g, BRIDGE_PAUSE, 0);
     }
 }
 
@@ -204,7 +204,7 @@ static void end_gen(bridge *b, gen *g, const out_record *r, gen_event *ev) {
     }
     forget_in(b, g);
     g->spec.on_event(g->spec.user, ev);
-    g->state = GEN_FREE;
+    g->state = STATE_FREE;
     g->next_free = b->free;
     b->free = g;
     b->n_live--;
@@ -217,11 +217,11 @@ static uint32_t deliver(bridge *b, const out_record *r, uint32_t n) {
     gen_event ev = {.stop_id = -1};
     switch (r->ev.kind) {
     case EVENT_ADMITTED:
-        g->state = GEN_RUNNING;
+        g->state = STATE_RUNNING;
         g->n_cached = r->ev.n_cached;
         leave_queue(b, g, r->now_us);
         return 1;
-    case EVENT_PREEMPTED: g->state = GEN_PREEMPTED; return 1;
+    case EVENT_PREEMPTED: g->state = STATE_PREEMPTED; return 1;
     case EVENT_PREFILLED:
         ev.prompt_score = &r->token;
         ev.n_scored = 1;
@@ -229,7 +229,7 @@ static uint32_t deliver(bridge *b, const out_record *r, uint32_t n) {
         g->spec.on_event(g->spec.user, &ev);
         return 1;
     case EVENT_TOKEN:
-        g->state = GEN_RUNNING;
+        g->state = STATE_RUNNING;
         count_token(b, g, r->now_us);
         /* A token that ends the text is no text: only the last record says so. */
         bool is_end = r->ev.finish == FINISH_STOP;

@@ -109,10 +109,10 @@ static bool take_in(bridge *b, bool idle, gen **out, unsigned *ops, gen_finish *
 static void do_ops(bridge *b, gen *g, unsigned ops, gen_finish why) {
     static const finish map[] = {FINISH_STOP, FINISH_LENGTH, FINISH_CANCELLED, FINISH_TIMEOUT,
                                  FINISH_ERROR};
-    if (ops & OP_SUBMIT) do_submit(b, g);
-    if (ops & OP_PAUSE) sched_pause(b->m->sched, g->id, true);
-    if (ops & OP_RESUME) sched_pause(b->m->sched, g->id, false);
-    if (ops & OP_CANCEL) sched_cancel(b->m->sched, g->id, map[why]);
+    if (ops & BRIDGE_SUBMIT) do_submit(b, g);
+    if (ops & BRIDGE_PAUSE) sched_pause(b->m->sched, g->id, true);
+    if (ops & BRIDGE_RESUME) sched_pause(b->m->sched, g->id, false);
+    if (ops & BRIDGE_CANCEL) sched_cancel(b->m->sched, g->id, map[why]);
     runner_deliver(b->runner);
 }
 

@@ -9,12 +9,18 @@
 
 #include "daemon/bridge.h"
 
-enum { OP_SUBMIT = 1, OP_CANCEL = 2, OP_PAUSE = 4, OP_RESUME = 8, MAX_END_TOKENS = 64 };
+enum {
+    BRIDGE_SUBMIT = 1,
+    BRIDGE_CANCEL = 2,
+    BRIDGE_PAUSE = 4,
+    BRIDGE_RESUME = 8,
+    MAX_END_TOKENS = 64
+};
 
 /* The engine thread says LOADED or FAILED; the loop thread opens for requests with READY. */
 typedef enum load_state { LOADING, LOADED, FAILED, READY } load_state;
 
-typedef enum gen_state { GEN_FREE, GEN_WAITING, GEN_RUNNING, GEN_PREEMPTED } gen_state;
+typedef enum gen_state { STATE_FREE, STATE_WAITING, STATE_RUNNING, STATE_PREEMPTED } gen_state;
 
 struct gen {
     runner_job job; /* first: seq_spec.user is its address; read by the engine thread */

@@ -50,10 +50,10 @@ size_t bridge_sequences(port *p, seq_view *out, size_t cap) {
     size_t n = 0;
     for (uint32_t i = 0; i < b->n_gens && n < cap; i++) {
         const gen *g = &b->all[i];
-        if (g->state == GEN_FREE) continue;
+        if (g->state == STATE_FREE) continue;
         uint32_t tokens = g->spec.n_prompt + g->n_output;
         out[n] = (seq_view){.id = g->number, .n_tokens = tokens, .state = state[g->state]};
-        if (g->state == GEN_RUNNING) count_held(b, tokens, &out[n]);
+        if (g->state == STATE_RUNNING) count_held(b, tokens, &out[n]);
         n++;
     }
     return n;

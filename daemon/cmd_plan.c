@@ -5,23 +5,10 @@
 
 #include "api/memory_view.h"
 #include "daemon/args.h"
-#include "daemon/bridge.h"
 #include "daemon/commands.h"
-#include "api/server.h"
+#include "daemon/serving.h"
 
 extern char **environ;
-
-static void add_terms(void *arg, const machine *m, terms *t) {
-    const options *o = &m->opt;
-    server_options so = {.api_keys_file = o->api_keys_file,
-                         .max_connections = o->max_connections,
-                         .max_body_bytes = (uint32_t)o->max_body};
-    (void)arg;
-    bridge_terms(m, t);
-    terms_add(t, MEM_REQUESTS, TERM_EXACT, pool_bytes(o->request_memory),
-              "bodies, prompts, queued output");
-    server_terms(&so, t);
-}
 
 static void print_terms(const plan *p) {
     char a[32], b[32];
@@ -156,7 +143,8 @@ int cmd_plan(int argc, char **argv) {
     machine m = {0};
     err e;
     if (args_take_word(&argc, argv, "--help")) return print_help(), 0;
-    machine_wish w = {.weights = args_take_value(&argc, argv, "--weights"), .extra = add_terms};
+    machine_wish w = {.weights = args_take_value(&argc, argv, "--weights"),
+                      .extra = serving_terms};
     const char *card = args_take_value(&argc, argv, "--device");
     const char *formula = args_take_value(&argc, argv, "--formula");
     bool json = args_take_word(&argc, argv, "--json");

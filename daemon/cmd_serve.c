@@ -21,14 +21,14 @@
 #include "daemon/commands.h"
 #include "daemon/loop_memory.h"
 #include "daemon/notify.h"
+#include "daemon/serving.h"
 #include "daemon/supervise.h"
 
 extern char **environ;
 
 typedef struct daemon_state {
-    options opt;           /* in force */
-    options started, told; /* as read at start, and last */
-    int argc;              /* as the process got them */
+    options opt; /* in force: as read at start, the live ones at the last SIGHUP */
+    int argc;    /* as the process got them */
     char **argv;
     machine m;
     server_options so;
@@ -43,40 +43,6 @@ typedef struct daemon_state {
     status failed;
     err error;
 } daemon_state;
-
-static server_options server_options_of(const options *o) {
-    server_options so = {.host = o->host,
-                         .port = (uint16_t)o->port,
-                         .listen_fd = -1,
-                         .max_connections = o->max_connections,
-                         .max_body_bytes = (uint32_t)o->max_body,
-                         .idle_timeout_s = o->idle_timeout,
-                         .header_timeout_s = o->header_timeout,
-                         .body_timeout_s = o->body_timeout,
-                         .heartbeat_s = o->heartbeat,
-                         .request_timeout_s = o->request_timeout,
-                         .stream_credits = o->stream_credits,
-                         .log_requests = o->log_requests,
-                         .api_keys_file = o->api_keys_file,
-                         .metrics_auth = o->metrics_auth,
-                         .tls_cert = o->tls_cert,
-                         .tls_key = o->tls_key,
-                         .cors_origins = o->cors_origins};
-    return so;
-}
-
-static void add_terms(void *arg, const machine *m, terms *t) {
-    daemon_state *d = arg;
-    bridge_terms(m, t);
-    terms_add(t, MEM_REQUESTS, TERM_EXACT, pool_bytes(m->opt.request_memory),
-              "bodies, prompts, queued output");
-    server_terms(&d->so, t);
-}
-
-static status plan_it(daemon_state *d, err *e) {
-    machine_wish w = {.extra = add_terms, .arg = d};
-    return machine_plan(&d->m, &d->opt, &w, e);
-}
 
 static void on_flushed(void *arg) {
     daemon_state *d = arg;
@@ -106,16 +72,6 @@ static void drain(daemon_state *d) {
     server_drain(d->server, on_drained, d);
 }
 
-static void on_live_change(void *arg, const char *name, bool live) {
-    (void)arg;
-    if (live) log_info("reload: %s has changed", name);
-}
-
-static void on_other_change(void *arg, const char *name, bool live) {
-    (void)arg;
-    if (!live) log_warn("reload: %s has changed: that takes a restart", name);
-}
-
 /* From file, environment and flags, at start and again at SIGHUP: loading takes argv apart. */
 static status read_options(const daemon_state *d, options *out, err *e) {
     enum { MAX_ARGS = 256 };
@@ -131,37 +87,41 @@ static status read_options(const daemon_state *d, options *out, err *e) {
     return err_hint(e, "a model is named by --model FILE");
 }
 
-static void configure_server(daemon_state *d, const options *now) {
-    err e;
-    server_options so = server_options_of(now);
-    if (server_configure(d->server, &so, &e) != OK) {
-        log_error("reload: %s", e.text);
-        return;
+static void on_change(void *arg, const char *name, bool live, const char *was,
+                      const char *now) {
+    (void)arg;
+    log_line(live ? LOG_INFO : LOG_WARN, "reload: %s has changed from \"%s\" to \"%s\"%s", name,
+             was, now, live ? "" : ": that takes a restart");
+}
+
+/* Options of which any has a mistake change nothing. */
+static status take_options(daemon_state *d, err *e) {
+    options now;
+    const options was = d->opt;
+    status s = read_options(d, &now, e);
+    if (s != OK) return s;
+    options_take_live(&d->opt, &now);
+    const server_options so = server_options_of(&d->opt);
+    s = server_configure(d->server, &so, e);
+    if (s != OK) {
+        d->opt = was;
+        return s;
     }
-    d->opt.log_requests = now->log_requests;
-    d->opt.request_timeout = now->request_timeout;
-    d->opt.metrics_auth = now->metrics_auth;
-    memcpy(d->opt.cors_origins, now->cors_origins, sizeof d->opt.cors_origins);
-    so = server_options_of(&d->opt); /* whose strings stay where they are */
-    server_configure(d->server, &so, &e);
+    /* A report at the level that shows more: the one before or the one from now on. */
+    log_init((log_level)(was.log_level > now.log_level ? was.log_level : now.log_level));
+    if (options_compare(&was, &now, on_change, NULL) == 0)
+        log_info("reload: no option has changed");
+    log_init((log_level)d->opt.log_level);
+    return OK;
 }
 
 static void reload(daemon_state *d) {
-    options now;
     err e;
     notify_send("RELOADING=1\nMONOTONIC_USEC=%llu", (unsigned long long)clock_us());
-    if (read_options(d, &now, &e) == OK) {
-        options_compare(&d->told, &now, on_live_change, NULL);
-        options_compare(&d->started, &now, on_other_change, NULL);
-        d->told = now;
-        d->opt.log_level = now.log_level;
-        d->opt.drain_timeout = now.drain_timeout;
-        log_init((log_level)now.log_level);
-        configure_server(d, &now);
+    if (take_options(d, &e) == OK)
         server_reload(d->server);
-    } else {
+    else
         log_error("reload: nothing is taken over: %s", e.text);
-    }
     notify_send("READY=1");
 }
 
@@ -258,7 +218,8 @@ static status check_descriptors(const options *o, err *e) {
 /* What comes before the first socket: the plan, and the memory that requests share. */
 static status prepare(daemon_state *d, err *e) {
     status s = check_descriptors(&d->opt, e);
-    if (s == OK) s = plan_it(d, e);
+    const machine_wish w = {.extra = serving_terms};
+    if (s == OK) s = machine_plan(&d->m, &d->opt, &w, e);
     if (s != OK) return s;
     if (d->m.file) return machine_reserve(&d->m, e);
     err_set(e, ERR_INVALID, "%s is not a GGUF file", d->opt.model);
@@ -323,13 +284,13 @@ int cmd_serve(int argc, char **argv) {
     if (args_take_word(&argc, argv, "--print-man")) return options_print_man(stdout), 0;
     if (args_take_word(&argc, argv, "--print-man-conf"))
         return options_print_man_conf(stdout), 0;
+    signal(SIGHUP, SIG_IGN); /* until there is something to reload */
     int listen_fd = -1;
     bool only_check = args_take_word(&argc, argv, "--check");
     d.argc = argc, d.argv = argv;
     status s = read_options(&d, &d.opt, &e);
     if (s == OK) s = notify_listen_fd(&listen_fd, &e);
     if (s != OK) return command_failed("serve", &e);
-    d.started = d.told = d.opt;
     log_init((log_level)d.opt.log_level);
     signal(SIGPIPE, SIG_IGN);
     d.so = server_options_of(&d.opt);

@@ -48,6 +48,8 @@ static void on_abort(int number) {
 
 void loop_memory_threads(uv_loop_t *loop) {
     static uv_work_t first;
+    setenv("UV_THREADPOOL_SIZE", "4",
+           1); /* as planned (machine.c), whatever the surroundings say */
     struct sigaction tell = {.sa_handler = on_abort}, before;
     sigaction(SIGABRT, &tell, &before);
     uv_queue_work(loop, &first, no_work, no_work_done);

@@ -66,11 +66,6 @@ static status resolve(machine *m, const machine_wish *w, err *e) {
         err_field(e, "max_num_batched_tokens");
         return err_hint(e, "each running sequence needs a row in a step");
     }
-    if (o->block_size & (o->block_size - 1)) {
-        err_set(e, ERR_INVALID, "block_size = %u is not a power of two", o->block_size);
-        err_field(e, "block_size");
-        return err_hint(e, "try 16");
-    }
     if (o->request_memory == 0) o->request_memory = wanted_request_memory(o);
     uint32_t logit_rows = o->max_num_seqs > 1 && o->max_num_seqs < MIN_LOGIT_ROWS
                               ? MIN_LOGIT_ROWS

@@ -29,6 +29,7 @@
 #include "base/log.h"
 #include "base/utf8.h"
 #include "tests/check_main.h"
+#include "tests/json.h"
 #include "tests/model/gguf_build.h"
 
 #define FAKE_UNUSED __attribute__((unused))

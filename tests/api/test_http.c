@@ -4,9 +4,8 @@
 
 static fake f;
 
-#define STREAM_FOREVER                                                                         \
-    "{\"prompt\":\"a\",\"stream\":true,\"ignore_eos\":true,\"max_tokens\":200000}"
-#define WHOLE_FOREVER "{\"prompt\":\"a\",\"ignore_eos\":true,\"max_tokens\":200000}"
+#define STREAM_FOREVER JSON({"prompt":"a","stream":true,"ignore_eos":true,"max_tokens":200000})
+#define WHOLE_FOREVER  "{\"prompt\":\"a\",\"ignore_eos\":true,\"max_tokens\":200000}"
 
 static void start(void) {
     fake_init(&f);
@@ -105,9 +104,9 @@ START_TEST(a_wrong_path_does_not_cost_the_connection) {
     const char *two =
         "GET /no HTTP/1.1\r\nHost: x\r\n\r\nGET /health HTTP/1.1\r\nHost: x\r\n\r\n";
     fake_send(fd, two, strlen(two));
-    char *raw = fake_read(fd, "{\"status\":\"ok\"}", 3000, NULL, &closed);
+    char *raw = fake_read(fd, JSON({"status":"ok"}), 3000, NULL, &closed);
     assert_has(raw, "HTTP/1.1 404");
-    assert_has(raw, "{\"status\":\"ok\"}");
+    assert_has(raw, JSON({"status":"ok"}));
     ck_assert(!closed);
     free(raw);
     close(fd);
@@ -121,7 +120,7 @@ START_TEST(pipelined_requests_are_answered_in_order) {
     char text[4096] = "";
     for (int i = 0; i < 8; i++) {
         char body[100], one[300];
-        snprintf(body, sizeof body, "{\"prompt\":\"a\",\"max_tokens\":%d}", i + 1);
+        snprintf(body, sizeof body, JSON({"prompt":"a","max_tokens":%d}), i + 1);
         snprintf(one, sizeof one,
                  "POST /v1/completions HTTP/1.1\r\nHost: x\r\nX-Request-Id: r%d\r\n"
                  "Content-Length: %zu\r\n\r\n%s",
@@ -143,7 +142,7 @@ START_TEST(pipelined_requests_are_answered_in_order) {
         from = strstr(from, want);
         ck_assert_msg(from != NULL, "%s", want);
     }
-    assert_has(from, "{\"status\":\"ok\"}");
+    assert_has(from, JSON({"status":"ok"}));
     free(raw);
     close(fd);
     fake_stop(&f);
@@ -156,7 +155,7 @@ START_TEST(chunked_uploads_arrive_whole) {
     const char *head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
                        "Transfer-Encoding: chunked\r\n\r\n";
     fake_send(fd, head, strlen(head));
-    const char *body = "{\"prompt\":\"abc\",\"max_tokens\":2}";
+    const char *body = JSON({"prompt":"abc","max_tokens":2});
     for (const char *p = body; *p; p++) {
         char chunk[16];
         int n = snprintf(chunk, sizeof chunk, "1\r\n%c\r\n", *p);
@@ -264,9 +263,10 @@ END_TEST
 
 START_TEST(a_disconnect_cancels_all_choices) {
     start();
-    int fd = open_post("/v1/completions",
-                       "{\"prompt\":[\"a\",\"b\"],\"n\":3,\"stream\":true,\"ignore_eos\":true,"
-                       "\"max_tokens\":100000}");
+    int fd =
+        open_post("/v1/completions", JSON({"prompt":["a","b"],"n":3,"stream":true,
+                                          "ignore_eos":true,
+                            "max_tokens":100000}));
     ck_assert(fake_await(&f.n_live, 6, 3000));
     close(fd);
     ck_assert(fake_await(&f.n_cancelled, 6, 3000));
@@ -277,7 +277,7 @@ END_TEST
 
 /* A client whose socket takes little, on a stream of big events (20 logprobs): what it does not
  * read fills the kernel's buffers soon. */
-static int open_slow_reader(int receive_bytes, int max_tokens) {
+static int open_slow_reader(int receive_bytes, int n, int max_tokens) {
     char body[120];
     int fd = socket(AF_INET, SOCK_STREAM, 0);
     setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &receive_bytes, sizeof receive_bytes);
@@ -287,8 +287,8 @@ static int open_slow_reader(int receive_bytes, int max_tokens) {
     ck_assert(connect(fd, (struct sockaddr *)&sa, sizeof sa) == 0);
     snprintf(body, sizeof body,
              "{\"prompt\":\"a\",\"stream\":true,\"ignore_eos\":true,\"logprobs\":20,"
-             "\"max_tokens\":%d}",
-             max_tokens);
+             "\"n\":%d,\"max_tokens\":%d}",
+             n, max_tokens);
     return send_post(fd, "/v1/completions", body);
 }
 
@@ -298,7 +298,7 @@ START_TEST(a_slow_reader_holds_the_machine_and_loses_nothing) {
     f.per_step = 8;
     f.says = "0123456789";
     fake_start(&f);
-    int fd = open_slow_reader(4096, 12000);
+    int fd = open_slow_reader(4096, 1, 12000);
     unsigned last = 0, same = 0;
     for (int i = 0; i < 400 && same < 5; i++) { /* until nothing moves for 100 ms */
         usleep(20000);
@@ -328,7 +328,7 @@ START_TEST(a_reader_that_has_stopped_is_cut_off) {
     f.opt.idle_timeout_s = 1;
     f.per_step = 8;
     fake_start(&f);
-    int fd = open_slow_reader(2048, 100000);
+    int fd = open_slow_reader(2048, 1, 100000);
     ck_assert(fake_await(&f.n_live, 1, 3000));
     ck_assert(fake_await(&f.n_live, 0, 40000));
     close(fd);
@@ -347,7 +347,7 @@ START_TEST(an_expectation_is_met_and_http_1_0_is_served) {
     char *raw = fake_read(fd, "\r\n\r\n", 3000, NULL, &closed);
     ck_assert(strncmp(raw, "HTTP/1.1 100", 12) == 0);
     free(raw);
-    fake_send(fd, "{\"prompt\":\"ab\"}", 15);
+    fake_send(fd, JSON({"prompt":"ab"}), 15);
     raw = fake_read(fd, NULL, 3000, NULL, &closed);
     assert_has(raw, "HTTP/1.1 200");
     assert_has(raw, "[97,98]");
@@ -375,9 +375,7 @@ START_TEST(text_that_is_held_back_does_not_stall_the_stream) {
     /* 80 tokens without a byte to send, ten times the window */
     char body[300];
     snprintf(body, sizeof body,
-             "{\"prompt\":\"x\",\"stream\":true,\"max_tokens\":200,\"stop\":"
-             "\"%s!\"}",
-             f.says);
+             JSON({"prompt":"x","stream":true,"max_tokens":200,"stop":"%s!"}), f.says);
     reply r = fake_post(&f, "/v1/completions", body);
     ck_assert_int_eq(r.status, 200);
     assert_has(r.body, f.says);
@@ -419,7 +417,7 @@ START_TEST(a_long_prefill_is_kept_alive_by_comments) {
     f.opt.heartbeat_s = 1;
     f.prefill_ms = 2500;
     fake_start(&f);
-    reply r = fake_post(&f, "/v1/completions", "{\"prompt\":\"a\",\"stream\":true}");
+    reply r = fake_post(&f, "/v1/completions", JSON({"prompt":"a","stream":true}));
     ck_assert_int_eq(r.status, 200);
     ck_assert_msg(strncmp(r.body, ":\n\n", 3) == 0, "%s", r.body);
     assert_has(r.body, "data: [DONE]");
@@ -444,7 +442,7 @@ START_TEST(connections_beyond_the_limit_wait_and_then_get_in) {
     free(raw);
     for (int i = 0; i < 4; i++) close(held[i]);
     raw = fake_read(late, NULL, 3000, NULL, &closed);
-    assert_has(raw, "{\"status\":\"ok\"}");
+    assert_has(raw, JSON({"status":"ok"}));
     free(raw);
     close(late);
     fake_stop(&f);
@@ -491,7 +489,7 @@ START_TEST(an_exhausted_pool_refuses_and_recovers) {
     ck_assert_uint_gt(atomic_load(&f.n_submitted), 2);
     for (int i = 0; i < 60; i++) close(fd[i]);
     ck_assert(fake_await(&f.n_live, 0, 3000));
-    reply r = fake_post(&f, "/v1/completions", "{\"prompt\":\"a\"}");
+    reply r = fake_post(&f, "/v1/completions", JSON({"prompt":"a"}));
     ck_assert_int_eq(r.status, 200);
     reply_free(&r);
     /* One that is too big by itself: retrying is no help. */
@@ -514,9 +512,9 @@ START_TEST(a_stream_that_runs_out_of_memory_ends_with_an_error) {
     f.opt.stream_credits = 4096;
     f.per_step = 8;
     fake_start(&f);
-    int fd = open_slow_reader(2048, 100000);
-    ck_assert(fake_await(&f.n_live, 1, 3000));
-    ck_assert(fake_await(&f.n_live, 0, 30000)); /* cancelled for want of memory */
+    int fd = open_slow_reader(2048, 8, 100000);
+    ck_assert(fake_await(&f.n_cancelled, 8, 30000)); /* for want of memory */
+    ck_assert(fake_await(&f.n_live, 0, 30000));
     bool closed;
     char *raw = fake_read(fd, "data: [DONE]", 20000, NULL, &closed);
     assert_has(raw, "\"type\":\"unavailable_error\"");
@@ -526,11 +524,36 @@ START_TEST(a_stream_that_runs_out_of_memory_ends_with_an_error) {
 }
 END_TEST
 
+/* Whatever stream_credits says: what waits for one reader is bounded in bytes. */
+START_TEST(a_stream_that_is_not_read_keeps_to_its_part_of_the_memory) {
+    fake_init(&f);
+    f.pool_want = 512 * 1024; /* 256 KiB a request */
+    f.opt.stream_credits = 4096;
+    f.per_step = 8;
+    fake_start(&f);
+    int fd = open_slow_reader(2048, 1, 100000);
+    unsigned last = 0, same = 0;
+    for (int i = 0; i < 1000 && same < 10; i++) { /* until nothing moves for 200 ms */
+        usleep(20000);
+        unsigned now = atomic_load(&f.n_credited);
+        same = now == last && now ? same + 1 : 0;
+        last = now;
+    }
+    ck_assert_uint_ge(same, 10);
+    ck_assert_uint_eq(atomic_load(&f.n_live), 1);    /* it waits: it has not run out */
+    ck_assert_uint_le(atomic_load(&f.max_owed), 16); /* wide events: few of them */
+    ck_assert_uint_lt(pool_used(f.port.pool), 256 * 1024);
+    close(fd);
+    ck_assert(fake_await(&f.n_live, 0, 3000));
+    fake_stop(&f);
+}
+END_TEST
+
 START_TEST(streams_go_on_while_draining) {
     fake_init(&f);
     f.step_ms = 20;
     fake_start(&f);
-    int fd = open_post("/v1/completions", "{\"prompt\":\"a\",\"stream\":true}");
+    int fd = open_post("/v1/completions", JSON({"prompt":"a","stream":true}));
     bool closed;
     free(fake_read(fd, "data: ", 3000, NULL, &closed));
     uv_async_send(&f.quit);
@@ -584,7 +607,7 @@ START_TEST(unix_sockets_and_inherited_ones) {
         bool closed;
         fake_send(fd, get, strlen(get));
         char *raw = fake_read(fd, NULL, 3000, NULL, &closed);
-        assert_has(raw, "{\"status\":\"ok\"}");
+        assert_has(raw, JSON({"status":"ok"}));
         free(raw);
         close(fd);
         fake_stop(&f);
@@ -663,8 +686,8 @@ static void *visit(void *arg) {
         }
         reply r = what == 1 ? fake_get(&f, "/metrics")
                             : fake_post(&f, "/v1/completions",
-                                        what == 2 ? "{\"prompt\":\"a\",\"stream\":true,\"n\":2}"
-                                                  : "{\"prompt\":\"a\",\"logprobs\":3}");
+                                        what == 2 ? JSON({"prompt":"a","stream":true,"n":2})
+                                                         : JSON({"prompt":"a","logprobs":3}));
         if (r.status == 200) c->ok++;
         reply_free(&r);
     }
@@ -711,6 +734,7 @@ int main(void) {
     tcase_add_test(t, a_connection_that_the_ledger_refuses_is_closed);
     tcase_add_test(t, an_exhausted_pool_refuses_and_recovers);
     tcase_add_test(t, a_stream_that_runs_out_of_memory_ends_with_an_error);
+    tcase_add_test(t, a_stream_that_is_not_read_keeps_to_its_part_of_the_memory);
     tcase_add_test(t, streams_go_on_while_draining);
     tcase_add_test(t, an_abort_ends_what_runs_with_an_error);
     tcase_add_test(t, unix_sockets_and_inherited_ones);

@@ -436,7 +436,7 @@ START_TEST(without_a_known_key_there_is_nothing_but_health) {
     serve("a " SHA_ABC "\n");
     fake_start(&f);
     for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
-        reply r = ask("POST", "/v1/completions", none[i], "{\"prompt\":\"a\"}");
+        reply r = ask("POST", "/v1/completions", none[i], JSON({"prompt":"a"}));
         ASSERT_ERROR(r, 401, "authentication_error", "null");
         assert_has(r.head, "WWW-Authenticate: Bearer");
         reply_free(&r);
@@ -448,7 +448,7 @@ START_TEST(without_a_known_key_there_is_nothing_but_health) {
     ck_assert_int_eq(r.status, 401);
     reply_free(&r);
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
-        r = ask("POST", "/v1/completions", good[i], "{\"prompt\":\"a\"}");
+        r = ask("POST", "/v1/completions", good[i], JSON({"prompt":"a"}));
         ck_assert_int_eq(r.status, 200);
         reply_free(&r);
     }
@@ -469,7 +469,7 @@ START_TEST(metrics_can_be_kept_for_keys_and_tell_of_each) {
     reply r = ask("GET", "/metrics", "", "");
     ck_assert_int_eq(r.status, 401);
     reply_free(&r);
-    r = ask("POST", "/v1/completions", ABC, "{\"prompt\":\"abcd\",\"max_tokens\":3}");
+    r = ask("POST", "/v1/completions", ABC, JSON({"prompt":"abcd","max_tokens":3}));
     ck_assert_int_eq(r.status, 200);
     reply_free(&r);
     r = ask("GET", "/metrics", ABC, "");
@@ -488,7 +488,7 @@ START_TEST(a_rate_is_429_with_the_time_until_the_next) {
     serve("a " SHA_ABC " rate=2/min\nb " SHA_A "\n");
     fake_start(&f);
     for (int i = 0; i < 3; i++) {
-        reply r = ask("POST", "/v1/completions", ABC, "{\"prompt\":\"a\"}");
+        reply r = ask("POST", "/v1/completions", ABC, JSON({"prompt":"a"}));
         if (i < 2) {
             ck_assert_int_eq(r.status, 200);
         } else {
@@ -501,7 +501,7 @@ START_TEST(a_rate_is_429_with_the_time_until_the_next) {
         reply_free(&r);
     }
     reply r =
-        ask("POST", "/v1/completions", "Authorization: Bearer a\r\n", "{\"prompt\":\"a\"}");
+        ask("POST", "/v1/completions", "Authorization: Bearer a\r\n", JSON({"prompt":"a"}));
     ck_assert_int_eq(r.status, 200); /* the other's limit is the other's */
     reply_free(&r);
     fake_stop(&f);
@@ -515,19 +515,18 @@ START_TEST(tokens_are_charged_at_most_and_settled_by_what_was_used) {
     fake_start(&f);
     /* 61 charged, 11 used: three times in a row */
     for (int i = 0; i < 3; i++) {
-        reply r = ask("POST", "/v1/completions", ABC, "{\"prompt\":\"a\",\"max_tokens\":60}");
+        reply r = ask("POST", "/v1/completions", ABC, JSON({"prompt":"a","max_tokens":60}));
         ck_assert_int_eq(r.status, 200);
         reply_free(&r);
     }
-    reply r =
-        ask("POST", "/v1/completions", ABC, "{\"prompt\":\"a\",\"max_tokens\":45,\"n\":2}");
+    reply r = ask("POST", "/v1/completions", ABC, JSON({"prompt":"a","max_tokens":45,"n":2}));
     ASSERT_ERROR(r, 429, "rate_limit_error", "null");
     assert_has(r.body, "100 tokens a minute");
     reply_free(&r);
-    r = ask("POST", "/v1/completions", ABC, "{\"prompt\":\"\",\"max_tokens\":45}");
+    r = ask("POST", "/v1/completions", ABC, JSON({"prompt":"","max_tokens":45}));
     ck_assert_int_eq(r.status, 400);
     reply_free(&r);
-    r = ask("POST", "/v1/completions", ABC, "{\"prompt\":\"a\",\"max_tokens\":45}");
+    r = ask("POST", "/v1/completions", ABC, JSON({"prompt":"a","max_tokens":45}));
     ck_assert_int_eq(r.status, 200);
     reply_free(&r);
     fake_stop(&f);
@@ -550,7 +549,7 @@ START_TEST(a_place_is_free_again_when_a_client_has_left) {
     ck_assert(!closed);
     ck_assert_int_eq(f.gens[0].spec.priority, -7);
     ck_assert(str_eq(f.gens[0].spec.cache_salt, (str){"a\0", 2}));
-    reply r = ask("POST", "/v1/completions", ABC, "{\"prompt\":\"a\"}");
+    reply r = ask("POST", "/v1/completions", ABC, JSON({"prompt":"a"}));
     ASSERT_ERROR(r, 429, "rate_limit_error", "null");
     assert_has(r.body, "at its limit of 1 requests at once");
     assert_has(r.head, "Retry-After: 3"); /* of the backlog: 2.5 */
@@ -558,7 +557,7 @@ START_TEST(a_place_is_free_again_when_a_client_has_left) {
     close(fd);
     ck_assert(fake_await(&f.n_live, 0, 5000));
     for (int i = 0; i < 100; i++) { /* the connection's end follows the generations' */
-        r = ask("POST", "/v1/completions", ABC, "{\"prompt\":\"a\"}");
+        r = ask("POST", "/v1/completions", ABC, JSON({"prompt":"a"}));
         int s = r.status;
         reply_free(&r);
         if (s == 200) break;

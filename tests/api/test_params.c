@@ -31,8 +31,7 @@ static void good(params *p, const char *body, bool chat) {
 START_TEST(nothing_given_means_the_documented_defaults) {
     params p;
     for (int chat = 0; chat < 2; chat++) {
-        good(&p, chat ? "{}" : "{\"temperature\":null,\"n\":null,\"stop\":null,\"x\":[1]}",
-             chat);
+        good(&p, chat ? "{}" : JSON({"temperature":null,"n":null,"stop":null,"x":[1]}), chat);
         ck_assert(p.sampling.temperature == 1 && p.sampling.top_p == 1 &&
                   p.sampling.min_p == 0);
         ck_assert(p.sampling.repetition_penalty == 1 && p.sampling.presence_penalty == 0);
@@ -76,11 +75,10 @@ START_TEST(everything_given_is_taken) {
                  (b->token == FAKE_MERGED && b->bias == 1);
     }
     ck_assert_int_eq(found, 3);
-    good(&p, "{\"max_completion_tokens\":7,\"max_tokens\":9,\"logprobs\":true}", true);
+    good(&p, JSON({"max_completion_tokens":7,"max_tokens":9,"logprobs":true}), true);
     ck_assert_int_eq(p.max_tokens, 7);
     ck_assert(p.logprobs && p.sampling.n_logprobs == 0);
-    good(&p, "{\"logprobs\":false,\"top_logprobs\":0,\"tools\":[],\"tool_choice\":\"none\"}",
-         true);
+    good(&p, JSON({"logprobs":false,"top_logprobs":0,"tools":[],"tool_choice":"none"}), true);
     ck_assert(!p.logprobs);
 }
 END_TEST
@@ -181,8 +179,7 @@ START_TEST(what_is_not_supported_is_refused_rather_than_ignored) {
                       t[i].body);
         ck_assert_msg(strcmp(e.field, t[i].field) == 0, "%s: %s", t[i].body, e.field);
     }
-    good(&p, "{\"response_format\":{\"type\":\"text\"},\"suffix\":\"\",\"grammar\":null}",
-         true);
+    good(&p, JSON({"response_format":{"type":"text"},"suffix":"","grammar":null}), true);
 }
 END_TEST
 

@@ -61,7 +61,7 @@ static char *stream_text(const char *body, int index, const char **finish) {
 
 START_TEST(a_completion_in_one_piece) {
     start();
-    reply r = fake_post(&f, "/v1/completions", "{\"prompt\":\"abc\",\"model\":\"fake\"}");
+    reply r = fake_post(&f, "/v1/completions", JSON({"prompt":"abc","model":"fake"}));
     ck_assert_int_eq(r.status, 200);
     const json_t *v = parse(r.body);
     ck_assert_str_eq(text_of(at(v, "object")), "text_completion");
@@ -86,8 +86,8 @@ END_TEST
 START_TEST(a_completion_as_a_stream) {
     start();
     reply r = fake_post(&f, "/v1/completions",
-                        "{\"prompt\":\"abc\",\"stream\":true,\"max_tokens\":5,"
-                        "\"stream_options\":{\"include_usage\":true}}");
+                        JSON({"prompt":"abc","stream":true,"max_tokens":5,
+                             "stream_options":{"include_usage":true}}));
     ck_assert_int_eq(r.status, 200);
     assert_has(r.head, "Content-Type: text/event-stream");
     assert_has(r.head, "Cache-Control: no-cache");
@@ -108,9 +108,8 @@ END_TEST
 
 START_TEST(a_chat_as_a_stream_begins_with_the_role_and_ends_with_an_empty_delta) {
     start();
-    reply r =
-        fake_post(&f, "/v1/chat/completions",
-                  "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}],\"stream\":true}");
+    reply r = fake_post(&f, "/v1/chat/completions",
+                        JSON({"messages":[{"role":"user","content":"Hi"}],"stream":true}));
     ck_assert_int_eq(r.status, 200);
     const char *finish;
     char *text = stream_text(r.body, 0, &finish);
@@ -131,9 +130,9 @@ START_TEST(a_chat_in_one_piece_with_parts_of_text) {
     start();
     reply r =
         fake_post(&f, "/v1/chat/completions",
-                  "{\"messages\":[{\"role\":\"system\",\"content\":\"S\"},{\"role\":\"user\","
-                  "\"content\":[{\"type\":\"text\",\"text\":\"a\"},{\"type\":\"text\","
-                  "\"text\":\"b\"}]}],\"max_completion_tokens\":4,\"return_memory\":true}");
+                  JSON({"messages":[{"role":"system","content":"S"},{"role":"user",
+                       "content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]}],
+                       "max_completion_tokens":4,"return_memory":true}));
     ck_assert_int_eq(r.status, 200);
     const json_t *v = parse(r.body);
     const json_t *c = json_array_get(at(v, "choices"), 0);
@@ -180,7 +179,7 @@ END_TEST
 START_TEST(several_choices_stream_side_by_side) {
     start();
     reply r = fake_post(&f, "/v1/completions",
-                        "{\"prompt\":[\"a\",\"b\"],\"n\":2,\"stream\":true,\"seed\":7}");
+                        JSON({"prompt":["a","b"],"n":2,"stream":true,"seed":7}));
     for (int i = 0; i < 4; i++) {
         const char *finish;
         char *text = stream_text(r.body, i, &finish);
@@ -198,7 +197,7 @@ START_TEST(without_a_seed_each_request_draws_its_own) {
     start();
     uint64_t seed[3];
     for (int i = 0; i < 3; i++) {
-        reply r = fake_post(&f, "/v1/completions", "{\"prompt\":\"a\",\"max_tokens\":1}");
+        reply r = fake_post(&f, "/v1/completions", JSON({"prompt":"a","max_tokens":1}));
         ck_assert_int_eq(r.status, 200);
         seed[i] = f.last_seed[0];
         reply_free(&r);
@@ -213,8 +212,8 @@ START_TEST(a_stop_string_is_never_shown_not_even_half) {
     for (int stream = 0; stream < 2; stream++) {
         char body[200];
         snprintf(body, sizeof body,
-                 "{\"prompt\":\"a\",\"stop\":[\"lo, wa\",\", wo\",\"zzz\"],\"stream\":%s}",
-                 stream ? "true" : "false");
+                 JSON({"prompt":"a","stop":["lo, wa",", wo","zzz"],"stream":%s}),
+                       stream ? "true" : "false");
         reply r = fake_post(&f, "/v1/completions", body);
         ck_assert_int_eq(r.status, 200);
         const char *finish;
@@ -233,8 +232,8 @@ END_TEST
 
 START_TEST(a_half_stop_string_at_the_end_is_shown) {
     start();
-    reply r = fake_post(&f, "/v1/completions",
-                        "{\"prompt\":\"a\",\"stop\":\"world!\",\"stream\":true}");
+    reply r =
+        fake_post(&f, "/v1/completions", JSON({"prompt":"a","stop":"world!","stream":true}));
     const char *finish;
     char *text = stream_text(r.body, 0, &finish);
     ck_assert_str_eq(text, "Hello, world");
@@ -246,7 +245,7 @@ END_TEST
 
 START_TEST(a_stop_id_ends_the_text_and_is_named) {
     start();
-    reply r = fake_post(&f, "/v1/completions", "{\"prompt\":\"a\",\"stop_token_ids\":[44]}");
+    reply r = fake_post(&f, "/v1/completions", JSON({"prompt":"a","stop_token_ids":[44]}));
     assert_has(r.body, "\"text\":\"Hello\"");
     assert_has(r.body, "\"finish_reason\":\"stop\",\"stop_reason\":44");
     reply_free(&r);
@@ -258,7 +257,7 @@ START_TEST(characters_are_never_split) {
     fake_init(&f);
     f.says = "h\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80!\xff.";
     fake_start(&f);
-    reply r = fake_post(&f, "/v1/completions", "{\"prompt\":\"a\",\"stream\":true}");
+    reply r = fake_post(&f, "/v1/completions", JSON({"prompt":"a","stream":true}));
     ck_assert(utf8_valid((str){r.body, r.n_body}));
     const char *finish;
     char *text = stream_text(r.body, 0, &finish);
@@ -272,7 +271,7 @@ END_TEST
 START_TEST(logprobs_of_completions_are_four_lists) {
     start();
     reply r = fake_post(&f, "/v1/completions",
-                        "{\"prompt\":\"ab\",\"max_tokens\":3,\"logprobs\":2,\"echo\":true}");
+                        JSON({"prompt":"ab","max_tokens":3,"logprobs":2,"echo":true}));
     ck_assert_msg(r.status == 200, "%s", r.body);
     const json_t *c = json_array_get(at(parse(r.body), "choices"), 0);
     ck_assert_str_eq(text_of(at(c, "text")), "abHel");
@@ -318,12 +317,12 @@ END_TEST
 START_TEST(logprobs_die_with_the_stop_string_they_belong_to) {
     start();
     reply r = fake_post(&f, "/v1/completions",
-                        "{\"prompt\":\"a\",\"stop\":\"lo\",\"logprobs\":0,\"stream\":true}");
+                        JSON({"prompt":"a","stop":"lo","logprobs":0,"stream":true}));
     assert_has(r.body, "\"tokens\":[\"H\"]");
     assert_has(r.body, "\"tokens\":[\"l\"]"); /* the first l of Hello */
     assert_lacks(r.body, "\"o\"");
     reply_free(&r);
-    r = fake_post(&f, "/v1/completions", "{\"prompt\":\"a\",\"stop\":\"lo\",\"logprobs\":0}");
+    r = fake_post(&f, "/v1/completions", JSON({"prompt":"a","stop":"lo","logprobs":0}));
     assert_has(r.body, "\"tokens\":[\"H\",\"e\",\"l\"],");
     reply_free(&r);
     stop();
@@ -333,7 +332,7 @@ END_TEST
 START_TEST(a_prompt_alone_can_be_scored) {
     start();
     reply r = fake_post(&f, "/v1/completions",
-                        "{\"prompt\":\"abc\",\"max_tokens\":0,\"echo\":true,\"logprobs\":0}");
+                        JSON({"prompt":"abc","max_tokens":0,"echo":true,"logprobs":0}));
     ck_assert_msg(r.status == 200, "%s", r.body);
     const json_t *v = parse(r.body), *c = json_array_get(at(v, "choices"), 0);
     ck_assert_str_eq(text_of(at(c, "text")), "abc");
@@ -346,10 +345,10 @@ END_TEST
 
 START_TEST(continuous_usage_is_on_each_chunk) {
     start();
-    reply r =
-        fake_post(&f, "/v1/completions",
-                  "{\"prompt\":\"a\",\"stream\":true,\"max_tokens\":2,\"stream_options\":{"
-                  "\"continuous_usage_stats\":true,\"include_usage\":true}}");
+    reply r = fake_post(
+        &f, "/v1/completions",
+        JSON({"prompt":"a","stream":true,"max_tokens":2,
+                       "stream_options":{"continuous_usage_stats":true,"include_usage":true}}));
     assert_has(r.body, "\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1,");
     assert_has(r.body, "\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2,");
     reply_free(&r);
@@ -362,8 +361,7 @@ START_TEST(a_timeout_keeps_what_was_said) {
     f.step_ms = 20;
     fake_start(&f);
     reply r = fake_post(&f, "/v1/completions",
-                        "{\"prompt\":\"a\",\"max_tokens\":200,\"ignore_eos\":true,"
-                        "\"timeout\":0.2}");
+                        JSON({"prompt":"a","max_tokens":200,"ignore_eos":true,"timeout":0.2}));
     ck_assert_int_eq(r.status, 200);
     assert_has(r.body, "\"text\":\"H");
     assert_has(r.body, "\"finish_reason\":\"length\",\"stop_reason\":\"timeout\"");
@@ -379,13 +377,13 @@ START_TEST(a_deadline_before_the_first_token_is_408_or_an_error_event) {
     fake_start(&f);
     for (int i = 0; i < 2; i++) {
         char body[128];
-        snprintf(body, sizeof body, "{\"prompt\":\"a\",\"timeout\":0.05%s}", more[i]);
+        snprintf(body, sizeof body, JSON({"prompt":"a","timeout":0.05%s}), more[i]);
         reply r = fake_post(&f, "/v1/completions", body);
         ASSERT_ERROR(r, 408, "timeout_error", "null");
         assert_has(r.body, "deadline passed before the first token");
         reply_free(&r);
-        snprintf(body, sizeof body, "{\"prompt\":\"a\",\"timeout\":0.05,\"stream\":true%s}",
-                 more[i]);
+        snprintf(body, sizeof body,
+                 JSON({"prompt":"a","timeout":0.05,"stream":true%s}), more[i]);
         r = fake_post(&f, "/v1/completions", body);
         ck_assert_int_eq(r.status, 200);
         ck_assert(strncmp(r.body, "data: {\"error\":{", 16) == 0);
@@ -402,10 +400,10 @@ START_TEST(the_server_has_a_deadline_of_its_own) {
     f.prefill_ms = 60000;
     f.opt.request_timeout_s = 1;
     fake_start(&f);
-    reply r = fake_post(&f, "/v1/completions", "{\"prompt\":\"a\"}");
+    reply r = fake_post(&f, "/v1/completions", JSON({"prompt":"a"}));
     ASSERT_ERROR(r, 408, "timeout_error", "null");
     reply_free(&r);
-    r = fake_post(&f, "/v1/completions", "{\"prompt\":\"a\",\"timeout\":3600}");
+    r = fake_post(&f, "/v1/completions", JSON({"prompt":"a","timeout":3600}));
     ASSERT_ERROR(r, 408, "timeout_error", "null");
     ck_assert(f.gens[0].spec.timeout_us <= 1000000);
     reply_free(&r);
@@ -487,12 +485,12 @@ START_TEST(a_refused_length_tells_its_numbers) {
     fake_init(&f);
     f.budget_tokens = 100;
     fake_start(&f);
-    reply r = fake_post(&f, "/v1/completions", "{\"prompt\":\"abcd\",\"max_tokens\":300000}");
+    reply r = fake_post(&f, "/v1/completions", JSON({"prompt":"abcd","max_tokens":300000}));
     ASSERT_ERROR(r, 400, "exceed_context_size_error", "\"prompt\"");
     assert_has(r.body, "maximum context length is 262144 tokens");
     assert_has(r.body, "\"n_prompt_tokens\":4,\"n_ctx\":262144");
     reply_free(&r);
-    r = fake_post(&f, "/v1/completions", "{\"prompt\":\"abcd\",\"max_tokens\":100}");
+    r = fake_post(&f, "/v1/completions", JSON({"prompt":"abcd","max_tokens":100}));
     ASSERT_ERROR(r, 400, "exceed_memory_budget_error", "null");
     assert_has(r.body, "\"bytes_needed\":11200,\"budget_bytes\":160000");
     reply_free(&r);
@@ -503,7 +501,7 @@ END_TEST
 START_TEST(what_is_not_ready_says_so) {
     start();
     atomic_store(&f.not_ready, "draining");
-    reply r = fake_post(&f, "/v1/completions", "{\"prompt\":\"a\"}");
+    reply r = fake_post(&f, "/v1/completions", JSON({"prompt":"a"}));
     ASSERT_ERROR(r, 503, "unavailable_error", "null");
     assert_has(r.head, "Retry-After: 3");
     reply_free(&r);
@@ -526,13 +524,13 @@ START_TEST(an_error_in_mid_stream_is_an_event_and_then_done) {
     fake_init(&f);
     f.fail_after_first = true;
     fake_start(&f);
-    reply r = fake_post(&f, "/v1/completions", "{\"prompt\":\"a\",\"stream\":true}");
+    reply r = fake_post(&f, "/v1/completions", JSON({"prompt":"a","stream":true}));
     ck_assert_int_eq(r.status, 200);
     assert_has(r.body, "\"text\":\"H\"");
     assert_has(r.body, "data: {\"error\":{\"message\":\"the engine failed\",\"type\":"
                        "\"server_error\",\"param\":null,\"code\":500}}\n\ndata: [DONE]\n\n");
     reply_free(&r);
-    r = fake_post(&f, "/v1/completions", "{\"prompt\":\"a\"}");
+    r = fake_post(&f, "/v1/completions", JSON({"prompt":"a"}));
     ASSERT_ERROR(r, 500, "server_error", "null");
     reply_free(&r);
     stop();
@@ -546,7 +544,7 @@ START_TEST(a_model_without_a_known_template_refuses_chat) {
         f.chat_template = templates[i];
         fake_start(&f);
         reply r = fake_post(&f, "/v1/chat/completions",
-                            "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}");
+                            JSON({"messages":[{"role":"user","content":"a"}]}));
         ASSERT_ERROR(r, 400, "invalid_request_error", "\"chat_template\"");
         reply_free(&r);
         stop();
@@ -594,14 +592,14 @@ START_TEST(small_documents) {
     r = fake_get(&f, "/v1/models/none");
     ASSERT_ERROR(r, 404, "not_found_error", "\"model\"");
     reply_free(&r);
-    r = fake_post(&f, "/tokenize", "{\"prompt\":\"ab<|im_end|>\"}");
-    assert_has(r.body, "{\"count\":3,\"max_model_len\":262144,\"tokens\":[97,98,257]}");
+    r = fake_post(&f, "/tokenize", JSON({"prompt":"ab<|im_end|>"}));
+    assert_has(r.body, JSON({"count":3,"max_model_len":262144,"tokens":[97,98,257]}));
     reply_free(&r);
-    r = fake_post(&f, "/tokenize", "{\"content\":\"ab\",\"return_token_strs\":true}");
+    r = fake_post(&f, "/tokenize", JSON({"content":"ab","return_token_strs":true}));
     assert_has(r.body, "\"tokens\":[97,98],\"token_strs\":[\"a\",\"b\"]");
     reply_free(&r);
-    r = fake_post(&f, "/detokenize", "{\"tokens\":[72,105,257]}");
-    ck_assert_str_eq(r.body, "{\"prompt\":\"Hi<|im_end|>\",\"content\":\"Hi<|im_end|>\"}");
+    r = fake_post(&f, "/detokenize", JSON({"tokens":[72,105,257]}));
+    ck_assert_str_eq(r.body, JSON({"prompt":"Hi<|im_end|>","content":"Hi<|im_end|>"}));
     reply_free(&r);
     r = fake_get(&f, "/");
     ck_assert_int_eq(r.status, 200);

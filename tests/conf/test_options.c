@@ -457,6 +457,67 @@ START_TEST(the_file_is_named_by_flag_or_environment) {
 }
 END_TEST
 
+/* Each value another than the default. */
+static options all_changed(void) {
+    options o;
+    options_defaults(&o);
+#define OTHER_STR(name)             strcpy(o.name, "+");
+#define OTHER_U32(name)             o.name += 1;
+#define OTHER_POW2                  OTHER_U32
+#define OTHER_U64                   OTHER_U32
+#define OTHER_ENUM                  OTHER_U32
+#define OTHER_BYTES                 OTHER_U32
+#define OTHER_BOOL(name)            o.name = !o.name;
+#define X(section, type, name, ...) OTHER_##type(name)
+    OPTION_LIST(X)
+#undef X
+    return o;
+}
+
+static const char live_names[] =
+    " request_timeout drain_timeout metrics_auth cors_origins log_requests log_level ";
+
+static bool is_live(const char *name) {
+    char word[80];
+    snprintf(word, sizeof word, " %s ", name);
+    return strstr(live_names, word) != NULL;
+}
+
+START_TEST(the_live_options_are_taken_and_no_others) {
+    const options now = all_changed();
+    options o, was;
+    options_defaults(&o);
+    was = o;
+    options_take_live(&o, &now);
+#define X(section, type, name, ...)                                                            \
+    ck_assert_mem_eq(&o.name, is_live(#name) ? &now.name : &was.name, sizeof o.name);
+    OPTION_LIST(X)
+#undef X
+}
+END_TEST
+
+static void check_change(void *arg, const char *name, bool live, const char *was,
+                         const char *now) {
+    ck_assert_msg(live == is_live(name), "%s", name);
+    ck_assert_str_ne(was, now);
+    if (strcmp(name, "max_body") == 0) ck_assert_str_eq(was, "4MiB");
+    if (strcmp(name, "log_requests") == 0) ck_assert_str_eq(now, "false");
+    ++*(int *)arg;
+}
+
+START_TEST(every_option_that_differs_is_reported_with_both_values) {
+    const options now = all_changed();
+    options o;
+    int n = 0;
+    options_defaults(&o);
+#define X(...) +1
+    ck_assert_int_eq(options_compare(&o, &now, check_change, &n), 0 OPTION_LIST(X));
+    ck_assert_int_eq(n, 0 OPTION_LIST(X));
+#undef X
+    ck_assert_int_eq(options_compare(&o, &o, check_change, &n), 0);
+}
+END_TEST
+
 START_TEST(a_name_with_one_letter_wrong_is_found_again) {
 #define X(section, type, name, ...) #name,
     static const char *const names[] = {OPTION_LIST(X)};
@@ -542,17 +603,21 @@ START_TEST(the_manual_page_has_every_command_and_exit_status) {
 }
 END_TEST
 
-CHECK_MAIN(
-    "options", a_file_sets_options_by_section, what_a_file_gets_wrong_is_named_with_its_line,
-    flags_come_in_every_spelling_and_leave_the_rest, wrong_flags_are_errors_that_name_them,
-    later_sources_win, the_sample_and_what_is_in_force_load_back_to_the_same_options,
-    the_manual_page_names_every_option, the_manual_page_of_the_file_names_every_key_and_section,
-    every_broken_line_of_a_file_is_told_with_its_number,
-    comments_blanks_and_line_ends_are_as_people_write_them,
-    a_line_too_long_is_refused_and_not_cut, files_that_cannot_be_read_are_told_apart,
-    values_of_each_type_are_read_strictly, every_alias_sets_its_option,
-    words_that_are_no_flags_stay_in_order, the_environment_tolerates_only_what_it_must,
-    the_file_is_named_by_flag_or_environment, a_name_with_one_letter_wrong_is_found_again,
-    the_sample_without_its_comment_marks_is_the_defaults,
-    the_help_shows_what_a_subcommand_knows, words_are_given_for_the_values_of_an_enum,
-    the_manual_page_has_every_command_and_exit_status)
+CHECK_MAIN("options", a_file_sets_options_by_section,
+           what_a_file_gets_wrong_is_named_with_its_line,
+           flags_come_in_every_spelling_and_leave_the_rest,
+           wrong_flags_are_errors_that_name_them, later_sources_win,
+           the_sample_and_what_is_in_force_load_back_to_the_same_options,
+           the_manual_page_names_every_option,
+           the_manual_page_of_the_file_names_every_key_and_section,
+           every_broken_line_of_a_file_is_told_with_its_number,
+           comments_blanks_and_line_ends_are_as_people_write_them,
+           a_line_too_long_is_refused_and_not_cut, files_that_cannot_be_read_are_told_apart,
+           values_of_each_type_are_read_strictly, every_alias_sets_its_option,
+           words_that_are_no_flags_stay_in_order, the_environment_tolerates_only_what_it_must,
+           the_file_is_named_by_flag_or_environment, the_live_options_are_taken_and_no_others,
+           every_option_that_differs_is_reported_with_both_values,
+           a_name_with_one_letter_wrong_is_found_again,
+           the_sample_without_its_comment_marks_is_the_defaults,
+           the_help_shows_what_a_subcommand_knows, words_are_given_for_the_values_of_an_enum,
+           the_manual_page_has_every_command_and_exit_status)

@@ -69,6 +69,14 @@ def until_closed(s):
     return got
 
 
+def received(s):
+    """What is there of a socket that does not block; b"": closed; None: nothing now."""
+    try:
+        return s.recv(65536)
+    except BlockingIOError:
+        return None
+
+
 def eventually(what, seconds=60):
     end = time.monotonic() + seconds
     while not what():
@@ -96,6 +104,10 @@ REFUSED = {
     "chunked in HTTP/1.0": "POST /tokenize HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "folded TE": HEAD + "Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
     "folded line": HEAD + f"X-A: b\r\n Content-Length: {len(NEXT)}\r\n\r\n",
+    "no name": f"GET /health HTTP/1.1\r\nHost: x\r\n: a\r\n{NEXT}",
+    "a colon alone": f"GET /health HTTP/1.1\r\nHost: x\r\n:\r\n{NEXT}",
+    "NUL before a name": f"GET /health HTTP/1.1\r\nHost: x\r\n\0X-A: a\r\n{NEXT}",
+    "bare LF for the empty line": f"GET /health HTTP/1.1\r\nHost: x\r\n\n{NEXT}",
     "bare LF": "GET /health HTTP/1.1\nHost: x\n\n",
     "bare LF after a header": "GET /health HTTP/1.1\r\nHost: x\nX-A: b\r\n\r\n",
     "bare CR": "GET /health HTTP/1.1\r\nHost: x\rX-A: b\r\n\r\n",
@@ -283,8 +295,51 @@ def test_senders_of_a_byte_at_a_time_lose_their_connection_and_others_wait_for_n
         eventually(lambda: counter(d, "vramd_http_connections") <= 2)
 
 
+@pytest.mark.parametrize("part", ["half a head", "a head", "half a body", "half a chunk"])
+def test_whoever_leaves_in_a_request_is_gone_at_once(model, part):
+    """libmicrohttpd overlooks an end that comes together with the bytes before it, until the head or body is due."""
+    text = {"half a head": "GET /health HTTP/1.1\r\nHo", "a head": HEAD + LENGTH + "\r\n\r\n",
+            "half a body": HEAD + LENGTH + "\r\n\r\n" + BODY[:5],
+            "half a chunk": HEAD + "Transfer-Encoding: chunked\r\n\r\ne\r\n" + BODY[:5]}[part]
+    with serving(model, "--max-connections", "400") as d:
+        for _ in range(300):
+            with dial(d) as s:
+                s.sendall(text.encode())
+        eventually(lambda: counter(d, "vramd_http_connections") <= 2, 3)  # far before header_timeout
+        requests = next(c for c in d.memory()["classes"] if c["class"] == "requests")
+        assert d.http.get("/health").status_code == 200 and requests["ledger_bytes"] == requests["plan_bytes"]
+
+
+@pytest.mark.parametrize("kind", ["idle after a request", "silent", "half a head"])
+def test_when_all_places_are_taken_the_longest_idle_makes_one(kind):
+    """A probe is answered whoever keeps connections; who works keeps his."""
+    text = {"idle after a request": b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", "silent": b"", "half a head": b"GET /"}[kind]
+    with serving(MODEL, "--max-connections", "16", "--header-timeout", "60", "--max-model-len", "4096") as d, dial(d) as stream:
+        d.http.close()  # its connection would be one of them
+        stream.sendall(post({**FOREVER, "max_tokens": 4000}))  # takes its time with this model
+        stream.recv(100)
+        crowd = []
+        for _ in range(15):
+            crowd.append(dial(d))
+            crowd[-1].sendall(text)
+            if kind == "idle after a request":
+                assert crowd[-1].recv(1000).startswith(b"HTTP/1.1 200")
+        began = time.monotonic()
+        for _ in range(20):
+            assert httpx.get(d.url + "/health", timeout=20).status_code == 200
+        assert time.monotonic() - began < 30  # idle_timeout and header_timeout are 60
+        crowd[0].settimeout(1)
+        assert until_closed(crowd[0]) == b""  # the first that came
+        stream.setblocking(False)
+        while (last := received(stream)) is not None:
+            assert last != b"" and b"[DONE]" not in last
+        stream.setblocking(True)
+        assert stream.recv(1000)
+        stream.close()
+        d.http = httpx.Client(base_url=d.url, timeout=120)
+
+
 def test_whoever_closes_half_a_socket_anywhere_frees_all_of_it(model):
-    """At the latest when the head or the body is due: libmicrohttpd overlooks an end that comes with half a head."""
     whole = post(FOREVER)
     with serving(model, "--header-timeout", "1", "--body-timeout", "1") as d:
         for cut in (0, 1, 10, 60, whole.index(b"\r\n\r\n") + 4, len(whole) - 1, len(whole)):
@@ -336,6 +391,12 @@ def test_the_log_is_of_whole_lines_and_utf_8(server):
             until_closed(s)
     lines = open(server.log.name, "rb").read().decode().splitlines()  # any other bytes would be an error
     assert all(re.match(r"2\d{3}-\S+Z (info|warn|error) ", x) for x in lines) and not any("error forged" in x[:40] for x in lines)
+
+
+def test_a_path_forges_no_field_of_the_log(server):
+    assert server.http.get("/x%20200%20total_ms=0.1%20key=alice", headers={"X-Request-Id": "forged"}).status_code == 404
+    line = server.wait_log("info GET .*id=forged")[0]
+    assert "/x%20200%20total_ms%3D0.1%20key%3Dalice 404 total_ms=" in line and line.count("key=") == 0
 
 
 def test_bodies_of_every_size_around_a_small_pool_are_answered_or_refused(model):

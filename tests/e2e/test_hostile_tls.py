@@ -2,10 +2,13 @@
 descriptors, many requests at once. Others are served meanwhile, and afterwards nothing is held."""
 
 import contextlib
+import ctypes
+import hmac
 import os
 import resource
 import socket
 import ssl
+import struct
 import time
 
 import pytest
@@ -124,6 +127,114 @@ def test_whoever_never_reads_is_held_as_planned_and_let_go(serve, authority):
         assert d.http.get("/ready").status_code == 200
         for s in streams:
             s.close()
+
+
+class Records:
+    """A TLS 1.3 connection whose records, once the handshake is over, are made by hand: any type, any content."""
+
+    def __init__(self, port, authority, folder):
+        context = ssl.create_default_context(cafile=str(authority.cert))
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.keylog_filename = str(folder / "keys.log")
+        open(context.keylog_filename, "w").close()
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                self.socket.sendall(outgoing.read())
+                incoming.write(self.socket.recv(65536))
+        self.socket.sendall(outgoing.read())
+        name, _, bits = tls.cipher()
+        assert name == "TLS_AES_256_GCM_SHA384" and bits == 256
+        with open(context.keylog_filename) as f:
+            secret = bytes.fromhex(next(line for line in f if line.startswith("CLIENT_TRAFFIC_SECRET_0")).split()[2])
+        self.key, self.iv, self.sent = expand(secret, b"key", 32), expand(secret, b"iv", 12), 0
+
+    def send(self, kind, text):
+        plain = text + bytes([kind])
+        head = b"\x17\x03\x03" + struct.pack(">H", len(plain) + 16)
+        nonce = (int.from_bytes(self.iv, "big") ^ self.sent).to_bytes(12, "big")
+        self.sent += 1
+        self.socket.sendall(head + seal(self.key, nonce, head, plain))
+
+
+def expand(secret, label, n):
+    """HKDF-Expand-Label of RFC 8446, section 7.1, for one block of SHA-384."""
+    info = struct.pack(">H", n) + bytes([6 + len(label)]) + b"tls13 " + label + b"\0" + b"\1"
+    return hmac.new(secret, info, "sha384").digest()[:n]
+
+
+def seal(key, nonce, head, plain):
+    """AES-256-GCM by GnuTLS."""
+    class Datum(ctypes.Structure):
+        _fields_ = [("data", ctypes.c_char_p), ("size", ctypes.c_uint)]
+    lib, handle = ctypes.CDLL("libgnutls.so.30"), ctypes.c_void_p()
+    lib.gnutls_cipher_get_id.argtypes = [ctypes.c_char_p]
+    kind = lib.gnutls_cipher_get_id(b"AES-256-GCM")
+    assert lib.gnutls_aead_cipher_init(ctypes.byref(handle), kind, ctypes.byref(Datum(key, len(key)))) == 0
+    out, n = ctypes.create_string_buffer(len(plain) + 16), ctypes.c_size_t(len(plain) + 16)
+    size = ctypes.c_size_t
+    rc = lib.gnutls_aead_cipher_encrypt(handle, nonce, size(12), head, size(len(head)), size(16), plain, size(len(plain)),
+                                        out, ctypes.byref(n))
+    lib.gnutls_aead_cipher_deinit(handle)
+    assert rc == 0
+    return out.raw[:n.value]
+
+
+HANDSHAKE, DATA = 22, 23
+
+
+def first_bytes(n):
+    """The beginning of a ClientHello that announces 131,000 bytes, in plain records."""
+    text = b"\x01" + (131000).to_bytes(3, "big") + b"\x03\x03" + bytes(n)
+    return b"".join(b"\x16\x03\x01" + struct.pack(">H", len(p)) + p
+                    for p in (text[i:i + 16000] for i in range(0, n, 16000)))
+
+
+def within_the_plan(d, crowd):
+    """While the crowd is there."""
+    time.sleep(1)
+    held = measured(d)
+    assert held["ledger_bytes"] <= held["budget_bytes"]
+    assert SANITIZED or held["unaccounted_bytes"] <= (4 << 20) + held["ledger_bytes"] * 0.002, held
+    for s in crowd:
+        s.close()
+
+
+@pytest.mark.parametrize("n", [130000, 6000])
+def test_a_long_first_message_is_held_as_planned(serve, n):
+    """Without a key and without a request: each connection may take what is set aside for it, and no more."""
+    with serve("--max-connections", "450", "--no-log-requests") as d:
+        d.complete("a", max_tokens=1)
+        crowd = []
+        for _ in range(400):
+            s = socket.create_connection(("127.0.0.1", d.port), timeout=60)
+            with contextlib.suppress(ConnectionError):
+                s.sendall(first_bytes(n) + b"\x16\x03\x01\x40\x00" + bytes(16000))  # and a record without its end
+            crowd.append(s)
+        within_the_plan(d, crowd)
+
+
+@pytest.mark.parametrize("n, between", [(130000, None), (130000, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"), (7000, None)])
+def test_a_long_message_after_the_handshake_is_held_as_planned(serve, authority, tmp_path, n, between):
+    """TLS 1.3 has handshake messages there too. Requests between the pieces change nothing of it."""
+    with serve("--max-connections", "450", "--no-log-requests", "--header-timeout", "60") as d:
+        d.complete("a", max_tokens=1)
+        crowd = []
+        for _ in range(250):
+            c = Records(d.port, authority, tmp_path)
+            with contextlib.suppress(ConnectionError):
+                for at in range(0, n, 16000):
+                    c.send(HANDSHAKE, (b"\x18" + (131000).to_bytes(3, "big") if at == 0 else b"") + bytes(min(n, 16000)))
+                    if between:
+                        c.send(DATA, between)
+                c.socket.sendall(b"\x17\x03\x03\x40\x00" + bytes(16000))  # and a record without its end
+            crowd.append(c.socket)
+        within_the_plan(d, crowd)
 
 
 def test_requests_in_one_piece_are_answered_one_by_one(serve, authority):

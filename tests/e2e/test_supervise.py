@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from harness import BINARY, MODEL, ROOT, Daemon, vramd
+from tiny_model import write
 
 SMALL = ["--max-model-len", "256", "--max-num-seqs", "2", "--kv-cache-tokens", "256"]
 
@@ -82,8 +83,8 @@ def test_sighup_takes_over_what_can_change_and_names_what_cannot(tmp_path):
     m.wait("RELOADING=1")
     m.wait("MONOTONIC_USEC=")
     m.wait("READY=1")
-    d.wait_log("reload: log_requests has changed")
-    d.wait_log("reload: max_waiting has changed: that takes a restart")
+    d.wait_log('reload: log_requests has changed from "true" to "false"')
+    d.wait_log('reload: max_waiting has changed from "256" to "7": that takes a restart')
     before = d.text().count("POST /v1/completions")
     d.say("a", max_tokens=1)
     conf.write_text("[server]\nlog_requests = false\n")  # as at start: nothing waits for a restart
@@ -158,6 +159,53 @@ def test_the_unit_waits_for_the_drain_and_counts_exits_that_no_restart_mends():
     options = dict(re.findall(r"^#(\w+) = ?(.*)$", vramd("serve", "--print-sample").stdout, re.M))
     assert int(unit["TimeoutStopSec"]) > int(options["drain_timeout"])
     assert int(unit["LimitNOFILE"]) > 4 * int(options["max_connections"])
-    for status, command in [(2, ["--no-such-option"]), (3, ["--model", "/nonexistent"]), (5, ["--model", BINARY])]:
+    write(str(tmp_path / "tiny.gguf"), "Q8_0", context=512)
+    other = tmp_path / "other.gguf"
+    other.write_bytes((tmp_path / "tiny.gguf").read_bytes().replace(b"llama", b"mamba"))
+    for status, command in [(2, ["--no-such-option"]), (3, ["--model", "/nonexistent"]), (5, ["--model", BINARY]),
+                            (6, ["--model", str(other)])]:
         assert vramd("serve", *command).returncode == status
         assert str(status) in unit["RestartPreventExitStatus"].split()
+
+
+def test_a_sighup_before_there_is_anything_to_reload_is_ignored(tmp_path):
+    """It reads its options, from a pipe that has none yet."""
+    fifo = tmp_path / "vramd.conf"
+    os.mkfifo(fifo)
+    d = Daemon(*SMALL, "--config", str(fifo), wait=False)
+    end = time.monotonic() + 60
+    while True:
+        try:
+            writer = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+            break
+        except OSError:  # nobody reads yet
+            assert time.monotonic() < end and d.process.poll() is None
+            time.sleep(0.01)
+    for _ in range(3):
+        d.process.send_signal(signal.SIGHUP)
+    time.sleep(0.1)
+    os.write(writer, b"[server]\ndrain_timeout = 5\n")
+    os.close(writer)
+    d.wait_ready()
+    d.stop()
+
+
+def test_the_threads_are_those_that_were_planned():
+    def threads(**env):
+        d = Daemon(*SMALL, "--threads", "1", env=env)
+        try:
+            return len(os.listdir(f"/proc/{d.process.pid}/task"))
+        finally:
+            d.stop()
+    assert threads(UV_THREADPOOL_SIZE="64") == threads() == threads(UV_THREADPOOL_SIZE="-1")
+
+
+def test_a_path_that_another_process_has_taken_is_left_to_it(tmp_path):
+    path = str(tmp_path / "socket")
+    d = Daemon(*SMALL, "--host", f"unix:{path}", wait=False)
+    d.wait_log("READY: ")
+    os.unlink(path)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(path)
+        d.stop()
+        assert os.path.exists(path)

@@ -268,3 +268,24 @@ def test_a_wrong_pair_is_refused_before_anything_is_loaded(authority, tmp_path):
                        (cert, "", "tls_key is not set"), ("", key, "tls_cert is not set")):
         p = refused("--model", MODEL, f"--tls-cert={c}", f"--tls-key={k}")
         assert p.returncode in (2, 3) and part in p.stderr, (part, p.stderr)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_the_longest_chain_is_served_to_a_client_with_much_to_say(tmp_path, version):
+    """Buffers of a handshake are bounded: a chain of eight, of 9 KB, and a ClientHello of 4 KB fit."""
+    a = Authority(tmp_path)
+    cert, key = a.issue("long", 7)
+    big = tmp_path / "big.pem"
+    openssl("req", "-x509", "-newkey", "rsa:4096", "-nodes", "-keyout", tmp_path / "big.key", "-out", big, "-days", 2,
+            "-subj", "/CN=" + "b" * 60)
+    cert.write_text(cert.read_text() + big.read_text() * 6)
+    d = a.serve(cert, key)
+    try:
+        a.context.minimum_version = a.context.maximum_version = version
+        a.context.set_alpn_protocols(["http/1.1"] + [c * 250 for c in "abcdefghijklmno"])
+        with a.connect(d.port) as s:
+            s.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert s.recv(1000).startswith(b"HTTP/1.1 200")
+            assert s.version() == version.name.replace("_", ".")
+    finally:
+        d.stop()

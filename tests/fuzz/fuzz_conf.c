@@ -34,7 +34,6 @@ static bool all_reloadable(const options *o) {
 #define WITH_U32(name)
 #define WITH_POW2(name)
 #define WITH_U64(name)
-#define WITH_F64(name)
 #define WITH_BOOL(name)
 #define WITH_ENUM(name)
 #define WITH_BYTES(name)
@@ -68,7 +67,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
 #define CHECK_U32(name)             CHECK(o.name == again.name);
 #define CHECK_POW2                  CHECK_U32
 #define CHECK_U64                   CHECK_U32
-#define CHECK_F64                   CHECK_U32
 #define CHECK_BOOL                  CHECK_U32
 #define CHECK_ENUM                  CHECK_U32
 #define CHECK_BYTES                 CHECK_U32

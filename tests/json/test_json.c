@@ -6,6 +6,7 @@
 #include "json/in.h"
 #include "json/out.h"
 #include "tests/check_main.h"
+#include "tests/json.h"
 
 static void assert_out(buf *b, const char *want) {
     ck_assert_str_eq(buf_cstr(b), want);
@@ -178,8 +179,8 @@ START_TEST(getters_name_the_field) {
     arena a;
     err e;
     arena_init(&a, chunks_heap(), 0);
-    const json_t *o = parse(
-        &a, "{\"n\":null,\"b\":1,\"i\":2.5,\"j\":16.0,\"k\":99,\"r\":\"x\",\"s\":[],\"f\":3}");
+    const json_t *o =
+        parse(&a, JSON({"n":null,"b":1,"i":2.5,"j":16.0,"k":99,"r":"x","s":[],"f":3}));
     bool b = true;
     int64_t i = 7;
     double d = 1.5;

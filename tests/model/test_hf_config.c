@@ -8,6 +8,7 @@
 #include "model/hf_config.h"
 #include "model/model.h"
 #include "tests/check_main.h"
+#include "tests/json.h"
 
 static const char llama2_7b[] =
     "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"hidden_act\":"
@@ -263,11 +264,11 @@ START_TEST(text_that_is_no_config_is_refused) {
     refused("[1]", ERR_INVALID, "config.json");
     refused("42", ERR_INVALID, "config.json");
     refused("{}", ERR_FORMAT, "model_type");
-    refused("{\"model_type\":\"llama\",\"model_type\":\"llama\"}", ERR_INVALID, "");
-    refused("{\"model_type\":\"mamba\"}", ERR_UNSUPPORTED, "model_type");
-    refused("{\"model_type\":7}", ERR_INVALID, "model_type");
-    refused("{\"architectures\":[\"GPT2LMHeadModel\"]}", ERR_UNSUPPORTED, "architectures");
-    refused("{\"architectures\":7}", ERR_FORMAT, "model_type");
+    refused(JSON({"model_type":"llama","model_type":"llama"}), ERR_INVALID, "");
+    refused(JSON({"model_type":"mamba"}), ERR_UNSUPPORTED, "model_type");
+    refused(JSON({"model_type":7}), ERR_INVALID, "model_type");
+    refused(JSON({"architectures":["GPT2LMHeadModel"]}), ERR_UNSUPPORTED, "architectures");
+    refused(JSON({"architectures":7}), ERR_FORMAT, "model_type");
 }
 END_TEST
 

@@ -1,0 +1,39 @@
+/* What the endpoints share (api/app.h). Owns nothing. Loop thread. */
+#include "api/app.h"
+
+#include <string.h>
+
+void app_refuse(app *app, http_request *rq, const err *e) {
+    (void)app;
+    failure f;
+    if (e->code == ERR_NO_MEMORY) {
+        http_refuse_memory(rq);
+        return;
+    }
+    failure_from(&f, e);
+    http_refuse(rq, &f);
+}
+
+bool app_ready(app *app, http_request *rq) {
+    const char *why = app->port->ops->not_ready(app->port);
+    /* "stalled" still takes requests: the machine may recover, and its queue is bounded. */
+    if (app->port->tok && (!why || strcmp(why, "stalled") == 0)) return true;
+    failure f;
+    failure_set(&f, API_UNAVAILABLE, "the server is not ready: %s", why ? why : "loading");
+    http_refuse(rq, &f);
+    return false;
+}
+
+status app_check_model(const app *app, str name, err *e) {
+    if (name.len == 0 || str_eqz(name, app->port->card.id)) return OK;
+    err_set(e, ERR_NOT_FOUND, "the model %.*s does not exist; this server has %s",
+            name.len < 80 ? (int)name.len : 80, name.ptr, app->port->card.id);
+    return err_field(e, "model");
+}
+
+void app_json(http_request *rq, const buf *b) {
+    if (b->failed)
+        http_refuse_memory(rq);
+    else
+        http_answer(rq, 200, "application/json", buf_str(b));
+}

@@ -1,0 +1,34 @@
+/* From options to the front end and its terms. Owns nothing; any thread. */
+#include "daemon/serving.h"
+
+#include "daemon/bridge.h"
+
+server_options server_options_of(const options *o) {
+    server_options so = {.host = o->host,
+                         .port = (uint16_t)o->port,
+                         .listen_fd = -1,
+                         .max_connections = o->max_connections,
+                         .max_body_bytes = (uint32_t)o->max_body,
+                         .idle_timeout_s = o->idle_timeout,
+                         .header_timeout_s = o->header_timeout,
+                         .body_timeout_s = o->body_timeout,
+                         .heartbeat_s = o->heartbeat,
+                         .request_timeout_s = o->request_timeout,
+                         .stream_credits = o->stream_credits,
+                         .log_requests = o->log_requests,
+                         .api_keys_file = o->api_keys_file,
+                         .metrics_auth = o->metrics_auth,
+                         .tls_cert = o->tls_cert,
+                         .tls_key = o->tls_key,
+                         .cors_origins = o->cors_origins};
+    return so;
+}
+
+void serving_terms(void *arg, const machine *m, terms *t) {
+    server_options so = server_options_of(&m->opt);
+    (void)arg;
+    bridge_terms(m, t);
+    terms_add(t, MEM_REQUESTS, TERM_EXACT, pool_bytes(m->opt.request_memory),
+              "bodies, prompts, queued output");
+    server_terms(&so, t);
+}
