@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/hash.h"
 #include "scheduler/sched.h"
 #include "sim/fake.h"
 
@@ -48,12 +49,45 @@ typedef struct stream {
     stream_request r[STREAM_REQUESTS];
     uint32_t senior[STREAM_SEQS], n_senior; /* admitted and live, in order of admission */
     uint64_t n_preemptions, n_ended, n_found, n_forked; /* what happened at all, for the test */
+    uint64_t hash; /* of every field of every step and event, in order */
 } stream;
 
 static inline uint32_t stream_take(stream *m, uint32_t below) {
     uint8_t b = m->at < m->n_data ? m->data[m->at] : 0;
     m->at++;
     return b % below;
+}
+
+static inline void stream_hash(stream *m, uint64_t v) {
+    m->hash = hash_mix(m->hash * 31 + v + 1);
+}
+
+/* Field by field: a field more in a struct is no other step. */
+static inline void stream_hash_step(stream *m, const step *st) {
+    const uint64_t v[] = {st->number,       st->n_copies,      st->n_seqs,        st->n_rows,
+                          st->n_logit_rows, st->n_decode_rows, st->n_prefill_rows};
+    for (size_t i = 0; i < sizeof v / sizeof *v; i++) stream_hash(m, v[i]);
+    for (uint32_t i = 0; i < st->n_seqs; i++) {
+        const step_seq *e = &st->seq[i];
+        const uint64_t w[] = {e->user,      e->slot,
+                              e->first_row, e->n_rows,
+                              e->first_pos, (uint32_t)e->input_from,
+                              e->n_blocks,  e->n_logit_rows,
+                              e->n_prompt,  (uint64_t)(e->sample * 2 + e->score)};
+        for (size_t k = 0; k < sizeof w / sizeof *w; k++) stream_hash(m, w[k]);
+    }
+    for (uint32_t i = 0; i < st->n_copies; i++) {
+        const step_copy *c = &st->copy[i];
+        stream_hash(m, (uint64_t)c->group << 62 | (uint64_t)c->from << 31 | (uint64_t)c->to);
+    }
+}
+
+static inline void stream_hash_event(stream *m, const sched_event *e) {
+    const uint64_t v[] = {e->kind,   e->id,        e->user,          e->entry,
+                          e->finish, e->n_output,  e->n_cached,      (uint32_t)e->stop_id,
+                          e->n_rows, e->first_pos, e->n_preemptions, e->peak_blocks};
+    for (size_t i = 0; i < sizeof v / sizeof *v; i++) stream_hash(m, v[i]);
+    if (e->kind == EVENT_TOKEN) stream_hash(m, (uint32_t)e->token);
 }
 
 /* What a request's text must be, whatever happens around it. */
@@ -175,6 +209,7 @@ static inline void stream_check(stream *m) {
     const sched_event *e;
     for (size_t n = sched_events(m->s, &e); n > 0; n--, e++) {
         uint32_t i = (uint32_t)e->user;
+        stream_hash_event(m, e);
         CHECK(i < m->n);
         stream_request *q = &m->r[i];
         CHECK(q->live && q->id == e->id);
@@ -338,8 +373,10 @@ static inline bool stream_plan(stream *m) {
         CHECK((st != NULL) == (work || (waits && m->n_senior < m->cfg.max_seqs)));
         if (st && !m->pauses) CHECK(stream_has(st, m->senior[0]));
     }
-    if (st) fake_submit(m->engine, m->s, st);
-    return st != NULL;
+    if (!st) return false;
+    stream_hash_step(m, st);
+    fake_submit(m->engine, m->s, st);
+    return true;
 }
 
 static inline void stream_commit(stream *m, bool fails) {
