@@ -34,9 +34,9 @@ static void audit_hot(const sched *s, uint32_t slot) {
 /* Walks a list that must be in ticket order from ticket on; returns the highest ticket. */
 static uint64_t audit_list(const sched *s, const slot_list *l, bool running, uint64_t ticket) {
     uint32_t n = 0, prev = NO_SLOT;
-    for (uint32_t slot = l->head; slot != NO_SLOT; slot = s->hot[slot].next) {
+    for (uint32_t slot = l->head; slot != NO_SLOT; slot = s->hot[slot].run.next) {
         CHECK(slot < s->cfg.max_seqs && ++n <= l->n);
-        CHECK(s->hot[slot].prev == prev);
+        CHECK(s->hot[slot].run.prev == prev);
         unsigned state = s->hot[slot].state;
         CHECK(running ? state == SEQ_PREFILL || state == SEQ_DECODE : state == SEQ_PREEMPTED);
         CHECK(running == (s->hot[slot].n_blocks > 0));
@@ -54,9 +54,9 @@ static void audit_prefilling(const sched *s) {
     uint32_t n = 0, prev = NO_SLOT, n_state = 0;
     uint64_t ticket = 0;
     for (uint32_t slot = s->prefilling.head; slot != NO_SLOT;
-         slot = s->hot[slot].prefill_next) {
+         slot = s->hot[slot].prefill.next) {
         CHECK(slot < s->cfg.max_seqs && ++n <= s->prefilling.n);
-        CHECK(s->hot[slot].state == SEQ_PREFILL && s->hot[slot].prefill_prev == prev);
+        CHECK(s->hot[slot].state == SEQ_PREFILL && s->hot[slot].prefill.prev == prev);
         uint64_t own = s->record[record_of(s->hot[slot].id)].ticket;
         CHECK(own > ticket);
         ticket = own;
@@ -70,9 +70,9 @@ static void audit_prefilling(const sched *s) {
 static void audit_paused(const sched *s) {
     uint32_t n = 0, n_paused = 0, n_parked = 0, prev = NO_SLOT;
     uint64_t held[SCHED_MAX_GROUPS] = {0};
-    for (uint32_t slot = s->parked.head; slot != NO_SLOT; slot = s->hot[slot].next) {
+    for (uint32_t slot = s->parked.head; slot != NO_SLOT; slot = s->hot[slot].run.next) {
         CHECK(slot < s->cfg.max_seqs && ++n <= s->parked.n);
-        CHECK(s->hot[slot].state == SEQ_PAUSED && s->hot[slot].prev == prev);
+        CHECK(s->hot[slot].state == SEQ_PAUSED && s->hot[slot].run.prev == prev);
         for (uint32_t k = 0; k < s->n_groups; k++)
             held[k] += group_part(&s->group[k], s->hot[slot].n_blocks);
         prev = slot;
@@ -90,7 +90,7 @@ static void audit_paused(const sched *s) {
 
 static void audit_slots(const sched *s) {
     uint32_t n_free = 0, n_ended = 0;
-    for (uint32_t slot = s->free_slot; slot != NO_SLOT; slot = s->hot[slot].next) {
+    for (uint32_t slot = s->free_slot; slot != NO_SLOT; slot = s->hot[slot].run.next) {
         CHECK(slot < s->cfg.max_seqs && ++n_free <= s->cfg.max_seqs);
         CHECK(s->hot[slot].state == SEQ_FREE && s->hot[slot].n_blocks == 0);
     }

@@ -185,7 +185,7 @@ static void plan_decode(planner *p) {
             h->next_pos++;
             h->pending++;
         }
-        next = h->next; /* only now: find_block may have evicted it */
+        next = h->run.next; /* only now: find_block may have evicted it */
     }
     p->n_decode = p->n;
     CHECK(p->n <= p->rows_left && p->n <= p->logits_left);
@@ -247,7 +247,7 @@ static void plan_running_prefills(planner *p) {
     sched *s = p->s;
     uint32_t next;
     for (uint32_t slot = s->prefilling.head; slot != NO_SLOT && p->rows_left > 0; slot = next) {
-        next = s->hot[slot].prefill_next;
+        next = s->hot[slot].prefill.next;
         plan_chunk(p, slot);
     }
 }

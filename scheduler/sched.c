@@ -159,7 +159,7 @@ sched *sched_init(void *mem, const sched_config *cfg) {
         (slot_list){.head = NO_SLOT, .tail = NO_SLOT, .n = 0};
     s->n_free_slots = cfg->max_seqs;
     for (uint32_t i = 0; i < cfg->max_seqs; i++) {
-        s->hot[i].next = i + 1 < cfg->max_seqs ? i + 1 : NO_SLOT;
+        s->hot[i].run.next = i + 1 < cfg->max_seqs ? i + 1 : NO_SLOT;
     }
     for (uint32_t i = 0; i < s->n_records; i++) {
         s->record[i].slot = i + 1 < s->n_records ? i + 1 : NO_SLOT;
@@ -219,7 +219,7 @@ reject sched_submit(sched *s, const seq_spec *spec, uint64_t now_us, seq_id *out
                       .fork_next = NO_SLOT,
                       .stop_id = -1};
     r->spec.salt &= UINT64_MAX >> 1;
-    if (!fork_wait(s, i)) seq_enqueue(s, i);
+    if (!fork_wait(s, i)) queue_wait(s, i);
     if (spec->deadline_us > 0) heap_add(&s->deadlines, i, spec->deadline_us, r->arrival);
     s->waiting_tokens += spec->n_prompt;
     *out = id_of(s, i);

@@ -1,95 +1,9 @@
 /* The transitions of one sequence: waiting -> running (-> preempted -> running) -> ended. Each
- * keeps lists, blocks, slots and records in step; deciding which one happens is up to plan.c
- * and commit.c. */
+ * keeps queues (queue.c), blocks, slots and records in step; deciding which one happens is up
+ * to plan.c and commit.c. */
 #include <string.h>
 
 #include "scheduler/state.h"
-
-static uint64_t ticket_of(const sched *s, uint32_t slot) {
-    return s->record[record_of(s->hot[slot].id)].ticket;
-}
-
-/* Inserts slot behind after, which is in the list or NO_SLOT for its head. */
-static void list_insert(sched *s, slot_list *l, uint32_t after, uint32_t slot) {
-    seq_hot *h = &s->hot[slot];
-    h->prev = after;
-    h->next = after == NO_SLOT ? l->head : s->hot[after].next;
-    if (h->prev == NO_SLOT)
-        l->head = slot;
-    else
-        s->hot[h->prev].next = slot;
-    if (h->next == NO_SLOT)
-        l->tail = slot;
-    else
-        s->hot[h->next].prev = slot;
-    l->n++;
-}
-
-/* In ticket order. At once where nobody was paused: at the tail of running, at the head of
- * preempted. */
-static void running_insert(sched *s, uint32_t slot) {
-    uint32_t after = s->running.tail;
-    while (after != NO_SLOT && ticket_of(s, after) > ticket_of(s, slot)) {
-        after = s->hot[after].prev;
-    }
-    list_insert(s, &s->running, after, slot);
-}
-
-static void preempted_insert(sched *s, uint32_t slot) {
-    uint32_t after = NO_SLOT, next = s->preempted.head;
-    while (next != NO_SLOT && ticket_of(s, next) < ticket_of(s, slot)) {
-        after = next;
-        next = s->hot[next].next;
-    }
-    list_insert(s, &s->preempted, after, slot);
-}
-
-static void list_remove(sched *s, slot_list *l, uint32_t slot) {
-    const seq_hot *h = &s->hot[slot];
-    if (h->prev == NO_SLOT)
-        l->head = h->next;
-    else
-        s->hot[h->prev].next = h->next;
-    if (h->next == NO_SLOT)
-        l->tail = h->prev;
-    else
-        s->hot[h->next].prev = h->prev;
-    l->n--;
-}
-
-static void prefilling_insert(sched *s, uint32_t slot) {
-    slot_list *l = &s->prefilling;
-    seq_hot *h = &s->hot[slot];
-    uint32_t after = l->tail;
-    while (after != NO_SLOT && ticket_of(s, after) > ticket_of(s, slot)) {
-        after = s->hot[after].prefill_prev;
-    }
-    h->prefill_prev = after;
-    h->prefill_next = after == NO_SLOT ? l->head : s->hot[after].prefill_next;
-    if (h->prefill_prev == NO_SLOT)
-        l->head = slot;
-    else
-        s->hot[h->prefill_prev].prefill_next = slot;
-    if (h->prefill_next == NO_SLOT)
-        l->tail = slot;
-    else
-        s->hot[h->prefill_next].prefill_prev = slot;
-    l->n++;
-}
-
-static void prefilling_remove(sched *s, uint32_t slot) {
-    slot_list *l = &s->prefilling;
-    const seq_hot *h = &s->hot[slot];
-    if (h->prefill_prev == NO_SLOT)
-        l->head = h->prefill_next;
-    else
-        s->hot[h->prefill_prev].prefill_next = h->prefill_next;
-    if (h->prefill_next == NO_SLOT)
-        l->tail = h->prefill_prev;
-    else
-        s->hot[h->prefill_next].prefill_prev = h->prefill_prev;
-    l->n--;
-}
 
 static void record_free(sched *s, uint32_t i) {
     fork_wake(s, i);
@@ -107,13 +21,6 @@ static void push_ended(sched *s, seq_id id, const seq_record *r, uint32_t n_outp
     e->n_preemptions = r->n_preemptions;
     e->peak_blocks = r->peak_blocks;
     e->peak_bytes = r->peak_bytes;
-}
-
-void seq_enqueue(sched *s, uint32_t record) {
-    const seq_record *r = &s->record[record];
-    /* Signed to unsigned in order: the most negative priority becomes 0. */
-    heap_add(&s->waiting, record, (uint64_t)((int64_t)r->spec.priority - INT32_MIN),
-             r->arrival);
 }
 
 /* Takes its blocks; what is found of them needs no computing. */
@@ -140,7 +47,7 @@ void seq_admit(sched *s, uint32_t record, const start *st) {
     uint32_t slot = s->free_slot;
     CHECK(slot != NO_SLOT);
     seq_hot *h = &s->hot[slot];
-    s->free_slot = h->next;
+    s->free_slot = h->run.next;
     s->n_free_slots--;
     s->waiting_tokens -= spec->n_prompt;
     r->slot = slot;
@@ -155,8 +62,7 @@ void seq_admit(sched *s, uint32_t record, const start *st) {
                    .checks_end = s->cfg.n_end_tokens > 0 && !spec->ignore_eos,
                    .checks_stop = spec->n_stop_ids > 0};
     memcpy(tokens_of(s, slot), spec->prompt, spec->n_prompt * sizeof *spec->prompt);
-    running_insert(s, slot);
-    prefilling_insert(s, slot);
+    queue_run(s, slot);
     sched_event *e = event_push(s, EVENT_ADMITTED, h->id, h->user);
     begin(s, slot, st);
     e->n_cached = r->n_cached = h->next_pos;
@@ -169,38 +75,19 @@ void seq_admit(sched *s, uint32_t record, const start *st) {
 void seq_resume(sched *s, uint32_t slot, const start *st) {
     seq_hot *h = &s->hot[slot];
     CHECK(s->preempted.head == slot && h->inflight == 0 && h->pending == 0);
-    list_remove(s, &s->preempted, slot);
+    queue_leave(s, slot);
     h->state = SEQ_PREFILL;
-    running_insert(s, slot);
-    prefilling_insert(s, slot);
+    queue_run(s, slot);
     begin(s, slot, st);
     uint32_t lost = s->record[record_of(h->id)].n_lost;
     s->n_recomputed_tokens += lost - min_u32(lost, h->next_pos);
-}
-
-/* Takes a running, parked or preempted sequence out of its lists. */
-static void leave_lists(sched *s, uint32_t slot) {
-    const seq_hot *h = &s->hot[slot];
-    switch ((seq_state)h->state) {
-    case SEQ_PREFILL: prefilling_remove(s, slot); /* fallthrough */
-    case SEQ_DECODE: list_remove(s, &s->running, slot); break;
-    case SEQ_PREEMPTED: list_remove(s, &s->preempted, slot); break;
-    case SEQ_PAUSED:
-        if (h->n_blocks == 0) break;
-        list_remove(s, &s->parked, slot);
-        for (uint32_t k = 0; k < s->n_groups; k++)
-            s->group[k].parked -= group_part(&s->group[k], h->n_blocks);
-        break;
-    case SEQ_FREE:
-    case SEQ_ENDED: CHECK(false);
-    }
 }
 
 void seq_preempt(sched *s, uint32_t slot) {
     seq_hot *h = &s->hot[slot];
     seq_record *r = &s->record[record_of(h->id)];
     CHECK(h->n_blocks > 0 && (h->state == SEQ_PAUSED || s->running.tail == slot));
-    leave_lists(s, slot);
+    queue_leave(s, slot);
     hold_release(s, slot);
     r->n_lost = h->next_pos;
     r->n_computed = 0;
@@ -210,7 +97,7 @@ void seq_preempt(sched *s, uint32_t slot) {
     h->prefilled = false;
     if (h->state != SEQ_PAUSED) {
         h->state = SEQ_PREEMPTED;
-        preempted_insert(s, slot);
+        queue_preempted(s, slot);
     }
     sched_event *e = event_push(s, EVENT_PREEMPTED, h->id, h->user);
     e->n_output = h->len - h->n_prompt;
@@ -221,33 +108,29 @@ void seq_preempt(sched *s, uint32_t slot) {
 
 void seq_pause(sched *s, uint32_t slot) {
     seq_hot *h = &s->hot[slot];
-    leave_lists(s, slot);
+    queue_leave(s, slot);
     h->state = SEQ_PAUSED;
     s->n_paused++;
     s->ever_paused = true;
     fork_wake(s, record_of(h->id)); /* nobody waits for a slow reader */
-    if (h->n_blocks == 0) return;
-    list_insert(s, &s->parked, s->parked.tail, slot);
-    for (uint32_t k = 0; k < s->n_groups; k++)
-        s->group[k].parked += group_part(&s->group[k], h->n_blocks);
+    if (h->n_blocks > 0) queue_park(s, slot);
 }
 
 void seq_unpause(sched *s, uint32_t slot) {
     seq_hot *h = &s->hot[slot];
-    leave_lists(s, slot);
+    queue_leave(s, slot);
     s->n_paused--;
     if (h->n_blocks == 0) {
         h->state = SEQ_PREEMPTED;
-        preempted_insert(s, slot);
+        queue_preempted(s, slot);
         return;
     }
     h->state = h->prefilled ? SEQ_DECODE : SEQ_PREFILL;
-    running_insert(s, slot);
-    if (!h->prefilled) prefilling_insert(s, slot);
+    queue_run(s, slot);
 }
 
 void seq_prefilled(sched *s, uint32_t slot) {
-    prefilling_remove(s, slot);
+    queue_prefilled(s, slot);
     s->hot[slot].state = SEQ_DECODE;
     s->hot[slot].prefilled = true;
 }
@@ -255,7 +138,7 @@ void seq_prefilled(sched *s, uint32_t slot) {
 void seq_end(sched *s, uint32_t slot, finish why, int32_t stop_id) {
     seq_hot *h = &s->hot[slot];
     seq_record *r = &s->record[record_of(h->id)];
-    leave_lists(s, slot);
+    queue_leave(s, slot);
     if (h->state == SEQ_PAUSED) s->n_paused--;
     h->state = SEQ_ENDED;
     s->n_ended++;
@@ -283,7 +166,7 @@ void seq_retire(sched *s, uint32_t slot) {
     push_ended(s, h->id, &s->record[record_of(h->id)], h->len - h->n_prompt);
     record_free(s, record_of(h->id));
     h->state = SEQ_FREE;
-    h->next = s->free_slot;
+    h->run.next = s->free_slot;
     s->free_slot = slot;
     s->n_free_slots++;
     s->n_ended--;

@@ -35,13 +35,18 @@ typedef enum seq_state {
     SEQ_ENDED      /* holds no blocks, but is in an uncommitted step */
 } seq_state;
 
+/* Neighbours in a list of slots, or NO_SLOT. Without typedef: link is a function of POSIX. */
+struct link {
+    uint32_t prev, next;
+};
+
 /* Known tokens: [0, len). Planned positions: [0, next_pos). Uncommitted sampling rows: pending,
  * so that the sequence will have len + pending tokens once all steps are committed. */
 typedef struct seq_hot {
     seq_id id;
     uint64_t user;
-    uint32_t prev, next;                 /* running or preempted list; free slots: next */
-    uint32_t prefill_prev, prefill_next; /* list of prefilling ones */
+    struct link run;     /* in the running, preempted or parked list; free slots: next */
+    struct link prefill; /* in the list of prefilling ones */
     uint32_t len, next_pos;
     uint32_t n_prompt, limit;  /* limit: n_prompt + max_tokens */
     uint32_t n_blocks;         /* of its table rows; groups with a window hold a part of them */
@@ -249,8 +254,15 @@ static inline sched_event *event_push(sched *s, event_kind kind, seq_id id, uint
     return e;
 }
 
+/* queue.c: where a sequence stands. Its state is set before it joins a list. */
+void queue_wait(sched *, uint32_t record);    /* joins the waiting ones */
+void queue_run(sched *, uint32_t slot);       /* the running ones, and the prefilling ones */
+void queue_prefilled(sched *, uint32_t slot); /* leaves the prefilling ones */
+void queue_preempted(sched *, uint32_t slot); /* joins the preempted ones */
+void queue_park(sched *, uint32_t slot);      /* a paused one with blocks */
+void queue_leave(sched *, uint32_t slot);     /* all lists that its state has it in */
+
 /* seq.c: the transitions of one sequence. */
-void seq_enqueue(sched *, uint32_t record);              /* joins the queue at its place */
 void seq_admit(sched *, uint32_t record, const start *); /* a waiting one; takes slot, blocks */
 void seq_resume(sched *, uint32_t slot, const start *);  /* the head of preempted */
 void seq_preempt(sched *, uint32_t slot);   /* the tail of running, or a parked one */
