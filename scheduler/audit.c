@@ -18,7 +18,7 @@ static void audit_blocks_held(const sched *s, const seq_hot *h) {
 static void audit_hot(const sched *s, uint32_t slot) {
     const seq_hot *h = &s->hot[slot];
     const seq_record *r = record_find(s, h->id);
-    CHECK(r && r->slot == slot && r->ticket > 0 && r->ticket <= s->n_tickets);
+    CHECK(r && r->slot == slot && r->n_admission > 0 && r->n_admission <= s->n_admissions);
     CHECK(h->n_prompt == r->spec.n_prompt && h->limit == h->n_prompt + r->spec.max_tokens);
     CHECK(h->n_prompt <= h->len && h->len + h->pending <= h->limit);
     CHECK(h->limit <= s->cfg.max_model_len && r->n_reported <= h->n_prompt);
@@ -31,8 +31,10 @@ static void audit_hot(const sched *s, uint32_t slot) {
         CHECK(!h->prefilled && h->next_pos == 0);
 }
 
-/* Walks a list that must be in ticket order from ticket on; returns the highest ticket. */
-static uint64_t audit_list(const sched *s, const slot_list *l, bool running, uint64_t ticket) {
+/* Walks a list that must be in order of seniority, behind last, or NULL; returns the last one.
+ */
+static const seq_record *audit_list(const sched *s, const slot_list *l, bool running,
+                                    const seq_record *last) {
     uint32_t n = 0, prev = NO_SLOT;
     for (uint32_t slot = l->head; slot != NO_SLOT; slot = s->hot[slot].run.next) {
         CHECK(slot < s->cfg.max_seqs && ++n <= l->n);
@@ -41,25 +43,25 @@ static uint64_t audit_list(const sched *s, const slot_list *l, bool running, uin
         CHECK(running ? state == SEQ_PREFILL || state == SEQ_DECODE : state == SEQ_PREEMPTED);
         CHECK(running == (s->hot[slot].n_blocks > 0));
         CHECK(s->hot[slot].prefilled == (state == SEQ_DECODE));
-        uint64_t own = s->record[record_of(s->hot[slot].id)].ticket;
-        CHECK(own > ticket);
-        ticket = own;
+        const seq_record *own = &s->record[record_of(s->hot[slot].id)];
+        CHECK(!last || is_senior(last, own));
+        last = own;
         prev = slot;
     }
     CHECK(n == l->n && l->tail == prev);
-    return ticket;
+    return last;
 }
 
 static void audit_prefilling(const sched *s) {
     uint32_t n = 0, prev = NO_SLOT, n_state = 0;
-    uint64_t ticket = 0;
+    const seq_record *last = NULL;
     for (uint32_t slot = s->prefilling.head; slot != NO_SLOT;
          slot = s->hot[slot].prefill.next) {
         CHECK(slot < s->cfg.max_seqs && ++n <= s->prefilling.n);
         CHECK(s->hot[slot].state == SEQ_PREFILL && s->hot[slot].prefill.prev == prev);
-        uint64_t own = s->record[record_of(s->hot[slot].id)].ticket;
-        CHECK(own > ticket);
-        ticket = own;
+        const seq_record *own = &s->record[record_of(s->hot[slot].id)];
+        CHECK(!last || is_senior(last, own));
+        last = own;
         prev = slot;
     }
     CHECK(n == s->prefilling.n && s->prefilling.tail == prev);
@@ -129,7 +131,7 @@ static void audit_records(const sched *s) {
         if (r->slot == NO_SLOT) {
             n_waiting++;
             waiting_tokens += r->spec.n_prompt;
-            CHECK(r->ticket == 0);
+            CHECK(r->ticket == 0 && r->n_admission == 0);
             CHECK(heap_has(&s->deadlines, i) == (r->spec.deadline_us > 0));
         } else {
             n_slotted++;
@@ -292,9 +294,9 @@ static void audit_group(const sched *s, uint32_t k) {
 }
 
 void sched_audit(const sched *s) {
-    uint64_t ticket = audit_list(s, &s->running, true, 0);
+    const seq_record *last = audit_list(s, &s->running, true, NULL);
     /* A senior behind a junior can only come from a pause. */
-    audit_list(s, &s->preempted, false, s->ever_paused ? 0 : ticket);
+    audit_list(s, &s->preempted, false, s->ever_paused ? NULL : last);
     audit_paused(s);
     audit_prefilling(s);
     audit_slots(s);

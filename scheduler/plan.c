@@ -11,7 +11,8 @@
  * Progress. The most senior never waits for longer than the fences of two steps: whatever it
  * needs is free, fenced, or held by juniors, because alone it fits (checked at submit). Decode
  * rows come first and max_rows >= max_seqs, so it always gets a row; so it ends, and the next
- * one is the most senior. Hence every admitted sequence ends. */
+ * one is the most senior. Hence every admitted sequence ends. (policy.h: what a policy may do
+ * to that order.) */
 #include "scheduler/state.h"
 
 /* A resumed sequence must have room for so many more tokens, or it would be evicted again at
@@ -282,7 +283,7 @@ static void plan_admitted(planner *p) {
                         s->running.n > 0, &st))
             return;
         seq_admit(s, record, &st);
-        if (!plan_chunk(p, s->running.tail)) return;
+        if (!plan_chunk(p, s->record[record].slot)) return;
     }
 }
 
@@ -321,6 +322,11 @@ static const step *finish_step(planner *p) {
     return st;
 }
 
+static uint32_t prefill_share(const sched *s, uint32_t n_left) {
+    const sched_policy *p = s->cfg.policy;
+    return max_u32(1, min_u32(n_left, p->prefill_share(p->self, &s->cfg, n_left)));
+}
+
 const step *sched_plan(sched *s, uint64_t now_us) {
     end_expired(s, now_us);
     if (s->n_planned - s->n_committed == s->depth) return NULL;
@@ -332,7 +338,7 @@ const step *sched_plan(sched *s, uint64_t now_us) {
                  .logits_left = s->cfg.max_logit_rows,
                  .parity = parity};
     plan_decode(&p);
-    p.share = min_u32(s->prefill_share, (p.rows_left + 1) / 2);
+    if (p.rows_left > 0) p.share = prefill_share(s, p.rows_left);
     plan_running_prefills(&p);
     plan_resumed(&p);
     if (s->preempted.n == 0) plan_admitted(&p);

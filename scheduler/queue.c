@@ -2,8 +2,8 @@
  * preempted and parked ones. Which transition takes it there is up to seq.c and fork.c. */
 #include "scheduler/state.h"
 
-static uint64_t ticket_of(const sched *s, uint32_t slot) {
-    return s->record[record_of(s->hot[slot].id)].ticket;
+static const seq_record *record_at(const sched *s, uint32_t slot) {
+    return &s->record[record_of(s->hot[slot].id)];
 }
 
 /* A slot's link in a list: prefilling ones are in two. */
@@ -31,7 +31,7 @@ static void list_remove(sched *s, slot_list *l, uint32_t slot) {
 /* In ticket order, searched from the tail: at once where nobody was paused. */
 static void insert_from_tail(sched *s, slot_list *l, uint32_t slot) {
     uint32_t after = l->tail;
-    while (after != NO_SLOT && ticket_of(s, after) > ticket_of(s, slot))
+    while (after != NO_SLOT && is_senior(record_at(s, slot), record_at(s, after)))
         after = link_in(s, l, after)->prev;
     list_insert(s, l, after, slot);
 }
@@ -39,7 +39,7 @@ static void insert_from_tail(sched *s, slot_list *l, uint32_t slot) {
 /* In ticket order, searched from the head. */
 static void insert_from_head(sched *s, slot_list *l, uint32_t slot) {
     uint32_t after = NO_SLOT, next = l->head;
-    while (next != NO_SLOT && ticket_of(s, next) < ticket_of(s, slot)) {
+    while (next != NO_SLOT && is_senior(record_at(s, next), record_at(s, slot))) {
         after = next;
         next = link_in(s, l, next)->next;
     }
@@ -47,10 +47,7 @@ static void insert_from_head(sched *s, slot_list *l, uint32_t slot) {
 }
 
 void queue_wait(sched *s, uint32_t record) {
-    const seq_record *r = &s->record[record];
-    /* Signed to unsigned in order: the most negative priority becomes 0. */
-    heap_add(&s->waiting, record, (uint64_t)((int64_t)r->spec.priority - INT32_MIN),
-             r->arrival);
+    heap_add(&s->waiting, record, s->record[record].key, s->record[record].arrival);
 }
 
 void queue_run(sched *s, uint32_t slot) {

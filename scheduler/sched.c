@@ -149,12 +149,11 @@ sched *sched_init(void *mem, const sched_config *cfg) {
     lay_out(&measured, &c, &n_zero);
     memset(mem, 0, (size_t)n_zero);
     s->cfg = *cfg;
+    if (!s->cfg.policy) s->cfg.policy = &sched_fcfs;
     c = (cutter){.at = mem};
     lay_out(s, &c, &n_zero);
 
     for (uint32_t k = 0; k < cfg->n_groups; k++) init_group(s, k);
-    s->prefill_share =
-        max_u32(1, cfg->max_prefill_share ? cfg->max_prefill_share : cfg->max_rows / 2);
     s->running = s->preempted = s->prefilling = s->parked =
         (slot_list){.head = NO_SLOT, .tail = NO_SLOT, .n = 0};
     s->n_free_slots = cfg->max_seqs;
@@ -199,7 +198,6 @@ static reject check_fit(const sched *s, const seq_spec *spec) {
 }
 
 reject sched_submit(sched *s, const seq_spec *spec, uint64_t now_us, seq_id *out) {
-    (void)now_us; /* policies with aging will need it */
     CHECK(spec->n_prompt >= 1 && spec->prompt);
     CHECK(spec->max_tokens >= 1 || spec->score_prompt);
     CHECK(spec->n_stop_ids <= SCHED_MAX_STOP_IDS);
@@ -219,6 +217,8 @@ reject sched_submit(sched *s, const seq_spec *spec, uint64_t now_us, seq_id *out
                       .fork_next = NO_SLOT,
                       .stop_id = -1};
     r->spec.salt &= UINT64_MAX >> 1;
+    const sched_policy *p = s->cfg.policy;
+    r->key = p->waiting_key(p->self, &r->spec, r->arrival, now_us);
     if (!fork_wait(s, i)) queue_wait(s, i);
     if (spec->deadline_us > 0) heap_add(&s->deadlines, i, spec->deadline_us, r->arrival);
     s->waiting_tokens += spec->n_prompt;

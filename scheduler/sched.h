@@ -43,6 +43,8 @@ typedef struct sched_group {
     uint64_t block_bytes; /* for the account of a sequence; 0 is fine */
 } sched_group;
 
+typedef struct sched_policy sched_policy; /* scheduler/policy.h */
+
 typedef struct sched_config {
     sched_group group[SCHED_MAX_GROUPS]; /* layers whose blocks are allocated together */
     uint32_t n_groups, block_tokens;
@@ -56,6 +58,7 @@ typedef struct sched_config {
                                   than half of what decoding leaves; 0: max_rows / 2 */
     uint32_t watermark_permille; /* blocks kept free at admission; 50 */
     uint32_t depth;              /* steps that may be uncommitted: 1, or 2, or 0, which is 2 */
+    const sched_policy *policy;  /* borrowed; NULL: sched_fcfs */
     bool prefix_cache;
     uint64_t hash_key[2];  /* of the prefix cache; secret where clients are not trusted */
     uint32_t n_end_tokens; /* end-of-generation ids of the model, borrowed */
@@ -74,6 +77,7 @@ typedef struct seq_spec {
     uint32_t n_stop_ids;
     bool score_prompt;    /* every prompt row yields logits (echo with logprobs) */
     int32_t priority;     /* lower is sooner, as in vLLM; order of admission only */
+    uint64_t tenant;      /* on whose behalf, for policies; 0: nobody's in particular */
     uint64_t deadline_us; /* 0: none */
     uint64_t user;        /* handed back in events and steps */
     uint64_t salt;  /* blocks are shared only among equal salts; the high bit is ignored */

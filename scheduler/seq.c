@@ -40,6 +40,13 @@ static void begin(sched *s, uint32_t slot, const start *st) {
     r->n_reported = told;
 }
 
+static void give_ticket(sched *s, seq_record *r) {
+    const sched_policy *p = s->cfg.policy;
+    r->n_admission = ++s->n_admissions;
+    r->ticket = p->ticket_key(p->self, &r->spec, r->n_admission);
+    CHECK(r->ticket - r->n_admission <= SCHED_MAX_YIELD); /* as unsigned: nor below it */
+}
+
 void seq_admit(sched *s, uint32_t record, const start *st) {
     CHECK(heap_remove(&s->waiting, record) && s->preempted.n == 0);
     seq_record *r = &s->record[record];
@@ -51,7 +58,7 @@ void seq_admit(sched *s, uint32_t record, const start *st) {
     s->n_free_slots--;
     s->waiting_tokens -= spec->n_prompt;
     r->slot = slot;
-    r->ticket = ++s->n_tickets;
+    give_ticket(s, r);
     *h = (seq_hot){.id = id_of(s, record),
                    .user = spec->user,
                    .len = spec->n_prompt,

@@ -4,11 +4,11 @@
  * record is cold: the spec, counters. The slot's hot record is one cache line: all that
  * planning and committing a decode row touch.
  *
- * Seniority: tickets are given at first admission and rise. The running list is in ticket
- * order, and so is the preempted list; every running sequence is senior to every preempted
- * one. Victims leave at the tail of the running list and enter at the head of the preempted
- * list; resuming takes the way back, and nothing new is admitted while anybody is preempted.
- * So no list is ever searched, and no senior can be preempted by a junior.
+ * Seniority: tickets are given at first admission and never change. The running list is in
+ * ticket order, and so is the preempted list; every running sequence is senior to every
+ * preempted one. Victims leave at the tail of the running list and enter at the head of the
+ * preempted list; resuming takes the way back, and nothing new is admitted while anybody is
+ * preempted. So no list is ever searched, and no senior can be preempted by a junior.
  *
  * Pausing is the exception: a paused sequence loses its blocks to anybody who needs them, and
  * comes back at the place of its ticket, which may be in front of running juniors. It then
@@ -20,6 +20,7 @@
 #include "scheduler/sched.h"
 #include "scheduler/blocks.h"
 #include "scheduler/heap.h"
+#include "scheduler/policy.h"
 #include "scheduler/prefix.h"
 
 #include "base/check.h"
@@ -62,13 +63,14 @@ _Static_assert(sizeof(seq_hot) == 64, "a hot record is one cache line");
 
 typedef struct seq_record {
     seq_spec spec;
-    uint32_t generation; /* odd while somebody has it */
-    uint32_t slot;       /* NO_SLOT while waiting; free records: the next free one */
-    uint64_t arrival;    /* order of submission */
-    uint64_t ticket;     /* 0 until first admission */
-    uint32_t n_reported; /* prompt rows that PREFILLED events have told */
-    uint32_t n_lost;     /* positions thrown away by the last preemption */
-    uint32_t n_computed; /* committed positions, as far as prefill steps know */
+    uint32_t generation;          /* odd while somebody has it */
+    uint32_t slot;                /* NO_SLOT while waiting; free records: the next free one */
+    uint64_t arrival;             /* order of submission */
+    uint64_t key;                 /* among the waiting ones */
+    uint64_t ticket, n_admission; /* seniority: by ticket, then by admission; 0 before it */
+    uint32_t n_reported;          /* prompt rows that PREFILLED events have told */
+    uint32_t n_lost;              /* positions thrown away by the last preemption */
+    uint32_t n_computed;          /* committed positions, as far as prefill steps know */
     uint32_t n_cached;
     uint32_t leader, fork_head, fork_next; /* records: members wait for their leader's prompt */
     uint32_t n_preemptions, peak_blocks;
@@ -130,7 +132,7 @@ typedef struct slot_list {
 
 struct sched {
     sched_config cfg;
-    uint32_t n_records, blocks_per_seq, prefill_share, depth, n_groups;
+    uint32_t n_records, blocks_per_seq, depth, n_groups;
     uint32_t chain_group; /* see prefix.h: the first without a window, or the first */
     bool windows;         /* some group has one */
     uint32_t free_slot, n_free_slots, free_record;
@@ -143,7 +145,7 @@ struct sched {
     probe probe;
     uint64_t n_serials, n_shared; /* blocks published; found or forked by who started */
     uint64_t n_prefix_queries, n_prefix_hits;
-    uint64_t waiting_tokens, n_submitted, n_tickets, n_planned, n_committed;
+    uint64_t waiting_tokens, n_submitted, n_admissions, n_planned, n_committed;
     uint64_t n_preemptions, n_recomputed_tokens, n_prompt_tokens, n_output_tokens;
     bool draining, events_read;
     uint32_t n_ended; /* slots in SEQ_ENDED */
@@ -177,6 +179,12 @@ static inline seq_record *record_find(const sched *s, seq_id id) {
     if (record_of(id) >= s->n_records) return NULL;
     seq_record *r = &s->record[record_of(id)];
     return r->generation == (uint32_t)(id >> 32) && r->generation % 2 == 1 ? r : NULL;
+}
+
+/* Whether a is senior to b, another one. */
+static inline bool is_senior(const seq_record *a, const seq_record *b) {
+    if (a->ticket != b->ticket) return a->ticket < b->ticket;
+    return a->n_admission < b->n_admission;
 }
 
 static inline uint32_t blocks_for(const sched *s, uint32_t n_tokens) {
