@@ -16,7 +16,7 @@
 
 #include "base/check.h"
 #include "base/hash.h"
-#include "scheduler/sched.h"
+#include "scheduler/policy.h"
 #include "sim/fake.h"
 
 enum { STREAM_REQUESTS = 192, STREAM_LEN = 48, STREAM_VOCAB = 11, STREAM_SEQS = 6 };
@@ -32,6 +32,7 @@ typedef struct stream_request {
     int32_t text[2 * STREAM_LEN]; /* prompt and output so far */
     uint32_t leader;              /* + 1 */
     uint64_t past, ends_by;       /* ends_by: in committed steps */
+    uint64_t key, ticket;         /* of the policy: order of admission, and seniority */
 } stream_request;
 
 typedef struct stream {
@@ -47,7 +48,10 @@ typedef struct stream {
     uint64_t now_us, n_commits;
     uint32_t n; /* requests so far */
     stream_request r[STREAM_REQUESTS];
-    uint32_t senior[STREAM_SEQS], n_senior; /* admitted and live, in order of admission */
+    uint32_t senior[STREAM_SEQS], n_senior; /* admitted and live, the most senior first */
+    bool aging;                             /* set before it runs: not the default policy */
+    sched_policy policy;
+    uint64_t n_keys, n_admitted, n_overtakes;
     uint64_t n_preemptions, n_ended, n_found, n_forked; /* what happened at all, for the test */
     uint64_t hash; /* of every field of every step and event, in order */
 } stream;
@@ -112,6 +116,22 @@ static inline void stream_expect(stream_request *q) {
     }
 }
 
+/* A policy that has all that one may have: what is urgent or short comes first, but nothing
+ * waits for ever; tenants yield seniority to later admissions; shares beyond all bounds. */
+static inline uint64_t stream_waiting_key(void *self, const seq_spec *spec, uint64_t arrival,
+                                          uint64_t now_us) {
+    ((stream *)self)->n_keys++;
+    return arrival / 4 + now_us + 16 * (uint64_t)(spec->priority + 1) + spec->n_prompt / 4;
+}
+static inline uint64_t stream_ticket_key(void *self, const seq_spec *spec, uint64_t n) {
+    (void)self;
+    return n + 3 * spec->tenant;
+}
+static inline uint32_t stream_share(void *self, const sched_config *cfg, uint32_t n_left) {
+    (void)self, (void)cfg;
+    return n_left % 3 == 0 ? 0 : n_left % 3 == 1 ? UINT32_MAX : 2;
+}
+
 /* A member may wait for its leader's prompt, and delays nobody then; it must while the leader
  * lives on for sure. */
 static inline bool stream_may_sleep(const stream *m, const stream_request *q) {
@@ -141,6 +161,24 @@ static inline uint32_t stream_findable(const stream *m, uint32_t i) {
     return most / bs * bs;
 }
 
+/* Takes its place among the admitted ones. Those that it overtakes may have to begin again. */
+static inline void stream_join(stream *m, uint32_t i) {
+    stream_request *q = &m->r[i];
+    CHECK(m->n_senior < m->cfg.max_seqs);
+    q->ticket = ++m->n_admitted;
+    if (m->aging) q->ticket = stream_ticket_key(m, &q->spec, m->n_admitted);
+    uint32_t at = m->n_senior++;
+    for (; at > 0 && m->r[m->senior[at - 1]].ticket > q->ticket; at--, m->n_overtakes++)
+        m->senior[at] = m->senior[at - 1];
+    m->senior[at] = i;
+    uint64_t ends_by = m->n_commits;
+    for (uint32_t k = 0; k < m->n_senior; k++) {
+        stream_request *o = &m->r[m->senior[k]];
+        ends_by += 3 * (uint64_t)(o->spec.n_prompt + o->spec.max_tokens) + 4;
+        if (k >= at) o->ends_by = ends_by;
+    }
+}
+
 static inline void stream_admitted(stream *m, uint32_t i, uint32_t n_cached) {
     stream_request *q = &m->r[i];
     CHECK(!q->admitted && !stream_sleeps(m, q));
@@ -154,16 +192,9 @@ static inline void stream_admitted(stream *m, uint32_t i, uint32_t n_cached) {
     for (uint32_t k = 0; k < m->n; k++) { /* nobody waits who should have come first */
         const stream_request *o = &m->r[k];
         if (!o->live || o->admitted || stream_may_sleep(m, o)) continue;
-        CHECK(o->spec.priority > q->spec.priority ||
-              (o->spec.priority == q->spec.priority && k > i));
+        CHECK(o->key > q->key || (o->key == q->key && k > i));
     }
-    CHECK(m->n_senior < m->cfg.max_seqs);
-    m->senior[m->n_senior++] = i;
-    q->ends_by = m->n_commits;
-    for (uint32_t k = 0; k < m->n_senior; k++) {
-        const seq_spec *spec = &m->r[m->senior[k]].spec;
-        q->ends_by += 3 * (uint64_t)(spec->n_prompt + spec->max_tokens) + 4;
-    }
+    stream_join(m, i);
 }
 
 static inline void stream_ended(stream *m, uint32_t i, const sched_event *e) {
@@ -247,7 +278,7 @@ static inline void stream_check(stream *m) {
         if (q->admitted && !m->pauses)
             CHECK(m->n_commits <= q->ends_by); /* guaranteed progress */
     }
-    CHECK(n_waiting == st.n_waiting);
+    CHECK(n_waiting == st.n_waiting && (m->aging || m->n_overtakes == 0));
     if (n_live == 0) CHECK(st.blocks_free + st.blocks_cached == n_blocks);
 }
 
@@ -305,6 +336,7 @@ static inline void stream_submit(stream *m) {
     uint32_t timeout = stream_take(m, 64);
     if (timeout >= 48) spec->deadline_us = m->now_us + timeout - 48;
     spec->user = m->n;
+    if (m->aging) spec->tenant = stream_take(m, 3);
     /* Prompts of few families, which part at some point. */
     uint32_t family = stream_take(m, 4), parts = stream_take(m, STREAM_LEN);
     spec->salt = stream_take(m, 4) == 0;
@@ -312,10 +344,14 @@ static inline void stream_submit(stream *m) {
         q->prompt[i] = (int32_t)((i * 7 + family + (i >= parts ? m->n : 0)) % 5);
     stream_fork(m, q, spec);
     memcpy(q->text, q->prompt, spec->n_prompt * sizeof *q->text);
+    q->key = (uint64_t)(spec->priority + 1);
+    if (m->aging) q->key = stream_waiting_key(m, spec, m->n + 1, m->now_us);
     reject want = stream_want_reject(m, spec);
+    m->n_keys = 0;
     CHECK(sched_submit(m->s, spec, m->now_us, &q->id) == want);
     if (want == REJECT_NONE) {
         stream_expect(q);
+        CHECK(m->n_keys == (m->aging ? 1u : 0u)); /* asked for once, at submit */
         q->live = true;
         m->n++;
     }
@@ -436,6 +472,8 @@ static inline void stream_open(stream *m) {
         m->cfg.group[k].window = window || m->crowded ? 1 + stream_take(m, 12) : 0;
     }
     m->may_pause = stream_take(m, 4) == 0 || m->crowded;
+    m->policy = (sched_policy){m, stream_waiting_key, stream_ticket_key, stream_share};
+    if (m->aging) m->cfg.policy = &m->policy;
     err e;
     size_t bytes = sched_bytes(&m->cfg);
     CHECK(bytes > 0);
@@ -445,7 +483,7 @@ static inline void stream_open(stream *m) {
     m->s = sched_init(m->mem, &m->cfg);
 }
 
-/* The whole life of a scheduler, ending idle. m: zeroed, but for crowded. */
+/* The whole life of a scheduler, ending idle. m: zeroed, but for crowded and aging. */
 static inline void stream_run(stream *m, const uint8_t *data, size_t n) {
     m->data = data;
     m->n_data = n;
