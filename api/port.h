@@ -60,6 +60,7 @@ typedef struct gen_spec { /* pointers are borrowed until the last event */
     uint32_t n_stop_ids; /* at most 16 */
     bool score_prompt;   /* prompt_score events, with sampling.n_logprobs best */
     int32_t priority;
+    uint64_t tenant;     /* tenant_id of its key's; for the scheduler's policy */
     str cache_salt;      /* cached blocks are shared among equal salts only */
     gen *fork_of;        /* submitted just before, with the same prompt: it is computed once */
     uint64_t timeout_us; /* 0: none */

@@ -64,6 +64,7 @@ static void do_submit(bridge *b, gen *g) {
                   .n_stop_ids = s->n_stop_ids,
                   .score_prompt = s->score_prompt,
                   .priority = s->priority,
+                  .tenant = s->tenant,
                   .deadline_us = s->timeout_us ? g->submit_us + s->timeout_us : 0,
                   .salt = g->salt,
                   .fork_of = id_of_leader(b, g),
