@@ -63,7 +63,8 @@ static double step_once(run *r) {
     uint32_t n_ended = count_ended(r);
     r->n_decode_rows += st->n_decode_rows;
     r->n_rows += st->n_rows;
-    sched_commit(r->s, st, r->tokens, r->now_us);
+    const step_tokens drawn = {.token = r->tokens, .stride = 1};
+    sched_commit(r->s, st, &drawn);
     n_ended += count_ended(r);
     double took = clock_ns() - start;
     while (n_ended-- > 0) submit(r);

@@ -40,8 +40,11 @@ static void on_event(void *arg, const runner_event *e) {
         }
         return;
     }
-    if (e->token) r.token = *e->token;
-    push(b, &r);
+    if (e->event->kind != EVENT_TOKEN) push(b, &r);
+    for (uint32_t i = 0; i < e->event->n_tokens; i++) {
+        r.token = e->token[i];
+        push(b, &r);
+    }
 }
 
 static seq_id id_of_leader(bridge *b, const gen *g) {

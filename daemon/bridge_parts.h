@@ -37,7 +37,7 @@ struct gen {
 
 typedef struct out_record {
     gen *g;
-    sampled token; /* TOKEN, or one scored prompt token */
+    sampled token; /* TOKEN: one of the event's, which follow one another; or one scored one */
     sched_event ev;
     uint64_t now_us;
     uint32_t scored_pos; /* PREFILLED with a score: its position; UINT32_MAX: none */

@@ -52,8 +52,10 @@ static void write_out(output *o) {
 static void on_event(void *arg, const runner_event *e) {
     output *o = arg;
     if (e->event->kind == EVENT_TOKEN) {
-        if (o->n_tokens++ == 0) o->first_us = e->now_us;
-        if (e->event->finish != FINISH_STOP) detok_push(&o->detok, e->token->token, &o->text);
+        if (o->n_tokens == 0) o->first_us = e->now_us;
+        o->n_tokens += e->event->n_tokens;
+        for (uint32_t i = 0; i < e->event->n_tokens; i++)
+            detok_push(&o->detok, e->token[i].token, &o->text);
         write_out(o);
     }
     if (e->event->kind == EVENT_ENDED) {

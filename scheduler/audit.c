@@ -6,7 +6,8 @@ static void audit_blocks_held(const sched *s, const seq_hot *h) {
     CHECK(h->n_blocks <= s->blocks_per_seq);
     CHECK(h->next_pos <= positions_needed(h->n_prompt, h->limit));
     if (h->prefilled) {
-        CHECK(h->next_pos + (h->limit > h->n_prompt) == h->len + h->pending);
+        CHECK(h->next_pos + (h->limit > h->n_prompt) ==
+              h->len + h->pending + (h->pending ? h->n_draft : 0));
         CHECK(h->n_blocks == blocks_for(s, h->next_pos));
     } else {
         CHECK(h->next_pos < h->len && h->pending == 0);
@@ -22,6 +23,8 @@ static void audit_hot(const sched *s, uint32_t slot) {
     CHECK(h->n_prompt == r->spec.n_prompt && h->limit == h->n_prompt + r->spec.max_tokens);
     CHECK(h->n_prompt <= h->len && h->len + h->pending <= h->limit);
     CHECK(h->limit <= s->cfg.max_model_len && r->n_reported <= h->n_prompt);
+    CHECK(h->n_draft == 0 || h->pending == 1 || (h->state == SEQ_DECODE && h->pending == 0));
+    CHECK(h->len + h->n_draft < h->limit || h->n_draft == 0);
     CHECK(h->pending <= h->inflight && h->inflight <= s->n_planned - s->n_committed);
     CHECK(!heap_has(&s->waiting, record_of(h->id)));
     CHECK(heap_has(&s->deadlines, record_of(h->id)) == (r->spec.deadline_us > 0));
@@ -91,7 +94,7 @@ static void audit_paused(const sched *s) {
 }
 
 static void audit_slots(const sched *s) {
-    uint32_t n_free = 0, n_ended = 0;
+    uint32_t n_free = 0, n_ended = 0, n_drafting = 0;
     for (uint32_t slot = s->free_slot; slot != NO_SLOT; slot = s->hot[slot].run.next) {
         CHECK(slot < s->cfg.max_seqs && ++n_free <= s->cfg.max_seqs);
         CHECK(s->hot[slot].state == SEQ_FREE && s->hot[slot].n_blocks == 0);
@@ -99,6 +102,7 @@ static void audit_slots(const sched *s) {
     for (uint32_t slot = 0; slot < s->cfg.max_seqs; slot++) {
         const seq_hot *h = &s->hot[slot];
         if (h->state == SEQ_FREE) continue;
+        n_drafting += h->n_draft > 0 && h->pending == 0;
         if (h->state != SEQ_ENDED) {
             audit_hot(s, slot);
             continue;
@@ -108,6 +112,7 @@ static void audit_slots(const sched *s) {
         CHECK(record_find(s, h->id) && record_find(s, h->id)->finish != FINISH_NONE);
         CHECK(!heap_has(&s->deadlines, record_of(h->id)));
     }
+    CHECK(n_drafting == s->n_drafting);
     CHECK(n_free == s->n_free_slots && n_ended == s->n_ended);
     CHECK(n_free + n_ended + s->running.n + s->preempted.n + s->n_paused == s->cfg.max_seqs);
 }
@@ -155,7 +160,7 @@ static void audit_steps(const sched *s) {
     CHECK(s->n_planned - s->n_committed <= s->depth);
     for (uint64_t number = s->n_committed + 1; number <= s->n_planned; number++) {
         const step *st = &s->step[number & 1];
-        uint32_t rows = 0, logits = 0;
+        uint32_t rows = 0, logits = 0, decode_rows = 0;
         CHECK(st->number == number && st->n_seqs > 0);
         for (uint32_t i = 0; i < st->n_seqs; i++) {
             const step_seq *e = &st->seq[i];
@@ -165,7 +170,13 @@ static void audit_steps(const sched *s) {
             CHECK((uint64_t)e->first_pos + e->n_rows <= s->cfg.max_model_len);
             CHECK(e->n_blocks == blocks_for(s, e->first_pos + e->n_rows));
             CHECK(!e->sample || e->n_logit_rows > 0);
-            if (i < st->n_decode_rows) CHECK(e->n_rows == 1 && e->sample);
+            CHECK(e->n_draft <= SCHED_MAX_DRAFT);
+            if (i < st->n_decode_seqs)
+                CHECK(e->n_rows == 1 + e->n_draft && e->n_logit_rows == e->n_rows && e->sample);
+            else
+                CHECK(e->n_draft == 0);
+            if (e->n_draft > 0 && h->state != SEQ_ENDED) CHECK(h->n_draft == e->n_draft);
+            decode_rows += i < st->n_decode_seqs ? e->n_rows : 0;
             if (number == s->n_planned) CHECK(h->newest_entry == i);
             if (number == s->n_planned) CHECK(h->newest_parity == (number & 1));
             rows += e->n_rows;
@@ -174,7 +185,8 @@ static void audit_steps(const sched *s) {
             pending += e->sample;
         }
         CHECK(rows == st->n_rows && rows <= s->cfg.max_rows);
-        CHECK(rows == st->n_decode_rows + st->n_prefill_rows);
+        CHECK(rows == st->n_decode_rows + st->n_prefill_rows &&
+              decode_rows == st->n_decode_rows);
         CHECK(logits == st->n_logit_rows && logits <= s->cfg.max_logit_rows);
     }
     for (uint32_t i = 0; i < s->cfg.max_seqs; i++) {

@@ -131,6 +131,23 @@ void hold_release(sched *s, uint32_t slot) {
     h->n_blocks = 0;
 }
 
+void hold_shrink(sched *s, uint32_t slot, uint32_t n) {
+    seq_hot *h = &s->hot[slot];
+    if (n >= h->n_blocks) return;
+    note_peak(s, slot);
+    for (uint32_t k = 0; k < s->n_groups; k++) {
+        seq_group *g = &s->group[k];
+        const uint32_t less = group_part(g, h->n_blocks) - group_part(g, n);
+        held own = held_of(s, g, slot);
+        while (own.n > n) blocks_drop(&g->kv, table_of(s, g, slot)[--own.n], 0, s->n_committed);
+        if (h->state == SEQ_PAUSED) g->parked -= less;
+        if (!g->window) continue;
+        g->held[slot].n = own.n;
+        g->reserved -= less;
+    }
+    h->n_blocks = n;
+}
+
 /* Rows of uncommitted steps stand at n_committed or later: they do not see them either, so no
  * fence is needed. */
 void hold_release_unseen(sched *s, uint32_t slot, uint32_t n_committed) {

@@ -8,6 +8,10 @@
  * takes those of a paused sequence; then it evicts the most junior running one; if that is
  * itself, it keeps what it holds and waits (a senior may evict it: no hold-and-wait).
  *
+ * Drafts. Rows that verify guesses come last among those of decoding sequences, take only what
+ * is free, and leave a row for prompts; so nothing below depends on them, and if all guesses
+ * are wrong, a sequence still advances by a token.
+ *
  * Progress. The most senior never waits for longer than the fences of two steps: whatever it
  * needs is free, fenced, or held by juniors, because alone it fits (checked at submit). Decode
  * rows come first and max_rows >= max_seqs, so it always gets a row; so it ends, and the next
@@ -22,7 +26,7 @@ enum { RESUME_SLACK = 64 };
 typedef struct planner {
     sched *s;
     step_seq *entry;
-    uint32_t n, n_decode;
+    uint32_t n, n_decode, n_decode_rows;
     uint32_t rows_left, logits_left;
     uint32_t share;                     /* rows of one prompt while another waits */
     uint32_t claimed[SCHED_MAX_GROUPS]; /* fenced blocks that waiting decode rows count on */
@@ -158,6 +162,7 @@ static inline step_seq *add_entry(planner *p, uint32_t slot) {
     e->n_logit_rows = 0;
     e->n_blocks = h->n_blocks;
     e->n_prompt = h->n_prompt;
+    e->n_draft = 0;
     e->sample = false;
     e->score = h->score;
     return e;
@@ -176,6 +181,7 @@ static void plan_decode(planner *p) {
     for (uint32_t slot = s->running.head; slot != NO_SLOT; slot = next) {
         seq_hot *h = &s->hot[slot];
         if (h->state == SEQ_DECODE && h->len + h->pending < h->limit &&
+            (h->n_draft == 0 || h->pending == 0) &&
             (h->next_pos < h->n_blocks * s->cfg.block_tokens || find_block(p, slot))) {
             step_seq *e = add_entry(p, slot);
             e->first_row = p->n;
@@ -188,10 +194,53 @@ static void plan_decode(planner *p) {
         }
         next = h->run.next; /* only now: find_block may have evicted it */
     }
-    p->n_decode = p->n;
+    p->n_decode = p->n_decode_rows = p->n;
     CHECK(p->n <= p->rows_left && p->n <= p->logits_left);
     p->rows_left -= p->n;
     p->logits_left -= p->n;
+}
+
+/* How many of n rows behind its one have blocks: they take free ones, and nobody else's. */
+static uint32_t cover_drafts(planner *p, uint32_t slot, uint32_t n) {
+    sched *s = p->s;
+    const seq_hot *h = &s->hot[slot];
+    uint32_t want[SCHED_MAX_GROUPS];
+    while ((uint64_t)h->n_blocks * s->cfg.block_tokens < (uint64_t)h->next_pos + n) {
+        for (uint32_t k = 0; k < s->n_groups; k++)
+            want[k] = group_part(&s->group[k], h->n_blocks + 1) -
+                      group_part(&s->group[k], h->n_blocks);
+        if (find_room(p, want) != ROOM_THERE)
+            n = h->n_blocks * s->cfg.block_tokens - h->next_pos;
+        else
+            hold_grow(s, slot);
+    }
+    hold_cover(s, slot, h->next_pos + n);
+    return n;
+}
+
+/* Rows that verify drafts, once every decoding sequence has its row: senior first, and while
+ * prompts want rows, not more than half of what is left. */
+static void plan_drafts(planner *p) {
+    sched *s = p->s;
+    uint32_t left = min_u32(p->rows_left, p->logits_left), row = 0;
+    if (s->prefilling.n + s->preempted.n + s->waiting.n > 0) left /= 2;
+    for (uint32_t i = 0; i < p->n_decode; i++) {
+        step_seq *e = &p->entry[i];
+        seq_hot *h = &s->hot[e->slot];
+        const uint32_t n = cover_drafts(p, e->slot, min_u32(h->n_draft, left));
+        s->n_drafting -= h->n_draft > 0;
+        e->first_row = row;
+        e->n_draft = n;
+        e->n_rows = e->n_logit_rows = 1 + n;
+        e->n_blocks = h->n_blocks;
+        h->next_pos += n;
+        h->n_draft = (uint8_t)n;
+        left -= n;
+        row += 1 + n;
+    }
+    p->rows_left -= row - p->n_decode;
+    p->logits_left -= row - p->n_decode;
+    p->n_decode_rows = row;
 }
 
 /* Extends e, the newest entry of a prefilling sequence, by as many of its rows as there is room
@@ -308,8 +357,8 @@ static const step *finish_step(planner *p) {
     st->number = ++s->n_planned;
     st->n_copies = s->n_copies;
     st->n_seqs = p->n;
-    st->n_decode_rows = p->n_decode;
-    st->n_rows = st->n_logit_rows = p->n_decode;
+    st->n_decode_seqs = p->n_decode;
+    st->n_rows = st->n_logit_rows = st->n_decode_rows = p->n_decode_rows;
     for (uint32_t i = p->n_decode; i < p->n; i++) {
         step_seq *e = &p->entry[i];
         e->first_row = st->n_rows;
@@ -338,6 +387,7 @@ const step *sched_plan(sched *s, uint64_t now_us) {
                  .logits_left = s->cfg.max_logit_rows,
                  .parity = parity};
     plan_decode(&p);
+    if (s->n_drafting > 0) plan_drafts(&p);
     if (p.rows_left > 0) p.share = prefill_share(s, p.rows_left);
     plan_running_prefills(&p);
     plan_resumed(&p);

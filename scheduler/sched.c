@@ -247,6 +247,19 @@ void sched_pause(sched *s, seq_id id, bool paused) {
         seq_unpause(s, r->slot);
 }
 
+uint32_t sched_draft(sched *s, seq_id id, const int32_t *guess, uint32_t n) {
+    const seq_record *r = record_find(s, id);
+    if (!r || r->slot == NO_SLOT) return 0;
+    seq_hot *h = &s->hot[r->slot];
+    if (h->state != SEQ_DECODE || h->pending > 0 || h->len == h->limit) return 0;
+    n = min_u32(min_u32(n, SCHED_MAX_DRAFT), h->limit - h->len - 1); /* and one is drawn */
+    if (n > 0) memcpy(tokens_of(s, r->slot) + h->len, guess, n * sizeof *guess);
+    drop_drafts(s, h);
+    h->n_draft = (uint8_t)n;
+    s->n_drafting += n > 0;
+    return n;
+}
+
 size_t sched_events(sched *s, const sched_event **out) {
     *out = s->event;
     size_t n = s->events_read ? 0 : s->n_events;

@@ -18,7 +18,12 @@
  * then share its full blocks and copy its last one.
  *
  * Two planned steps may be uncommitted: the second assumes that each sampling row of the first
- * yields one token. Blocks freed while a step is uncommitted stay fenced until every step that
+ * yields one token. Drafts: a decoding sequence may have rows that verify guesses of its next
+ * tokens (speculative decoding); such a step yields a run of 1 to n_draft + 1 tokens, so the
+ * sequence is in no other step until it is committed. Positions of rejected guesses are given
+ * back then.
+ *
+ * Blocks freed while a step is uncommitted stay fenced until every step that
  * may touch them is committed. */
 #ifndef VRAMD_SCHEDULER_SCHED_H
 #define VRAMD_SCHEDULER_SCHED_H
@@ -65,7 +70,7 @@ typedef struct sched_config {
     const int32_t *end_tokens;
 } sched_config;
 
-enum { SCHED_MAX_STOP_IDS = 16 };
+enum { SCHED_MAX_STOP_IDS = 16, SCHED_MAX_DRAFT = 15 };
 
 typedef struct seq_spec {
     const int32_t *prompt; /* borrowed until the sequence ends */
@@ -103,8 +108,10 @@ typedef struct step_seq {
     uint32_t n_blocks;     /* entries of the block tables, from which this step may touch those
                               that its rows see */
     uint32_t n_prompt;
-    bool sample; /* the last row draws a token */
-    bool score;  /* its logit rows are the prompt rows that were not scored before */
+    uint32_t n_draft; /* the last so many rows are for drafts: their inputs are guesses, which
+                         stand in the history behind the known tokens; all rows have logits */
+    bool sample;      /* the last row draws a token; with drafts each row does */
+    bool score;       /* its logit rows are the prompt rows that were not scored before */
 } step_seq;
 
 typedef struct step_copy { /* of a block, before the rows of the step */
@@ -116,9 +123,19 @@ typedef struct step {
     uint64_t number; /* from 1 on */
     uint32_t n_copies;
     uint32_t n_seqs, n_rows, n_logit_rows, n_decode_rows, n_prefill_rows;
-    const step_seq *seq; /* decode rows first */
+    uint32_t n_decode_seqs; /* entries of decoding sequences, which have n_decode_rows */
+    const step_seq *seq;    /* decode rows first */
     const step_copy *copy;
 } step; /* valid until committed */
+
+/* What the rows of a step drew. The run of entry i: token[i * stride ...], n[i] tokens, from 1
+ * to n_draft + 1, all of which but the last are accepted drafts; of no meaning where sample is
+ * not set. n NULL: one token each. */
+typedef struct step_tokens {
+    const int32_t *token;
+    const uint32_t *n;
+    uint32_t stride;
+} step_tokens;
 
 typedef enum finish {
     FINISH_NONE,
@@ -134,17 +151,17 @@ typedef enum event_kind {
     EVENT_PREEMPTED,
     EVENT_PREFILLED, /* rows [first_pos, first_pos + n_rows) of the prompt are done (progress,
                         scores); after a start: they were found, and have no scores */
-    EVENT_TOKEN,     /* one token was generated; not for one that stops by its id */
+    EVENT_TOKEN,     /* n_tokens were generated, without one that stops by its id */
     EVENT_ENDED      /* the last event of a sequence: it is in no uncommitted step, and nothing
                         of its spec is borrowed any more */
 } event_kind;
 
 typedef struct sched_event {
     event_kind kind;
+    uint32_t n_tokens; /* TOKEN: the first so many of the run of its entry; >= 1 */
     seq_id id;
     uint64_t user;
     uint32_t entry;    /* TOKEN, PREFILLED: entry in the committed step (for logprobs) */
-    int32_t token;     /* TOKEN */
     finish finish;     /* ENDED; and in the TOKEN that will be followed by ENDED */
     int32_t stop_id;   /* ENDED by FINISH_STOP: the id, which is not part of the text */
     uint32_t n_output; /* tokens generated so far, with one that stopped by its id */
@@ -186,10 +203,16 @@ void sched_pause(sched *, seq_id, bool paused);
  * uncommitted means idle: no sequence runs or is preempted, and none waits but for the slots of
  * paused ones. */
 const step *sched_plan(sched *, uint64_t now_us);
-/* Commits the oldest uncommitted step. tokens: [n_seqs], meaningful where sample is set.
+/* Guesses of the n tokens that follow the known ones of a sequence; copied, and instead of
+ * earlier ones. The next step that has its row has rows to verify them, too, as far as there is
+ * room beside other rows and in free blocks. Returns how many may be verified: at most
+ * SCHED_MAX_DRAFT, fewer before max_tokens, and 0 unless the sequence decodes and is in no
+ * uncommitted step that samples. Forgotten when the sequence is preempted or paused. */
+uint32_t sched_draft(sched *, seq_id, const int32_t *guess, uint32_t n);
+/* Commits the oldest uncommitted step. A run ends early at a stop id or at max_tokens.
  * An engine failure commits with tokens NULL: every sequence of the step ends with
  * FINISH_ERROR. */
-void sched_commit(sched *, const step *, const int32_t *tokens, uint64_t now_us);
+void sched_commit(sched *, const step *, const step_tokens *tokens);
 /* Events since the last call, in order; valid until the next call that changes the scheduler.
  * Must be drained after each submit, cancel, plan and commit. */
 size_t sched_events(sched *, const sched_event **out);

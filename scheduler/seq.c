@@ -90,13 +90,18 @@ void seq_resume(sched *s, uint32_t slot, const start *st) {
     s->n_recomputed_tokens += lost - min_u32(lost, h->next_pos);
 }
 
+static void leave(sched *s, uint32_t slot) {
+    queue_leave(s, slot);
+    drop_drafts(s, &s->hot[slot]);
+}
+
 void seq_preempt(sched *s, uint32_t slot) {
     seq_hot *h = &s->hot[slot];
     seq_record *r = &s->record[record_of(h->id)];
     CHECK(h->n_blocks > 0 && (h->state == SEQ_PAUSED || s->running.tail == slot));
-    queue_leave(s, slot);
+    leave(s, slot);
     hold_release(s, slot);
-    r->n_lost = h->next_pos;
+    r->n_lost = h->next_pos - h->n_draft;
     r->n_computed = 0;
     r->n_preemptions++;
     s->n_preemptions++;
@@ -115,7 +120,7 @@ void seq_preempt(sched *s, uint32_t slot) {
 
 void seq_pause(sched *s, uint32_t slot) {
     seq_hot *h = &s->hot[slot];
-    queue_leave(s, slot);
+    leave(s, slot);
     h->state = SEQ_PAUSED;
     s->n_paused++;
     s->ever_paused = true;
@@ -145,7 +150,7 @@ void seq_prefilled(sched *s, uint32_t slot) {
 void seq_end(sched *s, uint32_t slot, finish why, int32_t stop_id) {
     seq_hot *h = &s->hot[slot];
     seq_record *r = &s->record[record_of(h->id)];
-    queue_leave(s, slot);
+    leave(s, slot);
     if (h->state == SEQ_PAUSED) s->n_paused--;
     h->state = SEQ_ENDED;
     s->n_ended++;

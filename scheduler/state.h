@@ -41,8 +41,9 @@ struct link {
     uint32_t prev, next;
 };
 
-/* Known tokens: [0, len). Planned positions: [0, next_pos). Uncommitted sampling rows: pending,
- * so that the sequence will have len + pending tokens once all steps are committed. */
+/* Known tokens: [0, len). Planned positions: [0, next_pos). Uncommitted steps that sample:
+ * pending, so that the sequence will have len + pending tokens once all are committed, or more
+ * if drafts are accepted. */
 typedef struct seq_hot {
     seq_id id;
     uint64_t user;
@@ -55,9 +56,11 @@ typedef struct seq_hot {
     uint8_t state;             /* seq_state */
     uint8_t inflight, pending; /* uncommitted steps that have it; of those, that sample */
     uint8_t newest_parity;     /* of the number of the newest step that has it */
-    uint8_t score;             /* prompt rows yield logits */
-    uint8_t checks_end, checks_stop; /* the model's end tokens, its own stop ids */
-    uint8_t prefilled;               /* its last prompt row is planned */
+    uint8_t n_draft; /* guesses behind its tokens: of its one uncommitted step, or, where
+                        pending is 0, for the next */
+    uint8_t score;   /* prompt rows yield logits */
+    uint8_t checks_end : 1, checks_stop : 1; /* the model's end tokens, its own stop ids */
+    uint8_t prefilled;                       /* its last prompt row is planned */
 } seq_hot;
 _Static_assert(sizeof(seq_hot) == 64, "a hot record is one cache line");
 
@@ -148,7 +151,8 @@ struct sched {
     uint64_t waiting_tokens, n_submitted, n_admissions, n_planned, n_committed;
     uint64_t n_preemptions, n_recomputed_tokens, n_prompt_tokens, n_output_tokens;
     bool draining, events_read;
-    uint32_t n_ended; /* slots in SEQ_ENDED */
+    uint32_t n_ended;    /* slots in SEQ_ENDED */
+    uint32_t n_drafting; /* slots with guesses for the next step */
     size_t n_events, max_events;
     seq_hot *hot;       /* [max_seqs] */
     seq_record *record; /* [n_records] */
@@ -195,6 +199,13 @@ static inline uint32_t positions_needed(uint32_t n_prompt, uint32_t limit) {
     return limit > n_prompt ? limit - 1 : n_prompt;
 }
 
+/* Forgets guesses that no step has yet. */
+static inline void drop_drafts(sched *s, seq_hot *h) {
+    if (h->pending > 0) return;
+    s->n_drafting -= h->n_draft > 0;
+    h->n_draft = 0;
+}
+
 /* Blocks that a sequence with n table entries holds of a group, at most. */
 static inline uint32_t group_part(const seq_group *g, uint32_t n_blocks) {
     return min_u32(n_blocks, g->most);
@@ -220,6 +231,8 @@ uint32_t hold_count(const sched *, uint32_t slot); /* of all groups */
 /* Begins with what start found, and sets aside n_blocks table entries. */
 void hold_start(sched *, uint32_t slot, const start *, uint32_t n_blocks);
 void hold_grow(sched *, uint32_t slot); /* one table entry more */
+/* Table entries behind the first n are given back; no uncommitted step may have it. */
+void hold_shrink(sched *, uint32_t slot, uint32_t n);
 /* Blocks with a window, for positions up to end. */
 void hold_cover(sched *, uint32_t slot, uint32_t end);
 void hold_release(sched *, uint32_t slot); /* all of them */
@@ -258,7 +271,7 @@ static inline sched_event *event_push(sched *s, event_kind kind, seq_id id, uint
     }
     CHECK(s->n_events < s->max_events); /* else somebody does not drain them */
     sched_event *e = &s->event[s->n_events++];
-    *e = (sched_event){.kind = kind, .id = id, .user = user, .token = -1, .stop_id = -1};
+    *e = (sched_event){.kind = kind, .id = id, .user = user, .stop_id = -1};
     return e;
 }
 

@@ -22,7 +22,8 @@ typedef struct sim {
     sched *s;
     fake_engine *engine;
     int32_t *prompts;  /* request i's prompt starts at i % PROMPT_VARIETY */
-    int32_t *tokens;   /* [max_seqs] */
+    int32_t *zeroes;   /* [max_seqs] tokens without verify */
+    step_tokens drawn; /* by the step committed last */
     uint64_t *past;    /* [n] what each text must go on from */
     uint64_t *last_us; /* [n] of its newest token */
     seq_id *id;        /* [n] */
@@ -44,9 +45,10 @@ double step_time_us(const step_time *t, const step *st) {
 static void take_token(sim *m, const sched_event *e) {
     uint64_t i = e->user;
     sim_request *r = &m->request[i];
-    if (m->cfg->verify) {
-        CHECK(e->token == fake_next(m->past[i], m->n_vocab));
-        m->past[i] = fake_extend(m->past[i], e->token);
+    const int32_t *run = m->drawn.token + (size_t)e->entry * m->drawn.stride;
+    for (uint32_t k = 0; m->cfg->verify && k < e->n_tokens; k++) {
+        CHECK(run[k] == fake_next(m->past[i], m->n_vocab));
+        m->past[i] = fake_extend(m->past[i], run[k]);
     }
     if (r->first_token_us == 0) {
         r->first_token_us = m->now_us;
@@ -54,7 +56,8 @@ static void take_token(sim *m, const sched_event *e) {
         r->max_gap_us = m->now_us - m->last_us[i];
     }
     m->last_us[i] = m->now_us;
-    CHECK(e->n_output == ++r->n_output);
+    r->n_output += e->n_tokens;
+    CHECK(e->n_output == r->n_output);
 }
 
 /* After every call of the scheduler. */
@@ -135,11 +138,9 @@ static void fill(sim *m) {
 static void collect(sim *m) {
     m->now_us = m->done_us[0];
     const step *st = m->flying[0];
-    if (m->cfg->verify) {
-        CHECK(fake_collect(m->engine, m->s, m->tokens) == st);
-    }
+    if (m->cfg->verify) CHECK(fake_collect(m->engine, m->s, &m->drawn) == st);
     m->totals->n_steps++;
-    sched_commit(m->s, st, m->tokens, m->now_us);
+    sched_commit(m->s, st, &m->drawn);
     take_events(m);
     m->done_us[0] = m->done_us[1];
     m->flying[0] = m->flying[1];
@@ -178,14 +179,15 @@ static status open_arrays(sim *m, err *e) {
     }
     m->mem = aligned_alloc(64, bytes);
     m->prompts = malloc(n_prompts * sizeof *m->prompts);
-    m->tokens = calloc(c->max_seqs, sizeof *m->tokens);
+    m->zeroes = calloc(c->max_seqs, sizeof *m->zeroes);
+    m->drawn = (step_tokens){.token = m->zeroes, .stride = 1};
     m->past = calloc(m->n + 1, sizeof *m->past);
     m->last_us = calloc(m->n + 1, sizeof *m->last_us);
     m->id = calloc(m->n + 1, sizeof *m->id);
     m->cancels.n_items = m->n;
     m->cancels.node = calloc(m->n + 1, sizeof *m->cancels.node);
     m->cancels.at = calloc(m->n + 1, sizeof *m->cancels.at);
-    if (!m->mem || !m->prompts || !m->tokens || !m->past || !m->last_us || !m->id ||
+    if (!m->mem || !m->prompts || !m->zeroes || !m->past || !m->last_us || !m->id ||
         !m->cancels.node || !m->cancels.at) {
         return err_set(e, ERR_NO_MEMORY, "no memory for the simulator");
     }
@@ -220,7 +222,7 @@ done:
     fake_close(m.engine);
     free(m.mem);
     free(m.prompts);
-    free(m.tokens);
+    free(m.zeroes);
     free(m.past);
     free(m.last_us);
     free(m.id);

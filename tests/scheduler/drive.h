@@ -97,7 +97,8 @@ static inline const step *drive_plan(drive *d) {
 static inline void drive_commit(drive *d, const step *st, int32_t token) {
     int32_t tokens[1024];
     for (uint32_t i = 0; i < st->n_seqs; i++) tokens[i] = token;
-    sched_commit(d->s, st, tokens, d->now_us);
+    const step_tokens drawn = {.token = tokens, .stride = 1};
+    sched_commit(d->s, st, &drawn);
     drive_drain(d);
 }
 

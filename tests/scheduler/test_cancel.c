@@ -194,9 +194,9 @@ START_TEST(an_engine_failure_with_two_steps_under_way_ends_each_sequence_once) {
     drive *d = drive_new(drive_config());
     seq_id a = drive_submit(d, 4, 8), b = drive_submit(d, 4, 8);
     const step *one = drive_plan(d), *two = drive_plan(d);
-    sched_commit(d->s, one, NULL, 0);
+    sched_commit(d->s, one, NULL);
     drive_drain(d);
-    sched_commit(d->s, two, NULL, 0);
+    sched_commit(d->s, two, NULL);
     drive_drain(d);
     ck_assert_uint_eq(drive_count(d, a, EVENT_ENDED), 1);
     ck_assert_uint_eq(drive_count(d, b, EVENT_ENDED), 1);

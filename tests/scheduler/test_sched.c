@@ -283,7 +283,7 @@ START_TEST(an_engine_failure_ends_every_sequence_of_the_step) {
     seq_id a = drive_submit(d, 4, 4), b = drive_submit(d, 4, 4);
     const step *st = drive_plan(d);
     ck_assert_uint_eq(st->n_seqs, 2);
-    sched_commit(d->s, st, NULL, 0);
+    sched_commit(d->s, st, NULL);
     drive_drain(d);
     ck_assert_int_eq(drive_finish(d, a), FINISH_ERROR);
     ck_assert_int_eq(drive_finish(d, b), FINISH_ERROR);
