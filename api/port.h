@@ -16,6 +16,7 @@
 #include "memory/pool.h"
 #include "model/program.h"
 #include "model/tokenizer.h"
+#include "scheduler/stats.h"
 
 typedef struct gen gen; /* one sequence in the machine */
 
@@ -102,8 +103,8 @@ typedef enum histogram_id {
 
 typedef struct machine_stats {
     uint32_t n_waiting, n_running, n_preempted;
-    uint64_t waiting_tokens, n_steps, n_preemptions, n_prompt_tokens, n_output_tokens;
-    uint64_t n_recomputed_tokens, prefix_queries, prefix_hits;
+    uint64_t waiting_tokens;
+    sched_counters count;             /* the scheduler's */
     uint64_t finished[GEN_ERROR + 1]; /* by gen_finish */
     uint64_t n_rejected;
     kv_view kv;

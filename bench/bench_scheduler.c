@@ -127,8 +127,8 @@ static void measure(const bench_case *k, uint32_t n_seqs, uint32_t n_steps, bool
            "\"p99_us\": %.3f, \"preemptions\": %llu, \"found_tokens\": %llu, \"bytes\": %zu}",
            first ? "" : ",\n", k->name, n_seqs, n_steps, (double)r.n_rows / n_steps,
            (double)r.n_decode_rows / n_steps, ns[0] / 1e3, ns[n_steps / 2] / 1e3,
-           ns[(size_t)n_steps * 99 / 100] / 1e3, (unsigned long long)st.n_preemptions,
-           (unsigned long long)st.n_prefix_hits, bytes);
+           ns[(size_t)n_steps * 99 / 100] / 1e3, (unsigned long long)st.count.preemptions,
+           (unsigned long long)st.count.prefix_cache_hits, bytes);
     free(mem);
     free(r.prompt);
     free(r.tokens);

@@ -32,7 +32,7 @@ static void commit_prefill(sched *s, const seq_hot *h, const step_seq *e, uint32
     if (from >= to) return;
     r->n_reported = to;
     if (to == h->n_prompt) fork_wake(s, record_of(h->id));
-    s->n_prompt_tokens += to - from;
+    s->count.prompt_tokens += to - from;
     sched_event *v = event_push(s, EVENT_PREFILLED, h->id, h->user);
     v->entry = index;
     v->first_pos = from;
@@ -51,7 +51,7 @@ static inline void push_tokens(sched *s, const seq_hot *h, uint32_t index, uint3
 static inline void commit_token(sched *s, seq_hot *h, uint32_t slot, uint32_t index,
                                 int32_t token) {
     tokens_of(s, slot)[h->len++] = token;
-    s->n_output_tokens++;
+    s->count.generated_tokens++;
     if (token_ends(s, h, token)) {
         seq_end(s, slot, FINISH_STOP, token);
         return;
@@ -78,12 +78,13 @@ static __attribute__((noinline)) void commit_run(sched *s, const step_seq *e, ui
     int32_t *history = tokens_of(s, e->slot);
     uint32_t n = 0;
     bool stops = false;
+    h->n_draft = 0;
     CHECK(n_run >= 1 && n_run <= 1 + e->n_draft);
     while (n < n_run && h->len < h->limit && !stops) {
         history[h->len++] = run[n];
         stops = token_ends(s, h, run[n++]);
     }
-    s->n_output_tokens += n;
+    s->count.generated_tokens += n;
     if (h->n_blocks > 0) {
         h->next_pos = e->first_pos + n;
         cache_publish(s, e->slot, h->next_pos);
@@ -111,6 +112,7 @@ void sched_commit(sched *s, const step *st, const step_tokens *tokens) {
     unsigned parity = (s->n_committed + 1) & 1;
     CHECK(st == &s->step[parity] && st->number == s->n_committed + 1);
     s->n_committed++;
+    s->count.steps++;
     const uint32_t stride = tokens ? tokens->stride : 0;
     size_t at = 0; /* of entry i's run */
     for (uint32_t i = 0; i < st->n_seqs; i++, at += stride) {
@@ -118,12 +120,12 @@ void sched_commit(sched *s, const step *st, const step_tokens *tokens) {
         seq_hot *h = &s->hot[e->slot];
         h->inflight--;
         h->pending -= e->sample;
-        if (e->n_draft > 0) h->n_draft = 0;
         if (h->state == SEQ_ENDED) { /* its rows are discarded */
             if (h->inflight == 0) seq_retire(s, e->slot);
             continue;
         }
         if (!tokens) {
+            if (e->n_draft > 0) h->n_draft = 0;
             seq_end(s, e->slot, FINISH_ERROR, -1);
             continue;
         }

@@ -287,13 +287,7 @@ void sched_read(const sched *s, sched_stats *out) {
                          .n_preempted = s->preempted.n,
                          .n_paused = s->n_paused,
                          .waiting_tokens = s->waiting_tokens,
-                         .n_prefix_queries = s->n_prefix_queries,
-                         .n_prefix_hits = s->n_prefix_hits,
-                         .n_steps = s->n_committed,
-                         .n_preemptions = s->n_preemptions,
-                         .n_recomputed_tokens = s->n_recomputed_tokens,
-                         .n_prompt_tokens = s->n_prompt_tokens,
-                         .n_output_tokens = s->n_output_tokens};
+                         .count = s->count};
     for (uint32_t k = 0; k < s->n_groups; k++) {
         const blocks *b = &s->group[k].kv;
         out->blocks_free += b->n_free - b->n_cached;

@@ -33,6 +33,7 @@
 #include <stdint.h>
 
 #include "memory/plan.h"
+#include "scheduler/stats.h"
 
 typedef struct sched sched;
 
@@ -177,8 +178,7 @@ typedef struct sched_stats {
     /* Of all groups. free: without content; cached: free, too, but with content that may be
      * found; the four add up to all blocks. */
     uint32_t blocks_free, blocks_used, blocks_fenced, blocks_cached;
-    uint64_t n_prefix_queries, n_prefix_hits; /* prompt tokens looked up, and found */
-    uint64_t n_steps, n_preemptions, n_recomputed_tokens, n_prompt_tokens, n_output_tokens;
+    sched_counters count; /* since the start */
 } sched_stats;
 
 /* Exact bytes of a scheduler, or 0 when the config is not valid (every count >= 1, max_rows >=

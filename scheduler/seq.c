@@ -33,7 +33,7 @@ static void begin(sched *s, uint32_t slot, const start *st) {
     r->n_computed = h->next_pos;
     uint32_t told = min_u32(h->next_pos, h->n_prompt);
     if (told <= r->n_reported) return;
-    s->n_prompt_tokens += told - r->n_reported;
+    s->count.prompt_tokens += told - r->n_reported;
     sched_event *e = event_push(s, EVENT_PREFILLED, h->id, h->user);
     e->first_pos = r->n_reported;
     e->n_rows = told - r->n_reported;
@@ -74,8 +74,8 @@ void seq_admit(sched *s, uint32_t record, const start *st) {
     begin(s, slot, st);
     e->n_cached = r->n_cached = h->next_pos;
     if (st->leader == NO_SLOT && s->cfg.prefix_cache) {
-        s->n_prefix_queries += h->n_prompt;
-        s->n_prefix_hits += r->n_cached;
+        s->count.prefix_cache_queries += h->n_prompt;
+        s->count.prefix_cache_hits += r->n_cached;
     }
 }
 
@@ -87,7 +87,7 @@ void seq_resume(sched *s, uint32_t slot, const start *st) {
     queue_run(s, slot);
     begin(s, slot, st);
     uint32_t lost = s->record[record_of(h->id)].n_lost;
-    s->n_recomputed_tokens += lost - min_u32(lost, h->next_pos);
+    s->count.recomputed_tokens += lost - min_u32(lost, h->next_pos);
 }
 
 static void leave(sched *s, uint32_t slot) {
@@ -104,7 +104,7 @@ void seq_preempt(sched *s, uint32_t slot) {
     r->n_lost = h->next_pos - h->n_draft;
     r->n_computed = 0;
     r->n_preemptions++;
-    s->n_preemptions++;
+    s->count.preemptions++;
     h->next_pos = 0;
     h->prefilled = false;
     if (h->state != SEQ_PAUSED) {

@@ -147,9 +147,8 @@ struct sched {
     seq_group group[SCHED_MAX_GROUPS];
     probe probe;
     uint64_t n_serials, n_shared; /* blocks published; found or forked by who started */
-    uint64_t n_prefix_queries, n_prefix_hits;
     uint64_t waiting_tokens, n_submitted, n_admissions, n_planned, n_committed;
-    uint64_t n_preemptions, n_recomputed_tokens, n_prompt_tokens, n_output_tokens;
+    sched_counters count;
     bool draining, events_read;
     uint32_t n_ended;    /* slots in SEQ_ENDED */
     uint32_t n_drafting; /* slots with guesses for the next step */

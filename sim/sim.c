@@ -165,10 +165,10 @@ static void run(sim *m) {
     CHECK(st.blocks_used + st.blocks_fenced == 0);
     CHECK(m->totals->n_ended + m->totals->n_rejected == m->n);
     m->totals->makespan_us = m->now_us;
-    m->totals->n_preemptions = st.n_preemptions;
-    m->totals->n_recomputed_tokens = st.n_recomputed_tokens;
-    m->totals->n_prompt_tokens = st.n_prompt_tokens;
-    m->totals->n_output_tokens = st.n_output_tokens;
+    m->totals->n_preemptions = st.count.preemptions;
+    m->totals->n_recomputed_tokens = st.count.recomputed_tokens;
+    m->totals->n_prompt_tokens = st.count.prompt_tokens;
+    m->totals->n_output_tokens = st.count.generated_tokens;
 }
 
 static status open_arrays(sim *m, err *e) {

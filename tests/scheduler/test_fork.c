@@ -200,7 +200,7 @@ START_TEST(forks_under_preemption_end_and_each_alone_must_fit) {
     drive *d = drive_with_blocks(6);
     group g = fork_many(d, 4, N_PROMPT); /* 4 blocks each in the end; together 2 + 4 * 2 */
     assert_all_end(d, &g, 0);
-    ck_assert_uint_gt(drive_stats(d).n_preemptions, 0);
+    ck_assert_uint_gt(drive_stats(d).count.preemptions, 0);
     seq_spec spec = drive_spec(d, N_PROMPT, 20);
     seq_id id;
     ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_NEVER_FITS);

@@ -35,9 +35,9 @@ START_TEST(a_prompt_row_is_told_once_though_it_is_computed_again) {
     seq_id id[3];
     submit_many(d, id, 3, 8, 28);
     drive_run(d, 300);
-    ck_assert_uint_gt(drive_stats(d).n_recomputed_tokens, 0);
-    ck_assert_uint_eq(drive_stats(d).n_prompt_tokens, 24);
-    ck_assert_uint_eq(drive_stats(d).n_output_tokens, 84);
+    ck_assert_uint_gt(drive_stats(d).count.recomputed_tokens, 0);
+    ck_assert_uint_eq(drive_stats(d).count.prompt_tokens, 24);
+    ck_assert_uint_eq(drive_stats(d).count.generated_tokens, 84);
     for (int i = 0; i < 3; i++) {
         uint32_t rows = 0;
         for (size_t k = 0; k < d->n_log; k++) {
@@ -63,7 +63,7 @@ START_TEST(the_most_junior_waits_with_its_blocks_instead_of_evicting_anybody) {
     }
     drive_run(d, 20);
     ck_assert_int_eq(drive_finish(d, b), FINISH_LENGTH);
-    ck_assert_uint_eq(drive_stats(d).n_preemptions, 0);
+    ck_assert_uint_eq(drive_stats(d).count.preemptions, 0);
     drive_free(d);
 }
 END_TEST
@@ -117,10 +117,10 @@ START_TEST(blocks_behind_a_fence_are_awaited_before_anybody_is_evicted) {
     drive_cancel(d, id[2]);
     ck_assert_uint_eq(drive_stats(d).blocks_fenced, 2);
     ck_assert_ptr_null(drive_plan(d)); /* both wait; the junior is not evicted */
-    ck_assert_uint_eq(drive_stats(d).n_preemptions, 0);
+    ck_assert_uint_eq(drive_stats(d).count.preemptions, 0);
     drive_commit(d, one, DRIVE_WORD);
     drive_run(d, 20);
-    ck_assert_uint_eq(drive_stats(d).n_preemptions, 0);
+    ck_assert_uint_eq(drive_stats(d).count.preemptions, 0);
     ck_assert_int_eq(drive_finish(d, id[0]), FINISH_LENGTH);
     ck_assert_int_eq(drive_finish(d, id[1]), FINISH_LENGTH);
     drive_free(d);

@@ -26,9 +26,9 @@ START_TEST(a_second_prompt_begins_behind_the_blocks_of_the_first) {
     drive_run(d, 100);
     ck_assert_uint_eq(drive_cached(d, b), 8);
     ck_assert_uint_eq(drive_last(d, b, EVENT_ENDED)->n_cached, 8);
-    ck_assert_uint_eq(drive_stats(d).n_prefix_queries, 22);
-    ck_assert_uint_eq(drive_stats(d).n_prefix_hits, 8);
-    ck_assert_uint_eq(drive_stats(d).n_prompt_tokens, 22);
+    ck_assert_uint_eq(drive_stats(d).count.prefix_cache_queries, 22);
+    ck_assert_uint_eq(drive_stats(d).count.prefix_cache_hits, 8);
+    ck_assert_uint_eq(drive_stats(d).count.prompt_tokens, 22);
     drive_free(d);
 }
 END_TEST
@@ -139,7 +139,7 @@ START_TEST(sequences_that_run_share_and_count_once) {
     drive_cancel(d, a); /* the other's blocks stay */
     drive_run(d, 100);
     ck_assert_int_eq(drive_finish(d, b), FINISH_LENGTH);
-    ck_assert_uint_eq(drive_stats(d).n_preemptions, 0);
+    ck_assert_uint_eq(drive_stats(d).count.preemptions, 0);
     drive_free(d);
 }
 END_TEST
@@ -158,10 +158,10 @@ START_TEST(a_preempted_sequence_finds_its_own_blocks_again) {
     drive_run(d, 200);
     ck_assert_int_eq(drive_finish(d, b), FINISH_LENGTH);
     sched_stats st = drive_stats(d);
-    ck_assert_uint_eq(st.n_preemptions, 1);
+    ck_assert_uint_eq(st.count.preemptions, 1);
     /* The senior needs 11 blocks: what it took of the junior's is lost, not more. */
-    ck_assert_uint_gt(st.n_recomputed_tokens, 0);
-    ck_assert_uint_le(st.n_recomputed_tokens, 20);
+    ck_assert_uint_gt(st.count.recomputed_tokens, 0);
+    ck_assert_uint_le(st.count.recomputed_tokens, 20);
     ck_assert_uint_eq(drive_last(d, b, EVENT_ENDED)->n_cached,
                       0); /* at first there were none */
     drive_free(d);
@@ -216,7 +216,7 @@ START_TEST(without_the_cache_nothing_is_kept) {
     ck_assert_uint_eq(drive_ask(d, 0, 20), 0);
     ck_assert_uint_eq(drive_ask(d, 0, 20), 0);
     ck_assert_uint_eq(drive_stats(d).blocks_cached, 0);
-    ck_assert_uint_eq(drive_stats(d).n_prefix_queries, 0);
+    ck_assert_uint_eq(drive_stats(d).count.prefix_cache_queries, 0);
     drive_free(d);
 }
 END_TEST
