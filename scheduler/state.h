@@ -1,4 +1,4 @@
-/* The inside of the scheduler, shared by its files and nobody else. Engine thread.
+/* The inside of the scheduler, included by its own files only. Engine thread.
  *
  * Every sequence has a record from submit to its last event, and a slot from admission on. The
  * record is cold: the spec, counters. The slot's hot record is one cache line: all that
@@ -7,10 +7,11 @@
  * Seniority: tickets are given at first admission and never change. The running list is in
  * ticket order, and so is the preempted list; every running sequence is senior to every
  * preempted one. Victims leave at the tail of the running list and enter at the head of the
- * preempted list; resuming takes the way back, and nothing new is admitted while anybody is
- * preempted. So no list is ever searched, and no senior can be preempted by a junior.
+ * preempted list; resuming takes the way back, and nothing new is admitted while a
+ * sequence is preempted. So no list is ever searched, and no senior can be preempted by a
+ * junior.
  *
- * Pausing is the exception: a paused sequence loses its blocks to anybody who needs them, and
+ * Pausing is the exception: a paused sequence loses its blocks to any that needs them, and
  * comes back at the place of its ticket, which may be in front of running juniors. It then
  * waits as the first of the preempted until they leave it room; nothing new is admitted before
  * that, so they do. */
@@ -28,7 +29,7 @@
 #define NO_SLOT UINT32_MAX
 
 typedef enum seq_state {
-    SEQ_FREE,      /* nobody has the slot */
+    SEQ_FREE,      /* an unused slot */
     SEQ_PREFILL,   /* running; more than the next sampled token is to be computed */
     SEQ_DECODE,    /* running; its rows sample, one a step */
     SEQ_PREEMPTED, /* holds no blocks */
@@ -66,12 +67,12 @@ _Static_assert(sizeof(seq_hot) == 64, "a hot record is one cache line");
 
 typedef struct seq_record {
     seq_spec spec;
-    uint32_t generation;          /* odd while somebody has it */
+    uint32_t generation;          /* odd while it is in use */
     uint32_t slot;                /* NO_SLOT while waiting; free records: the next free one */
     uint64_t arrival;             /* order of submission */
     uint64_t key;                 /* among the waiting ones */
     uint64_t ticket, n_admission; /* seniority: by ticket, then by admission; 0 before it */
-    uint32_t n_reported;          /* prompt rows that PREFILLED events have told */
+    uint32_t n_reported;          /* prompt rows that PREFILLED events have reported */
     uint32_t n_lost;              /* positions thrown away by the last preemption */
     uint32_t n_computed;          /* committed positions, as far as prefill steps know */
     uint32_t n_cached;
@@ -146,7 +147,7 @@ struct sched {
     heap waiting, deadlines; /* of records */
     seq_group group[SCHED_MAX_GROUPS];
     probe probe;
-    uint64_t n_serials, n_shared; /* blocks published; found or forked by who started */
+    uint64_t n_serials, n_shared; /* blocks published; blocks that starting sequences share */
     uint64_t waiting_tokens, n_submitted, n_admissions, n_planned, n_committed;
     sched_counters count;
     bool draining, events_read;
@@ -222,7 +223,7 @@ static inline int32_t *tokens_of(const sched *s, uint32_t slot) {
 }
 /* First block that a row at position pos sees. */
 static inline uint32_t first_seen(const sched *s, const seq_group *g, uint32_t pos) {
-    return g->window && pos >= g->window ? (pos + 1 - g->window) / s->cfg.block_tokens : 0;
+    return kv_first_seen(g->window, pos) / s->cfg.block_tokens;
 }
 
 /* hold.c: a sequence and its blocks. */
@@ -268,7 +269,7 @@ static inline sched_event *event_push(sched *s, event_kind kind, seq_id id, uint
         s->events_read = false;
         s->n_events = 0;
     }
-    CHECK(s->n_events < s->max_events); /* else somebody does not drain them */
+    CHECK(s->n_events < s->max_events); /* else the caller does not drain them */
     sched_event *e = &s->event[s->n_events++];
     *e = (sched_event){.kind = kind, .id = id, .user = user, .stop_id = -1};
     return e;
