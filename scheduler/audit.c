@@ -277,7 +277,8 @@ static void audit_group(const sched *s, uint32_t k) {
         uint32_t first = 0, n = h->n_blocks;
         reserved += group_part(g, n);
         if (g->window) {
-            first = g->held[slot].first, n = g->held[slot].n;
+            first = g->held[slot].first;
+            n = g->held[slot].n;
             CHECK(first <= n && n <= h->n_blocks && n - first <= group_part(g, h->n_blocks));
             CHECK(first <= first_seen(s, g, n_committed)); /* never on planned positions */
             CHECK(n >= blocks_for(s, h->next_pos));

@@ -22,8 +22,8 @@ static bool token_ends(const sched *s, const seq_hot *h, int32_t token) {
            h->len - 1 - h->n_prompt >= s->record[record_of(h->id)].spec.min_tokens;
 }
 
-/* Tells of prompt rows that were not told before: after a preemption they are computed again,
- * but scored and counted once. */
+/* Reports prompt rows that were not reported before: after a preemption they are computed
+ * again, but scored and counted once. */
 static void commit_prefill(sched *s, const seq_hot *h, const step_seq *e, uint32_t index) {
     seq_record *r = &s->record[record_of(h->id)];
     if (h->n_blocks > 0) r->n_computed = e->first_pos + e->n_rows;

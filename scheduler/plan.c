@@ -251,8 +251,9 @@ static void extend_chunk(planner *p, step_seq *e, uint32_t max_rows, uint32_t ma
     uint32_t left = h->len - h->next_pos, n = min_u32(left, max_rows), logits = 0;
     uint32_t silent = left; /* rows before the first that has to be scored */
     if (h->score) {
-        uint32_t told = s->record[record_of(h->id)].n_reported;
-        if (told < h->n_prompt) silent = told > h->next_pos ? told - h->next_pos : 0;
+        uint32_t reported = s->record[record_of(h->id)].n_reported;
+        if (reported < h->n_prompt)
+            silent = reported > h->next_pos ? reported - h->next_pos : 0;
     }
     if (n > silent) {
         logits = min_u32(n - silent, max_logits);
@@ -260,10 +261,12 @@ static void extend_chunk(planner *p, step_seq *e, uint32_t max_rows, uint32_t ma
     }
     bool samples = n == left && h->len < h->limit;
     if (samples && logits == 0) {
-        if (max_logits > 0)
+        if (max_logits > 0) {
             logits = 1;
-        else
-            samples = false, n--;
+        } else {
+            samples = false;
+            n--;
+        }
     }
     e->n_rows += n;
     e->n_logit_rows += logits;

@@ -3,13 +3,16 @@
 
 static uint64_t by_priority(void *self, const seq_spec *spec, uint64_t arrival,
                             uint64_t now_us) {
-    (void)self, (void)arrival, (void)now_us;
+    (void)self;
+    (void)arrival;
+    (void)now_us;
     /* Signed to unsigned in order: the most negative priority becomes 0. */
     return (uint64_t)((int64_t)spec->priority - INT32_MIN);
 }
 
 static uint64_t by_admission(void *self, const seq_spec *spec, uint64_t n) {
-    (void)self, (void)spec;
+    (void)self;
+    (void)spec;
     return n;
 }
 

@@ -92,8 +92,8 @@ static void lay_out(sched *s, cutter *c, uint64_t *n_zero) {
     uint64_t n_seqs = f->max_seqs, n_records = n_seqs + f->max_waiting;
     s->n_records = (uint32_t)n_records;
     s->blocks_per_seq = blocks_for(s, f->max_model_len);
-    /* A plan may end every record, and of each slot tell that it was preempted or admitted, and
-     * what was found for it; a commit tells of rows, token and end of each slot. */
+    /* A plan may report the end of every record, and of each slot a preemption or admission and
+     * what was found for it; a commit reports rows, tokens and end of each slot. */
     s->max_events = (size_t)(n_records + 3 * n_seqs);
     s->n_groups = f->n_groups;
     s->depth = f->depth ? f->depth : 2;
@@ -165,7 +165,10 @@ sched *sched_init(void *mem, const sched_config *cfg) {
     }
     heap_init(&s->waiting);
     heap_init(&s->deadlines);
-    for (int i = 0; i < 2; i++) s->step[i].seq = s->entry[i], s->step[i].copy = s->copy[i];
+    for (int i = 0; i < 2; i++) {
+        s->step[i].seq = s->entry[i];
+        s->step[i].copy = s->copy[i];
+    }
     s->events_read = true;
     return s;
 }

@@ -37,8 +37,8 @@
 
 typedef struct sched sched;
 
-/* slot or queue index in the low half, generation in the high half: an id is never reused
- * while somebody may hold it; calls with a stale id do nothing. */
+/* slot or queue index in the low half, generation in the high half: an id is never used
+ * again, so calls with the id of an ended sequence do nothing. */
 typedef uint64_t seq_id;
 
 enum { SCHED_MAX_GROUPS = 4 };
@@ -83,7 +83,7 @@ typedef struct seq_spec {
     uint32_t n_stop_ids;
     bool score_prompt;    /* every prompt row yields logits (echo with logprobs) */
     int32_t priority;     /* lower is sooner, as in vLLM; order of admission only */
-    uint64_t tenant;      /* on whose behalf, for policies; 0: nobody's in particular */
+    uint64_t tenant;      /* whose request it is, for policies; 0: unknown */
     uint64_t deadline_us; /* 0: none */
     uint64_t user;        /* handed back in events and steps */
     uint64_t salt;  /* blocks are shared only among equal salts; the high bit is ignored */
@@ -105,11 +105,12 @@ typedef struct step_seq {
     uint32_t first_row, n_rows, first_pos;
     int32_t input_from; /* >= 0: entry of the previous (uncommitted) step that makes the input
                            token; -1: history */
-    uint32_t n_logit_rows; /* the last so many rows: 0; 1; or with score up to n_rows */
-    uint32_t n_blocks;     /* entries of the block tables, from which this step may touch those
-                              that its rows see */
+    uint32_t
+        n_logit_rows;  /* rows with logits, the last ones: 0; 1; or with score up to n_rows */
+    uint32_t n_blocks; /* entries of the block tables, from which this step may touch those
+                          that its rows see */
     uint32_t n_prompt;
-    uint32_t n_draft; /* the last so many rows are for drafts: their inputs are guesses, which
+    uint32_t n_draft; /* of its rows, the last ones, for drafts: their inputs are guesses, which
                          stand in the history behind the known tokens; all rows have logits */
     bool sample;      /* the last row draws a token; with drafts each row does */
     bool score;       /* its logit rows are the prompt rows that were not scored before */
@@ -159,7 +160,7 @@ typedef enum event_kind {
 
 typedef struct sched_event {
     event_kind kind;
-    uint32_t n_tokens; /* TOKEN: the first so many of the run of its entry; >= 1 */
+    uint32_t n_tokens; /* TOKEN: tokens of the run of its entry, from the first on; >= 1 */
     seq_id id;
     uint64_t user;
     uint32_t entry;    /* TOKEN, PREFILLED: entry in the committed step (for logprobs) */
@@ -193,8 +194,9 @@ reject sched_submit(sched *, const seq_spec *, uint64_t now_us, seq_id *out);
  * FINISH_STOP when a stop string was found. */
 void sched_cancel(sched *, seq_id, finish);
 /* A paused sequence gets no rows: its reader is too slow. It keeps its slot and its ticket, and
- * its blocks until anybody, senior or junior, needs them; so it delays nobody while slots last,
- * and a reader that never comes back must be ended by its connection's time limit. Rows in
+ * its blocks until another sequence, senior or junior, needs them; so it delays no other while
+ * there are slots, and a reader that never comes back must be ended by its connection's time
+ * limit. Rows in
  * uncommitted steps still yield their tokens. Deadlines and cancels end it as ever. Idempotent;
  * does nothing to a stale id, or to a waiting sequence, which has nothing to read yet. */
 void sched_pause(sched *, seq_id, bool paused);

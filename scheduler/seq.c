@@ -31,13 +31,13 @@ static void begin(sched *s, uint32_t slot, const start *st) {
     cache_begin(s, slot, r->spec.salt, min_u32(st->n_found, st->n_probed));
     if (st->n_probed < st->n_found) s->chain[slot].n = CHAIN_BROKEN;
     r->n_computed = h->next_pos;
-    uint32_t told = min_u32(h->next_pos, h->n_prompt);
-    if (told <= r->n_reported) return;
-    s->count.prompt_tokens += told - r->n_reported;
+    uint32_t reported = min_u32(h->next_pos, h->n_prompt);
+    if (reported <= r->n_reported) return;
+    s->count.prompt_tokens += reported - r->n_reported;
     sched_event *e = event_push(s, EVENT_PREFILLED, h->id, h->user);
     e->first_pos = r->n_reported;
-    e->n_rows = told - r->n_reported;
-    r->n_reported = told;
+    e->n_rows = reported - r->n_reported;
+    r->n_reported = reported;
 }
 
 static void give_ticket(sched *s, seq_record *r) {

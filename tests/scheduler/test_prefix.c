@@ -176,8 +176,10 @@ START_TEST(a_prompt_to_be_scored_takes_no_hits_but_leaves_blocks) {
     spec.score_prompt = true;
     drive_try(d, &spec, &id);
     uint32_t rows = 0, logits = 0;
-    for (const step *st; (st = drive_plan(d)); drive_commit(d, st, DRIVE_WORD))
-        rows += st->n_rows, logits += st->n_logit_rows;
+    for (const step *st; (st = drive_plan(d)); drive_commit(d, st, DRIVE_WORD)) {
+        rows += st->n_rows;
+        logits += st->n_logit_rows;
+    }
     ck_assert_uint_eq(drive_cached(d, id), 0);
     ck_assert_uint_eq(rows, 20);
     ck_assert_uint_eq(logits, 20);

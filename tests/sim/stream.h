@@ -468,7 +468,10 @@ static inline void stream_operate(stream *m) {
     case 5: {
         uint32_t rare = stream_take(m, 256);
         if (rare < 8) stream_commit(m, true);
-        if (rare == 255) sched_drain(m->s), m->draining = true;
+        if (rare == 255) {
+            sched_drain(m->s);
+            m->draining = true;
+        }
         break;
     }
     case 6: stream_pause(m); break;
