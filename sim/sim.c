@@ -10,6 +10,7 @@
 #include "scheduler/heap.h"
 #include "sim/fake.h"
 
+/* Own prompts and texts: so many of each differ from the first token on. */
 enum { DEFAULT_VOCAB = 32000, PROMPT_VARIETY = 1021 };
 
 typedef struct sim {
@@ -21,7 +22,7 @@ typedef struct sim {
     void *mem;
     sched *s;
     fake_engine *engine;
-    int32_t *prompts;  /* request i's prompt starts at i % PROMPT_VARIETY */
+    int32_t *prompts;  /* prompt_of says where in it a prompt starts */
     int32_t *zeroes;   /* [max_seqs] tokens without verify */
     step_tokens drawn; /* by the step committed last */
     uint64_t *past;    /* [n] what each text must go on from */
@@ -71,6 +72,7 @@ static void take_events(sim *m) {
         case EVENT_ADMITTED:
             r->admitted_us = m->now_us;
             r->admitted_step = m->totals->n_steps;
+            r->n_cached = e->n_cached;
             break;
         case EVENT_TOKEN: take_token(m, e); break;
         case EVENT_ENDED:
@@ -89,16 +91,26 @@ static void take_events(sim *m) {
     if (m->cfg->audit) sched_audit(m->s);
 }
 
+/* First the requests' own prompts, then texts. */
+static const int32_t *prompt_of(const sim *m, uint32_t i) {
+    while (m->arrival[i].fork_of) i = m->arrival[i].fork_of - 1;
+    const uint32_t text = m->arrival[i].text;
+    return m->prompts + (text ? PROMPT_VARIETY + text % PROMPT_VARIETY : i % PROMPT_VARIETY);
+}
+
 static void take_arrivals(sim *m) {
     for (; m->next_arrival < m->n && m->arrival[m->next_arrival].at_us <= m->now_us;
          m->next_arrival++) {
         uint32_t i = m->next_arrival;
         const sim_arrival *a = &m->arrival[i];
-        seq_spec spec = {.prompt = m->prompts + i % PROMPT_VARIETY,
+        seq_spec spec = {.prompt = prompt_of(m, i),
                          .n_prompt = a->n_prompt,
                          .max_tokens = a->max_tokens,
                          .priority = a->priority,
                          .deadline_us = a->timeout_us ? a->at_us + a->timeout_us : 0,
+                         .salt = a->salt,
+                         .fork_of = a->fork_of ? m->id[a->fork_of - 1] : 0,
+                         .tenant = a->tenant,
                          .user = i};
         m->request[i].rejected = sched_submit(m->s, &spec, m->now_us, &m->id[i]);
         take_events(m);
@@ -173,7 +185,7 @@ static void run(sim *m) {
 
 static status open_arrays(sim *m, err *e) {
     const sched_config *c = &m->cfg->sched;
-    size_t bytes = sched_bytes(c), n_prompts = (size_t)c->max_model_len + PROMPT_VARIETY;
+    size_t bytes = sched_bytes(c), n_prompts = (size_t)c->max_model_len + 2 * PROMPT_VARIETY;
     if (bytes == 0 || m->cfg->depth < 1 || m->cfg->depth > 2) {
         return err_set(e, ERR_INVALID, "the simulator's configuration is not valid");
     }
@@ -208,10 +220,15 @@ status sim_run(const sim_config *cfg, const sim_arrival *arrivals, uint32_t n,
              .request = requests,
              .totals = totals};
     status rc = OK;
-    for (uint32_t i = 1; i < n; i++) {
-        if (arrivals[i].at_us < arrivals[i - 1].at_us) {
+    for (uint32_t i = 0; i < n; i++) {
+        const sim_arrival *a = &arrivals[i];
+        if (i > 0 && a->at_us < arrivals[i - 1].at_us)
             return err_set(e, ERR_INVALID, "arrival %u is earlier than the one before", i);
-        }
+        if (a->fork_of == 0) continue;
+        const sim_arrival *l = &arrivals[a->fork_of - 1];
+        if (a->fork_of > i || a->n_prompt != l->n_prompt || a->text != l->text ||
+            a->salt != l->salt)
+            return err_set(e, ERR_INVALID, "arrival %u is no fork of an earlier one", i);
     }
     memset(requests, 0, n * sizeof *requests);
     *totals = (sim_totals){0};

@@ -18,6 +18,11 @@ typedef struct sim_arrival {
     uint64_t at_us;
     uint32_t n_prompt, max_tokens;
     int32_t priority;
+    uint32_t
+        text; /* prompts of one text begin alike, up to the shorter one's end; 0: its own */
+    uint32_t
+        fork_of; /* 1 + index of an earlier arrival, whose n_prompt, text and salt it has; 0 */
+    uint64_t salt, tenant;                /* as in seq_spec */
     uint64_t timeout_us, cancel_after_us; /* after arrival; 0: never */
 } sim_arrival;
 
@@ -36,7 +41,7 @@ typedef struct sim_request {
     uint64_t admitted_us, first_token_us, ended_us; /* 0: not reached */
     uint64_t admitted_step, ended_step;             /* steps committed until then */
     uint64_t max_gap_us;                            /* between two of its tokens */
-    uint32_t n_output, n_preemptions, peak_blocks;
+    uint32_t n_output, n_cached, n_preemptions, peak_blocks;
 } sim_request;
 
 typedef struct sim_totals {
@@ -47,7 +52,7 @@ typedef struct sim_totals {
 } sim_totals;
 
 /* arrivals: in order of at_us. requests: [n]. Runs until everything has ended; CHECKs that all
- * blocks are free then. Errors: ERR_INVALID (config, order), ERR_NO_MEMORY. */
+ * blocks are free then. Errors: ERR_INVALID (config, order, forks), ERR_NO_MEMORY. */
 status sim_run(const sim_config *, const sim_arrival *arrivals, uint32_t n,
                sim_request *requests, sim_totals *totals, err *);
 
