@@ -3,6 +3,7 @@
 #ifndef TESTS_SCHEDULER_DRIVE_H
 #define TESTS_SCHEDULER_DRIVE_H
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -91,6 +92,30 @@ static inline const step *drive_plan(drive *d) {
     const step *st = sched_plan(d->s, d->now_us);
     drive_drain(d);
     return st;
+}
+
+/* A step as text: "d0 d1 p2[0..14)s": a decode row of the sequence with user 0, one of 1, rows
+ * 0 to 13 of 2's prompt, the last of which samples. d0+3: with three drafts. c: a copied block,
+ * before the rows. "" for NULL. Valid until the next call. */
+static inline const char *drive_trace(const step *st) {
+    static char text[1024];
+    int n = 0;
+    text[0] = 0;
+    for (uint32_t i = 0; st && i < st->n_copies; i++)
+        n += snprintf(text + n, sizeof text - (size_t)n, " c");
+    for (uint32_t i = 0; st && i < st->n_seqs; i++) {
+        const step_seq *e = &st->seq[i];
+        const unsigned user = (unsigned)e->user;
+        if (i >= st->n_decode_seqs)
+            n += snprintf(text + n, sizeof text - (size_t)n, " p%u[%u..%u)%s", user,
+                          e->first_pos, e->first_pos + e->n_rows, e->sample ? "s" : "");
+        else if (e->n_draft > 0)
+            n += snprintf(text + n, sizeof text - (size_t)n, " d%u+%u", user, e->n_draft);
+        else
+            n += snprintf(text + n, sizeof text - (size_t)n, " d%u", user);
+        ck_assert_int_lt(n, (int)sizeof text);
+    }
+    return text + (n > 0);
 }
 
 /* Every sampling row draws token. */

@@ -32,7 +32,8 @@ START_TEST(blocks_of_a_sequence_in_two_steps_are_fenced_until_both_commit) {
     drive *d = drive_new(drive_config());
     seq_id id = drive_submit(d, 8, 8);
     const step *one = drive_plan(d), *two = drive_plan(d);
-    ck_assert_ptr_nonnull(two);
+    ck_assert_str_eq(drive_trace(one), "p0[0..8)s");
+    ck_assert_str_eq(drive_trace(two), "d0");
     ck_assert_int_eq(two->seq[0].input_from, 0);
     ck_assert_ptr_null(drive_plan(d)); /* two are uncommitted */
     drive_cancel(d, id);

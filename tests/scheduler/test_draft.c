@@ -36,9 +36,10 @@ START_TEST(a_run_is_committed_and_rejected_positions_are_given_back) {
     ck_assert_uint_eq(sched_draft(d->s, id[0], guess, 6), 6);
     drive_drain(d);
     const step *st = drive_plan(d);
-    ck_assert(st->n_decode_seqs == 2 && st->n_decode_rows == 8 && st->n_rows == 8);
-    ck_assert(st->seq[0].n_rows == 7 && st->seq[0].n_draft == 6 && st->seq[0].first_pos == 6);
-    ck_assert(st->seq[1].first_row == 7 && st->seq[1].n_rows == 1 && st->seq[1].n_draft == 0);
+    ck_assert_str_eq(drive_trace(st), "d0+6 d1");
+    ck_assert(st->n_decode_rows == 8 && st->n_rows == 8);
+    ck_assert(st->seq[0].n_rows == 7 && st->seq[0].first_pos == 6);
+    ck_assert(st->seq[1].first_row == 7 && st->seq[1].n_rows == 1);
     ck_assert_int_eq(memcmp(sched_tokens(d->s, st->seq[0].slot) + 7, guess, 6 * sizeof *guess),
                      0);
     ck_assert_uint_eq(sched_kv_blocks_of(d->s, id[0]), 4);    /* 13 positions */
@@ -126,7 +127,7 @@ START_TEST(drafts_take_half_of_what_is_left_while_a_prompt_waits_and_only_free_b
     sched_draft(d->s, id[0], guess, 9);
     drive_submit(d, 14, 1);
     const step *st = drive_plan(d);
-    ck_assert_uint_eq(st->seq[0].n_draft, 7); /* of 14 */
+    ck_assert_str_eq(drive_trace(st), "d0+7 d1 p0[0..7)"); /* 7 of the 14 left */
     ck_assert(st->n_decode_rows == 9 && st->n_prefill_rows == 7);
     drive_free(d);
     sched_config cfg = drive_config();
