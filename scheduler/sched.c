@@ -183,7 +183,6 @@ uint64_t sched_blocks_needed(const sched_config *cfg, uint32_t group, uint64_t n
 
 static reject check_fit(const sched *s, const seq_spec *spec) {
     uint64_t n_total = (uint64_t)spec->n_prompt + spec->max_tokens;
-    if (s->draining) return REJECT_DRAINING;
     if (n_total > s->cfg.max_model_len) return REJECT_TOO_LONG;
     for (uint32_t k = 0; k < s->n_groups; k++) {
         if (sched_blocks_needed(&s->cfg, k, spec->n_prompt, spec->max_tokens) >
@@ -268,10 +267,6 @@ size_t sched_events(sched *s, const sched_event **out) {
     size_t n = s->events_read ? 0 : s->n_events;
     s->events_read = true;
     return n;
-}
-
-void sched_drain(sched *s) {
-    s->draining = true;
 }
 
 const int32_t *sched_tokens(const sched *s, uint32_t slot) {

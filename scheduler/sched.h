@@ -95,8 +95,7 @@ typedef enum reject {
     REJECT_TOO_LONG,   /* prompt + max_tokens > max_model_len */
     REJECT_NEVER_FITS, /* more blocks than there are */
     REJECT_QUEUE_FULL,
-    REJECT_QUEUE_TOKENS,
-    REJECT_DRAINING
+    REJECT_QUEUE_TOKENS
 } reject;
 
 typedef struct step_seq {
@@ -218,9 +217,6 @@ void sched_commit(sched *, const step *, const step_tokens *tokens);
 /* Events since the last call, in order; valid until the next call that changes the scheduler.
  * Must be drained after each submit, cancel, plan and commit. */
 size_t sched_events(sched *, const sched_event **out);
-
-/* From now on submit answers REJECT_DRAINING. */
-void sched_drain(sched *);
 
 /* For the bridge: history and block table of a slot that a step names. */
 const int32_t *sched_tokens(const sched *, uint32_t slot);

@@ -150,7 +150,7 @@ struct sched {
     uint64_t n_serials, n_shared; /* blocks published; blocks that starting sequences share */
     uint64_t waiting_tokens, n_submitted, n_admissions, n_planned, n_committed;
     sched_counters count;
-    bool draining, events_read;
+    bool events_read;
     uint32_t n_ended;    /* slots in SEQ_ENDED */
     uint32_t n_drafting; /* slots with guesses for the next step */
     size_t n_events, max_events;

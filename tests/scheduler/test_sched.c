@@ -195,8 +195,6 @@ START_TEST(each_reason_to_reject_is_told) {
     ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_NONE);
     spec.n_prompt = 1;
     ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_QUEUE_FULL);
-    sched_drain(d->s);
-    ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_DRAINING);
     drive_run(d, 100);
     ck_assert_uint_eq(drive_stats(d).n_waiting, 0); /* what was taken is served */
     ck_assert_uint_eq(drive_stats(d).count.generated_tokens, 8);

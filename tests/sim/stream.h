@@ -44,7 +44,7 @@ typedef struct stream {
     sched *s;
     fake_engine *engine;
     bool crowded; /* set before it runs: hardly any blocks, windows everywhere, pauses */
-    bool draining, may_pause, pauses; /* pauses: somebody was paused once: no bounds then */
+    bool may_pause, pauses; /* pauses: somebody was paused once: no bounds then */
     uint64_t now_us, n_commits;
     uint32_t n; /* requests so far */
     stream_request r[STREAM_REQUESTS];
@@ -304,7 +304,6 @@ static inline reject stream_want_reject(const stream *m, const seq_spec *spec) {
         tokens += m->r[i].spec.n_prompt;
     }
     uint32_t positions = total - (spec->max_tokens > 0);
-    if (m->draining) return REJECT_DRAINING;
     if (total > m->cfg.max_model_len) return REJECT_TOO_LONG;
     for (uint32_t k = 0; k < m->cfg.n_groups; k++) {
         uint32_t bs = m->cfg.block_tokens, n = (positions + bs - 1) / bs,
@@ -465,15 +464,9 @@ static inline void stream_operate(stream *m) {
     case 2: stream_submit(m); break;
     case 3: stream_cancel(m); break;
     case 4: m->now_us += stream_take(m, 16); break;
-    case 5: {
-        uint32_t rare = stream_take(m, 256);
-        if (rare < 8) stream_commit(m, true);
-        if (rare == 255) {
-            sched_drain(m->s);
-            m->draining = true;
-        }
+    case 5:
+        if (stream_take(m, 256) < 8) stream_commit(m, true);
         break;
-    }
     case 6: stream_pause(m); break;
     case 7:
     case 8:

@@ -37,7 +37,7 @@ START_TEST(random_streams_keep_every_promise) {
     ck_assert_uint_gt(sum.n_found, STREAMS / 4);
     ck_assert_uint_gt(sum.n_forked, STREAMS / 10);
     /* Of all steps and events. A change of what is planned, and only such, changes it. */
-    ck_assert_uint_eq(sum.hash, 2951717990838774985u);
+    ck_assert_uint_eq(sum.hash, 5832431612851906188u);
 }
 END_TEST
 
@@ -46,7 +46,7 @@ START_TEST(random_streams_in_tiny_windowed_pools_with_slow_readers_do_too) {
     ck_assert_uint_gt(sum.n_ended, STREAMS);
     ck_assert_uint_gt(sum.n_preemptions, STREAMS / 20);
     ck_assert_uint_gt(sum.n_forked, STREAMS / 20);
-    ck_assert_uint_eq(sum.hash, 12739312079486146288u);
+    ck_assert_uint_eq(sum.hash, 7284496174378100146u);
 }
 END_TEST
 
