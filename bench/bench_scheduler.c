@@ -42,8 +42,8 @@ static double clock_ns(void) {
 
 static void submit(run *r) {
     const int32_t *prompt = r->prompt + (r->same ? 0 : r->n_submitted++ % VARIETY);
-    seq_spec spec = {.prompt = prompt, .n_prompt = r->n_prompt, .max_tokens = r->max_tokens};
-    seq_id id;
+    sched_spec spec = {.prompt = prompt, .n_prompt = r->n_prompt, .max_tokens = r->max_tokens};
+    sched_id id;
     CHECK(sched_submit(r->s, &spec, r->now_us, &id) == REJECT_NONE);
 }
 
@@ -58,12 +58,12 @@ static uint32_t count_ended(run *r) {
 /* Nanoseconds of one step. */
 static double step_once(run *r) {
     double start = clock_ns();
-    const step *st = sched_plan(r->s, ++r->now_us);
+    const sched_step *st = sched_plan(r->s, ++r->now_us);
     CHECK(st);
     uint32_t n_ended = count_ended(r);
     r->n_decode_rows += st->n_decode_rows;
     r->n_rows += st->n_rows;
-    const step_tokens drawn = {.token = r->tokens, .stride = 1};
+    const sched_step_tokens drawn = {.token = r->tokens, .stride = 1};
     sched_commit(r->s, st, &drawn);
     n_ended += count_ended(r);
     double took = clock_ns() - start;

@@ -164,7 +164,7 @@ static void count_token(bridge *b, gen *g, uint64_t now) {
     }
 }
 
-static gen_finish finish_of(finish f) {
+static gen_finish finish_of(sched_finish f) {
     switch (f) {
     case FINISH_STOP: return GEN_STOP;
     case FINISH_LENGTH: return GEN_LENGTH;

@@ -17,12 +17,12 @@ typedef enum load_state { LOADING, LOADED, FAILED, READY } load_state;
 typedef enum gen_state { GEN_FREE, GEN_WAITING, GEN_RUNNING, GEN_PREEMPTED } gen_state;
 
 struct gen {
-    runner_job job; /* first: seq_spec.user is its address; read by the engine thread */
+    runner_job job; /* first: sched_spec.user is its address; read by the engine thread */
     int32_t end_tokens[MAX_END_TOKENS];
     gen_spec spec;
     uint64_t salt, leader_number;
     /* Under the inbox's mutex: a leader may have ended, and its place be another's. */
-    seq_id id;
+    sched_id id;
     uint64_t number;
     struct gen *next_in;
     unsigned ops;

@@ -11,7 +11,7 @@ enum { MAX_DEPTH = 2, MAX_RUN = 1 + SCHED_MAX_DRAFT };
 
 /* A step on its way: what the engine borrows until it is collected. */
 typedef struct flight {
-    const step *step;
+    const sched_step *step;
     batch_seq *seq;     /* [max_seqs] */
     block_copy *copies; /* [max_seqs * n_groups] */
     bool submitted;
@@ -72,7 +72,7 @@ const err *runner_last_error(const runner *r) {
 }
 
 /* st, res: the step just committed and what it gave, or NULL for events outside a commit. */
-static void deliver(runner *r, const step *st, const step_result *res, uint64_t now) {
+static void deliver(runner *r, const sched_step *st, const step_result *res, uint64_t now) {
     const sched_event *ev;
     size_t n = sched_events(r->sched, &ev);
     for (size_t i = 0; i < n; i++) {
@@ -80,7 +80,7 @@ static void deliver(runner *r, const step *st, const step_result *res, uint64_t 
         if (res && ev[i].kind == EVENT_TOKEN)
             e.token = &res->token[(size_t)ev[i].entry * res->max_run];
         if (res && ev[i].kind == EVENT_PREFILLED && st->seq[ev[i].entry].score) {
-            const step_seq *q = &st->seq[ev[i].entry];
+            const sched_step_seq *q = &st->seq[ev[i].entry];
             /* A row scores the token after it; the prompt's last row has none. */
             bool last = ev[i].first_pos + ev[i].n_rows >= q->n_prompt;
             e.scored = res->scored + r->logit_row[ev[i].entry];
@@ -95,7 +95,7 @@ void runner_deliver(runner *r) {
     deliver(r, NULL, NULL, clock_us());
 }
 
-static void fill_seq(const runner *r, const step_seq *q, batch_seq *b) {
+static void fill_seq(const runner *r, const sched_step_seq *q, batch_seq *b) {
     const runner_job *job = (const runner_job *)(uintptr_t)q->user;
     *b = (batch_seq){.first_row = q->first_row,
                      .n_rows = q->n_rows,
@@ -116,7 +116,7 @@ static void fill_seq(const runner *r, const step_seq *q, batch_seq *b) {
 /* Plans and submits one step. False when there is nothing to plan. */
 static bool launch(runner *r) {
     uint64_t now = clock_us();
-    const step *st = sched_plan(r->sched, now);
+    const sched_step *st = sched_plan(r->sched, now);
     deliver(r, NULL, NULL, now); /* deadlines and preemptions are told at planning */
     if (!st) return false;
     flight *f = &r->flight[(r->first + r->n_flights++) % MAX_DEPTH];
@@ -130,7 +130,7 @@ static bool launch(runner *r) {
 }
 
 /* The tokens of each entry's run. */
-static step_tokens take_runs(runner *r, const step *st, const step_result *res) {
+static sched_step_tokens take_runs(runner *r, const sched_step *st, const step_result *res) {
     for (uint32_t i = 0; i < st->n_seqs; i++) {
         const sampled *run = res->token + (size_t)i * res->max_run;
         r->n_tokens[i] = !st->seq[i].sample ? 0 : res->n_tokens ? res->n_tokens[i] : 1;
@@ -138,7 +138,7 @@ static step_tokens take_runs(runner *r, const step *st, const step_result *res) 
         for (uint32_t k = 0; k < r->n_tokens[i]; k++)
             r->token[(size_t)i * MAX_RUN + k] = run[k].token;
     }
-    return (step_tokens){.token = r->token, .n = r->n_tokens, .stride = MAX_RUN};
+    return (sched_step_tokens){.token = r->token, .n = r->n_tokens, .stride = MAX_RUN};
 }
 
 bool runner_step(runner *r) {
@@ -148,7 +148,7 @@ bool runner_step(runner *r) {
     flight *f = &r->flight[r->first];
     step_result res;
     bool ok = f->submitted && engine_collect(r->engine, &res, &r->error) == OK;
-    const step *st = f->step;
+    const sched_step *st = f->step;
     r->last_rows = st->n_rows;
     uint32_t rows = 0;
     for (uint32_t i = 0; i < st->n_seqs; i++) {
@@ -157,7 +157,7 @@ bool runner_step(runner *r) {
     }
     if (!ok) log_error("step %llu failed: %s", (unsigned long long)st->number, r->error.text);
     uint64_t now = clock_us();
-    step_tokens tokens = ok ? take_runs(r, st, &res) : (step_tokens){0};
+    sched_step_tokens tokens = ok ? take_runs(r, st, &res) : (sched_step_tokens){0};
     sched_commit(r->sched, st, ok ? &tokens : NULL);
 #ifndef NDEBUG
     sched_audit(r->sched);

@@ -9,7 +9,8 @@
 
 typedef struct runner runner;
 
-/* What the runner must know of a sequence; seq_spec.user is its address. Lives until ENDED. */
+/* What the runner must know of a sequence; sched_spec.user is its address. Lives until ENDED.
+ */
 typedef struct runner_job {
     sampling sampling;
     int8_t n_score; /* best tokens per scored prompt row, with score_prompt */

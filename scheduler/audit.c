@@ -159,11 +159,11 @@ static void audit_steps(const sched *s) {
     uint64_t inflight = 0, pending = 0, have_inflight = 0, have_pending = 0;
     CHECK(s->n_planned - s->n_committed <= s->depth);
     for (uint64_t number = s->n_committed + 1; number <= s->n_planned; number++) {
-        const step *st = &s->step[number & 1];
+        const sched_step *st = &s->step[number & 1];
         uint32_t rows = 0, logits = 0, decode_rows = 0;
         CHECK(st->number == number && st->n_seqs > 0);
         for (uint32_t i = 0; i < st->n_seqs; i++) {
-            const step_seq *e = &st->seq[i];
+            const sched_step_seq *e = &st->seq[i];
             const seq_hot *h = &s->hot[e->slot];
             CHECK(h->state != SEQ_FREE && h->inflight > 0);
             CHECK(e->first_row == rows && e->n_rows > 0 && e->n_logit_rows <= e->n_rows);
@@ -201,7 +201,7 @@ static void audit_steps(const sched *s) {
 static uint32_t committed_positions(const sched *s, uint32_t slot) {
     uint32_t n = s->hot[slot].next_pos;
     for (uint64_t number = s->n_committed + 1; number <= s->n_planned; number++) {
-        const step *st = &s->step[number & 1];
+        const sched_step *st = &s->step[number & 1];
         for (uint32_t i = 0; i < st->n_seqs; i++)
             if (st->seq[i].slot == slot) n -= st->seq[i].n_rows;
     }
@@ -224,7 +224,7 @@ static void audit_cached(const sched *s, const seq_group *g, uint32_t slot, uint
 static uint32_t pins_of(const sched *s, uint32_t k, int32_t block) {
     uint32_t n = 0;
     for (uint64_t number = s->n_committed + 1; number <= s->n_planned; number++) {
-        const step *st = &s->step[number & 1];
+        const sched_step *st = &s->step[number & 1];
         for (uint32_t i = 0; i < st->n_copies; i++)
             n += st->copy[i].group == k && st->copy[i].from == block;
     }
@@ -233,7 +233,7 @@ static uint32_t pins_of(const sched *s, uint32_t k, int32_t block) {
 
 /* A block that an uncommitted step touches is in use or fenced. One that it writes to is given
  * to nobody else, even if the sequence has lost it. */
-static void audit_touched(const sched *s, uint32_t k, const step_seq *e) {
+static void audit_touched(const sched *s, uint32_t k, const sched_step_seq *e) {
     const seq_group *g = &s->group[k];
     const uint32_t first_written = e->first_pos / s->cfg.block_tokens;
     for (uint32_t i = first_seen(s, g, e->first_pos); i < e->n_blocks; i++) {
@@ -249,10 +249,10 @@ static void audit_touched(const sched *s, uint32_t k, const step_seq *e) {
 static void audit_in_flight(const sched *s, uint32_t k) {
     const blocks *kv = &s->group[k].kv;
     for (uint64_t number = s->n_committed + 1; number <= s->n_planned; number++) {
-        const step *st = &s->step[number & 1];
+        const sched_step *st = &s->step[number & 1];
         for (uint32_t i = 0; i < st->n_seqs; i++) audit_touched(s, k, &st->seq[i]);
         for (uint32_t i = 0; i < st->n_copies; i++) {
-            const step_copy *c = &st->copy[i];
+            const sched_step_copy *c = &st->copy[i];
             if (c->group != k) continue;
             CHECK(c->from != c->to && kv->ref[c->from] > 0);
             CHECK(kv->ref[c->to] > 0 || (kv->flags[c->to] & BLOCK_FENCED));

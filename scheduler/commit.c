@@ -12,7 +12,7 @@ static bool among(const int32_t *ids, uint32_t n, int32_t token) {
 static bool may_end(const sched *s, const seq_hot *h, int32_t token) {
     if (h->checks_end && among(s->cfg.end_tokens, s->cfg.n_end_tokens, token)) return true;
     if (!h->checks_stop) return false;
-    const seq_spec *spec = &s->record[record_of(h->id)].spec;
+    const sched_spec *spec = &s->record[record_of(h->id)].spec;
     return among(spec->stop_ids, spec->n_stop_ids, token);
 }
 
@@ -24,7 +24,8 @@ static bool token_ends(const sched *s, const seq_hot *h, int32_t token) {
 
 /* Reports prompt rows that were not reported before: after a preemption they are computed
  * again, but scored and counted once. */
-static void commit_prefill(sched *s, const seq_hot *h, const step_seq *e, uint32_t index) {
+static void commit_prefill(sched *s, const seq_hot *h, const sched_step_seq *e,
+                           uint32_t index) {
     seq_record *r = &s->record[record_of(h->id)];
     if (h->n_blocks > 0) r->n_computed = e->first_pos + e->n_rows;
     uint32_t from = max_u32(e->first_pos, r->n_reported);
@@ -40,7 +41,7 @@ static void commit_prefill(sched *s, const seq_hot *h, const step_seq *e, uint32
 }
 
 static inline void push_tokens(sched *s, const seq_hot *h, uint32_t index, uint32_t n,
-                               uint32_t n_output, finish why) {
+                               uint32_t n_output, sched_finish why) {
     sched_event *v = event_push(s, EVENT_TOKEN, h->id, h->user);
     v->entry = index;
     v->n_tokens = n;
@@ -63,7 +64,7 @@ static inline void commit_token(sched *s, seq_hot *h, uint32_t slot, uint32_t in
 
 /* Rows of e are in the KV cache: full blocks can be found, those out of sight are released. One
  * that was preempted meanwhile has no blocks any more. */
-static void commit_rows(sched *s, const seq_hot *h, const step_seq *e, bool decode) {
+static void commit_rows(sched *s, const seq_hot *h, const sched_step_seq *e, bool decode) {
     if (h->n_blocks == 0) return;
     uint32_t n = e->first_pos + e->n_rows;
     if (!decode || n == e->n_blocks * s->cfg.block_tokens) cache_publish(s, e->slot, n);
@@ -72,8 +73,9 @@ static void commit_rows(sched *s, const seq_hot *h, const step_seq *e, bool deco
 
 /* A run behind a row with drafts: tokens up to the first that ends the sequence. Rows behind
  * them are not committed, and blocks that only they need are given back. */
-static __attribute__((noinline)) void commit_run(sched *s, const step_seq *e, uint32_t index,
-                                                 const int32_t *run, uint32_t n_run) {
+static __attribute__((noinline)) void commit_run(sched *s, const sched_step_seq *e,
+                                                 uint32_t index, const int32_t *run,
+                                                 uint32_t n_run) {
     seq_hot *h = &s->hot[e->slot];
     int32_t *history = tokens_of(s, e->slot);
     uint32_t n = 0;
@@ -91,14 +93,16 @@ static __attribute__((noinline)) void commit_run(sched *s, const step_seq *e, ui
         if (s->windows) hold_release_unseen(s, e->slot, h->next_pos);
         hold_shrink(s, e->slot, blocks_for(s, h->next_pos));
     }
-    const finish why = stops ? FINISH_STOP : h->len == h->limit ? FINISH_LENGTH : FINISH_NONE;
+    const sched_finish why = stops                ? FINISH_STOP
+                             : h->len == h->limit ? FINISH_LENGTH
+                                                  : FINISH_NONE;
     if (n > stops) push_tokens(s, h, index, n - stops, h->len - h->n_prompt - stops, why);
     if (why != FINISH_NONE) seq_end(s, e->slot, why, stops ? run[n - 1] : -1);
 }
 
-static inline void commit_entry(sched *s, seq_hot *h, const step *st, uint32_t i,
+static inline void commit_entry(sched *s, seq_hot *h, const sched_step *st, uint32_t i,
                                 const int32_t *run) {
-    const step_seq *e = &st->seq[i];
+    const sched_step_seq *e = &st->seq[i];
     commit_rows(s, h, e, i < st->n_decode_seqs);
     if (i >= st->n_decode_seqs) commit_prefill(s, h, e, i);
     if (e->sample)
@@ -107,7 +111,7 @@ static inline void commit_entry(sched *s, seq_hot *h, const step *st, uint32_t i
         seq_end(s, e->slot, FINISH_LENGTH, -1); /* only the prompt was to be scored */
 }
 
-void sched_commit(sched *s, const step *st, const step_tokens *tokens) {
+void sched_commit(sched *s, const sched_step *st, const sched_step_tokens *tokens) {
     CHECK(s->n_committed < s->n_planned);
     unsigned parity = (s->n_committed + 1) & 1;
     CHECK(st == &s->step[parity] && st->number == s->n_committed + 1);
@@ -116,7 +120,7 @@ void sched_commit(sched *s, const step *st, const step_tokens *tokens) {
     const uint32_t stride = tokens ? tokens->stride : 0;
     size_t at = 0; /* of entry i's run */
     for (uint32_t i = 0; i < st->n_seqs; i++, at += stride) {
-        const step_seq *e = &st->seq[i];
+        const sched_step_seq *e = &st->seq[i];
         seq_hot *h = &s->hot[e->slot];
         h->inflight--;
         h->pending -= e->sample;

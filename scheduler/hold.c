@@ -37,7 +37,8 @@ static void copy_last(sched *s, uint32_t k, uint32_t slot, const start *st) {
     blocks_hold(&g->kv, from);
     g->n_pinned++;
     g->reserved += g->window > 0;
-    s->copy[parity][s->n_copies++] = (step_copy){k, from, table_of(s, g, slot)[st->n_found]};
+    s->copy[parity][s->n_copies++] =
+        (sched_step_copy){k, from, table_of(s, g, slot)[st->n_found]};
 }
 
 void hold_start(sched *s, uint32_t slot, const start *st, uint32_t n_blocks) {
@@ -169,7 +170,7 @@ void hold_release_unseen(sched *s, uint32_t slot, uint32_t n_committed) {
     }
 }
 
-void hold_unpin(sched *s, const step *st) {
+void hold_unpin(sched *s, const sched_step *st) {
     for (uint32_t i = 0; i < st->n_copies; i++) {
         seq_group *g = &s->group[st->copy[i].group];
         blocks_drop(&g->kv, st->copy[i].from, 0, s->n_committed);

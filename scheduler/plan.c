@@ -25,7 +25,7 @@ enum { RESUME_SLACK = 64 };
 
 typedef struct planner {
     sched *s;
-    step_seq *entry;
+    sched_step_seq *entry;
     uint32_t n, n_decode, n_decode_rows;
     uint32_t rows_left, logits_left;
     uint32_t share;                     /* rows of one prompt while another waits */
@@ -149,9 +149,9 @@ static bool find_start(planner *p, uint32_t record, const int32_t *tokens, uint3
     }
 }
 
-static inline step_seq *add_entry(planner *p, uint32_t slot) {
+static inline sched_step_seq *add_entry(planner *p, uint32_t slot) {
     seq_hot *h = &p->s->hot[slot];
-    step_seq *e = &p->entry[p->n];
+    sched_step_seq *e = &p->entry[p->n];
     /* Field by field: padding keeps its zeroes, so equal plans are equal bytes. */
     e->user = h->user;
     e->slot = slot;
@@ -183,7 +183,7 @@ static void plan_decode(planner *p) {
         if (h->state == SEQ_DECODE && h->len + h->pending < h->limit &&
             (h->n_draft == 0 || h->pending == 0) &&
             (h->next_pos < h->n_blocks * s->cfg.block_tokens || find_block(p, slot))) {
-            step_seq *e = add_entry(p, slot);
+            sched_step_seq *e = add_entry(p, slot);
             e->first_row = p->n;
             e->n_rows = e->n_logit_rows = 1;
             e->sample = true;
@@ -225,7 +225,7 @@ static void plan_drafts(planner *p) {
     uint32_t left = min_u32(p->rows_left, p->logits_left), row = 0;
     if (s->prefilling.n + s->preempted.n + s->waiting.n > 0) left /= 2;
     for (uint32_t i = 0; i < p->n_decode; i++) {
-        step_seq *e = &p->entry[i];
+        sched_step_seq *e = &p->entry[i];
         seq_hot *h = &s->hot[e->slot];
         const uint32_t n = cover_drafts(p, e->slot, min_u32(h->n_draft, left));
         s->n_drafting -= h->n_draft > 0;
@@ -245,7 +245,8 @@ static void plan_drafts(planner *p) {
 
 /* Extends e, the newest entry of a prefilling sequence, by as many of its rows as there is room
  * for. Its last row samples the next token, unless only scores were wanted. */
-static void extend_chunk(planner *p, step_seq *e, uint32_t max_rows, uint32_t max_logits) {
+static void extend_chunk(planner *p, sched_step_seq *e, uint32_t max_rows,
+                         uint32_t max_logits) {
     sched *s = p->s;
     seq_hot *h = &s->hot[e->slot];
     uint32_t left = h->len - h->next_pos, n = min_u32(left, max_rows), logits = 0;
@@ -287,7 +288,7 @@ static bool plan_chunk(planner *p, uint32_t slot) {
         rows = min_u32(rows, p->share);
         logits = (logits + 1) / 2;
     }
-    step_seq *e = add_entry(p, slot);
+    sched_step_seq *e = add_entry(p, slot);
     extend_chunk(p, e, rows, logits);
     if (e->n_rows == 0) return false;
     keep_entry(p, slot);
@@ -329,7 +330,7 @@ static void plan_admitted(planner *p) {
     sched *s = p->s;
     while (s->waiting.n > 0 && s->n_free_slots > 0 && p->rows_left > 0 && p->logits_left > 0) {
         uint32_t record = s->waiting.node[0].item;
-        const seq_spec *spec = &s->record[record].spec;
+        const sched_spec *spec = &s->record[record].spec;
         start st; /* bounded skip-ahead would look further here */
         if (!find_start(p, record, spec->prompt, spec->n_prompt, spec->n_prompt,
                         s->running.n > 0, &st))
@@ -343,7 +344,7 @@ static void plan_admitted(planner *p) {
 static void plan_leftovers(planner *p) {
     sched *s = p->s;
     for (uint32_t i = p->n_decode; i < p->n && p->rows_left > 0; i++) {
-        step_seq *e = &p->entry[i];
+        sched_step_seq *e = &p->entry[i];
         seq_hot *h = &s->hot[e->slot];
         if (h->state != SEQ_PREFILL) continue;
         extend_chunk(p, e, p->rows_left, p->logits_left);
@@ -352,18 +353,18 @@ static void plan_leftovers(planner *p) {
     }
 }
 
-static const step *finish_step(planner *p) {
+static const sched_step *finish_step(planner *p) {
     sched *s = p->s;
     CHECK(p->n > 0 || s->n_copies == 0);
     if (p->n == 0) return NULL;
-    step *st = &s->step[p->parity];
+    sched_step *st = &s->step[p->parity];
     st->number = ++s->n_planned;
     st->n_copies = s->n_copies;
     st->n_seqs = p->n;
     st->n_decode_seqs = p->n_decode;
     st->n_rows = st->n_logit_rows = st->n_decode_rows = p->n_decode_rows;
     for (uint32_t i = p->n_decode; i < p->n; i++) {
-        step_seq *e = &p->entry[i];
+        sched_step_seq *e = &p->entry[i];
         e->first_row = st->n_rows;
         /* All blocks of a prefill are there; the step touches those up to its last row. */
         e->n_blocks = blocks_for(s, e->first_pos + e->n_rows);
@@ -379,7 +380,7 @@ static uint32_t prefill_share(const sched *s, uint32_t n_left) {
     return max_u32(1, min_u32(n_left, p->prefill_share(p->self, &s->cfg, n_left)));
 }
 
-const step *sched_plan(sched *s, uint64_t now_us) {
+const sched_step *sched_plan(sched *s, uint64_t now_us) {
     end_expired(s, now_us);
     if (s->n_planned - s->n_committed == s->depth) return NULL;
     s->n_copies = 0;

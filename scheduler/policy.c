@@ -1,7 +1,7 @@
 /* The policy of policy.h that a config without one has. */
 #include "scheduler/policy.h"
 
-static uint64_t by_priority(void *self, const seq_spec *spec, uint64_t arrival,
+static uint64_t by_priority(void *self, const sched_spec *spec, uint64_t arrival,
                             uint64_t now_us) {
     (void)self;
     (void)arrival;
@@ -10,7 +10,7 @@ static uint64_t by_priority(void *self, const seq_spec *spec, uint64_t arrival,
     return (uint64_t)((int64_t)spec->priority - INT32_MIN);
 }
 
-static uint64_t by_admission(void *self, const seq_spec *spec, uint64_t n) {
+static uint64_t by_admission(void *self, const sched_spec *spec, uint64_t n) {
     (void)self;
     (void)spec;
     return n;

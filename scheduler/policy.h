@@ -25,11 +25,11 @@ struct sched_policy {
     void *self; /* first argument of every call */
     /* Order of admission, smallest first; equal keys in order of arrival. Called at submit.
      * arrival: number of the submission, from 1 on. */
-    uint64_t (*waiting_key)(void *self, const seq_spec *, uint64_t arrival, uint64_t now_us);
+    uint64_t (*waiting_key)(void *self, const sched_spec *, uint64_t arrival, uint64_t now_us);
     /* Seniority: of two running sequences the one with the larger key loses its blocks first;
      * equal keys in order of admission. Called at first admission, the n-th.
      * Returns n .. n + SCHED_MAX_YIELD (CHECKed). */
-    uint64_t (*ticket_key)(void *self, const seq_spec *, uint64_t n);
+    uint64_t (*ticket_key)(void *self, const sched_spec *, uint64_t n);
     /* Rows of a step that one prompt may have while another one waits for some. n_left: rows
      * that decoding leaves, >= 1. The result is cut to 1 .. n_left. */
     uint32_t (*prefill_share)(void *self, const sched_config *, uint32_t n_left);

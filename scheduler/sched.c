@@ -181,7 +181,7 @@ uint64_t sched_blocks_needed(const sched_config *cfg, uint32_t group, uint64_t n
     return n < most || !cfg->group[group].window ? n : most;
 }
 
-static reject check_fit(const sched *s, const seq_spec *spec) {
+static sched_reject check_fit(const sched *s, const sched_spec *spec) {
     uint64_t n_total = (uint64_t)spec->n_prompt + spec->max_tokens;
     if (n_total > s->cfg.max_model_len) return REJECT_TOO_LONG;
     for (uint32_t k = 0; k < s->n_groups; k++) {
@@ -199,11 +199,11 @@ static reject check_fit(const sched *s, const seq_spec *spec) {
     return REJECT_NONE;
 }
 
-reject sched_submit(sched *s, const seq_spec *spec, uint64_t now_us, seq_id *out) {
+sched_reject sched_submit(sched *s, const sched_spec *spec, uint64_t now_us, sched_id *out) {
     CHECK(spec->n_prompt >= 1 && spec->prompt);
     CHECK(spec->max_tokens >= 1 || spec->score_prompt);
     CHECK(spec->n_stop_ids <= SCHED_MAX_STOP_IDS);
-    reject why = check_fit(s, spec);
+    sched_reject why = check_fit(s, spec);
     if (why != REJECT_NONE) return why;
     uint32_t i = s->free_record;
     CHECK(i != NO_SLOT);
@@ -228,7 +228,7 @@ reject sched_submit(sched *s, const seq_spec *spec, uint64_t now_us, seq_id *out
     return REJECT_NONE;
 }
 
-void sched_cancel(sched *s, seq_id id, finish why) {
+void sched_cancel(sched *s, sched_id id, sched_finish why) {
     CHECK(why == FINISH_CANCELLED || why == FINISH_STOP);
     const seq_record *r = record_find(s, id);
     if (!r) return;
@@ -239,7 +239,7 @@ void sched_cancel(sched *s, seq_id id, finish why) {
     }
 }
 
-void sched_pause(sched *s, seq_id id, bool paused) {
+void sched_pause(sched *s, sched_id id, bool paused) {
     const seq_record *r = record_find(s, id);
     if (!r || r->slot == NO_SLOT || s->hot[r->slot].state == SEQ_ENDED) return;
     if ((s->hot[r->slot].state == SEQ_PAUSED) == paused) return;
@@ -249,7 +249,7 @@ void sched_pause(sched *s, seq_id id, bool paused) {
         seq_unpause(s, r->slot);
 }
 
-uint32_t sched_draft(sched *s, seq_id id, const int32_t *guess, uint32_t n) {
+uint32_t sched_draft(sched *s, sched_id id, const int32_t *guess, uint32_t n) {
     const seq_record *r = record_find(s, id);
     if (!r || r->slot == NO_SLOT) return 0;
     seq_hot *h = &s->hot[r->slot];
@@ -295,7 +295,7 @@ void sched_read(const sched *s, sched_stats *out) {
     }
 }
 
-uint64_t sched_kv_blocks_of(const sched *s, seq_id id) {
+uint64_t sched_kv_blocks_of(const sched *s, sched_id id) {
     const seq_record *r = record_find(s, id);
     return r && r->slot != NO_SLOT ? hold_count(s, r->slot) : 0;
 }

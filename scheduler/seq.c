@@ -12,7 +12,7 @@ static void record_free(sched *s, uint32_t i) {
     s->free_record = i;
 }
 
-static void push_ended(sched *s, seq_id id, const seq_record *r, uint32_t n_output) {
+static void push_ended(sched *s, sched_id id, const seq_record *r, uint32_t n_output) {
     sched_event *e = event_push(s, EVENT_ENDED, id, r->spec.user);
     e->finish = r->finish;
     e->stop_id = r->stop_id;
@@ -50,7 +50,7 @@ static void give_ticket(sched *s, seq_record *r) {
 void seq_admit(sched *s, uint32_t record, const start *st) {
     CHECK(heap_remove(&s->waiting, record) && s->preempted.n == 0);
     seq_record *r = &s->record[record];
-    const seq_spec *spec = &r->spec;
+    const sched_spec *spec = &r->spec;
     uint32_t slot = s->free_slot;
     CHECK(slot != NO_SLOT);
     seq_hot *h = &s->hot[slot];
@@ -147,7 +147,7 @@ void seq_prefilled(sched *s, uint32_t slot) {
     s->hot[slot].prefilled = true;
 }
 
-void seq_end(sched *s, uint32_t slot, finish why, int32_t stop_id) {
+void seq_end(sched *s, uint32_t slot, sched_finish why, int32_t stop_id) {
     seq_hot *h = &s->hot[slot];
     seq_record *r = &s->record[record_of(h->id)];
     leave(s, slot);
@@ -162,7 +162,7 @@ void seq_end(sched *s, uint32_t slot, finish why, int32_t stop_id) {
     if (h->inflight == 0) seq_retire(s, slot);
 }
 
-void seq_end_waiting(sched *s, uint32_t record, finish why) {
+void seq_end_waiting(sched *s, uint32_t record, sched_finish why) {
     seq_record *r = &s->record[record];
     if (!heap_remove(&s->waiting, record)) fork_cancel(s, record);
     heap_remove(&s->deadlines, record);

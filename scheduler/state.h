@@ -46,7 +46,7 @@ struct link {
  * pending, so that the sequence will have len + pending tokens once all are committed, or more
  * if drafts are accepted. */
 typedef struct seq_hot {
-    seq_id id;
+    sched_id id;
     uint64_t user;
     struct link run;     /* in the running, preempted or parked list; free slots: next */
     struct link prefill; /* in the list of prefilling ones */
@@ -66,7 +66,7 @@ typedef struct seq_hot {
 _Static_assert(sizeof(seq_hot) == 64, "a hot record is one cache line");
 
 typedef struct seq_record {
-    seq_spec spec;
+    sched_spec spec;
     uint32_t generation;          /* odd while it is in use */
     uint32_t slot;                /* NO_SLOT while waiting; free records: the next free one */
     uint64_t arrival;             /* order of submission */
@@ -79,7 +79,7 @@ typedef struct seq_record {
     uint32_t leader, fork_head, fork_next; /* records: members wait for their leader's prompt */
     uint32_t n_preemptions, peak_blocks;
     uint64_t peak_bytes;
-    finish finish;
+    sched_finish finish;
     int32_t stop_id;
 } seq_record;
 
@@ -121,7 +121,7 @@ typedef struct start {
 /* The sequence that was looked up last: hashed once, and not looked up again while it cannot
  * have enough, though it may be tried at every step. */
 typedef struct probe {
-    seq_id id;
+    sched_id id;
     uint32_t n_hashed;
     prefix_hash *hash; /* [blocks_per_seq] */
     int32_t *block;    /* [blocks_per_seq] of the chain group */
@@ -154,15 +154,15 @@ struct sched {
     uint32_t n_ended;    /* slots in SEQ_ENDED */
     uint32_t n_drafting; /* slots with guesses for the next step */
     size_t n_events, max_events;
-    seq_hot *hot;       /* [max_seqs] */
-    seq_record *record; /* [n_records] */
-    seq_chain *chain;   /* [max_seqs] */
-    int32_t *tokens;    /* [max_seqs][max_model_len] */
-    step step[2];       /* by parity of the number */
-    step_seq *entry[2]; /* [max_seqs] */
-    step_copy *copy[2]; /* [max_seqs * n_groups] */
-    uint32_t n_copies;  /* of the step in planning */
-    sched_event *event; /* [max_events] */
+    seq_hot *hot;             /* [max_seqs] */
+    seq_record *record;       /* [n_records] */
+    seq_chain *chain;         /* [max_seqs] */
+    int32_t *tokens;          /* [max_seqs][max_model_len] */
+    sched_step step[2];       /* by parity of the number */
+    sched_step_seq *entry[2]; /* [max_seqs] */
+    sched_step_copy *copy[2]; /* [max_seqs * n_groups] */
+    uint32_t n_copies;        /* of the step in planning */
+    sched_event *event;       /* [max_events] */
 };
 
 static inline uint32_t min_u32(uint32_t a, uint32_t b) {
@@ -172,14 +172,14 @@ static inline uint32_t max_u32(uint32_t a, uint32_t b) {
     return a > b ? a : b;
 }
 
-static inline uint32_t record_of(seq_id id) {
+static inline uint32_t record_of(sched_id id) {
     return (uint32_t)id;
 }
-static inline seq_id id_of(const sched *s, uint32_t record) {
-    return (seq_id)s->record[record].generation << 32 | record;
+static inline sched_id id_of(const sched *s, uint32_t record) {
+    return (sched_id)s->record[record].generation << 32 | record;
 }
 /* The record of a live sequence, or NULL for an id that is stale or was never given. */
-static inline seq_record *record_find(const sched *s, seq_id id) {
+static inline seq_record *record_find(const sched *s, sched_id id) {
     if (record_of(id) >= s->n_records) return NULL;
     seq_record *r = &s->record[record_of(id)];
     return r->generation == (uint32_t)(id >> 32) && r->generation % 2 == 1 ? r : NULL;
@@ -238,12 +238,12 @@ void hold_cover(sched *, uint32_t slot, uint32_t end);
 void hold_release(sched *, uint32_t slot); /* all of them */
 /* Blocks that no row from position n_committed on sees. */
 void hold_release_unseen(sched *, uint32_t slot, uint32_t n_committed);
-void hold_unpin(sched *, const step *); /* sources of its copies */
+void hold_unpin(sched *, const sched_step *); /* sources of its copies */
 
 /* cache.c: the prefix cache. */
 /* Looks up tokens [0, n) of a sequence: the number of blocks in front that every group has.
  * s->probe.block names them. */
-uint32_t cache_probe(sched *, seq_id, uint64_t salt, const int32_t *tokens, uint32_t n);
+uint32_t cache_probe(sched *, sched_id, uint64_t salt, const int32_t *tokens, uint32_t n);
 /* Grows by one at least with each block less that a sequence at_gap may need. */
 static inline uint64_t cache_gains(const sched *s) {
     return s->n_serials + s->n_shared;
@@ -264,7 +264,8 @@ void fork_cancel(sched *, uint32_t record); /* a dormant member leaves its leade
 uint32_t fork_leader(const sched *, uint32_t record);
 
 /* One of the events that sched_events gives next. Here, since every token is one. */
-static inline sched_event *event_push(sched *s, event_kind kind, seq_id id, uint64_t user) {
+static inline sched_event *event_push(sched *s, sched_event_kind kind, sched_id id,
+                                      uint64_t user) {
     if (s->events_read) {
         s->events_read = false;
         s->n_events = 0;
@@ -291,8 +292,8 @@ void seq_prefilled(sched *, uint32_t slot); /* its last prompt row is planned: i
 void seq_pause(sched *, uint32_t slot);
 void seq_unpause(sched *, uint32_t slot);
 /* Takes it out of every list and frees its blocks; ENDED follows now, or by seq_retire. */
-void seq_end(sched *, uint32_t slot, finish, int32_t stop_id);
-void seq_end_waiting(sched *, uint32_t record, finish);
+void seq_end(sched *, uint32_t slot, sched_finish, int32_t stop_id);
+void seq_end_waiting(sched *, uint32_t record, sched_finish);
 void seq_retire(sched *, uint32_t slot); /* ended and in no uncommitted step */
 
 #endif

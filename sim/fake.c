@@ -28,7 +28,7 @@ struct fake_engine {
     int32_t *drawn[2];    /* [max_seqs][MAX_RUN] by the steps collected last; by parity */
     uint32_t *n_drawn[2]; /* [max_seqs] */
     uint64_t last_number;
-    const step *queue[2];
+    const sched_step *queue[2];
     int32_t *input[2]; /* [max_rows] of the queued steps, as read when they were submitted */
     uint32_t n_queued;
 };
@@ -121,8 +121,8 @@ static uint32_t first_seen(const fake_engine *f, uint32_t group, uint32_t pos) {
     return w && pos >= w ? pos + 1 - w : 0;
 }
 
-static void touch_blocks(fake_engine *f, const sched *s, const step *st, const step_seq *e,
-                         uint64_t oldest) {
+static void touch_blocks(fake_engine *f, const sched *s, const sched_step *st,
+                         const sched_step_seq *e, uint64_t oldest) {
     const uint32_t bs = f->cfg.block_tokens;
     for (uint32_t k = 0; k < f->cfg.n_groups; k++) {
         const int32_t *table = sched_blocks(s, e->slot, k);
@@ -137,11 +137,11 @@ static void touch_blocks(fake_engine *f, const sched *s, const step *st, const s
     }
 }
 
-void fake_submit(fake_engine *f, const sched *s, const step *st) {
+void fake_submit(fake_engine *f, const sched *s, const sched_step *st) {
     CHECK(f->n_queued < 2);
     uint64_t oldest = f->n_queued > 0 ? f->queue[0]->number : st->number;
     for (uint32_t i = 0; i < st->n_seqs; i++) {
-        const step_seq *e = &st->seq[i];
+        const sched_step_seq *e = &st->seq[i];
         write_touch(&f->slot_touch[e->slot], e->user, st->number, oldest);
         touch_blocks(f, s, st, e, oldest);
         CHECK(e->input_from < 0 || (e->n_rows == 1 && f->n_queued == 1 &&
@@ -161,7 +161,7 @@ static cell *cell_at(const fake_engine *f, uint32_t group, const int32_t *table,
 
 /* What a row at position n looks back at: every cell it sees in every group was computed from
  * the very tokens that its own history has, whoever wrote it. */
-static uint64_t read_past(const fake_engine *f, const sched *s, const step_seq *e) {
+static uint64_t read_past(const fake_engine *f, const sched *s, const sched_step_seq *e) {
     const int32_t *tokens = sched_tokens(s, e->slot);
     uint64_t past = 0;
     for (uint32_t pos = 0; pos < e->first_pos; pos++) {
@@ -177,8 +177,8 @@ static uint64_t read_past(const fake_engine *f, const sched *s, const step_seq *
 
 /* Draws entry i's run: with drafts each row draws what comes after it, up to a draft that is
  * not what the row before it drew; it is in the cells then, and so are those behind it. */
-static void run_entry(fake_engine *f, const sched *s, const step *st, uint32_t i) {
-    const step_seq *e = &st->seq[i];
+static void run_entry(fake_engine *f, const sched *s, const sched_step *st, uint32_t i) {
+    const sched_step_seq *e = &st->seq[i];
     int32_t *run = f->drawn[st->number & 1] + (size_t)i * MAX_RUN;
     const uint32_t first_drawing = e->n_rows - 1 - e->n_draft;
     const int32_t *input = f->input[st->number & 1] + e->first_row;
@@ -204,21 +204,22 @@ static void run_entry(fake_engine *f, const sched *s, const step *st, uint32_t i
     f->n_drawn[st->number & 1][i] = n;
 }
 
-static void run_copies(fake_engine *f, const step *st) {
+static void run_copies(fake_engine *f, const sched_step *st) {
     const uint32_t n = f->cfg.block_tokens;
     for (uint32_t i = 0; i < st->n_copies; i++) {
-        const step_copy *c = &st->copy[i];
+        const sched_step_copy *c = &st->copy[i];
         cell *cells = f->cells[c->group];
         memcpy(cells + (size_t)c->to * n, cells + (size_t)c->from * n, n * sizeof *cells);
     }
 }
 
-const step *fake_collect(fake_engine *f, const sched *s, step_tokens *tokens) {
+const sched_step *fake_collect(fake_engine *f, const sched *s, sched_step_tokens *tokens) {
     CHECK(f->n_queued > 0);
-    const step *st = f->queue[0];
+    const sched_step *st = f->queue[0];
     run_copies(f, st);
     for (uint32_t i = 0; i < st->n_seqs; i++) run_entry(f, s, st, i);
-    *tokens = (step_tokens){f->drawn[st->number & 1], f->n_drawn[st->number & 1], MAX_RUN};
+    *tokens =
+        (sched_step_tokens){f->drawn[st->number & 1], f->n_drawn[st->number & 1], MAX_RUN};
     f->last_number = st->number;
     f->queue[0] = f->queue[1];
     f->n_queued--;

@@ -22,20 +22,20 @@ typedef struct sim {
     void *mem;
     sched *s;
     fake_engine *engine;
-    int32_t *prompts;  /* prompt_of says where in it a prompt starts */
-    int32_t *zeroes;   /* [max_seqs] tokens without verify */
-    step_tokens drawn; /* by the step committed last */
-    uint64_t *past;    /* [n] what each text must go on from */
-    uint64_t *last_us; /* [n] of its newest token */
-    seq_id *id;        /* [n] */
-    heap cancels;      /* of requests */
+    int32_t *prompts;        /* prompt_of says where in it a prompt starts */
+    int32_t *zeroes;         /* [max_seqs] tokens without verify */
+    sched_step_tokens drawn; /* by the step committed last */
+    uint64_t *past;          /* [n] what each text must go on from */
+    uint64_t *last_us;       /* [n] of its newest token */
+    sched_id *id;            /* [n] */
+    heap cancels;            /* of requests */
     uint64_t now_us, busy_until_us;
     uint64_t done_us[2]; /* when the steps in flight will be done; by parity */
-    const step *flying[2];
+    const sched_step *flying[2];
     uint32_t n_flying;
 } sim;
 
-double step_time_us(const step_time *t, const step *st) {
+double step_time_us(const step_time *t, const sched_step *st) {
     double n_kv = 0, rows = t->b * st->n_rows;
     for (uint32_t i = 0; i < st->n_seqs; i++) {
         n_kv += (double)st->seq[i].first_pos + st->seq[i].n_rows;
@@ -103,15 +103,15 @@ static void take_arrivals(sim *m) {
          m->next_arrival++) {
         uint32_t i = m->next_arrival;
         const sim_arrival *a = &m->arrival[i];
-        seq_spec spec = {.prompt = prompt_of(m, i),
-                         .n_prompt = a->n_prompt,
-                         .max_tokens = a->max_tokens,
-                         .priority = a->priority,
-                         .deadline_us = a->timeout_us ? a->at_us + a->timeout_us : 0,
-                         .salt = a->salt,
-                         .fork_of = a->fork_of ? m->id[a->fork_of - 1] : 0,
-                         .tenant = a->tenant,
-                         .user = i};
+        sched_spec spec = {.prompt = prompt_of(m, i),
+                           .n_prompt = a->n_prompt,
+                           .max_tokens = a->max_tokens,
+                           .priority = a->priority,
+                           .deadline_us = a->timeout_us ? a->at_us + a->timeout_us : 0,
+                           .salt = a->salt,
+                           .fork_of = a->fork_of ? m->id[a->fork_of - 1] : 0,
+                           .tenant = a->tenant,
+                           .user = i};
         m->request[i].rejected = sched_submit(m->s, &spec, m->now_us, &m->id[i]);
         take_events(m);
         if (m->request[i].rejected != REJECT_NONE) {
@@ -132,7 +132,7 @@ static void take_arrivals(sim *m) {
 /* Plans and submits as many steps as may be in flight. */
 static void fill(sim *m) {
     while (m->n_flying < m->cfg->depth) {
-        const step *st = sched_plan(m->s, m->now_us);
+        const sched_step *st = sched_plan(m->s, m->now_us);
         take_events(m);
         if (!st) return;
         m->totals->plan_hash =
@@ -149,7 +149,7 @@ static void fill(sim *m) {
 
 static void collect(sim *m) {
     m->now_us = m->done_us[0];
-    const step *st = m->flying[0];
+    const sched_step *st = m->flying[0];
     if (m->cfg->verify) CHECK(fake_collect(m->engine, m->s, &m->drawn) == st);
     m->totals->n_steps++;
     sched_commit(m->s, st, &m->drawn);
@@ -192,7 +192,7 @@ static status open_arrays(sim *m, err *e) {
     m->mem = aligned_alloc(64, bytes);
     m->prompts = malloc(n_prompts * sizeof *m->prompts);
     m->zeroes = calloc(c->max_seqs, sizeof *m->zeroes);
-    m->drawn = (step_tokens){.token = m->zeroes, .stride = 1};
+    m->drawn = (sched_step_tokens){.token = m->zeroes, .stride = 1};
     m->past = calloc(m->n + 1, sizeof *m->past);
     m->last_us = calloc(m->n + 1, sizeof *m->last_us);
     m->id = calloc(m->n + 1, sizeof *m->id);

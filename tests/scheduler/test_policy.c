@@ -5,13 +5,13 @@
 
 #include "tests/scheduler/drive.h"
 
-static uint64_t shortest_first(void *self, const seq_spec *spec, uint64_t arrival,
+static uint64_t shortest_first(void *self, const sched_spec *spec, uint64_t arrival,
                                uint64_t now_us) {
     (void)self, (void)arrival, (void)now_us;
     return spec->n_prompt;
 }
 /* Tenant 7 yields to two later admissions: the third has an equal key. 8: more than allowed. */
-static uint64_t batch_yields(void *self, const seq_spec *spec, uint64_t n) {
+static uint64_t batch_yields(void *self, const sched_spec *spec, uint64_t n) {
     (void)self;
     return n + (spec->tenant == 7 ? 3 : spec->tenant == 8 ? SCHED_MAX_YIELD + 1 : 0);
 }
@@ -33,8 +33,8 @@ static drive *with_policy(uint32_t max_seqs) {
 }
 
 static void submit(drive *d, uint64_t user, uint64_t tenant, uint32_t n_prompt) {
-    seq_spec spec = drive_spec(d, n_prompt, 10);
-    seq_id id;
+    sched_spec spec = drive_spec(d, n_prompt, 10);
+    sched_id id;
     spec.user = user;
     spec.tenant = tenant;
     ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_NONE);
@@ -45,7 +45,7 @@ START_TEST(the_default_orders_all_priorities_and_caps_a_share_at_half) {
                        capped = {.max_rows = 16, .max_prefill_share = 3};
     const int32_t priority[] = {INT32_MIN, -1, 0, 1, INT32_MAX};
     for (int i = 1; i < 5; i++) {
-        seq_spec a = {.priority = priority[i - 1]}, b = {.priority = priority[i]};
+        sched_spec a = {.priority = priority[i - 1]}, b = {.priority = priority[i]};
         ck_assert(sched_fcfs.waiting_key(NULL, &a, 2, 9) <
                   sched_fcfs.waiting_key(NULL, &b, 1, 0));
     }
@@ -77,7 +77,7 @@ START_TEST(a_sequence_that_yields_stands_behind_so_many_later_ones_and_no_more) 
         submit(d, i, i == 0 ? 7 : 0, 1);
         drive_step(d);
     }
-    const step *st = drive_plan(d);
+    const sched_step *st = drive_plan(d);
     ck_assert_str_eq(drive_trace(st), "d1 d2 d0 d3");
     drive_commit(d, st, DRIVE_WORD);
     drive_run(d, 100);
@@ -93,7 +93,7 @@ START_TEST(a_share_is_one_row_at_least_and_what_is_left_at_most) {
         share = shares[i];
         submit(d, 1, 0, 40); /* longer than a step, so that rows are short */
         submit(d, 2, 0, 41);
-        const step *st = drive_plan(d);
+        const sched_step *st = drive_plan(d);
         /* What shares leave over goes to the senior one. */
         ck_assert_uint_eq(st->n_seqs, want[i] < 16 ? 2 : 1);
         if (want[i] < 16) ck_assert_uint_eq(st->seq[1].n_rows, want[i]);

@@ -22,11 +22,11 @@
 enum { STREAM_REQUESTS = 192, STREAM_LEN = 48, STREAM_VOCAB = 11, STREAM_SEQS = 6 };
 
 typedef struct stream_request {
-    seq_id id;
-    seq_spec spec;
+    sched_id id;
+    sched_spec spec;
     int32_t prompt[STREAM_LEN];
     bool live, admitted, cancelled, may_fail, paused;
-    finish cancel_why, want_finish;
+    sched_finish cancel_why, want_finish;
     int32_t want_stop;
     uint32_t want_output, n_tokens, n_reported;
     int32_t text[2 * STREAM_LEN]; /* prompt and output so far */
@@ -53,7 +53,7 @@ typedef struct stream {
     sched_policy policy;
     uint64_t n_keys, n_admitted, n_overtakes;
     uint64_t n_preemptions, n_ended, n_found, n_forked; /* what happened at all, for the test */
-    step_tokens drawn;                                  /* by the step committed last */
+    sched_step_tokens drawn;                            /* by the step committed last */
     bool drafts; /* set before it runs: guesses of next tokens, most of them right */
     uint64_t n_drafts, n_guessed, n_accepted;
     uint64_t hash; /* of every field of every step and event, in order */
@@ -75,12 +75,12 @@ static inline void stream_hash(stream *m, uint64_t v) {
 }
 
 /* Field by field: a field more in a struct is no other step. */
-static inline void stream_hash_step(stream *m, const step *st) {
+static inline void stream_hash_step(stream *m, const sched_step *st) {
     const uint64_t v[] = {st->number,       st->n_copies,      st->n_seqs,        st->n_rows,
                           st->n_logit_rows, st->n_decode_rows, st->n_prefill_rows};
     for (size_t i = 0; i < sizeof v / sizeof *v; i++) stream_hash(m, v[i]);
     for (uint32_t i = 0; i < st->n_seqs; i++) {
-        const step_seq *e = &st->seq[i];
+        const sched_step_seq *e = &st->seq[i];
         const uint64_t w[] = {e->user,      e->slot,
                               e->first_row, e->n_rows,
                               e->first_pos, (uint32_t)e->input_from,
@@ -89,7 +89,7 @@ static inline void stream_hash_step(stream *m, const step *st) {
         for (size_t k = 0; k < sizeof w / sizeof *w; k++) stream_hash(m, w[k]);
     }
     for (uint32_t i = 0; i < st->n_copies; i++) {
-        const step_copy *c = &st->copy[i];
+        const sched_step_copy *c = &st->copy[i];
         stream_hash(m, (uint64_t)c->group << 62 | (uint64_t)c->from << 31 | (uint64_t)c->to);
     }
 }
@@ -104,7 +104,7 @@ static inline void stream_hash_event(stream *m, const sched_event *e) {
 
 /* What a request's text must be, whatever happens around it. */
 static inline void stream_expect(stream_request *q) {
-    const seq_spec *spec = &q->spec;
+    const sched_spec *spec = &q->spec;
     uint64_t past = fake_start(spec->prompt, spec->n_prompt);
     q->past = past;
     q->want_finish = FINISH_LENGTH;
@@ -126,12 +126,12 @@ static inline void stream_expect(stream_request *q) {
 
 /* A policy that has all that one may have: what is urgent or short comes first, but nothing
  * waits for ever; tenants yield seniority to later admissions; shares beyond all bounds. */
-static inline uint64_t stream_waiting_key(void *self, const seq_spec *spec, uint64_t arrival,
+static inline uint64_t stream_waiting_key(void *self, const sched_spec *spec, uint64_t arrival,
                                           uint64_t now_us) {
     ((stream *)self)->n_keys++;
     return arrival / 4 + now_us + 16 * (uint64_t)(spec->priority + 1) + spec->n_prompt / 4;
 }
-static inline uint64_t stream_ticket_key(void *self, const seq_spec *spec, uint64_t n) {
+static inline uint64_t stream_ticket_key(void *self, const sched_spec *spec, uint64_t n) {
     (void)self;
     return n + 3 * spec->tenant;
 }
@@ -207,7 +207,7 @@ static inline void stream_admitted(stream *m, uint32_t i, uint32_t n_cached) {
 
 static inline void stream_ended(stream *m, uint32_t i, const sched_event *e) {
     stream_request *q = &m->r[i];
-    const seq_spec *spec = &q->spec;
+    const sched_spec *spec = &q->spec;
     if (e->finish == FINISH_STOP && e->stop_id >= 0) {
         CHECK(q->want_finish == FINISH_STOP && e->stop_id == q->want_stop);
         CHECK(e->n_output == q->want_output && q->n_tokens == q->want_output - 1);
@@ -296,7 +296,7 @@ static inline void stream_check(stream *m) {
     if (n_live == 0) CHECK(st.blocks_free + st.blocks_cached == n_blocks);
 }
 
-static inline reject stream_want_reject(const stream *m, const seq_spec *spec) {
+static inline sched_reject stream_want_reject(const stream *m, const sched_spec *spec) {
     uint32_t n_waiting = 0, tokens = 0, total = spec->n_prompt + spec->max_tokens;
     for (uint32_t i = 0; i < m->n; i++) {
         if (!m->r[i].live || m->r[i].admitted) continue;
@@ -320,7 +320,7 @@ static inline reject stream_want_reject(const stream *m, const seq_spec *spec) {
 }
 
 /* Now and then it forks the request before. */
-static inline void stream_fork(stream *m, stream_request *q, seq_spec *spec) {
+static inline void stream_fork(stream *m, stream_request *q, sched_spec *spec) {
     uint32_t back = 1 + stream_take(m, 8);
     if (back > 3 || back > m->n) return;
     stream_request *l = &m->r[m->n - back];
@@ -335,7 +335,7 @@ static inline void stream_submit(stream *m) {
     if (m->n == STREAM_REQUESTS) return;
     stream_request *q = &m->r[m->n];
     *q = (stream_request){0};
-    seq_spec *spec = &q->spec;
+    sched_spec *spec = &q->spec;
     spec->prompt = q->prompt;
     spec->n_prompt = 1 + stream_take(m, STREAM_LEN - 1);
     spec->max_tokens = stream_take(m, 24);
@@ -359,7 +359,7 @@ static inline void stream_submit(stream *m) {
     memcpy(q->text, q->prompt, spec->n_prompt * sizeof *q->text);
     q->key = (uint64_t)(spec->priority + 1);
     if (m->aging) q->key = stream_waiting_key(m, spec, m->n + 1, m->now_us);
-    reject want = stream_want_reject(m, spec);
+    sched_reject want = stream_want_reject(m, spec);
     m->n_keys = 0;
     CHECK(sched_submit(m->s, spec, m->now_us, &q->id) == want);
     if (want == REJECT_NONE) {
@@ -397,7 +397,7 @@ static inline void stream_pause(stream *m) {
     stream_check(m);
 }
 
-static inline bool stream_has(const step *st, uint64_t user) {
+static inline bool stream_has(const sched_step *st, uint64_t user) {
     for (uint32_t i = 0; i < st->n_seqs; i++) {
         if (st->seq[i].user == user) return true;
     }
@@ -407,7 +407,7 @@ static inline bool stream_has(const step *st, uint64_t user) {
 static inline bool stream_plan(stream *m) {
     bool settled = fake_in_flight(m->engine) == 0;
     if (fake_in_flight(m->engine) == m->depth) return false;
-    const step *st = sched_plan(m->s, m->now_us);
+    const sched_step *st = sched_plan(m->s, m->now_us);
     stream_check(m);
     bool work = false, waits = false;
     for (uint32_t i = 0; i < m->n; i++) {
@@ -447,7 +447,7 @@ static inline void stream_draft(stream *m, stream_request *q) {
 
 static inline void stream_commit(stream *m, bool fails) {
     if (fake_in_flight(m->engine) == 0) return;
-    const step *st = fake_collect(m->engine, m->s, &m->drawn);
+    const sched_step *st = fake_collect(m->engine, m->s, &m->drawn);
     for (uint32_t i = 0; fails && i < st->n_seqs; i++) m->r[st->seq[i].user].may_fail = true;
     m->n_commits++;
     sched_commit(m->s, st, fails ? NULL : &m->drawn);

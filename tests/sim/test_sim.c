@@ -160,8 +160,8 @@ END_TEST
 
 START_TEST(a_step_takes_what_the_model_of_time_says) {
     step_time t = {.a = 100, .b = 10, .c = 0.5, .d = 2};
-    step_seq q[2] = {{.first_pos = 7, .n_rows = 1}, {.first_pos = 0, .n_rows = 4}};
-    step st = {.n_seqs = 2, .n_rows = 5, .seq = q};
+    sched_step_seq q[2] = {{.first_pos = 7, .n_rows = 1}, {.first_pos = 0, .n_rows = 4}};
+    sched_step st = {.n_seqs = 2, .n_rows = 5, .seq = q};
     ck_assert_double_eq_tol(step_time_us(&t, &st), 100 + 0.5 * 12 + 4, 1e-9);
     t.a = 10;
     ck_assert_double_eq_tol(step_time_us(&t, &st), 50 + 0.5 * 12 + 4, 1e-9);
