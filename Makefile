@@ -35,8 +35,9 @@ all: $(BUILD)/vramd ## build build/vramd
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' Makefile engine/cuda/cuda.mk | sed -E 's/:.*## /\t/' | expand -t 16
 
-$(BUILD)/vramd: $(OBJ) | layers pure
-	$(CC) $(LDFLAGS) -o $@ $(OBJ) $(LDLIBS)
+VRAMD_OBJ := $(filter-out $(BUILD)/obj/sim/%,$(OBJ)) # no command simulates yet
+$(BUILD)/vramd: $(VRAMD_OBJ) | layers pure
+	$(CC) $(LDFLAGS) -o $@ $(VRAMD_OBJ) $(LDLIBS)
 
 # Objects depend on a file with the flags they were compiled with, which changes when the flags
 # do. $(call flags_file,FILE,TEXT). REUSE_OBJECTS=1: flags are not compared (tools/deb.sh --reuse).

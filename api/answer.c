@@ -207,6 +207,7 @@ static void choice_init(answer *a, choice *c, uint32_t index, uint32_t max_token
                          .n_stop_ids = a->p.n_stop_ids,
                          .score_prompt = a->p.echo && a->p.logprobs,
                          .priority = priority_of(a),
+                         .tenant = tenant_id(a->rq->tenant),
                          .cache_salt = a->salt,
                          .timeout_us = a->timeout_us,
                          .credits = credits_of(a),

@@ -180,20 +180,23 @@ static void write_requests(out *o, const app *a, const machine_stats *s) {
           a->port->ops->not_ready(a->port) == NULL);
 }
 
-static void write_tokens(out *o, const machine_stats *s) {
-    counter(o, "vramd_steps_total", "Steps of the engine.", (double)s->n_steps);
-    both(o, "counter", "vramd_preemptions_total", "vllm:num_preemptions_total",
-         "Preemptions of sequences.", (double)s->n_preemptions);
-    both(o, "counter", "vramd_prompt_tokens_total", "vllm:prompt_tokens_total",
-         "Prompt tokens processed.", (double)s->n_prompt_tokens);
-    both(o, "counter", "vramd_generated_tokens_total", "vllm:generation_tokens_total",
-         "Tokens generated.", (double)s->n_output_tokens);
-    counter(o, "vramd_recomputed_tokens_total", "Tokens computed again after a preemption.",
-            (double)s->n_recomputed_tokens);
-    both(o, "counter", "vramd_prefix_cache_queries_total", "vllm:prefix_cache_queries_total",
-         "Prompt tokens looked up in the prefix cache.", (double)s->prefix_queries);
-    both(o, "counter", "vramd_prefix_cache_hits_total", "vllm:prefix_cache_hits_total",
-         "Prompt tokens found in the prefix cache.", (double)s->prefix_hits);
+static void write_counter(out *o, const char *own, const char *help, uint64_t v) {
+    static const struct {
+        const char *own, *alias;
+    } also[] = {{"vramd_preemptions_total", "vllm:num_preemptions_total"},
+                {"vramd_prompt_tokens_total", "vllm:prompt_tokens_total"},
+                {"vramd_generated_tokens_total", "vllm:generation_tokens_total"},
+                {"vramd_prefix_cache_queries_total", "vllm:prefix_cache_queries_total"},
+                {"vramd_prefix_cache_hits_total", "vllm:prefix_cache_hits_total"}};
+    counter(o, own, help, (double)v);
+    for (size_t i = 0; i < sizeof also / sizeof *also; i++)
+        if (strcmp(also[i].own, own) == 0) counter(o, also[i].alias, help, (double)v);
+}
+
+static void write_counters(out *o, const sched_counters *c) {
+#define WRITE_COUNTER(name, help) write_counter(o, "vramd_" #name "_total", help, c->name);
+    SCHED_COUNTERS(WRITE_COUNTER)
+#undef WRITE_COUNTER
 }
 
 static void write_kv(out *o, const kv_view *kv) {
@@ -330,7 +333,7 @@ void metrics_write(buf *b, const app *a, const machine_stats *s) {
     head(&o, "vramd_build_info", "gauge", "The version of this server.");
     sample(&o, "vramd_build_info", ",version=\"" VRAMD_VERSION "\"", 1);
     write_requests(&o, a, s);
-    write_tokens(&o, s);
+    write_counters(&o, &s->count);
     write_kv(&o, &s->kv);
     write_memory(&o, a);
     write_keys(&o, a->keys);

@@ -15,6 +15,7 @@
 #include "memory/pool.h"
 #include "model/program.h"
 #include "model/sampling.h"
+#include "scheduler/stats.h"
 #include "text/tokenizer.h"
 
 typedef struct gen gen; /* one sequence in the machine */
@@ -60,6 +61,7 @@ typedef struct gen_spec { /* pointers are borrowed until the last event */
     uint32_t n_stop_ids; /* at most 16 */
     bool score_prompt;   /* prompt_score events, with sampling.n_logprobs best */
     int32_t priority;
+    uint64_t tenant;     /* tenant_id of its key's; for the scheduler's policy */
     str cache_salt;      /* cached blocks are shared among equal salts only */
     gen *fork_of;        /* submitted just before, with the same prompt: it is computed once */
     uint64_t timeout_us; /* 0: none */
@@ -101,8 +103,8 @@ typedef enum histogram_id {
 
 typedef struct machine_stats {
     uint32_t n_waiting, n_running, n_preempted;
-    uint64_t waiting_tokens, n_steps, n_preemptions, n_prompt_tokens, n_output_tokens;
-    uint64_t n_recomputed_tokens, prefix_queries, prefix_hits;
+    uint64_t waiting_tokens;
+    sched_counters count;             /* the scheduler's */
     uint64_t finished[GEN_ERROR + 1]; /* by gen_finish */
     uint64_t n_rejected;
     kv_view kv;

@@ -1,7 +1,10 @@
 /* Limits of a tenant. Pure; owns nothing. */
 #include "api/tenant.h"
 
+#include <string.h>
+
 #include "base/check.h"
+#include "base/hash.h"
 
 static void refill(bucket *b, uint64_t now_us) {
     if (now_us > b->at_us) {
@@ -78,4 +81,8 @@ void tenant_settle(tenant *t, uint64_t n_charged, uint64_t n_prompt, uint64_t n_
 void tenant_leave(tenant *t) {
     CHECK(t->n_open > 0);
     t->n_open--;
+}
+
+uint64_t tenant_id(const tenant *t) {
+    return t ? hash64(t->name, strlen(t->name), 0) | 1 : 0;
 }

@@ -59,5 +59,7 @@ tenant_verdict tenant_charge(tenant *, uint64_t n_tokens, uint64_t now_us, doubl
 void tenant_settle(tenant *, uint64_t n_charged, uint64_t n_prompt, uint64_t n_output,
                    uint64_t now_us);
 void tenant_leave(tenant *);
+/* Of its name alone, so it stays when the file of keys changes; 0 for NULL, and only then. */
+uint64_t tenant_id(const tenant *);
 
 #endif

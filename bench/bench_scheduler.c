@@ -42,8 +42,8 @@ static double clock_ns(void) {
 
 static void submit(run *r) {
     const int32_t *prompt = r->prompt + (r->same ? 0 : r->n_submitted++ % VARIETY);
-    seq_spec spec = {.prompt = prompt, .n_prompt = r->n_prompt, .max_tokens = r->max_tokens};
-    seq_id id;
+    sched_spec spec = {.prompt = prompt, .n_prompt = r->n_prompt, .max_tokens = r->max_tokens};
+    sched_id id;
     CHECK(sched_submit(r->s, &spec, r->now_us, &id) == REJECT_NONE);
 }
 
@@ -58,12 +58,13 @@ static uint32_t count_ended(run *r) {
 /* Nanoseconds of one step. */
 static double step_once(run *r) {
     double start = clock_ns();
-    const step *st = sched_plan(r->s, ++r->now_us);
+    const sched_step *st = sched_plan(r->s, ++r->now_us);
     CHECK(st);
     uint32_t n_ended = count_ended(r);
     r->n_decode_rows += st->n_decode_rows;
     r->n_rows += st->n_rows;
-    sched_commit(r->s, st, r->tokens, r->now_us);
+    const sched_step_tokens drawn = {.token = r->tokens, .stride = 1};
+    sched_commit(r->s, st, &drawn);
     n_ended += count_ended(r);
     double took = clock_ns() - start;
     while (n_ended-- > 0) submit(r);
@@ -126,8 +127,8 @@ static void measure(const bench_case *k, uint32_t n_seqs, uint32_t n_steps, bool
            "\"p99_us\": %.3f, \"preemptions\": %llu, \"found_tokens\": %llu, \"bytes\": %zu}",
            first ? "" : ",\n", k->name, n_seqs, n_steps, (double)r.n_rows / n_steps,
            (double)r.n_decode_rows / n_steps, ns[0] / 1e3, ns[n_steps / 2] / 1e3,
-           ns[(size_t)n_steps * 99 / 100] / 1e3, (unsigned long long)st.n_preemptions,
-           (unsigned long long)st.n_prefix_hits, bytes);
+           ns[(size_t)n_steps * 99 / 100] / 1e3, (unsigned long long)st.count.preemptions,
+           (unsigned long long)st.count.prefix_cache_hits, bytes);
     free(mem);
     free(r.prompt);
     free(r.tokens);

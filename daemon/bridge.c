@@ -164,7 +164,7 @@ static void count_token(bridge *b, gen *g, uint64_t now) {
     }
 }
 
-static gen_finish finish_of(finish f) {
+static gen_finish finish_of(sched_finish f) {
     switch (f) {
     case FINISH_STOP: return GEN_STOP;
     case FINISH_LENGTH: return GEN_LENGTH;
@@ -210,6 +210,28 @@ static void end_gen(bridge *b, gen *g, const out_record *r, gen_event *ev) {
     b->n_live--;
 }
 
+/* Delivers the tokens of one step from r[0] on, and the end that may follow. Returns how many
+ * records were used. */
+static uint32_t deliver_tokens(bridge *b, const out_record *r, uint32_t n) {
+    gen *g = r->g;
+    sampled run[1 + SCHED_MAX_DRAFT];
+    uint32_t k = 0;
+    /* Where the outbox was full in between, the rest comes with the next delivery. */
+    for (; k < n && k < r->ev.n_tokens && r[k].g == g && r[k].ev.kind == EVENT_TOKEN; k++) {
+        if (r[k].ev.n_output != r->ev.n_output) break;
+        run[k] = r[k].token;
+        count_token(b, g, r->now_us);
+    }
+    gen_event ev = {.token = run, .n_tokens = k, .n_cached = g->n_cached, .stop_id = -1};
+    g->state = STATE_RUNNING;
+    if (n > k && r[k].g == g && r[k].ev.kind == EVENT_ENDED) {
+        end_gen(b, g, &r[k], &ev);
+        return k + 1;
+    }
+    g->spec.on_event(g->spec.user, &ev);
+    return k;
+}
+
 /* Delivers record i, and with it those of the same generation that follow at once. Returns how
  * many records were used. */
 static uint32_t deliver(bridge *b, const out_record *r, uint32_t n) {
@@ -228,20 +250,7 @@ static uint32_t deliver(bridge *b, const out_record *r, uint32_t n) {
         ev.first_scored = r->scored_pos;
         g->spec.on_event(g->spec.user, &ev);
         return 1;
-    case EVENT_TOKEN:
-        g->state = STATE_RUNNING;
-        count_token(b, g, r->now_us);
-        /* A token that ends the text is no text: only the last record says so. */
-        bool is_end = r->ev.finish == FINISH_STOP;
-        ev.token = is_end ? NULL : &r->token;
-        ev.n_tokens = is_end ? 0 : 1;
-        ev.n_cached = g->n_cached;
-        if (n > 1 && r[1].g == g && r[1].ev.kind == EVENT_ENDED) {
-            end_gen(b, g, &r[1], &ev);
-            return 2;
-        }
-        if (!is_end) g->spec.on_event(g->spec.user, &ev);
-        return 1;
+    case EVENT_TOKEN: return deliver_tokens(b, r, n);
     case EVENT_ENDED: end_gen(b, g, r, &ev); return 1;
     }
     return 1;

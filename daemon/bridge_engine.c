@@ -40,38 +40,42 @@ static void on_event(void *arg, const runner_event *e) {
         }
         return;
     }
-    if (e->token) r.token = *e->token;
-    push(b, &r);
+    if (e->event->kind != EVENT_TOKEN) push(b, &r);
+    for (uint32_t i = 0; i < e->event->n_tokens; i++) {
+        r.token = e->token[i];
+        push(b, &r);
+    }
 }
 
-static seq_id id_of_leader(bridge *b, const gen *g) {
+static sched_id id_of_leader(bridge *b, const gen *g) {
     const gen *l = g->spec.fork_of;
     if (!l) return 0;
     pthread_mutex_lock(&b->in_lock);
-    seq_id id = l->number == g->leader_number ? l->id : 0;
+    sched_id id = l->number == g->leader_number ? l->id : 0;
     pthread_mutex_unlock(&b->in_lock);
     return id;
 }
 
 static void do_submit(bridge *b, gen *g) {
     const gen_spec *s = &g->spec;
-    seq_id id = 0;
-    seq_spec q = {.prompt = s->prompt,
-                  .n_prompt = s->n_prompt,
-                  .max_tokens = s->max_tokens,
-                  .min_tokens = s->sampling.min_tokens,
-                  .ignore_eos = s->ignore_eos,
-                  .n_stop_ids = s->n_stop_ids,
-                  .score_prompt = s->score_prompt,
-                  .priority = s->priority,
-                  .deadline_us = s->timeout_us ? g->submit_us + s->timeout_us : 0,
-                  .salt = g->salt,
-                  .fork_of = id_of_leader(b, g),
-                  .user = (uintptr_t)g};
+    sched_id id = 0;
+    sched_spec q = {.prompt = s->prompt,
+                    .n_prompt = s->n_prompt,
+                    .max_tokens = s->max_tokens,
+                    .min_tokens = s->sampling.min_tokens,
+                    .ignore_eos = s->ignore_eos,
+                    .n_stop_ids = s->n_stop_ids,
+                    .score_prompt = s->score_prompt,
+                    .priority = s->priority,
+                    .tenant = s->tenant,
+                    .deadline_us = s->timeout_us ? g->submit_us + s->timeout_us : 0,
+                    .salt = g->salt,
+                    .fork_of = id_of_leader(b, g),
+                    .user = (uintptr_t)g};
     memcpy(q.stop_ids, s->stop_ids, s->n_stop_ids * sizeof *q.stop_ids);
     /* The loop side has checked every limit before. Where the two still differ, the request
      * ends with an error, and the others go on. */
-    reject why = sched_submit(b->m->sched, &q, clock_us(), &id);
+    sched_reject why = sched_submit(b->m->sched, &q, clock_us(), &id);
     pthread_mutex_lock(&b->in_lock);
     g->id = id;
     pthread_mutex_unlock(&b->in_lock);
@@ -107,8 +111,8 @@ static bool take_in(bridge *b, bool idle, gen **out, unsigned *ops, gen_finish *
 }
 
 static void do_ops(bridge *b, gen *g, unsigned ops, gen_finish why) {
-    static const finish map[] = {FINISH_STOP, FINISH_LENGTH, FINISH_CANCELLED, FINISH_TIMEOUT,
-                                 FINISH_ERROR};
+    static const sched_finish map[] = {FINISH_STOP, FINISH_LENGTH, FINISH_CANCELLED,
+                                       FINISH_TIMEOUT, FINISH_ERROR};
     if (ops & BRIDGE_SUBMIT) do_submit(b, g);
     if (ops & BRIDGE_PAUSE) sched_pause(b->m->sched, g->id, true);
     if (ops & BRIDGE_RESUME) sched_pause(b->m->sched, g->id, false);

@@ -23,12 +23,12 @@ typedef enum load_state { LOADING, LOADED, FAILED, READY } load_state;
 typedef enum gen_state { STATE_FREE, STATE_WAITING, STATE_RUNNING, STATE_PREEMPTED } gen_state;
 
 struct gen {
-    runner_job job; /* first: seq_spec.user is its address; read by the engine thread */
+    runner_job job; /* first: sched_spec.user is its address; read by the engine thread */
     int32_t end_tokens[MAX_END_TOKENS];
     gen_spec spec;
     uint64_t salt, leader_number;
     /* Under the inbox's mutex: a leader may have ended, and its place be another's. */
-    seq_id id;
+    sched_id id;
     uint64_t number;
     struct gen *next_in;
     unsigned ops;
@@ -43,7 +43,7 @@ struct gen {
 
 typedef struct out_record {
     gen *g;
-    sampled token; /* TOKEN, or one scored prompt token */
+    sampled token; /* TOKEN: one of the event's, which follow one another; or one scored one */
     sched_event ev;
     uint64_t now_us;
     uint32_t scored_pos; /* PREFILLED with a score: its position; UINT32_MAX: none */

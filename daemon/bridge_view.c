@@ -17,18 +17,12 @@ void bridge_stats(port *p, machine_stats *out) {
     out->n_running = s.n_running;
     out->n_preempted = s.n_preempted;
     out->waiting_tokens = s.waiting_tokens;
-    out->n_steps = s.n_steps;
-    out->n_preemptions = s.n_preemptions;
-    out->n_recomputed_tokens = s.n_recomputed_tokens;
-    out->n_prompt_tokens = s.n_prompt_tokens;
-    out->n_output_tokens = s.n_output_tokens;
-    out->prefix_queries = s.n_prefix_queries;
-    out->prefix_hits = s.n_prefix_hits;
+    out->count = s.count;
     uint64_t blocks = 0;
     for (uint32_t k = 0; k < b->m->plan.n_groups; k++) blocks += b->m->plan.group_blocks[k];
     out->kv = (kv_view){.block_tokens = b->m->plan.block_tokens,
                         .blocks = blocks,
-                        .free = s.n_steps ? s.blocks_free : blocks,
+                        .free = s.count.steps ? s.blocks_free : blocks,
                         .used = s.blocks_used + s.blocks_fenced,
                         .cached = s.blocks_cached,
                         .bytes_per_token = b->m->plan.kv_bytes_per_token};

@@ -31,7 +31,7 @@ typedef struct output {
     uint64_t first_us;
     int broken; /* errno of a write that failed */
     bool ended;
-    finish finish;
+    sched_finish finish;
 } output;
 
 static volatile sig_atomic_t interrupted;
@@ -52,8 +52,10 @@ static void write_out(output *o) {
 static void on_event(void *arg, const runner_event *e) {
     output *o = arg;
     if (e->event->kind == EVENT_TOKEN) {
-        if (o->n_tokens++ == 0) o->first_us = e->now_us;
-        if (e->event->finish != FINISH_STOP) detok_push(&o->detok, e->token->token, &o->text);
+        if (o->n_tokens == 0) o->first_us = e->now_us;
+        o->n_tokens += e->event->n_tokens;
+        for (uint32_t i = 0; i < e->event->n_tokens; i++)
+            detok_push(&o->detok, e->token[i].token, &o->text);
         write_out(o);
     }
     if (e->event->kind == EVENT_ENDED) {
@@ -102,7 +104,7 @@ static status run_prompt(machine *m, const generate_args *a, uint64_t t0, err *e
     output o = {0};
     vec_i32 ids;
     runner_job job;
-    seq_id id;
+    sched_id id;
     status s;
     vec_i32_init(&ids, NULL);
     buf_init(&o.text, NULL);
@@ -120,10 +122,10 @@ static status run_prompt(machine *m, const generate_args *a, uint64_t t0, err *e
     job.sampling.min_p = a->min_p;
     job.sampling.top_k = a->top_k;
     job.sampling.seed = a->seeded ? a->seed : clock_us();
-    seq_spec q = {.prompt = ids.v,
-                  .n_prompt = (uint32_t)ids.n,
-                  .max_tokens = a->max_tokens,
-                  .user = (uintptr_t)&job};
+    sched_spec q = {.prompt = ids.v,
+                    .n_prompt = (uint32_t)ids.n,
+                    .max_tokens = a->max_tokens,
+                    .user = (uintptr_t)&job};
     uint32_t room = m->opt.max_model_len > ids.n ? m->opt.max_model_len - (uint32_t)ids.n : 0;
     if (q.max_tokens > room) q.max_tokens = room;
     detok_init(&o.detok, m->tok, false);

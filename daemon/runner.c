@@ -7,11 +7,11 @@
 #include "base/clock.h"
 #include "base/log.h"
 
-enum { MAX_DEPTH = 2 };
+enum { MAX_DEPTH = 2, MAX_RUN = 1 + SCHED_MAX_DRAFT };
 
 /* A step on its way: what the engine borrows until it is collected. */
 typedef struct flight {
-    const step *step;
+    const sched_step *step;
     batch_seq *seq;     /* [max_seqs] */
     block_copy *copies; /* [max_seqs * n_groups] */
     bool submitted;
@@ -25,7 +25,8 @@ struct runner {
     uint32_t depth, n_groups, n_flights, first;
     flight flight[MAX_DEPTH];
     uint32_t *logit_row; /* [max_seqs]: first logit row of each entry of the committed step */
-    int32_t *token;      /* [max_seqs] */
+    int32_t *token;      /* [max_seqs][MAX_RUN] */
+    uint32_t *n_tokens;  /* [max_seqs] */
     uint32_t last_rows;
     err error;
 };
@@ -37,7 +38,9 @@ static size_t part(size_t n, size_t item) {
 size_t runner_bytes(const sched_config *c) {
     return align_up(sizeof(runner), 64) + MAX_DEPTH * part(c->max_seqs, sizeof(batch_seq)) +
            MAX_DEPTH * part((size_t)c->max_seqs * c->n_groups, sizeof(block_copy)) +
-           part(c->max_seqs, sizeof(uint32_t)) + part(c->max_seqs, sizeof(int32_t));
+           part(c->max_seqs, sizeof(uint32_t)) +
+           part((size_t)c->max_seqs * MAX_RUN, sizeof(int32_t)) +
+           part(c->max_seqs, sizeof(uint32_t));
 }
 
 runner *runner_init(void *mem, const sched_config *c, sched *s, engine *en,
@@ -59,6 +62,8 @@ runner *runner_init(void *mem, const sched_config *c, sched *s, engine *en,
     r->logit_row = (uint32_t *)at;
     at += part(c->max_seqs, sizeof(uint32_t));
     r->token = (int32_t *)at;
+    at += part((size_t)c->max_seqs * MAX_RUN, sizeof(int32_t));
+    r->n_tokens = (uint32_t *)at;
     return r;
 }
 
@@ -67,14 +72,15 @@ const err *runner_last_error(const runner *r) {
 }
 
 /* st, res: the step just committed and what it gave, or NULL for events outside a commit. */
-static void deliver(runner *r, const step *st, const step_result *res, uint64_t now) {
+static void deliver(runner *r, const sched_step *st, const step_result *res, uint64_t now) {
     const sched_event *ev;
     size_t n = sched_events(r->sched, &ev);
     for (size_t i = 0; i < n; i++) {
         runner_event e = {.event = &ev[i], .now_us = now};
-        if (res && ev[i].kind == EVENT_TOKEN) e.token = &res->token[ev[i].entry];
+        if (res && ev[i].kind == EVENT_TOKEN)
+            e.token = &res->token[(size_t)ev[i].entry * res->max_run];
         if (res && ev[i].kind == EVENT_PREFILLED && st->seq[ev[i].entry].score) {
-            const step_seq *q = &st->seq[ev[i].entry];
+            const sched_step_seq *q = &st->seq[ev[i].entry];
             /* A row scores the token after it; the prompt's last row has none. */
             bool last = ev[i].first_pos + ev[i].n_rows >= q->n_prompt;
             e.scored = res->scored + r->logit_row[ev[i].entry];
@@ -89,7 +95,7 @@ void runner_deliver(runner *r) {
     deliver(r, NULL, NULL, clock_us());
 }
 
-static void fill_seq(const runner *r, const step_seq *q, batch_seq *b) {
+static void fill_seq(const runner *r, const sched_step_seq *q, batch_seq *b) {
     const runner_job *job = (const runner_job *)(uintptr_t)q->user;
     *b = (batch_seq){.first_row = q->first_row,
                      .n_rows = q->n_rows,
@@ -110,7 +116,7 @@ static void fill_seq(const runner *r, const step_seq *q, batch_seq *b) {
 /* Plans and submits one step. False when there is nothing to plan. */
 static bool launch(runner *r) {
     uint64_t now = clock_us();
-    const step *st = sched_plan(r->sched, now);
+    const sched_step *st = sched_plan(r->sched, now);
     deliver(r, NULL, NULL, now); /* deadlines and preemptions are told at planning */
     if (!st) return false;
     flight *f = &r->flight[(r->first + r->n_flights++) % MAX_DEPTH];
@@ -123,6 +129,18 @@ static bool launch(runner *r) {
     return true;
 }
 
+/* The tokens of each entry's run. */
+static sched_step_tokens take_runs(runner *r, const sched_step *st, const step_result *res) {
+    for (uint32_t i = 0; i < st->n_seqs; i++) {
+        const sampled *run = res->token + (size_t)i * res->max_run;
+        r->n_tokens[i] = !st->seq[i].sample ? 0 : res->n_tokens ? res->n_tokens[i] : 1;
+        CHECK(r->n_tokens[i] <= MAX_RUN);
+        for (uint32_t k = 0; k < r->n_tokens[i]; k++)
+            r->token[(size_t)i * MAX_RUN + k] = run[k].token;
+    }
+    return (sched_step_tokens){.token = r->token, .n = r->n_tokens, .stride = MAX_RUN};
+}
+
 bool runner_step(runner *r) {
     while (r->n_flights < r->depth && launch(r)) {
     }
@@ -130,17 +148,17 @@ bool runner_step(runner *r) {
     flight *f = &r->flight[r->first];
     step_result res;
     bool ok = f->submitted && engine_collect(r->engine, &res, &r->error) == OK;
-    const step *st = f->step;
+    const sched_step *st = f->step;
     r->last_rows = st->n_rows;
     uint32_t rows = 0;
     for (uint32_t i = 0; i < st->n_seqs; i++) {
         r->logit_row[i] = rows;
         rows += st->seq[i].n_logit_rows;
-        r->token[i] = ok && st->seq[i].sample ? res.token[i].token : -1;
     }
     if (!ok) log_error("step %llu failed: %s", (unsigned long long)st->number, r->error.text);
     uint64_t now = clock_us();
-    sched_commit(r->sched, st, ok ? r->token : NULL, now);
+    sched_step_tokens tokens = ok ? take_runs(r, st, &res) : (sched_step_tokens){0};
+    sched_commit(r->sched, st, ok ? &tokens : NULL);
 #ifndef NDEBUG
     sched_audit(r->sched);
 #endif

@@ -9,14 +9,16 @@
 
 typedef struct runner runner;
 
-/* What the runner must know of a sequence; seq_spec.user is its address. Lives until ENDED. */
+/* What the runner must know of a sequence; sched_spec.user is its address. Lives until ENDED.
+ */
 typedef struct runner_job {
     sampling sampling;
     int8_t n_score; /* best tokens per scored prompt row, with score_prompt */
 } runner_job;
 
-/* One thing that happened. token: for EVENT_TOKEN; scored, n_scored, first_scored: prompt
- * tokens scored by this step, for EVENT_PREFILLED. Borrowed for the call. */
+/* One thing that happened. token: [event->n_tokens], for EVENT_TOKEN; scored, n_scored,
+ * first_scored: prompt tokens scored by this step, for EVENT_PREFILLED. Borrowed for the call.
+ */
 typedef struct runner_event {
     const sched_event *event;
     const sampled *token;

@@ -68,7 +68,11 @@ typedef struct batch {
 } batch;
 
 typedef struct step_result {
-    const sampled *token;  /* [n_seqs of the batch]; meaningless where sample was false */
+    /* [n_seqs of the batch][max_run]: what each sequence drew, n_tokens[i] tokens of it, one
+     * where n_tokens is NULL; meaningless where sample was false. Today's engines draw one. */
+    const sampled *token;
+    const uint32_t *n_tokens;
+    uint32_t max_run;
     const sampled *scored; /* [n_logit_rows]; of rows that scored */
     /* [n_logit_rows][n_vocab] before sampling, or NULL; only after keep_logits */
     const float *logits;

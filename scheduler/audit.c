@@ -6,7 +6,8 @@ static void audit_blocks_held(const sched *s, const seq_hot *h) {
     CHECK(h->n_blocks <= s->blocks_per_seq);
     CHECK(h->next_pos <= positions_needed(h->n_prompt, h->limit));
     if (h->prefilled) {
-        CHECK(h->next_pos + (h->limit > h->n_prompt) == h->len + h->pending);
+        CHECK(h->next_pos + (h->limit > h->n_prompt) ==
+              h->len + h->pending + (h->pending ? h->n_draft : 0));
         CHECK(h->n_blocks == blocks_for(s, h->next_pos));
     } else {
         CHECK(h->next_pos < h->len && h->pending == 0);
@@ -18,10 +19,12 @@ static void audit_blocks_held(const sched *s, const seq_hot *h) {
 static void audit_hot(const sched *s, uint32_t slot) {
     const seq_hot *h = &s->hot[slot];
     const seq_record *r = record_find(s, h->id);
-    CHECK(r && r->slot == slot && r->ticket > 0 && r->ticket <= s->n_tickets);
+    CHECK(r && r->slot == slot && r->n_admission > 0 && r->n_admission <= s->n_admissions);
     CHECK(h->n_prompt == r->spec.n_prompt && h->limit == h->n_prompt + r->spec.max_tokens);
     CHECK(h->n_prompt <= h->len && h->len + h->pending <= h->limit);
     CHECK(h->limit <= s->cfg.max_model_len && r->n_reported <= h->n_prompt);
+    CHECK(h->n_draft == 0 || h->pending == 1 || (h->state == SEQ_DECODE && h->pending == 0));
+    CHECK(h->len + h->n_draft < h->limit || h->n_draft == 0);
     CHECK(h->pending <= h->inflight && h->inflight <= s->n_planned - s->n_committed);
     CHECK(!heap_has(&s->waiting, record_of(h->id)));
     CHECK(heap_has(&s->deadlines, record_of(h->id)) == (r->spec.deadline_us > 0));
@@ -31,35 +34,37 @@ static void audit_hot(const sched *s, uint32_t slot) {
         CHECK(!h->prefilled && h->next_pos == 0);
 }
 
-/* Walks a list that must be in ticket order from ticket on; returns the highest ticket. */
-static uint64_t audit_list(const sched *s, const slot_list *l, bool running, uint64_t ticket) {
+/* Walks a list that must be in order of seniority, behind last, or NULL; returns the last one.
+ */
+static const seq_record *audit_list(const sched *s, const slot_list *l, bool running,
+                                    const seq_record *last) {
     uint32_t n = 0, prev = NO_SLOT;
-    for (uint32_t slot = l->head; slot != NO_SLOT; slot = s->hot[slot].next) {
+    for (uint32_t slot = l->head; slot != NO_SLOT; slot = s->hot[slot].run.next) {
         CHECK(slot < s->cfg.max_seqs && ++n <= l->n);
-        CHECK(s->hot[slot].prev == prev);
+        CHECK(s->hot[slot].run.prev == prev);
         unsigned state = s->hot[slot].state;
         CHECK(running ? state == SEQ_PREFILL || state == SEQ_DECODE : state == SEQ_PREEMPTED);
         CHECK(running == (s->hot[slot].n_blocks > 0));
         CHECK(s->hot[slot].prefilled == (state == SEQ_DECODE));
-        uint64_t own = s->record[record_of(s->hot[slot].id)].ticket;
-        CHECK(own > ticket);
-        ticket = own;
+        const seq_record *own = &s->record[record_of(s->hot[slot].id)];
+        CHECK(!last || is_senior(last, own));
+        last = own;
         prev = slot;
     }
     CHECK(n == l->n && l->tail == prev);
-    return ticket;
+    return last;
 }
 
 static void audit_prefilling(const sched *s) {
     uint32_t n = 0, prev = NO_SLOT, n_state = 0;
-    uint64_t ticket = 0;
+    const seq_record *last = NULL;
     for (uint32_t slot = s->prefilling.head; slot != NO_SLOT;
-         slot = s->hot[slot].prefill_next) {
+         slot = s->hot[slot].prefill.next) {
         CHECK(slot < s->cfg.max_seqs && ++n <= s->prefilling.n);
-        CHECK(s->hot[slot].state == SEQ_PREFILL && s->hot[slot].prefill_prev == prev);
-        uint64_t own = s->record[record_of(s->hot[slot].id)].ticket;
-        CHECK(own > ticket);
-        ticket = own;
+        CHECK(s->hot[slot].state == SEQ_PREFILL && s->hot[slot].prefill.prev == prev);
+        const seq_record *own = &s->record[record_of(s->hot[slot].id)];
+        CHECK(!last || is_senior(last, own));
+        last = own;
         prev = slot;
     }
     CHECK(n == s->prefilling.n && s->prefilling.tail == prev);
@@ -70,9 +75,9 @@ static void audit_prefilling(const sched *s) {
 static void audit_paused(const sched *s) {
     uint32_t n = 0, n_paused = 0, n_parked = 0, prev = NO_SLOT;
     uint64_t held[SCHED_MAX_GROUPS] = {0};
-    for (uint32_t slot = s->parked.head; slot != NO_SLOT; slot = s->hot[slot].next) {
+    for (uint32_t slot = s->parked.head; slot != NO_SLOT; slot = s->hot[slot].run.next) {
         CHECK(slot < s->cfg.max_seqs && ++n <= s->parked.n);
-        CHECK(s->hot[slot].state == SEQ_PAUSED && s->hot[slot].prev == prev);
+        CHECK(s->hot[slot].state == SEQ_PAUSED && s->hot[slot].run.prev == prev);
         for (uint32_t k = 0; k < s->n_groups; k++)
             held[k] += group_part(&s->group[k], s->hot[slot].n_blocks);
         prev = slot;
@@ -89,14 +94,15 @@ static void audit_paused(const sched *s) {
 }
 
 static void audit_slots(const sched *s) {
-    uint32_t n_free = 0, n_ended = 0;
-    for (uint32_t slot = s->free_slot; slot != NO_SLOT; slot = s->hot[slot].next) {
+    uint32_t n_free = 0, n_ended = 0, n_drafting = 0;
+    for (uint32_t slot = s->free_slot; slot != NO_SLOT; slot = s->hot[slot].run.next) {
         CHECK(slot < s->cfg.max_seqs && ++n_free <= s->cfg.max_seqs);
         CHECK(s->hot[slot].state == SEQ_FREE && s->hot[slot].n_blocks == 0);
     }
     for (uint32_t slot = 0; slot < s->cfg.max_seqs; slot++) {
         const seq_hot *h = &s->hot[slot];
         if (h->state == SEQ_FREE) continue;
+        n_drafting += h->n_draft > 0 && h->pending == 0;
         if (h->state != SEQ_ENDED) {
             audit_hot(s, slot);
             continue;
@@ -106,6 +112,7 @@ static void audit_slots(const sched *s) {
         CHECK(record_find(s, h->id) && record_find(s, h->id)->finish != FINISH_NONE);
         CHECK(!heap_has(&s->deadlines, record_of(h->id)));
     }
+    CHECK(n_drafting == s->n_drafting);
     CHECK(n_free == s->n_free_slots && n_ended == s->n_ended);
     CHECK(n_free + n_ended + s->running.n + s->preempted.n + s->n_paused == s->cfg.max_seqs);
 }
@@ -129,7 +136,7 @@ static void audit_records(const sched *s) {
         if (r->slot == NO_SLOT) {
             n_waiting++;
             waiting_tokens += r->spec.n_prompt;
-            CHECK(r->ticket == 0);
+            CHECK(r->ticket == 0 && r->n_admission == 0);
             CHECK(heap_has(&s->deadlines, i) == (r->spec.deadline_us > 0));
         } else {
             n_slotted++;
@@ -152,18 +159,24 @@ static void audit_steps(const sched *s) {
     uint64_t inflight = 0, pending = 0, have_inflight = 0, have_pending = 0;
     CHECK(s->n_planned - s->n_committed <= s->depth);
     for (uint64_t number = s->n_committed + 1; number <= s->n_planned; number++) {
-        const step *st = &s->step[number & 1];
-        uint32_t rows = 0, logits = 0;
+        const sched_step *st = &s->step[number & 1];
+        uint32_t rows = 0, logits = 0, decode_rows = 0;
         CHECK(st->number == number && st->n_seqs > 0);
         for (uint32_t i = 0; i < st->n_seqs; i++) {
-            const step_seq *e = &st->seq[i];
+            const sched_step_seq *e = &st->seq[i];
             const seq_hot *h = &s->hot[e->slot];
             CHECK(h->state != SEQ_FREE && h->inflight > 0);
             CHECK(e->first_row == rows && e->n_rows > 0 && e->n_logit_rows <= e->n_rows);
             CHECK((uint64_t)e->first_pos + e->n_rows <= s->cfg.max_model_len);
             CHECK(e->n_blocks == blocks_for(s, e->first_pos + e->n_rows));
             CHECK(!e->sample || e->n_logit_rows > 0);
-            if (i < st->n_decode_rows) CHECK(e->n_rows == 1 && e->sample);
+            CHECK(e->n_draft <= SCHED_MAX_DRAFT);
+            if (i < st->n_decode_seqs)
+                CHECK(e->n_rows == 1 + e->n_draft && e->n_logit_rows == e->n_rows && e->sample);
+            else
+                CHECK(e->n_draft == 0);
+            if (e->n_draft > 0 && h->state != SEQ_ENDED) CHECK(h->n_draft == e->n_draft);
+            decode_rows += i < st->n_decode_seqs ? e->n_rows : 0;
             if (number == s->n_planned) CHECK(h->newest_entry == i);
             if (number == s->n_planned) CHECK(h->newest_parity == (number & 1));
             rows += e->n_rows;
@@ -172,7 +185,8 @@ static void audit_steps(const sched *s) {
             pending += e->sample;
         }
         CHECK(rows == st->n_rows && rows <= s->cfg.max_rows);
-        CHECK(rows == st->n_decode_rows + st->n_prefill_rows);
+        CHECK(rows == st->n_decode_rows + st->n_prefill_rows &&
+              decode_rows == st->n_decode_rows);
         CHECK(logits == st->n_logit_rows && logits <= s->cfg.max_logit_rows);
     }
     for (uint32_t i = 0; i < s->cfg.max_seqs; i++) {
@@ -187,7 +201,7 @@ static void audit_steps(const sched *s) {
 static uint32_t committed_positions(const sched *s, uint32_t slot) {
     uint32_t n = s->hot[slot].next_pos;
     for (uint64_t number = s->n_committed + 1; number <= s->n_planned; number++) {
-        const step *st = &s->step[number & 1];
+        const sched_step *st = &s->step[number & 1];
         for (uint32_t i = 0; i < st->n_seqs; i++)
             if (st->seq[i].slot == slot) n -= st->seq[i].n_rows;
     }
@@ -210,7 +224,7 @@ static void audit_cached(const sched *s, const seq_group *g, uint32_t slot, uint
 static uint32_t pins_of(const sched *s, uint32_t k, int32_t block) {
     uint32_t n = 0;
     for (uint64_t number = s->n_committed + 1; number <= s->n_planned; number++) {
-        const step *st = &s->step[number & 1];
+        const sched_step *st = &s->step[number & 1];
         for (uint32_t i = 0; i < st->n_copies; i++)
             n += st->copy[i].group == k && st->copy[i].from == block;
     }
@@ -219,7 +233,7 @@ static uint32_t pins_of(const sched *s, uint32_t k, int32_t block) {
 
 /* A block that an uncommitted step touches is in use or fenced. One that it writes to is given
  * to nobody else, even if the sequence has lost it. */
-static void audit_touched(const sched *s, uint32_t k, const step_seq *e) {
+static void audit_touched(const sched *s, uint32_t k, const sched_step_seq *e) {
     const seq_group *g = &s->group[k];
     const uint32_t first_written = e->first_pos / s->cfg.block_tokens;
     for (uint32_t i = first_seen(s, g, e->first_pos); i < e->n_blocks; i++) {
@@ -235,10 +249,10 @@ static void audit_touched(const sched *s, uint32_t k, const step_seq *e) {
 static void audit_in_flight(const sched *s, uint32_t k) {
     const blocks *kv = &s->group[k].kv;
     for (uint64_t number = s->n_committed + 1; number <= s->n_planned; number++) {
-        const step *st = &s->step[number & 1];
+        const sched_step *st = &s->step[number & 1];
         for (uint32_t i = 0; i < st->n_seqs; i++) audit_touched(s, k, &st->seq[i]);
         for (uint32_t i = 0; i < st->n_copies; i++) {
-            const step_copy *c = &st->copy[i];
+            const sched_step_copy *c = &st->copy[i];
             if (c->group != k) continue;
             CHECK(c->from != c->to && kv->ref[c->from] > 0);
             CHECK(kv->ref[c->to] > 0 || (kv->flags[c->to] & BLOCK_FENCED));
@@ -263,7 +277,8 @@ static void audit_group(const sched *s, uint32_t k) {
         uint32_t first = 0, n = h->n_blocks;
         reserved += group_part(g, n);
         if (g->window) {
-            first = g->held[slot].first, n = g->held[slot].n;
+            first = g->held[slot].first;
+            n = g->held[slot].n;
             CHECK(first <= n && n <= h->n_blocks && n - first <= group_part(g, h->n_blocks));
             CHECK(first <= first_seen(s, g, n_committed)); /* never on planned positions */
             CHECK(n >= blocks_for(s, h->next_pos));
@@ -292,9 +307,9 @@ static void audit_group(const sched *s, uint32_t k) {
 }
 
 void sched_audit(const sched *s) {
-    uint64_t ticket = audit_list(s, &s->running, true, 0);
+    const seq_record *last = audit_list(s, &s->running, true, NULL);
     /* A senior behind a junior can only come from a pause. */
-    audit_list(s, &s->preempted, false, s->ever_paused ? 0 : ticket);
+    audit_list(s, &s->preempted, false, s->ever_paused ? NULL : last);
     audit_paused(s);
     audit_prefilling(s);
     audit_slots(s);

@@ -48,9 +48,12 @@ static uint32_t cut_to_group(const sched *s, uint32_t group, uint32_t n) {
     return n;
 }
 
-uint32_t cache_probe(sched *s, seq_id id, uint64_t salt, const int32_t *tokens, uint32_t n) {
+uint32_t cache_probe(sched *s, sched_id id, uint64_t salt, const int32_t *tokens, uint32_t n) {
     if (!s->cfg.prefix_cache) return 0;
-    if (s->probe.id != id) s->probe.id = id, s->probe.n_hashed = 0;
+    if (s->probe.id != id) {
+        s->probe.id = id;
+        s->probe.n_hashed = 0;
+    }
     uint32_t found = walk_chain(s, salt, tokens, n / s->cfg.block_tokens);
     for (bool again = true; again;) {
         uint32_t before = found;

@@ -12,7 +12,7 @@ static bool among(const int32_t *ids, uint32_t n, int32_t token) {
 static bool may_end(const sched *s, const seq_hot *h, int32_t token) {
     if (h->checks_end && among(s->cfg.end_tokens, s->cfg.n_end_tokens, token)) return true;
     if (!h->checks_stop) return false;
-    const seq_spec *spec = &s->record[record_of(h->id)].spec;
+    const sched_spec *spec = &s->record[record_of(h->id)].spec;
     return among(spec->stop_ids, spec->n_stop_ids, token);
 }
 
@@ -22,9 +22,10 @@ static bool token_ends(const sched *s, const seq_hot *h, int32_t token) {
            h->len - 1 - h->n_prompt >= s->record[record_of(h->id)].spec.min_tokens;
 }
 
-/* Tells of prompt rows that were not told before: after a preemption they are computed again,
- * but scored and counted once. */
-static void commit_prefill(sched *s, const seq_hot *h, const step_seq *e, uint32_t index) {
+/* Reports prompt rows that were not reported before: after a preemption they are computed
+ * again, but scored and counted once. */
+static void commit_prefill(sched *s, const seq_hot *h, const sched_step_seq *e,
+                           uint32_t index) {
     seq_record *r = &s->record[record_of(h->id)];
     if (h->n_blocks > 0) r->n_computed = e->first_pos + e->n_rows;
     uint32_t from = max_u32(e->first_pos, r->n_reported);
@@ -32,46 +33,94 @@ static void commit_prefill(sched *s, const seq_hot *h, const step_seq *e, uint32
     if (from >= to) return;
     r->n_reported = to;
     if (to == h->n_prompt) fork_wake(s, record_of(h->id));
-    s->n_prompt_tokens += to - from;
+    s->count.prompt_tokens += to - from;
     sched_event *v = event_push(s, EVENT_PREFILLED, h->id, h->user);
     v->entry = index;
     v->first_pos = from;
     v->n_rows = to - from;
 }
 
-static void commit_token(sched *s, seq_hot *h, uint32_t slot, uint32_t index, int32_t token) {
+static inline void push_tokens(sched *s, const seq_hot *h, uint32_t index, uint32_t n,
+                               uint32_t n_output, sched_finish why) {
+    sched_event *v = event_push(s, EVENT_TOKEN, h->id, h->user);
+    v->entry = index;
+    v->n_tokens = n;
+    v->finish = why;
+    v->n_output = n_output;
+}
+
+static inline void commit_token(sched *s, seq_hot *h, uint32_t slot, uint32_t index,
+                                int32_t token) {
     tokens_of(s, slot)[h->len++] = token;
-    s->n_output_tokens++;
+    s->count.generated_tokens++;
     if (token_ends(s, h, token)) {
         seq_end(s, slot, FINISH_STOP, token);
         return;
     }
     const bool full = h->len == h->limit;
-    sched_event *v = event_push(s, EVENT_TOKEN, h->id, h->user);
-    v->entry = index;
-    v->token = token;
-    v->finish = full ? FINISH_LENGTH : FINISH_NONE;
-    v->n_output = h->len - h->n_prompt;
+    push_tokens(s, h, index, 1, h->len - h->n_prompt, full ? FINISH_LENGTH : FINISH_NONE);
     if (full) seq_end(s, slot, FINISH_LENGTH, -1);
 }
 
 /* Rows of e are in the KV cache: full blocks can be found, those out of sight are released. One
  * that was preempted meanwhile has no blocks any more. */
-static void commit_rows(sched *s, const seq_hot *h, const step_seq *e, bool decode) {
+static void commit_rows(sched *s, const seq_hot *h, const sched_step_seq *e, bool decode) {
     if (h->n_blocks == 0) return;
     uint32_t n = e->first_pos + e->n_rows;
     if (!decode || n == e->n_blocks * s->cfg.block_tokens) cache_publish(s, e->slot, n);
     if (s->windows) hold_release_unseen(s, e->slot, n);
 }
 
-void sched_commit(sched *s, const step *st, const int32_t *tokens, uint64_t now_us) {
-    (void)now_us; /* policies will need it */
+/* A run behind a row with drafts: tokens up to the first that ends the sequence. Rows behind
+ * them are not committed, and blocks that only they need are given back. */
+static __attribute__((noinline)) void commit_run(sched *s, const sched_step_seq *e,
+                                                 uint32_t index, const int32_t *run,
+                                                 uint32_t n_run) {
+    seq_hot *h = &s->hot[e->slot];
+    int32_t *history = tokens_of(s, e->slot);
+    uint32_t n = 0;
+    bool stops = false;
+    h->n_draft = 0;
+    CHECK(n_run >= 1 && n_run <= 1 + e->n_draft);
+    while (n < n_run && h->len < h->limit && !stops) {
+        history[h->len++] = run[n];
+        stops = token_ends(s, h, run[n++]);
+    }
+    s->count.generated_tokens += n;
+    if (h->n_blocks > 0) {
+        h->next_pos = e->first_pos + n;
+        cache_publish(s, e->slot, h->next_pos);
+        if (s->windows) hold_release_unseen(s, e->slot, h->next_pos);
+        hold_shrink(s, e->slot, blocks_for(s, h->next_pos));
+    }
+    const sched_finish why = stops                ? FINISH_STOP
+                             : h->len == h->limit ? FINISH_LENGTH
+                                                  : FINISH_NONE;
+    if (n > stops) push_tokens(s, h, index, n - stops, h->len - h->n_prompt - stops, why);
+    if (why != FINISH_NONE) seq_end(s, e->slot, why, stops ? run[n - 1] : -1);
+}
+
+static inline void commit_entry(sched *s, seq_hot *h, const sched_step *st, uint32_t i,
+                                const int32_t *run) {
+    const sched_step_seq *e = &st->seq[i];
+    commit_rows(s, h, e, i < st->n_decode_seqs);
+    if (i >= st->n_decode_seqs) commit_prefill(s, h, e, i);
+    if (e->sample)
+        commit_token(s, h, e->slot, i, *run);
+    else if (e->first_pos + e->n_rows == h->limit)
+        seq_end(s, e->slot, FINISH_LENGTH, -1); /* only the prompt was to be scored */
+}
+
+void sched_commit(sched *s, const sched_step *st, const sched_step_tokens *tokens) {
     CHECK(s->n_committed < s->n_planned);
     unsigned parity = (s->n_committed + 1) & 1;
     CHECK(st == &s->step[parity] && st->number == s->n_committed + 1);
     s->n_committed++;
-    for (uint32_t i = 0; i < st->n_seqs; i++) {
-        const step_seq *e = &st->seq[i];
+    s->count.steps++;
+    const uint32_t stride = tokens ? tokens->stride : 0;
+    size_t at = 0; /* of entry i's run */
+    for (uint32_t i = 0; i < st->n_seqs; i++, at += stride) {
+        const sched_step_seq *e = &st->seq[i];
         seq_hot *h = &s->hot[e->slot];
         h->inflight--;
         h->pending -= e->sample;
@@ -80,16 +129,14 @@ void sched_commit(sched *s, const step *st, const int32_t *tokens, uint64_t now_
             continue;
         }
         if (!tokens) {
+            if (e->n_draft > 0) h->n_draft = 0;
             seq_end(s, e->slot, FINISH_ERROR, -1);
             continue;
         }
-        commit_rows(s, h, e, i < st->n_decode_rows);
-        if (i >= st->n_decode_rows) commit_prefill(s, h, e, i);
-        if (e->sample) {
-            commit_token(s, h, e->slot, i, tokens[i]);
-        } else if (e->first_pos + e->n_rows == h->limit) {
-            seq_end(s, e->slot, FINISH_LENGTH, -1); /* only the prompt was to be scored */
-        }
+        if (e->n_draft > 0)
+            commit_run(s, e, i, tokens->token + at, tokens->n ? tokens->n[i] : 1);
+        else
+            commit_entry(s, h, st, i, tokens->token + at);
     }
     hold_unpin(s, st);
     for (uint32_t k = 0; k < s->n_groups; k++) blocks_unfence(&s->group[k].kv, parity);

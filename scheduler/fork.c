@@ -28,7 +28,7 @@ void fork_wake(sched *s, uint32_t leader) {
         l->fork_head = s->record[i].fork_next;
         s->record[i].fork_next = NO_SLOT;
         s->n_dormant--;
-        seq_enqueue(s, i);
+        queue_wait(s, i);
     }
 }
 
@@ -48,7 +48,7 @@ uint32_t fork_leader(const sched *s, uint32_t record) {
     if (r->spec.score_prompt || !l || l->slot == NO_SLOT) return NO_SLOT;
     const seq_hot *h = &s->hot[l->slot];
     if (h->n_blocks == 0 || l->n_computed < h->n_prompt) return NO_SLOT;
-    /* Who needs its blocks may have to take them. */
+    /* A leader that is paused may lose its blocks to the member itself. */
     if (h->state == SEQ_PAUSED) return NO_SLOT;
     for (uint32_t k = 0; k < s->n_groups; k++) {
         const seq_group *g = &s->group[k];

@@ -37,7 +37,8 @@ static void copy_last(sched *s, uint32_t k, uint32_t slot, const start *st) {
     blocks_hold(&g->kv, from);
     g->n_pinned++;
     g->reserved += g->window > 0;
-    s->copy[parity][s->n_copies++] = (step_copy){k, from, table_of(s, g, slot)[st->n_found]};
+    s->copy[parity][s->n_copies++] =
+        (sched_step_copy){k, from, table_of(s, g, slot)[st->n_found]};
 }
 
 void hold_start(sched *s, uint32_t slot, const start *st, uint32_t n_blocks) {
@@ -131,6 +132,23 @@ void hold_release(sched *s, uint32_t slot) {
     h->n_blocks = 0;
 }
 
+void hold_shrink(sched *s, uint32_t slot, uint32_t n) {
+    seq_hot *h = &s->hot[slot];
+    if (n >= h->n_blocks) return;
+    note_peak(s, slot);
+    for (uint32_t k = 0; k < s->n_groups; k++) {
+        seq_group *g = &s->group[k];
+        const uint32_t less = group_part(g, h->n_blocks) - group_part(g, n);
+        held own = held_of(s, g, slot);
+        while (own.n > n) blocks_drop(&g->kv, table_of(s, g, slot)[--own.n], 0, s->n_committed);
+        if (h->state == SEQ_PAUSED) g->parked -= less;
+        if (!g->window) continue;
+        g->held[slot].n = own.n;
+        g->reserved -= less;
+    }
+    h->n_blocks = n;
+}
+
 /* Rows of uncommitted steps stand at n_committed or later: they do not see them either, so no
  * fence is needed. */
 void hold_release_unseen(sched *s, uint32_t slot, uint32_t n_committed) {
@@ -152,7 +170,7 @@ void hold_release_unseen(sched *s, uint32_t slot, uint32_t n_committed) {
     }
 }
 
-void hold_unpin(sched *s, const step *st) {
+void hold_unpin(sched *s, const sched_step *st) {
     for (uint32_t i = 0; i < st->n_copies; i++) {
         seq_group *g = &s->group[st->copy[i].group];
         blocks_drop(&g->kv, st->copy[i].from, 0, s->n_committed);

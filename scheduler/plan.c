@@ -8,10 +8,15 @@
  * takes those of a paused sequence; then it evicts the most junior running one; if that is
  * itself, it keeps what it holds and waits (a senior may evict it: no hold-and-wait).
  *
+ * Drafts. Rows that verify guesses come last among those of decoding sequences, take only what
+ * is free, and leave a row for prompts; so nothing below depends on them, and if all guesses
+ * are wrong, a sequence still advances by a token.
+ *
  * Progress. The most senior never waits for longer than the fences of two steps: whatever it
  * needs is free, fenced, or held by juniors, because alone it fits (checked at submit). Decode
  * rows come first and max_rows >= max_seqs, so it always gets a row; so it ends, and the next
- * one is the most senior. Hence every admitted sequence ends. */
+ * one is the most senior. Hence every admitted sequence ends. (policy.h: what a policy may do
+ * to that order.) */
 #include "scheduler/state.h"
 
 /* A resumed sequence must have room for so many more tokens, or it would be evicted again at
@@ -20,8 +25,8 @@ enum { RESUME_SLACK = 64 };
 
 typedef struct planner {
     sched *s;
-    step_seq *entry;
-    uint32_t n, n_decode;
+    sched_step_seq *entry;
+    uint32_t n, n_decode, n_decode_rows;
     uint32_t rows_left, logits_left;
     uint32_t share;                     /* rows of one prompt while another waits */
     uint32_t claimed[SCHED_MAX_GROUPS]; /* fenced blocks that waiting decode rows count on */
@@ -144,9 +149,9 @@ static bool find_start(planner *p, uint32_t record, const int32_t *tokens, uint3
     }
 }
 
-static inline step_seq *add_entry(planner *p, uint32_t slot) {
+static inline sched_step_seq *add_entry(planner *p, uint32_t slot) {
     seq_hot *h = &p->s->hot[slot];
-    step_seq *e = &p->entry[p->n];
+    sched_step_seq *e = &p->entry[p->n];
     /* Field by field: padding keeps its zeroes, so equal plans are equal bytes. */
     e->user = h->user;
     e->slot = slot;
@@ -157,6 +162,7 @@ static inline step_seq *add_entry(planner *p, uint32_t slot) {
     e->n_logit_rows = 0;
     e->n_blocks = h->n_blocks;
     e->n_prompt = h->n_prompt;
+    e->n_draft = 0;
     e->sample = false;
     e->score = h->score;
     return e;
@@ -175,8 +181,9 @@ static void plan_decode(planner *p) {
     for (uint32_t slot = s->running.head; slot != NO_SLOT; slot = next) {
         seq_hot *h = &s->hot[slot];
         if (h->state == SEQ_DECODE && h->len + h->pending < h->limit &&
+            (h->n_draft == 0 || h->pending == 0) &&
             (h->next_pos < h->n_blocks * s->cfg.block_tokens || find_block(p, slot))) {
-            step_seq *e = add_entry(p, slot);
+            sched_step_seq *e = add_entry(p, slot);
             e->first_row = p->n;
             e->n_rows = e->n_logit_rows = 1;
             e->sample = true;
@@ -185,24 +192,69 @@ static void plan_decode(planner *p) {
             h->next_pos++;
             h->pending++;
         }
-        next = h->next; /* only now: find_block may have evicted it */
+        next = h->run.next; /* only now: find_block may have evicted it */
     }
-    p->n_decode = p->n;
+    p->n_decode = p->n_decode_rows = p->n;
     CHECK(p->n <= p->rows_left && p->n <= p->logits_left);
     p->rows_left -= p->n;
     p->logits_left -= p->n;
 }
 
+/* How many of n rows behind its one have blocks: they take free ones, and nobody else's. */
+static uint32_t cover_drafts(planner *p, uint32_t slot, uint32_t n) {
+    sched *s = p->s;
+    const seq_hot *h = &s->hot[slot];
+    uint32_t want[SCHED_MAX_GROUPS];
+    while ((uint64_t)h->n_blocks * s->cfg.block_tokens < (uint64_t)h->next_pos + n) {
+        for (uint32_t k = 0; k < s->n_groups; k++)
+            want[k] = group_part(&s->group[k], h->n_blocks + 1) -
+                      group_part(&s->group[k], h->n_blocks);
+        if (find_room(p, want) != ROOM_THERE)
+            n = h->n_blocks * s->cfg.block_tokens - h->next_pos;
+        else
+            hold_grow(s, slot);
+    }
+    hold_cover(s, slot, h->next_pos + n);
+    return n;
+}
+
+/* Rows that verify drafts, once every decoding sequence has its row: senior first, and while
+ * prompts want rows, not more than half of what is left. */
+static void plan_drafts(planner *p) {
+    sched *s = p->s;
+    uint32_t left = min_u32(p->rows_left, p->logits_left), row = 0;
+    if (s->prefilling.n + s->preempted.n + s->waiting.n > 0) left /= 2;
+    for (uint32_t i = 0; i < p->n_decode; i++) {
+        sched_step_seq *e = &p->entry[i];
+        seq_hot *h = &s->hot[e->slot];
+        const uint32_t n = cover_drafts(p, e->slot, min_u32(h->n_draft, left));
+        s->n_drafting -= h->n_draft > 0;
+        e->first_row = row;
+        e->n_draft = n;
+        e->n_rows = e->n_logit_rows = 1 + n;
+        e->n_blocks = h->n_blocks;
+        h->next_pos += n;
+        h->n_draft = (uint8_t)n;
+        left -= n;
+        row += 1 + n;
+    }
+    p->rows_left -= row - p->n_decode;
+    p->logits_left -= row - p->n_decode;
+    p->n_decode_rows = row;
+}
+
 /* Extends e, the newest entry of a prefilling sequence, by as many of its rows as there is room
  * for. Its last row samples the next token, unless only scores were wanted. */
-static void extend_chunk(planner *p, step_seq *e, uint32_t max_rows, uint32_t max_logits) {
+static void extend_chunk(planner *p, sched_step_seq *e, uint32_t max_rows,
+                         uint32_t max_logits) {
     sched *s = p->s;
     seq_hot *h = &s->hot[e->slot];
     uint32_t left = h->len - h->next_pos, n = min_u32(left, max_rows), logits = 0;
     uint32_t silent = left; /* rows before the first that has to be scored */
     if (h->score) {
-        uint32_t told = s->record[record_of(h->id)].n_reported;
-        if (told < h->n_prompt) silent = told > h->next_pos ? told - h->next_pos : 0;
+        uint32_t reported = s->record[record_of(h->id)].n_reported;
+        if (reported < h->n_prompt)
+            silent = reported > h->next_pos ? reported - h->next_pos : 0;
     }
     if (n > silent) {
         logits = min_u32(n - silent, max_logits);
@@ -210,10 +262,12 @@ static void extend_chunk(planner *p, step_seq *e, uint32_t max_rows, uint32_t ma
     }
     bool samples = n == left && h->len < h->limit;
     if (samples && logits == 0) {
-        if (max_logits > 0)
+        if (max_logits > 0) {
             logits = 1;
-        else
-            samples = false, n--;
+        } else {
+            samples = false;
+            n--;
+        }
     }
     e->n_rows += n;
     e->n_logit_rows += logits;
@@ -234,7 +288,7 @@ static bool plan_chunk(planner *p, uint32_t slot) {
         rows = min_u32(rows, p->share);
         logits = (logits + 1) / 2;
     }
-    step_seq *e = add_entry(p, slot);
+    sched_step_seq *e = add_entry(p, slot);
     extend_chunk(p, e, rows, logits);
     if (e->n_rows == 0) return false;
     keep_entry(p, slot);
@@ -247,7 +301,7 @@ static void plan_running_prefills(planner *p) {
     sched *s = p->s;
     uint32_t next;
     for (uint32_t slot = s->prefilling.head; slot != NO_SLOT && p->rows_left > 0; slot = next) {
-        next = s->hot[slot].prefill_next;
+        next = s->hot[slot].prefill.next;
         plan_chunk(p, slot);
     }
 }
@@ -276,13 +330,13 @@ static void plan_admitted(planner *p) {
     sched *s = p->s;
     while (s->waiting.n > 0 && s->n_free_slots > 0 && p->rows_left > 0 && p->logits_left > 0) {
         uint32_t record = s->waiting.node[0].item;
-        const seq_spec *spec = &s->record[record].spec;
+        const sched_spec *spec = &s->record[record].spec;
         start st; /* bounded skip-ahead would look further here */
         if (!find_start(p, record, spec->prompt, spec->n_prompt, spec->n_prompt,
                         s->running.n > 0, &st))
             return;
         seq_admit(s, record, &st);
-        if (!plan_chunk(p, s->running.tail)) return;
+        if (!plan_chunk(p, s->record[record].slot)) return;
     }
 }
 
@@ -290,7 +344,7 @@ static void plan_admitted(planner *p) {
 static void plan_leftovers(planner *p) {
     sched *s = p->s;
     for (uint32_t i = p->n_decode; i < p->n && p->rows_left > 0; i++) {
-        step_seq *e = &p->entry[i];
+        sched_step_seq *e = &p->entry[i];
         seq_hot *h = &s->hot[e->slot];
         if (h->state != SEQ_PREFILL) continue;
         extend_chunk(p, e, p->rows_left, p->logits_left);
@@ -299,18 +353,18 @@ static void plan_leftovers(planner *p) {
     }
 }
 
-static const step *finish_step(planner *p) {
+static const sched_step *finish_step(planner *p) {
     sched *s = p->s;
     CHECK(p->n > 0 || s->n_copies == 0);
     if (p->n == 0) return NULL;
-    step *st = &s->step[p->parity];
+    sched_step *st = &s->step[p->parity];
     st->number = ++s->n_planned;
     st->n_copies = s->n_copies;
     st->n_seqs = p->n;
-    st->n_decode_rows = p->n_decode;
-    st->n_rows = st->n_logit_rows = p->n_decode;
+    st->n_decode_seqs = p->n_decode;
+    st->n_rows = st->n_logit_rows = st->n_decode_rows = p->n_decode_rows;
     for (uint32_t i = p->n_decode; i < p->n; i++) {
-        step_seq *e = &p->entry[i];
+        sched_step_seq *e = &p->entry[i];
         e->first_row = st->n_rows;
         /* All blocks of a prefill are there; the step touches those up to its last row. */
         e->n_blocks = blocks_for(s, e->first_pos + e->n_rows);
@@ -321,7 +375,12 @@ static const step *finish_step(planner *p) {
     return st;
 }
 
-const step *sched_plan(sched *s, uint64_t now_us) {
+static uint32_t prefill_share(const sched *s, uint32_t n_left) {
+    const sched_policy *p = s->cfg.policy;
+    return max_u32(1, min_u32(n_left, p->prefill_share(p->self, &s->cfg, n_left)));
+}
+
+const sched_step *sched_plan(sched *s, uint64_t now_us) {
     end_expired(s, now_us);
     if (s->n_planned - s->n_committed == s->depth) return NULL;
     s->n_copies = 0;
@@ -332,7 +391,8 @@ const step *sched_plan(sched *s, uint64_t now_us) {
                  .logits_left = s->cfg.max_logit_rows,
                  .parity = parity};
     plan_decode(&p);
-    p.share = min_u32(s->prefill_share, (p.rows_left + 1) / 2);
+    if (s->n_drafting > 0) plan_drafts(&p);
+    if (p.rows_left > 0) p.share = prefill_share(s, p.rows_left);
     plan_running_prefills(&p);
     plan_resumed(&p);
     if (s->preempted.n == 0) plan_admitted(&p);

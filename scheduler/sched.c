@@ -92,8 +92,8 @@ static void lay_out(sched *s, cutter *c, uint64_t *n_zero) {
     uint64_t n_seqs = f->max_seqs, n_records = n_seqs + f->max_waiting;
     s->n_records = (uint32_t)n_records;
     s->blocks_per_seq = blocks_for(s, f->max_model_len);
-    /* A plan may end every record, and of each slot tell that it was preempted or admitted, and
-     * what was found for it; a commit tells of rows, token and end of each slot. */
+    /* A plan may report the end of every record, and of each slot a preemption or admission and
+     * what was found for it; a commit reports rows, tokens and end of each slot. */
     s->max_events = (size_t)(n_records + 3 * n_seqs);
     s->n_groups = f->n_groups;
     s->depth = f->depth ? f->depth : 2;
@@ -149,24 +149,26 @@ sched *sched_init(void *mem, const sched_config *cfg) {
     lay_out(&measured, &c, &n_zero);
     memset(mem, 0, (size_t)n_zero);
     s->cfg = *cfg;
+    if (!s->cfg.policy) s->cfg.policy = &sched_fcfs;
     c = (cutter){.at = mem};
     lay_out(s, &c, &n_zero);
 
     for (uint32_t k = 0; k < cfg->n_groups; k++) init_group(s, k);
-    s->prefill_share =
-        max_u32(1, cfg->max_prefill_share ? cfg->max_prefill_share : cfg->max_rows / 2);
     s->running = s->preempted = s->prefilling = s->parked =
         (slot_list){.head = NO_SLOT, .tail = NO_SLOT, .n = 0};
     s->n_free_slots = cfg->max_seqs;
     for (uint32_t i = 0; i < cfg->max_seqs; i++) {
-        s->hot[i].next = i + 1 < cfg->max_seqs ? i + 1 : NO_SLOT;
+        s->hot[i].run.next = i + 1 < cfg->max_seqs ? i + 1 : NO_SLOT;
     }
     for (uint32_t i = 0; i < s->n_records; i++) {
         s->record[i].slot = i + 1 < s->n_records ? i + 1 : NO_SLOT;
     }
     heap_init(&s->waiting);
     heap_init(&s->deadlines);
-    for (int i = 0; i < 2; i++) s->step[i].seq = s->entry[i], s->step[i].copy = s->copy[i];
+    for (int i = 0; i < 2; i++) {
+        s->step[i].seq = s->entry[i];
+        s->step[i].copy = s->copy[i];
+    }
     s->events_read = true;
     return s;
 }
@@ -179,9 +181,8 @@ uint64_t sched_blocks_needed(const sched_config *cfg, uint32_t group, uint64_t n
     return n < most || !cfg->group[group].window ? n : most;
 }
 
-static reject check_fit(const sched *s, const seq_spec *spec) {
+static sched_reject check_fit(const sched *s, const sched_spec *spec) {
     uint64_t n_total = (uint64_t)spec->n_prompt + spec->max_tokens;
-    if (s->draining) return REJECT_DRAINING;
     if (n_total > s->cfg.max_model_len) return REJECT_TOO_LONG;
     for (uint32_t k = 0; k < s->n_groups; k++) {
         if (sched_blocks_needed(&s->cfg, k, spec->n_prompt, spec->max_tokens) >
@@ -198,12 +199,11 @@ static reject check_fit(const sched *s, const seq_spec *spec) {
     return REJECT_NONE;
 }
 
-reject sched_submit(sched *s, const seq_spec *spec, uint64_t now_us, seq_id *out) {
-    (void)now_us; /* policies with aging will need it */
+sched_reject sched_submit(sched *s, const sched_spec *spec, uint64_t now_us, sched_id *out) {
     CHECK(spec->n_prompt >= 1 && spec->prompt);
     CHECK(spec->max_tokens >= 1 || spec->score_prompt);
     CHECK(spec->n_stop_ids <= SCHED_MAX_STOP_IDS);
-    reject why = check_fit(s, spec);
+    sched_reject why = check_fit(s, spec);
     if (why != REJECT_NONE) return why;
     uint32_t i = s->free_record;
     CHECK(i != NO_SLOT);
@@ -219,14 +219,16 @@ reject sched_submit(sched *s, const seq_spec *spec, uint64_t now_us, seq_id *out
                       .fork_next = NO_SLOT,
                       .stop_id = -1};
     r->spec.salt &= UINT64_MAX >> 1;
-    if (!fork_wait(s, i)) seq_enqueue(s, i);
+    const sched_policy *p = s->cfg.policy;
+    r->key = p->waiting_key(p->self, &r->spec, r->arrival, now_us);
+    if (!fork_wait(s, i)) queue_wait(s, i);
     if (spec->deadline_us > 0) heap_add(&s->deadlines, i, spec->deadline_us, r->arrival);
     s->waiting_tokens += spec->n_prompt;
     *out = id_of(s, i);
     return REJECT_NONE;
 }
 
-void sched_cancel(sched *s, seq_id id, finish why) {
+void sched_cancel(sched *s, sched_id id, sched_finish why) {
     CHECK(why == FINISH_CANCELLED || why == FINISH_STOP);
     const seq_record *r = record_find(s, id);
     if (!r) return;
@@ -237,7 +239,7 @@ void sched_cancel(sched *s, seq_id id, finish why) {
     }
 }
 
-void sched_pause(sched *s, seq_id id, bool paused) {
+void sched_pause(sched *s, sched_id id, bool paused) {
     const seq_record *r = record_find(s, id);
     if (!r || r->slot == NO_SLOT || s->hot[r->slot].state == SEQ_ENDED) return;
     if ((s->hot[r->slot].state == SEQ_PAUSED) == paused) return;
@@ -247,15 +249,24 @@ void sched_pause(sched *s, seq_id id, bool paused) {
         seq_unpause(s, r->slot);
 }
 
+uint32_t sched_draft(sched *s, sched_id id, const int32_t *guess, uint32_t n) {
+    const seq_record *r = record_find(s, id);
+    if (!r || r->slot == NO_SLOT) return 0;
+    seq_hot *h = &s->hot[r->slot];
+    if (h->state != SEQ_DECODE || h->pending > 0 || h->len == h->limit) return 0;
+    n = min_u32(min_u32(n, SCHED_MAX_DRAFT), h->limit - h->len - 1); /* and one is drawn */
+    if (n > 0) memcpy(tokens_of(s, r->slot) + h->len, guess, n * sizeof *guess);
+    drop_drafts(s, h);
+    h->n_draft = (uint8_t)n;
+    s->n_drafting += n > 0;
+    return n;
+}
+
 size_t sched_events(sched *s, const sched_event **out) {
     *out = s->event;
     size_t n = s->events_read ? 0 : s->n_events;
     s->events_read = true;
     return n;
-}
-
-void sched_drain(sched *s) {
-    s->draining = true;
 }
 
 const int32_t *sched_tokens(const sched *s, uint32_t slot) {
@@ -274,13 +285,7 @@ void sched_read(const sched *s, sched_stats *out) {
                          .n_preempted = s->preempted.n,
                          .n_paused = s->n_paused,
                          .waiting_tokens = s->waiting_tokens,
-                         .n_prefix_queries = s->n_prefix_queries,
-                         .n_prefix_hits = s->n_prefix_hits,
-                         .n_steps = s->n_committed,
-                         .n_preemptions = s->n_preemptions,
-                         .n_recomputed_tokens = s->n_recomputed_tokens,
-                         .n_prompt_tokens = s->n_prompt_tokens,
-                         .n_output_tokens = s->n_output_tokens};
+                         .count = s->count};
     for (uint32_t k = 0; k < s->n_groups; k++) {
         const blocks *b = &s->group[k].kv;
         out->blocks_free += b->n_free - b->n_cached;
@@ -290,7 +295,7 @@ void sched_read(const sched *s, sched_stats *out) {
     }
 }
 
-uint64_t sched_kv_blocks_of(const sched *s, seq_id id) {
+uint64_t sched_kv_blocks_of(const sched *s, sched_id id) {
     const seq_record *r = record_find(s, id);
     return r && r->slot != NO_SLOT ? hold_count(s, r->slot) : 0;
 }

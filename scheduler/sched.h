@@ -18,7 +18,12 @@
  * then share its full blocks and copy its last one.
  *
  * Two planned steps may be uncommitted: the second assumes that each sampling row of the first
- * yields one token. Blocks freed while a step is uncommitted stay fenced until every step that
+ * yields one token. Drafts: a decoding sequence may have rows that verify guesses of its next
+ * tokens (speculative decoding); such a step yields a run of 1 to n_draft + 1 tokens, so the
+ * sequence is in no other step until it is committed. Positions of rejected guesses are given
+ * back then.
+ *
+ * Blocks freed while a step is uncommitted stay fenced until every step that
  * may touch them is committed. */
 #ifndef VRAMD_SCHEDULER_SCHED_H
 #define VRAMD_SCHEDULER_SCHED_H
@@ -28,12 +33,13 @@
 #include <stdint.h>
 
 #include "memory/plan.h"
+#include "scheduler/stats.h"
 
 typedef struct sched sched;
 
-/* slot or queue index in the low half, generation in the high half: an id is never reused
- * while somebody may hold it; calls with a stale id do nothing. */
-typedef uint64_t seq_id;
+/* slot or queue index in the low half, generation in the high half: an id is never used
+ * again, so calls with the id of an ended sequence do nothing. */
+typedef uint64_t sched_id;
 
 enum { SCHED_MAX_GROUPS = 4 };
 
@@ -42,6 +48,8 @@ typedef struct sched_group {
     uint32_t window;      /* tokens that a position sees, itself included; 0: all */
     uint64_t block_bytes; /* for the account of a sequence; 0 is fine */
 } sched_group;
+
+typedef struct sched_policy sched_policy; /* scheduler/policy.h */
 
 typedef struct sched_config {
     sched_group group[SCHED_MAX_GROUPS]; /* layers whose blocks are allocated together */
@@ -56,15 +64,16 @@ typedef struct sched_config {
                                   than half of what decoding leaves; 0: max_rows / 2 */
     uint32_t watermark_permille; /* blocks kept free at admission; 50 */
     uint32_t depth;              /* steps that may be uncommitted: 1, or 2, or 0, which is 2 */
+    const sched_policy *policy;  /* borrowed; NULL: sched_fcfs */
     bool prefix_cache;
     uint64_t hash_key[2];  /* of the prefix cache; secret where clients are not trusted */
     uint32_t n_end_tokens; /* end-of-generation ids of the model, borrowed */
     const int32_t *end_tokens;
 } sched_config;
 
-enum { SCHED_MAX_STOP_IDS = 16 };
+enum { SCHED_MAX_STOP_IDS = 16, SCHED_MAX_DRAFT = 15 };
 
-typedef struct seq_spec {
+typedef struct sched_spec {
     const int32_t *prompt; /* borrowed until the sequence ends */
     uint32_t n_prompt;     /* >= 1 */
     uint32_t max_tokens;   /* >= 1 unless score_prompt, then >= 0 */
@@ -74,77 +83,90 @@ typedef struct seq_spec {
     uint32_t n_stop_ids;
     bool score_prompt;    /* every prompt row yields logits (echo with logprobs) */
     int32_t priority;     /* lower is sooner, as in vLLM; order of admission only */
+    uint64_t tenant;      /* whose request it is, for policies; 0: unknown */
     uint64_t deadline_us; /* 0: none */
     uint64_t user;        /* handed back in events and steps */
-    uint64_t salt;  /* blocks are shared only among equal salts; the high bit is ignored */
-    seq_id fork_of; /* leader with the same prompt and salt; 0, or a stale id: none */
-} seq_spec;
+    uint64_t salt;    /* blocks are shared only among equal salts; the high bit is ignored */
+    sched_id fork_of; /* leader with the same prompt and salt; 0, or a stale id: none */
+} sched_spec;
 
-typedef enum reject {
+typedef enum sched_reject {
     REJECT_NONE,
     REJECT_TOO_LONG,   /* prompt + max_tokens > max_model_len */
     REJECT_NEVER_FITS, /* more blocks than there are */
     REJECT_QUEUE_FULL,
-    REJECT_QUEUE_TOKENS,
-    REJECT_DRAINING
-} reject;
+    REJECT_QUEUE_TOKENS
+} sched_reject;
 
-typedef struct step_seq {
+typedef struct sched_step_seq {
     uint64_t user;
     uint32_t slot;
     uint32_t first_row, n_rows, first_pos;
     int32_t input_from; /* >= 0: entry of the previous (uncommitted) step that makes the input
                            token; -1: history */
-    uint32_t n_logit_rows; /* the last so many rows: 0; 1; or with score up to n_rows */
-    uint32_t n_blocks;     /* entries of the block tables, from which this step may touch those
-                              that its rows see */
+    uint32_t
+        n_logit_rows;  /* rows with logits, the last ones: 0; 1; or with score up to n_rows */
+    uint32_t n_blocks; /* entries of the block tables, from which this step may touch those
+                          that its rows see */
     uint32_t n_prompt;
-    bool sample; /* the last row draws a token */
-    bool score;  /* its logit rows are the prompt rows that were not scored before */
-} step_seq;
+    uint32_t n_draft; /* of its rows, the last ones, for drafts: their inputs are guesses, which
+                         stand in the history behind the known tokens; all rows have logits */
+    bool sample;      /* the last row draws a token; with drafts each row does */
+    bool score;       /* its logit rows are the prompt rows that were not scored before */
+} sched_step_seq;
 
-typedef struct step_copy { /* of a block, before the rows of the step */
+typedef struct sched_step_copy { /* of a block, before the rows of the step */
     uint32_t group;
     int32_t from, to;
-} step_copy;
+} sched_step_copy;
 
-typedef struct step {
+typedef struct sched_step {
     uint64_t number; /* from 1 on */
     uint32_t n_copies;
     uint32_t n_seqs, n_rows, n_logit_rows, n_decode_rows, n_prefill_rows;
-    const step_seq *seq; /* decode rows first */
-    const step_copy *copy;
-} step; /* valid until committed */
+    uint32_t n_decode_seqs;    /* entries of decoding sequences, which have n_decode_rows */
+    const sched_step_seq *seq; /* decode rows first */
+    const sched_step_copy *copy;
+} sched_step; /* valid until committed */
 
-typedef enum finish {
+/* What the rows of a step drew. The run of entry i: token[i * stride ...], n[i] tokens, from 1
+ * to n_draft + 1, all of which but the last are accepted drafts; of no meaning where sample is
+ * not set. n NULL: one token each. */
+typedef struct sched_step_tokens {
+    const int32_t *token;
+    const uint32_t *n;
+    uint32_t stride;
+} sched_step_tokens;
+
+typedef enum sched_finish {
     FINISH_NONE,
     FINISH_STOP,
     FINISH_LENGTH,
     FINISH_CANCELLED,
     FINISH_TIMEOUT,
     FINISH_ERROR
-} finish;
+} sched_finish;
 
-typedef enum event_kind {
+typedef enum sched_event_kind {
     EVENT_ADMITTED, /* first got a slot */
     EVENT_PREEMPTED,
     EVENT_PREFILLED, /* rows [first_pos, first_pos + n_rows) of the prompt are done (progress,
                         scores); after a start: they were found, and have no scores */
-    EVENT_TOKEN,     /* one token was generated; not for one that stops by its id */
+    EVENT_TOKEN,     /* n_tokens were generated, without one that stops by its id */
     EVENT_ENDED      /* the last event of a sequence: it is in no uncommitted step, and nothing
                         of its spec is borrowed any more */
-} event_kind;
+} sched_event_kind;
 
 typedef struct sched_event {
-    event_kind kind;
-    seq_id id;
+    sched_event_kind kind;
+    uint32_t n_tokens; /* TOKEN: tokens of the run of its entry, from the first on; >= 1 */
+    sched_id id;
     uint64_t user;
-    uint32_t entry;    /* TOKEN, PREFILLED: entry in the committed step (for logprobs) */
-    int32_t token;     /* TOKEN */
-    finish finish;     /* ENDED; and in the TOKEN that will be followed by ENDED */
-    int32_t stop_id;   /* ENDED by FINISH_STOP: the id, which is not part of the text */
-    uint32_t n_output; /* tokens generated so far, with one that stopped by its id */
-    uint32_t n_cached; /* ADMITTED, ENDED: prompt tokens that were found at first admission */
+    uint32_t entry;      /* TOKEN, PREFILLED: entry in the committed step (for logprobs) */
+    sched_finish finish; /* ENDED; and in the TOKEN that will be followed by ENDED */
+    int32_t stop_id;     /* ENDED by FINISH_STOP: the id, which is not part of the text */
+    uint32_t n_output;   /* tokens generated so far, with one that stopped by its id */
+    uint32_t n_cached;   /* ADMITTED, ENDED: prompt tokens that were found at first admission */
     uint32_t n_preemptions, peak_blocks; /* PREEMPTED, ENDED; blocks of all groups */
     uint64_t peak_bytes;                 /* of those blocks, where the config knows */
     uint32_t first_pos, n_rows;          /* PREFILLED */
@@ -156,8 +178,7 @@ typedef struct sched_stats {
     /* Of all groups. free: without content; cached: free, too, but with content that may be
      * found; the four add up to all blocks. */
     uint32_t blocks_free, blocks_used, blocks_fenced, blocks_cached;
-    uint64_t n_prefix_queries, n_prefix_hits; /* prompt tokens looked up, and found */
-    uint64_t n_steps, n_preemptions, n_recomputed_tokens, n_prompt_tokens, n_output_tokens;
+    sched_counters count; /* since the start */
 } sched_stats;
 
 /* Exact bytes of a scheduler, or 0 when the config is not valid (every count >= 1, max_rows >=
@@ -166,38 +187,42 @@ size_t sched_bytes(const sched_config *);
 /* mem: sched_bytes bytes, 64-byte aligned, owned by the caller. CHECKs a valid config. */
 sched *sched_init(void *mem, const sched_config *);
 
-reject sched_submit(sched *, const seq_spec *, uint64_t now_us, seq_id *out);
+sched_reject sched_submit(sched *, const sched_spec *, uint64_t now_us, sched_id *out);
 /* Idempotent; ENDED follows: at once, or with the commit of the newest step it is in, and no
  * TOKEN before it. Its blocks are free after that commit. finish: FINISH_CANCELLED, or
  * FINISH_STOP when a stop string was found. */
-void sched_cancel(sched *, seq_id, finish);
+void sched_cancel(sched *, sched_id, sched_finish);
 /* A paused sequence gets no rows: its reader is too slow. It keeps its slot and its ticket, and
- * its blocks until anybody, senior or junior, needs them; so it delays nobody while slots last,
- * and a reader that never comes back must be ended by its connection's time limit. Rows in
+ * its blocks until another sequence, senior or junior, needs them; so it delays no other while
+ * there are slots, and a reader that never comes back must be ended by its connection's time
+ * limit. Rows in
  * uncommitted steps still yield their tokens. Deadlines and cancels end it as ever. Idempotent;
  * does nothing to a stale id, or to a waiting sequence, which has nothing to read yet. */
-void sched_pause(sched *, seq_id, bool paused);
+void sched_pause(sched *, sched_id, bool paused);
 /* The next step, or NULL when there is nothing to do, when all that could be done waits for a
  * commit, or when two are uncommitted. Expired deadlines end here in any case. NULL with none
  * uncommitted means idle: no sequence runs or is preempted, and none waits but for the slots of
  * paused ones. */
-const step *sched_plan(sched *, uint64_t now_us);
-/* Commits the oldest uncommitted step. tokens: [n_seqs], meaningful where sample is set.
+const sched_step *sched_plan(sched *, uint64_t now_us);
+/* Guesses of the n tokens that follow the known ones of a sequence; copied, and instead of
+ * earlier ones. The next step that has its row has rows to verify them, too, as far as there is
+ * room beside other rows and in free blocks. Returns how many may be verified: at most
+ * SCHED_MAX_DRAFT, fewer before max_tokens, and 0 unless the sequence decodes and is in no
+ * uncommitted step that samples. Forgotten when the sequence is preempted or paused. */
+uint32_t sched_draft(sched *, sched_id, const int32_t *guess, uint32_t n);
+/* Commits the oldest uncommitted step. A run ends early at a stop id or at max_tokens.
  * An engine failure commits with tokens NULL: every sequence of the step ends with
  * FINISH_ERROR. */
-void sched_commit(sched *, const step *, const int32_t *tokens, uint64_t now_us);
+void sched_commit(sched *, const sched_step *, const sched_step_tokens *tokens);
 /* Events since the last call, in order; valid until the next call that changes the scheduler.
  * Must be drained after each submit, cancel, plan and commit. */
 size_t sched_events(sched *, const sched_event **out);
-
-/* From now on submit answers REJECT_DRAINING. */
-void sched_drain(sched *);
 
 /* For the bridge: history and block table of a slot that a step names. */
 const int32_t *sched_tokens(const sched *, uint32_t slot);
 const int32_t *sched_blocks(const sched *, uint32_t slot, uint32_t group);
 void sched_read(const sched *, sched_stats *out);
-uint64_t sched_kv_blocks_of(const sched *, seq_id); /* held now, of all groups; 0: stale id */
+uint64_t sched_kv_blocks_of(const sched *, sched_id); /* held now, of all groups; 0: stale id */
 /* Blocks of a group that prompt + max_tokens needs at most: the last token is never input, so
  * it needs no place; with a window it is never more than kv_window_blocks. */
 uint64_t sched_blocks_needed(const sched_config *, uint32_t group, uint64_t n_prompt,

@@ -1,16 +1,17 @@
-/* The inside of the scheduler, shared by its files and nobody else. Engine thread.
+/* The inside of the scheduler, included by its own files only. Engine thread.
  *
  * Every sequence has a record from submit to its last event, and a slot from admission on. The
  * record is cold: the spec, counters. The slot's hot record is one cache line: all that
  * planning and committing a decode row touch.
  *
- * Seniority: tickets are given at first admission and rise. The running list is in ticket
- * order, and so is the preempted list; every running sequence is senior to every preempted
- * one. Victims leave at the tail of the running list and enter at the head of the preempted
- * list; resuming takes the way back, and nothing new is admitted while anybody is preempted.
- * So no list is ever searched, and no senior can be preempted by a junior.
+ * Seniority: tickets are given at first admission and never change. The running list is in
+ * ticket order, and so is the preempted list; every running sequence is senior to every
+ * preempted one. Victims leave at the tail of the running list and enter at the head of the
+ * preempted list; resuming takes the way back, and nothing new is admitted while a
+ * sequence is preempted. So no list is ever searched, and no senior can be preempted by a
+ * junior.
  *
- * Pausing is the exception: a paused sequence loses its blocks to anybody who needs them, and
+ * Pausing is the exception: a paused sequence loses its blocks to any that needs them, and
  * comes back at the place of its ticket, which may be in front of running juniors. It then
  * waits as the first of the preempted until they leave it room; nothing new is admitted before
  * that, so they do. */
@@ -20,6 +21,7 @@
 #include "scheduler/sched.h"
 #include "scheduler/blocks.h"
 #include "scheduler/heap.h"
+#include "scheduler/policy.h"
 #include "scheduler/prefix.h"
 
 #include "base/check.h"
@@ -27,7 +29,7 @@
 #define NO_SLOT UINT32_MAX
 
 typedef enum seq_state {
-    SEQ_FREE,      /* nobody has the slot */
+    SEQ_FREE,      /* an unused slot */
     SEQ_PREFILL,   /* running; more than the next sampled token is to be computed */
     SEQ_DECODE,    /* running; its rows sample, one a step */
     SEQ_PREEMPTED, /* holds no blocks */
@@ -35,13 +37,19 @@ typedef enum seq_state {
     SEQ_ENDED      /* holds no blocks, but is in an uncommitted step */
 } seq_state;
 
-/* Known tokens: [0, len). Planned positions: [0, next_pos). Uncommitted sampling rows: pending,
- * so that the sequence will have len + pending tokens once all steps are committed. */
+/* Neighbours in a list of slots, or NO_SLOT. Without typedef: link is a function of POSIX. */
+struct link {
+    uint32_t prev, next;
+};
+
+/* Known tokens: [0, len). Planned positions: [0, next_pos). Uncommitted steps that sample:
+ * pending, so that the sequence will have len + pending tokens once all are committed, or more
+ * if drafts are accepted. */
 typedef struct seq_hot {
-    seq_id id;
+    sched_id id;
     uint64_t user;
-    uint32_t prev, next;                 /* running or preempted list; free slots: next */
-    uint32_t prefill_prev, prefill_next; /* list of prefilling ones */
+    struct link run;     /* in the running, preempted or parked list; free slots: next */
+    struct link prefill; /* in the list of prefilling ones */
     uint32_t len, next_pos;
     uint32_t n_prompt, limit;  /* limit: n_prompt + max_tokens */
     uint32_t n_blocks;         /* of its table rows; groups with a window hold a part of them */
@@ -49,26 +57,29 @@ typedef struct seq_hot {
     uint8_t state;             /* seq_state */
     uint8_t inflight, pending; /* uncommitted steps that have it; of those, that sample */
     uint8_t newest_parity;     /* of the number of the newest step that has it */
-    uint8_t score;             /* prompt rows yield logits */
-    uint8_t checks_end, checks_stop; /* the model's end tokens, its own stop ids */
-    uint8_t prefilled;               /* its last prompt row is planned */
+    uint8_t n_draft; /* guesses behind its tokens: of its one uncommitted step, or, where
+                        pending is 0, for the next */
+    uint8_t score;   /* prompt rows yield logits */
+    uint8_t checks_end : 1, checks_stop : 1; /* the model's end tokens, its own stop ids */
+    uint8_t prefilled;                       /* its last prompt row is planned */
 } seq_hot;
 _Static_assert(sizeof(seq_hot) == 64, "a hot record is one cache line");
 
 typedef struct seq_record {
-    seq_spec spec;
-    uint32_t generation; /* odd while somebody has it */
-    uint32_t slot;       /* NO_SLOT while waiting; free records: the next free one */
-    uint64_t arrival;    /* order of submission */
-    uint64_t ticket;     /* 0 until first admission */
-    uint32_t n_reported; /* prompt rows that PREFILLED events have told */
-    uint32_t n_lost;     /* positions thrown away by the last preemption */
-    uint32_t n_computed; /* committed positions, as far as prefill steps know */
+    sched_spec spec;
+    uint32_t generation;          /* odd while it is in use */
+    uint32_t slot;                /* NO_SLOT while waiting; free records: the next free one */
+    uint64_t arrival;             /* order of submission */
+    uint64_t key;                 /* among the waiting ones */
+    uint64_t ticket, n_admission; /* seniority: by ticket, then by admission; 0 before it */
+    uint32_t n_reported;          /* prompt rows that PREFILLED events have reported */
+    uint32_t n_lost;              /* positions thrown away by the last preemption */
+    uint32_t n_computed;          /* committed positions, as far as prefill steps know */
     uint32_t n_cached;
     uint32_t leader, fork_head, fork_next; /* records: members wait for their leader's prompt */
     uint32_t n_preemptions, peak_blocks;
     uint64_t peak_bytes;
-    finish finish;
+    sched_finish finish;
     int32_t stop_id;
 } seq_record;
 
@@ -110,7 +121,7 @@ typedef struct start {
 /* The sequence that was looked up last: hashed once, and not looked up again while it cannot
  * have enough, though it may be tried at every step. */
 typedef struct probe {
-    seq_id id;
+    sched_id id;
     uint32_t n_hashed;
     prefix_hash *hash; /* [blocks_per_seq] */
     int32_t *block;    /* [blocks_per_seq] of the chain group */
@@ -125,7 +136,7 @@ typedef struct slot_list {
 
 struct sched {
     sched_config cfg;
-    uint32_t n_records, blocks_per_seq, prefill_share, depth, n_groups;
+    uint32_t n_records, blocks_per_seq, depth, n_groups;
     uint32_t chain_group; /* see prefix.h: the first without a window, or the first */
     bool windows;         /* some group has one */
     uint32_t free_slot, n_free_slots, free_record;
@@ -136,22 +147,22 @@ struct sched {
     heap waiting, deadlines; /* of records */
     seq_group group[SCHED_MAX_GROUPS];
     probe probe;
-    uint64_t n_serials, n_shared; /* blocks published; found or forked by who started */
-    uint64_t n_prefix_queries, n_prefix_hits;
-    uint64_t waiting_tokens, n_submitted, n_tickets, n_planned, n_committed;
-    uint64_t n_preemptions, n_recomputed_tokens, n_prompt_tokens, n_output_tokens;
-    bool draining, events_read;
-    uint32_t n_ended; /* slots in SEQ_ENDED */
+    uint64_t n_serials, n_shared; /* blocks published; blocks that starting sequences share */
+    uint64_t waiting_tokens, n_submitted, n_admissions, n_planned, n_committed;
+    sched_counters count;
+    bool events_read;
+    uint32_t n_ended;    /* slots in SEQ_ENDED */
+    uint32_t n_drafting; /* slots with guesses for the next step */
     size_t n_events, max_events;
-    seq_hot *hot;       /* [max_seqs] */
-    seq_record *record; /* [n_records] */
-    seq_chain *chain;   /* [max_seqs] */
-    int32_t *tokens;    /* [max_seqs][max_model_len] */
-    step step[2];       /* by parity of the number */
-    step_seq *entry[2]; /* [max_seqs] */
-    step_copy *copy[2]; /* [max_seqs * n_groups] */
-    uint32_t n_copies;  /* of the step in planning */
-    sched_event *event; /* [max_events] */
+    seq_hot *hot;             /* [max_seqs] */
+    seq_record *record;       /* [n_records] */
+    seq_chain *chain;         /* [max_seqs] */
+    int32_t *tokens;          /* [max_seqs][max_model_len] */
+    sched_step step[2];       /* by parity of the number */
+    sched_step_seq *entry[2]; /* [max_seqs] */
+    sched_step_copy *copy[2]; /* [max_seqs * n_groups] */
+    uint32_t n_copies;        /* of the step in planning */
+    sched_event *event;       /* [max_events] */
 };
 
 static inline uint32_t min_u32(uint32_t a, uint32_t b) {
@@ -161,17 +172,23 @@ static inline uint32_t max_u32(uint32_t a, uint32_t b) {
     return a > b ? a : b;
 }
 
-static inline uint32_t record_of(seq_id id) {
+static inline uint32_t record_of(sched_id id) {
     return (uint32_t)id;
 }
-static inline seq_id id_of(const sched *s, uint32_t record) {
-    return (seq_id)s->record[record].generation << 32 | record;
+static inline sched_id id_of(const sched *s, uint32_t record) {
+    return (sched_id)s->record[record].generation << 32 | record;
 }
 /* The record of a live sequence, or NULL for an id that is stale or was never given. */
-static inline seq_record *record_find(const sched *s, seq_id id) {
+static inline seq_record *record_find(const sched *s, sched_id id) {
     if (record_of(id) >= s->n_records) return NULL;
     seq_record *r = &s->record[record_of(id)];
     return r->generation == (uint32_t)(id >> 32) && r->generation % 2 == 1 ? r : NULL;
+}
+
+/* Whether a is senior to b, another one. */
+static inline bool is_senior(const seq_record *a, const seq_record *b) {
+    if (a->ticket != b->ticket) return a->ticket < b->ticket;
+    return a->n_admission < b->n_admission;
 }
 
 static inline uint32_t blocks_for(const sched *s, uint32_t n_tokens) {
@@ -180,6 +197,13 @@ static inline uint32_t blocks_for(const sched *s, uint32_t n_tokens) {
 /* KV positions that a sequence will ever need: the last token it generates is never input. */
 static inline uint32_t positions_needed(uint32_t n_prompt, uint32_t limit) {
     return limit > n_prompt ? limit - 1 : n_prompt;
+}
+
+/* Forgets guesses that no step has yet. */
+static inline void drop_drafts(sched *s, seq_hot *h) {
+    if (h->pending > 0) return;
+    s->n_drafting -= h->n_draft > 0;
+    h->n_draft = 0;
 }
 
 /* Blocks that a sequence with n table entries holds of a group, at most. */
@@ -199,7 +223,7 @@ static inline int32_t *tokens_of(const sched *s, uint32_t slot) {
 }
 /* First block that a row at position pos sees. */
 static inline uint32_t first_seen(const sched *s, const seq_group *g, uint32_t pos) {
-    return g->window && pos >= g->window ? (pos + 1 - g->window) / s->cfg.block_tokens : 0;
+    return kv_first_seen(g->window, pos) / s->cfg.block_tokens;
 }
 
 /* hold.c: a sequence and its blocks. */
@@ -207,17 +231,19 @@ uint32_t hold_count(const sched *, uint32_t slot); /* of all groups */
 /* Begins with what start found, and sets aside n_blocks table entries. */
 void hold_start(sched *, uint32_t slot, const start *, uint32_t n_blocks);
 void hold_grow(sched *, uint32_t slot); /* one table entry more */
+/* Table entries behind the first n are given back; no uncommitted step may have it. */
+void hold_shrink(sched *, uint32_t slot, uint32_t n);
 /* Blocks with a window, for positions up to end. */
 void hold_cover(sched *, uint32_t slot, uint32_t end);
 void hold_release(sched *, uint32_t slot); /* all of them */
 /* Blocks that no row from position n_committed on sees. */
 void hold_release_unseen(sched *, uint32_t slot, uint32_t n_committed);
-void hold_unpin(sched *, const step *); /* sources of its copies */
+void hold_unpin(sched *, const sched_step *); /* sources of its copies */
 
 /* cache.c: the prefix cache. */
 /* Looks up tokens [0, n) of a sequence: the number of blocks in front that every group has.
  * s->probe.block names them. */
-uint32_t cache_probe(sched *, seq_id, uint64_t salt, const int32_t *tokens, uint32_t n);
+uint32_t cache_probe(sched *, sched_id, uint64_t salt, const int32_t *tokens, uint32_t n);
 /* Grows by one at least with each block less that a sequence at_gap may need. */
 static inline uint64_t cache_gains(const sched *s) {
     return s->n_serials + s->n_shared;
@@ -238,19 +264,27 @@ void fork_cancel(sched *, uint32_t record); /* a dormant member leaves its leade
 uint32_t fork_leader(const sched *, uint32_t record);
 
 /* One of the events that sched_events gives next. Here, since every token is one. */
-static inline sched_event *event_push(sched *s, event_kind kind, seq_id id, uint64_t user) {
+static inline sched_event *event_push(sched *s, sched_event_kind kind, sched_id id,
+                                      uint64_t user) {
     if (s->events_read) {
         s->events_read = false;
         s->n_events = 0;
     }
-    CHECK(s->n_events < s->max_events); /* else somebody does not drain them */
+    CHECK(s->n_events < s->max_events); /* else the caller does not drain them */
     sched_event *e = &s->event[s->n_events++];
-    *e = (sched_event){.kind = kind, .id = id, .user = user, .token = -1, .stop_id = -1};
+    *e = (sched_event){.kind = kind, .id = id, .user = user, .stop_id = -1};
     return e;
 }
 
+/* queue.c: where a sequence stands. Its state is set before it joins a list. */
+void queue_wait(sched *, uint32_t record);    /* joins the waiting ones */
+void queue_run(sched *, uint32_t slot);       /* the running ones, and the prefilling ones */
+void queue_prefilled(sched *, uint32_t slot); /* leaves the prefilling ones */
+void queue_preempted(sched *, uint32_t slot); /* joins the preempted ones */
+void queue_park(sched *, uint32_t slot);      /* a paused one with blocks */
+void queue_leave(sched *, uint32_t slot);     /* all lists that its state has it in */
+
 /* seq.c: the transitions of one sequence. */
-void seq_enqueue(sched *, uint32_t record);              /* joins the queue at its place */
 void seq_admit(sched *, uint32_t record, const start *); /* a waiting one; takes slot, blocks */
 void seq_resume(sched *, uint32_t slot, const start *);  /* the head of preempted */
 void seq_preempt(sched *, uint32_t slot);   /* the tail of running, or a parked one */
@@ -258,8 +292,8 @@ void seq_prefilled(sched *, uint32_t slot); /* its last prompt row is planned: i
 void seq_pause(sched *, uint32_t slot);
 void seq_unpause(sched *, uint32_t slot);
 /* Takes it out of every list and frees its blocks; ENDED follows now, or by seq_retire. */
-void seq_end(sched *, uint32_t slot, finish, int32_t stop_id);
-void seq_end_waiting(sched *, uint32_t record, finish);
+void seq_end(sched *, uint32_t slot, sched_finish, int32_t stop_id);
+void seq_end_waiting(sched *, uint32_t record, sched_finish);
 void seq_retire(sched *, uint32_t slot); /* ended and in no uncommitted step */
 
 #endif

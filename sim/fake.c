@@ -17,7 +17,7 @@ typedef struct touch {
     uint64_t writer, wrote, reader, read;
 } touch;
 
-enum { NO_USER = 0, MANY_USERS = 1, FIRST_USER = 2 };
+enum { NO_USER = 0, MANY_USERS = 1, FIRST_USER = 2, MAX_RUN = 1 + SCHED_MAX_DRAFT };
 
 struct fake_engine {
     sched_config cfg;
@@ -25,9 +25,10 @@ struct fake_engine {
     cell *cells[SCHED_MAX_GROUPS];        /* [n_blocks][block_tokens] */
     touch *block_touch[SCHED_MAX_GROUPS]; /* [n_blocks] */
     touch *slot_touch;                    /* [max_seqs] */
-    int32_t *last;                        /* [max_seqs] tokens of the step collected last */
+    int32_t *drawn[2];    /* [max_seqs][MAX_RUN] by the steps collected last; by parity */
+    uint32_t *n_drawn[2]; /* [max_seqs] */
     uint64_t last_number;
-    const step *queue[2];
+    const sched_step *queue[2];
     int32_t *input[2]; /* [max_rows] of the queued steps, as read when they were submitted */
     uint32_t n_queued;
 };
@@ -57,17 +58,25 @@ static bool open_groups(fake_engine *f) {
     return ok;
 }
 
+static bool open_steps(fake_engine *f) {
+    bool ok = true;
+    for (int i = 0; i < 2; i++) {
+        f->drawn[i] = calloc((size_t)f->cfg.max_seqs * MAX_RUN, sizeof *f->drawn[i]);
+        f->n_drawn[i] = calloc(f->cfg.max_seqs, sizeof *f->n_drawn[i]);
+        f->input[i] = calloc(f->cfg.max_rows, sizeof *f->input[i]);
+        ok &= f->drawn[i] && f->n_drawn[i] && f->input[i];
+    }
+    return ok;
+}
+
 status fake_open(fake_engine **out, const sched_config *cfg, uint32_t n_vocab, err *e) {
     fake_engine *f = calloc(1, sizeof *f);
     if (f) {
         f->cfg = *cfg;
         f->n_vocab = n_vocab;
         f->slot_touch = calloc(cfg->max_seqs, sizeof *f->slot_touch);
-        f->last = calloc(cfg->max_seqs, sizeof *f->last);
-        f->input[0] = calloc(cfg->max_rows, sizeof *f->input[0]);
-        f->input[1] = calloc(cfg->max_rows, sizeof *f->input[1]);
     }
-    if (!f || !f->slot_touch || !f->last || !f->input[0] || !f->input[1] || !open_groups(f)) {
+    if (!f || !f->slot_touch || !open_steps(f) || !open_groups(f)) {
         fake_close(f);
         return err_set(e, ERR_NO_MEMORY, "no memory for the fake engine");
     }
@@ -82,9 +91,11 @@ void fake_close(fake_engine *f) {
         free(f->block_touch[k]);
     }
     free(f->slot_touch);
-    free(f->last);
-    free(f->input[0]);
-    free(f->input[1]);
+    for (int i = 0; i < 2; i++) {
+        free(f->drawn[i]);
+        free(f->n_drawn[i]);
+        free(f->input[i]);
+    }
     free(f);
 }
 
@@ -110,8 +121,8 @@ static uint32_t first_seen(const fake_engine *f, uint32_t group, uint32_t pos) {
     return w && pos >= w ? pos + 1 - w : 0;
 }
 
-static void touch_blocks(fake_engine *f, const sched *s, const step *st, const step_seq *e,
-                         uint64_t oldest) {
+static void touch_blocks(fake_engine *f, const sched *s, const sched_step *st,
+                         const sched_step_seq *e, uint64_t oldest) {
     const uint32_t bs = f->cfg.block_tokens;
     for (uint32_t k = 0; k < f->cfg.n_groups; k++) {
         const int32_t *table = sched_blocks(s, e->slot, k);
@@ -126,11 +137,11 @@ static void touch_blocks(fake_engine *f, const sched *s, const step *st, const s
     }
 }
 
-void fake_submit(fake_engine *f, const sched *s, const step *st) {
+void fake_submit(fake_engine *f, const sched *s, const sched_step *st) {
     CHECK(f->n_queued < 2);
     uint64_t oldest = f->n_queued > 0 ? f->queue[0]->number : st->number;
     for (uint32_t i = 0; i < st->n_seqs; i++) {
-        const step_seq *e = &st->seq[i];
+        const sched_step_seq *e = &st->seq[i];
         write_touch(&f->slot_touch[e->slot], e->user, st->number, oldest);
         touch_blocks(f, s, st, e, oldest);
         CHECK(e->input_from < 0 || (e->n_rows == 1 && f->n_queued == 1 &&
@@ -150,7 +161,7 @@ static cell *cell_at(const fake_engine *f, uint32_t group, const int32_t *table,
 
 /* What a row at position n looks back at: every cell it sees in every group was computed from
  * the very tokens that its own history has, whoever wrote it. */
-static uint64_t read_past(const fake_engine *f, const sched *s, const step_seq *e) {
+static uint64_t read_past(const fake_engine *f, const sched *s, const sched_step_seq *e) {
     const int32_t *tokens = sched_tokens(s, e->slot);
     uint64_t past = 0;
     for (uint32_t pos = 0; pos < e->first_pos; pos++) {
@@ -164,40 +175,51 @@ static uint64_t read_past(const fake_engine *f, const sched *s, const step_seq *
     return past;
 }
 
-static int32_t run_entry(fake_engine *f, const sched *s, const step *st, const step_seq *e) {
+/* Draws entry i's run: with drafts each row draws what comes after it, up to a draft that is
+ * not what the row before it drew; it is in the cells then, and so are those behind it. */
+static void run_entry(fake_engine *f, const sched *s, const sched_step *st, uint32_t i) {
+    const sched_step_seq *e = &st->seq[i];
+    int32_t *run = f->drawn[st->number & 1] + (size_t)i * MAX_RUN;
+    const uint32_t first_drawing = e->n_rows - 1 - e->n_draft;
     const int32_t *input = f->input[st->number & 1] + e->first_row;
     CHECK(f->slot_touch[e->slot].writer == e->user + FIRST_USER);
     CHECK((uint64_t)e->n_blocks * f->cfg.block_tokens >= (uint64_t)e->first_pos + e->n_rows);
     uint64_t past = read_past(f, s, e);
-    for (uint32_t i = 0; i < e->n_rows; i++) {
-        uint32_t pos = e->first_pos + i;
-        int32_t token = input[i];
+    uint32_t n = 0;
+    bool accepted = true;
+    for (uint32_t r = 0; r < e->n_rows; r++) {
+        uint32_t pos = e->first_pos + r;
+        int32_t token = input[r];
         if (e->input_from >= 0) {
-            CHECK(f->last_number == st->number - 1);
-            token = f->last[e->input_from];
+            const uint32_t before = (st->number - 1) & 1;
+            CHECK(f->last_number == st->number - 1 && f->n_drawn[before][e->input_from] == 1);
+            token = f->drawn[before][(size_t)e->input_from * MAX_RUN];
         }
+        if (r > first_drawing) accepted &= token == run[r - first_drawing - 1];
         past = fake_extend(past, token);
         for (uint32_t k = 0; k < f->cfg.n_groups; k++)
             *cell_at(f, k, sched_blocks(s, e->slot, k), pos) = (cell){.past = past, .pos = pos};
+        if (e->sample && r >= first_drawing && accepted) run[n++] = fake_next(past, f->n_vocab);
     }
-    return e->sample ? fake_next(past, f->n_vocab) : -1;
+    f->n_drawn[st->number & 1][i] = n;
 }
 
-static void run_copies(fake_engine *f, const step *st) {
+static void run_copies(fake_engine *f, const sched_step *st) {
     const uint32_t n = f->cfg.block_tokens;
     for (uint32_t i = 0; i < st->n_copies; i++) {
-        const step_copy *c = &st->copy[i];
+        const sched_step_copy *c = &st->copy[i];
         cell *cells = f->cells[c->group];
         memcpy(cells + (size_t)c->to * n, cells + (size_t)c->from * n, n * sizeof *cells);
     }
 }
 
-const step *fake_collect(fake_engine *f, const sched *s, int32_t *tokens) {
+const sched_step *fake_collect(fake_engine *f, const sched *s, sched_step_tokens *tokens) {
     CHECK(f->n_queued > 0);
-    const step *st = f->queue[0];
+    const sched_step *st = f->queue[0];
     run_copies(f, st);
-    for (uint32_t i = 0; i < st->n_seqs; i++) tokens[i] = run_entry(f, s, st, &st->seq[i]);
-    memcpy(f->last, tokens, st->n_seqs * sizeof *tokens);
+    for (uint32_t i = 0; i < st->n_seqs; i++) run_entry(f, s, st, i);
+    *tokens =
+        (sched_step_tokens){f->drawn[st->number & 1], f->n_drawn[st->number & 1], MAX_RUN};
     f->last_number = st->number;
     f->queue[0] = f->queue[1];
     f->n_queued--;

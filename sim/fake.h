@@ -21,10 +21,11 @@ void fake_close(fake_engine *);
  * that the step writes, and no slot of it, is of use to another sequence in an uncommitted
  * step.
  */
-void fake_submit(fake_engine *, const sched *, const step *);
-/* Runs the oldest step, which must not be committed yet. tokens: [n_seqs] of it. CHECKs that
- * every row finds what its own tokens give, position by position. */
-const step *fake_collect(fake_engine *, const sched *, int32_t *tokens);
+void fake_submit(fake_engine *, const sched *, const sched_step *);
+/* Runs the oldest step, which must not be committed yet. tokens: of it, borrowed until the next
+ * collect; drafts are accepted up to the first wrong one. CHECKs that every row finds what its
+ * own tokens give, position by position. */
+const sched_step *fake_collect(fake_engine *, const sched *, sched_step_tokens *tokens);
 uint32_t fake_in_flight(const fake_engine *);
 
 /* The text a sequence must get, followed from outside: start with its prompt, then compare each

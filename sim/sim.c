@@ -10,6 +10,7 @@
 #include "scheduler/heap.h"
 #include "sim/fake.h"
 
+/* Own prompts and texts: so many of each differ from the first token on. */
 enum { DEFAULT_VOCAB = 32000, PROMPT_VARIETY = 1021 };
 
 typedef struct sim {
@@ -21,19 +22,20 @@ typedef struct sim {
     void *mem;
     sched *s;
     fake_engine *engine;
-    int32_t *prompts;  /* request i's prompt starts at i % PROMPT_VARIETY */
-    int32_t *tokens;   /* [max_seqs] */
-    uint64_t *past;    /* [n] what each text must go on from */
-    uint64_t *last_us; /* [n] of its newest token */
-    seq_id *id;        /* [n] */
-    heap cancels;      /* of requests */
+    int32_t *prompts;        /* prompt_of says where in it a prompt starts */
+    int32_t *zeroes;         /* [max_seqs] tokens without verify */
+    sched_step_tokens drawn; /* by the step committed last */
+    uint64_t *past;          /* [n] what each text must go on from */
+    uint64_t *last_us;       /* [n] of its newest token */
+    sched_id *id;            /* [n] */
+    heap cancels;            /* of requests */
     uint64_t now_us, busy_until_us;
     uint64_t done_us[2]; /* when the steps in flight will be done; by parity */
-    const step *flying[2];
+    const sched_step *flying[2];
     uint32_t n_flying;
 } sim;
 
-double step_time_us(const step_time *t, const step *st) {
+double step_time_us(const step_time *t, const sched_step *st) {
     double n_kv = 0, rows = t->b * st->n_rows;
     for (uint32_t i = 0; i < st->n_seqs; i++) {
         n_kv += (double)st->seq[i].first_pos + st->seq[i].n_rows;
@@ -44,9 +46,10 @@ double step_time_us(const step_time *t, const step *st) {
 static void take_token(sim *m, const sched_event *e) {
     uint64_t i = e->user;
     sim_request *r = &m->request[i];
-    if (m->cfg->verify) {
-        CHECK(e->token == fake_next(m->past[i], m->n_vocab));
-        m->past[i] = fake_extend(m->past[i], e->token);
+    const int32_t *run = m->drawn.token + (size_t)e->entry * m->drawn.stride;
+    for (uint32_t k = 0; m->cfg->verify && k < e->n_tokens; k++) {
+        CHECK(run[k] == fake_next(m->past[i], m->n_vocab));
+        m->past[i] = fake_extend(m->past[i], run[k]);
     }
     if (r->first_token_us == 0) {
         r->first_token_us = m->now_us;
@@ -54,7 +57,8 @@ static void take_token(sim *m, const sched_event *e) {
         r->max_gap_us = m->now_us - m->last_us[i];
     }
     m->last_us[i] = m->now_us;
-    CHECK(e->n_output == ++r->n_output);
+    r->n_output += e->n_tokens;
+    CHECK(e->n_output == r->n_output);
 }
 
 /* After every call of the scheduler. */
@@ -68,6 +72,7 @@ static void take_events(sim *m) {
         case EVENT_ADMITTED:
             r->admitted_us = m->now_us;
             r->admitted_step = m->totals->n_steps;
+            r->n_cached = e->n_cached;
             break;
         case EVENT_TOKEN: take_token(m, e); break;
         case EVENT_ENDED:
@@ -86,17 +91,27 @@ static void take_events(sim *m) {
     if (m->cfg->audit) sched_audit(m->s);
 }
 
+/* First the requests' own prompts, then texts. */
+static const int32_t *prompt_of(const sim *m, uint32_t i) {
+    while (m->arrival[i].fork_of) i = m->arrival[i].fork_of - 1;
+    const uint32_t text = m->arrival[i].text;
+    return m->prompts + (text ? PROMPT_VARIETY + text % PROMPT_VARIETY : i % PROMPT_VARIETY);
+}
+
 static void take_arrivals(sim *m) {
     for (; m->next_arrival < m->n && m->arrival[m->next_arrival].at_us <= m->now_us;
          m->next_arrival++) {
         uint32_t i = m->next_arrival;
         const sim_arrival *a = &m->arrival[i];
-        seq_spec spec = {.prompt = m->prompts + i % PROMPT_VARIETY,
-                         .n_prompt = a->n_prompt,
-                         .max_tokens = a->max_tokens,
-                         .priority = a->priority,
-                         .deadline_us = a->timeout_us ? a->at_us + a->timeout_us : 0,
-                         .user = i};
+        sched_spec spec = {.prompt = prompt_of(m, i),
+                           .n_prompt = a->n_prompt,
+                           .max_tokens = a->max_tokens,
+                           .priority = a->priority,
+                           .deadline_us = a->timeout_us ? a->at_us + a->timeout_us : 0,
+                           .salt = a->salt,
+                           .fork_of = a->fork_of ? m->id[a->fork_of - 1] : 0,
+                           .tenant = a->tenant,
+                           .user = i};
         m->request[i].rejected = sched_submit(m->s, &spec, m->now_us, &m->id[i]);
         take_events(m);
         if (m->request[i].rejected != REJECT_NONE) {
@@ -117,7 +132,7 @@ static void take_arrivals(sim *m) {
 /* Plans and submits as many steps as may be in flight. */
 static void fill(sim *m) {
     while (m->n_flying < m->cfg->depth) {
-        const step *st = sched_plan(m->s, m->now_us);
+        const sched_step *st = sched_plan(m->s, m->now_us);
         take_events(m);
         if (!st) return;
         m->totals->plan_hash =
@@ -134,12 +149,10 @@ static void fill(sim *m) {
 
 static void collect(sim *m) {
     m->now_us = m->done_us[0];
-    const step *st = m->flying[0];
-    if (m->cfg->verify) {
-        CHECK(fake_collect(m->engine, m->s, m->tokens) == st);
-    }
+    const sched_step *st = m->flying[0];
+    if (m->cfg->verify) CHECK(fake_collect(m->engine, m->s, &m->drawn) == st);
     m->totals->n_steps++;
-    sched_commit(m->s, st, m->tokens, m->now_us);
+    sched_commit(m->s, st, &m->drawn);
     take_events(m);
     m->done_us[0] = m->done_us[1];
     m->flying[0] = m->flying[1];
@@ -164,28 +177,29 @@ static void run(sim *m) {
     CHECK(st.blocks_used + st.blocks_fenced == 0);
     CHECK(m->totals->n_ended + m->totals->n_rejected == m->n);
     m->totals->makespan_us = m->now_us;
-    m->totals->n_preemptions = st.n_preemptions;
-    m->totals->n_recomputed_tokens = st.n_recomputed_tokens;
-    m->totals->n_prompt_tokens = st.n_prompt_tokens;
-    m->totals->n_output_tokens = st.n_output_tokens;
+    m->totals->n_preemptions = st.count.preemptions;
+    m->totals->n_recomputed_tokens = st.count.recomputed_tokens;
+    m->totals->n_prompt_tokens = st.count.prompt_tokens;
+    m->totals->n_output_tokens = st.count.generated_tokens;
 }
 
 static status open_arrays(sim *m, err *e) {
     const sched_config *c = &m->cfg->sched;
-    size_t bytes = sched_bytes(c), n_prompts = (size_t)c->max_model_len + PROMPT_VARIETY;
+    size_t bytes = sched_bytes(c), n_prompts = (size_t)c->max_model_len + 2 * PROMPT_VARIETY;
     if (bytes == 0 || m->cfg->depth < 1 || m->cfg->depth > 2) {
         return err_set(e, ERR_INVALID, "the simulator's configuration is not valid");
     }
     m->mem = aligned_alloc(64, bytes);
     m->prompts = malloc(n_prompts * sizeof *m->prompts);
-    m->tokens = calloc(c->max_seqs, sizeof *m->tokens);
+    m->zeroes = calloc(c->max_seqs, sizeof *m->zeroes);
+    m->drawn = (sched_step_tokens){.token = m->zeroes, .stride = 1};
     m->past = calloc(m->n + 1, sizeof *m->past);
     m->last_us = calloc(m->n + 1, sizeof *m->last_us);
     m->id = calloc(m->n + 1, sizeof *m->id);
     m->cancels.n_items = m->n;
     m->cancels.node = calloc(m->n + 1, sizeof *m->cancels.node);
     m->cancels.at = calloc(m->n + 1, sizeof *m->cancels.at);
-    if (!m->mem || !m->prompts || !m->tokens || !m->past || !m->last_us || !m->id ||
+    if (!m->mem || !m->prompts || !m->zeroes || !m->past || !m->last_us || !m->id ||
         !m->cancels.node || !m->cancels.at) {
         return err_set(e, ERR_NO_MEMORY, "no memory for the simulator");
     }
@@ -206,10 +220,15 @@ status sim_run(const sim_config *cfg, const sim_arrival *arrivals, uint32_t n,
              .request = requests,
              .totals = totals};
     status rc = OK;
-    for (uint32_t i = 1; i < n; i++) {
-        if (arrivals[i].at_us < arrivals[i - 1].at_us) {
+    for (uint32_t i = 0; i < n; i++) {
+        const sim_arrival *a = &arrivals[i];
+        if (i > 0 && a->at_us < arrivals[i - 1].at_us)
             return err_set(e, ERR_INVALID, "arrival %u is earlier than the one before", i);
-        }
+        if (a->fork_of == 0) continue;
+        const sim_arrival *l = &arrivals[a->fork_of - 1];
+        if (a->fork_of > i || a->n_prompt != l->n_prompt || a->text != l->text ||
+            a->salt != l->salt)
+            return err_set(e, ERR_INVALID, "arrival %u is no fork of an earlier one", i);
     }
     memset(requests, 0, n * sizeof *requests);
     *totals = (sim_totals){0};
@@ -220,7 +239,7 @@ done:
     fake_close(m.engine);
     free(m.mem);
     free(m.prompts);
-    free(m.tokens);
+    free(m.zeroes);
     free(m.past);
     free(m.last_us);
     free(m.id);

@@ -12,12 +12,17 @@ typedef struct step_time {
     double a, b, c, d;
 } step_time;
 
-double step_time_us(const step_time *, const step *);
+double step_time_us(const step_time *, const sched_step *);
 
 typedef struct sim_arrival {
     uint64_t at_us;
     uint32_t n_prompt, max_tokens;
     int32_t priority;
+    uint32_t
+        text; /* prompts of one text begin alike, up to the shorter one's end; 0: its own */
+    uint32_t
+        fork_of; /* 1 + index of an earlier arrival, whose n_prompt, text and salt it has; 0 */
+    uint64_t salt, tenant;                /* as in sched_spec */
     uint64_t timeout_us, cancel_after_us; /* after arrival; 0: never */
 } sim_arrival;
 
@@ -31,12 +36,12 @@ typedef struct sim_config {
 } sim_config;
 
 typedef struct sim_request {
-    reject rejected;
-    finish finish;
+    sched_reject rejected;
+    sched_finish finish;
     uint64_t admitted_us, first_token_us, ended_us; /* 0: not reached */
     uint64_t admitted_step, ended_step;             /* steps committed until then */
     uint64_t max_gap_us;                            /* between two of its tokens */
-    uint32_t n_output, n_preemptions, peak_blocks;
+    uint32_t n_output, n_cached, n_preemptions, peak_blocks;
 } sim_request;
 
 typedef struct sim_totals {
@@ -47,7 +52,7 @@ typedef struct sim_totals {
 } sim_totals;
 
 /* arrivals: in order of at_us. requests: [n]. Runs until everything has ended; CHECKs that all
- * blocks are free then. Errors: ERR_INVALID (config, order), ERR_NO_MEMORY. */
+ * blocks are free then. Errors: ERR_INVALID (config, order, forks), ERR_NO_MEMORY. */
 status sim_run(const sim_config *, const sim_arrival *arrivals, uint32_t n,
                sim_request *requests, sim_totals *totals, err *);
 

@@ -182,7 +182,8 @@ static status cpu_collect(engine *head, step_result *out, err *er) {
     cpu_engine *e = (cpu_engine *)head;
     if (!e->submitted) return err_set(er, ERR_INVALID, "no step is submitted");
     e->submitted = false;
-    *out = (step_result){.token = e->token, .scored = e->scored, .logits = e->kept};
+    *out =
+        (step_result){.token = e->token, .max_run = 1, .scored = e->scored, .logits = e->kept};
     return OK;
 }
 

@@ -85,6 +85,8 @@ status cuda_collect(cuda_engine *e, step_result *out, err *er) {
     if (s != OK) return give_up(e, s, er);
     spread_scores(slot);
     out->token = slot->token;
+    out->n_tokens = NULL;
+    out->max_run = 1;
     out->scored = slot->scored;
     out->logits = e->kept ? slot->logits : NULL;
     return OK;

@@ -234,7 +234,7 @@ static FAKE_UNUSED void fake_on_step(uv_timer_t *t) {
 
 static FAKE_UNUSED void fake_stats(port *p, machine_stats *out) {
     fake *f = (fake *)p;
-    *out = (machine_stats){.n_running = atomic_load(&f->n_live), .n_output_tokens = 7};
+    *out = (machine_stats){.n_running = atomic_load(&f->n_live), .count.generated_tokens = 7};
     out->finished[GEN_STOP] = 3;
     out->hist[HIST_TTFT].bucket[histogram_bucket(HIST_TTFT, 0.03)] = 2;
     out->hist[HIST_TTFT].n = 2;

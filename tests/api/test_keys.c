@@ -139,6 +139,10 @@ START_TEST(a_file_is_read_and_its_keys_are_found) {
     ck_assert_ptr_null(keys_find(k, STR("ab")));
     ck_assert_ptr_null(keys_find(k, STR(SHA_ABC)));
     ck_assert_uint_eq(keys_n_tenants(k), 2);
+    /* To the scheduler a tenant is a number, whatever place it has here. */
+    const tenant named = {.name = "alice"};
+    ck_assert_uint_eq(tenant_id(t), tenant_id(&named));
+    ck_assert(tenant_id(t) != tenant_id(b) && tenant_id(t) > 0 && tenant_id(NULL) == 0);
     keys_close(k, book);
     tear_down();
 }

@@ -3,6 +3,7 @@
 #ifndef TESTS_SCHEDULER_DRIVE_H
 #define TESTS_SCHEDULER_DRIVE_H
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -70,34 +71,59 @@ static inline void drive_drain(drive *d) {
     sched_audit(d->s);
 }
 
-static inline seq_spec drive_spec(drive *d, uint32_t n_prompt, uint32_t max_tokens) {
-    return (seq_spec){.prompt = d->prompt, .n_prompt = n_prompt, .max_tokens = max_tokens};
+static inline sched_spec drive_spec(drive *d, uint32_t n_prompt, uint32_t max_tokens) {
+    return (sched_spec){.prompt = d->prompt, .n_prompt = n_prompt, .max_tokens = max_tokens};
 }
 
-static inline reject drive_try(drive *d, const seq_spec *spec, seq_id *id) {
-    reject r = sched_submit(d->s, spec, d->now_us, id);
+static inline sched_reject drive_try(drive *d, const sched_spec *spec, sched_id *id) {
+    sched_reject r = sched_submit(d->s, spec, d->now_us, id);
     drive_drain(d);
     return r;
 }
 
-static inline seq_id drive_submit(drive *d, uint32_t n_prompt, uint32_t max_tokens) {
-    seq_spec spec = drive_spec(d, n_prompt, max_tokens);
-    seq_id id = 0;
+static inline sched_id drive_submit(drive *d, uint32_t n_prompt, uint32_t max_tokens) {
+    sched_spec spec = drive_spec(d, n_prompt, max_tokens);
+    sched_id id = 0;
     ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_NONE);
     return id;
 }
 
-static inline const step *drive_plan(drive *d) {
-    const step *st = sched_plan(d->s, d->now_us);
+static inline const sched_step *drive_plan(drive *d) {
+    const sched_step *st = sched_plan(d->s, d->now_us);
     drive_drain(d);
     return st;
 }
 
+/* A step as text: "d0 d1 p2[0..14)s": a decode row of the sequence with user 0, one of 1, rows
+ * 0 to 13 of 2's prompt, the last of which samples. d0+3: with three drafts. c: a copied block,
+ * before the rows. "" for NULL. Valid until the next call. */
+static inline const char *drive_trace(const sched_step *st) {
+    static char text[1024];
+    int n = 0;
+    text[0] = 0;
+    for (uint32_t i = 0; st && i < st->n_copies; i++)
+        n += snprintf(text + n, sizeof text - (size_t)n, " c");
+    for (uint32_t i = 0; st && i < st->n_seqs; i++) {
+        const sched_step_seq *e = &st->seq[i];
+        const unsigned user = (unsigned)e->user;
+        if (i >= st->n_decode_seqs)
+            n += snprintf(text + n, sizeof text - (size_t)n, " p%u[%u..%u)%s", user,
+                          e->first_pos, e->first_pos + e->n_rows, e->sample ? "s" : "");
+        else if (e->n_draft > 0)
+            n += snprintf(text + n, sizeof text - (size_t)n, " d%u+%u", user, e->n_draft);
+        else
+            n += snprintf(text + n, sizeof text - (size_t)n, " d%u", user);
+        ck_assert_int_lt(n, (int)sizeof text);
+    }
+    return text + (n > 0);
+}
+
 /* Every sampling row draws token. */
-static inline void drive_commit(drive *d, const step *st, int32_t token) {
+static inline void drive_commit(drive *d, const sched_step *st, int32_t token) {
     int32_t tokens[1024];
     for (uint32_t i = 0; i < st->n_seqs; i++) tokens[i] = token;
-    sched_commit(d->s, st, tokens, d->now_us);
+    const sched_step_tokens drawn = {.token = tokens, .stride = 1};
+    sched_commit(d->s, st, &drawn);
     drive_drain(d);
 }
 
@@ -105,14 +131,14 @@ static inline void drive_step(drive *d) {
     drive_commit(d, drive_plan(d), DRIVE_WORD);
 }
 
-static inline void drive_cancel(drive *d, seq_id id) {
+static inline void drive_cancel(drive *d, sched_id id) {
     sched_cancel(d->s, id, FINISH_CANCELLED);
     drive_drain(d);
 }
 
 /* Plans and commits until nothing is left to do; the number of steps. */
 static inline uint32_t drive_run(drive *d, uint32_t at_most) {
-    const step *st;
+    const sched_step *st;
     uint32_t n = 0;
     while ((st = drive_plan(d))) {
         ck_assert_uint_lt(n++, at_most);
@@ -128,32 +154,33 @@ static inline sched_stats drive_stats(const drive *d) {
 }
 
 /* Events of one kind of one sequence, and the last of them. */
-static inline uint32_t drive_count(const drive *d, seq_id id, event_kind kind) {
+static inline uint32_t drive_count(const drive *d, sched_id id, sched_event_kind kind) {
     uint32_t n = 0;
     for (size_t i = 0; i < d->n_log; i++) n += d->log[i].id == id && d->log[i].kind == kind;
     return n;
 }
-static inline const sched_event *drive_last(const drive *d, seq_id id, event_kind kind) {
+static inline const sched_event *drive_last(const drive *d, sched_id id,
+                                            sched_event_kind kind) {
     for (size_t i = d->n_log; i-- > 0;) {
         if (d->log[i].id == id && d->log[i].kind == kind) return &d->log[i];
     }
     return NULL;
 }
-static inline finish drive_finish(const drive *d, seq_id id) {
+static inline sched_finish drive_finish(const drive *d, sched_id id) {
     const sched_event *e = drive_last(d, id, EVENT_ENDED);
     return e ? e->finish : FINISH_NONE;
 }
 
 /* How many tokens of a prompt were found in the prefix cache. */
-static inline uint32_t drive_cached(const drive *d, seq_id id) {
+static inline uint32_t drive_cached(const drive *d, sched_id id) {
     const sched_event *e = drive_last(d, id, EVENT_ADMITTED);
     ck_assert_ptr_nonnull(e);
     return e->n_cached;
 }
 /* Runs a prompt to its first token; its tokens found in the prefix cache. */
 static inline uint32_t drive_ask(drive *d, uint64_t salt, uint32_t n_prompt) {
-    seq_spec spec = drive_spec(d, n_prompt, 1);
-    seq_id id;
+    sched_spec spec = drive_spec(d, n_prompt, 1);
+    sched_id id;
     spec.salt = salt;
     ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_NONE);
     drive_run(d, 100);
@@ -161,7 +188,7 @@ static inline uint32_t drive_ask(drive *d, uint64_t salt, uint32_t n_prompt) {
 }
 
 /* The entry of a sequence (by user) in a step, or NULL. */
-static inline const step_seq *drive_entry(const step *st, uint64_t user) {
+static inline const sched_step_seq *drive_entry(const sched_step *st, uint64_t user) {
     for (uint32_t i = 0; i < st->n_seqs; i++) {
         if (st->seq[i].user == user) return &st->seq[i];
     }

@@ -12,7 +12,7 @@ static sched_config cached_config(void) {
 }
 
 /* Two sequences, each with a block that is half full. */
-static drive *two_that_run(const step **st) {
+static drive *two_that_run(const sched_step **st) {
     drive *d = drive_new(cached_config());
     drive_submit(d, 6, 8);
     drive_submit(d, 6, 8);
@@ -22,7 +22,7 @@ static drive *two_that_run(const step **st) {
 }
 
 START_TEST(two_writers_of_one_block_are_found) {
-    const step *st;
+    const sched_step *st;
     drive *d = two_that_run(&st);
     seq_group *g = &d->s->group[0];
     int32_t *mine = table_of(d->s, g, st->seq[0].slot),
@@ -36,9 +36,9 @@ START_TEST(two_writers_of_one_block_are_found) {
 END_TEST
 
 START_TEST(a_block_freed_before_its_step_is_committed_is_found) {
-    const step *st;
+    const sched_step *st;
     drive *d = two_that_run(&st);
-    const seq_id id = d->s->hot[st->seq[0].slot].id;
+    const sched_id id = d->s->hot[st->seq[0].slot].id;
     drive_cancel(d, id);
     ck_assert_uint_eq(drive_stats(d).blocks_fenced, 2);
     blocks_unfence(&d->s->group[0].kv, st->number & 1);
@@ -47,7 +47,7 @@ START_TEST(a_block_freed_before_its_step_is_committed_is_found) {
 END_TEST
 
 START_TEST(a_full_block_that_is_not_published_is_found) {
-    const step *st;
+    const sched_step *st;
     drive *d = two_that_run(&st);
     drive_commit(d, st, DRIVE_WORD);
     ck_assert_uint_eq(d->s->chain[0].n, 1);
@@ -57,7 +57,7 @@ START_TEST(a_full_block_that_is_not_published_is_found) {
 END_TEST
 
 START_TEST(a_block_held_once_more_than_counted_is_found) {
-    const step *st;
+    const sched_step *st;
     drive *d = two_that_run(&st);
     drive_commit(d, st, DRIVE_WORD);
     blocks_hold(&d->s->group[0].kv, table_of(d->s, &d->s->group[0], st->seq[0].slot)[0]);
@@ -66,7 +66,7 @@ START_TEST(a_block_held_once_more_than_counted_is_found) {
 END_TEST
 
 START_TEST(an_order_of_running_that_is_not_seniority_is_found) {
-    const step *st;
+    const sched_step *st;
     drive *d = two_that_run(&st);
     seq_record *a = &d->s->record[record_of(d->s->hot[st->seq[0].slot].id)];
     seq_record *b = &d->s->record[record_of(d->s->hot[st->seq[1].slot].id)];

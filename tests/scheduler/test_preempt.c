@@ -2,10 +2,10 @@
 #include "tests/scheduler/drive.h"
 
 /* Submits n sequences of the same shape with users 1 .. n. */
-static void submit_many(drive *d, seq_id *id, uint32_t n, uint32_t n_prompt,
+static void submit_many(drive *d, sched_id *id, uint32_t n, uint32_t n_prompt,
                         uint32_t max_tokens) {
     for (uint32_t i = 0; i < n; i++) {
-        seq_spec spec = drive_spec(d, n_prompt, max_tokens);
+        sched_spec spec = drive_spec(d, n_prompt, max_tokens);
         spec.user = i + 1;
         ck_assert_int_eq(drive_try(d, &spec, &id[i]), REJECT_NONE);
     }
@@ -13,7 +13,7 @@ static void submit_many(drive *d, seq_id *id, uint32_t n, uint32_t n_prompt,
 
 START_TEST(only_the_most_junior_is_evicted_and_each_ends) {
     drive *d = drive_with_blocks(9); /* three of 8 + 28 tokens need 27 in the end */
-    seq_id id[3];
+    sched_id id[3];
     submit_many(d, id, 3, 8, 28);
     drive_run(d, 300);
     ck_assert_uint_eq(drive_count(d, id[0], EVENT_PREEMPTED), 0);
@@ -32,12 +32,12 @@ END_TEST
 
 START_TEST(a_prompt_row_is_told_once_though_it_is_computed_again) {
     drive *d = drive_with_blocks(9);
-    seq_id id[3];
+    sched_id id[3];
     submit_many(d, id, 3, 8, 28);
     drive_run(d, 300);
-    ck_assert_uint_gt(drive_stats(d).n_recomputed_tokens, 0);
-    ck_assert_uint_eq(drive_stats(d).n_prompt_tokens, 24);
-    ck_assert_uint_eq(drive_stats(d).n_output_tokens, 84);
+    ck_assert_uint_gt(drive_stats(d).count.recomputed_tokens, 0);
+    ck_assert_uint_eq(drive_stats(d).count.prompt_tokens, 24);
+    ck_assert_uint_eq(drive_stats(d).count.generated_tokens, 84);
     for (int i = 0; i < 3; i++) {
         uint32_t rows = 0;
         for (size_t k = 0; k < d->n_log; k++) {
@@ -51,29 +51,29 @@ END_TEST
 
 START_TEST(the_most_junior_waits_with_its_blocks_instead_of_evicting_anybody) {
     drive *d = drive_with_blocks(5);
-    seq_id a, b;
+    sched_id a, b;
     a = drive_submit(d, 9, 4); /* 3 blocks to the end */
     b = drive_submit(d, 8, 8); /* 2 blocks, then wants a third */
     drive_step(d);
     drive_step(d); /* whatever chunks were split */
     while (drive_finish(d, a) == FINISH_NONE) {
-        const step *st = drive_plan(d);
+        const sched_step *st = drive_plan(d);
         drive_commit(d, st, DRIVE_WORD);
         ck_assert_uint_ge(sched_kv_blocks_of(d->s, b), 2);
     }
     drive_run(d, 20);
     ck_assert_int_eq(drive_finish(d, b), FINISH_LENGTH);
-    ck_assert_uint_eq(drive_stats(d).n_preemptions, 0);
+    ck_assert_uint_eq(drive_stats(d).count.preemptions, 0);
     drive_free(d);
 }
 END_TEST
 
 START_TEST(an_evicted_sequence_comes_back_only_with_room_to_go_on) {
     drive *d = drive_with_blocks(12);
-    seq_id id[2];
+    sched_id id[2];
     submit_many(d, id, 2, 8, 38); /* 45 positions: 12 blocks each */
     uint32_t evictions = 0;
-    const step *st;
+    const sched_step *st;
     while ((st = drive_plan(d))) {
         drive_commit(d, st, DRIVE_WORD);
         if (drive_count(d, id[1], EVENT_PREEMPTED) > evictions) evictions++;
@@ -90,9 +90,9 @@ END_TEST
 
 START_TEST(nothing_new_is_admitted_while_somebody_is_preempted) {
     drive *d = drive_with_blocks(12);
-    seq_id id[2], late = 0;
+    sched_id id[2], late = 0;
     submit_many(d, id, 2, 8, 38);
-    const step *st;
+    const sched_step *st;
     while ((st = drive_plan(d))) {
         drive_commit(d, st, DRIVE_WORD);
         if (drive_stats(d).n_preempted > 0 && !late) {
@@ -109,18 +109,18 @@ END_TEST
 
 START_TEST(blocks_behind_a_fence_are_awaited_before_anybody_is_evicted) {
     drive *d = drive_with_blocks(6);
-    seq_id id[3];
+    sched_id id[3];
     submit_many(d, id, 3, 6, 6); /* 2 blocks each; each wants a third for position 8 */
     drive_step(d);               /* 16 rows: two prompts, 4 rows of the third */
     drive_step(d);
-    const step *one = drive_plan(d); /* position 7 of two, 6 of the third */
+    const sched_step *one = drive_plan(d); /* position 7 of two, 6 of the third */
     drive_cancel(d, id[2]);
     ck_assert_uint_eq(drive_stats(d).blocks_fenced, 2);
     ck_assert_ptr_null(drive_plan(d)); /* both wait; the junior is not evicted */
-    ck_assert_uint_eq(drive_stats(d).n_preemptions, 0);
+    ck_assert_uint_eq(drive_stats(d).count.preemptions, 0);
     drive_commit(d, one, DRIVE_WORD);
     drive_run(d, 20);
-    ck_assert_uint_eq(drive_stats(d).n_preemptions, 0);
+    ck_assert_uint_eq(drive_stats(d).count.preemptions, 0);
     ck_assert_int_eq(drive_finish(d, id[0]), FINISH_LENGTH);
     ck_assert_int_eq(drive_finish(d, id[1]), FINISH_LENGTH);
     drive_free(d);
@@ -129,7 +129,7 @@ END_TEST
 
 START_TEST(a_paused_senior_gets_no_rows_and_gives_its_blocks_to_a_junior) {
     drive *d = drive_with_blocks(6);
-    seq_id id[2];
+    sched_id id[2];
     submit_many(d, id, 2, 8, 16); /* 23 positions: 6 blocks */
     drive_step(d);
     sched_pause(d->s, id[0], true);
@@ -151,7 +151,7 @@ END_TEST
 
 START_TEST(a_paused_sequence_keeps_its_blocks_while_nobody_needs_them) {
     drive *d = drive_new(drive_config());
-    seq_id a = drive_submit(d, 8, 10), b = drive_submit(d, 4, 4);
+    sched_id a = drive_submit(d, 8, 10), b = drive_submit(d, 4, 4);
     drive_step(d);
     sched_pause(d->s, a, true);
     drive_run(d, 20);

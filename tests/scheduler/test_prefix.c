@@ -12,13 +12,13 @@ static sched_config cached_config(void) {
 
 START_TEST(a_second_prompt_begins_behind_the_blocks_of_the_first) {
     drive *d = drive_new(cached_config());
-    seq_id a = drive_submit(d, 11, 3);
+    sched_id a = drive_submit(d, 11, 3);
     drive_run(d, 100);
     ck_assert_uint_eq(drive_cached(d, a), 0);
     ck_assert_uint_eq(drive_stats(d).blocks_cached, 3); /* 11 + 2 computed positions */
     ck_assert_uint_eq(drive_stats(d).blocks_free, 13);
-    seq_id b = drive_submit(d, 11, 3);
-    const step *st = drive_plan(d);
+    sched_id b = drive_submit(d, 11, 3);
+    const sched_step *st = drive_plan(d);
     ck_assert_uint_eq(st->n_rows, 3);
     ck_assert_uint_eq(st->seq[0].first_pos, 8);
     ck_assert_uint_eq(st->seq[0].n_blocks, 3);
@@ -26,9 +26,9 @@ START_TEST(a_second_prompt_begins_behind_the_blocks_of_the_first) {
     drive_run(d, 100);
     ck_assert_uint_eq(drive_cached(d, b), 8);
     ck_assert_uint_eq(drive_last(d, b, EVENT_ENDED)->n_cached, 8);
-    ck_assert_uint_eq(drive_stats(d).n_prefix_queries, 22);
-    ck_assert_uint_eq(drive_stats(d).n_prefix_hits, 8);
-    ck_assert_uint_eq(drive_stats(d).n_prompt_tokens, 22);
+    ck_assert_uint_eq(drive_stats(d).count.prefix_cache_queries, 22);
+    ck_assert_uint_eq(drive_stats(d).count.prefix_cache_hits, 8);
+    ck_assert_uint_eq(drive_stats(d).count.prompt_tokens, 22);
     drive_free(d);
 }
 END_TEST
@@ -38,7 +38,7 @@ START_TEST(the_last_block_is_never_a_hit) {
     for (uint32_t n = 1; n <= 24; n++) {
         drive_submit(d, n, 1);
         drive_run(d, 100);
-        seq_id again = drive_submit(d, n, 1);
+        sched_id again = drive_submit(d, n, 1);
         drive_run(d, 100);
         ck_assert_uint_eq(drive_cached(d, again), (n - 1) / 4 * 4);
     }
@@ -50,11 +50,11 @@ START_TEST(a_block_is_found_only_once_it_is_committed) {
     sched_config cfg = cached_config();
     cfg.max_rows = 8;
     drive *d = drive_new(cfg);
-    seq_id a = drive_submit(d, 32, 1);
-    const step *one = drive_plan(d);
+    sched_id a = drive_submit(d, 32, 1);
+    const sched_step *one = drive_plan(d);
     drive_commit(d, one, DRIVE_WORD); /* 8 of 32 */
-    seq_id b = drive_submit(d, 32, 1);
-    const step *two = drive_plan(d), *three = drive_plan(d);
+    sched_id b = drive_submit(d, 32, 1);
+    const sched_step *two = drive_plan(d), *three = drive_plan(d);
     ck_assert(two && three);
     drive_commit(d, two, DRIVE_WORD);
     drive_commit(d, three, DRIVE_WORD);
@@ -67,8 +67,8 @@ END_TEST
 
 START_TEST(salts_do_not_meet) {
     drive *d = drive_new(cached_config());
-    seq_spec spec = drive_spec(d, 20, 1);
-    seq_id id;
+    sched_spec spec = drive_spec(d, 20, 1);
+    sched_id id;
     for (uint64_t salt = 0; salt < 3; salt++) {
         spec.salt = salt;
         ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_NONE);
@@ -110,15 +110,15 @@ END_TEST
 
 START_TEST(what_was_said_is_found_too) {
     drive *d = drive_new(cached_config());
-    seq_id a = drive_submit(d, 6, 11); /* 16 positions */
+    sched_id a = drive_submit(d, 6, 11); /* 16 positions */
     drive_run(d, 100);
     ck_assert_int_eq(drive_finish(d, a), FINISH_LENGTH);
     for (int i = 6; i < 17; i++) d->prompt[i] = DRIVE_WORD;
-    seq_id b = drive_submit(d, 20, 1);
+    sched_id b = drive_submit(d, 20, 1);
     drive_run(d, 100);
     ck_assert_uint_eq(drive_cached(d, b), 16);
     d->prompt[9]++; /* another answer */
-    seq_id c = drive_submit(d, 20, 1);
+    sched_id c = drive_submit(d, 20, 1);
     drive_run(d, 100);
     ck_assert_uint_eq(drive_cached(d, c), 8);
     drive_free(d);
@@ -127,11 +127,11 @@ END_TEST
 
 START_TEST(sequences_that_run_share_and_count_once) {
     drive *d = drive_new(cached_config());
-    seq_id a = drive_submit(d, 33, 8);
+    sched_id a = drive_submit(d, 33, 8);
     for (int i = 0; i < 4; i++) drive_step(d);
     uint32_t used = drive_stats(d).blocks_used;
-    seq_id b = drive_submit(d, 33, 8); /* alone it would take ten of the 16, as the first */
-    const step *st = drive_plan(d);
+    sched_id b = drive_submit(d, 33, 8); /* alone it would take ten of the 16, as the first */
+    const sched_step *st = drive_plan(d);
     ck_assert_uint_eq(drive_cached(d, b), 32);
     ck_assert_uint_le(drive_stats(d).blocks_used, used + 2);
     ck_assert_ptr_nonnull(drive_entry(st, 0));
@@ -139,7 +139,7 @@ START_TEST(sequences_that_run_share_and_count_once) {
     drive_cancel(d, a); /* the other's blocks stay */
     drive_run(d, 100);
     ck_assert_int_eq(drive_finish(d, b), FINISH_LENGTH);
-    ck_assert_uint_eq(drive_stats(d).n_preemptions, 0);
+    ck_assert_uint_eq(drive_stats(d).count.preemptions, 0);
     drive_free(d);
 }
 END_TEST
@@ -149,8 +149,8 @@ START_TEST(a_preempted_sequence_finds_its_own_blocks_again) {
     cfg.group[0].n_blocks = 16;
     cfg.max_model_len = 48;
     drive *d = drive_new(cfg);
-    seq_spec spec = drive_spec(d, 24, 20);
-    seq_id a, b;
+    sched_spec spec = drive_spec(d, 24, 20);
+    sched_id a, b;
     spec.salt = 1;
     drive_try(d, &spec, &a);
     spec.salt = 2;
@@ -158,10 +158,10 @@ START_TEST(a_preempted_sequence_finds_its_own_blocks_again) {
     drive_run(d, 200);
     ck_assert_int_eq(drive_finish(d, b), FINISH_LENGTH);
     sched_stats st = drive_stats(d);
-    ck_assert_uint_eq(st.n_preemptions, 1);
+    ck_assert_uint_eq(st.count.preemptions, 1);
     /* The senior needs 11 blocks: what it took of the junior's is lost, not more. */
-    ck_assert_uint_gt(st.n_recomputed_tokens, 0);
-    ck_assert_uint_le(st.n_recomputed_tokens, 20);
+    ck_assert_uint_gt(st.count.recomputed_tokens, 0);
+    ck_assert_uint_le(st.count.recomputed_tokens, 20);
     /* at first there were none */
     ck_assert_uint_eq(drive_last(d, b, EVENT_ENDED)->n_cached, 0);
     drive_free(d);
@@ -171,13 +171,15 @@ END_TEST
 START_TEST(a_prompt_to_be_scored_takes_no_hits_but_leaves_blocks) {
     drive *d = drive_new(cached_config());
     drive_ask(d, 0, 20);
-    seq_spec spec = drive_spec(d, 20, 1);
-    seq_id id;
+    sched_spec spec = drive_spec(d, 20, 1);
+    sched_id id;
     spec.score_prompt = true;
     drive_try(d, &spec, &id);
     uint32_t rows = 0, logits = 0;
-    for (const step *st; (st = drive_plan(d)); drive_commit(d, st, DRIVE_WORD))
-        rows += st->n_rows, logits += st->n_logit_rows;
+    for (const sched_step *st; (st = drive_plan(d)); drive_commit(d, st, DRIVE_WORD)) {
+        rows += st->n_rows;
+        logits += st->n_logit_rows;
+    }
     ck_assert_uint_eq(drive_cached(d, id), 0);
     ck_assert_uint_eq(rows, 20);
     ck_assert_uint_eq(logits, 20);
@@ -190,8 +192,8 @@ END_TEST
 START_TEST(what_waits_for_room_is_not_looked_up_at_each_step) {
     drive *d = drive_new(cached_config());
     drive_ask(d, 0, 32); /* leaves 8 of 16 blocks cached */
-    seq_spec spec = drive_spec(d, 24, 20);
-    seq_id runs, waits;
+    sched_spec spec = drive_spec(d, 24, 20);
+    sched_id runs, waits;
     spec.salt = 1;
     ck_assert_int_eq(drive_try(d, &spec, &runs), REJECT_NONE);
     drive_step(d);
@@ -216,7 +218,7 @@ START_TEST(without_the_cache_nothing_is_kept) {
     ck_assert_uint_eq(drive_ask(d, 0, 20), 0);
     ck_assert_uint_eq(drive_ask(d, 0, 20), 0);
     ck_assert_uint_eq(drive_stats(d).blocks_cached, 0);
-    ck_assert_uint_eq(drive_stats(d).n_prefix_queries, 0);
+    ck_assert_uint_eq(drive_stats(d).count.prefix_cache_queries, 0);
     drive_free(d);
 }
 END_TEST

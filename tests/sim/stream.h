@@ -15,22 +15,24 @@
 #include <string.h>
 
 #include "base/check.h"
-#include "scheduler/sched.h"
+#include "base/hash.h"
+#include "scheduler/policy.h"
 #include "sim/fake.h"
 
 enum { STREAM_REQUESTS = 192, STREAM_LEN = 48, STREAM_VOCAB = 11, STREAM_SEQS = 6 };
 
 typedef struct stream_request {
-    seq_id id;
-    seq_spec spec;
+    sched_id id;
+    sched_spec spec;
     int32_t prompt[STREAM_LEN];
     bool live, admitted, cancelled, may_fail, paused;
-    finish cancel_why, want_finish;
+    sched_finish cancel_why, want_finish;
     int32_t want_stop;
     uint32_t want_output, n_tokens, n_reported;
     int32_t text[2 * STREAM_LEN]; /* prompt and output so far */
     uint32_t leader;              /* + 1 */
     uint64_t past, ends_by;       /* ends_by: in committed steps */
+    uint64_t key, ticket;         /* of the policy: order of admission, and seniority */
 } stream_request;
 
 typedef struct stream {
@@ -42,12 +44,19 @@ typedef struct stream {
     sched *s;
     fake_engine *engine;
     bool crowded; /* set before it runs: hardly any blocks, windows everywhere, pauses */
-    bool draining, may_pause, pauses; /* pauses: somebody was paused once: no bounds then */
+    bool may_pause, pauses; /* pauses: somebody was paused once: no bounds then */
     uint64_t now_us, n_commits;
     uint32_t n; /* requests so far */
     stream_request r[STREAM_REQUESTS];
-    uint32_t senior[STREAM_SEQS], n_senior; /* admitted and live, in order of admission */
+    uint32_t senior[STREAM_SEQS], n_senior; /* admitted and live, the most senior first */
+    bool aging;                             /* set before it runs: not the default policy */
+    sched_policy policy;
+    uint64_t n_keys, n_admitted, n_overtakes;
     uint64_t n_preemptions, n_ended, n_found, n_forked; /* what happened at all, for the test */
+    sched_step_tokens drawn;                            /* by the step committed last */
+    bool drafts; /* set before it runs: guesses of next tokens, most of them right */
+    uint64_t n_drafts, n_guessed, n_accepted;
+    uint64_t hash; /* of every field of every step and event, in order */
 } stream;
 
 static inline uint32_t stream_take(stream *m, uint32_t below) {
@@ -56,9 +65,46 @@ static inline uint32_t stream_take(stream *m, uint32_t below) {
     return b % below;
 }
 
+/* The tokens of an event. */
+static inline const int32_t *stream_drawn(const stream *m, const sched_event *e) {
+    return m->drawn.token + (size_t)e->entry * m->drawn.stride;
+}
+
+static inline void stream_hash(stream *m, uint64_t v) {
+    m->hash = hash_mix(m->hash * 31 + v + 1);
+}
+
+/* Field by field: a field more in a struct is no other step. */
+static inline void stream_hash_step(stream *m, const sched_step *st) {
+    const uint64_t v[] = {st->number,       st->n_copies,      st->n_seqs,        st->n_rows,
+                          st->n_logit_rows, st->n_decode_rows, st->n_prefill_rows};
+    for (size_t i = 0; i < sizeof v / sizeof *v; i++) stream_hash(m, v[i]);
+    for (uint32_t i = 0; i < st->n_seqs; i++) {
+        const sched_step_seq *e = &st->seq[i];
+        const uint64_t w[] = {e->user,      e->slot,
+                              e->first_row, e->n_rows,
+                              e->first_pos, (uint32_t)e->input_from,
+                              e->n_blocks,  e->n_logit_rows,
+                              e->n_prompt,  (uint64_t)(e->sample * 2 + e->score)};
+        for (size_t k = 0; k < sizeof w / sizeof *w; k++) stream_hash(m, w[k]);
+    }
+    for (uint32_t i = 0; i < st->n_copies; i++) {
+        const sched_step_copy *c = &st->copy[i];
+        stream_hash(m, (uint64_t)c->group << 62 | (uint64_t)c->from << 31 | (uint64_t)c->to);
+    }
+}
+
+static inline void stream_hash_event(stream *m, const sched_event *e) {
+    const uint64_t v[] = {e->kind,   e->id,        e->user,          e->entry,
+                          e->finish, e->n_output,  e->n_cached,      (uint32_t)e->stop_id,
+                          e->n_rows, e->first_pos, e->n_preemptions, e->peak_blocks};
+    for (size_t i = 0; i < sizeof v / sizeof *v; i++) stream_hash(m, v[i]);
+    for (uint32_t k = 0; k < e->n_tokens; k++) stream_hash(m, (uint32_t)stream_drawn(m, e)[k]);
+}
+
 /* What a request's text must be, whatever happens around it. */
 static inline void stream_expect(stream_request *q) {
-    const seq_spec *spec = &q->spec;
+    const sched_spec *spec = &q->spec;
     uint64_t past = fake_start(spec->prompt, spec->n_prompt);
     q->past = past;
     q->want_finish = FINISH_LENGTH;
@@ -76,6 +122,22 @@ static inline void stream_expect(stream_request *q) {
         }
         past = fake_extend(past, token);
     }
+}
+
+/* A policy that has all that one may have: what is urgent or short comes first, but nothing
+ * waits for ever; tenants yield seniority to later admissions; shares beyond all bounds. */
+static inline uint64_t stream_waiting_key(void *self, const sched_spec *spec, uint64_t arrival,
+                                          uint64_t now_us) {
+    ((stream *)self)->n_keys++;
+    return arrival / 4 + now_us + 16 * (uint64_t)(spec->priority + 1) + spec->n_prompt / 4;
+}
+static inline uint64_t stream_ticket_key(void *self, const sched_spec *spec, uint64_t n) {
+    (void)self;
+    return n + 3 * spec->tenant;
+}
+static inline uint32_t stream_share(void *self, const sched_config *cfg, uint32_t n_left) {
+    (void)self, (void)cfg;
+    return n_left % 3 == 0 ? 0 : n_left % 3 == 1 ? UINT32_MAX : 2;
 }
 
 /* A member may wait for its leader's prompt, and delays nobody then; it must while the leader
@@ -107,6 +169,24 @@ static inline uint32_t stream_findable(const stream *m, uint32_t i) {
     return most / bs * bs;
 }
 
+/* Takes its place among the admitted ones. Those that it overtakes may have to begin again. */
+static inline void stream_join(stream *m, uint32_t i) {
+    stream_request *q = &m->r[i];
+    CHECK(m->n_senior < m->cfg.max_seqs);
+    q->ticket = ++m->n_admitted;
+    if (m->aging) q->ticket = stream_ticket_key(m, &q->spec, m->n_admitted);
+    uint32_t at = m->n_senior++;
+    for (; at > 0 && m->r[m->senior[at - 1]].ticket > q->ticket; at--, m->n_overtakes++)
+        m->senior[at] = m->senior[at - 1];
+    m->senior[at] = i;
+    uint64_t ends_by = m->n_commits;
+    for (uint32_t k = 0; k < m->n_senior; k++) {
+        stream_request *o = &m->r[m->senior[k]];
+        ends_by += 3 * (uint64_t)(o->spec.n_prompt + o->spec.max_tokens) + 4;
+        if (k >= at) o->ends_by = ends_by;
+    }
+}
+
 static inline void stream_admitted(stream *m, uint32_t i, uint32_t n_cached) {
     stream_request *q = &m->r[i];
     CHECK(!q->admitted && !stream_sleeps(m, q));
@@ -120,21 +200,14 @@ static inline void stream_admitted(stream *m, uint32_t i, uint32_t n_cached) {
     for (uint32_t k = 0; k < m->n; k++) { /* nobody waits who should have come first */
         const stream_request *o = &m->r[k];
         if (!o->live || o->admitted || stream_may_sleep(m, o)) continue;
-        CHECK(o->spec.priority > q->spec.priority ||
-              (o->spec.priority == q->spec.priority && k > i));
+        CHECK(o->key > q->key || (o->key == q->key && k > i));
     }
-    CHECK(m->n_senior < m->cfg.max_seqs);
-    m->senior[m->n_senior++] = i;
-    q->ends_by = m->n_commits;
-    for (uint32_t k = 0; k < m->n_senior; k++) {
-        const seq_spec *spec = &m->r[m->senior[k]].spec;
-        q->ends_by += 3 * (uint64_t)(spec->n_prompt + spec->max_tokens) + 4;
-    }
+    stream_join(m, i);
 }
 
 static inline void stream_ended(stream *m, uint32_t i, const sched_event *e) {
     stream_request *q = &m->r[i];
-    const seq_spec *spec = &q->spec;
+    const sched_spec *spec = &q->spec;
     if (e->finish == FINISH_STOP && e->stop_id >= 0) {
         CHECK(q->want_finish == FINISH_STOP && e->stop_id == q->want_stop);
         CHECK(e->n_output == q->want_output && q->n_tokens == q->want_output - 1);
@@ -161,13 +234,19 @@ static inline void stream_ended(stream *m, uint32_t i, const sched_event *e) {
 
 static inline void stream_token(stream *m, stream_request *q, const sched_event *e) {
     CHECK(!q->cancelled && q->n_reported == q->spec.n_prompt);
-    CHECK(e->token == fake_next(q->past, STREAM_VOCAB));
-    q->past = fake_extend(q->past, e->token);
-    q->text[q->spec.n_prompt + q->n_tokens] = e->token;
-    CHECK(e->n_output == ++q->n_tokens && q->n_tokens <= q->want_output);
+    for (uint32_t k = 0; k < e->n_tokens; k++) {
+        const int32_t token = stream_drawn(m, e)[k];
+        CHECK(token == fake_next(q->past, STREAM_VOCAB));
+        q->past = fake_extend(q->past, token);
+        q->text[q->spec.n_prompt + q->n_tokens++] = token;
+    }
+    CHECK(e->n_tokens > 0 && e->n_output == q->n_tokens && q->n_tokens <= q->want_output);
+    m->n_accepted += e->n_tokens - 1;
     bool last = q->want_finish == FINISH_LENGTH && q->n_tokens == q->want_output;
-    CHECK(e->finish == (last ? FINISH_LENGTH : FINISH_NONE));
-    (void)m;
+    if (e->finish == FINISH_STOP) /* its token ended the run */
+        CHECK(q->want_finish == FINISH_STOP && q->n_tokens == q->want_output - 1);
+    else
+        CHECK(e->finish == (last ? FINISH_LENGTH : FINISH_NONE));
 }
 
 /* After every call. */
@@ -175,6 +254,7 @@ static inline void stream_check(stream *m) {
     const sched_event *e;
     for (size_t n = sched_events(m->s, &e); n > 0; n--, e++) {
         uint32_t i = (uint32_t)e->user;
+        stream_hash_event(m, e);
         CHECK(i < m->n);
         stream_request *q = &m->r[i];
         CHECK(q->live && q->id == e->id);
@@ -212,11 +292,11 @@ static inline void stream_check(stream *m) {
         if (q->admitted && !m->pauses)
             CHECK(m->n_commits <= q->ends_by); /* guaranteed progress */
     }
-    CHECK(n_waiting == st.n_waiting);
+    CHECK(n_waiting == st.n_waiting && (m->aging || m->n_overtakes == 0));
     if (n_live == 0) CHECK(st.blocks_free + st.blocks_cached == n_blocks);
 }
 
-static inline reject stream_want_reject(const stream *m, const seq_spec *spec) {
+static inline sched_reject stream_want_reject(const stream *m, const sched_spec *spec) {
     uint32_t n_waiting = 0, tokens = 0, total = spec->n_prompt + spec->max_tokens;
     for (uint32_t i = 0; i < m->n; i++) {
         if (!m->r[i].live || m->r[i].admitted) continue;
@@ -224,7 +304,6 @@ static inline reject stream_want_reject(const stream *m, const seq_spec *spec) {
         tokens += m->r[i].spec.n_prompt;
     }
     uint32_t positions = total - (spec->max_tokens > 0);
-    if (m->draining) return REJECT_DRAINING;
     if (total > m->cfg.max_model_len) return REJECT_TOO_LONG;
     for (uint32_t k = 0; k < m->cfg.n_groups; k++) {
         uint32_t bs = m->cfg.block_tokens, n = (positions + bs - 1) / bs,
@@ -241,7 +320,7 @@ static inline reject stream_want_reject(const stream *m, const seq_spec *spec) {
 }
 
 /* Now and then it forks the request before. */
-static inline void stream_fork(stream *m, stream_request *q, seq_spec *spec) {
+static inline void stream_fork(stream *m, stream_request *q, sched_spec *spec) {
     uint32_t back = 1 + stream_take(m, 8);
     if (back > 3 || back > m->n) return;
     stream_request *l = &m->r[m->n - back];
@@ -256,7 +335,7 @@ static inline void stream_submit(stream *m) {
     if (m->n == STREAM_REQUESTS) return;
     stream_request *q = &m->r[m->n];
     *q = (stream_request){0};
-    seq_spec *spec = &q->spec;
+    sched_spec *spec = &q->spec;
     spec->prompt = q->prompt;
     spec->n_prompt = 1 + stream_take(m, STREAM_LEN - 1);
     spec->max_tokens = stream_take(m, 24);
@@ -270,6 +349,7 @@ static inline void stream_submit(stream *m) {
     uint32_t timeout = stream_take(m, 64);
     if (timeout >= 48) spec->deadline_us = m->now_us + timeout - 48;
     spec->user = m->n;
+    if (m->aging) spec->tenant = stream_take(m, 3);
     /* Prompts of few families, which part at some point. */
     uint32_t family = stream_take(m, 4), parts = stream_take(m, STREAM_LEN);
     spec->salt = stream_take(m, 4) == 0;
@@ -277,10 +357,14 @@ static inline void stream_submit(stream *m) {
         q->prompt[i] = (int32_t)((i * 7 + family + (i >= parts ? m->n : 0)) % 5);
     stream_fork(m, q, spec);
     memcpy(q->text, q->prompt, spec->n_prompt * sizeof *q->text);
-    reject want = stream_want_reject(m, spec);
+    q->key = (uint64_t)(spec->priority + 1);
+    if (m->aging) q->key = stream_waiting_key(m, spec, m->n + 1, m->now_us);
+    sched_reject want = stream_want_reject(m, spec);
+    m->n_keys = 0;
     CHECK(sched_submit(m->s, spec, m->now_us, &q->id) == want);
     if (want == REJECT_NONE) {
         stream_expect(q);
+        CHECK(m->n_keys == (m->aging ? 1u : 0u)); /* asked for once, at submit */
         q->live = true;
         m->n++;
     }
@@ -313,7 +397,7 @@ static inline void stream_pause(stream *m) {
     stream_check(m);
 }
 
-static inline bool stream_has(const step *st, uint64_t user) {
+static inline bool stream_has(const sched_step *st, uint64_t user) {
     for (uint32_t i = 0; i < st->n_seqs; i++) {
         if (st->seq[i].user == user) return true;
     }
@@ -323,7 +407,7 @@ static inline bool stream_has(const step *st, uint64_t user) {
 static inline bool stream_plan(stream *m) {
     bool settled = fake_in_flight(m->engine) == 0;
     if (fake_in_flight(m->engine) == m->depth) return false;
-    const step *st = sched_plan(m->s, m->now_us);
+    const sched_step *st = sched_plan(m->s, m->now_us);
     stream_check(m);
     bool work = false, waits = false;
     for (uint32_t i = 0; i < m->n; i++) {
@@ -338,18 +422,39 @@ static inline bool stream_plan(stream *m) {
         CHECK((st != NULL) == (work || (waits && m->n_senior < m->cfg.max_seqs)));
         if (st && !m->pauses) CHECK(stream_has(st, m->senior[0]));
     }
-    if (st) fake_submit(m->engine, m->s, st);
-    return st != NULL;
+    if (!st) return false;
+    for (uint32_t i = 0; i < st->n_seqs; i++) m->n_guessed += st->seq[i].n_draft;
+    stream_hash_step(m, st);
+    fake_submit(m->engine, m->s, st);
+    return true;
+}
+
+/* Guesses up to 8 tokens of a text, each of them right but for one in eight. */
+static inline void stream_draft(stream *m, stream_request *q) {
+    int32_t guess[8];
+    const uint32_t n = stream_take(m, 9), max = q->spec.max_tokens;
+    uint64_t past = q->past;
+    for (uint32_t i = 0; i < n; i++) {
+        guess[i] = fake_next(past, STREAM_VOCAB);
+        if (stream_take(m, 8) == 0) guess[i] = (guess[i] + 1) % STREAM_VOCAB;
+        past = fake_extend(past, guess[i]);
+    }
+    const uint32_t kept = sched_draft(m->s, q->id, guess, n);
+    CHECK(kept <= n && (kept == 0 || q->n_tokens + kept < max));
+    m->n_drafts += kept > 0;
+    stream_check(m);
 }
 
 static inline void stream_commit(stream *m, bool fails) {
     if (fake_in_flight(m->engine) == 0) return;
-    int32_t tokens[STREAM_SEQS];
-    const step *st = fake_collect(m->engine, m->s, tokens);
+    const sched_step *st = fake_collect(m->engine, m->s, &m->drawn);
     for (uint32_t i = 0; fails && i < st->n_seqs; i++) m->r[st->seq[i].user].may_fail = true;
     m->n_commits++;
-    sched_commit(m->s, st, fails ? NULL : tokens, m->now_us);
+    sched_commit(m->s, st, fails ? NULL : &m->drawn);
     stream_check(m);
+    for (uint32_t i = 0; m->drafts && i < m->n; i++)
+        if (m->r[i].live && m->r[i].admitted && stream_take(m, 4) > 0)
+            stream_draft(m, &m->r[i]);
 }
 
 static inline void stream_operate(stream *m) {
@@ -359,12 +464,9 @@ static inline void stream_operate(stream *m) {
     case 2: stream_submit(m); break;
     case 3: stream_cancel(m); break;
     case 4: m->now_us += stream_take(m, 16); break;
-    case 5: {
-        uint32_t rare = stream_take(m, 256);
-        if (rare < 8) stream_commit(m, true);
-        if (rare == 255) sched_drain(m->s), m->draining = true;
+    case 5:
+        if (stream_take(m, 256) < 8) stream_commit(m, true);
         break;
-    }
     case 6: stream_pause(m); break;
     case 7:
     case 8:
@@ -399,6 +501,8 @@ static inline void stream_open(stream *m) {
         m->cfg.group[k].window = window || m->crowded ? 1 + stream_take(m, 12) : 0;
     }
     m->may_pause = stream_take(m, 4) == 0 || m->crowded;
+    m->policy = (sched_policy){m, stream_waiting_key, stream_ticket_key, stream_share};
+    if (m->aging) m->cfg.policy = &m->policy;
     err e;
     size_t bytes = sched_bytes(&m->cfg);
     CHECK(bytes > 0);
@@ -408,7 +512,7 @@ static inline void stream_open(stream *m) {
     m->s = sched_init(m->mem, &m->cfg);
 }
 
-/* The whole life of a scheduler, ending idle. m: zeroed, but for crowded. */
+/* The whole life of a scheduler, ending idle. m: zeroed, but for crowded, aging and drafts. */
 static inline void stream_run(stream *m, const uint8_t *data, size_t n) {
     m->data = data;
     m->n_data = n;

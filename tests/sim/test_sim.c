@@ -160,8 +160,8 @@ END_TEST
 
 START_TEST(a_step_takes_what_the_model_of_time_says) {
     step_time t = {.a = 100, .b = 10, .c = 0.5, .d = 2};
-    step_seq q[2] = {{.first_pos = 7, .n_rows = 1}, {.first_pos = 0, .n_rows = 4}};
-    step st = {.n_seqs = 2, .n_rows = 5, .seq = q};
+    sched_step_seq q[2] = {{.first_pos = 7, .n_rows = 1}, {.first_pos = 0, .n_rows = 4}};
+    sched_step st = {.n_seqs = 2, .n_rows = 5, .seq = q};
     ck_assert_double_eq_tol(step_time_us(&t, &st), 100 + 0.5 * 12 + 4, 1e-9);
     t.a = 10;
     ck_assert_double_eq_tol(step_time_us(&t, &st), 50 + 0.5 * 12 + 4, 1e-9);
@@ -181,6 +181,45 @@ START_TEST(arrivals_out_of_order_are_an_error) {
 }
 END_TEST
 
+START_TEST(equal_texts_are_found_in_the_prefix_cache_and_forks_share_their_prompt) {
+    sim_arrival a[7] = {
+        {.n_prompt = 100, .max_tokens = 5, .text = 7, .salt = 1},
+        {.at_us = 1000000, .n_prompt = 200, .max_tokens = 5, .text = 7, .salt = 1},
+        {.at_us = 2000000, .n_prompt = 200, .max_tokens = 5, .text = 7, .salt = 2},
+        {.at_us = 3000000, .n_prompt = 200, .max_tokens = 5, .text = 8, .salt = 1},
+        {.at_us = 4000000, .n_prompt = 200, .max_tokens = 5, .salt = 1},
+        {.at_us = 5000000, .n_prompt = 50, .max_tokens = 9},
+        {.at_us = 5000000, .n_prompt = 50, .max_tokens = 9, .fork_of = 6}};
+    sim_request r[7];
+    sim_config cfg = config(2);
+    cfg.sched.prefix_cache = true;
+    sim_totals t = simulate(&cfg, a, 7, r); /* compares each token */
+    const uint32_t cached[] = {0, 96, 0, 0, 0, 0, 49};
+    for (int i = 0; i < 7; i++) ck_assert_uint_eq(r[i].n_cached, cached[i]);
+    ck_assert_uint_eq(t.n_ended, 7);
+    err e;
+    a[6].n_prompt++;
+    ck_assert_int_eq(sim_run(&cfg, a, 7, r, &t, &e), ERR_INVALID);
+    a[6] = (sim_arrival){.at_us = 5000000, .n_prompt = 50, .max_tokens = 9, .fork_of = 7};
+    ck_assert_int_eq(sim_run(&cfg, a, 7, r, &t, &e), ERR_INVALID); /* of itself */
+}
+END_TEST
+
+/* Whatever comes together, texts are right, and later ones find what earlier ones left. */
+START_TEST(a_crowd_that_shares_a_few_texts_computes_less) {
+    static sim_arrival a[MANY];
+    static sim_request r[MANY];
+    arrive(a, MANY, 20000, 5);
+    sim_config cfg = config(2);
+    cfg.sched.prefix_cache = true;
+    sim_totals own = simulate(&cfg, a, MANY, r);
+    for (uint32_t i = 0; i < MANY; i++) a[i].text = 1 + i % 4;
+    sim_totals shared = simulate(&cfg, a, MANY, r);
+    ck_assert_uint_lt(shared.n_rows, own.n_rows * 3 / 4);
+    ck_assert_uint_eq(shared.n_output_tokens, own.n_output_tokens);
+}
+END_TEST
+
 CHECK_MAIN("sim", every_text_is_right_under_preemption_at_depth_one_and_two,
            the_same_log_gives_the_same_steps_byte_for_byte,
            the_watermark_prevents_preemption_storms_under_overload,
@@ -188,4 +227,6 @@ CHECK_MAIN("sim", every_text_is_right_under_preemption_at_depth_one_and_two,
            cancels_and_timeouts_in_a_crowd_leave_every_block_free,
            longer_than_the_cache_but_under_max_model_len_is_refused_and_harms_nobody,
            texts_share_the_cache_instead_of_reserving_their_longest_length,
-           a_step_takes_what_the_model_of_time_says, arrivals_out_of_order_are_an_error)
+           a_step_takes_what_the_model_of_time_says, arrivals_out_of_order_are_an_error,
+           equal_texts_are_found_in_the_prefix_cache_and_forks_share_their_prompt,
+           a_crowd_that_shares_a_few_texts_computes_less)

@@ -7,39 +7,70 @@
 enum { STREAMS = 20000, BYTES = 600 };
 
 /* What happened in all of them; state: of the generator. */
-static stream run_many(bool crowded, uint64_t state) {
+static stream run_many(bool crowded, bool aging, bool drafts, uint64_t state) {
     uint8_t data[BYTES];
     stream sum = {0};
     for (uint32_t k = 0; k < STREAMS; k++) {
         for (int i = 0; i < BYTES; i++) data[i] = (uint8_t)(hash_mix(state++) >> 32);
         stream *m = calloc(1, sizeof *m);
         m->crowded = crowded;
+        m->aging = aging;
+        m->drafts = drafts;
         stream_run(m, data, BYTES);
         sum.n_ended += m->n_ended;
         sum.n_preemptions += m->n_preemptions;
         sum.n_found += m->n_found;
         sum.n_forked += m->n_forked;
+        sum.n_overtakes += m->n_overtakes;
+        sum.n_guessed += m->n_guessed;
+        sum.n_accepted += m->n_accepted;
+        stream_hash(&sum, m->hash);
         free(m);
     }
     return sum;
 }
 
 START_TEST(random_streams_keep_every_promise) {
-    stream sum = run_many(false, 1);
+    stream sum = run_many(false, false, false, 1);
     ck_assert_uint_gt(sum.n_ended, STREAMS); /* the streams do exercise something */
     ck_assert_uint_gt(sum.n_preemptions, STREAMS / 10);
     ck_assert_uint_gt(sum.n_found, STREAMS / 4);
     ck_assert_uint_gt(sum.n_forked, STREAMS / 10);
+    /* Of all steps and events. A change of what is planned, and only such, changes it. */
+    ck_assert_uint_eq(sum.hash, 5832431612851906188u);
 }
 END_TEST
 
 START_TEST(random_streams_in_tiny_windowed_pools_with_slow_readers_do_too) {
-    stream sum = run_many(true, 2);
+    stream sum = run_many(true, false, false, 2);
     ck_assert_uint_gt(sum.n_ended, STREAMS);
     ck_assert_uint_gt(sum.n_preemptions, STREAMS / 20);
     ck_assert_uint_gt(sum.n_forked, STREAMS / 20);
+    ck_assert_uint_eq(sum.hash, 7284496174378100146u);
+}
+END_TEST
+
+START_TEST(random_streams_under_another_policy_keep_every_promise) {
+    for (int crowded = 0; crowded < 2; crowded++) {
+        stream sum = run_many(crowded, true, false, 3);
+        ck_assert_uint_gt(sum.n_ended, STREAMS);
+        ck_assert_uint_gt(sum.n_preemptions, STREAMS / 20);
+        ck_assert_uint_gt(sum.n_overtakes, STREAMS / 10);
+    }
+}
+END_TEST
+
+START_TEST(random_streams_of_runs_of_tokens_keep_every_promise) {
+    for (int crowded = 0; crowded < 2; crowded++) {
+        stream sum = run_many(crowded, crowded, true, 4);
+        ck_assert_uint_gt(sum.n_ended, STREAMS);
+        ck_assert_uint_gt(sum.n_accepted, STREAMS / 2);
+        ck_assert_uint_gt(sum.n_guessed, sum.n_accepted + STREAMS / 8); /* some are rejected */
+    }
 }
 END_TEST
 
 CHECK_MAIN("stream", random_streams_keep_every_promise,
-           random_streams_in_tiny_windowed_pools_with_slow_readers_do_too)
+           random_streams_in_tiny_windowed_pools_with_slow_readers_do_too,
+           random_streams_under_another_policy_keep_every_promise,
+           random_streams_of_runs_of_tokens_keep_every_promise)

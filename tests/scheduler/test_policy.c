@@ -1,0 +1,122 @@
+/* Policies: what keys do, and what they cannot do. */
+#include "scheduler/policy.h"
+
+#include <signal.h>
+
+#include "tests/scheduler/drive.h"
+
+static uint64_t shortest_first(void *self, const sched_spec *spec, uint64_t arrival,
+                               uint64_t now_us) {
+    (void)self, (void)arrival, (void)now_us;
+    return spec->n_prompt;
+}
+/* Tenant 7 yields to two later admissions: the third has an equal key. 8: more than allowed. */
+static uint64_t batch_yields(void *self, const sched_spec *spec, uint64_t n) {
+    (void)self;
+    return n + (spec->tenant == 7 ? 3 : spec->tenant == 8 ? SCHED_MAX_YIELD + 1 : 0);
+}
+static uint32_t share_of_self(void *self, const sched_config *cfg, uint32_t n_left) {
+    (void)cfg, (void)n_left;
+    return *(const uint32_t *)self;
+}
+
+static uint32_t share;
+static const sched_policy policy = {&share, shortest_first, batch_yields, share_of_self};
+
+static drive *with_policy(uint32_t max_seqs) {
+    sched_config cfg = drive_config();
+    cfg.max_seqs = max_seqs;
+    cfg.policy = &policy;
+    cfg.group[0].n_blocks = 64;
+    share = 4;
+    return drive_new(cfg);
+}
+
+static void submit(drive *d, uint64_t user, uint64_t tenant, uint32_t n_prompt) {
+    sched_spec spec = drive_spec(d, n_prompt, 10);
+    sched_id id;
+    spec.user = user;
+    spec.tenant = tenant;
+    ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_NONE);
+}
+
+START_TEST(the_default_orders_all_priorities_and_caps_a_share_at_half) {
+    const sched_config cfg = {.max_rows = 16},
+                       capped = {.max_rows = 16, .max_prefill_share = 3};
+    const int32_t priority[] = {INT32_MIN, -1, 0, 1, INT32_MAX};
+    for (int i = 1; i < 5; i++) {
+        sched_spec a = {.priority = priority[i - 1]}, b = {.priority = priority[i]};
+        ck_assert(sched_fcfs.waiting_key(NULL, &a, 2, 9) <
+                  sched_fcfs.waiting_key(NULL, &b, 1, 0));
+    }
+    ck_assert_uint_eq(sched_fcfs.prefill_share(NULL, &cfg, 16), 8);
+    ck_assert_uint_eq(sched_fcfs.prefill_share(NULL, &cfg, 5), 3);
+    ck_assert_uint_eq(sched_fcfs.prefill_share(NULL, &cfg, UINT32_MAX), 8);
+    ck_assert_uint_eq(sched_fcfs.prefill_share(NULL, &capped, 16), 3);
+    ck_assert_uint_eq(sched_fcfs.ticket_key(NULL, NULL, 5), 5);
+}
+END_TEST
+
+START_TEST(the_smallest_key_is_admitted_first_and_equal_ones_as_they_came) {
+    drive *d = with_policy(1);
+    const uint32_t n_prompt[] = {9, 3, 5, 3};
+    uint64_t order[4], n = 0;
+    for (uint64_t i = 0; i < 4; i++) submit(d, i, 0, n_prompt[i]);
+    drive_run(d, 100);
+    for (size_t i = 0; i < d->n_log; i++)
+        if (d->log[i].kind == EVENT_ADMITTED) order[n++] = d->log[i].user;
+    ck_assert_uint_eq(n, 4);
+    ck_assert(order[0] == 1 && order[1] == 3 && order[2] == 2 && order[3] == 0);
+    drive_free(d);
+}
+END_TEST
+
+START_TEST(a_sequence_that_yields_stands_behind_so_many_later_ones_and_no_more) {
+    drive *d = with_policy(4);
+    for (uint64_t i = 0; i < 4; i++) {
+        submit(d, i, i == 0 ? 7 : 0, 1);
+        drive_step(d);
+    }
+    const sched_step *st = drive_plan(d);
+    ck_assert_str_eq(drive_trace(st), "d1 d2 d0 d3");
+    drive_commit(d, st, DRIVE_WORD);
+    drive_run(d, 100);
+    drive_free(d);
+}
+END_TEST
+
+START_TEST(a_share_is_one_row_at_least_and_what_is_left_at_most) {
+    const uint32_t shares[] = {0, 1, 5, UINT32_MAX};
+    const uint32_t want[] = {1, 1, 5, 16};
+    for (int i = 0; i < 4; i++) {
+        drive *d = with_policy(4);
+        share = shares[i];
+        submit(d, 1, 0, 40); /* longer than a step, so that rows are short */
+        submit(d, 2, 0, 41);
+        const sched_step *st = drive_plan(d);
+        /* What shares leave over goes to the senior one. */
+        ck_assert_uint_eq(st->n_seqs, want[i] < 16 ? 2 : 1);
+        if (want[i] < 16) ck_assert_uint_eq(st->seq[1].n_rows, want[i]);
+        ck_assert_uint_eq(st->n_rows, 16);
+        drive_free(d);
+    }
+}
+END_TEST
+
+START_TEST(a_ticket_too_far_behind_is_refused) {
+    drive *d = with_policy(4);
+    submit(d, 1, 8, 1);
+    drive_plan(d);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("policy");
+    TCase *t = check_case(suite, "policy");
+    tcase_add_test(t, the_default_orders_all_priorities_and_caps_a_share_at_half);
+    tcase_add_test(t, the_smallest_key_is_admitted_first_and_equal_ones_as_they_came);
+    tcase_add_test(t, a_sequence_that_yields_stands_behind_so_many_later_ones_and_no_more);
+    tcase_add_test(t, a_share_is_one_row_at_least_and_what_is_left_at_most);
+    tcase_add_test_raise_signal(t, a_ticket_too_far_behind_is_refused, SIGABRT);
+    return check_run(suite);
+}
