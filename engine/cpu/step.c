@@ -301,7 +301,9 @@ static void join_splits(cpu_engine *e, const act *out, const attn_task *t, uint3
     const model_config *c = &e->program->config;
     const uint32_t group = c->n_heads / c->n_kv_heads, dp = attn_dim_pad(c->head_dim);
     atomic_uint *done = (atomic_uint *)(e->workspace + e->layout.partials_done);
-    if ((atomic_fetch_add(&done[t->done * c->n_kv_heads + h], 1) + 1) % t->n_splits) return;
+    done += t->done * c->n_kv_heads + h;
+    if (atomic_fetch_add(done, 1) + 1 < t->n_splits) return;
+    *done = 0; /* for the next layer; all others have counted */
     uint32_t first = (uint32_t)t->slot - t->from / ATTN_SPLIT;
     float *max = thread_at(e, thread, e->layout.thread.max), *sum = max + ATTN_MAX_QUERIES;
     float *acc = thread_at(e, thread, e->layout.thread.acc);
