@@ -339,8 +339,7 @@ static void attend_task(cpu_engine *e, const cpu_op *c, const act *out, const at
                       .acc = thread_at(e, thread, at->acc),
                       .scratch = thread_at(e, thread, at->attn)};
     /* Splits before the window see nothing and give an empty result. */
-    const uint32_t seen =
-        part.window && part.first_pos >= part.window ? part.first_pos + 1 - part.window : 0;
+    const uint32_t seen = kv_first_seen(part.window, part.first_pos);
     for (uint32_t i = 0; i < t->n_rows * group && t->to > seen; i++) {
         uint32_t row = t->first_row + i / group;
         const float *x = qkv + (size_t)row * (m->n_heads + 2 * m->n_kv_heads) * hd;
