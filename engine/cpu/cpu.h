@@ -61,6 +61,8 @@ status cpu_step_init(cpu_engine *, const batch *, err *);
 
 /* step.c. Runs the step on the team. */
 void cpu_step_run(cpu_engine *);
+/* Whether the engine runs operations of this kind. */
+bool cpu_op_runs(op_kind);
 
 static inline void *thread_at(const cpu_engine *e, uint32_t thread, uint64_t at) {
     return e->workspace + thread * e->layout.thread.bytes + at;

@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "engine/arrange.h"
+#include "engine/cpu/op_list.h"
 #include "memory/term.h"
 
 static uint64_t place(sizer *s, uint64_t bytes) {
@@ -70,7 +71,13 @@ static status check_program(const program *p, err *e) {
 /* ---- values ---- */
 
 static bool reads_activations(op_kind k) {
-    return k == OP_LINEAR || k == OP_GATE_UP || k == OP_LOGITS;
+    switch (k) {
+#define X(kind, run, reads)                                                                    \
+    case OP_##kind: return reads;
+        CPU_OPS(X)
+#undef X
+    default: return false; /* the plan may speak of operations that do not run yet */
+    }
 }
 
 /* What its readers want of a value, backwards, since gathered rows want what theirs do. */
