@@ -18,10 +18,6 @@ const char *op_kind_name(op_kind k) {
         [OP_GATHER_ROWS] = "gather_rows",
         [OP_LOGITS] = "logits",
         [OP_SAMPLE] = "sample",
-        [OP_ALL_REDUCE] = "all_reduce",
-        [OP_SEND] = "send",
-        [OP_RECV] = "recv",
-        [OP_PREFETCH_LAYER] = "prefetch_layer",
     };
     CHECK((unsigned)k < sizeof name / sizeof *name);
     return name[k];

@@ -26,11 +26,7 @@ typedef enum op_kind {
     OP_GATE_UP,     /* out = act(in * w0^T) * (in * w1^T) */
     OP_GATHER_ROWS, /* out = the rows of in whose logits are wanted */
     OP_LOGITS,      /* out = in * w0^T, float32 */
-    OP_SAMPLE,      /* in = logits; what it gives goes to the host: out is NO_VALUE */
-    OP_ALL_REDUCE,
-    OP_SEND,
-    OP_RECV,
-    OP_PREFETCH_LAYER /* reserved: several devices, offload */
+    OP_SAMPLE       /* in = logits; what it gives goes to the host: out is NO_VALUE */
 } op_kind;
 const char *op_kind_name(op_kind);
 
@@ -41,7 +37,6 @@ typedef struct value {
     const char *name;
     row_set rows;
     uint32_t cols;
-    dtype type; /* as the model defines it: DT_F32 = the engine's activation type */
 } value;
 
 typedef enum weight_role { WEIGHT_EMBED, WEIGHT_LINEAR, WEIGHT_VECTOR } weight_role;
@@ -60,8 +55,7 @@ typedef struct weight {
  * input. */
 typedef struct op {
     op_kind kind;
-    int16_t layer;   /* -1 outside the layers */
-    uint16_t device; /* 0 for now */
+    int16_t layer; /* -1 outside the layers */
     value_id in, out, residual;
     uint8_t n_weights;
     weight_id w[3], bias[3]; /* NO_WEIGHT where absent */

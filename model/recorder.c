@@ -28,7 +28,7 @@ value_id rec_value(recorder *r, const char *name, row_set rows, uint32_t cols) {
     if (!grow(r, (void **)&p->values, &r->cap_values, p->n_values, sizeof *p->values))
         return NO_VALUE;
     CHECK(p->n_values < NO_VALUE); /* MODEL_MAX_LAYERS sees to it */
-    p->values[p->n_values] = (value){name, rows, cols, DT_F32};
+    p->values[p->n_values] = (value){name, rows, cols};
     return (value_id)p->n_values++;
 }
 
