@@ -30,6 +30,13 @@ weight_id program_rope_factors(const program *p, const op *o, uint32_t max_model
     return far ? o->rope.long_factors : o->rope.factors;
 }
 
+uint32_t program_rope_dims(const program *p) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < p->n_ropes; i++)
+        if (p->rope[i].n_dims > n) n = p->rope[i].n_dims;
+    return n;
+}
+
 uint64_t weight_bytes(const weight *w) {
     uint64_t n;
     CHECK(dtype_bytes(w->type, w->rows, w->cols, &n)); /* checked when it was recorded */
@@ -58,7 +65,6 @@ static void print_weight(buf *b, const program *p, const char *before, weight_id
 }
 
 static void print_extra(buf *b, const program *p, const op *o) {
-    const model_config *c = &p->config;
     switch (o->kind) {
     case OP_EMBED:
         if (o->embed.scale != 1) buf_addf(b, "  scale %g", (double)o->embed.scale);
@@ -66,16 +72,17 @@ static void print_extra(buf *b, const program *p, const op *o) {
     case OP_NORM:
     case OP_HEAD_NORM: buf_addf(b, "  eps %g", (double)o->norm.eps); break;
     case OP_GATE_UP: buf_addf(b, "  %s", o->gate_up.act == ACT_SILU ? "silu" : "gelu"); break;
-    case OP_ROPE_APPEND:
-        buf_addf(b, "  theta %g, %u dimensions, %s", (double)p->rope[o->rope.table].theta,
-                 c->rope.n_dims,
-                 c->rope.pairing == ROPE_ADJACENT ? "adjacent pairs" : "halves");
+    case OP_ROPE_APPEND: {
+        const rope_config *r = &p->rope[o->rope.table];
+        buf_addf(b, "  theta %g, %u dimensions, %s", (double)r->theta, r->n_dims,
+                 r->pairing == ROPE_ADJACENT ? "adjacent pairs" : "halves");
         print_weight(b, p, ", divided by ", o->rope.factors);
         print_weight(b, p, ", or in long contexts by ", o->rope.long_factors);
         break;
+    }
     case OP_ATTENTION:
-        buf_addf(b, "  %u heads, %u KV heads of %u, scale %g", c->n_heads, c->n_kv_heads,
-                 c->head_dim, (double)o->attention.scale);
+        buf_addf(b, "  %u heads, %u KV heads of %u, scale %g", o->heads.n_heads,
+                 o->heads.n_kv_heads, o->heads.head_dim, (double)o->attention.scale);
         if (o->attention.window) buf_addf(b, ", window %u", o->attention.window);
         break;
     default: break;

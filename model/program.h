@@ -51,6 +51,20 @@ typedef struct weight {
     uint32_t first_row;  /* where its rows begin in that tensor (fused tensors) */
 } weight;
 
+/* Heads side by side in a row: n_heads of q, then n_kv_heads of k and as many of v. */
+typedef struct head_shape {
+    uint32_t n_heads, n_kv_heads, head_dim;
+} head_shape;
+
+/* Query heads that share one head of K and V. */
+static inline uint32_t heads_group(const head_shape *h) {
+    return h->n_heads / h->n_kv_heads;
+}
+/* Columns of q | k | v. */
+static inline uint32_t heads_cols(const head_shape *h) {
+    return (h->n_heads + 2 * h->n_kv_heads) * h->head_dim;
+}
+
 /* Every value has one writer, but for OP_HEAD_NORM and OP_ROPE_APPEND, which rewrite their
  * input. */
 typedef struct op {
@@ -59,6 +73,7 @@ typedef struct op {
     value_id in, out, residual;
     uint8_t n_weights;
     weight_id w[3], bias[3]; /* NO_WEIGHT where absent */
+    head_shape heads;        /* OP_HEAD_NORM, OP_ROPE_APPEND, OP_ATTENTION */
     union {
         struct {
             float eps;
@@ -82,8 +97,8 @@ typedef struct op {
     };
 } op;
 
-typedef struct kv_group { /* layers whose blocks are allocated together */
-    uint32_t window, n_layers;
+typedef struct kv_group { /* layers whose blocks are allocated together: of one size */
+    uint32_t window, n_kv_heads, head_dim, n_layers;
 } kv_group;
 
 enum { PROGRAM_MAX_GROUPS = 4, PROGRAM_MAX_ROPES = 2 };
@@ -100,7 +115,7 @@ typedef struct program {
     uint32_t n_groups;
     rope_config rope[PROGRAM_MAX_ROPES]; /* each kind of rotary embedding among the layers */
     uint32_t n_ropes;
-    uint16_t *layer_group; /* [n_layers]: group of a layer */
+    uint16_t *layer_group; /* [n_layers]: group of a layer that has attention */
     uint16_t *layer_index; /* [n_layers]: index of a layer within its group */
 } program;
 
@@ -128,6 +143,8 @@ status model_read_vector(const model *, weight_id, float *dst, err *);
 /* What divides the frequencies of an OP_ROPE_APPEND in sequences of up to max_model_len tokens;
  * or NO_WEIGHT. */
 weight_id program_rope_factors(const program *, const op *, uint32_t max_model_len);
+/* The largest number of rotated dimensions of any rotary embedding; 0 without one. */
+uint32_t program_rope_dims(const program *);
 /* Bytes of all weights as the file stores them, each once. */
 uint64_t program_weight_bytes(const program *);
 /* Bytes of one weight as the file stores it. */

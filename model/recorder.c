@@ -122,6 +122,27 @@ weight_id rec_vector(recorder *r, bool wanted, int layer, const char *name, uint
     return wanted ? rec_weight(r, WEIGHT_VECTOR, layer, name, 1, n) : NO_WEIGHT;
 }
 
+static bool same_group(const kv_group *a, const kv_group *b) {
+    return a->window == b->window && a->n_kv_heads == b->n_kv_heads &&
+           a->head_dim == b->head_dim;
+}
+
+static void join_group(recorder *r, const op *o) {
+    program *p = r->p;
+    const kv_group like = {o->attention.window, o->heads.n_kv_heads, o->heads.head_dim, 0};
+    uint32_t k = 0;
+    while (k < p->n_groups && !same_group(&p->group[k], &like)) k++;
+    if (k == PROGRAM_MAX_GROUPS) {
+        r->s = err_set(r->e, ERR_UNSUPPORTED,
+                       "architecture %s: more than %d kinds of KV cache among its layers",
+                       p->config.arch, PROGRAM_MAX_GROUPS);
+        return;
+    }
+    if (k == p->n_groups) p->group[p->n_groups++] = like;
+    p->layer_group[o->layer] = (uint16_t)k;
+    p->layer_index[o->layer] = (uint16_t)p->group[k].n_layers++;
+}
+
 void rec_kv_groups(recorder *r) {
     program *p = r->p;
     const uint32_t n = p->config.n_layers;
@@ -132,18 +153,13 @@ void rec_kv_groups(recorder *r) {
         r->s = mem_exhausted(r->e, MEM_RUNTIME, "the program of the model");
         return;
     }
-    for (uint32_t l = 0; l < n; l++) {
-        uint32_t window = model_config_window(&p->config, l), k = 0;
-        while (k < p->n_groups && p->group[k].window != window) k++;
-        CHECK(k < PROGRAM_MAX_GROUPS); /* two kinds of layers at most */
-        if (k == p->n_groups) p->group[p->n_groups++].window = window;
-        p->layer_group[l] = (uint16_t)k;
-        p->layer_index[l] = (uint16_t)p->group[k].n_layers++;
-    }
+    for (uint32_t i = 0; i < p->n_ops && r->s == OK; i++)
+        if (p->ops[i].kind == OP_ATTENTION) join_group(r, &p->ops[i]);
 }
 
 static bool same_rope(const rope_config *a, const rope_config *b) {
-    return a->theta == b->theta && a->scaling == b->scaling && a->factor == b->factor;
+    return a->n_dims == b->n_dims && a->pairing == b->pairing && a->theta == b->theta &&
+           a->scaling == b->scaling && a->factor == b->factor;
 }
 
 uint32_t rec_rope(recorder *r, int layer) {

@@ -29,7 +29,8 @@ weight_id rec_vector(recorder *, bool wanted, int layer, const char *name, uint3
 bool rec_has(const recorder *, const char *name);
 /* A blank operation (no weights, no residual) to be filled in at once; never NULL. */
 op *rec_op(recorder *, op_kind, int layer, value_id in, value_id out);
-/* Groups layers by window: p->group, layer_group, layer_index. */
+/* Groups the layers that have attention by window and by the size of their K and V: p->group,
+ * layer_group, layer_index. */
 void rec_kv_groups(recorder *);
 /* The rotary embedding of a layer: its index in p->rope. */
 uint32_t rec_rope(recorder *, int layer);

@@ -9,7 +9,6 @@
 void run_embed(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const op *o = c->op;
     const uint32_t cols = e->program->values[o->out].cols;
-    const uint32_t n_dims = e->program->config.rope.n_dims;
     float *x = value_f(e, o->out);
     span s = step_share(e->step.batch->n_rows, e->step.n_threads, thread);
     for (uint32_t r = s.from; r < s.to; r++) {
@@ -18,8 +17,8 @@ void run_embed(cpu_engine *e, const cpu_op *c, uint32_t thread) {
         if (o->embed.scale != 1)
             for (uint32_t i = 0; i < cols; i++) row[i] *= o->embed.scale;
         for (uint32_t t = 0; t < e->program->n_ropes; t++)
-            rope_angles(cpu_freqs(e, t), n_dims, e->rope_scale[t], e->step.rows[r].pos,
-                        cpu_angles(e, t, r));
+            rope_angles(cpu_freqs(e, t), e->program->rope[t].n_dims, e->rope_scale[t],
+                        e->step.rows[r].pos, cpu_angles(e, t, r));
     }
 }
 
@@ -42,8 +41,8 @@ void run_norm(cpu_engine *e, const cpu_op *c, uint32_t thread) {
 
 /* Norms of each head of q and of k, in place. */
 void run_head_norm(cpu_engine *e, const cpu_op *c, uint32_t thread) {
-    const model_config *m = &e->program->config;
-    const uint32_t hd = m->head_dim, cols = (m->n_heads + 2 * m->n_kv_heads) * hd;
+    const head_shape *m = &c->op->heads;
+    const uint32_t hd = m->head_dim, cols = heads_cols(m);
     float *qkv = value_f(e, c->op->out);
     span s = step_share(e->step.batch->n_rows, e->step.n_threads, thread);
     for (uint32_t r = s.from; r < s.to; r++)
@@ -78,10 +77,11 @@ void run_gather(cpu_engine *e, const cpu_op *c, uint32_t thread) {
 
 /* ---- sampling ---- */
 
-static void sample_row(cpu_engine *e, uint32_t gathered, float *logits, void *scratch) {
+static void sample_row(cpu_engine *e, uint32_t gathered, float *logits, uint32_t n_vocab,
+                       void *scratch) {
     const step_row *row = &e->step.rows[e->step.rows[gathered].gathered];
     const batch_seq *s = &e->step.batch->seq[row->seq];
-    const uint32_t n_vocab = e->program->config.n_vocab, next = row->pos + 1;
+    const uint32_t next = row->pos + 1;
     if (e->kept) memcpy(e->kept + (size_t)gathered * n_vocab, logits, sizeof(float) * n_vocab);
     if (s->n_score >= 0 && next < s->n_prompt)
         sampling_score(&e->scored[gathered], logits, n_vocab, s->tokens[next], s->n_score,
@@ -94,8 +94,9 @@ static void sample_row(cpu_engine *e, uint32_t gathered, float *logits, void *sc
 
 void run_sample(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const uint32_t n = e->step.batch->n_logit_rows;
+    const uint32_t n_vocab = e->program->values[c->op->in].cols;
     float *logits = value_f(e, c->op->in);
     void *scratch = thread_at(e, thread, e->layout.thread.sampler);
     for (uint32_t i = team_next(e->team, 1); i < n; i = team_next(e->team, 1))
-        sample_row(e, i, logits + (size_t)i * e->program->config.n_vocab, scratch);
+        sample_row(e, i, logits + (size_t)i * n_vocab, n_vocab, scratch);
 }
