@@ -106,8 +106,9 @@ value_id part_gate_up(recorder *r, int l, value_id x, activation act, bool fused
     o->gate_up.act = act;
     o->n_weights = 2;
     if (fused) {
-        o->w[0] = rec_weight_part(r, l, "ffn_up.weight", 0, n, 2 * n, h);
-        o->w[1] = rec_weight_part(r, l, "ffn_up.weight", n, n, 2 * n, h);
+        const slice gate = {0, n, 2 * n}, up = {n, n, 2 * n}, all = {0, h, h};
+        o->w[0] = rec_weight_slice(r, l, "ffn_up.weight", gate, all);
+        o->w[1] = rec_weight_slice(r, l, "ffn_up.weight", up, all);
     } else {
         o->w[0] = matrix(r, l, "ffn_gate.weight", n, h);
         o->w[1] = matrix(r, l, "ffn_up.weight", n, h);

@@ -18,6 +18,9 @@ const char *op_kind_name(op_kind k) {
         [OP_GATHER_ROWS] = "gather_rows",
         [OP_LOGITS] = "logits",
         [OP_SAMPLE] = "sample",
+        [OP_ROUTE] = "route",
+        [OP_EXPERTS_GATE_UP] = "experts_gate_up",
+        [OP_EXPERTS_DOWN] = "experts_down",
     };
     CHECK((unsigned)k < sizeof name / sizeof *name);
     return name[k];
@@ -39,7 +42,7 @@ uint32_t program_rope_dims(const program *p) {
 
 uint64_t weight_bytes(const weight *w) {
     uint64_t n;
-    CHECK(dtype_bytes(w->type, w->rows, w->cols, &n)); /* checked when it was recorded */
+    CHECK(dtype_bytes(w->type, weight_rows(w), w->cols, &n)); /* checked when it was recorded */
     return n;
 }
 
@@ -54,6 +57,9 @@ uint64_t program_weight_bytes(const program *p) {
 static void print_value(buf *b, const program *p, value_id id) {
     if (id == NO_VALUE)
         buf_addf(b, "-");
+    else if (p->values[id].rows == ROWS_ROUTED)
+        buf_addf(b, "%u:%s[%u x %u]", id, p->values[id].name, p->values[id].top_k,
+                 p->values[id].cols);
     else
         buf_addf(b, "%u:%s[%u]", id, p->values[id].name, p->values[id].cols);
 }
@@ -61,7 +67,9 @@ static void print_value(buf *b, const program *p, value_id id) {
 static void print_weight(buf *b, const program *p, const char *before, weight_id id) {
     if (id == NO_WEIGHT) return;
     const weight *w = &p->weights[id];
-    buf_addf(b, "%s%s %s [%u x %u]", before, w->name, dtype_name(w->type), w->rows, w->cols);
+    buf_addf(b, "%s%s %s [%u x %u", before, w->name, dtype_name(w->type), w->rows, w->cols);
+    if (w->n_experts) buf_addf(b, " x %u", w->n_experts);
+    buf_addf(b, "]");
 }
 
 static void print_extra(buf *b, const program *p, const op *o) {
@@ -71,6 +79,8 @@ static void print_extra(buf *b, const program *p, const op *o) {
         break;
     case OP_NORM:
     case OP_HEAD_NORM: buf_addf(b, "  eps %g", (double)o->norm.eps); break;
+    case OP_ROUTE: buf_addf(b, "  %u chosen", o->route.top_k); break;
+    case OP_EXPERTS_GATE_UP:
     case OP_GATE_UP: buf_addf(b, "  %s", o->gate_up.act == ACT_SILU ? "silu" : "gelu"); break;
     case OP_ROPE_APPEND: {
         const rope_config *r = &p->rope[o->rope.table];
@@ -107,6 +117,10 @@ void program_print(const program *p, void (*line)(void *, const char *), void *a
         for (int k = 0; k < o->n_weights; k++) print_weight(&b, p, k ? " | " : "  ", o->w[k]);
         for (int k = 0; k < o->n_weights; k++)
             print_weight(&b, p, k ? " | " : "  + ", o->bias[k]);
+        if (o->chosen != NO_VALUE) {
+            buf_addf(&b, "  by ");
+            print_value(&b, p, o->chosen);
+        }
         if (o->residual != NO_VALUE) {
             buf_addf(&b, "  + ");
             print_value(&b, p, o->residual);

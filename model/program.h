@@ -26,18 +26,32 @@ typedef enum op_kind {
     OP_GATE_UP,     /* out = act(in * w0^T) * (in * w1^T) */
     OP_GATHER_ROWS, /* out = the rows of in whose logits are wanted */
     OP_LOGITS,      /* out = in * w0^T, float32 */
-    OP_SAMPLE       /* in = logits; what it gives goes to the host: out is NO_VALUE */
+    OP_SAMPLE,      /* in = logits; what it gives goes to the host: out is NO_VALUE */
+    OP_ROUTE,       /* out = the top_k experts with the largest softmax(in * w0^T), and their
+                       weights: top_k indices, then top_k weights a row */
+    OP_EXPERTS_GATE_UP, /* out = OP_GATE_UP of each row by each expert that chosen names */
+    OP_EXPERTS_DOWN     /* out = the weighted sum over chosen of in * w0^T (+ residual) */
 } op_kind;
 const char *op_kind_name(op_kind);
 
-typedef enum row_set { ROWS_STEP, ROWS_GATHERED } row_set;
+typedef enum row_set {
+    ROWS_STEP,
+    ROWS_GATHERED,
+    ROWS_ROUTED /* top_k for each row of the step: one for each expert it is routed to */
+} row_set;
 typedef enum activation { ACT_SILU, ACT_GELU_TANH } activation;
 
 typedef struct value {
     const char *name;
     row_set rows;
     uint32_t cols;
+    uint32_t top_k; /* ROWS_ROUTED; else 1 */
 } value;
+
+/* Rows of a value in a step of n_rows rows, n_gathered of them with logits. */
+static inline uint64_t value_rows(const value *v, uint32_t n_rows, uint32_t n_gathered) {
+    return (uint64_t)(v->rows == ROWS_GATHERED ? n_gathered : n_rows) * v->top_k;
+}
 
 typedef enum weight_role { WEIGHT_EMBED, WEIGHT_LINEAR, WEIGHT_VECTOR } weight_role;
 
@@ -45,11 +59,19 @@ typedef struct weight {
     char name[72];
     weight_role role; /* WEIGHT_EMBED: rows are looked up, and may serve OP_LOGITS too (tied) */
     dtype type; /* as stored; vectors (norms, biases, rope factors) are served as float32 */
-    uint32_t rows, cols; /* outputs x inputs; a vector is 1 x n */
+    uint32_t rows, cols; /* outputs x inputs, of one expert; a vector is 1 x n */
+    uint32_t n_experts;  /* matrices of that shape, one after the other; 0: one matrix */
     int32_t layer;       /* -1: none */
     int32_t tensor;      /* index in the GGUF file; -1: planned without a file */
-    uint32_t first_row;  /* where its rows begin in that tensor (fused tensors) */
+    /* Where its rows and columns begin in that tensor, or in each expert of it: parts of fused
+     * tensors and slices of ranks. Columns begin and end at blocks of the type. */
+    uint32_t first_row, first_col;
 } weight;
+
+/* Rows of all experts. */
+static inline uint32_t weight_rows(const weight *w) {
+    return w->rows * (w->n_experts ? w->n_experts : 1); /* checked when it was recorded */
+}
 
 /* Heads side by side in a row: n_heads of q, then n_kv_heads of k and as many of v. */
 typedef struct head_shape {
@@ -71,6 +93,7 @@ typedef struct op {
     op_kind kind;
     int16_t layer; /* -1 outside the layers */
     value_id in, out, residual;
+    value_id chosen; /* OP_EXPERTS_*: what OP_ROUTE gave; else NO_VALUE */
     uint8_t n_weights;
     weight_id w[3], bias[3]; /* NO_WEIGHT where absent */
     head_shape heads;        /* OP_HEAD_NORM, OP_ROPE_APPEND, OP_ATTENTION */
@@ -83,7 +106,10 @@ typedef struct op {
         } embed; /* 1 unless the model scales */
         struct {
             activation act;
-        } gate_up;
+        } gate_up; /* OP_EXPERTS_GATE_UP, too */
+        struct {
+            uint32_t top_k;
+        } route; /* n_experts: the rows of w0 */
         struct {
             weight_id factors;      /* divide the frequencies; or NO_WEIGHT */
             weight_id long_factors; /* instead, where sequences may be longer than the original
@@ -135,8 +161,8 @@ status model_open(model **out, const gguf *, err *);
 status model_from_config(model **out, const model_config *, dtype weights, err *);
 void model_close(model *);
 
-/* Reads rows [row, row + n) of a weight as stored. dst: n rows of the type's bytes. Needs a
- * file, as the next one. Errors: ERR_IO. */
+/* Reads rows [row, row + n) of a weight as stored; row r of expert e is e * rows + r. dst: n
+ * rows of cols columns of the type's bytes. Needs a file, as the next one. Errors: ERR_IO. */
 status model_read_rows(const model *, weight_id, uint32_t row, uint32_t n, void *dst, err *);
 /* Reads a WEIGHT_VECTOR (stored as F32, F16 or BF16) as float32. dst: [cols]. */
 status model_read_vector(const model *, weight_id, float *dst, err *);
@@ -151,7 +177,8 @@ uint64_t program_weight_bytes(const program *);
 uint64_t weight_bytes(const weight *);
 /* Prints the program as text, one operation a line (for inspect and for tests):
  *   NUMBER layer LAYER  OP  IN -> OUT  WEIGHT TYPE [ROWS x COLS] ... + BIAS ... + RESIDUAL  ...
- * A value is printed as NUMBER:NAME[COLS]. */
+ * A value is printed as NUMBER:NAME[COLS], or NUMBER:NAME[TOP_K x COLS], a weight of several
+ * experts as [ROWS x COLS x EXPERTS]. */
 void program_print(const program *, void (*line)(void *, const char *), void *arg);
 
 #endif

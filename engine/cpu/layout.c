@@ -114,6 +114,7 @@ static void find_forms(cpu_layout *l, const program *p) {
         if (o->kind == OP_LOGITS) l->values[o->out].is_logits = true;
         if (o->kind == OP_ROPE_APPEND) l->values[o->in].feeds_rope = true;
         if (o->residual != NO_VALUE) l->values[o->residual].forms |= FORM_F;
+        if (o->chosen != NO_VALUE) l->values[o->chosen].forms |= FORM_F;
         if (o->in == NO_VALUE) continue;
         uint8_t *forms = &l->values[o->in].forms;
         if (o->kind == OP_GATHER_ROWS) {
@@ -147,7 +148,7 @@ typedef struct value_bytes {
 static value_bytes bytes_of_value(const cpu_layout *l, const program *p,
                                   const engine_options *o, value_id v, sizer *s) {
     const value *val = &p->values[v];
-    uint64_t rows = val->rows == ROWS_GATHERED ? o->max_logit_rows : o->max_rows;
+    uint64_t rows = value_rows(val, o->max_rows, o->max_logit_rows);
     sizer own = {0};
     value_bytes b = {0};
     if (l->values[v].forms & FORM_F) place_n(&own, sizer_times(&own, rows, val->cols), 4);
@@ -200,13 +201,19 @@ static status place_values(cpu_layout *l, const program *p, const engine_options
 
 /* ---- the rest ---- */
 
+/* Each expert is packed as a matrix of its own. */
+static uint64_t packed_bytes_of(const weight *w, sizer *s) {
+    return sizer_times(s, packed_bytes(w->type, w->rows, w->cols),
+                       w->n_experts ? w->n_experts : 1);
+}
+
 static void place_weights(cpu_layout *l, const program *p, sizer *s) {
     sizer w = {0};
     uint64_t rows32 = 0;
     for (uint32_t i = 0; i < p->n_weights; i++) {
         const weight *x = &p->weights[i];
-        uint64_t bytes = x->role == WEIGHT_VECTOR ? sizer_times(&w, x->cols, 4)
-                                                  : packed_bytes(x->type, x->rows, x->cols);
+        uint64_t bytes =
+            x->role == WEIGHT_VECTOR ? sizer_times(&w, x->cols, 4) : packed_bytes_of(x, &w);
         l->weights[i].at = place(&w, bytes);
         l->weights[i].bytes = w.n - l->weights[i].at;
         const dtype_info *d = dtype_get(x->type);

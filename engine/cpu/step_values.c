@@ -13,7 +13,7 @@ span step_share(uint32_t n, uint32_t threads, uint32_t thread) {
 
 static uint32_t rows_of(const cpu_engine *e, value_id v) {
     const batch *b = e->step.batch;
-    return e->program->values[v].rows == ROWS_GATHERED ? b->n_logit_rows : b->n_rows;
+    return (uint32_t)value_rows(&e->program->values[v], b->n_rows, b->n_logit_rows);
 }
 
 float *value_f(const cpu_engine *e, value_id v) {

@@ -51,8 +51,8 @@ static void *value_at(const lowering *w, value_id v) {
 }
 
 static uint32_t rows_of(const lowering *w, value_id v) {
-    return w->e->p->values[v].rows == ROWS_GATHERED ? w->run->shape.n_logit_rows
-                                                    : w->run->shape.n_rows;
+    return (uint32_t)value_rows(&w->e->p->values[v], w->run->shape.n_rows,
+                                w->run->shape.n_logit_rows);
 }
 
 /* The cache of a group's layer. */
