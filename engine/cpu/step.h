@@ -16,10 +16,6 @@ CPU_OPS(X)
 
 /* ---- step_values.c ---- */
 
-typedef struct span {
-    uint32_t from, to;
-} span;
-
 /* Thread's part of n things: one contiguous run, whole groups of 8 when there are many. */
 span step_share(uint32_t n, uint32_t threads, uint32_t thread);
 /* A value in float32; NULL where nothing reads it so. */

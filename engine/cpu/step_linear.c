@@ -6,41 +6,40 @@
 
 enum { REST_OUTS = 64 };
 
-/* One matrix of an operation: outputs [o.from, o.to) of rows [r.from, r.to). */
-typedef struct linear_call {
-    const packed *w;
-    act in, rest;
-    const float *bias, *residual;
-    float *y;
-    uint32_t ld;
-} linear_call;
-
-static void call_linear(const cpu_engine *e, const linear_call *c, span r, span o) {
-    e->linear->linear(c->w, &c->in, r.from, r.to, o.from, o.to, c->bias, c->residual, c->ld,
-                      c->y, c->ld);
-    if (!c->rest.q || !linear_wants_int8(c->w->type)) return;
-    e->linear->linear(c->w, &c->rest, r.from, r.to, o.from, o.to, NULL, c->y, c->ld, c->y,
-                      c->ld);
+/* One matrix of an operation, whose input may have a second plane of codes. */
+static void call_planes(const cpu_engine *e, const linear_call *c, const act *rest, span rows,
+                        span outs) {
+    e->linear->linear(c, rows, outs);
+    if (!rest->q || !linear_wants_int8(c->w->type)) return;
+    linear_call second = *c;
+    second.a = rest;
+    second.bias = NULL;
+    second.residual = c->y;
+    second.ld_res = c->ldy;
+    e->linear->linear(&second, rows, outs);
 }
 
 void run_linear(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const op *o = c->op;
     const uint32_t cols = e->program->values[o->out].cols;
     const float *residual = o->residual == NO_VALUE ? NULL : value_f(e, o->residual);
-    linear_call call = {.in = value_act(e, o->in), .rest = value_rest(e, o->in), .ld = cols};
+    const act in = value_act(e, o->in), rest = value_rest(e, o->in);
     for (uint32_t i = 0; i < c->n_parts; i++) {
         const uint32_t col = c->first_col[i], n_out = c->part[i].n_out;
-        span rows, outs;
-        linear_share(call.in.n_rows, n_out, e->step.n_threads, thread, &rows.from, &rows.to,
-                     &outs.from, &outs.to);
-        call.w = &c->part[i];
-        call.bias = c->bias[i];
-        call.residual = residual ? residual + col : NULL;
-        call.y = value_f(e, o->out) + col;
+        const linear_part p = linear_share(in.n_rows, n_out, e->step.n_threads, thread);
+        const linear_call call = {.w = &c->part[i],
+                                  .a = &in,
+                                  .bias = c->bias[i],
+                                  .residual = residual ? residual + col : NULL,
+                                  .y = value_f(e, o->out) + col,
+                                  .ld_res = cols,
+                                  .ldy = cols};
         /* The second plane of few rows finds the weights in the first cache. */
-        uint32_t step = call.rest.q && call.in.n_rows <= 32 ? REST_OUTS : n_out;
-        for (uint32_t at = outs.from; at < outs.to; at += step)
-            call_linear(e, &call, rows, (span){at, outs.to - at < step ? outs.to : at + step});
+        uint32_t step = rest.q && in.n_rows <= 32 ? REST_OUTS : n_out;
+        for (uint32_t at = p.outs.from; at < p.outs.to; at += step) {
+            const uint32_t to = p.outs.to - at < step ? p.outs.to : at + step;
+            call_planes(e, &call, &rest, p.rows, (span){at, to});
+        }
     }
 }
 
@@ -61,7 +60,8 @@ static void gate_up_chunk(cpu_engine *e, const cpu_op *c, const act *in, const a
         w.tiles = strip_at(&w, o.from);
         w.n_out = n;
         const float *bias = c->bias[i] ? c->bias[i] + o.from : NULL;
-        e->linear->linear(&w, &rows, 0, rows.n_rows, 0, n, bias, NULL, 0, y[i], n);
+        const linear_call call = {.w = &w, .a = &rows, .bias = bias, .y = y[i], .ldy = n};
+        e->linear->linear(&call, (span){0, rows.n_rows}, (span){0, n});
     }
     for (uint32_t k = r.from; k < r.to; k++) {
         float *g = gate + (size_t)(k - r.from) * n, *u = up + (size_t)(k - r.from) * n;
@@ -74,14 +74,13 @@ static void gate_up_chunk(cpu_engine *e, const cpu_op *c, const act *in, const a
 void run_gate_up(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const act in = value_act(e, c->op->in), out = value_act(e, c->op->out);
     const uint32_t n_ff = out.n_in;
-    uint32_t row0, row1, half0, half1;
     /* Shares of half the columns, twice: whole blocks of 32. */
-    linear_share(in.n_rows, (uint32_t)ceil_div(n_ff, 2), e->step.n_threads, thread, &row0,
-                 &row1, &half0, &half1);
-    uint32_t out0 = 2 * half0 < n_ff ? 2 * half0 : n_ff;
-    uint32_t out1 = 2 * half1 < n_ff ? 2 * half1 : n_ff;
-    for (uint32_t r = row0; r < row1; r += GATE_ROWS) {
-        span rows = {r, row1 - r < GATE_ROWS ? row1 : r + GATE_ROWS};
+    const linear_part p =
+        linear_share(in.n_rows, (uint32_t)ceil_div(n_ff, 2), e->step.n_threads, thread);
+    uint32_t out0 = 2 * p.outs.from < n_ff ? 2 * p.outs.from : n_ff;
+    uint32_t out1 = 2 * p.outs.to < n_ff ? 2 * p.outs.to : n_ff;
+    for (uint32_t r = p.rows.from; r < p.rows.to; r += GATE_ROWS) {
+        span rows = {r, p.rows.to - r < GATE_ROWS ? p.rows.to : r + GATE_ROWS};
         uint32_t wide = GATE_FLOATS / (rows.to - rows.from) / 32 * 32;
         for (uint32_t o = out0; o < out1; o += wide) {
             span outs = {o, out1 - o < wide ? out1 : o + wide};
