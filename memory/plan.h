@@ -40,6 +40,11 @@ static inline uint64_t kv_window_blocks(uint32_t window, uint32_t block_tokens, 
     return (window - 1 + rows + block_tokens - 1) / block_tokens + 1;
 }
 
+/* First token that the row at pos sees: 0 without a window. */
+static inline uint32_t kv_first_seen(uint32_t window, uint32_t pos) {
+    return window && pos >= window ? pos + 1 - window : 0;
+}
+
 typedef struct plan {
     struct terms terms; /* all of them, KV cache included; owned */
     uint64_t budget_bytes;

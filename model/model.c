@@ -106,16 +106,38 @@ void model_close(model *m) {
     free(m);
 }
 
+/* n rows of the weight from row on that are rows of the tensor, too, one after the other: to be
+ * read at once where they are whole, else row by row. */
+static status read_run(const model *m, const weight *w, uint32_t row, uint32_t n,
+                       unsigned char *dst, err *e) {
+    const gguf_tensor *t = gguf_tensor_at(m->file, (size_t)w->tensor);
+    uint64_t whole, part, before;
+    CHECK(dtype_bytes(w->type, 1, t->ne[0], &whole) && dtype_bytes(w->type, 1, w->cols, &part));
+    CHECK(dtype_bytes(w->type, 1, w->first_col, &before));
+    const uint64_t first = row / w->rows * t->ne[1] + w->first_row + row % w->rows;
+    const uint64_t at = first * whole + before;
+    if (part == whole) return gguf_read(m->file, t, at, dst, (size_t)(n * whole), e);
+    status s = OK;
+    for (uint32_t i = 0; i < n && s == OK; i++)
+        s = gguf_read(m->file, t, at + i * whole, dst + i * part, (size_t)part, e);
+    return s;
+}
+
 status model_read_rows(const model *m, weight_id id, uint32_t row, uint32_t n, void *dst,
                        err *e) {
     CHECK(m->file && id < m->program.n_weights);
     const weight *w = &m->program.weights[id];
-    uint64_t row_bytes;
-    CHECK(row <= w->rows && n <= w->rows - row);
-    CHECK(dtype_bytes(w->type, 1, w->cols, &row_bytes));
-    const gguf_tensor *t = gguf_tensor_at(m->file, (size_t)w->tensor);
-    return gguf_read(m->file, t, ((uint64_t)w->first_row + row) * row_bytes, dst,
-                     (size_t)(n * row_bytes), e);
+    unsigned char *to = dst;
+    uint64_t bytes;
+    CHECK(row <= weight_rows(w) && n <= weight_rows(w) - row);
+    CHECK(dtype_bytes(w->type, 1, w->cols, &bytes));
+    status s = OK;
+    for (uint32_t run; n && s == OK; n -= run, row += run, to += run * bytes) {
+        run = w->rows - row % w->rows; /* of this expert */
+        if (run > n) run = n;
+        s = read_run(m, w, row, run, to, e);
+    }
+    return s;
 }
 
 status model_read_vector(const model *m, weight_id id, float *dst, err *e) {

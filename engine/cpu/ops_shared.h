@@ -75,8 +75,7 @@ static inline uint32_t part_tile_count(const attn_part *p, uint32_t tile, uint32
 
 /* The first token that query i sees. */
 static inline uint32_t part_seen(const attn_part *p, uint32_t i) {
-    uint32_t pos = p->first_pos + i / p->group;
-    return p->window && pos >= p->window ? pos + 1 - p->window : 0;
+    return kv_first_seen(p->window, p->first_pos + i / p->group);
 }
 /* How many tokens in front of the tile query i does not see: the whole tile, or fewer. */
 static inline uint32_t part_tile_first(const attn_part *p, uint32_t tile, uint32_t i) {

@@ -26,7 +26,7 @@ static void cut_decode(cpu_engine *e, const batch *b, uint32_t i, uint32_t *slot
     const uint32_t len = s->first_pos + 1, n = (uint32_t)ceil_div(len, ATTN_SPLIT);
     attn_task t = {.seq = i, .first_row = s->first_row, .n_rows = 1, .to = len, .slot = -1};
     /* Whole sequences fill the threads evenly once there are several for each of them. */
-    uint32_t units = b->n_seqs * e->program->config.n_kv_heads;
+    uint32_t units = b->n_seqs * e->layout.max_kv_heads;
     bool split = n > 1 && e->layout.n_slots - *slot >= n && units < 16 * e->opt.n_threads;
     if (!split) {
         e->step.tasks[e->step.n_tasks++] = t;
@@ -44,8 +44,7 @@ static void cut_decode(cpu_engine *e, const batch *b, uint32_t i, uint32_t *slot
 
 /* Prefill rows in groups that share their loads; the last first, since they see the most. */
 static void cut_prefill(cpu_engine *e, const batch_seq *s, uint32_t i) {
-    const model_config *c = &e->program->config;
-    const uint32_t per = ATTN_MAX_QUERIES / (c->n_heads / c->n_kv_heads);
+    const uint32_t per = ATTN_MAX_QUERIES / e->layout.max_group;
     for (uint32_t k = (uint32_t)ceil_div(s->n_rows, per); k-- > 0;) {
         uint32_t n = s->n_rows - k * per < per ? s->n_rows - k * per : per;
         e->step.tasks[e->step.n_tasks++] = (attn_task){.seq = i,

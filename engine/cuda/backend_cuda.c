@@ -160,7 +160,7 @@ static status alloc_host(cuda_engine_base *e, err *er) {
 
 static status init_rope(cuda_engine_base *e, err *er) {
     const program *p = &e->model->program;
-    const uint32_t n = p->config.rope.n_dims / 2;
+    const uint32_t n = e->layout.rope_pairs;
     uint32_t known = 0;
     status s = OK;
     float *factors = calloc(n + 1, sizeof *factors);

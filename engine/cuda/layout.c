@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "engine/arrange.h"
+#include "engine/cuda/op_list.h"
 
 enum { ALIGN = 256, FEW_ROWS = 8, TILE_ROWS = 64, BOUNCE_ROWS = CU_STORE_ROWS };
 static const uint64_t BOUNCE_ENOUGH = 4 << 20;
@@ -45,15 +46,22 @@ static status choose_types(cuda_layout *l, const program *p, const engine_option
     return err_field(e, "kv_cache_dtype");
 }
 
+static status check_heads(const head_shape *h, err *e) {
+    if (h->head_dim % 16 == 0 && h->head_dim <= 256 && h->n_kv_heads &&
+        h->n_heads % h->n_kv_heads == 0)
+        return OK;
+    err_set(e, ERR_UNSUPPORTED,
+            "heads of %u (a multiple of 16 up to 256 is needed), %u query heads for %u of "
+            "K and V",
+            h->head_dim, h->n_heads, h->n_kv_heads);
+    return err_field(e, "head_dim");
+}
+
 static status check_program(const program *p, err *e) {
-    const model_config *c = &p->config;
-    if (c->head_dim % 16 || c->head_dim > 256 || c->n_kv_heads == 0 ||
-        c->n_heads % c->n_kv_heads) {
-        err_set(e, ERR_UNSUPPORTED,
-                "heads of %u (a multiple of 16 up to 256 is needed), %u query heads for %u of "
-                "K and V",
-                c->head_dim, c->n_heads, c->n_kv_heads);
-        return err_field(e, "head_dim");
+    for (uint32_t i = 0; i < p->n_ops; i++) {
+        if (p->ops[i].kind != OP_ATTENTION) continue;
+        status s = check_heads(&p->ops[i].heads, e);
+        if (s != OK) return s;
     }
     for (uint32_t i = 0; i < p->n_weights; i++) {
         const weight *w = &p->weights[i];
@@ -168,32 +176,36 @@ static bool is_f32(const cuda_layout *l, value_id v) {
     return l->values[v].form == CUDA_VALUE_F32;
 }
 
+typedef enum cuda_in { CUDA_IN_ANY, CUDA_IN_STREAM, CUDA_IN_T } cuda_in;
+
+/* False: the engine does not run operations of this kind. */
+static bool find_op(op_kind k, cuda_in *in, cuda_form *out) {
+    switch (k) {
+#define X(kind, run, input, output)                                                            \
+    case OP_##kind:                                                                            \
+        *in = input;                                                                           \
+        *out = output;                                                                         \
+        return true;
+        CUDA_OPS(X)
+#undef X
+    default: return false;
+    }
+}
+
 /* Gives each value its form, in the order of the operations; refuses what does not fit. */
 static status find_forms(cuda_layout *l, const program *p, err *e) {
     for (uint32_t i = 0; i < p->n_ops; i++) {
         const op *o = &p->ops[i];
-        cuda_form out = CUDA_VALUE_T;
-        switch (o->kind) {
-        case OP_EMBED: out = CUDA_VALUE_F32; break;
-        case OP_NORM:
-            if (!is_f32(l, o->in)) return cannot_run(o, "its input is no residual stream", e);
-            if (o->residual != NO_VALUE) return cannot_run(o, "it adds to a residual", e);
-            break;
-        case OP_GATHER_ROWS:
-            if (!is_f32(l, o->in)) return cannot_run(o, "its input is no residual stream", e);
+        cuda_in in;
+        cuda_form out;
+        if (!find_op(o->kind, &in, &out)) return cannot_run(o, "there is no kernel for it", e);
+        if (in == CUDA_IN_STREAM && !is_f32(l, o->in))
+            return cannot_run(o, "its input is no residual stream", e);
+        if (in == CUDA_IN_T && is_f32(l, o->in))
+            return cannot_run(o, "its input is a residual stream", e);
+        if (o->residual != NO_VALUE) {
+            if (o->kind != OP_LINEAR) return cannot_run(o, "it adds to a residual", e);
             out = CUDA_VALUE_F32;
-            break;
-        case OP_LINEAR:
-            if (is_f32(l, o->in)) return cannot_run(o, "its input is a residual stream", e);
-            if (o->residual != NO_VALUE) out = CUDA_VALUE_F32;
-            break;
-        case OP_GATE_UP: break;
-        case OP_LOGITS: out = CUDA_VALUE_LOGITS; break;
-        case OP_HEAD_NORM:
-        case OP_ROPE_APPEND:
-        case OP_ATTENTION:
-        case OP_SAMPLE: break;
-        default: return cannot_run(o, "there is no kernel for it", e);
         }
         if (o->out != NO_VALUE) l->values[o->out].form = out;
     }
@@ -296,9 +308,21 @@ static uint64_t tables_bytes(const cuda_layout *l, const engine_options *o) {
            align_up((uint64_t)o->max_seqs * (o->max_model_len + CUDA_LISTED) * 4, 64);
 }
 
+/* The most that attention of any layer puts aside. */
+static uint64_t partials_bytes(const cuda_layout *l, const program *p,
+                               const engine_options *o) {
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < p->n_ops; i++) {
+        const head_shape *h = &p->ops[i].heads;
+        if (p->ops[i].kind != OP_ATTENTION) continue;
+        uint64_t n = cu_attn_decode_bytes(o->max_seqs, l->max_splits, h->n_heads, h->head_dim);
+        if (n > most) most = n;
+    }
+    return most;
+}
+
 static void place_workspace(cuda_layout *l, const program *p, const engine_options *o,
                             sizer *s) {
-    const model_config *c = &p->config;
     const uint64_t n_results = (uint64_t)o->max_seqs + o->max_logit_rows;
     l->max_splits = (uint32_t)ceil_div(o->max_model_len, CU_ATTN_SPLIT);
     l->max_stride = (uint32_t)ceil_div(o->max_model_len, o->block_tokens);
@@ -310,14 +334,14 @@ static void place_workspace(cuda_layout *l, const program *p, const engine_optio
     l->workspace_at = s->n;
     l->gemm = place(s, l->gemm_bytes);
     l->quantized = place(s, quantized_bytes(p));
-    l->partials =
-        place(s, cu_attn_decode_bytes(o->max_seqs, l->max_splits, c->n_heads, c->head_dim));
-    l->sampler = place(s, cu_sample_scratch_bytes(o->max_logit_rows, c->n_vocab));
+    l->partials = place(s, partials_bytes(l, p, o));
+    l->sampler = place(s, cu_sample_scratch_bytes(o->max_logit_rows, p->config.n_vocab));
     l->tables = place(s, l->tables_bytes);
     l->results = place(s, l->results_bytes);
     l->drawn = place_n(s, o->max_seqs, 4);
     l->previous = place_n(s, o->max_seqs, 4);
-    l->freqs = place_n(s, (uint64_t)p->n_ropes * (c->rope.n_dims / 2), 8);
+    l->rope_pairs = program_rope_dims(p) / 2;
+    l->freqs = place_n(s, (uint64_t)p->n_ropes * l->rope_pairs, 8);
     l->workspace_bytes = s->n - l->workspace_at;
     l->slot_results = l->tables_bytes;
     l->slot_bytes = l->tables_bytes + l->results_bytes;
@@ -326,11 +350,11 @@ static void place_workspace(cuda_layout *l, const program *p, const engine_optio
 }
 
 static void place_kv(cuda_layout *l, const program *p, const engine_options *o, sizer *s) {
-    const model_config *c = &p->config;
-    uint64_t tokens = sizer_times(s, o->block_tokens, 2 * (uint64_t)c->head_dim);
     for (uint32_t g = 0; g < p->n_groups; g++) {
-        l->kv_block_bytes[g] = sizer_times(s, sizer_times(s, tokens, c->n_kv_heads), 2);
-        l->kv_layers[g] = p->group[g].n_layers;
+        const kv_group *k = &p->group[g];
+        uint64_t tokens = sizer_times(s, o->block_tokens, 2 * (uint64_t)k->head_dim);
+        l->kv_block_bytes[g] = sizer_times(s, sizer_times(s, tokens, k->n_kv_heads), 2);
+        l->kv_layers[g] = k->n_layers;
     }
     l->fixed_bytes = s->n;
 }

@@ -63,6 +63,7 @@ typedef struct cuda_layout {
     uint64_t *gate_up;    /* [n_ops]: where OP_GATE_UP puts gate | up, in the arena */
     bool wants_gemm;      /* some matrix has 16 bits: cuBLASLt is needed */
     uint32_t max_splits, max_stride, max_tiles, max_copies;
+    uint32_t rope_pairs; /* frequencies of the largest rotary embedding; from table to table */
     /* Sections of the arena. */
     uint64_t weights_bytes, values_at, values_bytes, logits_at, logits_bytes, workspace_at,
         workspace_bytes;

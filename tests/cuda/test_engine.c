@@ -89,12 +89,20 @@ static void logits_of(rig *r, const int32_t *tokens, float *out) {
     rig_tokens(r, other, N_TOKENS, 99);
     for (uint32_t i = 0; i < 2; i++) rig_table(r, table[i], i, blocks_of(r), 1);
     for (uint32_t at = 0, step = 0; at < N_TOKENS; step++) {
-        uint32_t n = at < CUT ? CUT : at < N_TOKENS - 5 ? N_TOKENS - 5 - at : 1;
-        /* The other one decodes from the second step on, beside prefill. */
-        const uint32_t other_rows = step ? 1 : 3, other_at = step ? 2 + step : 0;
-        part p[2] = {{other, table[1], other_at, other_rows, 1, NULL, 0},
-                     {tokens, table[0], at, n, n, NULL, 0}};
-        step_result s = rig_run(r, p, 2);
+        uint32_t n = 1;
+        if (at == 0)
+            n = CUT;
+        else if (at == CUT)
+            n = N_TOKENS - 5 - CUT;
+        /* The other one prefills 3 tokens, then decodes beside the prefill of this one. */
+        const part beside = {.tokens = other,
+                             .table = table[1],
+                             .first = step ? 2 + step : 0,
+                             .n = step ? 1 : 3,
+                             .n_logits = 1};
+        const part own = {
+            .tokens = tokens, .table = table[0], .first = at, .n = n, .n_logits = n};
+        step_result s = rig_run(r, (part[]){beside, own}, 2);
         memcpy(out + at * V, s.logits + V, sizeof(float) * n * V);
         at += n;
     }
