@@ -242,16 +242,12 @@ static void run_gate_up(cpu_engine *e, const cpu_op *c, uint32_t thread) {
 
 static kv_head head_of(const cpu_engine *e, const op *o, const batch_seq *s, uint32_t h) {
     const program *p = e->program;
-    const model_config *c = &p->config;
-    const uint32_t g = p->layer_group[o->layer], layer = p->layer_index[o->layer];
-    const uint64_t block = e->layout.kv_block_bytes[g], head = block / c->n_kv_heads;
-    return (kv_head){.base = e->kv[g] + (uint64_t)layer * e->opt.n_blocks[g] * block + h * head,
-                     .block_stride = block,
+    const kv_format *f = &e->layout.kv;
+    const uint32_t g = p->layer_group[o->layer];
+    return (kv_head){.base = e->kv[g] + kv_part_at(f, p->layer_index[o->layer], h),
+                     .block_stride = kv_block_bytes(f, p->group[g].n_layers),
                      .blocks = s->blocks[g],
-                     .block_tokens = e->opt.block_tokens,
-                     .head_dim = c->head_dim,
-                     .dim_pad = attn_dim_pad(c->head_dim),
-                     .type = e->opt.kv};
+                     .format = f};
 }
 
 /* Puts k and v of one row and head into the cache. tmp: [dim_pad] */
@@ -406,17 +402,19 @@ static void run_sample(cpu_engine *e, const cpu_op *c, uint32_t thread) {
 
 /* ---- the step ---- */
 
+/* Each thread copies the same layers of every block, so that copies that follow one another
+ * stay in order. */
 static void run_copies(cpu_engine *e, uint32_t thread) {
     const batch *b = e->step.batch;
     for (uint32_t i = 0; i < b->n_copies; i++) {
         const block_copy *c = &b->copies[i];
-        const uint64_t bytes = e->layout.kv_block_bytes[c->group];
-        for (uint32_t l = thread; l < e->program->group[c->group].n_layers;
-             l += e->step.n_threads) {
-            unsigned char *at =
-                e->kv[c->group] + (uint64_t)l * e->opt.n_blocks[c->group] * bytes;
-            memmove(at + (uint32_t)c->to * bytes, at + (uint32_t)c->from * bytes, bytes);
-        }
+        const uint32_t n_layers = e->program->group[c->group].n_layers;
+        const uint64_t block = kv_block_bytes(&e->layout.kv, n_layers);
+        const span l = share(n_layers, e->step.n_threads, thread);
+        const uint64_t from = kv_part_at(&e->layout.kv, l.from, 0);
+        unsigned char *at = e->kv[c->group] + from;
+        memmove(at + (uint32_t)c->to * block, at + (uint32_t)c->from * block,
+                kv_part_at(&e->layout.kv, l.to, 0) - from);
     }
     if (b->n_copies) team_barrier(e->team, thread);
 }

@@ -55,15 +55,13 @@ static uint32_t rows_of(const lowering *w, value_id v) {
 }
 
 static cu_kv kv_of(const cuda_engine *e, int layer) {
-    const model_config *c = &e->p->config;
+    const kv_format *f = &e->l->kv;
     const uint32_t g = e->p->layer_group[layer];
     cu_kv kv;
-    kv.block_stride = e->l->kv_block_bytes[g];
-    kv.base =
-        e->kv[g] + (uint64_t)e->p->layer_index[layer] * e->opt.n_blocks[g] * kv.block_stride;
-    kv.block_tokens = e->opt.block_tokens;
-    kv.n_kv_heads = c->n_kv_heads, kv.head_dim = c->head_dim;
-    kv.type = e->l->kv, kv.group = g;
+    kv.base = e->kv[g] + kv_part_at(f, e->p->layer_index[layer], 0);
+    kv.block_stride = kv_block_bytes(f, e->l->kv_layers[g]);
+    kv.format = *f;
+    kv.type = e->l->kv_type, kv.group = g;
     return kv;
 }
 
@@ -262,14 +260,11 @@ static cudaError_t run_copies(const lowering *w) {
     const cuda_engine *e = w->e;
     const int32_t *pairs = w->copies;
     cudaError_t ce = cudaSuccess;
-    for (uint32_t layer = 0; layer < e->p->config.n_layers && ce == cudaSuccess; layer++) {
-        const uint32_t g = e->p->layer_group[layer], n = w->run->copies[g];
-        if (e->p->layer_index[layer] != 0 || n == 0) continue; /* once a group */
-        const int32_t *own = pairs;
-        for (uint32_t k = 0; k < g; k++) own += 2 * w->run->copies[k];
-        const cu_kv kv = kv_of(e, (int)layer);
-        ce = cu_copy_blocks(w->s, &kv, (uint64_t)e->opt.n_blocks[g] * kv.block_stride,
-                            e->l->kv_layers[g], own, n);
+    for (uint32_t g = 0; g < e->l->n_groups && ce == cudaSuccess; g++) {
+        const uint32_t n = w->run->copies[g];
+        ce = cu_copy_blocks(w->s, e->kv[g], kv_block_bytes(&e->l->kv, e->l->kv_layers[g]),
+                            pairs, n);
+        pairs += 2 * n;
     }
     return ce;
 }
