@@ -51,11 +51,12 @@ below_api       := base memory model api
 below_load      := base memory model api load
 below_daemon    := $(ROOMS)
 
-# Unit tests: tests/ROOM/test_X.c is linked with the objects of ROOM and of the rooms below it.
+# Unit tests: tests/ROOM/test_X.c is linked with the objects of ROOM and of the rooms below it. Not with
+# the commands, which end the process.
 UNIT_SRC := $(foreach r,$(ROOMS),$(sort $(wildcard tests/$(r)/test_*.c)))
 UNIT_BIN := $(UNIT_SRC:%.c=$(BUILD)/%)
 room_of   = $(word 2,$(subst /, ,$(1)))
-objs_of   = $(filter-out $(BUILD)/obj/daemon/main.o,$(foreach r,$(below_$(1)),$(filter $(BUILD)/obj/$(r)/%,$(OBJ))))
+objs_of   = $(filter-out $(BUILD)/obj/daemon/main.o $(BUILD)/obj/daemon/cmd_%.o,$(foreach r,$(below_$(1)),$(filter $(BUILD)/obj/$(r)/%,$(OBJ))))
 
 .SECONDEXPANSION:
 $(UNIT_BIN): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $$(call objs_of,$$(firstword $$(subst /, ,$$*)))

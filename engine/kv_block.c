@@ -72,11 +72,3 @@ status kv_types_check(dtype k, dtype v, const dtype *known, size_t n, const char
                      : k_known ? "cache_type_v"
                                : "cache_type_k");
 }
-
-char *kv_types_name(dtype k, dtype v, char buf[32]) {
-    if (k == v)
-        snprintf(buf, 32, "%s", dtype_name(k));
-    else
-        snprintf(buf, 32, "K %s, V %s", dtype_name(k), dtype_name(v));
-    return buf;
-}

@@ -103,9 +103,6 @@ void kv_format_init(kv_format *, kv_order, const kv_type *k, const kv_type *v,
 status kv_types_check(dtype k, dtype v, const dtype *known, size_t n, const char *engine,
                       err *);
 
-/* "F16", or "K F32, V F16" where they differ. Returns buf. */
-char *kv_types_name(dtype k, dtype v, char buf[32]);
-
 /* Elements of a token's V as a part in this order has them. */
 KV_INLINE uint32_t kv_v_dims(kv_order order, uint32_t head_dim) {
     return order == KV_LANES ? (head_dim + 15u) & ~15u : head_dim;

@@ -116,15 +116,7 @@ START_TEST(a_type_that_an_engine_lacks_is_named_with_its_option) {
 }
 END_TEST
 
-START_TEST(two_types_are_named_apart_only_where_they_differ) {
-    char name[32];
-    ck_assert_str_eq(kv_types_name(DT_BF16, DT_BF16, name), "BF16");
-    ck_assert_str_eq(kv_types_name(DT_F32, DT_F16, name), "K F32, V F16");
-}
-END_TEST
-
 CHECK_MAIN("kv block", the_example_of_the_header_holds,
            words_of_quantised_types_have_their_places,
            every_element_of_every_format_has_bytes_of_its_own,
-           a_type_that_an_engine_lacks_is_named_with_its_option,
-           two_types_are_named_apart_only_where_they_differ)
+           a_type_that_an_engine_lacks_is_named_with_its_option)
