@@ -69,6 +69,7 @@ typedef struct gen_spec { /* pointers are borrowed until the last event */
 } gen_spec;
 
 typedef struct kv_view {
+    dtype type_k, type_v;
     uint32_t block_tokens;
     uint64_t blocks, free, used, cached, bytes_per_token;
 } kv_view;

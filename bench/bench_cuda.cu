@@ -332,8 +332,9 @@ struct sequences {
         tables.blocks[0] = a.keep(table_of(blocks)), tables.table_stride = stride;
         tiles = a.keep(table_of(tile)), n_tiles = (uint32_t)tile.size() / 2;
         cu_kv *kv = &attn.kv;
-        kv->block_tokens = block, kv->n_kv_heads = b.kv_heads, kv->head_dim = b.head_dim;
-        kv->block_stride = (uint64_t)2 * b.kv_heads * block * b.head_dim * 2;
+        const kv_type *bf16 = kv_type_get(DT_BF16);
+        kv_format_init(&kv->format, KV_ROWS, bf16, bf16, block, b.kv_heads, b.head_dim);
+        kv->block_stride = kv_block_bytes(&kv->format, 1);
         kv->type = CU_BF16;
         kv_bytes = (size_t)n * stride * kv->block_stride, sets = sets_for(kv_bytes);
         kv_base = (uint16_t *)a.keep(

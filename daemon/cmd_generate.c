@@ -154,10 +154,11 @@ done:
     return s;
 }
 
-static const char *const shared = "model max_model_len memory kv_cache_dtype block_size "
-                                  "max_num_batched_tokens host_memory backend "
-                                  "cuda_device cuda_plugin batch_invariant threads "
-                                  "cpu_isa activation_dtype log_level";
+static const char *const shared =
+    "model max_model_len memory kv_cache_dtype cache_type_k cache_type_v block_size "
+    "max_num_batched_tokens host_memory backend "
+    "cuda_device cuda_plugin batch_invariant threads "
+    "cpu_isa activation_dtype log_level";
 
 static void print_help(void) {
     puts("usage: vramd generate --model FILE [OPTIONS] PROMPT\n\n"

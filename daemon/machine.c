@@ -55,6 +55,34 @@ static uint64_t wanted_request_memory(const options *o) {
            (uint64_t)(o->max_waiting + o->max_num_seqs) * per_request;
 }
 
+/* The type that an option names; same: what its word "same" stands for. */
+static dtype kv_type_of(const char *option, uint32_t value, dtype same) {
+    const str word = options_word(option, value);
+    if (str_eqz(word, "same")) return same;
+    const dtype t = dtype_by_name(word);
+    CHECK(t != DT_NONE);
+    return t;
+}
+
+static void set_engine_options(machine *m, uint32_t logit_rows) {
+    const options *o = &m->opt;
+    const dtype kv = kv_type_of("kv_cache_dtype", o->kv_cache_dtype, DT_NONE);
+    engine_options *x = &m->engine_opt;
+    *x = (engine_options){.max_rows = o->max_num_batched_tokens,
+                          .max_seqs = o->max_num_seqs,
+                          .max_logit_rows = logit_rows,
+                          .max_model_len = o->max_model_len,
+                          .block_tokens = o->block_size,
+                          .kv_k = kv_type_of("cache_type_k", o->cache_type_k, kv),
+                          .kv_v = kv_type_of("cache_type_v", o->cache_type_v, kv),
+                          .batch_invariant = o->batch_invariant,
+                          .n_threads = o->threads,
+                          .plugin = o->cuda_plugin};
+    CHECK(cpu_isa_by_name(options_word("cpu_isa", o->cpu_isa), &x->isa));
+    CHECK(activation_dtype_by_name(options_word("activation_dtype", o->activation_dtype),
+                                   &x->activations));
+}
+
 static status resolve(machine *m, const machine_wish *w, err *e) {
     options *o = &m->opt;
     status s = resolve_length(m, w, e);
@@ -75,20 +103,7 @@ static status resolve(machine *m, const machine_wish *w, err *e) {
     uint32_t logit_rows = o->max_num_seqs > 1 && o->max_num_seqs < MIN_LOGIT_ROWS
                               ? MIN_LOGIT_ROWS
                               : o->max_num_seqs;
-    m->engine_opt = (engine_options){
-        .max_rows = o->max_num_batched_tokens,
-        .max_seqs = o->max_num_seqs,
-        .max_logit_rows = logit_rows,
-        .max_model_len = o->max_model_len,
-        .block_tokens = o->block_size,
-        .kv = (kv_dtype)o->kv_cache_dtype,
-        .activations =
-            (activation_dtype[]){ACTIVATION_AUTO, ACTIVATION_INT8, ACTIVATION_F32,
-                                 ACTIVATION_BF16, ACTIVATION_F16}[o->activation_dtype],
-        .batch_invariant = o->batch_invariant,
-        .n_threads = o->threads,
-        .plugin = m->opt.cuda_plugin,
-        .isa = (cpu_isa)o->cpu_isa};
+    set_engine_options(m, logit_rows);
     m->sched_conf = (sched_config){.block_tokens = o->block_size,
                                    .max_seqs = o->max_num_seqs,
                                    .max_waiting = o->max_waiting + o->max_num_seqs,

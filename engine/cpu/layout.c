@@ -30,11 +30,12 @@ static status check_options(const engine_options *o, err *e) {
         return engine_option_bad(e, "threads", o->n_threads, "1 to 256");
     if (o->activations == ACTIVATION_BF16 || o->activations == ACTIVATION_F16) {
         err_set(e, ERR_UNSUPPORTED, "activation_dtype = %s needs kernels this engine lacks",
-                o->activations == ACTIVATION_F16 ? "f16" : "bf16");
+                activation_dtype_name(o->activations));
         err_hint(e, "use int8, f32 or auto");
         return err_field(e, "activation_dtype");
     }
-    return OK;
+    static const dtype kv[] = {DT_F16, DT_BF16, DT_F32};
+    return kv_types_check(o->kv_k, o->kv_v, kv, sizeof kv / sizeof *kv, "CPU", e);
 }
 
 static status check_weights(const program *p, err *e) {
@@ -265,16 +266,6 @@ static void place_workspace(cpu_layout *l, const program *p, const engine_option
     s->failed |= w.failed;
 }
 
-static void place_kv(cpu_layout *l, const program *p, const engine_options *o, sizer *s) {
-    for (uint32_t g = 0; g < p->n_groups; g++) {
-        const kv_group *k = &p->group[g];
-        uint64_t per_head =
-            sizer_times(s, o->block_tokens, k->head_dim + attn_dim_pad(k->head_dim));
-        l->kv_block_bytes[g] =
-            sizer_times(s, sizer_times(s, per_head, k->n_kv_heads), kv_dtype_bytes(o->kv));
-    }
-}
-
 status cpu_layout_init(cpu_layout *l, const program *p, const engine_options *o, err *e) {
     memset(l, 0, sizeof *l);
     status st = check_options(o, e);
@@ -294,7 +285,7 @@ status cpu_layout_init(cpu_layout *l, const program *p, const engine_options *o,
     place_weights(l, p, &s);
     place_thread(l, p, &s);
     place_workspace(l, p, o, &s);
-    place_kv(l, p, o, &s);
+    kv_formats_init(l->kv, KV_LANES, p, o);
     l->logits_bytes = sizer_times(&s, sizer_times(&s, o->max_logit_rows, p->config.n_vocab), 4);
     if (st == OK && s.failed)
         st = err_set(e, ERR_INVALID, "the model and the options ask for more than 2^64 bytes");

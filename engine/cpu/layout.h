@@ -65,8 +65,8 @@ typedef struct cpu_layout {
     thread_place thread;
     /* Offsets in the workspace: threads first, then what they share. */
     uint64_t partials, partials_done, freqs, rope, rows, tasks, results, workspace_bytes;
-    uint64_t kv_block_bytes[PROGRAM_MAX_GROUPS]; /* of one layer */
-    uint64_t bounce_bytes;                       /* of one thread, while loading */
+    kv_format kv[PROGRAM_MAX_GROUPS];
+    uint64_t bounce_bytes; /* of one thread, while loading */
 } cpu_layout;
 
 /* A row of the step, and a piece of attention (engine_cpu.c fills them). */

@@ -22,17 +22,20 @@ bool cpu_op_runs(op_kind k) {
     return (size_t)k < sizeof runs / sizeof *runs && runs[k];
 }
 
+/* Each thread copies the same layers of every block, so that copies that follow one another
+ * stay in order. */
 static void run_copies(cpu_engine *e, uint32_t thread) {
     const batch *b = e->step.batch;
     for (uint32_t i = 0; i < b->n_copies; i++) {
         const block_copy *c = &b->copies[i];
-        const uint64_t bytes = e->layout.kv_block_bytes[c->group];
-        for (uint32_t l = thread; l < e->program->group[c->group].n_layers;
-             l += e->step.n_threads) {
-            unsigned char *at =
-                e->kv[c->group] + (uint64_t)l * e->opt.n_blocks[c->group] * bytes;
-            memmove(at + (uint32_t)c->to * bytes, at + (uint32_t)c->from * bytes, bytes);
-        }
+        const uint32_t n_layers = e->program->group[c->group].n_layers;
+        const kv_format *f = &e->layout.kv[c->group];
+        const uint64_t block = kv_block_bytes(f, n_layers);
+        const span l = step_share(n_layers, e->step.n_threads, thread);
+        const uint64_t from = kv_part_at(f, l.from, 0);
+        unsigned char *at = e->kv[c->group] + from;
+        memmove(at + (uint32_t)c->to * block, at + (uint32_t)c->from * block,
+                kv_part_at(f, l.to, 0) - from);
     }
     if (b->n_copies) team_barrier(e->team, thread);
 }

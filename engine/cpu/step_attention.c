@@ -8,15 +8,12 @@
 
 static kv_head head_of(const cpu_engine *e, const op *o, const batch_seq *s, uint32_t h) {
     const program *p = e->program;
-    const uint32_t g = p->layer_group[o->layer], layer = p->layer_index[o->layer];
-    const uint64_t block = e->layout.kv_block_bytes[g], head = block / o->heads.n_kv_heads;
-    return (kv_head){.base = e->kv[g] + (uint64_t)layer * e->opt.n_blocks[g] * block + h * head,
-                     .block_stride = block,
+    const uint32_t g = p->layer_group[o->layer];
+    const kv_format *f = &e->layout.kv[g];
+    return (kv_head){.base = e->kv[g] + kv_part_at(f, p->layer_index[o->layer], h),
+                     .block_stride = kv_block_bytes(f, p->group[g].n_layers),
                      .blocks = s->blocks[g],
-                     .block_tokens = e->opt.block_tokens,
-                     .head_dim = o->heads.head_dim,
-                     .dim_pad = attn_dim_pad(o->heads.head_dim),
-                     .type = e->opt.kv};
+                     .format = f};
 }
 
 /* One head of a row, rotated and times scale. */

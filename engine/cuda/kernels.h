@@ -20,6 +20,7 @@
 #include "engine/cuda/matrix.h"
 #include "engine/cuda/scratch.h"
 #include "engine/cuda/tables.h"
+#include "engine/kv_block.h"
 #include "model/program.h"
 #include "model/sampling.h"
 
@@ -137,14 +138,13 @@ cudaError_t cu_rows_differ(cudaStream_t, cu_type, uint32_t n_rows, uint32_t n, u
 
 /* ---- the KV cache ---- */
 
-/* Of one layer. A block: K of all KV heads, then V:
- *   K, V: [n_kv_heads][block_tokens][head_dim] of type. */
+/* Of one layer. */
 typedef struct cu_kv {
-    void *base;            /* where block 0 of this layer begins, 256-byte aligned */
+    void *base;            /* this layer's parts of block 0, 256-byte aligned */
     uint64_t block_stride; /* bytes from a block to the next */
-    uint32_t block_tokens, n_kv_heads, head_dim;
-    cu_type type;   /* CU_F16 or CU_BF16 */
-    uint32_t group; /* whose block tables */
+    kv_format format;      /* in the order KV_ROWS, K and V of type */
+    cu_type type;          /* CU_F16 or CU_BF16 */
+    uint32_t group;        /* whose block tables */
 } cu_kv;
 
 /* A frequency of rotary embedding, radians per position (YaRN, llama3 and rope_freqs already in
@@ -164,10 +164,10 @@ cudaError_t cu_rope_append(cudaStream_t, cu_type t, const cu_tables *, uint32_t 
                            uint32_t n_heads, rope_pairing, uint32_t n_dims,
                            const cu_freq *freqs, float mscale, void *qkv, uint32_t ld,
                            const cu_kv *);
-/* Copies whole blocks. pairs: [n][2] int32 (from, to), of all layers of a group: layer l's
- * blocks begin at base + l * layer_stride. */
-cudaError_t cu_copy_blocks(cudaStream_t, const cu_kv *, uint64_t layer_stride,
-                           uint32_t n_layers, const int32_t *pairs, uint32_t n);
+/* Copies whole blocks of a pool, 16-byte aligned, of block_bytes (a multiple of 16) each.
+ * pairs: [n][2] int32 (from, to); where one of them is negative nothing is copied. */
+cudaError_t cu_copy_blocks(cudaStream_t, void *pool, uint64_t block_bytes, const int32_t *pairs,
+                           uint32_t n);
 
 /* ---- attention: FlashAttention form (Dao et al. 2022, algorithm 1), no score matrix ---- */
 

@@ -31,7 +31,7 @@ static status choose_types(cuda_layout *l, const program *p, const engine_option
     l->t = o->activations == ACTIVATION_BF16 ? CU_BF16 : CU_F16;
     if (o->activations == ACTIVATION_INT8 || o->activations == ACTIVATION_F32) {
         err_set(e, ERR_UNSUPPORTED, "activation_dtype = %s is of the CPU engine",
-                o->activations == ACTIVATION_INT8 ? "int8" : "f32");
+                activation_dtype_name(o->activations));
         err_hint(e, "with CUDA use f16, bf16 or auto");
         return err_field(e, "activation_dtype");
     }
@@ -39,11 +39,15 @@ static status choose_types(cuda_layout *l, const program *p, const engine_option
         if (o->activations == ACTIVATION_AUTO && p->weights[i].role != WEIGHT_VECTOR &&
             p->weights[i].type == DT_BF16)
             l->t = CU_BF16;
-    l->kv = o->kv == KV_BF16 ? CU_BF16 : CU_F16;
-    if (o->kv == KV_F16 || o->kv == KV_BF16) return OK;
-    err_set(e, ERR_UNSUPPORTED, "the CUDA engine has no KV cache of this kv_cache_dtype");
-    err_hint(e, "use f16 or bf16");
-    return err_field(e, "kv_cache_dtype");
+    static const dtype kv[] = {DT_F16, DT_BF16};
+    status s = kv_types_check(o->kv_k, o->kv_v, kv, sizeof kv / sizeof *kv, "CUDA", e);
+    if (s != OK) return s;
+    l->kv_type = o->kv_k == DT_BF16 ? CU_BF16 : CU_F16;
+    if (o->kv_k == o->kv_v) return OK;
+    err_set(e, ERR_UNSUPPORTED, "the CUDA engine keeps K and V in one type, not %s and %s",
+            dtype_name(o->kv_k), dtype_name(o->kv_v));
+    err_hint(e, "give cache_type_k and cache_type_v alike, or kv_cache_dtype alone");
+    return err_field(e, "cache_type_v");
 }
 
 static status check_heads(const head_shape *h, err *e) {
@@ -350,12 +354,8 @@ static void place_workspace(cuda_layout *l, const program *p, const engine_optio
 }
 
 static void place_kv(cuda_layout *l, const program *p, const engine_options *o, sizer *s) {
-    for (uint32_t g = 0; g < p->n_groups; g++) {
-        const kv_group *k = &p->group[g];
-        uint64_t tokens = sizer_times(s, o->block_tokens, 2 * (uint64_t)k->head_dim);
-        l->kv_block_bytes[g] = sizer_times(s, sizer_times(s, tokens, k->n_kv_heads), 2);
-        l->kv_layers[g] = k->n_layers;
-    }
+    kv_formats_init(l->kv, KV_ROWS, p, o);
+    for (uint32_t g = 0; g < p->n_groups; g++) l->kv_layers[g] = p->group[g].n_layers;
     l->fixed_bytes = s->n;
 }
 

@@ -12,6 +12,7 @@
 #include "engine/cuda/scratch.h"
 #include "engine/cuda/tables.h"
 #include "engine/engine.h"
+#include "engine/kv_block.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -53,7 +54,7 @@ typedef struct cuda_value {
 } cuda_value;
 
 typedef struct cuda_layout {
-    cu_type t, kv;
+    cu_type t, kv_type; /* of activations; of K and V */
     bool batch_invariant;
     uint32_t rows_unit, logits_unit; /* batch_invariant: rows of every GEMM; else 1 */
     uint32_t n_places, n_groups;
@@ -71,8 +72,8 @@ typedef struct cuda_layout {
     uint64_t gemm, gemm_bytes, quantized, partials, sampler, tables, tables_bytes, results,
         drawn, previous, freqs;
     uint64_t results_bytes;
-    uint64_t fixed_bytes;                     /* all but the KV cache, which begins there */
-    uint64_t kv_block_bytes[PLAN_MAX_GROUPS]; /* of one layer */
+    uint64_t fixed_bytes; /* all but the KV cache, which begins there */
+    kv_format kv[PLAN_MAX_GROUPS];
     uint32_t kv_layers[PLAN_MAX_GROUPS];
     /* The host's pinned memory: CUDA_DEPTH slots of tables and results; bounces to load. */
     uint64_t slot_bytes, slot_results, staging_bytes;
@@ -116,8 +117,8 @@ static inline uint32_t cuda_graph_count(const cuda_layout *l, uint32_t max_seqs)
 /* Bytes of KV cache for so many blocks per group; false on overflow. */
 static inline bool cuda_kv_bytes(const cuda_layout *l, const uint32_t *n_blocks, uint32_t group,
                                  uint64_t *out) {
-    return !__builtin_mul_overflow(l->kv_block_bytes[group], n_blocks[group], out) &&
-           !__builtin_mul_overflow(*out, l->kv_layers[group], out);
+    return !__builtin_mul_overflow(kv_block_bytes(&l->kv[group], l->kv_layers[group]),
+                                   n_blocks[group], out);
 }
 
 #ifdef __cplusplus

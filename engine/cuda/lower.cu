@@ -57,13 +57,12 @@ static uint32_t rows_of(const lowering *w, value_id v) {
 
 /* The cache of a group's layer. */
 static cu_kv kv_of(const cuda_engine *e, uint32_t group, uint32_t layer) {
-    const kv_group *k = &e->p->group[group];
+    const kv_format *f = &e->l->kv[group];
     cu_kv kv;
-    kv.block_stride = e->l->kv_block_bytes[group];
-    kv.base = e->kv[group] + (uint64_t)layer * e->opt.n_blocks[group] * kv.block_stride;
-    kv.block_tokens = e->opt.block_tokens;
-    kv.n_kv_heads = k->n_kv_heads, kv.head_dim = k->head_dim;
-    kv.type = e->l->kv, kv.group = group;
+    kv.base = e->kv[group] + kv_part_at(f, layer, 0);
+    kv.block_stride = kv_block_bytes(f, e->l->kv_layers[group]);
+    kv.format = *f;
+    kv.type = e->l->kv_type, kv.group = group;
     return kv;
 }
 
@@ -294,10 +293,8 @@ static cudaError_t run_copies(const lowering *w) {
     cudaError_t ce = cudaSuccess;
     for (uint32_t g = 0; g < e->l->n_groups && ce == cudaSuccess; g++) {
         const uint32_t n = w->run->copies[g];
-        const cu_kv kv = kv_of(e, g, 0);
-        if (n == 0) continue;
-        ce = cu_copy_blocks(w->s, &kv, (uint64_t)e->opt.n_blocks[g] * kv.block_stride,
-                            e->l->kv_layers[g], pairs, n);
+        ce = cu_copy_blocks(w->s, e->kv[g], kv_block_bytes(&e->l->kv[g], e->l->kv_layers[g]),
+                            pairs, n);
         pairs += 2 * n;
     }
     return ce;

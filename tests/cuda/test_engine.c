@@ -16,19 +16,19 @@ typedef struct kind {
     uint32_t heads, kv_heads, head_dim, rope_dims, block_tokens;
     bool tied;
     activation_dtype activations;
-    kv_dtype kv;
+    dtype kv;
     double limit; /* of the relative distance of logits from the CPU engine's in float32 */
 } kind;
 
 /* f16 keeps 11 bits and bf16 8; packed weights meet int8 activations in steps of few rows. */
 static const kind kinds[] = {
-    {"llama", DT_F16, 4, 2, 32, 32, 16, true, ACTIVATION_AUTO, KV_F16, 5e-3},
-    {"qwen2", DT_BF16, 6, 2, 16, 16, 8, false, ACTIVATION_AUTO, KV_BF16, 4e-2},
-    {"llama", DT_F32, 4, 1, 64, 32, 32, false, ACTIVATION_F16, KV_F16, 5e-3},
-    {"qwen3", DT_F16, 4, 2, 32, 32, 16, false, ACTIVATION_AUTO, KV_F16, 5e-3}, /* QK norm */
-    {"llama", DT_Q8_0, 4, 4, 32, 32, 16, true, ACTIVATION_AUTO, KV_F16, 3e-2},
-    {"qwen2", DT_Q4_0, 8, 2, 16, 16, 8, true, ACTIVATION_BF16, KV_F16, 5e-2},
-    {"llama", DT_Q4_1, 2, 1, 128, 128, 64, false, ACTIVATION_F16, KV_BF16, 4e-2},
+    {"llama", DT_F16, 4, 2, 32, 32, 16, true, ACTIVATION_AUTO, DT_F16, 5e-3},
+    {"qwen2", DT_BF16, 6, 2, 16, 16, 8, false, ACTIVATION_AUTO, DT_BF16, 4e-2},
+    {"llama", DT_F32, 4, 1, 64, 32, 32, false, ACTIVATION_F16, DT_F16, 5e-3},
+    {"qwen3", DT_F16, 4, 2, 32, 32, 16, false, ACTIVATION_AUTO, DT_F16, 5e-3}, /* QK norm */
+    {"llama", DT_Q8_0, 4, 4, 32, 32, 16, true, ACTIVATION_AUTO, DT_F16, 3e-2},
+    {"qwen2", DT_Q4_0, 8, 2, 16, 16, 8, true, ACTIVATION_BF16, DT_F16, 5e-2},
+    {"llama", DT_Q4_1, 2, 1, 128, 128, 64, false, ACTIVATION_F16, DT_BF16, 4e-2},
 };
 enum { N_KINDS = sizeof kinds / sizeof *kinds, N_TOKENS = 45, CUT = 29 };
 
@@ -51,7 +51,7 @@ static engine_options tiny_options(const kind *k) {
     o.max_model_len = 128;
     o.block_tokens = k->block_tokens;
     o.n_blocks[0] = 48 * 16 / k->block_tokens;
-    o.kv = k->kv;
+    o.kv_k = o.kv_v = k->kv;
     o.activations = k->activations;
     o.n_threads = 1;
     return o;
@@ -64,7 +64,7 @@ static void cuda_open(rig *r, const char *path, const engine_options *o) {
 static void cpu_open(rig *r, const char *path, const engine_options *o) {
     engine_options c = *o;
     c.activations = ACTIVATION_F32;
-    c.kv = KV_F32;
+    c.kv_k = c.kv_v = DT_F32;
     rig_open(r, path, &c);
 }
 

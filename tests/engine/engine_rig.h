@@ -55,7 +55,8 @@ static RIG_UNUSED engine_options rig_options(void) {
                             .max_model_len = 1024,
                             .block_tokens = 16,
                             .n_blocks = {64, 64, 64, 64},
-                            .kv = KV_F16,
+                            .kv_k = DT_F16,
+                            .kv_v = DT_F16,
                             .activations = ACTIVATION_INT8,
                             .n_threads = 2,
                             .isa = ISA_AUTO};
@@ -99,8 +100,8 @@ static RIG_UNUSED void rig_poison(rig *r) {
     cpu_engine *e = (cpu_engine *)r->engine;
     for (uint32_t g = 0; g < e->program->n_groups; g++)
         memset(e->kv[g], 0xff,
-               e->layout.kv_block_bytes[g] * r->opt.n_blocks[g] *
-                   e->program->group[g].n_layers);
+               kv_block_bytes(&e->layout.kv[g], e->program->group[g].n_layers) *
+                   r->opt.n_blocks[g]);
 }
 
 static RIG_UNUSED status rig_try(rig *r, const part *p, uint32_t n, step_result *out, err *e) {

@@ -186,7 +186,9 @@ START_TEST(what_it_cannot_compute_is_named) {
         {"max_model_len", offsetof(engine_options, max_model_len), 0, ERR_INVALID},
         {"activation_dtype", offsetof(engine_options, activations), ACTIVATION_INT8,
          ERR_UNSUPPORTED},
-        {"kv_cache_dtype", offsetof(engine_options, kv), KV_F32, ERR_UNSUPPORTED},
+        {"cache_type_k", offsetof(engine_options, kv_k), DT_F32, ERR_UNSUPPORTED},
+        {"cache_type_v", offsetof(engine_options, kv_v), DT_Q8_0, ERR_UNSUPPORTED},
+        {"cache_type_v", offsetof(engine_options, kv_v), DT_BF16, ERR_UNSUPPORTED},
     };
     model_config c = gb_tiny("llama"), gemma = gb_tiny("gemma3");
     engine_options o = rig_options();

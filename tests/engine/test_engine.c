@@ -117,7 +117,7 @@ START_TEST(logits_are_those_of_a_naive_forward_pass) {
     for (int variant = 0; variant < 4; variant++) {
         rig r;
         o.activations = variant ? ACTIVATION_F32 : ACTIVATION_INT8;
-        o.kv = variant == 3 ? KV_F32 : variant == 2 ? KV_BF16 : KV_F16;
+        o.kv_k = o.kv_v = variant == 3 ? DT_F32 : variant == 2 ? DT_BF16 : DT_F16;
         rig_open(&r, path, &o);
         rig_tokens(&r, tokens, N_TOKENS, 1);
         double *want = naive_forward(r.model, o.max_model_len, tokens, N_TOKENS);
@@ -135,13 +135,11 @@ END_TEST
  * and what was in them NaN. */
 static void release_blocks(rig *r, uint32_t g, int32_t *table, uint32_t len) {
     cpu_engine *e = (cpu_engine *)r->engine;
-    const uint64_t bytes = e->layout.kv_block_bytes[g];
+    const uint64_t bytes = kv_block_bytes(&e->layout.kv[g], e->program->group[g].n_layers);
     const uint32_t window = e->program->group[g].window;
     if (window == 0 || len < window) return;
     for (uint32_t i = 0; i < (len + 1 - window) / r->opt.block_tokens; i++) {
-        for (uint32_t l = 0; table[i] >= 0 && l < e->program->group[g].n_layers; l++)
-            memset(e->kv[g] + (l * r->opt.n_blocks[g] + (uint32_t)table[i]) * bytes, 0xff,
-                   bytes);
+        if (table[i] >= 0) memset(e->kv[g] + (uint32_t)table[i] * bytes, 0xff, bytes);
         table[i] = -1;
     }
 }
@@ -180,7 +178,7 @@ START_TEST(a_window_sees_as_many_tokens_and_touches_no_others) {
     tiny_open(&b, path, k, window);
     engine_options o = tiny_options(k);
     o.activations = ACTIVATION_F32;
-    o.kv = KV_F32;
+    o.kv_k = o.kv_v = DT_F32;
     for (int isa = ISA_PLAIN; isa <= ISA_AVX512; isa++) {
         rig r;
         o.isa = (cpu_isa)isa;

@@ -125,7 +125,7 @@ START_TEST(layers_of_other_shapes_than_the_config_are_computed) {
         rig r;
         engine_options o = rig_options();
         o.activations = ACTIVATION_F32;
-        o.kv = KV_F32;
+        o.kv_k = o.kv_v = DT_F32;
         o.n_threads = threads;
         open_shapes(&r, path, c, &o);
         ck_assert_uint_eq(r.model->program.n_groups, 2);
