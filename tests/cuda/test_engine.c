@@ -402,7 +402,7 @@ START_TEST(sampled_and_scored_rows_are_those_of_the_sampler) {
             const sampling_history h = {tokens[i], first + n, first + n};
             sampled want;
             memcpy(row, logits, sizeof(float) * r.n_vocab);
-            sampling_draw(&want, row, r.n_vocab, &params[i], &h, first + n, scratch);
+            sampling_draw(&want, row, r.n_vocab, &params[i], NULL, &h, first + n, scratch);
             ck_assert_int_eq(s.token[i].token, want.token);
             ck_assert_uint_eq(s.token[i].n_top, want.n_top);
             ck_assert_float_eq_tol(s.token[i].logprob, want.logprob, 1e-4f);

@@ -99,7 +99,7 @@ static sampled on_the_cpu(const float *logits, uint32_t n, request *q) {
     sampled out;
     q->p.bias = q->bias.data(), q->p.n_bias = (uint32_t)q->bias.size();
     q->p.end_tokens = q->end.data(), q->p.n_end_tokens = (uint32_t)q->end.size();
-    sampling_draw(&out, copy.data(), n, &q->p, q->has_history ? &h : NULL, q->position,
+    sampling_draw(&out, copy.data(), n, &q->p, NULL, q->has_history ? &h : NULL, q->position,
                   scratch);
     free(scratch);
     return out;

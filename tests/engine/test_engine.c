@@ -318,7 +318,7 @@ START_TEST(sampled_and_scored_rows_are_those_of_the_sampler) {
         memcpy(copy, row, sizeof(float) * r.n_vocab);
         if (i == 19) {
             sampling_history h = {tokens, 20, 20};
-            sampling_draw(&want, copy, r.n_vocab, &sp, &h, 20, scratch);
+            sampling_draw(&want, copy, r.n_vocab, &sp, NULL, &h, 20, scratch);
             ck_assert_int_eq(want.token, s.token[0].token);
             ck_assert(want.logprob == s.token[0].logprob);
             ck_assert_uint_eq(s.token[0].n_top, 3);
