@@ -95,6 +95,20 @@ def test_it_names_itself_and_streams_what_it_says_at_once(f16):
     assert len(many) == 3 and f16.complete(["a", "b"]).status_code == 200
 
 
+def test_allowed_tokens_and_bad_words_hold_on_the_device(f16):
+    (a,), (b,) = f16.tokens("a"), f16.tokens("b")
+    rule = dict(allowed_token_ids=[a, b], temperature=1, seed=3, logprobs=5)
+    free = ask(f16, "x", 24, **rule)
+    assert set(free["logprobs"]["tokens"]) == {"a", "b"} and all(len(t) == 2 for t in free["logprobs"]["top_logprobs"])
+    word = free["text"][3:6]  # three tokens that come otherwise; the request runs in lockstep, the others beside it do not
+    made = crowd(range(8), lambda i: ask(f16, "x", 24, bad_words=[word], **rule) if i % 2 else ask(f16, "x", 24, **rule))
+    for i, c in enumerate(made):
+        assert (word not in c["text"]) == (i % 2 == 1) and len(c["text"]) == 24
+    r = f16.http.post("/v1/completions", json={"prompt": "x", "max_tokens": 9, "allowed_token_ids": [a], "bad_words": ["aaa"]})
+    assert r.status_code == 400 and "after 2 tokens" in r.json()["error"]["message"], r.text
+    f16.wait_free()
+
+
 def test_whoever_leaves_frees_the_blocks(f16):
     def leave(i):
         with f16.http.stream("POST", "/v1/completions", json={
