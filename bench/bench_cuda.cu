@@ -395,7 +395,7 @@ static void bench_prefill(uint32_t rows) {
 
 static void bench_sample(uint32_t n, const char *how, float temperature) {
     arena a;
-    std::vector<cu_sampling> p(n);
+    std::vector<tables_sampling> p(n);
     for (uint32_t i = 0; i < n; i++) {
         p[i] = {};
         p[i].logit_row = (int32_t)i, p[i].position = 9, p[i].seed[0] = i;
@@ -403,8 +403,8 @@ static void bench_sample(uint32_t n, const char *how, float temperature) {
         p[i].typical_p = p[i].repetition_penalty = 1;
         p[i].history_from = p[i].n_logprobs = -1;
     }
-    cu_sampling *dp = (cu_sampling *)a.keep(bytes_of(n * sizeof(cu_sampling)));
-    CHECK_CUDA(cudaMemcpy(dp, p.data(), n * sizeof(cu_sampling), cudaMemcpyHostToDevice));
+    tables_sampling *dp = (tables_sampling *)a.keep(bytes_of(n * sizeof(tables_sampling)));
+    CHECK_CUDA(cudaMemcpy(dp, p.data(), n * sizeof(tables_sampling), cudaMemcpyHostToDevice));
     const uint32_t sets = std::min(4u, sets_for((size_t)n * b.vocab * 4));
     float *logits = a.keep(random_f32((size_t)sets * n * b.vocab));
     int32_t *lists = a.keep(table_of({0})),

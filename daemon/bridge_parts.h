@@ -18,6 +18,7 @@ typedef enum gen_state { GEN_FREE, GEN_WAITING, GEN_RUNNING, GEN_PREEMPTED } gen
 
 struct gen {
     runner_job job; /* first: seq_spec.user is its address; read by the engine thread */
+    bans bans;
     int32_t end_tokens[MAX_END_TOKENS];
     gen_spec spec;
     uint64_t salt, leader_number;

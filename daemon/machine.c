@@ -172,14 +172,15 @@ static void set_groups(machine *m, const kv_request *kv) {
 }
 
 static void list_terms(const machine *m, terms *t) {
-    terms_add(t, MEM_SCHEDULER, TERM_EXACT, runner_bytes(&m->sched_conf), "steps in flight");
+    const uint32_t n_vocab = m->model->program.config.n_vocab;
+    terms_add(t, MEM_SCHEDULER, TERM_EXACT, runner_bytes(&m->sched_conf, n_vocab),
+              "steps in flight, masks of %u x %u tokens", m->sched_conf.max_seqs, n_vocab);
     if (m->file) {
         terms_add(t, MEM_TOKENIZER, TERM_EXACT, tokenizer_plan_bytes(m->file), "vocabulary");
         terms_add(t, MEM_LOADING, TERM_EXACT, gguf_header_bytes(m->file), "GGUF headers");
         terms_last_while_loading(t);
     } else {
-        terms_add(t, MEM_TOKENIZER, TERM_ASSUMED,
-                  (uint64_t)m->model->program.config.n_vocab * 64,
+        terms_add(t, MEM_TOKENIZER, TERM_ASSUMED, (uint64_t)n_vocab * 64,
                   "vocabulary, 64 bytes a token");
     }
     terms_add(t, MEM_RUNTIME, TERM_CALIBRATED,
@@ -303,7 +304,8 @@ status machine_load(machine *m, err *e) {
     s = ledger_alloc(m->ledger, &mem, MEM_SCHEDULER, m->sched_bytes, "scheduler", e);
     if (s != OK) return s;
     m->sched = sched_init(mem, &m->sched_conf);
-    s = ledger_alloc(m->ledger, &m->runner_mem, MEM_SCHEDULER, runner_bytes(&m->sched_conf),
+    s = ledger_alloc(m->ledger, &m->runner_mem, MEM_SCHEDULER,
+                     runner_bytes(&m->sched_conf, m->model->program.config.n_vocab),
                      "steps in flight", e);
     if (s == OK) close_file(m);
     return s;

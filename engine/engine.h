@@ -58,7 +58,10 @@ typedef struct batch_seq {
     int8_t n_score; /* >= 0: rows before the last score tokens[pos + 1], with so many best; -1:
                        not */
     const sampling *params; /* NULL unless sample */
-    uint32_t n_prompt;      /* for penalties: history up to here is prompt */
+    /* Of the drawn token: bit t % 32 of word t / 32 is set where token t may be drawn;
+     * [sampling_mask_words(n_vocab)]. NULL: every token may. */
+    const uint32_t *allowed;
+    uint32_t n_prompt; /* for penalties: history up to here is prompt */
 } batch_seq;
 
 typedef struct block_copy {

@@ -22,6 +22,7 @@ static void audit_hot(const sched *s, uint32_t slot) {
     CHECK(h->n_prompt == r->spec.n_prompt && h->limit == h->n_prompt + r->spec.max_tokens);
     CHECK(h->n_prompt <= h->len && h->len + h->pending <= h->limit);
     CHECK(h->limit <= s->cfg.max_model_len && r->n_reported <= h->n_prompt);
+    CHECK(!h->lockstep || h->pending <= 1);
     CHECK(h->pending <= h->inflight && h->inflight <= s->n_planned - s->n_committed);
     CHECK(!heap_has(&s->waiting, record_of(h->id)));
     CHECK(heap_has(&s->deadlines, record_of(h->id)) == (r->spec.deadline_us > 0));

@@ -40,6 +40,10 @@ static void commit_prefill(sched *s, const seq_hot *h, const step_seq *e, uint32
 }
 
 static void commit_token(sched *s, seq_hot *h, uint32_t slot, uint32_t index, int32_t token) {
+    if (token < 0) {
+        seq_end(s, slot, FINISH_NO_TOKEN, -1);
+        return;
+    }
     tokens_of(s, slot)[h->len++] = token;
     s->n_output_tokens++;
     if (token_ends(s, h, token)) {

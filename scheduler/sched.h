@@ -18,8 +18,8 @@
  * then share its full blocks and copy its last one.
  *
  * Two planned steps may be uncommitted: the second assumes that each sampling row of the first
- * yields one token. Blocks freed while a step is uncommitted stay fenced until every step that
- * may touch them is committed. */
+ * yields one token, but for sequences in lockstep, which wait for it. Blocks freed while a step
+ * is uncommitted stay fenced until every step that may touch them is committed. */
 #ifndef VRAMD_SCHEDULER_SCHED_H
 #define VRAMD_SCHEDULER_SCHED_H
 
@@ -72,6 +72,8 @@ typedef struct seq_spec {
     bool ignore_eos;       /* the model's end tokens do not end it; its own stop ids do */
     int32_t stop_ids[SCHED_MAX_STOP_IDS];
     uint32_t n_stop_ids;
+    bool lockstep; /* the next row is planned only after its input token is committed: what may
+                      follow depends on that token; so it gets a row in every second step */
     bool score_prompt;    /* every prompt row yields logits (echo with logprobs) */
     int32_t priority;     /* lower is sooner, as in vLLM; order of admission only */
     uint64_t deadline_us; /* 0: none */
@@ -122,7 +124,8 @@ typedef enum finish {
     FINISH_LENGTH,
     FINISH_CANCELLED,
     FINISH_TIMEOUT,
-    FINISH_ERROR
+    FINISH_ERROR,
+    FINISH_NO_TOKEN /* the sampler was allowed none */
 } finish;
 
 typedef enum event_kind {
@@ -182,7 +185,8 @@ void sched_pause(sched *, seq_id, bool paused);
  * uncommitted means idle: no sequence runs or is preempted, and none waits but for the slots of
  * paused ones. */
 const step *sched_plan(sched *, uint64_t now_us);
-/* Commits the oldest uncommitted step. tokens: [n_seqs], meaningful where sample is set.
+/* Commits the oldest uncommitted step. tokens: [n_seqs], meaningful where sample is set; a
+ * negative one ends its sequence with FINISH_NO_TOKEN.
  * An engine failure commits with tokens NULL: every sequence of the step ends with
  * FINISH_ERROR. */
 void sched_commit(sched *, const step *, const int32_t *tokens, uint64_t now_us);

@@ -89,7 +89,8 @@ static void sample_row(cpu_engine *e, uint32_t gathered, float *logits, uint32_t
     if (!s->sample || next != s->first_pos + s->n_rows) return;
     /* A token that the previous step produced is not in the history yet. */
     sampling_history h = {s->tokens, s->input_from >= 0 ? row->pos : next, s->n_prompt};
-    sampling_draw(&e->token[row->seq], logits, n_vocab, s->params, &h, next, scratch);
+    sampling_draw(&e->token[row->seq], logits, n_vocab, s->params, s->allowed, &h, next,
+                  scratch);
 }
 
 void run_sample(cpu_engine *e, const cpu_op *c, uint32_t thread) {

@@ -19,8 +19,8 @@
 #include "engine/cuda/cu.h"
 #include "engine/cuda/matrix.h"
 #include "engine/cuda/scratch.h"
-#include "engine/cuda/tables.h"
 #include "engine/kv_block.h"
+#include "engine/tables.h"
 #include "model/program.h"
 #include "model/sampling.h"
 
@@ -208,12 +208,12 @@ cudaError_t cu_attn_prefill(cudaStream_t, const cu_attn *, const cu_tables *,
  * cu_sample_scratch_bytes(n_seqs, n_vocab). Writes out[i] (the same bits as sampling_draw's for
  * the same logits) and drawn[i] = the token, or -1, where out[i] is left alone. drawn is
  * not previous: other entries may still read that. */
-cudaError_t cu_sample(cudaStream_t, float *logits, uint32_t n_vocab, const cu_sampling *p,
+cudaError_t cu_sample(cudaStream_t, float *logits, uint32_t n_vocab, const tables_sampling *p,
                       const int32_t *lists, const int32_t *previous, uint32_t n_seqs,
                       void *scratch, sampled *out, int32_t *drawn);
 /* sampling_score for rows that draw nothing, or before cu_sample edits them. s: [n], out: [n],
  * scratch: cu_sample_scratch_bytes(n, n_vocab). */
 cudaError_t cu_score_rows(cudaStream_t, const float *logits, uint32_t n_vocab,
-                          const cu_score *s, uint32_t n, void *scratch, sampled *out);
+                          const tables_score *s, uint32_t n, void *scratch, sampled *out);
 
 #endif

@@ -300,16 +300,17 @@ static uint64_t quantized_bytes(const program *p) {
 }
 
 /* The largest tables a step can have. */
-static uint64_t tables_bytes(const cuda_layout *l, const engine_options *o) {
-    const cuda_shape most = {.n_rows = o->max_rows,
-                             .n_seqs = o->max_seqs,
-                             .n_logit_rows = o->max_logit_rows,
-                             .n_scores = o->max_logit_rows,
-                             .n_tiles = l->max_tiles,
-                             .n_copies = l->max_copies,
-                             .stride = l->max_stride};
-    return cuda_tables_lay(l->n_groups, &most).lists +
-           align_up((uint64_t)o->max_seqs * (o->max_model_len + CUDA_LISTED) * 4, 64);
+static uint64_t tables_bytes(const cuda_layout *l, const engine_options *o, uint32_t n_vocab) {
+    const tables_shape most = {.n_rows = o->max_rows,
+                               .n_seqs = o->max_seqs,
+                               .n_logit_rows = o->max_logit_rows,
+                               .n_scores = o->max_logit_rows,
+                               .n_tiles = l->max_tiles,
+                               .n_copies = l->max_copies,
+                               .stride = l->max_stride};
+    const uint64_t listed =
+        (uint64_t)o->max_model_len + CUDA_LISTED + sampling_mask_words(n_vocab);
+    return tables_lay(l->n_groups, &most).lists + align_up(o->max_seqs * listed * 4, 64);
 }
 
 /* The most that attention of any layer puts aside. */
@@ -332,7 +333,7 @@ static void place_workspace(cuda_layout *l, const program *p, const engine_optio
     l->max_stride = (uint32_t)ceil_div(o->max_model_len, o->block_tokens);
     l->max_tiles = o->max_rows / TILE_ROWS + o->max_seqs;
     l->max_copies = o->max_seqs * p->n_groups;
-    l->tables_bytes = align_up(tables_bytes(l, o), 4096);
+    l->tables_bytes = align_up(tables_bytes(l, o, p->config.n_vocab), 4096);
     l->results_bytes = align_up(n_results * sizeof(sampled), 4096);
     l->gemm_bytes = l->wants_gemm ? CUDA_GEMM_WORKSPACE : 0;
     l->workspace_at = s->n;

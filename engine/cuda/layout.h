@@ -10,7 +10,7 @@
 
 #include "engine/cuda/matrix.h"
 #include "engine/cuda/scratch.h"
-#include "engine/cuda/tables.h"
+#include "engine/tables.h"
 #include "engine/engine.h"
 #include "engine/kv_block.h"
 
@@ -21,7 +21,8 @@ extern "C" {
 enum {
     CUDA_DEPTH = 2,               /* steps in flight */
     CUDA_INVARIANT_ROWS = 128,    /* rows of every GEMM under batch_invariant, at most */
-    CUDA_LISTED = 2 * 1024 + 128, /* words of a sequence's biases and end tokens */
+    CUDA_LISTED = 2 * 1024 + 128, /* words of a sequence's biases and end tokens; its history
+                                     and its mask come on top */
     CUDA_GEMM_WORKSPACE = 32 << 20,
     CUDA_BOUNCES = 2 /* buffers between file and device while loading */
 };

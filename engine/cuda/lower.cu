@@ -14,8 +14,8 @@ typedef struct lowering {
     const cuda_run *run;
     cudaStream_t s;
     cu_tables tables;
-    const cu_sampling *sampling;
-    const cu_score *scores;
+    const tables_sampling *sampling;
+    const tables_score *scores;
     const int32_t *tiles, *copies, *lists;
 } lowering;
 
@@ -24,7 +24,7 @@ static const int32_t *words_at(const cuda_engine *e, uint64_t at) {
 }
 
 static lowering lower_init(cuda_engine *e, const cuda_run *run) {
-    const cuda_tables_at t = cuda_tables_lay(e->l->n_groups, &run->shape);
+    const tables_at t = tables_lay(e->l->n_groups, &run->shape);
     lowering w = {};
     w.e = e, w.run = run, w.s = e->stream;
     w.tables.token = words_at(e, t.token);
@@ -38,8 +38,8 @@ static lowering lower_init(cuda_engine *e, const cuda_run *run) {
     w.tables.table_stride = run->shape.stride;
     w.tables.gathered = words_at(e, t.gathered);
     w.tables.previous = (const int32_t *)cuda_at(e, e->l->previous);
-    w.sampling = (const cu_sampling *)words_at(e, t.sampling);
-    w.scores = (const cu_score *)words_at(e, t.scores);
+    w.sampling = (const tables_sampling *)words_at(e, t.sampling);
+    w.scores = (const tables_score *)words_at(e, t.scores);
     w.tiles = words_at(e, t.tiles);
     w.copies = words_at(e, t.copies);
     w.lists = words_at(e, t.lists);
@@ -264,7 +264,7 @@ static cudaError_t run_attention(const lowering *w, const cuda_op *c) {
 
 static cudaError_t run_sample(const lowering *w, const cuda_op *c) {
     cuda_engine *e = w->e;
-    const cuda_shape *sh = &w->run->shape;
+    const tables_shape *sh = &w->run->shape;
     const uint32_t n_vocab = e->p->values[c->o->in].cols;
     float *logits = (float *)value_at(w, c->o->in);
     sampled *token = (sampled *)cuda_at(e, e->l->results), *scored = token + e->opt.max_seqs;

@@ -404,16 +404,21 @@ START_TEST(sampled_and_scored_rows_are_those_of_the_sampler) {
         part p[3] = {{tokens[0], table[0], first, n, n, &params[0], at ? 0 : 4},
                      {tokens[1], table[1], first, n, 1, &params[1], 0},
                      {tokens[2], table[2], first, n, 1, &params[2], 0}};
+        uint32_t *mask = rig_mask(&r, (int)at);
+        r.allowed = at ? mask : NULL;
         step_result s = rig_run(&r, p, 3);
         for (uint32_t i = 0, k = 0; i < 3; k += p[i++].n_logits) {
             const float *logits = s.logits + (size_t)(k + p[i].n_logits - 1) * r.n_vocab;
             const sampling_history h = {tokens[i], first + n, first + n};
             sampled want;
             memcpy(row, logits, sizeof(float) * r.n_vocab);
-            sampling_draw(&want, row, r.n_vocab, &params[i], &h, first + n, scratch);
+            sampling_draw(&want, row, r.n_vocab, &params[i], r.allowed, &h, first + n, scratch);
             ck_assert_int_eq(s.token[i].token, want.token);
             ck_assert_uint_eq(s.token[i].n_top, want.n_top);
-            ck_assert_float_eq_tol(s.token[i].logprob, want.logprob, 1e-4f);
+            if (at == RIG_ALLOW_NONE)
+                ck_assert_int_eq(want.token, -1);
+            else
+                ck_assert_float_eq_tol(s.token[i].logprob, want.logprob, 1e-4f);
             for (uint32_t t = 0; t < want.n_top; t++)
                 ck_assert_int_eq(s.token[i].top[t].token, want.top[t].token);
         }
@@ -425,6 +430,7 @@ START_TEST(sampled_and_scored_rows_are_those_of_the_sampler) {
             ck_assert_float_eq_tol(s.scored[k].logprob, want.logprob, 1e-4f);
             ck_assert_uint_eq(s.scored[k].n_top, want.n_top);
         }
+        free(mask);
     }
     free(scratch);
     free(row);

@@ -160,14 +160,14 @@ START_TEST(values_alive_together_share_no_bytes) {
 END_TEST
 
 START_TEST(tables_of_every_shape_fit_the_largest) {
-    const cuda_shape most = {48, 12, 20, 20, 13, 24, 9};
-    const cuda_tables_at last = cuda_tables_lay(2, &most);
-    cuda_shape s = most;
+    const tables_shape most = {48, 12, 20, 20, 13, 24, 9};
+    const tables_at last = tables_lay(2, &most);
+    tables_shape s = most;
     uint32_t *field = (uint32_t *)&s;
     for (uint32_t i = 0; i < sizeof s / sizeof *field; i++) {
         s = most;
         field[i] = 1;
-        ck_assert_uint_lt(cuda_tables_lay(2, &s).lists, last.lists);
+        ck_assert_uint_lt(tables_lay(2, &s).lists, last.lists);
     }
     for (uint32_t n = 1; n <= 300; n++) {
         const uint32_t b = cuda_bucket(n, 256);

@@ -19,6 +19,7 @@ static stream run_many(bool crowded, uint64_t state) {
         sum.n_preemptions += m->n_preemptions;
         sum.n_found += m->n_found;
         sum.n_forked += m->n_forked;
+        sum.n_lockstep += m->n_lockstep;
         free(m);
     }
     return sum;
@@ -30,6 +31,7 @@ START_TEST(random_streams_keep_every_promise) {
     ck_assert_uint_gt(sum.n_preemptions, STREAMS / 10);
     ck_assert_uint_gt(sum.n_found, STREAMS / 4);
     ck_assert_uint_gt(sum.n_forked, STREAMS / 10);
+    ck_assert_uint_gt(sum.n_lockstep, STREAMS);
 }
 END_TEST
 
