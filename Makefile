@@ -54,10 +54,11 @@ $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(ISA) -MMD -MP -c -o $@ $<
 
-# Unit tests: tests/MODULE/test_X.c is linked with the objects of MODULE and of those below it.
+# Unit tests: tests/MODULE/test_X.c is linked with the objects of MODULE and of those below it. Not with the
+# commands, which end the process.
 UNIT_SRC := $(foreach r,$(MODULES),$(sort $(wildcard tests/$(r)/test_*.c)))
 UNIT_BIN := $(UNIT_SRC:%.c=$(BUILD)/%)
-objs_of   = $(filter-out $(BUILD)/obj/daemon/main.o,$(foreach r,$(below_$(1)),$(filter $(BUILD)/obj/$(r)/%,$(OBJ))))
+objs_of   = $(filter-out $(BUILD)/obj/daemon/main.o $(BUILD)/obj/daemon/cmd_%.o,$(foreach r,$(below_$(1)),$(filter $(BUILD)/obj/$(r)/%,$(OBJ))))
 
 .SECONDEXPANSION:
 $(UNIT_BIN): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $$(call objs_of,$$(firstword $$(subst /, ,$$*)))

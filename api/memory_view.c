@@ -57,8 +57,13 @@ static void write_plan(buf *b, const plan *p) {
     buf_addc(b, ']');
 }
 
-void plan_json(buf *b, const plan *p, const plan *host, const model_config *c,
-               const char *device) {
+/* The first members of "kv": the types of K and of V. */
+static void write_kv_types(buf *b, dtype k, dtype v) {
+    buf_addf(b, "\"type_k\":\"%s\",\"type_v\":\"%s\",", dtype_name(k), dtype_name(v));
+}
+
+void plan_json(buf *b, const plan *p, const plan *host, const model_config *c, dtype kv_k,
+               dtype kv_v, const char *device) {
     buf_addc(b, '{');
     write_model(b, c);
     buf_add(b, STR(",\"device\":"));
@@ -70,7 +75,9 @@ void plan_json(buf *b, const plan *p, const plan *host, const model_config *c,
         write_plan(b, host);
         buf_addc(b, '}');
     }
-    buf_add(b, STR(",\"kv\":{\"bytes_per_token\":"));
+    buf_add(b, STR(",\"kv\":{"));
+    write_kv_types(b, kv_k, kv_v);
+    buf_add(b, STR("\"bytes_per_token\":"));
     json_u64(b, p->kv_bytes_per_token);
     member(b, "block_tokens", p->block_tokens);
     uint64_t blocks = 0;
@@ -195,7 +202,9 @@ static void write_json(buf *b, port *p, const memory_sample *s) {
     json_u64(b, pool_size(p->pool));
     member(b, "used", pool_used(p->pool));
     member(b, "peak", pool_peak(p->pool));
-    buf_add(b, STR("},\"kv\":{\"block_tokens\":"));
+    buf_add(b, STR("},\"kv\":{"));
+    write_kv_types(b, st.kv.type_k, st.kv.type_v);
+    buf_add(b, STR("\"block_tokens\":"));
     json_u64(b, st.kv.block_tokens);
     member(b, "blocks", st.kv.blocks);
     member(b, "free", st.kv.free);
@@ -237,6 +246,7 @@ static void outside_lines(buf *b, const char *what, uint64_t used, int64_t d) {
 
 static void write_table(buf *b, port *p, const memory_sample *s) {
     machine_stats st;
+    char types[32];
     p->ops->stats(p, &st);
     if (p->device_ledger) {
         char t[32];
@@ -253,12 +263,13 @@ static void write_table(buf *b, port *p, const memory_sample *s) {
     if (s->known)
         outside_lines(b, "anonymous", s->process.anonymous_bytes,
                       (int64_t)(s->process.anonymous_bytes - s->ledger_bytes));
-    buf_addf(b,
-             "kv: %llu blocks of %u tokens: %llu free, %llu used, %llu cached; %llu bytes per "
-             "token\n",
-             (unsigned long long)st.kv.blocks, st.kv.block_tokens,
-             (unsigned long long)st.kv.free, (unsigned long long)st.kv.used,
-             (unsigned long long)st.kv.cached, (unsigned long long)st.kv.bytes_per_token);
+    buf_addf(
+        b,
+        "kv: %s, %llu blocks of %u tokens: %llu free, %llu used, %llu cached; %llu bytes per "
+        "token\n",
+        dtype_kv_name(st.kv.type_k, st.kv.type_v, types), (unsigned long long)st.kv.blocks,
+        st.kv.block_tokens, (unsigned long long)st.kv.free, (unsigned long long)st.kv.used,
+        (unsigned long long)st.kv.cached, (unsigned long long)st.kv.bytes_per_token);
 }
 
 static void work(void *arg) {

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <sys/random.h>
 
+#include "api/token_rules.h"
 #include "base/clock.h"
 
 typedef enum param_type { P_BOOL, P_I32, P_U32, P_F32 } param_type;
@@ -154,49 +155,6 @@ static status read_stop_ids(params *p, const json_t *o, uint32_t n_vocab, err *e
     return OK;
 }
 
-/* "123" is an id; anything else is text that must be one token. -1: neither. */
-static int32_t bias_token(str key, const tokenizer *tok, arena *a) {
-    uint64_t id = 0;
-    size_t i = 0;
-    for (; i < key.len && i < 10 && key.ptr[i] >= '0' && key.ptr[i] <= '9'; i++)
-        id = id * 10 + (uint64_t)(key.ptr[i] - '0');
-    if (key.len && i == key.len) return id < tokenizer_n_vocab(tok) ? (int32_t)id : -1;
-    vec_i32 ids;
-    vec_i32_init(&ids, a);
-    err ignored;
-    if (key.len > 256 || tokenizer_encode(tok, key, TOK_PARSE_SPECIAL, &ids, &ignored) != OK)
-        return -1;
-    return ids.n == 1 ? ids.v[0] : -1;
-}
-
-static status read_bias(params *p, const json_t *o, const tokenizer *tok, arena *a, err *e) {
-    json_t *v = json_object_get(o, "logit_bias");
-    if (!v || json_is_null(v)) return OK;
-    if (!json_is_object(v)) return json_in_wrong(e, "logit_bias", "an object", v);
-    size_t n = json_object_size(v);
-    if (n > PARAMS_MAX_BIAS)
-        return bad(e, "logit_bias", "logit_bias has more than 1024 entries");
-    logit_bias *bias = arena_alloc(a, (n + 1) * sizeof *bias);
-    if (!bias) return err_set(e, ERR_NO_MEMORY, "no memory for logit_bias");
-    for (void *it = json_object_iter(v); it; it = json_object_iter_next(v, it)) {
-        str key = {json_object_iter_key(it), json_object_iter_key_len(it)};
-        const json_t *value = json_object_iter_value(it);
-        if (!json_is_number(value))
-            return json_in_wrong(e, "logit_bias", "an object of numbers", value);
-        double x = json_number_value(value);
-        if (!(x >= -100 && x <= 100))
-            return bad(e, "logit_bias", "a bias must be from -100 to 100");
-        int32_t id = bias_token(key, tok, a);
-        if (id < 0) {
-            err_set(e, ERR_INVALID, "logit_bias: \"%.40s\" is no token of this model", key.ptr);
-            return err_field(e, "logit_bias");
-        }
-        bias[p->sampling.n_bias++] = (logit_bias){id, (float)x};
-    }
-    p->sampling.bias = bias;
-    return OK;
-}
-
 static status read_stream_options(params *p, const json_t *o, err *e) {
     const json_t *v = json_object_get(o, "stream_options");
     if (!v || json_is_null(v)) return OK;
@@ -226,7 +184,7 @@ static status read_unsupported(const json_t *o, bool chat, err *e) {
     static const char *const none_of[] = {
         "grammar",       "regex",          "guided_json",        "guided_regex",
         "guided_choice", "guided_grammar", "structured_outputs", "functions",
-        "json_schema",   "bad_words",      "allowed_token_ids"};
+        "json_schema"};
     for (size_t i = 0; i < sizeof none_of / sizeof *none_of; i++)
         if (json_in_has(o, none_of[i]))
             return unsupported(e, none_of[i], "this parameter is not supported");
@@ -275,7 +233,7 @@ status params_read(params *p, const json_t *o, bool chat, const tokenizer *tok, 
     if (s == OK) s = read_logprobs(p, o, chat, e);
     if (s == OK) s = read_stop(p, o, e);
     if (s == OK) s = read_stop_ids(p, o, tokenizer_n_vocab(tok), e);
-    if (s == OK) s = read_bias(p, o, tok, a, e);
+    if (s == OK) s = token_rules_read(p, o, tok, a, e);
     if (s == OK) s = read_stream_options(p, o, e);
     if (s == OK) s = read_timeout(p, o, e);
     str user = {0}; /* taken, and of no effect: tenants are named by keys */

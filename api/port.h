@@ -13,6 +13,7 @@
 #include "base/err.h"
 #include "memory/ledger.h"
 #include "memory/pool.h"
+#include "model/bans.h"
 #include "model/program.h"
 #include "model/sampling.h"
 #include "scheduler/stats.h"
@@ -55,7 +56,10 @@ typedef void gen_callback(void *user, const gen_event *);
 typedef struct gen_spec { /* pointers are borrowed until the last event */
     const int32_t *prompt;
     uint32_t n_prompt, max_tokens;
-    sampling sampling; /* end_tokens: filled by the machine */
+    sampling sampling;           /* end_tokens: filled by the machine */
+    const uint32_t *allowed;     /* tokens it may draw: [sampling_mask_words]; NULL: all */
+    const banned_tokens *banned; /* what its output must not contain */
+    uint32_t n_banned;
     bool ignore_eos;
     const int32_t *stop_ids;
     uint32_t n_stop_ids; /* at most 16 */
@@ -71,6 +75,7 @@ typedef struct gen_spec { /* pointers are borrowed until the last event */
 } gen_spec;
 
 typedef struct kv_view {
+    dtype type_k, type_v;
     uint32_t block_tokens;
     uint64_t blocks, free, used, cached, bytes_per_token;
 } kv_view;

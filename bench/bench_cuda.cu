@@ -332,8 +332,9 @@ struct sequences {
         tables.blocks[0] = a.keep(table_of(blocks)), tables.table_stride = stride;
         tiles = a.keep(table_of(tile)), n_tiles = (uint32_t)tile.size() / 2;
         cu_kv *kv = &attn.kv;
-        kv->block_tokens = block, kv->n_kv_heads = b.kv_heads, kv->head_dim = b.head_dim;
-        kv->block_stride = (uint64_t)2 * b.kv_heads * block * b.head_dim * 2;
+        const kv_type *bf16 = kv_type_get(DT_BF16);
+        kv_format_init(&kv->format, KV_ROWS, bf16, bf16, block, b.kv_heads, b.head_dim);
+        kv->block_stride = kv_block_bytes(&kv->format, 1);
         kv->type = CU_BF16;
         kv_bytes = (size_t)n * stride * kv->block_stride, sets = sets_for(kv_bytes);
         kv_base = (uint16_t *)a.keep(
@@ -394,7 +395,7 @@ static void bench_prefill(uint32_t rows) {
 
 static void bench_sample(uint32_t n, const char *how, float temperature) {
     arena a;
-    std::vector<cu_sampling> p(n);
+    std::vector<tables_sampling> p(n);
     for (uint32_t i = 0; i < n; i++) {
         p[i] = {};
         p[i].logit_row = (int32_t)i, p[i].position = 9, p[i].seed[0] = i;
@@ -402,8 +403,8 @@ static void bench_sample(uint32_t n, const char *how, float temperature) {
         p[i].typical_p = p[i].repetition_penalty = 1;
         p[i].history_from = p[i].n_logprobs = -1;
     }
-    cu_sampling *dp = (cu_sampling *)a.keep(bytes_of(n * sizeof(cu_sampling)));
-    CHECK_CUDA(cudaMemcpy(dp, p.data(), n * sizeof(cu_sampling), cudaMemcpyHostToDevice));
+    tables_sampling *dp = (tables_sampling *)a.keep(bytes_of(n * sizeof(tables_sampling)));
+    CHECK_CUDA(cudaMemcpy(dp, p.data(), n * sizeof(tables_sampling), cudaMemcpyHostToDevice));
     const uint32_t sets = std::min(4u, sets_for((size_t)n * b.vocab * 4));
     float *logits = a.keep(random_f32((size_t)sets * n * b.vocab));
     int32_t *lists = a.keep(table_of({0})),

@@ -177,16 +177,18 @@ static void load_plugin(bench *b) {
 }
 
 static uint64_t kv_bytes_per_token(const bench *b) {
-    return b->layout.kv_block_bytes[0] / BLOCK * b->layout.kv_layers[0];
+    return kv_block_bytes(&b->layout.kv[0], b->layout.kv_layers[0]) / BLOCK;
 }
 
 /* Drops batches until the cache of the largest fits what the device has free. */
 static void size_engine(bench *b) {
     uint32_t longest = b->context + b->steps + 8, most = 0;
+    const dtype kv = strcmp(b->type, "bf16") == 0 ? DT_BF16 : DT_F16;
     err e;
     b->opt = (engine_options){.max_rows = b->small ? 64 : MAX_ROWS,
                               .block_tokens = BLOCK,
-                              .kv = strcmp(b->type, "bf16") == 0 ? KV_BF16 : KV_F16,
+                              .kv_k = kv,
+                              .kv_v = kv,
                               .activations = ACTIVATION_AUTO,
                               .n_sms = b->device.n_sms};
     b->per_seq = (longest + BLOCK - 1) / BLOCK;

@@ -5,7 +5,8 @@
  * script can alternate with a peer and take medians.
  *
  *   bench_engine --model FILE [--threads N] [--isa plain|avx2|avx512] [--kv f16|bf16|f32]
- *                [--family int8|f32] [--depths 0,1024,4096] [--batches 8,16,32]
+ *                [--kv-v f16|bf16|f32] [--family int8|f32] [--depths 0,1024,4096] [--batches
+ * 8,16,32]
  *                [--context 160] [--prefill 512] [--tokens 64] [--reps 3] [--json FILE] */
 #include <inttypes.h>
 #include <sched.h>
@@ -61,16 +62,14 @@ static list parse_list(const char *s) {
     return l;
 }
 
-static uint32_t parse_word(const char *s, const char *const *words, uint32_t n) {
-    for (uint32_t i = 0; i < n; i++)
-        if (words[i] && strcmp(s, words[i]) == 0) return i;
-    fail(s, NULL);
+static dtype parse_type(const char *s) {
+    dtype t = dtype_by_name(str_of(s));
+    if (t == DT_NONE) fail(s, NULL);
+    return t;
 }
 
 static void parse_one(bench *b, const char *name, const char *value) {
-    static const char *const isa[] = {"auto", "plain", "avx2", "avx512"};
-    static const char *const kv[] = {"f16", "bf16", "f32"};
-    static const char *const family[] = {"auto", "int8", "bf16", "f32"};
+    bool known = true;
     if (strcmp(name, "--model") == 0)
         b->model_path = value;
     else if (strcmp(name, "--json") == 0)
@@ -78,11 +77,13 @@ static void parse_one(bench *b, const char *name, const char *value) {
     else if (strcmp(name, "--threads") == 0)
         b->opt.n_threads = (uint32_t)atoi(value);
     else if (strcmp(name, "--isa") == 0)
-        b->opt.isa = (cpu_isa)parse_word(value, isa, 4);
+        known = cpu_isa_by_name(str_of(value), &b->opt.isa);
     else if (strcmp(name, "--kv") == 0)
-        b->opt.kv = (kv_dtype)parse_word(value, kv, 3);
+        b->opt.kv_k = b->opt.kv_v = parse_type(value);
+    else if (strcmp(name, "--kv-v") == 0)
+        b->opt.kv_v = parse_type(value);
     else if (strcmp(name, "--family") == 0)
-        b->opt.activations = (activation_dtype)parse_word(value, family, 4);
+        known = activation_dtype_by_name(str_of(value), &b->opt.activations);
     else if (strcmp(name, "--depths") == 0)
         b->depths = parse_list(value);
     else if (strcmp(name, "--batches") == 0)
@@ -96,14 +97,15 @@ static void parse_one(bench *b, const char *name, const char *value) {
     else if (strcmp(name, "--reps") == 0)
         b->reps = (uint32_t)atoi(value);
     else
-        fail(name, NULL);
+        known = false;
+    if (!known) fail(name, NULL);
 }
 
 static void parse(bench *b, int argc, char **argv) {
     cpu_set_t set;
     int cpus = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
     *b = (bench){.model_path = getenv("VRAMD_TEST_MODEL"),
-                 .opt = {.n_threads = (uint32_t)cpus},
+                 .opt = {.n_threads = (uint32_t)cpus, .kv_k = DT_F16, .kv_v = DT_F16},
                  .depths = parse_list("0,1024,4096"),
                  .batches = parse_list("8,16,32"),
                  .prefills = parse_list("512"),

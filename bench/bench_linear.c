@@ -208,9 +208,9 @@ static void measure_ceilings(bench *b, uint32_t id, uint32_t *round) {
 static void run_kind(bench *b, int i, uint32_t layer, uint32_t id) {
     const packed *w = &b->m->w[i][layer];
     const act *a = &b->in[kinds[i].over_ff];
-    uint32_t r0, r1, o0, o1;
-    linear_share(b->rows, w->n_out, b->threads, id, &r0, &r1, &o0, &o1);
-    b->k->linear(w, a, r0, r1, o0, o1, NULL, NULL, 0, b->y, w->n_out);
+    const linear_part p = linear_share(b->rows, w->n_out, b->threads, id);
+    const linear_call call = {.w = w, .a = a, .y = b->y, .ldy = w->n_out};
+    b->k->linear(&call, p.rows, p.outs);
 }
 
 /* Thread 0 keeps the shortest time of each call. */

@@ -13,8 +13,8 @@
 #include "base/str.h"
 #include "conf/table.h"
 
-/* The words of backend, in the order of its row. Those of kv_cache_dtype and cpu_isa are in the
- * order of the engine's enums; log_level in that of base/log.h. */
+/* The words of backend, in the order of its row. Those of log_level are in the order of
+ * base/log.h; the engine finds its own by name. */
 enum { BACKEND_AUTO, BACKEND_CPU, BACKEND_CUDA };
 
 #define OPTIONS_DEFAULT_FILE "/etc/vramd/vramd.conf"

@@ -91,6 +91,13 @@ static void fill_end_tokens(bridge *b, gen *g) {
     g->job.sampling.n_end_tokens = (uint32_t)n;
 }
 
+static void forbid_banned(runner_job *job, uint32_t *mask) {
+    bans_forbid(&((const gen *)job)->bans, mask);
+}
+static void remember(runner_job *job, int32_t token) {
+    bans_take(&((gen *)job)->bans, token);
+}
+
 static status on_submit(port *p, const gen_spec *s, gen **out, err *e) {
     bridge *b = (bridge *)p;
     if (check_room(b, s, e) != OK) return refuse(b, e);
@@ -106,12 +113,16 @@ static status on_submit(port *p, const gen_spec *s, gen **out, err *e) {
     *g = (gen){.spec = *s,
                .salt = salt[0],
                .leader_number = s->fork_of ? s->fork_of->number : 0,
-               .job = {.sampling = s->sampling, .n_score = (int8_t)s->sampling.n_logprobs},
+               .job = {.sampling = s->sampling,
+                       .n_score = (int8_t)s->sampling.n_logprobs,
+                       .allowed = s->allowed},
+               .bans = {.banned = s->banned, .n = s->n_banned},
                .state = STATE_WAITING,
                .number = ++b->next_number,
                .submit_us = clock_us()};
     pthread_mutex_unlock(&b->in_lock);
     if (g->job.n_score < 0) g->job.n_score = 0;
+    if (s->n_banned) g->job.allow = forbid_banned, g->job.take = remember;
     fill_end_tokens(b, g);
     b->waiting_tokens += s->n_prompt;
     *out = g;
@@ -169,7 +180,8 @@ static gen_finish finish_of(sched_finish f) {
     case FINISH_STOP: return GEN_STOP;
     case FINISH_LENGTH: return GEN_LENGTH;
     case FINISH_TIMEOUT: return GEN_TIMEOUT;
-    case FINISH_ERROR: return GEN_ERROR;
+    case FINISH_ERROR:
+    case FINISH_NO_TOKEN: return GEN_ERROR;
     default: return GEN_CANCELLED;
     }
 }
@@ -199,7 +211,15 @@ static void end_gen(bridge *b, gen *g, const out_record *r, gen_event *ev) {
     observe(b, HIST_E2E, seconds(g->submit_us, r->now_us));
     if (g->first_seen) observe(b, HIST_DECODE, seconds(g->first_us, r->now_us));
     if (ev->finish == GEN_ERROR) {
-        err_set(&failed, ERR_DEVICE, "the engine failed");
+        if (r->ev.finish == FINISH_NO_TOKEN) {
+            err_set(&failed, ERR_INVALID,
+                    "no token is allowed after %u tokens of output by allowed_token_ids, "
+                    "bad_words and logit_bias together",
+                    r->ev.n_output);
+            err_hint(&failed, "allow more tokens, or set max_tokens lower");
+        } else {
+            err_set(&failed, ERR_DEVICE, "the engine failed");
+        }
         ev->error = &failed;
     }
     forget_in(b, g);

@@ -65,6 +65,7 @@ static void do_submit(bridge *b, gen *g) {
                     .min_tokens = s->sampling.min_tokens,
                     .ignore_eos = s->ignore_eos,
                     .n_stop_ids = s->n_stop_ids,
+                    .lockstep = g->job.allow != NULL,
                     .score_prompt = s->score_prompt,
                     .priority = s->priority,
                     .tenant = s->tenant,
@@ -140,7 +141,8 @@ void *bridge_engine_main(void *arg) {
     let_others_go_first();
     b->load_status = machine_load(b->m, &b->load_error);
     if (b->load_status == OK)
-        b->runner = runner_init(b->m->runner_mem, &b->m->sched_conf, b->m->sched, b->m->engine,
+        b->runner = runner_init(b->m->runner_mem, &b->m->sched_conf,
+                                b->m->model->program.config.n_vocab, b->m->sched, b->m->engine,
                                 on_event, b);
     atomic_store(&b->load_state, b->load_status == OK ? LOADED : FAILED);
     uv_async_send(&b->async);

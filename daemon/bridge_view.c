@@ -20,7 +20,9 @@ void bridge_stats(port *p, machine_stats *out) {
     out->count = s.count;
     uint64_t blocks = 0;
     for (uint32_t k = 0; k < b->m->plan.n_groups; k++) blocks += b->m->plan.group_blocks[k];
-    out->kv = (kv_view){.block_tokens = b->m->plan.block_tokens,
+    out->kv = (kv_view){.type_k = b->m->engine_opt.kv_k,
+                        .type_v = b->m->engine_opt.kv_v,
+                        .block_tokens = b->m->plan.block_tokens,
                         .blocks = blocks,
                         .free = s.count.steps ? s.blocks_free : blocks,
                         .used = s.blocks_used + s.blocks_fenced,

@@ -103,7 +103,7 @@ static status take_args(generate_args *a, int *argc, char **argv, err *e) {
 static status run_prompt(machine *m, const generate_args *a, uint64_t t0, err *e) {
     output o = {0};
     vec_i32 ids;
-    runner_job job;
+    runner_job job = {.n_score = -1};
     sched_id id;
     status s;
     vec_i32_init(&ids, NULL);
@@ -116,7 +116,6 @@ static status run_prompt(machine *m, const generate_args *a, uint64_t t0, err *e
     }
     if (s != OK) goto done;
     sampling_defaults(&job.sampling);
-    job.n_score = -1;
     job.sampling.temperature = a->temperature;
     job.sampling.top_p = a->top_p;
     job.sampling.min_p = a->min_p;
@@ -129,7 +128,8 @@ static status run_prompt(machine *m, const generate_args *a, uint64_t t0, err *e
     uint32_t room = m->opt.max_model_len > ids.n ? m->opt.max_model_len - (uint32_t)ids.n : 0;
     if (q.max_tokens > room) q.max_tokens = room;
     detok_init(&o.detok, m->tok, false);
-    runner *r = runner_init(m->runner_mem, &m->sched_conf, m->sched, m->engine, on_event, &o);
+    runner *r = runner_init(m->runner_mem, &m->sched_conf, m->model->program.config.n_vocab,
+                            m->sched, m->engine, on_event, &o);
     if (room == 0 || sched_submit(m->sched, &q, clock_us(), &id) != REJECT_NONE) {
         s = err_set(e, ERR_TOO_LONG, "the prompt has %zu tokens, the context length is %u",
                     ids.n, m->opt.max_model_len);
@@ -156,10 +156,11 @@ done:
     return s;
 }
 
-static const char *const shared = "model max_model_len memory kv_cache_dtype block_size "
-                                  "max_num_batched_tokens host_memory backend "
-                                  "cuda_device cuda_plugin batch_invariant threads "
-                                  "cpu_isa activation_dtype log_level";
+static const char *const shared =
+    "model max_model_len memory kv_cache_dtype cache_type_k cache_type_v block_size "
+    "max_num_batched_tokens host_memory backend "
+    "cuda_device cuda_plugin batch_invariant threads "
+    "cpu_isa activation_dtype log_level";
 
 static void print_help(void) {
     puts("usage: vramd generate --model FILE [OPTIONS] PROMPT\n\n"

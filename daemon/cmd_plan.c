@@ -48,10 +48,12 @@ static void print_knob(const machine_wish *w, uint64_t from, const char *text,
 
 static void print_fit(const machine *m, const machine_wish *w) {
     const plan *p = &m->plan;
-    char a[32], b[32];
-    printf("\nKV cache: %s bytes a token, %u blocks of %u tokens = %llu tokens: %.1f sequences "
+    char a[32], b[32], types[32];
+    printf("\nKV cache: %s, %s bytes a token, %u blocks of %u tokens = %llu tokens: %.1f "
+           "sequences "
            "of %u, "
            "or %u sequences of %llu\n",
+           dtype_kv_name(m->engine_opt.kv_k, m->engine_opt.kv_v, types),
            bytes_grouped(p->kv_bytes_per_token, a), p->kv_blocks, p->block_tokens,
            (unsigned long long)p->kv_tokens, (double)p->kv_tokens / m->opt.max_model_len,
            m->opt.max_model_len, m->opt.max_num_seqs,
@@ -71,13 +73,17 @@ static void print_fit(const machine *m, const machine_wish *w) {
     options c = o;
     c.kv_cache_tokens += 1024;
     print_knob(w, from, "1,024 tokens more of KV cache", &c);
-    static const char *const kv[] = {"f16", "bf16", "f32"};
-    for (uint32_t t = 0; t < 3; t++) {
-        if (t == o.kv_cache_dtype || t == 1) continue;
+    for (uint32_t t = 0;; t++) {
+        const str word = options_word("kv_cache_dtype", t);
+        if (str_eqz(word, "?")) break;
+        if (str_eqz(word, "bf16") ||
+            (t == o.kv_cache_dtype && m->engine_opt.kv_k == m->engine_opt.kv_v))
+            continue;
         char text[64];
         c = o;
         c.kv_cache_dtype = t;
-        snprintf(text, sizeof text, "kv_cache_dtype = %s", kv[t]);
+        c.cache_type_k = c.cache_type_v = 0; /* same */
+        snprintf(text, sizeof text, "kv_cache_dtype = " STR_FMT, STR_ARG(word));
         print_knob(w, from, text, &c);
     }
     c = o;
@@ -167,7 +173,7 @@ int cmd_plan(int argc, char **argv) {
             buf b;
             buf_init(&b, NULL);
             plan_json(&b, &m.plan, m.on_device ? &m.host_plan : NULL, &m.model->program.config,
-                      m.device);
+                      m.engine_opt.kv_k, m.engine_opt.kv_v, m.device);
             puts(buf_cstr(&b));
             buf_clear(&b);
         } else {

@@ -55,6 +55,34 @@ static uint64_t wanted_request_memory(const options *o) {
            (uint64_t)(o->max_waiting + o->max_num_seqs) * per_request;
 }
 
+/* The type that an option names; same: what its word "same" stands for. */
+static dtype kv_type_of(const char *option, uint32_t value, dtype same) {
+    const str word = options_word(option, value);
+    if (str_eqz(word, "same")) return same;
+    const dtype t = dtype_by_name(word);
+    CHECK(t != DT_NONE);
+    return t;
+}
+
+static void set_engine_options(machine *m, uint32_t logit_rows) {
+    const options *o = &m->opt;
+    const dtype kv = kv_type_of("kv_cache_dtype", o->kv_cache_dtype, DT_NONE);
+    engine_options *x = &m->engine_opt;
+    *x = (engine_options){.max_rows = o->max_num_batched_tokens,
+                          .max_seqs = o->max_num_seqs,
+                          .max_logit_rows = logit_rows,
+                          .max_model_len = o->max_model_len,
+                          .block_tokens = o->block_size,
+                          .kv_k = kv_type_of("cache_type_k", o->cache_type_k, kv),
+                          .kv_v = kv_type_of("cache_type_v", o->cache_type_v, kv),
+                          .batch_invariant = o->batch_invariant,
+                          .n_threads = o->threads,
+                          .plugin = o->cuda_plugin};
+    CHECK(cpu_isa_by_name(options_word("cpu_isa", o->cpu_isa), &x->isa));
+    CHECK(activation_dtype_by_name(options_word("activation_dtype", o->activation_dtype),
+                                   &x->activations));
+}
+
 static status resolve(machine *m, const machine_wish *w, err *e) {
     options *o = &m->opt;
     status s = resolve_length(m, w, e);
@@ -70,20 +98,7 @@ static status resolve(machine *m, const machine_wish *w, err *e) {
     uint32_t logit_rows = o->max_num_seqs > 1 && o->max_num_seqs < MIN_LOGIT_ROWS
                               ? MIN_LOGIT_ROWS
                               : o->max_num_seqs;
-    m->engine_opt = (engine_options){
-        .max_rows = o->max_num_batched_tokens,
-        .max_seqs = o->max_num_seqs,
-        .max_logit_rows = logit_rows,
-        .max_model_len = o->max_model_len,
-        .block_tokens = o->block_size,
-        .kv = (kv_dtype)o->kv_cache_dtype,
-        .activations =
-            (activation_dtype[]){ACTIVATION_AUTO, ACTIVATION_INT8, ACTIVATION_F32,
-                                 ACTIVATION_BF16, ACTIVATION_F16}[o->activation_dtype],
-        .batch_invariant = o->batch_invariant,
-        .n_threads = o->threads,
-        .plugin = m->opt.cuda_plugin,
-        .isa = (cpu_isa)o->cpu_isa};
+    set_engine_options(m, logit_rows);
     m->sched_conf = (sched_config){.block_tokens = o->block_size,
                                    .max_seqs = o->max_num_seqs,
                                    .max_waiting = o->max_waiting + o->max_num_seqs,
@@ -152,14 +167,15 @@ static void set_groups(machine *m, const kv_request *kv) {
 }
 
 static void list_terms(const machine *m, terms *t) {
-    terms_add(t, MEM_SCHEDULER, TERM_EXACT, runner_bytes(&m->sched_conf), "steps in flight");
+    const uint32_t n_vocab = m->model->program.config.n_vocab;
+    terms_add(t, MEM_SCHEDULER, TERM_EXACT, runner_bytes(&m->sched_conf, n_vocab),
+              "steps in flight, masks of %u x %u tokens", m->sched_conf.max_seqs, n_vocab);
     if (m->file) {
         terms_add(t, MEM_TOKENIZER, TERM_EXACT, tokenizer_plan_bytes(m->file), "vocabulary");
         terms_add(t, MEM_LOADING, TERM_EXACT, checkpoint_header_bytes(m->file), "GGUF headers");
         terms_last_while_loading(t);
     } else {
-        terms_add(t, MEM_TOKENIZER, TERM_ASSUMED,
-                  (uint64_t)m->model->program.config.n_vocab * 64,
+        terms_add(t, MEM_TOKENIZER, TERM_ASSUMED, (uint64_t)n_vocab * 64,
                   "vocabulary, 64 bytes a token");
     }
     terms_add(t, MEM_RUNTIME, TERM_CALIBRATED,
@@ -283,7 +299,8 @@ status machine_load(machine *m, err *e) {
     s = ledger_alloc(m->ledger, &mem, MEM_SCHEDULER, m->sched_bytes, "scheduler", e);
     if (s != OK) return s;
     m->sched = sched_init(mem, &m->sched_conf);
-    s = ledger_alloc(m->ledger, &m->runner_mem, MEM_SCHEDULER, runner_bytes(&m->sched_conf),
+    s = ledger_alloc(m->ledger, &m->runner_mem, MEM_SCHEDULER,
+                     runner_bytes(&m->sched_conf, m->model->program.config.n_vocab),
                      "steps in flight", e);
     if (s == OK) close_file(m);
     return s;

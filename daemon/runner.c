@@ -27,6 +27,8 @@ struct runner {
     uint32_t *logit_row; /* [max_seqs]: first logit row of each entry of the committed step */
     int32_t *token;      /* [max_seqs][MAX_RUN] */
     uint32_t *n_tokens;  /* [max_seqs] */
+    uint32_t *masks;     /* [max_seqs][mask_words]: by slot, of jobs with allow */
+    uint32_t mask_words;
     uint32_t last_rows;
     err error;
 };
@@ -35,15 +37,16 @@ static size_t part(size_t n, size_t item) {
     return align_up(n * item, 64);
 }
 
-size_t runner_bytes(const sched_config *c) {
+size_t runner_bytes(const sched_config *c, uint32_t n_vocab) {
     return align_up(sizeof(runner), 64) + MAX_DEPTH * part(c->max_seqs, sizeof(batch_seq)) +
            MAX_DEPTH * part((size_t)c->max_seqs * c->n_groups, sizeof(block_copy)) +
            part(c->max_seqs, sizeof(uint32_t)) +
            part((size_t)c->max_seqs * MAX_RUN, sizeof(int32_t)) +
-           part(c->max_seqs, sizeof(uint32_t));
+           part(c->max_seqs, sizeof(uint32_t)) +
+           part((size_t)c->max_seqs * sampling_mask_words(n_vocab), sizeof(uint32_t));
 }
 
-runner *runner_init(void *mem, const sched_config *c, sched *s, engine *en,
+runner *runner_init(void *mem, const sched_config *c, uint32_t n_vocab, sched *s, engine *en,
                     runner_callback *callback, void *arg) {
     runner *r = mem;
     char *at = (char *)mem + align_up(sizeof *r, 64);
@@ -64,6 +67,9 @@ runner *runner_init(void *mem, const sched_config *c, sched *s, engine *en,
     r->token = (int32_t *)at;
     at += part((size_t)c->max_seqs * MAX_RUN, sizeof(int32_t));
     r->n_tokens = (uint32_t *)at;
+    at += part(c->max_seqs, sizeof(uint32_t));
+    r->masks = (uint32_t *)at;
+    r->mask_words = sampling_mask_words(n_vocab);
     return r;
 }
 
@@ -77,8 +83,11 @@ static void deliver(runner *r, const sched_step *st, const step_result *res, uin
     size_t n = sched_events(r->sched, &ev);
     for (size_t i = 0; i < n; i++) {
         runner_event e = {.event = &ev[i], .now_us = now};
+        runner_job *job = (runner_job *)(uintptr_t)ev[i].user;
         if (res && ev[i].kind == EVENT_TOKEN)
             e.token = &res->token[(size_t)ev[i].entry * res->max_run];
+        for (uint32_t k = 0; e.token && job->take && k < ev[i].n_tokens; k++)
+            job->take(job, e.token[k].token);
         if (res && ev[i].kind == EVENT_PREFILLED && st->seq[ev[i].entry].score) {
             const sched_step_seq *q = &st->seq[ev[i].entry];
             /* A row scores the token after it; the prompt's last row has none. */
@@ -95,8 +104,23 @@ void runner_deliver(runner *r) {
     deliver(r, NULL, NULL, clock_us());
 }
 
+/* The tokens that the next row of a job may draw. In lockstep no other row of the slot is in
+ * flight, so that its mask may be written again. */
+static const uint32_t *mask_of(const runner *r, const sched_step_seq *q, runner_job *job) {
+    if (!q->sample || !job->allow) return job->allowed;
+    CHECK(q->input_from < 0);
+    const size_t bytes = r->mask_words * sizeof *r->masks;
+    uint32_t *mask = r->masks + (size_t)q->slot * r->mask_words;
+    if (job->allowed)
+        memcpy(mask, job->allowed, bytes);
+    else
+        memset(mask, 0xff, bytes);
+    job->allow(job, mask);
+    return mask;
+}
+
 static void fill_seq(const runner *r, const sched_step_seq *q, batch_seq *b) {
-    const runner_job *job = (const runner_job *)(uintptr_t)q->user;
+    runner_job *job = (runner_job *)(uintptr_t)q->user;
     *b = (batch_seq){.first_row = q->first_row,
                      .n_rows = q->n_rows,
                      .first_pos = q->first_pos,
@@ -106,6 +130,7 @@ static void fill_seq(const runner *r, const sched_step_seq *q, batch_seq *b) {
                      .sample = q->sample,
                      .n_score = q->score ? job->n_score : -1,
                      .params = q->sample ? &job->sampling : NULL,
+                     .allowed = mask_of(r, q, job),
                      .n_prompt = q->n_prompt};
     for (uint32_t g = 0; g < r->n_groups; g++) {
         b->blocks[g] = sched_blocks(r->sched, q->slot, g);

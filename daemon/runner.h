@@ -9,12 +9,22 @@
 
 typedef struct runner runner;
 
-/* What the runner must know of a sequence; sched_spec.user is its address. Lives until ENDED.
- */
-typedef struct runner_job {
+typedef struct runner_job runner_job;
+
+/* What the runner must know of a sequence; sched_spec.user is its address. Lives until ENDED. */
+struct runner_job {
     sampling sampling;
     int8_t n_score; /* best tokens per scored prompt row, with score_prompt */
-} runner_job;
+    /* Tokens that it may ever draw, borrowed: [sampling_mask_words(n_vocab)]; NULL: all. */
+    const uint32_t *allowed;
+    /* Where what it may draw depends on what it drew; needs sched_spec.lockstep. Called before
+     * each row that draws; the mask comes with the tokens of `allowed` and is to lose others.
+     * NULL: it does not depend. */
+    void (*allow)(runner_job *, uint32_t *mask);
+    /* Each token that joined the text, in order, before allow is called for the next. Or NULL.
+     */
+    void (*take)(runner_job *, int32_t token);
+};
 
 /* One thing that happened. token: [event->n_tokens], for EVENT_TOKEN; scored, n_scored,
  * first_scored: prompt tokens scored by this step, for EVENT_PREFILLED. Borrowed for the call.
@@ -29,11 +39,12 @@ typedef struct runner_event {
 
 typedef void runner_callback(void *arg, const runner_event *);
 
-/* Bytes of a runner for such a scheduler and engine: exact. */
-size_t runner_bytes(const sched_config *);
+/* Bytes of a runner for such a scheduler and engine, a mask of allowed tokens for each sequence
+ * included: exact. */
+size_t runner_bytes(const sched_config *, uint32_t n_vocab);
 /* mem: runner_bytes, zeroed, 64-byte aligned. Borrows sched and engine. */
-runner *runner_init(void *mem, const sched_config *, sched *, engine *, runner_callback *,
-                    void *arg);
+runner *runner_init(void *mem, const sched_config *, uint32_t n_vocab, sched *, engine *,
+                    runner_callback *, void *arg);
 
 /* Fills the engine's queue and commits one step. False when there was nothing to do. An engine
  * that fails ends the sequences of its step with FINISH_ERROR, and last_error says why. */

@@ -55,6 +55,7 @@ void lives_of_values(const program *p, life *out) {
     for (uint32_t i = 0; i < p->n_ops; i++) {
         touch(out, p->ops[i].in, i);
         touch(out, p->ops[i].residual, i);
+        touch(out, p->ops[i].chosen, i);
         touch(out, p->ops[i].out, i);
     }
 }
@@ -101,14 +102,20 @@ void weight_term_add(terms *t, size_t first, const weight *w, const char *type,
         terms_add(t, MEM_WEIGHTS, TERM_EXACT, bytes, "%s", name);
 }
 
-void kv_costs(kv_request *out, const program *p, const engine_options *o, uint32_t depth,
-              const uint64_t *block_bytes) {
+void kv_formats_init(kv_format *out, kv_order order, const program *p,
+                     const engine_options *o) {
+    for (uint32_t g = 0; g < p->n_groups; g++)
+        kv_format_init(&out[g], order, kv_type_get(o->kv_k), kv_type_get(o->kv_v),
+                       o->block_tokens, p->group[g].n_kv_heads, p->group[g].head_dim);
+}
+
+void kv_costs(kv_request *out, const program *p, uint32_t depth, const kv_format *f) {
     out->n_groups = p->n_groups;
     out->depth = depth;
-    out->block_tokens = o->block_tokens;
+    out->block_tokens = f->block_tokens;
     for (uint32_t g = 0; g < p->n_groups; g++)
-        out->group[g] = (kv_group_cost){.n_layers = p->group[g].n_layers,
-                                        .window = p->group[g].window,
-                                        .bytes_per_token = block_bytes[g] / o->block_tokens *
-                                                           p->group[g].n_layers};
+        out->group[g] = (kv_group_cost){
+            .n_layers = p->group[g].n_layers,
+            .window = p->group[g].window,
+            .bytes_per_token = kv_block_bytes(&f[g], p->group[g].n_layers) / f->block_tokens};
 }

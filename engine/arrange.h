@@ -4,6 +4,7 @@
 #define VRAMD_ENGINE_ARRANGE_H
 
 #include "engine/engine.h"
+#include "engine/kv_block.h"
 
 /* ERR_INVALID: an option of that name and value, and what was wanted. */
 status engine_option_bad(err *, const char *option, uint32_t value, const char *wanted);
@@ -36,9 +37,10 @@ uint64_t life_first_fit(const life *all, uint32_t n, const life *me);
  * first on; type as it is held. */
 void weight_term_add(terms *, size_t first, const weight *, const char *type, uint64_t bytes);
 
-/* What KV blocks cost, for the planner. depth: steps in flight; block_bytes: [n_groups], of a
- * block in one layer. */
-void kv_costs(kv_request *out, const program *, const engine_options *, uint32_t depth,
-              const uint64_t *block_bytes);
+/* The formats of the blocks of each group. out: [n_groups]; kv_types_check allowed the types. */
+void kv_formats_init(kv_format *out, kv_order, const program *, const engine_options *);
+
+/* What KV blocks cost, for the planner. depth: steps in flight; [n_groups] formats. */
+void kv_costs(kv_request *out, const program *, uint32_t depth, const kv_format *);
 
 #endif

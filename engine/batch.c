@@ -19,9 +19,7 @@ static status bad(const checker *c, uint32_t entry, const char *what) {
 
 /* Blocks before the first that any of its rows sees may be gone (-1). */
 static uint32_t first_seen(const checker *c, const batch_seq *s, uint32_t group) {
-    const uint32_t window = c->p->group[group].window;
-    if (window == 0 || s->first_pos < window) return 0;
-    return (s->first_pos + 1 - window) / c->o->block_tokens;
+    return kv_first_seen(c->p->group[group].window, s->first_pos) / c->o->block_tokens;
 }
 
 static status check_blocks(const checker *c, const batch_seq *s, uint32_t i) {

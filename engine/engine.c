@@ -1,5 +1,51 @@
-/* Engines by their backends. Called by the thread that owns the engine. */
+/* Engines by their backends, called by the thread that owns the engine; and the words of their
+ * options, for any thread. */
 #include "engine/engine.h"
+
+#include <strings.h>
+
+static const char *const activation_names[] = {[ACTIVATION_AUTO] = "auto",
+                                               [ACTIVATION_INT8] = "int8",
+                                               [ACTIVATION_BF16] = "bf16",
+                                               [ACTIVATION_F16] = "f16",
+                                               [ACTIVATION_F32] = "f32"};
+static const char *const isa_names[] = {[ISA_AUTO] = "auto",
+                                        [ISA_PLAIN] = "plain",
+                                        [ISA_AVX2] = "avx2",
+                                        [ISA_AVX512] = "avx512",
+                                        [ISA_AMX] = "amx"};
+enum {
+    N_ACTIVATIONS = sizeof activation_names / sizeof *activation_names,
+    N_ISAS = sizeof isa_names / sizeof *isa_names
+};
+
+/* Index of a word, or n. */
+static uint32_t find_word(const char *const *words, uint32_t n, str s) {
+    uint32_t i = 0;
+    while (i < n && (strlen(words[i]) != s.len || strncasecmp(words[i], s.ptr, s.len) != 0))
+        i++;
+    return i;
+}
+
+bool activation_dtype_by_name(str s, activation_dtype *out) {
+    uint32_t i = find_word(activation_names, N_ACTIVATIONS, s);
+    if (i < N_ACTIVATIONS) *out = (activation_dtype)i;
+    return i < N_ACTIVATIONS;
+}
+
+const char *activation_dtype_name(activation_dtype t) {
+    return (uint32_t)t < N_ACTIVATIONS ? activation_names[t] : "?";
+}
+
+bool cpu_isa_by_name(str s, cpu_isa *out) {
+    uint32_t i = find_word(isa_names, N_ISAS, s);
+    if (i < N_ISAS) *out = (cpu_isa)i;
+    return i < N_ISAS;
+}
+
+const char *cpu_isa_name(cpu_isa isa) {
+    return (uint32_t)isa < N_ISAS ? isa_names[isa] : "?";
+}
 
 status engine_open(engine **out, const backend *b, const model *m, const engine_options *o,
                    ledger *host, ledger *device, err *e) {

@@ -6,6 +6,7 @@
 #ifndef VRAMD_ENGINE_ENGINE_H
 #define VRAMD_ENGINE_ENGINE_H
 
+#include "base/str.h"
 #include "model/sampling.h"
 #include "memory/ledger.h"
 #include "model/model.h"
@@ -17,8 +18,13 @@ typedef enum activation_dtype {
     ACTIVATION_F16,
     ACTIVATION_F32
 } activation_dtype;
-typedef enum kv_dtype { KV_F16, KV_BF16, KV_F32 } kv_dtype; /* quantised ones come later */
 typedef enum cpu_isa { ISA_AUTO, ISA_PLAIN, ISA_AVX2, ISA_AVX512, ISA_AMX } cpu_isa;
+
+/* The words that users write for these, in any case. False: no such word. */
+bool activation_dtype_by_name(str, activation_dtype *out);
+const char *activation_dtype_name(activation_dtype);
+bool cpu_isa_by_name(str, cpu_isa *out);
+const char *cpu_isa_name(cpu_isa);
 
 typedef struct engine_options {
     uint32_t max_rows;       /* rows of a step: the token budget */
@@ -27,7 +33,7 @@ typedef struct engine_options {
     uint32_t max_model_len;  /* tokens of a sequence */
     uint32_t block_tokens;   /* tokens of a KV block: 8..256, power of two */
     uint32_t n_blocks[PLAN_MAX_GROUPS]; /* KV blocks of each group; ignored by terms */
-    kv_dtype kv;
+    dtype kv_k, kv_v;                   /* types of the KV cache */
     activation_dtype activations;
     bool batch_invariant; /* CUDA: the same bits whatever else is in the batch */
     uint32_t n_threads;   /* CPU: 1..256 */
@@ -52,7 +58,10 @@ typedef struct batch_seq {
     int8_t n_score; /* >= 0: rows before the last score tokens[pos + 1], with so many best; -1:
                        not */
     const sampling *params; /* NULL unless sample */
-    uint32_t n_prompt;      /* for penalties: history up to here is prompt */
+    /* Of the drawn token: bit t % 32 of word t / 32 is set where token t may be drawn;
+     * [sampling_mask_words(n_vocab)]. NULL: every token may. */
+    const uint32_t *allowed;
+    uint32_t n_prompt; /* for penalties: history up to here is prompt */
 } batch_seq;
 
 typedef struct block_copy {

@@ -41,7 +41,7 @@ static inline uint64_t kv_window_blocks(uint32_t window, uint32_t block_tokens, 
 }
 /* First token that the row at pos sees: 0 without a window. */
 static inline uint32_t kv_first_seen(uint32_t window, uint32_t pos) {
-    return window && pos + 1 > window ? pos + 1 - window : 0;
+    return window && pos >= window ? pos + 1 - window : 0;
 }
 
 typedef struct plan {

@@ -47,6 +47,8 @@ typedef struct checkpoint_format {
     int32_t (*find)(const checkpoint *, const char *name);
     status (*read_rows)(const checkpoint *, size_t i, uint64_t row, uint64_t n, void *dst,
                         err *);
+    status (*read_part)(const checkpoint *, size_t i, uint64_t row, uint64_t col, uint64_t n,
+                        void *dst, err *);
     bool (*has)(const checkpoint *, const char *key);
     bool (*length)(const checkpoint *, const char *key, uint64_t *n);
     status (*get_u32)(const checkpoint *, const char *key, uint32_t *out, err *);
@@ -79,6 +81,9 @@ int32_t checkpoint_find(const checkpoint *, const char *name, tensor_info *out);
  * dst: n rows of the type's bytes. Errors: ERR_IO (the file shrank, ...). */
 status checkpoint_read_rows(const checkpoint *, size_t i, uint64_t row, uint64_t n, void *dst,
                             err *);
+/* Reads columns [col, col + n) of one row of tensor i: whole blocks of the type. */
+status checkpoint_read_part(const checkpoint *, size_t i, uint64_t row, uint64_t col,
+                            uint64_t n, void *dst, err *);
 
 bool checkpoint_has(const checkpoint *, const char *key);
 /* Whether the fact is an array, of any type, and its length. */

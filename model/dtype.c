@@ -1,6 +1,7 @@
 /* The table of stored number types. Owns nothing; any thread. */
 #include "model/dtype.h"
 
+#include <stdio.h>
 #include <strings.h>
 
 #include "base/check.h"
@@ -18,6 +19,14 @@ const dtype_info *dtype_get(uint32_t number) {
 const char *dtype_name(dtype t) {
     const dtype_info *info = dtype_get(t);
     return info ? info->name : "none";
+}
+
+char *dtype_kv_name(dtype k, dtype v, char buf[32]) {
+    if (k == v)
+        snprintf(buf, 32, "%s", dtype_name(k));
+    else
+        snprintf(buf, 32, "K %s, V %s", dtype_name(k), dtype_name(v));
+    return buf;
 }
 
 dtype dtype_by_name(str s) {

@@ -57,6 +57,9 @@ typedef struct dtype_info {
 const dtype_info *dtype_get(uint32_t number);
 /* "Q8_0", ...; "none" when not in the table. */
 const char *dtype_name(dtype);
+/* The types of K and V in a KV cache: "F16", or "K F32, V F16" where they differ. Returns buf.
+ */
+char *dtype_kv_name(dtype k, dtype v, char buf[32]);
 /* By name, any case; DT_NONE when unknown. */
 dtype dtype_by_name(str);
 /* Bytes of rows x cols elements; cols must be a multiple of the block. False on overflow or

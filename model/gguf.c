@@ -451,6 +451,15 @@ static status ckpt_read_rows(const checkpoint *c, size_t i, uint64_t row, uint64
     return gguf_read(of(c), t, row * row_bytes, dst, (size_t)(n * row_bytes), e);
 }
 
+static status ckpt_read_part(const checkpoint *c, size_t i, uint64_t row, uint64_t col,
+                             uint64_t n, void *dst, err *e) {
+    const gguf_tensor *t = gguf_tensor_at(of(c), i);
+    uint64_t row_bytes, before, bytes;
+    CHECK(dtype_bytes(t->type, 1, t->ne[0], &row_bytes));
+    CHECK(dtype_bytes(t->type, 1, col, &before) && dtype_bytes(t->type, 1, n, &bytes));
+    return gguf_read(of(c), t, row * row_bytes + before, dst, (size_t)bytes, e);
+}
+
 static bool ckpt_has(const checkpoint *c, const char *key) {
     return gguf_find(of(c), key) != NULL;
 }
@@ -503,6 +512,7 @@ static const checkpoint_format gguf_format = {
     .tensor = ckpt_tensor,
     .find = ckpt_find,
     .read_rows = ckpt_read_rows,
+    .read_part = ckpt_read_part,
     .has = ckpt_has,
     .length = ckpt_length,
     .get_u32 = ckpt_u32,

@@ -107,13 +107,38 @@ void model_close(model *m) {
     free(m);
 }
 
+/* n rows of the weight from row on that are rows of the tensor, too, one after the other: to be
+ * read at once where they are whole, else row by row. */
+static status read_run(const model *m, const weight *w, uint32_t row, uint32_t n,
+                       unsigned char *dst, err *e) {
+    const size_t tensor = (size_t)w->tensor;
+    const tensor_info t = checkpoint_tensor(m->file, tensor);
+    const uint64_t first = row / w->rows * t.ne[1] + w->first_row + row % w->rows;
+    uint64_t bytes;
+    if (w->cols == t.ne[0]) return checkpoint_read_rows(m->file, tensor, first, n, dst, e);
+    CHECK(dtype_bytes(w->type, 1, w->cols, &bytes));
+    status s = OK;
+    for (uint32_t i = 0; i < n && s == OK; i++)
+        s = checkpoint_read_part(m->file, tensor, first + i, w->first_col, w->cols,
+                                 dst + i * bytes, e);
+    return s;
+}
+
 status model_read_rows(const model *m, weight_id id, uint32_t row, uint32_t n, void *dst,
                        err *e) {
     CHECK(m->file && id < m->program.n_weights);
     const weight *w = &m->program.weights[id];
-    CHECK(row <= w->rows && n <= w->rows - row);
-    return checkpoint_read_rows(m->file, (size_t)w->tensor, (uint64_t)w->first_row + row, n,
-                                dst, e);
+    unsigned char *to = dst;
+    uint64_t bytes;
+    CHECK(row <= weight_rows(w) && n <= weight_rows(w) - row);
+    CHECK(dtype_bytes(w->type, 1, w->cols, &bytes));
+    status s = OK;
+    for (uint32_t run; n && s == OK; n -= run, row += run, to += run * bytes) {
+        run = w->rows - row % w->rows; /* of this expert */
+        if (run > n) run = n;
+        s = read_run(m, w, row, run, to, e);
+    }
+    return s;
 }
 
 status model_read_vector(const model *m, weight_id id, float *dst, err *e) {

@@ -21,8 +21,8 @@ status model_open(model **out, const checkpoint *, err *);
 status model_from_config(model **out, const model_config *, dtype weights, err *);
 void model_close(model *);
 
-/* Reads rows [row, row + n) of a weight as stored. dst: n rows of the type's bytes. Needs a
- * file, as the next one. Errors: ERR_IO. */
+/* Reads rows [row, row + n) of a weight as stored; row r of expert e is e * rows + r. dst: n
+ * rows of cols columns of the type's bytes. Needs a file, as the next one. Errors: ERR_IO. */
 status model_read_rows(const model *, weight_id, uint32_t row, uint32_t n, void *dst, err *);
 /* Reads a WEIGHT_VECTOR (stored as F32, F16 or BF16) as float32. dst: [cols]. */
 status model_read_vector(const model *, weight_id, float *dst, err *);

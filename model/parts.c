@@ -74,22 +74,26 @@ static value_id project(recorder *r, int l, value_id x, bool fused) {
 
 value_id part_attention(recorder *r, int l, value_id x, rope_factors factors, bool fused) {
     const model_config *c = &r->p->config;
+    const head_shape heads = {c->n_heads, c->n_kv_heads, c->head_dim};
     const value_id qkv = project(r, l, x, fused);
     op *o;
     if (c->qk_norm) {
         o = rec_op(r, OP_HEAD_NORM, l, qkv, qkv);
+        o->heads = heads;
         o->norm.eps = c->norm_eps;
         o->n_weights = 2;
         o->w[0] = rec_vector(r, true, l, "attn_q_norm.weight", c->head_dim);
         o->w[1] = rec_vector(r, true, l, "attn_k_norm.weight", c->head_dim);
     }
     o = rec_op(r, OP_ROPE_APPEND, l, qkv, qkv);
+    o->heads = heads;
     o->rope.factors = factors.usual;
     o->rope.long_factors = factors.far;
     o->rope.table = rec_rope(r, l);
 
     o = rec_op(r, OP_ATTENTION, l, qkv,
                rec_value(r, "heads", ROWS_STEP, c->n_heads * c->head_dim));
+    o->heads = heads;
     o->attention.scale = c->attn_scale > 0 ? c->attn_scale : 1 / sqrtf((float)c->head_dim);
     o->attention.window = model_config_window(c, (uint32_t)l);
     return o->out;
@@ -102,8 +106,9 @@ value_id part_gate_up(recorder *r, int l, value_id x, activation act, bool fused
     o->gate_up.act = act;
     o->n_weights = 2;
     if (fused) {
-        o->w[0] = rec_weight_part(r, l, "ffn_up.weight", 0, n, 2 * n, h);
-        o->w[1] = rec_weight_part(r, l, "ffn_up.weight", n, n, 2 * n, h);
+        const slice gate = {0, n, 2 * n}, up = {n, n, 2 * n}, all = {0, h, h};
+        o->w[0] = rec_weight_slice(r, l, "ffn_up.weight", gate, all);
+        o->w[1] = rec_weight_slice(r, l, "ffn_up.weight", up, all);
     } else {
         o->w[0] = matrix(r, l, "ffn_gate.weight", n, h);
         o->w[1] = matrix(r, l, "ffn_up.weight", n, h);

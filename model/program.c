@@ -18,10 +18,9 @@ const char *op_kind_name(op_kind k) {
         [OP_GATHER_ROWS] = "gather_rows",
         [OP_LOGITS] = "logits",
         [OP_SAMPLE] = "sample",
-        [OP_ALL_REDUCE] = "all_reduce",
-        [OP_SEND] = "send",
-        [OP_RECV] = "recv",
-        [OP_PREFETCH_LAYER] = "prefetch_layer",
+        [OP_ROUTE] = "route",
+        [OP_EXPERTS_GATE_UP] = "experts_gate_up",
+        [OP_EXPERTS_DOWN] = "experts_down",
     };
     CHECK((unsigned)k < sizeof name / sizeof *name);
     return name[k];
@@ -34,9 +33,16 @@ weight_id program_rope_factors(const program *p, const op *o, uint32_t max_model
     return far ? o->rope.long_factors : o->rope.factors;
 }
 
+uint32_t program_rope_dims(const program *p) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < p->n_ropes; i++)
+        if (p->rope[i].n_dims > n) n = p->rope[i].n_dims;
+    return n;
+}
+
 uint64_t weight_bytes(const weight *w) {
     uint64_t n;
-    CHECK(dtype_bytes(w->type, w->rows, w->cols, &n)); /* checked when it was recorded */
+    CHECK(dtype_bytes(w->type, weight_rows(w), w->cols, &n)); /* checked when it was recorded */
     return n;
 }
 
@@ -51,6 +57,9 @@ uint64_t program_weight_bytes(const program *p) {
 static void print_value(buf *b, const program *p, value_id id) {
     if (id == NO_VALUE)
         buf_addf(b, "-");
+    else if (p->values[id].rows == ROWS_ROUTED)
+        buf_addf(b, "%u:%s[%u x %u]", id, p->values[id].name, p->values[id].top_k,
+                 p->values[id].cols);
     else
         buf_addf(b, "%u:%s[%u]", id, p->values[id].name, p->values[id].cols);
 }
@@ -58,28 +67,32 @@ static void print_value(buf *b, const program *p, value_id id) {
 static void print_weight(buf *b, const program *p, const char *before, weight_id id) {
     if (id == NO_WEIGHT) return;
     const weight *w = &p->weights[id];
-    buf_addf(b, "%s%s %s [%u x %u]", before, w->name, dtype_name(w->type), w->rows, w->cols);
+    buf_addf(b, "%s%s %s [%u x %u", before, w->name, dtype_name(w->type), w->rows, w->cols);
+    if (w->n_experts) buf_addf(b, " x %u", w->n_experts);
+    buf_addf(b, "]");
 }
 
 static void print_extra(buf *b, const program *p, const op *o) {
-    const model_config *c = &p->config;
     switch (o->kind) {
     case OP_EMBED:
         if (o->embed.scale != 1) buf_addf(b, "  scale %g", (double)o->embed.scale);
         break;
     case OP_NORM:
     case OP_HEAD_NORM: buf_addf(b, "  eps %g", (double)o->norm.eps); break;
+    case OP_ROUTE: buf_addf(b, "  %u chosen", o->route.top_k); break;
+    case OP_EXPERTS_GATE_UP:
     case OP_GATE_UP: buf_addf(b, "  %s", o->gate_up.act == ACT_SILU ? "silu" : "gelu"); break;
-    case OP_ROPE_APPEND:
-        buf_addf(b, "  theta %g, %u dimensions, %s", (double)p->rope[o->rope.table].theta,
-                 c->rope.n_dims,
-                 c->rope.pairing == ROPE_ADJACENT ? "adjacent pairs" : "halves");
+    case OP_ROPE_APPEND: {
+        const rope_config *r = &p->rope[o->rope.table];
+        buf_addf(b, "  theta %g, %u dimensions, %s", (double)r->theta, r->n_dims,
+                 r->pairing == ROPE_ADJACENT ? "adjacent pairs" : "halves");
         print_weight(b, p, ", divided by ", o->rope.factors);
         print_weight(b, p, ", or in long contexts by ", o->rope.long_factors);
         break;
+    }
     case OP_ATTENTION:
-        buf_addf(b, "  %u heads, %u KV heads of %u, scale %g", c->n_heads, c->n_kv_heads,
-                 c->head_dim, (double)o->attention.scale);
+        buf_addf(b, "  %u heads, %u KV heads of %u, scale %g", o->heads.n_heads,
+                 o->heads.n_kv_heads, o->heads.head_dim, (double)o->attention.scale);
         if (o->attention.window) buf_addf(b, ", window %u", o->attention.window);
         break;
     default: break;
@@ -104,6 +117,10 @@ void program_print(const program *p, void (*line)(void *, const char *), void *a
         for (int k = 0; k < o->n_weights; k++) print_weight(&b, p, k ? " | " : "  ", o->w[k]);
         for (int k = 0; k < o->n_weights; k++)
             print_weight(&b, p, k ? " | " : "  + ", o->bias[k]);
+        if (o->chosen != NO_VALUE) {
+            buf_addf(&b, "  by ");
+            print_value(&b, p, o->chosen);
+        }
         if (o->residual != NO_VALUE) {
             buf_addf(&b, "  + ");
             print_value(&b, p, o->residual);

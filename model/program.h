@@ -27,22 +27,31 @@ typedef enum op_kind {
     OP_GATHER_ROWS, /* out = the rows of in whose logits are wanted */
     OP_LOGITS,      /* out = in * w0^T, float32 */
     OP_SAMPLE,      /* in = logits; what it gives goes to the host: out is NO_VALUE */
-    OP_ALL_REDUCE,
-    OP_SEND,
-    OP_RECV,
-    OP_PREFETCH_LAYER /* reserved: several devices, offload */
+    OP_ROUTE,       /* out = the top_k experts with the largest softmax(in * w0^T), and their
+                       weights: top_k indices, then top_k weights a row */
+    OP_EXPERTS_GATE_UP, /* out = OP_GATE_UP of each row by each expert that chosen names */
+    OP_EXPERTS_DOWN     /* out = the weighted sum over chosen of in * w0^T (+ residual) */
 } op_kind;
 const char *op_kind_name(op_kind);
 
-typedef enum row_set { ROWS_STEP, ROWS_GATHERED } row_set;
+typedef enum row_set {
+    ROWS_STEP,
+    ROWS_GATHERED,
+    ROWS_ROUTED /* top_k for each row of the step: one for each expert it is routed to */
+} row_set;
 typedef enum activation { ACT_SILU, ACT_GELU_TANH } activation;
 
 typedef struct value {
     const char *name;
     row_set rows;
     uint32_t cols;
-    dtype type; /* as the model defines it: DT_F32 = the engine's activation type */
+    uint32_t top_k; /* ROWS_ROUTED; else 1 */
 } value;
+
+/* Rows of a value in a step of n_rows rows, n_gathered of them with logits. */
+static inline uint64_t value_rows(const value *v, uint32_t n_rows, uint32_t n_gathered) {
+    return (uint64_t)(v->rows == ROWS_GATHERED ? n_gathered : n_rows) * v->top_k;
+}
 
 typedef enum weight_role { WEIGHT_EMBED, WEIGHT_LINEAR, WEIGHT_VECTOR } weight_role;
 
@@ -50,21 +59,44 @@ typedef struct weight {
     char name[72];
     weight_role role; /* WEIGHT_EMBED: rows are looked up, and may serve OP_LOGITS too (tied) */
     dtype type; /* as stored; vectors (norms, biases, rope factors) are served as float32 */
-    uint32_t rows, cols; /* outputs x inputs; a vector is 1 x n */
+    uint32_t rows, cols; /* outputs x inputs, of one expert; a vector is 1 x n */
+    uint32_t n_experts;  /* matrices of that shape, one after the other; 0: one matrix */
     int32_t layer;       /* -1: none */
     int32_t tensor;      /* index in the checkpoint; -1: planned without one */
-    uint32_t first_row;  /* where its rows begin in that tensor (fused tensors) */
+    /* Where its rows and columns begin in that tensor, or in each expert of it: parts of fused
+     * tensors and slices of ranks. Columns begin and end at blocks of the type. */
+    uint32_t first_row, first_col;
 } weight;
+
+/* Rows of all experts. */
+static inline uint32_t weight_rows(const weight *w) {
+    return w->rows * (w->n_experts ? w->n_experts : 1); /* checked when it was recorded */
+}
+
+/* Heads side by side in a row: n_heads of q, then n_kv_heads of k and as many of v. */
+typedef struct head_shape {
+    uint32_t n_heads, n_kv_heads, head_dim;
+} head_shape;
+
+/* Query heads that share one head of K and V. */
+static inline uint32_t heads_group(const head_shape *h) {
+    return h->n_heads / h->n_kv_heads;
+}
+/* Columns of q | k | v. */
+static inline uint32_t heads_cols(const head_shape *h) {
+    return (h->n_heads + 2 * h->n_kv_heads) * h->head_dim;
+}
 
 /* Every value has one writer, but for OP_HEAD_NORM and OP_ROPE_APPEND, which rewrite their
  * input. */
 typedef struct op {
     op_kind kind;
-    int16_t layer;   /* -1 outside the layers */
-    uint16_t device; /* 0 for now */
+    int16_t layer; /* -1 outside the layers */
     value_id in, out, residual;
+    value_id chosen; /* OP_EXPERTS_*: what OP_ROUTE gave; else NO_VALUE */
     uint8_t n_weights;
     weight_id w[3], bias[3]; /* NO_WEIGHT where absent */
+    head_shape heads;        /* OP_HEAD_NORM, OP_ROPE_APPEND, OP_ATTENTION */
     union {
         struct {
             float eps;
@@ -74,7 +106,10 @@ typedef struct op {
         } embed; /* 1 unless the model scales */
         struct {
             activation act;
-        } gate_up;
+        } gate_up; /* OP_EXPERTS_GATE_UP, too */
+        struct {
+            uint32_t top_k;
+        } route; /* n_experts: the rows of w0 */
         struct {
             weight_id factors;      /* divide the frequencies; or NO_WEIGHT */
             weight_id long_factors; /* instead, where sequences may be longer than the original
@@ -88,8 +123,8 @@ typedef struct op {
     };
 } op;
 
-typedef struct kv_group { /* layers whose blocks are allocated together */
-    uint32_t window, n_layers;
+typedef struct kv_group { /* layers whose blocks are allocated together: of one size */
+    uint32_t window, n_kv_heads, head_dim, n_layers;
 } kv_group;
 
 enum { PROGRAM_MAX_GROUPS = 4, PROGRAM_MAX_ROPES = 2 };
@@ -106,20 +141,23 @@ typedef struct program {
     uint32_t n_groups;
     rope_config rope[PROGRAM_MAX_ROPES]; /* each kind of rotary embedding among the layers */
     uint32_t n_ropes;
-    uint16_t *layer_group; /* [n_layers]: group of a layer */
+    uint16_t *layer_group; /* [n_layers]: group of a layer that has attention */
     uint16_t *layer_index; /* [n_layers]: index of a layer within its group */
 } program;
 
 /* What divides the frequencies of an OP_ROPE_APPEND in sequences of up to max_model_len tokens;
  * or NO_WEIGHT. */
 weight_id program_rope_factors(const program *, const op *, uint32_t max_model_len);
+/* The largest number of rotated dimensions of any rotary embedding; 0 without one. */
+uint32_t program_rope_dims(const program *);
 /* Bytes of all weights as the file stores them, each once. */
 uint64_t program_weight_bytes(const program *);
 /* Bytes of one weight as the file stores it. */
 uint64_t weight_bytes(const weight *);
 /* Prints the program as text, one operation a line (for inspect and for tests):
  *   NUMBER layer LAYER  OP  IN -> OUT  WEIGHT TYPE [ROWS x COLS] ... + BIAS ... + RESIDUAL  ...
- * A value is printed as NUMBER:NAME[COLS]. */
+ * A value is printed as NUMBER:NAME[COLS], or NUMBER:NAME[TOP_K x COLS], a weight of several
+ * experts as [ROWS x COLS x EXPERTS]. */
 void program_print(const program *, void (*line)(void *, const char *), void *arg);
 
 #endif

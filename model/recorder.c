@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/check.h"
 #include "memory/term.h"
@@ -23,13 +24,21 @@ static bool grow(recorder *r, void **v, uint32_t *cap, uint32_t n, size_t size) 
     return true;
 }
 
-value_id rec_value(recorder *r, const char *name, row_set rows, uint32_t cols) {
+static value_id add_value(recorder *r, value v) {
     program *p = r->p;
     if (!grow(r, (void **)&p->values, &r->cap_values, p->n_values, sizeof *p->values))
         return NO_VALUE;
     CHECK(p->n_values < NO_VALUE); /* MODEL_MAX_LAYERS sees to it */
-    p->values[p->n_values] = (value){name, rows, cols, DT_F32};
+    p->values[p->n_values] = v;
     return (value_id)p->n_values++;
+}
+
+value_id rec_value(recorder *r, const char *name, row_set rows, uint32_t cols) {
+    return add_value(r, (value){name, rows, cols, 1});
+}
+
+value_id rec_value_routed(recorder *r, const char *name, uint32_t top_k, uint32_t cols) {
+    return add_value(r, (value){name, ROWS_ROUTED, cols, top_k});
 }
 
 op *rec_op(recorder *r, op_kind kind, int layer, value_id in, value_id out) {
@@ -38,8 +47,12 @@ op *rec_op(recorder *r, op_kind kind, int layer, value_id in, value_id out) {
     op *o = &lost;
     if (grow(r, (void **)&p->ops, &r->cap_ops, p->n_ops, sizeof *p->ops))
         o = &p->ops[p->n_ops++];
-    *o =
-        (op){.kind = kind, .layer = (int16_t)layer, .in = in, .out = out, .residual = NO_VALUE};
+    *o = (op){.kind = kind,
+              .layer = (int16_t)layer,
+              .in = in,
+              .out = out,
+              .residual = NO_VALUE,
+              .chosen = NO_VALUE};
     for (int i = 0; i < 3; i++) o->w[i] = o->bias[i] = NO_WEIGHT;
     return o;
 }
@@ -54,24 +67,33 @@ static void unsupported_type(recorder *r, const tensor_info *t, const char *want
     r->s = err_field(r->e, "%s", t->name);
 }
 
-static void check_tensor(recorder *r, const weight *w, uint32_t rows, const tensor_info *t) {
-    bool vector = w->role == WEIGHT_VECTOR;
-    if (t->ne[0] != w->cols || t->ne[1] != rows || t->ne[2] != 1 || t->ne[3] != 1) {
-        err_set(
-            r->e, ERR_FORMAT,
-            "architecture %s: tensor %s has shape [%llu, %llu, %llu, %llu], wanted [%u, %u]",
+static void wrong_shape(recorder *r, const tensor_info *t, const uint32_t want[3]) {
+    err_set(r->e, ERR_FORMAT,
+            "architecture %s: tensor %s has shape [%llu, %llu, %llu, %llu], wanted [%u, %u",
             r->p->config.arch, t->name, (unsigned long long)t->ne[0],
             (unsigned long long)t->ne[1], (unsigned long long)t->ne[2],
-            (unsigned long long)t->ne[3], w->cols, rows);
-        r->s = err_field(r->e, "%s", t->name);
-    } else if (vector && t->type != DT_F32 && t->type != DT_F16 && t->type != DT_BF16)
+            (unsigned long long)t->ne[3], want[0], want[1]);
+    const size_t n = strlen(r->e->text);
+    if (want[2] > 1)
+        snprintf(r->e->text + n, sizeof r->e->text - n, ", %u]", want[2]);
+    else
+        snprintf(r->e->text + n, sizeof r->e->text - n, "]");
+    r->s = err_field(r->e, "%s", t->name);
+}
+
+/* want: columns, rows, experts of the whole tensor. */
+static void check_tensor(recorder *r, const weight *w, const uint32_t want[3],
+                         const tensor_info *t) {
+    bool vector = w->role == WEIGHT_VECTOR;
+    if (t->ne[0] != want[0] || t->ne[1] != want[1] || t->ne[2] != want[2] || t->ne[3] != 1)
+        wrong_shape(r, t, want);
+    else if (vector && t->type != DT_F32 && t->type != DT_F16 && t->type != DT_BF16)
         unsupported_type(r, t, "F32, F16 or BF16 for a vector");
     else if (t->type >= DT_I8 && t->type <= DT_F64) /* I8, I16, I32, I64, F64: no weights */
         unsupported_type(r, t, "a type of weights");
 }
 
-/* rows: of the whole tensor. */
-static void find_tensor(recorder *r, weight *w, uint32_t rows) {
+static void find_tensor(recorder *r, weight *w, const uint32_t want[3]) {
     tensor_info t;
     w->tensor = checkpoint_find(r->file, w->name, &t);
     if (w->tensor < 0) {
@@ -80,12 +102,33 @@ static void find_tensor(recorder *r, weight *w, uint32_t rows) {
         r->s = err_field(r->e, "%s", w->name);
         return;
     }
-    check_tensor(r, w, rows, &t);
+    check_tensor(r, w, want, &t);
     w->type = t.type;
     r->claimed[w->tensor] = true;
 }
 
-static weight_id add_weight(recorder *r, weight w, const char *name, uint32_t all_rows) {
+/* Columns are cut where a block of the type ends; rows of all experts are counted in 32 bits.
+ */
+static void check_slice(recorder *r, const weight *w) {
+    const dtype_info *d = dtype_get(w->type);
+    uint64_t n;
+    if (r->s != OK) return;
+    if (w->first_col % d->block_elems || w->cols % d->block_elems)
+        err_set(r->e, ERR_UNSUPPORTED,
+                "architecture %s: columns %u to %u of tensor %s: a block of %s has %u",
+                r->p->config.arch, w->first_col, w->first_col + w->cols, w->name,
+                dtype_name(w->type), d->block_elems);
+    else if (w->n_experts && (!mul_u64(w->rows, w->n_experts, &n) || n > UINT32_MAX))
+        err_set(r->e, ERR_UNSUPPORTED, "architecture %s: tensor %s has too many rows",
+                r->p->config.arch, w->name);
+    else
+        return;
+    r->s = err_field(r->e, "%s", w->name);
+}
+
+/* all_rows, all_cols: of the tensor, or of one expert in it. */
+static weight_id add_weight(recorder *r, weight w, const char *name, uint32_t all_rows,
+                            uint32_t all_cols) {
     program *p = r->p;
     if (!grow(r, (void **)&p->weights, &r->cap_weights, p->n_weights, sizeof *p->weights))
         return NO_WEIGHT;
@@ -95,9 +138,10 @@ static weight_id add_weight(recorder *r, weight w, const char *name, uint32_t al
     else
         snprintf(w.name, sizeof w.name, "blk.%d.%s", w.layer, name);
     if (r->file)
-        find_tensor(r, &w, all_rows);
+        find_tensor(r, &w, (uint32_t[]){all_cols, all_rows, w.n_experts ? w.n_experts : 1});
     else
-        w.type = w.role == WEIGHT_VECTOR ? DT_F32 : dtype_for_cols(r->planned, w.cols);
+        w.type = w.role == WEIGHT_VECTOR ? DT_F32 : dtype_for_cols(r->planned, all_cols);
+    check_slice(r, &w);
     p->weights[p->n_weights] = w;
     return p->n_weights++;
 }
@@ -105,21 +149,52 @@ static weight_id add_weight(recorder *r, weight w, const char *name, uint32_t al
 weight_id rec_weight(recorder *r, weight_role role, int layer, const char *name, uint32_t rows,
                      uint32_t cols) {
     return add_weight(r, (weight){.role = role, .rows = rows, .cols = cols, .layer = layer},
-                      name, rows);
+                      name, rows, cols);
 }
 
-weight_id rec_weight_part(recorder *r, int layer, const char *name, uint32_t first_row,
-                          uint32_t rows, uint32_t all_rows, uint32_t cols) {
+weight_id rec_weight_slice(recorder *r, int layer, const char *name, slice rows, slice cols) {
+    const weight w = {.role = WEIGHT_LINEAR,
+                      .rows = rows.n,
+                      .cols = cols.n,
+                      .layer = layer,
+                      .first_row = rows.first,
+                      .first_col = cols.first};
+    return add_weight(r, w, name, rows.all, cols.all);
+}
+
+weight_id rec_weight_experts(recorder *r, int layer, const char *name, uint32_t n_experts,
+                             uint32_t rows, uint32_t cols) {
     const weight w = {.role = WEIGHT_LINEAR,
                       .rows = rows,
                       .cols = cols,
-                      .layer = layer,
-                      .first_row = first_row};
-    return add_weight(r, w, name, all_rows);
+                      .n_experts = n_experts,
+                      .layer = layer};
+    return add_weight(r, w, name, rows, cols);
 }
 
 weight_id rec_vector(recorder *r, bool wanted, int layer, const char *name, uint32_t n) {
     return wanted ? rec_weight(r, WEIGHT_VECTOR, layer, name, 1, n) : NO_WEIGHT;
+}
+
+static bool same_group(const kv_group *a, const kv_group *b) {
+    return a->window == b->window && a->n_kv_heads == b->n_kv_heads &&
+           a->head_dim == b->head_dim;
+}
+
+static void join_group(recorder *r, const op *o) {
+    program *p = r->p;
+    const kv_group like = {o->attention.window, o->heads.n_kv_heads, o->heads.head_dim, 0};
+    uint32_t k = 0;
+    while (k < p->n_groups && !same_group(&p->group[k], &like)) k++;
+    if (k == PROGRAM_MAX_GROUPS) {
+        r->s = err_set(r->e, ERR_UNSUPPORTED,
+                       "architecture %s: more than %d kinds of KV cache among its layers",
+                       p->config.arch, PROGRAM_MAX_GROUPS);
+        return;
+    }
+    if (k == p->n_groups) p->group[p->n_groups++] = like;
+    p->layer_group[o->layer] = (uint16_t)k;
+    p->layer_index[o->layer] = (uint16_t)p->group[k].n_layers++;
 }
 
 void rec_kv_groups(recorder *r) {
@@ -132,18 +207,13 @@ void rec_kv_groups(recorder *r) {
         r->s = mem_exhausted(r->e, MEM_RUNTIME, "the program of the model");
         return;
     }
-    for (uint32_t l = 0; l < n; l++) {
-        uint32_t window = model_config_window(&p->config, l), k = 0;
-        while (k < p->n_groups && p->group[k].window != window) k++;
-        CHECK(k < PROGRAM_MAX_GROUPS); /* two kinds of layers at most */
-        if (k == p->n_groups) p->group[p->n_groups++].window = window;
-        p->layer_group[l] = (uint16_t)k;
-        p->layer_index[l] = (uint16_t)p->group[k].n_layers++;
-    }
+    for (uint32_t i = 0; i < p->n_ops && r->s == OK; i++)
+        if (p->ops[i].kind == OP_ATTENTION) join_group(r, &p->ops[i]);
 }
 
 static bool same_rope(const rope_config *a, const rope_config *b) {
-    return a->theta == b->theta && a->scaling == b->scaling && a->factor == b->factor;
+    return a->n_dims == b->n_dims && a->pairing == b->pairing && a->theta == b->theta &&
+           a->scaling == b->scaling && a->factor == b->factor;
 }
 
 uint32_t rec_rope(recorder *r, int layer) {

@@ -17,20 +17,30 @@ typedef struct recorder {
 } recorder;
 
 value_id rec_value(recorder *, const char *name, row_set, uint32_t cols);
+/* A value of ROWS_ROUTED. */
+value_id rec_value_routed(recorder *, const char *name, uint32_t top_k, uint32_t cols);
 /* A weight of the file under "blk.LAYER.NAME", or NAME when layer is -1; checked for shape and
  * type. Without a file: of the planned type (vectors: float32). */
 weight_id rec_weight(recorder *, weight_role, int layer, const char *name, uint32_t rows,
                      uint32_t cols);
-/* Rows [first_row, first_row + rows) of a fused matrix that has all_rows of them. */
-weight_id rec_weight_part(recorder *, int layer, const char *name, uint32_t first_row,
-                          uint32_t rows, uint32_t all_rows, uint32_t cols);
+/* A part of the rows or columns of a tensor: n of all, from first on. */
+typedef struct slice {
+    uint32_t first, n, all;
+} slice;
+/* Part of a matrix: of a fused one, or what one rank holds. ERR_UNSUPPORTED (field: the tensor)
+ * where its columns do not begin and end at blocks of the type. */
+weight_id rec_weight_slice(recorder *, int layer, const char *name, slice rows, slice cols);
+/* The matrices of n_experts experts: a tensor of three dimensions. */
+weight_id rec_weight_experts(recorder *, int layer, const char *name, uint32_t n_experts,
+                             uint32_t rows, uint32_t cols);
 /* As a vector; NO_WEIGHT when wanted is false. */
 weight_id rec_vector(recorder *, bool wanted, int layer, const char *name, uint32_t n);
 /* Is there such a tensor? False without a file. */
 bool rec_has(const recorder *, const char *name);
 /* A blank operation (no weights, no residual) to be filled in at once; never NULL. */
 op *rec_op(recorder *, op_kind, int layer, value_id in, value_id out);
-/* Groups layers by window: p->group, layer_group, layer_index. */
+/* Groups the layers that have attention by window and by the size of their K and V: p->group,
+ * layer_group, layer_index. */
 void rec_kv_groups(recorder *);
 /* The rotary embedding of a layer: its index in p->rope. */
 uint32_t rec_rope(recorder *, int layer);

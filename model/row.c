@@ -53,6 +53,21 @@ row_best row_max(const float *x, uint32_t n, float *block_max) {
     return best;
 }
 
+/* Words of 32 at once: masks of a few forbidden tokens cost little more than a look at each. */
+void row_forbid(float *x, uint32_t n, const uint32_t *allowed) {
+    for (uint32_t first = 0; first < n; first += 32) {
+        uint32_t bits = ~allowed[first / 32], m = n - first < 32 ? n - first : 32;
+        if (bits == UINT32_MAX) {
+            for (uint32_t i = 0; i < m; i++) x[first + i] = -INFINITY;
+            continue;
+        }
+        for (; bits; bits &= bits - 1) {
+            uint32_t i = (uint32_t)__builtin_ctz(bits);
+            if (i < m) x[first + i] = -INFINITY;
+        }
+    }
+}
+
 /* 2^((x - max) * scale). The integer part of the exponent is found by adding 1.5 * 2^23, which
  * leaves it in the low bits of the sum; the rest, in [-0.5, 0.5], goes through the Taylor
  * polynomial of degree 7 (coefficients ln(2)^k / k!, remainder 5e-9). */

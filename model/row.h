@@ -24,6 +24,9 @@ typedef struct row_best {
  * NULL. */
 row_best row_max(const float *x, uint32_t n, float *block_max);
 
+/* x[i] = -inf where bit i % 32 of allowed[i / 32] is 0. */
+void row_forbid(float *x, uint32_t n, const uint32_t *allowed);
+
 /* x[i] = 2^((min(x[i], FLT_MAX) - max) * scale); max and scale finite, no x above max but
  * +inf. NaN and what is below 2^-125 become 0. Relative error below 1e-6 for exponents above
  * -20. */

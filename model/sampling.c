@@ -84,10 +84,6 @@ static bool known(int32_t token, uint32_t n_vocab) {
     return (uint32_t)token < n_vocab;
 }
 
-static bool penalises(const sampling *p) {
-    return p->repetition_penalty != 1 || p->presence_penalty != 0 || p->frequency_penalty != 0;
-}
-
 /* Occurrences are counted in a table that is never cleared as a whole: only the entries of
  * tokens in the history are set to 0, used, and marked as done. */
 static void penalise(float *logits, uint32_t n_vocab, const sampling *p,
@@ -113,7 +109,7 @@ static void edit_logits(float *logits, uint32_t n_vocab, const sampling *p,
                         const sampling_history *h, uint32_t *count) {
     for (uint32_t i = 0; i < p->n_bias; i++)
         if (known(p->bias[i].token, n_vocab)) logits[p->bias[i].token] += p->bias[i].bias;
-    if (h && h->n && penalises(p)) penalise(logits, n_vocab, p, h, count);
+    if (h && h->n && sampling_penalises(p)) penalise(logits, n_vocab, p, h, count);
     uint32_t n_output = h && h->n > h->n_prompt ? h->n - h->n_prompt : 0;
     if (n_output >= p->min_tokens) return;
     for (uint32_t i = 0; i < p->n_end_tokens; i++)
@@ -121,7 +117,8 @@ static void edit_logits(float *logits, uint32_t n_vocab, const sampling *p,
 }
 
 static bool edits(const sampling *p, const sampling_history *h) {
-    return p->n_bias || (p->min_tokens && p->n_end_tokens) || (h && h->n && penalises(p));
+    return p->n_bias || (p->min_tokens && p->n_end_tokens) ||
+           (h && h->n && sampling_penalises(p));
 }
 
 /* ---- logprobs ---- */
@@ -297,14 +294,16 @@ static uint32_t draw(float *logits, uint32_t n_vocab, float max, const sampling 
 }
 
 void sampling_draw(sampled *out, float *logits, uint32_t n_vocab, const sampling *p,
-                   const sampling_history *history, uint32_t position, void *memory) {
+                   const uint32_t *allowed, const sampling_history *history, uint32_t position,
+                   void *memory) {
     scratch s;
     CHECK(n_vocab > 0);
     scratch_lay(&s, memory, n_vocab);
     *out = (sampled){.logprob = NAN};
-    uint32_t original = 0;
+    row_best original = {-INFINITY, 0};
+    if (allowed) row_forbid(logits, n_vocab, allowed);
     if (edits(p, history)) {
-        original = row_max(logits, n_vocab, NULL).at;
+        original = row_max(logits, n_vocab, NULL);
         edit_logits(logits, n_vocab, p, history, s.id);
     }
     row_best best = row_max(logits, n_vocab, s.block_max);
@@ -312,13 +311,14 @@ void sampling_draw(sampled *out, float *logits, uint32_t n_vocab, const sampling
     bool greedy = !(p->temperature >= SAMPLING_GREEDY) || p->top_k == 1;
     float max = tamed(best.value);
     double log_sum = asked ? score(out, logits, n_vocab, max, p->n_logprobs, s.block_max) : 0;
-    uint32_t token = nothing_left ? original : best.at;
+    uint32_t token = nothing_left ? original.at : best.at;
     float logit = logits[token];
     if (!nothing_left && !greedy) {
         if (asked) memcpy(s.logits, logits, n_vocab * sizeof *logits);
         token = draw(logits, n_vocab, max, p, position, &s);
         if (asked) logit = s.logits[token];
     }
-    out->token = (int32_t)token;
+    bool none = nothing_left && allowed && !(original.value > -INFINITY);
+    out->token = none ? -1 : (int32_t)token;
     if (asked) out->logprob = logprob_of(logit, max, log_sum);
 }

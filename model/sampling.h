@@ -1,8 +1,10 @@
 /* From one row of logits to one token: what OP_SAMPLE means. Pure: the same logits, parameters,
  * history and position give the same token on every engine and in every batch.
  *
- * Order: logit_bias, penalties, min_tokens mask; logprobs are taken here, at
- * temperature 1; then temperature, top_k, typical_p, top_p, min_p, and the draw. */
+ * Order: the mask of allowed tokens; logit_bias, penalties, min_tokens; logprobs are taken
+ * here, at temperature 1; then temperature, top_k, typical_p, top_p, min_p, and the draw. So
+ * logprobs are those of the distribution that is drawn from, but for temperature and
+ * truncation: a token that is forbidden has none, and the others share its probability. */
 #ifndef VRAMD_MODEL_SAMPLING_H
 #define VRAMD_MODEL_SAMPLING_H
 
@@ -39,13 +41,18 @@ typedef struct sampling {
 /* Sets every field to "off" and temperature 1. */
 void sampling_defaults(sampling *);
 
+/* Whether the history matters. */
+static inline bool sampling_penalises(const sampling *p) {
+    return p->repetition_penalty != 1 || p->presence_penalty != 0 || p->frequency_penalty != 0;
+}
+
 typedef struct token_prob {
     int32_t token;
     float logprob;
 } token_prob;
 
 typedef struct sampled {
-    int32_t token;
+    int32_t token;  /* -1: the mask left no token with a logit */
     float logprob;  /* of the token; NaN unless asked for; -inf if the token was forbidden */
     uint16_t n_top; /* filled entries of top, best first, lowest id first among equals; no
                        token that is forbidden (-inf) is among them */
@@ -58,14 +65,21 @@ typedef struct sampling_history {
     uint32_t n, n_prompt;
 } sampling_history;
 
+/* Words of a mask of allowed tokens: bit t % 32 of word t / 32 is set where token t is allowed.
+ * Bits past the vocabulary do not matter. */
+static inline uint32_t sampling_mask_words(uint32_t n_vocab) {
+    return n_vocab / 32 + (n_vocab % 32 != 0);
+}
+
 /* Scratch of a sampler for a vocabulary of n: bytes, 64-byte aligned. One per thread; what it
  * holds on entry does not matter. */
 size_t sampling_scratch_bytes(uint32_t n_vocab);
 
 /* logits: [n_vocab] float32, overwritten; n_vocab >= 1. position: of the new token in its
- * sequence (keys the draw together with the seed). Cannot fail; NaN logits count as -inf, +inf
- * as FLT_MAX; if nothing is left, the highest original logit wins. Ids outside the vocabulary,
- * in the history or the parameters, are passed over.
+ * sequence (keys the draw together with the seed). allowed: [sampling_mask_words(n_vocab)], or
+ * NULL: all are. Cannot fail; NaN logits count as -inf, +inf as FLT_MAX; if nothing is left,
+ * the highest logit that the mask allows wins, and if there is none, token is -1 (0 without a
+ * mask). Ids outside the vocabulary, in the history or the parameters, are passed over.
  *
  * What each step means, w being exp((logit - best) / temperature):
  *   repetition   l > 0: l / penalty, else l * penalty; CTRL, section 4.1 (Keskar et al. 2019)
@@ -79,7 +93,8 @@ size_t sampling_scratch_bytes(uint32_t n_vocab);
  * Ties go to the lowest id everywhere, and one token always stays. The draw inverts the
  * cumulative sum in the order of ids. */
 void sampling_draw(sampled *out, float *logits, uint32_t n_vocab, const sampling *,
-                   const sampling_history *, uint32_t position, void *scratch);
+                   const uint32_t *allowed, const sampling_history *, uint32_t position,
+                   void *scratch);
 
 /* Log-probability of a given token and the n best, temperature 1 (prompt logprobs). logits are
  * left alone. */

@@ -25,6 +25,7 @@ static void audit_hot(const sched *s, uint32_t slot) {
     CHECK(h->limit <= s->cfg.max_model_len && r->n_reported <= h->n_prompt);
     CHECK(h->n_draft == 0 || h->pending == 1 || (h->state == SEQ_DECODE && h->pending == 0));
     CHECK(h->len + h->n_draft < h->limit || h->n_draft == 0);
+    CHECK(!h->lockstep || h->pending <= 1);
     CHECK(h->pending <= h->inflight && h->inflight <= s->n_planned - s->n_committed);
     CHECK(!heap_has(&s->waiting, record_of(h->id)));
     CHECK(heap_has(&s->deadlines, record_of(h->id)) == (r->spec.deadline_us > 0));

@@ -51,6 +51,10 @@ static inline void push_tokens(sched *s, const seq_hot *h, uint32_t index, uint3
 
 static inline void commit_token(sched *s, seq_hot *h, uint32_t slot, uint32_t index,
                                 int32_t token) {
+    if (token < 0) {
+        seq_end(s, slot, FINISH_NO_TOKEN, -1);
+        return;
+    }
     tokens_of(s, slot)[h->len++] = token;
     s->count.generated_tokens++;
     if (token_ends(s, h, token)) {
@@ -79,10 +83,12 @@ static __attribute__((noinline)) void commit_run(sched *s, const sched_step_seq 
     seq_hot *h = &s->hot[e->slot];
     int32_t *history = tokens_of(s, e->slot);
     uint32_t n = 0;
-    bool stops = false;
+    bool stops = false, none = false;
     h->n_draft = 0;
     CHECK(n_run >= 1 && n_run <= 1 + e->n_draft);
     while (n < n_run && h->len < h->limit && !stops) {
+        none = run[n] < 0;
+        if (none) break;
         history[h->len++] = run[n];
         stops = token_ends(s, h, run[n++]);
     }
@@ -93,10 +99,13 @@ static __attribute__((noinline)) void commit_run(sched *s, const sched_step_seq 
         if (s->windows) hold_release_unseen(s, e->slot, h->next_pos);
         hold_shrink(s, e->slot, blocks_for(s, h->next_pos));
     }
-    const sched_finish why = stops                ? FINISH_STOP
+    const sched_finish why = none                 ? FINISH_NO_TOKEN
+                             : stops              ? FINISH_STOP
                              : h->len == h->limit ? FINISH_LENGTH
                                                   : FINISH_NONE;
-    if (n > stops) push_tokens(s, h, index, n - stops, h->len - h->n_prompt - stops, why);
+    if (n > stops)
+        push_tokens(s, h, index, n - stops, h->len - h->n_prompt - stops,
+                    none ? FINISH_NONE : why);
     if (why != FINISH_NONE) seq_end(s, e->slot, why, stops ? run[n - 1] : -1);
 }
 

@@ -14,9 +14,9 @@
  *
  * Progress. The most senior never waits for longer than the fences of two steps: whatever it
  * needs is free, fenced, or held by juniors, because alone it fits (checked at submit). Decode
- * rows come first and max_rows >= max_seqs, so it always gets a row; so it ends, and the next
- * one is the most senior. Hence every admitted sequence ends. (policy.h: what a policy may do
- * to that order.) */
+ * rows come first and max_rows >= max_seqs, so it always gets a row (in lockstep: as soon as
+ * the step before is committed); so it ends, and the next one is the most senior. Hence every
+ * admitted sequence ends. (policy.h: what a policy may do to that order.) */
 #include "scheduler/state.h"
 
 /* A resumed sequence must have room for so many more tokens, or it would be evicted again at
@@ -181,7 +181,7 @@ static void plan_decode(planner *p) {
     for (uint32_t slot = s->running.head; slot != NO_SLOT; slot = next) {
         seq_hot *h = &s->hot[slot];
         if (h->state == SEQ_DECODE && h->len + h->pending < h->limit &&
-            (h->n_draft == 0 || h->pending == 0) &&
+            (h->pending == 0 || (h->n_draft == 0 && !h->lockstep)) &&
             (h->next_pos < h->n_blocks * s->cfg.block_tokens || find_block(p, slot))) {
             sched_step_seq *e = add_entry(p, slot);
             e->first_row = p->n;

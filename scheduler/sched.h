@@ -18,10 +18,10 @@
  * then share its full blocks and copy its last one.
  *
  * Two planned steps may be uncommitted: the second assumes that each sampling row of the first
- * yields one token. Drafts: a decoding sequence may have rows that verify guesses of its next
- * tokens (speculative decoding); such a step yields a run of 1 to n_draft + 1 tokens, so the
- * sequence is in no other step until it is committed. Positions of rejected guesses are given
- * back then.
+ * yields one token, but for sequences in lockstep, which wait for it. Drafts: a decoding sequence
+ * may have rows that verify guesses of its next tokens (speculative decoding); such a step yields
+ * a run of 1 to n_draft + 1 tokens, so the sequence is in no other step until it is committed.
+ * Positions of rejected guesses are given back then.
  *
  * Blocks freed while a step is uncommitted stay fenced until every step that
  * may touch them is committed. */
@@ -81,6 +81,8 @@ typedef struct sched_spec {
     bool ignore_eos;       /* the model's end tokens do not end it; its own stop ids do */
     int32_t stop_ids[SCHED_MAX_STOP_IDS];
     uint32_t n_stop_ids;
+    bool lockstep; /* the next row is planned only after its input token is committed: what may
+                      follow depends on that token; so it gets a row in every second step */
     bool score_prompt;    /* every prompt row yields logits (echo with logprobs) */
     int32_t priority;     /* lower is sooner, as in vLLM; order of admission only */
     uint64_t tenant;      /* whose request it is, for policies; 0: unknown */
@@ -144,7 +146,8 @@ typedef enum sched_finish {
     FINISH_LENGTH,
     FINISH_CANCELLED,
     FINISH_TIMEOUT,
-    FINISH_ERROR
+    FINISH_ERROR,
+    FINISH_NO_TOKEN /* the sampler was allowed none */
 } sched_finish;
 
 typedef enum sched_event_kind {
@@ -210,7 +213,8 @@ const sched_step *sched_plan(sched *, uint64_t now_us);
  * SCHED_MAX_DRAFT, fewer before max_tokens, and 0 unless the sequence decodes and is in no
  * uncommitted step that samples. Forgotten when the sequence is preempted or paused. */
 uint32_t sched_draft(sched *, sched_id, const int32_t *guess, uint32_t n);
-/* Commits the oldest uncommitted step. A run ends early at a stop id or at max_tokens.
+/* Commits the oldest uncommitted step. A run ends early at a stop id or at max_tokens; a
+ * negative token ends its sequence with FINISH_NO_TOKEN.
  * An engine failure commits with tokens NULL: every sequence of the step ends with
  * FINISH_ERROR. */
 void sched_commit(sched *, const sched_step *, const sched_step_tokens *tokens);

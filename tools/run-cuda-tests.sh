@@ -2,7 +2,7 @@
 # Runs the CUDA tests on the CPU (tests/cushim): every test in the orders 0..3, then with
 # AddressSanitizer and UBSan in one, then the daemon with the CUDA engine; prints one line of counts last.
 #   tools/run-cuda-tests.sh [NAME]     NAME: tests/{cuda,cushim}/test_NAME.*, or daemon for the last part
-# Environment: BUILD (build), ORDERS ("0 1 2 3"), ASAN_ORDERS ("4").
+# Environment: BUILD (build), ORDERS ("0 1 2 3"), ASAN_ORDERS ("4"; empty: not with the sanitizers).
 set -u
 cd "$(dirname "$0")/.." || exit 1
 BUILD=${BUILD:-build}
@@ -71,7 +71,9 @@ daemon() { # tests/e2e/test_cuda_shim.py and test_device.py, and the benchmarks 
 }
 if [ ${#tests[@]} -gt 0 ]; then
   suite "$BUILD" "${ORDERS:-0 1 2 3}" order
-  suite "$BUILD/cuda-asan" "${ASAN_ORDERS:-4}" asan-order MODULES_IN="$BUILD" SAN="-fsanitize=address,undefined -fno-sanitize-recover=all"
+  asan_orders=${ASAN_ORDERS-4}
+  [ -z "$asan_orders" ] ||
+    suite "$BUILD/cuda-asan" "$asan_orders" asan-order MODULES_IN="$BUILD" SAN="-fsanitize=address,undefined -fno-sanitize-recover=all"
 fi
 [ -n "$name" ] && [ "$name" != daemon ] || daemon
 echo "$pass passed, $fail failed"

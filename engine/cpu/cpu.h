@@ -61,21 +61,22 @@ status cpu_step_init(cpu_engine *, const batch *, err *);
 
 /* step.c. Runs the step on the team. */
 void cpu_step_run(cpu_engine *);
+/* Whether the engine runs operations of this kind. */
+bool cpu_op_runs(op_kind);
 
 static inline void *thread_at(const cpu_engine *e, uint32_t thread, uint64_t at) {
     return e->workspace + thread * e->layout.thread.bytes + at;
 }
 
-/* [n_dims / 2] of one kind of rotary embedding */
+/* [rope_dims / 2] of one kind of rotary embedding */
 static inline double *cpu_freqs(const cpu_engine *e, uint32_t table) {
-    return (double *)(e->workspace + e->layout.freqs) +
-           (size_t)table * e->program->config.rope.n_dims / 2;
+    return (double *)(e->workspace + e->layout.freqs) + (size_t)table * e->layout.rope_dims / 2;
 }
 
-/* Cosines and sines of a row of the step: [n_dims] */
+/* Cosines and sines of a row of the step: [rope_dims] */
 static inline float *cpu_angles(const cpu_engine *e, uint32_t table, uint32_t row) {
     return (float *)(e->workspace + e->layout.rope) +
-           ((size_t)table * e->opt.max_rows + row) * e->program->config.rope.n_dims;
+           ((size_t)table * e->opt.max_rows + row) * e->layout.rope_dims;
 }
 
 #endif

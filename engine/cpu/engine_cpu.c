@@ -18,7 +18,7 @@ static status cpu_terms(const program *p, const engine_options *o, terms *out, k
     status s = cpu_layout_init(&l, p, o, e);
     if (s != OK) return s;
     cpu_layout_terms(&l, p, o, out);
-    kv_costs(kv, p, o, 1, l.kv_block_bytes);
+    kv_costs(kv, p, 1, l.kv);
     cpu_layout_clear(&l);
     return OK;
 }
@@ -27,7 +27,7 @@ static status cpu_terms(const program *p, const engine_options *o, terms *out, k
 static status check_ops(const program *p, const engine_options *o, err *e) {
     for (uint32_t i = 0; i < p->n_ops; i++) {
         const op *x = &p->ops[i];
-        if (x->kind > OP_SAMPLE) {
+        if (!cpu_op_runs(x->kind)) {
             err_set(e, ERR_UNSUPPORTED, "the CPU engine does not run operation %s",
                     op_kind_name(x->kind));
             return err_field(e, "%s", op_kind_name(x->kind));
@@ -42,14 +42,13 @@ static status check_ops(const program *p, const engine_options *o, err *e) {
 }
 
 static status choose_kernels(cpu_engine *e, err *er) {
-    static const char *const name[] = {"auto", "plain", "avx2", "avx512", "amx"};
     e->linear = linear_kernels_get(e->opt.isa);
     if (e->linear) {
         e->ops = op_kernels_get(e->linear->isa);
         return OK;
     }
     err_set(er, ERR_UNSUPPORTED, "cpu_isa = %s: this CPU or this build does not have it",
-            name[e->opt.isa]);
+            cpu_isa_name(e->opt.isa));
     err_hint(er, "use cpu_isa = auto");
     return err_field(er, "cpu_isa");
 }
@@ -78,10 +77,9 @@ static status alloc_arenas(cpu_engine *e, err *er) {
 static status alloc_kv(cpu_engine *e, err *er) {
     status s = OK;
     for (uint32_t g = 0; g < e->program->n_groups && s == OK; g++) {
-        uint64_t bytes = 0;
+        uint64_t bytes = kv_block_bytes(&e->layout.kv[g], e->program->group[g].n_layers);
         void *p = NULL;
-        if (!mul_u64(e->layout.kv_block_bytes[g], e->opt.n_blocks[g], &bytes) ||
-            !mul_u64(bytes, e->program->group[g].n_layers, &bytes))
+        if (!mul_u64(bytes, e->opt.n_blocks[g], &bytes))
             return err_set(er, ERR_INVALID, "%u blocks of KV cache exceed 2^64 bytes",
                            e->opt.n_blocks[g]);
         s = ledger_alloc(e->ledger, &p, MEM_KV, bytes, "KV cache", er);

@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "engine/arrange.h"
+#include "engine/cpu/op_list.h"
 #include "memory/term.h"
 
 static uint64_t place(sizer *s, uint64_t bytes) {
@@ -29,11 +30,12 @@ static status check_options(const engine_options *o, err *e) {
         return engine_option_bad(e, "threads", o->n_threads, "1 to 256");
     if (o->activations == ACTIVATION_BF16 || o->activations == ACTIVATION_F16) {
         err_set(e, ERR_UNSUPPORTED, "activation_dtype = %s needs kernels this engine lacks",
-                o->activations == ACTIVATION_F16 ? "f16" : "bf16");
+                activation_dtype_name(o->activations));
         err_hint(e, "use int8, f32 or auto");
         return err_field(e, "activation_dtype");
     }
-    return OK;
+    static const dtype kv[] = {DT_F16, DT_BF16, DT_F32};
+    return kv_types_check(o->kv_k, o->kv_v, kv, sizeof kv / sizeof *kv, "CPU", e);
 }
 
 static status check_weights(const program *p, err *e) {
@@ -51,26 +53,59 @@ static status check_weights(const program *p, err *e) {
     return OK;
 }
 
-static status check_program(const program *p, err *e) {
-    const model_config *c = &p->config;
-    if (c->head_dim % 8 || c->n_kv_heads == 0 || c->n_heads % c->n_kv_heads) {
+static status check_heads(const head_shape *h, err *e) {
+    if (h->head_dim % 8 || h->n_kv_heads == 0 || h->n_heads % h->n_kv_heads) {
         err_set(e, ERR_UNSUPPORTED,
                 "heads of %u (a multiple of 8 is needed), %u query heads for %u of K and V",
-                c->head_dim, c->n_heads, c->n_kv_heads);
+                h->head_dim, h->n_heads, h->n_kv_heads);
         return err_field(e, "head_dim");
     }
-    if (c->n_heads / c->n_kv_heads > ATTN_MAX_QUERIES) {
+    if (heads_group(h) > ATTN_MAX_QUERIES) {
         err_set(e, ERR_UNSUPPORTED, "%u query heads share one of K and V; at most %d may",
-                c->n_heads / c->n_kv_heads, ATTN_MAX_QUERIES);
+                heads_group(h), ATTN_MAX_QUERIES);
         return err_field(e, "n_kv_heads");
     }
+    return OK;
+}
+
+static status check_program(const program *p, err *e) {
+    for (uint32_t i = 0; i < p->n_ops; i++) {
+        if (p->ops[i].kind != OP_ATTENTION) continue;
+        status s = check_heads(&p->ops[i].heads, e);
+        if (s != OK) return s;
+    }
     return check_weights(p, e);
+}
+
+/* ---- attention ---- */
+
+static uint32_t larger(uint32_t a, uint32_t b) {
+    return a > b ? a : b;
+}
+
+static void find_attention(cpu_layout *l, const program *p) {
+    l->rope_dims = program_rope_dims(p);
+    for (uint32_t i = 0; i < p->n_ops; i++) {
+        const head_shape *h = &p->ops[i].heads;
+        if (p->ops[i].kind != OP_ATTENTION) continue;
+        l->max_kv_heads = larger(l->max_kv_heads, h->n_kv_heads);
+        l->max_group = larger(l->max_group, heads_group(h));
+        l->max_head_dim = larger(l->max_head_dim, h->head_dim);
+        l->slot_floats =
+            larger(l->slot_floats, h->n_heads * partial_floats(attn_dim_pad(h->head_dim)));
+    }
 }
 
 /* ---- values ---- */
 
 static bool reads_activations(op_kind k) {
-    return k == OP_LINEAR || k == OP_GATE_UP || k == OP_LOGITS;
+    switch (k) {
+#define X(kind, run, reads)                                                                    \
+    case OP_##kind: return reads;
+        CPU_OPS(X)
+#undef X
+    default: return false; /* the plan may speak of operations that do not run yet */
+    }
 }
 
 /* What its readers want of a value, backwards, since gathered rows want what theirs do. */
@@ -80,6 +115,7 @@ static void find_forms(cpu_layout *l, const program *p) {
         if (o->kind == OP_LOGITS) l->values[o->out].is_logits = true;
         if (o->kind == OP_ROPE_APPEND) l->values[o->in].feeds_rope = true;
         if (o->residual != NO_VALUE) l->values[o->residual].forms |= FORM_F;
+        if (o->chosen != NO_VALUE) l->values[o->chosen].forms |= FORM_F;
         if (o->in == NO_VALUE) continue;
         uint8_t *forms = &l->values[o->in].forms;
         if (o->kind == OP_GATHER_ROWS) {
@@ -98,11 +134,10 @@ static void find_forms(cpu_layout *l, const program *p) {
         }
     }
     /* Heads whose columns do not fall on blocks of 32 are quantised row by row afterwards. */
-    const model_config *c = &p->config;
-    bool blocks = c->n_heads / c->n_kv_heads * c->head_dim % 32 == 0;
     for (uint32_t i = 0; i < p->n_ops; i++) {
         uint8_t *forms = p->ops[i].out == NO_VALUE ? NULL : &l->values[p->ops[i].out].forms;
-        if (p->ops[i].kind == OP_ATTENTION && !blocks) *forms |= FORM_F;
+        if (p->ops[i].kind == OP_ATTENTION && !heads_fill_blocks(&p->ops[i].heads))
+            *forms |= FORM_F;
         if (p->ops[i].kind == OP_EMBED || p->ops[i].kind == OP_LINEAR) *forms |= FORM_F;
     }
 }
@@ -114,7 +149,7 @@ typedef struct value_bytes {
 static value_bytes bytes_of_value(const cpu_layout *l, const program *p,
                                   const engine_options *o, value_id v, sizer *s) {
     const value *val = &p->values[v];
-    uint64_t rows = val->rows == ROWS_GATHERED ? o->max_logit_rows : o->max_rows;
+    uint64_t rows = value_rows(val, o->max_rows, o->max_logit_rows);
     sizer own = {0};
     value_bytes b = {0};
     if (l->values[v].forms & FORM_F) place_n(&own, sizer_times(&own, rows, val->cols), 4);
@@ -167,13 +202,19 @@ static status place_values(cpu_layout *l, const program *p, const engine_options
 
 /* ---- the rest ---- */
 
+/* Each expert is packed as a matrix of its own. */
+static uint64_t packed_bytes_of(const weight *w, sizer *s) {
+    return sizer_times(s, packed_bytes(w->type, w->rows, w->cols),
+                       w->n_experts ? w->n_experts : 1);
+}
+
 static void place_weights(cpu_layout *l, const program *p, sizer *s) {
     sizer w = {0};
     uint64_t rows32 = 0;
     for (uint32_t i = 0; i < p->n_weights; i++) {
         const weight *x = &p->weights[i];
-        uint64_t bytes = x->role == WEIGHT_VECTOR ? sizer_times(&w, x->cols, 4)
-                                                  : packed_bytes(x->type, x->rows, x->cols);
+        uint64_t bytes =
+            x->role == WEIGHT_VECTOR ? sizer_times(&w, x->cols, 4) : packed_bytes_of(x, &w);
         l->weights[i].at = place(&w, bytes);
         l->weights[i].bytes = w.n - l->weights[i].at;
         const dtype_info *d = dtype_get(x->type);
@@ -187,11 +228,10 @@ static void place_weights(cpu_layout *l, const program *p, sizer *s) {
 }
 
 static void place_thread(cpu_layout *l, const program *p, sizer *s) {
-    const model_config *c = &p->config;
-    const uint64_t dp = attn_dim_pad(c->head_dim);
+    const uint64_t dp = attn_dim_pad(l->max_head_dim);
     thread_place *t = &l->thread;
     sizer n = {0};
-    t->attn = place(&n, attn_scratch_bytes(c->head_dim));
+    t->attn = place(&n, attn_scratch_bytes(l->max_head_dim));
     t->q = place_n(&n, ATTN_MAX_QUERIES * dp, 4);
     t->acc = place_n(&n, ATTN_MAX_QUERIES * dp, 4);
     t->max = place_n(&n, 2 * ATTN_MAX_QUERIES, 4);
@@ -199,43 +239,31 @@ static void place_thread(cpu_layout *l, const program *p, sizer *s) {
     t->row = place_n(&n, (uint64_t)l->max_cols + 16, 4);
     t->gate = place_n(&n, GATE_FLOATS, 4);
     t->up = place_n(&n, GATE_FLOATS, 4);
-    t->sampler = place(&n, sampling_scratch_bytes(c->n_vocab));
+    t->sampler = place(&n, sampling_scratch_bytes(p->config.n_vocab));
     t->bytes = align_up(n.n, 4096);
     s->failed |= n.failed;
 }
 
 static void place_workspace(cpu_layout *l, const program *p, const engine_options *o,
                             sizer *s) {
-    const model_config *c = &p->config;
-    const uint32_t group = c->n_heads / c->n_kv_heads, dp = attn_dim_pad(c->head_dim);
     uint32_t seqs = o->max_seqs < SPLIT_SEQS ? o->max_seqs : SPLIT_SEQS;
     if (seqs > o->n_threads) seqs = o->n_threads;
     if (o->n_threads == 1) seqs = 0;
     l->n_splits = (uint32_t)ceil_div(o->max_model_len, ATTN_SPLIT);
     l->n_slots = l->n_splits > 1 ? l->n_splits * seqs : 0;
-    l->slot_floats = group * (dp + 2);
     l->n_tasks = o->max_rows + l->n_slots;
     sizer w = {0};
     place_n(&w, l->thread.bytes, o->n_threads);
-    l->partials = place_n(&w, (uint64_t)l->n_slots * c->n_kv_heads, 4 * l->slot_floats);
-    l->partials_done = place_n(&w, (uint64_t)l->n_slots * c->n_kv_heads, sizeof(uint32_t));
-    l->freqs = place_n(&w, (uint64_t)p->n_ropes * c->rope.n_dims, 4);
-    l->rope = place_n(&w, (uint64_t)p->n_ropes * o->max_rows * c->rope.n_dims, 4);
+    l->partials = place_n(&w, (uint64_t)l->n_slots, 4 * (uint64_t)l->slot_floats);
+    l->partials_done = place_n(&w, (uint64_t)l->n_slots * l->max_kv_heads, sizeof(uint32_t));
+    l->freqs = place_n(&w, (uint64_t)p->n_ropes * l->rope_dims, 4);
+    l->rope = place_n(&w, (uint64_t)p->n_ropes * o->max_rows * l->rope_dims, 4);
     uint64_t rows = o->max_rows > o->max_logit_rows ? o->max_rows : o->max_logit_rows;
     l->rows = place_n(&w, rows, sizeof(step_row));
     l->tasks = place_n(&w, l->n_tasks, sizeof(attn_task));
     l->results = place_n(&w, (uint64_t)o->max_seqs + o->max_logit_rows, sizeof(sampled));
     l->workspace_bytes = w.n;
     s->failed |= w.failed;
-}
-
-static void place_kv(cpu_layout *l, const program *p, const engine_options *o, sizer *s) {
-    const model_config *c = &p->config;
-    uint64_t per_head =
-        sizer_times(s, o->block_tokens, c->head_dim + attn_dim_pad(c->head_dim));
-    uint64_t block =
-        sizer_times(s, sizer_times(s, per_head, c->n_kv_heads), kv_dtype_bytes(o->kv));
-    for (uint32_t g = 0; g < p->n_groups; g++) l->kv_block_bytes[g] = block;
 }
 
 status cpu_layout_init(cpu_layout *l, const program *p, const engine_options *o, err *e) {
@@ -251,12 +279,13 @@ status cpu_layout_init(cpu_layout *l, const program *p, const engine_options *o,
         return mem_exhausted(e, MEM_RUNTIME, "the layout");
     }
     sizer s = {0};
+    find_attention(l, p);
     find_forms(l, p);
     st = place_values(l, p, o, &s, e);
     place_weights(l, p, &s);
     place_thread(l, p, &s);
     place_workspace(l, p, o, &s);
-    place_kv(l, p, o, &s);
+    kv_formats_init(l->kv, KV_LANES, p, o);
     l->logits_bytes = sizer_times(&s, sizer_times(&s, o->max_logit_rows, p->config.n_vocab), 4);
     if (st == OK && s.failed)
         st = err_set(e, ERR_INVALID, "the model and the options require more than 2^64 bytes");

@@ -40,20 +40,33 @@ typedef struct thread_place {
     uint64_t bytes;
 } thread_place;
 
+/* Of one query head's partial result of attention: maximum, sum, accumulators. */
+static inline uint32_t partial_floats(uint32_t dim_pad) {
+    return dim_pad + 2;
+}
+/* Whether the query heads of each KV head begin at a block of 32 codes: then the thread that
+ * has them quantises them. */
+static inline bool heads_fill_blocks(const head_shape *h) {
+    return heads_group(h) * h->head_dim % 32 == 0;
+}
+
 typedef struct cpu_layout {
     activation_dtype family;
     uint32_t n_splits;    /* partial results of attention that one sequence can have */
-    uint32_t n_slots;     /* of n_heads partial results each */
-    uint32_t slot_floats; /* one KV head's part of a slot: max, sum, accumulators */
+    uint32_t n_slots;     /* of a partial result of every head each */
+    uint32_t slot_floats; /* of a slot: partial_at (step_attention.c) */
     uint32_t n_tasks, max_cols;
+    uint32_t rope_dims; /* the most that any rotary embedding turns */
+    /* The largest of each among the operations of attention. */
+    uint32_t max_kv_heads, max_group, max_head_dim;
     value_place *values;   /* [n_values] */
     weight_place *weights; /* [n_weights] */
     uint64_t weights_bytes, activations_bytes, logits_bytes;
     thread_place thread;
     /* Offsets in the workspace: threads first, then what they share. */
     uint64_t partials, partials_done, freqs, rope, rows, tasks, results, workspace_bytes;
-    uint64_t kv_block_bytes[PROGRAM_MAX_GROUPS]; /* of one layer */
-    uint64_t bounce_bytes;                       /* of one thread, while loading */
+    kv_format kv[PROGRAM_MAX_GROUPS];
+    uint64_t bounce_bytes; /* of one thread, while loading */
 } cpu_layout;
 
 /* A row of the step, and a piece of attention (plan_step.c fills them). */

@@ -59,23 +59,19 @@ const linear_kernels *linear_kernels_get(cpu_isa isa) {
     return isa == ISA_AVX512 ? &linear_avx512 : isa == ISA_AVX2 ? &linear_avx2 : &linear_plain;
 }
 
-static void split(uint32_t n, uint32_t unit, uint32_t n_threads, uint32_t id, uint32_t *from,
-                  uint32_t *to) {
+static span split(uint32_t n, uint32_t unit, uint32_t n_threads, uint32_t id) {
     uint64_t units = ceil_div(n, unit);
     uint64_t a = units * id / n_threads * unit, b = units * (id + 1) / n_threads * unit;
-    *from = a < n ? (uint32_t)a : n;
-    *to = b < n ? (uint32_t)b : n;
+    return (span){a < n ? (uint32_t)a : n, b < n ? (uint32_t)b : n};
 }
 
-void linear_share(uint32_t n_rows, uint32_t n_out, uint32_t n_threads, uint32_t id,
-                  uint32_t *row0, uint32_t *row1, uint32_t *out0, uint32_t *out1) {
+linear_part linear_share(uint32_t n_rows, uint32_t n_out, uint32_t n_threads, uint32_t id) {
     CHECK(n_threads > 0 && id < n_threads);
-    *row0 = *out0 = 0;
-    *row1 = n_rows;
-    *out1 = n_out;
+    linear_part p = {{0, n_rows}, {0, n_out}};
     /* Whole groups of rows, and enough of them that one group more or less is under 7%. */
     if (n_rows / n_threads >= 16 * ACT_GROUP)
-        split(n_rows, ACT_GROUP, n_threads, id, row0, row1);
+        p.rows = split(n_rows, ACT_GROUP, n_threads, id);
     else
-        split(n_out, STRIP, n_threads, id, out0, out1);
+        p.outs = split(n_out, STRIP, n_threads, id);
+    return p;
 }

@@ -77,6 +77,26 @@ uint64_t act_bytes(uint32_t n_in, uint32_t n_rows); /* of act.q, exact */
 /* Reads a quantised row back (tests, debugging). q: [n_in]; d, s: [n_in / 32]. */
 void act_get(const act *, uint32_t row, int8_t *q, float *d, float *s);
 
+/* Things [from, to). */
+typedef struct span {
+    uint32_t from, to;
+} span;
+
+/* A product: y[row * ldy + out] = acc (+ bias[out]) (+ residual[row * ld_res + out]). bias and
+ * residual may be NULL; residual may be y itself. */
+typedef struct linear_call {
+    const packed *w;
+    const act *a;
+    const float *bias, *residual;
+    float *y;
+    uint32_t ld_res, ldy;
+} linear_call;
+
+/* A thread's part of a product. */
+typedef struct linear_part {
+    span rows, outs;
+} linear_part;
+
 /* The kernels of one ISA. */
 typedef struct linear_kernels {
     cpu_isa isa;
@@ -85,13 +105,9 @@ typedef struct linear_kernels {
      *   big < 2^-80: all zero;  a NaN or infinity among them: d = s = NaN, q = 0.
      * Disjoint rows in parallel. */
     void (*quantise)(const float *x, const act *a, uint32_t row);
-    /* y[row * ldy + out] for rows [row0, row1) and outputs [out0, out1): acc (+ bias[out]) (+
-     * residual[row * ld_res + out]). out0 is a multiple of 16, and out1 too or n_out; bias and
-     * residual may be NULL; residual may be y itself. Threads share work by disjoint ranges;
-     * empty ranges are fine. */
-    void (*linear)(const packed *, const act *, uint32_t row0, uint32_t row1, uint32_t out0,
-                   uint32_t out1, const float *bias, const float *residual, uint32_t ld_res,
-                   float *y, uint32_t ldy);
+    /* Some rows and outputs of a product. outs.from is a multiple of 16, and outs.to too or
+     * n_out. Threads share work by disjoint ranges; empty ranges are fine. */
+    void (*linear)(const linear_call *, span rows, span outs);
 } linear_kernels;
 
 /* The kernels of the best ISA that this CPU has (ISA_AUTO), or exactly those of isa; NULL when
@@ -101,7 +117,6 @@ const linear_kernels *linear_kernels_get(cpu_isa isa);
 /* How thread id of n_threads best takes part in a linear of n_rows x n_out: by outputs for few
  * rows (each weight is read by one core only), by rows for long prefills. The parts of all ids
  * are disjoint and cover everything; a part may be empty. */
-void linear_share(uint32_t n_rows, uint32_t n_out, uint32_t n_threads, uint32_t id,
-                  uint32_t *row0, uint32_t *row1, uint32_t *out0, uint32_t *out1);
+linear_part linear_share(uint32_t n_rows, uint32_t n_out, uint32_t n_threads, uint32_t id);
 
 #endif

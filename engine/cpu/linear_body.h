@@ -59,22 +59,20 @@ static void few_rows(const job *j, const kernels *k, uint32_t row, uint32_t end_
 
 /* Rows in chunks whose activations stay in the second cache, then strip by strip: a strip stays
  * in the first cache for all rows of the chunk. */
-static void linear(const packed *w, const act *a, uint32_t row0, uint32_t row1, uint32_t out0,
-                   uint32_t out1, const float *bias, const float *residual, uint32_t ld_res,
-                   float *y, uint32_t ldy) {
-    linear_check(w, a, row1, out0, out1);
-    const kernels k = kernels_for(w->type, act_is_int8(w, a));
-    const job j = {w, a, bias, residual, y, ld_res, ldy, k.floats};
-    for (uint32_t from = row0, to; from < row1; from = to) {
+static void linear(const linear_call *c, span rows, span outs) {
+    linear_check(c->w, c->a, rows, outs);
+    const kernels k = kernels_for(c->w->type, act_is_int8(c->w, c->a));
+    const job j = {c->w, c->a, c->bias, c->residual, c->y, c->ld_res, c->ldy, k.floats};
+    for (uint32_t from = rows.from, to; from < rows.to; from = to) {
         to = from - from % ROWS_IN_CACHE + ROWS_IN_CACHE;
-        if (to > row1) to = row1;
+        if (to > rows.to) to = rows.to;
         uint32_t first = (from + ACT_GROUP - 1) / ACT_GROUP * ACT_GROUP;
         uint32_t last = to / ACT_GROUP * ACT_GROUP; /* whole groups: first to last */
-        if (!k.many || last < first + pays_from(w->type)) first = last = to;
-        for (uint32_t out = out0; out < out1; out += STRIP) {
-            few_rows(&j, &k, from, first, out, out1);
-            if (first < last) k.many(&j, first, last, out, out1);
-            few_rows(&j, &k, last, to, out, out1);
+        if (!k.many || last < first + pays_from(c->w->type)) first = last = to;
+        for (uint32_t out = outs.from; out < outs.to; out += STRIP) {
+            few_rows(&j, &k, from, first, out, outs.to);
+            if (first < last) k.many(&j, first, last, out, outs.to);
+            few_rows(&j, &k, last, to, out, outs.to);
         }
     }
 }

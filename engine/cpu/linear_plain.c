@@ -145,23 +145,21 @@ static void strip_sums(const packed *w, const act *a, uint32_t row, uint32_t n, 
     }
 }
 
-static void linear(const packed *w, const act *a, uint32_t row0, uint32_t row1, uint32_t out0,
-                   uint32_t out1, const float *bias, const float *residual, uint32_t ld_res,
-                   float *y, uint32_t ldy) {
-    linear_check(w, a, row1, out0, out1);
-    for (uint32_t out = out0; out < out1; out += STRIP) {
-        uint32_t n = out1 - out < STRIP ? out1 - out : STRIP, next;
-        for (uint32_t row = row0; row < row1; row = next) {
+static void linear(const linear_call *c, span rows, span outs) {
+    linear_check(c->w, c->a, rows, outs);
+    for (uint32_t out = outs.from; out < outs.to; out += STRIP) {
+        uint32_t n = outs.to - out < STRIP ? outs.to - out : STRIP, next;
+        for (uint32_t row = rows.from; row < rows.to; row = next) {
             next = row - row % ACT_GROUP + ACT_GROUP;
-            if (next > row1) next = row1;
+            if (next > rows.to) next = rows.to;
             float acc[ACT_GROUP][STRIP];
-            strip_sums(w, a, row, next - row, out, acc);
+            strip_sums(c->w, c->a, row, next - row, out, acc);
             for (uint32_t r = row; r < next; r++)
                 for (uint32_t o = 0; o < n; o++) {
                     float v = acc[r - row][o];
-                    if (bias) v += bias[out + o];
-                    if (residual) v += residual[(uint64_t)r * ld_res + out + o];
-                    y[(uint64_t)r * ldy + out + o] = v;
+                    if (c->bias) v += c->bias[out + o];
+                    if (c->residual) v += c->residual[(uint64_t)r * c->ld_res + out + o];
+                    c->y[(uint64_t)r * c->ldy + out + o] = v;
                 }
         }
     }

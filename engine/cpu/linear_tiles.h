@@ -203,13 +203,12 @@ static inline void act_block_none(act_block *b, uint32_t r, bool bad) {
     act_block_set(b, r, bad ? __builtin_nanf("") : 0.0f, 0, 0);
 }
 static inline bool act_is_int8(const packed *w, const act *a) {
-    return a->family == ACTIVATION_INT8 && linear_wants_int8(w->type);
+    return a->family == ACTIVATION_INT8 && tile_of(w->type).n_in != 0;
 }
 /* Every linear() begins with it. */
-static inline void linear_check(const packed *w, const act *a, uint32_t row1, uint32_t out0,
-                                uint32_t out1) {
-    CHECK(a->n_in == w->n_in && row1 <= a->n_rows && out1 <= w->n_out);
-    CHECK(out0 % STRIP == 0 && (out1 % STRIP == 0 || out1 == w->n_out));
+static inline void linear_check(const packed *w, const act *a, span rows, span outs) {
+    CHECK(a->n_in == w->n_in && rows.to <= a->n_rows && outs.to <= w->n_out);
+    CHECK(outs.from % STRIP == 0 && (outs.to % STRIP == 0 || outs.to == w->n_out));
     CHECK(act_is_int8(w, a) ? a->q != NULL : a->f != NULL);
 }
 

@@ -9,30 +9,26 @@
 #define VRAMD_ENGINE_CPU_OPS_H
 
 #include "engine/engine.h"
+#include "engine/kv_block.h"
 
 enum {
-    ATTN_LANES = 16,      /* tokens of a K group: one vector of scores */
-    ATTN_TILE = 64,       /* tokens between two rescalings of the accumulators */
+    ATTN_LANES = KV_MAX_LANES, /* tokens of a K group: one vector of scores */
+    ATTN_TILE = 64,            /* tokens between two rescalings of the accumulators */
     ATTN_SPLIT = 512,     /* tokens of a partial result, which another thread may compute */
     ATTN_MAX_QUERIES = 24 /* query vectors that share the loads of a KV head */
 };
 
-/* One KV head of one sequence in one layer, paged. A block holds its K, then its V:
- *   K: [block_tokens / 16][head_dim][16 tokens]     ([head_dim][8] for blocks of 8)
- *   V: [block_tokens][dim_pad], dim_pad = head_dim rounded up to 16, the rest zero */
+/* One KV head of one sequence in one layer, paged: parts in the order KV_LANES (kv_block.h). */
 typedef struct kv_head {
-    unsigned char *base; /* where block 0 begins */
+    unsigned char *base; /* its part of block 0 */
     size_t block_stride; /* bytes from a block to the next */
     const int32_t *blocks;
-    uint32_t block_tokens, head_dim, dim_pad;
-    kv_dtype type;
+    const kv_format *format;
 } kv_head;
 
-static inline uint32_t kv_dtype_bytes(kv_dtype t) {
-    return t == KV_F32 ? 4 : 2;
-}
+/* Elements of an accumulator: those of a token's V. */
 static inline uint32_t attn_dim_pad(uint32_t head_dim) {
-    return (head_dim + 15u) & ~15u;
+    return kv_v_dims(KV_LANES, head_dim);
 }
 
 /* Queries of consecutive rows against one KV head: query i belongs to row i / group, which

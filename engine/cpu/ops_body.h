@@ -92,11 +92,11 @@ static void ops_rest(const float *x, const int8_t *q, float d, float *rest) {
 
 /* ---- the KV cache ---- */
 
-/* Sixteen floats in the cache's type. */
-V_INLINE void kv_convert16(kv_dtype type, v16 x, void *out) {
-    if (type == KV_F16) {
+/* Sixteen floats in a type of the cache. */
+V_INLINE void kv_convert16(dtype type, v16 x, void *out) {
+    if (type == DT_F16) {
         v_store_f16(out, x);
-    } else if (type == KV_F32) {
+    } else if (type == DT_F32) {
         v_store(out, x);
     } else {
         float f[16];
@@ -106,32 +106,34 @@ V_INLINE void kv_convert16(kv_dtype type, v16 x, void *out) {
 }
 
 static void ops_kv_append(const kv_head *kv, uint32_t pos, const float *k, const float *v) {
-    const uint32_t hd = kv->head_dim, es = kv_dtype_bytes(kv->type);
-    const uint32_t lanes = kv_lanes(kv);
-    unsigned char *kp = kv_k_group(kv, pos) + (size_t)(pos % lanes) * es;
+    const kv_format *f = kv->format;
+    const uint32_t hd = f->head_dim, lanes = f->lanes;
+    const uint32_t ke = f->k.bits / 8, ve = f->v.bits / 8; /* bytes of an element */
+    unsigned char *kp = kv_k_group(kv, pos) + (size_t)(pos % lanes) * ke;
     unsigned char *vp = kv_v_token(kv, pos);
     for (uint32_t d = 0; d < hd; d += 16) {
         uint32_t n = hd - d < 16 ? hd - d : 16;
         unsigned char tmp[64];
-        kv_convert16(kv->type, v_load_n(k + d, n), tmp);
+        kv_convert16(f->k.type, v_load_n(k + d, n), tmp);
         for (uint32_t i = 0; i < n; i++)
-            memcpy(kp + (size_t)(d + i) * lanes * es, tmp + (size_t)i * es, es);
-        kv_convert16(kv->type, v_load_n(v + d, n), vp + (size_t)d * es);
+            memcpy(kp + (size_t)(d + i) * lanes * ke, tmp + (size_t)i * ke, ke);
+        kv_convert16(f->v.type, v_load_n(v + d, n), vp + (size_t)d * ve);
     }
 }
 
 /* ---- attention ---- */
 
-V_INLINE v16 kv_load16(kv_dtype type, const void *base, size_t i) {
-    if (type == KV_F16) return v_load_f16((const uint16_t *)base + i);
-    if (type == KV_BF16) return v_load_bf16((const uint16_t *)base + i);
+V_INLINE v16 kv_load16(dtype type, const void *base, size_t i) {
+    if (type == DT_F16) return v_load_f16((const uint16_t *)base + i);
+    if (type == DT_BF16) return v_load_bf16((const uint16_t *)base + i);
     return v_load((const float *)base + i);
 }
 
 /* Scores of NQ queries against NG groups of 16 tokens: one fma chain over the dimensions each.
  * next: the groups to prefetch meanwhile. */
 V_INLINE void attn_scores(const float *q, uint32_t hd, const tile_ptrs *t, uint32_t g0,
-                          float *s, kv_dtype type, const int NQ, const int NG) {
+                          float *s, dtype type, const int NQ, const int NG) {
+    const uint32_t es = kv_bits(type) / 8;
     v16 acc[ATTN_QT][ATTN_WIDE];
     for (int i = 0; i < NQ; i++)
         for (int g = 0; g < NG; g++) acc[i][g] = v_set1(0.0f);
@@ -139,9 +141,8 @@ V_INLINE void attn_scores(const float *q, uint32_t hd, const tile_ptrs *t, uint3
         v16 k[ATTN_WIDE];
         for (int g = 0; g < NG; g++) {
             k[g] = kv_load16(type, t->k[g0 + g], (size_t)d * 16);
-            if (type == KV_F32 || !(d & 1))
-                _mm_prefetch((const char *)t->k_next[g0 + g] +
-                                 (size_t)d * 16 * kv_dtype_bytes(type),
+            if (es == 4 || !(d & 1))
+                _mm_prefetch((const char *)t->k_next[g0 + g] + (size_t)d * 16 * es,
                              _MM_HINT_T0);
         }
         for (int i = 0; i < NQ; i++) {
@@ -155,7 +156,7 @@ V_INLINE void attn_scores(const float *q, uint32_t hd, const tile_ptrs *t, uint3
 
 /* Of groups [g, n_groups). */
 V_INLINE void attn_scores_n(const float *q, uint32_t hd, const tile_ptrs *t, uint32_t g,
-                            uint32_t n_groups, float *s, kv_dtype type, const int NQ) {
+                            uint32_t n_groups, float *s, dtype type, const int NQ) {
     for (; g + ATTN_WIDE <= n_groups; g += ATTN_WIDE)
         attn_scores(q, hd, t, g, s + g * 16, type, NQ, ATTN_WIDE);
 #if ATTN_WIDE > 2
@@ -166,19 +167,19 @@ V_INLINE void attn_scores_n(const float *q, uint32_t hd, const tile_ptrs *t, uin
 
 /* acc += p V for tokens [t0, t1) of a tile: one fma chain over the tokens per dimension. */
 V_INLINE void attn_values(const float *p, const tile_ptrs *t, uint32_t t0, uint32_t t1,
-                          uint32_t dim_pad, uint32_t d, float *o, kv_dtype type, const int NQ,
+                          uint32_t dim_pad, uint32_t d, float *o, dtype type, const int NQ,
                           const int ND) {
+    const uint32_t es = kv_bits(type) / 8;
     v16 acc[ATTN_QT][ATTN_WIDE];
     for (int i = 0; i < NQ; i++)
         for (int n = 0; n < ND; n++) acc[i][n] = v_load(o + (size_t)i * dim_pad + d + n * 16);
     for (uint32_t j = t0; j < t1; j++) {
-        const uint32_t es = kv_dtype_bytes(type);
         size_t at = (size_t)(j % ATTN_LANES) * dim_pad + d;
         const char *next = (const char *)t->v_next[j / ATTN_LANES] + at * es;
         v16 v[ATTN_WIDE];
         for (int n = 0; n < ND; n++) {
             v[n] = kv_load16(type, t->v[j / ATTN_LANES], at + (size_t)n * 16);
-            if (type == KV_F32 || !(n & 1)) _mm_prefetch(next + n * 16 * es, _MM_HINT_T0);
+            if (es == 4 || !(n & 1)) _mm_prefetch(next + n * 16 * es, _MM_HINT_T0);
         }
         for (int i = 0; i < NQ; i++) {
             v16 b = v_set1(p[i * ATTN_TILE + j]);
@@ -190,7 +191,7 @@ V_INLINE void attn_values(const float *p, const tile_ptrs *t, uint32_t t0, uint3
 }
 
 V_INLINE void attn_values_n(const float *p, const tile_ptrs *t, uint32_t t0, uint32_t t1,
-                            uint32_t dim_pad, float *o, kv_dtype type, const int NQ) {
+                            uint32_t dim_pad, float *o, dtype type, const int NQ) {
     if (t0 >= t1) return;
     uint32_t d = 0;
     for (; d + ATTN_WIDE * 16 <= dim_pad; d += ATTN_WIDE * 16)
@@ -217,6 +218,26 @@ V_INLINE void attn_values_n(const float *p, const tile_ptrs *t, uint32_t t0, uin
     default: f(__VA_ARGS__, 3); break;                                                         \
     }
 #endif
+
+/* Both for nq queries and a type of the cache, which become constants. K and V have types of
+ * their own. */
+static void attn_scores_of(dtype type, uint32_t nq, const float *q, uint32_t hd,
+                           const tile_ptrs *t, uint32_t g, uint32_t n_groups, float *s) {
+    switch (type) {
+    case DT_F16: ATTN_BY_QUERIES(nq, attn_scores_n, q, hd, t, g, n_groups, s, DT_F16) break;
+    case DT_BF16: ATTN_BY_QUERIES(nq, attn_scores_n, q, hd, t, g, n_groups, s, DT_BF16) break;
+    default: ATTN_BY_QUERIES(nq, attn_scores_n, q, hd, t, g, n_groups, s, DT_F32) break;
+    }
+}
+
+static void attn_values_of(dtype type, uint32_t nq, const float *p, const tile_ptrs *t,
+                           uint32_t t0, uint32_t t1, uint32_t dim_pad, float *o) {
+    switch (type) {
+    case DT_F16: ATTN_BY_QUERIES(nq, attn_values_n, p, t, t0, t1, dim_pad, o, DT_F16) break;
+    case DT_BF16: ATTN_BY_QUERIES(nq, attn_values_n, p, t, t0, t1, dim_pad, o, DT_BF16) break;
+    default: ATTN_BY_QUERIES(nq, attn_values_n, p, t, t0, t1, dim_pad, o, DT_F32) break;
+    }
+}
 
 /* Scores of one query and tile to weights: those of tokens [first, n) count. */
 static void attn_softmax(float *s, uint32_t first, uint32_t n, float *max, float *lanes,
@@ -273,17 +294,16 @@ static void ops_attn_finish(float sum, const float *acc, uint32_t n, float *out)
 
 /* One tile for queries [i0, i0 + nq): scores, weights, values. Each query's values are summed
  * in order of position, those that all of them see together. */
-V_INLINE void attn_tile(const kv_head *kv, const attn_part *part, const attn_scratch *w,
-                        const tile_ptrs *t, uint32_t tile, uint32_t i0, uint32_t nq,
-                        kv_dtype type) {
-    const uint32_t hd = kv->head_dim, dp = kv->dim_pad;
+static void attn_tile(const kv_format *f, const attn_part *part, const attn_scratch *w,
+                      const tile_ptrs *t, uint32_t tile, uint32_t i0, uint32_t nq) {
+    const uint32_t hd = f->head_dim, dp = f->v_dims;
     const uint32_t least = part_tile_first(part, tile, i0);
     const uint32_t most = part_tile_count(part, tile, i0 + nq - 1);
     if (least >= most) return;
     float *s = w->s;
     const float *q = part->q + (size_t)i0 * hd;
     float *o = w->o + (size_t)i0 * dp;
-    ATTN_BY_QUERIES(nq, attn_scores_n, q, hd, t, least / 16, (most + 15) / 16, s, type)
+    attn_scores_of(f->k.type, nq, q, hd, t, least / 16, (most + 15) / 16, s);
     uint32_t first[ATTN_QT], n[ATTN_QT], from = 0, to = ATTN_TILE;
     for (uint32_t i = 0; i < nq; i++) {
         first[i] = part_tile_first(part, tile, i0 + i);
@@ -297,16 +317,16 @@ V_INLINE void attn_tile(const kv_head *kv, const attn_part *part, const attn_scr
     }
     if (from >= to) from = to = ATTN_TILE; /* nothing in common */
     for (uint32_t i = 0; i < nq && from > 0; i++)
-        attn_values_n(s + i * ATTN_TILE, t, first[i], n[i] < from ? n[i] : from, dp,
-                      o + (size_t)i * dp, type, 1);
-    ATTN_BY_QUERIES(nq, attn_values_n, s, t, from, to, dp, o, type)
+        attn_values_of(f->v.type, 1, s + i * ATTN_TILE, t, first[i], n[i] < from ? n[i] : from,
+                       dp, o + (size_t)i * dp);
+    attn_values_of(f->v.type, nq, s, t, from, to, dp, o);
     if (to >= most) return;
     for (uint32_t i = 0; i < nq; i++)
-        attn_values_n(s + i * ATTN_TILE, t, to, n[i], dp, o + (size_t)i * dp, type, 1);
+        attn_values_of(f->v.type, 1, s + i * ATTN_TILE, t, to, n[i], dp, o + (size_t)i * dp);
 }
 
-V_INLINE void attend_type(const kv_head *kv, const attn_part *part, kv_dtype type) {
-    const uint32_t nq = part->n_rows * part->group, dp = kv->dim_pad;
+static void ops_attend(const kv_head *kv, const attn_part *part) {
+    const uint32_t nq = part->n_rows * part->group, dp = kv->format->v_dims;
     const uint32_t n_tiles = (nq + ATTN_QT - 1) / ATTN_QT, per = (nq + n_tiles - 1) / n_tiles;
     const uint32_t seen = part_seen(part, 0);
     attn_scratch w = attn_scratch_of(part->scratch, dp);
@@ -321,21 +341,13 @@ V_INLINE void attend_type(const kv_head *kv, const attn_part *part, kv_dtype typ
         tile_find(&t, kv, tile, seen, to, part->to, w.gather);
         for (; tile < to; tile += ATTN_TILE) {
             for (uint32_t i = 0; i < nq; i += per)
-                attn_tile(kv, part, &w, &t, tile, i, nq - i < per ? nq - i : per, type);
+                attn_tile(kv->format, part, &w, &t, tile, i, nq - i < per ? nq - i : per);
             if (tile + ATTN_TILE < to)
                 tile_find(&t, kv, tile + ATTN_TILE, seen, to, part->to, w.gather);
         }
         for (uint32_t i = 0; i < nq; i++)
             ops_attn_merge(part->max + i, part->sum + i, part->acc + (size_t)i * dp, w.max[i],
                            v_sum(v_load(w.lanes + i * 16)), w.o + (size_t)i * dp, dp);
-    }
-}
-
-static void ops_attend(const kv_head *kv, const attn_part *part) {
-    switch (kv->type) {
-    case KV_F16: attend_type(kv, part, KV_F16); break;
-    case KV_BF16: attend_type(kv, part, KV_BF16); break;
-    case KV_F32: attend_type(kv, part, KV_F32); break;
     }
 }
 

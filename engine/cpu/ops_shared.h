@@ -46,21 +46,20 @@ static inline void quant_rest(const float *restrict x, const int8_t *restrict q,
 
 /* ---- where things are in the cache ---- */
 
-static inline uint32_t kv_lanes(const kv_head *kv) {
-    return kv->block_tokens < ATTN_LANES ? kv->block_tokens : ATTN_LANES;
+static inline unsigned char *kv_part(const kv_head *kv, uint32_t pos) {
+    return kv->base + (size_t)kv->blocks[pos >> kv->format->block_shift] * kv->block_stride;
 }
-static inline unsigned char *kv_block(const kv_head *kv, uint32_t pos) {
-    return kv->base + (size_t)kv->blocks[pos / kv->block_tokens] * kv->block_stride;
+/* pos within its block */
+static inline uint32_t kv_token(const kv_head *kv, uint32_t pos) {
+    return pos & (kv->format->block_tokens - 1);
 }
 /* The group of tokens that holds pos: [head_dim][lanes]. */
 static inline unsigned char *kv_k_group(const kv_head *kv, uint32_t pos) {
-    size_t group = pos % kv->block_tokens / kv_lanes(kv);
-    return kv_block(kv, pos) + group * kv->head_dim * kv_lanes(kv) * kv_dtype_bytes(kv->type);
+    return kv_part(kv, pos) + kv_k_group_at(kv->format, kv_token(kv, pos));
 }
+/* [v_dims] */
 static inline unsigned char *kv_v_token(const kv_head *kv, uint32_t pos) {
-    size_t k_elems = (size_t)kv->block_tokens * kv->head_dim;
-    size_t v_elems = (size_t)(pos % kv->block_tokens) * kv->dim_pad;
-    return kv_block(kv, pos) + (k_elems + v_elems) * kv_dtype_bytes(kv->type);
+    return kv_part(kv, pos) + kv_v_token_at(kv->format, kv_token(kv, pos));
 }
 
 /* ---- who sees what ---- */
@@ -75,8 +74,7 @@ static inline uint32_t part_tile_count(const attn_part *p, uint32_t tile, uint32
 
 /* The first token that query i sees. */
 static inline uint32_t part_seen(const attn_part *p, uint32_t i) {
-    uint32_t pos = p->first_pos + i / p->group;
-    return p->window && pos >= p->window ? pos + 1 - p->window : 0;
+    return kv_first_seen(p->window, p->first_pos + i / p->group);
 }
 /* How many tokens in front of the tile query i does not see: the whole tile, or fewer. */
 static inline uint32_t part_tile_first(const attn_part *p, uint32_t tile, uint32_t i) {
@@ -119,7 +117,8 @@ typedef struct tile_ptrs {
 /* Blocks of 8 tokens: two of them make a group, side by side, in scratch. */
 static inline void tile_gather(tile_ptrs *t, const kv_head *kv, uint32_t tile, uint32_t seen,
                                uint32_t to, unsigned char *gather) {
-    const uint32_t es = kv_dtype_bytes(kv->type), hd = kv->head_dim, dp = kv->dim_pad;
+    const uint32_t hd = kv->format->head_dim, dp = kv->format->v_dims;
+    const uint32_t ke = kv->format->k.bits / 8, v_bytes = kv->format->v_token_bytes;
     for (uint32_t g = 0; g < 4; g++) {
         unsigned char *k = gather + (size_t)g * 16 * dp * 4;
         unsigned char *v = k + (size_t)ATTN_TILE * dp * 4;
@@ -129,9 +128,9 @@ static inline void tile_gather(tile_ptrs *t, const kv_head *kv, uint32_t tile, u
             if (pos + 8 <= seen) continue;
             const unsigned char *from = kv_k_group(kv, pos);
             for (uint32_t d = 0; d < hd; d++)
-                memcpy(k + (size_t)(d * 16 + half * 8) * es, from + (size_t)d * 8 * es,
-                       (size_t)8 * es);
-            memcpy(v + (size_t)half * 8 * dp * es, kv_v_token(kv, pos), (size_t)8 * dp * es);
+                memcpy(k + (size_t)(d * 16 + half * 8) * ke, from + (size_t)d * 8 * ke,
+                       (size_t)8 * ke);
+            memcpy(v + (size_t)half * 8 * v_bytes, kv_v_token(kv, pos), (size_t)8 * v_bytes);
         }
         t->k[g] = t->k_next[g] = k;
         t->v[g] = t->v_next[g] = v;
@@ -142,7 +141,7 @@ static inline void tile_gather(tile_ptrs *t, const kv_head *kv, uint32_t tile, u
  * which tokens past it must not be read for; all: end of the part. */
 static inline void tile_find(tile_ptrs *t, const kv_head *kv, uint32_t tile, uint32_t seen,
                              uint32_t to, uint32_t all, unsigned char *gather) {
-    if (kv->block_tokens < ATTN_LANES) {
+    if (kv->format->lanes < ATTN_LANES) {
         tile_gather(t, kv, tile, seen, to, gather);
         return;
     }

@@ -68,41 +68,42 @@ static void plain_rest(const float *x, const int8_t *q, float d, float *rest) {
 
 /* ---- the KV cache ---- */
 
-static void kv_put(kv_dtype type, unsigned char *p, float f) {
-    uint16_t h = type == KV_F16 ? half_of_float(f) : bf16_of_float(f);
-    if (type == KV_F32)
+static void kv_put(dtype type, unsigned char *p, float f) {
+    uint16_t h = type == DT_F16 ? half_of_float(f) : bf16_of_float(f);
+    if (type == DT_F32)
         memcpy(p, &f, 4);
     else
         memcpy(p, &h, 2);
 }
 
-static float kv_get(kv_dtype type, const unsigned char *p) {
+static float kv_get(dtype type, const unsigned char *p) {
     float f;
     uint16_t h;
-    if (type == KV_F32) {
+    if (type == DT_F32) {
         memcpy(&f, p, 4);
         return f;
     }
     memcpy(&h, p, 2);
-    return type == KV_F16 ? half_to_float(h) : bf16_to_float(h);
+    return type == DT_F16 ? half_to_float(h) : bf16_to_float(h);
 }
 
 static unsigned char *k_at(const kv_head *kv, uint32_t pos, uint32_t d) {
-    size_t i = (size_t)d * kv_lanes(kv) + pos % kv_lanes(kv);
-    return kv_k_group(kv, pos) + i * kv_dtype_bytes(kv->type);
+    size_t i = (size_t)d * kv->format->lanes + pos % kv->format->lanes;
+    return kv_k_group(kv, pos) + i * kv->format->k.bits / 8;
 }
 
 static unsigned char *v_at(const kv_head *kv, uint32_t pos, uint32_t d) {
-    return kv_v_token(kv, pos) + (size_t)d * kv_dtype_bytes(kv->type);
+    return kv_v_token(kv, pos) + (size_t)d * kv->format->v.bits / 8;
 }
 
 static void plain_kv_append(const kv_head *kv, uint32_t pos, const float *k, const float *v) {
-    for (uint32_t d = 0; d < kv->head_dim; d++) {
-        kv_put(kv->type, k_at(kv, pos, d), k[d]);
-        kv_put(kv->type, v_at(kv, pos, d), v[d]);
+    const kv_format *f = kv->format;
+    for (uint32_t d = 0; d < f->head_dim; d++) {
+        kv_put(f->k.type, k_at(kv, pos, d), k[d]);
+        kv_put(f->v.type, v_at(kv, pos, d), v[d]);
     }
-    for (uint32_t d = kv->head_dim; d < kv->dim_pad; d++)
-        kv_put(kv->type, v_at(kv, pos, d), 0.0f);
+    for (uint32_t d = f->head_dim; d < f->v_dims; d++)
+        kv_put(f->v.type, v_at(kv, pos, d), 0.0f);
 }
 
 /* ---- attention ---- */
@@ -131,13 +132,14 @@ static void plain_attn_finish(float sum, const float *acc, uint32_t n, float *ou
  * algorithm 1) with base-2 exponentials. */
 static void plain_tile(const kv_head *kv, const float *q, uint32_t tile, uint32_t first,
                        uint32_t n, float *s, float *max, float lanes[16], float *o) {
+    const kv_format *f = kv->format;
     float best[16];
     for (uint32_t j = 0; j < ATTN_TILE; j++) {
         s[j] = -INFINITY;
         if (j < first || j >= n) continue;
         s[j] = 0.0f;
-        for (uint32_t d = 0; d < kv->head_dim; d++)
-            s[j] = fmaf(q[d], kv_get(kv->type, k_at(kv, tile + j, d)), s[j]);
+        for (uint32_t d = 0; d < f->head_dim; d++)
+            s[j] = fmaf(q[d], kv_get(f->k.type, k_at(kv, tile + j, d)), s[j]);
     }
     for (uint32_t i = 0; i < 16; i++) {
         float a = s[i] > s[i + 16] ? s[i] : s[i + 16];
@@ -151,19 +153,19 @@ static void plain_tile(const kv_head *kv, const float *q, uint32_t tile, uint32_
         s[j] = j >= first && j < n ? plain_exp2_one(s[j] - now) : 0.0f;
     for (uint32_t i = 0; i < 16; i++)
         lanes[i] = fmaf(lanes[i], c, (s[i] + s[i + 16]) + (s[i + 32] + s[i + 48]));
-    for (uint32_t d = 0; d < kv->dim_pad; d++) {
+    for (uint32_t d = 0; d < f->v_dims; d++) {
         if (c != 1.0f) o[d] = o[d] * c;
         for (uint32_t j = first; j < n; j++)
-            o[d] = fmaf(s[j], kv_get(kv->type, v_at(kv, tile + j, d)), o[d]);
+            o[d] = fmaf(s[j], kv_get(f->v.type, v_at(kv, tile + j, d)), o[d]);
     }
 }
 
 static void plain_attend(const kv_head *kv, const attn_part *part) {
-    const uint32_t nq = part->n_rows * part->group, dp = kv->dim_pad;
+    const uint32_t nq = part->n_rows * part->group, dp = kv->format->v_dims;
     attn_scratch w = attn_scratch_of(part->scratch, dp);
     part_clear(part->max, part->sum, part->acc, nq, dp);
     for (uint32_t i = 0; i < nq; i++) {
-        const float *q = part->q + (size_t)i * kv->head_dim;
+        const float *q = part->q + (size_t)i * kv->format->head_dim;
         for (uint32_t from = part->from; from < part->to; from += ATTN_SPLIT) {
             float lanes[16] = {0};
             part_clear(w.max, NULL, w.o, 1, dp);

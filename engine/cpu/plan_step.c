@@ -14,6 +14,7 @@ static void fill_rows(cpu_engine *e, const batch *b, uint32_t i, uint32_t *gathe
         row->seq = i;
         row->pos = pos;
         row->token = s->input_from >= 0 ? e->previous[s->input_from] : s->tokens[pos];
+        if (row->token < 0) row->token = 0; /* none was allowed: nobody sees this row */
     }
     for (uint32_t r = s->n_rows - s->n_logit_rows; r < s->n_rows; r++)
         rows[(*gathered)++].gathered = s->first_row + r;
@@ -26,7 +27,7 @@ static void cut_decode(cpu_engine *e, const batch *b, uint32_t i, uint32_t *slot
     const uint32_t len = s->first_pos + 1, n = (uint32_t)ceil_div(len, ATTN_SPLIT);
     attn_task t = {.seq = i, .first_row = s->first_row, .n_rows = 1, .to = len, .slot = -1};
     /* Whole sequences fill the threads evenly once there are several for each of them. */
-    uint32_t units = b->n_seqs * e->program->config.n_kv_heads;
+    uint32_t units = b->n_seqs * e->layout.max_kv_heads;
     bool split = n > 1 && e->layout.n_slots - *slot >= n && units < 16 * e->opt.n_threads;
     if (!split) {
         e->step.tasks[e->step.n_tasks++] = t;
@@ -44,8 +45,7 @@ static void cut_decode(cpu_engine *e, const batch *b, uint32_t i, uint32_t *slot
 
 /* Prefill rows in groups that share their loads; the last first, since they see the most. */
 static void cut_prefill(cpu_engine *e, const batch_seq *s, uint32_t i) {
-    const model_config *c = &e->program->config;
-    const uint32_t per = ATTN_MAX_QUERIES / (c->n_heads / c->n_kv_heads);
+    const uint32_t per = ATTN_MAX_QUERIES / e->layout.max_group;
     for (uint32_t k = (uint32_t)ceil_div(s->n_rows, per); k-- > 0;) {
         uint32_t n = s->n_rows - k * per < per ? s->n_rows - k * per : per;
         e->step.tasks[e->step.n_tasks++] = (attn_task){.seq = i,

@@ -20,7 +20,8 @@ struct attn_args {
     const uint16_t *qkv; /* bits of T */
     uint16_t *out;
     const unsigned char *kv;
-    uint64_t block_stride; /* bytes */
+    uint64_t block_stride;                /* bytes, as the next */
+    uint32_t part_bytes, v_at, row_bytes; /* of kv_format */
     const int32_t *blocks, *first_row, *n_rows, *first_pos;
     uint32_t table_stride, ld, n_heads, n_kv_heads, group, head_dim;
     uint32_t block_shift; /* log2(block_tokens) */
@@ -35,6 +36,9 @@ static inline attn_args attn_args_of(const cu_attn *a, const cu_tables *t) {
     r.out = (uint16_t *)a->out;
     r.kv = (const unsigned char *)a->kv.base;
     r.block_stride = a->kv.block_stride;
+    r.part_bytes = a->kv.format.part_bytes;
+    r.v_at = a->kv.format.v_at;
+    r.row_bytes = a->kv.format.k_group_bytes;
     r.blocks = t->blocks[a->kv.group];
     r.first_row = t->first_row;
     r.n_rows = t->n_rows;
@@ -42,10 +46,10 @@ static inline attn_args attn_args_of(const cu_attn *a, const cu_tables *t) {
     r.table_stride = t->table_stride;
     r.ld = a->ld;
     r.n_heads = a->n_heads;
-    r.n_kv_heads = a->kv.n_kv_heads;
-    r.group = a->n_heads / a->kv.n_kv_heads;
-    r.head_dim = a->kv.head_dim;
-    while (1u << r.block_shift < a->kv.block_tokens) r.block_shift++;
+    r.n_kv_heads = a->kv.format.n_kv_heads;
+    r.group = a->n_heads / r.n_kv_heads;
+    r.head_dim = a->kv.format.head_dim;
+    r.block_shift = a->kv.format.block_shift;
     r.window = a->window;
     r.scale = a->scale * 1.44269504088896340736f;
     r.t_bf16 = a->t == CU_BF16;
@@ -53,11 +57,13 @@ static inline attn_args attn_args_of(const cu_attn *a, const cu_tables *t) {
 }
 
 static inline bool attn_args_valid(const cu_attn *a) {
-    uint32_t bt = a->kv.block_tokens;
-    return a->kv.n_kv_heads && a->n_heads % a->kv.n_kv_heads == 0 &&
-           cu_attn_supports(a->kv.head_dim, a->n_heads / a->kv.n_kv_heads) &&
+    const kv_format *f = &a->kv.format;
+    uint32_t bt = f->block_tokens;
+    return f->n_kv_heads && a->n_heads % f->n_kv_heads == 0 &&
+           cu_attn_supports(f->head_dim, a->n_heads / f->n_kv_heads) &&
            (a->t == CU_F16 || a->t == CU_BF16) &&
-           (a->kv.type == CU_F16 || a->kv.type == CU_BF16) && bt >= 8 && !(bt & (bt - 1));
+           (a->kv.type == CU_F16 || a->kv.type == CU_BF16) &&
+           f->k_group_bytes == f->v_token_bytes && bt >= 8 && !(bt & (bt - 1));
 }
 
 /* ---- numbers */
@@ -125,11 +131,10 @@ struct attn_pages {
 };
 
 CU_DEVICE attn_pages attn_pages_of(const attn_args &a, uint32_t kv_head) {
-    uint64_t head_bytes = ((uint64_t)a.head_dim * 2) << a.block_shift;
-    return {a.kv + kv_head * head_bytes,
+    return {a.kv + (uint64_t)kv_head * a.part_bytes,
             a.block_stride,
-            head_bytes * a.n_kv_heads,
-            a.head_dim * 2,
+            a.v_at,
+            a.row_bytes,
             a.head_dim / 8,
             a.block_shift};
 }

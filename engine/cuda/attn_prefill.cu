@@ -51,7 +51,8 @@ CU_DEVICE int prefill_pos(const attn_args &a, const prefill_block &b, int p) {
     return b.pos + (int)((b.head + (uint32_t)p) / a.group);
 }
 
-CU_DEVICE int prefill_lo(const attn_args &a, int pos) {
+/* kv_first_seen (memory/plan.h) on the device. */
+CU_DEVICE int prefill_first_seen(const attn_args &a, int pos) {
     return a.window && (uint32_t)pos >= a.window ? pos - (int)a.window + 1 : 0;
 }
 
@@ -111,7 +112,7 @@ CU_DEVICE void prefill_run(const attn_args &a, const prefill_block &b, E *smem) 
     int lane = (int)threadIdx.x & 31, p0 = ((int)threadIdx.x >> 5) * 16;
     const int32_t *table = a.blocks + (size_t)b.entry * a.table_stride;
     attn_pages pages = attn_pages_of(a, b.kv_head);
-    int block_lo = prefill_lo(a, b.pos), block_hi = prefill_pos(a, b, b.n_pairs - 1);
+    int block_lo = prefill_first_seen(a, b.pos), block_hi = prefill_pos(a, b, b.n_pairs - 1);
     auto issue = [&](int tile) {
         E *k = ring + (tile & 1) * 2 * C::TILE;
         attn_load<E, HD, NK, PREFILL_THREADS>(
@@ -135,7 +136,7 @@ CU_DEVICE void prefill_run(const attn_args &a, const prefill_block &b, E *smem) 
     int lowest = prefill_pos(a, b, p0);
     int highest =
         prefill_pos(a, b, min(p0 + (MT - 1) * PREFILL_WARPS * 16 + 16, b.n_pairs) - 1);
-    int first_seen = prefill_lo(a, lowest), all_seen = prefill_lo(a, highest);
+    int first_seen = prefill_first_seen(a, lowest), all_seen = prefill_first_seen(a, highest);
     attn_state<HD, MT> s;
     attn_begin(s);
     for (; tile <= last; tile++) {

@@ -127,7 +127,7 @@ static status backend_terms(const program *p, const engine_options *o, terms *ou
     status s = cuda_layout_init(&l, p, o, e);
     if (s != OK) return s;
     cuda_layout_terms(&l, p, o, out);
-    kv_costs(kv, p, o, CUDA_DEPTH, l.kv_block_bytes);
+    kv_costs(kv, p, CUDA_DEPTH, l.kv);
     cuda_layout_clear(&l);
     return OK;
 }
@@ -160,7 +160,7 @@ static status alloc_host(cuda_engine_base *e, err *er) {
 
 static status init_rope(cuda_engine_base *e, err *er) {
     const program *p = &e->model->program;
-    const uint32_t n = p->config.rope.n_dims / 2;
+    const uint32_t n = e->layout.rope_pairs;
     uint32_t known = 0;
     status s = OK;
     float *factors = calloc(n + 1, sizeof *factors);

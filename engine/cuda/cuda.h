@@ -29,13 +29,13 @@ typedef struct cuda_slot {
     sampled *token, *scored; /* pinned: [max_seqs], [max_logit_rows] */
     float *logits;           /* pinned; only if kept */
     cudaEvent_t done;
-    const cu_score *scores; /* pinned: in the tables */
+    const tables_score *scores; /* pinned: in the tables */
     uint32_t n_scores;
 } cuda_slot;
 
 /* What a step runs, beyond what its tables say: enough for a graph. */
 typedef struct cuda_run {
-    cuda_shape shape;
+    tables_shape shape;
     uint32_t n_splits;                /* of decode attention; in a graph a power of two */
     bool singles;                     /* entries of one row are computed by decode attention */
     bool graph;                       /* one that graphs exist for, padded to its bucket */

@@ -1,6 +1,7 @@
 # CUDA, included by the Makefile.
 #   engine/cuda/*.cu, *.cpp   the plugin, build/vramd-cuda.so: by nvcc, C++17
 #   engine/cuda/*.c           part of the base binary, which knows nothing of CUDA: not in here
+#   engine/tables.c           part of both
 #   tests/cushim/             the same sources on the CPU (-DCUSHIM), for tests alone
 #   tests/cuda/test_*.c|cpp|cu    tests of the plugin's parts on the shim
 #   build/device/             the same tests and the benchmarks for a machine with a GPU (DEVICE)
@@ -13,6 +14,7 @@ HAVE_CUDA := $(wildcard $(CUDA)/include/cuda_runtime_api.h)
 NO_CUDA   := CUDA toolkit not found (no $(CUDA)/include/cuda_runtime_api.h; set CUDA=): skipped
 
 CUDA_SRC := $(sort $(wildcard engine/cuda/*.cu engine/cuda/*.cpp))
+CUDA_C   := engine/tables.c # of the base, and in the plugin too
 
 .PHONY: cuda cuda-shim cuda-test-bins test-cuda engine-tools
 
@@ -21,6 +23,7 @@ CUDA_ARCH  ?= -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=
 CUDA_SM90A := -gencode arch=compute_90a,code=sm_90a
 NVFLAGS    := -std=c++17 -O3 -lineinfo --compress-mode=size -I. -D_GNU_SOURCE -DVRAMD_VERSION='"$(VERSION)"' --Werror all-warnings -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-D_FORTIFY_SOURCE=2
 CUDA_OBJ   := $(patsubst %,$(BUILD)/cuda/%.o,$(CUDA_SRC))
+CUDA_C_OBJ := $(CUDA_C:%=$(BUILD)/cuda/%.o)
 CUDA_LINK   = $(NVCC) -cudart static -Xcompiler -fPIC
 
 ifneq ($(HAVE_NVCC),)
@@ -37,7 +40,10 @@ $(BUILD)/cuda/%.cu.o: %.cu $(BUILD)/cuda/flags
 $(BUILD)/cuda/%.cpp.o: %.cpp $(BUILD)/cuda/flags
 	@mkdir -p $(@D)
 	$(NVCC) $(NVFLAGS) $(CUDA_ARCH) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
-$(BUILD)/vramd-cuda.so: $(CUDA_OBJ)
+$(BUILD)/cuda/%.c.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -fPIC -fvisibility=hidden -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+$(BUILD)/vramd-cuda.so: $(CUDA_OBJ) $(CUDA_C_OBJ)
 	$(CUDA_LINK) -shared -Xcompiler -static-libgcc,-static-libstdc++ -Xlinker -z,defs,-z,relro,-z,now -Xlinker --exclude-libs,ALL -o $@ $^ -ldl -lpthread
 
 # ---- The same sources on the CPU.
@@ -65,7 +71,7 @@ $(BUILD)/shim/%.cpp.o: %.cpp $(BUILD)/shim/flags
 $(BUILD)/shim/%.c.o: %.c $(BUILD)/shim/flags
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) -Itests/cushim -isystem $(CUDA)/include -DCUSHIM $(CFLAGS) -MMD -MP -c -o $@ $<
-$(BUILD)/vramd-cuda-shim.so: $(SHIM_CUDA) $(SHIM_OBJ)
+$(BUILD)/vramd-cuda-shim.so: $(SHIM_CUDA) $(SHIM_OBJ) $(CUDA_C_OBJ)
 	$(CXX) $(SAN) -shared -Wl,-Bsymbolic -Wl,-z,defs -o $@ $^ -lm -lpthread
 
 # ---- Tests: each is linked with the shim, and those of tests/cuda with the plugin's objects and the
@@ -131,4 +137,4 @@ $(DEVICE)/load: bench/load.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -o $@ $< -s
 
--include $(CUDA_OBJ:.o=.d) $(wildcard $(BUILD)/cuda/tests/cuda/*.d $(BUILD)/cuda/bench/*.d $(BUILD)/shim/bench/*.d) $(SHIM_OBJ:.o=.d) $(SHIM_CUDA:.o=.d) $(foreach t,$(CUDA_TEST_SRC),$(BUILD)/shim/$(t).d)
+-include $(CUDA_OBJ:.o=.d) $(CUDA_C_OBJ:.o=.d) $(wildcard $(BUILD)/cuda/tests/cuda/*.d $(BUILD)/cuda/bench/*.d $(BUILD)/shim/bench/*.d) $(SHIM_OBJ:.o=.d) $(SHIM_CUDA:.o=.d) $(foreach t,$(CUDA_TEST_SRC),$(BUILD)/shim/$(t).d)

@@ -19,7 +19,8 @@
 #include "engine/cuda/cu.h"
 #include "engine/cuda/matrix.h"
 #include "engine/cuda/scratch.h"
-#include "engine/cuda/tables.h"
+#include "engine/kv_block.h"
+#include "engine/tables.h"
 #include "model/program.h"
 #include "model/sampling.h"
 
@@ -137,14 +138,13 @@ cudaError_t cu_rows_differ(cudaStream_t, cu_type, uint32_t n_rows, uint32_t n, u
 
 /* ---- the KV cache ---- */
 
-/* Of one layer. A block: K of all KV heads, then V:
- *   K, V: [n_kv_heads][block_tokens][head_dim] of type. */
+/* Of one layer. */
 typedef struct cu_kv {
-    void *base;            /* where block 0 of this layer begins, 256-byte aligned */
+    void *base;            /* this layer's parts of block 0, 256-byte aligned */
     uint64_t block_stride; /* bytes from a block to the next */
-    uint32_t block_tokens, n_kv_heads, head_dim;
-    cu_type type;   /* CU_F16 or CU_BF16 */
-    uint32_t group; /* whose block tables */
+    kv_format format;      /* in the order KV_ROWS, K and V of type */
+    cu_type type;          /* CU_F16 or CU_BF16 */
+    uint32_t group;        /* whose block tables */
 } cu_kv;
 
 /* A frequency of rotary embedding, radians per position (YaRN, llama3 and rope_freqs already in
@@ -164,10 +164,10 @@ cudaError_t cu_rope_append(cudaStream_t, cu_type t, const cu_tables *, uint32_t 
                            uint32_t n_heads, rope_pairing, uint32_t n_dims,
                            const cu_freq *freqs, float mscale, void *qkv, uint32_t ld,
                            const cu_kv *);
-/* Copies whole blocks. pairs: [n][2] int32 (from, to), of all layers of a group: layer l's
- * blocks begin at base + l * layer_stride. */
-cudaError_t cu_copy_blocks(cudaStream_t, const cu_kv *, uint64_t layer_stride,
-                           uint32_t n_layers, const int32_t *pairs, uint32_t n);
+/* Copies whole blocks of a pool, 16-byte aligned, of block_bytes (a multiple of 16) each.
+ * pairs: [n][2] int32 (from, to); where one of them is negative nothing is copied. */
+cudaError_t cu_copy_blocks(cudaStream_t, void *pool, uint64_t block_bytes, const int32_t *pairs,
+                           uint32_t n);
 
 /* ---- attention: FlashAttention form (Dao et al. 2022, algorithm 1), no score matrix ---- */
 
@@ -208,12 +208,12 @@ cudaError_t cu_attn_prefill(cudaStream_t, const cu_attn *, const cu_tables *,
  * cu_sample_scratch_bytes(n_seqs, n_vocab). Writes out[i] (the same bits as sampling_draw's for
  * the same logits) and drawn[i] = the token, or -1, where out[i] is left alone. drawn is
  * not previous: other entries may still read that. */
-cudaError_t cu_sample(cudaStream_t, float *logits, uint32_t n_vocab, const cu_sampling *p,
+cudaError_t cu_sample(cudaStream_t, float *logits, uint32_t n_vocab, const tables_sampling *p,
                       const int32_t *lists, const int32_t *previous, uint32_t n_seqs,
                       void *scratch, sampled *out, int32_t *drawn);
 /* sampling_score for rows that draw nothing, or before cu_sample edits them. s: [n], out: [n],
  * scratch: cu_sample_scratch_bytes(n, n_vocab). */
 cudaError_t cu_score_rows(cudaStream_t, const float *logits, uint32_t n_vocab,
-                          const cu_score *s, uint32_t n, void *scratch, sampled *out);
+                          const tables_score *s, uint32_t n, void *scratch, sampled *out);
 
 #endif

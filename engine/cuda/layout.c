@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "engine/arrange.h"
+#include "engine/cuda/op_list.h"
 
 enum { ALIGN = 256, FEW_ROWS = 8, TILE_ROWS = 64, BOUNCE_ROWS = CU_STORE_ROWS };
 static const uint64_t BOUNCE_ENOUGH = 4 << 20;
@@ -30,7 +31,7 @@ static status choose_types(cuda_layout *l, const program *p, const engine_option
     l->t = o->activations == ACTIVATION_BF16 ? CU_BF16 : CU_F16;
     if (o->activations == ACTIVATION_INT8 || o->activations == ACTIVATION_F32) {
         err_set(e, ERR_UNSUPPORTED, "activation_dtype = %s is of the CPU engine",
-                o->activations == ACTIVATION_INT8 ? "int8" : "f32");
+                activation_dtype_name(o->activations));
         err_hint(e, "with CUDA use f16, bf16 or auto");
         return err_field(e, "activation_dtype");
     }
@@ -38,22 +39,33 @@ static status choose_types(cuda_layout *l, const program *p, const engine_option
         if (o->activations == ACTIVATION_AUTO && p->weights[i].role != WEIGHT_VECTOR &&
             p->weights[i].type == DT_BF16)
             l->t = CU_BF16;
-    l->kv = o->kv == KV_BF16 ? CU_BF16 : CU_F16;
-    if (o->kv == KV_F16 || o->kv == KV_BF16) return OK;
-    err_set(e, ERR_UNSUPPORTED, "the CUDA engine has no KV cache of this kv_cache_dtype");
-    err_hint(e, "use f16 or bf16");
-    return err_field(e, "kv_cache_dtype");
+    static const dtype kv[] = {DT_F16, DT_BF16};
+    status s = kv_types_check(o->kv_k, o->kv_v, kv, sizeof kv / sizeof *kv, "CUDA", e);
+    if (s != OK) return s;
+    l->kv_type = o->kv_k == DT_BF16 ? CU_BF16 : CU_F16;
+    if (o->kv_k == o->kv_v) return OK;
+    err_set(e, ERR_UNSUPPORTED, "the CUDA engine keeps K and V in one type, not %s and %s",
+            dtype_name(o->kv_k), dtype_name(o->kv_v));
+    err_hint(e, "give cache_type_k and cache_type_v alike, or kv_cache_dtype alone");
+    return err_field(e, "cache_type_v");
+}
+
+static status check_heads(const head_shape *h, err *e) {
+    if (h->head_dim % 16 == 0 && h->head_dim <= 256 && h->n_kv_heads &&
+        h->n_heads % h->n_kv_heads == 0)
+        return OK;
+    err_set(e, ERR_UNSUPPORTED,
+            "heads of %u (a multiple of 16 up to 256 is needed), %u query heads for %u of "
+            "K and V",
+            h->head_dim, h->n_heads, h->n_kv_heads);
+    return err_field(e, "head_dim");
 }
 
 static status check_program(const program *p, err *e) {
-    const model_config *c = &p->config;
-    if (c->head_dim % 16 || c->head_dim > 256 || c->n_kv_heads == 0 ||
-        c->n_heads % c->n_kv_heads) {
-        err_set(e, ERR_UNSUPPORTED,
-                "heads of %u (a multiple of 16 up to 256 is needed), %u query heads for %u of "
-                "K and V",
-                c->head_dim, c->n_heads, c->n_kv_heads);
-        return err_field(e, "head_dim");
+    for (uint32_t i = 0; i < p->n_ops; i++) {
+        if (p->ops[i].kind != OP_ATTENTION) continue;
+        status s = check_heads(&p->ops[i].heads, e);
+        if (s != OK) return s;
     }
     for (uint32_t i = 0; i < p->n_weights; i++) {
         const weight *w = &p->weights[i];
@@ -168,32 +180,36 @@ static bool is_f32(const cuda_layout *l, value_id v) {
     return l->values[v].form == CUDA_VALUE_F32;
 }
 
+typedef enum cuda_in { CUDA_IN_ANY, CUDA_IN_STREAM, CUDA_IN_T } cuda_in;
+
+/* False: the engine does not run operations of this kind. */
+static bool find_op(op_kind k, cuda_in *in, cuda_form *out) {
+    switch (k) {
+#define X(kind, run, input, output)                                                            \
+    case OP_##kind:                                                                            \
+        *in = input;                                                                           \
+        *out = output;                                                                         \
+        return true;
+        CUDA_OPS(X)
+#undef X
+    default: return false;
+    }
+}
+
 /* Gives each value its form, in the order of the operations; refuses what does not fit. */
 static status find_forms(cuda_layout *l, const program *p, err *e) {
     for (uint32_t i = 0; i < p->n_ops; i++) {
         const op *o = &p->ops[i];
-        cuda_form out = CUDA_VALUE_T;
-        switch (o->kind) {
-        case OP_EMBED: out = CUDA_VALUE_F32; break;
-        case OP_NORM:
-            if (!is_f32(l, o->in)) return cannot_run(o, "its input is no residual stream", e);
-            if (o->residual != NO_VALUE) return cannot_run(o, "it adds to a residual", e);
-            break;
-        case OP_GATHER_ROWS:
-            if (!is_f32(l, o->in)) return cannot_run(o, "its input is no residual stream", e);
+        cuda_in in;
+        cuda_form out;
+        if (!find_op(o->kind, &in, &out)) return cannot_run(o, "there is no kernel for it", e);
+        if (in == CUDA_IN_STREAM && !is_f32(l, o->in))
+            return cannot_run(o, "its input is no residual stream", e);
+        if (in == CUDA_IN_T && is_f32(l, o->in))
+            return cannot_run(o, "its input is a residual stream", e);
+        if (o->residual != NO_VALUE) {
+            if (o->kind != OP_LINEAR) return cannot_run(o, "it adds to a residual", e);
             out = CUDA_VALUE_F32;
-            break;
-        case OP_LINEAR:
-            if (is_f32(l, o->in)) return cannot_run(o, "its input is a residual stream", e);
-            if (o->residual != NO_VALUE) out = CUDA_VALUE_F32;
-            break;
-        case OP_GATE_UP: break;
-        case OP_LOGITS: out = CUDA_VALUE_LOGITS; break;
-        case OP_HEAD_NORM:
-        case OP_ROPE_APPEND:
-        case OP_ATTENTION:
-        case OP_SAMPLE: break;
-        default: return cannot_run(o, "there is no kernel for it", e);
         }
         if (o->out != NO_VALUE) l->values[o->out].form = out;
     }
@@ -284,40 +300,53 @@ static uint64_t quantized_bytes(const program *p) {
 }
 
 /* The largest tables a step can have. */
-static uint64_t tables_bytes(const cuda_layout *l, const engine_options *o) {
-    const cuda_shape most = {.n_rows = o->max_rows,
-                             .n_seqs = o->max_seqs,
-                             .n_logit_rows = o->max_logit_rows,
-                             .n_scores = o->max_logit_rows,
-                             .n_tiles = l->max_tiles,
-                             .n_copies = l->max_copies,
-                             .stride = l->max_stride};
-    return cuda_tables_lay(l->n_groups, &most).lists +
-           align_up((uint64_t)o->max_seqs * (o->max_model_len + CUDA_LISTED) * 4, 64);
+static uint64_t tables_bytes(const cuda_layout *l, const engine_options *o, uint32_t n_vocab) {
+    const tables_shape most = {.n_rows = o->max_rows,
+                               .n_seqs = o->max_seqs,
+                               .n_logit_rows = o->max_logit_rows,
+                               .n_scores = o->max_logit_rows,
+                               .n_tiles = l->max_tiles,
+                               .n_copies = l->max_copies,
+                               .stride = l->max_stride};
+    const uint64_t listed =
+        (uint64_t)o->max_model_len + CUDA_LISTED + sampling_mask_words(n_vocab);
+    return tables_lay(l->n_groups, &most).lists + align_up(o->max_seqs * listed * 4, 64);
+}
+
+/* The most that attention of any layer puts aside. */
+static uint64_t partials_bytes(const cuda_layout *l, const program *p,
+                               const engine_options *o) {
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < p->n_ops; i++) {
+        const head_shape *h = &p->ops[i].heads;
+        if (p->ops[i].kind != OP_ATTENTION) continue;
+        uint64_t n = cu_attn_decode_bytes(o->max_seqs, l->max_splits, h->n_heads, h->head_dim);
+        if (n > most) most = n;
+    }
+    return most;
 }
 
 static void place_workspace(cuda_layout *l, const program *p, const engine_options *o,
                             sizer *s) {
-    const model_config *c = &p->config;
     const uint64_t n_results = (uint64_t)o->max_seqs + o->max_logit_rows;
     l->max_splits = (uint32_t)ceil_div(o->max_model_len, CU_ATTN_SPLIT);
     l->max_stride = (uint32_t)ceil_div(o->max_model_len, o->block_tokens);
     l->max_tiles = o->max_rows / TILE_ROWS + o->max_seqs;
     l->max_copies = o->max_seqs * p->n_groups;
-    l->tables_bytes = align_up(tables_bytes(l, o), 4096);
+    l->tables_bytes = align_up(tables_bytes(l, o, p->config.n_vocab), 4096);
     l->results_bytes = align_up(n_results * sizeof(sampled), 4096);
     l->gemm_bytes = l->wants_gemm ? CUDA_GEMM_WORKSPACE : 0;
     l->workspace_at = s->n;
     l->gemm = place(s, l->gemm_bytes);
     l->quantized = place(s, quantized_bytes(p));
-    l->partials =
-        place(s, cu_attn_decode_bytes(o->max_seqs, l->max_splits, c->n_heads, c->head_dim));
-    l->sampler = place(s, cu_sample_scratch_bytes(o->max_logit_rows, c->n_vocab));
+    l->partials = place(s, partials_bytes(l, p, o));
+    l->sampler = place(s, cu_sample_scratch_bytes(o->max_logit_rows, p->config.n_vocab));
     l->tables = place(s, l->tables_bytes);
     l->results = place(s, l->results_bytes);
     l->drawn = place_n(s, o->max_seqs, 4);
     l->previous = place_n(s, o->max_seqs, 4);
-    l->freqs = place_n(s, (uint64_t)p->n_ropes * (c->rope.n_dims / 2), 8);
+    l->rope_pairs = program_rope_dims(p) / 2;
+    l->freqs = place_n(s, (uint64_t)p->n_ropes * l->rope_pairs, 8);
     l->workspace_bytes = s->n - l->workspace_at;
     l->slot_results = l->tables_bytes;
     l->slot_bytes = l->tables_bytes + l->results_bytes;
@@ -326,12 +355,8 @@ static void place_workspace(cuda_layout *l, const program *p, const engine_optio
 }
 
 static void place_kv(cuda_layout *l, const program *p, const engine_options *o, sizer *s) {
-    const model_config *c = &p->config;
-    uint64_t tokens = sizer_times(s, o->block_tokens, 2 * (uint64_t)c->head_dim);
-    for (uint32_t g = 0; g < p->n_groups; g++) {
-        l->kv_block_bytes[g] = sizer_times(s, sizer_times(s, tokens, c->n_kv_heads), 2);
-        l->kv_layers[g] = p->group[g].n_layers;
-    }
+    kv_formats_init(l->kv, KV_ROWS, p, o);
+    for (uint32_t g = 0; g < p->n_groups; g++) l->kv_layers[g] = p->group[g].n_layers;
     l->fixed_bytes = s->n;
 }
 

@@ -10,8 +10,9 @@
 
 #include "engine/cuda/matrix.h"
 #include "engine/cuda/scratch.h"
-#include "engine/cuda/tables.h"
+#include "engine/tables.h"
 #include "engine/engine.h"
+#include "engine/kv_block.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -20,7 +21,8 @@ extern "C" {
 enum {
     CUDA_DEPTH = 2,               /* steps in flight */
     CUDA_INVARIANT_ROWS = 128,    /* rows of every GEMM under batch_invariant, at most */
-    CUDA_LISTED = 2 * 1024 + 128, /* words of a sequence's biases and end tokens */
+    CUDA_LISTED = 2 * 1024 + 128, /* words of a sequence's biases and end tokens; its history
+                                     and its mask come on top */
     CUDA_GEMM_WORKSPACE = 32 << 20,
     CUDA_BOUNCES = 2 /* buffers between file and device while loading */
 };
@@ -53,7 +55,7 @@ typedef struct cuda_value {
 } cuda_value;
 
 typedef struct cuda_layout {
-    cu_type t, kv;
+    cu_type t, kv_type; /* of activations; of K and V */
     bool batch_invariant;
     uint32_t rows_unit, logits_unit; /* batch_invariant: rows of every GEMM; else 1 */
     uint32_t n_places, n_groups;
@@ -63,6 +65,7 @@ typedef struct cuda_layout {
     uint64_t *gate_up;    /* [n_ops]: where OP_GATE_UP puts gate | up, in the arena */
     bool wants_gemm;      /* some matrix has 16 bits: cuBLASLt is needed */
     uint32_t max_splits, max_stride, max_tiles, max_copies;
+    uint32_t rope_pairs; /* frequencies of the largest rotary embedding; from table to table */
     /* Sections of the arena. */
     uint64_t weights_bytes, values_at, values_bytes, logits_at, logits_bytes, workspace_at,
         workspace_bytes;
@@ -70,8 +73,8 @@ typedef struct cuda_layout {
     uint64_t gemm, gemm_bytes, quantized, partials, sampler, tables, tables_bytes, results,
         drawn, previous, freqs;
     uint64_t results_bytes;
-    uint64_t fixed_bytes;                     /* all but the KV cache, which begins there */
-    uint64_t kv_block_bytes[PLAN_MAX_GROUPS]; /* of one layer */
+    uint64_t fixed_bytes; /* all but the KV cache, which begins there */
+    kv_format kv[PLAN_MAX_GROUPS];
     uint32_t kv_layers[PLAN_MAX_GROUPS];
     /* The host's pinned memory: CUDA_DEPTH slots of tables and results; bounces to load. */
     uint64_t slot_bytes, slot_results, staging_bytes;
@@ -115,8 +118,8 @@ static inline uint32_t cuda_graph_count(const cuda_layout *l, uint32_t max_seqs)
 /* Bytes of KV cache for so many blocks per group; false on overflow. */
 static inline bool cuda_kv_bytes(const cuda_layout *l, const uint32_t *n_blocks, uint32_t group,
                                  uint64_t *out) {
-    return !__builtin_mul_overflow(l->kv_block_bytes[group], n_blocks[group], out) &&
-           !__builtin_mul_overflow(*out, l->kv_layers[group], out);
+    return !__builtin_mul_overflow(kv_block_bytes(&l->kv[group], l->kv_layers[group]),
+                                   n_blocks[group], out);
 }
 
 #ifdef __cplusplus

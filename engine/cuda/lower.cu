@@ -6,6 +6,7 @@
  * rows (the buffers are padded to its multiples), the kernels for many rows where weights are
  * packed, and prefill attention for rows that stand alone, too. */
 #include "engine/cuda/cuda.h"
+#include "engine/cuda/op_list.h"
 
 /* What the operations of one run share. */
 typedef struct lowering {
@@ -13,8 +14,8 @@ typedef struct lowering {
     const cuda_run *run;
     cudaStream_t s;
     cu_tables tables;
-    const cu_sampling *sampling;
-    const cu_score *scores;
+    const tables_sampling *sampling;
+    const tables_score *scores;
     const int32_t *tiles, *copies, *lists;
 } lowering;
 
@@ -23,7 +24,7 @@ static const int32_t *words_at(const cuda_engine *e, uint64_t at) {
 }
 
 static lowering lower_init(cuda_engine *e, const cuda_run *run) {
-    const cuda_tables_at t = cuda_tables_lay(e->l->n_groups, &run->shape);
+    const tables_at t = tables_lay(e->l->n_groups, &run->shape);
     lowering w = {};
     w.e = e, w.run = run, w.s = e->stream;
     w.tables.token = words_at(e, t.token);
@@ -37,8 +38,8 @@ static lowering lower_init(cuda_engine *e, const cuda_run *run) {
     w.tables.table_stride = run->shape.stride;
     w.tables.gathered = words_at(e, t.gathered);
     w.tables.previous = (const int32_t *)cuda_at(e, e->l->previous);
-    w.sampling = (const cu_sampling *)words_at(e, t.sampling);
-    w.scores = (const cu_score *)words_at(e, t.scores);
+    w.sampling = (const tables_sampling *)words_at(e, t.sampling);
+    w.scores = (const tables_score *)words_at(e, t.scores);
     w.tiles = words_at(e, t.tiles);
     w.copies = words_at(e, t.copies);
     w.lists = words_at(e, t.lists);
@@ -50,21 +51,44 @@ static void *value_at(const lowering *w, value_id v) {
 }
 
 static uint32_t rows_of(const lowering *w, value_id v) {
-    return w->e->p->values[v].rows == ROWS_GATHERED ? w->run->shape.n_logit_rows
-                                                    : w->run->shape.n_rows;
+    return (uint32_t)value_rows(&w->e->p->values[v], w->run->shape.n_rows,
+                                w->run->shape.n_logit_rows);
 }
 
-static cu_kv kv_of(const cuda_engine *e, int layer) {
-    const model_config *c = &e->p->config;
-    const uint32_t g = e->p->layer_group[layer];
+/* The cache of a group's layer. */
+static cu_kv kv_of(const cuda_engine *e, uint32_t group, uint32_t layer) {
+    const kv_format *f = &e->l->kv[group];
     cu_kv kv;
-    kv.block_stride = e->l->kv_block_bytes[g];
-    kv.base =
-        e->kv[g] + (uint64_t)e->p->layer_index[layer] * e->opt.n_blocks[g] * kv.block_stride;
-    kv.block_tokens = e->opt.block_tokens;
-    kv.n_kv_heads = c->n_kv_heads, kv.head_dim = c->head_dim;
-    kv.type = e->l->kv, kv.group = g;
+    kv.base = e->kv[group] + kv_part_at(f, layer, 0);
+    kv.block_stride = kv_block_bytes(f, e->l->kv_layers[group]);
+    kv.format = *f;
+    kv.type = e->l->kv_type, kv.group = group;
     return kv;
+}
+
+static cu_kv kv_of_op(const cuda_engine *e, const op *o) {
+    return kv_of(e, e->p->layer_group[o->layer], e->p->layer_index[o->layer]);
+}
+
+/* ---- rows ---- */
+
+static cudaError_t run_embed(const lowering *w, const cuda_op *c) {
+    const op *o = c->o;
+    return cu_embed(w->s, &c->part[0].w, &w->tables, rows_of(w, o->out), o->embed.scale,
+                    (float *)value_at(w, o->out));
+}
+
+static cudaError_t run_norm(const lowering *w, const cuda_op *c) {
+    const op *o = c->o;
+    return cu_add_norm(w->s, w->e->l->t, rows_of(w, o->in), w->e->p->values[o->in].cols,
+                       o->norm.eps, (float *)value_at(w, o->in), NULL, c->vec[0],
+                       value_at(w, o->out));
+}
+
+static cudaError_t run_gather(const lowering *w, const cuda_op *c) {
+    const op *o = c->o;
+    return cu_gather(w->s, &w->tables, rows_of(w, o->out), w->e->p->values[o->in].cols,
+                     (const float *)value_at(w, o->in), (float *)value_at(w, o->out));
 }
 
 /* ---- matrices ---- */
@@ -153,6 +177,11 @@ static cudaError_t run_linear(const lowering *w, const cuda_op *c) {
     return run_parts(w, c, value_at(w, o->out), w->e->p->values[o->out].cols, kind);
 }
 
+static cudaError_t run_logits(const lowering *w, const cuda_op *c) {
+    const value_id out = c->o->out;
+    return run_parts(w, c, value_at(w, out), w->e->p->values[out].cols, CU_OUT_F32);
+}
+
 /* Where one kernel does gate, up and the activation. 16-bit gate and up lie as one matrix. */
 static cudaError_t run_gate_up_few(const lowering *w, const cuda_op *c, uint32_t n_rows) {
     const uint32_t n = w->e->p->values[c->o->out].cols;
@@ -190,7 +219,7 @@ static cudaError_t run_gate_up(const lowering *w, const cuda_op *c) {
 /* q and k, whose heads stand side by side. */
 static cudaError_t run_head_norm(const lowering *w, const cuda_op *c) {
     const cuda_engine *e = w->e;
-    const model_config *m = &e->p->config;
+    const head_shape *m = &c->o->heads;
     const uint32_t ld = e->p->values[c->o->in].cols, n = w->run->shape.n_rows;
     void *qkv = value_at(w, c->o->in);
     cudaError_t ce = cu_head_norm(w->s, e->l->t, n, m->n_heads, m->head_dim, 0, ld,
@@ -202,13 +231,13 @@ static cudaError_t run_head_norm(const lowering *w, const cuda_op *c) {
 
 static cudaError_t run_rope(const lowering *w, const cuda_op *c) {
     const cuda_engine *e = w->e;
-    const model_config *m = &e->p->config;
     const uint32_t table = c->o->rope.table;
+    const rope_config *r = &e->p->rope[table];
     const cu_freq *freqs =
-        (const cu_freq *)cuda_at(e, e->l->freqs) + (size_t)table * (m->rope.n_dims / 2);
-    const cu_kv kv = kv_of(e, c->o->layer);
-    return cu_rope_append(w->s, e->l->t, &w->tables, w->run->shape.n_rows, m->n_heads,
-                          m->rope.pairing, m->rope.n_dims, freqs, e->host->rope_scale[table],
+        (const cu_freq *)cuda_at(e, e->l->freqs) + (size_t)table * e->l->rope_pairs;
+    const cu_kv kv = kv_of_op(e, c->o);
+    return cu_rope_append(w->s, e->l->t, &w->tables, w->run->shape.n_rows, c->o->heads.n_heads,
+                          r->pairing, r->n_dims, freqs, e->host->rope_scale[table],
                           value_at(w, c->o->in), e->p->values[c->o->in].cols, &kv);
 }
 
@@ -216,11 +245,11 @@ static cudaError_t run_attention(const lowering *w, const cuda_op *c) {
     const cuda_engine *e = w->e;
     const cuda_run *r = w->run;
     cu_attn a = {};
-    a.kv = kv_of(e, c->o->layer);
+    a.kv = kv_of_op(e, c->o);
     a.t = e->l->t;
     a.qkv = value_at(w, c->o->in), a.ld = e->p->values[c->o->in].cols;
     a.out = value_at(w, c->o->out);
-    a.n_heads = e->p->config.n_heads;
+    a.n_heads = c->o->heads.n_heads;
     a.scale = c->o->attention.scale, a.window = c->o->attention.window;
     cudaError_t ce = cudaSuccess;
     if (r->singles)
@@ -235,8 +264,8 @@ static cudaError_t run_attention(const lowering *w, const cuda_op *c) {
 
 static cudaError_t run_sample(const lowering *w, const cuda_op *c) {
     cuda_engine *e = w->e;
-    const cuda_shape *sh = &w->run->shape;
-    const uint32_t n_vocab = e->p->config.n_vocab;
+    const tables_shape *sh = &w->run->shape;
+    const uint32_t n_vocab = e->p->values[c->o->in].cols;
     float *logits = (float *)value_at(w, c->o->in);
     sampled *token = (sampled *)cuda_at(e, e->l->results), *scored = token + e->opt.max_seqs;
     int32_t *drawn = (int32_t *)cuda_at(e, e->l->drawn);
@@ -260,44 +289,27 @@ static cudaError_t run_sample(const lowering *w, const cuda_op *c) {
 
 static cudaError_t run_copies(const lowering *w) {
     const cuda_engine *e = w->e;
-    const int32_t *pairs = w->copies;
+    const int32_t *pairs = w->copies; /* group by group */
     cudaError_t ce = cudaSuccess;
-    for (uint32_t layer = 0; layer < e->p->config.n_layers && ce == cudaSuccess; layer++) {
-        const uint32_t g = e->p->layer_group[layer], n = w->run->copies[g];
-        if (e->p->layer_index[layer] != 0 || n == 0) continue; /* once a group */
-        const int32_t *own = pairs;
-        for (uint32_t k = 0; k < g; k++) own += 2 * w->run->copies[k];
-        const cu_kv kv = kv_of(e, (int)layer);
-        ce = cu_copy_blocks(w->s, &kv, (uint64_t)e->opt.n_blocks[g] * kv.block_stride,
-                            e->l->kv_layers[g], own, n);
+    for (uint32_t g = 0; g < e->l->n_groups && ce == cudaSuccess; g++) {
+        const uint32_t n = w->run->copies[g];
+        ce = cu_copy_blocks(w->s, e->kv[g], kv_block_bytes(&e->l->kv[g], e->l->kv_layers[g]),
+                            pairs, n);
+        pairs += 2 * n;
     }
     return ce;
 }
 
 static cudaError_t run_op(const lowering *w, const cuda_op *c) {
-    const cuda_engine *e = w->e;
     const op *o = c->o;
-    const uint32_t n = o->kind == OP_EMBED ? w->run->shape.n_rows : rows_of(w, o->in);
-    if (n == 0 && o->kind != OP_SAMPLE && o->kind != OP_GATHER_ROWS) return cudaSuccess;
+    /* Without rows of logits sampling still has to say that nothing was drawn. */
+    const uint32_t n = o->out == NO_VALUE ? 1 : rows_of(w, o->out);
+    if (n == 0) return cudaSuccess;
     switch (o->kind) {
-    case OP_EMBED:
-        return cu_embed(w->s, &c->part[0].w, &w->tables, n, o->embed.scale,
-                        (float *)value_at(w, o->out));
-    case OP_NORM:
-        return cu_add_norm(w->s, e->l->t, n, e->p->values[o->in].cols, o->norm.eps,
-                           (float *)value_at(w, o->in), NULL, c->vec[0], value_at(w, o->out));
-    case OP_LINEAR: return run_linear(w, c);
-    case OP_HEAD_NORM: return run_head_norm(w, c);
-    case OP_ROPE_APPEND: return run_rope(w, c);
-    case OP_ATTENTION: return run_attention(w, c);
-    case OP_GATE_UP: return run_gate_up(w, c);
-    case OP_GATHER_ROWS:
-        if (w->run->shape.n_logit_rows == 0) return cudaSuccess;
-        return cu_gather(w->s, &w->tables, w->run->shape.n_logit_rows, e->p->values[o->in].cols,
-                         (const float *)value_at(w, o->in), (float *)value_at(w, o->out));
-    case OP_LOGITS:
-        return run_parts(w, c, value_at(w, o->out), e->p->config.n_vocab, CU_OUT_F32);
-    case OP_SAMPLE: return run_sample(w, c);
+#define X(kind, run, ...)                                                                      \
+    case OP_##kind: return run(w, c);
+        CUDA_OPS(X)
+#undef X
     default: return cudaErrorNotSupported; /* the layout refused it */
     }
 }

@@ -124,7 +124,7 @@ static status open_slots(cuda_engine *e, err *er) {
 
 static status fill_constants(cuda_engine *e, err *er) {
     const cuda_layout *l = e->l;
-    const uint32_t n = e->p->n_ropes * (e->p->config.rope.n_dims / 2);
+    const uint32_t n = e->p->n_ropes * l->rope_pairs;
     cu_freq *f = (cu_freq *)e->slot[0].tables; /* pinned, and no step is on its way */
     for (uint32_t i = 0; i < n; i++) {
         f[i].high = (float)e->host->freqs[i];

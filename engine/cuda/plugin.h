@@ -71,15 +71,12 @@ typedef struct cuda_plugin {
 } cuda_plugin;
 
 #define CUDA_PLUGIN_MIX(abi, type) ((abi)*31u + (uint32_t)sizeof(type))
+#define CUDA_PLUGIN_MIX_3(abi, a, b, c)                                                        \
+    CUDA_PLUGIN_MIX(CUDA_PLUGIN_MIX(CUDA_PLUGIN_MIX(abi, a), b), c)
 #define CUDA_PLUGIN_ABI                                                                        \
-    CUDA_PLUGIN_MIX(                                                                           \
-        CUDA_PLUGIN_MIX(                                                                       \
-            CUDA_PLUGIN_MIX(                                                                   \
-                CUDA_PLUGIN_MIX(CUDA_PLUGIN_MIX(CUDA_PLUGIN_MIX(1u, program), engine_options), \
-                                cuda_layout),                                                  \
-                cuda_host),                                                                    \
-            batch_seq),                                                                        \
-        sampled)
+    CUDA_PLUGIN_MIX_3(CUDA_PLUGIN_MIX_3(CUDA_PLUGIN_MIX_3(1u, op, weight, value), program,     \
+                                        engine_options, cuda_layout),                          \
+                      cuda_host, batch_seq, sampled)
 
 /* The one exported symbol. NULL when abi is not this build's. */
 const cuda_plugin *vramd_cuda_plugin(uint32_t abi);

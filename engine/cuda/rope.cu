@@ -68,15 +68,13 @@ CU_DEVICE void pairs_store(T *head, uint32_t i, uint32_t half, const float a[P],
     }
 }
 
-/* Where the token's K of KV head 0 is; V follows after K of all heads. NULL: nowhere. */
-template <class K> CU_DEVICE K *cache_slot(const rope_args &a, uint32_t row, uint32_t pos) {
+/* This layer's parts of the block of a row's token. NULL: nowhere. */
+CU_DEVICE char *cache_parts(const rope_args &a, uint32_t row, uint32_t pos) {
     const cu_kv &kv = a.kv;
     const int32_t *table =
         a.tables.blocks[kv.group] + (size_t)a.tables.entry[row] * a.tables.table_stride;
-    const int32_t block = table[pos / kv.block_tokens];
-    if (block < 0) return NULL;
-    return (K *)((char *)kv.base + (uint64_t)block * kv.block_stride) +
-           (size_t)(pos % kv.block_tokens) * kv.head_dim;
+    const int32_t block = table[pos >> kv.format.block_shift];
+    return block < 0 ? NULL : (char *)kv.base + (uint64_t)block * kv.block_stride;
 }
 
 /* One block a row of the step. */
@@ -85,13 +83,18 @@ static __global__ void __launch_bounds__(THREADS) k_rope_append(rope_args a, T *
     CU_SHARED(float2, turn, MAX_PAIRS);
     const int32_t pos = a.tables.pos[blockIdx.x];
     if (pos < 0) return;
-    const uint32_t half = a.n_dims / 2, hd = a.kv.head_dim, n_kv = a.kv.n_kv_heads;
+    const kv_format &f = a.kv.format;
+    const uint32_t half = a.n_dims / 2, hd = f.head_dim, n_kv = f.n_kv_heads;
     for (uint32_t i = threadIdx.x; i < half; i += THREADS) {
         float2 cs = cos_sin(pos, a.freqs[i]);
         turn[i] = make_float2(cs.x * a.mscale, cs.y * a.mscale);
     }
-    K *slot = cache_slot<K>(a, blockIdx.x, (uint32_t)pos);
-    const size_t head_stride = (size_t)a.kv.block_tokens * hd;
+    char *parts = cache_parts(a, blockIdx.x, (uint32_t)pos);
+    const uint32_t token = (uint32_t)pos & (f.block_tokens - 1);
+    const uint32_t k_at = kv_k_group_at(&f, token), v_at = kv_v_token_at(&f, token);
+    const auto at = [&](uint32_t h, uint32_t offset) {
+        return (K *)(parts + kv_part_at(&f, 0, h) + offset);
+    };
     T *row = qkv + (size_t)blockIdx.x * a.ld;
     __syncthreads();
     const uint32_t units = half / P;
@@ -108,21 +111,21 @@ static __global__ void __launch_bounds__(THREADS) k_rope_append(rope_args a, T *
         }
         if (h < a.n_heads)
             pairs_store<T, P, HALVES>(row + h * hd, i, half, x, y);
-        else if (slot)
-            pairs_store<K, P, HALVES>(slot + (h - a.n_heads) * head_stride, i, half, x, y);
+        else if (parts)
+            pairs_store<K, P, HALVES>(at(h - a.n_heads, k_at), i, half, x, y);
     }
-    if (!slot) return;
+    if (!parts) return;
     const T *k = row + a.n_heads * hd, *v = k + n_kv * hd;
     const uint32_t rest = hd - a.n_dims; /* dimensions that do not turn */
     for (uint32_t u = threadIdx.x; u < n_kv * rest; u += THREADS) {
         const uint32_t h = u / rest, d = a.n_dims + u % rest;
-        slot[h * head_stride + d] = cu_from_float(cu_to_float(k[h * hd + d]), K());
+        at(h, k_at)[d] = cu_from_float(cu_to_float(k[h * hd + d]), K());
     }
     for (uint32_t u = threadIdx.x; u < n_kv * (hd / 8); u += THREADS) {
         const uint32_t h = u / (hd / 8), d = u % (hd / 8) * 8;
-        float f[8];
-        cu_load8(v + h * hd + d, f);
-        cu_store8(slot + (n_kv + h) * head_stride + d, f);
+        float x[8];
+        cu_load8(v + h * hd + d, x);
+        cu_store8(at(h, v_at) + d, x);
     }
 }
 
@@ -130,7 +133,7 @@ cudaError_t cu_rope_append(cudaStream_t s, cu_type t, const cu_tables *tables, u
                            uint32_t n_heads, rope_pairing pairing, uint32_t n_dims,
                            const cu_freq *freqs, float mscale, void *qkv, uint32_t ld,
                            const cu_kv *kv) {
-    if (kv->head_dim % 8 || ld % 8 || n_dims % 2 || n_dims > kv->head_dim ||
+    if (kv->format.head_dim % 8 || ld % 8 || n_dims % 2 || n_dims > kv->format.head_dim ||
         n_dims / 2 > MAX_PAIRS || kv->group >= PROGRAM_MAX_GROUPS)
         return cudaErrorInvalidValue;
     if (n_rows == 0) return cudaSuccess;
@@ -153,17 +156,15 @@ cudaError_t cu_rope_append(cudaStream_t s, cu_type t, const cu_tables *tables, u
     });
 }
 
-/* ---- copies of blocks: each thread moves 4 x 16 bytes of one block of one layer ---- */
+/* ---- copies of blocks: each thread moves 4 x 16 bytes of one block ---- */
 
 enum { COPY_VECTORS = 4 };
 
 static __global__ void __launch_bounds__(THREADS)
-    k_copy_blocks(cu_kv kv, uint64_t layer_stride, uint32_t n_parts, uint32_t n_vectors,
-                  const int32_t *pairs) {
+    k_copy_blocks(uint4 *pool, uint32_t n_parts, uint32_t n_vectors, const int32_t *pairs) {
     const int32_t *pair = pairs + (size_t)(blockIdx.x / n_parts) * 2;
-    char *layer = (char *)kv.base + blockIdx.y * layer_stride;
-    const uint4 *from = (const uint4 *)(layer + (uint64_t)pair[0] * kv.block_stride);
-    uint4 *to = (uint4 *)(layer + (uint64_t)pair[1] * kv.block_stride);
+    const uint4 *from = pool + (int64_t)pair[0] * n_vectors;
+    uint4 *to = pool + (int64_t)pair[1] * n_vectors;
     const uint32_t first = blockIdx.x % n_parts * (THREADS * COPY_VECTORS) + threadIdx.x;
     uint4 v[COPY_VECTORS];
     if (pair[0] < 0 || pair[1] < 0) return;
@@ -175,14 +176,13 @@ static __global__ void __launch_bounds__(THREADS)
         if (first + i * THREADS < n_vectors) to[first + i * THREADS] = v[i];
 }
 
-cudaError_t cu_copy_blocks(cudaStream_t s, const cu_kv *kv, uint64_t layer_stride,
-                           uint32_t n_layers, const int32_t *pairs, uint32_t n) {
-    if (n == 0 || n_layers == 0) return cudaSuccess;
-    if (kv->head_dim % 8 || n_layers > 65535) return cudaErrorInvalidValue;
-    const uint32_t n_vectors =
-        2 * kv->n_kv_heads * kv->block_tokens * kv->head_dim * cu_type_bytes(kv->type) / 16;
+cudaError_t cu_copy_blocks(cudaStream_t s, void *pool, uint64_t block_bytes,
+                           const int32_t *pairs, uint32_t n) {
+    if (n == 0) return cudaSuccess;
+    if (block_bytes % 16 || block_bytes / 16 > UINT32_MAX) return cudaErrorInvalidValue;
+    const uint32_t n_vectors = (uint32_t)(block_bytes / 16);
     const uint32_t n_parts = cu_ceil_div(n_vectors, THREADS * COPY_VECTORS);
-    CU_LAUNCH(k_copy_blocks, dim3(n * n_parts, n_layers), THREADS, 0, s, *kv, layer_stride,
-              n_parts, n_vectors, pairs);
+    CU_LAUNCH(k_copy_blocks, n * n_parts, THREADS, 0, s, (uint4 *)pool, n_parts, n_vectors,
+              pairs);
     return cudaGetLastError();
 }

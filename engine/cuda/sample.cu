@@ -1,7 +1,8 @@
 /* Sampling on the device: model/sampling.c's tokens and logprobs, bit for bit (row.cuh), from
  * the same logits. Three kernels, each with a grid of its arguments alone:
  *
- *   scan    many blocks a row: edits (bias, penalties, end tokens), then the maxima
+ *   scan    many blocks a row: the mask of allowed tokens, edits (bias, penalties, end tokens),
+ *           then the maxima
  *   mass    many blocks a row: sums of weights; nothing for greedy rows without logprobs
  *   choose  one block a row: the best token, logprobs, truncations, the draw
  *
@@ -45,37 +46,37 @@ struct lists_of {
     const int32_t *words, *previous;
 };
 
-CU_DEVICE bool is_greedy(const cu_sampling &p) {
+CU_DEVICE bool is_greedy(const tables_sampling &p) {
     return !(p.temperature >= SAMPLING_GREEDY) || p.top_k == 1;
 }
-CU_DEVICE bool is_greedy(const cu_score &) {
+CU_DEVICE bool is_greedy(const tables_score &) {
     return true;
 }
 /* As n_logprobs: -1 for none. */
-CU_DEVICE int32_t logprobs_of(const cu_sampling &p) {
+CU_DEVICE int32_t logprobs_of(const tables_sampling &p) {
     return p.n_logprobs;
 }
-CU_DEVICE int32_t logprobs_of(const cu_score &p) {
+CU_DEVICE int32_t logprobs_of(const tables_score &p) {
     return p.n_top > 0 ? p.n_top : 0;
 }
-CU_DEVICE float scale_of(const cu_sampling &p) {
+CU_DEVICE float scale_of(const tables_sampling &p) {
     return __fdiv_rn(1.44269504f, p.temperature);
 }
-CU_DEVICE float scale_of(const cu_score &) {
+CU_DEVICE float scale_of(const tables_score &) {
     return 1.44269504f;
 }
-CU_DEVICE bool cuts_top_k(const cu_sampling &p, uint32_t n_vocab) {
+CU_DEVICE bool cuts_top_k(const tables_sampling &p, uint32_t n_vocab) {
     return p.top_k > 0 && (uint32_t)p.top_k < n_vocab;
 }
-CU_DEVICE bool cuts_top_k(const cu_score &, uint32_t) {
+CU_DEVICE bool cuts_top_k(const tables_score &, uint32_t) {
     return false;
 }
-CU_DEVICE bool penalises(const cu_sampling &p) {
+CU_DEVICE bool penalises(const tables_sampling &p) {
     return (p.n_history || p.history_from >= 0) &&
            (p.repetition_penalty != 1 || p.presence_penalty != 0 || p.frequency_penalty != 0);
 }
-CU_DEVICE bool edits(const cu_sampling &p) {
-    return p.n_bias || p.mask_end || penalises(p);
+CU_DEVICE bool edits(const tables_sampling &p) {
+    return p.n_bias || p.n_end || penalises(p);
 }
 
 /* ---- scan: the edits of one chunk ---- */
@@ -118,7 +119,7 @@ CU_DEVICE void add_bias(float *logits, uint32_t first, uint32_t end, const int32
 }
 
 /* count: [CHUNK], shared: occurrences in the output, and the top bit for any at all. */
-CU_DEVICE void penalise(float *logits, uint32_t first, uint32_t end, const cu_sampling &p,
+CU_DEVICE void penalise(float *logits, uint32_t first, uint32_t end, const tables_sampling &p,
                         const lists_of &lists, uint32_t *count) {
     for (uint32_t i = threadIdx.x; i < CHUNK; i += SCAN_THREADS) count[i] = 0;
     __syncthreads();
@@ -151,8 +152,15 @@ CU_DEVICE void penalise(float *logits, uint32_t first, uint32_t end, const cu_sa
     __syncthreads();
 }
 
+/* first: a multiple of 32. */
+CU_DEVICE void forbid(float *logits, uint32_t first, uint32_t end, const uint32_t *allowed) {
+    for (uint32_t id = first + threadIdx.x; id < end; id += SCAN_THREADS)
+        if (!(allowed[id / 32] >> id % 32 & 1)) logits[id] = -INFINITY;
+    __syncthreads();
+}
+
 /* Changes tokens [first, end); *original: the best of them before. */
-CU_DEVICE void edit_chunk(float *logits, uint32_t first, uint32_t end, const cu_sampling &p,
+CU_DEVICE void edit_chunk(float *logits, uint32_t first, uint32_t end, const tables_sampling &p,
                           const lists_of &lists, uint32_t *count, row_sum *part,
                           row_sum *original) {
     row_sum best = 0;
@@ -164,7 +172,7 @@ CU_DEVICE void edit_chunk(float *logits, uint32_t first, uint32_t end, const cu_
     if (threadIdx.x == 0) *original = best;
     if (p.n_bias) add_bias(logits, first, end, lists.words + p.bias_at, p.n_bias);
     if (penalises(p)) penalise(logits, first, end, p, lists, count);
-    if (p.mask_end)
+    if (p.n_end)
         for (uint32_t i = threadIdx.x; i < p.n_end; i += SCAN_THREADS) {
             const uint32_t token = (uint32_t)lists.words[p.end_at + i];
             if (token >= first && token < end) logits[token] = -INFINITY;
@@ -172,13 +180,14 @@ CU_DEVICE void edit_chunk(float *logits, uint32_t first, uint32_t end, const cu_
     __syncthreads();
 }
 
-CU_DEVICE void edit(float *logits, uint32_t first, uint32_t end, const cu_sampling &p,
+CU_DEVICE void edit(float *logits, uint32_t first, uint32_t end, const tables_sampling &p,
                     const lists_of &lists, row_sum *part, row_sum *original) {
     CU_SHARED(uint32_t, count, CHUNK);
+    if (p.n_allowed) forbid(logits, first, end, (const uint32_t *)lists.words + p.allowed_at);
     if (edits(p)) edit_chunk(logits, first, end, p, lists, count, part, original);
 }
-CU_DEVICE void edit(float *, uint32_t, uint32_t, const cu_score &, const lists_of &, row_sum *,
-                    row_sum *) {}
+CU_DEVICE void edit(float *, uint32_t, uint32_t, const tables_score &, const lists_of &,
+                    row_sum *, row_sum *) {}
 
 template <class P>
 static __global__ void __launch_bounds__(SCAN_THREADS)
@@ -453,7 +462,7 @@ CU_DEVICE uint32_t lowest_left(const choice &c, const alive &a) {
     return s->lowest < c.r.n ? s->lowest : 0;
 }
 
-CU_DEVICE uint32_t pick(choice &c, const alive &a, const cu_sampling &p, bool cut) {
+CU_DEVICE uint32_t pick(choice &c, const alive &a, const tables_sampling &p, bool cut) {
     const uint32_t lane = threadIdx.x % 32;
     if (cut) { /* masses of the active strips; a warp does a strip */
         for (uint32_t i = threadIdx.x / 32; i < c.r.n_active; i += blockDim.x / 32) {
@@ -477,7 +486,7 @@ CU_DEVICE uint32_t pick(choice &c, const alive &a, const cu_sampling &p, bool cu
     return pick_in_strip(c, a, c.r.active[i], target - before);
 }
 
-CU_DEVICE uint32_t draw(choice &c, const cu_sampling &p) {
+CU_DEVICE uint32_t draw(choice &c, const tables_sampling &p) {
     alive a = {};
     a.max = c.max, a.scale = scale_of(p);
     if (cuts_top_k(p, c.r.n)) {
@@ -502,19 +511,21 @@ CU_DEVICE uint32_t draw(choice &c, const cu_sampling &p) {
     if (p.min_p > 0) cut_min_p(c, a, p.min_p);
     return pick(c, a, p, a.by_k || a.by_typical || a.by_p || a.least > 0);
 }
-CU_DEVICE uint32_t draw(choice &, const cu_score &) {
+CU_DEVICE uint32_t draw(choice &, const tables_score &) {
     return 0;
 }
 
 /* ---- choose ---- */
 
 /* The token of a row that has something left, before a draw; and of one that has not. */
-CU_DEVICE int32_t token_without_draw(const cu_sampling &p, const row_scratch &w, row_sum best) {
+CU_DEVICE int32_t token_without_draw(const tables_sampling &p, const row_scratch &w,
+                                     row_sum best) {
     if ((uint32_t)(best >> 32) <= KEY_MINUS_INF && edits(p))
         best = row_best(w.original, w.n_chunks);
-    return (uint32_t)(best >> 32) <= KEY_MINUS_INF ? 0 : (int32_t) ~(uint32_t)best;
+    if ((uint32_t)(best >> 32) > KEY_MINUS_INF) return (int32_t) ~(uint32_t)best;
+    return p.n_allowed ? -1 : 0;
 }
-CU_DEVICE int32_t token_without_draw(const cu_score &p, const row_scratch &, row_sum) {
+CU_DEVICE int32_t token_without_draw(const tables_score &p, const row_scratch &, row_sum) {
     return p.token;
 }
 
@@ -585,7 +596,7 @@ static cudaError_t sample_rows(cudaStream_t s, float *logits, uint32_t n_vocab, 
     return cudaGetLastError();
 }
 
-cudaError_t cu_sample(cudaStream_t s, float *logits, uint32_t n_vocab, const cu_sampling *p,
+cudaError_t cu_sample(cudaStream_t s, float *logits, uint32_t n_vocab, const tables_sampling *p,
                       const int32_t *lists, const int32_t *previous, uint32_t n_seqs,
                       void *scratch, sampled *out, int32_t *drawn) {
     return sample_rows(s, logits, n_vocab, p, lists_of{lists, previous}, n_seqs, scratch, out,
@@ -593,7 +604,7 @@ cudaError_t cu_sample(cudaStream_t s, float *logits, uint32_t n_vocab, const cu_
 }
 
 cudaError_t cu_score_rows(cudaStream_t s, const float *logits, uint32_t n_vocab,
-                          const cu_score *p, uint32_t n, void *scratch, sampled *out) {
+                          const tables_score *p, uint32_t n, void *scratch, sampled *out) {
     /* Nothing edits the logits of a score. */
     return sample_rows(s, (float *)logits, n_vocab, p, lists_of{NULL, NULL}, n, scratch, out,
                        (int32_t *)NULL);

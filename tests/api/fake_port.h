@@ -239,7 +239,9 @@ static FAKE_UNUSED void fake_stats(port *p, machine_stats *out) {
     out->hist[HIST_TTFT].bucket[histogram_bucket(HIST_TTFT, 0.03)] = 2;
     out->hist[HIST_TTFT].n = 2;
     out->hist[HIST_TTFT].sum = 0.06;
-    out->kv = (kv_view){.block_tokens = 16,
+    out->kv = (kv_view){.type_k = DT_F32,
+                        .type_v = DT_F16,
+                        .block_tokens = 16,
                         .blocks = 100,
                         .free = 60,
                         .used = 30,

@@ -210,7 +210,7 @@ START_TEST(a_plan_is_one_json_object) {
     terms_last_while_loading(&p.terms);
     buf b;
     buf_init(&b, NULL);
-    plan_json(&b, &p, NULL, &c, "cpu");
+    plan_json(&b, &p, NULL, &c, DT_F32, DT_BF16, "cpu");
     json_t *v = json_loadb(b.ptr, b.len, 0, NULL);
     ck_assert_msg(v != NULL, "%s", buf_cstr(&b));
     ck_assert_int_eq(json_integer_value(json_object_get(v, "budget_bytes")), 1000);
@@ -224,6 +224,8 @@ START_TEST(a_plan_is_one_json_object) {
     ck_assert(json_is_true(json_object_get(t, "while_loading")));
     json_t *kv = json_object_get(v, "kv");
     ck_assert_int_eq(json_integer_value(json_object_get(kv, "blocks")), 3);
+    ck_assert_str_eq(json_string_value(json_object_get(kv, "type_k")), "F32");
+    ck_assert_str_eq(json_string_value(json_object_get(kv, "type_v")), "BF16");
     ck_assert_int_eq(json_integer_value(json_object_get(kv, "tokens")), 48);
     ck_assert_str_eq(json_string_value(json_object_get(json_object_get(v, "model"), "name")),
                      "A \"name\"");

@@ -46,6 +46,15 @@ START_TEST(nothing_given_means_the_documented_defaults) {
 }
 END_TEST
 
+static bool allows(const params *p, int32_t id) {
+    return !p->allowed || (p->allowed[id / 32] >> id % 32 & 1);
+}
+static uint32_t count_allowed(const params *p) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < tokenizer_n_vocab(f.tok); i++) n += allows(p, (int32_t)i);
+    return n;
+}
+
 START_TEST(everything_given_is_taken) {
     params p;
     good(&p,
@@ -67,14 +76,15 @@ START_TEST(everything_given_is_taken) {
     ck_assert(p.sampling.min_tokens == 2 && p.max_tokens == 5 && p.n == 3 && p.priority == -4);
     ck_assert_int_eq(p.sampling.n_logprobs, 4);
     ck_assert_uint_eq(p.timeout_us, 1500000);
-    ck_assert_uint_eq(p.sampling.n_bias, 3);
+    ck_assert_uint_eq(p.sampling.n_bias, 2); /* -100 is no bias but a ban */
     int found = 0;
-    for (uint32_t i = 0; i < 3; i++) {
+    for (uint32_t i = 0; i < 2; i++) {
         const logit_bias *b = &p.sampling.bias[i];
-        found += (b->token == 65 && b->bias == -100) || (b->token == 'B' && b->bias == 3.5f) ||
-                 (b->token == FAKE_MERGED && b->bias == 1);
+        found +=
+            (b->token == 'B' && b->bias == 3.5f) || (b->token == FAKE_MERGED && b->bias == 1);
     }
-    ck_assert_int_eq(found, 3);
+    ck_assert_int_eq(found, 2);
+    ck_assert(!allows(&p, 65) && allows(&p, 64) && allows(&p, 'B'));
     good(&p, JSON({"max_completion_tokens":7,"max_tokens":9,"logprobs":true}), true);
     ck_assert_int_eq(p.max_tokens, 7);
     ck_assert(p.logprobs && p.sampling.n_logprobs == 0);
@@ -130,6 +140,20 @@ START_TEST(every_range_error_names_its_field) {
         {"{\"logit_bias\":{\"1\":\"x\"}}", "logit_bias", false},
         {"{\"logit_bias\":{\"99999\":1}}", "logit_bias", false},
         {"{\"logit_bias\":{\"two tokens\":1}}", "logit_bias", false},
+        {"{\"allowed_token_ids\":[]}", "allowed_token_ids", false},
+        {"{\"allowed_token_ids\":[]}", "allowed_token_ids", true},
+        {"{\"allowed_token_ids\":5}", "allowed_token_ids", false},
+        {"{\"allowed_token_ids\":[1,\"2\"]}", "allowed_token_ids", false},
+        {"{\"allowed_token_ids\":[1,260]}", "allowed_token_ids", false},
+        {"{\"allowed_token_ids\":[-1]}", "allowed_token_ids", false},
+        {"{\"bad_words\":\"x\"}", "bad_words", true},
+        {"{\"bad_words\":[1]}", "bad_words", false},
+        {"{\"bad_words\":[\"x\",\"\"]}", "bad_words", false},
+        {"{\"bad_words\":[\"  \"]}", "bad_words", false},
+        {"{\"bad_words\":[\"123456789012345678901234567890123\"]}", "bad_words", false},
+        {"{\"allowed_token_ids\":[65],\"logit_bias\":{\"65\":-100}}", "logit_bias", false},
+        {"{\"allowed_token_ids\":[65],\"logit_bias\":{\"66\":100}}", "logit_bias", false},
+        {"{\"allowed_token_ids\":[65],\"bad_words\":[\"A\"]}", "bad_words", false},
         {"{\"stream\":1}", "stream", false},
         {"{\"stream_options\":{}}", "stream_options", false},
         {"{\"stream\":true,\"stream_options\":1}", "stream_options", false},
@@ -154,6 +178,56 @@ START_TEST(every_range_error_names_its_field) {
 }
 END_TEST
 
+START_TEST(rules_about_tokens_become_a_mask_and_banned_sequences) {
+    params p;
+    good(&p, "{\"logit_bias\":{\"65\":99},\"bad_words\":[],\"allowed_token_ids\":null}", true);
+    ck_assert(!p.allowed && p.n_banned == 0 && p.sampling.n_bias == 1);
+    good(&p, "{\"allowed_token_ids\":[65,70,65,0]}", true);
+    ck_assert(count_allowed(&p) == 3 && allows(&p, 65) && allows(&p, 70) && allows(&p, 0));
+    /* Tokens of bias 100 exclude all others; they compete by their own logits. */
+    good(&p, "{\"logit_bias\":{\"65\":100,\"66\":100,\"67\":5}}", false);
+    ck_assert(count_allowed(&p) == 2 && allows(&p, 65) && allows(&p, 66));
+    ck_assert_uint_eq(p.sampling.n_bias, 1);
+    good(&p,
+         "{\"allowed_token_ids\":[65,66,67],\"bad_words\":[\"B\"],"
+         "\"logit_bias\":{\"67\":-100}}",
+         false);
+    ck_assert(count_allowed(&p) == 1 && allows(&p, 65));
+    /* With and without a leading space, whatever space was given. */
+    good(&p, "{\"bad_words\":[\" B\",\"ab\"]}", false);
+    ck_assert_uint_eq(count_allowed(&p), tokenizer_n_vocab(f.tok) - 1);
+    ck_assert(!allows(&p, 'B') && allows(&p, ' '));
+    ck_assert_uint_eq(p.n_banned, 3);
+    static const char *const want[] = {" B", "ab", " ab"};
+    for (uint32_t i = 0; i < 3; i++) {
+        ck_assert_uint_eq(p.banned[i].n, strlen(want[i]));
+        for (uint32_t k = 0; k < p.banned[i].n; k++)
+            ck_assert_int_eq(p.banned[i].ids[k], want[i][k]);
+    }
+}
+END_TEST
+
+START_TEST(too_many_rules_about_tokens_are_refused_with_the_limit) {
+    char *body = malloc(1 << 20), *at = body;
+    params p;
+    err e;
+    at += sprintf(at, "{\"bad_words\":[\"x\"");
+    for (int i = 0; i < PARAMS_MAX_BAD_WORDS; i++) at += sprintf(at, ",\"x\"");
+    sprintf(at, "]}");
+    ck_assert_int_eq(read_params(&p, body, false, &e), ERR_INVALID);
+    ck_assert_str_eq(e.field, "bad_words");
+    ck_assert_ptr_nonnull(strstr(e.text, "256"));
+    ck_assert(e.hint[0]);
+    at = body + sprintf(body, "{\"allowed_token_ids\":[1");
+    for (int i = 0; i < PARAMS_MAX_ALLOWED; i++) at += sprintf(at, ",1");
+    sprintf(at, "]}");
+    ck_assert_int_eq(read_params(&p, body, false, &e), ERR_INVALID);
+    ck_assert_str_eq(e.field, "allowed_token_ids");
+    ck_assert_ptr_nonnull(strstr(e.text, "65536"));
+    free(body);
+}
+END_TEST
+
 START_TEST(what_is_not_supported_is_refused_rather_than_ignored) {
     static const struct {
         const char *body, *field;
@@ -169,8 +243,6 @@ START_TEST(what_is_not_supported_is_refused_rather_than_ignored) {
         {"{\"tool_choice\":\"required\"}", "tool_choice", true},
         {"{\"functions\":[]}", "functions", true},
         {"{\"json_schema\":{}}", "json_schema", false},
-        {"{\"bad_words\":[\"x\"]}", "bad_words", true},
-        {"{\"allowed_token_ids\":[1]}", "allowed_token_ids", false},
     };
     params p;
     err e;
@@ -190,6 +262,8 @@ int main(void) {
     tcase_add_test(t, nothing_given_means_the_documented_defaults);
     tcase_add_test(t, everything_given_is_taken);
     tcase_add_test(t, every_range_error_names_its_field);
+    tcase_add_test(t, rules_about_tokens_become_a_mask_and_banned_sequences);
+    tcase_add_test(t, too_many_rules_about_tokens_are_refused_with_the_limit);
     tcase_add_test(t, what_is_not_supported_is_refused_rather_than_ignored);
     return check_run(s);
 }

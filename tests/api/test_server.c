@@ -622,6 +622,8 @@ START_TEST(the_memory_account_adds_up) {
     /* one connection, ours, and the table */
     ck_assert_int_eq(http, (long long)(HTTP_CONN_BYTES + http_table_bytes(64)));
     ck_assert_int_eq(int_of(at(at(v, "kv"), "blocks")), 100);
+    ck_assert_str_eq(text_of(at(at(v, "kv"), "type_k")), "F32");
+    ck_assert_str_eq(text_of(at(at(v, "kv"), "type_v")), "F16");
     long long unaccounted = int_of(at(v, "unaccounted_bytes"));
     ck_assert_int_eq(int_of(at(at(v, "process"), "anonymous_bytes")) - sum, unaccounted);
     ck_assert(json_is_array(at(v, "sequences")));
@@ -630,7 +632,8 @@ START_TEST(the_memory_account_adds_up) {
                       "Connection: close\r\n\r\n");
     assert_has(r.head, "text/plain");
     assert_has(r.body, "requests");
-    assert_has(r.body, "kv: 100 blocks of 16 tokens: 60 free, 30 used, 10 cached");
+    assert_has(r.body,
+               "kv: K F32, V F16, 100 blocks of 16 tokens: 60 free, 30 used, 10 cached");
     reply_free(&r);
     stop();
 }

@@ -106,9 +106,9 @@ struct rig {
         attn = cu_attn();
         attn.kv.base = kv.at;
         attn.kv.block_stride = block_elements() * 2;
-        attn.kv.block_tokens = m.block_tokens;
-        attn.kv.n_kv_heads = m.n_kv_heads;
-        attn.kv.head_dim = m.head_dim;
+        const kv_type *type = kv_type_get(m.kv == CU_BF16 ? DT_BF16 : DT_F16);
+        kv_format_init(&attn.kv.format, KV_ROWS, type, type, m.block_tokens, m.n_kv_heads,
+                       m.head_dim);
         attn.kv.type = m.kv;
         attn.kv.group = 1;
         attn.t = m.t;
@@ -175,8 +175,8 @@ struct rig {
                 for (uint32_t h = 0; h < m.n_kv_heads; h++)
                     for (uint32_t d = 0; d < m.head_dim; d++) {
                         size_t k = (uint32_t)block * block_elements() +
-                                   ((uint64_t)h * bt + (uint32_t)p % bt) * m.head_dim + d;
-                        size_t v = k + (uint64_t)m.n_kv_heads * bt * m.head_dim;
+                                   ((uint64_t)h * 2 * bt + (uint32_t)p % bt) * m.head_dim + d;
+                        size_t v = k + (uint64_t)bt * m.head_dim; /* of the same head */
                         int seed = entries[i].seed;
                         c[k] = rig_round(m.kv, rig_value(seed, RIG_K, p, h, d));
                         c[v] = rig_round(m.kv, rig_value(seed, RIG_V, p, h, d));

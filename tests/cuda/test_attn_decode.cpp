@@ -140,14 +140,14 @@ END_TEST
 START_TEST(what_the_kernels_cannot_do_is_refused) {
     rig r(model_of(64, 1, 1, CU_F16, CU_F16, 16), {{1, 5, 1}});
     cu_attn a = r.attn;
-    a.kv.head_dim = 264;
+    a.kv.format.head_dim = 264;
     ck_assert(cu_attn_decode(r.stream, &a, &r.tables, 1, 1, r.partials.at) ==
               cudaErrorNotSupported);
-    a.kv.head_dim = 60;
+    a.kv.format.head_dim = 60;
     ck_assert(cu_attn_decode(r.stream, &a, &r.tables, 1, 1, r.partials.at) ==
               cudaErrorNotSupported);
     a = r.attn;
-    a.kv.block_tokens = 24;
+    a.kv.format.block_tokens = 24;
     ck_assert(cu_attn_decode(r.stream, &a, &r.tables, 1, 1, r.partials.at) ==
               cudaErrorNotSupported);
     ck_assert(!cu_attn_supports(264, 1) && !cu_attn_supports(0, 1) && !cu_attn_supports(64, 0));

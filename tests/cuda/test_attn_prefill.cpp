@@ -88,7 +88,7 @@ END_TEST
 START_TEST(what_the_kernels_cannot_do_is_refused) {
     rig r(model_of(64, 1, 1, CU_F16, CU_F16, 16), {{1, 5, 2}});
     cu_attn a = r.attn;
-    a.kv.head_dim = 260;
+    a.kv.format.head_dim = 260;
     ck_assert(cu_attn_prefill(r.stream, &a, &r.tables, r.tiles.at, 1) == cudaErrorNotSupported);
     a = r.attn;
     a.kv.type = CU_F32;

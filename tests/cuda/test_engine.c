@@ -16,19 +16,19 @@ typedef struct kind {
     uint32_t heads, kv_heads, head_dim, rope_dims, block_tokens;
     bool tied;
     activation_dtype activations;
-    kv_dtype kv;
+    dtype kv;
     double limit; /* of the relative distance of logits from the CPU engine's in float32 */
 } kind;
 
 /* f16 keeps 11 bits and bf16 8; packed weights meet int8 activations in steps of few rows. */
 static const kind kinds[] = {
-    {"llama", DT_F16, 4, 2, 32, 32, 16, true, ACTIVATION_AUTO, KV_F16, 5e-3},
-    {"qwen2", DT_BF16, 6, 2, 16, 16, 8, false, ACTIVATION_AUTO, KV_BF16, 4e-2},
-    {"llama", DT_F32, 4, 1, 64, 32, 32, false, ACTIVATION_F16, KV_F16, 5e-3},
-    {"qwen3", DT_F16, 4, 2, 32, 32, 16, false, ACTIVATION_AUTO, KV_F16, 5e-3}, /* QK norm */
-    {"llama", DT_Q8_0, 4, 4, 32, 32, 16, true, ACTIVATION_AUTO, KV_F16, 3e-2},
-    {"qwen2", DT_Q4_0, 8, 2, 16, 16, 8, true, ACTIVATION_BF16, KV_F16, 5e-2},
-    {"llama", DT_Q4_1, 2, 1, 128, 128, 64, false, ACTIVATION_F16, KV_BF16, 4e-2},
+    {"llama", DT_F16, 4, 2, 32, 32, 16, true, ACTIVATION_AUTO, DT_F16, 5e-3},
+    {"qwen2", DT_BF16, 6, 2, 16, 16, 8, false, ACTIVATION_AUTO, DT_BF16, 4e-2},
+    {"llama", DT_F32, 4, 1, 64, 32, 32, false, ACTIVATION_F16, DT_F16, 5e-3},
+    {"qwen3", DT_F16, 4, 2, 32, 32, 16, false, ACTIVATION_AUTO, DT_F16, 5e-3}, /* QK norm */
+    {"llama", DT_Q8_0, 4, 4, 32, 32, 16, true, ACTIVATION_AUTO, DT_F16, 3e-2},
+    {"qwen2", DT_Q4_0, 8, 2, 16, 16, 8, true, ACTIVATION_BF16, DT_F16, 5e-2},
+    {"llama", DT_Q4_1, 2, 1, 128, 128, 64, false, ACTIVATION_F16, DT_BF16, 4e-2},
 };
 enum { N_KINDS = sizeof kinds / sizeof *kinds, N_TOKENS = 45, CUT = 29 };
 
@@ -51,7 +51,7 @@ static engine_options tiny_options(const kind *k) {
     o.max_model_len = 128;
     o.block_tokens = k->block_tokens;
     o.n_blocks[0] = 48 * 16 / k->block_tokens;
-    o.kv = k->kv;
+    o.kv_k = o.kv_v = k->kv;
     o.activations = k->activations;
     o.n_threads = 1;
     return o;
@@ -64,7 +64,7 @@ static void cuda_open(rig *r, const char *path, const engine_options *o) {
 static void cpu_open(rig *r, const char *path, const engine_options *o) {
     engine_options c = *o;
     c.activations = ACTIVATION_F32;
-    c.kv = KV_F32;
+    c.kv_k = c.kv_v = DT_F32;
     rig_open(r, path, &c);
 }
 
@@ -89,12 +89,20 @@ static void logits_of(rig *r, const int32_t *tokens, float *out) {
     rig_tokens(r, other, N_TOKENS, 99);
     for (uint32_t i = 0; i < 2; i++) rig_table(r, table[i], i, blocks_of(r), 1);
     for (uint32_t at = 0, step = 0; at < N_TOKENS; step++) {
-        uint32_t n = at < CUT ? CUT : at < N_TOKENS - 5 ? N_TOKENS - 5 - at : 1;
-        /* The other one decodes from the second step on, beside prefill. */
-        const uint32_t other_rows = step ? 1 : 3, other_at = step ? 2 + step : 0;
-        part p[2] = {{other, table[1], other_at, other_rows, 1, NULL, 0},
-                     {tokens, table[0], at, n, n, NULL, 0}};
-        step_result s = rig_run(r, p, 2);
+        uint32_t n = 1;
+        if (at == 0)
+            n = CUT;
+        else if (at == CUT)
+            n = N_TOKENS - 5 - CUT;
+        /* The other one prefills 3 tokens, then decodes beside the prefill of this one. */
+        const part beside = {.tokens = other,
+                             .table = table[1],
+                             .first = step ? 2 + step : 0,
+                             .n = step ? 1 : 3,
+                             .n_logits = 1};
+        const part own = {
+            .tokens = tokens, .table = table[0], .first = at, .n = n, .n_logits = n};
+        step_result s = rig_run(r, (part[]){beside, own}, 2);
         memcpy(out + at * V, s.logits + V, sizeof(float) * n * V);
         at += n;
     }
@@ -396,16 +404,21 @@ START_TEST(sampled_and_scored_rows_are_those_of_the_sampler) {
         part p[3] = {{tokens[0], table[0], first, n, n, &params[0], at ? 0 : 4},
                      {tokens[1], table[1], first, n, 1, &params[1], 0},
                      {tokens[2], table[2], first, n, 1, &params[2], 0}};
+        uint32_t *mask = rig_mask(&r, (int)at);
+        r.allowed = at ? mask : NULL;
         step_result s = rig_run(&r, p, 3);
         for (uint32_t i = 0, k = 0; i < 3; k += p[i++].n_logits) {
             const float *logits = s.logits + (size_t)(k + p[i].n_logits - 1) * r.n_vocab;
             const sampling_history h = {tokens[i], first + n, first + n};
             sampled want;
             memcpy(row, logits, sizeof(float) * r.n_vocab);
-            sampling_draw(&want, row, r.n_vocab, &params[i], &h, first + n, scratch);
+            sampling_draw(&want, row, r.n_vocab, &params[i], r.allowed, &h, first + n, scratch);
             ck_assert_int_eq(s.token[i].token, want.token);
             ck_assert_uint_eq(s.token[i].n_top, want.n_top);
-            ck_assert_float_eq_tol(s.token[i].logprob, want.logprob, 1e-4f);
+            if (at == RIG_ALLOW_NONE)
+                ck_assert_int_eq(want.token, -1);
+            else
+                ck_assert_float_eq_tol(s.token[i].logprob, want.logprob, 1e-4f);
             for (uint32_t t = 0; t < want.n_top; t++)
                 ck_assert_int_eq(s.token[i].top[t].token, want.top[t].token);
         }
@@ -417,6 +430,7 @@ START_TEST(sampled_and_scored_rows_are_those_of_the_sampler) {
             ck_assert_float_eq_tol(s.scored[k].logprob, want.logprob, 1e-4f);
             ck_assert_uint_eq(s.scored[k].n_top, want.n_top);
         }
+        free(mask);
     }
     free(scratch);
     free(row);

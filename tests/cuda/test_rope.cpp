@@ -37,13 +37,21 @@ static void near(cu_type t, const uint16_t *got, const double *want, uint32_t n)
         SWEEP(fabs(from_16(t, got[d]) - want[d]) <= rounding_of(t, want[d]) + 4e-6);
 }
 
+static kv_format format_of(cu_type type, uint32_t block_tokens, uint32_t n_kv, uint32_t hd) {
+    const kv_type *t = kv_type_get(type == CU_BF16 ? DT_BF16 : DT_F16);
+    kv_format f;
+    kv_format_init(&f, KV_ROWS, t, t, block_tokens, n_kv, hd);
+    return f;
+}
+
 static void check_rope(const rope_case &c, uint64_t seed) {
     /* Rows of three entries; one row is padding, one in a block that the table lacks. */
     const std::vector<int32_t> pos = {0, 1, 15, 16, -1, 131071, 1048575, 40},
                                entry = {0, 0, 0, 0, 0, 1, 2, 2};
     const uint32_t n_rows = (uint32_t)pos.size(), ld = (c.n_heads + 2 * c.n_kv) * c.hd + 8;
-    const uint32_t n_blocks = 6, k_elems = c.n_kv * BLOCK_TOKENS * c.hd;
-    const size_t stride = (size_t)2 * k_elems * 2 + 256; /* bytes, another layer between */
+    const uint32_t n_blocks = 6;
+    const kv_format format = format_of(c.kv, BLOCK_TOKENS, c.n_kv, c.hd);
+    const size_t stride = format.layer_bytes + 256; /* another layer between */
     std::vector<int32_t> table((size_t)ENTRIES * TABLE, -1);
     table[0] = 4, table[1] = 2;
     table[TABLE + 131071 / BLOCK_TOKENS] = 0;
@@ -62,7 +70,7 @@ static void check_rope(const rope_case &c, uint64_t seed) {
     cu_tables tables = {};
     tables.pos = dpos.p, tables.entry = dentry.p, tables.blocks[1] = dtable.p;
     tables.table_stride = TABLE;
-    const cu_kv kv = {cache.p, stride, BLOCK_TOKENS, c.n_kv, c.hd, c.kv, 1};
+    const cu_kv kv = {cache.p, stride, format, c.kv, 1};
     CUDA_OK(cu_rope_append(0, c.t, &tables, n_rows, c.n_heads, c.pairing, c.n_dims, dfreqs.p,
                            c.mscale, dqkv.p, ld, &kv));
     const std::vector<uint16_t> got = dqkv.get();
@@ -78,15 +86,16 @@ static void check_rope(const rope_case &c, uint64_t seed) {
         SWEEP(!memcmp(&got[row + kept], &qkv[row + kept], (ld - kept) * 2));
         const int32_t block = pos[i] < 0 ? -1 : table[entry[i] * TABLE + pos[i] / BLOCK_TOKENS];
         if (block < 0) continue;
-        uint16_t *k = (uint16_t *)(blocks.data() + block * stride);
         for (uint32_t h = 0; h < c.n_kv; h++) {
-            const size_t at = ((size_t)h * BLOCK_TOKENS + pos[i] % BLOCK_TOKENS) * c.hd;
+            uint16_t *k = (uint16_t *)(blocks.data() + block * stride) +
+                          ((size_t)h * 2 * BLOCK_TOKENS + pos[i] % BLOCK_TOKENS) * c.hd;
+            uint16_t *v = k + (size_t)BLOCK_TOKENS * c.hd; /* of the same head */
             const float *kin = &in[row + (c.n_heads + h) * c.hd], *vin = kin + c.n_kv * c.hd;
-            const std::vector<double> want = rotated(c, f, kin, pos[i]), v(vin, vin + c.hd);
-            near(c.kv, k + at, want.data(), c.hd);
-            near(c.kv, k + k_elems + at, v.data(), c.hd);
-            memset(k + at, 0x5a, c.hd * 2);
-            memset(k + k_elems + at, 0x5a, c.hd * 2);
+            const std::vector<double> want = rotated(c, f, kin, pos[i]), same(vin, vin + c.hd);
+            near(c.kv, k, want.data(), c.hd);
+            near(c.kv, v, same.data(), c.hd);
+            memset(k, 0x5a, c.hd * 2);
+            memset(v, 0x5a, c.hd * 2);
         }
     }
     ck_assert(blocks == empty); /* nothing else was written */
@@ -126,7 +135,7 @@ START_TEST(angles_of_far_positions_are_exact_to_the_last_place_of_f16) {
     cu_tables tables = {};
     tables.pos = dpos.p, tables.entry = dentry.p, tables.blocks[0] = dtable.p;
     tables.table_stride = 1 << 16;
-    const cu_kv kv = {dqkv.p, 0, 16, 1, 64, CU_F16, 0};
+    const cu_kv kv = {dqkv.p, 0, format_of(CU_F16, 16, 1, 64), CU_F16, 0};
     CUDA_OK(cu_rope_append(0, CU_F16, &tables, n_rows, 1, c.pairing, 64, dfreqs.p, 1, dqkv.p,
                            ld, &kv));
     const std::vector<uint16_t> got = dqkv.get();
@@ -144,25 +153,28 @@ START_TEST(angles_of_far_positions_are_exact_to_the_last_place_of_f16) {
 }
 END_TEST
 
-START_TEST(blocks_are_copied_in_every_layer_and_nothing_else) {
-    const uint32_t n_layers = 3, n_blocks = 7, bytes = 2 * 3 * 16 * 72 * 2;
-    const size_t block_stride = bytes * n_layers, layer_stride = bytes;
+START_TEST(blocks_are_copied_whole_and_nothing_else) {
+    const kv_format format = format_of(CU_F16, 16, 3, 72);
+    const uint32_t n_blocks = 7;
+    const size_t block_stride =
+        kv_block_bytes(&format, 3); /* not a multiple of a thread's part */
     rng r = {1};
     std::vector<uint8_t> want(block_stride * n_blocks);
     for (uint8_t &b : want) b = (uint8_t)r.u64();
     device<uint8_t> cache(want);
     const std::vector<int32_t> pairs = {0, 6, 0, 1, 5, 2, -1, 3};
     device<int32_t> dpairs(pairs);
-    const cu_kv kv = {cache.p, block_stride, 16, 3, 72, CU_F16, 0};
-    CUDA_OK(cu_copy_blocks(0, &kv, layer_stride, n_layers, dpairs.p, 4));
+    CUDA_OK(cu_copy_blocks(0, cache.p, block_stride, dpairs.p, 4));
     for (int i = 0; i < 3; i++)
         memcpy(&want[pairs[2 * i + 1] * block_stride], &want[pairs[2 * i] * block_stride],
                block_stride);
     ck_assert(cache.get() == want);
-    CUDA_OK(cu_copy_blocks(0, &kv, layer_stride, n_layers, dpairs.p, 0));
+    CUDA_OK(cu_copy_blocks(0, cache.p, block_stride, dpairs.p, 0));
+    ck_assert(cu_copy_blocks(0, cache.p, block_stride + 8, dpairs.p, 1) ==
+              cudaErrorInvalidValue);
 }
 END_TEST
 
 CHECK_MAIN("rope", rotations_and_the_cache_are_as_in_double_precision,
            angles_of_far_positions_are_exact_to_the_last_place_of_f16,
-           blocks_are_copied_in_every_layer_and_nothing_else)
+           blocks_are_copied_whole_and_nothing_else)

@@ -47,6 +47,7 @@ struct request {
     sampling p;
     std::vector<int32_t> history, end;
     std::vector<logit_bias> bias;
+    std::vector<uint32_t> allowed; /* empty: no mask */
     uint32_t n_prompt, position;
     bool has_history, last_from_device;
 };
@@ -71,6 +72,20 @@ static void random_edits(request *q, uint32_t n, rng *r) {
     q->last_from_device = q->has_history && q->history.size() > q->n_prompt && r->below(2);
 }
 
+/* All but a few, a few, half, one, or none; and bits past the vocabulary, which do not matter.
+ */
+static void random_mask(request *q, uint32_t n, rng *r) {
+    const uint32_t style = r->below(12);
+    q->allowed.resize(sampling_mask_words(n));
+    for (uint32_t &word : q->allowed) {
+        const uint32_t any = (uint32_t)r->u64(), few = any & (uint32_t)r->u64() & 0x11111111u;
+        word = style < 4 ? ~few : style < 8 ? few : style < 10 ? any : 0;
+    }
+    if (n % 32) q->allowed.back() |= ~0u << n % 32;
+    const uint32_t one = r->below(n);
+    if (style == 10) q->allowed[one / 32] |= 1u << one % 32;
+}
+
 static request random_request(uint32_t n, rng *r) {
     request q = {};
     sampling_defaults(&q.p);
@@ -87,6 +102,7 @@ static request random_request(uint32_t n, rng *r) {
     if (r->below(25) == 0) q.p.min_p = odd_number(r);
     if (r->below(25) == 0) q.p.typical_p = odd_number(r);
     if (r->below(3) == 0) random_edits(&q, n, r);
+    if (r->below(3) == 0) random_mask(&q, n, r);
     return q;
 }
 
@@ -99,8 +115,8 @@ static sampled on_the_cpu(const float *logits, uint32_t n, request *q) {
     sampled out;
     q->p.bias = q->bias.data(), q->p.n_bias = (uint32_t)q->bias.size();
     q->p.end_tokens = q->end.data(), q->p.n_end_tokens = (uint32_t)q->end.size();
-    sampling_draw(&out, copy.data(), n, &q->p, q->has_history ? &h : NULL, q->position,
-                  scratch);
+    sampling_draw(&out, copy.data(), n, &q->p, q->allowed.empty() ? NULL : q->allowed.data(),
+                  q->has_history ? &h : NULL, q->position, scratch);
     free(scratch);
     return out;
 }
@@ -110,8 +126,8 @@ struct lists_of_rows {
     std::vector<int32_t> words, previous;
 };
 
-static cu_sampling for_the_device(const request &q, int32_t logit_row, lists_of_rows *l) {
-    cu_sampling d = {};
+static tables_sampling for_the_device(const request &q, int32_t logit_row, lists_of_rows *l) {
+    tables_sampling d = {};
     const sampling &p = q.p;
     d.logit_row = logit_row, d.position = q.position;
     d.seed[0] = (uint32_t)p.seed, d.seed[1] = (uint32_t)(p.seed >> 32);
@@ -120,9 +136,12 @@ static cu_sampling for_the_device(const request &q, int32_t logit_row, lists_of_
     d.presence_penalty = p.presence_penalty, d.frequency_penalty = p.frequency_penalty;
     d.n_logprobs = p.n_logprobs;
     const uint32_t n = q.has_history ? (uint32_t)q.history.size() : 0;
-    d.mask_end = (n > q.n_prompt ? n - q.n_prompt : 0) < p.min_tokens && !q.end.empty();
-    d.end_at = (uint32_t)l->words.size(), d.n_end = (uint32_t)q.end.size();
-    l->words.insert(l->words.end(), q.end.begin(), q.end.end());
+    if ((n > q.n_prompt ? n - q.n_prompt : 0) < p.min_tokens) {
+        d.end_at = (uint32_t)l->words.size(), d.n_end = (uint32_t)q.end.size();
+        l->words.insert(l->words.end(), q.end.begin(), q.end.end());
+    }
+    d.allowed_at = (uint32_t)l->words.size(), d.n_allowed = (uint32_t)q.allowed.size();
+    l->words.insert(l->words.end(), q.allowed.begin(), q.allowed.end());
     d.bias_at = (uint32_t)l->words.size(), d.n_bias = (uint32_t)q.bias.size();
     for (const logit_bias &b : q.bias) {
         int32_t word;
@@ -154,12 +173,14 @@ static bool same(const sampled &a, const sampled &b, bool nan_logprob) {
     return true;
 }
 
+static uint32_t none_allowed; /* rows that had nothing to draw */
+
 /* n_rows random rows in one call; logit rows in reverse, every ninth entry idle. */
 static void compare(uint32_t n, uint32_t n_rows, rng *r) {
     std::vector<float> logits((size_t)n * n_rows);
     std::vector<request> requests;
     std::vector<uint32_t> styles;
-    std::vector<cu_sampling> params;
+    std::vector<tables_sampling> params;
     lists_of_rows lists = {{0}, {0}};
     for (uint32_t i = 0; i < n_rows; i++) {
         styles.push_back(r->below(2) ? 0 : r->below(STYLES));
@@ -169,7 +190,7 @@ static void compare(uint32_t n, uint32_t n_rows, rng *r) {
         if (i % 9 == 8) params[i].logit_row = -1;
     }
     device<float> dl(logits);
-    device<cu_sampling> dp(params);
+    device<tables_sampling> dp(params);
     device<int32_t> dw(lists.words), dprev(lists.previous), drawn(n_rows);
     device<uint8_t> scratch(cu_sample_scratch_bytes(n_rows, n));
     device<sampled> out(n_rows);
@@ -183,14 +204,18 @@ static void compare(uint32_t n, uint32_t n_rows, rng *r) {
         }
         const sampled want = on_the_cpu(&logits[(size_t)i * n], n, &requests[i]);
         const sampling &p = requests[i].p;
+        const std::vector<uint32_t> &mask = requests[i].allowed;
+        SWEEP(mask.empty() || want.token < 0 || mask[want.token / 32] >> want.token % 32 & 1);
+        none_allowed += want.token < 0;
         if (!same(want, got[i], p.n_logprobs < 0) || tokens[i] != want.token)
             ck_abort_msg("n %u style %u: token %d, not %d; logprob %.9g, not %.9g; n_top %u, "
                          "not %u (T %g k %d p %g min %g typical %g logprobs %d edits %zu %zu "
-                         "%zu)",
+                         "%zu mask %zu)",
                          n, styles[i], got[i].token, want.token, got[i].logprob, want.logprob,
                          got[i].n_top, want.n_top, p.temperature, p.top_k, p.top_p, p.min_p,
                          p.typical_p, p.n_logprobs, requests[i].bias.size(),
-                         requests[i].end.size(), requests[i].history.size());
+                         requests[i].end.size(), requests[i].history.size(),
+                         requests[i].allowed.size());
     }
 }
 
@@ -207,6 +232,7 @@ START_TEST(tiny_vocabularies) {
     compare_many(2, 64, 4);
     compare_many(33, 64, 40);
     compare_many(127, 64, 6);
+    ck_assert_uint_gt(none_allowed, 0); /* the end of a masked row is among the cases */
 }
 END_TEST
 
@@ -228,14 +254,14 @@ START_TEST(scores_are_the_cpus) {
         rng r = {n};
         const uint32_t n_rows = 60;
         std::vector<float> logits((size_t)n * n_rows);
-        std::vector<cu_score> params;
+        std::vector<tables_score> params;
         for (uint32_t i = 0; i < n_rows; i++) {
             fill(&logits[(size_t)i * n], n, i % STYLES, &r);
             params.push_back(
                 {(int32_t)i, (int32_t)r.below(n + 2) - 1, (int32_t)r.below(25) - 1});
         }
         device<float> dl(logits);
-        device<cu_score> dp(params);
+        device<tables_score> dp(params);
         device<uint8_t> scratch(cu_sample_scratch_bytes(n_rows, n));
         device<sampled> out(n_rows);
         CUDA_OK(cu_score_rows(0, dl.p, n, dp.p, n_rows, scratch.p, out.p));

@@ -102,8 +102,10 @@ def test_the_smallest_budget_that_is_named_serves():
 
 def test_the_plan_of_every_cache_type_is_what_is_served():
     said = {}
-    for kind, bytes_per_token in (("f16", 23040), ("f32", 46080)):
-        options = [*OPTIONS, "--kv-cache-dtype", kind, "--kv-cache-tokens", "2048"]
+    for kind, kinds, bytes_per_token in (("f16", ["F16", "F16"], 23040), ("f32", ["F32", "F32"], 46080),
+                                         ("mixed", ["F32", "F16"], 34560)):
+        types = ["--cache-type-k", "f32", "--cache-type-v", "f16"] if kind == "mixed" else ["--kv-cache-dtype", kind]
+        options = [*OPTIONS, *types, "--kv-cache-tokens", "2048"]
         plan = json.loads(vramd("plan", "--json", *options, MODEL).stdout)
         assert plan["kv"]["bytes_per_token"] == bytes_per_token and plan["kv"]["tokens"] == 2048
         d = Daemon(*options)
@@ -112,7 +114,8 @@ def test_the_plan_of_every_cache_type_is_what_is_served():
             assert m["budget_bytes"] == plan["budget_bytes"] or m["plan_bytes"] == plan["total_bytes"]
             kv = next(c for c in m["classes"] if c["class"] == "kv")
             assert kv["ledger_bytes"] == kv["plan_bytes"] == 2048 * bytes_per_token
+            assert [m["kv"]["type_k"], m["kv"]["type_v"]] == kinds == [plan["kv"]["type_k"], plan["kv"]["type_v"]]
             said[kind] = d.say("Once upon a time", max_tokens=8)
         finally:
             d.stop()
-    assert said["f16"][:10] == said["f32"][:10]
+    assert said["f16"][:10] == said["f32"][:10] == said["mixed"][:10]

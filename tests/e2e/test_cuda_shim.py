@@ -1,6 +1,7 @@
 """The daemon with the CUDA engine on the CPU (build/vramd-cuda-shim.so) against the CPU engine in float32: the same
 tiny models, served by both. tools/run-cuda-tests.sh builds the plugin and names it; otherwise these are skipped."""
 
+import itertools
 import json
 import os
 import re
@@ -93,6 +94,24 @@ def test_it_names_itself_and_streams_what_it_says_at_once(f16):
                                               messages=[{"role": "user", "content": "a colour"}])
     assert chat.choices[0].message.role == "assistant" and chat.usage.completion_tokens == 8
     assert len(many) == 3 and f16.complete(["a", "b"]).status_code == 200
+
+
+def test_allowed_tokens_and_bad_words_hold_on_the_device(f16):
+    def stand_alone(x, y):  # no three of them are tokenised as anything but themselves
+        words = ["".join(w) for w in itertools.product((x, y), repeat=3)]
+        return all(len(f16.tokens(w)) == 3 and len(f16.tokens(" " + w)) == 4 for w in words)
+    x, y = next(p for p in itertools.combinations("qzjxkvwQZJXK", 2) if stand_alone(*p))
+    rule = dict(allowed_token_ids=f16.tokens(x) + f16.tokens(y), temperature=1, seed=3, logprobs=5)
+    free = ask(f16, "a", 24, **rule)
+    assert set(free["logprobs"]["tokens"]) <= {x, y} and all(len(t) == 2 for t in free["logprobs"]["top_logprobs"])
+    word = free["text"][3:6]  # the request without it runs in lockstep, others beside it do not
+    made = crowd(range(8), lambda i: ask(f16, "a", 24, **rule, bad_words=[word] * (i % 2)))
+    for i, c in enumerate(made):
+        assert (word in c["text"]) == (i % 2 == 0) and set(c["text"]) <= {x, y} and len(c["text"]) == 24
+    r = f16.http.post("/v1/completions", json={"prompt": "a", "max_tokens": 9, "allowed_token_ids": f16.tokens(x),
+                                               "bad_words": [3 * x]})
+    assert r.status_code == 400 and "after 2 tokens" in r.json()["error"]["message"], r.text
+    f16.wait_free()
 
 
 def test_whoever_leaves_frees_the_blocks(f16):

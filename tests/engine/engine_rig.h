@@ -37,6 +37,7 @@ typedef struct rig {
     uint32_t n_vocab;
     /* blocks in the pools of the groups after the first; NULL: as in it */
     const int32_t *table1;
+    const uint32_t *allowed; /* tokens that rows may draw; NULL: all */
 } rig;
 
 /* A sequence's part of a step. table: physical blocks from position 0 on, in the pool of every
@@ -55,7 +56,8 @@ static RIG_UNUSED engine_options rig_options(void) {
                             .max_model_len = 1024,
                             .block_tokens = 16,
                             .n_blocks = {64, 64, 64, 64},
-                            .kv = KV_F16,
+                            .kv_k = DT_F16,
+                            .kv_v = DT_F16,
                             .activations = ACTIVATION_INT8,
                             .n_threads = 2,
                             .isa = ISA_AUTO};
@@ -99,8 +101,8 @@ static RIG_UNUSED void rig_poison(rig *r) {
     cpu_engine *e = (cpu_engine *)r->engine;
     for (uint32_t g = 0; g < e->program->n_groups; g++)
         memset(e->kv[g], 0xff,
-               e->layout.kv_block_bytes[g] * r->opt.n_blocks[g] *
-                   e->program->group[g].n_layers);
+               kv_block_bytes(&e->layout.kv[g], e->program->group[g].n_layers) *
+                   r->opt.n_blocks[g]);
 }
 
 static RIG_UNUSED status rig_try(rig *r, const part *p, uint32_t n, step_result *out, err *e) {
@@ -121,6 +123,7 @@ static RIG_UNUSED status rig_try(rig *r, const part *p, uint32_t n, step_result 
                              .sample = p[i].params != NULL,
                              .n_score = (int8_t)(p[i].n_score - 1),
                              .params = p[i].params,
+                             .allowed = r->allowed,
                              .n_prompt = p[i].first + p[i].n};
         b.n_rows += p[i].n;
         b.n_logit_rows += p[i].n_logits;
@@ -150,6 +153,21 @@ static RIG_UNUSED void rig_table(const rig *r, int32_t *table, uint32_t seq, uin
         order[i] = order[j], order[j] = t;
     }
     memcpy(table, order + seq * n_blocks, n_blocks * sizeof *table);
+}
+
+/* A mask of tokens: all, every third or so, one, none. [sampling_mask_words(n_vocab)], freed by
+ * the caller. */
+enum { RIG_ALLOW_ALL, RIG_ALLOW_SOME, RIG_ALLOW_ONE, RIG_ALLOW_NONE };
+static RIG_UNUSED uint32_t *rig_mask(const rig *r, int which) {
+    const uint32_t n = sampling_mask_words(r->n_vocab);
+    uint32_t *mask = calloc(n, sizeof *mask);
+    ck_assert_ptr_nonnull(mask);
+    for (uint32_t i = 0; i < n; i++)
+        mask[i] = which == RIG_ALLOW_ALL    ? UINT32_MAX
+                  : which == RIG_ALLOW_SOME ? (uint32_t)hash_mix(i) & (uint32_t)hash_mix(i + n)
+                                            : 0;
+    if (which == RIG_ALLOW_ONE) mask[r->n_vocab / 64] |= 8;
+    return mask;
 }
 
 static RIG_UNUSED void rig_tokens(const rig *r, int32_t *tokens, uint32_t n, uint64_t seed) {

@@ -227,10 +227,12 @@ static RIG_UNUSED void naive_feed_forward(const naive *f, int l) {
     naive_linear(f, "ffn_down.weight", NULL, l, gate, n, a, h);
 }
 
-/* Logits of every position: [n][n_vocab]; to be freed. */
-static RIG_UNUSED double *naive_forward(const model *m, uint32_t max_model_len,
-                                        const int32_t *tokens, uint32_t n) {
-    const model_config *c = &m->program.config;
+/* Logits of every position: [n][n_vocab]; to be freed. layers: the config of each layer, where
+ * they differ; else NULL. */
+static RIG_UNUSED double *naive_forward_of(const model *m, const model_config *layers,
+                                           uint32_t max_model_len, const int32_t *tokens,
+                                           uint32_t n) {
+    const model_config *c = layers ? layers : &m->program.config;
     const uint32_t h = c->n_embd;
     naive f = {.m = m, .c = c, .n = n, .far = max_model_len > c->rope.original_len};
     f.gemma = strcmp(c->arch, "gemma3") == 0;
@@ -244,6 +246,7 @@ static RIG_UNUSED double *naive_forward(const model *m, uint32_t max_model_len,
             x[t * h + i] = embd[(size_t)tokens[t] * h + i] * (f.gemma ? sqrt(h) : 1);
     free(embd);
     for (int l = 0; l < (int)c->n_layers; l++) {
+        f.c = layers ? &layers[l] : c;
         naive_norm(&f, "attn_norm.weight", l, x, n, h, a);
         naive_attention(&f, l);
         naive_add(&f, "post_attention_norm.weight", l, a, x);
@@ -258,6 +261,11 @@ static RIG_UNUSED double *naive_forward(const model *m, uint32_t max_model_len,
                  c->n_vocab);
     for (int i = 0; i < 6; i++) free(f.x[i]);
     return out;
+}
+
+static RIG_UNUSED double *naive_forward(const model *m, uint32_t max_model_len,
+                                        const int32_t *tokens, uint32_t n) {
+    return naive_forward_of(m, NULL, max_model_len, tokens, n);
 }
 
 #endif

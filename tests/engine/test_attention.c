@@ -14,30 +14,37 @@
 
 typedef struct shape {
     uint32_t head_dim, group, block_tokens, len; /* len: tokens in the cache */
-    kv_dtype type;
+    dtype k, v;
     uint32_t window;
 } shape;
 
 static const shape shapes[] = {
-    {64, 3, 16, 700, KV_F16, 0},
-    {64, 1, 8, 130, KV_F16, 0},
-    {128, 4, 32, 300, KV_BF16, 0},
-    {80, 8, 16, 200, KV_F16, 0},
-    {96, 2, 64, 150, KV_F32, 0},
-    {256, 7, 16, 90, KV_BF16, 0},
-    {40, 24, 8, 140, KV_F32, 0},
-    {8, 5, 256, 600, KV_F16, 0},
-    {64, 3, 16, 1100, KV_F32, 0},
-    {128, 6, 128, 530, KV_F16, 0},
+    {64, 3, 16, 700, DT_F16, DT_F16, 0},
+    {64, 1, 8, 130, DT_F16, DT_F16, 0},
+    {128, 4, 32, 300, DT_BF16, DT_BF16, 0},
+    {80, 8, 16, 200, DT_F16, DT_F16, 0},
+    {96, 2, 64, 150, DT_F32, DT_F32, 0},
+    {256, 7, 16, 90, DT_BF16, DT_BF16, 0},
+    {40, 24, 8, 140, DT_F32, DT_F32, 0},
+    {8, 5, 256, 600, DT_F16, DT_F16, 0},
+    {64, 3, 16, 1100, DT_F32, DT_F32, 0},
+    {128, 6, 128, 530, DT_F16, DT_F16, 0},
     /* Windows: within a group, a tile, a split; more than a split; of one; past the length. */
-    {64, 3, 16, 700, KV_F16, 5},
-    {64, 1, 8, 130, KV_F16, 20},
-    {256, 4, 16, 1300, KV_F16, 512},
-    {128, 4, 32, 300, KV_BF16, 64},
-    {40, 24, 8, 140, KV_F32, 1},
-    {64, 3, 16, 1300, KV_F32, 700},
-    {96, 2, 64, 150, KV_F32, 100},
-    {64, 2, 16, 90, KV_F16, 400},
+    {64, 3, 16, 700, DT_F16, DT_F16, 5},
+    {64, 1, 8, 130, DT_F16, DT_F16, 20},
+    {256, 4, 16, 1300, DT_F16, DT_F16, 512},
+    {128, 4, 32, 300, DT_BF16, DT_BF16, 64},
+    {40, 24, 8, 140, DT_F32, DT_F32, 1},
+    {64, 3, 16, 1300, DT_F32, DT_F32, 700},
+    {96, 2, 64, 150, DT_F32, DT_F32, 100},
+    {64, 2, 16, 90, DT_F16, DT_F16, 400},
+    /* K and V of different types. */
+    {64, 3, 16, 700, DT_F32, DT_F16, 0},
+    {40, 5, 8, 200, DT_F16, DT_F32, 0},
+    {128, 4, 32, 300, DT_BF16, DT_F16, 64},
+    {80, 2, 8, 140, DT_F32, DT_BF16, 30},
+    {96, 7, 64, 600, DT_F16, DT_BF16, 0},
+    {64, 1, 16, 1100, DT_BF16, DT_F32, 700},
 };
 enum {
     N_SHAPES = sizeof shapes / sizeof *shapes,
@@ -58,22 +65,20 @@ typedef struct cache {
     kv_head kv;
     int32_t *table;
     float *k, *v; /* [len][head_dim], as stored */
+    kv_format format;
 } cache;
 
-static float as_stored(kv_dtype t, float f) {
-    if (t == KV_F16) return half_to_float(half_of_float(f));
-    return t == KV_BF16 ? bf16_to_float(bf16_of_float(f)) : f;
+static float as_stored(dtype t, float f) {
+    if (t == DT_F16) return half_to_float(half_of_float(f));
+    return t == DT_BF16 ? bf16_to_float(bf16_of_float(f)) : f;
 }
 
 static void cache_open(cache *c, const shape *s, uint64_t seed) {
     const uint32_t hd = s->head_dim, n = (uint32_t)ceil_div(s->len, s->block_tokens);
     const uint32_t n_physical = n + 3;
-    c->kv = (kv_head){.block_tokens = s->block_tokens,
-                      .head_dim = hd,
-                      .dim_pad = attn_dim_pad(hd),
-                      .type = s->type};
-    c->kv.block_stride =
-        (size_t)s->block_tokens * (hd + c->kv.dim_pad) * kv_dtype_bytes(s->type);
+    kv_format_init(&c->format, KV_LANES, kv_type_get(s->k), kv_type_get(s->v), s->block_tokens,
+                   1, hd);
+    c->kv = (kv_head){.block_stride = kv_block_bytes(&c->format, 1), .format = &c->format};
     c->kv.base = malloc(c->kv.block_stride * n_physical);
     c->table = malloc(n_physical * sizeof *c->table);
     c->k = malloc((size_t)s->len * hd * sizeof(float));
@@ -90,8 +95,8 @@ static void cache_open(cache *c, const shape *s, uint64_t seed) {
     for (uint32_t t = 0; t < s->len; t++) {
         float *k = c->k + (size_t)t * hd, *v = c->v + (size_t)t * hd;
         for (uint32_t d = 0; d < hd; d++) {
-            k[d] = as_stored(s->type, random_float((uint64_t)t * hd + d));
-            v[d] = as_stored(s->type, random_float(((uint64_t)t * hd + d) ^ 0x5555555));
+            k[d] = as_stored(s->k, random_float((uint64_t)t * hd + d));
+            v[d] = as_stored(s->v, random_float(((uint64_t)t * hd + d) ^ 0x5555555));
         }
         ops_plain.kv_append(&c->kv, t, k, v);
     }
@@ -148,7 +153,7 @@ static void attend_rows(const op_kernels *k, const cache *c, const shape *s, uin
     k->attend(&c->kv, &p);
     show_all(c, s);
     for (uint32_t i = 0; i < n * s->group; i++)
-        k->attn_finish(sum[i], acc + (size_t)i * c->kv.dim_pad, s->head_dim,
+        k->attn_finish(sum[i], acc + (size_t)i * c->format.v_dims, s->head_dim,
                        out + (size_t)i * s->head_dim);
     free(scratch);
 }

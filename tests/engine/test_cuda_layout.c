@@ -160,14 +160,14 @@ START_TEST(values_alive_together_share_no_bytes) {
 END_TEST
 
 START_TEST(tables_of_every_shape_fit_the_largest) {
-    const cuda_shape most = {48, 12, 20, 20, 13, 24, 9};
-    const cuda_tables_at last = cuda_tables_lay(2, &most);
-    cuda_shape s = most;
+    const tables_shape most = {48, 12, 20, 20, 13, 24, 9};
+    const tables_at last = tables_lay(2, &most);
+    tables_shape s = most;
     uint32_t *field = (uint32_t *)&s;
     for (uint32_t i = 0; i < sizeof s / sizeof *field; i++) {
         s = most;
         field[i] = 1;
-        ck_assert_uint_lt(cuda_tables_lay(2, &s).lists, last.lists);
+        ck_assert_uint_lt(tables_lay(2, &s).lists, last.lists);
     }
     for (uint32_t n = 1; n <= 300; n++) {
         const uint32_t b = cuda_bucket(n, 256);
@@ -186,7 +186,9 @@ START_TEST(what_it_cannot_compute_is_named) {
         {"max_model_len", offsetof(engine_options, max_model_len), 0, ERR_INVALID},
         {"activation_dtype", offsetof(engine_options, activations), ACTIVATION_INT8,
          ERR_UNSUPPORTED},
-        {"kv_cache_dtype", offsetof(engine_options, kv), KV_F32, ERR_UNSUPPORTED},
+        {"cache_type_k", offsetof(engine_options, kv_k), DT_F32, ERR_UNSUPPORTED},
+        {"cache_type_v", offsetof(engine_options, kv_v), DT_Q8_0, ERR_UNSUPPORTED},
+        {"cache_type_v", offsetof(engine_options, kv_v), DT_BF16, ERR_UNSUPPORTED},
     };
     model_config c = gb_tiny("llama"), gemma = gb_tiny("gemma3");
     engine_options o = rig_options();

@@ -117,7 +117,7 @@ START_TEST(logits_are_those_of_a_naive_forward_pass) {
     for (int variant = 0; variant < 4; variant++) {
         rig r;
         o.activations = variant ? ACTIVATION_F32 : ACTIVATION_INT8;
-        o.kv = variant == 3 ? KV_F32 : variant == 2 ? KV_BF16 : KV_F16;
+        o.kv_k = o.kv_v = variant == 3 ? DT_F32 : variant == 2 ? DT_BF16 : DT_F16;
         rig_open(&r, path, &o);
         rig_tokens(&r, tokens, N_TOKENS, 1);
         double *want = naive_forward(r.model, o.max_model_len, tokens, N_TOKENS);
@@ -135,13 +135,11 @@ END_TEST
  * and what was in them NaN. */
 static void release_blocks(rig *r, uint32_t g, int32_t *table, uint32_t len) {
     cpu_engine *e = (cpu_engine *)r->engine;
-    const uint64_t bytes = e->layout.kv_block_bytes[g];
+    const uint64_t bytes = kv_block_bytes(&e->layout.kv[g], e->program->group[g].n_layers);
     const uint32_t window = e->program->group[g].window;
     if (window == 0 || len < window) return;
     for (uint32_t i = 0; i < (len + 1 - window) / r->opt.block_tokens; i++) {
-        for (uint32_t l = 0; table[i] >= 0 && l < e->program->group[g].n_layers; l++)
-            memset(e->kv[g] + (l * r->opt.n_blocks[g] + (uint32_t)table[i]) * bytes, 0xff,
-                   bytes);
+        if (table[i] >= 0) memset(e->kv[g] + (uint32_t)table[i] * bytes, 0xff, bytes);
         table[i] = -1;
     }
 }
@@ -180,7 +178,7 @@ START_TEST(a_window_sees_as_many_tokens_and_touches_no_others) {
     tiny_open(&b, path, k, window);
     engine_options o = tiny_options(k);
     o.activations = ACTIVATION_F32;
-    o.kv = KV_F32;
+    o.kv_k = o.kv_v = DT_F32;
     for (int isa = ISA_PLAIN; isa <= ISA_AVX512; isa++) {
         rig r;
         o.isa = (cpu_isa)isa;
@@ -318,7 +316,7 @@ START_TEST(sampled_and_scored_rows_are_those_of_the_sampler) {
         memcpy(copy, row, sizeof(float) * r.n_vocab);
         if (i == 19) {
             sampling_history h = {tokens, 20, 20};
-            sampling_draw(&want, copy, r.n_vocab, &sp, &h, 20, scratch);
+            sampling_draw(&want, copy, r.n_vocab, &sp, NULL, &h, 20, scratch);
             ck_assert_int_eq(want.token, s.token[0].token);
             ck_assert(want.logprob == s.token[0].logprob);
             ck_assert_uint_eq(s.token[0].n_top, 3);
@@ -331,6 +329,59 @@ START_TEST(sampled_and_scored_rows_are_those_of_the_sampler) {
         ck_assert_int_eq(s.scored[i].top[3].token, want.top[3].token);
     }
     free(copy);
+    free(scratch);
+    rig_close(&r);
+    gb_clear(&b);
+}
+END_TEST
+
+START_TEST(a_mask_holds_for_the_drawn_row_and_not_for_scores) {
+    gb b;
+    char path[64];
+    rig r;
+    int32_t tokens[32], table[2] = {5, 2};
+    tiny_open(&b, path, &kinds[0], 0);
+    engine_options o = tiny_options(&kinds[0]);
+    rig_open(&r, path, &o);
+    rig_tokens(&r, tokens, 32, 4);
+    void *scratch = aligned_alloc(64, align_up(sampling_scratch_bytes(r.n_vocab), 64));
+    sampling sp;
+    sampling_defaults(&sp);
+    sp.seed = 3, sp.n_logprobs = 2;
+    part p = {tokens, table, 0, 20, 20, &sp, 1 + 2};
+    step_result s = rig_run(&r, &p, 1);
+    const sampled first_score = s.scored[0];
+    for (int which = RIG_ALLOW_ALL; which <= RIG_ALLOW_NONE; which++) {
+        uint32_t *mask = rig_mask(&r, which);
+        r.allowed = mask;
+        s = rig_run(&r, &p, 1);
+        float *row = (float *)s.logits + (size_t)19 * r.n_vocab; /* the test's last use of it */
+        sampling_history h = {tokens, 20, 20};
+        sampled want;
+        sampling_draw(&want, row, r.n_vocab, &sp, mask, &h, 20, scratch);
+        ck_assert_int_eq(s.token[0].token, want.token);
+        ck_assert_int_eq(want.token == -1, which == RIG_ALLOW_NONE);
+        ck_assert_mem_eq(&s.token[0].logprob, &want.logprob, sizeof want.logprob);
+        ck_assert_int_eq(s.scored[0].token, first_score.token);
+        ck_assert(s.scored[0].logprob == first_score.logprob && s.scored[0].n_top == 2);
+        free(mask);
+    }
+    /* The token that there is not is another row's input: that row is for nobody, but runs. */
+    batch_seq q = {.n_rows = 1,
+                   .first_pos = 20,
+                   .tokens = tokens,
+                   .input_from = 0,
+                   .blocks = {table},
+                   .n_blocks = {2},
+                   .n_logit_rows = 1,
+                   .sample = true,
+                   .n_score = -1,
+                   .params = &sp,
+                   .n_prompt = 20};
+    const batch next = {.seq = &q, .n_seqs = 1, .n_rows = 1, .n_logit_rows = 1};
+    err e;
+    ck_assert_msg(engine_submit(r.engine, &next, &e) == OK, "%s", e.text);
+    ck_assert_int_eq(engine_collect(r.engine, &s, &e), OK);
     free(scratch);
     rig_close(&r);
     gb_clear(&b);
@@ -571,6 +622,7 @@ int main(void) {
     tcase_add_loop_test(t, tiny_models_have_the_same_bits_on_every_isa, 0, N_KINDS);
     tcase_add_loop_test(t, long_sequences_have_the_same_bits_however_they_are_split, 0, 3);
     tcase_add_test(t, sampled_and_scored_rows_are_those_of_the_sampler);
+    tcase_add_test(t, a_mask_holds_for_the_drawn_row_and_not_for_scores);
     tcase_add_test(t, a_row_can_read_what_the_previous_step_drew);
     tcase_add_test(t, a_copied_block_serves_as_its_original);
     tcase_add_test(t, batches_that_would_reach_out_of_bounds_are_refused);

@@ -50,7 +50,7 @@ static void check_family(const char *name, FILE *f, uint32_t n_vocab) {
         engine_options o = rig_options();
         o.max_model_len = head[0];
         o.activations = int8 ? ACTIVATION_INT8 : ACTIVATION_F32;
-        o.kv = int8 ? KV_F16 : KV_F32;
+        o.kv_k = o.kv_v = int8 ? DT_F16 : DT_F32;
         rig_open(&r, path, &o);
         ck_assert_uint_eq(r.n_vocab, n_vocab);
         double d = distance(&r, tokens, n, want);

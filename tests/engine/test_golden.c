@@ -174,7 +174,7 @@ static bool have(int which) {
     return false;
 }
 
-static void rig_open(rig *r, int which, activation_dtype activations, kv_dtype kv) {
+static void rig_open(rig *r, int which, activation_dtype activations, dtype kv) {
     const char *path = getenv(models[which].env);
     r->chunk = which == SMOLLM2 ? CHUNK : 32; /* rows of a large vocabulary are large */
     engine_options o = {.max_rows = r->chunk,
@@ -183,7 +183,8 @@ static void rig_open(rig *r, int which, activation_dtype activations, kv_dtype k
                         .max_model_len = MAX_TOKENS,
                         .block_tokens = BLOCK,
                         .n_blocks = {MAX_BLOCKS, MAX_BLOCKS},
-                        .kv = kv,
+                        .kv_k = kv,
+                        .kv_v = kv,
                         .activations = activations,
                         .n_threads = N_THREADS,
                         .isa = ISA_AUTO};
@@ -332,7 +333,7 @@ START_TEST(int8_activations_are_as_near_to_the_reference_as_llama_cpp) {
     golden *g[2] = {golden_open(models[_i].top), golden_open(models[_i].all)};
     double kl[2];
     rig r;
-    rig_open(&r, _i, ACTIVATION_INT8, KV_F16);
+    rig_open(&r, _i, ACTIVATION_INT8, DT_F16);
     mean_divergence(&r, g, 2, "int8", 10 * g[0]->peer_kl, kl);
     ck_assert_double_le(kl[0], peer_slack * g[0]->peer_kl);
     ck_assert_double_le(kl[1], peer_slack * g[1]->peer_kl);
@@ -347,7 +348,7 @@ START_TEST(float_activations_are_the_reference) {
     golden *g = golden_open(models[_i].top);
     double kl;
     rig r;
-    rig_open(&r, _i, ACTIVATION_F32, KV_F32);
+    rig_open(&r, _i, ACTIVATION_F32, DT_F32);
     mean_divergence(&r, &g, 1, "f32", f32_limit, &kl);
     ck_assert_double_le(fabs(kl), f32_limit);
     rig_close(&r);
@@ -359,7 +360,7 @@ START_TEST(greedy_completions_equal_the_reference_except_at_near_ties) {
     if (!have(_i)) return;
     golden *g = golden_open(models[_i].top);
     rig r;
-    rig_open(&r, _i, ACTIVATION_INT8, KV_F16);
+    rig_open(&r, _i, ACTIVATION_INT8, DT_F16);
     for (uint32_t i = 0; i < g->n_greedy; i++)
         ck_assert_uint_le(compare_greedy(&r, &g->greedy[i], near_tie_int8),
                           models[_i].max_differing);
@@ -372,7 +373,7 @@ START_TEST(greedy_completions_of_the_float_family_equal_the_reference) {
     if (!have(_i)) return;
     golden *g = golden_open(models[_i].top);
     rig r;
-    rig_open(&r, _i, ACTIVATION_F32, KV_F32);
+    rig_open(&r, _i, ACTIVATION_F32, DT_F32);
     for (uint32_t i = 0; i < g->n_greedy; i++)
         ck_assert_uint_eq(compare_greedy(&r, &g->greedy[i], near_tie_f32), 0);
     rig_close(&r);

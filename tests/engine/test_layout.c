@@ -13,6 +13,8 @@ static void tiny_open(gb *b, char path[64], const model_config *c, dtype type) {
     gb_open(b, path);
 }
 
+static const dtype kv_types[] = {DT_F16, DT_BF16, DT_F32};
+
 static const term *find_term(const terms *t, mem_class cls, const char *what) {
     for (size_t i = 0; i < t->n; i++)
         if (t->v[i].cls == cls && strcmp(t->v[i].what, what) == 0) return &t->v[i];
@@ -20,8 +22,9 @@ static const term *find_term(const terms *t, mem_class cls, const char *what) {
 }
 
 /* Opens on a ledger limited by the plan and compares class by class. */
-/* Returns the bytes of its KV cache. */
-static uint64_t assert_plan_is_ledger(const char *path, const engine_options *wanted) {
+/* Returns the bytes of its KV cache; blocks, added up: those of each group times its layers. */
+static uint64_t assert_plan_is_ledger_of(const char *path, const engine_options *wanted,
+                                         uint64_t *blocks) {
     engine_options o = *wanted;
     checkpoint *file;
     model *m;
@@ -41,7 +44,10 @@ static uint64_t assert_plan_is_ledger(const char *path, const engine_options *wa
     budget none = {.bytes = UINT64_MAX / 2, .source = "a test", .automatic = true};
     ck_assert_msg(plan_solve(&p, &t, &kv, &none, &e) == OK, "%s", e.text);
     ck_assert_uint_eq(p.kv_blocks, o.n_blocks[0]);
-    for (uint32_t g = 0; g < p.n_groups; g++) o.n_blocks[g] = p.group_blocks[g];
+    for (uint32_t g = 0; g < p.n_groups; g++) {
+        o.n_blocks[g] = p.group_blocks[g];
+        *blocks += (uint64_t)p.group_blocks[g] * m->program.group[g].n_layers;
+    }
     ck_assert_msg(ledger_open(&l, &p, &e) == OK, "%s", e.text);
     ck_assert_msg(engine_open(&eng, &backend_cpu, m, &o, l, NULL, &e) == OK, "%s", e.text);
     ledger_read(l, &v);
@@ -69,6 +75,11 @@ static uint64_t assert_plan_is_ledger(const char *path, const engine_options *wa
     return kv_bytes;
 }
 
+static uint64_t assert_plan_is_ledger(const char *path, const engine_options *wanted) {
+    uint64_t blocks = 0;
+    return assert_plan_is_ledger_of(path, wanted, &blocks);
+}
+
 START_TEST(the_plan_of_small_models_is_what_opening_allocates) {
     static const dtype types[] = {DT_F32,  DT_F16,  DT_BF16, DT_Q8_0,   DT_Q4_0,
                                   DT_Q4_1, DT_Q5_0, DT_Q5_1, DT_IQ4_NL, DT_Q2_K,
@@ -83,7 +94,7 @@ START_TEST(the_plan_of_small_models_is_what_opening_allocates) {
         engine_options o = rig_options();
         o.max_model_len = 256;
         o.block_tokens = 8u << i % 6;
-        o.kv = (kv_dtype)(i % 3);
+        o.kv_k = kv_types[i % 3], o.kv_v = kv_types[i / 3 % 3];
         o.n_threads = 1 + i % 6;
         o.activations = i % 2 ? ACTIVATION_F32 : ACTIVATION_INT8;
         assert_plan_is_ledger(path, &o);
@@ -108,6 +119,36 @@ START_TEST(the_plan_of_a_window_is_what_opening_allocates_and_less_than_without)
     }
     /* 64 blocks; one sequence of a window of 100 behind 256 rows in flight needs 24. */
     ck_assert_uint_eq(kv[1] * 64, kv[0] * 24);
+}
+END_TEST
+
+/* Every pair of types, block size and kind of group: the blocks are counted by the plan; what
+ * one of them takes is written out here, and what they take in all is what opening allocates.
+ */
+START_TEST(the_cache_of_every_pair_of_types_is_planned_to_the_byte) {
+    const uint32_t bytes[] = {2, 2, 4}; /* of an element of kv_types */
+    for (uint32_t n = 0; n < 9 * 12; n++) {
+        const uint32_t k_type = n % 3, v_type = n / 3 % 3, i = n / 9;
+        gb b;
+        char path[64];
+        model_config c = gb_tiny(i % 2 ? "gemma3" : "llama");
+        engine_options o = rig_options();
+        c.n_layers = 3, c.n_kv_heads = 2, c.head_dim = i % 4 < 2 ? 40 : 64;
+        c.rope.n_dims = c.head_dim;
+        c.window = i % 2 ? 20 : 0;
+        o.block_tokens = 8u << i / 2;
+        o.max_model_len = 256;
+        o.n_blocks[0] = 256 / o.block_tokens + 1;
+        o.kv_k = kv_types[k_type], o.kv_v = kv_types[v_type];
+        tiny_open(&b, path, &c, DT_F32);
+        const uint32_t v_dims = c.head_dim == 40 ? 48 : 64;
+        const uint64_t layer =
+            2ull * o.block_tokens * (c.head_dim * bytes[k_type] + v_dims * bytes[v_type]);
+        uint64_t blocks = 0; /* times layers */
+        const uint64_t got = assert_plan_is_ledger_of(path, &o, &blocks);
+        ck_assert_uint_eq(got, layer * blocks);
+        gb_clear(&b);
+    }
 }
 END_TEST
 
@@ -217,6 +258,8 @@ START_TEST(options_out_of_range_are_named) {
         {"max_model_len", offsetof(engine_options, max_model_len), 0, ERR_INVALID},
         {"activation_dtype", offsetof(engine_options, activations), ACTIVATION_BF16,
          ERR_UNSUPPORTED},
+        {"cache_type_k", offsetof(engine_options, kv_k), DT_Q8_0, ERR_UNSUPPORTED},
+        {"cache_type_v", offsetof(engine_options, kv_v), DT_Q4_0, ERR_UNSUPPORTED},
     };
     model *m;
     err e;
@@ -238,6 +281,7 @@ END_TEST
 
 CHECK_MAIN("layout", the_plan_of_small_models_is_what_opening_allocates,
            the_plan_of_a_window_is_what_opening_allocates_and_less_than_without,
+           the_cache_of_every_pair_of_types_is_planned_to_the_byte,
            the_plan_of_the_real_model_is_what_opening_allocates,
            weights_are_listed_by_group_and_kv_by_token, values_alive_together_share_no_bytes,
            options_out_of_range_are_named, a_type_without_kernels_is_named_with_its_tensor)

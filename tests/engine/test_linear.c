@@ -430,7 +430,8 @@ START_TEST(plain_c_is_near_float64) {
                 act a = act_new(k, family ? ACTIVATION_INT8 : ACTIVATION_F32, shapes[i].rows,
                                 n_in, family == 2 ? 5 : 4);
                 float *y = must_alloc((uint64_t)shapes[i].rows * shapes[i].out * 4);
-                k->linear(&m.p, &a, 0, a.n_rows, 0, m.p.n_out, NULL, NULL, 0, y, m.p.n_out);
+                k->linear(&(linear_call){.w = &m.p, .a = &a, .y = y, .ldy = m.p.n_out},
+                          (span){0, a.n_rows}, (span){0, m.p.n_out});
                 double error = relative_error(&m, &a, y);
                 bool int8 = family && linear_wants_int8(types[t]);
                 ck_assert_msg(error < (int8 ? family == 2 ? 0.025 : 0.01 : 1e-5),
@@ -465,14 +466,27 @@ static void compare(const linear_kernels *k, dtype t, activation_dtype family, u
     bool in_place = residual && seed % 7 < 3;
     for (uint32_t r = 0; in_place && r < rows; r++)
         memcpy(got + (uint64_t)r * ld, residual + (uint64_t)r * ld_res, n_out * 4);
-    plain->linear(&m.p, &b, 0, rows, 0, n_out, bias, residual, ld_res, want, ld);
+    plain->linear(&(linear_call){.w = &m.p,
+                                 .a = &b,
+                                 .bias = bias,
+                                 .residual = residual,
+                                 .ld_res = ld_res,
+                                 .y = want,
+                                 .ldy = ld},
+                  (span){0, rows}, (span){0, n_out});
     uint32_t r1 = (uint32_t)(random_u64(&seed) % (rows + 1));
     uint32_t o1 = (uint32_t)(random_u64(&seed) % (n_out / 16 + 1)) * 16;
     const uint32_t row[3] = {0, r1, rows}, out[3] = {0, o1, n_out};
+    const linear_call call = {.w = &m.p,
+                              .a = &a,
+                              .bias = bias,
+                              .residual = in_place ? got : residual,
+                              .ld_res = in_place ? ld : ld_res,
+                              .y = got,
+                              .ldy = ld};
     for (int i = 0; i < 2; i++)
         for (int j = 0; j < 2; j++)
-            k->linear(&m.p, &a, row[i], row[i + 1], out[j], out[j + 1], bias,
-                      in_place ? got : residual, in_place ? ld : ld_res, got, ld);
+            k->linear(&call, (span){row[i], row[i + 1]}, (span){out[j], out[j + 1]});
     char what[96];
     snprintf(what, sizeof what, "%s family %d isa %d: %ux%u, %u rows", dtype_get(t)->name,
              (int)family, (int)k->isa, n_out, n_in, rows);
@@ -534,8 +548,10 @@ START_TEST(extreme_codes_do_not_overflow_in_any_isa) {
                     plain->quantise(a.f + n_in * r, &b, r);
                 }
                 float want[ROWS * 32], got[ROWS * 32];
-                plain->linear(&m.p, &b, 0, ROWS, 0, 32, NULL, NULL, 0, want, 32);
-                k->linear(&m.p, &a, 0, ROWS, 0, 32, NULL, NULL, 0, got, 32);
+                plain->linear(&(linear_call){.w = &m.p, .a = &b, .y = want, .ldy = 32},
+                              (span){0, ROWS}, (span){0, 32});
+                k->linear(&(linear_call){.w = &m.p, .a = &a, .y = got, .ldy = 32},
+                          (span){0, ROWS}, (span){0, 32});
                 assert_same_bits(want, got, ROWS * 32, dtype_name(types[t]));
                 act_free(&a);
                 act_free(&b);
@@ -552,11 +568,13 @@ START_TEST(a_row_does_not_depend_on_the_rows_beside_it) {
         matrix m = matrix_new(types[t], 64, n_in, 9);
         act a = act_new(k, ACTIVATION_INT8, 29, n_in, 4);
         float all[29 * 64], one[64];
-        k->linear(&m.p, &a, 0, 29, 0, 64, NULL, NULL, 0, all, 64);
+        k->linear(&(linear_call){.w = &m.p, .a = &a, .y = all, .ldy = 64}, (span){0, 29},
+                  (span){0, 64});
         for (uint32_t r = 0; r < 29; r++) {
             act b = {ACTIVATION_INT8, n_in, 1, a.f + n_in * r, must_alloc(act_bytes(n_in, 1))};
             k->quantise(b.f, &b, 0);
-            k->linear(&m.p, &b, 0, 1, 0, 64, NULL, NULL, 0, one, 64);
+            k->linear(&(linear_call){.w = &m.p, .a = &b, .y = one, .ldy = 64}, (span){0, 1},
+                      (span){0, 64});
             assert_same_bits(all + 64 * r, one, 64, "alone");
             free(b.q);
         }
@@ -577,7 +595,8 @@ START_TEST(nan_in_a_row_makes_that_row_nan_and_no_other) {
             a.f[n_in + 40] = i ? NAN : INFINITY;
             k->quantise(a.f + n_in, &a, 1);
             float y[3 * 20];
-            k->linear(&m.p, &a, 0, 3, 0, 20, NULL, NULL, 0, y, 20);
+            k->linear(&(linear_call){.w = &m.p, .a = &a, .y = y, .ldy = 20}, (span){0, 3},
+                      (span){0, 20});
             for (int o = 0; o < 20; o++) {
                 ck_assert(isfinite(y[o]) && isfinite(y[40 + o]));
                 ck_assert(!isfinite(y[20 + o]));
@@ -598,8 +617,9 @@ START_TEST(shares_are_disjoint_cover_all_and_begin_at_strips) {
                 uint64_t covered = 0;
                 uint32_t last_row = 0, last_out = 0;
                 for (uint32_t id = 0; id < threads; id++) {
-                    uint32_t r0, r1, o0, o1;
-                    linear_share(rows[i], outs[j], threads, id, &r0, &r1, &o0, &o1);
+                    const linear_part p = linear_share(rows[i], outs[j], threads, id);
+                    const uint32_t r0 = p.rows.from, r1 = p.rows.to;
+                    const uint32_t o0 = p.outs.from, o1 = p.outs.to;
                     ck_assert(r0 <= r1 && r1 <= rows[i] && o0 <= o1 && o1 <= outs[j]);
                     ck_assert(o0 % 16 == 0 || o0 == outs[j]);
                     ck_assert(o1 % 16 == 0 || o1 == outs[j]);

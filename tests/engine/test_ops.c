@@ -170,6 +170,7 @@ END_TEST
 
 START_TEST(tokens_enter_the_cache_with_the_same_bits_on_every_isa) {
     static const uint32_t dims[] = {8, 40, 64, 80, 128}, blocks[] = {8, 16, 64};
+    static const dtype types[] = {DT_F16, DT_BF16, DT_F32};
     const op_kernels *k[2];
     uint32_t n_k = other_tables(k);
     const int32_t table[] = {1, 0, 2};
@@ -177,20 +178,17 @@ START_TEST(tokens_enter_the_cache_with_the_same_bits_on_every_isa) {
     unsigned char *want = malloc(bytes), *got = malloc(bytes);
     float key[128], value[128];
     ck_assert(want && got);
-    for (uint32_t c = 0; c < 5 * 3 * 3; c++) {
-        kv_head h = {.blocks = table,
-                     .block_tokens = blocks[c / 5 % 3],
-                     .head_dim = dims[c % 5],
-                     .dim_pad = attn_dim_pad(dims[c % 5]),
-                     .type = (kv_dtype)(c / 15)};
-        h.block_stride =
-            (size_t)h.block_tokens * (h.head_dim + h.dim_pad) * kv_dtype_bytes(h.type);
+    for (uint32_t c = 0; c < 5 * 3 * 9; c++) {
+        kv_format f;
+        kv_format_init(&f, KV_LANES, kv_type_get(types[c / 15 % 3]), kv_type_get(types[c / 45]),
+                       blocks[c / 5 % 3], 1, dims[c % 5]);
+        kv_head h = {.blocks = table, .block_stride = f.part_bytes, .format = &f};
         for (uint32_t i = 0; i < n_k; i++) {
             memset(want, 0xff, bytes);
             memset(got, 0xff, bytes);
-            for (uint32_t pos = 0; pos < 3 * h.block_tokens; pos += 5) {
-                fill_random(key, h.head_dim, pos);
-                fill_random(value, h.head_dim, pos + 1);
+            for (uint32_t pos = 0; pos < 3 * f.block_tokens; pos += 5) {
+                fill_random(key, f.head_dim, pos);
+                fill_random(value, f.head_dim, pos + 1);
                 key[0] = 1e6f, value[1] = 1e-7f;
                 h.base = want;
                 ops_plain.kv_append(&h, pos, key, value);

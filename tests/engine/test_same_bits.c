@@ -286,6 +286,46 @@ START_TEST(plain_c_changes_no_bit) {
 }
 END_TEST
 
+/* Partial results of attention are counted by split: as many as a sequence has now, whatever it
+ * had in the steps before. */
+START_TEST(a_growing_number_of_splits_changes_no_bit) {
+    enum { LONG = 1100, AT = 600, N_BLOCKS = LONG / 16 + 1 };
+    static int32_t tokens[LONG + 1], table[N_BLOCKS];
+    float *kept[2];
+    for (uint32_t i = 0; i < 2; i++) {
+        rig r;
+        gb b;
+        char path[64];
+        model_config c = gb_tiny("llama");
+        c.n_layers = 1, c.n_ctx_train = 2048;
+        gb_init(&b);
+        gb_model_keys(&b, &c);
+        gb_model_tensors(&b, &c, DT_Q4_0, 7);
+        gb_open(&b, path);
+        engine_options o = rig_options();
+        o.max_model_len = 2048, o.max_rows = LONG, o.n_blocks[0] = N_BLOCKS;
+        o.n_threads = i ? 2 : 1; /* one thread has no use for splits */
+        rig_open(&r, path, &o);
+        rig_poison(&r);
+        rig_tokens(&r, tokens, LONG + 1, 5);
+        rig_table(&r, table, 0, N_BLOCKS, 1);
+        part p = {tokens, table, 0, LONG, 1, NULL, 0};
+        rig_run(&r, &p, 1);
+        p.first = AT, p.n = 1; /* two splits, then three */
+        rig_run(&r, &p, 1);
+        p.first = LONG;
+        kept[i] = malloc(sizeof(float) * r.n_vocab);
+        ck_assert_ptr_nonnull(kept[i]);
+        memcpy(kept[i], rig_run(&r, &p, 1).logits, sizeof(float) * r.n_vocab);
+        if (i) ck_assert_mem_eq(kept[0], kept[1], sizeof(float) * r.n_vocab);
+        rig_close(&r);
+        gb_clear(&b);
+    }
+    free(kept[0]);
+    free(kept[1]);
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("same_bits");
     TCase *t = check_case(s, "same_bits");
@@ -295,5 +335,7 @@ int main(void) {
     tcase_add_loop_test(t, threads_change_no_bit, 0, N_MODELS);
     tcase_add_loop_test(t, avx2_changes_no_bit, 0, N_MODELS);
     tcase_add_loop_test(t, plain_c_changes_no_bit, 0, N_MODELS);
+    t = check_case(s, "splits");
+    tcase_add_test(t, a_growing_number_of_splits_changes_no_bit);
     return check_run(s);
 }

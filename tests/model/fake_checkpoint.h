@@ -70,18 +70,27 @@ static int32_t fake_find(const checkpoint *c, const char *name) {
     return -1;
 }
 
+static status fake_read_part(const checkpoint *c, size_t i, uint64_t row, uint64_t col,
+                             uint64_t n, void *dst, err *e) {
+    const fake_stored *t = &fake_of(c)->tensor[i];
+    uint64_t whole, before, bytes;
+    (void)e;
+    CHECK(dtype_bytes(t->info.type, 1, t->info.ne[0], &whole));
+    CHECK(dtype_bytes(t->info.type, 1, col, &before) &&
+          dtype_bytes(t->info.type, 1, n, &bytes));
+    const unsigned char *from =
+        row < t->split ? t->data + row * whole : t->rest + (row - t->split) * whole;
+    memcpy(dst, from + before, bytes);
+    return OK;
+}
+
 static status fake_read_rows(const checkpoint *c, size_t i, uint64_t row, uint64_t n, void *dst,
                              err *e) {
-    const fake_stored *t = &fake_of(c)->tensor[i];
+    const tensor_info *t = &fake_of(c)->tensor[i].info;
     uint64_t bytes;
-    (void)e;
-    CHECK(dtype_bytes(t->info.type, 1, t->info.ne[0], &bytes));
-    for (uint64_t k = 0; k < n; k++) {
-        const uint64_t at = row + k;
-        const unsigned char *from =
-            at < t->split ? t->data + at * bytes : t->rest + (at - t->split) * bytes;
-        memcpy((unsigned char *)dst + k * bytes, from, bytes);
-    }
+    CHECK(dtype_bytes(t->type, 1, t->ne[0], &bytes));
+    for (uint64_t k = 0; k < n; k++)
+        fake_read_part(c, i, row + k, 0, t->ne[0], (unsigned char *)dst + k * bytes, e);
     return OK;
 }
 
@@ -160,6 +169,7 @@ static const checkpoint_format fake_format = {.name = "in memory",
                                               .tensor = fake_tensor_at,
                                               .find = fake_find,
                                               .read_rows = fake_read_rows,
+                                              .read_part = fake_read_part,
                                               .has = fake_has,
                                               .length = fake_length,
                                               .get_u32 = fake_get_u32,

@@ -138,6 +138,8 @@ START_TEST(a_gguf_file_answers_as_a_checkpoint) {
     float rows[3 * 4];
     ck_assert_int_eq(checkpoint_read_rows(c, 0, 2, 3, rows, &e), OK); /* into the next plane */
     ck_assert_mem_eq(rows, numbers + 2 * 4, sizeof rows);
+    ck_assert_int_eq(checkpoint_read_part(c, 0, 4, 1, 2, rows, &e), OK);
+    ck_assert_mem_eq(rows, numbers + 4 * 4 + 1, 2 * sizeof *rows);
     uint64_t n = 0;
     ck_assert(checkpoint_has(c, "on") && !checkpoint_has(c, "off"));
     ck_assert(checkpoint_length(c, "three", &n) && n == 3 && !checkpoint_length(c, "on", &n));

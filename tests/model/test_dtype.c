@@ -48,6 +48,9 @@ START_TEST(names_are_found_in_any_case) {
     ck_assert_int_eq(dtype_by_name(STR("")), DT_NONE);
     ck_assert_str_eq(dtype_name(DT_IQ4_XS), "IQ4_XS");
     ck_assert_str_eq(dtype_name(DT_NONE), "none");
+    char both[32];
+    ck_assert_str_eq(dtype_kv_name(DT_BF16, DT_BF16, both), "BF16");
+    ck_assert_str_eq(dtype_kv_name(DT_F32, DT_F16, both), "K F32, V F16");
 }
 END_TEST
 

@@ -29,16 +29,22 @@ static void *scratch_for(uint32_t n) {
     return p;
 }
 
-static sampled draw(const float *logits, uint32_t n, const sampling *p,
-                    const sampling_history *h, uint32_t position) {
+static sampled draw_masked(const float *logits, uint32_t n, const sampling *p,
+                           const uint32_t *allowed, const sampling_history *h,
+                           uint32_t position) {
     float *copy = malloc(n * sizeof *copy);
     void *scratch = scratch_for(n);
     sampled out;
     memcpy(copy, logits, n * sizeof *copy);
-    sampling_draw(&out, copy, n, p, h, position, scratch);
+    sampling_draw(&out, copy, n, p, allowed, h, position, scratch);
     free(scratch);
     free(copy);
     return out;
+}
+
+static sampled draw(const float *logits, uint32_t n, const sampling *p,
+                    const sampling_history *h, uint32_t position) {
+    return draw_masked(logits, n, p, NULL, h, position);
 }
 
 /* ---- the naive sampler: sorts, doubles, libm ---- */
@@ -593,10 +599,10 @@ START_TEST(the_same_input_gives_the_same_token_whatever_the_scratch_holds) {
         random_parameters(&p, round, N);
         p.n_logprobs = 3;
         memcpy(a, l, N * sizeof *l);
-        sampling_draw(&s, a, N, &p, NULL, 5, scratch);
+        sampling_draw(&s, a, N, &p, NULL, NULL, 5, scratch);
         memset(scratch, round * 17, sampling_scratch_bytes(N));
         memcpy(a, l, N * sizeof *l);
-        sampling_draw(&t, a, N, &p, NULL, 5, scratch);
+        sampling_draw(&t, a, N, &p, NULL, NULL, 5, scratch);
         ck_assert_int_eq(s.token, t.token);
         ck_assert_mem_eq(&s.logprob, &t.logprob, sizeof s.logprob);
         ck_assert_mem_eq(s.top, t.top, 3 * sizeof *s.top);
@@ -630,6 +636,91 @@ START_TEST(a_draw_is_pinned_so_that_every_machine_and_compiler_agrees) {
     }
     free(l);
     ck_assert_msg(h == 0x6d0a927028f56cbau, "0x%016llxu", (unsigned long long)h);
+}
+END_TEST
+
+/* ---- the mask of allowed tokens ---- */
+
+static bool is_allowed(const uint32_t *allowed, int32_t id) {
+    return allowed[id / 32] >> id % 32 & 1;
+}
+
+START_TEST(masked_draws_agree_with_a_naive_sampler_and_logprobs_are_of_what_is_allowed) {
+    enum { N = 700 };
+    static item v[N];
+    float l[N], left[N];
+    uint32_t allowed[(N + 31) / 32], compared = 0;
+    for (int round = 0; round < 6000; round++) {
+        sampling p;
+        const uint32_t n = 1 + below(N), density = 1 + below(20);
+        random_parameters(&p, round & 15, n);
+        p.n_logprobs = (int16_t)below(4), p.seed = (uint64_t)round;
+        if (round % 5 == 0) p.temperature = 0;
+        memset(allowed, 0, sizeof allowed);
+        for (uint32_t i = 0; i < n; i++)
+            if (below(20) < density) allowed[i / 32] |= 1u << i % 32;
+        const uint32_t one = below(n);
+        allowed[one / 32] |= 1u << one % 32;
+        double max = -INFINITY, sum = 0;
+        for (uint32_t i = 0; i < n; i++) {
+            l[i] = (float)(3 * gauss());
+            left[i] = is_allowed(allowed, (int32_t)i) ? l[i] : -INFINITY;
+            if (left[i] > max) max = left[i];
+        }
+        for (uint32_t i = 0; i < n; i++) sum += exp(left[i] - max);
+        const sampled s = draw_masked(l, n, &p, allowed, NULL, 9);
+        ck_assert(s.token >= 0 && is_allowed(allowed, s.token));
+        ck_assert_double_eq_tol((double)s.logprob, left[s.token] - max - log(sum), 1e-5);
+        for (int i = 0; i < s.n_top; i++) ck_assert(is_allowed(allowed, s.top[i].token));
+        if (p.temperature == 0) {
+            ck_assert(left[s.token] == (float)max);
+            continue;
+        }
+        bool close = false;
+        const uint32_t m = naive(v, left, n, &p, &close);
+        const int32_t want = naive_pick(v, m, sampling_uniform(p.seed, 9), &close);
+        if (close) continue;
+        ck_assert_int_eq(s.token, want);
+        compared++;
+    }
+    ck_assert_uint_gt(compared, 2000);
+}
+END_TEST
+
+START_TEST(a_full_mask_changes_no_bit) {
+    enum { N = 333 };
+    uint32_t all[(N + 31) / 32];
+    float l[N];
+    memset(all, 0xff, sizeof all);
+    for (int round = 0; round < 500; round++) {
+        sampling p;
+        random_parameters(&p, round & 15, N);
+        p.n_logprobs = 5;
+        for (int i = 0; i < N; i++) l[i] = (float)(3 * gauss());
+        const sampled a = draw(l, N, &p, NULL, 3), b = draw_masked(l, N, &p, all, NULL, 3);
+        ck_assert_mem_eq(&a, &b, sizeof a);
+    }
+}
+END_TEST
+
+START_TEST(where_the_mask_leaves_nothing_there_is_no_token) {
+    const float l[40] = {1, 5, 3, NAN, 2};
+    const uint32_t none[2] = {0, 0xffffff00u}, only_nan[2] = {8, 0}, only_2[2] = {4, 0};
+    const logit_bias up = {1, 50};
+    const int32_t end[2] = {2, 1};
+    for (int mode = 0; mode < 4; mode++) {
+        sampling p;
+        sampling_defaults(&p);
+        p.temperature = (float)(mode & 1), p.n_logprobs = 3;
+        if (mode & 2) p.bias = &up, p.n_bias = 1; /* brings no forbidden token back */
+        sampled s = draw_masked(l, 40, &p, none, NULL, 0);
+        ck_assert_int_eq(s.token, -1);
+        ck_assert(s.logprob == -INFINITY && s.n_top == 0);
+        ck_assert_int_eq(draw_masked(l, 40, &p, only_nan, NULL, 0).token, -1);
+        /* min_tokens yields where only an end token is allowed. */
+        p.min_tokens = 5, p.end_tokens = end, p.n_end_tokens = 2;
+        ck_assert_int_eq(draw_masked(l, 40, &p, only_2, NULL, 0).token, 2);
+    }
 }
 END_TEST
 
@@ -677,4 +768,6 @@ CHECK_MAIN(
     truncations_renormalise_in_the_order_of_the_header, draws_have_the_distribution_they_should,
     the_same_input_gives_the_same_token_whatever_the_scratch_holds,
     a_draw_is_pinned_so_that_every_machine_and_compiler_agrees,
+    masked_draws_agree_with_a_naive_sampler_and_logprobs_are_of_what_is_allowed,
+    a_full_mask_changes_no_bit, where_the_mask_leaves_nothing_there_is_no_token,
     hostile_parameters_still_give_a_token)

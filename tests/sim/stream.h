@@ -3,11 +3,12 @@
  * bytes, test_stream.c a generator's.
  *
  * The reference knows no blocks, slots or steps. It computes each text on its own, keeps the
- * queue as a plain array, and bounds how many steps an admitted request may take: the most
- * senior one gets a row at least every third step (it may wait for the fences of two), never
- * loses its rows, and needs at most limit rows; whoever is admitted after it waits for it.
- * Of the prefix cache it knows what may be found: blocks that an earlier request of the same
- * salt has computed, or, in a fork, the leader's prompt. */
+ * queue as a plain array, remembers whose next token is still being computed, and bounds how
+ * many steps an admitted request may take: the most senior one gets a row at least every third
+ * step (it may wait for the fences of two), never loses its rows, and needs at most limit rows;
+ * whoever is admitted after it waits for it. Of the prefix cache it knows what may be found:
+ * blocks that an earlier request of the same salt has computed, or, in a fork, the leader's
+ * prompt. */
 #ifndef TESTS_SIM_STREAM_H
 #define TESTS_SIM_STREAM_H
 
@@ -26,6 +27,7 @@ typedef struct stream_request {
     sched_spec spec;
     int32_t prompt[STREAM_LEN];
     bool live, admitted, cancelled, may_fail, paused;
+    bool unknown; /* a row draws in flight */
     sched_finish cancel_why, want_finish;
     int32_t want_stop;
     uint32_t want_output, n_tokens, n_reported;
@@ -53,7 +55,8 @@ typedef struct stream {
     sched_policy policy;
     uint64_t n_keys, n_admitted, n_overtakes;
     uint64_t n_preemptions, n_ended, n_found, n_forked; /* what happened at all, for the test */
-    sched_step_tokens drawn;                            /* by the step committed last */
+    uint64_t n_lockstep;
+    sched_step_tokens drawn; /* by the step committed last */
     bool drafts; /* set before it runs: guesses of next tokens, most of them right */
     uint64_t n_drafts, n_guessed, n_accepted;
     uint64_t hash; /* of every field of every step and event, in order */
@@ -343,6 +346,7 @@ static inline void stream_submit(stream *m) {
     spec->score_prompt = spec->max_tokens == 0 || (flags & 7) == 0;
     spec->ignore_eos = flags & 8;
     spec->n_stop_ids = (flags >> 4) & 1;
+    spec->lockstep = flags & 128;
     spec->stop_ids[0] = 3;
     spec->min_tokens = (flags >> 5) & 3;
     spec->priority = (int32_t)stream_take(m, 3) - 1;
@@ -423,7 +427,13 @@ static inline bool stream_plan(stream *m) {
         if (st && !m->pauses) CHECK(stream_has(st, m->senior[0]));
     }
     if (!st) return false;
-    for (uint32_t i = 0; i < st->n_seqs; i++) m->n_guessed += st->seq[i].n_draft;
+    for (uint32_t i = 0; i < st->n_seqs; i++) {
+        stream_request *q = &m->r[st->seq[i].user];
+        if (q->spec.lockstep) CHECK(!q->unknown && st->seq[i].input_from < 0);
+        m->n_lockstep += q->spec.lockstep && i < st->n_decode_seqs;
+        q->unknown = st->seq[i].sample;
+        m->n_guessed += st->seq[i].n_draft;
+    }
     stream_hash_step(m, st);
     fake_submit(m->engine, m->s, st);
     return true;
@@ -450,6 +460,8 @@ static inline void stream_commit(stream *m, bool fails) {
     const sched_step *st = fake_collect(m->engine, m->s, &m->drawn);
     for (uint32_t i = 0; fails && i < st->n_seqs; i++) m->r[st->seq[i].user].may_fail = true;
     m->n_commits++;
+    for (uint32_t i = 0; i < st->n_seqs; i++)
+        if (st->seq[i].sample) m->r[st->seq[i].user].unknown = false;
     sched_commit(m->s, st, fails ? NULL : &m->drawn);
     stream_check(m);
     for (uint32_t i = 0; m->drafts && i < m->n; i++)

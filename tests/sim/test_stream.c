@@ -21,6 +21,7 @@ static stream run_many(bool crowded, bool aging, bool drafts, uint64_t state) {
         sum.n_preemptions += m->n_preemptions;
         sum.n_found += m->n_found;
         sum.n_forked += m->n_forked;
+        sum.n_lockstep += m->n_lockstep;
         sum.n_overtakes += m->n_overtakes;
         sum.n_guessed += m->n_guessed;
         sum.n_accepted += m->n_accepted;
@@ -36,6 +37,7 @@ START_TEST(random_streams_keep_every_promise) {
     ck_assert_uint_gt(sum.n_preemptions, STREAMS / 10);
     ck_assert_uint_gt(sum.n_found, STREAMS / 4);
     ck_assert_uint_gt(sum.n_forked, STREAMS / 10);
+    ck_assert_uint_gt(sum.n_lockstep, STREAMS);
     /* Of all steps and events. A change of what is planned, and only such, changes it. */
     ck_assert_uint_eq(sum.hash, 5832431612851906188u);
 }

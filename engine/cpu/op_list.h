@@ -1,0 +1,20 @@
+/* The operations that the CPU engine runs, a row each: X(kind, function, reads_activations).
+ * What is not in the list is refused when the engine opens. No includes. */
+#ifndef VRAMD_ENGINE_CPU_OP_LIST_H
+#define VRAMD_ENGINE_CPU_OP_LIST_H
+
+/* reads_activations: the input meets weights in a linear kernel, as codes or as float32,
+ * whichever the weights' type has; other operations read float32. */
+#define CPU_OPS(X)                                                                             \
+    X(EMBED, run_embed, false)                                                                 \
+    X(NORM, run_norm, false)                                                                   \
+    X(LINEAR, run_linear, true)                                                                \
+    X(HEAD_NORM, run_head_norm, false)                                                         \
+    X(ROPE_APPEND, run_append, false)                                                          \
+    X(ATTENTION, run_attention, false)                                                         \
+    X(GATE_UP, run_gate_up, true)                                                              \
+    X(GATHER_ROWS, run_gather, false)                                                          \
+    X(LOGITS, run_linear, true)                                                                \
+    X(SAMPLE, run_sample, false)
+
+#endif

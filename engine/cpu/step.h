@@ -1,0 +1,34 @@
+/* Inside of a step: the function of each operation, and what they share. They run on all
+ * threads of the team at once; each takes its part of the rows, outputs or tasks. */
+#ifndef VRAMD_ENGINE_CPU_STEP_H
+#define VRAMD_ENGINE_CPU_STEP_H
+
+#include "engine/cpu/cpu.h"
+#include "engine/cpu/linear_tiles.h"
+#include "engine/cpu/op_list.h"
+
+/* Computes thread's part of an operation; a barrier follows. In step_rows.c, step_linear.c,
+ * step_attention.c. */
+typedef void op_run(cpu_engine *, const cpu_op *, uint32_t thread);
+#define X(kind, run, ...) op_run run;
+CPU_OPS(X)
+#undef X
+
+/* ---- step_values.c ---- */
+
+/* Thread's part of n things: one contiguous run, whole groups of 8 when there are many. */
+span step_share(uint32_t n, uint32_t threads, uint32_t thread);
+/* A value in float32; NULL where nothing reads it so. */
+float *value_f(const cpu_engine *, value_id);
+/* A value as the linear kernels read it; f or q is NULL where nothing reads it so. */
+act value_act(const cpu_engine *, value_id);
+/* The second plane of codes; q is NULL where there is none. */
+act value_rest(const cpu_engine *, value_id);
+/* Quantises inputs [k0, k0 + n) of a row. */
+void quantise_part(const cpu_engine *, const act *, uint32_t row, uint32_t k0, uint32_t n,
+                   const float *x);
+/* Quantises row r of a value whose codes are in a, and what that lost into rest. */
+void quantise_row(const cpu_engine *, const act *a, const act *rest, uint32_t r, const float *x,
+                  uint32_t thread);
+
+#endif

@@ -1,0 +1,181 @@
+/* Attention: keys and values into the cache, then the tasks that plan_step.c cut, each with the
+ * rotation of its queries and, of a lone row, its new entry of the cache; partial results of
+ * split sequences are joined by the thread that brings the last of them. All threads of the
+ * step. */
+#include "engine/cpu/step.h"
+
+#include <math.h>
+
+static kv_head head_of(const cpu_engine *e, const op *o, const batch_seq *s, uint32_t h) {
+    const program *p = e->program;
+    const uint32_t g = p->layer_group[o->layer];
+    const kv_format *f = &e->layout.kv[g];
+    return (kv_head){.base = e->kv[g] + kv_part_at(f, p->layer_index[o->layer], h),
+                     .block_stride = kv_block_bytes(f, p->group[g].n_layers),
+                     .blocks = s->blocks[g],
+                     .format = f};
+}
+
+/* One head of a row, rotated and times scale. */
+static void rotate(const cpu_engine *e, const cpu_op *c, const float *x, uint32_t row,
+                   float scale, float *out) {
+    const rope_config *r = &e->program->rope[c->rope];
+    e->ops->rope(x, cpu_angles(e, c->rope, row), c->op->heads.head_dim, r->n_dims, r->pairing,
+                 scale, out);
+}
+
+/* Puts k and v of one row and head into the cache. tmp: [dim_pad] */
+static void append_row(const cpu_engine *e, const cpu_op *c, const kv_head *kv,
+                       const float *qkv, uint32_t row, uint32_t h, float *tmp) {
+    const head_shape *s = &c->op->heads;
+    const float *k = qkv + (size_t)row * heads_cols(s);
+    k += (size_t)(s->n_heads + h) * s->head_dim;
+    rotate(e, c, k, row, 1.0f, tmp);
+    e->ops->kv_append(kv, e->step.rows[row].pos, tmp, k + (size_t)s->n_kv_heads * s->head_dim);
+}
+
+/* Only for parts of several rows: a lone row is appended by the task that needs it. */
+void run_append(cpu_engine *e, const cpu_op *c, uint32_t thread) {
+    const batch *b = e->step.batch;
+    float *tmp = thread_at(e, thread, e->layout.thread.row);
+    const float *qkv = value_f(e, c->op->in);
+    span s = step_share(b->n_rows, e->step.n_threads, thread);
+    for (uint32_t r = s.from; r < s.to; r++) {
+        const batch_seq *q = &b->seq[e->step.rows[r].seq];
+        if (q->n_rows == 1) continue;
+        for (uint32_t h = 0; h < c->op->heads.n_kv_heads; h++) {
+            kv_head kv = head_of(e, c->op, q, h);
+            append_row(e, c, &kv, qkv, r, h, tmp);
+        }
+    }
+}
+
+/* From accumulators to what the next layer reads: heads of one row, group * head_dim wide. */
+static void put_heads(cpu_engine *e, const cpu_op *c, const act *out, uint32_t thread,
+                      uint32_t row, uint32_t h, const float *sum, const float *acc) {
+    const head_shape *s = &c->op->heads;
+    const uint32_t hd = s->head_dim, dp = attn_dim_pad(hd), group = heads_group(s);
+    const uint32_t col = h * group * hd;
+    float *to = out->f ? out->f + (size_t)row * out->n_in + col
+                       : thread_at(e, thread, e->layout.thread.out);
+    for (uint32_t g = 0; g < group; g++)
+        e->ops->attn_finish(sum[g], acc + (size_t)g * dp, hd, to + (size_t)g * hd);
+    if (out->q && heads_fill_blocks(s)) quantise_part(e, out, row, col, group * hd, to);
+}
+
+/* ---- partial results ---- */
+
+/* Of some query heads: the largest score, the sum of the weights, the weighted sum of V. */
+typedef struct partial {
+    float *max, *sum; /* [queries] */
+    float *acc;       /* [queries][dim_pad] */
+} partial;
+
+/* Of the query heads of KV head h in a slot. */
+static partial partial_at(const cpu_engine *e, const head_shape *s, uint32_t slot, uint32_t h) {
+    const uint32_t group = heads_group(s);
+    float *at = (float *)(e->workspace + e->layout.partials);
+    at += (size_t)slot * e->layout.slot_floats;
+    at += (size_t)h * group * partial_floats(attn_dim_pad(s->head_dim));
+    return (partial){at, at + group, at + 2 * group};
+}
+
+/* A thread's own, of ATTN_MAX_QUERIES. */
+static partial partial_of_thread(const cpu_engine *e, uint32_t thread) {
+    float *max = thread_at(e, thread, e->layout.thread.max);
+    return (partial){max, max + ATTN_MAX_QUERIES, thread_at(e, thread, e->layout.thread.acc)};
+}
+
+/* Counts a split whose partial result is in its slot. True for the last one of all. */
+static bool last_split(const cpu_engine *e, const attn_task *t, uint32_t h) {
+    atomic_uint *done = (atomic_uint *)(e->workspace + e->layout.partials_done);
+    done += t->done * e->layout.max_kv_heads + h;
+    if (atomic_fetch_add(done, 1) + 1 < t->n_splits) return false;
+    *done = 0; /* for the next layer; all others have counted */
+    return true;
+}
+
+/* The partial results of a sequence, in order of position. */
+static partial join_splits(const cpu_engine *e, const cpu_op *c, const attn_task *t,
+                           uint32_t thread, uint32_t h) {
+    const head_shape *s = &c->op->heads;
+    const uint32_t group = heads_group(s), dp = attn_dim_pad(s->head_dim);
+    const uint32_t first = (uint32_t)t->slot - t->from / ATTN_SPLIT;
+    const partial all = partial_of_thread(e, thread);
+    for (uint32_t g = 0; g < group; g++) all.max[g] = -INFINITY;
+    for (uint32_t k = 0; k < t->n_splits; k++) {
+        const partial p = partial_at(e, s, first + k, h);
+        for (uint32_t g = 0; g < group; g++)
+            e->ops->attn_merge(all.max + g, all.sum + g, all.acc + (size_t)g * dp, p.max[g],
+                               p.sum[g], p.acc + (size_t)g * dp, dp);
+    }
+    return all;
+}
+
+/* ---- tasks ---- */
+
+/* The queries of a task that share KV head h, as attn_part has them. */
+static void rotate_queries(const cpu_engine *e, const cpu_op *c, const attn_task *t, uint32_t h,
+                           float *q) {
+    const head_shape *s = &c->op->heads;
+    const uint32_t hd = s->head_dim, group = heads_group(s);
+    const float *qkv = value_f(e, c->op->in);
+    for (uint32_t i = 0; i < t->n_rows * group; i++) {
+        const uint32_t row = t->first_row + i / group;
+        const float *x = qkv + (size_t)row * heads_cols(s);
+        rotate(e, c, x + (size_t)(h * group + i % group) * hd, row,
+               c->op->attention.scale * LOG2_E, q + (size_t)i * hd);
+    }
+}
+
+static void attend_task(cpu_engine *e, const cpu_op *c, const act *out, const attn_task *t,
+                        uint32_t h, uint32_t thread) {
+    const thread_place *at = &e->layout.thread;
+    const head_shape *heads = &c->op->heads;
+    const uint32_t group = heads_group(heads), dp = attn_dim_pad(heads->head_dim);
+    const batch_seq *s = &e->step.batch->seq[t->seq];
+    const uint32_t pos = e->step.rows[t->first_row].pos, window = c->op->attention.window;
+    const kv_head kv = head_of(e, c->op, s, h);
+    float *q = thread_at(e, thread, at->q);
+    /* Splits before the window see nothing and give an empty result. */
+    if (t->to > kv_first_seen(window, pos)) rotate_queries(e, c, t, h, q);
+    if (s->n_rows == 1 && t->to == s->first_pos + 1)
+        append_row(e, c, &kv, value_f(e, c->op->in), t->first_row, h,
+                   thread_at(e, thread, at->row));
+    partial p = t->slot >= 0 ? partial_at(e, heads, (uint32_t)t->slot, h)
+                             : partial_of_thread(e, thread);
+    const attn_part part = {.q = q,
+                            .n_rows = t->n_rows,
+                            .group = group,
+                            .first_pos = pos,
+                            .window = window,
+                            .from = t->from,
+                            .to = t->to,
+                            .max = p.max,
+                            .sum = p.sum,
+                            .acc = p.acc,
+                            .scratch = thread_at(e, thread, at->attn)};
+    e->ops->attend(&kv, &part);
+    if (t->slot >= 0) {
+        if (!last_split(e, t, h)) return;
+        p = join_splits(e, c, t, thread, h);
+    }
+    for (uint32_t r = 0; r < t->n_rows; r++)
+        put_heads(e, c, out, thread, t->first_row + r, h, p.sum + r * group,
+                  p.acc + (size_t)r * group * dp);
+}
+
+void run_attention(cpu_engine *e, const cpu_op *c, uint32_t thread) {
+    const uint32_t n_kv = c->op->heads.n_kv_heads, n = e->step.n_tasks * n_kv;
+    const act out = value_act(e, c->op->out);
+    uint32_t take = n / (16 * e->step.n_threads);
+    if (take == 0) take = 1;
+    for (uint32_t i = team_next(e->team, take); i < n; i = team_next(e->team, take))
+        for (uint32_t k = i; k < n && k < i + take; k++)
+            attend_task(e, c, &out, &e->step.tasks[k / n_kv], k % n_kv, thread);
+    if (!out.q || heads_fill_blocks(&c->op->heads)) return;
+    team_barrier(e->team, thread); /* heads that do not fall on blocks of 32 */
+    span s = step_share(out.n_rows, e->step.n_threads, thread);
+    for (uint32_t r = s.from; r < s.to; r++)
+        e->linear->quantise(out.f + (size_t)r * out.n_in, &out, r);
+}

@@ -1,0 +1,90 @@
+/* The operations with matrices: linear layers, logits, and gate and up with the activation and
+ * its quantising. All threads of the step, each with rows or outputs of its own. */
+#include "engine/cpu/step.h"
+
+#include "base/check.h"
+
+enum { REST_OUTS = 64 };
+
+/* One matrix of an operation, whose input may have a second plane of codes. */
+static void call_planes(const cpu_engine *e, const linear_call *c, const act *rest, span rows,
+                        span outs) {
+    e->linear->linear(c, rows, outs);
+    if (!rest->q || !linear_wants_int8(c->w->type)) return;
+    linear_call second = *c;
+    second.a = rest;
+    second.bias = NULL;
+    second.residual = c->y;
+    second.ld_res = c->ldy;
+    e->linear->linear(&second, rows, outs);
+}
+
+void run_linear(cpu_engine *e, const cpu_op *c, uint32_t thread) {
+    const op *o = c->op;
+    const uint32_t cols = e->program->values[o->out].cols;
+    const float *residual = o->residual == NO_VALUE ? NULL : value_f(e, o->residual);
+    const act in = value_act(e, o->in), rest = value_rest(e, o->in);
+    for (uint32_t i = 0; i < c->n_parts; i++) {
+        const uint32_t col = c->first_col[i], n_out = c->part[i].n_out;
+        const linear_part p = linear_share(in.n_rows, n_out, e->step.n_threads, thread);
+        const linear_call call = {.w = &c->part[i],
+                                  .a = &in,
+                                  .bias = c->bias[i],
+                                  .residual = residual ? residual + col : NULL,
+                                  .y = value_f(e, o->out) + col,
+                                  .ld_res = cols,
+                                  .ldy = cols};
+        /* The second plane of few rows finds the weights in the first cache. */
+        uint32_t step = rest.q && in.n_rows <= 32 ? REST_OUTS : n_out;
+        for (uint32_t at = p.outs.from; at < p.outs.to; at += step) {
+            const uint32_t to = p.outs.to - at < step ? p.outs.to : at + step;
+            call_planes(e, &call, &rest, p.rows, (span){at, to});
+        }
+    }
+}
+
+/* act(gate) * up of rows [r0, r1) and columns [o0, o1), through the thread's buffers. */
+static void gate_up_chunk(cpu_engine *e, const cpu_op *c, const act *in, const act *out,
+                          uint32_t thread, span r, span o) {
+    float *gate = thread_at(e, thread, e->layout.thread.gate);
+    float *up = thread_at(e, thread, e->layout.thread.up);
+    const uint32_t n = o.to - o.from;
+    float *y[2] = {gate, up};
+    /* Views of the rows (whole groups) and of the strips, so that both begin at 0. */
+    act rows = *in;
+    rows.n_rows = r.to - r.from;
+    if (rows.f) rows.f += (size_t)r.from * in->n_in;
+    if (rows.q) rows.q = act_group(in, r.from);
+    for (uint32_t i = 0; i < 2; i++) {
+        packed w = c->part[i];
+        w.tiles = strip_at(&w, o.from);
+        w.n_out = n;
+        const float *bias = c->bias[i] ? c->bias[i] + o.from : NULL;
+        const linear_call call = {.w = &w, .a = &rows, .bias = bias, .y = y[i], .ldy = n};
+        e->linear->linear(&call, (span){0, rows.n_rows}, (span){0, n});
+    }
+    for (uint32_t k = r.from; k < r.to; k++) {
+        float *g = gate + (size_t)(k - r.from) * n, *u = up + (size_t)(k - r.from) * n;
+        float *to = out->f ? out->f + (size_t)k * out->n_in + o.from : g;
+        e->ops->gate(c->op->gate_up.act, g, u, n, to);
+        if (out->q) quantise_part(e, out, k, o.from, n, to);
+    }
+}
+
+void run_gate_up(cpu_engine *e, const cpu_op *c, uint32_t thread) {
+    const act in = value_act(e, c->op->in), out = value_act(e, c->op->out);
+    const uint32_t n_ff = out.n_in;
+    /* Shares of half the columns, twice: whole blocks of 32. */
+    const linear_part p =
+        linear_share(in.n_rows, (uint32_t)ceil_div(n_ff, 2), e->step.n_threads, thread);
+    uint32_t out0 = 2 * p.outs.from < n_ff ? 2 * p.outs.from : n_ff;
+    uint32_t out1 = 2 * p.outs.to < n_ff ? 2 * p.outs.to : n_ff;
+    for (uint32_t r = p.rows.from; r < p.rows.to; r += GATE_ROWS) {
+        span rows = {r, p.rows.to - r < GATE_ROWS ? p.rows.to : r + GATE_ROWS};
+        uint32_t wide = GATE_FLOATS / (rows.to - rows.from) / 32 * 32;
+        for (uint32_t o = out0; o < out1; o += wide) {
+            span outs = {o, out1 - o < wide ? out1 : o + wide};
+            gate_up_chunk(e, c, &in, &out, thread, rows, outs);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+/* The operations that go row by row: embedding, norms, gathering, sampling. All threads of the
+ * step, each with rows of its own. */
+#include "engine/cpu/step.h"
+
+#include <string.h>
+
+#include "engine/cpu/rope.h"
+
+void run_embed(cpu_engine *e, const cpu_op *c, uint32_t thread) {
+    const op *o = c->op;
+    const uint32_t cols = e->program->values[o->out].cols;
+    float *x = value_f(e, o->out);
+    span s = step_share(e->step.batch->n_rows, e->step.n_threads, thread);
+    for (uint32_t r = s.from; r < s.to; r++) {
+        float *row = x + (size_t)r * cols;
+        packed_row(&c->part[0], (uint32_t)e->step.rows[r].token, row);
+        if (o->embed.scale != 1)
+            for (uint32_t i = 0; i < cols; i++) row[i] *= o->embed.scale;
+        for (uint32_t t = 0; t < e->program->n_ropes; t++)
+            rope_angles(cpu_freqs(e, t), e->program->rope[t].n_dims, e->rope_scale[t],
+                        e->step.rows[r].pos, cpu_angles(e, t, r));
+    }
+}
+
+void run_norm(cpu_engine *e, const cpu_op *c, uint32_t thread) {
+    const op *o = c->op;
+    const act out = value_act(e, o->out), rest = value_rest(e, o->out);
+    const float *x = value_f(e, o->in);
+    const float *residual = o->residual == NO_VALUE ? NULL : value_f(e, o->residual);
+    float *tmp = thread_at(e, thread, e->layout.thread.row);
+    span s = step_share(out.n_rows, e->step.n_threads, thread);
+    for (uint32_t r = s.from; r < s.to; r++) {
+        float *to = out.f ? out.f + (size_t)r * out.n_in : tmp, *y = residual ? tmp : to;
+        e->ops->norm(x + (size_t)r * out.n_in, c->vec[0], out.n_in, o->norm.eps, y);
+        /* The sum may stand where its first summand does. */
+        for (uint32_t i = 0; residual && i < out.n_in; i++)
+            to[i] = residual[(size_t)r * out.n_in + i] + y[i];
+        quantise_row(e, &out, &rest, r, to, thread);
+    }
+}
+
+/* Norms of each head of q and of k, in place. */
+void run_head_norm(cpu_engine *e, const cpu_op *c, uint32_t thread) {
+    const head_shape *m = &c->op->heads;
+    const uint32_t hd = m->head_dim, cols = heads_cols(m);
+    float *qkv = value_f(e, c->op->out);
+    span s = step_share(e->step.batch->n_rows, e->step.n_threads, thread);
+    for (uint32_t r = s.from; r < s.to; r++)
+        for (uint32_t h = 0; h < m->n_heads + m->n_kv_heads; h++) {
+            float *x = qkv + (size_t)r * cols + (size_t)h * hd;
+            e->ops->norm(x, c->vec[h >= m->n_heads], hd, c->op->norm.eps, x);
+        }
+}
+
+static void gather_codes(const act *in, uint32_t from, const act *out, uint32_t to) {
+    const uint32_t i = from % ACT_GROUP, j = to % ACT_GROUP;
+    for (uint32_t k = 0; k < in->n_in / 32; k++) {
+        const act_block *a = act_group(in, from) + k;
+        act_block *b = act_group(out, to) + k;
+        memcpy(b->q[j], a->q[i], sizeof b->q[j]);
+        b->d[j] = a->d[i], b->s[j] = a->s[i], b->neg8[j] = a->neg8[i];
+        memcpy(b->half[j], a->half[i], sizeof b->half[j]);
+    }
+}
+
+void run_gather(cpu_engine *e, const cpu_op *c, uint32_t thread) {
+    const act in = value_act(e, c->op->in), out = value_act(e, c->op->out);
+    span s = step_share(out.n_rows, e->step.n_threads, thread);
+    for (uint32_t r = s.from; r < s.to; r++) {
+        uint32_t from = e->step.rows[r].gathered;
+        if (out.f)
+            memcpy(out.f + (size_t)r * out.n_in, in.f + (size_t)from * in.n_in,
+                   sizeof(float) * in.n_in);
+        if (out.q) gather_codes(&in, from, &out, r);
+    }
+}
+
+/* ---- sampling ---- */
+
+static void sample_row(cpu_engine *e, uint32_t gathered, float *logits, uint32_t n_vocab,
+                       void *scratch) {
+    const step_row *row = &e->step.rows[e->step.rows[gathered].gathered];
+    const batch_seq *s = &e->step.batch->seq[row->seq];
+    const uint32_t next = row->pos + 1;
+    if (e->kept) memcpy(e->kept + (size_t)gathered * n_vocab, logits, sizeof(float) * n_vocab);
+    if (s->n_score >= 0 && next < s->n_prompt)
+        sampling_score(&e->scored[gathered], logits, n_vocab, s->tokens[next], s->n_score,
+                       scratch);
+    if (!s->sample || next != s->first_pos + s->n_rows) return;
+    /* A token that the previous step produced is not in the history yet. */
+    sampling_history h = {s->tokens, s->input_from >= 0 ? row->pos : next, s->n_prompt};
+    sampling_draw(&e->token[row->seq], logits, n_vocab, s->params, s->allowed, &h, next,
+                  scratch);
+}
+
+void run_sample(cpu_engine *e, const cpu_op *c, uint32_t thread) {
+    const uint32_t n = e->step.batch->n_logit_rows;
+    const uint32_t n_vocab = e->program->values[c->op->in].cols;
+    float *logits = value_f(e, c->op->in);
+    void *scratch = thread_at(e, thread, e->layout.thread.sampler);
+    for (uint32_t i = team_next(e->team, 1); i < n; i = team_next(e->team, 1))
+        sample_row(e, i, logits + (size_t)i * n_vocab, n_vocab, scratch);
+}

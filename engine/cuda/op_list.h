@@ -1,0 +1,20 @@
+/* The operations that the CUDA engine runs, a row each: X(kind, function, input, output). What
+ * is not in the list is refused by the layout, so the plan refuses it too. No includes. */
+#ifndef VRAMD_ENGINE_CUDA_OP_LIST_H
+#define VRAMD_ENGINE_CUDA_OP_LIST_H
+
+/* function: in lower.cu. input: CUDA_IN_STREAM, the residual stream; CUDA_IN_T, anything but
+ * that; CUDA_IN_ANY. output: a cuda_form. */
+#define CUDA_OPS(X)                                                                            \
+    X(EMBED, run_embed, CUDA_IN_ANY, CUDA_VALUE_F32)                                           \
+    X(NORM, run_norm, CUDA_IN_STREAM, CUDA_VALUE_T)                                            \
+    X(LINEAR, run_linear, CUDA_IN_T, CUDA_VALUE_T)                                             \
+    X(HEAD_NORM, run_head_norm, CUDA_IN_ANY, CUDA_VALUE_T)                                     \
+    X(ROPE_APPEND, run_rope, CUDA_IN_ANY, CUDA_VALUE_T)                                        \
+    X(ATTENTION, run_attention, CUDA_IN_ANY, CUDA_VALUE_T)                                     \
+    X(GATE_UP, run_gate_up, CUDA_IN_ANY, CUDA_VALUE_T)                                         \
+    X(GATHER_ROWS, run_gather, CUDA_IN_STREAM, CUDA_VALUE_F32)                                 \
+    X(LOGITS, run_logits, CUDA_IN_ANY, CUDA_VALUE_LOGITS)                                      \
+    X(SAMPLE, run_sample, CUDA_IN_ANY, CUDA_VALUE_T)
+
+#endif

@@ -1,0 +1,141 @@
+/* What a block of the KV cache is. Both engines' layouts, kernels and copies take their bytes
+ * and addresses from here, so this is the one place that knows where something lies in the
+ * cache.
+ *
+ * A part is the K and V of one KV head, in one layer, of block_tokens tokens:
+ *
+ *       0 +----------------------------+
+ *         | K codes                    |  a group of tokens after the other
+ *    v_at +----------------------------+
+ *         | V codes                    |  a token after the other
+ *         +----------------------------+  k_words_at
+ *         | K words [segments][tokens] |  scales of quantised types; none for f16, bf16, f32
+ *         +----------------------------+  v_words_at
+ *         | V words [segments][tokens] |
+ *         +----------------------------+  part_bytes: a multiple of 64 and of block_tokens
+ *
+ * A block is the parts of all layers of a group of layers, so that a copy of a block, writing
+ * it out and giving it back are each one range of bytes:
+ *
+ *       0 +--------------------------------------------+
+ *         | layer 0: part of head 0, of head 1, ...    |  layer_bytes
+ *         +--------------------------------------------+
+ *         | layer 1: ...                               |
+ *         +--------------------------------------------+  kv_block_bytes
+ *
+ * and the pool of a group is an array of blocks. K and V have types of their own.
+ *
+ * The order of elements within the codes is the engine's:
+ *   KV_LANES  CPU: K [tokens / lanes][head_dim][lanes], so that a vector holds one dimension of
+ *             16 tokens (blocks of 8 tokens have 8 lanes); V [tokens][v_dims], v_dims =
+ *             head_dim rounded up to 16, the rest zero
+ *   KV_ROWS   CUDA: K and V [tokens][head_dim], that is, one lane and no padding
+ *
+ * Example: f16, 16 tokens, heads of 64. v_at = 16 * 64 * 2 = 2,048, part_bytes = 4,096.
+ *   KV_LANES: K of token 5, dimension 3 is at (3 * 16 + 5) * 2 = 106, V at 2,048 + (5 * 64 + 3)
+ *   * 2 = 2,694. KV_ROWS: K at (5 * 64 + 3) * 2 = 646, V at 2,694.
+ *
+ * Pure arithmetic; any thread. The functions are also for device code. */
+#ifndef VRAMD_ENGINE_KV_BLOCK_H
+#define VRAMD_ENGINE_KV_BLOCK_H
+
+#include "base/err.h"
+#include "model/dtype.h"
+
+#ifdef __CUDACC__
+#define KV_INLINE static inline __host__ __device__
+#else
+#define KV_INLINE static inline
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { KV_MAX_LANES = 16 };
+
+typedef enum kv_order { KV_LANES, KV_ROWS } kv_order;
+
+/* How a type is stored: bits of an element's code, and bytes of the word (scale, zero point) of
+ * one token and segment. */
+typedef struct kv_type {
+    dtype type;
+    uint8_t bits, word_bytes;
+} kv_type;
+
+/* X(type, bits, bytes of a word): all that a cache can be made of. */
+#define KV_TYPE_LIST(X)                                                                        \
+    X(DT_F16, 16, 0)                                                                           \
+    X(DT_BF16, 16, 0)                                                                          \
+    X(DT_F32, 32, 0)
+
+/* Bits of an element's code, a constant where t is one; 0: not in the list. */
+KV_INLINE uint32_t kv_bits(dtype t) {
+#define X(type, bits, word_bytes)                                                              \
+    if (t == type) return bits;
+    KV_TYPE_LIST(X)
+#undef X
+    return 0;
+}
+
+/* NULL: not in the list. */
+const kv_type *kv_type_get(dtype);
+
+typedef struct kv_format {
+    kv_type k, v;
+    uint32_t block_tokens, n_kv_heads, head_dim;
+    uint32_t lanes; /* tokens of a group of K */
+    uint32_t block_shift,
+        lane_shift;    /* log2 of block_tokens and of lanes: divisions cost time */
+    uint32_t v_dims;   /* elements of a token's V */
+    uint32_t segments; /* of a head: the largest power of two up to 64 that divides head_dim */
+    uint32_t k_group_bytes, v_token_bytes;
+    uint32_t v_at, k_words_at, v_words_at, part_bytes; /* offsets in a part */
+    uint64_t layer_bytes;                              /* all parts of a block in one layer */
+} kv_format;
+
+/* block_tokens: a power of two from 8 to 256; head_dim: even, up to 2^14. */
+void kv_format_init(kv_format *, kv_order, const kv_type *k, const kv_type *v,
+                    uint32_t block_tokens, uint32_t n_kv_heads, uint32_t head_dim);
+
+/* ERR_UNSUPPORTED where the type of K or of V is not among the n that the engine of that name
+ * computes with; the field is the option to change, the hint lists them. */
+status kv_types_check(dtype k, dtype v, const dtype *known, size_t n, const char *engine,
+                      err *);
+
+/* Elements of a token's V as a part in this order has them. */
+KV_INLINE uint32_t kv_v_dims(kv_order order, uint32_t head_dim) {
+    return order == KV_LANES ? (head_dim + 15u) & ~15u : head_dim;
+}
+
+/* Bytes of a block in the pool of a group of so many layers. */
+KV_INLINE uint64_t kv_block_bytes(const kv_format *f, uint32_t n_layers) {
+    return f->layer_bytes * n_layers;
+}
+/* Where the part of a layer (counted within its group) and a KV head begins in a block. */
+KV_INLINE uint64_t kv_part_at(const kv_format *f, uint32_t layer, uint32_t head) {
+    return f->layer_bytes * layer + (uint64_t)f->part_bytes * head;
+}
+
+/* The rest are offsets in a part; token: within the block. */
+
+/* Of the group of K codes that holds the token, whose lane there is token % lanes. */
+KV_INLINE uint32_t kv_k_group_at(const kv_format *f, uint32_t token) {
+    return (token >> f->lane_shift) * f->k_group_bytes;
+}
+/* Of the token's V codes. */
+KV_INLINE uint32_t kv_v_token_at(const kv_format *f, uint32_t token) {
+    return f->v_at + token * f->v_token_bytes;
+}
+/* Of the words of K and of V; for types that have them. */
+KV_INLINE uint32_t kv_k_word_at(const kv_format *f, uint32_t segment, uint32_t token) {
+    return f->k_words_at + (segment * f->block_tokens + token) * f->k.word_bytes;
+}
+KV_INLINE uint32_t kv_v_word_at(const kv_format *f, uint32_t segment, uint32_t token) {
+    return f->v_words_at + (segment * f->block_tokens + token) * f->v.word_bytes;
+}
+
+#ifdef __cplusplus
+}
+#endif
+#endif
