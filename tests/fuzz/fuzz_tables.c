@@ -1,4 +1,4 @@
-/* room: engine */
+/* module: engine */
 /* Tables of a step (engine/tables.h) that nobody vouches for: the bytes themselves, or good
  * tables of a random batch with some words overwritten. What is accepted has numbers that an
  * engine can use as indexes, and means the same when it is written again. */
