@@ -16,6 +16,7 @@
 #include "engine/cuda/attn.cuh"
 
 enum { DECODE_HEADS = 16, DECODE_TOKENS = 16 }; /* of one mma tile */
+enum { MOST_ENTRIES = 512 };                    /* that shared memory is asked for */
 
 template <int HD> struct decode_config {
     static constexpr int WARPS = HD <= 128 ? 4 : 2;
@@ -26,7 +27,7 @@ template <int HD> struct decode_config {
     static constexpr int MERGE = HD + 8; /* floats of a row's result, maximum and sum */
     static_assert(DECODE_HEADS * MERGE * 4 <= RING * 2, "the ring holds a warp's results");
     static constexpr int SMEM = (WARPS * RING + DECODE_HEADS * attn_row<HD>::STRIDE) * 2;
-    static_assert(SMEM <= 97 << 10, "leaves room for 512 entries on sm_86 and sm_89");
+    static_assert(SMEM + (MOST_ENTRIES + 1) * 4 <= 99 << 10, "sm_86 and sm_89 have 99 KiB");
     /* Blocks that an SM of sm_90 holds at once (fewer elsewhere: the others come after). */
     static constexpr int RESIDENT = (228 << 10) / (SMEM + (3 << 10));
     static size_t smem(uint32_t n_seqs) { return SMEM + (n_seqs + 1) * 4; }
@@ -300,7 +301,10 @@ static cudaError_t decode_launch(cudaStream_t stream, const attn_args &a, uint32
     int device, n_sms;
     cudaError_t e = cudaGetDevice(&device);
     if (!e) e = cudaDeviceGetAttribute(&n_sms, cudaDevAttrMultiProcessorCount, device);
-    if (!e) e = cu_allow_smem(attn_decode_kernel<E, HD>, C::smem(n_seqs));
+    /* The same number in every call: a smaller one would lower the limit under graphs that were
+     * captured with more entries. */
+    const uint32_t most = n_seqs > MOST_ENTRIES ? n_seqs : (uint32_t)MOST_ENTRIES;
+    if (!e) e = cu_allow_smem(attn_decode_kernel<E, HD>, C::smem(most));
     if (e) return e;
     uint64_t items = (uint64_t)n_seqs * p.n_splits * a.n_heads; /* or fewer */
     uint32_t grid = (uint32_t)n_sms * C::RESIDENT;

@@ -147,6 +147,14 @@ CU_DEVICE __half2 cu_fma2(__half2 a, __half2 b, __half2 c) {
     return __hfma2(a, b, c);
 }
 
+/* Two float32 as f16, to nearest even; what f16 cannot hold becomes its largest number, not an
+ * infinity, which later sums would turn into NaN. NaN stays NaN. lo is the first half. */
+CU_DEVICE __half2 cu_halves(float lo, float hi) {
+    uint32_t r;
+    asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
+    return *(__half2 *)&r;
+}
+
 /* 2^x: relative error below 2^-22, 2^-inf = 0 (PTX ISA, "ex2.approx.ftz.f32"). */
 CU_DEVICE float cu_ex2(float x) {
     float r;

@@ -200,7 +200,7 @@ static cublasStatus_t multiply(const gemm *g, cudaStream_t st, const cu_linear *
     const float one = 1, beta = l->kind == CU_OUT_ADD ? 1 : 0;
     return g->lt.cublasLtMatmul_(g->handle, g->desc, &one, l->w.data, x->a, l->in, x->b, &beta,
                                  l->out, x->d, l->out, x->d, b ? &b->algo : NULL, g->workspace,
-                                 b ? b->workspace : g->workspace_bytes, st);
+                                 g->workspace_bytes, st);
 }
 
 /* ---- the table of algorithms ---- */
@@ -326,8 +326,11 @@ cudaError_t gemm_run(gemm *g, cudaStream_t st, const cu_linear *l) {
     cublasStatus_t lt = make_layouts(g, s, l->n_rows, &x);
     if (lt) return lt_error(lt);
     lt = multiply(g, st, l, &x, b->known ? b : NULL);
-    /* An algorithm timed for its bucket's rows may refuse fewer: then the library chooses. */
-    if (lt == CUBLAS_STATUS_NOT_SUPPORTED && b->known) lt = multiply(g, st, l, &x, NULL);
+    /* An algorithm timed for its bucket's rows may refuse fewer, by one status or another: then
+     * the library chooses. What is wrong with the device stays wrong. */
+    const bool refused =
+        lt && lt != CUBLAS_STATUS_EXECUTION_FAILED && lt != CUBLAS_STATUS_NOT_INITIALIZED;
+    if (refused && b->known) lt = multiply(g, st, l, &x, NULL);
     free_layouts(g, &x);
     return lt_error(lt);
 }

@@ -26,18 +26,24 @@ static uint64_t place_n(sizer *s, uint64_t n, uint64_t bytes) {
 /* Positions that rotary angles stay exact for (rope.cu). */
 enum { MAX_MODEL_LEN = 1 << 20 };
 
+static bool all_f16(const program *p) {
+    for (uint32_t i = 0; i < p->n_weights; i++)
+        if (p->weights[i].role != WEIGHT_VECTOR && p->weights[i].type != DT_F16) return false;
+    return true;
+}
+
+/* Activations of auto: bf16, since products of gate and up exceed what f16 holds in some models
+ * (Gemma 3: huggingface/transformers issue 36822); f16 where all weights are f16, whose
+ * precision bf16 would lose. */
 static status choose_types(cuda_layout *l, const program *p, const engine_options *o, err *e) {
-    l->t = o->activations == ACTIVATION_BF16 ? CU_BF16 : CU_F16;
+    l->t = o->activations == ACTIVATION_F16 ? CU_F16 : CU_BF16;
     if (o->activations == ACTIVATION_INT8 || o->activations == ACTIVATION_F32) {
         err_set(e, ERR_UNSUPPORTED, "activation_dtype = %s is of the CPU engine",
                 o->activations == ACTIVATION_INT8 ? "int8" : "f32");
         err_hint(e, "with CUDA use f16, bf16 or auto");
         return err_field(e, "activation_dtype");
     }
-    for (uint32_t i = 0; i < p->n_weights; i++)
-        if (o->activations == ACTIVATION_AUTO && p->weights[i].role != WEIGHT_VECTOR &&
-            p->weights[i].type == DT_BF16)
-            l->t = CU_BF16;
+    if (o->activations == ACTIVATION_AUTO && all_f16(p)) l->t = CU_F16;
     l->kv = o->kv == KV_BF16 ? CU_BF16 : CU_F16;
     if (o->kv == KV_F16 || o->kv == KV_BF16) return OK;
     err_set(e, ERR_UNSUPPORTED, "the CUDA engine has no KV cache of this kv_cache_dtype");
@@ -300,7 +306,7 @@ static void place_workspace(cuda_layout *l, const program *p, const engine_optio
                             sizer *s) {
     const model_config *c = &p->config;
     const uint64_t n_results = (uint64_t)o->max_seqs + o->max_logit_rows;
-    l->max_splits = (uint32_t)ceil_div(o->max_model_len, CU_ATTN_SPLIT);
+    l->max_splits = cu_attn_splits(o->max_model_len);
     l->max_stride = (uint32_t)ceil_div(o->max_model_len, o->block_tokens);
     l->max_tiles = o->max_rows / TILE_ROWS + o->max_seqs;
     l->max_copies = o->max_seqs * p->n_groups;

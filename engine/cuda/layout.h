@@ -94,22 +94,19 @@ static inline uint32_t cuda_bucket(uint32_t n, uint32_t max_seqs) {
 static inline uint32_t cuda_bucket_after(uint32_t b, uint32_t max_seqs) {
     return cuda_bucket(b + 1, max_seqs);
 }
-static inline uint32_t cuda_pow2(uint32_t n, uint32_t most) {
-    uint32_t b = 1;
-    while (b < n) b *= 2;
-    return b < most ? b : most;
-}
 static inline uint32_t cuda_rows_up(uint32_t n, uint32_t unit) {
     return (n + unit - 1) / unit * unit;
 }
 
-/* Graphs are captured for each bucket of entries and each power of two of attention's splits.
- */
+/* Graphs of a bucket: one for sequences short enough that attention splits none of them (it
+ * has small block tables and combines nothing), and one for all others. */
+static inline uint32_t cuda_graph_kinds(const cuda_layout *l) {
+    return l->max_splits > 1 ? 2 : 1;
+}
 static inline uint32_t cuda_graph_count(const cuda_layout *l, uint32_t max_seqs) {
-    uint32_t n = 1, splits = 1;
+    uint32_t n = 1;
     for (uint32_t b = 1; b < max_seqs; b = cuda_bucket_after(b, max_seqs)) n++;
-    for (uint32_t s = 1; s < l->max_splits; s = cuda_pow2(s + 1, l->max_splits)) splits++;
-    return n * splits;
+    return n * cuda_graph_kinds(l);
 }
 
 /* Bytes of KV cache for so many blocks per group; false on overflow. */

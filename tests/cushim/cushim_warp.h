@@ -224,6 +224,13 @@ static inline __half2 cu_fma2(__half2 a, __half2 b, __half2 c) {
                           __double2half((double)x.y * y.y + z.y));
 }
 
+static inline __half2 cu_halves(float lo, float hi) {
+    const float most = 65504.0f; /* a comparison with NaN is false: NaN passes */
+    lo = lo > most ? most : lo < -most ? -most : lo;
+    hi = hi > most ? most : hi < -most ? -most : hi;
+    return __floats2half2_rn(lo, hi);
+}
+
 static inline float cu_ex2(float x) {
     float r = exp2f(x);
     return r < 1.17549435e-38f ? 0.0f : r; /* ftz */
