@@ -239,10 +239,12 @@ __global__ void __launch_bounds__(decode_config<HD>::THREADS, decode_config<HD>:
     attn_decode_kernel(attn_args a, uint32_t n_seqs, decode_partials out) {
     using C = decode_config<HD>;
     CU_DYN_SHARED(E, smem);
+    cu_grid_trigger();
     E *q = smem + C::WARPS * C::RING;
     int *first = (int *)(q + DECODE_HEADS * attn_row<HD>::STRIDE);
     E *ring = smem + (threadIdx.x >> 5) * C::RING;
     decode_count<C::THREADS>(a, n_seqs, out.n_splits, first);
+    cu_grid_wait(); /* the tables were there before the step's first kernel */
     uint32_t units = a.n_kv_heads * ((a.group + DECODE_HEADS - 1) / DECODE_HEADS);
     uint32_t n_items = (uint32_t)first[n_seqs] * units;
     for (uint32_t item = blockIdx.x; item < n_items; item += gridDim.x) {
@@ -263,6 +265,8 @@ static_assert(CU_ATTN_SPLITS + 1 <= COMBINE_THREADS, "a thread for each split");
 
 static __global__ void __launch_bounds__(COMBINE_THREADS)
     attn_combine_kernel(attn_args a, decode_partials in) {
+    cu_grid_trigger();
+    cu_grid_wait();
     CU_SHARED(float2, part, COMBINE_THREADS);
     uint32_t head = blockIdx.x, entry = blockIdx.y;
     uint32_t n = decode_cut_of(a, entry).n;
@@ -309,8 +313,8 @@ static cudaError_t decode_launch(cudaStream_t stream, const attn_args &a, uint32
     uint64_t items = (uint64_t)n_seqs * p.n_splits * a.n_heads; /* or fewer */
     uint32_t grid = (uint32_t)n_sms * C::RESIDENT;
     if (items < grid) grid = (uint32_t)items;
-    CU_LAUNCH((attn_decode_kernel<E, HD>), grid, C::THREADS, C::smem(n_seqs), stream, a, n_seqs,
-              p);
+    CU_LAUNCH_EARLY((attn_decode_kernel<E, HD>), grid, C::THREADS, C::smem(n_seqs), stream, a,
+                    n_seqs, p);
     return cudaGetLastError();
 }
 
@@ -337,6 +341,7 @@ cudaError_t cu_attn_decode(cudaStream_t stream, const cu_attn *attn, const cu_ta
                         ? decode_by_head<__nv_bfloat16>(stream, a, n_seqs, p)
                         : decode_by_head<__half>(stream, a, n_seqs, p);
     if (e || n_splits == 1) return e;
-    CU_LAUNCH(attn_combine_kernel, dim3(a.n_heads, n_seqs), COMBINE_THREADS, 0, stream, a, p);
+    CU_LAUNCH_EARLY(attn_combine_kernel, dim3(a.n_heads, n_seqs), COMBINE_THREADS, 0, stream, a,
+                    p);
     return cudaGetLastError();
 }

@@ -28,6 +28,35 @@
     kernel<<<grid, block, smem, stream>>>(__VA_ARGS__)
 // clang-format on
 
+/* As CU_LAUNCH, but the kernel may start while the one before it on the stream still runs, as
+ * soon as every block of that one has called cu_grid_trigger or ended (CUDA C++ Programming
+ * Guide, "Programmatic Dependent Launch"). Every thread of such a kernel must call
+ * cu_grid_wait, before it reads what an earlier kernel of the step wrote, and before it writes
+ * anything. Weights, and the tables of the step, may be read before. Where the device cannot
+ * (before sm_90) it is CU_LAUNCH. */
+#define CU_LAUNCH_EARLY(kernel, grid, block, smem, stream, ...)                                \
+    cu_launch_early(kernel, grid, block, smem, stream, ##__VA_ARGS__)
+
+static inline bool cu_device_launches_early(void) {
+    int device, major = 0;
+    if (cudaGetDevice(&device) == cudaSuccess)
+        cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    return major >= 9;
+}
+
+template <class... P, class... A>
+static inline void cu_launch_early(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem,
+                                   cudaStream_t stream, A... args) {
+    static const bool early = cu_device_launches_early();
+    cudaLaunchAttribute a = {};
+    a.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    a.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t c = {};
+    c.gridDim = grid, c.blockDim = block, c.dynamicSmemBytes = smem, c.stream = stream;
+    c.attrs = &a, c.numAttrs = early ? 1 : 0;
+    cudaLaunchKernelEx(&c, kernel, P(args)...); /* its error is cudaGetLastError's, too */
+}
+
 /* T name[n], shared by the block, 16-byte aligned; at most 48 KiB a kernel. */
 #define CU_SHARED(T, name, n) __shared__ __align__(16) T name[n]
 /* T *name: the launch's dynamic shared memory, 128-byte aligned. Every CU_DYN_SHARED of a
@@ -103,6 +132,21 @@ CU_DEVICE void cu_ldmatrix_x2_trans(uint32_t r[2], const void *row) {
                  : "=r"(r[0]), "=r"(r[1])
                  : "r"((uint32_t)__cvta_generic_to_shared(row))
                  : "memory");
+}
+
+/* ---- Order of grids (PTX ISA, "griddepcontrol"): see CU_LAUNCH_EARLY. */
+
+/* The next kernel may start. */
+CU_DEVICE void cu_grid_trigger() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+/* The kernels before have ended, and what they wrote can be read. */
+CU_DEVICE void cu_grid_wait() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
 }
 
 /* ---- cp.async: 16 bytes from global to shared memory, both 16-byte aligned, past L1. What a

@@ -103,8 +103,8 @@ cudaError_t cu_gate_up_few(cudaStream_t, const cu_linear *gate, const cu_linear 
 /* Packed w, any n_rows. linear_quant.cu: n_rows <= CU_FEW_ROWS, int8 activations (in_q) on the
  * tensor cores. linear_many.cu: more rows, or same_bits: w dequantised to T, 16-bit
  * activations (in). Either way every output is one sum in one order; that order, and so the
- * bits of a row, is one for n_rows <= 8, another for 9 .. 32, and a third for more, which
- * same_bits takes always. */
+ * bits of a row, is one for n_rows <= 8, another for 9 .. 32 (in small matrices .. 64), and a
+ * third for more, which same_bits takes always. */
 cudaError_t cu_linear_quant(cudaStream_t, const cu_linear *);
 /* As cu_gate_up_few for packed w; n_rows <= CU_FEW_ROWS. gate and up of one type and shape, the
  * same in_q; out, t and ld_out are gate's. */

@@ -82,6 +82,8 @@ template <class K> CU_DEVICE K *cache_slot(const rope_args &a, uint32_t row, uin
 /* One block a row of the step. */
 template <class T, class K, int P, bool HALVES>
 static __global__ void __launch_bounds__(THREADS) k_rope_append(rope_args a, T *qkv) {
+    cu_grid_trigger();
+    cu_grid_wait();
     CU_SHARED(float2, turn, MAX_PAIRS);
     const int32_t pos = a.tables.pos[blockIdx.x];
     if (pos < 0) return;
@@ -141,13 +143,17 @@ cudaError_t cu_rope_append(cudaStream_t s, cu_type t, const cu_tables *tables, u
         return cu_by_type(kv->type, [&](auto kv_type) {
             using K = decltype(kv_type);
             if (halves && wide)
-                CU_LAUNCH((k_rope_append<T, K, 8, true>), n_rows, THREADS, 0, s, a, (T *)qkv);
+                CU_LAUNCH_EARLY((k_rope_append<T, K, 8, true>), n_rows, THREADS, 0, s, a,
+                                (T *)qkv);
             else if (halves)
-                CU_LAUNCH((k_rope_append<T, K, 1, true>), n_rows, THREADS, 0, s, a, (T *)qkv);
+                CU_LAUNCH_EARLY((k_rope_append<T, K, 1, true>), n_rows, THREADS, 0, s, a,
+                                (T *)qkv);
             else if (wide)
-                CU_LAUNCH((k_rope_append<T, K, 4, false>), n_rows, THREADS, 0, s, a, (T *)qkv);
+                CU_LAUNCH_EARLY((k_rope_append<T, K, 4, false>), n_rows, THREADS, 0, s, a,
+                                (T *)qkv);
             else
-                CU_LAUNCH((k_rope_append<T, K, 1, false>), n_rows, THREADS, 0, s, a, (T *)qkv);
+                CU_LAUNCH_EARLY((k_rope_append<T, K, 1, false>), n_rows, THREADS, 0, s, a,
+                                (T *)qkv);
             return cudaGetLastError();
         });
     });
@@ -160,6 +166,8 @@ enum { COPY_VECTORS = 4 };
 static __global__ void __launch_bounds__(THREADS)
     k_copy_blocks(cu_kv kv, uint64_t layer_stride, uint32_t n_parts, uint32_t n_vectors,
                   const int32_t *pairs) {
+    cu_grid_trigger();
+    cu_grid_wait();
     const int32_t *pair = pairs + (size_t)(blockIdx.x / n_parts) * 2;
     char *layer = (char *)kv.base + blockIdx.y * layer_stride;
     const uint4 *from = (const uint4 *)(layer + (uint64_t)pair[0] * kv.block_stride);
@@ -182,7 +190,7 @@ cudaError_t cu_copy_blocks(cudaStream_t s, const cu_kv *kv, uint64_t layer_strid
     const uint32_t n_vectors =
         2 * kv->n_kv_heads * kv->block_tokens * kv->head_dim * cu_type_bytes(kv->type) / 16;
     const uint32_t n_parts = cu_ceil_div(n_vectors, THREADS * COPY_VECTORS);
-    CU_LAUNCH(k_copy_blocks, dim3(n * n_parts, n_layers), THREADS, 0, s, *kv, layer_stride,
-              n_parts, n_vectors, pairs);
+    CU_LAUNCH_EARLY(k_copy_blocks, dim3(n * n_parts, n_layers), THREADS, 0, s, *kv,
+                    layer_stride, n_parts, n_vectors, pairs);
     return cudaGetLastError();
 }

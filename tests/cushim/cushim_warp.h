@@ -209,6 +209,13 @@ template <int N> static inline void cu_cp_async_wait() {
     cushim_cp_async_wait(N);
 }
 
+/* ---- Order of grids */
+
+static inline void cu_grid_trigger() {}
+static inline void cu_grid_wait() {
+    cushim_cur->waited = true;
+}
+
 /* ---- Bits and numbers */
 
 template <int LUT> static inline uint32_t cu_lop3(uint32_t a, uint32_t b, uint32_t c) {
