@@ -313,7 +313,7 @@ struct sequences {
         attn.qkv = qkv = a.keep(random_16((size_t)n * n_rows, attn.ld));
         attn.out = a.keep(bytes_of((size_t)n * n_rows * b.heads * b.head_dim * 2));
         attn.n_heads = b.heads, attn.scale = 1 / sqrtf((float)b.head_dim);
-        splits = cu_attn_splits(last);
+        splits = cu_attn_splits(n, last);
         partials = a.keep(bytes_of(cu_attn_decode_bytes(n, splits, b.heads, b.head_dim)));
     }
     double row_bytes() const { /* q in, result out */

@@ -47,7 +47,7 @@ struct decode_cut {
     uint32_t first, n;  /* splits; n 0: decode leaves the entry alone */
 };
 
-CU_DEVICE decode_cut decode_cut_of(const attn_args &a, uint32_t entry) {
+CU_DEVICE decode_cut decode_cut_of(const attn_args &a, uint32_t n_seqs, uint32_t entry) {
     decode_cut c = {};
     int rows = a.n_rows[entry]; /* both on the way at once */
     c.pos = a.first_pos[entry];
@@ -55,8 +55,7 @@ CU_DEVICE decode_cut decode_cut_of(const attn_args &a, uint32_t entry) {
     uint32_t seen = (uint32_t)c.pos + 1;
     if (a.window && a.window < seen) seen = a.window;
     c.lo = c.pos + 1 - (int)seen;
-    c.shift = 8 + (int)cu_attn_split_shift(seen);
-    static_assert(CU_ATTN_SPLIT == 1 << 8, "shift begins with it");
+    c.shift = (int)cu_attn_split_log2(n_seqs, seen);
     c.first = (uint32_t)c.lo >> c.shift;
     c.n = ((uint32_t)c.pos >> c.shift) - c.first + 1;
     return c;
@@ -67,7 +66,7 @@ template <int THREADS>
 CU_DEVICE void decode_count(const attn_args &a, uint32_t n_seqs, uint32_t n_splits,
                             int *first) {
     for (uint32_t e = threadIdx.x; e < n_seqs; e += THREADS) {
-        uint32_t n = decode_cut_of(a, e).n;
+        uint32_t n = decode_cut_of(a, n_seqs, e).n;
         if (n > n_splits) __trap(); /* the caller's n_splits is too small for its tables */
         first[e] = (int)n;
     }
@@ -121,7 +120,7 @@ CU_DEVICE decode_item decode_item_of(const attn_args &a, const int *first, uint3
     d.head = d.kv_head * a.group + chunk * DECODE_HEADS;
     d.n_heads = min(a.group - chunk * DECODE_HEADS, (uint32_t)DECODE_HEADS);
     d.split = split - (uint32_t)first[d.entry];
-    d.cut = decode_cut_of(a, d.entry);
+    d.cut = decode_cut_of(a, n_seqs, d.entry);
     return d;
 }
 
@@ -269,7 +268,7 @@ static __global__ void __launch_bounds__(COMBINE_THREADS)
     cu_grid_wait();
     CU_SHARED(float2, part, COMBINE_THREADS);
     uint32_t head = blockIdx.x, entry = blockIdx.y;
-    uint32_t n = decode_cut_of(a, entry).n;
+    uint32_t n = decode_cut_of(a, gridDim.y, entry).n; /* a block for each entry */
     if (n <= 1) return;
     size_t at = (size_t)entry * in.n_splits * a.n_heads + head;
     if (threadIdx.x < n) part[threadIdx.x] = in.ml[at + (size_t)threadIdx.x * a.n_heads];

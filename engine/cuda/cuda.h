@@ -36,9 +36,10 @@ typedef struct cuda_slot {
 /* What a step runs, beyond what its tables say: enough for a graph. */
 typedef struct cuda_run {
     cuda_shape shape;
-    uint32_t n_splits; /* of decode attention; in a graph 1 or the layout's max_splits */
-    bool singles;      /* entries of one row are computed by decode attention */
-    bool graph;        /* one that graphs exist for, padded to its bucket */
+    uint32_t n_splits;                /* of decode attention */
+    bool is_short;                    /* the graph for sequences of up to CUDA_SHORT tokens */
+    bool singles;                     /* entries of one row are computed by decode attention */
+    bool graph;                       /* one that graphs exist for, padded to its bucket */
     uint32_t copies[PLAN_MAX_GROUPS]; /* of each group; the table has them in this order */
 } cuda_run;
 

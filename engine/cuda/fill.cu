@@ -37,9 +37,10 @@ cuda_run cuda_graph_run(const cuda_engine *e, uint32_t n_seqs, uint32_t longest)
     const cuda_layout *l = e->l;
     cuda_run r = {};
     const uint32_t n = cuda_bucket(n_seqs, e->opt.max_seqs);
-    const bool split = longest > CU_ATTN_SPLIT;
-    const uint32_t stride = split ? l->max_stride : CU_ATTN_SPLIT / e->opt.block_tokens;
-    r.n_splits = split ? l->max_splits : 1;
+    const uint32_t most = longest > CUDA_SHORT ? e->opt.max_model_len : (uint32_t)CUDA_SHORT;
+    const uint32_t stride = (most + e->opt.block_tokens - 1) / e->opt.block_tokens;
+    r.n_splits = cu_attn_splits(n, most);
+    r.is_short = longest <= CUDA_SHORT;
     r.shape.n_rows = r.shape.n_seqs = r.shape.n_logit_rows = n;
     r.shape.n_tiles = l->batch_invariant ? n : 0;
     r.shape.stride = stride < l->max_stride ? stride : l->max_stride;
@@ -66,7 +67,7 @@ static cuda_run run_of(const cuda_engine *e, const batch *b) {
     r.shape.n_rows = b->n_rows, r.shape.n_seqs = b->n_seqs;
     r.shape.n_logit_rows = b->n_logit_rows, r.shape.n_copies = b->n_copies;
     r.shape.stride = (longest + e->opt.block_tokens - 1) / e->opt.block_tokens;
-    r.n_splits = cu_attn_splits(longest_single);
+    r.n_splits = cu_attn_splits(b->n_seqs, longest_single);
     for (uint32_t i = 0; i < b->n_copies; i++) r.copies[b->copies[i].group]++;
     return r;
 }

@@ -12,7 +12,7 @@ static uint32_t bucket_index(const cuda_engine *e, uint32_t n_seqs) {
 }
 
 static cudaGraphExec_t *slot_of(const cuda_engine *e, const cuda_run *r) {
-    const uint32_t i = bucket_index(e, r->shape.n_seqs), kind = r->n_splits > 1;
+    const uint32_t i = bucket_index(e, r->shape.n_seqs), kind = !r->is_short;
     return &e->graphs.exec[i * cuda_graph_kinds(e->l) + kind];
 }
 

@@ -306,7 +306,7 @@ static void place_workspace(cuda_layout *l, const program *p, const engine_optio
                             sizer *s) {
     const model_config *c = &p->config;
     const uint64_t n_results = (uint64_t)o->max_seqs + o->max_logit_rows;
-    l->max_splits = cu_attn_splits(o->max_model_len);
+    l->is_split = o->max_model_len > CUDA_SHORT;
     l->max_stride = (uint32_t)ceil_div(o->max_model_len, o->block_tokens);
     l->max_tiles = o->max_rows / TILE_ROWS + o->max_seqs;
     l->max_copies = o->max_seqs * p->n_groups;
@@ -316,8 +316,8 @@ static void place_workspace(cuda_layout *l, const program *p, const engine_optio
     l->workspace_at = s->n;
     l->gemm = place(s, l->gemm_bytes);
     l->quantized = place(s, quantized_bytes(p));
-    l->partials =
-        place(s, cu_attn_decode_bytes(o->max_seqs, l->max_splits, c->n_heads, c->head_dim));
+    l->partials = place(
+        s, cu_attn_decode_most_bytes(o->max_seqs, o->max_model_len, c->n_heads, c->head_dim));
     l->sampler = place(s, cu_sample_scratch_bytes(o->max_logit_rows, c->n_vocab));
     l->tables = place(s, l->tables_bytes);
     l->results = place(s, l->results_bytes);

@@ -22,7 +22,8 @@ enum {
     CUDA_INVARIANT_ROWS = 128,    /* rows of every GEMM under batch_invariant, at most */
     CUDA_LISTED = 2 * 1024 + 128, /* words of a sequence's biases and end tokens */
     CUDA_GEMM_WORKSPACE = 32 << 20,
-    CUDA_BOUNCES = 2 /* buffers between file and device while loading */
+    CUDA_SHORT = 256, /* tokens: shorter sequences have graphs of their own */
+    CUDA_BOUNCES = 2  /* buffers between file and device while loading */
 };
 
 /* Weights that lie and compute together: a matrix, or several of one operation (q | k | v, gate
@@ -62,7 +63,8 @@ typedef struct cuda_layout {
     cuda_value *values;   /* [n_values] */
     uint64_t *gate_up;    /* [n_ops]: where OP_GATE_UP puts gate | up, in the arena */
     bool wants_gemm;      /* some matrix has 16 bits: cuBLASLt is needed */
-    uint32_t max_splits, max_stride, max_tiles, max_copies;
+    bool is_split;        /* sequences may be longer than CUDA_SHORT */
+    uint32_t max_stride, max_tiles, max_copies;
     /* Sections of the arena. */
     uint64_t weights_bytes, values_at, values_bytes, logits_at, logits_bytes, workspace_at,
         workspace_bytes;
@@ -85,9 +87,13 @@ void cuda_layout_clear(cuda_layout *);
 /* The layout as terms, the KV cache excluded: the arena's (exact, on the device), the host's
  * (exact), and what driver, libraries and graphs take on the device (assumed). */
 void cuda_layout_terms(const cuda_layout *, const program *, const engine_options *, terms *);
-/* Of the graphs that the engine captures for a batch of n: 1, 2, 4, then multiples of 8. */
+/* Entries of the graph that serves a batch of n: 1, 2, 4, then multiples of 8 up to 128, of 16
+ * up to 256, of 32 up to 512, ...: at most an eighth of them is padding, and graphs stay few.
+ */
 static inline uint32_t cuda_bucket(uint32_t n, uint32_t max_seqs) {
-    uint32_t b = n <= 2 ? n : n <= 4 ? 4 : (n + 7) / 8 * 8;
+    uint32_t unit = n <= 2 ? 1 : n <= 4 ? 4 : 8;
+    while (16 * unit < n) unit *= 2;
+    const uint32_t b = (n + unit - 1) / unit * unit;
     return b < max_seqs ? b : max_seqs;
 }
 /* The next of these after bucket b. */
@@ -98,10 +104,10 @@ static inline uint32_t cuda_rows_up(uint32_t n, uint32_t unit) {
     return (n + unit - 1) / unit * unit;
 }
 
-/* Graphs of a bucket: one for sequences short enough that attention splits none of them (it
- * has small block tables and combines nothing), and one for all others. */
+/* Graphs of a bucket: one for sequences of up to CUDA_SHORT tokens (small block tables, few
+ * splits or none), and one for all others. */
 static inline uint32_t cuda_graph_kinds(const cuda_layout *l) {
-    return l->max_splits > 1 ? 2 : 1;
+    return l->is_split ? 2 : 1;
 }
 static inline uint32_t cuda_graph_count(const cuda_layout *l, uint32_t max_seqs) {
     uint32_t n = 1;
