@@ -310,7 +310,8 @@ void cushim_fault(const char *format, ...) {
 }
 
 void cushim_must_have_waited(const char *name) {
-    if (!cushim_cur->waited) cushim_fault("%s, launched early, ended without cu_grid_wait", name);
+    if (!cushim_cur->waited)
+        cushim_fault("%s, launched early, ended without cu_grid_wait", name);
 }
 
 int cushim_barrier(const char *file, int line, cushim_vote vote, int predicate) {
