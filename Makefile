@@ -7,8 +7,9 @@ PYTHON  ?= python3
 PROFILE ?=
 
 VERSION := 0.1.0
-ROOMS   := base conf memory model scheduler engine sim api load daemon
-SRC     := $(foreach r,$(ROOMS),$(sort $(wildcard $(r)/*.c $(r)/cpu/*.c $(r)/cuda/*.c)))
+# MODULES, lowest first, and below_MODULE: those that its objects are linked with, itself first.
+$(foreach l,$(shell tools/layers.sh --make),$(eval $(subst +, ,$(l))))
+SRC     := $(foreach r,$(MODULES),$(sort $(wildcard $(r)/*.c $(r)/cpu/*.c $(r)/cuda/*.c)))
 OBJ     := $(SRC:%.c=$(BUILD)/obj/%.o)
 
 PKGS     := libmicrohttpd gnutls libuv jansson libpcre2-8
@@ -39,22 +40,9 @@ $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(ISA) -MMD -MP -c -o $@ $<
 
-# What a room may include, lowest first (house rules; tools/layers.sh checks them).
-below_base      := base
-below_conf      := base conf
-below_memory    := base memory
-below_model     := base memory model
-below_scheduler := base memory scheduler
-below_engine    := base memory model engine
-below_sim       := base memory scheduler sim
-below_api       := base memory model api
-below_load      := base memory model api load
-below_daemon    := $(ROOMS)
-
-# Unit tests: tests/ROOM/test_X.c is linked with the objects of ROOM and of the rooms below it.
-UNIT_SRC := $(foreach r,$(ROOMS),$(sort $(wildcard tests/$(r)/test_*.c)))
+# Unit tests: tests/MODULE/test_X.c is linked with the objects of MODULE and of those below it.
+UNIT_SRC := $(foreach r,$(MODULES),$(sort $(wildcard tests/$(r)/test_*.c)))
 UNIT_BIN := $(UNIT_SRC:%.c=$(BUILD)/%)
-room_of   = $(word 2,$(subst /, ,$(1)))
 objs_of   = $(filter-out $(BUILD)/obj/daemon/main.o,$(foreach r,$(below_$(1)),$(filter $(BUILD)/obj/$(r)/%,$(OBJ))))
 
 .SECONDEXPANSION:
@@ -82,15 +70,15 @@ ubsan tsan asan:
 %-unit: ## asan-unit, ubsan-unit, tsan-unit: the unit tests alone
 	$(MAKE) unit BUILD=build/$* SAN="$(SAN_$*)" T=$(T)
 
-# Fuzzers: tests/fuzz/fuzz_X.c; its first line names its room: /* room: model */
+# Fuzzers: tests/fuzz/fuzz_X.c; its first line names its module: /* module: model */
 F       ?= gguf
 SECONDS ?= 60
 fuzz: ## libFuzzer; F=gguf SECONDS=60
 	$(MAKE) fuzz-build BUILD=build/fuzz CC=clang SAN="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all" F=$(F)
 	mkdir -p build/fuzz/corpus/$(F)
 	build/fuzz/fuzz_$(F) -max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 build/fuzz/corpus/$(F) $(wildcard tests/fuzz/corpus/$(F))
-FUZZ_ROOM = $(shell sed -n '1s|^/\* room: \([a-z]*\).*|\1|p' tests/fuzz/fuzz_$(F).c 2>/dev/null)
-fuzz-build: $(BUILD)/obj/tests/fuzz/fuzz_$(F).o $$(call objs_of,$$(FUZZ_ROOM))
+FUZZ_MODULE = $(shell sed -n '1s|^/\* module: \([a-z]*\).*|\1|p' tests/fuzz/fuzz_$(F).c 2>/dev/null)
+fuzz-build: $(BUILD)/obj/tests/fuzz/fuzz_$(F).o $$(call objs_of,$$(FUZZ_MODULE))
 	$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $(BUILD)/fuzz_$(F) $^ $(LDLIBS)
 
 include engine/cuda/cuda.mk
@@ -105,7 +93,7 @@ $(BUILD)/bench_%: bench/bench_%.c $(OBJ)
 soak: $(BUILD)/vramd ## 10,000 mixed requests, 5,000 idle streams, under the plan and 2%; N=1000 for fewer
 	BUILD=$(BUILD) tools/soak.sh $(or $(N),10000)
 
-layers: ## check that rooms include only downwards
+layers: ## check that modules include only downwards
 	@tools/layers.sh
 pure: $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard scheduler/*.c)) ## check that the scheduler calls nothing but memcpy and kin
 	@tools/pure.sh $^

@@ -8,7 +8,7 @@
 #include "api/app.h"
 #include "api/logprobs.h"
 #include "api/params.h"
-#include "api/stop.h"
+#include "text/stop.h"
 
 struct answer;
 

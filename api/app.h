@@ -2,10 +2,10 @@
 #ifndef VRAMD_API_APP_H
 #define VRAMD_API_APP_H
 
-#include "api/chat_template.h"
 #include "api/http.h"
 #include "api/keys.h"
 #include "api/port.h"
+#include "text/chat_template.h"
 
 /* What the operating system and a device's driver said of us, and what the ledgers said at the
  * same moment. */

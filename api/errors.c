@@ -4,8 +4,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#include "api/json_out.h"
 #include "base/utf8.h"
+#include "json/out.h"
 
 static const struct {
     int http;

@@ -1,6 +1,6 @@
 /* GET /health: the process is alive. GET /ready: it would serve. Loop thread. */
 #include "api/app.h"
-#include "api/json_out.h"
+#include "json/out.h"
 
 void health_run(app *app, http_request *rq) {
     (void)app;

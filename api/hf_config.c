@@ -7,8 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "api/json_in.h"
 #include "base/buf.h"
+#include "json/in.h"
 
 enum { MAX_CONFIG_BYTES = 1 << 20 };
 

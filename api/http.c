@@ -4,11 +4,11 @@
  *
  * Facts of libmicrohttpd 0.9.75 in external epoll mode that shape this file:
  * - MHD_get_timeout ignores pending resumes and edges already read: after each MHD_run with
- * work left (timeout 0) or something resumed, run again, else connections hang.
+ *   work left (timeout 0) or something resumed, run again, else connections hang.
  * - At the connection limit (or EMFILE) it takes the listener out of its epoll set and puts it
  *   back only in a later MHD_run: run once more whenever the number of connections fell.
  * - A connection in the middle of a TLS handshake always looks ready to it: it asks to be run
- * again at once, in vain, until the client's next bytes, which its epoll set tells anyway.
+ *   again at once, in vain, until the client's next bytes, which its epoll set reports anyway.
  * - A suspended connection is not watched: a disconnect is seen by an epoll set of our own.
  * - Its timeout is inactivity, which a slow sender resets with each byte: hence own deadlines.
  */

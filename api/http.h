@@ -6,7 +6,7 @@
  *   2. run(rq): the body is here too. An answer or a stream follows, now or later; until then
  *      the connection sleeps.
  *   3. gone(rq), if the client leaves (or the server aborts) before the last byte: stop
- * working.
+ *      working.
  *   4. done(rq): HTTP has no more to do with it. Memory lives on until the last http_unref.
  * A request holds one reference for HTTP; whoever works on its behalf takes another. */
 #ifndef VRAMD_API_HTTP_H

@@ -15,9 +15,9 @@
 #include <sys/socket.h>
 
 #include "api/http_impl.h"
-#include "api/json_out.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "json/out.h"
 
 static http_private *priv(const http_request *rq) {
     return rq->priv;

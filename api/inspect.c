@@ -4,9 +4,9 @@
 #include <math.h>
 #include <stdio.h>
 
-#include "api/json_out.h"
 #include "base/check.h"
 #include "base/utf8.h"
+#include "json/out.h"
 
 static const uint64_t ALL = UINT64_MAX;
 

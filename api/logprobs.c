@@ -1,7 +1,7 @@
 /* Log-probabilities as JSON. Owns nothing but buffers in the request's arena. */
 #include "api/logprobs.h"
 
-#include "api/json_out.h"
+#include "json/out.h"
 
 struct logprobs_waiting {
     sampled s;

@@ -3,8 +3,8 @@
 #include "api/memory_view.h"
 
 #include "api/app.h"
-#include "api/json_out.h"
 #include "base/clock.h"
+#include "json/out.h"
 
 enum { MAX_SEQUENCES = 256 };
 

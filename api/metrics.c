@@ -6,10 +6,10 @@
 #include <stddef.h>
 #include <stdio.h>
 
-#include "api/json_out.h"
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "json/out.h"
 
 enum { SAMPLE_MAX_AGE_US = 1000000 };
 

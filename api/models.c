@@ -1,6 +1,6 @@
 /* GET /v1/models, and /v1/models/ID for the one. Loop thread. */
 #include "api/app.h"
-#include "api/json_out.h"
+#include "json/out.h"
 
 static void write_model(buf *b, const model_card *c) {
     buf_add(b, STR("{\"id\":"));

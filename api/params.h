@@ -2,10 +2,10 @@
 #ifndef VRAMD_API_PARAMS_H
 #define VRAMD_API_PARAMS_H
 
-#include "api/json_in.h"
-#include "api/stop.h"
+#include "json/in.h"
 #include "model/sampling.h"
-#include "model/tokenizer.h"
+#include "text/stop.h"
+#include "text/tokenizer.h"
 
 enum { PARAMS_MAX_STOP_IDS = 16, PARAMS_MAX_BIAS = 1024, PARAMS_MAX_CHOICES = 128 };
 

@@ -11,11 +11,11 @@
 #define VRAMD_API_PORT_H
 
 #include "base/err.h"
-#include "model/sampling.h"
 #include "memory/ledger.h"
 #include "memory/pool.h"
 #include "model/program.h"
-#include "model/tokenizer.h"
+#include "model/sampling.h"
+#include "text/tokenizer.h"
 
 typedef struct gen gen; /* one sequence in the machine */
 
@@ -37,14 +37,14 @@ typedef struct gen_usage {
 typedef struct gen_event {
     const sampled *token; /* [n_tokens] */
     uint32_t n_tokens;
-    const sampled
-        *prompt_score; /* [n_scored]: of prompt tokens first_scored ..., if echo asked */
+    /* [n_scored]: of prompt tokens first_scored ..., if the request has echo */
+    const sampled *prompt_score;
     uint32_t n_scored, first_scored;
     uint32_t n_cached; /* with tokens: of the prompt, found in the prefix cache */
     bool end;          /* the last event: gen is gone when the callback returns */
     gen_finish finish;
-    int32_t
-        stop_id; /* GEN_STOP by a token: its id, and the token is not among token[]; else -1 */
+    /* GEN_STOP by a token: its id, and the token is not among token[]; else -1 */
+    int32_t stop_id;
     const gen_usage *usage; /* with end */
     const err *error;       /* GEN_ERROR */
 } gen_event;
@@ -115,8 +115,8 @@ typedef struct port_ops {
     /* Errors: ERR_TOO_LONG, ERR_BUDGET (never fits; text has the bytes), ERR_BUSY (queue full),
      * ERR_UNAVAILABLE (draining). No event follows a refusal. */
     status (*submit)(port *, const gen_spec *, gen **out, err *);
-    void (*cancel)(port *, gen *,
-                   gen_finish why); /* GEN_STOP: a stop string was found; idempotent */
+    /* GEN_STOP: a stop string was found. Idempotent. */
+    void (*cancel)(port *, gen *, gen_finish why);
     void (*credit)(port *, gen *, uint32_t n_tokens);
     void (*stats)(port *, machine_stats *out); /* an atomic snapshot, at most a step old */
     size_t (*sequences)(port *, seq_view *out, size_t cap);
@@ -126,8 +126,8 @@ typedef struct port_ops {
     /* NULL when ready; else why not: "loading", "draining", "stalled" (work queued, no
      * progress). */
     const char *(*not_ready)(port *);
-    /* Runs work on the pool of threads, then done on the loop thread. False: the pool is full.
-     */
+    /* Runs work on the pool of threads, then done on the loop thread. False: the pool is
+     * full. */
     bool (*offload)(port *, void (*work)(void *), void (*done)(void *), void *arg);
     /* What the device's driver says; false before loading, or without a device. Any thread. */
     bool (*device_memory)(port *, device_memory *out);
@@ -147,8 +147,8 @@ struct port {
     model_card card;
     const tokenizer *tok;
     ledger *ledger; /* the host's */
-    ledger
-        *device_ledger; /* the device's; NULL when the engine computes in the host's memory */
+    /* the device's; NULL when the engine computes in the host's memory */
+    ledger *device_ledger;
     pool *pool;         /* memory of requests */
     uint64_t kv_bytes;  /* of the KV cache */
     uint32_t max_gens;  /* generations that may run and wait at once */

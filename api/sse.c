@@ -1,7 +1,7 @@
 /* Chunks of an event stream, written by hand: a few microseconds each matter at thousands a
  * second. Owns nothing. */
 #include "api/answer.h"
-#include "api/json_out.h"
+#include "json/out.h"
 
 static void head_write(const answer *a, buf *b) {
     buf_add(b, STR("data: {\"id\":\""));

@@ -1,8 +1,8 @@
 /* POST /tokenize and /detokenize, with the names of both vLLM (prompt, add_special_tokens) and
  * llama.cpp's server (content, add_special). Loop thread; long texts on the pool. */
 #include "api/app.h"
-#include "api/json_in.h"
-#include "api/json_out.h"
+#include "json/in.h"
+#include "json/out.h"
 
 enum { INLINE_TEXT_BYTES = 8 * 1024 };
 

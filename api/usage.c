@@ -1,6 +1,6 @@
 /* Usage and the memory receipt of one request. Owns nothing. */
 #include "api/answer.h"
-#include "api/json_out.h"
+#include "json/out.h"
 
 uint64_t usage_prompt_tokens(const answer *a) {
     uint64_t n = 0;

@@ -1,6 +1,6 @@
 /* The answer in one piece. Owns nothing. */
 #include "api/answer.h"
-#include "api/json_out.h"
+#include "json/out.h"
 
 static void write_choice(const choice *c, buf *b) {
     bool chat = c->a->chat;

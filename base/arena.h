@@ -10,9 +10,9 @@ typedef struct arena {
     const chunks *src;
     struct arena_chunk *head; /* the chunk in use; older ones behind it */
     char *at, *end;
-    size_t total,
-        limit;   /* bytes taken from src; no more are asked for than limit, 0: no limit */
-    bool failed; /* an allocation came back NULL; arena_clear forgets it */
+    size_t total; /* bytes taken from src */
+    size_t limit; /* of total; 0: none */
+    bool failed;  /* an allocation came back NULL; arena_clear forgets it */
 } arena;
 
 /* Takes nothing until the first allocation. limit in bytes, 0 for none. */

@@ -4,9 +4,11 @@
  * inputs rotate among sets larger than the cache; launches are captured in a graph, so that
  * gaps between them stay out; medians of replays.
  *
- *   bench_cuda [--info] [--small 1] [--json FILE] [--commit TEXT]
+ *   bench_cuda [--info] [--small 1] [--only OP:ROWS] [--json FILE] [--commit TEXT]
  *
- * --info prints the device in a line; exit code 3 where there is none. */
+ * --info prints the device in a line; exit code 3 where there is none. --only measures one
+ * operation at any number of rows, for a profiler. Without cuBLASLt what needs it is left out,
+ * with a line; floors then count bytes alone. */
 #include "engine/cuda/cuda.h"
 
 #include <algorithm>
@@ -29,6 +31,8 @@
 
 static struct bench {
     bool small;
+    const char *only; /* the operation to be measured, at only_rows rows; NULL for all */
+    uint32_t only_rows;
     FILE *json;
     bool first = true;
     cudaStream_t stream;
@@ -88,8 +92,23 @@ struct arena {
     }
 };
 
+/* Sets of inputs that a cache cannot hold together, or as many as a graph has launches for. */
 static uint32_t sets_for(size_t bytes) {
-    return b.small ? 2 : (uint32_t)std::min<size_t>(8, (256u << 20) / (bytes + 1) + 1);
+    return b.small ? 2 : (uint32_t)std::min<size_t>(64, (256u << 20) / (bytes + 1) + 1);
+}
+
+/* ---- what is measured ---- */
+
+static bool wanted(const char *op) {
+    return !b.only || strcmp(b.only, op) == 0;
+}
+/* The numbers of rows in turn: those listed, or the one of --only. */
+static std::vector<uint32_t> rows_of(std::initializer_list<uint32_t> listed, uint32_t small) {
+    std::vector<uint32_t> v;
+    if (b.only) return {b.only_rows};
+    for (uint32_t n : listed)
+        if (!b.small || n <= small) v.push_back(n);
+    return v;
 }
 
 /* ---- time ---- */
@@ -125,8 +144,10 @@ static double time_of(const launch &f, uint32_t sets, uint32_t n) {
 
 static void run_case(const char *name, const char *type, uint32_t rows, double bytes,
                      double flops, uint32_t sets, const launch &f) {
+    if (!wanted(name)) return;
     const double t = time_of(f, sets, b.small ? 2 : std::max(sets, 16u));
-    const double by_bytes = bytes / (b.copy_gbs * 1e9), by_flops = flops / (b.tflops * 1e12);
+    const double by_bytes = bytes / (b.copy_gbs * 1e9),
+                 by_flops = b.tflops > 0 ? flops / (b.tflops * 1e12) : 0;
     const double floor = std::max(by_bytes, by_flops);
     printf("op %-14s %-5s rows %4u  %10.2f us  floor %10.2f us (%s)  %5.1f%%\n", name, type,
            rows, 1e6 * t, 1e6 * floor, by_bytes > by_flops ? "bytes" : "flops",
@@ -190,13 +211,18 @@ static void measure_gemm() {
 /* ---- linear layers ---- */
 
 /* The way the engine would take it. */
+static bool by_gemm(dtype t, uint32_t rows) {
+    return !cu_matrix_is_packed(t) && rows > CU_FEW_ROWS;
+}
 static cudaError_t run_linear(const cu_linear *l) {
     if (cu_matrix_is_packed(l->w.type)) return cu_linear_quant(b.stream, l);
-    return l->n_rows <= CU_FEW_ROWS ? cu_linear_few(b.stream, l) : gemm_run(b.lt, b.stream, l);
+    return by_gemm(l->w.type, l->n_rows) ? gemm_run(b.lt, b.stream, l)
+                                         : cu_linear_few(b.stream, l);
 }
 
 static void bench_linear(const char *name, dtype t, uint32_t n_out, uint32_t n_in,
                          uint32_t rows, cu_out kind, bool gate_up) {
+    if (!wanted(name) || (by_gemm(t, rows) && !b.lt)) return;
     arena a;
     const size_t weights = cu_matrix_bytes(t, n_out, n_in);
     const uint32_t sets = sets_for(weights), width = kind == CU_OUT_T ? 2 : 4;
@@ -220,7 +246,7 @@ static void bench_linear(const char *name, dtype t, uint32_t n_out, uint32_t n_i
         up.back().w = random_matrix(t, n, n_in, i + 100);
         a.keep(up.back().w.data);
     }
-    if (!few && !cu_matrix_is_packed(t)) tune(l[0]);
+    if (by_gemm(t, rows)) tune(l[0]);
     const double moved = kind == CU_OUT_ADD ? 8 : width;
     const uint32_t n_results = few && gate_up ? n_out / 2 : n_out;
     run_case(name, t == DT_BF16 ? "BF16" : "Q4_0", rows,
@@ -235,15 +261,14 @@ static void bench_linear(const char *name, dtype t, uint32_t n_out, uint32_t n_i
 
 static void bench_linears() {
     for (dtype t : {DT_BF16, DT_Q4_0})
-        for (uint32_t rows : {2048u, 256u, 64u, 16u, 8u, 1u}) { /* tuned for the most */
-            if (b.small && rows > 16) continue;
+        for (uint32_t rows : rows_of({2048, 256, 64, 16, 8, 1}, 16)) { /* tuned for the most */
             const uint32_t qkv = (b.heads + 2 * b.kv_heads) * b.head_dim;
             bench_linear("qkv", t, qkv, b.embd, rows, CU_OUT_T, false);
             bench_linear("attn_output", t, b.embd, b.heads * b.head_dim, rows, CU_OUT_ADD,
                          false);
             bench_linear("gate_up", t, 2 * b.ff, b.embd, rows, CU_OUT_T, true);
             bench_linear("down", t, b.embd, b.ff, rows, CU_OUT_ADD, false);
-            if (rows <= 256)
+            if (rows <= 512)
                 bench_linear("logits", t, b.vocab, b.embd, rows, CU_OUT_F32, false);
         }
 }
@@ -276,13 +301,15 @@ static void bench_rows(uint32_t rows) {
     });
 }
 
-/* A cache, and sequences of n_rows rows each that end at the same position. */
+/* Sequences of n_rows rows each that end at the same position, in `sets` caches. */
 struct sequences {
     arena a;
-    cu_attn attn = {};
+    cu_attn attn = {}; /* of set 0 */
     cu_tables tables = {};
-    uint32_t n, n_rows, splits;
-    void *qkv, *partials;
+    uint32_t n, n_rows, splits, sets;
+    size_t kv_bytes;
+    uint16_t *qkv, *kv_base;
+    void *partials;
     int32_t *tiles;
     uint32_t n_tiles;
 
@@ -308,13 +335,21 @@ struct sequences {
         kv->block_tokens = block, kv->n_kv_heads = b.kv_heads, kv->head_dim = b.head_dim;
         kv->block_stride = (uint64_t)2 * b.kv_heads * block * b.head_dim * 2;
         kv->type = CU_BF16;
-        kv->base = a.keep(random_16((size_t)n * stride * 2 * b.kv_heads * block, b.head_dim));
+        kv_bytes = (size_t)n * stride * kv->block_stride, sets = sets_for(kv_bytes);
+        kv_base = (uint16_t *)a.keep(
+            random_16((size_t)sets * n * stride * 2 * b.kv_heads * block, b.head_dim));
         attn.t = CU_BF16, attn.ld = (b.heads + 2 * b.kv_heads) * b.head_dim;
-        attn.qkv = qkv = a.keep(random_16((size_t)n * n_rows, attn.ld));
+        qkv = (uint16_t *)a.keep(random_16((size_t)sets * n * n_rows, attn.ld));
         attn.out = a.keep(bytes_of((size_t)n * n_rows * b.heads * b.head_dim * 2));
         attn.n_heads = b.heads, attn.scale = 1 / sqrtf((float)b.head_dim);
         splits = cu_attn_splits(n, last);
         partials = a.keep(bytes_of(cu_attn_decode_bytes(n, splits, b.heads, b.head_dim)));
+    }
+    cu_attn in_set(uint32_t i) const {
+        cu_attn s = attn;
+        s.qkv = qkv + (size_t)i * n * n_rows * attn.ld;
+        s.kv.base = kv_base + i * (kv_bytes / 2);
+        return s;
     }
     double row_bytes() const { /* q in, result out */
         return 2.0 * n * n_rows * b.heads * b.head_dim * 2;
@@ -329,9 +364,10 @@ static void bench_rope(const sequences &s) {
     CHECK_CUDA(cudaMemcpy(freqs, f.data(), f.size() * sizeof(cu_freq), cudaMemcpyHostToDevice));
     const uint32_t rows = s.n * s.n_rows;
     const double bytes = 2.0 * rows * s.attn.ld * 2;
-    run_case("rope_append", "BF16", rows, bytes, 0, 1, [&](uint32_t) {
+    run_case("rope_append", "BF16", rows, bytes, 0, s.sets, [&](uint32_t i) {
+        const cu_attn set = s.in_set(i);
         return cu_rope_append(b.stream, CU_BF16, &s.tables, rows, b.heads, ROPE_ADJACENT,
-                              b.head_dim, freqs, 1, s.qkv, s.attn.ld, &s.attn.kv);
+                              b.head_dim, freqs, 1, (void *)set.qkv, set.ld, &set.kv);
     });
 }
 
@@ -340,8 +376,9 @@ static void bench_decode(uint32_t n) {
     const double kv = 2.0 * n * b.context * b.kv_heads * b.head_dim * 2;
     bench_rope(s);
     run_case("attn_decode", "BF16", n, kv + s.row_bytes(),
-             4.0 * n * b.context * b.heads * b.head_dim, 1, [&](uint32_t) {
-                 return cu_attn_decode(b.stream, &s.attn, &s.tables, n, s.splits, s.partials);
+             4.0 * n * b.context * b.heads * b.head_dim, s.sets, [&](uint32_t i) {
+                 const cu_attn set = s.in_set(i);
+                 return cu_attn_decode(b.stream, &set, &s.tables, n, s.splits, s.partials);
              });
 }
 
@@ -349,8 +386,9 @@ static void bench_prefill(uint32_t rows) {
     const sequences s(1, rows, 0);
     const double kv = 2.0 * rows * b.kv_heads * b.head_dim * 2;
     run_case("attn_prefill", "BF16", rows, kv + s.row_bytes(),
-             2.0 * rows * rows * b.heads * b.head_dim, 1, [&](uint32_t) {
-                 return cu_attn_prefill(b.stream, &s.attn, &s.tables, s.tiles, s.n_tiles);
+             2.0 * rows * rows * b.heads * b.head_dim, s.sets, [&](uint32_t i) {
+                 const cu_attn set = s.in_set(i);
+                 return cu_attn_prefill(b.stream, &set, &s.tables, s.tiles, s.n_tiles);
              });
 }
 
@@ -431,6 +469,18 @@ static void set_shapes() {
     b.vocab = b.small ? 1000 : 128256, b.context = b.small ? 40 : 1024;
 }
 
+static void measure_operations() {
+    for (uint32_t n : rows_of({1, 4, 16, 64, 256}, 16)) {
+        bench_rows(n);
+        bench_decode(n);
+        bench_sample(n, "sample_greedy", 0);
+        bench_sample(n, "sample_top_p", 0.8f);
+    }
+    if (!b.only) bench_rows(b.small ? 32 : 2048);
+    for (uint32_t n : rows_of({b.small ? 150u : 2048u}, 150)) bench_prefill(n);
+    bench_linears();
+}
+
 static void measure_all(const char *path, const cuda_device *d, const char *commit) {
     err e;
     const size_t workspace = CUDA_GEMM_WORKSPACE;
@@ -438,23 +488,14 @@ static void measure_all(const char *path, const cuda_device *d, const char *comm
     CHECK_CUDA(cudaEventCreate(&b.start));
     CHECK_CUDA(cudaEventCreate(&b.stop));
     void *space = bytes_of(workspace);
-    if (gemm_open(&b.lt, &b.host, space, workspace, false, &e) != OK) {
-        fprintf(stderr, "bench_cuda: %s\n", e.text);
-        exit(1);
-    }
     measure_copy();
-    measure_gemm();
-    if (path) open_json(path, d, commit);
-    for (uint32_t n : {1u, 4u, 16u, 64u, 256u}) {
-        if (b.small && n > 16) continue;
-        bench_rows(n);
-        bench_decode(n);
-        bench_sample(n, "sample_greedy", 0);
-        bench_sample(n, "sample_top_p", 0.8f);
+    if (gemm_open(&b.lt, &b.host, space, workspace, false, &e) == OK) {
+        measure_gemm();
+    } else {
+        printf("without cuBLASLt: %s\n", e.text);
     }
-    bench_rows(b.small ? 32 : 2048);
-    bench_prefill(b.small ? 150 : 2048);
-    bench_linears();
+    if (path) open_json(path, d, commit);
+    measure_operations();
     if (b.json) fprintf(b.json, "\n ]\n}\n");
     if (b.json && fclose(b.json) != 0) perror(path);
     gemm_close(b.lt);
@@ -464,11 +505,25 @@ static void measure_all(const char *path, const cuda_device *d, const char *comm
     CHECK_CUDA(cudaStreamDestroy(b.stream));
 }
 
+/* Returns false where the text is not OP:ROWS. */
+static bool parse_only(const char *text) {
+    char *end;
+    const char *colon = strchr(text, ':');
+    if (!colon) return false;
+    const unsigned long rows = strtoul(colon + 1, &end, 10);
+    b.only = strndup(text, (size_t)(colon - text)), b.only_rows = (uint32_t)rows;
+    return end != colon + 1 && *end == 0 && rows >= 1 && rows <= 4096;
+}
+
 int main(int argc, char **argv) {
     const char *json = NULL, *commit = "";
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--info")) return open_device(), 0;
         if (i + 1 == argc) break;
+        if (!strcmp(argv[i], "--only") && !parse_only(argv[i + 1])) {
+            fprintf(stderr, "bench_cuda: --only wants OP:ROWS, rows 1 to 4096\n");
+            return 2;
+        }
         if (!strcmp(argv[i], "--small")) b.small = atoi(argv[i + 1]) != 0;
         if (!strcmp(argv[i], "--json")) json = argv[i + 1];
         if (!strcmp(argv[i], "--commit")) commit = argv[i + 1];

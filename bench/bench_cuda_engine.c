@@ -1,4 +1,4 @@
-/* room: engine */
+/* module: engine */
 /* The CUDA engine alone, without scheduler and sockets, on a model of Llama-3-8B's shape whose
  * weights are random numbers made on the device: decoding by batch at one context, prefill of
  * one sequence, and the plan against what the driver counts. Greedy sampling; two steps in
@@ -11,7 +11,8 @@
  *
  * copy-gbs, tflops: measured ceilings (bench_cuda), for the share of the roofline. small: a
  * tiny shape, for a try on the CPU. Batches that do not fit the device are left out, with a
- * line. */
+ * line. Exit code 1 also where memory of the device was taken while serving, or more than
+ * planned. */
 #include <dlfcn.h>
 #include <inttypes.h>
 #include <math.h>
@@ -420,7 +421,9 @@ static void run_prefill(bench *b) {
     free(blocks);
 }
 
-static void compare_plan(bench *b, const cuda_memory *opened) {
+/* Returns what is wrong: memory taken while the engine served, or more than planned; or NULL.
+ */
+static const char *compare_plan(bench *b, const cuda_memory *opened) {
     cuda_memory m;
     terms t = {0};
     b->plugin->memory(b->engine, &m);
@@ -446,6 +449,8 @@ static void compare_plan(bench *b, const cuda_memory *opened) {
                 b->type, m.arena_bytes, m.context_bytes, m.library_bytes, m.graph_bytes,
                 assumed, driver, rest, moved);
     terms_clear(&t);
+    if (moved > 0) return "memory of the device moved while serving";
+    return outside + rest > assumed ? "the driver counts more than was planned" : NULL;
 }
 
 static void open_json(bench *b) {
@@ -475,7 +480,7 @@ int main(int argc, char **argv) {
     b.plugin->memory(b.engine, &opened);
     run_decode(&b);
     run_prefill(&b);
-    compare_plan(&b, &opened);
+    const char *wrong = compare_plan(&b, &opened);
     if (b.json) fprintf(b.json, "\n ]\n}\n");
     if (b.json && fclose(b.json) != 0) fail(b.json_path, NULL);
     b.plugin->close(b.engine);
@@ -486,5 +491,6 @@ int main(int argc, char **argv) {
     free((void *)b.host.freqs);
     free(b.history);
     free(b.blocks);
+    if (wrong) fail(wrong, NULL);
     return 0;
 }

@@ -1,4 +1,4 @@
-/* room: engine */
+/* module: engine */
 /* The CPU engine alone, without scheduler and sockets: decoding of one sequence at several
  * depths, of several sequences with a short context each, and prefill. Random tokens, greedy
  * sampling, as llama-bench does it. A case runs REPS times; all times are kept, so that a

@@ -1,4 +1,4 @@
-/* room: engine */
+/* module: engine */
 /* Linear layers alone, 30 layers and a head in the shape of SmolLM2-135M (qkv 960, o 576, gate
  * and up 1536 each over the width; down 576 over 1536; head of 48,960 in 30 slices), every
  * layer with memory of its own, so that a pass streams the model's bytes as a decode step does.

@@ -1,4 +1,4 @@
-/* room: sim */
+/* module: sim */
 /* What a step costs the engine thread: sched_plan, sched_commit and reading the events, without
  * an engine, the prefix cache on. "decode": every sequence decodes. "churn": prompts of 128,
  * texts of 64 tokens, each end replaced by a new arrival, so that steps admit, prefill, end and

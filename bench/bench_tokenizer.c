@@ -1,4 +1,4 @@
-/* room: model */
+/* module: text */
 /* Encoding: a text in pieces of so many bytes, over and over for a while, after one pass that
  * is not counted. Prints one JSON object; bench_tokenizer.py runs it in turn with its twin of
  * llama.cpp (peer_tokenizer.c), and compares the ids' hash.
@@ -10,7 +10,7 @@
 
 #include "base/check.h"
 #include "base/hash.h"
-#include "model/tokenizer.h"
+#include "text/tokenizer.h"
 
 typedef struct pass {
     size_t n_tokens;

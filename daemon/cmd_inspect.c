@@ -7,7 +7,7 @@
 #include "api/inspect.h"
 #include "daemon/args.h"
 #include "daemon/commands.h"
-#include "model/program.h"
+#include "model/model.h"
 
 enum { SHOWN_ELEMENTS = 4, SHOWN_BYTES = 160 };
 

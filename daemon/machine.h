@@ -4,10 +4,10 @@
 #define VRAMD_DAEMON_MACHINE_H
 
 #include "conf/options.h"
-#include "engine/cuda/cards.h"
 #include "daemon/runner.h"
+#include "engine/cuda/cards.h"
 #include "memory/pool.h"
-#include "model/tokenizer.h"
+#include "text/tokenizer.h"
 
 typedef struct machine {
     options opt; /* resolved: no zero that means "by itself" is left, but port */

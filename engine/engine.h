@@ -8,7 +8,7 @@
 
 #include "model/sampling.h"
 #include "memory/ledger.h"
-#include "model/program.h"
+#include "model/model.h"
 
 typedef enum activation_dtype {
     ACTIVATION_AUTO,
@@ -70,9 +70,9 @@ typedef struct batch {
 typedef struct step_result {
     const sampled *token;  /* [n_seqs of the batch]; meaningless where sample was false */
     const sampled *scored; /* [n_logit_rows]; of rows that scored */
-    const float
-        *logits; /* [n_logit_rows][n_vocab] before sampling, or NULL; only if keep_logits */
-} step_result;   /* borrowed until the next submit */
+    /* [n_logit_rows][n_vocab] before sampling, or NULL; only after keep_logits */
+    const float *logits;
+} step_result; /* borrowed until the next submit */
 
 typedef struct engine engine;
 

@@ -3,8 +3,8 @@
 
 #include <string.h>
 
-#include "api/json_in.h"
-#include "api/json_out.h"
+#include "json/in.h"
+#include "json/out.h"
 
 /* Asks, and parses what a 200 has as JSON into mem; *o is NULL for any other status. */
 static status ask(load_client *c, arena *mem, const char *path, const buf *body, int *http,

@@ -3,8 +3,8 @@
 
 #include <math.h>
 
-#include "api/json_out.h"
 #include "base/hash.h"
+#include "json/out.h"
 
 /* Common words: most tokenizers have each as one token, with the blank before it. */
 static const char *const words[] = {

@@ -3,8 +3,8 @@
 
 #include <stdlib.h>
 
-#include "api/json_in.h"
 #include "base/utf8.h"
+#include "json/in.h"
 #include "load/sse.h"
 
 const char *load_fault_name(load_fault f) {

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "api/json_out.h"
+#include "json/out.h"
 
 const char *load_level_word(load_mode m) {
     return m == LOAD_CLOSED ? "concurrency" : m == LOAD_OPEN ? "rate" : "speed";

@@ -7,8 +7,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "api/json_in.h"
 #include "base/buf.h"
+#include "json/in.h"
 
 enum { MAX_TOKENS_OF_A_ROW = 1 << 24 };
 

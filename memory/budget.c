@@ -1,13 +1,13 @@
-/* How much memory there is, and what the operator's word for a budget means. Reads /proc and
- * /sys at start-up; owns nothing. */
+/* How much memory there is, and the budget that an option means. Reads /proc and /sys at
+ * start-up; owns nothing. */
+#include "memory/budget.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/str.h"
-#include "memory/ledger.h"
-#include "memory/plan.h"
 
 static bool read_number(const char *path, uint64_t *out) {
     char line[64];

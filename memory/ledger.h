@@ -41,13 +41,6 @@ typedef struct ledger_view {
 /* A snapshot; counters of different classes may be a moment apart. */
 void ledger_read(const ledger *, ledger_view *out);
 
-/* What the operating system says of this process, in bytes, from /proc/self/smaps_rollup.
- * False when it cannot be read. */
-typedef struct process_memory {
-    uint64_t anonymous_bytes, file_bytes, rss_bytes;
-} process_memory;
-bool process_memory_read(process_memory *out);
-
 /* What a device's driver says, in bytes. */
 typedef struct device_memory {
     uint64_t total_bytes, used_bytes; /* of the whole device, other processes included */

@@ -7,8 +7,8 @@
 #include "base/str.h"
 
 typedef struct totals {
-    uint64_t steady,
-        loading; /* without the KV cache; loading: held in addition while loading */
+    uint64_t steady;  /* bytes without the KV cache */
+    uint64_t loading; /* held in addition while loading */
     const term *largest;
 } totals;
 

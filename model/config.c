@@ -81,7 +81,8 @@ static void read_scaling(keys *k, model_config *c) {
     else if (str_eqz(type, "yarn"))
         r->scaling = ROPE_SCALING_YARN;
     else if (has_tensor(k->g, "rope_factors_short.weight"))
-        r->scaling = ROPE_SCALING_LONGROPE; /* llama.cpp's converter names no type */
+        /* llama.cpp's converter names no type */
+        r->scaling = ROPE_SCALING_LONGROPE;
     else if (!str_eqz(type, "none"))
         bad_key(k, ERR_UNSUPPORTED, "rope.scaling.type",
                 "its RoPE scaling is not known (known: none, linear, yarn)");

@@ -63,9 +63,9 @@ dtype dtype_by_name(str);
  * when it is not. */
 bool dtype_bytes(dtype, uint64_t rows, uint64_t cols, uint64_t *out);
 /* What a quantizer stores rows of so many elements as when asked for t: t itself where its
- * block divides them, else Q4_K -> Q5_0, Q5_K -> Q5_1, Q6_K -> Q8_0, TQ -> Q4_0, the others of
- * 256
- * -> IQ4_NL, and F16 where even 32 does not divide them (llama.cpp, src/llama-quant.cpp). */
+ * block divides them; else Q4_K -> Q5_0, Q5_K -> Q5_1, Q6_K -> Q8_0, TQ -> Q4_0, the other
+ * types with blocks of 256 -> IQ4_NL; and F16 where even 32 does not divide them (llama.cpp,
+ * src/llama-quant.cpp). */
 dtype dtype_for_cols(dtype t, uint64_t cols);
 
 #endif

@@ -1,12 +1,13 @@
 /* A model file opened: its program recorded, every tensor accounted for, rows read on demand.
  * Owns the program's arrays; the gguf is borrowed. Immutable after open; any thread. */
-#include "model/family.h"
+#include "model/model.h"
 
 #include <stdlib.h>
 
 #include "base/check.h"
 #include "base/half.h"
 #include "memory/term.h"
+#include "model/family.h"
 
 /* What the program did not use would be a part of the model that we do not compute. */
 static bool may_ignore(str name) {

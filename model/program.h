@@ -110,27 +110,6 @@ typedef struct program {
     uint16_t *layer_index; /* [n_layers]: index of a layer within its group */
 } program;
 
-/* A model file opened: its program and where its weights are. Owns neither more nor less than
- * the program; the gguf is borrowed and must outlive it. */
-typedef struct model {
-    struct program program;
-    const gguf *file; /* NULL when planned from a config */
-} model;
-
-/* Errors: ERR_UNSUPPORTED naming architecture, tensor or type (also for a tensor that the
- * architecture does not have: it would be a different model); ERR_FORMAT for a missing tensor
- * or a wrong shape (field: the tensor, text: wanted and found). */
-status model_open(model **out, const gguf *, err *);
-/* The program of a model that is not here, with every matrix of the given type (norms and
- * biases float32). Where cols is no multiple of the block, falls back as quantizers do. */
-status model_from_config(model **out, const model_config *, dtype weights, err *);
-void model_close(model *);
-
-/* Reads rows [row, row + n) of a weight as stored. dst: n rows of the type's bytes. Needs a
- * file, as the next one. Errors: ERR_IO. */
-status model_read_rows(const model *, weight_id, uint32_t row, uint32_t n, void *dst, err *);
-/* Reads a WEIGHT_VECTOR (stored as F32, F16 or BF16) as float32. dst: [cols]. */
-status model_read_vector(const model *, weight_id, float *dst, err *);
 /* What divides the frequencies of an OP_ROPE_APPEND in sequences of up to max_model_len tokens;
  * or NO_WEIGHT. */
 weight_id program_rope_factors(const program *, const op *, uint32_t max_model_len);

@@ -263,8 +263,8 @@ static void cut_typical(survivors *v, float typical_p, const scratch *s) {
     apply_cut(v, cut, s->key, s->id);
 }
 
-/* v holds weights. All whose mass is at most (sum - target) / n together have no more than sum
- * - target: none of them can be needed, and most of a vocabulary goes with this one look. A
+/* v holds weights. All whose mass is at most (sum - target) / n together have no more than
+ * sum - target: none of them can be needed, and most of a vocabulary goes with this one look. A
  * weight below `least` has no more: the 0.999 is for the rounding of least, the unit for that
  * of the mass. */
 static void cut_top_p(survivors *v, float top_p, const scratch *s) {

@@ -72,8 +72,8 @@ size_t sampling_scratch_bytes(uint32_t n_vocab);
  *   frequency    l - frequency * occurrences in the output; presence: l - presence once
  *   top_k        the k highest logits
  *   typical_p    the fewest tokens, nearest first in |entropy - surprisal|, whose mass reaches
- *                typical_p of what top_k left (Meister et al., "Locally typical sampling",
- * 2022) top_p        the fewest tokens, highest first, whose mass reaches top_p of what is left
+ *                typical_p of what top_k left (Meister et al., "Locally typical sampling", 2022)
+ *   top_p        the fewest tokens, highest first, whose mass reaches top_p of what is left
  *                (Holtzman et al., "The curious case of neural text degeneration", 2020)
  *   min_p        those with w >= min_p * the highest w left (Nguyen et al. 2024)
  * Ties go to the lowest id everywhere, and one token always stays. The draw inverts the

@@ -27,8 +27,8 @@
  * (Q6_K). Error of one layer against float64: about 0.005 of the norm of the output, up to
  * 0.022 with outlier channels (as tests/engine/test_linear.c makes them).
  *
- * f32 (any weights; float weights take it in the int8 family too): weights as packed_row gives
- * them;
+ * f32 (any weights; float weights take it in the int8 family too): weights as packed_row
+ * returns them;
  *
  *     acc = 0; for each input k, in order: acc = fma(w[k], x[k], acc)
  *

@@ -6,30 +6,92 @@
  * Every bit of the file is there once, so a matrix of whole strips has the file's size.
  *
  * Head. half d[16], half m[16] (types with a minimum), then, lane = output, 4 bytes each:
- * - Q4_K, Q5_K: the 12 bytes of the file as 3 vectors (scale and minimum of 6 bits, by 32)
+ * - Q4_K, Q5_K: the 12 bytes of the file as 3 vectors (drawn below)
  * - IQ4_XS: uint16 high[16], then 1 vector: scales of 6 bits by 32, minus 32
- * - Q3_K: 3 vectors: scales of 6 bits, signed; the first half's in the low 16 bits of a lane,
- * the second's in the high ones. Of 16: vector v holds blocks 2v, 2v + 1 in the upper 12 bits,
- * the first uppermost; the rest are low bits of block 6 (v = 0), 7 (1), high bits of both (2)
+ * - Q3_K: 3 vectors: scales of 6 bits by 16 (drawn below)
  * - Q6_K: int8 scale[16][2], by 32 inputs: one of each half
  * - Q2_K: the same, scale in the low nibble, minimum in the high one
  *
  * Codes of 32 inputs, in vectors of 64 bytes, lane = output; input 4l + b, of group l, is in
  * byte b of a lane:
  * - nibbles: 4 vectors; vector l holds group l in its low and group 4 + l in its high nibbles
- * (the pairing of Q4_0 in the file, so packing moves whole words)
+ *   (the pairing of Q4_0 in the file, so packing moves whole words)
  * - bytes (Q8_0): 8 vectors; vector l holds group l, plus 128
  * - pairs: 2 vectors; vector l / 4 holds group l in bits 2 (l % 4)
  * - bits: 1 vector; group l in bit l
  * - 5 bits: nibbles, then bits; 6 bits: nibbles, then pairs
- * - 3 bits: 3 vectors; vector v holds groups 2v, 2v + 1 in bits 0-2, 3-5; bits 6-7 are the low
- * bits of group 6 (v = 0), of group 7 (1), the high bit of each (2)
+ * - 3 bits: 3 vectors (drawn below for Q3_K)
  *
  * Codes are unsigned with an offset because vpdpbusd and vpmaddubsw take unsigned by signed. A
  * strip of a float type is [n_in][16].
  *
  * Quantised activations: groups of 8 rows; a group is its n_in / 32 act_blocks in order, so
- * that a kernel over 8 rows walks one pointer. */
+ * that a kernel over 8 rows walks one pointer.
+ *
+ * A tile of Q4_K: 16 outputs, 256 inputs, 2304 bytes (16 blocks of 144). A vector is 64 bytes,
+ * lane o of it the 4 bytes at 4 o, for output o.
+ *
+ *      0    32    64        128       192       256       512                2048      2304
+ *     +-----+-----+---------+---------+---------+---------+---------+- ... -+---------+
+ *     |  d  |  m  | scales  | minima  | rest    | codes 0 | codes 1 |       | codes 7 |
+ *     +-----+-----+---------+---------+---------+---------+---------+- ... -+---------+
+ *
+ *     offset          size  what it holds
+ *     2 o                2  d of output o, binary16
+ *     32 + 2 o           2  m of output o, binary16
+ *     64 + 4 o + j       1  j = 0..3; bits 0-5: scale of block j; 6-7: high bits of scale 4 + j
+ *     128 + 4 o + j      1  the same of the minima
+ *     192 + 4 o + j      1  bits 0-3: low bits of scale 4 + j; bits 4-7: of minimum 4 + j
+ *     256 + 256 j      256  codes of block j = 0..7, inputs 32 j .. 32 j + 31: 4 vectors;
+ *                           byte 64 v + 4 o + b has input 4 v + b of the block in its low
+ *                           nibble and input 16 + 4 v + b in its high one (v, b = 0..3)
+ *
+ *     weight = d * scale * code - m * minimum
+ *
+ * Example (row 7 of Q4_K in tests/golden/quants.bin, as output 5): input 182 is input 22 of
+ * block 5, so j = 1 in the head, v = 1 and b = 2 in the codes, high nibble.
+ *
+ *     byte   84 + 1   = c8   high bits of the scale 3            3 << 4 | 7 = 55
+ *     byte  148 + 1   = be   high bits of the minimum 2          2 << 4 | 0 = 32
+ *     byte  212 + 1   = 07   low bits: scale 7, minimum 0
+ *     byte 1536 + 86  = 38   code 3 (the 8 is input 166's)
+ *     bytes 10, 42: d = 145f (0.001067), m = 2874 (0.0348); weight -0.9371996
+ *
+ * A tile of Q3_K: 16 outputs, 256 inputs, 1760 bytes (16 blocks of 110).
+ *
+ *      0    32         96        160       224       416                1568      1760
+ *     +-----+----------+---------+---------+---------+---------+- ... -+---------+
+ *     |  d  | scales 0 | 1       | 2       | codes 0 | codes 1 |       | codes 7 |
+ *     +-----+----------+---------+---------+---------+---------+- ... -+---------+
+ *
+ *     A half of a lane of scales v, 16 bits:      A byte of vector v of codes:
+ *
+ *          15       10 9         4 3      0            7    6 5        3 2        0
+ *         +-----------+-----------+--------+          +------+----------+----------+
+ *         | block 2 v | 2 v + 1   | rest   |          | rest | 2 v + 1  | group 2v |
+ *         +-----------+-----------+--------+          +------+----------+----------+
+ *
+ *     offset             size  what it holds
+ *     2 o                   2  d of output o, binary16
+ *     32 + 64 v + 4 o       2  v = 0..2; scales of inputs 0-15 of blocks 2 v and 2 v + 1, as
+ *                              two's complement; rest: low bits of the scale of block 6
+ *                              (v = 0), of block 7 (v = 1), high bits of both (v = 2; those of
+ *                              block 6 in bits 0-1)
+ *     34 + 64 v + 4 o       2  the same for inputs 16-31
+ *     224 + 192 j         192  codes of block j = 0..7: 3 vectors; byte 64 v + 4 o + b has
+ *                              inputs 4 l + b of groups l = 2 v and 2 v + 1; rest: low bits of
+ *                              group 6 (v = 0), of group 7 (v = 1); high bit of each (v = 2)
+ *
+ *     weight = d * scale * (code - 4)
+ *
+ * Example (row 7 of Q3_K, as output 5): input 254 is input 30 of block 7, group 7, b = 2, in
+ * the upper half.
+ *
+ *     byte  116 + 2 (v = 1) = 09   low bits of the scale 9    2 << 4 | 9 = 41, signed: -23
+ *     byte  180 + 2 (v = 2) = e8   bits 2-3, high bits 2
+ *     byte 1652 + 2 (v = 1) = d2   bits 6-7, low bits 3       1 << 2 | 3 = 7, less 4: 3
+ *     byte 1716 + 2 (v = 2) = b6   bit 7, high bit 1
+ *     bytes 10, 11: d = a3ab (-0.0149765); weight 1.0333786 */
 #ifndef VRAMD_ENGINE_CPU_LINEAR_TILES_H
 #define VRAMD_ENGINE_CPU_LINEAR_TILES_H
 
@@ -41,7 +103,7 @@
 
 enum { STRIP = 16, ACT_GROUP = 8, ROWS_IN_CACHE = 128 };
 
-/* How codes are stored; CODES_BOOK: nibbles that pick from code_book. */
+/* How codes are stored; CODES_BOOK: nibbles that index CODE_BOOK. */
 typedef enum code_form {
     CODES_NONE,
     CODES_4,

@@ -10,6 +10,8 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
 
 #ifdef CUSHIM
 #include "cushim.h"
@@ -37,8 +39,11 @@
 #define CU_LAUNCH_EARLY(kernel, grid, block, smem, stream, ...)                                \
     cu_launch_early(kernel, grid, block, smem, stream, ##__VA_ARGS__)
 
+/* VRAMD_CUDA_EARLY=0 turns it off, for measurements and to find out whether it is to blame. */
 static inline bool cu_device_launches_early(void) {
+    const char *wanted = getenv("VRAMD_CUDA_EARLY");
     int device, major = 0;
+    if (wanted && strcmp(wanted, "0") == 0) return false;
     if (cudaGetDevice(&device) == cudaSuccess)
         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
     return major >= 9;

@@ -3,7 +3,7 @@
 #   engine/cuda/*.c           part of the base binary, which knows nothing of CUDA: not in here
 #   tests/cushim/             the same sources on the CPU (-DCUSHIM), for tests alone
 #   tests/cuda/test_*.c|cpp|cu    tests of the plugin's parts on the shim
-#   build/device/             the same tests and the benchmarks for a machine with a GPU
+#   build/device/             the same tests and the benchmarks for a machine with a GPU (DEVICE)
 
 CUDA ?= /usr/local/cuda
 NVCC ?= $(CUDA)/bin/nvcc
@@ -67,9 +67,9 @@ $(BUILD)/vramd-cuda-shim.so: $(SHIM_CUDA) $(SHIM_OBJ)
 	$(CXX) $(SAN) -shared -Wl,-Bsymbolic -Wl,-z,defs -o $@ $^ -lm -lpthread
 
 # ---- Tests: each is linked with the shim, and those of tests/cuda with the plugin's objects and the
-# rooms up to engine, too (from ROOMS_IN: sanitized tests take the rooms as they are).
-ROOMS_IN      ?= $(BUILD)
-CUDA_TEST_LINK = $(SHIM_OBJ) $(if $(filter tests/cuda/%,$(1)),$(SHIM_CUDA) $(patsubst $(BUILD)/%,$(ROOMS_IN)/%,$(call objs_of,engine)))
+# modules up to engine, too (from MODULES_IN: sanitized tests take those as they are).
+MODULES_IN      ?= $(BUILD)
+CUDA_TEST_LINK = $(SHIM_OBJ) $(if $(filter tests/cuda/%,$(1)),$(SHIM_CUDA) $(patsubst $(BUILD)/%,$(MODULES_IN)/%,$(call objs_of,engine)))
 CUDA_TEST_SRC := $(sort $(wildcard $(foreach e,c cpp cu,tests/cuda/test_*.$(e) tests/cushim/test_*.$(e))))
 CUDA_TEST_BIN := $(foreach t,$(CUDA_TEST_SRC),$(BUILD)/shim/$(basename $(t)))
 cuda-test-bins: $(CUDA_TEST_BIN)
@@ -85,10 +85,12 @@ else
 endif
 
 # ---- Programs for a machine with a GPU: the tests of tests/cuda and the benchmarks. They want a driver and
-# libc; everything else (cudart, Check, libstdc++) is linked in. tools/device.sh packs and runs them.
-DEVICE_TEST := $(patsubst tests/cuda/%.cpp,$(BUILD)/device/%,$(sort $(wildcard tests/cuda/test_*.cpp)))
-DEVICE_BIN  := $(DEVICE_TEST) $(BUILD)/device/test_engine $(patsubst bench/%.cu,$(BUILD)/device/%,$(wildcard bench/bench_*.cu)) \
-               $(patsubst bench/%.c,$(BUILD)/device/%,$(wildcard bench/bench_cuda_engine.c))
+# libc; everything else (cudart, Check, libstdc++) is linked in. tools/device.sh packs and runs them;
+# it builds objects of one architecture in a folder of its own, and sets DEVICE.
+DEVICE      ?= $(BUILD)/device
+DEVICE_TEST := $(patsubst tests/cuda/%.cpp,$(DEVICE)/%,$(sort $(wildcard tests/cuda/test_*.cpp)))
+DEVICE_BIN  := $(DEVICE_TEST) $(DEVICE)/test_engine $(patsubst bench/%.cu,$(DEVICE)/%,$(wildcard bench/*.cu)) \
+               $(DEVICE)/bench_cuda_engine $(DEVICE)/load
 DEVICE_LIBS := $(BUILD)/cuda/libkernels.a $(BUILD)/cuda/libbase.a
 DEVICE_CHECK = $(foreach l,check_pic subunit,$(shell $(CC) -print-file-name=lib$(l).a))
 DEVICE_LINK := $(CUDA_LINK) -Xcompiler -static-libgcc,-static-libstdc++ -Xlinker -s
@@ -104,24 +106,27 @@ $(DEVICE_LIBS):
 	@mkdir -p $(@D); rm -f $@
 	ar rcs $@ $^
 $(BUILD)/cuda/tests/cuda/%.o $(BUILD)/cuda/bench/%.o: NVFLAGS += -x cu -Itests/cuda
-$(DEVICE_TEST): $(BUILD)/device/%: $(BUILD)/cuda/tests/cuda/%.cpp.o $(DEVICE_LIBS)
+$(DEVICE_TEST): $(DEVICE)/%: $(BUILD)/cuda/tests/cuda/%.cpp.o $(DEVICE_LIBS)
 	@mkdir -p $(@D)
 	$(DEVICE_LINK) -o $@ $^ $(DEVICE_CHECK) -ldl -lpthread
-$(BUILD)/device/test_engine: $(BUILD)/obj/tests/cuda/test_engine.o $(BUILD)/obj/tests/cuda/no_shim.o $(DEVICE_LIBS)
+$(DEVICE)/test_engine: $(BUILD)/obj/tests/cuda/test_engine.o $(BUILD)/obj/tests/cuda/no_shim.o $(DEVICE_LIBS)
 	@mkdir -p $(@D)
 	$(DEVICE_LINK) -o $@ $^ $(DEVICE_CHECK) -ldl -lpthread
-$(BUILD)/device/%: $(BUILD)/cuda/bench/%.cu.o $(DEVICE_LIBS)
+$(DEVICE)/%: $(BUILD)/cuda/bench/%.cu.o $(DEVICE_LIBS)
 	@mkdir -p $(@D)
 	$(DEVICE_LINK) -o $@ $^ -ldl -lpthread
 # The daemon, which looks for its libraries beside itself, and they for theirs.
-$(BUILD)/device/vramd: $(OBJ)
+$(DEVICE)/vramd: $(OBJ)
 	@mkdir -p $(@D)
 	$(CC) -s -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/lib' -o $@ $^ $(LDLIBS)
 # The benchmark on the CPU, to see that it runs: build/shim/bench_cuda --small 1
 $(BUILD)/shim/bench_cuda: $(BUILD)/shim/bench/bench_cuda.cu.o $(SHIM_CUDA) $(SHIM_OBJ) $(BUILD)/cuda/libbase.a
 	$(CXX) $(LDFLAGS) -o $@ $^ -lm -lpthread
-$(BUILD)/device/bench_cuda_engine: bench/bench_cuda_engine.c $(BUILD)/cuda/libbase.a
+$(DEVICE)/bench_cuda_engine: bench/bench_cuda_engine.c $(BUILD)/cuda/libbase.a
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -o $@ $^ -s -ldl -lm
+$(DEVICE)/load: bench/load.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -o $@ $< -s
 
 -include $(CUDA_OBJ:.o=.d) $(wildcard $(BUILD)/cuda/tests/cuda/*.d $(BUILD)/cuda/bench/*.d $(BUILD)/shim/bench/*.d) $(SHIM_OBJ:.o=.d) $(SHIM_CUDA:.o=.d) $(foreach t,$(CUDA_TEST_SRC),$(BUILD)/shim/$(t).d)

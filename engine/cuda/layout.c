@@ -224,8 +224,8 @@ static status place_value(cuda_layout *l, const program *p, const engine_options
         *g = (life){at, at, UINT64_MAX, align_up(bytes, ALIGN)};
         g->at = life_first_fit(lives, n, g);
     }
-    if (lives[v].at != UINT64_MAX)
-        return OK; /* OP_HEAD_NORM and OP_ROPE_APPEND work in place */
+    /* OP_HEAD_NORM and OP_ROPE_APPEND work in place */
+    if (lives[v].at != UINT64_MAX) return OK;
     const uint64_t cols = p->values[v].cols, width = is_f32(l, v) ? 4 : 2;
     lives[v].bytes = align_up(sizer_times(s, sizer_times(s, rows, cols), width), ALIGN);
     if (s->failed) return OK;

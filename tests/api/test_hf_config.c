@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "api/hf_config.h"
-#include "model/program.h"
+#include "model/model.h"
 #include "tests/check_main.h"
 
 static const char llama2_7b[] =

@@ -2,7 +2,7 @@
  * a terminal would obey. */
 #include "api/inspect.h"
 
-#include "api/json_in.h"
+#include "json/in.h"
 #include "tests/check_main.h"
 #include "tests/model/gguf_build.h"
 

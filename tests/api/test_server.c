@@ -1,7 +1,7 @@
 /* Endpoints over real sockets: completions, chat, streams, refusals, small documents. */
 #include "tests/api/fake_port.h"
 
-#include "api/json_in.h"
+#include "json/in.h"
 
 static fake f;
 

@@ -55,8 +55,8 @@ size_t allowed_smem(const void *kernel) {
 }
 
 static cudaError_t no_device() {
-    if (config.driver == 0)
-        return cudaErrorInsufficientDriver; /* what the runtime says of none */
+    /* what the runtime reports without a driver */
+    if (config.driver == 0) return cudaErrorInsufficientDriver;
     if (config.driver < CUDART_VERSION / 1000 * 1000) return cudaErrorInsufficientDriver;
     return config.devices ? cudaSuccess : cudaErrorNoDevice;
 }

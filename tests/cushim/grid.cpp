@@ -84,8 +84,8 @@ struct turn {
     uint32_t pending; /* of its lanes, those still to run in this turn */
 } now;
 
-uint32_t next_warp(uint32_t from,
-                   bool backwards) { /* the next one with a ready lane, or n_warps */
+/* the next one with a ready lane, or n_warps */
+uint32_t next_warp(uint32_t from, bool backwards) {
     for (uint32_t i = 0; i < n_warps; i++) {
         uint32_t w = (from + (backwards ? n_warps - i : i)) % n_warps;
         if (warps[w].ready) return w;

@@ -35,8 +35,8 @@ typedef struct rig {
     engine *engine;
     engine_options opt;
     uint32_t n_vocab;
-    const int32_t
-        *table1; /* blocks in the pools of the groups after the first; NULL: as in it */
+    /* blocks in the pools of the groups after the first; NULL: as in it */
+    const int32_t *table1;
 } rig;
 
 /* A sequence's part of a step. table: physical blocks from position 0 on, in the pool of every

@@ -225,6 +225,50 @@ START_TEST(blocks_of_every_type_have_the_values_that_gguf_gives_them) {
 }
 END_TEST
 
+/* Row 7 of a type of 256 inputs in tests/golden/quants.bin as output 5 of a tile of zeros. */
+static packed drawn_tile(dtype t) {
+    FILE *f = fopen("tests/golden/quants.bin", "rb");
+    ck_assert_ptr_nonnull(f);
+    const uint32_t block = dtype_get(t)->block_bytes;
+    uint8_t file[16 * 144] = {0};
+    uint32_t head[3];
+    while (fread(head, 4, 3, f) == 3) {
+        uint64_t bytes;
+        ck_assert(dtype_bytes((dtype)head[0], head[1], head[2], &bytes));
+        if (head[0] != t) {
+            ck_assert_int_eq(fseek(f, (long)(bytes + 4ul * head[1] * head[2]), SEEK_CUR), 0);
+            continue;
+        }
+        ck_assert(head[2] == 256 && block <= 144 && fseek(f, 7 * (long)block, SEEK_CUR) == 0);
+        ck_assert_uint_eq(fread(file + 5 * (size_t)block, 1, block, f), block);
+        break;
+    }
+    ck_assert_int_eq(fclose(f), 0);
+    ck_assert_uint_eq(head[0], t);
+    return pack_file(t, 16, 256, file);
+}
+
+START_TEST(tiles_are_as_linear_tiles_h_draws_them) {
+    float row[256];
+    packed q4 = drawn_tile(DT_Q4_K), q3 = drawn_tile(DT_Q3_K);
+    const uint8_t *b = q4.tiles;
+    ck_assert_uint_eq(packed_bytes(DT_Q4_K, 16, 256), 2304);
+    ck_assert(b[10] == 0x5f && b[11] == 0x14 && b[42] == 0x74 && b[43] == 0x28);
+    ck_assert(b[84 + 1] == 0xc8 && b[148 + 1] == 0xbe && b[212 + 1] == 0x07);
+    ck_assert_uint_eq(b[1536 + 86], 0x38);
+    packed_row(&q4, 5, row);
+    ck_assert_float_eq_tol(row[182], -0.9371996f, 1e-7f);
+    b = q3.tiles;
+    ck_assert_uint_eq(packed_bytes(DT_Q3_K, 16, 256), 1760);
+    ck_assert(b[10] == 0xab && b[11] == 0xa3 && b[116 + 2] == 0x09 && b[180 + 2] == 0xe8);
+    ck_assert(b[1652 + 2] == 0xd2 && b[1716 + 2] == 0xb6);
+    packed_row(&q3, 5, row);
+    ck_assert_float_eq_tol(row[254], 1.0333786f, 1e-7f);
+    free((void *)q4.tiles);
+    free((void *)q3.tiles);
+}
+END_TEST
+
 START_TEST(packing_keeps_the_size_of_the_file_and_zeroes_the_padding) {
     for (int t = 0; t < N_TYPES; t++) {
         uint64_t file;
@@ -575,6 +619,7 @@ int main(void) {
     TCase *t = check_case(s, "linear");
     tcase_add_test(t, packed_rows_are_exactly_the_values_of_the_file);
     tcase_add_test(t, blocks_of_every_type_have_the_values_that_gguf_gives_them);
+    tcase_add_test(t, tiles_are_as_linear_tiles_h_draws_them);
     tcase_add_test(t, packing_keeps_the_size_of_the_file_and_zeroes_the_padding);
     tcase_add_test(t, only_known_types_and_whole_blocks_are_supported);
     tcase_add_test(t, isas_are_those_of_the_cpu);

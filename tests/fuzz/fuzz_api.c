@@ -1,13 +1,13 @@
-/* room: api
+/* module: api
  * What the front end makes of arbitrary bytes: JSON in and out, stop strings, chat templates.
  * The first byte chooses. */
 #include <stdlib.h>
 
-#include "api/chat_template.h"
-#include "api/json_in.h"
-#include "api/json_out.h"
-#include "api/stop.h"
 #include "base/check.h"
+#include "json/in.h"
+#include "json/out.h"
+#include "text/chat_template.h"
+#include "text/stop.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n);
 

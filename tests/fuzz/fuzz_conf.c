@@ -1,4 +1,4 @@
-/* room: conf */
+/* module: conf */
 /* Fuzzes the configuration file: the bytes are a file. What loads is printed and loaded again,
  * and must give the same options; what does not must say what and why. One thread. */
 #include <stdio.h>

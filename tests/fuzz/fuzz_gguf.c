@@ -1,11 +1,11 @@
-/* room: model */
+/* module: text */
 /* Fuzzes the opening of a GGUF file: headers, config, program, rows, tokenizer. The input is
  * the file, as it is. What opens must hold together: every tensor inside the file, readable to
  * its last byte, found under its name; a tokenizer of the planned size that streams the text of
  * its own tokens as valid UTF-8. One thread. */
 #include "base/utf8.h"
-#include "model/program.h"
-#include "model/tokenizer.h"
+#include "model/model.h"
+#include "text/tokenizer.h"
 #include "tests/model/gguf_build.h"
 
 static void count_line(void *arg, const char *line) {

@@ -1,4 +1,4 @@
-/* room: api
+/* module: api
  * Arbitrary bytes at the whole front end: libmicrohttpd, http*.c, every endpoint, over a Unix
  * socket, with the machine of fake_port.h behind it; one thread, no clock but for deadlines.
  * The first byte is a set of flags (below); then follow raw bytes of a connection, or with

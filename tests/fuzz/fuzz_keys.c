@@ -1,4 +1,4 @@
-/* room: api */
+/* module: api */
 /* Fuzzes the file of API keys: first line up to a NUL is a key that is asked for, the rest is
  * the file, read into a table that has another one in force. What has a mistake must say which
  * and leave the old keys; what loads must find its own keys only. One thread. */

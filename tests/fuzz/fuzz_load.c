@@ -1,4 +1,4 @@
-/* room: load */
+/* module: load */
 /* Fuzzes what the load generator reads from outside: a trace, and the reply of a server, cut
  * into pieces by its own bytes. One thread. */
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-/* room: sim */
+/* module: sim */
 /* Streams of operations on the scheduler, against the naive reference of tests/sim/stream.h. */
 #include "tests/sim/stream.h"
 

@@ -1,10 +1,10 @@
-/* room: model */
+/* module: text */
 /* Fuzzes encoding and decoding under every pre-tokenizer and SentencePiece: the first byte
  * chooses it and the flags, the rest is the text. The vocabularies are small: all bytes,
  * digits, spaces and some letters merged across every boundary, and specials that begin alike.
  * Checks that nothing is lost, and that what detok streams is valid UTF-8. One thread. */
 #include "base/utf8.h"
-#include "model/tokenizer.h"
+#include "text/tokenizer.h"
 #include "tests/model/gguf_build.h"
 
 static const char *const pres[] = {

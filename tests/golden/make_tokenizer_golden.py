@@ -6,7 +6,7 @@
 Needs the packages tokenizers (Hugging Face; 0.23.3 was used), sentencepiece (0.2.1) and gguf. MODEL and GEMMA3 are the
 small real models (tools/get-model.sh, tools/get-model.sh gemma3), VOCABULARIES the folder with ggml-vocab-gpt-2.gguf,
 -llama-spm and -phi-3. The texts are generated from fragments.txt and ranges.txt; the test
-(tests/model/test_tokenizer_golden.c) generates the same ones, so that only hashes and some samples need to be kept.
+(tests/text/test_tokenizer_golden.c) generates the same ones, so that only hashes and some samples need to be kept.
 Sets of expected ids:
 
     smollm/words      specials are characters
@@ -39,7 +39,7 @@ HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "tokenizer")
 SEED, N_LINES, CHUNK = 20240517, 10000, 500
 M64 = (1 << 64) - 1
 
-# ---- the texts (the twin of tests/model/tokenizer_texts.h) ----
+# ---- the texts (the twin of tests/text/tokenizer_texts.h) ----
 
 
 class Rng:
@@ -197,7 +197,7 @@ def split(*patterns, last=BYTES):
         pre_tokenizers.Split(Regex(p), "isolated") if isinstance(p, str) else p for p in patterns] + [last])
 
 
-# As in the tokenizer.json of a model of each row of model/tokenizer_pre_table.c, by the row's first name.
+# As in the tokenizer.json of a model of each row of text/tokenizer_pre_table.c, by the row's first name.
 PRE = {
     "gpt-2": GPT2,
     "smollm": pre_tokenizers.Sequence([DIGIT, GPT2]),

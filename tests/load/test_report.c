@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-#include "api/json_in.h"
+#include "json/in.h"
 #include "load/plot.h"
 #include "load/report.h"
 

@@ -1,7 +1,7 @@
 /* The recorded program: its operations, its weights, its bytes, and the files it refuses. */
 #include <stdlib.h>
 
-#include "model/program.h"
+#include "model/model.h"
 #include "tests/check_main.h"
 #include "tests/model/gguf_build.h"
 

@@ -89,8 +89,8 @@ START_TEST(the_least_recently_used_goes_first_and_the_end_of_a_text_before_its_b
     for (uint64_t salt = 1; salt <= 3; salt++) ck_assert_uint_eq(drive_ask(d, salt, 16), 0);
     ck_assert_uint_eq(drive_stats(d).blocks_cached, 12);
     ck_assert_uint_eq(drive_ask(d, 1, 16), 12); /* takes the place of its own last block */
-    ck_assert_uint_eq(drive_ask(d, 4, 8),
-                      0); /* takes two: the last ones of 2, the oldest now */
+    /* takes two: the last ones of 2, the oldest now */
+    ck_assert_uint_eq(drive_ask(d, 4, 8), 0);
     ck_assert_uint_eq(drive_ask(d, 2, 16), 8); /* takes two of 3 */
     ck_assert_uint_eq(drive_ask(d, 3, 16), 8); /* takes two of 1 */
     ck_assert_uint_eq(drive_ask(d, 1, 16), 8);
@@ -162,8 +162,8 @@ START_TEST(a_preempted_sequence_finds_its_own_blocks_again) {
     /* The senior needs 11 blocks: what it took of the junior's is lost, not more. */
     ck_assert_uint_gt(st.n_recomputed_tokens, 0);
     ck_assert_uint_le(st.n_recomputed_tokens, 20);
-    ck_assert_uint_eq(drive_last(d, b, EVENT_ENDED)->n_cached,
-                      0); /* at first there were none */
+    /* at first there were none */
+    ck_assert_uint_eq(drive_last(d, b, EVENT_ENDED)->n_cached, 0);
     drive_free(d);
 }
 END_TEST

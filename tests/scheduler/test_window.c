@@ -81,8 +81,8 @@ START_TEST(a_hit_needs_the_last_window_of_every_group) {
     cfg.prefix_cache = true;
     drive *d = drive_new(cfg);
     ck_assert_uint_eq(drive_ask(d, 1, 40), 0);
-    ck_assert_uint_eq(drive_ask(d, 1, 40),
-                      36); /* the window's first blocks may be gone: not needed */
+    /* the window's first blocks may be gone: not needed */
+    ck_assert_uint_eq(drive_ask(d, 1, 40), 36);
     /* Others push the windowed blocks out, beginning with those out of sight longest. */
     for (uint64_t salt = 2; salt < 4; salt++) drive_ask(d, salt, 40);
     uint32_t n = drive_ask(d, 1, 40);

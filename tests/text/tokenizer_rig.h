@@ -1,0 +1,161 @@
+/* What the tests of the tokenizer share: files made and opened, ids compared, a tiny
+ * vocabulary. For tests only; all functions are static. */
+#ifndef VRAMD_TESTS_TOKENIZER_RIG_H
+#define VRAMD_TESTS_TOKENIZER_RIG_H
+
+#include <time.h>
+
+#include "text/tokenizer.h"
+#include "tests/check_main.h"
+#include "tests/model/gguf_build.h"
+#include "tests/text/tokenizer_texts.h"
+
+#define VECTORS "../shared/data/tokenizers/ggml-vocab-"
+
+/* Of the processor: what else runs on the machine does not count. */
+static GB_UNUSED uint64_t cpu_us(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+static GB_UNUSED gguf *file_open(const char *path) {
+    gguf *g;
+    err e;
+    ck_assert_msg(gguf_open(&g, path, &e) == OK, "%s: %s", path, e.text);
+    return g;
+}
+
+static GB_UNUSED tokenizer *tok_open(const gguf *g) {
+    tokenizer *t;
+    err e;
+    ck_assert_msg(tokenizer_open(&t, g, chunks_heap(), &e) == OK, "%s", e.text);
+    return t;
+}
+
+static GB_UNUSED const char *model_path(void) {
+    const char *p = getenv("VRAMD_TEST_MODEL");
+    ck_assert_msg(p != NULL, "VRAMD_TEST_MODEL is not set");
+    return p;
+}
+
+static GB_UNUSED void encode_into(const tokenizer *t, str text, unsigned flags, vec_i32 *ids) {
+    err e;
+    ids->n = 0;
+    ck_assert_msg(tokenizer_encode(t, text, flags, ids, &e) == OK, "%s", e.text);
+}
+
+static GB_UNUSED void assert_ids(const tokenizer *t, str text, unsigned flags, size_t n,
+                                 const int32_t *want) {
+    vec_i32 ids;
+    vec_i32_init(&ids, NULL);
+    encode_into(t, text, flags, &ids);
+    ck_assert_uint_eq(ids.n, n);
+    for (size_t i = 0; i < n; i++) ck_assert_int_eq(ids.v[i], want[i]);
+    vec_i32_clear(&ids);
+}
+#define ASSERT_IDS(t, text, flags, ...)                                                        \
+    assert_ids(t, text, flags, sizeof((int32_t[]){__VA_ARGS__}) / 4, (int32_t[]){__VA_ARGS__})
+
+/* The vocabulary of a file under another pre-tokenizer. */
+static GB_UNUSED gguf *with_pre(const char *path, const char *pre) {
+    gguf *g = file_open(path);
+    gguf_array tokens = {0}, merges = {0}, types = {0};
+    err e;
+    ck_assert_int_eq(gguf_get_array(g, "tokenizer.ggml.tokens", GGUF_STRING, &tokens, &e), OK);
+    ck_assert_int_eq(gguf_get_array(g, "tokenizer.ggml.merges", GGUF_STRING, &merges, &e), OK);
+    ck_assert_int_eq(gguf_get_array(g, "tokenizer.ggml.token_type", GGUF_I32, &types, &e), OK);
+    gb b;
+    char other[32];
+    gb_init(&b);
+    gb_str(&b, "tokenizer.ggml.model", "gpt2");
+    gb_str(&b, "tokenizer.ggml.pre", pre);
+    gb_strs(&b, "tokenizer.ggml.tokens", tokens.v, tokens.n);
+    gb_ints(&b, "tokenizer.ggml.token_type", types.v, types.n);
+    gb_strs(&b, "tokenizer.ggml.merges", merges.v, merges.n);
+    gb_open(&b, other);
+    gguf *out = file_open(other);
+    gb_clear(&b);
+    gguf_close(g);
+    return out;
+}
+
+/* A SentencePiece vocabulary with one more key. */
+static GB_UNUSED gguf *with_spaces(const char *path, const char *key, bool value) {
+    gguf *g = file_open(path);
+    gguf_array tokens = {0}, scores = {0}, types = {0};
+    err e;
+    ck_assert_int_eq(gguf_get_array(g, "tokenizer.ggml.tokens", GGUF_STRING, &tokens, &e), OK);
+    ck_assert_int_eq(gguf_get_array(g, "tokenizer.ggml.scores", GGUF_F32, &scores, &e), OK);
+    ck_assert_int_eq(gguf_get_array(g, "tokenizer.ggml.token_type", GGUF_I32, &types, &e), OK);
+    gb b;
+    char other[32];
+    gb_init(&b);
+    gb_str(&b, "tokenizer.ggml.model", "llama");
+    gb_strs(&b, "tokenizer.ggml.tokens", tokens.v, tokens.n);
+    gb_floats(&b, "tokenizer.ggml.scores", scores.v, scores.n);
+    gb_ints(&b, "tokenizer.ggml.token_type", types.v, types.n);
+    gb_bool(&b, key, value);
+    gb_open(&b, other);
+    gguf *out = file_open(other);
+    gb_clear(&b);
+    gguf_close(g);
+    return out;
+}
+
+/* A vocabulary of the 256 bytes (id = byte), then what a test adds. */
+typedef struct tiny {
+    gb b;
+    str token[300];
+    int32_t type[300];
+    str merge[40];
+    size_t n_tokens, n_merges;
+    char byte_text[256][3];
+    gguf *file;
+} tiny;
+
+static GB_UNUSED void tiny_init(tiny *v) {
+    memset(v, 0, sizeof *v);
+    gb_init(&v->b);
+    gb_str(&v->b, "tokenizer.ggml.model", "gpt2");
+    for (uint32_t c = 0, extra = 256; c < 256; c++) {
+        bool plain = (c >= 0x21 && c <= 0x7e) || (c >= 0xa1 && c != 0xad);
+        uint32_t cp = plain ? c : extra++;
+        int n = utf8_encode(cp, v->byte_text[c]);
+        v->token[c] = (str){v->byte_text[c], (size_t)n};
+        v->type[c] = 1;
+    }
+    v->n_tokens = 256;
+}
+static GB_UNUSED int32_t tiny_token(tiny *v, const char *text, int32_t type) {
+    v->token[v->n_tokens] = str_of(text);
+    v->type[v->n_tokens] = type;
+    return (int32_t)v->n_tokens++;
+}
+static GB_UNUSED int32_t tiny_merge(tiny *v, const char *merge, const char *result) {
+    v->merge[v->n_merges++] = str_of(merge);
+    return tiny_token(v, result, 1);
+}
+static GB_UNUSED const gguf *tiny_finish(tiny *v, const char *pre) {
+    char path[32];
+    if (pre) gb_str(&v->b, "tokenizer.ggml.pre", pre);
+    gb_strs(&v->b, "tokenizer.ggml.tokens", v->token, v->n_tokens);
+    gb_ints(&v->b, "tokenizer.ggml.token_type", v->type, v->n_tokens);
+    gb_strs(&v->b, "tokenizer.ggml.merges", v->merge, v->n_merges);
+    gb_open(&v->b, path);
+    return v->file = file_open(path);
+}
+static GB_UNUSED void tiny_clear(tiny *v) {
+    gguf_close(v->file);
+    gb_clear(&v->b);
+}
+
+static GB_UNUSED void refused(const gguf *g, status code, const char *field, const char *text) {
+    tokenizer *t;
+    err e;
+    ck_assert_int_eq(tokenizer_open(&t, g, chunks_heap(), &e), code);
+    ck_assert_str_eq(e.field, field);
+    ck_assert_msg(strstr(e.text, text) != NULL, "\"%s\" is not in \"%s\"", text, e.text);
+}
+
+#endif

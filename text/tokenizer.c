@@ -1,0 +1,186 @@
+/* The tokenizer as a whole: opening, encoding around special tokens, and what others ask of
+ * it. Owns one block of memory from the source it was given. Immutable after open (but for a
+ * memo, see tokenizer_in.h): any thread. */
+#include "text/tokenizer_in.h"
+
+#include <sys/random.h>
+
+#include "memory/term.h"
+
+/* Which family of tokenizers the file asks for. */
+static status check_model(bool *spm, const gguf *g, err *e) {
+    str model = STR("");
+    status s = gguf_get_str(g, "tokenizer.ggml.model", &model, e);
+    *spm = str_eqz(model, "llama");
+    if (s != OK || *spm || str_eqz(model, "gpt2")) return s;
+    if (model.len)
+        err_set(e, ERR_UNSUPPORTED,
+                "tokenizer.ggml.model is \"%.*s\"; known are gpt2 (byte-level BPE) and llama "
+                "(SentencePiece BPE)",
+                (int)(model.len < 80 ? model.len : 80), model.ptr);
+    else
+        err_set(e, ERR_UNSUPPORTED, "the file does not say tokenizer.ggml.model");
+    return err_field(e, "tokenizer.ggml.model");
+}
+
+static status plan_layout(tok_layout *l, const tok_pre **pre, const gguf *g, err *e) {
+    *pre = NULL;
+    status s = check_model(&l->spm, g, e);
+    if (s == OK && !l->spm) s = tok_pre_find(pre, g, e);
+    return s == OK ? tok_layout_of(l, g, e) : s;
+}
+
+uint64_t tokenizer_plan_bytes(const gguf *g) {
+    tok_layout l;
+    const tok_pre *pre;
+    err ignored;
+    return plan_layout(&l, &pre, g, &ignored) == OK ? l.bytes : 0;
+}
+
+static void place_parts(tokenizer *t, const tok_layout *l) {
+    char *base = (char *)t;
+    t->n_special = l->n_special;
+    t->special = (uint32_t *)(base + l->special);
+    t->pre_at = base + l->pre;
+    t->pre_end = t->pre_at + TOK_PRE_BYTES;
+    t->chat_template = (str){base + l->template, l->chat_template.len};
+    if (l->chat_template.len)
+        memcpy(base + l->template, l->chat_template.ptr, l->chat_template.len);
+}
+
+status tokenizer_open(tokenizer **out, const gguf *g, const chunks *src, err *e) {
+    tok_layout l;
+    const tok_pre *pre;
+    status s = plan_layout(&l, &pre, g, e);
+    if (s != OK) return s;
+    size_t got;
+    tokenizer *t = src->take(src->self, l.bytes, &got);
+    if (!t)
+        return mem_exhausted(e, MEM_TOKENIZER, "%llu bytes of vocabulary",
+                             (unsigned long long)l.bytes);
+    *t = (tokenizer){.src = src, .got = got, .bytes = l.bytes, .pre = pre};
+    /* A file made to collide in a table must not be able to know where things fall. */
+    if (getrandom(&t->seed, sizeof t->seed, GRND_NONBLOCK) != sizeof t->seed)
+        t->seed = (uint64_t)(uintptr_t)t;
+    t->encode_run = l.spm ? tok_spm_run : tok_pre_run;
+    place_parts(t, &l);
+    s = tok_vocab_build(t, &l, e);
+    if (s == OK && l.spm) tok_spm_build(t, &l);
+    if (s == OK) s = tok_special_build(t, g, e);
+    if (s == OK && pre) s = tok_pre_build(t, e);
+    if (s != OK) {
+        tokenizer_close(t);
+        return s;
+    }
+    *out = t;
+    return OK;
+}
+
+void tokenizer_close(tokenizer *t) {
+    if (!t) return;
+    tok_pre_clear(t);
+    t->src->give(t->src->self, t, t->got);
+}
+
+/* ---- encoding ---- */
+
+/* A run between special tokens, without its guards. */
+static status encode_run(const tokenizer *t, tok_words *w, str run, bool guarded) {
+    if (!guarded || !memchr(run.ptr, TOK_GUARD, run.len)) return t->encode_run(t, w, run);
+    char *plain = arena_alloc(&w->scratch, run.len);
+    size_t n = 0;
+    if (!plain) return err_set(w->err, ERR_NO_MEMORY, "no memory to encode the text");
+    for (size_t i = 0; i < run.len; i++)
+        if (run.ptr[i] != TOK_GUARD) plain[n++] = run.ptr[i];
+    return t->encode_run(t, w, (str){plain, n});
+}
+
+/* Phi-3's tokens drop the white space that follows, but for these (its tokenizer.json, rstrip;
+ * GGUF has no place for it). */
+static bool strips(const tokenizer *t, uint32_t id) {
+    str s = tok_piece(t, id);
+    return !str_eqz(s, "<unk>") && !str_eqz(s, "<s>") && !str_eqz(s, "<|endoftext|>");
+}
+
+static status encode_parts(const tokenizer *t, tok_words *w, str text, unsigned flags) {
+    for (size_t at = 0; at < text.len;) {
+        uint32_t id = 0;
+        size_t special = tok_special_next(t, text, at, flags & TOK_PARSE_SPECIAL, &id);
+        size_t end = special == SIZE_MAX ? text.len : special;
+        if (end > at) {
+            status s = encode_run(t, w, (str){text.ptr + at, end - at}, flags & TOK_GUARDED);
+            if (s != OK) return s;
+            w->after_special = false;
+        }
+        if (special == SIZE_MAX) break;
+        vec_i32_push(w->out, (int32_t)id);
+        w->after_special = true;
+        at = end + tok_piece(t, id).len;
+        if (t->strip_after_special && strips(t, id))
+            for (size_t n; (n = tok_space_len((str){text.ptr + at, text.len - at})); at += n) {
+            }
+    }
+    return OK;
+}
+
+status tokenizer_encode(const tokenizer *t, str text, unsigned flags, vec_i32 *out, err *e) {
+    tok_words w = {.out = out, .after_special = true, .err = e};
+    arena_init(&w.scratch, out->in ? out->in->src : chunks_heap(), 0);
+    bool add = flags & TOK_ADD_SPECIAL;
+    if (add && t->add_bos && t->bos >= 0) vec_i32_push(out, t->bos);
+    status s = encode_parts(t, &w, text, flags);
+    if (add && t->add_eos && t->eos >= 0) vec_i32_push(out, t->eos);
+    if (s == OK && out->failed) s = err_set(e, ERR_NO_MEMORY, "no memory to encode the text");
+    if (w.match) pcre2_match_data_free(w.match);
+    /* Scratch comes from where the request's memory comes from, and is part of its size. */
+    if (w.scratch.failed && out->in) out->in->failed = true;
+    arena_clear(&w.scratch);
+    return s;
+}
+
+/* ---- asking ---- */
+
+uint64_t tokenizer_bytes(const tokenizer *t) {
+    return t->bytes;
+}
+
+uint32_t tokenizer_n_vocab(const tokenizer *t) {
+    return t->n_vocab;
+}
+
+int32_t tokenizer_bos(const tokenizer *t) {
+    return t->bos;
+}
+
+int32_t tokenizer_eos(const tokenizer *t) {
+    return t->eos;
+}
+
+bool tokenizer_adds_bos(const tokenizer *t) {
+    return t->add_bos && t->bos >= 0;
+}
+
+const int32_t *tokenizer_eog(const tokenizer *t, size_t *n) {
+    *n = t->n_eog;
+    return t->eog;
+}
+
+bool tokenizer_is_eog(const tokenizer *t, int32_t id) {
+    for (uint32_t i = 0; i < t->n_eog; i++)
+        if (t->eog[i] == id) return true;
+    return false;
+}
+
+bool tokenizer_is_special(const tokenizer *t, int32_t id) {
+    if (id < 0 || (uint32_t)id >= t->n_vocab) return false;
+    return t->type[id] == TOK_CONTROL || t->type[id] == TOK_UNKNOWN;
+}
+
+int32_t tokenizer_find(const tokenizer *t, str text) {
+    int32_t id = tok_special_find(t, text);
+    return id >= 0 ? id : tok_find_piece(t, text);
+}
+
+str tokenizer_chat_template(const tokenizer *t) {
+    return t->chat_template;
+}
