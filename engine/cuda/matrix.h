@@ -45,6 +45,13 @@ uint64_t cu_matrix_bytes(dtype, uint32_t n_out, uint32_t n_in);
 /* Rows up to which the GEMV kernels are meant for: they read the weights once for all of them.
  */
 enum { CU_FEW_ROWS = 8 };
+/* Packed matrices meet more rows than this as 16-bit slices in the GEMMs of the library
+ * (gemm_packed.cu), where the bits of a row may depend on the others. */
+enum { CU_MANY_ROWS = 64, CU_SLICE_BYTES = 48 << 20 };
+/* Outputs of a slice: n_out, or a multiple of CU_STORE_ROWS whose rows of 16 bits have at most
+ * `bytes` (but for the least), so that all slices are of one size where that is possible with
+ * less than twice the number. */
+uint32_t cu_slice_rows(uint32_t n_out, uint32_t n_in, uint64_t bytes);
 /* Bytes of the quantised activations that cu_quantize makes of n_rows rows, CU_FEW_ROWS at
  * most: the same for any n_rows but 0. n_in: a multiple of 32, else 0. */
 uint64_t cu_quantized_bytes(uint32_t n_rows, uint32_t n_in);

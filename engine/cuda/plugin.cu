@@ -145,6 +145,12 @@ static status open_gemm(cuda_engine *e, err *er) {
     const uint64_t before = free_now();
     status s = gemm_open(&e->lt, e->host, cuda_at(e, e->l->gemm), e->l->gemm_bytes,
                          e->l->batch_invariant, er);
+    if (s == ERR_UNSUPPORTED && !e->l->needs_gemm) {
+        e->host->log(1, er->text);
+        e->host->log(1, "prefill with packed weights is slower without cuBLASLt");
+        *er = err();
+        return OK;
+    }
     if (s == OK) s = cuda_tune(e, er);
     e->memory.library_bytes = less(before, free_now());
     return s;

@@ -51,7 +51,8 @@ void cuda_layout_terms(const cuda_layout *l, const program *p, const engine_opti
     terms_add(t, MEM_LOGITS, TERM_EXACT, l->logits_bytes, "%u rows of %u", o->max_logit_rows,
               p->config.n_vocab);
     terms_last_on_device(t);
-    device_term(t, MEM_WORKSPACE, l->quantized - l->gemm, "workspace of cuBLASLt");
+    device_term(t, MEM_WORKSPACE, l->slice - l->gemm, "workspace of cuBLASLt");
+    device_term(t, MEM_WORKSPACE, l->quantized - l->slice, "packed weights as 16-bit slices");
     device_term(t, MEM_WORKSPACE, l->partials - l->quantized, "quantised activations");
     device_term(t, MEM_WORKSPACE, l->sampler - l->partials, "attention of split sequences");
     device_term(t, MEM_WORKSPACE, l->tables - l->sampler, "scratch of the sampler");
