@@ -63,6 +63,7 @@ typedef struct cuda_layout {
     uint64_t *gate_up;    /* [n_ops]: where OP_GATE_UP puts gate | up, in the arena */
     bool needs_gemm;      /* some matrix has 16 bits: not without cuBLASLt */
     bool wants_gemm;      /* or packed ones have slices: cuBLASLt is used if it is there */
+    uint32_t n_slices;    /* of packed weights that meet many rows, in all operations */
     uint32_t max_splits, max_stride, max_tiles, max_copies;
     /* Sections of the arena. */
     uint64_t weights_bytes, values_at, values_bytes, logits_at, logits_bytes, workspace_at,

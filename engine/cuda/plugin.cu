@@ -146,8 +146,9 @@ static status open_gemm(cuda_engine *e, err *er) {
     status s = gemm_open(&e->lt, e->host, cuda_at(e, e->l->gemm), e->l->gemm_bytes,
                          e->l->batch_invariant, er);
     if (s == ERR_UNSUPPORTED && !e->l->needs_gemm) {
-        e->host->log(1, er->text);
-        e->host->log(1, "prefill with packed weights is slower without cuBLASLt");
+        char text[500];
+        snprintf(text, sizeof text, "prefill with packed weights is slower: %.400s", er->text);
+        e->host->log(1, text);
         *er = err();
         return OK;
     }

@@ -29,6 +29,8 @@ static void foreign_terms(const cuda_layout *l, const program *p, const engine_o
                           terms *t) {
     const uint32_t sms = o->n_sms ? o->n_sms : DEFAULT_SMS;
     const uint64_t graphs = cuda_graph_count(l, o->max_seqs);
+    uint64_t nodes = p->n_ops + 8;
+    if (o->max_seqs > CU_MANY_ROWS) nodes += 2 * l->n_slices;
     terms_add(t, MEM_CONTEXT, TERM_ASSUMED, sms * CONTEXT_PER_SM,
               "driver's context and kernels, 4 MiB x %u multiprocessors", sms);
     terms_last_on_device(t);
@@ -36,9 +38,8 @@ static void foreign_terms(const cuda_layout *l, const program *p, const engine_o
         terms_add(t, MEM_CONTEXT, TERM_ASSUMED, LIBRARY_BYTES, "cuBLASLt's kernels");
         terms_last_on_device(t);
     }
-    terms_add(t, MEM_CONTEXT, TERM_ASSUMED,
-              graphs * (GRAPH_BYTES + (p->n_ops + 8) * GRAPH_NODE_BYTES), "%lu CUDA graphs",
-              (unsigned long)graphs);
+    terms_add(t, MEM_CONTEXT, TERM_ASSUMED, graphs * (GRAPH_BYTES + nodes * GRAPH_NODE_BYTES),
+              "%lu CUDA graphs", (unsigned long)graphs);
     terms_last_on_device(t);
 }
 

@@ -7,7 +7,7 @@
 #include "engine/cuda/kernels.h"
 #include "engine/cuda/vec.cuh"
 
-enum { WARPS = 8, TILES = 2 }; /* of a block; of a warp */
+enum { WARPS = 4 }; /* of a block */
 
 /* Lane t of four: x[u] of lane i becomes x[i] of lane u. */
 CU_DEVICE void transpose_four(uint32_t x[4], int t) {
@@ -49,31 +49,22 @@ CU_DEVICE void put_tile(const quant_tile<TYPE> &w, uint32_t row, uint32_t n_rows
     }
 }
 
-/* out: [n_rows][n_in], from strip first_strip on. A warp takes TILES tiles that follow each
- * other in memory. */
+/* out: [n_rows][n_in], from strip first_strip on. A warp takes one tile: several times as many
+ * bytes are written as read, so a warp's own reads need not overlap. */
 template <dtype TYPE, class T>
 static __global__ void __launch_bounds__(32 * WARPS)
     k_unpack(quant_view v, uint32_t first_strip, uint32_t n_rows, T *out) {
     cu_grid_trigger();
     const int lane = (int)(threadIdx.x % 32);
-    const uint32_t first = (blockIdx.x * WARPS + threadIdx.x / 32) * TILES;
-    const uint32_t n_tiles = (n_rows + PACKED_STRIP - 1) / PACKED_STRIP * v.n_chunks;
-    const size_t skipped = (size_t)first_strip * v.n_chunks;
-    quant_tile<TYPE> w[TILES];
-#pragma unroll
-    for (int i = 0; i < TILES; i++) {
-        const size_t tile = skipped + (first + i < n_tiles ? first + i : n_tiles - 1);
-        w[i] = quant_load<TYPE>(quant_lane_codes<TYPE>(v, tile, lane),
-                                quant_lane_scales<TYPE>(v, tile, lane));
-    }
+    const uint32_t tile = blockIdx.x * WARPS + threadIdx.x / 32, strip = tile / v.n_chunks;
+    const bool inside = strip * PACKED_STRIP < n_rows; /* the same for all lanes */
+    const size_t from = (size_t)first_strip * v.n_chunks + (inside ? tile : 0);
+    const quant_tile<TYPE> w = quant_load<TYPE>(quant_lane_codes<TYPE>(v, from, lane),
+                                                quant_lane_scales<TYPE>(v, from, lane));
     cu_grid_wait();
-#pragma unroll
-    for (int i = 0; i < TILES; i++) {
-        if (first + i >= n_tiles) break; /* the same for all lanes */
-        const uint32_t strip = (first + i) / v.n_chunks, chunk = (first + i) % v.n_chunks;
-        put_tile<TYPE, T>(w[i], strip * PACKED_STRIP, n_rows, chunk * PACKED_CHUNK, v.n_in,
-                          lane, out);
-    }
+    if (inside)
+        put_tile<TYPE, T>(w, strip * PACKED_STRIP, n_rows, tile % v.n_chunks * PACKED_CHUNK,
+                          v.n_in, lane, out);
 }
 
 template <dtype TYPE, class T>
@@ -81,7 +72,7 @@ static cudaError_t launch_unpack(cudaStream_t s, const cu_matrix *w, uint32_t ro
                                  T *out) {
     const quant_view v = quant_view_of(w);
     const uint32_t tiles = packed_strips(n) * v.n_chunks;
-    CU_LAUNCH_EARLY((k_unpack<TYPE, T>), cu_ceil_div(tiles, WARPS * TILES), 32 * WARPS, 0, s, v,
+    CU_LAUNCH_EARLY((k_unpack<TYPE, T>), cu_ceil_div(tiles, WARPS), 32 * WARPS, 0, s, v,
                     row / PACKED_STRIP, n, out);
     return cudaGetLastError();
 }
