@@ -4,9 +4,11 @@
  * inputs rotate among sets larger than the cache; launches are captured in a graph, so that
  * gaps between them stay out; medians of replays.
  *
- *   bench_cuda [--info] [--small 1] [--slice MIB] [--json FILE] [--commit TEXT]
+ *   bench_cuda [--info] [--small 1] [--only OPERATION] [--slice MIB] [--json FILE]
+ *              [--commit TEXT]
  *
- * --slice: of packed weights as 16 bits, for many rows (the engine's CU_SLICE_BYTES).
+ * --only: those whose names begin so. --slice: of packed weights as 16 bits, for many rows (the
+ * engine uses CU_SLICE_BYTES).
  * --info prints the device in a line; exit code 3 where there is none. */
 #include "engine/cuda/cuda.h"
 
@@ -30,6 +32,7 @@
 
 static struct bench {
     bool small;
+    const char *only; /* operations whose names begin so; "": all */
     FILE *json;
     bool first = true;
     cudaStream_t stream;
@@ -125,8 +128,13 @@ static double time_of(const launch &f, uint32_t sets, uint32_t n) {
     return times[times.size() / 2];
 }
 
+static bool wanted(const char *name) {
+    return strncmp(name, b.only, strlen(b.only)) == 0;
+}
+
 static void run_case(const char *name, const char *type, uint32_t rows, double bytes,
                      double flops, uint32_t sets, const launch &f) {
+    if (!wanted(name)) return;
     const double t = time_of(f, sets, b.small ? 2 : std::max(sets, 16u));
     const double by_bytes = bytes / (b.copy_gbs * 1e9), by_flops = flops / (b.tflops * 1e12);
     const double floor = std::max(by_bytes, by_flops);
@@ -206,6 +214,7 @@ static cudaError_t run_linear(const cu_linear *l) {
 
 static void bench_linear(const char *name, dtype t, uint32_t n_out, uint32_t n_in,
                          uint32_t rows, cu_out kind, bool gate_up) {
+    if (!wanted(name)) return;
     arena a;
     const size_t weights = cu_matrix_bytes(t, n_out, n_in);
     const uint32_t sets = sets_for(weights), width = kind == CU_OUT_T ? 2 : 4;
@@ -500,11 +509,13 @@ static void measure_all(const char *path, const cuda_device *d, const char *comm
 int main(int argc, char **argv) {
     const char *json = NULL, *commit = "";
     b.scratch.bytes = CU_SLICE_BYTES;
+    b.only = "";
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--info")) return open_device(), 0;
         if (i + 1 == argc) break;
         if (!strcmp(argv[i], "--small")) b.small = atoi(argv[i + 1]) != 0;
         if (!strcmp(argv[i], "--slice")) b.scratch.bytes = (uint64_t)atoi(argv[i + 1]) << 20;
+        if (!strcmp(argv[i], "--only")) b.only = argv[i + 1];
         if (!strcmp(argv[i], "--json")) json = argv[i + 1];
         if (!strcmp(argv[i], "--commit")) commit = argv[i + 1];
     }
