@@ -19,18 +19,6 @@ uint64_t cu_matrix_bytes(dtype t, uint32_t n_out, uint32_t n_in) {
     return up256(tiles * (packed_code_bytes(t) + packed_scale_bytes(t)));
 }
 
-uint32_t cu_slice_rows(uint32_t n_out, uint32_t n_in, uint64_t bytes) {
-    const uint64_t unit = CU_STORE_ROWS * (uint64_t)n_in * 2;
-    const uint64_t units = n_out / CU_STORE_ROWS + (n_out % CU_STORE_ROWS != 0);
-    const uint64_t most = bytes < unit ? 1 : bytes / unit;
-    if ((uint64_t)n_out * n_in * 2 <= bytes || units <= most) return n_out;
-    const uint64_t least = (units + most - 1) / most;
-    if (n_out % CU_STORE_ROWS == 0)
-        for (uint64_t n = least; n < 2 * least; n++)
-            if (units % n == 0) return (uint32_t)(units / n) * CU_STORE_ROWS;
-    return (uint32_t)((units + least - 1) / least) * CU_STORE_ROWS;
-}
-
 uint64_t cu_quantized_bytes(uint32_t n_rows, uint32_t n_in) {
     if (n_rows == 0 || n_in % PACKED_BLOCK) return 0;
     return up256(packed_act_sums_at(n_in) + (uint64_t)packed_chunks(n_in) * PACKED_ACT_SCALES);
