@@ -120,6 +120,11 @@ cudaError_t cu_quantize(cudaStream_t, cu_type t, uint32_t n_rows, uint32_t n_in,
  * CU_STORE_ROWS, but for a 16-bit w and for an n that ends the matrix. */
 cudaError_t cu_matrix_store(cudaStream_t, const cu_matrix *w, dtype from, uint32_t row,
                             uint32_t n, const void *raw);
+/* unpack.cu: rows [row, row + n) of a packed w as T, [n][n_in], the same values as
+ * cu_linear_quant multiplies with 16-bit activations. row: a multiple of 16; out: 16-byte
+ * aligned. */
+cudaError_t cu_unpack(cudaStream_t, const cu_matrix *w, cu_type t, uint32_t row, uint32_t n,
+                      void *out);
 /* Random weights, for measurements on models that are not there: mean 0, deviation 1 /
  * sqrt(n_in), the same for the same seed. */
 cudaError_t cu_matrix_random(cudaStream_t, const cu_matrix *w, uint64_t seed);

@@ -93,7 +93,7 @@ static void new_place(cuda_layout *l, const program *p, weight_id id) {
                       .first = id};
     l->weights[id].place = l->n_places++;
     l->weights[id].row = 0;
-    if (!x->is_vector && !cu_matrix_is_packed(x->type)) l->wants_gemm = true;
+    if (!x->is_vector && !cu_matrix_is_packed(x->type)) l->needs_gemm = true;
 }
 
 /* May weight b stand below a, the last one of its place? */
@@ -289,6 +289,26 @@ static uint64_t quantized_bytes(const program *p) {
     return most;
 }
 
+/* Packed weights that meet many rows: how many slices, and the bytes of the largest. */
+static void count_slices(cuda_layout *l, const program *p, const engine_options *o) {
+    uint32_t last = UNPLACED;
+    for (uint32_t i = 0; i < p->n_ops && !o->batch_invariant; i++) {
+        const op *x = &p->ops[i];
+        if (x->kind != OP_LINEAR && x->kind != OP_GATE_UP && x->kind != OP_LOGITS) continue;
+        if (rows_of(l, p, o, x->in) <= CU_MANY_ROWS) continue;
+        for (uint32_t k = 0; k < x->n_weights; k++) {
+            const uint32_t at = l->weights[x->w[k]].place;
+            const cuda_place *w = &l->places[at];
+            if (at == last || w->is_vector || !cu_matrix_is_packed(w->type)) continue;
+            const uint32_t rows = cu_slice_rows(w->n_out, w->n_in, CU_SLICE_BYTES);
+            const uint64_t bytes = align_up((uint64_t)rows * w->n_in * 2, ALIGN);
+            l->n_slices += (w->n_out + rows - 1) / rows;
+            if (bytes > l->slice_bytes) l->slice_bytes = bytes;
+            last = at;
+        }
+    }
+}
+
 /* The largest tables a step can have. */
 static uint64_t tables_bytes(const cuda_layout *l, const engine_options *o) {
     const cuda_shape most = {.n_rows = o->max_rows,
@@ -312,9 +332,12 @@ static void place_workspace(cuda_layout *l, const program *p, const engine_optio
     l->max_copies = o->max_seqs * p->n_groups;
     l->tables_bytes = align_up(tables_bytes(l, o), 4096);
     l->results_bytes = align_up(n_results * sizeof(sampled), 4096);
+    count_slices(l, p, o);
+    l->wants_gemm = l->needs_gemm || l->slice_bytes > 0;
     l->gemm_bytes = l->wants_gemm ? CUDA_GEMM_WORKSPACE : 0;
     l->workspace_at = s->n;
     l->gemm = place(s, l->gemm_bytes);
+    l->slice = place(s, l->slice_bytes);
     l->quantized = place(s, quantized_bytes(p));
     l->partials = place(
         s, cu_attn_decode_most_bytes(o->max_seqs, o->max_model_len, c->n_heads, c->head_dim));

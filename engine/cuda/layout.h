@@ -62,15 +62,17 @@ typedef struct cuda_layout {
     cuda_weight *weights; /* [n_weights] */
     cuda_value *values;   /* [n_values] */
     uint64_t *gate_up;    /* [n_ops]: where OP_GATE_UP puts gate | up, in the arena */
-    bool wants_gemm;      /* some matrix has 16 bits: cuBLASLt is needed */
+    bool needs_gemm;      /* some matrix has 16 bits: not without cuBLASLt */
+    bool wants_gemm;      /* or packed ones have slices: cuBLASLt is used if it is there */
+    uint32_t n_slices;    /* of packed weights that meet many rows, in all operations */
     bool is_split;        /* sequences may be longer than CUDA_SHORT */
     uint32_t max_stride, max_tiles, max_copies;
     /* Sections of the arena. */
     uint64_t weights_bytes, values_at, values_bytes, logits_at, logits_bytes, workspace_at,
         workspace_bytes;
     /* Offsets in the arena, within the workspace. */
-    uint64_t gemm, gemm_bytes, quantized, partials, sampler, tables, tables_bytes, results,
-        drawn, previous, freqs;
+    uint64_t gemm, gemm_bytes, slice, slice_bytes, quantized, partials, sampler, tables,
+        tables_bytes, results, drawn, previous, freqs;
     uint64_t results_bytes;
     uint64_t fixed_bytes;                     /* all but the KV cache, which begins there */
     uint64_t kv_block_bytes[PLAN_MAX_GROUPS]; /* of one layer */

@@ -1,6 +1,7 @@
-/* Linear layers with packed weights for many rows: a GEMM on 16-bit activations. Packed weights
- * and activations travel through shared memory in several stages of cp.async; a warp turns its
- * weights into fragments of T in registers (quant.cuh), once for all rows of the tile.
+/* Linear layers with packed weights for up to CU_MANY_ROWS rows (gemm_packed.cu takes more, if
+ * it can), or any number of them: a GEMM on 16-bit activations. Packed weights and activations
+ * travel through shared memory in several stages of cp.async; a warp turns its weights into
+ * fragments of T in registers (quant.cuh), once for all rows of the tile.
  *
  * A block takes a tile of outputs x rows; a warp MI strips of 16 outputs (operand A of mma) and
  * all rows of the tile (operand B, 8 at a time). SPLIT > 1: so many groups of warps take the

@@ -33,6 +33,8 @@ static void foreign_terms(const cuda_layout *l, const program *p, const engine_o
                           terms *t) {
     const uint32_t sms = o->n_sms ? o->n_sms : DEFAULT_SMS;
     const uint64_t graphs = cuda_graph_count(l, o->max_seqs);
+    uint64_t nodes = p->n_ops + 8;
+    if (o->max_seqs > CU_MANY_ROWS) nodes += 2 * l->n_slices;
     terms_add(t, MEM_CONTEXT, TERM_CALIBRATED, sms * CONTEXT_PER_SM,
               "driver's context and kernels, 4 MiB x %u multiprocessors", sms);
     terms_last_on_device(t);
@@ -43,7 +45,7 @@ static void foreign_terms(const cuda_layout *l, const program *p, const engine_o
         terms_last_on_device(t);
     }
     terms_add(t, MEM_CONTEXT, TERM_CALIBRATED,
-              graphs * (GRAPH_BYTES + (p->n_ops + 8) * GRAPH_NODE_BYTES), "%lu CUDA graphs",
+              graphs * (GRAPH_BYTES + nodes * GRAPH_NODE_BYTES), "%lu CUDA graphs",
               (unsigned long)graphs);
     terms_last_on_device(t);
 }
@@ -57,7 +59,8 @@ void cuda_layout_terms(const cuda_layout *l, const program *p, const engine_opti
     terms_add(t, MEM_LOGITS, TERM_EXACT, l->logits_bytes, "%u rows of %u", o->max_logit_rows,
               p->config.n_vocab);
     terms_last_on_device(t);
-    device_term(t, MEM_WORKSPACE, l->quantized - l->gemm, "workspace of cuBLASLt");
+    device_term(t, MEM_WORKSPACE, l->slice - l->gemm, "workspace of cuBLASLt");
+    device_term(t, MEM_WORKSPACE, l->quantized - l->slice, "packed weights as 16-bit slices");
     device_term(t, MEM_WORKSPACE, l->partials - l->quantized, "quantised activations");
     device_term(t, MEM_WORKSPACE, l->sampler - l->partials, "attention of split sequences");
     device_term(t, MEM_WORKSPACE, l->tables - l->sampler, "scratch of the sampler");
