@@ -146,6 +146,7 @@ static double time_of(const launch &f, uint32_t sets, uint32_t n) {
 
 static void run_case(const char *name, const char *type, uint32_t rows, double bytes,
                      double flops, uint32_t sets, const launch &f) {
+    if (!wanted(name)) return;
     const double t = time_of(f, sets, b.small ? 2 : std::max(sets, 16u));
     const double by_bytes = bytes / (b.copy_gbs * 1e9),
                  by_flops = b.tflops > 0 ? flops / (b.tflops * 1e12) : 0;
@@ -520,7 +521,6 @@ static void measure_all(const char *path, const cuda_device *d, const char *comm
     CHECK_CUDA(cudaStreamCreateWithFlags(&b.stream, cudaStreamNonBlocking));
     CHECK_CUDA(cudaEventCreate(&b.start));
     CHECK_CUDA(cudaEventCreate(&b.stop));
-    b.scratch.data = bytes_of(b.scratch.bytes);
     void *space = bytes_of(workspace);
     measure_copy();
     if (gemm_open(&b.lt, &b.host, space, workspace, false, &e) == OK) {
@@ -528,6 +528,7 @@ static void measure_all(const char *path, const cuda_device *d, const char *comm
     } else {
         printf("without cuBLASLt: %s\n", e.text);
     }
+    b.scratch.data = bytes_of(b.scratch.bytes);
     if (path) open_json(path, d, commit);
     measure_operations();
     if (b.json) fprintf(b.json, "\n ]\n}\n");
