@@ -4,11 +4,12 @@
  * inputs rotate among sets larger than the cache; launches are captured in a graph, so that
  * gaps between them stay out; medians of replays.
  *
- *   bench_cuda [--info] [--small 1] [--only OP:ROWS] [--json FILE] [--commit TEXT]
+ *   bench_cuda [--info] [--small 1] [--only OP:ROWS] [--slice MIB] [--json FILE] [--commit TEXT]
  *
  * --info prints the device in a line; exit code 3 where there is none. --only measures one
- * operation at any number of rows, for a profiler. Without cuBLASLt what needs it is left out,
- * with a line; floors then count bytes alone. */
+ * operation at any number of rows, for a profiler. --slice: of packed weights as 16 bits, for
+ * many rows (the engine uses CU_SLICE_BYTES). Without cuBLASLt what needs it is left out, with a
+ * line; floors then count bytes alone. */
 #include "engine/cuda/cuda.h"
 
 #include <algorithm>
@@ -39,6 +40,7 @@ static struct bench {
     cudaEvent_t start, stop;
     gemm *lt;
     cuda_host host;
+    gemm_scratch scratch; /* of packed weights for many rows */
     double copy_gbs, tflops;
     uint32_t embd, ff, heads, kv_heads, head_dim, vocab, context;
 } b;
@@ -175,7 +177,13 @@ static cu_linear linear(const cu_matrix &w, uint32_t rows, const void *in, void 
 
 static void tune(const cu_linear &l) {
     err e;
-    if (gemm_tune(b.lt, b.stream, &l, &e) == OK) return;
+    if (gemm_takes_packed(&l)) {
+        const uint32_t n = cu_slice_rows(l.w.n_out, l.w.n_in, b.scratch.bytes);
+        CHECK_CUDA(cu_unpack(b.stream, &l.w, l.t, 0, n, b.scratch.data));
+        if (gemm_tune_packed(b.lt, b.stream, &l, &b.scratch, &e) == OK) return;
+    } else if (gemm_tune(b.lt, b.stream, &l, 0, &e) == OK) {
+        return;
+    }
     fprintf(stderr, "bench_cuda: %s\n", e.text);
     exit(1);
 }
@@ -212,9 +220,10 @@ static void measure_gemm() {
 
 /* The way the engine would take it. */
 static bool by_gemm(dtype t, uint32_t rows) {
-    return !cu_matrix_is_packed(t) && rows > CU_FEW_ROWS;
+    return rows > (cu_matrix_is_packed(t) ? (uint32_t)CU_MANY_ROWS : (uint32_t)CU_FEW_ROWS);
 }
 static cudaError_t run_linear(const cu_linear *l) {
+    if (gemm_takes_packed(l)) return gemm_run_packed(b.lt, b.stream, l, &b.scratch);
     if (cu_matrix_is_packed(l->w.type)) return cu_linear_quant(b.stream, l);
     return by_gemm(l->w.type, l->n_rows) ? gemm_run(b.lt, b.stream, l)
                                          : cu_linear_few(b.stream, l);
@@ -246,7 +255,7 @@ static void bench_linear(const char *name, dtype t, uint32_t n_out, uint32_t n_i
         up.back().w = random_matrix(t, n, n_in, i + 100);
         a.keep(up.back().w.data);
     }
-    if (by_gemm(t, rows)) tune(l[0]);
+    if (by_gemm(t, rows) && (!cu_matrix_is_packed(t) || gemm_takes_packed(&l[0]))) tune(l[0]);
     const double moved = kind == CU_OUT_ADD ? 8 : width;
     const uint32_t n_results = few && gate_up ? n_out / 2 : n_out;
     run_case(name, t == DT_BF16 ? "BF16" : "Q4_0", rows,
@@ -257,11 +266,36 @@ static void bench_linear(const char *name, dtype t, uint32_t n_out, uint32_t n_i
                             ? cu_gate_up_quant_few(b.stream, &l[i], &up[i], ACT_SILU)
                             : cu_gate_up_few(b.stream, &l[i], &up[i], ACT_SILU);
              });
+    if (!gemm_takes_packed(&l[0]) || rows > 512) return;
+    char other[32]; /* where the one becomes faster than the other */
+    snprintf(other, sizeof other, "%s_many", name);
+    run_case(other, "Q4_0", rows,
+             (double)weights + (double)rows * (n_in * 2.0 + n_results * moved),
+             2.0 * rows * n_out * n_in, sets,
+             [=](uint32_t i) { return cu_linear_quant(b.stream, &l[i]); });
+}
+
+/* The slices alone: a GEMM's weights from packed ones. */
+static void bench_unpack(dtype t, const char *type) {
+    arena a;
+    const uint32_t n = cu_slice_rows(2 * b.ff, b.embd, b.scratch.bytes);
+    const cu_matrix w = random_matrix(t, 2 * b.ff, b.embd, 1);
+    a.keep(w.data);
+    const double moved = (double)cu_matrix_bytes(t, n, b.embd) + 2.0 * n * b.embd;
+    run_case("unpack", type, n, moved, 0, w.n_out / n, [=](uint32_t i) {
+        return cu_unpack(b.stream, &w, CU_BF16, i * n, n, b.scratch.data);
+    });
 }
 
 static void bench_linears() {
+    if (wanted("unpack")) {
+        bench_unpack(DT_Q8_0, "Q8_0");
+        bench_unpack(DT_Q4_0, "Q4_0");
+        bench_unpack(DT_Q4_1, "Q4_1");
+    }
+    /* The most rows first: tuning at them tunes for fewer. */
     for (dtype t : {DT_BF16, DT_Q4_0})
-        for (uint32_t rows : rows_of({2048, 256, 64, 16, 8, 1}, 16)) { /* tuned for the most */
+        for (uint32_t rows : rows_of({2048, 512, 256, 128, 64, 16, 8, 1}, 128)) {
             const uint32_t qkv = (b.heads + 2 * b.kv_heads) * b.head_dim;
             bench_linear("qkv", t, qkv, b.embd, rows, CU_OUT_T, false);
             bench_linear("attn_output", t, b.embd, b.heads * b.head_dim, rows, CU_OUT_ADD,
@@ -343,7 +377,7 @@ struct sequences {
         qkv = (uint16_t *)a.keep(random_16((size_t)sets * n * n_rows, attn.ld));
         attn.out = a.keep(bytes_of((size_t)n * n_rows * b.heads * b.head_dim * 2));
         attn.n_heads = b.heads, attn.scale = 1 / sqrtf((float)b.head_dim);
-        splits = cu_attn_splits(last);
+        splits = cu_attn_splits(n, last);
         partials = a.keep(bytes_of(cu_attn_decode_bytes(n, splits, b.heads, b.head_dim)));
     }
     cu_attn in_set(uint32_t i) const {
@@ -495,12 +529,14 @@ static void measure_all(const char *path, const cuda_device *d, const char *comm
     } else {
         printf("without cuBLASLt: %s\n", e.text);
     }
+    b.scratch.data = bytes_of(b.scratch.bytes);
     if (path) open_json(path, d, commit);
     measure_operations();
     if (b.json) fprintf(b.json, "\n ]\n}\n");
     if (b.json && fclose(b.json) != 0) perror(path);
     gemm_close(b.lt);
     CHECK_CUDA(cudaFree(space));
+    CHECK_CUDA(cudaFree(b.scratch.data));
     CHECK_CUDA(cudaEventDestroy(b.start));
     CHECK_CUDA(cudaEventDestroy(b.stop));
     CHECK_CUDA(cudaStreamDestroy(b.stream));
@@ -518,6 +554,7 @@ static bool parse_only(const char *text) {
 
 int main(int argc, char **argv) {
     const char *json = NULL, *commit = "";
+    b.scratch.bytes = CU_SLICE_BYTES;
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--info")) return open_device(), 0;
         if (i + 1 == argc) break;
@@ -526,6 +563,7 @@ int main(int argc, char **argv) {
             return 2;
         }
         if (!strcmp(argv[i], "--small")) b.small = atoi(argv[i + 1]) != 0;
+        if (!strcmp(argv[i], "--slice")) b.scratch.bytes = (uint64_t)atoi(argv[i + 1]) << 20;
         if (!strcmp(argv[i], "--json")) json = argv[i + 1];
         if (!strcmp(argv[i], "--commit")) commit = argv[i + 1];
     }

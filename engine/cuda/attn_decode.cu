@@ -16,6 +16,7 @@
 #include "engine/cuda/attn.cuh"
 
 enum { DECODE_HEADS = 16, DECODE_TOKENS = 16 }; /* of one mma tile */
+enum { MOST_ENTRIES = 512 };                    /* that shared memory is asked for */
 
 template <int HD> struct decode_config {
     static constexpr int WARPS = HD <= 128 ? 4 : 2;
@@ -26,7 +27,7 @@ template <int HD> struct decode_config {
     static constexpr int MERGE = HD + 8; /* floats of a row's result, maximum and sum */
     static_assert(DECODE_HEADS * MERGE * 4 <= RING * 2, "the ring holds a warp's results");
     static constexpr int SMEM = (WARPS * RING + DECODE_HEADS * attn_row<HD>::STRIDE) * 2;
-    static_assert(SMEM <= 97 << 10, "leaves room for 512 entries on sm_86 and sm_89");
+    static_assert(SMEM + (MOST_ENTRIES + 1) * 4 <= 99 << 10, "sm_86 and sm_89 have 99 KiB");
     /* Blocks that an SM of sm_90 holds at once (fewer elsewhere: the others come after). */
     static constexpr int RESIDENT = (228 << 10) / (SMEM + (3 << 10));
     static size_t smem(uint32_t n_seqs) { return SMEM + (n_seqs + 1) * 4; }
@@ -46,7 +47,7 @@ struct decode_cut {
     uint32_t first, n;  /* splits; n 0: decode leaves the entry alone */
 };
 
-CU_DEVICE decode_cut decode_cut_of(const attn_args &a, uint32_t entry) {
+CU_DEVICE decode_cut decode_cut_of(const attn_args &a, uint32_t n_seqs, uint32_t entry) {
     decode_cut c = {};
     int rows = a.n_rows[entry]; /* both on the way at once */
     c.pos = a.first_pos[entry];
@@ -54,8 +55,7 @@ CU_DEVICE decode_cut decode_cut_of(const attn_args &a, uint32_t entry) {
     uint32_t seen = (uint32_t)c.pos + 1;
     if (a.window && a.window < seen) seen = a.window;
     c.lo = c.pos + 1 - (int)seen;
-    c.shift = 8 + (int)cu_attn_split_shift(seen);
-    static_assert(CU_ATTN_SPLIT == 1 << 8, "shift begins with it");
+    c.shift = (int)cu_attn_split_log2(n_seqs, seen);
     c.first = (uint32_t)c.lo >> c.shift;
     c.n = ((uint32_t)c.pos >> c.shift) - c.first + 1;
     return c;
@@ -66,7 +66,7 @@ template <int THREADS>
 CU_DEVICE void decode_count(const attn_args &a, uint32_t n_seqs, uint32_t n_splits,
                             int *first) {
     for (uint32_t e = threadIdx.x; e < n_seqs; e += THREADS) {
-        uint32_t n = decode_cut_of(a, e).n;
+        uint32_t n = decode_cut_of(a, n_seqs, e).n;
         if (n > n_splits) __trap(); /* the caller's n_splits is too small for its tables */
         first[e] = (int)n;
     }
@@ -120,7 +120,7 @@ CU_DEVICE decode_item decode_item_of(const attn_args &a, const int *first, uint3
     d.head = d.kv_head * a.group + chunk * DECODE_HEADS;
     d.n_heads = min(a.group - chunk * DECODE_HEADS, (uint32_t)DECODE_HEADS);
     d.split = split - (uint32_t)first[d.entry];
-    d.cut = decode_cut_of(a, d.entry);
+    d.cut = decode_cut_of(a, n_seqs, d.entry);
     return d;
 }
 
@@ -238,10 +238,12 @@ __global__ void __launch_bounds__(decode_config<HD>::THREADS, decode_config<HD>:
     attn_decode_kernel(attn_args a, uint32_t n_seqs, decode_partials out) {
     using C = decode_config<HD>;
     CU_DYN_SHARED(E, smem);
+    cu_grid_trigger();
     E *q = smem + C::WARPS * C::RING;
     int *first = (int *)(q + DECODE_HEADS * attn_row<HD>::STRIDE);
     E *ring = smem + (threadIdx.x >> 5) * C::RING;
     decode_count<C::THREADS>(a, n_seqs, out.n_splits, first);
+    cu_grid_wait(); /* the tables were there before the step's first kernel */
     uint32_t units = a.n_kv_heads * ((a.group + DECODE_HEADS - 1) / DECODE_HEADS);
     uint32_t n_items = (uint32_t)first[n_seqs] * units;
     for (uint32_t item = blockIdx.x; item < n_items; item += gridDim.x) {
@@ -262,9 +264,11 @@ static_assert(CU_ATTN_SPLITS + 1 <= COMBINE_THREADS, "a thread for each split");
 
 static __global__ void __launch_bounds__(COMBINE_THREADS)
     attn_combine_kernel(attn_args a, decode_partials in) {
+    cu_grid_trigger();
+    cu_grid_wait();
     CU_SHARED(float2, part, COMBINE_THREADS);
     uint32_t head = blockIdx.x, entry = blockIdx.y;
-    uint32_t n = decode_cut_of(a, entry).n;
+    uint32_t n = decode_cut_of(a, gridDim.y, entry).n; /* a block for each entry */
     if (n <= 1) return;
     size_t at = (size_t)entry * in.n_splits * a.n_heads + head;
     if (threadIdx.x < n) part[threadIdx.x] = in.ml[at + (size_t)threadIdx.x * a.n_heads];
@@ -300,13 +304,16 @@ static cudaError_t decode_launch(cudaStream_t stream, const attn_args &a, uint32
     int device, n_sms;
     cudaError_t e = cudaGetDevice(&device);
     if (!e) e = cudaDeviceGetAttribute(&n_sms, cudaDevAttrMultiProcessorCount, device);
-    if (!e) e = cu_allow_smem(attn_decode_kernel<E, HD>, C::smem(n_seqs));
+    /* The same number in every call: a smaller one would lower the limit under graphs that were
+     * captured with more entries. */
+    const uint32_t most = n_seqs > MOST_ENTRIES ? n_seqs : (uint32_t)MOST_ENTRIES;
+    if (!e) e = cu_allow_smem(attn_decode_kernel<E, HD>, C::smem(most));
     if (e) return e;
     uint64_t items = (uint64_t)n_seqs * p.n_splits * a.n_heads; /* or fewer */
     uint32_t grid = (uint32_t)n_sms * C::RESIDENT;
     if (items < grid) grid = (uint32_t)items;
-    CU_LAUNCH((attn_decode_kernel<E, HD>), grid, C::THREADS, C::smem(n_seqs), stream, a, n_seqs,
-              p);
+    CU_LAUNCH_EARLY((attn_decode_kernel<E, HD>), grid, C::THREADS, C::smem(n_seqs), stream, a,
+                    n_seqs, p);
     return cudaGetLastError();
 }
 
@@ -333,6 +340,7 @@ cudaError_t cu_attn_decode(cudaStream_t stream, const cu_attn *attn, const cu_ta
                         ? decode_by_head<__nv_bfloat16>(stream, a, n_seqs, p)
                         : decode_by_head<__half>(stream, a, n_seqs, p);
     if (e || n_splits == 1) return e;
-    CU_LAUNCH(attn_combine_kernel, dim3(a.n_heads, n_seqs), COMBINE_THREADS, 0, stream, a, p);
+    CU_LAUNCH_EARLY(attn_combine_kernel, dim3(a.n_heads, n_seqs), COMBINE_THREADS, 0, stream, a,
+                    p);
     return cudaGetLastError();
 }

@@ -162,6 +162,8 @@ __global__ void __launch_bounds__(PREFILL_THREADS)
     attn_prefill_kernel(attn_args a, const int32_t *tiles, uint32_t n_tiles) {
     using C = prefill_config<HD>;
     CU_DYN_SHARED(E, smem);
+    cu_grid_trigger();
+    cu_grid_wait();
     uint32_t tile = n_tiles - 1 - blockIdx.y; /* the longest of a chunk first */
     prefill_block b = prefill_block_of(a, tiles + 2 * tile, blockIdx.x % a.n_kv_heads,
                                        blockIdx.x / a.n_kv_heads * C::PAIRS);
@@ -182,8 +184,8 @@ static cudaError_t prefill_launch(cudaStream_t stream, const attn_args &a, const
     cudaError_t e = cu_allow_smem(attn_prefill_kernel<E, HD>, C::SMEM);
     if (e) return e;
     uint32_t subs = (CU_PREFILL_TILE * a.group + C::PAIRS - 1) / C::PAIRS;
-    CU_LAUNCH((attn_prefill_kernel<E, HD>), dim3(a.n_kv_heads * subs, n_tiles), PREFILL_THREADS,
-              C::SMEM, stream, a, tiles, n_tiles);
+    CU_LAUNCH_EARLY((attn_prefill_kernel<E, HD>), dim3(a.n_kv_heads * subs, n_tiles),
+                    PREFILL_THREADS, C::SMEM, stream, a, tiles, n_tiles);
     return cudaGetLastError();
 }
 

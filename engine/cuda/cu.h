@@ -10,6 +10,8 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
 
 #ifdef CUSHIM
 #include "cushim.h"
@@ -27,6 +29,38 @@
 #define CU_LAUNCH(kernel, grid, block, smem, stream, ...)                                          \
     kernel<<<grid, block, smem, stream>>>(__VA_ARGS__)
 // clang-format on
+
+/* As CU_LAUNCH, but the kernel may start while the one before it on the stream still runs, as
+ * soon as every block of that one has called cu_grid_trigger or ended (CUDA C++ Programming
+ * Guide, "Programmatic Dependent Launch"). Every thread of such a kernel must call
+ * cu_grid_wait, before it reads what an earlier kernel of the step wrote, and before it writes
+ * anything. Weights, and the tables of the step, may be read before. Where the device cannot
+ * (before sm_90) it is CU_LAUNCH. */
+#define CU_LAUNCH_EARLY(kernel, grid, block, smem, stream, ...)                                \
+    cu_launch_early(kernel, grid, block, smem, stream, ##__VA_ARGS__)
+
+/* VRAMD_CUDA_EARLY=0 turns it off, for measurements and to find out whether it is to blame. */
+static inline bool cu_device_launches_early(void) {
+    const char *wanted = getenv("VRAMD_CUDA_EARLY");
+    int device, major = 0;
+    if (wanted && strcmp(wanted, "0") == 0) return false;
+    if (cudaGetDevice(&device) == cudaSuccess)
+        cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    return major >= 9;
+}
+
+template <class... P, class... A>
+static inline void cu_launch_early(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem,
+                                   cudaStream_t stream, A... args) {
+    static const bool early = cu_device_launches_early();
+    cudaLaunchAttribute a = {};
+    a.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    a.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t c = {};
+    c.gridDim = grid, c.blockDim = block, c.dynamicSmemBytes = smem, c.stream = stream;
+    c.attrs = &a, c.numAttrs = early ? 1 : 0;
+    cudaLaunchKernelEx(&c, kernel, P(args)...); /* its error is cudaGetLastError's, too */
+}
 
 /* T name[n], shared by the block, 16-byte aligned; at most 48 KiB a kernel. */
 #define CU_SHARED(T, name, n) __shared__ __align__(16) T name[n]
@@ -105,6 +139,21 @@ CU_DEVICE void cu_ldmatrix_x2_trans(uint32_t r[2], const void *row) {
                  : "memory");
 }
 
+/* ---- Order of grids (PTX ISA, "griddepcontrol"): see CU_LAUNCH_EARLY. */
+
+/* The next kernel may start. */
+CU_DEVICE void cu_grid_trigger() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+/* The kernels before have ended, and what they wrote can be read. */
+CU_DEVICE void cu_grid_wait() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 /* ---- cp.async: 16 bytes from global to shared memory, both 16-byte aligned, past L1. What a
  * thread copied is there after it waited for the group, and for others after a barrier as well.
  * Every copy must be committed and waited for before its thread ends. */
@@ -145,6 +194,14 @@ template <int LUT> CU_DEVICE uint32_t cu_lop3(uint32_t a, uint32_t b, uint32_t c
 /* a * b + c of two f16 each, rounded once. */
 CU_DEVICE __half2 cu_fma2(__half2 a, __half2 b, __half2 c) {
     return __hfma2(a, b, c);
+}
+
+/* Two float32 as f16, to nearest even; what f16 cannot hold becomes its largest number, not an
+ * infinity, which later sums would turn into NaN. NaN stays NaN. lo is the first half. */
+CU_DEVICE __half2 cu_halves(float lo, float hi) {
+    uint32_t r;
+    asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
+    return *(__half2 *)&r;
 }
 
 /* 2^x: relative error below 2^-22, 2^-inf = 0 (PTX ISA, "ex2.approx.ftz.f32"). */

@@ -36,15 +36,16 @@ typedef struct cuda_slot {
 /* What a step runs, beyond what its tables say: enough for a graph. */
 typedef struct cuda_run {
     tables_shape shape;
-    uint32_t n_splits;                /* of decode attention; in a graph a power of two */
+    uint32_t n_splits;                /* of decode attention */
+    bool is_short;                    /* the graph for sequences of up to CUDA_SHORT tokens */
     bool singles;                     /* entries of one row are computed by decode attention */
     bool graph;                       /* one that graphs exist for, padded to its bucket */
     uint32_t copies[PLAN_MAX_GROUPS]; /* of each group; the table has them in this order */
 } cuda_run;
 
 typedef struct cuda_graphs {
-    cudaGraphExec_t *exec; /* [n]; by entries, then splits; NULL before capture */
-    uint32_t n, n_splits;  /* n_splits: how many powers of two */
+    cudaGraphExec_t *exec; /* [n]; by entries, then by cuda_graph_kinds; NULL before capture */
+    uint32_t n;
 } cuda_graphs;
 
 typedef struct cuda_engine {
@@ -99,8 +100,8 @@ status cuda_tune(cuda_engine *, err *);
 uint64_t cuda_fill(const cuda_engine *, const batch *, cuda_slot *, cuda_run *run);
 /* Tables of a run in which no row is real. */
 uint64_t cuda_fill_blank(const cuda_engine *, cuda_slot *, const cuda_run *);
-/* The run of a graph for so many entries and splits. */
-cuda_run cuda_graph_run(const cuda_engine *, uint32_t n_seqs, uint32_t n_splits);
+/* The run of a graph for n_seqs entries, the longest of which has that many tokens. */
+cuda_run cuda_graph_run(const cuda_engine *, uint32_t n_seqs, uint32_t longest);
 
 /* step.cu: the plugin's submit, collect, and steps of no rows that load every kernel. */
 status cuda_submit(cuda_engine *, const batch *, err *);

@@ -111,7 +111,7 @@ endif
 $(BUILD)/cuda/libkernels.a: $(CUDA_OBJ)
 $(BUILD)/cuda/libbase.a: $(call objs_of,engine)
 $(DEVICE_LIBS):
-	@rm -f $@
+	@mkdir -p $(@D); rm -f $@
 	ar rcs $@ $^
 $(BUILD)/cuda/tests/cuda/%.o $(BUILD)/cuda/bench/%.o: NVFLAGS += -x cu -Itests/cuda
 $(DEVICE_TEST): $(DEVICE)/%: $(BUILD)/cuda/tests/cuda/%.cpp.o $(DEVICE_LIBS)

@@ -18,6 +18,8 @@ template <class T>
 static __global__ void __launch_bounds__(THREADS)
     k_embed(cu_tables tables, const T *w, uint32_t n_vocab, uint32_t cols, float scale,
             float *out) {
+    cu_grid_trigger();
+    cu_grid_wait();
     const uint32_t c = (blockIdx.y * THREADS + threadIdx.x) * 8;
     if (c >= cols) return;
     float f[8];
@@ -31,6 +33,8 @@ static __global__ void __launch_bounds__(THREADS)
 template <dtype TYPE>
 static __global__ void __launch_bounds__(THREADS)
     k_embed_packed(cu_tables tables, quant_view w, uint32_t n_vocab, float scale, float *out) {
+    cu_grid_trigger();
+    cu_grid_wait();
     const uint32_t c = (blockIdx.y * THREADS + threadIdx.x) * 8;
     if (c >= w.n_in) return;
     const uint32_t token = token_of(tables, blockIdx.x, n_vocab);
@@ -47,17 +51,17 @@ cudaError_t cu_embed(cudaStream_t s, const cu_matrix *w, const cu_tables *tables
     const dim3 grid(n_rows, cu_ceil_div(w->n_in, 8 * THREADS));
     switch (w->type) {
     case DT_F16:
-        CU_LAUNCH((k_embed<__half>), grid, THREADS, 0, s, *tables, (const __half *)w->data,
-                  w->n_out, w->n_in, scale, out);
+        CU_LAUNCH_EARLY((k_embed<__half>), grid, THREADS, 0, s, *tables,
+                        (const __half *)w->data, w->n_out, w->n_in, scale, out);
         break;
     case DT_BF16:
-        CU_LAUNCH((k_embed<__nv_bfloat16>), grid, THREADS, 0, s, *tables,
-                  (const __nv_bfloat16 *)w->data, w->n_out, w->n_in, scale, out);
+        CU_LAUNCH_EARLY((k_embed<__nv_bfloat16>), grid, THREADS, 0, s, *tables,
+                        (const __nv_bfloat16 *)w->data, w->n_out, w->n_in, scale, out);
         break;
 #define PACKED(type)                                                                           \
     case type:                                                                                 \
-        CU_LAUNCH((k_embed_packed<type>), grid, THREADS, 0, s, *tables, quant_view_of(w),      \
-                  w->n_out, scale, out);                                                       \
+        CU_LAUNCH_EARLY((k_embed_packed<type>), grid, THREADS, 0, s, *tables,                  \
+                        quant_view_of(w), w->n_out, scale, out);                               \
         break
         PACKED(DT_Q8_0);
         PACKED(DT_Q4_0);
@@ -70,6 +74,8 @@ cudaError_t cu_embed(cudaStream_t s, const cu_matrix *w, const cu_tables *tables
 
 static __global__ void __launch_bounds__(THREADS)
     k_gather(const int32_t *gathered, uint32_t cols, const float *in, float *out) {
+    cu_grid_trigger();
+    cu_grid_wait();
     const uint32_t c = (blockIdx.y * THREADS + threadIdx.x) * 8;
     if (c >= cols) return;
     const int32_t row = gathered[blockIdx.x];
@@ -82,7 +88,7 @@ cudaError_t cu_gather(cudaStream_t s, const cu_tables *tables, uint32_t n_logit_
                       uint32_t cols, const float *in, float *out) {
     if (cols == 0 || cols % 8) return cudaErrorInvalidValue;
     if (n_logit_rows == 0) return cudaSuccess;
-    CU_LAUNCH(k_gather, dim3(n_logit_rows, cu_ceil_div(cols, 8 * THREADS)), THREADS, 0, s,
-              tables->gathered, cols, in, out);
+    CU_LAUNCH_EARLY(k_gather, dim3(n_logit_rows, cu_ceil_div(cols, 8 * THREADS)), THREADS, 0, s,
+                    tables->gathered, cols, in, out);
     return cudaGetLastError();
 }

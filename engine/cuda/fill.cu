@@ -21,19 +21,17 @@ static uint32_t tiles_of(const cuda_engine *e, const batch_seq *s) {
     return (s->n_rows + CU_PREFILL_TILE - 1) / CU_PREFILL_TILE;
 }
 
-static uint32_t splits_of(uint32_t len) {
-    return (len + CU_ATTN_SPLIT - 1) / CU_ATTN_SPLIT;
-}
-
-cuda_run cuda_graph_run(const cuda_engine *e, uint32_t n_seqs, uint32_t n_splits) {
+cuda_run cuda_graph_run(const cuda_engine *e, uint32_t n_seqs, uint32_t longest) {
     const cuda_layout *l = e->l;
     cuda_run r = {};
     const uint32_t n = cuda_bucket(n_seqs, e->opt.max_seqs);
-    r.n_splits = cuda_pow2(n_splits, l->max_splits);
-    uint64_t stride = (uint64_t)r.n_splits * CU_ATTN_SPLIT / e->opt.block_tokens;
+    const uint32_t most = longest > CUDA_SHORT ? e->opt.max_model_len : (uint32_t)CUDA_SHORT;
+    const uint32_t stride = (most + e->opt.block_tokens - 1) / e->opt.block_tokens;
+    r.n_splits = cu_attn_splits(n, most);
+    r.is_short = longest <= CUDA_SHORT;
     r.shape.n_rows = r.shape.n_seqs = r.shape.n_logit_rows = n;
     r.shape.n_tiles = l->batch_invariant ? n : 0;
-    r.shape.stride = stride < l->max_stride ? (uint32_t)stride : l->max_stride;
+    r.shape.stride = stride < l->max_stride ? stride : l->max_stride;
     r.singles = !l->batch_invariant;
     r.graph = true;
     return r;
@@ -52,8 +50,8 @@ static cuda_run run_of(const cuda_engine *e, const tables_model *m, const batch 
         r.singles |= s->n_rows == 1 && !e->l->batch_invariant;
         r.shape.n_tiles += tiles_of(e, s);
     }
-    if (decode) return cuda_graph_run(e, b->n_seqs, splits_of(longest));
-    r.n_splits = splits_of(longest_single);
+    if (decode) return cuda_graph_run(e, b->n_seqs, longest);
+    r.n_splits = cu_attn_splits(b->n_seqs, longest_single);
     for (uint32_t i = 0; i < b->n_copies; i++) r.copies[b->copies[i].group]++;
     return r;
 }

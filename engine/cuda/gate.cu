@@ -9,6 +9,8 @@ enum { THREADS = 128 };
 template <class T>
 static __global__ void __launch_bounds__(THREADS)
     k_gate(activation act, uint32_t n, const T *in, T *out) {
+    cu_grid_trigger();
+    cu_grid_wait();
     const uint32_t c = (blockIdx.y * THREADS + threadIdx.x) * 8;
     if (c >= n) return;
     const T *row = in + (size_t)blockIdx.x * 2 * n;
@@ -26,8 +28,8 @@ cudaError_t cu_gate(cudaStream_t s, cu_type t, activation act, uint32_t n_rows, 
     if (n_rows == 0) return cudaSuccess;
     return cu_by_type(t, [&](auto type) {
         using T = decltype(type);
-        CU_LAUNCH((k_gate<T>), dim3(n_rows, cu_ceil_div(n, 8 * THREADS)), THREADS, 0, s, act, n,
-                  (const T *)in, (T *)out);
+        CU_LAUNCH_EARLY((k_gate<T>), dim3(n_rows, cu_ceil_div(n, 8 * THREADS)), THREADS, 0, s,
+                        act, n, (const T *)in, (T *)out);
         return cudaGetLastError();
     });
 }

@@ -10,8 +10,11 @@
 #include <string.h>
 
 #include "engine/cuda/cuda.h"
+#ifdef CUSHIM
+#include "cushim_ctl.h"
+#endif
 
-enum { MAX_SHAPES = 32, MAX_BUCKETS = 20, MAX_ALGORITHMS = 8, TIMED_RUNS = 3, MIN_BUCKET = 16 };
+enum { MAX_SHAPES = 64, MAX_BUCKETS = 20, MAX_ALGORITHMS = 8, TIMED_RUNS = 3, MIN_BUCKET = 16 };
 
 /* X(name): the functions of the library that are used. */
 #define LT_FUNCTIONS(X)                                                                        \
@@ -66,7 +69,8 @@ struct gemm {
 
 #ifdef CUSHIM /* the stand-in is linked in */
 static status load_library(gemm *g, err *er) {
-    (void)er;
+    if (!cushim_has_library())
+        return cuda_fail(g->host, er, ERR_UNSUPPORTED, "cannot load cuBLASLt: a test");
 #define X(name) g->lt.name##_ = name;
     LT_FUNCTIONS(X)
 #undef X
@@ -200,23 +204,19 @@ static cublasStatus_t multiply(const gemm *g, cudaStream_t st, const cu_linear *
     const float one = 1, beta = l->kind == CU_OUT_ADD ? 1 : 0;
     return g->lt.cublasLtMatmul_(g->handle, g->desc, &one, l->w.data, x->a, l->in, x->b, &beta,
                                  l->out, x->d, l->out, x->d, b ? &b->algo : NULL, g->workspace,
-                                 b ? b->workspace : g->workspace_bytes, st);
+                                 g->workspace_bytes, st);
 }
 
 /* ---- the table of algorithms ---- */
 
-static const shape *find_shape(const gemm *g, const cu_linear *l) {
+static shape *find_shape(const gemm *g, const cu_linear *l) {
     for (uint32_t i = 0; i < g->n_shapes; i++) {
-        const shape *s = &g->shapes[i];
+        shape *s = (shape *)&g->shapes[i];
         if (s->t == l->t && s->kind == l->kind && s->n_out == l->w.n_out &&
             s->n_in == l->w.n_in && s->ld_in == l->ld_in && s->ld_out == l->ld_out)
             return s;
     }
     return NULL;
-}
-
-bool gemm_known(const gemm *g, const cu_linear *l) {
-    return find_shape(g, l) != NULL;
 }
 
 /* Rows 1..16, ..32, ..64, ... */
@@ -225,6 +225,14 @@ static uint32_t bucket_of(const gemm *g, uint32_t rows) {
     if (g->invariant) return 0;
     while (i + 1 < MAX_BUCKETS && (uint64_t)MIN_BUCKET << i < rows) i++;
     return i;
+}
+
+bool gemm_known(const gemm *g, const cu_linear *l, uint32_t more) {
+    const shape *s = find_shape(g, l);
+    if (!s) return false;
+    for (uint32_t i = bucket_of(g, more + 1); i <= bucket_of(g, l->n_rows); i++)
+        if (!s->buckets[i].known) return false;
+    return true;
 }
 
 static status time_algorithm(gemm *g, cudaStream_t st, const cu_linear *l, const layouts *x,
@@ -291,43 +299,48 @@ static status tune_bucket(gemm *g, cudaStream_t st, shape *s, const cu_linear *l
                      l->w.n_out, l->w.n_in, (int)lt);
 }
 
-status gemm_tune(gemm *g, cudaStream_t st, const cu_linear *l, err *er) {
-    if (find_shape(g, l)) return OK;
-    if (g->n_shapes == MAX_SHAPES) return OK; /* more run by the library's own choice */
-    shape *s = &g->shapes[g->n_shapes];
-    memset(s, 0, sizeof *s);
-    s->t = l->t, s->kind = l->kind, s->n_out = l->w.n_out, s->n_in = l->w.n_in;
-    s->ld_in = l->ld_in, s->ld_out = l->ld_out;
-    status code = OK;
-    for (uint32_t i = 0; i < MAX_BUCKETS && code == OK; i++) {
-        cu_linear sized = *l;
-        if (!g->invariant) {
-            uint64_t rows = (uint64_t)MIN_BUCKET << i;
-            sized.n_rows = rows < l->n_rows ? (uint32_t)rows : l->n_rows;
-        }
-        code = tune_bucket(g, st, s, &sized, &s->buckets[i], er);
-        if (sized.n_rows == l->n_rows) break;
+static shape shape_of(const cu_linear *l) {
+    shape s;
+    memset(&s, 0, sizeof s);
+    s.t = l->t, s.kind = l->kind, s.n_out = l->w.n_out, s.n_in = l->w.n_in;
+    s.ld_in = l->ld_in, s.ld_out = l->ld_out;
+    return s;
+}
+
+status gemm_tune(gemm *g, cudaStream_t st, const cu_linear *l, uint32_t more, err *er) {
+    shape *s = find_shape(g, l);
+    if (!s && g->n_shapes == MAX_SHAPES) return OK; /* runs by the library's own choice */
+    if (!s) {
+        s = &g->shapes[g->n_shapes++];
+        *s = shape_of(l);
     }
-    if (code == OK) g->n_shapes++;
+    status code = OK;
+    for (uint32_t i = bucket_of(g, more + 1); i <= bucket_of(g, l->n_rows) && code == OK; i++) {
+        cu_linear sized = *l;
+        const uint64_t rows = (uint64_t)MIN_BUCKET << i;
+        if (!g->invariant && rows < l->n_rows) sized.n_rows = (uint32_t)rows;
+        if (!s->buckets[i].known) code = tune_bucket(g, st, s, &sized, &s->buckets[i], er);
+    }
     return code;
 }
 
 cudaError_t gemm_run(gemm *g, cudaStream_t st, const cu_linear *l) {
-    shape one;
     const shape *s = find_shape(g, l);
     layouts x;
+    shape one;
     if (!s) {
-        memset(&one, 0, sizeof one);
-        one.t = l->t, one.kind = l->kind, one.n_out = l->w.n_out, one.n_in = l->w.n_in;
-        one.ld_in = l->ld_in, one.ld_out = l->ld_out;
+        one = shape_of(l);
         s = &one;
     }
     const bucket *b = &s->buckets[bucket_of(g, l->n_rows)];
     cublasStatus_t lt = make_layouts(g, s, l->n_rows, &x);
     if (lt) return lt_error(lt);
     lt = multiply(g, st, l, &x, b->known ? b : NULL);
-    /* An algorithm timed for its bucket's rows may refuse fewer: then the library chooses. */
-    if (lt == CUBLAS_STATUS_NOT_SUPPORTED && b->known) lt = multiply(g, st, l, &x, NULL);
+    /* An algorithm timed for its bucket's rows may refuse fewer, by one status or another: then
+     * the library chooses. What is wrong with the device stays wrong. */
+    const bool refused =
+        lt && lt != CUBLAS_STATUS_EXECUTION_FAILED && lt != CUBLAS_STATUS_NOT_INITIALIZED;
+    if (refused && b->known) lt = multiply(g, st, l, &x, NULL);
     free_layouts(g, &x);
     return lt_error(lt);
 }

@@ -1,4 +1,4 @@
-/* Matrix products of 16-bit weights by cuBLASLt, which is loaded when the first engine opens
+/* Matrix products by cuBLASLt, which is loaded when the first engine opens
  * (the library is large, and machines without CUDA have none). A product's algorithm is the
  * fastest of those that the library proposes, timed once per shape and bucket of rows when the
  * engine opens. Calls neither allocate device memory nor wait, so they can be captured. */
@@ -17,14 +17,28 @@ status gemm_open(gemm **out, const cuda_host *, void *workspace, uint64_t bytes,
                  err *);
 void gemm_close(gemm *); /* NULL is ignored */
 
-/* Has a product of this shape been timed? */
-bool gemm_known(const gemm *, const cu_linear *l);
+/* Have products of this shape been timed for every number of rows in more + 1 .. l->n_rows? */
+bool gemm_known(const gemm *, const cu_linear *l, uint32_t more);
 /* Times the algorithms for products like l (w, in, out as they will be; in and out are
- * overwritten) at every bucket of rows up to l->n_rows, or under batch_invariant at l->n_rows
- * alone. Does nothing for shapes already known. Waits. */
-status gemm_tune(gemm *, cudaStream_t, const cu_linear *l, err *);
+ * overwritten) at every bucket of rows up to l->n_rows but those of `more` rows or fewer, or
+ * under batch_invariant at l->n_rows alone. Does nothing for what is known. Waits. */
+status gemm_tune(gemm *, cudaStream_t, const cu_linear *l, uint32_t more, err *);
 /* out (+)= in * w^T; no bias. n_rows: up to those it was tuned for, or exactly
  * them under batch_invariant. */
 cudaError_t gemm_run(gemm *, cudaStream_t, const cu_linear *l);
+
+/* ---- packed w (gemm_packed.cu): turned to T in scratch, slice after slice ---- */
+
+/* Device memory of bytes, 256-byte aligned: cu_slice_rows(n_out, n_in, bytes) rows at least. */
+typedef struct gemm_scratch {
+    void *data;
+    uint64_t bytes;
+} gemm_scratch;
+/* Is that the way for l: packed w, more than CU_MANY_ROWS rows, not same_bits, and outputs
+ * aligned as the library wants them? */
+bool gemm_takes_packed(const cu_linear *l);
+/* gemm_tune for the slices of l, from CU_MANY_ROWS + 1 rows on; times what scratch holds. */
+status gemm_tune_packed(gemm *, cudaStream_t, const cu_linear *l, const gemm_scratch *, err *);
+cudaError_t gemm_run_packed(gemm *, cudaStream_t, const cu_linear *l, const gemm_scratch *);
 
 #endif

@@ -1,16 +1,9 @@
-/* CUDA graphs of decode steps: one for each bucket of entries and each power of two of
- * attention's splits, all captured when the engine opens, so that no memory moves afterwards.
+/* CUDA graphs of decode steps: cuda_graph_kinds of them for each bucket of entries, all
+ * captured when the engine opens, so that no memory moves afterwards.
  * Their addresses follow from the shape alone (tables.h). */
 #include "engine/cuda/cuda.h"
 
 #include <stdlib.h>
-
-/* Which power of two, or the last. */
-static uint32_t split_index(const cuda_engine *e, uint32_t n_splits) {
-    uint32_t i = 0;
-    for (uint32_t s = 1; s < n_splits && s < e->l->max_splits; s *= 2) i++;
-    return i;
-}
 
 static uint32_t bucket_index(const cuda_engine *e, uint32_t n_seqs) {
     uint32_t i = 0;
@@ -19,8 +12,8 @@ static uint32_t bucket_index(const cuda_engine *e, uint32_t n_seqs) {
 }
 
 static cudaGraphExec_t *slot_of(const cuda_engine *e, const cuda_run *r) {
-    const uint32_t i = bucket_index(e, r->shape.n_seqs), k = split_index(e, r->n_splits);
-    return &e->graphs.exec[i * e->graphs.n_splits + k];
+    const uint32_t i = bucket_index(e, r->shape.n_seqs), kind = !r->is_short;
+    return &e->graphs.exec[i * cuda_graph_kinds(e->l) + kind];
 }
 
 cudaGraphExec_t cuda_graph_of(const cuda_engine *e, const cuda_run *r) {
@@ -42,16 +35,15 @@ static cudaError_t capture_one(cuda_engine *e, const cuda_run *run) {
 
 status cuda_capture(cuda_engine *e, err *er) {
     cudaError_t ce = cudaSuccess;
-    e->graphs.n_splits = split_index(e, e->l->max_splits) + 1;
     e->graphs.n = cuda_graph_count(e->l, e->opt.max_seqs);
     e->graphs.exec = (cudaGraphExec_t *)calloc(e->graphs.n, sizeof *e->graphs.exec);
     if (!e->graphs.exec)
         return cuda_fail(e->host, er, ERR_NO_MEMORY, "no memory for the table of graphs");
     for (uint32_t b = 1; ce == cudaSuccess; b = cuda_bucket_after(b, e->opt.max_seqs)) {
-        for (uint32_t s = 1; ce == cudaSuccess; s = cuda_pow2(s + 1, e->l->max_splits)) {
-            const cuda_run run = cuda_graph_run(e, b, s);
+        const uint32_t longest[] = {1, e->opt.max_model_len};
+        for (uint32_t k = 0; k < cuda_graph_kinds(e->l) && ce == cudaSuccess; k++) {
+            const cuda_run run = cuda_graph_run(e, b, longest[k]);
             ce = capture_one(e, &run);
-            if (s == e->l->max_splits) break;
         }
         if (b == e->opt.max_seqs) break;
     }

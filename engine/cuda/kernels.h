@@ -104,8 +104,8 @@ cudaError_t cu_gate_up_few(cudaStream_t, const cu_linear *gate, const cu_linear 
 /* Packed w, any n_rows. linear_quant.cu: n_rows <= CU_FEW_ROWS, int8 activations (in_q) on the
  * tensor cores. linear_many.cu: more rows, or same_bits: w dequantised to T, 16-bit
  * activations (in). Either way every output is one sum in one order; that order, and so the
- * bits of a row, is one for n_rows <= 8, another for 9 .. 32, and a third for more, which
- * same_bits takes always. */
+ * bits of a row, is one for n_rows <= 8, another for 9 .. 32 (in small matrices .. 64), and a
+ * third for more, which same_bits takes always. */
 cudaError_t cu_linear_quant(cudaStream_t, const cu_linear *);
 /* As cu_gate_up_few for packed w; n_rows <= CU_FEW_ROWS. gate and up of one type and shape, the
  * same in_q; out, t and ld_out are gate's. */
@@ -121,6 +121,11 @@ cudaError_t cu_quantize(cudaStream_t, cu_type t, uint32_t n_rows, uint32_t n_in,
  * CU_STORE_ROWS, but for a 16-bit w and for an n that ends the matrix. */
 cudaError_t cu_matrix_store(cudaStream_t, const cu_matrix *w, dtype from, uint32_t row,
                             uint32_t n, const void *raw);
+/* unpack.cu: rows [row, row + n) of a packed w as T, [n][n_in], the same values as
+ * cu_linear_quant multiplies with 16-bit activations. row: a multiple of 16; out: 16-byte
+ * aligned. */
+cudaError_t cu_unpack(cudaStream_t, const cu_matrix *w, cu_type t, uint32_t row, uint32_t n,
+                      void *out);
 /* Random weights, for measurements on models that are not there: mean 0, deviation 1 /
  * sqrt(n_in), the same for the same seed. */
 cudaError_t cu_matrix_random(cudaStream_t, const cu_matrix *w, uint64_t seed);

@@ -27,18 +27,24 @@ static uint64_t place_n(sizer *s, uint64_t n, uint64_t bytes) {
 /* Positions that rotary angles stay exact for (rope.cu). */
 enum { MAX_MODEL_LEN = 1 << 20 };
 
+static bool all_f16(const program *p) {
+    for (uint32_t i = 0; i < p->n_weights; i++)
+        if (p->weights[i].role != WEIGHT_VECTOR && p->weights[i].type != DT_F16) return false;
+    return true;
+}
+
+/* Activations of auto: bf16, since products of gate and up exceed what f16 holds in some models
+ * (Gemma 3: huggingface/transformers issue 36822); f16 where all weights are f16, whose
+ * precision bf16 would lose. */
 static status choose_types(cuda_layout *l, const program *p, const engine_options *o, err *e) {
-    l->t = o->activations == ACTIVATION_BF16 ? CU_BF16 : CU_F16;
+    l->t = o->activations == ACTIVATION_F16 ? CU_F16 : CU_BF16;
     if (o->activations == ACTIVATION_INT8 || o->activations == ACTIVATION_F32) {
         err_set(e, ERR_UNSUPPORTED, "activation_dtype = %s is of the CPU engine",
                 activation_dtype_name(o->activations));
         err_hint(e, "with CUDA use f16, bf16 or auto");
         return err_field(e, "activation_dtype");
     }
-    for (uint32_t i = 0; i < p->n_weights; i++)
-        if (o->activations == ACTIVATION_AUTO && p->weights[i].role != WEIGHT_VECTOR &&
-            p->weights[i].type == DT_BF16)
-            l->t = CU_BF16;
+    if (o->activations == ACTIVATION_AUTO && all_f16(p)) l->t = CU_F16;
     static const dtype kv[] = {DT_F16, DT_BF16};
     status s = kv_types_check(o->kv_k, o->kv_v, kv, sizeof kv / sizeof *kv, "CUDA", e);
     if (s != OK) return s;
@@ -99,7 +105,7 @@ static void new_place(cuda_layout *l, const program *p, weight_id id) {
                       .first = id};
     l->weights[id].place = l->n_places++;
     l->weights[id].row = 0;
-    if (!x->is_vector && !cu_matrix_is_packed(x->type)) l->wants_gemm = true;
+    if (!x->is_vector && !cu_matrix_is_packed(x->type)) l->needs_gemm = true;
 }
 
 /* May weight b stand below a, the last one of its place? */
@@ -299,6 +305,26 @@ static uint64_t quantized_bytes(const program *p) {
     return most;
 }
 
+/* Packed weights that meet many rows: how many slices, and the bytes of the largest. */
+static void count_slices(cuda_layout *l, const program *p, const engine_options *o) {
+    uint32_t last = UNPLACED;
+    for (uint32_t i = 0; i < p->n_ops && !o->batch_invariant; i++) {
+        const op *x = &p->ops[i];
+        if (x->kind != OP_LINEAR && x->kind != OP_GATE_UP && x->kind != OP_LOGITS) continue;
+        if (rows_of(l, p, o, x->in) <= CU_MANY_ROWS) continue;
+        for (uint32_t k = 0; k < x->n_weights; k++) {
+            const uint32_t at = l->weights[x->w[k]].place;
+            const cuda_place *w = &l->places[at];
+            if (at == last || w->is_vector || !cu_matrix_is_packed(w->type)) continue;
+            const uint32_t rows = cu_slice_rows(w->n_out, w->n_in, CU_SLICE_BYTES);
+            const uint64_t bytes = align_up((uint64_t)rows * w->n_in * 2, ALIGN);
+            l->n_slices += (w->n_out + rows - 1) / rows;
+            if (bytes > l->slice_bytes) l->slice_bytes = bytes;
+            last = at;
+        }
+    }
+}
+
 /* The largest tables a step can have. */
 static uint64_t tables_bytes(const cuda_layout *l, const engine_options *o, uint32_t n_vocab) {
     const tables_shape most = {.n_rows = o->max_rows,
@@ -314,13 +340,13 @@ static uint64_t tables_bytes(const cuda_layout *l, const engine_options *o, uint
 }
 
 /* The most that attention of any layer puts aside. */
-static uint64_t partials_bytes(const cuda_layout *l, const program *p,
-                               const engine_options *o) {
+static uint64_t partials_bytes(const program *p, const engine_options *o) {
     uint64_t most = 0;
     for (uint32_t i = 0; i < p->n_ops; i++) {
         const head_shape *h = &p->ops[i].heads;
         if (p->ops[i].kind != OP_ATTENTION) continue;
-        uint64_t n = cu_attn_decode_bytes(o->max_seqs, l->max_splits, h->n_heads, h->head_dim);
+        uint64_t n =
+            cu_attn_decode_most_bytes(o->max_seqs, o->max_model_len, h->n_heads, h->head_dim);
         if (n > most) most = n;
     }
     return most;
@@ -329,17 +355,20 @@ static uint64_t partials_bytes(const cuda_layout *l, const program *p,
 static void place_workspace(cuda_layout *l, const program *p, const engine_options *o,
                             sizer *s) {
     const uint64_t n_results = (uint64_t)o->max_seqs + o->max_logit_rows;
-    l->max_splits = (uint32_t)ceil_div(o->max_model_len, CU_ATTN_SPLIT);
+    l->is_split = o->max_model_len > CUDA_SHORT;
     l->max_stride = (uint32_t)ceil_div(o->max_model_len, o->block_tokens);
     l->max_tiles = o->max_rows / TILE_ROWS + o->max_seqs;
     l->max_copies = o->max_seqs * p->n_groups;
     l->tables_bytes = align_up(tables_bytes(l, o, p->config.n_vocab), 4096);
     l->results_bytes = align_up(n_results * sizeof(sampled), 4096);
+    count_slices(l, p, o);
+    l->wants_gemm = l->needs_gemm || l->slice_bytes > 0;
     l->gemm_bytes = l->wants_gemm ? CUDA_GEMM_WORKSPACE : 0;
     l->workspace_at = s->n;
     l->gemm = place(s, l->gemm_bytes);
+    l->slice = place(s, l->slice_bytes);
     l->quantized = place(s, quantized_bytes(p));
-    l->partials = place(s, partials_bytes(l, p, o));
+    l->partials = place(s, partials_bytes(p, o));
     l->sampler = place(s, cu_sample_scratch_bytes(o->max_logit_rows, p->config.n_vocab));
     l->tables = place(s, l->tables_bytes);
     l->results = place(s, l->results_bytes);

@@ -24,7 +24,8 @@ enum {
     CUDA_LISTED = 2 * 1024 + 128, /* words of a sequence's biases and end tokens; its history
                                      and its mask come on top */
     CUDA_GEMM_WORKSPACE = 32 << 20,
-    CUDA_BOUNCES = 2 /* buffers between file and device while loading */
+    CUDA_SHORT = 256, /* tokens: shorter sequences have graphs of their own */
+    CUDA_BOUNCES = 2  /* buffers between file and device while loading */
 };
 
 /* Weights that lie and compute together: a matrix, or several of one operation (q | k | v, gate
@@ -63,15 +64,18 @@ typedef struct cuda_layout {
     cuda_weight *weights; /* [n_weights] */
     cuda_value *values;   /* [n_values] */
     uint64_t *gate_up;    /* [n_ops]: where OP_GATE_UP puts gate | up, in the arena */
-    bool wants_gemm;      /* some matrix has 16 bits: cuBLASLt is needed */
-    uint32_t max_splits, max_stride, max_tiles, max_copies;
+    bool needs_gemm;      /* some matrix has 16 bits: not without cuBLASLt */
+    bool wants_gemm;      /* or packed ones have slices: cuBLASLt is used if it is there */
+    uint32_t n_slices;    /* of packed weights that meet many rows, in all operations */
+    bool is_split;        /* sequences may be longer than CUDA_SHORT */
+    uint32_t max_stride, max_tiles, max_copies;
     uint32_t rope_pairs; /* frequencies of the largest rotary embedding; from table to table */
     /* Sections of the arena. */
     uint64_t weights_bytes, values_at, values_bytes, logits_at, logits_bytes, workspace_at,
         workspace_bytes;
     /* Offsets in the arena, within the workspace. */
-    uint64_t gemm, gemm_bytes, quantized, partials, sampler, tables, tables_bytes, results,
-        drawn, previous, freqs;
+    uint64_t gemm, gemm_bytes, slice, slice_bytes, quantized, partials, sampler, tables,
+        tables_bytes, results, drawn, previous, freqs;
     uint64_t results_bytes;
     uint64_t fixed_bytes; /* all but the KV cache, which begins there */
     kv_format kv[PLAN_MAX_GROUPS];
@@ -88,31 +92,32 @@ void cuda_layout_clear(cuda_layout *);
 /* The layout as terms, the KV cache excluded: the arena's (exact, on the device), the host's
  * (exact), and what driver, libraries and graphs take on the device (assumed). */
 void cuda_layout_terms(const cuda_layout *, const program *, const engine_options *, terms *);
-/* Of the graphs that the engine captures for a batch of n: 1, 2, 4, then multiples of 8. */
+/* Entries of the graph that serves a batch of n: 1, 2, 4, then multiples of 8 up to 128, of 16
+ * up to 256, of 32 up to 512, ...: at most an eighth of them is padding, and graphs stay few.
+ */
 static inline uint32_t cuda_bucket(uint32_t n, uint32_t max_seqs) {
-    uint32_t b = n <= 2 ? n : n <= 4 ? 4 : (n + 7) / 8 * 8;
+    uint32_t unit = n <= 2 ? 1 : n <= 4 ? 4 : 8;
+    while (16 * unit < n) unit *= 2;
+    const uint32_t b = (n + unit - 1) / unit * unit;
     return b < max_seqs ? b : max_seqs;
 }
 /* The next of these after bucket b. */
 static inline uint32_t cuda_bucket_after(uint32_t b, uint32_t max_seqs) {
     return cuda_bucket(b + 1, max_seqs);
 }
-static inline uint32_t cuda_pow2(uint32_t n, uint32_t most) {
-    uint32_t b = 1;
-    while (b < n) b *= 2;
-    return b < most ? b : most;
-}
 static inline uint32_t cuda_rows_up(uint32_t n, uint32_t unit) {
     return (n + unit - 1) / unit * unit;
 }
 
-/* Graphs are captured for each bucket of entries and each power of two of attention's splits.
- */
+/* Graphs of a bucket: one for sequences of up to CUDA_SHORT tokens (small block tables, few
+ * splits or none), and one for all others. */
+static inline uint32_t cuda_graph_kinds(const cuda_layout *l) {
+    return l->is_split ? 2 : 1;
+}
 static inline uint32_t cuda_graph_count(const cuda_layout *l, uint32_t max_seqs) {
-    uint32_t n = 1, splits = 1;
+    uint32_t n = 1;
     for (uint32_t b = 1; b < max_seqs; b = cuda_bucket_after(b, max_seqs)) n++;
-    for (uint32_t s = 1; s < l->max_splits; s = cuda_pow2(s + 1, l->max_splits)) splits++;
-    return n * splits;
+    return n * cuda_graph_kinds(l);
 }
 
 /* Bytes of KV cache for so many blocks per group; false on overflow. */

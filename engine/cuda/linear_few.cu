@@ -54,15 +54,24 @@ template <int TILES, int U> struct batch_of { uint4 w[U][TILES][2], x[U]; };
 
 /* Past the end a lane reads the row's last octet again, which the zero in x leaves out. */
 template <class T, int TILES, int U>
-CU_DEVICE void batch_load(batch_of<TILES, U> &b, const lane_rows<T, TILES> &r, uint32_t chunk) {
+CU_DEVICE void batch_load_w(batch_of<TILES, U> &b, const lane_rows<T, TILES> &r,
+                            uint32_t chunk) {
 #pragma unroll
     for (int u = 0; u < U; u++) {
-        const uint32_t k = (chunk + u) * 32 + r.k0, kw = min(k, r.n_in - 8);
+        const uint32_t k = min((chunk + u) * 32 + r.k0, r.n_in - 8);
 #pragma unroll
         for (int i = 0; i < TILES; i++) {
-            b.w[u][i][0] = cu_ld_stream(r.w[i][0] + kw);
-            b.w[u][i][1] = cu_ld_stream(r.w[i][1] + kw);
+            b.w[u][i][0] = cu_ld_stream(r.w[i][0] + k);
+            b.w[u][i][1] = cu_ld_stream(r.w[i][1] + k);
         }
+    }
+}
+template <class T, int TILES, int U>
+CU_DEVICE void batch_load_x(batch_of<TILES, U> &b, const lane_rows<T, TILES> &r,
+                            uint32_t chunk) {
+#pragma unroll
+    for (int u = 0; u < U; u++) {
+        const uint32_t k = (chunk + u) * 32 + r.k0;
         b.x[u] = make_uint4(0, 0, 0, 0);
         if (r.x && k < r.n_in) b.x[u] = *(const uint4 *)(r.x + k);
     }
@@ -102,10 +111,15 @@ template <class T, int TILES, int U>
 CU_DEVICE void warp_multiply(float d[TILES][4], const lane_rows<T, TILES> &r, uint32_t warp) {
     const uint32_t n = batch_count<U>(warp, (r.n_in + 31) / 32);
     batch_of<TILES, U> now, next;
-    if (n) batch_load(now, r, batch_chunk<U>(warp, 0));
+    if (n) batch_load_w(now, r, batch_chunk<U>(warp, 0));
+    cu_grid_wait(); /* the first weights come while the kernels before still run */
+    if (n) batch_load_x(now, r, batch_chunk<U>(warp, 0));
 #pragma unroll 2
     for (uint32_t j = 0; j < n; j++) {
-        if (j + 1 < n) batch_load(next, r, batch_chunk<U>(warp, j + 1));
+        if (j + 1 < n) {
+            batch_load_w(next, r, batch_chunk<U>(warp, j + 1));
+            batch_load_x(next, r, batch_chunk<U>(warp, j + 1));
+        }
         batch_multiply<T>(d, now);
         now = next;
     }
@@ -132,6 +146,7 @@ CU_DEVICE void put(const few_args<T> &a, uint32_t row, uint32_t col, float v) {
 template <class T, int TILES, int U, bool GATED>
 static __global__ void __launch_bounds__(WARPS * 32, 2) k_linear_few(few_args<T> a) {
     CU_SHARED(float, sums, WARPS *TILES *SUMS);
+    cu_grid_trigger();
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
     const uint32_t first = blockIdx.x * TILE * (GATED ? 1 : TILES);
     lane_rows<T, TILES> r;
@@ -190,11 +205,11 @@ cudaError_t cu_linear_few(cudaStream_t s, const cu_linear *l) {
         /* Two tiles share the reads of the activations where these are a burden and blocks are
          * plenty. */
         if (l->n_rows > 4 && l->w.n_out >= 8192)
-            CU_LAUNCH((k_linear_few<T, 2, 2, false>), cu_ceil_div(l->w.n_out, 2 * TILE),
-                      WARPS * 32, 0, s, args_of<T>(l));
+            CU_LAUNCH_EARLY((k_linear_few<T, 2, 2, false>), cu_ceil_div(l->w.n_out, 2 * TILE),
+                            WARPS * 32, 0, s, args_of<T>(l));
         else
-            CU_LAUNCH((k_linear_few<T, 1, 4, false>), cu_ceil_div(l->w.n_out, TILE), WARPS * 32,
-                      0, s, args_of<T>(l));
+            CU_LAUNCH_EARLY((k_linear_few<T, 1, 4, false>), cu_ceil_div(l->w.n_out, TILE),
+                            WARPS * 32, 0, s, args_of<T>(l));
         return cudaGetLastError();
     });
 }
@@ -210,8 +225,8 @@ cudaError_t cu_gate_up_few(cudaStream_t s, const cu_linear *gate, const cu_linea
         few_args<T> a = args_of<T>(gate);
         a.w[1] = (const T *)up->w.data, a.bias[1] = up->bias, a.act = act;
         a.kind = CU_OUT_T;
-        CU_LAUNCH((k_linear_few<T, 2, 2, true>), cu_ceil_div(a.n_out, TILE), WARPS * 32, 0, s,
-                  a);
+        CU_LAUNCH_EARLY((k_linear_few<T, 2, 2, true>), cu_ceil_div(a.n_out, TILE), WARPS * 32,
+                        0, s, a);
         return cudaGetLastError();
     });
 }

@@ -1,6 +1,7 @@
-/* Linear layers with packed weights for many rows: a GEMM on 16-bit activations. Packed weights
- * and activations travel through shared memory in several stages of cp.async; a warp turns its
- * weights into fragments of T in registers (quant.cuh), once for all rows of the tile.
+/* Linear layers with packed weights for up to CU_MANY_ROWS rows (gemm_packed.cu takes more, if
+ * it can), or any number of them: a GEMM on 16-bit activations. Packed weights and activations
+ * travel through shared memory in several stages of cp.async; a warp turns its weights into
+ * fragments of T in registers (quant.cuh), once for all rows of the tile.
  *
  * A block takes a tile of outputs x rows; a warp MI strips of 16 outputs (operand A of mma) and
  * all rows of the tile (operand B, 8 at a time). SPLIT > 1: so many groups of warps take the
@@ -10,23 +11,25 @@
  *     group s: acc = 0; for its chunks c = s, s + SPLIT, ...: four mma.m16n8k16 in order
  *     y = ((acc of group 0 + acc of group 1) + ...) + bias
  *
- * so the bits depend on SPLIT alone: 4 for up to 32 rows, unless same_bits is wanted, else 1.
+ * so the bits depend on SPLIT alone: 4 for up to 32 rows, and for up to 64 of a small matrix,
+ * unless same_bits is wanted, else 1.
  */
 #include "engine/cuda/linear_quant.cuh"
 #include "engine/cuda/vec.cuh"
 
-template <int SPLIT_, int WARPS_, int MI_, int NI_> struct many_tile {
+template <int SPLIT_, int WARPS_, int MI_, int NI_, int STAGES_ = 4> struct many_tile {
     static constexpr int SPLIT = SPLIT_; /* groups of warps along the inputs */
     static constexpr int WARPS = WARPS_; /* of a group, along the outputs */
     static constexpr int MI = MI_;       /* strips of a warp */
     static constexpr int NI = NI_;       /* eights of rows */
-    static constexpr int STAGES = 4;
+    static constexpr int STAGES = STAGES_;
     static constexpr int STRIPS = WARPS * MI, OUTS = 16 * STRIPS, ROWS = 8 * NI;
     static constexpr int THREADS = 32 * WARPS * SPLIT;
 };
-typedef many_tile<4, 2, 1, 4> tile_32x32;  /* 9 .. 32 rows */
-typedef many_tile<1, 4, 1, 8> tile_64x64;  /* few tiles */
-typedef many_tile<1, 4, 2, 8> tile_128x64; /* the rest */
+typedef many_tile<4, 2, 1, 4> tile_32x32;    /* 9 .. 32 rows */
+typedef many_tile<4, 2, 1, 8, 3> tile_32x64; /* up to 64 rows, few tiles */
+typedef many_tile<1, 4, 1, 8> tile_64x64;    /* few tiles */
+typedef many_tile<1, 4, 2, 8> tile_128x64;   /* the rest */
 
 /* Shared memory of a stage: activations [SPLIT][ROWS][64] of T in 16-byte units, unit u of row
  * r at place u ^ (r & 7); codes [SPLIT][STRIPS][tile]; scales likewise. After the last stage:
@@ -208,6 +211,8 @@ CU_DEVICE void store_sums(const many_params<T> &p, const float *sums, uint32_t r
 template <dtype TYPE, class T, class TILE>
 static __global__ void __launch_bounds__(TILE::THREADS) k_many(many_params<T> p) {
     CU_DYN_SHARED(uint8_t, shared);
+    cu_grid_trigger();
+    cu_grid_wait();
     constexpr int STAGES = TILE::STAGES, BYTES = many_smem<TYPE, TILE>::stage;
     const int lane = (int)(threadIdx.x % 32), warp = (int)(threadIdx.x / 32 % TILE::WARPS);
     const int split = (int)(threadIdx.x / (32 * TILE::WARPS));
@@ -241,7 +246,7 @@ static cudaError_t launch_many(cudaStream_t s, const many_params<T> &p) {
     const dim3 grid(cu_ceil_div(p.n_rows, TILE::ROWS), cu_ceil_div(p.n_out, TILE::OUTS));
     cudaError_t e = cu_allow_smem(k_many<TYPE, T, TILE>, bytes);
     if (e != cudaSuccess) return e;
-    CU_LAUNCH((k_many<TYPE, T, TILE>), grid, TILE::THREADS, bytes, s, p);
+    CU_LAUNCH_EARLY((k_many<TYPE, T, TILE>), grid, TILE::THREADS, bytes, s, p);
     return cudaGetLastError();
 }
 
@@ -250,6 +255,8 @@ template <dtype TYPE, class T>
 static cudaError_t choose_tile(cudaStream_t s, const cu_linear *l, const many_params<T> &p) {
     if (l->n_rows <= 32 && !l->same_bits) return launch_many<TYPE, T, tile_32x32>(s, p);
     const uint64_t tiles = (uint64_t)cu_ceil_div(p.n_out, 128) * cu_ceil_div(p.n_rows, 64);
+    if (tiles < 128 && l->n_rows <= 64 && !l->same_bits)
+        return launch_many<TYPE, T, tile_32x64>(s, p);
     if (tiles < 128) return launch_many<TYPE, T, tile_64x64>(s, p);
     return launch_many<TYPE, T, tile_128x64>(s, p);
 }

@@ -82,6 +82,8 @@ CU_DEVICE void words_of(const eight &e, int j, uint32_t w[2]) {
 template <class T>
 static __global__ void __launch_bounds__(128)
     k_quantize(uint32_t n_in, uint32_t ld, const T *in, act_view out) {
+    cu_grid_trigger();
+    cu_grid_wait();
     const uint32_t thread = blockIdx.x * 128 + threadIdx.x, row = blockIdx.y;
     const uint32_t block = thread / 4, c = block / 2, b = block % 2;
     const int j = (int)(thread % 4);
@@ -108,7 +110,7 @@ cudaError_t cu_quantize(cudaStream_t s, cu_type t, uint32_t n_rows, uint32_t n_i
     const dim3 grid(cu_ceil_div(view.n_chunks * 8, 128), n_rows);
     return cu_by_type(t, [&](auto type) {
         using T = decltype(type);
-        CU_LAUNCH((k_quantize<T>), grid, 128, 0, s, n_in, ld, (const T *)in, view);
+        CU_LAUNCH_EARLY((k_quantize<T>), grid, 128, 0, s, n_in, ld, (const T *)in, view);
         return cudaGetLastError();
     });
 }
@@ -190,6 +192,7 @@ CU_DEVICE void run_warp(few_lane<STRIPS> at, int n, float acc[STRIPS][4]) {
 #pragma unroll
         for (int s = 0; s < STRIPS; s++)
             if (i < n) ring[i][s] = load_weights<TYPE>(at, s, i);
+    cu_grid_wait(); /* the first weights come while the kernels before still run */
     if (n > 0) acts[0] = load_acts<TYPE>(at, 0);
     for (; n > 0; n -= DEPTH) {
 #pragma unroll
@@ -215,6 +218,7 @@ CU_DEVICE void run_warp(few_lane<STRIPS> at, int n, float acc[STRIPS][4]) {
 
 template <dtype TYPE, int STRIPS, bool GATED>
 static __global__ void __launch_bounds__(32 * WARPS) k_few(few_params p) {
+    cu_grid_trigger();
     const uint32_t warp = threadIdx.x / 32;
     const int lane = (int)(threadIdx.x % 32);
     const uint32_t n = p.w[0].n_chunks;
@@ -263,14 +267,15 @@ static __global__ void __launch_bounds__(32 * WARPS) k_few(few_params p) {
 template <dtype TYPE> static cudaError_t launch_few(cudaStream_t s, const few_params &p) {
     const bool wide = p.n_rows > 2 || p.n_out > 16384;
     if (wide)
-        CU_LAUNCH((k_few<TYPE, 2, false>), (p.w[0].n_strips + 1) / 2, 32 * WARPS, 0, s, p);
+        CU_LAUNCH_EARLY((k_few<TYPE, 2, false>), (p.w[0].n_strips + 1) / 2, 32 * WARPS, 0, s,
+                        p);
     else
-        CU_LAUNCH((k_few<TYPE, 1, false>), p.w[0].n_strips, 32 * WARPS, 0, s, p);
+        CU_LAUNCH_EARLY((k_few<TYPE, 1, false>), p.w[0].n_strips, 32 * WARPS, 0, s, p);
     return cudaGetLastError();
 }
 
 template <dtype TYPE> static cudaError_t launch_gated(cudaStream_t s, const few_params &p) {
-    CU_LAUNCH((k_few<TYPE, 2, true>), p.w[0].n_strips, 32 * WARPS, 0, s, p);
+    CU_LAUNCH_EARLY((k_few<TYPE, 2, true>), p.w[0].n_strips, 32 * WARPS, 0, s, p);
     return cudaGetLastError();
 }
 

@@ -26,7 +26,7 @@ CU_DEVICE void linear_put(const linear_out &out, uint32_t row, uint32_t col, flo
     else if (out.kind == CU_OUT_F32)
         ((float *)out.p)[at] = v;
     else if (out.t == CU_F16)
-        ((__half *)out.p)[at] = __float2half_rn(v);
+        ((__half *)out.p)[at] = __low2half(cu_halves(v, 0));
     else
         ((__nv_bfloat16 *)out.p)[at] = __float2bfloat16_rn(v);
 }

@@ -126,12 +126,24 @@ static cudaError_t run_fixed_gemm(const lowering *w, const cu_linear *l, uint32_
     return e;
 }
 
+static gemm_scratch scratch_of(const cuda_engine *e) {
+    return gemm_scratch{cuda_at(e, e->l->slice), e->l->slice_bytes};
+}
+
 static cudaError_t run_gemm(const lowering *w, const cu_linear *l, uint32_t unit) {
-    cudaError_t e =
-        w->e->l->batch_invariant ? run_fixed_gemm(w, l, unit) : gemm_run(w->e->lt, w->s, l);
+    const gemm_scratch scratch = scratch_of(w->e);
+    cudaError_t e = cu_matrix_is_packed(l->w.type)
+                        ? gemm_run_packed(w->e->lt, w->s, l, &scratch)
+                    : w->e->l->batch_invariant ? run_fixed_gemm(w, l, unit)
+                                               : gemm_run(w->e->lt, w->s, l);
     if (e != cudaSuccess || !l->bias) return e;
     return cu_add_bias(w->s, l->kind == CU_OUT_T ? l->t : CU_F32, l->n_rows, l->w.n_out,
                        l->ld_out, l->bias, l->out);
+}
+
+/* Without cuBLASLt (plugin.cu) the kernel for many rows takes all of them. */
+static bool takes_packed(const cuda_engine *e, const cu_linear *l) {
+    return e->lt && gemm_takes_packed(l);
 }
 
 static uint32_t unit_of(const lowering *w, value_id v) {
@@ -140,6 +152,7 @@ static uint32_t unit_of(const lowering *w, value_id v) {
 
 /* One part; packed weights of few rows find their input quantised. */
 static cudaError_t run_part(const lowering *w, const cu_linear *l, uint32_t unit) {
+    if (takes_packed(w->e, l)) return run_gemm(w, l, unit);
     if (cu_matrix_is_packed(l->w.type)) return cu_linear_quant(w->s, l);
     return is_few(w->e, l->n_rows) ? cu_linear_few(w->s, l) : run_gemm(w, l, unit);
 }
@@ -334,6 +347,27 @@ static cudaError_t fill_input(cuda_engine *e, const cu_linear *l, uint32_t rows)
     return ce;
 }
 
+static status tune_part(cuda_engine *e, const cu_linear *l, err *er) {
+    cudaError_t ce = cudaSuccess;
+    if (!gemm_known(e->lt, l, 0)) ce = fill_input(e, l, l->n_rows);
+    status s = cuda_check(e->host, ce, "timing GEMMs", er);
+    return s == OK ? gemm_tune(e->lt, e->stream, l, 0, er) : s;
+}
+
+static status tune_packed(cuda_engine *e, const cu_linear *l, err *er) {
+    const gemm_scratch scratch = scratch_of(e);
+    cu_linear first = *l;
+    cudaError_t ce = cudaSuccess;
+    first.w.data = scratch.data;
+    first.w.n_out = cu_slice_rows(l->w.n_out, l->w.n_in, scratch.bytes);
+    if (!gemm_known(e->lt, &first, CU_MANY_ROWS)) {
+        ce = cu_unpack(e->stream, &l->w, l->t, 0, first.w.n_out, scratch.data);
+        if (ce == cudaSuccess) ce = fill_input(e, &first, l->n_rows);
+    }
+    status s = cuda_check(e->host, ce, "timing GEMMs", er);
+    return s == OK ? gemm_tune_packed(e->lt, e->stream, l, &scratch, er) : s;
+}
+
 status cuda_tune(cuda_engine *e, err *er) {
     cuda_run none = {};
     const lowering w = lower_init(e, &none);
@@ -346,7 +380,6 @@ status cuda_tune(cuda_engine *e, err *er) {
         const uint32_t unit = unit_of(&w, o->in),
                        most = gathered ? e->opt.max_logit_rows : e->opt.max_rows;
         for (uint32_t k = 0; k < c->n_parts && s == OK; k++) {
-            if (is_packed(&c->part[k])) continue;
             cu_linear l = linear_of(&w, &c->part[k], e->l->batch_invariant ? unit : most,
                                     value_at(&w, o->in));
             const uint32_t cols = e->p->values[o->out].cols;
@@ -355,9 +388,10 @@ status cuda_tune(cuda_engine *e, err *er) {
             l.kind = o->kind == OP_LOGITS      ? CU_OUT_F32
                      : o->residual != NO_VALUE ? CU_OUT_ADD
                                                : CU_OUT_T;
-            if (!gemm_known(e->lt, &l))
-                s = cuda_check(e->host, fill_input(e, &l, l.n_rows), "timing GEMMs", er);
-            if (s == OK) s = gemm_tune(e->lt, e->stream, &l, er);
+            if (!is_packed(&c->part[k]))
+                s = tune_part(e, &l, er);
+            else if (takes_packed(e, &l))
+                s = tune_packed(e, &l, er);
         }
     }
     return s;

@@ -45,6 +45,23 @@ uint64_t cu_matrix_bytes(dtype, uint32_t n_out, uint32_t n_in);
 /* Rows up to which the GEMV kernels are meant for: they read the weights once for all of them.
  */
 enum { CU_FEW_ROWS = 8 };
+/* Packed matrices meet more rows than this as 16-bit slices in the GEMMs of the library
+ * (gemm_packed.cu), where the bits of a row may depend on the others. */
+enum { CU_MANY_ROWS = 64, CU_SLICE_BYTES = 48 << 20 };
+/* Outputs of a slice: n_out, or a multiple of CU_STORE_ROWS whose rows of 16 bits have at most
+ * `bytes` (but for the least), so that all slices are of one size where that is possible with
+ * less than twice the number. Inline, since the plugin links nothing of the base. */
+static inline uint32_t cu_slice_rows(uint32_t n_out, uint32_t n_in, uint64_t bytes) {
+    const uint64_t unit = CU_STORE_ROWS * (uint64_t)n_in * 2;
+    const uint64_t units = n_out / CU_STORE_ROWS + (n_out % CU_STORE_ROWS != 0);
+    const uint64_t most = bytes < unit ? 1 : bytes / unit;
+    if ((uint64_t)n_out * n_in * 2 <= bytes || units <= most) return n_out;
+    const uint64_t least = (units + most - 1) / most;
+    if (n_out % CU_STORE_ROWS == 0)
+        for (uint64_t n = least; n < 2 * least; n++)
+            if (units % n == 0) return (uint32_t)(units / n) * CU_STORE_ROWS;
+    return (uint32_t)((units + least - 1) / least) * CU_STORE_ROWS;
+}
 /* Bytes of the quantised activations that cu_quantize makes of n_rows rows, CU_FEW_ROWS at
  * most: the same for any n_rows but 0. n_in: a multiple of 32, else 0. */
 uint64_t cu_quantized_bytes(uint32_t n_rows, uint32_t n_in);

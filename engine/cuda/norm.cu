@@ -13,6 +13,8 @@ CU_DEVICE float norm_scale(float sum, uint32_t n, float eps) {
 template <class T, int V>
 static __global__ void __launch_bounds__(512)
     k_add_norm(uint32_t cols, float eps, float *x, const T *y, const float *w, T *out) {
+    cu_grid_trigger();
+    cu_grid_wait();
     CU_SHARED(float, part, 32);
     const size_t row = (size_t)blockIdx.x * cols;
     float v[V][8], g[V][8], sum = 0.0f;
@@ -48,8 +50,8 @@ template <class T, int V>
 static cudaError_t add_norm(cudaStream_t s, uint32_t n_rows, uint32_t cols, float eps, float *x,
                             const void *y, const float *w, void *out) {
     uint32_t threads = cu_ceil_div(cu_ceil_div(cols / 8, V), 32) * 32;
-    CU_LAUNCH((k_add_norm<T, V>), n_rows, threads, 0, s, cols, eps, x, (const T *)y, w,
-              (T *)out);
+    CU_LAUNCH_EARLY((k_add_norm<T, V>), n_rows, threads, 0, s, cols, eps, x, (const T *)y, w,
+                    (T *)out);
     return cudaGetLastError();
 }
 
@@ -71,6 +73,8 @@ template <class T, int W, int V>
 static __global__ void __launch_bounds__(128)
     k_head_norm(uint32_t n_vectors, uint32_t n_heads, uint32_t head_dim, uint32_t first_col,
                 uint32_t ld, float eps, T *rows, const float *w) {
+    cu_grid_trigger();
+    cu_grid_wait();
     const uint32_t id = (blockIdx.x * 128 + threadIdx.x) / W, lane = threadIdx.x % W;
     const bool live = id < n_vectors;
     T *head = rows + (size_t)(live ? id / n_heads : 0) * ld + first_col +
@@ -109,8 +113,8 @@ cudaError_t cu_head_norm(cudaStream_t s, cu_type t, uint32_t n_rows, uint32_t n_
     return cu_by_type(t, [&](auto type) {
         using T = decltype(type);
 #define HEADS(W, V)                                                                            \
-    CU_LAUNCH((k_head_norm<T, W, V>), cu_ceil_div(n, 128 / W), 128, 0, s, n, n_heads,          \
-              head_dim, first_col, ld, eps, (T *)v, w)
+    CU_LAUNCH_EARLY((k_head_norm<T, W, V>), cu_ceil_div(n, 128 / W), 128, 0, s, n, n_heads,    \
+                    head_dim, first_col, ld, eps, (T *)v, w)
         if (head_dim <= 64)
             HEADS(8, 1);
         else if (head_dim <= 128)

@@ -145,6 +145,13 @@ static status open_gemm(cuda_engine *e, err *er) {
     const uint64_t before = free_now();
     status s = gemm_open(&e->lt, e->host, cuda_at(e, e->l->gemm), e->l->gemm_bytes,
                          e->l->batch_invariant, er);
+    if (s == ERR_UNSUPPORTED && !e->l->needs_gemm) {
+        char text[500];
+        snprintf(text, sizeof text, "prefill with packed weights is slower: %.400s", er->text);
+        e->host->log(1, text);
+        *er = err();
+        return OK;
+    }
     if (s == OK) s = cuda_tune(e, er);
     e->memory.library_bytes = less(before, free_now());
     return s;

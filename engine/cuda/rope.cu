@@ -80,6 +80,8 @@ CU_DEVICE char *cache_parts(const rope_args &a, uint32_t row, uint32_t pos) {
 /* One block a row of the step. */
 template <class T, class K, int P, bool HALVES>
 static __global__ void __launch_bounds__(THREADS) k_rope_append(rope_args a, T *qkv) {
+    cu_grid_trigger();
+    cu_grid_wait();
     CU_SHARED(float2, turn, MAX_PAIRS);
     const int32_t pos = a.tables.pos[blockIdx.x];
     if (pos < 0) return;
@@ -144,13 +146,17 @@ cudaError_t cu_rope_append(cudaStream_t s, cu_type t, const cu_tables *tables, u
         return cu_by_type(kv->type, [&](auto kv_type) {
             using K = decltype(kv_type);
             if (halves && wide)
-                CU_LAUNCH((k_rope_append<T, K, 8, true>), n_rows, THREADS, 0, s, a, (T *)qkv);
+                CU_LAUNCH_EARLY((k_rope_append<T, K, 8, true>), n_rows, THREADS, 0, s, a,
+                                (T *)qkv);
             else if (halves)
-                CU_LAUNCH((k_rope_append<T, K, 1, true>), n_rows, THREADS, 0, s, a, (T *)qkv);
+                CU_LAUNCH_EARLY((k_rope_append<T, K, 1, true>), n_rows, THREADS, 0, s, a,
+                                (T *)qkv);
             else if (wide)
-                CU_LAUNCH((k_rope_append<T, K, 4, false>), n_rows, THREADS, 0, s, a, (T *)qkv);
+                CU_LAUNCH_EARLY((k_rope_append<T, K, 4, false>), n_rows, THREADS, 0, s, a,
+                                (T *)qkv);
             else
-                CU_LAUNCH((k_rope_append<T, K, 1, false>), n_rows, THREADS, 0, s, a, (T *)qkv);
+                CU_LAUNCH_EARLY((k_rope_append<T, K, 1, false>), n_rows, THREADS, 0, s, a,
+                                (T *)qkv);
             return cudaGetLastError();
         });
     });
@@ -162,6 +168,8 @@ enum { COPY_VECTORS = 4 };
 
 static __global__ void __launch_bounds__(THREADS)
     k_copy_blocks(uint4 *pool, uint32_t n_parts, uint32_t n_vectors, const int32_t *pairs) {
+    cu_grid_trigger();
+    cu_grid_wait();
     const int32_t *pair = pairs + (size_t)(blockIdx.x / n_parts) * 2;
     const uint4 *from = pool + (int64_t)pair[0] * n_vectors;
     uint4 *to = pool + (int64_t)pair[1] * n_vectors;
@@ -182,7 +190,7 @@ cudaError_t cu_copy_blocks(cudaStream_t s, void *pool, uint64_t block_bytes,
     if (block_bytes % 16 || block_bytes / 16 > UINT32_MAX) return cudaErrorInvalidValue;
     const uint32_t n_vectors = (uint32_t)(block_bytes / 16);
     const uint32_t n_parts = cu_ceil_div(n_vectors, THREADS * COPY_VECTORS);
-    CU_LAUNCH(k_copy_blocks, n * n_parts, THREADS, 0, s, (uint4 *)pool, n_parts, n_vectors,
-              pairs);
+    CU_LAUNCH_EARLY(k_copy_blocks, n * n_parts, THREADS, 0, s, (uint4 *)pool, n_parts,
+                    n_vectors, pairs);
     return cudaGetLastError();
 }

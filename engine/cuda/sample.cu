@@ -192,6 +192,8 @@ CU_DEVICE void edit(float *, uint32_t, uint32_t, const tables_score &, const lis
 template <class P>
 static __global__ void __launch_bounds__(SCAN_THREADS)
     k_scan(float *logits, uint32_t n_vocab, const P *params, lists_of lists, void *scratch) {
+    cu_grid_trigger();
+    cu_grid_wait();
     CU_SHARED(row_sum, part, SCAN_THREADS / 32);
     const P &p = params[blockIdx.y];
     if (p.logit_row < 0) return;
@@ -238,6 +240,8 @@ CU_DEVICE row_sum row_best(const row_sum *chunks, uint32_t n) {
 template <class P>
 static __global__ void __launch_bounds__(SCAN_THREADS)
     k_mass(const float *logits, uint32_t n_vocab, const P *params, void *scratch) {
+    cu_grid_trigger();
+    cu_grid_wait();
     CU_SHARED(row_sum, part, SCAN_THREADS / 32);
     const P &p = params[blockIdx.y];
     const bool scored = logprobs_of(p) >= 0, drawn = !is_greedy(p) && !cuts_top_k(p, n_vocab);
@@ -539,6 +543,8 @@ template <class P>
 static __global__ void __launch_bounds__(1024)
     k_choose(const float *logits, uint32_t n_vocab, const P *params, void *scratch,
              sampled *results, int32_t *drawn) {
+    cu_grid_trigger();
+    cu_grid_wait();
     CU_SHARED(select_shared, shared, 1);
     const P &p = params[blockIdx.x];
     if (p.logit_row < 0) {
@@ -589,10 +595,10 @@ static cudaError_t sample_rows(cudaStream_t s, float *logits, uint32_t n_vocab, 
     if (n_vocab == 0 || n > 65535) return cudaErrorInvalidValue;
     if (n == 0) return cudaSuccess;
     const dim3 grid((n_vocab + CHUNK - 1) / CHUNK, n);
-    CU_LAUNCH((k_scan<P>), grid, SCAN_THREADS, 0, s, logits, n_vocab, p, lists, scratch);
-    CU_LAUNCH((k_mass<P>), grid, SCAN_THREADS, 0, s, logits, n_vocab, p, scratch);
-    CU_LAUNCH((k_choose<P>), n, choose_threads(n_vocab), 0, s, logits, n_vocab, p, scratch, out,
-              drawn);
+    CU_LAUNCH_EARLY((k_scan<P>), grid, SCAN_THREADS, 0, s, logits, n_vocab, p, lists, scratch);
+    CU_LAUNCH_EARLY((k_mass<P>), grid, SCAN_THREADS, 0, s, logits, n_vocab, p, scratch);
+    CU_LAUNCH_EARLY((k_choose<P>), n, choose_threads(n_vocab), 0, s, logits, n_vocab, p,
+                    scratch, out, drawn);
     return cudaGetLastError();
 }
 

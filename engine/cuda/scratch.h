@@ -23,22 +23,24 @@ static inline bool cu_attn_supports(uint32_t head_dim, uint32_t group) {
     return head_dim && head_dim % 8 == 0 && head_dim <= 256 && group;
 }
 
-/* Decode attention cuts what a row sees at absolute multiples of a split. Its size depends on
- * how many tokens the row itself sees, so a row's bits do not depend on the batch:
- * CU_ATTN_SPLIT tokens, doubled until there are at most CU_ATTN_SPLITS (so the partial results
- * of long contexts stay small: 16,384 tokens need as many as 2^20). */
-enum { CU_ATTN_SPLIT = 256, CU_ATTN_SPLITS = 64 };
+/* Decode attention cuts what a row sees at absolute multiples of a split: the more splits, the
+ * more multiprocessors have work, and the more partial results there are to sum. Its size is
+ * CU_ATTN_SPLIT_FEW tokens where the step has up to CU_ATTN_FEW entries, else CU_ATTN_SPLIT,
+ * doubled until the row has at most CU_ATTN_SPLITS of them (so the partial results of long
+ * contexts stay small). */
+enum { CU_ATTN_SPLIT_FEW = 64, CU_ATTN_SPLIT = 256, CU_ATTN_FEW = 8, CU_ATTN_SPLITS = 64 };
 
-/* log2(split / CU_ATTN_SPLIT) for a row that sees n tokens. */
-CU_HOST_DEVICE uint32_t cu_attn_split_shift(uint32_t n) {
-    uint32_t shift = 0;
-    while (n > (uint32_t)CU_ATTN_SPLIT * CU_ATTN_SPLITS << shift) shift++;
-    return shift;
+/* log2(tokens of a split) for a row that sees n tokens. */
+CU_HOST_DEVICE uint32_t cu_attn_split_log2(uint32_t n_entries, uint32_t n) {
+    uint32_t log2 = n_entries <= CU_ATTN_FEW ? 6 : 8;
+    while (n > (uint32_t)CU_ATTN_SPLITS << log2) log2++;
+    return log2;
 }
 /* n_splits of cu_attn_decode for rows at positions below context: the most that any of them,
  * windowed or not, is cut into (a window may begin within a split: one more). */
-static inline uint32_t cu_attn_splits(uint32_t context) {
-    uint32_t n = context / CU_ATTN_SPLIT + (context % CU_ATTN_SPLIT != 0);
+static inline uint32_t cu_attn_splits(uint32_t n_entries, uint32_t context) {
+    const uint32_t split = n_entries <= CU_ATTN_FEW ? CU_ATTN_SPLIT_FEW : CU_ATTN_SPLIT;
+    const uint32_t n = context / split + (context % split != 0);
     return n <= CU_ATTN_SPLITS ? n : CU_ATTN_SPLITS + 1;
 }
 
@@ -50,6 +52,16 @@ static inline uint64_t cu_align256(uint64_t n) {
 static inline uint64_t cu_attn_decode_bytes(uint32_t n_seqs, uint32_t n_splits,
                                             uint32_t n_heads, uint32_t head_dim) {
     return cu_align256((uint64_t)n_seqs * n_splits * n_heads * (head_dim + 2) * 4);
+}
+/* Of the largest step: up to max_seqs entries at positions below context. */
+static inline uint64_t cu_attn_decode_most_bytes(uint32_t max_seqs, uint32_t context,
+                                                 uint32_t n_heads, uint32_t head_dim) {
+    const uint32_t few = max_seqs < CU_ATTN_FEW ? max_seqs : (uint32_t)CU_ATTN_FEW;
+    const uint64_t a = cu_attn_decode_bytes(few, cu_attn_splits(few, context), n_heads,
+                                            head_dim),
+                   b = cu_attn_decode_bytes(max_seqs, cu_attn_splits(max_seqs, context),
+                                            n_heads, head_dim);
+    return a > b ? a : b;
 }
 
 /* Of cu_sample and cu_score_rows for n rows: a few numbers for each strip and each chunk of a

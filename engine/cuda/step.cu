@@ -105,7 +105,7 @@ static cudaError_t run_blank(cuda_engine *e, const cuda_run *run) {
 /* A step of n rows with everything in it that a step can have. */
 static cuda_run blank_of(const cuda_engine *e, uint32_t n) {
     const uint32_t n_seqs = n < e->opt.max_seqs ? n : e->opt.max_seqs;
-    cuda_run run = cuda_graph_run(e, n_seqs, e->l->max_splits);
+    cuda_run run = cuda_graph_run(e, n_seqs, e->opt.max_model_len);
     run.shape.n_rows = n;
     run.shape.n_seqs = run.shape.n_tiles = n_seqs;
     run.shape.n_logit_rows = n < e->opt.max_logit_rows ? n : e->opt.max_logit_rows;

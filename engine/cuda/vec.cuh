@@ -30,7 +30,7 @@ CU_DEVICE uint4 cu_pack8(const float f[8], __half) {
     uint4 v;
     __half2 *h = (__half2 *)&v;
 #pragma unroll
-    for (int i = 0; i < 4; i++) h[i] = __floats2half2_rn(f[2 * i], f[2 * i + 1]);
+    for (int i = 0; i < 4; i++) h[i] = cu_halves(f[2 * i], f[2 * i + 1]);
     return v;
 }
 CU_DEVICE uint4 cu_pack8(const float f[8], __nv_bfloat16) {
@@ -64,7 +64,7 @@ CU_DEVICE float cu_to_float(__nv_bfloat16 h) {
     return __bfloat162float(h);
 }
 CU_DEVICE __half cu_from_float(float f, __half) {
-    return __float2half_rn(f);
+    return __low2half(cu_halves(f, 0));
 }
 CU_DEVICE __nv_bfloat16 cu_from_float(float f, __nv_bfloat16) {
     return __float2bfloat16_rn(f);

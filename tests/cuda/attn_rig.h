@@ -203,7 +203,7 @@ struct rig {
 
     std::vector<uint16_t> decode(uint32_t more_splits = 0) {
         uint32_t n = (uint32_t)entries.size(),
-                 splits = cu_attn_splits((uint32_t)context()) + more_splits;
+                 splits = cu_attn_splits(n, (uint32_t)context()) + more_splits;
         partials.put(std::vector<float>(
             cu_attn_decode_bytes(n, splits, m.n_heads(), m.head_dim) / 4, NAN));
         CUDA_OK(cu_attn_decode(stream, &attn, &tables, n, splits, partials.at));

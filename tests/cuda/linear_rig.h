@@ -37,9 +37,9 @@ struct guarded_out {
     cu_type type;
     uint32_t n_rows, n_out, ld;
     device<uint8_t> bytes;
-    guarded_out(cu_type type, uint32_t n_rows, uint32_t n_out)
-        : type(type), n_rows(n_rows), n_out(n_out), ld(n_out + OUT_GAP),
-          bytes(size_t(cu_type_bytes(type)) * ((size_t)n_rows * ld - OUT_GAP)) {
+    guarded_out(cu_type type, uint32_t n_rows, uint32_t n_out, uint32_t gap = OUT_GAP)
+        : type(type), n_rows(n_rows), n_out(n_out), ld(n_out + gap),
+          bytes(size_t(cu_type_bytes(type)) * ((size_t)n_rows * ld - gap)) {
         std::vector<uint8_t> v(bytes.n);
         for (size_t i = 0; i < v.size() / cu_type_bytes(type); i++) set(v, i);
         bytes.put(v);

@@ -26,6 +26,10 @@ void cushim_set_devices(int n) {
     (void)n;
     NO_SHIM;
 }
+void cushim_set_library(bool there) {
+    (void)there;
+    NO_SHIM;
+}
 void cushim_set_capability(int capability) {
     (void)capability;
     NO_SHIM;

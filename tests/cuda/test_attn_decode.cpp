@@ -62,10 +62,13 @@ START_TEST(no_row_needs_more_splits_than_the_plan_has) {
     for (uint32_t window : {0u, 1u, 255u, 256u, 257u, 1000u, 16384u, 16385u, 40000u, 100000u})
         for (uint32_t pos = 0; pos < 1u << 20; pos += pos < 70000 ? 1 : 977) {
             uint32_t seen = window && window < pos + 1 ? window : pos + 1;
-            uint32_t shift = 8 + cu_attn_split_shift(seen);
-            uint32_t n = (pos >> shift) - ((pos + 1 - seen) >> shift) + 1;
-            SWEEP(n <= cu_attn_splits(pos + 1) && n <= CU_ATTN_SPLITS + 1u);
-            SWEEP(window || (n == cu_attn_splits(pos + 1) || pos >= CU_ATTN_SPLIT * 64));
+            for (uint32_t entries : {(uint32_t)CU_ATTN_FEW, CU_ATTN_FEW + 1u}) {
+                uint32_t shift = cu_attn_split_log2(entries, seen);
+                uint32_t n = (pos >> shift) - ((pos + 1 - seen) >> shift) + 1;
+                uint32_t most = cu_attn_splits(entries, pos + 1);
+                SWEEP(n <= most && n <= CU_ATTN_SPLITS + 1u);
+                SWEEP(window || n == most || most > CU_ATTN_SPLITS);
+            }
         }
 }
 END_TEST
@@ -83,16 +86,27 @@ START_TEST(nothing_to_do_is_no_error) {
 }
 END_TEST
 
+/* The bits of the entry {1, 650, 1}, which stands at place `at` of n. */
+static std::vector<uint16_t> bits_amid(const rig_model &m, int n, int at) {
+    std::vector<rig_entry> all;
+    for (int i = 0; i < n; i++) all.push_back({i + 2, i * 37 % 50, i % 5 != 1});
+    all[(size_t)at] = {1, 650, 1};
+    rig r(m, all);
+    return rig_rows(r, r.decode(9), (size_t)at, 0, 1);
+}
+
+/* Up to CU_ATTN_FEW entries have shorter splits, which is another order of sums: the bits of a
+ * row are one for any such step, and one for any larger step. */
 START_TEST(a_sequence_gets_the_same_bits_alone_and_amid_others) {
     rig_model m = model_of(64, 2, 3, CU_BF16, CU_BF16, 16, 0);
-    std::vector<rig_entry> many;
-    for (int i = 0; i < 40; i++) many.push_back({i + 2, i * 37 % 50, i % 5 != 1});
-    many[17] = {1, 650, 1};
     for (uint32_t window : {0u, 290u}) {
         m.window = window;
-        rig alone(m, {{1, 650, 1}}), amid(m, many);
-        std::vector<uint16_t> a = alone.decode(), b = rig_rows(amid, amid.decode(9), 17, 0, 1);
-        ck_assert_mem_eq(a.data(), b.data(), a.size() * 2);
+        rig alone(m, {{1, 650, 1}});
+        const std::vector<uint16_t> a = alone.decode(), few = bits_amid(m, CU_ATTN_FEW, 5);
+        ck_assert_mem_eq(a.data(), few.data(), a.size() * 2);
+        const std::vector<uint16_t> more = bits_amid(m, CU_ATTN_FEW + 1, 3),
+                                    many = bits_amid(m, 40, 17);
+        ck_assert_mem_eq(more.data(), many.data(), a.size() * 2);
     }
 }
 END_TEST
@@ -111,11 +125,12 @@ END_TEST
 START_TEST(a_captured_step_follows_its_tables) {
     rig_model m = model_of(64, 1, 4, CU_F16, CU_F16, 16);
     rig r(m, {{1, 600, 1}, {2, 30, 1}});
-    r.partials.put(std::vector<float>(cu_attn_decode_bytes(2, 4, 4, 64) / 4, NAN));
+    const uint32_t splits = cu_attn_splits(2, 601);
+    r.partials.put(std::vector<float>(cu_attn_decode_bytes(2, splits, 4, 64) / 4, NAN));
     cudaGraph_t graph;
     cudaGraphExec_t exec;
     CUDA_OK(cudaStreamBeginCapture(r.stream, cudaStreamCaptureModeThreadLocal));
-    CUDA_OK(cu_attn_decode(r.stream, &r.attn, &r.tables, 2, 4, r.partials.at));
+    CUDA_OK(cu_attn_decode(r.stream, &r.attn, &r.tables, 2, splits, r.partials.at));
     CUDA_OK(cudaStreamEndCapture(r.stream, &graph));
     CUDA_OK(cudaGraphInstantiate(&exec, graph, 0));
     CUDA_OK(cudaGraphLaunch(exec, r.stream));

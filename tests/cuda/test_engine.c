@@ -30,7 +30,7 @@ static const kind kinds[] = {
     {"qwen2", DT_Q4_0, 8, 2, 16, 16, 8, true, ACTIVATION_BF16, DT_F16, 5e-2},
     {"llama", DT_Q4_1, 2, 1, 128, 128, 64, false, ACTIVATION_F16, DT_BF16, 4e-2},
 };
-enum { N_KINDS = sizeof kinds / sizeof *kinds, N_TOKENS = 45, CUT = 29 };
+enum { N_KINDS = sizeof kinds / sizeof *kinds, FIRST_PACKED = 4, N_TOKENS = 45, CUT = 29 };
 
 static void tiny_open(gb *b, char path[64], const kind *k) {
     model_config c = gb_tiny(k->arch);
@@ -130,6 +130,47 @@ START_TEST(logits_are_those_of_the_cpu_engine) {
     free(want);
     free(got);
     rig_close(&cpu);
+    rig_close(&cuda);
+    gb_clear(&b);
+}
+END_TEST
+
+/* Prompts of so many rows that packed weights meet the library's GEMM as slices; without the
+ * library, and in batch_invariant, the engine's own kernel takes them. */
+START_TEST(long_prompts_with_packed_weights_give_the_logits_of_the_cpu_engine) {
+    enum { N = 100 };
+    const kind *k = &kinds[FIRST_PACKED + _i / 3];
+    const bool library = _i % 3 != 1, invariant = _i % 3 == 2;
+    gb b;
+    char path[64];
+    int32_t tokens[N], table[32];
+    rig cpu, cuda;
+    tiny_open(&b, path, k);
+    engine_options o = tiny_options(k);
+    o.max_rows = o.max_logit_rows = N;
+    cpu_open(&cpu, path, &o);
+    const size_t n = (size_t)N * cpu.n_vocab;
+    float *want = malloc(n * sizeof *want);
+    ck_assert_ptr_nonnull(want);
+    rig_tokens(&cpu, tokens, N, 1);
+    rig_table(&cpu, table, 0, (uint32_t)ceil_div(N, o.block_tokens), 1);
+    part p = {tokens, table, 0, N, N, NULL, 0};
+    memcpy(want, rig_run(&cpu, &p, 1).logits, n * sizeof *want);
+    rig_close(&cpu);
+    o.batch_invariant = invariant;
+    if (!library) cushim_set_library(false);
+    cuda_open(&cuda, path, &o);
+    const long before = cushim_count().matmuls;
+    const double d = distance(rig_run(&cuda, &p, 1).logits, want, n);
+    const long matmuls = cushim_count().matmuls - before;
+    /* Two layers: q | k | v (v alone where k ends within a tile), output, gate, up, down; and
+     * the logits. */
+    const int linears = k->kv_heads * k->head_dim % CU_STORE_ROWS ? 6 : 5;
+    ck_assert_int_eq(matmuls, library && !invariant ? 2 * linears + 1 : 0);
+    ck_assert_msg(d < k->limit, "kind %s: distance %g", dtype_name(k->type), d);
+    ck_assert(d > 0);
+    cushim_set_library(true);
+    free(want);
     rig_close(&cuda);
     gb_clear(&b);
 }
@@ -619,6 +660,8 @@ START_TEST(the_plan_is_what_opening_allocates) {
     tiny_open(&b, path, k);
     engine_options o = tiny_options(k);
     ck_assert_msg(open_planned(path, &o, true, &e), "%s", e.text);
+    o.max_rows = o.max_logit_rows = 100; /* slices of packed weights */
+    ck_assert_msg(open_planned(path, &o, true, &e), "%s", e.text);
     o.batch_invariant = true;
     ck_assert_msg(open_planned(path, &o, true, &e), "%s", e.text);
     o.batch_invariant = false;
@@ -649,6 +692,21 @@ START_TEST(any_allocation_may_fail_and_leaves_nothing_behind) {
         ck_assert_int_lt(n, 200);
     }
     ck_assert_int_ge(failed, 3); /* the arena, cuBLASLt's handle, graphs */
+    gb_clear(&b);
+}
+END_TEST
+
+START_TEST(matrices_of_16_bits_are_refused_without_the_library) {
+    gb b;
+    char path[64];
+    err e;
+    tiny_open(&b, path, &kinds[0]);
+    engine_options o = tiny_options(&kinds[0]);
+    cushim_set_library(false);
+    ck_assert(!open_planned(path, &o, false, &e));
+    cushim_set_library(true);
+    ck_assert_int_eq(e.code, ERR_UNSUPPORTED);
+    ck_assert_ptr_nonnull(strstr(e.text, "cuBLASLt"));
     gb_clear(&b);
 }
 END_TEST
@@ -785,6 +843,10 @@ int main(void) {
     TCase *t = check_case(s, "anywhere"), *shim = check_case(s, "shim");
     cuda_backend_use(vramd_cuda_plugin);
     tcase_add_loop_test(t, logits_are_those_of_the_cpu_engine, 0, N_KINDS);
+    tcase_add_loop_test(shim,
+                        long_prompts_with_packed_weights_give_the_logits_of_the_cpu_engine, 0,
+                        3 * (N_KINDS - FIRST_PACKED));
+    tcase_add_test(shim, matrices_of_16_bits_are_refused_without_the_library);
     tcase_add_loop_test(t, greedy_tokens_are_those_of_the_cpu_engine, 0, N_KINDS);
     tcase_add_test(t, two_steps_in_flight_draw_what_one_at_a_time_does);
     tcase_add_loop_test(shim, graphs_give_what_eager_steps_give, 0, N_KINDS);

@@ -47,6 +47,7 @@
 struct cushim_thread {
     uint3 tid;
     uint32_t lane;
+    bool waited; /* called cu_grid_wait */
 };
 struct cushim_block {
     uint3 bid;
@@ -80,6 +81,24 @@ static inline void cushim_bind(const char *name, dim3 grid, dim3 block, size_t s
 
 #define CU_LAUNCH(kernel, grid, block, smem, stream, ...)                                      \
     cushim_bind(#kernel, dim3(grid), dim3(block), smem, stream, kernel, ##__VA_ARGS__)
+
+/* An early launch runs as any other here; that each of its threads waits is checked. */
+void cushim_must_have_waited(const char *name);
+
+template <class... P, class... A>
+static inline void cushim_bind_early(const char *name, dim3 grid, dim3 block, size_t smem,
+                                     cudaStream_t stream, void (*kernel)(P...), A... args) {
+    static_assert(sizeof...(P) == sizeof...(A), "number of kernel arguments");
+    std::tuple<P...> params(args...);
+    cushim_launch(name, (const void *)kernel, grid, block, smem, stream, [=] {
+        cushim_cur->waited = false;
+        std::apply(kernel, params);
+        cushim_must_have_waited(name);
+    });
+}
+
+#define CU_LAUNCH_EARLY(kernel, grid, block, smem, stream, ...)                                \
+    cushim_bind_early(#kernel, dim3(grid), dim3(block), smem, stream, kernel, ##__VA_ARGS__)
 
 /* ---- Shared memory: all 0xff when a block starts */
 

@@ -31,6 +31,10 @@ void cushim_set_devices(int n);
 void cushim_set_driver(int version);
 void cushim_set_capability(int capability);
 
+/* CUSHIM_LIBRARY (1): 0 for a machine without cuBLASLt. */
+void cushim_set_library(bool there);
+bool cushim_has_library(void);
+
 /* CUSHIM_FAIL_ALLOC (0): the n-th allocation from now (cudaMalloc, cudaHostAlloc, graph,
  * cuBLASLt handle) fails; 0 for none. */
 void cushim_fail_alloc(long n);

@@ -152,9 +152,7 @@ CU_DEVICE unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
     uint64_t bytes = (uint64_t)y << 32 | x;
     unsigned r = 0;
     for (int i = 0; i < 4; i++) {
-        unsigned s = selector >> 4 * i, b = (unsigned)(bytes >> 8 * (s & 7)) & 0xff;
-        if (s & 8) b = b & 0x80 ? 0xff : 0; /* the sign, replicated */
-        r |= b << 8 * i;
+        r |= ((unsigned)(bytes >> 8 * (selector >> 4 * i & 7)) & 0xff) << 8 * i;
     }
     return r;
 }

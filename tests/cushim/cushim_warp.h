@@ -209,6 +209,13 @@ template <int N> static inline void cu_cp_async_wait() {
     cushim_cp_async_wait(N);
 }
 
+/* ---- Order of grids */
+
+static inline void cu_grid_trigger() {}
+static inline void cu_grid_wait() {
+    cushim_cur->waited = true;
+}
+
 /* ---- Bits and numbers */
 
 template <int LUT> static inline uint32_t cu_lop3(uint32_t a, uint32_t b, uint32_t c) {
@@ -222,6 +229,13 @@ static inline __half2 cu_fma2(__half2 a, __half2 b, __half2 c) {
     const float2 x = __half22float2(a), y = __half22float2(b), z = __half22float2(c);
     return __halves2half2(__double2half((double)x.x * y.x + z.x),
                           __double2half((double)x.y * y.y + z.y));
+}
+
+static inline __half2 cu_halves(float lo, float hi) {
+    const float most = 65504.0f; /* a comparison with NaN is false: NaN passes */
+    lo = lo > most ? most : lo < -most ? -most : lo;
+    hi = hi > most ? most : hi < -most ? -most : hi;
+    return __floats2half2_rn(lo, hi);
 }
 
 static inline float cu_ex2(float x) {

@@ -22,7 +22,7 @@ settings config = {
     (int)env("CUSHIM_ORDER", 0),      (int)env("CUSHIM_DEVICES", 1),
     (int)env("CUSHIM_DRIVER", 13000), (int)env("CUSHIM_CAPABILITY", 90),
     env("CUSHIM_GUARD", 1) != 0,      (size_t)env("CUSHIM_MEMORY", 4l << 30),
-    env("CUSHIM_FAIL_ALLOC", 0),
+    env("CUSHIM_FAIL_ALLOC", 0),      env("CUSHIM_LIBRARY", 1) != 0,
 };
 
 static std::string fault;
@@ -133,6 +133,14 @@ void cushim_set_driver(int version) {
 void cushim_set_capability(int capability) {
     CUSHIM_API;
     config.capability = capability;
+}
+void cushim_set_library(bool there) {
+    CUSHIM_API;
+    config.library = there;
+}
+bool cushim_has_library(void) {
+    CUSHIM_API;
+    return config.library;
 }
 void cushim_fail_alloc(long n) {
     CUSHIM_API;

@@ -309,6 +309,11 @@ void cushim_fault(const char *format, ...) {
     abort();
 }
 
+void cushim_must_have_waited(const char *name) {
+    if (!cushim_cur->waited)
+        cushim_fault("%s, launched early, ended without cu_grid_wait", name);
+}
+
 int cushim_barrier(const char *file, int line, cushim_vote vote, int predicate) {
     fiber *f = current();
     if (n_alive != n_threads)

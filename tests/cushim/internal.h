@@ -29,6 +29,7 @@ struct settings {
     bool guard;
     size_t memory;
     long fail_alloc;
+    bool library;
 };
 extern settings config; /* device.cpp; from the environment */
 extern cushim_counts counts;

@@ -93,9 +93,9 @@ START_TEST(weights_that_compute_together_lie_together) {
         const cuda_place *gate = place_of(&l, &m->program, "blk.1.ffn_gate.weight");
         ck_assert(packed != (gate == place_of(&l, &m->program, "blk.1.ffn_up.weight")));
         ck_assert_uint_eq(gate->n_out, packed ? 14336 : 2 * 14336);
-        ck_assert(l.wants_gemm != packed);
-        ck_assert_int_eq(q->type, packed ? types[i] : i == 1 ? DT_BF16 : DT_F16);
-        ck_assert_int_eq(l.t, i == 1 ? CU_BF16 : CU_F16);
+        ck_assert(l.needs_gemm != packed && l.wants_gemm);
+        ck_assert_int_eq(q->type, packed ? types[i] : DT_BF16);
+        ck_assert_int_eq(l.t, CU_BF16);
         uint64_t end = 0;
         for (uint32_t k = 0; k < l.n_places; k++) {
             ck_assert(l.places[k].at == end && end % 256 == 0);
@@ -103,6 +103,62 @@ START_TEST(weights_that_compute_together_lie_together) {
         }
         ck_assert_uint_eq(end, l.weights_bytes);
         cuda_layout_clear(&l);
+        model_close(m);
+    }
+}
+END_TEST
+
+static void assert_slices(uint32_t n_out, uint32_t n_in, uint32_t rows) {
+    const uint32_t n = cu_slice_rows(n_out, n_in, CU_SLICE_BYTES);
+    ck_assert_uint_eq(n, rows);
+    ck_assert(n == n_out || n % CU_STORE_ROWS == 0);
+    ck_assert_uint_le((uint64_t)n * n_in * 2, CU_SLICE_BYTES);
+}
+
+static uint64_t term_of(const terms *t, const char *what) {
+    uint64_t n = 0;
+    for (size_t i = 0; i < t->n; i++) {
+        if (strcmp(t->v[i].what, what) != 0) continue;
+        ck_assert(t->v[i].kind == TERM_EXACT && t->v[i].on_device);
+        n += t->v[i].bytes;
+    }
+    return n;
+}
+
+START_TEST(packed_weights_of_many_rows_have_memory_for_a_slice) {
+    assert_slices(6144, 4096, 6144);   /* q | k | v: 48 MiB */
+    assert_slices(14336, 4096, 3584);  /* gate: four of a size, where three were not */
+    assert_slices(4096, 14336, 1024);  /* down */
+    assert_slices(128256, 4096, 6144); /* logits: the last one shorter */
+    assert_slices(1000, 1000, 1000);
+    ck_assert_uint_eq(cu_slice_rows(130, 1024, 1), 64);
+    /* type, rows, rows of logits, batch_invariant; rows of 4096 inputs in a slice */
+    static const struct {
+        dtype type;
+        uint32_t rows, logit_rows;
+        bool invariant;
+        uint32_t slice;
+    } cases[] = {{DT_Q4_0, 2048, 64, false, 6144},
+                 {DT_Q8_0, 65, 65, false, 6144},
+                 {DT_Q4_1, 64, 64, false, 0},
+                 {DT_Q4_0, 2048, 64, true, 0},
+                 {DT_BF16, 2048, 64, false, 0}};
+    for (uint32_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        model_config c = llama3_8b();
+        c.n_layers = 2;
+        model *m = planned(&c, cases[i].type);
+        engine_options o = big_options();
+        terms t = {0};
+        kv_request kv = {0};
+        err e;
+        o.max_rows = cases[i].rows, o.max_logit_rows = cases[i].logit_rows;
+        o.batch_invariant = cases[i].invariant;
+        ck_assert_msg(backend_cuda.terms(&m->program, &o, &t, &kv, &e) == OK, "%s", e.text);
+        ck_assert_uint_eq(term_of(&t, "packed weights as 16-bit slices"),
+                          (uint64_t)cases[i].slice * 4096 * 2);
+        ck_assert_uint_eq(term_of(&t, "workspace of cuBLASLt"),
+                          cases[i].slice || cases[i].type == DT_BF16 ? CUDA_GEMM_WORKSPACE : 0);
+        terms_clear(&t);
         model_close(m);
     }
 }
@@ -217,6 +273,7 @@ START_TEST(a_plugin_that_is_not_there_is_said_in_one_line) {
 END_TEST
 
 CHECK_MAIN("cuda layout", a_public_model_has_its_published_bytes,
-           weights_that_compute_together_lie_together, values_alive_together_share_no_bytes,
-           tables_of_every_shape_fit_the_largest, what_it_cannot_compute_is_named,
-           a_plugin_that_is_not_there_is_said_in_one_line)
+           weights_that_compute_together_lie_together,
+           packed_weights_of_many_rows_have_memory_for_a_slice,
+           values_alive_together_share_no_bytes, tables_of_every_shape_fit_the_largest,
+           what_it_cannot_compute_is_named, a_plugin_that_is_not_there_is_said_in_one_line)

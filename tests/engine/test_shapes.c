@@ -77,9 +77,9 @@ static void open_shapes(rig *r, const char *path, const model_config c[LAYERS],
                         const engine_options *o) {
     err e;
     *r = (rig){.opt = *o, .n_vocab = c->n_vocab};
-    ck_assert_msg(gguf_open(&r->file, path, &e) == OK, "%s", e.text);
+    ck_assert_msg(checkpoint_open(&r->file, path, &e) == OK, "%s", e.text);
     r->model = calloc(1, sizeof *r->model);
-    bool *claimed = calloc(gguf_n_tensors(r->file), sizeof *claimed);
+    bool *claimed = calloc(checkpoint_n_tensors(r->file), sizeof *claimed);
     ck_assert(r->model && claimed);
     r->model->file = r->file;
     recorder rec = {.p = &r->model->program, .file = r->file, .claimed = claimed, .e = &e};

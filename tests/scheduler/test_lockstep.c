@@ -81,10 +81,11 @@ START_TEST(a_sequence_that_may_draw_no_token_ends_and_says_so) {
     drive_step(d);
     const sched_step *a = drive_plan(d), *b = drive_plan(d); /* b takes a's token as input */
     const int32_t tokens[2] = {-1, DRIVE_WORD};
-    sched_commit(d->s, a, tokens, 0);
+    const sched_step_tokens drawn = {.token = tokens, .stride = 1};
+    sched_commit(d->s, a, &drawn);
     drive_drain(d);
     ck_assert_int_eq(drive_finish(d, id), FINISH_NONE); /* it is in b */
-    sched_commit(d->s, b, tokens, 0);
+    sched_commit(d->s, b, &drawn);
     drive_drain(d);
     ck_assert_int_eq(drive_finish(d, id), FINISH_NO_TOKEN);
     ck_assert_uint_eq(drive_count(d, id, EVENT_TOKEN), 1);

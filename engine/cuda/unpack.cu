@@ -1,0 +1,94 @@
+/* Rows of a packed matrix as 16-bit numbers, for the GEMMs of the library: the values that
+ * linear_many.cu multiplies. Bound by memory: a lane reads 16 bytes of codes at a time, and
+ * four lanes transpose their pairs of inputs into units of eight neighbours, which they store
+ * as 16 bytes each. */
+#include "engine/cuda/quant.cuh"
+
+#include "engine/cuda/kernels.h"
+#include "engine/cuda/vec.cuh"
+
+enum { WARPS = 4 }; /* of a block */
+
+/* Lane t of four: x[u] of lane i becomes x[i] of lane u. */
+CU_DEVICE void transpose_four(uint32_t x[4], int t) {
+#pragma unroll
+    for (int i = 0; i < 4; i += 2) {
+        const uint32_t got = __shfl_xor_sync(0xffffffffu, t & 1 ? x[i] : x[i + 1], 1);
+        if (t & 1)
+            x[i] = got;
+        else
+            x[i + 1] = got;
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const uint32_t got = __shfl_xor_sync(0xffffffffu, t & 2 ? x[i] : x[i + 2], 2);
+        if (t & 2)
+            x[i] = got;
+        else
+            x[i + 2] = got;
+    }
+}
+
+/* row: of the tile's first output. All lanes of the warp. */
+template <dtype TYPE, class T>
+CU_DEVICE void put_tile(const quant_tile<TYPE> &w, uint32_t row, uint32_t n_rows, uint32_t k,
+                        uint32_t n_in, int lane, T *out) {
+    const int g = lane / 4, t = lane % 4;
+#pragma unroll
+    for (int b = 0; b < 2; b++) {
+        uint32_t a[2][4];
+        quant_halves<TYPE, T>(w, b, a);
+#pragma unroll
+        for (int hi = 0; hi < 2; hi++) {
+            uint32_t x[4] = {a[0][hi], a[0][2 + hi], a[1][hi], a[1][2 + hi]};
+            transpose_four(x, t);
+            const uint32_t r = row + g + 8 * hi, col = k + PACKED_BLOCK * b + 8 * t;
+            if (r < n_rows && col < n_in)
+                *(uint4 *)(out + (size_t)r * n_in + col) = make_uint4(x[0], x[1], x[2], x[3]);
+        }
+    }
+}
+
+/* out: [n_rows][n_in], from strip first_strip on. A warp takes one tile: several times as many
+ * bytes are written as read, so a warp's own reads need not overlap. */
+template <dtype TYPE, class T>
+static __global__ void __launch_bounds__(32 * WARPS)
+    k_unpack(quant_view v, uint32_t first_strip, uint32_t n_rows, T *out) {
+    cu_grid_trigger();
+    const int lane = (int)(threadIdx.x % 32);
+    const uint32_t tile = blockIdx.x * WARPS + threadIdx.x / 32, strip = tile / v.n_chunks;
+    const bool inside = strip * PACKED_STRIP < n_rows; /* the same for all lanes */
+    const size_t from = (size_t)first_strip * v.n_chunks + (inside ? tile : 0);
+    const quant_tile<TYPE> w = quant_load<TYPE>(quant_lane_codes<TYPE>(v, from, lane),
+                                                quant_lane_scales<TYPE>(v, from, lane));
+    cu_grid_wait();
+    if (inside)
+        put_tile<TYPE, T>(w, strip * PACKED_STRIP, n_rows, tile % v.n_chunks * PACKED_CHUNK,
+                          v.n_in, lane, out);
+}
+
+template <dtype TYPE, class T>
+static cudaError_t launch_unpack(cudaStream_t s, const cu_matrix *w, uint32_t row, uint32_t n,
+                                 T *out) {
+    const quant_view v = quant_view_of(w);
+    const uint32_t tiles = packed_strips(n) * v.n_chunks;
+    CU_LAUNCH_EARLY((k_unpack<TYPE, T>), cu_ceil_div(tiles, WARPS), 32 * WARPS, 0, s, v,
+                    row / PACKED_STRIP, n, out);
+    return cudaGetLastError();
+}
+
+cudaError_t cu_unpack(cudaStream_t s, const cu_matrix *w, cu_type t, uint32_t row, uint32_t n,
+                      void *out) {
+    if (n == 0) return cudaSuccess;
+    if (row % PACKED_STRIP || row > w->n_out || n > w->n_out - row)
+        return cudaErrorInvalidValue;
+    return cu_by_type(t, [&](auto type) {
+        using T = decltype(type);
+        switch (w->type) {
+        case DT_Q8_0: return launch_unpack<DT_Q8_0, T>(s, w, row, n, (T *)out);
+        case DT_Q4_0: return launch_unpack<DT_Q4_0, T>(s, w, row, n, (T *)out);
+        case DT_Q4_1: return launch_unpack<DT_Q4_1, T>(s, w, row, n, (T *)out);
+        default: return cudaErrorInvalidValue;
+        }
+    });
+}
