@@ -58,7 +58,7 @@ START_TEST(a_public_model_has_its_published_bytes) {
     uint64_t context = 0;
     for (size_t i = 0; i < t.n; i++) {
         if (t.v[i].cls != MEM_CONTEXT) continue;
-        ck_assert(t.v[i].on_device && t.v[i].kind == TERM_ASSUMED);
+        ck_assert(t.v[i].on_device && t.v[i].kind == TERM_CALIBRATED);
         context += t.v[i].bytes;
     }
     ck_assert_uint_gt(context, 132 * (3 << 20));
