@@ -108,8 +108,9 @@ $(BUILD)/bench_%: bench/bench_%.c $(OBJ)
 soak: $(BUILD)/vramd ## 10,000 mixed requests, 5,000 idle streams, under the plan and 2%; N=1000 for fewer
 	BUILD=$(BUILD) tools/soak.sh $(or $(N),10000)
 
-layers: ## check that modules include only downwards
+layers: $(OBJ) ## check that modules include only downwards, and that the files of one form no cycle
 	@tools/layers.sh
+	@tools/imports.sh --cycles $(BUILD)
 names: ## check that what comments name exists
 	@$(PYTHON) tools/names.py
 versions: ## check that packages and image name the version of VERSION
