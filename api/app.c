@@ -37,3 +37,17 @@ void app_json(http_request *rq, const buf *b) {
     else
         http_answer(rq, 200, "application/json", buf_str(b));
 }
+
+void tenant_refusal(const tenant *t, tenant_verdict v, double wait_s, failure *f) {
+    static const char *const what[] = {[TENANT_REQUESTS] = "requests a minute",
+                                       [TENANT_TOKENS] =
+                                           "tokens a minute, prompt and output together",
+                                       [TENANT_CONCURRENCY] = "requests at once"};
+    const tenant_limits *l = &t->limits;
+    uint64_t limit = v == TENANT_REQUESTS ? l->requests_per_min
+                     : v == TENANT_TOKENS ? l->tokens_per_min
+                                          : l->concurrency;
+    failure_set(f, API_BUSY, "the key of %s is at its limit of %llu %s", t->name,
+                (unsigned long long)limit, what[v]);
+    f->retry_after_s = wait_s;
+}

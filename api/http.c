@@ -107,15 +107,6 @@ static void on_watch(uv_poll_t *p, int status, int events) {
     http_pump(h);
 }
 
-static void watch(http *h, http_conn *c, int op) {
-    struct epoll_event ev = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = c};
-    epoll_ctl(h->watch_fd, op, c->fd, &ev);
-}
-
-void http_watch(http *h, http_conn *c) {
-    watch(h, c, EPOLL_CTL_MOD);
-}
-
 /* The client waits for nothing and has begun nothing, or not ended it. */
 static bool is_unanswered(const http_conn *c) {
     return c->rq && c->rq->phase != PHASE_BODY;
@@ -188,7 +179,7 @@ static void conn_open(http *h, struct MHD_Connection *mhd, void **slot) {
     c->prev = h->ring.prev, c->next = &h->ring;
     c->prev->next = c->next->prev = c;
     c->idle_since_us = clock_us();
-    watch(h, c, EPOLL_CTL_ADD);
+    http_watch(h, c, EPOLL_CTL_ADD);
     if (h->n_open++ == 0) uv_timer_start(&h->tick, on_tick, TICK_MS, TICK_MS);
     if (h->tls) http_tls_attach(h->tls, c);
     *slot = c;

@@ -2,6 +2,7 @@
 #ifndef VRAMD_API_HTTP_IMPL_H
 #define VRAMD_API_HTTP_IMPL_H
 
+#include <sys/epoll.h>
 #include <gnutls/abstract.h>
 #include <microhttpd.h>
 #include <uv.h>
@@ -105,7 +106,11 @@ enum MHD_Result http_on_request(void *cls, struct MHD_Connection *, const char *
 void http_on_completed(void *cls, struct MHD_Connection *, void **ctx,
                        enum MHD_RequestTerminationCode);
 /* http_left for its request from now on, and now if the client has closed its half already. */
-void http_watch(http *, http_conn *);
+/* op: EPOLL_CTL_ADD or EPOLL_CTL_MOD. */
+static inline void http_watch(http *h, http_conn *c, int op) {
+    struct epoll_event ev = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = c};
+    epoll_ctl(h->watch_fd, op, c->fd, &ev);
+}
 void http_left(http_private *); /* the client has gone */
 
 #endif

@@ -344,7 +344,7 @@ static enum MHD_Result first_call(http *h, struct MHD_Connection *m, const char 
 
 /* From now on, whoever leaves ends it; he may have left already. */
 static void watch_for_its_end(http_private *rq) {
-    if (!rq->watched) http_watch(rq->h, rq->conn);
+    if (!rq->watched) http_watch(rq->h, rq->conn, EPOLL_CTL_MOD);
     rq->watched = true;
 }
 

@@ -14,6 +14,7 @@ read -ra modules <<< "$(tools/layers.sh --table | cut -d: -f1 | tr '\n' ' ')"
 sources() { find "${modules[@]}" -name '*.[ch]' | sort; }
 {
   tools/layers.sh --table | sed 's/^/layer /; s/://'
+  echo "exception $(tools/layers.sh --exception)"
   grep -nE '^#include "' $(sources) /dev/null | sed -E 's/^([^:]+):[0-9]+:#include "([^"]+)".*/include \1 \2/'
   for f in $(find "${modules[@]}" -name '*.c'); do
     o=$BUILD/obj/${f%.c}.o
@@ -26,7 +27,9 @@ sources() { find "${modules[@]}" -name '*.[ch]' | sort; }
 } | awk -v only="$only" '
 function module(f) { sub(/\/.*/, "", f); return f }
 $1 == "layer" { n_layers++; name[n_layers] = $2; is[$2] = 1; for (i = 2; i <= NF; i++) may[$2, $i] = 1 }
+$1 == "exception" { excepted[$2, $3] = 1 }
 $1 == "include" {
+  if (($2, $3) in excepted) next
   a = module($2); b = module($3)
   if (!(b in is)) next # a header of the tests or of a tool
   if (a != b && !((a, b) in arrow)) { arrow[a, b] = 1; n_arrows++; out[a] = out[a] " " b; if (!((a, b) in may)) up = up "upward: " a " -> " b " (" $2 " includes " $3 ")\n" }
