@@ -1,0 +1,113 @@
+/* The tiny models that the CUDA engine is tested on, opened by it and by the CPU engine. */
+#ifndef VRAMD_TESTS_CUDA_ENGINE_MODELS_H
+#define VRAMD_TESTS_CUDA_ENGINE_MODELS_H
+
+#include "tests/engine/engine_rig.h"
+#include "tests/model/gguf_build.h"
+
+#include <math.h>
+
+#include "engine/cuda/backend_cuda.h"
+#include "tests/cushim/cushim_ctl.h"
+
+/* ---- models ---- */
+
+typedef struct kind {
+    const char *arch;
+    dtype type;
+    uint32_t heads, kv_heads, head_dim, rope_dims, block_tokens;
+    bool tied;
+    activation_dtype activations;
+    dtype kv;
+    double limit; /* of the relative distance of logits from the CPU engine's in float32 */
+} kind;
+
+/* f16 keeps 11 bits and bf16 8; packed weights meet int8 activations in steps of few rows. */
+static const kind kinds[] = {
+    {"llama", DT_F16, 4, 2, 32, 32, 16, true, ACTIVATION_AUTO, DT_F16, 5e-3},
+    {"qwen2", DT_BF16, 6, 2, 16, 16, 8, false, ACTIVATION_AUTO, DT_BF16, 4e-2},
+    {"llama", DT_F32, 4, 1, 64, 32, 32, false, ACTIVATION_F16, DT_F16, 5e-3},
+    {"qwen3", DT_F16, 4, 2, 32, 32, 16, false, ACTIVATION_AUTO, DT_F16, 5e-3}, /* QK norm */
+    {"llama", DT_Q8_0, 4, 4, 32, 32, 16, true, ACTIVATION_AUTO, DT_F16, 3e-2},
+    {"qwen2", DT_Q4_0, 8, 2, 16, 16, 8, true, ACTIVATION_BF16, DT_F16, 5e-2},
+    {"llama", DT_Q4_1, 2, 1, 128, 128, 64, false, ACTIVATION_F16, DT_BF16, 4e-2},
+};
+enum { N_KINDS = sizeof kinds / sizeof *kinds, FIRST_PACKED = 4, N_TOKENS = 45, CUT = 29 };
+
+static void tiny_open(gb *b, char path[64], const kind *k) {
+    model_config c = gb_tiny(k->arch);
+    c.n_heads = k->heads, c.n_kv_heads = k->kv_heads, c.head_dim = k->head_dim;
+    c.rope.n_dims = k->rope_dims;
+    c.tied_head = k->tied;
+    gb_init(b);
+    gb_model_keys(b, &c);
+    gb_model_tensors(b, &c, k->type, 7);
+    gb_open(b, path);
+}
+
+static engine_options tiny_options(const kind *k) {
+    engine_options o = rig_options();
+    o.max_rows = 48;
+    o.max_seqs = 12;
+    o.max_logit_rows = 48;
+    o.max_model_len = 128;
+    o.block_tokens = k->block_tokens;
+    o.n_blocks[0] = 48 * 16 / k->block_tokens;
+    o.kv_k = o.kv_v = k->kv;
+    o.activations = k->activations;
+    o.n_threads = 1;
+    return o;
+}
+
+static void cuda_open(rig *r, const char *path, const engine_options *o) {
+    rig_open_on(r, &backend_cuda, path, o);
+}
+
+static void cpu_open(rig *r, const char *path, const engine_options *o) {
+    engine_options c = *o;
+    c.activations = ACTIVATION_F32;
+    c.kv_k = c.kv_v = DT_F32;
+    rig_open(r, path, &c);
+}
+
+static double distance(const float *a, const float *want, size_t n) {
+    double diff = 0, all = 0;
+    for (size_t i = 0; i < n; i++) {
+        double d = (double)a[i] - want[i];
+        diff += d * d, all += (double)want[i] * want[i];
+    }
+    return sqrt(diff / all);
+}
+
+static uint32_t blocks_of(const rig *r) {
+    return (uint32_t)ceil_div(N_TOKENS + 16, r->opt.block_tokens);
+}
+
+/* Logits of all positions of one sequence, in chunks beside another one; the last five by steps
+ * of one row. out: [N_TOKENS][n_vocab]. */
+static void logits_of(rig *r, const int32_t *tokens, float *out) {
+    int32_t other[N_TOKENS], table[2][32];
+    const size_t V = r->n_vocab;
+    rig_tokens(r, other, N_TOKENS, 99);
+    for (uint32_t i = 0; i < 2; i++) rig_table(r, table[i], i, blocks_of(r), 1);
+    for (uint32_t at = 0, step = 0; at < N_TOKENS; step++) {
+        uint32_t n = 1;
+        if (at == 0)
+            n = CUT;
+        else if (at == CUT)
+            n = N_TOKENS - 5 - CUT;
+        /* The other one prefills 3 tokens, then decodes beside the prefill of this one. */
+        const part beside = {.tokens = other,
+                             .table = table[1],
+                             .first = step ? 2 + step : 0,
+                             .n = step ? 1 : 3,
+                             .n_logits = 1};
+        const part own = {
+            .tokens = tokens, .table = table[0], .first = at, .n = n, .n_logits = n};
+        step_result s = rig_run(r, (part[]){beside, own}, 2);
+        memcpy(out + at * V, s.logits + V, sizeof(float) * n * V);
+        at += n;
+    }
+}
+
+#endif
