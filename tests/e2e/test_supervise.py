@@ -154,7 +154,7 @@ def test_the_units_are_sound_and_little_exposed(tmp_path, drop_in, most):
     assert ("char-nvidia:rw" in r.stdout) == bool(drop_in)
 
 
-def test_the_unit_waits_for_the_drain_and_counts_exits_that_no_restart_mends():
+def test_the_unit_waits_for_the_drain_and_counts_exits_that_no_restart_mends(tmp_path):
     unit = dict(re.findall(r"^(\w+)=(.*)$", (ROOT / "systemd/vramd.service").read_text(), re.M))
     options = dict(re.findall(r"^#(\w+) = ?(.*)$", vramd("serve", "--print-sample").stdout, re.M))
     assert int(unit["TimeoutStopSec"]) > int(options["drain_timeout"])
