@@ -120,18 +120,18 @@ static bool is_abandoned(const http_conn *c) {
            recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
 }
 
-static bool somebody_waits(const http *h) {
+static bool connection_waits(const http *h) {
     struct pollfd p = {.fd = h->listen_fd, .events = POLLIN};
     return h->listen_fd >= 0 && poll(&p, 1, 0) == 1;
 }
 
-/* Where all places are taken and somebody waits for one: closes the connection that has been
+/* Where all places are taken and a connection waits for one: closes the connection that has been
  * without a request for longest. One that has had no answer yet is given a second for its
  * first request. */
 static void make_place(http *h) {
     const uint64_t now = clock_us(), patience_us = 1000000;
     http_conn *oldest = NULL;
-    if (h->n_open < h->opt.max_connections || !somebody_waits(h)) return;
+    if (h->n_open < h->opt.max_connections || !connection_waits(h)) return;
     for (http_conn *c = h->ring.next; c != &h->ring; c = c->next) {
         if (c->rq || now < c->idle_since_us + (c->served ? 0 : patience_us)) continue;
         if (!oldest || c->idle_since_us < oldest->idle_since_us) oldest = c;

@@ -95,7 +95,7 @@ static enum MHD_Result count_header(void *cls, enum MHD_ValueKind kind, const ch
 
 /* What is wrong with the head, in words; NULL: nothing. libmicrohttpd reads it leniently, in
  * its own way; a proxy before us may read it in another, and that is how requests are smuggled
- * (RFC 9112, section 11.2). First what tells where the body ends and whose the request is. */
+ * (RFC 9112, section 11.2). First the fields that say where the body ends and whose the request is. */
 static const char *fault(const http_conn *c, const header_count *n, const char *method,
                          const char *version) {
     bool v1_1 = strcmp(version, "HTTP/1.1") == 0, v1_0 = strcmp(version, "HTTP/1.0") == 0;

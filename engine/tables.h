@@ -137,7 +137,7 @@ typedef struct tables_store {
     block_copy *copies; /* [max_seqs * n_groups] */
 } tables_store;
 
-/* The batch of such a buffer of n bytes, 64-byte aligned, that nobody vouches for. The batch
+/* The batch of such a buffer of n bytes, 64-byte aligned, from an untrusted source. The batch
  * points into buffer and store. It computes what the written one did; what a step does not need
  * was not carried: history without penalties, end tokens (and min_tokens) once reached, blocks
  * past its rows, n_prompt is whole. Tiles and padding are checked and else ignored. What

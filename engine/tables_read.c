@@ -1,4 +1,4 @@
-/* From tables that nobody vouches for to a batch: each number is checked before it is used as
+/* From untrusted tables to a batch: each number is checked before it is used as
  * an index or a length. Owns nothing; any thread. */
 #include "engine/tables.h"
 

@@ -14,7 +14,7 @@ static void fill_rows(cpu_engine *e, const batch *b, uint32_t i, uint32_t *gathe
         row->seq = i;
         row->pos = pos;
         row->token = s->input_from >= 0 ? e->previous[s->input_from] : s->tokens[pos];
-        if (row->token < 0) row->token = 0; /* none was allowed: nobody sees this row */
+        if (row->token < 0) row->token = 0; /* none was allowed: this row is not read */
     }
     for (uint32_t r = s->n_rows - s->n_logit_rows; r < s->n_rows; r++)
         rows[(*gathered)++].gathered = s->first_row + r;
