@@ -108,6 +108,7 @@ static cu_linear linear_of(const lowering *w, const cuda_part *p, uint32_t n_row
     l.w = p->w, l.bias = p->bias, l.t = w->e->l->t;
     l.n_rows = n_rows, l.in = in, l.ld_in = p->w.n_in;
     l.in_q = cuda_at(w->e, w->e->l->quantized);
+    l.split = cuda_at(w->e, w->e->l->split);
     l.same_bits = w->e->l->batch_invariant;
     return l;
 }
@@ -195,11 +196,10 @@ static cudaError_t run_logits(const lowering *w, const cuda_op *c) {
     return run_parts(w, c, value_at(w, out), w->e->p->values[out].cols, CU_OUT_F32);
 }
 
-/* Where one kernel does gate, up and the activation. 16-bit gate and up lie as one matrix. */
-static cudaError_t run_gate_up_few(const lowering *w, const cuda_op *c, uint32_t n_rows) {
+/* Gate and up; 16-bit ones lie as one matrix. */
+static void gate_and_up(const lowering *w, const cuda_op *c, uint32_t n_rows, cu_linear l[2]) {
     const uint32_t n = w->e->p->values[c->o->out].cols;
     const bool joined = c->n_parts == 1;
-    cu_linear l[2];
     for (uint32_t i = 0; i < 2; i++) {
         const cuda_part *p = &c->part[joined ? 0 : i];
         l[i] = linear_of(w, p, n_rows, value_at(w, c->o->in));
@@ -210,17 +210,31 @@ static cudaError_t run_gate_up_few(const lowering *w, const cuda_op *c, uint32_t
         l[i].w.data = (char *)p->w.data + (size_t)n * p->w.n_in * 2;
         if (p->bias) l[i].bias = p->bias + n;
     }
-    return is_packed(&c->part[0]) ? cu_gate_up_quant_few(w->s, &l[0], &l[1], c->o->gate_up.act)
-                                  : cu_gate_up_few(w->s, &l[0], &l[1], c->o->gate_up.act);
+}
+
+/* Where one kernel does gate, up and the activation. */
+static cudaError_t run_gate_up_fused(const lowering *w, const cuda_op *c, uint32_t n_rows) {
+    const activation act = c->o->gate_up.act;
+    cu_linear l[2];
+    gate_and_up(w, c, n_rows, l);
+    if (!is_few(w->e, n_rows)) return cu_gate_up_packed(w->s, &l[0], &l[1], act);
+    if (!is_packed(&c->part[0])) return cu_gate_up_few(w->s, &l[0], &l[1], act);
+    const cudaError_t e = quantize_input(w, c, n_rows);
+    return e == cudaSuccess ? cu_gate_up_quant_few(w->s, &l[0], &l[1], act) : e;
+}
+
+static bool is_fused(const lowering *w, const cuda_op *c, uint32_t n_rows) {
+    const cuda_part *p = c->part;
+    if (is_few(w->e, n_rows)) return c->n_parts == 1 || p[0].w.type == p[1].w.type;
+    if (c->n_parts == 1 || !is_packed(p) || p[0].w.type != p[1].w.type) return false;
+    cu_linear l[2];
+    gate_and_up(w, c, n_rows, l);
+    return !takes_packed(w->e, &l[0]);
 }
 
 static cudaError_t run_gate_up(const lowering *w, const cuda_op *c) {
     const uint32_t n = w->e->p->values[c->o->out].cols, rows = rows_of(w, c->o->in);
-    const bool same = c->n_parts == 1 || c->part[0].w.type == c->part[1].w.type;
-    if (same && is_few(w->e, rows)) {
-        cudaError_t e = quantize_input(w, c, rows);
-        return e == cudaSuccess ? run_gate_up_few(w, c, rows) : e;
-    }
+    if (is_fused(w, c, rows)) return run_gate_up_fused(w, c, rows);
     void *both = cuda_at(w->e, w->e->l->gate_up[c - w->e->op]);
     cudaError_t e = run_parts(w, c, both, 2 * n, CU_OUT_T);
     if (e != cudaSuccess) return e;
