@@ -39,26 +39,26 @@
 #define CU_LAUNCH_EARLY(kernel, grid, block, smem, stream, ...)                                \
     cu_launch_early(kernel, grid, block, smem, stream, ##__VA_ARGS__)
 
-/* VRAMD_CUDA_EARLY=0 turns it off, for measurements and to find out whether it is to blame. */
 static inline bool cu_device_launches_early(void) {
-    const char *wanted = getenv("VRAMD_CUDA_EARLY");
     int device, major = 0;
-    if (wanted && strcmp(wanted, "0") == 0) return false;
     if (cudaGetDevice(&device) == cudaSuccess)
         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
     return major >= 9;
 }
 
+/* This thread's launches by CU_LAUNCH_EARLY are early ones. */
+inline thread_local bool cu_early = true;
+
 template <class... P, class... A>
 static inline void cu_launch_early(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem,
                                    cudaStream_t stream, A... args) {
-    static const bool early = cu_device_launches_early();
+    static const bool able = cu_device_launches_early();
     cudaLaunchAttribute a = {};
     a.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     a.val.programmaticStreamSerializationAllowed = 1;
     cudaLaunchConfig_t c = {};
     c.gridDim = grid, c.blockDim = block, c.dynamicSmemBytes = smem, c.stream = stream;
-    c.attrs = &a, c.numAttrs = early ? 1 : 0;
+    c.attrs = &a, c.numAttrs = able && cu_early ? 1 : 0;
     cudaLaunchKernelEx(&c, kernel, P(args)...); /* its error is cudaGetLastError's, too */
 }
 

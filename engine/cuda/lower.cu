@@ -3,8 +3,10 @@
  * run can be captured as a graph.
  *
  * batch_invariant: one way of computing for every number of rows: GEMMs of one fixed number of
- * rows (the buffers are padded to its multiples), the kernels for many rows where weights are
- * packed, and prefill attention for rows that stand alone, too. */
+ * rows (the buffers are padded to its multiples), linear_packed.cu where weights are packed, and prefill attention for rows that stand alone, too. */
+#include <stdlib.h>
+#include <string.h>
+
 #include "engine/cuda/cuda.h"
 #include "engine/cuda/op_list.h"
 
@@ -142,7 +144,7 @@ static cudaError_t run_gemm(const lowering *w, const cu_linear *l, uint32_t unit
                        l->ld_out, l->bias, l->out);
 }
 
-/* Without cuBLASLt (plugin.cu) the kernel for many rows takes all of them. */
+/* Without cuBLASLt (plugin.cu) linear_packed.cu takes all of them. */
 static bool takes_packed(const cuda_engine *e, const cu_linear *l) {
     return e->lt && gemm_takes_packed(l);
 }
@@ -341,8 +343,29 @@ static cudaError_t run_op(const lowering *w, const cuda_op *c) {
     }
 }
 
+static bool mostly_packed(const cuda_layout *l) {
+    uint64_t packed = 0, all = 0;
+    for (uint32_t i = 0; i < l->n_places; i++) {
+        const cuda_place *p = &l->places[i];
+        all += p->bytes;
+        if (!p->is_vector && cu_matrix_is_packed(p->type)) packed += p->bytes;
+    }
+    return packed > all / 2;
+}
+
+/* Whether kernels start before the ones in front of them have ended. On an H200 that makes a
+ * step of one sequence 15% faster with packed weights and 11% slower with 16-bit ones, and
+ * steps of 16 rows are not faster (bench/results/cuda-first-h200.txt). VRAMD_CUDA_EARLY=0 and
+ * =1 decide for all steps, for measurements and to find out whether it is to blame. */
+static bool launches_early(const cuda_engine *e, uint32_t n_rows) {
+    const char *wanted = getenv("VRAMD_CUDA_EARLY");
+    if (wanted && *wanted) return strcmp(wanted, "0") != 0;
+    return n_rows <= CU_FEW_ROWS && mostly_packed(e->l);
+}
+
 cudaError_t cuda_run_program(cuda_engine *e, const cuda_run *run) {
     const lowering w = lower_init(e, run);
+    cu_early = launches_early(e, run->shape.n_rows);
     cudaError_t ce = run_copies(&w);
     for (uint32_t i = 0; i < e->p->n_ops && ce == cudaSuccess; i++) ce = run_op(&w, &e->op[i]);
     return ce;

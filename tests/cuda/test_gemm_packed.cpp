@@ -81,7 +81,7 @@ static std::vector<float> run_slices(const library &lib, const cu_matrix &w, con
     return out.get();
 }
 
-/* |y - want| <= 2e-6 * sum |w x|, as of the kernel for many rows, and half a unit of what is
+/* |y - want| <= 2e-6 * sum |w x|, as in test_linear_packed.cpp, and half a unit of what is
  * stored. */
 static void assert_products(const file_matrix &f, const inputs &x, cu_out kind,
                             const std::vector<float> &got) {
