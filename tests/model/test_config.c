@@ -385,10 +385,9 @@ START_TEST(keys_and_values_of_different_length_are_refused) {
 END_TEST
 
 START_TEST(the_real_model_is_what_its_card_says) {
-    const char *path = getenv("VRAMD_TEST_MODEL");
+    const char *path = test_model();
     model_config c;
     err e;
-    if (!path) return;
     ck_assert_msg(checkpoint_open(&g, path, &e) == OK, "%s", e.text);
     str name = STR("");
     ck_assert_int_eq(checkpoint_get_str(g, "general.basename", &name, &e), OK);
