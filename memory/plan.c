@@ -66,21 +66,41 @@ static status refuse(const plan *p, const totals *sum, uint64_t min_kv, const bu
                     bytes_human(p->smallest_budget_bytes, have));
 }
 
-/* Fills in the bytes of n blocks of a group without a window, where n_seqs sequences run.
- * False: more than can be counted. */
-static bool price(plan *p, const kv_request *kv, uint64_t n, uint64_t n_seqs) {
+/* Blocks of a group with a window beside n blocks of a group without one: at least what as many
+ * sequences of the longest length need as n blocks hold, one at the least; at most what all
+ * sequences can hold, and never more than n. */
+typedef struct window_range {
+    uint64_t least, most;
+} window_range;
+
+static window_range range_of(const kv_request *kv, uint32_t window, uint64_t n) {
+    const uint64_t rows = (uint64_t)(kv->depth ? kv->depth : 2) * kv->max_rows;
+    const uint64_t whole = kv_window_blocks(window, kv->block_tokens, rows);
+    const uint64_t longest = ceil_div(kv->min_tokens, kv->block_tokens);
+    const uint64_t one = whole < longest ? whole : longest;
+    const uint64_t all = kv->max_seqs * whole;
+    window_range r = {.most = n < all ? n : all};
+    r.least = longest ? ceil_div(n * one, longest) : 0;
+    if (r.least < one) r.least = one;
+    if (r.least > r.most) r.least = r.most;
+    return r;
+}
+
+/* Fills in the bytes of n blocks of a group without a window, and of up to `more` blocks beyond
+ * the least of each group with one. False: more than can be counted. */
+static bool price(plan *p, const kv_request *kv, uint64_t n, uint64_t more) {
     p->kv_bytes = p->beside_bytes = 0;
     if (n > INT32_MAX) return false;
     p->kv_blocks = (uint32_t)n;
     p->kv_tokens = n * kv->block_tokens;
     for (uint32_t g = 0; g < kv->n_groups; g++) {
-        const uint64_t rows = (uint64_t)(kv->depth ? kv->depth : 2) * kv->max_rows;
-        const uint32_t window = kv->group[g].window;
-        uint64_t most = UINT64_MAX, bytes = 0;
-        if (window && kv->max_seqs)
-            most = n_seqs * kv_window_blocks(window, kv->block_tokens, rows);
-        p->group_blocks[g] = (uint32_t)(n < most ? n : most);
-        if (!mul_u64(p->group_blocks[g], p->group_block_bytes[g], &bytes) ||
+        uint64_t blocks = n, bytes = 0;
+        if (kv->group[g].window && kv->max_seqs) {
+            const window_range r = range_of(kv, kv->group[g].window, n);
+            blocks = more < r.most - r.least ? r.least + more : r.most;
+        }
+        p->group_blocks[g] = (uint32_t)blocks;
+        if (!mul_u64(blocks, p->group_block_bytes[g], &bytes) ||
             !add_u64(p->kv_bytes, bytes, &p->kv_bytes))
             return false;
     }
@@ -88,33 +108,33 @@ static bool price(plan *p, const kv_request *kv, uint64_t n, uint64_t n_seqs) {
     return true;
 }
 
-static bool price_fits(plan *p, const kv_request *kv, uint64_t n, uint64_t n_seqs,
+static bool price_fits(plan *p, const kv_request *kv, uint64_t n, uint64_t more,
                        uint64_t loading, uint64_t left) {
-    return price(p, kv, n, n_seqs) && p->beside_bytes <= left &&
+    return price(p, kv, n, more) && p->beside_bytes <= left &&
            p->kv_bytes <= left - p->beside_bytes && loading <= left - p->beside_bytes;
 }
 
-/* The most that fits into left bytes: of blocks between lo and hi; where lo is too many for as
- * many windows as sequences, of windows. lo blocks with one window fit. */
+/* The most that fits into left bytes: first of blocks between lo and hi, each group with a
+ * window in proportion, so that no group runs short while another has blocks that nothing can
+ * use; then, of what is left, of blocks with a window. lo blocks fit. */
 static void price_most(plan *p, const kv_request *kv, uint64_t lo, uint64_t hi,
                        uint64_t loading, uint64_t left) {
-    uint64_t one = 1, all = kv->max_seqs ? kv->max_seqs : 1;
-    if (!price_fits(p, kv, lo, all, loading, left)) hi = lo;
     while (lo < hi) {
         uint64_t mid = hi - (hi - lo) / 2;
-        if (price_fits(p, kv, mid, all, loading, left))
+        if (price_fits(p, kv, mid, 0, loading, left))
             lo = mid;
         else
             hi = mid - 1;
     }
-    while (one < all) {
-        uint64_t mid = all - (all - one) / 2;
+    uint64_t least = 0, most = lo;
+    while (least < most) {
+        uint64_t mid = most - (most - least) / 2;
         if (price_fits(p, kv, lo, mid, loading, left))
-            one = mid;
+            least = mid;
         else
-            all = mid - 1;
+            most = mid - 1;
     }
-    CHECK(price(p, kv, lo, one));
+    CHECK(price(p, kv, lo, least));
 }
 
 static void start_plan(plan *out, const kv_request *kv, const budget *b) {
@@ -143,7 +163,7 @@ status plan_solve(plan *out, const terms *fixed, const kv_request *kv, const bud
     if (want > max_blocks) want = max_blocks;
     if (want < min_blocks) want = min_blocks;
     uint64_t least = 0;
-    if (!price(out, kv, want, kv->max_seqs) || !price(out, kv, min_blocks, 1) ||
+    if (!price(out, kv, want, want) || !price(out, kv, min_blocks, 0) ||
         !add_u64(sum.steady, out->beside_bytes, &least) ||
         /* Loading buffers are freed before the KV cache is mapped: they raise the minimum only
          * where they are larger than the smallest cache. */

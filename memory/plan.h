@@ -63,8 +63,9 @@ typedef struct plan {
 
 /* Solves for the number of KV blocks (none where kv has no group: host memory beside a device
  * that holds the KV cache). A group with a window gets the blocks that this many tokens need
- * there in the worst case: never more than all sequences can hold, and under a budget that is
- * too small for that, no less than one can. fixed: every term but the KV cache (borrowed). On
+ * there in the worst case: never more than all sequences can hold. Under a budget that is too
+ * small for that, the groups share it in proportion to what one sequence of min_tokens needs of
+ * each. fixed: every term but the KV cache (borrowed). On
  * ERR_BUDGET *out is filled too (fits = false), so that it can be printed. Errors: ERR_BUDGET
  * (field "memory", names the term; hint: smallest budget), ERR_NO_MEMORY. */
 status plan_solve(plan *out, const terms *fixed, const kv_request *, const budget *, err *);
