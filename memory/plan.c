@@ -8,6 +8,7 @@
 
 typedef struct totals {
     uint64_t steady;  /* bytes without the KV cache */
+    uint64_t weights; /* of those */
     uint64_t loading; /* held in addition while loading */
     const term *largest;
 } totals;
@@ -19,6 +20,7 @@ static bool add_up(const terms *t, totals *out) {
         if (!add_u64(e->while_loading ? out->loading : out->steady, e->bytes,
                      e->while_loading ? &out->loading : &out->steady))
             return false;
+        if (e->cls == MEM_WEIGHTS) out->weights += e->bytes;
         if (!e->while_loading && (!out->largest || e->bytes > out->largest->bytes))
             out->largest = e;
     }
@@ -46,10 +48,23 @@ static status copy_terms(terms *out, const terms *fixed, const plan *p, const kv
     return out->failed ? mem_exhausted(e, MEM_RUNTIME, "the list of terms") : OK;
 }
 
+/* What would make it fit: an option only where it can. */
+static void refusal_hint(const plan *p, const totals *sum, const budget *b, err *e) {
+    char least[32], have[32];
+    const char *more = "; or lower max_model_len";
+    if (sum->weights > b->bytes)
+        more = ": the weights alone are more than that; take a smaller type of weights";
+    else if (sum->steady > b->bytes)
+        more = "; or lower max_num_batched_tokens, max_num_seqs or max_connections";
+    err_hint(e, "the smallest budget that works is %s bytes (%s)%s",
+             bytes_grouped(p->smallest_budget_bytes, least),
+             bytes_human(p->smallest_budget_bytes, have), more);
+}
+
 /* The first term, largest first, without which the rest would fit; it is the one to name. */
 static status refuse(const plan *p, const totals *sum, uint64_t min_kv, const budget *b,
                      err *e) {
-    char want[32], have[32], part[32], least[32];
+    char want[32], part[32];
     const char *what = sum->largest ? sum->largest->what : "";
     uint64_t bytes = sum->largest ? sum->largest->bytes : 0;
     const char *cls = sum->largest ? mem_class_name(sum->largest->cls) : "";
@@ -59,11 +74,21 @@ static status refuse(const plan *p, const totals *sum, uint64_t min_kv, const bu
             b->source, cls, what, bytes_grouped(bytes, part),
             bytes_grouped(p->smallest_budget_bytes, want));
     err_field(e, "%s", b->option ? b->option : "memory");
-    return err_hint(e,
-                    "the smallest budget that works is %s bytes (%s); or lower max_model_len, "
-                    "max_num_seqs or kv_cache_dtype",
-                    bytes_grouped(p->smallest_budget_bytes, least),
-                    bytes_human(p->smallest_budget_bytes, have));
+    refusal_hint(p, sum, b, e);
+    return e->code;
+}
+
+/* Blocks of a group with this window that a sequence holds at most. */
+static uint64_t whole_window(const kv_request *kv, uint32_t window) {
+    const uint64_t rows = (uint64_t)(kv->depth ? kv->depth : 2) * kv->max_rows;
+    return kv_window_blocks(window, kv->block_tokens, rows);
+}
+
+/* Blocks of a group that a sequence of min_tokens needs. */
+static uint64_t blocks_of_one(const kv_request *kv, uint32_t window) {
+    const uint64_t longest = ceil_div(kv->min_tokens, kv->block_tokens);
+    const uint64_t whole = window && kv->max_seqs ? whole_window(kv, window) : longest;
+    return whole < longest ? whole : longest;
 }
 
 /* Blocks of a group with a window beside n blocks of a group without one: at least what as many
@@ -74,11 +99,9 @@ typedef struct window_range {
 } window_range;
 
 static window_range range_of(const kv_request *kv, uint32_t window, uint64_t n) {
-    const uint64_t rows = (uint64_t)(kv->depth ? kv->depth : 2) * kv->max_rows;
-    const uint64_t whole = kv_window_blocks(window, kv->block_tokens, rows);
     const uint64_t longest = ceil_div(kv->min_tokens, kv->block_tokens);
-    const uint64_t one = whole < longest ? whole : longest;
-    const uint64_t all = kv->max_seqs * whole;
+    const uint64_t one = blocks_of_one(kv, window);
+    const uint64_t all = kv->max_seqs * whole_window(kv, window);
     window_range r = {.most = n < all ? n : all};
     r.least = longest ? ceil_div(n * one, longest) : 0;
     if (r.least < one) r.least = one;
@@ -145,6 +168,8 @@ static void start_plan(plan *out, const kv_request *kv, const budget *b) {
         out->group_block_bytes[g] = kv->group[g].bytes_per_token * kv->block_tokens;
         out->kv_bytes_per_token += kv->group[g].bytes_per_token;
         out->kv_block_bytes += out->group_block_bytes[g];
+        const uint64_t one = blocks_of_one(kv, kv->group[g].window);
+        out->group_seq_blocks[g] = one < INT32_MAX ? (uint32_t)one : INT32_MAX;
     }
 }
 
@@ -185,6 +210,16 @@ status plan_solve(plan *out, const terms *fixed, const kv_request *kv, const bud
     status s = copy_terms(&out->terms, fixed, out, kv, e);
     if (s != OK) return s;
     return out->fits ? OK : refuse(out, &sum, min_kv, b, e);
+}
+
+double plan_sequences(const plan *p) {
+    double least = 0;
+    for (uint32_t g = 0; g < p->n_groups; g++) {
+        const double n =
+            p->group_seq_blocks[g] ? (double)p->group_blocks[g] / p->group_seq_blocks[g] : 0;
+        if (g == 0 || n < least) least = n;
+    }
+    return least;
 }
 
 void plan_clear(plan *p) {

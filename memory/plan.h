@@ -58,6 +58,7 @@ typedef struct plan {
     uint32_t n_groups;
     uint32_t group_blocks[PLAN_MAX_GROUPS];
     uint64_t group_block_bytes[PLAN_MAX_GROUPS]; /* of one block */
+    uint32_t group_seq_blocks[PLAN_MAX_GROUPS];  /* that a sequence of min_tokens needs */
     uint64_t kv_bytes, beside_bytes;             /* all groups; kv_request's beside */
 } plan;
 
@@ -69,6 +70,8 @@ typedef struct plan {
  * ERR_BUDGET *out is filled too (fits = false), so that it can be printed. Errors: ERR_BUDGET
  * (field "memory", names the term; hint: smallest budget), ERR_NO_MEMORY. */
 status plan_solve(plan *out, const terms *fixed, const kv_request *, const budget *, err *);
+/* How many sequences of min_tokens tokens the KV cache holds; 0 without one. */
+double plan_sequences(const plan *);
 void plan_clear(plan *);
 
 #endif

@@ -100,6 +100,17 @@ START_TEST(a_refusal_names_the_term_and_the_smallest_budget_which_then_works) {
     ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), ERR_BUDGET);
     ck_assert_ptr_nonnull(strstr(e.text, "blk.*.ffn_* Q4_1"));
     plan_clear(&p);
+    /* The hint names what can help: no option shrinks the weights. */
+    ck_assert_ptr_nonnull(strstr(e.hint, "smaller type of weights"));
+    ck_assert_ptr_null(strstr(e.hint, "lower"));
+    b.bytes = 95 * MIB; /* the weights fit, a step's arenas do not */
+    ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), ERR_BUDGET);
+    ck_assert_ptr_nonnull(strstr(e.hint, "lower max_num_batched_tokens"));
+    plan_clear(&p);
+    b.bytes = 105 * MIB;
+    ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), ERR_BUDGET);
+    ck_assert_ptr_nonnull(strstr(e.hint, "lower max_model_len"));
+    plan_clear(&p);
     terms_clear(&t);
 }
 END_TEST
@@ -173,6 +184,7 @@ START_TEST(short_of_memory_groups_share_it_in_proportion_to_what_a_sequence_need
     ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), OK);
     ck_assert(p.group_blocks[1] * 100 / 512 >= 424 && p.group_blocks[0] * 100 / 97 >= 424);
     ck_assert_uint_eq(p.kv_tokens, p.group_blocks[1] * 16);
+    ck_assert(plan_sequences(&p) > 4.24 && plan_sequences(&p) < 4.27);
     ck_assert_uint_eq(p.kv_bytes,
                       (p.group_blocks[0] * 52 + p.group_blocks[1] * 10) * layer_block);
     ck_assert_uint_le(p.kv_bytes, b.bytes);
