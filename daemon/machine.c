@@ -205,9 +205,10 @@ static const plan *host_plan(const machine *m) {
 
 /* What the engine will allocate. Where the choice of the engine is ours, one that cannot serve
  * the model gives way to the CPU's. */
-static status engine_terms(machine *m, terms *t, kv_request *kv, err *e) {
+static status engine_terms(machine *m, const machine_wish *w, terms *t, kv_request *kv,
+                           err *e) {
     status s = m->backend->terms(&m->model->program, &m->engine_opt, t, kv, e);
-    if (s != ERR_UNSUPPORTED || !engine_fall_back(m, e)) return s;
+    if (s != ERR_UNSUPPORTED || !engine_fall_back(m, w, e)) return s;
     terms_clear(t);
     return m->backend->terms(&m->model->program, &m->engine_opt, t, kv, e);
 }
@@ -218,12 +219,12 @@ status machine_plan(machine *m, const options *o, const machine_wish *w, err *e)
     kv_request kv = {0};
     status s = open_model(m, w->weights, e);
     if (s == OK) s = resolve(m, w, e);
-    if (s == OK) s = engine_choose(m, w->card, e);
+    if (s == OK) s = engine_choose(m, w, e);
     if (s != OK) goto done;
     set_name(m);
     m->n_params = model_config_params(&m->model->program.config);
     m->weight_bytes = program_weight_bytes(&m->model->program);
-    s = engine_terms(m, &t, &kv, e);
+    s = engine_terms(m, w, &t, &kv, e);
     if (s != OK) goto done;
     kv.block_tokens = o->block_size;
     kv.max_seqs = m->opt.max_num_seqs;

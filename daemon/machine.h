@@ -34,6 +34,8 @@ typedef struct machine {
     sched *sched;
     void *runner_mem;
     char name[256]; /* served name */
+    char
+        not_served[240]; /* why vramd cannot serve this model there, only plan it; "": it can */
     uint64_t n_params, weight_bytes, sched_bytes;
 } machine;
 
@@ -41,7 +43,9 @@ typedef struct machine {
 typedef struct machine_wish {
     const char *weights;   /* type of the matrices when the model is a config.json */
     const cuda_card *card; /* plan for this device, which need not be here */
-    uint32_t at_most_len;  /* max_model_len = 0 means at most this (0: DEFAULT_CONTEXT) */
+    bool elsewhere;        /* plan for a machine that may have more memory than this one */
+    bool uncut; /* the budgets hold whatever is wanted: for differences between plans */
+    uint32_t at_most_len; /* max_model_len = 0 means at most this (0: DEFAULT_CONTEXT) */
     void (*extra)(void *arg, const machine *, terms *); /* lists its own terms */
     void *arg;
 } machine_wish;
