@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/check.h"
 #include "base/str.h"
 #include "daemon/plan_report.h"
 #include "json/out.h"
@@ -73,6 +74,7 @@ static void print_prices(const machine *m, const plan_question *q) {
     err e;
     char b[32];
     w.uncut = true;
+    w.in_proportion = m->plan.in_proportion;
     if (!o.kv_cache_tokens) o.kv_cache_tokens = m->plan.kv_tokens;
     if (machine_plan(&same, &o, &w, &e) != OK) return machine_close(&same);
     const uint64_t from = same.plan.total_bytes + same.host_plan.total_bytes;
@@ -96,15 +98,28 @@ static void print_prices(const machine *m, const plan_question *q) {
     print_price(&w, from, "max_connections doubled", &c);
 }
 
+/* Do the windows of all sequences fit that share the tokens of the cache? */
+static bool holds_all(const machine *m, uint64_t tokens_each) {
+    const plan *p = &m->plan;
+    const uint64_t each = ceil_div(tokens_each, p->block_tokens);
+    for (uint32_t g = 0; g < p->n_groups; g++) {
+        const uint64_t one = p->group_seq_blocks[g] < each ? p->group_seq_blocks[g] : each;
+        if (one * m->opt.max_num_seqs > p->group_blocks[g] + one) return false;
+    }
+    return true;
+}
+
 static void print_cache(const machine *m) {
     const plan *p = &m->plan;
-    char a[32], types[32];
-    printf("\nKV cache: %s, %s bytes per token, %u blocks of %u tokens = %llu tokens: %.1f "
-           "sequences of %u, or %u sequences of %llu\n",
+    const uint64_t each = p->kv_tokens / m->opt.max_num_seqs;
+    char a[32], b[32], types[32];
+    printf("\nKV cache: %s, %s bytes per token, %s tokens: %.1f sequences of %u",
            dtype_kv_name(m->engine_opt.kv_k, m->engine_opt.kv_v, types),
-           bytes_grouped(p->kv_bytes_per_token, a), p->kv_blocks, p->block_tokens,
-           (unsigned long long)p->kv_tokens, plan_sequences(p), m->opt.max_model_len,
-           m->opt.max_num_seqs, (unsigned long long)(p->kv_tokens / m->opt.max_num_seqs));
+           bytes_grouped(p->kv_bytes_per_token, a), bytes_grouped(p->kv_tokens, b),
+           plan_sequences(p), m->opt.max_model_len);
+    if (holds_all(m, each))
+        printf(", or %u sequences of %llu", m->opt.max_num_seqs, (unsigned long long)each);
+    puts("");
 }
 
 static void print_heading(const machine *m, const plan_verdict *v) {
@@ -116,6 +131,8 @@ static void print_heading(const machine *m, const plan_verdict *v) {
     if (!m->on_device && m->budget.bytes > total)
         printf("for a machine with %s; this one has %s\n", bytes_human(m->budget.bytes, there),
                bytes_human(total, here));
+    if (m->text_part)
+        puts("text part only: other parts of the model, such as vision, are not counted");
     if (m->not_served[0])
         printf("an estimate: vramd cannot serve this model yet: %s\n", m->not_served);
     printf("%s\n", v->text);
@@ -180,6 +197,7 @@ void plan_verdict_json(buf *b, const machine *m, const plan_verdict *v) {
     buf_addc(b, ']');
     if (v->n_cards > 1) member(b, "devices_together", v->n_cards);
     buf_addf(b, "},\"can_be_served\":%s", m->not_served[0] ? "false" : "true");
+    if (m->text_part) buf_add(b, STR(",\"text_part_only\":true"));
     if (!m->not_served[0]) return;
     buf_add(b, STR(",\"why_not\":"));
     json_str_lossy(b, str_of(m->not_served));

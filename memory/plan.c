@@ -113,6 +113,7 @@ static window_range range_of(const kv_request *kv, uint32_t window, uint64_t n) 
  * the least of each group with one. False: more than can be counted. */
 static bool price(plan *p, const kv_request *kv, uint64_t n, uint64_t more) {
     p->kv_bytes = p->beside_bytes = 0;
+    p->in_proportion = false;
     if (n > INT32_MAX) return false;
     p->kv_blocks = (uint32_t)n;
     p->kv_tokens = n * kv->block_tokens;
@@ -120,7 +121,9 @@ static bool price(plan *p, const kv_request *kv, uint64_t n, uint64_t more) {
         uint64_t blocks = n, bytes = 0;
         if (kv->group[g].window && kv->max_seqs) {
             const window_range r = range_of(kv, kv->group[g].window, n);
+            if (kv->in_proportion) more = 0;
             blocks = more < r.most - r.least ? r.least + more : r.most;
+            p->in_proportion |= blocks < r.most;
         }
         p->group_blocks[g] = (uint32_t)blocks;
         if (!mul_u64(blocks, p->group_block_bytes[g], &bytes) ||

@@ -3,6 +3,7 @@
 The configs are the members that count of the config.json on each model's page at huggingface.co, named beside it."""
 
 import json
+import os
 import re
 
 import pytest
@@ -84,7 +85,7 @@ def test_prices_hold_where_the_memory_is_cut(plan):
     assert prices["max_num_batched_tokens doubled"] > 1 << 20 and prices["max_num_seqs doubled (same KV cache)"] > 1 << 20
     r = plan(LLAMA_8B, "--backend", "cpu", "--memory", "20GiB")
     prices = {m[1].strip(): int(m[2].replace(",", "")) for m in re.finditer(r"^  (\S.*?)  +([+-][\d,]+) ", r.stdout, re.M)}
-    tokens = int(re.search(r"= (\d+) tokens", r.stdout)[1])
+    tokens = int(re.search(r"KV cache: .*, ([\d,]+) tokens: ", r.stdout)[1].replace(",", ""))
     assert prices["kv_cache_dtype = f32"] == tokens * 131072
 
 
@@ -110,3 +111,88 @@ def test_the_rule_of_thumb_is_set_out_as_people_know_it(plan):
         assert re.search(rf"^  {line} ", text, re.M), line
     assert "K x batch 4 x sequence 4096 x hidden 4096 x layers 32, K = 10 to 20" in text
     assert "K x batch x sequence x hidden x layers" in vramd("plan", "--help").stdout
+
+
+# google/gemma-3-270m and gemma-3-27b-it, mistralai/Mixtral-8x7B-v0.1, google/gemma-2-9b, Qwen/Qwen3-30B-A3B
+GEMMA_270M = {"model_type": "gemma3_text", "head_dim": 256, "hidden_size": 640, "intermediate_size": 2048, "num_hidden_layers": 18,
+              "max_position_embeddings": 32768, "num_attention_heads": 4, "num_key_value_heads": 1, "sliding_window": 512,
+              "torch_dtype": "bfloat16", "vocab_size": 262144}
+GEMMA_27B = {"model_type": "gemma3", "torch_dtype": "bfloat16", "vision_config": {"hidden_size": 1152}, "text_config": {
+    "head_dim": 128, "hidden_size": 5376, "intermediate_size": 21504, "model_type": "gemma3_text", "num_attention_heads": 32,
+    "num_hidden_layers": 62, "num_key_value_heads": 16, "query_pre_attn_scalar": 168,
+    "rope_scaling": {"factor": 8.0, "rope_type": "linear"}, "sliding_window": 1024}}
+MIXTRAL = {"model_type": "mixtral", "hidden_size": 4096, "intermediate_size": 14336, "max_position_embeddings": 32768,
+           "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 8, "num_experts_per_tok": 2,
+           "num_local_experts": 8, "sliding_window": None, "rope_theta": 1e6, "torch_dtype": "bfloat16", "vocab_size": 32000}
+GEMMA_2 = {"model_type": "gemma2", "head_dim": 256, "hidden_size": 3584, "intermediate_size": 14336, "sliding_window": 4096,
+           "max_position_embeddings": 8192, "num_attention_heads": 16, "num_hidden_layers": 42, "num_key_value_heads": 8,
+           "vocab_size": 256000}
+QWEN3_30B = {"model_type": "qwen3_moe", "decoder_sparse_step": 1, "head_dim": 128, "hidden_size": 2048, "mlp_only_layers": [],
+             "intermediate_size": 6144, "max_position_embeddings": 40960, "max_window_layers": 48, "moe_intermediate_size": 768,
+             "num_attention_heads": 32, "num_experts": 128, "num_experts_per_tok": 8, "num_hidden_layers": 48,
+             "num_key_value_heads": 4, "tie_word_embeddings": False, "use_sliding_window": False, "vocab_size": 151936}
+
+
+@pytest.mark.parametrize("config,params,per_token,why", [
+    (MIXTRAL, 46702792704, 131072, "mixture-of-experts"), (GEMMA_2, 9241705984, 344064, "soft-capping"),
+    (QWEN3_30B, 30532122624, 98304, "mixture-of-experts")])
+@pytest.mark.parametrize("where", [["--backend", "cpu", "--memory", "400GiB"], ["--device", "b200"]])
+def test_what_cannot_be_served_is_estimated_and_marked(plan, config, params, per_token, why, where):
+    r = plan(config, *where)
+    assert r.returncode == 0, r.stderr
+    assert re.search(rf"^an estimate: vramd cannot serve this model yet: .*{why}", r.stdout, re.M)
+    doc = json.loads(plan(config, *where, "--json").stdout)
+    assert doc["can_be_served"] is False and why in doc["why_not"] and doc["model"]["n_params"] == params
+    assert 0 <= bytes_of(doc, "weights") - 2 * params < 2 * 4 * params / 1000
+    assert doc["kv"]["bytes_per_token"] == per_token
+
+
+@pytest.mark.parametrize("quant,size,name", [
+    ({"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm", "zero_point": True}, 5727854592, "AWQ, 4 bits"),
+    ({"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": True}, 5735587840, "GPTQ, 4 bits"),
+    ({"quant_method": "fp8", "activation_scheme": "static", "ignored_layers": ["lm_head"]}, 9081202432, "FP8"),
+    ({"quant_method": "compressed-tensors", "format": "float-quantized", "ignore": ["lm_head"], "config_groups": {"group_0": {
+        "input_activations": {"dynamic": True}, "targets": ["Linear"],
+        "weights": {"num_bits": 8, "strategy": "channel", "type": "float"}}}}, 9083953152, "FP8")])
+def test_quantised_weights_are_planned_as_they_are_stored(plan, quant, size, name):
+    doc = json.loads(plan({**LLAMA_8B, "quantization_config": quant}, "--device", "rtx4090", "--json").stdout)
+    assert bytes_of(doc, "weights") == size and not doc["can_be_served"] and f"cannot load these weights ({name}" in doc["why_not"]
+    doc = json.loads(plan({**LLAMA_8B, "quantization_config": quant}, "--weights", "q4_0", "--device", "rtx4090", "--json").stdout)
+    assert doc["can_be_served"]
+    r = plan({**LLAMA_8B, "quantization_config": {"quant_method": "bitsandbytes"}})
+    assert r.returncode == 6 and "bitsandbytes" in r.stderr and "BF16" not in r.stdout
+
+
+def test_weights_have_the_names_that_people_use(plan):
+    for name in ("Q4_K_M", "Q8_0", "FP8", "AWQ", "GPTQ-Int4", "int4", "bf16", "FP16"):
+        assert plan(LLAMA_8B, "--weights", name, "--device", "rtx4090").returncode == 0, name
+    r = plan(LLAMA_8B, "--weights", "fp3")
+    assert r.returncode == 2 and "Q4_K_M" in r.stderr and "AWQ" in r.stderr
+    doc = json.loads(plan(LLAMA_8B, "--weights", "Q4_K_M", "--backend", "cpu", "--json").stdout)
+    assert doc["can_be_served"]
+
+
+def test_the_other_terms_of_an_estimate_are_those_of_a_real_plan(plan):
+    """An estimate of arenas is within 1 % of a card's memory of what the engine would allocate."""
+    real, estimate = (json.loads(plan(LLAMA_8B, "--weights", w, "--device", "rtx4090", "--kv-cache-tokens", "8192", "--json").stdout)
+                      for w in ("q4_0", "AWQ"))
+    assert real["can_be_served"] and not estimate["can_be_served"]
+    rest = [doc["total_bytes"] - bytes_of(doc, "weights") for doc in (real, estimate)]
+    assert abs(rest[0] - rest[1]) < 240 << 20 and bytes_of(real, "kv") == bytes_of(estimate, "kv")
+
+
+def test_gemma_3_of_4b_to_27b_is_planned_by_its_text_config(plan):
+    doc = json.loads(plan(GEMMA_27B, "--backend", "cpu", "--weights", "q4_0", "--memory", "25GiB", "--json").stdout)
+    assert doc["model"]["n_params"] == 27009346304 and doc["text_part_only"] and doc["can_be_served"]
+    windowed, full = doc["kv"]["groups"]
+    # 512 and 97 blocks of a sequence of 8,192 tokens
+    assert doc["verdict"]["sequences"] > 4 and abs(windowed["blocks"] / 97 - full["blocks"] / 512) < 0.1
+    assert doc["budget_bytes"] - doc["total_bytes"] < 20 << 20
+
+
+@pytest.mark.skipif(not os.environ.get("VRAMD_TEST_GEMMA"), reason="VRAMD_TEST_GEMMA names no file")
+def test_a_mixture_has_the_types_of_the_real_file(plan):
+    real = json.loads(vramd("plan", os.environ["VRAMD_TEST_GEMMA"], "--json").stdout)
+    doc = json.loads(plan(GEMMA_270M, "--weights", "Q4_K_M", "--backend", "cpu", "--json").stdout)
+    assert {t["what"]: t["bytes"] for t in doc["terms"] if t["class"] == "weights"} == \
+        {t["what"]: t["bytes"] for t in real["terms"] if t["class"] == "weights"}

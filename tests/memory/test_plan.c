@@ -189,6 +189,17 @@ START_TEST(short_of_memory_groups_share_it_in_proportion_to_what_a_sequence_need
                       (p.group_blocks[0] * 52 + p.group_blocks[1] * 10) * layer_block);
     ck_assert_uint_le(p.kv_bytes, b.bytes);
     ck_assert_uint_lt(b.bytes - p.kv_bytes, 62 * layer_block); /* nothing is lost */
+    ck_assert(p.in_proportion);
+    plan_clear(&p);
+    b.bytes *= 100;
+    ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), OK);
+    ck_assert(!p.in_proportion && p.group_blocks[0] == 32 * 97);
+    plan_clear(&p);
+    /* The same without what the budget holds beyond: for the difference between two plans. */
+    kv.in_proportion = true;
+    kv.want_tokens = 2 * 8192;
+    ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), OK);
+    ck_assert(p.group_blocks[0] == 2 * 97 && p.group_blocks[1] == 2 * 512);
     plan_clear(&p);
 }
 END_TEST
