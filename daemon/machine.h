@@ -34,7 +34,8 @@ typedef struct machine {
     engine *engine;
     sched *sched;
     void *runner_mem;
-    char name[256]; /* served name */
+    char name[256];    /* served name, the first of several */
+    const char *names; /* all of them, separated by commas; NULL: name alone */
     /* Of a model that is planned by its config.json: */
     bool counted;         /* no engine runs it */
     bool text_part;       /* other parts are not counted */
