@@ -217,10 +217,11 @@ static status read_unsupported(const json_t *o, bool chat, err *e) {
     return OK;
 }
 
-status params_read(params *p, const json_t *o, bool chat, const tokenizer *tok, arena *a,
-                   err *e) {
+status params_read(params *p, const json_t *o, bool chat, const sampling *defaults,
+                   const tokenizer *tok, arena *a, err *e) {
     *p = (params){.n = 1, .max_tokens = -1, .add_special_tokens = true, .model = STR("")};
     sampling_defaults(&p->sampling);
+    if (defaults) p->sampling = *defaults;
     p->sampling.n_logprobs = -1;
     status s = json_in_str(o, "model", &p->model, e);
     for (size_t i = 0; i < sizeof rows / sizeof *rows && s == OK; i++)

@@ -38,10 +38,11 @@ typedef struct params {
     uint64_t timeout_us; /* 0: none */
 } params;
 
-/* Reads and checks everything but prompt and messages. Strings point into the JSON value; the
+/* Reads and checks everything but prompt and messages. defaults: of what the body does not give
+ * (NULL: sampling_defaults). Strings point into the JSON value; the
  * rest is in the arena. Errors: ERR_INVALID (field: the parameter), ERR_UNSUPPORTED (likewise),
  * ERR_NO_MEMORY. */
-status params_read(params *out, const json_t *body, bool chat, const tokenizer *, arena *,
-                   err *);
+status params_read(params *out, const json_t *body, bool chat, const sampling *defaults,
+                   const tokenizer *, arena *, err *);
 
 #endif

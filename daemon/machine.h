@@ -33,7 +33,8 @@ typedef struct machine {
     engine *engine;
     sched *sched;
     void *runner_mem;
-    char name[256]; /* served name */
+    char name[256];    /* served name */
+    sampling sampling; /* defaults: of the options, else of the model file, else of the wish */
     uint64_t n_params, weight_bytes, sched_bytes;
 } machine;
 
@@ -42,6 +43,7 @@ typedef struct machine_wish {
     const char *weights;   /* type of the matrices when the model is a config.json */
     const cuda_card *card; /* plan for this device, which need not be here */
     uint32_t at_most_len;  /* max_model_len = 0 means at most this (0: DEFAULT_CONTEXT) */
+    bool greedy;           /* temperature 0 where neither options nor model file say; else 1 */
     void (*extra)(void *arg, const machine *, terms *); /* lists its own terms */
     void *arg;
 } machine_wish;

@@ -49,7 +49,7 @@ def test_the_program_runs_from_the_package_with_its_own_configuration(tree):
     said = run(program, "serve", "--check", "--config", tree / "etc/vramd/vramd.conf", "--model", MODEL)
     assert "# fits: " in said
     assert run(program, "serve", "--print-sample") == (tree / "etc/vramd/vramd.conf").read_text()
-    answer = run(program, "generate", "--model", MODEL, "--max-tokens", "4", "The capital of France is")
+    answer = run(program, "generate", "--model", MODEL, "--max-tokens", "8", "What is the capital of France?")
     assert "Paris" in answer
 
 
