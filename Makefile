@@ -145,7 +145,7 @@ endif
 deb: ## the Debian packages, into build/ (tools/deb.sh; as any user)
 	tools/deb.sh
 deb-test: deb ## lintian, and install, serve, purge in a chroot, as root: CHROOT=DIR (made if absent)
-	lintian --allow-root --info --pedantic --fail-on error,warning,info,pedantic build/vramd_$(VERSION)_*.changes
+	lintian --allow-root --info --pedantic --suppress-tags alien-tag --fail-on error,warning,info,pedantic build/vramd_$(VERSION)_*.changes
 	tools/chroot-test.sh $(or $(CHROOT),build/chroot) build/vramd_$(VERSION)_*.deb
 deb-boot-test: deb ## systemd booted in the chroot: the unit, its limits, sockets, Prometheus, as root: CHROOT=DIR
 	tools/systemd-test.sh $(or $(CHROOT),build/chroot) build/vramd_$(VERSION)_*.deb

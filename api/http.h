@@ -63,6 +63,9 @@ typedef struct http_app {
     void (*idle)(void *self); /* draining, and the last request is freed: called once */
 } http_app;
 
+/* Of libmicrohttpd: "0.9.75". */
+const char *http_library_version(void);
+
 /* Bytes to reserve in the ledger: once for the table, and for each connection. */
 uint64_t http_table_bytes(uint32_t max_connections);
 enum { HTTP_POOL_BYTES = 16 * 1024, HTTP_MAX_HEADER_BYTES = 8 * 1024 };
