@@ -119,9 +119,9 @@ pure: $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard scheduler/*.c)) ## check that t
 	@tools/pure.sh $^
 C_FILES = $(shell git ls-files -co --exclude-standard '*.c' '*.h' '*.cu' '*.cuh' '*.cpp')
 format: ## clang-format in place
-	clang-format -i $(C_FILES)
+	@$$(tools/clang-format.sh) -i $(C_FILES)
 format-check: ## fail where clang-format would change something
-	@clang-format --dry-run --Werror $(C_FILES)
+	@$$(tools/clang-format.sh) --dry-run --Werror $(C_FILES)
 tidy: ## clang-tidy with the checks of .clang-tidy
 	@tools/tidy.sh $(SRC) -- -std=c11 $(CPPFLAGS)
 

@@ -77,13 +77,18 @@ static const char *shown(const char *path, char out[SHOWN_BYTES + 4]) {
 
 enum { REASON_BYTES = 200 };
 
-/* ` why="..."`, or nothing: the message of a refusal, which may quote what the client sent. */
+/* ` why="..."`, or nothing: the message of a refusal, which may quote what the client sent; so
+ * quotes and what would look like a field are changed. */
 static const char *reason(const http_request *rq, char out[REASON_BYTES + 8]) {
     out[0] = '\0';
     if (!rq->refusal || rq->gone) return out;
     size_t n = (size_t)sprintf(out, " why=\"");
-    for (const char *c = rq->refusal; *c && n < REASON_BYTES; c++)
-        out[n++] = (unsigned char)*c < ' ' ? ' ' : *c == '"' ? '\'' : *c;
+    for (const char *c = rq->refusal; *c && n + 2 < REASON_BYTES; c++) {
+        if (*c == '=')
+            n += (size_t)sprintf(out + n, "%%3D");
+        else
+            out[n++] = (unsigned char)*c < ' ' ? ' ' : *c == '"' ? '\'' : *c;
+    }
     while (n && ((unsigned char)out[n - 1] & 0xc0) == 0x80)
         n--; /* of a character cut in half */
     if (n && (unsigned char)out[n - 1] >= 0xc0) n--;

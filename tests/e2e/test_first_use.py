@@ -2,6 +2,7 @@
 of other servers, messages with their units, and a log that says why."""
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -10,7 +11,7 @@ import time
 import httpx
 import pytest
 
-from harness import BINARY, MODEL, Daemon, refused, vramd
+from harness import BINARY, MODEL, ROOT, Daemon, refused, vramd
 from tiny_model import write
 
 QUESTION = "What is the capital of France?"
@@ -244,3 +245,32 @@ def test_probes_while_the_model_loads_are_no_errors_and_ready_shows_its_memory()
 def test_a_port_that_is_taken_ends_the_start(daemon):
     r = subprocess.run([BINARY, "serve", "--model", MODEL, "--port", str(daemon.port)], capture_output=True, text=True)
     assert r.returncode == 4 and "Address already in use" in r.stderr
+
+
+# ---- the commands of the README ----
+
+in_place = pytest.mark.skipif(BINARY != str(ROOT / "build/vramd"), reason="tools/quickstart.sh builds build/")
+
+
+def quickstart(port):
+    return subprocess.run([str(ROOT / "tools/quickstart.sh")], env={**os.environ, "PORT": str(port), "MODEL": MODEL}, text=True,
+                          capture_output=True, timeout=600)
+
+
+@in_place
+def test_quickstart_ends_with_an_answer_and_the_next_step():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    r = quickstart(port)
+    assert r.returncode == 0 and re.findall(r"^== (\d)/4: ", r.stdout, re.M) == ["1", "2", "3", "4"], (r.stdout, r.stderr)
+    answer, table = re.findall(r"^\$ (curl .*)\n(.*)$", r.stdout, re.M)
+    assert json.loads(answer[1])["choices"][0]["message"]["content"] == PARIS
+    assert f"http://127.0.0.1:{port}/v1/memory -H 'Accept: text/plain'" in table[0] and table[1].startswith("bytes of ")
+    assert "\nIt works. The server is stopped again. What next:\n" in r.stdout and r.stderr == ""
+
+
+@in_place
+def test_quickstart_does_not_ask_another_server(daemon):
+    r = quickstart(daemon.port)
+    assert r.returncode == 1 and r.stdout == "" and f"port {daemon.port} is taken" in r.stderr and "try: PORT=" in r.stderr
