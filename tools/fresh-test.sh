@@ -7,7 +7,7 @@ set -euo pipefail
 suite=${1:?usage: tools/fresh-test.sh SUITE [DIR]}
 cd "$(dirname "$0")/.."
 root=$(realpath -m "${2:-build/fresh-$suite}")
-[ -n "${VRAMD_IN_NAMESPACE:-}" ] || exec env VRAMD_IN_NAMESPACE=1 unshare --mount --pid --fork --kill-child "$0" "$suite" "$root"
+[ -n "${VRAMD_IN_NAMESPACE:-}" ] || exec env VRAMD_IN_NAMESPACE=1 unshare --mount --pid --fork --kill-child tools/fresh-test.sh "$suite" "$root"
 unset VRAMD_IN_NAMESPACE # tools/chroot-test.sh has the same
 cache=$root.cache
 say() { printf '== %s (%d s)\n' "$1" $SECONDS; }
