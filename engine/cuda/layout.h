@@ -74,8 +74,8 @@ typedef struct cuda_layout {
     uint64_t weights_bytes, values_at, values_bytes, logits_at, logits_bytes, workspace_at,
         workspace_bytes;
     /* Offsets in the arena, within the workspace. */
-    uint64_t gemm, gemm_bytes, slice, slice_bytes, quantized, partials, sampler, tables,
-        tables_bytes, results, drawn, previous, freqs;
+    uint64_t gemm, gemm_bytes, slice, slice_bytes, quantized, split, split_bytes, partials,
+        sampler, tables, tables_bytes, results, drawn, previous, freqs;
     uint64_t results_bytes;
     uint64_t fixed_bytes; /* all but the KV cache, which begins there */
     kv_format kv[PLAN_MAX_GROUPS];
