@@ -89,6 +89,18 @@
     X("scheduler", BOOL, prefix_caching, 1, 0, 1, "",                                         \
       "keep full KV blocks for later prompts with the same beginning", "",                    \
       "enable-prefix-caching")                                                                \
+    X("sampling", STR, temperature, "auto", 0, 15, "",                                        \
+      "temperature of requests that give none, 0 to 2; auto: what the model file recommends, " \
+      "else 1 (vramd generate: 0)", "", "temp")                                               \
+    X("sampling", STR, top_p, "auto", 0, 15, "",                                              \
+      "top_p of requests that give none, 0 to 1; auto: what the model file recommends, else 1", \
+      "", "")                                                                                 \
+    X("sampling", STR, top_k, "auto", 0, 15, "",                                              \
+      "top_k of requests that give none, 0: off; auto: what the model file recommends, else 0", \
+      "", "")                                                                                 \
+    X("sampling", STR, min_p, "auto", 0, 15, "",                                              \
+      "min_p of requests that give none, 0 to 1; auto: what the model file recommends, else 0", \
+      "", "")                                                                                 \
     X("engine", ENUM, backend, 0, 0, 0, "",                                                   \
       "engine", "auto|cpu|cuda", "")                                                          \
     X("engine", U32, cuda_device, 0, 0, 63, "",                                               \
@@ -117,6 +129,7 @@
     X(server, "sockets and clients")                                                           \
     X(memory, "budget, pool and KV cache")                                                     \
     X(scheduler, "batching and the queue")                                                     \
+    X(sampling, "what requests that say nothing of it get")                                    \
     X(engine, "where and how the model is computed")                                           \
     X(log, "what is logged")
 

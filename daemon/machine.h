@@ -41,6 +41,7 @@ typedef struct machine {
     bool text_part;       /* other parts are not counted */
     quant_scheme stored;  /* how its files store the weights; bits 0: as planned */
     char not_served[240]; /* why vramd cannot serve it there; "": it can */
+    sampling sampling; /* defaults: of the options, else of the model file, else of the wish */
     uint64_t n_params, weight_bytes, sched_bytes;
 } machine;
 
@@ -52,6 +53,7 @@ typedef struct machine_wish {
     bool in_proportion;    /* kv_request's */
     bool uncut; /* the budgets hold whatever is wanted: for differences between plans */
     uint32_t at_most_len; /* max_model_len = 0 means at most this (0: DEFAULT_CONTEXT) */
+    bool greedy;          /* temperature 0 where neither options nor model file say; else 1 */
     void (*extra)(void *arg, const machine *, terms *); /* lists its own terms */
     void *arg;
 } machine_wish;

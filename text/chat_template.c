@@ -72,6 +72,13 @@ status chat_template_open(chat_template *t, str src, str bos, str eos, err *e) {
     return err_hint(e, "use /v1/completions with a prompt in the model's own format");
 }
 
+status chat_template_of(chat_template *out, const tokenizer *tok, err *e) {
+    int32_t bos = tokenizer_bos(tok), eos = tokenizer_eos(tok);
+    return chat_template_open(out, tokenizer_chat_template(tok),
+                              bos >= 0 ? tokenizer_piece(tok, bos, true) : STR(""),
+                              eos >= 0 ? tokenizer_piece(tok, eos, true) : STR(""), e);
+}
+
 /* ---- rendering ---- */
 
 static bool is_space(char c) {
