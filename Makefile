@@ -29,7 +29,7 @@ ISA = $(if $(filter %_avx2.o,$@),-O3 -mavx2 -mfma -mf16c)$(if $(filter %_avx512.
 # their plain twins: those stay watched, and so do the team and the steps that share memory.
 ISA += $(if $(findstring thread,$(SAN)),$(if $(filter %_avx2.o %_avx512.o %/row.o,$@),-fno-sanitize=thread))
 
-.PHONY: all help test unit unit-bins asan ubsan tsan fuzz bench soak layers pure names versions format format-check tidy install deb deb-test deb-boot-test clean
+.PHONY: all help api-page test unit unit-bins asan ubsan tsan fuzz bench soak layers pure names versions format format-check tidy install deb deb-test deb-boot-test clean
 all: $(BUILD)/vramd ## build build/vramd
 
 help: ## list the targets
@@ -108,6 +108,9 @@ $(BUILD)/bench_%: bench/bench_%.c $(OBJ)
 soak: $(BUILD)/vramd ## 10,000 mixed requests, 5,000 idle streams, under the plan and 2%; N=1000 for fewer
 	BUILD=$(BUILD) tools/soak.sh $(or $(N),10000)
 
+api-page: $(BUILD)/tests/api/test_api_page ## write the parameters into docs/api.md
+	VRAMD_WRITE=1 $<
+
 layers: $(OBJ) ## check that modules include only downwards, and that the files of one form no cycle
 	@tools/layers.sh
 	@tools/imports.sh --cycles $(BUILD)
@@ -119,9 +122,9 @@ pure: $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard scheduler/*.c)) ## check that t
 	@tools/pure.sh $^
 C_FILES = $(shell git ls-files -co --exclude-standard '*.c' '*.h' '*.cu' '*.cuh' '*.cpp')
 format: ## clang-format in place
-	clang-format -i $(C_FILES)
+	@$$(tools/clang-format.sh) -i $(C_FILES)
 format-check: ## fail where clang-format would change something
-	@clang-format --dry-run --Werror $(C_FILES)
+	@$$(tools/clang-format.sh) --dry-run --Werror $(C_FILES)
 tidy: ## clang-tidy with the checks of .clang-tidy
 	@tools/tidy.sh $(SRC) -- -std=c11 $(CPPFLAGS)
 
@@ -134,7 +137,7 @@ install: $(BUILD)/vramd ## DESTDIR=, PREFIX=/usr
 	tools/man.sh $(BUILD)/vramd $(SHARE)/man
 	$(BUILD)/vramd serve --print-sample > $(SHARE)/doc/vramd/examples/vramd.conf
 	install -D -m 644 tools/completion.bash $(SHARE)/bash-completion/completions/vramd
-	install -m 644 docs/configuration.md docs/security.md docs/operations.md docs/bench.md docs/dashboard.json docs/alerts.yml $(SHARE)/doc/vramd
+	install -m 644 docs/configuration.md docs/security.md docs/operations.md docs/planning.md docs/bench.md docs/dashboard.json docs/alerts.yml $(SHARE)/doc/vramd
 	sed 's|/usr/bin/vramd|$(PREFIX)/bin/vramd|' systemd/vramd.service > $(DESTDIR)$(UNITDIR)/vramd.service
 	install -m 644 systemd/vramd.socket $(DESTDIR)$(UNITDIR)
 ifneq ($(wildcard $(BUILD)/vramd-cuda.so),)
@@ -145,7 +148,7 @@ endif
 deb: ## the Debian packages, into build/ (tools/deb.sh; as any user)
 	tools/deb.sh
 deb-test: deb ## lintian, and install, serve, purge in a chroot, as root: CHROOT=DIR (made if absent)
-	lintian --allow-root --info --pedantic --fail-on error,warning,info,pedantic build/vramd_$(VERSION)_*.changes
+	lintian --allow-root --info --pedantic --suppress-tags alien-tag --fail-on error,warning,info,pedantic build/vramd_$(VERSION)_*.changes
 	tools/chroot-test.sh $(or $(CHROOT),build/chroot) build/vramd_$(VERSION)_*.deb
 deb-boot-test: deb ## systemd booted in the chroot: the unit, its limits, sockets, Prometheus, as root: CHROOT=DIR
 	tools/systemd-test.sh $(or $(CHROOT),build/chroot) build/vramd_$(VERSION)_*.deb

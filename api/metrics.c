@@ -22,13 +22,16 @@ static const double itl[] = {.01, .025, .05, .075, .1,  .15, .2, .3, .4, .5,
                              .75, 1,    2.5, 5,    7.5, 10,  20, 40, 80};
 static const double latency[] = {.3, .5, .8, 1,  1.5, 2,   2.5, 5,   10,   15,  20,
                                  30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680};
+static const double lengths[] = {1,   2,   5,   10,  20,  50,  100, 200, 500, 1e3,
+                                 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6};
+static const double choices[] = {1, 2, 5, 10, 20};
 static const double tokens[] = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384};
 
 #define BOUNDS(a) a, sizeof(a) / sizeof *(a)
 static const struct {
     const double *bound;
     size_t n;
-    const char *own, *alias, *help;
+    const char *own, *alias, *help; /* NULL: no such name */
 } hists[HIST_N] = {
     [HIST_TTFT] = {BOUNDS(ttft), "vramd_time_to_first_token_seconds",
                    "vllm:time_to_first_token_seconds", "From arrival to the first token."},
@@ -43,12 +46,24 @@ static const struct {
                       "From admission to the first token."},
     [HIST_DECODE] = {BOUNDS(latency), "vramd_request_decode_seconds",
                      "vllm:request_decode_time_seconds", "From the first token to the end."},
-    [HIST_STEP_TOKENS] = {BOUNDS(tokens), "vramd_step_tokens", "vllm:iteration_tokens_total",
+    [HIST_STEP_TOKENS] = {BOUNDS(tokens), "vramd_step_tokens", NULL,
                           "Tokens computed in one step."},
+    [HIST_ITERATION] = {BOUNDS(tokens), NULL, "vllm:iteration_tokens_total",
+                        "Tokens computed in one step, and those drawn from prompts."},
+    [HIST_INFERENCE] = {BOUNDS(latency), NULL, "vllm:request_inference_time_seconds",
+                        "From admission to the end."},
+    [HIST_PROMPT_TOKENS] = {BOUNDS(lengths), NULL, "vllm:request_prompt_tokens",
+                            "Prompt tokens of a request."},
+    [HIST_OUTPUT_TOKENS] = {BOUNDS(lengths), NULL, "vllm:request_generation_tokens",
+                            "Tokens generated for a request."},
+    [HIST_MAX_TOKENS] = {BOUNDS(lengths), NULL, "vllm:request_params_max_tokens",
+                         "max_tokens of a request."},
+    [HIST_PARAM_N] = {BOUNDS(choices), NULL, "vllm:request_params_n", "n of a request."},
 };
 _Static_assert(sizeof ttft / sizeof *ttft <= PORT_MAX_BUCKETS, "histogram.bucket");
 _Static_assert(sizeof itl / sizeof *itl <= PORT_MAX_BUCKETS, "histogram.bucket");
 _Static_assert(sizeof latency / sizeof *latency <= PORT_MAX_BUCKETS, "histogram.bucket");
+_Static_assert(sizeof lengths / sizeof *lengths <= PORT_MAX_BUCKETS, "histogram.bucket");
 _Static_assert(sizeof tokens / sizeof *tokens <= PORT_MAX_BUCKETS, "histogram.bucket");
 
 const double *metrics_bounds(histogram_id id, size_t *n) {
@@ -145,7 +160,7 @@ static void write_histogram(out *o, const char *name, histogram_id id, const his
 
 static void write_requests(out *o, const app *a, const machine_stats *s) {
     static const char *const reason[] = {"stop", "length", "abort", "timeout", "error"};
-    static const char *const class[] = {"client_left", "501", "2xx", "3xx", "4xx", "5xx"};
+    static const char *const class[] = {"client_left", "501", "2xx", "not_ready", "4xx", "5xx"};
     char label[64];
     both(o, "gauge", "vramd_requests_running", "vllm:num_requests_running",
          "Sequences in the running batch.", s->n_running);
@@ -167,9 +182,10 @@ static void write_requests(out *o, const app *a, const machine_stats *s) {
     counter(o, "vramd_requests_rejected_total", "Sequences refused at submission.",
             (double)s->n_rejected);
     head(o, "vramd_http_responses_total", "counter",
-         "HTTP answers by class of status; 501, not supported, is none of 5xx.");
+         "HTTP answers by class of status; 501 (not supported) and not_ready (probes while the "
+         "model loads) "
+         "are none of 5xx.");
     for (int i = 0; i < 6; i++) {
-        if (i == 3) continue; /* never sent */
         snprintf(label, sizeof label, ",code=\"%s\"", class[i]);
         sample(o, "vramd_http_responses_total", label, (double)a->answers[i]);
     }
@@ -338,8 +354,8 @@ void metrics_write(buf *b, const app *a, const machine_stats *s) {
     write_memory(&o, a);
     write_keys(&o, a->keys);
     for (int i = 0; i < HIST_N; i++) {
-        write_histogram(&o, hists[i].own, (histogram_id)i, &s->hist[i]);
-        write_histogram(&o, hists[i].alias, (histogram_id)i, &s->hist[i]);
+        if (hists[i].own) write_histogram(&o, hists[i].own, (histogram_id)i, &s->hist[i]);
+        if (hists[i].alias) write_histogram(&o, hists[i].alias, (histogram_id)i, &s->hist[i]);
     }
 }
 
@@ -359,7 +375,7 @@ static void work(void *arg) {
 static void done(void *arg) {
     sample_job *j = arg;
     app *a = j->app;
-    a->memory = j->sample;
+    if (j->sample.at_us > a->memory.at_us) a->memory = j->sample;
     a->sampling = false;
     http_unref(j->rq);
     http_flush(a->http);

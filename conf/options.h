@@ -10,11 +10,11 @@
 #include <stdio.h>
 
 #include "base/err.h"
+#include "base/log.h"
 #include "base/str.h"
 #include "conf/table.h"
 
-/* The words of backend, in the order of its row. Those of log_level are in the order of
- * base/log.h; the engine finds its own by name. */
+/* The words of backend, in the order of its row. Other modules find their own by name. */
 enum { BACKEND_AUTO, BACKEND_CPU, BACKEND_CUDA };
 
 #define OPTIONS_DEFAULT_FILE "/etc/vramd/vramd.conf"
@@ -49,6 +49,7 @@ status options_load_file(options *, const char *path, err *);
 status options_load_env(options *, char **environ, err *);
 /* Takes the flags out of argv (argv[0] is skipped); what is left stays, in order, and *argc is
  * what is left. "--" ends the flags. "--flag value", "--flag=value", "--no-flag" for booleans.
+ * A second --model is an error; of other options the last value counts.
  * only: NULL, or the space-separated options that this subcommand knows; others are an error.
  * Flags of a subcommand's own must have been taken out before. */
 status options_load_args(options *, int *argc, char **argv, const char *only, err *);
@@ -66,6 +67,9 @@ int options_compare(const options *was, const options *now,
 
 /* The word of an ENUM option's value; "?" for what has none. */
 str options_word(const char *name, uint32_t value);
+log_level options_log_level(const options *);
+/* A default of a subcommand's own, in the words of the file. CHECKs that the table has them. */
+void options_set_default(options *, const char *name, const char *text);
 
 void options_print_help(FILE *, const char *only); /* for --help */
 void options_print_sample(FILE *);   /* a vramd.conf with every default, commented out */

@@ -15,7 +15,8 @@
     X("model", STR, model, "", 0, 255, "",                                                    \
       "GGUF file to serve (any part of a split one)", "", "m")                                \
     X("model", STR, served_model_name, "", 0, 255, "",                                        \
-      "name that clients use; default: the name of the file", "", "alias")         \
+      "names that clients use, separated by commas; default: the name of the file", "",       \
+      "alias")                                                                                \
     X("model", U32, max_model_len, 0, 0, 16777216, "tokens",                                  \
       "longest sequence, prompt and output; 0: what the model was trained for, at most 8192", \
       "", "ctx-size c")                                                                       \
@@ -88,6 +89,18 @@
     X("scheduler", BOOL, prefix_caching, 1, 0, 1, "",                                         \
       "keep full KV blocks for later prompts with the same beginning", "",                    \
       "enable-prefix-caching")                                                                \
+    X("sampling", STR, temperature, "auto", 0, 15, "",                                        \
+      "temperature of requests that give none, 0 to 2; auto: what the model file recommends, " \
+      "else 1 (vramd generate: 0)", "", "temp")                                               \
+    X("sampling", STR, top_p, "auto", 0, 15, "",                                              \
+      "top_p of requests that give none, 0 to 1; auto: what the model file recommends, else 1", \
+      "", "")                                                                                 \
+    X("sampling", STR, top_k, "auto", 0, 15, "",                                              \
+      "top_k of requests that give none, 0: off; auto: what the model file recommends, else 0", \
+      "", "")                                                                                 \
+    X("sampling", STR, min_p, "auto", 0, 15, "",                                              \
+      "min_p of requests that give none, 0 to 1; auto: what the model file recommends, else 0", \
+      "", "")                                                                                 \
     X("engine", ENUM, backend, 0, 0, 0, "",                                                   \
       "engine", "auto|cpu|cuda", "")                                                          \
     X("engine", U32, cuda_device, 0, 0, 63, "",                                               \
@@ -116,6 +129,7 @@
     X(server, "sockets and clients")                                                           \
     X(memory, "budget, pool and KV cache")                                                     \
     X(scheduler, "batching and the queue")                                                     \
+    X(sampling, "what requests that say nothing of it get")                                    \
     X(engine, "where and how the model is computed")                                           \
     X(log, "what is logged")
 

@@ -3,6 +3,7 @@
 #ifndef VRAMD_DAEMON_COMMANDS_H
 #define VRAMD_DAEMON_COMMANDS_H
 
+#include "base/buf.h"
 #include "base/err.h"
 
 /* X(name, one help line) */
@@ -22,5 +23,8 @@ COMMAND_LIST(X)
 
 /* Prints "vramd NAME: text (field). hint" on stderr; returns the status's exit code. */
 int command_failed(const char *name, const err *);
+
+/* Appends all of stdin. Errors: ERR_IO, ERR_NO_MEMORY. */
+status command_read_stdin(buf *, err *);
 
 #endif

@@ -13,8 +13,9 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "daemon/default_sampling.h"
 #include "daemon/engine_choice.h"
-#include "model/hf_config.h"
+#include "daemon/planned_model.h"
 
 enum { DEFAULT_CONTEXT = 8192, DEFAULT_TOKENS_PER_SEQ = 1024, MIN_LOGIT_ROWS = 16 };
 
@@ -42,7 +43,7 @@ static status resolve_length(machine *m, const machine_wish *w, err *e) {
     err_set(e, ERR_INVALID, "max_model_len = %u, but the model was trained for %u tokens",
             o->max_model_len, trained);
     err_field(e, "max_model_len");
-    return err_hint(e, "give at most %u", trained);
+    return err_hint(e, "give at most %u tokens", trained);
 }
 
 /* Two of the largest bodies, or two of the longest prompts with all that is made of one on its
@@ -122,17 +123,8 @@ static status open_model(machine *m, const char *weights, err *e) {
         return err_hint(
             e, "give --model FILE.gguf, or model = FILE.gguf in " OPTIONS_DEFAULT_FILE);
     }
-    if (n > 5 && strcasecmp(path + n - 5, ".json") == 0) {
-        model_config c;
-        dtype type = dtype_by_name(str_of(weights ? weights : "bf16"));
-        if (type == DT_NONE) {
-            err_set(e, ERR_INVALID, "weights: \"%.40s\" is no type of weights", weights);
-            err_field(e, "weights");
-            return err_hint(e, "for example bf16, f16, q8_0, q4_0");
-        }
-        status s = hf_config_load(&c, path, e);
-        return s == OK ? model_from_config(&m->model, &c, type, e) : s;
-    }
+    if (n > 5 && strcasecmp(path + n - 5, ".json") == 0)
+        return planned_model_open(m, path, weights, e);
     status s = checkpoint_open(&m->file, path, e);
     return s == OK ? model_open(&m->model, m->file, e) : s;
 }
@@ -140,9 +132,13 @@ static status open_model(machine *m, const char *weights, err *e) {
 /* The file's name without its ending, unless the operator gave one: what people type. */
 static void set_name(machine *m) {
     const char *base = strrchr(m->opt.model, '/'), *given = m->opt.served_model_name;
+    given += strspn(given, ", ");
+    m->names = *given ? given : NULL;
     base = base ? base + 1 : m->opt.model;
     snprintf(m->name, sizeof m->name, "%.255s", *given ? given : base);
+    if (*given) m->name[strcspn(m->name, ",")] = '\0';
     size_t n = strlen(m->name);
+    while (n && m->name[n - 1] == ' ') m->name[--n] = '\0';
     if (!*given && n > 5 && strcasecmp(m->name + n - 5, ".gguf") == 0) m->name[n - 5] = '\0';
 }
 
@@ -204,12 +200,20 @@ static const plan *host_plan(const machine *m) {
 }
 
 /* What the engine will allocate. Where the choice of the engine is ours, one that cannot serve
- * the model gives way to the CPU's. */
-static status engine_terms(machine *m, terms *t, kv_request *kv, err *e) {
+ * the model gives way to the CPU's. A model that is not here and that the engine cannot serve is
+ * estimated. */
+static status engine_terms(machine *m, const machine_wish *w, terms *t, kv_request *kv,
+                           err *e) {
+    if (m->counted) return planned_model_terms(m, t, kv, NULL, e);
     status s = m->backend->terms(&m->model->program, &m->engine_opt, t, kv, e);
-    if (s != ERR_UNSUPPORTED || !engine_fall_back(m, e)) return s;
-    terms_clear(t);
-    return m->backend->terms(&m->model->program, &m->engine_opt, t, kv, e);
+    if (s == ERR_UNSUPPORTED && engine_fall_back(m, w, e)) {
+        terms_clear(t);
+        s = m->backend->terms(&m->model->program, &m->engine_opt, t, kv, e);
+    }
+    const bool option = s == ERR_UNSUPPORTED && strcmp(e->field, "activation_dtype") == 0;
+    if (s != ERR_UNSUPPORTED || m->file || option) return s;
+    const err why = *e;
+    return planned_model_terms(m, t, kv, &why, e);
 }
 
 status machine_plan(machine *m, const options *o, const machine_wish *w, err *e) {
@@ -217,17 +221,19 @@ status machine_plan(machine *m, const options *o, const machine_wish *w, err *e)
     terms t = {0};
     kv_request kv = {0};
     status s = open_model(m, w->weights, e);
+    if (s == OK) s = default_sampling(&m->sampling, o, m->file, w->greedy ? 0 : 1, e);
     if (s == OK) s = resolve(m, w, e);
-    if (s == OK) s = engine_choose(m, w->card, e);
+    if (s == OK) s = engine_choose(m, w, e);
     if (s != OK) goto done;
     set_name(m);
     m->n_params = model_config_params(&m->model->program.config);
     m->weight_bytes = program_weight_bytes(&m->model->program);
-    s = engine_terms(m, &t, &kv, e);
+    s = engine_terms(m, w, &t, &kv, e);
     if (s != OK) goto done;
     kv.block_tokens = o->block_size;
     kv.max_seqs = m->opt.max_num_seqs;
     kv.max_rows = m->opt.max_num_batched_tokens;
+    kv.in_proportion = w->in_proportion;
     set_groups(m, &kv);
     list_terms(m, &t);
     if (w->extra) w->extra(w->arg, m, &t);
@@ -329,14 +335,17 @@ void machine_close(machine *m) {
 bool machine_compare(const machine *m, char *line, size_t cap) {
     ledger_view v;
     process_memory os;
-    char a[32], b[32], c[32];
+    char a[32], b[32], c[32], d[32];
     ledger_read(m->ledger, &v);
     if (!process_memory_read(&os)) os.anonymous_bytes = v.ledger_bytes;
     int64_t gap = (int64_t)os.anonymous_bytes - (int64_t)v.ledger_bytes;
     uint64_t held = v.plan_bytes - v.cls[MEM_HTTP].plan_bytes; /* connections come later */
-    snprintf(line, cap, "plan_without_connections=%s ledger=%s anonymous=%s unaccounted=%lld",
+    snprintf(line, cap,
+             "%s bytes planned before connections, %s allocated, %s anonymous by the kernel's "
+             "count, difference %s%s",
              bytes_grouped(held, a), bytes_grouped(v.ledger_bytes, b),
-             bytes_grouped(os.anonymous_bytes, c), (long long)gap);
+             bytes_grouped(os.anonymous_bytes, c), gap < 0 ? "-" : "",
+             bytes_grouped((uint64_t)(gap < 0 ? -gap : gap), d));
     return gap <= (int64_t)((4 << 20) + v.ledger_bytes / 500);
 }
 
@@ -344,7 +353,7 @@ bool machine_compare_device(const machine *m, char *line, size_t cap) {
     const int64_t tolerated = 64 << 20; /* memory.md: beyond the measured context */
     ledger_view v;
     device_memory d = {0};
-    char a[32], b[32], c[32];
+    char a[32], b[32], c[32], g[32];
     ledger_read(m->device_ledger, &v);
     if (!m->backend->device_memory(m->engine, &d)) {
         snprintf(line, cap, "the driver does not report what is used");
@@ -352,8 +361,11 @@ bool machine_compare_device(const machine *m, char *line, size_t cap) {
     }
     const uint64_t arenas = v.ledger_bytes - v.cls[MEM_CONTEXT].ledger_bytes;
     int64_t gap = (int64_t)d.used_bytes - (int64_t)(arenas + d.outside_bytes);
-    snprintf(line, cap, "plan=%s arenas=%s context_and_libraries=%s unaccounted=%lld",
+    snprintf(line, cap,
+             "%s bytes planned, %s allocated, %s of context and libraries, difference from the "
+             "driver's count %s%s",
              bytes_grouped(v.plan_bytes, a), bytes_grouped(arenas, b),
-             bytes_grouped(d.outside_bytes, c), (long long)gap);
+             bytes_grouped(d.outside_bytes, c), gap < 0 ? "-" : "",
+             bytes_grouped((uint64_t)(gap < 0 ? -gap : gap), g));
     return gap <= tolerated;
 }

@@ -6,6 +6,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "text/tokenizer.h"
 
 typedef struct chat_message {
     str role, content;
@@ -20,6 +21,10 @@ typedef enum chat_family {
     CHAT_GEMMA
 } chat_family;
 
+/* The bytes that a template puts around one message, the default system message included: at
+ * most. */
+enum { CHAT_TEMPLATE_AROUND = 512 + 256 };
+
 typedef struct chat_template {
     chat_family family;
     str bos, eos;     /* their texts, borrowed; empty when the template does not use them */
@@ -33,9 +38,12 @@ typedef struct chat_template {
 /* source: the template of the model, "" if it has none; bos and eos: texts of those tokens.
  * Errors: ERR_INVALID (field chat_template): none, or not recognised. */
 status chat_template_open(chat_template *out, str source, str bos, str eos, err *);
-/* Appends the prompt, the beginning of the answer included. Errors: ERR_INVALID (field
- * messages) where the template refuses the order of the roles; ERR_NO_MEMORY. */
-status chat_template_render(const chat_template *, const chat_message *, size_t n, buf *out,
-                            err *);
+/* The same with the template and the tokens of a model; borrows from the tokenizer. */
+status chat_template_of(chat_template *out, const tokenizer *, err *);
+/* Appends the prompt; with answer the beginning of an answer as well (add_generation_prompt).
+ * Errors: ERR_INVALID (field messages) where the template refuses the order of the roles;
+ * ERR_NO_MEMORY. */
+status chat_template_render(const chat_template *, const chat_message *, size_t n, bool answer,
+                            buf *out, err *);
 
 #endif
