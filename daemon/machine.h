@@ -41,7 +41,8 @@ typedef struct machine {
     engine *engine;
     sched *sched;
     void *runner_mem;
-    char name[256]; /* served name */
+    char name[256];    /* served name, the first of several */
+    const char *names; /* all of them, separated by commas; NULL: name alone */
     uint64_t n_params, weight_bytes, sched_bytes;
 } machine;
 
