@@ -8,6 +8,7 @@
 #include "model/model.h"
 #include "tests/check_main.h"
 #include "tests/json.h"
+#include "tests/model/kv_bytes.h"
 
 /* meta-llama/Llama-3.1-8B, without the closing brace */
 static const char llama31_8b[] =
@@ -194,7 +195,7 @@ START_TEST(mixtures_of_experts_are_counted_and_gpt_oss_has_the_bytes_of_its_file
     hf_config h = parsed(qwen3_30b, NULL);
     ck_assert_uint_eq(model_config_params(&h.config), 30532122624);
     ck_assert_uint_eq(bytes_of(&h), 2 * 30532122624);
-    ck_assert_uint_eq(model_config_kv_bytes_per_token(&h.config, DT_F16), 98304);
+    ck_assert_uint_eq(kv_bytes_per_token(&h.config, DT_F16), 98304);
     h = parsed(gpt_oss_20b,
                JSON({"quant_method": "mxfp4", "modules_to_not_convert":
                                   ["model.layers.*.self_attn", "model.layers.*.mlp.router",
