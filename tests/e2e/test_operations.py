@@ -72,6 +72,8 @@ def test_the_messages_in_the_guide_are_those_of_the_program(daemon, tmp_path):
     open_to_all = tmp_path / "keys"
     open_to_all.write_text("")
     open_to_all.chmod(0o644)
+    tensors = tmp_path / "model.safetensors"
+    tensors.write_bytes(b"\x40" + bytes(7) + b'{"a":{}}')
     cut.write_bytes(open(MODEL, "rb").read(100000))
 
     def serve(*options, conf="", **env):
@@ -83,6 +85,9 @@ def test_the_messages_in_the_guide_are_those_of_the_program(daemon, tmp_path):
     said = [
         serve(),
         serve("--model", str(tmp_path / "absent.gguf")),
+        serve("--model", str(tmp_path)),
+        serve("--model", str(tensors)),
+        serve("--model", MODEL, "--memory", "10"),
         serve("--model", MODEL, "--memory", "100MiB"),
         serve("--model", MODEL, "--memory", "900TiB"),
         serve("--model", MODEL, "--max-model-len", "1000000"),
