@@ -67,6 +67,12 @@ def test_the_guide_names_what_exists(daemon):
         assert flag in vramd("serve", "--help").stdout, flag
 
 
+def test_requests_in_the_guide_send_the_key_that_it_asks_for():
+    text = (DOCS / "operations.md").read_text()
+    requests = re.findall(r"^    \$ curl http.*\n(?:     .*\n)*", text.split("## 5.")[0], re.M)
+    assert len(requests) == 2 and all("Authorization: Bearer $KEY" in r for r in requests), requests
+
+
 def test_the_messages_in_the_guide_are_those_of_the_program(daemon, tmp_path):
     file, cut = tmp_path / "vramd.conf", tmp_path / "cut.gguf"
     open_to_all = tmp_path / "keys"
