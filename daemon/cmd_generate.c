@@ -130,7 +130,7 @@ static status encode_chat(const tokenizer *tok, str prompt, vec_i32 *ids, err *e
     status s = chat_template_of(&t, tok, e);
     if (s != OK) err_hint(e, "--raw completes the prompt as it stands");
     if (s == OK && guarded.failed) s = err_set(e, ERR_NO_MEMORY, "no memory for the prompt");
-    if (s == OK) s = chat_template_render(&t, &m, 1, &text, e);
+    if (s == OK) s = chat_template_render(&t, &m, 1, true, &text, e);
     if (s == OK)
         s = tokenizer_encode(tok, buf_str(&text), TOK_PARSE_SPECIAL | TOK_GUARDED, ids, e);
     buf_clear(&guarded);

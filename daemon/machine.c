@@ -141,9 +141,13 @@ static status open_model(machine *m, const char *weights, err *e) {
 /* The file's name without its ending, unless the operator gave one: what people type. */
 static void set_name(machine *m) {
     const char *base = strrchr(m->opt.model, '/'), *given = m->opt.served_model_name;
+    given += strspn(given, ", ");
+    m->names = *given ? given : NULL;
     base = base ? base + 1 : m->opt.model;
     snprintf(m->name, sizeof m->name, "%.255s", *given ? given : base);
+    if (*given) m->name[strcspn(m->name, ",")] = '\0';
     size_t n = strlen(m->name);
+    while (n && m->name[n - 1] == ' ') m->name[--n] = '\0';
     if (!*given && n > 5 && strcasecmp(m->name + n - 5, ".gguf") == 0) m->name[n - 5] = '\0';
 }
 

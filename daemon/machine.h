@@ -33,7 +33,8 @@ typedef struct machine {
     engine *engine;
     sched *sched;
     void *runner_mem;
-    char name[256];    /* served name */
+    char name[256];    /* served name, the first of several */
+    const char *names; /* all of them, separated by commas; NULL: name alone */
     sampling sampling; /* defaults: of the options, else of the model file, else of the wish */
     uint64_t n_params, weight_bytes, sched_bytes;
 } machine;

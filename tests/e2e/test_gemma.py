@@ -63,3 +63,16 @@ def test_generate_says_what_transformers_says():
               "--activation-dtype", "f32", "--kv-cache-dtype", "f32", prompt)
     assert r.returncode == 0, r.stderr
     assert golden["greedy"][0]["text"].startswith(r.stdout.rstrip("\n")) and len(r.stdout) > 100, r.stdout
+
+
+def test_a_prompt_has_one_bos(gemma):
+    for text in ("Hello", "<bos>Hello"):
+        c = gemma.choice(text, max_tokens=1, return_token_ids=True)
+        assert c["prompt_token_ids"] == [2, 9259], text
+    assert gemma.text().count("is put before it anyway") == 1
+    gemma.choice("<bos>Hello", max_tokens=1)
+    assert gemma.text().count("is put before it anyway") == 1
+    lp = gemma.choice("Hello<end_of_turn> you", echo=True, logprobs=0, max_tokens=0)["logprobs"]
+    assert lp["text_offset"] == [0, 0, 5, 18]
+    cut = gemma.choice("one two three four", truncate_prompt_tokens=3, max_tokens=1, return_token_ids=True)
+    assert cut["prompt_token_ids"] == [2] + gemma.tokens("one two three four")[-2:]
