@@ -241,12 +241,12 @@ int cmd_generate(int argc, char **argv) {
     for (int i = 1; i < argc; i++)
         if (strcmp(argv[i], "--help") == 0) return print_help(), 0;
     options_defaults(&opt);
-    opt.log_level = LOG_WARN;
+    options_set_default(&opt, "log_level", "warn");
     status s = take_args(&a, &argc, argv, &e);
     if (s == OK) s = options_load(&opt, &argc, argv, environ, shared, &e);
     if (s == OK) s = take_prompt(&a, argc, argv, &e);
     if (s != OK) goto done;
-    log_init((log_level)opt.log_level);
+    log_init(options_log_level(&opt));
     signal(SIGINT, on_interrupt);
     signal(SIGPIPE, SIG_IGN);
     opt.max_num_seqs = 1;

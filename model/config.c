@@ -119,11 +119,6 @@ uint64_t model_config_params(const model_config *c) {
     return layer * c->n_layers + embd * (c->tied_head ? 1 : 2) + h;
 }
 
-uint64_t model_config_kv_bytes_per_token(const model_config *c, dtype t) {
-    uint64_t bytes;
-    return dtype_bytes(t, 2ull * c->n_kv_heads * c->n_layers, c->head_dim, &bytes) ? bytes : 0;
-}
-
 uint32_t model_config_window(const model_config *c, uint32_t layer) {
     bool full = c->window_every && (layer + 1) % c->window_every == 0;
     return full || c->window >= c->n_ctx_train ? 0 : c->window;

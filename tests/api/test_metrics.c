@@ -71,8 +71,8 @@ START_TEST(the_text_is_what_prometheus_reads) {
         "vllm:num_requests_running{model_name=\"fake\"} 0\n",
         "vllm:num_requests_waiting{model_name=\"fake\"} 0\n",
         "vllm:kv_cache_usage_perc{model_name=\"fake\"} 0.3\n",
-        "vllm:cache_config_info{model_name=\"fake\",block_size=\"16\",num_gpu_blocks=\"100\"} "
-        "1\n",
+        ("vllm:cache_config_info{model_name=\"fake\",block_size=\"16\",num_gpu_blocks=\"100\"} "
+         "1\n"),
         "vllm:generation_tokens_total{model_name=\"fake\"} 7\n",
         "vllm:request_success_total{model_name=\"fake\",finished_reason=\"stop\"} 3\n",
         "vllm:time_to_first_token_seconds_bucket{model_name=\"fake\",le=\"0.02\"} 0\n",

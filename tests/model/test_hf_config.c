@@ -9,6 +9,7 @@
 #include "model/model.h"
 #include "tests/check_main.h"
 #include "tests/json.h"
+#include "tests/model/kv_bytes.h"
 
 static const char llama2_7b[] =
     "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"hidden_act\":"
@@ -129,7 +130,7 @@ START_TEST(public_configs_count_the_published_weights) {
         const model_config c = parsed(t[i].text);
         ck_assert_msg(model_config_params(&c) == t[i].params, "%s: %llu", c.name,
                       (unsigned long long)model_config_params(&c));
-        ck_assert_uint_eq(model_config_kv_bytes_per_token(&c, DT_F16), t[i].kv_f16);
+        ck_assert_uint_eq(kv_bytes_per_token(&c, DT_F16), t[i].kv_f16);
     }
 }
 END_TEST
