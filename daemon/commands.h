@@ -9,7 +9,7 @@
 /* X(name, one help line) */
 #define COMMAND_LIST(X)                                                                        \
     X(serve, "serve a model over HTTP")                                                        \
-    X(generate, "complete one prompt on the terminal")                                         \
+    X(generate, "answer one prompt on the terminal")                                           \
     X(plan, "print what a model will take, by class, without loading it")                      \
     X(inspect, "print metadata and tensors of a GGUF file")                                    \
     X(tokenize, "text on stdin to token ids")                                                  \

@@ -28,7 +28,7 @@ mount --bind "$cache/pip" "$root/root/.cache/pip"
 git bundle create -q "$root/tmp/vramd.bundle" HEAD
 mapfile -t pip < <(env | grep -E '^PIP_[A-Z_]*=' | grep -v FIND_LINKS || true) # this machine's settings for pip
 in_clone() { env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 "${pip[@]}" chroot "$root" sh -c 'cd /root/vramd && exec "$@"' sh "$@"; }
-in_clone git clone -q /tmp/vramd.bundle .
+in_clone git -c init.defaultBranch=main -c advice.detachedHead=false clone -q /tmp/vramd.bundle .
 
 say "tools/quickstart.sh"
 in_clone tools/quickstart.sh 2>&1 | tee "$cache/quickstart.log"
