@@ -111,6 +111,8 @@ uint64_t model_config_params(const model_config *c) {
     layer += n_ffn * 3 * h * f; /* gate, up, down */
     if (c->ffn_bias) layer += n_ffn * (2 * f + h);
     layer += c->n_experts * h; /* router */
+    if (c->router_bias) layer += c->n_experts;
+    if (c->sinks) layer += c->n_heads;
     layer += c->norms_per_layer * h;
     if (c->qk_norm) layer += 2 * hd;
     uint64_t embd = (uint64_t)c->n_vocab * h;

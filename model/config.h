@@ -43,6 +43,8 @@ typedef struct model_config {
     float norm_eps;
     bool tied_head; /* the output matrix is the token embedding */
     bool qkv_bias, o_bias, ffn_bias;
+    bool router_bias; /* of the experts */
+    bool sinks;       /* a learned score beside those of the keys, for each query head */
     bool qk_norm;
     uint32_t norms_per_layer; /* 2, or 4 with post-norms */
     uint32_t window_every;    /* 0: window (if any) on all layers; n: all but each n-th layer */
