@@ -407,8 +407,9 @@ static void bench_rope(const sequences &s) {
     const double bytes = 2.0 * rows * s.attn.ld * 2;
     run_case("rope_append", "BF16", rows, bytes, 0, s.sets, [&](uint32_t i) {
         const cu_attn set = s.in_set(i);
-        return cu_rope_append(b.stream, CU_BF16, &s.tables, rows, b.heads, ROPE_ADJACENT,
-                              b.head_dim, freqs, 1, (void *)set.qkv, set.ld, &set.kv);
+        const cu_rope rope = {set.kv,        CU_BF16,    (void *)set.qkv, set.ld, b.heads,
+                              ROPE_ADJACENT, b.head_dim, freqs,           1};
+        return cu_rope_append(b.stream, &rope, &s.tables, rows);
     });
 }
 

@@ -165,16 +165,22 @@ typedef struct cu_freq {
     float high, low;
 } cu_freq;
 
-/* rope.cu. In qkv ([n_rows][ld] of T: n_heads of q, then n_kv_heads of k and of v): rotates q
- * in place, and stores rotated k, and v, in the cache at the row's position (RoFormer, section
- * 3.4.2); k in qkv is left as it was. freqs: [n_dims / 2]; mscale multiplies cos and sin.
- * Angles are reduced in float32 after an exact product split, so that positions up to 2^20 keep
- * 1e-6.
- */
-cudaError_t cu_rope_append(cudaStream_t, cu_type t, const cu_tables *, uint32_t n_rows,
-                           uint32_t n_heads, rope_pairing, uint32_t n_dims,
-                           const cu_freq *freqs, float mscale, void *qkv, uint32_t ld,
-                           const cu_kv *);
+typedef struct cu_rope {
+    cu_kv kv;
+    cu_type t;
+    void *qkv; /* [n_rows][ld] of T: n_heads of q, then n_kv_heads of k and of v */
+    uint32_t ld;
+    uint32_t n_heads;
+    rope_pairing pairing;
+    uint32_t n_dims;      /* of a head, that are rotated */
+    const cu_freq *freqs; /* [n_dims / 2] */
+    float mscale;         /* multiplies cos and sin */
+} cu_rope;
+
+/* rope.cu. Rotates q in place, and stores rotated k, and v, in the cache at the row's position
+ * (RoFormer, section 3.4.2); k in qkv is left as it was. Angles are reduced in float32 after an
+ * exact product split, so that positions up to 2^20 keep 1e-6. */
+cudaError_t cu_rope_append(cudaStream_t, const cu_rope *, const cu_tables *, uint32_t n_rows);
 /* Copies whole blocks of a pool, 16-byte aligned, of block_bytes (a multiple of 16) each.
  * pairs: [n][2] int32 (from, to); where one of them is negative nothing is copied. */
 cudaError_t cu_copy_blocks(cudaStream_t, void *pool, uint64_t block_bytes, const int32_t *pairs,

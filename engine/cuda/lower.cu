@@ -262,12 +262,15 @@ static cudaError_t run_rope(const lowering *w, const cuda_op *c) {
     const cuda_engine *e = w->e;
     const uint32_t table = c->o->rope.table;
     const rope_config *r = &e->p->rope[table];
-    const cu_freq *freqs =
-        (const cu_freq *)cuda_at(e, e->l->freqs) + (size_t)table * e->l->rope_pairs;
-    const cu_kv kv = kv_of_op(e, c->o);
-    return cu_rope_append(w->s, e->l->t, &w->tables, w->run->shape.n_rows, c->o->heads.n_heads,
-                          r->pairing, r->n_dims, freqs, e->host->rope_scale[table],
-                          value_at(w, c->o->in), e->p->values[c->o->in].cols, &kv);
+    cu_rope a = {};
+    a.kv = kv_of_op(e, c->o);
+    a.t = e->l->t;
+    a.qkv = value_at(w, c->o->in), a.ld = e->p->values[c->o->in].cols;
+    a.n_heads = c->o->heads.n_heads;
+    a.pairing = r->pairing, a.n_dims = r->n_dims;
+    a.freqs = (const cu_freq *)cuda_at(e, e->l->freqs) + (size_t)table * e->l->rope_pairs;
+    a.mscale = e->host->rope_scale[table];
+    return cu_rope_append(w->s, &a, &w->tables, w->run->shape.n_rows);
 }
 
 static cudaError_t run_attention(const lowering *w, const cuda_op *c) {
