@@ -47,6 +47,7 @@ static void find_mistral_spaces(chat_template *t, str src) {
     t->before_answer = has(src, "' ' + message") || has(src, "\" \" + message") ? " " : "";
     t->after_eos = has(src, "eos_token + ' '") || has(src, "eos_token+' '") ? " " : "";
     t->takes_system = has(src, "system_message");
+    t->no_empty_system = !has(src, "system_message is defined");
 }
 
 /* Phi-3's in its published forms: the roles are written out, each turn on a line of its own. The
@@ -219,7 +220,8 @@ static void render_mistral(const chat_template *t, const chat_message *m, size_t
             continue;
         }
         buf_add(b, str_of(t->inst));
-        if (system && i + 1 == n) add3(b, "", m[0].content, "\n\n");
+        if (system && i + 1 == n && (m[0].content.len || !t->no_empty_system))
+            add3(b, "", m[0].content, "\n\n");
         add3(b, "", m[i].content, t->inst_end);
     }
 }

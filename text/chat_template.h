@@ -32,7 +32,7 @@ typedef struct chat_template {
     const char *inst, *inst_end, *before_answer, *after_eos;
     /* Mistral: joined to the last user message; Gemma 3: to the first; Phi-3: a turn */
     bool takes_system;
-    bool no_empty_system; /* Phi-3.5: left out where it is empty */
+    bool no_empty_system; /* left out where it is empty */
 } chat_template;
 
 /* source: the template of the model, "" if it has none; bos and eos: texts of those tokens.

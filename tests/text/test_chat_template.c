@@ -3,6 +3,7 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "text/chat_template.h"
 #include "tests/check_main.h"
@@ -103,6 +104,30 @@ START_TEST(families_are_told_by_their_markers) {
 }
 END_TEST
 
+START_TEST(a_template_that_asks_for_the_date_gets_todays) {
+    static const char source[] =
+        "<|start_header_id|> Cutting Knowledge Date: December 2023 strftime_now";
+    const chat_message m = {STR("user"), STR("Hi")};
+    char date[32], want[64];
+    chat_template c;
+    err e;
+    buf b;
+    buf_init(&b, NULL);
+    ck_assert(chat_template_open(&c, str_of(source), STR(""), STR(""), &e) == OK);
+    bool found = false;
+    for (int i = 0; i < 2 && !found; i++) { /* midnight may lie between */
+        time_t now = time(NULL);
+        strftime(date, sizeof date, "%d %b %Y", localtime(&now));
+        snprintf(want, sizeof want, "\nToday Date: %s\n\n", date);
+        b.len = 0;
+        ck_assert(chat_template_render(&c, &m, 1, true, &b, &e) == OK);
+        found = strstr(buf_cstr(&b), want) != NULL;
+    }
+    ck_assert(found);
+    buf_clear(&b);
+}
+END_TEST
+
 START_TEST(none_and_unknown_templates_are_refused_by_name) {
     static const char *const source[] = {"",
                                          "{{ messages }}",
@@ -122,4 +147,5 @@ START_TEST(none_and_unknown_templates_are_refused_by_name) {
 END_TEST
 
 CHECK_MAIN("chat_template", prompts_are_what_jinja_makes_of_the_published_templates,
-           families_are_told_by_their_markers, none_and_unknown_templates_are_refused_by_name)
+           families_are_told_by_their_markers, a_template_that_asks_for_the_date_gets_todays,
+           none_and_unknown_templates_are_refused_by_name)
