@@ -58,6 +58,7 @@ static status name_of(str *name, const checkpoint *file, err *e) {
     if (s == OK && name->len == 0)
         s = checkpoint_get_str(file, "general.architecture", &architecture, e);
     if (s == OK && str_eqz(architecture, "gptneox")) *name = STR("gpt-neox");
+    if (s == OK && name->len == 0) *name = STR("default"); /* as llama.cpp takes it */
     return s;
 }
 

@@ -1,5 +1,5 @@
-/* See upload.h. The blocks are those of ggml (ggml-common.h, ggml-quants.c); each function
- * takes one of them. */
+/* See upload.h. The blocks are those of ggml, which defines them by its C structs; each
+ * function takes one of them. */
 #include "engine/cuda/upload.h"
 
 #include <string.h>
