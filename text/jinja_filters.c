@@ -115,11 +115,12 @@ static jv filter_format(jinja *j, jv self, const jargs *args) {
 }
 
 static jv filter_indent(jinja *j, jv self, const jv *arg) {
-    const jstr *s = jv_text(j, self);
+    const jstr *s = self.kind == JV_STR ? self.s : NULL;
     sbuf out, by;
     int64_t width = 4;
     sbuf_init(&out);
     sbuf_init(&by);
+    if (!s) jinja_fail(j, "indent of a '%s'", jv_type(self));
     if (!s) return jv_undef();
     if (jv_given(arg[0]) && arg[0].kind == JV_STR)
         sbuf_str(j, &by, arg[0].s);
@@ -457,7 +458,9 @@ static jv choose(jinja *j, jv self, const jargs *args, bool by_path, bool keep) 
     }
     if (!jv_truth(self)) return generator(j, l); /* whatever it is */
     if (j->failed || !jv_items(j, self, &v, &n)) return jv_undef();
-    jargs rest = {args->v + skip, args->name + skip, args->n_pos - skip, args->n - skip};
+    jargs rest = *args; /* what the test takes */
+    if (skip)
+        rest = (jargs){args->v + skip, args->name + skip, args->n_pos - skip, args->n - skip};
     for (size_t i = 0; i < n && jinja_walk(j, 64); i++) {
         jv of = by_path ? get_path(j, v[i], args->v[0]) : v[i];
         if (test && !j->failed) of = jinja_call_function(j, test, of, &rest);

@@ -241,6 +241,7 @@ START_TEST(filters_of_sequences) {
           "yes[1][]");
     gives("{{ none|selectattr('a')|list }}{{ none|map('upper')|list }}", "[][]");
     fails("{{ [1]|select|length }}", ERR_INVALID, "has no len()");
+    fails("{{ [1]|indent }}", ERR_INVALID, "indent of a 'list'");
     fails("{{ [1, 'a']|sort }}", ERR_INVALID, "not supported between");
 }
 END_TEST
@@ -320,6 +321,11 @@ START_TEST(limits_end_a_template) {
     char deep[800] = "{{ ";
     memset(deep + 3, '(', 300);
     fails(deep, ERR_INVALID, "deep");
+    char wide[300] = "{% macro m() %}{{ ";
+    for (int i = 0; i < 40; i++) strcat(wide, "[");
+    strcat(wide, "m()");
+    for (int i = 0; i < 40; i++) strcat(wide, "]");
+    fails(strcat(wide, " }}{% endmacro %}{{ m() }}"), ERR_TOO_LONG, "nested too deeply");
     /* jinja2 runs 150 macros within each other. */
     gives("{% macro m(n) %}{% if n %}{{ m(n - 1) }}{% else %}end{% endif %}{% endmacro %}{{ "
           "m(149) }}",
