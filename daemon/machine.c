@@ -298,6 +298,10 @@ status machine_load(machine *m, err *e) {
     void *mem;
     s = ledger_alloc(m->ledger, &mem, MEM_SCHEDULER, m->sched_bytes, "scheduler", e);
     if (s != OK) return s;
+    if (!m->sched_conf.policy) {
+        m->policy = sched_fair(&m->turns);
+        m->sched_conf.policy = &m->policy;
+    }
     m->sched = sched_init(mem, &m->sched_conf);
     s = ledger_alloc(m->ledger, &m->runner_mem, MEM_SCHEDULER,
                      runner_bytes(&m->sched_conf, m->model->program.config.n_vocab),

@@ -7,6 +7,7 @@
 #include "daemon/runner.h"
 #include "engine/cuda/cards.h"
 #include "memory/pool.h"
+#include "scheduler/policy.h"
 #include "text/tokenizer.h"
 
 typedef struct machine {
@@ -32,6 +33,8 @@ typedef struct machine {
     tokenizer *tok;
     engine *engine;
     sched *sched;
+    sched_turns turns;
+    sched_policy policy;
     void *runner_mem;
     char name[256]; /* served name */
     uint64_t n_params, weight_bytes, sched_bytes;
