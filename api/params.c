@@ -226,6 +226,7 @@ status params_read(params *p, const json_t *o, bool chat, const tokenizer *tok, 
     for (size_t i = 0; i < sizeof rows / sizeof *rows && s == OK; i++)
         if (rows[i].where == BOTH || (rows[i].where == CHAT) == chat)
             s = read_row(p, o, &rows[i], e);
+    p->has_priority = json_is_integer(json_object_get(o, "priority"));
     if (s == OK) s = read_unsupported(o, chat, e);
     if (s == OK) s = read_max_tokens(p, o, chat, e);
     if (s == OK) s = read_seed(p, o, e);

@@ -47,12 +47,14 @@ static status resolve_length(machine *m, const machine_wish *w, err *e) {
 
 /* Two of the largest bodies, or two of the longest prompts with all that is made of one on its
  * way (body, JSON, text, ids, and what growing them leaves behind: 64 bytes a token of
- * English), and a little for each of the rest. */
+ * English), and a little for each of the rest: of a stream half is set aside for what its
+ * client has not read (answer.c), and one that runs may have as much again, in wide events. */
 static uint64_t wanted_request_memory(const options *o) {
-    const uint64_t per_token = 128, per_request = 32 << 10;
+    const uint64_t per_token = 128, per_request = 32 << 10, per_stream = 32 << 10;
     uint64_t body = 2 * o->max_body, prompt = per_token * o->max_model_len;
     return (body > prompt ? body : prompt) +
-           (uint64_t)(o->max_waiting + o->max_num_seqs) * per_request;
+           (uint64_t)(o->max_waiting + o->max_num_seqs) * per_request +
+           o->max_num_seqs * per_stream;
 }
 
 /* The type that an option names; same: what its word "same" stands for. */

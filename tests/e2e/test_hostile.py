@@ -431,6 +431,72 @@ def measured(d):
     return d.memory()
 
 
+def pool_used(d):
+    return d.memory()["requests"]["used"]
+
+
+@contextlib.contextmanager
+def serving_on_a_unix_socket(model, path, *options, **more):
+    """Its buffers are small. Yields the daemon, with a client, and a function that connects."""
+    d = Daemon("--model", model, "--threads", "1", "--host", f"unix:{path}", *options, wait=False, **more)
+    d.http = httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://vramd", timeout=120)
+
+    def connect():
+        s = socket.socket(socket.AF_UNIX)
+        s.settimeout(60)
+        s.connect(str(path))
+        return s
+
+    def ready():
+        assert d.process.poll() is None, d.text()
+        with contextlib.suppress(httpx.TransportError):
+            return d.http.get("/ready").status_code == 200
+
+    try:
+        eventually(ready)
+        yield d, connect
+    finally:
+        d.process.terminate()
+        assert d.process.wait(60) == 0
+
+
+@pytest.mark.parametrize("wide", [{"logprobs": 20}, {"logprobs": 20, "n": 2}, {}], ids=["logprobs", "choices", "plain"])
+def test_streams_that_nobody_reads_keep_to_their_share_and_others_lose_nothing(tmp_path, wide):
+    """Each waits after what was set aside for it; a client that reads gets its stream to the end, and the memory of
+    large requests is still theirs."""
+    path, n, choices = str(tmp_path / "long.gguf"), 16, wide.get("n", 1)
+    write(path, "Q8_0", context=16384)
+    with serving_on_a_unix_socket(path, tmp_path / "socket", "--max-num-seqs", "33", "--max-model-len", "16384",
+                                  "--kv-cache-tokens", "300000") as (d, connect):
+        def used():
+            return d.memory()["requests"]["used"]
+
+        def lengths():
+            return [s["tokens"] for s in d.memory()["sequences"]]
+
+        def all_wait():
+            before = lengths()
+            time.sleep(0.5)
+            return len(before) == n * choices and min(before) > 20 and before == lengths()
+
+        before, streams = used(), [connect() for _ in range(n)]
+        for s in streams:
+            s.sendall(post({**FOREVER, "max_tokens": 15000, **wide}))
+        got = d.events("/v1/completions", {**FOREVER, "max_tokens": 400})
+        assert got[-1]["choices"][0]["finish_reason"] == "length" and len(got) > 350
+        eventually(all_wait, 120)
+        assert used() - before <= n * choices * (32 << 10)  # as planned for each
+        assert d.http.post("/tokenize", json={"prompt": "a " * 200_000}).status_code == 200
+        assert d.complete("a", max_tokens=4).status_code == 200
+        streams[0].settimeout(5)  # and the one that reads at last goes on
+        for _ in range(2000):
+            assert streams[0].recv(4096)
+        for s in streams:
+            s.close()
+        eventually(lambda: not lengths())
+        assert used() == before
+
+
 def test_a_crowd_of_idle_streams_is_held_as_planned_and_let_go(model):
     """Four run until their window is full, the others wait in the queue; nobody reads."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
