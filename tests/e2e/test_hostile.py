@@ -108,6 +108,25 @@ REFUSED = {
     "a colon alone": f"GET /health HTTP/1.1\r\nHost: x\r\n:\r\n{NEXT}",
     "NUL before a name": f"GET /health HTTP/1.1\r\nHost: x\r\n\0X-A: a\r\n{NEXT}",
     "bare LF for the empty line": f"GET /health HTTP/1.1\r\nHost: x\r\n\n{NEXT}",
+    "an empty name first": f"GET /health HTTP/1.1\r\n: a\r\nHost: x\r\n\r\n",
+    "an empty name last": "GET /health HTTP/1.1\r\nHost: x\r\n: a\r\n\r\n",
+    "a blank for a name": f"GET /health HTTP/1.1\r\nHost: x\r\n : a\r\n{NEXT}",
+    "NUL for a name": f"GET /health HTTP/1.1\r\nHost: x\r\n\0: a\r\n{NEXT}",
+    "NUL for the empty line": "GET /health HTTP/1.1\r\nHost: x\r\n\0\r\n",
+    "NUL after a value": "GET /health HTTP/1.1\r\nX-A: a\0\r\nHost: x\r\n\r\n",
+    "NUL after the last value": "GET /health HTTP/1.1\r\nHost: x\0\r\n\r\n",
+    "NULs for CR LF": "GET /health HTTP/1.1\r\nX-A: a\0\0Host: x\r\n\r\n",
+    "NUL after CL": f"POST /tokenize HTTP/1.1\r\n{LENGTH}\0\r\nHost: x\r\n\r\n{BODY}",
+    "NUL after the last CL": HEAD + f"{LENGTH}\0\r\n\r\n{BODY}",
+    "NUL after chunked": f"POST /tokenize HTTP/1.1\r\nTransfer-Encoding: chunked\0\r\nHost: x\r\n\r\ne\r\n{BODY}\r\n0\r\n\r\n",
+    "NUL after the last chunked": HEAD + f"Transfer-Encoding: chunked\0\r\n\r\ne\r\n{BODY}\r\n0\r\n\r\n",
+    "NUL for a value": "GET /health HTTP/1.1\r\nX-A: \0\r\nHost: x\r\n\r\n",
+    "NUL and blanks after a value": "GET /health HTTP/1.1\r\nX-A: a \0 \r\nHost: x\r\n\r\n",
+    "bare LF after the last header": "GET /health HTTP/1.1\r\nHost: x\n\r\n",
+    "bare LF at the end": "GET /health HTTP/1.1\r\nHost: x\r\n\n",
+    "bare LF after blanks": "GET /health HTTP/1.1\r\nX-A: \nHost: x\r\n\r\n",
+    "hosts in two cases": "GET /health HTTP/1.1\r\nHost: x\r\nhOST: y\r\n\r\n",
+    "CL in two cases": HEAD + f"{LENGTH}\r\ncontent-length: 3\r\n\r\n{BODY}",
     "bare LF": "GET /health HTTP/1.1\nHost: x\n\n",
     "bare LF after a header": "GET /health HTTP/1.1\r\nHost: x\nX-A: b\r\n\r\n",
     "bare CR": "GET /health HTTP/1.1\r\nHost: x\rX-A: b\r\n\r\n",
@@ -154,6 +173,7 @@ REFUSED = {
 def test_what_another_server_may_read_otherwise_ends_the_connection(server, name):
     """The request after it must find nobody: it may be part of this one's body for somebody else."""
     with dial(server) as s:
+        s.settimeout(10)  # not until idle_timeout
         s.sendall((REFUSED[name] + NEXT).encode("latin-1"))
         got = until_closed(s)
     assert b"smuggled" not in got and b" 200 " not in got, got
@@ -166,6 +186,7 @@ ACCEPTED = {
     "an empty value": HEAD + f"X-A:\r\nX-B: \r\n{LENGTH}\r\n\r\n{BODY}",
     "blanks after a value": HEAD + f"X-A: b \t \r\n{LENGTH}\r\n\r\n{BODY}",
     "an empty value last": HEAD + f"{LENGTH}\r\nX-A:\r\n\r\n{BODY}",
+    "blanks after a host": f"POST /tokenize HTTP/1.1\r\nHost: x \t\r\n{LENGTH}\r\n\r\n{BODY}",
     "zeros before a length": HEAD + f"Content-Length: 000{len(BODY)}\r\n\r\n{BODY}",
     "an empty line first": "\r\n" + HEAD + f"{LENGTH}\r\n\r\n{BODY}",
     "HTTP/1.0 that stays": f"POST /tokenize HTTP/1.0\r\nConnection: keep-alive\r\n{LENGTH}\r\n\r\n{BODY}",
