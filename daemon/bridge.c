@@ -197,7 +197,8 @@ static gen_finish finish_of(sched_finish f) {
     case FINISH_LENGTH: return GEN_LENGTH;
     case FINISH_TIMEOUT: return GEN_TIMEOUT;
     case FINISH_ERROR:
-    case FINISH_NO_TOKEN: return GEN_ERROR;
+    case FINISH_NO_TOKEN:
+    case FINISH_NOT_FINITE: return GEN_ERROR;
     default: return GEN_CANCELLED;
     }
 }
@@ -233,6 +234,9 @@ static void end_gen(bridge *b, gen *g, const out_record *r, gen_event *ev) {
                     "bad_words and logit_bias together",
                     r->ev.n_output);
             err_hint(&failed, "allow more tokens, or set max_tokens lower");
+        } else if (r->ev.finish == FINISH_NOT_FINITE) {
+            err_set(&failed, ERR_DEVICE, "the model's logits are not finite after %u tokens",
+                    r->ev.n_output);
         } else {
             err_set(&failed, ERR_DEVICE, "the engine failed");
         }

@@ -293,6 +293,7 @@ status machine_load(machine *m, err *e) {
     if (s == OK)
         s = engine_open(&m->engine, m->backend, m->model, &m->engine_opt, m->ledger,
                         m->device_ledger, e);
+    if (s == OK) s = checkpoint_unchanged(m->file, e);
     if (s != OK) return s;
     size_t n_eog;
     m->sched_conf.end_tokens = tokenizer_eog(m->tok, &n_eog);

@@ -13,10 +13,12 @@ import struct
 import subprocess
 import time
 
+import gguf
 import httpx
+import numpy as np
 import pytest
 
-from harness import MODEL, SANITIZED, Daemon
+from harness import BINARY, MODEL, SANITIZED, Daemon
 from test_load import counter
 from tiny_model import write
 
@@ -507,7 +509,7 @@ def test_streams_that_nobody_reads_keep_to_their_share_and_others_lose_nothing(t
         assert got[-1]["choices"][0]["finish_reason"] == "length" and len(got) > 350
         eventually(all_wait, 120)
         assert used() - before <= n * choices * (32 << 10)  # as planned for each
-        assert d.http.post("/tokenize", json={"prompt": "a " * 200_000}).status_code == 200
+        assert d.complete("a", max_tokens=1, metadata={"junk": "x" * 400_000}).status_code == 200
         assert d.complete("a", max_tokens=4).status_code == 200
         streams[0].settimeout(5)  # and the one that reads at last goes on
         for _ in range(2000):
@@ -574,6 +576,35 @@ def test_without_descriptors_it_serves_who_is_there_and_later_the_others(model):
         d.http.close()
         d.http = httpx.Client(base_url=d.url, timeout=60)
         assert d.complete("a", max_tokens=1).status_code == 200
+
+
+def change(path, name, change):
+    """Writes to one tensor of a GGUF file."""
+    reader = gguf.GGUFReader(path, "r+")
+    change(next(t for t in reader.tensors if t.name == name).data)
+    reader.data.flush()
+
+
+@pytest.mark.parametrize("type_name, name", [("Q8_0", "blk.1.ffn_up.weight"), ("F16", "output.weight"), ("Q8_0", "blk.0.attn_norm.weight")])
+def test_a_model_with_a_number_that_is_none_is_not_served(tmp_path, type_name, name):
+    path = str(tmp_path / "nan.gguf")
+    write(path, type_name)
+    change(path, name, lambda data: data.view(np.uint16).reshape(-1).__setitem__(slice(0, 2), 0x7fff))
+    p = subprocess.run([BINARY, "serve", "--model", path, "--port", "0", "--threads", "1"], capture_output=True, text=True, timeout=60)
+    assert p.returncode != 0 and f"{name} has a number that is not finite" in p.stderr and "READY" not in p.stderr, p.stderr
+
+
+def test_logits_that_are_no_numbers_end_their_request_and_are_counted(tmp_path):
+    """Finite weights may still overflow: 500 with the reason, not text of token 0."""
+    path = str(tmp_path / "inf.gguf")
+    write(path, "Q8_0")
+    change(path, "output_norm.weight", lambda data: data.__setitem__(slice(None), 3e38))
+    with serving(path) as d:
+        r = d.complete("a", max_tokens=4)
+        assert r.status_code == 500 and "logits are not finite" in r.json()["error"]["message"], r.text
+        assert "logits are not finite" in d.http.post("/v1/completions", json={"prompt": "a", "stream": True}).text
+        assert counter(d, "vramd_logits_not_finite_total") == 2
+        assert d.http.get("/ready").status_code == 200
 
 
 def redirected(how):
