@@ -29,7 +29,7 @@ ISA = $(if $(filter %_avx2.o,$@),-O3 -mavx2 -mfma -mf16c)$(if $(filter %_avx512.
 # their plain twins: those stay watched, and so do the team and the steps that share memory.
 ISA += $(if $(findstring thread,$(SAN)),$(if $(filter %_avx2.o %_avx512.o %/row.o,$@),-fno-sanitize=thread))
 
-.PHONY: all help test unit unit-bins asan ubsan tsan fuzz bench soak layers pure names versions format format-check tidy install deb deb-test deb-boot-test clean
+.PHONY: all help api-page test unit unit-bins asan ubsan tsan fuzz bench soak layers pure names versions format format-check tidy install deb deb-test deb-boot-test clean
 all: $(BUILD)/vramd ## build build/vramd
 
 help: ## list the targets
@@ -108,6 +108,9 @@ $(BUILD)/bench_%: bench/bench_%.c $(OBJ)
 soak: $(BUILD)/vramd ## 10,000 mixed requests, 5,000 idle streams, under the plan and 2%; N=1000 for fewer
 	BUILD=$(BUILD) tools/soak.sh $(or $(N),10000)
 
+api-page: $(BUILD)/tests/api/test_api_page ## write the parameters into docs/api.md
+	VRAMD_WRITE=1 $<
+
 layers: $(OBJ) ## check that modules include only downwards, and that the files of one form no cycle
 	@tools/layers.sh
 	@tools/imports.sh --cycles $(BUILD)
@@ -134,7 +137,7 @@ install: $(BUILD)/vramd ## DESTDIR=, PREFIX=/usr
 	tools/man.sh $(BUILD)/vramd $(SHARE)/man
 	$(BUILD)/vramd serve --print-sample > $(SHARE)/doc/vramd/examples/vramd.conf
 	install -D -m 644 tools/completion.bash $(SHARE)/bash-completion/completions/vramd
-	install -m 644 docs/configuration.md docs/security.md docs/operations.md docs/bench.md docs/dashboard.json docs/alerts.yml $(SHARE)/doc/vramd
+	install -m 644 docs/configuration.md docs/security.md docs/operations.md docs/planning.md docs/bench.md docs/dashboard.json docs/alerts.yml $(SHARE)/doc/vramd
 	sed 's|/usr/bin/vramd|$(PREFIX)/bin/vramd|' systemd/vramd.service > $(DESTDIR)$(UNITDIR)/vramd.service
 	install -m 644 systemd/vramd.socket $(DESTDIR)$(UNITDIR)
 ifneq ($(wildcard $(BUILD)/vramd-cuda.so),)

@@ -1,5 +1,5 @@
 /* Drives completion requests: tokenise, submit, turn events into text, finish. Loop thread,
- * except answer_encode, which may run on the pool while the loop keeps off the request. */
+ * except encode, which may run on the pool while the loop keeps off the request. */
 #include "api/answer.h"
 
 #include <stdio.h>
@@ -70,20 +70,17 @@ bool answer_prompts(answer *a, size_t n) {
         return false;
     }
     a->n_prompts = (uint32_t)n;
-    for (size_t i = 0; i < n; i++) vec_i32_init(&a->prompts[i].ids, &a->rq->mem);
+    for (size_t i = 0; i < n; i++) {
+        vec_i32_init(&a->prompts[i].ids, &a->rq->mem);
+        buf_init(&a->prompts[i].scores, &a->rq->mem);
+    }
     return true;
 }
 
 /* ---- tokenising ---- */
 
-static void answer_encode(void *arg) {
-    answer *a = arg;
-    for (uint32_t i = 0; i < a->n_prompts && a->encode_status == OK; i++) {
-        prompt_in *p = &a->prompts[i];
-        if (p->is_text)
-            a->encode_status = tokenizer_encode(a->app->port->tok, p->text, a->encode_flags,
-                                                &p->ids, &a->encode_error);
-    }
+static void encode(void *arg) {
+    prompt_encode(arg);
 }
 
 static void submit_all(answer *a);
@@ -104,7 +101,7 @@ void answer_start(answer *a) {
     if (bytes > INLINE_TEXT_BYTES) {
         http_ref(a->rq);
         a->rq->lent = true;
-        if (a->app->port->ops->offload(a->app->port, answer_encode, encoded, a)) return;
+        if (a->app->port->ops->offload(a->app->port, encode, encoded, a)) return;
         a->rq->lent = false;
         http_unref(a->rq);
         err e;
@@ -112,7 +109,7 @@ void answer_start(answer *a) {
         app_refuse(a->app, a->rq, &e);
         return;
     }
-    answer_encode(a);
+    prompt_encode(a);
     submit_all(a);
 }
 
@@ -193,7 +190,7 @@ static uint32_t event_bytes(const answer *a) {
     enum { EVENT_BYTES = 256, USAGE_BYTES = 192, LOGPROB_BYTES = 192 };
     uint32_t n = EVENT_BYTES + (uint32_t)strlen(a->app->port->card.id);
     if (a->p.continuous_usage) n += USAGE_BYTES;
-    if (a->p.logprobs) n += (1 + (uint32_t)a->p.sampling.n_logprobs) * LOGPROB_BYTES;
+    if (a->p.logprobs) n += (1 + (uint32_t)a->p.n_top) * LOGPROB_BYTES;
     return n;
 }
 
@@ -225,7 +222,14 @@ static bool set_aside(answer *a) {
     return ok;
 }
 
-static void choice_init(answer *a, choice *c, uint32_t index, uint32_t max_tokens) {
+/* Log-probabilities of the prompt: for each choice with echo, else once for a prompt. */
+static bool scores_prompt(const answer *a, uint32_t index) {
+    bool echoed = a->p.echo && a->p.logprobs && !a->chat;
+    return echoed || (a->p.prompt_logprobs >= 0 && index % a->p.n == 0);
+}
+
+/* False: no memory. */
+static bool choice_init(answer *a, choice *c, uint32_t index, uint32_t max_tokens) {
     const prompt_in *p = &a->prompts[index / a->p.n];
     const tokenizer *tok = a->app->port->tok;
     *c = (choice){
@@ -233,6 +237,7 @@ static void choice_init(answer *a, choice *c, uint32_t index, uint32_t max_token
     c->spec = (gen_spec){.prompt = p->ids.v,
                          .n_prompt = (uint32_t)p->ids.n,
                          .max_tokens = max_tokens,
+                         .n_choices = index % a->p.n == 0 ? a->p.n : 0,
                          .sampling = a->p.sampling,
                          .allowed = a->p.allowed,
                          .banned = a->p.banned,
@@ -240,7 +245,7 @@ static void choice_init(answer *a, choice *c, uint32_t index, uint32_t max_token
                          .ignore_eos = a->p.ignore_eos,
                          .stop_ids = a->p.stop_ids,
                          .n_stop_ids = a->p.n_stop_ids,
-                         .score_prompt = a->p.echo && a->p.logprobs,
+                         .score_prompt = scores_prompt(a, index),
                          .priority = priority_of(a),
                          .tenant = tenant_id(a->rq->tenant),
                          .cache_salt = a->salt,
@@ -249,10 +254,14 @@ static void choice_init(answer *a, choice *c, uint32_t index, uint32_t max_token
                          .on_event = on_event,
                          .user = c};
     c->spec.sampling.seed += index % a->p.n;
-    detok_init(&c->detok, tok, false);
-    detok_init_text(&c->echo_detok, tok, false);
+    detok_init(&c->detok, tok, !a->p.skip_special);
+    /* The special tokens of a text are in it; see prompt_echo_scores for those added to it. */
+    detok_init_text(&c->echo_detok, tok, p->is_text || !a->p.skip_special);
     buf_init(&c->text, &a->rq->mem);
-    logprobs_init(&c->lp, a->p.logprobs, a->chat, a->p.sampling.n_logprobs, tok, &a->rq->mem);
+    vec_i32_init(&c->ids, &a->rq->mem);
+    logprobs_init(&c->lp, a->p.logprobs, a->chat, a->p.n_top, tok, &a->rq->mem);
+    c->lp.ids = a->p.tokens_as_ids;
+    return stop_state_init(&c->stop, &a->rq->mem, &a->stops);
 }
 
 static void refuse_submit(answer *a, const prompt_in *p, uint32_t max_tokens, const err *e) {
@@ -295,6 +304,25 @@ void answer_settle(answer *a) {
     tenant_settle(a->rq->tenant, a->n_charged, prompt, output, clock_us());
 }
 
+/* The choices of prompt i. False: refused. */
+static bool prepare(answer *a, uint32_t i) {
+    uint32_t max_tokens = 0;
+    err e;
+    status s = prompt_truncate(a, &a->prompts[i], &e);
+    if (s == OK) s = check_length(a, &a->prompts[i], &max_tokens, &e);
+    if (s != OK) {
+        refuse_submit(a, &a->prompts[i], max_tokens, &e);
+        return false;
+    }
+    if (a->p.prompt_logprobs >= 0) prompt_score(&a->prompts[i], a, NULL);
+    for (uint32_t k = i * a->p.n; k < (i + 1) * a->p.n; k++) {
+        if (choice_init(a, &a->choices[k], k, max_tokens)) continue;
+        http_refuse_memory(a->rq);
+        return false;
+    }
+    return true;
+}
+
 static void submit_all(answer *a) {
     port *port = a->app->port;
     err e = a->encode_error;
@@ -312,13 +340,7 @@ static void submit_all(answer *a) {
         return;
     }
     for (uint32_t i = 0; i < a->n_prompts; i++) {
-        uint32_t max_tokens = 0;
-        if (check_length(a, &a->prompts[i], &max_tokens, &e) != OK) {
-            refuse_submit(a, &a->prompts[i], max_tokens, &e);
-            return;
-        }
-        for (uint32_t k = 0; k < a->p.n; k++)
-            choice_init(a, &a->choices[i * a->p.n + k], i * a->p.n + k, max_tokens);
+        if (!prepare(a, i)) return;
     }
     if (a->p.stream && !set_aside(a)) {
         http_refuse_memory(a->rq);
@@ -395,39 +417,6 @@ static uint64_t count_chars(str s) {
     return n;
 }
 
-/* Echo with logprobs: the prompt's tokens up to position upto, the last with probability s. */
-static void echo_scores(choice *c, uint32_t upto, const sampled *s) {
-    answer *a = c->a;
-    for (; c->n_echoed < upto; c->n_echoed++) {
-        int32_t id = c->spec.prompt[c->n_echoed];
-        a->piece.len = 0;
-        detok_push(&c->echo_detok, id, &a->piece);
-        logprobs_push(&c->lp, c->n_echoed + 1 == upto ? s : NULL, id, 0, c->n_chars);
-        c->n_chars += count_chars(buf_str(&a->piece));
-    }
-}
-
-/* Before the first token: the prompt, if it is to be repeated. */
-static void echo_prompt(choice *c) {
-    answer *a = c->a;
-    const prompt_in *p = &a->prompts[c->prompt];
-    c->opened = true;
-    if (c->lp.on) {
-        echo_scores(c, c->spec.n_prompt, NULL);
-        logprobs_release(&c->lp, 0, true);
-    }
-    size_t before = c->text.len;
-    if (p->is_text) {
-        buf_add(&c->text, p->text);
-    } else {
-        detok d;
-        detok_init_text(&d, a->app->port->tok, false);
-        for (size_t i = 0; i < p->ids.n; i++) detok_push(&d, p->ids.v[i], &c->text);
-        detok_finish(&d, &c->text);
-    }
-    c->n_chars = count_chars((str){c->text.ptr + before, c->text.len - before});
-}
-
 static void choice_finish(choice *c, const char *reason) {
     c->finish = reason;
     if (c->a->p.stream) sse_finish(c);
@@ -442,6 +431,7 @@ static bool take_text(choice *c, str text) {
         buf_add(&c->text, text); /* too early to stop */
     else
         hit = stop_push(&a->stops, &c->stop, text, &c->text);
+    if (hit >= 0 && a->p.include_stop) buf_add(&c->text, a->p.stop[hit]);
     c->shown_bytes += c->text.len - before;
     c->raw_bytes += text.len;
     c->n_chars += count_chars(text);
@@ -456,6 +446,8 @@ static void take_token(choice *c, const sampled *s) {
     answer *a = c->a;
     if (a->p.max_tokens == 0) return; /* the prompt alone was to be scored */
     c->n_output = ++c->n_tokens;
+    c->sum_logprob += s->logprob;
+    if (a->p.return_token_ids) vec_i32_push(&c->ids, s->token);
     a->piece.len = 0;
     detok_push(&c->detok, s->token, &a->piece);
     logprobs_push(&c->lp, s, s->token, c->raw_bytes, c->n_chars);
@@ -480,7 +472,11 @@ static bool is_stop_id(const answer *a, int32_t id) {
 static void take_end(choice *c, const gen_event *ev) {
     answer *a = c->a;
     if (a->p.max_tokens != 0) c->n_output = ev->usage ? ev->usage->n_output : c->n_tokens;
+    const bool by_id = ev->finish == GEN_STOP && is_stop_id(a, ev->stop_id);
+    if (a->p.return_token_ids && ev->finish == GEN_STOP && ev->stop_id >= 0)
+        vec_i32_push(&c->ids, ev->stop_id);
     a->piece.len = 0;
+    if (by_id && a->p.include_stop) detok_push(&c->detok, ev->stop_id, &a->piece);
     detok_finish(&c->detok, &a->piece);
     if (a->piece.len && take_text(c, buf_str(&a->piece))) {
         choice_finish(c, "stop");
@@ -490,7 +486,7 @@ static void take_end(choice *c, const gen_event *ev) {
     stop_flush(&a->stops, &c->stop, &c->text);
     c->shown_bytes += c->text.len - before;
     logprobs_release(&c->lp, c->shown_bytes, true);
-    if (ev->finish == GEN_STOP && is_stop_id(a, ev->stop_id)) c->stop_id = ev->stop_id;
+    if (by_id) c->stop_id = ev->stop_id;
     c->timed_out = ev->finish == GEN_TIMEOUT;
     choice_finish(c, finish_reason(a, ev->finish));
 }
@@ -510,12 +506,22 @@ static void take_failure(answer *a, const gen_event *ev) {
     answer_fail(a, &f);
 }
 
+static void take_scores(choice *c, const gen_event *ev) {
+    answer *a = c->a;
+    const bool echoed = a->p.echo && !a->chat;
+    for (uint32_t i = 0; i < ev->n_scored && ev->first_scored + i < c->spec.n_prompt; i++) {
+        const sampled *s = &ev->prompt_score[i];
+        if (echoed) prompt_echo_scores(c, ev->first_scored + i + 1, s);
+        if (a->p.prompt_logprobs >= 0 && c->index % a->p.n == 0)
+            prompt_score(&a->prompts[c->prompt], a, s);
+    }
+}
+
 static void take_event(choice *c, const gen_event *ev) {
     answer *a = c->a;
-    for (uint32_t i = 0; i < ev->n_scored && ev->first_scored + i < c->spec.n_prompt; i++)
-        echo_scores(c, ev->first_scored + i + 1, &ev->prompt_score[i]);
+    take_scores(c, ev);
     if (ev->n_tokens && !a->first_token_us) a->first_token_us = clock_us();
-    if (a->p.echo && !c->opened && (ev->n_tokens || ev->end)) echo_prompt(c);
+    if (a->p.echo && !c->echoed && (ev->n_tokens || ev->end)) prompt_echo(c);
     for (uint32_t i = 0; i < ev->n_tokens && !c->finish; i++) take_token(c, &ev->token[i]);
     if (ev->end && !c->finish) {
         if (ev->finish == GEN_ERROR || ev->finish == GEN_CANCELLED)
@@ -535,7 +541,9 @@ static void check_memory(choice *c) {
     answer *a = c->a;
     bool stream = a->rq->streaming;
     buf *o = stream ? http_stream_out(a->rq) : &c->text;
-    if (!o->failed && !c->text.failed && !c->lp.failed) return;
+    if (!o->failed && !c->text.failed && !c->lp.failed && !c->ids.failed &&
+        !a->prompts[c->prompt].scores.failed)
+        return;
     a->over = true;
     cancel_all(a, GEN_CANCELLED);
     if (stream) {

@@ -9,8 +9,7 @@ static void head_write(const answer *a, buf *b) {
     buf_add(b, a->chat ? STR("\",\"object\":\"chat.completion.chunk\",\"created\":")
                        : STR("\",\"object\":\"text_completion\",\"created\":"));
     json_u64(b, a->created);
-    buf_add(b, STR(",\"model\":"));
-    json_str(b, str_of(a->app->port->card.id));
+    write_model(a, b);
     buf_add(b, STR(",\"choices\":["));
 }
 
@@ -24,11 +23,10 @@ bool sse_open(answer *a) {
     return true;
 }
 
-/* Ends choices and chunk. */
-static void tail(const answer *a, buf *o) {
-    buf_addc(o, ']');
+/* Ends choices and chunk. n_output: of the usage that a chunk may have. */
+static void tail(const answer *a, uint64_t n_output, buf *o) {
     if (a->p.continuous_usage)
-        usage_write(a, o);
+        usage_write(a, n_output, o);
     else if (a->p.include_usage)
         buf_add(o, STR(",\"usage\":null"));
     buf_add(o, STR("}\n\n"));
@@ -46,42 +44,65 @@ static buf *begin(const choice *c) {
 static void role(const choice *c) {
     buf *o = begin(c);
     buf_add(o, STR(",\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,"
-                   "\"finish_reason\":null}"));
-    tail(c->a, o);
+                   "\"finish_reason\":null}]"));
+    prompt_write_ids(c->a, &c->a->prompts[c->prompt], o);
+    tail(c->a, 0, o);
+}
+
+/* What is not sent yet of text, tokens and logprobs. */
+static void content(choice *c, buf *o) {
+    const answer *a = c->a;
+    const bool some = c->text.len || c->lp.n;
+    if (!a->chat || some) {
+        buf_add(o, a->chat ? STR(",\"delta\":{\"content\":\"") : STR(",\"text\":\""));
+        json_esc(o, buf_str(&c->text));
+        buf_add(o, a->chat ? STR("\"}") : STR("\""));
+    } else {
+        buf_add(o, STR(",\"delta\":{}"));
+    }
+    buf_add(o, STR(",\"logprobs\":"));
+    if (some)
+        logprobs_write(&c->lp, o);
+    else
+        buf_add(o, STR("null"));
+    if (!a->chat && !c->prompt_ids_sent) prompt_write_ids(a, &a->prompts[c->prompt], o);
+    c->prompt_ids_sent = true;
+    write_token_ids(c, o);
+    if (c->text.failed || c->lp.failed) o->failed = true;
+    c->text.len = 0;
+    c->ids.n = 0;
+    logprobs_reset(&c->lp);
+}
+
+static void open_choice(choice *c) {
+    if (c->a->chat && !c->opened) role(c);
+    c->opened = true;
 }
 
 void sse_text(choice *c) {
     answer *a = c->a;
-    if (a->chat && !c->opened) {
-        c->opened = true;
-        role(c);
-    }
+    open_choice(c);
     if (c->text.len == 0 && c->lp.n == 0) return;
     buf *o = begin(c);
-    buf_add(o, a->chat ? STR(",\"delta\":{\"content\":\"") : STR(",\"text\":\""));
-    json_esc(o, buf_str(&c->text));
-    buf_add(o, a->chat ? STR("\"},\"logprobs\":") : STR("\",\"logprobs\":"));
-    logprobs_write(&c->lp, o);
-    buf_add(o, a->chat ? STR(",\"finish_reason\":null}")
-                       : STR(",\"finish_reason\":null,\"stop_reason\":null}"));
-    tail(a, o);
-    if (c->text.failed || c->lp.failed) o->failed = true;
-    c->text.len = 0;
-    logprobs_reset(&c->lp);
+    content(c, o);
+    buf_add(o, a->chat ? STR(",\"finish_reason\":null}]")
+                       : STR(",\"finish_reason\":null,\"stop_reason\":null}]"));
+    tail(a, usage_output_tokens(a), o);
     http_wake(a->rq);
 }
 
 void sse_finish(choice *c) {
-    sse_text(c);
+    answer *a = c->a;
+    open_choice(c);
     buf *o = begin(c);
-    buf_add(o, c->a->chat ? STR(",\"delta\":{},\"logprobs\":null,\"finish_reason\":\"")
-                          : STR(",\"text\":\"\",\"logprobs\":null,\"finish_reason\":\""));
+    content(c, o);
+    buf_add(o, STR(",\"finish_reason\":\""));
     buf_add(o, str_of(c->finish));
     buf_addc(o, '"');
     write_stop_reason(c, o);
-    buf_addc(o, '}');
-    tail(c->a, o);
-    http_wake(c->a->rq);
+    buf_add(o, STR("}]"));
+    tail(a, usage_output_tokens(a), o);
+    http_wake(a->rq);
 }
 
 void sse_done(answer *a) {
@@ -89,7 +110,7 @@ void sse_done(answer *a) {
     if (a->p.include_usage || a->p.return_memory) {
         buf_add(o, a->head);
         buf_addc(o, ']');
-        if (a->p.include_usage) usage_write(a, o);
+        if (a->p.include_usage) usage_write(a, usage_output_tokens(a), o);
         if (a->p.return_memory) usage_write_memory(a, o);
         buf_add(o, STR("}\n\n"));
     }

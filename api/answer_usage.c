@@ -1,5 +1,6 @@
 /* Usage and the memory receipt of one request. Owns nothing. */
 #include "api/answer.h"
+#include "base/hash.h"
 #include "json/out.h"
 
 uint64_t usage_prompt_tokens(const answer *a) {
@@ -21,8 +22,8 @@ uint64_t usage_cached_tokens(const answer *a) {
     return n;
 }
 
-void usage_write(const answer *a, buf *b) {
-    uint64_t in = usage_prompt_tokens(a), out = usage_output_tokens(a);
+void usage_write(const answer *a, uint64_t out, buf *b) {
+    uint64_t in = usage_prompt_tokens(a);
     buf_add(b, STR(",\"usage\":{\"prompt_tokens\":"));
     json_u64(b, in);
     buf_add(b, STR(",\"completion_tokens\":"));
@@ -48,6 +49,16 @@ void usage_write_memory(const answer *a, buf *b) {
     buf_add(b, STR(",\"preemptions\":"));
     json_u64(b, preemptions);
     buf_addc(b, '}');
+}
+
+void write_model(const answer *a, buf *b) {
+    const model_card *card = &a->app->port->card;
+    buf_add(b, STR(",\"model\":"));
+    json_str(b, a->p.model.len ? a->p.model : str_of(card->id));
+    /* Equal where version, model and its weights are: the same seed then gives the same text. */
+    uint64_t h = hash64(VRAMD_VERSION, sizeof VRAMD_VERSION, card->weight_bytes);
+    h = hash64(card->id, strlen(card->id), h ^ card->n_params);
+    buf_addf(b, ",\"system_fingerprint\":\"fp_%016llx\"", (unsigned long long)h);
 }
 
 void write_stop_reason(const choice *c, buf *b) {

@@ -24,8 +24,25 @@ bool app_ready(app *app, http_request *rq) {
     return false;
 }
 
+str app_path(str path) {
+    while (path.len > 1 && path.ptr[1] == '/') path.ptr++, path.len--;
+    while (path.len > 1 && path.ptr[path.len - 1] == '/') path.len--;
+    return path;
+}
+
+bool app_next_name(const char **at, str *name) {
+    name->ptr = *at + strspn(*at, ", ");
+    name->len = strcspn(name->ptr, ",");
+    *at = name->ptr + name->len;
+    while (name->len && name->ptr[name->len - 1] == ' ') name->len--;
+    return name->len > 0;
+}
+
 status app_check_model(const app *app, str name, err *e) {
+    const char *at = app->port->card.names;
     if (name.len == 0 || str_eqz(name, app->port->card.id)) return OK;
+    for (str one; at && app_next_name(&at, &one);)
+        if (str_eq(name, one)) return OK;
     err_set(e, ERR_NOT_FOUND, "the model %.*s does not exist; this server has %s",
             name.len < 80 ? (int)name.len : 80, name.ptr, app->port->card.id);
     return err_field(e, "model");

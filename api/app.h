@@ -5,6 +5,7 @@
 #include "api/http.h"
 #include "api/keys.h"
 #include "api/port.h"
+#include "json/in.h"
 #include "text/chat_template.h"
 #include "api/server_options.h"
 
@@ -49,6 +50,22 @@ void ready_run(app *, http_request *);
 void metrics_run(app *, http_request *);
 void memory_run(app *, http_request *);
 void root_run(app *, http_request *);
+void version_run(app *, http_request *);
+void ping_run(app *, http_request *);
+void load_run(app *, http_request *);
+void tokenizer_info_run(app *, http_request *);
+/* The path without a slash at its end or several at its beginning. */
+str app_path(str path);
+
+/* Messages as the model's template renders them; to be encoded with CHAT_ENCODE_FLAGS. */
+typedef struct chat_prompt_text {
+    str text, last_role, last_content;
+} chat_prompt_text;
+enum { CHAT_ENCODE_FLAGS = TOK_PARSE_SPECIAL | TOK_GUARDED };
+/* Reads the messages of a body. answer: add_generation_prompt. Errors: ERR_INVALID,
+ * ERR_UNSUPPORTED, ERR_NO_MEMORY; field: the member at fault. */
+status chat_prompt(app *, const json_t *body, bool answer, bool continue_final, arena *,
+                   chat_prompt_text *, err *);
 
 /* What a tenant at a limit is told: 429. */
 void tenant_refusal(const tenant *, tenant_verdict, double wait_s, failure *out);
@@ -56,7 +73,10 @@ void tenant_refusal(const tenant *, tenant_verdict, double wait_s, failure *out)
 void app_refuse(app *, http_request *, const err *);
 /* True when the model can work; else has refused (503). */
 bool app_ready(app *, http_request *);
-/* 404 unless the name is the served one or "". */
+/* The next name in a list separated by commas, from *at on, which moves behind it; false: none
+ * is left. Blanks around a name are not part of it. */
+bool app_next_name(const char **at, str *name);
+/* 404 unless the name is a served one or "". */
 status app_check_model(const app *, str name, err *);
 /* An answer of JSON text, or 503 when it failed for want of memory. */
 void app_json(http_request *, const buf *);

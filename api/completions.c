@@ -1,5 +1,6 @@
 /* POST /v1/completions: the prompt in its four forms. Loop thread. */
 #include "api/answer.h"
+#include "base/log.h"
 
 static status wrong(err *e, const json_t *got) {
     return json_in_wrong(
@@ -34,6 +35,20 @@ static status read_prompt(const answer *a, const json_t *v, prompt_in *p, err *e
     return json_is_array(v) ? read_ids(a, v, p, e) : wrong(e, v);
 }
 
+/* The tokenizer puts a BOS before a text, so a template's own BOS would be a second one. */
+static void warn_of_bos(const answer *a) {
+    static bool warned;
+    const tokenizer *tok = a->app->port->tok;
+    if (warned || !a->p.add_special_tokens || !tokenizer_adds_bos(tok)) return;
+    str bos = tokenizer_piece(tok, tokenizer_bos(tok), true);
+    for (uint32_t i = 0; i < a->n_prompts && !warned; i++)
+        warned = a->prompts[i].is_text && bos.len && str_starts(a->prompts[i].text, bos);
+    if (warned)
+        log_warn("a prompt begins with " STR_FMT ", which is put before it anyway: one is kept "
+                 "(said once)",
+                 STR_ARG(bos));
+}
+
 void completions_run(app *app, http_request *rq) {
     const json_t *body;
     answer *a = answer_new(app, rq, false, &body);
@@ -57,6 +72,7 @@ void completions_run(app *app, http_request *rq) {
         app_refuse(app, rq, &e);
         return;
     }
+    warn_of_bos(a);
     a->encode_flags =
         TOK_PARSE_SPECIAL | (a->p.add_special_tokens ? (unsigned)TOK_ADD_SPECIAL : 0);
     answer_start(a);

@@ -28,10 +28,31 @@ static bool is_origin(const char *word, size_t n) {
     return n == 4 && strncmp(word, "null", 4) == 0; /* of files and sandboxes */
 }
 
+/* Pages of this machine, at any port: the keyword "localhost" (llama.cpp's). */
+static bool is_local_word(const char *word, size_t n) {
+    return n == 9 && strncasecmp(word, "localhost", n) == 0;
+}
+
+static bool is_local(const char *origin) {
+    static const char *const host[] = {"localhost", "127.0.0.1", "[::1]"};
+    if (strncasecmp(origin, "http", 4) != 0) return false;
+    const char *at = origin + 4 + (origin[4] == 's' || origin[4] == 'S');
+    if (strncmp(at, "://", 3) != 0) return false;
+    at += 3;
+    for (int i = 0; i < 3; i++) {
+        size_t n = strlen(host[i]);
+        if (strncasecmp(at, host[i], n) != 0) continue;
+        if (at[n] == '\0') return true;
+        size_t k = at[n] == ':' ? strspn(at + n + 1, "0123456789") : 0;
+        return k > 0 && at[n + 1 + k] == '\0';
+    }
+    return false;
+}
+
 bool cors_list_ok(const char *list, const char **bad) {
     const char *at = list;
     for (size_t n; (n = next_word(&at, bad)) > 0;)
-        if (!is_any(*bad, n) && !is_origin(*bad, n)) return false;
+        if (!is_any(*bad, n) && !is_origin(*bad, n) && !is_local_word(*bad, n)) return false;
     return true;
 }
 
@@ -40,7 +61,8 @@ const char *cors_match(const char *list, const char *origin) {
     if (!origin) return NULL;
     for (size_t n; (n = next_word(&at, &word)) > 0;) {
         if (is_any(word, n)) return "*";
-        if (strlen(origin) == n && strncasecmp(word, origin, n) == 0) found = origin;
+        bool same = strlen(origin) == n && strncasecmp(word, origin, n) == 0;
+        if (is_local_word(word, n) ? is_local(origin) : same) found = origin;
     }
     return found;
 }

@@ -4,8 +4,9 @@
 
 #include <stdbool.h>
 
-/* Whether each word of a list (blanks or commas between) is "*" or scheme://host[:port]; else
- * *bad is where the first wrong one begins. */
+/* Whether each word of a list (blanks or commas between) is "*", scheme://host[:port], or
+ * "localhost": pages of this machine, at any port. Else *bad is where the first wrong one
+ * begins. */
 bool cors_list_ok(const char *list, const char **bad);
 /* The value of Access-Control-Allow-Origin: "*", or origin itself; NULL: none. */
 const char *cors_match(const char *list, const char *origin);

@@ -57,7 +57,10 @@ void failure_json(buf *b, const failure *f) {
     } else {
         buf_add(b, STR("null"));
     }
-    buf_addf(b, ",\"code\":%d", table[f->what].http);
+    if (f->what == API_PARAMETER)
+        buf_add(b, STR(",\"code\":\"unsupported_parameter\""));
+    else
+        buf_addf(b, ",\"code\":%d", table[f->what].http);
     if (f->what == API_TOO_LONG && f->n_ctx)
         buf_addf(b, ",\"n_prompt_tokens\":%llu,\"n_ctx\":%llu",
                  (unsigned long long)f->n_prompt_tokens, (unsigned long long)f->n_ctx);

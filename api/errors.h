@@ -1,5 +1,6 @@
 /* What clients are told when something is refused or fails: the table of cases, and the JSON
- * body {"error":{"message","type","param","code"}} with code = HTTP status. */
+ * body {"error":{"message","type","param","code"}} with code = HTTP status, but
+ * "unsupported_parameter" for API_PARAMETER. */
 #ifndef VRAMD_API_ERRORS_H
 #define VRAMD_API_ERRORS_H
 
@@ -9,6 +10,7 @@
 /* X(case, HTTP status, type, the status of err.h that means it by itself) */
 #define API_CASE_LIST(X)                                                                       \
     X(API_INVALID, 400, "invalid_request_error", ERR_INVALID)                                  \
+    X(API_PARAMETER, 400, "invalid_request_error", ERR_UNSUPPORTED)                            \
     X(API_TOO_LONG, 400, "exceed_context_size_error", ERR_TOO_LONG)                            \
     X(API_BUDGET, 400, "exceed_memory_budget_error", ERR_BUDGET)                               \
     X(API_NO_KEY, 401, "authentication_error", OK)                                             \
@@ -20,7 +22,7 @@
     X(API_BUSY, 429, "rate_limit_error", ERR_BUSY)                                             \
     X(API_HEADERS_TOO_LARGE, 431, "invalid_request_error", OK)                                 \
     X(API_INTERNAL, 500, "server_error", OK)                                                   \
-    X(API_UNSUPPORTED, 501, "not_supported_error", ERR_UNSUPPORTED)                            \
+    X(API_UNSUPPORTED, 501, "not_supported_error", OK)                                         \
     X(API_UNAVAILABLE, 503, "unavailable_error", ERR_UNAVAILABLE)                              \
     X(API_NO_MEMORY, 503, "unavailable_error", ERR_NO_MEMORY)
 

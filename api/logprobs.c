@@ -1,6 +1,7 @@
 /* Log-probabilities as JSON. Owns nothing but buffers in the request's arena. */
 #include "api/logprobs.h"
 
+#include "base/utf8.h"
 #include "json/out.h"
 
 struct logprobs_waiting {
@@ -41,20 +42,54 @@ static void comma(buf *b, bool wanted) {
     if (wanted) buf_addc(b, ',');
 }
 
+static void write_id(int32_t id, buf *b) {
+    buf_addf(b, "\"token_id:%d\"", id);
+}
+
+/* completions: a token's name, which is a key as well. Pieces that are no text have names of
+ * their bytes, as OpenAI's: replaced by U+FFFD, different tokens would have the same. */
+static void write_name(const logprobs *l, int32_t id, buf *b) {
+    str piece = tokenizer_piece(l->tok, id, true);
+    if (l->ids) {
+        write_id(id, b);
+    } else if (utf8_valid(piece)) {
+        json_str(b, piece);
+    } else {
+        buf_add(b, STR("\"bytes:"));
+        for (size_t i = 0; i < piece.len; i++)
+            buf_addf(b, "\\\\x%02x", (unsigned)(unsigned char)piece.ptr[i]);
+        buf_addc(b, '"');
+    }
+}
+
+/* Whether the i-th of the best has the text of another token before it or of the token itself:
+ * vocabularies have the same text twice (the byte 0x0A and the newline, say). */
+static bool name_taken(const logprobs *l, const sampled *s, int i) {
+    str piece = tokenizer_piece(l->tok, s->top[i].token, true);
+    if (s->top[i].token == s->token) return false;
+    if (str_eq(piece, tokenizer_piece(l->tok, s->token, true))) return true;
+    for (int k = 0; k < i; k++)
+        if (str_eq(piece, tokenizer_piece(l->tok, s->top[k].token, true))) return true;
+    return false;
+}
+
 /* completions: {"text": logprob, ...} of the best and of the token itself */
 static void write_best(const logprobs *l, const sampled *s, buf *b) {
     bool own = false;
     buf_addc(b, '{');
     for (int i = 0; i < s->n_top && i < l->n_top; i++) {
         comma(b, i > 0);
-        json_str_lossy(b, tokenizer_piece(l->tok, s->top[i].token, true));
+        if (name_taken(l, s, i))
+            write_id(s->top[i].token, b);
+        else
+            write_name(l, s->top[i].token, b);
         buf_addc(b, ':');
         json_logprob(b, s->top[i].logprob);
         own |= s->top[i].token == s->token;
     }
     if (!own) {
         comma(b, s->n_top > 0 && l->n_top > 0);
-        json_str_lossy(b, tokenizer_piece(l->tok, s->token, true));
+        write_name(l, s->token, b);
         buf_addc(b, ':');
         json_logprob(b, s->logprob);
     }
@@ -63,16 +98,13 @@ static void write_best(const logprobs *l, const sampled *s, buf *b) {
 
 static void write_completion(logprobs *l, const logprobs_waiting *w) {
     for (int i = 0; i < 4; i++) comma(&l->part[i], l->n > 0);
-    json_str_lossy(&l->part[0], tokenizer_piece(l->tok, w->s.token, true));
+    write_name(l, w->s.token, &l->part[0]);
     if (w->none) {
         buf_add(&l->part[1], STR("null"));
         buf_add(&l->part[2], STR("null"));
     } else {
         json_logprob(&l->part[1], w->s.logprob);
-        if (l->n_top > 0)
-            write_best(l, &w->s, &l->part[2]);
-        else
-            buf_add(&l->part[2], STR("null"));
+        write_best(l, &w->s, &l->part[2]);
     }
     json_u64(&l->part[3], w->offset);
 }
@@ -80,7 +112,10 @@ static void write_completion(logprobs *l, const logprobs_waiting *w) {
 static void write_named(const logprobs *l, int32_t id, float logprob, buf *b) {
     str piece = tokenizer_piece(l->tok, id, true);
     buf_add(b, STR("{\"token\":"));
-    json_str_lossy(b, piece);
+    if (l->ids)
+        write_id(id, b);
+    else
+        json_str_lossy(b, piece);
     buf_add(b, STR(",\"logprob\":"));
     json_logprob(b, logprob);
     buf_add(b, STR(",\"bytes\":["));
@@ -135,11 +170,9 @@ void logprobs_write(const logprobs *l, buf *out) {
         return;
     }
     for (int i = 0; i < 4; i++) {
-        buf_addf(out, "%c\"%s\":", i ? ',' : '{', name[i]);
-        bool null = i == 2 && l->n_top == 0;
-        buf_addc(out, null ? 'n' : '[');
-        buf_add(out, null ? STR("ull") : buf_str(&l->part[i]));
-        if (!null) buf_addc(out, ']');
+        buf_addf(out, "%c\"%s\":[", i ? ',' : '{', name[i]);
+        buf_add(out, buf_str(&l->part[i]));
+        buf_addc(out, ']');
     }
     buf_addc(out, '}');
 }

@@ -63,7 +63,7 @@ static void write_kv_types(buf *b, dtype k, dtype v) {
 }
 
 void plan_json(buf *b, const plan *p, const plan *host, const model_config *c, dtype kv_k,
-               dtype kv_v, const char *device) {
+               dtype kv_v, const char *device, str more) {
     buf_addc(b, '{');
     write_model(b, c);
     buf_add(b, STR(",\"device\":"));
@@ -91,7 +91,9 @@ void plan_json(buf *b, const plan *p, const plan *host, const model_config *c, d
         member(b, "block_bytes", p->group_block_bytes[g]);
         buf_addc(b, '}');
     }
-    buf_add(b, STR("]}}"));
+    buf_add(b, STR("]}"));
+    buf_add(b, more);
+    buf_addc(b, '}');
 }
 
 /* ---- the live account ---- */

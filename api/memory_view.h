@@ -10,8 +10,9 @@
  * "load_peak_bytes","total_bytes","smallest_budget_bytes","terms":[{"class","bytes","kind",
  * "what"}],"kv":{"type_k","type_v","bytes_per_token","block_tokens","blocks","tokens"}}. A term
  * that is held while loading only has "while_loading":true. host: what the host holds beside a
- * device, as "host":{"budget_bytes",...,"terms"}, or NULL. */
+ * device, as "host":{"budget_bytes",...,"terms"}, or NULL. more: further members, each with a
+ * comma in front; or nothing. */
 void plan_json(buf *out, const plan *, const plan *host, const model_config *, dtype kv_k,
-               dtype kv_v, const char *device);
+               dtype kv_v, const char *device, str more);
 
 #endif

@@ -22,13 +22,16 @@ static const double itl[] = {.01, .025, .05, .075, .1,  .15, .2, .3, .4, .5,
                              .75, 1,    2.5, 5,    7.5, 10,  20, 40, 80};
 static const double latency[] = {.3, .5, .8, 1,  1.5, 2,   2.5, 5,   10,   15,  20,
                                  30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680};
+static const double lengths[] = {1,   2,   5,   10,  20,  50,  100, 200, 500, 1e3,
+                                 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6};
+static const double choices[] = {1, 2, 5, 10, 20};
 static const double tokens[] = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384};
 
 #define BOUNDS(a) a, sizeof(a) / sizeof *(a)
 static const struct {
     const double *bound;
     size_t n;
-    const char *own, *alias, *help;
+    const char *own, *alias, *help; /* NULL: no such name */
 } hists[HIST_N] = {
     [HIST_TTFT] = {BOUNDS(ttft), "vramd_time_to_first_token_seconds",
                    "vllm:time_to_first_token_seconds", "From arrival to the first token."},
@@ -43,12 +46,24 @@ static const struct {
                       "From admission to the first token."},
     [HIST_DECODE] = {BOUNDS(latency), "vramd_request_decode_seconds",
                      "vllm:request_decode_time_seconds", "From the first token to the end."},
-    [HIST_STEP_TOKENS] = {BOUNDS(tokens), "vramd_step_tokens", "vllm:iteration_tokens_total",
+    [HIST_STEP_TOKENS] = {BOUNDS(tokens), "vramd_step_tokens", NULL,
                           "Tokens computed in one step."},
+    [HIST_ITERATION] = {BOUNDS(tokens), NULL, "vllm:iteration_tokens_total",
+                        "Tokens computed in one step, and those drawn from prompts."},
+    [HIST_INFERENCE] = {BOUNDS(latency), NULL, "vllm:request_inference_time_seconds",
+                        "From admission to the end."},
+    [HIST_PROMPT_TOKENS] = {BOUNDS(lengths), NULL, "vllm:request_prompt_tokens",
+                            "Prompt tokens of a request."},
+    [HIST_OUTPUT_TOKENS] = {BOUNDS(lengths), NULL, "vllm:request_generation_tokens",
+                            "Tokens generated for a request."},
+    [HIST_MAX_TOKENS] = {BOUNDS(lengths), NULL, "vllm:request_params_max_tokens",
+                         "max_tokens of a request."},
+    [HIST_PARAM_N] = {BOUNDS(choices), NULL, "vllm:request_params_n", "n of a request."},
 };
 _Static_assert(sizeof ttft / sizeof *ttft <= PORT_MAX_BUCKETS, "histogram.bucket");
 _Static_assert(sizeof itl / sizeof *itl <= PORT_MAX_BUCKETS, "histogram.bucket");
 _Static_assert(sizeof latency / sizeof *latency <= PORT_MAX_BUCKETS, "histogram.bucket");
+_Static_assert(sizeof lengths / sizeof *lengths <= PORT_MAX_BUCKETS, "histogram.bucket");
 _Static_assert(sizeof tokens / sizeof *tokens <= PORT_MAX_BUCKETS, "histogram.bucket");
 
 const double *metrics_bounds(histogram_id id, size_t *n) {
@@ -338,8 +353,8 @@ void metrics_write(buf *b, const app *a, const machine_stats *s) {
     write_memory(&o, a);
     write_keys(&o, a->keys);
     for (int i = 0; i < HIST_N; i++) {
-        write_histogram(&o, hists[i].own, (histogram_id)i, &s->hist[i]);
-        write_histogram(&o, hists[i].alias, (histogram_id)i, &s->hist[i]);
+        if (hists[i].own) write_histogram(&o, hists[i].own, (histogram_id)i, &s->hist[i]);
+        if (hists[i].alias) write_histogram(&o, hists[i].alias, (histogram_id)i, &s->hist[i]);
     }
 }
 

@@ -56,8 +56,9 @@ typedef void gen_callback(void *user, const gen_event *);
 typedef struct gen_spec { /* pointers are borrowed until the last event */
     const int32_t *prompt;
     uint32_t n_prompt, max_tokens;
-    sampling sampling;           /* end_tokens: filled by the machine */
-    const uint32_t *allowed;     /* tokens it may draw: [sampling_mask_words]; NULL: all */
+    uint32_t n_choices;      /* of its request's n, for statistics: once a request, else 0 */
+    sampling sampling;       /* end_tokens: filled by the machine */
+    const uint32_t *allowed; /* tokens it may draw: [sampling_mask_words]; NULL: all */
     const banned_tokens *banned; /* what its output must not contain */
     uint32_t n_banned;
     bool ignore_eos;
@@ -103,6 +104,12 @@ typedef enum histogram_id {
     HIST_PREFILL,
     HIST_DECODE,
     HIST_STEP_TOKENS,
+    HIST_INFERENCE,
+    HIST_PROMPT_TOKENS,
+    HIST_OUTPUT_TOKENS,
+    HIST_MAX_TOKENS,
+    HIST_PARAM_N,
+    HIST_ITERATION,
     HIST_N
 } histogram_id;
 
@@ -141,8 +148,8 @@ typedef struct port_ops {
 } port_ops;
 
 typedef struct model_card {
-    const char *id;   /* served name */
-    const char *root; /* path of the file */
+    const char *id;    /* served name, the first of several */
+    const char *names; /* all of them, separated by commas; NULL: id alone */
     const model_config *config;
     uint64_t created; /* Unix time */
     uint64_t n_params, weight_bytes;

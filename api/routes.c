@@ -1,4 +1,5 @@
 /* The table of paths, and who may use them. Loop thread. */
+#include <string.h>
 #include <strings.h>
 
 #include "api/app.h"
@@ -12,6 +13,7 @@ enum {             /* flags of a route */
        POST = 2,   /* with a JSON body */
        PREFIX = 4, /* and everything below the path */
        POLLED = 8, /* by machines, all the time: its log line is for debugging; needs no key */
+       BARE = 16,  /* and without /v1, for clients whose base URL lacks it */
 };
 
 typedef struct route {
@@ -21,27 +23,36 @@ typedef struct route {
 } route;
 
 static const route routes[] = {
-    {"/v1/completions", POST, completions_run},
-    {"/v1/chat/completions", POST, chat_run},
-    {"/v1/models", GET, models_run},
-    {"/v1/models/", GET | PREFIX, models_run},
+    {"/v1/completions", POST | BARE, completions_run},
+    {"/v1/chat/completions", POST | BARE, chat_run},
+    {"/v1/models", GET | BARE, models_run},
+    {"/v1/models/", GET | PREFIX | BARE, models_run},
     {"/v1/memory", GET, memory_run},
-    {"/v1/embeddings", POST, unsupported_run},
+    {"/v1/embeddings", POST | BARE, unsupported_run},
     {"/v1/responses", POST, unsupported_run},
     {"/v1/messages", POST, unsupported_run},
     {"/tokenize", POST, tokenize_run},
     {"/detokenize", POST, detokenize_run},
+    {"/tokenizer_info", GET, tokenizer_info_run},
+    {"/version", GET, version_run},
+    {"/load", GET, load_run},
+    {"/ping", GET | POST | POLLED, ping_run},
     {"/health", GET | POLLED, health_run},
     {"/ready", GET | POLLED, ready_run},
     {"/metrics", GET | POLLED, metrics_run},
     {"/", GET, root_run},
 };
 
+static bool is_at(const route *r, str path, const char *own) {
+    return r->flags & PREFIX ? str_starts(path, str_of(own)) : str_eqz(path, own);
+}
+
 static const route *find(str path) {
+    path = app_path(path);
     for (size_t i = 0; i < sizeof routes / sizeof *routes; i++) {
         const route *r = &routes[i];
-        if (r->flags & PREFIX ? str_starts(path, str_of(r->path)) : str_eqz(path, r->path))
-            return r;
+        if (is_at(r, path, r->path)) return r;
+        if (r->flags & BARE && is_at(r, path, r->path + strlen("/v1"))) return r;
     }
     return NULL;
 }
@@ -52,11 +63,13 @@ bool routes_polled(str path) {
 }
 
 static bool allows(const route *r, http_method m) {
-    return r->flags & POST ? m == HTTP_POST : m == HTTP_GET || m == HTTP_HEAD;
+    return (r->flags & POST && m == HTTP_POST) ||
+           (r->flags & GET && (m == HTTP_GET || m == HTTP_HEAD));
 }
 
 static const char *allow_text(const route *r) {
-    return r->flags & POST ? "POST, OPTIONS" : "GET, HEAD, OPTIONS";
+    if (r->flags & POST) return r->flags & GET ? "GET, HEAD, POST, OPTIONS" : "POST, OPTIONS";
+    return "GET, HEAD, OPTIONS";
 }
 
 /* ---- browsers ---- */
@@ -92,12 +105,24 @@ static bool page_unasked(const http_request *rq) {
     return http_header(rq, "Origin") && !rq->cross_origin && !json;
 }
 
+/* Whether the body is declared to be a form, which is no JSON. */
+static bool is_form(const http_request *rq) {
+    static const char form[] = "application/x-www-form-urlencoded";
+    const char *type = http_header(rq, "Content-Type");
+    return type && strncasecmp(type, form, sizeof form - 1) == 0;
+}
+
 /* What the body is, by its headers. False: not to be read. */
 static bool body_readable(const http_request *rq, failure *f) {
     const char *coding = http_header(rq, "Content-Encoding");
     if (coding && strcasecmp(coding, "identity") != 0) {
         failure_set(f, API_MEDIA, "the body has Content-Encoding: %.40s", coding);
         err_hint(&f->err, "send it as plain JSON");
+        return false;
+    }
+    if (is_form(rq)) {
+        failure_set(f, API_MEDIA, "the body is declared to be a form, not JSON");
+        err_hint(&f->err, "send Content-Type: application/json");
         return false;
     }
     if (page_unasked(rq)) {
@@ -162,7 +187,7 @@ void routes_begin(app *app, http_request *rq) {
     } else if (!allows(r, rq->method)) {
         failure_set(&f, API_METHOD, "%.80s does not take %.20s", r->path, rq->method_name.ptr);
         f.allow = allow_text(r);
-    } else if (!(r->flags & POST) || body_readable(rq, &f)) {
+    } else if (rq->method != HTTP_POST || body_readable(rq, &f)) {
         return;
     }
     http_refuse(rq, &f);

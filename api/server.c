@@ -134,7 +134,7 @@ static status check_origins(const server_options *o, err *e) {
     const char *bad;
     if (!has(o->cors_origins) || cors_list_ok(o->cors_origins, &bad)) return OK;
     err_set(e, ERR_INVALID, "cors_origins: \"%.60s\" is no origin", bad);
-    err_hint(e, "scheme://host or scheme://host:port without a path, or *");
+    err_hint(e, "scheme://host or scheme://host:port without a path, localhost, or *");
     return err_field(e, "cors_origins");
 }
 

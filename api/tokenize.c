@@ -1,7 +1,8 @@
-/* POST /tokenize and /detokenize, with the names of both vLLM (prompt, add_special_tokens) and
- * llama.cpp's server (content, add_special). Loop thread; long texts on the pool. */
+/* POST /tokenize and /detokenize, with the names of both vLLM (prompt or messages,
+ * add_special_tokens) and llama.cpp's server (content, add_special, with_pieces), and
+ * GET /tokenizer_info. Loop thread; long texts on the pool. */
 #include "api/app.h"
-#include "json/in.h"
+#include "base/utf8.h"
 #include "json/out.h"
 
 enum { INLINE_TEXT_BYTES = 8 * 1024 };
@@ -11,7 +12,7 @@ typedef struct tokenize_job {
     http_request *rq;
     str text;
     unsigned flags;
-    bool pieces;
+    bool strs, pieces; /* token_strs beside the ids; ids with their pieces */
     vec_i32 ids;
     status status;
     err error;
@@ -20,6 +21,20 @@ typedef struct tokenize_job {
 static void work(void *arg) {
     tokenize_job *j = arg;
     j->status = tokenizer_encode(j->app->port->tok, j->text, j->flags, &j->ids, &j->error);
+}
+
+/* {"id":1,"piece":"text"}, or the bytes in a list where they are no text (llama.cpp) */
+static void write_piece(const tokenize_job *j, int32_t id, buf *b) {
+    str piece = tokenizer_piece(j->app->port->tok, id, true);
+    buf_addf(b, "{\"id\":%d,\"piece\":", id);
+    if (utf8_valid(piece)) {
+        json_str(b, piece);
+    } else {
+        for (size_t i = 0; i < piece.len; i++)
+            buf_addf(b, "%c%u", i ? ',' : '[', (unsigned)(unsigned char)piece.ptr[i]);
+        buf_addc(b, ']');
+    }
+    buf_addc(b, '}');
 }
 
 static void answer(tokenize_job *j) {
@@ -36,10 +51,13 @@ static void answer(tokenize_job *j) {
     buf_add(&b, STR(",\"tokens\":["));
     for (size_t i = 0; i < j->ids.n; i++) {
         if (i) buf_addc(&b, ',');
-        json_i64(&b, j->ids.v[i]);
+        if (j->pieces)
+            write_piece(j, j->ids.v[i], &b);
+        else
+            json_i64(&b, j->ids.v[i]);
     }
     buf_addc(&b, ']');
-    if (j->pieces) {
+    if (j->strs) {
         buf_add(&b, STR(",\"token_strs\":["));
         for (size_t i = 0; i < j->ids.n; i++) {
             if (i) buf_addc(&b, ',');
@@ -77,10 +95,30 @@ static const json_t *read_object(app *app, http_request *rq) {
     return NULL;
 }
 
+static status read_chat(tokenize_job *j, const json_t *o, err *e) {
+    bool begin = true, go_on = false, special = false;
+    chat_prompt_text t;
+    status s = json_in_bool(o, "add_generation_prompt", &begin, e);
+    if (s == OK) s = json_in_bool(o, "continue_final_message", &go_on, e);
+    if (s == OK) s = json_in_bool(o, "add_special_tokens", &special, e);
+    if (s == OK && begin && go_on) {
+        err_set(e, ERR_INVALID,
+                "continue_final_message needs add_generation_prompt to be false");
+        return err_field(e, "continue_final_message");
+    }
+    if (s == OK) s = chat_prompt(j->app, o, begin, go_on, &j->rq->mem, &t, e);
+    if (s == OK) j->text = t.text;
+    j->flags = CHAT_ENCODE_FLAGS | (special ? (unsigned)TOK_ADD_SPECIAL : 0);
+    return s;
+}
+
 static status read_tokenize(tokenize_job *j, const json_t *o, err *e) {
     bool special = true, parse = true;
     j->text = (str){NULL, 0};
-    status s = json_in_str(o, "prompt", &j->text, e);
+    status s = json_in_bool(o, "return_token_strs", &j->strs, e);
+    if (s == OK) s = json_in_bool(o, "with_pieces", &j->pieces, e);
+    if (s == OK && json_in_has(o, "messages")) return read_chat(j, o, e);
+    if (s == OK) s = json_in_str(o, "prompt", &j->text, e);
     bool vllm = j->text.ptr != NULL;
     if (s == OK && !vllm) s = json_in_str(o, "content", &j->text, e);
     if (s == OK && !j->text.ptr) {
@@ -91,7 +129,6 @@ static status read_tokenize(tokenize_job *j, const json_t *o, err *e) {
     if (s == OK) s = json_in_bool(o, "add_special_tokens", &special, e);
     if (s == OK) s = json_in_bool(o, "add_special", &special, e);
     if (s == OK) s = json_in_bool(o, "parse_special", &parse, e);
-    if (s == OK) s = json_in_bool(o, "return_token_strs", &j->pieces, e);
     j->flags =
         (special ? (unsigned)TOK_ADD_SPECIAL : 0) | (parse ? (unsigned)TOK_PARSE_SPECIAL : 0);
     return s;
@@ -160,5 +197,33 @@ void detokenize_run(app *app, http_request *rq) {
     json_str(&b, buf_str(&text));
     buf_addc(&b, '}');
     if (text.failed) b.failed = true;
+    app_json(rq, &b);
+}
+
+static void write_token(buf *b, const char *name, const tokenizer *tok, int32_t id) {
+    buf_addf(b, ",\"%s\":", name);
+    if (id < 0)
+        buf_add(b, STR("null"));
+    else
+        json_str_lossy(b, tokenizer_piece(tok, id, true));
+}
+
+void tokenizer_info_run(app *app, http_request *rq) {
+    if (!app_ready(app, rq)) return;
+    const tokenizer *tok = app->port->tok;
+    str chat = tokenizer_chat_template(tok);
+    buf b;
+    buf_init(&b, &rq->mem);
+    buf_add(&b, STR("{\"tokenizer_class\":\"PreTrainedTokenizerFast\",\"model_max_length\":"));
+    json_u64(&b, app->port->card.max_model_len);
+    buf_addf(&b, ",\"add_bos_token\":%s", tokenizer_adds_bos(tok) ? "true" : "false");
+    write_token(&b, "bos_token", tok, tokenizer_bos(tok));
+    write_token(&b, "eos_token", tok, tokenizer_eos(tok));
+    buf_add(&b, STR(",\"chat_template\":"));
+    if (chat.len)
+        json_str_lossy(&b, chat);
+    else
+        buf_add(&b, STR("null"));
+    buf_addc(&b, '}');
     app_json(rq, &b);
 }

@@ -13,6 +13,9 @@
 
 #include "base/utf8.h"
 
+static const char *const names[] = {
+    [LOG_ERROR] = "error", [LOG_WARN] = "warn", [LOG_INFO] = "info", [LOG_DEBUG] = "debug"};
+
 static atomic_int level = LOG_INFO;
 static atomic_bool journal;
 static atomic_ullong dropped;
@@ -30,6 +33,15 @@ static bool stderr_is_journal(void) {
 void log_init(log_level l) {
     atomic_store(&level, (int)l);
     atomic_store(&journal, stderr_is_journal());
+}
+
+bool log_level_by_name(str s, log_level *out) {
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (!str_eqz(s, names[i])) continue;
+        *out = (log_level)i;
+        return true;
+    }
+    return false;
 }
 
 log_level log_current(void) {
@@ -63,7 +75,6 @@ static void clean(char *s, size_t n) {
 }
 
 void log_line(log_level l, const char *fmt, ...) {
-    static const char *const name[] = {"error", "warn", "info", "debug"};
     static const int priority[] = {3, 4, 6, 7};
     if ((int)l > atomic_load_explicit(&level, memory_order_relaxed)) return;
     char line[2048];
@@ -77,7 +88,7 @@ void log_line(log_level l, const char *fmt, ...) {
         gmtime_r(&t.tv_sec, &tm);
         n = snprintf(line, sizeof line, "%04d-%02d-%02dT%02d:%02d:%02d.%03ldZ %s ",
                      tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min,
-                     tm.tm_sec, t.tv_nsec / 1000000, name[l]);
+                     tm.tm_sec, t.tv_nsec / 1000000, names[l]);
     }
     va_list ap;
     va_start(ap, fmt);

@@ -5,10 +5,15 @@
 #ifndef VRAMD_BASE_LOG_H
 #define VRAMD_BASE_LOG_H
 
+#include <stdbool.h>
 #include <stdint.h>
+
+#include "base/str.h"
 
 typedef enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG } log_level;
 
+/* "error", "warn", "info" or "debug". False: none of them, and *out is left alone. */
+bool log_level_by_name(str, log_level *out);
 void log_init(log_level);
 log_level log_current(void);
 void log_line(log_level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -237,42 +237,48 @@ static void bench_linear(const char *name, dtype t, uint32_t n_out, uint32_t n_i
     const uint32_t sets = sets_for(weights), width = kind == CU_OUT_T ? 2 : 4;
     const void *in = a.keep(random_16(rows, n_in));
     void *out = a.keep(bytes_of((size_t)rows * n_out * width)), *in_q = NULL;
-    const bool few = rows <= CU_FEW_ROWS;
+    const bool few = rows <= CU_FEW_ROWS, packed = cu_matrix_is_packed(t);
+    const bool fused = gate_up && (few || (packed && rows <= CU_MANY_ROWS));
+    void *split = NULL;
     CHECK_CUDA(cudaMemsetAsync(out, 0, (size_t)rows * n_out * width, b.stream));
-    if (few && cu_matrix_is_packed(t)) {
+    if (packed) {
+        split = a.keep(bytes_of(cu_split_bytes(rows)));
+        CHECK_CUDA(cudaMemsetAsync(split, 0, CU_SPLIT_COUNTERS, b.stream));
+    }
+    if (few && packed) {
         in_q = a.keep(bytes_of(cu_quantized_bytes(rows, n_in)));
         CHECK_CUDA(cu_quantize(b.stream, CU_BF16, rows, n_in, n_in, in, in_q));
     }
     std::vector<cu_linear> l, up;
     for (uint32_t i = 0; i < sets; i++) {
-        const uint32_t n = few && gate_up ? n_out / 2 : n_out;
+        const uint32_t n = fused ? n_out / 2 : n_out;
         cu_matrix w = random_matrix(t, n, n_in, i + 1);
         a.keep(w.data);
         l.push_back(linear(w, rows, in, out, kind));
-        l.back().in_q = in_q;
+        l.back().in_q = in_q, l.back().split = split;
         up.push_back(l.back());
         if (n == n_out) continue;
         up.back().w = random_matrix(t, n, n_in, i + 100);
         a.keep(up.back().w.data);
     }
-    if (by_gemm(t, rows) && (!cu_matrix_is_packed(t) || gemm_takes_packed(&l[0]))) tune(l[0]);
+    if (by_gemm(t, rows) && (!packed || gemm_takes_packed(&l[0]))) tune(l[0]);
     const double moved = kind == CU_OUT_ADD ? 8 : width;
-    const uint32_t n_results = few && gate_up ? n_out / 2 : n_out;
-    run_case(name, t == DT_BF16 ? "BF16" : "Q4_0", rows,
-             (double)weights + (double)rows * (n_in * 2.0 + n_results * moved),
-             2.0 * rows * n_out * n_in, sets, [=](uint32_t i) {
-                 if (!few || !gate_up) return run_linear(&l[i]);
-                 return cu_matrix_is_packed(t)
-                            ? cu_gate_up_quant_few(b.stream, &l[i], &up[i], ACT_SILU)
-                            : cu_gate_up_few(b.stream, &l[i], &up[i], ACT_SILU);
-             });
-    if (!gemm_takes_packed(&l[0]) || rows > 512) return;
+    const uint32_t n_results = fused ? n_out / 2 : n_out;
+    const double bytes = (double)weights + (double)rows * (n_in * 2.0 + n_results * moved),
+                 flop = 2.0 * rows * n_out * n_in;
+    run_case(name, t == DT_BF16 ? "BF16" : "Q4_0", rows, bytes, flop, sets, [=](uint32_t i) {
+        if (!fused) return run_linear(&l[i]);
+        if (!few) return cu_gate_up_packed(b.stream, &l[i], &up[i], ACT_SILU);
+        return packed ? cu_gate_up_quant_few(b.stream, &l[i], &up[i], ACT_SILU)
+                      : cu_gate_up_few(b.stream, &l[i], &up[i], ACT_SILU);
+    });
+    if (!packed || rows > 512 || (!few && rows <= CU_MANY_ROWS)) return;
     char other[32]; /* where the one becomes faster than the other */
-    snprintf(other, sizeof other, "%s_many", name);
-    run_case(other, "Q4_0", rows,
-             (double)weights + (double)rows * (n_in * 2.0 + n_results * moved),
-             2.0 * rows * n_out * n_in, sets,
-             [=](uint32_t i) { return cu_linear_quant(b.stream, &l[i]); });
+    snprintf(other, sizeof other, "%s_packed", name);
+    run_case(other, "Q4_0", rows, bytes, flop, sets, [=](uint32_t i) {
+        return fused ? cu_gate_up_packed(b.stream, &l[i], &up[i], ACT_SILU)
+                     : cu_linear_packed(b.stream, &l[i]);
+    });
 }
 
 /* The slices alone: a GEMM's weights from packed ones. */
@@ -295,7 +301,7 @@ static void bench_linears() {
     }
     /* The most rows first: tuning at them tunes for fewer. */
     for (dtype t : {DT_BF16, DT_Q4_0})
-        for (uint32_t rows : rows_of({2048, 512, 256, 128, 64, 16, 8, 1}, 128)) {
+        for (uint32_t rows : rows_of({2048, 512, 256, 128, 64, 32, 16, 8, 4, 1}, 128)) {
             const uint32_t qkv = (b.heads + 2 * b.kv_heads) * b.head_dim;
             bench_linear("qkv", t, qkv, b.embd, rows, CU_OUT_T, false);
             bench_linear("attn_output", t, b.embd, b.heads * b.head_dim, rows, CU_OUT_ADD,
@@ -401,8 +407,9 @@ static void bench_rope(const sequences &s) {
     const double bytes = 2.0 * rows * s.attn.ld * 2;
     run_case("rope_append", "BF16", rows, bytes, 0, s.sets, [&](uint32_t i) {
         const cu_attn set = s.in_set(i);
-        return cu_rope_append(b.stream, CU_BF16, &s.tables, rows, b.heads, ROPE_ADJACENT,
-                              b.head_dim, freqs, 1, (void *)set.qkv, set.ld, &set.kv);
+        const cu_rope rope = {set.kv,        CU_BF16,    (void *)set.qkv, set.ld, b.heads,
+                              ROPE_ADJACENT, b.head_dim, freqs,           1};
+        return cu_rope_append(b.stream, &rope, &s.tables, rows);
     });
 }
 

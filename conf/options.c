@@ -9,6 +9,7 @@
 #include <strings.h>
 #include <unistd.h>
 
+#include "base/check.h"
 #include "conf/option.h"
 
 /* ---- unknown names ---- */
@@ -316,6 +317,18 @@ status options_load(options *out, int *argc, char **argv, char **environ, const 
     if (s == OK) s = options_load_env(out, environ, e);
     if (s == OK) s = options_load_args(out, argc, argv, only, e);
     return s;
+}
+
+log_level options_log_level(const options *o) {
+    log_level l;
+    CHECK(log_level_by_name(options_word("log_level", o->log_level), &l));
+    return l;
+}
+
+void options_set_default(options *o, const char *name, const char *text) {
+    const option *row = option_by_name(name);
+    err e;
+    CHECK(row && option_set(o, row, text, "a default", &e) == OK);
 }
 
 void options_take_live(options *in_force, const options *read_again) {

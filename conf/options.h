@@ -10,11 +10,11 @@
 #include <stdio.h>
 
 #include "base/err.h"
+#include "base/log.h"
 #include "base/str.h"
 #include "conf/table.h"
 
-/* The words of backend, in the order of its row. Those of log_level are in the order of
- * base/log.h; the engine finds its own by name. */
+/* The words of backend, in the order of its row. Other modules find their own by name. */
 enum { BACKEND_AUTO, BACKEND_CPU, BACKEND_CUDA };
 
 #define OPTIONS_DEFAULT_FILE "/etc/vramd/vramd.conf"
@@ -66,6 +66,9 @@ int options_compare(const options *was, const options *now,
 
 /* The word of an ENUM option's value; "?" for what has none. */
 str options_word(const char *name, uint32_t value);
+log_level options_log_level(const options *);
+/* A default of a subcommand's own, in the words of the file. CHECKs that the table has them. */
+void options_set_default(options *, const char *name, const char *text);
 
 void options_print_help(FILE *, const char *only); /* for --help */
 void options_print_sample(FILE *);   /* a vramd.conf with every default, commented out */

@@ -15,7 +15,8 @@
     X("model", STR, model, "", 0, 255, "",                                                    \
       "GGUF file to serve (any part of a split one)", "", "m")                                \
     X("model", STR, served_model_name, "", 0, 255, "",                                        \
-      "name that clients use; default: the name of the file", "", "alias")         \
+      "names that clients use, separated by commas; default: the name of the file", "",       \
+      "alias")                                                                                \
     X("model", U32, max_model_len, 0, 0, 16777216, "tokens",                                  \
       "longest sequence, prompt and output; 0: what the model was trained for, at most 8192", \
       "", "ctx-size c")                                                                       \

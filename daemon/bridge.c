@@ -226,6 +226,11 @@ static void end_gen(bridge *b, gen *g, const out_record *r, gen_event *ev) {
     ev->usage = &u;
     b->counts.finished[ev->finish]++;
     observe(b, HIST_E2E, seconds(g->submit_us, r->now_us));
+    observe(b, HIST_INFERENCE, seconds(g->admitted_us, r->now_us));
+    observe(b, HIST_PROMPT_TOKENS, g->spec.n_prompt);
+    observe(b, HIST_OUTPUT_TOKENS, u.n_output);
+    observe(b, HIST_MAX_TOKENS, g->spec.max_tokens);
+    if (g->spec.n_choices) observe(b, HIST_PARAM_N, g->spec.n_choices);
     if (g->first_seen) observe(b, HIST_DECODE, seconds(g->first_us, r->now_us));
     if (ev->finish == GEN_ERROR) {
         if (r->ev.finish == FINISH_NO_TOKEN) {
@@ -419,7 +424,7 @@ status bridge_open(bridge **out, uv_loop_t *loop, machine *m, void (*flushed)(vo
     pthread_condattr_destroy(&attr);
     b->port = (port){.ops = &ops,
                      .card = {.id = m->name,
-                              .root = m->opt.model,
+                              .names = m->names,
                               .config = &m->model->program.config,
                               .created = (uint64_t)time(NULL),
                               .n_params = m->n_params,

@@ -161,7 +161,10 @@ static void publish(bridge *b, bool stepped) {
     sched_read(b->m->sched, &s);
     pthread_mutex_lock(&b->stats_lock);
     b->stats = s;
-    if (stepped) histogram_add(&b->step_rows, HIST_STEP_TOKENS, runner_last_rows(b->runner));
+    if (stepped) {
+        histogram_add(&b->step_rows, HIST_STEP_TOKENS, runner_last_rows(b->runner));
+        histogram_add(&b->step_tokens, HIST_ITERATION, runner_last_tokens(b->runner));
+    }
     b->last_step_us = clock_us();
     pthread_mutex_unlock(&b->stats_lock);
     pthread_mutex_lock(&b->out_lock);

@@ -72,7 +72,7 @@ struct bridge {
 
     pthread_mutex_t stats_lock;
     sched_stats stats;
-    histogram step_rows;
+    histogram step_rows, step_tokens;
     uint64_t last_step_us; /* of a committed step, or of idleness */
 
     atomic_int load_state; /* a load_state */

@@ -12,6 +12,7 @@ void bridge_stats(port *p, machine_stats *out) {
     s = b->stats;
     *out = b->counts;
     out->hist[HIST_STEP_TOKENS] = b->step_rows;
+    out->hist[HIST_ITERATION] = b->step_tokens;
     pthread_mutex_unlock(&b->stats_lock);
     out->n_waiting = s.n_waiting;
     out->n_running = s.n_running;

@@ -182,7 +182,7 @@ int cmd_generate(int argc, char **argv) {
     for (int i = 1; i < argc; i++)
         if (strcmp(argv[i], "--help") == 0) return print_help(), 0;
     options_defaults(&opt);
-    opt.log_level = LOG_WARN;
+    options_set_default(&opt, "log_level", "warn");
     status s = take_args(&a, &argc, argv, &e);
     if (s == OK) s = options_load(&opt, &argc, argv, environ, shared, &e);
     if (s == OK && argc != 2) {
@@ -191,7 +191,7 @@ int cmd_generate(int argc, char **argv) {
         s = err_hint(&e, "vramd generate --model FILE \"Once upon a time\"");
     }
     if (s != OK) return command_failed("generate", &e);
-    log_init((log_level)opt.log_level);
+    log_init(options_log_level(&opt));
     signal(SIGINT, on_interrupt);
     signal(SIGPIPE, SIG_IGN);
     a.prompt = argv[1];

@@ -108,10 +108,11 @@ static status take_options(daemon_state *d, err *e) {
         return s;
     }
     /* A report at the level that shows more: the one before or the one from now on. */
-    log_init((log_level)(was.log_level > now.log_level ? was.log_level : now.log_level));
+    const log_level before = options_log_level(&was), from_now = options_log_level(&now);
+    log_init(before > from_now ? before : from_now);
     if (options_compare(&was, &now, on_change, NULL) == 0)
         log_info("reload: no option has changed");
-    log_init((log_level)d->opt.log_level);
+    log_init(options_log_level(&d->opt));
     return OK;
 }
 
@@ -291,7 +292,7 @@ int cmd_serve(int argc, char **argv) {
     status s = read_options(&d, &d.opt, &e);
     if (s == OK) s = notify_listen_fd(&listen_fd, &e);
     if (s != OK) return command_failed("serve", &e);
-    log_init((log_level)d.opt.log_level);
+    log_init(options_log_level(&d.opt));
     signal(SIGPIPE, SIG_IGN);
     d.so = server_options_of(&d.opt);
     d.so.listen_fd = listen_fd;

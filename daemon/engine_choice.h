@@ -7,11 +7,11 @@
 
 /* Sets backend, device, engine_opt's device and the budgets, from the options backend,
  * cuda_device, memory and host_memory. backend = auto takes CUDA where there is a plugin, a
- * driver and a device. card: plan for that device, which need not be here; or NULL. Errors:
- * those of cuda_backend_available (backend = cuda) and of budget_parse. */
-status engine_choose(machine *, const cuda_card *card, err *);
+ * driver and a device. Errors: those of cuda_backend_available (backend = cuda) and of
+ * budget_parse. */
+status engine_choose(machine *, const machine_wish *, err *);
 /* backend = auto, and CUDA's engine does not serve this model (why): the CPU's shall try.
  * False where the choice was the operator's. */
-bool engine_fall_back(machine *, const err *why);
+bool engine_fall_back(machine *, const machine_wish *, const err *why);
 
 #endif

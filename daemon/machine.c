@@ -14,7 +14,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "daemon/engine_choice.h"
-#include "model/hf_config.h"
+#include "daemon/planned_model.h"
 
 enum { DEFAULT_CONTEXT = 8192, DEFAULT_TOKENS_PER_SEQ = 1024, MIN_LOGIT_ROWS = 16 };
 
@@ -124,17 +124,8 @@ static status open_model(machine *m, const char *weights, err *e) {
         return err_hint(
             e, "give --model FILE.gguf, or model = FILE.gguf in " OPTIONS_DEFAULT_FILE);
     }
-    if (n > 5 && strcasecmp(path + n - 5, ".json") == 0) {
-        model_config c;
-        dtype type = dtype_by_name(str_of(weights ? weights : "bf16"));
-        if (type == DT_NONE) {
-            err_set(e, ERR_INVALID, "weights: \"%.40s\" is no type of weights", weights);
-            err_field(e, "weights");
-            return err_hint(e, "for example bf16, f16, q8_0, q4_0");
-        }
-        status s = hf_config_load(&c, path, e);
-        return s == OK ? model_from_config(&m->model, &c, type, e) : s;
-    }
+    if (n > 5 && strcasecmp(path + n - 5, ".json") == 0)
+        return planned_model_open(m, path, weights, e);
     status s = checkpoint_open(&m->file, path, e);
     return s == OK ? model_open(&m->model, m->file, e) : s;
 }
@@ -142,9 +133,13 @@ static status open_model(machine *m, const char *weights, err *e) {
 /* The file's name without its ending, unless the operator gave one: what people type. */
 static void set_name(machine *m) {
     const char *base = strrchr(m->opt.model, '/'), *given = m->opt.served_model_name;
+    given += strspn(given, ", ");
+    m->names = *given ? given : NULL;
     base = base ? base + 1 : m->opt.model;
     snprintf(m->name, sizeof m->name, "%.255s", *given ? given : base);
+    if (*given) m->name[strcspn(m->name, ",")] = '\0';
     size_t n = strlen(m->name);
+    while (n && m->name[n - 1] == ' ') m->name[--n] = '\0';
     if (!*given && n > 5 && strcasecmp(m->name + n - 5, ".gguf") == 0) m->name[n - 5] = '\0';
 }
 
@@ -206,12 +201,20 @@ static const plan *host_plan(const machine *m) {
 }
 
 /* What the engine will allocate. Where the choice of the engine is ours, one that cannot serve
- * the model gives way to the CPU's. */
-static status engine_terms(machine *m, terms *t, kv_request *kv, err *e) {
+ * the model gives way to the CPU's. A model that is not here and that the engine cannot serve is
+ * estimated. */
+static status engine_terms(machine *m, const machine_wish *w, terms *t, kv_request *kv,
+                           err *e) {
+    if (m->counted) return planned_model_terms(m, t, kv, NULL, e);
     status s = m->backend->terms(&m->model->program, &m->engine_opt, t, kv, e);
-    if (s != ERR_UNSUPPORTED || !engine_fall_back(m, e)) return s;
-    terms_clear(t);
-    return m->backend->terms(&m->model->program, &m->engine_opt, t, kv, e);
+    if (s == ERR_UNSUPPORTED && engine_fall_back(m, w, e)) {
+        terms_clear(t);
+        s = m->backend->terms(&m->model->program, &m->engine_opt, t, kv, e);
+    }
+    const bool option = s == ERR_UNSUPPORTED && strcmp(e->field, "activation_dtype") == 0;
+    if (s != ERR_UNSUPPORTED || m->file || option) return s;
+    const err why = *e;
+    return planned_model_terms(m, t, kv, &why, e);
 }
 
 status machine_plan(machine *m, const options *o, const machine_wish *w, err *e) {
@@ -220,16 +223,17 @@ status machine_plan(machine *m, const options *o, const machine_wish *w, err *e)
     kv_request kv = {0};
     status s = open_model(m, w->weights, e);
     if (s == OK) s = resolve(m, w, e);
-    if (s == OK) s = engine_choose(m, w->card, e);
+    if (s == OK) s = engine_choose(m, w, e);
     if (s != OK) goto done;
     set_name(m);
     m->n_params = model_config_params(&m->model->program.config);
     m->weight_bytes = program_weight_bytes(&m->model->program);
-    s = engine_terms(m, &t, &kv, e);
+    s = engine_terms(m, w, &t, &kv, e);
     if (s != OK) goto done;
     kv.block_tokens = o->block_size;
     kv.max_seqs = m->opt.max_num_seqs;
     kv.max_rows = m->opt.max_num_batched_tokens;
+    kv.in_proportion = w->in_proportion;
     set_groups(m, &kv);
     list_terms(m, &t);
     if (w->extra) w->extra(w->arg, m, &t);

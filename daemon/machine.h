@@ -7,6 +7,7 @@
 #include "daemon/runner.h"
 #include "engine/cuda/cards.h"
 #include "memory/pool.h"
+#include "model/hf_quant.h"
 #include "scheduler/policy.h"
 #include "text/tokenizer.h"
 
@@ -36,7 +37,13 @@ typedef struct machine {
     sched_turns turns;
     sched_policy policy;
     void *runner_mem;
-    char name[256]; /* served name */
+    char name[256];    /* served name, the first of several */
+    const char *names; /* all of them, separated by commas; NULL: name alone */
+    /* Of a model that is planned by its config.json: */
+    bool counted;         /* no engine runs it */
+    bool text_part;       /* other parts are not counted */
+    quant_scheme stored;  /* how its files store the weights; bits 0: as planned */
+    char not_served[240]; /* why vramd cannot serve it there; "": it can */
     uint64_t n_params, weight_bytes, sched_bytes;
 } machine;
 
@@ -44,7 +51,10 @@ typedef struct machine {
 typedef struct machine_wish {
     const char *weights;   /* type of the matrices when the model is a config.json */
     const cuda_card *card; /* plan for this device, which need not be here */
-    uint32_t at_most_len;  /* max_model_len = 0 means at most this (0: DEFAULT_CONTEXT) */
+    bool elsewhere;        /* plan for a machine that may have more memory than this one */
+    bool in_proportion;    /* kv_request's */
+    bool uncut; /* the budgets hold whatever is wanted: for differences between plans */
+    uint32_t at_most_len; /* max_model_len = 0 means at most this (0: DEFAULT_CONTEXT) */
     void (*extra)(void *arg, const machine *, terms *); /* lists its own terms */
     void *arg;
 } machine_wish;

@@ -29,7 +29,7 @@ struct runner {
     uint32_t *n_tokens;  /* [max_seqs] */
     uint32_t *masks;     /* [max_seqs][mask_words]: by slot, of jobs with allow */
     uint32_t mask_words;
-    uint32_t last_rows;
+    uint32_t last_rows, last_tokens;
     err error;
 };
 
@@ -174,7 +174,9 @@ bool runner_step(runner *r) {
     step_result res;
     bool ok = f->submitted && engine_collect(r->engine, &res, &r->error) == OK;
     const sched_step *st = f->step;
-    r->last_rows = st->n_rows;
+    r->last_rows = r->last_tokens = st->n_rows;
+    for (uint32_t i = st->n_decode_seqs; i < st->n_seqs; i++)
+        r->last_tokens += st->seq[i].sample;
     uint32_t rows = 0;
     for (uint32_t i = 0; i < st->n_seqs; i++) {
         r->logit_row[i] = rows;
@@ -195,4 +197,8 @@ bool runner_step(runner *r) {
 
 uint32_t runner_last_rows(const runner *r) {
     return r->last_rows;
+}
+
+uint32_t runner_last_tokens(const runner *r) {
+    return r->last_tokens;
 }

@@ -53,5 +53,7 @@ bool runner_step(runner *);
 void runner_deliver(runner *);
 const err *runner_last_error(const runner *);
 uint32_t runner_last_rows(const runner *); /* of the step committed last */
+/* Its rows, and the tokens that were drawn from prompts: what vLLM counts of an iteration. */
+uint32_t runner_last_tokens(const runner *);
 
 #endif

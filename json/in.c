@@ -2,10 +2,13 @@
  * set once for the process; which arena it draws on is a matter of the thread. */
 #include "json/in.h"
 
+#include <errno.h>
 #include <math.h>
 #include <pthread.h>
 #include <setjmp.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/check.h"
 
@@ -37,6 +40,87 @@ arena *json_use_arena(arena *a) {
     return before;
 }
 
+/* ---- what JSON allows and jansson refuses ---- */
+
+/* Of the string whose first quote is at at: where its last quote is, or the end of the text. */
+static size_t string_end(str s, size_t at) {
+    while (++at < s.len && s.ptr[at] != '"')
+        if (s.ptr[at] == '\\') at++;
+    return at < s.len ? at : s.len;
+}
+
+/* \u0000 in a key becomes \ufffd, which no parameter's name has either. */
+static void mend_key(char *p, size_t from, size_t to) {
+    for (size_t i = from; i + 6 <= to; i++) {
+        if (p[i] != '\\') continue;
+        if (memcmp(p + i, "\\u0000", 6) == 0) memcpy(p + i, "\\ufffd", 6);
+        i++; /* what is escaped is no backslash of another escape */
+    }
+}
+
+/* RFC 8259, section 6 */
+static bool is_number(const char *p, size_t n, bool *whole) {
+    static const char digits[] = "0123456789";
+    const char *at = p + (*p == '-');
+    size_t k = strspn(at, digits);
+    if (k == 0 || (k > 1 && *at == '0')) return false;
+    at += k;
+    *whole = true;
+    if (*at == '.') {
+        k = strspn(++at, digits);
+        if (k == 0) return false;
+        at += k, *whole = false;
+    }
+    if (*at == 'e' || *at == 'E') {
+        at += 1 + (at[1] == '+' || at[1] == '-');
+        k = strspn(at, digits);
+        if (k == 0) return false;
+        at += k, *whole = false;
+    }
+    return at == p + n;
+}
+
+/* A number that fits neither an int64_t nor a double becomes a real number in the same place, of
+ * about its value or else of 9e99. Others stay. */
+static void mend_number(char *p, size_t n) {
+    char real[32];
+    bool whole;
+    if (n < 5 || !is_number(p, n, &whole)) return;
+    errno = 0;
+    if (whole) strtoll(p, NULL, 10);
+    double v = strtod(p, NULL);
+    if (isfinite(v) && (!whole || errno != ERANGE)) return;
+    if (isfinite(v))
+        snprintf(real, sizeof real, "%.10e", v);
+    else
+        snprintf(real, sizeof real, "%s9e99", v < 0 ? "-" : "");
+    size_t k = strlen(real);
+    memcpy(p, real, k);
+    memset(p + k, ' ', n - k);
+}
+
+/* A name or number of no use must not make a whole body invalid: it is replaced by another of
+ * the same length, which no getter takes either. p[len] is 0. */
+static void mend(char *p, size_t len) {
+    for (size_t i = 0, end; i < len; i = end) {
+        end = i + 1;
+        if (p[i] == '"') {
+            end = string_end((str){p, len}, i);
+            end += end < len;
+            size_t next = end + strspn(p + end, " \t\r\n");
+            if (p[next] == ':') mend_key(p, i + 1, end);
+        } else if (p[i] == '-' || (p[i] >= '0' && p[i] <= '9')) {
+            end = i + strspn(p + i, "0123456789.eE+-");
+            mend_number(p + i, end - i);
+        }
+    }
+}
+
+static bool is_mendable(const json_error_t *je) {
+    enum json_error_code code = json_error_code(je);
+    return code == json_error_numeric_overflow || code == json_error_null_byte_in_key;
+}
+
 /* NULL with *full: no memory; NULL without: no JSON. */
 static const json_t *load(arena *a, str text, json_error_t *je, bool *full) {
     const json_t *volatile v = NULL;
@@ -58,6 +142,12 @@ status json_in_parse(const json_t **out, arena *a, str text, err *e) {
     if (str_starts(text, STR("\xef\xbb\xbf"))) text.ptr += 3, text.len -= 3; /* RFC 8259, 8.1 */
     bool full;
     *out = load(a, text, &je, &full);
+    if (!*out && !full && is_mendable(&je)) {
+        str copy = arena_str(a, text);
+        full = !copy.ptr;
+        if (copy.ptr) mend((char *)copy.ptr, copy.len);
+        if (copy.ptr) *out = load(a, copy, &je, &full);
+    }
     if (*out) return OK;
     if (full) return err_set(e, ERR_NO_MEMORY, "no memory to parse the request");
     if (text.len == 0) {

@@ -8,6 +8,7 @@
 
 typedef struct totals {
     uint64_t steady;  /* bytes without the KV cache */
+    uint64_t weights; /* of those */
     uint64_t loading; /* held in addition while loading */
     const term *largest;
 } totals;
@@ -19,6 +20,7 @@ static bool add_up(const terms *t, totals *out) {
         if (!add_u64(e->while_loading ? out->loading : out->steady, e->bytes,
                      e->while_loading ? &out->loading : &out->steady))
             return false;
+        if (e->cls == MEM_WEIGHTS) out->weights += e->bytes;
         if (!e->while_loading && (!out->largest || e->bytes > out->largest->bytes))
             out->largest = e;
     }
@@ -46,10 +48,23 @@ static status copy_terms(terms *out, const terms *fixed, const plan *p, const kv
     return out->failed ? mem_exhausted(e, MEM_RUNTIME, "the list of terms") : OK;
 }
 
+/* What would make it fit: an option only where it can. */
+static void refusal_hint(const plan *p, const totals *sum, const budget *b, err *e) {
+    char least[32], have[32];
+    const char *more = "; or lower max_model_len";
+    if (sum->weights > b->bytes)
+        more = ": the weights alone are more than that; take a smaller type of weights";
+    else if (sum->steady > b->bytes)
+        more = "; or lower max_num_batched_tokens, max_num_seqs or max_connections";
+    err_hint(e, "the smallest budget that works is %s bytes (%s)%s",
+             bytes_grouped(p->smallest_budget_bytes, least),
+             bytes_human(p->smallest_budget_bytes, have), more);
+}
+
 /* The first term, largest first, without which the rest would fit; it is the one to name. */
 static status refuse(const plan *p, const totals *sum, uint64_t min_kv, const budget *b,
                      err *e) {
-    char want[32], have[32], part[32], least[32];
+    char want[32], part[32];
     const char *what = sum->largest ? sum->largest->what : "";
     uint64_t bytes = sum->largest ? sum->largest->bytes : 0;
     const char *cls = sum->largest ? mem_class_name(sum->largest->cls) : "";
@@ -59,28 +74,59 @@ static status refuse(const plan *p, const totals *sum, uint64_t min_kv, const bu
             b->source, cls, what, bytes_grouped(bytes, part),
             bytes_grouped(p->smallest_budget_bytes, want));
     err_field(e, "%s", b->option ? b->option : "memory");
-    return err_hint(e,
-                    "the smallest budget that works is %s bytes (%s); or lower max_model_len, "
-                    "max_num_seqs or kv_cache_dtype",
-                    bytes_grouped(p->smallest_budget_bytes, least),
-                    bytes_human(p->smallest_budget_bytes, have));
+    refusal_hint(p, sum, b, e);
+    return e->code;
 }
 
-/* Fills in the bytes of n blocks of a group without a window, where n_seqs sequences run.
- * False: more than can be counted. */
-static bool price(plan *p, const kv_request *kv, uint64_t n, uint64_t n_seqs) {
+/* Blocks of a group with this window that a sequence holds at most. */
+static uint64_t whole_window(const kv_request *kv, uint32_t window) {
+    const uint64_t rows = (uint64_t)(kv->depth ? kv->depth : 2) * kv->max_rows;
+    return kv_window_blocks(window, kv->block_tokens, rows);
+}
+
+/* Blocks of a group that a sequence of min_tokens needs. */
+static uint64_t blocks_of_one(const kv_request *kv, uint32_t window) {
+    const uint64_t longest = ceil_div(kv->min_tokens, kv->block_tokens);
+    const uint64_t whole = window && kv->max_seqs ? whole_window(kv, window) : longest;
+    return whole < longest ? whole : longest;
+}
+
+/* Blocks of a group with a window beside n blocks of a group without one: at least what as many
+ * sequences of the longest length need as n blocks hold, one at the least; at most what all
+ * sequences can hold, and never more than n. */
+typedef struct window_range {
+    uint64_t least, most;
+} window_range;
+
+static window_range range_of(const kv_request *kv, uint32_t window, uint64_t n) {
+    const uint64_t longest = ceil_div(kv->min_tokens, kv->block_tokens);
+    const uint64_t one = blocks_of_one(kv, window);
+    const uint64_t all = kv->max_seqs * whole_window(kv, window);
+    window_range r = {.most = n < all ? n : all};
+    r.least = longest ? ceil_div(n * one, longest) : 0;
+    if (r.least < one) r.least = one;
+    if (r.least > r.most) r.least = r.most;
+    return r;
+}
+
+/* Fills in the bytes of n blocks of a group without a window, and of up to `more` blocks beyond
+ * the least of each group with one. False: more than can be counted. */
+static bool price(plan *p, const kv_request *kv, uint64_t n, uint64_t more) {
     p->kv_bytes = p->beside_bytes = 0;
+    p->in_proportion = false;
     if (n > INT32_MAX) return false;
     p->kv_blocks = (uint32_t)n;
     p->kv_tokens = n * kv->block_tokens;
     for (uint32_t g = 0; g < kv->n_groups; g++) {
-        const uint64_t rows = (uint64_t)(kv->depth ? kv->depth : 2) * kv->max_rows;
-        const uint32_t window = kv->group[g].window;
-        uint64_t most = UINT64_MAX, bytes = 0;
-        if (window && kv->max_seqs)
-            most = n_seqs * kv_window_blocks(window, kv->block_tokens, rows);
-        p->group_blocks[g] = (uint32_t)(n < most ? n : most);
-        if (!mul_u64(p->group_blocks[g], p->group_block_bytes[g], &bytes) ||
+        uint64_t blocks = n, bytes = 0;
+        if (kv->group[g].window && kv->max_seqs) {
+            const window_range r = range_of(kv, kv->group[g].window, n);
+            if (kv->in_proportion) more = 0;
+            blocks = more < r.most - r.least ? r.least + more : r.most;
+            p->in_proportion |= blocks < r.most;
+        }
+        p->group_blocks[g] = (uint32_t)blocks;
+        if (!mul_u64(blocks, p->group_block_bytes[g], &bytes) ||
             !add_u64(p->kv_bytes, bytes, &p->kv_bytes))
             return false;
     }
@@ -88,33 +134,33 @@ static bool price(plan *p, const kv_request *kv, uint64_t n, uint64_t n_seqs) {
     return true;
 }
 
-static bool price_fits(plan *p, const kv_request *kv, uint64_t n, uint64_t n_seqs,
+static bool price_fits(plan *p, const kv_request *kv, uint64_t n, uint64_t more,
                        uint64_t loading, uint64_t left) {
-    return price(p, kv, n, n_seqs) && p->beside_bytes <= left &&
+    return price(p, kv, n, more) && p->beside_bytes <= left &&
            p->kv_bytes <= left - p->beside_bytes && loading <= left - p->beside_bytes;
 }
 
-/* The most that fits into left bytes: of blocks between lo and hi; where lo is too many for as
- * many windows as sequences, of windows. lo blocks with one window fit. */
+/* The most that fits into left bytes: first of blocks between lo and hi, each group with a
+ * window in proportion, so that no group runs short while another has blocks that nothing can
+ * use; then, of what is left, of blocks with a window. lo blocks fit. */
 static void price_most(plan *p, const kv_request *kv, uint64_t lo, uint64_t hi,
                        uint64_t loading, uint64_t left) {
-    uint64_t one = 1, all = kv->max_seqs ? kv->max_seqs : 1;
-    if (!price_fits(p, kv, lo, all, loading, left)) hi = lo;
     while (lo < hi) {
         uint64_t mid = hi - (hi - lo) / 2;
-        if (price_fits(p, kv, mid, all, loading, left))
+        if (price_fits(p, kv, mid, 0, loading, left))
             lo = mid;
         else
             hi = mid - 1;
     }
-    while (one < all) {
-        uint64_t mid = all - (all - one) / 2;
+    uint64_t least = 0, most = lo;
+    while (least < most) {
+        uint64_t mid = most - (most - least) / 2;
         if (price_fits(p, kv, lo, mid, loading, left))
-            one = mid;
+            least = mid;
         else
-            all = mid - 1;
+            most = mid - 1;
     }
-    CHECK(price(p, kv, lo, one));
+    CHECK(price(p, kv, lo, least));
 }
 
 static void start_plan(plan *out, const kv_request *kv, const budget *b) {
@@ -125,6 +171,8 @@ static void start_plan(plan *out, const kv_request *kv, const budget *b) {
         out->group_block_bytes[g] = kv->group[g].bytes_per_token * kv->block_tokens;
         out->kv_bytes_per_token += kv->group[g].bytes_per_token;
         out->kv_block_bytes += out->group_block_bytes[g];
+        const uint64_t one = blocks_of_one(kv, kv->group[g].window);
+        out->group_seq_blocks[g] = one < INT32_MAX ? (uint32_t)one : INT32_MAX;
     }
 }
 
@@ -143,7 +191,7 @@ status plan_solve(plan *out, const terms *fixed, const kv_request *kv, const bud
     if (want > max_blocks) want = max_blocks;
     if (want < min_blocks) want = min_blocks;
     uint64_t least = 0;
-    if (!price(out, kv, want, kv->max_seqs) || !price(out, kv, min_blocks, 1) ||
+    if (!price(out, kv, want, want) || !price(out, kv, min_blocks, 0) ||
         !add_u64(sum.steady, out->beside_bytes, &least) ||
         /* Loading buffers are freed before the KV cache is mapped: they raise the minimum only
          * where they are larger than the smallest cache. */
@@ -165,6 +213,16 @@ status plan_solve(plan *out, const terms *fixed, const kv_request *kv, const bud
     status s = copy_terms(&out->terms, fixed, out, kv, e);
     if (s != OK) return s;
     return out->fits ? OK : refuse(out, &sum, min_kv, b, e);
+}
+
+double plan_sequences(const plan *p) {
+    double least = 0;
+    for (uint32_t g = 0; g < p->n_groups; g++) {
+        const double n =
+            p->group_seq_blocks[g] ? (double)p->group_blocks[g] / p->group_seq_blocks[g] : 0;
+        if (g == 0 || n < least) least = n;
+    }
+    return least;
 }
 
 void plan_clear(plan *p) {

@@ -25,9 +25,10 @@ typedef struct kv_request {
     uint64_t max_tokens;  /* more is useless: n_seqs * context length */
     uint64_t want_tokens; /* stop here though the budget holds more; 0: take all up to max */
     /* What bounds a group with a window: */
-    uint32_t max_seqs; /* that run at once; 0: unknown */
-    uint32_t depth;    /* steps in flight: 1 or 2; 0: 2 */
-    uint32_t max_rows; /* of a step */
+    uint32_t max_seqs;  /* that run at once; 0: unknown */
+    uint32_t depth;     /* steps in flight: 1 or 2; 0: 2 */
+    uint32_t max_rows;  /* of a step */
+    bool in_proportion; /* it gets its least, though the budget holds more */
     /* Bytes of class scheduler beside n_blocks[g] blocks of each group g; grows with each of
      * them. NULL: none. */
     uint64_t (*beside)(void *arg, const uint32_t *n_blocks);
@@ -58,16 +59,21 @@ typedef struct plan {
     uint32_t n_groups;
     uint32_t group_blocks[PLAN_MAX_GROUPS];
     uint64_t group_block_bytes[PLAN_MAX_GROUPS]; /* of one block */
-    uint64_t kv_bytes, beside_bytes;             /* all groups; kv_request's beside */
+    bool in_proportion; /* the budget held no more than the least of some group with a window */
+    uint32_t group_seq_blocks[PLAN_MAX_GROUPS]; /* that a sequence of min_tokens needs */
+    uint64_t kv_bytes, beside_bytes;            /* all groups; kv_request's beside */
 } plan;
 
 /* Solves for the number of KV blocks (none where kv has no group: host memory beside a device
  * that holds the KV cache). A group with a window gets the blocks that this many tokens need
- * there in the worst case: never more than all sequences can hold, and under a budget that is
- * too small for that, no less than one can. fixed: every term but the KV cache (borrowed). On
+ * there in the worst case: never more than all sequences can hold. Under a budget that is too
+ * small for that, the groups share it in proportion to what one sequence of min_tokens needs of
+ * each. fixed: every term but the KV cache (borrowed). On
  * ERR_BUDGET *out is filled too (fits = false), so that it can be printed. Errors: ERR_BUDGET
  * (field "memory", names the term; hint: smallest budget), ERR_NO_MEMORY. */
 status plan_solve(plan *out, const terms *fixed, const kv_request *, const budget *, err *);
+/* How many sequences of min_tokens tokens the KV cache holds; 0 without one. */
+double plan_sequences(const plan *);
 void plan_clear(plan *);
 
 #endif

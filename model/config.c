@@ -111,15 +111,12 @@ uint64_t model_config_params(const model_config *c) {
     layer += n_ffn * 3 * h * f; /* gate, up, down */
     if (c->ffn_bias) layer += n_ffn * (2 * f + h);
     layer += c->n_experts * h; /* router */
+    if (c->router_bias) layer += c->n_experts;
+    if (c->sinks) layer += c->n_heads;
     layer += c->norms_per_layer * h;
     if (c->qk_norm) layer += 2 * hd;
     uint64_t embd = (uint64_t)c->n_vocab * h;
     return layer * c->n_layers + embd * (c->tied_head ? 1 : 2) + h;
-}
-
-uint64_t model_config_kv_bytes_per_token(const model_config *c, dtype t) {
-    uint64_t bytes;
-    return dtype_bytes(t, 2ull * c->n_kv_heads * c->n_layers, c->head_dim, &bytes) ? bytes : 0;
 }
 
 uint32_t model_config_window(const model_config *c, uint32_t layer) {

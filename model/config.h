@@ -43,6 +43,8 @@ typedef struct model_config {
     float norm_eps;
     bool tied_head; /* the output matrix is the token embedding */
     bool qkv_bias, o_bias, ffn_bias;
+    bool router_bias; /* of the experts */
+    bool sinks;       /* a learned score beside those of the keys, for each query head */
     bool qk_norm;
     uint32_t norms_per_layer; /* 2, or 4 with post-norms */
     uint32_t window_every;    /* 0: window (if any) on all layers; n: all but each n-th layer */
@@ -62,9 +64,6 @@ status model_config_read(model_config *out, const checkpoint *, err *);
 status model_config_check(const model_config *, err *);
 /* Number of weights, embeddings counted once when tied. */
 uint64_t model_config_params(const model_config *);
-/* Bytes of K and V of one token over all layers, stored as t; 0 when head_dim is no multiple of
- * its block. Exact for any checked config. */
-uint64_t model_config_kv_bytes_per_token(const model_config *, dtype t);
 /* The sliding window of one layer; 0: full attention. A query at position i sees the keys at
  * i - window + 1 .. i. */
 uint32_t model_config_window(const model_config *, uint32_t layer);

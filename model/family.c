@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+static const char no_experts[] = "mixture-of-experts models are not supported";
+
 static const family families[] = {
     {.arch = "llama",
      .others = "Mistral, SmolLM2, ...",
@@ -12,7 +14,10 @@ static const family families[] = {
      .record = llama_record,
      .hf = {.model = {{.type = "llama", .class = "LlamaForCausalLM", .bias_option = true},
                       {.type = "mistral", .class = "MistralForCausalLM"},
-                      {.type = "mixtral", .class = "MixtralForCausalLM", .experts = true}},
+                      {.type = "mixtral",
+                       .class = "MixtralForCausalLM",
+                       .experts = "num_local_experts",
+                       .expert_width = "intermediate_size"}},
             .act = "silu"}},
     {.arch = "qwen2",
      .qkv_bias = true,
@@ -38,12 +43,34 @@ static const family families[] = {
      .window_every = 6,
      .window_theta = 10000,
      .record = gemma_record,
-     .hf = {.model = {{.type = "gemma3_text", .class = "Gemma3ForCausalLM"}}, .tied = true}},
+     .hf = {.model = {{.type = "gemma3_text", .class = "Gemma3ForCausalLM"},
+                      {.type = "gemma3", .class = "Gemma3ForConditionalGeneration"}},
+            .tied = true}},
     {.arch = "gemma2",
      .refuse = "soft-capping of attention's scores is not supported",
      .norms_per_layer = 4,
      .window_every = 2,
      .hf = {.model = {{.type = "gemma2", .class = "Gemma2ForCausalLM"}}, .tied = true}},
+    {.arch = "qwen3moe",
+     .refuse = no_experts,
+     .qk_norm = true,
+     .norms_per_layer = 2,
+     .hf = {.model = {{.type = "qwen3_moe",
+                       .class = "Qwen3MoeForCausalLM",
+                       .experts = "num_experts",
+                       .expert_width = "moe_intermediate_size"}},
+            .window_switch = true,
+            .act = "silu"}},
+    {.arch = "gpt-oss",
+     .refuse = no_experts,
+     .qkv_bias = true,
+     .norms_per_layer = 2,
+     .window_every = 2,
+     .hf = {.model = {{.type = "gpt_oss",
+                       .class = "GptOssForCausalLM",
+                       .experts = "num_local_experts",
+                       .expert_width = "intermediate_size"}},
+            .act = "silu"}},
 };
 
 const family *family_at(size_t i) {

@@ -10,7 +10,8 @@
 typedef struct hf_model {
     const char *type, *class; /* "model_type", and the class in "architectures" */
     bool bias_option;         /* attention_bias and mlp_bias mean something */
-    bool experts;             /* num_local_experts must be there */
+    /* The members that have the number of experts and the width of one; NULL: it is dense. */
+    const char *experts, *expert_width;
 } hf_model;
 
 enum { FAMILY_HF_MODELS = 3 };
@@ -52,6 +53,8 @@ void family_hint(err *);
 void llama_record(recorder *); /* llama.c: llama, qwen2, qwen3 */
 void phi3_record(recorder *);  /* phi3.c */
 void gemma_record(recorder *); /* gemma.c: gemma3 */
+/* counted.c: the weights and KV cache of any family, without operations that run */
+void counted_record(recorder *);
 
 /* ---- pieces (parts.c) ---- */
 

@@ -52,8 +52,9 @@ static void maybe_count(reader *r, const char *key, uint32_t *out) {
     *out = (uint32_t)v;
 }
 
+/* What has no default (0 in *out) must be there. */
 static void count(reader *r, const char *key, uint32_t *out) {
-    if (r->s == OK && !json_in_has(r->o, key)) missing(r, key);
+    if (r->s == OK && !*out && !json_in_has(r->o, key)) missing(r, key);
     maybe_count(r, key, out);
 }
 
@@ -80,7 +81,7 @@ static void maybe_str(reader *r, const char *key, str *out) {
 /* ---- the parts of a config ---- */
 
 static void unknown_model(reader *r, const char *key, str found) {
-    char hint[sizeof r->e->hint] = "known: ";
+    char hint[sizeof r->e->hint] = "vramd plans ";
     size_t n = strlen(hint);
     const char *comma = "";
     const family *f;
@@ -107,8 +108,42 @@ static const family *find_family(reader *r, const hf_model **model) {
     return f;
 }
 
+/* Those of transformers' Gemma3TextConfig: the files of 4B to 27B give what differs. */
+static void gemma3_defaults(model_config *c) {
+    c->n_embd = 2304;
+    c->n_layers = 26;
+    c->n_heads = 8;
+    c->n_kv_heads = 4;
+    c->head_dim = 256;
+    c->n_ff = 9216;
+    c->n_vocab = 262208;
+    c->n_ctx_train = 131072;
+    c->window = 4096;
+}
+
+/* Mixtures that have dense layers, too, are not counted. */
+static void read_experts(reader *r, model_config *c, const hf_model *model) {
+    int64_t step = 1;
+    if (!model->experts) {
+        maybe_count(r, "num_local_experts", &c->n_experts);
+    } else {
+        count(r, model->experts, &c->n_experts);
+        c->n_ff = 0;
+        count(r, model->expert_width, &c->n_ff);
+    }
+    if (c->n_experts) count(r, "num_experts_per_tok", &c->n_experts_used);
+    if (r->s != OK) return;
+    end_member(r, json_in_int(r->o, "decoder_sparse_step", 1, 1 << 20, &step, r->e));
+    const json_t *dense = json_object_get(r->o, "mlp_only_layers");
+    if (r->s != OK || (step == 1 && json_array_size(dense) == 0)) return;
+    err_set(r->e, ERR_UNSUPPORTED,
+            "config.json: layers without experts among those with them are not counted");
+    r->s = err_field(r->e, step == 1 ? "mlp_only_layers" : "decoder_sparse_step");
+}
+
 static void read_shape(reader *r, model_config *c, const hf_model *model) {
     float rotary = 1;
+    if (strcmp(c->arch, "gemma3") == 0) gemma3_defaults(c);
     count(r, "hidden_size", &c->n_embd);
     count(r, "num_hidden_layers", &c->n_layers);
     count(r, "num_attention_heads", &c->n_heads);
@@ -116,18 +151,14 @@ static void read_shape(reader *r, model_config *c, const hf_model *model) {
     count(r, "vocab_size", &c->n_vocab);
     count(r, "max_position_embeddings", &c->n_ctx_train);
     if (r->s != OK) return;
-    c->n_kv_heads = c->n_heads;
-    c->head_dim = c->n_embd / c->n_heads;
+    if (!c->n_kv_heads) c->n_kv_heads = c->n_heads;
+    if (!c->head_dim) c->head_dim = c->n_embd / c->n_heads;
     maybe_count(r, "num_key_value_heads", &c->n_kv_heads);
     maybe_count(r, "head_dim", &c->head_dim);
     maybe_real(r, "rms_norm_eps", 1e-12, 0.1, &c->norm_eps);
     maybe_real(r, "partial_rotary_factor", 0, 1, &rotary);
     c->rope.n_dims = (uint32_t)((float)c->head_dim * rotary);
-    if (model->experts)
-        count(r, "num_local_experts", &c->n_experts);
-    else
-        maybe_count(r, "num_local_experts", &c->n_experts);
-    if (c->n_experts) count(r, "num_experts_per_tok", &c->n_experts_used);
+    read_experts(r, c, model);
 }
 
 /* "layer_types" says layer by layer what the pattern does. */
@@ -234,11 +265,11 @@ static void read_rope(reader *r, model_config *c) {
         return;
     }
     char prefix[64];
-    snprintf(prefix, sizeof prefix, "%s.", name);
+    snprintf(prefix, sizeof prefix, "%s%s.", r->prefix, name);
     const json_t *full = json_object_get(o, "full_attention");
     const json_t *slides = json_object_get(o, "sliding_attention");
     if (json_is_object(full)) { /* one for each kind of layer */
-        snprintf(prefix, sizeof prefix, "%s.full_attention.", name);
+        snprintf(prefix, sizeof prefix, "%s%s.full_attention.", r->prefix, name);
         if (json_is_object(slides) && c->window_theta > 0) {
             reader local = {slides, "rope_parameters.sliding_attention.", OK, r->e};
             maybe_real(&local, "rope_theta", 1, 1e12, &c->window_theta);
@@ -279,6 +310,8 @@ static void read_biases(reader *r, model_config *c, const family *f, const hf_mo
         c->o_bias = c->qkv_bias;
         maybe_bool(r, "mlp_bias", &c->ffn_bias);
     }
+    if (strcmp(f->arch, "gpt-oss") == 0)
+        c->o_bias = c->ffn_bias = c->router_bias = c->sinks = true;
     maybe_str(r, "hidden_act", &act);
     if (r->s == OK && f->hf.act && act.ptr && !str_eqz(act, f->hf.act))
         unsupported(r, "hidden_act", act, "known: silu");
@@ -318,34 +351,65 @@ static void name_member(const json_t *o, err *e) {
         }
 }
 
-static status fill(model_config *c, const json_t *o, err *e) {
-    reader r = {o, "", OK, e};
+static status read_config(model_config *c, reader *r) {
     const hf_model *model = NULL;
-    const family *f = find_family(&r, &model);
+    const family *f = find_family(r, &model);
     model_config_init(c);
-    if (!f) return r.s;
+    if (!f) return r->s;
     snprintf(c->arch, sizeof c->arch, "%s", f->arch);
     snprintf(c->name, sizeof c->name, "%s", model->type);
     c->rope.pairing = family_pairing(f, false);
     c->norms_per_layer = f->norms_per_layer;
     c->qk_norm = f->qk_norm;
     c->norm_eps = 1e-6f;
-    read_shape(&r, c, model);
-    read_biases(&r, c, f, model);
-    read_window(&r, c, f);
-    if (strcmp(f->arch, "gemma3") == 0) read_gemma3(&r, c);
-    read_rope(&r, c);
-    if (r.s != OK) return r.s;
-    status s = model_config_check(c, e);
-    if (s != OK) name_member(o, e);
+    read_shape(r, c, model);
+    read_biases(r, c, f, model);
+    read_window(r, c, f);
+    if (strcmp(f->arch, "gemma3") == 0) read_gemma3(r, c);
+    read_rope(r, c);
+    if (r->s != OK) return r->s;
+    status s = model_config_check(c, r->e);
+    if (s != OK) name_member(r->o, r->e);
     return s;
+}
+
+/* The type of what is not quantised: "dtype" since transformers 5. */
+static void read_type(reader *r, dtype *out) {
+    str type = {NULL, 0};
+    maybe_str(r, "torch_dtype", &type);
+    maybe_str(r, "dtype", &type);
+    weight_mix mix;
+    if (r->s != OK || !type.ptr) return;
+    if (weight_mix_by_name(&mix, type) && mix.kind == MIX_NONE)
+        *out = mix.base;
+    else
+        unsupported(r, "torch_dtype", type, "known: bfloat16, float16, float32");
+}
+
+static status fill(hf_config *out, const json_t *o, err *e) {
+    const json_t *inner = json_object_get(o, "text_config");
+    reader top = {o, "", OK, e}, text = {inner, "text_config.", OK, e};
+    out->text_part = json_is_object(inner);
+    status s = read_config(&out->config, out->text_part ? &text : &top);
+    if (s != OK) return s;
+    read_type(&top, &out->type);
+    if (out->text_part && top.s == OK) read_type(&text, &out->type);
+    if (top.s != OK || text.s != OK) return e->code;
+    out->quant.rest = out->type;
+    static const char *const keys[] = {"quantization_config", "compression_config"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        const json_t *q = json_object_get(o, keys[i]);
+        if (!json_is_object(q) && out->text_part) q = json_object_get(inner, keys[i]);
+        if (q && !json_is_null(q)) return hf_quant_read(&out->quant, q, &out->config, e);
+    }
+    return OK;
 }
 
 /* ---- text ---- */
 
-static status parse_in(model_config *out, arena *a, str text, err *e) {
+static status parse_in(hf_config *out, arena *a, str text, err *e) {
     json_error_t je;
-    *out = (model_config){0};
+    *out = (hf_config){.type = DT_BF16};
     arena *before = json_use_arena(a);
     const json_t *o = json_loadb(text.ptr ? text.ptr : "", text.len,
                                  JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &je);
@@ -359,7 +423,7 @@ static status parse_in(model_config *out, arena *a, str text, err *e) {
     return fill(out, o, e);
 }
 
-status hf_config_parse(model_config *out, str text, err *e) {
+status hf_config_parse(hf_config *out, str text, err *e) {
     arena a;
     arena_init(&a, chunks_heap(), 0);
     status s = parse_in(out, &a, text, e);
@@ -385,7 +449,7 @@ static status read_file(buf *b, const char *path, err *e) {
     return err_hint(e, "name the model's config.json");
 }
 
-status hf_config_load(model_config *out, const char *path, err *e) {
+status hf_config_load(hf_config *out, const char *path, err *e) {
     buf text;
     buf_init(&text, NULL);
     status s = read_file(&text, path, e);

@@ -47,12 +47,9 @@ static status check_family(const model_config *c, const family *f, err *e) {
     return err_field(e, "%s", field);
 }
 
-static status record(model **out, const model_config *c, const checkpoint *file, dtype planned,
-                     err *e) {
+static status record(model **out, const model_config *c, const checkpoint *file,
+                     weight_mix planned, void (*pass)(recorder *), err *e) {
     *out = NULL;
-    const family *f = family_find(c->arch);
-    status s = check_family(c, f, e);
-    if (s != OK) return s;
     model *m = calloc(1, sizeof *m);
     bool *claimed = calloc(file ? checkpoint_n_tensors(file) + 1 : 1, sizeof *claimed);
     if (!m || !claimed) {
@@ -68,7 +65,7 @@ static status record(model **out, const model_config *c, const checkpoint *file,
                   .claimed = claimed,
                   .s = OK,
                   .e = e};
-    f->record(&r);
+    pass(&r);
     rec_kv_groups(&r);
     check_claimed(&r);
     free(claimed);
@@ -80,21 +77,41 @@ static status record(model **out, const model_config *c, const checkpoint *file,
     return OK;
 }
 
+static status record_family(model **out, const model_config *c, const checkpoint *file,
+                            weight_mix planned, err *e) {
+    const family *f = family_find(c->arch);
+    status s = check_family(c, f, e);
+    return s == OK ? record(out, c, file, planned, f->record, e) : s;
+}
+
 status model_open(model **out, const checkpoint *file, err *e) {
     model_config c;
     *out = NULL;
     status s = model_config_read(&c, file, e);
-    return s == OK ? record(out, &c, file, DT_NONE, e) : s;
+    return s == OK ? record_family(out, &c, file, (weight_mix){DT_NONE, MIX_NONE}, e) : s;
+}
+
+static status check_planned(const model_config *c, weight_mix weights, err *e) {
+    if (dtype_get(weights.base) && (weights.base < DT_I8 || weights.base > DT_F64))
+        return model_config_check(c, e);
+    err_set(e, ERR_INVALID, "%s is no type of weights", dtype_name(weights.base));
+    return err_field(e, "weights");
 }
 
 status model_from_config(model **out, const model_config *c, dtype weights, err *e) {
+    return model_from_mix(out, c, (weight_mix){weights, MIX_NONE}, e);
+}
+
+status model_from_mix(model **out, const model_config *c, weight_mix weights, err *e) {
     *out = NULL;
-    if (!dtype_get(weights) || (weights >= DT_I8 && weights <= DT_F64)) {
-        err_set(e, ERR_INVALID, "%s is no type of weights", dtype_name(weights));
-        return err_field(e, "weights");
-    }
-    status s = model_config_check(c, e);
-    return s == OK ? record(out, c, NULL, weights, e) : s;
+    status s = check_planned(c, weights, e);
+    return s == OK ? record_family(out, c, NULL, weights, e) : s;
+}
+
+status model_counted(model **out, const model_config *c, weight_mix weights, err *e) {
+    *out = NULL;
+    status s = check_planned(c, weights, e);
+    return s == OK ? record(out, c, NULL, weights, counted_record, e) : s;
 }
 
 void model_close(model *m) {

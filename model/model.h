@@ -4,6 +4,7 @@
 
 #include "model/checkpoint.h"
 #include "model/program.h"
+#include "model/weight_mix.h"
 
 /* A model file opened: its program and where its weights are. Owns neither more nor less than
  * the program; the checkpoint is borrowed and must outlive it. */
@@ -19,6 +20,11 @@ status model_open(model **out, const checkpoint *, err *);
 /* The program of a model that is not here, with every matrix of the given type (norms and
  * biases float32). Where cols is no multiple of the block, falls back as quantizers do. */
 status model_from_config(model **out, const model_config *, dtype weights, err *);
+/* The same with the types of a mixture. */
+status model_from_mix(model **out, const model_config *, weight_mix, err *);
+/* The weights and KV groups alone, also of what no engine runs (mixtures of experts, Gemma 2): for
+ * plans. Errors: those of the config. */
+status model_counted(model **out, const model_config *, weight_mix, err *);
 void model_close(model *);
 
 /* Reads rows [row, row + n) of a weight as stored; row r of expert e is e * rows + r. dst: n

@@ -140,7 +140,9 @@ static weight_id add_weight(recorder *r, weight w, const char *name, uint32_t al
     if (r->file)
         find_tensor(r, &w, (uint32_t[]){all_cols, all_rows, w.n_experts ? w.n_experts : 1});
     else
-        w.type = w.role == WEIGHT_VECTOR ? DT_F32 : dtype_for_cols(r->planned, all_cols);
+        w.type = w.role == WEIGHT_VECTOR
+                     ? DT_F32
+                     : weight_mix_type(&r->planned, &p->config, name, w.layer, all_cols);
     check_slice(r, &w);
     p->weights[p->n_weights] = w;
     return p->n_weights++;

@@ -5,11 +5,12 @@
 
 #include "model/checkpoint.h"
 #include "model/program.h"
+#include "model/weight_mix.h"
 
 typedef struct recorder {
     program *p;
-    const checkpoint *file; /* NULL: planned from a config, matrices of type planned */
-    dtype planned;
+    const checkpoint *file; /* NULL: planned from a config, matrices of the types of planned */
+    weight_mix planned;
     bool *claimed; /* [checkpoint_n_tensors]: which tensors the program uses */
     uint32_t cap_values, cap_weights, cap_ops;
     status s;
@@ -20,7 +21,7 @@ value_id rec_value(recorder *, const char *name, row_set, uint32_t cols);
 /* A value of ROWS_ROUTED. */
 value_id rec_value_routed(recorder *, const char *name, uint32_t top_k, uint32_t cols);
 /* A weight of the file under "blk.LAYER.NAME", or NAME when layer is -1; checked for shape and
- * type. Without a file: of the planned type (vectors: float32). */
+ * type. Without a file: of the planned types (vectors: float32). */
 weight_id rec_weight(recorder *, weight_role, int layer, const char *name, uint32_t rows,
                      uint32_t cols);
 /* A part of the rows or columns of a tensor: n of all, from first on. */

@@ -9,7 +9,7 @@ static bool among(const int32_t *ids, uint32_t n, int32_t token) {
 
 /* Whether token is one that may end the sequence. Most are not, and most sequences have no stop
  * ids of their own, so that the cold record is seldom looked at. */
-static bool may_end(const sched *s, const seq_hot *h, int32_t token) {
+static inline bool may_end(const sched *s, const seq_hot *h, int32_t token) {
     if (h->checks_end && among(s->cfg.end_tokens, s->cfg.n_end_tokens, token)) return true;
     if (!h->checks_stop) return false;
     const sched_spec *spec = &s->record[record_of(h->id)].spec;
@@ -17,7 +17,7 @@ static bool may_end(const sched *s, const seq_hot *h, int32_t token) {
 }
 
 /* Whether token ends the sequence; it is already counted in h->len. */
-static bool token_ends(const sched *s, const seq_hot *h, int32_t token) {
+static inline bool token_ends(const sched *s, const seq_hot *h, int32_t token) {
     return may_end(s, h, token) &&
            h->len - 1 - h->n_prompt >= s->record[record_of(h->id)].spec.min_tokens;
 }
@@ -54,8 +54,10 @@ static sched_finish no_token(sched *s, int32_t token) {
     return token < -1 ? FINISH_NOT_FINITE : FINISH_NO_TOKEN;
 }
 
-static inline void commit_token(sched *s, seq_hot *h, uint32_t slot, uint32_t index,
-                                int32_t token) {
+/* Inlined by force: gcc leaves a function with two callers out of line, and the call is a tenth
+ * of what a token costs. */
+static inline __attribute__((always_inline)) void
+commit_token(sched *s, seq_hot *h, uint32_t slot, uint32_t index, int32_t token) {
     if (token < 0) {
         seq_end(s, slot, no_token(s, token), -1);
         return;
@@ -73,10 +75,10 @@ static inline void commit_token(sched *s, seq_hot *h, uint32_t slot, uint32_t in
 
 /* Rows of e are in the KV cache: full blocks can be found, those out of sight are released. One
  * that was preempted meanwhile has no blocks any more. */
-static void commit_rows(sched *s, const seq_hot *h, const sched_step_seq *e, bool decode) {
+static void commit_rows(sched *s, const seq_hot *h, const sched_step_seq *e, bool publish) {
     if (h->n_blocks == 0) return;
-    uint32_t n = e->first_pos + e->n_rows;
-    if (!decode || n == e->n_blocks * s->cfg.block_tokens) cache_publish(s, e->slot, n);
+    const uint32_t n = e->first_pos + e->n_rows;
+    if (publish) cache_publish(s, e->slot, n);
     if (s->windows) hold_release_unseen(s, e->slot, n);
 }
 
@@ -114,15 +116,54 @@ static __attribute__((noinline)) void commit_run(sched *s, const sched_step_seq 
     if (why != FINISH_NONE) seq_end(s, e->slot, why, stops ? run[n - 1] : -1);
 }
 
-static inline void commit_entry(sched *s, seq_hot *h, const sched_step *st, uint32_t i,
-                                const int32_t *run) {
-    const sched_step_seq *e = &st->seq[i];
-    commit_rows(s, h, e, i < st->n_decode_seqs);
-    if (i >= st->n_decode_seqs) commit_prefill(s, h, e, i);
-    if (e->sample)
+/* Counts the step off. False: the sequence has ended, so the rows of e are discarded. */
+static inline bool leave_step(sched *s, seq_hot *h, const sched_step_seq *e) {
+    h->inflight--;
+    h->pending -= e->sample;
+    if (h->state != SEQ_ENDED) return true;
+    if (h->inflight == 0) seq_retire(s, e->slot);
+    return false;
+}
+
+static void commit_failed(sched *s, const sched_step *st) {
+    for (uint32_t i = 0; i < st->n_seqs; i++) {
+        const sched_step_seq *e = &st->seq[i];
+        seq_hot *h = &s->hot[e->slot];
+        if (!leave_step(s, h, e)) continue;
+        if (e->n_draft > 0) h->n_draft = 0;
+        seq_end(s, e->slot, FINISH_ERROR, -1);
+    }
+}
+
+/* Decode rows are nearly all that is ever committed: their loop has nothing that only prefills
+ * need. */
+static void commit_drawn(sched *s, const sched_step *st, const sched_step_tokens *drawn) {
+    const int32_t *run = drawn->token;
+    const uint32_t stride = drawn->stride;
+    uint32_t i = 0;
+    for (; i < st->n_decode_seqs; i++, run += stride) {
+        const sched_step_seq *e = &st->seq[i];
+        seq_hot *h = &s->hot[e->slot];
+        if (!leave_step(s, h, e)) continue;
+        if (e->n_draft > 0) {
+            commit_run(s, e, i, run, drawn->n ? drawn->n[i] : 1);
+            continue;
+        }
+        const bool fills = e->first_pos + 1 == e->n_blocks * s->cfg.block_tokens;
+        if (fills || s->windows) commit_rows(s, h, e, fills);
         commit_token(s, h, e->slot, i, *run);
-    else if (e->first_pos + e->n_rows == h->limit)
-        seq_end(s, e->slot, FINISH_LENGTH, -1); /* only the prompt was to be scored */
+    }
+    for (; i < st->n_seqs; i++, run += stride) {
+        const sched_step_seq *e = &st->seq[i];
+        seq_hot *h = &s->hot[e->slot];
+        if (!leave_step(s, h, e)) continue;
+        commit_rows(s, h, e, true);
+        commit_prefill(s, h, e, i);
+        if (e->sample)
+            commit_token(s, h, e->slot, i, *run);
+        else if (e->first_pos + e->n_rows == h->limit)
+            seq_end(s, e->slot, FINISH_LENGTH, -1); /* only the prompt was to be scored */
+    }
 }
 
 void sched_commit(sched *s, const sched_step *st, const sched_step_tokens *tokens) {
@@ -131,27 +172,10 @@ void sched_commit(sched *s, const sched_step *st, const sched_step_tokens *token
     CHECK(st == &s->step[parity] && st->number == s->n_committed + 1);
     s->n_committed++;
     s->count.steps++;
-    const uint32_t stride = tokens ? tokens->stride : 0;
-    size_t at = 0; /* of entry i's run */
-    for (uint32_t i = 0; i < st->n_seqs; i++, at += stride) {
-        const sched_step_seq *e = &st->seq[i];
-        seq_hot *h = &s->hot[e->slot];
-        h->inflight--;
-        h->pending -= e->sample;
-        if (h->state == SEQ_ENDED) { /* its rows are discarded */
-            if (h->inflight == 0) seq_retire(s, e->slot);
-            continue;
-        }
-        if (!tokens) {
-            if (e->n_draft > 0) h->n_draft = 0;
-            seq_end(s, e->slot, FINISH_ERROR, -1);
-            continue;
-        }
-        if (e->n_draft > 0)
-            commit_run(s, e, i, tokens->token + at, tokens->n ? tokens->n[i] : 1);
-        else
-            commit_entry(s, h, st, i, tokens->token + at);
-    }
+    if (tokens)
+        commit_drawn(s, st, tokens);
+    else
+        commit_failed(s, st);
     hold_unpin(s, st);
     for (uint32_t k = 0; k < s->n_groups; k++) blocks_unfence(&s->group[k].kv, parity);
 }

@@ -218,12 +218,16 @@ static uint32_t cover_drafts(planner *p, uint32_t slot, uint32_t n) {
     return n;
 }
 
+static bool prompts_want_rows(const sched *s) {
+    return s->prefilling.n + s->preempted.n + s->waiting.n > 0;
+}
+
 /* Rows that verify drafts, once every decoding sequence has its row: senior first, and while
  * prompts want rows, not more than half of what is left. */
 static void plan_drafts(planner *p) {
     sched *s = p->s;
     uint32_t left = min_u32(p->rows_left, p->logits_left), row = 0;
-    if (s->prefilling.n + s->preempted.n + s->waiting.n > 0) left /= 2;
+    if (prompts_want_rows(s)) left /= 2;
     for (uint32_t i = 0; i < p->n_decode; i++) {
         sched_step_seq *e = &p->entry[i];
         seq_hot *h = &s->hot[e->slot];
@@ -380,6 +384,15 @@ static uint32_t prefill_share(const sched *s, uint32_t n_left) {
     return max_u32(1, min_u32(n_left, p->prefill_share(p->self, &s->cfg, n_left)));
 }
 
+/* Rows that decoding leaves. */
+static void plan_prompts(planner *p) {
+    p->share = prefill_share(p->s, p->rows_left);
+    plan_running_prefills(p);
+    plan_resumed(p);
+    if (p->s->preempted.n == 0) plan_admitted(p);
+    plan_leftovers(p);
+}
+
 const sched_step *sched_plan(sched *s, uint64_t now_us) {
     end_expired(s, now_us);
     if (s->n_planned - s->n_committed == s->depth) return NULL;
@@ -392,10 +405,6 @@ const sched_step *sched_plan(sched *s, uint64_t now_us) {
                  .parity = parity};
     plan_decode(&p);
     if (s->n_drafting > 0) plan_drafts(&p);
-    if (p.rows_left > 0) p.share = prefill_share(s, p.rows_left);
-    plan_running_prefills(&p);
-    plan_resumed(&p);
-    if (s->preempted.n == 0) plan_admitted(&p);
-    plan_leftovers(&p);
+    if (p.rows_left > 0 && prompts_want_rows(s)) plan_prompts(&p);
     return finish_step(&p);
 }

@@ -30,6 +30,13 @@ static inline TCase *check_case(Suite *s, const char *name) {
     return c;
 }
 
+/* The file of the model that tests of a real one need; a test without it fails. */
+static inline const char *test_model(void) {
+    const char *path = getenv("VRAMD_TEST_MODEL");
+    ck_assert_msg(path && *path, "VRAMD_TEST_MODEL must name the model file");
+    return path;
+}
+
 /* Runs the suite and frees it; what main returns. */
 static inline int check_run(Suite *s) {
     SRunner *r = srunner_create(s);

@@ -97,7 +97,6 @@ static void render_chatml(const chat_template *t, const chat_message *m, size_t 
         add3(b, "<|im_start|>", m[i].role, "\n");
         add3(b, "", m[i].content, "<|im_end|>\n");
     }
-    buf_add(b, STR("<|im_start|>assistant\n"));
 }
 
 static void render_llama3(const chat_template *t, const chat_message *m, size_t n, buf *b) {
@@ -114,7 +113,6 @@ static void render_llama3(const chat_template *t, const chat_message *m, size_t 
         add3(b, "<|start_header_id|>", m[i].role, "<|end_header_id|>\n\n");
         add3(b, "", trim(m[i].content), "<|eot_id|>");
     }
-    buf_add(b, STR("<|start_header_id|>assistant<|end_header_id|>\n\n"));
 }
 
 static void render_gemma(const chat_template *t, const chat_message *m, size_t n, buf *b) {
@@ -124,7 +122,6 @@ static void render_gemma(const chat_template *t, const chat_message *m, size_t n
         add3(b, "<start_of_turn>", answer ? STR("model") : m[i].role, "\n");
         add3(b, "", trim(m[i].content), "<end_of_turn>\n");
     }
-    buf_add(b, STR("<start_of_turn>model\n"));
 }
 
 static void render_llama2(const chat_template *t, const chat_message *m, size_t n, buf *b) {
@@ -187,8 +184,18 @@ static status check_roles(const chat_template *t, const chat_message *m, size_t 
     return OK;
 }
 
-status chat_template_render(const chat_template *t, const chat_message *m, size_t n, buf *b,
-                            err *e) {
+/* What begins an answer; the others have nothing for it. */
+static const char *answer_head(chat_family f) {
+    switch (f) {
+    case CHAT_CHATML: return "<|im_start|>assistant\n";
+    case CHAT_LLAMA3: return "<|start_header_id|>assistant<|end_header_id|>\n\n";
+    case CHAT_GEMMA: return "<start_of_turn>model\n";
+    default: return "";
+    }
+}
+
+status chat_template_render(const chat_template *t, const chat_message *m, size_t n,
+                            bool answer, buf *b, err *e) {
     if (n == 0) {
         err_set(e, ERR_INVALID, "messages is empty");
         return err_field(e, "messages");
@@ -205,5 +212,6 @@ status chat_template_render(const chat_template *t, const chat_message *m, size_
     case CHAT_MISTRAL: render_mistral(t, m, n, b); break;
     case CHAT_UNKNOWN: return err_set(e, ERR_INVALID, "no chat template");
     }
+    if (answer) buf_add(b, str_of(answer_head(t->family)));
     return b->failed ? err_set(e, ERR_NO_MEMORY, "no memory for the prompt") : OK;
 }

@@ -33,9 +33,10 @@ typedef struct chat_template {
 /* source: the template of the model, "" if it has none; bos and eos: texts of those tokens.
  * Errors: ERR_INVALID (field chat_template): none, or not recognised. */
 status chat_template_open(chat_template *out, str source, str bos, str eos, err *);
-/* Appends the prompt, the beginning of the answer included. Errors: ERR_INVALID (field
- * messages) where the template refuses the order of the roles; ERR_NO_MEMORY. */
-status chat_template_render(const chat_template *, const chat_message *, size_t n, buf *out,
-                            err *);
+/* Appends the prompt; with answer the beginning of an answer as well (add_generation_prompt).
+ * Errors: ERR_INVALID (field messages) where the template refuses the order of the roles;
+ * ERR_NO_MEMORY. */
+status chat_template_render(const chat_template *, const chat_message *, size_t n, bool answer,
+                            buf *out, err *);
 
 #endif

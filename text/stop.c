@@ -2,11 +2,11 @@
 #include "text/stop.h"
 
 bool stop_set_init(stop_set *set, arena *a, const str *s, uint32_t n) {
-    *set = (stop_set){.n = n};
+    *set = (stop_set){.n = n, .s = s};
+    if (n && !(set->fail = arena_alloc(a, n * sizeof *set->fail))) return false;
     for (uint32_t i = 0; i < n; i++) {
         uint16_t *f = arena_alloc(a, s[i].len * sizeof *f);
         if (!f) return false;
-        set->s[i] = s[i];
         set->fail[i] = f;
         f[0] = 0;
         for (size_t at = 1, k = 0; at < s[i].len; at++) {
@@ -16,6 +16,12 @@ bool stop_set_init(stop_set *set, arena *a, const str *s, uint32_t n) {
         }
     }
     return true;
+}
+
+bool stop_state_init(stop_state *st, arena *a, const stop_set *set) {
+    *st = (stop_state){0};
+    if (set->n) st->matched = arena_zalloc(a, set->n * sizeof *st->matched);
+    return set->n == 0 || st->matched;
 }
 
 /* One byte for all automata; returns the string that completed, the longest of several. */
@@ -66,5 +72,6 @@ int stop_push(const stop_set *set, stop_state *st, str text, buf *out) {
 
 void stop_flush(const stop_set *set, stop_state *st, buf *out) {
     if (set->n && st->held) buf_add(out, held_bytes(set, st));
-    *st = (stop_state){0};
+    if (set->n) memset(st->matched, 0, set->n * sizeof *st->matched);
+    st->held = 0;
 }

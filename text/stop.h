@@ -8,21 +8,22 @@
 
 #include "base/buf.h"
 
-enum { STOP_MAX = 16, STOP_MAX_BYTES = 1024 };
+enum { STOP_MAX_BYTES = 1024 };
 
 typedef struct stop_set { /* immutable, shared by the choices of a request */
     uint32_t n;
-    str s[STOP_MAX];          /* borrowed; 1..STOP_MAX_BYTES bytes each */
-    uint16_t *fail[STOP_MAX]; /* [len] length of the longest proper border of s[0..i] */
+    const str *s;    /* [n] borrowed; 1..STOP_MAX_BYTES bytes each */
+    uint16_t **fail; /* [n][len] length of the longest proper border of s[0..i] */
 } stop_set;
 
 typedef struct stop_state {
-    uint16_t matched[STOP_MAX]; /* how much of s[i] the text ends with */
-    uint16_t held;              /* the longest of them: bytes held back */
-} stop_state;                   /* zero-initialise */
+    uint16_t *matched; /* [n] how much of s[i] the text ends with */
+    uint16_t held;     /* the longest of them: bytes held back */
+} stop_state;
 
 /* False: no memory. s must outlive the set. */
 bool stop_set_init(stop_set *, arena *, const str *s, uint32_t n);
+bool stop_state_init(stop_state *, arena *, const stop_set *);
 /* Appends to out what may be shown after text. Index of the stop string that was found, else
  * -1; after a hit nothing more may be pushed. */
 int stop_push(const stop_set *, stop_state *, str text, buf *out);

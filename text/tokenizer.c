@@ -127,8 +127,13 @@ status tokenizer_encode(const tokenizer *t, str text, unsigned flags, vec_i32 *o
     tok_words w = {.out = out, .after_special = true, .err = e};
     arena_init(&w.scratch, out->in ? out->in->src : chunks_heap(), 0);
     bool add = flags & TOK_ADD_SPECIAL;
-    if (add && t->add_bos && t->bos >= 0) vec_i32_push(out, t->bos);
+    const size_t begin = out->n;
+    if (add && tokenizer_adds_bos(t)) vec_i32_push(out, t->bos);
     status s = encode_parts(t, &w, text, flags);
+    if (add && tokenizer_adds_bos(t) && out->n > begin + 1 && out->v[begin + 1] == t->bos) {
+        out->n--;
+        memmove(out->v + begin, out->v + begin + 1, (out->n - begin) * sizeof *out->v);
+    }
     if (add && t->add_eos && t->eos >= 0) vec_i32_push(out, t->eos);
     if (s == OK && out->failed) s = err_set(e, ERR_NO_MEMORY, "no memory to encode the text");
     if (w.match) pcre2_match_data_free(w.match);
@@ -146,6 +151,10 @@ uint64_t tokenizer_bytes(const tokenizer *t) {
 
 uint32_t tokenizer_n_vocab(const tokenizer *t) {
     return t->n_vocab;
+}
+
+bool tokenizer_adds_bos(const tokenizer *t) {
+    return t->add_bos && t->bos >= 0;
 }
 
 int32_t tokenizer_bos(const tokenizer *t) {

@@ -15,7 +15,8 @@
 typedef struct tokenizer tokenizer;
 
 enum {
-    TOK_ADD_SPECIAL = 1,   /* BOS and EOS as the model's metadata says */
+    TOK_ADD_SPECIAL = 1,   /* BOS and EOS as the model's metadata says; with TOK_PARSE_SPECIAL
+                              no BOS where the text begins with it */
     TOK_PARSE_SPECIAL = 2, /* "<|im_start|>" in the text is the token, not characters; tokens of
                               type USER_DEFINED are found with and without it */
     TOK_GUARDED = 4        /* the text has guards (tokenizer_guard): they are dropped */
@@ -67,7 +68,8 @@ void detok_push(detok *, int32_t id, buf *out);
 void detok_finish(detok *, buf *out);
 
 uint32_t tokenizer_n_vocab(const tokenizer *);
-int32_t tokenizer_bos(const tokenizer *); /* -1: none */
+int32_t tokenizer_bos(const tokenizer *);   /* -1: none */
+bool tokenizer_adds_bos(const tokenizer *); /* with TOK_ADD_SPECIAL */
 int32_t tokenizer_eos(const tokenizer *);
 /* Every end-of-generation token: eos, eot, eom, and those whose text says so. */
 const int32_t *tokenizer_eog(const tokenizer *, size_t *n);

@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.." || exit 2
 BUILD=${BUILD:-build/sm_90}
 D=${DEVICE:-build/device}
 MODELS="F16 BF16 Q4_0"
-SECOND_TESTS=(prim linear_few quant_few attn_decode engine)
+SECOND_TESTS=(prim linear_few quant_few linear_packed attn_decode engine)
 MOST_KIB=59392
 
 say() { echo "device.sh: $*"; }
@@ -76,7 +76,7 @@ table() {
   echo "$INFO; commit $(cat "$D/commit" 2> /dev/null); $SECONDS s"
   grep -hE '^(read|chain|copy) ' "$R/probe.log" 2> /dev/null
   operations_in_short
-  grep -hE '^(decode|prefill) |^memory:' "$R"/{context,batches,engine,late}-*.log 2> /dev/null
+  grep -hE '^(decode|prefill) |^memory:' "$R"/{context,batches,engine,early,late}-*.log 2> /dev/null
   grep -hE '^(torch|load|counters) |^\| llama' "$R"/*.log 2> /dev/null
   cat "$R/stages"
 }
@@ -253,14 +253,16 @@ first() {
   stage operations 50 "$D/bench_cuda" --json "$R/operations.json" --commit "$(cat "$D/commit")"
   engine engine-bf16 45 bf16
   engine engine-q4_0 45 q4_0
-  # Without early launches of kernels: what they are worth, and whether an error is theirs.
-  VRAMD_CUDA_EARLY=0 engine late-q4_0 30 q4_0 --batches 1,16
-  VRAMD_CUDA_EARLY=0 engine late-bf16 30 bf16 --batches 1,16
+  # Early launches of kernels in every step and in none: what they are worth, and whether an error is theirs.
+  for t in bf16 q4_0; do
+    VRAMD_CUDA_EARLY=1 engine early-$t 30 $t --batches 1,2,4,8,16 --prefill 1024
+    VRAMD_CUDA_EARLY=0 engine late-$t 30 $t --batches 1,2,4,8,16 --prefill 1024
+  done
   for t in F16:0.03 BF16:0.2 Q4_0:0.5; do daemon "daemon-${t%:*}" 40 compare "${t%:*}" "${t#*:}"; done
   daemon daemon-full 60 full F16 2560
   counters k_linear_few gate_up:1
   counters k_few gate_up:1
-  counters k_many gate_up:32
+  counters k_packed gate_up:32
   counters attn_decode attn_decode:64
   sanitize "$D"/test_*
 }

@@ -165,16 +165,28 @@ V_INLINE void attn_scores_n(const float *q, uint32_t hd, const tile_ptrs *t, uin
     for (; g < n_groups; g++) attn_scores(q, hd, t, g, s + g * 16, type, NQ, 1);
 }
 
-/* acc += p V for tokens [t0, t1) of a tile: one fma chain over the tokens per dimension. */
-V_INLINE void attn_values(const float *p, const tile_ptrs *t, uint32_t t0, uint32_t t1,
-                          uint32_t dim_pad, uint32_t d, float *o, dtype type, const int NQ,
+/* A sum of values: o += p V over tokens [from, to) of a tile. */
+typedef struct value_sum {
+    const tile_ptrs *tile;
+    uint32_t from, to;
+    const float *p; /* weights, [queries][ATTN_TILE] */
+    float *o;       /* [queries][dims] */
+    uint32_t dims;  /* a multiple of 16 */
+} value_sum;
+
+/* Of NQ queries and ND vectors of dimensions from d on: one fma chain over the tokens each. */
+V_INLINE void attn_values(const value_sum *s, uint32_t d, dtype type, const int NQ,
                           const int ND) {
+    const tile_ptrs *t = s->tile;
+    const uint32_t dims = s->dims;
+    const float *p = s->p;
+    float *o = s->o + d;
     const uint32_t es = kv_bits(type) / 8;
     v16 acc[ATTN_QT][ATTN_WIDE];
     for (int i = 0; i < NQ; i++)
-        for (int n = 0; n < ND; n++) acc[i][n] = v_load(o + (size_t)i * dim_pad + d + n * 16);
-    for (uint32_t j = t0; j < t1; j++) {
-        size_t at = (size_t)(j % ATTN_LANES) * dim_pad + d;
+        for (int n = 0; n < ND; n++) acc[i][n] = v_load(o + (size_t)i * dims + n * 16);
+    for (uint32_t j = s->from; j < s->to; j++) {
+        size_t at = (size_t)(j % ATTN_LANES) * dims + d;
         const char *next = (const char *)t->v_next[j / ATTN_LANES] + at * es;
         v16 v[ATTN_WIDE];
         for (int n = 0; n < ND; n++) {
@@ -187,16 +199,15 @@ V_INLINE void attn_values(const float *p, const tile_ptrs *t, uint32_t t0, uint3
         }
     }
     for (int i = 0; i < NQ; i++)
-        for (int n = 0; n < ND; n++) v_store(o + (size_t)i * dim_pad + d + n * 16, acc[i][n]);
+        for (int n = 0; n < ND; n++) v_store(o + (size_t)i * dims + n * 16, acc[i][n]);
 }
 
-V_INLINE void attn_values_n(const float *p, const tile_ptrs *t, uint32_t t0, uint32_t t1,
-                            uint32_t dim_pad, float *o, dtype type, const int NQ) {
-    if (t0 >= t1) return;
+V_INLINE void attn_values_n(const value_sum *s, dtype type, const int NQ) {
+    if (s->from >= s->to) return;
     uint32_t d = 0;
-    for (; d + ATTN_WIDE * 16 <= dim_pad; d += ATTN_WIDE * 16)
-        attn_values(p, t, t0, t1, dim_pad, d, o, type, NQ, ATTN_WIDE);
-    for (; d < dim_pad; d += 16) attn_values(p, t, t0, t1, dim_pad, d, o, type, NQ, 1);
+    for (; d + ATTN_WIDE * 16 <= s->dims; d += ATTN_WIDE * 16)
+        attn_values(s, d, type, NQ, ATTN_WIDE);
+    for (; d < s->dims; d += 16) attn_values(s, d, type, NQ, 1);
 }
 
 /* Calls f(..., NQ) with the number of queries as a constant. */
@@ -230,12 +241,11 @@ static void attn_scores_of(dtype type, uint32_t nq, const float *q, uint32_t hd,
     }
 }
 
-static void attn_values_of(dtype type, uint32_t nq, const float *p, const tile_ptrs *t,
-                           uint32_t t0, uint32_t t1, uint32_t dim_pad, float *o) {
+static void attn_values_of(dtype type, uint32_t nq, const value_sum s) {
     switch (type) {
-    case DT_F16: ATTN_BY_QUERIES(nq, attn_values_n, p, t, t0, t1, dim_pad, o, DT_F16) break;
-    case DT_BF16: ATTN_BY_QUERIES(nq, attn_values_n, p, t, t0, t1, dim_pad, o, DT_BF16) break;
-    default: ATTN_BY_QUERIES(nq, attn_values_n, p, t, t0, t1, dim_pad, o, DT_F32) break;
+    case DT_F16: ATTN_BY_QUERIES(nq, attn_values_n, &s, DT_F16) break;
+    case DT_BF16: ATTN_BY_QUERIES(nq, attn_values_n, &s, DT_BF16) break;
+    default: ATTN_BY_QUERIES(nq, attn_values_n, &s, DT_F32) break;
     }
 }
 
@@ -316,13 +326,21 @@ static void attn_tile(const kv_format *f, const attn_part *part, const attn_scra
                          w->lanes + (i0 + i) * 16, o + (size_t)i * dp, dp);
     }
     if (from >= to) from = to = ATTN_TILE; /* nothing in common */
-    for (uint32_t i = 0; i < nq && from > 0; i++)
-        attn_values_of(f->v.type, 1, s + i * ATTN_TILE, t, first[i], n[i] < from ? n[i] : from,
-                       dp, o + (size_t)i * dp);
-    attn_values_of(f->v.type, nq, s, t, from, to, dp, o);
-    if (to >= most) return;
-    for (uint32_t i = 0; i < nq; i++)
-        attn_values_of(f->v.type, 1, s + i * ATTN_TILE, t, to, n[i], dp, o + (size_t)i * dp);
+    const dtype type = f->v.type;
+    const value_sum common = {t, from, to, s, o, dp};
+    value_sum own = common; /* of query i alone: before the common tokens, then behind them */
+    for (uint32_t i = 0; i < nq && from > 0; i++) {
+        own.from = first[i], own.to = n[i] < from ? n[i] : from;
+        own.p = s + i * ATTN_TILE, own.o = o + (size_t)i * dp;
+        attn_values_of(type, 1, own);
+    }
+    attn_values_of(type, nq, common);
+    own.from = to;
+    for (uint32_t i = 0; i < nq && to < most; i++) {
+        own.to = n[i];
+        own.p = s + i * ATTN_TILE, own.o = o + (size_t)i * dp;
+        attn_values_of(type, 1, own);
+    }
 }
 
 static void ops_attend(const kv_head *kv, const attn_part *part) {

@@ -128,12 +128,12 @@ static void plain_attn_finish(float sum, const float *acc, uint32_t n, float *ou
     for (uint32_t i = 0; i < n; i++) out[i] = acc[i] * inv;
 }
 
-/* Tokens [first, n) of a tile for one query: FlashAttention's step (Dao et al. 2022,
- * algorithm 1) with base-2 exponentials. */
+/* Tokens [first, n) of a tile for one query, the first of w: FlashAttention's step (Dao et al.
+ * 2022, algorithm 1) with base-2 exponentials. */
 static void plain_tile(const kv_head *kv, const float *q, uint32_t tile, uint32_t first,
-                       uint32_t n, float *s, float *max, float lanes[16], float *o) {
+                       uint32_t n, const attn_scratch *w) {
     const kv_format *f = kv->format;
-    float best[16];
+    float *s = w->s, *lanes = w->lanes, *o = w->o, best[16];
     for (uint32_t j = 0; j < ATTN_TILE; j++) {
         s[j] = -INFINITY;
         if (j < first || j >= n) continue;
@@ -146,9 +146,9 @@ static void plain_tile(const kv_head *kv, const float *q, uint32_t tile, uint32_
         float b = s[i + 32] > s[i + 48] ? s[i + 32] : s[i + 48];
         best[i] = a > b ? a : b;
     }
-    float m = lanes_max(best), old = *max, now = m > old ? m : old;
+    float m = lanes_max(best), old = *w->max, now = m > old ? m : old;
     float c = old == now ? 1.0f : plain_exp2_one(old - now);
-    *max = now;
+    *w->max = now;
     for (uint32_t j = 0; j < ATTN_TILE; j++)
         s[j] = j >= first && j < n ? plain_exp2_one(s[j] - now) : 0.0f;
     for (uint32_t i = 0; i < 16; i++)
@@ -167,15 +167,15 @@ static void plain_attend(const kv_head *kv, const attn_part *part) {
     for (uint32_t i = 0; i < nq; i++) {
         const float *q = part->q + (size_t)i * kv->format->head_dim;
         for (uint32_t from = part->from; from < part->to; from += ATTN_SPLIT) {
-            float lanes[16] = {0};
             part_clear(w.max, NULL, w.o, 1, dp);
+            memset(w.lanes, 0, sizeof(float) * 16);
             for (uint32_t tile = from; tile < from + ATTN_SPLIT; tile += ATTN_TILE) {
                 uint32_t n = part_tile_count(part, tile, i);
                 uint32_t first = part_tile_first(part, tile, i);
-                if (first < n) plain_tile(kv, q, tile, first, n, w.s, w.max, lanes, w.o);
+                if (first < n) plain_tile(kv, q, tile, first, n, &w);
             }
             plain_attn_merge(part->max + i, part->sum + i, part->acc + (size_t)i * dp, w.max[0],
-                             lanes_sum(lanes), w.o, dp);
+                             lanes_sum(w.lanes), w.o, dp);
         }
     }
 }

@@ -39,26 +39,26 @@
 #define CU_LAUNCH_EARLY(kernel, grid, block, smem, stream, ...)                                \
     cu_launch_early(kernel, grid, block, smem, stream, ##__VA_ARGS__)
 
-/* VRAMD_CUDA_EARLY=0 turns it off, for measurements and to find out whether it is to blame. */
 static inline bool cu_device_launches_early(void) {
-    const char *wanted = getenv("VRAMD_CUDA_EARLY");
     int device, major = 0;
-    if (wanted && strcmp(wanted, "0") == 0) return false;
     if (cudaGetDevice(&device) == cudaSuccess)
         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
     return major >= 9;
 }
 
+/* This thread's launches by CU_LAUNCH_EARLY are early ones. */
+inline thread_local bool cu_early = true;
+
 template <class... P, class... A>
 static inline void cu_launch_early(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem,
                                    cudaStream_t stream, A... args) {
-    static const bool early = cu_device_launches_early();
+    static const bool able = cu_device_launches_early();
     cudaLaunchAttribute a = {};
     a.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     a.val.programmaticStreamSerializationAllowed = 1;
     cudaLaunchConfig_t c = {};
     c.gridDim = grid, c.blockDim = block, c.dynamicSmemBytes = smem, c.stream = stream;
-    c.attrs = &a, c.numAttrs = early ? 1 : 0;
+    c.attrs = &a, c.numAttrs = able && cu_early ? 1 : 0;
     cudaLaunchKernelEx(&c, kernel, P(args)...); /* its error is cudaGetLastError's, too */
 }
 
@@ -93,6 +93,21 @@ CU_DEVICE void cu_mma_bf16(float d[4], const uint32_t a[4], const uint32_t b[2])
                  "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+/* d = a * b. */
+CU_DEVICE void cu_mul_f16(float d[4], const uint32_t a[4], const uint32_t b[2]) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
+                 : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(0.0f));
+}
+
+CU_DEVICE void cu_mul_bf16(float d[4], const uint32_t a[4], const uint32_t b[2]) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
+                 : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(0.0f));
 }
 
 // clang-format off

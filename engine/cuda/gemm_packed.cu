@@ -1,6 +1,6 @@
 /* Packed weights for many rows: a slice of the matrix is turned to T in scratch memory, where
  * the library's GEMM multiplies it into its columns of the output; then the next slice, in the
- * same memory. The library multiplies rows of hundreds several times as fast as linear_many.cu,
+ * same memory. The library multiplies rows of hundreds several times as fast as linear_packed.cu,
  * which pays for writing and reading the weights once more. */
 #include "engine/cuda/gemm.h"
 

@@ -1,6 +1,6 @@
 /* The operations of a program on a CUDA device: each function puts one operation into a stream
  * and returns at once. Implemented in embed.cu, norm.cu, gate.cu, linear_few.cu,
- * linear_quant.cu, rope.cu, attn_decode.cu, attn_prefill.cu, sample.cu. lower.cu chooses
+ * linear_packed.cu, linear_quant.cu, rope.cu, attn_decode.cu, attn_prefill.cu, sample.cu. lower.cu chooses
  * between them and graphs.cu captures them, so a function neither allocates nor waits, and its
  * grid depends on its arguments only, never on device data.
  *
@@ -91,6 +91,7 @@ typedef struct cu_linear {
     void *out; /* [n_rows][ld_out]; points at the first column of this matrix's outputs */
     uint32_t ld_out;
     cu_out kind;
+    void *split;    /* packed w: cu_split_bytes of scratch memory */
     bool same_bits; /* packed w: the one path whose bits do not depend on n_rows */
 } cu_linear;
 
@@ -101,11 +102,17 @@ cudaError_t cu_linear_few(cudaStream_t, const cu_linear *);
 cudaError_t cu_gate_up_few(cudaStream_t, const cu_linear *gate, const cu_linear *up,
                            activation);
 
-/* Packed w, any n_rows. linear_quant.cu: n_rows <= CU_FEW_ROWS, int8 activations (in_q) on the
- * tensor cores. linear_many.cu: more rows, or same_bits: w dequantised to T, 16-bit
- * activations (in). Either way every output is one sum in one order; that order, and so the
- * bits of a row, is one for n_rows <= 8, another for 9 .. 32 (in small matrices .. 64), and a
- * third for more, which same_bits takes always. */
+/* linear_packed.cu: packed w, 16-bit activations (in), any n_rows; best for up to 64. A row has
+ * the same bits for any n_rows. */
+cudaError_t cu_linear_packed(cudaStream_t, const cu_linear *);
+/* The two halves of OP_GATE_UP fused: out = act(in * gate^T) * (in * up^T), T. gate and up of
+ * one type and shape; in, out, t, n_rows, split and the strides are gate's. */
+cudaError_t cu_gate_up_packed(cudaStream_t, const cu_linear *gate, const cu_linear *up,
+                              activation);
+
+/* linear_quant.cu: packed w, n_rows <= CU_FEW_ROWS, int8 activations (in_q) on the tensor
+ * cores; more rows, or same_bits: cu_linear_packed. Every output is one sum in one order, which
+ * n_rows does not change but for this choice. */
 cudaError_t cu_linear_quant(cudaStream_t, const cu_linear *);
 /* As cu_gate_up_few for packed w; n_rows <= CU_FEW_ROWS. gate and up of one type and shape, the
  * same in_q; out, t and ld_out are gate's. */
@@ -121,8 +128,7 @@ cudaError_t cu_quantize(cudaStream_t, cu_type t, uint32_t n_rows, uint32_t n_in,
  * CU_STORE_ROWS, but for a 16-bit w and for an n that ends the matrix. */
 cudaError_t cu_matrix_store(cudaStream_t, const cu_matrix *w, dtype from, uint32_t row,
                             uint32_t n, const void *raw);
-/* unpack.cu: rows [row, row + n) of a packed w as T, [n][n_in], the same values as
- * cu_linear_quant multiplies with 16-bit activations. row: a multiple of 16; out: 16-byte
+/* unpack.cu: rows [row, row + n) of a packed w as T, [n][n_in], each value rounded once. row: a multiple of 16; out: 16-byte
  * aligned. */
 cudaError_t cu_unpack(cudaStream_t, const cu_matrix *w, cu_type t, uint32_t row, uint32_t n,
                       void *out);
@@ -159,16 +165,22 @@ typedef struct cu_freq {
     float high, low;
 } cu_freq;
 
-/* rope.cu. In qkv ([n_rows][ld] of T: n_heads of q, then n_kv_heads of k and of v): rotates q
- * in place, and stores rotated k, and v, in the cache at the row's position (RoFormer, section
- * 3.4.2); k in qkv is left as it was. freqs: [n_dims / 2]; mscale multiplies cos and sin.
- * Angles are reduced in float32 after an exact product split, so that positions up to 2^20 keep
- * 1e-6.
- */
-cudaError_t cu_rope_append(cudaStream_t, cu_type t, const cu_tables *, uint32_t n_rows,
-                           uint32_t n_heads, rope_pairing, uint32_t n_dims,
-                           const cu_freq *freqs, float mscale, void *qkv, uint32_t ld,
-                           const cu_kv *);
+typedef struct cu_rope {
+    cu_kv kv;
+    cu_type t;
+    void *qkv; /* [n_rows][ld] of T: n_heads of q, then n_kv_heads of k and of v */
+    uint32_t ld;
+    uint32_t n_heads;
+    rope_pairing pairing;
+    uint32_t n_dims;      /* of a head, that are rotated */
+    const cu_freq *freqs; /* [n_dims / 2] */
+    float mscale;         /* multiplies cos and sin */
+} cu_rope;
+
+/* rope.cu. Rotates q in place, and stores rotated k, and v, in the cache at the row's position
+ * (RoFormer, section 3.4.2); k in qkv is left as it was. Angles are reduced in float32 after an
+ * exact product split, so that positions up to 2^20 keep 1e-6. */
+cudaError_t cu_rope_append(cudaStream_t, const cu_rope *, const cu_tables *, uint32_t n_rows);
 /* Copies whole blocks of a pool, 16-byte aligned, of block_bytes (a multiple of 16) each.
  * pairs: [n][2] int32 (from, to); where one of them is negative nothing is copied. */
 cudaError_t cu_copy_blocks(cudaStream_t, void *pool, uint64_t block_bytes, const int32_t *pairs,

@@ -294,15 +294,19 @@ static void place_logits(cuda_layout *l, const program *p, const engine_options 
 
 /* ---- workspace ---- */
 
-static uint64_t quantized_bytes(const program *p) {
+/* For the packed weights: their few input rows quantised, and the sums of blocks that share a
+ * tile of outputs. */
+static void place_packed(cuda_layout *l, const program *p, const engine_options *o, sizer *s) {
     uint64_t most = 0;
     for (uint32_t i = 0; i < p->n_weights; i++) {
         const weight *w = &p->weights[i];
         if (w->role == WEIGHT_VECTOR || !cu_matrix_is_packed(w->type)) continue;
-        uint64_t n = cu_quantized_bytes(FEW_ROWS, w->cols);
+        const uint64_t n = cu_quantized_bytes(FEW_ROWS, w->cols);
         if (n > most) most = n;
     }
-    return most;
+    l->quantized = place(s, most);
+    l->split_bytes = most > 0 ? cu_split_bytes(o->max_rows) : 0;
+    l->split = place(s, l->split_bytes);
 }
 
 /* Packed weights that meet many rows: how many slices, and the bytes of the largest. */
@@ -367,7 +371,7 @@ static void place_workspace(cuda_layout *l, const program *p, const engine_optio
     l->workspace_at = s->n;
     l->gemm = place(s, l->gemm_bytes);
     l->slice = place(s, l->slice_bytes);
-    l->quantized = place(s, quantized_bytes(p));
+    place_packed(l, p, o, s);
     l->partials = place(s, partials_bytes(p, o));
     l->sampler = place(s, cu_sample_scratch_bytes(o->max_logit_rows, p->config.n_vocab));
     l->tables = place(s, l->tables_bytes);

@@ -74,8 +74,8 @@ typedef struct cuda_layout {
     uint64_t weights_bytes, values_at, values_bytes, logits_at, logits_bytes, workspace_at,
         workspace_bytes;
     /* Offsets in the arena, within the workspace. */
-    uint64_t gemm, gemm_bytes, slice, slice_bytes, quantized, partials, sampler, tables,
-        tables_bytes, results, drawn, previous, freqs;
+    uint64_t gemm, gemm_bytes, slice, slice_bytes, quantized, split, split_bytes, partials,
+        sampler, tables, tables_bytes, results, drawn, previous, freqs;
     uint64_t results_bytes;
     uint64_t fixed_bytes; /* all but the KV cache, which begins there */
     kv_format kv[PLAN_MAX_GROUPS];
@@ -92,6 +92,8 @@ void cuda_layout_clear(cuda_layout *);
 /* The layout as terms, the KV cache excluded: the arena's (exact, on the device), the host's
  * (exact), and what driver, libraries and graphs take on the device (assumed). */
 void cuda_layout_terms(const cuda_layout *, const program *, const engine_options *, terms *);
+/* The terms of the driver's context alone; n_sms 0: an H100's. */
+void cuda_context_terms(uint32_t n_sms, terms *);
 /* Entries of the graph that serves a batch of n: 1, 2, 4, then multiples of 8 up to 128, of 16
  * up to 256, of 32 up to 512, ...: at most an eighth of them is padding, and graphs stay few.
  */

@@ -291,7 +291,7 @@ static few_params params_of(const cu_linear *a, const cu_linear *b, activation a
 
 cudaError_t cu_linear_quant(cudaStream_t s, const cu_linear *l) {
     if (l->n_rows == 0 || l->w.n_out == 0) return cudaSuccess;
-    if (l->n_rows > CU_FEW_ROWS || l->same_bits) return cu_linear_many(s, l);
+    if (l->n_rows > CU_FEW_ROWS || l->same_bits) return cu_linear_packed(s, l);
     const few_params p = params_of(l, l, ACT_SILU);
     switch (l->w.type) {
     case DT_Q8_0: return launch_few<DT_Q8_0>(s, p);

@@ -1,12 +1,9 @@
-/* What linear_quant.cu (few rows) and linear_many.cu share: how results are left. */
+/* What linear_quant.cu (few rows) and linear_packed.cu share: how results are left. */
 #ifndef VRAMD_ENGINE_CUDA_LINEAR_QUANT_CUH
 #define VRAMD_ENGINE_CUDA_LINEAR_QUANT_CUH
 
 #include "engine/cuda/kernels.h"
 #include "engine/cuda/quant.cuh"
-
-/* linear_many.cu: cu_linear_quant by 16-bit activations, any n_rows. */
-cudaError_t cu_linear_many(cudaStream_t, const cu_linear *);
 
 typedef struct linear_out {
     void *p;

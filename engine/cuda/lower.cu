@@ -3,8 +3,10 @@
  * run can be captured as a graph.
  *
  * batch_invariant: one way of computing for every number of rows: GEMMs of one fixed number of
- * rows (the buffers are padded to its multiples), the kernels for many rows where weights are
- * packed, and prefill attention for rows that stand alone, too. */
+ * rows (the buffers are padded to its multiples), linear_packed.cu where weights are packed, and prefill attention for rows that stand alone, too. */
+#include <stdlib.h>
+#include <string.h>
+
 #include "engine/cuda/cuda.h"
 #include "engine/cuda/op_list.h"
 
@@ -108,6 +110,7 @@ static cu_linear linear_of(const lowering *w, const cuda_part *p, uint32_t n_row
     l.w = p->w, l.bias = p->bias, l.t = w->e->l->t;
     l.n_rows = n_rows, l.in = in, l.ld_in = p->w.n_in;
     l.in_q = cuda_at(w->e, w->e->l->quantized);
+    l.split = cuda_at(w->e, w->e->l->split);
     l.same_bits = w->e->l->batch_invariant;
     return l;
 }
@@ -141,7 +144,7 @@ static cudaError_t run_gemm(const lowering *w, const cu_linear *l, uint32_t unit
                        l->ld_out, l->bias, l->out);
 }
 
-/* Without cuBLASLt (plugin.cu) the kernel for many rows takes all of them. */
+/* Without cuBLASLt (plugin.cu) linear_packed.cu takes all of them. */
 static bool takes_packed(const cuda_engine *e, const cu_linear *l) {
     return e->lt && gemm_takes_packed(l);
 }
@@ -195,11 +198,10 @@ static cudaError_t run_logits(const lowering *w, const cuda_op *c) {
     return run_parts(w, c, value_at(w, out), w->e->p->values[out].cols, CU_OUT_F32);
 }
 
-/* Where one kernel does gate, up and the activation. 16-bit gate and up lie as one matrix. */
-static cudaError_t run_gate_up_few(const lowering *w, const cuda_op *c, uint32_t n_rows) {
+/* Gate and up; 16-bit ones lie as one matrix. */
+static void gate_and_up(const lowering *w, const cuda_op *c, uint32_t n_rows, cu_linear l[2]) {
     const uint32_t n = w->e->p->values[c->o->out].cols;
     const bool joined = c->n_parts == 1;
-    cu_linear l[2];
     for (uint32_t i = 0; i < 2; i++) {
         const cuda_part *p = &c->part[joined ? 0 : i];
         l[i] = linear_of(w, p, n_rows, value_at(w, c->o->in));
@@ -210,17 +212,31 @@ static cudaError_t run_gate_up_few(const lowering *w, const cuda_op *c, uint32_t
         l[i].w.data = (char *)p->w.data + (size_t)n * p->w.n_in * 2;
         if (p->bias) l[i].bias = p->bias + n;
     }
-    return is_packed(&c->part[0]) ? cu_gate_up_quant_few(w->s, &l[0], &l[1], c->o->gate_up.act)
-                                  : cu_gate_up_few(w->s, &l[0], &l[1], c->o->gate_up.act);
+}
+
+/* Where one kernel does gate, up and the activation. */
+static cudaError_t run_gate_up_fused(const lowering *w, const cuda_op *c, uint32_t n_rows) {
+    const activation act = c->o->gate_up.act;
+    cu_linear l[2];
+    gate_and_up(w, c, n_rows, l);
+    if (!is_few(w->e, n_rows)) return cu_gate_up_packed(w->s, &l[0], &l[1], act);
+    if (!is_packed(&c->part[0])) return cu_gate_up_few(w->s, &l[0], &l[1], act);
+    const cudaError_t e = quantize_input(w, c, n_rows);
+    return e == cudaSuccess ? cu_gate_up_quant_few(w->s, &l[0], &l[1], act) : e;
+}
+
+static bool is_fused(const lowering *w, const cuda_op *c, uint32_t n_rows) {
+    const cuda_part *p = c->part;
+    if (is_few(w->e, n_rows)) return c->n_parts == 1 || p[0].w.type == p[1].w.type;
+    if (c->n_parts == 1 || !is_packed(p) || p[0].w.type != p[1].w.type) return false;
+    cu_linear l[2];
+    gate_and_up(w, c, n_rows, l);
+    return !takes_packed(w->e, &l[0]);
 }
 
 static cudaError_t run_gate_up(const lowering *w, const cuda_op *c) {
     const uint32_t n = w->e->p->values[c->o->out].cols, rows = rows_of(w, c->o->in);
-    const bool same = c->n_parts == 1 || c->part[0].w.type == c->part[1].w.type;
-    if (same && is_few(w->e, rows)) {
-        cudaError_t e = quantize_input(w, c, rows);
-        return e == cudaSuccess ? run_gate_up_few(w, c, rows) : e;
-    }
+    if (is_fused(w, c, rows)) return run_gate_up_fused(w, c, rows);
     void *both = cuda_at(w->e, w->e->l->gate_up[c - w->e->op]);
     cudaError_t e = run_parts(w, c, both, 2 * n, CU_OUT_T);
     if (e != cudaSuccess) return e;
@@ -246,12 +262,15 @@ static cudaError_t run_rope(const lowering *w, const cuda_op *c) {
     const cuda_engine *e = w->e;
     const uint32_t table = c->o->rope.table;
     const rope_config *r = &e->p->rope[table];
-    const cu_freq *freqs =
-        (const cu_freq *)cuda_at(e, e->l->freqs) + (size_t)table * e->l->rope_pairs;
-    const cu_kv kv = kv_of_op(e, c->o);
-    return cu_rope_append(w->s, e->l->t, &w->tables, w->run->shape.n_rows, c->o->heads.n_heads,
-                          r->pairing, r->n_dims, freqs, e->host->rope_scale[table],
-                          value_at(w, c->o->in), e->p->values[c->o->in].cols, &kv);
+    cu_rope a = {};
+    a.kv = kv_of_op(e, c->o);
+    a.t = e->l->t;
+    a.qkv = value_at(w, c->o->in), a.ld = e->p->values[c->o->in].cols;
+    a.n_heads = c->o->heads.n_heads;
+    a.pairing = r->pairing, a.n_dims = r->n_dims;
+    a.freqs = (const cu_freq *)cuda_at(e, e->l->freqs) + (size_t)table * e->l->rope_pairs;
+    a.mscale = e->host->rope_scale[table];
+    return cu_rope_append(w->s, &a, &w->tables, w->run->shape.n_rows);
 }
 
 static cudaError_t run_attention(const lowering *w, const cuda_op *c) {
@@ -327,8 +346,29 @@ static cudaError_t run_op(const lowering *w, const cuda_op *c) {
     }
 }
 
+static bool mostly_packed(const cuda_layout *l) {
+    uint64_t packed = 0, all = 0;
+    for (uint32_t i = 0; i < l->n_places; i++) {
+        const cuda_place *p = &l->places[i];
+        all += p->bytes;
+        if (!p->is_vector && cu_matrix_is_packed(p->type)) packed += p->bytes;
+    }
+    return packed > all / 2;
+}
+
+/* Whether kernels start before the ones in front of them have ended. On an H200 that makes a
+ * step of one sequence 15% faster with packed weights and 11% slower with 16-bit ones, and
+ * steps of 16 rows are not faster (bench/results/cuda-first-h200.txt). VRAMD_CUDA_EARLY=0 and
+ * =1 decide for all steps, for measurements and to find out whether it is to blame. */
+static bool launches_early(const cuda_engine *e, uint32_t n_rows) {
+    const char *wanted = getenv("VRAMD_CUDA_EARLY");
+    if (wanted && *wanted) return strcmp(wanted, "0") != 0;
+    return n_rows <= CU_FEW_ROWS && mostly_packed(e->l);
+}
+
 cudaError_t cuda_run_program(cuda_engine *e, const cuda_run *run) {
     const lowering w = lower_init(e, run);
+    cu_early = launches_early(e, run->shape.n_rows);
     cudaError_t ce = run_copies(&w);
     for (uint32_t i = 0; i < e->p->n_ops && ce == cudaSuccess; i++) ce = run_op(&w, &e->op[i]);
     return ce;

@@ -62,6 +62,14 @@ static inline uint32_t cu_slice_rows(uint32_t n_out, uint32_t n_in, uint64_t byt
             if (units % n == 0) return (uint32_t)(units / n) * CU_STORE_ROWS;
     return (uint32_t)((units + least - 1) / least) * CU_STORE_ROWS;
 }
+/* Scratch memory of cu_linear_packed, where several blocks share a tile of outputs: a counter
+ * for each tile, zero between calls, then the sums of up to 64 rows of each block. */
+enum { CU_SPLIT_BLOCKS = 128, CU_SPLIT_OUTS = 256, CU_SPLIT_COUNTERS = CU_SPLIT_BLOCKS * 4 };
+static inline uint64_t cu_split_bytes(uint32_t n_rows) {
+    uint32_t most = 8;
+    while (most < n_rows && most < 64) most *= 2;
+    return CU_SPLIT_COUNTERS + (uint64_t)CU_SPLIT_BLOCKS * CU_SPLIT_OUTS * most * 4;
+}
 /* Bytes of the quantised activations that cu_quantize makes of n_rows rows, CU_FEW_ROWS at
  * most: the same for any n_rows but 0. n_in: a multiple of 32, else 0. */
 uint64_t cu_quantized_bytes(uint32_t n_rows, uint32_t n_in);

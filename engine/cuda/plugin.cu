@@ -136,6 +136,8 @@ static status fill_constants(cuda_engine *e, err *er) {
         ce = cudaMemsetAsync(cuda_at(e, l->drawn), 0xff, l->freqs - l->drawn, e->stream);
     if (ce == cudaSuccess)
         ce = cudaMemsetAsync(cuda_at(e, l->results), 0, l->results_bytes, e->stream);
+    if (ce == cudaSuccess && l->split_bytes)
+        ce = cudaMemsetAsync(cuda_at(e, l->split), 0, CU_SPLIT_COUNTERS, e->stream);
     if (ce == cudaSuccess) ce = cudaStreamSynchronize(e->stream);
     return cuda_check(e->host, ce, "filling in constants", er);
 }

@@ -185,18 +185,78 @@ template <dtype TYPE> struct quant_pairs<TYPE, __nv_bfloat16> {
     }
 };
 
+/* ---- the codes alone, as 16-bit fragments: small integers, exact in either type ---- */
+
+/* 2^10 and 2^7: a code or'ed into the bits of these is their sum. */
+CU_DEVICE constexpr uint32_t quant_base(__half) {
+    return 0x64006400u;
+}
+CU_DEVICE constexpr uint32_t quant_base(__nv_bfloat16) {
+    return 0x43004300u;
+}
+CU_DEVICE uint32_t quant_minus(uint32_t a, uint32_t b, __half) {
+    const __half2 r = __hsub2(*(const __half2 *)&a, *(const __half2 *)&b);
+    return *(const uint32_t *)&r;
+}
+CU_DEVICE uint32_t quant_minus(uint32_t a, uint32_t b, __nv_bfloat16) {
+    const __nv_bfloat162 r = __hsub2(*(const __nv_bfloat162 *)&a, *(const __nv_bfloat162 *)&b);
+    return *(const uint32_t *)&r;
+}
+
+/* Four pairs of an output's codes in the order of quant_pairs. */
+template <dtype TYPE, class T>
+CU_DEVICE void quant_ints(uint32_t w0, uint32_t w1, uint32_t out[4]) {
+    constexpr uint32_t base = quant_base(T());
+    if (quant<TYPE>::is_byte) { /* seven bits less the eighth, which counts -128 */
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const uint32_t x = __byte_perm(i < 2 ? w0 : w1, 0, i % 2 ? 0x4341 : 0x4240);
+            const uint32_t low = cu_lop3<0xea>(x, 0x007f007fu, base);
+            /* bf16 holds 2^7 with the eighth bit as 2^8, f16 2^10 + 2^7. */
+            out[i] = quant_minus(low, cu_lop3<0xea>(x, 0x00800080u, base), T());
+        }
+    } else {
+        const uint32_t magic = TYPE == DT_Q4_0 ? base | 0x00080008u : base;
+#pragma unroll
+        for (int i = 0; i < 4; i++) /* bytes 0, 2; 1, 3; then the high nibbles */
+            out[i] = quant_minus(
+                cu_lop3<0x6a>(w0 >> (8 * (i % 2) + 4 * (i / 2)), 0x000f000fu, magic), magic,
+                T());
+    }
+}
+
+/* A lane's words of block b and output g + 8 * hi; w1 is of no meaning for nibbles. */
+template <dtype TYPE>
+CU_DEVICE void quant_words(const quant_tile<TYPE> &w, int b, int hi, uint32_t *w0,
+                           uint32_t *w1) {
+    const uint4 c = w.codes[quant<TYPE>::is_byte ? b : 0];
+    if (quant<TYPE>::is_byte)
+        *w0 = hi ? c.y : c.x, *w1 = hi ? c.w : c.z;
+    else
+        *w0 = b ? (hi ? c.w : c.z) : (hi ? c.y : c.x), *w1 = 0;
+}
+
+/* Block b's two fragments of m16n8k16, as quant_halves, of the codes. */
+template <dtype TYPE, class T>
+CU_DEVICE void quant_codes(const quant_tile<TYPE> &w, int b, uint32_t a[2][4]) {
+#pragma unroll
+    for (int hi = 0; hi < 2; hi++) {
+        uint32_t w0, w1, out[4];
+        quant_words(w, b, hi, &w0, &w1);
+        quant_ints<TYPE, T>(w0, w1, out);
+        a[0][hi] = out[0], a[0][2 + hi] = out[1];
+        a[1][hi] = out[2], a[1][2 + hi] = out[3];
+    }
+}
+
 /* Block b's two fragments of m16n8k16. Slots 2t, 2t + 1 | 2t + 8, 2t + 9 of the first are the
  * inputs of these names, of the second the same + 16: as ldmatrix gives the activations. */
 template <dtype TYPE, class T>
 CU_DEVICE void quant_halves(const quant_tile<TYPE> &w, int b, uint32_t a[2][4]) {
 #pragma unroll
     for (int hi = 0; hi < 2; hi++) {
-        const uint4 c = w.codes[quant<TYPE>::is_byte ? b : 0];
-        uint32_t w0, w1 = 0, out[4];
-        if (quant<TYPE>::is_byte)
-            w0 = hi ? c.y : c.x, w1 = hi ? c.w : c.z;
-        else
-            w0 = b ? (hi ? c.w : c.z) : (hi ? c.y : c.x);
+        uint32_t w0, w1, out[4];
+        quant_words(w, b, hi, &w0, &w1);
         quant_pairs<TYPE, T>::get(w0, w1, quant_scale_bits(w, 0, b, hi),
                                   quant_scale_bits(w, 1, b, hi), out);
         a[0][hi] = out[0], a[0][2 + hi] = out[1];

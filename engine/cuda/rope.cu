@@ -26,12 +26,9 @@ CU_DEVICE float2 cos_sin(int32_t pos, cu_freq f) {
     return make_float2(quadrant == 1 || quadrant == 2 ? -a : a, quadrant >= 2 ? -b : b);
 }
 
-struct rope_args {
+/* A cu_rope and its tables as the kernel takes them. */
+struct rope_args : cu_rope {
     cu_tables tables;
-    cu_kv kv;
-    const cu_freq *freqs;
-    float mscale;
-    uint32_t n_heads, n_dims, ld;
 };
 
 /* P pairs of a head from pair i on. HALVES: P is 8 or 1; else 4 or 1. */
@@ -79,7 +76,7 @@ CU_DEVICE char *cache_parts(const rope_args &a, uint32_t row, uint32_t pos) {
 
 /* One block a row of the step. */
 template <class T, class K, int P, bool HALVES>
-static __global__ void __launch_bounds__(THREADS) k_rope_append(rope_args a, T *qkv) {
+static __global__ void __launch_bounds__(THREADS) k_rope_append(rope_args a) {
     cu_grid_trigger();
     cu_grid_wait();
     CU_SHARED(float2, turn, MAX_PAIRS);
@@ -97,7 +94,7 @@ static __global__ void __launch_bounds__(THREADS) k_rope_append(rope_args a, T *
     const auto at = [&](uint32_t h, uint32_t offset) {
         return (K *)(parts + kv_part_at(&f, 0, h) + offset);
     };
-    T *row = qkv + (size_t)blockIdx.x * a.ld;
+    T *row = (T *)a.qkv + (size_t)blockIdx.x * a.ld;
     __syncthreads();
     const uint32_t units = half / P;
     for (uint32_t u = threadIdx.x; u < (a.n_heads + n_kv) * units; u += THREADS) {
@@ -131,32 +128,27 @@ static __global__ void __launch_bounds__(THREADS) k_rope_append(rope_args a, T *
     }
 }
 
-cudaError_t cu_rope_append(cudaStream_t s, cu_type t, const cu_tables *tables, uint32_t n_rows,
-                           uint32_t n_heads, rope_pairing pairing, uint32_t n_dims,
-                           const cu_freq *freqs, float mscale, void *qkv, uint32_t ld,
-                           const cu_kv *kv) {
-    if (kv->format.head_dim % 8 || ld % 8 || n_dims % 2 || n_dims > kv->format.head_dim ||
-        n_dims / 2 > MAX_PAIRS || kv->group >= PROGRAM_MAX_GROUPS)
+cudaError_t cu_rope_append(cudaStream_t s, const cu_rope *rope, const cu_tables *tables,
+                           uint32_t n_rows) {
+    const uint32_t hd = rope->kv.format.head_dim, n_dims = rope->n_dims;
+    if (hd % 8 || rope->ld % 8 || n_dims % 2 || n_dims > hd || n_dims / 2 > MAX_PAIRS ||
+        rope->kv.group >= PROGRAM_MAX_GROUPS)
         return cudaErrorInvalidValue;
     if (n_rows == 0) return cudaSuccess;
-    const rope_args a = {*tables, *kv, freqs, mscale, n_heads, n_dims, ld};
-    const bool halves = pairing == ROPE_HALVES, wide = n_dims % (halves ? 16 : 8) == 0;
-    return cu_by_type(t, [&](auto type) {
+    const rope_args a = {*rope, *tables};
+    const bool halves = rope->pairing == ROPE_HALVES, wide = n_dims % (halves ? 16 : 8) == 0;
+    return cu_by_type(rope->t, [&](auto type) {
         using T = decltype(type);
-        return cu_by_type(kv->type, [&](auto kv_type) {
+        return cu_by_type(rope->kv.type, [&](auto kv_type) {
             using K = decltype(kv_type);
             if (halves && wide)
-                CU_LAUNCH_EARLY((k_rope_append<T, K, 8, true>), n_rows, THREADS, 0, s, a,
-                                (T *)qkv);
+                CU_LAUNCH_EARLY((k_rope_append<T, K, 8, true>), n_rows, THREADS, 0, s, a);
             else if (halves)
-                CU_LAUNCH_EARLY((k_rope_append<T, K, 1, true>), n_rows, THREADS, 0, s, a,
-                                (T *)qkv);
+                CU_LAUNCH_EARLY((k_rope_append<T, K, 1, true>), n_rows, THREADS, 0, s, a);
             else if (wide)
-                CU_LAUNCH_EARLY((k_rope_append<T, K, 4, false>), n_rows, THREADS, 0, s, a,
-                                (T *)qkv);
+                CU_LAUNCH_EARLY((k_rope_append<T, K, 4, false>), n_rows, THREADS, 0, s, a);
             else
-                CU_LAUNCH_EARLY((k_rope_append<T, K, 1, false>), n_rows, THREADS, 0, s, a,
-                                (T *)qkv);
+                CU_LAUNCH_EARLY((k_rope_append<T, K, 1, false>), n_rows, THREADS, 0, s, a);
             return cudaGetLastError();
         });
     });

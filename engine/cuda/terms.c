@@ -29,17 +29,21 @@ static void weight_terms(const cuda_layout *l, const program *p, terms *t) {
     }
 }
 
-static void foreign_terms(const cuda_layout *l, const program *p, const engine_options *o,
-                          terms *t) {
-    const uint32_t sms = o->n_sms ? o->n_sms : DEFAULT_SMS;
-    const uint64_t graphs = cuda_graph_count(l, o->max_seqs);
-    uint64_t nodes = p->n_ops + 8;
-    if (o->max_seqs > CU_MANY_ROWS) nodes += 2 * l->n_slices;
+void cuda_context_terms(uint32_t n_sms, terms *t) {
+    const uint32_t sms = n_sms ? n_sms : DEFAULT_SMS;
     terms_add(t, MEM_CONTEXT, TERM_CALIBRATED, sms * CONTEXT_PER_SM,
               "driver's context and kernels, 4 MiB x %u multiprocessors", sms);
     terms_last_on_device(t);
     terms_add(t, MEM_CONTEXT, TERM_CALIBRATED, SLACK_BYTES, "what the driver rounds up");
     terms_last_on_device(t);
+}
+
+static void foreign_terms(const cuda_layout *l, const program *p, const engine_options *o,
+                          terms *t) {
+    const uint64_t graphs = cuda_graph_count(l, o->max_seqs);
+    uint64_t nodes = p->n_ops + 8;
+    if (o->max_seqs > CU_MANY_ROWS) nodes += 2 * l->n_slices;
+    cuda_context_terms(o->n_sms, t);
     if (l->wants_gemm) {
         terms_add(t, MEM_CONTEXT, TERM_CALIBRATED, LIBRARY_BYTES, "cuBLASLt's kernels");
         terms_last_on_device(t);
@@ -61,7 +65,8 @@ void cuda_layout_terms(const cuda_layout *l, const program *p, const engine_opti
     terms_last_on_device(t);
     device_term(t, MEM_WORKSPACE, l->slice - l->gemm, "workspace of cuBLASLt");
     device_term(t, MEM_WORKSPACE, l->quantized - l->slice, "packed weights as 16-bit slices");
-    device_term(t, MEM_WORKSPACE, l->partials - l->quantized, "quantised activations");
+    device_term(t, MEM_WORKSPACE, l->split - l->quantized, "quantised activations");
+    device_term(t, MEM_WORKSPACE, l->partials - l->split, "sums of split matrices");
     device_term(t, MEM_WORKSPACE, l->sampler - l->partials, "attention of split sequences");
     device_term(t, MEM_WORKSPACE, l->tables - l->sampler, "scratch of the sampler");
     device_term(t, MEM_WORKSPACE, l->workspace_at + l->workspace_bytes - l->tables,

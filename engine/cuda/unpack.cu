@@ -1,5 +1,5 @@
-/* Rows of a packed matrix as 16-bit numbers, for the GEMMs of the library: the values that
- * linear_many.cu multiplies. Bound by memory: a lane reads 16 bytes of codes at a time, and
+/* Rows of a packed matrix as 16-bit numbers, each rounded once, for the GEMMs of the library.
+ * Bound by memory: a lane reads 16 bytes of codes at a time, and
  * four lanes transpose their pairs of inputs into units of eight neighbours, which they store
  * as 16 bytes each. */
 #include "engine/cuda/quant.cuh"

@@ -54,7 +54,7 @@ typedef struct fake {
     bool fail_after_first;                  /* GEN_ERROR once a token is out */
     uint64_t pool_want, http_limit;
     bool device; /* the engine computes on a device, with a ledger of its own */
-    const char *chat_template, *model_id;
+    const char *chat_template, *model_id, *model_names;
     _Atomic(const char *) not_ready;
     atomic_uint n_submitted, n_cancelled, n_live, n_credited, max_owed, n_offloaded;
     gen gens[FAKE_GENS];
@@ -395,7 +395,7 @@ static FAKE_UNUSED void fake_open(fake *f) {
     f->port.ops = fake_ops();
     f->port.tok = f->tok;
     f->port.card = (model_card){.id = f->model_id,
-                                .root = "/models/fake.gguf",
+                                .names = f->model_names,
                                 .created = 1700000000,
                                 .n_params = 1000,
                                 .weight_bytes = 2000,

@@ -28,6 +28,23 @@ START_TEST(origins_match_whole_and_in_any_case) {
 }
 END_TEST
 
+START_TEST(localhost_stands_for_every_page_of_this_machine) {
+    static const char *const local[] = {"http://localhost", "https://localhost:3000",
+                                        "http://127.0.0.1:8080", "http://[::1]:1",
+                                        "HTTP://LOCALHOST:5"};
+    static const char *const none[] = {
+        "http://localhost.evil", "http://localhost:", "null",      "http",
+        "http://localhost:80x",  "ftp://localhost",   "localhost", "http://localhost/",
+        "https://a.example"};
+    const char *bad;
+    ck_assert(cors_list_ok("localhost, https://b", &bad) && cors_varies("localhost"));
+    for (size_t i = 0; i < sizeof local / sizeof *local; i++)
+        ck_assert_str_eq(cors_match("https://b,localhost", local[i]), local[i]);
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++)
+        ck_assert_ptr_null(cors_match("https://b,localhost", none[i]));
+}
+END_TEST
+
 START_TEST(a_list_is_checked) {
     static const char *const good[] = {"", "*", LIST, "null", "http://[::1]:3000  https://x"};
     static const struct {
@@ -197,7 +214,8 @@ START_TEST(a_wrong_list_does_not_open) {
 }
 END_TEST
 
-CHECK_MAIN("cors", origins_match_whole_and_in_any_case, a_list_is_checked,
+CHECK_MAIN("cors", origins_match_whole_and_in_any_case,
+           localhost_stands_for_every_page_of_this_machine, a_list_is_checked,
            by_default_nothing_is_said, a_page_of_elsewhere_cannot_ask_without_a_preflight,
            a_page_of_the_list_may_read_answers_and_refusals,
            a_preflight_is_answered_without_a_key, a_preflight_of_another_origin_is_told_nothing,

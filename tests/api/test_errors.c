@@ -14,7 +14,7 @@ START_TEST(each_error_has_its_status_type_and_fields) {
              {ERR_BUDGET, 400, "exceed_memory_budget_error"},
              {ERR_NOT_FOUND, 404, "not_found_error"},
              {ERR_BUSY, 429, "rate_limit_error"},
-             {ERR_UNSUPPORTED, 501, "not_supported_error"},
+             {ERR_UNSUPPORTED, 400, "invalid_request_error"},
              {ERR_UNAVAILABLE, 503, "unavailable_error"},
              {ERR_NO_MEMORY, 503, "unavailable_error"},
              {ERR_DEVICE, 500, "server_error"},
@@ -36,7 +36,11 @@ START_TEST(each_error_has_its_status_type_and_fields) {
         ck_assert_str_eq(json_string_value(json_object_get(o, "type")), t[i].type);
         ck_assert_str_eq(json_string_value(json_object_get(o, "message")), "said \"why\"; try");
         ck_assert_str_eq(json_string_value(json_object_get(o, "param")), "f[2]");
-        ck_assert_int_eq(json_integer_value(json_object_get(o, "code")), t[i].http);
+        if (t[i].code == ERR_UNSUPPORTED)
+            ck_assert_str_eq(json_string_value(json_object_get(o, "code")),
+                             "unsupported_parameter");
+        else
+            ck_assert_int_eq(json_integer_value(json_object_get(o, "code")), t[i].http);
         ck_assert_int_eq(json_object_get(o, "n_ctx") != NULL, t[i].code == ERR_TOO_LONG);
         ck_assert_int_eq(json_object_get(o, "budget_bytes") != NULL, t[i].code == ERR_BUDGET);
         json_decref(v);

@@ -60,7 +60,7 @@ START_TEST(the_text_is_what_prometheus_reads) {
     static family fam[200];
     fake_init(&f);
     fake_start(&f);
-    reply r = fake_post(&f, "/v1/completions", JSON({"prompt":"a","suffix":"b"}));
+    reply r = fake_post(&f, "/v1/embeddings", JSON({"input":"a"}));
     ck_assert_int_eq(r.status, 501);
     reply_free(&r);
     r = fake_get(&f, "/metrics");
@@ -71,8 +71,8 @@ START_TEST(the_text_is_what_prometheus_reads) {
         "vllm:num_requests_running{model_name=\"fake\"} 0\n",
         "vllm:num_requests_waiting{model_name=\"fake\"} 0\n",
         "vllm:kv_cache_usage_perc{model_name=\"fake\"} 0.3\n",
-        "vllm:cache_config_info{model_name=\"fake\",block_size=\"16\",num_gpu_blocks=\"100\"} "
-        "1\n",
+        ("vllm:cache_config_info{model_name=\"fake\",block_size=\"16\",num_gpu_blocks=\"100\"} "
+         "1\n"),
         "vllm:generation_tokens_total{model_name=\"fake\"} 7\n",
         "vllm:request_success_total{model_name=\"fake\",finished_reason=\"stop\"} 3\n",
         "vllm:time_to_first_token_seconds_bucket{model_name=\"fake\",le=\"0.02\"} 0\n",
@@ -210,11 +210,12 @@ START_TEST(a_plan_is_one_json_object) {
     terms_last_while_loading(&p.terms);
     buf b;
     buf_init(&b, NULL);
-    plan_json(&b, &p, NULL, &c, DT_F32, DT_BF16, "cpu");
+    plan_json(&b, &p, NULL, &c, DT_F32, DT_BF16, "cpu", STR(",\"more\":true"));
     json_t *v = json_loadb(b.ptr, b.len, 0, NULL);
     ck_assert_msg(v != NULL, "%s", buf_cstr(&b));
     ck_assert_int_eq(json_integer_value(json_object_get(v, "budget_bytes")), 1000);
     ck_assert(json_is_true(json_object_get(v, "fits")));
+    ck_assert(json_is_true(json_object_get(v, "more")));
     json_t *t = json_array_get(json_object_get(v, "terms"), 0);
     ck_assert_str_eq(json_string_value(json_object_get(t, "class")), "weights");
     ck_assert_str_eq(json_string_value(json_object_get(t, "kind")), "exact");

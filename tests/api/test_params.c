@@ -1,7 +1,7 @@
 /* Parameters: defaults, each range and type with the field it names, what is not supported. */
 #include "tests/api/fake_port.h"
 
-#include "api/params.h"
+#include "api/param_table.h"
 
 static fake f;
 static arena mem;
@@ -128,9 +128,17 @@ START_TEST(every_range_error_names_its_field) {
         {"{\"logprobs\":true,\"top_logprobs\":21}", "top_logprobs", true},
         {"{\"stop\":5}", "stop", false},
         {"{\"stop\":[1]}", "stop", false},
-        {"{\"stop\":[\"1\",\"2\",\"3\",\"4\",\"5\",\"6\",\"7\",\"8\",\"9\",\"a\",\"b\",\"c\","
-         "\"d\",\"e\",\"f\",\"g\",\"h\"]}",
-         "stop", false},
+        {"{\"prompt_logprobs\":-1}", "prompt_logprobs", false},
+        {"{\"prompt_logprobs\":21}", "prompt_logprobs", true},
+        {"{\"prompt_logprobs\":1,\"stream\":true}", "prompt_logprobs", false},
+        {"{\"truncate_prompt_tokens\":0}", "truncate_prompt_tokens", true},
+        {"{\"truncate_prompt_tokens\":-2}", "truncate_prompt_tokens", false},
+        {"{\"continue_final_message\":true}", "continue_final_message", true},
+        {"{\"best_of\":3,\"n\":2,\"stream\":true}", "best_of", false},
+        {"{\"n_predict\":-1}", "n_predict", false},
+        {"{\"skip_special_tokens\":1}", "skip_special_tokens", false},
+        {"{\"seed\":18446744073709551615}", "seed", false},
+        {"{\"max_tokens\":99999999999999999999999999}", "max_tokens", false},
         {"{\"stop_token_ids\":7}", "stop_token_ids", false},
         {"{\"stop_token_ids\":[-1]}", "stop_token_ids", false},
         {"{\"stop_token_ids\":[260]}", "stop_token_ids", false},
@@ -164,7 +172,6 @@ START_TEST(every_range_error_names_its_field) {
         {"{\"priority\":3000000000}", "priority", false},
         {"{\"timeout\":0}", "timeout", false},
         {"{\"model\":1}", "model", false},
-        {"{\"suffix\":1}", "suffix", false},
         {"{\"response_format\":\"text\"}", "response_format", true},
         {"{\"tools\":{}}", "tools", true},
     };
@@ -233,8 +240,8 @@ START_TEST(what_is_not_supported_is_refused_rather_than_ignored) {
         const char *body, *field;
         bool chat;
     } t[] = {
-        {"{\"best_of\":3,\"n\":2}", "best_of", false},
         {"{\"suffix\":\"x\"}", "suffix", false},
+        {"{\"suffix\":1}", "suffix", false},
         {"{\"grammar\":\"root ::= x\"}", "grammar", false},
         {"{\"regex\":\"x\"}", "regex", false},
         {"{\"guided_json\":{}}", "guided_json", true},
@@ -255,6 +262,88 @@ START_TEST(what_is_not_supported_is_refused_rather_than_ignored) {
 }
 END_TEST
 
+/* Each refused row: any value but its neutral ones, and these and null pass. */
+START_TEST(every_row_of_the_table_is_what_it_says) {
+    params p, plain;
+    err e;
+    char body[256];
+    for (size_t i = 0; i < param_table_rows; i++) {
+        const param_row *r = &param_table[i];
+        for (int chat = 0; chat < 2; chat++) {
+            snprintf(body, sizeof body, "{\"%s\":null}", r->name);
+            good(&p, body, chat);
+            if (r->how == PARAM_HONOURED) continue;
+            snprintf(body, sizeof body, "{\"%s\":[{\"x\":1}]}", r->name);
+            status want =
+                r->how == PARAM_REFUSED && param_is_for(r, chat) ? ERR_UNSUPPORTED : OK;
+            ck_assert_msg(read_params(&p, body, chat, &e) == want, "%s", body);
+            if (want != OK) ck_assert_str_eq(e.field, r->name);
+            for (const char *at = r->values; *at;) {
+                size_t n = strcspn(at, "|");
+                snprintf(body, sizeof body, "{\"seed\":1,\"%s\":%.*s}", r->name, (int)n, at);
+                good(&p, body, chat);
+                good(&plain, "{\"seed\":1}", chat);
+                ck_assert_int_eq(memcmp(&p, &plain, sizeof p), 0);
+                at += n + (at[n] == '|');
+            }
+        }
+    }
+}
+END_TEST
+
+START_TEST(parameters_of_other_servers_are_honoured) {
+    params p;
+    good(&p, JSON({"include_stop_str_in_output":true,"skip_special_tokens":false,
+                  "return_token_ids":true,"return_tokens_as_token_ids":true,
+                  "spaces_between_special_tokens":true,"truncate_prompt_tokens":7,
+                  "prompt_logprobs":3,"logprobs":1,"best_of":5,"n":2,"n_predict":9}),
+                  false);
+    ck_assert(p.include_stop && !p.skip_special && p.return_token_ids && p.tokens_as_ids);
+    ck_assert(p.truncate_prompt == 7 && p.prompt_logprobs == 3 && p.n_top == 1);
+    ck_assert_int_eq(p.sampling.n_logprobs, 3); /* the most of what is asked for */
+    ck_assert(p.n == 5 && p.n_shown == 2 && p.max_tokens == 9);
+    good(&p, JSON({"prompt_logprobs":0,"max_tokens":0}), false);
+    ck_assert(p.prompt_logprobs == 0 && p.max_tokens == 0 && !p.logprobs);
+    good(&p, JSON({"add_generation_prompt":false,"continue_final_message":true,"echo":true,
+                  "no_stop_trim":true,"best_of":9}),
+                  true);
+    ck_assert(!p.add_generation_prompt && p.continue_final && p.echo && p.include_stop);
+    ck_assert(p.n == 1 && p.n_shown == 1);
+}
+END_TEST
+
+START_TEST(a_seed_of_minus_one_is_a_random_one) {
+    params a, b;
+    good(&a, JSON({"seed":-1}), false);
+    good(&b, JSON({"seed":-1}), false);
+    ck_assert(a.sampling.seed != b.sampling.seed && a.sampling.seed != UINT64_MAX);
+    good(&a, JSON({"seed":-2}), false);
+    ck_assert_uint_eq(a.sampling.seed, (uint64_t)-2);
+}
+END_TEST
+
+START_TEST(hundreds_of_stop_strings_are_taken_and_their_bytes_are_bounded) {
+    char *body = malloc(64 * 1024), *at;
+    params p;
+    err e;
+    for (int n = 17; n <= PARAMS_MAX_STOPS + 1; n += n == 17 ? 239 : 1) {
+        at = body + sprintf(body, "{\"stop\":[\"0\"");
+        for (int i = 1; i < n; i++) at += sprintf(at, ",\"%d\"", i);
+        strcpy(at, "]}");
+        status s = read_params(&p, body, false, &e);
+        ck_assert_int_eq(s, n <= PARAMS_MAX_STOPS ? OK : ERR_INVALID);
+        if (s == OK) ck_assert(p.n_stop == (uint32_t)n && str_eqz(p.stop[16], "16"));
+    }
+    at = body + sprintf(body, "{\"stop\":[\"0\"");
+    for (int i = 0; i < 17; i++) at += sprintf(at, ",\"%01000d\"", i);
+    strcpy(at, "]}");
+    ck_assert_int_eq(read_params(&p, body, false, &e), ERR_INVALID);
+    ck_assert_str_eq(e.field, "stop");
+    ck_assert_ptr_nonnull(strstr(e.text, "16384"));
+    free(body);
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("params");
     TCase *t = check_case(s, "params");
@@ -265,5 +354,9 @@ int main(void) {
     tcase_add_test(t, rules_about_tokens_become_a_mask_and_banned_sequences);
     tcase_add_test(t, too_many_rules_about_tokens_are_refused_with_the_limit);
     tcase_add_test(t, what_is_not_supported_is_refused_rather_than_ignored);
+    tcase_add_test(t, every_row_of_the_table_is_what_it_says);
+    tcase_add_test(t, parameters_of_other_servers_are_honoured);
+    tcase_add_test(t, a_seed_of_minus_one_is_a_random_one);
+    tcase_add_test(t, hundreds_of_stop_strings_are_taken_and_their_bytes_are_bounded);
     return check_run(s);
 }

@@ -166,7 +166,25 @@ START_TEST(lines_of_several_threads_do_not_mix) {
 }
 END_TEST
 
-CHECK_MAIN("log", a_line_has_time_level_and_message, levels_decide_what_is_written,
+START_TEST(levels_have_the_names_that_lines_begin_with) {
+    static const struct {
+        const char *name;
+        log_level level;
+    } t[] = {
+        {"error", LOG_ERROR}, {"warn", LOG_WARN}, {"info", LOG_INFO}, {"debug", LOG_DEBUG}};
+    log_level l = LOG_WARN;
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        ck_assert(log_level_by_name(str_of(t[i].name), &l));
+        ck_assert_int_eq(l, t[i].level);
+    }
+    l = LOG_WARN;
+    ck_assert(!log_level_by_name(STR("inf"), &l) && !log_level_by_name(STR(""), &l));
+    ck_assert_int_eq(l, LOG_WARN);
+}
+END_TEST
+
+CHECK_MAIN("log", levels_have_the_names_that_lines_begin_with,
+           a_line_has_time_level_and_message, levels_decide_what_is_written,
            a_pipe_that_nobody_reads_stops_nobody,
            the_journal_gets_priorities_only_when_stderr_is_its_stream,
            a_message_cannot_forge_a_line_and_a_long_one_is_cut,

@@ -599,6 +599,24 @@ START_TEST(words_are_given_for_the_values_of_an_enum) {
 }
 END_TEST
 
+/* Whatever the table comes to list. */
+START_TEST(the_logger_knows_every_level_by_its_word) {
+    options o;
+    log_level l;
+    uint32_t n = 0;
+    options_defaults(&o);
+    ck_assert_int_eq(options_log_level(&o), LOG_INFO);
+    options_set_default(&o, "log_level", "warn");
+    ck_assert_int_eq(options_log_level(&o), LOG_WARN);
+    for (; !str_eqz(options_word("log_level", n), "?"); n++) {
+        o.log_level = n;
+        ck_assert(log_level_by_name(options_word("log_level", n), &l));
+        ck_assert_int_eq(options_log_level(&o), l);
+    }
+    ck_assert_uint_eq(n, 4);
+}
+END_TEST
+
 START_TEST(the_manual_page_has_every_command_and_exit_status) {
     char *text = printed(options_print_man), want[96];
 #define X(name, help)                                                                          \
@@ -614,21 +632,19 @@ START_TEST(the_manual_page_has_every_command_and_exit_status) {
 }
 END_TEST
 
-CHECK_MAIN("options", a_file_sets_options_by_section,
-           what_a_file_gets_wrong_is_named_with_its_line,
-           flags_come_in_every_spelling_and_leave_the_rest,
-           wrong_flags_are_errors_that_name_them, later_sources_win,
-           the_sample_and_what_is_in_force_load_back_to_the_same_options,
-           the_manual_page_names_every_option,
-           the_manual_page_of_the_file_names_every_key_and_section,
-           every_broken_line_of_a_file_is_told_with_its_number,
-           comments_blanks_and_line_ends_are_as_people_write_them,
-           a_line_too_long_is_refused_and_not_cut, files_that_cannot_be_read_are_told_apart,
-           values_of_each_type_are_read_strictly, every_alias_sets_its_option,
-           words_that_are_no_flags_stay_in_order, the_environment_tolerates_only_what_it_must,
-           the_file_is_named_by_flag_or_environment, the_live_options_are_taken_and_no_others,
-           every_option_that_differs_is_reported_with_both_values,
-           a_name_with_one_letter_wrong_is_found_again,
-           the_sample_without_its_comment_marks_is_the_defaults,
-           the_help_shows_what_a_subcommand_knows, words_are_given_for_the_values_of_an_enum,
-           the_manual_page_has_every_command_and_exit_status)
+CHECK_MAIN(
+    "options", a_file_sets_options_by_section, what_a_file_gets_wrong_is_named_with_its_line,
+    flags_come_in_every_spelling_and_leave_the_rest, wrong_flags_are_errors_that_name_them,
+    later_sources_win, the_sample_and_what_is_in_force_load_back_to_the_same_options,
+    the_manual_page_names_every_option, the_manual_page_of_the_file_names_every_key_and_section,
+    every_broken_line_of_a_file_is_told_with_its_number,
+    comments_blanks_and_line_ends_are_as_people_write_them,
+    a_line_too_long_is_refused_and_not_cut, files_that_cannot_be_read_are_told_apart,
+    values_of_each_type_are_read_strictly, every_alias_sets_its_option,
+    words_that_are_no_flags_stay_in_order, the_environment_tolerates_only_what_it_must,
+    the_file_is_named_by_flag_or_environment, the_live_options_are_taken_and_no_others,
+    every_option_that_differs_is_reported_with_both_values,
+    a_name_with_one_letter_wrong_is_found_again,
+    the_sample_without_its_comment_marks_is_the_defaults,
+    the_help_shows_what_a_subcommand_knows, words_are_given_for_the_values_of_an_enum,
+    the_logger_knows_every_level_by_its_word, the_manual_page_has_every_command_and_exit_status)

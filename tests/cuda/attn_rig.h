@@ -76,6 +76,7 @@ template <class T> struct rig_array {
             CUDA_OK(cudaMalloc((void **)&at, n * sizeof(T)));
         }
         CUDA_OK(cudaMemcpy(at, v.data(), v.size() * sizeof(T), cudaMemcpyHostToDevice));
+        CUDA_OK(cudaDeviceSynchronize()); /* see device::put in rig.h */
     }
     std::vector<T> get(size_t count) const {
         std::vector<T> v(count);

@@ -111,7 +111,19 @@ static inline cu_linear linear_of(const cu_matrix &w, const inputs &x, uint32_t 
     return l;
 }
 
-/* Runs the first n_rows rows of x through w. */
+/* What blocks that share a tile of outputs leave their sums in. */
+struct split_scratch {
+    device<uint8_t> bytes;
+    explicit split_scratch(uint32_t n_rows) : bytes(cu_split_bytes(n_rows)) {
+        CUDA_OK(cudaMemset(bytes.p, 0, CU_SPLIT_COUNTERS));
+    }
+    void check() const { /* ready for the next call */
+        const std::vector<uint8_t> v = bytes.get();
+        for (size_t i = 0; i < CU_SPLIT_COUNTERS; i++) SWEEP(v[i] == 0);
+    }
+};
+
+/* Runs the first n_rows rows of x through w. same_bits: by linear_packed.cu. */
 static inline std::vector<float> run_linear(const cu_matrix &w, const inputs &x,
                                             uint32_t n_rows, const float *bias = nullptr,
                                             cu_out kind = CU_OUT_F32, bool same_bits = false) {
@@ -125,7 +137,10 @@ static inline std::vector<float> run_linear(const cu_matrix &w, const inputs &x,
         CUDA_OK(cu_linear_quant(0, &l));
         return out.get();
     }
+    split_scratch scratch(n_rows);
+    l.split = scratch.bytes.p;
     CUDA_OK(cu_linear_quant(0, &l));
+    scratch.check();
     return out.get();
 }
 

@@ -46,8 +46,11 @@ template <class T> struct device {
     explicit device(const std::vector<T> &v) : device(v.size()) { put(v); }
     device(const device &) = delete;
     ~device() { cudaFree(p); }
+    /* A copy out of pageable memory may return before it has reached the device, and streams
+     * that do not wait for the default one would overtake it. */
     void put(const std::vector<T> &v) {
         CUDA_OK(cudaMemcpy(p, v.data(), n * sizeof(T), cudaMemcpyHostToDevice));
+        CUDA_OK(cudaDeviceSynchronize());
     }
     std::vector<T> get() const {
         std::vector<T> v(n);

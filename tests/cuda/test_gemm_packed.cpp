@@ -26,28 +26,6 @@ START_TEST(unpacked_rows_are_the_file_s_values_rounded_once) {
 }
 END_TEST
 
-/* Inputs with a single 1: each output is a weight. */
-START_TEST(unpacked_rows_are_what_the_kernel_for_many_rows_multiplies) {
-    const uint32_t n_out = 72, n_in = 160;
-    for (dtype type : packed_types) ALL_TYPES(t) {
-            file_matrix f(type, n_out, n_in, 6);
-            device_matrix m(f, type);
-            inputs x(t, n_in, n_in, 1);
-            for (uint32_t r = 0; r < n_in; r++)
-                for (uint32_t k = 0; k < n_in; k++)
-                    x.bits[(size_t)r * x.ld + k] = to_16(t, r == k);
-            x.on_device.put(x.bits);
-            const std::vector<float> want = run_linear(m.w, x, n_in);
-            device<uint16_t> out((size_t)n_out * n_in);
-            CUDA_OK(cu_unpack(0, &m.w, t, 0, n_out, out.p));
-            const std::vector<uint16_t> got = out.get();
-            for (uint32_t o = 0; o < n_out; o++)
-                for (uint32_t k = 0; k < n_in; k++)
-                    SWEEP(from_16(t, got[(size_t)o * n_in + k]) == want[(size_t)k * n_out + o]);
-        }
-}
-END_TEST
-
 START_TEST(rows_outside_the_matrix_are_refused) {
     file_matrix f(DT_Q4_0, 72, 64, 7);
     device_matrix m(f, DT_Q4_0);
@@ -103,7 +81,7 @@ static std::vector<float> run_slices(const library &lib, const cu_matrix &w, con
     return out.get();
 }
 
-/* |y - want| <= 2e-6 * sum |w x|, as of the kernel for many rows, and half a unit of what is
+/* |y - want| <= 2e-6 * sum |w x|, as in test_linear_packed.cpp, and half a unit of what is
  * stored. */
 static void assert_products(const file_matrix &f, const inputs &x, cu_out kind,
                             const std::vector<float> &got) {
@@ -163,7 +141,6 @@ START_TEST(few_rows_same_bits_and_unaligned_outputs_are_left_to_the_kernels) {
 END_TEST
 
 CHECK_MAIN("gemm_packed", unpacked_rows_are_the_file_s_values_rounded_once,
-           unpacked_rows_are_what_the_kernel_for_many_rows_multiplies,
            rows_outside_the_matrix_are_refused,
            slices_give_the_products_of_the_rounded_weights_in_every_kind_of_output,
            few_rows_same_bits_and_unaligned_outputs_are_left_to_the_kernels)

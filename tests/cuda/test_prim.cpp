@@ -13,7 +13,7 @@ static float random_unit() { /* -1 .. 1 */
 
 /* ---- mma: A and B are loaded with plain indexing, by the layout that cu.h states */
 
-template <bool BF16>
+template <bool BF16, bool SET>
 __global__ void k_mma(float *d, const uint16_t *a, const uint16_t *b, const float *c) {
     uint32_t g = threadIdx.x >> 2, t = threadIdx.x & 3, fa[4], fb[2];
     float acc[4];
@@ -26,8 +26,12 @@ __global__ void k_mma(float *d, const uint16_t *a, const uint16_t *b, const floa
         fb[r] = p[0] | (uint32_t)p[8] << 16;
     }
     for (uint32_t i = 0; i < 4; i++) acc[i] = c[(g + (i >> 1) * 8) * 8 + 2 * t + (i & 1)];
-    if (BF16)
+    if (BF16 && SET)
+        cu_mul_bf16(acc, fa, fb);
+    else if (BF16)
         cu_mma_bf16(acc, fa, fb);
+    else if (SET)
+        cu_mul_f16(acc, fa, fb);
     else
         cu_mma_f16(acc, fa, fb);
     for (uint32_t i = 0; i < 4; i++) d[(g + (i >> 1) * 8) * 8 + 2 * t + (i & 1)] = acc[i];
@@ -36,7 +40,7 @@ __global__ void k_mma(float *d, const uint16_t *a, const uint16_t *b, const floa
 /* Products are exact. Tensor cores align the 17 terms to the largest one and cut off what lies
  * below its last bits, so the bound is 17 x 2^-23 of that term, which the sum of sizes exceeds
  * (Fasi et al. 2021, "Numerical behavior of NVIDIA tensor cores"). */
-template <bool BF16> static void check_mma(float scale) {
+template <bool BF16, bool SET> static void check_mma(float scale) {
     const cu_type t = BF16 ? CU_BF16 : CU_F16;
     std::vector<uint16_t> a(16 * 16), b(16 * 8);
     std::vector<float> c(16 * 8);
@@ -45,12 +49,12 @@ template <bool BF16> static void check_mma(float scale) {
     for (float &v : c) v = random_unit();
     device<uint16_t> da(a), db(b);
     device<float> dc(c), d(16 * 8);
-    CU_LAUNCH((k_mma<BF16>), 1, 32, 0, nullptr, d.p, da.p, db.p, dc.p);
+    CU_LAUNCH((k_mma<BF16, SET>), 1, 32, 0, nullptr, d.p, da.p, db.p, dc.p);
     CUDA_OK(cudaGetLastError());
     const std::vector<float> out = d.get();
     for (int i = 0; i < 16; i++)
         for (int j = 0; j < 8; j++) {
-            double want = c[i * 8 + j], size = fabs(want);
+            double want = SET ? 0 : c[i * 8 + j], size = fabs(want);
             for (int k = 0; k < 16; k++) {
                 double p = (double)from_16(t, a[i * 16 + k]) * from_16(t, b[k * 8 + j]);
                 want += p;
@@ -62,10 +66,11 @@ template <bool BF16> static void check_mma(float scale) {
 
 START_TEST(mma_of_16_bits_multiplies_matrices) {
     for (int i = 0; i < 10; i++) {
-        check_mma<false>(1.0f);
-        check_mma<true>(1.0f);
-        check_mma<false>(0x1p-20f); /* subnormal halves */
-        check_mma<true>(0x1p40f);
+        check_mma<false, false>(1.0f), check_mma<false, true>(1.0f);
+        check_mma<true, false>(1.0f), check_mma<true, true>(1.0f);
+        check_mma<false, false>(0x1p-20f),
+            check_mma<false, true>(0x1p-20f); /* subnormal halves */
+        check_mma<true, false>(0x1p40f), check_mma<true, true>(0x1p40f);
     }
 }
 END_TEST
@@ -76,7 +81,7 @@ START_TEST(mma_passes_on_nan_and_infinity) {
     a[3 * 16] = 0x7e00; /* row 3: NaN */
     device<uint16_t> da(a), db(b);
     device<float> dc(std::vector<float>(16 * 8)), d(16 * 8);
-    CU_LAUNCH((k_mma<false>), 1, 32, 0, nullptr, d.p, da.p, db.p, dc.p);
+    CU_LAUNCH((k_mma<false, false>), 1, 32, 0, nullptr, d.p, da.p, db.p, dc.p);
     CUDA_OK(cudaGetLastError());
     const std::vector<float> out = d.get();
     for (int j = 0; j < 8; j++) {

@@ -83,6 +83,7 @@ static inline void cushim_bind(const char *name, dim3 grid, dim3 block, size_t s
     cushim_bind(#kernel, dim3(grid), dim3(block), smem, stream, kernel, ##__VA_ARGS__)
 
 /* An early launch runs as any other here; that each of its threads waits is checked. */
+inline thread_local bool cu_early = true; /* see cu.h */
 void cushim_must_have_waited(const char *name);
 
 template <class... P, class... A>

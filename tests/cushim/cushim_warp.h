@@ -178,6 +178,14 @@ static inline void cu_mma_bf16(float d[4], const uint32_t a[4], const uint32_t b
     cushim_fragments in = {a, b};
     cushim_collective(0xffffffffu, cushim_mma_bf16, &in, d, true);
 }
+static inline void cu_mul_f16(float d[4], const uint32_t a[4], const uint32_t b[2]) {
+    d[0] = d[1] = d[2] = d[3] = 0;
+    cu_mma_f16(d, a, b);
+}
+static inline void cu_mul_bf16(float d[4], const uint32_t a[4], const uint32_t b[2]) {
+    d[0] = d[1] = d[2] = d[3] = 0;
+    cu_mma_bf16(d, a, b);
+}
 static inline void cu_mma_s8(int32_t d[4], const uint32_t a[4], const uint32_t b[2]) {
     cushim_fragments in = {a, b};
     cushim_collective(0xffffffffu, cushim_mma_s8, &in, d, true);

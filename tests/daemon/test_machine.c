@@ -8,12 +8,11 @@ static engine_options engine_of(const char *flag, const char *word, const char *
                                 const char *word2) {
     char *argv[] = {"serve", (char *)flag, (char *)word, (char *)flag2, (char *)word2, NULL};
     int argc = flag2 ? 5 : 3;
-    const char *path = getenv("VRAMD_TEST_MODEL");
+    const char *path = test_model();
     const machine_wish none = {0};
     machine m;
     options o;
     err e;
-    ck_assert_msg(path && *path, "VRAMD_TEST_MODEL must name the model file");
     options_defaults(&o);
     ck_assert_msg(options_load_args(&o, &argc, argv, NULL, &e) == OK, "%s", e.text);
     snprintf(o.model, sizeof o.model, "%s", path);

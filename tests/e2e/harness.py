@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -14,7 +15,9 @@ import openai
 
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = str(Path(os.environ.get("BUILD", ROOT / "build")).resolve() / "vramd")
-MODEL = os.environ["VRAMD_TEST_MODEL"]
+MODEL = os.environ.get("VRAMD_TEST_MODEL")
+if not MODEL:
+    sys.exit("VRAMD_TEST_MODEL must name the model file (tools/run-tests.sh sets it)")
 OPTIONS = ["--max-model-len", "1024", "--max-num-seqs", "32"]
 # Sanitizers keep memory of their own: what the kernel says cannot be compared then.
 SANITIZED = any(mark in Path(BINARY).read_bytes() for mark in (b"__asan_init", b"__tsan_init")) \

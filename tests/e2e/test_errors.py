@@ -11,7 +11,7 @@ import pytest
 
 from harness import OPTIONS, Daemon
 
-INVALID, UNSUPPORTED = (400, "invalid_request_error"), (501, "not_supported_error")
+INVALID, UNSUPPORTED = (400, "invalid_request_error"), (400, "invalid_request_error", "unsupported_parameter")
 MESSAGES = [{"role": "user", "content": "Hi"}]
 COMPLETIONS = [
     ({}, INVALID, "prompt"),
@@ -30,7 +30,11 @@ COMPLETIONS = [
     ({"prompt": "x", "n": 0}, INVALID, "n"),
     ({"prompt": "x", "n": 100000}, INVALID, "n"),
     ({"prompt": "x", "n": 2, "best_of": 1}, INVALID, "best_of"),
-    ({"prompt": "x", "best_of": 3}, UNSUPPORTED, "best_of"),
+    ({"prompt": "x", "best_of": 3, "stream": True}, INVALID, "best_of"),
+    ({"prompt": "x", "prompt_logprobs": -1}, INVALID, "prompt_logprobs"),
+    ({"prompt": "x", "use_beam_search": True}, UNSUPPORTED, "use_beam_search"),
+    ({"prompt": "x", "mirostat": 2}, UNSUPPORTED, "mirostat"),
+    ({"prompt": "x", "lora": [{"id": 0}]}, UNSUPPORTED, "lora"),
     ({"prompt": "x", "logprobs": 21}, INVALID, "logprobs"),
     ({"prompt": "x", "stop": 3}, INVALID, "stop"),
     ({"prompt": "x", "stop": ["a", 3]}, INVALID, "stop"),
@@ -67,15 +71,21 @@ CHATS = [
     ({"messages": MESSAGES, "max_completion_tokens": 0}, INVALID, "max_completion_tokens"),
     ({"messages": MESSAGES, "tools": [{"type": "function", "function": {"name": "f"}}]}, UNSUPPORTED, "tools"),
     ({"messages": MESSAGES, "tool_choice": "required"}, UNSUPPORTED, "tool_choice"),
+    ({"messages": MESSAGES, "modalities": ["text", "audio"]}, UNSUPPORTED, "modalities"),
+    ({"messages": MESSAGES, "chat_template": "{{ x }}"}, UNSUPPORTED, "chat_template"),
+    ({"messages": MESSAGES, "chat_template_kwargs": {"x": 1}}, UNSUPPORTED, "chat_template_kwargs"),
+    ({"messages": MESSAGES, "continue_final_message": True}, INVALID, "continue_final_message"),
+    ({"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}]}, UNSUPPORTED, "messages[0].tool_calls"),
+    ({"messages": [{"role": "tool", "content": "x"}]}, UNSUPPORTED, "messages[0].role"),
 ]
 
 
-def check(r, status, kind, param):
+def check(r, status, kind, param, code=None):
     assert r.status_code == status, r.text
     assert r.headers["content-type"].startswith("application/json")
     e = r.json()["error"]
     assert set(e) >= {"message", "type", "param", "code"}
-    assert (e["type"], e["code"], e["param"]) == (kind, status, param) and e["message"]
+    assert (e["type"], e["code"], e["param"]) == (kind, code or status, param) and e["message"]
     return e
 
 
@@ -83,11 +93,11 @@ def check(r, status, kind, param):
 def test_every_wrong_parameter_is_named(daemon, stream):
     wrong = []
     for path, rows in (("/v1/completions", COMPLETIONS), ("/v1/chat/completions", CHATS)):
-        for body, (status, kind), param in rows:
+        for body, (status, kind, *code), param in rows:
             if stream:
                 body = {"stream": True, **body}
             try:
-                check(daemon.http.post(path, json=body), status, kind, param)
+                check(daemon.http.post(path, json=body), status, kind, param, *code)
             except AssertionError as e:
                 wrong.append(f"{path} {body}: {e}")
     assert not wrong, "\n".join(wrong)

@@ -38,6 +38,29 @@ def test_the_plan_is_the_ledger_and_windows_take_what_they_can_hold(gemma):
             assert c["ledger_bytes"] == planned > 0, c
 
 
+def test_short_of_memory_pools_are_in_proportion_and_the_plan_is_the_ledger():
+    """Bytes for one and a half sequences: each pool gets one and a half of what a sequence needs of it."""
+    one = MOST * 15 * BLOCK + LENGTH // 16 * 3 * BLOCK
+    options = ["--max-model-len", str(LENGTH), "--max-num-seqs", "4", "--max-num-batched-tokens", str(ROWS)]
+    least = json.loads(vramd("plan", GEMMA, "--json", *options).stdout)["smallest_budget_bytes"]
+    options += ["--memory", str(least + one // 2)]
+    plan = json.loads(vramd("plan", GEMMA, "--json", *options).stdout)
+    windowed, full = (g["blocks"] for g in plan["kv"]["groups"])
+    assert 1.45 <= full / (LENGTH // 16) <= 1.5 and 1.45 <= windowed / MOST <= 1.55
+    assert 0 <= plan["budget_bytes"] - plan["total_bytes"] < 18 * BLOCK
+    d = Daemon("--model", GEMMA, *options)
+    try:
+        body = {"prompt": list(range(1000, 1000 + LENGTH - 100)), "max_tokens": 100, "temperature": 0, "ignore_eos": True}
+        assert d.http.post("/v1/completions", json=body).json()["usage"]["total_tokens"] == LENGTH
+        m = d.memory()
+        assert m["plan_bytes"] == plan["total_bytes"]
+        kv = next(c for c in m["classes"] if c["class"] == "kv")
+        assert kv["ledger_bytes"] == kv["plan_bytes"] == windowed * 15 * BLOCK + full * 3 * BLOCK
+        d.wait_free()
+    finally:
+        d.stop()
+
+
 def test_layers_with_a_window_release_what_no_later_token_sees(gemma):
     body = {"prompt": list(range(1000, 1800)), "max_tokens": 200, "temperature": 0, "ignore_eos": True, "return_memory": True}
     r = gemma.http.post("/v1/completions", json=body).json()
@@ -63,3 +86,16 @@ def test_generate_says_what_transformers_says():
               "--activation-dtype", "f32", "--kv-cache-dtype", "f32", prompt)
     assert r.returncode == 0, r.stderr
     assert golden["greedy"][0]["text"].startswith(r.stdout.rstrip("\n")) and len(r.stdout) > 100, r.stdout
+
+
+def test_a_prompt_has_one_bos(gemma):
+    for text in ("Hello", "<bos>Hello"):
+        c = gemma.choice(text, max_tokens=1, return_token_ids=True)
+        assert c["prompt_token_ids"] == [2, 9259], text
+    assert gemma.text().count("is put before it anyway") == 1
+    gemma.choice("<bos>Hello", max_tokens=1)
+    assert gemma.text().count("is put before it anyway") == 1
+    lp = gemma.choice("Hello<end_of_turn> you", echo=True, logprobs=0, max_tokens=0)["logprobs"]
+    assert lp["text_offset"] == [0, 0, 5, 18]
+    cut = gemma.choice("one two three four", truncate_prompt_tokens=3, max_tokens=1, return_token_ids=True)
+    assert cut["prompt_token_ids"] == [2] + gemma.tokens("one two three four")[-2:]

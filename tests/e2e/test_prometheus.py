@@ -16,7 +16,8 @@ COUNTERS = {"vllm:num_preemptions_total", "vllm:prompt_tokens_total", "vllm:gene
             "vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total", "vllm:request_success_total"}
 HISTOGRAMS = {"vllm:time_to_first_token_seconds", "vllm:inter_token_latency_seconds", "vllm:e2e_request_latency_seconds",
               "vllm:request_queue_time_seconds", "vllm:request_prefill_time_seconds", "vllm:request_decode_time_seconds",
-              "vllm:iteration_tokens_total"}
+              "vllm:iteration_tokens_total", "vllm:request_inference_time_seconds", "vllm:request_prompt_tokens",
+              "vllm:request_generation_tokens", "vllm:request_params_n", "vllm:request_params_max_tokens"}
 MEMORY = {"vramd_memory_bytes", "vramd_memory_budget_bytes", "vramd_memory_peak_bytes", "vramd_memory_unaccounted_bytes",
           "vramd_memory_plan_bytes", "vramd_kv_blocks", "vramd_kv_bytes_per_token"}
 

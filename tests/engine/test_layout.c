@@ -153,8 +153,7 @@ START_TEST(the_cache_of_every_pair_of_types_is_planned_to_the_byte) {
 END_TEST
 
 START_TEST(the_plan_of_the_real_model_is_what_opening_allocates) {
-    const char *path = getenv("VRAMD_TEST_MODEL");
-    ck_assert_msg(path && *path, "VRAMD_TEST_MODEL must name the model file");
+    const char *path = test_model();
     engine_options o = rig_options();
     o.max_model_len = 8192;
     o.max_rows = 512;

@@ -36,10 +36,8 @@ static engine_options options(void) {
 }
 
 static void open_model(rig *r, int which, const engine_options *o) {
-    const char *real = getenv("VRAMD_TEST_MODEL");
     if (which == REAL) {
-        ck_assert_msg(real && *real, "VRAMD_TEST_MODEL must name the model file");
-        rig_open(r, real, o);
+        rig_open(r, test_model(), o);
         return;
     }
     model_config c = gb_tiny("gemma3");

@@ -46,18 +46,20 @@ static void fuzz_json(str in, arena *a) {
 
 /* Lines are stop strings, the last the text: however it is cut, the same comes out. */
 static void fuzz_stop(str in, arena *a) {
-    str s[STOP_MAX], text = in;
+    str s[4], text = in;
     uint32_t count = 0;
     for (size_t at; count < 4 && (at = str_find(text, STR("\n"), 0)) != SIZE_MAX;) {
         if (at && at <= STOP_MAX_BYTES) s[count++] = (str){text.ptr, at};
         text = (str){text.ptr + at + 1, text.len - at - 1};
     }
     stop_set set;
-    stop_state one = {0}, many = {0};
+    stop_state one, many;
     buf x, y;
     buf_init(&x, a);
     buf_init(&y, a);
-    if (!stop_set_init(&set, a, s, count)) return;
+    if (!stop_set_init(&set, a, s, count) || !stop_state_init(&one, a, &set) ||
+        !stop_state_init(&many, a, &set))
+        return;
     int hit = stop_push(&set, &one, text, &x), same = -1;
     for (size_t i = 0; i < text.len && same < 0; i++)
         same = stop_push(&set, &many, (str){text.ptr + i, 1}, &y);
@@ -78,7 +80,8 @@ static void fuzz_template(str in, arena *a) {
     if (chat_template_open(&t, in, STR("<s>"), STR("</s>"), &e) != OK) return;
     buf_init(&b, a);
     for (size_t from = 0; from < 3; from++)
-        for (size_t k = 1; k <= 3 - from; k++) chat_template_render(&t, m + from, k, &b, &e);
+        for (size_t k = 1; k <= 3 - from; k++)
+            chat_template_render(&t, m + from, k, true, &b, &e);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n) {

@@ -138,7 +138,9 @@ START_TEST(a_parsed_document_lives_and_dies_with_its_arena) {
                                       "{\"a\":1}x",
                                       "{\"a\":\"\xff\"}",
                                       "{\"a\":\"\\ud800\"}",
-                                      "{\"a\":1e999}"};
+                                      "{\"a\":1e999.5}",
+                                      "{\"a\":0000000000000000000000000000001}",
+                                      "{\"a\":1e999,\"b\":2e}"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         ck_assert_msg(json_in_parse(&v, &a, str_of(bad[i]), &e) == ERR_INVALID, "%s", bad[i]);
         ck_assert(e.text[0] != '\0');
@@ -195,6 +197,33 @@ START_TEST(wherever_memory_ends_a_document_is_whole_or_refused) {
 }
 END_TEST
 
+START_TEST(names_and_numbers_of_no_use_leave_the_rest_readable) {
+    arena a;
+    err e;
+    arena_init(&a, chunks_heap(), 0);
+    const json_t *o =
+        parse(&a, "{\"k\\u0000y\":1,\"big\":123456789012345678901234567890,\"seed\" : "
+                  "18446744073709551615,\"huge\":[1e400,-1.5E+4000],\"esc\\\\u0000\":2,\"low\":"
+                  "-9223372036854775808,\"s\":\"a\\u0000:1e999\",\"x\":5}");
+    int64_t i = 0;
+    double d = 0;
+    ck_assert(json_in_int(o, "x", 0, 9, &i, &e) == OK && i == 5);
+    ck_assert_uint_eq(json_in_text(json_object_get(o, "s")).len, 8);
+    ck_assert(json_in_int(o, "low", INT64_MIN, 0, &i, &e) == OK && i == INT64_MIN);
+    ck_assert_ptr_nonnull(json_object_get(o, "k\xef\xbf\xbdy"));
+    ck_assert_ptr_nonnull(json_object_get(o, "esc\\u0000"));
+    ck_assert(json_in_int(o, "seed", INT64_MIN, INT64_MAX, &i, &e) == ERR_INVALID);
+    ck_assert_str_eq(e.field, "seed");
+    ck_assert_ptr_nonnull(strstr(e.text, "1.8446744074"));
+    ck_assert(json_in_int(o, "big", INT64_MIN, INT64_MAX, &i, &e) == ERR_INVALID);
+    const json_t *huge = json_object_get(o, "huge");
+    ck_assert(json_number_value(json_array_get(huge, 0)) > 1e98);
+    ck_assert(json_number_value(json_array_get(huge, 1)) < -1e98);
+    ck_assert(json_in_real(o, "big", 0, 100, &d, &e) == ERR_INVALID);
+    arena_clear(&a);
+}
+END_TEST
+
 START_TEST(getters_name_the_field) {
     arena a;
     err e;
@@ -228,4 +257,5 @@ CHECK_MAIN("json", strings_are_escaped_and_read_back_the_same,
            bytes_that_are_no_text_become_replacement_characters,
            bytes_that_are_no_text_leave_nothing_in_the_arena, numbers,
            a_parsed_document_lives_and_dies_with_its_arena,
-           wherever_memory_ends_a_document_is_whole_or_refused, getters_name_the_field)
+           wherever_memory_ends_a_document_is_whole_or_refused,
+           names_and_numbers_of_no_use_leave_the_rest_readable, getters_name_the_field)

@@ -100,6 +100,17 @@ START_TEST(a_refusal_names_the_term_and_the_smallest_budget_which_then_works) {
     ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), ERR_BUDGET);
     ck_assert_ptr_nonnull(strstr(e.text, "blk.*.ffn_* Q4_1"));
     plan_clear(&p);
+    /* The hint names what can help: no option shrinks the weights. */
+    ck_assert_ptr_nonnull(strstr(e.hint, "smaller type of weights"));
+    ck_assert_ptr_null(strstr(e.hint, "lower"));
+    b.bytes = 95 * MIB; /* the weights fit, a step's arenas do not */
+    ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), ERR_BUDGET);
+    ck_assert_ptr_nonnull(strstr(e.hint, "lower max_num_batched_tokens"));
+    plan_clear(&p);
+    b.bytes = 105 * MIB;
+    ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), ERR_BUDGET);
+    ck_assert_ptr_nonnull(strstr(e.hint, "lower max_model_len"));
+    plan_clear(&p);
     terms_clear(&t);
 }
 END_TEST
@@ -125,25 +136,71 @@ START_TEST(a_group_with_a_window_gets_what_all_sequences_can_hold_of_it) {
         ck_assert_uint_eq(terms_sum(&p.terms, MEM_KV), p.kv_bytes);
         plan_clear(&p);
     }
-    /* The smallest budget holds one sequence of the longest length, and its window. */
+    /* n sequences of the longest length, and their windows: the smallest budget holds one. */
     kv.depth = 1;
     kv.min_tokens = 16 * 1024;
-    const uint64_t both = 1024 * 16 * 1024, window = 11 * 16 * 4096;
-    for (uint32_t n = 1; n <= 8; n++) {
-        b.bytes = 100ull * MIB + both + n * window + 5;
+    const uint64_t longest = 1024 * 16 * 1024, window = 11 * 16 * 4096;
+    for (uint32_t n = 1; n <= 4; n++) {
+        b.bytes = 100ull * MIB + n * (longest + window) + 5;
         ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), OK);
-        ck_assert_uint_eq(p.smallest_budget_bytes, 100ull * MIB + both + window);
-        ck_assert(p.group_blocks[0] == 1024 && p.group_blocks[1] == 11 * n);
+        ck_assert_uint_eq(p.smallest_budget_bytes, 100ull * MIB + longest + window);
+        ck_assert(p.group_blocks[0] == 1024 * n && p.group_blocks[1] == 11 * n);
         plan_clear(&p);
     }
-    kv.min_tokens = 1024;
-    /* Short of memory, it takes no more blocks than the other. */
-    kv.depth = 1;
+    /* All 4 of them: what is left goes to windows, for up to 8 shorter sequences. */
+    b.bytes = 100ull * MIB + 4 * longest + 6 * window + 5;
+    ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), OK);
+    ck_assert(p.group_blocks[0] == 4096 && p.group_blocks[1] == 66);
+    plan_clear(&p);
+    /* A sequence shorter than the window needs as many blocks of each. */
+    kv.min_tokens = 128;
     b.bytes = 100 * MIB + 64 * 16 * (1024 + 4096) + 7;
     ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), OK);
     ck_assert(p.group_blocks[0] == 64 && p.group_blocks[1] == 64);
     plan_clear(&p);
     terms_clear(&t);
+}
+END_TEST
+
+/* Gemma 3 27B beside 10.4 GB: 10 layers without a window, 52 with one of 1,024, 16 heads of 128
+ * in f16: a sequence of 8,192 tokens needs 512 blocks and 97, so that 43,276 blocks of a layer
+ * hold 4.25 of them. Blocks in equal numbers would hold 1.4. */
+START_TEST(short_of_memory_groups_share_it_in_proportion_to_what_a_sequence_needs) {
+    enum { LAYER = 2 * 16 * 128 * 2 };
+    terms t = {0};
+    kv_request kv = {.group = {{.n_layers = 52, .window = 1024, .bytes_per_token = 52 * LAYER},
+                               {.n_layers = 10, .bytes_per_token = 10 * LAYER}},
+                     .n_groups = 2,
+                     .block_tokens = 16,
+                     .min_tokens = 8192,
+                     .max_tokens = 32 * 8192,
+                     .max_seqs = 32,
+                     .depth = 1,
+                     .max_rows = 512};
+    const uint64_t layer_block = 16ull * LAYER;
+    budget b = {43276 * layer_block, "memory", false, NULL};
+    plan p;
+    err e;
+    ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), OK);
+    ck_assert(p.group_blocks[1] * 100 / 512 >= 424 && p.group_blocks[0] * 100 / 97 >= 424);
+    ck_assert_uint_eq(p.kv_tokens, p.group_blocks[1] * 16);
+    ck_assert(plan_sequences(&p) > 4.24 && plan_sequences(&p) < 4.27);
+    ck_assert_uint_eq(p.kv_bytes,
+                      (p.group_blocks[0] * 52 + p.group_blocks[1] * 10) * layer_block);
+    ck_assert_uint_le(p.kv_bytes, b.bytes);
+    ck_assert_uint_lt(b.bytes - p.kv_bytes, 62 * layer_block); /* nothing is lost */
+    ck_assert(p.in_proportion);
+    plan_clear(&p);
+    b.bytes *= 100;
+    ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), OK);
+    ck_assert(!p.in_proportion && p.group_blocks[0] == 32 * 97);
+    plan_clear(&p);
+    /* The same without what the budget holds beyond: for the difference between two plans. */
+    kv.in_proportion = true;
+    kv.want_tokens = 2 * 8192;
+    ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), OK);
+    ck_assert(p.group_blocks[0] == 2 * 97 && p.group_blocks[1] == 2 * 512);
+    plan_clear(&p);
 }
 END_TEST
 
@@ -300,6 +357,7 @@ CHECK_MAIN("plan", the_cache_takes_exactly_what_is_left,
            an_automatic_budget_becomes_what_the_plan_takes,
            a_refusal_names_the_term_and_the_smallest_budget_which_then_works,
            a_group_with_a_window_gets_what_all_sequences_can_hold_of_it,
+           short_of_memory_groups_share_it_in_proportion_to_what_a_sequence_needs,
            memory_that_goes_with_the_blocks_is_in_the_budget_to_the_byte,
            sums_beyond_64_bits_are_refused, a_budget_is_read_as_bytes_shares_or_auto,
            a_budget_of_a_device_is_a_share_of_its_memory_and_names_its_option,

@@ -4,6 +4,7 @@
 
 #include "tests/check_main.h"
 #include "tests/model/gguf_build.h"
+#include "tests/model/kv_bytes.h"
 
 /* ---- counts ---- */
 
@@ -60,12 +61,12 @@ END_TEST
 START_TEST(public_models_have_the_published_bytes_of_kv_per_token) {
     const known *k = &models[_i];
     const model_config c = config_of(k);
-    ck_assert_uint_eq(model_config_kv_bytes_per_token(&c, DT_F16), k->kv_f16);
-    ck_assert_uint_eq(model_config_kv_bytes_per_token(&c, DT_F32), 2 * k->kv_f16);
-    ck_assert_uint_eq(model_config_kv_bytes_per_token(&c, DT_Q8_0), k->kv_f16 / 2 * 34 / 32);
-    ck_assert_uint_eq(model_config_kv_bytes_per_token(&c, DT_Q4_0), k->kv_f16 / 2 * 18 / 32);
+    ck_assert_uint_eq(kv_bytes_per_token(&c, DT_F16), k->kv_f16);
+    ck_assert_uint_eq(kv_bytes_per_token(&c, DT_F32), 2 * k->kv_f16);
+    ck_assert_uint_eq(kv_bytes_per_token(&c, DT_Q8_0), k->kv_f16 / 2 * 34 / 32);
+    ck_assert_uint_eq(kv_bytes_per_token(&c, DT_Q4_0), k->kv_f16 / 2 * 18 / 32);
     /* A head of 64 or 96 is no multiple of 256. */
-    ck_assert_uint_eq(model_config_kv_bytes_per_token(&c, DT_Q4_K) == 0, k->hd != 256);
+    ck_assert_uint_eq(kv_bytes_per_token(&c, DT_Q4_K) == 0, k->hd != 256);
 }
 END_TEST
 
@@ -385,17 +386,16 @@ START_TEST(keys_and_values_of_different_length_are_refused) {
 END_TEST
 
 START_TEST(the_real_model_is_what_its_card_says) {
-    const char *path = getenv("VRAMD_TEST_MODEL");
+    const char *path = test_model();
     model_config c;
     err e;
-    if (!path) return;
     ck_assert_msg(checkpoint_open(&g, path, &e) == OK, "%s", e.text);
     str name = STR("");
     ck_assert_int_eq(checkpoint_get_str(g, "general.basename", &name, &e), OK);
     if (!str_eqz(name, "smollm2")) return; /* another file was asked for */
     ck_assert_msg(model_config_read(&c, g, &e) == OK, "%s", e.text);
     ck_assert_uint_eq(model_config_params(&c), 134515008);
-    ck_assert_uint_eq(model_config_kv_bytes_per_token(&c, DT_F16), 23040);
+    ck_assert_uint_eq(kv_bytes_per_token(&c, DT_F16), 23040);
     ck_assert(c.tied_head && c.rope.theta == 100000 && c.n_ctx_train == 8192);
 }
 END_TEST

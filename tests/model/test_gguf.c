@@ -660,9 +660,8 @@ END_TEST
 /* ---- the real file ---- */
 
 START_TEST(the_real_model_opens_fast_and_in_little_memory) {
-    const char *path = getenv("VRAMD_TEST_MODEL");
+    const char *path = test_model();
     uint64_t best = UINT64_MAX;
-    if (!path) return;
     for (int i = 0; i < 7; i++) {
         gguf *g;
         err e;

@@ -9,6 +9,7 @@
 #include "model/model.h"
 #include "tests/check_main.h"
 #include "tests/json.h"
+#include "tests/model/kv_bytes.h"
 
 static const char llama2_7b[] =
     "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"hidden_act\":"
@@ -73,16 +74,43 @@ static const char smollm2[] =
     "\"num_key_value_heads\":3,\"rope_theta\":100000,\"tie_word_embeddings\":true,"
     "\"vocab_size\":49152}";
 
+/* google/gemma-3-4b-it, -12b-it and -27b-it: what is not there has Gemma3TextConfig's default. */
+static const char gemma3_4b[] =
+    "{\"architectures\":[\"Gemma3ForConditionalGeneration\"],\"model_type\":\"gemma3\","
+    "\"text_config\":{\"hidden_size\":2560,\"intermediate_size\":10240,\"model_type\":"
+    "\"gemma3_text\",\"num_hidden_layers\":34,\"rope_scaling\":{\"factor\":8.0,"
+    "\"rope_type\":\"linear\"},\"sliding_window\":1024},\"torch_dtype\":\"bfloat16\","
+    "\"vision_config\":{\"hidden_size\":1152}}";
+static const char gemma3_12b[] =
+    "{\"model_type\":\"gemma3\",\"text_config\":{\"hidden_size\":3840,\"intermediate_size\":"
+    "15360,\"model_type\":\"gemma3_text\",\"num_attention_heads\":16,\"num_hidden_layers\":48,"
+    "\"num_key_value_heads\":8,\"rope_scaling\":{\"factor\":8.0,\"rope_type\":\"linear\"},"
+    "\"sliding_window\":1024}}";
+static const char gemma3_27b[] =
+    "{\"model_type\":\"gemma3\",\"text_config\":{\"head_dim\":128,\"hidden_size\":5376,"
+    "\"intermediate_size\":21504,\"model_type\":\"gemma3_text\",\"num_attention_heads\":32,"
+    "\"num_hidden_layers\":62,\"num_key_value_heads\":16,\"query_pre_attn_scalar\":168,"
+    "\"rope_scaling\":{\"factor\":8.0,\"rope_type\":\"linear\"},\"sliding_window\":1024}}";
+
 /* llama2_7b, or qwen25_05b, with members put in front; the last of a name is not repeated. */
 static void with(char out[1024], const char *base, const char *members) {
     snprintf(out, 1024, "{%s,%s", members, base + 1);
 }
 
 static model_config parsed(const char *text) {
-    model_config c;
+    hf_config h;
     err e;
-    ck_assert_msg(hf_config_parse(&c, str_of(text), &e) == OK, "%s (%s)", e.text, e.field);
-    return c;
+    ck_assert_msg(hf_config_parse(&h, str_of(text), &e) == OK, "%s (%s)", e.text, e.field);
+    return h.config;
+}
+
+static void refused(const char *text, status code, const char *field) {
+    hf_config c;
+    err e = {0};
+    status s = hf_config_parse(&c, str_of(text), &e);
+    ck_assert_msg(s == code, "status %d: %s (%s)", s, e.text, e.field);
+    ck_assert_msg(strcmp(e.field, field) == 0, "field \"%s\", wanted \"%s\": %s", e.field,
+                  field, e.text);
 }
 
 START_TEST(public_configs_count_the_published_weights) {
@@ -90,18 +118,19 @@ START_TEST(public_configs_count_the_published_weights) {
         const char *text;
         uint64_t params, kv_f16;
     } t[] = {
-        {llama2_7b, 6738415616, 524288},  {llama31_8b, 8030261248, 131072},
-        {mistral_7b, 7241732096, 131072}, {mixtral, 46702792704, 131072},
-        {qwen25_05b, 494032768, 12288},   {qwen25_7b, 7615616512, 57344},
-        {gemma2_9b, 9241705984, 344064},  {gemma3_1b, 999885952, 26624},
-        {phi3_mini, 3821079552, 393216},  {smollm2, 134515008, 23040},
-        {qwen3_06b, 596049920, 114688},
+        {llama2_7b, 6738415616, 524288},   {llama31_8b, 8030261248, 131072},
+        {mistral_7b, 7241732096, 131072},  {mixtral, 46702792704, 131072},
+        {qwen25_05b, 494032768, 12288},    {qwen25_7b, 7615616512, 57344},
+        {gemma2_9b, 9241705984, 344064},   {gemma3_1b, 999885952, 26624},
+        {phi3_mini, 3821079552, 393216},   {smollm2, 134515008, 23040},
+        {qwen3_06b, 596049920, 114688},    {gemma3_4b, 3880263168, 139264},
+        {gemma3_12b, 11766034176, 393216}, {gemma3_27b, 27009346304, 507904},
     };
     for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
         const model_config c = parsed(t[i].text);
         ck_assert_msg(model_config_params(&c) == t[i].params, "%s: %llu", c.name,
                       (unsigned long long)model_config_params(&c));
-        ck_assert_uint_eq(model_config_kv_bytes_per_token(&c, DT_F16), t[i].kv_f16);
+        ck_assert_uint_eq(kv_bytes_per_token(&c, DT_F16), t[i].kv_f16);
     }
 }
 END_TEST
@@ -125,6 +154,47 @@ START_TEST(families_that_are_only_counted_are_not_planned) {
         ck_assert_int_eq(model_from_config(&m, &c, DT_BF16, &e), ERR_UNSUPPORTED);
         ck_assert_ptr_nonnull(strstr(e.text, c.arch));
     }
+}
+END_TEST
+
+START_TEST(a_counted_model_has_the_weights_and_the_windows_of_its_config) {
+    const char *const text[] = {llama2_7b, qwen25_05b, qwen3_06b, gemma3_1b,
+                                phi3_mini, mixtral,    gemma2_9b, gemma3_27b};
+    for (int i = 0; i < 8; i++) {
+        const model_config c = parsed(text[i]);
+        const weight_mix f32 = {DT_F32, MIX_NONE};
+        model *m, *real;
+        err e;
+        ck_assert_msg(model_counted(&m, &c, f32, &e) == OK, "%s", e.text);
+        ck_assert_uint_eq(program_weight_bytes(&m->program), 4 * model_config_params(&c));
+        if (model_from_mix(&real, &c, f32, &e) == OK) {
+            ck_assert_uint_eq(m->program.n_groups, real->program.n_groups);
+            ck_assert_mem_eq(m->program.group, real->program.group, sizeof m->program.group);
+            model_close(real);
+        }
+        model_close(m);
+    }
+}
+END_TEST
+
+START_TEST(a_text_config_is_read_and_what_is_wrong_in_it_is_named) {
+    hf_config h;
+    err e;
+    ck_assert_int_eq(hf_config_parse(&h, str_of(gemma3_27b), &e), OK);
+    const model_config *c = &h.config;
+    ck_assert(h.text_part && h.type == DT_BF16 && h.quant.bits == 0);
+    ck_assert(c->n_vocab == 262208 && c->n_ctx_train == 131072 && c->window_every == 6);
+    ck_assert(fabsf(c->attn_scale - 1 / sqrtf(168)) < 1e-6f);
+    ck_assert(c->rope.scaling == ROPE_SCALING_LINEAR && c->rope.factor == 8);
+    ck_assert(model_config_window(c, 0) == 1024 && model_config_window(c, 5) == 0);
+    refused("{\"model_type\":\"gemma3\",\"text_config\":{\"model_type\":\"gemma3_text\","
+            "\"num_hidden_layers\":\"x\"}}",
+            ERR_INVALID, "text_config.num_hidden_layers");
+    refused("{\"model_type\":\"llava\",\"text_config\":{\"model_type\":\"odd\"}}",
+            ERR_UNSUPPORTED, "text_config.model_type");
+    ck_assert_int_eq(hf_config_parse(&h, STR("{\"model_type\":\"deepseek_v3\"}"), &e),
+                     ERR_UNSUPPORTED);
+    ck_assert_ptr_nonnull(strstr(e.hint, "vramd plans"));
 }
 END_TEST
 
@@ -161,9 +231,7 @@ START_TEST(gemma3_has_two_rotary_bases_and_a_scale) {
     c = parsed(text);
     ck_assert(model_config_rope(&c, 0).theta == 55 && model_config_rope(&c, 5).theta == 77);
     with(text, gemma3_1b, "\"layer_types\":[\"full_attention\"]");
-    err e;
-    ck_assert_int_eq(hf_config_parse(&c, str_of(text), &e), ERR_UNSUPPORTED);
-    ck_assert_str_eq(e.field, "layer_types");
+    refused(text, ERR_UNSUPPORTED, "layer_types");
 }
 END_TEST
 
@@ -248,15 +316,6 @@ START_TEST(biases_are_read_where_the_family_has_the_option) {
     ck_assert(parsed(gemma2_9b).tied_head);
 }
 END_TEST
-
-static void refused(const char *text, status code, const char *field) {
-    model_config c;
-    err e = {0};
-    status s = hf_config_parse(&c, str_of(text), &e);
-    ck_assert_msg(s == code, "status %d: %s (%s)", s, e.text, e.field);
-    ck_assert_msg(strcmp(e.field, field) == 0, "field \"%s\", wanted \"%s\": %s", e.field,
-                  field, e.text);
-}
 
 START_TEST(text_that_is_no_config_is_refused) {
     refused("", ERR_INVALID, "");
@@ -348,7 +407,7 @@ END_TEST
 
 START_TEST(a_range_error_names_the_member_as_the_file_has_it_and_a_remedy) {
     char text[1024];
-    model_config c;
+    hf_config c;
     err e;
     with(text, smollm2,
          "\"rope_parameters\":{\"rope_type\":\"yarn\",\"factor\":2,\"beta_slow\":0}");
@@ -374,13 +433,13 @@ END_TEST
 
 START_TEST(a_file_is_read_or_named) {
     char path[] = "/tmp/vramd-config-XXXXXX";
-    model_config c;
+    hf_config c;
     err e;
     int fd = mkstemp(path);
     ck_assert_int_ge(fd, 0);
     ck_assert_int_eq(write(fd, smollm2, sizeof smollm2 - 1), sizeof smollm2 - 1);
     ck_assert_msg(hf_config_load(&c, path, &e) == OK, "%s", e.text);
-    ck_assert_uint_eq(c.n_embd, 576);
+    ck_assert_uint_eq(c.config.n_embd, 576);
     ck_assert_int_eq(ftruncate(fd, (off_t)2 << 20), 0);
     ck_assert_int_eq(hf_config_load(&c, path, &e), ERR_INVALID);
     ck_assert_ptr_nonnull(strstr(e.text, "1 MiB"));
@@ -395,6 +454,8 @@ END_TEST
 CHECK_MAIN("hf_config", public_configs_count_the_published_weights,
            a_model_planned_in_bf16_takes_two_bytes_a_weight_and_four_a_norm,
            families_that_are_only_counted_are_not_planned,
+           a_counted_model_has_the_weights_and_the_windows_of_its_config,
+           a_text_config_is_read_and_what_is_wrong_in_it_is_named,
            what_is_planned_has_the_weights_that_are_counted,
            gemma3_has_two_rotary_bases_and_a_scale, phi3_has_longrope,
            rotation_and_its_scaling_are_read, scaling_of_every_spelling_is_read,

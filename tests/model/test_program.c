@@ -620,9 +620,8 @@ START_TEST(a_config_that_we_cannot_run_is_refused_by_name) {
 END_TEST
 
 START_TEST(the_real_model_uses_every_tensor_of_its_file) {
-    const char *path = getenv("VRAMD_TEST_MODEL");
+    const char *path = test_model();
     err e;
-    if (!path) return;
     ck_assert_msg(checkpoint_open(&g, path, &e) == OK, "%s", e.text);
     ck_assert_msg(model_open(&m, g, &e) == OK, "%s", e.text);
     check_values(&m->program);

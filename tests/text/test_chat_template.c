@@ -47,7 +47,7 @@ static void compare(const char *name, const chat_template *t, const json_t *talk
         m[i].role = str_of(json_string_value(json_object_get(x, "role")));
         m[i].content = str_of(json_string_value(json_object_get(x, "content")));
     }
-    status s = chat_template_render(t, m, n, &b, &e);
+    status s = chat_template_render(t, m, n, true, &b, &e);
     if (json_is_null(want)) {
         ck_assert_msg(s == ERR_INVALID, "%s: not refused: %s", name, buf_cstr(&b));
         ck_assert_str_eq(e.field, "messages");

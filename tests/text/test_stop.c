@@ -22,11 +22,11 @@ static size_t reference(const str *s, uint32_t n, str text, int *hit) {
 static void check_cut(const str *s, uint32_t n, str text, unsigned seed) {
     arena a;
     stop_set set;
-    stop_state st = {0};
+    stop_state st;
     buf out;
     arena_init(&a, chunks_heap(), 0);
     buf_init(&out, NULL);
-    ck_assert(stop_set_init(&set, &a, s, n));
+    ck_assert(stop_set_init(&set, &a, s, n) && stop_state_init(&st, &a, &set));
     int want, hit = -1;
     size_t keep = reference(s, n, text, &want);
     for (size_t at = 0; at < text.len && hit < 0;) {
@@ -78,6 +78,19 @@ START_TEST(random_texts_over_two_letters_agree_with_a_plain_search) {
 }
 END_TEST
 
+START_TEST(of_hundreds_of_strings_each_is_found) {
+    char word[300][12];
+    str s[300];
+    for (uint32_t i = 0; i < 300; i++)
+        s[i] = (str){word[i], (size_t)snprintf(word[i], sizeof word[i], "%03u", i)};
+    for (uint32_t i = 0; i < 300; i += 13) {
+        char text[16];
+        size_t n = (size_t)snprintf(text, sizeof text, "9%03u8", i);
+        for (unsigned seed = 0; seed < 4; seed++) check_cut(s, 300, (str){text, n}, seed);
+    }
+}
+END_TEST
+
 START_TEST(without_strings_everything_passes) {
     stop_set set = {0};
     stop_state st = {0};
@@ -97,11 +110,11 @@ START_TEST(characters_of_valid_text_are_never_cut) {
     const str s[] = {STR("\xc3\xa9!")};
     arena a;
     stop_set set;
-    stop_state st = {0};
+    stop_state st;
     buf out;
     arena_init(&a, chunks_heap(), 0);
     buf_init(&out, NULL);
-    ck_assert(stop_set_init(&set, &a, s, 1));
+    ck_assert(stop_set_init(&set, &a, s, 1) && stop_state_init(&st, &a, &set));
     static const char *const piece[] = {"\xc3\xa9", "\xc3\xa8", "\xc3\xa9", "?"};
     for (int i = 0; i < 4; i++) {
         ck_assert_int_eq(stop_push(&set, &st, str_of(piece[i]), &out), -1);
@@ -116,4 +129,5 @@ END_TEST
 CHECK_MAIN("stop", a_stop_string_within_one_piece_and_across_pieces,
            overlapping_strings_stop_where_the_first_match_ends,
            random_texts_over_two_letters_agree_with_a_plain_search,
-           without_strings_everything_passes, characters_of_valid_text_are_never_cut)
+           of_hundreds_of_strings_each_is_found, without_strings_everything_passes,
+           characters_of_valid_text_are_never_cut)

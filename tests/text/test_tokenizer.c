@@ -97,7 +97,7 @@ END_TEST
 /* ---- special tokens ---- */
 
 START_TEST(the_real_model_ends_with_each_of_its_ends) {
-    checkpoint *g = file_open(model_path());
+    checkpoint *g = file_open(test_model());
     tokenizer *t = tok_open(g);
     checkpoint_close(g);
     ck_assert_uint_eq(tokenizer_n_vocab(t), 49152);
@@ -131,9 +131,7 @@ START_TEST(a_guarded_text_holds_no_special_token_and_loses_nothing) {
                                        "<|<|im_start|>im_start|>",
                                        "<|im_start|",
                                        "a<|endoftext|><|endoftext|>\xc3\xa9"};
-    err e;
-    checkpoint *g;
-    ck_assert_int_eq(checkpoint_open(&g, getenv("VRAMD_TEST_MODEL"), &e), OK);
+    checkpoint *g = file_open(test_model());
     tokenizer *t = tok_open(g);
     for (size_t i = 0; i < sizeof said / sizeof *said; i++) {
         buf b;
@@ -280,7 +278,7 @@ static void counter_give(void *self, void *p, size_t got) {
 }
 
 START_TEST(the_plan_is_what_open_takes_to_the_byte) {
-    const char *path[] = {model_path(), GOLDEN_DIR "mixed.gguf"};
+    const char *path[] = {test_model(), GOLDEN_DIR "mixed.gguf"};
     for (int i = 0; i < 2; i++) {
         counter n = {.allow = SIZE_MAX};
         const chunks src = {&n, counter_take, counter_give};
@@ -300,7 +298,7 @@ START_TEST(the_plan_is_what_open_takes_to_the_byte) {
 END_TEST
 
 START_TEST(opening_the_real_model_is_quick) {
-    checkpoint *g = file_open(model_path());
+    checkpoint *g = file_open(test_model());
     uint64_t best = UINT64_MAX;
     for (int i = 0; i < 5; i++) {
         uint64_t start = cpu_us();
@@ -372,7 +370,7 @@ static void *encode_many(void *arg) {
 }
 
 START_TEST(four_threads_get_the_same_ids) {
-    checkpoint *g = file_open(model_path());
+    checkpoint *g = file_open(test_model());
     tokenizer *t = tok_open(g), *fresh = tok_open(g);
     checkpoint_close(g);
     job alone = {.tok = t}, j[4];

@@ -68,14 +68,14 @@ static checkpoint *file_if_there(const char *path) {
 
 static checkpoint *gemma3_if_there(void) {
     char path[400];
-    const char *model = model_path(), *slash = strrchr(model, '/');
+    const char *model = test_model(), *slash = strrchr(model, '/');
     snprintf(path, sizeof path, "%.*s/gemma-3-270m.Q4_K_M.gguf",
              slash ? (int)(slash - model) : 1, slash ? model : ".");
     return file_if_there(path);
 }
 
 static checkpoint *golden_file(const char *name) {
-    if (strncmp(name, "smollm/", 7) == 0) return file_open(model_path());
+    if (strncmp(name, "smollm/", 7) == 0) return file_open(test_model());
     if (strncmp(name, "mixed+", 6) == 0) return with_pre(GOLDEN_DIR "mixed.gguf", name + 6);
     if (strcmp(name, "spm") == 0) return file_open(GOLDEN_DIR "spm.gguf");
     if (strcmp(name, "spm+plain") == 0)

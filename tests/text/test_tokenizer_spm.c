@@ -121,6 +121,11 @@ START_TEST(a_space_goes_before_the_text_and_after_each_special_token_and_comes_o
     int32_t spa = spm_token(&v, "\u2581a", 1, -1), user = spm_token(&v, "[u]", 4, 0);
     tokenizer *t = tok_open(spm_finish(&v));
     ASSERT_IDS(t, STR("a"), TOK_ADD_SPECIAL, BOS, spa); /* BOS without being told */
+    /* One, also where the text begins with it; text that is not parsed has none. */
+    ck_assert(tokenizer_adds_bos(t));
+    ASSERT_IDS(t, STR("<s>a"), TOK_ADD_SPECIAL | TOK_PARSE_SPECIAL, BOS, spa);
+    ASSERT_IDS(t, STR("<s><s>"), TOK_ADD_SPECIAL | TOK_PARSE_SPECIAL, BOS, BOS);
+    ASSERT_IDS(t, STR("<s>"), TOK_ADD_SPECIAL | TOK_PARSE_SPECIAL, BOS);
     ASSERT_IDS(t, STR(" a a"), 0, sp, spa, spa);
     ASSERT_IDS(t, STR("a[u]a</s>a"), TOK_PARSE_SPECIAL, spa, user, spa, EOS, spa);
     vec_i32 none = {0};

@@ -33,12 +33,6 @@ static GB_UNUSED tokenizer *tok_open(const checkpoint *g) {
     return t;
 }
 
-static GB_UNUSED const char *model_path(void) {
-    const char *p = getenv("VRAMD_TEST_MODEL");
-    ck_assert_msg(p != NULL, "VRAMD_TEST_MODEL is not set");
-    return p;
-}
-
 static GB_UNUSED void encode_into(const tokenizer *t, str text, unsigned flags, vec_i32 *ids) {
     err e;
     ids->n = 0;

@@ -1,0 +1,223 @@
+/* A plan as text and as JSON. Main thread; owns nothing. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/str.h"
+#include "daemon/plan_report.h"
+#include "json/out.h"
+
+/* ---- text ---- */
+
+static void print_total(const char *name, uint64_t bytes) {
+    char a[32], b[32];
+    printf("%-24s %18s %10s\n", name, bytes_grouped(bytes, a), bytes_human(bytes, b));
+}
+
+static void print_terms(const plan *p) {
+    char a[32], b[32];
+    printf("%-12s %-11s %18s %10s  %s\n", "class", "kind", "bytes", "", "what");
+    for (int c = 0; c < MEM_N_CLASSES; c++)
+        for (size_t i = 0; i < p->terms.n; i++) {
+            const term *t = &p->terms.v[i];
+            if ((int)t->cls != c) continue;
+            printf("%-12s %-11s %18s %10s  %s%s\n", mem_class_name(t->cls),
+                   term_kind_name(t->kind), bytes_grouped(t->bytes, a),
+                   bytes_human(t->bytes, b), t->what,
+                   t->while_loading ? " (while loading)" : "");
+        }
+    print_total("total", p->total_bytes);
+    print_total("peak while loading", p->load_peak_bytes);
+    print_total("budget", p->budget_bytes);
+    print_total("smallest budget", p->smallest_budget_bytes);
+}
+
+/* The price of one option: the plan again with the option changed, as a difference. Both are
+ * made without a limit, so that nothing is cut. */
+static void print_price(const machine_wish *w, uint64_t from, const char *text,
+                        const options *changed) {
+    machine m;
+    err e;
+    char a[32], b[32];
+    if (machine_plan(&m, changed, w, &e) == OK) {
+        int64_t d = (int64_t)(m.plan.total_bytes + m.host_plan.total_bytes) - (int64_t)from;
+        const uint64_t size = (uint64_t)llabs(d);
+        printf("  %-44s %c%-18s %10s\n", text, d < 0 ? '-' : '+', bytes_grouped(size, a),
+               bytes_human(size, b));
+    }
+    machine_close(&m);
+}
+
+static void print_prices_of_types(const machine *m, const machine_wish *w, uint64_t from,
+                                  const options *o) {
+    for (uint32_t t = 0;; t++) {
+        const str word = options_word("kv_cache_dtype", t);
+        if (str_eqz(word, "?")) break;
+        if (str_eqz(word, "bf16") ||
+            (t == o->kv_cache_dtype && m->engine_opt.kv_k == m->engine_opt.kv_v))
+            continue;
+        char text[64];
+        options c = *o;
+        c.kv_cache_dtype = t;
+        c.cache_type_k = c.cache_type_v = 0; /* same */
+        snprintf(text, sizeof text, "kv_cache_dtype = " STR_FMT, STR_ARG(word));
+        print_price(w, from, text, &c);
+    }
+}
+
+/* What is wanted of the KV cache is held at what the plan has, so that prices add up. */
+static void print_prices(const machine *m, const plan_question *q) {
+    machine_wish w = *q->wish;
+    options o = m->opt;
+    machine same;
+    err e;
+    char b[32];
+    w.uncut = true;
+    w.in_proportion = m->plan.in_proportion;
+    if (!o.kv_cache_tokens) o.kv_cache_tokens = m->plan.kv_tokens;
+    if (machine_plan(&same, &o, &w, &e) != OK) return machine_close(&same);
+    const uint64_t from = same.plan.total_bytes + same.host_plan.total_bytes;
+    machine_close(&same);
+    printf("\ncost of each setting, with a KV cache of %s tokens and no limit of memory:\n",
+           bytes_grouped(o.kv_cache_tokens, b));
+    options c = o;
+    c.kv_cache_tokens += 1024;
+    if (c.kv_cache_tokens <= (uint64_t)o.max_model_len * o.max_num_seqs)
+        print_price(&w, from, "1,024 tokens more of KV cache", &c);
+    print_prices_of_types(m, &w, from, &o);
+    c = o;
+    c.max_num_seqs *= 2;
+    if (c.max_num_batched_tokens < c.max_num_seqs) c.max_num_batched_tokens = c.max_num_seqs;
+    print_price(&w, from, "max_num_seqs doubled (same KV cache)", &c);
+    c = o;
+    c.max_num_batched_tokens *= 2;
+    print_price(&w, from, "max_num_batched_tokens doubled", &c);
+    c = o;
+    c.max_connections *= 2;
+    print_price(&w, from, "max_connections doubled", &c);
+}
+
+/* Do the windows of all sequences fit that share the tokens of the cache? */
+static bool holds_all(const machine *m, uint64_t tokens_each) {
+    const plan *p = &m->plan;
+    const uint64_t each = ceil_div(tokens_each, p->block_tokens);
+    for (uint32_t g = 0; g < p->n_groups; g++) {
+        const uint64_t one = p->group_seq_blocks[g] < each ? p->group_seq_blocks[g] : each;
+        if (one * m->opt.max_num_seqs > p->group_blocks[g] + one) return false;
+    }
+    return true;
+}
+
+static void print_cache(const machine *m) {
+    const plan *p = &m->plan;
+    const uint64_t each = p->kv_tokens / m->opt.max_num_seqs;
+    char a[32], b[32], types[32];
+    printf("\nKV cache: %s, %s bytes per token, %s tokens: %.1f sequences of %u",
+           dtype_kv_name(m->engine_opt.kv_k, m->engine_opt.kv_v, types),
+           bytes_grouped(p->kv_bytes_per_token, a), bytes_grouped(p->kv_tokens, b),
+           plan_sequences(p), m->opt.max_model_len);
+    if (holds_all(m, each))
+        printf(", or %u sequences of %llu", m->opt.max_num_seqs, (unsigned long long)each);
+    puts("");
+}
+
+static void print_heading(const machine *m, const plan_verdict *v) {
+    const model_config *c = &m->model->program.config;
+    char a[32], here[32], there[32];
+    const uint64_t total = machine_total_bytes();
+    printf("%s: %s, %s parameters, %u layers; device %s\n", m->name, c->arch,
+           bytes_grouped(m->n_params, a), c->n_layers, m->device);
+    if (!m->on_device && m->budget.bytes > total)
+        printf("for a machine with %s; this one has %s\n", bytes_human(m->budget.bytes, there),
+               bytes_human(total, here));
+    if (m->text_part)
+        puts("text part only: other parts of the model, such as vision, are not counted");
+    if (m->not_served[0])
+        printf("an estimate: vramd cannot serve this model yet: %s\n", m->not_served);
+    printf("%s\n", v->text);
+    for (uint32_t i = 0; i < v->n_remedies; i++)
+        printf("  fits with %s: %.1f sequences\n", v->remedy[i].change, v->remedy[i].sequences);
+    puts("");
+}
+
+void plan_print(const machine *m, const plan_verdict *v, const plan_question *q) {
+    print_heading(m, v);
+    print_terms(&m->plan);
+    if (m->on_device) {
+        puts("\nhost memory beside it:");
+        print_terms(&m->host_plan);
+    }
+    if (!v->fits) return;
+    print_cache(m);
+    print_prices(m, q);
+}
+
+void rule_of_thumb_print(const rule_of_thumb *r) {
+    char a[32], b[32], c[32];
+    printf("\nrule of thumb, for %u sequences of %u tokens:\n", r->batch, r->sequence);
+    printf("  %-12s %10s  %s parameters x %.2f bytes\n", "weights", bytes_human(r->weights, a),
+           bytes_grouped(r->params, b), r->bytes_per_param);
+    printf("  %-12s %10s  %u x %u tokens x %s bytes\n", "KV cache", bytes_human(r->kv, a),
+           r->batch, r->sequence, bytes_grouped(r->kv / ((uint64_t)r->batch * r->sequence), b));
+    printf("  %-12s %10s  to %s: K x batch %u x sequence %u x hidden %u x layers %u, K = %d to "
+           "%d bytes\n",
+           "activations", bytes_human(r->activations[0], a), bytes_human(r->activations[1], b),
+           r->batch, r->sequence, r->hidden, r->layers, RULE_K_LEAST, RULE_K_MOST);
+    printf("  %-12s %10s  %d to %d %% of the sum\n", "overhead", "", RULE_OVERHEAD_LEAST,
+           RULE_OVERHEAD_MOST);
+    printf("  %-12s %10s  to %s\n", "total", bytes_human(r->total[0], a),
+           bytes_human(r->total[1], b));
+    printf("The plan has %s for activations, logits and workspace, which is K = %.4f. The rule "
+           "keeps the activations of every token of every layer, as training does; an engine "
+           "computes one layer at a time, and at most max_num_batched_tokens tokens in a "
+           "step.\n",
+           bytes_human(r->plan_activations, c), r->effective_k);
+}
+
+/* ---- JSON ---- */
+
+static void member(buf *b, const char *name, uint64_t v) {
+    buf_addf(b, ",\"%s\":", name);
+    json_u64(b, v);
+}
+
+void plan_verdict_json(buf *b, const machine *m, const plan_verdict *v) {
+    buf_addf(b, ",\"verdict\":{\"fits\":%s,\"text\":", v->fits ? "true" : "false");
+    json_str_lossy(b, str_of(v->text));
+    member(b, "needs_more_bytes", v->more_bytes);
+    buf_addf(b, ",\"sequences\":%.2f,\"fits_with\":[", v->sequences);
+    for (uint32_t i = 0; i < v->n_remedies; i++) {
+        buf_add(b, i ? STR(",{\"change\":") : STR("{\"change\":"));
+        json_str_lossy(b, str_of(v->remedy[i].change));
+        buf_addf(b, ",\"sequences\":%.2f", v->remedy[i].sequences);
+        member(b, "max_model_len", v->remedy[i].max_model_len);
+        buf_addc(b, '}');
+    }
+    buf_addc(b, ']');
+    if (v->n_cards > 1) member(b, "devices_together", v->n_cards);
+    buf_addf(b, "},\"can_be_served\":%s", m->not_served[0] ? "false" : "true");
+    if (m->text_part) buf_add(b, STR(",\"text_part_only\":true"));
+    if (!m->not_served[0]) return;
+    buf_add(b, STR(",\"why_not\":"));
+    json_str_lossy(b, str_of(m->not_served));
+}
+
+void rule_of_thumb_json(buf *b, const rule_of_thumb *r) {
+    buf_add(b, STR(",\"rule_of_thumb\":{\"batch\":"));
+    json_u64(b, r->batch);
+    member(b, "sequence", r->sequence);
+    member(b, "hidden", r->hidden);
+    member(b, "layers", r->layers);
+    member(b, "params", r->params);
+    buf_addf(b, ",\"bytes_per_param\":%.4f,\"k\":[%d,%d],\"overhead_percent\":[%d,%d]",
+             r->bytes_per_param, RULE_K_LEAST, RULE_K_MOST, RULE_OVERHEAD_LEAST,
+             RULE_OVERHEAD_MOST);
+    member(b, "weights_bytes", r->weights);
+    member(b, "kv_bytes", r->kv);
+    buf_addf(b, ",\"activations_bytes\":[%llu,%llu],\"total_bytes\":[%llu,%llu]",
+             (unsigned long long)r->activations[0], (unsigned long long)r->activations[1],
+             (unsigned long long)r->total[0], (unsigned long long)r->total[1]);
+    member(b, "plan_activations_bytes", r->plan_activations);
+    buf_addf(b, ",\"effective_k\":%.6f}", r->effective_k);
+}

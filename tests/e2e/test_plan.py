@@ -1,0 +1,198 @@
+"""`vramd plan` for models and machines that are not here: whether it fits, what would help, what each option costs.
+
+The configs are the members that count of the config.json on each model's page at huggingface.co, named beside it."""
+
+import json
+import os
+import re
+
+import pytest
+
+from harness import MODEL, vramd
+
+# meta-llama/Llama-3.1-8B and -70B
+LLAMA_8B = {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "max_position_embeddings": 131072,
+            "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 8, "rms_norm_eps": 1e-05,
+            "rope_theta": 500000.0, "rope_scaling": {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                                                     "original_max_position_embeddings": 8192, "rope_type": "llama3"},
+            "tie_word_embeddings": False, "torch_dtype": "bfloat16", "vocab_size": 128256}
+LLAMA_70B = {**LLAMA_8B, "hidden_size": 8192, "intermediate_size": 28672, "num_attention_heads": 64, "num_hidden_layers": 80}
+
+
+@pytest.fixture
+def plan(tmp_path):
+    """plan(config, flags): the finished process, of the text or, with --json, of the object."""
+    def run(config, *flags):
+        file = tmp_path / "config.json"
+        file.write_text(json.dumps(config))
+        return vramd("plan", str(file), *flags)
+    return run
+
+
+def bytes_of(doc, cls):
+    return sum(t["bytes"] for t in doc["terms"] if t["class"] == cls and not t.get("while_loading"))
+
+
+def test_memory_may_be_more_than_this_machine_has(plan):
+    r = plan(LLAMA_8B, "--memory", "400GiB")
+    assert r.returncode == 0, r.stderr
+    assert re.search(r"^for a machine with 400.0 GiB; this one has [\d.]+ GiB$", r.stdout, re.M)
+    assert re.search(r"^fits: [\d.]+ GiB of 400.0 GiB; the KV cache holds 32.0 sequences of 8192 tokens$", r.stdout, re.M)
+    r = vramd("serve", "--check", "--model", MODEL, "--memory", "400TiB")  # serving is for this machine
+    assert r.returncode == 7 and "the machine has" in r.stderr
+
+
+def test_any_card_by_its_memory_and_many_by_name(plan):
+    doc = json.loads(plan(LLAMA_8B, "--device-memory", "16GiB", "--weights", "q4_0", "--json").stdout)
+    assert doc["budget_bytes"] <= (16 << 30) - (512 << 20) and doc["verdict"]["fits"] and doc["device"] == "16.0 GiB"
+    listed = vramd("plan", "--list-devices")
+    assert listed.returncode == 0 and listed.stderr == ""
+    for name in ("rtx3060", "rtx4060ti-16g", "rtx4070", "rtx4080", "rtx5090", "t4", "l4", "b200", "h20"):
+        assert re.search(rf"^{name} +\S.* \d+\.\d GiB", listed.stdout, re.M), name
+        assert plan(LLAMA_8B, "--weights", "q4_0", "--device", name).returncode == 0, name
+    assert plan(LLAMA_8B, "--weights", "q4_0", "--device", "NVIDIA GeForce RTX 4090").returncode == 0
+    assert "capability 8.0, and Tesla T4 has 7.5" in plan(LLAMA_8B, "--weights", "q4_0", "--device", "t4").stdout
+    for name, says in (("mi300x", "is an AMD card; vramd's GPU engine is for NVIDIA's CUDA only"),
+                       ("h100", "h100-80g, h100-nvl, h100-pcie"), ("abacus", "--list-devices")):
+        r = plan(LLAMA_8B, "--device", name)
+        assert r.returncode != 0 and says in r.stderr, r.stderr
+    assert plan(LLAMA_8B, "--device", "h200", "--device-memory", "9GiB").returncode == 2
+
+
+def test_what_does_not_fit_is_said_in_one_line_with_what_would(plan):
+    r = plan(LLAMA_70B, "--device", "h100-80g")
+    assert r.returncode == 7
+    assert re.search(r"^does not fit: needs 55\.\d GiB more \(13\d\.\d GiB of 79\.1 GiB\); --weights Q8_0 would fit", r.stdout, re.M)
+    assert "smaller type of weights" in r.stderr and "lower" not in r.stderr
+    doc = json.loads(plan(LLAMA_70B, "--device", "h100-80g", "--json").stdout)
+    fits_with = {f["change"]: f["sequences"] for f in doc["verdict"]["fits_with"]}
+    assert 16 < fits_with["--weights Q4_0"] < 17 and 3 < fits_with["--device h200"] < 4
+    assert doc["verdict"]["devices_together"] == 2 and doc["verdict"]["needs_more_bytes"] == \
+        doc["smallest_budget_bytes"] - doc["budget_bytes"]
+    for change in fits_with:  # each is true
+        words = change.split()
+        flags = words if words[0] == "--device" else [*words, "--device", "h100-80g"]
+        assert plan(LLAMA_70B, *flags).returncode == 0, change
+    doc = json.loads(plan(LLAMA_8B, "--max-model-len", "131072", "--device", "rtx4090", "--json").stdout)
+    lengths = [f for f in doc["verdict"]["fits_with"] if f["change"].startswith("--max-model-len")]
+    assert lengths and plan(LLAMA_8B, *lengths[0]["change"].split(), "--device", "rtx4090").returncode == 0
+
+
+def test_prices_hold_where_the_memory_is_cut(plan):
+    r = plan(LLAMA_8B, "--device", "rtx4090")
+    prices = {m[1].strip(): int(m[2].replace(",", "")) for m in re.finditer(r"^  (\S.*?)  +([+-][\d,]+) ", r.stdout, re.M)}
+    assert 1024 * 131072 <= prices["1,024 tokens more of KV cache"] < 1024 * 131072 + 65536
+    assert prices["max_num_batched_tokens doubled"] > 1 << 20 and prices["max_num_seqs doubled (same KV cache)"] > 1 << 20
+    r = plan(LLAMA_8B, "--backend", "cpu", "--memory", "20GiB")
+    prices = {m[1].strip(): int(m[2].replace(",", "")) for m in re.finditer(r"^  (\S.*?)  +([+-][\d,]+) ", r.stdout, re.M)}
+    tokens = int(re.search(r"KV cache: .*, ([\d,]+) tokens: ", r.stdout)[1].replace(",", ""))
+    assert prices["kv_cache_dtype = f32"] == tokens * 131072
+
+
+def test_every_row_has_a_size_that_people_read(plan):
+    rows = re.findall(r"^(\w+) +(?:exact|calibrated|assumed) +([\d,]+) +([\d.]+) (\w+)  ", plan(LLAMA_8B).stdout, re.M)
+    unit = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+    assert len(rows) > 15
+    for cls, grouped, size, word in rows:
+        assert abs(int(grouped.replace(",", "")) - float(size) * unit[word]) <= 0.051 * unit[word], cls
+
+
+def test_the_rule_of_thumb_is_set_out_as_people_know_it(plan):
+    flags = ["--device", "h100-80g", "--max-num-seqs", "4", "--max-model-len", "4096", "--formula", "rule-of-thumb"]
+    rule = json.loads(plan(LLAMA_8B, *flags, "--json").stdout)["rule_of_thumb"]
+    units = 4 * 4096 * 4096 * 32
+    assert (rule["batch"], rule["sequence"], rule["hidden"], rule["layers"]) == (4, 4096, 4096, 32)
+    assert abs(rule["weights_bytes"] - 2 * 8030261248) < 4e6 and rule["kv_bytes"] == 4 * 4096 * 131072
+    assert rule["activations_bytes"] == [10 * units, 20 * units]
+    assert rule["total_bytes"] == [int((rule["weights_bytes"] + rule["kv_bytes"] + k * units) * f / 100)
+                                   for k, f in ((10, 110), (20, 120))]
+    text = plan(LLAMA_8B, *flags).stdout
+    for line in ("weights", "KV cache", "activations", "overhead", "total"):
+        assert re.search(rf"^  {line} ", text, re.M), line
+    assert "K x batch 4 x sequence 4096 x hidden 4096 x layers 32, K = 10 to 20" in text
+    assert "K x batch x sequence x hidden x layers" in vramd("plan", "--help").stdout
+
+
+# google/gemma-3-270m and gemma-3-27b-it, mistralai/Mixtral-8x7B-v0.1, google/gemma-2-9b, Qwen/Qwen3-30B-A3B
+GEMMA_270M = {"model_type": "gemma3_text", "head_dim": 256, "hidden_size": 640, "intermediate_size": 2048, "num_hidden_layers": 18,
+              "max_position_embeddings": 32768, "num_attention_heads": 4, "num_key_value_heads": 1, "sliding_window": 512,
+              "torch_dtype": "bfloat16", "vocab_size": 262144}
+GEMMA_27B = {"model_type": "gemma3", "torch_dtype": "bfloat16", "vision_config": {"hidden_size": 1152}, "text_config": {
+    "head_dim": 128, "hidden_size": 5376, "intermediate_size": 21504, "model_type": "gemma3_text", "num_attention_heads": 32,
+    "num_hidden_layers": 62, "num_key_value_heads": 16, "query_pre_attn_scalar": 168,
+    "rope_scaling": {"factor": 8.0, "rope_type": "linear"}, "sliding_window": 1024}}
+MIXTRAL = {"model_type": "mixtral", "hidden_size": 4096, "intermediate_size": 14336, "max_position_embeddings": 32768,
+           "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 8, "num_experts_per_tok": 2,
+           "num_local_experts": 8, "sliding_window": None, "rope_theta": 1e6, "torch_dtype": "bfloat16", "vocab_size": 32000}
+GEMMA_2 = {"model_type": "gemma2", "head_dim": 256, "hidden_size": 3584, "intermediate_size": 14336, "sliding_window": 4096,
+           "max_position_embeddings": 8192, "num_attention_heads": 16, "num_hidden_layers": 42, "num_key_value_heads": 8,
+           "vocab_size": 256000}
+QWEN3_30B = {"model_type": "qwen3_moe", "decoder_sparse_step": 1, "head_dim": 128, "hidden_size": 2048, "mlp_only_layers": [],
+             "intermediate_size": 6144, "max_position_embeddings": 40960, "max_window_layers": 48, "moe_intermediate_size": 768,
+             "num_attention_heads": 32, "num_experts": 128, "num_experts_per_tok": 8, "num_hidden_layers": 48,
+             "num_key_value_heads": 4, "tie_word_embeddings": False, "use_sliding_window": False, "vocab_size": 151936}
+
+
+@pytest.mark.parametrize("config,params,per_token,why", [
+    (MIXTRAL, 46702792704, 131072, "mixture-of-experts"), (GEMMA_2, 9241705984, 344064, "soft-capping"),
+    (QWEN3_30B, 30532122624, 98304, "mixture-of-experts")])
+@pytest.mark.parametrize("where", [["--backend", "cpu", "--memory", "400GiB"], ["--device", "b200"]])
+def test_what_cannot_be_served_is_estimated_and_marked(plan, config, params, per_token, why, where):
+    r = plan(config, *where)
+    assert r.returncode == 0, r.stderr
+    assert re.search(rf"^an estimate: vramd cannot serve this model yet: .*{why}", r.stdout, re.M)
+    doc = json.loads(plan(config, *where, "--json").stdout)
+    assert doc["can_be_served"] is False and why in doc["why_not"] and doc["model"]["n_params"] == params
+    assert 0 <= bytes_of(doc, "weights") - 2 * params < 2 * 4 * params / 1000
+    assert doc["kv"]["bytes_per_token"] == per_token
+
+
+@pytest.mark.parametrize("quant,size,name", [
+    ({"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm", "zero_point": True}, 5727854592, "AWQ, 4 bits"),
+    ({"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": True}, 5735587840, "GPTQ, 4 bits"),
+    ({"quant_method": "fp8", "activation_scheme": "static", "ignored_layers": ["lm_head"]}, 9081202432, "FP8"),
+    ({"quant_method": "compressed-tensors", "format": "float-quantized", "ignore": ["lm_head"], "config_groups": {"group_0": {
+        "input_activations": {"dynamic": True}, "targets": ["Linear"],
+        "weights": {"num_bits": 8, "strategy": "channel", "type": "float"}}}}, 9083953152, "FP8")])
+def test_quantised_weights_are_planned_as_they_are_stored(plan, quant, size, name):
+    doc = json.loads(plan({**LLAMA_8B, "quantization_config": quant}, "--device", "rtx4090", "--json").stdout)
+    assert bytes_of(doc, "weights") == size and not doc["can_be_served"] and f"cannot load these weights ({name}" in doc["why_not"]
+    doc = json.loads(plan({**LLAMA_8B, "quantization_config": quant}, "--weights", "q4_0", "--device", "rtx4090", "--json").stdout)
+    assert doc["can_be_served"]
+    r = plan({**LLAMA_8B, "quantization_config": {"quant_method": "bitsandbytes"}})
+    assert r.returncode == 6 and "bitsandbytes" in r.stderr and "BF16" not in r.stdout
+
+
+def test_weights_have_the_names_that_people_use(plan):
+    for name in ("Q4_K_M", "Q8_0", "FP8", "AWQ", "GPTQ-Int4", "int4", "bf16", "FP16"):
+        assert plan(LLAMA_8B, "--weights", name, "--device", "rtx4090").returncode == 0, name
+    r = plan(LLAMA_8B, "--weights", "fp3")
+    assert r.returncode == 2 and "Q4_K_M" in r.stderr and "AWQ" in r.stderr
+    doc = json.loads(plan(LLAMA_8B, "--weights", "Q4_K_M", "--backend", "cpu", "--json").stdout)
+    assert doc["can_be_served"]
+
+
+def test_the_other_terms_of_an_estimate_are_those_of_a_real_plan(plan):
+    """An estimate of arenas is within 1 % of a card's memory of what the engine would allocate."""
+    real, estimate = (json.loads(plan(LLAMA_8B, "--weights", w, "--device", "rtx4090", "--kv-cache-tokens", "8192", "--json").stdout)
+                      for w in ("q4_0", "AWQ"))
+    assert real["can_be_served"] and not estimate["can_be_served"]
+    rest = [doc["total_bytes"] - bytes_of(doc, "weights") for doc in (real, estimate)]
+    assert abs(rest[0] - rest[1]) < 240 << 20 and bytes_of(real, "kv") == bytes_of(estimate, "kv")
+
+
+def test_gemma_3_of_4b_to_27b_is_planned_by_its_text_config(plan):
+    doc = json.loads(plan(GEMMA_27B, "--backend", "cpu", "--weights", "q4_0", "--memory", "25GiB", "--json").stdout)
+    assert doc["model"]["n_params"] == 27009346304 and doc["text_part_only"] and doc["can_be_served"]
+    windowed, full = doc["kv"]["groups"]
+    # 512 and 97 blocks of a sequence of 8,192 tokens
+    assert doc["verdict"]["sequences"] > 4 and abs(windowed["blocks"] / 97 - full["blocks"] / 512) < 0.1
+    assert doc["budget_bytes"] - doc["total_bytes"] < 20 << 20
+
+
+@pytest.mark.skipif(not os.environ.get("VRAMD_TEST_GEMMA"), reason="VRAMD_TEST_GEMMA names no file")
+def test_a_mixture_has_the_types_of_the_real_file(plan):
+    real = json.loads(vramd("plan", os.environ["VRAMD_TEST_GEMMA"], "--json").stdout)
+    doc = json.loads(plan(GEMMA_270M, "--weights", "Q4_K_M", "--backend", "cpu", "--json").stdout)
+    assert {t["what"]: t["bytes"] for t in doc["terms"] if t["class"] == "weights"} == \
+        {t["what"]: t["bytes"] for t in real["terms"] if t["class"] == "weights"}
