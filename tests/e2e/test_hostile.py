@@ -508,7 +508,7 @@ def test_streams_that_nobody_reads_keep_to_their_share_and_others_lose_nothing(t
         got = d.events("/v1/completions", {**FOREVER, "max_tokens": 400})
         assert got[-1]["choices"][0]["finish_reason"] == "length" and len(got) > 350
         eventually(all_wait, 120)
-        assert used() - before <= n * choices * (32 << 10)  # as planned for each
+        assert used() - before <= n * choices * (64 << 10)  # as planned for each that runs
         assert d.complete("a", max_tokens=1, metadata={"junk": "x" * 400_000}).status_code == 200
         assert d.complete("a", max_tokens=4).status_code == 200
         streams[0].settimeout(5)  # and the one that reads at last goes on
