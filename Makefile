@@ -122,9 +122,9 @@ pure: $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard scheduler/*.c)) ## check that t
 	@tools/pure.sh $^
 C_FILES = $(shell git ls-files -co --exclude-standard '*.c' '*.h' '*.cu' '*.cuh' '*.cpp')
 format: ## clang-format in place
-	clang-format -i $(C_FILES)
+	@$$(tools/clang-format.sh) -i $(C_FILES)
 format-check: ## fail where clang-format would change something
-	@clang-format --dry-run --Werror $(C_FILES)
+	@$$(tools/clang-format.sh) --dry-run --Werror $(C_FILES)
 tidy: ## clang-tidy with the checks of .clang-tidy
 	@tools/tidy.sh $(SRC) -- -std=c11 $(CPPFLAGS)
 
@@ -148,7 +148,7 @@ endif
 deb: ## the Debian packages, into build/ (tools/deb.sh; as any user)
 	tools/deb.sh
 deb-test: deb ## lintian, and install, serve, purge in a chroot, as root: CHROOT=DIR (made if absent)
-	lintian --allow-root --info --pedantic --fail-on error,warning,info,pedantic build/vramd_$(VERSION)_*.changes
+	lintian --allow-root --info --pedantic --suppress-tags alien-tag --fail-on error,warning,info,pedantic build/vramd_$(VERSION)_*.changes
 	tools/chroot-test.sh $(or $(CHROOT),build/chroot) build/vramd_$(VERSION)_*.deb
 deb-boot-test: deb ## systemd booted in the chroot: the unit, its limits, sockets, Prometheus, as root: CHROOT=DIR
 	tools/systemd-test.sh $(or $(CHROOT),build/chroot) build/vramd_$(VERSION)_*.deb

@@ -33,7 +33,8 @@ answer *answer_new(app *app, http_request *rq, bool chat, const json_t **body) {
                     json_in_kind(*body));
     answer *a = s == OK ? arena_zalloc(&rq->mem, sizeof *a) : NULL;
     if (s == OK && !a) s = err_set(&e, ERR_NO_MEMORY, "no memory for the request");
-    if (s == OK) s = params_read(&a->p, *body, chat, app->port->tok, &rq->mem, &e);
+    if (s == OK)
+        s = params_read(&a->p, *body, chat, app->port->defaults, app->port->tok, &rq->mem, &e);
     if (s == OK) s = app_check_model(app, a->p.model, &e);
     if (s == OK && !stop_set_init(&a->stops, &rq->mem, a->p.stop, a->p.n_stop))
         s = err_set(&e, ERR_NO_MEMORY, "no memory for stop strings");

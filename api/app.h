@@ -31,7 +31,8 @@ typedef struct app {
     err chat_error;
     memory_sample memory; /* the latest */
     bool sampling;        /* a newer one is under way */
-    uint64_t answers[6];  /* by hundreds of the HTTP status; [0]: the client left; [1]: 501 */
+    uint64_t answers[6];  /* by hundreds of the HTTP status; [0]: the client left; [1]: 501;
+                           [3]: a probe before the model is loaded */
 } app;
 
 /* The table of paths (routes.c). */

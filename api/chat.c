@@ -98,12 +98,7 @@ static status read_messages(const json_t *body, arena *mem, chat_message **out, 
 /* The template is read at the first use: while the model loads there is no tokenizer. */
 static status template_of(app *app, err *e) {
     if (!app->chat_known) {
-        const tokenizer *tok = app->port->tok;
-        int32_t bos = tokenizer_bos(tok), eos = tokenizer_eos(tok);
-        app->chat_status = chat_template_open(
-            &app->chat, tokenizer_chat_template(tok),
-            bos >= 0 ? tokenizer_piece(tok, bos, true) : STR(""),
-            eos >= 0 ? tokenizer_piece(tok, eos, true) : STR(""), &app->chat_error);
+        app->chat_status = chat_template_of(&app->chat, app->port->tok, &app->chat_error);
         app->chat_known = true;
     }
     if (app->chat_status != OK) *e = app->chat_error;

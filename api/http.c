@@ -11,6 +11,9 @@
  *   again at once, in vain, until the client's next bytes, which its epoll set reports anyway.
  * - A suspended connection is not watched: a disconnect is seen by an epoll set of our own.
  * - Its timeout is inactivity, which a slow sender resets with each byte: hence own deadlines.
+ * libmicrohttpd 1.0 is stricter: it refuses by itself, with 400 and a page in HTML, a transfer
+ * encoding beside Content-Length or other than chunked, bare line feeds and a version that is
+ * too long; and a chunk with an extension, whose end it finds one byte early.
  */
 #include "api/http.h"
 
@@ -232,6 +235,10 @@ static void on_mhd_log(void *cls, const char *fmt, va_list ap) {
     log_debug("libmicrohttpd: %s", line);
 }
 
+const char *http_library_version(void) {
+    return MHD_get_version();
+}
+
 uint64_t http_table_bytes(uint32_t max_connections) {
     return align_up((uint64_t)max_connections * sizeof(http_conn), 64);
 }
@@ -280,8 +287,11 @@ static status daemon_open(http *h, int fd, err *e) {
         MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h,
         MHD_OPTION_NOTIFY_COMPLETED, http_on_completed, h, MHD_OPTION_URI_LOG_CALLBACK, on_uri,
         h, MHD_OPTION_END);
-    if (!h->mhd && errno == ENOMEM) return mem_exhausted(e, MEM_HTTP, "libmicrohttpd");
-    if (!h->mhd) return err_set(e, ERR_IO, "libmicrohttpd does not start on this socket");
+    int why = errno;
+    if (!h->mhd && (why == EMFILE || why == ENFILE))
+        return err_set(e, ERR_IO, "libmicrohttpd cannot start: %s", strerror(why));
+    /* The socket listens already: what else it needs is memory. errno says so not always. */
+    if (!h->mhd) return mem_exhausted(e, MEM_HTTP, "libmicrohttpd");
     h->no_memory = no_memory_answer();
     return h->no_memory ? OK : mem_exhausted(e, MEM_HTTP, "the front end");
 }

@@ -37,10 +37,11 @@ typedef struct http_request {
     str body;
     const char *id; /* X-Request-Id: echoed, or made */
     uint64_t began_us;
-    int status;      /* of the answer; 0: none yet */
-    uint64_t n_sent; /* bytes of the body that left */
-    bool gone;       /* the client has left */
-    bool lent;       /* mem is with another thread: the loop must not touch it */
+    int status;          /* of the answer; 0: none yet */
+    uint64_t n_sent;     /* bytes of the body that left */
+    const char *refusal; /* why it was refused, for the log; NULL: it was not */
+    bool gone;           /* the client has left */
+    bool lent;           /* mem is with another thread: the loop must not touch it */
     bool streaming;
     bool cross_origin; /* the app's: of a page that may read the answer */
     uint32_t refs;
@@ -61,6 +62,9 @@ typedef struct http_app {
     double (*retry_after_s)(void *self);
     void (*idle)(void *self); /* draining, and the last request is freed: called once */
 } http_app;
+
+/* Of libmicrohttpd: "0.9.75". */
+const char *http_library_version(void);
 
 /* Bytes to reserve in the ledger: once for the table, and for each connection. */
 uint64_t http_table_bytes(uint32_t max_connections);

@@ -495,6 +495,7 @@ void http_refuse(http_request *pub, const failure *f) {
         unsigned s = wait >= 1 && wait < 3600 ? (unsigned)(wait + 0.999) : wait < 1 ? 1 : 3600;
         snprintf(rq->retry_after, sizeof rq->retry_after, "%u", s);
     }
+    pub->refusal = arena_str(&pub->mem, str_of(f->err.text)).ptr;
     http_set(pub, "Allow", f->allow);
     http_set(pub, "WWW-Authenticate", http == 401 ? "Bearer" : NULL);
     http_answer(pub, http, "application/json", buf_str(&b));

@@ -219,31 +219,32 @@ static void write_json(buf *b, port *p, const memory_sample *s) {
 }
 
 static void row(buf *b, const char *name, uint64_t plan, uint64_t ledger, uint64_t peak) {
-    char t[3][32];
-    buf_addf(b, "%-14s %18s %18s %18s\n", name, bytes_grouped(plan, t[0]),
-             bytes_grouped(ledger, t[1]), bytes_grouped(peak, t[2]));
+    char t[4][32];
+    buf_addf(b, "%-14s %18s %18s %18s %12s\n", name, bytes_grouped(plan, t[0]),
+             bytes_grouped(ledger, t[1]), bytes_grouped(peak, t[2]), bytes_human(plan, t[3]));
 }
 
 static void ledger_table(buf *b, const ledger *l) {
     ledger_view v;
     char t[2][32];
     ledger_read(l, &v);
-    buf_addf(b, "%-14s %18s %18s %18s\n", "class", "plan", "ledger", "peak");
+    buf_addf(b, "%-14s %18s %18s %18s %12s\n", "bytes of", "planned", "allocated", "peak",
+             "planned");
     for (int i = 0; i < MEM_N_CLASSES; i++)
         if (v.cls[i].plan_bytes || v.cls[i].peak_bytes)
             row(b, mem_class_name((mem_class)i), v.cls[i].plan_bytes, v.cls[i].ledger_bytes,
                 v.cls[i].peak_bytes);
     row(b, "total", v.plan_bytes, v.ledger_bytes, v.peak_bytes);
-    buf_addf(b, "%-14s %18s  %s\n", "budget", bytes_grouped(v.budget_bytes, t[0]),
+    buf_addf(b, "%-14s %18s %50s\n", "budget", bytes_grouped(v.budget_bytes, t[0]),
              bytes_human(v.budget_bytes, t[1]));
 }
 
 /* What the outside has in use, and how far that is from the ledger. */
 static void outside_lines(buf *b, const char *what, uint64_t used, int64_t d) {
-    char t[32];
-    buf_addf(b, "%-14s %18s\n", what, bytes_grouped(used, t));
-    buf_addf(b, "%-14s %s%*s\n", "unaccounted", d < 0 ? "-" : "", d < 0 ? 17 : 18,
-             bytes_grouped((uint64_t)(d < 0 ? -d : d), t));
+    char t[33] = "-";
+    buf_addf(b, "%-14s %37s\n", what, bytes_grouped(used, t + 1));
+    bytes_grouped((uint64_t)(d < 0 ? -d : d), t + 1);
+    buf_addf(b, "%-14s %37s\n", "unaccounted", d < 0 ? t : t + 1);
 }
 
 static void write_table(buf *b, port *p, const memory_sample *s) {
@@ -255,7 +256,7 @@ static void write_table(buf *b, port *p, const memory_sample *s) {
         buf_addf(b, "%s\n", p->device);
         ledger_table(b, p->device_ledger);
         if (s->device_known) {
-            buf_addf(b, "%-14s %18s\n", "context, libs",
+            buf_addf(b, "%-14s %37s\n", "context, libs",
                      bytes_grouped(s->device.outside_bytes, t));
             outside_lines(b, "driver: used", s->device.used_bytes, device_unaccounted(s));
         }

@@ -160,7 +160,7 @@ static void write_histogram(out *o, const char *name, histogram_id id, const his
 
 static void write_requests(out *o, const app *a, const machine_stats *s) {
     static const char *const reason[] = {"stop", "length", "abort", "timeout", "error"};
-    static const char *const class[] = {"client_left", "501", "2xx", "3xx", "4xx", "5xx"};
+    static const char *const class[] = {"client_left", "501", "2xx", "not_ready", "4xx", "5xx"};
     char label[64];
     both(o, "gauge", "vramd_requests_running", "vllm:num_requests_running",
          "Sequences in the running batch.", s->n_running);
@@ -182,9 +182,10 @@ static void write_requests(out *o, const app *a, const machine_stats *s) {
     counter(o, "vramd_requests_rejected_total", "Sequences refused at submission.",
             (double)s->n_rejected);
     head(o, "vramd_http_responses_total", "counter",
-         "HTTP answers by class of status; 501, not supported, is none of 5xx.");
+         "HTTP answers by class of status; 501 (not supported) and not_ready (probes while the "
+         "model loads) "
+         "are none of 5xx.");
     for (int i = 0; i < 6; i++) {
-        if (i == 3) continue; /* never sent */
         snprintf(label, sizeof label, ",code=\"%s\"", class[i]);
         sample(o, "vramd_http_responses_total", label, (double)a->answers[i]);
     }
@@ -374,7 +375,7 @@ static void work(void *arg) {
 static void done(void *arg) {
     sample_job *j = arg;
     app *a = j->app;
-    a->memory = j->sample;
+    if (j->sample.at_us > a->memory.at_us) a->memory = j->sample;
     a->sampling = false;
     http_unref(j->rq);
     http_flush(a->http);

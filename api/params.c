@@ -211,8 +211,8 @@ static status read_names(params *p, const json_t *o, err *e) {
     return s;
 }
 
-status params_read(params *p, const json_t *o, bool chat, const tokenizer *tok, arena *a,
-                   err *e) {
+status params_read(params *p, const json_t *o, bool chat, const sampling *defaults,
+                   const tokenizer *tok, arena *a, err *e) {
     *p = (params){.n = 1,
                   .max_tokens = -1,
                   .add_special_tokens = true,
@@ -220,6 +220,7 @@ status params_read(params *p, const json_t *o, bool chat, const tokenizer *tok, 
                   .skip_special = true,
                   .model = STR("")};
     sampling_defaults(&p->sampling);
+    if (defaults) p->sampling = *defaults;
     p->sampling.n_logprobs = -1;
     status s = read_names(p, o, e);
     if (s == OK) s = param_table_read(p, o, chat, e);

@@ -48,9 +48,10 @@ typedef struct params {
     uint64_t timeout_us; /* 0: none */
 } params;
 
-/* Reads and checks everything but prompt and messages. Strings point into the JSON value; the
- * rest is in the arena. Errors, field the parameter: ERR_INVALID, ERR_UNSUPPORTED, ERR_NO_MEMORY. */
-status params_read(params *out, const json_t *body, bool chat, const tokenizer *, arena *,
-                   err *);
+/* Reads and checks everything but prompt and messages. defaults: of what the body does not give
+ * (NULL: sampling_defaults). Strings point into the JSON value; the rest is in the arena.
+ * Errors, field the parameter: ERR_INVALID, ERR_UNSUPPORTED, ERR_NO_MEMORY. */
+status params_read(params *out, const json_t *body, bool chat, const sampling *defaults,
+                   const tokenizer *, arena *, err *);
 
 #endif

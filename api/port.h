@@ -159,6 +159,7 @@ typedef struct model_card {
 struct port {
     const port_ops *ops;
     model_card card;
+    const sampling *defaults; /* of requests; NULL until loaded: those of OpenAI */
     const tokenizer *tok;
     ledger *ledger; /* the host's */
     /* the device's; NULL when the engine computes in the host's memory */

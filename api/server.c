@@ -75,17 +75,38 @@ static const char *shown(const char *path, char out[SHOWN_BYTES + 4]) {
     return out;
 }
 
+enum { REASON_BYTES = 200 };
+
+/* ` why="..."`, or nothing: the message of a refusal, which may quote what the client sent; so
+ * quotes and what would look like a field are changed. */
+static const char *reason(const http_request *rq, char out[REASON_BYTES + 8]) {
+    out[0] = '\0';
+    if (!rq->refusal || rq->gone) return out;
+    size_t n = (size_t)sprintf(out, " why=\"");
+    for (const char *c = rq->refusal; *c && n + 2 < REASON_BYTES; c++) {
+        if (*c == '=')
+            n += (size_t)sprintf(out + n, "%%3D");
+        else
+            out[n++] = (unsigned char)*c < ' ' ? ' ' : *c == '"' ? '\'' : *c;
+    }
+    while (n && ((unsigned char)out[n - 1] & 0xc0) == 0x80)
+        n--; /* of a character cut in half */
+    if (n && (unsigned char)out[n - 1] >= 0xc0) n--;
+    strcpy(out + n, "\"");
+    return out;
+}
+
 /* method path status prompt output ttft total finish id, as key=value after the first three */
 static void log_request(const http_request *rq) {
     const answer *a = rq->user;
     double total = (double)(clock_us() - rq->began_us) / 1e3;
     int status = rq->gone && !rq->status ? 499 : rq->status; /* nginx's "client closed" */
     const char *key = rq->tenant ? " key=" : "", *name = rq->tenant ? rq->tenant->name : "";
-    char path[SHOWN_BYTES + 4];
+    char path[SHOWN_BYTES + 4], why[REASON_BYTES + 8];
     if (!a || rq->lent) { /* lent: another thread still fills the prompts */
         log_line(routes_polled(rq->path) ? LOG_DEBUG : LOG_INFO,
-                 "%.16s %s %d total_ms=%.1f%s%s id=%s", rq->method_name.ptr,
-                 shown(rq->path.ptr, path), status, total, key, name, rq->id);
+                 "%.16s %s %d total_ms=%.1f%s%s%s id=%s", rq->method_name.ptr,
+                 shown(rq->path.ptr, path), status, total, key, name, reason(rq, why), rq->id);
         return;
     }
     const char *finish = rq->gone ? "disconnect" : "error";
@@ -96,17 +117,19 @@ static void log_request(const http_request *rq) {
     }
     double ttft = a->first_token_us ? (double)(a->first_token_us - rq->began_us) / 1e3 : 0;
     log_info("%.16s %s %d prompt=%llu output=%llu cached=%llu ttft_ms=%.1f total_ms=%.1f "
-             "finish=%s%s%s id=%s",
+             "finish=%s%s%s%s id=%s",
              rq->method_name.ptr, shown(rq->path.ptr, path), status,
              (unsigned long long)usage_prompt_tokens(a), (unsigned long long)out,
              (unsigned long long)usage_cached_tokens(a), ttft, total, finish, key, name,
-             rq->id);
+             reason(rq, why), rq->id);
 }
 
 static void on_done(void *self, http_request *rq) {
     app *app = self;
-    /* 501 is what clients ask for and there is not: no failure that wakes anybody. */
-    app->answers[rq->gone ? 0 : rq->status == 501 ? 1 : rq->status / 100 % 6]++;
+    /* What is not supported, and a probe while the model loads, are no failures that should
+     * wake anybody. */
+    bool waits = rq->status == 503 && routes_polled(rq->path);
+    app->answers[rq->gone ? 0 : rq->status == 501 ? 1 : waits ? 3 : rq->status / 100 % 6]++;
     if (app->opt.log_requests) log_request(rq);
 }
 
@@ -186,6 +209,10 @@ status server_open(server **out, uv_loop_t *loop, const server_options *o, port 
     }
     *out = s;
     return OK;
+}
+
+void server_loaded(server *s) {
+    memory_sample_take(s->app.port, &s->app.memory);
 }
 
 static void told_at_reload(status s, const err *e) {

@@ -22,6 +22,9 @@ status server_check(const server_options *, ledger *, err *);
 status server_open(server **out, uv_loop_t *, const server_options *, port *, err *);
 uint16_t server_port(const server *);
 
+/* The model is loaded: from now on /metrics shows the memory that it takes. */
+void server_loaded(server *);
+
 /* Reads the file of keys and the certificate again, and tells the log. What has a mistake stays
  * as it was. */
 void server_reload(server *);

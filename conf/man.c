@@ -137,7 +137,7 @@ static const char *const head =
     ".Fl \\-print\\-man\n"
     "this page.\n"
     ".It Cm generate\n"
-    "Complete one prompt on the terminal, without a server.\n"
+    "Answer one prompt on the terminal, without a server.\n"
     ".It Cm plan\n"
     "Print what a model will take, by class, without loading it.\n"
     ".It Cm inspect\n"

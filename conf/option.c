@@ -146,7 +146,8 @@ static size_t distance(const char *a, const char *b) {
 
 const char *option_nearest(const char *word, const char *const *among, size_t n) {
     const char *best = NULL;
-    size_t least = strlen(word) / 3 + 2; /* further off it would be a guess */
+    size_t least =
+        (strlen(word) + 3) / 4 + 1; /* a quarter wrong; further off it would be a guess */
     for (size_t i = 0; i < n; i++) {
         size_t d = distance(word, among[i]);
         if (d < least) least = d, best = among[i];

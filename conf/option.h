@@ -73,7 +73,12 @@ const char *option_placeholder(const option *);
 /* What a message quotes of an unknown word: short and printable. Returns buf. */
 char *option_quote(const char *text, char buf[64]);
 /* The word among n that is nearest to a misspelt one, by insertions, deletions, changes and
- * swaps of neighbours; '-' and '_' are the same, and so are cases. NULL when none is near. */
+ * swaps of neighbours; '-' and '_' are the same, and so are cases. NULL when none is within a
+ * quarter of its letters. Words come without "--" and "VRAMD_", which would count as right. */
 const char *option_nearest(const char *word, const char *const *among, size_t n);
+
+/* What to do in place of a flag of vLLM or llama.cpp that vramd does not have; NULL for a flag
+ * that it does not know either. flag: with its dashes, without a value. */
+const char *option_foreign(const char *flag);
 
 #endif

@@ -39,16 +39,19 @@ static status unknown_section(const char *where, const char *section, err *e) {
     return err_hint(e, "vramd serve --print-sample shows them all");
 }
 
-/* Flags: names and longer aliases as one writes them. */
 static status unknown_flag(const char *flag, err *e) {
-    char names[N_OPTIONS][OPTION_TEXT], quoted[64];
     const char *list[N_OPTIONS + 1];
-    for (int i = 0; i < N_OPTIONS; i++) list[i] = option_flag(&option_table()[i], names[i]);
-    list[N_OPTIONS] = "--config";
-    const char *near = option_nearest(flag, list, N_OPTIONS + 1);
+    char quoted[64], near_flag[OPTION_TEXT];
+    for (int i = 0; i < N_OPTIONS; i++) list[i] = option_table()[i].name;
+    list[N_OPTIONS] = "config";
     err_set(e, ERR_INVALID, "there is no option %s", option_quote(flag, quoted));
     err_field(e, "%s", quoted);
-    return near ? err_hint(e, "did you mean %s?", near) : err_hint(e, "--help lists them");
+    const char *instead = option_foreign(flag);
+    if (instead) return err_hint(e, "%s", instead);
+    const char *near = option_nearest(flag + strspn(flag, "-"), list, N_OPTIONS + 1);
+    if (!near) return err_hint(e, "--help lists them");
+    const option *o = option_by_name(near);
+    return err_hint(e, "did you mean %s?", o ? option_flag(o, near_flag) : "--config");
 }
 
 /* ---- file ---- */
@@ -194,15 +197,17 @@ static const option *option_by_variable(const char *name, size_t n) {
 }
 
 static status unknown_variable(const char *name, err *e) {
-    char names[N_OPTIONS][OPTION_TEXT], quoted[64];
+    char quoted[64], near_variable[OPTION_TEXT];
     const char *list[N_OPTIONS];
-    for (int i = 0; i < N_OPTIONS; i++) list[i] = option_variable(&option_table()[i], names[i]);
+    for (int i = 0; i < N_OPTIONS; i++) list[i] = option_table()[i].name;
     err_set(e, ERR_INVALID, "environment: there is no option %s", option_quote(name, quoted));
     err_field(e, "%s", quoted);
     if (starts(name, "VRAMD_SERVICE_") || starts(name, "VRAMD_PORT_"))
         return option_hint_service(e);
-    const char *near = option_nearest(name, list, N_OPTIONS);
-    if (near) return err_hint(e, "did you mean %s?", near);
+    const char *near = option_nearest(name + strlen("VRAMD_"), list, N_OPTIONS);
+    if (near)
+        return err_hint(e, "did you mean %s?",
+                        option_variable(option_by_name(near), near_variable));
     return err_hint(e, "names that begin with VRAMD_ are kept for options");
 }
 
@@ -231,9 +236,17 @@ static const option *option_by_negation(const char *flag) {
     return o && o->type == OPTION_BOOL ? o : NULL;
 }
 
-/* Takes the flag at argv[i]; *taken: how many words it had. */
+/* Of any other option the last value counts; here that would hide a model that is not served. */
+static status second_model(const char *flag, err *e) {
+    err_set(e, ERR_INVALID, "%s is given twice; a process serves one model", flag);
+    err_field(e, "model");
+    return err_hint(e, "start one vramd for each model, each with a --port of its own");
+}
+
+/* Takes the flag at argv[i]; *taken: how many words it had; *model_given: whether --model has
+ * been seen. */
 static status take_flag(options *out, char **argv, int i, int argc, const char *only,
-                        int *taken, err *e) {
+                        int *taken, bool *model_given, err *e) {
     const char *word = argv[i], *equals = strchr(word, '='),
                *value = equals ? equals + 1 : NULL;
     char flag[80];
@@ -254,6 +267,10 @@ static status take_flag(options *out, char **argv, int i, int argc, const char *
     }
     if (o->type == OPTION_BOOL && !value) value = negated ? "false" : "true";
     if (!value && i + 1 < argc) value = argv[i + 1], *taken = 2;
+    if (value && strcmp(o->name, "model") == 0) {
+        if (*model_given) return second_model(flag, e);
+        *model_given = true;
+    }
     if (value) return option_set(out, o, value, flag, e);
     err_set(e, ERR_INVALID, "%s: a value is missing", flag);
     err_field(e, "%s", o->name);
@@ -262,13 +279,14 @@ static status take_flag(options *out, char **argv, int i, int argc, const char *
 
 status options_load_args(options *out, int *argc, char **argv, const char *only, err *e) {
     int kept = 1, i = 1;
+    bool model_given = false;
     while (i < *argc && strcmp(argv[i], "--") != 0) {
         int taken = 0;
         if (argv[i][0] != '-' || argv[i][1] == '\0') {
             argv[kept++] = argv[i++];
             continue;
         }
-        status s = take_flag(out, argv, i, *argc, only, &taken, e);
+        status s = take_flag(out, argv, i, *argc, only, &taken, &model_given, e);
         if (s != OK) return s;
         i += taken;
     }

@@ -49,6 +49,7 @@ status options_load_file(options *, const char *path, err *);
 status options_load_env(options *, char **environ, err *);
 /* Takes the flags out of argv (argv[0] is skipped); what is left stays, in order, and *argc is
  * what is left. "--" ends the flags. "--flag value", "--flag=value", "--no-flag" for booleans.
+ * A second --model is an error; of other options the last value counts.
  * only: NULL, or the space-separated options that this subcommand knows; others are an error.
  * Flags of a subcommand's own must have been taken out before. */
 status options_load_args(options *, int *argc, char **argv, const char *only, err *);

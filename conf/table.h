@@ -31,42 +31,43 @@
     X("server", U32, idle_timeout, 60, 1, 86400, "s",                                         \
       "close a connection that is idle for this long", "", "timeout-keep-alive")              \
     X("server", U32, header_timeout, 10, 1, 3600, "s",                                        \
-      "time for a request's headers to arrive", "", "")                                       \
+      "longest time until the headers of a request have arrived", "", "")                                       \
     X("server", U32, body_timeout, 60, 1, 3600, "s",                                          \
-      "time for a request's body to arrive", "", "")                                          \
+      "longest time until the body of a request has arrived", "", "")                                          \
     X("server", U32, request_timeout, 0, 0, 86400, "s",                                       \
       "deadline of a request that names none (timeout), and the most that it may name; 0: "   \
       "none", "", "", LIVE)                                                                   \
     X("server", U32, heartbeat, 15, 1, 3600, "s",                                             \
       "interval of comment lines in a silent stream", "", "")                                 \
     X("server", U32, stream_credits, 256, 1, 65536, "tokens",                                 \
-      "how far a slow reader may lag before its sequence waits; 16 KiB of events at most", "", "") \
+      "tokens that may be generated ahead of a slow client before its request is paused; "     \
+      "16 KiB of events at most", "", "") \
     X("server", U32, drain_timeout, 30, 0, 86400, "s",                                        \
-      "SIGTERM: time that running requests have to end", "", "", LIVE)                        \
+      "longest time for running requests to end after SIGTERM", "", "", LIVE)                        \
     X("server", STR, api_keys_file, "", 0, 255, "",                                           \
-      "API keys and their limits, a line each (vramd key makes one); SIGHUP reads it again; " \
+      "file of API keys and their limits, one per line (vramd key prints one); SIGHUP reads it again; " \
       "default: no key is required", "", "")                                                  \
     X("server", BOOL, metrics_auth, 0, 0, 1, "",                                              \
-      "with api_keys_file: /metrics needs a key too", "", "", LIVE)                           \
+      "require a key for /metrics, too, where api_keys_file is set", "", "", LIVE)                           \
     X("server", STR, tls_cert, "", 0, 255, "",                                                \
-      "certificate with its chain (PEM): HTTPS; SIGHUP reads it again", "", "ssl-certfile ssl-cert-file")   \
+      "certificate with its chain (PEM), which turns HTTPS on; SIGHUP reads it again", "", "ssl-certfile ssl-cert-file")   \
     X("server", STR, tls_key, "", 0, 255, "",                                                 \
-      "its private key (PEM, no password)", "", "ssl-keyfile ssl-key-file")                                \
+      "private key of tls_cert (PEM, without a password)", "", "ssl-keyfile ssl-key-file")                                \
     X("server", STR, cors_origins, "", 0, 255, "",                                            \
-      "origins whose pages may send requests, separated by blanks, or *; default: none", "", "", LIVE) \
+      "origins whose web pages may send requests, separated by blanks, or *; default: none", "", "", LIVE) \
     X("server", BOOL, log_requests, 1, 0, 1, "",                                              \
-      "one log line a request", "", "", LIVE)                                                 \
+      "write one log line per request", "", "", LIVE)                                                 \
     X("memory", STR, memory, "auto", 0, 63, "",                                               \
-      "budget for everything: 6GiB, 75%, or auto (what the plan needs, within the cgroup's "  \
+      "budget for all memory: 6GiB, 75%, or auto (what the plan needs, within the cgroup's "  \
       "limit)", "", "")                                                                       \
     X("memory", STR, host_memory, "auto", 0, 63, "",                                          \
-      "with backend = cuda: budget for the host's memory, beside the device's, which is "     \
-      "'memory'", "", "")                                                                     \
+      "budget for the memory of the host with backend = cuda; 'memory' is then that of the " \
+      "device", "", "")                                                                     \
     X("memory", BYTES, request_memory, 0, 0, 68719476736, "bytes",                            \
-      "pool for bodies, prompts and queued output; 0: by max_body, max_model_len and "        \
-      "max_waiting", "", "")                                                                  \
+      "memory for request bodies, prompts and queued output; 0: computed from max_body, "      \
+      "max_model_len and max_waiting", "", "")                                                                  \
     X("memory", U64, kv_cache_tokens, 0, 0, 1099511627776, "tokens",                          \
-      "size of the KV cache; 0: all the budget holds, or with memory = auto 1024 per "        \
+      "size of the KV cache; 0: what the budget holds, or with memory = auto 1024 per "        \
       "sequence", "", "")                                                                     \
     X("memory", ENUM, kv_cache_dtype, 0, 0, 0, "",                                            \
       "type of the KV cache", "f16|bf16|f32", "")                                             \
@@ -79,25 +80,37 @@
     X("scheduler", U32, max_num_seqs, 32, 1, 4096, "",                                        \
       "sequences that run at once", "", "parallel np")                                        \
     X("scheduler", U32, max_num_batched_tokens, 512, 1, 65536, "tokens",                      \
-      "rows of a step: decode rows and prefill chunks together", "", "batch-size b")          \
+      "most tokens computed in one step: one per running sequence, the others of prompts", "", "batch-size b")          \
     X("scheduler", U32, max_waiting, 256, 1, 1000000, "",                                     \
-      "requests in the queue; more get 429", "", "")                                          \
+      "most requests in the queue; further ones get 429", "", "")                                          \
     X("scheduler", U64, max_waiting_tokens, 1048576, 1, 1099511627776, "tokens",              \
-      "prompt tokens in the queue; more get 429", "", "")                                     \
+      "most prompt tokens in the queue; further requests get 429", "", "")                                     \
     X("scheduler", U32, watermark, 50, 0, 500, "permille",                                    \
-      "KV blocks kept free at admission", "", "")                                             \
+      "share of the KV cache that is kept free when a request is admitted, in thousandths", "", "")                                             \
     X("scheduler", BOOL, prefix_caching, 1, 0, 1, "",                                         \
       "keep full KV blocks for later prompts with the same beginning", "",                    \
       "enable-prefix-caching")                                                                \
+    X("sampling", STR, temperature, "auto", 0, 15, "",                                        \
+      "temperature of requests that give none, 0 to 2; auto: what the model file recommends, " \
+      "else 1 (vramd generate: 0)", "", "temp")                                               \
+    X("sampling", STR, top_p, "auto", 0, 15, "",                                              \
+      "top_p of requests that give none, 0 to 1; auto: what the model file recommends, else 1", \
+      "", "")                                                                                 \
+    X("sampling", STR, top_k, "auto", 0, 15, "",                                              \
+      "top_k of requests that give none, 0: off; auto: what the model file recommends, else 0", \
+      "", "")                                                                                 \
+    X("sampling", STR, min_p, "auto", 0, 15, "",                                              \
+      "min_p of requests that give none, 0 to 1; auto: what the model file recommends, else 0", \
+      "", "")                                                                                 \
     X("engine", ENUM, backend, 0, 0, 0, "",                                                   \
       "engine", "auto|cpu|cuda", "")                                                          \
     X("engine", U32, cuda_device, 0, 0, 63, "",                                               \
-      "which CUDA device, as the driver counts them", "", "")                                 \
+      "number of the CUDA device, as the driver counts them", "", "")                                 \
     X("engine", STR, cuda_plugin, "", 0, 255, "",                                             \
       "path of the CUDA engine; default: vramd-cuda.so beside the binary, or where packages " \
       "put it", "", "")                                                                       \
     X("engine", BOOL, batch_invariant, 0, 0, 1, "",                                           \
-      "CUDA: the same bits whatever else is in the batch, at a price; the CPU's always are",  \
+      "CUDA: compute the same bits whatever else is in the batch, which is slower; the CPU always does", \
       "", "")                                                                                 \
     X("engine", U32, threads, 0, 0, 256, "",                                                  \
       "worker threads; 0: one per core", "", "t")                                             \
@@ -105,8 +118,8 @@
       "instruction set; a better one than the CPU has is refused",                            \
       "auto|plain|avx2|avx512", "")                                                           \
     X("engine", ENUM, activation_dtype, 0, 0, 0, "",                                          \
-      "activations of linear layers; auto: int8 on the CPU, on CUDA f16, or bf16 for a bf16 " \
-      "model", "auto|int8|f32|bf16|f16", "")            \
+      "type of the activations of linear layers; auto: int8 on the CPU, on CUDA f16, or bf16 for " \
+      "a bf16 model", "auto|int8|f32|bf16|f16", "")            \
     X("log", ENUM, log_level, 2, 0, 0, "",                                                    \
       "what to log", "error|warn|info|debug", "", LIVE)
 // clang-format on
@@ -115,8 +128,9 @@
 #define SECTION_LIST(X)                                                                        \
     X(model, "the model")                                                                      \
     X(server, "sockets and clients")                                                           \
-    X(memory, "budget, pool and KV cache")                                                     \
+    X(memory, "budget and KV cache")                                                           \
     X(scheduler, "batching and the queue")                                                     \
+    X(sampling, "defaults of requests that give no value")                                     \
     X(engine, "where and how the model is computed")                                           \
     X(log, "what is logged")
 

@@ -1,4 +1,5 @@
-/* vramd generate: one prompt, completed on the terminal. The same machine as serve, without
+/* vramd generate: one prompt, answered on the terminal by the model's chat template, or completed
+ * as it stands. The same machine as serve, without
  * HTTP: one sequence, a KV cache for just this text, everything on the main thread. */
 #include <errno.h>
 #include <signal.h>
@@ -12,16 +13,15 @@
 #include "daemon/args.h"
 #include "daemon/commands.h"
 #include "daemon/machine.h"
+#include "text/chat_template.h"
 
 extern char **environ;
 
 typedef struct generate_args {
-    const char *prompt;
+    buf prompt;
     uint32_t max_tokens;
-    float temperature, top_p, min_p;
-    int32_t top_k;
     uint64_t seed;
-    bool seeded, verbose;
+    bool seeded, verbose, raw;
 } generate_args;
 
 typedef struct output {
@@ -72,12 +72,11 @@ static status take_args(generate_args *a, int *argc, char **argv, err *e) {
     const struct {
         const char *flag;
         double low, high, fallback;
-    } numbers[] = {{"max-tokens", 1, 1e7, 128}, {"temperature", 0, 100, 0},
-                   {"top-p", 1e-6, 1, 1},       {"min-p", 0, 1, 0},
-                   {"top-k", 0, 1e7, 0},        {"seed", 0, 0x1p53, -1}};
+    } numbers[] = {{"max-tokens", 1, 1e7, 128}, {"seed", 0, 0x1p53, -1}};
     enum { N = sizeof numbers / sizeof *numbers };
     double v[N];
     a->verbose = args_take_word(argc, argv, "--verbose");
+    a->raw = args_take_word(argc, argv, "--raw");
     for (int i = 0; i < N; i++) {
         char flag[32], *end;
         snprintf(flag, sizeof flag, "--%s", numbers[i].flag);
@@ -91,13 +90,84 @@ static status take_args(generate_args *a, int *argc, char **argv, err *e) {
         return err_field(e, "%s", numbers[i].flag);
     }
     a->max_tokens = (uint32_t)v[0];
-    a->temperature = (float)v[1];
-    a->top_p = (float)v[2];
-    a->min_p = (float)v[3];
-    a->top_k = (int32_t)v[4];
-    a->seeded = v[5] >= 0;
-    a->seed = a->seeded ? (uint64_t)v[5] : 0;
+    a->seeded = v[1] >= 0;
+    a->seed = a->seeded ? (uint64_t)v[1] : 0;
     return OK;
+}
+
+/* The prompt is the one word that is left, or stdin when that is "-" or there is none and stdin
+ * is no terminal. */
+static status take_prompt(generate_args *a, int argc, char **argv, err *e) {
+    bool piped = argc < 2 ? !isatty(STDIN_FILENO) : strcmp(argv[1], "-") == 0;
+    status s = OK;
+    if (argc > 2) {
+        err_set(e, ERR_INVALID, "more than one prompt is given");
+        return err_hint(e, "put the prompt in quotes");
+    }
+    if (piped) {
+        s = command_read_stdin(&a->prompt, e);
+        if (a->prompt.len && a->prompt.ptr[a->prompt.len - 1] == '\n') a->prompt.len--;
+    } else if (argc == 2) {
+        buf_add(&a->prompt, str_of(argv[1]));
+    }
+    if (s != OK) return s;
+    if (a->prompt.failed) return err_set(e, ERR_NO_MEMORY, "no memory for the prompt");
+    if (a->prompt.len) return OK;
+    err_set(e, ERR_INVALID, argc == 2 && !piped ? "the prompt is empty" : "no prompt is given");
+    return err_hint(e,
+                    "vramd generate --model FILE \"What is the capital of France?\", or text "
+                    "on stdin");
+}
+
+/* One message of the user by the model's template. */
+static status encode_chat(const tokenizer *tok, str prompt, vec_i32 *ids, err *e) {
+    chat_template t;
+    buf guarded, text;
+    buf_init(&guarded, NULL);
+    buf_init(&text, NULL);
+    tokenizer_guard(tok, prompt, &guarded);
+    const chat_message m = {.role = STR("user"), .content = buf_str(&guarded)};
+    status s = chat_template_of(&t, tok, e);
+    if (s != OK) err_hint(e, "--raw completes the prompt as it stands");
+    if (s == OK && guarded.failed) s = err_set(e, ERR_NO_MEMORY, "no memory for the prompt");
+    if (s == OK) s = chat_template_render(&t, &m, 1, true, &text, e);
+    if (s == OK)
+        s = tokenizer_encode(tok, buf_str(&text), TOK_PARSE_SPECIAL | TOK_GUARDED, ids, e);
+    buf_clear(&guarded);
+    buf_clear(&text);
+    return s;
+}
+
+static bool uses_template(const machine *m, const generate_args *a) {
+    return !a->raw && tokenizer_chat_template(m->tok).len > 0;
+}
+
+static status encode(const machine *m, const generate_args *a, vec_i32 *ids, err *e) {
+    const str prompt = buf_str(&a->prompt);
+    if (uses_template(m, a)) return encode_chat(m->tok, prompt, ids, e);
+    status s = tokenizer_encode(m->tok, prompt, TOK_ADD_SPECIAL | TOK_PARSE_SPECIAL, ids, e);
+    if (s == OK && ids->n == 0) s = err_set(e, ERR_INVALID, "the prompt has no tokens");
+    return s;
+}
+
+/* What happened, on stderr: stdout has the text alone. */
+static void report(const machine *m, const generate_args *a, const output *o, size_t n_prompt,
+                   uint64_t t0, uint64_t t1) {
+    if (o->n_tokens == 0 && o->finish == FINISH_STOP)
+        fprintf(stderr, "vramd generate: the model ended its answer before the first token%s\n",
+                a->raw && tokenizer_chat_template(m->tok).len
+                    ? "\n  try: without --raw the model's chat template is used"
+                    : "");
+    if (!a->verbose) return;
+    fprintf(stderr, "prompt %zu tokens, output %u tokens; start %.3f s", n_prompt, o->n_tokens,
+            (double)(t1 - t0) / 1e6);
+    if (o->n_tokens)
+        fprintf(stderr, ", first token %.3f s after start of the process",
+                (double)(o->first_us - t0) / 1e6);
+    if (o->n_tokens > 1)
+        fprintf(stderr, ", %.1f tokens/s",
+                (o->n_tokens - 1) * 1e6 / (double)(clock_us() - o->first_us));
+    fputc('\n', stderr);
 }
 
 static status run_prompt(machine *m, const generate_args *a, uint64_t t0, err *e) {
@@ -108,18 +178,9 @@ static status run_prompt(machine *m, const generate_args *a, uint64_t t0, err *e
     status s;
     vec_i32_init(&ids, NULL);
     buf_init(&o.text, NULL);
-    s = tokenizer_encode(m->tok, str_of(a->prompt), TOK_ADD_SPECIAL | TOK_PARSE_SPECIAL, &ids,
-                         e);
-    if (s == OK && ids.n == 0) {
-        err_set(e, ERR_INVALID, "the prompt is empty");
-        s = err_hint(e, "give some text");
-    }
+    s = encode(m, a, &ids, e);
     if (s != OK) goto done;
-    sampling_defaults(&job.sampling);
-    job.sampling.temperature = a->temperature;
-    job.sampling.top_p = a->top_p;
-    job.sampling.min_p = a->min_p;
-    job.sampling.top_k = a->top_k;
+    job.sampling = m->sampling;
     job.sampling.seed = a->seeded ? a->seed : clock_us();
     sched_spec q = {.prompt = ids.v,
                     .n_prompt = (uint32_t)ids.n,
@@ -143,13 +204,7 @@ static status run_prompt(machine *m, const generate_args *a, uint64_t t0, err *e
     if (o.finish == FINISH_ERROR) s = (*e = *runner_last_error(r)).code;
     if (o.broken && o.broken != EPIPE) /* "| head" has seen enough */
         s = err_set(e, ERR_IO, "writing stdout: %s", strerror(o.broken));
-    if (a->verbose)
-        fprintf(
-            stderr,
-            "prompt %zu tokens, output %u; start %.3f s, first token %.3f s after start of the "
-            "process, %.1f tokens/s\n",
-            ids.n, o.n_tokens, (double)(t1 - t0) / 1e6, (double)(o.first_us - t0) / 1e6,
-            o.n_tokens > 1 ? (o.n_tokens - 1) * 1e6 / (double)(clock_us() - o.first_us) : 0.0);
+    if (s == OK) report(m, a, &o, ids.n, t0, t1);
 done:
     vec_i32_clear(&ids);
     buf_clear(&o.text);
@@ -160,22 +215,26 @@ static const char *const shared =
     "model max_model_len memory kv_cache_dtype cache_type_k cache_type_v block_size "
     "max_num_batched_tokens host_memory backend "
     "cuda_device cuda_plugin batch_invariant threads "
-    "cpu_isa activation_dtype log_level";
+    "cpu_isa activation_dtype temperature top_p top_k min_p log_level";
 
 static void print_help(void) {
-    puts("usage: vramd generate --model FILE [OPTIONS] PROMPT\n\n"
-         "The text alone goes to stdout, as it is made. Options:\n"
-         "  --max-tokens N     generate at most N tokens (128)\n"
-         "  --temperature T    0: greedy (0)\n"
-         "  --top-k K, --top-p P, --min-p P\n"
-         "  --seed N           same seed, same text\n"
-         "  --verbose          times on stderr\n");
+    puts(
+        "usage: vramd generate --model FILE [OPTIONS] PROMPT\n"
+        "       vramd generate --model FILE [OPTIONS] < PROMPT\n\n"
+        "Answers the prompt by the chat template of the model; a model without one, or --raw,\n"
+        "completes the prompt as it stands. Only the text goes to stdout, as it is generated.\n"
+        "PROMPT is one word of the command line, or \"-\" for stdin. Options:\n"
+        "  --max-tokens N     generate at most N tokens (128)\n"
+        "  --raw              use no chat template\n"
+        "  --seed N           the same seed gives the same text\n"
+        "  --verbose          counts and times on stderr\n");
     options_print_help(stdout, shared);
 }
 
 int cmd_generate(int argc, char **argv) {
     uint64_t t0 = clock_us();
     generate_args a = {0};
+    buf_init(&a.prompt, NULL);
     options opt;
     machine m = {0};
     err e;
@@ -185,25 +244,24 @@ int cmd_generate(int argc, char **argv) {
     options_set_default(&opt, "log_level", "warn");
     status s = take_args(&a, &argc, argv, &e);
     if (s == OK) s = options_load(&opt, &argc, argv, environ, shared, &e);
-    if (s == OK && argc != 2) {
-        err_set(&e, ERR_INVALID,
-                argc < 2 ? "no prompt is given" : "more than one prompt is given");
-        s = err_hint(&e, "vramd generate --model FILE \"Once upon a time\"");
-    }
-    if (s != OK) return command_failed("generate", &e);
+    if (s == OK) s = take_prompt(&a, argc, argv, &e);
+    if (s != OK) goto done;
     log_init(options_log_level(&opt));
     signal(SIGINT, on_interrupt);
     signal(SIGPIPE, SIG_IGN);
-    a.prompt = argv[1];
     opt.max_num_seqs = 1;
     opt.max_waiting = 1;
-    /* A token is at least a byte of the prompt, give or take a BOS and special tokens. */
-    machine_wish w = {.at_most_len = (uint32_t)strlen(a.prompt) + 8 + a.max_tokens};
+    /* A token is at least a byte of the prompt, or of what a template puts around it. */
+    const uint32_t around = a.raw ? 8 : 8 + CHAT_TEMPLATE_AROUND;
+    machine_wish w = {.at_most_len = (uint32_t)a.prompt.len + around + a.max_tokens,
+                      .greedy = true};
     s = machine_plan(&m, &opt, &w, &e);
     if (s == OK && !m.file) s = err_set(&e, ERR_INVALID, "%s is not a GGUF file", opt.model);
     if (s == OK) s = machine_reserve(&m, &e);
     if (s == OK) s = machine_load(&m, &e);
     if (s == OK) s = run_prompt(&m, &a, t0, &e);
     machine_close(&m);
+done:
+    buf_clear(&a.prompt);
     return s == OK ? 0 : command_failed("generate", &e);
 }

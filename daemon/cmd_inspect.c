@@ -7,6 +7,7 @@
 #include "api/inspect.h"
 #include "daemon/args.h"
 #include "daemon/commands.h"
+#include "model/checkpoint_explain.h"
 #include "model/model.h"
 
 enum { SHOWN_ELEMENTS = 4, SHOWN_BYTES = 160 };
@@ -96,6 +97,7 @@ static status print_all(gguf *g, err *e) {
 static status inspect(const char *path, status (*print)(gguf *, err *), err *e) {
     gguf *g = NULL;
     status s = gguf_open(&g, path, e);
+    if (s != OK) s = checkpoint_explain(path, e);
     if (s == OK) s = print(g, e);
     if (s == OK && (fflush(stdout) != 0 || ferror(stdout)))
         s = err_set(e, ERR_IO, "writing stdout: %s", strerror(errno));

@@ -18,11 +18,13 @@
 #include "base/log.h"
 #include "daemon/args.h"
 #include "daemon/bridge.h"
+#include "daemon/default_sampling.h"
 #include "daemon/commands.h"
 #include "daemon/loop_memory.h"
 #include "daemon/notify.h"
 #include "daemon/serving.h"
 #include "daemon/supervise.h"
+#include "text/chat_template.h"
 
 extern char **environ;
 
@@ -134,6 +136,28 @@ static void on_signal(uv_signal_t *s, int number) {
         drain(d);
 }
 
+/* The last line of the start: a request that works as it stands. */
+static void announce(const daemon_state *d) {
+    const char *host = strcmp(d->opt.host, "0.0.0.0") == 0 ? "127.0.0.1" : d->opt.host;
+    const char *scheme = d->opt.tls_cert[0] ? "https" : "http";
+    const char *key = d->opt.api_keys_file[0] ? "-H 'Authorization: Bearer KEY' " : "";
+    bool bare_v6 = strchr(host, ':') && host[0] != '[';
+    chat_template t;
+    err e;
+    if (strncmp(host, "unix:", 5) == 0) {
+        log_info("READY: curl --unix-socket %s %s%s://vramd/v1/models", host + 5, key, scheme);
+        return;
+    }
+    bool chat = chat_template_of(&t, d->m.tok, &e) == OK;
+    log_info("READY: curl %s://%s%s%s:%u/v1/%s %s-H 'Content-Type: application/json' -d '{%s, "
+             "\"max_tokens\": 32, \"temperature\": 0}'",
+             scheme, bare_v6 ? "[" : "", host, bare_v6 ? "]" : "", server_port(d->server),
+             chat ? "chat/completions" : "completions", key,
+             chat ? "\"messages\": [{\"role\": \"user\", \"content\": \"What is the capital of "
+                    "France?\"}]"
+                  : "\"prompt\": \"The capital of France is\"");
+}
+
 static void on_loaded(void *arg, status s, const err *e) {
     daemon_state *d = arg;
     char line[256];
@@ -147,25 +171,16 @@ static void on_loaded(void *arg, status s, const err *e) {
     engine_info info;
     engine_describe(d->m.engine, &info);
     log_info("engine %s: %s", info.name, info.detail);
-    log_line(agrees ? LOG_INFO : LOG_WARN, "memory at READY: budget=%llu %s",
-             (unsigned long long)(d->m.on_device ? d->m.host_plan : d->m.plan).budget_bytes,
-             line);
+    log_line(agrees ? LOG_INFO : LOG_WARN, "memory at READY: %s", line);
     if (d->m.on_device) {
         agrees = machine_compare_device(&d->m, line, sizeof line);
-        log_line(agrees ? LOG_INFO : LOG_WARN, "memory of %s at READY: budget=%llu %s",
-                 d->m.device, (unsigned long long)d->m.plan.budget_bytes, line);
+        log_line(agrees ? LOG_INFO : LOG_WARN, "memory of %s at READY: %s", d->m.device, line);
     }
+    server_loaded(d->server);
     supervisor_ready(&d->supervisor);
-    const char *host = strcmp(d->opt.host, "0.0.0.0") == 0 ? "127.0.0.1" : d->opt.host;
-    const char *scheme = d->opt.tls_cert[0] ? "https" : "http";
-    bool bare_v6 = strchr(host, ':') && host[0] != '[';
-    if (strncmp(host, "unix:", 5) == 0)
-        log_info("READY: curl --unix-socket %s %s://vramd/v1/models", host + 5, scheme);
-    else
-        log_info(
-            "READY: curl %s://%s%s%s:%u/v1/completions -H 'Content-Type: application/json' "
-            "-d '{\"prompt\":\"Once upon a time\",\"max_tokens\":32}'",
-            scheme, bare_v6 ? "[" : "", host, bare_v6 ? "]" : "", server_port(d->server));
+    default_sampling_text(&d->m.sampling, line, sizeof line);
+    log_info("requests that give no sampling parameters get %s", line);
+    announce(d);
 }
 
 /* libmicrohttpd's pools are mapped one by one, so that those of a crowd are the system's again
@@ -228,16 +243,21 @@ static status prepare(daemon_state *d, err *e) {
     return err_field(e, "model");
 }
 
+static void log_plan(const daemon_state *d) {
+    const plan *p = &d->m.plan;
+    char total[32], budget[32];
+    log_info("plan: %s of a budget of %s bytes, %u KV blocks of %u tokens; loading %s",
+             bytes_grouped(p->total_bytes, total), bytes_grouped(p->budget_bytes, budget),
+             p->kv_blocks, p->block_tokens, d->opt.model);
+}
+
 static status run(daemon_state *d, err *e) {
     status s = prepare(d, e);
     if (s == OK) s = open_loop(d, e);
     if (s == OK) s = bridge_open(&d->bridge, &d->loop, &d->m, on_flushed, on_loaded, d, e);
     if (s == OK) s = server_open(&d->server, &d->loop, &d->so, bridge_port(d->bridge), e);
     if (s != OK) goto done;
-    log_info("plan: %llu bytes of a budget of %llu, %u KV blocks of %u tokens; loading %s",
-             (unsigned long long)d->m.plan.total_bytes,
-             (unsigned long long)d->m.plan.budget_bytes, d->m.plan.kv_blocks,
-             d->m.plan.block_tokens, d->opt.model);
+    log_plan(d);
     supervisor_start(&d->supervisor, &d->loop, bridge_port(d->bridge));
     s = bridge_start(d->bridge, e);
     if (s != OK) goto done;

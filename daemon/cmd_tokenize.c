@@ -47,17 +47,6 @@ static status parse_options(options *o, int argc, char **argv, err *e) {
     return err_hint(e, "vramd tokenize FILE < TEXT");
 }
 
-static status read_stdin(buf *in, err *e) {
-    for (size_t n;;) {
-        if (!buf_reserve(in, 1 << 16))
-            return err_set(e, ERR_NO_MEMORY, "no memory for the text on stdin");
-        n = fread(in->ptr + in->len, 1, 1 << 16, stdin);
-        in->len += n;
-        if (n == 0) break;
-    }
-    return ferror(stdin) ? err_set(e, ERR_IO, "reading stdin: %s", strerror(errno)) : OK;
-}
-
 static void print_json(const vec_i32 *ids) {
     putchar('[');
     for (size_t i = 0; i < ids->n; i++) printf(i ? ", %d" : "%d", ids->v[i]);
@@ -120,7 +109,7 @@ static status run(const options *o, err *e) {
     buf_init(&in, NULL);
     status s = checkpoint_open(&file, o->file, e);
     if (s == OK) s = tokenizer_open(&t, file, chunks_heap(), e);
-    if (s == OK) s = read_stdin(&in, e);
+    if (s == OK) s = command_read_stdin(&in, e);
     if (s == OK && o->decode) s = decode(t, o, buf_cstr(&in), e);
     if (s == OK && !o->decode) s = encode(t, o, buf_str(&in), e);
     if (s == OK && fflush(stdout) != 0)

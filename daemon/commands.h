@@ -3,12 +3,13 @@
 #ifndef VRAMD_DAEMON_COMMANDS_H
 #define VRAMD_DAEMON_COMMANDS_H
 
+#include "base/buf.h"
 #include "base/err.h"
 
 /* X(name, one help line) */
 #define COMMAND_LIST(X)                                                                        \
     X(serve, "serve a model over HTTP")                                                        \
-    X(generate, "complete one prompt on the terminal")                                         \
+    X(generate, "answer one prompt on the terminal")                                           \
     X(plan, "print what a model will take, by class, without loading it")                      \
     X(inspect, "print metadata and tensors of a GGUF file")                                    \
     X(tokenize, "text on stdin to token ids")                                                  \
@@ -22,5 +23,8 @@ COMMAND_LIST(X)
 
 /* Prints "vramd NAME: text (field). hint" on stderr; returns the status's exit code. */
 int command_failed(const char *name, const err *);
+
+/* Appends all of stdin. Errors: ERR_IO, ERR_NO_MEMORY. */
+status command_read_stdin(buf *, err *);
 
 #endif

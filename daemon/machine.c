@@ -13,6 +13,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "daemon/default_sampling.h"
 #include "daemon/engine_choice.h"
 #include "daemon/planned_model.h"
 
@@ -42,7 +43,7 @@ static status resolve_length(machine *m, const machine_wish *w, err *e) {
     err_set(e, ERR_INVALID, "max_model_len = %u, but the model was trained for %u tokens",
             o->max_model_len, trained);
     err_field(e, "max_model_len");
-    return err_hint(e, "give at most %u", trained);
+    return err_hint(e, "give at most %u tokens", trained);
 }
 
 /* Two of the largest bodies, or two of the longest prompts with all that is made of one on its
@@ -222,6 +223,7 @@ status machine_plan(machine *m, const options *o, const machine_wish *w, err *e)
     terms t = {0};
     kv_request kv = {0};
     status s = open_model(m, w->weights, e);
+    if (s == OK) s = default_sampling(&m->sampling, o, m->file, w->greedy ? 0 : 1, e);
     if (s == OK) s = resolve(m, w, e);
     if (s == OK) s = engine_choose(m, w, e);
     if (s != OK) goto done;
@@ -340,14 +342,17 @@ void machine_close(machine *m) {
 bool machine_compare(const machine *m, char *line, size_t cap) {
     ledger_view v;
     process_memory os;
-    char a[32], b[32], c[32];
+    char a[32], b[32], c[32], d[32];
     ledger_read(m->ledger, &v);
     if (!process_memory_read(&os)) os.anonymous_bytes = v.ledger_bytes;
     int64_t gap = (int64_t)os.anonymous_bytes - (int64_t)v.ledger_bytes;
     uint64_t held = v.plan_bytes - v.cls[MEM_HTTP].plan_bytes; /* connections come later */
-    snprintf(line, cap, "plan_without_connections=%s ledger=%s anonymous=%s unaccounted=%lld",
+    snprintf(line, cap,
+             "%s bytes planned before connections, %s allocated, %s anonymous by the kernel's "
+             "count, difference %s%s",
              bytes_grouped(held, a), bytes_grouped(v.ledger_bytes, b),
-             bytes_grouped(os.anonymous_bytes, c), (long long)gap);
+             bytes_grouped(os.anonymous_bytes, c), gap < 0 ? "-" : "",
+             bytes_grouped((uint64_t)(gap < 0 ? -gap : gap), d));
     return gap <= (int64_t)((4 << 20) + v.ledger_bytes / 500);
 }
 
@@ -355,7 +360,7 @@ bool machine_compare_device(const machine *m, char *line, size_t cap) {
     const int64_t tolerated = 64 << 20; /* memory.md: beyond the measured context */
     ledger_view v;
     device_memory d = {0};
-    char a[32], b[32], c[32];
+    char a[32], b[32], c[32], g[32];
     ledger_read(m->device_ledger, &v);
     if (!m->backend->device_memory(m->engine, &d)) {
         snprintf(line, cap, "the driver does not report what is used");
@@ -363,8 +368,11 @@ bool machine_compare_device(const machine *m, char *line, size_t cap) {
     }
     const uint64_t arenas = v.ledger_bytes - v.cls[MEM_CONTEXT].ledger_bytes;
     int64_t gap = (int64_t)d.used_bytes - (int64_t)(arenas + d.outside_bytes);
-    snprintf(line, cap, "plan=%s arenas=%s context_and_libraries=%s unaccounted=%lld",
+    snprintf(line, cap,
+             "%s bytes planned, %s allocated, %s of context and libraries, difference from the "
+             "driver's count %s%s",
              bytes_grouped(v.plan_bytes, a), bytes_grouped(arenas, b),
-             bytes_grouped(d.outside_bytes, c), (long long)gap);
+             bytes_grouped(d.outside_bytes, c), gap < 0 ? "-" : "",
+             bytes_grouped((uint64_t)(gap < 0 ? -gap : gap), g));
     return gap <= tolerated;
 }

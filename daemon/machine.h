@@ -15,6 +15,13 @@ typedef struct machine {
     options opt;      /* resolved: no zero that means "by itself" is left, but port */
     checkpoint *file; /* until loaded */
     model *model;
+
+    /* Of a model that is planned by its config.json: */
+    bool counted;         /* no engine runs it */
+    bool text_part;       /* other parts are not counted */
+    quant_scheme stored;  /* how its files store the weights; bits 0: as planned */
+    char not_served[240]; /* why vramd cannot serve it there; "": it can */
+
     const backend *backend;
     engine_options engine_opt;
     sched_config sched_conf;
@@ -39,22 +46,21 @@ typedef struct machine {
     void *runner_mem;
     char name[256];    /* served name, the first of several */
     const char *names; /* all of them, separated by commas; NULL: name alone */
-    /* Of a model that is planned by its config.json: */
-    bool counted;         /* no engine runs it */
-    bool text_part;       /* other parts are not counted */
-    quant_scheme stored;  /* how its files store the weights; bits 0: as planned */
-    char not_served[240]; /* why vramd cannot serve it there; "": it can */
+    sampling sampling; /* defaults: of the options, else of the model file, else of the wish */
     uint64_t n_params, weight_bytes, sched_bytes;
 } machine;
 
 /* What a subcommand wants besides the options. All zero is fine. */
 typedef struct machine_wish {
+    /* For plans alone: */
+    bool elsewhere;     /* for a machine that may have more memory than this one */
+    bool uncut;         /* the budgets hold whatever is wanted: for differences between plans */
+    bool in_proportion; /* kv_request's */
+
     const char *weights;   /* type of the matrices when the model is a config.json */
     const cuda_card *card; /* plan for this device, which need not be here */
-    bool elsewhere;        /* plan for a machine that may have more memory than this one */
-    bool in_proportion;    /* kv_request's */
-    bool uncut; /* the budgets hold whatever is wanted: for differences between plans */
-    uint32_t at_most_len; /* max_model_len = 0 means at most this (0: DEFAULT_CONTEXT) */
+    uint32_t at_most_len;  /* max_model_len = 0 means at most this (0: DEFAULT_CONTEXT) */
+    bool greedy;           /* temperature 0 where neither options nor model file say; else 1 */
     void (*extra)(void *arg, const machine *, terms *); /* lists its own terms */
     void *arg;
 } machine_wish;

@@ -16,6 +16,17 @@ static void print_usage(FILE *f) {
     fputs("\n\"vramd COMMAND --help\" lists a command's options.\n", f);
 }
 
+/* "vramd help serve" is "vramd serve --help", and -h anywhere before "--" is --help. */
+static void spell_help(int argc, char **argv) {
+    static char help[] = "--help";
+    if (argc == 3 && strcmp(argv[1], "help") == 0) {
+        argv[1] = argv[2];
+        argv[2] = help;
+    }
+    for (int i = 2; i < argc && strcmp(argv[i], "--") != 0; i++)
+        if (strcmp(argv[i], "-h") == 0) argv[i] = help;
+}
+
 /* A descriptor of ours must never be taken for stdout or stderr; and a log file that may not
  * grow any further (ulimit -f) is no reason to end. */
 static void sane_surroundings(void) {
@@ -49,8 +60,10 @@ int main(int argc, char **argv) {
         print_usage(stderr);
         return 2;
     }
+    spell_help(argc, argv);
     const char *name = argv[1];
-    if (!strcmp(name, "--version")) name = "version";
+    if (!strcmp(name, "--version") || !strcmp(name, "-v") || !strcmp(name, "-V"))
+        name = "version";
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
         if (strcmp(name, commands[i].name) == 0)
             return finish(name, commands[i].run(argc - 1, argv + 1));

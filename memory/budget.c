@@ -105,6 +105,14 @@ static bool is_share(const char *word, double *share) {
     return percent || (*end == '\0' && strchr(word, '.'));
 }
 
+/* Without a unit a number is one of bytes; one so small cannot be meant. */
+enum { SMALLEST_BARE = 1 << 20 };
+static bool is_bare(const char *word, uint64_t *bytes) {
+    char *end;
+    *bytes = strtoull(word, &end, 10);
+    return end != word && *end == '\0' && word[0] != '-' && word[0] != '+';
+}
+
 status budget_parse(budget *out, const char *option, const char *word, const memory_room *room,
                     err *e) {
     uint64_t bytes;
@@ -127,6 +135,13 @@ status budget_parse(budget *out, const char *option, const char *word, const mem
         out->bytes = (uint64_t)((double)room->total * share);
         return OK;
     }
+    if (is_bare(word, &bytes) && bytes > 0 && bytes < SMALLEST_BARE) {
+        err_set(e, ERR_INVALID, "%s = %.60s is %llu bytes: a unit is missing", option, word,
+                (unsigned long long)bytes);
+        err_field(e, "%s", option);
+        return bytes <= 100 ? err_hint(e, "%sGiB, or %s%% of %s", word, word, room->name)
+                            : err_hint(e, "%sMiB, or %sGiB", word, word);
+    }
     if (!str_parse_bytes(str_of(word), &bytes) || bytes == 0) {
         err_set(e, ERR_INVALID, "%s: \"%.60s\" is no number of bytes", option, word);
         err_field(e, "%s", option);
@@ -137,7 +152,8 @@ status budget_parse(budget *out, const char *option, const char *word, const mem
         err_set(e, ERR_BUDGET, "%s = %.60s is %s, but %s has %s", option, word,
                 bytes_human(bytes, a), room->name, bytes_human(room->total, b));
         err_field(e, "%s", option);
-        return err_hint(e, "give at most %llu", (unsigned long long)room->total);
+        return err_hint(e, "give at most %llu bytes (%s)", (unsigned long long)room->total,
+                        bytes_human(room->total, a));
     }
     out->bytes = bytes;
     return OK;

@@ -65,7 +65,8 @@ struct checkpoint { /* the first member of a format's own struct */
 };
 
 /* Opens the files at path in the format that they have: GGUF. Errors: ERR_NOT_FOUND, ERR_IO,
- * ERR_FORMAT (field: what is wrong in the file). */
+ * ERR_FORMAT (field: what is wrong in the file), ERR_INVALID (a directory), ERR_UNSUPPORTED (a
+ * safetensors or PyTorch file). */
 status checkpoint_open(checkpoint **out, const char *path, err *);
 void checkpoint_close(checkpoint *); /* NULL is fine */
 /* Whether the files are those that were opened, in size and time of modification: after the last

@@ -68,6 +68,8 @@ static void read_scaling(keys *k, model_config *c) {
     maybe_f32(k, "rope.scaling.yarn_beta_fast", &r->beta_fast);
     maybe_f32(k, "rope.scaling.yarn_beta_slow", &r->beta_slow);
     if (k->s != OK) return;
+    if (scale == 0) scale = 1; /* 0: no scaling, to llama.cpp too */
+    if (r->factor == 0) r->factor = 1;
     if (str_eqz(type, "linear") || (str_eqz(type, "none") && scale != 1))
         r->scaling = ROPE_SCALING_LINEAR;
     else if (str_eqz(type, "yarn"))

@@ -490,7 +490,20 @@ static bool ckpt_length(const checkpoint *c, const char *key, uint64_t *n) {
     return true;
 }
 
+/* Some files have a number layer by layer where it is the same for all. */
+static bool is_one_number(const gguf_kv *kv, uint32_t *out) {
+    if (!kv || kv->type != GGUF_ARRAY || kv->a.n == 0) return false;
+    if (kv->a.type != GGUF_I32 && kv->a.type != GGUF_U32) return false;
+    const uint32_t *v = kv->a.v;
+    if (kv->a.type == GGUF_I32 && v[0] > INT32_MAX) return false;
+    for (uint64_t i = 1; i < kv->a.n; i++)
+        if (v[i] != v[0]) return false;
+    *out = v[0];
+    return true;
+}
+
 static status ckpt_u32(const checkpoint *c, const char *key, uint32_t *out, err *e) {
+    if (is_one_number(gguf_find(of(c), key), out)) return OK;
     return gguf_get_u32(of(c), key, out, e);
 }
 
@@ -513,7 +526,11 @@ static status ckpt_array(const checkpoint *c, const char *key, fact_type type, f
                                      [FACT_F32] = GGUF_F32,
                                      [FACT_BOOL] = GGUF_BOOL};
     gguf_array a = {.n = out->n, .v = out->v};
-    status s = gguf_get_array(of(c), key, elem[type], &a, e);
+    const gguf_kv *kv = gguf_find(of(c), key);
+    /* The same bits: what counts from 0 (types of tokens) comes in both. */
+    const bool without_sign =
+        type == FACT_I32 && kv && kv->type == GGUF_ARRAY && kv->a.type == GGUF_U32;
+    status s = gguf_get_array(of(c), key, without_sign ? GGUF_U32 : elem[type], &a, e);
     *out = (fact_array){a.n, a.v};
     return s;
 }

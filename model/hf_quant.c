@@ -4,12 +4,12 @@
  * thread of `vramd plan`. */
 #include "model/hf_quant.h"
 
-#include <regex.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
 #include "base/check.h"
+#include "model/hf_pattern.h"
 
 enum { ALL = UINT32_MAX };
 
@@ -47,90 +47,24 @@ static const char *hf_name(const model_config *c, int bit) {
     return matrices[bit].hf;
 }
 
-/* ---- patterns ---- */
+/* ---- what is kept ---- */
 
-/* Is pattern a run of whole components of name? "mlp.gate" is in "layers.3.mlp.gate", not in
- * "layers.3.mlp.gate_proj"; a component "*" is any. */
-static bool run_matches(const char *pattern, const char *name) {
-    while (*pattern) {
-        const size_t p = strcspn(pattern, "."), n = strcspn(name, ".");
-        const bool any = p == 1 && *pattern == '*';
-        if (!n || (!any && (p != n || strncmp(pattern, name, p) != 0))) return false;
-        pattern += p + (pattern[p] == '.');
-        name += n + (name[n] == '.');
-    }
-    return true;
-}
-
-static bool is_part(const char *pattern, const char *name) {
-    if (strncmp(pattern, "language_model.", 15) == 0) pattern += 15;
-    char inner[512];
-    if (strncmp(pattern, "model.language_model.", 21) == 0) {
-        snprintf(inner, sizeof inner, "model.%s", pattern + 21);
-        pattern = inner;
-    }
-    if (!*pattern) return false;
-    for (; *name;
-         name += name[strcspn(name, ".")] == '.' ? strcspn(name, ".") + 1 : strcspn(name, "."))
-        if (run_matches(pattern, name)) return true;
-    return false;
-}
-
-/* A regular expression of Python, as re.match has it, in the syntax of POSIX. */
-static bool compile(regex_t *out, const char *text) {
-    char posix[300];
-    size_t n = 0;
-    if (strchr(text, '{')) return false; /* glibc can take any amount of memory for it */
-    posix[n++] = '^';
-    for (; *text && n + 8 < sizeof posix; text++) {
-        if (text[0] == '\\' && text[1] == 'd')
-            memcpy(posix + n, "[0-9]", 5), n += 5, text++;
-        else if (text[0] == '(' && text[1] == '?' && text[2] == ':')
-            posix[n++] = '(', text += 2;
-        else
-            posix[n++] = *text;
-    }
-    posix[n] = '\0';
-    return !*text && regcomp(out, posix, REG_EXTENDED | REG_NOSUB) == 0;
-}
-
-typedef struct pattern {
-    const char *text; /* NULL: regex */
-    regex_t regex;
-} pattern;
-
-static bool matches(const pattern *p, const char *name) {
-    return p->text ? is_part(p->text, name) : regexec(&p->regex, name, 0, NULL, 0) == 0;
-}
-
-/* Sets the bit of each matrix that the pattern names; flip: of each that it does not. */
-static void keep(quant_scheme *s, const model_config *c, const pattern *p, bool flip) {
+/* Sets the bit of each matrix that the pattern names. */
+static status keep_pattern(quant_scheme *s, const model_config *c, const char *key,
+                           const char *text, err *e) {
     char name[128];
-    for (uint32_t l = 0; l < c->n_layers && l < MODEL_MAX_LAYERS; l++)
+    bool known, head = hf_pattern_matches(text, "lm_head", &known);
+    s->keeps_head |= head;
+    for (uint32_t l = 0; known && l < c->n_layers && l < MODEL_MAX_LAYERS; l++)
         for (int bit = 0; bit < N_MATRICES; bit++) {
             snprintf(name, sizeof name, "model.layers.%u.%s", l, hf_name(c, bit));
-            if (matches(p, name) != flip) s->kept[l] |= (uint16_t)(1u << bit);
+            if (hf_pattern_matches(text, name, &known)) s->kept[l] |= (uint16_t)(1u << bit);
+            if (!known) break;
         }
-    if (!flip && matches(p, "lm_head")) s->keeps_head = true;
-}
-
-static status bad_pattern(const char *key, const char *text, err *e) {
+    if (known) return OK;
     err_set(e, ERR_UNSUPPORTED, "config.json: quantization_config.%s: the pattern \"%.100s\"",
             key, text);
     return err_field(e, "quantization_config.%s", key);
-}
-
-static status keep_pattern(quant_scheme *s, const model_config *c, const char *key,
-                           const char *text, err *e) {
-    pattern p = {.text = text};
-    if (strncmp(text, "re:", 3) == 0 || strncmp(text, "-:", 2) == 0) {
-        p.text = NULL;
-        if (!compile(&p.regex, text + (text[0] == 'r' ? 3 : 2)))
-            return bad_pattern(key, text, e);
-    }
-    keep(s, c, &p, false);
-    if (!p.text) regfree(&p.regex);
-    return OK;
 }
 
 /* The list of modules that stay as they are. */
@@ -213,27 +147,24 @@ static void make_gptq(quant_scheme *q, int64_t bits, int64_t group) {
     keep_routers(q);
 }
 
-/* Only the modules of these lists are quantised. */
-static status only_listed(quant_scheme *q, const source *f) {
-    const char *key = "modules_in_block_to_quantize";
-    const json_t *lists = json_object_get(f->o, key);
-    if (!lists || json_is_null(lists)) return OK;
-    for (uint32_t l = 0; l < f->c->n_layers && l < MODEL_MAX_LAYERS; l++) {
-        for (int bit = 0; bit < N_MATRICES; bit++) {
-            bool listed = false;
-            for (size_t i = 0; i < json_array_size(lists); i++) {
-                const json_t *v = json_array_get(lists, i);
-                const size_t n = json_is_array(v) ? json_array_size(v) : 1;
-                for (size_t k = 0; k < n && !listed; k++) {
-                    const json_t *m = json_is_array(v) ? json_array_get(v, k) : v;
-                    listed =
-                        json_is_string(m) && is_part(json_string_value(m), hf_name(f->c, bit));
-                }
-            }
-            if (!listed) q->kept[l] |= (uint16_t)(1u << bit);
-        }
+/* Whether a list of names, or of lists of names, has one of this matrix. */
+static bool lists(const json_t *list, const char *name) {
+    bool known, found = false;
+    for (size_t i = 0; i < json_array_size(list) && !found; i++) {
+        const json_t *v = json_array_get(list, i);
+        found = json_is_string(v) ? hf_pattern_matches(json_string_value(v), name, &known)
+                                  : json_is_array(v) && lists(v, name);
     }
-    return OK;
+    return found;
+}
+
+/* Only the modules of these lists are quantised. */
+static void keep_others(quant_scheme *q, const source *f) {
+    const json_t *list = json_object_get(f->o, "modules_in_block_to_quantize");
+    for (int bit = 0; json_is_array(list) && bit < N_MATRICES; bit++) {
+        if (lists(list, hf_name(f->c, bit))) continue;
+        for (uint32_t l = 0; l < MODEL_MAX_LAYERS; l++) q->kept[l] |= (uint16_t)(1u << bit);
+    }
 }
 
 /* AutoGPTQ stores a bias for every output; GPTQModel, its successor, those of the model. */
@@ -265,7 +196,8 @@ static status read_gptq(quant_scheme *q, const source *f) {
         s = keep_pattern(q, f->c, "dynamic", key, f->e);
         if (s != OK) return s;
     }
-    return only_listed(q, f);
+    keep_others(q, f);
+    return OK;
 }
 
 /* Codes, zero points, f16 scales (AutoAWQ's layer for gemm). */

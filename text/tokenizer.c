@@ -5,6 +5,7 @@
 
 #include <sys/random.h>
 
+#include "base/log.h"
 #include "memory/term.h"
 
 /* Which family of tokenizers the file asks for. */
@@ -67,6 +68,10 @@ status tokenizer_open(tokenizer **out, const checkpoint *file, const chunks *src
     s = tok_vocab_build(t, &l, e);
     if (s == OK && l.spm) tok_spm_build(t, &l);
     if (s == OK) s = tok_special_build(t, file, e);
+    if (s == OK && pre && str_eqz(str_of(pre->names), "default"))
+        log_warn(
+            "tokenizer.ggml.pre is missing or \"default\": words may be cut otherwise than "
+            "the model learned them; convert it again with a current converter");
     if (s == OK && pre) s = tok_pre_build(t, e);
     if (s != OK) {
         tokenizer_close(t);

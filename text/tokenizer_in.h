@@ -115,6 +115,7 @@ struct tokenizer {
     pcre2_match_context *limits;
     bool jit;
     char *pre_at, *pre_end; /* what is left of TOK_PRE_BYTES */
+    bool pre_compiles;      /* PCRE2 is compiling a pattern */
 };
 
 /* What one call of tokenizer_encode needs: the output, and memory that goes back at its end

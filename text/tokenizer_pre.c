@@ -3,13 +3,15 @@
  * its JIT where the system lets it (MemoryDenyWriteExecute= does not: then interpreted, with
  * the same result).
  *
- * Memory: PCRE2's objects lie in the tokenizer's block (TOK_PRE_BYTES). The JIT's executable
- * pages (one mapping of 64 KiB) and, for the length of a call, the match data (some hundred
- * bytes) come from the C library: they are part of the runtime class.
+ * Memory: PCRE2's objects lie in the tokenizer's block (TOK_PRE_BYTES). What it needs only while
+ * it compiles a pattern (PCRE2 10.46: more than that block), the JIT's executable pages (one
+ * mapping of 64 KiB) and, for the length of a call, the match data (some hundred bytes) come
+ * from the C library: they are part of the runtime class.
  * Threads: the compiled pattern is read only; match data belongs to the call. */
 #include "text/tokenizer_in.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/utf8.h"
 #include "memory/term.h"
@@ -56,6 +58,7 @@ static status name_of(str *name, const checkpoint *file, err *e) {
     if (s == OK && name->len == 0)
         s = checkpoint_get_str(file, "general.architecture", &architecture, e);
     if (s == OK && str_eqz(architecture, "gptneox")) *name = STR("gpt-neox");
+    if (s == OK && name->len == 0) *name = STR("default"); /* as llama.cpp takes it */
     return s;
 }
 
@@ -67,9 +70,15 @@ status tok_pre_find(const tok_pre **out, const checkpoint *file, err *e) {
     return *out ? OK : pre_unknown(name, e);
 }
 
-/* PCRE2 asks for a handful of objects while opening; they all go with the block. */
+enum {
+    PRE_NO_MEMORY = 121
+}; /* "failed to allocate heap memory": the header has no name for it */
+
+/* PCRE2 asks for a handful of objects while opening; they all go with the block, but those of
+ * a pattern that is being compiled. */
 static void *pre_alloc(size_t n, void *tok) {
     tokenizer *t = tok;
+    if (t->pre_compiles) return malloc(n);
     n = align_up(n, 16);
     if (n > (size_t)(t->pre_end - t->pre_at)) return NULL;
     void *p = t->pre_at;
@@ -77,15 +86,32 @@ static void *pre_alloc(size_t n, void *tok) {
     return p;
 }
 static void pre_free(void *p, void *tok) {
-    (void)p, (void)tok;
+    const tokenizer *t = tok;
+    const char *begin = t->pre_end - TOK_PRE_BYTES;
+    if ((char *)p < begin || (char *)p >= t->pre_end) free(p);
+}
+
+/* Compiles on the heap, and copies what is left of it into the block: a general context can
+ * have one allocator for both only. NULL: *code says why. */
+static pcre2_code *compile(tokenizer *t, pcre2_compile_context *c, const char *pattern,
+                           int *code, size_t *at) {
+    t->pre_compiles = true;
+    pcre2_code *compiled = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED,
+                                         PCRE2_UTF | PCRE2_UCP, code, at, c);
+    t->pre_compiles = false;
+    pcre2_code *copy = compiled ? pcre2_code_copy(compiled) : NULL;
+    if (compiled && !copy) *code = PRE_NO_MEMORY;
+    pcre2_code_free(compiled);
+    return copy;
 }
 
 static status compile_stage(tokenizer *t, pcre2_compile_context *c, err *e) {
     int code = 0;
     size_t at = 0;
     const char *pattern = t->pre->stage[t->n_stages];
-    pcre2_code *re = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED,
-                                   PCRE2_UTF | PCRE2_UCP, &code, &at, c);
+    pcre2_code *re = compile(t, c, pattern, &code, &at);
+    if (!re && code == PRE_NO_MEMORY)
+        return mem_exhausted(e, MEM_TOKENIZER, "the pre-tokenizer");
     if (!re) {
         PCRE2_UCHAR text[120];
         pcre2_get_error_message(code, text, sizeof text);

@@ -156,6 +156,8 @@ static const tok_pre rows[] = {
      .stage = {CONTRACTION "|[^\\r\\n" WORD
                            "]?(?:\\p{L}\\p{M}*+(?: \\p{L}\\p{M}*+)*+)++|\\p{N}| "
                            "?[^" SPACE WORD "]+[\\r\\n/]?|[" SPACE "]*[\\r\\n]|" BLANK}},
+    /* What llama.cpp does where a file names none: right for few models (docs/tokenizers.md). */
+    {.names = "default", .stage = {"[\\p{P}$+<=>^~|]+", GPT2, "\\p{N}+", "[0-9][0-9][0-9]"}},
     {.names = "minicpm5", .stage = {THREE_DIGITS, CL100K("\\p{N}+")}, .ignore_merges = true},
 };
 

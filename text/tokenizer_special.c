@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <strings.h>
 
+#include "base/log.h"
+
 static int compare_str(str a, str b) {
     size_t n = a.len < b.len ? a.len : b.len;
     int c = n ? memcmp(a.ptr, b.ptr, n) : 0;
@@ -148,11 +150,11 @@ static status id_of_key(const tokenizer *t, const checkpoint *file, const char *
     status s = checkpoint_get_u32(file, key, &v, e);
     *id = -1;
     if (s != OK || v == UINT32_MAX) return s;
-    if (v >= t->n_vocab) {
-        err_set(e, ERR_FORMAT, "%s is %u, but there are only %u tokens", key, v, t->n_vocab);
-        return err_field(e, "%s", key);
+    if (v >= t->n_vocab) { /* llama.cpp goes on too, with what the file means without it */
+        log_warn("%s is %u, but there are only %u tokens: it is not used", key, v, t->n_vocab);
+        v = !t->pre && spm >= 0 && (uint32_t)spm < t->n_vocab ? (uint32_t)spm : UINT32_MAX;
     }
-    *id = (int32_t)v;
+    *id = (int32_t)v; /* -1 for none */
     return OK;
 }
 

@@ -2,6 +2,7 @@
  * merge. Runs while opening. */
 #include "text/tokenizer_in.h"
 
+#include "base/log.h"
 #include "memory/term.h"
 
 /* GPT-2's byte-level alphabet (openai/gpt-2, src/encoder.py, bytes_to_unicode): printable
@@ -169,6 +170,14 @@ static status merge_error(err *e, uint32_t rank, str text, const char *why) {
     return err_field(e, "tokenizer.ggml.merges");
 }
 
+/* A merge that no text can use: nothing has its parts, or its result is no token. Told once. */
+static void leave_out(uint32_t *n_left_out, uint32_t rank, str text, const char *why) {
+    if ((*n_left_out)++ > 0) return;
+    log_warn(
+        "tokenizer.ggml.merges: merge %u (\"%.*s\") %s: it is not used, nor are others like it",
+        rank, (int)(text.len < 80 ? text.len : 80), text.ptr, why);
+}
+
 /* The id of a merge's part, whose bytes are left in room; -1: not in the vocabulary. */
 static int64_t part_id(const tokenizer *t, str text, char *room, size_t *len) {
     int64_t n = bytes_of_text(text, room);
@@ -177,7 +186,8 @@ static int64_t part_id(const tokenizer *t, str text, char *room, size_t *len) {
     return tok_find_piece(t, (str){room, (size_t)n});
 }
 
-static status build_merge(tokenizer *t, uint32_t rank, str text, char *room, err *e) {
+static status build_merge(tokenizer *t, uint32_t rank, str text, char *room,
+                          uint32_t *n_left_out, err *e) {
     const char *space = text.len > 1 ? memchr(text.ptr + 1, ' ', text.len - 1) : NULL;
     if (!space) return merge_error(e, rank, text, "is not two texts with a space between");
     str left = {text.ptr, (size_t)(space - text.ptr)};
@@ -185,10 +195,15 @@ static status build_merge(tokenizer *t, uint32_t rank, str text, char *room, err
     size_t n_left = 0, n_right = 0;
     int64_t l = part_id(t, left, room, &n_left);
     int64_t r = l < 0 ? -1 : part_id(t, right, room + n_left, &n_right);
-    if (l < 0 || r < 0)
-        return merge_error(e, rank, text, "joins what is not in the vocabulary");
+    if (l < 0 || r < 0) {
+        leave_out(n_left_out, rank, text, "joins what is not in the vocabulary");
+        return OK;
+    }
     int32_t result = tok_find_piece(t, (str){room, n_left + n_right});
-    if (result < 0) return merge_error(e, rank, text, "makes what is not in the vocabulary");
+    if (result < 0) {
+        leave_out(n_left_out, rank, text, "makes what is not in the vocabulary");
+        return OK;
+    }
     t->merges[rank] = (tok_merge){(uint32_t)l, (uint32_t)r, (uint32_t)result};
     tok_add_merge(t, rank);
     return OK;
@@ -200,9 +215,11 @@ static status build_merges(tokenizer *t, const tok_layout *l, err *e) {
     buf room; /* for the texts of one merge; goes back before the tokenizer is used */
     buf_init(&room, NULL);
     status s = OK;
+    uint32_t n_left_out = 0;
+    memset(t->merges, 0, l->n_merges * sizeof *t->merges);
     for (uint32_t rank = 0; rank < l->n_merges && s == OK; rank++) {
         if (buf_reserve(&room, l->merges[rank].len + 1))
-            s = build_merge(t, rank, l->merges[rank], room.ptr, e);
+            s = build_merge(t, rank, l->merges[rank], room.ptr, &n_left_out, e);
         else
             s = mem_exhausted(e, MEM_TOKENIZER, "the text of a merge");
     }

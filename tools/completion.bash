@@ -46,6 +46,17 @@ _vramd() {
         return
     fi
     help=$("$1" "${COMP_WORDS[1]}" --help 2> /dev/null) || return
+    case ${COMP_WORDS[1]}$prev in # names that --help does not list as the words of an option
+        plan--device) words=$("$1" plan --list-devices 2> /dev/null | awk '/GiB/ && $1 ~ /[0-9]/ { print $1 }') ;;
+        plan--weights)
+            # "--weights TYPE  ...: bf16, Q8_0, ...": the words with a digit, up to the first "..." or ";".
+            words=$(tr '\n' ' ' <<< "$help" | sed -E 's/.*[^[]--weights//; s/(\.\.\.|;).*//' | grep -oE '[A-Za-z][A-Za-z0-9_-]*[0-9][A-Za-z0-9_-]*') ;;
+        *) words= ;;
+    esac
+    if [[ $words ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+        return
+    fi
     if [[ $prev == -* ]]; then
         words=$(_vramd_values "$prev" <<< "$help")
         if [[ $words != - ]]; then # none: a file name, by -o default below

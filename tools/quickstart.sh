@@ -1,30 +1,52 @@
 #!/usr/bin/env bash
-# Sets up, builds, gets a small real model (98 MB), serves it, asks for a completion and prints the
-# memory table; then stops the server. Another model: MODEL=/path/to/file.gguf tools/quickstart.sh
+# From a fresh clone to an answer: installs what is missing, builds, downloads a small real model (98 MB), serves it,
+# sends one request, prints the memory table, and stops the server. Another model: MODEL=/path/to/file.gguf
+# tools/quickstart.sh; another port: PORT=8001 tools/quickstart.sh
 #   --stay: leave the server running in the foreground afterwards (Ctrl-C stops it)
-set -eu
+set -euo pipefail
 cd "$(dirname "$0")/.."
-tools/setup.sh
-if ! command -v curl > /dev/null; then
-  as_root=; [ "$(id -u)" = 0 ] || as_root=sudo
-  $as_root apt-get install -y -qq curl > /dev/null
-fi
-make -s -j"$(nproc)"
-model=${MODEL:-$(tools/get-model.sh)}
 port=${PORT:-8000}
-build/vramd serve --model "$model" --port "$port" &
+url=http://127.0.0.1:$port
+say() { printf '== %s (%d s)\n' "$1" $SECONDS; }
+die() { echo "quickstart: $1" >&2; exit 1; }
+if (exec 3<> "/dev/tcp/127.0.0.1/$port") 2> /dev/null; then
+  die "port $port is taken: another server listens there; try: PORT=$((port + 1)) tools/quickstart.sh"
+fi
+
+say "1/4: Debian packages"
+tools/setup.sh
+say "2/4: building build/vramd; a dot for each file"
+make -j"$(nproc)" | awk '{ printf "."; fflush() } END { print "" }'
+say "3/4: the model"
+model=${MODEL:-$(tools/get-model.sh)}
+echo "$model"
+say "4/4: serving it on $url"
+log=build/quickstart.log
+build/vramd serve --model "$model" --port "$port" 2> $log &
 server=$!
-trap 'kill $server 2>/dev/null || true; wait $server 2>/dev/null || true' EXIT
-for _ in $(seq 600); do
-  curl -fs "http://127.0.0.1:$port/ready" > /dev/null 2>&1 && break
-  kill -0 $server 2>/dev/null || { echo "the server did not start" >&2; exit 1; }
+trap 'kill $server 2> /dev/null || true; wait $server 2> /dev/null || true' EXIT
+until grep -q ' READY: curl ' $log; do
+  kill -0 $server 2> /dev/null || { cat $log >&2; die "the server did not start"; }
   sleep 0.1
 done
-# shellcheck disable=SC2016 # the quotes are shown, and $2 is expanded
-ask() { echo; echo "\$ curl http://127.0.0.1:$port$1 ${2:+-d '$2'}"; }
-body='{"prompt": "The capital of France is", "max_tokens": 24, "temperature": 0}'
-ask /v1/completions "$body"
-curl -fsS "http://127.0.0.1:$port/v1/completions" -H 'Content-Type: application/json' -d "$body"; echo
-ask /v1/memory
-curl -fsS -H 'Accept: text/plain' "http://127.0.0.1:$port/v1/memory"
-if [ "${1:-}" = --stay ]; then wait $server; fi
+run() { printf '\n$ %s\n' "$1"; bash -c "$1" || die "this request failed; the server's log is $log"; }
+# The log ends with a request that works: by the model's chat template, if it has one.
+run "$(sed -n 's/.* READY: curl /curl -fsS /p' $log)"
+echo
+run "curl -fsS $url/v1/memory -H 'Accept: text/plain'"
+
+if [ "${1:-}" = --stay ]; then
+  printf '\nIt works. The server goes on until Ctrl-C; OpenAI clients use the base URL %s/v1. Its log: %s\n' "$url" $log
+  wait $server
+  exit
+fi
+kill $server
+wait $server || die "the server did not stop cleanly; its log is $log"
+cat << END
+
+It works. The server is stopped again. What next:
+  tools/quickstart.sh --stay                                the same, and the server stays
+  build/vramd plan my-model.gguf                            what another model takes; README.md says where to get one
+  build/vramd serve --model my-model.gguf --memory 6GiB     serve it within 6 GiB
+  build/vramd generate --model my-model.gguf "Hello"        one answer on the terminal
+END

@@ -9,7 +9,7 @@ BUILD=${BUILD:-build}
 unit_only=
 [ "${1:-}" = --unit ] && { unit_only=1; shift; }
 name=${1:-}
-pass=0 fail=0
+pass=0 fail=0 skip=0
 count() { # log, exit status; reads a Check summary: "97%: Checks: 40, Failures: 1, Errors: 0"
   local c f e
   read -r c f e < <(sed -nE 's/^[0-9]+%: Checks: ([0-9]+), Failures: ([0-9]+), Errors: ([0-9]+).*/\1 \2 \3/p' "$1" | tail -n 1) || true
@@ -42,13 +42,14 @@ if [ -z "$unit_only" ] && { [ -z "$name" ] || [ ${#wanted[@]} -eq 0 ]; }; then
   make -s -j"$(nproc)" BUILD="$BUILD" all "$BUILD/oom.so" || { echo "tests: the build failed"; exit 1; }
   py=$(tools/venv.sh) || { echo "tests: no Python environment"; exit 1; }
   log=$BUILD/log/pytest.log
-  BUILD="$BUILD" "$py" -m pytest -q -p no:cacheprovider ${name:+-k "$name"} tests/e2e 2>&1 | tee "$log"
+  BUILD="$BUILD" "$py" -m pytest -q -rs -p no:cacheprovider ${name:+-k "$name"} tests/e2e 2>&1 | tee "$log"
   rc=${PIPESTATUS[0]}
   p=$(sed -nE 's/(^|.* )([0-9]+) passed.*/\2/p' "$log" | tail -n 1); q=$(sed -nE 's/(^|.* )([0-9]+) failed.*/\2/p' "$log" | tail -n 1)
   e=$(sed -nE 's/(^|.* )([0-9]+) errors?.*/\2/p' "$log" | tail -n 1)
-  pass=$((pass + ${p:-0})); fail=$((fail + ${q:-0} + ${e:-0}))
+  k=$(sed -nE 's/(^|.* )([0-9]+) skipped.*/\2/p' "$log" | tail -n 1)
+  pass=$((pass + ${p:-0})); fail=$((fail + ${q:-0} + ${e:-0})); skip=$((skip + ${k:-0}))
   [ "$rc" -eq 0 ] || [ $((${q:-0} + ${e:-0})) -gt 0 ] || fail=$((fail + 1))
 fi
 [ $((pass + fail)) -gt 0 ] || { echo "tests: nothing is named '$name'"; exit 1; }
-echo "$pass passed, $fail failed"
+if [ $skip -gt 0 ]; then echo "$pass passed, $fail failed, $skip skipped"; else echo "$pass passed, $fail failed"; fi
 [ "$fail" -eq 0 ]

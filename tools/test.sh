@@ -7,22 +7,22 @@
 #   tools/test.sh [--sanitizers]
 set -eu
 cd "$(dirname "$0")/.."
-export DEBIAN_FRONTEND=noninteractive
 tools/setup.sh --tests
 VRAMD_TEST_MODEL=$(tools/get-model.sh)
 VRAMD_TEST_GEMMA=$(tools/get-model.sh gemma3)
 export VRAMD_TEST_MODEL VRAMD_TEST_GEMMA
 jobs=$(nproc)
 say() { printf '== %s (%ds)\n' "$1" $SECONDS; }
-pass=0 fail=0
+pass=0 fail=0 skip=0 skipped=()
 run() { # name, make arguments: runs a suite and adds its last line's counts
-  say "$1"; shift
-  local log p f
+  local name=$1 log p f s line
+  say "$name"; shift
   log=$(mktemp)
   make -s "$@" 2>&1 | tee "$log" || true # its counts say
-  read -r p f < <(sed -nE 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p' "$log" | tail -n 1) || { p=0 f=1; }
+  read -r p f s < <(sed -nE 's/^([0-9]+) passed, ([0-9]+) failed(, ([0-9]+) skipped)?$/\1 \2 \4/p' "$log" | tail -n 1) || true
+  pass=$((pass + ${p:-0})); fail=$((fail + ${f:-1})); skip=$((skip + ${s:-0}))
+  while read -r line; do skipped+=("$name: $line"); done < <(sed -nE 's/^SKIPPED //p; s/^(CUDA toolkit not found.*): skipped$/all: \1/p' "$log")
   rm -f "$log"
-  pass=$((pass + ${p:-0})); fail=$((fail + ${f:-1}))
 }
 say "build, gcc"
 make -s -j"$jobs" all
@@ -47,6 +47,7 @@ if [ "${1:-}" = --sanitizers ]; then
   done
 fi
 say "done"
+[ ${#skipped[@]} -eq 0 ] || { echo "skipped:"; printf '  %s\n' "${skipped[@]}"; }
 # The suites above printed their own counts: this line is the sum.
-echo "$pass passed, $fail failed"
+echo "$pass passed, $fail failed, $skip skipped"
 [ $fail -eq 0 ]

@@ -14,6 +14,7 @@
 #include "engine/arrange.h"
 #include "engine/batch.h"
 #include "engine/cpu/rope.h"
+#include "engine/cuda/upload.h"
 
 /* ---- the plugin ---- */
 
@@ -47,9 +48,19 @@ static void host_release(void *account, mem_class cls, uint64_t bytes) {
     ledger_release(account, cls, bytes);
 }
 
+/* The file's rows stand behind those that they become, and never under what is written. */
 static status host_read_rows(const void *m, weight_id id, uint32_t row, uint32_t n, void *dst,
                              err *e) {
-    return model_read_rows(m, id, row, n, dst, e);
+    const weight *w = &((const model *)m)->program.weights[id];
+    const dtype as = cu_upload_type(w->type);
+    if (as == w->type) return model_read_rows(m, id, row, n, dst, e);
+    uint64_t in, out;
+    CHECK(dtype_bytes(w->type, 1, w->cols, &in) && dtype_bytes(as, 1, w->cols, &out));
+    unsigned char *to = dst, *from = to + n * (out - in) + in;
+    const status s = model_read_rows(m, id, row, n, from, e);
+    for (uint32_t i = 0; i < n && s == OK; i++)
+        cu_upload(w->type, from + i * in, w->cols, to + i * out);
+    return s;
 }
 
 static status host_read_vector(const void *m, weight_id id, float *dst, err *e) {

@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "engine/arrange.h"
 #include "engine/cuda/op_list.h"
+#include "engine/cuda/upload.h"
 
 enum { ALIGN = 256, FEW_ROWS = 8, TILE_ROWS = 64, BOUNCE_ROWS = CU_STORE_ROWS };
 static const uint64_t BOUNCE_ENOUGH = 4 << 20;
@@ -80,7 +81,9 @@ static status check_program(const program *p, err *e) {
         err_set(e, ERR_UNSUPPORTED,
                 "tensor %s: the CUDA engine has no kernel for type %s with rows of %u", w->name,
                 dtype_name(w->type), w->cols);
-        err_hint(e, "types with kernels: F32, F16, BF16, Q8_0, Q4_0, Q4_1");
+        err_hint(e,
+                 "types that it takes: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to "
+                 "Q6_K, IQ4_NL, IQ4_XS");
         return err_field(e, "%s", w->name);
     }
     return OK;
@@ -89,7 +92,8 @@ static status check_program(const program *p, err *e) {
 /* ---- weights ---- */
 
 static dtype device_type(const cuda_layout *l, const weight *w) {
-    if (cu_matrix_is_packed(w->type)) return w->type;
+    const dtype as = cu_upload_type(w->type);
+    if (cu_matrix_is_packed(as)) return as;
     return l->t == CU_BF16 ? DT_BF16 : DT_F16;
 }
 
@@ -146,19 +150,25 @@ static void join_weights(cuda_layout *l, const program *p, const op *o) {
     }
 }
 
+static uint64_t row_bytes(const weight *w, dtype t) {
+    const dtype_info *d = dtype_get(t);
+    return w->role == WEIGHT_VECTOR ? (uint64_t)w->cols * 4
+                                    : w->cols / d->block_elems * (uint64_t)d->block_bytes;
+}
+
 static void place_weights(cuda_layout *l, const program *p, sizer *s) {
-    uint64_t row = 0, all = 0;
+    uint64_t row = 0, file_row = 0, all = 0;
     for (uint32_t i = 0; i < p->n_weights; i++) l->weights[i].place = UNPLACED;
     for (uint32_t i = 0; i < p->n_ops; i++) join_weights(l, p, &p->ops[i]);
     for (uint32_t i = 0; i < p->n_weights; i++) {
         const weight *w = &p->weights[i];
-        const dtype_info *d = dtype_get(w->type);
         if (l->weights[i].place == UNPLACED) new_place(l, p, i);
-        uint64_t bytes = w->role == WEIGHT_VECTOR
-                             ? (uint64_t)w->cols * 4
-                             : w->cols / d->block_elems * (uint64_t)d->block_bytes;
+        const dtype as = cu_upload_type(w->type);
+        const uint64_t bytes = row_bytes(w, as);
+        const uint64_t extra = as == w->type ? 0 : row_bytes(w, w->type);
         l->weights[i].row_bytes = bytes;
         if (bytes > row) row = bytes;
+        if (extra > file_row) file_row = extra;
         if (bytes * w->rows > all) all = bytes * w->rows;
     }
     for (uint32_t i = 0; i < l->n_places; i++) {
@@ -171,7 +181,9 @@ static void place_weights(cuda_layout *l, const program *p, sizer *s) {
     l->weights_bytes = s->n;
     uint64_t enough = all < BOUNCE_ENOUGH ? all : BOUNCE_ENOUGH;
     if (enough < PINNED_LEAST / CUDA_BOUNCES) enough = PINNED_LEAST / CUDA_BOUNCES;
-    l->bounce_bytes = align_up(row * BOUNCE_ROWS > enough ? row * BOUNCE_ROWS : enough, 4096);
+    if (row * BOUNCE_ROWS > enough) enough = row * BOUNCE_ROWS;
+    l->bounce_rows = enough;
+    l->bounce_bytes = align_up(enough + file_row, 4096);
 }
 
 /* ---- values ---- */
@@ -300,7 +312,7 @@ static void place_packed(cuda_layout *l, const program *p, const engine_options 
     uint64_t most = 0;
     for (uint32_t i = 0; i < p->n_weights; i++) {
         const weight *w = &p->weights[i];
-        if (w->role == WEIGHT_VECTOR || !cu_matrix_is_packed(w->type)) continue;
+        if (w->role == WEIGHT_VECTOR || !cu_matrix_is_packed(device_type(l, w))) continue;
         const uint64_t n = cu_quantized_bytes(FEW_ROWS, w->cols);
         if (n > most) most = n;
     }

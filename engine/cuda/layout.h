@@ -41,7 +41,7 @@ typedef struct cuda_place {
 typedef struct cuda_weight {
     uint32_t place;     /* index */
     uint32_t row;       /* where its rows (a vector: its elements) begin there */
-    uint64_t row_bytes; /* of a row in the file */
+    uint64_t row_bytes; /* of a row as it is copied to the device (upload.h) */
 } cuda_weight;
 
 typedef enum cuda_form {
@@ -82,7 +82,8 @@ typedef struct cuda_layout {
     uint32_t kv_layers[PLAN_MAX_GROUPS];
     /* The host's pinned memory: CUDA_DEPTH slots of tables and results; bounces to load. */
     uint64_t slot_bytes, slot_results, staging_bytes;
-    uint64_t bounce_bytes; /* of one of CUDA_BOUNCES */
+    uint64_t bounce_bytes; /* of one of CUDA_BOUNCES: */
+    uint64_t bounce_rows;  /* rows as the device takes them; beyond: a row of the file */
 } cuda_layout;
 
 /* Errors: ERR_UNSUPPORTED (field: tensor, operation or option), ERR_INVALID (field: option),

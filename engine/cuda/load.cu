@@ -2,6 +2,7 @@
  * copied to where the step's values will lie, and stored from there as the engine computes with
  * them, while the next rows are read. Owns two events for the call; the thread that opens. */
 #include "engine/cuda/cuda.h"
+#include "engine/cuda/upload.h"
 
 #include <string.h>
 
@@ -63,8 +64,8 @@ static status load_rows(loader *g, weight_id id, uint32_t row, uint32_t n, uint6
     cudaError_t ce = cudaMemcpyAsync(device_bounce(g, i), host_bounce(g, i), n * row_bytes,
                                      cudaMemcpyHostToDevice, e->stream);
     if (ce == cudaSuccess)
-        ce = cu_matrix_store(e->stream, &m, e->p->weights[id].type, at->row + row, n,
-                             device_bounce(g, i));
+        ce = cu_matrix_store(e->stream, &m, cu_upload_type(e->p->weights[id].type),
+                             at->row + row, n, device_bounce(g, i));
     s = cuda_check(e->host, ce, "loading weights", er);
     return s == OK ? give_bounce(g, i, er) : s;
 }
@@ -72,7 +73,7 @@ static status load_rows(loader *g, weight_id id, uint32_t row, uint32_t n, uint6
 static status load_matrix(loader *g, weight_id id, err *er) {
     const weight *w = &g->e->p->weights[id];
     const uint64_t row_bytes = g->e->l->weights[id].row_bytes;
-    uint64_t step = g->e->l->bounce_bytes / row_bytes / CU_STORE_ROWS * CU_STORE_ROWS;
+    uint64_t step = g->e->l->bounce_rows / row_bytes / CU_STORE_ROWS * CU_STORE_ROWS;
     if (step > w->rows) step = w->rows;
     status s = OK;
     for (uint32_t row = 0; row < w->rows && s == OK; row += (uint32_t)step) {

@@ -2,9 +2,12 @@
 #include "engine/cuda/matrix.h"
 
 #include "engine/cuda/packed.h"
+#include "engine/cuda/upload.h"
 
 bool cu_matrix_supports(dtype t, uint32_t n_in) {
-    if (n_in == 0 || n_in > 1u << 20) return false;
+    const dtype_info *stored = dtype_get(t);
+    if (n_in == 0 || n_in > 1u << 20 || !stored || n_in % stored->block_elems) return false;
+    t = cu_upload_type(t);
     if (cu_matrix_is_packed(t)) return n_in % PACKED_BLOCK == 0;
     return (t == DT_F32 || t == DT_F16 || t == DT_BF16) && n_in % 8 == 0;
 }

@@ -28,8 +28,8 @@ static inline uint32_t cu_type_bytes(cu_type t) {
     return t == CU_F32 ? 4 : 2;
 }
 
-/* Whether the engine computes with rows of n_in elements of this type: a multiple of 32 for
- * packed ones, of 8 for others. */
+/* Whether the engine takes rows of n_in elements of this type from a file (upload.h): whole
+ * blocks; a multiple of 32 for packed ones, of 8 for others. */
 bool cu_matrix_supports(dtype, uint32_t n_in);
 /* Stays packed on the device (Q8_0, Q4_0, Q4_1), as opposed to becoming the activations' 16-bit
  * type while loading (F32, F16, BF16). */

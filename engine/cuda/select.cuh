@@ -160,6 +160,15 @@ CU_DEVICE bool find_bucket(select_shared *s, row_sum target) {
     return true;
 }
 
+/* *sum += mass as two additions of 32 bits, which shared memory does by itself; one of 64 bits
+ * is a loop of compare and swap. Sums are read after a barrier. */
+CU_DEVICE void shared_add(row_sum *sum, row_sum mass) {
+    uint32_t *word = (uint32_t *)sum; /* the lower half first */
+    const uint32_t low = (uint32_t)mass, before = low ? atomicAdd(word, low) : 0;
+    const uint32_t high = (uint32_t)(mass >> 32) + (before + low < low);
+    if (high) atomicAdd(word + 1, high);
+}
+
 /* The key at which the mass of the highest keys reaches target, by a radix select over [lo, hi]
  * in steps of at most 11 bits. each(add) calls add(key, mass) for the block's elements; keys
  * below lo are passed over, keys above hi must not come. *above: the mass of higher keys. False
@@ -173,7 +182,7 @@ CU_DEVICE bool find_key(select_shared *s, EACH each, uint32_t lo, uint32_t hi, r
         for (uint32_t b = threadIdx.x; b < BUCKETS; b += blockDim.x) s->bucket[b] = 0;
         __syncthreads();
         each([=](uint32_t k, row_sum mass) {
-            if (k >= lo && k <= hi) atomicAdd(&s->bucket[(k - lo) >> shift], mass);
+            if (k >= lo && k <= hi) shared_add(&s->bucket[(k - lo) >> shift], mass);
         });
         __syncthreads();
         if (!find_bucket(s, target - *above)) return false;

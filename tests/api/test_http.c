@@ -1,5 +1,7 @@
 /* HTTP itself, on raw sockets: bad input, limits, deadlines, disconnects, slow readers, drain.
  */
+#include <microhttpd.h>
+
 #include "tests/api/fake_port.h"
 
 static fake f;
@@ -26,27 +28,29 @@ static int open_post(const char *path, const char *body) {
 
 START_TEST(what_others_may_read_otherwise_is_refused) {
     start();
-    static const struct {
+    const bool strict = MHD_VERSION >= 0x01000000;
+    const struct {
         const char *text;
         int status;
+        bool by_library; /* libmicrohttpd answers itself, in HTML */
     } t[] = {
-        {"GET /health HTTP/1.1\r\n\r\n", 400},
-        {"GET /health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400},
-        {"GET http://x/health HTTP/1.1\r\nHost: x\r\n\r\n", 400},
-        {"GET /health%00x HTTP/1.1\r\nHost: x\r\n\r\n", 400},
+        {"GET /health HTTP/1.1\r\n\r\n", 400, true},
+        {"GET /health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, false},
+        {"GET http://x/health HTTP/1.1\r\nHost: x\r\n\r\n", 400, false},
+        {"GET /health%00x HTTP/1.1\r\nHost: x\r\n\r\n", 400, false},
         {"POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: "
          "3\r\n\r\n{}"
          "}",
-         400},
+         400, false},
         {"POST /tokenize HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 2"
          "\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
-         400},
+         400, strict},
         {"POST /tokenize HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"
          "2\r\n{}\r\n0\r\n\r\n",
-         501},
+         strict ? 400 : 501, strict},
         {"POST /tokenize HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
-         400},
-        {"GET /health HTTP/1.0\r\n\r\n", 200},
+         400, false},
+        {"GET /health HTTP/1.0\r\n\r\n", 200, false},
     };
     for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
         reply r = {0};
@@ -59,8 +63,7 @@ START_TEST(what_others_may_read_otherwise_is_refused) {
         ck_assert_msg(r.status == t[i].status, "%s: %d\n%s", t[i].text, r.status, r.body);
         /* After a refused one nothing more is read from that connection. */
         ck_assert_msg(closed, "%s", t[i].text);
-        /* The first is answered by libmicrohttpd itself, in HTML. */
-        if (r.status != 200 && i > 0) assert_has(r.body, "{\"error\":{\"message\":");
+        if (r.status != 200 && !t[i].by_library) assert_has(r.body, "{\"error\":{\"message\":");
         close(fd);
         reply_free(&r);
     }
@@ -391,7 +394,7 @@ START_TEST(slow_senders_meet_their_deadline) {
     f.opt.body_timeout_s = 1;
     fake_start(&f);
     static const char *const begin[] = {
-        "GET /health HT",
+        "GET /health HTTP/1.1\r\nHost: ",
         "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"};
     for (int i = 0; i < 2; i++) {
         int fd = fake_connect(&f);

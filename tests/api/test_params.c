@@ -20,7 +20,7 @@ static void teardown(void) {
 static status read_params(params *p, const char *body, bool chat, err *e) {
     const json_t *o;
     ck_assert_msg(json_in_parse(&o, &mem, str_of(body), e) == OK, "%s: %s", body, e->text);
-    return params_read(p, o, chat, f.tok, &mem, e);
+    return params_read(p, o, chat, f.port.defaults, f.tok, &mem, e);
 }
 
 static void good(params *p, const char *body, bool chat) {

@@ -403,6 +403,48 @@ START_TEST(words_that_are_no_flags_stay_in_order) {
 }
 END_TEST
 
+START_TEST(a_flag_of_another_server_gets_what_to_do_instead) {
+    static const struct {
+        const char *flag, *hint;
+    } row[] = {{"-hf", "download the .gguf file first"},
+               {"-ngl", "--backend cuda"},
+               {"--api-key", "vramd key NAME"},
+               {"--api-key=secret", "--api-keys-file FILE"},
+               {"--gpu-memory-utilization", "--memory 90%"},
+               {"--tensor-parallel-size", "one device"},
+               {"--dtype", "used as stored"},
+               {"--chat-template", "chat template is used"},
+               {"--chat", "--help lists them"}, /* near --host by its letters alone */
+               {"--prot", "did you mean --port?"},
+               {"--max_num_seq", "did you mean --max-num-seqs?"},
+               {"--confg", "did you mean --config?"}};
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        options o;
+        err e = {0};
+        int n = 3;
+        ck_assert_int_eq(
+            load_args(&o, &e, n, (const char *[]){"serve", row[i].flag, "1", NULL}),
+            ERR_INVALID);
+        ck_assert_msg(strstr(e.hint, row[i].hint) != NULL, "%s: %s", row[i].flag, e.hint);
+    }
+}
+END_TEST
+
+START_TEST(a_second_model_is_refused) {
+    options o;
+    err e = {0};
+    ck_assert_int_eq(
+        load_args(&o, &e, 5, (const char *[]){"serve", "--model", "a", "-m", "b", NULL}),
+        ERR_INVALID);
+    ck_assert_str_eq(e.text, "-m is given twice; a process serves one model");
+    ck_assert_str_eq(e.field, "model");
+    /* Of another option the last value counts. */
+    ck_assert_int_eq(
+        load_args(&o, &e, 5, (const char *[]){"serve", "--port", "1", "-p", "2", NULL}), OK);
+    ck_assert_uint_eq(o.port, 2);
+}
+END_TEST
+
 START_TEST(the_environment_tolerates_only_what_it_must) {
     static const struct {
         const char *pair;
@@ -419,6 +461,7 @@ START_TEST(the_environment_tolerates_only_what_it_must) {
                {"PORT=x", true, ""},
                {"VRAMD_=1", false, ""},
                {"VRAMD_PROT=1", false, "did you mean VRAMD_PORT?"},
+               {"VRAMD_FOO=1", false, "are kept for options"},
                {"VRAMD_port=1", false, "VRAMD_PORT"},
                {"VRAMD_PORT=", false, ""},
                {"VRAMD_CACHES=1", false, ""},
@@ -642,6 +685,7 @@ CHECK_MAIN(
     a_line_too_long_is_refused_and_not_cut, files_that_cannot_be_read_are_told_apart,
     values_of_each_type_are_read_strictly, every_alias_sets_its_option,
     words_that_are_no_flags_stay_in_order, the_environment_tolerates_only_what_it_must,
+    a_flag_of_another_server_gets_what_to_do_instead, a_second_model_is_refused,
     the_file_is_named_by_flag_or_environment, the_live_options_are_taken_and_no_others,
     every_option_that_differs_is_reported_with_both_values,
     a_name_with_one_letter_wrong_is_found_again,

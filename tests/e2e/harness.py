@@ -31,7 +31,7 @@ class Daemon:
         self.verify = verify
         self.log = tempfile.NamedTemporaryFile("w+", prefix="vramd-e2e-", suffix=".log")
         # Port 0: the kernel picks one, the line at READY tells which.
-        self.process = subprocess.Popen([*under, BINARY, "serve", "--model", MODEL, "--port", "0", *options],
+        self.process = subprocess.Popen([*under, BINARY, "serve", *([] if "--model" in options else ["--model", MODEL]), "--port", "0", *options],
                                         stderr=self.log, env={**os.environ, **(env or {})})
         if wait:
             self.wait_ready()

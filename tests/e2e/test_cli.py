@@ -118,7 +118,7 @@ def test_an_ipv6_address_may_have_brackets_and_the_line_at_ready_has_one_pair(ho
     except OSError:
         pytest.skip("no IPv6 here")
     d = Daemon("--max-model-len", "256", "--max-num-seqs", "2", "--host", host, wait=False)
-    url = d.wait_log(r"READY: curl (\S+)/v1/completions")[1]
+    url = d.wait_log(r"READY: curl (\S+)/v1/")[1]
     assert httpx.get(url + "/health").status_code == 200
     d.stop()
 
@@ -133,7 +133,7 @@ def test_check_prints_a_file_that_gives_the_same_options(tmp_path):
 
 def test_generate_writes_the_text_alone_and_is_greedy_at_zero(daemon):
     for prompt, n in (("The capital of France is", 20), ("def add(a, b):\n", 24)):
-        r = vramd("generate", "--model", MODEL, "--max-tokens", str(n), "--temperature", "0", prompt)
+        r = vramd("generate", "--raw", "--model", MODEL, "--max-tokens", str(n), "--temperature", "0", prompt)
         assert r.returncode == 0 and r.stdout == daemon.say(prompt, max_tokens=n) + "\n"
 
 
@@ -146,7 +146,7 @@ def test_tokenize_and_detokenize_go_round(daemon):
 
 
 def test_a_closed_output_ends_generate():
-    p = subprocess.Popen([BINARY, "generate", "--model", MODEL, "--max-tokens", "100000", "--max-model-len", "8192",
+    p = subprocess.Popen([BINARY, "generate", "--raw", "--model", MODEL, "--max-tokens", "100000", "--max-model-len", "8192",
                           "--temperature", "1", "--seed", "1", "Once"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         p.stdout.read(1)

@@ -93,7 +93,7 @@ def test_tokenize_and_generate_agree_with_the_server(daemon):
     r = vramd("tokenize", "--json", MODEL, input=text)
     assert json.loads(r.stdout) == daemon.tokens(text)
     assert daemon.http.post("/detokenize", json={"tokens": daemon.tokens(text)}).json()["prompt"] == text
-    a = vramd("generate", "--model", MODEL, "--max-tokens", "24", "--temperature", "0.9", "--seed", "4", "The sea")
+    a = vramd("generate", "--raw", "--model", MODEL, "--max-tokens", "24", "--temperature", "0.9", "--seed", "4", "The sea")
     b = daemon.say("The sea", max_tokens=24, temperature=0.9, seed=4)
     assert a.returncode == 0 and a.stdout == b + "\n"
 

@@ -82,7 +82,7 @@ def test_generate_says_what_transformers_says():
     """Greedy, in float32: 64 tokens of the golden run."""
     golden = json.load(open(ROOT / "tests/golden/logits/gemma-3-270m-q4_k_m.json"))
     prompt = json.load(open(ROOT / "tests/golden/prompts.json"))["greedy"][0]["text"]
-    r = vramd("generate", "--model", GEMMA, "--max-tokens", "64", "--temperature", "0", "--max-model-len", "128",
+    r = vramd("generate", "--raw", "--model", GEMMA, "--max-tokens", "64", "--temperature", "0", "--max-model-len", "128",
               "--activation-dtype", "f32", "--kv-cache-dtype", "f32", prompt)
     assert r.returncode == 0, r.stderr
     assert golden["greedy"][0]["text"].startswith(r.stdout.rstrip("\n")) and len(r.stdout) > 100, r.stdout

@@ -18,7 +18,7 @@ import httpx
 import numpy as np
 import pytest
 
-from harness import BINARY, MODEL, SANITIZED, Daemon
+from harness import BINARY, MODEL, SANITIZED, Daemon, vramd
 from test_load import counter
 from tiny_model import write
 
@@ -223,12 +223,15 @@ CHUNKED = {
 
 
 def test_a_chunked_body_is_the_last_of_its_connection(server):
-    """Where it ends is read in more than one way: what comes behind it is nobody's request."""
+    """Where it ends is read in more than one way: what comes behind it is nobody's request. libmicrohttpd 1.0 refuses some."""
+    strict = int(re.search(r"^libmicrohttpd: (\d+)", vramd("version").stdout, re.M)[1]) >= 1
     for name, text in CHUNKED.items():
         with dial(server) as s:
             s.sendall((HEAD + "Transfer-Encoding: chunked\r\n\r\n" + text + NEXT).encode())
             got = until_closed(s)
-        assert re.findall(rb"HTTP/1\.1 (\d+) ", got) == [b"200"] and b"Connection: close" in got, (name, got)
+        status = re.findall(rb"HTTP/1\.[01] (\d+) ", got)
+        refused = strict and ("LF" in name or "extension" in name) and status == [b"400"]
+        assert (status == [b"200"] or refused) and b"Connection: close" in got, (name, got)
 
 
 def test_too_many_headers_and_trailers_are_refused(server):

@@ -10,6 +10,7 @@ import socket
 import ssl
 import struct
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -59,11 +60,23 @@ def gone(s):
         pass
 
 
+def has_ended(s, byte):
+    """Sends a byte; whether the server has closed the connection."""
+    try:
+        s.send(byte)
+        return s.recv(4096) == b""
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return False
+    except (ConnectionError, ssl.SSLError):
+        return True
+
+
 def test_bytes_one_at_a_time_lose_their_connection(serve, authority):
     """In the handshake, and in records of one byte each: head, body, chunks."""
     kinds = ["GET /health HTTP/1.1\r\nX-A: " + "y" * 4000, HEAD + "Content-Length: 4000\r\n\r\n" + "y" * 4000,
              HEAD + "Transfer-Encoding: chunked\r\n\r\n" + "1\r\ny\r\n" * 800]
-    with serve("--header-timeout", "1", "--body-timeout", "1", "--max-connections", "64") as d:
+    # A thread of their own: with OpenSSL 3.5 an error stays behind for the next session of the same thread.
+    with serve("--header-timeout", "1", "--body-timeout", "1", "--max-connections", "64") as d, ThreadPoolExecutor(1) as theirs:
         raw = [(socket.create_connection(("127.0.0.1", d.port)), hello(authority.context)) for _ in range(8)]
         slow = raw + [(authority.connect(d.port), text.encode()) for text in kinds for _ in range(4)]
         for s, _ in slow:
@@ -72,14 +85,7 @@ def test_bytes_one_at_a_time_lose_their_connection(serve, authority):
         while slow:
             assert d.http.get("/health").status_code == 200
             for s, text in list(slow):
-                try:
-                    s.send(text[sent:sent + 1])
-                    over = s.recv(4096) == b""
-                except (BlockingIOError, ssl.SSLWantReadError):
-                    over = False
-                except (ConnectionError, ssl.SSLError):
-                    over = True
-                if over:
+                if theirs.submit(has_ended, s, text[sent:sent + 1]).result():
                     s.close()
                     slow.remove((s, text))
             sent += 1

@@ -78,6 +78,12 @@ def test_completion_knows_commands_flags_and_values():
     assert complete("serve", "--no-such-flag", "--print-sam") == ["--print-sample"]
 
 
+def test_completion_knows_the_types_and_cards_of_plan():
+    assert "Q8_0" in {w.upper() for w in complete("plan", "--weights", "")} and complete("plan", "--weights", "b") == ["bf16"]
+    cards = re.findall(r"^(\S*\d\S*) .*GiB", vramd("plan", "--list-devices").stdout, re.M)  # none where there is no such list
+    assert complete("plan", "--device", "h") == [c for c in cards if c.startswith("h")]
+
+
 def test_completion_offers_every_flag_that_help_names():
     for name in set(commands()) - {"version"}:
         assert flags(name) - {"--help"} == set(complete(name, "-")), name

@@ -67,11 +67,19 @@ def test_the_guide_names_what_exists(daemon):
         assert flag in vramd("serve", "--help").stdout, flag
 
 
+def test_requests_in_the_guide_send_the_key_that_it_asks_for():
+    text = (DOCS / "operations.md").read_text()
+    requests = re.findall(r"^    \$ curl http.*\n(?:     .*\n)*", text.split("## 5.")[0], re.M)
+    assert len(requests) == 2 and all("Authorization: Bearer $KEY" in r for r in requests), requests
+
+
 def test_the_messages_in_the_guide_are_those_of_the_program(daemon, tmp_path):
     file, cut = tmp_path / "vramd.conf", tmp_path / "cut.gguf"
     open_to_all = tmp_path / "keys"
     open_to_all.write_text("")
     open_to_all.chmod(0o644)
+    tensors = tmp_path / "model.safetensors"
+    tensors.write_bytes(b"\x40" + bytes(7) + b'{"a":{}}')
     cut.write_bytes(open(MODEL, "rb").read(100000))
 
     def serve(*options, conf="", **env):
@@ -83,6 +91,9 @@ def test_the_messages_in_the_guide_are_those_of_the_program(daemon, tmp_path):
     said = [
         serve(),
         serve("--model", str(tmp_path / "absent.gguf")),
+        serve("--model", str(tmp_path)),
+        serve("--model", str(tensors)),
+        serve("--model", MODEL, "--memory", "10"),
         serve("--model", MODEL, "--memory", "100MiB"),
         serve("--model", MODEL, "--memory", "900TiB"),
         serve("--model", MODEL, "--max-model-len", "1000000"),

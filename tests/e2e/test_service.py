@@ -202,7 +202,7 @@ def test_sigterm_lets_a_running_stream_end():
 
 def test_generate_says_what_the_server_says(daemon):
     text = daemon.complete("The capital of France is", max_tokens=20).json()["choices"][0]["text"]
-    out = subprocess.check_output([BINARY, "generate", "--model", MODEL, "--max-tokens", "20", "--temperature", "0",
+    out = subprocess.check_output([BINARY, "generate", "--raw", "--model", MODEL, "--max-tokens", "20", "--temperature", "0",
                                    "The capital of France is"], text=True)
     assert out == text + "\n"
 

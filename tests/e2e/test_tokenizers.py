@@ -66,7 +66,7 @@ def test_a_vocabulary_alone_tokenizes_and_decodes(file, text):
     back = vramd("tokenize", "--decode", "--no-special", str(file), input=json.dumps(ids))
     assert back.returncode == 0 and back.stdout == text
     if file == SPM:
-        assert ids_of(file, text) == [1] + (ids if text != "<s>x" else [1, *ids_of(file, "x", "--no-special")])
+        assert ids_of(file, text) == [1] + (ids if text != "<s>x" else ids_of(file, "x", "--no-special"))
 
 
 @pytest.mark.parametrize("text", TEXTS)

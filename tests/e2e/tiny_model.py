@@ -2,7 +2,7 @@
 """Writes a tiny llama with random weights and the vocabulary of a golden file: a model that every machine
 can have, for engines that are to be compared with each other.
 
-    tiny_model.py TO.gguf F16|BF16|Q4_0|...     [--wide: of heads of 64, 6 MB in 16 bits]"""
+    tiny_model.py TO.gguf F16|BF16|Q4_0|...     [--wide: of heads of 64, 6 MB in 16 bits; K-quants need it]"""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Q
-from gguf.quants import quantize
+from requantise import stored
 
 VOCABULARY = Path(__file__).resolve().parents[1] / "golden" / "tokenizer" / "mixed.gguf"
 
@@ -37,7 +37,7 @@ def write(path, type_name, layers=2, width=64, heads=4, kv_heads=2, ff=160, cont
     def matrix(name, rows, cols, scale=1.0):
         x = (rng.standard_normal((rows, cols)) * scale / np.sqrt(cols)).astype(np.float32)
         to = Q[type_name]
-        w.add_tensor(name, x.astype(np.float16) if to == Q.F16 else quantize(x, to), raw_dtype=to)
+        w.add_tensor(name, x.astype(np.float16) if to == Q.F16 else stored(x, to), raw_dtype=to)
 
     def vector(name):
         w.add_tensor(name, (1 + 0.1 * rng.standard_normal(width)).astype(np.float32))
@@ -57,6 +57,7 @@ def write(path, type_name, layers=2, width=64, heads=4, kv_heads=2, ff=160, cont
     w.close()
 
 
+WIDE = {"width": 256, "ff": 512}
+
 if __name__ == "__main__":
-    size = {"width": 256, "ff": 512} if "--wide" in sys.argv else {}
-    write(sys.argv[1], sys.argv[2], **size)
+    write(sys.argv[1], sys.argv[2], **(WIDE if "--wide" in sys.argv else {}))

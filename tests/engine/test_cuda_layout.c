@@ -255,7 +255,7 @@ START_TEST(what_it_cannot_compute_is_named) {
     /* Norms that add to the residual stream. */
     rig_unsupported(&backend_cuda, &gemma, DT_F16, &o, op_kind_name(OP_NORM), "");
     c.n_embd = c.n_ff = 256;
-    rig_unsupported(&backend_cuda, &c, DT_Q4_K, &o, "token_embd.weight", "Q4_K");
+    rig_unsupported(&backend_cuda, &c, DT_IQ3_S, &o, "token_embd.weight", "IQ3_S");
 }
 END_TEST
 

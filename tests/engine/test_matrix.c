@@ -22,7 +22,8 @@ START_TEST(three_types_stay_packed_and_floats_become_16_bits) {
         ck_assert_uint_eq(cu_matrix_bytes(floats[i], 3, 40), 256);
         ck_assert_uint_eq(cu_matrix_bytes(floats[i], 128256, 4096), 128256ull * 4096 * 2);
     }
-    ck_assert(!cu_matrix_supports(DT_Q4_K, 256));
+    ck_assert(cu_matrix_supports(DT_Q4_K, 256) && cu_matrix_supports(DT_Q6_K, 512));
+    ck_assert(!cu_matrix_supports(DT_Q4_K, 128) && !cu_matrix_supports(DT_IQ3_S, 256));
     ck_assert(!cu_matrix_supports(DT_NONE, 256));
 }
 END_TEST

@@ -67,13 +67,23 @@ static void vocab_fill(vocab *v) {
     for (uint32_t i = 0; i < id; i++) v->type[i] = i < 256 + N_MERGES ? 1 : i % 2 ? 3 : 4;
 }
 
-static tokenizer *open_with(const char *pre) {
-    static vocab v; /* the strings of one at a time */
-    gb b;
+static tokenizer *opened(gb *b) {
     char path[32];
     checkpoint *g;
     tokenizer *t;
     err e;
+    gb_open(b, path);
+    CHECK(checkpoint_open(&g, path, &e) == OK);
+    CHECK(tokenizer_open(&t, g, chunks_heap(), &e) == OK);
+    CHECK(tokenizer_bytes(t) == tokenizer_plan_bytes(g));
+    checkpoint_close(g);
+    gb_clear(b);
+    return t;
+}
+
+static tokenizer *open_with(const char *pre) {
+    static vocab v; /* the strings of one at a time */
+    gb b;
     vocab_fill(&v);
     gb_init(&b);
     gb_str(&b, "tokenizer.ggml.model", "gpt2");
@@ -81,13 +91,7 @@ static tokenizer *open_with(const char *pre) {
     gb_strs(&b, "tokenizer.ggml.tokens", v.token, sizeof v.token / sizeof *v.token);
     gb_ints(&b, "tokenizer.ggml.token_type", v.type, sizeof v.token / sizeof *v.token);
     gb_strs(&b, "tokenizer.ggml.merges", v.merge, N_MERGES);
-    gb_open(&b, path);
-    CHECK(checkpoint_open(&g, path, &e) == OK);
-    CHECK(tokenizer_open(&t, g, chunks_heap(), &e) == OK);
-    CHECK(tokenizer_bytes(t) == tokenizer_plan_bytes(g));
-    checkpoint_close(g);
-    gb_clear(&b);
-    return t;
+    return opened(&b);
 }
 
 /* Unknown, BOS, EOS, the bytes, the words (every third score is the same), the specials. */
@@ -98,10 +102,6 @@ static tokenizer *open_spm(const char *how) {
     static int32_t type[N];
     static float score[N];
     gb b;
-    char path[32];
-    checkpoint *g;
-    tokenizer *t;
-    err e;
     uint32_t n = 0;
     static const char *const first[] = {"<unk>", "<s>", "</s>"};
     for (int i = 0; i < 3; i++, n++) token[n] = str_of(first[i]), type[n] = i ? 3 : 2;
@@ -121,13 +121,7 @@ static tokenizer *open_spm(const char *how) {
     gb_floats(&b, "tokenizer.ggml.scores", score, N);
     gb_bool(&b, "tokenizer.ggml.add_space_prefix", strcmp(how, "plain") != 0);
     gb_bool(&b, "tokenizer.ggml.remove_extra_whitespaces", strcmp(how, "single") == 0);
-    gb_open(&b, path);
-    CHECK(checkpoint_open(&g, path, &e) == OK);
-    CHECK(tokenizer_open(&t, g, chunks_heap(), &e) == OK);
-    CHECK(tokenizer_bytes(t) == tokenizer_plan_bytes(g));
-    checkpoint_close(g);
-    gb_clear(&b);
-    return t;
+    return opened(&b);
 }
 
 /* What decoding must give back: to SentencePiece U+2581 is a space. */

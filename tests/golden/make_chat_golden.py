@@ -6,8 +6,8 @@ conversations; writes tests/golden/chat.json. Needs jinja2.
 
 FOLDER may hold *.jinja files of published models; their outputs go into the golden by file name
 (the test uses them where that folder is there), the templates below with their text. Those are
-the forms that the model cards of Llama 2, Llama 3, Mistral 7B Instruct v0.1 to v0.3, Gemma,
-ChatML and SmolLM2 describe.
+the forms that the model cards of Llama 2, Llama 3, Mistral 7B Instruct v0.1 to v0.3, Gemma 1 to 3,
+Phi-3, phi-4, ChatML and SmolLM2 describe. "bare" is without add_generation_prompt.
 """
 import json
 import pathlib
@@ -25,6 +25,11 @@ CHATML = (LOOP + "{{'<|im_start|>' + message['role'] + '\\n' + message['content'
 SYSTEM_FIRST = ("{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}"
                 "{% set system_message = messages[0]['content'] %}{% else %}"
                 "{% set loop_messages = messages %}{% set system_message = false %}{% endif %}")
+
+PHI3_TURNS = ("{% elif message['role'] == 'user' %}{{'<|user|>\\n' + message['content'] + '<|end|>\\n'}}"
+              "{% elif message['role'] == 'assistant' %}{{'<|assistant|>\\n' + message['content'] + '<|end|>\\n'}}"
+              "{% endif %}" + END +
+              "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% else %}{{ eos_token }}{% endif %}")
 
 TEMPLATES = {
     "chatml": CHATML,
@@ -67,6 +72,32 @@ TEMPLATES = {
              "{% else %}{% set role = message['role'] %}{% endif %}"
              "{{ '<start_of_turn>' + role + '\\n' + message['content'] | trim + '<end_of_turn>\\n' }}" + END +
              "{% if add_generation_prompt %}{{'<start_of_turn>model\\n'}}{% endif %}",
+    "gemma-3": "{{ bos_token }}\n{%- if messages[0]['role'] == 'system' -%}\n"
+               "    {%- set first_user_prefix = messages[0]['content'] + '\n\n' -%}\n"
+               "    {%- set loop_messages = messages[1:] -%}\n{%- else -%}\n"
+               "    {%- set first_user_prefix = \"\" -%}\n    {%- set loop_messages = messages -%}\n{%- endif -%}\n"
+               "{%- for message in loop_messages -%}\n" + ALTERNATE + "\n"
+               "    {%- if (message['role'] == 'assistant') -%}\n        {%- set role = \"model\" -%}\n"
+               "    {%- else -%}\n        {%- set role = message['role'] -%}\n    {%- endif -%}\n"
+               "    {{ '<start_of_turn>' + role + '\n' + (first_user_prefix if loop.first else \"\") }}\n"
+               "    {%- if message['content'] is string -%}\n        {{ message['content'] | trim }}\n"
+               "    {%- endif -%}\n    {{ '<end_of_turn>\n' }}\n{%- endfor -%}\n"
+               "{%- if add_generation_prompt -%}\n    {{'<start_of_turn>model\n'}}\n{%- endif -%}\n",
+    "phi-3-first": "{{ bos_token }}" + LOOP + "{% if (message['role'] == 'user') %}"
+                   "{{'<|user|>' + '\\n' + message['content'] + '<|end|>' + '\\n' + '<|assistant|>' + '\\n'}}"
+                   "{% elif (message['role'] == 'assistant') %}{{message['content'] + '<|end|>' + '\\n'}}{% endif %}"
+                   + END,
+    "phi-3": LOOP + "{% if message['role'] == 'system' %}{{'<|system|>\\n' + message['content'] + '<|end|>\\n'}}"
+             + PHI3_TURNS,
+    "phi-3.5": LOOP + "{% if message['role'] == 'system' and message['content'] %}"
+               "{{'<|system|>\\n' + message['content'] + '<|end|>\\n'}}" + PHI3_TURNS,
+    "phi-4": LOOP + "{% if (message['role'] == 'system') %}"
+             "{{'<|im_start|>system<|im_sep|>' + message['content'] + '<|im_end|>'}}"
+             "{% elif (message['role'] == 'user') %}"
+             "{{'<|im_start|>user<|im_sep|>' + message['content'] + '<|im_end|>'}}"
+             "{% elif (message['role'] == 'assistant') %}"
+             "{{'<|im_start|>assistant<|im_sep|>' + message['content'] + '<|im_end|>'}}{% endif %}" + END +
+             "{% if add_generation_prompt %}{{ '<|im_start|>assistant<|im_sep|>' }}{% endif %}",
 }
 
 TALKS = [
@@ -82,6 +113,7 @@ TALKS = [
     [("user", "a"), ("user", "b")],
     [("system", "only")],
     [("user", "")],
+    [("system", ""), ("user", "Hello")],
 ]
 
 
@@ -89,14 +121,14 @@ def refuse(message):
     raise TemplateError(message)
 
 
-def render(source, talk, bos, eos):
+def render(source, talk, bos, eos, answer):
     env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     env.globals["raise_exception"] = refuse
     env.filters["tojson"] = lambda x, **kw: json.dumps(x, ensure_ascii=False, **kw)
     messages = [{"role": r, "content": c} for r, c in talk]
     try:
         return env.from_string(source).render(messages=messages, bos_token=bos, eos_token=eos,
-                                              add_generation_prompt=True)
+                                              add_generation_prompt=answer)
     except TemplateError:
         return None
 
@@ -105,14 +137,15 @@ def main():
     rows = []
     sources = [(name, text, None) for name, text in TEMPLATES.items()]
     if len(sys.argv) > 1:
-        wanted = ["Qwen-Qwen2.5-7B-Instruct", "Qwen-Qwen3-0.6B", "google-gemma-2-2b-it",
+        wanted = ["Qwen-Qwen2.5-7B-Instruct", "Qwen-Qwen3-0.6B", "google-gemma-2-2b-it", "microsoft-Phi-3.5-mini-instruct",
                   "meta-llama-Llama-3.1-8B-Instruct", "mistralai-Mistral-Nemo-Instruct-2407"]
         for name in wanted:
             path = pathlib.Path(sys.argv[1]) / f"{name}.jinja"
             sources.append((name, path.read_text(encoding="utf-8"), path.name))
     for name, text, file in sources:
         talks = [{"messages": [{"role": r, "content": c} for r, c in talk],
-                  "want": render(text, talk, "<s>", "</s>")} for talk in TALKS]
+                  "want": render(text, talk, "<s>", "</s>", True),
+                  "bare": render(text, talk, "<s>", "</s>", False)} for talk in TALKS]
         rows.append({"name": name, **({"file": file} if file else {"source": text}), "talks": talks})
     out = pathlib.Path(__file__).parent / "chat.json"
     out.write_text(json.dumps({"bos": "<s>", "eos": "</s>", "templates": rows}, indent=1) + "\n")

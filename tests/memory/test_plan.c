@@ -278,6 +278,21 @@ START_TEST(a_budget_is_read_as_bytes_shares_or_auto) {
         ck_assert_str_eq(e.field, "memory");
     }
     ck_assert_int_eq(budget_parse(&b, "memory", "9000TiB", &room, &e), ERR_BUDGET);
+    ck_assert(strstr(e.hint, "give at most ") && strstr(e.hint, " bytes ("));
+}
+END_TEST
+
+START_TEST(a_budget_without_its_unit_is_refused) {
+    const memory_room room = {"NVIDIA H200", "the device's free memory", 1000 * MIB, 700 * MIB};
+    budget b;
+    err e;
+    ck_assert_int_eq(budget_parse(&b, "memory", "10", &room, &e), ERR_INVALID);
+    ck_assert_str_eq(e.text, "memory = 10 is 10 bytes: a unit is missing");
+    ck_assert_str_eq(e.hint, "10GiB, or 10% of NVIDIA H200");
+    ck_assert_int_eq(budget_parse(&b, "memory", "2000", &room, &e), ERR_INVALID);
+    ck_assert_str_eq(e.hint, "2000MiB, or 2000GiB");
+    ck_assert_int_eq(budget_parse(&b, "memory", "104857600", &room, &e), OK);
+    ck_assert_uint_eq(b.bytes, 100 * MIB);
 }
 END_TEST
 
@@ -360,6 +375,7 @@ CHECK_MAIN("plan", the_cache_takes_exactly_what_is_left,
            short_of_memory_groups_share_it_in_proportion_to_what_a_sequence_needs,
            memory_that_goes_with_the_blocks_is_in_the_budget_to_the_byte,
            sums_beyond_64_bits_are_refused, a_budget_is_read_as_bytes_shares_or_auto,
+           a_budget_without_its_unit_is_refused,
            a_budget_of_a_device_is_a_share_of_its_memory_and_names_its_option,
            a_cgroups_limit_holds_the_budget_and_the_kernels_part,
            terms_of_a_device_are_planned_apart_from_the_hosts)

@@ -124,6 +124,9 @@ START_TEST(a_gguf_file_answers_as_a_checkpoint) {
     gb_str(&b, "general.name", "x");
     gb_bool(&b, "on", true);
     gb_ints(&b, "three", (int32_t[]){4, 5, 6}, 3);
+    gb_ints(&b, "same", (int32_t[]){7, 7, 7}, 3);
+    gb_ints(&b, "below", (int32_t[]){-7, -7}, 2);
+    gb_array(&b, "types", GGUF_U32, 2, (uint32_t[]){1, 3}, 8);
     gb_tensor(&b, "m", DT_F32, 3, (uint64_t[]){4, 3, 2}, numbers);
     gb_tensor(&b, "v", DT_F32, 1, (uint64_t[]){5}, numbers);
     gb_open(&b, path);
@@ -152,6 +155,12 @@ START_TEST(a_gguf_file_answers_as_a_checkpoint) {
     ck_assert_str_eq(e.field, "three");
     ck_assert_int_eq(checkpoint_get_array(c, "three", FACT_I32, &a, &e), OK);
     ck_assert(a.n == 3 && ((const int32_t *)a.v)[2] == 6);
+    ck_assert_int_eq(checkpoint_get_array(c, "types", FACT_I32, &a, &e), OK);
+    ck_assert(a.n == 2 && ((const int32_t *)a.v)[1] == 3);
+    uint32_t one = 0; /* layer by layer, and the same for all */
+    ck_assert(checkpoint_get_u32(c, "same", &one, &e) == OK && one == 7);
+    ck_assert_int_eq(checkpoint_get_u32(c, "three", &one, &e), ERR_FORMAT);
+    ck_assert_int_eq(checkpoint_get_u32(c, "below", &one, &e), ERR_FORMAT);
     checkpoint_close(c);
     gb_clear(&b);
 }

@@ -241,6 +241,13 @@ START_TEST(scaling_of_every_kind_is_read) {
     c = good_config();
     ck_assert_int_eq(c.rope.scaling, ROPE_SCALING_NONE);
     ck_assert(c.rope.factor == 1);
+    teardown();
+
+    gb_model_keys(&b, &want);
+    gb_str(&b, "llama.rope.scaling.type", "linear");
+    gb_float(&b, "llama.rope.scaling.factor", 0);
+    c = good_config();
+    ck_assert(c.rope.factor == 1);
 }
 END_TEST
 

@@ -36,7 +36,8 @@ START_TEST(q_and_k_are_permuted_by_the_format_and_the_family_together) {
 END_TEST
 
 START_TEST(the_hint_and_the_readme_list_what_can_be_run) {
-    char list[300] = "", text[4096];
+    static char text[32768];
+    char list[300] = "";
     const family *f, *last = NULL;
     err e;
     err_set(&e, ERR_UNSUPPORTED, "x");

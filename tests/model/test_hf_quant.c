@@ -8,6 +8,7 @@
 #include "model/model.h"
 #include "tests/check_main.h"
 #include "tests/json.h"
+#include "tests/model/kv_bytes.h"
 
 /* meta-llama/Llama-3.1-8B, without the closing brace */
 static const char llama31_8b[] =
@@ -172,6 +173,11 @@ START_TEST(modules_that_are_listed_stay_as_they_are) {
         {"[\"q_proj\"]", 32 * (q - 4)},
         {"[\"mlp.gate\"]", 0}, /* a router's name, not gate_proj */
         {"[\"re:.*mlp.gate_proj$\"]", 32 * (gate - 4)},
+        {"[\"re:.*gate$\"]", 0},
+        {"[\"re:model.*layers.(0|3[01]).mlp.(?:gate|none)_proj\"]", 3 * (gate - 4)},
+        {"[\"re:^model\\\\.layers\\\\.\\\\d\\\\..+q_proj|re\"]", 10 * (q - 4)},
+        {"[\"re:mlp.gate_proj\"]", 0},                 /* from the start, as re.match does */
+        {"[\"re:.*?[^k-v]_proj$\"]", 32 * (gate - 4)}, /* not q, k, v, o, up, down */
         {"[\"re:model\\\\.layers\\\\.(3|4)\\\\..*gate_proj\"]", 2 * (gate - 4)},
         {"[\"model.language_model.layers.*.mlp.gate_proj\",\"vision_tower\"]", 32 * (gate - 4)},
     };
@@ -189,7 +195,7 @@ START_TEST(mixtures_of_experts_are_counted_and_gpt_oss_has_the_bytes_of_its_file
     hf_config h = parsed(qwen3_30b, NULL);
     ck_assert_uint_eq(model_config_params(&h.config), 30532122624);
     ck_assert_uint_eq(bytes_of(&h), 2 * 30532122624);
-    ck_assert_uint_eq(model_config_kv_bytes_per_token(&h.config, DT_F16), 98304);
+    ck_assert_uint_eq(kv_bytes_per_token(&h.config, DT_F16), 98304);
     h = parsed(gpt_oss_20b,
                JSON({"quant_method": "mxfp4", "modules_to_not_convert":
                                   ["model.layers.*.self_attn", "model.layers.*.mlp.router",
@@ -225,9 +231,13 @@ START_TEST(what_is_not_known_is_refused_by_name) {
                     "quantization_config.modules_to_not_convert", "re:(a"},
               {JSON({"quant_method": "fp8", "modules_to_not_convert": ["re:(a{999}){999}"]}),
                      "quantization_config.modules_to_not_convert", "re:(a{999}){999}"},
-               {JSON({"bits": 4}), "quantization_config.quant_method", ""},
-                {"7", "quantization_config", "must be an object"},
-              };
+               {JSON({"quant_method": "fp8", "modules_to_not_convert": ["re:a++++"]}),
+                      "quantization_config.modules_to_not_convert", "re:a++++"},
+                {JSON({"quant_method": "fp8", "modules_to_not_convert": ["re:(a|b)*"]}),
+                       "quantization_config.modules_to_not_convert", "re:(a|b)*"},
+                 {JSON({"bits": 4}), "quantization_config.quant_method", ""},
+                  {"7", "quantization_config", "must be an object"},
+                };
     for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
         char text[2048];
         hf_config h;

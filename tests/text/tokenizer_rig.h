@@ -67,56 +67,52 @@ static GB_UNUSED void assert_ids(const tokenizer *t, str text, unsigned flags, s
 #define ASSERT_IDS(t, text, flags, ...)                                                        \
     assert_ids(t, text, flags, sizeof((int32_t[]){__VA_ARGS__}) / 4, (int32_t[]){__VA_ARGS__})
 
+static GB_UNUSED void copy_array(gb *to, const checkpoint *g, const char *key, fact_type type) {
+    fact_array a = {0};
+    err e;
+    ck_assert_msg(checkpoint_get_array(g, key, type, &a, &e) == OK, "%s", e.text);
+    if (type == FACT_STR)
+        gb_strs(to, key, a.v, a.n);
+    else if (type == FACT_F32)
+        gb_floats(to, key, a.v, a.n);
+    else
+        gb_ints(to, key, a.v, a.n);
+}
+
+/* Begins a vocabulary with the tokens of a file, and with its scores or merges. */
+static GB_UNUSED void copy_tokens(gb *to, const char *path, const char *model, const char *more,
+                                  int more_type) {
+    checkpoint *g = file_open(path);
+    gb_init(to);
+    gb_str(to, "tokenizer.ggml.model", model);
+    copy_array(to, g, "tokenizer.ggml.tokens", FACT_STR);
+    copy_array(to, g, "tokenizer.ggml.token_type", FACT_I32);
+    copy_array(to, g, more, more_type);
+    checkpoint_close(g);
+}
+
+static GB_UNUSED checkpoint *copy_finish(gb *b) {
+    char path[32];
+    gb_open(b, path);
+    checkpoint *g = file_open(path);
+    gb_clear(b);
+    return g;
+}
+
 /* The vocabulary of a file under another pre-tokenizer. */
 static GB_UNUSED checkpoint *with_pre(const char *path, const char *pre) {
-    checkpoint *g = file_open(path);
-    fact_array tokens = {0}, merges = {0}, types = {0};
-    err e;
-    ck_assert_int_eq(checkpoint_get_array(g, "tokenizer.ggml.tokens", FACT_STR, &tokens, &e),
-                     OK);
-    ck_assert_int_eq(checkpoint_get_array(g, "tokenizer.ggml.merges", FACT_STR, &merges, &e),
-                     OK);
-    ck_assert_int_eq(checkpoint_get_array(g, "tokenizer.ggml.token_type", FACT_I32, &types, &e),
-                     OK);
     gb b;
-    char other[32];
-    gb_init(&b);
-    gb_str(&b, "tokenizer.ggml.model", "gpt2");
+    copy_tokens(&b, path, "gpt2", "tokenizer.ggml.merges", FACT_STR);
     gb_str(&b, "tokenizer.ggml.pre", pre);
-    gb_strs(&b, "tokenizer.ggml.tokens", tokens.v, tokens.n);
-    gb_ints(&b, "tokenizer.ggml.token_type", types.v, types.n);
-    gb_strs(&b, "tokenizer.ggml.merges", merges.v, merges.n);
-    gb_open(&b, other);
-    checkpoint *out = file_open(other);
-    gb_clear(&b);
-    checkpoint_close(g);
-    return out;
+    return copy_finish(&b);
 }
 
 /* A SentencePiece vocabulary with one more key. */
 static GB_UNUSED checkpoint *with_spaces(const char *path, const char *key, bool value) {
-    checkpoint *g = file_open(path);
-    fact_array tokens = {0}, scores = {0}, types = {0};
-    err e;
-    ck_assert_int_eq(checkpoint_get_array(g, "tokenizer.ggml.tokens", FACT_STR, &tokens, &e),
-                     OK);
-    ck_assert_int_eq(checkpoint_get_array(g, "tokenizer.ggml.scores", FACT_F32, &scores, &e),
-                     OK);
-    ck_assert_int_eq(checkpoint_get_array(g, "tokenizer.ggml.token_type", FACT_I32, &types, &e),
-                     OK);
     gb b;
-    char other[32];
-    gb_init(&b);
-    gb_str(&b, "tokenizer.ggml.model", "llama");
-    gb_strs(&b, "tokenizer.ggml.tokens", tokens.v, tokens.n);
-    gb_floats(&b, "tokenizer.ggml.scores", scores.v, scores.n);
-    gb_ints(&b, "tokenizer.ggml.token_type", types.v, types.n);
+    copy_tokens(&b, path, "llama", "tokenizer.ggml.scores", FACT_F32);
     gb_bool(&b, key, value);
-    gb_open(&b, other);
-    checkpoint *out = file_open(other);
-    gb_clear(&b);
-    checkpoint_close(g);
-    return out;
+    return copy_finish(&b);
 }
 
 /* A vocabulary of the 256 bytes (id = byte), then what a test adds. */

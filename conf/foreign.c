@@ -1,0 +1,61 @@
+/* Flags of vLLM and llama.cpp that vramd does not have, and what to do instead: for those who
+ * come from there. Owns nothing; any thread. */
+#include <string.h>
+
+#include "conf/option.h"
+
+#define NO_DOWNLOAD                                                                            \
+    "vramd serves a local file: download the .gguf file first, then --model FILE.gguf "        \
+    "(README, \"Getting a model\")"
+#define ONE_DEVICE "vramd uses one device: --backend cuda or --backend cpu, --cuda-device N"
+#define OWN_TEMPLATE                                                                           \
+    "the model's own chat template is used; vramd inspect FILE.gguf shows it as "              \
+    "tokenizer.chat_template"
+#define AS_STORED                                                                              \
+    "weights are used as stored in the file: choose a GGUF file of the type that you need, "   \
+    "such as Q4_0, Q8_0 or BF16"
+
+static const struct {
+    const char *flags; /* space-separated, with dashes */
+    const char *instead;
+} table[] = {
+    {"-hf -hfr -hff --hf-repo --hf-file -mu --model-url --download-dir --revision "
+     "--load-format",
+     NO_DOWNLOAD},
+    {"-ngl --gpu-layers --n-gpu-layers --device -dev --main-gpu -mg --cpu-moe --n-cpu-moe",
+     ONE_DEVICE ". All layers are on that device"},
+    {"--tensor-parallel-size -tp --pipeline-parallel-size -pp --data-parallel-size -dp "
+     "--split-mode -sm --tensor-split -ts --distributed-executor-backend",
+     ONE_DEVICE ". A model cannot be split among several"},
+    {"--api-key --api-key-file",
+     "vramd key NAME prints a new key and its line for a file; then --api-keys-file FILE"},
+    {"--gpu-memory-utilization --gpu-memory-utilisation",
+     "--memory 90%, or --memory 20GiB: the budget, of the GPU's memory with --backend cuda"},
+    {"--dtype --quantization --quant", AS_STORED},
+    {"--kv-cache-memory-bytes --cache-ram --num-gpu-blocks-override",
+     "--kv-cache-tokens N sets the size of the KV cache; --memory BYTES the whole budget"},
+    {"--cpu-offload-gb --swap-space --mlock --mmap --no-mmap --enforce-eager",
+     "vramd reads the weights into memory that it has planned; there is nothing to set"},
+    {"--chat-template --chat-template-file --jinja --no-jinja", OWN_TEMPLATE},
+    {"--tokenizer --tokenizer-mode --trust-remote-code --config-format",
+     "the tokenizer is read from the GGUF file; there is nothing to set"},
+    {"-n --n-predict --predict",
+     "vramd generate has --max-tokens N; a request to the server has \"max_tokens\""},
+    {"--ubatch-size -ub", "--max-num-batched-tokens N"},
+    {"-fa --flash-attn --attention-backend", "attention needs no option"},
+    {"--cont-batching -cb --metrics --slots", "that is always on; there is nothing to set"},
+    {"--embedding --embeddings --pooling --rerank --reranking", "embeddings are not supported"},
+    {"--lora --enable-lora --lora-modules",
+     "LoRA adapters are not supported: merge them first"},
+    {"--enable-auto-tool-choice --tool-call-parser", "there is nothing to set for tools"},
+};
+
+const char *option_foreign(const char *flag) {
+    const size_t n = strlen(flag);
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+        for (const char *at = table[i].flags, *end; *at; at = end + (*end == ' ')) {
+            end = at + strcspn(at, " ");
+            if ((size_t)(end - at) == n && memcmp(at, flag, n) == 0) return table[i].instead;
+        }
+    return NULL;
+}
