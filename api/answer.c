@@ -3,6 +3,7 @@
 #include "api/answer.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <sys/random.h>
 #include <time.h>
 
@@ -10,6 +11,9 @@
 #include "base/clock.h"
 
 enum { INLINE_TEXT_BYTES = 8 * 1024, MAX_CHOICES = 1024, DEFAULT_MAX_TOKENS = 16 };
+/* Of a stream's choice, for events that its client has not read: half of what machine.c plans
+ * for a request. */
+enum { CHOICE_BYTES = 16 * 1024 };
 
 /* ---- setting up ---- */
 
@@ -173,22 +177,50 @@ static bool make_salt(answer *a) {
     return !b.failed;
 }
 
+/* Lower is sooner: a key's requests may name its priority, or a later one. */
 static int32_t priority_of(const answer *a) {
     const tenant *t = a->rq->tenant;
-    return t && t->limits.has_priority ? t->limits.priority : a->p.priority;
+    const int32_t bound = t && t->limits.has_priority ? t->limits.priority : 0;
+    if (!a->p.has_priority) return bound;
+    return t && a->p.priority < bound ? bound : a->p.priority;
 }
 
-/* Tokens that may wait for a reader: as many as fit in half of what is set aside for each
- * request (machine.c: 32 KiB; growing a buffer leaves the other half behind), but enough for
- * the steps in flight. With 20 logprobs a token has 4 KB, and stream_credits of them would let
- * those who do not read hold the memory of those who do. */
+/* Bytes of a wide event, of one token: 256 and the model's name, and for each logprob 192, which
+ * 999 of 1,000 tokens of a vocabulary take less than. */
+static uint32_t event_bytes(const answer *a) {
+    enum { EVENT_BYTES = 256, USAGE_BYTES = 192, LOGPROB_BYTES = 192 };
+    uint32_t n = EVENT_BYTES + (uint32_t)strlen(a->app->port->card.id);
+    if (a->p.continuous_usage) n += USAGE_BYTES;
+    if (a->p.logprobs) n += (1 + (uint32_t)a->p.n_top) * LOGPROB_BYTES;
+    return n;
+}
+
+/* Tokens that may wait for a reader: their events fit in the memory that is set aside for a
+ * choice, or there are just enough for the steps in flight (with 20 logprobs a token has 4 KB;
+ * machine.c plans for those, too). */
 static uint32_t credits_of(const answer *a) {
-    enum { BYTES = 16 * 1024, EVENT_BYTES = 256, LOGPROB_BYTES = 192, LEAST = 16 };
-    uint32_t most = a->app->opt.stream_credits, width = EVENT_BYTES;
+    enum { LEAST = 4 };
+    uint32_t most = a->app->opt.stream_credits, n = CHOICE_BYTES / event_bytes(a);
     if (!a->p.stream) return 0;
-    if (a->p.logprobs) width += (1 + (uint32_t)a->p.sampling.n_logprobs) * LOGPROB_BYTES;
-    uint32_t n = BYTES / width > LEAST ? BYTES / width : LEAST;
+    if (n < LEAST) n = LEAST;
     return n < most ? n : most;
+}
+
+/* Memory for what a stream holds until its client reads it: taken at once, and before anything
+ * is computed, so that no other request can take it away later. Of very many choices a few
+ * write at a time. False: there is none. */
+static bool set_aside(answer *a) {
+    enum { MOST = 16, LATER = 2048 }; /* of the same chunk, for text and the like */
+    uint32_t n = a->n_prompts * a->p.n, wide = a->p.logprobs ? event_bytes(a) : 0;
+    if (n > MOST) n = MOST;
+    if (wide > CHOICE_BYTES / 2) wide = CHOICE_BYTES / 2;
+    buf *out = http_stream_out(a->rq);
+    bool ok = buf_reserve(out, (size_t)n * (CHOICE_BYTES - wide - LATER));
+    for (uint32_t i = 0; i < n && wide; i++) {
+        logprobs *l = &a->choices[i].lp;
+        ok = ok && buf_reserve(&l->part[a->chat ? 0 : 2], wide);
+    }
+    return ok;
 }
 
 /* Log-probabilities of the prompt: for each choice with echo, else once for a prompt. */
@@ -310,6 +342,10 @@ static void submit_all(answer *a) {
     }
     for (uint32_t i = 0; i < a->n_prompts; i++) {
         if (!prepare(a, i)) return;
+    }
+    if (a->p.stream && !set_aside(a)) {
+        http_refuse_memory(a->rq);
+        return;
     }
     if (!charge(a)) return;
     for (uint32_t total = a->n_prompts * a->p.n; a->n_choices < total;) {

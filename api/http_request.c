@@ -50,12 +50,18 @@ static bool lies_in_place(void) {
     return strcmp(MHD_get_version(), "0.9.75") == 0;
 }
 
-/* Only blanks and NULs between the end of one string and the next, and at least n of them. */
-static bool follows(const char *end, const char *next, int n) {
-    uintptr_t from = (uintptr_t)end, to = (uintptr_t)next;
-    if (!end || to < from + (unsigned)n || to - from > HTTP_POOL_BYTES) return false;
-    for (; end < next; end++)
-        if (*end && *end != ' ' && *end != '\t') return false;
+/* Where one line ends the next one begins, CR LF later: a NUL at the end of a value would be a
+ * third byte. (A NUL before a lone LF looks like a CR: nothing is left of the two.) */
+static bool is_next_line(const char *end, const char *key) {
+    return end && (uintptr_t)key - (uintptr_t)end == 2 && !end[0] && !end[1];
+}
+
+/* Between the end of a key, and its value: what was the colon, and blanks. */
+static bool is_value_of(const char *end, const char *value) {
+    uintptr_t from = (uintptr_t)end, to = (uintptr_t)value;
+    if (to <= from || to - from > HTTP_POOL_BYTES || *end) return false;
+    while (++end < value)
+        if (*end != ' ' && *end != '\t') return false;
     return true;
 }
 
@@ -65,10 +71,12 @@ static bool is_plain(const char *s) {
     return !*s;
 }
 
-/* Of RFC 9112, section 3.2, less the comma: a list would be two hosts to somebody. */
+/* Of RFC 9112, section 3.2, less the comma: a list would be two hosts to somebody. Blanks may
+ * follow a value. */
 static bool is_host(const char *s) {
-    return s[strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-                       "-._~%!$&'()*+;=:[]")] == '\0';
+    s += strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                   "-._~%!$&'()*+;=:[]");
+    return s[strspn(s, " \t")] == '\0';
 }
 
 static enum MHD_Result count_header(void *cls, enum MHD_ValueKind kind, const char *key,
@@ -76,8 +84,8 @@ static enum MHD_Result count_header(void *cls, enum MHD_ValueKind kind, const ch
     (void)kind;
     header_count *n = cls;
     n->bad_name |= !is_token(key);
-    n->bad_line |= !value || !is_plain(value) || !follows(n->line_end, key, 2) ||
-                   !follows(key + strlen(key), value, 1);
+    n->bad_line |= !value || !is_plain(value) || !is_next_line(n->line_end, key) ||
+                   !is_value_of(key + strlen(key), value);
     n->line_end = value ? value + strlen(value) : NULL;
     if (strcasecmp(key, "Host") == 0) {
         n->n_host++;

@@ -203,6 +203,7 @@ static status read_stops(params *p, const json_t *o, const tokenizer *tok, arena
 static status read_names(params *p, const json_t *o, err *e) {
     str user = {0}; /* taken, and of no effect: tenants are named by keys */
     status s = json_in_str(o, "model", &p->model, e);
+    p->has_priority = json_is_integer(json_object_get(o, "priority"));
     if (s == OK) s = json_in_str(o, "user", &user, e);
     if (s == OK) s = json_in_str(o, "cache_salt", &p->cache_salt, e);
     if (s == OK && p->cache_salt.ptr && p->cache_salt.len == 0)

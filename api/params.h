@@ -42,6 +42,7 @@ typedef struct params {
     uint32_t n_stop;
     int32_t stop_ids[PARAMS_MAX_STOP_IDS];
     uint32_t n_stop_ids;
+    bool has_priority;
     int32_t priority;
     str cache_salt;      /* "": none */
     uint64_t timeout_us; /* 0: none */

@@ -13,7 +13,7 @@ enum { TENANT_NAME_MAX = 32 };
 typedef struct tenant_limits {
     uint64_t requests_per_min, tokens_per_min;
     uint32_t concurrency;
-    bool has_priority; /* then of all its requests, whatever they contain */
+    bool has_priority; /* of its requests; they may name a later one. false: 0 */
     int32_t priority;
 } tenant_limits;
 

@@ -9,7 +9,8 @@
 
 enum { MAX_OFFLOADED = 64 };
 
-static void signal_gen(bridge *b, gen *g, unsigned op, gen_finish why) {
+/* n: of a credit, its tokens; of a cancel, its gen_finish. */
+static void signal_gen(bridge *b, gen *g, unsigned op, uint32_t n) {
     pthread_mutex_lock(&b->in_lock);
     if (!g->ops) {
         g->next_in = NULL;
@@ -19,10 +20,9 @@ static void signal_gen(bridge *b, gen *g, unsigned op, gen_finish why) {
             b->in_head = g;
         b->in_tail = g;
     }
-    if (op == BRIDGE_PAUSE) g->ops &= ~(unsigned)BRIDGE_RESUME;
-    if (op == BRIDGE_RESUME) g->ops &= ~(unsigned)BRIDGE_PAUSE;
     g->ops |= op;
-    if (op == BRIDGE_CANCEL) g->why = why;
+    if (op == BRIDGE_CANCEL) g->why = (gen_finish)n;
+    if (op == BRIDGE_CREDIT) g->credited += n;
     pthread_cond_signal(&b->in_wake);
     pthread_mutex_unlock(&b->in_lock);
 }
@@ -55,6 +55,34 @@ static uint64_t on_kv_bytes_needed(port *p, uint32_t n_prompt, uint32_t max_toke
     return bytes;
 }
 
+/* Whether its tenant has some that wait or run. Requests without a key are no tenant's. */
+static bool has_some(const bridge *b, uint64_t tenant) {
+    bool any = false;
+    for (uint32_t i = 0; i < b->n_gens && tenant && !any; i++)
+        any = b->all[i].state != STATE_FREE && b->all[i].spec.tenant == tenant;
+    return any;
+}
+
+/* The last eighth of the queue is for tenants that have nothing in it, so that none of them
+ * fills it alone. Choices go where their first one is. */
+static status check_queue(const bridge *b, const gen_spec *s, err *e) {
+    const options *o = &b->m->opt;
+    uint32_t places = o->max_num_seqs + o->max_waiting;
+    uint64_t tokens = o->max_waiting_tokens, with = b->waiting_tokens + s->n_prompt;
+    if (b->n_live >= places - o->max_waiting / 8 || with > tokens - tokens / 8) {
+        if (!s->fork_of && has_some(b, s->tenant)) {
+            places -= o->max_waiting / 8;
+            tokens -= tokens / 8;
+        }
+    }
+    if (b->n_live >= places || !b->free)
+        return err_set(e, ERR_BUSY, "the queue is full: %u requests wait or run", b->n_live);
+    if (b->waiting_tokens && with > tokens)
+        return err_set(e, ERR_BUSY, "the queue is full: %llu prompt tokens wait",
+                       (unsigned long long)b->waiting_tokens);
+    return OK;
+}
+
 static status check_room(bridge *b, const gen_spec *s, err *e) {
     const sched_config *c = &b->m->sched_conf;
     uint64_t len = (uint64_t)s->n_prompt + s->max_tokens;
@@ -72,12 +100,7 @@ static status check_room(bridge *b, const gen_spec *s, err *e) {
                        "the request needs %llu bytes of KV cache, the budget holds %llu",
                        (unsigned long long)bytes, (unsigned long long)b->m->plan.kv_bytes);
     }
-    if (b->n_live >= b->m->opt.max_num_seqs + b->m->opt.max_waiting || !b->free)
-        return err_set(e, ERR_BUSY, "the queue is full: %u requests wait or run", b->n_live);
-    if (b->waiting_tokens && b->waiting_tokens + s->n_prompt > b->m->opt.max_waiting_tokens)
-        return err_set(e, ERR_BUSY, "the queue is full: %llu prompt tokens wait",
-                       (unsigned long long)b->waiting_tokens);
-    return OK;
+    return check_queue(b, s, e);
 }
 
 /* The sampler forbids end tokens before min_tokens: the model's and the request's. */
@@ -137,10 +160,7 @@ static void on_cancel(port *p, gen *g, gen_finish why) {
 }
 
 static void on_credit(port *p, gen *g, uint32_t n) {
-    g->owed = n < g->owed ? g->owed - n : 0;
-    if (!g->paused || g->owed > g->spec.credits / 2) return;
-    g->paused = false;
-    signal_gen((bridge *)p, g, BRIDGE_RESUME, 0);
+    signal_gen((bridge *)p, g, BRIDGE_CREDIT, n);
 }
 
 static void observe(bridge *b, histogram_id h, double v) {
@@ -169,10 +189,6 @@ static void count_token(bridge *b, gen *g, uint64_t now) {
     }
     g->last_us = now;
     g->n_output++;
-    if (g->spec.credits && ++g->owed >= g->spec.credits && !g->paused && !g->cancelled) {
-        g->paused = true;
-        signal_gen(b, g, BRIDGE_PAUSE, 0);
-    }
 }
 
 static gen_finish finish_of(sched_finish f) {
@@ -181,7 +197,8 @@ static gen_finish finish_of(sched_finish f) {
     case FINISH_LENGTH: return GEN_LENGTH;
     case FINISH_TIMEOUT: return GEN_TIMEOUT;
     case FINISH_ERROR:
-    case FINISH_NO_TOKEN: return GEN_ERROR;
+    case FINISH_NO_TOKEN:
+    case FINISH_NOT_FINITE: return GEN_ERROR;
     default: return GEN_CANCELLED;
     }
 }
@@ -222,6 +239,9 @@ static void end_gen(bridge *b, gen *g, const out_record *r, gen_event *ev) {
                     "bad_words and logit_bias together",
                     r->ev.n_output);
             err_hint(&failed, "allow more tokens, or set max_tokens lower");
+        } else if (r->ev.finish == FINISH_NOT_FINITE) {
+            err_set(&failed, ERR_DEVICE, "the model's logits are not finite after %u tokens",
+                    r->ev.n_output);
         } else {
             err_set(&failed, ERR_DEVICE, "the engine failed");
         }
@@ -365,7 +385,8 @@ static uint32_t count_records(const machine *m) {
 }
 static uint64_t bridge_bytes(const machine *m) {
     return align_up(sizeof(bridge), 64) + align_up(count_gens(m) * sizeof(gen), 64) +
-           2 * align_up(count_records(m) * sizeof(out_record), 64);
+           2 * align_up(count_records(m) * sizeof(out_record), 64) +
+           align_up(m->opt.max_num_seqs * sizeof(sched_id), 64);
 }
 
 void bridge_terms(const machine *m, terms *t) {
@@ -392,6 +413,7 @@ status bridge_open(bridge **out, uv_loop_t *loop, machine *m, void (*flushed)(vo
     b->out_cap = count_records(m);
     for (int i = 0; i < 2; i++, at += align_up(b->out_cap * sizeof(out_record), 64))
         b->out[i] = (out_record *)at;
+    b->full = (sched_id *)at;
     pthread_mutex_init(&b->in_lock, NULL);
     pthread_mutex_init(&b->out_lock, NULL);
     pthread_mutex_init(&b->stats_lock, NULL);

@@ -28,6 +28,14 @@ static void push(bridge *b, const out_record *r) {
     pthread_mutex_unlock(&b->out_lock);
 }
 
+/* A sequence whose reader is too slow is paused after the step: its events are still read. */
+static void count_unread(bridge *b, gen *g, const sched_event *ev) {
+    g->unread += ev->n_tokens;
+    if (!g->spec.credits || g->unread < g->spec.credits || g->paused || ev->finish) return;
+    g->paused = true;
+    b->full[b->n_full++] = ev->id;
+}
+
 static void on_event(void *arg, const runner_event *e) {
     bridge *b = arg;
     gen *g = (gen *)(uintptr_t)e->event->user;
@@ -41,6 +49,8 @@ static void on_event(void *arg, const runner_event *e) {
         return;
     }
     if (e->event->kind != EVENT_TOKEN) push(b, &r);
+    /* Only an event of tokens has some; ENDED may be the last word of g. */
+    if (e->event->kind == EVENT_TOKEN) count_unread(b, g, e->event);
     for (uint32_t i = 0; i < e->event->n_tokens; i++) {
         r.token = e->token[i];
         push(b, &r);
@@ -56,7 +66,7 @@ static sched_id id_of_leader(bridge *b, const gen *g) {
     return id;
 }
 
-static void do_submit(bridge *b, gen *g) {
+static sched_id do_submit(bridge *b, gen *g) {
     const gen_spec *s = &g->spec;
     sched_id id = 0;
     sched_spec q = {.prompt = s->prompt,
@@ -80,15 +90,34 @@ static void do_submit(bridge *b, gen *g) {
     pthread_mutex_lock(&b->in_lock);
     g->id = id;
     pthread_mutex_unlock(&b->in_lock);
-    if (why == REJECT_NONE) return;
+    if (why == REJECT_NONE) return id;
     log_error("the scheduler refused a sequence that the queue had let in");
     out_record r = {.g = g, .now_us = clock_us(), .scored_pos = UINT32_MAX};
     r.ev = (sched_event){.kind = EVENT_ENDED, .finish = FINISH_ERROR, .stop_id = -1};
     push(b, &r);
+    return 0;
+}
+
+/* What the loop has to say of one generation. */
+typedef struct message {
+    gen *g; /* NULL: nothing */
+    sched_id id;
+    unsigned ops;
+    gen_finish why;
+    bool resume;
+} message;
+
+/* Under the inbox's mutex. True: as the reader has taken half, it goes on. */
+static bool take_credit(gen *g) {
+    g->unread -= g->credited < g->unread ? g->credited : g->unread;
+    g->credited = 0;
+    if (!g->paused || g->unread > g->spec.credits / 2) return false;
+    g->paused = false;
+    return true;
 }
 
 /* Takes one generation out of the inbox; waits for one when idle. False: quit. */
-static bool take_in(bridge *b, bool idle, gen **out, unsigned *ops, gen_finish *why) {
+static bool take_in(bridge *b, bool idle, message *out) {
     struct timespec until;
     pthread_mutex_lock(&b->in_lock);
     while (idle && !b->in_head && !b->quit) {
@@ -99,26 +128,32 @@ static bool take_in(bridge *b, bool idle, gen **out, unsigned *ops, gen_finish *
         if (pthread_cond_timedwait(&b->in_wake, &b->in_lock, &until) != 0) break;
     }
     bool go = !b->quit;
-    gen *g = *out = b->in_head;
+    gen *g = b->in_head;
+    *out = (message){.g = g};
     if (g) {
         b->in_head = g->next_in;
         if (!b->in_head) b->in_tail = NULL;
-        *ops = g->ops;
-        *why = g->why;
+        *out = (message){
+            .g = g, .id = g->id, .ops = g->ops, .why = g->why, .resume = take_credit(g)};
         g->ops = 0;
     }
     pthread_mutex_unlock(&b->in_lock);
     return go;
 }
 
-static void do_ops(bridge *b, gen *g, unsigned ops, gen_finish why) {
+static void do_ops(bridge *b, const message *m) {
     static const sched_finish map[] = {FINISH_STOP, FINISH_LENGTH, FINISH_CANCELLED,
                                        FINISH_TIMEOUT, FINISH_ERROR};
-    if (ops & BRIDGE_SUBMIT) do_submit(b, g);
-    if (ops & BRIDGE_PAUSE) sched_pause(b->m->sched, g->id, true);
-    if (ops & BRIDGE_RESUME) sched_pause(b->m->sched, g->id, false);
-    if (ops & BRIDGE_CANCEL) sched_cancel(b->m->sched, g->id, map[why]);
+    sched_id id = m->id;
+    if (m->ops & BRIDGE_SUBMIT) id = do_submit(b, m->g);
+    if (m->resume) sched_pause(b->m->sched, id, false);
+    if (m->ops & BRIDGE_CANCEL) sched_cancel(b->m->sched, id, map[m->why]);
     runner_deliver(b->runner);
+}
+
+static void pause_full(bridge *b) {
+    for (uint32_t i = 0; i < b->n_full; i++) sched_pause(b->m->sched, b->full[i], true);
+    b->n_full = 0;
 }
 
 static void publish(bridge *b, bool stepped) {
@@ -152,13 +187,12 @@ void *bridge_engine_main(void *arg) {
     if (b->load_status != OK) return NULL;
     bool busy = false;
     for (;;) {
-        gen *g;
-        unsigned ops;
-        gen_finish why;
-        bool go = take_in(b, !busy, &g, &ops, &why);
-        for (; g; take_in(b, false, &g, &ops, &why)) do_ops(b, g, ops, why);
+        message m;
+        bool go = take_in(b, !busy, &m);
+        for (; m.g; take_in(b, false, &m)) do_ops(b, &m);
         if (!go) return NULL;
         busy = runner_step(b->runner);
+        pause_full(b);
         publish(b, busy);
     }
 }

@@ -9,13 +9,7 @@
 
 #include "daemon/bridge.h"
 
-enum {
-    BRIDGE_SUBMIT = 1,
-    BRIDGE_CANCEL = 2,
-    BRIDGE_PAUSE = 4,
-    BRIDGE_RESUME = 8,
-    MAX_END_TOKENS = 64
-};
+enum { BRIDGE_SUBMIT = 1, BRIDGE_CANCEL = 2, BRIDGE_CREDIT = 4, MAX_END_TOKENS = 64 };
 
 /* The engine thread says LOADED or FAILED; the loop thread opens for requests with READY. */
 typedef enum load_state { LOADING, LOADED, FAILED, READY } load_state;
@@ -34,11 +28,16 @@ struct gen {
     struct gen *next_in;
     unsigned ops;
     gen_finish why;
+    uint32_t credited; /* with BRIDGE_CREDIT: tokens that the reader has taken since */
+    /* Engine thread, until its ENDED record; it is the one that makes tokens, so it stops at
+     * the limit itself, however far behind the loop is. */
+    uint32_t unread; /* tokens handed over and not credited */
+    bool paused;
     /* Loop thread. */
     struct gen *next_free;
     gen_state state;
-    bool cancelled, paused, first_seen;
-    uint32_t n_output, n_cached, owed; /* owed: delivered and not credited */
+    bool cancelled, first_seen;
+    uint32_t n_output, n_cached;
     uint64_t submit_us, admitted_us, first_us, last_us;
 };
 
@@ -80,6 +79,8 @@ struct bridge {
     status load_status;
     err load_error;
     runner *runner; /* engine thread */
+    sched_id *full; /* [max_num_seqs]: engine thread; at their limit since this step */
+    uint32_t n_full;
 
     /* Loop thread. */
     gen *free, *all;

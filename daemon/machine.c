@@ -48,12 +48,14 @@ static status resolve_length(machine *m, const machine_wish *w, err *e) {
 
 /* Two of the largest bodies, or two of the longest prompts with all that is made of one on its
  * way (body, JSON, text, ids, and what growing them leaves behind: 64 bytes a token of
- * English), and a little for each of the rest. */
+ * English), and a little for each of the rest: of a stream half is set aside for what its
+ * client has not read (answer.c), and one that runs may have as much again, in wide events. */
 static uint64_t wanted_request_memory(const options *o) {
-    const uint64_t per_token = 128, per_request = 32 << 10;
+    const uint64_t per_token = 128, per_request = 32 << 10, per_stream = 32 << 10;
     uint64_t body = 2 * o->max_body, prompt = per_token * o->max_model_len;
     return (body > prompt ? body : prompt) +
-           (uint64_t)(o->max_waiting + o->max_num_seqs) * per_request;
+           (uint64_t)(o->max_waiting + o->max_num_seqs) * per_request +
+           o->max_num_seqs * per_stream;
 }
 
 /* The type that an option names; same: what its word "same" stands for. */
@@ -297,6 +299,7 @@ status machine_load(machine *m, err *e) {
     if (s == OK)
         s = engine_open(&m->engine, m->backend, m->model, &m->engine_opt, m->ledger,
                         m->device_ledger, e);
+    if (s == OK) s = checkpoint_unchanged(m->file, e);
     if (s != OK) return s;
     size_t n_eog;
     m->sched_conf.end_tokens = tokenizer_eog(m->tok, &n_eog);
@@ -304,6 +307,10 @@ status machine_load(machine *m, err *e) {
     void *mem;
     s = ledger_alloc(m->ledger, &mem, MEM_SCHEDULER, m->sched_bytes, "scheduler", e);
     if (s != OK) return s;
+    if (!m->sched_conf.policy) {
+        m->policy = sched_fair(&m->turns);
+        m->sched_conf.policy = &m->policy;
+    }
     m->sched = sched_init(mem, &m->sched_conf);
     s = ledger_alloc(m->ledger, &m->runner_mem, MEM_SCHEDULER,
                      runner_bytes(&m->sched_conf, m->model->program.config.n_vocab),

@@ -8,6 +8,7 @@
 #include "engine/cuda/cards.h"
 #include "memory/pool.h"
 #include "model/hf_quant.h"
+#include "scheduler/policy.h"
 #include "text/tokenizer.h"
 
 typedef struct machine {
@@ -40,6 +41,8 @@ typedef struct machine {
     tokenizer *tok;
     engine *engine;
     sched *sched;
+    sched_turns turns;
+    sched_policy policy;
     void *runner_mem;
     char name[256];    /* served name, the first of several */
     const char *names; /* all of them, separated by commas; NULL: name alone */

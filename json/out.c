@@ -48,16 +48,16 @@ void json_str_lossy(buf *b, str s) {
         json_str(b, s);
         return;
     }
-    size_t n = utf8_sanitise(s, NULL);
-    buf clean;
-    buf_init(&clean, b->in);
-    if (!buf_reserve(&clean, n + 1)) {
-        b->failed = true;
-        return;
+    /* In slices: memory for the whole would stay with the arena of b. */
+    char clean[3 * 64];
+    buf_addc(b, '"');
+    while (s.len > 0) {
+        size_t n = s.len;
+        if (n > 64) n = utf8_complete((str){s.ptr, 64});
+        json_esc(b, (str){clean, utf8_sanitise((str){s.ptr, n}, clean)});
+        s = (str){s.ptr + n, s.len - n};
     }
-    clean.len = utf8_sanitise(s, clean.ptr);
-    json_str(b, buf_str(&clean));
-    buf_clear(&clean);
+    buf_addc(b, '"');
 }
 
 void json_u64(buf *b, uint64_t v) {

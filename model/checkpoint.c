@@ -43,6 +43,10 @@ int32_t checkpoint_find(const checkpoint *c, const char *name, tensor_info *out)
     return i;
 }
 
+status checkpoint_unchanged(const checkpoint *c, err *e) {
+    return c->format->unchanged ? c->format->unchanged(c, e) : OK;
+}
+
 status checkpoint_read_rows(const checkpoint *c, size_t i, uint64_t row, uint64_t n, void *dst,
                             err *e) {
     tensor_info t = checkpoint_tensor(c, i);

@@ -56,6 +56,7 @@ typedef struct checkpoint_format {
     status (*get_bool)(const checkpoint *, const char *key, bool *out, err *);
     status (*get_str)(const checkpoint *, const char *key, str *out, err *);
     status (*get_array)(const checkpoint *, const char *key, fact_type, fact_array *out, err *);
+    status (*unchanged)(const checkpoint *, err *); /* NULL: it cannot change */
     void (*close)(checkpoint *);
 } checkpoint_format;
 
@@ -68,6 +69,9 @@ struct checkpoint { /* the first member of a format's own struct */
  * safetensors or PyTorch file). */
 status checkpoint_open(checkpoint **out, const char *path, err *);
 void checkpoint_close(checkpoint *); /* NULL is fine */
+/* Whether the files are those that were opened, in size and time of modification: after the last
+ * read. Errors: ERR_IO. */
+status checkpoint_unchanged(const checkpoint *, err *);
 
 const char *checkpoint_path(const checkpoint *);
 /* What the parsed headers take in memory. */

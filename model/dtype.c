@@ -2,6 +2,7 @@
 #include "model/dtype.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <strings.h>
 
 #include "base/check.h"
@@ -43,6 +44,61 @@ bool dtype_bytes(dtype t, uint64_t rows, uint64_t cols, uint64_t *out) {
     if (!info || cols % info->block_elems != 0) return false;
     return mul_u64(cols / info->block_elems, info->block_bytes, &row) &&
            mul_u64(row, rows, out);
+}
+
+static bool is_finite_16(const unsigned char *p, uint64_t n, size_t step, uint16_t exponent) {
+    unsigned wrong = 0;
+    for (uint64_t i = 0; i < n; i++) {
+        uint16_t x;
+        memcpy(&x, p + i * step, sizeof x);
+        wrong |= (x & exponent) == exponent;
+    }
+    return !wrong;
+}
+
+/* Looked at once for each row of logits, too. */
+static bool is_finite_32(const unsigned char *p, uint64_t n) {
+    typedef uint32_t v4u __attribute__((vector_size(16)));
+    const v4u exponent = {0x7f800000, 0x7f800000, 0x7f800000, 0x7f800000};
+    v4u wrong = {0}, x = {0};
+    uint64_t i = 0;
+    for (; i + 4 <= n; i += 4) {
+        memcpy(&x, p + 4 * i, sizeof x);
+        wrong |= (v4u)((x & exponent) == exponent);
+    }
+    x = (v4u){0};
+    memcpy(&x, p + 4 * i, 4 * (n - i));
+    wrong |= (v4u)((x & exponent) == exponent);
+    return !(wrong[0] | wrong[1] | wrong[2] | wrong[3]);
+}
+
+bool dtype_is_finite(dtype t, const void *blocks, uint64_t n_blocks) {
+    enum { F16_EXPONENT = 0x7c00, BF16_EXPONENT = 0x7f80 };
+    const unsigned char *p = blocks;
+    const dtype_info *info = dtype_get(t);
+    size_t first, n_scales = 1;
+    switch (t) {
+    case DT_F32: return is_finite_32(p, n_blocks);
+    case DT_F16: return is_finite_16(p, n_blocks, 2, F16_EXPONENT);
+    case DT_BF16: return is_finite_16(p, n_blocks, 2, BF16_EXPONENT);
+    case DT_Q4_0:
+    case DT_Q5_0:
+    case DT_Q8_0:
+    case DT_IQ4_NL:
+    case DT_IQ4_XS: first = 0; break;
+    case DT_Q4_1:
+    case DT_Q5_1:
+    case DT_Q4_K:
+    case DT_Q5_K: first = 0, n_scales = 2; break;
+    case DT_Q2_K: first = 80, n_scales = 2; break;
+    case DT_Q3_K: first = 108; break;
+    case DT_Q6_K: first = 208; break;
+    default: return true;
+    }
+    for (size_t i = 0; i < n_scales; i++)
+        if (!is_finite_16(p + first + 2 * i, n_blocks, info->block_bytes, F16_EXPONENT))
+            return false;
+    return true;
 }
 
 static dtype fallback_of(dtype t) {

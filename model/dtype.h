@@ -57,6 +57,9 @@ typedef struct dtype_info {
 const dtype_info *dtype_get(uint32_t number);
 /* "Q8_0", ...; "none" when not in the table. */
 const char *dtype_name(dtype);
+/* Whether all that stands for a number on its own is one: the elements of F32, F16 and BF16, the
+ * 16-bit scales of blocks (a code cannot be wrong). True for types without such. */
+bool dtype_is_finite(dtype, const void *blocks, uint64_t n_blocks);
 /* The types of K and V in a KV cache: "F16", or "K F32, V F16" where they differ. Returns buf.
  */
 char *dtype_kv_name(dtype k, dtype v, char buf[32]);

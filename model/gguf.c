@@ -42,6 +42,25 @@ static status part_stat(gguf_part *part, const char *path, err *e) {
         return err_field(e, "model");
     }
     part->bytes = (uint64_t)st.st_size;
+    part->written = st.st_mtim;
+    return OK;
+}
+
+static status ckpt_unchanged(const checkpoint *c, err *e) {
+    const gguf *g = (const gguf *)c;
+    for (uint32_t i = 0; i < g->n_parts; i++) {
+        gguf_part now = {.fd = g->part[i].fd};
+        const gguf_part *was = &g->part[i];
+        status s = part_stat(&now, g->path, e);
+        if (s != OK) return s;
+        if (now.bytes == was->bytes && now.written.tv_sec == was->written.tv_sec &&
+            now.written.tv_nsec == was->written.tv_nsec)
+            continue;
+        err_set(e, ERR_IO, "%.250s (file %u of %u) was written to while it was loaded", g->path,
+                i + 1, g->n_parts);
+        err_field(e, "model");
+        return err_hint(e, "start again once the file is complete; replace models by renaming");
+    }
     return OK;
 }
 
@@ -537,5 +556,6 @@ static const checkpoint_format gguf_format = {
     .get_bool = ckpt_bool,
     .get_str = ckpt_str,
     .get_array = ckpt_array,
+    .unchanged = ckpt_unchanged,
     .close = ckpt_close,
 };

@@ -2,6 +2,8 @@
 #ifndef VRAMD_MODEL_GGUF_PARSE_H
 #define VRAMD_MODEL_GGUF_PARSE_H
 
+#include <time.h>
+
 #include "base/arena.h"
 #include "model/gguf.h"
 
@@ -31,7 +33,8 @@ uint32_t name_index_find(const name_index *, str name);
 
 typedef struct gguf_part {
     int fd;
-    uint64_t bytes; /* of the file */
+    uint64_t bytes;          /* of the file */
+    struct timespec written; /* its last modification */
     uint32_t version, n_kv, n_tensors;
     uint64_t alignment, data_start;
     gguf_kv *kv;

@@ -141,6 +141,17 @@ static status read_run(const model *m, const weight *w, uint32_t row, uint32_t n
     return s;
 }
 
+/* One such number makes every logit one, of all requests. */
+static status check_finite(const model *m, const weight *w, uint32_t row, uint32_t n,
+                           const void *rows, err *e) {
+    const uint64_t per_row = w->cols / dtype_get(w->type)->block_elems;
+    if (dtype_is_finite(w->type, rows, n * per_row)) return OK;
+    const char *name = checkpoint_tensor(m->file, (size_t)w->tensor).name;
+    err_set(e, ERR_FORMAT, "%.100s has a number that is not finite in rows %u to %u", name, row,
+            row + n - 1);
+    return err_field(e, name);
+}
+
 status model_read_rows(const model *m, weight_id id, uint32_t row, uint32_t n, void *dst,
                        err *e) {
     CHECK(m->file && id < m->program.n_weights);
@@ -154,6 +165,7 @@ status model_read_rows(const model *m, weight_id id, uint32_t row, uint32_t n, v
         run = w->rows - row % w->rows; /* of this expert */
         if (run > n) run = n;
         s = read_run(m, w, row, run, to, e);
+        if (s == OK) s = check_finite(m, w, row, run, to, e);
     }
     return s;
 }

@@ -51,8 +51,12 @@ typedef struct token_prob {
     float logprob;
 } token_prob;
 
+enum { SAMPLING_NOT_FINITE = -2 };
+
 typedef struct sampled {
-    int32_t token;  /* -1: the mask left no token with a logit */
+    /* -1: the mask left no token with a logit; SAMPLING_NOT_FINITE, of engines that look, not of
+     * the sampler: the row had a logit that was not finite */
+    int32_t token;
     float logprob;  /* of the token; NaN unless asked for; -inf if the token was forbidden */
     uint16_t n_top; /* filled entries of top, best first, lowest id first among equals; no
                        token that is forbidden (-inf) is among them */

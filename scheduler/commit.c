@@ -49,12 +49,17 @@ static inline void push_tokens(sched *s, const seq_hot *h, uint32_t index, uint3
     v->n_output = n_output;
 }
 
+static sched_finish no_token(sched *s, int32_t token) {
+    s->count.logits_not_finite += token < -1;
+    return token < -1 ? FINISH_NOT_FINITE : FINISH_NO_TOKEN;
+}
+
 /* Inlined by force: gcc leaves a function with two callers out of line, and the call is a tenth
  * of what a token costs. */
 static inline __attribute__((always_inline)) void
 commit_token(sched *s, seq_hot *h, uint32_t slot, uint32_t index, int32_t token) {
     if (token < 0) {
-        seq_end(s, slot, FINISH_NO_TOKEN, -1);
+        seq_end(s, slot, no_token(s, token), -1);
         return;
     }
     tokens_of(s, slot)[h->len++] = token;
@@ -101,7 +106,7 @@ static __attribute__((noinline)) void commit_run(sched *s, const sched_step_seq 
         if (s->windows) hold_release_unseen(s, e->slot, h->next_pos);
         hold_shrink(s, e->slot, blocks_for(s, h->next_pos));
     }
-    const sched_finish why = none                 ? FINISH_NO_TOKEN
+    const sched_finish why = none                 ? no_token(s, run[n])
                              : stops              ? FINISH_STOP
                              : h->len == h->limit ? FINISH_LENGTH
                                                   : FINISH_NONE;

@@ -27,9 +27,9 @@ struct sched_policy {
      * arrival: number of the submission, from 1 on. */
     uint64_t (*waiting_key)(void *self, const sched_spec *, uint64_t arrival, uint64_t now_us);
     /* Seniority: of two running sequences the one with the larger key loses its blocks first;
-     * equal keys in order of admission. Called at first admission, the n-th.
-     * Returns n .. n + SCHED_MAX_YIELD (CHECKed). */
-    uint64_t (*ticket_key)(void *self, const sched_spec *, uint64_t n);
+     * equal keys in order of admission. Called at first admission, the n-th, with the key that
+     * it waited with. Returns n .. n + SCHED_MAX_YIELD (CHECKed). */
+    uint64_t (*ticket_key)(void *self, const sched_spec *, uint64_t waiting_key, uint64_t n);
     /* Rows of a step that one prompt may have while another one waits for some. n_left: rows
      * that decoding leaves, >= 1. The result is cut to 1 .. n_left. */
     uint32_t (*prefill_share)(void *self, const sched_config *, uint32_t n_left);
@@ -38,5 +38,20 @@ struct sched_policy {
 /* First come, first served, within a priority. Seniority is the order of admission. One prompt
  * gets max_prefill_share, and half of what is left at most. */
 extern const sched_policy sched_fcfs;
+
+/* Of the tenants that wait: whose turn it is. Zero-initialise. Tenants whose numbers agree in
+ * the low bits share their turns. */
+enum { SCHED_TURNS = 1024 };
+typedef struct sched_turns {
+    uint64_t now;               /* the last turn that was admitted */
+    uint64_t next[SCHED_TURNS]; /* the first one that the tenant has not used */
+} sched_turns;
+
+/* As sched_fcfs, but within a priority tenants take turns (start-time fair queueing, a request
+ * a turn): the k-th that one of them has waiting comes after the k-th of every other, however
+ * many there are. One tenant alone, or none, is served first come, first served. A sequence
+ * waits for those with earlier turns, which are finitely many: turns grow with every submission
+ * of a tenant. turns is borrowed as long as the policy is used. */
+sched_policy sched_fair(sched_turns *turns);
 
 #endif

@@ -147,7 +147,8 @@ typedef enum sched_finish {
     FINISH_CANCELLED,
     FINISH_TIMEOUT,
     FINISH_ERROR,
-    FINISH_NO_TOKEN /* the sampler was allowed none */
+    FINISH_NO_TOKEN,  /* the sampler was allowed none */
+    FINISH_NOT_FINITE /* the logits were not numbers */
 } sched_finish;
 
 typedef enum sched_event_kind {
@@ -214,7 +215,7 @@ const sched_step *sched_plan(sched *, uint64_t now_us);
  * uncommitted step that samples. Forgotten when the sequence is preempted or paused. */
 uint32_t sched_draft(sched *, sched_id, const int32_t *guess, uint32_t n);
 /* Commits the oldest uncommitted step. A run ends early at a stop id or at max_tokens; a
- * negative token ends its sequence with FINISH_NO_TOKEN.
+ * negative token ends its sequence with FINISH_NO_TOKEN, one below -1 with FINISH_NOT_FINITE.
  * An engine failure commits with tokens NULL: every sequence of the step ends with
  * FINISH_ERROR. */
 void sched_commit(sched *, const sched_step *, const sched_step_tokens *tokens);

@@ -43,7 +43,7 @@ static void begin(sched *s, uint32_t slot, const start *st) {
 static void give_ticket(sched *s, seq_record *r) {
     const sched_policy *p = s->cfg.policy;
     r->n_admission = ++s->n_admissions;
-    r->ticket = p->ticket_key(p->self, &r->spec, r->n_admission);
+    r->ticket = p->ticket_key(p->self, &r->spec, r->key, r->n_admission);
     CHECK(r->ticket - r->n_admission <= SCHED_MAX_YIELD); /* as unsigned: nor below it */
 }
 

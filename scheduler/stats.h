@@ -13,6 +13,7 @@
     X(prompt_tokens, "Prompt tokens processed.")                                               \
     X(generated_tokens, "Tokens generated.")                                                   \
     X(recomputed_tokens, "Tokens computed again after a preemption.")                          \
+    X(logits_not_finite, "Rows of logits that were not finite; each ended its request.")       \
     X(prefix_cache_queries, "Prompt tokens looked up in the prefix cache.")                    \
     X(prefix_cache_hits, "Prompt tokens found in the prefix cache.")
 

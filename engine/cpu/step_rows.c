@@ -77,6 +77,10 @@ void run_gather(cpu_engine *e, const cpu_op *c, uint32_t thread) {
 
 /* ---- sampling ---- */
 
+static bool is_finite(const float *x, uint32_t n) {
+    return dtype_is_finite(DT_F32, x, n);
+}
+
 static void sample_row(cpu_engine *e, uint32_t gathered, float *logits, uint32_t n_vocab,
                        void *scratch) {
     const step_row *row = &e->step.rows[e->step.rows[gathered].gathered];
@@ -89,8 +93,10 @@ static void sample_row(cpu_engine *e, uint32_t gathered, float *logits, uint32_t
     if (!s->sample || next != s->first_pos + s->n_rows) return;
     /* A token that the previous step produced is not in the history yet. */
     sampling_history h = {s->tokens, s->input_from >= 0 ? row->pos : next, s->n_prompt};
+    const bool finite = is_finite(logits, n_vocab);
     sampling_draw(&e->token[row->seq], logits, n_vocab, s->params, s->allowed, &h, next,
                   scratch);
+    if (!finite) e->token[row->seq].token = SAMPLING_NOT_FINITE;
 }
 
 void run_sample(cpu_engine *e, const cpu_op *c, uint32_t thread) {

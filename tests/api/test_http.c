@@ -511,12 +511,12 @@ END_TEST
 
 START_TEST(a_stream_that_runs_out_of_memory_ends_with_an_error) {
     fake_init(&f);
-    f.pool_want = 64 * 1024; /* 32 KiB a request */
+    f.pool_want = 768 * 1024; /* half of it for a request: less than these choices need */
     f.opt.stream_credits = 4096;
     f.per_step = 8;
     fake_start(&f);
-    int fd = open_slow_reader(2048, 8, 100000);
-    ck_assert(fake_await(&f.n_cancelled, 8, 30000)); /* for want of memory */
+    int fd = open_slow_reader(2048, 60, 100000);
+    ck_assert(fake_await(&f.n_cancelled, 60, 30000)); /* for want of memory */
     ck_assert(fake_await(&f.n_live, 0, 30000));
     bool closed;
     char *raw = fake_read(fd, "data: [DONE]", 20000, NULL, &closed);

@@ -538,6 +538,29 @@ START_TEST(tokens_are_charged_at_most_and_settled_by_what_was_used) {
 }
 END_TEST
 
+static int32_t priority_of(const char *key, const char *body) {
+    f.says = "x";
+    reply r = ask("POST", "/v1/completions", key, body);
+    ck_assert_int_eq(r.status, 200);
+    reply_free(&r);
+    return f.gens[0].spec.priority;
+}
+
+START_TEST(a_key_bounds_the_priority_that_its_requests_name) {
+    serve("a " SHA_ABC "\nb " SHA_A " priority=-7\n");
+    fake_start(&f);
+    ck_assert_int_eq(priority_of(ABC, JSON({"prompt":"a","priority":-9})), 0);
+    ck_assert_int_eq(priority_of(ABC, JSON({"prompt":"a","priority":9})), 9);
+    ck_assert_int_eq(priority_of("Authorization: Bearer a\r\n", JSON({"prompt":"a"})), -7);
+    ck_assert_int_eq(
+        priority_of("Authorization: Bearer a\r\n", JSON({"prompt":"a","priority":-9})), -7);
+    ck_assert_int_eq(
+        priority_of("Authorization: Bearer a\r\n", JSON({"prompt":"a","priority":-6})), -6);
+    fake_stop(&f);
+    tear_down();
+}
+END_TEST
+
 START_TEST(a_place_is_free_again_when_a_client_has_left) {
     serve("a " SHA_ABC " concurrency=1 priority=-7\n");
     f.says = "x";
@@ -606,4 +629,5 @@ CHECK_MAIN("keys", a_bucket_gives_a_minute_at_once_and_then_its_rate,
            metrics_can_be_kept_for_keys_and_tell_of_each,
            a_rate_is_429_with_the_time_until_the_next,
            tokens_are_charged_at_most_and_settled_by_what_was_used,
+           a_key_bounds_the_priority_that_its_requests_name,
            a_place_is_free_again_when_a_client_has_left, a_server_with_a_bad_file_does_not_open)

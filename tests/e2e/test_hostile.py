@@ -13,10 +13,12 @@ import struct
 import subprocess
 import time
 
+import gguf
 import httpx
+import numpy as np
 import pytest
 
-from harness import MODEL, SANITIZED, Daemon, vramd
+from harness import BINARY, MODEL, SANITIZED, Daemon, vramd
 from test_load import counter
 from tiny_model import write
 
@@ -108,6 +110,25 @@ REFUSED = {
     "a colon alone": f"GET /health HTTP/1.1\r\nHost: x\r\n:\r\n{NEXT}",
     "NUL before a name": f"GET /health HTTP/1.1\r\nHost: x\r\n\0X-A: a\r\n{NEXT}",
     "bare LF for the empty line": f"GET /health HTTP/1.1\r\nHost: x\r\n\n{NEXT}",
+    "an empty name first": f"GET /health HTTP/1.1\r\n: a\r\nHost: x\r\n\r\n",
+    "an empty name last": "GET /health HTTP/1.1\r\nHost: x\r\n: a\r\n\r\n",
+    "a blank for a name": f"GET /health HTTP/1.1\r\nHost: x\r\n : a\r\n{NEXT}",
+    "NUL for a name": f"GET /health HTTP/1.1\r\nHost: x\r\n\0: a\r\n{NEXT}",
+    "NUL for the empty line": "GET /health HTTP/1.1\r\nHost: x\r\n\0\r\n",
+    "NUL after a value": "GET /health HTTP/1.1\r\nX-A: a\0\r\nHost: x\r\n\r\n",
+    "NUL after the last value": "GET /health HTTP/1.1\r\nHost: x\0\r\n\r\n",
+    "NULs for CR LF": "GET /health HTTP/1.1\r\nX-A: a\0\0Host: x\r\n\r\n",
+    "NUL after CL": f"POST /tokenize HTTP/1.1\r\n{LENGTH}\0\r\nHost: x\r\n\r\n{BODY}",
+    "NUL after the last CL": HEAD + f"{LENGTH}\0\r\n\r\n{BODY}",
+    "NUL after chunked": f"POST /tokenize HTTP/1.1\r\nTransfer-Encoding: chunked\0\r\nHost: x\r\n\r\ne\r\n{BODY}\r\n0\r\n\r\n",
+    "NUL after the last chunked": HEAD + f"Transfer-Encoding: chunked\0\r\n\r\ne\r\n{BODY}\r\n0\r\n\r\n",
+    "NUL for a value": "GET /health HTTP/1.1\r\nX-A: \0\r\nHost: x\r\n\r\n",
+    "NUL and blanks after a value": "GET /health HTTP/1.1\r\nX-A: a \0 \r\nHost: x\r\n\r\n",
+    "bare LF after the last header": "GET /health HTTP/1.1\r\nHost: x\n\r\n",
+    "bare LF at the end": "GET /health HTTP/1.1\r\nHost: x\r\n\n",
+    "bare LF after blanks": "GET /health HTTP/1.1\r\nX-A: \nHost: x\r\n\r\n",
+    "hosts in two cases": "GET /health HTTP/1.1\r\nHost: x\r\nhOST: y\r\n\r\n",
+    "CL in two cases": HEAD + f"{LENGTH}\r\ncontent-length: 3\r\n\r\n{BODY}",
     "bare LF": "GET /health HTTP/1.1\nHost: x\n\n",
     "bare LF after a header": "GET /health HTTP/1.1\r\nHost: x\nX-A: b\r\n\r\n",
     "bare CR": "GET /health HTTP/1.1\r\nHost: x\rX-A: b\r\n\r\n",
@@ -154,6 +175,7 @@ REFUSED = {
 def test_what_another_server_may_read_otherwise_ends_the_connection(server, name):
     """The request after it must find nobody: it may be part of this one's body for somebody else."""
     with dial(server) as s:
+        s.settimeout(10)  # not until idle_timeout
         s.sendall((REFUSED[name] + NEXT).encode("latin-1"))
         got = until_closed(s)
     assert b"smuggled" not in got and b" 200 " not in got, got
@@ -166,6 +188,7 @@ ACCEPTED = {
     "an empty value": HEAD + f"X-A:\r\nX-B: \r\n{LENGTH}\r\n\r\n{BODY}",
     "blanks after a value": HEAD + f"X-A: b \t \r\n{LENGTH}\r\n\r\n{BODY}",
     "an empty value last": HEAD + f"{LENGTH}\r\nX-A:\r\n\r\n{BODY}",
+    "blanks after a host": f"POST /tokenize HTTP/1.1\r\nHost: x \t\r\n{LENGTH}\r\n\r\n{BODY}",
     "zeros before a length": HEAD + f"Content-Length: 000{len(BODY)}\r\n\r\n{BODY}",
     "an empty line first": "\r\n" + HEAD + f"{LENGTH}\r\n\r\n{BODY}",
     "HTTP/1.0 that stays": f"POST /tokenize HTTP/1.0\r\nConnection: keep-alive\r\n{LENGTH}\r\n\r\n{BODY}",
@@ -434,6 +457,72 @@ def measured(d):
     return d.memory()
 
 
+def pool_used(d):
+    return d.memory()["requests"]["used"]
+
+
+@contextlib.contextmanager
+def serving_on_a_unix_socket(model, path, *options, **more):
+    """Its buffers are small. Yields the daemon, with a client, and a function that connects."""
+    d = Daemon("--model", model, "--threads", "1", "--host", f"unix:{path}", *options, wait=False, **more)
+    d.http = httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://vramd", timeout=120)
+
+    def connect():
+        s = socket.socket(socket.AF_UNIX)
+        s.settimeout(60)
+        s.connect(str(path))
+        return s
+
+    def ready():
+        assert d.process.poll() is None, d.text()
+        with contextlib.suppress(httpx.TransportError):
+            return d.http.get("/ready").status_code == 200
+
+    try:
+        eventually(ready)
+        yield d, connect
+    finally:
+        d.process.terminate()
+        assert d.process.wait(60) == 0
+
+
+@pytest.mark.parametrize("wide", [{"logprobs": 20}, {"logprobs": 20, "n": 2}, {}], ids=["logprobs", "choices", "plain"])
+def test_streams_that_nobody_reads_keep_to_their_share_and_others_lose_nothing(tmp_path, wide):
+    """Each waits after what was set aside for it; a client that reads gets its stream to the end, and the memory of
+    large requests is still theirs."""
+    path, n, choices = str(tmp_path / "long.gguf"), 16, wide.get("n", 1)
+    write(path, "Q8_0", context=16384)
+    with serving_on_a_unix_socket(path, tmp_path / "socket", "--max-num-seqs", "33", "--max-model-len", "16384",
+                                  "--kv-cache-tokens", "300000") as (d, connect):
+        def used():
+            return d.memory()["requests"]["used"]
+
+        def lengths():
+            return [s["tokens"] for s in d.memory()["sequences"]]
+
+        def all_wait():
+            before = lengths()
+            time.sleep(0.5)
+            return len(before) == n * choices and min(before) > 20 and before == lengths()
+
+        before, streams = used(), [connect() for _ in range(n)]
+        for s in streams:
+            s.sendall(post({**FOREVER, "max_tokens": 15000, **wide}))
+        got = d.events("/v1/completions", {**FOREVER, "max_tokens": 400})
+        assert got[-1]["choices"][0]["finish_reason"] == "length" and len(got) > 350
+        eventually(all_wait, 120)
+        assert used() - before <= n * choices * (64 << 10)  # as planned for each that runs
+        assert d.complete("a", max_tokens=1, metadata={"junk": "x" * 400_000}).status_code == 200
+        assert d.complete("a", max_tokens=4).status_code == 200
+        streams[0].settimeout(5)  # and the one that reads at last goes on
+        for _ in range(2000):
+            assert streams[0].recv(4096)
+        for s in streams:
+            s.close()
+        eventually(lambda: not lengths())
+        assert used() == before
+
+
 def test_a_crowd_of_idle_streams_is_held_as_planned_and_let_go(model):
     """Four run until their window is full, the others wait in the queue; nobody reads."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -490,6 +579,35 @@ def test_without_descriptors_it_serves_who_is_there_and_later_the_others(model):
         d.http.close()
         d.http = httpx.Client(base_url=d.url, timeout=60)
         assert d.complete("a", max_tokens=1).status_code == 200
+
+
+def change(path, name, change):
+    """Writes to one tensor of a GGUF file."""
+    reader = gguf.GGUFReader(path, "r+")
+    change(next(t for t in reader.tensors if t.name == name).data)
+    reader.data.flush()
+
+
+@pytest.mark.parametrize("type_name, name", [("Q8_0", "blk.1.ffn_up.weight"), ("F16", "output.weight"), ("Q8_0", "blk.0.attn_norm.weight")])
+def test_a_model_with_a_number_that_is_none_is_not_served(tmp_path, type_name, name):
+    path = str(tmp_path / "nan.gguf")
+    write(path, type_name)
+    change(path, name, lambda data: data.view(np.uint16).reshape(-1).__setitem__(slice(0, 2), 0x7fff))
+    p = subprocess.run([BINARY, "serve", "--model", path, "--port", "0", "--threads", "1"], capture_output=True, text=True, timeout=60)
+    assert p.returncode != 0 and f"{name} has a number that is not finite" in p.stderr and "READY" not in p.stderr, p.stderr
+
+
+def test_logits_that_are_no_numbers_end_their_request_and_are_counted(tmp_path):
+    """Finite weights may still overflow: 500 with the reason, not text of token 0."""
+    path = str(tmp_path / "inf.gguf")
+    write(path, "Q8_0")
+    change(path, "output_norm.weight", lambda data: data.__setitem__(slice(None), 3e38))
+    with serving(path) as d:
+        r = d.complete("a", max_tokens=4)
+        assert r.status_code == 500 and "logits are not finite" in r.json()["error"]["message"], r.text
+        assert "logits are not finite" in d.http.post("/v1/completions", json={"prompt": "a", "stream": True}).text
+        assert counter(d, "vramd_logits_not_finite_total") == 2
+        assert d.http.get("/ready").status_code == 200
 
 
 def redirected(how):

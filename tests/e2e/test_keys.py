@@ -6,6 +6,7 @@ import signal
 import subprocess
 import threading
 
+import httpx
 import openai
 import pytest
 
@@ -42,6 +43,35 @@ class Keyed:
 def say(client, prompt="The capital of France is", **more):
     return client.completions.create(model="", prompt=prompt, max_tokens=more.pop("max_tokens", 4),
                                      temperature=0, **more)
+
+
+def test_a_tenant_that_floods_delays_no_other(tmp_path):
+    """Of 8 places one is B's next: it waits for one of A's requests to end, not for a hundred; and the queue has
+    places that A cannot take."""
+    (a, line_a), (b, line_b) = make("a"), make("b")
+    k = Keyed(tmp_path / "keys", line_a, line_b, options=("--max-num-seqs", "8", "--max-waiting", "96"))
+    head = {"Authorization": "Bearer " + a}
+    done, codes = threading.Event(), []
+
+    def ask():
+        r = k.d.http.post("/v1/completions", headers=head, json={"prompt": "Once", "max_tokens": 24, "ignore_eos": True, "priority": -5})
+        codes.append(r.status_code)
+        done.set()
+
+    try:
+        k.d.http = httpx.Client(base_url=k.d.url, timeout=120, limits=httpx.Limits(max_connections=200))
+        crowd = [threading.Thread(target=ask) for _ in range(110)]
+        for t in crowd:
+            t.start()
+        assert done.wait(60)
+        assert say(k.client(b), max_tokens=1).usage.completion_tokens == 1
+        served = codes.count(200)
+        assert served <= 40, served  # else it is served after all of them
+        for t in crowd:
+            t.join()
+        assert codes.count(429) > 0 and codes.count(200) >= 92 and len(codes) == 110
+    finally:
+        k.d.stop()
 
 
 def test_a_key_is_asked_for_and_its_name_is_logged(tmp_path):

@@ -57,6 +57,26 @@ START_TEST(bytes_that_are_no_text_become_replacement_characters) {
 }
 END_TEST
 
+/* Each logprob of a stream is written so, and nothing of an arena comes back before its end. */
+START_TEST(bytes_that_are_no_text_leave_nothing_in_the_arena) {
+    arena a;
+    buf b;
+    char raw[1000];
+    memset(raw, 0xc3, sizeof raw);
+    arena_init(&a, chunks_heap(), 0);
+    buf_init(&b, &a);
+    json_str_lossy(&b, (str){raw, sizeof raw});
+    ck_assert_uint_eq(b.len, 2 + 3 * sizeof raw);
+    const size_t before = a.total;
+    for (int i = 0; i < 1000; i++) {
+        b.len = 0;
+        json_str_lossy(&b, (str){raw, sizeof raw});
+    }
+    ck_assert_uint_eq(a.total, before);
+    arena_clear(&a);
+}
+END_TEST
+
 START_TEST(numbers) {
     buf b;
     buf_init(&b, NULL);
@@ -234,7 +254,8 @@ START_TEST(getters_name_the_field) {
 END_TEST
 
 CHECK_MAIN("json", strings_are_escaped_and_read_back_the_same,
-           bytes_that_are_no_text_become_replacement_characters, numbers,
+           bytes_that_are_no_text_become_replacement_characters,
+           bytes_that_are_no_text_leave_nothing_in_the_arena, numbers,
            a_parsed_document_lives_and_dies_with_its_arena,
            wherever_memory_ends_a_document_is_whole_or_refused,
            names_and_numbers_of_no_use_leave_the_rest_readable, getters_name_the_field)

@@ -1,5 +1,7 @@
 /* The table of stored number types: sizes, names, fallbacks. */
+#include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "model/dtype.h"
 #include "tests/check_main.h"
@@ -77,7 +79,45 @@ START_TEST(quantizers_fall_back_where_the_block_does_not_divide_the_row) {
 }
 END_TEST
 
-CHECK_MAIN("dtype", bytes_of_rows_follow_the_blocks, a_row_that_is_not_whole_blocks_has_no_size,
-           a_size_above_64_bits_is_refused, names_are_found_in_any_case,
-           numbers_outside_the_table_are_unknown,
+/* Every block of zeros is finite; with one scale that is not, at its place, none is. */
+START_TEST(what_is_not_finite_is_found_in_every_type) {
+    static const struct {
+        dtype t;
+        size_t at[2];
+    } row[] = {{DT_Q4_0, {0, 0}},   {DT_Q5_0, {0, 0}},     {DT_Q8_0, {0, 0}},
+               {DT_IQ4_NL, {0, 0}}, {DT_IQ4_XS, {0, 0}},   {DT_Q4_1, {0, 2}},
+               {DT_Q5_1, {0, 2}},   {DT_Q4_K, {0, 2}},     {DT_Q5_K, {0, 2}},
+               {DT_Q2_K, {80, 82}}, {DT_Q3_K, {108, 108}}, {DT_Q6_K, {208, 208}},
+               {DT_F16, {0, 0}}};
+    static const uint16_t wrong[] = {0x7c00, 0xfc00, 0x7e00}; /* Inf, -Inf, NaN */
+    unsigned char block[5][256];
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        const size_t bytes = dtype_get(row[i].t)->block_bytes;
+        unsigned char *flat = &block[0][0];
+        memset(block, 0x7b, sizeof block); /* codes of all kinds, scales of 62,000 */
+        ck_assert_msg(dtype_is_finite(row[i].t, block, 5), "%s", dtype_name(row[i].t));
+        for (int k = 0; k < 6; k++) {
+            unsigned char *scale = flat + 4 * bytes + row[i].at[k % 2];
+            memcpy(scale, &wrong[k / 2], 2);
+            ck_assert_msg(!dtype_is_finite(row[i].t, block, 5), "%s", dtype_name(row[i].t));
+            ck_assert(dtype_is_finite(row[i].t, block, 4));
+            memset(scale, 0x7b, 2);
+        }
+    }
+    const uint16_t bf16[] = {0x7f7f, 0xff7f, 0x7f80};
+    ck_assert(dtype_is_finite(DT_BF16, bf16, 2) && !dtype_is_finite(DT_BF16, bf16, 3));
+    float f[11] = {3e38f, -3e38f};
+    for (uint64_t i = 0; i < 11; i++) {
+        ck_assert(dtype_is_finite(DT_F32, f, 11));
+        float was = f[i];
+        f[i] = i % 2 ? NAN : -INFINITY;
+        ck_assert(!dtype_is_finite(DT_F32, f, 11) && dtype_is_finite(DT_F32, f, i));
+        f[i] = was;
+    }
+}
+END_TEST
+
+CHECK_MAIN("dtype", what_is_not_finite_is_found_in_every_type, bytes_of_rows_follow_the_blocks,
+           a_row_that_is_not_whole_blocks_has_no_size, a_size_above_64_bits_is_refused,
+           names_are_found_in_any_case, numbers_outside_the_table_are_unknown,
            quantizers_fall_back_where_the_block_does_not_divide_the_row)

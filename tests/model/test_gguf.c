@@ -110,6 +110,35 @@ START_TEST(tensors_are_found_and_read_to_the_byte) {
 }
 END_TEST
 
+START_TEST(a_file_that_is_written_to_meanwhile_is_noticed) {
+    char path[] = "/tmp/vramd-test-XXXXXX", memory[64];
+    int fd = mkstemp(path);
+    const struct timespec early[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
+    checkpoint *c;
+    gb b;
+    err e;
+    ck_assert_int_ge(fd, 0);
+    gb_init(&b);
+    gb_str(&b, "general.architecture", "llama");
+    gb_open(&b, memory);
+    ck_assert_int_eq(write(fd, b.file.p, b.file.n), (ssize_t)b.file.n);
+    ck_assert_int_eq(checkpoint_open(&c, path, &e), OK);
+    ck_assert_int_eq(checkpoint_unchanged(c, &e), OK);
+    ck_assert_int_eq(futimens(fd, early), 0);
+    ck_assert_int_eq(checkpoint_unchanged(c, &e), ERR_IO);
+    ck_assert_str_eq(e.field, "model");
+    checkpoint_close(c);
+    ck_assert_int_eq(checkpoint_open(&c, path, &e), OK);
+    ck_assert_int_eq(write(fd, "x", 1), 1);
+    ck_assert_int_eq(futimens(fd, early), 0); /* the time alone would not do */
+    ck_assert_int_eq(checkpoint_unchanged(c, &e), ERR_IO);
+    checkpoint_close(c);
+    gb_clear(&b);
+    close(fd);
+    unlink(path);
+}
+END_TEST
+
 START_TEST(version_2_is_read_too) {
     b.version = 2;
     gb_int(&b, "k", 1);
@@ -655,6 +684,7 @@ static void good(TCase *t) {
     tcase_add_test(t, every_type_of_metadata_is_read_back);
     tcase_add_test(t, tensors_are_found_and_read_to_the_byte);
     tcase_add_test(t, version_2_is_read_too);
+    tcase_add_test(t, a_file_that_is_written_to_meanwhile_is_noticed);
     tcase_add_test(t, another_alignment_moves_the_data);
     tcase_add_test(t, typed_look_ups_accept_what_fits_and_name_the_key);
     tcase_add_test(t, a_file_that_shrinks_after_opening_is_an_input_error);

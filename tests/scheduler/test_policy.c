@@ -11,8 +11,8 @@ static uint64_t shortest_first(void *self, const sched_spec *spec, uint64_t arri
     return spec->n_prompt;
 }
 /* Tenant 7 yields to two later admissions: the third has an equal key. 8: more than allowed. */
-static uint64_t batch_yields(void *self, const sched_spec *spec, uint64_t n) {
-    (void)self;
+static uint64_t batch_yields(void *self, const sched_spec *spec, uint64_t key, uint64_t n) {
+    (void)self, (void)key;
     return n + (spec->tenant == 7 ? 3 : spec->tenant == 8 ? SCHED_MAX_YIELD + 1 : 0);
 }
 static uint32_t share_of_self(void *self, const sched_config *cfg, uint32_t n_left) {
@@ -53,7 +53,7 @@ START_TEST(the_default_orders_all_priorities_and_caps_a_share_at_half) {
     ck_assert_uint_eq(sched_fcfs.prefill_share(NULL, &cfg, 5), 3);
     ck_assert_uint_eq(sched_fcfs.prefill_share(NULL, &cfg, UINT32_MAX), 8);
     ck_assert_uint_eq(sched_fcfs.prefill_share(NULL, &capped, 16), 3);
-    ck_assert_uint_eq(sched_fcfs.ticket_key(NULL, NULL, 5), 5);
+    ck_assert_uint_eq(sched_fcfs.ticket_key(NULL, NULL, 9, 5), 5);
 }
 END_TEST
 
@@ -103,6 +103,77 @@ START_TEST(a_share_is_one_row_at_least_and_what_is_left_at_most) {
 }
 END_TEST
 
+/* Submits tenant's sequences [first, first + n), whose users are their numbers. */
+static void flood(drive *d, uint64_t tenant, uint64_t first, uint64_t n, int32_t priority) {
+    for (uint64_t i = first; i < first + n; i++) {
+        sched_spec spec = drive_spec(d, 3, 4);
+        sched_id id;
+        spec.user = i;
+        spec.tenant = tenant;
+        spec.priority = priority;
+        ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_NONE);
+    }
+}
+
+/* How many are admitted before user. */
+static uint64_t admitted_before(const drive *d, uint64_t user) {
+    uint64_t n = 0;
+    for (size_t i = 0; i < d->n_log; i++) {
+        if (d->log[i].kind != EVENT_ADMITTED) continue;
+        if (d->log[i].user == user) return n;
+        n++;
+    }
+    return UINT64_MAX;
+}
+
+START_TEST(tenants_take_turns_within_a_priority) {
+    static sched_turns turns;
+    sched_config cfg = drive_config();
+    turns = (sched_turns){0};
+    const sched_policy fair = sched_fair(&turns);
+    cfg.max_seqs = 2;
+    cfg.policy = &fair;
+    drive *d = drive_new(cfg);
+    flood(d, 3, 0, 40, 0);
+    for (int i = 0; i < 12; i++) drive_step(d);
+    uint64_t n = 0;
+    for (size_t i = 0; i < d->n_log; i++) n += d->log[i].kind == EVENT_ADMITTED;
+    flood(d, 5, 100, 3, 0);  /* comes late: its k-th after the k-th that 3 has waiting */
+    flood(d, 7, 200, 1, 1);  /* waits for all of priority 0 */
+    flood(d, 9, 300, 1, -1); /* passes all */
+    drive_run(d, 1000);
+    ck_assert_uint_eq(admitted_before(d, 300), n);
+    for (uint64_t k = 0; k < 3; k++) {
+        ck_assert_uint_le(admitted_before(d, 100 + k), n + 2 * k + 3);
+        ck_assert_uint_ge(admitted_before(d, 100 + k), n + 2 * k + 1);
+    }
+    ck_assert_uint_eq(admitted_before(d, 200), 44);
+    for (uint64_t i = 1; i < 40; i++) /* each tenant's in order */
+        ck_assert_uint_lt(admitted_before(d, i - 1), admitted_before(d, i));
+    drive_free(d);
+}
+END_TEST
+
+START_TEST(a_tenant_that_was_away_saves_no_turns) {
+    static sched_turns turns;
+    sched_config cfg = drive_config();
+    turns = (sched_turns){0};
+    const sched_policy fair = sched_fair(&turns);
+    cfg.max_seqs = 1;
+    cfg.policy = &fair;
+    drive *d = drive_new(cfg);
+    flood(d, 3, 0, 30, 0);
+    drive_run(d, 1000);
+    flood(d, 3, 30, 10, 0); /* after 30 turns of its own, beside one with none */
+    flood(d, 5, 100, 10, 0);
+    drive_run(d, 1000);
+    ck_assert_uint_le(admitted_before(d, 39), 30 + 20);
+    ck_assert_uint_ge(admitted_before(d, 35), 30 + 10);
+    ck_assert_uint_le(admitted_before(d, 35), 30 + 13);
+    drive_free(d);
+}
+END_TEST
+
 START_TEST(a_ticket_too_far_behind_is_refused) {
     drive *d = with_policy(4);
     submit(d, 1, 8, 1);
@@ -117,6 +188,8 @@ int main(void) {
     tcase_add_test(t, the_smallest_key_is_admitted_first_and_equal_ones_as_they_came);
     tcase_add_test(t, a_sequence_that_yields_stands_behind_so_many_later_ones_and_no_more);
     tcase_add_test(t, a_share_is_one_row_at_least_and_what_is_left_at_most);
+    tcase_add_test(t, tenants_take_turns_within_a_priority);
+    tcase_add_test(t, a_tenant_that_was_away_saves_no_turns);
     tcase_add_test_raise_signal(t, a_ticket_too_far_behind_is_refused, SIGABRT);
     return check_run(suite);
 }

@@ -134,7 +134,9 @@ static inline uint64_t stream_waiting_key(void *self, const sched_spec *spec, ui
     ((stream *)self)->n_keys++;
     return arrival / 4 + now_us + 16 * (uint64_t)(spec->priority + 1) + spec->n_prompt / 4;
 }
-static inline uint64_t stream_ticket_key(void *self, const sched_spec *spec, uint64_t n) {
+static inline uint64_t stream_ticket_key(void *self, const sched_spec *spec, uint64_t key,
+                                         uint64_t n) {
+    (void)key;
     (void)self;
     return n + 3 * spec->tenant;
 }
@@ -177,7 +179,7 @@ static inline void stream_join(stream *m, uint32_t i) {
     stream_request *q = &m->r[i];
     CHECK(m->n_senior < m->cfg.max_seqs);
     q->ticket = ++m->n_admitted;
-    if (m->aging) q->ticket = stream_ticket_key(m, &q->spec, m->n_admitted);
+    if (m->aging) q->ticket = stream_ticket_key(m, &q->spec, q->key, m->n_admitted);
     uint32_t at = m->n_senior++;
     for (; at > 0 && m->r[m->senior[at - 1]].ticket > q->ticket; at--, m->n_overtakes++)
         m->senior[at] = m->senior[at - 1];
