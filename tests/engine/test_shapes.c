@@ -146,7 +146,7 @@ START_TEST(a_fifth_kind_of_cache_is_refused) {
     model_config c = gb_tiny("llama");
     program p = {.config = c};
     err e;
-    recorder r = {.p = &p, .planned = {DT_F32}, .e = &e};
+    recorder r = {.p = &p, .planned = {.base = DT_F32}, .e = &e};
     p.config.n_layers = 5;
     for (int l = 0; l < 5; l++) {
         op *o = rec_op(&r, OP_ATTENTION, l, NO_VALUE, NO_VALUE);
