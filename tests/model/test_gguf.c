@@ -659,23 +659,13 @@ END_TEST
 
 /* ---- the real file ---- */
 
-START_TEST(the_real_model_opens_fast_and_in_little_memory) {
-    const char *path = test_model();
-    uint64_t best = UINT64_MAX;
-    for (int i = 0; i < 7; i++) {
-        gguf *g;
-        err e;
-        uint64_t t = clock_us();
-        ck_assert_msg(gguf_open(&g, path, &e) == OK, "%s", e.text);
-        t = clock_us() - t;
-        best = t < best ? t : best;
-        ck_assert_uint_ge(gguf_n_tensors(g), 1);
-        ck_assert_uint_lt(gguf_header_bytes(g), 16u << 20);
-        gguf_close(g);
-    }
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-    ck_assert_msg(best < 15000, "%llu us", (unsigned long long)best);
-#endif
+START_TEST(the_real_model_opens_in_little_memory) {
+    gguf *g;
+    err e;
+    ck_assert_msg(gguf_open(&g, test_model(), &e) == OK, "%s", e.text);
+    ck_assert_uint_ge(gguf_n_tensors(g), 1);
+    ck_assert_uint_lt(gguf_header_bytes(g), 16u << 20);
+    gguf_close(g);
 }
 END_TEST
 
@@ -689,7 +679,7 @@ static void good(TCase *t) {
     tcase_add_test(t, typed_look_ups_accept_what_fits_and_name_the_key);
     tcase_add_test(t, a_file_that_shrinks_after_opening_is_an_input_error);
     tcase_add_test(t, any_part_of_a_split_opens_all);
-    tcase_add_test(t, the_real_model_opens_fast_and_in_little_memory);
+    tcase_add_test(t, the_real_model_opens_in_little_memory);
 }
 
 static void hostile(TCase *t) {
