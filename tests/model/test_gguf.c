@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#include "base/clock.h"
 #include "tests/check_main.h"
 #include "tests/model/gguf_build.h"
 
