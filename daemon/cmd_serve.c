@@ -226,9 +226,12 @@ static status check_descriptors(const options *o, err *e) {
     err_set(e, ERR_INVALID, "max_connections = %u, but this process may open %llu files",
             o->max_connections, (unsigned long long)r.rlim_cur);
     err_field(e, "max_connections");
+    if (r.rlim_cur <= OWN)
+        return err_hint(e, "raise the limit (ulimit -n, LimitNOFILE=) to %u or more",
+                        o->max_connections + OWN);
     return err_hint(
         e, "lower max_connections to %llu or raise the limit (ulimit -n, LimitNOFILE=)",
-        (unsigned long long)(r.rlim_cur > OWN ? r.rlim_cur - OWN : 1));
+        (unsigned long long)(r.rlim_cur - OWN));
 }
 
 /* What comes before the first socket: the plan, and the memory that requests share. */

@@ -2,8 +2,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "daemon/commands.h"
@@ -46,8 +48,26 @@ static int finish(const char *name, int code) {
     return command_failed(name, &e);
 }
 
+/* Below this a deep call would end the process without a word. The limit may be raised while
+ * the process runs, as far as its hard value. */
+static bool enough_stack(void) {
+    enum { LEAST = 1 << 20 };
+    struct rlimit r;
+    if (getrlimit(RLIMIT_STACK, &r) != 0 || r.rlim_cur >= LEAST) return true;
+    r.rlim_cur = r.rlim_max < LEAST ? r.rlim_max : LEAST;
+    if (r.rlim_cur == LEAST && setrlimit(RLIMIT_STACK, &r) == 0) return true;
+    static char text[200]; /* stderr's own buffer would be on the stack */
+    const int n = snprintf(text, sizeof text,
+                           "vramd: the limit of the stack is %llu bytes; vramd needs %d\n"
+                           "  try: ulimit -s %d, or LimitSTACK= in the unit\n",
+                           (unsigned long long)r.rlim_max, LEAST, LEAST / 1024);
+    if (write(STDERR_FILENO, text, (size_t)n) < 0) return false;
+    return false;
+}
+
 int main(int argc, char **argv) {
     sane_surroundings();
+    if (!enough_stack()) return 4;
     static const struct {
         const char *name;
         int (*run)(int, char **);

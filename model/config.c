@@ -16,6 +16,13 @@ static status out_of_range(err *e, const char *field, double found, double min, 
     return err_field(e, "%s", field);
 }
 
+/* min itself is not allowed. */
+static status not_above(err *e, const char *field, double found, double min, double max) {
+    err_set(e, ERR_FORMAT, "%s is %.9g; it must be above %.9g and at most %.9g", field, found,
+            min, max);
+    return err_field(e, "%s", field);
+}
+
 static status check_heads(const model_config *c, err *e) {
     if (c->n_heads % c->n_kv_heads != 0) {
         err_set(e, ERR_FORMAT, "%u query heads are not a multiple of %u KV heads", c->n_heads,
@@ -47,22 +54,22 @@ static status check_rope(const rope_config *r, err *e) {
     if (r->original_len < 1 || r->original_len > 1u << 30)
         return out_of_range(e, "rope.original_len", r->original_len, 1, 1u << 30);
     if (r->scaling == ROPE_SCALING_LONGROPE && !(r->attn_factor > 0 && r->attn_factor <= 100))
-        return out_of_range(e, "rope.attn_factor", r->attn_factor, 0, 100);
+        return not_above(e, "rope.attn_factor", r->attn_factor, 0, 100);
     if (r->scaling == ROPE_SCALING_LONGROPE) return OK;
     if (r->scaling == ROPE_SCALING_LLAMA3) {
         if (!(r->low_freq_factor > 0 && r->low_freq_factor <= 1e4f))
-            return out_of_range(e, "rope.low_freq_factor", r->low_freq_factor, 0, 1e4);
+            return not_above(e, "rope.low_freq_factor", r->low_freq_factor, 0, 1e4);
         if (!(r->high_freq_factor > r->low_freq_factor && r->high_freq_factor <= 1e4f))
-            return out_of_range(e, "rope.high_freq_factor", r->high_freq_factor,
-                                r->low_freq_factor, 1e4);
+            return not_above(e, "rope.high_freq_factor", r->high_freq_factor,
+                             r->low_freq_factor, 1e4);
         return OK;
     }
     if (!(r->attn_factor >= 0 && r->attn_factor <= 100))
         return out_of_range(e, "rope.attn_factor", r->attn_factor, 0, 100);
     if (!(r->beta_slow > 0 && r->beta_slow <= 1e6f))
-        return out_of_range(e, "rope.beta_slow", r->beta_slow, 0, 1e6);
+        return not_above(e, "rope.beta_slow", r->beta_slow, 0, 1e6);
     if (!(r->beta_fast > r->beta_slow && r->beta_fast <= 1e6f))
-        return out_of_range(e, "rope.beta_fast", r->beta_fast, r->beta_slow, 1e6);
+        return not_above(e, "rope.beta_fast", r->beta_fast, r->beta_slow, 1e6);
     return OK;
 }
 
@@ -87,7 +94,7 @@ status model_config_check(const model_config *c, err *e) {
         if (range[i].v < range[i].min || range[i].v > range[i].max)
             return out_of_range(e, range[i].field, range[i].v, range[i].min, range[i].max);
     if (!(c->norm_eps > 0 && c->norm_eps <= 0.1f))
-        return out_of_range(e, "norm_eps", c->norm_eps, 0, 0.1);
+        return not_above(e, "norm_eps", c->norm_eps, 0, 0.1);
     if (!(c->attn_scale >= 0 && c->attn_scale <= 1e3f))
         return out_of_range(e, "attn_scale", c->attn_scale, 0, 1e3);
     if (c->window_theta != 0 && !(c->window_theta >= 1 && c->window_theta <= 1e12f))

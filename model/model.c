@@ -149,7 +149,7 @@ static status check_finite(const model *m, const weight *w, uint32_t row, uint32
     const char *name = checkpoint_tensor(m->file, (size_t)w->tensor).name;
     err_set(e, ERR_FORMAT, "%.100s has a number that is not finite in rows %u to %u", name, row,
             row + n - 1);
-    return err_field(e, name);
+    return err_field(e, "%s", name);
 }
 
 status model_read_rows(const model *m, weight_id id, uint32_t row, uint32_t n, void *dst,

@@ -52,6 +52,17 @@ def test_while_loading_it_is_alive_but_not_ready():
     assert (e["type"], e["code"]) == ("unavailable_error", 503)
 
 
+@pytest.mark.parametrize("limit, code, words", [
+    ("-s 16", 4, ["the limit of the stack is 16384 bytes", "try: ulimit -s 1024"]),
+    ("-n 70", 2, ["this process may open 70 files", "lower max_connections to 6 or raise"]),
+    ("-n 40", 2, ["this process may open 40 files", "try: raise the limit (ulimit -n, LimitNOFILE=) to 1088"]),
+])
+def test_a_limit_that_is_too_low_is_named_with_what_would_do(limit, code, words):
+    r = subprocess.run(["sh", "-c", f'ulimit {limit}; exec "$@"', "sh", BINARY, "serve", "--check", "--model", MODEL],
+                       capture_output=True, text=True, timeout=60)
+    assert r.returncode == code and all(w in r.stderr for w in words), (r.returncode, r.stderr)
+
+
 def test_a_port_that_is_taken_is_named():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))

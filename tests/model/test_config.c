@@ -350,6 +350,9 @@ START_TEST(a_float_out_of_range_names_its_key) {
         c.norm_eps = bad[i];
         gb_model_keys(&b, &c);
         bad_config(ERR_FORMAT, "llama.attention.layer_norm_rms_epsilon");
+        err e;
+        ck_assert(model_config_check(&c, &e) == ERR_FORMAT);
+        ck_assert_ptr_nonnull(strstr(e.text, "it must be above 0 and at most 0.1"));
         c = gb_tiny("llama");
         c.rope.theta = bad[i];
         gb_model_keys(&b, &c);
