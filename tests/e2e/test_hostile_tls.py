@@ -6,9 +6,11 @@ import ctypes
 import hmac
 import os
 import resource
+import shutil
 import socket
 import ssl
 import struct
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -269,3 +271,46 @@ def test_without_descriptors_it_serves_who_is_there_and_later_the_others(serve, 
             s.close()
         eventually(lambda: counter(d, "vramd_http_connections") <= 2)
         assert authority.serial(d.port) == 9
+
+
+def spoken(d, lines, *options):
+    """What `openssl s_client` gets; a line that begins with K updates the keys of both sides, one with R renegotiates."""
+    p = subprocess.Popen(["openssl", "s_client", "-connect", f"127.0.0.1:{d.port}", *options],
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        for line in lines:
+            p.stdin.write(line)
+            p.stdin.flush()
+            time.sleep(0.002)  # a command is the first letter of what the client reads at once
+        time.sleep(0.5)
+    except BrokenPipeError:
+        pass
+    with contextlib.suppress(BrokenPipeError):
+        p.stdin.close()
+    try:
+        return p.communicate(timeout=30)[0]
+    except ValueError:  # stdin is closed
+        return p.stdout.read()
+
+
+GET = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl")
+def test_keys_may_be_updated_and_not_without_end(serve):
+    """GnuTLS ends a connection that updates its keys more than eight times a second."""
+    with serve() as d:
+        d.complete("a", max_tokens=1)
+        before = measured(d)["unaccounted_bytes"]
+        got = spoken(d, [b"K\n"] * 5 + [GET], "-tls1_3")
+        assert got.count(b"KEYUPDATE") == 5 and b"HTTP/1.1 200" in got, got[-500:]
+        assert b"HTTP/1.1 200" not in spoken(d, [b"K\n"] * 500 + [GET], "-tls1_3")
+        assert SANITIZED or measured(d)["unaccounted_bytes"] - before < 1 << 20
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl")
+def test_whoever_renegotiates_loses_the_connection_and_no_one_else(serve):
+    with serve() as d:
+        got = spoken(d, [b"R\n", GET], "-tls1_2")
+        assert b"RENEGOTIATING" in got and b"HTTP/1.1 200" not in got, got[-500:]
+        assert d.complete("a", max_tokens=1)
