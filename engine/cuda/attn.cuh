@@ -14,6 +14,7 @@
 #include <type_traits>
 
 #include "engine/cuda/kernels.h"
+#include "engine/cuda/vec.cuh"
 
 /* A cu_attn and its tables as the kernels take them. */
 struct attn_args {
@@ -70,18 +71,12 @@ static inline bool attn_args_valid(const cu_attn *a) {
 
 template <class E> struct attn_num;
 template <> struct attn_num<__half> {
-    CU_DEVICE void mma(float d[4], const uint32_t a[4], const uint32_t b[2]) {
-        cu_mma_f16(d, a, b);
-    }
     CU_DEVICE uint32_t pack(float lo, float hi) {
         __half2 h = __floats2half2_rn(lo, hi);
         return *(uint32_t *)&h;
     }
 };
 template <> struct attn_num<__nv_bfloat16> {
-    CU_DEVICE void mma(float d[4], const uint32_t a[4], const uint32_t b[2]) {
-        cu_mma_bf16(d, a, b);
-    }
     CU_DEVICE uint32_t pack(float lo, float hi) {
         __nv_bfloat162 h = __floats2bfloat162_rn(lo, hi);
         return *(uint32_t *)&h;
@@ -202,8 +197,8 @@ CU_DEVICE void attn_scores(float p[MT][NK / 8][4], const E *q, int q_step, const
                                                    2 * s + (lane >> 3 & 1)));
 #pragma unroll
             for (int i = 0; i < MT; i++) {
-                attn_num<E>::mma(p[i][2 * n], a[i], b);
-                attn_num<E>::mma(p[i][2 * n + 1], a[i], b + 2);
+                cu_mma(p[i][2 * n], a[i], b, E());
+                cu_mma(p[i][2 * n + 1], a[i], b + 2, E());
             }
         }
     }
@@ -267,8 +262,8 @@ CU_DEVICE void attn_values(attn_state<HD, MT> &s, float p[MT][NK / 8][4], const 
                 b, v + attn_row<HD>::at(n * 16 + (lane & 15), 2 * d + (lane >> 4)));
 #pragma unroll
             for (int i = 0; i < MT; i++) {
-                attn_num<E>::mma(s.o[i][2 * d], a[i], b);
-                attn_num<E>::mma(s.o[i][2 * d + 1], a[i], b + 2);
+                cu_mma(s.o[i][2 * d], a[i], b, E());
+                cu_mma(s.o[i][2 * d + 1], a[i], b + 2, E());
             }
         }
     }

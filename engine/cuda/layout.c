@@ -157,7 +157,7 @@ static uint64_t row_bytes(const weight *w, dtype t) {
 }
 
 static void place_weights(cuda_layout *l, const program *p, sizer *s) {
-    uint64_t row = 0, file_row = 0, all = 0;
+    uint64_t row = 0, file_row = 0, all = 0, packed = 0;
     for (uint32_t i = 0; i < p->n_weights; i++) l->weights[i].place = UNPLACED;
     for (uint32_t i = 0; i < p->n_ops; i++) join_weights(l, p, &p->ops[i]);
     for (uint32_t i = 0; i < p->n_weights; i++) {
@@ -177,8 +177,10 @@ static void place_weights(cuda_layout *l, const program *p, sizer *s) {
             x->is_vector ? (uint64_t)x->n_in * 4 : cu_matrix_bytes(x->type, x->n_out, x->n_in);
         x->at = place(s, bytes);
         x->bytes = s->n - x->at;
+        if (!x->is_vector && cu_matrix_is_packed(x->type)) packed += x->bytes;
     }
     l->weights_bytes = s->n;
+    l->mostly_packed = packed > s->n / 2;
     uint64_t enough = all < BOUNCE_ENOUGH ? all : BOUNCE_ENOUGH;
     if (enough < PINNED_LEAST / CUDA_BOUNCES) enough = PINNED_LEAST / CUDA_BOUNCES;
     if (row * BOUNCE_ROWS > enough) enough = row * BOUNCE_ROWS;

@@ -64,6 +64,7 @@ typedef struct cuda_layout {
     cuda_weight *weights; /* [n_weights] */
     cuda_value *values;   /* [n_values] */
     uint64_t *gate_up;    /* [n_ops]: where OP_GATE_UP puts gate | up, in the arena */
+    bool mostly_packed;   /* of the weights' bytes more than half are packed */
     bool needs_gemm;      /* some matrix has 16 bits: not without cuBLASLt */
     bool wants_gemm;      /* or packed ones have slices: cuBLASLt is used if it is there */
     uint32_t n_slices;    /* of packed weights that meet many rows, in all operations */

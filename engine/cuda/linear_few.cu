@@ -35,13 +35,6 @@ template <class T> struct few_args {
     activation act;
 };
 
-CU_DEVICE void mma(float d[4], const uint32_t a[4], const uint32_t b[2], __half) {
-    cu_mma_f16(d, a, b);
-}
-CU_DEVICE void mma(float d[4], const uint32_t a[4], const uint32_t b[2], __nv_bfloat16) {
-    cu_mma_bf16(d, a, b);
-}
-
 /* What one lane reads: where its rows of W and of the activations are. */
 template <class T, int TILES> struct lane_rows {
     const T *w[TILES][2];
@@ -86,8 +79,8 @@ CU_DEVICE void batch_multiply(float d[TILES][4], const batch_of<TILES, U> &b) {
         for (int i = 0; i < TILES; i++) {
             const uint4 lo = b.w[u][i][0], hi = b.w[u][i][1];
             const uint32_t a0[4] = {lo.x, hi.x, lo.y, hi.y}, a1[4] = {lo.z, hi.z, lo.w, hi.w};
-            mma(d[i], a0, x0, T());
-            mma(d[i], a1, x1, T());
+            cu_mma(d[i], a0, x0, T());
+            cu_mma(d[i], a1, x1, T());
         }
     }
 }

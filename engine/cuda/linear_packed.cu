@@ -138,18 +138,6 @@ template <dtype TYPE, class T, int NI> struct packed_copy {
     }
 };
 
-CU_DEVICE void mma_add(float d[4], const uint32_t a[4], const uint32_t b[2], __half) {
-    cu_mma_f16(d, a, b);
-}
-CU_DEVICE void mma_add(float d[4], const uint32_t a[4], const uint32_t b[2], __nv_bfloat16) {
-    cu_mma_bf16(d, a, b);
-}
-CU_DEVICE void mma_set(float d[4], const uint32_t a[4], const uint32_t b[2], __half) {
-    cu_mul_f16(d, a, b);
-}
-CU_DEVICE void mma_set(float d[4], const uint32_t a[4], const uint32_t b[2], __nv_bfloat16) {
-    cu_mul_bf16(d, a, b);
-}
 CU_DEVICE constexpr uint32_t two_ones(__half) {
     return 0x3c003c00u;
 }
@@ -163,12 +151,12 @@ template <dtype TYPE, class T>
 CU_DEVICE void add_block(const uint32_t a[2][4], const float d[2], const float m[2],
                          const uint32_t x[4], float acc[4]) {
     float c[4], sum[4];
-    mma_set(c, a[0], x, T());
-    mma_add(c, a[1], x + 2, T());
+    cu_mul(c, a[0], x, T());
+    cu_mma(c, a[1], x + 2, T());
     if (quant<TYPE>::has_min) {
         const uint32_t ones[4] = {two_ones(T()), two_ones(T()), two_ones(T()), two_ones(T())};
-        mma_set(sum, ones, x, T());
-        mma_add(sum, ones, x + 2, T());
+        cu_mul(sum, ones, x, T());
+        cu_mma(sum, ones, x + 2, T());
     }
 #pragma unroll
     for (int i = 0; i < 4; i++) {

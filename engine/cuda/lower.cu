@@ -346,24 +346,14 @@ static cudaError_t run_op(const lowering *w, const cuda_op *c) {
     }
 }
 
-static bool mostly_packed(const cuda_layout *l) {
-    uint64_t packed = 0, all = 0;
-    for (uint32_t i = 0; i < l->n_places; i++) {
-        const cuda_place *p = &l->places[i];
-        all += p->bytes;
-        if (!p->is_vector && cu_matrix_is_packed(p->type)) packed += p->bytes;
-    }
-    return packed > all / 2;
-}
-
 /* Whether kernels start before the ones in front of them have ended. On an H200 that makes a
  * step of one sequence 15% faster with packed weights and 11% slower with 16-bit ones, and
  * steps of 16 rows are not faster (bench/results/cuda-first-h200.txt). VRAMD_CUDA_EARLY=0 and
  * =1 decide for all steps, for measurements and to find out whether it is to blame. */
 static bool launches_early(const cuda_engine *e, uint32_t n_rows) {
-    const char *wanted = getenv("VRAMD_CUDA_EARLY");
+    static const char *const wanted = getenv("VRAMD_CUDA_EARLY");
     if (wanted && *wanted) return strcmp(wanted, "0") != 0;
-    return n_rows <= CU_FEW_ROWS && mostly_packed(e->l);
+    return n_rows <= CU_FEW_ROWS && e->l->mostly_packed;
 }
 
 cudaError_t cuda_run_program(cuda_engine *e, const cuda_run *run) {

@@ -236,32 +236,37 @@ CU_DEVICE void quant_words(const quant_tile<TYPE> &w, int b, int hi, uint32_t *w
         *w0 = b ? (hi ? c.w : c.z) : (hi ? c.y : c.x), *w1 = 0;
 }
 
-/* Block b's two fragments of m16n8k16, as quant_halves, of the codes. */
-template <dtype TYPE, class T>
-CU_DEVICE void quant_codes(const quant_tile<TYPE> &w, int b, uint32_t a[2][4]) {
+/* Block b's two fragments of m16n8k16. Slots 2t, 2t + 1 | 2t + 8, 2t + 9 of the first are the
+ * inputs of these names, of the second the same + 16: as ldmatrix gives the activations.
+ * pairs(hi, w0, w1, out): the four pairs of output g + 8 * hi out of its words. */
+template <dtype TYPE, class PAIRS>
+CU_DEVICE void quant_fragments(const quant_tile<TYPE> &w, int b, uint32_t a[2][4],
+                               PAIRS pairs) {
 #pragma unroll
     for (int hi = 0; hi < 2; hi++) {
         uint32_t w0, w1, out[4];
         quant_words(w, b, hi, &w0, &w1);
-        quant_ints<TYPE, T>(w0, w1, out);
+        pairs(hi, w0, w1, out);
         a[0][hi] = out[0], a[0][2 + hi] = out[1];
         a[1][hi] = out[2], a[1][2 + hi] = out[3];
     }
 }
 
-/* Block b's two fragments of m16n8k16. Slots 2t, 2t + 1 | 2t + 8, 2t + 9 of the first are the
- * inputs of these names, of the second the same + 16: as ldmatrix gives the activations. */
+/* Of the codes. */
+template <dtype TYPE, class T>
+CU_DEVICE void quant_codes(const quant_tile<TYPE> &w, int b, uint32_t a[2][4]) {
+    quant_fragments(w, b, a, [](int, uint32_t w0, uint32_t w1, uint32_t out[4]) {
+        quant_ints<TYPE, T>(w0, w1, out);
+    });
+}
+
+/* Of the weights, each rounded once to T. */
 template <dtype TYPE, class T>
 CU_DEVICE void quant_halves(const quant_tile<TYPE> &w, int b, uint32_t a[2][4]) {
-#pragma unroll
-    for (int hi = 0; hi < 2; hi++) {
-        uint32_t w0, w1, out[4];
-        quant_words(w, b, hi, &w0, &w1);
+    quant_fragments(w, b, a, [&](int hi, uint32_t w0, uint32_t w1, uint32_t out[4]) {
         quant_pairs<TYPE, T>::get(w0, w1, quant_scale_bits(w, 0, b, hi),
                                   quant_scale_bits(w, 1, b, hi), out);
-        a[0][hi] = out[0], a[0][2 + hi] = out[1];
-        a[1][hi] = out[2], a[1][2 + hi] = out[3];
-    }
+    });
 }
 
 /* ---- single elements ---- */

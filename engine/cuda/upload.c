@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/half.h"
+#include "engine/cpu/linear_tiles.h"
 
 static float half_at(const uint8_t *p) {
     uint16_t h;
@@ -34,8 +35,7 @@ static void from_q5_0(const uint8_t *b, uint8_t *to) {
     }
 }
 
-static const int8_t book[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                1,    13,   25,  38,  53,  69,  89,  113};
+static const int8_t book[16] = {CODE_BOOK};
 
 static void book_codes(const uint8_t *pairs, uint8_t *to) {
     for (int i = 0; i < 16; i++) {

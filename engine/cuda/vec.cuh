@@ -70,6 +70,20 @@ CU_DEVICE __nv_bfloat16 cu_from_float(float f, __nv_bfloat16) {
     return __float2bfloat16_rn(f);
 }
 
+/* ---- tensor cores: cu.h's m16n8k16 by the type of the inputs. d += a * b; d = a * b. */
+CU_DEVICE void cu_mma(float d[4], const uint32_t a[4], const uint32_t b[2], __half) {
+    cu_mma_f16(d, a, b);
+}
+CU_DEVICE void cu_mma(float d[4], const uint32_t a[4], const uint32_t b[2], __nv_bfloat16) {
+    cu_mma_bf16(d, a, b);
+}
+CU_DEVICE void cu_mul(float d[4], const uint32_t a[4], const uint32_t b[2], __half) {
+    cu_mul_f16(d, a, b);
+}
+CU_DEVICE void cu_mul(float d[4], const uint32_t a[4], const uint32_t b[2], __nv_bfloat16) {
+    cu_mul_bf16(d, a, b);
+}
+
 /* ---- a sum over the block: within warps, then over the warps, always in the same order.
  * part: [32] of shared memory, free again after the next barrier. All threads call it. */
 CU_DEVICE float cu_block_sum(float v, float *part) {

@@ -174,6 +174,24 @@ static inline void assert_kinds(uint32_t n_rows) {
         }
 }
 
+static inline double act_of(activation act, double g) {
+    if (act == ACT_SILU) return g / (1 + exp(-g));
+    return 0.5 * g * (1 + tanh(0.7978845608028654 * (g + 0.044715 * g * g * g)));
+}
+
+/* got: act(g) * u, computed in float32 and rounded to T. */
+static inline void assert_gated(dtype type, cu_type t, activation act,
+                                const std::vector<float> &g, const std::vector<float> &u,
+                                const std::vector<float> &got) {
+    const double unit = t == CU_F16 ? 0x1p-11 : 0x1p-8; /* of T's rounding */
+    ck_assert_uint_eq(got.size(), g.size());
+    for (size_t i = 0; i < got.size(); i++) {
+        const double want = act_of(act, g[i]) * u[i];
+        if (!(fabs(got[i] - want) <= fabs(want) * (unit + 1e-4) + 1e-6))
+            ck_abort_msg("%s: [%zu] %g, not %g", dtype_name(type), i, got[i], want);
+    }
+}
+
 /* Every row of outputs is within limit of float64's on the file's values, as a part of its
  * norm. */
 static inline void assert_near_float64(const file_matrix &f, const inputs &x,

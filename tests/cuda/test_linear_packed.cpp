@@ -118,13 +118,7 @@ static void check_gated(dtype type, cu_type t, activation act, const uint32_t sh
     CUDA_OK(cu_gate_up_packed(0, &a, &b, act));
     const std::vector<float> got = out.get();
     scratch.check();
-    for (uint32_t i = 0; i < n_rows * n_out; i++) {
-        const double v = act == ACT_SILU ? g[i]
-                                         : g[i] * 1.5957691216 * (0.044715 * g[i] * g[i] + 1),
-                     want = g[i] / (1 + exp(-v)) * u[i];
-        if (!(fabs(got[i] - want) <= rounding_of(t, want) + 1e-4 * fabs(want) + 1e-6))
-            ck_abort_msg("%s: [%u] %g, not %g", dtype_name(type), i, got[i], want);
-    }
+    assert_gated(type, t, act, g, u, got);
 }
 START_TEST(gate_and_up_together_are_the_two_alone) {
     static const uint32_t shapes[][3] = {{11, 40, 96}, {33, 144, 160}, {17, 24, 1088}};

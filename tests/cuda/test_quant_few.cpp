@@ -160,11 +160,6 @@ START_TEST(every_kind_of_output_and_a_bias) {
 }
 END_TEST
 
-static double act_of(activation act, double g) {
-    if (act == ACT_SILU) return g / (1 + exp(-g));
-    return 0.5 * g * (1 + tanh(0.7978845608028654 * (g + 0.044715 * g * g * g)));
-}
-
 START_TEST(gate_and_up_together_are_the_two_alone) {
     const uint32_t n_out = 56, n_in = 96, n_rows = 5;
     for (dtype type : packed_types)
@@ -182,12 +177,7 @@ START_TEST(gate_and_up_together_are_the_two_alone) {
                 b.w = up.w;
                 CUDA_OK(cu_gate_up_quant_few(0, &a, &b, act));
                 const std::vector<float> got = out.get();
-                const double unit = t == CU_F16 ? 0x1p-11 : 0x1p-8; /* of T's rounding */
-                for (uint32_t i = 0; i < n_rows * n_out; i++) {
-                    const double want = act_of(act, g[i]) * u[i];
-                    if (!(fabs(got[i] - want) <= fabs(want) * (unit + 1e-4) + 1e-6))
-                        ck_abort_msg("%s: [%u] %g, not %g", dtype_name(type), i, got[i], want);
-                }
+                assert_gated(type, t, act, g, u, got);
             }
 }
 END_TEST
