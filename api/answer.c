@@ -189,8 +189,7 @@ static int32_t priority_of(const answer *a) {
  * 999 of 1,000 tokens of a vocabulary take less than. */
 static uint32_t event_bytes(const answer *a) {
     enum { EVENT_BYTES = 288, USAGE_BYTES = 192, TOKEN_ID_BYTES = 32, LOGPROB_BYTES = 192 };
-    const size_t name = a->p.model.len ? a->p.model.len : strlen(a->app->port->card.id);
-    uint32_t n = EVENT_BYTES + (uint32_t)name;
+    uint32_t n = EVENT_BYTES + (uint32_t)answer_model(a).len;
     if (a->p.continuous_usage) n += USAGE_BYTES;
     if (a->p.return_token_ids) n += TOKEN_ID_BYTES;
     if (a->p.logprobs) n += (1 + (uint32_t)a->p.n_top) * LOGPROB_BYTES;

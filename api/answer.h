@@ -120,6 +120,8 @@ uint64_t usage_cached_tokens(const answer *);
 void write_stop_reason(const choice *, buf *);
 /* "token_ids" of a choice, with the comma before it, where they are asked for */
 void write_token_ids(const choice *, buf *);
+/* The name that the request gave, else the model's first. */
+str answer_model(const answer *);
 /* "model" and "system_fingerprint", with the comma before them */
 void write_model(const answer *, buf *);
 

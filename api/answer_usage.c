@@ -51,10 +51,14 @@ void usage_write_memory(const answer *a, buf *b) {
     buf_addc(b, '}');
 }
 
+str answer_model(const answer *a) {
+    return a->p.model.len ? a->p.model : str_of(a->app->port->card.id);
+}
+
 void write_model(const answer *a, buf *b) {
     const model_card *card = &a->app->port->card;
     buf_add(b, STR(",\"model\":"));
-    json_str(b, a->p.model.len ? a->p.model : str_of(card->id));
+    json_str(b, answer_model(a));
     /* Equal where version, model and its weights are: the same seed then gives the same text. */
     uint64_t h = hash64(VRAMD_VERSION, sizeof VRAMD_VERSION, card->weight_bytes);
     h = hash64(card->id, strlen(card->id), h ^ card->n_params);

@@ -71,7 +71,7 @@ static bool is_plain(const char *s) {
     return !*s;
 }
 
-/* Of RFC 9112, section 3.2, less the comma: a list would be two hosts to somebody. Blanks may
+/* Of RFC 9112, section 3.2, less the comma: some servers read a list as two hosts. Blanks may
  * follow a value. */
 static bool is_host(const char *s) {
     s += strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"

@@ -170,7 +170,7 @@ static status merge_error(err *e, uint32_t rank, str text, const char *why) {
     return err_field(e, "tokenizer.ggml.merges");
 }
 
-/* A merge that no text can use: nothing has its parts, or its result is no token. Told once. */
+/* A merge that no text can use: nothing has its parts, or its result is no token. Logged once. */
 static void leave_out(uint32_t *n_left_out, uint32_t rank, str text, const char *why) {
     if ((*n_left_out)++ > 0) return;
     log_warn(

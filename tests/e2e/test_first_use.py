@@ -1,4 +1,4 @@
-"""What somebody meets who uses vramd for the first time: one prompt on the terminal, names that are not files, flags
+"""What a new user of vramd meets: one prompt on the terminal, names that are not files, flags
 of other servers, messages with their units, and a log that says why."""
 
 import json

@@ -223,7 +223,7 @@ CHUNKED = {
 
 
 def test_a_chunked_body_is_the_last_of_its_connection(server):
-    """Where it ends is read in more than one way: what comes behind it is nobody's request. libmicrohttpd 1.0 refuses some."""
+    """Where it ends is read in more than one way: what follows it must not be read as a request. libmicrohttpd 1.0 refuses some."""
     strict = int(re.search(r"^libmicrohttpd: (\d+)", vramd("version").stdout, re.M)[1]) >= 1
     for name, text in CHUNKED.items():
         with dial(server) as s:
