@@ -14,6 +14,8 @@ enum {             /* flags of a route */
        PREFIX = 4, /* and everything below the path */
        POLLED = 8, /* by machines, all the time: its log line is for debugging; needs no key */
        BARE = 16,  /* and without /v1, for clients whose base URL lacks it */
+       AS_RESPONSES = 32, /* form of its refusals; else OpenAI's */
+       AS_ANTHROPIC = 64,
 };
 
 typedef struct route {
@@ -55,6 +57,11 @@ static const route *find(str path) {
         if (r->flags & BARE && is_at(r, path, r->path + strlen("/v1"))) return r;
     }
     return NULL;
+}
+
+static const error_form *form_of(const route *r) {
+    if (r && r->flags & AS_RESPONSES) return &errors_responses;
+    return r && r->flags & AS_ANTHROPIC ? &errors_anthropic : &errors_openai;
 }
 
 bool routes_polled(str path) {
@@ -175,6 +182,7 @@ static bool authenticate(app *app, http_request *rq, const route *r) {
 void routes_begin(app *app, http_request *rq) {
     const route *r = find(rq->path);
     failure f;
+    rq->errors = form_of(r);
     cross_origin(app, rq);
     if (!authenticate(app, rq, r)) return;
     if (!r) {
