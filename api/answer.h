@@ -124,6 +124,8 @@ void prompt_write_ids(const answer *, const prompt_in *, buf *);
 /* chat.c: answers a body of /v1/chat/completions, which every API of conversations is turned
  * into, by the writer; what goes wrong is refused. */
 void chat_start(app *, http_request *, const json_t *body, const struct writer *);
+/* completions.c: the same for a body of /v1/completions. */
+void completions_start(app *, http_request *, const json_t *body, const struct writer *);
 
 /* answer_parts.c */
 void choice_parts_init(choice *);
