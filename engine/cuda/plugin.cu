@@ -132,8 +132,8 @@ static status fill_constants(cuda_engine *e, err *er) {
     }
     cudaError_t ce = cudaMemcpyAsync(cuda_at(e, l->freqs), f, n * sizeof *f,
                                      cudaMemcpyHostToDevice, e->stream);
-    if (ce == cudaSuccess) /* drawn and previous: nothing was */
-        ce = cudaMemsetAsync(cuda_at(e, l->drawn), 0xff, l->freqs - l->drawn, e->stream);
+    if (ce == cudaSuccess) /* -1: nothing was drawn */
+        ce = cudaMemsetAsync(cuda_at(e, l->previous), 0xff, l->freqs - l->previous, e->stream);
     if (ce == cudaSuccess)
         ce = cudaMemsetAsync(cuda_at(e, l->results), 0, l->results_bytes, e->stream);
     if (ce == cudaSuccess && l->split_bytes)
