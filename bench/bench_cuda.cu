@@ -521,13 +521,13 @@ static void measure_operations() {
 
 static void measure_all(const char *path, const cuda_device *d, const char *commit) {
     err e;
-    const size_t workspace = CUDA_GEMM_WORKSPACE;
+    const size_t workspace = CUDA_GEMM_WORKSPACE, idle = 256u << 20;
     CHECK_CUDA(cudaStreamCreateWithFlags(&b.stream, cudaStreamNonBlocking));
     CHECK_CUDA(cudaEventCreate(&b.start));
     CHECK_CUDA(cudaEventCreate(&b.stop));
-    void *space = bytes_of(workspace);
+    const gemm_memory memory = {bytes_of(workspace), workspace, bytes_of(idle), idle};
     measure_copy();
-    if (gemm_open(&b.lt, &b.host, space, workspace, false, &e) == OK) {
+    if (gemm_open(&b.lt, &b.host, &memory, false, &e) == OK) {
         measure_gemm();
     } else {
         printf("without cuBLASLt: %s\n", e.text);
@@ -538,7 +538,8 @@ static void measure_all(const char *path, const cuda_device *d, const char *comm
     if (b.json) fprintf(b.json, "\n ]\n}\n");
     if (b.json && fclose(b.json) != 0) perror(path);
     gemm_close(b.lt);
-    CHECK_CUDA(cudaFree(space));
+    CHECK_CUDA(cudaFree(memory.workspace));
+    CHECK_CUDA(cudaFree(memory.idle));
     CHECK_CUDA(cudaFree(b.scratch.data));
     CHECK_CUDA(cudaEventDestroy(b.start));
     CHECK_CUDA(cudaEventDestroy(b.stop));
