@@ -7,6 +7,7 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "api/writer.h"
 #include "base/check.h"
 #include "base/clock.h"
 
@@ -20,21 +21,19 @@ enum { CHOICE_BYTES = 16 * 1024 };
 static void make_id(answer *a) {
     uint64_t r[2] = {clock_us(), (uintptr_t)a};
     if (getrandom(r, sizeof r, GRND_NONBLOCK) < 0) r[0] ^= a->created << 32;
-    snprintf(a->id, sizeof a->id, "%s-%016llx%08llx", a->chat ? "chatcmpl" : "cmpl",
+    snprintf(a->id, sizeof a->id, "%s%016llx%08llx", a->writer->id_prefix,
              (unsigned long long)r[0], (unsigned long long)(r[1] & 0xffffffff));
 }
 
-answer *answer_new(app *app, http_request *rq, bool chat, const json_t **body) {
+answer *answer_new(app *app, http_request *rq, const json_t *body, const writer *w) {
     err e;
-    if (!app_ready(app, rq)) return NULL;
-    status s = json_in_parse(body, &rq->mem, rq->body, &e);
-    if (s == OK && !json_is_object(*body))
-        s = err_set(&e, ERR_INVALID, "the body must be a JSON object, not %s",
-                    json_in_kind(*body));
-    answer *a = s == OK ? arena_zalloc(&rq->mem, sizeof *a) : NULL;
-    if (s == OK && !a) s = err_set(&e, ERR_NO_MEMORY, "no memory for the request");
-    if (s == OK)
-        s = params_read(&a->p, *body, chat, app->port->defaults, app->port->tok, &rq->mem, &e);
+    answer *a = arena_zalloc(&rq->mem, sizeof *a);
+    if (!a) {
+        http_refuse_memory(rq);
+        return NULL;
+    }
+    status s =
+        params_read(&a->p, body, w->chat, app->port->defaults, app->port->tok, &rq->mem, &e);
     if (s == OK) s = app_check_model(app, a->p.model, &e);
     if (s == OK && !stop_set_init(&a->stops, &rq->mem, a->p.stop, a->p.n_stop))
         s = err_set(&e, ERR_NO_MEMORY, "no memory for stop strings");
@@ -44,7 +43,8 @@ answer *answer_new(app *app, http_request *rq, bool chat, const json_t **body) {
     }
     a->app = app;
     a->rq = rq;
-    a->chat = chat;
+    a->writer = w;
+    a->chat = w->chat;
     a->created = (uint64_t)time(NULL);
     buf_init(&a->piece, &rq->mem);
     make_id(a);
@@ -259,7 +259,7 @@ static bool choice_init(answer *a, choice *c, uint32_t index, uint32_t max_token
     detok_init(&c->detok, tok, !a->p.skip_special);
     /* The special tokens of a text are in it; see prompt_echo_scores for those added to it. */
     detok_init_text(&c->echo_detok, tok, p->is_text || !a->p.skip_special);
-    buf_init(&c->text, &a->rq->mem);
+    choice_parts_init(c);
     vec_i32_init(&c->ids, &a->rq->mem);
     logprobs_init(&c->lp, a->p.logprobs, a->chat, a->p.n_top, tok, &a->rq->mem);
     c->lp.ids = a->p.tokens_as_ids;
@@ -361,7 +361,7 @@ static void submit_all(answer *a) {
         a->n_live++;
         http_ref(a->rq);
     }
-    if (a->p.stream && !sse_open(a)) {
+    if (a->p.stream && !a->writer->open(a)) {
         err_set(&e, ERR_NO_MEMORY, "no memory for the stream");
         refuse_submit(a, a->prompts, 0, &e);
     }
@@ -385,7 +385,7 @@ void answer_fail(answer *a, failure *f) {
     a->over = true;
     cancel_all(a, GEN_CANCELLED);
     if (a->rq->streaming)
-        sse_error(a, f);
+        a->writer->error(a, f);
     else
         http_refuse(a->rq, f);
 }
@@ -394,9 +394,9 @@ static void finish_if_all_ended(answer *a) {
     if (a->over || a->n_live) return;
     a->over = true;
     if (a->p.stream)
-        sse_done(a);
+        a->writer->done(a);
     else
-        whole_answer(a);
+        a->writer->whole(a);
 }
 
 /* Returns tokens to the machine when their bytes are with the kernel. A quarter of the window
@@ -420,21 +420,23 @@ static uint64_t count_chars(str s) {
 }
 
 static void choice_finish(choice *c, const char *reason) {
-    c->finish = reason;
-    if (c->a->p.stream) sse_finish(c);
+    c->finish = c->n_calls && strcmp(reason, "stop") == 0 ? "tool_calls" : reason;
+    choice_close_part(c);
+    if (c->a->p.stream) c->a->writer->finish(c);
 }
 
 /* Passes text on, past the stop strings. True: one was found. */
 static bool take_text(choice *c, str text) {
     answer *a = c->a;
-    size_t before = c->text.len;
+    buf *out = &choice_part(c, PART_TEXT)->text;
+    size_t before = out->len;
     int hit = -1;
     if (c->n_tokens <= c->spec.sampling.min_tokens)
-        buf_add(&c->text, text); /* too early to stop */
+        buf_add(out, text); /* too early to stop */
     else
-        hit = stop_push(&a->stops, &c->stop, text, &c->text);
-    if (hit >= 0 && a->p.include_stop) buf_add(&c->text, a->p.stop[hit]);
-    c->shown_bytes += c->text.len - before;
+        hit = stop_push(&a->stops, &c->stop, text, out);
+    if (hit >= 0 && a->p.include_stop) buf_add(out, a->p.stop[hit]);
+    c->shown_bytes += out->len - before;
     c->raw_bytes += text.len;
     c->n_chars += count_chars(text);
     logprobs_release(&c->lp, c->shown_bytes, hit < 0 && c->stop.held == 0);
@@ -453,7 +455,7 @@ static void take_token(choice *c, const sampled *s) {
     a->piece.len = 0;
     detok_push(&c->detok, s->token, &a->piece);
     logprobs_push(&c->lp, s, s->token, c->raw_bytes, c->n_chars);
-    if (a->piece.failed) c->text.failed = true;
+    if (a->piece.failed) choice_part(c, PART_TEXT)->text.failed = true;
     if (!take_text(c, buf_str(&a->piece))) return;
     choice_finish(c, "stop");
     if (c->gen) a->app->port->ops->cancel(a->app->port, c->gen, GEN_STOP);
@@ -484,9 +486,12 @@ static void take_end(choice *c, const gen_event *ev) {
         choice_finish(c, "stop");
         return;
     }
-    size_t before = c->text.len;
-    stop_flush(&a->stops, &c->stop, &c->text);
-    c->shown_bytes += c->text.len - before;
+    if (c->stop.held) {
+        buf *out = &choice_part(c, PART_TEXT)->text;
+        size_t before = out->len;
+        stop_flush(&a->stops, &c->stop, out);
+        c->shown_bytes += out->len - before;
+    }
     logprobs_release(&c->lp, c->shown_bytes, true);
     if (by_id) c->stop_id = ev->stop_id;
     c->timed_out = ev->finish == GEN_TIMEOUT;
@@ -533,7 +538,7 @@ static void take_event(choice *c, const gen_event *ev) {
         else
             take_end(c, ev);
     } else if (a->p.stream && !c->finish && ev->n_tokens) {
-        sse_text(c);
+        a->writer->delta(c);
     }
 }
 
@@ -542,10 +547,8 @@ static void take_event(choice *c, const gen_event *ev) {
 static void check_memory(choice *c) {
     answer *a = c->a;
     bool stream = a->rq->streaming;
-    buf *o = stream ? http_stream_out(a->rq) : &c->text;
-    if (!o->failed && !c->text.failed && !c->lp.failed && !c->ids.failed &&
-        !a->prompts[c->prompt].scores.failed)
-        return;
+    buf *o = stream ? http_stream_out(a->rq) : NULL;
+    if (!(o && o->failed) && !choice_failed(c) && !a->prompts[c->prompt].scores.failed) return;
     a->over = true;
     cancel_all(a, GEN_CANCELLED);
     if (stream) {

@@ -1,8 +1,8 @@
-/* One completion request at work: its prompts, its generations, and the text on its way out,
+/* One completion request at work: its prompts, its generations, and the output on its way out,
  * whole or as a stream. completions.c and chat.c read the request; answer_prompt.c makes tokens
- * of it; answer.c drives it; answer_sse.c and answer_whole.c write. Lives in the request's arena; each live generation
- * holds a reference to the request. Loop thread, except while prompts are tokenised on the pool
- * (rq->lent). */
+ * of it; answer.c drives it and fills the parts of each choice; a writer (api/writer.h) writes
+ * them. Lives in the request's arena; each live generation holds a reference to the request.
+ * Loop thread, except while prompts are tokenised on the pool (rq->lent). */
 #ifndef VRAMD_API_ANSWER_H
 #define VRAMD_API_ANSWER_H
 
@@ -12,6 +12,22 @@
 #include "text/stop.h"
 
 struct answer;
+struct writer;
+
+typedef enum part_kind { PART_TEXT, PART_REASONING, PART_CALL } part_kind;
+
+/* A piece of a choice's output that clients see as one thing. Only the last part of a choice
+ * grows. */
+typedef struct answer_part {
+    part_kind kind;
+    str id, name;   /* PART_CALL: the call's id, the function's name; in the request's arena */
+    uint32_t index; /* PART_CALL: of the choice's calls, dense from 0 */
+    /* Text, reasoning, or the arguments as JSON text. All of it; in a stream whose writer does
+     * not set keeps: what is not sent yet. */
+    buf text;
+    size_t sent;         /* a stream whose writer keeps: bytes of text that are sent */
+    bool opened, closed; /* a stream has sent its begin; nothing more will be added */
+} answer_part;
 
 typedef struct prompt_in {
     str text; /* as given, or as the chat template made it; unless ids were given */
@@ -28,7 +44,10 @@ typedef struct choice {
     detok detok, echo_detok;
     stop_state stop;
     logprobs lp;
-    buf text;                    /* whole: all of it; stream: not yet sent */
+    /* Output in order, at least one part; see answer_parts.c. Writers of streams move first_unsent
+     * past what is sent. */
+    answer_part *parts, own_part;
+    uint32_t n_parts, cap_parts, n_calls, first_unsent;
     uint64_t raw_bytes, n_chars; /* text that tokens have made, echo included in n_chars */
     uint64_t shown_bytes;        /* of it, past the stop strings */
     uint32_t n_tokens, n_echoed; /* output tokens; prompt tokens with logprobs written */
@@ -42,14 +61,16 @@ typedef struct choice {
     int stop_index;     /* the stop string that was found, or -1 */
     int32_t stop_id;    /* the stop token, or -1 */
     bool timed_out;
-    uint32_t n_output; /* for usage */
+    uint32_t n_output, n_reasoning; /* for usage; n_reasoning of n_output */
     gen_usage usage;
 } choice;
 
 typedef struct answer {
     app *app;
     http_request *rq;
-    bool chat;
+    const struct writer *writer;
+    void *state; /* the writer's own */
+    bool chat;   /* the writer's; which parameters are read, and the shape of logprobs */
     params p;
     prompt_in *prompts;
     uint32_t n_prompts;
@@ -71,8 +92,8 @@ typedef struct answer {
     err encode_error;
 } answer;
 
-/* Parses the body and the parameters common to both endpoints. NULL: refused. */
-answer *answer_new(app *, http_request *, bool chat, const json_t **body);
+/* Reads the parameters of the body, an object. NULL: refused. */
+answer *answer_new(app *, http_request *, const json_t *body, const struct writer *);
 /* Room for n prompts; false: refused. */
 bool answer_prompts(answer *, size_t n);
 /* Tokenises and submits; what goes wrong is refused. */
@@ -100,15 +121,20 @@ void prompt_score(prompt_in *, const answer *, const sampled *s);
 void prompt_write_scores(const answer *, const prompt_in *, buf *);
 void prompt_write_ids(const answer *, const prompt_in *, buf *);
 
-/* answer_sse.c */
-bool sse_open(answer *); /* prepares a->head and begins the stream */
-void sse_text(choice *); /* sends what c->text and c->lp hold */
-void sse_finish(choice *);
-void sse_done(answer *); /* usage, if asked for, and [DONE] */
-void sse_error(answer *, const failure *);
+/* chat.c: answers a body of /v1/chat/completions, which every API of conversations is turned
+ * into, by the writer; what goes wrong is refused. */
+void chat_start(app *, http_request *, const json_t *body, const struct writer *);
 
-/* answer_whole.c */
-void whole_answer(answer *);
+/* answer_parts.c */
+void choice_parts_init(choice *);
+/* The part to which output of this kind is appended: the last, or a new one behind it. Without
+ * memory for it: one whose text has failed. Not for PART_CALL. */
+answer_part *choice_part(choice *, part_kind);
+/* Begins a call; its arguments are appended to its text. id and name are borrowed. */
+answer_part *choice_call(choice *, str id, str name);
+/* Nothing more will be added to the last part: equal output behind it is a part of its own. */
+void choice_close_part(choice *);
+bool choice_failed(const choice *); /* output was lost for want of memory */
 
 /* answer_usage.c: the members "usage" and "memory", each with the comma before it */
 void usage_write(const answer *, uint64_t n_output, buf *);

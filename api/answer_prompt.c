@@ -75,18 +75,19 @@ void prompt_echo(choice *c) {
         prompt_echo_scores(c, c->spec.n_prompt, NULL);
         logprobs_release(&c->lp, 0, true);
     }
-    size_t before = c->text.len;
+    buf *out = &choice_part(c, PART_TEXT)->text;
+    size_t before = out->len;
     if (a->chat) {
-        buf_add(&c->text, a->chat_echo);
+        buf_add(out, a->chat_echo);
     } else if (p->is_text) {
-        buf_add(&c->text, p->text);
+        buf_add(out, p->text);
     } else {
         detok d;
         detok_init_text(&d, a->app->port->tok, !a->p.skip_special);
-        for (size_t i = 0; i < p->ids.n; i++) detok_push(&d, p->ids.v[i], &c->text);
-        detok_finish(&d, &c->text);
+        for (size_t i = 0; i < p->ids.n; i++) detok_push(&d, p->ids.v[i], out);
+        detok_finish(&d, out);
     }
-    c->n_chars = count_chars((str){c->text.ptr + before, c->text.len - before});
+    c->n_chars = count_chars((str){out->ptr + before, out->len - before});
 }
 
 /* ---- what is shown beside the text ---- */

@@ -24,6 +24,19 @@ bool app_ready(app *app, http_request *rq) {
     return false;
 }
 
+const json_t *app_body(app *app, http_request *rq) {
+    const json_t *body;
+    err e;
+    if (!app_ready(app, rq)) return NULL;
+    status s = json_in_parse(&body, &rq->mem, rq->body, &e);
+    if (s == OK && !json_is_object(body))
+        s = err_set(&e, ERR_INVALID, "the body must be a JSON object, not %s",
+                    json_in_kind(body));
+    if (s == OK) return rq->json = body;
+    app_refuse(app, rq, &e);
+    return NULL;
+}
+
 str app_path(str path) {
     while (path.len > 1 && path.ptr[1] == '/') path.ptr++, path.len--;
     while (path.len > 1 && path.ptr[path.len - 1] == '/') path.len--;

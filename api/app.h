@@ -77,6 +77,8 @@ bool app_ready(app *, http_request *);
 /* The next name in a list separated by commas, from *at on, which moves behind it; false: none
  * is left. Blanks around a name are not part of it. */
 bool app_next_name(const char **at, str *name);
+/* The body of a request for the model, a JSON object in the request's arena. NULL: refused. */
+const json_t *app_body(app *, http_request *);
 /* 404 unless the name is a served one or "". */
 status app_check_model(const app *, str name, err *);
 /* An answer of JSON text, or 503 when it failed for want of memory. */

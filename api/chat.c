@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "api/answer.h"
+#include "api/writer.h"
 
 /* content as a list of parts: texts are joined, and what an assistant refused with; anything
  * else is refused. */
@@ -168,9 +168,8 @@ status chat_prompt(app *app, const json_t *body, bool answer, bool continue_fina
     return s;
 }
 
-void chat_run(app *app, http_request *rq) {
-    const json_t *body;
-    answer *a = answer_new(app, rq, true, &body);
+void chat_start(app *app, http_request *rq, const json_t *body, const writer *w) {
+    answer *a = answer_new(app, rq, body, w);
     if (!a) return;
     err e;
     chat_prompt_text t;
@@ -186,4 +185,9 @@ void chat_run(app *app, http_request *rq) {
     /* The template writes its own beginning of sequence. */
     a->encode_flags = CHAT_ENCODE_FLAGS;
     answer_start(a);
+}
+
+void chat_run(app *app, http_request *rq) {
+    const json_t *body = app_body(app, rq);
+    if (body) chat_start(app, rq, body, &writer_chat);
 }

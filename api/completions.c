@@ -1,5 +1,5 @@
 /* POST /v1/completions: the prompt in its four forms. Loop thread. */
-#include "api/answer.h"
+#include "api/writer.h"
 #include "base/log.h"
 
 static status wrong(err *e, const json_t *got) {
@@ -50,8 +50,8 @@ static void warn_of_bos(const answer *a) {
 }
 
 void completions_run(app *app, http_request *rq) {
-    const json_t *body;
-    answer *a = answer_new(app, rq, false, &body);
+    const json_t *body = app_body(app, rq);
+    answer *a = body ? answer_new(app, rq, body, &writer_completions) : NULL;
     if (!a) return;
     err e;
     const json_t *v = json_object_get(body, "prompt");
