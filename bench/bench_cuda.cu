@@ -321,6 +321,7 @@ static void bench_rows(uint32_t rows) {
     const double n = (double)rows * b.embd, m = (double)rows * b.ff;
     float *x = a.keep(random_f32((size_t)sets * rows * b.embd)),
           *w = a.keep(random_f32(b.embd));
+    const uint16_t *y = (const uint16_t *)a.keep(random_16((size_t)sets * rows, b.embd));
     uint16_t *wide = (uint16_t *)a.keep(random_16((size_t)sets * rows, 2 * b.ff));
     void *out = a.keep(bytes_of((size_t)rows * b.ff * 4));
     run_case("norm", "BF16", rows, n * (4 + 2), 0, sets, [=](uint32_t i) {
@@ -335,7 +336,7 @@ static void bench_rows(uint32_t rows) {
     void *q = a.keep(bytes_of(cu_quantized_bytes(rows, b.embd)));
     run_case("quantize", "BF16", rows, n * 3, 0, sets, [=](uint32_t i) {
         return cu_quantize(b.stream, CU_BF16, rows, b.embd, b.embd,
-                           (const uint16_t *)y + (size_t)i * rows * b.embd, q);
+                           y + (size_t)i * rows * b.embd, q);
     });
 }
 
