@@ -390,7 +390,6 @@ static void place_workspace(cuda_layout *l, const program *p, const engine_optio
     l->sampler = place(s, cu_sample_scratch_bytes(o->max_logit_rows, p->config.n_vocab));
     l->tables = place(s, l->tables_bytes);
     l->results = place(s, l->results_bytes);
-    l->drawn = place_n(s, o->max_seqs, 4);
     l->previous = place_n(s, o->max_seqs, 4);
     l->rope_pairs = program_rope_dims(p) / 2;
     l->freqs = place_n(s, (uint64_t)p->n_ropes * l->rope_pairs, 8);
