@@ -31,8 +31,10 @@ static const route routes[] = {
     {"/v1/models/", GET | PREFIX | BARE, models_run},
     {"/v1/memory", GET, memory_run},
     {"/v1/embeddings", POST | BARE, unsupported_run},
-    {"/v1/responses", POST, unsupported_run},
-    {"/v1/messages", POST, unsupported_run},
+    {"/v1/responses", POST | BARE | AS_RESPONSES, responses_run},
+    {"/v1/responses/input_tokens", POST | BARE | AS_RESPONSES, responses_count_run},
+    {"/v1/messages", POST | AS_ANTHROPIC, messages_run},
+    {"/v1/messages/count_tokens", POST | AS_ANTHROPIC, messages_count_run},
     {"/tokenize", POST, tokenize_run},
     {"/detokenize", POST, detokenize_run},
     {"/tokenizer_info", GET, tokenizer_info_run},
@@ -217,6 +219,7 @@ static void unsupported_run(app *app, http_request *rq) {
 void root_run(app *app, http_request *rq) {
     (void)app;
     http_answer(rq, 200, "text/plain; charset=utf-8",
-                STR("vramd " VRAMD_VERSION "\nPOST /v1/completions, /v1/chat/completions\n"
+                STR("vramd " VRAMD_VERSION "\nPOST /v1/completions, /v1/chat/completions, "
+                    "/v1/responses, /v1/messages\n"
                     "GET /v1/models, /v1/memory, /metrics, /health, /ready\n"));
 }

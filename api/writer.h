@@ -23,7 +23,8 @@ typedef struct writer {
     void (*count)(answer *);
 } writer;
 
-extern const writer writer_chat, writer_completions;
+extern const writer writer_chat, writer_completions, writer_responses, writer_messages;
+extern const writer writer_responses_count, writer_messages_count;
 
 /* ---- what the chunks and answers of OpenAI's completions share: writer.c ---- */
 
