@@ -20,6 +20,14 @@
     X("model", U32, max_model_len, 0, 0, 16777216, "tokens",                                  \
       "longest sequence, prompt and output; 0: what the model was trained for, at most 8192", \
       "", "ctx-size c")                                                                       \
+    X("model", STR, chat_template, "", 0, 255, "",                                            \
+      "chat template in place of the model's own: a file (Jinja), or NAME of "                \
+      "tokenizer.chat_template.NAME in the model", "", "chat-template-file")                  \
+    X("model", STR, chat_template_kwargs, "", 0, 511, "",                                     \
+      "variables for the chat template of requests that do not give them: a JSON object", "", \
+      "default-chat-template-kwargs")                                                         \
+    X("model", BOOL, trust_request_chat_template, 0, 0, 1, "",                                \
+      "take a chat_template in a request", "", "", LIVE)                                      \
     X("server", STR, host, "127.0.0.1", 0, 255, "",                                           \
       "address to listen on, or unix:/path", "", "")                                          \
     X("server", U32, port, 8000, 0, 65535, "",                                                \
