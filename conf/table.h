@@ -20,6 +20,9 @@
     X("model", U32, max_model_len, 0, 0, 16777216, "tokens",                                  \
       "longest sequence, prompt and output; 0: what the model was trained for, at most 8192", \
       "", "ctx-size c")                                                                       \
+    X("model", STR, pre_tokenizer, "", 0, 63, "",                                             \
+      "name of the pre-tokenizer (tokenizer.ggml.pre), where the file names none or a wrong one", \
+      "", "")                                                                                 \
     X("model", STR, chat_template, "", 0, 255, "",                                            \
       "chat template in place of the model's own: a file (Jinja), or NAME of "                \
       "tokenizer.chat_template.NAME in the model", "", "chat-template-file")                  \
