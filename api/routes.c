@@ -28,7 +28,7 @@ static const route routes[] = {
     {"/v1/models", GET | BARE, models_run},
     {"/v1/models/", GET | PREFIX | BARE, models_run},
     {"/v1/memory", GET, memory_run},
-    {"/v1/embeddings", POST | BARE, unsupported_run},
+    {"/v1/embeddings", POST | BARE, embeddings_run},
     {"/v1/responses", POST, unsupported_run},
     {"/v1/messages", POST, unsupported_run},
     {"/tokenize", POST, tokenize_run},
