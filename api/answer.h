@@ -14,6 +14,8 @@
 struct answer;
 struct writer;
 
+enum { POOL_AT_ONCE = 64, POOL_MAX_INPUTS = 2048 }; /* embeddings: generations, prompts */
+
 typedef enum part_kind { PART_TEXT, PART_REASONING, PART_CALL } part_kind;
 
 /* A piece of a choice's output that clients see as one thing. Only the last part of a choice
@@ -22,10 +24,10 @@ typedef struct answer_part {
     part_kind kind;
     str id, name;   /* PART_CALL: the call's id, the function's name; in the request's arena */
     uint32_t index; /* PART_CALL: of the choice's calls, dense from 0 */
-    /* Text, reasoning, or the arguments as JSON text. All of it; in a stream whose writer does
-     * not set keeps: what is not sent yet. */
+    /* Text, reasoning, or the arguments as JSON text. All of it; in a stream what its writer has
+     * kept: most drop what is sent. */
     buf text;
-    size_t sent;         /* a stream whose writer keeps: bytes of text that are sent */
+    size_t sent;         /* a stream whose writer keeps the text: bytes of it that are sent */
     bool opened, closed; /* a stream has sent its begin; nothing more will be added */
 } answer_part;
 
@@ -62,6 +64,7 @@ typedef struct choice {
     int32_t stop_id;    /* the stop token, or -1 */
     bool timed_out;
     uint32_t n_output, n_reasoning; /* for usage; n_reasoning of n_output */
+    float *vector;                  /* embeddings, once it has ended: [n_dims] */
     gen_usage usage;
 } choice;
 
@@ -75,7 +78,10 @@ typedef struct answer {
     prompt_in *prompts;
     uint32_t n_prompts;
     unsigned encode_flags;
-    str chat_echo; /* what echo repeats in a chat */
+    str chat_echo;              /* what echo repeats in a chat */
+    uint32_t n_dims;            /* of embeddings; 0: text is generated */
+    double *sums[POOL_AT_ONCE]; /* embeddings: buffers that no generation has */
+    uint32_t n_sums;
     stop_set stops;
     choice *choices;
     uint32_t n_choices, n_live; /* generations that have not ended */
@@ -124,6 +130,21 @@ void prompt_write_ids(const answer *, const prompt_in *, buf *);
 /* chat.c: answers a body of /v1/chat/completions, which every API of conversations is turned
  * into, by the writer; what goes wrong is refused. */
 void chat_start(app *, http_request *, const json_t *body, const struct writer *);
+/* completions.c: the same for a body of /v1/completions. */
+void completions_start(app *, http_request *, const json_t *body, const struct writer *);
+
+/* completions.c: reads prompts in their four forms from a member of the body. False: refused. */
+bool completions_prompts(answer *, const json_t *body, const char *field);
+
+/* embeddings.c: reads what a body says of embeddings, but the prompts. NULL: refused. */
+answer *embeddings_new(app *, http_request *, const json_t *body, const struct writer *);
+void vector_write(const choice *, buf *); /* as a list of numbers */
+
+/* answer_pool.c: embeddings. Before a choice is submitted: gives it a buffer. False: no memory. */
+bool pool_begin(choice *);
+/* It has ended: its vector, of length 1. False: no memory, or the sums are no numbers. */
+bool pool_end(choice *);
+void pool_give_back(choice *); /* its buffer */
 
 /* answer_parts.c */
 void choice_parts_init(choice *);
@@ -134,6 +155,9 @@ answer_part *choice_part(choice *, part_kind);
 answer_part *choice_call(choice *, str id, str name);
 /* Nothing more will be added to the last part: equal output behind it is a part of its own. */
 void choice_close_part(choice *);
+/* Whether clients see the i-th part at all: an empty one only where it is all that a finished
+ * choice has. */
+bool choice_shows(const choice *, uint32_t i);
 bool choice_failed(const choice *); /* output was lost for want of memory */
 
 /* answer_usage.c: the members "usage" and "memory", each with the comma before it */

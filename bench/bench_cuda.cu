@@ -321,13 +321,12 @@ static void bench_rows(uint32_t rows) {
     const double n = (double)rows * b.embd, m = (double)rows * b.ff;
     float *x = a.keep(random_f32((size_t)sets * rows * b.embd)),
           *w = a.keep(random_f32(b.embd));
-    const void *y = a.keep(random_16((size_t)sets * rows, b.embd));
+    const uint16_t *y = (const uint16_t *)a.keep(random_16((size_t)sets * rows, b.embd));
     uint16_t *wide = (uint16_t *)a.keep(random_16((size_t)sets * rows, 2 * b.ff));
     void *out = a.keep(bytes_of((size_t)rows * b.ff * 4));
-    run_case("add_norm", "BF16", rows, n * (4 + 4 + 2 + 2), 0, sets, [=](uint32_t i) {
-        const size_t at = (size_t)i * rows * b.embd;
-        return cu_add_norm(b.stream, CU_BF16, rows, b.embd, 1e-5f, x + at,
-                           (const uint16_t *)y + at, w, out);
+    run_case("norm", "BF16", rows, n * (4 + 2), 0, sets, [=](uint32_t i) {
+        const cu_norm norm = {CU_BF16, rows, 1e-5f, w};
+        return cu_row_norm(b.stream, &norm, b.embd, x + (size_t)i * rows * b.embd, out);
     });
     run_case("gate", "BF16", rows, m * (4 + 2), 0, sets, [=](uint32_t i) {
         return cu_gate(b.stream, CU_BF16, ACT_SILU, rows, b.ff,
@@ -337,7 +336,7 @@ static void bench_rows(uint32_t rows) {
     void *q = a.keep(bytes_of(cu_quantized_bytes(rows, b.embd)));
     run_case("quantize", "BF16", rows, n * 3, 0, sets, [=](uint32_t i) {
         return cu_quantize(b.stream, CU_BF16, rows, b.embd, b.embd,
-                           (const uint16_t *)y + (size_t)i * rows * b.embd, q);
+                           y + (size_t)i * rows * b.embd, q);
     });
 }
 
@@ -448,14 +447,12 @@ static void bench_sample(uint32_t n, const char *how, float temperature) {
     CHECK_CUDA(cudaMemcpy(dp, p.data(), n * sizeof(tables_sampling), cudaMemcpyHostToDevice));
     const uint32_t sets = std::min(4u, sets_for((size_t)n * b.vocab * 4));
     float *logits = a.keep(random_f32((size_t)sets * n * b.vocab));
-    int32_t *lists = a.keep(table_of({0})),
-            *previous = a.keep(table_of(std::vector<int32_t>(n))),
-            *drawn = a.keep(table_of(std::vector<int32_t>(n)));
+    int32_t *lists = a.keep(table_of({0})), *drawn = a.keep(table_of(std::vector<int32_t>(n)));
     sampled *out = (sampled *)a.keep(bytes_of(n * sizeof(sampled)));
     void *scratch = a.keep(bytes_of(cu_sample_scratch_bytes(n, b.vocab)));
     run_case(how, "F32", n, 4.0 * n * b.vocab, 0, sets, [=](uint32_t i) {
-        return cu_sample(b.stream, logits + (size_t)i * n * b.vocab, b.vocab, dp, lists,
-                         previous, n, scratch, out, drawn);
+        const cu_logits row = {logits + (size_t)i * n * b.vocab, b.vocab, scratch};
+        return cu_sample(b.stream, &row, dp, lists, n, out, drawn);
     });
 }
 
@@ -525,13 +522,13 @@ static void measure_operations() {
 
 static void measure_all(const char *path, const cuda_device *d, const char *commit) {
     err e;
-    const size_t workspace = CUDA_GEMM_WORKSPACE;
+    const size_t workspace = CUDA_GEMM_WORKSPACE, idle = 256u << 20;
     CHECK_CUDA(cudaStreamCreateWithFlags(&b.stream, cudaStreamNonBlocking));
     CHECK_CUDA(cudaEventCreate(&b.start));
     CHECK_CUDA(cudaEventCreate(&b.stop));
-    void *space = bytes_of(workspace);
+    const gemm_memory memory = {bytes_of(workspace), workspace, bytes_of(idle), idle};
     measure_copy();
-    if (gemm_open(&b.lt, &b.host, space, workspace, false, &e) == OK) {
+    if (gemm_open(&b.lt, &b.host, &memory, false, &e) == OK) {
         measure_gemm();
     } else {
         printf("without cuBLASLt: %s\n", e.text);
@@ -542,7 +539,8 @@ static void measure_all(const char *path, const cuda_device *d, const char *comm
     if (b.json) fprintf(b.json, "\n ]\n}\n");
     if (b.json && fclose(b.json) != 0) perror(path);
     gemm_close(b.lt);
-    CHECK_CUDA(cudaFree(space));
+    CHECK_CUDA(cudaFree(memory.workspace));
+    CHECK_CUDA(cudaFree(memory.idle));
     CHECK_CUDA(cudaFree(b.scratch.data));
     CHECK_CUDA(cudaEventDestroy(b.start));
     CHECK_CUDA(cudaEventDestroy(b.stop));

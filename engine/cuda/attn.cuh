@@ -269,27 +269,42 @@ CU_DEVICE void attn_values(attn_state<HD, MT> &s, float p[MT][NK / 8][4], const 
     }
 }
 
-/* The tile of NK tokens from first on. A row whose last token is hi sees hi - span + 1 .. hi,
- * which is looked at only when some row of the warp does not see all of the tile (masked). */
+/* What one call multiplies: rows of q (the next 16 lie q_step elements further) with a tile. */
+template <class E> struct attn_operands {
+    const E *q;
+    int q_step;
+    const E *k, *v;
+};
+
+/* What the rows see of the tile from token first on: one whose last token is hi sees
+ * hi - span + 1 .. hi. some: not all rows of the warp see all of the tile; else nothing is
+ * looked at. */
+template <int MT> struct attn_mask {
+    bool some;
+    int first, span;
+    const int (*hi)[2]; /* [MT] */
+};
+
+/* Takes a tile of NK tokens. */
 template <class E, int HD, int MT, int NK>
-CU_DEVICE void attn_tile(attn_state<HD, MT> &s, const E *q, int q_step, const E *k, const E *v,
-                         float scale, bool masked, int first, const int hi[MT][2], int span,
-                         int lane) {
+CU_DEVICE void attn_tile(attn_state<HD, MT> &s, const attn_operands<E> &x,
+                         const attn_mask<MT> &mask, float scale, int lane) {
     float p[MT][NK / 8][4];
-    attn_scores<E, HD, MT, NK>(p, q, q_step, k, lane);
-    if (masked) {
+    attn_scores<E, HD, MT, NK>(p, x.q, x.q_step, x.k, lane);
+    if (mask.some) {
 #pragma unroll
         for (int i = 0; i < MT; i++)
 #pragma unroll
             for (int j = 0; j < NK / 8; j++)
 #pragma unroll
                 for (int e = 0; e < 4; e++) {
-                    int behind = hi[i][e >> 1] - (first + j * 8 + 2 * (lane & 3) + (e & 1));
-                    if (behind < 0 || behind >= span) p[i][j][e] = -INFINITY;
+                    int token = mask.first + j * 8 + 2 * (lane & 3) + (e & 1);
+                    int behind = mask.hi[i][e >> 1] - token;
+                    if (behind < 0 || behind >= mask.span) p[i][j][e] = -INFINITY;
                 }
     }
     attn_soften<HD, MT, NK>(s, p, scale);
-    attn_values<E, HD, MT, NK>(s, p, v, lane);
+    attn_values<E, HD, MT, NK>(s, p, x.v, lane);
 }
 
 /* The row's whole sum of weights: of the four lanes that hold it. */

@@ -61,14 +61,14 @@ CU_DEVICE decode_cut decode_cut_of(const attn_args &a, uint32_t n_seqs, uint32_t
     return c;
 }
 
-/* first[e]: splits of the entries before e; first[n_seqs]: of all. */
+/* first[e]: splits of the entries before e; first[n_seqs]: of all. An entry that needs more than
+ * n_splits (a batch that contradicts its plan) has that many, and NaN as its result: its logits
+ * are not finite then, and its sequence ends with an error. */
 template <int THREADS>
 CU_DEVICE void decode_count(const attn_args &a, uint32_t n_seqs, uint32_t n_splits,
                             int *first) {
     for (uint32_t e = threadIdx.x; e < n_seqs; e += THREADS) {
-        uint32_t n = decode_cut_of(a, n_seqs, e).n;
-        if (n > n_splits) __trap(); /* the caller's n_splits is too small for its tables */
-        first[e] = (int)n;
+        first[e] = (int)min(decode_cut_of(a, n_seqs, e).n, n_splits);
     }
     __syncthreads();
     if (threadIdx.x < 32) {
@@ -179,9 +179,10 @@ CU_DEVICE void decode_walk(const attn_args &a, const decode_item &d, E *q, E *ri
         issue(i + C::STAGES - 1);
         const E *k = ring + i % C::STAGES * 2 * C::TILE;
         int first = (tile + i * C::WARPS) * DECODE_TOKENS;
-        attn_tile<E, HD, 1, DECODE_TOKENS>(s, q, 0, k, k + C::TILE, a.scale,
-                                           first < lo || first + DECODE_TOKENS - 1 > hi, first,
-                                           his, hi - lo + 1, lane);
+        const attn_operands<E> x = {q, 0, k, k + C::TILE};
+        const attn_mask<1> mask = {first < lo || first + DECODE_TOKENS - 1 > hi, first,
+                                   hi - lo + 1, his};
+        attn_tile<E, HD, 1, DECODE_TOKENS>(s, x, mask, a.scale, lane);
     }
     cu_cp_async_wait<0>();
     __syncwarp();
@@ -222,7 +223,9 @@ CU_DEVICE void decode_store(const attn_args &a, const decode_item &d, const floa
             x = fmaf(p[c], weight, x);
             y = fmaf(p[c + 1], weight, y);
         }
-        if (d.cut.n == 1) {
+        const bool lacks = d.cut.n > out.n_splits;
+        if (d.cut.n == 1 || lacks) {
+            if (lacks) x = y = NAN;
             size_t at = ((size_t)a.first_row[d.entry] * a.n_heads + d.head + h) * a.head_dim;
             *(uint32_t *)(a.out + at + c) = attn_pack_t(a.t_bf16, x / l, y / l);
         } else {
@@ -269,7 +272,7 @@ static __global__ void __launch_bounds__(COMBINE_THREADS)
     CU_SHARED(float2, part, COMBINE_THREADS);
     uint32_t head = blockIdx.x, entry = blockIdx.y;
     uint32_t n = decode_cut_of(a, gridDim.y, entry).n; /* a block for each entry */
-    if (n <= 1) return;
+    if (n <= 1 || n > in.n_splits) return;             /* decode has written the result */
     size_t at = (size_t)entry * in.n_splits * a.n_heads + head;
     if (threadIdx.x < n) part[threadIdx.x] = in.ml[at + (size_t)threadIdx.x * a.n_heads];
     __syncthreads();

@@ -148,10 +148,12 @@ CU_DEVICE void prefill_run(const attn_args &a, const prefill_block &b, E *smem) 
         for (int part = 0; part < NK; part += C::PART) {
             int first = tile * NK + part, at = part * attn_row<HD>::STRIDE;
             if (idle || first > highest || first + C::PART <= first_seen) continue;
-            bool masked = first < all_seen || first + C::PART - 1 > lowest;
-            attn_tile<E, HD, MT, C::PART>(
-                s, q + p0 * attn_row<HD>::STRIDE, PREFILL_WARPS * 16 * attn_row<HD>::STRIDE,
-                k + at, k + C::TILE + at, a.scale, masked, first, hi, span, lane);
+            const attn_operands<E> x = {q + p0 * attn_row<HD>::STRIDE,
+                                        PREFILL_WARPS * 16 * attn_row<HD>::STRIDE, k + at,
+                                        k + C::TILE + at};
+            const attn_mask<MT> mask = {first < all_seen || first + C::PART - 1 > lowest, first,
+                                        span, hi};
+            attn_tile<E, HD, MT, C::PART>(s, x, mask, a.scale, lane);
         }
     }
     if (!idle) prefill_store<E, HD, MT>(a, b, s, q, p0, lane);

@@ -10,11 +10,19 @@
 
 typedef struct gemm gemm;
 
-/* workspace: device, 256-byte aligned. invariant: every call of a shape has the number of rows
- * that it was tuned for, and algorithms that split sums are left out.
+/* Device memory, 256-byte aligned. idle: overwritten between timed runs, so that no run finds
+ * its weights in the cache; gemm_tune alone uses it. */
+typedef struct gemm_memory {
+    void *workspace;
+    uint64_t workspace_bytes;
+    void *idle;
+    uint64_t idle_bytes; /* 0: none */
+} gemm_memory;
+
+/* invariant: every call of a shape has the number of rows that it was tuned for, and algorithms
+ * that split sums are left out.
  * Errors: ERR_UNSUPPORTED (no library: what was looked for), ERR_DEVICE, ERR_NO_MEMORY. */
-status gemm_open(gemm **out, const cuda_host *, void *workspace, uint64_t bytes, bool invariant,
-                 err *);
+status gemm_open(gemm **out, const cuda_host *, const gemm_memory *, bool invariant, err *);
 void gemm_close(gemm *); /* NULL is ignored */
 
 /* Have products of this shape been timed for every number of rows in more + 1 .. l->n_rows? */

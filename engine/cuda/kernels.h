@@ -53,18 +53,25 @@ cudaError_t cu_gather(cudaStream_t, const cu_tables *, uint32_t n_logit_rows, ui
 
 /* ---- norm.cu ---- */
 
-/* x += y (where y is given), then out = x / sqrt(mean(x^2) + eps) * w: the residual sum and the
- * norm that follows it (Zhang and Sennrich, "Root Mean Square Layer Normalization", eq. 4).
- * x: [n_rows][cols] float32; y: [n_rows][cols] of T or NULL; w: [cols] float32;
- * out: [n_rows][cols] of T. One block a row; one fixed order of additions. cols: a multiple of
- * 8, at most 32768. */
-cudaError_t cu_add_norm(cudaStream_t, cu_type t, uint32_t n_rows, uint32_t cols, float eps,
-                        float *x, const void *y, const float *w, void *out);
-/* In place on n_heads heads of each row: QK norm (for models that have it).
- * v: [n_rows][ld] of T, heads at columns first_col + h * head_dim; w: [head_dim]. */
-cudaError_t cu_head_norm(cudaStream_t, cu_type t, uint32_t n_rows, uint32_t n_heads,
-                         uint32_t head_dim, uint32_t first_col, uint32_t ld, float eps, void *v,
-                         const float *w);
+/* x / sqrt(mean(x^2) + eps) * w (Zhang and Sennrich, "Root Mean Square Layer Normalization",
+ * eq. 4), in one fixed order of additions. */
+typedef struct cu_norm {
+    cu_type t; /* T: of the result */
+    uint32_t n_rows;
+    float eps;
+    const float *w; /* as many as there are numbers under one root */
+} cu_norm;
+/* x: [n_rows][cols] float32, out: [n_rows][cols] of T. One block a row. cols: a multiple of 8,
+ * at most 32768. */
+cudaError_t cu_row_norm(cudaStream_t, const cu_norm *, uint32_t cols, const float *x,
+                        void *out);
+/* Heads of each row: v: [n_rows][ld] of T, the heads at columns first_col + h * head_dim. */
+typedef struct cu_heads {
+    uint32_t n_heads, head_dim, first_col, ld;
+    void *v;
+} cu_heads;
+/* In place: QK norm (for models that have it). */
+cudaError_t cu_head_norm(cudaStream_t, const cu_norm *, const cu_heads *);
 
 /* ---- gate.cu ---- */
 
@@ -221,16 +228,21 @@ cudaError_t cu_attn_prefill(cudaStream_t, const cu_attn *, const cu_tables *,
 /* ---- sample.cu: what model/sampling.h says, the same tokens for the same logits; parameters
  * in tables.h ---- */
 
-/* logits: [n_logit_rows][n_vocab] float32, edited in place. p: [n_seqs], lists: words, scratch:
- * cu_sample_scratch_bytes(n_seqs, n_vocab). Writes out[i] (the same bits as sampling_draw's for
- * the same logits) and drawn[i] = the token, or -1, where out[i] is left alone. drawn is
- * not previous: other entries may still read that. */
-cudaError_t cu_sample(cudaStream_t, float *logits, uint32_t n_vocab, const tables_sampling *p,
-                      const int32_t *lists, const int32_t *previous, uint32_t n_seqs,
-                      void *scratch, sampled *out, int32_t *drawn);
-/* sampling_score for rows that draw nothing, or before cu_sample edits them. s: [n], out: [n],
- * scratch: cu_sample_scratch_bytes(n, n_vocab). */
-cudaError_t cu_score_rows(cudaStream_t, const float *logits, uint32_t n_vocab,
-                          const tables_score *s, uint32_t n, void *scratch, sampled *out);
+typedef struct cu_logits {
+    float *row; /* [n_logit_rows][n_vocab] */
+    uint32_t n_vocab;
+    void *scratch; /* cu_sample_scratch_bytes(n, n_vocab) for calls of up to n rows */
+} cu_logits;
+
+/* Edits the logits in place. p: [n_seqs], lists: words. Writes out[i] (the same bits as
+ * sampling_draw's for the same logits; SAMPLING_NOT_FINITE for a row with a logit that is not
+ * finite) and drawn[i] = the token, or -1, where out[i] is left alone. drawn holds on entry
+ * what the step before drew (cu_tables.previous). */
+cudaError_t cu_sample(cudaStream_t, const cu_logits *, const tables_sampling *p,
+                      const int32_t *lists, uint32_t n_seqs, sampled *out, int32_t *drawn);
+/* sampling_score for rows that draw nothing, or before cu_sample edits them. s: [n], out: [n].
+ * Leaves the logits as they are. */
+cudaError_t cu_score_rows(cudaStream_t, const cu_logits *, const tables_score *s, uint32_t n,
+                          sampled *out);
 
 #endif

@@ -76,7 +76,7 @@ typedef struct cuda_layout {
         workspace_bytes;
     /* Offsets in the arena, within the workspace. */
     uint64_t gemm, gemm_bytes, slice, slice_bytes, quantized, split, split_bytes, partials,
-        sampler, tables, tables_bytes, results, drawn, previous, freqs;
+        sampler, tables, tables_bytes, results, previous, freqs;
     uint64_t results_bytes;
     uint64_t fixed_bytes; /* all but the KV cache, which begins there */
     kv_format kv[PLAN_MAX_GROUPS];

@@ -82,8 +82,8 @@ static cudaError_t run_embed(const lowering *w, const cuda_op *c) {
 
 static cudaError_t run_norm(const lowering *w, const cuda_op *c) {
     const op *o = c->o;
-    return cu_add_norm(w->s, w->e->l->t, rows_of(w, o->in), w->e->p->values[o->in].cols,
-                       o->norm.eps, (float *)value_at(w, o->in), NULL, c->vec[0],
+    const cu_norm n = {w->e->l->t, rows_of(w, o->in), o->norm.eps, c->vec[0]};
+    return cu_row_norm(w->s, &n, w->e->p->values[o->in].cols, (const float *)value_at(w, o->in),
                        value_at(w, o->out));
 }
 
@@ -249,13 +249,14 @@ static cudaError_t run_gate_up(const lowering *w, const cuda_op *c) {
 static cudaError_t run_head_norm(const lowering *w, const cuda_op *c) {
     const cuda_engine *e = w->e;
     const head_shape *m = &c->o->heads;
-    const uint32_t ld = e->p->values[c->o->in].cols, n = w->run->shape.n_rows;
-    void *qkv = value_at(w, c->o->in);
-    cudaError_t ce = cu_head_norm(w->s, e->l->t, n, m->n_heads, m->head_dim, 0, ld,
-                                  c->o->norm.eps, qkv, c->vec[0]);
+    cu_norm n = {e->l->t, w->run->shape.n_rows, c->o->norm.eps, c->vec[0]};
+    cu_heads h = {m->n_heads, m->head_dim, 0, e->p->values[c->o->in].cols,
+                  value_at(w, c->o->in)};
+    cudaError_t ce = cu_head_norm(w->s, &n, &h);
     if (ce != cudaSuccess) return ce;
-    return cu_head_norm(w->s, e->l->t, n, m->n_kv_heads, m->head_dim, m->n_heads * m->head_dim,
-                        ld, c->o->norm.eps, qkv, c->vec[1]);
+    n.w = c->vec[1];
+    h.first_col = m->n_heads * m->head_dim, h.n_heads = m->n_kv_heads;
+    return cu_head_norm(w->s, &n, &h);
 }
 
 static cudaError_t run_rope(const lowering *w, const cuda_op *c) {
@@ -298,23 +299,18 @@ static cudaError_t run_sample(const lowering *w, const cuda_op *c) {
     cuda_engine *e = w->e;
     const tables_shape *sh = &w->run->shape;
     const uint32_t n_vocab = e->p->values[c->o->in].cols;
-    float *logits = (float *)value_at(w, c->o->in);
+    const cu_logits logits = {(float *)value_at(w, c->o->in), n_vocab,
+                              cuda_at(e, e->l->sampler)};
     sampled *token = (sampled *)cuda_at(e, e->l->results), *scored = token + e->opt.max_seqs;
-    int32_t *drawn = (int32_t *)cuda_at(e, e->l->drawn);
-    void *scratch = cuda_at(e, e->l->sampler);
     cudaError_t ce = cudaSuccess;
     if (e->kept && sh->n_logit_rows)
-        ce = cudaMemcpyAsync(e->kept, logits, sizeof(float) * n_vocab * sh->n_logit_rows,
+        ce = cudaMemcpyAsync(e->kept, logits.row, sizeof(float) * n_vocab * sh->n_logit_rows,
                              cudaMemcpyDeviceToDevice, w->s);
     if (ce == cudaSuccess && sh->n_scores)
-        ce = cu_score_rows(w->s, logits, n_vocab, w->scores, sh->n_scores, scratch, scored);
+        ce = cu_score_rows(w->s, &logits, w->scores, sh->n_scores, scored);
     if (ce != cudaSuccess || sh->n_seqs == 0) return ce;
-    ce = cu_sample(w->s, logits, n_vocab, w->sampling, w->lists, w->tables.previous, sh->n_seqs,
-                   scratch, token, drawn);
-    if (ce == cudaSuccess)
-        ce = cudaMemcpyAsync(cuda_at(e, e->l->previous), drawn, sizeof(int32_t) * sh->n_seqs,
-                             cudaMemcpyDeviceToDevice, w->s);
-    return ce;
+    return cu_sample(w->s, &logits, w->sampling, w->lists, sh->n_seqs, token,
+                     (int32_t *)cuda_at(e, e->l->previous));
 }
 
 /* ---- the program ---- */

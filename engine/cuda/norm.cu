@@ -1,5 +1,4 @@
-/* Root mean square norms: of the residual stream together with the sum before it, and of the
- * heads of q and k. A row is read once and stays in registers between the sum and the scaling.
+/* Root mean square norms: of the residual stream, and of the heads of q and k. A row is read once and stays in registers between the sum and the scaling.
  */
 #include "engine/cuda/kernels.h"
 #include "engine/cuda/vec.cuh"
@@ -12,7 +11,7 @@ CU_DEVICE float norm_scale(float sum, uint32_t n, float eps) {
 /* Thread t holds columns 8 (t + i blockDim) ..; V such octets. */
 template <class T, int V>
 static __global__ void __launch_bounds__(512)
-    k_add_norm(uint32_t cols, float eps, float *x, const T *y, const float *w, T *out) {
+    k_row_norm(uint32_t cols, float eps, const float *x, const float *w, T *out) {
     cu_grid_trigger();
     cu_grid_wait();
     CU_SHARED(float, part, 32);
@@ -24,13 +23,6 @@ static __global__ void __launch_bounds__(512)
         if (c >= cols) break;
         cu_load8(x + row + c, v[i]);
         if (V <= 2) cu_load8(w + c, g[i]); /* early: its latency passes behind the sum */
-        if (y) {
-            float a[8];
-            cu_load8(y + row + c, a);
-#pragma unroll
-            for (int k = 0; k < 8; k++) v[i][k] += a[k];
-            cu_store8(x + row + c, v[i]);
-        }
 #pragma unroll
         for (int k = 0; k < 8; k++) sum = fmaf(v[i][k], v[i][k], sum);
     }
@@ -47,54 +39,53 @@ static __global__ void __launch_bounds__(512)
 }
 
 template <class T, int V>
-static cudaError_t add_norm(cudaStream_t s, uint32_t n_rows, uint32_t cols, float eps, float *x,
-                            const void *y, const float *w, void *out) {
+static cudaError_t row_norm(cudaStream_t s, const cu_norm *n, uint32_t cols, const float *x,
+                            void *out) {
     uint32_t threads = cu_ceil_div(cu_ceil_div(cols / 8, V), 32) * 32;
-    CU_LAUNCH_EARLY((k_add_norm<T, V>), n_rows, threads, 0, s, cols, eps, x, (const T *)y, w,
+    CU_LAUNCH_EARLY((k_row_norm<T, V>), n->n_rows, threads, 0, s, cols, n->eps, x, n->w,
                     (T *)out);
     return cudaGetLastError();
 }
 
-cudaError_t cu_add_norm(cudaStream_t s, cu_type t, uint32_t n_rows, uint32_t cols, float eps,
-                        float *x, const void *y, const float *w, void *out) {
+cudaError_t cu_row_norm(cudaStream_t s, const cu_norm *n, uint32_t cols, const float *x,
+                        void *out) {
     if (cols == 0 || cols % 8 || cols > 32768) return cudaErrorInvalidValue;
-    if (n_rows == 0) return cudaSuccess;
-    return cu_by_type(t, [&](auto type) {
+    if (n->n_rows == 0) return cudaSuccess;
+    return cu_by_type(n->t, [&](auto type) {
         using T = decltype(type);
-        if (cols <= 4096) return add_norm<T, 1>(s, n_rows, cols, eps, x, y, w, out);
-        if (cols <= 8192) return add_norm<T, 2>(s, n_rows, cols, eps, x, y, w, out);
-        if (cols <= 16384) return add_norm<T, 4>(s, n_rows, cols, eps, x, y, w, out);
-        return add_norm<T, 8>(s, n_rows, cols, eps, x, y, w, out);
+        if (cols <= 4096) return row_norm<T, 1>(s, n, cols, x, out);
+        if (cols <= 8192) return row_norm<T, 2>(s, n, cols, x, out);
+        if (cols <= 16384) return row_norm<T, 4>(s, n, cols, x, out);
+        return row_norm<T, 8>(s, n, cols, x, out);
     });
 }
 
 /* W lanes a head, 8 columns a lane and round; heads wider than 256 take V = 2 rounds. */
 template <class T, int W, int V>
 static __global__ void __launch_bounds__(128)
-    k_head_norm(uint32_t n_vectors, uint32_t n_heads, uint32_t head_dim, uint32_t first_col,
-                uint32_t ld, float eps, T *rows, const float *w) {
+    k_head_norm(uint32_t n_vectors, cu_heads h, float eps, const float *w) {
     cu_grid_trigger();
     cu_grid_wait();
     const uint32_t id = (blockIdx.x * 128 + threadIdx.x) / W, lane = threadIdx.x % W;
     const bool live = id < n_vectors;
-    T *head = rows + (size_t)(live ? id / n_heads : 0) * ld + first_col +
-              (live ? id % n_heads : 0) * head_dim;
+    T *head = (T *)h.v + (size_t)(live ? id / h.n_heads : 0) * h.ld + h.first_col +
+              (live ? id % h.n_heads : 0) * h.head_dim;
     float v[V][8], sum = 0.0f;
 #pragma unroll
     for (int i = 0; i < V; i++) {
         uint32_t c = (lane + i * W) * 8;
-        if (!live || c >= head_dim) break;
+        if (!live || c >= h.head_dim) break;
         cu_load8(head + c, v[i]);
 #pragma unroll
         for (int k = 0; k < 8; k++) sum = fmaf(v[i][k], v[i][k], sum);
     }
 #pragma unroll
     for (int m = W / 2; m; m >>= 1) sum += __shfl_xor_sync(0xffffffffu, sum, m);
-    const float scale = norm_scale(sum, head_dim, eps);
+    const float scale = norm_scale(sum, h.head_dim, eps);
 #pragma unroll
     for (int i = 0; i < V; i++) {
         uint32_t c = (lane + i * W) * 8;
-        if (!live || c >= head_dim) break;
+        if (!live || c >= h.head_dim) break;
         float g[8];
         cu_load8(w + c, g);
 #pragma unroll
@@ -103,23 +94,22 @@ static __global__ void __launch_bounds__(128)
     }
 }
 
-cudaError_t cu_head_norm(cudaStream_t s, cu_type t, uint32_t n_rows, uint32_t n_heads,
-                         uint32_t head_dim, uint32_t first_col, uint32_t ld, float eps, void *v,
-                         const float *w) {
-    if (head_dim == 0 || head_dim % 8 || head_dim > 512 || first_col % 8 || ld % 8)
+cudaError_t cu_head_norm(cudaStream_t s, const cu_norm *n, const cu_heads *h) {
+    if (h->head_dim == 0 || h->head_dim % 8 || h->head_dim > 512 || h->first_col % 8 ||
+        h->ld % 8)
         return cudaErrorInvalidValue;
-    const uint32_t n = n_rows * n_heads;
-    if (n == 0) return cudaSuccess;
-    return cu_by_type(t, [&](auto type) {
+    const uint32_t all = n->n_rows * h->n_heads;
+    if (all == 0) return cudaSuccess;
+    return cu_by_type(n->t, [&](auto type) {
         using T = decltype(type);
 #define HEADS(W, V)                                                                            \
-    CU_LAUNCH_EARLY((k_head_norm<T, W, V>), cu_ceil_div(n, 128 / W), 128, 0, s, n, n_heads,    \
-                    head_dim, first_col, ld, eps, (T *)v, w)
-        if (head_dim <= 64)
+    CU_LAUNCH_EARLY((k_head_norm<T, W, V>), cu_ceil_div(all, 128 / W), 128, 0, s, all, *h,     \
+                    n->eps, n->w)
+        if (h->head_dim <= 64)
             HEADS(8, 1);
-        else if (head_dim <= 128)
+        else if (h->head_dim <= 128)
             HEADS(16, 1);
-        else if (head_dim <= 256)
+        else if (h->head_dim <= 256)
             HEADS(32, 1);
         else
             HEADS(32, 2);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ---- device memory ---- */
 
@@ -104,6 +105,14 @@ static status open_context(cuda_engine *e, err *er) {
     return s;
 }
 
+/* Waiting for a step spins, which is the quickest, unless the cores are few: then the loop and
+ * the clients' threads need the one that would be spun on. */
+static unsigned wait_flags(void) {
+    enum { FEW_CORES = 4 };
+    const bool few = sysconf(_SC_NPROCESSORS_ONLN) < FEW_CORES;
+    return cudaEventDisableTiming | (few ? cudaEventBlockingSync : 0);
+}
+
 static status open_slots(cuda_engine *e, err *er) {
     const cuda_layout *l = e->l;
     status s = cuda_check(
@@ -116,8 +125,8 @@ static status open_slots(cuda_engine *e, err *er) {
         slot->tables = (unsigned char *)e->host->staging + i * l->slot_bytes;
         slot->token = (sampled *)(slot->tables + l->slot_results);
         slot->scored = slot->token + e->opt.max_seqs;
-        s = cuda_check(e->host, cudaEventCreateWithFlags(&slot->done, cudaEventDisableTiming),
-                       "events", er);
+        s = cuda_check(e->host, cudaEventCreateWithFlags(&slot->done, wait_flags()), "events",
+                       er);
     }
     return s;
 }
@@ -132,8 +141,8 @@ static status fill_constants(cuda_engine *e, err *er) {
     }
     cudaError_t ce = cudaMemcpyAsync(cuda_at(e, l->freqs), f, n * sizeof *f,
                                      cudaMemcpyHostToDevice, e->stream);
-    if (ce == cudaSuccess) /* drawn and previous: nothing was */
-        ce = cudaMemsetAsync(cuda_at(e, l->drawn), 0xff, l->freqs - l->drawn, e->stream);
+    if (ce == cudaSuccess) /* -1: nothing was drawn */
+        ce = cudaMemsetAsync(cuda_at(e, l->previous), 0xff, l->freqs - l->previous, e->stream);
     if (ce == cudaSuccess)
         ce = cudaMemsetAsync(cuda_at(e, l->results), 0, l->results_bytes, e->stream);
     if (ce == cudaSuccess && l->split_bytes)
@@ -145,8 +154,11 @@ static status fill_constants(cuda_engine *e, err *er) {
 static status open_gemm(cuda_engine *e, err *er) {
     if (!e->l->wants_gemm) return OK;
     const uint64_t before = free_now();
-    status s = gemm_open(&e->lt, e->host, cuda_at(e, e->l->gemm), e->l->gemm_bytes,
-                         e->l->batch_invariant, er);
+    /* The KV cache is empty yet. */
+    const gemm_memory memory = {cuda_at(e, e->l->gemm), e->l->gemm_bytes,
+                                cuda_at(e, e->l->fixed_bytes),
+                                e->arena_bytes - e->l->fixed_bytes};
+    status s = gemm_open(&e->lt, e->host, &memory, e->l->batch_invariant, er);
     if (s == ERR_UNSUPPORTED && !e->l->needs_gemm) {
         char text[500];
         snprintf(text, sizeof text, "prefill with packed weights is slower: %.400s", er->text);

@@ -9,7 +9,10 @@
  * A greedy row is thus read once, by as many SMs as its length fills. The truncations are cuts
  * on the row as it is: what they leave is asked of each element again (struct alive) instead of
  * being copied, so scratch holds a few numbers for each strip of 128 logits. Penalties count
- * the history in shared memory, each block for its own 4096 tokens of the vocabulary. */
+ * the history in shared memory, each block for its own 4096 tokens of the vocabulary.
+ *
+ * Only scan reads what the step before drew, and choose begins when scan has ended: so choose
+ * writes what it draws to the same place. */
 #include "engine/cuda/kernels.h"
 #include "engine/cuda/select.cuh"
 
@@ -17,6 +20,9 @@ enum { CHUNK = CU_SAMPLE_CHUNK, SCAN_THREADS = 256, WARP_STRIPS = CHUNK / STRIP 
 static_assert((int)STRIP == (int)CU_SAMPLE_STRIP, "scratch.h");
 
 /* ---- scratch of one row ---- */
+
+/* The best of a chunk with a logit that is not finite: above those of all others. */
+constexpr row_sum NOT_FINITE = ~0ull;
 
 struct row_scratch {
     /* A best is (key << 32 | ~id): the highest is the highest key's lowest id. */
@@ -78,6 +84,14 @@ CU_DEVICE bool penalises(const tables_sampling &p) {
 CU_DEVICE bool edits(const tables_sampling &p) {
     return p.n_bias || p.n_end || penalises(p);
 }
+/* Whether scan may see -inf where the row has none. A score is of whatever the row holds, as
+ * sampling_score's. */
+CU_DEVICE bool may_forbid(const tables_sampling &p) {
+    return p.n_allowed || edits(p);
+}
+CU_DEVICE bool may_forbid(const tables_score &) {
+    return true;
+}
 
 /* ---- scan: the edits of one chunk ---- */
 
@@ -89,6 +103,10 @@ CU_DEVICE row_sum warp_best(row_sum v) {
 }
 CU_DEVICE row_sum best_of(float logit, uint32_t id) {
     return (row_sum)row_key(logit) << 32 | (uint32_t)~id;
+}
+
+CU_DEVICE bool is_finite(float x) {
+    return (__float_as_uint(x) & 0x7f800000u) != 0x7f800000u;
 }
 
 /* Thread 0 gets the best of the block. part: [SCAN_THREADS / 32], shared. */
@@ -180,14 +198,22 @@ CU_DEVICE void edit_chunk(float *logits, uint32_t first, uint32_t end, const tab
     __syncthreads();
 }
 
-CU_DEVICE void edit(float *logits, uint32_t first, uint32_t end, const tables_sampling &p,
+/* The edits forbid by -inf, so they look before: the block's, whether its logits are finite. */
+CU_DEVICE bool edit(float *logits, uint32_t first, uint32_t end, const tables_sampling &p,
                     const lists_of &lists, row_sum *part, row_sum *original) {
     CU_SHARED(uint32_t, count, CHUNK);
+    bool finite = true;
+    for (uint32_t id = first + threadIdx.x; id < end; id += SCAN_THREADS)
+        finite &= is_finite(logits[id]);
+    finite = __syncthreads_and(finite);
     if (p.n_allowed) forbid(logits, first, end, (const uint32_t *)lists.words + p.allowed_at);
     if (edits(p)) edit_chunk(logits, first, end, p, lists, count, part, original);
+    return finite;
 }
-CU_DEVICE void edit(float *, uint32_t, uint32_t, const tables_score &, const lists_of &,
-                    row_sum *, row_sum *) {}
+CU_DEVICE bool edit(float *, uint32_t, uint32_t, const tables_score &, const lists_of &,
+                    row_sum *, row_sum *) {
+    return true;
+}
 
 template <class P>
 static __global__ void __launch_bounds__(SCAN_THREADS)
@@ -200,7 +226,9 @@ static __global__ void __launch_bounds__(SCAN_THREADS)
     const row_scratch w = scratch_of(scratch, n_vocab, blockIdx.y);
     float *row = logits + (size_t)p.logit_row * n_vocab;
     const uint32_t first = blockIdx.x * CHUNK, end = min(first + CHUNK, n_vocab);
-    edit(row, first, end, p, lists, part, &w.original[blockIdx.x]);
+    const bool as_it_is = !may_forbid(p);
+    const bool finite =
+        as_it_is || edit(row, first, end, p, lists, part, &w.original[blockIdx.x]);
 
     const uint32_t lane = threadIdx.x % 32;
     const uint32_t strip = first / STRIP + threadIdx.x / 32 * WARP_STRIPS;
@@ -216,7 +244,8 @@ static __global__ void __launch_bounds__(SCAN_THREADS)
         row_sum mine = 0;
 #pragma unroll
         for (int k = 0; k < 4; k++) {
-            const row_sum b = best_of(x[k], id + k);
+            const bool wrong = as_it_is && id + k < n_vocab && !is_finite(x[k]);
+            const row_sum b = wrong ? NOT_FINITE : best_of(x[k], id + k);
             if (b > mine) mine = b;
         }
         if (mine > best) best = mine;
@@ -224,7 +253,7 @@ static __global__ void __launch_bounds__(SCAN_THREADS)
         if (lane == 0 && strip + i < w.n_strips) w.strip_key[strip + i] = key;
     }
     best = block_best(best, part);
-    if (threadIdx.x == 0) w.best[blockIdx.x] = best;
+    if (threadIdx.x == 0) w.best[blockIdx.x] = finite ? best : NOT_FINITE;
 }
 
 /* ---- mass ---- */
@@ -254,7 +283,9 @@ static __global__ void __launch_bounds__(SCAN_THREADS)
 #pragma unroll
     for (int i = 0; i < WARP_STRIPS; i++)
         v[i] = row_load4(row, (strip + i) * STRIP + lane * 4, n_vocab);
-    const float max = row_tamed(row_value((uint32_t)(row_best(w.best, w.n_chunks) >> 32)));
+    const row_sum highest = row_best(w.best, w.n_chunks);
+    if (highest == NOT_FINITE) return;
+    const float max = row_tamed(row_value((uint32_t)(highest >> 32)));
     const float scale = scale_of(p);
     row_sum score = 0;
 #pragma unroll
@@ -568,6 +599,11 @@ static __global__ void __launch_bounds__(1024)
     c.highest = (uint32_t)(best >> 32);
     c.max = left ? row_tamed(row_value(c.highest)) : -INFINITY;
     clear_result(out, n_top >= 0 ? -INFINITY : __uint_as_float(0x7fc00000u));
+    if (best == NOT_FINITE) {
+        if (threadIdx.x == 0) out->token = SAMPLING_NOT_FINITE;
+        if (drawn && threadIdx.x == 0) drawn[blockIdx.x] = -1;
+        return;
+    }
     if (n_top >= 0 && left) {
         log_sum = log_sum_of(c);
         if (n_top > 0) put_best(c, min(n_top, SAMPLING_MAX_LOGPROBS), log_sum, out);
@@ -589,29 +625,25 @@ static uint32_t choose_threads(uint32_t n_vocab) {
 }
 
 template <class P>
-static cudaError_t sample_rows(cudaStream_t s, float *logits, uint32_t n_vocab, const P *p,
-                               lists_of lists, uint32_t n, void *scratch, sampled *out,
-                               int32_t *drawn) {
-    if (n_vocab == 0 || n > 65535) return cudaErrorInvalidValue;
+static cudaError_t sample_rows(cudaStream_t s, const cu_logits *x, const P *p,
+                               const int32_t *lists, uint32_t n, sampled *out, int32_t *drawn) {
+    if (x->n_vocab == 0 || n > 65535) return cudaErrorInvalidValue;
     if (n == 0) return cudaSuccess;
-    const dim3 grid((n_vocab + CHUNK - 1) / CHUNK, n);
-    CU_LAUNCH_EARLY((k_scan<P>), grid, SCAN_THREADS, 0, s, logits, n_vocab, p, lists, scratch);
-    CU_LAUNCH_EARLY((k_mass<P>), grid, SCAN_THREADS, 0, s, logits, n_vocab, p, scratch);
-    CU_LAUNCH_EARLY((k_choose<P>), n, choose_threads(n_vocab), 0, s, logits, n_vocab, p,
-                    scratch, out, drawn);
+    const dim3 grid((x->n_vocab + CHUNK - 1) / CHUNK, n);
+    CU_LAUNCH_EARLY((k_scan<P>), grid, SCAN_THREADS, 0, s, x->row, x->n_vocab, p,
+                    (lists_of{lists, drawn}), x->scratch);
+    CU_LAUNCH_EARLY((k_mass<P>), grid, SCAN_THREADS, 0, s, x->row, x->n_vocab, p, x->scratch);
+    CU_LAUNCH_EARLY((k_choose<P>), n, choose_threads(x->n_vocab), 0, s, x->row, x->n_vocab, p,
+                    x->scratch, out, drawn);
     return cudaGetLastError();
 }
 
-cudaError_t cu_sample(cudaStream_t s, float *logits, uint32_t n_vocab, const tables_sampling *p,
-                      const int32_t *lists, const int32_t *previous, uint32_t n_seqs,
-                      void *scratch, sampled *out, int32_t *drawn) {
-    return sample_rows(s, logits, n_vocab, p, lists_of{lists, previous}, n_seqs, scratch, out,
-                       drawn);
+cudaError_t cu_sample(cudaStream_t s, const cu_logits *x, const tables_sampling *p,
+                      const int32_t *lists, uint32_t n_seqs, sampled *out, int32_t *drawn) {
+    return sample_rows(s, x, p, lists, n_seqs, out, drawn);
 }
 
-cudaError_t cu_score_rows(cudaStream_t s, const float *logits, uint32_t n_vocab,
-                          const tables_score *p, uint32_t n, void *scratch, sampled *out) {
-    /* Nothing edits the logits of a score. */
-    return sample_rows(s, (float *)logits, n_vocab, p, lists_of{NULL, NULL}, n, scratch, out,
-                       (int32_t *)NULL);
+cudaError_t cu_score_rows(cudaStream_t s, const cu_logits *x, const tables_score *p, uint32_t n,
+                          sampled *out) {
+    return sample_rows(s, x, p, (const int32_t *)NULL, n, out, (int32_t *)NULL);
 }

@@ -86,6 +86,21 @@ START_TEST(nothing_to_do_is_no_error) {
 }
 END_TEST
 
+/* A batch that contradicts its plan ends that sequence alone: the row is NaN, the others are as
+ * ever, and the context lives on. */
+START_TEST(an_entry_that_lacks_splits_is_not_a_number) {
+    for (uint32_t lacking : {1u, cu_attn_splits(2, 301) - 1}) {
+        rig r(model_of(64, 2, 3, CU_F16, CU_F16, 16), {{1, 10, 1}, {2, 300, 1}});
+        const uint32_t n = cu_attn_splits(2, 301);
+        const std::vector<uint16_t> right = r.decode(), got = r.decode(lacking - n);
+        const std::vector<uint16_t> first = rig_rows(r, got, 0, 0, 1),
+                                    as_ever = rig_rows(r, right, 0, 0, 1);
+        ck_assert_mem_eq(first.data(), as_ever.data(), first.size() * 2);
+        for (uint16_t v : rig_rows(r, got, 1, 0, 1)) SWEEP(isnan(rig_widen(CU_F16, v)));
+    }
+}
+END_TEST
+
 /* The bits of the entry {1, 650, 1}, which stands at place `at` of n. */
 static std::vector<uint16_t> bits_amid(const rig_model &m, int n, int at) {
     std::vector<rig_entry> all;
@@ -174,6 +189,7 @@ CHECK_MAIN("attn_decode", every_head_size_and_type_agrees_with_float64,
            every_group_agrees_with_float64, splits_agree_with_float64,
            windows_agree_with_float64, long_contexts_take_longer_splits,
            no_row_needs_more_splits_than_the_plan_has, other_entries_are_left_alone,
-           nothing_to_do_is_no_error, a_sequence_gets_the_same_bits_alone_and_amid_others,
+           nothing_to_do_is_no_error, an_entry_that_lacks_splits_is_not_a_number,
+           a_sequence_gets_the_same_bits_alone_and_amid_others,
            more_items_than_blocks_agree_with_float64, a_captured_step_follows_its_tables,
            what_the_kernels_cannot_do_is_refused)

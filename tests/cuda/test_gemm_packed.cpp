@@ -53,8 +53,8 @@ struct library {
     library() : workspace(32 << 20) {
         err e;
         host.fail = say_why;
-        ck_assert_msg(gemm_open(&lt, &host, workspace.p, workspace.n, false, &e) == OK, "%s",
-                      e.text);
+        const gemm_memory memory = {workspace.p, workspace.n, NULL, 0};
+        ck_assert_msg(gemm_open(&lt, &host, &memory, false, &e) == OK, "%s", e.text);
     }
     ~library() { gemm_close(lt); }
 };

@@ -44,27 +44,23 @@ START_TEST(gather_copies_the_rows_asked_for) {
 }
 END_TEST
 
-START_TEST(the_sum_of_the_residual_and_its_norm_are_as_the_formula_says) {
-    ALL_TYPES(t) for (uint32_t cols : widths) for (int with_y = 0; with_y < 2; with_y++) {
+START_TEST(the_norm_of_a_row_is_as_the_formula_says) {
+    ALL_TYPES(t) for (uint32_t cols : widths) {
         const uint32_t n_rows = 3;
-        rng r = {cols + (uint64_t)with_y};
+        rng r = {cols};
         const std::vector<float> x = r.normals((size_t)n_rows * cols, 3), w = r.normals(cols);
-        const std::vector<uint16_t> y = all_to_16(t, r.normals(x.size()));
         device<float> dx(x), dw(w);
-        device<uint16_t> dy(y), out(x.size());
-        CUDA_OK(
-            cu_add_norm(0, t, n_rows, cols, 1e-5f, dx.p, with_y ? dy.p : NULL, dw.p, out.p));
-        const std::vector<float> sum = dx.get(), got = all_from_16(t, out.get());
+        device<uint16_t> out(x.size());
+        const cu_norm norm = {t, n_rows, 1e-5f, dw.p};
+        CUDA_OK(cu_row_norm(0, &norm, cols, dx.p, out.p));
+        const std::vector<float> got = all_from_16(t, out.get());
         for (uint32_t i = 0; i < n_rows; i++) {
             double squares = 0;
-            for (uint32_t c = 0; c < cols; c++) {
-                const size_t at = (size_t)i * cols + c;
-                SWEEP(sum[at] == x[at] + (with_y ? from_16(t, y[at]) : 0));
-                squares += (double)sum[at] * sum[at];
-            }
+            for (uint32_t c = 0; c < cols; c++)
+                squares += (double)x[i * cols + c] * x[i * cols + c];
             const double scale = 1 / sqrt(squares / cols + 1e-5f);
             for (uint32_t c = 0; c < cols; c++) {
-                const double want = sum[i * cols + c] * scale * w[c];
+                const double want = x[i * cols + c] * scale * w[c];
                 SWEEP(fabs(got[i * cols + c] - want) <= rounding_of(t, want));
             }
         }
@@ -80,8 +76,9 @@ START_TEST(a_row_has_the_same_norm_whatever_rows_are_beside_it) {
     memcpy(&many[4 * cols], one.data(), cols * sizeof(float));
     device<float> da(one), db(many), dw(w);
     device<uint16_t> oa(cols), ob(7 * cols);
-    CUDA_OK(cu_add_norm(0, CU_BF16, 1, cols, 1e-6f, da.p, NULL, dw.p, oa.p));
-    CUDA_OK(cu_add_norm(0, CU_BF16, 7, cols, 1e-6f, db.p, NULL, dw.p, ob.p));
+    const cu_norm first = {CU_BF16, 1, 1e-6f, dw.p}, second = {CU_BF16, 7, 1e-6f, dw.p};
+    CUDA_OK(cu_row_norm(0, &first, cols, da.p, oa.p));
+    CUDA_OK(cu_row_norm(0, &second, cols, db.p, ob.p));
     const std::vector<uint16_t> alone = oa.get(), among = ob.get();
     ck_assert_mem_eq(alone.data(), among.data() + 4 * cols, cols * 2);
 }
@@ -95,7 +92,9 @@ START_TEST(norms_of_heads_leave_the_other_columns_alone) {
         const std::vector<float> w = r.normals(hd);
         device<uint16_t> dv(v);
         device<float> dw(w);
-        CUDA_OK(cu_head_norm(0, t, n_rows, n_heads, hd, first, ld, 1e-6f, dv.p, dw.p));
+        const cu_norm norm = {t, n_rows, 1e-6f, dw.p};
+        const cu_heads heads = {n_heads, hd, first, ld, dv.p};
+        CUDA_OK(cu_head_norm(0, &norm, &heads));
         const std::vector<uint16_t> got = dv.get();
         for (uint32_t i = 0; i < n_rows; i++)
             for (uint32_t c = 0; c < ld; c++) {
@@ -144,18 +143,16 @@ START_TEST(shapes_that_no_kernel_takes_are_refused) {
     cu_tables t = {};
     ck_assert_int_eq(cu_embed(0, &m, &t, 1, 1, NULL), cudaErrorInvalidValue);
     ck_assert_int_eq(cu_gather(0, &t, 1, 4, NULL, NULL), cudaErrorInvalidValue);
-    ck_assert_int_eq(cu_add_norm(0, CU_F16, 1, 12, 0, NULL, NULL, NULL, NULL),
-                     cudaErrorInvalidValue);
-    ck_assert_int_eq(cu_add_norm(0, CU_F32, 1, 16, 0, NULL, NULL, NULL, NULL),
-                     cudaErrorInvalidValue);
+    const cu_norm norm = {CU_F16, 1, 0, NULL}, wide = {CU_F32, 1, 0, NULL};
+    ck_assert_int_eq(cu_row_norm(0, &norm, 12, NULL, NULL), cudaErrorInvalidValue);
+    ck_assert_int_eq(cu_row_norm(0, &wide, 16, NULL, NULL), cudaErrorInvalidValue);
     ck_assert_int_eq(cu_gate(0, CU_F16, ACT_SILU, 1, 4, NULL, NULL), cudaErrorInvalidValue);
     ck_assert_int_eq(cu_gate(0, CU_F16, ACT_SILU, 0, 8, NULL, NULL), cudaSuccess);
 }
 END_TEST
 
 CHECK_MAIN("rows", embedding_reads_the_rows_of_tokens_and_of_what_was_drawn,
-           gather_copies_the_rows_asked_for,
-           the_sum_of_the_residual_and_its_norm_are_as_the_formula_says,
+           gather_copies_the_rows_asked_for, the_norm_of_a_row_is_as_the_formula_says,
            a_row_has_the_same_norm_whatever_rows_are_beside_it,
            norms_of_heads_leave_the_other_columns_alone, the_gate_is_silu_or_gelu_times_up,
            shapes_that_no_kernel_takes_are_refused)

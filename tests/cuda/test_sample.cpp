@@ -35,6 +35,12 @@ static void fill(float *l, uint32_t n, uint32_t style, rng *r) {
     if (style == 0 && r->below(2)) l[r->below(n)] += 12; /* one that stands out */
 }
 
+static bool all_finite(const float *l, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++)
+        if (!isfinite(l[i])) return false;
+    return true;
+}
+
 /* ---- parameters ---- */
 
 static float odd_number(rng *r) {
@@ -173,7 +179,7 @@ static bool same(const sampled &a, const sampled &b, bool nan_logprob) {
     return true;
 }
 
-static uint32_t none_allowed; /* rows that had nothing to draw */
+static uint32_t none_allowed, not_finite; /* rows that had nothing to draw */
 
 /* n_rows random rows in one call; logit rows in reverse, every ninth entry idle. */
 static void compare(uint32_t n, uint32_t n_rows, rng *r) {
@@ -184,22 +190,32 @@ static void compare(uint32_t n, uint32_t n_rows, rng *r) {
     lists_of_rows lists = {{0}, {0}};
     for (uint32_t i = 0; i < n_rows; i++) {
         styles.push_back(r->below(2) ? 0 : r->below(STYLES));
-        fill(&logits[(size_t)i * n], n, styles[i], r);
+        float *row = &logits[(size_t)i * n];
+        fill(row, n, styles[i], r);
+        for (uint32_t k = 0; k < n && i % 4; k++) /* else most of these rows draw nothing */
+            if (!isfinite(row[k])) row[k] = -FLT_MAX;
         requests.push_back(random_request(n, r));
         params.push_back(for_the_device(requests[i], (int32_t)i, &lists));
         if (i % 9 == 8) params[i].logit_row = -1;
     }
     device<float> dl(logits);
     device<tables_sampling> dp(params);
-    device<int32_t> dw(lists.words), dprev(lists.previous), drawn(n_rows);
+    lists.previous.resize(std::max<size_t>(lists.previous.size(), n_rows));
+    device<int32_t> dw(lists.words), drawn(lists.previous);
     device<uint8_t> scratch(cu_sample_scratch_bytes(n_rows, n));
     device<sampled> out(n_rows);
-    CUDA_OK(cu_sample(0, dl.p, n, dp.p, dw.p, dprev.p, n_rows, scratch.p, out.p, drawn.p));
+    const cu_logits row = {dl.p, n, scratch.p};
+    CUDA_OK(cu_sample(0, &row, dp.p, dw.p, n_rows, out.p, drawn.p));
     const std::vector<sampled> got = out.get();
     const std::vector<int32_t> tokens = drawn.get();
     for (uint32_t i = 0; i < n_rows; i++) {
         if (params[i].logit_row < 0) {
             SWEEP(tokens[i] == -1);
+            continue;
+        }
+        if (!all_finite(&logits[(size_t)i * n], n)) {
+            SWEEP(got[i].token == SAMPLING_NOT_FINITE && got[i].n_top == 0 && tokens[i] == -1);
+            not_finite++;
             continue;
         }
         const sampled want = on_the_cpu(&logits[(size_t)i * n], n, &requests[i]);
@@ -233,6 +249,7 @@ START_TEST(tiny_vocabularies) {
     compare_many(33, 64, 40);
     compare_many(127, 64, 6);
     ck_assert_uint_gt(none_allowed, 0); /* the end of a masked row is among the cases */
+    ck_assert_uint_gt(not_finite, 0);
 }
 END_TEST
 
@@ -264,7 +281,8 @@ START_TEST(scores_are_the_cpus) {
         device<tables_score> dp(params);
         device<uint8_t> scratch(cu_sample_scratch_bytes(n_rows, n));
         device<sampled> out(n_rows);
-        CUDA_OK(cu_score_rows(0, dl.p, n, dp.p, n_rows, scratch.p, out.p));
+        const cu_logits rows = {dl.p, n, scratch.p};
+        CUDA_OK(cu_score_rows(0, &rows, dp.p, n_rows, out.p));
         const std::vector<sampled> got = out.get();
         void *memory = aligned_alloc(64, sampling_scratch_bytes(n));
         for (uint32_t i = 0; i < n_rows; i++) {
