@@ -495,6 +495,7 @@ void reply_end(reply *r) {
     take(r, (str){0}, true);
     if (r->called) reply_emit(r, REPLY_CALL_END, (str){0});
     r->called = false;
+    r->at = r->in.len; /* a piece of an argument, or blanks */
 }
 
 bool reply_failed(const reply *r) {
