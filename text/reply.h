@@ -10,8 +10,7 @@
 #ifndef VRAMD_TEXT_REPLY_H
 #define VRAMD_TEXT_REPLY_H
 
-#include <jansson.h>
-
+#include "json/in.h"
 #include "text/reply_value.h"
 
 typedef enum reply_kind {
@@ -80,26 +79,28 @@ typedef struct reply_format {
 extern const reply_format reply_formats[];
 extern const size_t reply_n_formats;
 
-enum { REPLY_MAX_SPECIAL = 24 };
+enum { REPLY_MAX_SPECIAL = 24, REPLY_PLAN_BYTES = 1024 };
 
 typedef struct reply_special {
     str text;
     int32_t id;
 } reply_special;
 
-typedef struct reply_plan {
+typedef struct reply_plan {     /* not to be moved */
     const reply_format *format; /* NULL: no calls, reasoning alone */
     bool single;                /* the template takes one call a message */
     str text[MARK_N];           /* the marks as they are written */
     str mark[MARK_N];           /* as matched: a special token is 0xFF and its number + 1 */
     uint32_t n_special;
     reply_special special[REPLY_MAX_SPECIAL];
+    size_t n_bytes; /* of the marks */
+    char bytes[REPLY_PLAN_BYTES];
 } reply_plan;
 
 /* The row's marks, and those of reasoning that the template has (a row's own come first). Of
- * special only the tokens that occur in a mark are kept; their texts and the template are
- * borrowed. False: no memory, or too many of them. */
-bool reply_plan_init(reply_plan *, arena *, const reply_format *, str template,
+ * special only the tokens that occur in a mark are kept; their texts are borrowed. False: there are
+ * too many of them. */
+bool reply_plan_init(reply_plan *, const reply_format *, str template,
                      const reply_special *special, size_t n_special);
 
 typedef struct reply reply;

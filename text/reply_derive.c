@@ -4,16 +4,18 @@
 #include "json/in.h"
 #include "text/reply_in.h"
 
+enum { SCRATCH_BYTES = 8 << 20 };
+
+/* No type but those that all templates know how to print. */
 #define TOOLS                                                                                  \
     "[{\"type\": \"function\", \"function\": {\"name\": \"get_weather\", \"description\": "    \
     "\"d\", \"parameters\": {\"type\": \"object\", \"properties\": {\"city\": {\"type\": "     \
     "\"string\", \"description\": \"d\"}, \"days\": {\"type\": \"integer\", \"description\": " \
-    "\"d\"}, \"exact\": {\"type\": \"boolean\", \"description\": \"d\"}, \"none\": "           \
-    "{\"type\": \"null\", \"description\": \"d\"}, \"area\": {\"type\": \"object\", "          \
-    "\"description\": \"d\"}}, \"required\": [\"city\"]}}}, {\"type\": \"function\", "         \
-    "\"function\": {\"name\": \"add\", \"description\": \"d\", \"parameters\": {\"type\": "    \
-    "\"object\", \"properties\": {\"x\": {\"type\": \"number\", \"description\": \"d\"}}, "    \
-    "\"required\": []}}}]"
+    "\"d\"}, \"exact\": {\"type\": \"boolean\", \"description\": \"d\"}, \"area\": "           \
+    "{\"type\": \"object\", \"description\": \"d\"}}, \"required\": [\"city\"]}}}, "           \
+    "{\"type\": \"function\", \"function\": {\"name\": \"add\", \"description\": \"d\", "      \
+    "\"parameters\": {\"type\": \"object\", \"properties\": {\"x\": {\"type\": \"number\", "   \
+    "\"description\": \"d\"}}, \"required\": []}}}]"
 /* Two calls; messages end behind the first of them where the template takes one. */
 #define CALL_1                                                                                 \
     "{\"type\": \"function\", \"id\": \"abcdefgh0\", \"function\": {\"name\": "                \
@@ -135,36 +137,35 @@ static bool render(const reply_source *src, arena *a, int n, const char *content
            src->render(src->user, all, p->tools, false, a, &p->whole);
 }
 
-static bool proves(const reply_source *src, arena *keep, arena *a, const probe *pr,
-                   const reply_format *f, reply_plan *out) {
+static bool plan_for(reply_plan *out, const reply_format *f, const reply_source *src) {
+    return reply_plan_init(out, f, src->template, src->special, src->n_special);
+}
+
+static bool proves(const reply_source *src, arena *a, const probe *pr, const reply_format *f,
+                   reply_plan *out) {
     str prompt = pr->prompt, output;
-    return reply_plan_init(out, keep, f, src->template, src->special, src->n_special) &&
-           output_of(out, &prompt, pr->whole, &output) &&
+    return plan_for(out, f, src) && output_of(out, &prompt, pr->whole, &output) &&
            reads(out, a, pr->tools, pr->calls, prompt, output);
 }
 
-status reply_derive(reply_plan *out, arena *keep, const reply_source *src, err *e) {
-    const size_t n_contents = sizeof contents / sizeof *contents;
-    for (int n = 2; n > 0; n--) {
-        for (size_t i = 0; i < n_contents; i++) {
-            arena a;
-            probe p;
-            const reply_format *found = NULL;
-            arena_init(&a, keep->src, 8 << 20);
-            if (render(src, &a, n, contents[i], &p)) {
-                for (size_t k = 0; k < reply_n_formats && !found; k++)
-                    if (proves(src, &a, &a, &p, &reply_formats[k], out))
-                        found = &reply_formats[k];
-            }
-            arena_clear(&a);
-            if (!found) continue;
-            if (!reply_plan_init(out, keep, found, src->template, src->special, src->n_special))
-                return err_set(e, ERR_NO_MEMORY, "no memory for the format of calls");
-            out->single = n == 1;
-            return OK;
-        }
-    }
-    return reply_plan_init(out, keep, NULL, src->template, src->special, src->n_special)
-               ? OK
-               : err_set(e, ERR_NO_MEMORY, "no memory for the marks of reasoning");
+/* Some row reads a conversation with n calls. */
+static bool find(reply_plan *out, const chunks *scratch, const reply_source *src, int n,
+                 const char *content) {
+    arena a;
+    probe p;
+    bool found = false;
+    arena_init(&a, scratch, SCRATCH_BYTES);
+    if (render(src, &a, n, content, &p))
+        for (size_t k = 0; k < reply_n_formats && !found; k++)
+            found = proves(src, &a, &p, &reply_formats[k], out);
+    arena_clear(&a);
+    out->single = n == 1;
+    return found;
+}
+
+bool reply_derive(reply_plan *out, const chunks *scratch, const reply_source *src) {
+    for (int n = 2; n > 0; n--)
+        for (size_t i = 0; i < sizeof contents / sizeof *contents; i++)
+            if (find(out, scratch, src, n, contents[i])) return true;
+    return plan_for(out, NULL, src);
 }

@@ -3,7 +3,6 @@
 #ifndef VRAMD_TEXT_REPLY_DERIVE_H
 #define VRAMD_TEXT_REPLY_DERIVE_H
 
-#include "base/err.h"
 #include "text/reply.h"
 
 /* Renders a conversation; false: the template refuses it. out lies in the arena. */
@@ -21,8 +20,8 @@ typedef struct reply_source {
 /* Fills the plan, whose format is NULL where no row has proved itself: reasoning alone. Two calls
  * with strings, numbers, true, null and nested values are rendered, what follows the generation
  * prompt is parsed, and names, order and values must come back; a template that takes one call a
- * message is tried with one (plan->single). keep: what the plan needs; the source's template and
- * specials are borrowed. Errors: ERR_NO_MEMORY. */
-status reply_derive(reply_plan *, arena *keep, const reply_source *, err *);
+ * message is tried with one (plan->single). Memory from scratch is given back. False: the marks
+ * of reasoning have too many special tokens. */
+bool reply_derive(reply_plan *, const chunks *scratch, const reply_source *);
 
 #endif

@@ -204,38 +204,43 @@ static int number_of(reply_plan *p, const reply_special *s) {
     return (int)p->n_special++;
 }
 
-static bool set_mark(reply_plan *p, arena *a, int m, const char *text,
-                     const reply_special *special, size_t n) {
+static bool add_byte(reply_plan *p, char c) {
+    if (p->n_bytes == REPLY_PLAN_BYTES) return false;
+    p->bytes[p->n_bytes++] = c;
+    return true;
+}
+
+static bool set_mark(reply_plan *p, int m, const char *text, const reply_special *special,
+                     size_t n) {
     const str t = str_of(text);
-    buf b;
-    buf_init(&b, a);
+    const size_t from = p->n_bytes;
     for (size_t i = 0; i < t.len;) {
         const str rest = {t.ptr + i, t.len - i};
         const int k = special_at(special, n, rest);
         if (k < 0) {
-            buf_addc(&b, t.ptr[i++]);
+            if (!add_byte(p, t.ptr[i++])) return false;
             continue;
         }
         const int number = number_of(p, &special[k]);
-        if (number < 0) return false;
-        buf_add(&b, (str){(char[]){SPECIAL_BYTE, (char)(number + 1)}, 2});
+        if (number < 0 || !add_byte(p, SPECIAL_BYTE) || !add_byte(p, (char)(number + 1)))
+            return false;
         i += special[k].text.len;
     }
     p->text[m] = t;
-    p->mark[m] = buf_str(&b);
-    return !b.failed;
+    p->mark[m] = (str){p->bytes + from, p->n_bytes - from};
+    return true;
 }
 
-bool reply_plan_init(reply_plan *p, arena *a, const reply_format *f, str template,
+bool reply_plan_init(reply_plan *p, const reply_format *f, str template,
                      const reply_special *special, size_t n) {
     *p = (reply_plan){.format = f};
     for (int m = 0; f && m < MARK_N; m++)
-        if (f->mark[m] && !set_mark(p, a, m, f->mark[m], special, n)) return false;
+        if (f->mark[m] && !set_mark(p, m, f->mark[m], special, n)) return false;
     if (f && (f->shape == SHAPE_CHANNELS || f->mark[MARK_THINK])) return true;
     for (size_t i = 0; i < sizeof thinking / sizeof *thinking; i++) {
         if (str_find(template, str_of(thinking[i][1]), 0) == SIZE_MAX) continue;
-        return set_mark(p, a, MARK_THINK, thinking[i][0], special, n) &&
-               set_mark(p, a, MARK_THINK_END, thinking[i][1], special, n);
+        return set_mark(p, MARK_THINK, thinking[i][0], special, n) &&
+               set_mark(p, MARK_THINK_END, thinking[i][1], special, n);
     }
     return true;
 }

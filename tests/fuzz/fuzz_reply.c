@@ -83,7 +83,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     const reply_format *f = data[0] % (reply_n_formats + 1) == reply_n_formats
                                 ? NULL
                                 : &reply_formats[data[0] % (reply_n_formats + 1)];
-    CHECK(reply_plan_init(&p, &a, f, data[1] & 8 ? STR("</think>") : STR(""), special,
+    CHECK(reply_plan_init(&p, f, data[1] & 8 ? STR("</think>") : STR(""), special,
                           data[1] & 16 ? N_SPECIAL : 0));
     const str text = {(const char *)data + 4, n - 4};
     seen whole = {0}, cut = {0}, bytes = {0};

@@ -41,7 +41,7 @@ static uint32_t run_cut(const reply_case *c, size_t cut, bool with_tools, transc
     err e;
     arena_init(&a, chunks_heap(), 0);
     ck_assert_int_eq(json_in_parse(&tools, &a, str_of(tools_text), &e), OK);
-    ck_assert(reply_plan_init(&plan, &a, c->format ? format_named(c->format) : NULL,
+    ck_assert(reply_plan_init(&plan, c->format ? format_named(c->format) : NULL,
                               str_of(c->template ? c->template : ""), special,
                               specials_of(c->special, special)));
     const reply_setup set = {.tools = with_tools ? tools : NULL,
@@ -369,7 +369,7 @@ START_TEST(a_mark_that_is_a_token_is_not_matched_as_text) {
     const reply_special special = {STR("<tool_call>"), 7};
     json_t *tools = json_array();
     arena_init(&a, chunks_heap(), 0);
-    ck_assert(reply_plan_init(&p, &a, format_named("hermes"), STR(""), &special, 1));
+    ck_assert(reply_plan_init(&p, format_named("hermes"), STR(""), &special, 1));
     const reply_setup set = {.tools = tools, .sink = transcript_take, .user = &t};
     reply *r = reply_new(&a, &p, &set);
     reply_push(r, STR("<tool_call>{\"name\": \"f\", \"arguments\": {}}"));
@@ -393,7 +393,7 @@ START_TEST(text_leaves_at_once) {
     transcript t = {.last = -1};
     json_t *tools = json_array();
     arena_init(&a, chunks_heap(), 0);
-    ck_assert(reply_plan_init(&p, &a, format_named("hermes"), STR("</think>"), NULL, 0));
+    ck_assert(reply_plan_init(&p, format_named("hermes"), STR("</think>"), NULL, 0));
     const reply_setup set = {
         .tools = tools, .reasoning = true, .sink = transcript_take, .user = &t};
     reply *r = reply_new(&a, &p, &set);
@@ -422,7 +422,7 @@ START_TEST(no_memory_is_reported) {
         arena a;
         transcript t = {.last = -1};
         arena_init(&a, chunks_heap(), limit);
-        if (reply_plan_init(&p, &a, format_named(c->format), STR(""), NULL, 0)) {
+        if (reply_plan_init(&p, format_named(c->format), STR(""), NULL, 0)) {
             const reply_setup set = {.sink = transcript_take, .user = &t};
             reply *r = reply_new(&a, &p, &set);
             if (r) {

@@ -1,6 +1,7 @@
 /* The format of calls is found by rendering them with the model's template, and only a row that
  * gives them back is used. */
 #include "tests/check_main.h"
+#include "base/check.h"
 #include "tests/json.h"
 #include "text/jinja.h"
 #include "text/reply_derive.h"
@@ -34,7 +35,8 @@ static status derive(str source, arena *a, reply_plan *p, err *e) {
     rig r;
     const status s = jinja_parse(&r.tree, a, source, e);
     const reply_source src = {.template = source, .render = render, .user = &r};
-    return s == OK ? reply_derive(p, a, &src, e) : s;
+    if (s == OK) CHECK(reply_derive(p, chunks_heap(), &src));
+    return s;
 }
 
 #define CALLS(body)                                                                            \
