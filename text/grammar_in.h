@@ -51,7 +51,7 @@ enum {
     STACK_END = 0,     /* nothing to return to: the text may end */
     STACK_UNKNOWN = 1, /* a return may go wherever the rule is called */
     STACK_FIRST = 2,
-    STATE_MAX_CONFS = 48,
+    STATE_MAX_CONFS = 96, /* what more an ambiguous grammar has is left out */
     STATE_MAX_NODES = 1024
 };
 

@@ -88,6 +88,10 @@ rule rules_repeat(rules *r, rule of, uint32_t min, uint32_t max) {
     return n.u.kid ? add(r, &n) : RULE_NEVER;
 }
 
+rule rules_optional(rules *r, rule of) {
+    return rules_repeat(r, of, 0, 1);
+}
+
 rule rules_graph(rules *r, uint32_t n_states, const bool *final, const rule_edge *edge,
                  size_t n) {
     rule_node g = {.kind = RULE_GRAPH, .n = (uint32_t)n, .lo = n_states};

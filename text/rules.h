@@ -7,8 +7,6 @@
 #ifndef VRAMD_TEXT_RULES_H
 #define VRAMD_TEXT_RULES_H
 
-#include <jansson.h>
-
 #include "base/arena.h"
 #include "base/err.h"
 
@@ -39,9 +37,7 @@ rule rules_token(rules *, int32_t token); /* one special token: a symbol, not it
 rule rules_seq(rules *, const rule *, size_t n);
 rule rules_alt(rules *, const rule *, size_t n);
 rule rules_repeat(rules *, rule, uint32_t min, uint32_t max); /* max may be RULE_UNBOUNDED */
-static inline rule rules_optional(rules *r, rule of) {
-    return rules_repeat(r, of, 0, 1);
-}
+rule rules_optional(rules *, rule);                           /* none or one */
 /* A nondeterministic automaton whose edges are expressions: it begins in state 0, and the text
  * ends in a state whose final[] is set. */
 rule rules_graph(rules *, uint32_t n_states, const bool *final, const rule_edge *, size_t n);
