@@ -333,6 +333,11 @@ static void submit_all(answer *a) {
         app_refuse(a->app, a->rq, &e);
         return;
     }
+    if (a->writer->count) {
+        a->over = true;
+        a->writer->count(a);
+        return;
+    }
     if (!set_deadline(a)) {
         refuse_late(a);
         return;

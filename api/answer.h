@@ -22,10 +22,10 @@ typedef struct answer_part {
     part_kind kind;
     str id, name;   /* PART_CALL: the call's id, the function's name; in the request's arena */
     uint32_t index; /* PART_CALL: of the choice's calls, dense from 0 */
-    /* Text, reasoning, or the arguments as JSON text. All of it; in a stream whose writer does
-     * not set keeps: what is not sent yet. */
+    /* Text, reasoning, or the arguments as JSON text. All of it; in a stream what its writer has
+     * kept: most drop what is sent. */
     buf text;
-    size_t sent;         /* a stream whose writer keeps: bytes of text that are sent */
+    size_t sent;         /* a stream whose writer keeps the text: bytes of it that are sent */
     bool opened, closed; /* a stream has sent its begin; nothing more will be added */
 } answer_part;
 
@@ -124,6 +124,8 @@ void prompt_write_ids(const answer *, const prompt_in *, buf *);
 /* chat.c: answers a body of /v1/chat/completions, which every API of conversations is turned
  * into, by the writer; what goes wrong is refused. */
 void chat_start(app *, http_request *, const json_t *body, const struct writer *);
+/* completions.c: the same for a body of /v1/completions. */
+void completions_start(app *, http_request *, const json_t *body, const struct writer *);
 
 /* answer_parts.c */
 void choice_parts_init(choice *);
@@ -134,6 +136,9 @@ answer_part *choice_part(choice *, part_kind);
 answer_part *choice_call(choice *, str id, str name);
 /* Nothing more will be added to the last part: equal output behind it is a part of its own. */
 void choice_close_part(choice *);
+/* Whether clients see the i-th part at all: an empty one only where it is all that a finished
+ * choice has. */
+bool choice_shows(const choice *, uint32_t i);
 bool choice_failed(const choice *); /* output was lost for want of memory */
 
 /* answer_usage.c: the members "usage" and "memory", each with the comma before it */

@@ -58,6 +58,11 @@ void choice_close_part(choice *c) {
     c->parts[c->n_parts - 1].closed = true;
 }
 
+bool choice_shows(const choice *c, uint32_t i) {
+    const answer_part *p = &c->parts[i];
+    return p->kind == PART_CALL || p->opened || p->text.len || (c->finish && c->n_parts == 1);
+}
+
 bool choice_failed(const choice *c) {
     bool failed = c->lp.failed || c->ids.failed;
     for (uint32_t i = c->first_unsent; i < c->n_parts; i++) failed |= c->parts[i].text.failed;

@@ -49,9 +49,8 @@ static void warn_of_bos(const answer *a) {
                  STR_ARG(bos));
 }
 
-void completions_run(app *app, http_request *rq) {
-    const json_t *body = app_body(app, rq);
-    answer *a = body ? answer_new(app, rq, body, &writer_completions) : NULL;
+void completions_start(app *app, http_request *rq, const json_t *body, const writer *w) {
+    answer *a = answer_new(app, rq, body, w);
     if (!a) return;
     err e;
     const json_t *v = json_object_get(body, "prompt");
@@ -76,4 +75,9 @@ void completions_run(app *app, http_request *rq) {
     a->encode_flags =
         TOK_PARSE_SPECIAL | (a->p.add_special_tokens ? (unsigned)TOK_ADD_SPECIAL : 0);
     answer_start(a);
+}
+
+void completions_run(app *app, http_request *rq) {
+    const json_t *body = app_body(app, rq);
+    if (body) completions_start(app, rq, body, &writer_completions);
 }

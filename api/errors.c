@@ -3,6 +3,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/utf8.h"
 #include "json/out.h"
@@ -42,13 +43,17 @@ static void add_lossy(buf *b, const char *text) {
     json_esc(b, (str){clean, utf8_sanitise(str_of(text), clean)});
 }
 
+/* The message, and the hint behind it, without quotes. */
+static void add_message(buf *b, const failure *f) {
+    add_lossy(b, f->err.text);
+    if (!f->err.hint[0]) return;
+    buf_add(b, STR("; "));
+    add_lossy(b, f->err.hint);
+}
+
 void failure_json(buf *b, const failure *f) {
     buf_add(b, STR("{\"error\":{\"message\":\""));
-    add_lossy(b, f->err.text);
-    if (f->err.hint[0]) {
-        buf_add(b, STR("; "));
-        add_lossy(b, f->err.hint);
-    }
+    add_message(b, f);
     buf_addf(b, "\",\"type\":\"%s\",\"param\":", table[f->what].type);
     if (f->err.field[0]) {
         buf_addc(b, '"');
@@ -69,3 +74,65 @@ void failure_json(buf *b, const failure *f) {
                  (unsigned long long)f->bytes_needed, (unsigned long long)f->budget);
     buf_add(b, STR("}}"));
 }
+
+static void write_openai(buf *b, const failure *f, const char *request_id) {
+    (void)request_id;
+    failure_json(b, f);
+}
+const error_form errors_openai = {failure_http, write_openai};
+
+/* ---- the other APIs' ---- */
+
+/* Requests of another API are turned into ones of chat: its own name of a parameter at fault. */
+static void rename_field(failure *f, const char *const (*names)[2]) {
+    for (; (*names)[0]; names++) {
+        if (strcmp(f->err.field, (*names)[0]) != 0) continue;
+        err_field(&f->err, "%s", (*names)[1]);
+        return;
+    }
+}
+
+static void write_responses(buf *b, const failure *f, const char *request_id) {
+    static const char *const names[][2] = {{"messages", "input"},
+                                           {"max_completion_tokens", "max_output_tokens"},
+                                           {"response_format", "text.format"},
+                                           {"reasoning_effort", "reasoning.effort"},
+                                           {0}};
+    failure own = *f;
+    (void)request_id;
+    rename_field(&own, names);
+    failure_json(b, &own);
+}
+const error_form errors_responses = {failure_http, write_responses};
+
+static int anthropic_http(const failure *f) {
+    int http = failure_http(f);
+    return http == 503 ? 529 : http;
+}
+
+static void write_anthropic(buf *b, const failure *f, const char *request_id) {
+    static const struct {
+        int http;
+        const char *type;
+    } types[] = {{401, "authentication_error"}, {404, "not_found_error"},
+                 {408, "timeout_error"},        {413, "request_too_large"},
+                 {429, "rate_limit_error"},     {529, "overloaded_error"}};
+    static const char *const names[][2] = {
+        {"stop", "stop_sequences"}, {"response_format", "output_config.format"}, {0}};
+    failure own = *f;
+    int http = anthropic_http(f);
+    const char *type = http >= 500 ? "api_error" : "invalid_request_error";
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (types[i].http == http) type = types[i].type;
+    buf_addf(b, "{\"type\":\"error\",\"error\":{\"type\":\"%s\",\"message\":\"", type);
+    rename_field(&own, names);
+    if (own.err.field[0]) {
+        add_lossy(b, own.err.field);
+        buf_add(b, STR(": "));
+    }
+    add_message(b, f);
+    buf_add(b, STR("\"},\"request_id\":"));
+    json_str(b, str_of(request_id));
+    buf_addc(b, '}');
+}
+const error_form errors_anthropic = {anthropic_http, write_anthropic};

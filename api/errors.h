@@ -49,4 +49,15 @@ void failure_set(failure *f, api_case, const char *fmt, ...)
 int failure_http(const failure *);
 void failure_json(buf *, const failure *); /* one line, no newline */
 
+/* How an API shows a failure: of a route, for refusals, and of a writer's streams. */
+typedef struct error_form {
+    int (*http)(const failure *);
+    void (*write)(buf *, const failure *, const char *request_id); /* one line, no newline */
+} error_form;
+extern const error_form errors_openai;
+/* As OpenAI's, with the names of parameters of /v1/responses. */
+extern const error_form errors_responses;
+/* {"type": "error", "error": {"type", "message"}, "request_id"}; 529 for 503. */
+extern const error_form errors_anthropic;
+
 #endif

@@ -45,6 +45,7 @@ typedef struct http_request {
     bool streaming;
     bool cross_origin; /* the app's: of a page that may read the answer */
     uint32_t refs;
+    const error_form *errors;  /* the app's: of the route; NULL: OpenAI's */
     void *user;                /* the app's */
     const struct json_t *json; /* the app's: the body, parsed (app_body) */
     struct tenant *tenant;     /* the app's: whose key came with it, or NULL */

@@ -279,6 +279,10 @@ static ssize_t read_stream(void *cls, uint64_t pos, char *dst, size_t max) {
     return 0;
 }
 
+static const error_form *errors_of(const http_request *rq) {
+    return rq->errors ? rq->errors : &errors_openai;
+}
+
 static bool add_header(struct MHD_Response *r, const char *name, const char *value) {
     return !value || MHD_add_response_header(r, name, value) == MHD_YES;
 }
@@ -320,10 +324,11 @@ static enum MHD_Result queue_answer(http_private *rq) {
         MHD_destroy_response(r);
         return ok;
     }
-    rq->pub.status = 503;
+    const failure none = {.what = API_NO_MEMORY};
+    rq->pub.status = errors_of(&rq->pub)->http(&none);
     rq->pub.streaming = false;
     h->app.gone(h->app.self, &rq->pub); /* a stream has work under way for it */
-    return MHD_queue_response(rq->conn->mhd, 503, h->no_memory);
+    return MHD_queue_response(rq->conn->mhd, (unsigned)rq->pub.status, h->no_memory);
 }
 
 /* ---- the handler ---- */
@@ -482,14 +487,14 @@ void http_refuse(http_request *pub, const failure *f) {
     if (pub->status) return;
     buf b;
     buf_init(&b, &pub->mem);
-    failure_json(&b, f);
+    errors_of(pub)->write(&b, f, pub->id);
     if (b.failed) {
         rq->no_memory = true;
         http_answer(pub, 503, NULL, (str){NULL, 0});
         return;
     }
-    int http = failure_http(f);
-    if (http == 429 || http == 503) {
+    int http = errors_of(pub)->http(f);
+    if (http == 429 || http == 503 || http == 529) {
         double wait =
             f->retry_after_s > 0 ? f->retry_after_s : rq->h->app.retry_after_s(rq->h->app.self);
         unsigned s = wait >= 1 && wait < 3600 ? (unsigned)(wait + 0.999) : wait < 1 ? 1 : 3600;

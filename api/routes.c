@@ -14,6 +14,8 @@ enum {             /* flags of a route */
        PREFIX = 4, /* and everything below the path */
        POLLED = 8, /* by machines, all the time: its log line is for debugging; needs no key */
        BARE = 16,  /* and without /v1, for clients whose base URL lacks it */
+       AS_RESPONSES = 32, /* form of its refusals; else OpenAI's */
+       AS_ANTHROPIC = 64,
 };
 
 typedef struct route {
@@ -29,8 +31,10 @@ static const route routes[] = {
     {"/v1/models/", GET | PREFIX | BARE, models_run},
     {"/v1/memory", GET, memory_run},
     {"/v1/embeddings", POST | BARE, unsupported_run},
-    {"/v1/responses", POST, unsupported_run},
-    {"/v1/messages", POST, unsupported_run},
+    {"/v1/responses", POST | BARE | AS_RESPONSES, responses_run},
+    {"/v1/responses/input_tokens", POST | BARE | AS_RESPONSES, responses_count_run},
+    {"/v1/messages", POST | AS_ANTHROPIC, messages_run},
+    {"/v1/messages/count_tokens", POST | AS_ANTHROPIC, messages_count_run},
     {"/tokenize", POST, tokenize_run},
     {"/detokenize", POST, detokenize_run},
     {"/tokenizer_info", GET, tokenizer_info_run},
@@ -55,6 +59,11 @@ static const route *find(str path) {
         if (r->flags & BARE && is_at(r, path, r->path + strlen("/v1"))) return r;
     }
     return NULL;
+}
+
+static const error_form *form_of(const route *r) {
+    if (r && r->flags & AS_RESPONSES) return &errors_responses;
+    return r && r->flags & AS_ANTHROPIC ? &errors_anthropic : &errors_openai;
 }
 
 bool routes_polled(str path) {
@@ -175,6 +184,7 @@ static bool authenticate(app *app, http_request *rq, const route *r) {
 void routes_begin(app *app, http_request *rq) {
     const route *r = find(rq->path);
     failure f;
+    rq->errors = form_of(r);
     cross_origin(app, rq);
     if (!authenticate(app, rq, r)) return;
     if (!r) {
@@ -209,6 +219,7 @@ static void unsupported_run(app *app, http_request *rq) {
 void root_run(app *app, http_request *rq) {
     (void)app;
     http_answer(rq, 200, "text/plain; charset=utf-8",
-                STR("vramd " VRAMD_VERSION "\nPOST /v1/completions, /v1/chat/completions\n"
+                STR("vramd " VRAMD_VERSION "\nPOST /v1/completions, /v1/chat/completions, "
+                    "/v1/responses, /v1/messages\n"
                     "GET /v1/models, /v1/memory, /metrics, /health, /ready\n"));
 }

@@ -10,7 +10,6 @@
 typedef struct writer {
     const char *id_prefix;  /* of the answer's id, which has 24 hexadecimal digits behind it */
     bool chat;              /* the request has messages, and the parameters of chat */
-    bool keeps;             /* a stream leaves its text in the parts: it is written again */
     bool (*open)(answer *); /* begins the stream; false: no memory */
     /* Sends what the choice's parts hold and is not sent. Called for each step's tokens, also
      * where they have made no text. */
@@ -19,9 +18,13 @@ typedef struct writer {
     void (*done)(answer *);                   /* all choices have finished: ends the stream */
     void (*error)(answer *, const failure *); /* within a stream: ends it */
     void (*whole)(answer *);                  /* the answer in one piece */
+    /* Where it is set the request is for the number of its prompt's tokens alone: this answers,
+     * and nothing is computed. */
+    void (*count)(answer *);
 } writer;
 
-extern const writer writer_chat, writer_completions;
+extern const writer writer_chat, writer_completions, writer_responses, writer_messages;
+extern const writer writer_responses_count, writer_messages_count;
 
 /* ---- what the chunks and answers of OpenAI's completions share: writer.c ---- */
 

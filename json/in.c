@@ -121,20 +121,36 @@ static bool is_mendable(const json_error_t *je) {
     return code == json_error_numeric_overflow || code == json_error_null_byte_in_key;
 }
 
-/* NULL with *full: no memory; NULL without: no JSON. */
-static const json_t *load(arena *a, str text, json_error_t *je, bool *full) {
-    const json_t *volatile v = NULL;
+bool json_within(arena *a, void (*work)(void *), void *arg) {
     arena *before = json_use_arena(a);
     jmp_buf end;
-    *full = true;
+    volatile bool done = false;
     exhausted = &end;
     if (setjmp(end) == 0) {
-        v = json_loadb(text.ptr ? text.ptr : "", text.len, JSON_ALLOW_NUL, je);
-        *full = false;
+        work(arg);
+        done = true;
     }
     exhausted = NULL;
     json_use_arena(before);
-    return v;
+    return done;
+}
+
+typedef struct loading {
+    str text;
+    json_error_t *error;
+    const json_t *v;
+} loading;
+
+static void load_text(void *arg) {
+    loading *l = arg;
+    l->v = json_loadb(l->text.ptr ? l->text.ptr : "", l->text.len, JSON_ALLOW_NUL, l->error);
+}
+
+/* NULL with *full: no memory; NULL without: no JSON. */
+static const json_t *load(arena *a, str text, json_error_t *je, bool *full) {
+    loading l = {.text = text, .error = je};
+    *full = !json_within(a, load_text, &l);
+    return *full ? NULL : l.v;
 }
 
 status json_in_parse(const json_t **out, arena *a, str text, err *e) {

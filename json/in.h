@@ -14,6 +14,10 @@
  * before. */
 arena *json_use_arena(arena *);
 
+/* Runs work with the arena in use. False: its memory ran out within work, which was left there;
+ * so work never sees jansson fail, and must own nothing. */
+bool json_within(arena *, void (*work)(void *), void *arg);
+
 /* The value lives in the arena: never json_decref it. Errors: ERR_INVALID (what and where),
  * ERR_NO_MEMORY. */
 status json_in_parse(const json_t **out, arena *, str text, err *);

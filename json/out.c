@@ -1,6 +1,7 @@
 /* JSON text by hand. Owns nothing; the loop thread, mostly. */
 #include "json/out.h"
 
+#include <jansson.h>
 #include <math.h>
 
 #include "base/utf8.h"
@@ -83,4 +84,15 @@ void json_logprob(buf *b, float f) {
     size_t n = sizeof t;
     while (n > 2 && t[n - 1] == '0') n--;
     buf_add(b, (str){t, n});
+}
+
+static int add_piece(const char *text, size_t n, void *b) {
+    return buf_add(b, (str){text, n}) ? 0 : -1;
+}
+
+void json_value(buf *b, const json_t *v) {
+    if (!v)
+        buf_add(b, STR("null"));
+    else if (json_dump_callback(v, add_piece, b, JSON_COMPACT | JSON_ENCODE_ANY) != 0)
+        b->failed = true;
 }

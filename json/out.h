@@ -14,6 +14,9 @@ void json_i64(buf *, int64_t);
 /* Up to eight decimals, no exponent. JSON knows no infinity: anything below -9999 and NaN is
  * written as -9999.0, as vLLM does. */
 void json_logprob(buf *, float);
+/* A value as it was parsed, compact; NULL: null. */
+struct json_t;
+void json_value(buf *, const struct json_t *);
 /* Any bytes: what is no UTF-8 becomes U+FFFD. */
 void json_str_lossy(buf *, str bytes);
 

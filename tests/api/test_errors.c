@@ -49,4 +49,50 @@ START_TEST(each_error_has_its_status_type_and_fields) {
 }
 END_TEST
 
-CHECK_MAIN("errors", each_error_has_its_status_type_and_fields)
+/* The form's text of a failure with this case and field. */
+static const char *form_text(const error_form *form, api_case what, const char *field, buf *b) {
+    failure f;
+    failure_set(&f, what, "no \"x\"");
+    err_field(&f.err, "%s", field);
+    err_hint(&f.err, "try y");
+    b->len = 0;
+    form->write(b, &f, "id\"1");
+    return buf_cstr(b);
+}
+
+START_TEST(other_apis_have_their_own_form_and_names) {
+    static const struct {
+        api_case what;
+        int http;
+        const char *type;
+    } t[] = {{API_INVALID, 400, "invalid_request_error"},
+             {API_PARAMETER, 400, "invalid_request_error"},
+             {API_TOO_LONG, 400, "invalid_request_error"},
+             {API_NO_KEY, 401, "authentication_error"},
+             {API_NOT_FOUND, 404, "not_found_error"},
+             {API_BODY_TOO_LARGE, 413, "request_too_large"},
+             {API_BUSY, 429, "rate_limit_error"},
+             {API_INTERNAL, 500, "api_error"},
+             {API_UNAVAILABLE, 529, "overloaded_error"},
+             {API_NO_MEMORY, 529, "overloaded_error"}};
+    buf b;
+    buf_init(&b, NULL);
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        failure f = {.what = t[i].what};
+        char want[200];
+        ck_assert_int_eq(errors_anthropic.http(&f), t[i].http);
+        snprintf(want, sizeof want,
+                 "{\"type\":\"error\",\"error\":{\"type\":\"%s\",\"message\":"
+                 "\"stop_sequences: no \\\"x\\\"; try y\"},\"request_id\":\"id\\\"1\"}",
+                 t[i].type);
+        ck_assert_str_eq(form_text(&errors_anthropic, t[i].what, "stop", &b), want);
+    }
+    ck_assert_str_eq(form_text(&errors_responses, API_INVALID, "messages", &b),
+                     "{\"error\":{\"message\":\"no \\\"x\\\"; try y\",\"type\":"
+                     "\"invalid_request_error\",\"param\":\"input\",\"code\":400}}");
+    buf_clear(&b);
+}
+END_TEST
+
+CHECK_MAIN("errors", other_apis_have_their_own_form_and_names,
+           each_error_has_its_status_type_and_fields)

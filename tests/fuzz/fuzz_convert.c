@@ -1,0 +1,57 @@
+/* module: api
+ * Bodies of /v1/responses and /v1/messages as bodies of chat. The first byte chooses the API and
+ * how much memory there is. What is taken has messages, each with a role, and can be written. */
+#include "api/convert.h"
+#include "base/check.h"
+#include "json/out.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n);
+
+typedef struct job {
+    conversion c;
+    convert_fn *fn;
+    status status;
+    err error;
+} job;
+
+static void convert(void *arg) {
+    job *j = arg;
+    j->c.out = json_object();
+    j->c.messages = json_array();
+    json_object_set_new(j->c.out, "messages", j->c.messages);
+    j->status = j->fn(&j->c, &j->error);
+}
+
+static void check_taken(const job *j, arena *a) {
+    buf b;
+    const json_t *v;
+    err e;
+    CHECK(json_array_size(j->c.messages) > 0);
+    for (size_t i = 0; i < json_array_size(j->c.messages); i++)
+        CHECK(json_is_string(json_object_get(json_array_get(j->c.messages, i), "role")));
+    buf_init(&b, a);
+    json_use_arena(a);
+    json_value(&b, j->c.out);
+    json_use_arena(NULL);
+    if (!b.failed) CHECK(json_in_parse(&v, a, buf_str(&b), &e) != ERR_INVALID);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n) {
+    if (n == 0) return 0;
+    arena a;
+    arena_init(&a, chunks_heap(), 16 << 20);
+    job j = {.fn = p[0] & 1 ? convert_responses : convert_messages, .c.mem = &a};
+    status s = json_in_parse(&j.c.in, &a, (str){(const char *)p + 1, n - 1}, &j.error);
+    if (s == OK && json_is_object(j.c.in)) {
+        const size_t left = (size_t)(p[0] >> 1) * 64; /* 127: as much as it needs */
+        const bool less = p[0] >> 1 < 127 && left < (size_t)(a.end - a.at);
+        if (less) a.end = a.at + left;
+        if (less) a.limit = a.total;
+        const bool whole = json_within(&a, convert, &j) && !a.failed;
+        if (whole && j.status != OK) CHECK(j.error.text[0]);
+        a.limit = 0;
+        if (whole && j.status == OK) check_taken(&j, &a);
+    }
+    arena_clear(&a);
+    return 0;
+}
