@@ -1,0 +1,165 @@
+/* The runner between a scheduler and an engine that draws several tokens a step: whole runs reach
+ * the job, the events and the scheduler, in order. */
+#include "daemon/runner.h"
+
+#include "base/check.h"
+#include "tests/scheduler/drive.h"
+
+/* The text of every sequence: what stands at a position. */
+static int32_t word_at(uint32_t position) {
+    return (int32_t)(100 + position);
+}
+
+/* Draws word_at for the position behind each row, and accepts drafts up to the first that is not
+ * such a word. */
+typedef struct fake_engine {
+    engine head;
+    const batch *submitted;
+    sampled token[4][1 + SCHED_MAX_DRAFT];
+    uint32_t n_tokens[4], n_rows; /* n_rows: of the step collected last */
+} fake_engine;
+
+static void draw_run(fake_engine *e, uint32_t i) {
+    const batch_seq *s = &e->submitted->seq[i];
+    const uint32_t first = s->first_pos + s->n_rows - s->n_logit_rows;
+    uint32_t n = 0;
+    do {
+        e->token[i][n] = (sampled){.token = word_at(first + n + 1)};
+        n++;
+    } while (n < s->n_logit_rows && s->tokens[first + n] == word_at(first + n));
+    e->n_tokens[i] = n;
+}
+
+static status fake_submit(engine *en, const batch *b, err *er) {
+    (void)er;
+    ((fake_engine *)en)->submitted = b;
+    for (uint32_t i = 0; i < b->n_seqs; i++) draw_run((fake_engine *)en, i);
+    ((fake_engine *)en)->n_rows = b->n_rows;
+    return OK;
+}
+
+static status fake_collect(engine *en, step_result *out, err *er) {
+    fake_engine *e = (fake_engine *)en;
+    (void)er;
+    *out = (step_result){
+        .token = e->token[0], .n_tokens = e->n_tokens, .max_run = 1 + SCHED_MAX_DRAFT};
+    return OK;
+}
+
+static void fake_info(const engine *en, engine_info *out) {
+    (void)en;
+    *out = (engine_info){.name = "fake", .depth = 1};
+}
+
+static const backend fake_backend = {
+    .name = "fake", .submit = fake_submit, .collect = fake_collect, .info = fake_info};
+
+/* A job that may draw nothing but the next word, and notes what it is given. */
+typedef struct noting_job {
+    runner_job job;
+    uint32_t n_prompt, n_taken, n_asked, n_events, longest;
+    int32_t taken[64], shown[64];
+} noting_job;
+
+static void note_take(runner_job *j, int32_t token) {
+    noting_job *n = (noting_job *)j;
+    n->taken[n->n_taken++] = token;
+}
+
+static void note_allow(runner_job *j, uint32_t *mask) {
+    noting_job *n = (noting_job *)j;
+    /* All tokens so far have been taken before. */
+    ck_assert_uint_eq(n->n_taken, n->n_events);
+    mask[0] = 1;
+    n->n_asked++;
+}
+
+static void on_event(void *arg, const runner_event *e) {
+    noting_job *n = (noting_job *)(uintptr_t)e->event->user;
+    (void)arg;
+    if (e->event->kind != EVENT_TOKEN) return;
+    if (e->event->n_tokens > n->longest) n->longest = e->event->n_tokens;
+    for (uint32_t i = 0; i < e->event->n_tokens; i++)
+        n->shown[n->n_events++] = e->token[i].token;
+}
+
+enum { N_VOCAB = 1000 };
+
+typedef struct rig {
+    drive *d;
+    fake_engine engine;
+    runner *r;
+    void *mem;
+} rig;
+
+static void rig_open(rig *g) {
+    *g = (rig){.d = drive_new(drive_config()), .engine.head.backend = &fake_backend};
+    const size_t bytes = runner_bytes(&g->d->cfg, N_VOCAB);
+    g->mem = aligned_alloc(64, align_up(bytes, 64));
+    memset(g->mem, 0, bytes);
+    g->r = runner_init(g->mem, &g->d->cfg, N_VOCAB, g->d->s, &g->engine.head, on_event, NULL);
+}
+
+static void rig_close(rig *g) {
+    free(g->mem);
+    drive_free(g->d);
+}
+
+static sched_id submit(rig *g, noting_job *n, uint32_t max_tokens, bool lockstep) {
+    sched_spec spec = drive_spec(g->d, 6, max_tokens);
+    sched_id id;
+    *n = (noting_job){.n_prompt = 6, .job.take = note_take};
+    if (lockstep) n->job.allow = note_allow;
+    spec.user = (uint64_t)(uintptr_t)&n->job, spec.lockstep = lockstep;
+    ck_assert_int_eq(sched_submit(g->d->s, &spec, 0, &id), REJECT_NONE);
+    runner_deliver(g->r);
+    return id;
+}
+
+static void check_text(const noting_job *n, uint32_t n_tokens) {
+    ck_assert(n->n_taken == n_tokens && n->n_events == n_tokens);
+    for (uint32_t i = 0; i < n_tokens; i++)
+        ck_assert(n->taken[i] == word_at(n->n_prompt + i) && n->shown[i] == n->taken[i]);
+}
+
+START_TEST(runs_reach_the_job_and_the_events_whole_and_in_order) {
+    rig g;
+    noting_job fast, slow;
+    rig_open(&g);
+    const sched_id id = submit(&g, &fast, 12, false);
+    submit(&g, &slow, 12, false);
+    ck_assert(runner_step(g.r)); /* the prompts, and a token each */
+    const int32_t right[] = {word_at(7), word_at(8), word_at(9), 1, word_at(11)};
+    ck_assert_uint_eq(sched_draft(g.d->s, id, right, 5), 5);
+    ck_assert(runner_step(g.r));
+    ck_assert_uint_eq(g.engine.n_rows, 7);
+    check_text(&fast, 5); /* three guesses and the token behind them */
+    check_text(&slow, 2);
+    ck_assert(fast.longest == 4 && slow.longest == 1);
+    while (runner_step(g.r)) {
+    }
+    check_text(&fast, 12);
+    check_text(&slow, 12);
+    rig_close(&g);
+}
+END_TEST
+
+START_TEST(what_a_run_took_is_known_before_the_next_mask) {
+    rig g;
+    noting_job n;
+    rig_open(&g);
+    const sched_id id = submit(&g, &n, 9, true);
+    ck_assert(runner_step(g.r));
+    const int32_t right[] = {word_at(7), word_at(8)};
+    ck_assert_uint_eq(sched_draft(g.d->s, id, right, 2), 2);
+    while (runner_step(g.r)) {
+    }
+    check_text(&n, 9);
+    ck_assert(n.longest == 3 &&
+              n.n_asked == 7); /* a row for the run, one for each other token */
+    rig_close(&g);
+}
+END_TEST
+
+CHECK_MAIN("runner", runs_reach_the_job_and_the_events_whole_and_in_order,
+           what_a_run_took_is_known_before_the_next_mask)
