@@ -55,11 +55,12 @@ answer *answer_new(app *app, http_request *rq, const json_t *body, const writer 
 bool answer_prompts(answer *a, size_t n) {
     err e;
     uint32_t room = a->app->port->max_gens, most = room < MAX_CHOICES ? room : MAX_CHOICES;
+    if (a->n_dims) most = POOL_MAX_INPUTS; /* a few of them at once */
     /* Beyond the room no retry would help: not "busy". */
     if (n * a->p.n > most) {
         err_set(&e, ERR_INVALID, "%zu prompts with n = %u make more than %u choices", n, a->p.n,
                 most);
-        err_field(&e, n > most ? "prompt" : "n");
+        err_field(&e, a->n_dims ? "input" : n > most ? "prompt" : "n");
         err_hint(&e, "send several requests");
         app_refuse(a->app, a->rq, &e);
         return false;
@@ -118,12 +119,16 @@ void answer_start(answer *a) {
 
 static void on_event(void *user, const gen_event *);
 
+static const char *prompt_field(const answer *a) {
+    return a->chat ? "messages" : a->n_dims ? "input" : "prompt";
+}
+
 static status check_length(const answer *a, const prompt_in *p, uint32_t *max_tokens, err *e) {
     uint64_t ctx = a->app->port->card.max_model_len, n = p->ids.n;
     int64_t want = a->p.max_tokens;
     if (n == 0) {
         err_set(e, ERR_INVALID, "the prompt is empty");
-        return err_field(e, a->chat ? "messages" : "prompt");
+        return err_field(e, "%s", prompt_field(a));
     }
     /* A default is cut to what is left; what the client asked for is not. */
     uint64_t tokens = want > 0                       ? (uint64_t)want
@@ -132,15 +137,15 @@ static status check_length(const answer *a, const prompt_in *p, uint32_t *max_to
                       : a->chat                      ? ctx - n
                       : ctx - n < DEFAULT_MAX_TOKENS ? ctx - n
                                                      : DEFAULT_MAX_TOKENS;
-    if (want == 0 && n == ctx) tokens = 0; /* scored up to the last position */
+    if (a->n_dims || (want == 0 && n == ctx)) tokens = 0; /* scored up to the last position */
+    if (a->writer->cuts_length && n < ctx && n + tokens > ctx) tokens = ctx - n;
     if (n + tokens > ctx) {
         err_set(e, ERR_TOO_LONG,
                 "This model's maximum context length is %llu tokens. However, you requested "
                 "%llu tokens (%llu in the %s, %llu in the completion)",
                 (unsigned long long)ctx, (unsigned long long)(n + tokens),
-                (unsigned long long)n, a->chat ? "messages" : "prompt",
-                (unsigned long long)tokens);
-        return err_field(e, a->chat ? "messages" : "prompt");
+                (unsigned long long)n, prompt_field(a), (unsigned long long)tokens);
+        return err_field(e, "%s", prompt_field(a));
     }
     *max_tokens = (uint32_t)tokens;
     return OK;
@@ -227,6 +232,7 @@ static bool set_aside(answer *a) {
 /* Log-probabilities of the prompt: for each choice with echo, else once for a prompt. */
 static bool scores_prompt(const answer *a, uint32_t index) {
     bool echoed = a->p.echo && a->p.logprobs && !a->chat;
+    if (a->n_dims) return a->app->port->card.pooling == POOL_MEAN; /* sums of all rows */
     return echoed || (a->p.prompt_logprobs >= 0 && index % a->p.n == 0);
 }
 
@@ -325,8 +331,37 @@ static bool prepare(answer *a, uint32_t i) {
     return true;
 }
 
-static void submit_all(answer *a) {
+/* Submits the choices that are left; of embeddings as many as may run at once, the others as
+ * those end. False: refused. */
+static bool submit_more(answer *a) {
     port *port = a->app->port;
+    err e;
+    for (uint32_t total = a->n_prompts * a->p.n; a->n_choices < total;) {
+        choice *c = &a->choices[a->n_choices];
+        if (c->index % a->p.n > 0)
+            c->spec.fork_of = a->choices[c->index - c->index % a->p.n].gen;
+        if (a->n_dims) {
+            if (a->n_live == POOL_AT_ONCE) return true;
+            if (!pool_begin(c)) {
+                err_set(&e, ERR_NO_MEMORY, "no memory for embeddings");
+                refuse_submit(a, &a->prompts[c->prompt], 0, &e);
+                return false;
+            }
+        }
+        if (port->ops->submit(port, &c->spec, &c->gen, &e) != OK) {
+            if (a->n_dims) pool_give_back(c);
+            if (a->n_dims && a->n_live && e.code == ERR_BUSY) return true;
+            refuse_submit(a, &a->prompts[c->prompt], c->spec.max_tokens, &e);
+            return false;
+        }
+        a->n_choices++;
+        a->n_live++;
+        http_ref(a->rq);
+    }
+    return true;
+}
+
+static void submit_all(answer *a) {
     err e = a->encode_error;
     status s = a->encode_status;
     if (s != OK) {
@@ -354,18 +389,7 @@ static void submit_all(answer *a) {
         return;
     }
     if (!charge(a)) return;
-    for (uint32_t total = a->n_prompts * a->p.n; a->n_choices < total;) {
-        choice *c = &a->choices[a->n_choices];
-        if (c->index % a->p.n > 0)
-            c->spec.fork_of = a->choices[c->index - c->index % a->p.n].gen;
-        if (port->ops->submit(port, &c->spec, &c->gen, &e) != OK) {
-            refuse_submit(a, &a->prompts[c->prompt], c->spec.max_tokens, &e);
-            return;
-        }
-        a->n_choices++;
-        a->n_live++;
-        http_ref(a->rq);
-    }
+    if (!submit_more(a)) return;
     if (a->p.stream && !a->writer->open(a)) {
         err_set(&e, ERR_NO_MEMORY, "no memory for the stream");
         refuse_submit(a, a->prompts, 0, &e);
@@ -396,7 +420,7 @@ void answer_fail(answer *a, failure *f) {
 }
 
 static void finish_if_all_ended(answer *a) {
-    if (a->over || a->n_live) return;
+    if (a->over || a->n_live || a->n_choices < a->n_prompts * a->p.n) return;
     a->over = true;
     if (a->p.stream)
         a->writer->done(a);
@@ -564,6 +588,20 @@ static void check_memory(choice *c) {
     }
 }
 
+/* A choice of embeddings has ended: another is submitted in its place. */
+static void take_vector(choice *c) {
+    answer *a = c->a;
+    failure f;
+    if (!pool_end(c)) {
+        failure_set(&f, API_INTERNAL, "the model's hidden states are not finite");
+        answer_fail(a, &f);
+    } else if (a->n_choices < a->n_prompts && !set_deadline(a)) {
+        refuse_late(a);
+    } else {
+        submit_more(a);
+    }
+}
+
 static void on_event(void *user, const gen_event *ev) {
     choice *c = user;
     answer *a = c->a;
@@ -579,6 +617,7 @@ static void on_event(void *user, const gen_event *ev) {
     if (!ev->end) return;
     if (ev->usage) c->usage = *ev->usage;
     a->n_live--;
+    if (a->n_dims && !a->over) take_vector(c);
     finish_if_all_ended(a);
     http_unref(rq);
 }

@@ -14,6 +14,8 @@
 struct answer;
 struct writer;
 
+enum { POOL_AT_ONCE = 64, POOL_MAX_INPUTS = 2048 }; /* embeddings: generations, prompts */
+
 typedef enum part_kind { PART_TEXT, PART_REASONING, PART_CALL } part_kind;
 
 /* A piece of a choice's output that clients see as one thing. Only the last part of a choice
@@ -64,6 +66,7 @@ typedef struct choice {
     int32_t stop_id;    /* the stop token, or -1 */
     bool timed_out;
     uint32_t n_output, n_reasoning; /* for usage; n_reasoning of n_output */
+    float *vector;                  /* embeddings, once it has ended: [n_dims] */
     gen_usage usage;
 } choice;
 
@@ -77,7 +80,10 @@ typedef struct answer {
     prompt_in *prompts;
     uint32_t n_prompts;
     unsigned encode_flags;
-    str chat_echo; /* what echo repeats in a chat */
+    str chat_echo;              /* what echo repeats in a chat */
+    uint32_t n_dims;            /* of embeddings; 0: text is generated */
+    double *sums[POOL_AT_ONCE]; /* embeddings: buffers that no generation has */
+    uint32_t n_sums;
     stop_set stops;
     choice *choices;
     uint32_t n_choices, n_live; /* generations that have not ended */
@@ -128,6 +134,19 @@ void prompt_write_ids(const answer *, const prompt_in *, buf *);
 void chat_start(app *, http_request *, const json_t *body, const struct writer *);
 /* completions.c: the same for a body of /v1/completions. */
 void completions_start(app *, http_request *, const json_t *body, const struct writer *);
+
+/* completions.c: reads prompts in their four forms from a member of the body. False: refused. */
+bool completions_prompts(answer *, const json_t *body, const char *field);
+
+/* embeddings.c: reads what a body says of embeddings, but the prompts. NULL: refused. */
+answer *embeddings_new(app *, http_request *, const json_t *body, const struct writer *);
+void vector_write(const choice *, buf *); /* as a list of numbers */
+
+/* answer_pool.c: embeddings. Before a choice is submitted: gives it a buffer. False: no memory. */
+bool pool_begin(choice *);
+/* It has ended: its vector, of length 1. False: no memory, or the sums are no numbers. */
+bool pool_end(choice *);
+void pool_give_back(choice *); /* its buffer */
 
 /* answer_parts.c */
 void choice_parts_init(choice *);

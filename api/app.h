@@ -38,6 +38,7 @@ bool routes_polled(str path); /* probes and scrapes */
 /* Endpoints: each answers or refuses, now or later. */
 void completions_run(app *, http_request *);
 void chat_run(app *, http_request *);
+void embeddings_run(app *, http_request *);
 void responses_run(app *, http_request *);
 void responses_count_run(app *, http_request *);
 void messages_run(app *, http_request *);

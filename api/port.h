@@ -64,7 +64,11 @@ typedef struct gen_spec { /* pointers are borrowed until the last event */
     bool ignore_eos;
     const int32_t *stop_ids;
     uint32_t n_stop_ids; /* at most 16 */
-    bool score_prompt;   /* prompt_score events, with sampling.n_logprobs best */
+    bool score_prompt;   /* prompt_score events, with sampling.n_logprobs best; with pooled: all
+                            rows are summed */
+    /* Embeddings, with max_tokens 0: where the hidden states of the prompt's last row, or of
+     * all rows, are added up; [n_embd], zeroed; read after the last event. NULL: no. */
+    double *pooled;
     int32_t priority;
     uint64_t tenant;     /* tenant_id of its key's; for the scheduler's policy */
     str cache_salt;      /* cached blocks are shared among equal salts only */
@@ -154,6 +158,7 @@ typedef struct model_card {
     uint64_t created; /* Unix time */
     uint64_t n_params, weight_bytes;
     uint32_t max_model_len;
+    pooling pooling; /* of /v1/embeddings; POOL_OFF: there are none */
 } model_card;
 
 struct port {

@@ -31,6 +31,9 @@
       "default-chat-template-kwargs")                                                         \
     X("model", BOOL, trust_request_chat_template, 0, 0, 1, "",                                \
       "take a chat_template in a request", "", "", LIVE)                                      \
+    X("model", ENUM, embeddings, 0, 0, 0, "",                                                 \
+      "answer /v1/embeddings with hidden states; auto: of the last token, or as the model file says", \
+      "off|auto|last|mean", "")                                                               \
     X("server", STR, host, "127.0.0.1", 0, 255, "",                                           \
       "address to listen on, or unix:/path", "", "")                                          \
     X("server", U32, port, 8000, 0, 65535, "",                                                \

@@ -144,7 +144,10 @@ static status on_submit(port *p, const gen_spec *s, gen **out, err *e) {
                .number = ++b->next_number,
                .submit_us = clock_us()};
     pthread_mutex_unlock(&b->in_lock);
-    if (g->job.n_score < 0) g->job.n_score = 0;
+    if (s->pooled)
+        g->job.n_score = -1;
+    else if (g->job.n_score < 0)
+        g->job.n_score = 0;
     if (s->n_banned) g->job.allow = forbid_banned, g->job.take = remember;
     fill_end_tokens(b, g);
     b->waiting_tokens += s->n_prompt;
@@ -431,7 +434,8 @@ status bridge_open(bridge **out, uv_loop_t *loop, machine *m, void (*flushed)(vo
                               .created = (uint64_t)time(NULL),
                               .n_params = m->n_params,
                               .weight_bytes = m->weight_bytes,
-                              .max_model_len = m->opt.max_model_len},
+                              .max_model_len = m->opt.max_model_len,
+                              .pooling = m->pooling},
                      .ledger = m->ledger,
                      .device_ledger = m->device_ledger,
                      .device = m->device,

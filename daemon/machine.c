@@ -81,15 +81,33 @@ static void set_engine_options(machine *m, uint32_t logit_rows) {
                           .kv_v = kv_type_of("cache_type_v", o->cache_type_v, kv),
                           .batch_invariant = o->batch_invariant,
                           .n_threads = o->threads,
+                          .hidden = m->pooling != POOL_OFF,
                           .plugin = o->cuda_plugin};
     CHECK(cpu_isa_by_name(options_word("cpu_isa", o->cpu_isa), &x->isa));
     CHECK(activation_dtype_by_name(options_word("activation_dtype", o->activation_dtype),
                                    &x->activations));
 }
 
+static status resolve_pooling(machine *m, err *e) {
+    enum { GIVEN_MEAN = 1, GIVEN_LAST = 3 };
+    const str word = options_word("embeddings", m->opt.embeddings);
+    const uint32_t given = m->model->program.config.pooling_type;
+    m->pooling = str_eqz(word, "off")    ? POOL_OFF
+                 : str_eqz(word, "last") ? POOL_LAST
+                 : str_eqz(word, "mean") ? POOL_MEAN
+                 : given == GIVEN_MEAN   ? POOL_MEAN
+                                         : POOL_LAST;
+    if (!str_eqz(word, "auto") || given == 0 || given == GIVEN_MEAN || given == GIVEN_LAST)
+        return OK;
+    err_set(e, ERR_UNSUPPORTED, "embeddings = auto: the model file has pooling_type %u", given);
+    err_hint(e, "the server has last and mean: name one of them");
+    return err_field(e, "embeddings");
+}
+
 static status resolve(machine *m, const machine_wish *w, err *e) {
     options *o = &m->opt;
     status s = resolve_length(m, w, e);
+    if (s == OK) s = resolve_pooling(m, e);
     if (s != OK) return s;
     if (o->threads == 0) o->threads = cpus();
     if (o->max_num_batched_tokens < o->max_num_seqs) {

@@ -268,7 +268,7 @@ START_TEST(paths_have_aliases) {
     for (size_t i = 0; i < sizeof posts / sizeof *posts; i++)
         EXPECT(posts[i], JSON({"prompt":"a"}), 200, "\"text\":\"Hey\"");
     EXPECT("/chat/completions", "{" MESSAGES "}", 200, "\"content\":\"Hey\"");
-    EXPECT("/embeddings", "{}", 501, "not_supported_error");
+    EXPECT("/embeddings", "{}", 400, "unsupported_parameter");
     reply r = fake_get(&f, "/memory");
     ck_assert_int_eq(r.status, 404);
     reply_free(&r);
