@@ -44,6 +44,11 @@ bool routes_polled(str path); /* probes and scrapes */
 void completions_run(app *, http_request *);
 void chat_run(app *, http_request *);
 void embeddings_run(app *, http_request *);
+void native_embedding_run(app *, http_request *);
+void native_completion_run(app *, http_request *);
+void infill_run(app *, http_request *);
+void props_run(app *, http_request *);
+void slots_run(app *, http_request *);
 void responses_run(app *, http_request *);
 void responses_count_run(app *, http_request *);
 void messages_run(app *, http_request *);
