@@ -1,0 +1,549 @@
+/* Grammars: what they take against a naive matcher, masks against trying every token. */
+#include "text/grammar.h"
+
+#include "model/sampling.h"
+#include "tests/text/tokenizer_rig.h"
+#include "text/grammar_in.h"
+
+typedef struct rig {
+    arena mem;
+    rules *r;
+    grammar *g;
+    grammar_state *s;
+} rig;
+
+static void rig_init(rig *x) {
+    arena_init(&x->mem, chunks_heap(), 0);
+    x->r = rules_new(&x->mem);
+    x->g = NULL;
+}
+
+static status rig_try(rig *x, rule root, const vocab_index *v, err *e) {
+    status st = grammar_compile(&x->g, x->r, root, v, chunks_heap(), e);
+    if (st == OK) {
+        x->s = arena_alloc(&x->mem, grammar_state_bytes(x->g));
+        grammar_start(x->g, x->s);
+    }
+    return st;
+}
+
+static void rig_compile(rig *x, rule root, const vocab_index *v) {
+    err e;
+    ck_assert_msg(rig_try(x, root, v, &e) == OK, "%s", e.text);
+}
+
+static void rig_clear(rig *x) {
+    grammar_free(x->g);
+    arena_clear(&x->mem);
+}
+
+/* Whether an ambiguous grammar has more ways to go on than a position holds. */
+static bool is_full(const rig *x) {
+    return x->s->n == STATE_MAX_CONFS;
+}
+
+static bool takes(rig *x, const char *text) {
+    grammar_start(x->g, x->s);
+    return grammar_take_bytes(x->g, x->s, str_of(text)) && grammar_accepts_end(x->g, x->s);
+}
+
+/* ---- vocabularies ---- */
+
+typedef struct words {
+    tiny file;
+    checkpoint *real;
+    tokenizer *tok;
+    void *mem, *cache_mem;
+    vocab_index *v;
+    mask_cache *cache;
+    uint32_t *mask, *plain;
+    int32_t special[2];
+} words;
+
+static void words_open(words *w, size_t budget) {
+    w->mem = aligned_alloc(64, vocab_index_bytes(tokenizer_n_vocab(w->tok)));
+    memset(w->mem, 0, vocab_index_bytes(tokenizer_n_vocab(w->tok)));
+    w->v = vocab_index_init(w->mem, w->tok);
+    w->cache_mem = aligned_alloc(64, mask_cache_bytes(w->v->n_vocab, budget));
+    memset(w->cache_mem, 0, mask_cache_bytes(w->v->n_vocab, budget));
+    w->cache = mask_cache_init(w->cache_mem, w->v->n_vocab, budget);
+    w->mask = calloc(sampling_mask_words(w->v->n_vocab), 4);
+    w->plain = calloc(sampling_mask_words(w->v->n_vocab), 4);
+}
+
+/* The 256 bytes, some longer tokens, two special ones. */
+static void words_tiny(words *w, size_t budget) {
+    static const char *const more[] = {"ab",  "abc", "ba", "aa", "aaa", "a{", "}}",  "\",",
+                                       "\":", "[[",  "]]", "],", "b}",  "ca", "cab", "{\""};
+    memset(w, 0, sizeof *w);
+    tiny_init(&w->file);
+    tiny_merge(&w->file, "a b", "ab");
+    for (size_t i = 0; i < sizeof more / sizeof *more; i++) tiny_token(&w->file, more[i], 1);
+    w->special[0] = tiny_token(&w->file, "<call>", 3);
+    w->special[1] = tiny_token(&w->file, "<end>", 3);
+    w->tok = tok_open(tiny_finish(&w->file, "gpt-2"));
+    words_open(w, budget);
+}
+
+static void words_real(words *w, size_t budget) {
+    memset(w, 0, sizeof *w);
+    w->real = file_open(test_model());
+    w->tok = tok_open(w->real);
+    words_open(w, budget);
+}
+
+static void words_close(words *w) {
+    free(w->mem);
+    free(w->cache_mem);
+    free(w->mask);
+    free(w->plain);
+    tokenizer_close(w->tok);
+    if (w->real)
+        checkpoint_close(w->real);
+    else
+        tiny_clear(&w->file);
+}
+
+static void check_mask(words *w, rig *x) {
+    uint32_t n = sampling_mask_words(w->v->n_vocab);
+    grammar_mask(x->g, x->s, w->cache, w->mask);
+    grammar_mask_plain(x->g, x->s, w->plain);
+    for (uint32_t i = 0; i < n; i++)
+        if (w->mask[i] != w->plain[i]) {
+            int b = __builtin_ctz(w->mask[i] ^ w->plain[i]);
+            str t = vocab_token(w->v, i * 32 + (uint32_t)b);
+            ck_abort_msg("token %u \"%.*s\" is %s", i * 32 + (uint32_t)b, (int)t.len, t.ptr,
+                         w->mask[i] >> b & 1 ? "allowed and must not be" : "missing");
+        }
+}
+
+/* Draws one of the allowed tokens; -1: none. */
+static int32_t draw(const words *w, unsigned *seed) {
+    uint32_t n = sampling_mask_words(w->v->n_vocab), all = 0;
+    for (uint32_t i = 0; i < n; i++) all += (uint32_t)__builtin_popcount(w->mask[i]);
+    if (!all) return -1;
+    uint32_t k = (uint32_t)rand_r(seed) % all;
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t m = w->mask[i]; m; m &= m - 1)
+            if (k-- == 0) return (int32_t)(i * 32 + (uint32_t)__builtin_ctz(m));
+    return -1;
+}
+
+/* ---- grammars ---- */
+
+static rule text_rule(rules *r, const char *s) {
+    return rules_bytes(r, str_of(s));
+}
+#define SEQ(r, ...)                                                                            \
+    rules_seq(r, (rule[]){__VA_ARGS__}, sizeof((rule[]){__VA_ARGS__}) / sizeof(rule))
+#define ALT(r, ...)                                                                            \
+    rules_alt(r, (rule[]){__VA_ARGS__}, sizeof((rule[]){__VA_ARGS__}) / sizeof(rule))
+
+static rule any_string(rules *r) {
+    static const rule_range plain[] = {{0x20, '!'}, {'#', '['}, {']', 0x10ffff}};
+    static const rule_range escape[] = {{'"', '"'}, {'\\', '\\'}, {'/', '/'}, {'n', 'n'}};
+    rule one =
+        ALT(r, rules_class(r, plain, 3), SEQ(r, text_rule(r, "\\"), rules_class(r, escape, 4)));
+    return SEQ(r, text_rule(r, "\""), rules_repeat(r, one, 0, RULE_UNBOUNDED),
+               text_rule(r, "\""));
+}
+
+/* Any JSON value, without white space. */
+static rule any_value(rules *r) {
+    static const rule_range digit = {'0', '9'};
+    rule v = rules_declare(r), comma = text_rule(r, ",");
+    rule number = rules_repeat(r, rules_class(r, &digit, 1), 1, RULE_UNBOUNDED);
+    rule more = rules_repeat(r, SEQ(r, comma, v), 0, RULE_UNBOUNDED);
+    rule list =
+        SEQ(r, text_rule(r, "["), rules_optional(r, SEQ(r, v, more)), text_rule(r, "]"));
+    rule pair = SEQ(r, any_string(r), text_rule(r, ":"), v);
+    rule pairs = SEQ(r, pair, rules_repeat(r, SEQ(r, comma, pair), 0, RULE_UNBOUNDED));
+    rule object = SEQ(r, text_rule(r, "{"), rules_optional(r, pairs), text_rule(r, "}"));
+    rules_define(r, v, ALT(r, number, list, object, any_string(r), text_rule(r, "true")));
+    return v;
+}
+
+START_TEST(json_nests_and_ends_where_it_is_closed) {
+    words w;
+    rig x;
+    words_tiny(&w, 1 << 16);
+    rig_init(&x);
+    rig_compile(&x, any_value(x.r), w.v);
+    static const char *const good[] = {"1",
+                                       "[]",
+                                       "{}",
+                                       "[[],{\"a\":[1,true]}]",
+                                       "\"\\n\xc3\xa9\"",
+                                       "{\"\":{\"\":{}},\"b\":1}"};
+    static const char *const bad[] = {
+        "",       "[", "[1,]", "{1:2}", "\"\xc3\"", "tru", "[]]", "01]", "\"\xed\xa0\x80\"",
+        "\"\\x\""};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++)
+        ck_assert_msg(takes(&x, good[i]), "%s", good[i]);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        ck_assert_msg(!takes(&x, bad[i]), "%s", bad[i]);
+    ck_assert(takes(&x, "[]"));
+    ck_assert(!grammar_can_go_on(x.g, x.s));
+    ck_assert(takes(&x, "12"));
+    ck_assert(grammar_can_go_on(x.g, x.s));
+    rig_clear(&x);
+    words_close(&w);
+}
+END_TEST
+
+START_TEST(masks_of_json_are_those_of_trying_every_token) {
+    words w;
+    rig x;
+    unsigned seed = 7;
+    words_real(&w, 4 << 20);
+    rig_init(&x);
+    rig_compile(&x, any_value(x.r), w.v);
+    grammar_take_bytes(x.g, x.s, STR("{\"a\":[{\"b\":[\"x"));
+    for (int i = 0; i < 40; i++) {
+        check_mask(&w, &x);
+        int32_t t = draw(&w, &seed);
+        if (t < 0) break;
+        ck_assert(grammar_take(x.g, x.s, t));
+    }
+    rig_clear(&x);
+    words_close(&w);
+}
+END_TEST
+
+START_TEST(nesting_ends_at_the_limit_and_can_be_closed) {
+    words w;
+    rig x;
+    words_tiny(&w, 1 << 16);
+    rig_init(&x);
+    rig_compile(&x, any_value(x.r), w.v);
+    uint32_t depth = 0;
+    while (depth < 5000 && grammar_take_bytes(x.g, x.s, STR("["))) {
+        grammar_state before = *x.s;
+        if (++depth % 50 == 0) check_mask(&w, &x);
+        grammar_mask(x.g, x.s, w.cache, w.mask);
+        if (!(w.mask['[' / 32] >> '[' % 32 & 1)) break;
+        *x.s = before;
+    }
+    ck_assert_uint_gt(depth, GRAMMAR_MAX_DEPTH - 300);
+    ck_assert_uint_lt(depth, 5000);
+    check_mask(&w, &x);
+    for (; depth > 0; depth--) ck_assert(grammar_take_bytes(x.g, x.s, STR("]")));
+    ck_assert(grammar_accepts_end(x.g, x.s));
+    rig_clear(&x);
+    words_close(&w);
+}
+END_TEST
+
+START_TEST(special_tokens_are_symbols_and_not_their_text) {
+    words w;
+    rig x;
+    words_tiny(&w, 1 << 16);
+    rig_init(&x);
+    rule call = SEQ(x.r, rules_until_token(x.r, w.special[0]), any_value(x.r),
+                    rules_token(x.r, w.special[1]));
+    rig_compile(&x, call, w.v);
+    grammar_take_bytes(x.g, x.s, STR("free <call> text"));
+    check_mask(&w, &x);
+    ck_assert(!grammar_accepts_end(x.g, x.s));
+    ck_assert(grammar_take(x.g, x.s, w.special[0]));
+    check_mask(&w, &x);
+    ck_assert(grammar_take_bytes(x.g, x.s, STR("[1]")));
+    check_mask(&w, &x);
+    grammar_state early = *x.s;
+    ck_assert(!grammar_take(x.g, &early, w.special[0]));
+    ck_assert(!grammar_take_bytes(x.g, &early, STR("<")));
+    ck_assert(grammar_take(x.g, x.s, w.special[1]));
+    ck_assert(grammar_accepts_end(x.g, x.s) && !grammar_can_go_on(x.g, x.s));
+    rig_clear(&x);
+    words_close(&w);
+}
+END_TEST
+
+START_TEST(text_up_to_the_first_of_several_strings) {
+    words w;
+    rig x;
+    words_tiny(&w, 1 << 16);
+    rig_init(&x);
+    const str stop[] = {STR("</t>"), STR("abcab"), STR("bc!")};
+    rig_compile(&x, SEQ(x.r, rules_until(x.r, stop, 3), text_rule(x.r, "#")), w.v);
+    ck_assert(takes(&x, "x<</t>#"));
+    ck_assert(takes(&x, "ababcab#"));
+    ck_assert(takes(&x, "abc!#"));
+    ck_assert(!takes(&x, "abcab</t>#"));
+    ck_assert(!takes(&x, "</t#"));
+    rig_clear(&x);
+    words_close(&w);
+}
+END_TEST
+
+static void refused_rule(const vocab_index *v, rig *x, rule root, const char *text) {
+    err e = {0};
+    ck_assert_int_eq(rig_try(x, root, v, &e), ERR_INVALID);
+    ck_assert_msg(strstr(e.text, text) != NULL, "\"%s\" is not in \"%s\"", text, e.text);
+    rig_clear(x);
+}
+
+START_TEST(what_cannot_be_met_or_ended_is_refused) {
+    words w;
+    rig x;
+    words_tiny(&w, 1 << 16);
+    rig_init(&x);
+    rule loop = rules_declare(x.r);
+    rules_define(x.r, loop, SEQ(x.r, text_rule(x.r, "("), loop, text_rule(x.r, ")")));
+    refused_rule(w.v, &x, loop, "nothing can match");
+    rig_init(&x);
+    refused_rule(w.v, &x, SEQ(x.r, text_rule(x.r, "a"), RULE_NEVER), "nothing can match");
+    rig_init(&x);
+    loop = rules_declare(x.r);
+    rules_define(x.r, loop, ALT(x.r, SEQ(x.r, loop, text_rule(x.r, "a")), text_rule(x.r, "b")));
+    refused_rule(w.v, &x, loop, "left-recursive");
+    rig_init(&x); /* behind something that may be empty */
+    loop = rules_declare(x.r);
+    rule opt = rules_optional(x.r, text_rule(x.r, "c"));
+    rules_define(x.r, loop,
+                 ALT(x.r, SEQ(x.r, opt, loop, text_rule(x.r, "a")), text_rule(x.r, "b")));
+    refused_rule(w.v, &x, loop, "left-recursive");
+    rig_init(&x);
+    rule many = text_rule(x.r, "ab");
+    for (int i = 0; i < 6; i++)
+        many = rules_repeat(x.r, ALT(x.r, many, text_rule(x.r, "c")), 300, 1000);
+    refused_rule(w.v, &x, rules_repeat(x.r, text_rule(x.r, "x"), 30000, 30000), "too large");
+    words_close(&w);
+}
+END_TEST
+
+START_TEST(nested_repetitions_stay_small) {
+    words w;
+    rig x;
+    words_tiny(&w, 1 << 16);
+    rig_init(&x);
+    rule a = rules_repeat(x.r, text_rule(x.r, "a"), 1, 1000);
+    rig_compile(&x, rules_repeat(x.r, SEQ(x.r, a, text_rule(x.r, ";")), 1, 1000), w.v);
+    ck_assert_uint_lt(grammar_n_states(x.g), 4000);
+    ck_assert(takes(&x, "aa;aaa;"));
+    ck_assert(!takes(&x, "aa;;"));
+    check_mask(&w, &x);
+    rig_clear(&x);
+    rig_init(&x); /* shared expressions multiply no states */
+    rule twice = SEQ(x.r, any_string(x.r), text_rule(x.r, "-"));
+    for (int i = 0; i < 40; i++) twice = SEQ(x.r, twice, twice);
+    rig_compile(&x, twice, w.v);
+    ck_assert_uint_lt(grammar_n_states(x.g), 1000);
+    rig_clear(&x);
+    words_close(&w);
+}
+END_TEST
+
+/* ---- random grammars, and a naive matcher: which positions a rule may end at ---- */
+
+enum { MAX_TEXT = 40, MAX_NODES = 200 };
+
+typedef struct expr {
+    char kind; /* c: a character; s, |: two; r: repeat; n: named */
+    char c;
+    int kid[2];
+    uint32_t lo, hi;
+} expr;
+
+typedef struct random_grammar {
+    expr e[MAX_NODES];
+    int n;
+    rule of[MAX_NODES];
+    uint64_t memo[MAX_NODES][MAX_TEXT + 1];
+    bool known[MAX_NODES][MAX_TEXT + 1];
+    const char *text;
+    size_t len;
+} random_grammar;
+
+/* names[2] exist already as nodes 0 and 1. A name stands behind a character only. */
+static int random_expr(random_grammar *g, unsigned *seed, int depth) {
+    static const char alphabet[] = "aabbc{}[],\"";
+    int id = g->n++;
+    expr x = {.kind = 'c', .c = alphabet[(unsigned)rand_r(seed) % 11]};
+    unsigned k = (unsigned)rand_r(seed) % 10;
+    if (depth > 0 && g->n < MAX_NODES - 12 && k < 8) {
+        x.kind = k < 3 ? 's' : k < 5 ? '|' : k < 7 ? 'r' : 'N';
+        x.lo = (uint32_t)rand_r(seed) % 3;
+        x.hi = rand_r(seed) % 3 ? x.lo + (uint32_t)rand_r(seed) % 3 : RULE_UNBOUNDED;
+        x.kid[0] = random_expr(g, seed, depth - 1);
+        if (x.kind == 's' || x.kind == '|') x.kid[1] = random_expr(g, seed, depth - 1);
+        if (x.kind == 'N') x.kid[1] = rand_r(seed) % 2;
+    }
+    g->e[id] = x;
+    return id;
+}
+
+static rule build_expr(random_grammar *g, rules *r, const rule *name, int id) {
+    const expr *x = &g->e[id];
+    char c[2] = {x->c, 0};
+    switch (x->kind) {
+    case 'c': return text_rule(r, c);
+    case 's':
+        return SEQ(r, build_expr(g, r, name, x->kid[0]), build_expr(g, r, name, x->kid[1]));
+    case '|':
+        return ALT(r, build_expr(g, r, name, x->kid[0]), build_expr(g, r, name, x->kid[1]));
+    case 'r': return rules_repeat(r, build_expr(g, r, name, x->kid[0]), x->lo, x->hi);
+    default: /* a character, and perhaps a name behind it */
+        return SEQ(r, text_rule(r, c), rules_optional(r, name[x->kid[1]]));
+    }
+}
+
+static uint64_t ends(random_grammar *g, const int *body, int id, size_t at);
+
+static uint64_t ends_of_all(random_grammar *g, const int *body, int id, uint64_t from) {
+    uint64_t to = 0;
+    for (size_t i = 0; i <= g->len; i++)
+        if (from >> i & 1) to |= ends(g, body, id, i);
+    return to;
+}
+
+static uint64_t compute_ends(random_grammar *g, const int *body, const expr *x, size_t at) {
+    uint64_t here = 1ull << at;
+    uint64_t one = at < g->len && g->text[at] == x->c ? here << 1 : 0;
+    if (x->kind == 'c') return one;
+    if (x->kind == 'N') return one | ends_of_all(g, body, body[x->kid[1]], one);
+    if (x->kind == 's') return ends_of_all(g, body, x->kid[1], ends(g, body, x->kid[0], at));
+    if (x->kind == '|') return ends(g, body, x->kid[0], at) | ends(g, body, x->kid[1], at);
+    uint64_t out = 0, now = here;
+    for (uint32_t i = 0; i <= x->hi && i < 64 && now; i++) {
+        if (i >= x->lo) out |= now;
+        now = ends_of_all(g, body, x->kid[0], now);
+    }
+    return out;
+}
+
+static uint64_t ends(random_grammar *g, const int *body, int id, size_t at) {
+    if (!g->known[id][at]) {
+        g->memo[id][at] = compute_ends(g, body, &g->e[id], at);
+        g->known[id][at] = true;
+    }
+    return g->memo[id][at];
+}
+
+static bool matches(random_grammar *g, const int *body, const char *text) {
+    g->text = text;
+    g->len = strlen(text);
+    memset(g->known, 0, sizeof g->known);
+    return ends(g, body, body[0], 0) >> g->len & 1;
+}
+
+/* Whether the grammar judges the text as it should; of one that needs too many ways, nothing. */
+static bool takes_or_full(rig *x, const char *text, bool want) {
+    grammar_start(x->g, x->s);
+    for (const char *p = text; *p; p++) {
+        grammar_take_bytes(x->g, x->s, (str){p, 1});
+        if (is_full(x)) return true;
+    }
+    return grammar_accepts_end(x->g, x->s) == want;
+}
+
+/* Walks by masks; each text on the way, and a changed one, is judged by both. */
+static void walk_randomly(words *w, rig *x, random_grammar *g, const int *body,
+                          unsigned *seed) {
+    char text[MAX_TEXT + 16] = "", other[MAX_TEXT + 16];
+    grammar_start(x->g, x->s);
+    for (size_t n = 0; x->s->n < STATE_MAX_CONFS / 2;) {
+        check_mask(w, x);
+        SWEEP(grammar_accepts_end(x->g, x->s) == matches(g, body, text));
+        grammar_state here = *x->s;
+        int32_t t = draw(w, seed);
+        SWEEP(t >= 0 || grammar_accepts_end(x->g, x->s)); /* no dead end */
+        SWEEP(grammar_can_go_on(x->g, x->s) == (t >= 0));
+        if (t < 0) return;
+        str s = vocab_token(w->v, (uint32_t)t);
+        if (n + s.len > MAX_TEXT) return;
+        SWEEP(grammar_take(x->g, x->s, t));
+        memcpy(text + n, s.ptr, s.len);
+        text[n += s.len] = 0;
+        strcpy(other, text);
+        other[(unsigned)rand_r(seed) % n] = "ab{"[(unsigned)rand_r(seed) % 3];
+        SWEEP(takes_or_full(x, other, matches(g, body, other)));
+        *x->s = here;
+        SWEEP(grammar_take(x->g, x->s, t));
+    }
+}
+
+START_TEST(random_grammars_take_what_a_naive_matcher_takes) {
+    static random_grammar g;
+    words w;
+    words_tiny(&w, 6000); /* a small cache: masks are dropped and made again */
+    int compiled = 0;
+    for (unsigned seed = 1; seed <= 400; seed++) {
+        unsigned s = seed * 7919;
+        rig x;
+        err e;
+        rig_init(&x);
+        rule name[] = {rules_declare(x.r), rules_declare(x.r)};
+        g.n = 0;
+        int body[] = {random_expr(&g, &s, 5), random_expr(&g, &s, 4)};
+        for (int i = 0; i < 2; i++)
+            rules_define(x.r, name[i], build_expr(&g, x.r, name, body[i]));
+        status st = rig_try(&x, name[0], w.v, &e);
+        ck_assert_msg(st == OK, "%s", e.text);
+        compiled++;
+        for (int i = 0; i < 6; i++) walk_randomly(&w, &x, &g, body, &s);
+        rig_clear(&x);
+    }
+    mask_counts c;
+    mask_cache_read(w.cache, &c);
+    ck_assert_uint_gt(c.hits, 100);
+    words_close(&w);
+}
+END_TEST
+
+/* ---- automata over characters ---- */
+
+static dfa chars_of(rig *x, rule of) {
+    dfa d, any, out;
+    err e;
+    dfa_limits lim = {1000, 1000000};
+    ck_assert(dfa_build(&d, x->r, of, NULL, &lim, &x->mem, &e) == OK);
+    ck_assert(dfa_strip(&out, &d, &x->mem, &e) == OK);
+    ck_assert(dfa_any(&any, 0, RULE_UNBOUNDED, &lim, &x->mem, &e) == OK);
+    ck_assert(dfa_combine(&d, &out, DFA_AND, &any, &lim, &x->mem, &e) == OK);
+    return d;
+}
+
+START_TEST(sets_of_strings_are_combined) {
+    static const rule_range all = {0, SYMBOL_END}, begin = {SYMBOL_BEGIN, SYMBOL_BEGIN};
+    rig x;
+    err e;
+    rig_init(&x);
+    dfa_limits lim = {1000, 1000000};
+    rule any = rules_repeat(x.r, rules_class(x.r, &all, 1), 0, RULE_UNBOUNDED);
+    dfa has = chars_of(&x, SEQ(x.r, any,
+                               text_rule(x.r, "\xc3\xa9"
+                                              "b"),
+                               any));
+    dfa first =
+        chars_of(&x, SEQ(x.r, any, rules_class(x.r, &begin, 1), text_rule(x.r, "a"), any));
+    dfa both, but, len, none;
+    ck_assert(dfa_takes(&has, STR("x\xc3\xa9"
+                                  "by")) &&
+              !dfa_takes(&has, STR("x\xc3\xa9")));
+    ck_assert(dfa_takes(&first, STR("ab")) && !dfa_takes(&first, STR("ba")));
+    ck_assert(dfa_combine(&both, &has, DFA_AND, &first, &lim, &x.mem, &e) == OK);
+    ck_assert(dfa_combine(&but, &has, DFA_BUT, &first, &lim, &x.mem, &e) == OK);
+    ck_assert(dfa_takes(&both, STR("a\xc3\xa9"
+                                   "b")) &&
+              !dfa_takes(&both, STR("\xc3\xa9"
+                                    "b")));
+    ck_assert(!dfa_takes(&but, STR("a\xc3\xa9"
+                                   "b")) &&
+              dfa_takes(&but, STR("\xc3\xa9"
+                                  "b")));
+    ck_assert(dfa_any(&len, 0, 2, &lim, &x.mem, &e) == OK);
+    ck_assert(dfa_takes(&len, STR("\xc3\xa9\xc3\xa9")) && !dfa_takes(&len, STR("abc")));
+    ck_assert(dfa_combine(&none, &both, DFA_AND, &len, &lim, &x.mem, &e) == OK);
+    ck_assert(dfa_is_empty(&none) && !dfa_is_empty(&both));
+    rig_clear(&x);
+}
+END_TEST
+
+CHECK_MAIN("grammar", json_nests_and_ends_where_it_is_closed,
+           masks_of_json_are_those_of_trying_every_token,
+           nesting_ends_at_the_limit_and_can_be_closed,
+           special_tokens_are_symbols_and_not_their_text,
+           text_up_to_the_first_of_several_strings, what_cannot_be_met_or_ended_is_refused,
+           nested_repetitions_stay_small, random_grammars_take_what_a_naive_matcher_takes,
+           sets_of_strings_are_combined)

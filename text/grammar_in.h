@@ -1,0 +1,90 @@
+/* The inside of a compiled grammar, shared by text/grammar*.c and text/mask.c. */
+#ifndef VRAMD_TEXT_GRAMMAR_IN_H
+#define VRAMD_TEXT_GRAMMAR_IN_H
+
+#include "text/automaton.h"
+#include "text/grammar.h"
+
+typedef struct grammar_call {
+    uint16_t start, to; /* the first state of what is called; where it returns */
+} grammar_call;
+
+typedef struct grammar_symbol {
+    int32_t token;
+    uint16_t to;
+} grammar_symbol;
+
+typedef struct grammar_node {
+    uint32_t first_call, first_symbol; /* up to those of the next node */
+    uint16_t rule;
+    bool final;    /* what this automaton takes may end here */
+    bool any_byte; /* has an edge of a byte */
+    bool busy;     /* is final, or calls: whoever arrives must look around */
+    bool tail;     /* final and nothing else: a call that returns here needs no stack */
+} grammar_node;
+
+typedef struct grammar_rule { /* where calls of it return: site[first_site] and on */
+    uint32_t first_site, n_sites;
+} grammar_rule;
+
+struct grammar {
+    arena mem;
+    const vocab_index *index;
+    uint64_t serial; /* of this process: names its masks in a cache */
+    uint32_t n_states, n_classes, n_rules, start;
+    uint8_t class_of[256];
+    const uint16_t *next;     /* [n_states][n_classes]; 0: refused */
+    const grammar_node *node; /* [n_states + 1]; 0 is no state */
+    const grammar_call *call;
+    const grammar_symbol *symbol;
+    const grammar_rule *rule;
+    const uint16_t *site;
+};
+
+static inline uint32_t grammar_next(const grammar *g, uint32_t q, uint8_t byte) {
+    return g->next[(size_t)q * g->n_classes + g->class_of[byte]];
+}
+
+/* ---- positions ---- */
+
+enum {
+    STACK_END = 0,     /* nothing to return to: the text may end */
+    STACK_UNKNOWN = 1, /* a return may go wherever the rule is called */
+    STACK_FIRST = 2,
+    STATE_MAX_CONFS = 96, /* what more an ambiguous grammar has is left out */
+    STATE_MAX_NODES = 1024
+};
+
+typedef struct stack_node {
+    uint16_t ret, parent, depth;
+} stack_node;
+
+typedef struct conf {
+    uint16_t state, parent;
+    bool tainted; /* went through an unknown return */
+} conf;
+
+typedef struct conf_set {
+    uint32_t n;
+    conf c[STATE_MAX_CONFS];
+} conf_set;
+
+struct grammar_state {
+    uint16_t n_nodes, n;
+    conf c[STATE_MAX_CONFS];
+    stack_node node[STATE_MAX_NODES];
+};
+
+/* Nodes that a walk adds to. Those from STACK_FIRST on are in use. */
+typedef struct stacks {
+    const grammar *g;
+    stack_node *node;
+    uint32_t n, cap;
+} stacks;
+
+/* Adds what calls and returns lead to. What finds no place is left out. */
+void conf_close(stacks *, conf_set *);
+/* out: where one byte leads from `from`. */
+void conf_step(stacks *, const conf_set *from, uint8_t byte, conf_set *out);
+
+#endif

@@ -1,0 +1,355 @@
+/* The tokens allowed at a position. For each state of a grammar once, and kept: tokens that are
+ * allowed whatever the stack holds, and tokens that leave the rule and so depend on it, which are
+ * tried at each position. One thread per cache. */
+#include "text/grammar_in.h"
+
+#include "base/check.h"
+#include "model/sampling.h"
+
+enum {
+    WALK_NODES = 8192,
+    DEEP = GRAMMAR_MAX_DEPTH - VOCAB_MAX_BYTES - 16 /* from here tokens may nest too deeply */
+};
+
+/* Positions after each byte of a token, kept while the next token shares them. */
+typedef struct walker {
+    stacks k;
+    uint32_t nodes_at[VOCAB_MAX_BYTES + 1];
+    conf_set at[VOCAB_MAX_BYTES + 1];
+    stack_node node[WALK_NODES];
+} walker;
+
+/* A mask that is kept. What follows it in the ring: `bits`, or the added tokens; then those that
+ * depend on the stack, and what each has in common with the one before. */
+typedef struct kept {
+    uint64_t serial;
+    uint32_t state, bytes, next; /* next: offset + 1 of another one of its bucket */
+    uint32_t n_added, n_open;
+    uint8_t base; /* 0: bits; 1: a list; 2 ...: a slice, and a list */
+} kept;
+
+struct mask_cache {
+    uint32_t n_vocab, words, n_buckets;
+    /* Masks lie in ring[cap] from tail on, up to `end` and then from 0 if the writer went round
+     * (end > 0), up to head, where the next goes. */
+    size_t cap, head, tail, end;
+    uint32_t *bucket;
+    char *ring;
+    uint32_t *bits; /* [words]: of the state that is computed */
+    uint32_t *list; /* [n_vocab]: its tokens that depend on the stack */
+    char *single;   /* a kept entry that the ring has no space for */
+    walker w;
+    mask_counts count;
+};
+
+/* ---- walking ---- */
+
+static bool is_sure(const conf_set *s) {
+    for (uint32_t i = 0; i < s->n; i++)
+        if (!s->c[i].tainted) return true;
+    return false;
+}
+
+/* Tries the tokens of a list from w->at[0]: bits are set of those that are allowed, `open` (or
+ * NULL) gets those for which that depends on what is unknown. Returns how many. */
+static uint32_t walk(walker *w, const vocab_index *v, const vocab_list *l, uint32_t *bits,
+                     uint32_t *open) {
+    uint32_t n_open = 0, i = 0, good = 0; /* at[0 ... good] are of the token before */
+    w->nodes_at[0] = w->k.n;
+    while (i < l->n) {
+        str t = vocab_token(v, l->id[i]);
+        uint32_t d = i == 0 ? 0 : l->shared[i] < good ? l->shared[i] : good;
+        w->k.n = w->nodes_at[d];
+        while (d < t.len) {
+            conf_step(&w->k, &w->at[d], (uint8_t)t.ptr[d], &w->at[d + 1]);
+            w->nodes_at[++d] = w->k.n;
+            if (!w->at[d].n) break;
+        }
+        if (!w->at[d].n) { /* and so for every token that begins like this */
+            good = d - 1;
+            for (i++; i < l->n && l->shared[i] >= d;) i++;
+            continue;
+        }
+        good = d;
+        if (is_sure(&w->at[d]))
+            bits[l->id[i] / 32] |= 1u << l->id[i] % 32;
+        else if (open)
+            open[n_open++] = l->id[i];
+        i++;
+    }
+    w->k.n = w->nodes_at[0];
+    return n_open;
+}
+
+static void walk_from_state(walker *w, const grammar *g, uint32_t q) {
+    w->k = (stacks){g, w->node, STACK_FIRST, WALK_NODES};
+    w->at[0].n = 1;
+    w->at[0].c[0] = (conf){(uint16_t)q, STACK_UNKNOWN, false};
+}
+
+static void walk_from_position(walker *w, const grammar *g, const grammar_state *s) {
+    w->k = (stacks){g, w->node, s->n_nodes, WALK_NODES};
+    memcpy(w->node, s->node, s->n_nodes * sizeof *s->node);
+    w->at[0].n = s->n;
+    memcpy(w->at[0].c, s->c, s->n * sizeof *s->c);
+}
+
+/* ---- harmless characters ---- */
+
+/* The state behind `n` continuation bytes, if it is the same whatever they are; else 0. */
+static uint32_t after_tail(const grammar *g, uint32_t q, int n) {
+    for (; n > 0 && q; n--) {
+        uint32_t to = grammar_next(g, q, 0x80);
+        for (int b = 0x81; b < 0xc0; b++)
+            if (grammar_next(g, q, (uint8_t)b) != to) return 0;
+        q = to;
+    }
+    return q;
+}
+
+/* The state behind any harmless character, if that is one state, else 0. */
+static uint32_t after_harmless(const grammar *g, uint32_t q) {
+    uint32_t to = grammar_next(g, q, ' ');
+    if (!to) return 0;
+    for (int b = 0x20; b < 0x7f; b++)
+        if (b != '"' && b != '\\' && grammar_next(g, q, (uint8_t)b) != to) return 0;
+    for (int a = 0xc2; a < 0xf5; a++) {
+        if (!g->index->single[a]) continue; /* no token begins such a character */
+        int n = a < 0xe0 ? 1 : a < 0xf0 ? 2 : 3;
+        int lo = a == 0xe0 ? 0xa0 : a == 0xf0 ? 0x90 : 0x80;
+        int hi = a == 0xed ? 0x9f : a == 0xf4 ? 0x8f : 0xbf;
+        uint32_t lead = grammar_next(g, q, (uint8_t)a);
+        if (!lead) return 0;
+        for (int b = lo; b <= hi; b++)
+            if (after_tail(g, grammar_next(g, lead, (uint8_t)b), n - 1) != to) return 0;
+    }
+    return to;
+}
+
+/* The slice that a state takes whole, or -1. */
+static int slice_of(const grammar *g, uint32_t q) {
+    for (int i = 0; i < VOCAB_SLICE_CHARS; i++) {
+        uint32_t to = after_harmless(g, q);
+        if (!to) return -1;
+        if (to == q) return 0;
+        q = to;
+    }
+    return 1;
+}
+
+/* ---- one state's mask ---- */
+
+static uint32_t *items_of(const kept *e) {
+    return (uint32_t *)(e + 1);
+}
+
+/* What the state's own bytes and symbols allow; calls and returns that need no byte are in the
+ * position already. Leaves bits, list and shared. */
+static void compute(mask_cache *m, const grammar *g, uint32_t q, kept *e) {
+    const vocab_index *v = g->index;
+    int k = slice_of(g, q);
+    if (k >= 0 && !v->slice[k].usable) k = -1;
+    *e = (kept){.serial = g->serial, .state = q, .base = (uint8_t)(k + 2)};
+    walk_from_state(&m->w, g, q);
+    if (k >= 0)
+        memcpy(m->bits, v->slice[k].bits, m->words * sizeof *m->bits);
+    else
+        memset(m->bits, 0, m->words * sizeof *m->bits);
+    e->n_open = walk(&m->w, v, k >= 0 ? &v->slice[k].rest : &v->all, m->bits, m->list);
+    const grammar_node *n = &g->node[q];
+    for (uint32_t i = n->first_symbol; i < n[1].first_symbol; i++)
+        m->bits[g->symbol[i].token / 32] |= 1u << g->symbol[i].token % 32;
+    for (uint32_t i = 0; i < m->words; i++)
+        e->n_added +=
+            (uint32_t)__builtin_popcount(m->bits[i] & ~(k >= 0 ? v->slice[k].bits[i] : 0u));
+    if (e->n_added >= m->words) e->base = 0; /* bits are smaller than a list */
+    uint32_t n_items = (e->base == 0 ? m->words : e->n_added) + e->n_open;
+    e->bytes = (uint32_t)align_up(sizeof *e + n_items * sizeof *m->list + e->n_open, 8);
+}
+
+static void write_entry(const mask_cache *m, const grammar *g, const kept *e, char *to) {
+    const vocab_index *v = g->index;
+    const uint32_t *base = e->base >= 2 ? v->slice[e->base - 2].bits : NULL;
+    memcpy(to, e, sizeof *e);
+    uint32_t *item = items_of((const kept *)to), n = 0;
+    if (e->base == 0) memcpy(item, m->bits, (n = m->words) * sizeof *item);
+    for (uint32_t i = 0; e->base && i < m->words; i++)
+        for (uint32_t w = m->bits[i] & ~(base ? base[i] : 0u); w; w &= w - 1)
+            item[n++] = i * 32 + (uint32_t)__builtin_ctz(w);
+    memcpy(item + n, m->list, e->n_open * sizeof *item);
+    uint8_t *shared = (uint8_t *)(item + n + e->n_open);
+    for (uint32_t i = 0; i < e->n_open; i++) {
+        str a = i ? vocab_token(v, m->list[i - 1]) : STR(""), b = vocab_token(v, m->list[i]);
+        size_t k = 0;
+        while (k < a.len && k < b.len && a.ptr[k] == b.ptr[k]) k++;
+        shared[i] = (uint8_t)k;
+    }
+}
+
+/* ---- the ring ---- */
+
+static uint32_t *bucket_of(mask_cache *m, uint64_t serial, uint32_t state) {
+    uint64_t h = (serial * 0x9e3779b97f4a7c15u + state) * 0xff51afd7ed558ccdu;
+    return &m->bucket[(h >> 32) & (m->n_buckets - 1)];
+}
+
+static const kept *find(mask_cache *m, uint64_t serial, uint32_t state) {
+    for (uint32_t at = *bucket_of(m, serial, state); at;) {
+        const kept *e = (const kept *)(m->ring + (size_t)(at - 1) * 8);
+        if (e->serial == serial && e->state == state) return e;
+        at = e->next;
+    }
+    return NULL;
+}
+
+static void drop_oldest(mask_cache *m) {
+    kept *e = (kept *)(m->ring + m->tail);
+    uint32_t *at = bucket_of(m, e->serial, e->state), self = (uint32_t)(m->tail / 8) + 1;
+    while (*at != self) at = &((kept *)(m->ring + (size_t)(*at - 1) * 8))->next;
+    *at = e->next;
+    m->count.bytes -= e->bytes;
+    m->tail += e->bytes;
+    if (m->end && m->tail == m->end) m->tail = m->end = 0;
+    if (!m->end && m->tail == m->head) m->tail = m->head = 0; /* empty */
+}
+
+/* Space for an entry, at the cost of the oldest; NULL: larger than all there is. */
+static char *make_space(mask_cache *m, uint32_t bytes) {
+    if (bytes > m->cap) return NULL;
+    for (;;) {
+        if (!m->end) { /* tail ... head is in use */
+            if (m->cap - m->head >= bytes) break;
+            if (m->tail == m->head) {
+                m->tail = m->head = 0;
+                continue;
+            }
+            m->end = m->head; /* go round */
+            m->head = 0;
+        }
+        if (m->tail - m->head >= bytes) break;
+        drop_oldest(m);
+    }
+    char *to = m->ring + m->head;
+    m->head += bytes;
+    m->count.bytes += bytes;
+    return to;
+}
+
+static const kept *mask_of(mask_cache *m, const grammar *g, uint32_t q) {
+    const kept *have = find(m, g->serial, q);
+    if (have) {
+        m->count.hits++;
+        return have;
+    }
+    kept e;
+    m->count.built++;
+    compute(m, g, q, &e);
+    char *to = make_space(m, e.bytes);
+    if (!to) {
+        write_entry(m, g, &e, m->single);
+        return (const kept *)m->single;
+    }
+    uint32_t *at = bucket_of(m, e.serial, q);
+    e.next = *at;
+    write_entry(m, g, &e, to);
+    *at = (uint32_t)((to - m->ring) / 8) + 1;
+    return (const kept *)to;
+}
+
+/* ---- a position's mask ---- */
+
+static void add_open(mask_cache *m, const grammar *g, const grammar_state *s, conf c,
+                     const uint32_t *list, const uint8_t *shared, uint32_t n, uint32_t *mask) {
+    /* vocab_list is for reading here, too */
+    vocab_list l = {(uint32_t *)(uintptr_t)list, (uint8_t *)(uintptr_t)shared, n};
+    walk_from_position(&m->w, g, s);
+    m->w.at[0].n = 1;
+    m->w.at[0].c[0] = c;
+    walk(&m->w, g->index, &l, mask, NULL);
+}
+
+static void add_state(mask_cache *m, const grammar *g, const grammar_state *s, conf c,
+                      uint32_t *mask) {
+    const kept *e = mask_of(m, g, c.state);
+    const uint32_t *item = items_of(e), n = e->base == 0 ? m->words : e->n_added;
+    if (e->base != 1) {
+        const uint32_t *from = e->base == 0 ? item : g->index->slice[e->base - 2].bits;
+        for (uint32_t i = 0; i < m->words; i++) mask[i] |= from[i];
+    }
+    for (uint32_t i = 0; e->base && i < n; i++) mask[item[i] / 32] |= 1u << item[i] % 32;
+    if (e->n_open)
+        add_open(m, g, s, c, item + n, (const uint8_t *)(item + n + e->n_open), e->n_open,
+                 mask);
+}
+
+static void add_symbols(const grammar *g, uint32_t q, uint32_t *mask) {
+    for (uint32_t i = g->node[q].first_symbol; i < g->node[q + 1].first_symbol; i++)
+        mask[g->symbol[i].token / 32] |= 1u << g->symbol[i].token % 32;
+}
+
+void grammar_mask(const grammar *g, const grammar_state *s, mask_cache *m, uint32_t *mask) {
+    bool deep = false;
+    memset(mask, 0, m->words * sizeof *mask);
+    for (uint32_t i = 0; i < s->n; i++)
+        deep |= s->c[i].parent >= STACK_FIRST && s->node[s->c[i].parent].depth > DEEP;
+    if (deep) { /* the limit on depth decides, which is not part of a state's mask */
+        walk_from_position(&m->w, g, s);
+        walk(&m->w, g->index, &g->index->all, mask, NULL);
+    }
+    for (uint32_t i = 0; i < s->n; i++) {
+        const grammar_node *q = &g->node[s->c[i].state];
+        if (deep)
+            add_symbols(g, s->c[i].state, mask);
+        else if (q->any_byte || q->first_symbol < q[1].first_symbol)
+            add_state(m, g, s, s->c[i], mask);
+    }
+}
+
+void grammar_mask_plain(const grammar *g, const grammar_state *s, uint32_t *mask) {
+    memset(mask, 0, sampling_mask_words(g->index->n_vocab) * sizeof *mask);
+    for (uint32_t id = 0; id < g->index->n_vocab; id++) {
+        grammar_state next = *s;
+        if (grammar_take(g, &next, (int32_t)id)) mask[id / 32] |= 1u << id % 32;
+    }
+}
+
+static size_t part(size_t n, size_t item) {
+    return align_up(n * item, 64);
+}
+
+static uint32_t buckets_of(size_t budget) {
+    uint32_t n = 64;
+    while (n < budget / 512) n *= 2;
+    return n;
+}
+
+size_t mask_cache_bytes(uint32_t n_vocab, size_t budget) {
+    uint32_t words = sampling_mask_words(n_vocab);
+    size_t one = sizeof(kept) + words * 4 + (size_t)n_vocab * 5 + 64;
+    return part(1, sizeof(mask_cache)) + part(buckets_of(budget), sizeof(uint32_t)) +
+           part(budget, 1) + part(words, sizeof(uint32_t)) + part(n_vocab, sizeof(uint32_t)) +
+           part(one, 1);
+}
+
+mask_cache *mask_cache_init(void *mem, uint32_t n_vocab, size_t budget) {
+    mask_cache *m = mem;
+    char *at = (char *)mem + part(1, sizeof *m);
+    *m = (mask_cache){.n_vocab = n_vocab,
+                      .words = sampling_mask_words(n_vocab),
+                      .n_buckets = buckets_of(budget),
+                      .cap = budget & ~(size_t)7};
+    m->bucket = (uint32_t *)at;
+    at += part(m->n_buckets, sizeof(uint32_t));
+    m->ring = at;
+    at += part(budget, 1);
+    m->bits = (uint32_t *)at;
+    at += part(m->words, sizeof(uint32_t));
+    m->list = (uint32_t *)at;
+    at += part(n_vocab, sizeof(uint32_t));
+    m->single = at;
+    return m;
+}
+
+void mask_cache_read(const mask_cache *m, mask_counts *out) {
+    *out = m->count;
+}

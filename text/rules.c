@@ -1,0 +1,193 @@
+/* Expressions of a grammar. Everything is in the arena; one thread. */
+#include "text/rules_in.h"
+
+rules *rules_new(arena *mem) {
+    rules *r = arena_zalloc(mem, sizeof *r);
+    if (!r) return NULL;
+    r->mem = mem;
+    rules_alt(r, NULL, 0); /* RULE_NEVER */
+    rules_seq(r, NULL, 0); /* RULE_EMPTY */
+    return r->failed ? NULL : r;
+}
+
+bool rules_failed(const rules *r) {
+    return r->failed;
+}
+
+arena *rules_arena(const rules *r) {
+    return r->mem;
+}
+
+static rule add(rules *r, const rule_node *n) {
+    if (r->n_nodes == r->cap) {
+        uint32_t cap = r->cap ? r->cap * 2 : 64;
+        rule_node *v = cap > RULES_MAX_NODES
+                           ? NULL
+                           : arena_grow(r->mem, r->node, r->cap * sizeof *v, cap * sizeof *v);
+        if (!v) {
+            r->failed = true;
+            return RULE_NEVER;
+        }
+        r->node = v;
+        r->cap = cap;
+    }
+    r->node[r->n_nodes] = *n;
+    return r->n_nodes++;
+}
+
+static void *copy(rules *r, const void *from, size_t n, size_t item) {
+    void *to = arena_alloc(r->mem, n * item + 1);
+    if (!to)
+        r->failed = true;
+    else if (n)
+        memcpy(to, from, n * item);
+    return to;
+}
+
+rule rules_bytes(rules *r, str s) {
+    if (s.len == 0) return RULE_EMPTY;
+    rule_node n = {.kind = RULE_BYTES};
+    n.u.bytes = (str){copy(r, s.ptr, s.len, 1), s.len};
+    return n.u.bytes.ptr ? add(r, &n) : RULE_NEVER;
+}
+
+rule rules_byte_range(rules *r, uint8_t lo, uint8_t hi) {
+    return add(r, &(rule_node){.kind = RULE_RANGE, .lo = lo, .hi = hi});
+}
+
+rule rules_class(rules *r, const rule_range *range, size_t n) {
+    rule_node c = {.kind = RULE_CLASS, .n = (uint32_t)n};
+    c.u.range = copy(r, range, n, sizeof *range);
+    return c.u.range ? add(r, &c) : RULE_NEVER;
+}
+
+rule rules_token(rules *r, int32_t token) {
+    return add(r, &(rule_node){.kind = RULE_TOKEN, .lo = (uint32_t)token});
+}
+
+static rule add_list(rules *r, rule_kind kind, const rule *kid, size_t n) {
+    rule_node l = {.kind = kind, .n = (uint32_t)n};
+    l.u.kid = copy(r, kid, n, sizeof *kid);
+    return l.u.kid ? add(r, &l) : RULE_NEVER;
+}
+
+rule rules_seq(rules *r, const rule *kid, size_t n) {
+    return n == 1 ? kid[0] : add_list(r, RULE_SEQ, kid, n);
+}
+
+rule rules_alt(rules *r, const rule *kid, size_t n) {
+    return n == 1 ? kid[0] : add_list(r, RULE_ALT, kid, n);
+}
+
+rule rules_repeat(rules *r, rule of, uint32_t min, uint32_t max) {
+    if (max == 0) return RULE_EMPTY;
+    if (max < min) return RULE_NEVER;
+    if (min == 1 && max == 1) return of;
+    rule_node n = {.kind = RULE_REPEAT, .n = 1, .lo = min, .hi = max};
+    n.u.kid = copy(r, &of, 1, sizeof of);
+    return n.u.kid ? add(r, &n) : RULE_NEVER;
+}
+
+rule rules_optional(rules *r, rule of) {
+    return rules_repeat(r, of, 0, 1);
+}
+
+rule rules_graph(rules *r, uint32_t n_states, const bool *final, const rule_edge *edge,
+                 size_t n) {
+    rule_node g = {.kind = RULE_GRAPH, .n = (uint32_t)n, .lo = n_states};
+    g.u.edge = copy(r, edge, n, sizeof *edge);
+    g.final = copy(r, final, n_states, sizeof *final);
+    return g.u.edge && g.final ? add(r, &g) : RULE_NEVER;
+}
+
+rule rules_declare(rules *r) {
+    rule_node n = {.kind = RULE_NAMED};
+    rule none = RULE_NEVER;
+    n.u.kid = copy(r, &none, 1, sizeof none);
+    return n.u.kid ? add(r, &n) : RULE_NEVER;
+}
+
+void rules_define(rules *r, rule declared, rule body) {
+    rule_node *n = &r->node[declared];
+    if (n->kind != RULE_NAMED) return; /* of a declaration that failed */
+    n->n = 1;
+    n->u.kid[0] = body;
+}
+
+/* ---- any bytes until a string: the automaton of Aho and Corasick ("Efficient string matching",
+ * CACM 1975), complete, cut off where a string ends ---- */
+
+typedef struct trie {
+    uint32_t (*next)[256]; /* 0: none yet; afterwards complete */
+    uint32_t *fail;
+    bool *final;
+    uint32_t n;
+} trie;
+
+static void trie_add(trie *t, str s) {
+    uint32_t q = 0;
+    for (size_t i = 0; i < s.len && !t->final[q]; i++) {
+        uint8_t c = (uint8_t)s.ptr[i];
+        if (!t->next[q][c]) t->next[q][c] = t->n++;
+        q = t->next[q][c];
+    }
+    t->final[q] = true;
+}
+
+/* Breadth first: `fail` of a state is known before those behind it are visited. */
+static void trie_close(trie *t, uint32_t *queue) {
+    uint32_t head = 0, tail = 0;
+    for (int c = 0; c < 256; c++)
+        if (t->next[0][c]) queue[tail++] = t->next[0][c];
+    while (head < tail) {
+        uint32_t q = queue[head++];
+        if (t->final[t->fail[q]]) t->final[q] = true;
+        for (int c = 0; c < 256; c++) {
+            uint32_t to = t->next[q][c], other = t->next[t->fail[q]][c];
+            if (!to) {
+                t->next[q][c] = other;
+                continue;
+            }
+            t->fail[to] = other;
+            queue[tail++] = to;
+        }
+    }
+}
+
+rule rules_until(rules *r, const str *stop, size_t n) {
+    size_t states = 1, n_edges = 0;
+    for (size_t i = 0; i < n; i++) states += stop[i].len;
+    arena tmp;
+    arena_init(&tmp, r->mem->src, 0);
+    trie t = {.next = arena_zalloc(&tmp, states * sizeof *t.next),
+              .fail = arena_zalloc(&tmp, states * sizeof *t.fail),
+              .final = arena_zalloc(&tmp, states * sizeof *t.final),
+              .n = 1};
+    uint32_t *queue = arena_alloc(&tmp, states * sizeof *queue);
+    rule_edge *edge = arena_alloc(&tmp, states * 256 * sizeof *edge);
+    rule out = RULE_NEVER;
+    if (tmp.failed) {
+        r->failed = true;
+    } else {
+        for (size_t i = 0; i < n; i++) trie_add(&t, stop[i]);
+        trie_close(&t, queue);
+        for (uint32_t q = 0; q < t.n; q++)
+            for (int c = 0, end; c < 256 && !t.final[q]; c = end + 1) {
+                for (end = c; end < 255 && t.next[q][end + 1] == t.next[q][c];) end++;
+                edge[n_edges++] =
+                    (rule_edge){q, t.next[q][c], rules_byte_range(r, (uint8_t)c, (uint8_t)end)};
+            }
+        out = rules_graph(r, t.n, t.final, edge, n_edges);
+    }
+    arena_clear(&tmp);
+    return out;
+}
+
+rule rules_any_until_end(rules *r) {
+    return rules_repeat(r, rules_byte_range(r, 0, 255), 0, RULE_UNBOUNDED);
+}
+
+rule rules_until_token(rules *r, int32_t token) {
+    rule part[] = {rules_any_until_end(r), rules_token(r, token)};
+    return rules_seq(r, part, 2);
+}

@@ -1,0 +1,55 @@
+/* A grammar as expressions: what a text, or a part of one, may be. Built in an arena and given to
+ * grammar_compile (text/grammar.h), after which the arena may go. Not thread-safe.
+ *
+ * A function that runs out of memory, or of the limit on expressions, returns RULE_NEVER and
+ * leaves a mark that grammar_compile reports: check nothing before. An expression may be used in
+ * several places. */
+#ifndef VRAMD_TEXT_RULES_H
+#define VRAMD_TEXT_RULES_H
+
+#include "base/arena.h"
+#include "base/err.h"
+
+typedef struct rules rules;
+typedef uint32_t rule; /* an expression of one `rules` */
+
+enum { RULE_NEVER = 0, RULE_EMPTY = 1 }; /* no text at all; the empty text */
+#define RULE_UNBOUNDED UINT32_MAX
+
+typedef struct rule_range { /* code points lo ... hi; surrogates among them count for nothing */
+    uint32_t lo, hi;
+} rule_range;
+
+/* Within rules_graph: from one state to another by whatever `on` is. */
+typedef struct rule_edge {
+    uint32_t from, to;
+    rule on;
+} rule_edge;
+
+rules *rules_new(arena *); /* NULL: no memory */
+bool rules_failed(const rules *);
+arena *rules_arena(const rules *);
+
+rule rules_bytes(rules *, str); /* copied */
+rule rules_byte_range(rules *, uint8_t lo, uint8_t hi);
+rule rules_class(rules *, const rule_range *, size_t n); /* one character, as UTF-8 */
+rule rules_token(rules *, int32_t token); /* one special token: a symbol, not its text */
+rule rules_seq(rules *, const rule *, size_t n);
+rule rules_alt(rules *, const rule *, size_t n);
+rule rules_repeat(rules *, rule, uint32_t min, uint32_t max); /* max may be RULE_UNBOUNDED */
+rule rules_optional(rules *, rule);                           /* none or one */
+/* A nondeterministic automaton whose edges are expressions: it begins in state 0, and the text
+ * ends in a state whose final[] is set. */
+rule rules_graph(rules *, uint32_t n_states, const bool *final, const rule_edge *, size_t n);
+/* For recursion: a name now, its body later, once. One without a body is RULE_NEVER. */
+rule rules_declare(rules *);
+void rules_define(rules *, rule declared, rule body);
+
+/* Any bytes up to and including the first of these strings. None of them empty. */
+rule rules_until(rules *, const str *stops, size_t n);
+/* Any bytes up to and including one special token. */
+rule rules_until_token(rules *, int32_t token);
+/* Any bytes, to the end. */
+rule rules_any_until_end(rules *);
+
+#endif

@@ -1,0 +1,40 @@
+/* The inside of rules, shared by text/rules.c, text/automaton.c and text/grammar*.c. */
+#ifndef VRAMD_TEXT_RULES_IN_H
+#define VRAMD_TEXT_RULES_IN_H
+
+#include "text/rules.h"
+
+typedef enum rule_kind {
+    RULE_BYTES,  /* bytes */
+    RULE_RANGE,  /* one byte, lo ... hi */
+    RULE_CLASS,  /* one code point: range[n] */
+    RULE_TOKEN,  /* lo: its id */
+    RULE_SEQ,    /* kid[n] */
+    RULE_ALT,    /* kid[n] */
+    RULE_REPEAT, /* kid[0], lo to hi times */
+    RULE_NAMED,  /* kid[0], once it has a body: n is 1 then */
+    RULE_GRAPH   /* edge[n], final[lo] */
+} rule_kind;
+
+typedef struct rule_node {
+    rule_kind kind;
+    uint32_t n, lo, hi;
+    union {
+        str bytes;
+        const rule_range *range;
+        rule *kid;
+        const rule_edge *edge;
+    } u;
+    const bool *final;
+} rule_node;
+
+struct rules {
+    arena *mem;
+    rule_node *node;
+    uint32_t n_nodes, cap;
+    bool failed;
+};
+
+enum { RULES_MAX_NODES = 1 << 19 };
+
+#endif
