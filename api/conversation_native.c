@@ -48,7 +48,7 @@ static status convert_length(conversion *c, err *e) {
     return OK;
 }
 
-static status convert_native(conversion *c, err *e) {
+status convert_native(conversion *c, err *e) {
     int64_t n_probs = 0;
     bool tokens = false, stream = false;
     convert_rest(c, own);

@@ -17,7 +17,8 @@ typedef struct conversion {
 /* Errors, field: the member at fault: ERR_INVALID, ERR_UNSUPPORTED. */
 typedef status convert_fn(conversion *, err *);
 
-convert_fn convert_responses, convert_messages;
+convert_fn convert_responses, convert_messages, convert_native;
+convert_fn convert_ollama_chat, convert_ollama_generate, convert_ollama_raw;
 
 /* Parses the body, converts it, and answers it by the writer, as a chat or as a completion; what
  * goes wrong is refused. */
