@@ -38,6 +38,7 @@ static const route routes[] = {
     {"/v1/messages/count_tokens", POST | AS_ANTHROPIC, messages_count_run},
     {"/tokenize", POST, tokenize_run},
     {"/detokenize", POST, detokenize_run},
+    {"/apply-template", POST, apply_template_run},
     {"/tokenizer_info", GET, tokenizer_info_run},
     {"/version", GET, version_run},
     {"/load", GET, load_run},

@@ -23,6 +23,14 @@
     X("model", ENUM, embeddings, 0, 0, 0, "",                                                 \
       "answer /v1/embeddings with hidden states; auto: of the last token, or as the model file says", \
       "off|auto|last|mean", "")                                                               \
+    X("model", STR, chat_template, "", 0, 255, "",                                            \
+      "chat template in place of the model's own: a file (Jinja), or NAME of "                \
+      "tokenizer.chat_template.NAME in the model", "", "chat-template-file")                  \
+    X("model", STR, chat_template_kwargs, "", 0, 511, "",                                     \
+      "variables for the chat template of requests that do not give them: a JSON object", "", \
+      "default-chat-template-kwargs")                                                         \
+    X("model", BOOL, trust_request_chat_template, 0, 0, 1, "",                                \
+      "take a chat_template in a request", "", "", LIVE)                                      \
     X("server", STR, host, "127.0.0.1", 0, 255, "",                                           \
       "address to listen on, or unix:/path", "", "")                                          \
     X("server", U32, port, 8000, 0, 65535, "",                                                \
