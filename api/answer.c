@@ -139,6 +139,7 @@ static status check_length(const answer *a, const prompt_in *p, uint32_t *max_to
                       : ctx - n < DEFAULT_MAX_TOKENS ? ctx - n
                                                      : DEFAULT_MAX_TOKENS;
     if (a->n_dims || (want == 0 && n == ctx)) tokens = 0; /* scored up to the last position */
+    if (a->writer->cuts_length && n < ctx && n + tokens > ctx) tokens = ctx - n;
     if (n + tokens > ctx) {
         err_set(e, ERR_TOO_LONG,
                 "This model's maximum context length is %llu tokens. However, you requested "

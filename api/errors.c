@@ -126,7 +126,8 @@ static void write_anthropic(buf *b, const failure *f, const char *request_id) {
         if (types[i].http == http) type = types[i].type;
     buf_addf(b, "{\"type\":\"error\",\"error\":{\"type\":\"%s\",\"message\":\"", type);
     rename_field(&own, names);
-    if (own.err.field[0]) {
+    /* There is no member for the parameter: the message names it, if it does not already. */
+    if (own.err.field[0] && !str_starts(str_of(f->err.text), str_of(own.err.field))) {
         add_lossy(b, own.err.field);
         buf_add(b, STR(": "));
     }

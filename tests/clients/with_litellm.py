@@ -1,11 +1,15 @@
-# pip: litellm
+# pip: litellm==1.110.2
 """litellm: one function for both APIs, whole and as streams."""
 
 import json
+import os
 
-import litellm
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # or it looks for prices on the network
+import litellm  # noqa: E402
 
-from checks import MODEL, URL, WEATHER, run
+from checks import MODEL, URL, WEATHER, run  # noqa: E402
+
+litellm.suppress_debug_info = True
 
 ASK = [{"role": "user", "content": "How is the weather in Paris?"}]
 OPENAI = dict(model="openai/" + MODEL, api_base=URL + "/v1", api_key="none", max_tokens=100, num_retries=0)

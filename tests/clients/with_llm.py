@@ -1,4 +1,4 @@
-# pip: llm
+# pip: llm==0.36
 """Simon Willison's llm: the command line with a model of extra-openai-models.yaml."""
 
 import os

@@ -1,4 +1,4 @@
-# pip: ollama
+# pip: ollama==0.6.3
 """The ollama package: list, show, chat, generate, embed, tools and a format."""
 
 import json
