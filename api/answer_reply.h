@@ -14,7 +14,7 @@ status answer_reads(answer *, const chat_template *, str prompt, err *);
 
 /* For a choice of such an answer; true without one. False: no memory. */
 bool choice_reads(choice *);
-/* A token with its bytes; the parts grow, text goes to take_text past the stop strings.
+/* A token with its bytes; the parts grow, text goes past the stop strings.
  * True: the choice is complete: a stop string was found, or the only call has ended. */
 bool choice_read(choice *, int32_t token);
 bool choice_read_end(choice *); /* the same for the end */
