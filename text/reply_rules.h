@@ -5,7 +5,7 @@
 #include "text/reply.h"
 #include "text/rules.h"
 
-/* JSON that a schema allows: rules_json_schema. */
+/* JSON that a schema allows. */
 typedef status reply_schema(rules *, const json_t *schema, rule *out, err *);
 
 typedef struct reply_demand {

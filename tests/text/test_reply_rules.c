@@ -18,7 +18,7 @@ static const char tools_text[] =
 
 enum { CHANNEL_ENDS = 4 }; /* <|end|> */
 
-/* In place of rules_json_schema: an object with a number, or a number. */
+/* In place of JSON schemas: an object with a number, or a number. */
 static status plain_schema(rules *r, const json_t *schema, rule *out, err *e) {
     (void)e;
     const json_t *type = json_object_get(schema, "type");
