@@ -20,9 +20,9 @@
     X("model", U32, max_model_len, 0, 0, 16777216, "tokens",                                  \
       "longest sequence, prompt and output; 0: what the model was trained for, at most 8192", \
       "", "ctx-size c")                                                                       \
-    X("model", ENUM, embeddings, 0, 0, 0, "",                                                 \
-      "answer /v1/embeddings with hidden states; auto: of the last token, or as the model file says", \
-      "off|auto|last|mean", "")                                                               \
+    X("model", STR, pre_tokenizer, "", 0, 63, "",                                             \
+      "name of the pre-tokenizer (tokenizer.ggml.pre), where the file names none or a wrong one", \
+      "", "")                                                                                 \
     X("model", STR, chat_template, "", 0, 255, "",                                            \
       "chat template in place of the model's own: a file (Jinja), or NAME of "                \
       "tokenizer.chat_template.NAME in the model", "", "chat-template-file")                  \
@@ -31,6 +31,9 @@
       "default-chat-template-kwargs")                                                         \
     X("model", BOOL, trust_request_chat_template, 0, 0, 1, "",                                \
       "take a chat_template in a request", "", "", LIVE)                                      \
+    X("model", ENUM, embeddings, 0, 0, 0, "",                                                 \
+      "answer /v1/embeddings with hidden states; auto: of the last token, or as the model file says", \
+      "off|auto|last|mean", "")                                                               \
     X("server", STR, host, "127.0.0.1", 0, 255, "",                                           \
       "address to listen on, or unix:/path", "", "")                                          \
     X("server", U32, port, 8000, 0, 65535, "",                                                \

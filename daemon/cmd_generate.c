@@ -218,7 +218,8 @@ done:
 }
 
 static const char *const shared =
-    "model chat_template chat_template_kwargs max_model_len memory kv_cache_dtype cache_type_k "
+    "model pre_tokenizer chat_template chat_template_kwargs max_model_len memory "
+    "kv_cache_dtype cache_type_k "
     "cache_type_v block_size "
     "max_num_batched_tokens host_memory backend "
     "cuda_device cuda_plugin batch_invariant threads "

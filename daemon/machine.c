@@ -188,7 +188,9 @@ static void list_terms(const machine *m, terms *t) {
     terms_add(t, MEM_SCHEDULER, TERM_EXACT, runner_bytes(&m->sched_conf, n_vocab),
               "steps in flight, masks of %u x %u tokens", m->sched_conf.max_seqs, n_vocab);
     if (m->file) {
-        terms_add(t, MEM_TOKENIZER, TERM_EXACT, tokenizer_plan_bytes(m->file), "vocabulary");
+        terms_add(t, MEM_TOKENIZER, TERM_EXACT,
+                  tokenizer_plan_bytes_pre(m->file, str_of(m->opt.pre_tokenizer)),
+                  "vocabulary");
         terms_add(t, MEM_TOKENIZER, TERM_EXACT, m->chat_bytes, "chat templates");
         terms_add(t, MEM_LOADING, TERM_EXACT, checkpoint_header_bytes(m->file), "GGUF headers");
         terms_last_while_loading(t);
@@ -312,7 +314,8 @@ static void close_file(machine *m) {
 
 status machine_load_tokenizer(machine *m, err *e) {
     m->tok_src = (chunks){m->ledger, tokenizer_take, tokenizer_give};
-    status s = tokenizer_open(&m->tok, m->file, &m->tok_src, e);
+    status s =
+        tokenizer_open_pre(&m->tok, m->file, str_of(m->opt.pre_tokenizer), &m->tok_src, e);
     return s == OK ? machine_load_templates(m, e) : s;
 }
 

@@ -35,9 +35,8 @@ status jinja_parse(const jinja_tree **out, arena *, str source, err *);
  * one that is (the texts of special tokens), template. Later entries replace earlier ones. */
 typedef struct jinja_var {
     str name;
-    const json_t *value; /* NULL: text */
+    const json_t *value;
     bool trusted;
-    str text;
 } jinja_var;
 
 typedef struct jinja_settings {

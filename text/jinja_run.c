@@ -482,8 +482,7 @@ static bool set_globals(jinja *j, const jinja_var *vars, size_t n_vars) {
                 j->global[i] = (jv){.kind = JV_GLOBAL, .i = g};
         for (size_t k = n_vars; k-- > 0;)
             if (str_eq(name, vars[k].name)) {
-                j->global[i] = vars[k].value ? jv_of_json(j, vars[k].value, !vars[k].trusted, 0)
-                                             : jv_str(j, vars[k].text, !vars[k].trusted);
+                j->global[i] = jv_of_json(j, vars[k].value, !vars[k].trusted, 0);
                 break;
             }
     }

@@ -62,21 +62,23 @@ static jinja_var *variables(const chat_template *t, const template_args *args, a
     json_t *value;
     *n = 0;
     if (!v) return NULL;
-    for (int i = 0; i < TEMPLATE_TOKENS; i++)
-        if (t->tokens->text[i].ptr)
-            v[(*n)++] = (jinja_var){.name = str_of(template_token_names[i]),
-                                    .text = t->tokens->text[i],
-                                    .trusted = true};
-    v[(*n)++] = (jinja_var){.name = STR("tools"), .value = args->tools};
-    v[(*n)++] = (jinja_var){.name = STR("documents"), .value = args->documents};
-    v[(*n)++] = (jinja_var){.name = STR("add_generation_prompt"),
-                            .value = json_boolean(args->add_generation_prompt)};
-    json_object_foreach((json_t *)args->kwargs, key, value) {
-        v[(*n)++] = (jinja_var){.name = str_of(key), .value = value};
+    for (int i = 0; i < TEMPLATE_TOKENS; i++) {
+        const str text = t->tokens->text[i];
+        if (!text.ptr) continue;
+        value = json_stringn_nocheck(text.ptr, text.len);
+        if (!value) return NULL;
+        v[(*n)++] = (jinja_var){str_of(template_token_names[i]), value, true};
     }
-    v[(*n)++] = (jinja_var){.name = STR("messages"), .value = args->messages};
+    v[(*n)++] = (jinja_var){STR("tools"), args->tools, false};
+    v[(*n)++] = (jinja_var){STR("documents"), args->documents, false};
+    v[(*n)++] = (jinja_var){STR("add_generation_prompt"),
+                            json_boolean(args->add_generation_prompt), false};
+    json_object_foreach((json_t *)args->kwargs, key, value) {
+        v[(*n)++] = (jinja_var){str_of(key), value, false};
+    }
+    v[(*n)++] = (jinja_var){STR("messages"), args->messages, false};
     for (size_t i = 0; i < *n; i++)
-        if (!v[i].value && !v[i].text.ptr) v[i].value = json_null();
+        if (!v[i].value) v[i].value = json_null();
     return v;
 }
 
@@ -88,7 +90,9 @@ status template_render(const chat_template *t, const template_args *args, arena 
         *e = t->error;
         return e->code;
     }
+    arena *before = json_use_arena(a); /* for the texts of tokens */
     const jinja_var *v = variables(t, args, a, &n);
+    json_use_arena(before);
     if (!v) return err_set(e, ERR_NO_MEMORY, "no memory for the prompt");
     status s = jinja_render(t->tree, v, n, &set, a, out, e);
     if (s == OK) mark_roles(out, args->messages);

@@ -24,18 +24,28 @@ static status check_model(bool *spm, const checkpoint *file, err *e) {
     return err_field(e, "tokenizer.ggml.model");
 }
 
-static status plan_layout(tok_layout *l, const tok_pre **pre, const checkpoint *file, err *e) {
+static status plan_layout(tok_layout *l, const tok_pre **pre, const checkpoint *file, str wish,
+                          err *e) {
     *pre = NULL;
     status s = check_model(&l->spm, file, e);
-    if (s == OK && !l->spm) s = tok_pre_find(pre, file, e);
+    if (s == OK && !l->spm) s = tok_pre_find(pre, file, wish, e);
+    if (s == OK && l->spm && wish.len) {
+        err_set(e, ERR_INVALID,
+                "the model's vocabulary is SentencePiece's, which has no pre-tokenizer");
+        return err_field(e, "pre_tokenizer");
+    }
     return s == OK ? tok_layout_of(l, file, e) : s;
 }
 
-uint64_t tokenizer_plan_bytes(const checkpoint *file) {
+uint64_t tokenizer_plan_bytes_pre(const checkpoint *file, str wish) {
     tok_layout l;
     const tok_pre *pre;
     err ignored;
-    return plan_layout(&l, &pre, file, &ignored) == OK ? l.bytes : 0;
+    return plan_layout(&l, &pre, file, wish, &ignored) == OK ? l.bytes : 0;
+}
+
+uint64_t tokenizer_plan_bytes(const checkpoint *file) {
+    return tokenizer_plan_bytes_pre(file, STR(""));
 }
 
 static void place_parts(tokenizer *t, const tok_layout *l) {
@@ -47,9 +57,14 @@ static void place_parts(tokenizer *t, const tok_layout *l) {
 }
 
 status tokenizer_open(tokenizer **out, const checkpoint *file, const chunks *src, err *e) {
+    return tokenizer_open_pre(out, file, STR(""), src, e);
+}
+
+status tokenizer_open_pre(tokenizer **out, const checkpoint *file, str wish, const chunks *src,
+                          err *e) {
     tok_layout l;
     const tok_pre *pre;
-    status s = plan_layout(&l, &pre, file, e);
+    status s = plan_layout(&l, &pre, file, wish, e);
     if (s != OK) return s;
     size_t got;
     tokenizer *t = src->take(src->self, l.bytes, &got);
@@ -68,7 +83,8 @@ status tokenizer_open(tokenizer **out, const checkpoint *file, const chunks *src
     if (s == OK && pre && str_eqz(str_of(pre->names), "default"))
         log_warn(
             "tokenizer.ggml.pre is missing or \"default\": words may be cut otherwise than "
-            "the model learned them; convert it again with a current converter");
+            "the model learned them; pre_tokenizer names another, or convert the model again "
+            "with a current converter");
     if (s == OK && pre) s = tok_pre_build(t, e);
     if (s != OK) {
         tokenizer_close(t);

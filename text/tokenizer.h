@@ -25,9 +25,14 @@ enum {
 /* Takes its memory by src (the ledger's, or the heap). Errors: ERR_UNSUPPORTED (field:
  * tokenizer.ggml.model or .pre, and what is known), ERR_FORMAT, ERR_NO_MEMORY. */
 status tokenizer_open(tokenizer **out, const checkpoint *, const chunks *src, err *);
+/* The same with a pre-tokenizer in place of the one that the file names; "": the file's. Errors:
+ * ERR_INVALID (field pre_tokenizer) for one that is not known, or where SentencePiece has none. */
+status tokenizer_open_pre(tokenizer **out, const checkpoint *, str pre, const chunks *src,
+                          err *);
 void tokenizer_close(tokenizer *);
 /* What tokenizer_open would take, from the headers alone: exact. */
 uint64_t tokenizer_plan_bytes(const checkpoint *);
+uint64_t tokenizer_plan_bytes_pre(const checkpoint *, str pre);
 uint64_t tokenizer_bytes(const tokenizer *);
 
 /* Appends ids of text to out. Bytes that are not UTF-8 are encoded as bytes, nothing is lost

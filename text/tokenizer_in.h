@@ -168,7 +168,8 @@ size_t tok_space_len(str s);
 const tok_pre *tok_pre_rows(size_t *n);
 
 /* tokenizer_pre.c */
-status tok_pre_find(const tok_pre **out, const checkpoint *, err *);
+/* wish: the name in place of the file's; "": the file's. */
+status tok_pre_find(const tok_pre **out, const checkpoint *, str wish, err *);
 status tok_pre_build(tokenizer *, err *);
 void tok_pre_clear(tokenizer *);
 /* Appends the ids of a run of text, word by word. */

@@ -23,10 +23,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     arena_init(&a, chunks_heap(), 16 << 20);
     CHECK(json_in_parse(&v, &a, str_of(context), &e) == OK);
     if (jinja_parse(&t, &a, (str){(const char *)data, n}, &e) == OK) {
-        const jinja_var vars[] = {
-            {.name = STR("messages"), .value = json_object_get(v, "messages")},
-            {.name = STR("tools"), .value = json_object_get(v, "tools")},
-            {.name = STR("x"), .value = json_object_get(v, "messages"), .trusted = true}};
+        const jinja_var vars[] = {{STR("messages"), json_object_get(v, "messages"), false},
+                                  {STR("tools"), json_object_get(v, "tools"), false},
+                                  {STR("x"), json_object_get(v, "messages"), true}};
         if (jinja_render(t, vars, 3, &set, &a, &out, &e) == OK) {
             CHECK(out.text.len <= set.max_bytes && utf8_valid(out.text));
             CHECK(out.n_runs ? out.runs[out.n_runs - 1].end == out.text.len : !out.text.len);

@@ -27,8 +27,7 @@ static status render(arena *a, const char *source, const json_t *context,
     const char *key;
     json_t *v;
     json_object_foreach((json_t *)context, key, v) {
-        vars[n++] = (jinja_var){
-            .name = str_of(key), .value = v, .trusted = strcmp(key, "bos_token") == 0};
+        vars[n++] = (jinja_var){str_of(key), v, strcmp(key, "bos_token") == 0};
     }
     if (jinja_parse(&t, a, str_of(source), e) != OK) return e->code;
     return jinja_render(t, vars, n, set, a, out, e);
