@@ -7,7 +7,10 @@
 void prompt_encode(answer *a) {
     for (uint32_t i = 0; i < a->n_prompts && a->encode_status == OK; i++) {
         prompt_in *p = &a->prompts[i];
-        if (p->is_text)
+        if (p->is_marked)
+            a->encode_status = tokenizer_encode_prompt(
+                a->app->port->tok, &p->marked, a->encode_flags, &p->ids, &a->encode_error);
+        else if (p->is_text)
             a->encode_status = tokenizer_encode(a->app->port->tok, p->text, a->encode_flags,
                                                 &p->ids, &a->encode_error);
     }

@@ -17,7 +17,7 @@
 #include "model/program.h"
 #include "model/sampling.h"
 #include "scheduler/stats.h"
-#include "text/tokenizer.h"
+#include "text/template.h"
 
 typedef struct gen gen; /* one sequence in the machine */
 
@@ -166,7 +166,8 @@ struct port {
     model_card card;
     const sampling *defaults; /* of requests; NULL until loaded: those of OpenAI */
     const tokenizer *tok;
-    ledger *ledger; /* the host's */
+    const chat_templates *chat; /* with tok */
+    ledger *ledger;             /* the host's */
     /* the device's; NULL when the engine computes in the host's memory */
     ledger *device_ledger;
     pool *pool;           /* memory of requests */

@@ -28,6 +28,7 @@ static const route routes[] = {
     {"/slots", GET, slots_run},
     {"/tokenize", POST, tokenize_run},
     {"/detokenize", POST, detokenize_run},
+    {"/apply-template", POST, apply_template_run},
     {"/tokenizer_info", GET, tokenizer_info_run},
     {"/version", GET, version_run},
     {"/load", GET, load_run},

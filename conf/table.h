@@ -20,6 +20,17 @@
     X("model", U32, max_model_len, 0, 0, 16777216, "tokens",                                  \
       "longest sequence, prompt and output; 0: what the model was trained for, at most 8192", \
       "", "ctx-size c")                                                                       \
+    X("model", STR, pre_tokenizer, "", 0, 63, "",                                             \
+      "name of the pre-tokenizer (tokenizer.ggml.pre), where the file names none or a wrong one", \
+      "", "")                                                                                 \
+    X("model", STR, chat_template, "", 0, 255, "",                                            \
+      "chat template in place of the model's own: a file (Jinja), or NAME of "                \
+      "tokenizer.chat_template.NAME in the model", "", "chat-template-file")                  \
+    X("model", STR, chat_template_kwargs, "", 0, 511, "",                                     \
+      "variables for the chat template of requests that do not give them: a JSON object", "", \
+      "default-chat-template-kwargs")                                                         \
+    X("model", BOOL, trust_request_chat_template, 0, 0, 1, "",                                \
+      "take a chat_template in a request", "", "", LIVE)                                      \
     X("model", ENUM, embeddings, 0, 0, 0, "",                                                 \
       "answer /v1/embeddings with hidden states; auto: of the last token, or as the model file says", \
       "off|auto|last|mean", "")                                                               \

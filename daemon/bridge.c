@@ -309,6 +309,7 @@ static void tell_loaded(bridge *b) {
     if (was != LOADED && was != FAILED) return;
     if (was == LOADED) {
         b->port.tok = b->m->tok;
+        b->port.chat = &b->m->chat;
         b->port.defaults = &b->m->sampling;
         atomic_store(&b->load_state, READY);
     }
