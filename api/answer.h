@@ -34,6 +34,8 @@ typedef struct answer_part {
 typedef struct prompt_in {
     str text; /* as given, or as the chat template made it; unless ids were given */
     bool is_text;
+    bool is_marked;
+    jinja_text marked; /* a chat: text with the origins of its bytes */
     vec_i32 ids;
     buf scores; /* prompt_logprobs as JSON, without its brackets */
 } prompt_in;

@@ -187,8 +187,6 @@ static status read_formats(const json_t *o, bool chat, err *e) {
     bool none = choice && json_is_string(choice) && str_eqz(json_in_text(choice), "none");
     if (tools && !json_is_null(tools) && !json_is_array(tools))
         return json_in_wrong(e, "tools", "a list", tools);
-    if (json_array_size(tools) && !none)
-        return unsupported(e, "tools", "tools are not supported");
     if (choice && !json_is_null(choice) && !none &&
         !(json_is_string(choice) && str_eqz(json_in_text(choice), "auto")))
         return unsupported(e, "tool_choice", "tool_choice other than none is not supported");

@@ -17,7 +17,7 @@
 #include "model/program.h"
 #include "model/sampling.h"
 #include "scheduler/stats.h"
-#include "text/tokenizer.h"
+#include "text/template.h"
 
 typedef struct gen gen; /* one sequence in the machine */
 
@@ -166,13 +166,15 @@ struct port {
     model_card card;
     const sampling *defaults; /* of requests; NULL until loaded: those of OpenAI */
     const tokenizer *tok;
-    ledger *ledger; /* the host's */
+    const chat_templates *chat; /* with tok */
+    ledger *ledger;             /* the host's */
     /* the device's; NULL when the engine computes in the host's memory */
     ledger *device_ledger;
-    pool *pool;         /* memory of requests */
-    uint64_t kv_bytes;  /* of the KV cache */
-    uint32_t max_gens;  /* generations that may run and wait at once */
-    const char *device; /* where the engine computes, for labels: "cpu", "cuda:0" */
+    pool *pool;           /* memory of requests */
+    uint64_t kv_bytes;    /* of the KV cache */
+    uint32_t max_gens;    /* generations that may run and wait at once ... */
+    uint32_t max_running; /* ... and run */
+    const char *device;   /* where the engine computes, for labels: "cpu", "cuda:0" */
 };
 
 /* Set by the fixed list in metrics.c; the machine counts with it. Index of v's bucket. */

@@ -309,6 +309,7 @@ static void tell_loaded(bridge *b) {
     if (was != LOADED && was != FAILED) return;
     if (was == LOADED) {
         b->port.tok = b->m->tok;
+        b->port.chat = &b->m->chat;
         b->port.defaults = &b->m->sampling;
         atomic_store(&b->load_state, READY);
     }
@@ -440,7 +441,8 @@ status bridge_open(bridge **out, uv_loop_t *loop, machine *m, void (*flushed)(vo
                      .device = m->device,
                      .pool = m->pool,
                      .kv_bytes = m->plan.kv_bytes,
-                     .max_gens = m->opt.max_num_seqs + m->opt.max_waiting};
+                     .max_gens = m->opt.max_num_seqs + m->opt.max_waiting,
+                     .max_running = m->opt.max_num_seqs};
     uv_async_init(loop, &b->async, on_async);
     b->async.data = b;
     *out = b;

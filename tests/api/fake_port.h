@@ -69,6 +69,7 @@ typedef struct fake {
     checkpoint *file;
     char byte_text[256][3];
     tokenizer *tok;
+    chat_templates chat;
 } fake;
 
 /* ---- the vocabulary: id = byte, then three specials, and one merge (QZ) ---- */
@@ -101,6 +102,11 @@ static FAKE_UNUSED void fake_vocabulary(fake *f) {
     gb_clear(&b);
     ck_assert_msg(tokenizer_open(&f->tok, f->file, chunks_heap(), &e) == OK, "%s: %s", e.field,
                   e.text);
+    template_sources from;
+    template_tokens tokens;
+    template_tokens_of(&tokens, f->tok, f->file);
+    ck_assert_int_eq(template_sources_of(&from, f->file, STR(""), &e), OK);
+    ck_assert_int_eq(chat_templates_open(&f->chat, &from, &tokens, chunks_heap(), &e), OK);
 }
 
 /* ---- the machine ---- */
@@ -394,6 +400,7 @@ static FAKE_UNUSED void fake_open(fake *f) {
     fake_vocabulary(f);
     f->port.ops = fake_ops();
     f->port.tok = f->tok;
+    f->port.chat = &f->chat;
     f->port.card = (model_card){.id = f->model_id,
                                 .names = f->model_names,
                                 .created = 1700000000,
@@ -425,6 +432,7 @@ static FAKE_UNUSED void fake_stop(fake *f) {
     ck_assert_uint_eq(atomic_load(&f->n_live), 0);
     ck_assert_uint_eq(pool_used(f->port.pool), 0);
     pool_close(f->port.pool);
+    chat_templates_close(&f->chat);
     tokenizer_close(f->tok);
     checkpoint_close(f->file);
     ledger_close(f->port.ledger); /* checks that nothing is held */
