@@ -257,7 +257,7 @@ void ollama_show_run(app *app, http_request *rq) {
         app_refuse(app, rq, &e);
         return;
     }
-    const str chat = tokenizer_chat_template(app->port->tok);
+    const str chat = app->port->chat->chat.source;
     buf b;
     buf_init(&b, &rq->mem);
     buf_add(&b, STR("{\"license\":\"\",\"modelfile\":\"\",\"parameters\":\"\",\"template\":"));
