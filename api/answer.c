@@ -7,6 +7,7 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "api/answer_reply.h"
 #include "api/writer.h"
 #include "base/check.h"
 #include "base/clock.h"
@@ -271,7 +272,7 @@ static bool choice_init(answer *a, choice *c, uint32_t index, uint32_t max_token
                   &a->rq->mem);
     c->lp.with_id = a->writer->lists;
     c->lp.ids = a->p.tokens_as_ids;
-    return stop_state_init(&c->stop, &a->rq->mem, &a->stops);
+    return choice_reads(c) && stop_state_init(&c->stop, &a->rq->mem, &a->stops);
 }
 
 static void refuse_submit(answer *a, const prompt_in *p, uint32_t max_tokens, const err *e) {
@@ -444,37 +445,10 @@ void answer_sent(answer *a) {
 
 /* ---- text ---- */
 
-static uint64_t count_chars(str s) {
-    uint64_t n = 0;
-    for (size_t i = 0; i < s.len; i++) n += ((unsigned char)s.ptr[i] & 0xc0) != 0x80;
-    return n;
-}
-
 static void choice_finish(choice *c, const char *reason) {
     c->finish = c->n_calls && strcmp(reason, "stop") == 0 ? "tool_calls" : reason;
     choice_close_part(c);
     if (c->a->p.stream) c->a->writer->finish(c);
-}
-
-/* Passes text on, past the stop strings. True: one was found. */
-static bool take_text(choice *c, str text) {
-    answer *a = c->a;
-    buf *out = &choice_part(c, PART_TEXT)->text;
-    size_t before = out->len;
-    int hit = -1;
-    if (c->n_tokens <= c->spec.sampling.min_tokens)
-        buf_add(out, text); /* too early to stop */
-    else
-        hit = stop_push(&a->stops, &c->stop, text, out);
-    if (hit >= 0 && a->p.include_stop) buf_add(out, a->p.stop[hit]);
-    c->shown_bytes += out->len - before;
-    c->raw_bytes += text.len;
-    c->n_chars += count_chars(text);
-    logprobs_release(&c->lp, c->shown_bytes, hit < 0 && c->stop.held == 0);
-    if (hit < 0) return false;
-    logprobs_drop(&c->lp);
-    c->stop_index = hit;
-    return true;
 }
 
 static void take_token(choice *c, const sampled *s) {
@@ -483,11 +457,13 @@ static void take_token(choice *c, const sampled *s) {
     c->n_output = ++c->n_tokens;
     c->sum_logprob += s->logprob;
     if (a->p.return_token_ids) vec_i32_push(&c->ids, s->token);
-    a->piece.len = 0;
-    detok_push(&c->detok, s->token, &a->piece);
     logprobs_push(&c->lp, s, s->token, c->raw_bytes, c->n_chars);
+    a->piece.len = 0;
+    if (!c->reply) detok_push(&c->detok, s->token, &a->piece);
+    const bool over =
+        c->reply ? choice_read(c, s->token) : choice_take_text(c, buf_str(&a->piece));
     if (a->piece.failed) choice_part(c, PART_TEXT)->text.failed = true;
-    if (!take_text(c, buf_str(&a->piece))) return;
+    if (!over) return;
     choice_finish(c, "stop");
     if (c->gen) a->app->port->ops->cancel(a->app->port, c->gen, GEN_STOP);
 }
@@ -513,16 +489,12 @@ static void take_end(choice *c, const gen_event *ev) {
     a->piece.len = 0;
     if (by_id && a->p.include_stop) detok_push(&c->detok, ev->stop_id, &a->piece);
     detok_finish(&c->detok, &a->piece);
-    if (a->piece.len && take_text(c, buf_str(&a->piece))) {
+    if (c->reply ? choice_read_end(c)
+                 : a->piece.len && choice_take_text(c, buf_str(&a->piece))) {
         choice_finish(c, "stop");
         return;
     }
-    if (c->stop.held) {
-        buf *out = &choice_part(c, PART_TEXT)->text;
-        size_t before = out->len;
-        stop_flush(&a->stops, &c->stop, out);
-        c->shown_bytes += out->len - before;
-    }
+    choice_flush_text(c);
     logprobs_release(&c->lp, c->shown_bytes, true);
     if (by_id) c->stop_id = ev->stop_id;
     c->timed_out = ev->finish == GEN_TIMEOUT;

@@ -61,9 +61,11 @@ typedef struct choice {
     uint32_t uncredited;
     bool opened, echoed; /* stream of a chat: the role has been sent; the prompt has */
     bool prompt_ids_sent;
-    const char *finish; /* finish_reason, once known: nothing more is shown */
-    int stop_index;     /* the stop string that was found, or -1 */
-    int32_t stop_id;    /* the stop token, or -1 */
+    struct reply_parser *reply; /* reads the output; NULL: it is text */
+    bool complete;              /* nothing of it is shown any more */
+    const char *finish;         /* finish_reason, once known: nothing more is shown */
+    int stop_index;             /* the stop string that was found, or -1 */
+    int32_t stop_id;            /* the stop token, or -1 */
     bool timed_out;
     uint32_t n_output, n_reasoning; /* for usage; n_reasoning of n_output */
     float *vector;                  /* embeddings, once it has ended: [n_dims] */
@@ -80,9 +82,11 @@ typedef struct answer {
     prompt_in *prompts;
     uint32_t n_prompts;
     unsigned encode_flags;
-    str chat_echo;              /* what echo repeats in a chat */
-    uint32_t n_dims;            /* of embeddings; 0: text is generated */
-    double *sums[POOL_AT_ONCE]; /* embeddings: buffers that no generation has */
+    const reply_plan *reply_plan; /* how calls and reasoning are written; NULL: as text */
+    str reply_prompt;             /* the prompt's text: it may end within reasoning */
+    str chat_echo;                /* what echo repeats in a chat */
+    uint32_t n_dims;              /* of embeddings; 0: text is generated */
+    double *sums[POOL_AT_ONCE];   /* embeddings: buffers that no generation has */
     uint32_t n_sums;
     stop_set stops;
     choice *choices;
@@ -148,6 +152,11 @@ bool pool_begin(choice *);
 bool pool_end(choice *);
 void pool_give_back(choice *); /* its buffer */
 
+/* answer_text.c */
+/* Output text of a choice, past the stop strings. True: one was found. */
+bool choice_take_text(choice *, str);
+void choice_flush_text(choice *); /* what may begin a stop string is none */
+
 /* answer_parts.c */
 void choice_parts_init(choice *);
 /* The part to which output of this kind is appended: the last, or a new one behind it. Without
@@ -167,6 +176,7 @@ void usage_write(const answer *, uint64_t n_output, buf *);
 void usage_write_memory(const answer *, buf *);
 uint64_t usage_prompt_tokens(const answer *);
 uint64_t usage_output_tokens(const answer *);
+uint64_t usage_reasoning_tokens(const answer *);
 uint64_t usage_cached_tokens(const answer *);
 /* "stop_reason": string, id or null */
 void write_stop_reason(const choice *, buf *);

@@ -7,6 +7,7 @@
 #include "api/port.h"
 #include "json/in.h"
 #include "api/server_options.h"
+#include "text/reply.h"
 
 /* What the operating system and a device's driver said of us, and what the ledgers said at the
  * same moment. */
@@ -22,8 +23,11 @@ void memory_sample_take(port *, memory_sample *); /* takes milliseconds; any thr
 typedef struct app {
     http *http;
     port *port;
-    server_options opt;   /* in force: server_configure replaces them */
-    keys *keys;           /* NULL: whoever can connect may ask */
+    server_options opt;    /* in force: server_configure replaces them */
+    keys *keys;            /* NULL: whoever can connect may ask */
+    reply_plan replies[2]; /* of port->chat's two templates, once known */
+    bool reply_known[2];
+    uint64_t n_unparsed;  /* marks of calls in output that no valid call followed */
     memory_sample memory; /* the latest */
     bool sampling;        /* a newer one is under way */
     uint64_t answers[6];  /* by hundreds of the HTTP status; [0]: the client left; [1]: 501;
@@ -76,6 +80,7 @@ str app_path(str path);
 typedef struct chat_prompt_text {
     jinja_text text;
     str last_role, last_content;
+    const chat_template *template; /* that has rendered it */
 } chat_prompt_text;
 /* Reads the messages of a body. answer: add_generation_prompt. Errors: ERR_INVALID,
  * ERR_UNSUPPORTED, ERR_NO_MEMORY; field: the member at fault. */

@@ -2,6 +2,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "api/answer_reply.h"
 #include "api/conversation.h"
 #include "api/writer.h"
 
@@ -85,6 +86,7 @@ status chat_prompt(app *app, const json_t *body, bool answer, bool continue_fina
     args.messages = c.messages;
     if (s == OK) s = template_render(t, &args, mem, &out->text, e);
     if (s == OK && continue_final) s = end_with_mark(&out->text, e);
+    out->template = t;
     out->last_role = c.last_role;
     out->last_content = c.last_content;
     return s;
@@ -96,7 +98,8 @@ void chat_start(app *app, http_request *rq, const json_t *body, const writer *w)
     err e;
     chat_prompt_text t;
     if (chat_prompt(app, body, a->p.add_generation_prompt, a->p.continue_final, &rq->mem, &t,
-                    &e) != OK) {
+                    &e) != OK ||
+        answer_reads(a, t.template, t.text.text, &e) != OK) {
         app_refuse(app, rq, &e);
         return;
     }

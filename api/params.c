@@ -167,8 +167,22 @@ static status read_timeout(params *p, const json_t *o, err *e) {
     return s;
 }
 
+/* llama.cpp's name of where reasoning goes. */
+static status read_reasoning(params *p, const json_t *o, err *e) {
+    static const char *const words[] = {"none", "auto", "deepseek"};
+    str format = STR("auto");
+    status s = json_in_str(o, "reasoning_format", &format, e);
+    if (s != OK) return s;
+    for (int k = 0; k < 3; k++) {
+        if (!str_eqz(format, words[k])) continue;
+        p->split_reasoning &= k > 0;
+        return OK;
+    }
+    return bad(e, "reasoning_format", "reasoning_format must be none, auto or deepseek");
+}
+
 /* What is refused only with some values: rows of the table say the rest. */
-static status read_formats(const json_t *o, bool chat, err *e) {
+static status read_formats(params *p, const json_t *o, bool chat, err *e) {
     status s;
     const json_t *format = json_object_get(o, "response_format");
     if (format && !json_is_null(format)) {
@@ -181,16 +195,7 @@ static status read_formats(const json_t *o, bool chat, err *e) {
             return unsupported(e, "response_format",
                                "response_format other than text is not supported");
     }
-    if (!chat) return OK;
-    const json_t *choice = json_object_get(o, "tool_choice"),
-                 *tools = json_object_get(o, "tools");
-    bool none = choice && json_is_string(choice) && str_eqz(json_in_text(choice), "none");
-    if (tools && !json_is_null(tools) && !json_is_array(tools))
-        return json_in_wrong(e, "tools", "a list", tools);
-    if (choice && !json_is_null(choice) && !none &&
-        !(json_is_string(choice) && str_eqz(json_in_text(choice), "auto")))
-        return unsupported(e, "tool_choice", "tool_choice other than none is not supported");
-    return OK;
+    return chat ? read_reasoning(p, o, e) : OK;
 }
 
 static status read_stops(params *p, const json_t *o, const tokenizer *tok, arena *a, err *e) {
@@ -216,13 +221,16 @@ status params_read(params *p, const json_t *o, bool chat, const sampling *defaul
                   .add_special_tokens = true,
                   .add_generation_prompt = true,
                   .skip_special = true,
+                  .split_reasoning = true,
+                  .include_reasoning = true,
                   .model = STR("")};
     sampling_defaults(&p->sampling);
     if (defaults) p->sampling = *defaults;
     p->sampling.n_logprobs = -1;
     status s = read_names(p, o, e);
     if (s == OK) s = param_table_read(p, o, chat, e);
-    if (s == OK) s = read_formats(o, chat, e);
+    if (s == OK) s = read_formats(p, o, chat, e);
+    if (s == OK && chat) s = tools_read(&p->tools, o, a, e);
     if (s == OK) s = read_best_of(p, o, chat, e);
     if (s == OK) s = read_logprobs(p, o, chat, e);
     if (s == OK) s = read_prompt_logprobs(p, o, e);

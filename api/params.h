@@ -2,6 +2,7 @@
 #ifndef VRAMD_API_PARAMS_H
 #define VRAMD_API_PARAMS_H
 
+#include "api/tools.h"
 #include "json/in.h"
 #include "model/bans.h"
 #include "model/sampling.h"
@@ -43,6 +44,8 @@ typedef struct params {
     uint32_t n_stop;
     int32_t stop_ids[PARAMS_MAX_STOP_IDS];
     uint32_t n_stop_ids;
+    tool_params tools;
+    bool split_reasoning, include_reasoning; /* from the text; in the answer */
     bool has_priority;
     int32_t priority;
     str cache_salt;      /* "": none */

@@ -6,129 +6,13 @@
 
 #include <string.h>
 
-/* ---- shared steps ---- */
-
-bool reply_is_name(char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-           (c && strchr("_.-:/", c)) || ((c & 0x80) && c != SPECIAL_BYTE);
-}
-
-match reply_lit(str s, size_t *i, str mark) {
-    const size_t left = s.len - *i, n = left < mark.len ? left : mark.len;
-    if (n && memcmp(s.ptr + *i, mark.ptr, n) != 0) return NO;
-    if (n < mark.len) return PART;
-    *i += n;
-    return YES;
-}
-
-match reply_search(str s, const str *marks, size_t n, size_t *at, size_t *which) {
-    for (*at = 0; *at < s.len; ++*at) {
-        for (*which = 0; *which < n; ++*which) {
-            const str m = marks[*which];
-            size_t i = *at;
-            if (!m.len || m.ptr[0] != s.ptr[i]) continue;
-            const match got = reply_lit(s, &i, m);
-            if (got != NO) return got;
-        }
-    }
-    return NO;
-}
-
-void reply_emit(reply *r, reply_kind kind, str text) {
-    const reply_event ev = {.kind = kind, .text = text};
-    if (text.len || kind == REPLY_CALL_END) r->set.sink(r->set.user, &ev);
-}
-
-void reply_emit_bytes(reply *r, reply_kind kind, str s) {
-    for (size_t i = 0, n; i < s.len; i += n) {
-        const str rest = {s.ptr + i, s.len - i};
-        const char *p = memchr(rest.ptr, SPECIAL_BYTE, rest.len);
-        n = p ? (size_t)(p - rest.ptr) : rest.len;
-        reply_emit(r, kind, (str){rest.ptr, n});
-        if (n + 1 >= rest.len) {
-            i += n < rest.len; /* a byte of another origin; it is nowhere */
-            continue;
-        }
-        const uint32_t k = (unsigned char)rest.ptr[n + 1] - 1u;
-        if (k < r->plan->n_special) reply_emit(r, kind, r->plan->special[k].text);
-        n += 2;
-    }
-}
-
-void reply_emit_out(reply *r) {
-    reply_emit(r, REPLY_ARGS, buf_str(&r->out));
-    r->out.len = 0;
-}
-
-/* Text of the answer: the blanks behind reasoning and calls are dropped. */
-static void emit_text(reply *r, str s) {
-    if (r->drop_blanks) {
-        const size_t i = reply_blanks(s, 0);
-        s = (str){s.ptr + i, s.len - i};
-        if (s.len) r->drop_blanks = false;
-    }
-    reply_emit_bytes(r, REPLY_TEXT, s);
-}
-
-static void go(reply *r, reply_state state) {
-    r->state = state;
-    r->scan = r->at;
-}
-
-void reply_fail(reply *r) {
-    const str rest = reply_rest(r, r->at);
-    size_t n = r->opener;
-    if (n) r->n_unparsed++;
-    if (!n && rest.len) n = rest.ptr[0] == SPECIAL_BYTE ? 2 : 1;
-    if (n > rest.len) n = rest.len;
-    if (!r->prompted) emit_text(r, (str){rest.ptr, n});
-    r->at += n;
-    r->opener = 0;
-    r->fresh = r->section = r->array = r->prompted = false;
-    go(r, IN_TEXT);
-}
-
-void reply_call(reply *r, str name, str id) {
-    const reply_event ev = {.kind = REPLY_CALL, .text = name, .id = id};
-    r->set.sink(r->set.user, &ev);
-    r->called = true;
-    r->fresh = r->prompted = false;
-    r->opener = 0;
-}
-
-void reply_called(reply *r) {
-    reply_emit(r, REPLY_CALL_END, (str){0});
-    r->called = false;
-    r->drop_blanks = true;
-    go(r, r->plan->format->shape == SHAPE_CHANNELS ? IN_SKIPPED : IN_TAIL);
-}
-
-void reply_break_call(reply *r) {
-    r->n_unparsed++;
-    reply_emit(r, REPLY_CALL_END, (str){0});
-    r->called = r->section = r->array = false;
-    r->opener = 0;
-    go(r, IN_TEXT);
-}
-
-bool reply_knows(const reply *r, str name) {
-    size_t i;
-    const json_t *tool;
-    json_array_foreach(r->set.tools, i, tool) {
-        const json_t *f = json_object_get(tool, "function");
-        const char *s = json_string_value(json_object_get(f ? f : tool, "name"));
-        if (s && str_eqz(name, s)) return true;
-    }
-    return false;
-}
-
 /* ---- text ---- */
 
 enum { FIND_DROP, FIND_DROP_END, FIND_SECTION, FIND_CALL, FIND_NAME, FIND_THINK, FIND_N };
 
 /* The marks that end text; an empty one is none. Reasoning that begins within text is a matter
  * of special tokens: the characters may be what the text is about. */
-static void marks_of(const reply *r, str *m) {
+static void marks_of(const reply_parser *r, str *m) {
     const reply_plan *p = r->plan;
     const bool calls = p->format && r->set.tools;
     memset(m, 0, FIND_N * sizeof *m);
@@ -144,14 +28,14 @@ static void marks_of(const reply *r, str *m) {
     m[FIND_DROP_END] = p->mark[MARK_DROP_END];
 }
 
-static bool begin_reasoning(reply *r, size_t at) {
+static bool begin_reasoning(reply_parser *r, size_t at) {
     r->at = at;
     r->drop_blanks = true;
-    go(r, IN_REASONING);
+    reply_go(r, IN_REASONING);
     return true;
 }
 
-static bool begin_head(reply *r, size_t opener, bool section) {
+static bool begin_head(reply_parser *r, size_t opener, bool section) {
     r->opener = opener;
     r->section = section;
     r->array = false;
@@ -162,7 +46,7 @@ static bool begin_head(reply *r, size_t opener, bool section) {
 }
 
 /* Before anything was said: reasoning, or a call without a mark. PART: more is needed. */
-static match step_fresh(reply *r, bool end) {
+static match step_fresh(reply_parser *r, bool end) {
     const str s = reply_rest(r, r->at);
     const size_t blanks = reply_blanks(s, 0);
     const reply_format *f = r->plan->format;
@@ -181,14 +65,14 @@ static match step_fresh(reply *r, bool end) {
 }
 
 /* Where text ends that can leave: before the blanks in front of a possible call. */
-static size_t before_blanks(const reply *r, str s, size_t at) {
+static size_t before_blanks(const reply_parser *r, str s, size_t at) {
     size_t i = at;
     if (!r->plan->format || !r->set.tools) return at;
     while (i > 0 && at - i < REPLY_MAX_BLANKS && reply_is_blank(s.ptr[i - 1])) i--;
     return i;
 }
 
-static bool step_text(reply *r, bool end) {
+static bool step_text(reply_parser *r, bool end) {
     if (r->fresh) {
         const match m = step_fresh(r, end);
         if (m == YES) return true;
@@ -202,13 +86,13 @@ static bool step_text(reply *r, bool end) {
     match m = reply_search(s, marks, FIND_N, &at, &which);
     if (m == PART && end) m = NO, at = s.len;
     if (m == NO && end) {
-        emit_text(r, s);
+        reply_emit_text(r, s);
         r->at = r->in.len;
         return false;
     }
     const bool opens = m != YES || (which >= FIND_SECTION && which <= FIND_NAME);
     const size_t n = opens ? before_blanks(r, s, at) : at;
-    emit_text(r, (str){s.ptr, n});
+    reply_emit_text(r, (str){s.ptr, n});
     r->at += n;
     if (m != YES) return false;
     const size_t mark = at - n + marks[which].len;
@@ -224,7 +108,7 @@ static bool step_text(reply *r, bool end) {
     return true;
 }
 
-static bool step_reasoning(reply *r, bool end) {
+static bool step_reasoning(reply_parser *r, bool end) {
     const str s = reply_rest(r, r->at);
     size_t at, which, from = r->drop_blanks ? reply_blanks(s, 0) : 0;
     match m = reply_search(s, &r->plan->mark[MARK_THINK_END], 1, &at, &which);
@@ -240,7 +124,7 @@ static bool step_reasoning(reply *r, bool end) {
     if (m != YES) return false;
     r->at += at - n + r->plan->mark[MARK_THINK_END].len;
     r->drop_blanks = r->fresh = true;
-    go(r, IN_TEXT);
+    reply_go(r, IN_TEXT);
     return true;
 }
 
@@ -261,7 +145,7 @@ static match peek_arguments(const reply_plan *p, str s, size_t i) {
     return best;
 }
 
-static void begin_arguments(reply *r) {
+static void begin_arguments(reply_parser *r) {
     const reply_format *f = r->plan->format;
     r->n_args = 0;
     if (f->args == ARGS_PYTHON) {
@@ -274,11 +158,11 @@ static void begin_arguments(reply *r) {
                           r->plan->mark[MARK_QUOTE]);
     }
     reply_emit_out(r);
-    go(r, f->args == ARGS_TAGGED ? IN_TAGS : IN_VALUE);
+    reply_go(r, f->args == ARGS_TAGGED ? IN_TAGS : IN_VALUE);
 }
 
 /* "functions.f:0" is the id of a call of f. */
-static str name_of(const reply *r, str name, str *id) {
+static str name_of(const reply_parser *r, str name, str *id) {
     if (r->plan->format->ids != IDS_NUMBERED) return name;
     const str prefix = STR("functions.");
     *id = name;
@@ -297,7 +181,7 @@ static match read_name(str s, size_t *i, str *name) {
 }
 
 /* The name and what stands around it, from s[*i] on. */
-static match read_head(const reply *r, str s, size_t *i, str *name, str *id) {
+static match read_head(const reply_parser *r, str s, size_t *i, str *name, str *id) {
     const reply_plan *p = r->plan;
     match m = reply_lit(s, i, p->mark[MARK_NAME]);
     if (m != YES) return m;
@@ -317,7 +201,7 @@ static match read_head(const reply *r, str s, size_t *i, str *name, str *id) {
 }
 
 /* Behind the mark of a section or a call, up to the object or the arguments. */
-static match step_head_at(reply *r) {
+static match step_head_at(reply_parser *r) {
     const reply_plan *p = r->plan;
     const str s = {r->in.ptr, r->in.len};
     size_t i = reply_blanks(s, r->scan);
@@ -355,7 +239,7 @@ static match step_head_at(reply *r) {
     return YES;
 }
 
-static bool step_head(reply *r, bool end) {
+static bool step_head(reply_parser *r, bool end) {
     match m = step_head_at(r);
     if (m == PART && (end || r->in.len - r->at > REPLY_MAX_HEAD)) m = NO;
     if (m == NO) reply_fail(r);
@@ -363,7 +247,7 @@ static bool step_head(reply *r, bool end) {
 }
 
 /* What closes a call may be missing. */
-static bool step_tail(reply *r, bool end) {
+static bool step_tail(reply_parser *r, bool end) {
     const reply_plan *p = r->plan;
     const str s = {r->in.ptr, r->in.len},
               marks[] = {p->mark[MARK_ARGS_END], p->mark[MARK_CALL_END]};
@@ -376,19 +260,19 @@ static bool step_tail(reply *r, bool end) {
         if (m == YES) i = j;
     }
     r->at = i;
-    go(r, r->section || r->array || p->format->plain ? IN_BETWEEN : IN_TEXT);
+    reply_go(r, r->section || r->array || p->format->plain ? IN_BETWEEN : IN_TEXT);
     return true;
 }
 
 /* Another call, the section's end, or text. */
-static bool step_between(reply *r, bool end) {
+static bool step_between(reply_parser *r, bool end) {
     const reply_plan *p = r->plan;
     const str s = {r->in.ptr, r->in.len};
     size_t i = reply_blanks(s, r->at);
     if (i < s.len && r->array && s.ptr[i] == ']') {
         r->array = false;
         r->at = i + 1;
-        go(r, r->section && p->mark[MARK_SECTION_END].len ? IN_BETWEEN : IN_TEXT);
+        reply_go(r, r->section && p->mark[MARK_SECTION_END].len ? IN_BETWEEN : IN_TEXT);
         return true;
     }
     if (i < s.len && (s.ptr[i] == ',' || s.ptr[i] == ';')) i = reply_blanks(s, i + 1);
@@ -400,7 +284,7 @@ static bool step_between(reply *r, bool end) {
         if (m == PART && !end) return false;
         if (m == YES) {
             r->at = j;
-            go(r, IN_TEXT);
+            reply_go(r, IN_TEXT);
             return true;
         }
     }
@@ -412,7 +296,7 @@ static bool step_between(reply *r, bool end) {
     return true;
 }
 
-static bool step(reply *r, bool end) {
+static bool step(reply_parser *r, bool end) {
     const bool channels = r->plan->format && r->plan->format->shape == SHAPE_CHANNELS;
     switch (r->state) {
     case IN_TEXT: return channels ? reply_step_channel(r, end) : step_text(r, end);
@@ -436,8 +320,8 @@ static bool ends_with(str s, str end) {
            memcmp(s.ptr + s.len - end.len, end.ptr, end.len) == 0;
 }
 
-reply *reply_new(arena *a, const reply_plan *p, const reply_setup *set) {
-    reply *r = arena_zalloc(a, sizeof *r);
+reply_parser *reply_new(arena *a, const reply_plan *p, const reply_setup *set) {
+    reply_parser *r = arena_zalloc(a, sizeof *r);
     if (!r) return NULL;
     r->plan = p;
     r->set = *set;
@@ -462,7 +346,7 @@ reply *reply_new(arena *a, const reply_plan *p, const reply_setup *set) {
     return r;
 }
 
-static void take(reply *r, str bytes, bool end) {
+static void take(reply_parser *r, str bytes, bool end) {
     buf_add(&r->in, bytes);
     if (r->in.failed) return;
     while (step(r, end)) {
@@ -478,11 +362,17 @@ static void take(reply *r, str bytes, bool end) {
     }
 }
 
-void reply_push(reply *r, str bytes) {
+void reply_push(reply_parser *r, str bytes) {
     take(r, bytes, false);
 }
 
-bool reply_push_token(reply *r, int32_t id) {
+bool reply_has_token(const reply_parser *r, int32_t id) {
+    for (uint32_t i = 0; i < r->plan->n_special; i++)
+        if (r->plan->special[i].id == id) return true;
+    return false;
+}
+
+bool reply_push_token(reply_parser *r, int32_t id) {
     for (uint32_t i = 0; i < r->plan->n_special; i++) {
         if (r->plan->special[i].id != id) continue;
         take(r, (str){(char[]){SPECIAL_BYTE, (char)(i + 1)}, 2}, false);
@@ -491,22 +381,22 @@ bool reply_push_token(reply *r, int32_t id) {
     return false;
 }
 
-void reply_end(reply *r) {
+void reply_end(reply_parser *r) {
     take(r, (str){0}, true);
     if (r->called) reply_emit(r, REPLY_CALL_END, (str){0});
     r->called = false;
     r->at = r->in.len; /* a piece of an argument, or blanks */
 }
 
-bool reply_failed(const reply *r) {
+bool reply_failed(const reply_parser *r) {
     return r->in.failed || r->out.failed || r->early.failed;
 }
-bool reply_in_reasoning(const reply *r) {
+bool reply_in_reasoning(const reply_parser *r) {
     return r->state == IN_REASONING;
 }
-size_t reply_held(const reply *r) {
+size_t reply_held(const reply_parser *r) {
     return r->in.len - r->at;
 }
-uint32_t reply_unparsed(const reply *r) {
+uint32_t reply_unparsed(const reply_parser *r) {
     return r->n_unparsed;
 }

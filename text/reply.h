@@ -103,7 +103,7 @@ typedef struct reply_plan {     /* not to be moved */
 bool reply_plan_init(reply_plan *, const reply_format *, str template,
                      const reply_special *special, size_t n_special);
 
-typedef struct reply reply;
+typedef struct reply_parser reply_parser;
 
 typedef struct reply_setup {
     const json_t *tools; /* as in a request; NULL: calls are text */
@@ -114,15 +114,16 @@ typedef struct reply_setup {
 } reply_setup;
 
 /* All memory is the arena's. NULL: there is none. */
-reply *reply_new(arena *, const reply_plan *, const reply_setup *);
+reply_parser *reply_new(arena *, const reply_plan *, const reply_setup *);
 /* Bytes of the next token(s), cut anywhere. */
-void reply_push(reply *, str bytes);
+void reply_push(reply_parser *, str bytes);
 /* Whether a special token is of a mark: then it is given here, and not its text. */
-bool reply_push_token(reply *, int32_t id);
-void reply_end(reply *);          /* what was kept back leaves */
-bool reply_failed(const reply *); /* memory has run out; output was lost */
-bool reply_in_reasoning(const reply *);
-size_t reply_held(const reply *);       /* bytes that are kept back */
-uint32_t reply_unparsed(const reply *); /* marks that no valid call followed */
+bool reply_push_token(reply_parser *, int32_t id);
+bool reply_has_token(const reply_parser *, int32_t id); /* whether it would be */
+void reply_end(reply_parser *);                         /* what was kept back leaves */
+bool reply_failed(const reply_parser *); /* memory has run out; output was lost */
+bool reply_in_reasoning(const reply_parser *);
+size_t reply_held(const reply_parser *);       /* bytes that are kept back */
+uint32_t reply_unparsed(const reply_parser *); /* marks that no valid call followed */
 
 #endif

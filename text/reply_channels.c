@@ -19,7 +19,7 @@ static str word_after(str header, str mark) {
     return (str){header.ptr + at, word_end(header, at) - at};
 }
 
-static void begin_message(reply *r, str header) {
+static void begin_message(reply_parser *r, str header) {
     const str channel = word_after(header, r->plan->mark[CHANNEL_NAME]), of = STR("functions.");
     str to = word_after(header, STR("to="));
     if (str_starts(to, of)) to = (str){to.ptr + of.len, to.len - of.len};
@@ -34,7 +34,7 @@ static void begin_message(reply *r, str header) {
     }
 }
 
-bool reply_step_header(reply *r, bool end) {
+bool reply_step_header(reply_parser *r, bool end) {
     const str s = reply_rest(r, r->at);
     size_t at, which;
     match m = reply_search(s, &r->plan->mark[CHANNEL_MESSAGE], 1, &at, &which);
@@ -55,7 +55,7 @@ bool reply_step_header(reply *r, bool end) {
 }
 
 /* The marks that end a message. */
-static match message_end(const reply *r, str s, size_t *at, size_t *n) {
+static match message_end(const reply_parser *r, str s, size_t *at, size_t *n) {
     const str *m = r->plan->mark;
     const str ends[] = {m[CHANNEL_END], m[CHANNEL_CALL], m[CHANNEL_RETURN], m[CHANNEL_START]};
     size_t which = 0;
@@ -64,7 +64,7 @@ static match message_end(const reply *r, str s, size_t *at, size_t *n) {
     return got;
 }
 
-bool reply_step_channel(reply *r, bool end) {
+bool reply_step_channel(reply_parser *r, bool end) {
     const str s = reply_rest(r, r->at);
     size_t at, n;
     match m = message_end(r, s, &at, &n);
@@ -77,7 +77,7 @@ bool reply_step_channel(reply *r, bool end) {
     return m == YES;
 }
 
-bool reply_step_skipped(reply *r, bool end) {
+bool reply_step_skipped(reply_parser *r, bool end) {
     const str s = reply_rest(r, r->at);
     const size_t i = reply_blanks(s, 0);
     size_t at, n;

@@ -60,7 +60,7 @@ static void take_event(void *user, const reply_event *ev) {
     if (ev->kind == REPLY_CALL_END && t->good) compare_args(t);
 }
 
-static void push_rendered(reply *r, const reply_plan *p, str s) {
+static void push_rendered(reply_parser *r, const reply_plan *p, str s) {
     size_t from = 0;
     for (size_t i = 0; i < s.len;) {
         uint32_t best = REPLY_MAX_SPECIAL;
@@ -88,7 +88,7 @@ static bool reads(const reply_plan *p, arena *a, const json_t *tools, const json
     buf_init(&t.args, a);
     const reply_setup set = {
         .tools = tools, .reasoning = true, .prompt = prompt, .sink = take_event, .user = &t};
-    reply *r = reply_new(a, p, &set);
+    reply_parser *r = reply_new(a, p, &set);
     if (!r) return false;
     push_rendered(r, p, output);
     reply_end(r);

@@ -52,7 +52,7 @@ enum {
     TYPE_ANY = 63
 };
 
-struct reply {
+struct reply_parser {
     const reply_plan *plan;
     reply_setup set;
     arena *mem;
@@ -83,7 +83,7 @@ struct reply {
     bool begun, string_open;
 };
 
-static inline str reply_rest(const reply *r, size_t from) {
+static inline str reply_rest(const reply_parser *r, size_t from) {
     return (str){r->in.ptr + from, r->in.len - from};
 }
 static inline bool reply_is_blank(char c) {
@@ -99,24 +99,27 @@ match reply_lit(str s, size_t *i, str mark);
 /* Where a mark begins, or may: s.len when nowhere. *which: the first of several. */
 match reply_search(str s, const str *marks, size_t n, size_t *at, size_t *which);
 
-void reply_emit(reply *, reply_kind, str text);
+void reply_emit(reply_parser *, reply_kind, str text);
 /* Special tokens as their texts. */
-void reply_emit_bytes(reply *, reply_kind, str bytes);
-void reply_emit_out(reply *); /* r->out as ARGS */
-void reply_fail(reply *);     /* no call: the mark is text */
-void reply_call(reply *, str name, str id);
-void reply_called(reply *);     /* the arguments are complete */
-void reply_break_call(reply *); /* the call cannot go on: text follows */
-bool reply_knows(const reply *, str name);
+void reply_emit_bytes(reply_parser *, reply_kind, str bytes);
+/* Text of the answer: the blanks behind reasoning and calls are dropped. */
+void reply_emit_text(reply_parser *, str);
+void reply_go(reply_parser *, reply_state); /* what is left is looked at from its begin */
+void reply_emit_out(reply_parser *);        /* r->out as ARGS */
+void reply_fail(reply_parser *);            /* no call: the mark is text */
+void reply_call(reply_parser *, str name, str id);
+void reply_called(reply_parser *);     /* the arguments are complete */
+void reply_break_call(reply_parser *); /* the call cannot go on: text follows */
+bool reply_knows(const reply_parser *, str name);
 
 /* Each consumes what it can of the input. False: nothing more without more input; end: none will
  * come. */
-bool reply_step_object(reply *, bool end);
-bool reply_step_value(reply *, bool end);
-bool reply_step_tags(reply *, bool end);
-bool reply_step_tagged(reply *, bool end);
-bool reply_step_header(reply *, bool end);
-bool reply_step_skipped(reply *, bool end);
-bool reply_step_channel(reply *, bool end); /* a message's text or reasoning */
+bool reply_step_object(reply_parser *, bool end);
+bool reply_step_value(reply_parser *, bool end);
+bool reply_step_tags(reply_parser *, bool end);
+bool reply_step_tagged(reply_parser *, bool end);
+bool reply_step_header(reply_parser *, bool end);
+bool reply_step_skipped(reply_parser *, bool end);
+bool reply_step_channel(reply_parser *, bool end); /* a message's text or reasoning */
 
 #endif

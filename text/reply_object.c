@@ -7,7 +7,7 @@ enum { O_OPEN, O_KEY, O_IN_KEY, O_COLON, O_VALUE, O_NAME, O_ARGS, O_OTHER, O_NEX
 /* ---- arguments ---- */
 
 /* Feeds reply_value; fragments go to `out`. */
-static value_result push_value(reply *r, size_t *at, buf *out) {
+static value_result push_value(reply_parser *r, size_t *at, buf *out) {
     size_t taken = 0;
     const value_result v = reply_value_push(&r->value, reply_rest(r, *at), &taken, out);
     *at += taken;
@@ -15,14 +15,14 @@ static value_result push_value(reply *r, size_t *at, buf *out) {
 }
 
 /* The call cannot go on: what the value has taken and not given is text. */
-static void break_value(reply *r) {
+static void break_value(reply_parser *r) {
     str raw = {r->value.raw, r->value.n_raw};
     if (raw.len && raw.ptr[raw.len - 1] == SPECIAL_BYTE) raw.len--, r->at--;
     reply_break_call(r);
     reply_emit_bytes(r, REPLY_TEXT, raw);
 }
 
-bool reply_step_value(reply *r, bool end) {
+bool reply_step_value(reply_parser *r, bool end) {
     (void)end;
     const value_result v = push_value(r, &r->at, &r->out);
     reply_emit_out(r);
@@ -43,11 +43,11 @@ static uint8_t member_of(str key) {
 
 /* The arguments begin, or the object ends without any: the call can leave, if its name is known
  * and nothing is before it. */
-static void leave(reply *r) {
+static void leave(reply_parser *r) {
     if (r->n_name && !r->called) reply_call(r, (str){r->name, r->n_name}, (str){0});
 }
 
-static match begin_member(reply *r) {
+static match begin_member(reply_parser *r) {
     if (r->member == ARGS_MEMBER) {
         if (r->early_done) return NO;
         reply_value_begin(&r->value, VALUE_JSON, (str){0});
@@ -69,7 +69,7 @@ static match begin_member(reply *r) {
     return YES;
 }
 
-static match in_name(reply *r, char c) {
+static match in_name(reply_parser *r, char c) {
     if (c == '"') {
         const str name = {r->name, r->n_name};
         if (!r->n_name || (r->plan->format->plain && !reply_knows(r, name))) return NO;
@@ -82,7 +82,7 @@ static match in_name(reply *r, char c) {
 }
 
 /* A member of no meaning. PART: the byte is not of it. */
-static match in_other(reply *r, char c) {
+static match in_other(reply_parser *r, char c) {
     if (c == SPECIAL_BYTE) return NO;
     if (r->in_string) {
         if (!r->escaped && c == '"') r->in_string = false;
@@ -101,7 +101,7 @@ static match in_other(reply *r, char c) {
 }
 
 /* The object has ended. */
-static match close_object(reply *r) {
+static match close_object(reply_parser *r) {
     const bool had = r->called || r->early_done;
     if (!r->n_name || (!had && r->plan->format->plain)) return NO;
     r->scan++;
@@ -119,7 +119,7 @@ static match close_object(reply *r) {
 }
 
 /* One byte at r->scan. NO: this is no call. */
-static match take_byte(reply *r, char c) {
+static match take_byte(reply_parser *r, char c) {
     const uint8_t at = r->at_member;
     if (at == O_NAME || at == O_OTHER) {
         const match m = at == O_NAME ? in_name(r, c) : in_other(r, c);
@@ -152,7 +152,7 @@ static match take_byte(reply *r, char c) {
 }
 
 /* The arguments: at once where the call has left, else kept. */
-static match take_args(reply *r) {
+static match take_args(reply_parser *r) {
     buf *out = r->called ? &r->out : &r->early;
     const value_result v = push_value(r, &r->scan, out);
     if (r->called) {
@@ -175,7 +175,7 @@ static match take_args(reply *r) {
     return YES;
 }
 
-bool reply_step_object(reply *r, bool end) {
+bool reply_step_object(reply_parser *r, bool end) {
     if (r->at_member == O_OPEN) r->n_name = 0, r->any_args = false;
     while (r->state == IN_OBJECT && r->scan < r->in.len) {
         const match m =

@@ -58,7 +58,7 @@ static unsigned types_of(const json_t *root, const json_t *schema, int depth) {
 }
 
 /* Types of an argument of the call. */
-static unsigned argument_types(const reply *r, str key) {
+static unsigned argument_types(const reply_parser *r, str key) {
     size_t i;
     const json_t *tool;
     json_array_foreach(r->set.tools, i, tool) {
@@ -76,7 +76,7 @@ static unsigned argument_types(const reply *r, str key) {
 /* ---- between the arguments ---- */
 
 /* The marks of an argument up to its value, from s[*i] on. */
-static match read_key(reply *r, str s, size_t *i, str *key) {
+static match read_key(reply_parser *r, str s, size_t *i, str *key) {
     const reply_plan *p = r->plan;
     const str end = p->mark[MARK_KEY_END];
     match m = reply_lit(s, i, p->mark[MARK_KEY]);
@@ -106,7 +106,7 @@ static match read_key(reply *r, str s, size_t *i, str *key) {
     return reply_lit(s, i, p->mark[MARK_VALUE]);
 }
 
-static match arguments_end(const reply *r, str s, size_t i) {
+static match arguments_end(const reply_parser *r, str s, size_t i) {
     match best = NO;
     const str ends[] = {r->plan->mark[MARK_ARGS_END], r->plan->mark[MARK_CALL_END]};
     for (size_t k = 0; k < 2; k++) {
@@ -117,7 +117,7 @@ static match arguments_end(const reply *r, str s, size_t i) {
     return best;
 }
 
-bool reply_step_tags(reply *r, bool end) {
+bool reply_step_tags(reply_parser *r, bool end) {
     const str s = reply_rest(r, r->at);
     size_t i = reply_blanks(s, 0);
     str key = {0};
@@ -152,14 +152,14 @@ bool reply_step_tags(reply *r, bool end) {
 /* ---- values ---- */
 
 /* The line break before and after a value. */
-static str inner(const reply *r, str s) {
+static str inner(const reply_parser *r, str s) {
     if (!r->plan->format->lines) return s;
     if (s.len && s.ptr[0] == '\n') s = (str){s.ptr + 1, s.len - 1};
     if (s.len && s.ptr[s.len - 1] == '\n') s.len--;
     return s;
 }
 
-static void write_text(reply *r, str s) {
+static void write_text(reply_parser *r, str s) {
     for (size_t i = 0; i < s.len;) {
         const str rest = {s.ptr + i, s.len - i};
         const char *p = memchr(rest.ptr, SPECIAL_BYTE, rest.len);
@@ -174,7 +174,7 @@ static void write_text(reply *r, str s) {
 }
 
 /* A value that need not be a string: JSON if it is some that the schema allows. */
-static void write_value(reply *r, str s) {
+static void write_value(reply_parser *r, str s) {
     reply_value v;
     size_t taken;
     buf *out = &r->out;
@@ -202,7 +202,7 @@ static void write_value(reply *r, str s) {
 }
 
 /* A string leaves as it comes, but for what may be the line break and the mark behind it. */
-static bool step_string(reply *r, str s, match m, size_t at, bool end) {
+static bool step_string(reply_parser *r, str s, match m, size_t at, bool end) {
     const bool lines = r->plan->format->lines;
     size_t from = 0, n = at;
     if (!r->begun && lines && s.len == 0) return false;
@@ -224,7 +224,7 @@ static bool step_string(reply *r, str s, match m, size_t at, bool end) {
     return true;
 }
 
-bool reply_step_tagged(reply *r, bool end) {
+bool reply_step_tagged(reply_parser *r, bool end) {
     const str mark = r->plan->mark[MARK_VALUE_END];
     const bool text = r->types == TYPE_STRING;
     if (text) r->scan = r->at;

@@ -231,6 +231,11 @@ bool tokenizer_is_eog(const tokenizer *t, int32_t id) {
     return false;
 }
 
+const uint32_t *tokenizer_specials(const tokenizer *t, size_t *n) {
+    *n = t->n_special;
+    return t->special;
+}
+
 bool tokenizer_is_special(const tokenizer *t, int32_t id) {
     if (id < 0 || (uint32_t)id >= t->n_vocab) return false;
     return t->type[id] == TOK_CONTROL || t->type[id] == TOK_UNKNOWN;

@@ -80,5 +80,7 @@ int32_t tokenizer_eos(const tokenizer *);
 const int32_t *tokenizer_eog(const tokenizer *, size_t *n);
 bool tokenizer_is_eog(const tokenizer *, int32_t id);
 bool tokenizer_is_special(const tokenizer *, int32_t id);
+/* Ids of all tokens that are parsed as a whole: special ones, and those of type USER_DEFINED. */
+const uint32_t *tokenizer_specials(const tokenizer *, size_t *n);
 
 #endif

@@ -175,6 +175,9 @@ START_TEST(every_range_error_names_its_field) {
         {"{\"model\":1}", "model", false},
         {"{\"response_format\":\"text\"}", "response_format", true},
         {"{\"tools\":{}}", "tools", true},
+        {"{\"tools\":[{}]}", "tools[0].function", true},
+        {"{\"tool_choice\":\"required\"}", "tool_choice", true},
+        {"{\"reasoning_format\":\"raw\"}", "reasoning_format", true},
     };
     params p;
     err e;
@@ -247,7 +250,6 @@ START_TEST(what_is_not_supported_is_refused_rather_than_ignored) {
         {"{\"regex\":\"x\"}", "regex", false},
         {"{\"guided_json\":{}}", "guided_json", true},
         {"{\"response_format\":{\"type\":\"json_schema\"}}", "response_format", true},
-        {"{\"tool_choice\":\"required\"}", "tool_choice", true},
         {"{\"functions\":[]}", "functions", true},
         {"{\"json_schema\":{}}", "json_schema", false},
     };

@@ -454,6 +454,10 @@ START_TEST(every_refusal_of_the_table) {
         {"/v1/chat/completions",
          "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],"
          "\"tools\":[{}]}",
+         400, "invalid_request_error", "\"tools[0].function\""},
+        {"/v1/chat/completions",
+         "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],"
+         "\"tools\":[{\"function\":{\"name\":\"f\"}}]}",
          400, "unsupported", "\"tools\""},
         {"/v1/chat/completions",
          "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],"

@@ -37,7 +37,7 @@ static void take(void *user, const reply_event *ev) {
 }
 
 /* Bytes 0xFF and a number in the input are a special token. */
-static void push(reply *r, str s, size_t piece) {
+static void push(reply_parser *r, str s, size_t piece) {
     size_t from = 0;
     for (size_t i = 0; i < s.len;) {
         if (s.ptr[i] != '\xff' && i - from < piece) {
@@ -61,7 +61,7 @@ static void run(arena *a, const reply_plan *p, const json_t *tools, const uint8_
                              .prompt = head[1] & 4 ? STR("<think>\n") : STR(""),
                              .sink = take,
                              .user = s};
-    reply *r = reply_new(a, p, &set);
+    reply_parser *r = reply_new(a, p, &set);
     CHECK(r);
     buf_init(&s->all, a);
     push(r, text, piece);

@@ -42,7 +42,7 @@ static inline int special_token_at(const reply_plan *p, str s) {
 }
 
 /* Text with the texts of special tokens in it. */
-static inline void push_text(reply *r, const reply_plan *p, str s) {
+static inline void push_text(reply_parser *r, const reply_plan *p, str s) {
     size_t from = 0;
     for (size_t i = 0; i < s.len;) {
         const int k = special_token_at(p, (str){s.ptr + i, s.len - i});
@@ -59,7 +59,7 @@ static inline void push_text(reply *r, const reply_plan *p, str s) {
 
 /* cut: 0 all at once, SIZE_MAX each byte alone, else two parts. A cut within a special token is
  * moved behind it. */
-static inline void push_cut(reply *r, const reply_plan *p, str s, size_t cut) {
+static inline void push_cut(reply_parser *r, const reply_plan *p, str s, size_t cut) {
     size_t from = 0;
     for (size_t i = 0; i < s.len;) {
         const int k = special_token_at(p, (str){s.ptr + i, s.len - i});

@@ -49,7 +49,7 @@ static uint32_t run_cut(const reply_case *c, size_t cut, bool with_tools, transc
                              .prompt = str_of(c->prompt ? c->prompt : ""),
                              .sink = transcript_take,
                              .user = t};
-    reply *r = reply_new(&a, &plan, &set);
+    reply_parser *r = reply_new(&a, &plan, &set);
     ck_assert_ptr_nonnull(r);
     t->text.len = 0;
     t->last = -1;
@@ -371,7 +371,7 @@ START_TEST(a_mark_that_is_a_token_is_not_matched_as_text) {
     arena_init(&a, chunks_heap(), 0);
     ck_assert(reply_plan_init(&p, format_named("hermes"), STR(""), &special, 1));
     const reply_setup set = {.tools = tools, .sink = transcript_take, .user = &t};
-    reply *r = reply_new(&a, &p, &set);
+    reply_parser *r = reply_new(&a, &p, &set);
     reply_push(r, STR("<tool_call>{\"name\": \"f\", \"arguments\": {}}"));
     ck_assert(!reply_push_token(r, 8));
     ck_assert_uint_eq(reply_held(r), 0);
@@ -396,7 +396,7 @@ START_TEST(text_leaves_at_once) {
     ck_assert(reply_plan_init(&p, format_named("hermes"), STR("</think>"), NULL, 0));
     const reply_setup set = {
         .tools = tools, .reasoning = true, .sink = transcript_take, .user = &t};
-    reply *r = reply_new(&a, &p, &set);
+    reply_parser *r = reply_new(&a, &p, &set);
     reply_push(r, STR("word"));
     ck_assert_uint_eq(reply_held(r), 0);
     reply_push(r, STR(" a < b"));
@@ -424,7 +424,7 @@ START_TEST(no_memory_is_reported) {
         arena_init(&a, chunks_heap(), limit);
         if (reply_plan_init(&p, format_named(c->format), STR(""), NULL, 0)) {
             const reply_setup set = {.sink = transcript_take, .user = &t};
-            reply *r = reply_new(&a, &p, &set);
+            reply_parser *r = reply_new(&a, &p, &set);
             if (r) {
                 for (int i = 0; i < 50; i++) reply_push(r, str_of(c->output));
                 reply_end(r);
