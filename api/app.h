@@ -2,6 +2,7 @@
 #ifndef VRAMD_API_APP_H
 #define VRAMD_API_APP_H
 
+#include "api/grammars.h"
 #include "api/http.h"
 #include "api/keys.h"
 #include "api/port.h"
@@ -29,6 +30,7 @@ typedef struct app {
     bool chat_known; /* chat_template_open was tried; chat_error tells how it went */
     status chat_status;
     err chat_error;
+    grammars grammars;
     memory_sample memory; /* the latest */
     bool sampling;        /* a newer one is under way */
     uint64_t answers[6];  /* by hundreds of the HTTP status; [0]: the client left; [1]: 501;

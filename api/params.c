@@ -168,19 +168,7 @@ static status read_timeout(params *p, const json_t *o, err *e) {
 }
 
 /* What is refused only with some values: rows of the table say the rest. */
-static status read_formats(const json_t *o, bool chat, err *e) {
-    status s;
-    const json_t *format = json_object_get(o, "response_format");
-    if (format && !json_is_null(format)) {
-        if (!json_is_object(format))
-            return json_in_wrong(e, "response_format", "an object", format);
-        str type = STR("text");
-        s = json_in_str(format, "type", &type, e);
-        if (s != OK) return err_field(e, "response_format.type");
-        if (!str_eqz(type, "text"))
-            return unsupported(e, "response_format",
-                               "response_format other than text is not supported");
-    }
+static status read_tools(const json_t *o, bool chat, err *e) {
     if (!chat) return OK;
     const json_t *choice = json_object_get(o, "tool_choice"),
                  *tools = json_object_get(o, "tools");
@@ -224,7 +212,8 @@ status params_read(params *p, const json_t *o, bool chat, const sampling *defaul
     p->sampling.n_logprobs = -1;
     status s = read_names(p, o, e);
     if (s == OK) s = param_table_read(p, o, chat, e);
-    if (s == OK) s = read_formats(o, chat, e);
+    if (s == OK) s = read_tools(o, chat, e);
+    if (s == OK) s = constraint_read(&p->form, o, a, e);
     if (s == OK) s = read_best_of(p, o, chat, e);
     if (s == OK) s = read_logprobs(p, o, chat, e);
     if (s == OK) s = read_prompt_logprobs(p, o, e);
