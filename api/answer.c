@@ -7,6 +7,7 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "api/answer_reply.h"
 #include "api/writer.h"
 #include "base/check.h"
 #include "base/clock.h"
@@ -55,11 +56,12 @@ answer *answer_new(app *app, http_request *rq, const json_t *body, const writer 
 bool answer_prompts(answer *a, size_t n) {
     err e;
     uint32_t room = a->app->port->max_gens, most = room < MAX_CHOICES ? room : MAX_CHOICES;
+    if (a->n_dims) most = POOL_MAX_INPUTS; /* a few of them at once */
     /* Beyond the room no retry would help: not "busy". */
     if (n * a->p.n > most) {
         err_set(&e, ERR_INVALID, "%zu prompts with n = %u make more than %u choices", n, a->p.n,
                 most);
-        err_field(&e, n > most ? "prompt" : "n");
+        err_field(&e, a->n_dims ? "input" : n > most ? "prompt" : "n");
         err_hint(&e, "send several requests");
         app_refuse(a->app, a->rq, &e);
         return false;
@@ -136,29 +138,33 @@ void answer_start(answer *a) {
 
 static void on_event(void *user, const gen_event *);
 
+static const char *prompt_field(const answer *a) {
+    return a->chat ? "messages" : a->n_dims ? "input" : "prompt";
+}
+
 static status check_length(const answer *a, const prompt_in *p, uint32_t *max_tokens, err *e) {
     uint64_t ctx = a->app->port->card.max_model_len, n = p->ids.n;
     int64_t want = a->p.max_tokens;
     if (n == 0) {
         err_set(e, ERR_INVALID, "the prompt is empty");
-        return err_field(e, a->chat ? "messages" : "prompt");
+        return err_field(e, "%s", prompt_field(a));
     }
     /* A default is cut to what is left; what the client asked for is not. */
     uint64_t tokens = want > 0                       ? (uint64_t)want
                       : want == 0                    ? 1
                       : n >= ctx                     ? 1
-                      : a->chat                      ? ctx - n
+                      : a->chat || a->writer->fills  ? ctx - n
                       : ctx - n < DEFAULT_MAX_TOKENS ? ctx - n
                                                      : DEFAULT_MAX_TOKENS;
-    if (want == 0 && n == ctx) tokens = 0; /* scored up to the last position */
+    if (a->n_dims || (want == 0 && n == ctx)) tokens = 0; /* scored up to the last position */
+    if (a->writer->cuts_length && n < ctx && n + tokens > ctx) tokens = ctx - n;
     if (n + tokens > ctx) {
         err_set(e, ERR_TOO_LONG,
                 "This model's maximum context length is %llu tokens. However, you requested "
                 "%llu tokens (%llu in the %s, %llu in the completion)",
                 (unsigned long long)ctx, (unsigned long long)(n + tokens),
-                (unsigned long long)n, a->chat ? "messages" : "prompt",
-                (unsigned long long)tokens);
-        return err_field(e, a->chat ? "messages" : "prompt");
+                (unsigned long long)n, prompt_field(a), (unsigned long long)tokens);
+        return err_field(e, "%s", prompt_field(a));
     }
     *max_tokens = (uint32_t)tokens;
     return OK;
@@ -237,7 +243,7 @@ static bool set_aside(answer *a) {
     bool ok = buf_reserve(out, (size_t)n * (CHOICE_BYTES - wide - LATER));
     for (uint32_t i = 0; i < n && wide; i++) {
         logprobs *l = &a->choices[i].lp;
-        ok = ok && buf_reserve(&l->part[a->chat ? 0 : 2], wide);
+        ok = ok && buf_reserve(&l->part[a->chat || a->writer->lists ? 0 : 2], wide);
     }
     return ok;
 }
@@ -245,6 +251,7 @@ static bool set_aside(answer *a) {
 /* Log-probabilities of the prompt: for each choice with echo, else once for a prompt. */
 static bool scores_prompt(const answer *a, uint32_t index) {
     bool echoed = a->p.echo && a->p.logprobs && !a->chat;
+    if (a->n_dims) return a->app->port->card.pooling == POOL_MEAN; /* sums of all rows */
     return echoed || (a->p.prompt_logprobs >= 0 && index % a->p.n == 0);
 }
 
@@ -280,14 +287,16 @@ static bool choice_init(answer *a, choice *c, uint32_t index, uint32_t max_token
     detok_init_text(&c->echo_detok, tok, p->is_text || !a->p.skip_special);
     choice_parts_init(c);
     vec_i32_init(&c->ids, &a->rq->mem);
-    logprobs_init(&c->lp, a->p.logprobs, a->chat, a->p.n_top, tok, &a->rq->mem);
+    logprobs_init(&c->lp, a->p.logprobs, a->chat || a->writer->lists, a->p.n_top, tok,
+                  &a->rq->mem);
+    c->lp.with_id = a->writer->lists;
     c->lp.ids = a->p.tokens_as_ids;
     if (a->grammar) {
         c->spec.grammar_state = arena_alloc(&a->rq->mem, grammar_state_bytes(c->spec.grammar));
         if (!c->spec.grammar_state) return false;
         grammar_start(c->spec.grammar, c->spec.grammar_state);
     }
-    return stop_state_init(&c->stop, &a->rq->mem, &a->stops);
+    return choice_reads(c) && stop_state_init(&c->stop, &a->rq->mem, &a->stops);
 }
 
 static void refuse_submit(answer *a, const prompt_in *p, uint32_t max_tokens, const err *e) {
@@ -352,8 +361,37 @@ static bool prepare(answer *a, uint32_t i) {
     return true;
 }
 
-static void submit_all(answer *a) {
+/* Submits the choices that are left; of embeddings as many as may run at once, the others as
+ * those end. False: refused. */
+static bool submit_more(answer *a) {
     port *port = a->app->port;
+    err e;
+    for (uint32_t total = a->n_prompts * a->p.n; a->n_choices < total;) {
+        choice *c = &a->choices[a->n_choices];
+        if (c->index % a->p.n > 0)
+            c->spec.fork_of = a->choices[c->index - c->index % a->p.n].gen;
+        if (a->n_dims) {
+            if (a->n_live == POOL_AT_ONCE) return true;
+            if (!pool_begin(c)) {
+                err_set(&e, ERR_NO_MEMORY, "no memory for embeddings");
+                refuse_submit(a, &a->prompts[c->prompt], 0, &e);
+                return false;
+            }
+        }
+        if (port->ops->submit(port, &c->spec, &c->gen, &e) != OK) {
+            if (a->n_dims) pool_give_back(c);
+            if (a->n_dims && a->n_live && e.code == ERR_BUSY) return true;
+            refuse_submit(a, &a->prompts[c->prompt], c->spec.max_tokens, &e);
+            return false;
+        }
+        a->n_choices++;
+        a->n_live++;
+        http_ref(a->rq);
+    }
+    return true;
+}
+
+static void submit_all(answer *a) {
     err e = a->encode_error;
     status s = a->encode_status;
     if (s != OK) {
@@ -381,18 +419,7 @@ static void submit_all(answer *a) {
         return;
     }
     if (!charge(a)) return;
-    for (uint32_t total = a->n_prompts * a->p.n; a->n_choices < total;) {
-        choice *c = &a->choices[a->n_choices];
-        if (c->index % a->p.n > 0)
-            c->spec.fork_of = a->choices[c->index - c->index % a->p.n].gen;
-        if (port->ops->submit(port, &c->spec, &c->gen, &e) != OK) {
-            refuse_submit(a, &a->prompts[c->prompt], c->spec.max_tokens, &e);
-            return;
-        }
-        a->n_choices++;
-        a->n_live++;
-        http_ref(a->rq);
-    }
+    if (!submit_more(a)) return;
     if (a->p.stream && !a->writer->open(a)) {
         err_set(&e, ERR_NO_MEMORY, "no memory for the stream");
         refuse_submit(a, a->prompts, 0, &e);
@@ -423,7 +450,7 @@ void answer_fail(answer *a, failure *f) {
 }
 
 static void finish_if_all_ended(answer *a) {
-    if (a->over || a->n_live) return;
+    if (a->over || a->n_live || a->n_choices < a->n_prompts * a->p.n) return;
     a->over = true;
     if (a->p.stream)
         a->writer->done(a);
@@ -445,37 +472,10 @@ void answer_sent(answer *a) {
 
 /* ---- text ---- */
 
-static uint64_t count_chars(str s) {
-    uint64_t n = 0;
-    for (size_t i = 0; i < s.len; i++) n += ((unsigned char)s.ptr[i] & 0xc0) != 0x80;
-    return n;
-}
-
 static void choice_finish(choice *c, const char *reason) {
     c->finish = c->n_calls && strcmp(reason, "stop") == 0 ? "tool_calls" : reason;
     choice_close_part(c);
     if (c->a->p.stream) c->a->writer->finish(c);
-}
-
-/* Passes text on, past the stop strings. True: one was found. */
-static bool take_text(choice *c, str text) {
-    answer *a = c->a;
-    buf *out = &choice_part(c, PART_TEXT)->text;
-    size_t before = out->len;
-    int hit = -1;
-    if (c->n_tokens <= c->spec.sampling.min_tokens)
-        buf_add(out, text); /* too early to stop */
-    else
-        hit = stop_push(&a->stops, &c->stop, text, out);
-    if (hit >= 0 && a->p.include_stop) buf_add(out, a->p.stop[hit]);
-    c->shown_bytes += out->len - before;
-    c->raw_bytes += text.len;
-    c->n_chars += count_chars(text);
-    logprobs_release(&c->lp, c->shown_bytes, hit < 0 && c->stop.held == 0);
-    if (hit < 0) return false;
-    logprobs_drop(&c->lp);
-    c->stop_index = hit;
-    return true;
 }
 
 static void take_token(choice *c, const sampled *s) {
@@ -484,11 +484,13 @@ static void take_token(choice *c, const sampled *s) {
     c->n_output = ++c->n_tokens;
     c->sum_logprob += s->logprob;
     if (a->p.return_token_ids) vec_i32_push(&c->ids, s->token);
-    a->piece.len = 0;
-    detok_push(&c->detok, s->token, &a->piece);
     logprobs_push(&c->lp, s, s->token, c->raw_bytes, c->n_chars);
+    a->piece.len = 0;
+    if (!c->reply) detok_push(&c->detok, s->token, &a->piece);
+    const bool over =
+        c->reply ? choice_read(c, s->token) : choice_take_text(c, buf_str(&a->piece));
     if (a->piece.failed) choice_part(c, PART_TEXT)->text.failed = true;
-    if (!take_text(c, buf_str(&a->piece))) return;
+    if (!over) return;
     choice_finish(c, "stop");
     if (c->gen) a->app->port->ops->cancel(a->app->port, c->gen, GEN_STOP);
 }
@@ -514,16 +516,12 @@ static void take_end(choice *c, const gen_event *ev) {
     a->piece.len = 0;
     if (by_id && a->p.include_stop) detok_push(&c->detok, ev->stop_id, &a->piece);
     detok_finish(&c->detok, &a->piece);
-    if (a->piece.len && take_text(c, buf_str(&a->piece))) {
+    if (c->reply ? choice_read_end(c)
+                 : a->piece.len && choice_take_text(c, buf_str(&a->piece))) {
         choice_finish(c, "stop");
         return;
     }
-    if (c->stop.held) {
-        buf *out = &choice_part(c, PART_TEXT)->text;
-        size_t before = out->len;
-        stop_flush(&a->stops, &c->stop, out);
-        c->shown_bytes += out->len - before;
-    }
+    choice_flush_text(c);
     logprobs_release(&c->lp, c->shown_bytes, true);
     if (by_id) c->stop_id = ev->stop_id;
     c->timed_out = ev->finish == GEN_TIMEOUT;
@@ -591,6 +589,20 @@ static void check_memory(choice *c) {
     }
 }
 
+/* A choice of embeddings has ended: another is submitted in its place. */
+static void take_vector(choice *c) {
+    answer *a = c->a;
+    failure f;
+    if (!pool_end(c)) {
+        failure_set(&f, API_INTERNAL, "the model's hidden states are not finite");
+        answer_fail(a, &f);
+    } else if (a->n_choices < a->n_prompts && !set_deadline(a)) {
+        refuse_late(a);
+    } else {
+        submit_more(a);
+    }
+}
+
 static void on_event(void *user, const gen_event *ev) {
     choice *c = user;
     answer *a = c->a;
@@ -606,6 +618,7 @@ static void on_event(void *user, const gen_event *ev) {
     if (!ev->end) return;
     if (ev->usage) c->usage = *ev->usage;
     a->n_live--;
+    if (a->n_dims && !a->over) take_vector(c);
     finish_if_all_ended(a);
     http_unref(rq);
 }

@@ -14,6 +14,8 @@
 struct answer;
 struct writer;
 
+enum { POOL_AT_ONCE = 64, POOL_MAX_INPUTS = 2048 }; /* embeddings: generations, prompts */
+
 typedef enum part_kind { PART_TEXT, PART_REASONING, PART_CALL } part_kind;
 
 /* A piece of a choice's output that clients see as one thing. Only the last part of a choice
@@ -32,6 +34,8 @@ typedef struct answer_part {
 typedef struct prompt_in {
     str text; /* as given, or as the chat template made it; unless ids were given */
     bool is_text;
+    bool is_marked;
+    jinja_text marked; /* a chat: text with the origins of its bytes */
     vec_i32 ids;
     buf scores; /* prompt_logprobs as JSON, without its brackets */
 } prompt_in;
@@ -57,11 +61,14 @@ typedef struct choice {
     uint32_t uncredited;
     bool opened, echoed; /* stream of a chat: the role has been sent; the prompt has */
     bool prompt_ids_sent;
-    const char *finish; /* finish_reason, once known: nothing more is shown */
-    int stop_index;     /* the stop string that was found, or -1 */
-    int32_t stop_id;    /* the stop token, or -1 */
+    struct reply_parser *reply; /* reads the output; NULL: it is text */
+    bool complete;              /* nothing of it is shown any more */
+    const char *finish;         /* finish_reason, once known: nothing more is shown */
+    int stop_index;             /* the stop string that was found, or -1 */
+    int32_t stop_id;            /* the stop token, or -1 */
     bool timed_out;
     uint32_t n_output, n_reasoning; /* for usage; n_reasoning of n_output */
+    float *vector;                  /* embeddings, once it has ended: [n_dims] */
     gen_usage usage;
 } choice;
 
@@ -75,7 +82,12 @@ typedef struct answer {
     prompt_in *prompts;
     uint32_t n_prompts;
     unsigned encode_flags;
-    str chat_echo; /* what echo repeats in a chat */
+    const reply_plan *reply_plan; /* how calls and reasoning are written; NULL: as text */
+    str reply_prompt;             /* the prompt's text: it may end within reasoning */
+    str chat_echo;                /* what echo repeats in a chat */
+    uint32_t n_dims;              /* of embeddings; 0: text is generated */
+    double *sums[POOL_AT_ONCE];   /* embeddings: buffers that no generation has */
+    uint32_t n_sums;
     stop_set stops;
     choice *choices;
     uint32_t n_choices, n_live; /* generations that have not ended */
@@ -130,6 +142,24 @@ void chat_start(app *, http_request *, const json_t *body, const struct writer *
 /* completions.c: the same for a body of /v1/completions. */
 void completions_start(app *, http_request *, const json_t *body, const struct writer *);
 
+/* completions.c: reads prompts in their four forms from a member of the body. False: refused. */
+bool completions_prompts(answer *, const json_t *body, const char *field);
+
+/* embeddings.c: reads what a body says of embeddings, but the prompts. NULL: refused. */
+answer *embeddings_new(app *, http_request *, const json_t *body, const struct writer *);
+void vector_write(const choice *, buf *); /* as a list of numbers */
+
+/* answer_pool.c: embeddings. Before a choice is submitted: gives it a buffer. False: no memory. */
+bool pool_begin(choice *);
+/* It has ended: its vector, of length 1. False: no memory, or the sums are no numbers. */
+bool pool_end(choice *);
+void pool_give_back(choice *); /* its buffer */
+
+/* answer_text.c */
+/* Output text of a choice, past the stop strings. True: one was found. */
+bool choice_take_text(choice *, str);
+void choice_flush_text(choice *); /* what may begin a stop string is none */
+
 /* answer_parts.c */
 void choice_parts_init(choice *);
 /* The part to which output of this kind is appended: the last, or a new one behind it. Without
@@ -149,6 +179,7 @@ void usage_write(const answer *, uint64_t n_output, buf *);
 void usage_write_memory(const answer *, buf *);
 uint64_t usage_prompt_tokens(const answer *);
 uint64_t usage_output_tokens(const answer *);
+uint64_t usage_reasoning_tokens(const answer *);
 uint64_t usage_cached_tokens(const answer *);
 /* "stop_reason": string, id or null */
 void write_stop_reason(const choice *, buf *);

@@ -15,6 +15,12 @@ uint64_t usage_output_tokens(const answer *a) {
     return n;
 }
 
+uint64_t usage_reasoning_tokens(const answer *a) {
+    uint64_t n = 0;
+    for (uint32_t i = 0; i < a->n_choices; i++) n += a->choices[i].n_reasoning;
+    return n;
+}
+
 /* Siblings of one prompt share its blocks by design: only the first tells what was cached. */
 uint64_t usage_cached_tokens(const answer *a) {
     uint64_t n = 0;
@@ -32,7 +38,13 @@ void usage_write(const answer *a, uint64_t out, buf *b) {
     json_u64(b, in + out);
     buf_add(b, STR(",\"prompt_tokens_details\":{\"cached_tokens\":"));
     json_u64(b, usage_cached_tokens(a));
-    buf_add(b, STR("}}"));
+    buf_addc(b, '}');
+    if (a->reply_plan) {
+        buf_add(b, STR(",\"completion_tokens_details\":{\"reasoning_tokens\":"));
+        json_u64(b, usage_reasoning_tokens(a));
+        buf_addc(b, '}');
+    }
+    buf_addc(b, '}');
 }
 
 void usage_write_memory(const answer *a, buf *b) {

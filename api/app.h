@@ -7,8 +7,8 @@
 #include "api/keys.h"
 #include "api/port.h"
 #include "json/in.h"
-#include "text/chat_template.h"
 #include "api/server_options.h"
+#include "text/reply.h"
 
 /* What the operating system and a device's driver said of us, and what the ledgers said at the
  * same moment. */
@@ -24,13 +24,12 @@ void memory_sample_take(port *, memory_sample *); /* takes milliseconds; any thr
 typedef struct app {
     http *http;
     port *port;
-    server_options opt; /* in force: server_configure replaces them */
-    keys *keys;         /* NULL: whoever can connect may ask */
-    chat_template chat;
-    bool chat_known; /* chat_template_open was tried; chat_error tells how it went */
-    status chat_status;
-    err chat_error;
-    grammars grammars;
+    server_options opt;    /* in force: server_configure replaces them */
+    keys *keys;            /* NULL: whoever can connect may ask */
+    reply_plan replies[2]; /* of port->chat's two templates, once known */
+    bool reply_known[2];
+    uint64_t n_unparsed;  /* marks of calls in output that no valid call followed */
+    grammars grammars;    /* compiled, for all requests */
     memory_sample memory; /* the latest */
     bool sampling;        /* a newer one is under way */
     uint64_t answers[6];  /* by hundreds of the HTTP status; [0]: the client left; [1]: 501;
@@ -45,6 +44,19 @@ bool routes_polled(str path); /* probes and scrapes */
 /* Endpoints: each answers or refuses, now or later. */
 void completions_run(app *, http_request *);
 void chat_run(app *, http_request *);
+void embeddings_run(app *, http_request *);
+void native_embedding_run(app *, http_request *);
+void native_completion_run(app *, http_request *);
+void infill_run(app *, http_request *);
+void props_run(app *, http_request *);
+void slots_run(app *, http_request *);
+void ollama_chat_run(app *, http_request *);
+void ollama_generate_run(app *, http_request *);
+void ollama_embed_run(app *, http_request *);
+void ollama_embedding_run(app *, http_request *);
+void ollama_tags_run(app *, http_request *);
+void ollama_show_run(app *, http_request *);
+void ollama_ps_run(app *, http_request *);
 void responses_run(app *, http_request *);
 void responses_count_run(app *, http_request *);
 void messages_run(app *, http_request *);
@@ -52,6 +64,7 @@ void messages_count_run(app *, http_request *);
 void models_run(app *, http_request *);
 void tokenize_run(app *, http_request *);
 void detokenize_run(app *, http_request *);
+void apply_template_run(app *, http_request *);
 void health_run(app *, http_request *);
 void ready_run(app *, http_request *);
 void metrics_run(app *, http_request *);
@@ -64,11 +77,13 @@ void tokenizer_info_run(app *, http_request *);
 /* The path without a slash at its end or several at its beginning. */
 str app_path(str path);
 
-/* Messages as the model's template renders them; to be encoded with CHAT_ENCODE_FLAGS. */
+/* Messages as the model's template renders them; to be encoded by tokenizer_encode_prompt, without
+ * TOK_ADD_SPECIAL: the template writes its own beginning of sequence. */
 typedef struct chat_prompt_text {
-    str text, last_role, last_content;
+    jinja_text text;
+    str last_role, last_content;
+    const chat_template *template; /* that has rendered it */
 } chat_prompt_text;
-enum { CHAT_ENCODE_FLAGS = TOK_PARSE_SPECIAL | TOK_GUARDED };
 /* Reads the messages of a body. answer: add_generation_prompt. Errors: ERR_INVALID,
  * ERR_UNSUPPORTED, ERR_NO_MEMORY; field: the member at fault. */
 status chat_prompt(app *, const json_t *body, bool answer, bool continue_final, arena *,

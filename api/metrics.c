@@ -191,6 +191,9 @@ static void write_requests(out *o, const app *a, const machine_stats *s) {
     }
     counter(o, "vramd_log_lines_dropped_total", "Lines of the log that could not be written.",
             (double)log_dropped());
+    counter(o, "vramd_reply_unparsed_total",
+            "Marks of tool calls in output that no valid call followed.",
+            (double)a->n_unparsed);
     gauge(o, "vramd_http_connections", "Open connections.", http_n_connections(a->http));
     gauge(o, "vramd_ready", "1 when requests are served.",
           a->port->ops->not_ready(a->port) == NULL);

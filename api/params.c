@@ -13,11 +13,6 @@ static status bad(err *e, const char *field, const char *text) {
     return err_field(e, "%s", field);
 }
 
-static status unsupported(err *e, const char *field, const char *text) {
-    err_set(e, ERR_UNSUPPORTED, "%s", text);
-    return err_field(e, "%s", field);
-}
-
 /* ---- what needs more than a row ---- */
 
 static status read_max_tokens(params *p, const json_t *o, bool chat, err *e) {
@@ -167,20 +162,18 @@ static status read_timeout(params *p, const json_t *o, err *e) {
     return s;
 }
 
-/* What is refused only with some values: rows of the table say the rest. */
-static status read_tools(const json_t *o, bool chat, err *e) {
-    if (!chat) return OK;
-    const json_t *choice = json_object_get(o, "tool_choice"),
-                 *tools = json_object_get(o, "tools");
-    bool none = choice && json_is_string(choice) && str_eqz(json_in_text(choice), "none");
-    if (tools && !json_is_null(tools) && !json_is_array(tools))
-        return json_in_wrong(e, "tools", "a list", tools);
-    if (json_array_size(tools) && !none)
-        return unsupported(e, "tools", "tools are not supported");
-    if (choice && !json_is_null(choice) && !none &&
-        !(json_is_string(choice) && str_eqz(json_in_text(choice), "auto")))
-        return unsupported(e, "tool_choice", "tool_choice other than none is not supported");
-    return OK;
+/* llama.cpp's name of where reasoning goes. */
+static status read_reasoning(params *p, const json_t *o, err *e) {
+    static const char *const words[] = {"none", "auto", "deepseek"};
+    str format = STR("auto");
+    status s = json_in_str(o, "reasoning_format", &format, e);
+    if (s != OK) return s;
+    for (int k = 0; k < 3; k++) {
+        if (!str_eqz(format, words[k])) continue;
+        p->split_reasoning &= k > 0;
+        return OK;
+    }
+    return bad(e, "reasoning_format", "reasoning_format must be none, auto or deepseek");
 }
 
 static status read_stops(params *p, const json_t *o, const tokenizer *tok, arena *a, err *e) {
@@ -206,14 +199,17 @@ status params_read(params *p, const json_t *o, bool chat, const sampling *defaul
                   .add_special_tokens = true,
                   .add_generation_prompt = true,
                   .skip_special = true,
+                  .split_reasoning = true,
+                  .include_reasoning = true,
                   .model = STR("")};
     sampling_defaults(&p->sampling);
     if (defaults) p->sampling = *defaults;
     p->sampling.n_logprobs = -1;
     status s = read_names(p, o, e);
     if (s == OK) s = param_table_read(p, o, chat, e);
-    if (s == OK) s = read_tools(o, chat, e);
     if (s == OK) s = constraint_read(&p->form, o, a, e);
+    if (s == OK && chat) s = read_reasoning(p, o, e);
+    if (s == OK && chat) s = tools_read(&p->tools, o, a, e);
     if (s == OK) s = read_best_of(p, o, chat, e);
     if (s == OK) s = read_logprobs(p, o, chat, e);
     if (s == OK) s = read_prompt_logprobs(p, o, e);

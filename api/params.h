@@ -3,6 +3,7 @@
 #define VRAMD_API_PARAMS_H
 
 #include "api/constraint.h"
+#include "api/tools.h"
 #include "json/in.h"
 #include "model/bans.h"
 #include "model/sampling.h"
@@ -40,10 +41,13 @@ typedef struct params {
     int n_top;               /* logprobs beside each token's own */
     int prompt_logprobs;     /* -1: none */
     int64_t truncate_prompt; /* 0: no; -1: to what leaves space for max_tokens */
+    bool truncate_end;       /* the first tokens are kept, not the last */
     str *stop;               /* [n_stop] */
     uint32_t n_stop;
     int32_t stop_ids[PARAMS_MAX_STOP_IDS];
     uint32_t n_stop_ids;
+    tool_params tools;
+    bool split_reasoning, include_reasoning; /* from the text; in the answer */
     bool has_priority;
     int32_t priority;
     str cache_salt;      /* "": none */

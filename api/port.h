@@ -18,7 +18,7 @@
 #include "model/sampling.h"
 #include "scheduler/stats.h"
 #include "text/grammar.h"
-#include "text/tokenizer.h"
+#include "text/template.h"
 
 typedef struct gen gen; /* one sequence in the machine */
 
@@ -70,7 +70,11 @@ typedef struct gen_spec { /* pointers are borrowed until the last event */
     bool ignore_eos;
     const int32_t *stop_ids;
     uint32_t n_stop_ids; /* at most 16 */
-    bool score_prompt;   /* prompt_score events, with sampling.n_logprobs best */
+    bool score_prompt;   /* prompt_score events, with sampling.n_logprobs best; with pooled: all
+                            rows are summed */
+    /* Embeddings, with max_tokens 0: where the hidden states of the prompt's last row, or of
+     * all rows, are added up; [n_embd], zeroed; read after the last event. NULL: no. */
+    double *pooled;
     int32_t priority;
     uint64_t tenant;     /* tenant_id of its key's; for the scheduler's policy */
     str cache_salt;      /* cached blocks are shared among equal salts only */
@@ -160,6 +164,7 @@ typedef struct model_card {
     uint64_t created; /* Unix time */
     uint64_t n_params, weight_bytes;
     uint32_t max_model_len;
+    pooling pooling; /* of /v1/embeddings; POOL_OFF: there are none */
 } model_card;
 
 struct port {
@@ -167,14 +172,16 @@ struct port {
     model_card card;
     const sampling *defaults; /* of requests; NULL until loaded: those of OpenAI */
     const tokenizer *tok;
-    ledger *ledger; /* the host's */
+    const chat_templates *chat; /* with tok */
+    ledger *ledger;             /* the host's */
     /* the device's; NULL when the engine computes in the host's memory */
     ledger *device_ledger;
     pool *pool;               /* memory of requests */
     const vocab_index *index; /* for grammars; NULL until loaded */
     pool *grammars;           /* memory of compiled grammars */
     uint64_t kv_bytes;        /* of the KV cache */
-    uint32_t max_gens;        /* generations that may run and wait at once */
+    uint32_t max_gens;        /* generations that may run and wait at once ... */
+    uint32_t max_running;     /* ... and run */
     const char *device;       /* where the engine computes, for labels: "cpu", "cuda:0" */
 };
 

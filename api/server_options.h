@@ -14,10 +14,12 @@ typedef struct server_options {
     uint32_t request_timeout_s; /* of a request that names none, and the most; 0: none */
     uint32_t stream_credits;    /* tokens a slow reader may be behind */
     bool log_requests;
-    const char *api_keys_file;      /* "" or NULL: none */
-    bool metrics_auth;              /* /metrics needs a key too */
-    const char *tls_cert, *tls_key; /* PEM files; "" or NULL: plain HTTP */
-    const char *cors_origins;       /* whose pages may ask: origins, or "*" (api/cors.h) */
+    const char *api_keys_file;        /* "" or NULL: none */
+    bool metrics_auth;                /* /metrics needs a key too */
+    const char *tls_cert, *tls_key;   /* PEM files; "" or NULL: plain HTTP */
+    bool trust_request_chat_template; /* a request may have a template of its own */
+    bool ollama_api;                  /* paths below /api */
+    const char *cors_origins;         /* whose pages may ask: origins, or "*" (api/cors.h) */
 } server_options;
 
 #endif

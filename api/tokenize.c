@@ -1,6 +1,6 @@
 /* POST /tokenize and /detokenize, with the names of both vLLM (prompt or messages,
- * add_special_tokens) and llama.cpp's server (content, add_special, with_pieces), and
- * GET /tokenizer_info. Loop thread; long texts on the pool. */
+ * add_special_tokens) and llama.cpp's server (content, add_special, with_pieces), POST
+ * /apply-template, and GET /tokenizer_info. Loop thread; long texts on the pool. */
 #include "api/app.h"
 #include "base/utf8.h"
 #include "json/out.h"
@@ -11,8 +11,11 @@ typedef struct tokenize_job {
     app *app;
     http_request *rq;
     str text;
+    bool is_marked;
+    jinja_text marked; /* of a chat: text with the origins of its bytes */
     unsigned flags;
     bool strs, pieces; /* token_strs beside the ids; ids with their pieces */
+    bool apply;        /* /apply-template: the prompt, and the ids where they are wanted */
     vec_i32 ids;
     status status;
     err error;
@@ -20,7 +23,10 @@ typedef struct tokenize_job {
 
 static void work(void *arg) {
     tokenize_job *j = arg;
-    j->status = tokenizer_encode(j->app->port->tok, j->text, j->flags, &j->ids, &j->error);
+    const tokenizer *tok = j->app->port->tok;
+    j->status = j->is_marked
+                    ? tokenizer_encode_prompt(tok, &j->marked, j->flags, &j->ids, &j->error)
+                    : tokenizer_encode(tok, j->text, j->flags, &j->ids, &j->error);
 }
 
 /* {"id":1,"piece":"text"}, or the bytes in a list where they are no text (llama.cpp) */
@@ -44,10 +50,15 @@ static void answer(tokenize_job *j) {
     }
     buf b;
     buf_init(&b, &j->rq->mem);
-    buf_add(&b, STR("{\"count\":"));
-    json_u64(&b, j->ids.n);
-    buf_add(&b, STR(",\"max_model_len\":"));
-    json_u64(&b, j->app->port->card.max_model_len);
+    if (j->apply) {
+        buf_add(&b, STR("{\"prompt\":"));
+        json_str(&b, j->text);
+    } else {
+        buf_add(&b, STR("{\"count\":"));
+        json_u64(&b, j->ids.n);
+        buf_add(&b, STR(",\"max_model_len\":"));
+        json_u64(&b, j->app->port->card.max_model_len);
+    }
     buf_add(&b, STR(",\"tokens\":["));
     for (size_t i = 0; i < j->ids.n; i++) {
         if (i) buf_addc(&b, ',');
@@ -107,9 +118,12 @@ static status read_chat(tokenize_job *j, const json_t *o, err *e) {
         return err_field(e, "continue_final_message");
     }
     if (s == OK) s = chat_prompt(j->app, o, begin, go_on, &j->rq->mem, &t, e);
-    if (s == OK) j->text = t.text;
-    j->flags = CHAT_ENCODE_FLAGS | (special ? (unsigned)TOK_ADD_SPECIAL : 0);
-    return s;
+    if (s != OK) return s;
+    j->marked = t.text;
+    j->is_marked = true;
+    j->text = t.text.text;
+    j->flags = special ? (unsigned)TOK_ADD_SPECIAL : 0;
+    return OK;
 }
 
 static status read_tokenize(tokenize_job *j, const json_t *o, err *e) {
@@ -134,21 +148,23 @@ static status read_tokenize(tokenize_job *j, const json_t *o, err *e) {
     return s;
 }
 
-void tokenize_run(app *app, http_request *rq) {
-    const json_t *o = read_object(app, rq);
-    if (!o) return;
+/* NULL: refused. */
+static tokenize_job *new_job(app *app, http_request *rq) {
     tokenize_job *j = arena_zalloc(&rq->mem, sizeof *j);
     if (!j) {
         http_refuse_memory(rq);
-        return;
+        return NULL;
     }
-    err e;
     *j = (tokenize_job){.app = app, .rq = rq};
     vec_i32_init(&j->ids, &rq->mem);
-    if (read_tokenize(j, o, &e) != OK) {
-        app_refuse(app, rq, &e);
-        return;
-    }
+    return j;
+}
+
+/* Tokenises and answers, on the pool where the text is long. */
+static void run(tokenize_job *j) {
+    app *app = j->app;
+    http_request *rq = j->rq;
+    err e;
     if (j->text.len <= INLINE_TEXT_BYTES) {
         work(j);
         answer(j);
@@ -161,6 +177,44 @@ void tokenize_run(app *app, http_request *rq) {
     http_unref(rq);
     err_set(&e, ERR_BUSY, "too many long texts at once");
     app_refuse(app, rq, &e);
+}
+
+void tokenize_run(app *app, http_request *rq) {
+    const json_t *o = read_object(app, rq);
+    tokenize_job *j = o ? new_job(app, rq) : NULL;
+    err e;
+    if (!j) return;
+    if (read_tokenize(j, o, &e) == OK)
+        run(j);
+    else
+        app_refuse(app, rq, &e);
+}
+
+/* {"prompt": the text} */
+static void answer_prompt(tokenize_job *j) {
+    buf b;
+    buf_init(&b, &j->rq->mem);
+    buf_add(&b, STR("{\"prompt\":"));
+    json_str(&b, j->text);
+    buf_addc(&b, '}');
+    app_json(j->rq, &b);
+}
+
+void apply_template_run(app *app, http_request *rq) {
+    const json_t *o = read_object(app, rq);
+    tokenize_job *j = o ? new_job(app, rq) : NULL;
+    bool tokens = false;
+    err e;
+    if (!j) return;
+    j->apply = true;
+    status s = json_in_bool(o, "tokens", &tokens, &e);
+    if (s == OK) s = read_chat(j, o, &e);
+    if (s != OK)
+        app_refuse(app, rq, &e);
+    else if (tokens)
+        run(j);
+    else
+        answer_prompt(j);
 }
 
 void detokenize_run(app *app, http_request *rq) {
@@ -211,7 +265,7 @@ static void write_token(buf *b, const char *name, const tokenizer *tok, int32_t 
 void tokenizer_info_run(app *app, http_request *rq) {
     if (!app_ready(app, rq)) return;
     const tokenizer *tok = app->port->tok;
-    str chat = tokenizer_chat_template(tok);
+    str chat = app->port->chat->chat.source;
     buf b;
     buf_init(&b, &rq->mem);
     buf_add(&b, STR("{\"tokenizer_class\":\"PreTrainedTokenizerFast\",\"model_max_length\":"));

@@ -35,18 +35,21 @@ static void send_call(choice *c, answer_part *p) {
     http_wake(c->a->rq);
 }
 
-/* The members of "delta": what the part has that is not sent. */
+/* From "delta" to the value of "logprobs": what the part has that is not sent. */
 static void write_delta(const answer_part *p, buf *o) {
+    static const str begin[] = {[PART_TEXT] = STR(",\"delta\":{\"content\":\""),
+                                [PART_REASONING] = STR(",\"delta\":{\"reasoning_content\":\"")};
     if (p->kind == PART_CALL) {
-        buf_add(o, STR("\"tool_calls\":[{\"index\":"));
+        buf_add(o, STR(",\"delta\":{\"tool_calls\":[{\"index\":"));
         json_u64(o, p->index);
         buf_add(o, STR(",\"function\":{\"arguments\":\""));
-    } else {
-        buf_add(o,
-                p->kind == PART_TEXT ? STR("\"content\":\"") : STR("\"reasoning_content\":\""));
+        json_esc(o, buf_str(&p->text));
+        buf_add(o, STR("\"}}]},\"logprobs\":"));
+        return;
     }
+    buf_add(o, begin[p->kind]);
     json_esc(o, buf_str(&p->text));
-    buf_add(o, p->kind == PART_CALL ? STR("\"}}]") : STR("\""));
+    buf_add(o, STR("\"},\"logprobs\":"));
 }
 
 /* A chunk of what the part, and the choice's tokens and logprobs, have that is not sent.
@@ -54,13 +57,12 @@ static void write_delta(const answer_part *p, buf *o) {
 static void send_part(choice *c, answer_part *p, const char *finish) {
     const bool some = p->text.len || c->lp.n;
     buf *o = writer_begin(c);
-    buf_add(o, STR(",\"delta\":{"));
-    if (some) write_delta(p, o);
-    buf_add(o, STR("},\"logprobs\":"));
-    if (some)
+    if (some) {
+        write_delta(p, o);
         logprobs_write(&c->lp, o);
-    else
-        buf_add(o, STR("null"));
+    } else {
+        buf_add(o, STR(",\"delta\":{},\"logprobs\":null"));
+    }
     write_token_ids(c, o);
     if (p->text.failed || c->lp.failed) o->failed = true;
     p->opened |= p->text.len > 0;

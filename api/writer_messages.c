@@ -242,6 +242,7 @@ static void count(answer *a) {
 const writer writer_messages = {
     .id_prefix = "msg_",
     .chat = true,
+    .cuts_length = true,
     .open = begin_stream,
     .delta = send_parts,
     .finish = send_parts,

@@ -9,8 +9,8 @@
     "(README, \"Getting a model\")"
 #define ONE_DEVICE "vramd uses one device: --backend cuda or --backend cpu, --cuda-device N"
 #define OWN_TEMPLATE                                                                           \
-    "the model's own chat template is used; vramd inspect FILE.gguf shows it as "              \
-    "tokenizer.chat_template"
+    "chat templates are always rendered as jinja2 does; --chat-template FILE replaces the "    \
+    "model's own"
 #define AS_STORED                                                                              \
     "weights are used as stored in the file: choose a GGUF file of the type that you need, "   \
     "such as Q4_0, Q8_0 or BF16"
@@ -36,7 +36,7 @@ static const struct {
      "--kv-cache-tokens N sets the size of the KV cache; --memory BYTES the whole budget"},
     {"--cpu-offload-gb --swap-space --mlock --mmap --no-mmap --enforce-eager",
      "vramd reads the weights into memory that it has planned; there is nothing to set"},
-    {"--chat-template --chat-template-file --jinja --no-jinja", OWN_TEMPLATE},
+    {"--jinja --no-jinja", OWN_TEMPLATE},
     {"--tokenizer --tokenizer-mode --trust-remote-code --config-format",
      "the tokenizer is read from the GGUF file; there is nothing to set"},
     {"-n --n-predict --predict",

@@ -20,6 +20,20 @@
     X("model", U32, max_model_len, 0, 0, 16777216, "tokens",                                  \
       "longest sequence, prompt and output; 0: what the model was trained for, at most 8192", \
       "", "ctx-size c")                                                                       \
+    X("model", STR, pre_tokenizer, "", 0, 63, "",                                             \
+      "name of the pre-tokenizer (tokenizer.ggml.pre), where the file names none or a wrong one", \
+      "", "")                                                                                 \
+    X("model", STR, chat_template, "", 0, 255, "",                                            \
+      "chat template in place of the model's own: a file (Jinja), or NAME of "                \
+      "tokenizer.chat_template.NAME in the model", "", "chat-template-file")                  \
+    X("model", STR, chat_template_kwargs, "", 0, 511, "",                                     \
+      "variables for the chat template of requests that do not give them: a JSON object", "", \
+      "default-chat-template-kwargs")                                                         \
+    X("model", BOOL, trust_request_chat_template, 0, 0, 1, "",                                \
+      "take a chat_template in a request", "", "", LIVE)                                      \
+    X("model", ENUM, embeddings, 0, 0, 0, "",                                                 \
+      "answer /v1/embeddings with hidden states; auto: of the last token, or as the model file says", \
+      "off|auto|last|mean", "")                                                               \
     X("server", STR, host, "127.0.0.1", 0, 255, "",                                           \
       "address to listen on, or unix:/path", "", "")                                          \
     X("server", U32, port, 8000, 0, 65535, "",                                                \
@@ -55,6 +69,8 @@
       "private key of tls_cert (PEM, without a password)", "", "ssl-keyfile ssl-key-file")                                \
     X("server", STR, cors_origins, "", 0, 255, "",                                            \
       "origins whose web pages may send requests, separated by blanks, or *; default: none", "", "", LIVE) \
+    X("server", BOOL, ollama_api, 0, 0, 1, "",                                                \
+      "answer Ollama's /api/chat, /api/generate, /api/embed, /api/tags and others, too", "", "", LIVE) \
     X("server", BOOL, log_requests, 1, 0, 1, "",                                              \
       "write one log line per request", "", "", LIVE)                                                 \
     X("memory", STR, memory, "auto", 0, 63, "",                                               \

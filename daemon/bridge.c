@@ -162,7 +162,10 @@ static status on_submit(port *p, const gen_spec *s, gen **out, err *e) {
                .number = ++b->next_number,
                .submit_us = clock_us()};
     pthread_mutex_unlock(&b->in_lock);
-    if (g->job.n_score < 0) g->job.n_score = 0;
+    if (s->pooled)
+        g->job.n_score = -1;
+    else if (g->job.n_score < 0)
+        g->job.n_score = 0;
     if (s->n_banned || s->grammar) g->job.allow = forbid, g->job.take = remember;
     fill_end_tokens(b, g);
     b->waiting_tokens += s->n_prompt;
@@ -324,6 +327,7 @@ static void tell_loaded(bridge *b) {
     if (was != LOADED && was != FAILED) return;
     if (was == LOADED) {
         b->port.tok = b->m->tok;
+        b->port.chat = &b->m->chat;
         b->port.defaults = &b->m->sampling;
         b->port.index = b->grammar.index;
         atomic_store(&b->load_state, READY);
@@ -460,14 +464,16 @@ status bridge_open(bridge **out, uv_loop_t *loop, machine *m, void (*flushed)(vo
                               .created = (uint64_t)time(NULL),
                               .n_params = m->n_params,
                               .weight_bytes = m->weight_bytes,
-                              .max_model_len = m->opt.max_model_len},
+                              .max_model_len = m->opt.max_model_len,
+                              .pooling = m->pooling},
                      .ledger = m->ledger,
                      .device_ledger = m->device_ledger,
                      .device = m->device,
                      .pool = m->pool,
                      .grammars = b->grammar.grammars,
                      .kv_bytes = m->plan.kv_bytes,
-                     .max_gens = m->opt.max_num_seqs + m->opt.max_waiting};
+                     .max_gens = m->opt.max_num_seqs + m->opt.max_waiting,
+                     .max_running = m->opt.max_num_seqs};
     uv_async_init(loop, &b->async, on_async);
     b->async.data = b;
     *out = b;

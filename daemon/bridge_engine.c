@@ -45,11 +45,18 @@ static void count_unread(bridge *b, gen *g, const sched_event *ev) {
     b->full[b->n_full++] = ev->id;
 }
 
+/* Row after row in double: the same sum however the prompt was cut into steps. */
+static void add_hidden(double *sum, const runner_event *e) {
+    for (uint32_t i = 0; i < e->n_hidden; i++)
+        for (uint32_t k = 0; k < e->n_embd; k++) sum[k] += e->hidden[(size_t)i * e->n_embd + k];
+}
+
 static void on_event(void *arg, const runner_event *e) {
     bridge *b = arg;
     gen *g = (gen *)(uintptr_t)e->event->user;
     out_record r = {.g = g, .ev = *e->event, .now_us = e->now_us, .scored_pos = UINT32_MAX};
     if (e->event->kind == EVENT_PREFILLED) {
+        if (g->spec.pooled) add_hidden(g->spec.pooled, e);
         for (uint32_t i = 0; i < e->n_scored; i++) {
             r.token = e->scored[i];
             r.scored_pos = e->first_scored + i;

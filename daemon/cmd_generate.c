@@ -13,7 +13,6 @@
 #include "daemon/args.h"
 #include "daemon/commands.h"
 #include "daemon/machine.h"
-#include "text/chat_template.h"
 
 extern char **environ;
 
@@ -120,31 +119,38 @@ static status take_prompt(generate_args *a, int argc, char **argv, err *e) {
 }
 
 /* One message of the user by the model's template. */
-static status encode_chat(const tokenizer *tok, str prompt, vec_i32 *ids, err *e) {
-    chat_template t;
-    buf guarded, text;
-    buf_init(&guarded, NULL);
-    buf_init(&text, NULL);
-    tokenizer_guard(tok, prompt, &guarded);
-    const chat_message m = {.role = STR("user"), .content = buf_str(&guarded)};
-    status s = chat_template_of(&t, tok, e);
-    if (s != OK) err_hint(e, "--raw completes the prompt as it stands");
-    if (s == OK && guarded.failed) s = err_set(e, ERR_NO_MEMORY, "no memory for the prompt");
-    if (s == OK) s = chat_template_render(&t, &m, 1, true, &text, e);
-    if (s == OK)
-        s = tokenizer_encode(tok, buf_str(&text), TOK_PARSE_SPECIAL | TOK_GUARDED, ids, e);
-    buf_clear(&guarded);
-    buf_clear(&text);
+static status encode_chat(const machine *m, str prompt, vec_i32 *ids, err *e) {
+    const chat_template *t = chat_templates_pick(&m->chat, false);
+    template_args args = {.kwargs = m->chat.kwargs, .add_generation_prompt = true};
+    time_t now = time(NULL);
+    jinja_text text;
+    arena mem;
+    arena_init(&mem, chunks_heap(), 0);
+    localtime_r(&now, &args.now);
+    arena *before = json_use_arena(&mem);
+    args.messages =
+        json_pack("[{s:s, s:s%}]", "role", "user", "content", prompt.ptr, prompt.len);
+    json_use_arena(before);
+    status s = OK;
+    if (!t->tree) {
+        *e = t->error;
+        s = err_hint(e, "--raw completes the prompt as it stands");
+    } else if (!args.messages) {
+        s = err_set(e, ERR_INVALID, "the prompt is not valid UTF-8");
+    }
+    if (s == OK) s = template_render(t, &args, &mem, &text, e);
+    if (s == OK) s = tokenizer_encode_prompt(m->tok, &text, 0, ids, e);
+    arena_clear(&mem);
     return s;
 }
 
 static bool uses_template(const machine *m, const generate_args *a) {
-    return !a->raw && tokenizer_chat_template(m->tok).len > 0;
+    return !a->raw && m->chat.chat.source.len > 0;
 }
 
 static status encode(const machine *m, const generate_args *a, vec_i32 *ids, err *e) {
     const str prompt = buf_str(&a->prompt);
-    if (uses_template(m, a)) return encode_chat(m->tok, prompt, ids, e);
+    if (uses_template(m, a)) return encode_chat(m, prompt, ids, e);
     status s = tokenizer_encode(m->tok, prompt, TOK_ADD_SPECIAL | TOK_PARSE_SPECIAL, ids, e);
     if (s == OK && ids->n == 0) s = err_set(e, ERR_INVALID, "the prompt has no tokens");
     return s;
@@ -155,7 +161,7 @@ static void report(const machine *m, const generate_args *a, const output *o, si
                    uint64_t t0, uint64_t t1) {
     if (o->n_tokens == 0 && o->finish == FINISH_STOP)
         fprintf(stderr, "vramd generate: the model ended its answer before the first token%s\n",
-                a->raw && tokenizer_chat_template(m->tok).len
+                a->raw && m->chat.chat.source.len
                     ? "\n  try: without --raw the model's chat template is used"
                     : "");
     if (!a->verbose) return;
@@ -212,7 +218,9 @@ done:
 }
 
 static const char *const shared =
-    "model max_model_len memory kv_cache_dtype cache_type_k cache_type_v block_size "
+    "model pre_tokenizer chat_template chat_template_kwargs max_model_len memory "
+    "kv_cache_dtype cache_type_k "
+    "cache_type_v block_size "
     "max_num_batched_tokens host_memory backend "
     "cuda_device cuda_plugin batch_invariant threads "
     "cpu_isa activation_dtype temperature top_p top_k min_p log_level";
@@ -251,8 +259,8 @@ int cmd_generate(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN);
     opt.max_num_seqs = 1;
     opt.max_waiting = 1;
-    /* A token is at least a byte of the prompt, or of what a template puts around it. */
-    const uint32_t around = a.raw ? 8 : 8 + CHAT_TEMPLATE_AROUND;
+    /* A token is at least a byte of the prompt; a template puts no more around it. */
+    const uint32_t around = a.raw ? 8 : 8 + 768;
     machine_wish w = {.at_most_len = (uint32_t)a.prompt.len + around + a.max_tokens,
                       .greedy = true};
     s = machine_plan(&m, &opt, &w, &e);

@@ -24,7 +24,6 @@
 #include "daemon/notify.h"
 #include "daemon/serving.h"
 #include "daemon/supervise.h"
-#include "text/chat_template.h"
 
 extern char **environ;
 
@@ -142,13 +141,11 @@ static void announce(const daemon_state *d) {
     const char *scheme = d->opt.tls_cert[0] ? "https" : "http";
     const char *key = d->opt.api_keys_file[0] ? "-H 'Authorization: Bearer KEY' " : "";
     bool bare_v6 = strchr(host, ':') && host[0] != '[';
-    chat_template t;
-    err e;
     if (strncmp(host, "unix:", 5) == 0) {
         log_info("READY: curl --unix-socket %s %s%s://vramd/v1/models", host + 5, key, scheme);
         return;
     }
-    bool chat = chat_template_of(&t, d->m.tok, &e) == OK;
+    bool chat = d->m.chat.chat.tree != NULL;
     log_info("READY: curl %s://%s%s%s:%u/v1/%s %s-H 'Content-Type: application/json' -d '{%s, "
              "\"max_tokens\": 32, \"temperature\": 0}'",
              scheme, bare_v6 ? "[" : "", host, bare_v6 ? "]" : "", server_port(d->server),

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "daemon/default_sampling.h"
 #include "daemon/engine_choice.h"
+#include "daemon/machine_template.h"
 #include "daemon/planned_model.h"
 
 enum { DEFAULT_CONTEXT = 8192, DEFAULT_TOKENS_PER_SEQ = 1024, MIN_LOGIT_ROWS = 16 };
@@ -80,15 +81,33 @@ static void set_engine_options(machine *m, uint32_t logit_rows) {
                           .kv_v = kv_type_of("cache_type_v", o->cache_type_v, kv),
                           .batch_invariant = o->batch_invariant,
                           .n_threads = o->threads,
+                          .hidden = m->pooling != POOL_OFF,
                           .plugin = o->cuda_plugin};
     CHECK(cpu_isa_by_name(options_word("cpu_isa", o->cpu_isa), &x->isa));
     CHECK(activation_dtype_by_name(options_word("activation_dtype", o->activation_dtype),
                                    &x->activations));
 }
 
+static status resolve_pooling(machine *m, err *e) {
+    enum { GIVEN_MEAN = 1, GIVEN_LAST = 3 };
+    const str word = options_word("embeddings", m->opt.embeddings);
+    const uint32_t given = m->model->program.config.pooling_type;
+    m->pooling = str_eqz(word, "off")    ? POOL_OFF
+                 : str_eqz(word, "last") ? POOL_LAST
+                 : str_eqz(word, "mean") ? POOL_MEAN
+                 : given == GIVEN_MEAN   ? POOL_MEAN
+                                         : POOL_LAST;
+    if (!str_eqz(word, "auto") || given == 0 || given == GIVEN_MEAN || given == GIVEN_LAST)
+        return OK;
+    err_set(e, ERR_UNSUPPORTED, "embeddings = auto: the model file has pooling_type %u", given);
+    err_hint(e, "the server has last and mean: name one of them");
+    return err_field(e, "embeddings");
+}
+
 static status resolve(machine *m, const machine_wish *w, err *e) {
     options *o = &m->opt;
     status s = resolve_length(m, w, e);
+    if (s == OK) s = resolve_pooling(m, e);
     if (s != OK) return s;
     if (o->threads == 0) o->threads = cpus();
     if (o->max_num_batched_tokens < o->max_num_seqs) {
@@ -169,7 +188,10 @@ static void list_terms(const machine *m, terms *t) {
     terms_add(t, MEM_SCHEDULER, TERM_EXACT, runner_bytes(&m->sched_conf, n_vocab),
               "steps in flight, masks of %u x %u tokens", m->sched_conf.max_seqs, n_vocab);
     if (m->file) {
-        terms_add(t, MEM_TOKENIZER, TERM_EXACT, tokenizer_plan_bytes(m->file), "vocabulary");
+        terms_add(t, MEM_TOKENIZER, TERM_EXACT,
+                  tokenizer_plan_bytes_pre(m->file, str_of(m->opt.pre_tokenizer)),
+                  "vocabulary");
+        terms_add(t, MEM_TOKENIZER, TERM_EXACT, m->chat_bytes, "chat templates");
         terms_add(t, MEM_LOADING, TERM_EXACT, checkpoint_header_bytes(m->file), "GGUF headers");
         terms_last_while_loading(t);
     } else {
@@ -226,6 +248,7 @@ status machine_plan(machine *m, const options *o, const machine_wish *w, err *e)
     if (s == OK) s = default_sampling(&m->sampling, o, m->file, w->greedy ? 0 : 1, e);
     if (s == OK) s = resolve(m, w, e);
     if (s == OK) s = engine_choose(m, w, e);
+    if (s == OK && m->file) s = machine_find_templates(m, e);
     if (s != OK) goto done;
     set_name(m);
     m->n_params = model_config_params(&m->model->program.config);
@@ -291,7 +314,9 @@ static void close_file(machine *m) {
 
 status machine_load_tokenizer(machine *m, err *e) {
     m->tok_src = (chunks){m->ledger, tokenizer_take, tokenizer_give};
-    return tokenizer_open(&m->tok, m->file, &m->tok_src, e);
+    status s =
+        tokenizer_open_pre(&m->tok, m->file, str_of(m->opt.pre_tokenizer), &m->tok_src, e);
+    return s == OK ? machine_load_templates(m, e) : s;
 }
 
 status machine_load(machine *m, err *e) {
@@ -325,6 +350,7 @@ void machine_close(machine *m) {
         ledger_free(m->ledger, m->sched);
     }
     engine_close(m->engine);
+    machine_close_templates(m);
     tokenizer_close(m->tok);
     pool_close(m->pool);
     model_close(m->model);

@@ -9,7 +9,7 @@
 #include "memory/pool.h"
 #include "model/hf_quant.h"
 #include "scheduler/policy.h"
-#include "text/tokenizer.h"
+#include "text/template.h"
 
 typedef struct machine {
     options opt;      /* resolved: no zero that means "by itself" is left, but port */
@@ -23,6 +23,7 @@ typedef struct machine {
     char not_served[240]; /* why vramd cannot serve it there; "": it can */
 
     const backend *backend;
+    pooling pooling; /* of embeddings: the option, or what the file says */
     engine_options engine_opt;
     sched_config sched_conf;
     /* The memory that the engine computes in and that holds the KV cache: the host's, or with a
@@ -39,6 +40,10 @@ typedef struct machine {
     pool *pool;
     chunks tok_src; /* where tok takes its memory: must outlive it */
     tokenizer *tok;
+    template_sources chat_sources; /* until loaded */
+    buf chat_file;                 /* the option's, until loaded */
+    uint64_t chat_bytes;           /* what chat takes */
+    chat_templates chat;
     engine *engine;
     sched *sched;
     sched_turns turns;

@@ -77,6 +77,23 @@ const err *runner_last_error(const runner *r) {
     return &r->error;
 }
 
+/* What the rows of a prompt gave, of which the last n_logit_rows have logits. */
+static void show_rows(const runner *r, const sched_event *ev, const sched_step_seq *q,
+                      const step_result *res, const runner_job *job, runner_event *e) {
+    const uint32_t row = r->logit_row[ev->entry];
+    if (q->score && job->n_score >= 0) {
+        /* A row scores the token after it; the prompt's last row has none. */
+        bool last = ev->first_pos + ev->n_rows >= q->n_prompt;
+        e->scored = res->scored + row;
+        e->n_scored = ev->n_rows - (last ? 1 : 0);
+        e->first_scored = ev->first_pos + 1;
+    }
+    if (!res->hidden) return;
+    e->hidden = res->hidden + (size_t)row * res->n_embd;
+    e->n_hidden = q->n_logit_rows;
+    e->n_embd = res->n_embd;
+}
+
 /* st, res: the step just committed and what it gave, or NULL for events outside a commit. */
 static void deliver(runner *r, const sched_step *st, const step_result *res, uint64_t now) {
     const sched_event *ev;
@@ -88,14 +105,8 @@ static void deliver(runner *r, const sched_step *st, const step_result *res, uin
             e.token = &res->token[(size_t)ev[i].entry * res->max_run];
         for (uint32_t k = 0; e.token && job->take && k < ev[i].n_tokens; k++)
             job->take(job, e.token[k].token);
-        if (res && ev[i].kind == EVENT_PREFILLED && st->seq[ev[i].entry].score) {
-            const sched_step_seq *q = &st->seq[ev[i].entry];
-            /* A row scores the token after it; the prompt's last row has none. */
-            bool last = ev[i].first_pos + ev[i].n_rows >= q->n_prompt;
-            e.scored = res->scored + r->logit_row[ev[i].entry];
-            e.n_scored = ev[i].n_rows - (last ? 1 : 0);
-            e.first_scored = ev[i].first_pos + 1;
-        }
+        if (res && ev[i].kind == EVENT_PREFILLED)
+            show_rows(r, &ev[i], &st->seq[ev[i].entry], res, job, &e);
         r->callback(r->arg, &e);
     }
 }

@@ -14,7 +14,7 @@ typedef struct runner_job runner_job;
 /* What the runner must know of a sequence; sched_spec.user is its address. Lives until ENDED. */
 struct runner_job {
     sampling sampling;
-    int8_t n_score; /* best tokens per scored prompt row, with score_prompt */
+    int8_t n_score; /* best tokens per scored prompt row, with score_prompt; -1: no scores */
     /* Tokens that it may ever draw, borrowed: [sampling_mask_words(n_vocab)]; NULL: all. */
     const uint32_t *allowed;
     /* Where what it may draw depends on what it drew; needs sched_spec.lockstep. Called before
@@ -26,14 +26,16 @@ struct runner_job {
     void (*take)(runner_job *, int32_t token);
 };
 
-/* One thing that happened. token: [event->n_tokens], for EVENT_TOKEN; scored, n_scored,
- * first_scored: prompt tokens scored by this step, for EVENT_PREFILLED. Borrowed for the call.
- */
+/* One thing that happened. token: [event->n_tokens], for EVENT_TOKEN. For EVENT_PREFILLED:
+ * scored, n_scored, first_scored: prompt tokens scored by this step; hidden: the hidden states
+ * of n_hidden prompt rows, in order, where the engine gives them. Borrowed for the call. */
 typedef struct runner_event {
     const sched_event *event;
     const sampled *token;
     const sampled *scored;
     uint32_t n_scored, first_scored;
+    const float *hidden; /* [n_hidden][n_embd] */
+    uint32_t n_hidden, n_embd;
     uint64_t now_us;
 } runner_event;
 

@@ -40,6 +40,7 @@ typedef struct engine_options {
     cpu_isa isa;          /* CPU */
     uint32_t device;      /* CUDA: index of the device ... */
     uint32_t n_sms;       /* ... and its multiprocessors: what the driver's context takes */
+    bool hidden;          /* CPU: steps give step_result.hidden, too */
     bool eager;           /* CUDA, tests: no graphs */
     const char *plugin;   /* CUDA: path of vramd-cuda.so; NULL or "": looked for */
 } engine_options;
@@ -85,6 +86,10 @@ typedef struct step_result {
     const sampled *scored; /* [n_logit_rows]; of rows that scored */
     /* [n_logit_rows][n_vocab] before sampling, or NULL; only after keep_logits */
     const float *logits;
+    /* [n_logit_rows][n_embd]: what the model's last norm gave, of which logits are made; NULL
+     * unless engine_options.hidden */
+    const float *hidden;
+    uint32_t n_embd;
 } step_result; /* borrowed until the next submit */
 
 typedef struct engine engine;

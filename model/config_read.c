@@ -240,6 +240,7 @@ status model_config_read(model_config *c, const checkpoint *file, err *e) {
     maybe_f32(&k, "rope.freq_base", &c->rope.theta);
     maybe_f32(&k, "attention.layer_norm_rms_epsilon", &c->norm_eps);
     maybe_u32(&k, "expert_count", &c->n_experts);
+    maybe_u32(&k, "pooling_type", &c->pooling_type);
     maybe_u32(&k, "expert_used_count", &c->n_experts_used);
     read_scaling(&k, c);
     read_vocab(&k, c);

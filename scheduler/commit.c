@@ -162,7 +162,7 @@ static void commit_drawn(sched *s, const sched_step *st, const sched_step_tokens
         if (e->sample)
             commit_token(s, h, e->slot, i, *run);
         else if (e->first_pos + e->n_rows == h->limit)
-            seq_end(s, e->slot, FINISH_LENGTH, -1); /* only the prompt was to be scored */
+            seq_end(s, e->slot, FINISH_LENGTH, -1); /* nothing was to be drawn */
     }
 }
 

@@ -248,7 +248,7 @@ static void plan_drafts(planner *p) {
 }
 
 /* Extends e, the newest entry of a prefilling sequence, by as many of its rows as there is room
- * for. Its last row samples the next token, unless only scores were wanted. */
+ * for. Its last row has logits, and samples the next token unless max_tokens is 0. */
 static void extend_chunk(planner *p, sched_step_seq *e, uint32_t max_rows,
                          uint32_t max_logits) {
     sched *s = p->s;
@@ -264,18 +264,18 @@ static void extend_chunk(planner *p, sched_step_seq *e, uint32_t max_rows,
         logits = min_u32(n - silent, max_logits);
         n = silent + logits;
     }
-    bool samples = n == left && h->len < h->limit;
-    if (samples && logits == 0) {
+    bool last = n == left;
+    if (last && logits == 0) {
         if (max_logits > 0) {
             logits = 1;
         } else {
-            samples = false;
+            last = false;
             n--;
         }
     }
     e->n_rows += n;
     e->n_logit_rows += logits;
-    e->sample = samples;
+    e->sample = last && h->len < h->limit;
     h->next_pos += n;
     hold_cover(s, e->slot, h->next_pos);
     p->rows_left -= n;

@@ -201,7 +201,6 @@ static sched_reject check_fit(const sched *s, const sched_spec *spec) {
 
 sched_reject sched_submit(sched *s, const sched_spec *spec, uint64_t now_us, sched_id *out) {
     CHECK(spec->n_prompt >= 1 && spec->prompt);
-    CHECK(spec->max_tokens >= 1 || spec->score_prompt);
     CHECK(spec->n_stop_ids <= SCHED_MAX_STOP_IDS);
     sched_reject why = check_fit(s, spec);
     if (why != REJECT_NONE) return why;

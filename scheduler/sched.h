@@ -76,9 +76,10 @@ enum { SCHED_MAX_STOP_IDS = 16, SCHED_MAX_DRAFT = 15 };
 typedef struct sched_spec {
     const int32_t *prompt; /* borrowed until the sequence ends */
     uint32_t n_prompt;     /* >= 1 */
-    uint32_t max_tokens;   /* >= 1 unless score_prompt, then >= 0 */
-    uint32_t min_tokens;   /* end tokens do not end it before (the sampler forbids them too) */
-    bool ignore_eos;       /* the model's end tokens do not end it; its own stop ids do */
+    uint32_t
+        max_tokens; /* 0: nothing is drawn; the prompt's last row has logits all the same */
+    uint32_t min_tokens; /* end tokens do not end it before (the sampler forbids them too) */
+    bool ignore_eos;     /* the model's end tokens do not end it; its own stop ids do */
     int32_t stop_ids[SCHED_MAX_STOP_IDS];
     uint32_t n_stop_ids;
     bool lockstep; /* the next row is planned only after its input token is committed: what may

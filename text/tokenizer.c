@@ -24,18 +24,28 @@ static status check_model(bool *spm, const checkpoint *file, err *e) {
     return err_field(e, "tokenizer.ggml.model");
 }
 
-static status plan_layout(tok_layout *l, const tok_pre **pre, const checkpoint *file, err *e) {
+static status plan_layout(tok_layout *l, const tok_pre **pre, const checkpoint *file, str wish,
+                          err *e) {
     *pre = NULL;
     status s = check_model(&l->spm, file, e);
-    if (s == OK && !l->spm) s = tok_pre_find(pre, file, e);
+    if (s == OK && !l->spm) s = tok_pre_find(pre, file, wish, e);
+    if (s == OK && l->spm && wish.len) {
+        err_set(e, ERR_INVALID,
+                "the model's vocabulary is SentencePiece's, which has no pre-tokenizer");
+        return err_field(e, "pre_tokenizer");
+    }
     return s == OK ? tok_layout_of(l, file, e) : s;
 }
 
-uint64_t tokenizer_plan_bytes(const checkpoint *file) {
+uint64_t tokenizer_plan_bytes_pre(const checkpoint *file, str wish) {
     tok_layout l;
     const tok_pre *pre;
     err ignored;
-    return plan_layout(&l, &pre, file, &ignored) == OK ? l.bytes : 0;
+    return plan_layout(&l, &pre, file, wish, &ignored) == OK ? l.bytes : 0;
+}
+
+uint64_t tokenizer_plan_bytes(const checkpoint *file) {
+    return tokenizer_plan_bytes_pre(file, STR(""));
 }
 
 static void place_parts(tokenizer *t, const tok_layout *l) {
@@ -44,15 +54,17 @@ static void place_parts(tokenizer *t, const tok_layout *l) {
     t->special = (uint32_t *)(base + l->special);
     t->pre_at = base + l->pre;
     t->pre_end = t->pre_at + TOK_PRE_BYTES;
-    t->chat_template = (str){base + l->template, l->chat_template.len};
-    if (l->chat_template.len)
-        memcpy(base + l->template, l->chat_template.ptr, l->chat_template.len);
 }
 
 status tokenizer_open(tokenizer **out, const checkpoint *file, const chunks *src, err *e) {
+    return tokenizer_open_pre(out, file, STR(""), src, e);
+}
+
+status tokenizer_open_pre(tokenizer **out, const checkpoint *file, str wish, const chunks *src,
+                          err *e) {
     tok_layout l;
     const tok_pre *pre;
-    status s = plan_layout(&l, &pre, file, e);
+    status s = plan_layout(&l, &pre, file, wish, e);
     if (s != OK) return s;
     size_t got;
     tokenizer *t = src->take(src->self, l.bytes, &got);
@@ -71,7 +83,8 @@ status tokenizer_open(tokenizer **out, const checkpoint *file, const chunks *src
     if (s == OK && pre && str_eqz(str_of(pre->names), "default"))
         log_warn(
             "tokenizer.ggml.pre is missing or \"default\": words may be cut otherwise than "
-            "the model learned them; convert it again with a current converter");
+            "the model learned them; pre_tokenizer names another, or convert the model again "
+            "with a current converter");
     if (s == OK && pre) s = tok_pre_build(t, e);
     if (s != OK) {
         tokenizer_close(t);
@@ -89,17 +102,6 @@ void tokenizer_close(tokenizer *t) {
 
 /* ---- encoding ---- */
 
-/* A run between special tokens, without its guards. */
-static status encode_run(const tokenizer *t, tok_words *w, str run, bool guarded) {
-    if (!guarded || !memchr(run.ptr, TOK_GUARD, run.len)) return t->encode_run(t, w, run);
-    char *plain = arena_alloc(&w->scratch, run.len);
-    size_t n = 0;
-    if (!plain) return err_set(w->err, ERR_NO_MEMORY, "no memory to encode the text");
-    for (size_t i = 0; i < run.len; i++)
-        if (run.ptr[i] != TOK_GUARD) plain[n++] = run.ptr[i];
-    return t->encode_run(t, w, (str){plain, n});
-}
-
 /* Phi-3's tokens drop the white space that follows, but for these (its tokenizer.json, rstrip;
  * GGUF has no place for it). */
 static bool strips(const tokenizer *t, uint32_t id) {
@@ -107,13 +109,47 @@ static bool strips(const tokenizer *t, uint32_t id) {
     return !str_eqz(s, "<unk>") && !str_eqz(s, "<s>") && !str_eqz(s, "<|endoftext|>");
 }
 
-static status encode_parts(const tokenizer *t, tok_words *w, str text, unsigned flags) {
+/* A text to encode, and where its special tokens may stand. */
+typedef struct tok_input {
+    str text;
+    const jinja_run *runs; /* NULL: one, of the template's origin if control is set */
+    size_t n_runs, run;    /* run: the one that is looked at */
+    bool control;
+    size_t user_at; /* the next USER_DEFINED token, or SIZE_MAX; known if >= the position */
+    uint32_t user_id;
+} tok_input;
+
+/* The next special token from a position on, as tok_special_next: a control token within one run
+ * of the template, or a USER_DEFINED token anywhere; the first, and of two the longer. */
+static size_t next_special(const tokenizer *t, tok_input *in, size_t from, uint32_t *id) {
+    if (!in->runs) return tok_special_next(t, in->text, from, in->control, id);
+    if (in->user_at < from)
+        in->user_at = tok_special_next(t, in->text, from, false, &in->user_id);
+    for (; in->run < in->n_runs; in->run++) {
+        const jinja_run *r = &in->runs[in->run];
+        if (r->end <= from) continue;
+        size_t at = SIZE_MAX;
+        if (!r->data) at = tok_special_next(t, (str){in->text.ptr, r->end}, from, true, id);
+        bool user = in->user_at < at || (at != SIZE_MAX && in->user_at == at &&
+                                         tok_piece(t, in->user_id).len > tok_piece(t, *id).len);
+        if (user && in->user_at < r->end) {
+            *id = in->user_id;
+            return in->user_at;
+        }
+        if (at != SIZE_MAX) return at;
+        if (from < r->end) from = r->end;
+    }
+    return SIZE_MAX;
+}
+
+static status encode_parts(const tokenizer *t, tok_words *w, tok_input *in) {
+    const str text = in->text;
     for (size_t at = 0; at < text.len;) {
         uint32_t id = 0;
-        size_t special = tok_special_next(t, text, at, flags & TOK_PARSE_SPECIAL, &id);
+        size_t special = next_special(t, in, at, &id);
         size_t end = special == SIZE_MAX ? text.len : special;
         if (end > at) {
-            status s = encode_run(t, w, (str){text.ptr + at, end - at}, flags & TOK_GUARDED);
+            status s = t->encode_run(t, w, (str){text.ptr + at, end - at});
             if (s != OK) return s;
             w->after_special = false;
         }
@@ -128,13 +164,12 @@ static status encode_parts(const tokenizer *t, tok_words *w, str text, unsigned 
     return OK;
 }
 
-status tokenizer_encode(const tokenizer *t, str text, unsigned flags, vec_i32 *out, err *e) {
+static status encode(const tokenizer *t, tok_input *in, bool add, vec_i32 *out, err *e) {
     tok_words w = {.out = out, .after_special = true, .err = e};
     arena_init(&w.scratch, out->in ? out->in->src : chunks_heap(), 0);
-    bool add = flags & TOK_ADD_SPECIAL;
     const size_t begin = out->n;
     if (add && tokenizer_adds_bos(t)) vec_i32_push(out, t->bos);
-    status s = encode_parts(t, &w, text, flags);
+    status s = encode_parts(t, &w, in);
     if (add && tokenizer_adds_bos(t) && out->n > begin + 1 && out->v[begin + 1] == t->bos) {
         out->n--;
         memmove(out->v + begin, out->v + begin + 1, (out->n - begin) * sizeof *out->v);
@@ -146,6 +181,21 @@ status tokenizer_encode(const tokenizer *t, str text, unsigned flags, vec_i32 *o
     if (w.scratch.failed && out->in) out->in->failed = true;
     arena_clear(&w.scratch);
     return s;
+}
+
+status tokenizer_encode(const tokenizer *t, str text, unsigned flags, vec_i32 *out, err *e) {
+    tok_input in = {.text = text, .control = flags & TOK_PARSE_SPECIAL};
+    return encode(t, &in, flags & TOK_ADD_SPECIAL, out, e);
+}
+
+status tokenizer_encode_prompt(const tokenizer *t, const jinja_text *prompt, unsigned flags,
+                               vec_i32 *out, err *e) {
+    static const jinja_run nothing;
+    tok_input in = {.text = prompt->text,
+                    .runs = prompt->n_runs ? prompt->runs : &nothing,
+                    .n_runs = prompt->n_runs};
+    if (prompt->n_runs) in.user_at = tok_special_next(t, in.text, 0, false, &in.user_id);
+    return encode(t, &in, flags & TOK_ADD_SPECIAL, out, e);
 }
 
 /* ---- asking ---- */
@@ -181,11 +231,12 @@ bool tokenizer_is_eog(const tokenizer *t, int32_t id) {
     return false;
 }
 
+const uint32_t *tokenizer_specials(const tokenizer *t, size_t *n) {
+    *n = t->n_special;
+    return t->special;
+}
+
 bool tokenizer_is_special(const tokenizer *t, int32_t id) {
     if (id < 0 || (uint32_t)id >= t->n_vocab) return false;
     return t->type[id] == TOK_CONTROL || t->type[id] == TOK_UNKNOWN;
-}
-
-str tokenizer_chat_template(const tokenizer *t) {
-    return t->chat_template;
 }

@@ -11,23 +11,28 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "model/checkpoint.h"
+#include "text/jinja.h"
 
 typedef struct tokenizer tokenizer;
 
 enum {
-    TOK_ADD_SPECIAL = 1,   /* BOS and EOS as the model's metadata says; with TOK_PARSE_SPECIAL
+    TOK_ADD_SPECIAL = 1,  /* BOS and EOS as the model's metadata says; with TOK_PARSE_SPECIAL
                               no BOS where the text begins with it */
-    TOK_PARSE_SPECIAL = 2, /* "<|im_start|>" in the text is the token, not characters; tokens of
+    TOK_PARSE_SPECIAL = 2 /* "<|im_start|>" in the text is the token, not characters; tokens of
                               type USER_DEFINED are found with and without it */
-    TOK_GUARDED = 4        /* the text has guards (tokenizer_guard): they are dropped */
 };
 
 /* Takes its memory by src (the ledger's, or the heap). Errors: ERR_UNSUPPORTED (field:
  * tokenizer.ggml.model or .pre, and what is known), ERR_FORMAT, ERR_NO_MEMORY. */
 status tokenizer_open(tokenizer **out, const checkpoint *, const chunks *src, err *);
+/* The same with a pre-tokenizer in place of the one that the file names; "": the file's. Errors:
+ * ERR_INVALID (field pre_tokenizer) for one that is not known, or where SentencePiece has none. */
+status tokenizer_open_pre(tokenizer **out, const checkpoint *, str pre, const chunks *src,
+                          err *);
 void tokenizer_close(tokenizer *);
 /* What tokenizer_open would take, from the headers alone: exact. */
 uint64_t tokenizer_plan_bytes(const checkpoint *);
+uint64_t tokenizer_plan_bytes_pre(const checkpoint *, str pre);
 uint64_t tokenizer_bytes(const tokenizer *);
 
 /* Appends ids of text to out. Bytes that are not UTF-8 are encoded as bytes, nothing is lost
@@ -37,11 +42,11 @@ uint64_t tokenizer_bytes(const tokenizer *);
  * text, also for hostile text. */
 status tokenizer_encode(const tokenizer *, str text, unsigned flags, vec_i32 *out, err *);
 
-/* Appends text to out so that no special token in it will be parsed: what a user writes stays
- * characters inside a prompt whose template's own tokens are parsed. A byte that UTF-8 never
- * has (0xFF) is put inside each special text; encode the whole with TOK_GUARDED. USER_DEFINED
- * tokens are parsed in every text, here too. */
-void tokenizer_guard(const tokenizer *, str text, buf *out);
+/* The same for a prompt that a template made: special tokens are parsed only where all of their
+ * bytes are in one run of the template's own, so that what a user writes stays characters.
+ * USER_DEFINED tokens are parsed in every text, here too. TOK_PARSE_SPECIAL is implied. */
+status tokenizer_encode_prompt(const tokenizer *, const jinja_text *, unsigned flags,
+                               vec_i32 *out, err *);
 
 /* The bytes of one token: for specials their text, or "" unless with_special. Valid as long as
  * the tokenizer. An id out of range gives "". */
@@ -75,7 +80,7 @@ int32_t tokenizer_eos(const tokenizer *);
 const int32_t *tokenizer_eog(const tokenizer *, size_t *n);
 bool tokenizer_is_eog(const tokenizer *, int32_t id);
 bool tokenizer_is_special(const tokenizer *, int32_t id);
-/* tokenizer.chat_template, or "" */
-str tokenizer_chat_template(const tokenizer *);
+/* Ids of all tokens that are parsed as a whole: special ones, and those of type USER_DEFINED. */
+const uint32_t *tokenizer_specials(const tokenizer *, size_t *n);
 
 #endif

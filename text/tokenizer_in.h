@@ -63,13 +63,9 @@ typedef struct tok_layout {
     const int32_t *types;       /* NULL: all normal */
     const float *scores;        /* SentencePiece only */
     bool spm;                   /* SentencePiece; else byte-level BPE */
-    str chat_template;
-    uint64_t offset, pieces, type, slot, merge, merge_slot, whole, special, score, joins, pre,
-        template;
+    uint64_t offset, pieces, type, slot, merge, merge_slot, whole, special, score, joins, pre;
     uint64_t bytes;
 } tok_layout;
-
-#define TOK_GUARD '\xff' /* see tokenizer_guard */
 
 typedef struct tok_words tok_words;
 
@@ -105,7 +101,6 @@ struct tokenizer {
     bool strip_after_special; /* white space after control and user-defined tokens is dropped */
     int32_t eog[TOK_MAX_EOG];
     uint32_t n_eog;
-    str chat_template;
 
     /* Appends the ids of a run of text that holds no special token. */
     status (*encode_run)(const tokenizer *, tok_words *, str);
@@ -173,7 +168,8 @@ size_t tok_space_len(str s);
 const tok_pre *tok_pre_rows(size_t *n);
 
 /* tokenizer_pre.c */
-status tok_pre_find(const tok_pre **out, const checkpoint *, err *);
+/* wish: the name in place of the file's; "": the file's. */
+status tok_pre_find(const tok_pre **out, const checkpoint *, str wish, err *);
 status tok_pre_build(tokenizer *, err *);
 void tok_pre_clear(tokenizer *);
 /* Appends the ids of a run of text, word by word. */

@@ -33,13 +33,18 @@ static const tok_pre *row_of(str name) {
     return NULL;
 }
 
-static status pre_unknown(str name, err *e) {
+static status pre_unknown(str name, bool wished, err *e) {
     char known[320] = "";
     size_t n, at = 0;
     const tok_pre *rows = tok_pre_rows(&n);
     for (size_t i = 0; i < n && at < sizeof known; i++) /* the first name of each row */
         at += (size_t)snprintf(known + at, sizeof known - at, "%s%.*s", i ? ", " : "",
                                (int)strcspn(rows[i].names, " "), rows[i].names);
+    if (wished) {
+        err_set(e, ERR_INVALID, "there is no pre-tokenizer \"%.*s\"; known are %s",
+                (int)(name.len < 80 ? name.len : 80), name.ptr, known);
+        return err_field(e, "pre_tokenizer");
+    }
     if (name.len)
         err_set(e, ERR_UNSUPPORTED, "tokenizer.ggml.pre is \"%.*s\"; known are %s",
                 (int)(name.len < 80 ? name.len : 80), name.ptr, known);
@@ -47,7 +52,8 @@ static status pre_unknown(str name, err *e) {
         err_set(e, ERR_UNSUPPORTED, "the file does not say tokenizer.ggml.pre; known are %s",
                 known);
     err_field(e, "tokenizer.ggml.pre");
-    return err_hint(e, "convert the model again with a current converter, or choose another");
+    return err_hint(e, "pre_tokenizer names the one to use; or convert the model again with a "
+                       "current converter");
 }
 
 /* GPT-NeoX's files are older than the key; no other architecture has but one pre-tokenizer. */
@@ -62,12 +68,12 @@ static status name_of(str *name, const checkpoint *file, err *e) {
     return s;
 }
 
-status tok_pre_find(const tok_pre **out, const checkpoint *file, err *e) {
-    str name;
-    status s = name_of(&name, file, e);
+status tok_pre_find(const tok_pre **out, const checkpoint *file, str wish, err *e) {
+    str name = wish;
+    status s = wish.len ? OK : name_of(&name, file, e);
     if (s != OK) return s;
     *out = row_of(name);
-    return *out ? OK : pre_unknown(name, e);
+    return *out ? OK : pre_unknown(name, wish.len > 0, e);
 }
 
 enum {

@@ -86,18 +86,6 @@ size_t tok_special_next(const tokenizer *t, str text, size_t from, bool control,
     return SIZE_MAX;
 }
 
-void tokenizer_guard(const tokenizer *t, str text, buf *out) {
-    size_t done = 0;
-    uint32_t id;
-    for (size_t at = 0; (at = tok_special_next(t, text, at, true, &id)) != SIZE_MAX; at++) {
-        if (t->type[id] == TOK_USER) continue;
-        buf_add(out, (str){text.ptr + done, at + 1 - done});
-        buf_addc(out, TOK_GUARD);
-        done = at + 1;
-    }
-    buf_add(out, (str){text.ptr + done, text.len - done});
-}
-
 static void build_index(tokenizer *t) {
     for (uint32_t id = 0, n = 0; id < t->n_vocab; id++) {
         if (t->type[id] != TOK_CONTROL && t->type[id] != TOK_USER && t->type[id] != TOK_UNKNOWN)

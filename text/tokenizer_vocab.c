@@ -98,7 +98,7 @@ static status read_arrays(tok_layout *l, const checkpoint *file, err *e) {
     l->merges = merges.v;
     l->types = types.v;
     l->scores = scores.v;
-    return checkpoint_get_str(file, "tokenizer.chat_template", &l->chat_template, e);
+    return OK;
 }
 
 /* Places a part of n items behind what is there. n and item are bounded by TOK_MAX_IDS and by
@@ -110,7 +110,7 @@ static uint64_t place(tok_layout *l, uint64_t n, uint64_t item) {
 }
 
 status tok_layout_of(tok_layout *l, const checkpoint *file, err *e) {
-    *l = (tok_layout){.spm = l->spm, .chat_template = STR("")};
+    *l = (tok_layout){.spm = l->spm};
     status s = read_arrays(l, file, e);
     if (s != OK) return s;
     uint64_t piece_total = 0;
@@ -135,7 +135,6 @@ status tok_layout_of(tok_layout *l, const checkpoint *file, err *e) {
     l->score = place(l, l->spm ? l->n_vocab : 0, sizeof(uint32_t));
     l->joins = place(l, l->spm ? TOK_JOINS_BYTES : 0, 1);
     l->pre = place(l, l->spm ? 0 : TOK_PRE_BYTES, 1);
-    l->template = place(l, l->chat_template.len, 1);
     return OK;
 }
 

@@ -27,6 +27,7 @@ typedef struct cpu_step {
     uint32_t n_tasks;
     uint32_t n_threads; /* that take part */
     bool prefill;       /* some sequence has several rows: keys are appended before attention */
+    bool logits; /* some row draws, or scores: not all of them are for their hidden state */
 } cpu_step;
 
 typedef struct cpu_engine {

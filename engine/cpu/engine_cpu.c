@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "engine/arrange.h"
 #include "engine/cpu/rope.h"
+#include "engine/cpu/step.h"
 #include "memory/term.h"
 
 static status cpu_terms(const program *p, const engine_options *o, terms *out, kv_request *kv,
@@ -180,8 +181,13 @@ static status cpu_collect(engine *head, step_result *out, err *er) {
     cpu_engine *e = (cpu_engine *)head;
     if (!e->submitted) return err_set(er, ERR_INVALID, "no step is submitted");
     e->submitted = false;
-    *out =
-        (step_result){.token = e->token, .max_run = 1, .scored = e->scored, .logits = e->kept};
+    *out = (step_result){.token = e->token,
+                         .max_run = 1,
+                         .scored = e->scored,
+                         .logits = e->kept,
+                         .n_embd = e->program->config.n_embd,
+                         .hidden = e->layout.hidden == NO_VALUE ? NULL
+                                                                : value_f(e, e->layout.hidden)};
     return OK;
 }
 

@@ -109,10 +109,14 @@ static bool reads_activations(op_kind k) {
 }
 
 /* What its readers want of a value, backwards, since gathered rows want what theirs do. */
-static void find_forms(cpu_layout *l, const program *p) {
+static void find_forms(cpu_layout *l, const program *p, const engine_options *opt) {
+    l->hidden = NO_VALUE;
     for (uint32_t i = p->n_ops; i-- > 0;) {
         const op *o = &p->ops[i];
-        if (o->kind == OP_LOGITS) l->values[o->out].is_logits = true;
+        if (o->kind == OP_LOGITS) {
+            l->values[o->out].is_logits = true;
+            if (opt->hidden) l->hidden = o->in;
+        }
         if (o->kind == OP_ROPE_APPEND) l->values[o->in].feeds_rope = true;
         if (o->residual != NO_VALUE) l->values[o->residual].forms |= FORM_F;
         if (o->chosen != NO_VALUE) l->values[o->chosen].forms |= FORM_F;
@@ -133,6 +137,7 @@ static void find_forms(cpu_layout *l, const program *p) {
             *forms |= q ? codes : FORM_F;
         }
     }
+    if (l->hidden != NO_VALUE) l->values[l->hidden].forms |= FORM_F;
     /* Heads whose columns do not fall on blocks of 32 are quantised row by row afterwards. */
     for (uint32_t i = 0; i < p->n_ops; i++) {
         uint8_t *forms = p->ops[i].out == NO_VALUE ? NULL : &l->values[p->ops[i].out].forms;
@@ -177,6 +182,7 @@ static status place_values(cpu_layout *l, const program *p, const engine_options
     life *lives = calloc(p->n_values + 1, sizeof *lives);
     if (!lives) return mem_exhausted(e, MEM_RUNTIME, "the layout");
     lives_of_values(p, lives);
+    if (l->hidden != NO_VALUE) lives[l->hidden].last_op = p->n_ops; /* read after the step */
     for (uint32_t i = 0; i < p->n_values; i++) {
         l->values[i].first_op = lives[i].first_op;
         l->values[i].last_op = lives[i].last_op;
@@ -280,7 +286,7 @@ status cpu_layout_init(cpu_layout *l, const program *p, const engine_options *o,
     }
     sizer s = {0};
     find_attention(l, p);
-    find_forms(l, p);
+    find_forms(l, p, o);
     st = place_values(l, p, o, &s, e);
     place_weights(l, p, &s);
     place_thread(l, p, &s);

@@ -52,6 +52,7 @@ static inline bool heads_fill_blocks(const head_shape *h) {
 
 typedef struct cpu_layout {
     activation_dtype family;
+    value_id hidden;      /* what step_result.hidden is; NO_VALUE: nothing */
     uint32_t n_splits;    /* partial results of attention that one sequence can have */
     uint32_t n_slots;     /* of a partial result of every head each */
     uint32_t slot_floats; /* of a slot: partial_at (step_attention.c) */

@@ -74,7 +74,11 @@ status cpu_step_init(cpu_engine *e, const batch *b, err *er) {
     status st = batch_check(b, e->program, &e->opt, e->drew, e->n_drew, er);
     if (st != OK) return st;
     uint32_t gathered = 0;
-    for (uint32_t i = 0; i < b->n_seqs; i++) fill_rows(e, b, i, &gathered);
+    e->step.logits = e->kept != NULL;
+    for (uint32_t i = 0; i < b->n_seqs; i++) {
+        fill_rows(e, b, i, &gathered);
+        e->step.logits |= b->seq[i].sample || b->seq[i].n_score >= 0;
+    }
     e->step.batch = b;
     cut_attention(e, b);
     return OK;

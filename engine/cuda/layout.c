@@ -415,6 +415,11 @@ static uint32_t gemm_unit(const engine_options *o, uint32_t rows) {
 status cuda_layout_init(cuda_layout *l, const program *p, const engine_options *o, err *e) {
     *l = (cuda_layout){.batch_invariant = o->batch_invariant, .n_groups = p->n_groups};
     status st = engine_options_check(o, MAX_MODEL_LEN, e);
+    if (st == OK && o->hidden) {
+        err_set(e, ERR_UNSUPPORTED, "the CUDA engine gives no embeddings");
+        err_hint(e, "set embeddings = off, or backend = cpu");
+        st = err_field(e, "embeddings");
+    }
     if (st == OK) st = choose_types(l, p, o, e);
     if (st == OK) st = check_program(p, e);
     if (st != OK) return st;

@@ -70,6 +70,7 @@ typedef struct fake {
     char byte_text[256][3];
     tokenizer *tok;
     void *index_mem;
+    chat_templates chat;
 } fake;
 
 /* ---- the vocabulary: id = byte, then three specials, and one merge (QZ) ---- */
@@ -102,6 +103,11 @@ static FAKE_UNUSED void fake_vocabulary(fake *f) {
     gb_clear(&b);
     ck_assert_msg(tokenizer_open(&f->tok, f->file, chunks_heap(), &e) == OK, "%s: %s", e.field,
                   e.text);
+    template_sources from;
+    template_tokens tokens;
+    template_tokens_of(&tokens, f->tok, f->file);
+    ck_assert_int_eq(template_sources_of(&from, f->file, STR(""), &e), OK);
+    ck_assert_int_eq(chat_templates_open(&f->chat, &from, &tokens, chunks_heap(), &e), OK);
 }
 
 /* ---- the machine ---- */
@@ -405,6 +411,7 @@ static FAKE_UNUSED void fake_open(fake *f) {
     ck_assert_ptr_nonnull(f->index_mem);
     memset(f->index_mem, 0, vocab_index_bytes(n_vocab));
     f->port.index = vocab_index_init(f->index_mem, f->tok, n_vocab);
+    f->port.chat = &f->chat;
     f->port.card = (model_card){.id = f->model_id,
                                 .names = f->model_names,
                                 .created = 1700000000,
@@ -439,6 +446,7 @@ static FAKE_UNUSED void fake_stop(fake *f) {
     pool_close(f->port.grammars);
     free(f->index_mem);
     pool_close(f->port.pool);
+    chat_templates_close(&f->chat);
     tokenizer_close(f->tok);
     checkpoint_close(f->file);
     ledger_close(f->port.ledger); /* checks that nothing is held */

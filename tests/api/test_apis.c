@@ -110,7 +110,7 @@ START_TEST(refusals_have_the_form_of_the_api) {
            "{\"type\":\"error\",\"error\":{\"type\":\"not_found_error\",\"message\":\"model: ",
            "\"request_id\":\"");
     EXPECT("/v1/messages", "{" MESSAGES ",\"temperature\":9}", 400,
-           "{\"type\":\"invalid_request_error\",\"message\":\"temperature: ");
+           "{\"type\":\"invalid_request_error\",\"message\":\"temperature must");
     EXPECT("/v1/messages", "{", 400, "{\"type\":\"invalid_request_error\"");
     EXPECT("/v1/messages", "{}", 400, "\"message\":\"messages: the list is missing\"");
     EXPECT("/v1/responses", JSON({"input":[]}), 400, "\"param\":\"input\"");

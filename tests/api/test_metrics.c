@@ -60,7 +60,7 @@ START_TEST(the_text_is_what_prometheus_reads) {
     static family fam[200];
     fake_init(&f);
     fake_start(&f);
-    reply r = fake_post(&f, "/v1/embeddings", JSON({"input":"a"}));
+    reply r = fake_post(&f, "/v1/rerank", "{}");
     ck_assert_int_eq(r.status, 501);
     reply_free(&r);
     r = fake_get(&f, "/metrics");

@@ -13,6 +13,7 @@ static void setup(void) {
 }
 static void teardown(void) {
     arena_clear(&mem);
+    chat_templates_close(&f.chat);
     tokenizer_close(f.tok);
     checkpoint_close(f.file);
 }
@@ -174,6 +175,9 @@ START_TEST(every_range_error_names_its_field) {
         {"{\"model\":1}", "model", false},
         {"{\"response_format\":\"text\"}", "response_format", true},
         {"{\"tools\":{}}", "tools", true},
+        {"{\"tools\":[{}]}", "tools[0].function", true},
+        {"{\"tool_choice\":\"required\"}", "tool_choice", true},
+        {"{\"reasoning_format\":\"raw\"}", "reasoning_format", true},
     };
     params p;
     err e;
@@ -246,8 +250,6 @@ START_TEST(what_is_not_supported_is_refused_rather_than_ignored) {
         {"{\"structured_outputs\":{\"structural_tag\":\"{}\"}}",
          "structured_outputs.structural_tag", true},
         {"{\"response_format\":{\"type\":\"structural_tag\"}}", "response_format", true},
-        {"{\"tools\":[{}]}", "tools", true},
-        {"{\"tool_choice\":\"required\"}", "tool_choice", true},
         {"{\"functions\":[]}", "functions", true},
     };
     params p;

@@ -140,10 +140,10 @@ START_TEST(a_chat_in_one_piece_with_parts_of_text) {
     ck_assert_str_eq(text_of(at(at(c, "message"), "content")), "Hell");
     ck_assert_str_eq(text_of(at(at(c, "message"), "role")), "assistant");
     ck_assert_str_eq(text_of(at(c, "finish_reason")), "length");
-    /* <|im_start|>system\nS<|im_end|>\n<|im_start|>user\nab<|im_end|>\n<|im_start|>assistant\n
+    /* <|im_start|>system\nS<|im_end|>\n<|im_start|>user\na\nb<|im_end|>\n<|im_start|>assistant\n
      */
     ck_assert_int_eq(int_of(at(at(v, "usage"), "prompt_tokens")),
-                     3 + 7 + 1 + 5 + 2 + 10 + 2 + 2);
+                     3 + 7 + 1 + 5 + 2 + 10 + 2 + 3);
     ck_assert_int_eq(int_of(at(at(v, "memory"), "kv_peak_blocks")), 3);
     ck_assert_int_eq(int_of(at(at(v, "memory"), "kv_peak_bytes")), 4800);
     ck_assert_int_eq(int_of(at(at(v, "memory"), "preemptions")), 0);
@@ -443,8 +443,9 @@ START_TEST(every_refusal_of_the_table) {
         /* More than could ever run and wait: no retry would help. */
         {"/v1/completions", "{\"prompt\":[\"a\",\"b\",\"c\"],\"n\":100}", 400,
          "invalid_request_error", "\"n\""},
-        {"/v1/embeddings", "{\"input\":\"a\"}", 501, "not_supported_error", "null"},
+        {"/v1/embeddings", "{\"input\":\"a\"}", 400, "unsupported", "null"},
         {"/v1/responses", "{}", 400, "invalid_request_error", "\"input\""},
+        {"/v1/rerank", "{}", 501, "not_supported_error", "null"},
         {"/v1/chat/completions", "{}", 400, "invalid_request_error", "\"messages\""},
         {"/v1/chat/completions",
          "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":"
@@ -453,6 +454,10 @@ START_TEST(every_refusal_of_the_table) {
         {"/v1/chat/completions",
          "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],"
          "\"tools\":[{}]}",
+         400, "invalid_request_error", "\"tools[0].function\""},
+        {"/v1/chat/completions",
+         "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],"
+         "\"tools\":[{\"function\":{\"name\":\"f\"}}]}",
          400, "unsupported", "\"tools\""},
         {"/v1/chat/completions",
          "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],"
@@ -544,8 +549,9 @@ START_TEST(an_error_in_mid_stream_is_an_event_and_then_done) {
 }
 END_TEST
 
-START_TEST(a_model_without_a_known_template_refuses_chat) {
-    static const char *const templates[] = {NULL, "{{ messages }}"};
+START_TEST(a_model_whose_template_is_missing_or_does_not_parse_refuses_chat) {
+    static const char *const templates[] = {NULL, "{{ messages }}\n{% include 'x' %}"};
+    static const char *const why[] = {"the model has no chat template", "include"};
     for (int i = 0; i < 2; i++) {
         fake_init(&f);
         f.chat_template = templates[i];
@@ -553,6 +559,10 @@ START_TEST(a_model_without_a_known_template_refuses_chat) {
         reply r = fake_post(&f, "/v1/chat/completions",
                             JSON({"messages":[{"role":"user","content":"a"}]}));
         ASSERT_ERROR(r, 400, "invalid_request_error", "\"chat_template\"");
+        assert_has(r.body, why[i]);
+        reply_free(&r);
+        r = fake_post(&f, "/v1/completions", JSON({"prompt":"a"}));
+        ck_assert_int_eq(r.status, 200);
         reply_free(&r);
         stop();
     }
@@ -672,7 +682,7 @@ int main(void) {
     tcase_add_test(t, a_refused_length_tells_its_numbers);
     tcase_add_test(t, what_is_not_ready_says_so);
     tcase_add_test(t, an_error_in_mid_stream_is_an_event_and_then_done);
-    tcase_add_test(t, a_model_without_a_known_template_refuses_chat);
+    tcase_add_test(t, a_model_whose_template_is_missing_or_does_not_parse_refuses_chat);
     tcase_add_test(t, long_prompts_are_tokenised_off_the_loop);
     tcase_add_test(t, small_documents);
     tcase_add_test(t, the_memory_account_adds_up);

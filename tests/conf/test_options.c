@@ -413,7 +413,7 @@ START_TEST(a_flag_of_another_server_gets_what_to_do_instead) {
                {"--gpu-memory-utilization", "--memory 90%"},
                {"--tensor-parallel-size", "one device"},
                {"--dtype", "used as stored"},
-               {"--chat-template", "chat template is used"},
+               {"--jinja", "--chat-template FILE"},
                {"--chat", "--help lists them"}, /* near --host by its letters alone */
                {"--prot", "did you mean --port?"},
                {"--max_num_seq", "did you mean --max-num-seqs?"},
@@ -523,8 +523,9 @@ static options all_changed(void) {
     return o;
 }
 
-static const char live_names[] =
-    " request_timeout drain_timeout metrics_auth cors_origins log_requests log_level ";
+static const char live_names[] = " request_timeout drain_timeout metrics_auth cors_origins "
+                                 "ollama_api log_requests log_level "
+                                 "trust_request_chat_template ";
 
 static bool is_live(const char *name) {
     char word[80];

@@ -62,7 +62,6 @@ CHATS = [
     ({"messages": "hi"}, INVALID, "messages"),
     ({"messages": ["hi"]}, INVALID, "messages[0]"),
     ({"messages": [{"content": "x"}]}, INVALID, "messages[0].role"),
-    ({"messages": [{"role": "wizard", "content": "x"}]}, INVALID, "messages[0].role"),
     ({"messages": MESSAGES + [{"role": "user"}]}, INVALID, "messages[1].content"),
     ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, INVALID,
      "messages[0].content[0]"),
@@ -72,11 +71,12 @@ CHATS = [
     ({"messages": MESSAGES, "tools": [{"type": "function", "function": {"name": "f"}}]}, UNSUPPORTED, "tools"),
     ({"messages": MESSAGES, "tool_choice": "required"}, UNSUPPORTED, "tool_choice"),
     ({"messages": MESSAGES, "modalities": ["text", "audio"]}, UNSUPPORTED, "modalities"),
-    ({"messages": MESSAGES, "chat_template": "{{ x }}"}, UNSUPPORTED, "chat_template"),
-    ({"messages": MESSAGES, "chat_template_kwargs": {"x": 1}}, UNSUPPORTED, "chat_template_kwargs"),
+    ({"messages": MESSAGES, "chat_template": "{{ x }}"}, INVALID, "chat_template"),
+    ({"messages": MESSAGES, "chat_template_kwargs": [1]}, INVALID, "chat_template_kwargs"),
+    ({"messages": MESSAGES, "documents": {}}, INVALID, "documents"),
     ({"messages": MESSAGES, "continue_final_message": True}, INVALID, "continue_final_message"),
     ({"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}]}, UNSUPPORTED, "messages[0].tool_calls"),
-    ({"messages": [{"role": "tool", "content": "x"}]}, UNSUPPORTED, "messages[0].role"),
+    ({"messages": [{"role": "assistant", "function_call": {"name": "f"}}]}, UNSUPPORTED, "messages[0].function_call"),
 ]
 
 

@@ -11,9 +11,10 @@ from harness import MODEL, Daemon, vramd
 
 BASE = {"max_model_len": "512", "max_num_seqs": "4", "max_num_batched_tokens": "64"}
 # A value other than the default for each option that a rule cannot choose: texts, and numbers with a narrow meaning.
-CHOSEN = {"served_model_name": "other", "host": "::1", "api_keys_file": "{keys}", "tls_cert": "{cert}",
+CHOSEN = {"served_model_name": "other", "embeddings": "mean", "host": "::1", "api_keys_file": "{keys}", "tls_cert": "{cert}",
           "tls_key": "{key}", "cors_origins": "https://a.example", "memory": "400MiB",
           "cuda_plugin": "/nonexistent.so", "cuda_device": "1", "max_model_len": "1024", "request_memory": "24MiB",
+          "pre_tokenizer": "gpt-2", "chat_template": "{template}", "chat_template_kwargs": '{{"enable_thinking": false}}',
           "kv_cache_tokens": "4096", "block_size": "32", "backend": "cpu", "cpu_isa": "plain", "activation_dtype": "f32",
           "kv_cache_dtype": "f32", "cache_type_k": "f32", "cache_type_v": "f32", "temperature": "0.5", "top_p": "0.9",
           "top_k": "40", "min_p": "0.1", "request_timeout": "1", "log_level": "debug", "threads": "3", "max_num_seqs": "8", "max_num_batched_tokens": "128"}
@@ -25,7 +26,7 @@ TOGETHER = {"tls_cert": ["tls_key"], "tls_key": ["tls_cert"], "metrics_auth": ["
 SAMPLE = vramd("serve", "--print-sample").stdout
 DEFAULTS = dict(re.findall(r"^#(\w+) = ?(.*)$", SAMPLE, re.M))
 SECTION = {name: part.split("]")[0] for part in SAMPLE.split("\n[")[1:] for name in re.findall(r"^#(\w+) =", part, re.M)}
-LIVE = {"log_level", "log_requests", "drain_timeout", "request_timeout", "metrics_auth", "cors_origins"}
+LIVE = {"log_level", "ollama_api", "log_requests", "drain_timeout", "request_timeout", "metrics_auth", "cors_origins", "trust_request_chat_template"}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,9 @@ def files(tmp_path_factory):
     key.chmod(0o600)
     keys.write_text(vramd("key", "alice").stdout)
     keys.chmod(0o600)
-    return {"cert": str(cert), "key": str(key), "keys": str(keys)}
+    template = folder / "chat.jinja"
+    template.write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
+    return {"template": str(template), "cert": str(cert), "key": str(key), "keys": str(keys)}
 
 
 def other(name, files):
@@ -109,6 +112,8 @@ def live_behaviour(d, key, max_tokens):
     slow = d.http.post("/v1/completions", headers=auth, json=body)
     return {"log_level": "id=probe" in d.text()[before:],
             "request_timeout": slow.json()["choices"][0]["stop_reason"] == "timeout",
+            "trust_request_chat_template": d.http.post("/apply-template", headers=auth, json={
+                "messages": [{"role": "user", "content": "a"}], "chat_template": "x"}).status_code == 200,
             "metrics_auth": d.http.get("/metrics").status_code == 401,
             "cors_origins": "access-control-allow-origin" in d.http.options("/v1/completions", headers=preflight).headers}
 

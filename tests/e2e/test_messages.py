@@ -79,6 +79,13 @@ def test_a_count_is_that_of_the_usage(client, model, create, more):
     assert create(**more).usage.input_tokens == count.input_tokens  # the second is cached, and counts the same
 
 
+def test_an_answer_may_fill_the_context(daemon, create):
+    long = [{"role": "user", "content": "the sea " * 495}]  # of a context of 1,024
+    m = create(messages=long, max_tokens=4000, extra_body={"temperature": 0, "ignore_eos": True})
+    assert m.stop_reason == "model_context_window_exceeded"
+    assert m.usage.input_tokens + m.usage.output_tokens == 1024
+
+
 def test_an_answer_that_is_begun_is_continued(create):
     begun = [*ASK, {"role": "assistant", "content": "My name is"}]
     m = create(messages=begun)

@@ -102,6 +102,10 @@ SCRIPT = {
                                               "temperature": 0, "ignore_eos": True}),
     "stream": ("POST", "/v1/completions", {"prompt": [5, 6, 7], "max_tokens": 8, "temperature": 0, "ignore_eos": True,
                                            "stream": True, "stream_options": {"include_usage": True}}),
+    "response": ("POST", "/v1/responses", {"input": [{"role": "user", "content": "the"}], "instructions": "sea",
+                                           "max_output_tokens": 8, "temperature": 0, "ignore_eos": True}),
+    "message": ("POST", "/v1/messages", {"messages": [{"role": "user", "content": [{"type": "text", "text": "the"}]}],
+                                         "max_tokens": 8, "temperature": 0, "ignore_eos": True}),
     "long prompt": ("POST", "/v1/completions", {"prompt": "the sea " * 3000, "max_tokens": 1}),
     "tokenize": ("POST", "/tokenize", {"prompt": "the sea\u00e9"}),
     "detokenize": ("POST", "/detokenize", {"tokens": [5, 6, 7]}),
@@ -124,14 +128,15 @@ def essence(name, text):
         return [c["class"] for c in doc["classes"]], doc["kv"]["blocks"]
     if "choices" in doc:
         return doc["choices"], doc["usage"]["total_tokens"]
-    return doc
+    return {k: v for k, v in doc.items() if name not in ("response", "message") or k in ("content", "usage", "status")}
 
 
 def refusal(name, status, text):
     """A 503 with its JSON; for a stream that had begun, the same as its last word."""
     if name == "stream" and status == 200:
         return '"code":503}}\n\ndata: [DONE]' in text
-    return status == 503 and json.loads(text)["error"]["type"] == "unavailable_error"
+    return status == (529 if name == "message" else 503) and json.loads(text)["error"]["type"] in (
+        "unavailable_error", "overloaded_error")
 
 
 def settle(d, control, blocks, context=None):

@@ -268,6 +268,33 @@ START_TEST(scoring_yields_logits_of_every_prompt_row_within_the_limit) {
 }
 END_TEST
 
+START_TEST(without_output_the_prompts_last_row_alone_has_logits_and_hits_count) {
+    sched_config cfg = drive_config();
+    cfg.max_rows = 8;
+    cfg.prefix_cache = true;
+    drive *d = drive_new(cfg);
+    sched_spec spec = drive_spec(d, 20, 0);
+    sched_id id;
+    for (int again = 0; again < 2; again++) {
+        ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_NONE);
+        const sched_step *st;
+        uint32_t rows = 0, with_logits = 0;
+        while ((st = drive_plan(d))) {
+            rows += st->n_rows;
+            with_logits += st->n_logit_rows;
+            ck_assert(!st->seq[0].sample && !st->seq[0].score);
+            ck_assert(st->seq[0].n_logit_rows == (st->seq[0].first_pos + st->n_rows == 20));
+            drive_commit(d, st, DRIVE_WORD);
+        }
+        ck_assert_uint_eq(with_logits, 1);
+        ck_assert(again ? rows < 20 : rows == 20);
+        ck_assert_int_eq(drive_finish(d, id), FINISH_LENGTH);
+        ck_assert_uint_eq(drive_count(d, id, EVENT_TOKEN), 0);
+    }
+    drive_free(d);
+}
+END_TEST
+
 START_TEST(an_engine_failure_ends_every_sequence_of_the_step) {
     drive *d = drive_new(drive_config());
     sched_id a = drive_submit(d, 4, 4), b = drive_submit(d, 4, 4);
@@ -348,6 +375,7 @@ int main(void) {
     tcase_add_test(t, an_empty_queue_takes_a_prompt_above_the_token_limit);
     tcase_add_test(t, lower_priority_numbers_are_admitted_first_even_when_slots_were_full);
     tcase_add_test(t, scoring_yields_logits_of_every_prompt_row_within_the_limit);
+    tcase_add_test(t, without_output_the_prompts_last_row_alone_has_logits_and_hits_count);
     tcase_add_test(t, an_engine_failure_ends_every_sequence_of_the_step);
     tcase_add_test(t, bad_configurations_have_no_size);
     tcase_add_test(t, sizes_that_wrap_around_are_too_long);

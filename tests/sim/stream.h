@@ -345,7 +345,7 @@ static inline void stream_submit(stream *m) {
     spec->n_prompt = 1 + stream_take(m, STREAM_LEN - 1);
     spec->max_tokens = stream_take(m, 24);
     uint32_t flags = stream_take(m, 256);
-    spec->score_prompt = spec->max_tokens == 0 || (flags & 7) == 0;
+    spec->score_prompt = spec->max_tokens == 0 ? flags & 1 : (flags & 7) == 0;
     spec->ignore_eos = flags & 8;
     spec->n_stop_ids = (flags >> 4) & 1;
     spec->lockstep = flags & 128;

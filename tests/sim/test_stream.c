@@ -39,7 +39,7 @@ START_TEST(random_streams_keep_every_promise) {
     ck_assert_uint_gt(sum.n_forked, STREAMS / 10);
     ck_assert_uint_gt(sum.n_lockstep, STREAMS);
     /* Of all steps and events. A change of what is planned, and only such, changes it. */
-    ck_assert_uint_eq(sum.hash, 520144574393568967u);
+    ck_assert_uint_eq(sum.hash, 8625156616446962415u);
 }
 END_TEST
 
@@ -48,7 +48,7 @@ START_TEST(random_streams_in_tiny_windowed_pools_with_slow_readers_do_too) {
     ck_assert_uint_gt(sum.n_ended, STREAMS);
     ck_assert_uint_gt(sum.n_preemptions, STREAMS / 20);
     ck_assert_uint_gt(sum.n_forked, STREAMS / 20);
-    ck_assert_uint_eq(sum.hash, 14189677454597362148u);
+    ck_assert_uint_eq(sum.hash, 5220508974505373320u);
 }
 END_TEST
 

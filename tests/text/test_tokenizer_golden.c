@@ -248,7 +248,37 @@ START_TEST(every_name_of_every_row_opens_and_no_part_of_one_does) {
 }
 END_TEST
 
+START_TEST(a_name_that_is_given_goes_before_that_of_the_file) {
+    checkpoint *wrong = with_pre(GOLDEN_DIR "mixed.gguf", "kimi-k2");
+    checkpoint *right = with_pre(GOLDEN_DIR "mixed.gguf", "llama3");
+    const str text = STR("12345678 it's");
+    vec_i32 a, b;
+    err e;
+    tokenizer *t;
+    vec_i32_init(&a, NULL);
+    vec_i32_init(&b, NULL);
+    ck_assert_int_eq(tokenizer_open_pre(&t, wrong, STR("llama3"), chunks_heap(), &e), OK);
+    ck_assert_uint_eq(tokenizer_bytes(t), tokenizer_plan_bytes_pre(wrong, STR("llama3")));
+    ck_assert_int_eq(tokenizer_encode(t, text, 0, &a, &e), OK);
+    tokenizer_close(t);
+    t = tok_open(right);
+    ck_assert_int_eq(tokenizer_encode(t, text, 0, &b, &e), OK);
+    tokenizer_close(t);
+    ck_assert_uint_eq(a.n, b.n);
+    ck_assert_mem_eq(a.v, b.v, a.n * sizeof *a.v);
+    ck_assert_int_eq(tokenizer_open_pre(&t, right, STR("kimi-k2"), chunks_heap(), &e),
+                     ERR_INVALID);
+    ck_assert_str_eq(e.field, "pre_tokenizer");
+    ck_assert_ptr_nonnull(strstr(e.text, "llama-bpe"));
+    vec_i32_clear(&a);
+    vec_i32_clear(&b);
+    checkpoint_close(wrong);
+    checkpoint_close(right);
+}
+END_TEST
+
 CHECK_MAIN("tokenizer_golden", the_vectors_of_llama_cpp_come_out_exactly,
            ten_thousand_texts_come_out_as_an_independent_tokenizer_has_them,
            ten_thousand_texts_come_out_as_transformers_has_them,
-           every_name_of_every_row_opens_and_no_part_of_one_does)
+           every_name_of_every_row_opens_and_no_part_of_one_does,
+           a_name_that_is_given_goes_before_that_of_the_file)

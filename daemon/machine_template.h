@@ -1,0 +1,13 @@
+/* The chat templates of a machine (daemon/machine_template.c). */
+#ifndef VRAMD_DAEMON_MACHINE_TEMPLATE_H
+#define VRAMD_DAEMON_MACHINE_TEMPLATE_H
+
+#include "daemon/machine.h"
+
+/* Fills chat_sources and chat_bytes. Errors, field the option: ERR_NOT_FOUND, ERR_INVALID. */
+status machine_find_templates(machine *, err *);
+/* With the tokenizer loaded and the file open. Errors: ERR_NO_MEMORY. */
+status machine_load_templates(machine *, err *);
+void machine_close_templates(machine *);
+
+#endif
