@@ -184,6 +184,8 @@ static status class(parser *p, rule *out) {
     ranges s = {.n = 0};
     bool not = p->at < p->end && *p->at == '^', named;
     if (not ) p->at++;
+    if (p->at < p->end && *p->at == ']')
+        return bad(p, "an empty class, or ] without a backslash");
     while (p->at == p->end || *p->at != ']') {
         uint32_t lo, hi;
         if (s.n + 12 > MAX_RANGES) return bad(p, "a class is too large");
