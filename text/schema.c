@@ -444,7 +444,7 @@ static status object_rule(translator *t, const shape *s, rule *out) {
     counted = count.max_members == RULE_UNBOUNDED ? count.min_members : count.max_members + 1;
     if (count.max_members != RULE_UNBOUNDED && !m.has_others && count.max_members >= m.n)
         counted = count.min_members, count.max_members = RULE_UNBOUNDED;
-    rule body;
+    rule body = RULE_NEVER;
     if (counted > MAX_GRAPH) return schema_refuse(t, "maxProperties of this size", NULL);
     st = members_graph(t, &count, &m, counted + 1, &body);
     if (st != OK) return st;

@@ -61,8 +61,11 @@ static inline void rules_repeat_ends(rules_matcher *m, const rule_node *n, size_
         if (same) break;
     }
     memcpy(out, now, m->words * sizeof *out);
-    for (uint32_t i = n->lo; i < n->hi; i++)
-        if (!rules_step(m, n->u.kid[0], out, out)) break;
+    for (uint32_t i = n->lo; i < n->hi; i++) {
+        uint64_t *from = rules_no_ends(m);
+        memcpy(from, out, m->words * sizeof *from);
+        if (!rules_step(m, n->u.kid[0], from, out)) break;
+    }
 }
 
 static inline void rules_graph_ends(rules_matcher *m, const rule_node *n, size_t at,
