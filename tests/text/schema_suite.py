@@ -41,13 +41,9 @@ def names_in_order(schema, out):
     """Names of properties as the schema lists them, at any depth."""
     if isinstance(schema, dict):
         for key, value in schema.items():
-            if key in ("properties", "dependentSchemas", "dependentRequired") and isinstance(value, dict):
+            if key in ("properties", "const") and isinstance(value, dict):
                 for name in value:
                     out.setdefault(name, len(out))
-            if key == "required" and isinstance(value, list):
-                for name in value:
-                    if isinstance(name, str):
-                        out.setdefault(name, len(out))
             names_in_order(value, out)
     elif isinstance(schema, list):
         for value in schema:
@@ -62,9 +58,15 @@ def reorder(value, order):
     return [reorder(v, order) for v in value] if isinstance(value, list) else value
 
 
+def has_ascii_keys(value):
+    if isinstance(value, dict):
+        return all(k.isascii() and has_ascii_keys(v) for k, v in value.items())
+    return all(has_ascii_keys(v) for v in value) if isinstance(value, list) else True
+
+
 def spellings(value):
-    """Compact, spaced, indented; with and without escapes."""
-    for ascii_only in (False, True):
+    """Compact, spaced, indented; with and without escapes, which names need not have."""
+    for ascii_only in (False, True) if has_ascii_keys(value) else (False,):
         yield json.dumps(value, separators=(",", ":"), ensure_ascii=ascii_only)
         yield json.dumps(value, ensure_ascii=ascii_only)
         yield json.dumps(value, indent=2, ensure_ascii=ascii_only)
