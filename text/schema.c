@@ -8,7 +8,14 @@
 #include "base/utf8.h"
 #include "text/schema_in.h"
 
-enum { MAX_MEMO = 3000, MAX_DEPTH = 250, MAX_GRAPH = 6000, MAX_PATTERNS = 6, GAP_BLANKS = 20, MAX_EXCLUDED = 30 };
+enum {
+    MAX_MEMO = 3000,
+    MAX_DEPTH = 250,
+    MAX_GRAPH = 6000,
+    MAX_PATTERNS = 6,
+    GAP_BLANKS = 20,
+    MAX_EXCLUDED = 30
+};
 
 struct memo {
     literal *v;
@@ -518,8 +525,7 @@ static status numbers_rule(translator *t, const shape *s, rule *out) {
     uint32_t n = 0, n_one = 0;
     size_t i;
     json_t *x;
-    for (const cell *c = s->not_values; c; c = c->next)
-        json_array_foreach(c->v, i, x) {
+    for (const cell *c = s->not_values; c; c = c->next) json_array_foreach(c->v, i, x) {
             if (!json_is_number(x)) continue;
             if (n == MAX_EXCLUDED || fabs(json_number_value(x)) > 0x1p53)
                 return schema_refuse(t, "not of so many numbers, or of such", c->v);

@@ -370,7 +370,8 @@ static status push_lists(translator *t, expansion *x, const step *from) {
     list = json_object_get(o, "allOf");
     if (list && !json_array_size(list))
         return schema_wrong(t, "allOf is no list of schemas", o);
-    for (i = json_array_size(list); i-- > 0 && st == OK;) /* the first comes off the list first */
+    for (i = json_array_size(list);
+         i-- > 0 && st == OK;) /* the first comes off the list first */
         st = push_lit(t, x, (literal){json_array_get(list, i), false}, from);
     list = json_object_get(o, "anyOf");
     if (list && !json_array_size(list))

@@ -9,7 +9,8 @@ enum {
     MAX_DIGITS = 40, /* of a bound, before or behind the point */
     MOST_WHOLE = 20, /* digits of a number before the point, where nothing else limits them */
     MOST_FRACTION = 17, /* behind it */
-    MOST_EXACT = 15, /* digits of a number with a point which stays on its side of a bound, and no
+    MOST_EXACT =
+        15, /* digits of a number with a point which stays on its side of a bound, and no
                       * integer, when it is read as a double */
     MAX_MODULUS = 5000,
     MAX_STATES = 60000

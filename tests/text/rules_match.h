@@ -10,12 +10,11 @@
 #include "base/utf8.h"
 #include "text/rules_in.h"
 
-
 typedef struct rules_matcher {
     const rules *r;
     str text;
-    size_t words;      /* of a set of positions */
-    uint64_t **memo;   /* [node * (text.len + 1) + begin]; NULL: not known */
+    size_t words;    /* of a set of positions */
+    uint64_t **memo; /* [node * (text.len + 1) + begin]; NULL: not known */
     arena mem;
 } rules_matcher;
 
