@@ -142,7 +142,7 @@ static uint32_t sets_put(sets *s, const uint32_t *v, uint32_t n) {
         if (s->begin[i] - s->begin[i - 1] == n && memcmp(have, v, n * sizeof *v) == 0)
             return i - 1;
     }
-    memcpy(s->item + s->used, v, n * sizeof *v);
+    if (n) memcpy(s->item + s->used, v, n * sizeof *v);
     s->used += n;
     s->slot[k & (s->n_slots - 1)] = ++s->n;
     s->begin[s->n] = s->used;
