@@ -296,7 +296,7 @@ typedef struct cursor { /* the edges of a state that is perhaps none (UINT32_MAX
 } cursor;
 
 static cursor edges_of(const dfa *d, uint32_t q) {
-    if (q == UINT32_MAX) return (cursor){NULL, NULL};
+    if (q == UINT32_MAX || !d->edge) return (cursor){NULL, NULL};
     return (cursor){d->edge + d->first[q], d->edge + d->first[q + 1]};
 }
 

@@ -19,8 +19,8 @@ static vocab_index *bytes_as_tokens(void) {
     static str token[257];
     int32_t type[257], n = 256;
     char path[32];
-    checkpoint *file;
-    tokenizer *tok;
+    static checkpoint *file;
+    static tokenizer *tok; /* kept reachable */
     err e;
     if (v) return v;
     gb_init(&b);
