@@ -12,7 +12,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 
-enum { INLINE_TEXT_BYTES = 8 * 1024, MAX_CHOICES = 1024, DEFAULT_MAX_TOKENS = 16 };
+enum { MAX_CHOICES = 1024, DEFAULT_MAX_TOKENS = 16 };
 /* Of a stream's choice, for events that its client has not read: half of what machine.c plans
  * for a request. */
 enum { CHOICE_BYTES = 16 * 1024 };
@@ -101,7 +101,7 @@ static void encoded(void *arg) {
 void answer_start(answer *a) {
     size_t bytes = 0;
     for (uint32_t i = 0; i < a->n_prompts; i++) bytes += a->prompts[i].text.len;
-    if (bytes > INLINE_TEXT_BYTES) {
+    if (bytes > ANSWER_INLINE_BYTES) {
         http_ref(a->rq);
         a->rq->lent = true;
         if (a->app->port->ops->offload(a->app->port, encode, encoded, a)) return;

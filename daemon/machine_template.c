@@ -21,7 +21,7 @@ static status read_file(const char *path, buf *out, err *e) {
     }
     if (f) fclose(f);
     if (failed) return err_field(e, "chat_template");
-    return out->failed ? err_set(e, ERR_NO_MEMORY, "no memory for the chat template") : OK;
+    return out->failed ? mem_exhausted(e, MEM_TOKENIZER, "the chat template") : OK;
 }
 
 status machine_find_templates(machine *m, err *e) {
