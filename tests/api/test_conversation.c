@@ -23,6 +23,7 @@ static void gives(const char *body, const char *want) {
     const char *prompt = json_string_value(json_object_get(v, "prompt"));
     ck_assert_msg(prompt && strcmp(prompt, want) == 0, "%s:\n<%s>, wanted\n<%s>", body,
                   prompt ? prompt : r.body, want);
+    ck_assert_uint_eq(atomic_load(&f.n_submitted), 0);
     json_decref(v);
     reply_free(&r);
 }
