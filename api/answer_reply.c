@@ -128,6 +128,7 @@ bool choice_reads(choice *c) {
     if (!a->reply_plan) return true;
     const reply_setup set = {.tools = a->p.tools.mode == TOOLS_OFF ? NULL : a->p.tools.list,
                              .reasoning = a->p.split_reasoning,
+                             .loose = true,
                              .prompt = a->reply_prompt,
                              .sink = take,
                              .user = c};
