@@ -135,7 +135,7 @@ static status check_length(const answer *a, const prompt_in *p, uint32_t *max_to
     uint64_t tokens = want > 0                       ? (uint64_t)want
                       : want == 0                    ? 1
                       : n >= ctx                     ? 1
-                      : a->chat                      ? ctx - n
+                      : a->chat || a->writer->fills  ? ctx - n
                       : ctx - n < DEFAULT_MAX_TOKENS ? ctx - n
                                                      : DEFAULT_MAX_TOKENS;
     if (a->n_dims || (want == 0 && n == ctx)) tokens = 0; /* scored up to the last position */
@@ -225,7 +225,7 @@ static bool set_aside(answer *a) {
     bool ok = buf_reserve(out, (size_t)n * (CHOICE_BYTES - wide - LATER));
     for (uint32_t i = 0; i < n && wide; i++) {
         logprobs *l = &a->choices[i].lp;
-        ok = ok && buf_reserve(&l->part[a->chat ? 0 : 2], wide);
+        ok = ok && buf_reserve(&l->part[a->chat || a->writer->lists ? 0 : 2], wide);
     }
     return ok;
 }
@@ -268,7 +268,9 @@ static bool choice_init(answer *a, choice *c, uint32_t index, uint32_t max_token
     detok_init_text(&c->echo_detok, tok, p->is_text || !a->p.skip_special);
     choice_parts_init(c);
     vec_i32_init(&c->ids, &a->rq->mem);
-    logprobs_init(&c->lp, a->p.logprobs, a->chat, a->p.n_top, tok, &a->rq->mem);
+    logprobs_init(&c->lp, a->p.logprobs, a->chat || a->writer->lists, a->p.n_top, tok,
+                  &a->rq->mem);
+    c->lp.with_id = a->writer->lists;
     c->lp.ids = a->p.tokens_as_ids;
     return choice_reads(c) && stop_state_init(&c->stop, &a->rq->mem, &a->stops);
 }

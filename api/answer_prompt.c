@@ -29,6 +29,11 @@ status prompt_truncate(const answer *a, prompt_in *p, err *e) {
     }
     size_t keep = given > 0 ? (size_t)given : output < ctx ? (size_t)(ctx - output) : 1;
     if (p->ids.n <= keep) return OK;
+    if (a->p.truncate_end) {
+        p->ids.n = keep;
+        p->is_text = false;
+        return OK;
+    }
     /* The text is cut, not what the tokenizer puts before it. */
     const tokenizer *tok = a->app->port->tok;
     bool bos = p->is_text && a->encode_flags & TOK_ADD_SPECIAL && tokenizer_adds_bos(tok);

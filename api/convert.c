@@ -19,7 +19,8 @@ static void run(void *arg) {
     r->status = r->fn(&r->c, &r->error);
 }
 
-void convert_run(app *app, http_request *rq, convert_fn *fn, const writer *w) {
+void convert_start(app *app, http_request *rq, convert_fn *fn, start_fn *start,
+                   const writer *w) {
     run_args r = {.c.in = app_body(app, rq), .c.mem = &rq->mem, .fn = fn};
     if (!r.c.in) return;
     if (!json_within(&rq->mem, run, &r) || rq->mem.failed)
@@ -27,7 +28,11 @@ void convert_run(app *app, http_request *rq, convert_fn *fn, const writer *w) {
     else if (r.status != OK)
         app_refuse(app, rq, &r.error);
     else
-        chat_start(app, rq, r.c.out, w);
+        start(app, rq, r.c.out, w);
+}
+
+void convert_run(app *app, http_request *rq, convert_fn *fn, const writer *w) {
+    convert_start(app, rq, fn, w->chat ? chat_start : completions_start, w);
 }
 
 void convert_put(json_t *object, const char *key, const json_t *v) {

@@ -17,10 +17,15 @@ typedef struct conversion {
 /* Errors, field: the member at fault: ERR_INVALID, ERR_UNSUPPORTED. */
 typedef status convert_fn(conversion *, err *);
 
-convert_fn convert_responses, convert_messages;
+convert_fn convert_responses, convert_messages, convert_native;
+convert_fn convert_ollama_chat, convert_ollama_generate, convert_ollama_raw;
 
-/* Parses the body, converts it, and answers it by the writer; what goes wrong is refused. */
+/* Parses the body, converts it, and answers it by the writer, as a chat or as a completion; what
+ * goes wrong is refused. */
 void convert_run(app *, http_request *, convert_fn *, const writer *);
+/* The same, answered by a function of the caller's. */
+typedef void start_fn(app *, http_request *, const json_t *body, const writer *);
+void convert_start(app *, http_request *, convert_fn *, start_fn *, const writer *);
 
 /* Sets out's member to one of the request's; nothing where v is NULL. */
 void convert_put(json_t *object, const char *key, const json_t *v);

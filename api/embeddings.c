@@ -121,3 +121,30 @@ void embeddings_run(app *app, http_request *rq) {
     a->state = as;
     if (completions_prompts(a, body, "input")) answer_start(a);
 }
+
+/* ---- llama.cpp's ---- */
+
+static void write_native(answer *a) {
+    buf b;
+    buf_init(&b, &a->rq->mem);
+    for (uint32_t i = 0; i < a->n_choices; i++) {
+        const choice *c = &a->choices[i];
+        buf_addf(&b, "%s{\"index\":%u,\"embedding\":[", i ? "," : "[", i);
+        if (c->vector)
+            vector_write(c, &b);
+        else
+            b.failed = true;
+        buf_add(&b, STR("]}"));
+    }
+    buf_addc(&b, ']');
+    app_json(a->rq, &b);
+}
+
+static const writer writer_native_embedding = {.id_prefix = "embd-", .whole = write_native};
+
+void native_embedding_run(app *app, http_request *rq) {
+    const json_t *body = app_body(app, rq);
+    answer *a = body ? embeddings_new(app, rq, body, &writer_native_embedding) : NULL;
+    const char *field = body && json_in_has(body, "content") ? "content" : "input";
+    if (a && completions_prompts(a, body, field)) answer_start(a);
+}

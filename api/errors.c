@@ -137,3 +137,15 @@ static void write_anthropic(buf *b, const failure *f, const char *request_id) {
     buf_addc(b, '}');
 }
 const error_form errors_anthropic = {anthropic_http, write_anthropic};
+
+static void write_ollama(buf *b, const failure *f, const char *request_id) {
+    (void)request_id;
+    buf_add(b, STR("{\"error\":\""));
+    if (f->err.field[0]) {
+        add_lossy(b, f->err.field);
+        buf_add(b, STR(": "));
+    }
+    add_message(b, f);
+    buf_add(b, STR("\"}"));
+}
+const error_form errors_ollama = {failure_http, write_ollama};

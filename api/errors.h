@@ -59,5 +59,6 @@ extern const error_form errors_openai;
 extern const error_form errors_responses;
 /* {"type": "error", "error": {"type", "message"}, "request_id"}; 529 for 503. */
 extern const error_form errors_anthropic;
+extern const error_form errors_ollama; /* {"error": message} */
 
 #endif

@@ -154,8 +154,8 @@ static void on_tick(uv_timer_t *t) {
             c->deadline_us = 0;
             c->half_closed = false; /* not twice */
             shutdown(c->fd, SHUT_RDWR);
-        } else if (beat && rq && rq->pub.streaming && rq->suspended && !rq->ended &&
-                   now - rq->last_byte_us >= beat) {
+        } else if (beat && rq && rq->pub.streaming && !rq->lines && rq->suspended &&
+                   !rq->ended && now - rq->last_byte_us >= beat) {
             buf_add(http_stream_out(&rq->pub), STR(":\n\n"));
             http_wake(&rq->pub);
         }

@@ -103,6 +103,8 @@ void http_refuse_memory(http_request *);
 
 /* Event streams. Append whole events to the buffer, then wake. */
 void http_stream(http_request *);
+void http_stream_lines(
+    http_request *); /* of JSON, not of events; a silent one gets no heartbeats */
 buf *http_stream_out(http_request *);
 size_t http_stream_pending(const http_request *); /* appended, not yet with the kernel */
 void http_stream_end(http_request *);

@@ -43,6 +43,7 @@ struct http_private {
     http_conn *conn; /* NULL once HTTP is done */
     http_phase phase;
     bool suspended, watched, ended, in_flight, no_memory;
+    bool lines; /* a stream without heartbeats */
     buf body, out;
     size_t out_at; /* out before this was handed over */
     uint64_t last_byte_us;

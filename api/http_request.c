@@ -513,6 +513,13 @@ void http_stream(http_request *pub) {
     http_answer(pub, 200, "text/event-stream", (str){NULL, 0});
 }
 
+void http_stream_lines(http_request *pub) {
+    http_private *rq = priv(pub);
+    if (pub->status || !rq->conn) return;
+    pub->streaming = rq->lines = true;
+    http_answer(pub, 200, "application/x-ndjson", (str){NULL, 0});
+}
+
 buf *http_stream_out(http_request *pub) {
     http_private *rq = priv(pub);
     if (rq->out_at > 4096 && rq->out_at >= rq->out.len / 2 && !rq->no_memory) {

@@ -111,7 +111,9 @@ static void write_completion(logprobs *l, const logprobs_waiting *w) {
 
 static void write_named(const logprobs *l, int32_t id, float logprob, buf *b) {
     str piece = tokenizer_piece(l->tok, id, true);
-    buf_add(b, STR("{\"token\":"));
+    buf_addc(b, '{');
+    if (l->with_id) buf_addf(b, "\"id\":%d,", id);
+    buf_add(b, STR("\"token\":"));
     if (l->ids)
         write_id(id, b);
     else

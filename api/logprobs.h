@@ -12,7 +12,8 @@ typedef struct logprobs_waiting logprobs_waiting;
 
 typedef struct logprobs {
     bool on, chat;
-    bool ids; /* tokens are named token_id:N */
+    bool ids;     /* tokens are named token_id:N */
+    bool with_id; /* chat: each has its "id", too */
     int n_top;
     const tokenizer *tok;
     /* completions: tokens, token_logprobs, top_logprobs, text_offset; chat: the first alone */
@@ -24,7 +25,7 @@ typedef struct logprobs {
     bool failed;
 } logprobs;
 
-/* The caller sets ids. */
+/* The caller sets ids and with_id. */
 void logprobs_init(logprobs *, bool on, bool chat, int n_top, const tokenizer *, arena *);
 /* A token whose text begins at byte start (counted over the whole output) and at character
  * offset. s is NULL for the first prompt token, which nothing predicts: then id says which. */

@@ -39,6 +39,7 @@ typedef struct params {
     int n_top;               /* logprobs beside each token's own */
     int prompt_logprobs;     /* -1: none */
     int64_t truncate_prompt; /* 0: no; -1: to what leaves space for max_tokens */
+    bool truncate_end;       /* the first tokens are kept, not the last */
     str *stop;               /* [n_stop] */
     uint32_t n_stop;
     int32_t stop_ids[PARAMS_MAX_STOP_IDS];

@@ -170,10 +170,11 @@ struct port {
     ledger *ledger;             /* the host's */
     /* the device's; NULL when the engine computes in the host's memory */
     ledger *device_ledger;
-    pool *pool;         /* memory of requests */
-    uint64_t kv_bytes;  /* of the KV cache */
-    uint32_t max_gens;  /* generations that may run and wait at once */
-    const char *device; /* where the engine computes, for labels: "cpu", "cuda:0" */
+    pool *pool;           /* memory of requests */
+    uint64_t kv_bytes;    /* of the KV cache */
+    uint32_t max_gens;    /* generations that may run and wait at once ... */
+    uint32_t max_running; /* ... and run */
+    const char *device;   /* where the engine computes, for labels: "cpu", "cuda:0" */
 };
 
 /* Set by the fixed list in metrics.c; the machine counts with it. Index of v's bucket. */

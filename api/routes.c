@@ -16,6 +16,7 @@ enum {             /* flags of a route */
        BARE = 16,  /* and without /v1, for clients whose base URL lacks it */
        AS_RESPONSES = 32, /* form of its refusals; else OpenAI's */
        AS_ANTHROPIC = 64,
+       AS_OLLAMA = 128, /* and only with the option ollama_api */
 };
 
 typedef struct route {
@@ -36,6 +37,11 @@ static const route routes[] = {
     {"/v1/responses/input_tokens", POST | BARE | AS_RESPONSES, responses_count_run},
     {"/v1/messages", POST | AS_ANTHROPIC, messages_run},
     {"/v1/messages/count_tokens", POST | AS_ANTHROPIC, messages_count_run},
+    {"/completion", POST, native_completion_run},
+    {"/infill", POST, infill_run},
+    {"/embedding", POST, native_embedding_run},
+    {"/props", GET, props_run},
+    {"/slots", GET, slots_run},
     {"/tokenize", POST, tokenize_run},
     {"/detokenize", POST, detokenize_run},
     {"/apply-template", POST, apply_template_run},
@@ -43,6 +49,15 @@ static const route routes[] = {
     {"/version", GET, version_run},
     {"/load", GET, load_run},
     {"/ping", GET | POST | POLLED, ping_run},
+    {"/api/chat", POST | AS_OLLAMA, ollama_chat_run},
+    {"/api/generate", POST | AS_OLLAMA, ollama_generate_run},
+    {"/api/embed", POST | AS_OLLAMA, ollama_embed_run},
+    {"/api/embeddings", POST | AS_OLLAMA, ollama_embedding_run},
+    {"/api/tags", GET | AS_OLLAMA, ollama_tags_run},
+    {"/api/show", POST | AS_OLLAMA, ollama_show_run},
+    {"/api/ps", GET | AS_OLLAMA, ollama_ps_run},
+    {"/api/version", GET | AS_OLLAMA, version_run},
+    {"/api/", PREFIX | AS_OLLAMA, NULL}, /* pull, create, delete, ... */
     {"/health", GET | POLLED, health_run},
     {"/ready", GET | POLLED, ready_run},
     {"/metrics", GET | POLLED, metrics_run},
@@ -65,6 +80,7 @@ static const route *find(str path) {
 
 static const error_form *form_of(const route *r) {
     if (r && r->flags & AS_RESPONSES) return &errors_responses;
+    if (r && r->flags & AS_OLLAMA) return &errors_ollama;
     return r && r->flags & AS_ANTHROPIC ? &errors_anthropic : &errors_openai;
 }
 
@@ -183,13 +199,26 @@ static bool authenticate(app *app, http_request *rq, const route *r) {
     return false;
 }
 
+static void refuse_ollama(const app *app, const http_request *rq, failure *f) {
+    if (!app->opt.ollama_api) {
+        failure_set(f, API_NOT_FOUND, "there is no %.80s here", rq->path.ptr);
+        err_hint(&f->err, "Ollama's API is there with the option ollama_api");
+        return;
+    }
+    failure_set(f, API_NOT_FOUND,
+                "there is no %.80s here: the server has the model that its operator names",
+                rq->path.ptr);
+}
+
 void routes_begin(app *app, http_request *rq) {
     const route *r = find(rq->path);
     failure f;
     rq->errors = form_of(r);
     cross_origin(app, rq);
     if (!authenticate(app, rq, r)) return;
-    if (!r) {
+    if (r && r->flags & AS_OLLAMA && !(app->opt.ollama_api && r->run)) {
+        refuse_ollama(app, rq, &f);
+    } else if (!r) {
         failure_set(&f, API_NOT_FOUND, "there is no %.80s here", rq->path.ptr);
     } else if (rq->method == HTTP_OPTIONS) {
         http_set(rq, "Allow", allow_text(r));

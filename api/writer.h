@@ -10,6 +10,8 @@
 typedef struct writer {
     const char *id_prefix;  /* of the answer's id, which has 24 hexadecimal digits behind it */
     bool chat;              /* the request has messages, and the parameters of chat */
+    bool fills;             /* without max_tokens an output may fill the context */
+    bool lists;             /* log-probabilities in the form of chat, with ids */
     bool cuts_length;       /* a max_tokens beyond the context is cut: the API can say so */
     bool (*open)(answer *); /* begins the stream; false: no memory */
     /* Sends what the choice's parts hold and is not sent. Called for each step's tokens, also

@@ -69,6 +69,8 @@
       "private key of tls_cert (PEM, without a password)", "", "ssl-keyfile ssl-key-file")                                \
     X("server", STR, cors_origins, "", 0, 255, "",                                            \
       "origins whose web pages may send requests, separated by blanks, or *; default: none", "", "", LIVE) \
+    X("server", BOOL, ollama_api, 0, 0, 1, "",                                                \
+      "answer Ollama's /api/chat, /api/generate, /api/embed, /api/tags and others, too", "", "", LIVE) \
     X("server", BOOL, log_requests, 1, 0, 1, "",                                              \
       "write one log line per request", "", "", LIVE)                                                 \
     X("memory", STR, memory, "auto", 0, 63, "",                                               \

@@ -441,7 +441,8 @@ status bridge_open(bridge **out, uv_loop_t *loop, machine *m, void (*flushed)(vo
                      .device = m->device,
                      .pool = m->pool,
                      .kv_bytes = m->plan.kv_bytes,
-                     .max_gens = m->opt.max_num_seqs + m->opt.max_waiting};
+                     .max_gens = m->opt.max_num_seqs + m->opt.max_waiting,
+                     .max_running = m->opt.max_num_seqs};
     uv_async_init(loop, &b->async, on_async);
     b->async.data = b;
     *out = b;

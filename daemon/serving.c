@@ -20,6 +20,7 @@ server_options server_options_of(const options *o) {
                          .metrics_auth = o->metrics_auth,
                          .tls_cert = o->tls_cert,
                          .tls_key = o->tls_key,
+                         .ollama_api = o->ollama_api,
                          .cors_origins = o->cors_origins,
                          .trust_request_chat_template = o->trust_request_chat_template};
     return so;

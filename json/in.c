@@ -175,6 +175,7 @@ status json_in_parse(const json_t **out, arena *a, str text, err *e) {
 }
 
 const char *json_in_kind(const json_t *v) {
+    if (!v) return "absent";
     switch (json_typeof(v)) {
     case JSON_OBJECT: return "an object";
     case JSON_ARRAY: return "an array";

@@ -523,9 +523,9 @@ static options all_changed(void) {
     return o;
 }
 
-static const char live_names[] =
-    " request_timeout drain_timeout metrics_auth cors_origins log_requests log_level "
-    "trust_request_chat_template ";
+static const char live_names[] = " request_timeout drain_timeout metrics_auth cors_origins "
+                                 "ollama_api log_requests log_level "
+                                 "trust_request_chat_template ";
 
 static bool is_live(const char *name) {
     char word[80];

@@ -26,7 +26,7 @@ TOGETHER = {"tls_cert": ["tls_key"], "tls_key": ["tls_cert"], "metrics_auth": ["
 SAMPLE = vramd("serve", "--print-sample").stdout
 DEFAULTS = dict(re.findall(r"^#(\w+) = ?(.*)$", SAMPLE, re.M))
 SECTION = {name: part.split("]")[0] for part in SAMPLE.split("\n[")[1:] for name in re.findall(r"^#(\w+) =", part, re.M)}
-LIVE = {"log_level", "log_requests", "drain_timeout", "request_timeout", "metrics_auth", "cors_origins", "trust_request_chat_template"}
+LIVE = {"log_level", "ollama_api", "log_requests", "drain_timeout", "request_timeout", "metrics_auth", "cors_origins", "trust_request_chat_template"}
 
 
 @pytest.fixture(scope="module")

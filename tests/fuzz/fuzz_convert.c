@@ -1,6 +1,7 @@
 /* module: api
- * Bodies of /v1/responses and /v1/messages as bodies of chat. The first byte chooses the API and
- * how much memory there is. What is taken has messages, each with a role, and can be written. */
+ * Bodies of other APIs as bodies of chat or of completions. The first byte chooses the API (0 to 5),
+ * the second how much memory there is. What is taken can be written; the messages of a chat have
+ * roles. */
 #include "api/convert.h"
 #include "base/check.h"
 #include "json/out.h"
@@ -26,7 +27,6 @@ static void check_taken(const job *j, arena *a) {
     buf b;
     const json_t *v;
     err e;
-    CHECK(json_array_size(j->c.messages) > 0);
     for (size_t i = 0; i < json_array_size(j->c.messages); i++)
         CHECK(json_is_string(json_object_get(json_array_get(j->c.messages, i), "role")));
     buf_init(&b, a);
@@ -37,14 +37,17 @@ static void check_taken(const job *j, arena *a) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n) {
-    if (n == 0) return 0;
+    static convert_fn *const fns[] = {convert_responses,       convert_messages,
+                                      convert_native,          convert_ollama_chat,
+                                      convert_ollama_generate, convert_ollama_raw};
+    if (n < 2) return 0;
     arena a;
     arena_init(&a, chunks_heap(), 16 << 20);
-    job j = {.fn = p[0] & 1 ? convert_responses : convert_messages, .c.mem = &a};
-    status s = json_in_parse(&j.c.in, &a, (str){(const char *)p + 1, n - 1}, &j.error);
+    job j = {.fn = fns[p[0] % (sizeof fns / sizeof *fns)], .c.mem = &a};
+    status s = json_in_parse(&j.c.in, &a, (str){(const char *)p + 2, n - 2}, &j.error);
     if (s == OK && json_is_object(j.c.in)) {
-        const size_t left = (size_t)(p[0] >> 1) * 64; /* 127: as much as it needs */
-        const bool less = p[0] >> 1 < 127 && left < (size_t)(a.end - a.at);
+        const size_t left = (size_t)p[1] * 64; /* 255: as much as it needs */
+        const bool less = p[1] < 255 && left < (size_t)(a.end - a.at);
         if (less) a.end = a.at + left;
         if (less) a.limit = a.total;
         const bool whole = json_within(&a, convert, &j) && !a.failed;
