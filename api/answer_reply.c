@@ -7,56 +7,12 @@
 
 /* ---- the plan of a template ---- */
 
-typedef struct template_rig {
-    const chat_template *t;
-} template_rig;
-
-static bool render(void *user, const json_t *messages, const json_t *tools, bool generation,
-                   arena *a, str *out) {
-    const template_rig *rig = user;
-    const template_args args = {.messages = messages,
-                                .tools = tools,
-                                .add_generation_prompt = generation,
-                                .now = {.tm_year = 126, .tm_mday = 1}};
-    jinja_text text;
-    err e;
-    if (template_render(rig->t, &args, a, &text, &e) != OK) return false;
-    *out = text.text;
-    return true;
-}
-
-/* Every special token of the vocabulary. */
-static reply_special *specials(const tokenizer *tok, arena *a, size_t *n) {
-    const uint32_t *ids = tokenizer_specials(tok, n);
-    reply_special *all = arena_alloc(a, (*n + 1) * sizeof *all);
-    for (size_t i = 0; all && i < *n; i++)
-        all[i] = (reply_special){tokenizer_piece(tok, (int32_t)ids[i], true), (int32_t)ids[i]};
-    return all;
-}
-
-static bool find_plan(const app *app, const chat_template *t, const chunks *scratch,
-                      reply_plan *out) {
-    const template_rig rig = {t};
-    arena a;
-    size_t n;
-    arena_init(&a, scratch, 0);
-    const reply_special *special = specials(app->port->tok, &a, &n);
-    const reply_source src = {.template = t->source,
-                              .render = render,
-                              .user = (void *)&rig,
-                              .special = special,
-                              .n_special = n};
-    const bool ok = special && reply_derive(out, scratch, &src);
-    arena_clear(&a);
-    return ok;
-}
-
 const reply_plan *reply_plan_of(app *app, const chat_template *t, arena *mem) {
     const chat_templates *all = app->port->chat;
     const int k = t == &all->chat ? 0 : t == &all->tool_use ? 1 : -1;
     reply_plan *p = k < 0 ? arena_alloc(mem, sizeof *p) : &app->replies[k];
     if (!p || (k >= 0 && app->reply_known[k])) return p;
-    if (!find_plan(app, t, mem->src, p)) return NULL;
+    if (!reply_plan_of_template(p, t, app->port->tok, mem->src)) return NULL;
     if (k >= 0) app->reply_known[k] = true;
     return p;
 }

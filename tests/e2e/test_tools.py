@@ -170,6 +170,12 @@ def test_a_model_that_has_learnt_tools_calls_them(coder):
     assert "12" in (answer.message.content or "")
 
 
+def test_inspect_says_how_calls_are_read(coder):
+    path = re.search(r'model="?([^"\s]+\.gguf)', " ".join(coder.process.args).replace("--model ", "model=")).group(1)
+    text = vramd("inspect", path).stdout
+    assert "tool calls  hermes, which gave back two calls" in text and "reasoning   none" in text
+
+
 PAGE = (DOCS / "tools.md").read_text()
 
 
