@@ -82,8 +82,18 @@ bool answer_prompts(answer *a, size_t n) {
 
 /* ---- tokenising ---- */
 
+static bool needs_grammar(const answer *a) {
+    return a->p.form.build && !a->grammar;
+}
+
 static void encode(void *arg) {
-    prompt_encode(arg);
+    answer *a = arg;
+    const port *port = a->app->port;
+    prompt_encode(a);
+    if (a->encode_status == OK && needs_grammar(a))
+        a->encode_status =
+            constraint_compile(&a->p.form, &a->rq->mem, port->index,
+                               pool_chunks(port->grammars), &a->compiled, &a->encode_error);
 }
 
 static void submit_all(answer *a);
@@ -92,6 +102,12 @@ static void encoded(void *arg) {
     answer *a = arg;
     http_request *rq = a->rq;
     rq->lent = false;
+    if (a->compiled) {
+        a->grammar = grammars_add(&a->app->grammars, a->p.form.key, a->compiled);
+        if (!a->grammar)
+            a->encode_status =
+                err_set(&a->encode_error, ERR_NO_MEMORY, "no memory for a grammar");
+    }
     if (!rq->gone) submit_all(a);
     http *h = a->app->http;
     http_unref(rq);
@@ -101,14 +117,16 @@ static void encoded(void *arg) {
 void answer_start(answer *a) {
     size_t bytes = 0;
     for (uint32_t i = 0; i < a->n_prompts; i++) bytes += a->prompts[i].text.len;
-    if (bytes > INLINE_TEXT_BYTES) {
+    if (a->p.form.build) a->grammar = grammars_find(&a->app->grammars, a->p.form.key);
+    if (needs_grammar(a)) grammars_make_space(&a->app->grammars);
+    if (bytes > INLINE_TEXT_BYTES || needs_grammar(a)) {
         http_ref(a->rq);
         a->rq->lent = true;
         if (a->app->port->ops->offload(a->app->port, encode, encoded, a)) return;
         a->rq->lent = false;
         http_unref(a->rq);
         err e;
-        err_set(&e, ERR_BUSY, "too many long prompts at once");
+        err_set(&e, ERR_BUSY, "too many long prompts and new grammars at once");
         app_refuse(a->app, a->rq, &e);
         return;
     }
@@ -251,6 +269,7 @@ static bool choice_init(answer *a, choice *c, uint32_t index, uint32_t max_token
                          .allowed = a->p.allowed,
                          .banned = a->p.banned,
                          .n_banned = a->p.n_banned,
+                         .grammar = a->grammar ? a->grammar->g : NULL,
                          .ignore_eos = a->p.ignore_eos,
                          .stop_ids = a->p.stop_ids,
                          .n_stop_ids = a->p.n_stop_ids,
@@ -272,6 +291,11 @@ static bool choice_init(answer *a, choice *c, uint32_t index, uint32_t max_token
                   &a->rq->mem);
     c->lp.with_id = a->writer->lists;
     c->lp.ids = a->p.tokens_as_ids;
+    if (a->grammar) {
+        c->spec.grammar_state = arena_alloc(&a->rq->mem, grammar_state_bytes(c->spec.grammar));
+        if (!c->spec.grammar_state) return false;
+        grammar_start(c->spec.grammar, c->spec.grammar_state);
+    }
     return choice_reads(c) && stop_state_init(&c->stop, &a->rq->mem, &a->stops);
 }
 
@@ -308,6 +332,9 @@ static bool charge(answer *a) {
 
 void answer_settle(answer *a) {
     uint64_t prompt = 0, output = 0;
+    if (a->grammar) grammars_leave(&a->app->grammars, a->grammar);
+    a->grammar = NULL;
+    if (!a->rq->tenant) return;
     for (uint32_t i = 0; i < a->n_choices; i++) {
         if (i % a->p.n == 0) prompt += a->choices[i].spec.n_prompt;
         output += a->choices[i].usage.n_output;

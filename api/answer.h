@@ -97,9 +97,11 @@ typedef struct answer {
     str head; /* stream: what each chunk begins with */
     buf piece;
     uint64_t first_token_us;
-    uint64_t timeout_us; /* from the submission on; 0: none */
-    uint64_t n_charged;  /* tokens, to the tenant */
-    str salt;            /* of the prefix cache: the tenant's, and the client's own */
+    uint64_t timeout_us;      /* from the submission on; 0: none */
+    uint64_t n_charged;       /* tokens, to the tenant */
+    str salt;                 /* of the prefix cache: the tenant's, and the client's own */
+    kept_grammar *grammar;    /* what the output must be; NULL: anything */
+    struct grammar *compiled; /* on its way to the others */
     status encode_status;
     err encode_error;
 } answer;
@@ -115,7 +117,8 @@ void answer_start(answer *);
 void answer_gone(answer *);
 void answer_fail(answer *, failure *);
 void answer_sent(answer *);
-/* All has ended: tells the tenant what was used of what was charged. */
+/* All has ended: nobody uses the grammar, and the tenant is told what was used of what was
+ * charged. */
 void answer_settle(answer *);
 
 /* answer_prompt.c */

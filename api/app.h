@@ -2,6 +2,7 @@
 #ifndef VRAMD_API_APP_H
 #define VRAMD_API_APP_H
 
+#include "api/grammars.h"
 #include "api/http.h"
 #include "api/keys.h"
 #include "api/port.h"
@@ -28,6 +29,7 @@ typedef struct app {
     reply_plan replies[2]; /* of port->chat's two templates, once known */
     bool reply_known[2];
     uint64_t n_unparsed;  /* marks of calls in output that no valid call followed */
+    grammars grammars;    /* compiled, for all requests */
     memory_sample memory; /* the latest */
     bool sampling;        /* a newer one is under way */
     uint64_t answers[6];  /* by hundreds of the HTTP status; [0]: the client left; [1]: 501;

@@ -13,11 +13,6 @@ static status bad(err *e, const char *field, const char *text) {
     return err_field(e, "%s", field);
 }
 
-static status unsupported(err *e, const char *field, const char *text) {
-    err_set(e, ERR_UNSUPPORTED, "%s", text);
-    return err_field(e, "%s", field);
-}
-
 /* ---- what needs more than a row ---- */
 
 static status read_max_tokens(params *p, const json_t *o, bool chat, err *e) {
@@ -181,23 +176,6 @@ static status read_reasoning(params *p, const json_t *o, err *e) {
     return bad(e, "reasoning_format", "reasoning_format must be none, auto or deepseek");
 }
 
-/* What is refused only with some values: rows of the table say the rest. */
-static status read_formats(params *p, const json_t *o, bool chat, err *e) {
-    status s;
-    const json_t *format = json_object_get(o, "response_format");
-    if (format && !json_is_null(format)) {
-        if (!json_is_object(format))
-            return json_in_wrong(e, "response_format", "an object", format);
-        str type = STR("text");
-        s = json_in_str(format, "type", &type, e);
-        if (s != OK) return err_field(e, "response_format.type");
-        if (!str_eqz(type, "text"))
-            return unsupported(e, "response_format",
-                               "response_format other than text is not supported");
-    }
-    return chat ? read_reasoning(p, o, e) : OK;
-}
-
 static status read_stops(params *p, const json_t *o, const tokenizer *tok, arena *a, err *e) {
     status s = read_stop(p, o, a, e);
     return s == OK ? read_stop_ids(p, o, tokenizer_n_vocab(tok), e) : s;
@@ -229,7 +207,8 @@ status params_read(params *p, const json_t *o, bool chat, const sampling *defaul
     p->sampling.n_logprobs = -1;
     status s = read_names(p, o, e);
     if (s == OK) s = param_table_read(p, o, chat, e);
-    if (s == OK) s = read_formats(p, o, chat, e);
+    if (s == OK) s = constraint_read(&p->form, o, a, e);
+    if (s == OK && chat) s = read_reasoning(p, o, e);
     if (s == OK && chat) s = tools_read(&p->tools, o, a, e);
     if (s == OK) s = read_best_of(p, o, chat, e);
     if (s == OK) s = read_logprobs(p, o, chat, e);

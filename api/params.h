@@ -2,6 +2,7 @@
 #ifndef VRAMD_API_PARAMS_H
 #define VRAMD_API_PARAMS_H
 
+#include "api/constraint.h"
 #include "api/tools.h"
 #include "json/in.h"
 #include "model/bans.h"
@@ -30,6 +31,7 @@ typedef struct params {
     const uint32_t *allowed; /* [sampling_mask_words(n_vocab)] */
     const banned_tokens *banned;
     uint32_t n_banned;
+    constraint form;
     int64_t max_tokens;  /* -1: not given */
     uint32_t n, n_shown; /* choices generated; of them the best n_shown are returned */
     bool echo, ignore_eos, logprobs, return_memory, add_special_tokens;

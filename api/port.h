@@ -17,6 +17,7 @@
 #include "model/program.h"
 #include "model/sampling.h"
 #include "scheduler/stats.h"
+#include "text/grammar.h"
 #include "text/template.h"
 
 typedef struct gen gen; /* one sequence in the machine */
@@ -61,6 +62,11 @@ typedef struct gen_spec { /* pointers are borrowed until the last event */
     const uint32_t *allowed; /* tokens it may draw: [sampling_mask_words]; NULL: all */
     const banned_tokens *banned; /* what its output must not contain */
     uint32_t n_banned;
+    /* What its output must be: end tokens are allowed where the grammar is satisfied, and where
+     * nothing can follow the generation ends with GEN_STOP. NULL: anything. The state is the
+     * generation's own, and at its start. */
+    const grammar *grammar;
+    grammar_state *grammar_state;
     bool ignore_eos;
     const int32_t *stop_ids;
     uint32_t n_stop_ids; /* at most 16 */
@@ -170,11 +176,13 @@ struct port {
     ledger *ledger;             /* the host's */
     /* the device's; NULL when the engine computes in the host's memory */
     ledger *device_ledger;
-    pool *pool;           /* memory of requests */
-    uint64_t kv_bytes;    /* of the KV cache */
-    uint32_t max_gens;    /* generations that may run and wait at once ... */
-    uint32_t max_running; /* ... and run */
-    const char *device;   /* where the engine computes, for labels: "cpu", "cuda:0" */
+    pool *pool;               /* memory of requests */
+    const vocab_index *index; /* for grammars; NULL until loaded */
+    pool *grammars;           /* memory of compiled grammars */
+    uint64_t kv_bytes;        /* of the KV cache */
+    uint32_t max_gens;        /* generations that may run and wait at once ... */
+    uint32_t max_running;     /* ... and run */
+    const char *device;       /* where the engine computes, for labels: "cpu", "cuda:0" */
 };
 
 /* Set by the fixed list in metrics.c; the machine counts with it. Index of v's bucket. */

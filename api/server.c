@@ -136,9 +136,8 @@ static void on_done(void *self, http_request *rq) {
 /* The last reference is gone: what the tenant was charged and did not use goes back. */
 static void on_freed(void *self, http_request *rq) {
     (void)self;
-    if (!rq->tenant) return;
     if (rq->user) answer_settle(rq->user);
-    tenant_leave(rq->tenant);
+    if (rq->tenant) tenant_leave(rq->tenant);
 }
 
 static double on_retry_after(void *self) {
@@ -187,6 +186,7 @@ status server_open(server **out, uv_loop_t *loop, const server_options *o, port 
     server *s = calloc(1, sizeof *s);
     if (!s) return mem_exhausted(e, MEM_HTTP, "the front end");
     s->app.port = p;
+    s->app.grammars.pool = p->grammars;
     s->app.opt = *o;
     memory_sample_take(p, &s->app.memory);
     const http_app callbacks = {.self = s,
@@ -257,6 +257,7 @@ void server_abort(server *s) {
 
 void server_close(server *s) {
     http_close(s->app.http);
+    grammars_clear(&s->app.grammars);
     keys_close(s->app.keys, s->app.port->ledger);
     free(s);
 }

@@ -82,6 +82,8 @@
     X("memory", BYTES, request_memory, 0, 0, 68719476736, "bytes",                            \
       "memory for request bodies, prompts and queued output; 0: computed from max_body, "      \
       "max_model_len and max_waiting", "", "")                                                                  \
+    X("memory", BYTES, grammar_cache_bytes, 16777216, 65536, 68719476736, "bytes",            \
+      "memory for the masks of allowed tokens of structured output", "", "")                  \
     X("memory", U64, kv_cache_tokens, 0, 0, 1099511627776, "tokens",                          \
       "size of the KV cache; 0: what the budget holds, or with memory = auto 1024 per "        \
       "sequence", "", "")                                                                     \

@@ -114,11 +114,28 @@ static void fill_end_tokens(bridge *b, gen *g) {
     g->job.sampling.n_end_tokens = (uint32_t)n;
 }
 
-static void forbid_banned(runner_job *job, uint32_t *mask) {
-    bans_forbid(&((const gen *)job)->bans, mask);
+/* What the grammar allows, and end tokens where its text may end. */
+static void forbid_others(const gen *g, uint32_t *mask) {
+    uint32_t n_end = 0;
+    int32_t end[MAX_END_TOKENS];
+    if (grammar_accepts_end(g->spec.grammar, g->spec.grammar_state))
+        for (uint32_t i = 0; i < g->job.sampling.n_end_tokens; i++) {
+            int32_t t = g->end_tokens[i];
+            if (mask[t / 32] >> t % 32 & 1) end[n_end++] = t;
+        }
+    grammar_mask(g->spec.grammar, g->spec.grammar_state, g->masks, mask);
+    for (uint32_t i = 0; i < n_end; i++) mask[end[i] / 32] |= 1u << end[i] % 32;
+}
+
+static void forbid(runner_job *job, uint32_t *mask) {
+    const gen *g = (const gen *)job;
+    bans_forbid(&g->bans, mask);
+    if (g->spec.grammar) forbid_others(g, mask);
 }
 static void remember(runner_job *job, int32_t token) {
-    bans_take(&((gen *)job)->bans, token);
+    gen *g = (gen *)job;
+    bans_take(&g->bans, token);
+    if (g->spec.grammar) grammar_take(g->spec.grammar, g->spec.grammar_state, token);
 }
 
 static status on_submit(port *p, const gen_spec *s, gen **out, err *e) {
@@ -140,6 +157,7 @@ static status on_submit(port *p, const gen_spec *s, gen **out, err *e) {
                        .n_score = (int8_t)s->sampling.n_logprobs,
                        .allowed = s->allowed},
                .bans = {.banned = s->banned, .n = s->n_banned},
+               .masks = b->grammar.masks,
                .state = STATE_WAITING,
                .number = ++b->next_number,
                .submit_us = clock_us()};
@@ -148,7 +166,7 @@ static status on_submit(port *p, const gen_spec *s, gen **out, err *e) {
         g->job.n_score = -1;
     else if (g->job.n_score < 0)
         g->job.n_score = 0;
-    if (s->n_banned) g->job.allow = forbid_banned, g->job.take = remember;
+    if (s->n_banned || s->grammar) g->job.allow = forbid, g->job.take = remember;
     fill_end_tokens(b, g);
     b->waiting_tokens += s->n_prompt;
     *out = g;
@@ -238,9 +256,9 @@ static void end_gen(bridge *b, gen *g, const out_record *r, gen_event *ev) {
     if (ev->finish == GEN_ERROR) {
         if (r->ev.finish == FINISH_NO_TOKEN) {
             err_set(&failed, ERR_INVALID,
-                    "no token is allowed after %u tokens of output by allowed_token_ids, "
+                    "no token is allowed after %u tokens of output by %sallowed_token_ids, "
                     "bad_words and logit_bias together",
-                    r->ev.n_output);
+                    r->ev.n_output, g->spec.grammar ? "the grammar, " : "");
             err_hint(&failed, "allow more tokens, or set max_tokens lower");
         } else if (r->ev.finish == FINISH_NOT_FINITE) {
             err_set(&failed, ERR_DEVICE, "the model's logits are not finite after %u tokens",
@@ -311,6 +329,7 @@ static void tell_loaded(bridge *b) {
         b->port.tok = b->m->tok;
         b->port.chat = &b->m->chat;
         b->port.defaults = &b->m->sampling;
+        b->port.index = b->grammar.index;
         atomic_store(&b->load_state, READY);
     }
     b->loaded(b->arg, b->load_status, &b->load_error);
@@ -390,12 +409,13 @@ static uint32_t count_records(const machine *m) {
 static uint64_t bridge_bytes(const machine *m) {
     return align_up(sizeof(bridge), 64) + align_up(count_gens(m) * sizeof(gen), 64) +
            2 * align_up(count_records(m) * sizeof(out_record), 64) +
-           align_up(m->opt.max_num_seqs * sizeof(sched_id), 64);
+           2 * align_up(m->opt.max_num_seqs * sizeof(sched_id), 64);
 }
 
 void bridge_terms(const machine *m, terms *t) {
     terms_add(t, MEM_SCHEDULER, TERM_EXACT, bridge_bytes(m), "%u generations, outbox",
               count_gens(m));
+    grammar_memory_terms(m, t);
 }
 
 status bridge_open(bridge **out, uv_loop_t *loop, machine *m, void (*flushed)(void *),
@@ -403,9 +423,17 @@ status bridge_open(bridge **out, uv_loop_t *loop, machine *m, void (*flushed)(vo
     void *mem;
     status s = ledger_alloc(m->ledger, &mem, MEM_SCHEDULER, bridge_bytes(m), "generations", e);
     if (s != OK) return s;
+    grammar_memory grammar;
+    s = grammar_memory_open(&grammar, m, e);
+    if (s != OK) {
+        grammar_memory_close(&grammar);
+        ledger_free(m->ledger, mem);
+        return s;
+    }
     bridge *b = mem;
     char *at = (char *)mem + align_up(sizeof *b, 64);
     b->m = m;
+    b->grammar = grammar;
     b->loop = loop;
     b->flushed = flushed;
     b->loaded = loaded;
@@ -418,6 +446,8 @@ status bridge_open(bridge **out, uv_loop_t *loop, machine *m, void (*flushed)(vo
     for (int i = 0; i < 2; i++, at += align_up(b->out_cap * sizeof(out_record), 64))
         b->out[i] = (out_record *)at;
     b->full = (sched_id *)at;
+    at += align_up(m->opt.max_num_seqs * sizeof(sched_id), 64);
+    b->complete = (sched_id *)at;
     pthread_mutex_init(&b->in_lock, NULL);
     pthread_mutex_init(&b->out_lock, NULL);
     pthread_mutex_init(&b->stats_lock, NULL);
@@ -440,6 +470,7 @@ status bridge_open(bridge **out, uv_loop_t *loop, machine *m, void (*flushed)(vo
                      .device_ledger = m->device_ledger,
                      .device = m->device,
                      .pool = m->pool,
+                     .grammars = b->grammar.grammars,
                      .kv_bytes = m->plan.kv_bytes,
                      .max_gens = m->opt.max_num_seqs + m->opt.max_waiting,
                      .max_running = m->opt.max_num_seqs};
@@ -489,5 +520,6 @@ void bridge_free(bridge *b) {
     pthread_mutex_destroy(&b->stats_lock);
     pthread_cond_destroy(&b->in_wake);
     pthread_cond_destroy(&b->out_room);
+    grammar_memory_close(&b->grammar);
     ledger_free(b->m->ledger, b);
 }

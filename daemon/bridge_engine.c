@@ -28,6 +28,15 @@ static void push(bridge *b, const out_record *r) {
     pthread_mutex_unlock(&b->out_lock);
 }
 
+/* A sequence whose grammar is at its end is stopped after the step: in lockstep no further row of
+ * it is planned yet. */
+static void count_complete(bridge *b, gen *g, const sched_event *ev) {
+    if (!g->spec.grammar || ev->finish) return;
+    if (grammar_can_go_on(g->spec.grammar, g->spec.grammar_state)) return;
+    if (grammar_accepts_end(g->spec.grammar, g->spec.grammar_state))
+        b->complete[b->n_complete++] = ev->id;
+}
+
 /* A sequence whose reader is too slow is paused after the step: its events are still read. */
 static void count_unread(bridge *b, gen *g, const sched_event *ev) {
     g->unread += ev->n_tokens;
@@ -57,7 +66,10 @@ static void on_event(void *arg, const runner_event *e) {
     }
     if (e->event->kind != EVENT_TOKEN) push(b, &r);
     /* Only an event of tokens has some; ENDED may be the last word of g. */
-    if (e->event->kind == EVENT_TOKEN) count_unread(b, g, e->event);
+    if (e->event->kind == EVENT_TOKEN) {
+        count_unread(b, g, e->event);
+        count_complete(b, g, e->event);
+    }
     for (uint32_t i = 0; i < e->event->n_tokens; i++) {
         r.token = e->token[i];
         push(b, &r);
@@ -163,6 +175,13 @@ static void pause_full(bridge *b) {
     b->n_full = 0;
 }
 
+static void stop_complete(bridge *b) {
+    for (uint32_t i = 0; i < b->n_complete; i++)
+        sched_cancel(b->m->sched, b->complete[i], FINISH_STOP);
+    if (b->n_complete) runner_deliver(b->runner);
+    b->n_complete = 0;
+}
+
 static void publish(bridge *b, bool stepped) {
     sched_stats s;
     sched_read(b->m->sched, &s);
@@ -185,6 +204,7 @@ void *bridge_engine_main(void *arg) {
     pthread_setname_np(pthread_self(), "vramd-engine");
     let_others_go_first();
     b->load_status = machine_load(b->m, &b->load_error);
+    if (b->load_status == OK) grammar_memory_load(&b->grammar, b->m->tok);
     if (b->load_status == OK)
         b->runner = runner_init(b->m->runner_mem, &b->m->sched_conf,
                                 b->m->model->program.config.n_vocab, b->m->sched, b->m->engine,
@@ -200,6 +220,7 @@ void *bridge_engine_main(void *arg) {
         if (!go) return NULL;
         busy = runner_step(b->runner);
         pause_full(b);
+        stop_complete(b);
         publish(b, busy);
     }
 }

@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 
 #include "daemon/bridge.h"
+#include "daemon/grammar_memory.h"
 
 enum { BRIDGE_SUBMIT = 1, BRIDGE_CANCEL = 2, BRIDGE_CREDIT = 4, MAX_END_TOKENS = 64 };
 
@@ -19,6 +20,7 @@ typedef enum gen_state { STATE_FREE, STATE_WAITING, STATE_RUNNING, STATE_PREEMPT
 struct gen {
     runner_job job; /* first: sched_spec.user is its address; read by the engine thread */
     bans bans;
+    mask_cache *masks; /* with spec.grammar; engine thread */
     int32_t end_tokens[MAX_END_TOKENS];
     gen_spec spec;
     uint64_t salt, leader_number;
@@ -81,6 +83,9 @@ struct bridge {
     runner *runner; /* engine thread */
     sched_id *full; /* [max_num_seqs]: engine thread; at their limit since this step */
     uint32_t n_full;
+    sched_id *complete; /* [max_num_seqs]: engine thread; their grammar is at its end since */
+    uint32_t n_complete;
+    grammar_memory grammar;
 
     /* Loop thread. */
     gen *free, *all;

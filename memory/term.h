@@ -17,6 +17,7 @@
     X(MEM_LOGITS, "logits")                                                                    \
     X(MEM_WORKSPACE, "workspace")                                                              \
     X(MEM_TOKENIZER, "tokenizer")                                                              \
+    X(MEM_GRAMMAR, "grammar") /* structured output */                                          \
     X(MEM_SCHEDULER, "scheduler")                                                              \
     X(MEM_REQUESTS, "requests") /* bodies, queue, outbox: one pool */                          \
     X(MEM_HTTP, "http")         /* libmicrohttpd's pool per connection */                      \

@@ -16,7 +16,7 @@ typedef struct mask_cache mask_cache;       /* one thread */
 
 enum {
     GRAMMAR_MAX_STATES = 20000,
-    GRAMMAR_MAX_DEPTH = 600 /* of calls on a stack: what nests deeper is not allowed */
+    GRAMMAR_MAX_DEPTH = 400 /* of calls on a stack: what nests deeper is not allowed */
 };
 
 /* Memory for the result comes from `keep`, scratch from where the arena of the rules has its own;
@@ -40,10 +40,10 @@ bool grammar_can_go_on(const grammar *, const grammar_state *);
 /* Bytes of a cache whose masks take up to `budget`: exact. */
 size_t mask_cache_bytes(uint32_t n_vocab, size_t budget);
 mask_cache *mask_cache_init(void *mem, uint32_t n_vocab, size_t budget);
-/* Clears the bits of all tokens that are not allowed here: [sampling_mask_words(n_vocab)]. End
- * tokens are not its business: they stand for no byte and are cleared, too. */
+/* Clears the bits of all tokens that are not allowed here: [sampling_mask_words(n_vocab)], and so
+ * of those that end a text, which stand for no byte. */
 void grammar_mask(const grammar *, const grammar_state *, mask_cache *, uint32_t *mask);
-/* The same by trying every token. For tests. */
+/* Sets exactly the bits of those that are allowed, by trying every token. For tests. */
 void grammar_mask_plain(const grammar *, const grammar_state *, uint32_t *mask);
 
 typedef struct mask_counts {

@@ -52,7 +52,7 @@ enum {
     STACK_UNKNOWN = 1, /* a return may go wherever the rule is called */
     STACK_FIRST = 2,
     STATE_MAX_CONFS = 96, /* what more an ambiguous grammar has is left out */
-    STATE_MAX_NODES = 1024
+    STATE_MAX_NODES = 640
 };
 
 typedef struct stack_node {

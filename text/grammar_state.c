@@ -133,7 +133,7 @@ static void follow_bytes(grammar_state *s, stacks *k, str bytes, conf_set *set) 
     for (size_t i = 0; i < bytes.len && set->n; i++) {
         conf_step(k, set, (uint8_t)bytes.ptr[i], &next);
         *set = next;
-        if (k->n > STATE_MAX_NODES / 2) { /* a long token that nests deeply */
+        if (k->n > STATE_MAX_NODES - STATE_MAX_CONFS) { /* a long token that nests deeply */
             store(s, k, set);
             load(s, set);
             k->n = s->n_nodes;

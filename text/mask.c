@@ -35,6 +35,7 @@ struct mask_cache {
     size_t cap, head, tail, end;
     uint32_t *bucket;
     char *ring;
+    uint32_t *sum; /* [words]: of the position */
     uint32_t *bits; /* [words]: of the state that is computed */
     uint32_t *list; /* [n_vocab]: its tokens that depend on the stack */
     char *single;   /* a kept entry that the ring has no space for */
@@ -287,9 +288,9 @@ static void add_symbols(const grammar *g, uint32_t q, uint32_t *mask) {
         mask[g->symbol[i].token / 32] |= 1u << g->symbol[i].token % 32;
 }
 
-void grammar_mask(const grammar *g, const grammar_state *s, mask_cache *m, uint32_t *mask) {
+/* Sets the bits of what the position allows. */
+static void add_all(const grammar *g, const grammar_state *s, mask_cache *m, uint32_t *mask) {
     bool deep = false;
-    memset(mask, 0, m->words * sizeof *mask);
     for (uint32_t i = 0; i < s->n; i++)
         deep |= s->c[i].parent >= STACK_FIRST && s->node[s->c[i].parent].depth > DEEP;
     if (deep) { /* the limit on depth decides, which is not part of a state's mask */
@@ -303,6 +304,12 @@ void grammar_mask(const grammar *g, const grammar_state *s, mask_cache *m, uint3
         else if (q->any_byte || q->first_symbol < q[1].first_symbol)
             add_state(m, g, s, s->c[i], mask);
     }
+}
+
+void grammar_mask(const grammar *g, const grammar_state *s, mask_cache *m, uint32_t *mask) {
+    memset(m->sum, 0, m->words * sizeof *m->sum);
+    add_all(g, s, m, m->sum);
+    for (uint32_t i = 0; i < m->words; i++) mask[i] &= m->sum[i];
 }
 
 void grammar_mask_plain(const grammar *g, const grammar_state *s, uint32_t *mask) {
@@ -327,8 +334,8 @@ size_t mask_cache_bytes(uint32_t n_vocab, size_t budget) {
     uint32_t words = sampling_mask_words(n_vocab);
     size_t one = sizeof(kept) + words * 4 + (size_t)n_vocab * 5 + 64;
     return part(1, sizeof(mask_cache)) + part(buckets_of(budget), sizeof(uint32_t)) +
-           part(budget, 1) + part(words, sizeof(uint32_t)) + part(n_vocab, sizeof(uint32_t)) +
-           part(one, 1);
+           part(budget, 1) + 2 * part(words, sizeof(uint32_t)) +
+           part(n_vocab, sizeof(uint32_t)) + part(one, 1);
 }
 
 mask_cache *mask_cache_init(void *mem, uint32_t n_vocab, size_t budget) {
@@ -342,6 +349,8 @@ mask_cache *mask_cache_init(void *mem, uint32_t n_vocab, size_t budget) {
     at += part(m->n_buckets, sizeof(uint32_t));
     m->ring = at;
     at += part(budget, 1);
+    m->sum = (uint32_t *)at;
+    at += part(m->words, sizeof(uint32_t));
     m->bits = (uint32_t *)at;
     at += part(m->words, sizeof(uint32_t));
     m->list = (uint32_t *)at;

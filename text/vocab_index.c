@@ -87,10 +87,9 @@ static void fill(vocab_index *v) {
     }
 }
 
-vocab_index *vocab_index_init(void *mem, const tokenizer *tok) {
+vocab_index *vocab_index_init(void *mem, const tokenizer *tok, uint32_t n) {
     vocab_index *v = mem;
     char *at = (char *)mem + part(1, sizeof *v);
-    uint32_t n = tokenizer_n_vocab(tok);
     *v = (vocab_index){.tok = tok, .n_vocab = n};
 #define TAKE(field, count, item)                                                               \
     (field) = (void *)at;                                                                      \

@@ -34,8 +34,9 @@ typedef struct vocab_index {
 } vocab_index;
 
 size_t vocab_index_bytes(uint32_t n_vocab);
-/* mem: vocab_index_bytes, zeroed, 64-byte aligned. Borrows the tokenizer. */
-vocab_index *vocab_index_init(void *mem, const tokenizer *);
+/* mem: vocab_index_bytes, zeroed, 64-byte aligned. n_vocab: of the model, whatever the
+ * tokenizer has. Borrows the tokenizer. */
+vocab_index *vocab_index_init(void *mem, const tokenizer *, uint32_t n_vocab);
 
 /* The bytes that a token stands for in a text; empty: none, or too many. */
 str vocab_token(const vocab_index *, uint32_t id);

@@ -69,6 +69,7 @@ typedef struct fake {
     checkpoint *file;
     char byte_text[256][3];
     tokenizer *tok;
+    void *index_mem;
     chat_templates chat;
 } fake;
 
@@ -383,6 +384,8 @@ static FAKE_UNUSED void *fake_main(void *arg) {
     return NULL;
 }
 
+enum { FAKE_GRAMMARS = 1 << 20 };
+
 /* Everything but the thread and the timer: for who turns the loop himself. */
 static FAKE_UNUSED void fake_open(fake *f) {
     err e;
@@ -394,12 +397,20 @@ static FAKE_UNUSED void fake_open(fake *f) {
         terms_add(&want, MEM_HTTP, TERM_EXACT, f->http_limit, "http");
         terms_add(&want, MEM_REQUESTS, TERM_EXACT, pool_bytes(f->pool_want), "requests");
     }
+    terms_add(&want, MEM_GRAMMAR, TERM_EXACT, pool_bytes(FAKE_GRAMMARS), "grammars");
     f->plan = (plan){.terms = want, .budget_bytes = 1 << 30};
     ck_assert_msg(ledger_open(&f->port.ledger, &f->plan, &e) == OK, "%s", e.text);
     ck_assert(pool_open(&f->port.pool, f->port.ledger, MEM_REQUESTS, f->pool_want, &e) == OK);
     fake_vocabulary(f);
     f->port.ops = fake_ops();
     f->port.tok = f->tok;
+    ck_assert(pool_open(&f->port.grammars, f->port.ledger, MEM_GRAMMAR, FAKE_GRAMMARS, &e) ==
+              OK);
+    uint32_t n_vocab = tokenizer_n_vocab(f->tok);
+    f->index_mem = aligned_alloc(64, vocab_index_bytes(n_vocab));
+    ck_assert_ptr_nonnull(f->index_mem);
+    memset(f->index_mem, 0, vocab_index_bytes(n_vocab));
+    f->port.index = vocab_index_init(f->index_mem, f->tok, n_vocab);
     f->port.chat = &f->chat;
     f->port.card = (model_card){.id = f->model_id,
                                 .names = f->model_names,
@@ -431,6 +442,9 @@ static FAKE_UNUSED void fake_stop(fake *f) {
     ck_assert(uv_loop_close(&f->loop) == 0);
     ck_assert_uint_eq(atomic_load(&f->n_live), 0);
     ck_assert_uint_eq(pool_used(f->port.pool), 0);
+    ck_assert_uint_eq(pool_used(f->port.grammars), 0);
+    pool_close(f->port.grammars);
+    free(f->index_mem);
     pool_close(f->port.pool);
     chat_templates_close(&f->chat);
     tokenizer_close(f->tok);

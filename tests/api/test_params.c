@@ -246,12 +246,11 @@ START_TEST(what_is_not_supported_is_refused_rather_than_ignored) {
     } t[] = {
         {"{\"suffix\":\"x\"}", "suffix", false},
         {"{\"suffix\":1}", "suffix", false},
-        {"{\"grammar\":\"root ::= x\"}", "grammar", false},
-        {"{\"regex\":\"x\"}", "regex", false},
-        {"{\"guided_json\":{}}", "guided_json", true},
-        {"{\"response_format\":{\"type\":\"json_schema\"}}", "response_format", true},
+        {"{\"ebnf\":\"root ::= x\"}", "ebnf", false},
+        {"{\"structured_outputs\":{\"structural_tag\":\"{}\"}}",
+         "structured_outputs.structural_tag", true},
+        {"{\"response_format\":{\"type\":\"structural_tag\"}}", "response_format", true},
         {"{\"functions\":[]}", "functions", true},
-        {"{\"json_schema\":{}}", "json_schema", false},
     };
     params p;
     err e;
@@ -261,6 +260,41 @@ START_TEST(what_is_not_supported_is_refused_rather_than_ignored) {
         ck_assert_msg(strcmp(e.field, t[i].field) == 0, "%s: %s", t[i].body, e.field);
     }
     good(&p, JSON({"response_format":{"type":"text"},"suffix":"","grammar":null}), true);
+}
+END_TEST
+
+START_TEST(a_form_is_demanded_once_and_equal_ones_have_equal_keys) {
+    static const char *const bad[][2] = {
+        {"{\"guided_regex\":\"x\",\"grammar\":\"root ::= x\"}", "grammar"},
+        {"{\"response_format\":{\"type\":\"json_object\"},\"guided_json\":{}}", "guided_json"},
+        {"{\"guided_choice\":[]}", "guided_choice"},
+        {"{\"guided_choice\":[\"a\",\"\"]}", "guided_choice"},
+        {"{\"structured_outputs\":{\"choice\":\"a\"}}", "structured_outputs.choice"},
+        {"{\"structured_outputs\":[]}", "structured_outputs"},
+        {"{\"json_schema\":\"{\"}", "json_schema"},
+        {"{\"guided_json\":5}", "guided_json"},
+        {"{\"response_format\":{\"type\":\"json_schema\"}}", "response_format"},
+        {"{\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{}}}",
+         "response_format"},
+    };
+    params p, q;
+    err e;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        ck_assert_msg(read_params(&p, bad[i][0], true, &e) == ERR_INVALID, "%s", bad[i][0]);
+        ck_assert_msg(strcmp(e.field, bad[i][1]) == 0, "%s: %s", bad[i][0], e.field);
+    }
+    good(&p, JSON({"guided_json":{"type": "object"},"grammar":""}), true);
+    good(&q, JSON({"response_format":{"type":"json_schema",
+                   "json_schema":{"name":"n","schema":{"type":"object"}}}}),
+                                      true);
+    ck_assert(p.form.build && p.form.build == q.form.build);
+    ck_assert(str_eq(p.form.key, q.form.key));
+    good(&q, "{\"structured_outputs\":{\"json\":\"{\\\"type\\\":\\\"object\\\"}\"}}", true);
+    ck_assert(str_eq(p.form.key, q.form.key));
+    good(&q, JSON({"structured_outputs":{"json_object":true}}), true);
+    ck_assert(!str_eq(p.form.key, q.form.key));
+    good(&p, JSON({"structured_outputs":{"json_object":false}}), true);
+    ck_assert(!p.form.build);
 }
 END_TEST
 
@@ -356,6 +390,7 @@ int main(void) {
     tcase_add_test(t, rules_about_tokens_become_a_mask_and_banned_sequences);
     tcase_add_test(t, too_many_rules_about_tokens_are_refused_with_the_limit);
     tcase_add_test(t, what_is_not_supported_is_refused_rather_than_ignored);
+    tcase_add_test(t, a_form_is_demanded_once_and_equal_ones_have_equal_keys);
     tcase_add_test(t, every_row_of_the_table_is_what_it_says);
     tcase_add_test(t, parameters_of_other_servers_are_honoured);
     tcase_add_test(t, a_seed_of_minus_one_is_a_random_one);

@@ -461,8 +461,10 @@ START_TEST(every_refusal_of_the_table) {
          400, "unsupported", "\"tools\""},
         {"/v1/chat/completions",
          "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],"
-         "\"response_format\":{\"type\":\"json_object\"}}",
+         "\"response_format\":{\"type\":\"structural_tag\"}}",
          400, "unsupported", "\"response_format\""},
+        {"/v1/completions", "{\"prompt\":\"a\",\"guided_choice\":[]}", 400,
+         "invalid_request_error", "\"guided_choice\""},
         {"/v1/completions", "{\"prompt\":\"a\",\"stream_options\":{\"include_usage\":true}}",
          400, "invalid_request_error", "\"stream_options\""},
         {"/v1/nothing", "{}", 404, "not_found_error", "null"},

@@ -10,7 +10,7 @@ import pytest
 
 from harness import MODEL, SANITIZED, Daemon, vramd
 
-EXACT = ("weights", "kv", "activations", "logits", "workspace", "tokenizer", "scheduler", "requests")
+EXACT = ("weights", "kv", "activations", "logits", "workspace", "tokenizer", "grammar", "scheduler", "requests")
 SETS = [
     ["--memory", "512MiB", "--max-model-len", "2048", "--max-num-seqs", "32"],
     ["--memory", "300MiB", "--max-model-len", "512", "--max-num-seqs", "4", "--max-num-batched-tokens", "64"],

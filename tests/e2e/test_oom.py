@@ -22,7 +22,7 @@ from tiny_model import write
 pytestmark = pytest.mark.skipif(SANITIZED, reason="sanitizers have an allocator of their own")
 OPTIONS = ["--threads", "2", "--max-num-seqs", "4", "--max-model-len", "256", "--max-connections", "16",
            "--request-memory", "4MiB"]
-CLASSES = {"weights", "kv", "activations", "logits", "workspace", "tokenizer", "scheduler", "requests", "http", "runtime",
+CLASSES = {"weights", "kv", "activations", "logits", "workspace", "tokenizer", "grammar", "scheduler", "requests", "http", "runtime",
            "loading"}
 MOST = 10000
 

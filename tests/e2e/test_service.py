@@ -133,7 +133,7 @@ def test_the_ledger_is_the_plan_and_the_kernel_agrees(daemon):
     daemon.wait_free()
     m = daemon.memory()
     exact = {c["class"]: c for c in m["classes"]}
-    for name in ("weights", "kv", "activations", "logits", "workspace", "tokenizer", "scheduler", "requests"):
+    for name in ("weights", "kv", "activations", "logits", "workspace", "tokenizer", "grammar", "scheduler", "requests"):
         assert exact[name]["plan_bytes"] == exact[name]["ledger_bytes"], name
     assert SANITIZED or m["unaccounted_bytes"] <= (4 << 20) + sum(c["ledger_bytes"] for c in m["classes"]) * 0.002
     plan = json.loads(subprocess.check_output([BINARY, "plan", "--json", *OPTIONS, MODEL]))

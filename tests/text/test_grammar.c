@@ -63,7 +63,7 @@ typedef struct words {
 static void words_open(words *w, size_t budget) {
     w->mem = aligned_alloc(64, vocab_index_bytes(tokenizer_n_vocab(w->tok)));
     memset(w->mem, 0, vocab_index_bytes(tokenizer_n_vocab(w->tok)));
-    w->v = vocab_index_init(w->mem, w->tok);
+    w->v = vocab_index_init(w->mem, w->tok, tokenizer_n_vocab(w->tok));
     w->cache_mem = aligned_alloc(64, mask_cache_bytes(w->v->n_vocab, budget));
     memset(w->cache_mem, 0, mask_cache_bytes(w->v->n_vocab, budget));
     w->cache = mask_cache_init(w->cache_mem, w->v->n_vocab, budget);
@@ -106,6 +106,7 @@ static void words_close(words *w) {
 
 static void check_mask(words *w, rig *x) {
     uint32_t n = sampling_mask_words(w->v->n_vocab);
+    memset(w->mask, 0xff, n * sizeof *w->mask);
     grammar_mask(x->g, x->s, w->cache, w->mask);
     grammar_mask_plain(x->g, x->s, w->plain);
     for (uint32_t i = 0; i < n; i++)
@@ -220,6 +221,7 @@ START_TEST(nesting_ends_at_the_limit_and_can_be_closed) {
     while (depth < 5000 && grammar_take_bytes(x.g, x.s, STR("["))) {
         grammar_state before = *x.s;
         if (++depth % 50 == 0) check_mask(&w, &x);
+        memset(w.mask, 0xff, sampling_mask_words(w.v->n_vocab) * 4);
         grammar_mask(x.g, x.s, w.cache, w.mask);
         if (!(w.mask['[' / 32] >> '[' % 32 & 1)) break;
         *x.s = before;

@@ -1,0 +1,41 @@
+/* Memory of structured output. */
+#include "daemon/grammar_memory.h"
+
+enum { GRAMMARS_BYTES = 8 << 20 };
+
+static uint32_t vocabulary(const machine *m) {
+    return m->model->program.config.n_vocab;
+}
+
+void grammar_memory_terms(const machine *m, terms *t) {
+    const uint32_t n = vocabulary(m);
+    terms_add(t, MEM_GRAMMAR, TERM_EXACT, vocab_index_bytes(n), "index of %u tokens", n);
+    terms_add(t, MEM_GRAMMAR, TERM_EXACT, mask_cache_bytes(n, m->opt.grammar_cache_bytes),
+              "masks of allowed tokens");
+    terms_add(t, MEM_GRAMMAR, TERM_EXACT, pool_bytes(GRAMMARS_BYTES), "compiled grammars");
+}
+
+status grammar_memory_open(grammar_memory *g, const machine *m, err *e) {
+    const uint32_t n = vocabulary(m);
+    *g = (grammar_memory){
+        .ledger = m->ledger, .n_vocab = n, .mask_bytes = m->opt.grammar_cache_bytes};
+    status s = ledger_alloc(m->ledger, &g->index_mem, MEM_GRAMMAR, vocab_index_bytes(n),
+                            "index of the vocabulary", e);
+    if (s == OK)
+        s = ledger_alloc(m->ledger, &g->mask_mem, MEM_GRAMMAR,
+                         mask_cache_bytes(n, g->mask_bytes), "masks", e);
+    if (s == OK) s = pool_open(&g->grammars, m->ledger, MEM_GRAMMAR, GRAMMARS_BYTES, e);
+    return s;
+}
+
+void grammar_memory_load(grammar_memory *g, const tokenizer *tok) {
+    g->masks = mask_cache_init(g->mask_mem, g->n_vocab, g->mask_bytes);
+    g->index = vocab_index_init(g->index_mem, tok, g->n_vocab);
+}
+
+void grammar_memory_close(grammar_memory *g) {
+    pool_close(g->grammars);
+    ledger_free(g->ledger, g->mask_mem);
+    ledger_free(g->ledger, g->index_mem);
+    *g = (grammar_memory){0};
+}

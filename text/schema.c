@@ -1,0 +1,582 @@
+/* Shapes to expressions: what JSON text each may be written as. The members of an object come in the
+ * order of its properties, others behind them. Any thread; results are in the rules' arena. */
+#include "text/schema.h"
+
+#include "base/utf8.h"
+#include "text/schema_in.h"
+
+enum { MAX_MEMO = 3000, MAX_DEPTH = 250, MAX_GRAPH = 6000, MAX_PATTERNS = 6, GAP_BLANKS = 20 };
+
+struct memo {
+    literal *v;
+    uint32_t n;
+    rule r;
+};
+
+static rule text(translator *t, const char *z) {
+    return rules_bytes(t->r, str_of(z));
+}
+
+/* Between tokens: nothing, a blank, or the begin of a line with up to 20 blanks. */
+static rule gap(translator *t) {
+    if (!t->gap) {
+        rule blanks = rules_repeat(t->r, text(t, " "), 0, GAP_BLANKS);
+        rule line = rules_seq(t->r, (rule[]){text(t, "\n"), blanks}, 2);
+        t->gap = rules_alt(t->r, (rule[]){RULE_EMPTY, text(t, " "), line}, 3);
+    }
+    return t->gap;
+}
+
+static rule colon(translator *t) {
+    if (!t->blank)
+        t->blank =
+            rules_seq(t->r, (rule[]){text(t, ":"), rules_optional(t->r, text(t, " "))}, 2);
+    return t->blank;
+}
+
+static rule comma(translator *t) {
+    return rules_seq(t->r, (rule[]){text(t, ","), gap(t)}, 2);
+}
+
+/* ---- values as they stand ---- */
+
+static status value_rule(translator *t, const json_t *v, rule *out) {
+    size_t i, n = 0, size = json_array_size(v) + json_object_size(v);
+    const char *key;
+    json_t *member;
+    if (json_is_string(v)) return *out = schema_text_rule(t, json_in_text(v)), OK;
+    if (!json_is_object(v) && !json_is_array(v)) {
+        buf b;
+        buf_init(&b, t->mem);
+        if (json_is_real(v))
+            buf_addf(&b, "%s", json_dumps(v, JSON_ENCODE_ANY));
+        else if (json_is_integer(v))
+            buf_addf(&b, "%lld", (long long)json_integer_value(v));
+        else
+            buf_addf(&b, "%s", json_is_null(v) ? "null" : json_is_true(v) ? "true" : "false");
+        *out = rules_bytes(t->r, buf_str(&b));
+        return b.failed ? schema_no_memory(t) : OK;
+    }
+    rule *part = arena_alloc(t->mem, (size * 4 + 4) * sizeof *part);
+    if (!part) return schema_no_memory(t);
+    if (t->depth++ > MAX_DEPTH) return schema_refuse(t, "a value so deeply nested", v);
+    part[n++] = text(t, json_is_array(v) ? "[" : "{");
+    if (size) part[n++] = gap(t);
+    status st = OK;
+    json_array_foreach(v, i, member) {
+        if (i) part[n++] = comma(t);
+        if (st == OK) st = value_rule(t, member, &part[n++]);
+    }
+    i = 0;
+    json_object_foreach((json_t *)(uintptr_t)v, key, member) {
+        if (i++) part[n++] = comma(t);
+        part[n++] = schema_text_rule(t, str_of(key));
+        part[n++] = colon(t);
+        if (st == OK) st = value_rule(t, member, &part[n++]);
+    }
+    if (size) part[n++] = gap(t);
+    part[n++] = text(t, json_is_array(v) ? "]" : "}");
+    t->depth--;
+    *out = rules_seq(t->r, part, n);
+    return st;
+}
+
+static status values_rule(translator *t, const shape *s, rule *out) {
+    shape rest = *s;
+    size_t i, n = 0;
+    json_t *v;
+    rule *one = arena_alloc(t->mem, json_array_size(s->only) * sizeof *one + 1);
+    if (!one) return schema_no_memory(t);
+    rest.only = NULL;
+    json_array_foreach(s->only, i, v) {
+        bool fits;
+        status st = schema_fits(t, &rest, v, &fits);
+        if (st == OK && fits) st = value_rule(t, v, &one[n++]);
+        if (st != OK) return st;
+    }
+    *out = rules_alt(t->r, one, n);
+    return OK;
+}
+
+/* ---- arrays ---- */
+
+static status element_rule(translator *t, const shape *s, size_t i, rule *out) {
+    literals l = {0};
+    status st = schema_element(t, s, i, &l);
+    return st == OK ? schema_rule(t, l.v, l.n, out) : st;
+}
+
+/* Elements from the i-th on behind a comma each, of `rest`: least to most of them. */
+static rule more_elements(translator *t, rule rest, uint32_t least, uint32_t most) {
+    rule one = rules_seq(t->r, (rule[]){comma(t), rest}, 2);
+    return rules_repeat(t->r, one, least, most);
+}
+
+static uint32_t minus(uint32_t a, uint32_t b) {
+    return a == RULE_UNBOUNDED ? a : a > b ? a - b : 0;
+}
+
+/* contains: a graph of (elements so far, those that match so far), both up to where they matter. */
+static status containing_rule(translator *t, const shape *s, rule *out) {
+    const json_t *o = s->contains->v, *c = json_object_get(o, "contains");
+    const json_t *lo = json_object_get(o, "minContains"),
+                 *hi = json_object_get(o, "maxContains");
+    if (s->contains->next || schema_prefix(s) || s->loose_items)
+        return schema_refuse(t, "contains beside prefixItems, unevaluatedItems or contains", o);
+    uint32_t min = lo ? (uint32_t)json_number_value(lo) : 1, most = min;
+    uint32_t max = hi ? (uint32_t)json_number_value(hi) : RULE_UNBOUNDED;
+    uint32_t n_cap = s->max_items == RULE_UNBOUNDED ? s->min_items : s->max_items;
+    if (hi) most = max + 1 > most ? max + 1 : most;
+    if ((uint64_t)(n_cap + 1) * (most + 1) > 400 || n_cap > 400 || most > 400)
+        return schema_refuse(t, "contains with counts so large", o);
+    literals yes = {0}, no = {0};
+    rule match, other;
+    status st = schema_element(t, s, 0, &yes);
+    if (st == OK) st = schema_element(t, s, 0, &no);
+    if (st != OK) return st;
+    if (!literals_add(t, &yes, (literal){c, false})) return schema_no_memory(t);
+    if (hi && !literals_add(t, &no, (literal){c, true})) return schema_no_memory(t);
+    st = schema_rule(t, yes.v, yes.n, &match);
+    if (st == OK) st = schema_rule(t, no.v, no.n, &other);
+    if (st != OK) return st;
+    uint32_t rows = n_cap + 2, cols = most + 1, n = 0, states = rows * cols * 2;
+    bool *final = arena_zalloc(t->mem, states);
+    rule_edge *edge = arena_alloc(t->mem, (size_t)states * 3 * sizeof *edge);
+    if (!final || !edge) return schema_no_memory(t);
+    rule sep = comma(t);
+    for (uint32_t i = 0; i < rows;
+         i++) /* state 2 * (i * cols + k): behind i elements; + 1: a comma */
+        for (uint32_t k = 0; k < cols; k++) {
+            uint32_t at = 2 * (i * cols + k), i2 = i + 1 < rows ? i + 1 : i;
+            uint32_t k2 = k + 1 < cols ? k + 1 : k;
+            final[at] = i >= s->min_items && i <= s->max_items && k >= min && k <= max;
+            edge[n++] = (rule_edge){at, at + 1, i ? sep : RULE_EMPTY};
+            edge[n++] = (rule_edge){at + 1, 2 * (i2 * cols + k2), match};
+            edge[n++] = (rule_edge){at + 1, 2 * (i2 * cols + k), other};
+        }
+    bool may_be_empty = final[0];
+    final[0] = false;
+    rule body =
+        rules_seq(t->r, (rule[]){gap(t), rules_graph(t->r, states, final, edge, n), gap(t)}, 3);
+    body = rules_alt(t->r, (rule[]){body, may_be_empty ? RULE_EMPTY : RULE_NEVER}, 2);
+    *out = rules_seq(t->r, (rule[]){text(t, "["), body, text(t, "]")}, 3);
+    return OK;
+}
+
+static status array_rule(translator *t, const shape *s, rule *out) {
+    if (s->contains) {
+        const json_t *lo = json_object_get(s->contains->v, "minContains");
+        bool none =
+            lo && json_number_value(lo) == 0 && !json_object_get(s->contains->v, "maxContains");
+        if (!none || s->contains->next) return containing_rule(t, s, out);
+    }
+    uint32_t prefix = (uint32_t)schema_prefix(s), n = 0;
+    if (prefix > MAX_GRAPH) return schema_refuse(t, "prefixItems with so many schemas", NULL);
+    if (prefix == 0) prefix = 1;
+    rule rest, tail;
+    status st = element_rule(t, s, prefix, &rest);
+    if (st != OK) return st;
+    tail = s->max_items > prefix   ? more_elements(t, rest, minus(s->min_items, prefix),
+                                                   minus(s->max_items, prefix))
+           : s->min_items > prefix ? RULE_NEVER
+                                   : RULE_EMPTY;
+    for (uint32_t i = prefix; i-- > 0;) { /* what stands behind i elements */
+        rule item, one[3];
+        st = element_rule(t, s, i, &item);
+        if (st != OK) return st;
+        n = 0;
+        if (i) one[n++] = comma(t);
+        one[n++] = item;
+        one[n++] = tail;
+        rule go_on = i < s->max_items ? rules_seq(t->r, one, n) : RULE_NEVER;
+        if (i == 0) {
+            tail = go_on;
+        } else {
+            tail = rules_alt(t->r, (rule[]){i >= s->min_items ? RULE_EMPTY : RULE_NEVER, go_on},
+                             2);
+        }
+    }
+    rule some = rules_seq(t->r, (rule[]){gap(t), tail, gap(t)}, 3);
+    rule body = rules_alt(t->r, (rule[]){s->min_items == 0 ? RULE_EMPTY : RULE_NEVER, some}, 2);
+    *out = rules_seq(t->r, (rule[]){text(t, "["), body, text(t, "]")}, 3);
+    return OK;
+}
+
+/* ---- objects ---- */
+
+typedef struct members {
+    const cell *names; /* known ones, in order */
+    uint32_t n;
+    rule *item; /* [n] name, colon and value */
+    bool *required;
+    rule others; /* any other member; RULE_NEVER: none */
+    bool has_others;
+} members;
+
+static bool has_name(const cell *list, str name) {
+    for (; list; list = list->next)
+        if (str_eq(list->key, name)) return true;
+    return false;
+}
+
+static status add_name(translator *t, members *m, cell ***end, str name) {
+    if (has_name(m->names, name)) return OK;
+    cell *c = schema_cell(t, NULL);
+    if (!c) return schema_no_memory(t);
+    c->key = name;
+    **end = c;
+    *end = (cell **)(uintptr_t)&c->next;
+    if (++m->n > 2000) return schema_refuse(t, "an object with so many properties", NULL);
+    return OK;
+}
+
+/* Sources stand last first. */
+static status names_of(translator *t, const shape *s, members *m) {
+    cell **end = (cell **)(uintptr_t)&m->names;
+    const cell *source[64];
+    uint32_t n = 0;
+    for (const cell *c = s->objects; c && n < 64; c = c->next) source[n++] = c;
+    if (n == 64) return schema_refuse(t, "an object of so many schemas", NULL);
+    while (n-- > 0) {
+        const char *key;
+        json_t *v, *props = json_object_get(source[n]->v, "properties");
+        if (props && !json_is_object(props))
+            return schema_wrong(t, "properties is no object", props);
+        json_object_foreach(props, key, v) {
+            status st = add_name(t, m, &end, str_of(key));
+            if (st != OK) return st;
+        }
+    }
+    for (const cell *c = s->required; c; c = c->next) {
+        status st = add_name(t, m, &end, c->key);
+        if (st != OK) return st;
+    }
+    return OK;
+}
+
+/* The names that propertyNames allows, or all. */
+static status allowed_names(translator *t, const shape *s, dfa *out) {
+    status st = dfa_any(out, 0, RULE_UNBOUNDED, &t->limits, t->mem, t->e);
+    for (const cell *c = s->names; c && st == OK; c = c->next) {
+        shapes all = {0};
+        dfa one, sum = {0};
+        bool plain;
+        st = schema_expand(t, &c->lit, 1, &all);
+        for (uint32_t i = 0; i < all.n && st == OK; i++) {
+            shape *x = &all.v[i];
+            if (!(x->types & TYPE_STRING)) continue;
+            if (x->refused[5]) return schema_refuse(t, x->refused[5], x->refused_at[5]);
+            if (x->only) return schema_refuse(t, "enum or const within propertyNames", NULL);
+            st = schema_string_dfa(t, x, &one, &plain);
+            if (st == OK && plain)
+                st = dfa_any(&one, x->min_chars, x->max_chars, &t->limits, t->mem, t->e);
+            if (st == OK) st = schema_combine(t, &sum, DFA_OR, &one);
+        }
+        if (st == OK) st = schema_combine(t, out, DFA_AND, &sum);
+    }
+    return st;
+}
+
+static status collect_patterns(translator *t, const shape *s, const char **key, uint32_t *n) {
+    for (const cell *c = s->objects; c; c = c->next) {
+        const char *k;
+        json_t *v, *all = json_object_get(c->v, "patternProperties");
+        json_object_foreach(all, k, v) {
+            bool had = false;
+            for (uint32_t i = 0; i < *n; i++) had |= strcmp(key[i], k) == 0;
+            if (had) continue;
+            if (*n == MAX_PATTERNS)
+                return schema_refuse(t, "patternProperties with so many patterns", c->v);
+            key[(*n)++] = k;
+        }
+    }
+    return OK;
+}
+
+/* A name out of a set, for asking what is said of such members: by the shortest text that its
+ * automaton takes. False: there is none. */
+static bool example_of(translator *t, const dfa *d, buf *out) {
+    uint32_t *from = arena_alloc(t->mem, d->n * 3 * sizeof *from + 1), n = 0;
+    uint32_t *edge = from + d->n, *queue = edge + d->n;
+    if (!from || !d->n) return false;
+    memset(from, 0xff, d->n * sizeof *from);
+    queue[n++] = 0;
+    from[0] = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t q = queue[i];
+        if (d->final[q]) {
+            uint32_t path[256], len = 0;
+            for (; q != 0 && len < 256; q = from[q]) path[len++] = edge[q];
+            while (len-- > 0) {
+                char c[4];
+                uint32_t cp = d->edge[path[len]].lo;
+                if (cp < '0' && d->edge[path[len]].hi >= '0') cp = '0';
+                if (cp >= 0xd800 && cp <= 0xdfff) cp = 0xe000;
+                buf_add(out, (str){c, (size_t)utf8_encode(cp, c)});
+            }
+            return !out->failed;
+        }
+        for (uint32_t k = d->first[q]; k < d->first[q + 1]; k++)
+            if (from[d->edge[k].to] == UINT32_MAX) {
+                from[d->edge[k].to] = q;
+                edge[d->edge[k].to] = k;
+                queue[n++] = d->edge[k].to;
+            }
+    }
+    return false;
+}
+
+static bool is_closed(const translator *t, const shape *s) {
+    bool lists = false;
+    if (!t->opt.closed || s->loose_members) return false;
+    for (const cell *c = s->objects; c; c = c->next) {
+        lists |= json_object_size(json_object_get(c->v, "properties")) > 0;
+        if (json_object_get(c->v, "additionalProperties") ||
+            json_object_get(c->v, "patternProperties"))
+            return false;
+    }
+    return lists;
+}
+
+/* Members with other names: for each set of patterns that such a name may match, its names and
+ * what is said of them. */
+static status other_members(translator *t, const shape *s, members *m) {
+    const char *key[MAX_PATTERNS];
+    dfa pattern[MAX_PATTERNS], base, known;
+    uint32_t n = 0, n_alt = 0;
+    rule alt[1 << MAX_PATTERNS];
+    if (is_closed(t, s)) return OK;
+    status st = collect_patterns(t, s, key, &n);
+    bool any_name = n == 0 && !s->names && m->n == 0;
+    if (st == OK) st = allowed_names(t, s, &base);
+    if (st == OK) st = schema_names_dfa(t, m->names, &known);
+    if (st == OK) st = schema_combine(t, &base, DFA_BUT, &known);
+    for (uint32_t i = 0; i < n && st == OK; i++) {
+        json_t *p = json_string(key[i]);
+        st = p ? schema_pattern(t, p, &pattern[i]) : schema_no_memory(t);
+    }
+    for (uint32_t set = 0; set < 1u << n && st == OK; set++) {
+        dfa d = base;
+        for (uint32_t i = 0; i < n && st == OK; i++)
+            st = schema_combine(t, &d, set >> i & 1 ? DFA_AND : DFA_BUT, &pattern[i]);
+        buf name;
+        literals l = {0};
+        rule value;
+        buf_init(&name, t->mem);
+        if (st != OK || !example_of(t, &d, &name)) continue;
+        st = schema_member(t, s, buf_str(&name), &l);
+        if (st == OK) st = schema_rule(t, l.v, l.n, &value);
+        if (st != OK) return st;
+        rule label =
+            any_name ? schema_plain_string(t, 0, RULE_UNBOUNDED) : schema_string_rule(t, &d);
+        alt[n_alt++] = rules_seq(t->r, (rule[]){label, colon(t), value}, 3);
+    }
+    m->others = rules_alt(t->r, alt, n_alt);
+    m->has_others = n_alt > 0;
+    return st;
+}
+
+static status known_members(translator *t, const shape *s, members *m) {
+    uint32_t i = 0;
+    dfa allowed;
+    status st = OK;
+    m->item = arena_alloc(t->mem, m->n * sizeof *m->item + 1);
+    m->required = arena_alloc(t->mem, m->n + 1);
+    if (!m->item || !m->required) return schema_no_memory(t);
+    if (s->names) st = allowed_names(t, s, &allowed);
+    for (const cell *c = m->names; c && st == OK; c = c->next, i++) {
+        literals l = {0};
+        rule value = RULE_NEVER;
+        st = schema_member(t, s, c->key, &l);
+        if (st == OK && (!s->names || dfa_takes(&allowed, c->key)))
+            st = schema_rule(t, l.v, l.n, &value);
+        m->required[i] = has_name(s->required, c->key);
+        m->item[i] = rules_seq(t->r, (rule[]){schema_text_rule(t, c->key), colon(t), value}, 3);
+    }
+    return st;
+}
+
+/* The members as a graph. With `rows` counts: state 2 * (c * (n + 1) + i) stands before the i-th
+ * known name, a member must follow; + 1 behind a member. Of counts above the last it is the last. */
+static status members_graph(translator *t, const shape *s, const members *m, uint32_t rows,
+                            rule *out) {
+    uint32_t n = m->n, cols = n + 1, k = 0;
+    uint64_t states = 2ull * rows * cols;
+    if (states > 2 * MAX_GRAPH)
+        return schema_refuse(t, "minProperties or maxProperties of this size", NULL);
+    bool *final = arena_zalloc(t->mem, states);
+    rule_edge *edge = arena_alloc(t->mem, states * 3 * sizeof *edge);
+    if (!final || !edge) return schema_no_memory(t);
+    rule sep = comma(t);
+    uint32_t last = n; /* from here on all are optional */
+    while (last > 0 && !m->required[last - 1]) last--;
+    for (uint32_t c = 0; c < rows; c++)
+        for (uint32_t i = 0; i < cols; i++) {
+            uint32_t at = 2 * (c * cols + i), c2 = c + 1 < rows ? c + 1 : c;
+            if (i < n) {
+                edge[k++] = (rule_edge){at, 2 * (c2 * cols + i + 1) + 1, m->item[i]};
+                if (!m->required[i]) edge[k++] = (rule_edge){at, at + 2, RULE_EMPTY};
+            } else if (m->has_others) {
+                edge[k++] = (rule_edge){at, 2 * (c2 * cols + i) + 1, m->others};
+            }
+            edge[k++] = (rule_edge){at + 1, at, sep};
+            final[at + 1] = i >= last && c >= s->min_members && c <= s->max_members;
+        }
+    *out = rules_graph(t->r, (uint32_t)states, final, edge, k);
+    return OK;
+}
+
+static status object_rule(translator *t, const shape *s, rule *out) {
+    members m = {0};
+    uint32_t n_required = 0, counted;
+    status st = names_of(t, s, &m);
+    if (st == OK) st = known_members(t, s, &m);
+    if (st == OK) st = other_members(t, s, &m);
+    if (st != OK) return st;
+    for (uint32_t i = 0; i < m.n; i++) n_required += m.required[i];
+    /* Other members may have equal names, which count once: no more than one of them may be
+     * needed. */
+    shape count = *s;
+    if (count.min_members <= n_required) count.min_members = 0;
+    if (m.has_others && count.min_members > n_required + 1)
+        return schema_refuse(t, "minProperties beyond the required ones",
+                             s->objects ? s->objects->v : NULL);
+    counted = count.max_members == RULE_UNBOUNDED ? count.min_members : count.max_members + 1;
+    if (count.max_members != RULE_UNBOUNDED && !m.has_others && count.max_members >= m.n)
+        counted = count.min_members, count.max_members = RULE_UNBOUNDED;
+    rule body = RULE_NEVER;
+    if (counted > MAX_GRAPH) return schema_refuse(t, "maxProperties of this size", NULL);
+    st = members_graph(t, &count, &m, counted + 1, &body);
+    if (st != OK) return st;
+    bool may_be_empty = n_required == 0 && s->min_members == 0;
+    rule some = rules_seq(t->r, (rule[]){gap(t), body, gap(t)}, 3);
+    body = rules_alt(
+        t->r,
+        (rule[]){may_be_empty ? RULE_EMPTY : RULE_NEVER, s->max_members ? some : RULE_NEVER},
+        2);
+    *out = rules_seq(t->r, (rule[]){text(t, "{"), body, text(t, "}")}, 3);
+    return OK;
+}
+
+/* ---- all types ---- */
+
+static bool excludes(const shape *s, json_type type) {
+    size_t i;
+    json_t *v;
+    for (const cell *c = s->not_values; c; c = c->next)
+        json_array_foreach(c->v, i, v) if (json_typeof(v) == type) return true;
+    return false;
+}
+
+static status string_rule(translator *t, const shape *s, rule *out) {
+    dfa d;
+    bool plain;
+    status st = schema_string_dfa(t, s, &d, &plain);
+    if (st != OK) return st;
+    *out =
+        plain ? schema_plain_string(t, s->min_chars, s->max_chars) : schema_string_rule(t, &d);
+    return OK;
+}
+
+static status shape_rule(translator *t, const shape *s, rule *out) {
+    rule one[8];
+    uint32_t n = 0;
+    status st = OK;
+    if (s->only) return values_rule(t, s, out);
+    for (int bit = 0; bit < 8; bit++)
+        if (s->types >> bit & 1 && s->refused[bit])
+            return schema_refuse(t, s->refused[bit], s->refused_at[bit]);
+    if (s->types & TYPE_NULL && !excludes(s, JSON_NULL)) one[n++] = text(t, "null");
+    if (s->types & TYPE_FALSE && !excludes(s, JSON_FALSE)) one[n++] = text(t, "false");
+    if (s->types & TYPE_TRUE && !excludes(s, JSON_TRUE)) one[n++] = text(t, "true");
+    if (s->types & (TYPE_INT | TYPE_FRACTION)) {
+        if (excludes(s, JSON_INTEGER) || excludes(s, JSON_REAL))
+            return schema_refuse(t, "not of a number's value", s->not_values->v);
+        st = schema_number_rule(t, s, &one[n++]);
+    }
+    if (st == OK && s->types & TYPE_STRING) st = string_rule(t, s, &one[n++]);
+    if (st == OK && s->types & TYPE_ARRAY) {
+        if (excludes(s, JSON_ARRAY))
+            return schema_refuse(t, "not of an array's value", s->not_values->v);
+        st = array_rule(t, s, &one[n++]);
+    }
+    if (st == OK && s->types & TYPE_OBJECT) {
+        if (excludes(s, JSON_OBJECT))
+            return schema_refuse(t, "not of an object's value", s->not_values->v);
+        st = object_rule(t, s, &one[n++]);
+    }
+    *out = rules_alt(t->r, one, n);
+    return st;
+}
+
+static bool same_set(const memo *m, const literal *l, uint32_t n) {
+    if (m->n != n) return false;
+    for (uint32_t i = 0; i < n; i++) {
+        bool in = false;
+        for (uint32_t k = 0; k < n; k++)
+            in |= m->v[k].schema == l[i].schema && m->v[k].negated == l[i].negated;
+        if (!in) return false;
+    }
+    return true;
+}
+
+static status new_memo(translator *t, const literal *l, uint32_t n, rule *out) {
+    if (t->n_memo == MAX_MEMO)
+        return err_set(t->e, ERR_INVALID, "the JSON schema is too large");
+    literal *copy = arena_alloc(t->mem, n * sizeof *copy + 1);
+    if (!copy) return schema_no_memory(t);
+    if (n) memcpy(copy, l, n * sizeof *copy);
+    *out = rules_declare(t->r);
+    t->memo[t->n_memo++] = (memo){copy, n, *out};
+    return OK;
+}
+
+status schema_rule(translator *t, const literal *l, uint32_t n, rule *out) {
+    for (uint32_t i = 0; i < t->n_memo; i++)
+        if (same_set(&t->memo[i], l, n)) return *out = t->memo[i].r, OK;
+    shapes all = {0};
+    status st = new_memo(t, l, n, out);
+    if (st == OK && ++t->nesting > MAX_DEPTH)
+        st = err_set(t->e, ERR_INVALID, "the JSON schema nests too deeply");
+    if (st == OK) st = schema_expand(t, l, n, &all);
+    rule *one = st == OK ? arena_alloc(t->mem, all.n * sizeof *one + 1) : NULL;
+    if (st == OK && !one) st = schema_no_memory(t);
+    for (uint32_t i = 0; i < all.n && st == OK; i++) st = shape_rule(t, &all.v[i], &one[i]);
+    if (st != OK) return st;
+    rules_define(t->r, *out, rules_alt(t->r, one, all.n));
+    t->nesting--;
+    return OK;
+}
+
+static status translate(rules *r, const json_t *schema, const schema_options *opt, rule *out,
+                        err *e) {
+    translator t = {.r = r,
+                    .mem = rules_arena(r),
+                    .root = schema,
+                    .opt = *opt,
+                    .e = e,
+                    .is_empty = schema_is_empty,
+                    .limits = {.max_states = 8000, .work = 20 * 1000 * 1000}};
+    t.memo = arena_alloc(t.mem, MAX_MEMO * sizeof *t.memo);
+    if (!t.memo) return schema_no_memory(&t);
+    t.nested_ids = schema_has_ids(&t);
+    return schema_rule(&t, &(literal){schema, false}, 1, out);
+}
+
+status rules_json_schema(rules *r, const json_t *schema, const schema_options *opt, rule *out,
+                         err *e) {
+    arena *before = json_use_arena(rules_arena(r)); /* negations are schemas, too */
+    status st = translate(r, schema, opt, out, e);
+    json_use_arena(before);
+    return st;
+}
+
+status rules_json_object(rules *r, rule *out, err *e) {
+    arena *before = json_use_arena(rules_arena(r));
+    json_t *schema = json_pack("{s:s}", "type", "object");
+    const schema_options plain = {0};
+    status st = schema ? translate(r, schema, &plain, out, e)
+                       : err_set(e, ERR_NO_MEMORY, "no memory for a JSON schema");
+    json_use_arena(before);
+    return st;
+}

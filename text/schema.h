@@ -1,0 +1,23 @@
+/* JSON Schema (draft 2020-12, and what older drafts share with it) as rules: a text that they take
+ * is valid against the schema. What cannot be enforced is refused, with its keyword and its JSON
+ * pointer; nothing is passed over but annotations. docs/structured-output.md lists the keywords. */
+#ifndef VRAMD_TEXT_SCHEMA_H
+#define VRAMD_TEXT_SCHEMA_H
+
+#include "json/in.h"
+#include "text/rules.h"
+
+typedef struct schema_options {
+    /* Objects whose schema lists properties and says nothing of others have these alone: fewer
+     * texts than the standard allows, all of them valid. */
+    bool closed;
+} schema_options;
+
+/* Errors: ERR_INVALID (the schema is wrong, cannot be met, or is too large), ERR_UNSUPPORTED
+ * (a keyword that is not enforced), ERR_NO_MEMORY. Any thread; time is bounded. */
+status rules_json_schema(rules *, const json_t *schema, const schema_options *, rule *out,
+                         err *);
+/* Any JSON object. */
+status rules_json_object(rules *, rule *out, err *);
+
+#endif
