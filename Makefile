@@ -29,7 +29,7 @@ ISA = $(if $(filter %_avx2.o,$@),-O3 -mavx2 -mfma -mf16c)$(if $(filter %_avx512.
 # their plain twins: those stay watched, and so do the team and the steps that share memory.
 ISA += $(if $(findstring thread,$(SAN)),$(if $(filter %_avx2.o %_avx512.o %/row.o,$@),-fno-sanitize=thread))
 
-.PHONY: all help api-page clients test unit unit-bins asan ubsan tsan fuzz bench soak layers pure names versions format format-check tidy install deb deb-test deb-boot-test clean
+.PHONY: all help api-page clients test unit unit-bins asan ubsan tsan fuzz bench soak schemathesis layers pure names versions format format-check tidy install deb deb-test deb-boot-test clean
 all: $(BUILD)/vramd ## build build/vramd
 
 help: ## list the targets
@@ -107,6 +107,9 @@ $(BUILD)/bench_%: bench/bench_%.c $(OBJ)
 
 clients: $(BUILD)/vramd ## scripts of real clients (tests/clients), each in a venv of its own; T=name for one
 	BUILD=$(BUILD) $$(tools/venv.sh) tools/clients.py $(T)
+
+schemathesis: $(BUILD)/vramd ## 2,000 and more requests made of /openapi.json; N=20 of each operation for fewer
+	BUILD=$(BUILD) tools/schemathesis.sh $(N)
 
 soak: $(BUILD)/vramd ## 10,000 mixed requests, 5,000 idle streams, under the plan and 2%; N=1000 for fewer
 	BUILD=$(BUILD) tools/soak.sh $(or $(N),10000)

@@ -2,28 +2,12 @@
 #include <string.h>
 #include <strings.h>
 
-#include "api/app.h"
 #include "api/cors.h"
+#include "api/route.h"
 #include "base/clock.h"
 
 static void unsupported_run(app *, http_request *);
-
-enum {             /* flags of a route */
-       GET = 1,    /* and HEAD */
-       POST = 2,   /* with a JSON body */
-       PREFIX = 4, /* and everything below the path */
-       POLLED = 8, /* by machines, all the time: its log line is for debugging; needs no key */
-       BARE = 16,  /* and without /v1, for clients whose base URL lacks it */
-       AS_RESPONSES = 32, /* form of its refusals; else OpenAI's */
-       AS_ANTHROPIC = 64,
-       AS_OLLAMA = 128, /* and only with the option ollama_api */
-};
-
-typedef struct route {
-    const char *path;
-    unsigned flags;
-    void (*run)(app *, http_request *);
-} route;
+static void openapi_run(app *, http_request *);
 
 static const route routes[] = {
     {"/v1/completions", POST | BARE, completions_run},
@@ -61,6 +45,7 @@ static const route routes[] = {
     {"/health", GET | POLLED, health_run},
     {"/ready", GET | POLLED, ready_run},
     {"/metrics", GET | POLLED, metrics_run},
+    {"/openapi.json", GET, openapi_run},
     {"/", GET, root_run},
 };
 
@@ -236,6 +221,13 @@ void routes_begin(app *app, http_request *rq) {
 
 void routes_run(app *app, http_request *rq) {
     find(rq->path)->run(app, rq); /* routes_begin has refused the rest */
+}
+
+static void openapi_run(app *app, http_request *rq) {
+    buf b;
+    buf_init(&b, &rq->mem);
+    openapi_write(app, routes, sizeof routes / sizeof *routes, &b);
+    app_json(rq, &b);
 }
 
 /* What clients of this API know, and this server does not have. */

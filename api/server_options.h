@@ -17,8 +17,8 @@ typedef struct server_options {
     const char *api_keys_file;        /* "" or NULL: none */
     bool metrics_auth;                /* /metrics needs a key too */
     const char *tls_cert, *tls_key;   /* PEM files; "" or NULL: plain HTTP */
-    bool trust_request_chat_template; /* a request may have a template of its own */
     bool ollama_api;                  /* paths below /api */
+    bool trust_request_chat_template; /* a request may have a template of its own */
     const char *cors_origins;         /* whose pages may ask: origins, or "*" (api/cors.h) */
 } server_options;
 

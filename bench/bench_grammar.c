@@ -5,7 +5,7 @@
  * taking a token; and how long a schema of 100 properties compiles. One thread, processor time,
  * of which reading the clock is about 0.3 us.
  *
- *   bench_grammar VOCABULARY.gguf... */
+ *   build/bench_grammar VOCABULARY.gguf... */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

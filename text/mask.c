@@ -35,7 +35,7 @@ struct mask_cache {
     size_t cap, head, tail, end;
     uint32_t *bucket;
     char *ring;
-    uint32_t *sum; /* [words]: of the position */
+    uint32_t *sum;  /* [words]: of the position */
     uint32_t *bits; /* [words]: of the state that is computed */
     uint32_t *list; /* [n_vocab]: its tokens that depend on the stack */
     char *single;   /* a kept entry that the ring has no space for */

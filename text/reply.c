@@ -400,6 +400,9 @@ bool reply_failed(const reply_parser *r) {
 bool reply_in_reasoning(const reply_parser *r) {
     return r->state == IN_REASONING;
 }
+bool reply_is_prompted(const reply_parser *r) {
+    return r->prompted;
+}
 size_t reply_held(const reply_parser *r) {
     return r->in.len - r->at;
 }

@@ -124,6 +124,7 @@ bool reply_has_token(const reply_parser *, int32_t id); /* whether it would be *
 void reply_end(reply_parser *);                         /* what was kept back leaves */
 bool reply_failed(const reply_parser *); /* memory has run out; output was lost */
 bool reply_in_reasoning(const reply_parser *);
+bool reply_is_prompted(const reply_parser *);  /* the prompt ends with the mark of a call */
 size_t reply_held(const reply_parser *);       /* bytes that are kept back */
 uint32_t reply_unparsed(const reply_parser *); /* marks that no valid call followed */
 

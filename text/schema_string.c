@@ -175,7 +175,7 @@ static rule text(translator *t, const char *z) {
 }
 
 static rule hex(translator *t, const char *ranges) { /* "09af": pairs */
-    rule_range v[4];
+    rule_range v[8];
     size_t n = 0;
     for (; ranges[2 * n]; n++)
         v[n] = (rule_range){(uint8_t)ranges[2 * n], (uint8_t)ranges[2 * n + 1]};

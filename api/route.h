@@ -1,0 +1,27 @@
+/* A row of the table of paths (routes.c). Plain data. */
+#ifndef VRAMD_API_ROUTE_H
+#define VRAMD_API_ROUTE_H
+
+#include "api/app.h"
+
+enum {             /* flags of a route */
+       GET = 1,    /* and HEAD */
+       POST = 2,   /* with a JSON body */
+       PREFIX = 4, /* and everything below the path */
+       POLLED = 8, /* by machines, all the time: its log line is for debugging; needs no key */
+       BARE = 16,  /* and without /v1, for clients whose base URL lacks it */
+       AS_RESPONSES = 32, /* form of its refusals; else OpenAI's */
+       AS_ANTHROPIC = 64,
+       AS_OLLAMA = 128, /* and only with the option ollama_api */
+};
+
+typedef struct route {
+    const char *path;
+    unsigned flags;
+    void (*run)(app *, http_request *); /* NULL: what is below it is refused */
+} route;
+
+/* openapi.c: the document of /openapi.json, of these paths and the table of parameters. */
+void openapi_write(const app *, const route *, size_t n, buf *);
+
+#endif
