@@ -12,7 +12,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 
-enum { INLINE_TEXT_BYTES = 8 * 1024, MAX_CHOICES = 1024, DEFAULT_MAX_TOKENS = 16 };
+enum { MAX_CHOICES = 1024, DEFAULT_MAX_TOKENS = 16 };
 /* Of a stream's choice, for events that its client has not read: half of what machine.c plans
  * for a request. */
 enum { CHOICE_BYTES = 16 * 1024 };
@@ -119,7 +119,7 @@ void answer_start(answer *a) {
     for (uint32_t i = 0; i < a->n_prompts; i++) bytes += a->prompts[i].text.len;
     if (a->p.form.build) a->grammar = grammars_find(&a->app->grammars, a->p.form.key);
     if (needs_grammar(a)) grammars_make_space(&a->app->grammars);
-    if (bytes > INLINE_TEXT_BYTES || needs_grammar(a)) {
+    if (bytes > ANSWER_INLINE_BYTES || needs_grammar(a)) {
         http_ref(a->rq);
         a->rq->lent = true;
         if (a->app->port->ops->offload(a->app->port, encode, encoded, a)) return;

@@ -14,6 +14,9 @@
 struct answer;
 struct writer;
 
+/* Longer texts are rendered and tokenised on the pool. */
+enum { ANSWER_INLINE_BYTES = 8 * 1024 };
+
 enum { POOL_AT_ONCE = 64, POOL_MAX_INPUTS = 2048 }; /* embeddings: generations, prompts */
 
 typedef enum part_kind { PART_TEXT, PART_REASONING, PART_CALL } part_kind;

@@ -84,10 +84,17 @@ typedef struct chat_prompt_text {
     str last_role, last_content;
     const chat_template *template; /* that has rendered it */
 } chat_prompt_text;
-/* Reads the messages of a body. answer: add_generation_prompt. Errors: ERR_INVALID,
- * ERR_UNSUPPORTED, ERR_NO_MEMORY; field: the member at fault. */
-status chat_prompt(app *, const json_t *body, bool answer, bool continue_final, arena *,
-                   chat_prompt_text *, err *);
+/* What a prompt is made of. */
+typedef struct chat_request {
+    const chat_templates *templates;
+    const json_t *body;          /* as of /v1/chat/completions */
+    bool answer, continue_final; /* add_generation_prompt, continue_final_message */
+    bool own_template;           /* the body may have a chat_template */
+} chat_request;
+chat_request chat_request_of(const app *, const json_t *body); /* with answer */
+/* Any thread. Errors: ERR_INVALID, ERR_UNSUPPORTED, ERR_TOO_LONG, ERR_NO_MEMORY; field: the
+ * member at fault. */
+status chat_prompt(const chat_request *, arena *, chat_prompt_text *, err *);
 
 /* What a tenant at a limit is told: 429. */
 void tenant_refusal(const tenant *, tenant_verdict, double wait_s, failure *out);

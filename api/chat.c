@@ -6,22 +6,29 @@
 #include "api/conversation.h"
 #include "api/writer.h"
 
+chat_request chat_request_of(const app *app, const json_t *body) {
+    return (chat_request){.templates = app->port->chat,
+                          .body = body,
+                          .answer = true,
+                          .own_template = app->opt.trust_request_chat_template};
+}
+
 /* The template of the request: its own where that is allowed, else the model's. */
-static status template_of(const app *app, const json_t *body, bool tools, arena *mem,
+static status template_of(const chat_request *q, bool tools, arena *mem,
                           const chat_template **out, err *e) {
     str source = {0};
-    status s = json_in_str(body, "chat_template", &source, e);
-    *out = chat_templates_pick(app->port->chat, tools);
+    status s = json_in_str(q->body, "chat_template", &source, e);
+    *out = chat_templates_pick(q->templates, tools);
     if (s == OK && source.len) {
         chat_template *own = arena_alloc(mem, sizeof *own);
-        if (!app->opt.trust_request_chat_template) {
+        if (!q->own_template) {
             err_set(e, ERR_INVALID, "a chat_template in a request is not allowed here");
             err_hint(e, "trust_request_chat_template allows it");
             return err_field(e, "chat_template");
         }
         if (!own) return err_set(e, ERR_NO_MEMORY, "no memory for the chat template");
         *out = own;
-        return template_open(own, source, &app->port->chat->tokens, mem, mem->src, e);
+        return template_open(own, source, &q->templates->tokens, mem, mem->src, e);
     }
     if (s == OK && !(*out)->tree) {
         *e = (*out)->error;
@@ -66,50 +73,127 @@ static status check_takes(const chat_template *t, const template_args *args, con
     return err_field(e, "tools");
 }
 
-status chat_prompt(app *app, const json_t *body, bool answer, bool continue_final, arena *mem,
-                   chat_prompt_text *out, err *e) {
-    template_args args = {.add_generation_prompt = answer};
+/* The request's own template lies in mem, all else in work. */
+static status render(const chat_request *q, arena *mem, arena *work, chat_prompt_text *out,
+                     err *e) {
+    template_args args = {.add_generation_prompt = q->answer};
     conversation c = {0};
     time_t now = time(NULL);
     localtime_r(&now, &args.now);
     const chat_template *t;
-    status s = conversation_args(&args, body, app->port->chat->kwargs, mem, e);
-    if (s == OK) s = template_of(app, body, args.tools != NULL, mem, &t, e);
+    status s = conversation_args(&args, q->body, q->templates->kwargs, work, e);
+    if (s == OK) s = template_of(q, args.tools != NULL, mem, &t, e);
     if (s != OK) return s;
-    const str mark = continue_final ? str_of(end_mark) : STR("");
-    s = conversation_read(&c, body, t, mark, mem, e);
-    if (s == OK) s = check_takes(t, &args, body, e);
-    if (s == OK && continue_final && c.last_content.len == 0) {
+    const str mark = q->continue_final ? str_of(end_mark) : STR("");
+    s = conversation_read(&c, q->body, t, mark, work, e);
+    if (s == OK) s = check_takes(t, &args, q->body, e);
+    if (s == OK && q->continue_final && c.last_content.len == 0) {
         err_set(e, ERR_INVALID, "the last message is empty: it has no text to continue");
         return err_field(e, "continue_final_message");
     }
     args.messages = c.messages;
-    if (s == OK) s = template_render(t, &args, mem, &out->text, e);
-    if (s == OK && continue_final) s = end_with_mark(&out->text, e);
+    if (s == OK) s = template_render(t, &args, work, &out->text, e);
+    if (s == OK && q->continue_final) s = end_with_mark(&out->text, e);
     out->template = t;
     out->last_role = c.last_role;
     out->last_content = c.last_content;
     return s;
 }
 
-void chat_start(app *app, http_request *rq, const json_t *body, const writer *w) {
-    answer *a = answer_new(app, rq, body, w);
-    if (!a) return;
-    err e;
+/* Copies what is left of a rendering. */
+static bool keep(const chat_prompt_text *from, arena *mem, chat_prompt_text *out) {
+    const jinja_text *t = &from->text;
+    jinja_run *runs = arena_alloc(mem, t->n_runs * sizeof *runs);
+    *out = (chat_prompt_text){.text = {arena_str(mem, t->text), runs, t->n_runs},
+                              .template = from->template,
+                              .last_role = arena_str(mem, from->last_role),
+                              .last_content = arena_str(mem, from->last_content)};
+    if (!runs || !out->text.text.ptr || !out->last_role.ptr || !out->last_content.ptr)
+        return false;
+    if (t->n_runs) memcpy(runs, t->runs, t->n_runs * sizeof *runs);
+    return true;
+}
+
+status chat_prompt(const chat_request *q, arena *mem, chat_prompt_text *out, err *e) {
+    /* What a template makes on its way takes twenty times its prompt: it goes back at once. */
+    arena work;
+    chat_prompt_text made;
+    arena_init(&work, mem->src, mem->limit);
+    status s = render(q, mem, &work, &made, e);
+    if (s == OK && !keep(&made, mem, out))
+        s = err_set(e, ERR_NO_MEMORY, "no memory for the prompt");
+    if (work.failed) mem->failed = true;
+    arena_clear(&work);
+    return s;
+}
+
+/* A conversation on its way through the template. */
+typedef struct chat_job {
+    answer *a;
+    chat_request q;
     chat_prompt_text t;
-    if (chat_prompt(app, body, a->p.add_generation_prompt, a->p.continue_final, &rq->mem, &t,
-                    &e) != OK ||
-        answer_reads(a, t.template, t.text.text, &e) != OK) {
-        app_refuse(app, rq, &e);
+    status status;
+    err error;
+} chat_job;
+
+static void render_job(void *arg) {
+    chat_job *j = arg;
+    j->status = chat_prompt(&j->q, &j->a->rq->mem, &j->t, &j->error);
+}
+
+static void start_rendered(const chat_job *j) {
+    answer *a = j->a;
+    if (j->status != OK) {
+        app_refuse(a->app, a->rq, &j->error);
+        return;
+    }
+    err e;
+    if (answer_reads(a, j->t.template, j->t.text.text, &e) != OK) {
+        app_refuse(a->app, a->rq, &e);
         return;
     }
     if (!answer_prompts(a, 1)) return;
-    a->prompts[0].text = t.text.text;
+    a->prompts[0].text = j->t.text.text;
     a->prompts[0].is_text = true;
-    a->prompts[0].marked = t.text;
+    a->prompts[0].marked = j->t.text;
     a->prompts[0].is_marked = true;
-    if (str_eqz(t.last_role, "assistant")) a->chat_echo = t.last_content;
+    if (str_eqz(j->t.last_role, "assistant")) a->chat_echo = j->t.last_content;
     answer_start(a);
+}
+
+static void rendered(void *arg) {
+    chat_job *j = arg;
+    http_request *rq = j->a->rq;
+    http *h = j->a->app->http;
+    rq->lent = false;
+    if (!rq->gone) start_rendered(j);
+    http_unref(rq);
+    http_flush(h);
+}
+
+void chat_start(app *app, http_request *rq, const json_t *body, const writer *w) {
+    answer *a = answer_new(app, rq, body, w);
+    chat_job *j = a ? arena_zalloc(&rq->mem, sizeof *j) : NULL;
+    if (!a) return;
+    if (!j) {
+        http_refuse_memory(rq);
+        return;
+    }
+    *j = (chat_job){.a = a, .q = chat_request_of(app, body)};
+    j->q.answer = a->p.add_generation_prompt;
+    j->q.continue_final = a->p.continue_final;
+    if (rq->body.len > ANSWER_INLINE_BYTES) {
+        http_ref(rq);
+        rq->lent = true;
+        if (app->port->ops->offload(app->port, render_job, rendered, j)) return;
+        rq->lent = false;
+        http_unref(rq);
+        err_set(&j->error, ERR_BUSY, "too many long prompts at once");
+        app_refuse(app, rq, &j->error);
+        return;
+    }
+    render_job(j);
+    start_rendered(j);
 }
 
 void chat_run(app *app, http_request *rq) {

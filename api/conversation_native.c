@@ -102,24 +102,27 @@ static status infill_prompt(const app *app, const json_t *body, arena *mem, jinj
                             err *e) {
     static const char *const field[] = {"input_prefix", "input_suffix", "prompt"};
     const char *const *mark = find_fim(app->port->tok, mem);
-    jinja_run *runs = arena_alloc(mem, 6 * sizeof *runs);
+    enum { PARTS = 6 }; /* a mark and a text, three times */
+    jinja_run *run = arena_alloc(mem, PARTS * sizeof *run);
     buf b;
     buf_init(&b, mem);
+    if (!run) return err_set(e, ERR_NO_MEMORY, "no memory for the prompt");
     if (!mark) {
         err_set(e, ERR_UNSUPPORTED, "the model has no tokens for filling in the middle");
         return err_hint(e, "/infill needs a code model that was trained for it");
     }
-    for (int i = 0; i < 3 && runs; i++) {
+    for (int i = 0; i < 3; i++) {
         str text = STR("");
         status s = json_in_str(body, field[i], &text, e);
         if (s != OK) return s;
+        if (i < 2 && !text.ptr) text = STR("");
         buf_add(&b, str_of(mark[i]));
-        runs[2 * i] = (jinja_run){.end = b.len};
+        run[2 * i] = (jinja_run){b.len, false};
         buf_add(&b, text);
-        runs[2 * i + 1] = (jinja_run){.end = b.len, .data = true};
+        run[2 * i + 1] = (jinja_run){b.len, true};
     }
-    *out = (jinja_text){.text = buf_str(&b), .runs = runs, .n_runs = 6};
-    return b.failed || !runs ? err_set(e, ERR_NO_MEMORY, "no memory for the prompt") : OK;
+    *out = (jinja_text){buf_str(&b), run, PARTS};
+    return b.failed ? err_set(e, ERR_NO_MEMORY, "no memory for the prompt") : OK;
 }
 
 static void infill_start(app *app, http_request *rq, const json_t *body, const writer *w) {
@@ -132,8 +135,9 @@ static void infill_start(app *app, http_request *rq, const json_t *body, const w
     answer *a = answer_new(app, rq, body, w);
     if (!a || !answer_prompts(a, 1)) return;
     a->prompts[0].text = text.text;
+    a->prompts[0].is_text = true;
     a->prompts[0].marked = text;
-    a->prompts[0].is_text = a->prompts[0].is_marked = true;
+    a->prompts[0].is_marked = true;
     a->encode_flags = TOK_ADD_SPECIAL;
     answer_start(a);
 }

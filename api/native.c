@@ -34,7 +34,7 @@ void props_run(app *app, http_request *rq) {
     buf_add(&b, STR(",\"model_path\":")); /* its name: the path is the operator's */
     json_str_lossy(&b, str_of(port->card.id));
     buf_add(&b, STR(",\"modalities\":{\"vision\":false,\"audio\":false},\"chat_template\":"));
-    json_str_lossy(&b, port->chat ? port->chat->chat.source : STR(""));
+    json_str_lossy(&b, port->chat->chat.source);
     write_token(&b, "bos_token", port->tok, tokenizer_bos(port->tok));
     write_token(&b, "eos_token", port->tok, tokenizer_eos(port->tok));
     buf_add(&b, STR(",\"build_info\":\"vramd " VRAMD_VERSION "\",\"is_sleeping\":false}"));

@@ -257,8 +257,7 @@ void ollama_show_run(app *app, http_request *rq) {
         app_refuse(app, rq, &e);
         return;
     }
-    const chat_templates *known = app->port->chat;
-    const str chat = known ? known->chat.source : STR("");
+    const str chat = app->port->chat->chat.source;
     buf b;
     buf_init(&b, &rq->mem);
     buf_add(&b, STR("{\"license\":\"\",\"modelfile\":\"\",\"parameters\":\"\",\"template\":"));
@@ -272,8 +271,7 @@ void ollama_show_run(app *app, http_request *rq) {
         buf_add(&b, STR("{}"));
     buf_add(&b, STR(",\"capabilities\":[\"completion\""));
     if (c->pooling != POOL_OFF) buf_add(&b, STR(",\"embedding\""));
-    const bool tools = known && chat_templates_pick(known, true)->takes_tools;
-    if (tools) buf_add(&b, STR(",\"tools\""));
+    if (chat_templates_pick(app->port->chat, true)->takes_tools) buf_add(&b, STR(",\"tools\""));
     if (str_find(chat, STR("enable_thinking"), 0) != SIZE_MAX)
         buf_add(&b, STR(",\"thinking\""));
     buf_add(&b, STR("],\"modified_at\":"));

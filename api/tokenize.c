@@ -11,11 +11,11 @@ typedef struct tokenize_job {
     app *app;
     http_request *rq;
     str text;
-    bool is_marked;
-    jinja_text marked; /* of a chat: text with the origins of its bytes */
+    chat_request chat; /* body: NULL unless messages are given in place of a text */
+    chat_prompt_text prompt;
     unsigned flags;
-    bool strs, pieces; /* token_strs beside the ids; ids with their pieces */
-    bool apply;        /* /apply-template: the prompt, and the ids where they are wanted */
+    bool strs, pieces;  /* token_strs beside the ids; ids with their pieces */
+    bool shows, counts; /* /apply-template: the prompt is shown; else the ids */
     vec_i32 ids;
     status status;
     err error;
@@ -24,9 +24,14 @@ typedef struct tokenize_job {
 static void work(void *arg) {
     tokenize_job *j = arg;
     const tokenizer *tok = j->app->port->tok;
-    j->status = j->is_marked
-                    ? tokenizer_encode_prompt(tok, &j->marked, j->flags, &j->ids, &j->error)
-                    : tokenizer_encode(tok, j->text, j->flags, &j->ids, &j->error);
+    arena *mem = &j->rq->mem;
+    if (!j->chat.body) {
+        j->status = tokenizer_encode(tok, j->text, j->flags, &j->ids, &j->error);
+        return;
+    }
+    j->status = chat_prompt(&j->chat, mem, &j->prompt, &j->error);
+    if (j->status == OK && j->counts)
+        j->status = tokenizer_encode_prompt(tok, &j->prompt.text, j->flags, &j->ids, &j->error);
 }
 
 /* {"id":1,"piece":"text"}, or the bytes in a list where they are no text (llama.cpp) */
@@ -50,9 +55,14 @@ static void answer(tokenize_job *j) {
     }
     buf b;
     buf_init(&b, &j->rq->mem);
-    if (j->apply) {
+    if (j->shows) {
         buf_add(&b, STR("{\"prompt\":"));
-        json_str(&b, j->text);
+        json_str(&b, j->prompt.text.text);
+        if (!j->counts) {
+            buf_addc(&b, '}');
+            app_json(j->rq, &b);
+            return;
+        }
     } else {
         buf_add(&b, STR("{\"count\":"));
         json_u64(&b, j->ids.n);
@@ -107,23 +117,19 @@ static const json_t *read_object(app *app, http_request *rq) {
 }
 
 static status read_chat(tokenize_job *j, const json_t *o, err *e) {
-    bool begin = true, go_on = false, special = false;
-    chat_prompt_text t;
-    status s = json_in_bool(o, "add_generation_prompt", &begin, e);
-    if (s == OK) s = json_in_bool(o, "continue_final_message", &go_on, e);
+    bool special = false;
+    chat_request *q = &j->chat;
+    *q = chat_request_of(j->app, o);
+    status s = json_in_bool(o, "add_generation_prompt", &q->answer, e);
+    if (s == OK) s = json_in_bool(o, "continue_final_message", &q->continue_final, e);
     if (s == OK) s = json_in_bool(o, "add_special_tokens", &special, e);
-    if (s == OK && begin && go_on) {
+    if (s == OK && q->answer && q->continue_final) {
         err_set(e, ERR_INVALID,
                 "continue_final_message needs add_generation_prompt to be false");
         return err_field(e, "continue_final_message");
     }
-    if (s == OK) s = chat_prompt(j->app, o, begin, go_on, &j->rq->mem, &t, e);
-    if (s != OK) return s;
-    j->marked = t.text;
-    j->is_marked = true;
-    j->text = t.text.text;
     j->flags = special ? (unsigned)TOK_ADD_SPECIAL : 0;
-    return OK;
+    return s;
 }
 
 static status read_tokenize(tokenize_job *j, const json_t *o, err *e) {
@@ -160,12 +166,12 @@ static tokenize_job *new_job(app *app, http_request *rq) {
     return j;
 }
 
-/* Tokenises and answers, on the pool where the text is long. */
+/* Renders, tokenises and answers, on the pool where the text is long. */
 static void run(tokenize_job *j) {
     app *app = j->app;
     http_request *rq = j->rq;
     err e;
-    if (j->text.len <= INLINE_TEXT_BYTES) {
+    if ((j->chat.body ? rq->body.len : j->text.len) <= INLINE_TEXT_BYTES) {
         work(j);
         answer(j);
         return;
@@ -184,37 +190,25 @@ void tokenize_run(app *app, http_request *rq) {
     tokenize_job *j = o ? new_job(app, rq) : NULL;
     err e;
     if (!j) return;
+    j->counts = true;
     if (read_tokenize(j, o, &e) == OK)
         run(j);
     else
         app_refuse(app, rq, &e);
 }
 
-/* {"prompt": the text} */
-static void answer_prompt(tokenize_job *j) {
-    buf b;
-    buf_init(&b, &j->rq->mem);
-    buf_add(&b, STR("{\"prompt\":"));
-    json_str(&b, j->text);
-    buf_addc(&b, '}');
-    app_json(j->rq, &b);
-}
-
 void apply_template_run(app *app, http_request *rq) {
     const json_t *o = read_object(app, rq);
     tokenize_job *j = o ? new_job(app, rq) : NULL;
-    bool tokens = false;
     err e;
     if (!j) return;
-    j->apply = true;
-    status s = json_in_bool(o, "tokens", &tokens, &e);
+    j->shows = true;
+    status s = json_in_bool(o, "tokens", &j->counts, &e);
     if (s == OK) s = read_chat(j, o, &e);
-    if (s != OK)
-        app_refuse(app, rq, &e);
-    else if (tokens)
+    if (s == OK)
         run(j);
     else
-        answer_prompt(j);
+        app_refuse(app, rq, &e);
 }
 
 void detokenize_run(app *app, http_request *rq) {

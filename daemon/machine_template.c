@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/log.h"
+
 static status read_file(const char *path, buf *out, err *e) {
     FILE *f = fopen(path, "rb");
     bool failed = !f;
@@ -21,7 +23,7 @@ static status read_file(const char *path, buf *out, err *e) {
     }
     if (f) fclose(f);
     if (failed) return err_field(e, "chat_template");
-    return out->failed ? err_set(e, ERR_NO_MEMORY, "no memory for the chat template") : OK;
+    return out->failed ? mem_exhausted(e, MEM_TOKENIZER, "the chat template") : OK;
 }
 
 status machine_find_templates(machine *m, err *e) {
@@ -40,12 +42,18 @@ status machine_find_templates(machine *m, err *e) {
     return chat_templates_plan(from, &m->chat_bytes, e);
 }
 
+static void warn(const chat_template *t) {
+    if (t->source.len && !t->tree) log_warn("%s: chats are refused", t->error.text);
+}
+
 status machine_load_templates(machine *m, err *e) {
     template_tokens tokens;
     template_tokens_of(&tokens, m->tok, m->file);
     status s = chat_templates_open(&m->chat, &m->chat_sources, &tokens, &m->tok_src, e);
     buf_clear(&m->chat_file);
     m->chat_sources = (template_sources){0};
+    warn(&m->chat.chat);
+    warn(&m->chat.tool_use);
     return s;
 }
 

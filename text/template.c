@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "base/utf8.h"
+#include "memory/term.h"
 #include "text/template_probe.h"
 
 /* ---- special tokens ---- */
@@ -110,7 +111,7 @@ static status open_all(chat_templates *t, const template_sources *from, const ch
     if (s == OK) s = open_one(&t->chat, from->chat, t, &t->mem, scratch, e);
     if (s == OK && from->tool_use.len)
         s = open_one(&t->tool_use, from->tool_use, t, &t->mem, scratch, e);
-    return s;
+    return s == ERR_NO_MEMORY ? mem_exhausted(e, MEM_TOKENIZER, "chat templates") : s;
 }
 
 status chat_templates_open(chat_templates *t, const template_sources *from,

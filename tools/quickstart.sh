@@ -22,6 +22,7 @@ model=${MODEL:-$(tools/get-model.sh)}
 echo "$model"
 say "4/4: serving it on $url"
 log=build/quickstart.log
+: > $log # or the loop below may read what an earlier run left, before the server has begun
 build/vramd serve --model "$model" --port "$port" 2> $log &
 server=$!
 trap 'kill $server 2> /dev/null || true; wait $server 2> /dev/null || true' EXIT

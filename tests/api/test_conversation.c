@@ -23,6 +23,7 @@ static void gives(const char *body, const char *want) {
     const char *prompt = json_string_value(json_object_get(v, "prompt"));
     ck_assert_msg(prompt && strcmp(prompt, want) == 0, "%s:\n<%s>, wanted\n<%s>", body,
                   prompt ? prompt : r.body, want);
+    ck_assert_uint_eq(atomic_load(&f.n_submitted), 0);
     json_decref(v);
     reply_free(&r);
 }
@@ -213,7 +214,49 @@ START_TEST(special_tokens_are_the_templates_alone) {
 }
 END_TEST
 
+START_TEST(long_conversations_are_rendered_off_the_loop) {
+    static const char *const paths[] = {"/v1/chat/completions", "/apply-template", "/tokenize"};
+    enum { TURNS = 1000 };
+    start(FAKE_CHATML);
+    buf body;
+    buf_init(&body, NULL);
+    buf_add(&body, STR("{\"max_tokens\":2,\"messages\":["));
+    for (int i = 0; i < TURNS; i++)
+        buf_addf(&body, "%s{\"role\":\"user\",\"content\":\"turn %d\"}", i ? "," : "", i);
+    buf_add(&body, STR("]}"));
+    unsigned offloaded[] = {2, 3, 4}; /* chat: rendered, then tokenised */
+    for (int i = 0; i < 3; i++) {
+        reply r = fake_post(&f, paths[i], buf_cstr(&body));
+        ck_assert_msg(r.status == 200, "%s: %d %.200s", paths[i], r.status, r.body);
+        reply_free(&r);
+        ck_assert_uint_eq(atomic_load(&f.n_offloaded), offloaded[i]);
+    }
+    const size_t whole = body.len;
+    body.len -= 2;
+    buf_add(&body, STR(",{}]}"));
+    for (int i = 0; i < 3; i++) {
+        reply r = fake_post(&f, paths[i], buf_cstr(&body));
+        ASSERT_ERROR(r, 400, "invalid_request_error", "\"messages[1000].role\"");
+        reply_free(&r);
+    }
+    body.len = whole - 2;
+    buf_add(&body, STR("]}"));
+    /* A client that leaves meanwhile takes nothing with it. */
+    for (int i = 0; i < 30; i++) {
+        int fd = fake_connect(&f);
+        char *text = fake_post_text(paths[i % 3], buf_cstr(&body));
+        fake_send(fd, text, strlen(text));
+        if (i % 2) usleep(300);
+        close(fd);
+        free(text);
+    }
+    buf_clear(&body);
+    stop();
+}
+END_TEST
+
 CHECK_MAIN("conversation", members_of_messages, content_in_parts,
            null_is_passed_on_to_templates_that_show_nothing_for_it,
            calls_and_reasoning_of_the_history, what_stands_beside_messages,
-           the_last_message_is_continued, special_tokens_are_the_templates_alone)
+           the_last_message_is_continued, special_tokens_are_the_templates_alone,
+           long_conversations_are_rendered_off_the_loop)

@@ -15,7 +15,8 @@ from requantise import stored
 VOCABULARY = Path(__file__).resolve().parents[1] / "golden" / "tokenizer" / "mixed.gguf"
 
 
-def write(path, type_name, layers=2, width=64, heads=4, kv_heads=2, ff=160, context=1024):
+def write(path, type_name, layers=2, width=64, heads=4, kv_heads=2, ff=160, context=1024, templates=()):
+    """templates: (NAME, source) of further chat templates."""
     rng, head = np.random.default_rng(1), width // heads
     vocabulary = gguf.GGUFReader(VOCABULARY)
     n_vocab = len(vocabulary.fields["tokenizer.ggml.tokens"].contents())
@@ -25,6 +26,8 @@ def write(path, type_name, layers=2, width=64, heads=4, kv_heads=2, ff=160, cont
             w.add_key_value(f.name, f.contents(), f.types[0], f.types[-1] if len(f.types) > 1 else None)
     w.add_chat_template("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
                         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
+    for name, source in templates:
+        w.add_string(f"tokenizer.chat_template.{name}", source)
     w.add_block_count(layers)
     w.add_context_length(context)
     w.add_embedding_length(width)

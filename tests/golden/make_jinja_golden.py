@@ -5,6 +5,8 @@ Needs jinja2 3.1 (not among the requirements of the end-to-end tests: a virtual 
     tests/golden/make_jinja_golden.py > tests/golden/jinja.json   the templates below
     tests/golden/make_jinja_golden.py FOLDER... > FILE            *.jinja of the folders instead
     VRAMD_JINJA_GOLDEN=FILE build/tests/text/test_jinja           compares them too
+
+compare_templates.py compares the prompts of a running server over the same conversations.
 """
 import datetime
 import json
