@@ -58,10 +58,11 @@ $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 # commands, which end the process.
 UNIT_SRC := $(foreach r,$(MODULES),$(sort $(wildcard tests/$(r)/test_*.c)))
 UNIT_BIN := $(UNIT_SRC:%.c=$(BUILD)/%)
+PROBE    := $(BUILD)/tests/text/schema_probe
 objs_of   = $(filter-out $(BUILD)/obj/daemon/main.o $(BUILD)/obj/daemon/cmd_%.o,$(foreach r,$(below_$(1)),$(filter $(BUILD)/obj/$(r)/%,$(OBJ))))
 
 .SECONDEXPANSION:
-$(UNIT_BIN): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $$(call objs_of,$$(firstword $$(subst /, ,$$*)))
+$(UNIT_BIN) $(PROBE): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $$(call objs_of,$$(firstword $$(subst /, ,$$*)))
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs check) $(LDLIBS)
 
@@ -73,6 +74,8 @@ $(BUILD)/oom.so: tests/e2e/oom.c
 test: ## all tests; T=name for one
 	BUILD=$(BUILD) tools/run-tests.sh $(T)
 unit-bins: $(UNIT_BIN)
+schema-suite: $(PROBE) ## schemas against the official JSON Schema test suite
+	$$(tools/venv.sh) tests/text/schema_suite.py $<
 unit: ## unit tests only; T=name for one
 	BUILD=$(BUILD) tools/run-tests.sh --unit $(T)
 
@@ -162,4 +165,4 @@ deb-boot-test: deb ## systemd booted in the chroot: the unit, its limits, socket
 clean: ## remove build/
 	rm -rf build
 
--include $(OBJ:.o=.d) $(UNIT_BIN:$(BUILD)/%=$(BUILD)/obj/%.d)
+-include $(OBJ:.o=.d) $(UNIT_BIN:$(BUILD)/%=$(BUILD)/obj/%.d) $(BUILD)/obj/tests/text/schema_probe.d

@@ -142,7 +142,7 @@ static uint32_t sets_put(sets *s, const uint32_t *v, uint32_t n) {
         if (s->begin[i] - s->begin[i - 1] == n && memcmp(have, v, n * sizeof *v) == 0)
             return i - 1;
     }
-    memcpy(s->item + s->used, v, n * sizeof *v);
+    if (n) memcpy(s->item + s->used, v, n * sizeof *v);
     s->used += n;
     s->slot[k & (s->n_slots - 1)] = ++s->n;
     s->begin[s->n] = s->used;
@@ -157,7 +157,10 @@ typedef struct subset {
     bool *keep;              /* states that matter: with a symbol's edge, or the end */
     uint32_t *mark, stamp;
     uint32_t *stack, *set, n_set; /* [n_states] each */
-    nfa_edge *out;                /* edges with symbols that leave a set */
+    /* The set as bits, which gives its members in order, and the words that hold some. */
+    uint64_t *bits;
+    uint32_t first_word, last_word;
+    nfa_edge *out; /* edges with symbols that leave a set */
     uint32_t *cut;
     sets seen;
     writer w;
@@ -190,8 +193,9 @@ static bool index_edges(subset *s, arena *tmp) {
     s->mark = arena_zalloc(tmp, N * sizeof *s->mark);
     s->stack = arena_alloc(tmp, N * sizeof *s->stack);
     s->set = arena_alloc(tmp, N * sizeof *s->set);
+    s->bits = arena_zalloc(tmp, (N / 64 + 1) * sizeof *s->bits);
     s->out = arena_alloc(tmp, n->n_edges * sizeof *s->out + 16);
-    s->cut = arena_alloc(tmp, (2 * (size_t)n->n_edges + 2) * sizeof *s->cut);
+    s->cut = arena_alloc(tmp, (2 * (size_t)n->n_edges + 260) * sizeof *s->cut);
     if (tmp->failed) return false;
     for (uint32_t i = 0; i < n->n_edges; i++) s->first[n->edge[i].from + 2]++;
     for (uint32_t i = 2; i < N + 2; i++) s->first[i] += s->first[i - 1];
@@ -203,10 +207,21 @@ static bool index_edges(subset *s, arena *tmp) {
     return true;
 }
 
+static void begin_set(subset *s) {
+    s->stamp++;
+    s->n_set = 0;
+    s->first_word = UINT32_MAX;
+    s->last_word = 0;
+}
+
 static void visit(subset *s, uint32_t q, uint32_t *depth) {
     if (s->mark[q] == s->stamp) return;
     s->mark[q] = s->stamp;
-    if (s->keep[q]) s->set[s->n_set++] = q;
+    if (s->keep[q]) {
+        s->bits[q / 64] |= 1ull << q % 64;
+        if (q / 64 < s->first_word) s->first_word = q / 64;
+        if (q / 64 > s->last_word) s->last_word = q / 64;
+    }
     s->stack[(*depth)++] = q;
 }
 
@@ -220,15 +235,18 @@ static void close_set(subset *s, uint32_t depth) {
             if (e->lo > e->hi) visit(s, e->to, &depth);
         }
     }
-    sort_u32(s->set, s->n_set);
+    for (uint32_t i = s->first_word; i <= s->last_word; i++) {
+        for (uint64_t w = s->bits[i]; w; w &= w - 1)
+            s->set[s->n_set++] = i * 64 + (uint32_t)__builtin_ctzll(w);
+        s->bits[i] = 0;
+    }
     work(&s->w, steps + s->n_set);
 }
 
 /* The set behind those edges of out[n] that hold the symbol. */
 static uint32_t target(subset *s, uint32_t n, uint32_t at) {
     uint32_t depth = 0;
-    s->stamp++;
-    s->n_set = 0;
+    begin_set(s);
     for (uint32_t i = 0; i < n; i++)
         if (s->out[i].lo <= at && at <= s->out[i].hi) visit(s, s->out[i].to, &depth);
     if (!depth) return UINT32_MAX;
@@ -238,24 +256,41 @@ static uint32_t target(subset *s, uint32_t n, uint32_t at) {
     return id;
 }
 
+/* cut: all of them in order, each once. Returns how many. */
+static uint32_t merge_cuts(subset *s, const uint8_t *low, uint32_t n) {
+    uint32_t n_low = 0, m = 0;
+    sort_u32(s->cut, n);
+    for (uint32_t i = 0; i < n; i++)
+        if (m == 0 || s->cut[i] != s->cut[m - 1]) s->cut[m++] = s->cut[i];
+    for (int b = 0; b < 256; b++) n_low += low[b];
+    memmove(s->cut + n_low, s->cut, m * sizeof *s->cut);
+    for (uint32_t b = 0, k = 0; b < 256; b++)
+        if (low[b]) s->cut[k++] = b;
+    return m + n_low;
+}
+
 static void expand(subset *s, uint32_t id) {
-    uint32_t n = 0, n_cut = 0, m = 0;
+    uint32_t n = 0, n_cut = 0, m;
     bool final = false;
+    uint8_t low[256] = {0}; /* symbols where something begins or has ended; others: in cut */
     for (uint32_t i = s->seen.begin[id]; i < s->seen.begin[id + 1]; i++) {
         uint32_t q = s->seen.item[i];
         final |= q == s->n.end;
         for (uint32_t k = s->first[q]; k < s->first[q + 1]; k++) {
             const nfa_edge *e = &s->n.edge[s->order[k]];
             if (e->lo > e->hi) continue;
-            s->cut[n_cut++] = e->lo;
-            s->cut[n_cut++] = e->hi + 1;
+            for (int side = 0; side < 2; side++) {
+                uint32_t at = side ? e->hi + 1 : e->lo;
+                if (at < 256)
+                    low[at] = 1;
+                else
+                    s->cut[n_cut++] = at;
+            }
             s->out[n++] = *e;
         }
     }
     if (!next_state(&s->w, final)) return;
-    sort_u32(s->cut, n_cut);
-    for (uint32_t i = 0; i < n_cut; i++)
-        if (m == 0 || s->cut[i] != s->cut[m - 1]) s->cut[m++] = s->cut[i];
+    m = merge_cuts(s, low, n_cut);
     for (uint32_t i = 0; i + 1 < m; i++) {
         if (!work(&s->w, n)) return;
         uint32_t to = target(s, n, s->cut[i]);
@@ -278,7 +313,7 @@ status dfa_build(dfa *out, const rules *r, rule root, const uint32_t *call_of, d
         st = err_set(e, ERR_NO_MEMORY, "no memory for the automaton");
     } else {
         uint32_t depth = 0;
-        s.stamp = 1;
+        begin_set(&s);
         visit(&s, 0, &depth);
         close_set(&s, depth);
         if (sets_put(&s.seen, s.set, s.n_set) == UINT32_MAX) s.w.failed = true;
@@ -296,7 +331,7 @@ typedef struct cursor { /* the edges of a state that is perhaps none (UINT32_MAX
 } cursor;
 
 static cursor edges_of(const dfa *d, uint32_t q) {
-    if (q == UINT32_MAX) return (cursor){NULL, NULL};
+    if (q == UINT32_MAX || !d->edge) return (cursor){NULL, NULL};
     return (cursor){d->edge + d->first[q], d->edge + d->first[q + 1]};
 }
 

@@ -10,7 +10,7 @@
 
 enum {
     COPY_MAX = 1024, /* what a repetition of something large may be copied to, in states */
-    COPY_CHAR = 40,  /* up to this size a body counts as a character, which is copied */
+    COPY_CHAR = 48,  /* up to this size a body counts as a character, which is copied */
     SHARED_MAX = 96, /* what is used several times is copied up to this size */
     MAX_RULES = 2000
 };
@@ -62,6 +62,13 @@ static uint32_t repeat_size(shape *s, const rule_node *n) {
     return times(one, count);
 }
 
+/* States of a class: one for ASCII, about eight for sequences of UTF-8. */
+static uint32_t class_size(const rule_node *n) {
+    for (uint32_t i = 0; i < n->n; i++)
+        if (n->u.range[i].hi > 0x7f) return 8;
+    return 1;
+}
+
 /* Sizes from the leaves up; whoever meets an expression that it is within makes it a call. */
 static uint32_t measure(shape *s, rule id) {
     const rule_node *n = &s->r->node[id];
@@ -76,7 +83,7 @@ static uint32_t measure(shape *s, rule id) {
     s->seen[id] = 1;
     s->depth++;
     uint32_t size = n->kind == RULE_BYTES   ? (uint32_t)n->u.bytes.len
-                    : n->kind == RULE_CLASS ? n->n == 1 && n->u.range[0].hi < 0x80 ? 1 : 8
+                    : n->kind == RULE_CLASS ? class_size(n)
                                             : 1;
     if (has_kids(n)) size = n->kind == RULE_GRAPH ? n->lo : 0;
     for (uint32_t i = 0; has_kids(n) && i < n->n; i++)

@@ -2,10 +2,20 @@
  * order of its properties, others behind them. Any thread; results are in the rules' arena. */
 #include "text/schema.h"
 
+#include <math.h>
+#include <stdlib.h>
+
 #include "base/utf8.h"
 #include "text/schema_in.h"
 
-enum { MAX_MEMO = 3000, MAX_DEPTH = 250, MAX_GRAPH = 6000, MAX_PATTERNS = 6, GAP_BLANKS = 20 };
+enum {
+    MAX_MEMO = 3000,
+    MAX_DEPTH = 250,
+    MAX_GRAPH = 6000,
+    MAX_PATTERNS = 6,
+    GAP_BLANKS = 20,
+    MAX_EXCLUDED = 30
+};
 
 struct memo {
     literal *v;
@@ -254,6 +264,26 @@ static status names_of(translator *t, const shape *s, members *m) {
     return OK;
 }
 
+/* Of the listed values of a shape the strings that have the rest of it. */
+static status listed_names(translator *t, const shape *s, dfa *out) {
+    shape rest = *s;
+    cell *list = NULL;
+    size_t i;
+    json_t *v;
+    rest.only = NULL;
+    json_array_foreach(s->only, i, v) {
+        bool fits;
+        status st = schema_fits(t, &rest, v, &fits);
+        if (st != OK) return st;
+        if (!fits || !json_is_string(v)) continue;
+        cell *c = schema_cell(t, list);
+        if (!c) return schema_no_memory(t);
+        c->key = json_in_text(v);
+        list = c;
+    }
+    return schema_names_dfa(t, list, out);
+}
+
 /* The names that propertyNames allows, or all. */
 static status allowed_names(translator *t, const shape *s, dfa *out) {
     status st = dfa_any(out, 0, RULE_UNBOUNDED, &t->limits, t->mem, t->e);
@@ -266,10 +296,13 @@ static status allowed_names(translator *t, const shape *s, dfa *out) {
             shape *x = &all.v[i];
             if (!(x->types & TYPE_STRING)) continue;
             if (x->refused[5]) return schema_refuse(t, x->refused[5], x->refused_at[5]);
-            if (x->only) return schema_refuse(t, "enum or const within propertyNames", NULL);
-            st = schema_string_dfa(t, x, &one, &plain);
-            if (st == OK && plain)
-                st = dfa_any(&one, x->min_chars, x->max_chars, &t->limits, t->mem, t->e);
+            if (x->only) {
+                st = listed_names(t, x, &one);
+            } else {
+                st = schema_string_dfa(t, x, &one, &plain);
+                if (st == OK && plain)
+                    st = dfa_any(&one, x->min_chars, x->max_chars, &t->limits, t->mem, t->e);
+            }
             if (st == OK) st = schema_combine(t, &sum, DFA_OR, &one);
         }
         if (st == OK) st = schema_combine(t, out, DFA_AND, &sum);
@@ -478,6 +511,42 @@ static status string_rule(translator *t, const shape *s, rule *out) {
     return OK;
 }
 
+static int by_value(const void *a, const void *b) {
+    double x, y;
+    memcpy(&x, a, sizeof x);
+    memcpy(&y, b, sizeof y);
+    return (x > y) - (x < y);
+}
+
+/* Numbers between those that are excluded. */
+static status numbers_rule(translator *t, const shape *s, rule *out) {
+    double v[MAX_EXCLUDED];
+    rule one[MAX_EXCLUDED + 1];
+    uint32_t n = 0, n_one = 0;
+    size_t i;
+    json_t *x;
+    for (const cell *c = s->not_values; c; c = c->next) json_array_foreach(c->v, i, x) {
+            if (!json_is_number(x)) continue;
+            if (n == MAX_EXCLUDED || fabs(json_number_value(x)) > 0x1p53)
+                return schema_refuse(t, "not of so many numbers, or of such", c->v);
+            v[n++] = json_number_value(x);
+        }
+    qsort(v, n, sizeof *v, by_value);
+    for (i = 0; i <= n; i++) {
+        shape part = *s;
+        bound *lo = &part.lo, *hi = &part.hi;
+        if (i > 0 && (!lo->set || v[i - 1] >= lo->v)) *lo = (bound){true, true, v[i - 1]};
+        if (i < n && (!hi->set || v[i] <= hi->v)) *hi = (bound){true, true, v[i]};
+        if (lo->set && hi->set &&
+            (lo->v > hi->v || (lo->v == hi->v && (lo->exclusive || hi->exclusive))))
+            continue;
+        status st = schema_number_rule(t, &part, &one[n_one++]);
+        if (st != OK) return st;
+    }
+    *out = rules_alt(t->r, one, n_one);
+    return OK;
+}
+
 static status shape_rule(translator *t, const shape *s, rule *out) {
     rule one[8];
     uint32_t n = 0;
@@ -490,9 +559,7 @@ static status shape_rule(translator *t, const shape *s, rule *out) {
     if (s->types & TYPE_FALSE && !excludes(s, JSON_FALSE)) one[n++] = text(t, "false");
     if (s->types & TYPE_TRUE && !excludes(s, JSON_TRUE)) one[n++] = text(t, "true");
     if (s->types & (TYPE_INT | TYPE_FRACTION)) {
-        if (excludes(s, JSON_INTEGER) || excludes(s, JSON_REAL))
-            return schema_refuse(t, "not of a number's value", s->not_values->v);
-        st = schema_number_rule(t, s, &one[n++]);
+        st = numbers_rule(t, s, &one[n++]);
     }
     if (st == OK && s->types & TYPE_STRING) st = string_rule(t, s, &one[n++]);
     if (st == OK && s->types & TYPE_ARRAY) {
@@ -560,7 +627,9 @@ static status translate(rules *r, const json_t *schema, const schema_options *op
     t.memo = arena_alloc(t.mem, MAX_MEMO * sizeof *t.memo);
     if (!t.memo) return schema_no_memory(&t);
     t.nested_ids = schema_has_ids(&t);
-    return schema_rule(&t, &(literal){schema, false}, 1, out);
+    status st = schema_rule(&t, &(literal){schema, false}, 1, out);
+    /* A negation that lacks a part for want of memory would allow too much. */
+    return st == OK && t.mem->failed ? schema_no_memory(&t) : st;
 }
 
 status rules_json_schema(rules *r, const json_t *schema, const schema_options *opt, rule *out,

@@ -370,7 +370,9 @@ static status push_lists(translator *t, expansion *x, const step *from) {
     list = json_object_get(o, "allOf");
     if (list && !json_array_size(list))
         return schema_wrong(t, "allOf is no list of schemas", o);
-    json_array_foreach(list, i, v) if (st == OK) st = push_lit(t, x, (literal){v, false}, from);
+    for (i = json_array_size(list);
+         i-- > 0 && st == OK;) /* the first comes off the list first */
+        st = push_lit(t, x, (literal){json_array_get(list, i), false}, from);
     list = json_object_get(o, "anyOf");
     if (list && !json_array_size(list))
         return schema_wrong(t, "anyOf is no list of schemas", o);
@@ -427,8 +429,8 @@ static status push_refs(translator *t, expansion *x, const step *from) {
 /* Everything that a schema says of the value itself. */
 static status add_positive(translator *t, expansion *x, const step *from) {
     status st = add_keywords(t, from, &x->s);
-    if (st == OK) st = push_refs(t, x, from);
     if (st == OK) st = push_lists(t, x, from);
+    if (st == OK) st = push_refs(t, x, from); /* before what push_lists has put there */
     if (st == OK) st = push_if(t, x, from);
     if (st == OK) st = push_dependent(t, x, from, "dependentRequired");
     if (st == OK) st = push_dependent(t, x, from, "dependentSchemas");

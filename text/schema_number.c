@@ -9,6 +9,9 @@ enum {
     MAX_DIGITS = 40, /* of a bound, before or behind the point */
     MOST_WHOLE = 20, /* digits of a number before the point, where nothing else limits them */
     MOST_FRACTION = 17, /* behind it */
+    MOST_EXACT =
+        15, /* digits of a number with a point which stays on its side of a bound, and no
+                      * integer, when it is read as a double */
     MAX_MODULUS = 5000,
     MAX_STATES = 60000
 };
@@ -124,7 +127,7 @@ static bool take_part(const number *x, where *w, char c) {
         if (w->cmp[i] == 0) w->cmp[i] = (int8_t)sign_of(c - d);
         if (w->at[i] < b->n_part) w->at[i]++;
     }
-    if (x->limited && ++w->n > MOST_FRACTION) return false;
+    if (x->limited && ++w->n > MOST_EXACT) return false;
     w->some |= c != '0' && !x->integers;
     if (!x->modulus) return true;
     if (w->n_part >= x->scale) return c == '0';
@@ -152,7 +155,6 @@ static bool advance(const number *x, where *w, char c) {
         if (c != '.' || !x->fractions) return false;
         end_whole(x, w);
         w->phase = POINT;
-        w->n = 0;
         return true;
     default:
         if (!digit) return false;

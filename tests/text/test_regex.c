@@ -1,6 +1,8 @@
 /* Regular expressions and GBNF: against PCRE2 and by hand. */
 #include "text/regex.h"
 
+#include <stdio.h>
+
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
