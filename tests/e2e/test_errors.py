@@ -69,7 +69,7 @@ CHATS = [
     ({"messages": MESSAGES, "logprobs": 2}, INVALID, "logprobs"),
     ({"messages": MESSAGES, "max_completion_tokens": 0}, INVALID, "max_completion_tokens"),
     ({"messages": MESSAGES, "tools": [{"type": "function", "function": {"name": "f"}}]}, UNSUPPORTED, "tools"),
-    ({"messages": MESSAGES, "tool_choice": "required"}, UNSUPPORTED, "tool_choice"),
+    ({"messages": MESSAGES, "tool_choice": "required"}, INVALID, "tool_choice"),
     ({"messages": MESSAGES, "modalities": ["text", "audio"]}, UNSUPPORTED, "modalities"),
     ({"messages": MESSAGES, "chat_template": "{{ x }}"}, INVALID, "chat_template"),
     ({"messages": MESSAGES, "chat_template_kwargs": [1]}, INVALID, "chat_template_kwargs"),
