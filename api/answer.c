@@ -270,6 +270,7 @@ static bool choice_init(answer *a, choice *c, uint32_t index, uint32_t max_token
                          .banned = a->p.banned,
                          .n_banned = a->p.n_banned,
                          .grammar = a->grammar ? a->grammar->g : NULL,
+                         .think = a->think,
                          .ignore_eos = a->p.ignore_eos,
                          .stop_ids = a->p.stop_ids,
                          .n_stop_ids = a->p.n_stop_ids,

@@ -86,6 +86,7 @@ typedef struct answer {
     uint32_t n_prompts;
     unsigned encode_flags;
     const reply_plan *reply_plan; /* how calls and reasoning are written; NULL: as text */
+    const think_limit *think;     /* on its reasoning; NULL: none */
     str reply_prompt;             /* the prompt's text: it may end within reasoning */
     str chat_echo;                /* what echo repeats in a chat */
     uint32_t n_dims;              /* of embeddings; 0: text is generated */

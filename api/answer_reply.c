@@ -4,61 +4,97 @@
 #include <stdio.h>
 
 #include "base/hash.h"
+#include "json/out.h"
+#include "text/reply_rules.h"
+#include "text/schema.h"
 
 /* ---- the plan of a template ---- */
-
-typedef struct template_rig {
-    const chat_template *t;
-} template_rig;
-
-static bool render(void *user, const json_t *messages, const json_t *tools, bool generation,
-                   arena *a, str *out) {
-    const template_rig *rig = user;
-    const template_args args = {.messages = messages,
-                                .tools = tools,
-                                .add_generation_prompt = generation,
-                                .now = {.tm_year = 126, .tm_mday = 1}};
-    jinja_text text;
-    err e;
-    if (template_render(rig->t, &args, a, &text, &e) != OK) return false;
-    *out = text.text;
-    return true;
-}
-
-/* Every special token of the vocabulary. */
-static reply_special *specials(const tokenizer *tok, arena *a, size_t *n) {
-    const uint32_t *ids = tokenizer_specials(tok, n);
-    reply_special *all = arena_alloc(a, (*n + 1) * sizeof *all);
-    for (size_t i = 0; all && i < *n; i++)
-        all[i] = (reply_special){tokenizer_piece(tok, (int32_t)ids[i], true), (int32_t)ids[i]};
-    return all;
-}
-
-static bool find_plan(const app *app, const chat_template *t, const chunks *scratch,
-                      reply_plan *out) {
-    const template_rig rig = {t};
-    arena a;
-    size_t n;
-    arena_init(&a, scratch, 0);
-    const reply_special *special = specials(app->port->tok, &a, &n);
-    const reply_source src = {.template = t->source,
-                              .render = render,
-                              .user = (void *)&rig,
-                              .special = special,
-                              .n_special = n};
-    const bool ok = special && reply_derive(out, scratch, &src);
-    arena_clear(&a);
-    return ok;
-}
 
 const reply_plan *reply_plan_of(app *app, const chat_template *t, arena *mem) {
     const chat_templates *all = app->port->chat;
     const int k = t == &all->chat ? 0 : t == &all->tool_use ? 1 : -1;
     reply_plan *p = k < 0 ? arena_alloc(mem, sizeof *p) : &app->replies[k];
     if (!p || (k >= 0 && app->reply_known[k])) return p;
-    if (!find_plan(app, t, mem->src, p)) return NULL;
+    if (!reply_plan_of_template(p, t, app->port->tok, mem->src)) return NULL;
     if (k >= 0) app->reply_known[k] = true;
     return p;
+}
+
+/* ---- calls that must be made ---- */
+
+typedef struct tool_form {
+    const reply_plan *plan;
+    reply_demand demand;
+} tool_form;
+
+static status any_schema(rules *r, const json_t *schema, rule *out, err *e) {
+    static const schema_options plain = {0};
+    return rules_json_schema(r, schema, &plain, out, e);
+}
+
+static status build_calls(const constraint *c, rules *r, rule *out, err *e) {
+    const tool_form *f = c->own;
+    return reply_rules(r, f->plan, &f->demand, out, e);
+}
+
+/* The output is constrained to calls. */
+static status demand_calls(answer *a, err *e) {
+    const reply_plan *p = a->reply_plan;
+    const tool_params *t = &a->p.tools;
+    const reply_setup probe = {.tools = t->list, .reasoning = true, .prompt = a->reply_prompt};
+    reply_parser *r = reply_new(&a->rq->mem, p, &probe);
+    tool_form *f = arena_alloc(&a->rq->mem, sizeof *f);
+    buf key;
+    if (a->p.form.build) {
+        err_set(e, ERR_INVALID, "tool_choice and %s exclude each other", a->p.form.field);
+        return err_field(e, "tool_choice");
+    }
+    if (!r || !f) return err_set(e, ERR_NO_MEMORY, "no memory for tools");
+    *f = (tool_form){.plan = p,
+                     .demand = {.tools = t->list,
+                                .parallel = t->parallel,
+                                .thinking = reply_in_reasoning(r),
+                                .opened = reply_is_prompted(r),
+                                .schema = any_schema}};
+    buf_init(&key, &a->rq->mem);
+    buf_addf(&key, "t%s%d%d%d", p->format->name, f->demand.parallel, f->demand.thinking,
+             f->demand.opened);
+    json_value(&key, t->list);
+    if (key.failed) return err_set(e, ERR_NO_MEMORY, "no memory for tools");
+    a->p.form =
+        (constraint){.build = build_calls, .key = buf_str(&key), .field = "tools", .own = f};
+    return OK;
+}
+
+/* ---- a limit on reasoning ---- */
+
+static status limit_reasoning(answer *a, err *e) {
+    const reply_plan *p = a->reply_plan;
+    const bool channels = p->format && p->format->shape == SHAPE_CHANNELS;
+    const str text = p->text[MARK_THINK_END];
+    if (a->p.think_budget < 0 || !(channels || text.len)) return OK;
+    const reply_setup probe = {.reasoning = true, .prompt = a->reply_prompt};
+    reply_parser *r = reply_new(&a->rq->mem, p, &probe);
+    think_limit *l = arena_alloc(&a->rq->mem, sizeof *l);
+    vec_i32 ids;
+    buf b;
+    buf_init(&b, &a->rq->mem);
+    vec_i32_init(&ids, &a->rq->mem);
+    if (channels)
+        buf_add(&b, STR("<|end|><|start|>assistant<|channel|>final<|message|>"));
+    else
+        buf_addf(&b, "\n" STR_FMT "\n\n", STR_ARG(text));
+    if (!r || !l || b.failed) return err_set(e, ERR_NO_MEMORY, "no memory for the request");
+    status s = tokenizer_encode(a->app->port->tok, buf_str(&b), TOK_PARSE_SPECIAL, &ids, e);
+    if (s != OK || ids.n == 0) return s;
+    *l = (think_limit){.begin = channels ? STR("analysis<|message|>") : p->text[MARK_THINK],
+                       .end = channels ? STR("<|end|>") : text,
+                       .open = reply_in_reasoning(r),
+                       .most = (uint32_t)a->p.think_budget,
+                       .forced = ids.v,
+                       .n_forced = (uint32_t)ids.n};
+    a->think = l;
+    return OK;
 }
 
 status answer_reads(answer *a, const chat_template *t, str prompt, err *e) {
@@ -75,7 +111,8 @@ status answer_reads(answer *a, const chat_template *t, str prompt, err *e) {
     if (!calls && !(thinks && a->p.split_reasoning)) return OK;
     a->reply_plan = p;
     a->reply_prompt = prompt;
-    return OK;
+    status s = limit_reasoning(a, e);
+    return s == OK && a->p.tools.mode == TOOLS_REQUIRED ? demand_calls(a, e) : s;
 }
 
 /* ---- events ---- */
@@ -128,6 +165,7 @@ bool choice_reads(choice *c) {
     if (!a->reply_plan) return true;
     const reply_setup set = {.tools = a->p.tools.mode == TOOLS_OFF ? NULL : a->p.tools.list,
                              .reasoning = a->p.split_reasoning,
+                             .loose = true,
                              .prompt = a->reply_prompt,
                              .sink = take,
                              .user = c};

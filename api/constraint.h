@@ -14,6 +14,7 @@ struct constraint {
     const char *field;  /* the parameter, for errors */
     const json_t *json; /* these two for build alone */
     str text;
+    const void *own; /* of a constraint that is not read here */
 };
 
 /* response_format, structured_outputs, guided_*, regex, grammar, json_schema: one of them at most.

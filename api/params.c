@@ -199,6 +199,7 @@ status params_read(params *p, const json_t *o, bool chat, const sampling *defaul
                   .add_special_tokens = true,
                   .add_generation_prompt = true,
                   .skip_special = true,
+                  .think_budget = -1,
                   .split_reasoning = true,
                   .include_reasoning = true,
                   .model = STR("")};

@@ -47,6 +47,7 @@ typedef struct params {
     int32_t stop_ids[PARAMS_MAX_STOP_IDS];
     uint32_t n_stop_ids;
     tool_params tools;
+    int32_t think_budget;                    /* tokens of reasoning; -1: no limit */
     bool split_reasoning, include_reasoning; /* from the text; in the answer */
     bool has_priority;
     int32_t priority;

@@ -19,6 +19,7 @@
 #include "scheduler/stats.h"
 #include "text/grammar.h"
 #include "text/template.h"
+#include "text/think.h"
 
 typedef struct gen gen; /* one sequence in the machine */
 
@@ -67,6 +68,7 @@ typedef struct gen_spec { /* pointers are borrowed until the last event */
      * generation's own, and at its start. */
     const grammar *grammar;
     grammar_state *grammar_state;
+    const think_limit *think; /* on reasoning; NULL: none */
     bool ignore_eos;
     const int32_t *stop_ids;
     uint32_t n_stop_ids; /* at most 16 */

@@ -131,11 +131,16 @@ static void forbid(runner_job *job, uint32_t *mask) {
     const gen *g = (const gen *)job;
     bans_forbid(&g->bans, mask);
     if (g->spec.grammar) forbid_others(g, mask);
+    const int32_t must = g->spec.think ? think_must(g->spec.think, &g->think) : -1;
+    if (must < 0) return;
+    memset(mask, 0, sampling_mask_words(tokenizer_n_vocab(g->tok)) * sizeof *mask);
+    mask[must / 32] |= 1u << must % 32;
 }
 static void remember(runner_job *job, int32_t token) {
     gen *g = (gen *)job;
     bans_take(&g->bans, token);
     if (g->spec.grammar) grammar_take(g->spec.grammar, g->spec.grammar_state, token);
+    if (g->spec.think) think_take(g->spec.think, &g->think, g->tok, token);
 }
 
 static status on_submit(port *p, const gen_spec *s, gen **out, err *e) {
@@ -158,6 +163,7 @@ static status on_submit(port *p, const gen_spec *s, gen **out, err *e) {
                        .allowed = s->allowed},
                .bans = {.banned = s->banned, .n = s->n_banned},
                .masks = b->grammar.masks,
+               .tok = b->m->tok,
                .state = STATE_WAITING,
                .number = ++b->next_number,
                .submit_us = clock_us()};
@@ -166,7 +172,8 @@ static status on_submit(port *p, const gen_spec *s, gen **out, err *e) {
         g->job.n_score = -1;
     else if (g->job.n_score < 0)
         g->job.n_score = 0;
-    if (s->n_banned || s->grammar) g->job.allow = forbid, g->job.take = remember;
+    if (s->think) think_start(s->think, &g->think);
+    if (s->n_banned || s->grammar || s->think) g->job.allow = forbid, g->job.take = remember;
     fill_end_tokens(b, g);
     b->waiting_tokens += s->n_prompt;
     *out = g;

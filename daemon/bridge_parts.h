@@ -20,7 +20,9 @@ typedef enum gen_state { STATE_FREE, STATE_WAITING, STATE_RUNNING, STATE_PREEMPT
 struct gen {
     runner_job job; /* first: sched_spec.user is its address; read by the engine thread */
     bans bans;
-    mask_cache *masks; /* with spec.grammar; engine thread */
+    think_state think;    /* with spec.think; engine thread */
+    const tokenizer *tok; /* for it */
+    mask_cache *masks;    /* with spec.grammar; engine thread */
     int32_t end_tokens[MAX_END_TOKENS];
     gen_spec spec;
     uint64_t salt, leader_number;

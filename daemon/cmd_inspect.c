@@ -9,6 +9,7 @@
 #include "daemon/commands.h"
 #include "model/checkpoint_explain.h"
 #include "model/model.h"
+#include "text/reply_template.h"
 
 enum { SHOWN_ELEMENTS = 4, SHOWN_BYTES = 160 };
 
@@ -87,10 +88,48 @@ static status print_json(gguf *g, err *e) {
     return put(&b, e);
 }
 
+static void print_plan(const char *name, const chat_template *t, const tokenizer *tok) {
+    reply_plan p;
+    if (!t->source.len || !reply_plan_of_template(&p, t, tok, chunks_heap())) return;
+    printf("\n%s\n  tool calls  ", name);
+    if (!t->tree)
+        printf("none: %s\n", t->error.text);
+    else if (!p.format)
+        puts("none: no format gave back calls that the template wrote");
+    else
+        printf("%s, which gave back %s the template wrote\n", p.format->name,
+               p.single ? "a call that" : "two calls that");
+    const bool channel = p.format && p.format->shape == SHAPE_CHANNELS;
+    const str think = channel                  ? STR("the channel analysis")
+                      : p.text[MARK_THINK].len ? p.text[MARK_THINK]
+                                               : STR("none");
+    printf("  reasoning   " STR_FMT "\n", STR_ARG(think));
+}
+
+/* How output is read, by the chat templates. A file without a vocabulary that is known has none. */
+static void print_output(gguf *g) {
+    const checkpoint *file = gguf_checkpoint(g);
+    tokenizer *tok;
+    template_sources from = {0};
+    template_tokens tokens;
+    chat_templates t = {0};
+    err e;
+    if (tokenizer_open(&tok, file, chunks_heap(), &e) != OK) return;
+    template_tokens_of(&tokens, tok, file);
+    if (template_sources_of(&from, file, STR(""), &e) == OK &&
+        chat_templates_open(&t, &from, &tokens, chunks_heap(), &e) == OK) {
+        print_plan("output, by tokenizer.chat_template", &t.chat, tok);
+        print_plan("output, by tokenizer.chat_template.tool_use", &t.tool_use, tok);
+    }
+    chat_templates_close(&t);
+    tokenizer_close(tok);
+}
+
 static status print_all(gguf *g, err *e) {
     status s = print_metadata(g, e);
     if (s == OK) puts("\ntensors");
     if (s == OK) print_tensors(g);
+    if (s == OK) print_output(g);
     return s;
 }
 

@@ -38,7 +38,7 @@ static bool begin_reasoning(reply_parser *r, size_t at) {
 static bool begin_head(reply_parser *r, size_t opener, bool section) {
     r->opener = opener;
     r->section = section;
-    r->array = false;
+    r->array = r->unmarked = false;
     r->n_name = 0;
     r->state = IN_HEAD;
     r->scan = r->at + opener;
@@ -57,8 +57,12 @@ static match step_fresh(reply_parser *r, bool end) {
         if (m == YES) begin_reasoning(r, r->at + i);
         if (m == YES || (m == PART && !end)) return m;
     }
-    if (f && f->plain && r->set.tools && (s.ptr[blanks] == '{' || s.ptr[blanks] == '[')) {
+    if (!f || !r->set.tools) return NO;
+    const bool object = f->shape == SHAPE_OBJECT && s.ptr[blanks] == '{';
+    const bool list = f->args == ARGS_PYTHON && s.ptr[blanks] == '[';
+    if ((f->plain && (object || list)) || (r->set.loose && object)) {
         begin_head(r, 0, false);
+        r->unmarked = true;
         return YES;
     }
     return NO;
@@ -229,7 +233,7 @@ static match step_head_at(reply_parser *r) {
     }
     if ((m = read_head(r, s, &i, &name, &id)) != YES) return m;
     name = name_of(r, name, &id);
-    if (!name.len || (p->format->plain && !reply_knows(r, name))) return NO;
+    if (!name.len || (r->unmarked && !reply_knows(r, name))) return NO;
     r->array = array;
     memcpy(r->name, name.ptr, name.len);
     r->n_name = name.len;
@@ -260,7 +264,8 @@ static bool step_tail(reply_parser *r, bool end) {
         if (m == YES) i = j;
     }
     r->at = i;
-    reply_go(r, r->section || r->array || p->format->plain ? IN_BETWEEN : IN_TEXT);
+    reply_go(r,
+             r->section || r->array || r->unmarked || p->format->plain ? IN_BETWEEN : IN_TEXT);
     return true;
 }
 
@@ -289,9 +294,10 @@ static bool step_between(reply_parser *r, bool end) {
         }
     }
     /* What no call follows is text from here on. */
-    const bool section = r->section, array = r->array;
+    const bool section = r->section, array = r->array, unmarked = r->unmarked;
     begin_head(r, 0, section);
     r->array = array;
+    r->unmarked = unmarked;
     r->scan = i;
     return true;
 }
@@ -393,6 +399,9 @@ bool reply_failed(const reply_parser *r) {
 }
 bool reply_in_reasoning(const reply_parser *r) {
     return r->state == IN_REASONING;
+}
+bool reply_is_prompted(const reply_parser *r) {
+    return r->prompted;
 }
 size_t reply_held(const reply_parser *r) {
     return r->in.len - r->at;

@@ -69,7 +69,7 @@ typedef struct reply_format {
     reply_args args;
     reply_ids ids;
     bool array; /* the calls of a section stand in brackets */
-    bool plain; /* calls are the whole answer; only names of tools that were given are calls */
+    bool plain; /* calls may be the whole answer, without a mark */
     bool lines; /* tagged: a line break before and after a value is not part of it */
     bool typed; /* tagged: after the key "true" or "false" for a string or JSON, and "> */
     const char *name_key, *args_key; /* SHAPE_OBJECT: as the model learnt them */
@@ -108,7 +108,8 @@ typedef struct reply_parser reply_parser;
 typedef struct reply_setup {
     const json_t *tools; /* as in a request; NULL: calls are text */
     bool reasoning;      /* reasoning is an event of its own */
-    str prompt;          /* its end decides whether the output begins within reasoning */
+    bool loose; /* an answer that is an object of a call without its marks is one, too */
+    str prompt; /* its end decides whether the output begins within reasoning */
     reply_sink *sink;
     void *user;
 } reply_setup;
@@ -123,6 +124,7 @@ bool reply_has_token(const reply_parser *, int32_t id); /* whether it would be *
 void reply_end(reply_parser *);                         /* what was kept back leaves */
 bool reply_failed(const reply_parser *); /* memory has run out; output was lost */
 bool reply_in_reasoning(const reply_parser *);
+bool reply_is_prompted(const reply_parser *);  /* the prompt ends with the mark of a call */
 size_t reply_held(const reply_parser *);       /* bytes that are kept back */
 uint32_t reply_unparsed(const reply_parser *); /* marks that no valid call followed */
 

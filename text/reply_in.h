@@ -65,7 +65,8 @@ struct reply_parser {
     bool fresh;       /* nothing but blanks and reasoning so far */
     bool drop_blanks; /* at the begin of what comes */
     bool section, array;
-    buf out; /* of one event */
+    bool unmarked; /* a call is one only if it is of a tool that was given */
+    buf out;       /* of one event */
     uint32_t n_unparsed;
     /* the call */
     char name[REPLY_MAX_NAME];

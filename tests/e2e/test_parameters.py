@@ -158,8 +158,9 @@ def test_utf8_is_never_split_in_a_stream(daemon):
 
 
 def test_messages_may_be_lists_of_parts(daemon):
-    plain = chat(daemon, "Name a colour.")["choices"][0]["message"]["content"]
-    parts = [{"type": "text", "text": "Name a "}, {"type": "text", "text": "colour."}]
+    plain = chat(daemon, "Name a\ncolour.")["choices"][0]["message"]["content"]
+    # A template that takes one text gets the parts as lines, as in vLLM.
+    parts = [{"type": "text", "text": "Name a"}, {"type": "text", "text": "colour."}]
     assert chat(daemon, parts)["choices"][0]["message"]["content"] == plain
 
 

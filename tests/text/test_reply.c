@@ -20,6 +20,7 @@ typedef struct reply_case {
     const char *special;  /* texts of special tokens, separated by blanks */
     const char *prompt;
     const char *output, *events;
+    bool loose;
 } reply_case;
 
 static size_t specials_of(const char *list, reply_special *out) {
@@ -46,6 +47,7 @@ static uint32_t run_cut(const reply_case *c, size_t cut, bool with_tools, transc
                               specials_of(c->special, special)));
     const reply_setup set = {.tools = with_tools ? tools : NULL,
                              .reasoning = true,
+                             .loose = c->loose,
                              .prompt = str_of(c->prompt ? c->prompt : ""),
                              .sink = transcript_take,
                              .user = t};
@@ -243,6 +245,18 @@ static const reply_case cases[] = {
     {.format = "pythonic",
      .output = "[f(n=1.5, s=\"[x](y)\"), g()]",
      .events = "C:f|A:{\"n\": 1.5, \"s\": \"[x](y)\"}|E:|C:g|A:{}|E:"},
+    {.format = "hermes",
+     .loose = true,
+     .output =
+         "{\"name\": \"f\", \"arguments\": {\"n\": 1}}\n{\"name\": \"g\", \"arguments\": {}}",
+     .events = "C:f|A:{\"n\": 1}|E:|C:g|A:{}|E:"},
+    {.format = "hermes",
+     .loose = true,
+     .output = "{\"name\": \"Ann\", \"arguments\": {}}",
+     .events = "T:{\"name\": \"Ann\", \"arguments\": {}}"},
+    {.format = "hermes",
+     .output = "{\"name\": \"f\", \"arguments\": {}}",
+     .events = "T:{\"name\": \"f\", \"arguments\": {}}"},
     {.template = "</think>",
      .output = "\n<think>\n\nLet me see.\n1 < 2\n</think>\n\nYes, <think> is a tag.\n",
      .events = "R:Let me see.\n1 < 2|T:Yes, <think> is a tag.\n"},
