@@ -36,7 +36,7 @@ def main(names):
     scripts = sorted(s for s in (ROOT / "tests" / "clients").glob("with_*.py") if not names or any(n in s.stem for n in names))
     if not scripts:
         sys.exit("clients: no script of that name in tests/clients")
-    daemon = Daemon(*OPTIONS, "--chat-template", str(ROOT / "tests" / "clients" / "tools.jinja"), *shlex.split(os.environ.get("VRAMD_TEST_OPTIONS", "")))
+    daemon = Daemon(*OPTIONS, "--chat-template", str(ROOT / "tests" / "clients" / "tools.jinja"), "--ollama-api", *shlex.split(os.environ.get("VRAMD_TEST_OPTIONS", "")))
     failed = []
     try:
         env = {**os.environ, "VRAMD_URL": daemon.url, "VRAMD_MODEL": daemon.client.models.list().data[0].id}

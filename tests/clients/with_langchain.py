@@ -33,7 +33,7 @@ def check_a_chat_and_its_stream_say_the_same():
 
 
 def check_a_bound_tool_is_called_and_its_result_answered():
-    bound = model().bind_tools([get_weather], tool_choice="required")
+    bound = model().bind_tools([get_weather], tool_choice="required", parallel_tool_calls=False)
     ask = HumanMessage("How is the weather in Paris?")
     first = bound.invoke([ask])
     assert first.tool_calls[0]["name"] == "get_weather" and not first.invalid_tool_calls

@@ -32,7 +32,8 @@ def check_anthropic_whole_and_as_a_stream():
 
 
 def tool(args):
-    r = litellm.completion(messages=ASK, tools=[TOOL], tool_choice="required", temperature=0, **args)
+    r = litellm.completion(messages=ASK, tools=[TOOL], tool_choice="required", temperature=0,
+                           parallel_tool_calls=False, **args)
     call = r.choices[0].message.tool_calls[0].function
     assert call.name == "get_weather" and set(json.loads(call.arguments)) == {"city", "unit"}
 

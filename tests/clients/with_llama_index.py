@@ -29,7 +29,7 @@ def check_a_completion():
 
 def check_a_tool_is_called():
     tool = FunctionTool.from_defaults(get_weather)
-    r = llm.chat_with_tools([tool], user_msg="How is the weather in Paris?", tool_required=True)
+    r = llm.chat_with_tools([tool], user_msg="How is the weather in Paris?", tool_required=True, allow_parallel_tool_calls=False)
     calls = llm.get_tool_calls_from_response(r)
     assert calls[0].tool_name == "get_weather" and "city" in calls[0].tool_kwargs
 

@@ -28,7 +28,8 @@ def check_a_chat_and_its_stream_say_the_same():
 
 
 def check_a_tool_is_called_and_its_result_answered():
-    args = dict(model=MODEL, tools=[TOOL], max_tokens=100, temperature=0)
+    # one call: a model this small would go on calling to the end of its tokens
+    args = dict(model=MODEL, tools=[TOOL], max_tokens=100, temperature=0, parallel_tool_calls=False)
     first = client.chat.completions.create(messages=ASK, tool_choice="required", **args)
     message = first.choices[0].message
     assert first.choices[0].finish_reason == "tool_calls"
@@ -55,7 +56,8 @@ def check_parse_gives_an_object():
 
 
 def check_responses_call_a_tool_and_take_its_output():
-    args = dict(model=MODEL, tools=[RESPONSES_TOOL], max_output_tokens=100, temperature=0, store=False)
+    args = dict(model=MODEL, tools=[RESPONSES_TOOL], max_output_tokens=100, temperature=0, store=False,
+                parallel_tool_calls=False)
     first = client.responses.create(input=ASK, tool_choice="required", **args)
     calls = [item for item in first.output if item.type == "function_call"]
     assert calls and calls[0].name == "get_weather" and json.loads(calls[0].arguments)
@@ -66,7 +68,7 @@ def check_responses_call_a_tool_and_take_its_output():
 
 def check_the_accumulator_of_responses_with_tools():
     with client.responses.stream(model=MODEL, input=ASK, tools=[RESPONSES_TOOL], tool_choice="required",
-                                 max_output_tokens=100, temperature=0) as s:
+                                 max_output_tokens=100, temperature=0, parallel_tool_calls=False) as s:
         kinds = [e.type for e in s]
         final = s.get_final_response()
     assert "response.function_call_arguments.delta" in kinds

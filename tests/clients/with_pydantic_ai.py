@@ -9,7 +9,7 @@ from pydantic_ai.providers.openai import OpenAIProvider
 from checks import MODEL, URL, run
 
 provider = OpenAIProvider(base_url=URL + "/v1", api_key="none")
-COLD = {"temperature": 0.0, "max_tokens": 200}
+COLD = {"temperature": 0.0, "max_tokens": 200, "parallel_tool_calls": False}
 
 
 class Person(BaseModel):
