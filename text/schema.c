@@ -3,9 +3,11 @@
 #include "text/schema.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/utf8.h"
+#include "text/jinja_value.h"
 #include "text/schema_in.h"
 
 enum {
@@ -50,23 +52,31 @@ static rule comma(translator *t) {
 
 /* ---- values as they stand ---- */
 
+/* A real without a fraction also as an integer: 2.0 is 2. */
+static rule real_rule(translator *t, double v) {
+    char real[JINJA_FLOAT_TEXT], integer[JINJA_FLOAT_TEXT];
+    jinja_float_text(v, real);
+    rule one = text(t, real);
+    if (v != floor(v) || fabs(v) > 0x1p53 || v == 0) return one;
+    snprintf(integer, sizeof integer, "%.0f", v);
+    return rules_alt(t->r, (rule[]){one, text(t, integer)}, 2);
+}
+
+static rule scalar_rule(translator *t, const json_t *v) {
+    char integer[32];
+    if (json_is_real(v)) return real_rule(t, json_real_value(v));
+    if (!json_is_integer(v))
+        return text(t, json_is_null(v) ? "null" : json_is_true(v) ? "true" : "false");
+    snprintf(integer, sizeof integer, "%lld", (long long)json_integer_value(v));
+    return text(t, integer);
+}
+
 static status value_rule(translator *t, const json_t *v, rule *out) {
     size_t i, n = 0, size = json_array_size(v) + json_object_size(v);
     const char *key;
     json_t *member;
     if (json_is_string(v)) return *out = schema_text_rule(t, json_in_text(v)), OK;
-    if (!json_is_object(v) && !json_is_array(v)) {
-        buf b;
-        buf_init(&b, t->mem);
-        if (json_is_real(v))
-            buf_addf(&b, "%s", json_dumps(v, JSON_ENCODE_ANY));
-        else if (json_is_integer(v))
-            buf_addf(&b, "%lld", (long long)json_integer_value(v));
-        else
-            buf_addf(&b, "%s", json_is_null(v) ? "null" : json_is_true(v) ? "true" : "false");
-        *out = rules_bytes(t->r, buf_str(&b));
-        return b.failed ? schema_no_memory(t) : OK;
-    }
+    if (!json_is_object(v) && !json_is_array(v)) return *out = scalar_rule(t, v), OK;
     rule *part = arena_alloc(t->mem, (size * 4 + 4) * sizeof *part);
     if (!part) return schema_no_memory(t);
     if (t->depth++ > MAX_DEPTH) return schema_refuse(t, "a value so deeply nested", v);

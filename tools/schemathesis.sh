@@ -17,6 +17,7 @@ PYTHONPATH=tests/e2e "$(tools/venv.sh)" tests/e2e/tiny_model.py "$dir/tiny.gguf"
 for _ in $(seq 200); do grep -q READY "$dir/log" && break; sleep 0.1; done
 url=$(grep -o 'http://127.0.0.1:[0-9]*' "$dir/log" | head -1)
 [ -n "$url" ] || { cat "$dir/log" >&2; exit 1; }
+cd "$dir" # where it leaves what it remembers
 "$venv/bin/schemathesis" run "$url/openapi.json" --seed 1 --max-examples "${1:-60}" --phases examples,coverage,fuzzing --workers 2 \
   --checks not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance,unsupported_method,allow_header_conformance \
   --exclude-path /v1/rerank --suppress-health-check all --warnings off --no-color --generation-database none || { tail -5 "$dir/log" >&2; exit 1; }

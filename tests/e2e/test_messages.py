@@ -1,5 +1,7 @@
 """/v1/messages as the anthropic package sees it: its types, and the accumulator of its streams."""
 
+import json
+
 import anthropic
 import pytest
 
@@ -107,3 +109,10 @@ def test_thinking_of_earlier_turns_is_taken_back(create):
         {"type": "thinking", "thinking": "Hm.", "signature": "any"}, {"type": "redacted_thinking", "data": "x"},
         {"type": "text", "text": "A pirate."}]}, {"role": "user", "content": "Prove it."}])
     assert m.content[0].type == "text"
+
+
+def test_a_format_is_kept(create):
+    schema = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"],
+              "additionalProperties": False}
+    m = create(output_config={"format": {"type": "json_schema", "schema": schema}}, max_tokens=60)
+    assert isinstance(json.loads(m.content[0].text)["age"], int)

@@ -1,6 +1,7 @@
 """/v1/responses as the openai package sees it: its types, and the accumulator of its streams."""
 
 import openai
+import pydantic
 import pytest
 
 ASK = [{"role": "user", "content": "Who are you?"}]
@@ -103,3 +104,14 @@ def test_what_would_need_a_store_is_refused_by_name(create):
 def test_tools_that_only_a_provider_can_run_are_passed_over(create):
     r = create(tools=[{"type": "web_search"}])
     assert r.output_text == create().output_text and r.tools[0].type == "web_search"
+
+
+def test_a_format_is_kept(daemon, model):
+    class Person(pydantic.BaseModel):
+        name: str = pydantic.Field(max_length=20)
+        age: int
+
+    args = dict(model=model, input="Invent a person.", text_format=Person, max_output_tokens=100, temperature=0)
+    assert isinstance(daemon.client.responses.parse(**args).output_parsed, Person)
+    with daemon.client.responses.stream(**args) as s:
+        assert isinstance(s.get_final_response().output_parsed, Person)

@@ -245,6 +245,7 @@ START_TEST(what_it_cannot_compute_is_named) {
         {"cache_type_k", offsetof(engine_options, kv_k), DT_F32, ERR_UNSUPPORTED},
         {"cache_type_v", offsetof(engine_options, kv_v), DT_Q8_0, ERR_UNSUPPORTED},
         {"cache_type_v", offsetof(engine_options, kv_v), DT_BF16, ERR_UNSUPPORTED},
+        {"embeddings", offsetof(engine_options, hidden), 1, ERR_UNSUPPORTED},
     };
     model_config c = gb_tiny("llama"), gemma = gb_tiny("gemma3");
     engine_options o = rig_options();

@@ -49,7 +49,7 @@ static void rig_open(rig *x, const char *format, const char *template) {
     x->tok = tok_open(tiny_finish(&x->file, "gpt-2"));
     x->mem = aligned_alloc(64, (vocab_index_bytes(tokenizer_n_vocab(x->tok)) + 63) / 64 * 64);
     memset(x->mem, 0, vocab_index_bytes(tokenizer_n_vocab(x->tok)));
-    x->index = vocab_index_init(x->mem, x->tok);
+    x->index = vocab_index_init(x->mem, x->tok, tokenizer_n_vocab(x->tok));
     arena_init(&x->a, chunks_heap(), 0);
     ck_assert_int_eq(json_in_parse(&x->tools, &x->a, str_of(tools_text), &e), OK);
     ck_assert(reply_plan_init(&x->plan, format_named(format), str_of(template), NULL, 0));
