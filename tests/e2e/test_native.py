@@ -162,3 +162,11 @@ def test_embedding(code):
     r = code.http.post("/embedding", json={"content": ["a", "b"]}).json()
     want = code.http.post("/v1/embeddings", json={"input": ["a", "b"]}).json()["data"]
     assert [x["embedding"] for x in r] == [[x["embedding"]] for x in want] and [x["index"] for x in r] == [0, 1]
+
+
+def test_a_schema_and_a_grammar(daemon):
+    schema = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 1, "maximum": 9}}, "required": ["n"],
+              "additionalProperties": False}
+    assert 1 <= json.loads(native(daemon, prompt=STORY, n_predict=60, json_schema=schema)["content"])["n"] <= 9
+    r = native(daemon, prompt=STORY, n_predict=60, grammar='root ::= "yes" | "no"')
+    assert r["content"] in ("yes", "no") and r["stop_type"] == "eos"

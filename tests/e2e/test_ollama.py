@@ -136,3 +136,16 @@ def test_a_name_of_the_file_serves_too():
         assert ollama.Client(host=d.url).list().models[0].model == name
     finally:
         d.stop()
+
+
+SCHEMA = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "minimum": 0, "maximum": 120}},
+          "required": ["name", "age"], "additionalProperties": False}
+
+
+def test_format_is_kept_to(server):
+    for _ in range(3):
+        r = server.ollama.chat("small", messages=messages("Tell me of a person."), format=SCHEMA, options={"temperature": 1, "num_predict": 200})
+        got = json.loads(r.message.content)
+        assert set(got) == {"name", "age"} and isinstance(got["name"], str) and 0 <= got["age"] <= 120 and r.done_reason == "stop"
+    raw = server.ollama.generate("small", STORY, raw=True, format=SCHEMA, options={"num_predict": 200})
+    assert set(json.loads(raw.response)) == {"name", "age"}
