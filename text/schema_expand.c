@@ -59,6 +59,9 @@ static status add_values(translator *t, const json_t *o, shape *s) {
         json_t *list = json_array(), *v;
         size_t i, n = k ? 1 : json_array_size(e);
         if (!list) return schema_no_memory(t);
+        uint64_t cost = n * (1 + (uint64_t)json_array_size(s->only));
+        if (cost > t->limits.work) return schema_refuse(t, "so many values in enum", o);
+        t->limits.work -= cost;
         for (i = 0; i < n; i++) {
             v = (json_t *)(uintptr_t)(k ? c : json_array_get(e, i));
             bool in = !s->only;

@@ -326,6 +326,13 @@ START_TEST(hostile_schemas_end) {
                  i, i - 1, i - 1, i);
     buf_addf(&b, "}}");
     ends(&b, true);
+    buf_init(&b, NULL); /* 20,000 values, of which each is compared with 20,000 */
+    buf_addf(&b, "{\"enum\": [0");
+    for (int i = 1; i < 20000; i++) buf_addf(&b, ",%d", i);
+    buf_addf(&b, "], \"allOf\": [{\"enum\": [0");
+    for (int i = 1; i < 20000; i++) buf_addf(&b, ",%d", -i);
+    buf_addf(&b, "]}]}");
+    ends(&b, true);
     buf_init(&b, NULL);
     buf_addf(&b, "{\"pattern\": \"((a{1,1000}){1,1000}){1,1000}\"}");
     ends(&b, true);
