@@ -29,7 +29,7 @@ ISA = $(if $(filter %_avx2.o,$@),-O3 -mavx2 -mfma -mf16c)$(if $(filter %_avx512.
 # their plain twins: those stay watched, and so do the team and the steps that share memory.
 ISA += $(if $(findstring thread,$(SAN)),$(if $(filter %_avx2.o %_avx512.o %/row.o,$@),-fno-sanitize=thread))
 
-.PHONY: all help api-page clients test unit unit-bins asan ubsan tsan fuzz bench soak schemathesis layers pure names versions format format-check tidy install deb deb-test deb-boot-test clean
+.PHONY: all help structured api-page clients test unit unit-bins asan ubsan tsan fuzz bench soak schemathesis layers pure names versions format format-check tidy install deb deb-test deb-boot-test clean
 all: $(BUILD)/vramd ## build build/vramd
 
 help: ## list the targets
@@ -119,6 +119,9 @@ soak: $(BUILD)/vramd ## 10,000 mixed requests, 5,000 idle streams, under the pla
 
 api-page: $(BUILD)/tests/api/test_api_page ## write the parameters into docs/api.md
 	VRAMD_WRITE=1 $<
+
+structured: $(BUILD)/vramd ## 1,000 answers of the test model to each of 20 schemas, validated by jsonschema; N=100 for fewer
+	BUILD=$(BUILD) STRUCTURED_N=$(or $(N),1000) tools/run-tests.sh structured
 
 layers: $(OBJ) ## check that modules include only downwards, and that the files of one form no cycle
 	@tools/layers.sh

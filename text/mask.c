@@ -269,14 +269,17 @@ static void add_open(mask_cache *m, const grammar *g, const grammar_state *s, co
     walk(&m->w, g->index, &l, mask, NULL);
 }
 
+/* first: whatever the mask held before counts for nothing. */
 static void add_state(mask_cache *m, const grammar *g, const grammar_state *s, conf c,
-                      uint32_t *mask) {
+                      uint32_t *mask, bool first) {
     const kept *e = mask_of(m, g, c.state);
     const uint32_t *item = items_of(e), n = e->base == 0 ? m->words : e->n_added;
     if (e->base != 1) {
         const uint32_t *from = e->base == 0 ? item : g->index->slice[e->base - 2].bits;
-        for (uint32_t i = 0; i < m->words; i++) mask[i] |= from[i];
+        if (first) memcpy(mask, from, m->words * sizeof *mask);
+        for (uint32_t i = 0; i < m->words && !first; i++) mask[i] |= from[i];
     }
+    if (e->base == 1 && first) memset(mask, 0, m->words * sizeof *mask);
     for (uint32_t i = 0; e->base && i < n; i++) mask[item[i] / 32] |= 1u << item[i] % 32;
     if (e->n_open)
         add_open(m, g, s, c, item + n, (const uint8_t *)(item + n + e->n_open), e->n_open,
@@ -290,26 +293,37 @@ static void add_symbols(const grammar *g, uint32_t q, uint32_t *mask) {
 
 /* Sets the bits of what the position allows. */
 static void add_all(const grammar *g, const grammar_state *s, mask_cache *m, uint32_t *mask) {
-    bool deep = false;
+    bool deep = false, first = true;
     for (uint32_t i = 0; i < s->n; i++)
         deep |= s->c[i].parent >= STACK_FIRST && s->node[s->c[i].parent].depth > DEEP;
     if (deep) { /* the limit on depth decides, which is not part of a state's mask */
+        memset(mask, 0, m->words * sizeof *mask);
         walk_from_position(&m->w, g, s);
         walk(&m->w, g->index, &g->index->all, mask, NULL);
     }
     for (uint32_t i = 0; i < s->n; i++) {
         const grammar_node *q = &g->node[s->c[i].state];
-        if (deep)
+        if (deep) {
             add_symbols(g, s->c[i].state, mask);
-        else if (q->any_byte || q->first_symbol < q[1].first_symbol)
-            add_state(m, g, s, s->c[i], mask);
+        } else if (q->any_byte || q->first_symbol < q[1].first_symbol) {
+            add_state(m, g, s, s->c[i], mask, first);
+            first = false;
+        }
     }
+    if (first && !deep) memset(mask, 0, m->words * sizeof *mask);
 }
 
 void grammar_mask(const grammar *g, const grammar_state *s, mask_cache *m, uint32_t *mask) {
-    memset(m->sum, 0, m->words * sizeof *m->sum);
     add_all(g, s, m, m->sum);
-    for (uint32_t i = 0; i < m->words; i++) mask[i] &= m->sum[i];
+    uint32_t i = 0;
+    for (; i + 2 <= m->words; i += 2) { /* by pairs: a large vocabulary has 8,192 words */
+        uint64_t a, b;
+        memcpy(&a, mask + i, sizeof a);
+        memcpy(&b, m->sum + i, sizeof b);
+        a &= b;
+        memcpy(mask + i, &a, sizeof a);
+    }
+    for (; i < m->words; i++) mask[i] &= m->sum[i];
 }
 
 void grammar_mask_plain(const grammar *g, const grammar_state *s, uint32_t *mask) {
