@@ -51,9 +51,9 @@ COMPLETIONS = [
     ({"prompt": "x", "min_tokens": 20, "max_tokens": 10}, INVALID, "min_tokens"),
     ({"prompt": "x", "timeout": -1}, INVALID, "timeout"),
     ({"prompt": "x", "suffix": "y"}, UNSUPPORTED, "suffix"),
-    ({"prompt": "x", "grammar": "root ::= [a-z]"}, UNSUPPORTED, "grammar"),
-    ({"prompt": "x", "regex": "a+"}, UNSUPPORTED, "regex"),
-    ({"prompt": "x", "response_format": {"type": "json_object"}}, UNSUPPORTED, "response_format"),
+    ({"prompt": "x", "grammar": "root ::= [a-z"}, INVALID, "grammar"),
+    ({"prompt": "x", "regex": "(?=a)a"}, UNSUPPORTED, "regex"),
+    ({"prompt": "x", "response_format": {"type": "xml"}}, UNSUPPORTED, "response_format"),
     ({"prompt": "x", "model": "gpt-4"}, (404, "not_found_error"), "model"),
 ]
 CHATS = [
