@@ -110,8 +110,8 @@ START_TEST(content_is_given_in_parts_to_templates_that_go_through_it) {
     static const char *const not [] = {
         "{% for m in messages %}{{ m.content }}{% endfor %}",
         "{% for m in messages %}{% for c in m.tool_calls %}{{ c }}{% endfor %}{% endfor %}",
-        "{% macro show(a, b) %}{% for p in a %}{{ p }}{% endfor %}{{ b }}{% endmacro %}"
-        "{% for m in messages %}{{ show(m.tool_calls, m.content) }}{% endfor %}"};
+        ("{% macro show(a, b) %}{% for p in a %}{{ p }}{% endfor %}{{ b }}{% endmacro %}"
+         "{% for m in messages %}{{ show(m.tool_calls, m.content) }}{% endfor %}")};
     for (size_t i = 0; i < sizeof takes / sizeof *takes; i++) {
         ck_assert_msg(opened(takes[i]).takes_parts, "%s", takes[i]);
         arena_clear(&mem);
