@@ -24,7 +24,7 @@ static status add_bound(translator *t, const json_t *o, const char *key, bound *
     if (!json_is_number(v)) return schema_wrong(t, key, o);
     double n = json_number_value(v);
     if (json_is_integer(v) &&
-        (json_integer_value(v) > (1ll << 53) || json_integer_value(v) < -(1ll << 53)))
+        (json_integer_value(v) > (1LL << 53) || json_integer_value(v) < -(1LL << 53)))
         return schema_refuse(t, key, o);
     if (b->set && (low ? n < b->v : n > b->v)) return OK;
     if (b->set && n == b->v) exclusive |= b->exclusive;
