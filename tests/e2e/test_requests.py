@@ -32,8 +32,8 @@ def test_a_parameter_that_is_not_supported_costs_one_request(daemon):
         return int(next(x for x in text.splitlines() if 'vramd_http_responses_total' in x and '"4xx"' in x).split()[-1])
     before = refused()
     with pytest.raises(openai.BadRequestError) as e:
-        client.chat.completions.create(model="", messages=TURNS[:1], response_format={"type": "json_object"})
-    assert e.value.code == "unsupported_parameter" and e.value.param == "response_format"
+        client.chat.completions.create(model="", messages=TURNS[:1], extra_body={"use_beam_search": True})
+    assert e.value.code == "unsupported_parameter" and e.value.param == "use_beam_search"
     assert refused() == before + 1
 
 
