@@ -242,7 +242,8 @@ static status convert_choice(conversion *c, err *e) {
     return OK;
 }
 
-/* thinking: the templates that can think have a switch of this name. */
+/* thinking: the templates that can think have a switch of this name; budget_tokens is the limit
+ * of reasoning. */
 static status convert_thinking(conversion *c, err *e) {
     const json_t *thinking = json_object_get(c->in, "thinking");
     if (!thinking || json_is_null(thinking)) return OK;
@@ -255,6 +256,9 @@ static status convert_thinking(conversion *c, err *e) {
     json_t *kwargs = json_is_object(given) ? json_copy((json_t *)given) : json_object();
     if (on || off) json_object_set_new(kwargs, "enable_thinking", json_boolean(on));
     if (json_object_size(kwargs)) json_object_set_new(c->out, "chat_template_kwargs", kwargs);
+    if (on)
+        convert_put(c->out, "thinking_token_budget",
+                    json_object_get(thinking, "budget_tokens"));
     return OK;
 }
 

@@ -257,7 +257,7 @@ START_TEST(tools_choice_thinking_and_format_have_other_names_in_chat) {
                           "parameters":{"type":"object"}}}],
                 "tool_choice":{"type":"function","function":{"name":"f"}},
                 "parallel_tool_calls":false,"chat_template_kwargs":{"enable_thinking":true},
-                "reasoning_effort":"low","response_format":{"type":"json_schema",
+                "thinking_token_budget":1024,"reasoning_effort":"low","response_format":{"type":"json_schema",
                 "json_schema":{"name":"output","schema":{"type":"object"}}}}));
     expect(
         convert_messages,
