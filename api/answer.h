@@ -95,7 +95,7 @@ typedef struct answer {
     stop_set stops;
     choice *choices;
     uint32_t n_choices, n_live; /* generations that have not ended */
-    bool over;                  /* the last word is said, or nobody listens */
+    bool over;                  /* the answer has ended, or its client has gone */
     char id[40];
     uint64_t created;
     str head; /* stream: what each chunk begins with */
@@ -112,7 +112,7 @@ typedef struct answer {
 
 /* Reads the parameters of the body, an object. NULL: refused. */
 answer *answer_new(app *, http_request *, const json_t *body, const struct writer *);
-/* Room for n prompts; false: refused. */
+/* Memory for n prompts; false: refused. */
 bool answer_prompts(answer *, size_t n);
 /* Tokenises and submits; what goes wrong is refused. */
 void answer_start(answer *);
@@ -121,8 +121,8 @@ void answer_start(answer *);
 void answer_gone(answer *);
 void answer_fail(answer *, failure *);
 void answer_sent(answer *);
-/* All has ended: nobody uses the grammar, and the tenant is told what was used of what was
- * charged. */
+/* All generations have ended: gives the grammar back, and the tenant what was charged and not
+ * used. */
 void answer_settle(answer *);
 
 /* answer_prompt.c */

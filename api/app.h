@@ -25,7 +25,7 @@ typedef struct app {
     http *http;
     port *port;
     server_options opt;    /* in force: server_configure replaces them */
-    keys *keys;            /* NULL: whoever can connect may ask */
+    keys *keys;            /* NULL: every client may send requests */
     reply_plan replies[2]; /* of port->chat's two templates, once known */
     bool reply_known[2];
     uint64_t n_unparsed;  /* marks of calls in output that no valid call followed */
@@ -96,7 +96,7 @@ chat_request chat_request_of(const app *, const json_t *body); /* with answer */
  * member at fault. */
 status chat_prompt(const chat_request *, arena *, chat_prompt_text *, err *);
 
-/* What a tenant at a limit is told: 429. */
+/* What a tenant at a limit gets: 429. */
 void tenant_refusal(const tenant *, tenant_verdict, double wait_s, failure *out);
 /* Refuses for an err, filling what the case needs from the port. */
 void app_refuse(app *, http_request *, const err *);

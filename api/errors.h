@@ -1,4 +1,4 @@
-/* What clients are told when something is refused or fails: the table of cases, and the JSON
+/* What clients get when something is refused or fails: the table of cases, and the JSON
  * body {"error":{"message","type","param","code"}} with code = HTTP status, but
  * "unsupported_parameter" for API_PARAMETER. */
 #ifndef VRAMD_API_ERRORS_H

@@ -19,7 +19,7 @@ kept_grammar *grammars_find(grammars *s, str key) {
     return NULL;
 }
 
-/* The place of the one that nobody uses for the longest time, or a free one; -1: none. */
+/* The place of the one that has been unused for longest, or a free one; -1: none. */
 static int oldest(const grammars *s, bool free_too) {
     int best = -1;
     for (int i = 0; i < GRAMMARS_KEPT; i++) {

@@ -29,9 +29,9 @@ kept_grammar *grammars_find(grammars *, str key);
  * instead. NULL: no memory, and the grammar is freed. */
 kept_grammar *grammars_add(grammars *, str key, grammar *taken);
 void grammars_leave(grammars *, kept_grammar *);
-/* Frees what nobody uses, the oldest first, until half of the pool is free: before compiling. */
+/* Frees unused grammars, the oldest first, until half of the pool is free: before compiling. */
 void grammars_make_space(grammars *);
-/* At the end, when nobody uses any. */
+/* At the end, when none is in use. */
 void grammars_clear(grammars *);
 
 #endif

@@ -1,4 +1,4 @@
-/* What the files http*.c share. Nobody else includes this. */
+/* What the files http*.c share. No other file includes this. */
 #ifndef VRAMD_API_HTTP_IMPL_H
 #define VRAMD_API_HTTP_IMPL_H
 

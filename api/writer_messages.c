@@ -43,7 +43,7 @@ static void write_head(const answer *a, buf *o) {
 }
 
 /* Clients must send one back with a block of thinking; it says which answer the block is of, and
- * nobody checks it. */
+ * is not checked. */
 static void write_signature(const answer *a, buf *o) {
     buf_addf(o, "\"signature\":\"%s\"", a->id);
 }

@@ -204,7 +204,7 @@ static void list_terms(const machine *m, terms *t) {
 }
 
 /* The device's memory with the KV cache, and the host's beside it. Both are solved even if one
- * does not fit, so that both can be shown; the device's refusal is told first. */
+ * does not fit, so that both can be shown; the device's refusal is reported first. */
 static status solve_both(machine *m, terms *t, const kv_request *kv, err *e) {
     const kv_request none = {.block_tokens = kv->block_tokens};
     terms device = {0};

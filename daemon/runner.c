@@ -153,7 +153,7 @@ static void fill_seq(const runner *r, const sched_step_seq *q, batch_seq *b) {
 static bool launch(runner *r) {
     uint64_t now = clock_us();
     const sched_step *st = sched_plan(r->sched, now);
-    deliver(r, NULL, NULL, now); /* deadlines and preemptions are told at planning */
+    deliver(r, NULL, NULL, now); /* deadlines and preemptions become events at planning */
     if (!st) return false;
     flight *f = &r->flight[(r->first + r->n_flights++) % MAX_DEPTH];
     f->step = st;

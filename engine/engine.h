@@ -100,7 +100,7 @@ typedef struct engine_info {
     uint32_t depth;   /* steps in flight */
 } engine_info;
 
-/* A backend: what a room under engine/ gives. All functions but the last are required. */
+/* A backend: what a module under engine/ provides. All functions but the last are required. */
 typedef struct backend {
     const char *name;
     /* Lists what opening will allocate, KV cache excluded; fills what KV blocks cost.
