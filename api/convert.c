@@ -5,30 +5,38 @@
 #include "json/out.h"
 
 typedef struct run_args {
-    conversion c;
+    conversion *c;
     convert_fn *fn;
     status status;
-    err error;
+    err *error;
 } run_args;
 
 static void run(void *arg) {
     run_args *r = arg;
-    r->c.out = json_object();
-    r->c.messages = json_array();
-    json_object_set_new(r->c.out, "messages", r->c.messages);
-    r->status = r->fn(&r->c, &r->error);
+    r->c->out = json_object();
+    r->c->messages = json_array();
+    json_object_set_new(r->c->out, "messages", r->c->messages);
+    r->status = r->fn(r->c, r->error);
+}
+
+status convert_body(conversion *c, convert_fn *fn, err *e) {
+    run_args r = {.c = c, .fn = fn, .error = e};
+    if (json_within(c->mem, run, &r) && !c->mem->failed) return r.status;
+    return err_set(e, ERR_NO_MEMORY, "no memory for the request");
 }
 
 void convert_start(app *app, http_request *rq, convert_fn *fn, start_fn *start,
                    const writer *w) {
-    run_args r = {.c.in = app_body(app, rq), .c.mem = &rq->mem, .fn = fn};
-    if (!r.c.in) return;
-    if (!json_within(&rq->mem, run, &r) || rq->mem.failed)
+    conversion c = {.in = app_body(app, rq), .mem = &rq->mem};
+    err e;
+    if (!c.in) return;
+    status s = convert_body(&c, fn, &e);
+    if (s == ERR_NO_MEMORY)
         http_refuse_memory(rq);
-    else if (r.status != OK)
-        app_refuse(app, rq, &r.error);
+    else if (s != OK)
+        app_refuse(app, rq, &e);
     else
-        start(app, rq, r.c.out, w);
+        start(app, rq, c.out, w);
 }
 
 void convert_run(app *app, http_request *rq, convert_fn *fn, const writer *w) {

@@ -20,6 +20,9 @@ typedef status convert_fn(conversion *, err *);
 convert_fn convert_responses, convert_messages, convert_native;
 convert_fn convert_ollama_chat, convert_ollama_generate, convert_ollama_raw;
 
+/* in and mem set: out and messages are made by fn. Errors: fn's; ERR_NO_MEMORY, where out is of no
+ * use. */
+status convert_body(conversion *, convert_fn *, err *);
 /* Parses the body, converts it, and answers it by the writer, as a chat or as a completion; what
  * goes wrong is refused. */
 void convert_run(app *, http_request *, convert_fn *, const writer *);

@@ -8,30 +8,15 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n);
 
-typedef struct job {
-    conversion c;
-    convert_fn *fn;
-    status status;
-    err error;
-} job;
-
-static void convert(void *arg) {
-    job *j = arg;
-    j->c.out = json_object();
-    j->c.messages = json_array();
-    json_object_set_new(j->c.out, "messages", j->c.messages);
-    j->status = j->fn(&j->c, &j->error);
-}
-
-static void check_taken(const job *j, arena *a) {
+static void check_taken(const conversion *c, arena *a) {
     buf b;
     const json_t *v;
     err e;
-    for (size_t i = 0; i < json_array_size(j->c.messages); i++)
-        CHECK(json_is_string(json_object_get(json_array_get(j->c.messages, i), "role")));
+    for (size_t i = 0; i < json_array_size(c->messages); i++)
+        CHECK(json_is_string(json_object_get(json_array_get(c->messages, i), "role")));
     buf_init(&b, a);
     json_use_arena(a);
-    json_value(&b, j->c.out);
+    json_value(&b, c->out);
     json_use_arena(NULL);
     if (!b.failed) CHECK(json_in_parse(&v, a, buf_str(&b), &e) != ERR_INVALID);
 }
@@ -43,17 +28,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n) {
     if (n < 2) return 0;
     arena a;
     arena_init(&a, chunks_heap(), 16 << 20);
-    job j = {.fn = fns[p[0] % (sizeof fns / sizeof *fns)], .c.mem = &a};
-    status s = json_in_parse(&j.c.in, &a, (str){(const char *)p + 2, n - 2}, &j.error);
-    if (s == OK && json_is_object(j.c.in)) {
+    conversion c = {.mem = &a};
+    err e;
+    status s = json_in_parse(&c.in, &a, (str){(const char *)p + 2, n - 2}, &e);
+    if (s == OK && json_is_object(c.in)) {
         const size_t left = (size_t)p[1] * 64; /* 255: as much as it needs */
         const bool less = p[1] < 255 && left < (size_t)(a.end - a.at);
         if (less) a.end = a.at + left;
         if (less) a.limit = a.total;
-        const bool whole = json_within(&a, convert, &j) && !a.failed;
-        if (whole && j.status != OK) CHECK(j.error.text[0]);
+        s = convert_body(&c, fns[p[0] % (sizeof fns / sizeof *fns)], &e);
+        if (s != OK) CHECK(e.text[0]);
         a.limit = 0;
-        if (whole && j.status == OK) check_taken(&j, &a);
+        if (s == OK) check_taken(&c, &a);
     }
     arena_clear(&a);
     return 0;
