@@ -61,3 +61,14 @@ void writer_error(answer *a, const failure *f) {
     buf_add(o, STR("\n\ndata: [DONE]\n\n"));
     http_stream_end(a->rq);
 }
+
+void writer_count(answer *a, str before) {
+    buf b;
+    buf_init(&b, &a->rq->mem);
+    buf_addc(&b, '{');
+    buf_add(&b, before);
+    buf_add(&b, STR("\"input_tokens\":"));
+    json_u64(&b, usage_prompt_tokens(a));
+    buf_addc(&b, '}');
+    app_json(a->rq, &b);
+}

@@ -42,4 +42,9 @@ void writer_end(const answer *, uint64_t n_output, buf *);
 void writer_done(answer *); /* usage, if it is included, and [DONE] */
 void writer_error(answer *, const failure *);
 
+/* ---- of the endpoints that only count ---- */
+
+/* An object of input_tokens; before: members in front of it, each with its comma. */
+void writer_count(answer *, str before);
+
 #endif

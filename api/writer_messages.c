@@ -88,15 +88,21 @@ static buf *begin_block(const choice *c, str type) {
     return o;
 }
 
+/* A block of a call up to its input. */
+static void write_call(const answer_part *p, buf *o) {
+    buf_add(o, STR("{\"type\":\"tool_use\",\"id\":"));
+    json_str(o, p->id);
+    buf_add(o, STR(",\"name\":"));
+    json_str(o, p->name);
+    buf_add(o, STR(",\"input\":"));
+}
+
 static void open_block(choice *c, answer_part *p) {
     buf *o = begin_block(c, STR("content_block_start"));
     buf_add(o, STR(",\"content_block\":"));
     if (p->kind == PART_CALL) {
-        buf_add(o, STR("{\"type\":\"tool_use\",\"id\":"));
-        json_str(o, p->id);
-        buf_add(o, STR(",\"name\":"));
-        json_str(o, p->name);
-        buf_add(o, STR(",\"input\":{}}"));
+        write_call(p, o);
+        buf_add(o, STR("{}}"));
     } else {
         buf_add(o, p->kind == PART_TEXT
                        ? STR("{\"type\":\"text\",\"text\":\"\"}")
@@ -189,11 +195,7 @@ static void write_input(const choice *c, const answer_part *p, buf *o) {
 
 static void write_block(const choice *c, const answer_part *p, buf *o) {
     if (p->kind == PART_CALL) {
-        buf_add(o, STR("{\"type\":\"tool_use\",\"id\":"));
-        json_str(o, p->id);
-        buf_add(o, STR(",\"name\":"));
-        json_str(o, p->name);
-        buf_add(o, STR(",\"input\":"));
+        write_call(p, o);
         write_input(c, p, o);
     } else if (p->kind == PART_REASONING) {
         buf_add(o, STR("{\"type\":\"thinking\",\"thinking\":"));
@@ -231,12 +233,7 @@ static void whole(answer *a) {
 }
 
 static void count(answer *a) {
-    buf b;
-    buf_init(&b, &a->rq->mem);
-    buf_add(&b, STR("{\"input_tokens\":"));
-    json_u64(&b, usage_prompt_tokens(a));
-    buf_addc(&b, '}');
-    app_json(a->rq, &b);
+    writer_count(a, STR(""));
 }
 
 const writer writer_messages = {

@@ -361,12 +361,7 @@ static void whole(answer *a) {
 }
 
 static void count(answer *a) {
-    buf b;
-    buf_init(&b, &a->rq->mem);
-    buf_add(&b, STR("{\"object\":\"response.input_tokens\",\"input_tokens\":"));
-    json_u64(&b, usage_prompt_tokens(a));
-    buf_addc(&b, '}');
-    app_json(a->rq, &b);
+    writer_count(a, STR("\"object\":\"response.input_tokens\","));
 }
 
 const writer writer_responses = {
