@@ -7,6 +7,7 @@
 #include "daemon/args.h"
 #include "daemon/commands.h"
 #include "daemon/plan_choose.h"
+#include "daemon/plan_grid.h"
 #include "daemon/serving.h"
 
 extern char **environ;
@@ -101,8 +102,8 @@ static status make_card(const char *memory, char name[32], cuda_card *out, err *
 
 /* The flags of this command beside the options. */
 typedef struct flags {
-    const char *card, *device_memory, *formula, *bandwidth, *goal;
-    bool json, details;
+    const char *card, *device_memory, *formula, *bandwidth, *goal, *lengths, *fit;
+    bool json, details, grid;
 } flags;
 
 /* What they mean, where they need reading. */
@@ -111,21 +112,29 @@ typedef struct asked {
     char card_name[32];
     double bandwidth;
     plan_goal goal;
+    plan_lengths lengths;
+    uint64_t fit; /* 0: not asked for */
 } asked;
 
 typedef struct answer {
     plan_verdict verdict;
     plan_bandwidth bandwidth;
     plan_choice choice[PLAN_GOALS];
+    plan_grid grid;
+    plan_fit fit;
 } answer;
 
-static void print_json(const machine *m, const answer *a, bool rule) {
+static void print_json(const machine *m, const answer *a, const plan_question *q,
+                       const flags *f) {
     buf b, more;
     buf_init(&b, NULL);
     buf_init(&more, NULL);
     plan_verdict_json(&more, m, &a->verdict);
     plan_choices_json(&more, a->choice, m, &a->bandwidth);
-    if (rule) {
+    if (q->lengths) plan_lengths_json(&more, q->lengths, m);
+    if (f->grid) plan_grid_json(&more, &a->grid);
+    if (f->fit) plan_fit_json(&more, &a->fit);
+    if (f->formula) {
         const rule_of_thumb r = rule_of_thumb_of(m);
         rule_of_thumb_json(&more, &r);
     }
@@ -143,7 +152,10 @@ static void print_text(const machine *m, const answer *a, const plan_question *q
         const rule_of_thumb r = rule_of_thumb_of(m);
         rule_of_thumb_print(&r);
     }
-    plan_choices_print(a->choice, goal, m, &a->bandwidth);
+    if (f->fit) plan_fit_print(&a->fit, m);
+    if (f->grid) plan_grid_print(&a->grid, m);
+    if (q->lengths) plan_lengths_print(q->lengths, m);
+    plan_choices_print(a->choice, goal, m, &a->bandwidth, q->lengths != NULL);
 }
 
 static status read_flags(const flags *f, machine_wish *w, asked *out, err *e) {
@@ -164,6 +176,12 @@ static status read_flags(const flags *f, machine_wish *w, asked *out, err *e) {
         err_set(e, ERR_INVALID, "--for: \"%.40s\" is not known", f->goal);
         return err_hint(e, "latency, throughput, context");
     }
+    if (s == OK && f->fit &&
+        (!str_parse_bytes(str_of(f->fit), &out->fit) || out->fit >> 50 || !out->fit)) {
+        err_set(e, ERR_INVALID, "--fit: \"%.40s\" is no memory", f->fit);
+        return err_hint(e, "for example 24GiB");
+    }
+    if (s == OK && f->lengths) s = plan_lengths_read(&out->lengths, f->lengths, e);
     if (s != OK || !f->formula || strcmp(f->formula, "rule-of-thumb") == 0) return s;
     err_set(e, ERR_INVALID, "--formula: \"%.40s\" is not known", f->formula);
     return err_hint(e, "rule-of-thumb");
@@ -175,8 +193,10 @@ static void say(const machine *m, const plan_question *q, const flags *f, const 
     a.bandwidth = plan_bandwidth_of(m, asked->bandwidth);
     for (int g = 0; g < PLAN_GOALS; g++)
         plan_choose(&a.choice[g], (plan_goal)g, m, q, &a.bandwidth);
+    if (f->grid) plan_grid_make(&a.grid, m, q);
+    if (f->fit) plan_fit_make(&a.fit, asked->fit, m, q);
     if (f->json)
-        print_json(m, &a, f->formula != NULL);
+        print_json(m, &a, q, f);
     else
         print_text(m, &a, q, f, asked->goal);
 }
@@ -196,7 +216,10 @@ int cmd_plan(int argc, char **argv) {
                      .formula = args_take_value(&argc, argv, "--formula"),
                      .bandwidth = args_take_value(&argc, argv, "--bandwidth"),
                      .goal = args_take_value(&argc, argv, "--for"),
+                     .lengths = args_take_value(&argc, argv, "--lengths"),
+                     .fit = args_take_value(&argc, argv, "--fit"),
                      .json = args_take_word(&argc, argv, "--json"),
+                     .grid = args_take_word(&argc, argv, "--grid"),
                      .details = args_take_word(&argc, argv, "--details")};
     options_defaults(&o);
     status s = options_load(&o, &argc, argv, environ, NULL, &e);
@@ -209,9 +232,10 @@ int cmd_plan(int argc, char **argv) {
         s = err_field(&e, "weights");
     }
     if (s == OK || (s == ERR_BUDGET && m.plan.terms.n)) {
-        const plan_question q = {&o, &w};
+        const plan_question q = {&o, &w, f.lengths ? &asked.lengths : NULL};
         say(&m, &q, &f, &asked);
     }
     machine_close(&m);
+    plan_lengths_clear(&asked.lengths);
     return s == OK ? 0 : command_failed("plan", &e);
 }

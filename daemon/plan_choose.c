@@ -59,15 +59,19 @@ static double most_kl(const machine *m) {
     return w && w->kl > KL_FREE ? w->kl : KL_FREE;
 }
 
-/* What its sequences hold of the cache, on the mean, where they may have this length. */
-static double held(uint32_t length) {
-    return length / 2.0;
+/* Tokens that its sequences hold of the cache, on the mean: by the lengths of the requests, or
+ * half of the longest. */
+static double held(const search *x, const machine *m) {
+    plan_held h;
+    const plan_lengths *l = x->q->lengths;
+    const uint32_t bt = m->plan.block_tokens, length = m->opt.max_model_len;
+    return l && plan_lengths_held(l, length, bt, 0, &h) ? h.mean * bt : length / 2.0;
 }
 
 static void fill(plan_choice *c, const search *x, const machine *m, const options *o,
                  const quality_row *quality) {
     const plan *p = &m->plan, *h = m->on_device ? &m->host_plan : p;
-    const double tokens = held(m->opt.max_model_len);
+    const double tokens = held(x, m);
     *c = (plan_choice){.found = true,
                        .opt = *o,
                        .kv_k = m->engine_opt.kv_k,
@@ -86,20 +90,25 @@ static void fill(plan_choice *c, const search *x, const machine *m, const option
              (unsigned long long)ceil_div(c->bytes, 1 << 20));
 }
 
-/* Plans for n sequences of that length at once. False: it does not hold them. */
+/* Plans for n sequences at once: of that length each, or as the requests are. False: it does not
+ * hold them. */
 static bool plan_for(machine *m, const search *x, options *o, uint32_t n, uint32_t length) {
+    const plan_lengths *l = x->q->lengths;
     err e;
     o->max_num_seqs = n;
     o->max_model_len = length;
-    o->kv_cache_tokens = (uint64_t)n * length;
+    o->kv_cache_tokens = l ? plan_lengths_tokens(l, n, length, o->block_size) : 0;
+    const bool by_lengths = o->kv_cache_tokens > 0;
+    if (!by_lengths) o->kv_cache_tokens = (uint64_t)n * length;
     if (o->max_num_batched_tokens < n) o->max_num_batched_tokens = n;
-    return machine_plan_again(m, x->m, o, x->q->wish, &e) == OK &&
-           plan_sequences(&m->plan) >= n;
+    if (machine_plan_again(m, x->m, o, x->q->wish, &e) != OK) return false;
+    if (by_lengths) return plan_lengths_concurrency(l, m).sure >= n - 1e-6;
+    return plan_sequences(&m->plan) >= n;
 }
 
 /* By reading alone; without a bandwidth the order is the same. */
-static double rate(const machine *m, uint32_t n) {
-    return n / plan_step_bytes(m, n, held(m->opt.max_model_len));
+static double rate(const search *x, const machine *m, uint32_t n) {
+    return n / plan_step_bytes(m, n, held(x, m));
 }
 
 /* The number of sequences that the goal wants, as if memory were no limit. */
@@ -109,8 +118,8 @@ static uint32_t wanted_seqs(const search *x, const machine *m) {
     if (x->q->opt->max_num_seqs != x->usual.max_num_seqs) return x->q->opt->max_num_seqs;
     if (x->goal == GOAL_CONTEXT) return x->usual.max_num_seqs;
     for (; n < most; n *= 2) {
-        const double gain = rate(m, 2 * n) / rate(m, n);
-        const double each = rate(m, 2 * n) / (2 * n) / rate(m, 1);
+        const double gain = rate(x, m, 2 * n) / rate(x, m, n);
+        const double each = rate(x, m, 2 * n) / (2 * n) / rate(x, m, 1);
         if (x->goal == GOAL_LATENCY ? each < UNDISTURBED : gain < DOUBLING) break;
     }
     return n;
@@ -120,8 +129,8 @@ static uint32_t wanted_seqs(const search *x, const machine *m) {
 static void offer(search *x, const machine *m, const options *o, const quality_row *quality) {
     const uint32_t n = o->max_num_seqs;
     const double score = x->goal == GOAL_CONTEXT   ? o->max_model_len
-                         : x->goal == GOAL_LATENCY ? rate(m, 1)
-                                                   : rate(m, n);
+                         : x->goal == GOAL_LATENCY ? rate(x, m, 1)
+                                                   : rate(x, m, n);
     if (x->best->found && score <= x->best_score * WORTH) return;
     x->best_score = score;
     fill(x->best, x, m, o, quality);

@@ -46,9 +46,10 @@ void plan_choose(plan_choice *, plan_goal, const machine *m, const plan_question
 enum { PLAN_DRIVER_MIB = 1024 };
 uint64_t plan_limit_mib(const plan_choice *, bool on_device);
 
-/* The three goals side by side, then what to paste for one. On stdout. */
+/* The three goals side by side, then what to paste for one. On stdout. by_lengths: the
+ * question had lengths. */
 void plan_choices_print(const plan_choice all[PLAN_GOALS], plan_goal paste, const machine *,
-                        const plan_bandwidth *);
+                        const plan_bandwidth *, bool by_lengths);
 /* A member of the plan's JSON object, with a comma in front. */
 void plan_choices_json(buf *, const plan_choice all[PLAN_GOALS], const machine *,
                        const plan_bandwidth *);

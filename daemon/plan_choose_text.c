@@ -28,7 +28,7 @@ static void cell_type(const plan_choice *c, char out[32]) {
 }
 static void cell_kl(const plan_choice *c, char out[32]) {
     if (c->quality)
-        snprintf(out, 32, "%.2g", c->quality->kl);
+        snprintf(out, 32, "%.6f", c->quality->kl);
     else
         snprintf(out, 32, "not measured");
 }
@@ -74,11 +74,11 @@ static void print_table(const plan_choice *all, const plan_bandwidth *b) {
             print_row(all, row[i].name, row[i].write);
 }
 
-static void print_notes(const plan_choice *all, const plan_bandwidth *b) {
+static void print_notes(const plan_choice *all, const plan_bandwidth *b, bool by_lengths) {
     const quality_row *said[PLAN_GOALS] = {0};
     if (b->bytes_per_s > 0)
-        printf("* estimate, at most: memory read at %.0f GB/s (%s), sequences half full\n",
-               b->bytes_per_s / 1e9, b->source);
+        printf("* estimate, at most: memory read at %.0f GB/s (%s), sequences %s\n",
+               b->bytes_per_s / 1e9, b->source, by_lengths ? "as long as those" : "half full");
     else
         printf("no estimate of tokens/s: the bandwidth is %s\n", b->source);
     for (int g = 0; g < PLAN_GOALS; g++) {
@@ -87,7 +87,7 @@ static void print_notes(const plan_choice *all, const plan_bandwidth *b) {
         for (int i = 0; i < g; i++) known |= said[i] == q;
         said[g] = q;
         if (!known)
-            printf("%s: KL %.2g, top-1 %.1f %%, perplexity %+.2f %%; %s, %u tokens (%s)\n",
+            printf("%s: KL %.6f, top-1 %.1f %%, perplexity %+.2f %%; %s, %u tokens (%s)\n",
                    q->type, q->kl, q->top1, q->perplexity, q->model, q->tokens, q->source);
     }
 }
@@ -115,12 +115,12 @@ static void print_paste(const plan_choice *c, plan_goal g, const machine *m) {
 }
 
 void plan_choices_print(const plan_choice all[PLAN_GOALS], plan_goal paste, const machine *m,
-                        const plan_bandwidth *b) {
+                        const plan_bandwidth *b, bool by_lengths) {
     bool any = false;
     for (int g = 0; g < PLAN_GOALS; g++) any |= all[g].found;
     if (!any) return;
     print_table(all, b);
-    print_notes(all, b);
+    print_notes(all, b, by_lengths);
     if (all[paste].found) print_paste(&all[paste], paste, m);
 }
 

@@ -162,6 +162,59 @@ def test_the_estimate_is_bytes_read_over_bandwidth(plan):
         assert r.returncode == 2 and says in r.stderr
 
 
+def test_lengths_of_requests_give_the_concurrency(plan, tmp_path):
+    lengths = tmp_path / "lengths.csv"
+    lengths.write_text("prompt,output\n160,320\n160,320\n20000,10\n")
+    flags = ["--weights", "q4_0", "--backend", "cpu", "--memory", "40GiB", "--lengths", str(lengths)]
+    doc = json.loads(plan(LLAMA_8B, *flags, "--kv-cache-tokens", "32000", "--json").stdout)["lengths"]
+    # 160 tokens grow to 480 of them: 10 to 30 blocks of 16, 20 on the mean
+    assert (doc["requests"], doc["too_long"], doc["longest"]) == (3, 1, 20010)
+    assert doc["at_once_mean"] == pytest.approx(100, abs=0.1) and 80 < doc["at_once_99_percent"] < 97
+    best = recommended(json.loads(plan(LLAMA_8B, *flags, "--json").stdout))["throughput"]
+    assert best["estimate"]["tokens_per_sequence"] == pytest.approx(320, abs=1) and best["max_num_seqs"] == 64
+    assert best["kv_cache_tokens"] < 64 * 8192 / 4
+    lengths.write_text("rubbish\n")
+    r = plan(LLAMA_8B, *flags)
+    assert r.returncode != 0 and "prompt,output" in r.stderr
+    trace = ROOT.parent / "shared/data/traces/AzureLLMInferenceTrace_conv.csv"
+    if trace.exists():
+        text = plan(LLAMA_8B, *flags[:-1], str(trace)).stdout
+        assert "19,366 requests of 1155 + 211 tokens" in text and "longer than max_model_len: 1\n" in text
+
+
+def test_the_grid_has_the_bytes_of_each_plan(plan):
+    where = ["--weights", "q4_0", "--device", "rtx4090"]
+    doc = json.loads(plan(LLAMA_8B, *where, "--grid", "--json").stdout)
+    assert len(doc["grid"]) == 36 and {c["max_model_len"] for c in doc["grid"]} == {2 ** i for i in range(12, 18)}
+    for cell in doc["grid"]:
+        if cell["max_model_len"] in (8192, 32768) and cell["max_num_seqs"] in (8, 32):
+            n, length = cell["max_num_seqs"], cell["max_model_len"]
+            one = plan(LLAMA_8B, "--weights", "q4_0", "--device-memory", "512GiB", "--max-num-seqs", str(n), "--max-model-len",
+                       str(length), "--kv-cache-tokens", str(n * length), "--json")
+            card = next(t["bytes"] for t in doc["terms"] if t["class"] == "context")
+            other = json.loads(one.stdout)
+            unknown = next(t["bytes"] for t in other["terms"] if t["class"] == "context")
+            assert cell["memory_bytes"] == other["total_bytes"] - unknown + card
+            assert cell["fits"] == (cell["memory_bytes"] <= doc["budget_bytes"])
+
+
+def test_which_types_of_weights_fit(plan):
+    doc = json.loads(plan(LLAMA_70B, "--backend", "cpu", "--memory", "400GiB", "--fit", "48GiB", "--json").stdout)["fit"]
+    rows = {r["type"]: r for r in doc["weights"]}
+    assert list(rows) == ["bf16", "q8_0", "q6_K", "q5_K_M", "q4_K_M", "q4_0"] and doc["budget_bytes"] == 48 << 30
+    assert [t for t, r in rows.items() if r["fits"]] == ["q4_K_M", "q4_0"] and rows["q8_0"]["kl"] == 0.0014
+    for t, r in rows.items():
+        own = plan(LLAMA_70B, "--backend", "cpu", "--memory", "48GiB", "--weights", t, "--json")
+        own = json.loads(own.stdout)
+        assert bytes_of(own, "weights") == r["weight_bytes"] and own["verdict"]["fits"] == r["fits"]
+        assert own["smallest_budget_bytes"] == r["smallest_budget_bytes"]
+        assert not r["fits"] or own["verdict"]["sequences"] == r["sequences"]
+    real = json.loads(vramd("plan", MODEL, "--fit", "1GiB", "--json").stdout)
+    assert all(r["fits"] for r in real["fit"]["weights"]) and len(real["fit"]["weights"]) == 6
+    r = plan(LLAMA_8B, "--fit", "much")
+    assert r.returncode == 2 and "24GiB" in r.stderr
+
+
 EXAMPLES = re.findall(r"^    \$ vramd plan (config\.json .*)\n((?:    .*\n)+)", (ROOT / "docs/planning.md").read_text(), re.M)
 
 
