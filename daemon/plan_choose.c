@@ -34,7 +34,6 @@ typedef struct search {
     const plan_question *q;
     const plan_bandwidth *speed;
     plan_goal goal;
-    options usual; /* the defaults */
     plan_choice *best;
     double best_score;
 } search;
@@ -115,8 +114,8 @@ static double rate(const search *x, const machine *m, uint32_t n) {
 static uint32_t wanted_seqs(const search *x, const machine *m) {
     const uint32_t most = m->on_device ? MOST_SEQS_DEVICE : MOST_SEQS_CPU;
     uint32_t n = 1;
-    if (x->q->opt->max_num_seqs != x->usual.max_num_seqs) return x->q->opt->max_num_seqs;
-    if (x->goal == GOAL_CONTEXT) return x->usual.max_num_seqs;
+    if (x->q->opt->max_num_seqs != x->q->usual->max_num_seqs) return x->q->opt->max_num_seqs;
+    if (x->goal == GOAL_CONTEXT) return x->q->usual->max_num_seqs;
     for (; n < most; n *= 2) {
         const double gain = rate(x, m, 2 * n) / rate(x, m, n);
         const double each = rate(x, m, 2 * n) / (2 * n) / rate(x, m, 1);
@@ -138,7 +137,7 @@ static void offer(search *x, const machine *m, const options *o, const quality_r
 
 /* The most sequences of that length, up to those wanted. */
 static bool most_seqs(search *x, options o, uint32_t length, const quality_row *quality) {
-    const bool given = x->q->opt->max_num_seqs != x->usual.max_num_seqs;
+    const bool given = x->q->opt->max_num_seqs != x->q->usual->max_num_seqs;
     const uint32_t rows = o.max_num_batched_tokens;
     machine m;
     uint32_t n = given ? o.max_num_seqs : 1;
@@ -163,7 +162,7 @@ static bool most_seqs(search *x, options o, uint32_t length, const quality_row *
 /* The longest sequence that fits, alone or as many as are given. 0: none. */
 static uint32_t longest(const search *x, options o) {
     const uint32_t trained = x->m->model->program.config.n_ctx_train;
-    const uint32_t n = o.max_num_seqs != x->usual.max_num_seqs ? o.max_num_seqs : 1;
+    const uint32_t n = o.max_num_seqs != x->q->usual->max_num_seqs ? o.max_num_seqs : 1;
     uint32_t lo = 0, hi = ceil_div(trained, LEN_STEP);
     while (lo < hi) {
         const uint32_t mid = hi - (hi - lo) / 2, len = mid * LEN_STEP;
@@ -181,9 +180,11 @@ static void try_type(search *x, options o, const quality_row *quality) {
     const options *given = x->q->opt;
     const uint32_t most = x->m->on_device ? MOST_ROWS_DEVICE : MOST_ROWS_CPU;
     uint32_t length = x->m->opt.max_model_len;
-    const bool rows_given = given->max_num_batched_tokens != x->usual.max_num_batched_tokens;
+    const bool rows_given =
+        given->max_num_batched_tokens != x->q->usual->max_num_batched_tokens;
     if (!rows_given) o.max_num_batched_tokens = LEAST_ROWS;
-    if (x->goal == GOAL_CONTEXT && !given->max_model_len) length = longest(x, o);
+    if (x->goal == GOAL_CONTEXT && given->max_model_len == x->q->usual->max_model_len)
+        length = longest(x, o);
     if (length == 0) return;
     if (x->goal != GOAL_THROUGHPUT || rows_given) {
         most_seqs(x, o, length, quality);
@@ -227,10 +228,10 @@ void plan_choose(plan_choice *out, plan_goal goal, const machine *m, const plan_
     search x = {.m = m, .q = q, .speed = speed, .goal = goal, .best = out};
     const options *o = q->opt;
     out->found = false;
-    options_defaults(&x.usual);
     if (m->not_served[0]) return;
-    if (o->kv_cache_dtype == x.usual.kv_cache_dtype &&
-        o->cache_type_k == x.usual.cache_type_k && o->cache_type_v == x.usual.cache_type_v) {
+    if (o->kv_cache_dtype == q->usual->kv_cache_dtype &&
+        o->cache_type_k == q->usual->cache_type_k &&
+        o->cache_type_v == q->usual->cache_type_v) {
         try_types(&x);
         return;
     }

@@ -10,6 +10,7 @@
 typedef struct plan_question {
     const options *opt;          /* as given, not resolved */
     const machine_wish *wish;    /* likewise */
+    const options *usual;        /* what opt is compared with: a difference is a wish */
     const plan_lengths *lengths; /* of the requests; NULL: not known */
 } plan_question;
 

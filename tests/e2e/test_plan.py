@@ -2,13 +2,17 @@
 
 The configs are the members that count of the config.json on each model's page at huggingface.co, named beside it."""
 
+import contextlib
 import json
 import os
 import re
 
+import jsonschema
 import pytest
 
-from harness import MODEL, ROOT, vramd
+from harness import MODEL, ROOT, Daemon, vramd
+
+SCHEMA = jsonschema.Draft202012Validator(json.loads((ROOT / "docs/plan.schema.json").read_text()))
 
 # meta-llama/Llama-3.1-8B and -70B
 LLAMA_8B = {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "max_position_embeddings": 131072,
@@ -213,6 +217,77 @@ def test_which_types_of_weights_fit(plan):
     assert all(r["fits"] for r in real["fit"]["weights"]) and len(real["fit"]["weights"]) == 6
     r = plan(LLAMA_8B, "--fit", "much")
     assert r.returncode == 2 and "24GiB" in r.stderr
+
+
+def test_the_object_is_that_of_the_schema(plan, tmp_path):
+    lengths = tmp_path / "lengths.csv"
+    lengths.write_text("prompt,output\n160,320\n")
+    SCHEMA.check_schema(SCHEMA.schema)
+    seen = set()
+    for config, flags in (
+            (LLAMA_8B, ["--weights", "q4_0", "--device", "rtx4090", "--grid", "--fit", "8GiB", "--lengths", str(lengths)]),
+            (LLAMA_8B, ["--backend", "cpu", "--memory", "40GiB", "--formula", "rule-of-thumb"]), (LLAMA_70B, ["--device", "h100-80g"]),
+            (MIXTRAL, ["--device", "b200"]), (GEMMA_27B, ["--backend", "cpu", "--memory", "99GiB"])):
+        doc = json.loads(plan(config, *flags, "--json").stdout)
+        SCHEMA.validate(doc)
+        seen |= set(doc)
+    assert seen == set(SCHEMA.schema["properties"]), "every member is seen, and none more"
+    doc["recommended"][0]["limit"] = 1
+    assert not SCHEMA.is_valid(doc)
+
+
+@contextlib.contextmanager
+def serving(*options):
+    d = Daemon(*options, "--max-model-len", "512", "--max-num-seqs", "4")
+    try:
+        yield d
+    finally:
+        d.stop()
+
+
+def test_the_served_model_is_planned_with_other_options():
+    with serving("--memory", "600MiB") as d:
+        before = d.memory()
+        ask = lambda **body: d.http.post("/v1/plan", json=body)
+        same = ask().json()
+        SCHEMA.validate(same)
+        cli = lambda *flags: json.loads(vramd("plan", MODEL, "--json", "--max-model-len", "512", *flags).stdout)
+        own = cli("--max-num-seqs", "4", "--memory", "600MiB")
+        for member in ("terms", "kv", "verdict", "total_bytes", "budget_bytes", "model"):
+            assert same[member] == own[member], member
+        planned = {c["class"]: c["plan_bytes"] for c in before["classes"]}
+        assert planned["kv"] == bytes_of(same, "kv") and planned["scheduler"] == bytes_of(same, "scheduler")
+        other = ask(max_num_seqs=8, kv_cache_dtype="bf16", memory="1GiB", grid=True, fit=1 << 30, bandwidth="80GB/s",
+                    rule_of_thumb=True).json()
+        SCHEMA.validate(other)
+        own = cli("--max-num-seqs", "8", "--kv-cache-dtype", "bf16", "--memory", "1GiB", "--grid", "--fit", "1GiB", "--bandwidth", "80GB/s",
+                  "--formula", "rule-of-thumb")
+        for member in ("terms", "kv", "grid", "fit", "bandwidth", "rule_of_thumb"):
+            assert other[member] == own[member], member
+        assert all(r["max_num_seqs"] == 8 and r["type_k"] == "BF16" and "model =" not in r["conf"] for r in other["recommended"])
+        small = ask(memory="100MiB").json()
+        assert not small["verdict"]["fits"] and small["verdict"]["needs_more_bytes"] > 0
+        for body, param in (({"max_num_seqs": "many"}, "max_num_seqs"), ({"host": "0.0.0.0"}, "host"), ({"memory": -1}, "memory"),
+                            ({"model_file": "/etc/passwd"}, "model_file"), ({"api_keys_file": "x"}, "api_keys_file"),
+                            ({"max_model_len": 1 << 24}, "max_model_len"), ({"bandwidth": 3}, "bandwidth"), ({"grid": 3}, "grid"),
+                            ({"kv_cache_dtype": "a" * 500}, "kv_cache_dtype"), ({"threads": [1]}, "threads"), ({"seqs": 1}, "seqs"),
+                            ({"model": 7}, "model"), ({"max_num_seqs": 64, "max_num_batched_tokens": 8}, "max_num_batched_tokens")):
+            r = ask(**body)
+            assert r.status_code == 400 and r.json()["error"]["param"] == param, (body, r.text)
+        assert d.http.post("/v1/plan", json=[1]).status_code == 400 and d.http.get("/v1/plan").status_code == 405
+        assert "/v1/plan" in d.http.get("/openapi.json").json()["paths"]
+        assert d.memory()["kv"] == before["kv"] and d.memory()["classes"][0] == before["classes"][0]
+
+
+def test_a_plan_needs_a_key_where_keys_are_used(tmp_path):
+    keys = tmp_path / "keys"
+    keys.touch(0o600)
+    made = vramd("key", "alice")
+    keys.write_text(made.stdout)
+    key = re.search(r"vk-[0-9a-f]{64}", made.stderr)[0]
+    with serving("--api-keys-file", str(keys)) as d:
+        for bearer, code in (("vk-" + "0" * 64, 401), (key, 200)):
+            assert d.http.post("/v1/plan", json={}, headers={"Authorization": "Bearer " + bearer}).status_code == code
 
 
 EXAMPLES = re.findall(r"^    \$ vramd plan (config\.json .*)\n((?:    .*\n)+)", (ROOT / "docs/planning.md").read_text(), re.M)
