@@ -48,6 +48,12 @@ struct mask_cache {
 
 /* ---- walking ---- */
 
+/* Bytes of token i of a list, behind those that it shares. */
+static const uint8_t *tail_of(const vocab_index *v, const vocab_list *l, uint32_t i) {
+    if (l->at && l->at[i] != VOCAB_ELSEWHERE) return l->tail + l->at[i];
+    return (const uint8_t *)vocab_token(v, l->id[i]).ptr + l->shared[i];
+}
+
 static bool is_sure(const conf_set *s) {
     for (uint32_t i = 0; i < s->n; i++)
         if (!s->c[i].tainted) return true;
@@ -178,7 +184,7 @@ static uint32_t walk(walker *w, const vocab_index *v, const vocab_list *l, uint3
     while (i < l->n) {
         /* What is not shared with the token before, which was followed that far. */
         const uint32_t shared = l->shared[i], len = l->len[i];
-        const uint8_t *own = vocab_tail(v, l, i);
+        const uint8_t *own = tail_of(v, l, i);
         uint32_t d = step_alone(w, own, shared, len);
         w->k.n = w->nodes_at[d];
         while (d < len && step(w, d, own[d - shared])) d++;

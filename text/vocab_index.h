@@ -46,11 +46,6 @@ vocab_index *vocab_index_init(void *mem, const tokenizer *, uint32_t n_vocab);
 
 /* The bytes that a token stands for in a text; empty: none, or too many. */
 str vocab_token(const vocab_index *, uint32_t id);
-/* Bytes of token i of a list, behind those that it shares. */
-static inline const uint8_t *vocab_tail(const vocab_index *v, const vocab_list *l, uint32_t i) {
-    if (l->at && l->at[i] != VOCAB_ELSEWHERE) return l->tail + l->at[i];
-    return (const uint8_t *)vocab_token(v, l->id[i]).ptr + l->shared[i];
-}
 
 static inline bool vocab_is_silent(const vocab_index *v, uint32_t id) {
     return v->silent[id / 32] >> id % 32 & 1;
