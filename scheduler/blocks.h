@@ -18,6 +18,7 @@ typedef struct blocks {
     uint32_t n, n_free, n_fenced[2];
     uint32_t n_cached;  /* of the free ones */
     uint32_t limit;     /* blocks from here on are not given out; <= n */
+    uint32_t peak;      /* most that were not free at once, since init */
     uint32_t n_leaving; /* from limit on: held by somebody ... */
     uint32_t n_out;     /* ... and by nobody */
     uint32_t *ref;      /* [n] */
