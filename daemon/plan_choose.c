@@ -78,7 +78,7 @@ static void fill(plan_choice *c, const search *x, const machine *m, const option
                        .quality = quality,
                        .bytes = plan_peak_bytes(p),
                        .host_bytes = plan_peak_bytes(h),
-                       .kv_bytes = p->kv_bytes,
+                       .kv_bytes = terms_sum(&p->terms, MEM_KV),
                        .tokens_per_sequence = tokens,
                        .cpus = m->on_device ? 2 : m->opt.threads};
     if (x->speed->bytes_per_s > 0) {

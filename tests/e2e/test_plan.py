@@ -146,7 +146,8 @@ def test_the_choice_is_the_best_that_fits(plan):
 
 
 def test_the_estimate_is_bytes_read_over_bandwidth(plan):
-    doc = json.loads(plan(LLAMA_8B, "--weights", "q4_0", "--device", "rtx4090", "--json").stdout)
+    flags = ["--weights", "q4_0", "--device", "rtx4090", "--kv-cache-dtype", "bf16", "--json"]
+    doc = json.loads(plan(LLAMA_8B, *flags).stdout)
     embedding = 128256 * 4096 * 18 // 32
     assert doc["bandwidth"] == {"bytes_per_s": 1008000000000, "source": "the card's datasheet"}
     for r in doc["recommended"]:
@@ -156,7 +157,7 @@ def test_the_estimate_is_bytes_read_over_bandwidth(plan):
         assert tokens == r["max_model_len"] / 2
         assert r["estimate"]["tokens_per_s_of_one"] == pytest.approx(1008e9 / read(1), rel=2e-3)
         assert r["estimate"]["tokens_per_s_of_all"] == pytest.approx(n * 1008e9 / read(n), rel=2e-3)
-    faster = json.loads(plan(LLAMA_8B, "--weights", "q4_0", "--device", "rtx4090", "--bandwidth", "2.016TB/s", "--json").stdout)
+    faster = json.loads(plan(LLAMA_8B, *flags, "--bandwidth", "2.016TB/s").stdout)
     assert recommended(faster)["latency"]["estimate"]["tokens_per_s_of_one"] == pytest.approx(
         2 * recommended(doc)["latency"]["estimate"]["tokens_per_s_of_one"], rel=1e-3)
     unknown = json.loads(plan(LLAMA_8B, "--weights", "q4_0", "--device-memory", "24GiB", "--json").stdout)
