@@ -305,7 +305,7 @@ def test_the_page_shows_what_is_printed(tmp_path, flags, lines):
 def test_a_plan_is_a_page_that_ends_with_what_to_paste(plan):
     for where in (["--device", "rtx4090"], ["--backend", "cpu", "--memory", "32GiB"]):
         lines = plan(LLAMA_8B, "--weights", "q4_0", *where).stdout.splitlines()
-        assert len(lines) <= 60 and any(line.startswith("fits: ") for line in lines[:3]), len(lines)
+        assert len(lines) <= 50 and any(line.startswith("fits: ") for line in lines[:3]), len(lines)
         assert lines[-1].startswith("# Kubernetes: resources: {requests: ") and lines[-2].startswith("# systemd:    MemoryMax=")
     assert "max_num_seqs = 1\n" in plan(LLAMA_8B, "--weights", "q4_0", "--for", "latency", "--device-memory", "12GiB").stdout
     assert "what to do" not in plan(LLAMA_70B, "--device", "rtx4090").stdout
