@@ -33,7 +33,6 @@ typedef struct preparation {
     eval_text cut;
     eval_file reference, written;
     eval_job job;
-    uint64_t weights[2]; /* hash */
     status s;
     err e;
 } preparation;
@@ -128,10 +127,10 @@ static void prepare(void *arg, const machine *m, terms *t) {
         s = eval_text_cut(&p->cut, tok, buf_str(&p->text), m->opt.max_model_len, tokens, &p->e);
     tokenizer_close(tok);
     buf_clear(&p->text);
-    if (s == OK) s = eval_hash_weights(m->file, p->weights, &p->e);
+    if (s == OK) s = eval_hash_weights(m->file, p->job.weights, &p->e);
     if (s == OK && p->job.reference)
         s = eval_check_pairing(&p->reference, &p->cut,
-                               p->args->other_weights ? NULL : p->weights, m, &p->e);
+                               p->args->other_weights ? NULL : p->job.weights, m, &p->e);
     p->s = s;
     p->job.text = &p->cut;
     if (s == OK) eval_terms(&p->job, m->model->program.config.n_vocab, t);
@@ -154,7 +153,7 @@ static status evaluate(preparation *p, machine *m, err *e) {
     if (s != OK) return s;
     r.seconds = (double)(clock_us() - before) / 1e6;
     if (p->job.written) {
-        eval_name_reference(&p->written.header, &p->cut, p->weights, m, &r.engine);
+        eval_name_reference(&p->written.header, &p->cut, p->job.weights, m, &r.engine);
         s = eval_file_finish(&p->written, e);
     }
     if (s != OK) return s;

@@ -111,7 +111,9 @@ void eval_print_json(const eval_report *r, buf *b) {
     const eval_text *t = r->job->text;
     buf_addf(b, "{\"schema\":\"vramd.eval\",\"version\":%d,", EVAL_JSON_VERSION);
     name(b, "model", m->name);
-    buf_addf(b, ",\"weight_bytes\":%llu,\"engine\":{", (unsigned long long)m->weight_bytes);
+    buf_addf(b, ",\"weight_bytes\":%llu,", (unsigned long long)m->weight_bytes);
+    hash(b, "weights", r->job->weights);
+    buf_add(b, STR(",\"engine\":{"));
     name(b, "name", r->engine.name);
     buf_addc(b, ',');
     name(b, "detail", r->engine.detail);

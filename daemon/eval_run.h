@@ -14,6 +14,7 @@ typedef struct eval_job {
     const eval_text *text;
     const eval_file *reference; /* compared with; NULL: nothing is */
     eval_file *written;         /* records go there; NULL: nowhere */
+    uint64_t weights[2];        /* eval_hash_weights */
     bool progress;              /* a bar on stderr */
     const volatile sig_atomic_t *interrupted;
     eval_point *point; /* [text->n_scored], taken by eval_reserve and filled by eval_run */

@@ -88,7 +88,7 @@ def test_a_run_compared_with_itself_differs_in_nothing(tiny):
     j = result(a, "--file", TEXT, "--reference", ref, "--kv-cache-dtype", "f32")
     assert j["kl"] == {"value": 0, "se": 0, "p50": 0, "p99": 0, "max": 0}
     assert j["top1"] == {"value": 1, "se": 0} and j["perplexity_ratio"] == {"value": 1, "se": 0}
-    assert j["perplexity"] == j["reference"]["perplexity"]
+    assert j["perplexity"] == j["reference"]["perplexity"] and j["weights"] == j["reference"]["weights"]
     assert j["schema"] == "vramd.eval" and j["version"] == 1
 
 
