@@ -57,7 +57,9 @@ def joined(stream):
     for chunk in stream:
         for c in chunk.choices:
             content += c.delta.content or ""
-            reasoning += getattr(c.delta, "reasoning_content", None) or ""
+            thought = getattr(c.delta, "reasoning_content", None)
+            assert getattr(c.delta, "reasoning", None) == thought
+            reasoning += thought or ""
             for t in c.delta.tool_calls or []:
                 if t.id:
                     assert t.index == len(calls) and t.function.name and t.function.arguments == ""
@@ -136,6 +138,7 @@ def test_reasoning_that_the_prompt_has_opened(chat):
     kind = dict(extra_body={"chat_template_kwargs": {"enable_thinking": True}}, tools=None, max_tokens=12)
     r = chat(**kind)
     assert r.choices[0].message.reasoning_content and not r.choices[0].message.content
+    assert r.choices[0].message.reasoning == r.choices[0].message.reasoning_content
     assert r.usage.completion_tokens_details.reasoning_tokens > 0
     content, reasoning, _, finish = joined(chat(**kind, stream=True))
     assert (content, reasoning, finish) == ("", r.choices[0].message.reasoning_content, "length")
