@@ -14,7 +14,8 @@ struct constraint {
     const char *field;  /* the parameter, for errors */
     const json_t *json; /* these two for build alone */
     str text;
-    const void *own; /* of a constraint that is not read here */
+    const void *own;          /* of a constraint that is not read here */
+    const constraint *weaker; /* compiled in its place where this one is refused; or NULL */
 };
 
 /* response_format, structured_outputs, guided_*, regex, grammar, json_schema: one of them at most.

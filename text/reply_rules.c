@@ -398,6 +398,7 @@ static rule around_reasoning(const builder *b, rule rest) {
     const reply_plan *p = b->p;
     triggers t = {.b = b};
     if (p->format->shape == SHAPE_CHANNELS || !p->mark[MARK_THINK_END].len) return rest;
+    if (b->d->opened) return rest;
     add_trigger(&t, p->mark[MARK_THINK_END], STR(""), rest);
     const rule within = rules_triggered(b->r, t.v, t.n, TRIGGER_ONCE);
     if (b->d->thinking) return within;

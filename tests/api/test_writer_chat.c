@@ -47,7 +47,8 @@ START_TEST(a_stream_of_reasoning_text_and_two_calls) {
     rig_text(&r, PART_TEXT, "I ask \"it\"");
     choice_call(r.c, STR("call_1"), STR("get"));
     r.w->delta(r.c);
-    EXPECT("{\"reasoning_content\":\" see\",\"reasoning\":\" see\"}", "{\"content\":\"I ask \\\"it\\\"\"}",
+    EXPECT("{\"reasoning_content\":\" see\",\"reasoning\":\" see\"}",
+           "{\"content\":\"I ask \\\"it\\\"\"}",
            "{\"tool_calls\":[{\"index\":0,\"id\":\"call_1\",\"type\":\"function\","
            "\"function\":{\"name\":\"get\",\"arguments\":\"\"}}]},\"logprobs\":null,"
            "\"finish_reason\":null}");

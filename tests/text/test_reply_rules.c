@@ -330,6 +330,12 @@ START_TEST(a_mark_within_reasoning_is_no_call) {
     ck_assert(takes(&x, "I could <tool_call> now"));
     ck_assert(takes(&x, "I could <tool_call> now</think> Hi"));
     ck_assert(!begins(&x, "Hm</think><tool_call>no"));
+    const reply_demand opened = {
+        .tools = x.tools, .text = true, .opened = true, .schema = plain_schema};
+    rig_demand(&x, &opened);
+    ck_assert(takes(&x, "\n{\"name\": \"g\", \"arguments\": {\"k\": 1}}</tool_call>"));
+    ck_assert(!begins(&x, "\n<think>"));
+    ck_assert(!begins(&x, "Hi"));
     rig_close(&x);
 }
 END_TEST
