@@ -74,6 +74,8 @@ typedef struct machine_wish {
     const cuda_card *card; /* plan for this device, which need not be here */
     uint32_t at_most_len;  /* max_model_len = 0 means at most this (0: DEFAULT_CONTEXT) */
     bool greedy;           /* temperature 0 where neither options nor model file say; else 1 */
+    bool scores;      /* every row of a prompt yields logits: as many rows as is sensible */
+    bool keep_logits; /* the engine gives them as they were before sampling */
     void (*extra)(void *arg, const machine *, terms *); /* lists its own terms */
     void *arg;
 } machine_wish;

@@ -461,7 +461,7 @@ START_TEST(every_refusal_of_the_table) {
          400, "unsupported", "\"tools\""},
         {"/v1/chat/completions",
          "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],"
-         "\"response_format\":{\"type\":\"structural_tag\"}}",
+         "\"response_format\":{\"type\":\"lark\"}}",
          400, "unsupported", "\"response_format\""},
         {"/v1/completions", "{\"prompt\":\"a\",\"guided_choice\":[]}", 400,
          "invalid_request_error", "\"guided_choice\""},
