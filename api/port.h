@@ -11,6 +11,7 @@
 #define VRAMD_API_PORT_H
 
 #include "base/err.h"
+#include "json/in.h"
 #include "memory/ledger.h"
 #include "memory/pool.h"
 #include "model/bans.h"
@@ -189,6 +190,9 @@ typedef struct port_ops {
      * most_bytes), ERR_BUDGET (less than smallest_bytes), ERR_BUSY (another caller waits),
      * ERR_UNAVAILABLE. */
     status (*resize)(port *, uint64_t budget_bytes, resize_done *, void *arg, err *);
+    /* What vramd plan --json prints, for the model that is served and the options of body, an
+     * object; into out, and its arena. Takes milliseconds; any thread. Errors: ERR_INVALID. */
+    status (*plan)(port *, const json_t *body, buf *out, err *);
 } port_ops;
 
 typedef struct model_card {

@@ -9,7 +9,7 @@ import threading
 
 from bench_common import *
 
-STREAMS, PROMPT, OUTPUT = 32, 32, 200
+STREAMS, PROMPT, OUTPUT = 32, 32, 160
 OPTIONS = ["--max-num-seqs", STREAMS, "--max-model-len", 512, "--max-num-batched-tokens", 128]
 
 
@@ -99,7 +99,7 @@ def main():
             for name, row in (("shrink", shrink), ("grow", grow)):
                 rows.append({"case": name, "round": i, "streams": STREAMS, "budget_bytes": large if name == "grow" else comfortable,
                              **row, "failed": len(failed)})
-                print(rows[-1])
+                print(rows[-1], flush=True)
     finally:
         s.stop()
     save("memory-resize", rows, rounds=o.rounds)
