@@ -265,7 +265,7 @@ static status solve(machine *m, const machine_wish *w, err *e) {
     kv.in_proportion = w->in_proportion;
     set_groups(m, &kv);
     list_terms(m, &t);
-    if (w->extra) w->extra(w->arg, m, &t);
+    if (m->extra) m->extra(m->extra_arg, m, &t);
     kv.min_tokens = m->opt.max_model_len;
     kv.max_tokens = (uint64_t)m->opt.max_model_len * m->opt.max_num_seqs;
     kv.want_tokens = m->opt.kv_cache_tokens;
@@ -287,7 +287,7 @@ done:
 }
 
 status machine_plan(machine *m, const options *o, const machine_wish *w, err *e) {
-    *m = (machine){.opt = *o};
+    *m = (machine){.given = *o, .opt = *o, .extra = w->extra, .extra_arg = w->arg};
     status s = open_model(m, w->weights, e);
     if (s == OK) s = default_sampling(&m->sampling, o, m->file, w->greedy ? 0 : 1, e);
     if (s == OK) s = resolve(m, w, e);
@@ -306,8 +306,11 @@ status machine_plan(machine *m, const options *o, const machine_wish *w, err *e)
 
 /* What of a machine depends on its model, its engine and its budgets alone. */
 static void borrow(machine *m, const machine *of, const options *o) {
-    *m = (machine){.opt = *o,
+    *m = (machine){.given = *o,
+                   .opt = *o,
                    .borrowed = true,
+                   .extra = of->extra,
+                   .extra_arg = of->extra_arg,
                    .model = of->model,
                    .counted = of->counted,
                    .text_part = of->text_part,
