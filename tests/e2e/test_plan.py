@@ -129,6 +129,16 @@ def test_what_to_do_is_a_file_of_options_with_that_plan(plan, tmp_path, where):
         assert ("nvidia.com/gpu" in kubernetes["limits"]) == ("host" in again)
 
 
+def test_the_service_takes_what_is_pasted(tmp_path):
+    doc = json.loads(vramd("plan", MODEL, "--memory", "1GiB", "--json").stdout)
+    for goal, r in recommended(doc).items():
+        conf = tmp_path / f"{goal}.conf"
+        conf.write_text(r["conf"])
+        checked = vramd("serve", "--check", "--config", str(conf))
+        assert checked.returncode == 0, checked.stderr
+        assert f"# fits: {r['memory_bytes']} bytes of " in checked.stdout and f"max_num_seqs = {r['max_num_seqs']}\n" in checked.stdout
+
+
 def test_the_choice_is_the_best_that_fits(plan):
     base = ["--weights", "q4_0", "--device", "rtx4090", "--kv-cache-dtype", "bf16"]  # of one type
     best = recommended(json.loads(plan(LLAMA_8B, *base, "--json").stdout))
