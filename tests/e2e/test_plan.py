@@ -281,7 +281,7 @@ def test_the_served_model_is_planned_with_other_options():
         for body, param in (({"max_num_seqs": "many"}, "max_num_seqs"), ({"host": "0.0.0.0"}, "host"), ({"memory": -1}, "memory"),
                             ({"model_file": "/etc/passwd"}, "model_file"), ({"api_keys_file": "x"}, "api_keys_file"),
                             ({"max_model_len": 1 << 24}, "max_model_len"), ({"bandwidth": 3}, "bandwidth"), ({"grid": 3}, "grid"),
-                            ({"kv_cache_dtype": "a" * 500}, "kv_cache_dtype"), ({"threads": [1]}, "threads"), ({"seqs": 1}, "seqs"),
+                            ({"kv_cache_dtype": "a" * 500}, "kv_cache_dtype"), ({"threads": [1]}, "threads"), ({"seqs": 1}, "seqs"), ({"": 1}, None),
                             ({"model": 7}, "model"), ({"max_num_seqs": 64, "max_num_batched_tokens": 8}, "max_num_batched_tokens")):
             r = ask(**body)
             assert r.status_code == 400 and r.json()["error"]["param"] == param, (body, r.text)
