@@ -91,11 +91,17 @@ static inline void part_clear(float *max, float *sum, float *acc, uint32_t nq, u
 
 /* ---- scratch ---- */
 
+static inline size_t attn_most_segments(uint32_t dim_pad) {
+    return dim_pad / KV_LEAST_SEGMENT;
+}
+
 typedef struct attn_scratch {
     float *s;              /* [ATTN_MAX_QUERIES][ATTN_TILE] scores, then weights */
     float *max;            /* [ATTN_MAX_QUERIES] */
     float *lanes;          /* [ATTN_MAX_QUERIES][16]: the sum of the weights, lane by lane */
     float *o;              /* [ATTN_MAX_QUERIES][dim_pad] */
+    float *scaled;         /* [ATTN_MAX_QUERIES][ATTN_TILE]: weights times scales of V */
+    float *q_sum;          /* [ATTN_MAX_QUERIES][k_segments]: sums of q, for zero points */
     unsigned char *gather; /* [2][ATTN_TILE][dim_pad] f32: tiles of blocks of 8 tokens */
 } attn_scratch;
 
@@ -105,13 +111,18 @@ static inline attn_scratch attn_scratch_of(void *p, uint32_t dim_pad) {
     w.max = w.s + ATTN_MAX_QUERIES * ATTN_TILE;
     w.lanes = w.max + 32;
     w.o = w.lanes + ATTN_MAX_QUERIES * 16;
-    w.gather = (unsigned char *)(w.o + (size_t)ATTN_MAX_QUERIES * dim_pad);
+    w.scaled = w.o + (size_t)ATTN_MAX_QUERIES * dim_pad;
+    w.q_sum = w.scaled + ATTN_MAX_QUERIES * ATTN_TILE;
+    w.gather =
+        (unsigned char *)(w.q_sum + (size_t)ATTN_MAX_QUERIES * attn_most_segments(dim_pad));
     return w;
 }
 
-/* The K and V groups of a tile, and those of the tile after it, to be prefetched. */
+/* The K and V groups of a tile with their words, and those of the tile after it, to be
+ * prefetched. */
 typedef struct tile_ptrs {
     const void *k[4], *v[4], *k_next[4], *v_next[4];
+    const uint16_t *k_words[4], *v_words[4]; /* of the first segment */
 } tile_ptrs;
 
 /* Blocks of 8 tokens: two of them make a group, side by side, in scratch. */
@@ -151,6 +162,11 @@ static inline void tile_find(tile_ptrs *t, const kv_head *kv, uint32_t tile, uin
         if (pos >= to || pos + 16 <= seen) pos = seen > tile ? seen : tile;
         t->k[g] = kv_k_group(kv, pos);
         t->v[g] = kv_v_token(kv, pos);
+        const unsigned char *part = kv_part(kv, pos);
+        t->k_words[g] =
+            (const uint16_t *)(part + kv_k_word_at(kv->format, 0, kv_token(kv, pos)));
+        t->v_words[g] =
+            (const uint16_t *)(part + kv_v_word_at(kv->format, 0, kv_token(kv, pos)));
         t->k_next[g] = next < all ? kv_k_group(kv, next) : t->k[g];
         t->v_next[g] = next < all ? kv_v_token(kv, next) : t->v[g];
     }

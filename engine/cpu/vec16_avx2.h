@@ -93,6 +93,67 @@ V_INLINE void v_store_f16(void *p, v16 x) {
     _mm_storeu_si128(h, _mm256_cvtps_ph(x.a, _MM_FROUND_TO_NEAREST_INT));
     _mm_storeu_si128(h + 1, _mm256_cvtps_ph(x.b, _MM_FROUND_TO_NEAREST_INT));
 }
+V_INLINE __m256 v_i8_half(__m128i x) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(x));
+}
+/* Sixteen signed bytes. */
+V_INLINE v16 v_load_i8(const void *p) {
+    __m128i x = _mm_loadu_si128(p);
+    return (v16){v_i8_half(x), v_i8_half(_mm_unpackhi_epi64(x, x))};
+}
+/* Sixteen e4m3, each times 1/256: their bits, moved, are those of an f16. */
+V_INLINE v16 v_load_e4m3(const void *p) {
+    __m256i w = _mm256_slli_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128(p)), 7);
+    w = _mm256_and_si256(w, _mm256_set1_epi16((short)0xbfff));
+    return (v16){_mm256_cvtph_ps(_mm256_castsi256_si128(w)),
+                 _mm256_cvtph_ps(_mm256_extracti128_si256(w, 1))};
+}
+V_INLINE __m128i v_nibbles(__m128i x) {
+    return _mm_and_si128(x, _mm_set1_epi8(15));
+}
+/* The lower and the upper halves of sixteen bytes. */
+V_INLINE v16 v_load_u4_lower(const void *p) {
+    __m128i x = v_nibbles(_mm_loadu_si128(p));
+    return (v16){v_i8_half(x), v_i8_half(_mm_unpackhi_epi64(x, x))};
+}
+V_INLINE v16 v_load_u4_upper(const void *p) {
+    __m128i x = v_nibbles(_mm_srli_epi16(_mm_loadu_si128(p), 4));
+    return (v16){v_i8_half(x), v_i8_half(_mm_unpackhi_epi64(x, x))};
+}
+/* The lower halves of eight bytes, then their upper halves. */
+V_INLINE v16 v_load_u4_halves(const void *p) {
+    __m128i x = _mm_loadl_epi64(p);
+    return (v16){v_i8_half(v_nibbles(x)), v_i8_half(v_nibbles(_mm_srli_epi16(x, 4)))};
+}
+/* Of sixteen words of int4 (kv_code.h): the scales, and the zero points. */
+V_INLINE v16 v_load_int4_d(const void *p) {
+    __m256i w = _mm256_srli_epi16(_mm256_loadu_si256(p), 1);
+    w = _mm256_and_si256(w, _mm256_set1_epi16(0x7fe0));
+    return (v16){_mm256_cvtph_ps(_mm256_castsi256_si128(w)),
+                 _mm256_cvtph_ps(_mm256_extracti128_si256(w, 1))};
+}
+V_INLINE v16 v_load_int4_z(const void *p) {
+    __m256i w = _mm256_and_si256(_mm256_loadu_si256(p), _mm256_set1_epi16(63));
+    __m256i a = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(w));
+    __m256i b = _mm256_cvtepu16_epi32(_mm256_extracti128_si256(w, 1));
+    const __m256 quarter = _mm256_set1_ps(0.25f);
+    return (v16){_mm256_mul_ps(_mm256_cvtepi32_ps(a), quarter),
+                 _mm256_mul_ps(_mm256_cvtepi32_ps(b), quarter)};
+}
+/* Butterflies of stride 1, 2, 4: of each pair the sum, then the difference. */
+V_INLINE __m256 v_hadamard8(__m256 x) {
+    const __m256 odd = _mm256_setr_ps(0, -0.0f, 0, -0.0f, 0, -0.0f, 0, -0.0f);
+    const __m256 pair = _mm256_setr_ps(0, 0, -0.0f, -0.0f, 0, 0, -0.0f, -0.0f);
+    const __m256 four = _mm256_setr_ps(0, 0, 0, 0, -0.0f, -0.0f, -0.0f, -0.0f);
+    x = _mm256_add_ps(_mm256_permute_ps(x, 0xb1), _mm256_xor_ps(x, odd));
+    x = _mm256_add_ps(_mm256_permute_ps(x, 0x4e), _mm256_xor_ps(x, pair));
+    return _mm256_add_ps(_mm256_permute2f128_ps(x, x, 1), _mm256_xor_ps(x, four));
+}
+/* The Hadamard transform of sixteen, not normalised. */
+V_INLINE v16 v_hadamard16(v16 x) {
+    __m256 a = v_hadamard8(x.a), b = v_hadamard8(x.b);
+    return (v16){_mm256_add_ps(a, b), _mm256_sub_ps(a, b)};
+}
 V_INLINE __m256 v_low(v16 x) {
     return x.a;
 }

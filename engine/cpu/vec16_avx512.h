@@ -72,6 +72,55 @@ V_INLINE v16 v_load_bf16(const void *p) {
 V_INLINE void v_store_f16(void *p, v16 x) {
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
 }
+/* Sixteen signed bytes. */
+V_INLINE v16 v_load_i8(const void *p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+/* Sixteen e4m3, each times 1/256: their bits, moved, are those of an f16. */
+V_INLINE v16 v_load_e4m3(const void *p) {
+    __m256i w = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p));
+    w = _mm256_and_si256(_mm256_slli_epi16(w, 7), _mm256_set1_epi16((short)0xbfff));
+    return _mm512_cvtph_ps(w);
+}
+/* The number in the lower four bits of each of sixteen bytes: the permutation reads no others
+ * of its index. */
+V_INLINE v16 v_u4(__m128i x) {
+    const __m512 number = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    return _mm512_permutexvar_ps(_mm512_cvtepu8_epi32(x), number);
+}
+/* The lower and the upper halves of sixteen bytes. */
+V_INLINE v16 v_load_u4_lower(const void *p) {
+    return v_u4(_mm_loadu_si128((const __m128i *)p));
+}
+V_INLINE v16 v_load_u4_upper(const void *p) {
+    return v_u4(_mm_srli_epi16(_mm_loadu_si128((const __m128i *)p), 4));
+}
+/* The lower halves of eight bytes, then their upper halves. */
+V_INLINE v16 v_load_u4_halves(const void *p) {
+    __m128i x = _mm_loadl_epi64((const __m128i *)p);
+    return v_u4(_mm_unpacklo_epi64(x, _mm_srli_epi16(x, 4)));
+}
+/* Of sixteen words of int4 (kv_code.h): the scales, and the zero points. */
+V_INLINE v16 v_load_int4_d(const void *p) {
+    __m256i w = _mm256_srli_epi16(_mm256_loadu_si256((const __m256i *)p), 1);
+    return _mm512_cvtph_ps(_mm256_and_si256(w, _mm256_set1_epi16(0x7fe0)));
+}
+V_INLINE v16 v_load_int4_z(const void *p) {
+    __m256i w = _mm256_loadu_si256((const __m256i *)p);
+    __m512i z = _mm512_cvtepu16_epi32(_mm256_and_si256(w, _mm256_set1_epi16(63)));
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(z), _mm512_set1_ps(0.25f));
+}
+/* Where in the upper of a pair: the partner, less x; else their sum. */
+V_INLINE v16 v_butterfly(v16 partner, v16 x, __mmask16 upper) {
+    return _mm512_mask_sub_ps(_mm512_add_ps(partner, x), upper, partner, x);
+}
+/* The Hadamard transform of sixteen, not normalised: butterflies of stride 1, 2, 4, 8. */
+V_INLINE v16 v_hadamard16(v16 x) {
+    x = v_butterfly(_mm512_permute_ps(x, 0xb1), x, 0xaaaa);
+    x = v_butterfly(_mm512_permute_ps(x, 0x4e), x, 0xcccc);
+    x = v_butterfly(_mm512_shuffle_f32x4(x, x, 0xb1), x, 0xf0f0);
+    return v_butterfly(_mm512_shuffle_f32x4(x, x, 0x4e), x, 0xff00);
+}
 V_INLINE __m256 v_low(v16 x) {
     return _mm512_castps512_ps256(x);
 }
