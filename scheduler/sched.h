@@ -177,13 +177,18 @@ typedef struct sched_event {
     uint32_t first_pos, n_rows;          /* PREFILLED */
 } sched_event;
 
+/* Blocks of one group. free: without content; cached: free, too, but with content that may be
+ * found; the four add up to all blocks. peak: used or fenced at once, since the start. */
+typedef struct sched_blocks_view {
+    uint32_t free, used, fenced, cached, peak;
+} sched_blocks_view;
+
 typedef struct sched_stats {
     uint32_t n_waiting, n_running, n_preempted, n_paused;
     uint64_t waiting_tokens;
-    /* Of all groups. free: without content; cached: free, too, but with content that may be
-     * found; the four add up to all blocks. */
-    uint32_t blocks_free, blocks_used, blocks_fenced, blocks_cached;
-    sched_counters count; /* since the start */
+    uint32_t blocks_free, blocks_used, blocks_fenced, blocks_cached; /* of all groups */
+    sched_counters count;                                            /* since the start */
+    sched_blocks_view group[SCHED_MAX_GROUPS];
 } sched_stats;
 
 /* Exact bytes of a scheduler, or 0 when the config is not valid (every count >= 1, max_rows >=
