@@ -14,17 +14,13 @@ V_INLINE bool kv_has_zero(dtype type) {
     return type == DT_INT4;
 }
 
-/* Dimension d of a group of sixteen tokens, as it is multiplied (kv_code_value). */
+/* Types whose codes are no integers: dimension d of a group of sixteen tokens, as it is
+ * multiplied (kv_code_value). */
 V_INLINE v16 kv_load_k(dtype type, const void *group, uint32_t d) {
     const char *p = (const char *)group + (size_t)d * 2 * kv_bits(type);
     if (type == DT_F16) return v_load_f16(p);
     if (type == DT_BF16) return v_load_bf16(p);
     if (type == DT_FP8) return v_load_e4m3(p);
-    if (type == DT_INT8) return v_load_i8(p);
-    if (type == DT_INT4) { /* two dimensions share their bytes */
-        p = (const char *)group + (size_t)(d / 2) * 16;
-        return d % 2 ? v_load_u4_upper(p) : v_load_u4_lower(p);
-    }
     return v_load((const float *)(const void *)p);
 }
 
@@ -34,8 +30,6 @@ V_INLINE v16 kv_load_v(dtype type, const void *base, size_t i) {
     if (type == DT_F16) return v_load_f16(p);
     if (type == DT_BF16) return v_load_bf16(p);
     if (type == DT_FP8) return v_load_e4m3(p);
-    if (type == DT_INT8) return v_load_i8(p);
-    if (type == DT_INT4) return v_load_u4_halves(p);
     return v_load((const float *)(const void *)p);
 }
 
@@ -142,8 +136,12 @@ static void append_k_codes(const kv_head *kv, uint32_t pos, const float *k) {
         memcpy(part + kv_k_word_at(f, s, token), &word, sizeof word);
         unsigned char *at = part + kv_k_code(f, token, s * n).at;
         if (f->k.bits == 4)
-            for (uint32_t d = 0; d < n; d += 2, at += ATTN_LANES)
-                *at = (unsigned char)(codes[d] | codes[d + 1] << 4);
+            for (uint32_t d = 0; d < n; d += 4, at += 2 * ATTN_LANES)
+                for (uint32_t i = 0; i < 2; i++)
+                    at[i] = (unsigned char)(codes[d + i] | codes[d + 2 + i] << 4);
+        else if (f->k.integers)
+            for (uint32_t d = 0; d < n; d += 2, at += 2 * ATTN_LANES)
+                at[0] = codes[d], at[1] = codes[d + 1];
         else
             for (uint32_t d = 0; d < n; d++, at += ATTN_LANES) *at = codes[d];
     }
@@ -159,9 +157,11 @@ static void append_v_codes(const kv_head *kv, uint32_t pos, const float *v) {
         memcpy(part + kv_v_word_at(f, s, token), &word, sizeof word);
         unsigned char *at = part + kv_v_code(f, token, s * n).at;
         if (f->v.bits == 4)
-            for (uint32_t d = 0; d < n; d++)
-                at[d / 16 * 8 + d % 8] =
-                    (unsigned char)(d & 8 ? at[d / 16 * 8 + d % 8] | codes[d] << 4 : codes[d]);
+            for (uint32_t d = 0; d < n; d += 16, at += 16)
+                for (uint32_t i = 0; i < 8; i++)
+                    at[2 * i] = (unsigned char)(codes[d + i] | codes[d + 8 + i] << 4);
+        else if (f->v.integers)
+            for (uint32_t d = 0; d < n; d++) at[2 * d] = codes[d];
         else
             memcpy(at, codes, n);
     }

@@ -97,28 +97,40 @@ static void ops_rest(const float *x, const int8_t *q, float d, float *rest) {
 /* Scores: of queries against the tokens of a tile. */
 typedef struct score_sum {
     const tile_ptrs *tile;
-    const float *q;     /* [queries][head_dim] */
-    const float *q_sum; /* [queries][n_segments]: of types with zero points */
-    float *s;           /* [queries][ATTN_TILE] */
+    const float *q;      /* [queries][head_dim] */
+    const int16_t *q16;  /* of types of integers, as q_unit and q_sum: see attn_scratch */
+    const float *q_unit; /* [queries][n_segments] */
+    const int32_t *q_sum;
+    float *s; /* [queries][ATTN_TILE] */
     uint32_t head_dim;
     uint32_t segment, n_segments, block_tokens; /* of types with words */
 } score_sum;
+
+/* The words of a group's K in a segment; those of the tile behind, of V too, are prefetched. */
+V_INLINE const uint16_t *attn_k_words(const score_sum *s, uint32_t g, uint32_t segment) {
+    const size_t at = (size_t)segment * s->block_tokens;
+    _mm_prefetch(s->tile->words_next[g] + at * 2, _MM_HINT_T0);
+    return s->tile->k_words[g] + at;
+}
 
 /* acc += q K over dimensions [from, to), both even: one fma chain each. The groups of the tile
  * behind are prefetched meanwhile. */
 V_INLINE void attn_chain(const score_sum *s, uint32_t g0, uint32_t from, uint32_t to,
                          v16 acc[ATTN_QT][ATTN_WIDE], dtype type, const int NQ, const int NG) {
     const tile_ptrs *t = s->tile;
+    const float *q = s->q;
+    const uint32_t hd = s->head_dim;
     const uint32_t line = 4 * 8 / kv_bits(type); /* dimensions of a line of 64 bytes */
     for (uint32_t d = from; d < to; d++) {
         v16 k[ATTN_WIDE];
         for (int g = 0; g < NG; g++) {
             k[g] = kv_load_k(type, t->k[g0 + g], d);
             if (d % line == 0)
-                _mm_prefetch((const char *)t->k_next[g0 + g] + d / line * 64, _MM_HINT_T0);
+                _mm_prefetch((const char *)t->k_next[g0 + g] + (size_t)d * 2 * kv_bits(type),
+                             _MM_HINT_T0);
         }
         for (int i = 0; i < NQ; i++) {
-            v16 b = v_set1(s->q[(size_t)i * s->head_dim + d]);
+            v16 b = v_set1(q[(size_t)i * hd + d]);
             for (int g = 0; g < NG; g++) acc[i][g] = v_fma(b, k[g], acc[i][g]);
         }
     }
@@ -137,13 +149,8 @@ V_INLINE void attn_scores(const score_sum *s, uint32_t g0, dtype type, const int
             for (int g = 0; g < NG; g++) acc[i][g] = v_set1(0.0f);
         attn_chain(s, g0, k * dims, (k + 1) * dims, acc, type, NQ, NG);
         for (int g = 0; g < NG && kv_has_words(type); g++) {
-            const uint16_t *words = s->tile->k_words[g0 + g] + (size_t)k * s->block_tokens;
-            const v16 d = kv_load_d(type, words);
+            const v16 d = kv_load_d(type, attn_k_words(s, g0 + g, k));
             for (int i = 0; i < NQ; i++) {
-                if (kv_has_zero(type)) {
-                    v16 less = v_set1(-s->q_sum[(size_t)i * s->n_segments + k]);
-                    acc[i][g] = v_fma(less, v_load_int4_z(words), acc[i][g]);
-                }
                 v16 sum = k ? v_load(out + i * ATTN_TILE + g * 16) : v_set1(0.0f);
                 acc[i][g] = v_fma(acc[i][g], d, sum);
             }
@@ -152,6 +159,8 @@ V_INLINE void attn_scores(const score_sum *s, uint32_t g0, dtype type, const int
             for (int g = 0; g < NG; g++) v_store(out + i * ATTN_TILE + g * 16, acc[i][g]);
     }
 }
+
+#include "engine/cpu/attn_int.h"
 
 /* Of groups [g, n_groups). */
 V_INLINE void attn_scores_n(const score_sum *s, uint32_t g, uint32_t n_groups, dtype type,
@@ -229,29 +238,33 @@ V_INLINE void attn_values_n(const value_sum *s, dtype type, const int NQ) {
 
 /* Both for nq queries and a type of the cache, which become constants. K and V have types of
  * their own. */
-static void attn_scores_of(dtype type, uint32_t nq, const score_sum s, uint32_t g,
+static void attn_scores_of(dtype type, uint32_t nq, const score_sum *s, uint32_t g,
                            uint32_t n_groups) {
     switch (type) {
-    case DT_F16: ATTN_BY_QUERIES(nq, attn_scores_n, &s, g, n_groups, DT_F16) break;
-    case DT_BF16: ATTN_BY_QUERIES(nq, attn_scores_n, &s, g, n_groups, DT_BF16) break;
+    case DT_F16: ATTN_BY_QUERIES(nq, attn_scores_n, s, g, n_groups, DT_F16) break;
+    case DT_BF16: ATTN_BY_QUERIES(nq, attn_scores_n, s, g, n_groups, DT_BF16) break;
     case DT_INT8:
-    case DT_Q8_0: ATTN_BY_QUERIES(nq, attn_scores_n, &s, g, n_groups, DT_INT8) break;
-    case DT_FP8: ATTN_BY_QUERIES(nq, attn_scores_n, &s, g, n_groups, DT_FP8) break;
-    case DT_INT4: ATTN_BY_QUERIES(nq, attn_scores_n, &s, g, n_groups, DT_INT4) break;
-    default: ATTN_BY_QUERIES(nq, attn_scores_n, &s, g, n_groups, DT_F32) break;
+    case DT_Q8_0: ATTN_BY_QUERIES(nq, int_scores_n, s, g, n_groups, DT_INT8) break;
+    case DT_INT4: ATTN_BY_QUERIES(nq, int_scores_n, s, g, n_groups, DT_INT4) break;
+    case DT_FP8: ATTN_BY_QUERIES(nq, attn_scores_n, s, g, n_groups, DT_FP8) break;
+    default: ATTN_BY_QUERIES(nq, attn_scores_n, s, g, n_groups, DT_F32) break;
     }
 }
 
-static void attn_values_of(dtype type, uint32_t nq, const value_sum s) {
+static void attn_values_of(dtype type, uint32_t nq, const value_sum *s) {
     switch (type) {
-    case DT_F16: ATTN_BY_QUERIES(nq, attn_values_n, &s, DT_F16) break;
-    case DT_BF16: ATTN_BY_QUERIES(nq, attn_values_n, &s, DT_BF16) break;
-    case DT_INT8:
-    case DT_Q8_0: ATTN_BY_QUERIES(nq, attn_values_n, &s, DT_INT8) break;
-    case DT_FP8: ATTN_BY_QUERIES(nq, attn_values_n, &s, DT_FP8) break;
-    case DT_INT4: ATTN_BY_QUERIES(nq, attn_values_n, &s, DT_INT4) break;
-    default: ATTN_BY_QUERIES(nq, attn_values_n, &s, DT_F32) break;
+    case DT_F16: ATTN_BY_QUERIES(nq, attn_values_n, s, DT_F16) break;
+    case DT_BF16: ATTN_BY_QUERIES(nq, attn_values_n, s, DT_BF16) break;
+    case DT_FP8: ATTN_BY_QUERIES(nq, attn_values_n, s, DT_FP8) break;
+    default: ATTN_BY_QUERIES(nq, attn_values_n, s, DT_F32) break;
     }
+}
+
+static void int_values_of(dtype type, uint32_t nq, const int_sum *s) {
+    if (type == DT_INT4)
+        ATTN_BY_QUERIES(nq, int_values_n, s, DT_INT4)
+    else
+        ATTN_BY_QUERIES(nq, int_values_n, s, DT_INT8)
 }
 
 /* Scores of one query and tile to weights: those of tokens [first, n) count. */
@@ -309,8 +322,9 @@ static void ops_attn_finish(float sum, const float *acc, uint32_t n, float *out)
 
 /* What the queries of a tile see of it. */
 typedef struct tile_view {
-    uint32_t nq, first[ATTN_QT], n[ATTN_QT]; /* tokens [first, n) of each query */
-    uint32_t from, to, most;                 /* [from, to): of all; up to most: of some */
+    uint32_t nq;
+    const uint32_t *first, *n; /* tokens [first, n) of each query */
+    uint32_t from, to, most;   /* [from, to): of all; up to most: of some */
 } tile_view;
 
 /* Values of some dimensions. Each query's are summed in order of position, those that all of
@@ -321,65 +335,81 @@ static void attn_tile_values(dtype type, const tile_view *v, const value_sum *al
     for (uint32_t i = 0; i < v->nq && from > 0; i++) {
         own.from = v->first[i], own.to = v->n[i] < from ? v->n[i] : from;
         own.p = all->p + i * ATTN_TILE, own.o = all->o + (size_t)i * all->dims;
-        attn_values_of(type, 1, own);
+        attn_values_of(type, 1, &own);
     }
-    own = *all;
     own.from = from, own.to = to;
-    attn_values_of(type, v->nq, own);
+    own.p = all->p, own.o = all->o;
+    attn_values_of(type, v->nq, &own);
     own.from = to;
     for (uint32_t i = 0; i < v->nq && to < v->most; i++) {
         own.to = v->n[i];
         own.p = all->p + i * ATTN_TILE, own.o = all->o + (size_t)i * all->dims;
-        attn_values_of(type, 1, own);
+        attn_values_of(type, 1, &own);
     }
 }
 
-/* The weights p of a query times the scales of a segment of V, for tokens [first, n), else 0.
- * Returns the sum over them times the zero points. */
-static float attn_scale_weights(dtype type, const tile_ptrs *t, size_t word, const float *p,
-                                uint32_t first, uint32_t n, float *out) {
+/* The weights p of a query times the scales of a segment of V, for tokens [first, n), else 0. */
+static void scale_weights(dtype type, const tile_ptrs *t, size_t word, const float *p,
+                          uint32_t first, uint32_t n, v16 out[4]) {
     const v16 zero = v_set1(0.0f);
-    v16 less[4];
     for (uint32_t g = 0; g < 4; g++) {
-        less[g] = zero;
-        if (n <= g * 16 || first >= g * 16 + 16 || first >= n) {
-            v_store(out + g * 16, zero);
-            continue;
-        }
-        const uint16_t *words = t->v_words[g] + word;
-        v16 x = v_mul(v_load(p + g * 16), kv_load_d(type, words));
-        v16 z = kv_has_zero(type) ? v_mul(x, v_load_int4_z(words)) : zero;
+        out[g] = zero;
+        if (n <= g * 16 || first >= g * 16 + 16 || first >= n) continue;
+        v16 x = v_mul(v_load(p + g * 16), kv_load_d(type, t->v_words[g] + word));
         /* Words of tokens that are not seen may be anything. */
-        if (n < g * 16 + 16) x = v_first(x, n - g * 16, zero), z = v_first(z, n - g * 16, zero);
-        if (first > g * 16) {
-            x = v_first(zero, first - g * 16, x);
-            z = v_first(zero, first - g * 16, z);
-        }
-        v_store(out + g * 16, x);
-        less[g] = z;
+        if (n < g * 16 + 16) x = v_first(x, n - g * 16, zero);
+        if (first > g * 16) x = v_first(zero, first - g * 16, x);
+        out[g] = x;
     }
-    return kv_has_zero(type) ? v_sum(v_add(v_add(less[0], less[1]), v_add(less[2], less[3])))
-                             : 0.0f;
 }
 
 /* The values of a tile by segments, each with weights of its own. */
-static void attn_scaled_values(const kv_format *f, const tile_view *v, const attn_scratch *w,
-                               value_sum sum) {
+static __attribute__((noinline)) void attn_scaled_values(const kv_format *f, const tile_view *v,
+                                                         const attn_scratch *w, value_sum sum) {
     const float *p = sum.p;
     sum.p = w->scaled;
     for (uint32_t k = 0; k < f->v_segments; k++) {
-        float less[ATTN_QT];
-        for (uint32_t i = 0; i < v->nq; i++)
-            less[i] = attn_scale_weights(f->v.type, sum.tile, (size_t)k * f->block_tokens,
-                                         p + i * ATTN_TILE, v->first[i], v->n[i],
-                                         w->scaled + i * ATTN_TILE);
+        v16 x[4];
+        for (uint32_t i = 0; i < v->nq; i++) {
+            scale_weights(f->v.type, sum.tile, (size_t)k * f->block_tokens, p + i * ATTN_TILE,
+                          v->first[i], v->n[i], x);
+            for (int g = 0; g < 4; g++) v_store(w->scaled + i * ATTN_TILE + g * 16, x[g]);
+        }
         sum.d_from = k * f->v_segment, sum.d_to = (k + 1) * f->v_segment;
         attn_tile_values(f->v.type, v, &sum);
-        for (uint32_t i = 0; i < v->nq && kv_has_zero(f->v.type); i++)
-            for (uint32_t d = sum.d_from; v->first[i] < v->n[i] && d < sum.d_to; d += 16) {
-                float *o = sum.o + (size_t)i * sum.dims + d;
-                v_store(o, v_sub(v_load(o), v_set1(less[i])));
-            }
+    }
+}
+
+/* The sum of weights times zero points, in units of the weights and quarters of a code. */
+static int32_t sum_zero_points(const tile_ptrs *t, size_t word, const int16_t *p) {
+    int32_t sum = 0;
+    for (uint32_t j = 0; j < ATTN_TILE; j++)
+        if (p[j]) sum += p[j] * (t->v_words[j / ATTN_LANES][word + j % ATTN_LANES] & 63);
+    return sum;
+}
+
+/* The same where codes are integers, and so are the weights then: no order to keep. */
+static __attribute__((noinline)) void attn_int_values(const kv_format *f, const tile_view *v,
+                                                      const attn_scratch *w, value_sum sum) {
+    int16_t *p = (int16_t *)w->scaled;
+    int_sum s = {.tile = sum.tile, .p = p, .o = sum.o, .dims = sum.dims, .to = v->most};
+    s.from = v->first[0]; /* the first row sees the most of the past */
+    for (uint32_t k = 0; k < f->v_segments; k++) {
+        const size_t word = (size_t)k * f->block_tokens;
+        for (uint32_t i = 0; i < v->nq; i++) {
+            v16 x[4];
+            scale_weights(f->v.type, sum.tile, word, sum.p + i * ATTN_TILE, v->first[i],
+                          v->n[i], x);
+            const uint32_t most = extremes_of(x, 4).most;
+            const v16 units = v_set1(attn_units(most));
+            s.unit[i] = attn_unit(most);
+            for (int g = 0; g < 4; g++)
+                v_store_i16(p + i * ATTN_TILE + g * 16, v_mul(x[g], units));
+            if (kv_has_zero(f->v.type))
+                s.less[i] = sum_zero_points(sum.tile, word, p + i * ATTN_TILE);
+        }
+        s.d_from = k * f->v_segment, s.d_to = (k + 1) * f->v_segment;
+        int_values_of(f->v.type, v->nq, &s);
     }
 }
 
@@ -388,45 +418,57 @@ static void attn_tile(const kv_format *f, const attn_part *part, const attn_scra
                       const tile_ptrs *t, uint32_t tile, uint32_t i0, uint32_t nq) {
     const uint32_t hd = f->head_dim, dp = f->v_dims;
     const uint32_t least = part_tile_first(part, tile, i0);
-    tile_view v = {.nq = nq, .to = ATTN_TILE};
-    v.most = part_tile_count(part, tile, i0 + nq - 1);
-    if (least >= v.most) return;
+    const uint32_t most = part_tile_count(part, tile, i0 + nq - 1);
+    if (least >= most) return;
     float *o = w->o + (size_t)i0 * dp;
     const score_sum scores = {t,
                               part->q + (size_t)i0 * hd,
+                              w->q16 + (size_t)i0 * hd,
+                              w->q_unit + (size_t)i0 * f->k_segments,
                               w->q_sum + (size_t)i0 * f->k_segments,
                               w->s,
                               hd,
                               f->k_segment,
                               f->k_segments,
                               f->block_tokens};
-    attn_scores_of(f->k.type, nq, scores, least / 16, (v.most + 15) / 16);
+    attn_scores_of(f->k.type, nq, &scores, least / 16, (most + 15) / 16);
+    uint32_t first[ATTN_QT], n[ATTN_QT], from = 0, to = ATTN_TILE;
     for (uint32_t i = 0; i < nq; i++) {
-        v.first[i] = part_tile_first(part, tile, i0 + i);
-        v.n[i] = part_tile_count(part, tile, i0 + i);
-        if (v.first[i] > v.n[i]) v.first[i] = v.n[i];
-        if (v.first[i] > v.from) v.from = v.first[i];
-        if (v.n[i] < v.to) v.to = v.n[i];
-        if (v.first[i] < v.n[i])
-            attn_softmax(w->s + i * ATTN_TILE, v.first[i], v.n[i], w->max + i0 + i,
+        first[i] = part_tile_first(part, tile, i0 + i);
+        n[i] = part_tile_count(part, tile, i0 + i);
+        if (first[i] > n[i]) first[i] = n[i];
+        if (first[i] > from) from = first[i];
+        if (n[i] < to) to = n[i];
+        if (first[i] < n[i])
+            attn_softmax(w->s + i * ATTN_TILE, first[i], n[i], w->max + i0 + i,
                          w->lanes + (i0 + i) * 16, o + (size_t)i * dp, dp);
     }
-    if (v.from >= v.to) v.from = v.to = ATTN_TILE; /* nothing in common */
+    if (from >= to) from = to = ATTN_TILE; /* nothing in common */
+    const tile_view v = {nq, first, n, from, to, most};
     const value_sum sum = {t, 0, 0, w->s, o, dp, 0, dp};
-    if (f->v.word_bytes)
+    if (f->v.integers)
+        attn_int_values(f, &v, w, sum);
+    else if (f->v.word_bytes)
         attn_scaled_values(f, &v, w, sum);
     else
         attn_tile_values(f->v.type, &v, &sum);
 }
 
-/* Sums of the queries' segments, which zero points of K are multiplied with. */
-static void attn_sum_queries(const kv_format *f, const attn_part *part, float *out) {
-    const uint32_t nq = part->n_rows * part->group, n = nq * f->k_segments;
+/* The queries in 16 bits. */
+static __attribute__((noinline)) void
+attn_round_queries(const kv_format *f, const attn_part *part, const attn_scratch *w) {
+    const uint32_t n = part->n_rows * part->group * f->k_segments, dims = f->k_segment;
     for (uint32_t i = 0; i < n; i++) {
-        v16 sum = v_set1(0.0f);
-        for (uint32_t d = 0; d < f->k_segment; d += 16)
-            sum = v_add(sum, v_load(part->q + (size_t)i * f->k_segment + d));
-        out[i] = v_sum(sum);
+        const float *q = part->q + (size_t)i * dims;
+        int16_t *to = w->q16 + (size_t)i * dims;
+        v16 x[SEGMENT_VECTORS];
+        for (uint32_t d = 0; d < dims; d += 16) x[d / 16] = v_load(q + d);
+        const uint32_t most = extremes_of(x, dims / 16).most;
+        const v16 units = v_set1(attn_units(most));
+        for (uint32_t d = 0; d < dims; d += 16) v_store_i16(to + d, v_mul(x[d / 16], units));
+        w->q_unit[i] = attn_unit(most);
+        w->q_sum[i] = 0;
+        for (uint32_t d = 0; d < dims; d++) w->q_sum[i] += to[d];
     }
 }
 
@@ -436,7 +478,7 @@ static void ops_attend(const kv_head *kv, const attn_part *part) {
     const uint32_t seen = part_seen(part, 0);
     attn_scratch w = attn_scratch_of(part->scratch, dp);
     part_clear(part->max, part->sum, part->acc, nq, dp);
-    if (kv_has_zero(kv->format->k.type)) attn_sum_queries(kv->format, part, w.q_sum);
+    if (kv->format->k.integers) attn_round_queries(kv->format, part, &w);
     for (uint32_t from = part->from; from < part->to; from += ATTN_SPLIT) {
         uint32_t to = part->to - from < ATTN_SPLIT ? part->to : from + ATTN_SPLIT;
         if (to <= seen) continue;

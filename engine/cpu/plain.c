@@ -193,45 +193,94 @@ static void plain_attn_finish(float sum, const float *acc, uint32_t n, float *ou
     for (uint32_t i = 0; i < n; i++) out[i] = acc[i] * inv;
 }
 
-/* One chain over the dimensions; or one for each segment, less the zero point, times the scale,
- * in another chain. */
-static float plain_score(const kv_head *kv, const float *q, uint32_t pos) {
+/* Numbers in units of 16 bits. */
+static void round_units(const float *x, uint32_t n, uint32_t most, int16_t *out) {
+    const float units = attn_units(most);
+    for (uint32_t i = 0; i < n; i++) out[i] = units > 0.0f ? (int16_t)rintf(x[i] * units) : 0;
+}
+
+/* A query for codes that are integers. */
+static void round_query(const kv_format *f, const float *q, const attn_scratch *w) {
+    for (uint32_t s = 0; s < f->k_segments; s++, q += f->k_segment) {
+        int16_t *to = w->q16 + (size_t)s * f->k_segment;
+        const uint32_t most = kv_extremes_of(q, f->k_segment).most;
+        round_units(q, f->k_segment, most, to);
+        w->q_unit[s] = attn_unit(most);
+        w->q_sum[s] = 0;
+        for (uint32_t d = 0; d < f->k_segment; d++) w->q_sum[s] += to[d];
+    }
+}
+
+/* One chain over the dimensions; or one for each segment, times the scale, in another chain.
+ * Of integers a segment has an exact sum, less the zero point. */
+static float plain_score(const kv_head *kv, const float *q, uint32_t pos,
+                         const attn_scratch *w) {
     const kv_format *f = kv->format;
     const uint32_t n = f->k_segment;
     float score = 0.0f;
-    for (uint32_t s = 0; s < f->k_segments; s++, q += n) {
-        float chain = 0.0f, lanes[16] = {0};
-        for (uint32_t d = 0; d < n; d++) chain = fmaf(q[d], k_get(kv, pos, s * n + d), chain);
+    for (uint32_t s = 0; s < f->k_segments; s++) {
+        const kv_scale scale = f->k.word_bytes ? k_scale(kv, pos, s) : (kv_scale){0};
+        int32_t sum = 0;
+        float chain = 0.0f;
+        for (uint32_t d = s * n; d < s * n + n; d++) {
+            const float k = k_get(kv, pos, d);
+            if (f->k.integers)
+                sum += w->q16[d] * (int32_t)k;
+            else
+                chain = fmaf(q[d], k, chain);
+        }
         if (!f->k.word_bytes) return chain;
-        const kv_scale scale = k_scale(kv, pos, s);
-        for (uint32_t d = 0; d < n; d++) lanes[d % 16] = lanes[d % 16] + q[d];
-        if (f->k.type == DT_INT4) chain = fmaf(-lanes_sum(lanes), scale.z, chain);
-        score = fmaf(chain, scale.d, score);
+        float unit = w->q_unit[s];
+        if (f->k.type == DT_INT4) {
+            sum = 4 * sum - (int32_t)(4.0f * scale.z) * w->q_sum[s];
+            unit = unit * 0.25f;
+        }
+        score = f->k.integers ? fmaf((float)sum, scale.d * unit, score)
+                              : fmaf(chain, scale.d, score);
     }
     return score;
 }
 
-/* The weighted sum of V over tokens [first, n) of a tile onto o: a chain over the tokens for
- * each dimension. Weights are first multiplied by the scales; what the zero points make of them
- * is taken off at the end. */
+/* o += the weighted sum of V over tokens [first, n) of a tile: a chain over the tokens for each
+ * dimension, where there are scales of weights times them. */
 static void plain_values(const kv_head *kv, const float *p, uint32_t tile, uint32_t first,
                          uint32_t n, float *o) {
     const kv_format *f = kv->format;
     for (uint32_t s = 0; s < f->v_segments; s++) {
-        const bool words = f->v.word_bytes, zero = f->v.type == DT_INT4;
+        const bool words = f->v.word_bytes;
         const uint32_t from = s * f->v_segment, to = words ? from + f->v_segment : f->v_dims;
-        float w[ATTN_TILE] = {0}, z[ATTN_TILE] = {0}, lanes[16];
-        for (uint32_t j = first; j < n; j++) {
-            const kv_scale scale = words ? v_scale(kv, tile + j, s) : (kv_scale){1.0f, 0.0f};
-            w[j] = words ? p[j] * scale.d : p[j];
-            z[j] = w[j] * scale.z;
-        }
         for (uint32_t d = from; d < to; d++)
+            for (uint32_t j = first; j < n; j++) {
+                const float w = words ? p[j] * v_scale(kv, tile + j, s).d : p[j];
+                o[d] = fmaf(w, v_get(kv, tile + j, d), o[d]);
+            }
+    }
+}
+
+/* The same of integers: an exact sum for each dimension, times what a unit of the weights is
+ * worth. */
+static void plain_int_values(const kv_head *kv, const float *p, uint32_t tile, uint32_t first,
+                             uint32_t n, float *o) {
+    const kv_format *f = kv->format;
+    const bool zero = f->v.type == DT_INT4;
+    for (uint32_t s = 0; s < f->v_segments; s++) {
+        const uint32_t from = s * f->v_segment, to = from + f->v_segment;
+        float w[ATTN_TILE] = {0};
+        int16_t units[ATTN_TILE];
+        int32_t less = 0;
+        for (uint32_t j = first; j < n; j++) w[j] = p[j] * v_scale(kv, tile + j, s).d;
+        const uint32_t most = kv_extremes_of(w, ATTN_TILE).most;
+        const float unit = zero ? attn_unit(most) * 0.25f : attn_unit(most);
+        round_units(w, ATTN_TILE, most, units);
+        if (unit == 0.0f) continue;
+        for (uint32_t j = first; j < n && zero; j++)
+            less += units[j] * (int32_t)(4.0f * v_scale(kv, tile + j, s).z);
+        for (uint32_t d = from; d < to; d++) {
+            int32_t sum = 0;
             for (uint32_t j = first; j < n; j++)
-                o[d] = fmaf(w[j], v_get(kv, tile + j, d), o[d]);
-        for (uint32_t i = 0; i < 16; i++)
-            lanes[i] = (z[i] + z[i + 16]) + (z[i + 32] + z[i + 48]);
-        for (uint32_t d = from; d < to && zero; d++) o[d] = o[d] - lanes_sum(lanes);
+                sum += units[j] * (int32_t)v_get(kv, tile + j, d);
+            o[d] = fmaf((float)(zero ? 4 * sum - less : sum), unit, o[d]);
+        }
     }
 }
 
@@ -244,7 +293,7 @@ static void plain_tile(const kv_head *kv, const float *q, uint32_t tile, uint32_
     for (uint32_t j = 0; j < ATTN_TILE; j++) {
         s[j] = -INFINITY;
         if (j < first || j >= n) continue;
-        s[j] = plain_score(kv, q, tile + j);
+        s[j] = plain_score(kv, q, tile + j, w);
     }
     for (uint32_t i = 0; i < 16; i++) {
         float a = s[i] > s[i + 16] ? s[i] : s[i + 16];
@@ -259,7 +308,10 @@ static void plain_tile(const kv_head *kv, const float *q, uint32_t tile, uint32_
     for (uint32_t i = 0; i < 16; i++)
         lanes[i] = fmaf(lanes[i], c, (s[i] + s[i + 16]) + (s[i + 32] + s[i + 48]));
     for (uint32_t d = 0; d < f->v_dims && c != 1.0f; d++) o[d] = o[d] * c;
-    plain_values(kv, s, tile, first, n, o);
+    if (f->v.integers)
+        plain_int_values(kv, s, tile, first, n, o);
+    else
+        plain_values(kv, s, tile, first, n, o);
 }
 
 static void plain_attend(const kv_head *kv, const attn_part *part) {
@@ -268,6 +320,7 @@ static void plain_attend(const kv_head *kv, const attn_part *part) {
     part_clear(part->max, part->sum, part->acc, nq, dp);
     for (uint32_t i = 0; i < nq; i++) {
         const float *q = part->q + (size_t)i * kv->format->head_dim;
+        if (kv->format->k.integers) round_query(kv->format, q, &w);
         for (uint32_t from = part->from; from < part->to; from += ATTN_SPLIT) {
             part_clear(w.max, NULL, w.o, 1, dp);
             memset(w.lanes, 0, sizeof(float) * 16);
@@ -299,7 +352,8 @@ const op_kernels ops_plain = {
 size_t attn_scratch_bytes(uint32_t head_dim) {
     size_t dp = attn_dim_pad(head_dim);
     size_t floats = ATTN_MAX_QUERIES * ATTN_TILE + 32 + ATTN_MAX_QUERIES * 16 +
-                    ATTN_MAX_QUERIES * (dp + ATTN_TILE + attn_most_segments((uint32_t)dp)) +
+                    ATTN_MAX_QUERIES * (dp + ATTN_TILE) +
+                    ATTN_MAX_QUERIES * (2 * attn_most_segments((uint32_t)dp) + dp / 2) +
                     (size_t)2 * ATTN_TILE * dp;
     return (size_t)align_up(floats * sizeof(float), 64);
 }

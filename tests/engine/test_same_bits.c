@@ -30,7 +30,7 @@ enum { REAL, TINY, TINY_INT8, TINY_Q8_0, TINY_FP8, TINY_MIXED, N_MODELS };
 static const struct {
     dtype k, v;
 } cache_of[N_MODELS] = {{DT_F16, DT_F16},   {DT_F16, DT_F16}, {DT_INT8, DT_INT8},
-                        {DT_Q8_0, DT_Q8_0}, {DT_FP8, DT_FP8}, {DT_INT8, DT_BF16}};
+                        {DT_Q8_0, DT_Q8_0}, {DT_FP8, DT_FP8}, {DT_INT8, DT_INT4}};
 
 static engine_options options(void) {
     engine_options o = rig_options();
