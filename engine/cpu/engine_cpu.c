@@ -198,6 +198,8 @@ static void cpu_info(const engine *head, engine_info *out) {
     snprintf(out->detail, sizeof out->detail, "%s, %s activations, %u threads",
              name[e->linear->isa], e->layout.family == ACTIVATION_INT8 ? "int8" : "f32",
              e->opt.n_threads);
+    snprintf(out->numerics, sizeof out->numerics, "cpu-%d %s", CPU_NUMERICS,
+             e->layout.family == ACTIVATION_INT8 ? "int8" : "f32");
 }
 
 static status cpu_keep_logits(engine *head, err *er) {
@@ -215,4 +217,6 @@ const backend backend_cpu = {
     .collect = cpu_collect,
     .info = cpu_info,
     .keep_logits = cpu_keep_logits,
+    .kv_export = cpu_kv_export,
+    .kv_import = cpu_kv_import,
 };
