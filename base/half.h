@@ -1,23 +1,30 @@
 /* IEEE binary16 and bfloat16 to and from float, in plain C: exact to float, round to nearest
- * even from float. The hardware instructions give the same bits. */
+ * even from float. The hardware instructions give the same bits. Also for
+ * device code. */
 #ifndef VRAMD_BASE_HALF_H
 #define VRAMD_BASE_HALF_H
 
 #include <stdint.h>
 #include <string.h>
 
-static inline float float_of_bits(uint32_t u) {
+#ifdef __CUDACC__
+#define HALF_INLINE static inline __host__ __device__
+#else
+#define HALF_INLINE static inline
+#endif
+
+HALF_INLINE float float_of_bits(uint32_t u) {
     float f;
     memcpy(&f, &u, 4);
     return f;
 }
-static inline uint32_t bits_of_float(float f) {
+HALF_INLINE uint32_t bits_of_float(float f) {
     uint32_t u;
     memcpy(&u, &f, 4);
     return u;
 }
 
-static inline float half_to_float(uint16_t h) {
+HALF_INLINE float half_to_float(uint16_t h) {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16, exp = h >> 10 & 31, man = h & 0x3ff;
     if (exp == 31) return float_of_bits(sign | 0x7f800000u | man << 13);
     if (exp) return float_of_bits(sign | (exp + 112) << 23 | man << 13);
@@ -25,7 +32,7 @@ static inline float half_to_float(uint16_t h) {
     return float_of_bits(sign | bits_of_float(f));
 }
 
-static inline uint16_t half_of_float(float f) {
+HALF_INLINE uint16_t half_of_float(float f) {
     uint32_t u = bits_of_float(f), sign = u >> 16 & 0x8000, a = u & 0x7fffffff;
     if (a > 0x7f800000u) return (uint16_t)(sign | 0x7e00 | (a >> 13 & 0x3ff)); /* NaN */
     if (a >= 0x477ff000u) return (uint16_t)(sign | 0x7c00); /* rounds to infinity */
@@ -35,11 +42,11 @@ static inline uint16_t half_of_float(float f) {
     return (uint16_t)(sign | (((a + 0xfff + odd) >> 13) - (112u << 10)));
 }
 
-static inline float bf16_to_float(uint16_t b) {
+HALF_INLINE float bf16_to_float(uint16_t b) {
     return float_of_bits((uint32_t)b << 16);
 }
 
-static inline uint16_t bf16_of_float(float f) {
+HALF_INLINE uint16_t bf16_of_float(float f) {
     uint32_t u = bits_of_float(f);
     if ((u & 0x7fffffff) > 0x7f800000u) return (uint16_t)(u >> 16 | 0x40);
     return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);

@@ -1,6 +1,7 @@
-/* Flags of vLLM and llama.cpp that vramd does not have, and what to do instead: for those who
- * come from there. Owns nothing; any thread. */
+/* Flags and words of vLLM and llama.cpp that vramd does not have, and what to do instead: for
+ * those who come from there. Owns nothing; any thread. */
 #include <string.h>
+#include <strings.h>
 
 #include "conf/option.h"
 
@@ -49,6 +50,31 @@ static const struct {
      "LoRA adapters are not supported: merge them first"},
     {"--enable-auto-tool-choice --tool-call-parser", "there is nothing to set for tools"},
 };
+
+/* Types of a KV cache by other programs' words. */
+#define FOUR_BITS "int4: as small, and its newest tokens stay exact, which is what 4 bits need"
+static const struct {
+    const char *word, *instead;
+} cache_types[] = {{"q4_0", FOUR_BITS},
+                   {"q4_1", FOUR_BITS},
+                   {"q5_0", FOUR_BITS},
+                   {"q5_1", FOUR_BITS},
+                   {"iq4_nl", FOUR_BITS},
+                   {"q8", "int8 or q8_0"},
+                   {"fp8_e4m3", "fp8"},
+                   {"fp8_inc", "fp8"},
+                   {"fp8_e5m2", "int8 or fp8: with two bits behind the point, e5m2 is worse "
+                                "than both at the same size"},
+                   {"bfloat16", "bf16"},
+                   {"float16", "f16"}};
+
+const char *option_foreign_word(const char *name, const char *word) {
+    if (strcmp(name, "kv_cache_dtype") != 0 && strncmp(name, "cache_type_", 11) != 0)
+        return NULL;
+    for (size_t i = 0; i < sizeof cache_types / sizeof *cache_types; i++)
+        if (strcasecmp(cache_types[i].word, word) == 0) return cache_types[i].instead;
+    return NULL;
+}
 
 const char *option_foreign(const char *flag) {
     const size_t n = strlen(flag);

@@ -335,6 +335,8 @@ static status hint_word(const option *o, const char *text, err *e) {
     snprintf(copy, sizeof copy, "%s", o->values);
     for (char *at = strtok_r(copy, "|", &rest); at && n < MOST; at = strtok_r(NULL, "|", &rest))
         words[n++] = at;
+    const char *instead = option_foreign_word(o->name, text);
+    if (instead) return err_hint(e, "use %s", instead);
     const char *near = option_nearest(text, words, n);
     return near ? err_hint(e, "did you mean %s?", near) : ERR_INVALID;
 }

@@ -80,5 +80,8 @@ const char *option_nearest(const char *word, const char *const *among, size_t n)
 /* What to do in place of a flag of vLLM or llama.cpp that vramd does not have; NULL for a flag
  * that it does not know either. flag: with its dashes, without a value. */
 const char *option_foreign(const char *flag);
+/* What to use in place of a word that those programs have for the option of this name; NULL
+ * where there is nothing to say. */
+const char *option_foreign_word(const char *name, const char *word);
 
 #endif

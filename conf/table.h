@@ -88,11 +88,13 @@
       "size of the KV cache; 0: what the budget holds, or with memory = auto 1024 per "        \
       "sequence", "", "")                                                                     \
     X("memory", ENUM, kv_cache_dtype, 0, 0, 0, "",                                            \
-      "type of the KV cache", "f16|bf16|f32", "")                                             \
+      "type of the KV cache; auto: f16", "auto|f16|bf16|f32|int8|q8_0|fp8|int4", "")          \
     X("memory", ENUM, cache_type_k, 0, 0, 0, "",                                              \
-      "type of the cache's keys alone; same: kv_cache_dtype", "same|f16|bf16|f32", "")        \
+      "type of the cache's keys alone; same: kv_cache_dtype",                                 \
+      "same|f16|bf16|f32|int8|q8_0|fp8|int4", "")                                             \
     X("memory", ENUM, cache_type_v, 0, 0, 0, "",                                              \
-      "type of the cache's values alone; same: kv_cache_dtype", "same|f16|bf16|f32", "")      \
+      "type of the cache's values alone; same: kv_cache_dtype",                               \
+      "same|f16|bf16|f32|int8|q8_0|fp8|int4", "")                                             \
     X("memory", POW2, block_size, 16, 8, 256, "tokens",                                       \
       "tokens of a KV block, a power of two", "", "")                                         \
     X("scheduler", U32, max_num_seqs, 32, 1, 4096, "",                                        \

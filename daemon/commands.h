@@ -15,6 +15,7 @@
     X(tokenize, "text on stdin to token ids")                                                  \
     X(key, "make an API key and its line for api_keys_file")                                   \
     X(bench, "put load on an OpenAI-compatible server and measure it")                         \
+    X(top, "watch memory, KV cache and sequences of a running server")                         \
     X(version, "print the version and what was built in")
 
 #define X(name, help) int cmd_##name(int argc, char **argv);

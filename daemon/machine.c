@@ -59,10 +59,10 @@ static uint64_t wanted_request_memory(const options *o) {
            o->max_num_seqs * per_stream;
 }
 
-/* The type that an option names; same: what its word "same" stands for. */
-static dtype kv_type_of(const char *option, uint32_t value, dtype same) {
+/* The type that an option names; other: what its first word, "auto" or "same", stands for. */
+static dtype kv_type_of(const char *option, uint32_t value, dtype other) {
     const str word = options_word(option, value);
-    if (str_eqz(word, "same")) return same;
+    if (value == 0) return other;
     const dtype t = dtype_by_name(word);
     CHECK(t != DT_NONE);
     return t;
@@ -70,7 +70,7 @@ static dtype kv_type_of(const char *option, uint32_t value, dtype same) {
 
 static void set_engine_options(machine *m, uint32_t logit_rows) {
     const options *o = &m->opt;
-    const dtype kv = kv_type_of("kv_cache_dtype", o->kv_cache_dtype, DT_NONE);
+    const dtype kv = kv_type_of("kv_cache_dtype", o->kv_cache_dtype, DT_F16);
     engine_options *x = &m->engine_opt;
     *x = (engine_options){.max_rows = o->max_num_batched_tokens,
                           .max_seqs = o->max_num_seqs,

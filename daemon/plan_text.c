@@ -54,8 +54,9 @@ static void print_prices_of_types(const machine *m, const machine_wish *w, uint6
     for (uint32_t t = 0;; t++) {
         const str word = options_word("kv_cache_dtype", t);
         if (str_eqz(word, "?")) break;
-        if (str_eqz(word, "bf16") ||
-            (t == o->kv_cache_dtype && m->engine_opt.kv_k == m->engine_opt.kv_v))
+        const dtype type = dtype_by_name(word);
+        if (str_eqz(word, "auto") || str_eqz(word, "bf16") ||
+            (m->engine_opt.kv_k == type && m->engine_opt.kv_v == type))
             continue;
         char text[64];
         options c = *o;

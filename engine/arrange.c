@@ -102,6 +102,14 @@ void weight_term_add(terms *t, size_t first, const weight *w, const char *type,
         terms_add(t, MEM_WEIGHTS, TERM_EXACT, bytes, "%s", name);
 }
 
+status kv_options_check(const program *p, const engine_options *o, const dtype *known, size_t n,
+                        const char *engine, err *e) {
+    status s = kv_types_check(o->kv_k, o->kv_v, known, n, engine, e);
+    for (uint32_t g = 0; g < p->n_groups && s == OK; g++)
+        s = kv_sizes_check(o->kv_k, o->kv_v, o->block_tokens, p->group[g].head_dim, e);
+    return s;
+}
+
 void kv_formats_init(kv_format *out, kv_order order, const program *p,
                      const engine_options *o) {
     for (uint32_t g = 0; g < p->n_groups; g++)

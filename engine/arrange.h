@@ -37,7 +37,12 @@ uint64_t life_first_fit(const life *all, uint32_t n, const life *me);
  * first on; type as it is held. */
 void weight_term_add(terms *, size_t first, const weight *, const char *type, uint64_t bytes);
 
-/* The formats of the blocks of each group. out: [n_groups]; kv_types_check allowed the types. */
+/* Whether the types of K and V in a cache are among the n that the engine of that name computes
+ * with, and go with the size of blocks and the heads. Errors: as kv_types_check,
+ * kv_sizes_check. */
+status kv_options_check(const program *, const engine_options *, const dtype *known, size_t n,
+                        const char *engine, err *);
+/* The formats of the blocks of each group. out: [n_groups]; kv_options_check allowed the types. */
 void kv_formats_init(kv_format *out, kv_order, const program *, const engine_options *);
 
 /* What KV blocks cost, for the planner. depth: steps in flight; [n_groups] formats. */

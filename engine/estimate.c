@@ -50,8 +50,7 @@ status estimate_terms(const program *p, const quant_scheme *stored, const engine
     const size_t first = t->n;
     status s = engine_options_check(o, MAX_MODEL_LEN, e);
     if (s == OK)
-        s = kv_types_check(o->kv_k, o->kv_v, kv_types, on_device ? 2 : 3,
-                           on_device ? "CUDA" : "CPU", e);
+        s = kv_options_check(p, o, kv_types, on_device ? 2 : 3, on_device ? "CUDA" : "CPU", e);
     if (s != OK) return s;
     weight_terms(p, stored, t);
     arena_terms(p, o, on_device, t);

@@ -8,7 +8,7 @@
 
 const kv_type *kv_type_get(dtype t) {
     static const kv_type types[] = {
-#define X(type, bits, word_bytes) {type, bits, word_bytes},
+#define X(type, bits, word_bytes, segment, rotated) {type, bits, word_bytes, segment, rotated},
         KV_TYPE_LIST(X)
 #undef X
     };
@@ -22,12 +22,16 @@ static uint64_t code_bytes(const kv_type *t, uint64_t n) {
     return align_up(ceil_div(n * t->bits, 8), 16);
 }
 
+/* The largest power of two up to most that divides head_dim. */
+static uint32_t segment_of(uint32_t most, uint32_t head_dim) {
+    while (head_dim % most) most /= 2;
+    return most;
+}
+
 void kv_format_init(kv_format *f, kv_order order, const kv_type *k, const kv_type *v,
                     uint32_t block_tokens, uint32_t n_kv_heads, uint32_t head_dim) {
     CHECK(block_tokens >= 8 && block_tokens <= 256 && !(block_tokens & (block_tokens - 1)));
     CHECK(head_dim && head_dim % 2 == 0 && head_dim <= 1 << 14);
-    uint32_t segment = 64;
-    while (head_dim % segment) segment /= 2;
     *f = (kv_format){.k = *k,
                      .v = *v,
                      .block_tokens = block_tokens,
@@ -35,19 +39,43 @@ void kv_format_init(kv_format *f, kv_order order, const kv_type *k, const kv_typ
                      .head_dim = head_dim,
                      .lanes = 1,
                      .v_dims = kv_v_dims(order, head_dim),
-                     .segments = head_dim / segment};
+                     .k_segment = k->segment ? segment_of(k->segment, head_dim) : head_dim,
+                     .v_segment = v->segment ? segment_of(v->segment, head_dim) : head_dim};
+    f->k_segments = head_dim / f->k_segment, f->v_segments = head_dim / f->v_segment;
     if (order == KV_LANES) f->lanes = block_tokens < KV_MAX_LANES ? block_tokens : KV_MAX_LANES;
     while (1u << f->block_shift < block_tokens) f->block_shift++;
     while (1u << f->lane_shift < f->lanes) f->lane_shift++;
     f->k_group_bytes = head_dim * f->lanes * k->bits / 8;
     f->v_token_bytes = f->v_dims * v->bits / 8;
-    const uint64_t words = (uint64_t)f->segments * block_tokens;
+    const uint64_t k_words = (uint64_t)f->k_segments * block_tokens;
+    const uint64_t v_words = (uint64_t)f->v_segments * block_tokens;
     f->v_at = (uint32_t)code_bytes(k, (uint64_t)block_tokens * head_dim);
     f->k_words_at = f->v_at + (uint32_t)code_bytes(v, (uint64_t)block_tokens * f->v_dims);
-    f->v_words_at = f->k_words_at + (uint32_t)align_up(words * k->word_bytes, 16);
-    f->part_bytes = (uint32_t)align_up(f->v_words_at + words * v->word_bytes, 64);
+    f->v_words_at = f->k_words_at + (uint32_t)align_up(k_words * k->word_bytes, 16);
+    f->part_bytes = (uint32_t)align_up(f->v_words_at + v_words * v->word_bytes, 64);
     CHECK(f->part_bytes % block_tokens == 0); /* the plan counts bytes of a token */
     f->layer_bytes = (uint64_t)n_kv_heads * f->part_bytes;
+}
+
+status kv_sizes_check(dtype k, dtype v, uint32_t block_tokens, uint32_t head_dim, err *e) {
+    const dtype both[] = {k, v};
+    for (int i = 0; i < 2; i++) {
+        const kv_type *t = kv_type_get(both[i]);
+        if (!t->word_bytes) continue;
+        if (block_tokens < KV_LEAST_TOKENS) {
+            err_set(e, ERR_INVALID, "block_size = %u: a KV cache of type %s needs at least %d",
+                    block_tokens, dtype_name(both[i]), KV_LEAST_TOKENS);
+            return err_field(e, "block_size");
+        }
+        if (segment_of(t->segment, head_dim) < KV_LEAST_SEGMENT) {
+            err_set(e, ERR_UNSUPPORTED,
+                    "a KV cache of type %s needs heads of a multiple of %d dimensions, not %u",
+                    dtype_name(both[i]), KV_LEAST_SEGMENT, head_dim);
+            err_hint(e, "use f16, bf16 or f32");
+            return err_field(e, "head_dim");
+        }
+    }
+    return OK;
 }
 
 static bool is_among(dtype t, const dtype *known, size_t n) {

@@ -9,7 +9,7 @@
  *    v_at +----------------------------+
  *         | V codes                    |  a token after the other
  *         +----------------------------+  k_words_at
- *         | K words [segments][tokens] |  scales of quantised types; none for f16, bf16, f32
+ *         | K words [segments][tokens] |  scales (kv_code.h); none for f16, bf16, f32
  *         +----------------------------+  v_words_at
  *         | V words [segments][tokens] |
  *         +----------------------------+  part_bytes: a multiple of 64 and of block_tokens
@@ -30,6 +30,9 @@
  *             16 tokens (blocks of 8 tokens have 8 lanes); V [tokens][v_dims], v_dims =
  *             head_dim rounded up to 16, the rest zero
  *   KV_ROWS   CUDA: K and V [tokens][head_dim], that is, one lane and no padding
+ * Two codes of 4 bits share a byte (kv_k_code, kv_v_code): dimensions 2i (low) and 2i + 1 in K
+ * and in KV_ROWS; i and i + 8 of each 16 in V of KV_LANES, which a vector of 16 then takes from
+ * one load of 8 bytes.
  *
  * Example: f16, 16 tokens, heads of 64. v_at = 16 * 64 * 2 = 2,048, part_bytes = 4,096.
  *   KV_LANES: K of token 5, dimension 3 is at (3 * 16 + 5) * 2 = 106, V at 2,048 + (5 * 64 + 3)
@@ -56,22 +59,32 @@ enum { KV_MAX_LANES = 16 };
 
 typedef enum kv_order { KV_LANES, KV_ROWS } kv_order;
 
-/* How a type is stored: bits of an element's code, and bytes of the word (scale, zero point) of
- * one token and segment. */
+/* How a type is stored: bits of an element's code, bytes of the word (scale, zero point) of one
+ * token and segment, the dimensions of a segment, and whether a segment is rotated by the
+ * Hadamard matrix before it is coded (kv_code.h). Types without words have no segments. */
 typedef struct kv_type {
     dtype type;
-    uint8_t bits, word_bytes;
+    uint8_t bits, word_bytes, segment;
+    bool rotated;
 } kv_type;
 
-/* X(type, bits, bytes of a word): all that a cache can be made of. */
+/* X(type, bits, bytes of a word, most dimensions of a segment, rotated): all that a cache can
+ * be made of. */
 #define KV_TYPE_LIST(X)                                                                        \
-    X(DT_F16, 16, 0)                                                                           \
-    X(DT_BF16, 16, 0)                                                                          \
-    X(DT_F32, 32, 0)
+    X(DT_F16, 16, 0, 0, false)                                                                 \
+    X(DT_BF16, 16, 0, 0, false)                                                                \
+    X(DT_F32, 32, 0, 0, false)                                                                 \
+    X(DT_INT8, 8, 2, 64, true)                                                                 \
+    X(DT_Q8_0, 8, 2, 32, false)                                                                \
+    X(DT_FP8, 8, 2, 64, true)                                                                  \
+    X(DT_INT4, 4, 2, 64, true)
+
+/* What types with words require. */
+enum { KV_LEAST_SEGMENT = 16, KV_LEAST_TOKENS = 16 };
 
 /* Bits of an element's code, a constant where t is one; 0: not in the list. */
 KV_INLINE uint32_t kv_bits(dtype t) {
-#define X(type, bits, word_bytes)                                                              \
+#define X(type, bits, ...)                                                                     \
     if (t == type) return bits;
     KV_TYPE_LIST(X)
 #undef X
@@ -86,9 +99,11 @@ typedef struct kv_format {
     uint32_t block_tokens, n_kv_heads, head_dim;
     uint32_t lanes; /* tokens of a group of K */
     uint32_t block_shift,
-        lane_shift;    /* log2 of block_tokens and of lanes: divisions cost time */
-    uint32_t v_dims;   /* elements of a token's V */
-    uint32_t segments; /* of a head: the largest power of two up to 64 that divides head_dim */
+        lane_shift;  /* log2 of block_tokens and of lanes: divisions cost time */
+    uint32_t v_dims; /* elements of a token's V */
+    /* Dimensions of a segment: the largest power of two up to the type's that divides head_dim;
+     * and segments of a head. Without words: head_dim and 1. */
+    uint32_t k_segment, v_segment, k_segments, v_segments;
     uint32_t k_group_bytes, v_token_bytes;
     uint32_t v_at, k_words_at, v_words_at, part_bytes; /* offsets in a part */
     uint64_t layer_bytes;                              /* all parts of a block in one layer */
@@ -97,6 +112,10 @@ typedef struct kv_format {
 /* block_tokens: a power of two from 8 to 256; head_dim: even, up to 2^14. */
 void kv_format_init(kv_format *, kv_order, const kv_type *k, const kv_type *v,
                     uint32_t block_tokens, uint32_t n_kv_heads, uint32_t head_dim);
+
+/* Whether the types can be used with these sizes. Errors: ERR_INVALID (field: block_size),
+ * ERR_UNSUPPORTED (head_dim), with the type named. */
+status kv_sizes_check(dtype k, dtype v, uint32_t block_tokens, uint32_t head_dim, err *);
 
 /* ERR_UNSUPPORTED where the type of K or of V is not among the n that the engine of that name
  * computes with; the field is the option to change, the hint lists them. */
@@ -127,6 +146,33 @@ KV_INLINE uint32_t kv_k_group_at(const kv_format *f, uint32_t token) {
 KV_INLINE uint32_t kv_v_token_at(const kv_format *f, uint32_t token) {
     return f->v_at + token * f->v_token_bytes;
 }
+
+/* The code of a dimension: a byte of the part, and how far the code is shifted in it. For types
+ * of up to 8 bits, the offset alone for all. */
+typedef struct kv_place {
+    uint32_t at, shift;
+} kv_place;
+
+KV_INLINE kv_place kv_k_code(const kv_format *f, uint32_t token, uint32_t dim) {
+    const uint32_t lane = token & (f->lanes - 1), group = kv_k_group_at(f, token);
+    kv_place p;
+    p.shift = f->k.bits == 4 ? (dim & 1) * 4 : 0;
+    p.at = group + (f->k.bits == 4 ? (dim / 2 << f->lane_shift) + lane
+                                   : ((dim << f->lane_shift) + lane) * (f->k.bits / 8u));
+    return p;
+}
+KV_INLINE kv_place kv_v_code(const kv_format *f, uint32_t token, uint32_t dim) {
+    kv_place p;
+    p.at = kv_v_token_at(f, token), p.shift = 0;
+    if (f->v.bits != 4)
+        p.at += dim * (f->v.bits / 8u);
+    else if (f->lanes == 1)
+        p.at += dim / 2, p.shift = (dim & 1) * 4;
+    else
+        p.at += dim / 16 * 8 + dim % 8, p.shift = (dim & 8) / 2;
+    return p;
+}
+
 /* Of the words of K and of V; for types that have them. */
 KV_INLINE uint32_t kv_k_word_at(const kv_format *f, uint32_t segment, uint32_t token) {
     return f->k_words_at + (segment * f->block_tokens + token) * f->k.word_bytes;

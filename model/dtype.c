@@ -18,6 +18,10 @@ const dtype_info *dtype_get(uint32_t number) {
 }
 
 const char *dtype_name(dtype t) {
+#define X(e, number, name, ...)                                                                \
+    if (t == e) return name;
+    DTYPE_CACHE_LIST(X)
+#undef X
     const dtype_info *info = dtype_get(t);
     return info ? info->name : "none";
 }
@@ -31,9 +35,10 @@ char *dtype_kv_name(dtype k, dtype v, char buf[32]) {
 }
 
 dtype dtype_by_name(str s) {
-#define X(e, number, name, elems, bytes)                                                       \
+#define X(e, number, name, ...)                                                                \
     if (s.len == sizeof name - 1 && strncasecmp(s.ptr, name, s.len) == 0) return e;
     DTYPE_LIST(X)
+    DTYPE_CACHE_LIST(X)
 #undef X
     return DT_NONE;
 }

@@ -41,9 +41,16 @@
     X(DT_TQ2_0, 35, "TQ2_0", 256, 66)                                                          \
     X(DT_MXFP4, 39, "MXFP4", 32, 17)
 
+/* X(enum, number, name): types that only a KV cache has (engine/kv_code.h). No file can have
+ * these numbers, and dtype_get does not list them. */
+#define DTYPE_CACHE_LIST(X)                                                                    \
+    X(DT_INT8, 200, "INT8")                                                                    \
+    X(DT_FP8, 201, "FP8")                                                                      \
+    X(DT_INT4, 202, "INT4")
+
 typedef enum dtype {
-#define X(e, number, name, elems, bytes) e = number,
-    DTYPE_LIST(X)
+#define X(e, number, ...) e = number,
+    DTYPE_LIST(X) DTYPE_CACHE_LIST(X)
 #undef X
         DT_NONE = 255
 } dtype;
@@ -53,9 +60,9 @@ typedef struct dtype_info {
     uint16_t block_elems, block_bytes;
 } dtype_info;
 
-/* NULL when the number is not in the table. */
+/* NULL when the number is not one of a file's types. */
 const dtype_info *dtype_get(uint32_t number);
-/* "Q8_0", ...; "none" when not in the table. */
+/* "Q8_0", ..., those of caches included; "none" when there is no such type. */
 const char *dtype_name(dtype);
 /* Whether all that stands for a number on its own is one: the elements of F32, F16 and BF16, the
  * 16-bit scales of blocks (a code cannot be wrong). True for types without such. */
@@ -63,7 +70,7 @@ bool dtype_is_finite(dtype, const void *blocks, uint64_t n_blocks);
 /* The types of K and V in a KV cache: "F16", or "K F32, V F16" where they differ. Returns buf.
  */
 char *dtype_kv_name(dtype k, dtype v, char buf[32]);
-/* By name, any case; DT_NONE when unknown. */
+/* By name, any case, those of caches included; DT_NONE when unknown. */
 dtype dtype_by_name(str);
 /* Bytes of rows x cols elements; cols must be a multiple of the block. False on overflow or
  * when it is not. */

@@ -24,7 +24,7 @@ bool weight_mix_by_name(weight_mix *out, str name) {
     for (size_t i = 0; i < sizeof named / sizeof *named; i++)
         if (equal(name, named[i].name)) return *out = named[i].mix, true;
     *out = (weight_mix){dtype_by_name(name), MIX_NONE};
-    return out->base != DT_NONE && (out->base < DT_I8 || out->base > DT_F64);
+    return dtype_get(out->base) && (out->base < DT_I8 || out->base > DT_F64);
 }
 
 /* The first and the last eighth of n, and each third between. */

@@ -25,10 +25,15 @@ static void push_free(blocks *b, uint32_t i) {
     b->n_cached += cached;
 }
 
+static void count_peak(blocks *b) {
+    uint32_t n = b->n - b->n_free;
+    if (b->peak < n) b->peak = n;
+}
+
 void blocks_init(blocks *b) {
     for (uint32_t i = 0; i < BLOCKS_SENTINELS; i++)
         b->prev[b->n + i] = b->next[b->n + i] = b->n + i;
-    b->n_free = b->n_cached = b->n_fenced[0] = b->n_fenced[1] = 0;
+    b->n_free = b->n_cached = b->peak = b->n_fenced[0] = b->n_fenced[1] = 0;
     for (uint32_t i = b->n; i-- > 0;) {
         b->ref[i] = 0;
         b->busy[i] = 0;
@@ -47,6 +52,7 @@ int32_t blocks_take(blocks *b, bool *evicted) {
     b->n_free--;
     b->ref[i] = 1;
     b->busy[i] = 0;
+    count_peak(b);
     return (int32_t)i;
 }
 
@@ -56,6 +62,7 @@ void blocks_hold(blocks *b, int32_t block) {
     unlink_block(b, (uint32_t)block);
     b->n_free--;
     b->n_cached--;
+    count_peak(b);
 }
 
 void blocks_cache(blocks *b, int32_t block) {

@@ -16,6 +16,7 @@
 typedef struct blocks {
     uint32_t n, n_free, n_fenced[2];
     uint32_t n_cached; /* of the free ones */
+    uint32_t peak;     /* most that were not free at once, since init */
     uint32_t *ref;     /* [n] */
     uint32_t *prev;    /* [n + 3] */
     uint32_t *next;    /* [n + 3] */

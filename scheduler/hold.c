@@ -17,10 +17,11 @@ uint32_t hold_count(const sched *s, uint32_t slot) {
     return n;
 }
 
-static int32_t take(seq_group *g) {
+static int32_t take(sched *s, seq_group *g) {
     bool evicted;
     int32_t block = blocks_take(&g->kv, &evicted);
     if (evicted) prefix_forget(&g->index, block);
+    s->count.prefix_cache_evictions += evicted;
     return block;
 }
 
@@ -68,7 +69,7 @@ void hold_start(sched *s, uint32_t slot, const start *st, uint32_t n_blocks) {
         if (g->window)
             g->reserved += group_part(g, n_blocks);
         else
-            for (uint32_t i = st->n_found; i < n_blocks; i++) table[i] = take(g);
+            for (uint32_t i = st->n_found; i < n_blocks; i++) table[i] = take(s, g);
     }
     hold_cover(s, slot, copies ? prompt : st->n_load * bs);
     for (uint32_t k = 0; copies && k < s->n_groups; k++) copy_last(s, k, slot, st);
@@ -80,7 +81,7 @@ void hold_cover(sched *s, uint32_t slot, uint32_t end) {
         seq_group *g = &s->group[k];
         if (!g->window) continue;
         held *own = &g->held[slot];
-        while (own->n < n) table_of(s, g, slot)[own->n++] = take(g);
+        while (own->n < n) table_of(s, g, slot)[own->n++] = take(s, g);
     }
 }
 
@@ -91,7 +92,7 @@ void hold_grow(sched *s, uint32_t slot) {
         if (g->window)
             g->reserved += group_part(g, h->n_blocks + 1) - group_part(g, h->n_blocks);
         else
-            table_of(s, g, slot)[h->n_blocks] = take(g);
+            table_of(s, g, slot)[h->n_blocks] = take(s, g);
     }
     h->n_blocks++;
     hold_cover(s, slot, h->next_pos + 1);

@@ -314,10 +314,16 @@ void sched_read(const sched *s, sched_stats *out) {
                          .count = s->count};
     for (uint32_t k = 0; k < s->n_groups; k++) {
         const blocks *b = &s->group[k].kv;
-        out->blocks_free += b->n_free - b->n_cached;
-        out->blocks_cached += b->n_cached;
-        out->blocks_fenced += blocks_fenced(b);
-        out->blocks_used += b->n - b->n_free - blocks_fenced(b);
+        sched_blocks_view *g = &out->group[k];
+        *g = (sched_blocks_view){.free = b->n_free - b->n_cached,
+                                 .used = b->n - b->n_free - blocks_fenced(b),
+                                 .fenced = blocks_fenced(b),
+                                 .cached = b->n_cached,
+                                 .peak = b->peak};
+        out->blocks_free += g->free;
+        out->blocks_cached += g->cached;
+        out->blocks_fenced += g->fenced;
+        out->blocks_used += g->used;
     }
 }
 

@@ -190,16 +190,21 @@ typedef struct sched_event {
     uint32_t first_pos, n_rows;          /* PREFILLED */
 } sched_event;
 
+/* Blocks of one group. free: without content; cached: free, too, but with content that may be
+ * found; the four add up to all blocks. peak: used or fenced at once, since the start. */
+typedef struct sched_blocks_view {
+    uint32_t free, used, fenced, cached, peak;
+} sched_blocks_view;
+
 typedef struct sched_stats {
     uint32_t n_waiting, n_running, n_preempted, n_paused;
     uint64_t waiting_tokens;
-    /* Of all groups. free: without content; cached: free, too, but with content that may be
-     * found; the four add up to all blocks. */
-    uint32_t blocks_free, blocks_used, blocks_fenced, blocks_cached;
-    uint32_t n_loading; /* of the running ones */
-    uint32_t tier_chunks, n_storing;
+    uint32_t blocks_free, blocks_used, blocks_fenced, blocks_cached; /* of all groups */
+    uint32_t n_loading;                                              /* of the running ones */
+    uint32_t tier_chunks, n_storing; /* n_storing: chunks that wait to be stored */
     uint64_t tier_bytes;
     sched_counters count; /* since the start */
+    sched_blocks_view group[SCHED_MAX_GROUPS];
 } sched_stats;
 
 /* Exact bytes of a scheduler, or 0 when the config is not valid (every count >= 1, max_rows >=

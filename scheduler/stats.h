@@ -23,7 +23,8 @@
     X(kv_disk_stores, "Chunks of KV blocks stored on disk.")                                   \
     X(kv_disk_store_errors, "Chunks of KV blocks that could not be stored.")                   \
     X(kv_disk_dropped, "Chunks of KV blocks that left memory before they were stored.")        \
-    X(kv_disk_evictions, "Chunks of KV blocks removed from disk for others.")
+    X(kv_disk_evictions, "Chunks of KV blocks removed from disk for others.")                  \
+    X(prefix_cache_evictions, "Cached KV blocks that were taken for other content.")
 
 #define SCHED_COUNTER_FIELD(name, help) uint64_t name;
 typedef struct sched_counters {

@@ -6,7 +6,6 @@
 
 #include "base/check.h"
 #include "text/nfa.h"
-#include "text/rules_in.h"
 
 enum {
     COPY_MAX = 1024, /* what a repetition of something large may be copied to, in states */
@@ -104,6 +103,7 @@ typedef struct linker {
     dfa *part;      /* [n_rules] */
     uint32_t *base; /* [n_rules + 1]: the number of its first state */
     bool *live;     /* [base[n_rules]]: states from which an end can be reached */
+    bool *free;     /* likewise: of free text, which takes anything */
     uint32_t n_states;
     arena tmp;
     err *e;
@@ -133,17 +133,28 @@ static status build_parts(linker *l) {
     return OK;
 }
 
+static status mark_free(linker *l) {
+    l->free = arena_zalloc(&l->tmp, l->n_states);
+    if (!l->free) return err_set(l->e, ERR_NO_MEMORY, "no memory for a grammar");
+    for (uint32_t i = 0; i < l->s.n_rules; i++)
+        for (uint32_t q = 0; q < l->part[i].n; q++)
+            for (uint32_t k = l->part[i].first[q]; k < l->part[i].first[q + 1]; k++)
+                if (l->part[i].edge[k].lo == SYMBOL_TOKEN + RULE_OTHER_TOKEN)
+                    l->free[l->base[i] + q] = true;
+    return OK;
+}
+
 static bool is_single(const vocab_index *v, const dfa_edge *e) {
     for (uint32_t b = e->lo; b <= e->hi && b < 256; b++)
         if (v->single[b]) return true;
     return false;
 }
 
-/* Whether an edge can be used: the vocabulary has its byte as a token, so that what begins can
- * always be ended; what is called has an end. */
-static bool is_open(const linker *l, uint32_t rule, const dfa_edge *e) {
+/* Whether an edge of state q can be used: the vocabulary has its byte as a token, so that what
+ * begins can always be ended (free text needs no end); what is called has an end. */
+static bool is_open(const linker *l, uint32_t rule, uint32_t q, const dfa_edge *e) {
     if (!l->live[l->base[rule] + e->to]) return false;
-    if (e->lo < SYMBOL_TOKEN) return is_single(l->index, e);
+    if (e->lo < SYMBOL_TOKEN) return l->free[l->base[rule] + q] || is_single(l->index, e);
     return e->lo < SYMBOL_CALL || l->live[l->base[e->lo - SYMBOL_CALL]];
 }
 
@@ -161,7 +172,7 @@ static status mark_live(linker *l) {
                 bool was = *live;
                 *live |= d->final[q];
                 for (uint32_t k = d->first[q]; !*live && k < d->first[q + 1]; k++)
-                    *live = is_open(l, i, &d->edge[k]);
+                    *live = is_open(l, i, q, &d->edge[k]);
                 again |= *live != was;
             }
         }
@@ -182,7 +193,7 @@ static bool left_state(const linker *l, uint32_t i, uint32_t q, uint8_t *seen, u
     begins[l->base[i] + q] = 1;
     for (uint32_t k = d->first[q]; k < d->first[q + 1]; k++) {
         const dfa_edge *e = &d->edge[k];
-        if (e->lo < SYMBOL_CALL || !is_open(l, i, e)) continue;
+        if (e->lo < SYMBOL_CALL || !is_open(l, i, q, e)) continue;
         uint32_t to = e->lo - SYMBOL_CALL;
         if (left_recursive(l, to, seen, begins, depth + 1)) return true;
         /* Its callee may be empty: then the state behind it comes before any byte, too. */
@@ -243,7 +254,7 @@ static void find_classes(const linker *l, grammar *g) {
             if (e->lo < SYMBOL_TOKEN) cut[e->lo] = cut[e->hi + 1] = true;
         }
     for (int b = 0; b < 256; b++) {
-        /* A byte that is no token by itself is refused everywhere: in a class of its own. */
+        /* A byte that is no token by itself is refused but in free text: a class of its own. */
         bool odd = !l->index->single[b] || (b > 0 && !l->index->single[b - 1]);
         g->n_classes += cut[b] || odd;
         g->class_of[b] = (uint8_t)(g->n_classes - 1);
@@ -299,19 +310,18 @@ static void fill_node(const linker *l, const grammar *g, tables *t, uint32_t rul
     for (uint32_t k = d->first[q]; k < d->first[q + 1]; k++) {
         const dfa_edge *e = &d->edge[k];
         uint16_t to = (uint16_t)(l->base[rule] + e->to);
-        if (!is_open(l, rule, e)) continue;
+        if (!is_open(l, rule, q, e)) continue;
         if (e->lo >= SYMBOL_CALL) {
             t->call[(*calls)++] = (grammar_call){(uint16_t)l->base[e->lo - SYMBOL_CALL], to};
         } else if (e->lo >= SYMBOL_TOKEN) {
             t->symbol[(*symbols)++] = (grammar_symbol){(int32_t)(e->lo - SYMBOL_TOKEN), to};
         } else {
             for (uint32_t b = e->lo; b <= e->hi; b++)
-                if (l->index->single[b])
+                if (l->index->single[b] || l->free[at])
                     t->next[(size_t)at * g->n_classes + g->class_of[b]] = to;
             n->any_byte = true;
         }
     }
-    n->busy = n->final || *calls > n->first_call;
     n->tail =
         n->final && !n->any_byte && *calls == n->first_call && *symbols == n->first_symbol;
 }
@@ -342,6 +352,9 @@ static status link_parts(linker *l, grammar *g) {
         for (uint32_t q = 0; q < l->part[i].n; q++) fill_node(l, g, &t, i, q, &calls, &symbols);
     t.node[l->n_states] = (grammar_node){.first_call = calls, .first_symbol = symbols};
     fill_sites(l, &t, calls);
+    for (uint32_t q = 1; q < l->n_states; q++)
+        t.node[q].busy = t.node[q].first_call < t.node[q + 1].first_call ||
+                         (t.node[q].final && t.rule[t.node[q].rule].n_sites);
     g->n_states = l->n_states;
     g->n_rules = l->s.n_rules;
     g->start = l->base[0];
@@ -384,6 +397,7 @@ status grammar_compile(grammar **out, const rules *r, rule root, const vocab_ind
     if (g) *g = (grammar){.mem = a, .index = index, .serial = ++serial};
     if (st == OK) st = plan_parts(&l, root);
     if (st == OK) st = build_parts(&l);
+    if (st == OK) st = mark_free(&l);
     if (st == OK) st = mark_live(&l);
     if (st == OK) st = check_left(&l);
     if (st == OK) st = link_parts(&l, g);

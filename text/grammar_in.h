@@ -4,13 +4,15 @@
 
 #include "text/automaton.h"
 #include "text/grammar.h"
+#include "text/rules_in.h"
 
 typedef struct grammar_call {
     uint16_t start, to; /* the first state of what is called; where it returns */
 } grammar_call;
 
 typedef struct grammar_symbol {
-    int32_t token;
+    int32_t
+        token; /* RULE_OTHER_TOKEN: any that is none of this state, and stands for no byte */
     uint16_t to;
 } grammar_symbol;
 
@@ -19,7 +21,7 @@ typedef struct grammar_node {
     uint16_t rule;
     bool final;    /* what this automaton takes may end here */
     bool any_byte; /* has an edge of a byte */
-    bool busy;     /* is final, or calls: whoever arrives must look around */
+    bool busy;     /* returns, or calls: whoever arrives must look around */
     bool tail;     /* final and nothing else: a call that returns here needs no stack */
 } grammar_node;
 

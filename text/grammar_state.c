@@ -150,16 +150,26 @@ bool grammar_take_bytes(const grammar *g, grammar_state *s, str bytes) {
     return s->n > 0;
 }
 
+/* Adds where a token leads as a symbol; as `other` where no state names it. */
+static void follow_symbol(const grammar *g, const conf_set *set, int32_t token, bool other,
+                          conf_set *out) {
+    for (uint32_t i = 0; i < set->n; i++) {
+        const grammar_node *q = &g->node[set->c[i].state];
+        uint16_t to = 0;
+        for (uint32_t e = q->first_symbol; e < q[1].first_symbol; e++) {
+            const grammar_symbol *sym = &g->symbol[e];
+            if (sym->token == token || (other && sym->token == RULE_OTHER_TOKEN && !to))
+                to = sym->to;
+        }
+        if (to) put(out, (conf){to, set->c[i].parent, false});
+    }
+}
+
 bool grammar_take(const grammar *g, grammar_state *s, int32_t token) {
     conf_set set, marked = {0};
     stacks k = stacks_of(g, s);
     load(s, &set);
-    for (uint32_t i = 0; i < set.n; i++) {
-        const grammar_node *q = &g->node[set.c[i].state];
-        for (uint32_t e = q->first_symbol; e < q[1].first_symbol; e++)
-            if (g->symbol[e].token == token)
-                put(&marked, (conf){g->symbol[e].to, set.c[i].parent, false});
-    }
+    follow_symbol(g, &set, token, vocab_is_silent(g->index, (uint32_t)token), &marked);
     if (marked.n) { /* a token that the grammar names is that symbol, whatever its bytes */
         conf_close(&k, &marked);
         set = marked;

@@ -144,6 +144,18 @@ static uint32_t *items_of(const kept *e) {
     return (uint32_t *)(e + 1);
 }
 
+static void add_symbols(const grammar *g, uint32_t q, uint32_t *mask) {
+    for (uint32_t i = g->node[q].first_symbol; i < g->node[q + 1].first_symbol; i++) {
+        const uint32_t token = (uint32_t)g->symbol[i].token;
+        if (token != RULE_OTHER_TOKEN) {
+            mask[token / 32] |= 1u << token % 32;
+            continue;
+        }
+        for (uint32_t w = 0; w < sampling_mask_words(g->index->n_vocab); w++)
+            mask[w] |= g->index->silent[w];
+    }
+}
+
 /* What the state's own bytes and symbols allow; calls and returns that need no byte are in the
  * position already. Leaves bits, list and shared. */
 static void compute(mask_cache *m, const grammar *g, uint32_t q, kept *e) {
@@ -157,9 +169,7 @@ static void compute(mask_cache *m, const grammar *g, uint32_t q, kept *e) {
     else
         memset(m->bits, 0, m->words * sizeof *m->bits);
     e->n_open = walk(&m->w, v, k >= 0 ? &v->slice[k].rest : &v->all, m->bits, m->list);
-    const grammar_node *n = &g->node[q];
-    for (uint32_t i = n->first_symbol; i < n[1].first_symbol; i++)
-        m->bits[g->symbol[i].token / 32] |= 1u << g->symbol[i].token % 32;
+    add_symbols(g, q, m->bits);
     for (uint32_t i = 0; i < m->words; i++)
         e->n_added +=
             (uint32_t)__builtin_popcount(m->bits[i] & ~(k >= 0 ? v->slice[k].bits[i] : 0u));
@@ -284,11 +294,6 @@ static void add_state(mask_cache *m, const grammar *g, const grammar_state *s, c
     if (e->n_open)
         add_open(m, g, s, c, item + n, (const uint8_t *)(item + n + e->n_open), e->n_open,
                  mask);
-}
-
-static void add_symbols(const grammar *g, uint32_t q, uint32_t *mask) {
-    for (uint32_t i = g->node[q].first_symbol; i < g->node[q + 1].first_symbol; i++)
-        mask[g->symbol[i].token / 32] |= 1u << g->symbol[i].token % 32;
 }
 
 /* Sets the bits of what the position allows. */

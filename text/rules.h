@@ -52,4 +52,19 @@ rule rules_until_token(rules *, int32_t token);
 /* Any bytes, to the end. */
 rule rules_any_until_end(rules *);
 
+/* Free text, in which marks are looked for: behind a mark stands `then`, and free text follows
+ * again. The first mark that is complete counts; of several that end together, each may have been
+ * meant. Free text may hold anything else: any bytes, and any special tokens that no mark has and that end no text. */
+enum { RULE_MARK_TOKEN = 256 };
+typedef struct rule_trigger {
+    const uint32_t *mark; /* [n_mark >= 1]: bytes, and special tokens as RULE_MARK_TOKEN + id */
+    size_t n_mark;
+    rule then;
+} rule_trigger;
+typedef enum rule_trigger_flags {
+    TRIGGER_NEEDED = 1, /* the text may not end before the first mark */
+    TRIGGER_ONCE = 2    /* the text ends behind the first `then` */
+} rule_trigger_flags;
+rule rules_triggered(rules *, const rule_trigger *, size_t n, unsigned flags);
+
 #endif

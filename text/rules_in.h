@@ -35,6 +35,9 @@ struct rules {
     bool failed;
 };
 
-enum { RULES_MAX_NODES = 1 << 19 };
+enum {
+    RULES_MAX_NODES = 1 << 19,
+    RULE_OTHER_TOKEN = 0x1fffffff /* as a token: any one that stands for no bytes */
+};
 
 #endif

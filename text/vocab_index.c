@@ -18,6 +18,7 @@ static size_t part(size_t n, size_t item) {
 
 size_t vocab_index_bytes(uint32_t n) {
     return part(1, sizeof(vocab_index)) + part(n, sizeof(uint32_t)) + part(n, 1) +
+           part(sampling_mask_words(n), sizeof(uint32_t)) +
            VOCAB_SLICES * (part(sampling_mask_words(n), sizeof(uint32_t)) +
                            part(rest_cap(n), sizeof(uint32_t)) + part(rest_cap(n), 1));
 }
@@ -66,8 +67,13 @@ static void fill(vocab_index *v) {
     for (uint32_t id = 0; id < v->n_vocab; id++) {
         str s = vocab_token(v, id);
         if (s.len) v->all.id[v->all.n++] = id;
+        if (!tokenizer_piece(v->tok, (int32_t)id, false).len)
+            v->silent[id / 32] |= 1u << id % 32;
         if (s.len == 1) v->single[(uint8_t)s.ptr[0]] = true;
     }
+    size_t n_eog;
+    const int32_t *eog = tokenizer_eog(v->tok, &n_eog);
+    for (size_t i = 0; i < n_eog; i++) v->silent[eog[i] / 32] &= ~(1u << eog[i] % 32);
     qsort_r(v->all.id, v->all.n, sizeof *v->all.id, compare, v);
     for (uint32_t i = 1; i < v->all.n; i++)
         v->all.shared[i] = shared_bytes(v, v->all.id[i - 1], v->all.id[i]);
@@ -96,6 +102,7 @@ vocab_index *vocab_index_init(void *mem, const tokenizer *tok, uint32_t n) {
     at += part(count, item)
     TAKE(v->all.id, n, sizeof(uint32_t));
     TAKE(v->all.shared, n, 1);
+    TAKE(v->silent, sampling_mask_words(n), sizeof(uint32_t));
     for (int k = 0; k < VOCAB_SLICES; k++) {
         TAKE(v->slice[k].bits, sampling_mask_words(n), sizeof(uint32_t));
         TAKE(v->slice[k].rest.id, rest_cap(n), sizeof(uint32_t));

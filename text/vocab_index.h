@@ -31,6 +31,8 @@ typedef struct vocab_index {
     vocab_list all; /* every token that stands for bytes: no control tokens */
     vocab_slice slice[VOCAB_SLICES];
     bool single[256]; /* bytes that are a token by themselves */
+    uint32_t *
+        silent; /* [sampling_mask_words(n_vocab)]: tokens of no bytes, but those that end a text */
 } vocab_index;
 
 size_t vocab_index_bytes(uint32_t n_vocab);
@@ -40,5 +42,9 @@ vocab_index *vocab_index_init(void *mem, const tokenizer *, uint32_t n_vocab);
 
 /* The bytes that a token stands for in a text; empty: none, or too many. */
 str vocab_token(const vocab_index *, uint32_t id);
+
+static inline bool vocab_is_silent(const vocab_index *v, uint32_t id) {
+    return v->silent[id / 32] >> id % 32 & 1;
+}
 
 #endif

@@ -23,7 +23,7 @@ static uint64_t place_n(sizer *s, uint64_t n, uint64_t bytes) {
 
 enum { MAX_MODEL_LEN = 1 << 26 };
 
-static status check_options(const engine_options *o, err *e) {
+static status check_options(const program *p, const engine_options *o, err *e) {
     status s = engine_options_check(o, MAX_MODEL_LEN, e);
     if (s != OK) return s;
     if (o->n_threads < 1 || o->n_threads > 256)
@@ -35,7 +35,7 @@ static status check_options(const engine_options *o, err *e) {
         return err_field(e, "activation_dtype");
     }
     static const dtype kv[] = {DT_F16, DT_BF16, DT_F32};
-    return kv_types_check(o->kv_k, o->kv_v, kv, sizeof kv / sizeof *kv, "CPU", e);
+    return kv_options_check(p, o, kv, sizeof kv / sizeof *kv, "CPU", e);
 }
 
 static status check_weights(const program *p, err *e) {
@@ -274,7 +274,7 @@ static void place_workspace(cpu_layout *l, const program *p, const engine_option
 
 status cpu_layout_init(cpu_layout *l, const program *p, const engine_options *o, err *e) {
     memset(l, 0, sizeof *l);
-    status st = check_options(o, e);
+    status st = check_options(p, o, e);
     if (st == OK) st = check_program(p, e);
     if (st != OK) return st;
     l->family = o->activations == ACTIVATION_F32 ? ACTIVATION_F32 : ACTIVATION_INT8;

@@ -47,7 +47,7 @@ static status choose_types(cuda_layout *l, const program *p, const engine_option
     }
     if (o->activations == ACTIVATION_AUTO && all_f16(p)) l->t = CU_F16;
     static const dtype kv[] = {DT_F16, DT_BF16};
-    status s = kv_types_check(o->kv_k, o->kv_v, kv, sizeof kv / sizeof *kv, "CUDA", e);
+    status s = kv_options_check(p, o, kv, sizeof kv / sizeof *kv, "CUDA", e);
     if (s != OK) return s;
     l->kv_type = o->kv_k == DT_BF16 ? CU_BF16 : CU_F16;
     if (o->kv_k == o->kv_v) return OK;

@@ -260,7 +260,12 @@ static FAKE_UNUSED size_t fake_sequences(port *p, seq_view *out, size_t cap) {
     size_t n = 0;
     for (int i = 0; i < FAKE_GENS && n < cap; i++)
         if (f->gens[i].live)
-            out[n++] = (seq_view){(uint64_t)i, f->gens[i].n_out, 1, 1600, "running"};
+            out[n++] = (seq_view){.id = (uint64_t)i,
+                                  .n_tokens = f->gens[i].n_out,
+                                  .n_blocks = 1,
+                                  .bytes = 1600,
+                                  .state = "running",
+                                  .tenant = f->gens[i].spec.tenant};
     return n;
 }
 static FAKE_UNUSED double fake_retry_after(port *p) {

@@ -156,7 +156,7 @@ START_TEST(the_sample_and_what_is_in_force_load_back_to_the_same_options) {
     free(text);
     ck_assert_mem_eq(&o, &d, sizeof o);
     d.port = 1234;
-    d.kv_cache_dtype = 2;
+    d.kv_cache_dtype = 3;
     snprintf(d.model, sizeof d.model, "x.gguf");
     size_t n;
     FILE *f = open_memstream(&text, &n);
@@ -166,7 +166,7 @@ START_TEST(the_sample_and_what_is_in_force_load_back_to_the_same_options) {
     ck_assert_int_eq(load_text(&o, text, &e), OK);
     free(text);
     ck_assert_uint_eq(o.port, 1234);
-    ck_assert_uint_eq(o.kv_cache_dtype, 2);
+    ck_assert_uint_eq(o.kv_cache_dtype, 3);
     ck_assert_str_eq(o.model, "x.gguf");
 }
 END_TEST
@@ -333,6 +333,12 @@ START_TEST(values_of_each_type_are_read_strictly) {
                {"--no-port", false},
                {"--kv-cache-dtype=bf16", true},
                {"--kv_cache_dtype=F32", true},
+               {"--kv-cache-dtype=int8", true},
+               {"--kv-cache-dtype=Q8_0", true},
+               {"--kv-cache-dtype=fp8", true},
+               {"--cache-type-v=int4", true},
+               {"--cache-type-v=q4_0", false},
+               {"--cache-type-v=auto", false},
                {"--kv-cache-dtype=f", false},
                {"--kv-cache-dtype=f16|bf16", false},
                {"--kv-cache-dtype=", false},
@@ -373,7 +379,7 @@ START_TEST(every_alias_sets_its_option) {
     ck_assert_int_eq(load_args(&o, &e, 5, more), OK);
     ck_assert(str_eqz(options_word("cache_type_k", o.cache_type_k), "f32"));
     ck_assert(str_eqz(options_word("cache_type_v", o.cache_type_v), "bf16"));
-    ck_assert(str_eqz(options_word("kv_cache_dtype", o.kv_cache_dtype), "f16"));
+    ck_assert(str_eqz(options_word("kv_cache_dtype", o.kv_cache_dtype), "auto"));
     /* One dash for short ones, two for words. */
     ck_assert_int_eq(load_args(&o, &e, 3, (const char *[]){"serve", "-port", "1", NULL}),
                      ERR_INVALID);
@@ -400,6 +406,30 @@ START_TEST(words_that_are_no_flags_stay_in_order) {
     argc = 3;
     ck_assert_int_eq(options_load_args(&o, &argc, foreign, "model threads", &e), ERR_INVALID);
     ck_assert_str_eq(e.text, "--port is no option of this subcommand");
+}
+END_TEST
+
+START_TEST(a_cache_type_of_another_server_gets_what_to_use_instead) {
+    static const struct {
+        const char *flag, *word, *hint;
+    } row[] = {{"--cache-type-k", "q4_0", "use int4"},
+               {"--cache-type-v", "Q4_1", "use int4"},
+               {"--kv-cache-dtype", "q5_0", "use int4"},
+               {"--kv-cache-dtype", "q5_1", "use int4"},
+               {"--cache-type-k", "iq4_nl", "use int4"},
+               {"--kv-cache-dtype", "fp8_e4m3", "use fp8"},
+               {"--kv-cache-dtype", "fp8_e5m2", "use int8"},
+               {"--kv-cache-dtype", "q8_1", "did you mean q8_0?"},
+               {"--activation-dtype", "q4_0", ""}};
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        options o;
+        err e = {0};
+        ck_assert_int_eq(
+            load_args(&o, &e, 3, (const char *[]){"serve", row[i].flag, row[i].word, NULL}),
+            ERR_INVALID);
+        ck_assert_msg(row[i].hint[0] ? strstr(e.hint, row[i].hint) != NULL : !e.hint[0],
+                      "%s %s: %s", row[i].flag, row[i].word, e.hint);
+    }
 }
 END_TEST
 
@@ -625,7 +655,7 @@ START_TEST(the_help_shows_what_a_subcommand_knows) {
     options_print_help(f, "model threads");
     fclose(f);
     ck_assert(strstr(all, "  -p, --port N\n") && strstr(all, "--no-log-requests"));
-    ck_assert(strstr(all, "f16, bf16, f32; default f16"));
+    ck_assert(strstr(all, "[auto, f16, bf16, f32, int8, q8_0, fp8,\n"));
     ck_assert(!strstr(some, "--port") && strstr(some, "  -t, --threads N\n"));
     ck_assert(strstr(some, "  -m, --model TEXT\n") && !strstr(some, "[server]"));
     for (char *line = all, *end; (end = strchr(line, '\n')); line = end + 1)
@@ -686,6 +716,7 @@ CHECK_MAIN(
     a_line_too_long_is_refused_and_not_cut, files_that_cannot_be_read_are_told_apart,
     values_of_each_type_are_read_strictly, every_alias_sets_its_option,
     words_that_are_no_flags_stay_in_order, the_environment_tolerates_only_what_it_must,
+    a_cache_type_of_another_server_gets_what_to_use_instead,
     a_flag_of_another_server_gets_what_to_do_instead, a_second_model_is_refused,
     the_file_is_named_by_flag_or_environment, the_live_options_are_taken_and_no_others,
     every_option_that_differs_is_reported_with_both_values,

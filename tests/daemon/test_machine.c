@@ -31,7 +31,11 @@ START_TEST(keys_and_values_of_the_cache_have_types_of_their_own) {
         const char *flag, *word, *flag2, *word2;
         dtype k, v;
     } row[] = {
+        {"--kv-cache-dtype", "auto", NULL, NULL, DT_F16, DT_F16},
         {"--kv-cache-dtype", "f16", NULL, NULL, DT_F16, DT_F16},
+        {"--kv-cache-dtype", "int8", NULL, NULL, DT_INT8, DT_INT8},
+        {"--kv-cache-dtype", "fp8", "--cache-type-v", "int4", DT_FP8, DT_INT4},
+        {"--cache-type-k", "q8_0", NULL, NULL, DT_Q8_0, DT_F16},
         {"--kv-cache-dtype", "bf16", NULL, NULL, DT_BF16, DT_BF16},
         {"--kv-cache-dtype", "f32", NULL, NULL, DT_F32, DT_F32},
         {"--cache-type-k", "f32", NULL, NULL, DT_F32, DT_F16},
@@ -70,8 +74,10 @@ START_TEST(the_engine_knows_every_word_of_its_options) {
         ck_assert(cpu_isa_by_name(options_word("cpu_isa", i), &x));
         ck_assert(str_eqz(options_word("cpu_isa", i), cpu_isa_name(x)));
     }
-    for (uint32_t i = 0; !str_eqz(options_word("kv_cache_dtype", i), "?"); i++)
-        ck_assert_ptr_nonnull(kv_type_get(dtype_by_name(options_word("kv_cache_dtype", i))));
+    static const char *const cache[] = {"kv_cache_dtype", "cache_type_k", "cache_type_v"};
+    for (uint32_t k = 0; k < 3; k++)
+        for (uint32_t i = 1; !str_eqz(options_word(cache[k], i), "?"); i++)
+            ck_assert_ptr_nonnull(kv_type_get(dtype_by_name(options_word(cache[k], i))));
     ck_assert(!cpu_isa_by_name(STR("avx"), &x) && !activation_dtype_by_name(STR(""), &a));
 }
 END_TEST

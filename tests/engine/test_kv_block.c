@@ -1,9 +1,9 @@
 /* The format of a KV block: published sizes, no two elements at one place, nothing outside the
- * part, and the refusals. Quantised types that no engine has yet are made up here, with the
- * bytes that docs and peers give for them. */
+ * part, and the refusals. */
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/check.h"
 #include "engine/kv_block.h"
 #include "tests/check_main.h"
 
@@ -33,31 +33,39 @@ START_TEST(the_example_of_the_header_holds) {
 }
 END_TEST
 
-/* int8 with an f16 scale, int4 with a scale and a zero point in 16 bits. */
-START_TEST(words_of_quantised_types_have_their_places) {
-    static const kv_type int8 = {DT_I8, 8, 2}, int4 = {DT_NONE, 4, 2};
+START_TEST(parts_of_quantised_types_have_the_bytes_of_the_table) {
     static const struct {
-        const kv_type *k, *v;
-        uint32_t bytes[3]; /* of a part, heads of 64, 128, 256 */
-    } row[] = {{&int8, &int8, {2112, 4224, 8448}},
-               {&int8, &int4, {1600, 3200, 6400}},
-               {&int4, &int4, {1088, 2176, 4352}}};
-    for (uint32_t i = 0; i < 3; i++)
+        dtype k, v;
+        uint32_t bytes[3]; /* of a part of 16 tokens, heads of 64, 128, 256 */
+    } row[] = {{DT_INT8, DT_INT8, {2112, 4224, 8448}}, {DT_FP8, DT_FP8, {2112, 4224, 8448}},
+               {DT_Q8_0, DT_Q8_0, {2176, 4352, 8704}}, {DT_INT8, DT_INT4, {1600, 3200, 6400}},
+               {DT_INT4, DT_INT4, {1088, 2176, 4352}}, {DT_F16, DT_INT8, {3136, 6208, 12416}}};
+    for (uint32_t i = 0; i < 6; i++)
         for (uint32_t j = 0; j < 6; j++) {
             const uint32_t hd = 64u << j % 3;
-            kv_format f;
-            kv_format_init(&f, j < 3 ? KV_LANES : KV_ROWS, row[i].k, row[i].v, 16, 2, hd);
-            ck_assert_uint_eq(f.part_bytes, row[i].bytes[j % 3]);
-            ck_assert_uint_eq(f.segments, hd / 64);
+            const kv_format f =
+                format(j < 3 ? KV_LANES : KV_ROWS, row[i].k, row[i].v, 16, 2, hd);
+            ck_assert_uint_eq(f.part_bytes, align_up(row[i].bytes[j % 3], 64));
+            ck_assert_uint_eq(f.v_segments, hd / (row[i].v == DT_Q8_0 ? 32 : 64));
+            if (row[i].k == DT_F16) continue;
+            ck_assert_uint_eq(f.k_segments, f.v_segments);
             ck_assert_uint_eq(kv_k_word_at(&f, 0, 0), f.k_words_at);
-            ck_assert_uint_eq(kv_k_word_at(&f, f.segments - 1, 15) + 2, f.v_words_at);
-            ck_assert_uint_eq(kv_v_word_at(&f, f.segments - 1, 15) + 2, f.part_bytes);
+            ck_assert_uint_eq(kv_k_word_at(&f, f.k_segments - 1, 15) + 2, f.v_words_at);
+            ck_assert_uint_eq(kv_v_word_at(&f, f.v_segments - 1, 15) + 2, f.part_bytes);
             ck_assert_uint_eq(kv_v_token_at(&f, 16), f.k_words_at);
         }
-    kv_format f; /* heads of 80: five segments of 16, as its rotation has */
-    kv_format_init(&f, KV_LANES, &int8, &int8, 16, 1, 80);
-    ck_assert_uint_eq(f.segments, 5);
+    /* Heads of 80: five segments of 16, as the rotation has; without words there are none. */
+    kv_format f = format(KV_LANES, DT_INT8, DT_INT8, 16, 1, 80);
+    ck_assert_uint_eq(f.k_segments, 5);
+    ck_assert_uint_eq(f.k_segment, 16);
     ck_assert_uint_eq(f.part_bytes, 2 * (16 * 80 + 5 * 16 * 2));
+    f = format(KV_LANES, DT_F16, DT_Q8_0, 16, 1, 96);
+    ck_assert(f.k_segments == 1 && f.k_segment == 96 && f.v_segments == 3);
+    /* Bytes of a token of SmolLM2-135M and Llama-3-8B. */
+    f = format(KV_LANES, DT_INT8, DT_INT8, 16, 3, 64);
+    ck_assert_uint_eq(kv_block_bytes(&f, 30) / 16, 11880);
+    f = format(KV_ROWS, DT_INT8, DT_INT8, 16, 8, 128);
+    ck_assert_uint_eq(kv_block_bytes(&f, 32) / 16, 67584);
 }
 END_TEST
 
@@ -67,29 +75,66 @@ static void take(unsigned char *used, const kv_format *f, uint32_t at, uint32_t 
     for (uint32_t i = 0; i < n; i++) SWEEP(used[at + i]++ == 0);
 }
 
+/* Takes what a place has of its byte: all of it, or half. */
+static void take_code(unsigned char *used, const kv_format *f, kv_place p, uint32_t bits) {
+    if (bits >= 8) return take(used, f, p.at, bits / 8);
+    SWEEP(p.at < f->part_bytes && (p.shift == 0 || p.shift == 4));
+    SWEEP((used[p.at] >> p.shift & 15) == 0);
+    used[p.at] = (unsigned char)(used[p.at] | 1 << p.shift);
+}
+
 START_TEST(every_element_of_every_format_has_bytes_of_its_own) {
-    static const dtype types[] = {DT_F16, DT_BF16, DT_F32};
-    static const uint32_t dims[] = {8, 40, 64, 96, 256};
-    for (uint32_t i = 0; i < 2 * 9 * 6 * 5; i++) {
+    static const dtype types[] = {DT_F16, DT_F32, DT_INT8, DT_Q8_0, DT_INT4};
+    static const uint32_t dims[] = {16, 40, 64, 96, 256};
+    for (uint32_t i = 0; i < 2 * 25 * 6 * 5; i++) {
         const kv_order order = i % 2 ? KV_ROWS : KV_LANES;
-        const dtype k = types[i / 2 % 3], v = types[i / 6 % 3];
-        const uint32_t bt = 8u << i / 18 % 6, hd = dims[i / 108];
+        const dtype k = types[i / 2 % 5], v = types[i / 10 % 5];
+        const uint32_t bt = 8u << i / 50 % 6, hd = dims[i / 300];
+        err e;
+        if (kv_sizes_check(k, v, bt, hd, &e) != OK) continue;
         const kv_format f = format(order, k, v, bt, 2, hd);
-        const uint32_t ke = kv_bits(k) / 8, ve = kv_bits(v) / 8;
         unsigned char *used = calloc(1, f.part_bytes);
+        uint32_t n = 0;
         ck_assert_ptr_nonnull(used);
         for (uint32_t t = 0; t < bt; t++) {
             for (uint32_t d = 0; d < hd; d++)
-                take(used, &f, kv_k_group_at(&f, t) + (d * f.lanes + t % f.lanes) * ke, ke);
+                take_code(used, &f, kv_k_code(&f, t, d), f.k.bits);
             for (uint32_t d = 0; d < f.v_dims; d++)
-                take(used, &f, kv_v_token_at(&f, t) + d * ve, ve);
+                take_code(used, &f, kv_v_code(&f, t, d), f.v.bits);
+            for (uint32_t s = 0; f.k.word_bytes && s < f.k_segments; s++)
+                take(used, &f, kv_k_word_at(&f, s, t), 2);
+            for (uint32_t s = 0; f.v.word_bytes && s < f.v_segments; s++)
+                take(used, &f, kv_v_word_at(&f, s, t), 2);
         }
-        /* Without words there is nothing else, and no gap. */
-        ck_assert_ptr_null(memchr(used, 0, f.part_bytes));
+        for (uint32_t b = 0; b < f.part_bytes; b++) n += used[b] == 0;
+        ck_assert_uint_lt(n, 64); /* but for the part's last line there is no gap */
+        for (uint32_t b = 0; b + n < f.part_bytes; b++) SWEEP(used[b] == 1 || used[b] == 17);
         ck_assert(f.part_bytes % 64 == 0 && f.part_bytes % bt == 0);
         ck_assert_uint_eq(f.layer_bytes, 2 * f.part_bytes);
         free(used);
     }
+}
+END_TEST
+
+START_TEST(sizes_that_a_quantised_type_cannot_have_are_named) {
+    static const struct {
+        dtype k, v;
+        uint32_t bt, hd;
+        status s;
+        const char *field, *type;
+    } row[] = {{DT_INT8, DT_F16, 8, 64, ERR_INVALID, "block_size", "INT8"},
+               {DT_F16, DT_INT4, 8, 64, ERR_INVALID, "block_size", "INT4"},
+               {DT_Q8_0, DT_Q8_0, 16, 40, ERR_UNSUPPORTED, "head_dim", "Q8_0"},
+               {DT_F32, DT_FP8, 16, 72, ERR_UNSUPPORTED, "head_dim", "FP8"}};
+    err e;
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        ck_assert_int_eq(kv_sizes_check(row[i].k, row[i].v, row[i].bt, row[i].hd, &e),
+                         row[i].s);
+        ck_assert_str_eq(e.field, row[i].field);
+        ck_assert_ptr_nonnull(strstr(e.text, row[i].type));
+    }
+    ck_assert_int_eq(kv_sizes_check(DT_F16, DT_F32, 8, 40, &e), OK);
+    ck_assert_int_eq(kv_sizes_check(DT_INT4, DT_INT8, 16, 80, &e), OK);
 }
 END_TEST
 
@@ -111,12 +156,13 @@ START_TEST(a_type_that_an_engine_lacks_is_named_with_its_option) {
         ck_assert_str_eq(e.hint, "types it has: F16, BF16");
     }
     ck_assert_int_eq(kv_types_check(DT_F16, DT_BF16, known, 2, "CUDA", &e), OK);
-    ck_assert(kv_type_get(DT_Q8_0) == NULL && kv_bits(DT_Q8_0) == 0);
+    ck_assert(kv_type_get(DT_Q4_0) == NULL && kv_bits(DT_Q4_0) == 0);
     ck_assert_uint_eq(kv_type_get(DT_F32)->bits, 32);
 }
 END_TEST
 
 CHECK_MAIN("kv block", the_example_of_the_header_holds,
-           words_of_quantised_types_have_their_places,
+           parts_of_quantised_types_have_the_bytes_of_the_table,
            every_element_of_every_format_has_bytes_of_its_own,
+           sizes_that_a_quantised_type_cannot_have_are_named,
            a_type_that_an_engine_lacks_is_named_with_its_option)

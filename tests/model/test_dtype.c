@@ -48,6 +48,10 @@ START_TEST(names_are_found_in_any_case) {
     ck_assert_int_eq(dtype_by_name(STR("Q4_K")), DT_Q4_K);
     ck_assert_int_eq(dtype_by_name(STR("q8_00")), DT_NONE);
     ck_assert_int_eq(dtype_by_name(STR("")), DT_NONE);
+    ck_assert_int_eq(dtype_by_name(STR("int8")), DT_INT8);
+    ck_assert_int_eq(dtype_by_name(STR("FP8")), DT_FP8);
+    ck_assert_int_eq(dtype_by_name(STR("int4")), DT_INT4);
+    ck_assert_str_eq(dtype_name(DT_INT4), "INT4");
     ck_assert_str_eq(dtype_name(DT_IQ4_XS), "IQ4_XS");
     ck_assert_str_eq(dtype_name(DT_NONE), "none");
     char both[32];
@@ -57,7 +61,8 @@ START_TEST(names_are_found_in_any_case) {
 END_TEST
 
 START_TEST(numbers_outside_the_table_are_unknown) {
-    const uint32_t unknown[] = {4, 5, 9, 15, 31, 32, 33, 36, 37, 38, 40, 255, 256, UINT32_MAX};
+    const uint32_t unknown[] = {4,  5,  9,   15,  31,  32,  33,  36,  37,
+                                38, 40, 199, 200, 201, 202, 255, 256, UINT32_MAX};
     for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++)
         ck_assert_ptr_null(dtype_get(unknown[i]));
     for (uint32_t i = 0; i < 1000; i++)

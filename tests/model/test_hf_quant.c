@@ -274,7 +274,8 @@ START_TEST(llama_cpps_mixtures_have_the_bytes_of_its_files) {
     ck_assert_uint_lt(mixed(llama31_8b, "Q3_K_S"), mixed(llama31_8b, "Q3_K_M"));
     ck_assert_uint_eq(mixed(llama31_8b, "FP16"), mixed(llama31_8b, "bf16"));
     weight_mix mix;
-    ck_assert(!weight_mix_by_name(&mix, STR("Q4_K_X")) && !weight_mix_by_name(&mix, STR("i8")));
+    ck_assert(!weight_mix_by_name(&mix, STR("Q4_K_X")) &&
+              !weight_mix_by_name(&mix, STR("i8")) && !weight_mix_by_name(&mix, STR("int8")));
 }
 END_TEST
 
