@@ -80,6 +80,7 @@ typedef struct gen_spec { /* pointers are borrowed until the last event */
     int32_t priority;
     uint64_t tenant;     /* tenant_id of its key's; for the scheduler's policy */
     str cache_salt;      /* cached blocks are shared among equal salts only */
+    bool no_disk;        /* nothing of it goes to the disk tier */
     gen *fork_of;        /* submitted just before, with the same prompt: it is computed once */
     uint64_t timeout_us; /* 0: none */
     uint32_t credits;    /* tokens that may be out and not yet credited back; 0: no limit */

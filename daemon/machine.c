@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "daemon/default_sampling.h"
 #include "daemon/engine_choice.h"
+#include "daemon/kv_tier.h"
 #include "daemon/machine_template.h"
 #include "daemon/planned_model.h"
 
@@ -198,9 +199,10 @@ static void list_terms(const machine *m, terms *t) {
         terms_add(t, MEM_TOKENIZER, TERM_ASSUMED, (uint64_t)n_vocab * 64,
                   "vocabulary, 64 bytes a token");
     }
-    terms_add(t, MEM_RUNTIME, TERM_CALIBRATED,
-              RUNTIME_BYTES + (OTHER_THREADS + m->opt.threads) * RUNTIME_PER_THREAD,
-              "libraries, %u stacks (Debian 12)", OTHER_THREADS + m->opt.threads);
+    const uint32_t threads = OTHER_THREADS + m->opt.threads + kv_tier_threads(m);
+    terms_add(t, MEM_RUNTIME, TERM_CALIBRATED, RUNTIME_BYTES + threads * RUNTIME_PER_THREAD,
+              "libraries, %u stacks (Debian 12)", threads);
+    kv_tier_terms(m, t);
 }
 
 /* The device's memory with the KV cache, and the host's beside it. Both are solved even if one
@@ -260,6 +262,8 @@ status machine_plan(machine *m, const options *o, const machine_wish *w, err *e)
     kv.max_rows = m->opt.max_num_batched_tokens;
     kv.in_proportion = w->in_proportion;
     set_groups(m, &kv);
+    s = kv_tier_configure(m, e);
+    if (s != OK) goto done;
     list_terms(m, &t);
     if (w->extra) w->extra(w->arg, m, &t);
     kv.min_tokens = m->opt.max_model_len;
@@ -324,6 +328,7 @@ status machine_load(machine *m, err *e) {
     if (s == OK)
         s = engine_open(&m->engine, m->backend, m->model, &m->engine_opt, m->ledger,
                         m->device_ledger, e);
+    if (s == OK) s = kv_tier_open(&m->tier, m, e);
     if (s == OK) s = checkpoint_unchanged(m->file, e);
     if (s != OK) return s;
     size_t n_eog;
@@ -345,6 +350,7 @@ status machine_load(machine *m, err *e) {
 }
 
 void machine_close(machine *m) {
+    kv_tier_close(m->tier);
     if (m->ledger) {
         ledger_free(m->ledger, m->runner_mem);
         ledger_free(m->ledger, m->sched);

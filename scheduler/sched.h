@@ -255,7 +255,7 @@ uint64_t sched_kv_blocks_of(const sched *, sched_id); /* held now, of all groups
 uint64_t sched_blocks_needed(const sched_config *, uint32_t group, uint64_t n_prompt,
                              uint64_t max_tokens);
 
-/* ---- the tier below memory: load.c ----
+/* ---- the tier below memory: load.c, tier_use.c ----
  *
  * The caller moves the bytes; here is decided which. A load: sched_load_next names a chunk, the
  * caller reads it, asks sched_load_blocks where it goes, fills those blocks while no step that

@@ -295,13 +295,16 @@ void cache_publish(sched *, uint32_t slot, uint32_t n);
 /* Hashes the first n blocks of the tokens that are being looked up. */
 void cache_hash(sched *, uint64_t salt, const int32_t *tokens, uint32_t n);
 
-/* load.c: the tier. */
+/* tier_use.c: the tier. */
+static inline uint32_t chunk_tokens(const sched *s) {
+    return s->cfg.chunk_blocks * s->cfg.block_tokens;
+}
 static inline bool has_tier(const sched *s) {
     return s->cfg.tier_chunks > 0 && !s->tier_off;
 }
 /* The position that a loading sequence goes on from. */
 static inline uint32_t load_end(const sched *s, uint32_t slot) {
-    return s->load[slot].target * s->cfg.chunk_blocks * s->cfg.block_tokens;
+    return s->load[slot].target * chunk_tokens(s);
 }
 /* Blocks in front, most at most, that are there if those behind the n_found of the probe are
  * loaded; 0: no more than n_found. */
@@ -312,7 +315,7 @@ void load_stop(sched *, uint32_t slot);   /* it is not loading any more: still i
 void load_use(sched *, uint32_t n_found); /* chunks of the probe that memory had */
 /* What a sequence has computed may be stored; it still holds its blocks. */
 void store_offer(sched *, uint32_t slot);
-void load_audit(const sched *);
+void load_audit(const sched *); /* load.c */
 
 /* fork.c: members of a fork and their leader. */
 /* True: the member sleeps until its leader's prompt is computed, or the leader ends. */
