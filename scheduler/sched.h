@@ -49,6 +49,7 @@ enum { SCHED_MAX_GROUPS = 4, SCHED_MAX_CHUNK_BLOCKS = 16 };
 
 typedef struct sched_group {
     uint32_t n_blocks;
+    uint32_t max_blocks;  /* that sched_resize may give it; 0: n_blocks */
     uint32_t window;      /* tokens that a position sees, itself included; 0: all */
     uint64_t block_bytes; /* for the account of a sequence; 0 is fine */
 } sched_group;
@@ -69,13 +70,14 @@ typedef struct sched_config {
     uint32_t watermark_permille; /* blocks kept free at admission; 50 */
     uint32_t depth;              /* steps that may be uncommitted: 1, or 2, or 0, which is 2 */
     const sched_policy *policy;  /* borrowed; NULL: sched_fcfs */
+    uint32_t max_moves; /* blocks that a step may move for sched_resize; 0: no resizing */
     bool prefix_cache;
-    uint32_t
-        tier_chunks; /* chunks that a tier below memory may have, with prefix_cache; 0: none */
-    uint64_t tier_bytes; /* and their bytes */
-    uint32_t
-        store_tokens; /* tokens of a sequence that the tier lacks, from which on it is stored */
-    uint32_t chunk_blocks; /* blocks of a chunk, 1 to SCHED_MAX_CHUNK_BLOCKS */
+    /* Chunks that a tier below memory may have; 0: there is none. With prefix_cache, and a group
+     * without a window: its blocks confirm what is found. */
+    uint32_t tier_chunks;
+    uint64_t tier_bytes;   /* and their bytes */
+    uint32_t store_tokens; /* a sequence's tokens that the tier lacks, to be worth storing */
+    uint32_t chunk_blocks; /* of a chunk, 1 to SCHED_MAX_CHUNK_BLOCKS */
     uint64_t hash_key[2];  /* of the prefix cache; secret where clients are not trusted */
     uint32_t n_end_tokens; /* end-of-generation ids of the model, borrowed */
     const int32_t *end_tokens;
@@ -135,8 +137,8 @@ typedef struct sched_step_copy { /* of a block, before the rows of the step */
 } sched_step_copy;
 
 typedef struct sched_step {
-    uint64_t number; /* from 1 on */
-    uint32_t n_copies;
+    uint64_t number;            /* from 1 on */
+    uint32_t n_copies, n_moves; /* moves: of the copies, the last ones; of forks: the others */
     uint32_t n_seqs, n_rows, n_logit_rows, n_decode_rows, n_prefill_rows;
     uint32_t n_decode_seqs;    /* entries of decoding sequences, which have n_decode_rows */
     const sched_step_seq *seq; /* decode rows first */
@@ -199,14 +201,20 @@ typedef struct sched_blocks_view {
 typedef struct sched_stats {
     uint32_t n_waiting, n_running, n_preempted, n_paused;
     uint64_t waiting_tokens;
-    uint32_t blocks_free, blocks_used, blocks_fenced, blocks_cached; /* of all groups */
-    uint32_t n_loading;                                              /* of the running ones */
+    /* blocks_all: what the others add up to, which sched_resize changes */
+    uint32_t blocks_all, blocks_free, blocks_used, blocks_fenced,
+        blocks_cached;               /* of all groups */
+    uint32_t n_loading;              /* of the running ones */
     uint32_t tier_chunks, n_storing; /* n_storing: chunks that wait to be stored */
     uint64_t tier_bytes;
     sched_counters count; /* since the start */
     sched_blocks_view group[SCHED_MAX_GROUPS];
 } sched_stats;
 
+/* Copies that a step may have: of forks, and moves for sched_resize. */
+static inline uint64_t sched_max_copies(const sched_config *c) {
+    return (uint64_t)c->max_seqs * c->n_groups + c->max_moves;
+}
 /* Exact bytes of a scheduler, or 0 when the config is not valid (every count >= 1, max_rows >=
  * max_seqs, max_logit_rows >= max_seqs, ...). */
 size_t sched_bytes(const sched_config *);
@@ -239,7 +247,7 @@ uint32_t sched_draft(sched *, sched_id, const int32_t *guess, uint32_t n);
 /* Commits the oldest uncommitted step. A run ends early at a stop id or at max_tokens; a
  * negative token ends its sequence with FINISH_NO_TOKEN, one below -1 with FINISH_NOT_FINITE.
  * An engine failure commits with tokens NULL: every sequence of the step ends with
- * FINISH_ERROR. */
+ * FINISH_ERROR, and so does each that holds a block which the step was to move. */
 void sched_commit(sched *, const sched_step *, const sched_step_tokens *tokens);
 /* Events since the last call, in order; valid until the next call that changes the scheduler.
  * Must be drained after each submit, cancel, plan and commit. */
@@ -259,7 +267,7 @@ uint64_t sched_blocks_needed(const sched_config *, uint32_t group, uint64_t n_pr
  *
  * The caller moves the bytes; here is decided which. A load: sched_load_next names a chunk, the
  * caller reads it, asks sched_load_blocks where it goes, fills those blocks while no step that
- * touches them is uncommitted, and says sched_load_done; chunks of a sequence in the order in
+ * touches or moves them is uncommitted, and says sched_load_done; chunks of a sequence in the order in
  * which they were named. A store: sched_store_next names a chunk whose blocks are in memory; the
  * caller copies them before its next call, writes them, and says sched_store_done. One store at
  * a time. */
