@@ -68,7 +68,7 @@ void cpu_step_run(cpu_engine *);
 /* kv_move.c. Of struct backend. */
 status cpu_kv_export(engine *, uint32_t group, int32_t block, void *out, err *);
 status cpu_kv_import(engine *, uint32_t group, int32_t block, const void *in, err *);
-/* Grows when the same tokens may get other bits of keys and values: then test_kv_move fails. */
+/* Grows when the same tokens may get other bits of keys and values: then tests/engine/test_kv_move.c fails. */
 enum { CPU_NUMERICS = 1 };
 
 /* Whether the engine runs operations of this kind. */
