@@ -316,13 +316,17 @@ status kv_tier_start(kv_tier *t, void (*wake)(void *), void *arg, err *e) {
     return s;
 }
 
-void kv_tier_close(kv_tier *t) {
-    if (!t) return;
+static void end_threads(kv_tier *t) {
     pthread_mutex_lock(&t->lock);
     t->quit = true;
     pthread_cond_broadcast(&t->work);
     pthread_mutex_unlock(&t->lock);
-    for (uint32_t i = 0; i < t->n_threads; i++) pthread_join(t->thread[i], NULL);
+    for (; t->n_threads > 0; t->n_threads--) pthread_join(t->thread[t->n_threads - 1], NULL);
+}
+
+void kv_tier_close(kv_tier *t) {
+    if (!t) return;
+    end_threads(t);
     kv_dir_close(&t->dir);
     pthread_cond_destroy(&t->work);
     pthread_cond_destroy(&t->done);
@@ -478,8 +482,9 @@ void kv_tier_drain(kv_tier *t, uint32_t at_most_ms) {
             pthread_cond_timedwait(&t->done, &t->lock, &soon);
         }
         pthread_mutex_unlock(&t->lock);
-        if (idle || clock_us() >= until) return;
+        if (idle || clock_us() >= until) break;
     }
+    end_threads(t);
 }
 
 bool kv_tier_waits(const kv_tier *t) {

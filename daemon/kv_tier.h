@@ -33,7 +33,7 @@ status kv_tier_start(kv_tier *, void (*wake)(void *), void *arg, err *);
 /* Ends loads and stores that are done, and begins others. Takes the time of a few copies of blocks.
  * Events of the scheduler are to be delivered after it. True: loads have ended. */
 bool kv_tier_work(kv_tier *);
-/* Stores what waits for it, for at most so long. */
+/* Stores what waits for it, for at most so long, and ends the threads: wake is not called any more. */
 void kv_tier_drain(kv_tier *, uint32_t at_most_ms);
 /* Whether wake was called since kv_tier_work; any thread. NULL: false. */
 bool kv_tier_waits(const kv_tier *);
