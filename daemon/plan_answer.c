@@ -112,19 +112,19 @@ static status read_body(options *o, plan_asked *asked, uint64_t *memory, const j
 
 /* What a request needs, too large for the stack of a thread. */
 typedef struct request {
-    machine with, m;
+    machine m;
+    budget budget;
     options usual, opt;
     plan_answer answer;
 } request;
 
 status plan_answer_request(buf *out, const machine *of, const json_t *body, err *e) {
-    const machine_wish wish = {.elsewhere = true};
+    machine_wish wish = {0};
     plan_asked asked = {0};
     uint64_t memory = 0;
     buf more;
     request *r = arena_zalloc(out->in, sizeof *r);
     if (!r) return mem_exhausted(e, MEM_REQUESTS, "a plan");
-    r->with = *of;
     r->usual = of->given;
     r->usual.max_model_len = of->opt.max_model_len;
     r->opt = r->usual;
@@ -132,10 +132,10 @@ status plan_answer_request(buf *out, const machine *of, const json_t *body, err 
     if (s != OK) return s;
     if (memory) {
         snprintf(r->opt.memory, sizeof r->opt.memory, "%llu", (unsigned long long)memory);
-        r->with.budget =
-            (budget){.bytes = memory, .option = "memory", .source = "memory, as asked for"};
+        r->budget = (budget){.bytes = memory, .option = "memory", .source = "memory, as asked"};
+        wish.budget = &r->budget;
     }
-    s = machine_plan_again(&r->m, &r->with, &r->opt, &wish, e);
+    s = machine_plan_again(&r->m, of, &r->opt, &wish, e);
     if (s == OK || (s == ERR_BUDGET && r->m.plan.terms.n)) {
         const plan_question q = {.opt = &r->opt, .wish = &wish, .usual = &r->usual};
         buf_init(&more, out->in);

@@ -7,21 +7,28 @@
 #include "base/check.h"
 #include "daemon/plan_answer.h"
 #include "daemon/serving.h"
+#include "tests/daemon/model_rig.h"
 
 static machine served;
 
 int LLVMFuzzerInitialize(int *argc, char ***argv) {
     (void)argc, (void)argv;
     const machine_wish w = {.extra = serving_terms};
+    char path[64];
     options o;
+    gb b;
     err e;
     options_defaults(&o);
-    snprintf(o.model, sizeof o.model, "tests/golden/families/gemma3.gguf");
+    model_rig_make(&b, family_find("gemma3"), path);
+    snprintf(o.model, sizeof o.model, "%s", path);
     snprintf(o.memory, sizeof o.memory, "256MiB");
     o.backend = BACKEND_CPU;
     o.threads = 1;
     o.max_num_seqs = 2;
-    CHECK(machine_plan(&served, &o, &w, &e) == OK);
+    const status s = machine_plan(&served, &o, &w, &e);
+    if (s != OK) fprintf(stderr, "%s\n", e.text);
+    CHECK(s == OK);
+    gb_clear(&b);
     return 0;
 }
 
