@@ -235,6 +235,13 @@ static void write_kv(out *o, const kv_view *kv) {
     both(o, "gauge", "vramd_kv_usage_ratio", "vllm:kv_cache_usage_perc",
          "Used part of the KV cache, 0 to 1.",
          kv->blocks ? (double)kv->used / (double)kv->blocks : 0);
+    if (kv->disk.budget_bytes) {
+        gauge(o, "vramd_kv_disk_bytes", "Bytes of the files in kv_disk.",
+              (double)kv->disk.bytes);
+        gauge(o, "vramd_kv_disk_budget_bytes", "Most bytes of the files in kv_disk.",
+              (double)kv->disk.budget_bytes);
+        gauge(o, "vramd_kv_disk_on", "0 while kv_disk is off after an error.", !kv->disk.off);
+    }
     head(o, "vllm:cache_config_info", "gauge", "Configuration of the KV cache.");
     snprintf(label, sizeof label, ",block_size=\"%u\",num_gpu_blocks=\"%llu\"",
              kv->block_tokens, (unsigned long long)kv->blocks);

@@ -81,6 +81,7 @@ typedef struct gen_spec { /* pointers are borrowed until the last event */
     int32_t priority;
     uint64_t tenant;     /* tenant_id of its key's; for the scheduler's policy */
     str cache_salt;      /* cached blocks are shared among equal salts only */
+    bool no_disk;        /* nothing of it goes to the disk tier */
     gen *fork_of;        /* submitted just before, with the same prompt: it is computed once */
     uint64_t timeout_us; /* 0: none */
     uint32_t credits;    /* tokens that may be out and not yet credited back; 0: no limit */
@@ -95,12 +96,22 @@ typedef struct kv_group_view {
     uint64_t peak;   /* most used at once, since the start */
 } kv_group_view;
 
+/* The disk tier (kv_disk); budget_bytes 0: there is none. */
+typedef struct kv_disk_view {
+    uint64_t budget_bytes, bytes; /* bytes: of its files */
+    uint32_t chunks, chunk_tokens;
+    uint32_t loading; /* sequences whose prefix is being read */
+    uint32_t storing; /* chunks that wait to be written */
+    bool off;         /* after an error, for a while */
+} kv_disk_view;
+
 typedef struct kv_view {
     dtype type_k, type_v;
     uint32_t block_tokens;
     uint64_t blocks, free, used, cached, bytes_per_token; /* of all groups */
     uint32_t n_groups;
     kv_group_view group[PLAN_MAX_GROUPS];
+    kv_disk_view disk;
 } kv_view;
 
 typedef struct seq_view { /* one line of /v1/memory's "sequences" */

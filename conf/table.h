@@ -113,6 +113,10 @@
     X("scheduler", BOOL, prefix_caching, 1, 0, 1, "",                                         \
       "keep full KV blocks for later prompts with the same beginning", "",                    \
       "enable-prefix-caching")                                                                \
+    X("memory", STR, kv_disk, "", 0, 255, "",                                                 \
+      "directory for KV blocks of prefixes, which then survive a restart; default: none", "", "") \
+    X("memory", BYTES, kv_disk_bytes, 21474836480, 4096, 1125899906842624, "bytes",           \
+      "most bytes in kv_disk; the least recently used prefixes go first", "", "")             \
     X("sampling", STR, temperature, "auto", 0, 15, "",                                        \
       "temperature of requests that give none, 0 to 2; auto: what the model file recommends, " \
       "else 1 (vramd generate: 0)", "", "temp")                                               \

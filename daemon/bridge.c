@@ -317,6 +317,7 @@ static uint32_t deliver(bridge *b, const out_record *r, uint32_t n) {
         g->n_cached = r->ev.n_cached;
         leave_queue(b, g, r->now_us);
         return 1;
+    case EVENT_LOADED: g->n_cached = r->ev.n_cached; return 1;
     case EVENT_PREEMPTED: g->state = STATE_PREEMPTED; return 1;
     case EVENT_PREFILLED:
         ev.prompt_score = &r->token;

@@ -2,6 +2,7 @@
  * come back. Loop thread; of the engine thread's it reads what is published after each step. */
 #include "base/clock.h"
 #include "daemon/bridge_parts.h"
+#include "daemon/kv_tier.h"
 
 enum { STALL_US = 30 * 1000000 };
 
@@ -32,6 +33,19 @@ static void view_kv(const machine *m, const sched_stats *s, kv_view *out) {
     }
 }
 
+static void view_disk(bridge *b, const sched_stats *s, kv_disk_view *out) {
+    const machine *m = b->m;
+    const sched_config *c = &m->sched_conf;
+    if (atomic_load(&b->load_state) != READY || !m->tier) return;
+    *out = (kv_disk_view){.budget_bytes = c->tier_bytes,
+                          .bytes = s->tier_bytes,
+                          .chunks = s->tier_chunks,
+                          .chunk_tokens = c->chunk_blocks * c->block_tokens,
+                          .loading = s->n_loading,
+                          .storing = s->n_storing,
+                          .off = kv_tier_is_off(m->tier)};
+}
+
 void bridge_stats(port *p, machine_stats *out) {
     bridge *b = (bridge *)p;
     sched_stats s;
@@ -48,6 +62,7 @@ void bridge_stats(port *p, machine_stats *out) {
     out->count = s.count;
     view_kv(b->m, &s, &out->kv);
     resize_view(b, &out->budget);
+    view_disk(b, &s, &out->kv.disk);
 }
 
 /* What a sequence of so many tokens holds; blocks that it shares count for each. */

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "daemon/default_sampling.h"
 #include "daemon/engine_choice.h"
+#include "daemon/kv_tier.h"
 #include "daemon/machine_budget.h"
 #include "daemon/machine_template.h"
 #include "daemon/planned_model.h"
@@ -215,9 +216,10 @@ static void list_terms(const machine *m, terms *t) {
         terms_add(t, MEM_TOKENIZER, TERM_ASSUMED, (uint64_t)n_vocab * 64,
                   "vocabulary, 64 bytes a token");
     }
-    terms_add(t, MEM_RUNTIME, TERM_CALIBRATED,
-              RUNTIME_BYTES + (OTHER_THREADS + m->opt.threads) * RUNTIME_PER_THREAD,
-              "libraries, %u stacks (Debian 12)", OTHER_THREADS + m->opt.threads);
+    const uint32_t threads = OTHER_THREADS + m->opt.threads + kv_tier_threads(m);
+    terms_add(t, MEM_RUNTIME, TERM_CALIBRATED, RUNTIME_BYTES + threads * RUNTIME_PER_THREAD,
+              "libraries, %u stacks (Debian 12)", threads);
+    kv_tier_terms(m, t);
 }
 
 static const plan *host_plan(const machine *m) {
@@ -253,6 +255,8 @@ static status solve(machine *m, const machine_wish *w, err *e) {
     kv.max_rows = m->opt.max_num_batched_tokens;
     kv.in_proportion = w->in_proportion;
     set_groups(m, &kv);
+    s = kv_tier_configure(m, e);
+    if (s != OK) goto done;
     list_terms(m, &t);
     if (m->extra) m->extra(m->extra_arg, m, &t);
     kv.min_tokens = m->opt.max_model_len;
@@ -369,6 +373,7 @@ status machine_load(machine *m, err *e) {
     if (s == OK)
         s = engine_open(&m->engine, m->backend, m->model, &m->engine_opt, m->ledger,
                         m->device_ledger, e);
+    if (s == OK) s = kv_tier_open(&m->tier, m, e);
     if (s == OK) s = checkpoint_unchanged(m->file, e);
     if (s != OK) return s;
     size_t n_eog;
@@ -390,6 +395,7 @@ status machine_load(machine *m, err *e) {
 }
 
 void machine_close(machine *m) {
+    kv_tier_close(m->tier);
     if (m->borrowed) m->model = NULL;
     if (m->ledger) {
         ledger_free(m->ledger, m->runner_mem);

@@ -55,6 +55,7 @@ typedef struct machine {
     chat_templates chat;
     engine *engine;
     sched *sched;
+    struct kv_tier *tier; /* NULL without kv_disk, and until loaded */
     sched_turns turns;
     sched_policy policy;
     void *runner_mem;
