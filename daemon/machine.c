@@ -305,6 +305,7 @@ static void borrow(machine *m, const machine *of, const options *o) {
                    .stored = of->stored,
                    .backend = of->backend,
                    .budget = of->budget,
+                   .max_budget = of->max_budget,
                    .host_budget = of->host_budget,
                    .on_device = of->on_device,
                    .card = of->card,
@@ -328,6 +329,8 @@ status machine_plan_again(machine *m, const machine *of, const options *o,
     m->engine_opt.n_sms = of->engine_opt.n_sms;
     if (w->budget) m->budget = *w->budget;
     if (w->uncut) m->budget = m->host_budget = budget_unlimited();
+    if (w->uncut || (w->budget && w->budget->bytes > m->max_budget.bytes))
+        m->max_budget.bytes = 0;
     return s == OK ? solve(m, w, e) : s;
 }
 

@@ -90,7 +90,8 @@ def test_prices_hold_where_the_memory_is_cut(plan):
     r = plan(LLAMA_8B, "--details", "--backend", "cpu", "--memory", "20GiB")
     prices = {m[1].strip(): int(m[2].replace(",", "")) for m in re.finditer(r"^  (\S.*?)  +([+-][\d,]+) ", r.stdout, re.M)}
     tokens = int(re.search(r"KV cache: .*, ([\d,]+) tokens: ", r.stdout)[1].replace(",", ""))
-    assert prices["kv_cache_dtype = f32"] == tokens * 131072
+    # but for the scheduler's list of blocks that a step may move, fewer of larger ones
+    assert 0 <= tokens * 131072 - prices["kv_cache_dtype = f32"] < 4096
 
 
 @pytest.mark.parametrize("changed,text", [
@@ -130,7 +131,7 @@ def test_what_to_do_is_a_file_of_options_with_that_plan(plan, tmp_path, where):
 
 
 def test_the_service_takes_what_is_pasted(tmp_path):
-    doc = json.loads(vramd("plan", MODEL, "--memory", "1GiB", "--json").stdout)
+    doc = json.loads(vramd("plan", MODEL, "--memory", "1GiB", "--memory-max", "2GiB", "--json").stdout)
     for goal, r in recommended(doc).items():
         conf = tmp_path / f"{goal}.conf"
         conf.write_text(r["conf"])
