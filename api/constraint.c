@@ -255,8 +255,8 @@ status constraint_read(constraint *c, const json_t *body, arena *mem, err *e) {
     return s;
 }
 
-status constraint_compile(const constraint *c, arena *mem, const vocab_index *index,
-                          const chunks *keep, grammar **out, err *e) {
+static status compile(const constraint *c, arena *mem, const vocab_index *index,
+                      const chunks *keep, grammar **out, err *e) {
     arena tmp;
     arena_init(&tmp, mem->src, 0);
     rules *r = rules_new(&tmp);
@@ -268,5 +268,13 @@ status constraint_compile(const constraint *c, arena *mem, const vocab_index *in
     if (s == OK) s = grammar_compile(out, r, root, index, keep, e);
     arena_clear(&tmp);
     if (s != OK && s != ERR_NO_MEMORY && !e->field[0]) err_field(e, "%s", c->field);
+    return s;
+}
+
+status constraint_compile(const constraint *c, arena *mem, const vocab_index *index,
+                          const chunks *keep, grammar **out, err *e) {
+    status s = compile(c, mem, index, keep, out, e);
+    while (s != OK && s != ERR_NO_MEMORY && (c = c->weaker) != NULL)
+        s = compile(c, mem, index, keep, out, e);
     return s;
 }

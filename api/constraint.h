@@ -19,6 +19,7 @@ struct constraint {
     bool compact;
     str white_space;
     const tokenizer *tok; /* set for build */
+    const constraint *weaker; /* compiled in its place where this one is refused; or NULL */
 };
 
 /* response_format, structured_outputs, guided_*, regex, grammar, ebnf, json_schema: one of them at

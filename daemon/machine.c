@@ -19,6 +19,7 @@
 #include "daemon/planned_model.h"
 
 enum { DEFAULT_CONTEXT = 8192, DEFAULT_TOKENS_PER_SEQ = 1024, MIN_LOGIT_ROWS = 16 };
+static const uint64_t SCORED_LOGITS_BYTES = 64 << 20;
 
 /* Calibrated on Debian 12, x86-64 (anonymous memory of a daemon after its first requests, minus
  * its ledger; 1, 2 and 4 threads): the C library, libuv, libmicrohttpd's tables, PCRE2's JIT
@@ -68,7 +69,21 @@ static dtype kv_type_of(const char *option, uint32_t value, dtype other) {
     return t;
 }
 
-static void set_engine_options(machine *m, uint32_t logit_rows) {
+/* Rows of a step with logits. Where prompts are scored, every row has them, so that they limit
+ * the rows of a step: as many as SCORED_LOGITS_BYTES hold. */
+static uint32_t logit_rows_of(const machine *m, const machine_wish *w) {
+    const options *o = &m->opt;
+    const uint64_t row = sizeof(float) * (uint64_t)m->model->program.config.n_vocab;
+    uint64_t rows = o->max_num_seqs;
+    if (rows > 1 && rows < MIN_LOGIT_ROWS) rows = MIN_LOGIT_ROWS;
+    if (!w->scores) return (uint32_t)rows;
+    uint64_t wanted = SCORED_LOGITS_BYTES / row;
+    if (wanted > o->max_num_batched_tokens) wanted = o->max_num_batched_tokens;
+    if (rows < MIN_LOGIT_ROWS) rows = MIN_LOGIT_ROWS;
+    return (uint32_t)(rows > wanted ? rows : wanted);
+}
+
+static void set_engine_options(machine *m, const machine_wish *w, uint32_t logit_rows) {
     const options *o = &m->opt;
     const dtype kv = kv_type_of("kv_cache_dtype", o->kv_cache_dtype, DT_F16);
     engine_options *x = &m->engine_opt;
@@ -82,6 +97,7 @@ static void set_engine_options(machine *m, uint32_t logit_rows) {
                           .batch_invariant = o->batch_invariant,
                           .n_threads = o->threads,
                           .hidden = m->pooling != POOL_OFF,
+                          .keep_logits = w->keep_logits,
                           .plugin = o->cuda_plugin};
     CHECK(cpu_isa_by_name(options_word("cpu_isa", o->cpu_isa), &x->isa));
     CHECK(activation_dtype_by_name(options_word("activation_dtype", o->activation_dtype),
@@ -117,10 +133,8 @@ static status resolve(machine *m, const machine_wish *w, err *e) {
         return err_hint(e, "each running sequence needs a row in a step");
     }
     if (o->request_memory == 0) o->request_memory = wanted_request_memory(o);
-    uint32_t logit_rows = o->max_num_seqs > 1 && o->max_num_seqs < MIN_LOGIT_ROWS
-                              ? MIN_LOGIT_ROWS
-                              : o->max_num_seqs;
-    set_engine_options(m, logit_rows);
+    const uint32_t logit_rows = logit_rows_of(m, w);
+    set_engine_options(m, w, logit_rows);
     m->sched_conf = (sched_config){.block_tokens = o->block_size,
                                    .max_seqs = o->max_num_seqs,
                                    .max_waiting = o->max_waiting + o->max_num_seqs,
@@ -251,7 +265,7 @@ static status solve(machine *m, const machine_wish *w, err *e) {
     kv.in_proportion = w->in_proportion;
     set_groups(m, &kv);
     list_terms(m, &t);
-    if (w->extra) w->extra(w->arg, m, &t);
+    if (m->extra) m->extra(m->extra_arg, m, &t);
     kv.min_tokens = m->opt.max_model_len;
     kv.max_tokens = (uint64_t)m->opt.max_model_len * m->opt.max_num_seqs;
     kv.want_tokens = m->opt.kv_cache_tokens;
@@ -273,7 +287,7 @@ done:
 }
 
 status machine_plan(machine *m, const options *o, const machine_wish *w, err *e) {
-    *m = (machine){.opt = *o};
+    *m = (machine){.given = *o, .opt = *o, .extra = w->extra, .extra_arg = w->arg};
     status s = open_model(m, w->weights, e);
     if (s == OK) s = default_sampling(&m->sampling, o, m->file, w->greedy ? 0 : 1, e);
     if (s == OK) s = resolve(m, w, e);
@@ -292,8 +306,11 @@ status machine_plan(machine *m, const options *o, const machine_wish *w, err *e)
 
 /* What of a machine depends on its model, its engine and its budgets alone. */
 static void borrow(machine *m, const machine *of, const options *o) {
-    *m = (machine){.opt = *o,
+    *m = (machine){.given = *o,
+                   .opt = *o,
                    .borrowed = true,
+                   .extra = of->extra,
+                   .extra_arg = of->extra_arg,
                    .model = of->model,
                    .counted = of->counted,
                    .text_part = of->text_part,
@@ -321,6 +338,7 @@ status machine_plan_again(machine *m, const machine *of, const options *o,
     status s = resolve(m, w, e);
     m->engine_opt.device = of->engine_opt.device;
     m->engine_opt.n_sms = of->engine_opt.n_sms;
+    if (w->budget) m->budget = *w->budget;
     if (w->uncut) m->budget = m->host_budget = budget_unlimited();
     return s == OK ? solve(m, w, e) : s;
 }
