@@ -322,6 +322,7 @@ status machine_plan_again(machine *m, const machine *of, const options *o,
     status s = resolve(m, w, e);
     m->engine_opt.device = of->engine_opt.device;
     m->engine_opt.n_sms = of->engine_opt.n_sms;
+    if (w->budget) m->budget = *w->budget;
     if (w->uncut) m->budget = m->host_budget = budget_unlimited();
     return s == OK ? solve(m, w, e) : s;
 }

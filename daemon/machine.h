@@ -74,6 +74,7 @@ typedef struct machine_wish {
     bool elsewhere;     /* for a machine that may have more memory than this one */
     bool uncut;         /* the budgets hold whatever is wanted: for differences between plans */
     bool in_proportion; /* kv_request's */
+    const budget *budget; /* of machine_plan_again, in place of the one that was chosen */
 
     const char *weights;   /* type of the matrices when the model is a config.json */
     const cuda_card *card; /* plan for this device, which need not be here */
@@ -89,7 +90,7 @@ typedef struct machine_wish {
  * filled in. In any case machine_close(m) afterwards. */
 status machine_plan(machine *m, const options *, const machine_wish *, err *);
 /* The plan of the same model on the same engine within the same budgets (but for the wish's
- * uncut), with other options: reads no file. of: planned, or loaded; it lends its model until *m
+ * budget and uncut), with other options: reads no file. of: planned, or loaded; it lends its model until *m
  * is closed. Options of model, templates, tokenizer, engine and budget must be those of of; the
  * wish's weights, card and extra do not count. Any thread; errors as machine_plan. */
 status machine_plan_again(machine *, const machine *of, const options *, const machine_wish *,

@@ -50,8 +50,11 @@ static status bad(err *e, const char *name, const char *wanted) {
 
 static bool is_plannable(const char *name) {
     const size_t n = strlen(name);
-    for (const char *p = plannable; (p = strstr(p, name)); p += n)
-        if ((p == plannable || p[-1] == ' ') && (p[n] == ' ' || p[n] == '\0')) return n > 0;
+    const char *p = plannable;
+    while (n && (p = strstr(p, name))) {
+        if ((p == plannable || p[-1] == ' ') && (p[n] == ' ' || p[n] == '\0')) return true;
+        p += n;
+    }
     return false;
 }
 
@@ -102,7 +105,7 @@ static status read_body(options *o, plan_asked *asked, uint64_t *memory, const j
         else if (is_plannable(name))
             s = read_option(o, name, v, e);
         else {
-            err_set(e, ERR_INVALID, "%.40s is no option that a plan can be asked for", name);
+            err_set(e, ERR_INVALID, "\"%.40s\" is no option that a plan can be asked for", name);
             err_field(e, "%.40s", name);
             s = err_hint(e, "memory, bandwidth, fit, grid, %s", plannable);
         }
@@ -112,19 +115,19 @@ static status read_body(options *o, plan_asked *asked, uint64_t *memory, const j
 
 /* What a request needs, too large for the stack of a thread. */
 typedef struct request {
-    machine with, m;
+    machine m;
+    budget budget;
     options usual, opt;
     plan_answer answer;
 } request;
 
 status plan_answer_request(buf *out, const machine *of, const json_t *body, err *e) {
-    const machine_wish wish = {.elsewhere = true};
+    machine_wish wish = {0};
     plan_asked asked = {0};
     uint64_t memory = 0;
     buf more;
     request *r = arena_zalloc(out->in, sizeof *r);
     if (!r) return mem_exhausted(e, MEM_REQUESTS, "a plan");
-    r->with = *of;
     r->usual = of->given;
     r->usual.max_model_len = of->opt.max_model_len;
     r->opt = r->usual;
@@ -132,10 +135,10 @@ status plan_answer_request(buf *out, const machine *of, const json_t *body, err 
     if (s != OK) return s;
     if (memory) {
         snprintf(r->opt.memory, sizeof r->opt.memory, "%llu", (unsigned long long)memory);
-        r->with.budget =
-            (budget){.bytes = memory, .option = "memory", .source = "memory, as asked for"};
+        r->budget = (budget){.bytes = memory, .option = "memory", .source = "memory, as asked"};
+        wish.budget = &r->budget;
     }
-    s = machine_plan_again(&r->m, &r->with, &r->opt, &wish, e);
+    s = machine_plan_again(&r->m, of, &r->opt, &wish, e);
     if (s == OK || (s == ERR_BUDGET && r->m.plan.terms.n)) {
         const plan_question q = {.opt = &r->opt, .wish = &wish, .usual = &r->usual};
         buf_init(&more, out->in);

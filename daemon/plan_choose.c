@@ -197,29 +197,22 @@ static void try_type(search *x, options o, const quality_row *quality) {
     }
 }
 
-/* The better a type's quality, the earlier it comes: others must be worth it. */
+/* In the order of the table: the better a type's quality, the earlier it comes; a later one must be
+ * worth it. */
 static void try_types(search *x) {
     const double most = most_kl(x->m);
-    const quality_row *last = NULL;
-    for (;;) {
-        const quality_row *next = NULL;
-        for (size_t i = 0; quality_at(i); i++) {
-            const quality_row *r = quality_at(i);
-            if (r->cache && r->kl <= most && (!last || r->kl > last->kl) &&
-                (!next || r->kl < next->kl))
-                next = r;
-        }
-        if (!next) return;
-        last = next;
+    const quality_row *row;
+    for (size_t i = 0; (row = quality_at(i)); i++) {
         options o = *x->q->opt;
         uint32_t t = 0;
         str word;
+        if (!row->cache || row->kl > most) continue;
         while (!str_eqz(word = options_word("kv_cache_dtype", t), "?") &&
-               !str_eqz(word, next->type))
+               !str_eqz(word, row->type))
             t++;
         if (str_eqz(word, "?")) continue;
         o.kv_cache_dtype = t;
-        try_type(x, o, next);
+        try_type(x, o, row);
     }
 }
 

@@ -91,9 +91,11 @@ static void fit_row(plan_fit_row *r, uint64_t bytes, const machine *m, const pla
     }
     if (s != OK) return;
     with.weight_bytes = program_weight_bytes(&with.model->program);
-    with.budget = (budget){.bytes = bytes, .option = "fit", .source = "--fit"};
     with.host_budget = budget_unlimited();
-    s = machine_plan_again(&p, &with, q->opt, q->wish, &e);
+    const budget own = {.bytes = bytes, .option = "fit", .source = "--fit"};
+    machine_wish w = *q->wish;
+    w.budget = &own;
+    s = machine_plan_again(&p, &with, q->opt, &w, &e);
     r->planned = s == OK || s == ERR_BUDGET;
     r->fits = s == OK;
     r->weight_bytes = terms_sum(&p.plan.terms, MEM_WEIGHTS);

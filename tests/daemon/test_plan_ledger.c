@@ -8,68 +8,8 @@
 #include "base/log.h"
 #include "daemon/bridge.h"
 #include "daemon/serving.h"
-#include "model/family.h"
 #include "tests/check_main.h"
-#include "tests/model/gguf_build.h"
-
-/* ---- models ---- */
-
-static void copy_str(gb *b, const checkpoint *from, const char *key) {
-    str v;
-    err e;
-    if (!checkpoint_has(from, key)) return;
-    ck_assert_msg(checkpoint_get_str(from, key, &v, &e) == OK, "%s", e.text);
-    gb_strn(b, key, v);
-}
-
-static void copy_array(gb *b, const checkpoint *from, const char *key, fact_type type) {
-    fact_array a;
-    err e;
-    if (!checkpoint_has(from, key)) return;
-    ck_assert_msg(checkpoint_get_array(from, key, type, &a, &e) == OK, "%s", e.text);
-    if (type == FACT_STR)
-        gb_strs(b, key, a.v, a.n);
-    else
-        gb_ints(b, key, a.v, a.n);
-}
-
-/* Adds the vocabulary of a golden file; returns the number of its tokens. */
-static uint32_t add_vocabulary(gb *b) {
-    checkpoint *from;
-    fact_array tokens;
-    err e;
-    status s = checkpoint_open(&from, "tests/golden/tokenizer/mixed.gguf", &e);
-    ck_assert_msg(s == OK, "%s", e.text);
-    copy_str(b, from, "tokenizer.ggml.model");
-    copy_str(b, from, "tokenizer.ggml.pre");
-    copy_array(b, from, "tokenizer.ggml.tokens", FACT_STR);
-    copy_array(b, from, "tokenizer.ggml.merges", FACT_STR);
-    copy_array(b, from, "tokenizer.ggml.token_type", FACT_I32);
-    gb_str(b, "tokenizer.chat_template",
-           "{% for m in messages %}{{ m['content'] }}{% endfor %}");
-    s = checkpoint_get_array(from, "tokenizer.ggml.tokens", FACT_STR, &tokens, &e);
-    ck_assert_msg(s == OK, "%s", e.text);
-    const uint32_t n = (uint32_t)tokens.n;
-    checkpoint_close(from);
-    return n;
-}
-
-/* A small model of a family; path: of a memory file, while b lives. */
-static void make_model(gb *b, const family *f, char path[64]) {
-    model_config c = gb_tiny(f->arch);
-    gb_init(b);
-    c.n_vocab = add_vocabulary(b);
-    c.n_ctx_train = 1024;
-    c.n_layers = 3;
-    if (f->window_every) {
-        c.window = 40;
-        c.window_every = 2;
-        c.window_theta = f->window_theta;
-    }
-    gb_model_keys(b, &c);
-    gb_model_tensors(b, &c, DT_Q4_0, 1);
-    gb_open(b, path);
-}
+#include "tests/daemon/model_rig.h"
 
 /* ---- a daemon ---- */
 
@@ -237,7 +177,7 @@ static void check_family(const family *f) {
     uint32_t n = 0;
     str word;
     gb b;
-    make_model(&b, f, path);
+    model_rig_make(&b, f, path);
     const uint64_t from = clock_us();
     for (uint32_t t = 0; !str_eqz(word = options_word("kv_cache_dtype", t), "?"); t++)
         if (!str_eqz(word, "auto")) n += check_type(path, f, t);

@@ -16,6 +16,8 @@ START_TEST(each_type_has_one_row_and_a_source) {
         ck_assert(r->kl > 0 && r->kl < 1 && r->top1 >= 0 && r->top1 <= 100);
         ck_assert(r->model[0] && r->source[0]);
         ck_assert(!r->cache || (r->top1 > 90 && r->tokens > 0));
+        const quality_row *next = quality_at(i + 1);
+        ck_assert(!next || next->cache != r->cache || next->kl >= r->kl);
     }
     ck_assert_ptr_nonnull(quality_of_cache(STR("INT8")));
     ck_assert_ptr_null(quality_of_cache(STR("q4_K_M")));
