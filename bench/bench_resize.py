@@ -25,7 +25,7 @@ def stream(port, i, times, failed):
     c = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
     c.request("POST", "/v1/completions", json.dumps({
         "prompt": [1000 + (i * 977 + k * 31) % 40000 for k in range(PROMPT)], "max_tokens": OUTPUT, "ignore_eos": True,
-        "stream": True, "temperature": 1, "seed": i}), {"Content-Type": "application/json"})
+        "stream": True, "stream_options": {"include_usage": True}, "temperature": 1, "seed": i}), {"Content-Type": "application/json"})
     r, last, n = c.getresponse(), None, 0
     for line in r:
         if not line.startswith(b"data: {"):
@@ -33,7 +33,9 @@ def stream(port, i, times, failed):
         now = time.monotonic()
         if last is not None:
             times.append((now, now - last))
-        last, n = now, n + 1
+        last = now
+        usage = json.loads(line[6:]).get("usage")
+        n = usage["completion_tokens"] if usage else n
     if r.status != 200 or n < OUTPUT:
         failed.append(i)
 

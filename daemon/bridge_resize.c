@@ -118,7 +118,8 @@ static void take_over(bridge *b, status result, const uint32_t *have) {
     for (uint32_t k = 0; k < m->plan.n_groups; k++)
         m->sched_conf.group[k].n_blocks = m->plan.group_blocks[k];
     if (result != OK)
-        ledger_set_budget(m->ledger, m->plan.budget_bytes, MEM_KV, m->plan.kv_bytes);
+        ledger_set_budget(m->ledger, m->plan.budget_bytes, MEM_KV,
+                          m->plan.kv_bytes + terms_sum(&m->fixed, MEM_KV));
 }
 
 void resize_collect(bridge *b) {
@@ -151,8 +152,9 @@ void resize_start(bridge *b) {
     r->goal_budget = r->old_budget = b->m->plan.budget_bytes;
 }
 
+/* Of class kv, with what it has beside blocks. */
 static uint64_t kv_bytes(const bridge *b, const uint32_t *n) {
-    uint64_t bytes = 0;
+    uint64_t bytes = terms_sum(&b->m->fixed, MEM_KV);
     for (uint32_t k = 0; k < b->m->sched_conf.n_groups; k++)
         bytes += n[k] * b->m->sched_conf.group[k].block_bytes;
     return bytes;
