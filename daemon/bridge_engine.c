@@ -141,7 +141,8 @@ static bool take_credit(gen *g) {
 static bool take_in(bridge *b, bool idle, message *out) {
     struct timespec until;
     pthread_mutex_lock(&b->in_lock);
-    while (idle && !b->in_head && !b->quit && !kv_tier_waits(b->m->tier)) {
+    while (idle && !b->in_head && !b->quit && b->resize.number == b->resize.taken &&
+           !kv_tier_waits(b->m->tier)) {
         /* Deadlines of waiting sequences pass without anybody calling. */
         clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_nsec += IDLE_WAIT_MS * 1000000L;
@@ -239,18 +240,21 @@ void *bridge_engine_main(void *arg) {
     atomic_store(&b->load_state, b->load_status == OK ? LOADED : FAILED);
     uv_async_send(&b->async);
     if (b->load_status != OK) return NULL;
+    resize_start(b);
     bool busy = false, loaded = false;
     for (;;) {
         message m;
         bool go = take_in(b, !busy && !loaded, &m);
         for (; m.g; take_in(b, false, &m)) do_ops(b, &m);
         if (!go) break;
+        const bool resizes = resize_go_on(b);
         use_tier(b); /* what was loaded makes rows of the step */
         busy = runner_step(b->runner);
         loaded = use_tier(b); /* what the step let in is to be loaded */
         pause_full(b);
         stop_complete(b);
         publish(b, busy);
+        busy |= resizes;
     }
     leave_tier(b);
     return NULL;
