@@ -72,7 +72,6 @@ void sched_load_done(sched *s, const sched_chunk *c, bool filled) {
     h->next_pos = l->done * chunk_tokens(s);
     cache_publish(s, c->slot, h->next_pos);
     if (l->done < l->target) return;
-    if (i != NO_CHUNK) tier_use(&s->tier, i);
     seq_loaded(s, c->slot);
 }
 

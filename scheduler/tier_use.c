@@ -74,6 +74,8 @@ void load_begin(sched *s, uint32_t slot, const start *st) {
                    .target = st->n_load / bpc,
                    .n_found = st->n_found};
     s->n_loading++;
+    /* Now, so that none of them goes for others while they are read. */
+    tier_use(&s->tier, tier_find(&s->tier, &s->probe.hash[st->n_load - 1]));
 }
 
 void load_stop(sched *s, uint32_t slot) {
