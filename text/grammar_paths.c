@@ -121,7 +121,7 @@ static bool forks(const paths *p, uint32_t q) {
     const grammar *g = p->g;
     const symbols *follow = &p->follow[rule_of(p, q)];
     symbols all = own_symbols(g, q);
-    bool grown;
+    bool grown = false;
     for (uint32_t i = g->node[q].first_call; i < g->node[q + 1].first_call; i++) {
         const grammar_call *c = &g->call[i];
         symbols f = p->first[c->start];
