@@ -64,7 +64,7 @@ static void write_kv_types(buf *b, dtype k, dtype v) {
 
 void plan_json(buf *b, const plan *p, const plan *host, const model_config *c, dtype kv_k,
                dtype kv_v, const char *device, str more) {
-    buf_addc(b, '{');
+    buf_addf(b, "{\"schema\":\"vramd.plan\",\"version\":%d,", PLAN_JSON_VERSION);
     write_model(b, c);
     buf_add(b, STR(",\"device\":"));
     json_str_lossy(b, str_of(device));
@@ -118,6 +118,22 @@ typedef struct memory_job {
     bool text;
 } memory_job;
 
+/* Whose a sequence is, and what became of it so far. A tenant's number is that of a name in the
+ * file of keys: the same in every process, and nothing of a key. */
+static void write_history(buf *b, const seq_view *s) {
+    member(b, "prompt_tokens", s->n_prompt);
+    member(b, "cached_tokens", s->n_cached);
+    buf_addf(b, ",\"age_s\":%.3f,\"itl_ms\":", (double)s->age_us / 1e6);
+    if (s->itl_us)
+        buf_addf(b, "%.3f", (double)s->itl_us / 1e3);
+    else
+        buf_add(b, STR("null"));
+    if (s->tenant)
+        buf_addf(b, ",\"tenant\":\"%016llx\"", (unsigned long long)s->tenant);
+    else
+        buf_add(b, STR(",\"tenant\":null"));
+}
+
 static void write_sequences(buf *b, port *p) {
     seq_view seq[MAX_SEQUENCES];
     size_t n = p->ops->sequences(p, seq, MAX_SEQUENCES);
@@ -129,6 +145,7 @@ static void write_sequences(buf *b, port *p) {
         member(b, "tokens", seq[i].n_tokens);
         member(b, "blocks", seq[i].n_blocks);
         member(b, "bytes", seq[i].bytes);
+        write_history(b, &seq[i]);
         buf_addc(b, '}');
     }
     buf_addc(b, ']');
@@ -182,6 +199,24 @@ static void write_device(buf *b, const port *p, const memory_sample *s) {
     buf_addc(b, '}');
 }
 
+static void write_groups(buf *b, const kv_view *kv) {
+    buf_add(b, STR(",\"groups\":["));
+    for (uint32_t k = 0; k < kv->n_groups; k++) {
+        const kv_group_view *g = &kv->group[k];
+        buf_add(b, k ? STR(",{\"window\":") : STR("{\"window\":"));
+        json_u64(b, g->window);
+        member(b, "block_bytes", g->block_bytes);
+        member(b, "blocks", g->blocks);
+        member(b, "free", g->free);
+        member(b, "used", g->used);
+        member(b, "cached", g->cached);
+        member(b, "fenced", g->fenced);
+        member(b, "peak_used", g->peak);
+        buf_addc(b, '}');
+    }
+    buf_addc(b, ']');
+}
+
 static void write_json(buf *b, port *p, const memory_sample *s) {
     ledger_view v;
     machine_stats st;
@@ -213,6 +248,7 @@ static void write_json(buf *b, port *p, const memory_sample *s) {
     member(b, "used", st.kv.used);
     member(b, "cached", st.kv.cached);
     member(b, "bytes_per_token", st.kv.bytes_per_token);
+    write_groups(b, &st.kv);
     buf_addc(b, '}');
     write_sequences(b, p);
     buf_addc(b, '}');

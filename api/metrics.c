@@ -224,6 +224,11 @@ static void write_kv(out *o, const kv_view *kv) {
     sample(o, "vramd_kv_blocks", ",state=\"free\"", (double)kv->free);
     sample(o, "vramd_kv_blocks", ",state=\"used\"", (double)kv->used);
     sample(o, "vramd_kv_blocks", ",state=\"cached\"", (double)kv->cached);
+    uint64_t peak = 0;
+    for (uint32_t k = 0; k < kv->n_groups; k++) peak += kv->group[k].peak;
+    gauge(o, "vramd_kv_blocks_peak",
+          "Most KV cache blocks in use at once since the start, each group at its own time.",
+          (double)peak);
     gauge(o, "vramd_kv_block_tokens", "Tokens of one KV cache block.", kv->block_tokens);
     gauge(o, "vramd_kv_bytes_per_token", "KV cache bytes of one token, all layers.",
           (double)kv->bytes_per_token);

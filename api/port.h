@@ -11,6 +11,7 @@
 #define VRAMD_API_PORT_H
 
 #include "base/err.h"
+#include "json/in.h"
 #include "memory/ledger.h"
 #include "memory/pool.h"
 #include "model/bans.h"
@@ -87,10 +88,19 @@ typedef struct gen_spec { /* pointers are borrowed until the last event */
     void *user;
 } gen_spec;
 
+typedef struct kv_group_view {
+    uint32_t window; /* tokens that a position sees; 0: all */
+    uint64_t block_bytes, blocks, free, used, cached;
+    uint64_t fenced; /* of the used ones: freed, but a step in flight may still read them */
+    uint64_t peak;   /* most used at once, since the start */
+} kv_group_view;
+
 typedef struct kv_view {
     dtype type_k, type_v;
     uint32_t block_tokens;
-    uint64_t blocks, free, used, cached, bytes_per_token;
+    uint64_t blocks, free, used, cached, bytes_per_token; /* of all groups */
+    uint32_t n_groups;
+    kv_group_view group[PLAN_MAX_GROUPS];
 } kv_view;
 
 typedef struct seq_view { /* one line of /v1/memory's "sequences" */
@@ -98,6 +108,11 @@ typedef struct seq_view { /* one line of /v1/memory's "sequences" */
     uint32_t n_tokens, n_blocks;
     uint64_t bytes;
     const char *state; /* "waiting", "running", "preempted" */
+    uint64_t tenant;   /* as in gen_spec */
+    uint32_t n_prompt; /* of its tokens */
+    uint32_t n_cached; /* of its prompt, found in the prefix cache */
+    uint64_t age_us;   /* since it was submitted */
+    uint64_t itl_us;   /* mean time between its tokens; 0: fewer than two yet */
 } seq_view;
 
 /* Histograms with the fixed buckets of metrics.c; counts only. */
@@ -157,6 +172,9 @@ typedef struct port_ops {
     bool (*offload)(port *, void (*work)(void *), void (*done)(void *), void *arg);
     /* What the device's driver says; false before loading, or without a device. Any thread. */
     bool (*device_memory)(port *, device_memory *out);
+    /* What vramd plan --json prints, for the model that is served and the options of body, an
+     * object; into out, and its arena. Takes milliseconds; any thread. Errors: ERR_INVALID. */
+    status (*plan)(port *, const json_t *body, buf *out, err *);
 } port_ops;
 
 typedef struct model_card {

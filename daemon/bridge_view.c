@@ -5,6 +5,31 @@
 
 enum { STALL_US = 30 * 1000000 };
 
+/* Before the first step nothing is published yet, and all blocks are free. */
+static void view_kv(const machine *m, const sched_stats *s, kv_view *out) {
+    *out = (kv_view){.type_k = m->engine_opt.kv_k,
+                     .type_v = m->engine_opt.kv_v,
+                     .block_tokens = m->plan.block_tokens,
+                     .used = s->blocks_used + s->blocks_fenced,
+                     .cached = s->blocks_cached,
+                     .bytes_per_token = m->plan.kv_bytes_per_token,
+                     .n_groups = m->plan.n_groups};
+    for (uint32_t k = 0; k < out->n_groups; k++) {
+        const sched_blocks_view *g = &s->group[k];
+        const uint64_t blocks = m->plan.group_blocks[k];
+        out->group[k] = (kv_group_view){.window = m->sched_conf.group[k].window,
+                                        .block_bytes = m->plan.group_block_bytes[k],
+                                        .blocks = blocks,
+                                        .free = s->count.steps ? g->free : blocks,
+                                        .used = g->used + g->fenced,
+                                        .cached = g->cached,
+                                        .fenced = g->fenced,
+                                        .peak = g->peak};
+        out->blocks += blocks;
+        out->free += out->group[k].free;
+    }
+}
+
 void bridge_stats(port *p, machine_stats *out) {
     bridge *b = (bridge *)p;
     sched_stats s;
@@ -19,16 +44,7 @@ void bridge_stats(port *p, machine_stats *out) {
     out->n_preempted = s.n_preempted;
     out->waiting_tokens = s.waiting_tokens;
     out->count = s.count;
-    uint64_t blocks = 0;
-    for (uint32_t k = 0; k < b->m->plan.n_groups; k++) blocks += b->m->plan.group_blocks[k];
-    out->kv = (kv_view){.type_k = b->m->engine_opt.kv_k,
-                        .type_v = b->m->engine_opt.kv_v,
-                        .block_tokens = b->m->plan.block_tokens,
-                        .blocks = blocks,
-                        .free = s.count.steps ? s.blocks_free : blocks,
-                        .used = s.blocks_used + s.blocks_fenced,
-                        .cached = s.blocks_cached,
-                        .bytes_per_token = b->m->plan.kv_bytes_per_token};
+    view_kv(b->m, &s, &out->kv);
 }
 
 /* What a sequence of so many tokens holds; blocks that it shares count for each. */
@@ -44,12 +60,21 @@ static void count_held(const bridge *b, uint32_t n_tokens, seq_view *out) {
 size_t bridge_sequences(port *p, seq_view *out, size_t cap) {
     static const char *const state[] = {"free", "waiting", "running", "preempted"};
     bridge *b = (bridge *)p;
+    const uint64_t now = clock_us();
     size_t n = 0;
     for (uint32_t i = 0; i < b->n_gens && n < cap; i++) {
         const gen *g = &b->all[i];
         if (g->state == STATE_FREE) continue;
         uint32_t tokens = g->spec.n_prompt + g->n_output;
-        out[n] = (seq_view){.id = g->number, .n_tokens = tokens, .state = state[g->state]};
+        out[n] = (seq_view){
+            .id = g->number,
+            .n_tokens = tokens,
+            .state = state[g->state],
+            .tenant = g->spec.tenant,
+            .n_prompt = g->spec.n_prompt,
+            .n_cached = g->n_cached,
+            .age_us = now > g->submit_us ? now - g->submit_us : 0,
+            .itl_us = g->n_output > 1 ? (g->last_us - g->first_us) / (g->n_output - 1) : 0};
         if (g->state == STATE_RUNNING) count_held(b, tokens, &out[n]);
         n++;
     }

@@ -10,6 +10,7 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "daemon/server_url.h"
 #include "load/plot.h"
 #include "load/report.h"
 
@@ -17,7 +18,7 @@ static const char usage[] =
     "usage: vramd bench [--url URL] [OPTIONS]\n"
     "Load on any OpenAI-compatible server; prints a table of latencies and rates.\n"
     "server:\n"
-    "  --url URL               http://127.0.0.1:8000\n"
+    "  --url URL               http://127.0.0.1:8000; unix:/path is a Unix socket\n"
     "  --model NAME            the first that /v1/models names\n"
     "  --api-key-file FILE     sent as a bearer token\n"
     "  --endpoint NAME         completions or chat (completions)\n"
@@ -260,31 +261,6 @@ static status parse_options(bench_options *o, int argc, char **argv, err *e) {
     return o->help ? OK : settle(o, e);
 }
 
-/* "http://host:8000/v1/" is meant as "http://host:8000". */
-static status read_url(const char *url, char *out, size_t cap, err *e) {
-    bool http = str_starts(str_of(url), STR("http://"));
-    size_t n = strlen(url);
-    if ((!http && !str_starts(str_of(url), STR("https://"))) || n >= cap || n < 9)
-        return bad_value(e, "--url", url, "a URL like http://127.0.0.1:8000");
-    memcpy(out, url, n + 1);
-    while (out[n - 1] == '/') out[--n] = 0;
-    if (n > 11 && !strcmp(out + n - 3, "/v1")) out[n - 3] = 0;
-    return OK;
-}
-
-/* The first line of the file. */
-static status read_key(const char *path, char *out, size_t cap, err *e) {
-    FILE *f = fopen(path, "r");
-    if (!f || !fgets(out, (int)cap, f)) {
-        err_set(e, ERR_IO, "no key in %s: %s", path, f ? "it is empty" : strerror(errno));
-        if (f) fclose(f);
-        return err_hint(e, "--api-key-file FILE with the key on its first line");
-    }
-    fclose(f);
-    out[strcspn(out, " \t\r\n")] = 0;
-    return *out ? OK : err_set(e, ERR_INVALID, "no key on the first line of %s", path);
-}
-
 /* Before the load, which may take hours: what exists is left as it is. */
 static status check_writable(const char *path, err *e) {
     FILE *f = path ? fopen(path, "a") : NULL;
@@ -336,7 +312,8 @@ static status report(const bench_options *o, const load_run *run, const char *st
 
 /* Exit codes: 0, 1 when every request failed, 130 when interrupted. */
 static status run(bench_options *o, int *exit_code, err *e) {
-    char url[512], key[1024], started[32];
+    char key[1024], started[32];
+    server_url at;
     char *model = NULL;
     load_client *c = NULL;
     load_run r = {.spec = &o->spec, .quiet = o->quiet};
@@ -345,9 +322,10 @@ static status run(bench_options *o, int *exit_code, err *e) {
     struct tm tm;
     strftime(started, sizeof started, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &tm));
     vec_i32_init(&r.vocab.ids, NULL);
-    status s = read_url(o->url, url, sizeof url, e);
-    o->spec.url = url;
-    if (s == OK && o->key_file) s = read_key(o->key_file, key, sizeof key, e);
+    status s = server_url_read(&at, "--url", o->url, e);
+    o->spec.url = at.url;
+    o->spec.socket = at.socket[0] ? at.socket : NULL;
+    if (s == OK && o->key_file) s = server_key_read(o->key_file, key, sizeof key, e);
     if (o->key_file) o->spec.key = key;
     if (s == OK) s = check_writable(o->json, e);
     if (s == OK) s = check_writable(o->svg, e);

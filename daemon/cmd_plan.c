@@ -2,38 +2,44 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "api/memory_view.h"
 #include "base/str.h"
 #include "daemon/args.h"
 #include "daemon/commands.h"
-#include "daemon/plan_report.h"
+#include "daemon/plan_answer.h"
 #include "daemon/serving.h"
 
 extern char **environ;
 
 static void print_help(void) {
-    puts("usage: vramd plan MODEL [--json] [--weights TYPE] [--device CARD | --device-memory "
-         "N]\n"
-         "                  [--memory N] [--formula rule-of-thumb] [OPTIONS]\n"
-         "       vramd plan --list-devices\n\n"
-         "Says whether a model fits, in one line, and then what takes how much. Reads headers\n"
-         "only. Exit code 7 when it does not fit.\n\n"
-         "MODEL is a GGUF file, or the config.json of a model that need not be here.\n"
-         "  --weights TYPE       type of the weights of a config.json: bf16, Q8_0, Q4_K_M, "
-         "Q4_0,\n"
-         "                       FP8, AWQ, GPTQ-Int4, ...; else as the config says\n"
-         "  --memory N           memory of the machine, which may be more than this one has: "
-         "32GiB\n"
-         "  --device CARD        a CUDA device that need not be here: h200, rtx4090, ...\n"
-         "  --list-devices       all of them\n"
-         "  --device-memory N    a CUDA device with that much memory: 16GiB\n"
-         "  --formula rule-of-thumb\n"
-         "                       also what the usual rule gives: weights (parameters x bytes) "
-         "+\n"
-         "                       KV cache + K x batch x sequence x hidden x layers (K = 10 to "
-         "20\n"
-         "                       bytes) + 10 to 20 %, and why the plan has less\n"
-         "  --json               the plan as one JSON object\n");
+    puts(
+        "usage: vramd plan MODEL [--json] [--weights TYPE] [--device CARD | --device-memory "
+        "N]\n"
+        "                  [--memory N] [--bandwidth N] [--for GOAL]\n"
+        "                  [--details] [--formula rule-of-thumb] [OPTIONS]\n"
+        "       vramd plan --list-devices\n\n"
+        "Says whether a model fits, in one line, then what takes how much, then what to do: "
+        "the\n"
+        "options that are best for latency, throughput and long contexts. Reads headers only.\n"
+        "Exit code 7 when it does not fit.\n\n"
+        "MODEL is a GGUF file, or the config.json of a model that need not be here.\n"
+        "  --weights TYPE       type of the weights of a config.json: bf16, Q8_0, Q4_K_M, "
+        "Q4_0,\n"
+        "                       FP8, AWQ, GPTQ-Int4, ...; else as the config says\n"
+        "  --memory N           memory of the machine, which may be more than this one has: "
+        "32GiB\n"
+        "  --device CARD        a CUDA device that need not be here: h200, rtx4090, ...\n"
+        "  --list-devices       all of them\n"
+        "  --device-memory N    a CUDA device with that much memory: 16GiB\n"
+        "  --formula rule-of-thumb\n"
+        "                       also what the usual rule gives: weights (parameters x bytes) "
+        "+\n"
+        "                       KV cache + K x batch x sequence x hidden x layers (K = 10 to "
+        "20\n"
+        "                       bytes) + 10 to 20 %, and why the plan has less\n"
+        "  --for GOAL           what to paste: latency, throughput (default) or context\n"
+        "  --bandwidth N        of the memory, for the estimate of tokens per second: 300GB/s\n"
+        "  --details            every term, and what each setting costs\n"
+        "  --json               the plan as one JSON object\n");
     options_print_help(stdout, NULL);
 }
 
@@ -92,56 +98,90 @@ static status make_card(const char *memory, char name[32], cuda_card *out, err *
     return OK;
 }
 
-static void print_json(const machine *m, const plan_verdict *v, bool rule) {
+/* The flags of this command beside the options. */
+typedef struct flags {
+    const char *card, *device_memory, *formula, *bandwidth, *goal, *lengths, *fit;
+    bool json, details, grid;
+} flags;
+
+/* What they mean, where they need reading. */
+typedef struct asked {
+    cuda_card card; /* of --device-memory, and its name */
+    char card_name[32];
+    plan_asked plan;
+    plan_goal goal;
+    plan_lengths lengths;
+} asked;
+
+static void print_json(const machine *m, const plan_answer *a, const plan_question *q,
+                       const plan_asked *asked) {
     buf b, more;
     buf_init(&b, NULL);
     buf_init(&more, NULL);
-    plan_verdict_json(&more, m, v);
-    if (rule) {
-        const rule_of_thumb r = rule_of_thumb_of(m);
-        rule_of_thumb_json(&more, &r);
-    }
-    plan_json(&b, &m->plan, m->on_device ? &m->host_plan : NULL, &m->model->program.config,
-              m->engine_opt.kv_k, m->engine_opt.kv_v, m->device, buf_str(&more));
+    plan_answer_json(&b, &more, a, m, q, asked);
     puts(buf_cstr(&b));
     buf_clear(&more);
     buf_clear(&b);
 }
 
-static void print_text(const machine *m, const plan_verdict *v, const plan_question *q,
-                       bool rule) {
-    plan_print(m, v, q);
-    if (!rule) return;
-    const rule_of_thumb r = rule_of_thumb_of(m);
-    rule_of_thumb_print(&r);
+static void print_text(const machine *m, const plan_answer *a, const plan_question *q,
+                       const flags *f, const asked *asked) {
+    plan_print(m, &a->verdict, q, f->details);
+    if (asked->plan.rule_of_thumb) {
+        const rule_of_thumb r = rule_of_thumb_of(m);
+        rule_of_thumb_print(&r);
+    }
+    if (asked->plan.fit) plan_fit_print(&a->fit, m);
+    if (asked->plan.grid) plan_grid_print(&a->grid, m);
+    if (q->lengths) plan_lengths_print(q->lengths, m);
+    plan_choices_print(a->choice, asked->goal, m, q, &a->bandwidth);
 }
 
-/* The flags of this command beside the options. */
-typedef struct flags {
-    const char *card, *device_memory, *formula;
-    bool json;
-} flags;
-
-static status read_flags(const flags *f, machine_wish *w, cuda_card *own, char name[32],
-                         err *e) {
+static status read_flags(const flags *f, machine_wish *w, asked *out, err *e) {
     status s = OK;
     if (f->card && f->device_memory)
         return err_set(e, ERR_INVALID, "--device and --device-memory name two devices");
     if (f->card) s = find_card(f->card, &w->card, e);
     if (f->device_memory) {
-        s = make_card(f->device_memory, name, own, e);
-        w->card = own;
+        s = make_card(f->device_memory, out->card_name, &out->card, e);
+        w->card = &out->card;
     }
+    if (s == OK && f->bandwidth &&
+        !plan_parse_bandwidth(str_of(f->bandwidth), &out->plan.bandwidth)) {
+        err_set(e, ERR_INVALID, "--bandwidth: \"%.40s\" is no bandwidth", f->bandwidth);
+        return err_hint(e, "for example 300GB/s");
+    }
+    if (s == OK && f->goal && !plan_goal_by_name(&out->goal, f->goal)) {
+        err_set(e, ERR_INVALID, "--for: \"%.40s\" is not known", f->goal);
+        return err_hint(e, "latency, throughput, context");
+    }
+    if (s == OK && f->fit &&
+        (!str_parse_bytes(str_of(f->fit), &out->plan.fit) || out->plan.fit >> 50 ||
+         !out->plan.fit)) {
+        err_set(e, ERR_INVALID, "--fit: \"%.40s\" is no memory", f->fit);
+        return err_hint(e, "for example 24GiB");
+    }
+    if (s == OK && f->lengths) s = plan_lengths_read(&out->lengths, f->lengths, e);
+    out->plan.grid = f->grid;
+    out->plan.rule_of_thumb = f->formula != NULL;
     if (s != OK || !f->formula || strcmp(f->formula, "rule-of-thumb") == 0) return s;
     err_set(e, ERR_INVALID, "--formula: \"%.40s\" is not known", f->formula);
     return err_hint(e, "rule-of-thumb");
 }
 
+static void say(const machine *m, const plan_question *q, const flags *f, const asked *asked) {
+    static plan_answer a; /* large for a stack */
+    plan_answer_make(&a, m, q, &asked->plan);
+    if (f->json)
+        print_json(m, &a, q, &asked->plan);
+    else
+        print_text(m, &a, q, f, asked);
+}
+
 int cmd_plan(int argc, char **argv) {
-    options o;
+    options o, usual;
     machine m = {0};
-    cuda_card own;
-    char own_name[32];
+    asked asked = {.goal = GOAL_THROUGHPUT};
     err e;
     if (args_take_word(&argc, argv, "--help")) return print_help(), 0;
     if (args_take_word(&argc, argv, "--list-devices")) return list_devices();
@@ -151,10 +191,17 @@ int cmd_plan(int argc, char **argv) {
     const flags f = {.card = args_take_value(&argc, argv, "--device"),
                      .device_memory = args_take_value(&argc, argv, "--device-memory"),
                      .formula = args_take_value(&argc, argv, "--formula"),
-                     .json = args_take_word(&argc, argv, "--json")};
+                     .bandwidth = args_take_value(&argc, argv, "--bandwidth"),
+                     .goal = args_take_value(&argc, argv, "--for"),
+                     .lengths = args_take_value(&argc, argv, "--lengths"),
+                     .fit = args_take_value(&argc, argv, "--fit"),
+                     .json = args_take_word(&argc, argv, "--json"),
+                     .grid = args_take_word(&argc, argv, "--grid"),
+                     .details = args_take_word(&argc, argv, "--details")};
     options_defaults(&o);
+    usual = o;
     status s = options_load(&o, &argc, argv, environ, NULL, &e);
-    if (s == OK) s = read_flags(&f, &w, &own, own_name, &e);
+    if (s == OK) s = read_flags(&f, &w, &asked, &e);
     if (s == OK && argc == 2) snprintf(o.model, sizeof o.model, "%s", argv[1]);
     if (s == OK && argc > 2) s = err_set(&e, ERR_INVALID, "more than one model is named");
     if (s == OK) s = machine_plan(&m, &o, &w, &e);
@@ -163,14 +210,13 @@ int cmd_plan(int argc, char **argv) {
         s = err_field(&e, "weights");
     }
     if (s == OK || (s == ERR_BUDGET && m.plan.terms.n)) {
-        const plan_question q = {&o, &w};
-        plan_verdict v;
-        plan_judge(&v, &m, &q);
-        if (f.json)
-            print_json(&m, &v, f.formula != NULL);
-        else
-            print_text(&m, &v, &q, f.formula != NULL);
+        const plan_question q = {.opt = &o,
+                                 .wish = &w,
+                                 .usual = &usual,
+                                 .lengths = f.lengths ? &asked.lengths : NULL};
+        say(&m, &q, &f, &asked);
     }
     machine_close(&m);
+    plan_lengths_clear(&asked.lengths);
     return s == OK ? 0 : command_failed("plan", &e);
 }

@@ -10,11 +10,13 @@
 #define COMMAND_LIST(X)                                                                        \
     X(serve, "serve a model over HTTP")                                                        \
     X(generate, "answer one prompt on the terminal")                                           \
+    X(eval, "perplexity of a text, and KL against a stored reference")                         \
     X(plan, "print what a model will take, by class, without loading it")                      \
     X(inspect, "print metadata and tensors of a GGUF file")                                    \
     X(tokenize, "text on stdin to token ids")                                                  \
     X(key, "make an API key and its line for api_keys_file")                                   \
     X(bench, "put load on an OpenAI-compatible server and measure it")                         \
+    X(top, "watch memory, KV cache and sequences of a running server")                         \
     X(version, "print the version and what was built in")
 
 #define X(name, help) int cmd_##name(int argc, char **argv);

@@ -19,6 +19,7 @@
 #include "daemon/planned_model.h"
 
 enum { DEFAULT_CONTEXT = 8192, DEFAULT_TOKENS_PER_SEQ = 1024, MIN_LOGIT_ROWS = 16 };
+static const uint64_t SCORED_LOGITS_BYTES = 64 << 20;
 
 /* Calibrated on Debian 12, x86-64 (anonymous memory of a daemon after its first requests, minus
  * its ledger; 1, 2 and 4 threads): the C library, libuv, libmicrohttpd's tables, PCRE2's JIT
@@ -68,7 +69,21 @@ static dtype kv_type_of(const char *option, uint32_t value, dtype other) {
     return t;
 }
 
-static void set_engine_options(machine *m, uint32_t logit_rows) {
+/* Rows of a step with logits. Where prompts are scored, every row has them, so that they limit
+ * the rows of a step: as many as SCORED_LOGITS_BYTES hold. */
+static uint32_t logit_rows_of(const machine *m, const machine_wish *w) {
+    const options *o = &m->opt;
+    const uint64_t row = sizeof(float) * (uint64_t)m->model->program.config.n_vocab;
+    uint64_t rows = o->max_num_seqs;
+    if (rows > 1 && rows < MIN_LOGIT_ROWS) rows = MIN_LOGIT_ROWS;
+    if (!w->scores) return (uint32_t)rows;
+    uint64_t wanted = SCORED_LOGITS_BYTES / row;
+    if (wanted > o->max_num_batched_tokens) wanted = o->max_num_batched_tokens;
+    if (rows < MIN_LOGIT_ROWS) rows = MIN_LOGIT_ROWS;
+    return (uint32_t)(rows > wanted ? rows : wanted);
+}
+
+static void set_engine_options(machine *m, const machine_wish *w, uint32_t logit_rows) {
     const options *o = &m->opt;
     const dtype kv = kv_type_of("kv_cache_dtype", o->kv_cache_dtype, DT_F16);
     engine_options *x = &m->engine_opt;
@@ -82,6 +97,7 @@ static void set_engine_options(machine *m, uint32_t logit_rows) {
                           .batch_invariant = o->batch_invariant,
                           .n_threads = o->threads,
                           .hidden = m->pooling != POOL_OFF,
+                          .keep_logits = w->keep_logits,
                           .plugin = o->cuda_plugin};
     CHECK(cpu_isa_by_name(options_word("cpu_isa", o->cpu_isa), &x->isa));
     CHECK(activation_dtype_by_name(options_word("activation_dtype", o->activation_dtype),
@@ -117,10 +133,8 @@ static status resolve(machine *m, const machine_wish *w, err *e) {
         return err_hint(e, "each running sequence needs a row in a step");
     }
     if (o->request_memory == 0) o->request_memory = wanted_request_memory(o);
-    uint32_t logit_rows = o->max_num_seqs > 1 && o->max_num_seqs < MIN_LOGIT_ROWS
-                              ? MIN_LOGIT_ROWS
-                              : o->max_num_seqs;
-    set_engine_options(m, logit_rows);
+    const uint32_t logit_rows = logit_rows_of(m, w);
+    set_engine_options(m, w, logit_rows);
     m->sched_conf = (sched_config){.block_tokens = o->block_size,
                                    .max_seqs = o->max_num_seqs,
                                    .max_waiting = o->max_waiting + o->max_num_seqs,
@@ -187,12 +201,10 @@ static void list_terms(const machine *m, terms *t) {
     const uint32_t n_vocab = m->model->program.config.n_vocab;
     terms_add(t, MEM_SCHEDULER, TERM_EXACT, runner_bytes(&m->sched_conf, n_vocab),
               "steps in flight, masks of %u x %u tokens", m->sched_conf.max_seqs, n_vocab);
-    if (m->file) {
-        terms_add(t, MEM_TOKENIZER, TERM_EXACT,
-                  tokenizer_plan_bytes_pre(m->file, str_of(m->opt.pre_tokenizer)),
-                  "vocabulary");
+    if (m->header_bytes) {
+        terms_add(t, MEM_TOKENIZER, TERM_EXACT, m->tokenizer_bytes, "vocabulary");
         terms_add(t, MEM_TOKENIZER, TERM_EXACT, m->chat_bytes, "chat templates");
-        terms_add(t, MEM_LOADING, TERM_EXACT, checkpoint_header_bytes(m->file), "GGUF headers");
+        terms_add(t, MEM_LOADING, TERM_EXACT, m->header_bytes, "GGUF headers");
         terms_last_while_loading(t);
     } else {
         terms_add(t, MEM_TOKENIZER, TERM_ASSUMED, (uint64_t)n_vocab * 64,
@@ -235,33 +247,25 @@ static status engine_terms(machine *m, const machine_wish *w, terms *t, kv_reque
         s = m->backend->terms(&m->model->program, &m->engine_opt, t, kv, e);
     }
     const bool option = s == ERR_UNSUPPORTED && strcmp(e->field, "activation_dtype") == 0;
-    if (s != ERR_UNSUPPORTED || m->file || option) return s;
+    if (s != ERR_UNSUPPORTED || m->header_bytes || option) return s;
     const err why = *e;
     return planned_model_terms(m, t, kv, &why, e);
 }
 
-status machine_plan(machine *m, const options *o, const machine_wish *w, err *e) {
-    *m = (machine){.opt = *o};
+/* The plan of a machine whose model is open, whose options are resolved and whose engine and
+ * budgets are chosen. */
+static status solve(machine *m, const machine_wish *w, err *e) {
     terms t = {0};
     kv_request kv = {0};
-    status s = open_model(m, w->weights, e);
-    if (s == OK) s = default_sampling(&m->sampling, o, m->file, w->greedy ? 0 : 1, e);
-    if (s == OK) s = resolve(m, w, e);
-    if (s == OK) s = engine_choose(m, w, e);
-    if (s == OK && m->file) s = machine_find_templates(m, e);
+    status s = engine_terms(m, w, &t, &kv, e);
     if (s != OK) goto done;
-    set_name(m);
-    m->n_params = model_config_params(&m->model->program.config);
-    m->weight_bytes = program_weight_bytes(&m->model->program);
-    s = engine_terms(m, w, &t, &kv, e);
-    if (s != OK) goto done;
-    kv.block_tokens = o->block_size;
+    kv.block_tokens = m->opt.block_size;
     kv.max_seqs = m->opt.max_num_seqs;
     kv.max_rows = m->opt.max_num_batched_tokens;
     kv.in_proportion = w->in_proportion;
     set_groups(m, &kv);
     list_terms(m, &t);
-    if (w->extra) w->extra(w->arg, m, &t);
+    if (m->extra) m->extra(m->extra_arg, m, &t);
     kv.min_tokens = m->opt.max_model_len;
     kv.max_tokens = (uint64_t)m->opt.max_model_len * m->opt.max_num_seqs;
     kv.want_tokens = m->opt.kv_cache_tokens;
@@ -282,13 +286,70 @@ done:
     return s;
 }
 
+status machine_plan(machine *m, const options *o, const machine_wish *w, err *e) {
+    *m = (machine){.given = *o, .opt = *o, .extra = w->extra, .extra_arg = w->arg};
+    status s = open_model(m, w->weights, e);
+    if (s == OK) s = default_sampling(&m->sampling, o, m->file, w->greedy ? 0 : 1, e);
+    if (s == OK) s = resolve(m, w, e);
+    if (s == OK) s = engine_choose(m, w, e);
+    if (s == OK && m->file) s = machine_find_templates(m, e);
+    if (s != OK) return s;
+    set_name(m);
+    m->n_params = model_config_params(&m->model->program.config);
+    m->weight_bytes = program_weight_bytes(&m->model->program);
+    if (m->file) {
+        m->tokenizer_bytes = tokenizer_plan_bytes_pre(m->file, str_of(o->pre_tokenizer));
+        m->header_bytes = checkpoint_header_bytes(m->file);
+    }
+    return solve(m, w, e);
+}
+
+/* What of a machine depends on its model, its engine and its budgets alone. */
+static void borrow(machine *m, const machine *of, const options *o) {
+    *m = (machine){.given = *o,
+                   .opt = *o,
+                   .borrowed = true,
+                   .extra = of->extra,
+                   .extra_arg = of->extra_arg,
+                   .model = of->model,
+                   .counted = of->counted,
+                   .text_part = of->text_part,
+                   .stored = of->stored,
+                   .backend = of->backend,
+                   .budget = of->budget,
+                   .host_budget = of->host_budget,
+                   .on_device = of->on_device,
+                   .card = of->card,
+                   .tokenizer_bytes = of->tokenizer_bytes,
+                   .header_bytes = of->header_bytes,
+                   .chat_bytes = of->chat_bytes,
+                   .sampling = of->sampling,
+                   .n_params = of->n_params,
+                   .weight_bytes = of->weight_bytes};
+    memcpy(m->not_served, of->not_served, sizeof m->not_served);
+    memcpy(m->device, of->device, sizeof m->device);
+    memcpy(m->name, of->name, sizeof m->name);
+    m->opt.backend = of->on_device ? BACKEND_CUDA : BACKEND_CPU;
+}
+
+status machine_plan_again(machine *m, const machine *of, const options *o,
+                          const machine_wish *w, err *e) {
+    borrow(m, of, o);
+    status s = resolve(m, w, e);
+    m->engine_opt.device = of->engine_opt.device;
+    m->engine_opt.n_sms = of->engine_opt.n_sms;
+    if (w->budget) m->budget = *w->budget;
+    if (w->uncut) m->budget = m->host_budget = budget_unlimited();
+    return s == OK ? solve(m, w, e) : s;
+}
+
 status machine_reserve(machine *m, err *e) {
     status s = ledger_open(&m->ledger, host_plan(m), e);
     if (s == OK && m->on_device) s = ledger_open(&m->device_ledger, &m->plan, e);
     if (s != OK) return s;
     const terms *t = &host_plan(m)->terms;
     CHECK(ledger_reserve(m->ledger, MEM_RUNTIME, terms_sum(t, MEM_RUNTIME)));
-    CHECK(ledger_reserve(m->ledger, MEM_LOADING, checkpoint_header_bytes(m->file)));
+    CHECK(ledger_reserve(m->ledger, MEM_LOADING, m->header_bytes));
     if (terms_sum(t, MEM_REQUESTS) == 0) return OK;
     return pool_open(&m->pool, m->ledger, MEM_REQUESTS, m->opt.request_memory, e);
 }
@@ -306,7 +367,7 @@ static void tokenizer_give(void *self, void *p, size_t got) {
 
 static void close_file(machine *m) {
     if (!m->file) return;
-    if (m->ledger) ledger_release(m->ledger, MEM_LOADING, checkpoint_header_bytes(m->file));
+    if (m->ledger) ledger_release(m->ledger, MEM_LOADING, m->header_bytes);
     checkpoint_close(m->file);
     m->file = NULL;
     malloc_trim(0); /* what parsing left on the heap belongs to the system again */
@@ -345,6 +406,7 @@ status machine_load(machine *m, err *e) {
 }
 
 void machine_close(machine *m) {
+    if (m->borrowed) m->model = NULL;
     if (m->ledger) {
         ledger_free(m->ledger, m->runner_mem);
         ledger_free(m->ledger, m->sched);

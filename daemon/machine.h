@@ -12,9 +12,12 @@
 #include "text/template.h"
 
 typedef struct machine {
+    options given;    /* by the operator */
     options opt;      /* resolved: no zero that means "by itself" is left, but port */
     checkpoint *file; /* until loaded */
     model *model;
+
+    bool borrowed; /* the model is another machine's: of machine_plan_again */
 
     /* Of a model that is planned by its config.json: */
     bool counted;         /* no engine runs it */
@@ -37,6 +40,7 @@ typedef struct machine {
     ledger *ledger;        /* the host's */
     ledger *device_ledger; /* NULL unless on_device */
     char device[16];       /* "cpu", "cuda:0" */
+    const cuda_card *card; /* which that is, of the table; NULL: the CPU, or not in the table */
     pool *pool;
     chunks tok_src; /* where tok takes its memory: must outlive it */
     tokenizer *tok;
@@ -53,6 +57,10 @@ typedef struct machine {
     const char *names; /* all of them, separated by commas; NULL: name alone */
     sampling sampling; /* defaults: of the options, else of the model file, else of the wish */
     uint64_t n_params, weight_bytes, sched_bytes;
+    void (*extra)(void *arg, const struct machine *, terms *); /* the wish's */
+    void *extra_arg;
+    /* of a model file: the vocabulary as it is held, and the parsed headers; 0: a config.json */
+    uint64_t tokenizer_bytes, header_bytes;
 } machine;
 
 /* What a subcommand wants besides the options. All zero is fine. */
@@ -61,11 +69,14 @@ typedef struct machine_wish {
     bool elsewhere;     /* for a machine that may have more memory than this one */
     bool uncut;         /* the budgets hold whatever is wanted: for differences between plans */
     bool in_proportion; /* kv_request's */
+    const budget *budget; /* of machine_plan_again, in place of the one that was chosen */
 
     const char *weights;   /* type of the matrices when the model is a config.json */
     const cuda_card *card; /* plan for this device, which need not be here */
     uint32_t at_most_len;  /* max_model_len = 0 means at most this (0: DEFAULT_CONTEXT) */
     bool greedy;           /* temperature 0 where neither options nor model file say; else 1 */
+    bool scores;      /* every row of a prompt yields logits: as many rows as is sensible */
+    bool keep_logits; /* the engine gives them as they were before sampling */
     void (*extra)(void *arg, const machine *, terms *); /* lists its own terms */
     void *arg;
 } machine_wish;
@@ -73,6 +84,12 @@ typedef struct machine_wish {
 /* Opens the model (a GGUF file or a config.json) and solves the plan. On ERR_BUDGET m->plan is
  * filled in. In any case machine_close(m) afterwards. */
 status machine_plan(machine *m, const options *, const machine_wish *, err *);
+/* The plan of the same model on the same engine within the same budgets (but for the wish's
+ * budget and uncut), with other options: reads no file. of: planned, or loaded; it lends its model until *m
+ * is closed. Options of model, templates, tokenizer, engine and budget must be those of of; the
+ * wish's weights, card and extra do not count. Any thread; errors as machine_plan. */
+status machine_plan_again(machine *, const machine *of, const options *, const machine_wish *,
+                          err *);
 /* The ledger and what must exist before loading: the pool of requests. */
 status machine_reserve(machine *m, err *);
 /* The first step of machine_load: all that it can refuse before it reads weights. */

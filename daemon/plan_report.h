@@ -4,12 +4,14 @@
 #define VRAMD_DAEMON_PLAN_REPORT_H
 
 #include "base/buf.h"
-#include "daemon/machine.h"
+#include "daemon/plan_lengths.h"
 
 /* What was asked for, so that it can be planned again with one thing changed. */
 typedef struct plan_question {
-    const options *opt;       /* as given, not resolved */
-    const machine_wish *wish; /* likewise */
+    const options *opt;          /* as given, not resolved */
+    const machine_wish *wish;    /* likewise */
+    const options *usual;        /* what opt is compared with: a difference is a wish */
+    const plan_lengths *lengths; /* of the requests; NULL: not known */
 } plan_question;
 
 /* One change after which it fits. */
@@ -48,8 +50,8 @@ enum { RULE_K_LEAST = 10, RULE_K_MOST = 20, RULE_OVERHEAD_LEAST = 10, RULE_OVERH
 
 rule_of_thumb rule_of_thumb_of(const machine *m);
 
-/* On stdout. */
-void plan_print(const machine *m, const plan_verdict *, const plan_question *);
+/* On stdout. details: each term instead of the sums of classes, and what each setting costs. */
+void plan_print(const machine *m, const plan_verdict *, const plan_question *, bool details);
 void rule_of_thumb_print(const rule_of_thumb *);
 /* As members of the plan's JSON object, each with a comma in front. */
 void plan_verdict_json(buf *, const machine *m, const plan_verdict *);

@@ -84,7 +84,7 @@ static bool make_headers(load_client *c) {
     /* "Expect:" takes a round trip of large bodies out. */
     bool ok = add_header(c, "Content-Type: application/json") &&
               add_header(c, "Accept: text/event-stream, application/json") &&
-              add_header(c, "Expect:") && add_header(c, "User-Agent: vramd-bench");
+              add_header(c, "Expect:") && add_header(c, "User-Agent: vramd");
     if (ok && c->spec->key) {
         char line[1200];
         snprintf(line, sizeof line, "Authorization: Bearer %.1100s", c->spec->key);
@@ -152,6 +152,7 @@ void load_client_wake(load_client *c) {
 static void set_common(const load_client *c, CURL *h, char *error) {
     curl.easy_setopt(h, CURLOPT_ERRORBUFFER, error);
     curl.easy_setopt(h, CURLOPT_HTTPHEADER, c->headers);
+    if (c->spec->socket) curl.easy_setopt(h, CURLOPT_UNIX_SOCKET_PATH, c->spec->socket);
     curl.easy_setopt(h, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
     curl.easy_setopt(h, CURLOPT_PROTOCOLS_STR, "http,https");
     curl.easy_setopt(h, CURLOPT_NOSIGNAL, 1L);
@@ -183,7 +184,7 @@ status load_client_ask(load_client *c, const char *path, const buf *body, int *h
     *http = (int)code;
     if (rc == CURLE_OK) return OK;
     err_set(e, ERR_UNAVAILABLE, "%s: %s", url, error[0] ? error : curl.easy_strerror(rc));
-    return err_hint(e, "is the server running? --url is %s", c->spec->url);
+    return err_hint(e, "is the server running? The URL is %s", c->spec->url);
 }
 
 /* ---- the loop ---- */

@@ -24,7 +24,8 @@ typedef enum load_mode { LOAD_CLOSED, LOAD_OPEN, LOAD_TRACE } load_mode;
 typedef enum load_prompts { PROMPTS_AUTO, PROMPTS_IDS, PROMPTS_TEXT } load_prompts;
 
 typedef struct load_spec {
-    const char *url; /* scheme, host and port; no path, no slash at the end */
+    const char *url;    /* scheme, host and port; no path, no slash at the end */
+    const char *socket; /* path of the Unix socket to connect to instead; NULL: TCP */
     const char *model;
     const char *key;     /* NULL: none */
     bool chat, keep_eos; /* keep_eos: ignore_eos is not sent */

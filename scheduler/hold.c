@@ -17,11 +17,19 @@ uint32_t hold_count(const sched *s, uint32_t slot) {
     return n;
 }
 
-static int32_t take(seq_group *g) {
+static int32_t take(sched *s, seq_group *g) {
     bool evicted;
     int32_t block = blocks_take(&g->kv, &evicted);
     if (evicted) prefix_forget(&g->index, block);
+    s->count.prefix_cache_evictions += evicted;
     return block;
+}
+
+/* One holder less. */
+static void give(sched *s, seq_group *g, int32_t block, uint64_t touched_by) {
+    const uint32_t n_out = g->kv.n_out;
+    if (blocks_drop(&g->kv, block, touched_by, s->n_committed)) prefix_forget(&g->index, block);
+    if (g->kv.n_out > n_out) g->left = s->n_planned;
 }
 
 static void set_held(const sched *s, seq_group *g, uint32_t slot, uint32_t first, uint32_t n) {
@@ -67,7 +75,7 @@ void hold_start(sched *s, uint32_t slot, const start *st, uint32_t n_blocks) {
         if (g->window)
             g->reserved += group_part(g, n_blocks);
         else
-            for (uint32_t i = st->n_found; i < n_blocks; i++) table[i] = take(g);
+            for (uint32_t i = st->n_found; i < n_blocks; i++) table[i] = take(s, g);
     }
     hold_cover(s, slot, copies ? prompt : 0);
     for (uint32_t k = 0; copies && k < s->n_groups; k++) copy_last(s, k, slot, st);
@@ -79,7 +87,7 @@ void hold_cover(sched *s, uint32_t slot, uint32_t end) {
         seq_group *g = &s->group[k];
         if (!g->window) continue;
         held *own = &g->held[slot];
-        while (own->n < n) table_of(s, g, slot)[own->n++] = take(g);
+        while (own->n < n) table_of(s, g, slot)[own->n++] = take(s, g);
     }
 }
 
@@ -90,7 +98,7 @@ void hold_grow(sched *s, uint32_t slot) {
         if (g->window)
             g->reserved += group_part(g, h->n_blocks + 1) - group_part(g, h->n_blocks);
         else
-            table_of(s, g, slot)[h->n_blocks] = take(g);
+            table_of(s, g, slot)[h->n_blocks] = take(s, g);
     }
     h->n_blocks++;
     hold_cover(s, slot, h->next_pos + 1);
@@ -126,7 +134,7 @@ void hold_release(sched *s, uint32_t slot) {
         seq_group *g = &s->group[k];
         const int32_t *table = table_of(s, g, slot);
         held own = held_of(s, g, slot);
-        while (own.n > own.first) blocks_drop(&g->kv, table[--own.n], step, s->n_committed);
+        while (own.n > own.first) give(s, g, table[--own.n], step);
         if (g->window) g->reserved -= group_part(g, h->n_blocks);
     }
     h->n_blocks = 0;
@@ -140,7 +148,7 @@ void hold_shrink(sched *s, uint32_t slot, uint32_t n) {
         seq_group *g = &s->group[k];
         const uint32_t less = group_part(g, h->n_blocks) - group_part(g, n);
         held own = held_of(s, g, slot);
-        while (own.n > n) blocks_drop(&g->kv, table_of(s, g, slot)[--own.n], 0, s->n_committed);
+        while (own.n > n) give(s, g, table_of(s, g, slot)[--own.n], 0);
         if (h->state == SEQ_PAUSED) g->parked -= less;
         if (!g->window) continue;
         g->held[slot].n = own.n;
@@ -163,7 +171,7 @@ void hold_release_unseen(sched *s, uint32_t slot, uint32_t n_committed) {
         uint32_t first = first_seen(s, g, n_committed);
         /* The oldest is the least worth keeping: it is forgotten first. */
         for (uint32_t i = own->first; i < first; i++) {
-            blocks_drop(&g->kv, table[i], 0, s->n_committed);
+            give(s, g, table[i], 0);
             table[i] = -1;
         }
         set_held(s, g, slot, first, own->n);
@@ -171,9 +179,9 @@ void hold_release_unseen(sched *s, uint32_t slot, uint32_t n_committed) {
 }
 
 void hold_unpin(sched *s, const sched_step *st) {
-    for (uint32_t i = 0; i < st->n_copies; i++) {
+    for (uint32_t i = 0; i < st->n_copies - st->n_moves; i++) {
         seq_group *g = &s->group[st->copy[i].group];
-        blocks_drop(&g->kv, st->copy[i].from, 0, s->n_committed);
+        give(s, g, st->copy[i].from, 0);
         g->n_pinned--;
         g->reserved -= g->window > 0;
     }

@@ -14,8 +14,10 @@
     X(generated_tokens, "Tokens generated.")                                                   \
     X(recomputed_tokens, "Tokens computed again after a preemption.")                          \
     X(logits_not_finite, "Rows of logits that were not finite; each ended its request.")       \
+    X(moved_blocks, "KV blocks moved because a pool became smaller.")                          \
     X(prefix_cache_queries, "Prompt tokens looked up in the prefix cache.")                    \
-    X(prefix_cache_hits, "Prompt tokens found in the prefix cache.")
+    X(prefix_cache_hits, "Prompt tokens found in the prefix cache.")                           \
+    X(prefix_cache_evictions, "Cached KV blocks that were taken for other content.")
 
 #define SCHED_COUNTER_FIELD(name, help) uint64_t name;
 typedef struct sched_counters {

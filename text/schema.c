@@ -8,6 +8,7 @@
 
 #include "base/utf8.h"
 #include "text/jinja_value.h"
+#include "text/regex.h"
 #include "text/schema_in.h"
 
 enum {
@@ -30,6 +31,23 @@ static rule text(translator *t, const char *z) {
 }
 
 /* Between tokens: nothing, a blank, or the begin of a line with up to 20 blanks. */
+/* A pattern of nothing but white space. */
+static status read_white_space(translator *t) {
+    static const char blanks[] = " \t\n\r";
+    const str p = t->opt.white_space;
+    dfa d;
+    if (t->opt.compact) t->gap = RULE_EMPTY;
+    if (!p.len || t->opt.compact) return OK;
+    status st = rules_regex(t->r, p, &t->gap, t->e);
+    if (st == OK) st = dfa_build(&d, t->r, t->gap, NULL, &t->limits, t->mem, t->e);
+    for (uint32_t i = 0; st == OK && i < d.first[d.n]; i++)
+        for (uint32_t c = d.edge[i].lo; st == OK && c <= d.edge[i].hi; c++)
+            if (!c || c > ' ' || !strchr(blanks, (int)c))
+                st = err_set(t->e, ERR_INVALID,
+                             "the white space pattern matches what is no white space");
+    return st;
+}
+
 static rule gap(translator *t) {
     if (!t->gap) {
         rule blanks = rules_repeat(t->r, text(t, " "), 0, GAP_BLANKS);
@@ -40,9 +58,10 @@ static rule gap(translator *t) {
 }
 
 static rule colon(translator *t) {
+    const bool own = t->opt.compact || t->opt.white_space.len;
     if (!t->blank)
-        t->blank =
-            rules_seq(t->r, (rule[]){text(t, ":"), rules_optional(t->r, text(t, " "))}, 2);
+        t->blank = rules_seq(
+            t->r, (rule[]){text(t, ":"), own ? gap(t) : rules_optional(t->r, text(t, " "))}, 2);
     return t->blank;
 }
 
@@ -373,7 +392,8 @@ static bool is_closed(const translator *t, const shape *s) {
     bool lists = false;
     if (!t->opt.closed || s->loose_members) return false;
     for (const cell *c = s->objects; c; c = c->next) {
-        lists |= json_object_size(json_object_get(c->v, "properties")) > 0;
+        lists |= json_object_size(json_object_get(c->v, "properties")) > 0 &&
+                 schema_types(json_object_get(c->v, "type")) & TYPE_OBJECT;
         if (json_object_get(c->v, "additionalProperties") ||
             json_object_get(c->v, "patternProperties"))
             return false;
@@ -412,6 +432,7 @@ static status other_members(translator *t, const shape *s, members *m) {
         if (st != OK) return st;
         rule label =
             any_name ? schema_plain_string(t, 0, RULE_UNBOUNDED) : schema_string_rule(t, &d);
+        label = schema_behind_mark(t, label);
         alt[n_alt++] = rules_seq(t->r, (rule[]){label, colon(t), value}, 3);
     }
     m->others = rules_alt(t->r, alt, n_alt);
@@ -434,13 +455,16 @@ static status known_members(translator *t, const shape *s, members *m) {
         if (st == OK && (!s->names || dfa_takes(&allowed, c->key)))
             st = schema_rule(t, l.v, l.n, &value);
         m->required[i] = has_name(s->required, c->key);
-        m->item[i] = rules_seq(t->r, (rule[]){schema_text_rule(t, c->key), colon(t), value}, 3);
+        rule label = schema_behind_mark(t, schema_text_rule(t, c->key));
+        m->item[i] = rules_seq(t->r, (rule[]){label, colon(t), value}, 3);
     }
     return st;
 }
 
 /* The members as a graph. With `rows` counts: state 2 * (c * (n + 1) + i) stands before the i-th
- * known name, a member must follow; + 1 behind a member. Of counts above the last it is the last. */
+ * known name, a member must follow; + 1 behind a member. Of counts above the last it is the last.
+ * The mark that every name begins with belongs to the separator: where white space may stand the
+ * position is one state then, and not one for each name. */
 static status members_graph(translator *t, const shape *s, const members *m, uint32_t rows,
                             rule *out) {
     uint32_t n = m->n, cols = n + 1, k = 0;
@@ -450,7 +474,7 @@ static status members_graph(translator *t, const shape *s, const members *m, uin
     bool *final = arena_zalloc(t->mem, states);
     rule_edge *edge = arena_alloc(t->mem, states * 3 * sizeof *edge);
     if (!final || !edge) return schema_no_memory(t);
-    rule sep = comma(t);
+    rule sep = rules_seq(t->r, (rule[]){comma(t), text(t, "\"")}, 2);
     uint32_t last = n; /* from here on all are optional */
     while (last > 0 && !m->required[last - 1]) last--;
     for (uint32_t c = 0; c < rows; c++)
@@ -492,7 +516,7 @@ static status object_rule(translator *t, const shape *s, rule *out) {
     st = members_graph(t, &count, &m, counted + 1, &body);
     if (st != OK) return st;
     bool may_be_empty = n_required == 0 && s->min_members == 0;
-    rule some = rules_seq(t->r, (rule[]){gap(t), body, gap(t)}, 3);
+    rule some = rules_seq(t->r, (rule[]){gap(t), text(t, "\""), body, gap(t)}, 4);
     body = rules_alt(
         t->r,
         (rule[]){may_be_empty ? RULE_EMPTY : RULE_NEVER, s->max_members ? some : RULE_NEVER},
@@ -609,6 +633,8 @@ static status new_memo(translator *t, const literal *l, uint32_t n, rule *out) {
 }
 
 status schema_rule(translator *t, const literal *l, uint32_t n, rule *out) {
+    if (!rules_spend(t->r, 20 + t->n_memo))
+        return err_set(t->e, ERR_INVALID, "the JSON schema is too large");
     for (uint32_t i = 0; i < t->n_memo; i++)
         if (same_set(&t->memo[i], l, n)) return *out = t->memo[i].r, OK;
     shapes all = {0};
@@ -633,11 +659,12 @@ static status translate(rules *r, const json_t *schema, const schema_options *op
                     .opt = *opt,
                     .e = e,
                     .is_empty = schema_is_empty,
-                    .limits = {.max_states = 8000, .work = 20 * 1000 * 1000}};
+                    .limits = {.max_states = 8000, .work = r->work}};
     t.memo = arena_alloc(t.mem, MAX_MEMO * sizeof *t.memo);
     if (!t.memo) return schema_no_memory(&t);
     t.nested_ids = schema_has_ids(&t);
-    status st = schema_rule(&t, &(literal){schema, false}, 1, out);
+    status st = read_white_space(&t);
+    if (st == OK) st = schema_rule(&t, &(literal){schema, false}, 1, out);
     /* A negation that lacks a part for want of memory would allow too much. */
     return st == OK && t.mem->failed ? schema_no_memory(&t) : st;
 }
@@ -650,10 +677,10 @@ status rules_json_schema(rules *r, const json_t *schema, const schema_options *o
     return st;
 }
 
-status rules_json_object(rules *r, rule *out, err *e) {
+status rules_json_object(rules *r, const schema_options *o, rule *out, err *e) {
     arena *before = json_use_arena(rules_arena(r));
     json_t *schema = json_pack("{s:s}", "type", "object");
-    const schema_options plain = {0};
+    const schema_options plain = {.compact = o->compact, .white_space = o->white_space};
     status st = schema ? translate(r, schema, &plain, out, e)
                        : err_set(e, ERR_NO_MEMORY, "no memory for a JSON schema");
     json_use_arena(before);

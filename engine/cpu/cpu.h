@@ -43,7 +43,7 @@ typedef struct cpu_engine {
     cpu_op *op; /* [program->n_ops] */
     unsigned char *weights, *activations, *workspace;
     unsigned char *kv[PROGRAM_MAX_GROUPS];
-    float *logits, *kept; /* kept: heap, only if asked for */
+    float *logits, *kept; /* kept: behind them, NULL unless opt.keep_logits */
     double rope_scale[PROGRAM_MAX_ROPES];
     cpu_step step;
     bool submitted;
@@ -59,6 +59,9 @@ status cpu_load(cpu_engine *, err *);
 
 /* plan_step.c. Checks a batch and fills the tables of the step. Errors: ERR_INVALID. */
 status cpu_step_init(cpu_engine *, const batch *, err *);
+
+/* kv_resize.c. engine_kv_resize. */
+status cpu_kv_resize(engine *, const uint32_t n_blocks[PLAN_MAX_GROUPS], err *);
 
 /* step.c. Runs the step on the team. */
 void cpu_step_run(cpu_engine *);

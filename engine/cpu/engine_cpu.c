@@ -67,6 +67,7 @@ static status alloc_arenas(cpu_engine *e, err *er) {
     p = NULL;
     if (s == OK) s = ledger_alloc(e->ledger, &p, MEM_LOGITS, l->logits_bytes, "logits", er);
     e->logits = p;
+    if (s == OK && e->opt.keep_logits) e->kept = e->logits + l->kept_at / sizeof(float);
     p = NULL;
     if (s == OK)
         s = ledger_alloc(e->ledger, &p, MEM_WORKSPACE, l->workspace_bytes, "workspace", er);
@@ -78,12 +79,16 @@ static status alloc_arenas(cpu_engine *e, err *er) {
 static status alloc_kv(cpu_engine *e, err *er) {
     status s = OK;
     for (uint32_t g = 0; g < e->program->n_groups && s == OK; g++) {
-        uint64_t bytes = kv_block_bytes(&e->layout.kv[g], e->program->group[g].n_layers);
+        const uint64_t block = kv_block_bytes(&e->layout.kv[g], e->program->group[g].n_layers);
+        const uint32_t n = e->opt.n_blocks[g];
+        uint64_t bytes = 0, most = 0;
         void *p = NULL;
-        if (!mul_u64(bytes, e->opt.n_blocks[g], &bytes))
-            return err_set(er, ERR_INVALID, "%u blocks of KV cache exceed 2^64 bytes",
-                           e->opt.n_blocks[g]);
-        s = ledger_alloc(e->ledger, &p, MEM_KV, bytes, "KV cache", er);
+        if (!e->opt.max_blocks[g]) e->opt.max_blocks[g] = n;
+        if (n > e->opt.max_blocks[g] || !mul_u64(block, n, &bytes) ||
+            !mul_u64(block, e->opt.max_blocks[g], &most))
+            return err_set(er, ERR_INVALID, "%u of %u blocks of KV cache: more than can be", n,
+                           e->opt.max_blocks[g]);
+        s = ledger_alloc_within(e->ledger, &p, MEM_KV, bytes, most, "KV cache", er);
         e->kv[g] = p;
     }
     return s;
@@ -115,7 +120,6 @@ static void cpu_close(engine *head) {
     ledger_free(e->ledger, e->workspace);
     for (uint32_t g = 0; g < PROGRAM_MAX_GROUPS; g++) ledger_free(e->ledger, e->kv[g]);
     cpu_layout_clear(&e->layout);
-    free(e->kept);
     free(e->previous);
     free(e->drew);
     free(e->op);
@@ -200,12 +204,6 @@ static void cpu_info(const engine *head, engine_info *out) {
              e->opt.n_threads);
 }
 
-static status cpu_keep_logits(engine *head, err *er) {
-    cpu_engine *e = (cpu_engine *)head;
-    if (!e->kept) e->kept = malloc(e->layout.logits_bytes);
-    return e->kept ? OK : mem_exhausted(er, MEM_RUNTIME, "kept logits");
-}
-
 const backend backend_cpu = {
     .name = "cpu",
     .terms = cpu_terms,
@@ -214,5 +212,5 @@ const backend backend_cpu = {
     .submit = cpu_submit,
     .collect = cpu_collect,
     .info = cpu_info,
-    .keep_logits = cpu_keep_logits,
+    .kv_resize = cpu_kv_resize,
 };

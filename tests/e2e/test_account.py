@@ -42,6 +42,8 @@ def test_a_running_sequence_is_in_the_account(daemon):
     (seq,) = m["sequences"]
     kv = m["kv"]
     assert seq["state"] == "running" and 100 < seq["tokens"] <= 500
+    assert seq["prompt_tokens"] == 100 and seq["cached_tokens"] <= 96 and seq["tenant"] is None
+    assert 0 < seq["itl_ms"] / 1000 * (seq["tokens"] - 101) < seq["age_s"] < 60
     assert seq["blocks"] * 16 >= seq["tokens"] - 1 and seq["bytes"] == seq["blocks"] * 16 * kv["bytes_per_token"]
     # The list and the cache are at most a step, here a token and so a block, apart.
     assert 0 <= kv["used"] - seq["blocks"] <= 1 and kv["used"] + kv["free"] + kv["cached"] == kv["blocks"]
@@ -50,6 +52,40 @@ def test_a_running_sequence_is_in_the_account(daemon):
     assert now["vramd_kv_blocks"][(("state", "used"),)] >= kv["used"]
     daemon.wait_free()
     assert daemon.memory()["sequences"] == []
+
+
+def test_groups_and_peaks_add_up(daemon):
+    daemon.wait_free()
+    daemon.complete([11] * 200, max_tokens=2, ignore_eos=True)
+    daemon.wait_free()
+    kv = daemon.memory()["kv"]
+    for key in ("blocks", "free", "used", "cached"):
+        assert kv[key] == sum(g[key] for g in kv["groups"]), key
+    (group,) = kv["groups"]
+    assert group["window"] == 0 and group["block_bytes"] == kv["block_tokens"] * kv["bytes_per_token"]
+    assert group["fenced"] <= group["used"] == 0 < 200 // 16 <= group["peak_used"] <= group["blocks"]
+    assert scrape(daemon)["vramd_kv_blocks_peak"][()] == group["peak_used"]
+
+
+def test_cached_blocks_that_are_taken_for_others_are_counted():
+    d = Daemon("--max-model-len", "256", "--max-num-seqs", "2", "--kv-cache-tokens", "256", "--no-log-requests")
+    try:
+        for i in range(3):
+            d.complete([20 + i] * 160, max_tokens=2, ignore_eos=True)
+        d.wait_free()
+        # Of 16 blocks each prompt fills 10 and takes one more: the second evicts 5, the third all of its 11 but one.
+        assert scrape(d)["vramd_prefix_cache_evictions_total"][()] == 15
+        assert d.memory()["kv"]["groups"][0]["peak_used"] == 11
+    finally:
+        d.stop()
+
+
+def test_less_than_one_percent_of_the_memory_is_unaccounted(daemon):
+    daemon.wait_free()
+    for _ in range(4):
+        daemon.complete([12] * 300, max_tokens=20, logprobs=5, ignore_eos=True)
+    m = daemon.memory()
+    assert SANITIZED or abs(m["unaccounted_bytes"]) < m["ledger_bytes"] * 0.01
 
 
 def test_metrics_count_what_was_done(daemon):

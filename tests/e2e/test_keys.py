@@ -1,5 +1,6 @@
 """API keys: 401 and 429 as the openai client sees them, the file read again, tenants apart."""
 
+import json
 import os
 import re
 import signal
@@ -43,6 +44,28 @@ class Keyed:
 def say(client, prompt="The capital of France is", **more):
     return client.completions.create(model="", prompt=prompt, max_tokens=more.pop("max_tokens", 4),
                                      temperature=0, **more)
+
+
+def test_the_account_of_memory_names_a_tenant_by_a_number(tmp_path):
+    (a, line_a), (b, line_b) = make("alice"), make("bob")
+    k = Keyed(tmp_path / "keys", line_a, line_b)
+    names = {}
+    try:
+        for key in (a, b, a):
+            head = {"Authorization": "Bearer " + key}
+            with k.d.http.stream("POST", "/v1/completions", headers=head, json={
+                    "prompt": "Once", "max_tokens": 500, "ignore_eos": True, "stream": True}) as r:
+                next(r.iter_lines())
+                text = k.d.http.get("/v1/memory", headers=head).text
+                (seq,) = json.loads(text)["sequences"]
+                names.setdefault(key, set()).add(seq["tenant"])
+                assert re.fullmatch("[0-9a-f]{16}", seq["tenant"]) and seq["tenant"] not in a + b
+                assert "alice" not in text and "bob" not in text and "vk-" not in text
+            while json.loads(k.d.http.get("/v1/memory", headers=head).text)["sequences"]:
+                pass
+    finally:
+        k.d.stop()
+    assert len(names[a]) == len(names[b]) == 1 and names[a] != names[b]
 
 
 def test_a_tenant_that_floods_delays_no_other(tmp_path):

@@ -23,6 +23,7 @@ static int32_t take(pool *p) {
 
 static void pool_setup(pool *p) {
     p->b = (blocks){.n = N,
+                    .limit = N,
                     .ref = p->ref,
                     .prev = p->prev,
                     .next = p->next,
@@ -46,6 +47,24 @@ START_TEST(all_blocks_can_be_taken_once_and_come_back) {
     for (int32_t i = 0; i < N; i++) blocks_drop(&p.b, i, 0, 0);
     blocks_audit(&p.b, 0);
     ck_assert_uint_eq(p.b.n_free, N);
+}
+END_TEST
+
+START_TEST(the_peak_counts_what_was_not_free_at_once) {
+    pool p;
+    pool_setup(&p);
+    ck_assert_uint_eq(p.b.peak, 0);
+    int32_t a = take(&p), b = take(&p);
+    blocks_cache(&p.b, b);
+    blocks_drop(&p.b, a, 2, 1); /* fenced: it counts */
+    blocks_drop(&p.b, b, 0, 1);
+    take(&p);
+    ck_assert_uint_eq(p.b.peak, 2);
+    blocks_hold(&p.b, b); /* a hit takes a block from the free ones, too */
+    ck_assert_uint_eq(p.b.peak, 3);
+    blocks_unfence(&p.b, 0);
+    blocks_drop(&p.b, b, 0, 2);
+    ck_assert_uint_eq(p.b.peak, 3);
 }
 END_TEST
 
@@ -119,6 +138,7 @@ START_TEST(a_heap_gives_items_in_order_whatever_was_removed) {
 END_TEST
 
 CHECK_MAIN("blocks", all_blocks_can_be_taken_once_and_come_back,
+           the_peak_counts_what_was_not_free_at_once,
            a_shared_block_is_free_when_the_last_holder_drops_it,
            a_fence_opens_for_its_own_parity_only,
            a_heap_gives_items_in_order_whatever_was_removed)
