@@ -278,6 +278,7 @@ static bool choice_init(answer *a, choice *c, uint32_t index, uint32_t max_token
                          .priority = priority_of(a),
                          .tenant = tenant_id(a->rq->tenant),
                          .cache_salt = a->salt,
+                         .no_disk = a->p.cache_salt.len > 0,
                          .timeout_us = a->timeout_us,
                          .credits = credits_of(a),
                          .on_event = on_event,

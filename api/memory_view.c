@@ -199,6 +199,24 @@ static void write_device(buf *b, const port *p, const memory_sample *s) {
     buf_addc(b, '}');
 }
 
+/* The tier below memory: its files, and what it has done since the start. */
+static void write_disk(buf *b, const kv_disk_view *d, const sched_counters *c) {
+    buf_addf(b, ",\"disk\":{\"on\":%s", d->off ? "false" : "true");
+    member(b, "budget_bytes", d->budget_bytes);
+    member(b, "bytes", d->bytes);
+    member(b, "chunks", d->chunks);
+    member(b, "chunk_tokens", d->chunk_tokens);
+    member(b, "loading", d->loading);
+    member(b, "storing", d->storing);
+    member(b, "hit_tokens", c->kv_disk_hits);
+    member(b, "loads", c->kv_disk_loads);
+    member(b, "load_errors", c->kv_disk_load_errors);
+    member(b, "stores", c->kv_disk_stores);
+    member(b, "store_errors", c->kv_disk_store_errors);
+    member(b, "evictions", c->kv_disk_evictions);
+    buf_addc(b, '}');
+}
+
 static void write_groups(buf *b, const kv_view *kv) {
     buf_add(b, STR(",\"groups\":["));
     for (uint32_t k = 0; k < kv->n_groups; k++) {
@@ -224,6 +242,9 @@ static void write_json(buf *b, port *p, const memory_sample *s) {
     p->ops->stats(p, &st);
     buf_addc(b, '{');
     write_ledger(b, &v);
+    member(b, "target_bytes", st.budget.target_bytes);
+    member(b, "smallest_budget_bytes", st.budget.smallest_bytes);
+    member(b, "memory_max_bytes", st.budget.most_bytes);
     buf_add(b, STR(",\"process\":"));
     if (s->known) {
         buf_add(b, STR("{\"anonymous_bytes\":"));
@@ -249,6 +270,7 @@ static void write_json(buf *b, port *p, const memory_sample *s) {
     member(b, "cached", st.kv.cached);
     member(b, "bytes_per_token", st.kv.bytes_per_token);
     write_groups(b, &st.kv);
+    if (st.kv.disk.budget_bytes) write_disk(b, &st.kv.disk, &st.count);
     buf_addc(b, '}');
     write_sequences(b, p);
     buf_addc(b, '}');
@@ -285,7 +307,7 @@ static void outside_lines(buf *b, const char *what, uint64_t used, int64_t d) {
 
 static void write_table(buf *b, port *p, const memory_sample *s) {
     machine_stats st;
-    char types[32];
+    char types[32], budget[32];
     p->ops->stats(p, &st);
     if (p->device_ledger) {
         char t[32];
@@ -309,6 +331,11 @@ static void write_table(buf *b, port *p, const memory_sample *s) {
         dtype_kv_name(st.kv.type_k, st.kv.type_v, types), (unsigned long long)st.kv.blocks,
         st.kv.block_tokens, (unsigned long long)st.kv.free, (unsigned long long)st.kv.used,
         (unsigned long long)st.kv.cached, (unsigned long long)st.kv.bytes_per_token);
+    const kv_disk_view *d = &st.kv.disk;
+    if (d->budget_bytes)
+        buf_addf(b, "kv_disk: %s of %s bytes, %u chunks of %u tokens%s\n",
+                 bytes_grouped(d->bytes, types), bytes_grouped(d->budget_bytes, budget),
+                 d->chunks, d->chunk_tokens, d->off ? "; off after an error" : "");
 }
 
 static void work(void *arg) {
@@ -340,6 +367,10 @@ static void done(void *arg) {
 }
 
 void memory_run(app *app, http_request *rq) {
+    if (rq->method == HTTP_PUT) {
+        memory_resize_run(app, rq);
+        return;
+    }
     memory_job *j = arena_zalloc(&rq->mem, sizeof *j);
     if (!j) {
         http_refuse_memory(rq);

@@ -81,6 +81,7 @@ typedef struct gen_spec { /* pointers are borrowed until the last event */
     int32_t priority;
     uint64_t tenant;     /* tenant_id of its key's; for the scheduler's policy */
     str cache_salt;      /* cached blocks are shared among equal salts only */
+    bool no_disk;        /* nothing of it goes to the disk tier */
     gen *fork_of;        /* submitted just before, with the same prompt: it is computed once */
     uint64_t timeout_us; /* 0: none */
     uint32_t credits;    /* tokens that may be out and not yet credited back; 0: no limit */
@@ -95,12 +96,22 @@ typedef struct kv_group_view {
     uint64_t peak;   /* most used at once, since the start */
 } kv_group_view;
 
+/* The disk tier (kv_disk); budget_bytes 0: there is none. */
+typedef struct kv_disk_view {
+    uint64_t budget_bytes, bytes; /* bytes: of its files */
+    uint32_t chunks, chunk_tokens;
+    uint32_t loading; /* sequences whose prefix is being read */
+    uint32_t storing; /* chunks that wait to be written */
+    bool off;         /* after an error, for a while */
+} kv_disk_view;
+
 typedef struct kv_view {
     dtype type_k, type_v;
     uint32_t block_tokens;
     uint64_t blocks, free, used, cached, bytes_per_token; /* of all groups */
     uint32_t n_groups;
     kv_group_view group[PLAN_MAX_GROUPS];
+    kv_disk_view disk;
 } kv_view;
 
 typedef struct seq_view { /* one line of /v1/memory's "sequences" */
@@ -140,6 +151,18 @@ typedef enum histogram_id {
     HIST_N
 } histogram_id;
 
+/* The budget, and what it is becoming. */
+typedef struct budget_view {
+    uint64_t target_bytes;   /* the budget, or the one that it will be */
+    uint64_t smallest_bytes; /* less is refused */
+    uint64_t most_bytes;     /* more is refused */
+    uint64_t n_resizes;      /* changes that are in force */
+} budget_view;
+
+/* Called once on the loop thread, within 2 s of the call of resize: OK: it is in force. ERR_BUSY:
+ * it is on its way. ERR_NO_MEMORY: the system had less; what there was is in force. */
+typedef void resize_done(void *arg, status, const err *);
+
 typedef struct machine_stats {
     uint32_t n_waiting, n_running, n_preempted;
     uint64_t waiting_tokens;
@@ -148,6 +171,7 @@ typedef struct machine_stats {
     uint64_t n_rejected;
     kv_view kv;
     histogram hist[HIST_N];
+    budget_view budget;
 } machine_stats;
 
 typedef struct port port;
@@ -172,6 +196,11 @@ typedef struct port_ops {
     bool (*offload)(port *, void (*work)(void *), void (*done)(void *), void *arg);
     /* What the device's driver says; false before loading, or without a device. Any thread. */
     bool (*device_memory)(port *, device_memory *out);
+    /* Another budget, while requests go on. done NULL: nobody waits. Errors, after which all is as
+     * before and done is not called: ERR_UNSUPPORTED (the engine cannot), ERR_INVALID (more than
+     * most_bytes), ERR_BUDGET (less than smallest_bytes), ERR_BUSY (another caller waits),
+     * ERR_UNAVAILABLE. */
+    status (*resize)(port *, uint64_t budget_bytes, resize_done *, void *arg, err *);
     /* What vramd plan --json prints, for the model that is served and the options of body, an
      * object; into out, and its arena. Takes milliseconds; any thread. Errors: ERR_INVALID. */
     status (*plan)(port *, const json_t *body, buf *out, err *);

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs one benchmark and stores its rows under bench/results/ with the CPU's flags.
-#   bench/run.sh engine|http|metrics|startup|scheduler|linear|grammar|structured|tokenizer|template|reply [OPTIONS of the script]
+#   bench/run.sh engine|kv|http|metrics|startup|kv_disk|scheduler|linear|grammar|resize|structured|tokenizer|template|reply [OPTIONS of the script]
 # VRAMD_PEER_LLAMA: llama.cpp's build/bin (bench/build_peer.sh prints it); without it, vramd alone.
 set -eu
 cd "$(dirname "$0")/.."
@@ -11,10 +11,15 @@ case $what in
 engine)
   make -s BUILD="$BUILD" "$BUILD/bench_engine"
   python3 bench/bench_engine.py "$@" ;;
+kv)
+  make -s BUILD="$BUILD" "$BUILD/bench_engine"
+  python3 bench/bench_kv.py "$@" ;;
 http) python3 bench/bench_http.py "$@" ;;
+resize) python3 bench/bench_resize.py "$@" ;;
 structured) python3 bench/bench_structured.py "$@" ;;
 metrics) python3 bench/bench_metrics.py "$@" ;;
 startup) python3 bench/bench_startup.py "$@" ;;
+kv_disk) python3 bench/bench_kv_disk.py "$@" ;;
 tokenizer)
   make -s BUILD="$BUILD" "$BUILD/bench_tokenizer"
   python3 bench/bench_tokenizer.py "$@" ;;

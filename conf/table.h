@@ -75,7 +75,10 @@
       "write one log line per request", "", "", LIVE)                                                 \
     X("memory", STR, memory, "auto", 0, 63, "",                                               \
       "budget for all memory: 6GiB, 75%, or auto (what the plan needs, within the cgroup's "  \
-      "limit)", "", "")                                                                       \
+      "limit)", "", "", LIVE)                                                                 \
+    X("memory", STR, memory_max, "", 0, 63, "",                                               \
+      "how far the budget may grow while it serves: a size as of memory; default: memory, so " \
+      "that it can only shrink and grow back", "", "")                                        \
     X("memory", STR, host_memory, "auto", 0, 63, "",                                          \
       "budget for the memory of the host with backend = cuda; 'memory' is then that of the " \
       "device", "", "")                                                                     \
@@ -110,6 +113,10 @@
     X("scheduler", BOOL, prefix_caching, 1, 0, 1, "",                                         \
       "keep full KV blocks for later prompts with the same beginning", "",                    \
       "enable-prefix-caching")                                                                \
+    X("memory", STR, kv_disk, "", 0, 255, "",                                                 \
+      "directory for KV blocks of prefixes, which then survive a restart; default: none", "", "") \
+    X("memory", BYTES, kv_disk_bytes, 21474836480, 4096, 1125899906842624, "bytes",           \
+      "most bytes in kv_disk; the least recently used prefixes go first", "", "")             \
     X("sampling", STR, temperature, "auto", 0, 15, "",                                        \
       "temperature of requests that give none, 0 to 2; auto: what the model file recommends, " \
       "else 1 (vramd generate: 0)", "", "temp")                                               \

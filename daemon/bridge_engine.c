@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "daemon/bridge_parts.h"
+#include "daemon/kv_tier.h"
 
 enum { IDLE_WAIT_MS = 50, NICER = 5 };
 
@@ -100,6 +101,7 @@ static sched_id do_submit(bridge *b, gen *g) {
                     .tenant = s->tenant,
                     .deadline_us = s->timeout_us ? g->submit_us + s->timeout_us : 0,
                     .salt = g->salt,
+                    .no_tier = s->no_disk,
                     .fork_of = id_of_leader(b, g),
                     .user = (uintptr_t)g};
     memcpy(q.stop_ids, s->stop_ids, s->n_stop_ids * sizeof *q.stop_ids);
@@ -139,7 +141,8 @@ static bool take_credit(gen *g) {
 static bool take_in(bridge *b, bool idle, message *out) {
     struct timespec until;
     pthread_mutex_lock(&b->in_lock);
-    while (idle && !b->in_head && !b->quit) {
+    while (idle && !b->in_head && !b->quit && b->resize.number == b->resize.taken &&
+           !kv_tier_waits(b->m->tier)) {
         /* Deadlines of waiting sequences pass without anybody calling. */
         clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_nsec += IDLE_WAIT_MS * 1000000L;
@@ -199,28 +202,60 @@ static void publish(bridge *b, bool stepped) {
     if (any) uv_async_send(&b->async);
 }
 
+/* Any thread: something of the tier is done. */
+static void wake_engine(void *arg) {
+    bridge *b = arg;
+    pthread_mutex_lock(&b->in_lock);
+    pthread_cond_signal(&b->in_wake);
+    pthread_mutex_unlock(&b->in_lock);
+}
+
+/* True: somebody may have rows now. */
+static bool use_tier(bridge *b) {
+    const bool loaded = b->m->tier && kv_tier_work(b->m->tier);
+    if (b->m->tier) runner_deliver(b->runner);
+    return loaded;
+}
+
+/* What was left behind is stored as far as that takes no longer than a restart may. */
+static void leave_tier(bridge *b) {
+    enum { STORE_AT_MOST_MS = 10000 };
+    if (b->m->tier) kv_tier_drain(b->m->tier, STORE_AT_MOST_MS);
+}
+
+static status start_serving(bridge *b, err *e) {
+    grammar_memory_load(&b->grammar, b->m->tok);
+    b->runner =
+        runner_init(b->m->runner_mem, &b->m->sched_conf, b->m->model->program.config.n_vocab,
+                    b->m->sched, b->m->engine, on_event, b);
+    return b->m->tier ? kv_tier_start(b->m->tier, wake_engine, b, e) : OK;
+}
+
 void *bridge_engine_main(void *arg) {
     bridge *b = arg;
     pthread_setname_np(pthread_self(), "vramd-engine");
     let_others_go_first();
     b->load_status = machine_load(b->m, &b->load_error);
-    if (b->load_status == OK) grammar_memory_load(&b->grammar, b->m->tok);
-    if (b->load_status == OK)
-        b->runner = runner_init(b->m->runner_mem, &b->m->sched_conf,
-                                b->m->model->program.config.n_vocab, b->m->sched, b->m->engine,
-                                on_event, b);
+    if (b->load_status == OK) b->load_status = start_serving(b, &b->load_error);
     atomic_store(&b->load_state, b->load_status == OK ? LOADED : FAILED);
     uv_async_send(&b->async);
     if (b->load_status != OK) return NULL;
-    bool busy = false;
+    resize_start(b);
+    bool busy = false, loaded = false;
     for (;;) {
         message m;
-        bool go = take_in(b, !busy, &m);
+        bool go = take_in(b, !busy && !loaded, &m);
         for (; m.g; take_in(b, false, &m)) do_ops(b, &m);
-        if (!go) return NULL;
+        if (!go) break;
+        const bool resizes = resize_go_on(b);
+        use_tier(b); /* what was loaded makes rows of the step */
         busy = runner_step(b->runner);
+        loaded = use_tier(b); /* what the step let in is to be loaded */
         pause_full(b);
         stop_complete(b);
         publish(b, busy);
+        busy |= resizes;
     }
+    leave_tier(b);
+    return NULL;
 }

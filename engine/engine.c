@@ -78,3 +78,15 @@ status engine_kv_resize(engine *e, const uint32_t n_blocks[PLAN_MAX_GROUPS], err
 void engine_describe(const engine *e, engine_info *out) {
     e->backend->info(e, out);
 }
+
+bool engine_moves_kv(const engine *e) {
+    return e->backend->kv_export && e->backend->kv_import;
+}
+
+status engine_kv_export(engine *e, uint32_t group, int32_t block, void *out, err *er) {
+    return e->backend->kv_export(e, group, block, out, er);
+}
+
+status engine_kv_import(engine *e, uint32_t group, int32_t block, const void *in, err *er) {
+    return e->backend->kv_import(e, group, block, in, er);
+}

@@ -101,9 +101,12 @@ typedef struct engine_info {
     const char *name; /* "cpu" */
     char detail[96];  /* "avx512-vnni, int8 activations, 2 threads" */
     uint32_t depth;   /* steps in flight */
+    /* Names the formulas of keys and values, where equal names mean equal bits in any build: "cpu-1
+     * int8"; "" where the engine does not promise that. */
+    char numerics[32];
 } engine_info;
 
-/* A backend: what a module under engine/ provides. All functions but the last are required. */
+/* A backend: what a module under engine/ provides. Required but where NULL is explained. */
 typedef struct backend {
     const char *name;
     /* Lists what opening will allocate, KV cache excluded; fills what KV blocks cost.
@@ -119,6 +122,10 @@ typedef struct backend {
     /* What the driver says of the device; NULL for an engine without memory of its own. Any
      * thread; takes microseconds. False: no answer. */
     bool (*device_memory)(const engine *, device_memory *out);
+    /* A block of a group's KV cache to and from memory of the caller, kv_block_bytes of the group;
+     * no submitted step may write that block. NULL: the engine cannot. */
+    status (*kv_export)(engine *, uint32_t group, int32_t block, void *out, err *);
+    status (*kv_import)(engine *, uint32_t group, int32_t block, const void *in, err *);
     /* engine_kv_resize; NULL: the engine cannot. */
     status (*kv_resize)(engine *, const uint32_t n_blocks[PLAN_MAX_GROUPS], err *);
 } backend;
@@ -142,5 +149,9 @@ status engine_collect(engine *, step_result *, err *);
 status engine_kv_resize(engine *, const uint32_t n_blocks[PLAN_MAX_GROUPS], err *);
 bool engine_can_resize(const backend *);
 void engine_describe(const engine *, engine_info *);
+/* Only where engine_moves_kv. */
+bool engine_moves_kv(const engine *);
+status engine_kv_export(engine *, uint32_t group, int32_t block, void *out, err *);
+status engine_kv_import(engine *, uint32_t group, int32_t block, const void *in, err *);
 
 #endif

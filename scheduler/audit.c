@@ -44,7 +44,8 @@ static const seq_record *audit_list(const sched *s, const slot_list *l, bool run
         CHECK(slot < s->cfg.max_seqs && ++n <= l->n);
         CHECK(s->hot[slot].run.prev == prev);
         unsigned state = s->hot[slot].state;
-        CHECK(running ? state == SEQ_PREFILL || state == SEQ_DECODE : state == SEQ_PREEMPTED);
+        CHECK(running ? state == SEQ_PREFILL || state == SEQ_DECODE || state == SEQ_LOADING
+                      : state == SEQ_PREEMPTED);
         CHECK(running == (s->hot[slot].n_blocks > 0));
         CHECK(s->hot[slot].prefilled == (state == SEQ_DECODE));
         const seq_record *own = &s->record[record_of(s->hot[slot].id)];
@@ -288,7 +289,8 @@ static void audit_group(const sched *s, uint32_t k) {
             first = g->held[slot].first;
             n = g->held[slot].n;
             CHECK(first <= n && n <= h->n_blocks && n - first <= group_part(g, h->n_blocks));
-            CHECK(first <= first_seen(s, g, n_committed)); /* never on planned positions */
+            const uint32_t pos = h->state == SEQ_LOADING ? load_end(s, slot) : n_committed;
+            CHECK(first <= first_seen(s, g, pos)); /* never on planned positions */
             CHECK(n >= blocks_for(s, h->next_pos));
         }
         audit_chain(s, slot, n_committed);
@@ -326,4 +328,5 @@ void sched_audit(const sched *s) {
     audit_records(s);
     audit_steps(s);
     for (uint32_t k = 0; k < s->n_groups; k++) audit_group(s, k);
+    load_audit(s);
 }

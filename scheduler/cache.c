@@ -6,6 +6,17 @@ static prefix_hash root_hash(uint64_t salt) {
     return (prefix_hash){{salt, salt}};
 }
 
+void cache_hash(sched *s, uint64_t salt, const int32_t *tokens, uint32_t n) {
+    probe *p = &s->probe;
+    const prefix_hash root = root_hash(salt);
+    for (; p->n_hashed < n; p->n_hashed++) {
+        const uint32_t i = p->n_hashed;
+        p->hash[i] =
+            prefix_extend(s->cfg.hash_key, i ? &p->hash[i - 1] : &root,
+                          tokens + (size_t)i * s->cfg.block_tokens, s->cfg.block_tokens);
+    }
+}
+
 /* The chain group's blocks from the first on, each confirmed by its tokens and its parent. */
 static uint32_t walk_chain(sched *s, uint64_t salt, const int32_t *tokens, uint32_t most) {
     const seq_group *g = &s->group[s->chain_group];
@@ -13,12 +24,7 @@ static uint32_t walk_chain(sched *s, uint64_t salt, const int32_t *tokens, uint3
     uint64_t parent = prefix_root(salt);
     for (uint32_t i = 0; i < most; i++) {
         const int32_t *own = tokens + (size_t)i * s->cfg.block_tokens;
-        if (i == p->n_hashed) {
-            prefix_hash root = root_hash(salt);
-            p->hash[i] = prefix_extend(s->cfg.hash_key, i ? &p->hash[i - 1] : &root, own,
-                                       s->cfg.block_tokens);
-            p->n_hashed++;
-        }
+        cache_hash(s, salt, tokens, i + 1);
         int32_t b = prefix_find(&g->index, &p->hash[i], parent, own);
         if (b < 0 || !blocks_hittable(&g->kv, b)) {
             p->at_gap = b < 0; /* else a fence */

@@ -54,20 +54,21 @@ void hold_start(sched *s, uint32_t slot, const start *st, uint32_t n_blocks) {
     uint32_t bs = s->cfg.block_tokens, prompt = h->n_prompt;
     bool forks = st->leader != NO_SLOT, copies = forks && (prompt - 1) % bs > 0;
     h->next_pos = forks ? prompt - 1 : st->n_found * bs;
+    const uint32_t seen_from = st->n_load ? st->n_load * bs : h->next_pos;
     h->n_blocks = n_blocks;
     s->n_shared += st->n_found;
     /* What is found first, so that nobody takes it for something else. */
     for (uint32_t k = 0; k < s->n_groups; k++) {
         seq_group *g = &s->group[k];
         int32_t *table = table_of(s, g, slot);
-        uint32_t first = first_seen(s, g, h->next_pos);
-        for (uint32_t i = 0; i < st->n_found; i++) {
+        const uint32_t first = first_seen(s, g, seen_from), n = max_u32(first, st->n_found);
+        for (uint32_t i = 0; i < n; i++) {
             table[i] = -1;
             if (i < first) continue;
             table[i] = forks ? table_of(s, g, st->leader)[i] : cache_probed(s, k, i);
             blocks_hold(&g->kv, table[i]);
         }
-        if (g->window) set_held(s, g, slot, first, st->n_found);
+        if (g->window) set_held(s, g, slot, first, n);
     }
     for (uint32_t k = 0; k < s->n_groups; k++) {
         seq_group *g = &s->group[k];
@@ -77,7 +78,7 @@ void hold_start(sched *s, uint32_t slot, const start *st, uint32_t n_blocks) {
         else
             for (uint32_t i = st->n_found; i < n_blocks; i++) table[i] = take(s, g);
     }
-    hold_cover(s, slot, copies ? prompt : 0);
+    hold_cover(s, slot, copies ? prompt : st->n_load * bs);
     for (uint32_t k = 0; copies && k < s->n_groups; k++) copy_last(s, k, slot, st);
 }
 

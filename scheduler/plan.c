@@ -12,10 +12,15 @@
  * is free, and leave a row for prompts; so nothing below depends on them, and if all guesses
  * are wrong, a sequence still advances by a token.
  *
+ * Loads. A sequence whose beginning is in the tier takes its place and its blocks like any other,
+ * and gets no rows until they are filled. Nobody waits for it but juniors that need its blocks or
+ * its slot.
+ *
  * Progress. The most senior never waits for longer than the fences of two steps: whatever it
  * needs is free, fenced, or held by juniors, because alone it fits (checked at submit). Decode
  * rows come first and max_rows >= max_seqs, so it always gets a row (in lockstep: as soon as
- * the step before is committed); so it ends, and the next one is the most senior. Hence every
+ * the step before is committed; if it loads, as soon as the caller has filled its blocks, or cannot);
+ * so it ends, and the next one is the most senior. Hence every
  * admitted sequence ends. (policy.h: what a policy may do to that order.) */
 #include "scheduler/state.h"
 
@@ -100,11 +105,15 @@ static void measure(sched *s, uint32_t record, const int32_t *tokens, uint32_t l
     const seq_record *r = &s->record[record];
     bool unscored = r->spec.score_prompt && r->n_reported < r->spec.n_prompt;
     uint32_t n = blocks_for(s, n_tokens), free_found = 0;
-    out->n_probed = cache_probe(s, id_of(s, record), r->spec.salt, tokens,
-                                unscored ? r->n_reported : len - 1);
+    const uint32_t most = unscored ? r->n_reported : len - 1;
+    out->n_probed = cache_probe(s, id_of(s, record), r->spec.salt, tokens, most);
     out->leader = r->slot == NO_SLOT ? fork_leader(s, record) : NO_SLOT;
     bool forks = out->leader != NO_SLOT;
     out->n_found = forks ? (len - 1) / s->cfg.block_tokens : out->n_probed;
+    out->n_load = 0;
+    if (has_tier(s) && !forks && !r->spec.no_tier)
+        out->n_load =
+            load_probe(s, r->spec.salt, tokens, out->n_found, most / s->cfg.block_tokens);
     for (uint32_t k = 0; k < s->n_groups; k++) {
         const seq_group *g = &s->group[k];
         out->want[k] = group_part(g, n);
@@ -326,7 +335,7 @@ static void plan_resumed(planner *p) {
             !find_start(p, record_of(h->id), tokens_of(s, slot), h->len, room, false, &st))
             return;
         seq_resume(s, slot, &st);
-        if (!plan_chunk(p, slot)) return;
+        if (h->state != SEQ_LOADING && !plan_chunk(p, slot)) return;
     }
 }
 
@@ -340,7 +349,8 @@ static void plan_admitted(planner *p) {
                         s->running.n > 0, &st))
             return;
         seq_admit(s, record, &st);
-        if (!plan_chunk(p, s->record[record].slot)) return;
+        const uint32_t slot = s->record[record].slot;
+        if (s->hot[slot].state != SEQ_LOADING && !plan_chunk(p, slot)) return;
     }
 }
 

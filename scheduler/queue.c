@@ -55,6 +55,10 @@ void queue_run(sched *s, uint32_t slot) {
     if (s->hot[slot].state == SEQ_PREFILL) insert_from_tail(s, &s->prefilling, slot);
 }
 
+void queue_prefill(sched *s, uint32_t slot) {
+    insert_from_tail(s, &s->prefilling, slot);
+}
+
 void queue_prefilled(sched *s, uint32_t slot) {
     list_remove(s, &s->prefilling, slot);
 }
@@ -73,6 +77,7 @@ void queue_leave(sched *s, uint32_t slot) {
     const seq_hot *h = &s->hot[slot];
     switch ((seq_state)h->state) {
     case SEQ_PREFILL: list_remove(s, &s->prefilling, slot); /* fallthrough */
+    case SEQ_LOADING:
     case SEQ_DECODE: list_remove(s, &s->running, slot); break;
     case SEQ_PREEMPTED: list_remove(s, &s->preempted, slot); break;
     case SEQ_PAUSED:

@@ -8,6 +8,19 @@
 
 enum { REGION_ALIGN = 64, MAX_BLOCK_TOKENS = 65536, MAX_COUNT = 1 << 30 };
 
+static uint32_t find_chain_group(const sched_config *f) {
+    for (uint32_t k = 0; k < f->n_groups; k++)
+        if (!f->group[k].window) return k;
+    return 0;
+}
+
+static bool tier_valid(const sched_config *c) {
+    return c->tier_chunks == 0 ||
+           (c->prefix_cache && c->group[find_chain_group(c)].window == 0 &&
+            c->tier_chunks <= MAX_COUNT / 4 && c->chunk_blocks >= 1 &&
+            c->chunk_blocks <= SCHED_MAX_CHUNK_BLOCKS);
+}
+
 static bool config_valid(const sched_config *c) {
     for (uint32_t k = 0; k < c->n_groups && k < SCHED_MAX_GROUPS; k++) {
         if (c->group[k].n_blocks < 1 || c->group[k].n_blocks > MAX_COUNT) return false;
@@ -21,7 +34,7 @@ static bool config_valid(const sched_config *c) {
            c->max_waiting_tokens >= 1 && c->max_model_len >= 1 &&
            c->max_model_len <= MAX_COUNT && c->max_rows >= c->max_seqs &&
            c->max_rows <= MAX_COUNT && c->depth <= 2 && c->max_logit_rows >= c->max_seqs &&
-           c->max_logit_rows <= MAX_COUNT && c->watermark_permille <= 1000 &&
+           c->max_logit_rows <= MAX_COUNT && c->watermark_permille <= 1000 && tier_valid(c) &&
            (c->n_end_tokens == 0 || c->end_tokens);
 }
 
@@ -82,10 +95,17 @@ static void lay_out_group(sched *s, uint32_t k, cutter *c, bool rest) {
     x->tokens = chain ? cut(c, n * f->block_tokens, sizeof *x->tokens) : NULL;
 }
 
-static uint32_t find_chain_group(const sched_config *f) {
-    for (uint32_t k = 0; k < f->n_groups; k++)
-        if (!f->group[k].window) return k;
-    return 0;
+static void lay_out_tier(sched *s, cutter *c) {
+    const sched_config *f = &s->cfg;
+    s->tier.n_chunks = f->tier_chunks;
+    s->tier.n_buckets = prefix_buckets(f->tier_chunks);
+    s->tier.chunk = cut(c, s->tier.n_chunks, sizeof *s->tier.chunk);
+    s->tier.bucket = cut(c, s->tier.n_buckets, sizeof *s->tier.bucket);
+    s->store = cut(c, STORE_QUEUE, sizeof *s->store);
+    s->store_tokens =
+        cut(c, (uint64_t)f->chunk_blocks * f->block_tokens, sizeof *s->store_tokens);
+    s->store_block =
+        cut(c, (uint64_t)f->n_groups * SCHED_MAX_CHUNK_BLOCKS, sizeof *s->store_block);
 }
 
 /* Sets the sizes and arrays of s from its config. What must start as zeroes comes first;
@@ -116,11 +136,13 @@ static void lay_out(sched *s, cutter *c, uint64_t *n_zero) {
     for (int i = 0; i < 2; i++) s->copy[i] = cut(c, sched_max_copies(f), sizeof *s->copy[i]);
     s->event = cut(c, s->max_events, sizeof *s->event);
     s->chain = cut(c, n_seqs, sizeof *s->chain);
+    s->load = cut(c, f->tier_chunks ? n_seqs : 0, sizeof *s->load);
     *n_zero = c->bytes;
     for (uint32_t k = 0; k < f->n_groups; k++) lay_out_group(s, k, c, true);
     s->probe.hash = cut(c, f->prefix_cache ? s->blocks_per_seq : 0, sizeof *s->probe.hash);
     s->probe.block = cut(c, f->prefix_cache ? s->blocks_per_seq : 0, sizeof *s->probe.block);
     s->tokens = cut(c, n_seqs * f->max_model_len, sizeof *s->tokens);
+    if (f->tier_chunks > 0) lay_out_tier(s, c);
 }
 
 size_t sched_bytes(const sched_config *cfg) {
@@ -154,6 +176,7 @@ sched *sched_init(void *mem, const sched_config *cfg) {
     lay_out(s, &c, &n_zero);
 
     for (uint32_t k = 0; k < cfg->n_groups; k++) init_group(s, k);
+    if (cfg->tier_chunks > 0) tier_init(&s->tier);
     s->running = s->preempted = s->prefilling = s->parked =
         (slot_list){.head = NO_SLOT, .tail = NO_SLOT, .n = 0};
     s->n_free_slots = cfg->max_seqs;
@@ -284,6 +307,10 @@ void sched_read(const sched *s, sched_stats *out) {
                          .n_preempted = s->preempted.n,
                          .n_paused = s->n_paused,
                          .waiting_tokens = s->waiting_tokens,
+                         .n_loading = s->n_loading,
+                         .tier_chunks = s->tier.n - s->tier.n_gaps,
+                         .tier_bytes = s->tier.bytes,
+                         .n_storing = s->n_store,
                          .count = s->count};
     for (uint32_t k = 0; k < s->n_groups; k++) {
         const blocks *b = &s->group[k].kv;

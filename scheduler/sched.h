@@ -10,6 +10,10 @@
  * holds only the blocks that its next rows can see: those before are released when a step is
  * committed, and their table entries become -1.
  *
+ * Tier: what memory lacks of a beginning may be in a tier below it. Then a sequence that starts is
+ * loading: it holds its blocks and its seniority, and gets no rows until the caller has filled
+ * them. What sequences leave behind in full chunks of blocks is offered to be stored.
+ *
  * Prefix cache: full, committed blocks stay findable until they are taken for something else;
  * a sequence that starts, or starts again, begins behind what is found. At least its last
  * token is always computed, so that there are logits.
@@ -41,7 +45,7 @@ typedef struct sched sched;
  * again, so calls with the id of an ended sequence do nothing. */
 typedef uint64_t sched_id;
 
-enum { SCHED_MAX_GROUPS = 4 };
+enum { SCHED_MAX_GROUPS = 4, SCHED_MAX_CHUNK_BLOCKS = 16 };
 
 typedef struct sched_group {
     uint32_t n_blocks;
@@ -68,6 +72,12 @@ typedef struct sched_config {
     const sched_policy *policy;  /* borrowed; NULL: sched_fcfs */
     uint32_t max_moves; /* blocks that a step may move for sched_resize; 0: no resizing */
     bool prefix_cache;
+    /* Chunks that a tier below memory may have; 0: there is none. With prefix_cache, and a group
+     * without a window: its blocks confirm what is found. */
+    uint32_t tier_chunks;
+    uint64_t tier_bytes;   /* and their bytes */
+    uint32_t store_tokens; /* a sequence's tokens that the tier lacks, to be worth storing */
+    uint32_t chunk_blocks; /* of a chunk, 1 to SCHED_MAX_CHUNK_BLOCKS */
     uint64_t hash_key[2];  /* of the prefix cache; secret where clients are not trusted */
     uint32_t n_end_tokens; /* end-of-generation ids of the model, borrowed */
     const int32_t *end_tokens;
@@ -92,6 +102,7 @@ typedef struct sched_spec {
     uint64_t deadline_us; /* 0: none */
     uint64_t user;        /* handed back in events and steps */
     uint64_t salt;    /* blocks are shared only among equal salts; the high bit is ignored */
+    bool no_tier;     /* nothing of it goes to the tier, or comes from there */
     sched_id fork_of; /* leader with the same prompt and salt; 0, or a stale id: none */
 } sched_spec;
 
@@ -160,8 +171,9 @@ typedef enum sched_event_kind {
     EVENT_PREFILLED, /* rows [first_pos, first_pos + n_rows) of the prompt are done (progress,
                         scores); after a start: they were found, and have no scores */
     EVENT_TOKEN,     /* n_tokens were generated, without one that stops by its id */
-    EVENT_ENDED      /* the last event of a sequence: it is in no uncommitted step, and nothing
+    EVENT_ENDED,     /* the last event of a sequence: it is in no uncommitted step, and nothing
                         of its spec is borrowed any more */
+    EVENT_LOADED     /* what it found in the tier is there: n_cached has grown */
 } sched_event_kind;
 
 typedef struct sched_event {
@@ -173,7 +185,8 @@ typedef struct sched_event {
     sched_finish finish; /* ENDED; and in the TOKEN that will be followed by ENDED */
     int32_t stop_id;     /* ENDED by FINISH_STOP: the id, which is not part of the text */
     uint32_t n_output;   /* tokens generated so far, with one that stopped by its id */
-    uint32_t n_cached;   /* ADMITTED, ENDED: prompt tokens that were found at first admission */
+    uint32_t n_cached; /* ADMITTED, LOADED, ENDED: prompt tokens found at first admission ... */
+    uint32_t n_loaded; /* LOADED, ENDED: ... and how many of them in the tier */
     uint32_t n_preemptions, peak_blocks; /* PREEMPTED, ENDED; blocks of all groups */
     uint64_t peak_bytes;                 /* of those blocks, where the config knows */
     uint32_t first_pos, n_rows;          /* PREFILLED */
@@ -190,7 +203,10 @@ typedef struct sched_stats {
     uint64_t waiting_tokens;
     /* blocks_all: what the others add up to, which sched_resize changes */
     uint32_t blocks_all, blocks_free, blocks_used, blocks_fenced,
-        blocks_cached;    /* of all groups */
+        blocks_cached;               /* of all groups */
+    uint32_t n_loading;              /* of the running ones */
+    uint32_t tier_chunks, n_storing; /* n_storing: chunks that wait to be stored */
+    uint64_t tier_bytes;
     sched_counters count; /* since the start */
     sched_blocks_view group[SCHED_MAX_GROUPS];
 } sched_stats;
@@ -219,8 +235,8 @@ void sched_cancel(sched *, sched_id, sched_finish);
 void sched_pause(sched *, sched_id, bool paused);
 /* The next step, or NULL when there is nothing to do, when all that could be done waits for a
  * commit, or when two are uncommitted. Expired deadlines end here in any case. NULL with none
- * uncommitted means idle: no sequence runs or is preempted, and none waits but for the slots of
- * paused ones. */
+ * uncommitted means idle: no sequence runs or is preempted but those that are loading, and none
+ * waits but for their slots and those of paused ones. */
 const sched_step *sched_plan(sched *, uint64_t now_us);
 /* Guesses of the n tokens that follow the known ones of a sequence; copied, and instead of
  * earlier ones. The next step that has its row has rows to verify them, too, as far as there is
@@ -246,6 +262,46 @@ uint64_t sched_kv_blocks_of(const sched *, sched_id); /* held now, of all groups
  * it needs no place; with a window it is never more than kv_window_blocks. */
 uint64_t sched_blocks_needed(const sched_config *, uint32_t group, uint64_t n_prompt,
                              uint64_t max_tokens);
+
+/* ---- the tier below memory: load.c, tier_use.c ----
+ *
+ * The caller moves the bytes; here is decided which. A load: sched_load_next names a chunk, the
+ * caller reads it, asks sched_load_blocks where it goes, fills those blocks while no step that
+ * touches or moves them is uncommitted, and says sched_load_done; chunks of a sequence in the order in
+ * which they were named. A store: sched_store_next names a chunk whose blocks are in memory; the
+ * caller copies them before its next call, writes them, and says sched_store_done. One store at
+ * a time. */
+typedef struct sched_chunk {
+    sched_id id; /* of a load */
+    uint64_t serial;
+    uint64_t hash[2], parent[2], salt; /* the parent of a text's first chunk: the salt twice */
+    uint32_t slot, chunk;              /* chunk: its number in the text */
+    uint32_t groups; /* bit g: blocks of group g are to be loaded, or stored */
+    uint32_t
+        first[SCHED_MAX_GROUPS]; /* of a load: blocks of the chunk before it are not needed */
+    const int32_t *tokens;       /* [chunk_blocks * block_tokens], until the next call */
+    const int32_t *block[SCHED_MAX_GROUPS]; /* [chunk_blocks], until the next call */
+} sched_chunk;
+
+/* A chunk that the tier has: at start, chunks of a text in order. parent NULL: its first. False:
+ * the parent is not there, or there is no place. */
+bool sched_tier_add(sched *, const uint64_t hash[2], const uint64_t parent[2], uint32_t groups,
+                    uint64_t bytes);
+/* Off: nothing is looked up, loaded or stored; loads that run still end with sched_load_done. */
+void sched_tier_switch(sched *, bool on);
+/* The next chunk to read. False: none. */
+bool sched_load_next(sched *, sched_chunk *out);
+/* Sets block. False: nobody wants it any more. */
+bool sched_load_blocks(const sched *, sched_chunk *);
+/* Its blocks are filled; or not, then the chunk is not in the tier any more. Whether somebody
+ * wants it or not. */
+void sched_load_done(sched *, const sched_chunk *, bool filled);
+/* The next chunk to write. False: none. */
+bool sched_store_next(sched *, sched_chunk *out);
+/* bytes: what it takes in the tier; 0: it could not be written. */
+void sched_store_done(sched *, const sched_chunk *, uint64_t bytes);
+/* True: the chunk to remove, so that there is a place for so many bytes more. */
+bool sched_tier_evict(sched *, uint64_t bytes, uint64_t hash[2]);
 
 /* Aborts on a broken invariant. */
 void sched_audit(const sched *);

@@ -18,18 +18,15 @@ static void push_ended(sched *s, sched_id id, const seq_record *r, uint32_t n_ou
     e->stop_id = r->stop_id;
     e->n_output = n_output;
     e->n_cached = r->n_cached;
+    e->n_loaded = r->n_loaded;
     e->n_preemptions = r->n_preemptions;
     e->peak_blocks = r->peak_blocks;
     e->peak_bytes = r->peak_bytes;
 }
 
-/* Takes its blocks; what is found of them needs no computing. */
-static void begin(sched *s, uint32_t slot, const start *st) {
-    seq_hot *h = &s->hot[slot];
+/* Positions up to next_pos are there without having been computed. */
+static void report_found(sched *s, const seq_hot *h) {
     seq_record *r = &s->record[record_of(h->id)];
-    hold_start(s, slot, st, blocks_for(s, h->len));
-    cache_begin(s, slot, r->spec.salt, min_u32(st->n_found, st->n_probed));
-    if (st->n_probed < st->n_found) s->chain[slot].n = CHAIN_BROKEN;
     r->n_computed = h->next_pos;
     uint32_t reported = min_u32(h->next_pos, h->n_prompt);
     if (reported <= r->n_reported) return;
@@ -38,6 +35,30 @@ static void begin(sched *s, uint32_t slot, const start *st) {
     e->first_pos = r->n_reported;
     e->n_rows = reported - r->n_reported;
     r->n_reported = reported;
+}
+
+/* Takes its blocks; what is found of them needs no computing. */
+static void begin(sched *s, uint32_t slot, const start *st) {
+    seq_hot *h = &s->hot[slot];
+    const seq_record *r = &s->record[record_of(h->id)];
+    if (st->n_load > 0) load_begin(s, slot, st);
+    hold_start(s, slot, st, blocks_for(s, h->len));
+    if (has_tier(s)) load_use(s, min_u32(st->n_found, st->n_probed));
+    cache_begin(s, slot, r->spec.salt, min_u32(st->n_found, st->n_probed));
+    if (st->n_probed < st->n_found) s->chain[slot].n = CHAIN_BROKEN;
+    report_found(s, h);
+}
+
+/* Its first start is over only now: what was found, and in the tier. */
+static void count_loaded(sched *s, const seq_hot *h, uint32_t n_loaded) {
+    seq_record *r = &s->record[record_of(h->id)];
+    if (r->n_preemptions > 0) return;
+    r->n_cached = h->next_pos;
+    r->n_loaded = n_loaded;
+    r->load_failed = false;
+    sched_event *e = event_push(s, EVENT_LOADED, h->id, h->user);
+    e->n_cached = r->n_cached;
+    e->n_loaded = r->n_loaded;
 }
 
 static void give_ticket(sched *s, seq_record *r) {
@@ -64,7 +85,7 @@ void seq_admit(sched *s, uint32_t record, const start *st) {
                    .len = spec->n_prompt,
                    .n_prompt = spec->n_prompt,
                    .limit = spec->n_prompt + spec->max_tokens,
-                   .state = SEQ_PREFILL,
+                   .state = st->n_load > 0 ? SEQ_LOADING : SEQ_PREFILL,
                    .score = spec->score_prompt,
                    .checks_end = s->cfg.n_end_tokens > 0 && !spec->ignore_eos,
                    .checks_stop = spec->n_stop_ids > 0,
@@ -77,6 +98,8 @@ void seq_admit(sched *s, uint32_t record, const start *st) {
     if (st->leader == NO_SLOT && s->cfg.prefix_cache) {
         s->count.prefix_cache_queries += h->n_prompt;
         s->count.prefix_cache_hits += r->n_cached;
+        if (has_tier(s) && !spec->no_tier)
+            s->count.kv_disk_queries += h->n_prompt - r->n_cached;
     }
 }
 
@@ -84,25 +107,54 @@ void seq_resume(sched *s, uint32_t slot, const start *st) {
     seq_hot *h = &s->hot[slot];
     CHECK(s->preempted.head == slot && h->inflight == 0 && h->pending == 0);
     queue_leave(s, slot);
-    h->state = SEQ_PREFILL;
+    h->state = st->n_load > 0 ? SEQ_LOADING : SEQ_PREFILL;
     queue_run(s, slot);
     begin(s, slot, st);
-    uint32_t lost = s->record[record_of(h->id)].n_lost;
-    s->count.recomputed_tokens += lost - min_u32(lost, h->next_pos);
+    const seq_record *r = &s->record[record_of(h->id)];
+    const uint32_t there = max_u32(h->next_pos, st->n_load * s->cfg.block_tokens);
+    s->count.recomputed_tokens += r->n_lost - min_u32(r->n_lost, there);
+    if (r->load_failed && h->state == SEQ_PREFILL) count_loaded(s, h, 0);
 }
 
 static void leave(sched *s, uint32_t slot) {
     queue_leave(s, slot);
     drop_drafts(s, &s->hot[slot]);
+    if (s->hot[slot].state == SEQ_LOADING) load_stop(s, slot);
+}
+
+void seq_loaded(sched *s, uint32_t slot) {
+    seq_hot *h = &s->hot[slot];
+    const uint32_t n = h->next_pos - s->load[slot].n_found * s->cfg.block_tokens;
+    load_stop(s, slot);
+    h->state = SEQ_PREFILL;
+    queue_prefill(s, slot);
+    s->count.kv_disk_hits += n;
+    report_found(s, h);
+    count_loaded(s, h, n);
+}
+
+/* What it has loaded is cached, and found when it resumes: at the next plan, if it is the most
+ * senior of those that are preempted. A junior may run by then, as after a pause. */
+void seq_not_loaded(sched *s, uint32_t slot) {
+    seq_hot *h = &s->hot[slot];
+    seq_record *r = &s->record[record_of(h->id)];
+    leave(s, slot);
+    hold_release(s, slot);
+    r->n_lost = r->n_computed = h->next_pos = 0;
+    r->load_failed = true;
+    s->ever_paused = true;
+    h->state = SEQ_PREEMPTED;
+    queue_preempted(s, slot);
 }
 
 void seq_preempt(sched *s, uint32_t slot) {
     seq_hot *h = &s->hot[slot];
     seq_record *r = &s->record[record_of(h->id)];
+    const bool loads = h->state == SEQ_LOADING;
     CHECK(h->n_blocks > 0 && (h->state == SEQ_PAUSED || s->running.tail == slot));
     leave(s, slot);
     hold_release(s, slot);
-    r->n_lost = h->next_pos - h->n_draft;
+    r->n_lost = loads ? 0 : h->next_pos - h->n_draft;
     r->n_computed = 0;
     r->n_preemptions++;
     s->count.preemptions++;
@@ -121,7 +173,12 @@ void seq_preempt(sched *s, uint32_t slot) {
 
 void seq_pause(sched *s, uint32_t slot) {
     seq_hot *h = &s->hot[slot];
+    const bool loads = h->state == SEQ_LOADING;
     leave(s, slot);
+    if (loads) { /* it starts again when its reader comes back */
+        hold_release(s, slot);
+        s->record[record_of(h->id)].n_computed = h->next_pos = 0;
+    }
     h->state = SEQ_PAUSED;
     s->n_paused++;
     s->ever_paused = true;
@@ -156,6 +213,7 @@ void seq_end(sched *s, uint32_t slot, sched_finish why, int32_t stop_id) {
     h->state = SEQ_ENDED;
     s->n_ended++;
     fork_wake(s, record_of(h->id));
+    if (why != FINISH_ERROR) store_offer(s, slot);
     hold_release(s, slot);
     heap_remove(&s->deadlines, record_of(h->id));
     r->finish = why;

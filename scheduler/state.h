@@ -23,6 +23,7 @@
 #include "scheduler/heap.h"
 #include "scheduler/policy.h"
 #include "scheduler/prefix.h"
+#include "scheduler/tier.h"
 #include "scheduler/resize.h"
 
 #include "base/check.h"
@@ -33,6 +34,7 @@ typedef enum seq_state {
     SEQ_FREE,      /* an unused slot */
     SEQ_PREFILL,   /* running; more than the next sampled token is to be computed */
     SEQ_DECODE,    /* running; its rows sample, one a step */
+    SEQ_LOADING,   /* running, but gets no rows: its blocks are being filled from the tier */
     SEQ_PREEMPTED, /* holds no blocks */
     SEQ_PAUSED,    /* gets no rows; parked while it holds blocks */
     SEQ_ENDED      /* holds no blocks, but is in an uncommitted step */
@@ -77,7 +79,8 @@ typedef struct seq_record {
     uint32_t n_reported;          /* prompt rows that PREFILLED events have reported */
     uint32_t n_lost;              /* positions thrown away by the last preemption */
     uint32_t n_computed;          /* committed positions, as far as prefill steps know */
-    uint32_t n_cached;
+    uint32_t n_cached, n_loaded;
+    bool load_failed;                      /* what it found is counted again when it resumes */
     uint32_t leader, fork_head, fork_next; /* records: members wait for their leader's prompt */
     uint32_t n_preemptions, peak_blocks;
     uint64_t peak_bytes;
@@ -93,6 +96,27 @@ typedef struct seq_chain {
 } seq_chain;
 
 #define CHAIN_BROKEN UINT32_MAX
+
+/* A sequence's chunks in the tier: [done, target) are to be loaded, those before named were named
+ * to the caller. */
+typedef struct seq_load {
+    uint64_t serial;  /* of this load; never used again */
+    prefix_hash hash; /* of the chunk before named; of none: the salt */
+    uint32_t done, named, target;
+    uint32_t n_found; /* blocks in front that need not be loaded */
+} seq_load;
+
+/* A chunk that was left behind and may be stored: its blocks of the chain group, as they were. */
+typedef struct store_item {
+    prefix_hash hash, parent;
+    uint64_t salt;
+    uint32_t chunk;
+    int32_t block[SCHED_MAX_CHUNK_BLOCKS];
+    uint64_t serial[SCHED_MAX_CHUNK_BLOCKS];
+} store_item;
+
+/* Bounds what waits to be stored: chunks of 128 tokens of 8 contexts of 8,192. */
+enum { STORE_QUEUE = 512 };
 
 /* Entries [first, n) of a table row are held; release_at: committed positions from which on
  * the first of them is out of sight. */
@@ -119,6 +143,8 @@ typedef struct start {
     uint32_t n_found; /* blocks in front that are there */
     uint32_t leader;  /* slot that holds them, and the last of the prompt; NO_SLOT: the cache */
     uint32_t n_probed; /* blocks that the cache knows */
+    uint32_t
+        n_load; /* blocks in front that are there once the tier's are loaded; 0: none are */
     uint32_t want[SCHED_MAX_GROUPS];
 } start;
 
@@ -168,6 +194,16 @@ struct sched {
     sched_step_copy *copy[2]; /* [sched_max_copies] */
     uint32_t n_copies;        /* of the step in planning */
     sched_event *event;       /* [max_events] */
+    /* The tier: all of it only where cfg.tier_chunks > 0. */
+    tier tier;
+    bool tier_off;
+    uint32_t n_loading;
+    uint64_t n_loads;
+    seq_load *load;    /* [max_seqs] */
+    store_item *store; /* [STORE_QUEUE], a ring */
+    uint32_t store_first, n_store;
+    int32_t *store_tokens; /* [chunk_blocks * block_tokens] of the chunk named last */
+    int32_t *store_block;  /* [n_groups][SCHED_MAX_CHUNK_BLOCKS] */
 };
 
 static inline uint32_t min_u32(uint32_t a, uint32_t b) {
@@ -283,6 +319,31 @@ void cache_begin(sched *, uint32_t slot, uint64_t salt, uint32_t n);
 /* Positions [0, n) are committed: full blocks become findable. */
 void cache_publish(sched *, uint32_t slot, uint32_t n);
 
+/* Hashes the first n blocks of the tokens that are being looked up. */
+void cache_hash(sched *, uint64_t salt, const int32_t *tokens, uint32_t n);
+
+/* tier_use.c: the tier. */
+static inline uint32_t chunk_tokens(const sched *s) {
+    return s->cfg.chunk_blocks * s->cfg.block_tokens;
+}
+static inline bool has_tier(const sched *s) {
+    return s->cfg.tier_chunks > 0 && !s->tier_off;
+}
+/* The position that a loading sequence goes on from. */
+static inline uint32_t load_end(const sched *s, uint32_t slot) {
+    return s->load[slot].target * chunk_tokens(s);
+}
+/* Blocks in front, most at most, that are there if those behind the n_found of the probe are
+ * loaded; 0: no more than n_found. */
+uint32_t load_probe(sched *, uint64_t salt, const int32_t *tokens, uint32_t n_found,
+                    uint32_t most);
+void load_begin(sched *, uint32_t slot, const start *); /* before its blocks are taken */
+void load_stop(sched *, uint32_t slot);   /* it is not loading any more: still in its list */
+void load_use(sched *, uint32_t n_found); /* chunks of the probe that memory had */
+/* What a sequence has computed may be stored; it still holds its blocks. */
+void store_offer(sched *, uint32_t slot);
+void load_audit(const sched *); /* load.c */
+
 /* fork.c: members of a fork and their leader. */
 /* True: the member sleeps until its leader's prompt is computed, or the leader ends. */
 bool fork_wait(sched *, uint32_t record);
@@ -307,6 +368,7 @@ static inline sched_event *event_push(sched *s, sched_event_kind kind, sched_id 
 /* queue.c: where a sequence stands. Its state is set before it joins a list. */
 void queue_wait(sched *, uint32_t record);    /* joins the waiting ones */
 void queue_run(sched *, uint32_t slot);       /* the running ones, and the prefilling ones */
+void queue_prefill(sched *, uint32_t slot);   /* a running one joins the prefilling ones, too */
 void queue_prefilled(sched *, uint32_t slot); /* leaves the prefilling ones */
 void queue_preempted(sched *, uint32_t slot); /* joins the preempted ones */
 void queue_park(sched *, uint32_t slot);      /* a paused one with blocks */
@@ -315,7 +377,11 @@ void queue_leave(sched *, uint32_t slot);     /* all lists that its state has it
 /* seq.c: the transitions of one sequence. */
 void seq_admit(sched *, uint32_t record, const start *); /* a waiting one; takes slot, blocks */
 void seq_resume(sched *, uint32_t slot, const start *);  /* the head of preempted */
-void seq_preempt(sched *, uint32_t slot);   /* the tail of running, or a parked one */
+void seq_preempt(sched *, uint32_t slot); /* the tail of running, or a parked one */
+/* A loading one has all its chunks: it prefills; or it lacks one: it starts again, as if it had been
+ * preempted. */
+void seq_loaded(sched *, uint32_t slot);
+void seq_not_loaded(sched *, uint32_t slot);
 void seq_prefilled(sched *, uint32_t slot); /* its last prompt row is planned: it decodes now */
 void seq_pause(sched *, uint32_t slot);
 void seq_unpause(sched *, uint32_t slot);

@@ -17,6 +17,14 @@
     X(moved_blocks, "KV blocks moved because a pool became smaller.")                          \
     X(prefix_cache_queries, "Prompt tokens looked up in the prefix cache.")                    \
     X(prefix_cache_hits, "Prompt tokens found in the prefix cache.")                           \
+    X(kv_disk_queries, "Prompt tokens looked up on disk: not found in memory.")                \
+    X(kv_disk_hits, "Prompt tokens loaded from disk.")                                         \
+    X(kv_disk_loads, "Chunks of KV blocks loaded from disk.")                                  \
+    X(kv_disk_load_errors, "Chunks of KV blocks that could not be loaded.")                    \
+    X(kv_disk_stores, "Chunks of KV blocks stored on disk.")                                   \
+    X(kv_disk_store_errors, "Chunks of KV blocks that could not be stored.")                   \
+    X(kv_disk_dropped, "Chunks of KV blocks that left memory before they were stored.")        \
+    X(kv_disk_evictions, "Chunks of KV blocks removed from disk for others.")                  \
     X(prefix_cache_evictions, "Cached KV blocks that were taken for other content.")
 
 #define SCHED_COUNTER_FIELD(name, help) uint64_t name;

@@ -235,3 +235,21 @@ const sched_step *fake_collect(fake_engine *f, const sched *s, sched_step_tokens
 uint32_t fake_in_flight(const fake_engine *f) {
     return f->n_queued;
 }
+
+size_t fake_block_bytes(const fake_engine *f) {
+    return f->cfg.block_tokens * sizeof(cell);
+}
+
+void fake_export(const fake_engine *f, uint32_t group, int32_t block, void *out) {
+    CHECK(block >= 0 && (uint32_t)block < n_blocks_of(f, group));
+    memcpy(out, f->cells[group] + (size_t)block * f->cfg.block_tokens, fake_block_bytes(f));
+}
+
+void fake_import(fake_engine *f, uint32_t group, int32_t block, const void *in) {
+    CHECK(block >= 0 && (uint32_t)block < n_blocks_of(f, group));
+    cell *to = f->cells[group] + (size_t)block * f->cfg.block_tokens;
+    if (in)
+        memcpy(to, in, fake_block_bytes(f));
+    else
+        memset(to, 0x5a, fake_block_bytes(f));
+}

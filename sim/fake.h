@@ -28,6 +28,11 @@ void fake_submit(fake_engine *, const sched *, const sched_step *);
 const sched_step *fake_collect(fake_engine *, const sched *, sched_step_tokens *tokens);
 uint32_t fake_in_flight(const fake_engine *);
 
+/* The cells of a block, fake_block_bytes of them, out and in; in NULL: what nobody may read. */
+size_t fake_block_bytes(const fake_engine *);
+void fake_export(const fake_engine *, uint32_t group, int32_t block, void *out);
+void fake_import(fake_engine *, uint32_t group, int32_t block, const void *in);
+
 /* The text a sequence must get, followed from outside: start with its prompt, then compare each
  * token with fake_next and extend by it. */
 uint64_t fake_start(const int32_t *prompt, uint32_t n_prompt);

@@ -85,6 +85,7 @@ static void take_events(sim *m) {
             heap_remove(&m->cancels, (uint32_t)e->user);
             break;
         case EVENT_PREEMPTED:
+        case EVENT_LOADED:
         case EVENT_PREFILLED: break;
         }
     }

@@ -429,6 +429,7 @@ status grammar_compile(grammar **out, const rules *r, rule root, const vocab_ind
     if (st == OK) st = mark_live(&l);
     if (st == OK) st = check_left(&l);
     if (st == OK) st = link_parts(&l, g);
+    if (st == OK) st = grammar_check_paths(g, r, &l.tmp, e);
     arena_clear(&l.tmp);
     if (st == OK)
         *out = g;

@@ -42,12 +42,17 @@ struct grammar {
     const grammar_call *call;
     const grammar_symbol *symbol;
     const grammar_rule *rule;
+    const uint64_t (*follow)[4]; /* [n_rules]: classes of bytes that may come behind */
     const uint16_t *site;
 };
 
 static inline uint32_t grammar_next(const grammar *g, uint32_t q, uint8_t byte) {
     return g->next[(size_t)q * g->n_classes + g->class_of[byte]];
 }
+
+/* ERR_INVALID: positions may need more than STATE_MAX_CONFS pairs, or that could not be excluded
+ * within the steps that are left. Fills g->follow. Scratch in `mem`. */
+status grammar_check_paths(grammar *, const rules *, arena *mem, err *);
 
 /* ---- positions ---- */
 
@@ -68,8 +73,14 @@ typedef struct conf {
     bool tainted; /* went through an unknown return */
 } conf;
 
+/* Returns through an unknown stack, which may lead anywhere the rule is called: the places
+ * themselves if they are few, else only what may come first there. */
+enum { UNKNOWN_SITES = 48, BEHIND_NONE = 0, BEHIND_ANY = UINT16_MAX };
+
 typedef struct conf_set {
     uint32_t n;
+    uint16_t
+        behind; /* somewhere behind this rule, plus 1; BEHIND_ANY: and behind what came first */
     conf c[STATE_MAX_CONFS];
 } conf_set;
 

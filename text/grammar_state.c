@@ -11,13 +11,16 @@ static bool put(conf_set *s, conf c) {
             s->c[i].tainted = false;
             return true;
         }
-    if (s->n < STATE_MAX_CONFS) s->c[s->n++] = c;
+    if (s->n < STATE_MAX_CONFS)
+        s->c[s->n++] = c;
+    else
+        s->behind = BEHIND_ANY; /* a known stack never gets here: grammar_check_paths */
     return false;
 }
 
-/* A node of the stack, found among those made since `from` or new. 0: there is no place. */
-static uint16_t push(stacks *k, uint32_t from, uint16_t ret, uint16_t parent) {
-    for (uint32_t i = from; i < k->n; i++)
+/* A node of the stack, found or new, so that equal stacks are one. 0: there is no place. */
+static uint16_t push(stacks *k, uint16_t ret, uint16_t parent) {
+    for (uint32_t i = k->n; i-- > STACK_FIRST;)
         if (k->node[i].ret == ret && k->node[i].parent == parent) return (uint16_t)i;
     uint16_t depth = parent < STACK_FIRST ? 1 : (uint16_t)(k->node[parent].depth + 1);
     if (k->n == k->cap || depth > GRAMMAR_MAX_DEPTH) return 0;
@@ -25,7 +28,7 @@ static uint16_t push(stacks *k, uint32_t from, uint16_t ret, uint16_t parent) {
     return (uint16_t)k->n++;
 }
 
-static bool close_one(stacks *k, conf_set *s, conf c, uint32_t from) {
+static bool close_one(stacks *k, conf_set *s, conf c) {
     const grammar *g = k->g;
     bool cleared = false;
     const grammar_node *q = &g->node[c.state];
@@ -33,7 +36,10 @@ static bool close_one(stacks *k, conf_set *s, conf c, uint32_t from) {
         cleared |= put(s, (conf){k->node[c.parent].ret, k->node[c.parent].parent, c.tainted});
     if (q->final && c.parent == STACK_UNKNOWN) {
         const grammar_rule *r = &g->rule[q->rule];
-        for (uint32_t i = 0; i < r->n_sites; i++)
+        const uint16_t one = (uint16_t)(q->rule + 1);
+        if (r->n_sites > UNKNOWN_SITES)
+            s->behind = s->behind == BEHIND_NONE || s->behind == one ? one : BEHIND_ANY;
+        for (uint32_t i = 0; r->n_sites <= UNKNOWN_SITES && i < r->n_sites; i++)
             put(s, (conf){g->site[r->first_site + i], STACK_UNKNOWN, true});
     }
     for (uint32_t i = q->first_call; i < q[1].first_call; i++) {
@@ -42,7 +48,7 @@ static bool close_one(stacks *k, conf_set *s, conf c, uint32_t from) {
         /* A call at the very end returns to where its caller does. Not into the unknown, which
          * depends on who returns. */
         if (!g->node[call->to].tail || parent == STACK_UNKNOWN)
-            parent = push(k, from, call->to, c.parent);
+            parent = push(k, call->to, c.parent);
         if (parent || g->node[call->to].tail)
             cleared |= put(s, (conf){call->start, parent, c.tainted});
     }
@@ -50,12 +56,11 @@ static bool close_one(stacks *k, conf_set *s, conf c, uint32_t from) {
 }
 
 void conf_close(stacks *k, conf_set *s) {
-    uint32_t from = k->n;
     /* Where a conf lost its taint behind the loop, what it led to is to lose it, too. */
     for (bool again = true; again;) {
         again = false;
         for (uint32_t i = 0; i < s->n; i++)
-            if (k->g->node[s->c[i].state].busy) again |= close_one(k, s, s->c[i], from);
+            if (k->g->node[s->c[i].state].busy) again |= close_one(k, s, s->c[i]);
     }
 }
 
@@ -63,6 +68,12 @@ void conf_step(stacks *k, const conf_set *a, uint8_t byte, conf_set *out) {
     const grammar *g = k->g;
     bool busy = false;
     out->n = 0;
+    out->behind = a->behind;
+    if (a->behind != BEHIND_NONE && a->behind != BEHIND_ANY) {
+        const uint32_t c = g->class_of[byte];
+        const bool may = g->follow[a->behind - 1][c / 64] >> c % 64 & 1;
+        out->behind = may ? BEHIND_ANY : BEHIND_NONE;
+    }
     for (uint32_t i = 0; i < a->n; i++) {
         uint32_t to = grammar_next(g, a->c[i].state, byte);
         if (!to) continue;
@@ -88,6 +99,7 @@ static stacks stacks_of(const grammar *g, grammar_state *s) {
 
 static void load(const grammar_state *s, conf_set *set) {
     set->n = s->n;
+    set->behind = BEHIND_NONE;
     memcpy(set->c, s->c, s->n * sizeof *s->c);
 }
 

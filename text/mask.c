@@ -68,6 +68,7 @@ static bool step(walker *w, uint32_t d, uint8_t byte) {
         const uint32_t to = grammar_next(g, w->alone[d], byte);
         if (!to) return false;
         out->n = 1;
+        out->behind = BEHIND_NONE;
         out->c[0] = (conf){(uint16_t)to, w->base.parent, w->base.tainted};
         if (g->node[to].busy) conf_close(&w->k, out);
     } else {
@@ -75,7 +76,7 @@ static bool step(walker *w, uint32_t d, uint8_t byte) {
     }
     w->alone[d + 1] = 0;
     w->nodes_at[d + 1] = w->k.n;
-    return out->n > 0;
+    return out->n > 0 || out->behind != BEHIND_NONE;
 }
 
 /* Bytes from depth d on while the position is one state, and no longer than `len`. Returns the
@@ -217,6 +218,7 @@ static void walk_from_position(walker *w, const grammar *g, const grammar_state 
     memcpy(w->node, s->node, s->n_nodes * sizeof *s->node);
     w->alone[0] = 0;
     w->at[0].n = s->n;
+    w->at[0].behind = BEHIND_NONE;
     memcpy(w->at[0].c, s->c, s->n * sizeof *s->c);
 }
 

@@ -65,6 +65,12 @@ status cpu_kv_resize(engine *, const uint32_t n_blocks[PLAN_MAX_GROUPS], err *);
 
 /* step.c. Runs the step on the team. */
 void cpu_step_run(cpu_engine *);
+/* kv_move.c. Of struct backend. */
+status cpu_kv_export(engine *, uint32_t group, int32_t block, void *out, err *);
+status cpu_kv_import(engine *, uint32_t group, int32_t block, const void *in, err *);
+/* Grows when the same tokens may get other bits of keys and values: then tests/engine/test_kv_move.c fails. */
+enum { CPU_NUMERICS = 1 };
+
 /* Whether the engine runs operations of this kind. */
 bool cpu_op_runs(op_kind);
 

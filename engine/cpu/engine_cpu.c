@@ -202,6 +202,8 @@ static void cpu_info(const engine *head, engine_info *out) {
     snprintf(out->detail, sizeof out->detail, "%s, %s activations, %u threads",
              name[e->linear->isa], e->layout.family == ACTIVATION_INT8 ? "int8" : "f32",
              e->opt.n_threads);
+    snprintf(out->numerics, sizeof out->numerics, "cpu-%d %s", CPU_NUMERICS,
+             e->layout.family == ACTIVATION_INT8 ? "int8" : "f32");
 }
 
 const backend backend_cpu = {
@@ -212,5 +214,7 @@ const backend backend_cpu = {
     .submit = cpu_submit,
     .collect = cpu_collect,
     .info = cpu_info,
+    .kv_export = cpu_kv_export,
+    .kv_import = cpu_kv_import,
     .kv_resize = cpu_kv_resize,
 };

@@ -116,6 +116,7 @@ static const char *const with_types[] = {
     "--threads=3 --batch-invariant",
     "--no-prefix-caching",
     "--memory=60MiB",
+    "--memory-max=300MiB",
 };
 static const char *const with_f16[] = {
     "--cache-type-k=bf16 --cache-type-v=f32 --block-size=8",

@@ -11,6 +11,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     m->aging = size & 2;
     m->drafts = size & 4;
     m->resizes = size & 8;
+    m->tier = size & 16;
     stream_run(m, data, size);
     free(m);
     return 0;

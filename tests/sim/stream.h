@@ -22,6 +22,15 @@
 #include "sim/fake.h"
 
 enum { STREAM_REQUESTS = 192, STREAM_LEN = 48, STREAM_VOCAB = 11, STREAM_SEQS = 6 };
+enum { STREAM_CHUNKS = 64, STREAM_LOADS = 3, STREAM_CHUNK_BYTES = 1024 };
+
+/* What the tier has of a chunk, and who it was made for; free where bytes is 0. */
+typedef struct stream_chunk {
+    uint64_t hash[2], bytes;
+    uint32_t groups;
+    int32_t tokens[STREAM_LEN];
+    unsigned char cells[SCHED_MAX_GROUPS][STREAM_CHUNK_BYTES];
+} stream_chunk;
 
 typedef struct stream_request {
     sched_id id;
@@ -60,6 +69,11 @@ typedef struct stream {
     sched_step_tokens drawn; /* by the step committed last */
     bool drafts; /* set before it runs: guesses of next tokens, most of them right */
     uint64_t n_drafts, n_guessed, n_accepted;
+    bool tier; /* set before it runs: chunks are stored and loaded, some late, some never */
+    stream_chunk chunk[STREAM_CHUNKS], storing;
+    sched_chunk stored, loading[STREAM_LOADS]; /* as they were named */
+    uint32_t n_loading;
+    uint64_t n_loads, n_failed_loads, n_late_loads, n_stores, n_evictions, n_loaded;
     bool resizes;                        /* set before it runs: pools shrink and grow */
     uint32_t n_blocks[SCHED_MAX_GROUPS]; /* as set last */
     uint64_t n_resizes, n_moves;
@@ -214,6 +228,14 @@ static inline void stream_admitted(stream *m, uint32_t i, uint32_t n_cached) {
     stream_join(m, i);
 }
 
+/* What the tier gave it was computed before, too. */
+static inline void stream_loaded(stream *m, uint32_t i, const sched_event *e) {
+    const stream_request *q = &m->r[i];
+    CHECK(m->tier && q->admitted && !q->spec.no_tier && e->n_loaded <= e->n_cached);
+    CHECK(e->n_cached <= stream_findable(m, i) && e->n_cached % m->cfg.block_tokens == 0);
+    m->n_loaded += e->n_loaded > 0;
+}
+
 static inline void stream_ended(stream *m, uint32_t i, const sched_event *e) {
     stream_request *q = &m->r[i];
     const sched_spec *spec = &q->spec;
@@ -261,6 +283,10 @@ static inline void stream_token(stream *m, stream_request *q, const sched_event 
 /* After every call. */
 static inline void stream_check(stream *m) {
     const sched_event *e;
+    sched_stats st;
+    sched_read(m->s, &st);
+    m->pauses |=
+        st.n_loading > 0; /* a load takes as long as it takes: no bounds then, either */
     for (size_t n = sched_events(m->s, &e); n > 0; n--, e++) {
         uint32_t i = (uint32_t)e->user;
         stream_hash_event(m, e);
@@ -281,13 +307,12 @@ static inline void stream_check(stream *m) {
             q->n_reported += e->n_rows;
             CHECK(q->n_reported <= q->spec.n_prompt);
             break;
+        case EVENT_LOADED: stream_loaded(m, i, e); break;
         case EVENT_TOKEN: stream_token(m, q, e); break;
         case EVENT_ENDED: stream_ended(m, i, e); break;
         }
     }
     sched_audit(m->s);
-    sched_stats st;
-    sched_read(m->s, &st);
     uint32_t n_blocks = 0;
     for (uint32_t k = 0; k < m->cfg.n_groups; k++) n_blocks += m->n_blocks[k];
     CHECK(st.blocks_free + st.blocks_cached + st.blocks_used + st.blocks_fenced ==
@@ -365,9 +390,17 @@ static inline void stream_submit(stream *m) {
     /* Prompts of few families, which part at some point. */
     uint32_t family = stream_take(m, 4), parts = stream_take(m, STREAM_LEN);
     spec->salt = stream_take(m, 4) == 0;
+    spec->no_tier = spec->salt && family == 0;
     for (uint32_t i = 0; i < spec->n_prompt; i++)
         q->prompt[i] = (int32_t)((i * 7 + family + (i >= parts ? m->n : 0)) % 5);
     stream_fork(m, q, spec);
+    if (m->tier && m->n > 0 && !q->leader && spec->fork_of == 0 && stream_take(m, 3) > 0) {
+        const stream_request *old = &m->r[stream_take(m, m->n)]; /* somebody comes back */
+        spec->n_prompt = old->spec.n_prompt;
+        spec->salt = old->spec.salt;
+        spec->no_tier = old->spec.no_tier;
+        memcpy(q->prompt, old->text, spec->n_prompt * sizeof *q->prompt);
+    }
     memcpy(q->text, q->prompt, spec->n_prompt * sizeof *q->text);
     q->key = (uint64_t)(spec->priority + 1);
     if (m->aging) q->key = stream_waiting_key(m, spec, m->n + 1, m->now_us);
@@ -459,7 +492,9 @@ static inline bool stream_plan(stream *m) {
         waits |= !q->admitted;
         if (settled) CHECK(q->spec.deadline_us == 0 || q->spec.deadline_us > m->now_us);
     }
-    if (settled) { /* work is never left lying */
+    sched_stats now;
+    sched_read(m->s, &now);
+    if (settled && (st || now.n_loading == 0)) { /* work is never left lying */
         CHECK((st != NULL) == (work || (waits && m->n_senior < m->cfg.max_seqs)));
         if (st && !m->pauses) CHECK(stream_has(st, m->senior[0]));
     }
@@ -508,7 +543,105 @@ static inline void stream_commit(stream *m, bool fails) {
             stream_draft(m, &m->r[i]);
 }
 
+static inline stream_chunk *stream_chunk_of(stream *m, const uint64_t hash[2]) {
+    for (uint32_t i = 0; i < STREAM_CHUNKS; i++)
+        if (m->chunk[i].bytes && memcmp(m->chunk[i].hash, hash, sizeof m->chunk[i].hash) == 0)
+            return &m->chunk[i];
+    return NULL;
+}
+
+/* A step in flight may move blocks: its copies would come after ours. */
+static inline bool moves_in_flight(const stream *m) {
+    return m->resizes && fake_in_flight(m->engine) > 0;
+}
+
+/* The tier makes room, and copies what it is to store. */
+static inline void stream_store(stream *m) {
+    stream_chunk *c = &m->storing;
+    uint64_t hash[2];
+    if (c->bytes || moves_in_flight(m) || !sched_store_next(m->s, &m->stored)) return;
+    *c = (stream_chunk){.groups = m->stored.groups, .bytes = 100 + stream_take(m, 50)};
+    memcpy(c->hash, m->stored.hash, sizeof c->hash);
+    memcpy(c->tokens, m->stored.tokens,
+           m->cfg.chunk_blocks * m->cfg.block_tokens * sizeof *c->tokens);
+    for (uint32_t k = 0; k < m->cfg.n_groups; k++)
+        for (uint32_t i = 0; (c->groups >> k & 1) && i < m->cfg.chunk_blocks; i++)
+            fake_export(m->engine, k, m->stored.block[k][i],
+                        c->cells[k] + i * fake_block_bytes(m->engine));
+    while (sched_tier_evict(m->s, c->bytes, hash)) {
+        CHECK(stream_chunk_of(m, hash));
+        stream_chunk_of(m, hash)->bytes = 0;
+        m->n_evictions++;
+    }
+    m->n_stores++;
+}
+
+static inline void stream_stored(stream *m, bool fails) {
+    if (!m->storing.bytes) return;
+    stream_chunk *c = stream_chunk_of(m, m->storing.hash); /* with fewer groups */
+    for (uint32_t i = 0; !c && i < STREAM_CHUNKS; i++)
+        if (!m->chunk[i].bytes) c = &m->chunk[i];
+    CHECK(c);
+    sched_stats was, is;
+    sched_read(m->s, &was);
+    sched_store_done(m->s, &m->stored, fails ? 0 : m->storing.bytes);
+    sched_read(m->s, &is);
+    if (is.count.kv_disk_stores > was.count.kv_disk_stores) *c = m->storing;
+    m->storing.bytes = 0;
+    CHECK(is.tier_bytes <= m->cfg.tier_bytes && is.tier_chunks <= m->cfg.tier_chunks);
+    stream_check(m);
+}
+
+static inline void stream_load(stream *m) {
+    if (m->n_loading == STREAM_LOADS || !sched_load_next(m->s, &m->loading[m->n_loading]))
+        return;
+    const sched_chunk *c = &m->loading[m->n_loading++];
+    const stream_chunk *has = stream_chunk_of(m, c->hash);
+    if (has)
+        CHECK(memcmp(has->tokens, c->tokens,
+                     m->cfg.chunk_blocks * m->cfg.block_tokens * sizeof *c->tokens) == 0);
+    m->n_loads++;
+    stream_check(m);
+}
+
+/* The oldest load ends. */
+static inline void stream_load_done(stream *m, bool fails) {
+    if (m->n_loading == 0 || moves_in_flight(m)) return;
+    sched_chunk c = m->loading[0];
+    const stream_chunk *has = stream_chunk_of(m, c.hash);
+    memmove(&m->loading[0], &m->loading[1], --m->n_loading * sizeof c);
+    const bool wanted = sched_load_blocks(m->s, &c);
+    fails |= !has || (has->groups & c.groups) != c.groups;
+    for (uint32_t k = 0; wanted && k < m->cfg.n_groups; k++)
+        for (uint32_t i = c.first[k]; i < m->cfg.chunk_blocks; i++)
+            fake_import(m->engine, k, c.block[k][i],
+                        fails ? NULL : has->cells[k] + i * fake_block_bytes(m->engine));
+    m->n_late_loads += !wanted;
+    m->n_failed_loads += fails;
+    if (fails && has) stream_chunk_of(m, c.hash)->bytes = 0;
+    sched_load_done(m->s, &c, !fails);
+    stream_check(m);
+}
+
+static inline void stream_use_tier(stream *m) {
+    switch (stream_take(m, 8)) {
+    case 0: stream_store(m); break;
+    case 1: stream_stored(m, stream_take(m, 8) == 0); break;
+    case 2:
+    case 3: stream_load(m); break;
+    case 4:
+    case 5: stream_load_done(m, stream_take(m, 8) == 0); break;
+    case 6:
+        if (stream_take(m, 16) == 0) sched_tier_switch(m->s, stream_take(m, 2));
+        break;
+    default:
+        sched_tier_switch(m->s, true);
+        for (uint32_t i = 0; i < 8; i++) stream_store(m), stream_stored(m, false);
+    }
+}
+
 static inline void stream_operate(stream *m) {
+    if (m->tier) stream_use_tier(m);
     if (m->resizes && stream_take(m, 8) == 0) stream_resize(m);
     switch (stream_take(m, 16)) {
     case 0:
@@ -556,6 +689,16 @@ static inline void stream_open(stream *m) {
     }
     if (m->resizes) m->cfg.max_moves = 1 + stream_take(m, 8);
     m->may_pause = stream_take(m, 4) == 0 || m->crowded;
+    if (m->tier && m->cfg.prefix_cache) {
+        m->cfg.group[0].window = 0; /* and few blocks, so that memory forgets */
+        m->n_blocks[0] = m->cfg.group[0].n_blocks = 2 + m->cfg.group[0].n_blocks % 12;
+        if (m->resizes) m->cfg.group[0].max_blocks = m->n_blocks[0] + 8;
+        m->cfg.tier_chunks = 1 + stream_take(m, STREAM_CHUNKS - 1);
+        m->cfg.tier_bytes = 200 + 40 * stream_take(m, 200);
+        m->cfg.chunk_blocks = 1 + stream_take(m, 8) / 6 + stream_take(m, 8) / 7;
+        m->cfg.store_tokens = stream_take(m, 4) ? 0 : 8;
+    }
+    m->tier = m->cfg.tier_chunks > 0;
     m->policy = (sched_policy){m, stream_waiting_key, stream_ticket_key, stream_share};
     if (m->aging) m->cfg.policy = &m->policy;
     err e;
@@ -565,10 +708,11 @@ static inline void stream_open(stream *m) {
     CHECK(m->mem && fake_open(&m->engine, &m->cfg, STREAM_VOCAB, &e) == OK);
     memset(m->mem, 0xa5, bytes);
     m->s = sched_init(m->mem, &m->cfg);
+    CHECK(m->cfg.chunk_blocks * fake_block_bytes(m->engine) <= STREAM_CHUNK_BYTES);
 }
 
-/* The whole life of a scheduler, ending idle. m: zeroed, but for crowded, aging, drafts and
- * resizes. */
+/* The whole life of a scheduler, ending idle. m: zeroed, but for crowded, aging, drafts,
+ * resizes and tier. */
 static inline void stream_run(stream *m, const uint8_t *data, size_t n) {
     m->data = data;
     m->n_data = n;
@@ -583,6 +727,11 @@ static inline void stream_run(stream *m, const uint8_t *data, size_t n) {
     for (;;) {
         CHECK(m->n_commits <= at_most);
         bool planned = stream_plan(m);
+        stream_load(m);
+        if (!planned && m->n_loading > 0 && !moves_in_flight(m)) {
+            stream_load_done(m, false);
+            continue;
+        }
         if (!planned && fake_in_flight(m->engine) == 0) break;
         if (!planned || fake_in_flight(m->engine) == m->depth) stream_commit(m, false);
     }

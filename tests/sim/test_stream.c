@@ -7,7 +7,8 @@
 enum { STREAMS = 20000, BYTES = 600 };
 
 /* What happened in all of them; state: of the generator. */
-static stream run_many(bool crowded, bool aging, bool drafts, bool resizes, uint64_t state) {
+static stream run_many(bool crowded, bool aging, bool drafts, bool resizes, bool tier,
+                       uint64_t state) {
     uint8_t data[BYTES];
     stream sum = {0};
     for (uint32_t k = 0; k < STREAMS; k++) {
@@ -16,6 +17,7 @@ static stream run_many(bool crowded, bool aging, bool drafts, bool resizes, uint
         m->crowded = crowded;
         m->aging = aging;
         m->drafts = drafts;
+        m->tier = tier;
         m->resizes = resizes;
         stream_run(m, data, BYTES);
         sum.n_ended += m->n_ended;
@@ -26,6 +28,12 @@ static stream run_many(bool crowded, bool aging, bool drafts, bool resizes, uint
         sum.n_overtakes += m->n_overtakes;
         sum.n_guessed += m->n_guessed;
         sum.n_accepted += m->n_accepted;
+        sum.n_loads += m->n_loads;
+        sum.n_failed_loads += m->n_failed_loads;
+        sum.n_late_loads += m->n_late_loads;
+        sum.n_loaded += m->n_loaded;
+        sum.n_stores += m->n_stores;
+        sum.n_evictions += m->n_evictions;
         sum.n_resizes += m->n_resizes;
         sum.n_moves += m->n_moves;
         stream_hash(&sum, m->hash);
@@ -35,7 +43,7 @@ static stream run_many(bool crowded, bool aging, bool drafts, bool resizes, uint
 }
 
 START_TEST(random_streams_keep_every_promise) {
-    stream sum = run_many(false, false, false, false, 1);
+    stream sum = run_many(false, false, false, false, false, 1);
     ck_assert_uint_gt(sum.n_ended, STREAMS); /* the streams do exercise something */
     ck_assert_uint_gt(sum.n_preemptions, STREAMS / 10);
     ck_assert_uint_gt(sum.n_found, STREAMS / 4);
@@ -47,7 +55,7 @@ START_TEST(random_streams_keep_every_promise) {
 END_TEST
 
 START_TEST(random_streams_in_tiny_windowed_pools_with_slow_readers_do_too) {
-    stream sum = run_many(true, false, false, false, 2);
+    stream sum = run_many(true, false, false, false, false, 2);
     ck_assert_uint_gt(sum.n_ended, STREAMS);
     ck_assert_uint_gt(sum.n_preemptions, STREAMS / 20);
     ck_assert_uint_gt(sum.n_forked, STREAMS / 20);
@@ -57,7 +65,7 @@ END_TEST
 
 START_TEST(random_streams_under_another_policy_keep_every_promise) {
     for (int crowded = 0; crowded < 2; crowded++) {
-        stream sum = run_many(crowded, true, false, false, 3);
+        stream sum = run_many(crowded, true, false, false, false, 3);
         ck_assert_uint_gt(sum.n_ended, STREAMS);
         ck_assert_uint_gt(sum.n_preemptions, STREAMS / 20);
         ck_assert_uint_gt(sum.n_overtakes, STREAMS / 10);
@@ -67,7 +75,7 @@ END_TEST
 
 START_TEST(random_streams_of_runs_of_tokens_keep_every_promise) {
     for (int crowded = 0; crowded < 2; crowded++) {
-        stream sum = run_many(crowded, crowded, true, false, 4);
+        stream sum = run_many(crowded, crowded, true, false, false, 4);
         ck_assert_uint_gt(sum.n_ended, STREAMS);
         ck_assert_uint_gt(sum.n_accepted, STREAMS / 2);
         ck_assert_uint_gt(sum.n_guessed, sum.n_accepted + STREAMS / 8); /* some are rejected */
@@ -78,7 +86,7 @@ END_TEST
 START_TEST(random_streams_in_pools_that_shrink_and_grow_keep_every_promise) {
     for (int kind = 0; kind < 4; kind++) {
         const bool crowded = kind & 1, drafts = kind & 2;
-        stream sum = run_many(crowded, false, drafts, true, 5);
+        stream sum = run_many(crowded, false, drafts, true, false, 5);
         ck_assert_uint_gt(sum.n_ended, STREAMS / 2);
         ck_assert_uint_gt(sum.n_resizes, STREAMS);
         ck_assert_uint_gt(sum.n_moves, STREAMS / 4);
@@ -87,8 +95,23 @@ START_TEST(random_streams_in_pools_that_shrink_and_grow_keep_every_promise) {
 }
 END_TEST
 
+START_TEST(random_streams_with_a_tier_below_memory_keep_every_promise) {
+    for (int crowded = 0; crowded < 2; crowded++) {
+        stream sum = run_many(crowded, crowded, crowded, !crowded, true, 5);
+        ck_assert_uint_gt(sum.n_ended, STREAMS);
+        ck_assert_uint_gt(sum.n_stores, STREAMS / 2);
+        ck_assert_uint_gt(sum.n_evictions, STREAMS / 50);
+        ck_assert_uint_gt(sum.n_loads, STREAMS / 50);
+        ck_assert_uint_gt(sum.n_loaded, STREAMS / 200); /* whole beginnings */
+        ck_assert_uint_gt(sum.n_failed_loads, STREAMS / 2000);
+        ck_assert_uint_gt(sum.n_late_loads, STREAMS / 2000); /* nobody wanted them any more */
+    }
+}
+END_TEST
+
 CHECK_MAIN("stream", random_streams_keep_every_promise,
            random_streams_in_tiny_windowed_pools_with_slow_readers_do_too,
            random_streams_under_another_policy_keep_every_promise,
            random_streams_of_runs_of_tokens_keep_every_promise,
-           random_streams_in_pools_that_shrink_and_grow_keep_every_promise)
+           random_streams_in_pools_that_shrink_and_grow_keep_every_promise,
+           random_streams_with_a_tier_below_memory_keep_every_promise)
