@@ -79,6 +79,7 @@ static status constrain_calls(answer *a, err *e) {
     buf_init(&key, &a->rq->mem);
     buf_addf(&key, "t%s%d%d%d%d%d", p->format->name, f->demand.parallel, f->demand.thinking,
              f->demand.opened, f->demand.text, f->demand.lenient);
+    buf_add(&key, (str){p->bytes, p->n_bytes}); /* formats that are derived have one name */
     json_value(&key, t->list);
     if (a->p.form.build) buf_add(&key, a->p.form.key);
     if (key.failed) return err_set(e, ERR_NO_MEMORY, "no memory for tools");

@@ -45,6 +45,7 @@ bool routes_polled(str path); /* probes and scrapes */
 /* Endpoints: each answers or refuses, now or later. */
 void completions_run(app *, http_request *);
 void chat_run(app *, http_request *);
+void chat_count_run(app *, http_request *);
 void embeddings_run(app *, http_request *);
 void native_embedding_run(app *, http_request *);
 void native_completion_run(app *, http_request *);

@@ -200,3 +200,8 @@ void chat_run(app *app, http_request *rq) {
     const json_t *body = app_body(app, rq);
     if (body) chat_start(app, rq, body, &writer_chat);
 }
+
+void chat_count_run(app *app, http_request *rq) {
+    const json_t *body = app_body(app, rq);
+    if (body) chat_start(app, rq, body, &writer_chat_count);
+}

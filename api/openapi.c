@@ -21,6 +21,8 @@ static const about abouts[] = {
      "id object created model choices"},
     {"/v1/chat/completions", "Messages answered", BODY_CHAT, "",
      "id object created model choices"},
+    {"/v1/chat/completions/input_tokens", "The tokens of such a prompt", BODY_CHAT, "",
+     "object input_tokens"},
     {"/v1/models", "The served names", BODY_NONE, "", "object data"},
     {"/v1/models/", "One served name", BODY_NONE, "", "id object"},
     {"/v1/memory", "Plan, ledger and sequences", BODY_NONE, "", "budget_bytes classes"},

@@ -12,6 +12,7 @@ static void openapi_run(app *, http_request *);
 static const route routes[] = {
     {"/v1/completions", POST | BARE, completions_run},
     {"/v1/chat/completions", POST | BARE, chat_run},
+    {"/v1/chat/completions/input_tokens", POST | BARE, chat_count_run},
     {"/v1/models", GET | BARE, models_run},
     {"/v1/models/", GET | PREFIX | BARE, models_run},
     {"/v1/memory", GET | PUT, memory_run},

@@ -27,7 +27,7 @@ typedef struct writer {
 } writer;
 
 extern const writer writer_chat, writer_completions, writer_responses, writer_messages;
-extern const writer writer_responses_count, writer_messages_count;
+extern const writer writer_chat_count, writer_responses_count, writer_messages_count;
 
 /* ---- what the chunks and answers of OpenAI's completions share: writer.c ---- */
 

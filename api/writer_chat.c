@@ -174,6 +174,12 @@ static void whole(answer *a) {
     app_json(a->rq, &b);
 }
 
+static void count(answer *a) {
+    writer_count(a, STR("\"object\":\"chat.completion.input_tokens\","));
+}
+
+const writer writer_chat_count = {.id_prefix = "chatcmpl-", .chat = true, .count = count};
+
 const writer writer_chat = {
     .id_prefix = "chatcmpl-",
     .chat = true,

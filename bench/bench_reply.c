@@ -1,6 +1,7 @@
 /* module: text */
 /* Time of the reply parser for 1,000 tokens of four bytes: text, and a call with a long argument,
- * in the forms of some models. Prints microseconds, the least of 50 runs. One thread. */
+ * in the forms of some models. Prints {"rows": [...]}: microseconds, the least of 50 runs. One
+ * thread. */
 #include <stdio.h>
 
 #include "base/check.h"
@@ -76,10 +77,12 @@ int main(void) {
         CHECK(reply_plan_init(&p, find(forms[i].format), STR("</think>"), NULL, 0));
         while (text.len < BYTES) buf_add(&text, STR(words));
         buf_addf(&call, "%s%.*s%s", forms[i].begin, BYTES, text.ptr, forms[i].end);
-        printf("%-12s text %4llu us, call %4llu us for 1,000 tokens\n", forms[i].format,
+        printf("%s{\"format\": \"%s\", \"text_us\": %llu, \"call_us\": %llu}",
+               i ? ", " : "{\"rows\": [", forms[i].format,
                (unsigned long long)least(&p, tools, (str){text.ptr, BYTES}),
                (unsigned long long)least(&p, tools, buf_str(&call)));
     }
+    puts("]}");
     arena_clear(&a);
     return 0;
 }

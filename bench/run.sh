@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs one benchmark and stores its rows under bench/results/ with the CPU's flags.
-#   bench/run.sh engine|kv|http|metrics|startup|kv_disk|scheduler|linear|grammar|resize|structured|tokenizer|template [OPTIONS of the script]
+#   bench/run.sh engine|kv|http|metrics|startup|kv_disk|scheduler|linear|grammar|resize|structured|tokenizer|template|reply [OPTIONS of the script]
 # VRAMD_PEER_LLAMA: llama.cpp's build/bin (bench/build_peer.sh prints it); without it, vramd alone.
 set -eu
 cd "$(dirname "$0")/.."
@@ -26,7 +26,7 @@ tokenizer)
 grammar)
   make -s BUILD="$BUILD" "$BUILD/bench_grammar"
   python3 bench/store.py grammar "$BUILD/bench_grammar" "${@:-$VRAMD_TEST_MODEL}" ;;
-scheduler | linear | template)
+scheduler | linear | template | reply)
   make -s BUILD="$BUILD" "$BUILD/bench_$what"
   python3 bench/store.py "$what" "$BUILD/bench_$what" "$@" ;;
 *) echo "bench: there is no benchmark \"$what\"" >&2; exit 2 ;;

@@ -10,6 +10,7 @@
 #include "model/checkpoint_explain.h"
 #include "model/model.h"
 #include "text/reply_template.h"
+#include "text/template_probe.h"
 
 enum { SHOWN_ELEMENTS = 4, SHOWN_BYTES = 160 };
 
@@ -88,6 +89,20 @@ static status print_json(gguf *g, err *e) {
     return put(&b, e);
 }
 
+/* What chat_template_kwargs can set. */
+static void print_variables(const chat_template *t) {
+    arena a;
+    const str *v;
+    size_t n = 0;
+    arena_init(&a, chunks_heap(), 0);
+    if (t->tree && template_variables(t, &a, &v, &n)) {
+        printf("  variables  ");
+        for (size_t i = 0; i < n; i++) printf(" " STR_FMT, STR_ARG(v[i]));
+        puts(n ? "" : " none");
+    }
+    arena_clear(&a);
+}
+
 static void print_plan(const char *name, const chat_template *t, const tokenizer *tok) {
     reply_plan p;
     if (!t->source.len || !reply_plan_of_template(&p, t, tok, chunks_heap())) return;
@@ -104,6 +119,7 @@ static void print_plan(const char *name, const chat_template *t, const tokenizer
                       : p.text[MARK_THINK].len ? p.text[MARK_THINK]
                                                : STR("none");
     printf("  reasoning   " STR_FMT "\n", STR_ARG(think));
+    print_variables(t);
 }
 
 /* How output is read, by the chat templates. A file without a vocabulary that is known has none. */

@@ -86,10 +86,15 @@ static jv repeat(jinja *j, jv of, int64_t times) {
     return l;
 }
 
-static jv concat(jinja *j, jv a, jv b) {
+jv jinja_join(jinja *j, const jv *v, size_t n) {
     sbuf out;
+    size_t bytes = 0;
     sbuf_init(&out);
-    if (jv_print(j, &out, a)) jv_print(j, &out, b);
+    for (size_t i = 0; i < n; i++)
+        if (v[i].kind == JV_STR) bytes += v[i].s->n;
+    sbuf_reserve(j, &out, bytes);
+    for (size_t i = 0; i < n && jv_print(j, &out, v[i]); i++) {
+    }
     return sbuf_value(j, &out);
 }
 
@@ -165,7 +170,7 @@ jv jinja_binary(jinja *j, int op, jv a, jv b) {
     int c;
     bool in;
     switch (op) {
-    case OP_CONCAT: return concat(j, a, b);
+    case OP_CONCAT: return jinja_join(j, (jv[]){a, b}, 2);
     case OP_EQ: return jv_bool(jv_equal(j, a, b, 0));
     case OP_NE: return jv_bool(!jv_equal(j, a, b, 0));
     case OP_LT:

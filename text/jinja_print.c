@@ -6,26 +6,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/digits.h"
 #include "base/utf8.h"
 
 /* ---- floats ---- */
 
 void jinja_float_text(double d, char *out) {
-    char e[40], digits[20];
+    char digits[DIGITS_MAX + 1];
     if (isnan(d) || isinf(d)) {
         snprintf(out, JINJA_FLOAT_TEXT, "%s", isnan(d) ? "nan" : d < 0 ? "-inf" : "inf");
         return;
     }
-    for (int p = 14; p <= 16; p++) { /* 15 digits always suffice where 15 read back */
-        snprintf(e, sizeof e, "%.*e", p, d);
-        if (strtod(e, NULL) == d) break;
-    }
-    int n = 0, exponent = atoi(strchr(e, 'e') + 1);
-    for (const char *c = e; *c != 'e'; c++)
-        if (*c >= '0' && *c <= '9') digits[n++] = *c;
-    while (n > 1 && digits[n - 1] == '0') n--;
-    digits[n] = '\0';
-    const char *sign = e[0] == '-' ? "-" : "";
+    const int exponent = digits_shortest(d, digits), n = (int)strlen(digits);
+    const char *sign = signbit(d) ? "-" : "";
     if (exponent < -4 || exponent >= 16)
         snprintf(out, JINJA_FLOAT_TEXT, "%s%c%s%se%c%02d", sign, digits[0], n > 1 ? "." : "",
                  digits + 1, exponent < 0 ? '-' : '+', abs(exponent));

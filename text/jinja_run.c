@@ -244,7 +244,24 @@ static jv eval_slice(jinja *j, const node *n) {
     j->line = n->line;
     return j->failed ? jv_undef() : jinja_slice(j, of, part[0], part[1], part[2]);
 }
+static bool is_concat(const node *n) {
+    return n->kind == N_BINARY && n->op == OP_CONCAT;
+}
+/* a ~ b ~ c joins all at once: templates append to a long text so. */
+static jv eval_concat(jinja *j, const node *n) {
+    enum { MOST = 16 };
+    jv part[MOST];
+    const node *last[MOST]; /* right operands, the last one first */
+    size_t n_last = 0, n_parts = 0;
+    const node *first = n;
+    for (; is_concat(first) && n_last < MOST - 1; first = first->a) last[n_last++] = first->b;
+    part[n_parts++] = eval(j, first);
+    while (n_last && !j->failed) part[n_parts++] = eval(j, last[--n_last]);
+    j->line = n->line;
+    return j->failed ? jv_undef() : jinja_join(j, part, n_parts);
+}
 static jv eval_binary(jinja *j, const node *n) {
+    if (is_concat(n)) return eval_concat(j, n);
     jv a = eval(j, n->a);
     if (n->kind == N_AND) return !j->failed && jv_truth(a) ? eval(j, n->b) : a;
     if (n->kind == N_OR) return j->failed || jv_truth(a) ? a : eval(j, n->b);

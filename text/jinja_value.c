@@ -68,20 +68,42 @@ static bool add_run(jinja *j, sbuf *b, bool data) {
     return true;
 }
 
-bool sbuf_add(jinja *j, sbuf *b, const char *p, size_t n, bool data) {
+bool sbuf_reserve(jinja *j, sbuf *b, size_t n) {
     if (j->failed) return false;
-    if (n == 0) return true;
     if (n > b->limit - b->n) return jinja_limit(j, b->what);
-    if (n > b->cap - b->n) {
-        size_t cap = b->cap ? b->cap * 2 : n < 32 ? 32 : n;
-        if (cap < b->n + n) cap = b->n + n;
-        b->p = arena_grow(j->a, b->p, b->cap, cap);
-        if (!b->p) return jinja_no_memory(j);
-        b->cap = cap;
-    }
+    if (n <= b->cap - b->n) return true;
+    size_t cap = b->cap ? b->cap * 2 : n < 32 ? 32 : n;
+    if (cap < b->n + n) cap = b->n + n;
+    b->p = arena_grow(j->a, b->p, b->cap, cap);
+    if (!b->p) return jinja_no_memory(j);
+    b->cap = cap;
+    return true;
+}
+
+static bool add_bytes(jinja *j, sbuf *b, const char *p, size_t n, bool data) {
+    if (n == 0) return !j->failed;
+    if (!sbuf_reserve(j, b, n)) return false;
     memcpy(b->p + b->n, p, n);
     b->n += n;
     return jinja_walk(j, n) && add_run(j, b, data);
+}
+
+/* Code points of UTF-8: bytes that continue none, eight at a time. */
+static size_t count_chars(const char *p, size_t n) {
+    const uint64_t ones = 0x0101010101010101;
+    size_t chars = n, i = 0;
+    for (; i + 8 <= n; i += 8) {
+        uint64_t w;
+        memcpy(&w, p + i, 8);
+        chars -= (size_t)((((w >> 7) & ~(w >> 6) & ones) * ones) >> 56);
+    }
+    for (; i < n; i++) chars -= (p[i] & 0xc0) == 0x80;
+    return chars;
+}
+
+bool sbuf_add(jinja *j, sbuf *b, const char *p, size_t n, bool data) {
+    b->n_chars += count_chars(p, n);
+    return add_bytes(j, b, p, n, data);
 }
 bool sbuf_addz(jinja *j, sbuf *b, const char *z) {
     return sbuf_add(j, b, z, strlen(z), false);
@@ -110,19 +132,16 @@ bool sbuf_part(jinja *j, sbuf *b, const jstr *s, size_t from, size_t to) {
     return true;
 }
 bool sbuf_str(jinja *j, sbuf *b, const jstr *s) {
-    return sbuf_part(j, b, s, 0, s->n);
-}
-
-static size_t count_chars(const char *p, size_t n) {
-    size_t chars = 0;
-    for (size_t i = 0; i < n; i++) chars += (p[i] & 0xc0) != 0x80;
-    return chars;
+    b->n_chars += s->n_chars;
+    if (!s->runs) return add_bytes(j, b, s->p, s->n, s->data);
+    for (size_t r = 0, from = 0; r < s->n_runs; from = s->runs[r++].end)
+        if (!add_bytes(j, b, s->p + from, s->runs[r].end - from, s->runs[r].data)) return false;
+    return true;
 }
 
 static jv string_value(jinja *j, jstr s) {
     jstr *p = jinja_alloc(j, sizeof *p);
     if (!p) return jv_undef();
-    s.n_chars = count_chars(s.p, s.n);
     *p = s;
     return (jv){.kind = JV_STR, .s = p};
 }
@@ -132,13 +151,15 @@ jv sbuf_value(jinja *j, sbuf *b) {
     bool mixed = b->n_runs > 1;
     return string_value(j, (jstr){.p = b->p ? b->p : "",
                                   .n = b->n,
+                                  .n_chars = b->n_chars,
                                   .runs = mixed ? b->runs : NULL,
                                   .n_runs = mixed ? b->n_runs : 0,
                                   .data = b->n_runs == 1 && b->runs[0].data});
 }
 
 jv jv_str(jinja *j, str s, bool data) {
-    return string_value(j, (jstr){.p = s.ptr, .n = s.len, .data = data});
+    return string_value(
+        j, (jstr){.p = s.ptr, .n = s.len, .n_chars = count_chars(s.ptr, s.len), .data = data});
 }
 jv jv_copy(jinja *j, str s, bool data) {
     sbuf b;
@@ -164,6 +185,7 @@ jv jv_part(jinja *j, const jstr *s, size_t from, size_t to) {
         }
     }
     jinja_walk(j, part.n);
+    part.n_chars = count_chars(part.p, part.n);
     return string_value(j, part);
 }
 

@@ -119,7 +119,7 @@ void *jinja_alloc(jinja *, size_t bytes);
 /* A string that grows, with its origins. */
 typedef struct sbuf {
     char *p;
-    size_t n, cap;
+    size_t n, cap, n_chars;
     jinja_run *runs;
     size_t n_runs, cap_runs;
     size_t limit; /* of n; crossing it is answered with what */
@@ -127,6 +127,7 @@ typedef struct sbuf {
 } sbuf;
 
 void sbuf_init(sbuf *);
+bool sbuf_reserve(jinja *, sbuf *, size_t n); /* bytes that will be added */
 bool sbuf_add(jinja *, sbuf *, const char *p, size_t n, bool data);
 bool sbuf_addz(jinja *, sbuf *, const char *z);
 bool sbuf_str(jinja *, sbuf *, const jstr *);
@@ -251,6 +252,7 @@ extern const uint32_t jinja_n_globals;
 
 /* a op b for all but "and" and "or"; op: op_kind. */
 jv jinja_binary(jinja *, int op, jv a, jv b);
+jv jinja_join(jinja *, const jv *, size_t n); /* a ~ b ~ ... */
 jv jinja_negate(jinja *, jv);
 
 /* a.name and a[key]; not of a loop. */

@@ -79,7 +79,7 @@ typedef struct reply_format {
 extern const reply_format reply_formats[];
 extern const size_t reply_n_formats;
 
-enum { REPLY_MAX_SPECIAL = 24, REPLY_PLAN_BYTES = 1024 };
+enum { REPLY_MAX_SPECIAL = 24, REPLY_PLAN_BYTES = 1024, REPLY_OWN_BYTES = 512 };
 
 typedef struct reply_special {
     str text;
@@ -95,9 +95,12 @@ typedef struct reply_plan {     /* not to be moved */
     reply_special special[REPLY_MAX_SPECIAL];
     size_t n_bytes; /* of the marks */
     char bytes[REPLY_PLAN_BYTES];
+    reply_format
+        own; /* one that was derived from the template (reply_guess.h), with its texts */
+    char own_text[REPLY_OWN_BYTES];
 } reply_plan;
 
-/* The row's marks, and those of reasoning that the template has (a row's own come first). Of
+/* The row's marks (it may be the plan's own), and those of reasoning that the template has (a row's own come first). Of
  * special only the tokens that occur in a mark are kept; their texts are borrowed. False: there are
  * too many of them. */
 bool reply_plan_init(reply_plan *, const reply_format *, str template,

@@ -2,6 +2,7 @@
 #include "text/reply_derive.h"
 
 #include "json/in.h"
+#include "text/reply_guess.h"
 #include "text/reply_in.h"
 
 enum { SCRATCH_BYTES = 8 << 20 };
@@ -163,9 +164,54 @@ static bool find(reply_plan *out, const chunks *scratch, const reply_source *src
     return found;
 }
 
-bool reply_derive(reply_plan *out, const chunks *scratch, const reply_source *src) {
+/* What stands behind an assistant's text at its end. */
+static str message_end(const reply_source *src, arena *a, const json_t *tools) {
+    static const char text[] = "Some text.";
+    const json_t *talk;
+    str whole;
+    err e;
+    if (json_in_parse(&talk, a,
+                      STR("[" USER ", {\"role\": \"assistant\", \"content\": \"Some text.\"}]"),
+                      &e) != OK ||
+        !src->render(src->user, talk, tools, false, a, &whole))
+        return STR("");
+    const size_t at = str_find(whole, str_of(text), 0), from = at + sizeof text - 1;
+    return at == SIZE_MAX ? STR("") : (str){whole.ptr + from, whole.len - from};
+}
+
+/* A format of no row, from one rendering with n calls, and one with the first call. */
+static bool guess(reply_plan *out, const chunks *scratch, const reply_source *src, int n,
+                  const char *content) {
+    arena a;
+    probe one, all;
+    bool found = false;
+    arena_init(&a, scratch, SCRATCH_BYTES);
+    if (plan_for(out, NULL, src) && render(src, &a, 1, content, &one) &&
+        render(src, &a, n, content, &all)) {
+        guess_case c = {.calls = all.calls, .end = message_end(src, &a, all.tools)};
+        str prompt = one.prompt;
+        found = output_of(out, &prompt, one.whole, &c.one);
+        prompt = all.prompt;
+        found = found && (n == 1 || output_of(out, &prompt, all.whole, &c.two));
+        found = found && reply_guess(out, &a, &c) && proves(src, &a, &all, &out->own, out);
+    }
+    arena_clear(&a);
+    out->single = n == 1;
+    return found;
+}
+
+typedef bool find_fn(reply_plan *, const chunks *, const reply_source *, int n,
+                     const char *content);
+
+static bool find_by(find_fn *fn, reply_plan *out, const chunks *scratch,
+                    const reply_source *src) {
     for (int n = 2; n > 0; n--)
         for (size_t i = 0; i < sizeof contents / sizeof *contents; i++)
-            if (find(out, scratch, src, n, contents[i])) return true;
-    return plan_for(out, NULL, src);
+            if (fn(out, scratch, src, n, contents[i])) return true;
+    return false;
+}
+
+bool reply_derive(reply_plan *out, const chunks *scratch, const reply_source *src) {
+    return find_by(find, out, scratch, src) || find_by(guess, out, scratch, src) ||
+           plan_for(out, NULL, src);
 }

@@ -1,5 +1,6 @@
 /* Which row of reply_formats reads the calls of a model: the one that gives back the calls which
- * the model's own chat template has written. */
+ * the model's own chat template has written; where none does, a format derived from what it
+ * writes, if that gives them back. */
 #ifndef VRAMD_TEXT_REPLY_DERIVE_H
 #define VRAMD_TEXT_REPLY_DERIVE_H
 

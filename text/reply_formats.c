@@ -1,6 +1,8 @@
 /* How families of models write calls and reasoning. A row is used after it has proved itself on
  * the model's template (reply_derive.c); where two rows could read the same text, the more
  * specific one stands first. Sources: the models' published templates. */
+#include <string.h>
+
 #include "text/reply_in.h"
 
 #define OBJECT(key_of_args)                                                                    \
@@ -233,7 +235,12 @@ static bool set_mark(reply_plan *p, int m, const char *text, const reply_special
 
 bool reply_plan_init(reply_plan *p, const reply_format *f, str template,
                      const reply_special *special, size_t n) {
-    *p = (reply_plan){.format = f};
+    p->format = f;
+    p->single = false;
+    p->n_special = 0;
+    p->n_bytes = 0;
+    memset(p->text, 0, sizeof p->text);
+    memset(p->mark, 0, sizeof p->mark);
     for (int m = 0; f && m < MARK_N; m++)
         if (f->mark[m] && !set_mark(p, m, f->mark[m], special, n)) return false;
     if (f && (f->shape == SHAPE_CHANNELS || f->mark[MARK_THINK])) return true;

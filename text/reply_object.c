@@ -35,9 +35,12 @@ bool reply_step_value(reply_parser *r, bool end) {
 
 enum { OTHER_MEMBER, NAME_MEMBER, ARGS_MEMBER };
 
-static uint8_t member_of(str key) {
+/* By the names that families of models have, and by those of the format. */
+static uint8_t member_of(const reply_format *f, str key) {
     if (str_eqz(key, "name") || str_eqz(key, "tool_name")) return NAME_MEMBER;
-    const bool args = str_eqz(key, "arguments") || str_eqz(key, "parameters");
+    if (f->name_key && str_eqz(key, f->name_key)) return NAME_MEMBER;
+    const bool args = str_eqz(key, "arguments") || str_eqz(key, "parameters") ||
+                      (f->args_key && str_eqz(key, f->args_key));
     return args ? ARGS_MEMBER : OTHER_MEMBER;
 }
 
@@ -129,7 +132,7 @@ static match take_byte(reply_parser *r, char c) {
     if (at == O_IN_KEY) {
         if (c == '"') {
             const str key = {r->in.ptr + r->key_from, r->scan - r->key_from};
-            r->member = r->any_args ? OTHER_MEMBER : member_of(key);
+            r->member = r->any_args ? OTHER_MEMBER : member_of(r->plan->format, key);
             r->at_member = O_COLON;
         }
         r->scan++;

@@ -299,7 +299,8 @@ static rule behind_mark(const builder *b, rule call) {
     const reply_plan *p = b->p;
     const reply_format *f = p->format;
     const bool section = p->mark[MARK_SECTION].len;
-    const bool several = b->d->parallel && !p->single;
+    /* In text further calls have marks of their own, where there is no section. */
+    const bool several = b->d->parallel && !p->single && (section || f->plain || !b->d->text);
     const rule begin = f->plain || !p->mark[MARK_CALL].len
                            ? RULE_EMPTY
                            : seq2(b, mark(b, MARK_CALL), b->blank);
@@ -385,6 +386,9 @@ static status text_with_calls(const builder *b, rule call, rule *out) {
                     rules_alt(b->r, (rule[]){behind, drop}, 2));
         if (add_plain(&t) != OK) return b->e->code;
     }
+    /* Reasoning that the model begins itself: up to its end nothing is a call. */
+    if (p->format->shape != SHAPE_CHANNELS && p->mark[MARK_THINK_END].len && flags == 0)
+        add_trigger(&t, p->mark[MARK_THINK], STR(""), until(b, MARK_THINK_END));
     *out = t.n ? rules_triggered(b->r, t.v, t.n, drop ? 0 : flags) : RULE_NEVER;
     if (!t.n) return err_set(b->e, ERR_UNSUPPORTED, "calls of this form have no mark");
     if (!b->d->opened) return OK;
@@ -400,10 +404,7 @@ static rule around_reasoning(const builder *b, rule rest) {
     if (p->format->shape == SHAPE_CHANNELS || !p->mark[MARK_THINK_END].len) return rest;
     if (b->d->opened) return rest;
     add_trigger(&t, p->mark[MARK_THINK_END], STR(""), rest);
-    const rule within = rules_triggered(b->r, t.v, t.n, TRIGGER_ONCE);
-    if (b->d->thinking) return within;
-    const rule thinks = seq3(b, b->blank, mark(b, MARK_THINK), within);
-    return rules_alt(b->r, (rule[]){rest, thinks}, 2);
+    return b->d->thinking ? rules_triggered(b->r, t.v, t.n, TRIGGER_ONCE) : rest;
 }
 
 status reply_rules(rules *r, const reply_plan *p, const reply_demand *d, rule *out, err *e) {

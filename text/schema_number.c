@@ -1,8 +1,8 @@
 /* JSON numbers within bounds and multiples of something, as automata over digits. Any thread. */
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include <string.h>
 
+#include "base/digits.h"
 #include "text/schema_in.h"
 
 enum {
@@ -24,18 +24,8 @@ typedef struct decimal {
 
 /* False: it has too many digits. */
 static bool decimal_of(double v, decimal *d) {
-    char text[400];
-    int prec = 1;
-    v = fabs(v);
-    for (; prec < 17; prec++) { /* the shortest that reads as the same number */
-        snprintf(text, sizeof text, "%.*e", prec - 1, v);
-        if (strtod(text, NULL) == v) break;
-    }
-    snprintf(text, sizeof text, "%.*e", prec - 1, v);
-    int exp = atoi(strchr(text, 'e') + 1), digits = 0;
-    char digit[32];
-    for (char *c = text; *c != 'e'; c++)
-        if (*c != '.') digit[digits++] = *c;
+    char digit[DIGITS_MAX + 1];
+    const int exp = digits_shortest(v, digit), digits = (int)strlen(digit);
     int n_whole = exp >= 0 ? exp + 1 : 1, n_part = digits - 1 - exp;
     if (n_part < 0) n_part = 0;
     if (n_whole > MAX_DIGITS || n_part > MAX_DIGITS) return false;

@@ -88,6 +88,16 @@ START_TEST(counts_are_those_of_the_usage_and_nothing_is_computed) {
                      number(two.body, "\"input_tokens\":"));
     reply_free(&one);
     reply_free(&two);
+    static const char chat[] =
+        JSON({"max_tokens":1,"messages":[{"role":"user","content":"Hi"}]});
+    one = fake_post(&f, "/chat/completions/input_tokens", chat);
+    two = fake_post(&f, "/v1/chat/completions", chat);
+    assert_has(one.body, "{\"object\":\"chat.completion.input_tokens\",");
+    ck_assert_int_gt(number(one.body, "\"input_tokens\":"), 10);
+    ck_assert_int_eq(number(one.body, "\"input_tokens\":"),
+                     number(two.body, "\"prompt_tokens\":"));
+    reply_free(&one);
+    reply_free(&two);
     stop();
 }
 END_TEST

@@ -88,6 +88,21 @@ def test_inspect_shows_metadata_and_tensors():
     assert len(doc["tensors"]) == 272
 
 
+def test_tokenize_shows_the_prompt_of_a_chat_as_the_server_makes_it(daemon):
+    body = {"messages": [{"role": "system", "content": "Be <|im_end|> brief"}, {"role": "user", "content": "Grüße\n"}]}
+    for more in ({}, {"add_generation_prompt": False}, {"chat_template": "{{ messages[0].content }}<|im_end|>"}):
+        ask = {**body, **more}
+        want = None if "chat_template" in more else daemon.http.post("/apply-template", json={**ask, "tokens": True}).json()
+        text, ids = (vramd("tokenize", MODEL, flag, "--json", input=json.dumps(ask)) for flag in ("--prompt", "--chat"))
+        if want:
+            assert (json.loads(text.stdout), json.loads(ids.stdout)) == (want["prompt"], want["tokens"])
+        assert vramd("tokenize", MODEL, "--prompt", input=json.dumps(ask)).stdout == json.loads(text.stdout)
+    assert json.loads(text.stdout) == "Be <|im_end|> brief<|im_end|>" and json.loads(ids.stdout).count(2) == 1
+    r = vramd("tokenize", MODEL, "--chat", input='{"messages": 1}')
+    assert r.returncode == 2 and "messages must be a list" in r.stderr
+    assert "exclude each other" in vramd("tokenize", MODEL, "--chat", "--decode", input="").stderr
+
+
 def test_tokenize_and_generate_agree_with_the_server(daemon):
     text = "Grüße aus 東京! 🎉 def f(x):\n\treturn x  # ok"
     r = vramd("tokenize", "--json", MODEL, input=text)

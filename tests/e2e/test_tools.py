@@ -234,6 +234,7 @@ def test_inspect_says_how_calls_are_read(coder):
     path = re.search(r'model="?([^"\s]+\.gguf)', " ".join(coder.process.args).replace("--model ", "model=")).group(1)
     text = vramd("inspect", path).stdout
     assert "tool calls  hermes, which gave back two calls" in text and "reasoning   none" in text
+    assert "variables   none" in text
 
 
 PAGE = (DOCS / "tools.md").read_text()

@@ -93,6 +93,28 @@ static const struct {
          "%}</tool_call>{% endfor %}"),
      "glm", false},
     {CALLS("no calls at all"), NULL, false},
+    /* of no row: derived */
+    {CALLS(EACH
+           "\n<call>\n{\"tool\": \"{{ f.name }}\", \"input\": {{ f.arguments | tojson }}}\n"
+           "</call>{% endfor %}"),
+     "derived", false},
+    {CALLS("<calls>\n" EACH
+           "<call>{{ f.name }} => {{ f.arguments | tojson }}</call>\n{% endfor %}"
+           "</calls>"),
+     "derived", false},
+    {CALLS("@tools[" EACH "{{ ', ' if not loop.first }}{\"args\": {{ f.arguments | tojson }}, "
+           "\"fn\": \"{{ f.name }}\"}{% endfor %}]@"),
+     "derived", false},
+    {CALLS("{% if m.tool_calls | length > 1 %}{{ raise_exception('one') }}{% endif %}"
+           "!use {{ m.tool_calls[0].function.name }} with {{ "
+           "m.tool_calls[0].function.arguments | tojson }}!"),
+     "derived", true},
+    /* the id stands in the frame: no mark is constant */
+    {CALLS(EACH
+           "<call id={{ c.id }}>{{ f.name }} {{ f.arguments | tojson }}</call>{% endfor %}"),
+     NULL, false},
+    /* nothing marks a call */
+    {CALLS(EACH "{{ f.name }} {{ f.arguments | tojson }}{% endfor %}"), NULL, false},
 };
 
 START_TEST(a_row_is_used_that_gives_back_what_the_template_writes) {

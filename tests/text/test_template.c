@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "text/template.h"
+#include "text/template_probe.h"
 #include "tests/check_main.h"
 #include "tests/model/fake_checkpoint.h"
 
@@ -120,6 +121,28 @@ START_TEST(content_is_given_in_parts_to_templates_that_go_through_it) {
         ck_assert_msg(!opened(not [i]).takes_parts, "%s", not [i]);
         arena_clear(&mem);
     }
+}
+END_TEST
+
+START_TEST(variables_are_what_the_template_reads_and_nobody_sets) {
+    const chat_template t = opened(
+        "{% macro show(a, b=dim) %}{{ a }}{{ b }}{% endmacro %}{% set own = 1 %}"
+        "{% if enable_thinking is defined and enable_thinking %}{{ own }}{% endif %}"
+        "{% if not day is defined %}{% set day = strftime_now('%d') %}{% endif %}{{ day }}"
+        "{% for m, n in messages %}{{ show(m, x=effort) }}{{ loop.index }}{{ bos_token }}{% "
+        "endfor "
+        "%}{{ tools | map(attribute='name') | list }}");
+    static const char *const want[] = {"day", "dim", "effort", "enable_thinking"};
+    const str *v;
+    size_t n;
+    ck_assert(template_variables(&t, &mem, &v, &n));
+    ck_assert_uint_eq(n, 4);
+    for (size_t k = 0; k < 4; k++) {
+        size_t i = 0;
+        while (i < n && !str_eqz(v[i], want[k])) i++;
+        ck_assert_msg(i < n, "%s", want[k]);
+    }
+    arena_clear(&mem);
 }
 END_TEST
 
@@ -269,7 +292,8 @@ END_TEST
 
 CHECK_MAIN("template", prompts_are_what_jinja_makes_of_the_published_templates,
            content_is_given_in_parts_to_templates_that_go_through_it,
-           what_a_template_reads_is_found_out, variables_are_those_of_transformers,
-           roles_within_tokens_of_the_template_are_its_own,
+           what_a_template_reads_is_found_out,
+           variables_are_what_the_template_reads_and_nobody_sets,
+           variables_are_those_of_transformers, roles_within_tokens_of_the_template_are_its_own,
            a_template_that_does_not_parse_says_so, the_template_of_a_model_is_chosen,
            a_model_whose_template_does_not_parse_opens)
