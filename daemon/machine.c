@@ -18,7 +18,12 @@
 #include "daemon/machine_template.h"
 #include "daemon/planned_model.h"
 
-enum { DEFAULT_CONTEXT = 8192, DEFAULT_TOKENS_PER_SEQ = 1024, MIN_LOGIT_ROWS = 16 };
+enum {
+    DEFAULT_CONTEXT = 8192,
+    DEFAULT_TOKENS_PER_SEQ = 1024,
+    MIN_LOGIT_ROWS = 16,
+    BATCH_WINDOW_US = 20000
+};
 
 /* Calibrated on Debian 12, x86-64 (anonymous memory of a daemon after its first requests, minus
  * its ledger; 1, 2 and 4 threads): the C library, libuv, libmicrohttpd's tables, PCRE2's JIT
@@ -104,6 +109,11 @@ static status resolve_pooling(machine *m, err *e) {
     return err_field(e, "embeddings");
 }
 
+static sched_batching batching_by_name(str word) {
+    if (str_eqz(word, "static")) return BATCHING_STATIC;
+    return str_eqz(word, "dynamic") ? BATCHING_DYNAMIC : BATCHING_CONTINUOUS;
+}
+
 static status resolve(machine *m, const machine_wish *w, err *e) {
     options *o = &m->opt;
     status s = resolve_length(m, w, e);
@@ -121,15 +131,18 @@ static status resolve(machine *m, const machine_wish *w, err *e) {
                               ? MIN_LOGIT_ROWS
                               : o->max_num_seqs;
     set_engine_options(m, logit_rows);
-    m->sched_conf = (sched_config){.block_tokens = o->block_size,
-                                   .max_seqs = o->max_num_seqs,
-                                   .max_waiting = o->max_waiting + o->max_num_seqs,
-                                   .max_waiting_tokens = UINT64_MAX,
-                                   .max_model_len = o->max_model_len,
-                                   .max_rows = o->max_num_batched_tokens,
-                                   .max_logit_rows = logit_rows,
-                                   .watermark_permille = o->watermark,
-                                   .prefix_cache = o->prefix_caching};
+    m->sched_conf =
+        (sched_config){.block_tokens = o->block_size,
+                       .max_seqs = o->max_num_seqs,
+                       .max_waiting = o->max_waiting + o->max_num_seqs,
+                       .max_waiting_tokens = UINT64_MAX,
+                       .max_model_len = o->max_model_len,
+                       .max_rows = o->max_num_batched_tokens,
+                       .max_logit_rows = logit_rows,
+                       .watermark_permille = o->watermark,
+                       .batching = batching_by_name(options_word("batching", o->batching)),
+                       .batch_window_us = BATCH_WINDOW_US,
+                       .prefix_cache = o->prefix_caching};
     if (getrandom(m->sched_conf.hash_key, sizeof m->sched_conf.hash_key, GRND_NONBLOCK) < 0)
         m->sched_conf.hash_key[0] = clock_us(); /* early at boot: at least not a constant */
     return OK;

@@ -51,6 +51,13 @@ typedef struct sched_group {
 
 typedef struct sched_policy sched_policy; /* scheduler/policy.h */
 
+/* scheduler/batching.h says what they mean. */
+typedef enum sched_batching {
+    BATCHING_CONTINUOUS,
+    BATCHING_DYNAMIC,
+    BATCHING_STATIC
+} sched_batching;
+
 typedef struct sched_config {
     sched_group group[SCHED_MAX_GROUPS]; /* layers whose blocks are allocated together */
     uint32_t n_groups, block_tokens;
@@ -65,6 +72,8 @@ typedef struct sched_config {
     uint32_t watermark_permille; /* blocks kept free at admission; 50 */
     uint32_t depth;              /* steps that may be uncommitted: 1, or 2, or 0, which is 2 */
     const sched_policy *policy;  /* borrowed; NULL: sched_fcfs */
+    sched_batching batching;
+    uint64_t batch_window_us; /* BATCHING_DYNAMIC: how long a batch waits to fill */
     bool prefix_cache;
     uint64_t hash_key[2];  /* of the prefix cache; secret where clients are not trusted */
     uint32_t n_end_tokens; /* end-of-generation ids of the model, borrowed */
@@ -212,8 +221,11 @@ void sched_pause(sched *, sched_id, bool paused);
 /* The next step, or NULL when there is nothing to do, when all that could be done waits for a
  * commit, or when two are uncommitted. Expired deadlines end here in any case. NULL with none
  * uncommitted means idle: no sequence runs or is preempted, and none waits but for the slots of
- * paused ones. */
+ * paused ones (BATCHING_DYNAMIC: or until sched_next_us). */
 const sched_step *sched_plan(sched *, uint64_t now_us);
+/* When a plan would find more to do than now though nothing else happens, for a caller that sleeps
+ * while there is nothing to do; UINT64_MAX: never. Deadlines do not count. */
+uint64_t sched_next_us(const sched *);
 /* Guesses of the n tokens that follow the known ones of a sequence; copied, and instead of
  * earlier ones. The next step that has its row has rows to verify them, too, as far as there is
  * room beside other rows and in free blocks. Returns how many may be verified: at most

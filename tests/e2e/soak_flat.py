@@ -20,9 +20,8 @@ import time
 from pathlib import Path
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
-CONNECTIONS, SEGMENTS, WARM_UP = 64, 16, 6  # segments: all, and those that only warm up, with half as many connections more
-# glibc gives the top of its heap back to the kernel now and then, and takes it again. Kept, what is compared is the most
-# that was ever needed, without that noise.
+CONNECTIONS, SEGMENTS, WARM_UP = 64, 16, 5  # segments: all, and those that only warm up
+# glibc gives the top of its heap back to the kernel now and then, and takes it again: kept, there is less noise.
 KEEP = {"MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
 OPTIONS = ["--max-model-len", "512", "--max-num-seqs", "24", "--max-waiting", "64", "--kv-cache-tokens", "3072",
            "--grammar-cache-bytes", "2MiB", "--threads", "1", "--no-log-requests"]
@@ -48,10 +47,11 @@ def slope(values):
 
 
 def growth(samples):
-    """Of each figure after the warm-up: the last less the first, and what the line through all of them rises by."""
+    """Of the most that was held up to each sample, after the warm-up: the last less the first, and what the line through all
+    of them rises by. What is given back and taken again (malloc_trim when a crowd of connections has left) is no growth."""
     out = {}
     for key in ("bytes", "fds", "threads"):
-        v = [s[key] for s in samples[WARM_UP:]]
+        v = [max(s[key] for s in samples[:i + 1]) for i in range(WARM_UP, len(samples))]
         out[key] = max(v[-1] - v[0], round(slope(v) * (len(v) - 1)))
     return out
 
@@ -115,7 +115,7 @@ def soak(daemon, binary, n, first=0):
         doing = [threading.Thread(target=act, args=(daemon, rng)) for _, act in acts]
         for t in doing:
             t.start()
-        code, ended = load(binary, daemon.port, CONNECTIONS * (3 if i < WARM_UP else 2) // 2, first + n * i // SEGMENTS, share)
+        code, ended = load(binary, daemon.port, CONNECTIONS, first + n * i // SEGMENTS, share)
         for t in doing:
             t.join()
         assert code == 0, f"answers were wrong: {ended}"
@@ -133,7 +133,7 @@ def soak(daemon, binary, n, first=0):
 
 
 def row(name, samples, most, seconds, n):
-    first, last = samples[WARM_UP], samples[-1]
+    first, last = {k: max(s[k] for s in samples[:WARM_UP + 1]) for k in samples[0]}, samples[-1]
     g = growth(samples)
     print(f"{name:14} {n:9,} {seconds:7.0f} {first['bytes']:14,} {last['bytes']:14,} {g['bytes']:12,} {most['bytes']:14,} "
           f"{last['fds']:5} {g['fds']:+3} {last['threads']:4} {g['threads']:+3}", flush=True)

@@ -57,6 +57,7 @@ typedef struct stream {
     uint64_t n_preemptions, n_ended, n_found, n_forked; /* what happened at all, for the test */
     uint64_t n_lockstep;
     sched_step_tokens drawn; /* by the step committed last */
+    sched_batching batching; /* set before it runs */
     bool drafts; /* set before it runs: guesses of next tokens, most of them right */
     uint64_t n_drafts, n_guessed, n_accepted;
     uint64_t hash; /* of every field of every step and event, in order */
@@ -425,7 +426,9 @@ static inline bool stream_plan(stream *m) {
         if (settled) CHECK(q->spec.deadline_us == 0 || q->spec.deadline_us > m->now_us);
     }
     if (settled) { /* work is never left lying */
-        CHECK((st != NULL) == (work || (waits && m->n_senior < m->cfg.max_seqs)));
+        const bool can = work || (waits && m->n_senior < m->cfg.max_seqs);
+        const bool fills = !work && sched_next_us(m->s) > m->now_us; /* its batch may grow */
+        CHECK(st ? can : !can || (m->batching == BATCHING_DYNAMIC && fills));
         if (st && !m->pauses) CHECK(stream_has(st, m->senior[0]));
     }
     if (!st) return false;
@@ -514,6 +517,8 @@ static inline void stream_open(stream *m) {
         if (m->crowded) m->cfg.group[k].n_blocks = 1 + m->cfg.group[k].n_blocks % 6;
         m->cfg.group[k].window = window || m->crowded ? 1 + stream_take(m, 12) : 0;
     }
+    m->cfg.batching = m->batching;
+    m->cfg.batch_window_us = 12;
     m->may_pause = stream_take(m, 4) == 0 || m->crowded;
     m->policy = (sched_policy){m, stream_waiting_key, stream_ticket_key, stream_share};
     if (m->aging) m->cfg.policy = &m->policy;
@@ -526,7 +531,8 @@ static inline void stream_open(stream *m) {
     m->s = sched_init(m->mem, &m->cfg);
 }
 
-/* The whole life of a scheduler, ending idle. m: zeroed, but for crowded, aging and drafts. */
+/* The whole life of a scheduler, ending idle. m: zeroed, but for what is set before
+ * it runs. */
 static inline void stream_run(stream *m, const uint8_t *data, size_t n) {
     m->data = data;
     m->n_data = n;
@@ -541,6 +547,12 @@ static inline void stream_run(stream *m, const uint8_t *data, size_t n) {
     for (;;) {
         CHECK(m->n_commits <= at_most);
         bool planned = stream_plan(m);
+        const uint64_t next_us = sched_next_us(m->s);
+        if (!planned && fake_in_flight(m->engine) == 0 && next_us != UINT64_MAX) {
+            CHECK(next_us > m->now_us);
+            m->now_us = next_us;
+            continue;
+        }
         if (!planned && fake_in_flight(m->engine) == 0) break;
         if (!planned || fake_in_flight(m->engine) == m->depth) stream_commit(m, false);
     }

@@ -7,7 +7,8 @@
 enum { STREAMS = 20000, BYTES = 600 };
 
 /* What happened in all of them; state: of the generator. */
-static stream run_many(bool crowded, bool aging, bool drafts, uint64_t state) {
+static stream run_batched(sched_batching batching, bool crowded, bool aging, bool drafts,
+                          uint64_t state) {
     uint8_t data[BYTES];
     stream sum = {0};
     for (uint32_t k = 0; k < STREAMS; k++) {
@@ -16,6 +17,7 @@ static stream run_many(bool crowded, bool aging, bool drafts, uint64_t state) {
         m->crowded = crowded;
         m->aging = aging;
         m->drafts = drafts;
+        m->batching = batching;
         stream_run(m, data, BYTES);
         sum.n_ended += m->n_ended;
         sum.n_preemptions += m->n_preemptions;
@@ -29,6 +31,10 @@ static stream run_many(bool crowded, bool aging, bool drafts, uint64_t state) {
         free(m);
     }
     return sum;
+}
+
+static stream run_many(bool crowded, bool aging, bool drafts, uint64_t state) {
+    return run_batched(BATCHING_CONTINUOUS, crowded, aging, drafts, state);
 }
 
 START_TEST(random_streams_keep_every_promise) {
@@ -72,7 +78,18 @@ START_TEST(random_streams_of_runs_of_tokens_keep_every_promise) {
 }
 END_TEST
 
+START_TEST(random_streams_in_batches_keep_every_promise) {
+    for (int k = 0; k < 4; k++) {
+        const sched_batching b = k % 2 ? BATCHING_STATIC : BATCHING_DYNAMIC;
+        stream sum = run_batched(b, k / 2, k / 2, k / 2, 5);
+        ck_assert_uint_gt(sum.n_ended, STREAMS);
+        ck_assert_uint_gt(sum.n_preemptions, STREAMS / 50);
+    }
+}
+END_TEST
+
 CHECK_MAIN("stream", random_streams_keep_every_promise,
            random_streams_in_tiny_windowed_pools_with_slow_readers_do_too,
            random_streams_under_another_policy_keep_every_promise,
-           random_streams_of_runs_of_tokens_keep_every_promise)
+           random_streams_of_runs_of_tokens_keep_every_promise,
+           random_streams_in_batches_keep_every_promise)
