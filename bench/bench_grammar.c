@@ -2,7 +2,8 @@
 /* Masks of tokens: random JSON documents, as the model's tokenizer cuts them, are followed token by
  * token under a grammar; at each position the mask is made as the engine thread makes it. Prints
  * the times of masks whose states were seen before, of those that meet a new state, of all, and of
- * taking a token; and how long a schema of 100 properties compiles. One thread, processor time,
+ * taking a token; how long a schema of 100 properties compiles; and the times of first masks where
+ * strings and lists come to their limit, and in free text. One thread, processor time,
  * of which reading the clock is about 0.3 us.
  *
  *   build/bench_grammar VOCABULARY.gguf... */
@@ -208,6 +209,66 @@ static void run(bench *x, const char *name, const char *schema, const char *mode
     grammar_free(g);
 }
 
+/* First masks of every state along a text, byte by byte: ends of counted strings, words, lists. */
+static void run_states(bench *x, const char *name, grammar *g, const char *text,
+                       const char *model) {
+    grammar_state *s = malloc(grammar_state_bytes(g));
+    CHECK(s);
+    x->cold.n = 0;
+    grammar_start(g, s);
+    for (const char *p = text;; p++) {
+        mask_counts before, after;
+        mask_cache_read(x->cache, &before);
+        double t0 = cpu_us();
+        grammar_mask(g, s, x->cache, x->mask);
+        double t1 = cpu_us();
+        mask_cache_read(x->cache, &after);
+        if (after.built > before.built) add(&x->cold, t1 - t0);
+        if (!*p) break;
+        CHECK(grammar_take_bytes(g, s, (str){p, 1}));
+    }
+    printf(",\n{\"vocabulary\": \"%s\", \"tokens\": %u, \"grammar\": \"%s\", \"states\": %u",
+           model, x->index->n_vocab, name, grammar_n_states(g));
+    print_series("first", &x->cold);
+    printf("}");
+    free(s);
+    grammar_free(g);
+}
+
+static grammar *compile_tags(const bench *x) {
+    static const char text[] = "<tool_call>";
+    uint32_t mark[sizeof text - 1];
+    arena mem;
+    err e;
+    grammar *g = NULL;
+    arena_init(&mem, chunks_heap(), 0);
+    rules *r = rules_new(&mem);
+    CHECK(r);
+    for (size_t i = 0; i < sizeof text - 1; i++) mark[i] = (uint8_t)text[i];
+    rule_trigger v = {mark, sizeof text - 1, RULE_NEVER};
+    CHECK(rules_json_object(r, &v.then, &e) == OK);
+    CHECK(grammar_compile(&g, r, rules_triggered(r, &v, 1, 0), x->index, chunks_heap(), &e) ==
+          OK);
+    arena_clear(&mem);
+    return g;
+}
+
+static void run_ends(bench *x, const char *model) {
+    double us;
+    run_states(x, "maxLength 40", compile(x, "{\"type\":\"string\",\"maxLength\":40}", &us),
+               "\"the quick brown fox jumps over the lazy \"", model);
+    run_states(x, "pattern [a-z ]{1,40}",
+               compile(x, "{\"type\":\"string\",\"pattern\":\"^[a-z ]{1,40}$\"}", &us),
+               "\"the quick brown fox jumps over the lazy \"", model);
+    run_states(x, "maxItems 8",
+               compile(x,
+                       "{\"type\":\"array\",\"maxItems\":8,\"items\":{\"type\":\"string\","
+                       "\"maxLength\":9}}",
+                       &us),
+               "[\"a\",\"bcd\",\"efghijklm\",\"\",\"a\",\"b\",\"c\",\"wxyzwxyzw\"]", model);
+    run_states(x, "tags in free text", compile_tags(x), "so <tool_call>{\"a\":1} <tool", model);
+}
+
 static void run_wide(bench *x, const char *model) {
     buf b;
     double us, best = INFINITY;
@@ -264,6 +325,7 @@ int main(int argc, char **argv) {
         run(&x, "order", order_schema, name, true);
         printf(",\n");
         run_wide(&x, name);
+        run_ends(&x, name);
         free(x.mask);
         free(cache);
         free(mem);

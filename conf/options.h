@@ -77,5 +77,7 @@ void options_print_man(FILE *);      /* the manual page vramd(8), as mdoc */
 void options_print_man_conf(FILE *); /* vramd.conf(5) */
 /* What is in force, for --check: a file that gives the same options again. */
 void options_print_current(FILE *, const options *);
+/* The same for the options that differ from those in usual. */
+void options_print_changed(FILE *, const options *, const options *usual);
 
 #endif

@@ -120,3 +120,21 @@ void options_print_current(FILE *f, const options *all) {
         }
     }
 }
+
+void options_print_changed(FILE *f, const options *all, const options *usual) {
+    char text[OPTION_TEXT], other[OPTION_TEXT];
+    for (int s = 0; s < N_SECTIONS; s++) {
+        const option_section *section = &option_sections()[s];
+        bool begun = false;
+        for (int i = 0; i < N_OPTIONS; i++) {
+            const option *o = &option_table()[i];
+            if (strcmp(o->section, section->name) != 0) continue;
+            if (strcmp(option_value_text(o, all, text), option_value_text(o, usual, other)) ==
+                0)
+                continue;
+            if (!begun) fprintf(f, "[%s]\n", section->name);
+            begun = true;
+            fprintf(f, "%s = %s\n", o->name, text);
+        }
+    }
+}

@@ -6,34 +6,41 @@
 #include "base/str.h"
 #include "daemon/args.h"
 #include "daemon/commands.h"
-#include "daemon/plan_report.h"
+#include "daemon/plan_choose.h"
 #include "daemon/serving.h"
 
 extern char **environ;
 
 static void print_help(void) {
-    puts("usage: vramd plan MODEL [--json] [--weights TYPE] [--device CARD | --device-memory "
-         "N]\n"
-         "                  [--memory N] [--formula rule-of-thumb] [OPTIONS]\n"
-         "       vramd plan --list-devices\n\n"
-         "Says whether a model fits, in one line, and then what takes how much. Reads headers\n"
-         "only. Exit code 7 when it does not fit.\n\n"
-         "MODEL is a GGUF file, or the config.json of a model that need not be here.\n"
-         "  --weights TYPE       type of the weights of a config.json: bf16, Q8_0, Q4_K_M, "
-         "Q4_0,\n"
-         "                       FP8, AWQ, GPTQ-Int4, ...; else as the config says\n"
-         "  --memory N           memory of the machine, which may be more than this one has: "
-         "32GiB\n"
-         "  --device CARD        a CUDA device that need not be here: h200, rtx4090, ...\n"
-         "  --list-devices       all of them\n"
-         "  --device-memory N    a CUDA device with that much memory: 16GiB\n"
-         "  --formula rule-of-thumb\n"
-         "                       also what the usual rule gives: weights (parameters x bytes) "
-         "+\n"
-         "                       KV cache + K x batch x sequence x hidden x layers (K = 10 to "
-         "20\n"
-         "                       bytes) + 10 to 20 %, and why the plan has less\n"
-         "  --json               the plan as one JSON object\n");
+    puts(
+        "usage: vramd plan MODEL [--json] [--weights TYPE] [--device CARD | --device-memory "
+        "N]\n"
+        "                  [--memory N] [--bandwidth N] [--for GOAL]\n"
+        "                  [--details] [--formula rule-of-thumb] [OPTIONS]\n"
+        "       vramd plan --list-devices\n\n"
+        "Says whether a model fits, in one line, then what takes how much, then what to do: "
+        "the\n"
+        "options that are best for latency, throughput and long contexts. Reads headers only.\n"
+        "Exit code 7 when it does not fit.\n\n"
+        "MODEL is a GGUF file, or the config.json of a model that need not be here.\n"
+        "  --weights TYPE       type of the weights of a config.json: bf16, Q8_0, Q4_K_M, "
+        "Q4_0,\n"
+        "                       FP8, AWQ, GPTQ-Int4, ...; else as the config says\n"
+        "  --memory N           memory of the machine, which may be more than this one has: "
+        "32GiB\n"
+        "  --device CARD        a CUDA device that need not be here: h200, rtx4090, ...\n"
+        "  --list-devices       all of them\n"
+        "  --device-memory N    a CUDA device with that much memory: 16GiB\n"
+        "  --formula rule-of-thumb\n"
+        "                       also what the usual rule gives: weights (parameters x bytes) "
+        "+\n"
+        "                       KV cache + K x batch x sequence x hidden x layers (K = 10 to "
+        "20\n"
+        "                       bytes) + 10 to 20 %, and why the plan has less\n"
+        "  --for GOAL           what to paste: latency, throughput (default) or context\n"
+        "  --bandwidth N        of the memory, for the estimate of tokens per second: 300GB/s\n"
+        "  --details            every term, and what each setting costs\n"
+        "  --json               the plan as one JSON object\n");
     options_print_help(stdout, NULL);
 }
 
@@ -92,11 +99,32 @@ static status make_card(const char *memory, char name[32], cuda_card *out, err *
     return OK;
 }
 
-static void print_json(const machine *m, const plan_verdict *v, bool rule) {
+/* The flags of this command beside the options. */
+typedef struct flags {
+    const char *card, *device_memory, *formula, *bandwidth, *goal;
+    bool json, details;
+} flags;
+
+/* What they mean, where they need reading. */
+typedef struct asked {
+    cuda_card card; /* of --device-memory, and its name */
+    char card_name[32];
+    double bandwidth;
+    plan_goal goal;
+} asked;
+
+typedef struct answer {
+    plan_verdict verdict;
+    plan_bandwidth bandwidth;
+    plan_choice choice[PLAN_GOALS];
+} answer;
+
+static void print_json(const machine *m, const answer *a, bool rule) {
     buf b, more;
     buf_init(&b, NULL);
     buf_init(&more, NULL);
-    plan_verdict_json(&more, m, v);
+    plan_verdict_json(&more, m, &a->verdict);
+    plan_choices_json(&more, a->choice, m, &a->bandwidth);
     if (rule) {
         const rule_of_thumb r = rule_of_thumb_of(m);
         rule_of_thumb_json(&more, &r);
@@ -108,40 +136,55 @@ static void print_json(const machine *m, const plan_verdict *v, bool rule) {
     buf_clear(&b);
 }
 
-static void print_text(const machine *m, const plan_verdict *v, const plan_question *q,
-                       bool rule) {
-    plan_print(m, v, q);
-    if (!rule) return;
-    const rule_of_thumb r = rule_of_thumb_of(m);
-    rule_of_thumb_print(&r);
+static void print_text(const machine *m, const answer *a, const plan_question *q,
+                       const flags *f, plan_goal goal) {
+    plan_print(m, &a->verdict, q, f->details);
+    if (f->formula) {
+        const rule_of_thumb r = rule_of_thumb_of(m);
+        rule_of_thumb_print(&r);
+    }
+    plan_choices_print(a->choice, goal, m, &a->bandwidth);
 }
 
-/* The flags of this command beside the options. */
-typedef struct flags {
-    const char *card, *device_memory, *formula;
-    bool json;
-} flags;
-
-static status read_flags(const flags *f, machine_wish *w, cuda_card *own, char name[32],
-                         err *e) {
+static status read_flags(const flags *f, machine_wish *w, asked *out, err *e) {
     status s = OK;
     if (f->card && f->device_memory)
         return err_set(e, ERR_INVALID, "--device and --device-memory name two devices");
     if (f->card) s = find_card(f->card, &w->card, e);
     if (f->device_memory) {
-        s = make_card(f->device_memory, name, own, e);
-        w->card = own;
+        s = make_card(f->device_memory, out->card_name, &out->card, e);
+        w->card = &out->card;
+    }
+    if (s == OK && f->bandwidth &&
+        !plan_parse_bandwidth(str_of(f->bandwidth), &out->bandwidth)) {
+        err_set(e, ERR_INVALID, "--bandwidth: \"%.40s\" is no bandwidth", f->bandwidth);
+        return err_hint(e, "for example 300GB/s");
+    }
+    if (s == OK && f->goal && !plan_goal_by_name(&out->goal, f->goal)) {
+        err_set(e, ERR_INVALID, "--for: \"%.40s\" is not known", f->goal);
+        return err_hint(e, "latency, throughput, context");
     }
     if (s != OK || !f->formula || strcmp(f->formula, "rule-of-thumb") == 0) return s;
     err_set(e, ERR_INVALID, "--formula: \"%.40s\" is not known", f->formula);
     return err_hint(e, "rule-of-thumb");
 }
 
+static void say(const machine *m, const plan_question *q, const flags *f, const asked *asked) {
+    static answer a; /* large for a stack */
+    plan_judge(&a.verdict, m, q);
+    a.bandwidth = plan_bandwidth_of(m, asked->bandwidth);
+    for (int g = 0; g < PLAN_GOALS; g++)
+        plan_choose(&a.choice[g], (plan_goal)g, m, q, &a.bandwidth);
+    if (f->json)
+        print_json(m, &a, f->formula != NULL);
+    else
+        print_text(m, &a, q, f, asked->goal);
+}
+
 int cmd_plan(int argc, char **argv) {
     options o;
     machine m = {0};
-    cuda_card own;
-    char own_name[32];
+    asked asked = {.goal = GOAL_THROUGHPUT};
     err e;
     if (args_take_word(&argc, argv, "--help")) return print_help(), 0;
     if (args_take_word(&argc, argv, "--list-devices")) return list_devices();
@@ -151,10 +194,13 @@ int cmd_plan(int argc, char **argv) {
     const flags f = {.card = args_take_value(&argc, argv, "--device"),
                      .device_memory = args_take_value(&argc, argv, "--device-memory"),
                      .formula = args_take_value(&argc, argv, "--formula"),
-                     .json = args_take_word(&argc, argv, "--json")};
+                     .bandwidth = args_take_value(&argc, argv, "--bandwidth"),
+                     .goal = args_take_value(&argc, argv, "--for"),
+                     .json = args_take_word(&argc, argv, "--json"),
+                     .details = args_take_word(&argc, argv, "--details")};
     options_defaults(&o);
     status s = options_load(&o, &argc, argv, environ, NULL, &e);
-    if (s == OK) s = read_flags(&f, &w, &own, own_name, &e);
+    if (s == OK) s = read_flags(&f, &w, &asked, &e);
     if (s == OK && argc == 2) snprintf(o.model, sizeof o.model, "%s", argv[1]);
     if (s == OK && argc > 2) s = err_set(&e, ERR_INVALID, "more than one model is named");
     if (s == OK) s = machine_plan(&m, &o, &w, &e);
@@ -164,12 +210,7 @@ int cmd_plan(int argc, char **argv) {
     }
     if (s == OK || (s == ERR_BUDGET && m.plan.terms.n)) {
         const plan_question q = {&o, &w};
-        plan_verdict v;
-        plan_judge(&v, &m, &q);
-        if (f.json)
-            print_json(&m, &v, f.formula != NULL);
-        else
-            print_text(&m, &v, &q, f.formula != NULL);
+        say(&m, &q, &f, &asked);
     }
     machine_close(&m);
     return s == OK ? 0 : command_failed("plan", &e);

@@ -7,16 +7,13 @@
 #include "base/log.h"
 #include "engine/cuda/backend_cuda.h"
 
-/* Bytes that no plan reaches and no sum of two overflows. */
-static const uint64_t UNLIMITED = 1ull << 62;
-
 /* The budget of an option, within this memory or, where the plan is for another machine, within
  * what the option says. */
 static status parse(budget *out, const char *option, const char *word, memory_room room,
                     const machine_wish *w, err *e) {
     uint64_t bytes;
     if (w->uncut) {
-        *out = (budget){.bytes = UNLIMITED, .automatic = true, .option = option};
+        *out = budget_unlimited();
         return OK;
     }
     if (w->elsewhere && str_parse_bytes(str_of(word), &bytes) && bytes > room.total) {
@@ -29,6 +26,7 @@ static status parse(budget *out, const char *option, const char *word, memory_ro
 static status choose_cpu(machine *m, const machine_wish *w, err *e) {
     m->backend = &backend_cpu;
     m->on_device = false;
+    m->card = NULL;
     snprintf(m->device, sizeof m->device, "cpu");
     if (strcmp(m->opt.host_memory, "auto") == 0)
         return parse(&m->budget, "memory", m->opt.memory, memory_room_host(), w, e);
@@ -44,7 +42,7 @@ static status choose_device(machine *m, const memory_room *room, const machine_w
     m->backend = &backend_cuda;
     m->on_device = true;
     if (w->card) { /* it is not in this machine */
-        host.available = host.total = UNLIMITED;
+        host.available = host.total = budget_unlimited().bytes;
         snprintf(host.available_name, sizeof host.available_name, "the host of that card");
     }
     status s = parse(&m->budget, "memory", m->opt.memory, *room, w, e);
@@ -59,6 +57,7 @@ static status choose_card(machine *m, const machine_wish *w, err *e) {
     snprintf(room.name, sizeof room.name, "%s", c->product);
     snprintf(room.available_name, sizeof room.available_name, "%s", c->product);
     snprintf(m->device, sizeof m->device, "%s", c->name);
+    m->card = c;
     m->opt.backend = BACKEND_CUDA; /* the operator's choice, as if it were named */
     m->engine_opt.n_sms = c->n_sms;
     if (c->major && c->major < CUDA_CARD_MIN_MAJOR)
@@ -74,6 +73,7 @@ static status choose_found(machine *m, const cuda_device *d, const machine_wish 
     snprintf(room.available_name, sizeof room.available_name, "the device's free memory");
     snprintf(m->device, sizeof m->device, "cuda:%u", m->engine_opt.device);
     m->engine_opt.n_sms = d->n_sms;
+    m->card = cuda_card_of_product(d->name);
     return choose_device(m, &room, w, e);
 }
 

@@ -200,12 +200,10 @@ static void list_terms(const machine *m, terms *t) {
     const uint32_t n_vocab = m->model->program.config.n_vocab;
     terms_add(t, MEM_SCHEDULER, TERM_EXACT, runner_bytes(&m->sched_conf, n_vocab),
               "steps in flight, masks of %u x %u tokens", m->sched_conf.max_seqs, n_vocab);
-    if (m->file) {
-        terms_add(t, MEM_TOKENIZER, TERM_EXACT,
-                  tokenizer_plan_bytes_pre(m->file, str_of(m->opt.pre_tokenizer)),
-                  "vocabulary");
+    if (m->header_bytes) {
+        terms_add(t, MEM_TOKENIZER, TERM_EXACT, m->tokenizer_bytes, "vocabulary");
         terms_add(t, MEM_TOKENIZER, TERM_EXACT, m->chat_bytes, "chat templates");
-        terms_add(t, MEM_LOADING, TERM_EXACT, checkpoint_header_bytes(m->file), "GGUF headers");
+        terms_add(t, MEM_LOADING, TERM_EXACT, m->header_bytes, "GGUF headers");
         terms_last_while_loading(t);
     } else {
         terms_add(t, MEM_TOKENIZER, TERM_ASSUMED, (uint64_t)n_vocab * 64,
@@ -248,27 +246,19 @@ static status engine_terms(machine *m, const machine_wish *w, terms *t, kv_reque
         s = m->backend->terms(&m->model->program, &m->engine_opt, t, kv, e);
     }
     const bool option = s == ERR_UNSUPPORTED && strcmp(e->field, "activation_dtype") == 0;
-    if (s != ERR_UNSUPPORTED || m->file || option) return s;
+    if (s != ERR_UNSUPPORTED || m->header_bytes || option) return s;
     const err why = *e;
     return planned_model_terms(m, t, kv, &why, e);
 }
 
-status machine_plan(machine *m, const options *o, const machine_wish *w, err *e) {
-    *m = (machine){.opt = *o};
+/* The plan of a machine whose model is open, whose options are resolved and whose engine and
+ * budgets are chosen. */
+static status solve(machine *m, const machine_wish *w, err *e) {
     terms t = {0};
     kv_request kv = {0};
-    status s = open_model(m, w->weights, e);
-    if (s == OK) s = default_sampling(&m->sampling, o, m->file, w->greedy ? 0 : 1, e);
-    if (s == OK) s = resolve(m, w, e);
-    if (s == OK) s = engine_choose(m, w, e);
-    if (s == OK && m->file) s = machine_find_templates(m, e);
+    status s = engine_terms(m, w, &t, &kv, e);
     if (s != OK) goto done;
-    set_name(m);
-    m->n_params = model_config_params(&m->model->program.config);
-    m->weight_bytes = program_weight_bytes(&m->model->program);
-    s = engine_terms(m, w, &t, &kv, e);
-    if (s != OK) goto done;
-    kv.block_tokens = o->block_size;
+    kv.block_tokens = m->opt.block_size;
     kv.max_seqs = m->opt.max_num_seqs;
     kv.max_rows = m->opt.max_num_batched_tokens;
     kv.in_proportion = w->in_proportion;
@@ -295,13 +285,66 @@ done:
     return s;
 }
 
+status machine_plan(machine *m, const options *o, const machine_wish *w, err *e) {
+    *m = (machine){.opt = *o};
+    status s = open_model(m, w->weights, e);
+    if (s == OK) s = default_sampling(&m->sampling, o, m->file, w->greedy ? 0 : 1, e);
+    if (s == OK) s = resolve(m, w, e);
+    if (s == OK) s = engine_choose(m, w, e);
+    if (s == OK && m->file) s = machine_find_templates(m, e);
+    if (s != OK) return s;
+    set_name(m);
+    m->n_params = model_config_params(&m->model->program.config);
+    m->weight_bytes = program_weight_bytes(&m->model->program);
+    if (m->file) {
+        m->tokenizer_bytes = tokenizer_plan_bytes_pre(m->file, str_of(o->pre_tokenizer));
+        m->header_bytes = checkpoint_header_bytes(m->file);
+    }
+    return solve(m, w, e);
+}
+
+/* What of a machine depends on its model, its engine and its budgets alone. */
+static void borrow(machine *m, const machine *of, const options *o) {
+    *m = (machine){.opt = *o,
+                   .borrowed = true,
+                   .model = of->model,
+                   .counted = of->counted,
+                   .text_part = of->text_part,
+                   .stored = of->stored,
+                   .backend = of->backend,
+                   .budget = of->budget,
+                   .host_budget = of->host_budget,
+                   .on_device = of->on_device,
+                   .card = of->card,
+                   .tokenizer_bytes = of->tokenizer_bytes,
+                   .header_bytes = of->header_bytes,
+                   .chat_bytes = of->chat_bytes,
+                   .sampling = of->sampling,
+                   .n_params = of->n_params,
+                   .weight_bytes = of->weight_bytes};
+    memcpy(m->not_served, of->not_served, sizeof m->not_served);
+    memcpy(m->device, of->device, sizeof m->device);
+    memcpy(m->name, of->name, sizeof m->name);
+    m->opt.backend = of->on_device ? BACKEND_CUDA : BACKEND_CPU;
+}
+
+status machine_plan_again(machine *m, const machine *of, const options *o,
+                          const machine_wish *w, err *e) {
+    borrow(m, of, o);
+    status s = resolve(m, w, e);
+    m->engine_opt.device = of->engine_opt.device;
+    m->engine_opt.n_sms = of->engine_opt.n_sms;
+    if (w->uncut) m->budget = m->host_budget = budget_unlimited();
+    return s == OK ? solve(m, w, e) : s;
+}
+
 status machine_reserve(machine *m, err *e) {
     status s = ledger_open(&m->ledger, host_plan(m), e);
     if (s == OK && m->on_device) s = ledger_open(&m->device_ledger, &m->plan, e);
     if (s != OK) return s;
     const terms *t = &host_plan(m)->terms;
     CHECK(ledger_reserve(m->ledger, MEM_RUNTIME, terms_sum(t, MEM_RUNTIME)));
-    CHECK(ledger_reserve(m->ledger, MEM_LOADING, checkpoint_header_bytes(m->file)));
+    CHECK(ledger_reserve(m->ledger, MEM_LOADING, m->header_bytes));
     if (terms_sum(t, MEM_REQUESTS) == 0) return OK;
     return pool_open(&m->pool, m->ledger, MEM_REQUESTS, m->opt.request_memory, e);
 }
@@ -319,7 +362,7 @@ static void tokenizer_give(void *self, void *p, size_t got) {
 
 static void close_file(machine *m) {
     if (!m->file) return;
-    if (m->ledger) ledger_release(m->ledger, MEM_LOADING, checkpoint_header_bytes(m->file));
+    if (m->ledger) ledger_release(m->ledger, MEM_LOADING, m->header_bytes);
     checkpoint_close(m->file);
     m->file = NULL;
     malloc_trim(0); /* what parsing left on the heap belongs to the system again */
@@ -358,6 +401,7 @@ status machine_load(machine *m, err *e) {
 }
 
 void machine_close(machine *m) {
+    if (m->borrowed) m->model = NULL;
     if (m->ledger) {
         ledger_free(m->ledger, m->runner_mem);
         ledger_free(m->ledger, m->sched);

@@ -16,6 +16,8 @@ typedef struct machine {
     checkpoint *file; /* until loaded */
     model *model;
 
+    bool borrowed; /* the model is another machine's: of machine_plan_again */
+
     /* Of a model that is planned by its config.json: */
     bool counted;         /* no engine runs it */
     bool text_part;       /* other parts are not counted */
@@ -37,6 +39,7 @@ typedef struct machine {
     ledger *ledger;        /* the host's */
     ledger *device_ledger; /* NULL unless on_device */
     char device[16];       /* "cpu", "cuda:0" */
+    const cuda_card *card; /* which that is, of the table; NULL: the CPU, or not in the table */
     pool *pool;
     chunks tok_src; /* where tok takes its memory: must outlive it */
     tokenizer *tok;
@@ -53,6 +56,8 @@ typedef struct machine {
     const char *names; /* all of them, separated by commas; NULL: name alone */
     sampling sampling; /* defaults: of the options, else of the model file, else of the wish */
     uint64_t n_params, weight_bytes, sched_bytes;
+    /* of a model file: the vocabulary as it is held, and the parsed headers; 0: a config.json */
+    uint64_t tokenizer_bytes, header_bytes;
 } machine;
 
 /* What a subcommand wants besides the options. All zero is fine. */
@@ -73,6 +78,12 @@ typedef struct machine_wish {
 /* Opens the model (a GGUF file or a config.json) and solves the plan. On ERR_BUDGET m->plan is
  * filled in. In any case machine_close(m) afterwards. */
 status machine_plan(machine *m, const options *, const machine_wish *, err *);
+/* The plan of the same model on the same engine within the same budgets (but for the wish's
+ * uncut), with other options: reads no file. of: planned, or loaded; it lends its model until *m
+ * is closed. Options of model, templates, tokenizer, engine and budget must be those of of; the
+ * wish's weights and card do not count. Any thread; errors as machine_plan. */
+status machine_plan_again(machine *, const machine *of, const options *, const machine_wish *,
+                          err *);
 /* The ledger and what must exist before loading: the pool of requests. */
 status machine_reserve(machine *m, err *);
 /* The first step of machine_load: all that it can refuse before it reads weights. */

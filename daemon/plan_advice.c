@@ -113,12 +113,10 @@ void plan_judge(plan_verdict *v, const machine *m, const plan_question *q) {
         return;
     }
     const plan *p = &m->plan;
-    const uint64_t peak =
-        p->total_bytes > p->load_peak_bytes ? p->total_bytes : p->load_peak_bytes;
     snprintf(v->text, sizeof v->text,
              "fits: %s of %s; the KV cache holds %.1f sequences of %u tokens",
-             bytes_human(peak, take), bytes_human(m->budget.bytes, have), v->sequences,
-             m->opt.max_model_len);
+             bytes_human(plan_peak_bytes(p), take), bytes_human(m->budget.bytes, have),
+             v->sequences, m->opt.max_model_len);
 }
 
 rule_of_thumb rule_of_thumb_of(const machine *m) {

@@ -48,8 +48,8 @@ enum { RULE_K_LEAST = 10, RULE_K_MOST = 20, RULE_OVERHEAD_LEAST = 10, RULE_OVERH
 
 rule_of_thumb rule_of_thumb_of(const machine *m);
 
-/* On stdout. */
-void plan_print(const machine *m, const plan_verdict *, const plan_question *);
+/* On stdout. details: each term instead of the sums of classes, and what each setting costs. */
+void plan_print(const machine *m, const plan_verdict *, const plan_question *, bool details);
 void rule_of_thumb_print(const rule_of_thumb *);
 /* As members of the plan's JSON object, each with a comma in front. */
 void plan_verdict_json(buf *, const machine *m, const plan_verdict *);

@@ -15,32 +15,64 @@ static void print_total(const char *name, uint64_t bytes) {
     printf("%-24s %18s %10s\n", name, bytes_grouped(bytes, a), bytes_human(bytes, b));
 }
 
-static void print_terms(const plan *p) {
+static void print_row(mem_class c, term_kind kind, uint64_t bytes) {
     char a[32], b[32];
+    printf("%-12s %-11s %18s %10s  ", mem_class_name(c), term_kind_name(kind),
+           bytes_grouped(bytes, a), bytes_human(bytes, b));
+}
+
+/* Every term of a class. */
+static void print_terms(const plan *p, mem_class c) {
+    for (size_t i = 0; i < p->terms.n; i++) {
+        const term *t = &p->terms.v[i];
+        if (t->cls != c) continue;
+        print_row(c, t->kind, t->bytes);
+        printf("%s%s\n", t->what, t->while_loading ? " (while loading)" : "");
+    }
+}
+
+/* The sum of a class, named by its largest term; as little exact as the least exact of them. */
+static void print_sum(const plan *p, mem_class c) {
+    const term *largest = NULL;
+    term_kind kind = TERM_EXACT;
+    uint64_t bytes = 0, n = 0;
+    for (size_t i = 0; i < p->terms.n; i++) {
+        const term *t = &p->terms.v[i];
+        if (t->cls != c) continue;
+        if (!largest || t->bytes > largest->bytes) largest = t;
+        if (t->kind > kind) kind = t->kind;
+        bytes += t->bytes;
+        n++;
+    }
+    if (!n) return;
+    print_row(c, kind, bytes);
+    printf("%s", largest->what);
+    if (n > 1) printf(", and %llu more", (unsigned long long)n - 1);
+    puts(c == MEM_LOADING ? " (while loading)" : "");
+}
+
+static void print_memory(const plan *p, bool details) {
     printf("%-12s %-11s %18s %10s  %s\n", "class", "kind", "bytes", "", "what");
     for (int c = 0; c < MEM_N_CLASSES; c++)
-        for (size_t i = 0; i < p->terms.n; i++) {
-            const term *t = &p->terms.v[i];
-            if ((int)t->cls != c) continue;
-            printf("%-12s %-11s %18s %10s  %s%s\n", mem_class_name(t->cls),
-                   term_kind_name(t->kind), bytes_grouped(t->bytes, a),
-                   bytes_human(t->bytes, b), t->what,
-                   t->while_loading ? " (while loading)" : "");
-        }
+        if (details)
+            print_terms(p, (mem_class)c);
+        else
+            print_sum(p, (mem_class)c);
     print_total("total", p->total_bytes);
-    print_total("peak while loading", p->load_peak_bytes);
-    print_total("budget", p->budget_bytes);
+    if (details || p->load_peak_bytes != p->total_bytes)
+        print_total("peak while loading", p->load_peak_bytes);
+    if (details || p->budget_bytes != p->total_bytes) print_total("budget", p->budget_bytes);
     print_total("smallest budget", p->smallest_budget_bytes);
 }
 
 /* The price of one option: the plan again with the option changed, as a difference. Both are
  * made without a limit, so that nothing is cut. */
-static void print_price(const machine_wish *w, uint64_t from, const char *text,
-                        const options *changed) {
+static void print_price(const machine *of, const machine_wish *w, uint64_t from,
+                        const char *text, const options *changed) {
     machine m;
     err e;
     char a[32], b[32];
-    if (machine_plan(&m, changed, w, &e) == OK) {
+    if (machine_plan_again(&m, of, changed, w, &e) == OK) {
         int64_t d = (int64_t)(m.plan.total_bytes + m.host_plan.total_bytes) - (int64_t)from;
         const uint64_t size = (uint64_t)llabs(d);
         printf("  %-44s %c%-18s %10s\n", text, d < 0 ? '-' : '+', bytes_grouped(size, a),
@@ -63,7 +95,7 @@ static void print_prices_of_types(const machine *m, const machine_wish *w, uint6
         c.kv_cache_dtype = t;
         c.cache_type_k = c.cache_type_v = 0; /* same */
         snprintf(text, sizeof text, "kv_cache_dtype = " STR_FMT, STR_ARG(word));
-        print_price(w, from, text, &c);
+        print_price(m, w, from, text, &c);
     }
 }
 
@@ -71,13 +103,14 @@ static void print_prices_of_types(const machine *m, const machine_wish *w, uint6
 static void print_prices(const machine *m, const plan_question *q) {
     machine_wish w = *q->wish;
     options o = m->opt;
+    o.request_memory = q->opt->request_memory; /* by itself it goes with other options */
     machine same;
     err e;
     char b[32];
     w.uncut = true;
     w.in_proportion = m->plan.in_proportion;
     if (!o.kv_cache_tokens) o.kv_cache_tokens = m->plan.kv_tokens;
-    if (machine_plan(&same, &o, &w, &e) != OK) return machine_close(&same);
+    if (machine_plan_again(&same, m, &o, &w, &e) != OK) return machine_close(&same);
     const uint64_t from = same.plan.total_bytes + same.host_plan.total_bytes;
     machine_close(&same);
     printf("\ncost of each setting, with a KV cache of %s tokens and no limit of memory:\n",
@@ -85,18 +118,18 @@ static void print_prices(const machine *m, const plan_question *q) {
     options c = o;
     c.kv_cache_tokens += 1024;
     if (c.kv_cache_tokens <= (uint64_t)o.max_model_len * o.max_num_seqs)
-        print_price(&w, from, "1,024 tokens more of KV cache", &c);
+        print_price(m, &w, from, "1,024 tokens more of KV cache", &c);
     print_prices_of_types(m, &w, from, &o);
     c = o;
     c.max_num_seqs *= 2;
     if (c.max_num_batched_tokens < c.max_num_seqs) c.max_num_batched_tokens = c.max_num_seqs;
-    print_price(&w, from, "max_num_seqs doubled (same KV cache)", &c);
+    print_price(m, &w, from, "max_num_seqs doubled (same KV cache)", &c);
     c = o;
     c.max_num_batched_tokens *= 2;
-    print_price(&w, from, "max_num_batched_tokens doubled", &c);
+    print_price(m, &w, from, "max_num_batched_tokens doubled", &c);
     c = o;
     c.max_connections *= 2;
-    print_price(&w, from, "max_connections doubled", &c);
+    print_price(m, &w, from, "max_connections doubled", &c);
 }
 
 /* Do the windows of all sequences fit that share the tokens of the cache? */
@@ -138,20 +171,24 @@ static void print_heading(const machine *m, const plan_verdict *v) {
         printf("an estimate: vramd cannot serve this model yet: %s\n", m->not_served);
     printf("%s\n", v->text);
     for (uint32_t i = 0; i < v->n_remedies; i++)
-        printf("  fits with %s: %.1f sequences\n", v->remedy[i].change, v->remedy[i].sequences);
+        printf("  fits with %s: %.1f sequences of %u tokens\n", v->remedy[i].change,
+               v->remedy[i].sequences, v->remedy[i].max_model_len);
+    if (v->n_cards > 1)
+        printf("  %llu such devices have the memory together, but vramd uses one GPU\n",
+               (unsigned long long)v->n_cards);
     puts("");
 }
 
-void plan_print(const machine *m, const plan_verdict *v, const plan_question *q) {
+void plan_print(const machine *m, const plan_verdict *v, const plan_question *q, bool details) {
     print_heading(m, v);
-    print_terms(&m->plan);
+    print_memory(&m->plan, details);
     if (m->on_device) {
         puts("\nhost memory beside it:");
-        print_terms(&m->host_plan);
+        print_memory(&m->host_plan, details);
     }
     if (!v->fits) return;
     print_cache(m);
-    print_prices(m, q);
+    if (details) print_prices(m, q);
 }
 
 void rule_of_thumb_print(const rule_of_thumb *r) {

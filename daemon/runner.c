@@ -13,7 +13,7 @@ enum { MAX_DEPTH = 2, MAX_RUN = 1 + SCHED_MAX_DRAFT };
 typedef struct flight {
     const sched_step *step;
     batch_seq *seq;     /* [max_seqs] */
-    block_copy *copies; /* [max_seqs * n_groups] */
+    block_copy *copies; /* [sched_max_copies] */
     bool submitted;
 } flight;
 
@@ -39,7 +39,7 @@ static size_t part(size_t n, size_t item) {
 
 size_t runner_bytes(const sched_config *c, uint32_t n_vocab) {
     return align_up(sizeof(runner), 64) + MAX_DEPTH * part(c->max_seqs, sizeof(batch_seq)) +
-           MAX_DEPTH * part((size_t)c->max_seqs * c->n_groups, sizeof(block_copy)) +
+           MAX_DEPTH * part(sched_max_copies(c), sizeof(block_copy)) +
            part(c->max_seqs, sizeof(uint32_t)) +
            part((size_t)c->max_seqs * MAX_RUN, sizeof(int32_t)) +
            part(c->max_seqs, sizeof(uint32_t)) +
@@ -60,7 +60,7 @@ runner *runner_init(void *mem, const sched_config *c, uint32_t n_vocab, sched *s
         r->flight[i].seq = (batch_seq *)at;
         at += part(c->max_seqs, sizeof(batch_seq));
         r->flight[i].copies = (block_copy *)at;
-        at += part((size_t)c->max_seqs * c->n_groups, sizeof(block_copy));
+        at += part(sched_max_copies(c), sizeof(block_copy));
     }
     r->logit_row = (uint32_t *)at;
     at += part(c->max_seqs, sizeof(uint32_t));

@@ -65,6 +65,16 @@ status engine_collect(engine *e, step_result *out, err *er) {
     return e->backend->collect(e, out, er);
 }
 
+bool engine_can_resize(const backend *b) {
+    return b->kv_resize != NULL;
+}
+
+status engine_kv_resize(engine *e, const uint32_t n_blocks[PLAN_MAX_GROUPS], err *er) {
+    if (e->backend->kv_resize) return e->backend->kv_resize(e, n_blocks, er);
+    return err_set(er, ERR_UNSUPPORTED, "the %s engine cannot change the size of its KV cache",
+                   e->backend->name);
+}
+
 void engine_describe(const engine *e, engine_info *out) {
     e->backend->info(e, out);
 }

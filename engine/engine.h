@@ -33,7 +33,9 @@ typedef struct engine_options {
     uint32_t max_model_len;  /* tokens of a sequence */
     uint32_t block_tokens;   /* tokens of a KV block: 8..256, power of two */
     uint32_t n_blocks[PLAN_MAX_GROUPS]; /* KV blocks of each group; ignored by terms */
-    dtype kv_k, kv_v;                   /* types of the KV cache */
+    /* that engine_kv_resize may give it: addresses are reserved; 0: n_blocks */
+    uint32_t max_blocks[PLAN_MAX_GROUPS];
+    dtype kv_k, kv_v; /* types of the KV cache */
     activation_dtype activations;
     bool batch_invariant; /* CUDA: the same bits whatever else is in the batch */
     uint32_t n_threads;   /* CPU: 1..256 */
@@ -119,6 +121,8 @@ typedef struct backend {
     /* What the driver says of the device; NULL for an engine without memory of its own. Any
      * thread; takes microseconds. False: no answer. */
     bool (*device_memory)(const engine *, device_memory *out);
+    /* engine_kv_resize; NULL: the engine cannot. */
+    status (*kv_resize)(engine *, const uint32_t n_blocks[PLAN_MAX_GROUPS], err *);
 } backend;
 
 extern const backend backend_cpu;
@@ -133,6 +137,12 @@ status engine_open(engine **out, const backend *, const model *, const engine_op
 void engine_close(engine *); /* NULL is ignored */
 status engine_submit(engine *, const batch *, err *);
 status engine_collect(engine *, step_result *, err *);
+/* Makes the KV cache so many blocks of each group large, at most max_blocks; blocks that stay keep
+ * their content. No submitted step touches blocks that go. Takes as long as the system needs for
+ * the pages: go in pieces while requests run. Errors: ERR_UNSUPPORTED, ERR_BUDGET, ERR_NO_MEMORY;
+ * then groups before the one that failed have their new size, which n_blocks says. */
+status engine_kv_resize(engine *, const uint32_t n_blocks[PLAN_MAX_GROUPS], err *);
+bool engine_can_resize(const backend *);
 void engine_describe(const engine *, engine_info *);
 
 #endif

@@ -113,6 +113,10 @@ static bool is_bare(const char *word, uint64_t *bytes) {
     return end != word && *end == '\0' && word[0] != '-' && word[0] != '+';
 }
 
+budget budget_unlimited(void) {
+    return (budget){.bytes = 1ull << 62, .automatic = true};
+}
+
 status budget_parse(budget *out, const char *option, const char *word, const memory_room *room,
                     err *e) {
     uint64_t bytes;

@@ -33,6 +33,8 @@ memory_room memory_room_within(uint64_t limit, uint64_t total, uint64_t availabl
  * what is available now. Errors: ERR_INVALID, ERR_BUDGET (more than there is). */
 status budget_parse(budget *out, const char *option, const char *word, const memory_room *,
                     err *);
+/* One that no plan reaches, and of which two can be added; the plan takes what is wanted. */
+budget budget_unlimited(void);
 /* memory.max of our cgroup (v2) or its v1 twin, the lowest up the tree; UINT64_MAX when
  * unlimited. Physical memory, and what of it could be had now (MemAvailable). */
 uint64_t machine_cgroup_limit(void);

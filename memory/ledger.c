@@ -1,8 +1,9 @@
 /* The ledger. Counters are atomic: relaxed order is enough, since each guards only its own
  * limit and nobody reads memory through it. The list of allocations has a mutex; it is touched
- * at start and at the end only. */
+ * at start, at the end and when an arena is resized. */
 #include "memory/ledger.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -13,22 +14,20 @@
 #include "base/str.h"
 
 enum { MAX_ARENAS = 4096 };
-static const uint64_t MAP_FROM = 64 << 10, HUGE = 2 << 20;
+static const uint64_t MAP_FROM = 64 << 10, HUGE = 2 << 20, PAGE = 4096;
 
 typedef struct arena_entry {
     void *p;
-    uint64_t bytes;
+    uint64_t bytes, mapped; /* mapped: of addresses; 0: on the heap */
     mem_class cls;
 } arena_entry;
 
 struct ledger {
     struct {
-        uint64_t limit;
+        atomic_ullong limit, now, peak;
         term_kind kind;
-        atomic_ullong now, peak;
     } cls[MEM_N_CLASSES];
-    uint64_t budget_bytes;
-    atomic_ullong now, peak;
+    atomic_ullong budget_bytes, now, peak;
     pthread_mutex_t lock;
     uint32_t n_arenas;
     arena_entry arena[MAX_ARENAS];
@@ -75,7 +74,8 @@ static void raise_peak(atomic_ullong *peak, unsigned long long v) {
 bool ledger_reserve(ledger *l, mem_class cls, uint64_t bytes) {
     unsigned long long now = atomic_load_explicit(&l->cls[cls].now, memory_order_relaxed);
     do {
-        if (bytes > l->cls[cls].limit - now) return false;
+        const uint64_t limit = atomic_load_explicit(&l->cls[cls].limit, memory_order_relaxed);
+        if (now > limit || bytes > limit - now) return false;
     } while (!atomic_compare_exchange_weak_explicit(
         &l->cls[cls].now, &now, now + bytes, memory_order_relaxed, memory_order_relaxed));
     raise_peak(&l->cls[cls].peak, now + bytes);
@@ -89,70 +89,147 @@ void ledger_release(ledger *l, mem_class cls, uint64_t bytes) {
     atomic_fetch_sub_explicit(&l->now, bytes, memory_order_relaxed);
 }
 
-/* Maps at a huge page's boundary, so that large arenas cost few page faults and TLB entries. */
-static void *map_populated(uint64_t bytes) {
-    uint64_t len = align_up(bytes, 4096), slack = len >= HUGE ? HUGE : 0;
-    char *p =
-        mmap(NULL, len + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+/* The pages of len bytes from p on exist from now on. */
+static bool populate(char *p, uint64_t len) {
+    if (len == 0) return true;
+    if (mprotect(p, len, PROT_READ | PROT_WRITE) != 0) return false;
+    if (len >= HUGE) madvise(p, len, MADV_HUGEPAGE);
+#ifdef MADV_POPULATE_WRITE
+    if (madvise(p, len, MADV_POPULATE_WRITE) == 0) return true;
+    if (errno != EINVAL) return false;
+#endif
+    /* Older kernels: a write to each page does the same, but dies where memory is short. */
+    for (uint64_t i = 0; i < len; i += PAGE) ((volatile char *)p)[i] = 0;
+    return true;
+}
+
+/* Their pages are the system's. A huge page of which a part stays is split by the kernel in its
+ * own time; that can be one of an arena. */
+static void give_back(char *p, uint64_t len) {
+    if (len == 0) return;
+    madvise(p, len, MADV_DONTNEED);
+    mprotect(p, len, PROT_NONE);
+}
+
+/* most bytes of addresses at a huge page's boundary, so that large arenas cost few page faults and
+ * TLB entries; the pages of the first of them. */
+static void *map_populated(uint64_t bytes, uint64_t most) {
+    const uint64_t len = align_up(most, PAGE), slack = len >= HUGE ? HUGE : 0;
+    char *p = mmap(NULL, len + slack, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) return NULL;
     if (slack) {
         char *at = (char *)align_up((uintptr_t)p, HUGE);
         if (at > p) munmap(p, (size_t)(at - p));
         if (p + slack > at) munmap(at + len, (size_t)(p + slack - at));
         p = at;
-        madvise(p, len, MADV_HUGEPAGE);
     }
-#ifdef MADV_POPULATE_WRITE
-    if (madvise(p, len, MADV_POPULATE_WRITE) == 0) return p;
-#endif
-    /* Older kernels: a write to each page does the same, but dies where memory is short. */
-    for (uint64_t i = 0; i < len; i += 4096) ((volatile char *)p)[i] = 0;
-    return p;
+    if (populate(p, align_up(bytes, PAGE))) return p;
+    munmap(p, len);
+    return NULL;
 }
 
-status ledger_alloc(ledger *l, void **out, mem_class cls, uint64_t bytes, const char *what,
-                    err *e) {
+static status exceeds_plan(const ledger *l, mem_class cls, uint64_t bytes, const char *what,
+                           err *e) {
     char a[32], b[32];
-    if (bytes == 0) bytes = 64;
-    if (!ledger_reserve(l, cls, bytes)) {
-        err_set(e, ERR_BUDGET, "%s: %s bytes exceed the plan of class %s (%s bytes)", what,
-                bytes_grouped(bytes, a), mem_class_name(cls),
-                bytes_grouped(l->cls[cls].limit, b));
-        return err_field(e, "%s", mem_class_name(cls));
-    }
-    void *p = bytes >= MAP_FROM ? map_populated(bytes) : aligned_alloc(64, align_up(bytes, 64));
-    pthread_mutex_lock(&l->lock);
-    bool room = p && l->n_arenas < MAX_ARENAS;
-    if (room) l->arena[l->n_arenas++] = (arena_entry){p, bytes, cls};
-    pthread_mutex_unlock(&l->lock);
-    if (room) {
-        if (bytes < MAP_FROM) memset(p, 0, bytes);
-        *out = p;
-        return OK;
-    }
-    if (p && bytes >= MAP_FROM) munmap(p, align_up(bytes, 4096));
-    if (p && bytes < MAP_FROM) free(p);
-    ledger_release(l, cls, bytes);
+    err_set(e, ERR_BUDGET, "%s: %s bytes exceed the plan of class %s (%s bytes)", what,
+            bytes_grouped(bytes, a), mem_class_name(cls),
+            bytes_grouped(atomic_load(&l->cls[cls].limit), b));
+    return err_field(e, "%s", mem_class_name(cls));
+}
+
+static status no_memory(mem_class cls, uint64_t bytes, const char *what, err *e) {
+    char a[32];
     err_set(e, ERR_NO_MEMORY, "%s: the system has no %s bytes for class %s", what,
             bytes_grouped(bytes, a), mem_class_name(cls));
     err_field(e, "%s", mem_class_name(cls));
     return err_hint(e, "free memory on this machine, or lower the option memory");
 }
 
+/* mapped: bytes of addresses, or 0 for the heap. */
+static status alloc(ledger *l, void **out, mem_class cls, uint64_t bytes, uint64_t mapped,
+                    const char *what, err *e) {
+    if (!ledger_reserve(l, cls, bytes)) return exceeds_plan(l, cls, bytes, what, e);
+    void *p = mapped ? map_populated(bytes, mapped) : aligned_alloc(64, align_up(bytes, 64));
+    pthread_mutex_lock(&l->lock);
+    bool room = p && l->n_arenas < MAX_ARENAS;
+    if (room) l->arena[l->n_arenas++] = (arena_entry){p, bytes, mapped, cls};
+    pthread_mutex_unlock(&l->lock);
+    if (room) {
+        if (!mapped) memset(p, 0, bytes);
+        *out = p;
+        return OK;
+    }
+    if (p && mapped) munmap(p, align_up(mapped, PAGE));
+    if (p && !mapped) free(p);
+    ledger_release(l, cls, bytes);
+    return no_memory(cls, bytes, what, e);
+}
+
+status ledger_alloc(ledger *l, void **out, mem_class cls, uint64_t bytes, const char *what,
+                    err *e) {
+    if (bytes == 0) bytes = 64;
+    return alloc(l, out, cls, bytes, bytes >= MAP_FROM ? bytes : 0, what, e);
+}
+
+status ledger_alloc_within(ledger *l, void **out, mem_class cls, uint64_t bytes, uint64_t most,
+                           const char *what, err *e) {
+    CHECK(bytes <= most && most > 0);
+    return alloc(l, out, cls, bytes, most, what, e);
+}
+
+/* Of an arena, under the lock. */
+static arena_entry *find_arena(ledger *l, const void *p) {
+    for (uint32_t i = l->n_arenas; i-- > 0;)
+        if (l->arena[i].p == p) return &l->arena[i];
+    return NULL;
+}
+
+status ledger_resize(ledger *l, void *p, uint64_t bytes, err *e) {
+    pthread_mutex_lock(&l->lock);
+    arena_entry *a = find_arena(l, p);
+    CHECK(a && bytes <= a->mapped);
+    const arena_entry was = *a;
+    pthread_mutex_unlock(&l->lock);
+    char *at = p;
+    const uint64_t from = align_up(was.bytes, PAGE), to = align_up(bytes, PAGE);
+    if (bytes > was.bytes) {
+        if (!ledger_reserve(l, was.cls, bytes - was.bytes))
+            return exceeds_plan(l, was.cls, bytes, "resizing", e);
+        if (!populate(at + from, to - from)) {
+            give_back(at + from, to - from);
+            ledger_release(l, was.cls, bytes - was.bytes);
+            return no_memory(was.cls, bytes - was.bytes, "growing", e);
+        }
+    } else {
+        give_back(at + to, from - to);
+        /* As if its page was new, should the arena grow again. */
+        memset(at + bytes, 0, to - bytes);
+        ledger_release(l, was.cls, was.bytes - bytes);
+    }
+    pthread_mutex_lock(&l->lock);
+    find_arena(l, p)->bytes = bytes;
+    pthread_mutex_unlock(&l->lock);
+    return OK;
+}
+
+void ledger_set_budget(ledger *l, uint64_t budget_bytes, mem_class cls, uint64_t class_bytes) {
+    atomic_store(&l->budget_bytes, budget_bytes);
+    atomic_store(&l->cls[cls].limit, class_bytes);
+}
+
 void ledger_free(ledger *l, void *p) {
     if (!p) return;
     arena_entry gone = {0};
     pthread_mutex_lock(&l->lock);
-    for (uint32_t i = l->n_arenas; i-- > 0;)
-        if (l->arena[i].p == p) {
-            gone = l->arena[i];
-            l->arena[i] = l->arena[--l->n_arenas];
-            break;
-        }
+    arena_entry *at = find_arena(l, p);
+    if (at) {
+        gone = *at;
+        *at = l->arena[--l->n_arenas];
+    }
     pthread_mutex_unlock(&l->lock);
     CHECK(gone.p == p);
-    if (gone.bytes >= MAP_FROM)
-        munmap(p, align_up(gone.bytes, 4096));
+    if (gone.mapped)
+        munmap(p, align_up(gone.mapped, PAGE));
     else
         free(p);
     ledger_release(l, gone.cls, gone.bytes);
@@ -161,9 +238,9 @@ void ledger_free(ledger *l, void *p) {
 void ledger_read(const ledger *l, ledger_view *v) {
     *v = (ledger_view){.budget_bytes = l->budget_bytes};
     for (int c = 0; c < MEM_N_CLASSES; c++) {
-        v->cls[c] =
-            (ledger_class){l->cls[c].kind, l->cls[c].limit == UINT64_MAX ? 0 : l->cls[c].limit,
-                           atomic_load(&l->cls[c].now), atomic_load(&l->cls[c].peak)};
+        const uint64_t limit = atomic_load(&l->cls[c].limit);
+        v->cls[c] = (ledger_class){l->cls[c].kind, limit == UINT64_MAX ? 0 : limit,
+                                   atomic_load(&l->cls[c].now), atomic_load(&l->cls[c].peak)};
         if (c != MEM_LOADING) v->plan_bytes += v->cls[c].plan_bytes;
         v->ledger_bytes += v->cls[c].ledger_bytes;
     }

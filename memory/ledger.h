@@ -2,8 +2,9 @@
  * an arena is allocated against them, populated (its pages exist before READY), and counted.
  * What libraries hold is reserved and released as they take and give it.
  *
- * Threads: alloc and free before READY and after the drain, by one thread; reserve, release
- * and read by any thread at any time (atomic counters). */
+ * Threads: alloc and free before READY and after the drain, by one thread; resize at any time, by
+ * the one thread that uses the arena; reserve, release and read by any thread at any time (atomic
+ * counters). */
 #ifndef VRAMD_MEMORY_LEDGER_H
 #define VRAMD_MEMORY_LEDGER_H
 
@@ -23,6 +24,18 @@ void ledger_close(ledger *);
  * plan (field: the class), ERR_NO_MEMORY. Never returns NULL on OK. */
 status ledger_alloc(ledger *, void **out, mem_class, uint64_t bytes, const char *what, err *);
 void ledger_free(ledger *, void *p); /* p as returned; NULL is ignored */
+
+/* The same, page-aligned, at the start of `most` bytes of addresses: ledger_resize populates more
+ * of them, or gives pages back, while the arena is in use. Addresses behind bytes are not to be
+ * touched. */
+status ledger_alloc_within(ledger *, void **out, mem_class, uint64_t bytes, uint64_t most,
+                           const char *what, err *);
+/* Makes an arena of ledger_alloc_within so many bytes large, at most its `most`. What stays is
+ * unchanged, what comes is zeroed. The count falls after pages are the system's again, and rises
+ * before they are populated. Errors, after which all is as before: ERR_BUDGET, ERR_NO_MEMORY. */
+status ledger_resize(ledger *, void *p, uint64_t bytes, err *);
+/* Another budget, of which a class has so many bytes from now on. */
+void ledger_set_budget(ledger *, uint64_t budget_bytes, mem_class, uint64_t class_bytes);
 
 /* Counts memory that another library allocates. False when the class would exceed its plan. */
 bool ledger_reserve(ledger *, mem_class, uint64_t bytes);

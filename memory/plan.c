@@ -207,9 +207,7 @@ status plan_solve(plan *out, const terms *fixed, const kv_request *kv, const bud
     const uint64_t steady = sum.steady + out->beside_bytes;
     out->total_bytes = steady + out->kv_bytes;
     out->load_peak_bytes = steady + (sum.loading > out->kv_bytes ? sum.loading : out->kv_bytes);
-    if (b->automatic && out->fits)
-        out->budget_bytes =
-            out->total_bytes > out->load_peak_bytes ? out->total_bytes : out->load_peak_bytes;
+    if (b->automatic && out->fits) out->budget_bytes = plan_peak_bytes(out);
     status s = copy_terms(&out->terms, fixed, out, kv, e);
     if (s != OK) return s;
     return out->fits ? OK : refuse(out, &sum, min_kv, b, e);
@@ -223,6 +221,10 @@ double plan_sequences(const plan *p) {
         if (g == 0 || n < least) least = n;
     }
     return least;
+}
+
+uint64_t plan_peak_bytes(const plan *p) {
+    return p->total_bytes > p->load_peak_bytes ? p->total_bytes : p->load_peak_bytes;
 }
 
 void plan_clear(plan *p) {

@@ -74,6 +74,8 @@ typedef struct plan {
 status plan_solve(plan *out, const terms *fixed, const kv_request *, const budget *, err *);
 /* How many sequences of min_tokens tokens the KV cache holds; 0 without one. */
 double plan_sequences(const plan *);
+/* The most that is held at any moment, loading included: the budget that it needs. */
+uint64_t plan_peak_bytes(const plan *);
 void plan_clear(plan *);
 
 #endif

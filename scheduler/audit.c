@@ -226,13 +226,18 @@ static uint32_t pins_of(const sched *s, uint32_t k, int32_t block) {
     uint32_t n = 0;
     for (uint64_t number = s->n_committed + 1; number <= s->n_planned; number++) {
         const sched_step *st = &s->step[number & 1];
-        for (uint32_t i = 0; i < st->n_copies; i++)
+        for (uint32_t i = 0; i < st->n_copies - st->n_moves; i++)
             n += st->copy[i].group == k && st->copy[i].from == block;
     }
     return n;
 }
 
-/* A block that an uncommitted step touches is in use or fenced. One that it writes to is given
+/* Nobody's, and given to nobody. */
+static bool is_out(const blocks *kv, int32_t block) {
+    return (uint32_t)block >= kv->limit && kv->ref[block] == 0;
+}
+
+/* A block that an uncommitted step touches is in use, fenced or out. One that it writes to is given
  * to nobody else, even if the sequence has lost it. */
 static void audit_touched(const sched *s, uint32_t k, const sched_step_seq *e) {
     const seq_group *g = &s->group[k];
@@ -241,7 +246,7 @@ static void audit_touched(const sched *s, uint32_t k, const sched_step_seq *e) {
         int32_t b = table_of(s, g, e->slot)[i];
         CHECK(b >= 0 && (uint32_t)b < g->kv.n);
         bool fenced = g->kv.flags[b] & BLOCK_FENCED;
-        CHECK(g->kv.ref[b] > 0 || fenced);
+        CHECK(g->kv.ref[b] > 0 || fenced || is_out(&g->kv, b));
         if (i >= first_written && s->hot[e->slot].n_blocks == 0)
             CHECK(fenced || g->kv.ref[b] == pins_of(s, k, b));
     }
@@ -255,8 +260,10 @@ static void audit_in_flight(const sched *s, uint32_t k) {
         for (uint32_t i = 0; i < st->n_copies; i++) {
             const sched_step_copy *c = &st->copy[i];
             if (c->group != k) continue;
-            CHECK(c->from != c->to && kv->ref[c->from] > 0);
-            CHECK(kv->ref[c->to] > 0 || (kv->flags[c->to] & BLOCK_FENCED));
+            const bool moved = i >= st->n_copies - st->n_moves;
+            CHECK(c->from != c->to);
+            CHECK(moved ? is_out(kv, c->from) : kv->ref[c->from] > 0);
+            CHECK(kv->ref[c->to] > 0 || (kv->flags[c->to] & BLOCK_FENCED) || is_out(kv, c->to));
         }
     }
 }
@@ -294,17 +301,19 @@ static void audit_group(const sched *s, uint32_t k) {
         }
     }
     for (uint64_t number = s->n_committed + 1; number <= s->n_planned; number++)
-        for (uint32_t i = 0; i < s->step[number & 1].n_copies; i++)
+        for (uint32_t i = 0; i < s->step[number & 1].n_copies - s->step[number & 1].n_moves;
+             i++)
             pins += s->step[number & 1].copy[i].group == k;
     CHECK(pins == g->n_pinned);
     if (g->window)
-        CHECK(reserved == g->reserved && reserved + blocks_fenced(&g->kv) <= g->kv.n);
+        CHECK(reserved == g->reserved && reserved + blocks_fenced(&g->kv) <= g->kv.limit);
     blocks_audit(&g->kv, n_held);
+    CHECK(s->resizing || (g->kv.limit == g->target && g->kv.n_leaving == 0));
     audit_in_flight(s, k);
     if (s->cfg.prefix_cache) prefix_audit(&g->index, g->kv.flags);
     if (s->n_planned > s->n_committed) return;
     CHECK(blocks_fenced(&g->kv) == 0);
-    if (s->running.n + s->parked.n == 0) CHECK(g->kv.n_free == g->kv.n);
+    if (s->running.n + s->parked.n == 0) CHECK(g->kv.n_free == g->kv.limit);
 }
 
 void sched_audit(const sched *s) {

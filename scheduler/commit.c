@@ -133,6 +133,7 @@ static void commit_failed(sched *s, const sched_step *st) {
         if (e->n_draft > 0) h->n_draft = 0;
         seq_end(s, e->slot, FINISH_ERROR, -1);
     }
+    if (st->n_moves > 0) resize_failed(s, st);
 }
 
 /* Decode rows are nearly all that is ever committed: their loop has nothing that only prefills

@@ -25,6 +25,13 @@ static int32_t take(sched *s, seq_group *g) {
     return block;
 }
 
+/* One holder less. */
+static void give(sched *s, seq_group *g, int32_t block, uint64_t touched_by) {
+    const uint32_t n_out = g->kv.n_out;
+    if (blocks_drop(&g->kv, block, touched_by, s->n_committed)) prefix_forget(&g->index, block);
+    if (g->kv.n_out > n_out) g->left = s->n_planned;
+}
+
 static void set_held(const sched *s, seq_group *g, uint32_t slot, uint32_t first, uint32_t n) {
     g->held[slot] = (held){first, n, (first + 1) * s->cfg.block_tokens + g->window - 1};
 }
@@ -127,7 +134,7 @@ void hold_release(sched *s, uint32_t slot) {
         seq_group *g = &s->group[k];
         const int32_t *table = table_of(s, g, slot);
         held own = held_of(s, g, slot);
-        while (own.n > own.first) blocks_drop(&g->kv, table[--own.n], step, s->n_committed);
+        while (own.n > own.first) give(s, g, table[--own.n], step);
         if (g->window) g->reserved -= group_part(g, h->n_blocks);
     }
     h->n_blocks = 0;
@@ -141,7 +148,7 @@ void hold_shrink(sched *s, uint32_t slot, uint32_t n) {
         seq_group *g = &s->group[k];
         const uint32_t less = group_part(g, h->n_blocks) - group_part(g, n);
         held own = held_of(s, g, slot);
-        while (own.n > n) blocks_drop(&g->kv, table_of(s, g, slot)[--own.n], 0, s->n_committed);
+        while (own.n > n) give(s, g, table_of(s, g, slot)[--own.n], 0);
         if (h->state == SEQ_PAUSED) g->parked -= less;
         if (!g->window) continue;
         g->held[slot].n = own.n;
@@ -164,7 +171,7 @@ void hold_release_unseen(sched *s, uint32_t slot, uint32_t n_committed) {
         uint32_t first = first_seen(s, g, n_committed);
         /* The oldest is the least worth keeping: it is forgotten first. */
         for (uint32_t i = own->first; i < first; i++) {
-            blocks_drop(&g->kv, table[i], 0, s->n_committed);
+            give(s, g, table[i], 0);
             table[i] = -1;
         }
         set_held(s, g, slot, first, own->n);
@@ -172,9 +179,9 @@ void hold_release_unseen(sched *s, uint32_t slot, uint32_t n_committed) {
 }
 
 void hold_unpin(sched *s, const sched_step *st) {
-    for (uint32_t i = 0; i < st->n_copies; i++) {
+    for (uint32_t i = 0; i < st->n_copies - st->n_moves; i++) {
         seq_group *g = &s->group[st->copy[i].group];
-        blocks_drop(&g->kv, st->copy[i].from, 0, s->n_committed);
+        give(s, g, st->copy[i].from, 0);
         g->n_pinned--;
         g->reserved -= g->window > 0;
     }

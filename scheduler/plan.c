@@ -363,10 +363,15 @@ static void plan_leftovers(planner *p) {
 
 static const sched_step *finish_step(planner *p) {
     sched *s = p->s;
+    const bool settled = s->n_planned == s->n_committed;
     CHECK(p->n > 0 || s->n_copies == 0);
-    if (p->n == 0) return NULL;
+    if (p->n == 0) {
+        if (s->resizing && settled) resize_unpark(s);
+        return NULL;
+    }
     sched_step *st = &s->step[p->parity];
     st->number = ++s->n_planned;
+    st->n_moves = s->resizing && settled ? resize_move(s) : 0;
     st->n_copies = s->n_copies;
     st->n_seqs = p->n;
     st->n_decode_seqs = p->n_decode;
@@ -400,6 +405,7 @@ static void plan_prompts(planner *p) {
 const sched_step *sched_plan(sched *s, uint64_t now_us) {
     end_expired(s, now_us);
     if (s->n_planned - s->n_committed == s->depth) return NULL;
+    if (s->resizing && !resize_advance(s)) return NULL;
     s->n_copies = 0;
     batching_plan(s, now_us);
     uint8_t parity = (s->n_planned + 1) & 1;

@@ -66,6 +66,13 @@ void prefix_forget(prefix *p, int32_t block) {
     *at = p->next[block];
 }
 
+void prefix_move(prefix *p, int32_t from, int32_t to) {
+    prefix_forget(p, from);
+    const int32_t *tokens = p->tokens ? p->tokens + (size_t)from * p->block_tokens : NULL;
+    prefix_insert(p, to, &p->hash[from], p->confirm[from], p->serial ? p->serial[from] : 0,
+                  tokens);
+}
+
 void prefix_audit(const prefix *p, const uint8_t *flags) {
     uint32_t n = 0, n_flags = 0;
     for (uint32_t k = 0; k < p->n_buckets; k++) {

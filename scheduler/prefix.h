@@ -50,6 +50,8 @@ int32_t prefix_find(const prefix *, const prefix_hash *, uint64_t confirm,
 void prefix_insert(prefix *, int32_t block, const prefix_hash *, uint64_t confirm,
                    uint64_t serial, const int32_t *tokens);
 void prefix_forget(prefix *, int32_t block); /* CHECKs that it is there */
+/* What was at from is at to, which is not in the index. */
+void prefix_move(prefix *, int32_t from, int32_t to);
 /* CHECKs that exactly the blocks that flags call cached are in the index, each in its bucket.
  */
 void prefix_audit(const prefix *, const uint8_t *flags);

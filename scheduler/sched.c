@@ -11,7 +11,9 @@ enum { REGION_ALIGN = 64, MAX_BLOCK_TOKENS = 65536, MAX_COUNT = 1 << 30 };
 static bool config_valid(const sched_config *c) {
     for (uint32_t k = 0; k < c->n_groups && k < SCHED_MAX_GROUPS; k++) {
         if (c->group[k].n_blocks < 1 || c->group[k].n_blocks > MAX_COUNT) return false;
-        if (c->group[k].window > MAX_COUNT) return false;
+        if (c->group[k].window > MAX_COUNT || c->group[k].max_blocks > MAX_COUNT) return false;
+        if (c->group[k].max_blocks && c->group[k].max_blocks < c->group[k].n_blocks)
+            return false;
     }
     return c->n_groups >= 1 && c->n_groups <= SCHED_MAX_GROUPS && c->block_tokens >= 1 &&
            c->block_tokens <= MAX_BLOCK_TOKENS && c->max_seqs >= 1 &&
@@ -54,11 +56,12 @@ static void *cut(cutter *c, uint64_t n, uint64_t size) {
 static void lay_out_group(sched *s, uint32_t k, cutter *c, bool rest) {
     const sched_config *f = &s->cfg;
     seq_group *g = &s->group[k];
-    const uint64_t n = f->group[k].n_blocks;
+    const uint64_t n = max_u32(f->group[k].n_blocks, f->group[k].max_blocks);
     const bool cached = f->prefix_cache, chain = cached && k == s->chain_group;
     prefix *x = &g->index;
     if (!rest) {
         g->kv.n = x->n_blocks = (uint32_t)n;
+        g->kv.limit = f->group[k].n_blocks;
         g->window = f->group[k].window;
         x->block_tokens = f->block_tokens;
         x->n_buckets = cached ? prefix_buckets((uint32_t)n) : 0;
@@ -110,7 +113,7 @@ static void lay_out(sched *s, cutter *c, uint64_t *n_zero) {
     for (uint32_t k = 0; k < f->n_groups; k++) lay_out_group(s, k, c, false);
     s->entry[0] = cut(c, n_seqs, sizeof *s->entry[0]);
     s->entry[1] = cut(c, n_seqs, sizeof *s->entry[1]);
-    for (int i = 0; i < 2; i++) s->copy[i] = cut(c, n_seqs * f->n_groups, sizeof *s->copy[i]);
+    for (int i = 0; i < 2; i++) s->copy[i] = cut(c, sched_max_copies(f), sizeof *s->copy[i]);
     s->event = cut(c, s->max_events, sizeof *s->event);
     s->chain = cut(c, n_seqs, sizeof *s->chain);
     *n_zero = c->bytes;
@@ -133,11 +136,8 @@ static void init_group(sched *s, uint32_t k) {
     const sched_config *f = &s->cfg;
     seq_group *g = &s->group[k];
     g->most = group_most(f, k);
-    /* A pool that holds all that can run is never short. */
-    bool ample = g->window && g->kv.n / g->most >= f->max_seqs;
-    if (!ample)
-        g->watermark = (uint32_t)ceil_div((uint64_t)g->kv.n * f->watermark_permille, 1000);
     s->windows |= g->window > 0;
+    group_set_target(s, k, g->kv.limit);
     blocks_init(&g->kv);
 }
 
@@ -186,7 +186,7 @@ static sched_reject check_fit(const sched *s, const sched_spec *spec) {
     if (n_total > s->cfg.max_model_len) return REJECT_TOO_LONG;
     for (uint32_t k = 0; k < s->n_groups; k++) {
         if (sched_blocks_needed(&s->cfg, k, spec->n_prompt, spec->max_tokens) >
-            s->cfg.group[k].n_blocks)
+            s->group[k].target)
             return REJECT_NEVER_FITS;
     }
     uint32_t n_waiting = s->waiting.n + s->n_dormant;
@@ -289,7 +289,7 @@ void sched_read(const sched *s, sched_stats *out) {
         const blocks *b = &s->group[k].kv;
         sched_blocks_view *g = &out->group[k];
         *g = (sched_blocks_view){.free = b->n_free - b->n_cached,
-                                 .used = b->n - b->n_free - blocks_fenced(b),
+                                 .used = blocks_used(b),
                                  .fenced = blocks_fenced(b),
                                  .cached = b->n_cached,
                                  .peak = b->peak};
@@ -297,6 +297,7 @@ void sched_read(const sched *s, sched_stats *out) {
         out->blocks_cached += g->cached;
         out->blocks_fenced += g->fenced;
         out->blocks_used += g->used;
+        out->blocks_all += b->n - b->n_out;
     }
 }
 

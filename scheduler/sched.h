@@ -45,6 +45,7 @@ enum { SCHED_MAX_GROUPS = 4 };
 
 typedef struct sched_group {
     uint32_t n_blocks;
+    uint32_t max_blocks;  /* that sched_resize may give it; 0: n_blocks */
     uint32_t window;      /* tokens that a position sees, itself included; 0: all */
     uint64_t block_bytes; /* for the account of a sequence; 0 is fine */
 } sched_group;
@@ -74,6 +75,7 @@ typedef struct sched_config {
     const sched_policy *policy;  /* borrowed; NULL: sched_fcfs */
     sched_batching batching;
     uint64_t batch_window_us; /* BATCHING_DYNAMIC: how long a batch waits to fill */
+    uint32_t max_moves;       /* blocks that a step may move for sched_resize; 0: no resizing */
     bool prefix_cache;
     uint64_t hash_key[2];  /* of the prefix cache; secret where clients are not trusted */
     uint32_t n_end_tokens; /* end-of-generation ids of the model, borrowed */
@@ -133,8 +135,8 @@ typedef struct sched_step_copy { /* of a block, before the rows of the step */
 } sched_step_copy;
 
 typedef struct sched_step {
-    uint64_t number; /* from 1 on */
-    uint32_t n_copies;
+    uint64_t number;            /* from 1 on */
+    uint32_t n_copies, n_moves; /* moves: of the copies, the last ones; of forks: the others */
     uint32_t n_seqs, n_rows, n_logit_rows, n_decode_rows, n_prefill_rows;
     uint32_t n_decode_seqs;    /* entries of decoding sequences, which have n_decode_rows */
     const sched_step_seq *seq; /* decode rows first */
@@ -195,11 +197,17 @@ typedef struct sched_blocks_view {
 typedef struct sched_stats {
     uint32_t n_waiting, n_running, n_preempted, n_paused;
     uint64_t waiting_tokens;
-    uint32_t blocks_free, blocks_used, blocks_fenced, blocks_cached; /* of all groups */
-    sched_counters count;                                            /* since the start */
+    /* blocks_all: what the others add up to, which sched_resize changes */
+    uint32_t blocks_all, blocks_free, blocks_used, blocks_fenced,
+        blocks_cached;    /* of all groups */
+    sched_counters count; /* since the start */
     sched_blocks_view group[SCHED_MAX_GROUPS];
 } sched_stats;
 
+/* Copies that a step may have: of forks, and moves for sched_resize. */
+static inline uint64_t sched_max_copies(const sched_config *c) {
+    return (uint64_t)c->max_seqs * c->n_groups + c->max_moves;
+}
 /* Exact bytes of a scheduler, or 0 when the config is not valid (every count >= 1, max_rows >=
  * max_seqs, max_logit_rows >= max_seqs, ...). */
 size_t sched_bytes(const sched_config *);
@@ -235,7 +243,7 @@ uint32_t sched_draft(sched *, sched_id, const int32_t *guess, uint32_t n);
 /* Commits the oldest uncommitted step. A run ends early at a stop id or at max_tokens; a
  * negative token ends its sequence with FINISH_NO_TOKEN, one below -1 with FINISH_NOT_FINITE.
  * An engine failure commits with tokens NULL: every sequence of the step ends with
- * FINISH_ERROR. */
+ * FINISH_ERROR, and so does each that holds a block which the step was to move. */
 void sched_commit(sched *, const sched_step *, const sched_step_tokens *tokens);
 /* Events since the last call, in order; valid until the next call that changes the scheduler.
  * Must be drained after each submit, cancel, plan and commit. */

@@ -23,6 +23,7 @@
 #include "scheduler/heap.h"
 #include "scheduler/policy.h"
 #include "scheduler/prefix.h"
+#include "scheduler/resize.h"
 
 #include "base/check.h"
 
@@ -103,6 +104,8 @@ typedef struct seq_group {
     blocks kv;
     prefix index;
     uint32_t window, watermark;
+    uint32_t target;   /* what kv.limit is to be */
+    uint64_t left;     /* newest step planned when the last block went out */
     uint32_t most;     /* blocks of a sequence at most: group_part */
     uint32_t reserved; /* with a window: sum of group_part of all that hold blocks, and pins */
     uint32_t parked;   /* sum of group_part of parked sequences */
@@ -148,6 +151,7 @@ struct sched {
     uint32_t n_records, blocks_per_seq, depth, n_groups;
     uint32_t chain_group; /* see prefix.h: the first without a window, or the first */
     bool windows;         /* some group has one */
+    bool resizing;        /* some pool has not the size that was set */
     uint32_t free_slot, n_free_slots, free_record;
     slot_list running, preempted, prefilling;
     slot_list parked;             /* paused ones that hold blocks, the newest last */
@@ -170,7 +174,7 @@ struct sched {
     int32_t *tokens;          /* [max_seqs][max_model_len] */
     sched_step step[2];       /* by parity of the number */
     sched_step_seq *entry[2]; /* [max_seqs] */
-    sched_step_copy *copy[2]; /* [max_seqs * n_groups] */
+    sched_step_copy *copy[2]; /* [sched_max_copies] */
     uint32_t n_copies;        /* of the step in planning */
     sched_event *event;       /* [max_events] */
 };
@@ -221,9 +225,20 @@ static inline uint32_t group_part(const seq_group *g, uint32_t n_blocks) {
     return min_u32(n_blocks, g->most);
 }
 /* Blocks that can be given away now. With a window, what a sequence may come to hold is set
- * aside when it starts, as if nothing was shared; so there is always one when it needs it. */
+ * aside when it starts, as if nothing was shared; so there is always one when it needs it. Without
+ * one, those that are leaving have first claim on the free ones. */
 static inline uint32_t group_room(const seq_group *g) {
-    return g->window ? g->kv.n - g->reserved - blocks_fenced(&g->kv) : g->kv.n_free;
+    const uint32_t n = g->window ? min_u32(g->target, g->kv.limit) : g->kv.n_free;
+    const uint32_t taken = g->window ? g->reserved + blocks_fenced(&g->kv) : g->kv.n_leaving;
+    return n > taken ? n - taken : 0;
+}
+static inline void group_set_target(sched *s, uint32_t k, uint32_t n) {
+    seq_group *g = &s->group[k];
+    /* A pool that holds all that can run is never short. */
+    const bool ample = g->window && n / g->most >= s->cfg.max_seqs;
+    g->target = n;
+    g->watermark =
+        ample ? 0 : (uint32_t)ceil_div((uint64_t)n * s->cfg.watermark_permille, 1000);
 }
 static inline int32_t *table_of(const sched *s, const seq_group *g, uint32_t slot) {
     return g->table + (size_t)slot * s->blocks_per_seq;
@@ -249,6 +264,18 @@ void hold_release(sched *, uint32_t slot); /* all of them */
 /* Blocks that no row from position n_committed on sees. */
 void hold_release_unseen(sched *, uint32_t slot, uint32_t n_committed);
 void hold_unpin(sched *, const sched_step *); /* sources of its copies */
+
+/* resize.c */
+/* Before a step is planned: pools come nearer to their targets, by preemptions if need be. False:
+ * blocks are to be moved, which an uncommitted step delays. */
+bool resize_advance(sched *);
+/* After the rows of a step are planned, while no other is uncommitted: adds the step's moves and
+ * renames what they move. Returns their number. */
+uint32_t resize_move(sched *);
+/* No row could be planned and no step is uncommitted: who holds blocks that are leaving is paused
+ * and loses them. */
+void resize_unpark(sched *);
+void resize_failed(sched *, const sched_step *); /* its moves may not have happened */
 
 /* cache.c: the prefix cache. */
 /* Looks up tokens [0, n) of a sequence: the number of blocks in front that every group has.

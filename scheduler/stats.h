@@ -14,6 +14,7 @@
     X(generated_tokens, "Tokens generated.")                                                   \
     X(recomputed_tokens, "Tokens computed again after a preemption.")                          \
     X(logits_not_finite, "Rows of logits that were not finite; each ended its request.")       \
+    X(moved_blocks, "KV blocks moved because a pool became smaller.")                          \
     X(prefix_cache_queries, "Prompt tokens looked up in the prefix cache.")                    \
     X(prefix_cache_hits, "Prompt tokens found in the prefix cache.")                           \
     X(prefix_cache_evictions, "Cached KV blocks that were taken for other content.")

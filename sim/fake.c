@@ -47,10 +47,16 @@ int32_t fake_next(uint64_t past, uint32_t n_vocab) {
     return (int32_t)(hash_mix(past ^ 0x746f6b656eu) % n_vocab);
 }
 
+/* All that the group may ever have. */
+static uint32_t n_blocks_of(const fake_engine *f, uint32_t group) {
+    const sched_group *g = &f->cfg.group[group];
+    return g->max_blocks ? g->max_blocks : g->n_blocks;
+}
+
 static bool open_groups(fake_engine *f) {
     bool ok = true;
     for (uint32_t k = 0; k < f->cfg.n_groups; k++) {
-        size_t n = f->cfg.group[k].n_blocks;
+        size_t n = n_blocks_of(f, k);
         f->cells[k] = calloc(n * f->cfg.block_tokens, sizeof *f->cells[k]);
         f->block_touch[k] = calloc(n, sizeof *f->block_touch[k]);
         ok &= f->cells[k] && f->block_touch[k];
@@ -127,7 +133,7 @@ static void touch_blocks(fake_engine *f, const sched *s, const sched_step *st,
     for (uint32_t k = 0; k < f->cfg.n_groups; k++) {
         const int32_t *table = sched_blocks(s, e->slot, k);
         for (uint32_t b = first_seen(f, k, e->first_pos) / bs; b < e->n_blocks; b++) {
-            CHECK(table[b] >= 0 && (uint32_t)table[b] < f->cfg.group[k].n_blocks);
+            CHECK(table[b] >= 0 && (uint32_t)table[b] < n_blocks_of(f, k));
             touch *t = &f->block_touch[k][table[b]];
             if ((b + 1) * bs > e->first_pos)
                 write_touch(t, e->user, st->number, oldest);

@@ -27,11 +27,21 @@ static bool grow(writer *w, void *field, uint32_t used, uint32_t cap, size_t ite
     return true;
 }
 
+static bool work(writer *w, uint64_t n) {
+    if (*w->limits->work < n) {
+        *w->limits->work = 0;
+        w->too_large = w->failed = true;
+        return false;
+    }
+    *w->limits->work -= n;
+    return true;
+}
+
 /* Begins the edges of the next state. */
 static bool next_state(writer *w, bool final) {
     dfa *d = &w->d;
     if (d->n >= w->limits->max_states) w->too_large = w->failed = true;
-    if (w->failed) return false;
+    if (w->failed || !work(w, 30)) return false;
     if (d->n + 1 >= w->cap_states) {
         uint32_t cap = w->cap_states ? w->cap_states * 2 : 64;
         if (!grow(w, &d->final, w->cap_states, cap, sizeof *d->final) ||
@@ -64,15 +74,6 @@ static void next_edge(writer *w, uint32_t lo, uint32_t hi, uint32_t to) {
     }
     d->edge[w->n_edges++] = (dfa_edge){lo, hi, to};
     d->first[d->n] = w->n_edges;
-}
-
-static bool work(writer *w, uint64_t n) {
-    if (w->limits->work < n) {
-        w->too_large = w->failed = true;
-        return false;
-    }
-    w->limits->work -= n;
-    return true;
 }
 
 static status finish(writer *w, dfa *out, err *e) {
@@ -160,8 +161,15 @@ typedef struct subset {
     /* The set as bits, which gives its members in order, and the words that hold some. */
     uint64_t *bits;
     uint32_t first_word, last_word;
-    nfa_edge *out; /* edges with symbols that leave a set */
+    /* Where edges with symbols lead that leave a set: of run i to[run[i].from] and on, up to those
+     * of the next. */
+    nfa_edge *run;
+    uint32_t *to;
     uint32_t *cut;
+    /* What lists of states reach is met again and again: alone[q] is the set of one state, plus 1
+     * (0: not known yet), of[i] that of list i of `lists`. */
+    uint32_t *alone, *seed, *of, cap_of;
+    sets lists;
     sets seen;
     writer w;
 } subset;
@@ -194,8 +202,11 @@ static bool index_edges(subset *s, arena *tmp) {
     s->stack = arena_alloc(tmp, N * sizeof *s->stack);
     s->set = arena_alloc(tmp, N * sizeof *s->set);
     s->bits = arena_zalloc(tmp, (N / 64 + 1) * sizeof *s->bits);
-    s->out = arena_alloc(tmp, n->n_edges * sizeof *s->out + 16);
+    s->run = arena_alloc(tmp, ((size_t)n->n_edges + 1) * sizeof *s->run);
+    s->to = arena_alloc(tmp, n->n_edges * sizeof *s->to + 4);
     s->cut = arena_alloc(tmp, (2 * (size_t)n->n_edges + 260) * sizeof *s->cut);
+    s->alone = arena_zalloc(tmp, N * sizeof *s->alone);
+    s->seed = arena_alloc(tmp, n->n_edges * sizeof *s->seed + 4);
     if (tmp->failed) return false;
     for (uint32_t i = 0; i < n->n_edges; i++) s->first[n->edge[i].from + 2]++;
     for (uint32_t i = 2; i < N + 2; i++) s->first[i] += s->first[i - 1];
@@ -240,59 +251,100 @@ static void close_set(subset *s, uint32_t depth) {
             s->set[s->n_set++] = i * 64 + (uint32_t)__builtin_ctzll(w);
         s->bits[i] = 0;
     }
-    work(&s->w, steps + s->n_set);
+    work(&s->w, steps + 2 * s->n_set + (s->last_word - s->first_word) / 4);
 }
 
-/* The set behind those edges of out[n] that hold the symbol. */
-static uint32_t target(subset *s, uint32_t n, uint32_t at) {
+/* The set that a list of states reaches. */
+static uint32_t reach(subset *s, uint32_t n) {
     uint32_t depth = 0;
     begin_set(s);
-    for (uint32_t i = 0; i < n; i++)
-        if (s->out[i].lo <= at && at <= s->out[i].hi) visit(s, s->out[i].to, &depth);
-    if (!depth) return UINT32_MAX;
+    for (uint32_t i = 0; i < n; i++) visit(s, s->seed[i], &depth);
     close_set(s, depth);
     uint32_t id = sets_put(&s->seen, s->set, s->n_set);
     if (id == UINT32_MAX) s->w.failed = true;
     return id;
 }
 
+/* Where that of this list is, or is to be, remembered, plus 1. */
+static uint32_t *known_reach(subset *s, uint32_t n) {
+    if (n == 1) return &s->alone[s->seed[0]];
+    const uint32_t before = s->lists.n, i = sets_put(&s->lists, s->seed, n);
+    if (i != UINT32_MAX && s->lists.n > s->cap_of) {
+        const uint32_t cap = s->lists.n * 2 + 64;
+        uint32_t *v = arena_grow(s->seen.mem, s->of, s->cap_of * sizeof *v, cap * sizeof *v);
+        if (v) s->of = v, s->cap_of = cap;
+        if (!v) s->w.failed = true;
+    }
+    if (i == UINT32_MAX) s->w.failed = true;
+    if (s->w.failed) return NULL;
+    if (s->lists.n > before) s->of[i] = 0;
+    return &s->of[i];
+}
+
+/* The set behind those of n runs that hold the symbol. */
+static uint32_t target(subset *s, uint32_t n, uint32_t at) {
+    uint32_t k = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        const nfa_edge *r = &s->run[i];
+        if (r->lo > at || at > r->hi) continue;
+        memcpy(s->seed + k, s->to + r->from, (r[1].from - r->from) * sizeof *s->seed);
+        k += r[1].from - r->from;
+    }
+    if (!k) return UINT32_MAX;
+    uint32_t *known = known_reach(s, k);
+    if (!known) return UINT32_MAX;
+    if (!*known) *known = reach(s, k) + 1;
+    return *known - 1;
+}
+
 /* cut: all of them in order, each once. Returns how many. */
-static uint32_t merge_cuts(subset *s, const uint8_t *low, uint32_t n) {
-    uint32_t n_low = 0, m = 0;
+static uint32_t merge_cuts(subset *s, const uint64_t low[4], uint32_t n) {
+    uint32_t n_low = 0, m = 0, k = 0;
     sort_u32(s->cut, n);
     for (uint32_t i = 0; i < n; i++)
         if (m == 0 || s->cut[i] != s->cut[m - 1]) s->cut[m++] = s->cut[i];
-    for (int b = 0; b < 256; b++) n_low += low[b];
+    for (int i = 0; i < 4; i++) n_low += (uint32_t)__builtin_popcountll(low[i]);
     memmove(s->cut + n_low, s->cut, m * sizeof *s->cut);
-    for (uint32_t b = 0, k = 0; b < 256; b++)
-        if (low[b]) s->cut[k++] = b;
+    for (uint32_t i = 0; i < 4; i++)
+        for (uint64_t w = low[i]; w; w &= w - 1)
+            s->cut[k++] = i * 64 + (uint32_t)__builtin_ctzll(w);
     return m + n_low;
 }
 
+/* An edge more: part of the last run, or a new one, with its cuts. */
+static uint32_t add_edge(subset *s, const nfa_edge *e, uint32_t n_runs, uint32_t n_to,
+                         uint64_t low[4], uint32_t *n_cut) {
+    s->to[n_to] = e->to;
+    if (n_runs && s->run[n_runs - 1].lo == e->lo && s->run[n_runs - 1].hi == e->hi)
+        return n_runs;
+    for (int side = 0; side < 2; side++) {
+        uint32_t at = side ? e->hi + 1 : e->lo;
+        if (at < 256)
+            low[at / 64] |= 1ull << at % 64;
+        else
+            s->cut[(*n_cut)++] = at;
+    }
+    s->run[n_runs] = (nfa_edge){.from = n_to, .lo = e->lo, .hi = e->hi};
+    return n_runs + 1;
+}
+
 static void expand(subset *s, uint32_t id) {
-    uint32_t n = 0, n_cut = 0, m;
+    uint32_t n_to = 0, n = 0, n_cut = 0, m;
     bool final = false;
-    uint8_t low[256] = {0}; /* symbols where something begins or has ended; others: in cut */
+    uint64_t low[4] = {0}; /* symbols where something begins or has ended; others: in cut */
     for (uint32_t i = s->seen.begin[id]; i < s->seen.begin[id + 1]; i++) {
         uint32_t q = s->seen.item[i];
         final |= q == s->n.end;
         for (uint32_t k = s->first[q]; k < s->first[q + 1]; k++) {
             const nfa_edge *e = &s->n.edge[s->order[k]];
-            if (e->lo > e->hi) continue;
-            for (int side = 0; side < 2; side++) {
-                uint32_t at = side ? e->hi + 1 : e->lo;
-                if (at < 256)
-                    low[at] = 1;
-                else
-                    s->cut[n_cut++] = at;
-            }
-            s->out[n++] = *e;
+            if (e->lo <= e->hi) n = add_edge(s, e, n, n_to++, low, &n_cut);
         }
     }
+    s->run[n].from = n_to;
     if (!next_state(&s->w, final)) return;
     m = merge_cuts(s, low, n_cut);
     for (uint32_t i = 0; i + 1 < m; i++) {
-        if (!work(&s->w, n)) return;
+        if (!work(&s->w, 8 + n)) return;
         uint32_t to = target(s, n, s->cut[i]);
         if (to != UINT32_MAX) next_edge(&s->w, s->cut[i], s->cut[i + 1] - 1, to);
     }
@@ -302,7 +354,8 @@ status dfa_build(dfa *out, const rules *r, rule root, const uint32_t *call_of, d
                  arena *mem, err *e) {
     arena tmp;
     arena_init(&tmp, mem->src, 0);
-    subset s = {.w = {.mem = mem, .limits = lim}, .seen = {.mem = &tmp}};
+    subset s = {
+        .w = {.mem = mem, .limits = lim}, .seen = {.mem = &tmp}, .lists = {.mem = &tmp}};
     nfa_build(&s.n, &tmp, r, root, call_of);
     status st = OK;
     if (s.n.bad) {
@@ -361,7 +414,7 @@ status dfa_combine(dfa *out, const dfa *a, dfa_op op, const dfa *b, dfa_limits *
         bool final = op == DFA_AND ? fa && fb : op == DFA_OR ? fa || fb : fa && !fb;
         if (!next_state(&w, final)) break;
         cursor ca = edges_of(a, qa), cb = edges_of(b, qb);
-        for (uint32_t p = 0, until; p <= SYMBOL_END && work(&w, 1); p = until) {
+        for (uint32_t p = 0, until; p <= SYMBOL_END && work(&w, 8); p = until) {
             until = SYMBOL_END + 1;
             uint32_t to[2] = {lead(&ca, p, &until), lead(&cb, p, &until)};
             if (to[0] == UINT32_MAX && (op != DFA_OR || to[1] == UINT32_MAX)) continue;
@@ -382,7 +435,8 @@ static uint32_t follow(const dfa *d, uint32_t q, uint32_t symbol) {
 }
 
 status dfa_strip(dfa *out, const dfa *d, arena *mem, err *e) {
-    dfa_limits none = {d->n + 2, UINT64_MAX};
+    uint64_t enough = UINT64_MAX;
+    dfa_limits none = {d->n + 2, &enough};
     writer w = {.mem = mem, .limits = &none};
     uint32_t start = d->n ? follow(d, 0, SYMBOL_BEGIN) : UINT32_MAX;
     /* The new state 0 is a copy of the one behind BEGIN; old state q is q + 1. */

@@ -28,7 +28,7 @@ typedef struct dfa {
 
 typedef struct dfa_limits {
     uint32_t max_states;
-    uint64_t work; /* steps that may still be taken; counts down */
+    uint64_t *work; /* steps that may still be taken; counts down */
 } dfa_limits;
 
 /* call_of[node]: a node that is called and not copied, as a number; UINT32_MAX: copied. With

@@ -13,7 +13,6 @@ enum {
     SHARED_MAX = 96, /* what is used several times is copied up to this size */
     MAX_RULES = 2000
 };
-static const uint64_t MAX_WORK = 30 * 1000 * 1000;
 
 /* ---- what is called, and what is copied ---- */
 
@@ -114,8 +113,13 @@ static status too_large(err *e) {
                    GRAMMAR_MAX_STATES);
 }
 
+static status too_slow(err *e) {
+    return err_set(e, ERR_INVALID,
+                   "the grammar is too large: compiling it takes more steps than the limit");
+}
+
 static status build_parts(linker *l) {
-    dfa_limits lim = {.max_states = GRAMMAR_MAX_STATES, .work = MAX_WORK};
+    dfa_limits lim = {.max_states = GRAMMAR_MAX_STATES, .work = l->r->work};
     l->part = arena_zalloc(&l->tmp, l->s.n_rules * sizeof *l->part);
     l->base = arena_zalloc(&l->tmp, (l->s.n_rules + 1) * sizeof *l->base);
     if (l->tmp.failed) return err_set(l->e, ERR_NO_MEMORY, "no memory for a grammar");
@@ -124,6 +128,7 @@ static status build_parts(linker *l) {
         err e;
         lim.max_states = GRAMMAR_MAX_STATES - l->base[i];
         status st = dfa_build(&l->part[i], l->r, l->s.body[i], l->s.call_of, &lim, &l->tmp, &e);
+        if (st == ERR_INVALID && !*l->r->work) return too_slow(l->e);
         if (st == ERR_INVALID || l->base[i] + l->part[i].n >= GRAMMAR_MAX_STATES)
             return too_large(l->e);
         if (st != OK) return *l->e = e, st;
@@ -161,10 +166,9 @@ static bool is_open(const linker *l, uint32_t rule, uint32_t q, const dfa_edge *
 static status mark_live(linker *l) {
     l->live = arena_zalloc(&l->tmp, l->n_states);
     if (!l->live) return err_set(l->e, ERR_NO_MEMORY, "no memory for a grammar");
-    uint64_t rounds = 0;
-    for (bool again = true; again; rounds++) {
+    for (bool again = true; again;) {
         again = false;
-        if (rounds * l->n_states > MAX_WORK) return too_large(l->e);
+        if (!rules_spend(l->r, l->n_states)) return too_slow(l->e);
         for (uint32_t i = 0; i < l->s.n_rules; i++) {
             const dfa *d = &l->part[i];
             for (uint32_t q = d->n; q-- > 0;) {
@@ -231,6 +235,7 @@ static status check_left(linker *l) {
         return err_set(l->e, ERR_NO_MEMORY, "no memory for a grammar");
     for (bool again = true; again;) {
         again = false;
+        if (!rules_spend(l->r, l->n_states / 4)) return too_slow(l->e);
         memset(states, 0, l->n_states);
         for (uint32_t i = 0; i < l->s.n_rules; i++)
             if (!(seen[i] & 4) && may_be_empty(l, i, 0, seen, states))
@@ -306,7 +311,8 @@ static void fill_node(const linker *l, const grammar *g, tables *t, uint32_t rul
     *n = (grammar_node){.first_call = *calls,
                         .first_symbol = *symbols,
                         .rule = (uint16_t)rule,
-                        .final = d->final[q]};
+                        .final = d->final[q],
+                        .free = l->free[at]};
     for (uint32_t k = d->first[q]; k < d->first[q + 1]; k++) {
         const dfa_edge *e = &d->edge[k];
         uint16_t to = (uint16_t)(l->base[rule] + e->to);
@@ -326,19 +332,37 @@ static void fill_node(const linker *l, const grammar *g, tables *t, uint32_t rul
         n->final && !n->any_byte && *calls == n->first_call && *symbols == n->first_symbol;
 }
 
-/* Where calls of each rule return, each place once. */
-static void fill_sites(const linker *l, tables *t, uint32_t n_calls) {
+/* Where calls of each rule return, each place once: sorted by what is called. seen: [n_states]. */
+static void fill_sites(const linker *l, tables *t, uint32_t n_calls, uint16_t *seen) {
     uint32_t n = 0;
+    for (uint32_t k = 0; k < n_calls; k++) t->rule[t->node[t->call[k].start].rule].n_sites++;
     for (uint32_t i = 0; i < l->s.n_rules; i++) {
         t->rule[i].first_site = n;
-        for (uint32_t k = 0; k < n_calls; k++) {
-            bool had = t->call[k].start != l->base[i];
-            for (uint32_t m = t->rule[i].first_site; m < n && !had; m++)
-                had = t->site[m] == t->call[k].to;
-            if (!had) t->site[n++] = t->call[k].to;
-        }
-        t->rule[i].n_sites = n - t->rule[i].first_site;
+        n += t->rule[i].n_sites;
+        t->rule[i].n_sites = 0;
     }
+    for (uint32_t k = 0; k < n_calls; k++) {
+        grammar_rule *r = &t->rule[t->node[t->call[k].start].rule];
+        t->site[r->first_site + r->n_sites++] = t->call[k].to;
+    }
+    for (uint32_t i = 0; i < l->s.n_rules; i++) {
+        grammar_rule *r = &t->rule[i];
+        uint16_t *site = t->site + r->first_site;
+        uint32_t kept = 0;
+        for (uint32_t k = 0; k < r->n_sites; k++) {
+            if (seen[site[k]] == i + 1) continue;
+            seen[site[k]] = (uint16_t)(i + 1);
+            site[kept++] = site[k];
+        }
+        r->n_sites = kept;
+    }
+}
+
+static void find_mark_ends(grammar *g) {
+    for (uint32_t q = 1; q < g->n_states; q++)
+        for (uint32_t b = 0; b < 256 && g->node[q].free; b++)
+            if (!g->node[grammar_next(g, q, (uint8_t)b)].free)
+                g->mark_ends[b / 64] |= 1ull << b % 64;
 }
 
 static status link_parts(linker *l, grammar *g) {
@@ -351,13 +375,16 @@ static status link_parts(linker *l, grammar *g) {
     for (uint32_t i = 0; i < l->s.n_rules; i++)
         for (uint32_t q = 0; q < l->part[i].n; q++) fill_node(l, g, &t, i, q, &calls, &symbols);
     t.node[l->n_states] = (grammar_node){.first_call = calls, .first_symbol = symbols};
-    fill_sites(l, &t, calls);
+    uint16_t *seen = arena_zalloc(&l->tmp, l->n_states * sizeof *seen);
+    if (!seen) return err_set(l->e, ERR_NO_MEMORY, "no memory for a grammar");
+    fill_sites(l, &t, calls, seen);
     for (uint32_t q = 1; q < l->n_states; q++)
         t.node[q].busy = t.node[q].first_call < t.node[q + 1].first_call ||
                          (t.node[q].final && t.rule[t.node[q].rule].n_sites);
     g->n_states = l->n_states;
     g->n_rules = l->s.n_rules;
     g->start = l->base[0];
+    find_mark_ends(g);
     return OK;
 }
 
@@ -385,6 +412,7 @@ status grammar_compile(grammar **out, const rules *r, rule root, const vocab_ind
                        const chunks *keep, err *e) {
     static atomic_uint_fast64_t serial;
     if (r->failed) {
+        if (!*r->work) return too_slow(e);
         if (r->n_nodes >= RULES_MAX_NODES / 2) return too_large(e);
         return err_set(e, ERR_NO_MEMORY, "no memory for a grammar");
     }

@@ -22,6 +22,7 @@ typedef struct grammar_node {
     bool final;    /* what this automaton takes may end here */
     bool any_byte; /* has an edge of a byte */
     bool busy;     /* returns, or calls: whoever arrives must look around */
+    bool free;     /* free text: takes any token that does not complete a mark */
     bool tail;     /* final and nothing else: a call that returns here needs no stack */
 } grammar_node;
 
@@ -35,6 +36,7 @@ struct grammar {
     uint64_t serial; /* of this process: names its masks in a cache */
     uint32_t n_states, n_classes, n_rules, start;
     uint8_t class_of[256];
+    uint64_t mark_ends[4];    /* bytes by which one leaves free text */
     const uint16_t *next;     /* [n_states][n_classes]; 0: refused */
     const grammar_node *node; /* [n_states + 1]; 0 is no state */
     const grammar_call *call;

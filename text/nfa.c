@@ -18,6 +18,8 @@ static uint32_t state(builder *b) {
 
 static void edge(builder *b, uint32_t from, uint32_t lo, uint32_t hi, uint32_t to) {
     nfa *n = b->n;
+    if (!rules_spend(b->r, 6)) n->failed = true;
+    if (n->failed) return;
     if (n->n_edges == n->cap) {
         uint32_t cap = n->cap ? n->cap * 2 : 256;
         nfa_edge *v = cap > NFA_MAX_EDGES

@@ -5,6 +5,8 @@ rules *rules_new(arena *mem) {
     rules *r = arena_zalloc(mem, sizeof *r);
     if (!r) return NULL;
     r->mem = mem;
+    if (!(r->work = arena_alloc(mem, sizeof *r->work))) return NULL;
+    *r->work = RULES_WORK;
     rules_alt(r, NULL, 0); /* RULE_NEVER */
     rules_seq(r, NULL, 0); /* RULE_EMPTY */
     return r->failed ? NULL : r;
@@ -19,6 +21,8 @@ arena *rules_arena(const rules *r) {
 }
 
 static rule add(rules *r, const rule_node *n) {
+    if (!rules_spend(r, 16 + 2ull * n->n)) r->failed = true;
+    if (r->failed) return RULE_NEVER;
     if (r->n_nodes == r->cap) {
         uint32_t cap = r->cap ? r->cap * 2 : 64;
         rule_node *v = cap > RULES_MAX_NODES

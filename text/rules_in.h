@@ -33,11 +33,19 @@ struct rules {
     rule_node *node;
     uint32_t n_nodes, cap;
     bool failed;
+    uint64_t *work; /* steps that may still be taken: of everything from text to tables */
 };
 
 enum {
     RULES_MAX_NODES = 1 << 19,
+    RULES_WORK = 8 << 20,         /* steps, of 5 to 10 ns each: some 50 ms */
     RULE_OTHER_TOKEN = 0x1fffffff /* as a token: any one that stands for no bytes */
 };
+
+/* False: there are no steps left, and none will be. */
+static inline bool rules_spend(const rules *r, uint64_t steps) {
+    *r->work = *r->work < steps ? 0 : *r->work - steps;
+    return *r->work > 0;
+}
 
 #endif

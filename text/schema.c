@@ -412,6 +412,7 @@ static status other_members(translator *t, const shape *s, members *m) {
         if (st != OK) return st;
         rule label =
             any_name ? schema_plain_string(t, 0, RULE_UNBOUNDED) : schema_string_rule(t, &d);
+        label = schema_behind_mark(t, label);
         alt[n_alt++] = rules_seq(t->r, (rule[]){label, colon(t), value}, 3);
     }
     m->others = rules_alt(t->r, alt, n_alt);
@@ -434,13 +435,16 @@ static status known_members(translator *t, const shape *s, members *m) {
         if (st == OK && (!s->names || dfa_takes(&allowed, c->key)))
             st = schema_rule(t, l.v, l.n, &value);
         m->required[i] = has_name(s->required, c->key);
-        m->item[i] = rules_seq(t->r, (rule[]){schema_text_rule(t, c->key), colon(t), value}, 3);
+        rule label = schema_behind_mark(t, schema_text_rule(t, c->key));
+        m->item[i] = rules_seq(t->r, (rule[]){label, colon(t), value}, 3);
     }
     return st;
 }
 
 /* The members as a graph. With `rows` counts: state 2 * (c * (n + 1) + i) stands before the i-th
- * known name, a member must follow; + 1 behind a member. Of counts above the last it is the last. */
+ * known name, a member must follow; + 1 behind a member. Of counts above the last it is the last.
+ * The mark that every name begins with belongs to the separator: where white space may stand the
+ * position is one state then, and not one for each name. */
 static status members_graph(translator *t, const shape *s, const members *m, uint32_t rows,
                             rule *out) {
     uint32_t n = m->n, cols = n + 1, k = 0;
@@ -450,7 +454,7 @@ static status members_graph(translator *t, const shape *s, const members *m, uin
     bool *final = arena_zalloc(t->mem, states);
     rule_edge *edge = arena_alloc(t->mem, states * 3 * sizeof *edge);
     if (!final || !edge) return schema_no_memory(t);
-    rule sep = comma(t);
+    rule sep = rules_seq(t->r, (rule[]){comma(t), text(t, "\"")}, 2);
     uint32_t last = n; /* from here on all are optional */
     while (last > 0 && !m->required[last - 1]) last--;
     for (uint32_t c = 0; c < rows; c++)
@@ -492,7 +496,7 @@ static status object_rule(translator *t, const shape *s, rule *out) {
     st = members_graph(t, &count, &m, counted + 1, &body);
     if (st != OK) return st;
     bool may_be_empty = n_required == 0 && s->min_members == 0;
-    rule some = rules_seq(t->r, (rule[]){gap(t), body, gap(t)}, 3);
+    rule some = rules_seq(t->r, (rule[]){gap(t), text(t, "\""), body, gap(t)}, 4);
     body = rules_alt(
         t->r,
         (rule[]){may_be_empty ? RULE_EMPTY : RULE_NEVER, s->max_members ? some : RULE_NEVER},
@@ -609,6 +613,8 @@ static status new_memo(translator *t, const literal *l, uint32_t n, rule *out) {
 }
 
 status schema_rule(translator *t, const literal *l, uint32_t n, rule *out) {
+    if (!rules_spend(t->r, 20 + t->n_memo))
+        return err_set(t->e, ERR_INVALID, "the JSON schema is too large");
     for (uint32_t i = 0; i < t->n_memo; i++)
         if (same_set(&t->memo[i], l, n)) return *out = t->memo[i].r, OK;
     shapes all = {0};
@@ -633,7 +639,7 @@ static status translate(rules *r, const json_t *schema, const schema_options *op
                     .opt = *opt,
                     .e = e,
                     .is_empty = schema_is_empty,
-                    .limits = {.max_states = 8000, .work = 20 * 1000 * 1000}};
+                    .limits = {.max_states = 8000, .work = r->work}};
     t.memo = arena_alloc(t.mem, MAX_MEMO * sizeof *t.memo);
     if (!t.memo) return schema_no_memory(&t);
     t.nested_ids = schema_has_ids(&t);

@@ -60,8 +60,7 @@ static status add_values(translator *t, const json_t *o, shape *s) {
         size_t i, n = k ? 1 : json_array_size(e);
         if (!list) return schema_no_memory(t);
         uint64_t cost = n * (1 + (uint64_t)json_array_size(s->only));
-        if (cost > t->limits.work) return schema_refuse(t, "so many values in enum", o);
-        t->limits.work -= cost;
+        if (!rules_spend(t->r, 40 * cost)) return schema_refuse(t, "so many values in enum", o);
         for (i = 0; i < n; i++) {
             v = (json_t *)(uintptr_t)(k ? c : json_array_get(e, i));
             bool in = !s->only;
@@ -487,7 +486,7 @@ static status append(translator *t, const shape *s, shapes *out) {
 }
 
 static status expand(translator *t, expansion x, shapes *out, int depth) {
-    if (depth > MAX_PENDING || ++t->n_steps > MAX_STEPS)
+    if (depth > MAX_PENDING || ++t->n_steps > MAX_STEPS || !rules_spend(t->r, 1000))
         return err_set(t->e, ERR_INVALID, "the JSON schema has too many alternatives");
     while (x.lits) {
         const todo *d = x.lits;

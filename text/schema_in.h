@@ -9,6 +9,7 @@
 
 #include "base/buf.h"
 #include "text/automaton.h"
+#include "text/rules_in.h"
 #include "text/schema.h"
 
 /* Keywords of our own, in schemas that stand for negations. No client can send them: their names
@@ -151,6 +152,8 @@ status schema_names_dfa(translator *, const cell *names, dfa *out); /* exactly t
 rule schema_string_rule(translator *, const dfa *);
 rule schema_plain_string(translator *, uint32_t min_chars, uint32_t max_chars);
 rule schema_text_rule(translator *, str text); /* a JSON string with this text */
+/* What follows the first quotation mark of a string made by one of these. */
+rule schema_behind_mark(translator *, rule string);
 bool schema_string_fits(translator *, const shape *, str text, status *st);
 
 /* ---- schema_number.c ---- */

@@ -13,7 +13,7 @@ enum {
         15, /* digits of a number with a point which stays on its side of a bound, and no
                       * integer, when it is read as a double */
     MAX_MODULUS = 5000,
-    MAX_STATES = 60000
+    MAX_STATES = 20000
 };
 
 /* A decimal without sign. */
@@ -189,15 +189,36 @@ typedef struct walk {
     uint32_t n, cap, n_slots, *slot;
 } walk;
 
+static uint32_t slot_of(uint64_t key) {
+    return (uint32_t)((key * 0x9e3779b97f4a7c15u) >> 40);
+}
+
+static bool rehash(translator *t, walk *k) {
+    const uint32_t n = k->n_slots ? 2 * k->n_slots : 256;
+    uint32_t *slot = arena_zalloc(t->mem, n * sizeof *slot);
+    if (!slot) return false;
+    for (uint32_t i = 0; i < k->n; i++) {
+        uint32_t h = slot_of(key_of(&k->v[i]));
+        while (slot[h & (n - 1)]) h++;
+        slot[h & (n - 1)] = i + 1;
+    }
+    k->slot = slot;
+    k->n_slots = n;
+    return true;
+}
+
 static int64_t put(translator *t, walk *k, const where *w) {
+    if (2 * k->n >= k->n_slots && !rehash(t, k)) return -1;
     uint64_t key = key_of(w);
-    uint32_t h = (uint32_t)((key * 0x9e3779b97f4a7c15u) >> 40);
-    for (;; h++) {
+    for (uint32_t h = slot_of(key);; h++) {
         uint32_t i = k->slot[h & (k->n_slots - 1)];
-        if (!i) break;
+        if (!i) {
+            k->slot[h & (k->n_slots - 1)] = k->n + 1;
+            break;
+        }
         if (key_of(&k->v[i - 1]) == key) return i - 1;
     }
-    if (k->n == MAX_STATES / 2) return -1;
+    if (k->n == MAX_STATES || !rules_spend(t->r, 100)) return -1;
     if (k->n == k->cap) {
         uint32_t cap = k->cap ? k->cap * 2 : 256;
         where *v = arena_grow(t->mem, k->v, k->cap * sizeof *v, cap * sizeof *v);
@@ -206,19 +227,17 @@ static int64_t put(translator *t, walk *k, const where *w) {
         k->cap = cap;
     }
     k->v[k->n++] = *w;
-    k->slot[h & (k->n_slots - 1)] = k->n;
     return k->n - 1;
 }
 
 static status automaton(translator *t, const number *x, rule *out) {
     static const char symbols[] = "-.0123456789";
-    walk k = {.n_slots = 1 << 16};
+    walk k = {0};
     rule on[12];
     rule_edge *edge = NULL;
     uint32_t n_edges = 0, cap = 0;
     where start = {0};
-    k.slot = arena_zalloc(t->mem, k.n_slots * sizeof *k.slot);
-    if (!k.slot || put(t, &k, &start) < 0) return schema_no_memory(t);
+    if (put(t, &k, &start) < 0) return schema_no_memory(t);
     for (int i = 0; i < 12; i++) on[i] = rules_bytes(t->r, (str){&symbols[i], 1});
     for (uint32_t q = 0; q < k.n; q++)
         for (int i = 0; i < 12; i++) {

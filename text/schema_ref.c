@@ -136,12 +136,13 @@ bool schema_equal(const json_t *a, const json_t *b) {
 
 /* ---- anchors ---- */
 
-static const json_t *search(const json_t *v, str name, const char *keyword, int *n, int depth) {
+static const json_t *search(const translator *t, const json_t *v, str name, const char *keyword,
+                            int *n, int depth) {
     const json_t *found = NULL, *more;
     const char *key;
     json_t *member;
     size_t i;
-    if (depth > MAX_DEPTH) return NULL;
+    if (depth > MAX_DEPTH || !rules_spend(t->r, 20)) return NULL;
     if (json_is_object(v)) {
         const json_t *a = json_object_get(v, keyword);
         if (json_is_string(a) && (!name.ptr || str_eq(json_in_text(a), name))) {
@@ -151,12 +152,12 @@ static const json_t *search(const json_t *v, str name, const char *keyword, int 
         json_object_foreach((json_t *)(uintptr_t)v, key, member) {
             /* What stands in these is data. */
             if (strcmp(key, "const") == 0 || strcmp(key, "enum") == 0) continue;
-            more = search(member, name, keyword, n, depth + 1);
+            more = search(t, member, name, keyword, n, depth + 1);
             if (!found) found = more;
         }
     }
     json_array_foreach(v, i, member) {
-        more = search(member, name, keyword, n, depth + 1);
+        more = search(t, member, name, keyword, n, depth + 1);
         if (!found) found = more;
     }
     return found;
@@ -164,13 +165,13 @@ static const json_t *search(const json_t *v, str name, const char *keyword, int 
 
 const json_t *schema_anchor(const translator *t, str name, int *n_found, const char *keyword) {
     *n_found = 0;
-    return search(t->root, name, keyword, n_found, 0);
+    return search(t, t->root, name, keyword, n_found, 0);
 }
 
 /* Identifiers below the root change what references mean. */
 bool schema_has_ids(const translator *t) {
     int n = 0;
-    search(t->root, (str){0}, "$id", &n, 0);
+    search(t, t->root, (str){0}, "$id", &n, 0);
     return n > (json_is_string(json_object_get(t->root, "$id")) ? 1 : 0);
 }
 
@@ -247,5 +248,6 @@ status schema_resolve(translator *t, const json_t *at, str ref, const json_t **o
         if (n > 1) return schema_refuse(t, "$anchor that is not unique", at);
     }
     if (json_is_object(*out) || json_is_boolean(*out)) return OK;
+    if (!*t->r->work) return err_set(t->e, ERR_INVALID, "the JSON schema is too large");
     return schema_wrong(t, "$ref refers to nothing", at);
 }

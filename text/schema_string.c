@@ -297,6 +297,14 @@ rule schema_string_rule(translator *t, const dfa *d) {
     return rules_seq(t->r, (rule[]){q, rules_graph(t->r, d->n, d->final, edge, n), q}, 3);
 }
 
+/* The bytes of a text, or a sequence: the mark is of the first. */
+rule schema_behind_mark(translator *t, rule string) {
+    const rule_node *n = &t->r->node[string];
+    if (n->kind == RULE_BYTES)
+        return rules_bytes(t->r, (str){n->u.bytes.ptr + 1, n->u.bytes.len - 1});
+    return n->kind == RULE_SEQ && n->n ? rules_seq(t->r, n->u.kid + 1, n->n - 1) : RULE_NEVER;
+}
+
 rule schema_text_rule(translator *t, str s) {
     buf b;
     char out[8];

@@ -7,20 +7,27 @@
 #include "base/utf8.h"
 #include "model/sampling.h"
 
-/* Of the tokens that are not in a slice: where there are more, the slice is not used. */
-static uint32_t rest_cap(uint32_t n_vocab) {
+/* Tokens of a list, and bytes of their tails: what exceeds the latter is read elsewhere. */
+enum { TAIL_BYTES = 4 };
+static uint32_t odd_cap(uint32_t n_vocab) {
     return n_vocab / 8 + 1024;
+}
+static uint32_t lengthy_cap(uint32_t n_vocab) {
+    return n_vocab / 64 + 256;
 }
 
 static size_t part(size_t n, size_t item) {
     return align_up(n * item, 64);
 }
 
+static size_t list_bytes(size_t n) {
+    return 2 * part(n, sizeof(uint32_t)) + 2 * part(n, 1) + part(n * TAIL_BYTES, 1);
+}
+
 size_t vocab_index_bytes(uint32_t n) {
-    return part(1, sizeof(vocab_index)) + part(n, sizeof(uint32_t)) + part(n, 1) +
-           part(sampling_mask_words(n), sizeof(uint32_t)) +
-           VOCAB_SLICES * (part(sampling_mask_words(n), sizeof(uint32_t)) +
-                           part(rest_cap(n), sizeof(uint32_t)) + part(rest_cap(n), 1));
+    return part(1, sizeof(vocab_index)) + list_bytes(n) + list_bytes(odd_cap(n)) +
+           list_bytes(lengthy_cap(n)) +
+           (VOCAB_SLICES + 2) * part(sampling_mask_words(n), sizeof(uint32_t));
 }
 
 str vocab_token(const vocab_index *v, uint32_t id) {
@@ -59,56 +66,88 @@ static int harmless_chars(const vocab_index *v, str s) {
 }
 
 static void append(const vocab_index *v, vocab_list *l, uint32_t id) {
-    l->shared[l->n] = l->n ? shared_bytes(v, l->id[l->n - 1], id) : 0;
-    l->id[l->n++] = id;
+    if (l->n == l->cap) {
+        l->full = true;
+        return;
+    }
+    const str s = vocab_token(v, id);
+    const uint8_t shared = l->n ? shared_bytes(v, l->id[l->n - 1], id) : 0;
+    const uint32_t own = (uint32_t)s.len - shared;
+    l->id[l->n] = id;
+    l->shared[l->n] = shared;
+    l->len[l->n] = (uint8_t)s.len;
+    l->at[l->n] = VOCAB_ELSEWHERE;
+    l->split |= own > l->cap_tail - l->n_tail;
+    if (!l->split) {
+        memcpy(l->tail + l->n_tail, s.ptr + shared, own);
+        l->at[l->n] = l->n_tail;
+        l->n_tail += own;
+    }
+    l->n++;
 }
 
-static void fill(vocab_index *v) {
-    for (uint32_t id = 0; id < v->n_vocab; id++) {
-        str s = vocab_token(v, id);
-        if (s.len) v->all.id[v->all.n++] = id;
-        if (!tokenizer_piece(v->tok, (int32_t)id, false).len)
-            v->silent[id / 32] |= 1u << id % 32;
-        if (s.len == 1) v->single[(uint8_t)s.ptr[0]] = true;
+static void set_bit(uint32_t *bits, uint32_t id) {
+    bits[id / 32] |= 1u << id % 32;
+}
+
+static void add_to_slices(vocab_index *v, uint32_t id) {
+    const int n = harmless_chars(v, vocab_token(v, id));
+    if (n < 0) {
+        append(v, &v->odd, id);
+        return;
     }
+    set_bit(v->slice[0], id);
+    for (int k = n; k < VOCAB_SLICES; k++) set_bit(v->slice[k], id);
+    if (n > VOCAB_SLICE_CHARS) append(v, &v->lengthy, id);
+}
+
+/* order: [n_vocab], scratch. */
+static void fill(vocab_index *v, uint32_t *order) {
+    uint32_t n = 0;
     size_t n_eog;
     const int32_t *eog = tokenizer_eog(v->tok, &n_eog);
-    for (size_t i = 0; i < n_eog; i++) v->silent[eog[i] / 32] &= ~(1u << eog[i] % 32);
-    qsort_r(v->all.id, v->all.n, sizeof *v->all.id, compare, v);
-    for (uint32_t i = 1; i < v->all.n; i++)
-        v->all.shared[i] = shared_bytes(v, v->all.id[i - 1], v->all.id[i]);
-    for (int k = 0; k < VOCAB_SLICES; k++) v->slice[k].usable = true;
-    for (uint32_t i = 0; i < v->all.n; i++) {
-        uint32_t id = v->all.id[i];
-        int n = harmless_chars(v, vocab_token(v, id));
-        for (int k = 0; k < VOCAB_SLICES; k++) {
-            vocab_slice *s = &v->slice[k];
-            if (n > 0 && (k == 0 || n <= VOCAB_SLICE_CHARS))
-                s->bits[id / 32] |= 1u << id % 32;
-            else if (s->rest.n == rest_cap(v->n_vocab))
-                s->usable = false;
-            else
-                append(v, &s->rest, id);
-        }
+    for (uint32_t id = 0; id < v->n_vocab; id++) {
+        str s = vocab_token(v, id);
+        if (s.len) order[n++] = id;
+        if (!tokenizer_piece(v->tok, (int32_t)id, false).len) set_bit(v->silent, id);
+        if (s.len == 1) v->single[(uint8_t)s.ptr[0]] = true;
     }
+    for (size_t i = 0; i < n_eog; i++) v->silent[eog[i] / 32] &= ~(1u << eog[i] % 32);
+    qsort_r(order, n, sizeof *order, compare, v);
+    for (uint32_t i = 0; i < n; i++) {
+        append(v, &v->all, order[i]);
+        set_bit(v->known, order[i]);
+        add_to_slices(v, order[i]);
+    }
+}
+
+static void *take(char **at, size_t n, size_t item) {
+    void *p = *at;
+    *at += part(n, item);
+    return p;
+}
+
+static vocab_list take_list(char **at, uint32_t n) {
+    vocab_list l = {.cap = n, .cap_tail = n * TAIL_BYTES};
+    l.id = take(at, n, sizeof *l.id);
+    l.at = take(at, n, sizeof *l.at);
+    l.shared = take(at, n, 1);
+    l.len = take(at, n, 1);
+    l.tail = take(at, l.cap_tail, 1);
+    return l;
 }
 
 vocab_index *vocab_index_init(void *mem, const tokenizer *tok, uint32_t n) {
     vocab_index *v = mem;
     char *at = (char *)mem + part(1, sizeof *v);
     *v = (vocab_index){.tok = tok, .n_vocab = n};
-#define TAKE(field, count, item)                                                               \
-    (field) = (void *)at;                                                                      \
-    at += part(count, item)
-    TAKE(v->all.id, n, sizeof(uint32_t));
-    TAKE(v->all.shared, n, 1);
-    TAKE(v->silent, sampling_mask_words(n), sizeof(uint32_t));
-    for (int k = 0; k < VOCAB_SLICES; k++) {
-        TAKE(v->slice[k].bits, sampling_mask_words(n), sizeof(uint32_t));
-        TAKE(v->slice[k].rest.id, rest_cap(n), sizeof(uint32_t));
-        TAKE(v->slice[k].rest.shared, rest_cap(n), 1);
-    }
-#undef TAKE
-    fill(v);
+    v->all = take_list(&at, n);
+    v->odd = take_list(&at, odd_cap(n));
+    v->lengthy = take_list(&at, lengthy_cap(n));
+    for (int k = 0; k < VOCAB_SLICES; k++)
+        v->slice[k] = take(&at, sampling_mask_words(n), sizeof(uint32_t));
+    v->known = take(&at, sampling_mask_words(n), sizeof(uint32_t));
+    v->silent = take(&at, sampling_mask_words(n), sizeof(uint32_t));
+    fill(v, v->all.id); /* sorted in place: token i is read before it is written again */
     return v;
 }

@@ -8,31 +8,35 @@
 
 enum {
     VOCAB_MAX_BYTES = 255,  /* a longer token is never allowed under a grammar */
-    VOCAB_SLICES = 2,       /* all tokens of harmless characters; those of few */
-    VOCAB_SLICE_CHARS = 16, /* how many those of the second slice have at most */
+    VOCAB_SLICE_CHARS = 16, /* the longest of the slices by length */
+    VOCAB_SLICES = 1 + VOCAB_SLICE_CHARS
 };
 
-/* Tokens in the order of their bytes. */
+/* Tokens in the order of their bytes. Those that a token does not share with the one before it
+ * lie one after the other, so that a walk reads memory in order. */
 typedef struct vocab_list {
     uint32_t *id;
-    uint8_t *shared; /* bytes that a token has in common with the one before it in the list */
-    uint32_t n;
+    uint32_t *at; /* [n]: where its own bytes begin in `tail`, or VOCAB_ELSEWHERE; NULL */
+    uint8_t *shared, *len; /* [n]: bytes in common with the one before; all its bytes */
+    uint8_t *tail;         /* [cap_tail] */
+    uint32_t n, cap, n_tail, cap_tail;
+    bool full;  /* a token did not fit: the list is of no use */
+    bool split; /* there are tokens whose bytes are elsewhere */
 } vocab_list;
-
-typedef struct vocab_slice {
-    uint32_t *bits;  /* [sampling_mask_words(n_vocab)] */
-    vocab_list rest; /* tokens that have bytes and are not in the slice */
-    bool usable;     /* the rest is small enough to be listed */
-} vocab_slice;
+#define VOCAB_ELSEWHERE UINT32_MAX
 
 typedef struct vocab_index {
     const tokenizer *tok;
     uint32_t n_vocab;
-    vocab_list all; /* every token that stands for bytes: no control tokens */
-    vocab_slice slice[VOCAB_SLICES];
+    vocab_list all;     /* every token that stands for bytes: no control tokens */
+    vocab_list odd;     /* those that do not consist of whole harmless characters */
+    vocab_list lengthy; /* those that do, and have more than VOCAB_SLICE_CHARS of them */
+    /* [sampling_mask_words(n_vocab)] each. slice[0]: all tokens of harmless characters; slice[k]:
+     * those of at most k. */
+    uint32_t *slice[VOCAB_SLICES];
+    uint32_t *known;  /* likewise: all that stand for bytes */
+    uint32_t *silent; /* likewise: tokens of no bytes, but those that end a text */
     bool single[256]; /* bytes that are a token by themselves */
-    uint32_t *
-        silent; /* [sampling_mask_words(n_vocab)]: tokens of no bytes, but those that end a text */
 } vocab_index;
 
 size_t vocab_index_bytes(uint32_t n_vocab);

@@ -60,6 +60,9 @@ status cpu_load(cpu_engine *, err *);
 /* plan_step.c. Checks a batch and fills the tables of the step. Errors: ERR_INVALID. */
 status cpu_step_init(cpu_engine *, const batch *, err *);
 
+/* kv_resize.c. engine_kv_resize. */
+status cpu_kv_resize(engine *, const uint32_t n_blocks[PLAN_MAX_GROUPS], err *);
+
 /* step.c. Runs the step on the team. */
 void cpu_step_run(cpu_engine *);
 /* Whether the engine runs operations of this kind. */

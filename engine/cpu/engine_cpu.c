@@ -78,12 +78,16 @@ static status alloc_arenas(cpu_engine *e, err *er) {
 static status alloc_kv(cpu_engine *e, err *er) {
     status s = OK;
     for (uint32_t g = 0; g < e->program->n_groups && s == OK; g++) {
-        uint64_t bytes = kv_block_bytes(&e->layout.kv[g], e->program->group[g].n_layers);
+        const uint64_t block = kv_block_bytes(&e->layout.kv[g], e->program->group[g].n_layers);
+        const uint32_t n = e->opt.n_blocks[g];
+        uint64_t bytes = 0, most = 0;
         void *p = NULL;
-        if (!mul_u64(bytes, e->opt.n_blocks[g], &bytes))
-            return err_set(er, ERR_INVALID, "%u blocks of KV cache exceed 2^64 bytes",
-                           e->opt.n_blocks[g]);
-        s = ledger_alloc(e->ledger, &p, MEM_KV, bytes, "KV cache", er);
+        if (!e->opt.max_blocks[g]) e->opt.max_blocks[g] = n;
+        if (n > e->opt.max_blocks[g] || !mul_u64(block, n, &bytes) ||
+            !mul_u64(block, e->opt.max_blocks[g], &most))
+            return err_set(er, ERR_INVALID, "%u of %u blocks of KV cache: more than can be", n,
+                           e->opt.max_blocks[g]);
+        s = ledger_alloc_within(e->ledger, &p, MEM_KV, bytes, most, "KV cache", er);
         e->kv[g] = p;
     }
     return s;
@@ -215,4 +219,5 @@ const backend backend_cpu = {
     .collect = cpu_collect,
     .info = cpu_info,
     .keep_logits = cpu_keep_logits,
+    .kv_resize = cpu_kv_resize,
 };

@@ -91,6 +91,12 @@ const cuda_card *cuda_card_find(const char *name) {
     return NULL;
 }
 
+const cuda_card *cuda_card_of_product(const char *product) {
+    for (uint32_t i = 0; i < N_CARDS; i++)
+        if (strcmp(cards[i].product, product) == 0) return &cards[i];
+    return NULL;
+}
+
 bool cuda_card_resembles(const cuda_card *c, const char *name) {
     char want[64], have[64];
     simplify(name, want);

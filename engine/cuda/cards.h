@@ -24,6 +24,8 @@ enum { CUDA_CARD_RESERVED_MIB = 512, CUDA_CARD_MIN_MAJOR = 8 };
 /* By name: case, spaces, hyphens and the words NVIDIA, GeForce, Tesla and RTX do not count; NULL
  * when unknown. */
 const cuda_card *cuda_card_find(const char *name);
+/* By the name that the driver gives it; NULL when unknown. */
+const cuda_card *cuda_card_of_product(const char *product);
 /* Does its name begin in this way? For hints: "h100" is the beginning of three. */
 bool cuda_card_resembles(const cuda_card *, const char *name);
 /* A name of AMD's ("mi300x", "Radeon ..."), for which there is no engine. */

@@ -95,7 +95,7 @@ static void unique_prompt(text *t, uint64_t *r) {
     add(t, "{\"prompt\":\"%x ", (unsigned)draw(r));
     add_words(t, r, 1 + below(r, 3));
     add(t, "\",\"max_tokens\":%u,\"temperature\":%s,\"seed\":%u,\"ignore_eos\":%s",
-        1 + below(r, 4), below(r, 2) ? "0" : "0.8", below(r, 1000),
+        1 + below(r, 3), below(r, 2) ? "0" : "0.8", below(r, 1000),
         below(r, 2) ? "true" : "false");
 }
 
@@ -136,7 +136,7 @@ static void chat(text *t, uint64_t *r) {
 }
 
 static void schema_known(text *t, uint64_t *r) {
-    add(t, "{\"messages\":[{\"role\":\"user\",\"content\":\"%u\"}],\"max_tokens\":8,",
+    add(t, "{\"messages\":[{\"role\":\"user\",\"content\":\"%u\"}],\"max_tokens\":4,",
         below(r, 100000));
     add(t, "\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"x\","
            "\"schema\":"
@@ -152,7 +152,7 @@ static void schema_new(text *t, uint64_t *r) {
 
 static void long_stream(text *t, uint64_t *r) {
     add(t, "{\"prompt\":\"%x\",\"max_tokens\":%u,\"ignore_eos\":true,\"stream\":true}",
-        below(r, 1u << 30), 8 + below(r, 32));
+        below(r, 1u << 30), 6 + below(r, 16));
 }
 
 static void in_time(text *t, uint64_t *r) {
@@ -177,7 +177,7 @@ static void other_model(text *t, uint64_t *r) {
 }
 static void too_long(text *t, uint64_t *r) {
     add(t, "{\"prompt\":\"");
-    add_words(t, r, 900);
+    add_words(t, r, 600);
     add(t, "\",\"max_tokens\":4}");
 }
 static void nothing(text *t, uint64_t *r) {
@@ -275,7 +275,7 @@ static void next_request(soak *s, client *c) {
     draw(&r);
     c->op = pick(&r);
     c->op->write(&body, &r);
-    c->cut_at = 1 + below(&r, 2000);
+    c->cut_at = 1 + below(&r, 1500);
     c->wake_ms = 0;
     c->out.n = 0;
     storage[body.n] = 0;

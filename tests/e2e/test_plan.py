@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from harness import MODEL, vramd
+from harness import MODEL, ROOT, vramd
 
 # meta-llama/Llama-3.1-8B and -70B
 LLAMA_8B = {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "max_position_embeddings": 131072,
@@ -79,18 +79,111 @@ def test_what_does_not_fit_is_said_in_one_line_with_what_would(plan):
 
 
 def test_prices_hold_where_the_memory_is_cut(plan):
-    r = plan(LLAMA_8B, "--device", "rtx4090")
+    r = plan(LLAMA_8B, "--details", "--device", "rtx4090")
     prices = {m[1].strip(): int(m[2].replace(",", "")) for m in re.finditer(r"^  (\S.*?)  +([+-][\d,]+) ", r.stdout, re.M)}
     assert 1024 * 131072 <= prices["1,024 tokens more of KV cache"] < 1024 * 131072 + 65536
     assert prices["max_num_batched_tokens doubled"] > 1 << 20 and prices["max_num_seqs doubled (same KV cache)"] > 1 << 20
-    r = plan(LLAMA_8B, "--backend", "cpu", "--memory", "20GiB")
+    r = plan(LLAMA_8B, "--details", "--backend", "cpu", "--memory", "20GiB")
     prices = {m[1].strip(): int(m[2].replace(",", "")) for m in re.finditer(r"^  (\S.*?)  +([+-][\d,]+) ", r.stdout, re.M)}
     tokens = int(re.search(r"KV cache: .*, ([\d,]+) tokens: ", r.stdout)[1].replace(",", ""))
     assert prices["kv_cache_dtype = f32"] == tokens * 131072
 
 
+@pytest.mark.parametrize("changed,text", [
+    (["--max-num-seqs", "64"], "max_num_seqs doubled (same KV cache)"),
+    (["--max-num-batched-tokens", "1024"], "max_num_batched_tokens doubled"),
+    (["--max-connections", "2048"], "max_connections doubled"), (["--kv-cache-dtype", "f32"], "kv_cache_dtype = f32")])
+def test_a_price_is_the_difference_of_two_plans(plan, changed, text):
+    base = ["--backend", "cpu", "--memory", "200GiB", "--kv-cache-tokens", "16384"]
+    rows = re.findall(r"^  (\S.*?)  +([+-][\d,]+) ", plan(LLAMA_8B, "--details", *base).stdout, re.M)
+    a, b = (json.loads(plan(LLAMA_8B, *base, *flags, "--json").stdout)["total_bytes"] for flags in ([], changed))
+    assert int(dict(rows)[text].replace(",", "")) == b - a
+
+
+def recommended(doc):
+    return {r["goal"]: r for r in doc["recommended"]}
+
+
+@pytest.mark.parametrize("where", [["--backend", "cpu", "--memory", "40GiB"], ["--device", "rtx4090"], ["--device-memory", "12GiB"]])
+def test_what_to_do_is_a_file_of_options_with_that_plan(plan, tmp_path, where):
+    flags = ["--weights", "q4_0", *where]
+    doc = json.loads(plan(LLAMA_8B, *flags, "--json").stdout)
+    assert set(recommended(doc)) == {"latency", "throughput", "context"}
+    for goal, r in recommended(doc).items():
+        conf = tmp_path / f"{goal}.conf"
+        conf.write_text(r["conf"])
+        own = where if where[0] != "--backend" else where[:2]
+        again = json.loads(plan(LLAMA_8B, "--weights", "q4_0", *own, "--config", str(conf), "--json").stdout)
+        assert max(again["total_bytes"], again["load_peak_bytes"]) == r["memory_bytes"] <= doc["budget_bytes"]
+        assert again["verdict"]["fits"] and again["verdict"]["sequences"] >= r["max_num_seqs"]
+        assert bytes_of(again, "kv") == r["kv_bytes"] and again["kv"]["tokens"] == r["max_num_seqs"] * r["max_model_len"]
+        host = again.get("host", again)
+        most = max(host["total_bytes"], host["load_peak_bytes"])
+        mib = (most + most // 50 + (64 << 20) + (1 << 20) - 1 >> 20) + (1024 if "host" in again else 0)
+        kubernetes = r["limits"]["kubernetes"]
+        assert r["limits"]["MemoryMax"] == f"{mib}M" and kubernetes["requests"]["memory"] == f"{mib}Mi" == kubernetes["limits"]["memory"]
+        assert ("nvidia.com/gpu" in kubernetes["limits"]) == ("host" in again)
+
+
+def test_the_choice_is_the_best_that_fits(plan):
+    base = ["--weights", "q4_0", "--device", "rtx4090", "--kv-cache-dtype", "bf16"]  # of one type
+    best = recommended(json.loads(plan(LLAMA_8B, *base, "--json").stdout))
+    longest = best["context"]["max_model_len"]
+    fits = lambda n, length: json.loads(plan(LLAMA_8B, *base, "--max-num-seqs", str(n), "--max-model-len", str(length),
+                                             "--max-num-batched-tokens", "256", "--json").stdout)["verdict"]
+    assert fits(1, longest)["fits"] and (longest == 131072 or not fits(1, longest + 256)["fits"])
+    most = best["throughput"]["max_num_seqs"]
+    assert fits(most, 8192)["sequences"] >= most and fits(2 * most, 8192)["sequences"] < 2 * most
+    asked = best["throughput"]
+    given = recommended(json.loads(plan(LLAMA_8B, *base, "--max-model-len", "4096", "--max-num-seqs", "3", "--json").stdout))
+    for r in given.values():
+        assert (r["max_model_len"], r["max_num_seqs"], r["type_k"]) == (4096, 3, "BF16"), "what was given stays"
+    assert asked["max_model_len"] == 8192
+
+
+def test_the_estimate_is_bytes_read_over_bandwidth(plan):
+    doc = json.loads(plan(LLAMA_8B, "--weights", "q4_0", "--device", "rtx4090", "--json").stdout)
+    embedding = 128256 * 4096 * 18 // 32
+    assert doc["bandwidth"] == {"bytes_per_s": 1008000000000, "source": "the card's datasheet"}
+    for r in doc["recommended"]:
+        tokens, n = r["estimate"]["tokens_per_sequence"], r["max_num_seqs"]
+        per_token = r["kv_bytes"] / (n * r["max_model_len"])
+        read = lambda n: bytes_of(doc, "weights") - embedding + n * tokens * per_token
+        assert tokens == r["max_model_len"] / 2
+        assert r["estimate"]["tokens_per_s_of_one"] == pytest.approx(1008e9 / read(1), rel=2e-3)
+        assert r["estimate"]["tokens_per_s_of_all"] == pytest.approx(n * 1008e9 / read(n), rel=2e-3)
+    faster = json.loads(plan(LLAMA_8B, "--weights", "q4_0", "--device", "rtx4090", "--bandwidth", "2.016TB/s", "--json").stdout)
+    assert recommended(faster)["latency"]["estimate"]["tokens_per_s_of_one"] == pytest.approx(
+        2 * recommended(doc)["latency"]["estimate"]["tokens_per_s_of_one"], rel=1e-3)
+    unknown = json.loads(plan(LLAMA_8B, "--weights", "q4_0", "--device-memory", "24GiB", "--json").stdout)
+    assert unknown["bandwidth"]["bytes_per_s"] == 0 and "estimate" not in recommended(unknown)["latency"]
+    for flags, says in ((["--bandwidth", "fast"], "300GB/s"), (["--for", "speed"], "latency, throughput, context")):
+        r = plan(LLAMA_8B, *flags)
+        assert r.returncode == 2 and says in r.stderr
+
+
+EXAMPLES = re.findall(r"^    \$ vramd plan (config\.json .*)\n((?:    .*\n)+)", (ROOT / "docs/planning.md").read_text(), re.M)
+
+
+@pytest.mark.parametrize("flags,lines", EXAMPLES, ids=[flags for flags, _ in EXAMPLES])
+def test_the_page_shows_what_is_printed(tmp_path, flags, lines):
+    lines = [line[4:] for line in lines.splitlines()]
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA_70B if "70,553,706,496" in lines[0] else LLAMA_8B))
+    printed = vramd("plan", *flags.split(), cwd=tmp_path).stdout.splitlines()
+    assert [line for line in lines if line not in (*printed, "...")] == []
+
+
+def test_a_plan_is_a_page_that_ends_with_what_to_paste(plan):
+    for where in (["--device", "rtx4090"], ["--backend", "cpu", "--memory", "32GiB"]):
+        lines = plan(LLAMA_8B, "--weights", "q4_0", *where).stdout.splitlines()
+        assert len(lines) <= 60 and any(line.startswith("fits: ") for line in lines[:3]), len(lines)
+        assert lines[-1].startswith("# Kubernetes: resources: {requests: ") and lines[-2].startswith("# systemd:    MemoryMax=")
+    assert "max_num_seqs = 1\n" in plan(LLAMA_8B, "--weights", "q4_0", "--for", "latency", "--device-memory", "12GiB").stdout
+    assert "what to do" not in plan(LLAMA_70B, "--device", "rtx4090").stdout
+
+
 def test_every_row_has_a_size_that_people_read(plan):
-    rows = re.findall(r"^(\w+) +(?:exact|calibrated|assumed) +([\d,]+) +([\d.]+) (\w+)  ", plan(LLAMA_8B).stdout, re.M)
+    rows = re.findall(r"^(\w+) +(?:exact|calibrated|assumed) +([\d,]+) +([\d.]+) (\w+)  ", plan(LLAMA_8B, "--details").stdout, re.M)
     unit = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
     assert len(rows) > 15
     for cls, grouped, size, word in rows:

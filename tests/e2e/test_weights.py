@@ -35,7 +35,7 @@ def test_inspect_and_plan_count_every_type(made):
     mixed, matrices = made
     assert {t for t, _ in matrices} == set(TYPES)
     totals = vramd("inspect", str(mixed)).stdout.split("totals")[1]
-    plan = vramd("plan", str(mixed), "--max-model-len", "64").stdout
+    plan = vramd("plan", str(mixed), "--details", "--max-model-len", "64").stdout
     planned = re.findall(r"^weights +exact +([\d,]+)  .* (\w+)$", plan, re.M)
     for t in TYPES:
         mine = [n for of, n in matrices if of == t]

@@ -464,6 +464,73 @@ START_TEST(a_copied_block_serves_as_its_original) {
 }
 END_TEST
 
+static void one_row(rig *r, const int32_t *tokens, const int32_t *table,
+                    const block_copy *copies, uint32_t n_copies, float *out) {
+    batch_seq q = {.n_rows = 1,
+                   .first_pos = 39,
+                   .tokens = tokens,
+                   .input_from = -1,
+                   .blocks = {table},
+                   .n_blocks = {3},
+                   .n_logit_rows = 1,
+                   .n_score = -1};
+    batch in = {&q, 1, 1, 1, copies, n_copies};
+    step_result s;
+    err e;
+    ck_assert(engine_submit(r->engine, &in, &e) == OK &&
+              engine_collect(r->engine, &s, &e) == OK);
+    memcpy(out, s.logits, sizeof(float) * r->n_vocab);
+}
+
+START_TEST(a_cache_shrinks_below_its_moved_blocks_and_grows_back) {
+    gb b;
+    char path[64];
+    rig r;
+    err e;
+    ledger_view v;
+    step_result s;
+    int32_t tokens[40];
+    const int32_t table[3] = {17, 11, 14}, moved[3] = {2, 0, 1};
+    const block_copy copies[3] = {{17, 2, 0}, {11, 0, 0}, {14, 1, 0}};
+    tiny_open(&b, path, &kinds[0], 0);
+    engine_options o = tiny_options(&kinds[0]);
+    o.n_blocks[0] = 18;
+    o.max_blocks[0] = 20;
+    rig_open(&r, path, &o);
+    rig_tokens(&r, tokens, 40, 4);
+    float *want = malloc(sizeof(float) * r.n_vocab), *got = malloc(sizeof(float) * r.n_vocab);
+    ck_assert(want && got);
+    part p = {tokens, table, 0, 39, 0, NULL, 0};
+    rig_run(&r, &p, 1);
+    one_row(&r, tokens, table, NULL, 0, want);
+    one_row(&r, tokens, moved, copies, 3, got);
+    ck_assert_mem_eq(want, got, sizeof(float) * r.n_vocab);
+    ledger_read(r.ledger, &v);
+    const uint64_t block = v.cls[MEM_KV].ledger_bytes / 18;
+    const uint32_t few[PLAN_MAX_GROUPS] = {3}, many[PLAN_MAX_GROUPS] = {20},
+                   most[PLAN_MAX_GROUPS] = {21};
+    ck_assert_int_eq(engine_kv_resize(r.engine, few, &e), OK);
+    ledger_read(r.ledger, &v);
+    ck_assert_uint_eq(v.cls[MEM_KV].ledger_bytes, 3 * block);
+    one_row(&r, tokens, moved, NULL, 0, got);
+    ck_assert_mem_eq(want, got, sizeof(float) * r.n_vocab);
+    p = (part){tokens, table, 39, 1, 1, NULL, 0};
+    ck_assert_int_eq(rig_try(&r, &p, 1, &s, &e), ERR_INVALID); /* such blocks are gone */
+    ck_assert_int_eq(engine_kv_resize(r.engine, most, &e), ERR_INVALID);
+    ck_assert_int_eq(engine_kv_resize(r.engine, many, &e), OK);
+    ledger_read(r.ledger, &v);
+    ck_assert_uint_eq(v.cls[MEM_KV].ledger_bytes, 20 * block);
+    p = (part){tokens, table, 0, 39, 0, NULL, 0};
+    rig_run(&r, &p, 1);
+    one_row(&r, tokens, table, NULL, 0, got);
+    ck_assert_mem_eq(want, got, sizeof(float) * r.n_vocab);
+    free(want);
+    free(got);
+    rig_close(&r);
+    gb_clear(&b);
+}
+END_TEST
+
 /* ---- refusals ---- */
 
 START_TEST(batches_that_would_reach_out_of_bounds_are_refused) {
@@ -625,6 +692,7 @@ int main(void) {
     tcase_add_test(t, a_mask_holds_for_the_drawn_row_and_not_for_scores);
     tcase_add_test(t, a_row_can_read_what_the_previous_step_drew);
     tcase_add_test(t, a_copied_block_serves_as_its_original);
+    tcase_add_test(t, a_cache_shrinks_below_its_moved_blocks_and_grows_back);
     tcase_add_test(t, batches_that_would_reach_out_of_bounds_are_refused);
     tcase_add_test(t, what_cannot_run_is_refused_and_leaves_nothing_behind);
     tcase_add_test(t, a_file_that_shrinks_is_an_error_of_loading);

@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "memory/pool.h"
 #include "tests/check_main.h"
@@ -83,6 +84,64 @@ START_TEST(a_size_that_no_machine_has_is_an_error_and_counts_nothing) {
     ck_assert_str_eq(e.field, "kv");
     ledger_read(l, &v);
     ck_assert_uint_eq(v.ledger_bytes, 0);
+    ledger_close(l);
+}
+END_TEST
+
+START_TEST(an_arena_grows_and_shrinks_in_place) {
+    const uint64_t mib = 1 << 20;
+    ledger *l = open_with(MEM_WEIGHTS, 40 * mib);
+    err e;
+    char *p;
+    ledger_view v;
+    process_memory full, less, again;
+    ck_assert_int_eq(
+        ledger_alloc_within(l, (void **)&p, MEM_WEIGHTS, 33 * mib + 100, 48 * mib, "a", &e),
+        OK);
+    memset(p, 7, 33 * mib + 100);
+    ck_assert(process_memory_read(&full));
+    ck_assert_int_eq(ledger_resize(l, p, mib + 10, &e), OK);
+    ck_assert(process_memory_read(&less));
+    ck_assert_uint_ge(full.anonymous_bytes - less.anonymous_bytes, 31 * mib);
+    ledger_read(l, &v);
+    ck_assert_uint_eq(v.ledger_bytes, mib + 10);
+    ck_assert_int_eq(ledger_resize(l, p, 40 * mib, &e), OK);
+    ck_assert(process_memory_read(&again));
+    ck_assert_uint_ge(again.anonymous_bytes - less.anonymous_bytes, 38 * mib);
+    for (uint64_t i = 0; i < 40 * mib; i += 511) ck_assert_int_eq(p[i], i < mib + 10 ? 7 : 0);
+    for (uint64_t i = mib; i < mib + 9000; i++) ck_assert_int_eq(p[i], i < mib + 10 ? 7 : 0);
+    ck_assert_int_eq(ledger_resize(l, p, 40 * mib + 1, &e), ERR_BUDGET);
+    ck_assert_str_eq(e.field, "weights");
+    ledger_set_budget(l, 2ull << 30, MEM_WEIGHTS, 48 * mib);
+    ck_assert_int_eq(ledger_resize(l, p, 48 * mib, &e), OK);
+    ledger_read(l, &v);
+    ck_assert_uint_eq(v.budget_bytes, 2ull << 30);
+    ck_assert_uint_eq(v.cls[MEM_WEIGHTS].plan_bytes, 48 * mib);
+    ck_assert_uint_eq(v.cls[MEM_WEIGHTS].ledger_bytes, 48 * mib);
+    ledger_free(l, p);
+    ledger_close(l);
+}
+END_TEST
+
+START_TEST(growth_that_the_system_refuses_changes_nothing) {
+    const uint64_t mib = 1 << 20;
+    ledger *l;
+    err e;
+    char *p;
+    ledger_view v;
+    ck_assert_int_eq(ledger_open_unlimited(&l, &e), OK);
+    ck_assert_int_eq(ledger_alloc_within(l, (void **)&p, MEM_KV, 4 * mib, 512 * mib, "kv", &e),
+                     OK);
+    memset(p, 7, 4 * mib);
+    const struct rlimit little = {128 * mib, RLIM_INFINITY};
+    ck_assert_int_eq(setrlimit(RLIMIT_DATA, &little), 0);
+    ck_assert_int_eq(ledger_resize(l, p, 400 * mib, &e), ERR_NO_MEMORY);
+    ck_assert_str_eq(e.field, "kv");
+    ledger_read(l, &v);
+    ck_assert_uint_eq(v.ledger_bytes, 4 * mib);
+    for (uint64_t i = 0; i < 4 * mib; i += 511) ck_assert_int_eq(p[i], 7);
+    ck_assert_int_eq(ledger_resize(l, p, 8 * mib, &e), OK);
+    ledger_free(l, p);
     ledger_close(l);
 }
 END_TEST
@@ -206,6 +265,8 @@ int main(void) {
     tcase_add_test(c, a_class_never_holds_more_than_its_plan);
     tcase_add_test(c, arenas_are_zero_aligned_and_present_in_memory);
     tcase_add_test(c, a_size_that_no_machine_has_is_an_error_and_counts_nothing);
+    tcase_add_test(c, an_arena_grows_and_shrinks_in_place);
+    tcase_add_test(c, growth_that_the_system_refuses_changes_nothing);
     tcase_add_test(c, threads_that_reserve_at_once_never_pass_the_limit);
     tcase_add_test(c, a_pool_takes_what_it_said_and_gives_all_of_it);
     tcase_add_test(c, random_chunks_never_overlap_and_all_come_back);

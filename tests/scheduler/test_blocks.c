@@ -23,6 +23,7 @@ static int32_t take(pool *p) {
 
 static void pool_setup(pool *p) {
     p->b = (blocks){.n = N,
+                    .limit = N,
                     .ref = p->ref,
                     .prev = p->prev,
                     .next = p->next,

@@ -18,6 +18,7 @@
 #include "base/check.h"
 #include "base/hash.h"
 #include "scheduler/policy.h"
+#include "scheduler/resize.h"
 #include "sim/fake.h"
 
 enum { STREAM_REQUESTS = 192, STREAM_LEN = 48, STREAM_VOCAB = 11, STREAM_SEQS = 6 };
@@ -60,6 +61,9 @@ typedef struct stream {
     sched_batching batching; /* set before it runs */
     bool drafts; /* set before it runs: guesses of next tokens, most of them right */
     uint64_t n_drafts, n_guessed, n_accepted;
+    bool resizes;                        /* set before it runs: pools shrink and grow */
+    uint32_t n_blocks[SCHED_MAX_GROUPS]; /* as set last */
+    uint64_t n_resizes, n_moves;
     uint64_t hash; /* of every field of every step and event, in order */
 } stream;
 
@@ -286,8 +290,10 @@ static inline void stream_check(stream *m) {
     sched_stats st;
     sched_read(m->s, &st);
     uint32_t n_blocks = 0;
-    for (uint32_t k = 0; k < m->cfg.n_groups; k++) n_blocks += m->cfg.group[k].n_blocks;
-    CHECK(st.blocks_free + st.blocks_cached + st.blocks_used + st.blocks_fenced == n_blocks);
+    for (uint32_t k = 0; k < m->cfg.n_groups; k++) n_blocks += m->n_blocks[k];
+    CHECK(st.blocks_free + st.blocks_cached + st.blocks_used + st.blocks_fenced ==
+          st.blocks_all);
+    CHECK(sched_resized(m->s) ? st.blocks_all == n_blocks : m->resizes);
     uint32_t n_live = 0, n_waiting = 0;
     for (uint32_t i = 0; i < m->n; i++) {
         const stream_request *q = &m->r[i];
@@ -299,7 +305,7 @@ static inline void stream_check(stream *m) {
             CHECK(m->n_commits <= q->ends_by); /* guaranteed progress */
     }
     CHECK(n_waiting == st.n_waiting && (m->aging || m->n_overtakes == 0));
-    if (n_live == 0) CHECK(st.blocks_free + st.blocks_cached == n_blocks);
+    if (n_live == 0) CHECK(st.blocks_free + st.blocks_cached == st.blocks_all);
 }
 
 static inline sched_reject stream_want_reject(const stream *m, const sched_spec *spec) {
@@ -316,7 +322,7 @@ static inline sched_reject stream_want_reject(const stream *m, const sched_spec 
                  w = m->cfg.group[k].window;
         uint32_t sees = (w - 1 + m->cfg.depth * m->cfg.max_rows + bs - 1) / bs + 1;
         if (w && n > sees) n = sees;
-        if (n > m->cfg.group[k].n_blocks) return REJECT_NEVER_FITS;
+        if (n > m->n_blocks[k]) return REJECT_NEVER_FITS;
     }
     if (n_waiting == m->cfg.max_waiting) return REJECT_QUEUE_FULL;
     if (n_waiting > 0 && tokens + spec->n_prompt > m->cfg.max_waiting_tokens) {
@@ -404,6 +410,35 @@ static inline void stream_pause(stream *m) {
     stream_check(m);
 }
 
+/* Blocks that the request may come to need of a group: in the reference's own words. */
+static inline uint32_t stream_needs(const stream *m, const sched_spec *spec, uint32_t k) {
+    const uint32_t bs = m->cfg.block_tokens, w = m->cfg.group[k].window;
+    const uint32_t positions = spec->n_prompt + spec->max_tokens - (spec->max_tokens > 0);
+    const uint32_t n = (positions + bs - 1) / bs;
+    const uint32_t sees = (w - 1 + m->cfg.depth * m->cfg.max_rows + bs - 1) / bs + 1;
+    return w && n > sees ? sees : n;
+}
+
+static inline void stream_resize(stream *m) {
+    uint32_t n[SCHED_MAX_GROUPS] = {0};
+    bool fits = true;
+    const bool any = stream_take(m, 4) == 0; /* else what fits */
+    for (uint32_t k = 0; k < m->cfg.n_groups; k++) {
+        uint32_t least = 1;
+        for (uint32_t i = 0; i < m->n; i++) {
+            const uint32_t needs = m->r[i].live ? stream_needs(m, &m->r[i].spec, k) : 0;
+            if (least < needs) least = needs;
+        }
+        n[k] = stream_take(m, m->cfg.group[k].max_blocks + 2);
+        if (!any && n[k] < least) n[k] = least;
+        fits &= n[k] >= least && n[k] <= m->cfg.group[k].max_blocks;
+    }
+    CHECK(sched_resize(m->s, n) == fits);
+    m->n_resizes += fits;
+    if (fits) memcpy(m->n_blocks, n, sizeof n);
+    stream_check(m);
+}
+
 static inline bool stream_has(const sched_step *st, uint64_t user) {
     for (uint32_t i = 0; i < st->n_seqs; i++) {
         if (st->seq[i].user == user) return true;
@@ -439,6 +474,7 @@ static inline bool stream_plan(stream *m) {
         q->unknown = st->seq[i].sample;
         m->n_guessed += st->seq[i].n_draft;
     }
+    m->n_moves += st->n_moves;
     stream_hash_step(m, st);
     fake_submit(m->engine, m->s, st);
     return true;
@@ -464,6 +500,7 @@ static inline void stream_commit(stream *m, bool fails) {
     if (fake_in_flight(m->engine) == 0) return;
     const sched_step *st = fake_collect(m->engine, m->s, &m->drawn);
     for (uint32_t i = 0; fails && i < st->n_seqs; i++) m->r[st->seq[i].user].may_fail = true;
+    for (uint32_t i = 0; fails && st->n_moves && i < m->n; i++) m->r[i].may_fail = true;
     m->n_commits++;
     for (uint32_t i = 0; i < st->n_seqs; i++)
         if (st->seq[i].sample) m->r[st->seq[i].user].unknown = false;
@@ -475,6 +512,7 @@ static inline void stream_commit(stream *m, bool fails) {
 }
 
 static inline void stream_operate(stream *m) {
+    if (m->resizes && stream_take(m, 8) == 0) stream_resize(m);
     switch (stream_take(m, 16)) {
     case 0:
     case 1:
@@ -516,9 +554,12 @@ static inline void stream_open(stream *m) {
         bool window = stream_take(m, 8) < (k ? 7 : 2);
         if (m->crowded) m->cfg.group[k].n_blocks = 1 + m->cfg.group[k].n_blocks % 6;
         m->cfg.group[k].window = window || m->crowded ? 1 + stream_take(m, 12) : 0;
+        m->n_blocks[k] = m->cfg.group[k].n_blocks;
+        if (m->resizes) m->cfg.group[k].max_blocks = m->n_blocks[k] + stream_take(m, 16);
     }
     m->cfg.batching = m->batching;
     m->cfg.batch_window_us = 12;
+    if (m->resizes) m->cfg.max_moves = 1 + stream_take(m, 8);
     m->may_pause = stream_take(m, 4) == 0 || m->crowded;
     m->policy = (sched_policy){m, stream_waiting_key, stream_ticket_key, stream_share};
     if (m->aging) m->cfg.policy = &m->policy;
@@ -557,6 +598,7 @@ static inline void stream_run(stream *m, const uint8_t *data, size_t n) {
         if (!planned || fake_in_flight(m->engine) == m->depth) stream_commit(m, false);
     }
     for (uint32_t i = 0; i < m->n; i++) CHECK(!m->r[i].live);
+    CHECK(sched_resized(m->s));
     fake_close(m->engine);
     free(m->mem);
 }

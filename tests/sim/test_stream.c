@@ -8,7 +8,7 @@ enum { STREAMS = 20000, BYTES = 600 };
 
 /* What happened in all of them; state: of the generator. */
 static stream run_batched(sched_batching batching, bool crowded, bool aging, bool drafts,
-                          uint64_t state) {
+                          bool resizes, uint64_t state) {
     uint8_t data[BYTES];
     stream sum = {0};
     for (uint32_t k = 0; k < STREAMS; k++) {
@@ -18,6 +18,7 @@ static stream run_batched(sched_batching batching, bool crowded, bool aging, boo
         m->aging = aging;
         m->drafts = drafts;
         m->batching = batching;
+        m->resizes = resizes;
         stream_run(m, data, BYTES);
         sum.n_ended += m->n_ended;
         sum.n_preemptions += m->n_preemptions;
@@ -27,18 +28,20 @@ static stream run_batched(sched_batching batching, bool crowded, bool aging, boo
         sum.n_overtakes += m->n_overtakes;
         sum.n_guessed += m->n_guessed;
         sum.n_accepted += m->n_accepted;
+        sum.n_resizes += m->n_resizes;
+        sum.n_moves += m->n_moves;
         stream_hash(&sum, m->hash);
         free(m);
     }
     return sum;
 }
 
-static stream run_many(bool crowded, bool aging, bool drafts, uint64_t state) {
-    return run_batched(BATCHING_CONTINUOUS, crowded, aging, drafts, state);
+static stream run_many(bool crowded, bool aging, bool drafts, bool resizes, uint64_t state) {
+    return run_batched(BATCHING_CONTINUOUS, crowded, aging, drafts, resizes, state);
 }
 
 START_TEST(random_streams_keep_every_promise) {
-    stream sum = run_many(false, false, false, 1);
+    stream sum = run_many(false, false, false, false, 1);
     ck_assert_uint_gt(sum.n_ended, STREAMS); /* the streams do exercise something */
     ck_assert_uint_gt(sum.n_preemptions, STREAMS / 10);
     ck_assert_uint_gt(sum.n_found, STREAMS / 4);
@@ -50,7 +53,7 @@ START_TEST(random_streams_keep_every_promise) {
 END_TEST
 
 START_TEST(random_streams_in_tiny_windowed_pools_with_slow_readers_do_too) {
-    stream sum = run_many(true, false, false, 2);
+    stream sum = run_many(true, false, false, false, 2);
     ck_assert_uint_gt(sum.n_ended, STREAMS);
     ck_assert_uint_gt(sum.n_preemptions, STREAMS / 20);
     ck_assert_uint_gt(sum.n_forked, STREAMS / 20);
@@ -60,7 +63,7 @@ END_TEST
 
 START_TEST(random_streams_under_another_policy_keep_every_promise) {
     for (int crowded = 0; crowded < 2; crowded++) {
-        stream sum = run_many(crowded, true, false, 3);
+        stream sum = run_many(crowded, true, false, false, 3);
         ck_assert_uint_gt(sum.n_ended, STREAMS);
         ck_assert_uint_gt(sum.n_preemptions, STREAMS / 20);
         ck_assert_uint_gt(sum.n_overtakes, STREAMS / 10);
@@ -70,7 +73,7 @@ END_TEST
 
 START_TEST(random_streams_of_runs_of_tokens_keep_every_promise) {
     for (int crowded = 0; crowded < 2; crowded++) {
-        stream sum = run_many(crowded, crowded, true, 4);
+        stream sum = run_many(crowded, crowded, true, false, 4);
         ck_assert_uint_gt(sum.n_ended, STREAMS);
         ck_assert_uint_gt(sum.n_accepted, STREAMS / 2);
         ck_assert_uint_gt(sum.n_guessed, sum.n_accepted + STREAMS / 8); /* some are rejected */
@@ -81,9 +84,21 @@ END_TEST
 START_TEST(random_streams_in_batches_keep_every_promise) {
     for (int k = 0; k < 4; k++) {
         const sched_batching b = k % 2 ? BATCHING_STATIC : BATCHING_DYNAMIC;
-        stream sum = run_batched(b, k / 2, k / 2, k / 2, 5);
+        stream sum = run_batched(b, k / 2, k / 2, k / 2, k / 2, 5);
         ck_assert_uint_gt(sum.n_ended, STREAMS);
         ck_assert_uint_gt(sum.n_preemptions, STREAMS / 50);
+    }
+}
+END_TEST
+
+START_TEST(random_streams_in_pools_that_shrink_and_grow_keep_every_promise) {
+    for (int kind = 0; kind < 4; kind++) {
+        const bool crowded = kind & 1, drafts = kind & 2;
+        stream sum = run_many(crowded, false, drafts, true, 5);
+        ck_assert_uint_gt(sum.n_ended, STREAMS / 2);
+        ck_assert_uint_gt(sum.n_resizes, STREAMS);
+        ck_assert_uint_gt(sum.n_moves, STREAMS / 4);
+        ck_assert_uint_gt(sum.n_found, STREAMS / 16);
     }
 }
 END_TEST
@@ -92,4 +107,5 @@ CHECK_MAIN("stream", random_streams_keep_every_promise,
            random_streams_in_tiny_windowed_pools_with_slow_readers_do_too,
            random_streams_under_another_policy_keep_every_promise,
            random_streams_of_runs_of_tokens_keep_every_promise,
+           random_streams_in_pools_that_shrink_and_grow_keep_every_promise,
            random_streams_in_batches_keep_every_promise)

@@ -55,6 +55,54 @@ START_TEST(masks_of_json_are_those_of_trying_every_token) {
 }
 END_TEST
 
+START_TEST(masks_count_the_characters_that_are_left) {
+    words w;
+    rig x;
+    words_real(&w, 4 << 20);
+    static const rule_range plain[] = {{0x20, '!'}, {'#', '['}, {']', 0x10ffff}};
+    for (int kind = 0; kind < 3; kind++) { /* then an end, letters, or anything but letters */
+        rig_init(&x);
+        rule one = rules_class(x.r, plain, 3), q = text_rule(x.r, "\"");
+        rule behind = kind == 0 ? q : rules_class(x.r, &(rule_range){'a', 'z'}, 1);
+        if (kind == 2) behind = rules_class(x.r, &(rule_range){0x80, 0x10ffff}, 1);
+        rig_compile(&x, SEQ(x.r, rules_repeat(x.r, one, 0, 19), behind), w.v);
+        for (int i = 0; i < 20; i++) {
+            check_mask(&w, &x);
+            ck_assert(grammar_take_bytes(x.g, x.s, i % 3 ? STR("\xe6\x97\xa5") : STR("z")) ||
+                      i == 19);
+        }
+        rig_clear(&x);
+    }
+    words_close(&w);
+}
+END_TEST
+
+static void refused_rule(const vocab_index *v, rig *x, rule root, const char *text) {
+    err e = {0};
+    ck_assert_int_eq(rig_try(x, root, v, &e), ERR_INVALID);
+    ck_assert_msg(strstr(e.text, text) != NULL, "\"%s\" is not in \"%s\"", text, e.text);
+    rig_clear(x);
+}
+
+START_TEST(compiling_takes_no_more_than_its_steps) {
+    words w;
+    rig x;
+    words_tiny(&w, 1 << 16);
+    rig_init(&x); /* sets of 2,000 states for each of 2,000 states */
+    rule part[2000];
+    for (int i = 0; i < 2000; i++) {
+        char c[2] = {(char)('a' + i % 4), 0};
+        part[i] = rules_optional(x.r, text_rule(x.r, c));
+    }
+    refused_rule(w.v, &x, rules_seq(x.r, part, 2000), "more steps than the limit");
+    rig_init(&x);
+    for (int i = 0; i < 1 << 18; i++) text_rule(x.r, "abcdefgh");
+    for (int i = 0; i < 1 << 18; i++) text_rule(x.r, "abcdefgh");
+    refused_rule(w.v, &x, text_rule(x.r, "a"), "too large");
+    words_close(&w);
+}
+END_TEST
+
 START_TEST(nesting_ends_at_the_limit_and_can_be_closed) {
     words w;
     rig x;
@@ -121,13 +169,6 @@ START_TEST(text_up_to_the_first_of_several_strings) {
     words_close(&w);
 }
 END_TEST
-
-static void refused_rule(const vocab_index *v, rig *x, rule root, const char *text) {
-    err e = {0};
-    ck_assert_int_eq(rig_try(x, root, v, &e), ERR_INVALID);
-    ck_assert_msg(strstr(e.text, text) != NULL, "\"%s\" is not in \"%s\"", text, e.text);
-    rig_clear(x);
-}
 
 START_TEST(what_cannot_be_met_or_ended_is_refused) {
     words w;
@@ -342,7 +383,8 @@ END_TEST
 static dfa chars_of(rig *x, rule of) {
     dfa d, any, out;
     err e;
-    dfa_limits lim = {1000, 1000000};
+    uint64_t work = 1000000;
+    dfa_limits lim = {1000, &work};
     ck_assert(dfa_build(&d, x->r, of, NULL, &lim, &x->mem, &e) == OK);
     ck_assert(dfa_strip(&out, &d, &x->mem, &e) == OK);
     ck_assert(dfa_any(&any, 0, RULE_UNBOUNDED, &lim, &x->mem, &e) == OK);
@@ -355,7 +397,8 @@ START_TEST(sets_of_strings_are_combined) {
     rig x;
     err e;
     rig_init(&x);
-    dfa_limits lim = {1000, 1000000};
+    uint64_t work = 1000000;
+    dfa_limits lim = {1000, &work};
     rule any = rules_repeat(x.r, rules_class(x.r, &all, 1), 0, RULE_UNBOUNDED);
     dfa has = chars_of(&x, SEQ(x.r, any,
                                text_rule(x.r, "\xc3\xa9"
@@ -387,6 +430,7 @@ START_TEST(sets_of_strings_are_combined) {
 END_TEST
 
 CHECK_MAIN("grammar", json_nests_and_ends_where_it_is_closed,
+           masks_count_the_characters_that_are_left, compiling_takes_no_more_than_its_steps,
            masks_of_json_are_those_of_trying_every_token,
            nesting_ends_at_the_limit_and_can_be_closed,
            special_tokens_are_symbols_and_not_their_text,

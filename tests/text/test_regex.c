@@ -17,7 +17,8 @@ typedef struct lang {
 } lang;
 
 static status open_lang(lang *l, const char *pattern, bool search, err *e) {
-    dfa_limits lim = {4000, 4000000};
+    uint64_t work = 4000000;
+    dfa_limits lim = {4000, &work};
     rule root;
     dfa d, any;
     arena_init(&l->mem, chunks_heap(), 0);
@@ -175,7 +176,8 @@ END_TEST
 /* ---- GBNF ---- */
 
 static status gbnf(lang *l, const char *text, err *e) {
-    dfa_limits lim = {4000, 4000000};
+    uint64_t work = 4000000;
+    dfa_limits lim = {4000, &work};
     rule root;
     arena_init(&l->mem, chunks_heap(), 0);
     rules *r = rules_new(&l->mem);
