@@ -110,6 +110,8 @@ def soak(daemon, binary, n, first=0):
     watch = Watch(pid)
     watch.start()
     acts = controls_for(daemon)
+    # The heap's waste goes with the most streams that ever were open at once: so many first.
+    assert load(binary, daemon.port, CONNECTIONS * 5 // 4, 0, 8 * CONNECTIONS, 2, "slow")[0] == 0
     for i in range(SEGMENTS):
         share = n * (i + 1) // SEGMENTS - n * i // SEGMENTS
         doing = [threading.Thread(target=act, args=(daemon, rng)) for _, act in acts]

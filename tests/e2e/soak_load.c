@@ -2,11 +2,11 @@
  * them (soak_flat.py). One thread, epoll, plain sockets, no part of the daemon; the
  * requests are a function of a seed and their numbers.
  *
- *   soak_load PORT CONNECTIONS FIRST N [SEED [any]]
+ *   soak_load PORT CONNECTIONS FIRST N [SEED [any|slow]]
  * Sends requests FIRST ... FIRST + N - 1 of the seed to 127.0.0.1:PORT and prints one line of
  * JSON: counts by operation and end. Exit code 1 when an answer was wrong: its status is none of the
  * operation's, or it is cut short, or it reports an error of the server's. any: the server is
- * another one, statuses are not compared. Operations are the rows of the table below. */
+ * another one, statuses are not compared. slow: slow readers of streams alone. Operations are the rows of the table below. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -47,7 +47,7 @@ typedef struct client {
 typedef struct soak {
     int epoll, port;
     uint64_t seed, first, n, next, n_done, n_wrong, n_left, clock_ms;
-    bool any;
+    bool any, slow;
     uint64_t *ended; /* [operations] */
 } soak;
 
@@ -273,7 +273,8 @@ static void next_request(soak *s, client *c) {
     if (!c->busy) return client_close(c);
     uint64_t r = s->seed * 0x100000001b3u + (s->first + s->next++) * 0x9e3779b97f4a7c15u;
     draw(&r);
-    c->op = pick(&r);
+    do c->op = pick(&r);
+    while (s->slow && c->op->read != READ_SLOWLY);
     c->op->write(&body, &r);
     c->cut_at = 1 + below(&r, 1500);
     c->wake_ms = 0;
@@ -428,7 +429,7 @@ static void report(const soak *s) {
 
 int main(int argc, char **argv) {
     if (argc < 5) {
-        fprintf(stderr, "usage: soak_load PORT CONNECTIONS FIRST N [SEED [any]]\n");
+        fprintf(stderr, "usage: soak_load PORT CONNECTIONS FIRST N [SEED [any|slow]]\n");
         return 2;
     }
     static uint64_t counts[N_OPS];
@@ -436,7 +437,8 @@ int main(int argc, char **argv) {
     const size_t n = strtoul(argv[2], NULL, 10);
     s.n = strtoull(argv[4], NULL, 10);
     s.seed = argc > 5 ? strtoull(argv[5], NULL, 10) : 1;
-    s.any = argc > 6;
+    s.any = argc > 6 && strcmp(argv[6], "any") == 0;
+    s.slow = argc > 6 && strcmp(argv[6], "slow") == 0;
     client *c = calloc(n, sizeof *c);
     s.epoll = epoll_create1(EPOLL_CLOEXEC);
     if (!c || s.epoll < 0) die("soak_load");
