@@ -29,7 +29,7 @@ ISA = $(if $(filter %_avx2.o,$@),-O3 -mavx2 -mfma -mf16c)$(if $(filter %_avx512.
 # their plain twins: those stay watched, and so do the team and the steps that share memory.
 ISA += $(if $(findstring thread,$(SAN)),$(if $(filter %_avx2.o %_avx512.o %/row.o,$@),-fno-sanitize=thread))
 
-.PHONY: all help structured api-page clients test unit unit-bins asan ubsan tsan fuzz bench soak soak-flat schemathesis layers pure names versions format format-check tidy install deb deb-test deb-boot-test clean
+.PHONY: all help structured api-page clients test unit unit-bins asan ubsan tsan fuzz bench soak soak-flat techniques schemathesis layers pure names versions format format-check tidy install deb deb-test deb-boot-test clean
 all: $(BUILD)/vramd ## build build/vramd
 
 help: ## list the targets
@@ -112,6 +112,9 @@ bench: $(BUILD)/vramd ## benchmarks into bench/results/; B=engine, http, schedul
 # Benchmark programs in C: bench/bench_X.c; first line as for fuzzers.
 $(BUILD)/bench_%: bench/bench_%.c $(OBJ)
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(filter-out $(BUILD)/obj/daemon/%,$(OBJ)) $(LDLIBS)
+
+techniques: $(BUILD)/vramd ## what techniques give: bench/results/techniques-CPU.json and docs/techniques.md; T=batching,kv
+	BUILD=$(BUILD) $(PYTHON) bench/bench_techniques.py $(T)
 
 clients: $(BUILD)/vramd ## scripts of real clients (tests/clients), each in a venv of its own; T=name for one
 	BUILD=$(BUILD) $$(tools/venv.sh) tools/clients.py $(T)

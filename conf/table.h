@@ -138,6 +138,9 @@
       "", "")                                                                                 \
     X("engine", U32, threads, 0, 0, 256, "",                                                  \
       "worker threads; 0: one per core", "", "t")                                             \
+    X("engine", ENUM, attention, 0, 0, 0, "",                                                 \
+      "unfused, on the CPU: scores of all rows, heads and tokens are written out; the same bits (for comparison)", \
+      "fused|unfused", "")                                                                    \
     X("engine", ENUM, cpu_isa, 0, 0, 0, "",                                                   \
       "instruction set; a better one than the CPU has is refused",                            \
       "auto|plain|avx2|avx512", "")                                                           \

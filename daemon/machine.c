@@ -77,17 +77,19 @@ static void set_engine_options(machine *m, uint32_t logit_rows) {
     const options *o = &m->opt;
     const dtype kv = kv_type_of("kv_cache_dtype", o->kv_cache_dtype, DT_F16);
     engine_options *x = &m->engine_opt;
-    *x = (engine_options){.max_rows = o->max_num_batched_tokens,
-                          .max_seqs = o->max_num_seqs,
-                          .max_logit_rows = logit_rows,
-                          .max_model_len = o->max_model_len,
-                          .block_tokens = o->block_size,
-                          .kv_k = kv_type_of("cache_type_k", o->cache_type_k, kv),
-                          .kv_v = kv_type_of("cache_type_v", o->cache_type_v, kv),
-                          .batch_invariant = o->batch_invariant,
-                          .n_threads = o->threads,
-                          .hidden = m->pooling != POOL_OFF,
-                          .plugin = o->cuda_plugin};
+    *x =
+        (engine_options){.max_rows = o->max_num_batched_tokens,
+                         .max_seqs = o->max_num_seqs,
+                         .max_logit_rows = logit_rows,
+                         .max_model_len = o->max_model_len,
+                         .block_tokens = o->block_size,
+                         .kv_k = kv_type_of("cache_type_k", o->cache_type_k, kv),
+                         .kv_v = kv_type_of("cache_type_v", o->cache_type_v, kv),
+                         .batch_invariant = o->batch_invariant,
+                         .n_threads = o->threads,
+                         .unfused = str_eqz(options_word("attention", o->attention), "unfused"),
+                         .hidden = m->pooling != POOL_OFF,
+                         .plugin = o->cuda_plugin};
     CHECK(cpu_isa_by_name(options_word("cpu_isa", o->cpu_isa), &x->isa));
     CHECK(activation_dtype_by_name(options_word("activation_dtype", o->activation_dtype),
                                    &x->activations));
