@@ -7,7 +7,7 @@
  * position. What a pass needs of the one before, the factor of each rescaling, and maximum and
  * sum of each split, lies behind a row's scores.
  *
- * Included by attention_unfused_plain.c and _avx2.c, which name the function and give the loops
+ * Included by attention_unfused_plain.c and attention_unfused_avx2.c, which name the function and give the loops
  * their instruction set. Caches of f16, bf16 and f32. All threads of the step. */
 #include <math.h>
 #include <string.h>
