@@ -20,11 +20,13 @@ const reply_plan *reply_plan_of(app *app, const chat_template *t, arena *mem) {
     return p;
 }
 
-/* ---- calls that must be made ---- */
+/* ---- what calls may be ---- */
 
 typedef struct tool_form {
     const reply_plan *plan;
     reply_demand demand;
+    constraint instead; /* build NULL: only calls, or text with calls */
+    constraint weaker;
 } tool_form;
 
 static status any_schema(rules *r, const json_t *schema, rule *out, err *e) {
@@ -34,35 +36,60 @@ static status any_schema(rules *r, const json_t *schema, rule *out, err *e) {
 
 static status build_calls(const constraint *c, rules *r, rule *out, err *e) {
     const tool_form *f = c->own;
-    return reply_rules(r, f->plan, &f->demand, out, e);
+    reply_demand d = f->demand;
+    if (f->instead.build && f->instead.build(&f->instead, r, &d.instead, e) != OK)
+        return e->field[0] ? e->code : err_field(e, "%s", f->instead.field);
+    return reply_rules(r, f->plan, &d, out, e);
 }
 
-/* The output is constrained to calls. */
-static status demand_calls(answer *a, err *e) {
+static bool has_strict(const json_t *tools) {
+    size_t i;
+    const json_t *t;
+    json_array_foreach(tools, i, t) {
+        if (json_is_true(json_object_get(json_object_get(t, "function"), "strict")))
+            return true;
+    }
+    return false;
+}
+
+/* The output is constrained to calls where they are required; else to text, or the form that the
+ * request demands of it, in which what follows the mark of a call is a call. */
+static status constrain_calls(answer *a, err *e) {
     const reply_plan *p = a->reply_plan;
     const tool_params *t = &a->p.tools;
+    const bool needed = t->mode == TOOLS_REQUIRED;
     const reply_setup probe = {.tools = t->list, .reasoning = true, .prompt = a->reply_prompt};
     reply_parser *r = reply_new(&a->rq->mem, p, &probe);
-    tool_form *f = arena_alloc(&a->rq->mem, sizeof *f);
+    tool_form *f = arena_zalloc(&a->rq->mem, 2 * sizeof *f);
     buf key;
-    if (a->p.form.build) {
+    if (a->p.form.build && needed) {
         err_set(e, ERR_INVALID, "tool_choice and %s exclude each other", a->p.form.field);
         return err_field(e, "tool_choice");
     }
     if (!r || !f) return err_set(e, ERR_NO_MEMORY, "no memory for tools");
     *f = (tool_form){.plan = p,
+                     .instead = a->p.form,
                      .demand = {.tools = t->list,
                                 .parallel = t->parallel,
                                 .thinking = reply_in_reasoning(r),
                                 .opened = reply_is_prompted(r),
+                                .text = !needed && !a->p.form.build,
+                                .lenient = !needed,
                                 .schema = any_schema}};
     buf_init(&key, &a->rq->mem);
-    buf_addf(&key, "t%s%d%d%d", p->format->name, f->demand.parallel, f->demand.thinking,
-             f->demand.opened);
+    buf_addf(&key, "t%s%d%d%d%d%d", p->format->name, f->demand.parallel, f->demand.thinking,
+             f->demand.opened, f->demand.text, f->demand.lenient);
     json_value(&key, t->list);
+    if (a->p.form.build) buf_add(&key, a->p.form.key);
     if (key.failed) return err_set(e, ERR_NO_MEMORY, "no memory for tools");
     a->p.form =
         (constraint){.build = build_calls, .key = buf_str(&key), .field = "tools", .own = f};
+    if (needed || has_strict(t->list)) return OK;
+    /* Schemas that are too large for a grammar do not keep a model from calling tools. */
+    f[1] = f[0];
+    f[1].demand.untyped = true;
+    f->weaker = (constraint){.build = build_calls, .field = "tools", .own = &f[1]};
+    a->p.form.weaker = &f->weaker;
     return OK;
 }
 
@@ -112,7 +139,7 @@ status answer_reads(answer *a, const chat_template *t, str prompt, err *e) {
     a->reply_plan = p;
     a->reply_prompt = prompt;
     status s = limit_reasoning(a, e);
-    return s == OK && a->p.tools.mode == TOOLS_REQUIRED ? demand_calls(a, e) : s;
+    return s == OK && calls ? constrain_calls(a, e) : s;
 }
 
 /* ---- events ---- */

@@ -32,6 +32,7 @@ typedef struct app {
     grammars grammars;    /* compiled, for all requests */
     memory_sample memory; /* the latest */
     bool sampling;        /* a newer one is under way */
+    bool planning;        /* a POST /v1/plan is under way */
     uint64_t answers[6];  /* by hundreds of the HTTP status; [0]: the client left; [1]: 501;
                            [3]: a probe before the model is loaded */
 } app;
@@ -63,6 +64,7 @@ void messages_run(app *, http_request *);
 void messages_count_run(app *, http_request *);
 void models_run(app *, http_request *);
 void tokenize_run(app *, http_request *);
+void plan_run(app *, http_request *);
 void detokenize_run(app *, http_request *);
 void apply_template_run(app *, http_request *);
 void health_run(app *, http_request *);

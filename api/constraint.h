@@ -15,9 +15,15 @@ struct constraint {
     const json_t *json; /* these two for build alone */
     str text;
     const void *own; /* of a constraint that is not read here */
+    /* Of JSON schemas: no white space; a pattern of it. */
+    bool compact;
+    str white_space;
+    const tokenizer *tok; /* set for build */
+    const constraint *weaker; /* compiled in its place where this one is refused; or NULL */
 };
 
-/* response_format, structured_outputs, guided_*, regex, grammar, json_schema: one of them at most.
+/* response_format, structured_outputs, guided_*, regex, grammar, ebnf, json_schema: one of them at
+ * most.
  * Points into the body; the rest is in the arena. Errors, field the parameter: ERR_INVALID,
  * ERR_UNSUPPORTED, ERR_NO_MEMORY. */
 status constraint_read(constraint *, const json_t *body, arena *, err *);

@@ -64,7 +64,7 @@ static void write_kv_types(buf *b, dtype k, dtype v) {
 
 void plan_json(buf *b, const plan *p, const plan *host, const model_config *c, dtype kv_k,
                dtype kv_v, const char *device, str more) {
-    buf_addc(b, '{');
+    buf_addf(b, "{\"schema\":\"vramd.plan\",\"version\":%d,", PLAN_JSON_VERSION);
     write_model(b, c);
     buf_add(b, STR(",\"device\":"));
     json_str_lossy(b, str_of(device));

@@ -6,7 +6,10 @@
 #include "memory/plan.h"
 #include "model/config.h"
 
-/* Appends the plan as one JSON object: {"model":{...},"device","budget_bytes","fits",
+/* Of docs/plan.schema.json: another one where a member is taken away or means something else. */
+enum { PLAN_JSON_VERSION = 1 };
+
+/* Appends the plan as one JSON object: {"schema","version","model":{...},"device","budget_bytes","fits",
  * "load_peak_bytes","total_bytes","smallest_budget_bytes","terms":[{"class","bytes","kind",
  * "what"}],"kv":{"type_k","type_v","bytes_per_token","block_tokens","blocks","tokens"}}. A term
  * that is held while loading only has "while_loading":true. host: what the host holds beside a

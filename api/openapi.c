@@ -24,6 +24,8 @@ static const about abouts[] = {
     {"/v1/models", "The served names", BODY_NONE, "", "object data"},
     {"/v1/models/", "One served name", BODY_NONE, "", "id object"},
     {"/v1/memory", "Plan, ledger and sequences", BODY_NONE, "", "budget_bytes classes"},
+    {"/v1/plan", "What the model takes with other options", BODY_OWN, "",
+     "schema version model verdict recommended"},
     {"/v1/embeddings", "Vectors of texts", BODY_OWN, "input", "object data model usage"},
     {"/v1/rerank", "Not supported: 501", BODY_OWN, "", NULL},
     {"/v1/responses", "OpenAI's API of responses", BODY_OWN, "input", "id object output"},

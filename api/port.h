@@ -11,6 +11,7 @@
 #define VRAMD_API_PORT_H
 
 #include "base/err.h"
+#include "json/in.h"
 #include "memory/ledger.h"
 #include "memory/pool.h"
 #include "model/bans.h"
@@ -171,6 +172,9 @@ typedef struct port_ops {
     bool (*offload)(port *, void (*work)(void *), void (*done)(void *), void *arg);
     /* What the device's driver says; false before loading, or without a device. Any thread. */
     bool (*device_memory)(port *, device_memory *out);
+    /* What vramd plan --json prints, for the model that is served and the options of body, an
+     * object; into out, and its arena. Takes milliseconds; any thread. Errors: ERR_INVALID. */
+    status (*plan)(port *, const json_t *body, buf *out, err *);
 } port_ops;
 
 typedef struct model_card {

@@ -15,6 +15,7 @@ static const route routes[] = {
     {"/v1/models", GET | BARE, models_run},
     {"/v1/models/", GET | PREFIX | BARE, models_run},
     {"/v1/memory", GET, memory_run},
+    {"/v1/plan", POST, plan_run},
     {"/v1/embeddings", POST | BARE, embeddings_run},
     {"/v1/rerank", POST | BARE, unsupported_run},
     {"/v1/responses", POST | BARE | AS_RESPONSES, responses_run},

@@ -35,6 +35,7 @@ static status check_tool(const json_t *tools, size_t i, err *e) {
     const json_t *tool = json_array_get(tools, i), *f = json_object_get(tool, "function");
     const json_t *type = json_object_get(tool, "type"), *name = json_object_get(f, "name");
     const json_t *parameters = json_object_get(f, "parameters");
+    const json_t *strict = json_object_get(f, "strict");
     if (!json_is_object(tool)) return bad_tool(e, i, "", "a tool must be an object");
     if (type && (!json_is_string(type) || !str_eqz(json_in_text(type), "function")))
         return bad_tool(e, i, ".type", "only tools of type \"function\" are supported");
@@ -45,6 +46,8 @@ static status check_tool(const json_t *tools, size_t i, err *e) {
                         "a name is 1 to 64 letters, digits, underscores, dashes or dots");
     if (parameters && !json_is_null(parameters) && !json_is_object(parameters))
         return bad_tool(e, i, ".function.parameters", "parameters must be a JSON schema");
+    if (strict && !json_is_null(strict) && !json_is_boolean(strict))
+        return bad_tool(e, i, ".function.strict", "strict must be true or false");
     if (find(tools, name) != tool)
         return bad_tool(e, i, ".function.name", "two tools have this name");
     return OK;

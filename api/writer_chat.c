@@ -1,5 +1,6 @@
 /* POST /v1/chat/completions: chunks, and the answer in one piece: content, reasoning_content and
- * tool_calls. Owns nothing. */
+ * tool_calls. Reasoning has two names, since clients read one or the other: reasoning_content
+ * (DeepSeek, llama.cpp) and reasoning (vLLM, OpenRouter). Owns nothing. */
 #include "api/writer.h"
 #include "json/out.h"
 
@@ -37,8 +38,6 @@ static void send_call(choice *c, answer_part *p) {
 
 /* From "delta" to the value of "logprobs": what the part has that is not sent. */
 static void write_delta(const answer_part *p, buf *o) {
-    static const str begin[] = {[PART_TEXT] = STR(",\"delta\":{\"content\":\""),
-                                [PART_REASONING] = STR(",\"delta\":{\"reasoning_content\":\"")};
     if (p->kind == PART_CALL) {
         buf_add(o, STR(",\"delta\":{\"tool_calls\":[{\"index\":"));
         json_u64(o, p->index);
@@ -47,7 +46,13 @@ static void write_delta(const answer_part *p, buf *o) {
         buf_add(o, STR("\"}}]},\"logprobs\":"));
         return;
     }
-    buf_add(o, begin[p->kind]);
+    if (p->kind == PART_REASONING) {
+        buf_add(o, STR(",\"delta\":{\"reasoning_content\":\""));
+        json_esc(o, buf_str(&p->text));
+        buf_add(o, STR("\",\"reasoning\":\""));
+    } else {
+        buf_add(o, STR(",\"delta\":{\"content\":\""));
+    }
     json_esc(o, buf_str(&p->text));
     buf_add(o, STR("\"},\"logprobs\":"));
 }
@@ -140,6 +145,7 @@ static void write_choice(const choice *c, buf *b) {
     if (!write_texts(c, PART_TEXT, STR(",\"content\":"), b))
         buf_add(b, c->n_calls ? STR(",\"content\":null") : STR(",\"content\":\"\""));
     write_texts(c, PART_REASONING, STR(",\"reasoning_content\":"), b);
+    write_texts(c, PART_REASONING, STR(",\"reasoning\":"), b);
     if (c->n_calls) write_calls(c, b);
     buf_add(b, STR("},\"logprobs\":"));
     logprobs_write(&c->lp, b);

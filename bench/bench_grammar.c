@@ -246,7 +246,7 @@ static grammar *compile_tags(const bench *x) {
     CHECK(r);
     for (size_t i = 0; i < sizeof text - 1; i++) mark[i] = (uint8_t)text[i];
     rule_trigger v = {mark, sizeof text - 1, RULE_NEVER};
-    CHECK(rules_json_object(r, &v.then, &e) == OK);
+    CHECK(rules_json_object(r, &(schema_options){0}, &v.then, &e) == OK);
     CHECK(grammar_compile(&g, r, rules_triggered(r, &v, 1, 0), x->index, chunks_heap(), &e) ==
           OK);
     arena_clear(&mem);

@@ -26,34 +26,34 @@ def body(r, n_prompt, n_output, i):
 
 
 def mixed(r):
-    """Outputs of very different lengths: 4 to 128 tokens, most of them short."""
-    return [body(r, r.randrange(8, 64), min(128, 4 + int(r.expovariate(1 / 24))), i) for i in range(48)]
+    """Outputs of very different lengths: 4 to 64 tokens, most of them short."""
+    return [body(r, r.randrange(8, 32), min(64, 4 + int(r.expovariate(1 / 12))), i) for i in range(32)]
 
 
 def deep(r):
     """Few streams far into their context: attention and the KV cache are a good part of a step."""
-    return [body(r, 900, 24, i) for i in range(8)]
+    return [body(r, 450, 16, i) for i in range(4)]
 
 
 def long_prompts(r):
-    return [body(r, 1800, 4, i) for i in range(4)]
+    return [body(r, 1000, 4, i) for i in range(2)]
 
 
 # options: of every variant; variants: (name, options); load: (requests, streams at once) of a round
 TECHNIQUES = {
     "batching": {
-        "about": "48 requests of 8 to 63 prompt tokens and 4 to 128 output tokens over 16 connections, 8 sequences at once",
+        "about": "32 requests of 8 to 31 prompt tokens and 4 to 64 output tokens over 16 connections, 8 sequences at once",
         "options": ["--max-num-seqs", 8, "--max-model-len", 512, "--kv-cache-tokens", 4096],
         "variants": [(v, ["--batching", v]) for v in ("continuous", "dynamic", "static")],
         "load": (mixed, 16)},
     "kv": {
-        "about": "8 streams of 900 prompt tokens and 24 output tokens each; a KV cache of 8,192 tokens",
-        "options": ["--max-num-seqs", 8, "--max-model-len", 1024, "--kv-cache-tokens", 8192, "--no-prefix-caching"],
+        "about": "4 streams of 450 prompt tokens and 16 output tokens each; a KV cache of 4,096 tokens",
+        "options": ["--max-num-seqs", 4, "--max-model-len", 512, "--kv-cache-tokens", 4096, "--no-prefix-caching"],
         "variants": [(v, ["--kv-cache-dtype", v]) for v in ("f16", "f32", "bf16", "int8", "q8_0", "fp8", "int4")],
-        "load": (deep, 8)},
+        "load": (deep, 4)},
     "attention": {
-        "about": "4 prompts of 1,800 tokens, 4 output tokens each, one after the other",
-        "options": ["--max-num-seqs", 4, "--max-model-len", 2048, "--kv-cache-tokens", 8192, "--no-prefix-caching"],
+        "about": "2 prompts of 1,000 tokens, 4 output tokens each, one after the other",
+        "options": ["--max-num-seqs", 2, "--max-model-len", 1024, "--kv-cache-tokens", 2048, "--no-prefix-caching"],
         "variants": [(v, ["--attention", v]) for v in ("fused", "unfused")],
         "load": (long_prompts, 1)},
 }
@@ -93,7 +93,7 @@ def run(name, rounds):
     try:
         for v, o in variants:
             servers[v] = vramd_server(*t["options"], *o)
-            measure(servers[v], t, f"warm {name}")
+            run_load(servers[v].port, 1, [body(random.Random(name), 8, 4, 0)])
         for i in range(rounds):
             order = variants if i % 2 == 0 else variants[::-1]
             for v, _ in order:

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "daemon/bridge_parts.h"
+#include "daemon/plan_answer.h"
 
 enum { MAX_OFFLOADED = 64 };
 
@@ -393,6 +394,10 @@ static bool on_offload(port *p, void (*work)(void *), void (*done)(void *), void
     return true;
 }
 
+static status on_plan(port *p, const json_t *body, buf *out, err *e) {
+    return plan_answer_request(out, ((bridge *)p)->m, body, e);
+}
+
 static const port_ops ops = {.submit = on_submit,
                              .cancel = on_cancel,
                              .credit = on_credit,
@@ -402,7 +407,8 @@ static const port_ops ops = {.submit = on_submit,
                              .retry_after_s = bridge_retry_after,
                              .not_ready = bridge_not_ready,
                              .offload = on_offload,
-                             .device_memory = bridge_device_memory};
+                             .device_memory = bridge_device_memory,
+                             .plan = on_plan};
 
 /* ---- life ---- */
 

@@ -2,11 +2,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "api/memory_view.h"
 #include "base/str.h"
 #include "daemon/args.h"
 #include "daemon/commands.h"
-#include "daemon/plan_choose.h"
+#include "daemon/plan_answer.h"
 #include "daemon/serving.h"
 
 extern char **environ;
@@ -101,49 +100,41 @@ static status make_card(const char *memory, char name[32], cuda_card *out, err *
 
 /* The flags of this command beside the options. */
 typedef struct flags {
-    const char *card, *device_memory, *formula, *bandwidth, *goal;
-    bool json, details;
+    const char *card, *device_memory, *formula, *bandwidth, *goal, *lengths, *fit;
+    bool json, details, grid;
 } flags;
 
 /* What they mean, where they need reading. */
 typedef struct asked {
     cuda_card card; /* of --device-memory, and its name */
     char card_name[32];
-    double bandwidth;
+    plan_asked plan;
     plan_goal goal;
+    plan_lengths lengths;
 } asked;
 
-typedef struct answer {
-    plan_verdict verdict;
-    plan_bandwidth bandwidth;
-    plan_choice choice[PLAN_GOALS];
-} answer;
-
-static void print_json(const machine *m, const answer *a, bool rule) {
+static void print_json(const machine *m, const plan_answer *a, const plan_question *q,
+                       const plan_asked *asked) {
     buf b, more;
     buf_init(&b, NULL);
     buf_init(&more, NULL);
-    plan_verdict_json(&more, m, &a->verdict);
-    plan_choices_json(&more, a->choice, m, &a->bandwidth);
-    if (rule) {
-        const rule_of_thumb r = rule_of_thumb_of(m);
-        rule_of_thumb_json(&more, &r);
-    }
-    plan_json(&b, &m->plan, m->on_device ? &m->host_plan : NULL, &m->model->program.config,
-              m->engine_opt.kv_k, m->engine_opt.kv_v, m->device, buf_str(&more));
+    plan_answer_json(&b, &more, a, m, q, asked);
     puts(buf_cstr(&b));
     buf_clear(&more);
     buf_clear(&b);
 }
 
-static void print_text(const machine *m, const answer *a, const plan_question *q,
-                       const flags *f, plan_goal goal) {
+static void print_text(const machine *m, const plan_answer *a, const plan_question *q,
+                       const flags *f, const asked *asked) {
     plan_print(m, &a->verdict, q, f->details);
-    if (f->formula) {
+    if (asked->plan.rule_of_thumb) {
         const rule_of_thumb r = rule_of_thumb_of(m);
         rule_of_thumb_print(&r);
     }
-    plan_choices_print(a->choice, goal, m, &a->bandwidth);
+    if (asked->plan.fit) plan_fit_print(&a->fit, m);
+    if (asked->plan.grid) plan_grid_print(&a->grid, m);
+    if (q->lengths) plan_lengths_print(q->lengths, m);
+    plan_choices_print(a->choice, asked->goal, m, q, &a->bandwidth);
 }
 
 static status read_flags(const flags *f, machine_wish *w, asked *out, err *e) {
@@ -156,7 +147,7 @@ static status read_flags(const flags *f, machine_wish *w, asked *out, err *e) {
         w->card = &out->card;
     }
     if (s == OK && f->bandwidth &&
-        !plan_parse_bandwidth(str_of(f->bandwidth), &out->bandwidth)) {
+        !plan_parse_bandwidth(str_of(f->bandwidth), &out->plan.bandwidth)) {
         err_set(e, ERR_INVALID, "--bandwidth: \"%.40s\" is no bandwidth", f->bandwidth);
         return err_hint(e, "for example 300GB/s");
     }
@@ -164,25 +155,31 @@ static status read_flags(const flags *f, machine_wish *w, asked *out, err *e) {
         err_set(e, ERR_INVALID, "--for: \"%.40s\" is not known", f->goal);
         return err_hint(e, "latency, throughput, context");
     }
+    if (s == OK && f->fit &&
+        (!str_parse_bytes(str_of(f->fit), &out->plan.fit) || out->plan.fit >> 50 ||
+         !out->plan.fit)) {
+        err_set(e, ERR_INVALID, "--fit: \"%.40s\" is no memory", f->fit);
+        return err_hint(e, "for example 24GiB");
+    }
+    if (s == OK && f->lengths) s = plan_lengths_read(&out->lengths, f->lengths, e);
+    out->plan.grid = f->grid;
+    out->plan.rule_of_thumb = f->formula != NULL;
     if (s != OK || !f->formula || strcmp(f->formula, "rule-of-thumb") == 0) return s;
     err_set(e, ERR_INVALID, "--formula: \"%.40s\" is not known", f->formula);
     return err_hint(e, "rule-of-thumb");
 }
 
 static void say(const machine *m, const plan_question *q, const flags *f, const asked *asked) {
-    static answer a; /* large for a stack */
-    plan_judge(&a.verdict, m, q);
-    a.bandwidth = plan_bandwidth_of(m, asked->bandwidth);
-    for (int g = 0; g < PLAN_GOALS; g++)
-        plan_choose(&a.choice[g], (plan_goal)g, m, q, &a.bandwidth);
+    static plan_answer a; /* large for a stack */
+    plan_answer_make(&a, m, q, &asked->plan);
     if (f->json)
-        print_json(m, &a, f->formula != NULL);
+        print_json(m, &a, q, &asked->plan);
     else
-        print_text(m, &a, q, f, asked->goal);
+        print_text(m, &a, q, f, asked);
 }
 
 int cmd_plan(int argc, char **argv) {
-    options o;
+    options o, usual;
     machine m = {0};
     asked asked = {.goal = GOAL_THROUGHPUT};
     err e;
@@ -196,9 +193,13 @@ int cmd_plan(int argc, char **argv) {
                      .formula = args_take_value(&argc, argv, "--formula"),
                      .bandwidth = args_take_value(&argc, argv, "--bandwidth"),
                      .goal = args_take_value(&argc, argv, "--for"),
+                     .lengths = args_take_value(&argc, argv, "--lengths"),
+                     .fit = args_take_value(&argc, argv, "--fit"),
                      .json = args_take_word(&argc, argv, "--json"),
+                     .grid = args_take_word(&argc, argv, "--grid"),
                      .details = args_take_word(&argc, argv, "--details")};
     options_defaults(&o);
+    usual = o;
     status s = options_load(&o, &argc, argv, environ, NULL, &e);
     if (s == OK) s = read_flags(&f, &w, &asked, &e);
     if (s == OK && argc == 2) snprintf(o.model, sizeof o.model, "%s", argv[1]);
@@ -209,9 +210,13 @@ int cmd_plan(int argc, char **argv) {
         s = err_field(&e, "weights");
     }
     if (s == OK || (s == ERR_BUDGET && m.plan.terms.n)) {
-        const plan_question q = {&o, &w};
+        const plan_question q = {.opt = &o,
+                                 .wish = &w,
+                                 .usual = &usual,
+                                 .lengths = f.lengths ? &asked.lengths : NULL};
         say(&m, &q, &f, &asked);
     }
     machine_close(&m);
+    plan_lengths_clear(&asked.lengths);
     return s == OK ? 0 : command_failed("plan", &e);
 }

@@ -10,6 +10,7 @@
 #define COMMAND_LIST(X)                                                                        \
     X(serve, "serve a model over HTTP")                                                        \
     X(generate, "answer one prompt on the terminal")                                           \
+    X(eval, "perplexity of a text, and KL against a stored reference")                         \
     X(plan, "print what a model will take, by class, without loading it")                      \
     X(inspect, "print metadata and tensors of a GGUF file")                                    \
     X(tokenize, "text on stdin to token ids")                                                  \

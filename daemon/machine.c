@@ -24,6 +24,7 @@ enum {
     MIN_LOGIT_ROWS = 16,
     BATCH_WINDOW_US = 20000
 };
+static const uint64_t SCORED_LOGITS_BYTES = 64 << 20;
 
 /* Calibrated on Debian 12, x86-64 (anonymous memory of a daemon after its first requests, minus
  * its ledger; 1, 2 and 4 threads): the C library, libuv, libmicrohttpd's tables, PCRE2's JIT
@@ -73,23 +74,37 @@ static dtype kv_type_of(const char *option, uint32_t value, dtype other) {
     return t;
 }
 
-static void set_engine_options(machine *m, uint32_t logit_rows) {
+/* Rows of a step with logits. Where prompts are scored, every row has them, so that they limit
+ * the rows of a step: as many as SCORED_LOGITS_BYTES hold. */
+static uint32_t logit_rows_of(const machine *m, const machine_wish *w) {
+    const options *o = &m->opt;
+    const uint64_t row = sizeof(float) * (uint64_t)m->model->program.config.n_vocab;
+    uint64_t rows = o->max_num_seqs;
+    if (rows > 1 && rows < MIN_LOGIT_ROWS) rows = MIN_LOGIT_ROWS;
+    if (!w->scores) return (uint32_t)rows;
+    uint64_t wanted = SCORED_LOGITS_BYTES / row;
+    if (wanted > o->max_num_batched_tokens) wanted = o->max_num_batched_tokens;
+    if (rows < MIN_LOGIT_ROWS) rows = MIN_LOGIT_ROWS;
+    return (uint32_t)(rows > wanted ? rows : wanted);
+}
+
+static void set_engine_options(machine *m, const machine_wish *w, uint32_t logit_rows) {
     const options *o = &m->opt;
     const dtype kv = kv_type_of("kv_cache_dtype", o->kv_cache_dtype, DT_F16);
     engine_options *x = &m->engine_opt;
-    *x =
-        (engine_options){.max_rows = o->max_num_batched_tokens,
-                         .max_seqs = o->max_num_seqs,
-                         .max_logit_rows = logit_rows,
-                         .max_model_len = o->max_model_len,
-                         .block_tokens = o->block_size,
-                         .kv_k = kv_type_of("cache_type_k", o->cache_type_k, kv),
-                         .kv_v = kv_type_of("cache_type_v", o->cache_type_v, kv),
-                         .batch_invariant = o->batch_invariant,
-                         .n_threads = o->threads,
-                         .unfused = str_eqz(options_word("attention", o->attention), "unfused"),
-                         .hidden = m->pooling != POOL_OFF,
-                         .plugin = o->cuda_plugin};
+    *x = (engine_options){.max_rows = o->max_num_batched_tokens,
+                          .max_seqs = o->max_num_seqs,
+                          .max_logit_rows = logit_rows,
+                          .max_model_len = o->max_model_len,
+                          .block_tokens = o->block_size,
+                          .kv_k = kv_type_of("cache_type_k", o->cache_type_k, kv),
+                          .kv_v = kv_type_of("cache_type_v", o->cache_type_v, kv),
+                          .batch_invariant = o->batch_invariant,
+                          .n_threads = o->threads,
+                          .hidden = m->pooling != POOL_OFF,
+                          .keep_logits = w->keep_logits,
+                          .plugin = o->cuda_plugin};
+    x->unfused = str_eqz(options_word("attention", o->attention), "unfused");
     CHECK(cpu_isa_by_name(options_word("cpu_isa", o->cpu_isa), &x->isa));
     CHECK(activation_dtype_by_name(options_word("activation_dtype", o->activation_dtype),
                                    &x->activations));
@@ -129,22 +144,19 @@ static status resolve(machine *m, const machine_wish *w, err *e) {
         return err_hint(e, "each running sequence needs a row in a step");
     }
     if (o->request_memory == 0) o->request_memory = wanted_request_memory(o);
-    uint32_t logit_rows = o->max_num_seqs > 1 && o->max_num_seqs < MIN_LOGIT_ROWS
-                              ? MIN_LOGIT_ROWS
-                              : o->max_num_seqs;
-    set_engine_options(m, logit_rows);
-    m->sched_conf =
-        (sched_config){.block_tokens = o->block_size,
-                       .max_seqs = o->max_num_seqs,
-                       .max_waiting = o->max_waiting + o->max_num_seqs,
-                       .max_waiting_tokens = UINT64_MAX,
-                       .max_model_len = o->max_model_len,
-                       .max_rows = o->max_num_batched_tokens,
-                       .max_logit_rows = logit_rows,
-                       .watermark_permille = o->watermark,
-                       .batching = batching_by_name(options_word("batching", o->batching)),
-                       .batch_window_us = BATCH_WINDOW_US,
-                       .prefix_cache = o->prefix_caching};
+    const uint32_t logit_rows = logit_rows_of(m, w);
+    set_engine_options(m, w, logit_rows);
+    m->sched_conf = (sched_config){.block_tokens = o->block_size,
+                                   .max_seqs = o->max_num_seqs,
+                                   .max_waiting = o->max_waiting + o->max_num_seqs,
+                                   .max_waiting_tokens = UINT64_MAX,
+                                   .max_model_len = o->max_model_len,
+                                   .max_rows = o->max_num_batched_tokens,
+                                   .max_logit_rows = logit_rows,
+                                   .watermark_permille = o->watermark,
+                                   .prefix_cache = o->prefix_caching};
+    m->sched_conf.batching = batching_by_name(options_word("batching", o->batching));
+    m->sched_conf.batch_window_us = BATCH_WINDOW_US;
     if (getrandom(m->sched_conf.hash_key, sizeof m->sched_conf.hash_key, GRND_NONBLOCK) < 0)
         m->sched_conf.hash_key[0] = clock_us(); /* early at boot: at least not a constant */
     return OK;
@@ -266,7 +278,7 @@ static status solve(machine *m, const machine_wish *w, err *e) {
     kv.in_proportion = w->in_proportion;
     set_groups(m, &kv);
     list_terms(m, &t);
-    if (w->extra) w->extra(w->arg, m, &t);
+    if (m->extra) m->extra(m->extra_arg, m, &t);
     kv.min_tokens = m->opt.max_model_len;
     kv.max_tokens = (uint64_t)m->opt.max_model_len * m->opt.max_num_seqs;
     kv.want_tokens = m->opt.kv_cache_tokens;
@@ -288,7 +300,7 @@ done:
 }
 
 status machine_plan(machine *m, const options *o, const machine_wish *w, err *e) {
-    *m = (machine){.opt = *o};
+    *m = (machine){.given = *o, .opt = *o, .extra = w->extra, .extra_arg = w->arg};
     status s = open_model(m, w->weights, e);
     if (s == OK) s = default_sampling(&m->sampling, o, m->file, w->greedy ? 0 : 1, e);
     if (s == OK) s = resolve(m, w, e);
@@ -307,8 +319,11 @@ status machine_plan(machine *m, const options *o, const machine_wish *w, err *e)
 
 /* What of a machine depends on its model, its engine and its budgets alone. */
 static void borrow(machine *m, const machine *of, const options *o) {
-    *m = (machine){.opt = *o,
+    *m = (machine){.given = *o,
+                   .opt = *o,
                    .borrowed = true,
+                   .extra = of->extra,
+                   .extra_arg = of->extra_arg,
                    .model = of->model,
                    .counted = of->counted,
                    .text_part = of->text_part,
@@ -336,6 +351,7 @@ status machine_plan_again(machine *m, const machine *of, const options *o,
     status s = resolve(m, w, e);
     m->engine_opt.device = of->engine_opt.device;
     m->engine_opt.n_sms = of->engine_opt.n_sms;
+    if (w->budget) m->budget = *w->budget;
     if (w->uncut) m->budget = m->host_budget = budget_unlimited();
     return s == OK ? solve(m, w, e) : s;
 }

@@ -12,6 +12,7 @@
 #include "text/template.h"
 
 typedef struct machine {
+    options given;    /* by the operator */
     options opt;      /* resolved: no zero that means "by itself" is left, but port */
     checkpoint *file; /* until loaded */
     model *model;
@@ -56,6 +57,8 @@ typedef struct machine {
     const char *names; /* all of them, separated by commas; NULL: name alone */
     sampling sampling; /* defaults: of the options, else of the model file, else of the wish */
     uint64_t n_params, weight_bytes, sched_bytes;
+    void (*extra)(void *arg, const struct machine *, terms *); /* the wish's */
+    void *extra_arg;
     /* of a model file: the vocabulary as it is held, and the parsed headers; 0: a config.json */
     uint64_t tokenizer_bytes, header_bytes;
 } machine;
@@ -66,11 +69,14 @@ typedef struct machine_wish {
     bool elsewhere;     /* for a machine that may have more memory than this one */
     bool uncut;         /* the budgets hold whatever is wanted: for differences between plans */
     bool in_proportion; /* kv_request's */
+    const budget *budget; /* of machine_plan_again, in place of the one that was chosen */
 
     const char *weights;   /* type of the matrices when the model is a config.json */
     const cuda_card *card; /* plan for this device, which need not be here */
     uint32_t at_most_len;  /* max_model_len = 0 means at most this (0: DEFAULT_CONTEXT) */
     bool greedy;           /* temperature 0 where neither options nor model file say; else 1 */
+    bool scores;      /* every row of a prompt yields logits: as many rows as is sensible */
+    bool keep_logits; /* the engine gives them as they were before sampling */
     void (*extra)(void *arg, const machine *, terms *); /* lists its own terms */
     void *arg;
 } machine_wish;
@@ -79,9 +85,9 @@ typedef struct machine_wish {
  * filled in. In any case machine_close(m) afterwards. */
 status machine_plan(machine *m, const options *, const machine_wish *, err *);
 /* The plan of the same model on the same engine within the same budgets (but for the wish's
- * uncut), with other options: reads no file. of: planned, or loaded; it lends its model until *m
+ * budget and uncut), with other options: reads no file. of: planned, or loaded; it lends its model until *m
  * is closed. Options of model, templates, tokenizer, engine and budget must be those of of; the
- * wish's weights and card do not count. Any thread; errors as machine_plan. */
+ * wish's weights, card and extra do not count. Any thread; errors as machine_plan. */
 status machine_plan_again(machine *, const machine *of, const options *, const machine_wish *,
                           err *);
 /* The ledger and what must exist before loading: the pool of requests. */

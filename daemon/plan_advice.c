@@ -8,14 +8,16 @@
 #include "daemon/plan_report.h"
 
 /* Plans with one thing changed, and notes it where it fits and vramd can serve it as well as
- * before. */
+ * before. anew: for other weights or another device. */
 static bool try_remedy(plan_verdict *v, const machine *m, const options *o,
-                       const machine_wish *w, const char *change) {
+                       const machine_wish *w, bool anew, const char *change) {
     machine other;
     err e;
     if (v->n_remedies == PLAN_REMEDIES) return false;
-    bool helps = machine_plan(&other, o, w, &e) == OK &&
-                 (m->not_served[0] || !other.not_served[0]) && other.on_device == m->on_device;
+    const status s =
+        anew ? machine_plan(&other, o, w, &e) : machine_plan_again(&other, m, o, w, &e);
+    bool helps = s == OK && (m->not_served[0] || !other.not_served[0]) &&
+                 other.on_device == m->on_device;
     if (helps) {
         plan_remedy *r = &v->remedy[v->n_remedies++];
         snprintf(r->change, sizeof r->change, "%s", change);
@@ -36,7 +38,7 @@ static void try_weights(plan_verdict *v, const machine *m, const plan_question *
         if ((double)m->weight_bytes * 8 / (double)params < bits[i] * 1.05) continue;
         w.weights = types[i];
         snprintf(change, sizeof change, "--weights %s", types[i]);
-        try_remedy(v, m, q->opt, &w, change);
+        try_remedy(v, m, q->opt, &w, true, change);
     }
 }
 
@@ -47,7 +49,7 @@ static void try_length(plan_verdict *v, const machine *m, const plan_question *q
         if (n >= m->opt.max_model_len) continue;
         o.max_model_len = n;
         snprintf(change, sizeof change, "--max-model-len %u", n);
-        if (try_remedy(v, m, &o, q->wish, change)) return;
+        if (try_remedy(v, m, &o, q->wish, false, change)) return;
     }
 }
 
@@ -59,7 +61,7 @@ static void try_sequences(plan_verdict *v, const machine *m, const plan_question
         if (o.max_num_batched_tokens > 16 * n) o.max_num_batched_tokens = 16 * n;
         snprintf(change, sizeof change, "--max-num-seqs %u --max-num-batched-tokens %u", n,
                  o.max_num_batched_tokens);
-        if (try_remedy(v, m, &o, q->wish, change)) return;
+        if (try_remedy(v, m, &o, q->wish, false, change)) return;
     }
 }
 
@@ -79,7 +81,7 @@ static void try_cards(plan_verdict *v, const machine *m, const plan_question *q)
     w.card = best;
     snprintf(o.memory, sizeof o.memory, "auto");
     snprintf(change, sizeof change, "--device %s", best->name);
-    try_remedy(v, m, &o, &w, change);
+    try_remedy(v, m, &o, &w, true, change);
 }
 
 static void judge_refused(plan_verdict *v, const machine *m, const plan_question *q) {
@@ -93,10 +95,10 @@ static void judge_refused(plan_verdict *v, const machine *m, const plan_question
                  bytes_human(v->more_bytes, more), bytes_human(p->smallest_budget_bytes, least),
                  bytes_human(b->bytes, have), host ? " of host memory" : "");
     if (host) return;
-    try_weights(v, m, q);
+    if (!m->borrowed) try_weights(v, m, q);
     try_length(v, m, q);
     try_sequences(v, m, q);
-    if (m->on_device) try_cards(v, m, q);
+    if (m->on_device && !m->borrowed) try_cards(v, m, q);
     if (m->on_device && b->bytes) v->n_cards = ceil_div(p->smallest_budget_bytes, b->bytes);
     if (v->n_remedies)
         snprintf(v->text + n, sizeof v->text - (size_t)n,

@@ -34,7 +34,6 @@ typedef struct search {
     const plan_question *q;
     const plan_bandwidth *speed;
     plan_goal goal;
-    options usual; /* the defaults */
     plan_choice *best;
     double best_score;
 } search;
@@ -59,15 +58,19 @@ static double most_kl(const machine *m) {
     return w && w->kl > KL_FREE ? w->kl : KL_FREE;
 }
 
-/* What its sequences hold of the cache, on the mean, where they may have this length. */
-static double held(uint32_t length) {
-    return length / 2.0;
+/* Tokens that its sequences hold of the cache, on the mean: by the lengths of the requests, or
+ * half of the longest. */
+static double held(const search *x, const machine *m) {
+    plan_held h;
+    const plan_lengths *l = x->q->lengths;
+    const uint32_t bt = m->plan.block_tokens, length = m->opt.max_model_len;
+    return l && plan_lengths_held(l, length, bt, 0, &h) ? h.mean * bt : length / 2.0;
 }
 
 static void fill(plan_choice *c, const search *x, const machine *m, const options *o,
                  const quality_row *quality) {
     const plan *p = &m->plan, *h = m->on_device ? &m->host_plan : p;
-    const double tokens = held(m->opt.max_model_len);
+    const double tokens = held(x, m);
     *c = (plan_choice){.found = true,
                        .opt = *o,
                        .kv_k = m->engine_opt.kv_k,
@@ -75,7 +78,7 @@ static void fill(plan_choice *c, const search *x, const machine *m, const option
                        .quality = quality,
                        .bytes = plan_peak_bytes(p),
                        .host_bytes = plan_peak_bytes(h),
-                       .kv_bytes = p->kv_bytes,
+                       .kv_bytes = terms_sum(&p->terms, MEM_KV),
                        .tokens_per_sequence = tokens,
                        .cpus = m->on_device ? 2 : m->opt.threads};
     if (x->speed->bytes_per_s > 0) {
@@ -86,31 +89,36 @@ static void fill(plan_choice *c, const search *x, const machine *m, const option
              (unsigned long long)ceil_div(c->bytes, 1 << 20));
 }
 
-/* Plans for n sequences of that length at once. False: it does not hold them. */
+/* Plans for n sequences at once: of that length each, or as the requests are. False: it does not
+ * hold them. */
 static bool plan_for(machine *m, const search *x, options *o, uint32_t n, uint32_t length) {
+    const plan_lengths *l = x->q->lengths;
     err e;
     o->max_num_seqs = n;
     o->max_model_len = length;
-    o->kv_cache_tokens = (uint64_t)n * length;
+    o->kv_cache_tokens = l ? plan_lengths_tokens(l, n, length, o->block_size) : 0;
+    const bool by_lengths = o->kv_cache_tokens > 0;
+    if (!by_lengths) o->kv_cache_tokens = (uint64_t)n * length;
     if (o->max_num_batched_tokens < n) o->max_num_batched_tokens = n;
-    return machine_plan_again(m, x->m, o, x->q->wish, &e) == OK &&
-           plan_sequences(&m->plan) >= n;
+    if (machine_plan_again(m, x->m, o, x->q->wish, &e) != OK) return false;
+    if (by_lengths) return plan_lengths_concurrency(l, m).sure >= n - 1e-6;
+    return plan_sequences(&m->plan) >= n;
 }
 
 /* By reading alone; without a bandwidth the order is the same. */
-static double rate(const machine *m, uint32_t n) {
-    return n / plan_step_bytes(m, n, held(m->opt.max_model_len));
+static double rate(const search *x, const machine *m, uint32_t n) {
+    return n / plan_step_bytes(m, n, held(x, m));
 }
 
 /* The number of sequences that the goal wants, as if memory were no limit. */
 static uint32_t wanted_seqs(const search *x, const machine *m) {
     const uint32_t most = m->on_device ? MOST_SEQS_DEVICE : MOST_SEQS_CPU;
     uint32_t n = 1;
-    if (x->q->opt->max_num_seqs != x->usual.max_num_seqs) return x->q->opt->max_num_seqs;
-    if (x->goal == GOAL_CONTEXT) return x->usual.max_num_seqs;
+    if (x->q->opt->max_num_seqs != x->q->usual->max_num_seqs) return x->q->opt->max_num_seqs;
+    if (x->goal == GOAL_CONTEXT) return x->q->usual->max_num_seqs;
     for (; n < most; n *= 2) {
-        const double gain = rate(m, 2 * n) / rate(m, n);
-        const double each = rate(m, 2 * n) / (2 * n) / rate(m, 1);
+        const double gain = rate(x, m, 2 * n) / rate(x, m, n);
+        const double each = rate(x, m, 2 * n) / (2 * n) / rate(x, m, 1);
         if (x->goal == GOAL_LATENCY ? each < UNDISTURBED : gain < DOUBLING) break;
     }
     return n;
@@ -120,8 +128,8 @@ static uint32_t wanted_seqs(const search *x, const machine *m) {
 static void offer(search *x, const machine *m, const options *o, const quality_row *quality) {
     const uint32_t n = o->max_num_seqs;
     const double score = x->goal == GOAL_CONTEXT   ? o->max_model_len
-                         : x->goal == GOAL_LATENCY ? rate(m, 1)
-                                                   : rate(m, n);
+                         : x->goal == GOAL_LATENCY ? rate(x, m, 1)
+                                                   : rate(x, m, n);
     if (x->best->found && score <= x->best_score * WORTH) return;
     x->best_score = score;
     fill(x->best, x, m, o, quality);
@@ -129,7 +137,7 @@ static void offer(search *x, const machine *m, const options *o, const quality_r
 
 /* The most sequences of that length, up to those wanted. */
 static bool most_seqs(search *x, options o, uint32_t length, const quality_row *quality) {
-    const bool given = x->q->opt->max_num_seqs != x->usual.max_num_seqs;
+    const bool given = x->q->opt->max_num_seqs != x->q->usual->max_num_seqs;
     const uint32_t rows = o.max_num_batched_tokens;
     machine m;
     uint32_t n = given ? o.max_num_seqs : 1;
@@ -154,7 +162,7 @@ static bool most_seqs(search *x, options o, uint32_t length, const quality_row *
 /* The longest sequence that fits, alone or as many as are given. 0: none. */
 static uint32_t longest(const search *x, options o) {
     const uint32_t trained = x->m->model->program.config.n_ctx_train;
-    const uint32_t n = o.max_num_seqs != x->usual.max_num_seqs ? o.max_num_seqs : 1;
+    const uint32_t n = o.max_num_seqs != x->q->usual->max_num_seqs ? o.max_num_seqs : 1;
     uint32_t lo = 0, hi = ceil_div(trained, LEN_STEP);
     while (lo < hi) {
         const uint32_t mid = hi - (hi - lo) / 2, len = mid * LEN_STEP;
@@ -172,9 +180,11 @@ static void try_type(search *x, options o, const quality_row *quality) {
     const options *given = x->q->opt;
     const uint32_t most = x->m->on_device ? MOST_ROWS_DEVICE : MOST_ROWS_CPU;
     uint32_t length = x->m->opt.max_model_len;
-    const bool rows_given = given->max_num_batched_tokens != x->usual.max_num_batched_tokens;
+    const bool rows_given =
+        given->max_num_batched_tokens != x->q->usual->max_num_batched_tokens;
     if (!rows_given) o.max_num_batched_tokens = LEAST_ROWS;
-    if (x->goal == GOAL_CONTEXT && !given->max_model_len) length = longest(x, o);
+    if (x->goal == GOAL_CONTEXT && given->max_model_len == x->q->usual->max_model_len)
+        length = longest(x, o);
     if (length == 0) return;
     if (x->goal != GOAL_THROUGHPUT || rows_given) {
         most_seqs(x, o, length, quality);
@@ -187,29 +197,22 @@ static void try_type(search *x, options o, const quality_row *quality) {
     }
 }
 
-/* The better a type's quality, the earlier it comes: others must be worth it. */
+/* In the order of the table: the better a type's quality, the earlier it comes; a later one must be
+ * worth it. */
 static void try_types(search *x) {
     const double most = most_kl(x->m);
-    const quality_row *last = NULL;
-    for (;;) {
-        const quality_row *next = NULL;
-        for (size_t i = 0; quality_at(i); i++) {
-            const quality_row *r = quality_at(i);
-            if (r->cache && r->kl <= most && (!last || r->kl > last->kl) &&
-                (!next || r->kl < next->kl))
-                next = r;
-        }
-        if (!next) return;
-        last = next;
+    const quality_row *row;
+    for (size_t i = 0; (row = quality_at(i)); i++) {
         options o = *x->q->opt;
         uint32_t t = 0;
         str word;
+        if (!row->cache || row->kl > most) continue;
         while (!str_eqz(word = options_word("kv_cache_dtype", t), "?") &&
-               !str_eqz(word, next->type))
+               !str_eqz(word, row->type))
             t++;
         if (str_eqz(word, "?")) continue;
         o.kv_cache_dtype = t;
-        try_type(x, o, next);
+        try_type(x, o, row);
     }
 }
 
@@ -218,10 +221,10 @@ void plan_choose(plan_choice *out, plan_goal goal, const machine *m, const plan_
     search x = {.m = m, .q = q, .speed = speed, .goal = goal, .best = out};
     const options *o = q->opt;
     out->found = false;
-    options_defaults(&x.usual);
     if (m->not_served[0]) return;
-    if (o->kv_cache_dtype == x.usual.kv_cache_dtype &&
-        o->cache_type_k == x.usual.cache_type_k && o->cache_type_v == x.usual.cache_type_v) {
+    if (o->kv_cache_dtype == q->usual->kv_cache_dtype &&
+        o->cache_type_k == q->usual->cache_type_k &&
+        o->cache_type_v == q->usual->cache_type_v) {
         try_types(&x);
         return;
     }

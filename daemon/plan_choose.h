@@ -33,7 +33,7 @@ typedef struct plan_choice {
     uint32_t cpus;
 } plan_choice;
 
-/* Options that differ from their defaults are kept as they were given; only the others are
+/* Options that differ from the usual ones are kept as they were given; only the others are
  * chosen. A smaller type of KV is taken where it gains more than a tenth and costs no more than
  * KL 0.001 or what the type of the weights costs.
  * m: planned, OK or ERR_BUDGET, of the question's options. */
@@ -46,11 +46,12 @@ void plan_choose(plan_choice *, plan_goal, const machine *m, const plan_question
 enum { PLAN_DRIVER_MIB = 1024 };
 uint64_t plan_limit_mib(const plan_choice *, bool on_device);
 
-/* The three goals side by side, then what to paste for one. On stdout. */
+/* The three goals side by side, then what to paste for one: what differs from the usual options.
+ * On stdout. */
 void plan_choices_print(const plan_choice all[PLAN_GOALS], plan_goal paste, const machine *,
-                        const plan_bandwidth *);
+                        const plan_question *, const plan_bandwidth *);
 /* A member of the plan's JSON object, with a comma in front. */
 void plan_choices_json(buf *, const plan_choice all[PLAN_GOALS], const machine *,
-                       const plan_bandwidth *);
+                       const plan_question *, const plan_bandwidth *);
 
 #endif

@@ -28,7 +28,7 @@ static void cell_type(const plan_choice *c, char out[32]) {
 }
 static void cell_kl(const plan_choice *c, char out[32]) {
     if (c->quality)
-        snprintf(out, 32, "%.2g", c->quality->kl);
+        snprintf(out, 32, "%.6f", c->quality->kl);
     else
         snprintf(out, 32, "not measured");
 }
@@ -74,11 +74,11 @@ static void print_table(const plan_choice *all, const plan_bandwidth *b) {
             print_row(all, row[i].name, row[i].write);
 }
 
-static void print_notes(const plan_choice *all, const plan_bandwidth *b) {
+static void print_notes(const plan_choice *all, const plan_bandwidth *b, bool by_lengths) {
     const quality_row *said[PLAN_GOALS] = {0};
     if (b->bytes_per_s > 0)
-        printf("* estimate, at most: memory read at %.0f GB/s (%s), sequences half full\n",
-               b->bytes_per_s / 1e9, b->source);
+        printf("* estimate, at most: memory read at %.0f GB/s (%s), sequences %s\n",
+               b->bytes_per_s / 1e9, b->source, by_lengths ? "as long as those" : "half full");
     else
         printf("no estimate of tokens/s: the bandwidth is %s\n", b->source);
     for (int g = 0; g < PLAN_GOALS; g++) {
@@ -87,7 +87,7 @@ static void print_notes(const plan_choice *all, const plan_bandwidth *b) {
         for (int i = 0; i < g; i++) known |= said[i] == q;
         said[g] = q;
         if (!known)
-            printf("%s: KL %.2g, top-1 %.1f %%, perplexity %+.2f %%; %s, %u tokens (%s)\n",
+            printf("%s: KL %.6f, top-1 %.1f %%, perplexity %+.2f %%; %s, %u tokens (%s)\n",
                    q->type, q->kl, q->top1, q->perplexity, q->model, q->tokens, q->source);
     }
 }
@@ -100,28 +100,27 @@ static void resources(const plan_choice *c, bool on_device, char *out, size_t ca
              c->cpus, mib, mib, on_device ? ", nvidia.com/gpu: 1" : "");
 }
 
-static void print_paste(const plan_choice *c, plan_goal g, const machine *m) {
-    options usual;
+static void print_paste(const plan_choice *c, plan_goal g, const machine *m,
+                        const plan_question *q) {
     char text[160];
     printf("\n# vramd.conf for %s (--for", plan_goal_name(g));
     for (int i = 0, n = 0; i < PLAN_GOALS; i++)
         if (i != (int)g) printf("%s %s", n++ ? " |" : "", plan_goal_name((plan_goal)i));
     puts(" prints the others)");
-    options_defaults(&usual);
-    options_print_changed(stdout, &c->opt, &usual);
+    options_print_changed(stdout, &c->opt, q->usual);
     resources(c, m->on_device, text, sizeof text);
     printf("# systemd:    MemoryMax=%lluM\n# Kubernetes: %s\n",
            (unsigned long long)plan_limit_mib(c, m->on_device), text);
 }
 
 void plan_choices_print(const plan_choice all[PLAN_GOALS], plan_goal paste, const machine *m,
-                        const plan_bandwidth *b) {
+                        const plan_question *q, const plan_bandwidth *b) {
     bool any = false;
     for (int g = 0; g < PLAN_GOALS; g++) any |= all[g].found;
     if (!any) return;
     print_table(all, b);
-    print_notes(all, b);
-    if (all[paste].found) print_paste(&all[paste], paste, m);
+    print_notes(all, b, q->lengths != NULL);
+    if (all[paste].found) print_paste(&all[paste], paste, m, q);
 }
 
 /* ---- JSON ---- */
@@ -136,14 +135,12 @@ static void member_str(buf *b, const char *name, const char *v) {
     json_str_lossy(b, str_of(v));
 }
 
-static void conf_json(buf *b, const options *o) {
-    options usual;
+static void conf_json(buf *b, const options *o, const options *usual) {
     char *text = NULL;
     size_t n = 0;
     FILE *f = open_memstream(&text, &n);
-    options_defaults(&usual);
     if (f) {
-        options_print_changed(f, o, &usual);
+        options_print_changed(f, o, usual);
         fclose(f);
     }
     member_str(b, "conf", text ? text : "");
@@ -168,7 +165,8 @@ static void quality_json(buf *b, const quality_row *q) {
     buf_addc(b, '}');
 }
 
-static void choice_json(buf *b, plan_goal g, const plan_choice *c, const machine *m) {
+static void choice_json(buf *b, plan_goal g, const plan_choice *c, const machine *m,
+                        const plan_question *q) {
     const options *o = &c->opt;
     buf_addf(b, "{\"goal\":\"%s\"", plan_goal_name(g));
     member(b, "max_model_len", o->max_model_len);
@@ -186,13 +184,13 @@ static void choice_json(buf *b, plan_goal g, const plan_choice *c, const machine
                  ",\"estimate\":{\"tokens_per_s_of_one\":%.2f,\"tokens_per_s_of_all\":%.2f,"
                  "\"tokens_per_sequence\":%.1f}",
                  c->speed_one, c->speed_each * o->max_num_seqs, c->tokens_per_sequence);
-    conf_json(b, o);
+    conf_json(b, o, q->usual);
     limits_json(b, c, m->on_device);
     buf_addc(b, '}');
 }
 
 void plan_choices_json(buf *b, const plan_choice all[PLAN_GOALS], const machine *m,
-                       const plan_bandwidth *bw) {
+                       const plan_question *q, const plan_bandwidth *bw) {
     bool any = false;
     buf_addf(b, ",\"bandwidth\":{\"bytes_per_s\":%.0f", bw->bytes_per_s);
     member_str(b, "source", bw->source);
@@ -201,7 +199,7 @@ void plan_choices_json(buf *b, const plan_choice all[PLAN_GOALS], const machine 
         if (!all[g].found) continue;
         if (any) buf_addc(b, ',');
         any = true;
-        choice_json(b, (plan_goal)g, &all[g], m);
+        choice_json(b, (plan_goal)g, &all[g], m, q);
     }
     buf_addc(b, ']');
 }

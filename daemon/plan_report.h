@@ -4,12 +4,14 @@
 #define VRAMD_DAEMON_PLAN_REPORT_H
 
 #include "base/buf.h"
-#include "daemon/machine.h"
+#include "daemon/plan_lengths.h"
 
 /* What was asked for, so that it can be planned again with one thing changed. */
 typedef struct plan_question {
-    const options *opt;       /* as given, not resolved */
-    const machine_wish *wish; /* likewise */
+    const options *opt;          /* as given, not resolved */
+    const machine_wish *wish;    /* likewise */
+    const options *usual;        /* what opt is compared with: a difference is a wish */
+    const plan_lengths *lengths; /* of the requests; NULL: not known */
 } plan_question;
 
 /* One change after which it fits. */

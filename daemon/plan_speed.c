@@ -44,7 +44,8 @@ plan_bandwidth plan_bandwidth_of(const machine *m, double given) {
     return b;
 }
 
-/* Rows of the embedding are looked up, unless it is the output matrix too. */
+/* Of the weights as they are held. Rows of the embedding are looked up, unless it is the output
+ * matrix too. */
 static double weights_read(const machine *m, uint32_t n) {
     const program *p = &m->model->program;
     double all = 0, read = 0;
@@ -59,7 +60,7 @@ static double weights_read(const machine *m, uint32_t n) {
         all += bytes;
         read += bytes * share;
     }
-    return all > 0 ? read * (double)m->weight_bytes / all : 0;
+    return all > 0 ? read * (double)terms_sum(&m->plan.terms, MEM_WEIGHTS) / all : 0;
 }
 
 double plan_step_bytes(const machine *m, uint32_t n, double tokens) {

@@ -182,9 +182,14 @@ static void print_heading(const machine *m, const plan_verdict *v) {
 void plan_print(const machine *m, const plan_verdict *v, const plan_question *q, bool details) {
     print_heading(m, v);
     print_memory(&m->plan, details);
-    if (m->on_device) {
+    if (m->on_device && details) {
         puts("\nhost memory beside it:");
-        print_memory(&m->host_plan, details);
+        print_memory(&m->host_plan, true);
+    } else if (m->on_device) {
+        char a[32], b[32];
+        printf("%-24s %18s %10s  of the host's memory\n", "beside it",
+               bytes_grouped(plan_peak_bytes(&m->host_plan), a),
+               bytes_human(plan_peak_bytes(&m->host_plan), b));
     }
     if (!v->fits) return;
     print_cache(m);

@@ -9,6 +9,7 @@ static const char prototype[] = "prototype: torch, float32 weights";
 static const char llama_cpp[] = "llama.cpp, tools/perplexity/README.md";
 static const char smollm2[] = "SmolLM2-135M-Instruct", llama3[] = "Llama-3-8B";
 
+/* Of the cache and of weights, each from the best to the worst: the search goes by this order. */
 // clang-format off
 static const quality_row rows[] = {
     {"f16",  true, 0.000001, 100.0,  0.00, 2048, smollm2, prototype},

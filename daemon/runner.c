@@ -28,7 +28,7 @@ struct runner {
     int32_t *token;      /* [max_seqs][MAX_RUN] */
     uint32_t *n_tokens;  /* [max_seqs] */
     uint32_t *masks;     /* [max_seqs][mask_words]: by slot, of jobs with allow */
-    uint32_t mask_words;
+    uint32_t mask_words, n_vocab;
     uint32_t last_rows, last_tokens;
     err error;
 };
@@ -70,6 +70,7 @@ runner *runner_init(void *mem, const sched_config *c, uint32_t n_vocab, sched *s
     at += part(c->max_seqs, sizeof(uint32_t));
     r->masks = (uint32_t *)at;
     r->mask_words = sampling_mask_words(n_vocab);
+    r->n_vocab = n_vocab;
     return r;
 }
 
@@ -87,6 +88,7 @@ static void show_rows(const runner *r, const sched_event *ev, const sched_step_s
         e->scored = res->scored + row;
         e->n_scored = ev->n_rows - (last ? 1 : 0);
         e->first_scored = ev->first_pos + 1;
+        if (res->logits) e->logits = res->logits + (size_t)row * r->n_vocab;
     }
     if (!res->hidden) return;
     e->hidden = res->hidden + (size_t)row * res->n_embd;

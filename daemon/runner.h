@@ -27,13 +27,15 @@ struct runner_job {
 };
 
 /* One thing that happened. token: [event->n_tokens], for EVENT_TOKEN. For EVENT_PREFILLED:
- * scored, n_scored, first_scored: prompt tokens scored by this step; hidden: the hidden states
+ * scored, n_scored, first_scored: prompt tokens scored by this step; logits: the rows that scored
+ * them, where the engine keeps them; hidden: the hidden states
  * of n_hidden prompt rows, in order, where the engine gives them. Borrowed for the call. */
 typedef struct runner_event {
     const sched_event *event;
     const sampled *token;
     const sampled *scored;
     uint32_t n_scored, first_scored;
+    const float *logits; /* [n_scored][n_vocab] */
     const float *hidden; /* [n_hidden][n_embd] */
     uint32_t n_hidden, n_embd;
     uint64_t now_us;

@@ -45,6 +45,7 @@ typedef struct engine_options {
     bool unfused;         /* CPU: attention writes all scores out (attention_unfused.h) */
     bool hidden;          /* CPU: steps give step_result.hidden, too */
     bool eager;           /* CUDA, tests: no graphs */
+    bool keep_logits;     /* steps give step_result.logits, too */
     const char *plugin;   /* CUDA: path of vramd-cuda.so; NULL or "": looked for */
 } engine_options;
 
@@ -87,7 +88,7 @@ typedef struct step_result {
     const uint32_t *n_tokens;
     uint32_t max_run;
     const sampled *scored; /* [n_logit_rows]; of rows that scored */
-    /* [n_logit_rows][n_vocab] before sampling, or NULL; only after keep_logits */
+    /* [n_logit_rows][n_vocab] before sampling; NULL unless engine_options.keep_logits */
     const float *logits;
     /* [n_logit_rows][n_embd]: what the model's last norm gave, of which logits are made; NULL
      * unless engine_options.hidden */
@@ -116,9 +117,6 @@ typedef struct backend {
     status (*submit)(engine *, const batch *, err *);
     status (*collect)(engine *, step_result *, err *); /* the oldest submitted step */
     void (*info)(const engine *, engine_info *);
-    /* Tests and golden runs: keep the raw logits of each step for step_result.logits. Takes
-     * heap memory outside the plan. */
-    status (*keep_logits)(engine *, err *);
     /* What the driver says of the device; NULL for an engine without memory of its own. Any
      * thread; takes microseconds. False: no answer. */
     bool (*device_memory)(const engine *, device_memory *out);

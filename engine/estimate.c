@@ -37,7 +37,8 @@ static void arena_terms(const program *p, const engine_options *o, bool on_devic
     terms_add(t, MEM_ACTIVATIONS, TERM_ASSUMED,
               o->max_rows * columns_at_once(&p->config) * (on_device ? 2 : 4),
               "values of %u rows", o->max_rows);
-    terms_add(t, MEM_LOGITS, TERM_EXACT, 4ull * o->max_logit_rows * p->config.n_vocab,
+    terms_add(t, MEM_LOGITS, TERM_EXACT,
+              (o->keep_logits ? 8ull : 4ull) * o->max_logit_rows * p->config.n_vocab,
               "%u rows of %u", o->max_logit_rows, p->config.n_vocab);
     terms_add(t, MEM_WORKSPACE, TERM_ASSUMED, on_device ? workspace : workspace * o->n_threads,
               "scratch of the kernels");

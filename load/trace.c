@@ -13,6 +13,7 @@
 enum { MAX_TOKENS_OF_A_ROW = 1 << 24 };
 
 static const str azure_head = {"TIMESTAMP,ContextTokens,GeneratedTokens", 39};
+static const str lengths_head = {"prompt,output", 13};
 
 static void *grow(void *p, size_t *cap, size_t need, size_t each) {
     if (need <= *cap) return p;
@@ -85,15 +86,18 @@ static bool take_time(str *s, uint64_t *us) {
     return true;
 }
 
-static status azure_row(load_trace *t, str line, size_t number, uint64_t *first, err *e) {
-    uint64_t at, prompt, output;
+/* timed: a time comes before the counts; else all rows are at 0. */
+static status csv_row(load_trace *t, str line, size_t number, bool timed, uint64_t *first,
+                      err *e) {
+    uint64_t at = 0, prompt, output;
     str s = line;
-    if (!take_time(&s, &at) || !take_char(&s, ',') || !take_number(&s, &prompt) ||
+    if ((timed && (!take_time(&s, &at) || !take_char(&s, ','))) || !take_number(&s, &prompt) ||
         !take_char(&s, ',') || !take_number(&s, &output) || s.len ||
         prompt > MAX_TOKENS_OF_A_ROW || output > MAX_TOKENS_OF_A_ROW) {
-        err_set(e, ERR_FORMAT, "line %zu of the trace is no time and two counts: \"%.*s\"",
-                number, (int)(line.len < 60 ? line.len : 60), line.ptr);
-        return err_hint(e, "rows look like 2023-11-16 18:17:03.9799600,4808,10");
+        err_set(e, ERR_FORMAT, "line %zu of the trace is no%s two counts: \"%.*s\"", number,
+                timed ? " time and" : "", (int)(line.len < 60 ? line.len : 60), line.ptr);
+        return err_hint(e, "rows look like %s4808,10",
+                        timed ? "2023-11-16 18:17:03.9799600," : "");
     }
     if (t->n == 0) *first = at;
     if (at < *first)
@@ -168,7 +172,7 @@ static str take_line(str *text) {
 }
 
 status load_trace_parse(load_trace *t, str text, size_t limit, err *e) {
-    bool json = text.len && text.ptr[0] == '{';
+    bool json = text.len && text.ptr[0] == '{', timed = true;
     uint64_t first = 0;
     for (size_t number = 1; text.len && (!limit || t->n < limit); number++) {
         str line = take_line(&text);
@@ -177,11 +181,14 @@ status load_trace_parse(load_trace *t, str text, size_t limit, err *e) {
         if (json)
             s = mooncake_row(t, line, number, &first, e);
         else if (number > 1)
-            s = azure_row(t, line, number, &first, e);
+            s = csv_row(t, line, number, timed, &first, e);
+        else if (str_eq(line, lengths_head))
+            timed = false;
         else if (!str_eq(line, azure_head)) {
-            err_set(e, ERR_FORMAT, "the trace starts with neither \"%s\" nor a JSON object",
-                    azure_head.ptr);
-            return err_hint(e, "give an Azure CSV or a Mooncake JSON-lines trace");
+            err_set(e, ERR_FORMAT,
+                    "the trace starts with neither \"%s\" nor \"%s\" nor a JSON object",
+                    azure_head.ptr, lengths_head.ptr);
+            return err_hint(e, "give an Azure CSV or a Mooncake JSON-lines trace, or lengths");
         }
         if (s != OK) return s;
     }
@@ -193,7 +200,7 @@ status load_trace_read(load_trace *t, const char *path, size_t limit, err *e) {
     if (!f) {
         err_set(e, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "cannot open the trace %s: %s",
                 path, strerror(errno));
-        return err_hint(e, "give --trace the path of a readable file");
+        return err_hint(e, "give the path of a readable file");
     }
     buf b;
     buf_init(&b, NULL);

@@ -5,7 +5,8 @@
  * like "2023-11-16 18:17:03.9799600,4808,10"; times are taken from the first row on.
  * Mooncake (mooncake_*_trace.jsonl): a JSON object a line: "timestamp" in ms from the start,
  * "input_length", "output_length", and "hash_ids", one for each 512 tokens of the prompt: equal
- * ids are equal tokens. */
+ * ids are equal tokens.
+ * Lengths alone: "prompt,output", then rows like "4808,10"; all come at time 0. */
 #ifndef VRAMD_LOAD_TRACE_H
 #define VRAMD_LOAD_TRACE_H
 

@@ -2,7 +2,9 @@
 #include "text/reply_rules.h"
 
 #include "text/reply_in.h"
+#include "text/reply_literal.h"
 
+#include <stdio.h>
 #include <string.h>
 
 typedef struct builder {
@@ -147,17 +149,41 @@ static status tagged(const builder *b, const json_t *root, rule *out) {
     return OK;
 }
 
-static status arguments(const builder *b, const json_t *root, rule *out) {
-    switch (b->p->format->args) {
-    case ARGS_JSON: return schema(b, root, out);
-    case ARGS_TAGGED: return tagged(b, root, out);
-    case ARGS_PYTHON:
-        *out = seq3(b, bytes(b, "("), rules_any_until_end(b->r), bytes(b, ")"));
-        break;
-    case ARGS_BARE:
-        *out = seq3(b, bytes(b, "{"), rules_any_until_end(b->r), bytes(b, "}"));
-        break;
+/* <parameter=KEY>VALUE</parameter>, with any keys and values. */
+static rule any_tagged(const builder *b) {
+    const rule_range letters[] = {{'A', 'Z'}, {'a', 'z'}, {'0', '9'}, {'_', '_'}, {'-', '-'}};
+    const rule key = rules_repeat(b->r, rules_class(b->r, letters, 5), 1, RULE_UNBOUNDED);
+    rule head = seq3(b, mark(b, MARK_KEY), key, mark(b, MARK_KEY_END));
+    if (b->p->format->typed) {
+        const rule word = rules_alt(b->r, (rule[]){bytes(b, "true"), bytes(b, "false")}, 2);
+        head = seq3(b, head, word, bytes(b, "\">"));
     }
+    const rule value = seq2(b, blank_mark(b, MARK_VALUE), until(b, MARK_VALUE_END));
+    return rules_repeat(b->r, seq3(b, b->blank, head, value), 0, RULE_UNBOUNDED);
+}
+
+static rule literals(const builder *b, const json_t *root) {
+    literal_form f = {.python = b->p->format->args == ARGS_PYTHON};
+    if (!f.python) {
+        f.quote = mark(b, MARK_QUOTE);
+        f.text = until(b, MARK_QUOTE);
+    }
+    return literal_arguments(b->r, &f, root);
+}
+
+static status any_arguments(const builder *b, rule *out) {
+    const reply_args form = b->p->format->args;
+    if (form == ARGS_JSON) return schema(b, NULL, out);
+    *out = form == ARGS_TAGGED ? any_tagged(b) : literals(b, NULL);
+    return OK;
+}
+
+/* Of a tool without a schema: none in forms other than JSON. */
+static status arguments(const builder *b, const json_t *root, rule *out) {
+    const reply_args form = b->p->format->args;
+    if (form == ARGS_JSON) return schema(b, root, out);
+    if (form == ARGS_TAGGED) return tagged(b, root, out);
+    *out = root ? literals(b, root) : bytes(b, form == ARGS_PYTHON ? "()" : "{}");
     return OK;
 }
 
@@ -171,52 +197,67 @@ static rule name_of(const builder *b, const char *name) {
         b->r, (rule[]){bytes(b, "functions."), bytes(b, name), bytes(b, ":"), digits}, 4);
 }
 
-/* A call of one tool, without the marks around every call. */
-static status call_of(const builder *b, const json_t *tool, rule *out) {
+/* {"name": "NAME", "arguments": */
+static rule object_head(const builder *b, rule name) {
     const reply_format *f = b->p->format;
+    const rule head[] = {bytes(b, "{\""),    bytes(b, f->name_key), bytes(b, "\": \""), name,
+                         bytes(b, "\", \""), bytes(b, f->args_key), bytes(b, "\": ")};
+    return rules_seq(b->r, head, sizeof head / sizeof *head);
+}
+
+/* A call without the marks around every call. */
+static rule call_by(const builder *b, rule name, rule args) {
+    const reply_format *f = b->p->format;
+    if (f->shape == SHAPE_OBJECT) return seq3(b, object_head(b, name), args, bytes(b, "}"));
+    if (f->shape == SHAPE_CHANNELS) {
+        const rule json = seq2(b, mark(b, CHANNEL_CONSTRAIN), bytes(b, "json"));
+        const rule head[] = {name, b->d->text ? b->blank : bytes(b, " "),
+                             b->d->text ? rules_optional(b->r, json) : json,
+                             mark(b, CHANNEL_MESSAGE), args};
+        return rules_seq(b->r, head, sizeof head / sizeof *head);
+    }
+    const rule blank = f->args == ARGS_JSON ? b->blank : RULE_EMPTY;
+    const rule head[] = {
+        mark(b, MARK_NAME),          name, blank_mark(b, MARK_NAME_END), blank, args,
+        blank_mark(b, MARK_ARGS_END)};
+    return rules_seq(b->r, head, sizeof head / sizeof *head);
+}
+
+static bool is_strict(const json_t *tool) {
+    return json_is_true(json_object_get(function_of(tool), "strict"));
+}
+
+static status arguments_of(const builder *b, const json_t *tool, rule *out) {
     const json_t *fn = function_of(tool), *root = json_object_get(fn, "parameters");
-    const char *name = json_string_value(json_object_get(fn, "name"));
-    rule args = RULE_NEVER;
-    if (arguments(b, root, &args) != OK) {
-        if (b->e->code == ERR_NO_MEMORY) return ERR_NO_MEMORY;
-        return err_field(b->e, "tools (parameters of %.60s)", name);
-    }
-    if (f->shape == SHAPE_OBJECT) {
-        const rule head[] = {
-            bytes(b, "{\""),    bytes(b, f->name_key), bytes(b, "\": \""), bytes(b, name),
-            bytes(b, "\", \""), bytes(b, f->args_key), bytes(b, "\": "),   args,
-            bytes(b, "}")};
-        *out = rules_seq(b->r, head, sizeof head / sizeof *head);
-    } else if (f->shape == SHAPE_CHANNELS) {
-        const rule head[] = {bytes(b, "commentary to=functions."),
-                             bytes(b, name),
-                             bytes(b, " "),
-                             mark(b, CHANNEL_CONSTRAIN),
-                             bytes(b, "json"),
-                             mark(b, CHANNEL_MESSAGE),
-                             args};
-        *out = rules_seq(b->r, head, sizeof head / sizeof *head);
-    } else {
-        const rule blank = f->args == ARGS_JSON ? b->blank : RULE_EMPTY;
-        const rule head[] = {mark(b, MARK_NAME),
-                             name_of(b, name),
-                             blank_mark(b, MARK_NAME_END),
-                             blank,
-                             args,
-                             blank_mark(b, MARK_ARGS_END)};
-        *out = rules_seq(b->r, head, sizeof head / sizeof *head);
-    }
-    return OK;
+    if (json_is_null(root)) root = NULL;
+    status s = arguments(b, root, out);
+    const bool refused = s != OK && s != ERR_NO_MEMORY;
+    if (refused && b->d->lenient && !is_strict(tool)) return any_arguments(b, out);
+    if (refused)
+        err_field(b->e, "tools (parameters of %.60s)",
+                  json_string_value(json_object_get(fn, "name")));
+    return s;
+}
+
+static rule name_of_tool(const builder *b, const json_t *tool) {
+    return name_of(b, json_string_value(json_object_get(function_of(tool), "name")));
 }
 
 static status any_call(const builder *b, rule *out) {
     size_t i;
     const json_t *tool;
-    rule any = RULE_NEVER;
+    rule any = RULE_NEVER, names = RULE_NEVER;
     json_array_foreach(b->d->tools, i, tool) {
-        rule one = RULE_NEVER;
-        if (call_of(b, tool, &one) != OK) return b->e->code;
-        any = rules_alt(b->r, (rule[]){any, one}, 2);
+        rule args = RULE_NEVER, name = name_of_tool(b, tool);
+        names = rules_alt(b->r, (rule[]){names, name}, 2);
+        if (b->d->untyped) continue;
+        if (arguments_of(b, tool, &args) != OK) return b->e->code;
+        any = rules_alt(b->r, (rule[]){any, call_by(b, name, args)}, 2);
+    }
+    if (b->d->untyped) {
+        rule args = RULE_NEVER;
+        if (any_arguments(b, &args) != OK) return b->e->code;
+        any = call_by(b, names, args);
     }
     *out = rules_declare(b->r);
     rules_define(b->r, *out, any);
@@ -239,28 +280,130 @@ static rule channels(const builder *b, rule call) {
     const rule think[] = {mark(b, CHANNEL_NAME),    bytes(b, "analysis"),
                           mark(b, CHANNEL_MESSAGE), until(b, CHANNEL_END),
                           mark(b, CHANNEL_START),   bytes(b, "assistant")};
+    rule last = seq2(b, bytes(b, "commentary to=functions."), call);
+    if (b->d->instead) {
+        const rule answer = seq3(b, bytes(b, "final"), mark(b, CHANNEL_MESSAGE), b->d->instead);
+        last = rules_alt(b->r, (rule[]){last, answer}, 2);
+    }
     return seq3(b, rules_optional(b->r, rules_seq(b->r, think, 6)), mark(b, CHANNEL_NAME),
-                call);
+                last);
+}
+
+/* The mark that the first call stands behind. */
+static int first_mark(const reply_plan *p) {
+    return p->mark[MARK_SECTION].len ? MARK_SECTION : MARK_CALL;
+}
+
+/* What stands behind the first mark. */
+static rule behind_mark(const builder *b, rule call) {
+    const reply_plan *p = b->p;
+    const reply_format *f = p->format;
+    const bool section = p->mark[MARK_SECTION].len;
+    const bool several = b->d->parallel && !p->single;
+    const rule begin = f->plain || !p->mark[MARK_CALL].len
+                           ? RULE_EMPTY
+                           : seq2(b, mark(b, MARK_CALL), b->blank);
+    const rule end = blank_mark(b, MARK_CALL_END);
+    const rule before = section ? begin : f->plain ? RULE_EMPTY : b->blank;
+    const rule sep = f->array ? bytes(b, ", ") : f->plain ? bytes(b, "; ") : b->blank;
+    const rule more = rules_seq(b->r, (rule[]){sep, begin, call, end}, 4);
+    rule all = seq3(b, before, call, end);
+    if (several) all = seq2(b, all, rules_repeat(b->r, more, 0, RULE_UNBOUNDED));
+    if (f->array) all = seq3(b, bytes(b, "["), all, bytes(b, "]"));
+    return section ? seq3(b, b->blank, all, blank_mark(b, MARK_SECTION_END)) : all;
 }
 
 static rule frame(const builder *b, rule call) {
+    const rule behind = behind_mark(b, call);
+    if (b->p->format->plain || b->d->opened) return behind;
+    return seq2(b, mark(b, first_mark(b->p)), behind);
+}
+
+/* ---- text with calls ---- */
+
+enum { MAX_MARK = 160, MAX_TRIGGERS = 64 };
+
+typedef struct triggers {
+    const builder *b;
+    rule_trigger v[MAX_TRIGGERS];
+    size_t n;
+} triggers;
+
+/* A mark of the plan as symbols; more bytes may stand behind it. */
+static void add_trigger(triggers *t, str mark, str more, rule then) {
+    const builder *b = t->b;
+    uint32_t *symbols = arena_alloc(rules_arena(b->r), (mark.len + more.len) * sizeof *symbols);
+    size_t n = 0;
+    if (!symbols || t->n == MAX_TRIGGERS || !(mark.len + more.len)) return;
+    for (size_t i = 0; i < mark.len; i++) {
+        symbols[n++] = (uint8_t)mark.ptr[i];
+        if (mark.ptr[i] != SPECIAL_BYTE) continue;
+        const reply_special *s = &b->p->special[(uint8_t)mark.ptr[++i] - 1];
+        symbols[n - 1] = RULE_MARK_TOKEN + (uint32_t)s->id;
+    }
+    for (size_t i = 0; i < more.len; i++) symbols[n++] = (uint8_t)more.ptr[i];
+    t->v[t->n++] = (rule_trigger){symbols, n, then};
+}
+
+/* Text that begins like a call, in formats where it may: functionary's >>>all. */
+static rule text_behind(const builder *b) {
+    const str mark = b->p->mark[first_mark(b->p)], drop = b->p->mark[MARK_DROP];
+    if (!mark.len || drop.len <= mark.len || !str_starts(drop, mark)) return RULE_NEVER;
+    return text(b, (str){drop.ptr + mark.len, drop.len - mark.len});
+}
+
+/* The object of a call that stands without a mark: its arguments behind its name. */
+static status add_plain(triggers *t) {
+    const builder *b = t->b;
+    const reply_format *f = b->p->format;
+    size_t i;
+    const json_t *tool;
+    if (!f->plain || f->shape != SHAPE_OBJECT || b->d->untyped) return OK;
+    json_array_foreach(b->d->tools, i, tool) {
+        const char *name = json_string_value(json_object_get(function_of(tool), "name"));
+        char head[MAX_MARK];
+        rule args = RULE_NEVER;
+        if (i + 1 == MAX_TRIGGERS) break;
+        if (arguments_of(b, tool, &args) != OK) return b->e->code;
+        const int n = snprintf(head, sizeof head, "{\"%s\": \"%s\", \"%s\": ", f->name_key,
+                               name, f->args_key);
+        add_trigger(t, (str){head, (size_t)n}, STR(""), seq2(b, args, bytes(b, "}")));
+    }
+    return OK;
+}
+
+static status text_with_calls(const builder *b, rule call, rule *out) {
     const reply_plan *p = b->p;
-    const reply_format *f = p->format;
-    const bool several = b->d->parallel && !p->single;
-    const rule begin =
-        f->plain ? RULE_EMPTY
-                 : seq2(b, mark(b, MARK_CALL), p->mark[MARK_CALL].len ? b->blank : RULE_EMPTY);
-    const rule end = blank_mark(b, MARK_CALL_END);
-    const rule first = b->d->opened ? seq3(b, b->blank, call, end) : seq3(b, begin, call, end);
-    const rule sep = f->array ? bytes(b, ", ") : f->plain ? bytes(b, "; ") : b->blank;
-    const rule more = rules_seq(b->r, (rule[]){sep, begin, call, end}, 4);
-    rule all = first;
-    if (several) all = seq2(b, first, rules_repeat(b->r, more, 0, RULE_UNBOUNDED));
-    if (f->array) all = seq3(b, bytes(b, "["), all, bytes(b, "]"));
-    if (!p->mark[MARK_SECTION].len) return all;
-    const rule whole[] = {mark(b, MARK_SECTION), b->blank, all,
-                          blank_mark(b, MARK_SECTION_END)};
-    return rules_seq(b->r, whole, 4);
+    triggers t = {.b = b};
+    const rule drop = text_behind(b);
+    const unsigned flags = b->d->parallel && !p->single ? 0 : TRIGGER_ONCE;
+    if (p->format->shape == SHAPE_CHANNELS) {
+        add_trigger(&t, p->mark[CHANNEL_NAME], STR("commentary to=functions."), call);
+    } else {
+        const rule behind = behind_mark(b, call);
+        add_trigger(&t, p->mark[first_mark(p)], STR(""),
+                    rules_alt(b->r, (rule[]){behind, drop}, 2));
+        if (add_plain(&t) != OK) return b->e->code;
+    }
+    *out = t.n ? rules_triggered(b->r, t.v, t.n, drop ? 0 : flags) : RULE_NEVER;
+    if (!t.n) return err_set(b->e, ERR_UNSUPPORTED, "calls of this form have no mark");
+    if (!b->d->opened) return OK;
+    const rule first = rules_alt(b->r, (rule[]){behind_mark(b, call), drop}, 2);
+    *out = seq2(b, first, flags && !drop ? RULE_EMPTY : *out);
+    return OK;
+}
+
+/* Marks within reasoning are no calls. The output may end before the reasoning does. */
+static rule around_reasoning(const builder *b, rule rest) {
+    const reply_plan *p = b->p;
+    triggers t = {.b = b};
+    if (p->format->shape == SHAPE_CHANNELS || !p->mark[MARK_THINK_END].len) return rest;
+    if (b->d->opened) return rest;
+    add_trigger(&t, p->mark[MARK_THINK_END], STR(""), rest);
+    const rule within = rules_triggered(b->r, t.v, t.n, TRIGGER_ONCE);
+    if (b->d->thinking) return within;
+    const rule thinks = seq3(b, b->blank, mark(b, MARK_THINK), within);
+    return rules_alt(b->r, (rule[]){rest, thinks}, 2);
 }
 
 status reply_rules(rules *r, const reply_plan *p, const reply_demand *d, rule *out, err *e) {
@@ -270,8 +413,13 @@ status reply_rules(rules *r, const reply_plan *p, const reply_demand *d, rule *o
     const rule_range blanks[] = {{' ', ' '}, {'\n', '\n'}};
     b.blank = rules_repeat(r, rules_class(r, blanks, 2), 0, 2);
     status s = any_call(&b, &call);
+    if (s == OK && d->text) s = text_with_calls(&b, call, out);
     if (s != OK) return s;
-    *out = p->format->shape == SHAPE_CHANNELS ? channels(&b, call)
-                                              : seq2(&b, thinking(&b), frame(&b, call));
+    if (d->text)
+        *out = around_reasoning(&b, *out);
+    else if (p->format->shape == SHAPE_CHANNELS)
+        *out = channels(&b, call);
+    else
+        *out = seq2(&b, thinking(&b), rules_alt(r, (rule[]){frame(&b, call), d->instead}, 2));
     return OK;
 }

@@ -13,12 +13,17 @@ typedef struct reply_demand {
     bool parallel;       /* more than one call */
     bool thinking;       /* the output begins within reasoning */
     bool opened;         /* the prompt ends with the mark of a call */
+    bool text;    /* text, calls, or both: only what stands behind a mark is constrained */
+    bool lenient; /* a schema that is refused allows any arguments, unless its tool is strict */
+    bool untyped; /* all arguments may be any: a grammar that is small for any tools */
+    rule instead; /* may stand in place of the calls; RULE_NEVER: nothing. Not with text */
     reply_schema *schema;
 } reply_demand;
 
-/* Reasoning if there is any, then calls and nothing else. Arguments are what their schemas allow
- * where the format has JSON; in Python and bare forms they are free. Errors: ERR_UNSUPPORTED,
- * those of the schemas (field: the tool's parameters). */
+/* Reasoning if there is any, then calls and nothing else, or what `text` and `instead` say.
+ * Arguments are what their schemas allow where the format has JSON or tags; of those in Python
+ * and with bare keys reply_literal.h says how much. Errors: ERR_UNSUPPORTED, those of the schemas
+ * (field: the tool's parameters). */
 status reply_rules(rules *, const reply_plan *, const reply_demand *, rule *out, err *);
 
 #endif

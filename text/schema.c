@@ -8,6 +8,7 @@
 
 #include "base/utf8.h"
 #include "text/jinja_value.h"
+#include "text/regex.h"
 #include "text/schema_in.h"
 
 enum {
@@ -30,6 +31,23 @@ static rule text(translator *t, const char *z) {
 }
 
 /* Between tokens: nothing, a blank, or the begin of a line with up to 20 blanks. */
+/* A pattern of nothing but white space. */
+static status read_white_space(translator *t) {
+    static const char blanks[] = " \t\n\r";
+    const str p = t->opt.white_space;
+    dfa d;
+    if (t->opt.compact) t->gap = RULE_EMPTY;
+    if (!p.len || t->opt.compact) return OK;
+    status st = rules_regex(t->r, p, &t->gap, t->e);
+    if (st == OK) st = dfa_build(&d, t->r, t->gap, NULL, &t->limits, t->mem, t->e);
+    for (uint32_t i = 0; st == OK && i < d.first[d.n]; i++)
+        for (uint32_t c = d.edge[i].lo; st == OK && c <= d.edge[i].hi; c++)
+            if (!c || c > ' ' || !strchr(blanks, (int)c))
+                st = err_set(t->e, ERR_INVALID,
+                             "the white space pattern matches what is no white space");
+    return st;
+}
+
 static rule gap(translator *t) {
     if (!t->gap) {
         rule blanks = rules_repeat(t->r, text(t, " "), 0, GAP_BLANKS);
@@ -40,9 +58,10 @@ static rule gap(translator *t) {
 }
 
 static rule colon(translator *t) {
+    const bool own = t->opt.compact || t->opt.white_space.len;
     if (!t->blank)
-        t->blank =
-            rules_seq(t->r, (rule[]){text(t, ":"), rules_optional(t->r, text(t, " "))}, 2);
+        t->blank = rules_seq(
+            t->r, (rule[]){text(t, ":"), own ? gap(t) : rules_optional(t->r, text(t, " "))}, 2);
     return t->blank;
 }
 
@@ -373,7 +392,8 @@ static bool is_closed(const translator *t, const shape *s) {
     bool lists = false;
     if (!t->opt.closed || s->loose_members) return false;
     for (const cell *c = s->objects; c; c = c->next) {
-        lists |= json_object_size(json_object_get(c->v, "properties")) > 0;
+        lists |= json_object_size(json_object_get(c->v, "properties")) > 0 &&
+                 schema_types(json_object_get(c->v, "type")) & TYPE_OBJECT;
         if (json_object_get(c->v, "additionalProperties") ||
             json_object_get(c->v, "patternProperties"))
             return false;
@@ -643,7 +663,8 @@ static status translate(rules *r, const json_t *schema, const schema_options *op
     t.memo = arena_alloc(t.mem, MAX_MEMO * sizeof *t.memo);
     if (!t.memo) return schema_no_memory(&t);
     t.nested_ids = schema_has_ids(&t);
-    status st = schema_rule(&t, &(literal){schema, false}, 1, out);
+    status st = read_white_space(&t);
+    if (st == OK) st = schema_rule(&t, &(literal){schema, false}, 1, out);
     /* A negation that lacks a part for want of memory would allow too much. */
     return st == OK && t.mem->failed ? schema_no_memory(&t) : st;
 }
@@ -656,10 +677,10 @@ status rules_json_schema(rules *r, const json_t *schema, const schema_options *o
     return st;
 }
 
-status rules_json_object(rules *r, rule *out, err *e) {
+status rules_json_object(rules *r, const schema_options *o, rule *out, err *e) {
     arena *before = json_use_arena(rules_arena(r));
     json_t *schema = json_pack("{s:s}", "type", "object");
-    const schema_options plain = {0};
+    const schema_options plain = {.compact = o->compact, .white_space = o->white_space};
     status st = schema ? translate(r, schema, &plain, out, e)
                        : err_set(e, ERR_NO_MEMORY, "no memory for a JSON schema");
     json_use_arena(before);

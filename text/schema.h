@@ -8,16 +8,20 @@
 #include "text/rules.h"
 
 typedef struct schema_options {
-    /* Objects whose schema lists properties and says nothing of others have these alone: fewer
-     * texts than the standard allows, all of them valid. */
+    /* Objects whose schema has the type object, lists properties and says nothing of others have
+     * these alone: fewer texts than the standard allows, all of them valid. */
     bool closed;
+    bool compact; /* no white space between tokens */
+    /* What may stand between tokens: a pattern of white space. Empty: nothing, a blank, or a new
+     * line with up to 20 blanks. */
+    str white_space;
 } schema_options;
 
 /* Errors: ERR_INVALID (the schema is wrong, cannot be met, or is too large), ERR_UNSUPPORTED
  * (a keyword that is not enforced), ERR_NO_MEMORY. Any thread; time is bounded. */
 status rules_json_schema(rules *, const json_t *schema, const schema_options *, rule *out,
                          err *);
-/* Any JSON object. */
-status rules_json_object(rules *, rule *out, err *);
+/* Any JSON object. Of the options those of white space hold. */
+status rules_json_object(rules *, const schema_options *, rule *out, err *);
 
 #endif

@@ -102,6 +102,7 @@ static void read_keys(const kv_head *kv, uint32_t pos, uint32_t seen, uint32_t t
 /* ---- the passes, of one task and KV head each ---- */
 
 typedef struct unfused_task {
+    const attn_parts *parts;
     const attn_task *t;
     uint32_t h, group, n; /* n: queries */
     uint32_t window;
@@ -122,7 +123,7 @@ static void pass_scores(cpu_engine *e, const cpu_op *c, const unfused_task *u,
     const uint32_t seen = kv_first_seen(u->window, pos_of(e, u, 0));
     float *q = thread_at(e, thread, e->layout.thread.q);
     float *k = thread_at(e, thread, e->layout.thread.attn);
-    const kv_head kv = attn_open(e, c, u->t, u->h, thread, q);
+    const kv_head kv = u->parts->open(e, c, u->t, u->h, thread, q);
     for (uint32_t pos = seen / LANES * LANES; pos < to; pos += LANES) {
         read_keys(&kv, pos, seen, to, k);
         for (uint32_t i = 0; i < u->n; i += SHARED) {
@@ -209,7 +210,7 @@ static void tile_values(const cpu_engine *e, const cpu_op *c, const unfused_task
 /* P V, and the output */
 static void pass_values(cpu_engine *e, const cpu_op *c, const act *out, const unfused_task *u,
                         uint32_t thread) {
-    const kv_head kv = attn_head(e, c, u->t, u->h);
+    const kv_head kv = u->parts->head(e, c, u->t, u->h);
     const uint32_t dims = kv.format->v_dims;
     const uint32_t seen = kv_first_seen(u->window, pos_of(e, u, 0));
     float *v = thread_at(e, thread, e->layout.thread.attn), *o = v + dims;
@@ -231,16 +232,18 @@ static void pass_values(cpu_engine *e, const cpu_op *c, const act *out, const un
                                o + (size_t)i * dims, dims);
         }
     }
-    attn_close(e, c, out, u->t, u->h, thread, sum, acc);
+    u->parts->close(e, c, out, u->t, u->h, thread, sum, acc);
 }
 
 /* Pass by pass, all threads together: nobody reads what another one still writes. */
-void UNFUSED(cpu_engine *e, const cpu_op *c, const act *out, uint32_t thread) {
+void UNFUSED(cpu_engine *e, const cpu_op *c, const attn_parts *parts, const act *out,
+             uint32_t thread) {
     const uint32_t n_kv = c->op->heads.n_kv_heads, n = e->step.n_tasks * n_kv;
     for (int pass = 0; pass < 3; pass++) {
         const span own = step_share(n, e->step.n_threads, thread);
         for (uint32_t k = own.from; k < own.to; k++) {
-            unfused_task u = {.t = &e->step.tasks[k / n_kv],
+            unfused_task u = {.parts = parts,
+                              .t = &e->step.tasks[k / n_kv],
                               .h = k % n_kv,
                               .group = heads_group(&c->op->heads),
                               .window = c->op->attention.window};

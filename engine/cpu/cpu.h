@@ -43,7 +43,7 @@ typedef struct cpu_engine {
     cpu_op *op; /* [program->n_ops] */
     unsigned char *weights, *activations, *workspace;
     unsigned char *kv[PROGRAM_MAX_GROUPS];
-    float *logits, *kept; /* kept: heap, only if asked for */
+    float *logits, *kept; /* kept: behind them, NULL unless opt.keep_logits */
     double rope_scale[PROGRAM_MAX_ROPES];
     cpu_step step;
     bool submitted;

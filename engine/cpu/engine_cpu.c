@@ -67,6 +67,7 @@ static status alloc_arenas(cpu_engine *e, err *er) {
     p = NULL;
     if (s == OK) s = ledger_alloc(e->ledger, &p, MEM_LOGITS, l->logits_bytes, "logits", er);
     e->logits = p;
+    if (s == OK && e->opt.keep_logits) e->kept = e->logits + l->kept_at / sizeof(float);
     p = NULL;
     if (s == OK)
         s = ledger_alloc(e->ledger, &p, MEM_WORKSPACE, l->workspace_bytes, "workspace", er);
@@ -119,7 +120,6 @@ static void cpu_close(engine *head) {
     ledger_free(e->ledger, e->workspace);
     for (uint32_t g = 0; g < PROGRAM_MAX_GROUPS; g++) ledger_free(e->ledger, e->kv[g]);
     cpu_layout_clear(&e->layout);
-    free(e->kept);
     free(e->previous);
     free(e->drew);
     free(e->op);
@@ -204,12 +204,6 @@ static void cpu_info(const engine *head, engine_info *out) {
              e->opt.n_threads);
 }
 
-static status cpu_keep_logits(engine *head, err *er) {
-    cpu_engine *e = (cpu_engine *)head;
-    if (!e->kept) e->kept = malloc(e->layout.logits_bytes);
-    return e->kept ? OK : mem_exhausted(er, MEM_RUNTIME, "kept logits");
-}
-
 const backend backend_cpu = {
     .name = "cpu",
     .terms = cpu_terms,
@@ -218,6 +212,5 @@ const backend backend_cpu = {
     .submit = cpu_submit,
     .collect = cpu_collect,
     .info = cpu_info,
-    .keep_logits = cpu_keep_logits,
     .kv_resize = cpu_kv_resize,
 };

@@ -296,7 +296,8 @@ status cpu_layout_init(cpu_layout *l, const program *p, const engine_options *o,
     place_thread(l, p, &s);
     place_workspace(l, p, o, &s);
     kv_formats_init(l->kv, KV_LANES, p, o);
-    l->logits_bytes = sizer_times(&s, sizer_times(&s, o->max_logit_rows, p->config.n_vocab), 4);
+    l->kept_at = sizer_times(&s, sizer_times(&s, o->max_logit_rows, p->config.n_vocab), 4);
+    l->logits_bytes = sizer_times(&s, l->kept_at, o->keep_logits ? 2 : 1);
     if (st == OK && s.failed)
         st = err_set(e, ERR_INVALID, "the model and the options require more than 2^64 bytes");
     if (st != OK) cpu_layout_clear(l);
@@ -326,8 +327,11 @@ void cpu_layout_terms(const cpu_layout *l, const program *p, const engine_option
     weight_terms(l, p, t);
     terms_add(t, MEM_ACTIVATIONS, TERM_EXACT, l->activations_bytes, "values of %u rows",
               o->max_rows);
-    terms_add(t, MEM_LOGITS, TERM_EXACT, l->logits_bytes, "%u rows of %u", o->max_logit_rows,
+    terms_add(t, MEM_LOGITS, TERM_EXACT, l->kept_at, "%u rows of %u", o->max_logit_rows,
               p->config.n_vocab);
+    if (o->keep_logits)
+        terms_add(t, MEM_LOGITS, TERM_EXACT, l->logits_bytes - l->kept_at,
+                  "the same rows as they were before sampling");
     terms_add(t, MEM_WORKSPACE, TERM_EXACT, l->partials, "scratch of %u threads", o->n_threads);
     terms_add(t, MEM_WORKSPACE, TERM_EXACT, l->freqs - l->partials,
               "attention of split sequences");

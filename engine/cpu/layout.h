@@ -71,6 +71,7 @@ typedef struct cpu_layout {
     value_place *values;   /* [n_values] */
     weight_place *weights; /* [n_weights] */
     uint64_t weights_bytes, activations_bytes, logits_bytes;
+    uint64_t kept_at; /* in the arena of logits: their copy; its end where none is kept */
     thread_place thread;
     /* Offsets in the workspace: threads first, then what they share. */
     uint64_t partials, partials_done, freqs, rope, rows, tasks, results, scores,

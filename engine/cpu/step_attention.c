@@ -128,12 +128,12 @@ static void rotate_queries(const cpu_engine *e, const cpu_op *c, const attn_task
     }
 }
 
-kv_head attn_head(const cpu_engine *e, const cpu_op *c, const attn_task *t, uint32_t h) {
+static kv_head attn_head(const cpu_engine *e, const cpu_op *c, const attn_task *t, uint32_t h) {
     return head_of(e, c->op, &e->step.batch->seq[t->seq], h);
 }
 
-kv_head attn_open(cpu_engine *e, const cpu_op *c, const attn_task *t, uint32_t h,
-                  uint32_t thread, float *q) {
+static kv_head attn_open(cpu_engine *e, const cpu_op *c, const attn_task *t, uint32_t h,
+                         uint32_t thread, float *q) {
     const batch_seq *s = &e->step.batch->seq[t->seq];
     const uint32_t pos = e->step.rows[t->first_row].pos;
     const kv_head kv = attn_head(e, c, t, h);
@@ -145,8 +145,8 @@ kv_head attn_open(cpu_engine *e, const cpu_op *c, const attn_task *t, uint32_t h
     return kv;
 }
 
-void attn_close(cpu_engine *e, const cpu_op *c, const act *out, const attn_task *t, uint32_t h,
-                uint32_t thread, const float *sum, const float *acc) {
+static void attn_close(cpu_engine *e, const cpu_op *c, const act *out, const attn_task *t,
+                       uint32_t h, uint32_t thread, const float *sum, const float *acc) {
     const head_shape *heads = &c->op->heads;
     const uint32_t group = heads_group(heads), dp = attn_dim_pad(heads->head_dim);
     for (uint32_t r = 0; r < t->n_rows; r++)
@@ -193,11 +193,14 @@ static void attend_all(cpu_engine *e, const cpu_op *c, const act *out, uint32_t 
 
 void run_attention(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const act out = value_act(e, c->op->out);
-    if (e->opt.unfused)
-        (e->ops->isa == ISA_PLAIN ? attention_unfused_plain
-                                  : attention_unfused_avx2)(e, c, &out, thread);
-    else
+    if (e->opt.unfused) {
+        static const attn_parts parts = {attn_head, attn_open, attn_close};
+        attention_all *all =
+            e->ops->isa == ISA_PLAIN ? attention_unfused_plain : attention_unfused_avx2;
+        all(e, c, &parts, &out, thread);
+    } else {
         attend_all(e, c, &out, thread);
+    }
     if (!out.q || heads_fill_blocks(&c->op->heads)) return;
     team_barrier(e->team, thread); /* heads that do not fall on blocks of 32 */
     span s = step_share(out.n_rows, e->step.n_threads, thread);

@@ -307,11 +307,6 @@ static void backend_info(const engine *head, engine_info *out) {
     out->name = backend_cuda.name;
 }
 
-static status backend_keep_logits(engine *head, err *er) {
-    cuda_engine_base *e = (cuda_engine_base *)head;
-    return e->plugin->keep_logits(e->inner, er);
-}
-
 static bool backend_memory(const engine *head, device_memory *out) {
     const cuda_engine_base *e = (const cuda_engine_base *)head;
     cuda_memory m;
@@ -330,6 +325,5 @@ const backend backend_cuda = {
     .submit = backend_submit,
     .collect = backend_collect,
     .info = backend_info,
-    .keep_logits = backend_keep_logits,
     .device_memory = backend_memory,
 };

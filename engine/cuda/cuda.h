@@ -27,7 +27,7 @@ typedef struct cuda_op {
 typedef struct cuda_slot {
     unsigned char *tables;   /* pinned */
     sampled *token, *scored; /* pinned: [max_seqs], [max_logit_rows] */
-    float *logits;           /* pinned; only if kept */
+    float *logits;           /* pinned; NULL unless they are kept */
     cudaEvent_t done;
     const tables_score *scores; /* pinned: in the tables */
     uint32_t n_scores;
@@ -63,7 +63,7 @@ typedef struct cuda_engine {
     cuda_op *op;                        /* [p->n_ops] */
     unsigned char *kv[PLAN_MAX_GROUPS]; /* layer 0's block 0 */
     cuda_graphs graphs;
-    float *kept; /* device; only if logits are kept */
+    float *kept; /* in the arena; NULL unless logits are kept */
     cuda_slot slot[CUDA_DEPTH];
     uint32_t first, n_in_flight;
     bool broken; /* the device failed: nothing works any more */

@@ -298,9 +298,15 @@ static status place_values(cuda_layout *l, const program *p, const engine_option
     return st;
 }
 
+static uint64_t kept_bytes(const program *p, const engine_options *o, sizer *s) {
+    return sizer_times(s, o->max_logit_rows, (uint64_t)p->config.n_vocab * 4);
+}
+
 static void place_logits(cuda_layout *l, const program *p, const engine_options *o, sizer *s) {
     l->logits_at = place_n(s, cuda_rows_up(o->max_logit_rows, l->logits_unit),
                            (uint64_t)p->config.n_vocab * 4);
+    l->kept_at = s->n;
+    if (o->keep_logits) place(s, kept_bytes(p, o, s));
     l->logits_bytes = s->n - l->logits_at;
     for (uint32_t i = 0; i < p->n_values; i++)
         if (l->values[i].form == CUDA_VALUE_LOGITS) l->values[i].at = l->logits_at;
@@ -395,7 +401,9 @@ static void place_workspace(cuda_layout *l, const program *p, const engine_optio
     l->freqs = place_n(s, (uint64_t)p->n_ropes * l->rope_pairs, 8);
     l->workspace_bytes = s->n - l->workspace_at;
     l->slot_results = l->tables_bytes;
-    l->slot_bytes = l->tables_bytes + l->results_bytes;
+    l->slot_logits = align_up(l->slot_results + l->results_bytes, ALIGN);
+    l->slot_bytes = l->slot_logits;
+    if (o->keep_logits) l->slot_bytes += align_up(kept_bytes(p, o, s), ALIGN);
     l->staging_bytes = sizer_times(s, l->slot_bytes, CUDA_DEPTH);
     if (l->staging_bytes < PINNED_LEAST) l->staging_bytes = PINNED_LEAST;
 }

@@ -74,6 +74,7 @@ typedef struct cuda_layout {
     /* Sections of the arena. */
     uint64_t weights_bytes, values_at, values_bytes, logits_at, logits_bytes, workspace_at,
         workspace_bytes;
+    uint64_t kept_at; /* within the logits: their copy; their end where none is kept */
     /* Offsets in the arena, within the workspace. */
     uint64_t gemm, gemm_bytes, slice, slice_bytes, quantized, split, split_bytes, partials,
         sampler, tables, tables_bytes, results, previous, freqs;
@@ -81,8 +82,9 @@ typedef struct cuda_layout {
     uint64_t fixed_bytes; /* all but the KV cache, which begins there */
     kv_format kv[PLAN_MAX_GROUPS];
     uint32_t kv_layers[PLAN_MAX_GROUPS];
-    /* The host's pinned memory: CUDA_DEPTH slots of tables and results; bounces to load. */
-    uint64_t slot_bytes, slot_results, staging_bytes;
+    /* The host's pinned memory: CUDA_DEPTH slots of tables, results, and logits where they are
+     * kept; bounces to load. */
+    uint64_t slot_bytes, slot_results, slot_logits, staging_bytes;
     uint64_t bounce_bytes; /* of one of CUDA_BOUNCES: */
     uint64_t bounce_rows;  /* rows as the device takes them; beyond: a row of the file */
 } cuda_layout;

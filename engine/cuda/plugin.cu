@@ -78,6 +78,7 @@ static status alloc_arena(cuda_engine *e, err *er) {
     }
     for (uint32_t g = 0; g < e->l->n_groups; g++) e->kv[g] = e->arena + (uintptr_t)e->kv[g];
     e->memory.arena_bytes = e->arena_bytes;
+    if (e->opt.keep_logits) e->kept = (float *)(e->arena + e->l->kept_at);
     return OK;
 }
 
@@ -125,6 +126,7 @@ static status open_slots(cuda_engine *e, err *er) {
         slot->tables = (unsigned char *)e->host->staging + i * l->slot_bytes;
         slot->token = (sampled *)(slot->tables + l->slot_results);
         slot->scored = slot->token + e->opt.max_seqs;
+        if (e->opt.keep_logits) slot->logits = (float *)(slot->tables + l->slot_logits);
         s = cuda_check(e->host, cudaEventCreateWithFlags(&slot->done, wait_flags()), "events",
                        er);
     }
@@ -194,22 +196,12 @@ static status open_parts(cuda_engine *e, err *er) {
     return s == OK ? fill_constants(e, er) : s; /* what warming up drew is forgotten */
 }
 
-static void free_kept(cuda_engine *e) {
-    if (e->kept) cudaFree(e->kept);
-    e->kept = NULL;
-    for (uint32_t i = 0; i < CUDA_DEPTH; i++) {
-        if (e->slot[i].logits) cudaFreeHost(e->slot[i].logits);
-        e->slot[i].logits = NULL;
-    }
-}
-
 static void plugin_close(engine *head) {
     cuda_engine *e = (cuda_engine *)head;
     cudaSetDevice(e->device);
     if (e->stream) cudaStreamSynchronize(e->stream);
     cuda_graphs_clear(e);
     gemm_close(e->lt);
-    free_kept(e);
     for (uint32_t i = 0; i < CUDA_DEPTH; i++)
         if (e->slot[i].done) cudaEventDestroy(e->slot[i].done);
     if (e->pinned_staging) cudaHostUnregister(e->host->staging);
@@ -259,26 +251,6 @@ static void plugin_info(const engine *head, engine_info *out) {
              e->graphs.exec ? "" : ", no graphs");
 }
 
-/* The graphs have to be captured again: they copy the logits then. */
-static status plugin_keep_logits(engine *head, err *er) {
-    cuda_engine *e = (cuda_engine *)head;
-    const size_t bytes = sizeof(float) * e->p->config.n_vocab * e->opt.max_logit_rows;
-    if (e->kept) return OK;
-    status s = cuda_check(e->host, cudaSetDevice(e->device), "keeping logits", er);
-    if (s == OK)
-        s = cuda_check(e->host, cudaMalloc((void **)&e->kept, bytes), "keeping logits", er);
-    for (uint32_t i = 0; i < CUDA_DEPTH && s == OK; i++)
-        s = cuda_check(e->host,
-                       cudaHostAlloc((void **)&e->slot[i].logits, bytes, cudaHostAllocDefault),
-                       "keeping logits", er);
-    if (s == OK && e->graphs.exec) {
-        cuda_graphs_clear(e);
-        s = cuda_capture(e, er);
-    }
-    if (s != OK) free_kept(e);
-    return s;
-}
-
 static void plugin_memory(const engine *head, cuda_memory *out) {
     const cuda_engine *e = (const cuda_engine *)head;
     size_t free_bytes = 0, total = 0;
@@ -292,8 +264,8 @@ static void plugin_memory(const engine *head, cuda_memory *out) {
 
 extern "C" __attribute__((visibility("default"))) const cuda_plugin *
 vramd_cuda_plugin(uint32_t abi) {
-    static const cuda_plugin plugin = {
-        CUDA_PLUGIN_ABI, VRAMD_VERSION,  cuda_probe,  plugin_open,        plugin_close,
-        plugin_submit,   plugin_collect, plugin_info, plugin_keep_logits, plugin_memory};
+    static const cuda_plugin plugin = {CUDA_PLUGIN_ABI, VRAMD_VERSION, cuda_probe,
+                                       plugin_open,     plugin_close,  plugin_submit,
+                                       plugin_collect,  plugin_info,   plugin_memory};
     return abi == CUDA_PLUGIN_ABI ? &plugin : NULL;
 }

@@ -66,7 +66,6 @@ typedef struct cuda_plugin {
     status (*submit)(engine *, const batch *, err *);
     status (*collect)(engine *, step_result *, err *);
     void (*info)(const engine *, engine_info *);
-    status (*keep_logits)(engine *, err *);
     void (*memory)(const engine *, cuda_memory *out);
 } cuda_plugin;
 

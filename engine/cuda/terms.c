@@ -60,9 +60,13 @@ void cuda_layout_terms(const cuda_layout *l, const program *p, const engine_opti
     terms_add(t, MEM_ACTIVATIONS, TERM_EXACT, l->values_bytes,
               "values of %u rows; buffers while loading", o->max_rows);
     terms_last_on_device(t);
-    terms_add(t, MEM_LOGITS, TERM_EXACT, l->logits_bytes, "%u rows of %u", o->max_logit_rows,
+    const uint64_t computed = l->kept_at - l->logits_at;
+    terms_add(t, MEM_LOGITS, TERM_EXACT, computed, "%u rows of %u", o->max_logit_rows,
               p->config.n_vocab);
     terms_last_on_device(t);
+    if (o->keep_logits)
+        device_term(t, MEM_LOGITS, l->logits_bytes - computed,
+                    "the same rows as they were before sampling");
     device_term(t, MEM_WORKSPACE, l->slice - l->gemm, "workspace of cuBLASLt");
     device_term(t, MEM_WORKSPACE, l->quantized - l->slice, "packed weights as 16-bit slices");
     device_term(t, MEM_WORKSPACE, l->split - l->quantized, "quantised activations");
@@ -73,7 +77,8 @@ void cuda_layout_terms(const cuda_layout *l, const program *p, const engine_opti
                 "tables and results of a step");
     foreign_terms(l, p, o, t);
     terms_add(t, MEM_WORKSPACE, TERM_EXACT, l->staging_bytes,
-              "pinned tables and results of %d steps", CUDA_DEPTH);
+              "pinned tables and results of %d steps%s", CUDA_DEPTH,
+              o->keep_logits ? ", their logits too" : "");
     terms_add(t, MEM_LOADING, TERM_EXACT, CUDA_BOUNCES * l->bounce_bytes,
               "pinned buffers of the loader");
     terms_last_while_loading(t);

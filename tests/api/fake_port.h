@@ -311,6 +311,17 @@ static FAKE_UNUSED bool fake_device_memory(port *p, device_memory *out) {
     return true;
 }
 
+/* The number of members of the body; refuses one that has "bad". */
+static FAKE_UNUSED status fake_plan(port *p, const json_t *body, buf *out, err *e) {
+    (void)p;
+    if (json_in_has(body, "bad")) {
+        err_set(e, ERR_INVALID, "bad is no option");
+        return err_field(e, "bad");
+    }
+    buf_addf(out, "{\"schema\":\"fake\",\"members\":%zu}", json_object_size(body));
+    return OK;
+}
+
 static FAKE_UNUSED void fake_device(port *p) {
     plan plan = {.budget_bytes = 1 << 20};
     err e;
@@ -331,7 +342,8 @@ static FAKE_UNUSED const port_ops *fake_ops(void) {
                                  .retry_after_s = fake_retry_after,
                                  .not_ready = fake_not_ready,
                                  .offload = fake_offload,
-                                 .device_memory = fake_device_memory};
+                                 .device_memory = fake_device_memory,
+                                 .plan = fake_plan};
     return &ops;
 }
 

@@ -246,10 +246,9 @@ START_TEST(what_is_not_supported_is_refused_rather_than_ignored) {
     } t[] = {
         {"{\"suffix\":\"x\"}", "suffix", false},
         {"{\"suffix\":1}", "suffix", false},
-        {"{\"ebnf\":\"root ::= x\"}", "ebnf", false},
-        {"{\"structured_outputs\":{\"structural_tag\":\"{}\"}}",
-         "structured_outputs.structural_tag", true},
-        {"{\"response_format\":{\"type\":\"structural_tag\"}}", "response_format", true},
+        {"{\"structured_outputs\":{\"json\":{},\"backend\":\"x\"}}",
+         "structured_outputs.backend", true},
+        {"{\"response_format\":{\"type\":\"lark\"}}", "response_format", true},
         {"{\"functions\":[]}", "functions", true},
     };
     params p;
@@ -272,6 +271,11 @@ START_TEST(a_form_is_demanded_once_and_equal_ones_have_equal_keys) {
         {"{\"structured_outputs\":{\"choice\":\"a\"}}", "structured_outputs.choice"},
         {"{\"structured_outputs\":[]}", "structured_outputs"},
         {"{\"json_schema\":\"{\"}", "json_schema"},
+        {"{\"ebnf\":\"root ::= x\",\"structural_tag\":\"{}\"}", "structural_tag"},
+        {"{\"structured_outputs\":{\"structural_tag\":5}}",
+         "structured_outputs.structural_tag"},
+        {"{\"structured_outputs\":{\"whitespace_pattern\":5}}",
+         "structured_outputs.whitespace_pattern"},
         {"{\"guided_json\":5}", "guided_json"},
         {"{\"response_format\":{\"type\":\"json_schema\"}}", "response_format"},
         {"{\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{}}}",
@@ -295,6 +299,17 @@ START_TEST(a_form_is_demanded_once_and_equal_ones_have_equal_keys) {
     ck_assert(!str_eq(p.form.key, q.form.key));
     good(&p, JSON({"structured_outputs":{"json_object":false}}), true);
     ck_assert(!p.form.build);
+    good(&p, JSON({"structured_outputs":{"json":{"type": "object"}}}), true);
+    good(&q,
+         JSON({"structured_outputs":{"json":{"type": "object"},"disable_any_whitespace":true}}),
+              true);
+    ck_assert(q.form.compact && !str_eq(p.form.key, q.form.key));
+    good(&q, JSON({"response_format":{"type":"structural_tag","format":{"type":"any_text"}}}),
+                   true);
+    ck_assert(q.form.build && q.form.build != p.form.build);
+    good(&p, JSON({"ebnf":"root ::= \"x\""}), true);
+    good(&q, JSON({"guided_grammar":"root ::= \"x\""}), true);
+    ck_assert(p.form.build == q.form.build && str_eq(p.form.key, q.form.key));
 }
 END_TEST
 

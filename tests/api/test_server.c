@@ -461,7 +461,7 @@ START_TEST(every_refusal_of_the_table) {
          400, "unsupported", "\"tools\""},
         {"/v1/chat/completions",
          "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],"
-         "\"response_format\":{\"type\":\"structural_tag\"}}",
+         "\"response_format\":{\"type\":\"lark\"}}",
          400, "unsupported", "\"response_format\""},
         {"/v1/completions", "{\"prompt\":\"a\",\"guided_choice\":[]}", 400,
          "invalid_request_error", "\"guided_choice\""},
@@ -469,6 +469,8 @@ START_TEST(every_refusal_of_the_table) {
          400, "invalid_request_error", "\"stream_options\""},
         {"/v1/nothing", "{}", 404, "not_found_error", "null"},
         {"/tokenize", "{\"prompt\":5}", 400, "invalid_request_error", "\"prompt\""},
+        {"/v1/plan", "{\"bad\":5}", 400, "invalid_request_error", "\"bad\""},
+        {"/v1/plan", "{\"model\":5}", 400, "invalid_request_error", "\"model\""},
         {"/detokenize", "{\"tokens\":[-4]}", 400, "invalid_request_error", "\"tokens\""},
     };
     for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
@@ -611,6 +613,9 @@ START_TEST(small_documents) {
     reply_free(&r);
     r = fake_post(&f, "/tokenize", JSON({"prompt":"ab<|im_end|>"}));
     assert_has(r.body, JSON({"count":3,"max_model_len":262144,"tokens":[97,98,257]}));
+    reply_free(&r);
+    r = fake_post(&f, "/v1/plan", JSON({"max_num_seqs":8,"model":"fake"}));
+    assert_has(r.body, "\"members\":2");
     reply_free(&r);
     r = fake_post(&f, "/tokenize", JSON({"content":"ab","return_token_strs":true}));
     assert_has(r.body, "\"tokens\":[97,98],\"token_strs\":[\"a\",\"b\"]");

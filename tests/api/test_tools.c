@@ -54,7 +54,7 @@ static void has_not(const char *text, const char *part) {
 START_TEST(calls_and_reasoning_are_members_of_the_message) {
     char *r = ask(TOOLS);
     has(r, "\"content\":\"I look.\"");
-    has(r, "\"reasoning_content\":\"Hm, END?\"");
+    has(r, "\"reasoning_content\":\"Hm, END?\",\"reasoning\":\"Hm, END?\"");
     has(r, "\"tool_calls\":[{\"id\":\"call_");
     has(r, "\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"x\\\": "
            "\\\"END\\\"}\"}}");
@@ -96,6 +96,7 @@ START_TEST(reasoning_can_stay_in_the_text_or_be_left_out) {
     char *r = ask("\"reasoning_format\":\"none\"");
     has(r, "\"content\":\"<think>\\nHm, END?\\n</think>\\n\\nI look.");
     has_not(r, "reasoning_content");
+    has_not(r, "\"reasoning\":");
     free(r);
     r = ask("\"include_reasoning\":false");
     has(r, "\"content\":\"I look.");

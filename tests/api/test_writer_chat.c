@@ -42,12 +42,13 @@ START_TEST(a_stream_of_reasoning_text_and_two_calls) {
     open_it(true);
     rig_text(&r, PART_REASONING, "Let me");
     r.w->delta(r.c);
-    EXPECT(ROLE, "{\"reasoning_content\":\"Let me\"}");
+    EXPECT(ROLE, "{\"reasoning_content\":\"Let me\",\"reasoning\":\"Let me\"}");
     rig_text(&r, PART_REASONING, " see"); /* all in one step */
     rig_text(&r, PART_TEXT, "I ask \"it\"");
     choice_call(r.c, STR("call_1"), STR("get"));
     r.w->delta(r.c);
-    EXPECT("{\"reasoning_content\":\" see\"}", "{\"content\":\"I ask \\\"it\\\"\"}",
+    EXPECT("{\"reasoning_content\":\" see\",\"reasoning\":\" see\"}",
+           "{\"content\":\"I ask \\\"it\\\"\"}",
            "{\"tool_calls\":[{\"index\":0,\"id\":\"call_1\",\"type\":\"function\","
            "\"function\":{\"name\":\"get\",\"arguments\":\"\"}}]},\"logprobs\":null,"
            "\"finish_reason\":null}");
@@ -90,7 +91,8 @@ START_TEST(an_answer_in_one_piece_joins_the_parts_of_a_kind) {
     rig_end(&r, "stop");
     rig_has(rig_sent(&r),
             "\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":"
-            "\"One two\",\"reasoning_content\":\"Hm. Hm!\"},\"logprobs\":null,"
+            "\"One two\",\"reasoning_content\":\"Hm. Hm!\",\"reasoning\":\"Hm. Hm!\"},"
+            "\"logprobs\":null,"
             "\"finish_reason\":\"stop\",\"stop_reason\":null}],\"usage\":{\"prompt_tokens\":7,"
             "\"completion_tokens\":4,");
     rig_close(&r);

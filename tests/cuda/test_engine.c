@@ -554,6 +554,9 @@ START_TEST(the_plan_is_what_opening_allocates) {
     tiny_open(&b, path, k);
     engine_options o = tiny_options(k);
     ck_assert_msg(open_planned(path, &o, true, &e), "%s", e.text);
+    o.keep_logits = true;
+    ck_assert_msg(open_planned(path, &o, true, &e), "%s", e.text);
+    o.keep_logits = false;
     o.max_rows = o.max_logit_rows = 100; /* slices of packed weights */
     ck_assert_msg(open_planned(path, &o, true, &e), "%s", e.text);
     o.batch_invariant = true;

@@ -1,4 +1,5 @@
-"""batching = continuous, dynamic and static: the same texts, in the order that each one means."""
+"""batching = continuous, dynamic and static: the same texts, in the order that each one means; and attention = unfused,
+the same texts too."""
 
 import threading
 import time
@@ -7,7 +8,7 @@ import pytest
 
 from harness import Daemon
 
-WAYS = ("continuous", "dynamic", "static")
+WAYS = ("batching=continuous", "batching=dynamic", "batching=static", "attention=unfused")
 
 
 def times(d, n=6):
@@ -41,13 +42,13 @@ def said():
 
 @pytest.mark.parametrize("way", WAYS)
 def test_each_way_says_the_same(way, said):
-    d = Daemon("--max-model-len", "256", "--max-num-seqs", "4", "--batching", way, "--no-log-requests")
+    d = Daemon("--max-model-len", "256", "--max-num-seqs", "4", f"--{way}", "--no-log-requests")
     try:
         prompts = [f"The number {i} is" for i in range(7)]
         r = d.http.post("/v1/completions", json={"prompt": prompts, "max_tokens": 12, "temperature": 0.7, "seed": 3,
                                                  "ignore_eos": True, "n": 2})
         said[way] = [c["text"] for c in r.json()["choices"]]
-        assert len(said[way]) == 14 and said[way] == said["continuous"]
+        assert len(said[way]) == 14 and said[way] == said[WAYS[0]]
         d.wait_free()
     finally:
         d.stop()

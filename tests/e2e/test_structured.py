@@ -93,6 +93,25 @@ def test_other_ways_to_ask(daemon):
     assert re.fullmatch(" ?[0-9]", r.json()["choices"][0]["text"])
 
 
+def test_text_is_free_but_for_tags(daemon):
+    tag = {"begin": "<n>", "schema": {"type": "integer", "minimum": 1, "maximum": 20}, "end": "</n>"}
+    old = {"type": "structural_tag", "triggers": ["<n"], "structures": [tag]}
+    new = {"type": "structural_tag", "format": {
+        "type": "triggered_tags", "triggers": ["<n"], "at_least_one": True, "stop_after_first": True,
+        "tags": [{"begin": "<n>", "content": {"type": "json_schema", "json_schema": tag["schema"]}, "end": "</n>"}]}}
+    prompt = [{"role": "user", "content": "Repeat exactly: <n>7</n> <n>12</n> <n>3</n>"}]
+    free = ask(daemon, messages=prompt, temperature=0, max_tokens=40)[0]["message"]["content"]
+    text = ask(daemon, messages=prompt, temperature=0, max_tokens=40, response_format=old)[0]["message"]["content"]
+    for rest in text.split("<n")[1:-1]:
+        assert re.match(r">([1-9]|1[0-9]|20)</n>", rest), text
+    if "<n" not in free:
+        assert text == free  # where no tag comes up nothing is changed
+    for more in ({"response_format": new}, {"structured_outputs": {"structural_tag": json.dumps(new)}}):
+        c = ask(daemon, messages=prompt, max_tokens=300, **more)[0]
+        if c["finish_reason"] == "stop":
+            assert re.search(r"<n>([1-9]|1[0-9]|20)</n>$", c["message"]["content"]), c
+
+
 def test_the_same_bits_alone_and_among_others(daemon):
     def one(seed):
         return ask(daemon, response_format=form(SCHEMAS["order"]), seed=seed, temperature=1)[0]["message"]["content"]

@@ -57,7 +57,9 @@ def joined(stream):
     for chunk in stream:
         for c in chunk.choices:
             content += c.delta.content or ""
-            reasoning += getattr(c.delta, "reasoning_content", None) or ""
+            thought = getattr(c.delta, "reasoning_content", None)
+            assert getattr(c.delta, "reasoning", None) == thought
+            reasoning += thought or ""
             for t in c.delta.tool_calls or []:
                 if t.id:
                     assert t.index == len(calls) and t.function.name and t.function.arguments == ""
@@ -114,6 +116,48 @@ def test_a_call_that_is_cut_off_ends_by_length(chat):
     assert r.choices[0].finish_reason == "length"
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_behind_the_mark_of_a_call_auto_gives_a_valid_one(chat, seed):
+    """The model has begun a call; text would be free."""
+    begun = [*ASK, {"role": "assistant", "content": "I look. <tool_call>"}]
+    kind = dict(messages=begun, temperature=1, seed=seed, parallel_tool_calls=False,
+                extra_body={"continue_final_message": True, "add_generation_prompt": False})
+    (call,) = chat(**kind).choices[0].message.tool_calls
+    check(call)
+    (again,) = joined(chat(**kind, stream=True))[2]
+    assert again[1:] == [call.function.name, call.function.arguments]
+
+
+def test_auto_leaves_text_as_it_is(chat):
+    kind = dict(messages=[{"role": "user", "content": "Say a word."}], max_tokens=24)
+    free, auto = (chat(**kind, tool_choice=c).choices[0] for c in ("none", "auto"))
+    assert auto.message.tool_calls is None and (auto.message.content, auto.finish_reason) == (free.message.content, free.finish_reason)
+
+
+def test_a_tool_beside_a_response_format(chat):
+    """Either: here the model has begun a call, there it may only answer in the form."""
+    schema = {"type": "object", "properties": {"a": {"type": "integer", "minimum": 0, "maximum": 9}}, "required": ["a"], "additionalProperties": False}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    for seed in range(4):
+        message = chat(response_format=form, temperature=1, seed=seed, parallel_tool_calls=False).choices[0].message
+        if message.tool_calls:
+            check(message.tool_calls[0])
+        else:
+            assert json.loads(message.content)["a"] in range(10)
+
+
+def test_strict_is_kept_or_refused(tools):
+    odd = {"type": "function", "function": {"name": "odd", "parameters": {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}}}
+    ask = lambda **more: tools.http.post("/v1/chat/completions", json={"messages": ASK, "max_tokens": 4, **more})  # noqa: E731
+    assert ask(tools=[odd]).status_code == 200
+    odd["function"]["strict"] = True
+    r = ask(tools=[odd])
+    assert (r.status_code, r.json()["error"]["param"]) == (400, "tools (parameters of odd)")
+    odd["function"]["strict"] = "yes"
+    r = ask(tools=[odd])
+    assert (r.status_code, r.json()["error"]["param"]) == (400, "tools[0].function.strict")
+
+
 def test_what_cannot_be_is_refused(tools):
     ask = lambda **more: tools.http.post("/v1/chat/completions", json={"messages": ASK, **more})  # noqa: E731
     r = ask(tool_choice="required")
@@ -136,6 +180,7 @@ def test_reasoning_that_the_prompt_has_opened(chat):
     kind = dict(extra_body={"chat_template_kwargs": {"enable_thinking": True}}, tools=None, max_tokens=12)
     r = chat(**kind)
     assert r.choices[0].message.reasoning_content and not r.choices[0].message.content
+    assert r.choices[0].message.reasoning == r.choices[0].message.reasoning_content
     assert r.usage.completion_tokens_details.reasoning_tokens > 0
     content, reasoning, _, finish = joined(chat(**kind, stream=True))
     assert (content, reasoning, finish) == ("", r.choices[0].message.reasoning_content, "length")

@@ -101,6 +101,8 @@ START_TEST(the_plan_of_small_models_is_what_opening_allocates) {
         o.unfused = true;
         assert_plan_is_ledger(path, &o);
         o.unfused = false;
+        o.keep_logits = true;
+        assert_plan_is_ledger(path, &o);
         o.max_rows = o.max_seqs = o.max_logit_rows = o.n_blocks[0] = 1;
         assert_plan_is_ledger(path, &o);
         gb_clear(&b);
@@ -221,8 +223,13 @@ START_TEST(weights_are_listed_by_group_and_kv_by_token) {
     ck_assert_uint_eq(find_term(&t, MEM_WEIGHTS, "token_embd Q4_1")->bytes, 128 * 64 / 32 * 20);
     ck_assert_uint_eq(find_term(&t, MEM_WEIGHTS, "blk.*.ffn_* F32")->bytes, 2 * 64 * 4);
     ck_assert_uint_eq(find_term(&t, MEM_LOGITS, "64 rows of 128")->bytes, 64 * 128 * 4);
+    ck_assert_uint_eq(terms_sum(&t, MEM_LOGITS), 64 * 128 * 4);
     ck_assert_uint_eq(kv.n_groups, 1);
     ck_assert_uint_eq(kv.group[0].bytes_per_token, 2 * 2 * 2 * 32 * 2); /* f16 */
+    terms_clear(&t);
+    o.keep_logits = true;
+    ck_assert(backend_cpu.terms(&m->program, &o, &t, &kv, &e) == OK);
+    ck_assert_uint_eq(terms_sum(&t, MEM_LOGITS), 2 * 64 * 128 * 4);
     terms_clear(&t);
     model_close(m);
     checkpoint_close(file);

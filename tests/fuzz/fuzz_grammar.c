@@ -1,6 +1,6 @@
 /* module: text */
 /* Fuzzes what clients write grammars in: the first byte chooses a pattern, a GBNF text, a JSON
- * Schema, or free text with a mark (the first line) behind which a GBNF text holds. Checks that
+ * Schema, a structural tag, or free text with a mark (the first line) behind which a GBNF text holds. Checks that
  * each is translated and compiled, or refused with a reason, within bounds of memory and of time
  * (libFuzzer's), that masks are those of trying every token, and that texts along them end: no
  * position without a way on. One thread. */
@@ -12,6 +12,7 @@
 #include "text/grammar.h"
 #include "text/regex.h"
 #include "text/schema.h"
+#include "text/tags.h"
 
 enum { SPECIAL = 257, N_VOCAB = 258, CACHE = 4096 };
 
@@ -71,6 +72,11 @@ static status translate(rules *r, uint8_t kind, str text, rule *out, err *e) {
     static const schema_options plain;
     const json_t *schema;
     status st;
+    if (kind == 4) {
+        const tags_options o = {.tok = bytes_as_tokens()->tok};
+        st = json_in_parse(&schema, rules_arena(r), text, e);
+        return st == OK ? rules_tags(r, schema, &o, out, e) : st;
+    }
     if (kind == 3) return translate_trigger(r, text, out, e);
     if (kind % 3 == 0) return rules_regex(r, text, out, e);
     if (kind % 3 == 1) return rules_gbnf(r, text, out, e);

@@ -51,6 +51,24 @@ START_TEST(mooncake_rows_have_hashes_of_their_blocks) {
 }
 END_TEST
 
+START_TEST(lengths_alone_come_at_once) {
+    load_trace t = parsed("prompt,output\r\n4808,10\n\n3180,0\n");
+    ck_assert_uint_eq(t.n, 2);
+    ck_assert_uint_eq(t.rows[0].prompt_tokens, 4808);
+    ck_assert_uint_eq(t.rows[0].output_tokens, 10);
+    ck_assert_uint_eq(t.rows[1].prompt_tokens, 3180);
+    ck_assert_uint_eq(t.rows[1].output_tokens, 1);
+    ck_assert_uint_eq(t.rows[1].at_us, 0);
+    load_trace_clear(&t);
+    err e;
+    ck_assert_int_eq(
+        load_trace_parse(&t, STR("prompt,output\n2023-11-16 18:17:03,1,1\n"), 0, &e),
+        ERR_FORMAT);
+    ck_assert_msg(strstr(e.text, "line 2"), "%s", e.text);
+    load_trace_clear(&t);
+}
+END_TEST
+
 START_TEST(a_limit_takes_the_first_rows) {
     load_trace t = {0};
     err e;
@@ -104,5 +122,5 @@ END_TEST
 
 CHECK_MAIN("trace", azure_rows_have_times_from_the_first_row_in_microseconds,
            a_leap_day_is_a_day, mooncake_rows_have_hashes_of_their_blocks,
-           a_limit_takes_the_first_rows, what_is_wrong_is_told_with_its_line,
-           a_file_that_is_not_there_is_not_found)
+           a_limit_takes_the_first_rows, lengths_alone_come_at_once,
+           what_is_wrong_is_told_with_its_line, a_file_that_is_not_there_is_not_found)

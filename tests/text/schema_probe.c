@@ -1,5 +1,5 @@
-/* Asked by tests/text/schema_suite.py: a line {"schema", "texts", "samples"} on standard input is
- * answered by {"refused": why}, or by {"takes": [whether the grammar of the schema takes each text],
+/* Asked by tests/text/schema_suite.py: a line {"schema", "closed", "texts", "samples"} on standard
+ * input is answered by {"refused": why}, or by {"takes": [whether the grammar of the schema takes each text],
  * "samples": [texts that the masks of the grammar allow]}. The grammar is compared with the matcher
  * of rules_match.h: {"differs": text}. */
 #include <stdio.h>
@@ -98,8 +98,8 @@ static json_t *answer_line(probe *p, const json_t *line) {
     CHECK(r);
     p->r = r;
     p->g = NULL;
-    static const schema_options plain;
-    status st = rules_json_schema(r, json_object_get(line, "schema"), &plain, &p->root, &e);
+    const schema_options opt = {.closed = json_is_true(json_object_get(line, "closed"))};
+    status st = rules_json_schema(r, json_object_get(line, "schema"), &opt, &p->root, &e);
     if (st == OK) st = grammar_compile(&p->g, r, p->root, p->v, chunks_heap(), &e);
     if (st == OK) {
         p->s = malloc(grammar_state_bytes(p->g));

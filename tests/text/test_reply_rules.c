@@ -55,20 +55,34 @@ static void rig_open(rig *x, const char *format, const char *template) {
     ck_assert(reply_plan_init(&x->plan, format_named(format), str_of(template), NULL, 0));
 }
 
+static void rig_demand(rig *x, const reply_demand *d) {
+    rules *r = rules_new(&x->a);
+    rule root = RULE_NEVER;
+    err e;
+    ck_assert_int_eq(reply_rules(r, &x->plan, d, &root, &e), OK);
+    grammar_free(x->g);
+    x->g = NULL;
+    ck_assert_msg(grammar_compile(&x->g, r, root, x->index, chunks_heap(), &e) == OK, "%s",
+                  e.text);
+}
+
 static void rig_compile(rig *x, bool parallel, bool thinking) {
     const reply_demand d = {.tools = x->tools,
                             .parallel = parallel,
                             .thinking = thinking,
                             .opened = strcmp(x->plan.format->name, "functionary") == 0,
                             .schema = plain_schema};
-    rules *r = rules_new(&x->a);
-    rule root = RULE_NEVER;
-    err e;
-    ck_assert_int_eq(reply_rules(r, &x->plan, &d, &root, &e), OK);
-    grammar_free(x->g);
-    x->g = NULL;
-    ck_assert_msg(grammar_compile(&x->g, r, root, x->index, chunks_heap(), &e) == OK, "%s",
-                  e.text);
+    rig_demand(x, &d);
+}
+
+/* tool_choice auto. */
+static void rig_text(rig *x, bool parallel, bool thinking) {
+    const reply_demand d = {.tools = x->tools,
+                            .parallel = parallel,
+                            .thinking = thinking,
+                            .text = true,
+                            .schema = plain_schema};
+    rig_demand(x, &d);
 }
 
 static void rig_close(rig *x) {
@@ -102,10 +116,14 @@ static void walk(const rig *x, unsigned *seed, buf *out) {
         /* Where all is allowed: text, or the mark that ends it. */
         char c = may[(size_t)rand_r(seed) % n_may];
         n_liked = n_may > 100;
-        if (n_liked) c = liked[(size_t)rand_r(seed) % (sizeof liked - 1)];
+        if (n_liked) do
+                c = liked[(size_t)rand_r(seed) % (sizeof liked - 1)];
+            while (!memchr(may, c, n_may));
         if (n_liked && rand_r(seed) % 4 == 0) {
             for (int m = 0; m < MARK_N; m++) {
-                if (m != MARK_VALUE_END && m != MARK_THINK_END && m != CHANNEL_ENDS) continue;
+                if (m != MARK_VALUE_END && m != MARK_THINK_END && m != MARK_QUOTE &&
+                    m != CHANNEL_ENDS)
+                    continue;
                 const str end = x->plan.mark[m];
                 memcpy(next, s, n);
                 if (!end.len || !grammar_take_bytes(x->g, next, end)) continue;
@@ -177,14 +195,8 @@ static void check_walks(rig *x, bool parallel, bool thinking) {
     buf_clear(&out);
 }
 
-/* Free arguments: no walk ends. */
-static bool is_free(const reply_format *f) {
-    return f->args == ARGS_PYTHON || f->args == ARGS_BARE;
-}
-
 START_TEST(what_the_grammar_of_a_format_allows_is_read_as_calls) {
     rig x;
-    if (is_free(&reply_formats[_i])) return;
     rig_open(&x, reply_formats[_i].name, "");
     check_walks(&x, true, false);
     check_walks(&x, false, false);
@@ -228,6 +240,135 @@ START_TEST(only_calls_of_the_tools_are_allowed) {
 }
 END_TEST
 
+/* Calls of both tools in the form of each format, as the parser reads them. */
+static const struct {
+    const char *format, *good, *bad[3];
+} calls[] = {
+    {"hermes",
+     "Hi <tool_call>\n{\"name\": \"g\", \"arguments\": {\"k\": 1}}\n</tool_call> Bye",
+     {"Hi <tool_call>\n{\"name\": \"h", "<tool_call>{\"name\": \"g\", \"arguments\": {\"x",
+      "<tool_call> so"}},
+    {"qwen3-coder",
+     "<tool_call>\n<function=get_n>\n<parameter=s>\nx < y\n</parameter>\n<parameter=n>\n12\n"
+     "</parameter>\n</function>\n</tool_call>",
+     {"<tool_call>\n<function=get_m", "<tool_call>\n<function=get_n>\n<parameter=n>",
+      "<tool_call>\n<function=get_n>\n<parameter=s>\nx\n</parameter>\n<parameter=n>\na"}},
+    {"glm", "<tool_call>g</tool_call>", {"<tool_call>h", "<tool_call>get_n</", "<tool_call>["}},
+    {"deepseek-v3.1",
+     "So: <｜tool▁calls▁begin｜><｜tool▁call▁begin｜>g<｜tool▁sep｜>{\"k\": "
+     "1}<｜tool▁call▁end｜>"
+     "<｜tool▁calls▁end｜>",
+     {"<｜tool▁calls▁begin｜>g", "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>h",
+      "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>g<｜tool▁sep｜>["}},
+    {"mistral",
+     "[TOOL_CALLS][{\"name\": \"g\", \"arguments\": {\"k\": 1}}]",
+     {"[TOOL_CALLS]{", "[TOOL_CALLS][{\"name\": \"h", "[TOOL_CALLS][]"}},
+    {"llama",
+     "{\"name\": \"g\", \"parameters\": {\"k\": 1}}",
+     {"{\"name\": \"g\", \"parameters\": [", "{\"name\": \"g\", \"parameters\": {\"k\": 1}]",
+      "<|python_tag|>{\"name\": \"h"}},
+    {"gpt-oss",
+     "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>commentary "
+     "to=functions.g <|constrain|>json<|message|>{\"k\": 1}",
+     {"<|channel|>commentary to=functions.h", "<|channel|>commentary to=functions.g x",
+      "<|channel|>commentary to=functions.g<|message|>["}},
+    {"lfm2",
+     "<|tool_call_start|>[get_n(s='a', n=-3, w=\"one\"), g()]<|tool_call_end|>",
+     {"<|tool_call_start|>[get_n(n=1", "<|tool_call_start|>[get_n(s=\"a\", n=\"",
+      "<|tool_call_start|>[get_n(s=\"a\", n=1, w=\"three"}},
+    {"gemma4",
+     "<|tool_call>call:get_n{s:<|\"|>a\nb<|\"|>,n:1,w:<|\"|>two<|\"|>}<tool_call|>",
+     {"<|tool_call>call:get_n{n:1", "<|tool_call>call:get_n{s:<|\"|>a<|\"|>,n:x",
+      "<|tool_call>call:g("}},
+    {"functionary", "all\nHi >>>g\n{\"k\": 1}", {">>>h", ">>>g\n[", ">>>x"}},
+};
+
+static bool begins(const rig *x, const char *text) {
+    grammar_state *s = malloc(grammar_state_bytes(x->g));
+    grammar_start(x->g, s);
+    const bool ok = grammar_take_bytes(x->g, s, str_of(text));
+    free(s);
+    return ok;
+}
+
+START_TEST(text_is_free_until_a_mark_and_a_call_behind_it_is_one_of_the_tools) {
+    rig x;
+    rig_open(&x, calls[_i].format, "");
+    rig_text(&x, true, false);
+    ck_assert(takes(&x, calls[_i].good));
+    ck_assert(takes(&x, ""));
+    ck_assert(takes(&x, "Hello <b>{\"name\": [</b>"));
+    for (int k = 0; k < 3; k++)
+        ck_assert_msg(!begins(&x, calls[_i].bad[k]), "%s", calls[_i].bad[k]);
+    rig_close(&x);
+}
+END_TEST
+
+START_TEST(one_call_ends_the_text_where_there_may_be_one) {
+    rig x;
+    const char *call = "Hi <tool_call>{\"name\": \"g\", \"arguments\": {\"k\": 1}}</tool_call>";
+    char more[200];
+    snprintf(more, sizeof more, "%s!", call);
+    rig_open(&x, "hermes", "");
+    rig_text(&x, true, false);
+    ck_assert(takes(&x, more));
+    rig_text(&x, false, false);
+    ck_assert(takes(&x, call));
+    ck_assert(!begins(&x, more));
+    rig_close(&x);
+}
+END_TEST
+
+START_TEST(a_mark_within_reasoning_is_no_call) {
+    rig x;
+    rig_open(&x, "hermes", "</think>");
+    rig_text(&x, true, false);
+    ck_assert(takes(&x, "<think>I could <tool_call> now</think> Hi"));
+    ck_assert(!begins(&x, "<think>Hm</think><tool_call>no"));
+    ck_assert(!begins(&x, "<tool_call>no"));
+    rig_text(&x, true, true);
+    ck_assert(takes(&x, "I could <tool_call> now"));
+    ck_assert(takes(&x, "I could <tool_call> now</think> Hi"));
+    ck_assert(!begins(&x, "Hm</think><tool_call>no"));
+    const reply_demand opened = {
+        .tools = x.tools, .text = true, .opened = true, .schema = plain_schema};
+    rig_demand(&x, &opened);
+    ck_assert(takes(&x, "\n{\"name\": \"g\", \"arguments\": {\"k\": 1}}</tool_call>"));
+    ck_assert(!begins(&x, "\n<think>"));
+    ck_assert(!begins(&x, "Hi"));
+    rig_close(&x);
+}
+END_TEST
+
+static status refusing_schema(rules *r, const json_t *schema, rule *out, err *e) {
+    if (json_object_size(schema) > 1) return err_set(e, ERR_UNSUPPORTED, "not enforced");
+    return plain_schema(r, schema, out, e);
+}
+
+START_TEST(a_schema_that_is_refused_allows_anything_unless_its_tool_is_strict) {
+    rig x;
+    err e;
+    rig_open(&x, "hermes", "");
+    reply_demand d = {
+        .tools = x.tools, .text = true, .lenient = true, .schema = refusing_schema};
+    rig_demand(&x, &d);
+    const char *call =
+        "<tool_call>{\"name\": \"get_n\", \"arguments\": {\"k\": 1}}</tool_call>";
+    ck_assert(takes(&x, call));
+    d.untyped = true;
+    rig_demand(&x, &d);
+    ck_assert(takes(&x, call));
+    ck_assert(!begins(&x, "<tool_call>{\"name\": \"h"));
+    d.untyped = false;
+    json_t *f = json_object_get(json_array_get(x.tools, 0), "function");
+    json_object_set_new(f, "strict", json_true());
+    rule out;
+    ck_assert_int_eq(reply_rules(rules_new(&x.a), &x.plan, &d, &out, &e), ERR_UNSUPPORTED);
+    ck_assert_str_eq(e.field, "tools (parameters of get_n)");
+    rig_close(&x);
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("reply_rules");
     TCase *t = check_case(s, "reply_rules");
@@ -235,5 +376,10 @@ int main(void) {
                         (int)reply_n_formats);
     tcase_add_test(t, reasoning_may_come_before_the_calls);
     tcase_add_test(t, only_calls_of_the_tools_are_allowed);
+    tcase_add_loop_test(t, text_is_free_until_a_mark_and_a_call_behind_it_is_one_of_the_tools,
+                        0, (int)(sizeof calls / sizeof *calls));
+    tcase_add_test(t, one_call_ends_the_text_where_there_may_be_one);
+    tcase_add_test(t, a_mark_within_reasoning_is_no_call);
+    tcase_add_test(t, a_schema_that_is_refused_allows_anything_unless_its_tool_is_strict);
     return check_run(s);
 }

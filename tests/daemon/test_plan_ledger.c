@@ -1,0 +1,198 @@
+/* The plan against the ledger, to the byte: every family x every type of the KV cache x every option
+ * that changes bytes, with a whole daemon under each (front end, bridge, engine, tokenizer) but
+ * for clients. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "daemon/bridge.h"
+#include "daemon/serving.h"
+#include "tests/check_main.h"
+#include "tests/daemon/model_rig.h"
+
+/* ---- a daemon ---- */
+
+typedef struct rig {
+    machine m;
+    uv_loop_t loop;
+    bridge *bridge;
+    server *server;
+    bool loaded;
+    status load_status;
+    err load_error;
+} rig;
+
+static rig r; /* handles of libuv must not move */
+
+static void on_flushed(void *arg) {
+    (void)arg;
+    server_flush(r.server);
+}
+
+static void on_loaded(void *arg, status s, const err *e) {
+    (void)arg;
+    r.loaded = true;
+    r.load_status = s;
+    if (s != OK) r.load_error = *e;
+    uv_stop(&r.loop);
+}
+
+static void open_daemon(const char *what) {
+    server_options so = server_options_of(&r.m.opt);
+    err e;
+    status s = machine_reserve(&r.m, &e);
+    ck_assert_int_eq(uv_loop_init(&r.loop), 0);
+    if (s == OK) s = bridge_open(&r.bridge, &r.loop, &r.m, on_flushed, on_loaded, &r, &e);
+    if (s == OK) s = server_open(&r.server, &r.loop, &so, bridge_port(r.bridge), &e);
+    if (s == OK) s = bridge_start(r.bridge, &e);
+    ck_assert_msg(s == OK, "%s: %s", what, e.text);
+    uv_run(&r.loop, UV_RUN_DEFAULT);
+    ck_assert_msg(r.loaded && r.load_status == OK, "%s: %s", what, r.load_error.text);
+}
+
+static void close_daemon(void) {
+    server_close(r.server);
+    bridge_stop(r.bridge);
+    uv_run(&r.loop, UV_RUN_DEFAULT);
+    uv_loop_close(&r.loop);
+    bridge_free(r.bridge);
+}
+
+/* Every class holds what was planned; what was held while loading is gone. Of class http only the table is there before a client is. */
+static void compare(const char *what) {
+    ledger_view v;
+    ledger_read(r.m.ledger, &v);
+    for (int c = 0; c < MEM_N_CLASSES; c++) {
+        const uint64_t planned = terms_sum(&r.m.plan.terms, (mem_class)c);
+        const ledger_class *have = &v.cls[c];
+        ck_assert_msg(c == MEM_LOADING || have->plan_bytes == planned,
+                      "%s: class %s: the ledger knows of %llu", what,
+                      mem_class_name((mem_class)c), (unsigned long long)have->plan_bytes);
+        if (c != MEM_HTTP ? have->ledger_bytes != planned : have->ledger_bytes > planned)
+            ck_abort_msg("%s: class %s: planned %llu, allocated %llu", what,
+                         mem_class_name((mem_class)c), (unsigned long long)planned,
+                         (unsigned long long)have->ledger_bytes);
+    }
+    ck_assert_uint_eq(v.plan_bytes, r.m.plan.total_bytes);
+}
+
+/* False: the engine does not compute with that type of cache. */
+static bool check_one(const options *o, const char *what) {
+    const machine_wish w = {.extra = serving_terms};
+    err e;
+    memset(&r, 0, sizeof r);
+    const status s = machine_plan(&r.m, o, &w, &e);
+    const bool refused = s == ERR_UNSUPPORTED && (strcmp(e.field, "kv_cache_dtype") == 0 ||
+                                                  strncmp(e.field, "cache_type", 10) == 0);
+    ck_assert_msg(s == OK || refused, "%s: %s", what, e.text);
+    if (s == OK) {
+        open_daemon(what);
+        compare(what);
+        close_daemon();
+    }
+    machine_close(&r.m);
+    return s == OK;
+}
+
+/* ---- the matrix ---- */
+
+/* Words of options, as on a command line: with every type of the KV cache, and with f16 alone. */
+static const char *const with_types[] = {
+    "",
+    "--max-model-len=40",
+    "--max-model-len=1000 --max-num-seqs=3",
+    "--max-num-seqs=1",
+    "--max-num-seqs=33",
+    "--max-num-batched-tokens=7 --max-num-seqs=5",
+    "--max-num-batched-tokens=700",
+    "--block-size=32",
+    "--block-size=128",
+    "--kv-cache-tokens=777",
+    "--cache-type-k=f32",
+    "--cache-type-v=bf16",
+    "--cache-type-k=f16 --block-size=64",
+    "--embeddings=last",
+    "--threads=3 --batch-invariant",
+    "--no-prefix-caching",
+    "--memory=60MiB",
+};
+static const char *const with_f16[] = {
+    "--cache-type-k=bf16 --cache-type-v=f32 --block-size=8",
+    "--embeddings=mean",
+    "--grammar-cache-bytes=65536",
+    "--grammar-cache-bytes=1000001",
+    "--request-memory=3000001",
+    "--max-waiting=7",
+    "--max-connections=3",
+    "--stream-credits=3",
+    "--threads=1",
+    "--activation-dtype=f32",
+    "--cpu-isa=plain --max-num-batched-tokens=33",
+};
+enum {
+    N_WITH_TYPES = sizeof with_types / sizeof *with_types,
+    N_WITH_F16 = sizeof with_f16 / sizeof *with_f16
+};
+
+static void read_words(options *o, const char *words) {
+    char text[160], *argv[8] = {"serve"};
+    int argc = 1;
+    err e;
+    snprintf(text, sizeof text, "%s", words);
+    for (char *w = strtok(text, " "); w; w = strtok(NULL, " ")) argv[argc++] = w;
+    ck_assert_msg(options_load_args(o, &argc, argv, NULL, &e) == OK, "%s", e.text);
+}
+
+static options base_options(const char *path) {
+    options o;
+    options_defaults(&o);
+    snprintf(o.model, sizeof o.model, "%s", path);
+    snprintf(o.host, sizeof o.host, "unix:/tmp/vramd-plan-ledger-%d.sock", (int)getpid());
+    read_words(&o, "--backend=cpu --threads=2 --max-model-len=256 --max-num-seqs=4");
+    read_words(&o, "--max-num-batched-tokens=64 --max-connections=16 --max-waiting=16");
+    read_words(&o, "--max-body=65536 --memory=200MiB --kv-cache-tokens=512");
+    return o;
+}
+
+static uint32_t check_type(const char *path, const family *f, uint32_t type) {
+    const str word = options_word("kv_cache_dtype", type);
+    const size_t most = N_WITH_TYPES + (str_eqz(word, "f16") ? N_WITH_F16 : 0);
+    char what[240];
+    uint32_t n = 0;
+    for (size_t i = 0; i < most; i++) {
+        const char *words = i < N_WITH_TYPES ? with_types[i] : with_f16[i - N_WITH_TYPES];
+        options o = base_options(path);
+        o.kv_cache_dtype = type;
+        read_words(&o, words);
+        snprintf(what, sizeof what, "%s, kv_cache_dtype = " STR_FMT " %s", f->arch,
+                 STR_ARG(word), words);
+        n += check_one(&o, what);
+    }
+    return n;
+}
+
+static void check_family(const family *f) {
+    char path[64];
+    uint32_t n = 0;
+    str word;
+    gb b;
+    model_rig_make(&b, f, path);
+    const uint64_t from = clock_us();
+    for (uint32_t t = 0; !str_eqz(word = options_word("kv_cache_dtype", t), "?"); t++)
+        if (!str_eqz(word, "auto")) n += check_type(path, f, t);
+    printf("%s: %u plans, %.1f s\n", f->arch, n, (double)(clock_us() - from) / 1e6);
+    ck_assert_uint_ge(n, 3 * N_WITH_TYPES + N_WITH_F16);
+    gb_clear(&b);
+}
+
+START_TEST(the_ledger_holds_what_was_planned) {
+    uint32_t n = 0;
+    log_init(LOG_ERROR);
+    for (size_t i = 0; family_at(i); i++)
+        if (!family_at(i)->refuse) check_family(family_at(i)), n++;
+    ck_assert_uint_ge(n, 5);
+}
+END_TEST
+
+CHECK_MAIN("plan_ledger", the_ledger_holds_what_was_planned)
