@@ -18,7 +18,7 @@ struct constraint {
     /* Of JSON schemas: no white space; a pattern of it. */
     bool compact;
     str white_space;
-    const tokenizer *tok; /* set for build */
+    const tokenizer *tok;     /* set for build */
     const constraint *weaker; /* compiled in its place where this one is refused; or NULL */
 };
 

@@ -14,9 +14,11 @@
     X(API_TOO_LONG, 400, "exceed_context_size_error", ERR_TOO_LONG)                            \
     X(API_BUDGET, 400, "exceed_memory_budget_error", ERR_BUDGET)                               \
     X(API_NO_KEY, 401, "authentication_error", OK)                                             \
+    X(API_FORBIDDEN, 403, "permission_error", OK)                                              \
     X(API_NOT_FOUND, 404, "not_found_error", ERR_NOT_FOUND)                                    \
     X(API_METHOD, 405, "invalid_request_error", OK)                                            \
     X(API_TIMEOUT, 408, "timeout_error", OK)                                                   \
+    X(API_CONFLICT, 409, "conflict_error", OK)                                                 \
     X(API_BODY_TOO_LARGE, 413, "invalid_request_error", OK)                                    \
     X(API_MEDIA, 415, "invalid_request_error", OK)                                             \
     X(API_BUSY, 429, "rate_limit_error", ERR_BUSY)                                             \

@@ -235,6 +235,20 @@ static void on_mhd_log(void *cls, const char *fmt, va_list ap) {
     log_debug("libmicrohttpd: %s", line);
 }
 
+bool http_from_here(const http_request *rq) {
+    struct sockaddr_storage sa = {0};
+    socklen_t n = sizeof sa;
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)&sa;
+    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&sa;
+    if (!rq->priv->conn || getpeername(rq->priv->conn->fd, (struct sockaddr *)&sa, &n) != 0)
+        return false;
+    if (sa.ss_family == AF_UNIX) return true;
+    if (sa.ss_family == AF_INET) return ntohl(v4->sin_addr.s_addr) >> 24 == 127;
+    if (sa.ss_family != AF_INET6) return false;
+    return IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr) ||
+           (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr) && v6->sin6_addr.s6_addr[12] == 127);
+}
+
 const char *http_library_version(void) {
     return MHD_get_version();
 }

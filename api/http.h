@@ -27,6 +27,7 @@ typedef enum http_method {
     HTTP_HEAD,
     HTTP_POST,
     HTTP_OPTIONS,
+    HTTP_PUT,
     HTTP_OTHER
 } http_method;
 
@@ -90,6 +91,9 @@ void http_abort(http *);
 void http_close(http *); /* no request may be open */
 uint32_t http_n_connections(const http *);
 
+/* Whether the client is this machine, as far as its socket says: a Unix socket, or a loopback address.
+ * A proxy here looks the same. Valid in begin and run only. */
+bool http_from_here(const http_request *);
 /* Valid in begin and run only. NULL: absent. */
 const char *http_header(const http_request *, const char *name);
 /* Answers. type and body are borrowed until done: static, or in rq->mem. */

@@ -148,8 +148,8 @@ static bool acceptable(http_private *rq, const char *method, const char *version
 }
 
 static http_method method_of(const char *m) {
-    static const char *const name[] = {"GET", "HEAD", "POST", "OPTIONS"};
-    for (int i = 0; i < 4; i++)
+    static const char *const name[] = {"GET", "HEAD", "POST", "OPTIONS", "PUT"};
+    for (int i = 0; i < 5; i++)
         if (strcmp(m, name[i]) == 0) return (http_method)i;
     return HTTP_OTHER;
 }

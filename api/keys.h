@@ -1,11 +1,13 @@
 /* API keys, from a file of lines
  *
- *     NAME SHA256 [rate=N/min] [tokens=N/min] [concurrency=N] [priority=N]    # a comment
+ *     NAME SHA256 [rate=N/min] [tokens=N/min] [concurrency=N] [priority=N] [admin]   # a comment
  *
  * NAME is the tenant; SHA256 is that of the key, in hexadecimal. A key has 256 random bits
  * (keys_make), so that there is nothing to guess that a salt or a slow hash would protect: who
  * reads the file learns no key. A name may stand in further lines, without limits: more keys of
  * one tenant, while one replaces the other.
+ *
+ * admin: its keys may change the server's budget (PUT /v1/memory).
  *
  * All memory is taken when the table opens. Loop thread. */
 #ifndef VRAMD_API_KEYS_H

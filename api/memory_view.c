@@ -224,6 +224,9 @@ static void write_json(buf *b, port *p, const memory_sample *s) {
     p->ops->stats(p, &st);
     buf_addc(b, '{');
     write_ledger(b, &v);
+    member(b, "target_bytes", st.budget.target_bytes);
+    member(b, "smallest_budget_bytes", st.budget.smallest_bytes);
+    member(b, "memory_max_bytes", st.budget.most_bytes);
     buf_add(b, STR(",\"process\":"));
     if (s->known) {
         buf_add(b, STR("{\"anonymous_bytes\":"));
@@ -340,6 +343,10 @@ static void done(void *arg) {
 }
 
 void memory_run(app *app, http_request *rq) {
+    if (rq->method == HTTP_PUT) {
+        memory_resize_run(app, rq);
+        return;
+    }
     memory_job *j = arena_zalloc(&rq->mem, sizeof *j);
     if (!j) {
         http_refuse_memory(rq);

@@ -283,7 +283,7 @@ static void by_place(out *o, const char *name, const char *help, const ledgers *
     }
 }
 
-static void write_memory(out *o, const app *a) {
+static void write_memory(out *o, const app *a, const budget_view *b) {
     const memory_sample *s = &a->memory;
     ledgers l;
     read_ledgers(a->port, &l);
@@ -295,6 +295,10 @@ static void write_memory(out *o, const app *a) {
              offsetof(ledger_class, plan_bytes));
     by_place(o, "vramd_memory_budget_bytes", "The budget for everything.", &l,
              (double[]){(double)l.v[0].budget_bytes, (double)l.v[1].budget_bytes}, l.n);
+    gauge(o, "vramd_memory_target_bytes", "The budget, or the one that it is becoming.",
+          (double)b->target_bytes);
+    counter(o, "vramd_memory_resizes_total", "Changes of the budget while serving.",
+            (double)b->n_resizes);
     gauge(o, "vramd_memory_requests_used_bytes", "Request memory in use, of class requests.",
           (double)pool_used(a->port->pool));
     if (!s->known) return;
@@ -359,7 +363,7 @@ void metrics_write(buf *b, const app *a, const machine_stats *s) {
     write_requests(&o, a, s);
     write_counters(&o, &s->count);
     write_kv(&o, &s->kv);
-    write_memory(&o, a);
+    write_memory(&o, a, &s->budget);
     write_keys(&o, a->keys);
     for (int i = 0; i < HIST_N; i++) {
         if (hists[i].own) write_histogram(&o, hists[i].own, (histogram_id)i, &s->hist[i]);

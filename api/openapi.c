@@ -238,6 +238,16 @@ static void write_path(const route *r, buf *b) {
     if (r->flags & GET) write_operation(r, a, false, b);
     if (r->flags & GET && r->flags & POST) buf_addc(b, ',');
     if (r->flags & POST) write_operation(r, a, true, b);
+    if (r->flags & PUT)
+        buf_add(b,
+                STR(",\"put\":{\"summary\":\"Another budget, while it serves\",\"requestBody\":"
+                    "{\"required\":true,\"content\":{\"application/json\":{\"schema\":{"
+                    "\"type\":\"object\",\"required\":[\"budget_bytes\"],\"properties\":{"
+                    "\"budget_bytes\":{\"type\":\"integer\",\"minimum\":1}}}}}},"
+                    "\"responses\":{\"200\":{\"description\":\"in force\"},"
+                    "\"202\":{\"description\":\"on its way\"},"
+                    "\"4XX\":{\"description\":\"refused\"},"
+                    "\"5XX\":{\"description\":\"refused\"}}}"));
     buf_addc(b, '}');
 }
 

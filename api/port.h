@@ -140,6 +140,18 @@ typedef enum histogram_id {
     HIST_N
 } histogram_id;
 
+/* The budget, and what it is becoming. */
+typedef struct budget_view {
+    uint64_t target_bytes;   /* the budget, or the one that it will be */
+    uint64_t smallest_bytes; /* less is refused */
+    uint64_t most_bytes;     /* more is refused */
+    uint64_t n_resizes;      /* changes that are in force */
+} budget_view;
+
+/* Called once on the loop thread, within 2 s of the call of resize: OK: it is in force. ERR_BUSY:
+ * it is on its way. ERR_NO_MEMORY: the system had less; what there was is in force. */
+typedef void resize_done(void *arg, status, const err *);
+
 typedef struct machine_stats {
     uint32_t n_waiting, n_running, n_preempted;
     uint64_t waiting_tokens;
@@ -148,6 +160,7 @@ typedef struct machine_stats {
     uint64_t n_rejected;
     kv_view kv;
     histogram hist[HIST_N];
+    budget_view budget;
 } machine_stats;
 
 typedef struct port port;
@@ -172,6 +185,11 @@ typedef struct port_ops {
     bool (*offload)(port *, void (*work)(void *), void (*done)(void *), void *arg);
     /* What the device's driver says; false before loading, or without a device. Any thread. */
     bool (*device_memory)(port *, device_memory *out);
+    /* Another budget, while requests go on. done NULL: nobody waits. Errors, after which all is as
+     * before and done is not called: ERR_UNSUPPORTED (the engine cannot), ERR_INVALID (more than
+     * most_bytes), ERR_BUDGET (less than smallest_bytes), ERR_BUSY (another caller waits),
+     * ERR_UNAVAILABLE. */
+    status (*resize)(port *, uint64_t budget_bytes, resize_done *, void *arg, err *);
     /* What vramd plan --json prints, for the model that is served and the options of body, an
      * object; into out, and its arena. Takes milliseconds; any thread. Errors: ERR_INVALID. */
     status (*plan)(port *, const json_t *body, buf *out, err *);

@@ -14,7 +14,7 @@ static const route routes[] = {
     {"/v1/chat/completions", POST | BARE, chat_run},
     {"/v1/models", GET | BARE, models_run},
     {"/v1/models/", GET | PREFIX | BARE, models_run},
-    {"/v1/memory", GET, memory_run},
+    {"/v1/memory", GET | PUT, memory_run},
     {"/v1/plan", POST, plan_run},
     {"/v1/embeddings", POST | BARE, embeddings_run},
     {"/v1/rerank", POST | BARE, unsupported_run},
@@ -76,11 +76,12 @@ bool routes_polled(str path) {
 }
 
 static bool allows(const route *r, http_method m) {
-    return (r->flags & POST && m == HTTP_POST) ||
+    return (r->flags & POST && m == HTTP_POST) || (r->flags & PUT && m == HTTP_PUT) ||
            (r->flags & GET && (m == HTTP_GET || m == HTTP_HEAD));
 }
 
 static const char *allow_text(const route *r) {
+    if (r->flags & PUT) return "GET, HEAD, PUT, OPTIONS";
     if (r->flags & POST) return r->flags & GET ? "GET, HEAD, POST, OPTIONS" : "POST, OPTIONS";
     return "GET, HEAD, OPTIONS";
 }
@@ -214,7 +215,7 @@ void routes_begin(app *app, http_request *rq) {
     } else if (!allows(r, rq->method)) {
         failure_set(&f, API_METHOD, "%.80s does not take %.20s", r->path, rq->method_name.ptr);
         f.allow = allow_text(r);
-    } else if (rq->method != HTTP_POST || body_readable(rq, &f)) {
+    } else if ((rq->method != HTTP_POST && rq->method != HTTP_PUT) || body_readable(rq, &f)) {
         return;
     }
     http_refuse(rq, &f);

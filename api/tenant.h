@@ -15,6 +15,7 @@ typedef struct tenant_limits {
     uint32_t concurrency;
     bool has_priority; /* of its requests; they may name a later one. false: 0 */
     int32_t priority;
+    bool admin; /* may change the server's budget */
 } tenant_limits;
 
 /* Holds up to a minute's worth. May be in debt: tokens are known late. */

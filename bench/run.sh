@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs one benchmark and stores its rows under bench/results/ with the CPU's flags.
-#   bench/run.sh engine|http|metrics|startup|scheduler|linear|grammar|structured|tokenizer|template [OPTIONS of the script]
+#   bench/run.sh engine|kv|http|metrics|startup|scheduler|linear|grammar|resize|structured|tokenizer|template [OPTIONS of the script]
 # VRAMD_PEER_LLAMA: llama.cpp's build/bin (bench/build_peer.sh prints it); without it, vramd alone.
 set -eu
 cd "$(dirname "$0")/.."
@@ -11,7 +11,11 @@ case $what in
 engine)
   make -s BUILD="$BUILD" "$BUILD/bench_engine"
   python3 bench/bench_engine.py "$@" ;;
+kv)
+  make -s BUILD="$BUILD" "$BUILD/bench_engine"
+  python3 bench/bench_kv.py "$@" ;;
 http) python3 bench/bench_http.py "$@" ;;
+resize) python3 bench/bench_resize.py "$@" ;;
 structured) python3 bench/bench_structured.py "$@" ;;
 metrics) python3 bench/bench_metrics.py "$@" ;;
 startup) python3 bench/bench_startup.py "$@" ;;

@@ -52,7 +52,7 @@ static const struct {
 };
 
 /* Types of a KV cache by other programs' words. */
-#define FOUR_BITS "int4: as small, and its newest tokens stay exact, which is what 4 bits need"
+#define FOUR_BITS "int4, for values alone: --cache-type-k int8 --cache-type-v int4"
 static const struct {
     const char *word, *instead;
 } cache_types[] = {{"q4_0", FOUR_BITS},

@@ -75,7 +75,10 @@
       "write one log line per request", "", "", LIVE)                                                 \
     X("memory", STR, memory, "auto", 0, 63, "",                                               \
       "budget for all memory: 6GiB, 75%, or auto (what the plan needs, within the cgroup's "  \
-      "limit)", "", "")                                                                       \
+      "limit)", "", "", LIVE)                                                                 \
+    X("memory", STR, memory_max, "", 0, 63, "",                                               \
+      "how far the budget may grow while it serves: a size as of memory; default: memory, so " \
+      "that it can only shrink and grow back", "", "")                                        \
     X("memory", STR, host_memory, "auto", 0, 63, "",                                          \
       "budget for the memory of the host with backend = cuda; 'memory' is then that of the " \
       "device", "", "")                                                                     \

@@ -346,6 +346,7 @@ static void tell_loaded(bridge *b) {
 static void on_async(uv_async_t *a) {
     bridge *b = a->data;
     tell_loaded(b);
+    resize_collect(b);
     for (;;) {
         pthread_mutex_lock(&b->out_lock);
         uint32_t n = b->n_out;
@@ -408,6 +409,7 @@ static const port_ops ops = {.submit = on_submit,
                              .not_ready = bridge_not_ready,
                              .offload = on_offload,
                              .device_memory = bridge_device_memory,
+                             .resize = resize_want,
                              .plan = on_plan};
 
 /* ---- life ---- */
@@ -489,6 +491,7 @@ status bridge_open(bridge **out, uv_loop_t *loop, machine *m, void (*flushed)(vo
                      .max_running = m->opt.max_num_seqs};
     uv_async_init(loop, &b->async, on_async);
     b->async.data = b;
+    resize_open(b);
     *out = b;
     return OK;
 }
@@ -525,6 +528,7 @@ void bridge_stop(bridge *b) {
     }
     CHECK(b->n_live == 0);
     uv_close((uv_handle_t *)&b->async, NULL);
+    resize_close(b);
 }
 
 void bridge_free(bridge *b) {

@@ -147,7 +147,7 @@ static bool take_in(bridge *b, bool idle, message *out) {
     struct timespec until;
     const uint64_t sleep_us = idle ? idle_us(b) : 0;
     pthread_mutex_lock(&b->in_lock);
-    while (idle && !b->in_head && !b->quit) {
+    while (idle && !b->in_head && !b->quit && b->resize.number == b->resize.taken) {
         /* Deadlines of waiting sequences pass without anybody calling. */
         clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_nsec += (long)sleep_us * 1000;
@@ -220,15 +220,18 @@ void *bridge_engine_main(void *arg) {
     atomic_store(&b->load_state, b->load_status == OK ? LOADED : FAILED);
     uv_async_send(&b->async);
     if (b->load_status != OK) return NULL;
+    resize_start(b);
     bool busy = false;
     for (;;) {
         message m;
         bool go = take_in(b, !busy, &m);
         for (; m.g; take_in(b, false, &m)) do_ops(b, &m);
         if (!go) return NULL;
+        const bool resizes = resize_go_on(b);
         busy = runner_step(b->runner);
         pause_full(b);
         stop_complete(b);
         publish(b, busy);
+        busy |= resizes;
     }
 }

@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 
 #include "daemon/bridge.h"
+#include "daemon/bridge_resize.h"
 #include "daemon/grammar_memory.h"
 
 enum { BRIDGE_SUBMIT = 1, BRIDGE_CANCEL = 2, BRIDGE_CREDIT = 4, MAX_END_TOKENS = 64 };
@@ -88,6 +89,7 @@ struct bridge {
     sched_id *complete; /* [max_num_seqs]: engine thread; their grammar is at its end since */
     uint32_t n_complete;
     grammar_memory grammar;
+    resizing resize;
 
     /* Loop thread. */
     gen *free, *all;

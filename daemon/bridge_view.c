@@ -5,7 +5,8 @@
 
 enum { STALL_US = 30 * 1000000 };
 
-/* Before the first step nothing is published yet, and all blocks are free. */
+/* Before anything is published all blocks are free. While a pool shrinks or grows, it has others than
+ * the plan says. */
 static void view_kv(const machine *m, const sched_stats *s, kv_view *out) {
     *out = (kv_view){.type_k = m->engine_opt.kv_k,
                      .type_v = m->engine_opt.kv_v,
@@ -16,11 +17,12 @@ static void view_kv(const machine *m, const sched_stats *s, kv_view *out) {
                      .n_groups = m->plan.n_groups};
     for (uint32_t k = 0; k < out->n_groups; k++) {
         const sched_blocks_view *g = &s->group[k];
-        const uint64_t blocks = m->plan.group_blocks[k];
+        const uint64_t known = (uint64_t)g->free + g->used + g->fenced + g->cached;
+        const uint64_t blocks = known ? known : m->plan.group_blocks[k];
         out->group[k] = (kv_group_view){.window = m->sched_conf.group[k].window,
                                         .block_bytes = m->plan.group_block_bytes[k],
                                         .blocks = blocks,
-                                        .free = s->count.steps ? g->free : blocks,
+                                        .free = known ? g->free : blocks,
                                         .used = g->used + g->fenced,
                                         .cached = g->cached,
                                         .fenced = g->fenced,
@@ -45,6 +47,7 @@ void bridge_stats(port *p, machine_stats *out) {
     out->waiting_tokens = s.waiting_tokens;
     out->count = s.count;
     view_kv(b->m, &s, &out->kv);
+    resize_view(b, &out->budget);
 }
 
 /* What a sequence of so many tokens holds; blocks that it shares count for each. */

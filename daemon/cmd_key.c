@@ -15,7 +15,8 @@ static int usage(FILE *f, int rc) {
           "  rate=N/min      requests a minute\n"
           "  tokens=N/min    tokens a minute, prompt and output together\n"
           "  concurrency=N   requests at once\n"
-          "  priority=N      of all its requests; lower is sooner, 0 is what others have\n",
+          "  priority=N      of all its requests; lower is sooner, 0 is what others have\n"
+          "  admin           its keys may change the server's budget (PUT /v1/memory)\n",
           f);
     return rc;
 }

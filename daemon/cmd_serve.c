@@ -21,6 +21,7 @@
 #include "daemon/default_sampling.h"
 #include "daemon/commands.h"
 #include "daemon/loop_memory.h"
+#include "daemon/machine_budget.h"
 #include "daemon/notify.h"
 #include "daemon/serving.h"
 #include "daemon/supervise.h"
@@ -95,11 +96,24 @@ static void on_change(void *arg, const char *name, bool live, const char *was,
              was, now, live ? "" : ": that takes a restart");
 }
 
+/* Whether there is a plan for another value of memory, and its bytes. */
+static status check_budget(const daemon_state *d, const char *word, uint64_t *bytes, err *e) {
+    plan p = {0};
+    status s = machine_memory_bytes(&d->m, word, bytes, e);
+    if (s == OK) s = machine_replan(&d->m, *bytes, &p, e);
+    plan_clear(&p);
+    return s;
+}
+
 /* Options of which any has a mistake change nothing. */
 static status take_options(daemon_state *d, err *e) {
     options now;
     const options was = d->opt;
     status s = read_options(d, &now, e);
+    if (s != OK) return s;
+    uint64_t bytes = 0;
+    const bool resizes = strcmp(was.memory, now.memory) != 0;
+    if (resizes) s = check_budget(d, now.memory, &bytes, e);
     if (s != OK) return s;
     options_take_live(&d->opt, &now);
     const server_options so = server_options_of(&d->opt);
@@ -107,6 +121,11 @@ static status take_options(daemon_state *d, err *e) {
     if (s != OK) {
         d->opt = was;
         return s;
+    }
+    if (resizes) {
+        s = bridge_port(d->bridge)->ops->resize(bridge_port(d->bridge), bytes, NULL, NULL, e);
+        if (s != OK) snprintf(d->opt.memory, sizeof d->opt.memory, "%s", was.memory);
+        if (s != OK) log_error("reload: memory stays as it was: %s", e->text);
     }
     /* A report at the level that shows more: the one before or the one from now on. */
     const log_level before = options_log_level(&was), from_now = options_log_level(&now);

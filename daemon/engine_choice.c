@@ -28,8 +28,12 @@ static status choose_cpu(machine *m, const machine_wish *w, err *e) {
     m->on_device = false;
     m->card = NULL;
     snprintf(m->device, sizeof m->device, "cpu");
-    if (strcmp(m->opt.host_memory, "auto") == 0)
-        return parse(&m->budget, "memory", m->opt.memory, memory_room_host(), w, e);
+    if (strcmp(m->opt.host_memory, "auto") == 0) {
+        const memory_room room = memory_room_host();
+        status s = parse(&m->budget, "memory", m->opt.memory, room, w, e);
+        if (s != OK || !m->opt.memory_max[0] || w->uncut) return s;
+        return parse(&m->max_budget, "memory_max", m->opt.memory_max, room, w, e);
+    }
     err_set(e, ERR_INVALID, "host_memory = %.60s, but the engine is the CPU's",
             m->opt.host_memory);
     err_field(e, "host_memory");
@@ -41,6 +45,14 @@ static status choose_device(machine *m, const memory_room *room, const machine_w
     memory_room host = memory_room_host();
     m->backend = &backend_cuda;
     m->on_device = true;
+    if (m->opt.memory_max[0]) {
+        err_set(e, ERR_UNSUPPORTED,
+                "memory_max = %.60s, but the CUDA engine cannot change its "
+                "budget while it serves",
+                m->opt.memory_max);
+        err_field(e, "memory_max");
+        return err_hint(e, "leave it out, or use backend = cpu");
+    }
     if (w->card) { /* it is not in this machine */
         host.available = host.total = budget_unlimited().bytes;
         snprintf(host.available_name, sizeof host.available_name, "the host of that card");

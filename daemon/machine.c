@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "daemon/default_sampling.h"
 #include "daemon/engine_choice.h"
+#include "daemon/machine_budget.h"
 #include "daemon/machine_template.h"
 #include "daemon/planned_model.h"
 
@@ -190,17 +191,21 @@ static void set_name(machine *m) {
     if (!*given && n > 5 && strcasecmp(m->name + n - 5, ".gguf") == 0) m->name[n - 5] = '\0';
 }
 
-/* The scheduler's lists go with the number of blocks. */
-static uint64_t scheduler_bytes(void *arg, const uint32_t *n_blocks) {
-    sched_config c = ((const machine *)arg)->sched_conf;
-    for (uint32_t g = 0; g < c.n_groups; g++) c.group[g].n_blocks = n_blocks[g];
-    uint64_t n = sched_bytes(&c);
-    CHECK(n > 0);
-    return n;
+/* So many blocks as a step moves in about 20 ms where a pool becomes smaller. */
+static uint32_t moves_of(const machine *m, const kv_request *kv) {
+    const uint64_t bytes = 64 << 20, most = 256;
+    uint64_t block = 1;
+    if (!engine_can_resize(m->backend)) return 0;
+    for (uint32_t g = 0; g < kv->n_groups; g++)
+        if (block < kv->group[g].bytes_per_token * kv->block_tokens)
+            block = kv->group[g].bytes_per_token * kv->block_tokens;
+    const uint64_t n = bytes / block;
+    return (uint32_t)(n < 1 ? 1 : n < most ? n : most);
 }
 
 static void set_groups(machine *m, const kv_request *kv) {
     sched_config *c = &m->sched_conf;
+    c->max_moves = moves_of(m, kv);
     c->n_groups = kv->n_groups;
     c->depth = kv->depth;
     for (uint32_t g = 0; g < kv->n_groups; g++)
@@ -226,22 +231,6 @@ static void list_terms(const machine *m, terms *t) {
     terms_add(t, MEM_RUNTIME, TERM_CALIBRATED,
               RUNTIME_BYTES + (OTHER_THREADS + m->opt.threads) * RUNTIME_PER_THREAD,
               "libraries, %u stacks (Debian 12)", OTHER_THREADS + m->opt.threads);
-}
-
-/* The device's memory with the KV cache, and the host's beside it. Both are solved even if one
- * does not fit, so that both can be shown; the device's refusal is reported first. */
-static status solve_both(machine *m, terms *t, const kv_request *kv, err *e) {
-    const kv_request none = {.block_tokens = kv->block_tokens};
-    terms device = {0};
-    err host_error;
-    terms_split(t, &device);
-    status s = plan_solve(&m->plan, &device, kv, &m->budget, e);
-    m->sched_bytes = scheduler_bytes(m, m->plan.group_blocks);
-    terms_add(t, MEM_SCHEDULER, TERM_EXACT, m->sched_bytes, "sequences, queue, block lists");
-    status h = plan_solve(&m->host_plan, t, &none, &m->host_budget, &host_error);
-    terms_clear(&device);
-    if (s == OK && h != OK) *e = host_error, s = h;
-    return s;
 }
 
 static const plan *host_plan(const machine *m) {
@@ -284,16 +273,11 @@ static status solve(machine *m, const machine_wish *w, err *e) {
     kv.want_tokens = m->opt.kv_cache_tokens;
     if (!kv.want_tokens && m->budget.automatic && !m->on_device)
         kv.want_tokens = (uint64_t)DEFAULT_TOKENS_PER_SEQ * m->opt.max_num_seqs;
-    if (m->on_device) {
-        s = solve_both(m, &t, &kv, e);
-    } else {
-        kv.beside = scheduler_bytes;
-        kv.arg = m;
-        s = plan_solve(&m->plan, &t, &kv, &m->budget, e);
-        m->sched_bytes = m->plan.beside_bytes;
-    }
-    for (uint32_t g = 0; g < kv.n_groups; g++)
+    s = machine_solve(m, &t, &kv, e);
+    for (uint32_t g = 0; g < kv.n_groups; g++) {
         m->engine_opt.n_blocks[g] = m->sched_conf.group[g].n_blocks = m->plan.group_blocks[g];
+        m->engine_opt.max_blocks[g] = m->sched_conf.group[g].max_blocks = m->kv.most[g];
+    }
 done:
     terms_clear(&t);
     return s;
@@ -437,6 +421,7 @@ void machine_close(machine *m) {
     ledger_close(m->device_ledger);
     plan_clear(&m->plan);
     plan_clear(&m->host_plan);
+    terms_clear(&m->fixed);
     *m = (machine){0};
 }
 

@@ -34,6 +34,11 @@ typedef struct machine {
      */
     budget budget;
     plan plan;
+    /* What another budget is solved with while it serves (machine_budget.h): */
+    budget max_budget;   /* of the option memory_max; bytes 0: none */
+    terms fixed;         /* all but the KV cache and what loading took */
+    uint64_t auto_bytes; /* of memory = auto, as solved at start */
+    kv_request kv;       /* kv.most: what addresses and lists are there for */
     bool on_device;
     budget host_budget; /* these two on_device only */
     plan host_plan;

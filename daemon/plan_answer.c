@@ -50,8 +50,11 @@ static status bad(err *e, const char *name, const char *wanted) {
 
 static bool is_plannable(const char *name) {
     const size_t n = strlen(name);
-    for (const char *p = plannable; (p = strstr(p, name)); p += n)
-        if ((p == plannable || p[-1] == ' ') && (p[n] == ' ' || p[n] == '\0')) return n > 0;
+    const char *p = plannable;
+    while (n && (p = strstr(p, name))) {
+        if ((p == plannable || p[-1] == ' ') && (p[n] == ' ' || p[n] == '\0')) return true;
+        p += n;
+    }
     return false;
 }
 
@@ -102,7 +105,7 @@ static status read_body(options *o, plan_asked *asked, uint64_t *memory, const j
         else if (is_plannable(name))
             s = read_option(o, name, v, e);
         else {
-            err_set(e, ERR_INVALID, "%.40s is no option that a plan can be asked for", name);
+            err_set(e, ERR_INVALID, "\"%.40s\" is no option that a plan can be asked for", name);
             err_field(e, "%.40s", name);
             s = err_hint(e, "memory, bandwidth, fit, grid, %s", plannable);
         }

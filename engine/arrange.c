@@ -105,6 +105,14 @@ void weight_term_add(terms *t, size_t first, const weight *w, const char *type,
 status kv_options_check(const program *p, const engine_options *o, const dtype *known, size_t n,
                         const char *engine, err *e) {
     status s = kv_types_check(o->kv_k, o->kv_v, known, n, engine, e);
+    if (s == OK && o->kv_k == DT_INT4) {
+        err_set(e, ERR_UNSUPPORTED,
+                "keys of 4 bits need the newest tokens in full precision, which the %s engine "
+                "does not keep yet",
+                engine);
+        err_hint(e, "cache_type_k = int8 with cache_type_v = int4 takes 0.40 of f16");
+        return err_field(e, "%s", o->kv_v == DT_INT4 ? "kv_cache_dtype" : "cache_type_k");
+    }
     for (uint32_t g = 0; g < p->n_groups && s == OK; g++)
         s = kv_sizes_check(o->kv_k, o->kv_v, o->block_tokens, p->group[g].head_dim, e);
     return s;

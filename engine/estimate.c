@@ -46,12 +46,14 @@ static void arena_terms(const program *p, const engine_options *o, bool on_devic
 
 status estimate_terms(const program *p, const quant_scheme *stored, const engine_options *o,
                       bool on_device, terms *t, kv_request *kv, err *e) {
-    static const dtype kv_types[] = {DT_F16, DT_BF16, DT_F32};
+    static const dtype kv_types[] = {DT_F16,  DT_BF16, DT_F32, DT_INT8,
+                                     DT_Q8_0, DT_FP8,  DT_INT4};
     kv_format formats[PROGRAM_MAX_GROUPS];
     const size_t first = t->n;
     status s = engine_options_check(o, MAX_MODEL_LEN, e);
     if (s == OK)
-        s = kv_options_check(p, o, kv_types, on_device ? 2 : 3, on_device ? "CUDA" : "CPU", e);
+        s = kv_options_check(p, o, kv_types, on_device ? 2 : sizeof kv_types / sizeof *kv_types,
+                             on_device ? "CUDA" : "CPU", e);
     if (s != OK) return s;
     weight_terms(p, stored, t);
     arena_terms(p, o, on_device, t);

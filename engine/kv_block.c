@@ -8,7 +8,8 @@
 
 const kv_type *kv_type_get(dtype t) {
     static const kv_type types[] = {
-#define X(type, bits, word_bytes, segment, rotated) {type, bits, word_bytes, segment, rotated},
+#define X(type, bits, word_bytes, segment, rotated, integers)                                  \
+    {type, bits, word_bytes, segment, rotated, integers},
         KV_TYPE_LIST(X)
 #undef X
     };

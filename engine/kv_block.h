@@ -30,9 +30,10 @@
  *             16 tokens (blocks of 8 tokens have 8 lanes); V [tokens][v_dims], v_dims =
  *             head_dim rounded up to 16, the rest zero
  *   KV_ROWS   CUDA: K and V [tokens][head_dim], that is, one lane and no padding
- * Two codes of 4 bits share a byte (kv_k_code, kv_v_code): dimensions 2i (low) and 2i + 1 in K
- * and in KV_ROWS; i and i + 8 of each 16 in V of KV_LANES, which a vector of 16 then takes from
- * one load of 8 bytes.
+ * In KV_LANES integer codes (int8, q8_0, int4) lie in pairs, which one instruction multiplies
+ * and adds: K [tokens / lanes][head_dim / 2][lanes][2 dimensions], V [tokens / 2][v_dims][2
+ * tokens]. Two codes of 4 bits share a byte (kv_k_code, kv_v_code): of KV_ROWS dimensions 2i
+ * (low) and 2i + 1; of KV_LANES i and i + 2 of each 4 in K, i and i + 8 of each 16 in V.
  *
  * Example: f16, 16 tokens, heads of 64. v_at = 16 * 64 * 2 = 2,048, part_bytes = 4,096.
  *   KV_LANES: K of token 5, dimension 3 is at (3 * 16 + 5) * 2 = 106, V at 2,048 + (5 * 64 + 3)
@@ -65,19 +66,19 @@ typedef enum kv_order { KV_LANES, KV_ROWS } kv_order;
 typedef struct kv_type {
     dtype type;
     uint8_t bits, word_bytes, segment;
-    bool rotated;
+    bool rotated, integers; /* integers: codes are such, not floating point */
 } kv_type;
 
-/* X(type, bits, bytes of a word, most dimensions of a segment, rotated): all that a cache can
+/* X(type, bits, bytes of a word, most dimensions of a segment, rotated, integers): all that a cache can
  * be made of. */
 #define KV_TYPE_LIST(X)                                                                        \
-    X(DT_F16, 16, 0, 0, false)                                                                 \
-    X(DT_BF16, 16, 0, 0, false)                                                                \
-    X(DT_F32, 32, 0, 0, false)                                                                 \
-    X(DT_INT8, 8, 2, 64, true)                                                                 \
-    X(DT_Q8_0, 8, 2, 32, false)                                                                \
-    X(DT_FP8, 8, 2, 64, true)                                                                  \
-    X(DT_INT4, 4, 2, 64, true)
+    X(DT_F16, 16, 0, 0, false, false)                                                          \
+    X(DT_BF16, 16, 0, 0, false, false)                                                         \
+    X(DT_F32, 32, 0, 0, false, false)                                                          \
+    X(DT_INT8, 8, 2, 64, true, true)                                                           \
+    X(DT_Q8_0, 8, 2, 32, false, true)                                                          \
+    X(DT_FP8, 8, 2, 64, true, false)                                                           \
+    X(DT_INT4, 4, 2, 64, true, true)
 
 /* What types with words require. */
 enum { KV_LEAST_SEGMENT = 16, KV_LEAST_TOKENS = 16 };
@@ -142,7 +143,7 @@ KV_INLINE uint64_t kv_part_at(const kv_format *f, uint32_t layer, uint32_t head)
 KV_INLINE uint32_t kv_k_group_at(const kv_format *f, uint32_t token) {
     return (token >> f->lane_shift) * f->k_group_bytes;
 }
-/* Of the token's V codes. */
+/* Of the token's V codes; where tokens lie in pairs, of an even token's. */
 KV_INLINE uint32_t kv_v_token_at(const kv_format *f, uint32_t token) {
     return f->v_at + token * f->v_token_bytes;
 }
@@ -155,21 +156,31 @@ typedef struct kv_place {
 
 KV_INLINE kv_place kv_k_code(const kv_format *f, uint32_t token, uint32_t dim) {
     const uint32_t lane = token & (f->lanes - 1), group = kv_k_group_at(f, token);
+    const bool pairs = f->k.integers && f->lanes > 1;
     kv_place p;
-    p.shift = f->k.bits == 4 ? (dim & 1) * 4 : 0;
-    p.at = group + (f->k.bits == 4 ? (dim / 2 << f->lane_shift) + lane
-                                   : ((dim << f->lane_shift) + lane) * (f->k.bits / 8u));
+    p.shift = 0;
+    if (f->k.bits == 4) {
+        p.shift = pairs ? (dim & 2) * 2 : (dim & 1) * 4;
+        p.at = pairs ? ((dim / 4 << f->lane_shift) + lane) * 2 + (dim & 1) : dim / 2;
+    } else if (pairs) {
+        p.at = ((dim / 2 << f->lane_shift) + lane) * 2 + (dim & 1);
+    } else {
+        p.at = ((dim << f->lane_shift) + lane) * (f->k.bits / 8u);
+    }
+    p.at += group;
     return p;
 }
 KV_INLINE kv_place kv_v_code(const kv_format *f, uint32_t token, uint32_t dim) {
+    const bool pairs = f->v.integers && f->lanes > 1;
     kv_place p;
-    p.at = kv_v_token_at(f, token), p.shift = 0;
-    if (f->v.bits != 4)
-        p.at += dim * (f->v.bits / 8u);
-    else if (f->lanes == 1)
-        p.at += dim / 2, p.shift = (dim & 1) * 4;
-    else
-        p.at += dim / 16 * 8 + dim % 8, p.shift = (dim & 8) / 2;
+    p.shift = 0;
+    p.at = kv_v_token_at(f, pairs ? token & ~1u : token);
+    if (f->v.bits == 4) {
+        p.shift = pairs ? (dim & 8) / 2 : (dim & 1) * 4;
+        p.at += pairs ? dim / 16 * 16 + dim % 8 * 2 + (token & 1) : dim / 2;
+    } else {
+        p.at += pairs ? dim * 2 + (token & 1) : dim * (f->v.bits / 8u);
+    }
     return p;
 }
 

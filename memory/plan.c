@@ -125,6 +125,7 @@ static bool price(plan *p, const kv_request *kv, uint64_t n, uint64_t more) {
             blocks = more < r.most - r.least ? r.least + more : r.most;
             p->in_proportion |= blocks < r.most;
         }
+        if (kv->most[g] && blocks > kv->most[g]) blocks = kv->most[g];
         p->group_blocks[g] = (uint32_t)blocks;
         if (!mul_u64(blocks, p->group_block_bytes[g], &bytes) ||
             !add_u64(p->kv_bytes, bytes, &p->kv_bytes))

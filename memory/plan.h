@@ -33,6 +33,7 @@ typedef struct kv_request {
      * them. NULL: none. */
     uint64_t (*beside)(void *arg, const uint32_t *n_blocks);
     void *arg;
+    uint32_t most[PLAN_MAX_GROUPS]; /* blocks of a group, whatever the budget holds; 0: any */
 } kv_request;
 
 /* Blocks that a sequence holds at most where each position sees window tokens, itself included,

@@ -34,7 +34,7 @@ static status check_options(const program *p, const engine_options *o, err *e) {
         err_hint(e, "use int8, f32 or auto");
         return err_field(e, "activation_dtype");
     }
-    static const dtype kv[] = {DT_F16, DT_BF16, DT_F32};
+    static const dtype kv[] = {DT_F16, DT_BF16, DT_F32, DT_INT8, DT_Q8_0, DT_FP8, DT_INT4};
     const size_t unfused = 3; /* the first ones */
     return kv_options_check(p, o, kv, o->unfused ? unfused : sizeof kv / sizeof *kv, "CPU", e);
 }

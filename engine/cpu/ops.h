@@ -9,7 +9,7 @@
 #define VRAMD_ENGINE_CPU_OPS_H
 
 #include "engine/engine.h"
-#include "engine/kv_block.h"
+#include "engine/kv_code.h"
 
 enum {
     ATTN_LANES = KV_MAX_LANES, /* tokens of a K group: one vector of scores */
@@ -35,14 +35,16 @@ static inline uint32_t attn_dim_pad(uint32_t head_dim) {
  * stands at position first_pos + i / group and sees the tokens up to it, with a window only so
  * many of them. What none of the rows sees is not read. */
 typedef struct attn_part {
-    const float *q; /* [n_rows * group][head_dim], rotated, times scale * log2(e) */
+    const float *q; /* [n_rows * group][head_dim], rotated, times scale * log2(e); where K is of
+                       a type that is turned by Hadamard's matrix, turned by it, too, and
+                       divided by the dimensions of a segment */
     uint32_t n_rows, group, first_pos;
     uint32_t window;   /* 0: none */
     uint32_t from, to; /* tokens [from, to); from a multiple of ATTN_SPLIT */
     /* Out, per query: the largest score, the sum of the weights, and the weighted sum of V,
      * both relative to that score. Where no token of the range is seen: -inf, 0, 0. */
     float *max, *sum; /* [n_rows * group] */
-    float *acc;       /* [n_rows * group][dim_pad] */
+    float *acc;       /* [n_rows * group][dim_pad]; of V as it is coded */
     void *scratch;    /* attn_scratch_bytes */
 } attn_part;
 
@@ -57,7 +59,10 @@ typedef struct op_kernels {
      * copies the rest, multiplies all by scale. */
     void (*rope)(const float *x, const float *cos_sin, uint32_t head_dim, uint32_t n_dims,
                  rope_pairing, float scale, float *out);
-    /* Stores k (rotated) and v of the token at pos. */
+    /* Hadamard's matrix times each segment of x: kv_hadamard. dims: a multiple of segment, a
+     * power of two from 16. */
+    void (*hadamard)(float *x, uint32_t dims, uint32_t segment);
+    /* Stores k (after its rotary embedding) and v of the token at pos. */
     void (*kv_append)(const kv_head *, uint32_t pos, const float *k, const float *v);
     void (*attend)(const kv_head *, const attn_part *);
     /* Adds the partial result b of the tokens that follow to a. dim: dim_pad */

@@ -6,6 +6,8 @@
 /* Register tiles of attention: 3 queries x 2 vectors of two registers, 12 of 16. */
 #define ATTN_QT   3
 #define ATTN_WIDE 2
-#define OPS_ISA   ISA_AVX2
-#define OPS_TABLE ops_avx2
+/* The same of integers: 3 queries x 1, 6 of 16. */
+#define ATTN_INT_WIDE 1
+#define OPS_ISA       ISA_AVX2
+#define OPS_TABLE     ops_avx2
 #include "engine/cpu/ops_body.h"

@@ -6,6 +6,8 @@
 /* Register tiles of attention: 6 queries x 4 vectors, 24 of 32 registers. */
 #define ATTN_QT   6
 #define ATTN_WIDE 4
-#define OPS_ISA   ISA_AVX512
-#define OPS_TABLE ops_avx512
+/* The same of integers: 6 queries x 2, 12 of 32. */
+#define ATTN_INT_WIDE 2
+#define OPS_ISA       ISA_AVX512
+#define OPS_TABLE     ops_avx512
 #include "engine/cpu/ops_body.h"

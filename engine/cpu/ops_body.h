@@ -90,59 +90,43 @@ static void ops_rest(const float *x, const int8_t *q, float d, float *rest) {
     quant_rest(x, q, d, rest);
 }
 
-/* ---- the KV cache ---- */
-
-/* Sixteen floats in a type of the cache. */
-V_INLINE void kv_convert16(dtype type, v16 x, void *out) {
-    if (type == DT_F16) {
-        v_store_f16(out, x);
-    } else if (type == DT_F32) {
-        v_store(out, x);
-    } else {
-        float f[16];
-        v_store(f, x);
-        for (int i = 0; i < 16; i++) ((uint16_t *)out)[i] = bf16_of_float(f[i]);
-    }
-}
-
-static void ops_kv_append(const kv_head *kv, uint32_t pos, const float *k, const float *v) {
-    const kv_format *f = kv->format;
-    const uint32_t hd = f->head_dim, lanes = f->lanes;
-    const uint32_t ke = f->k.bits / 8, ve = f->v.bits / 8; /* bytes of an element */
-    unsigned char *kp = kv_k_group(kv, pos) + (size_t)(pos % lanes) * ke;
-    unsigned char *vp = kv_v_token(kv, pos);
-    for (uint32_t d = 0; d < hd; d += 16) {
-        uint32_t n = hd - d < 16 ? hd - d : 16;
-        unsigned char tmp[64];
-        kv_convert16(f->k.type, v_load_n(k + d, n), tmp);
-        for (uint32_t i = 0; i < n; i++)
-            memcpy(kp + (size_t)(d + i) * lanes * ke, tmp + (size_t)i * ke, ke);
-        kv_convert16(f->v.type, v_load_n(v + d, n), vp + (size_t)d * ve);
-    }
-}
+#include "engine/cpu/kv_body.h"
 
 /* ---- attention ---- */
 
-V_INLINE v16 kv_load16(dtype type, const void *base, size_t i) {
-    if (type == DT_F16) return v_load_f16((const uint16_t *)base + i);
-    if (type == DT_BF16) return v_load_bf16((const uint16_t *)base + i);
-    return v_load((const float *)base + i);
+/* Scores: of queries against the tokens of a tile. */
+typedef struct score_sum {
+    const tile_ptrs *tile;
+    const float *q;      /* [queries][head_dim] */
+    const int16_t *q16;  /* of types of integers, as q_unit and q_sum: see attn_scratch */
+    const float *q_unit; /* [queries][n_segments] */
+    const int32_t *q_sum;
+    float *s; /* [queries][ATTN_TILE] */
+    uint32_t head_dim;
+    uint32_t segment, n_segments, block_tokens; /* of types with words */
+} score_sum;
+
+/* The words of a group's K in a segment; those of the tile behind, of V too, are prefetched. */
+V_INLINE const uint16_t *attn_k_words(const score_sum *s, uint32_t g, uint32_t segment) {
+    const size_t at = (size_t)segment * s->block_tokens;
+    _mm_prefetch(s->tile->words_next[g] + at * 2, _MM_HINT_T0);
+    return s->tile->k_words[g] + at;
 }
 
-/* Scores of NQ queries against NG groups of 16 tokens: one fma chain over the dimensions each.
- * next: the groups to prefetch meanwhile. */
-V_INLINE void attn_scores(const float *q, uint32_t hd, const tile_ptrs *t, uint32_t g0,
-                          float *s, dtype type, const int NQ, const int NG) {
-    const uint32_t es = kv_bits(type) / 8;
-    v16 acc[ATTN_QT][ATTN_WIDE];
-    for (int i = 0; i < NQ; i++)
-        for (int g = 0; g < NG; g++) acc[i][g] = v_set1(0.0f);
-    for (uint32_t d = 0; d < hd; d++) {
+/* acc += q K over dimensions [from, to), both even: one fma chain each. The groups of the tile
+ * behind are prefetched meanwhile. */
+V_INLINE void attn_chain(const score_sum *s, uint32_t g0, uint32_t from, uint32_t to,
+                         v16 acc[ATTN_QT][ATTN_WIDE], dtype type, const int NQ, const int NG) {
+    const tile_ptrs *t = s->tile;
+    const float *q = s->q;
+    const uint32_t hd = s->head_dim;
+    const uint32_t line = 4 * 8 / kv_bits(type); /* dimensions of a line of 64 bytes */
+    for (uint32_t d = from; d < to; d++) {
         v16 k[ATTN_WIDE];
         for (int g = 0; g < NG; g++) {
-            k[g] = kv_load16(type, t->k[g0 + g], (size_t)d * 16);
-            if (es == 4 || !(d & 1))
-                _mm_prefetch((const char *)t->k_next[g0 + g] + (size_t)d * 16 * es,
+            k[g] = kv_load_k(type, t->k[g0 + g], d);
+            if (d % line == 0)
+                _mm_prefetch((const char *)t->k_next[g0 + g] + (size_t)d * 2 * kv_bits(type),
                              _MM_HINT_T0);
         }
         for (int i = 0; i < NQ; i++) {
@@ -150,48 +134,70 @@ V_INLINE void attn_scores(const float *q, uint32_t hd, const tile_ptrs *t, uint3
             for (int g = 0; g < NG; g++) acc[i][g] = v_fma(b, k[g], acc[i][g]);
         }
     }
-    for (int i = 0; i < NQ; i++)
-        for (int g = 0; g < NG; g++) v_store(s + i * ATTN_TILE + g * 16, acc[i][g]);
 }
+
+/* Of NQ queries against NG groups of 16 tokens: one chain; or one for each segment, times the
+ * tokens' scales, in another chain. */
+V_INLINE void attn_scores(const score_sum *s, uint32_t g0, dtype type, const int NQ,
+                          const int NG) {
+    v16 acc[ATTN_QT][ATTN_WIDE];
+    float *out = s->s + g0 * 16;
+    const uint32_t n = kv_has_words(type) ? s->n_segments : 1;
+    const uint32_t dims = kv_has_words(type) ? s->segment : s->head_dim;
+    for (uint32_t k = 0; k < n; k++) {
+        for (int i = 0; i < NQ; i++)
+            for (int g = 0; g < NG; g++) acc[i][g] = v_set1(0.0f);
+        attn_chain(s, g0, k * dims, (k + 1) * dims, acc, type, NQ, NG);
+        for (int g = 0; g < NG && kv_has_words(type); g++) {
+            const v16 d = kv_load_d(type, attn_k_words(s, g0 + g, k));
+            for (int i = 0; i < NQ; i++) {
+                v16 sum = k ? v_load(out + i * ATTN_TILE + g * 16) : v_set1(0.0f);
+                acc[i][g] = v_fma(acc[i][g], d, sum);
+            }
+        }
+        for (int i = 0; i < NQ; i++)
+            for (int g = 0; g < NG; g++) v_store(out + i * ATTN_TILE + g * 16, acc[i][g]);
+    }
+}
+
+#include "engine/cpu/attn_int.h"
 
 /* Of groups [g, n_groups). */
-V_INLINE void attn_scores_n(const float *q, uint32_t hd, const tile_ptrs *t, uint32_t g,
-                            uint32_t n_groups, float *s, dtype type, const int NQ) {
-    for (; g + ATTN_WIDE <= n_groups; g += ATTN_WIDE)
-        attn_scores(q, hd, t, g, s + g * 16, type, NQ, ATTN_WIDE);
+V_INLINE void attn_scores_n(const score_sum *s, uint32_t g, uint32_t n_groups, dtype type,
+                            const int NQ) {
+    for (; g + ATTN_WIDE <= n_groups; g += ATTN_WIDE) attn_scores(s, g, type, NQ, ATTN_WIDE);
 #if ATTN_WIDE > 2
-    for (; g + 2 <= n_groups; g += 2) attn_scores(q, hd, t, g, s + g * 16, type, NQ, 2);
+    for (; g + 2 <= n_groups; g += 2) attn_scores(s, g, type, NQ, 2);
 #endif
-    for (; g < n_groups; g++) attn_scores(q, hd, t, g, s + g * 16, type, NQ, 1);
+    for (; g < n_groups; g++) attn_scores(s, g, type, NQ, 1);
 }
 
-/* A sum of values: o += p V over tokens [from, to) of a tile. */
+/* A sum of values: o += p V over tokens [from, to) of a tile and dimensions [d_from, d_to). */
 typedef struct value_sum {
     const tile_ptrs *tile;
     uint32_t from, to;
-    const float *p; /* weights, [queries][ATTN_TILE] */
-    float *o;       /* [queries][dims] */
-    uint32_t dims;  /* a multiple of 16 */
+    const float *p;              /* weights, [queries][ATTN_TILE] */
+    float *o;                    /* [queries][dims] */
+    uint32_t dims, d_from, d_to; /* multiples of 16 */
 } value_sum;
 
 /* Of NQ queries and ND vectors of dimensions from d on: one fma chain over the tokens each. */
 V_INLINE void attn_values(const value_sum *s, uint32_t d, dtype type, const int NQ,
                           const int ND) {
     const tile_ptrs *t = s->tile;
-    const uint32_t dims = s->dims;
+    const uint32_t dims = s->dims, bits = kv_bits(type);
     const float *p = s->p;
     float *o = s->o + d;
-    const uint32_t es = kv_bits(type) / 8;
     v16 acc[ATTN_QT][ATTN_WIDE];
     for (int i = 0; i < NQ; i++)
         for (int n = 0; n < ND; n++) acc[i][n] = v_load(o + (size_t)i * dims + n * 16);
     for (uint32_t j = s->from; j < s->to; j++) {
         size_t at = (size_t)(j % ATTN_LANES) * dims + d;
-        const char *next = (const char *)t->v_next[j / ATTN_LANES] + at * es;
+        const char *next = (const char *)t->v_next[j / ATTN_LANES] + at * bits / 8;
         v16 v[ATTN_WIDE];
         for (int n = 0; n < ND; n++) {
-            v[n] = kv_load16(type, t->v[j / ATTN_LANES], at + (size_t)n * 16);
-            if (es == 4 || !(n & 1)) _mm_prefetch(next + n * 16 * es, _MM_HINT_T0);
+            v[n] = kv_load_v(type, t->v[j / ATTN_LANES], at + (size_t)n * 16);
+            if (n * 16 * bits % 512 == 0) _mm_prefetch(next + n * 16 * bits / 8, _MM_HINT_T0);
         }
         for (int i = 0; i < NQ; i++) {
             v16 b = v_set1(p[i * ATTN_TILE + j]);
@@ -204,10 +210,10 @@ V_INLINE void attn_values(const value_sum *s, uint32_t d, dtype type, const int 
 
 V_INLINE void attn_values_n(const value_sum *s, dtype type, const int NQ) {
     if (s->from >= s->to) return;
-    uint32_t d = 0;
-    for (; d + ATTN_WIDE * 16 <= s->dims; d += ATTN_WIDE * 16)
+    uint32_t d = s->d_from;
+    for (; d + ATTN_WIDE * 16 <= s->d_to; d += ATTN_WIDE * 16)
         attn_values(s, d, type, NQ, ATTN_WIDE);
-    for (; d < s->dims; d += 16) attn_values(s, d, type, NQ, 1);
+    for (; d < s->d_to; d += 16) attn_values(s, d, type, NQ, 1);
 }
 
 /* Calls f(..., NQ) with the number of queries as a constant. */
@@ -232,21 +238,33 @@ V_INLINE void attn_values_n(const value_sum *s, dtype type, const int NQ) {
 
 /* Both for nq queries and a type of the cache, which become constants. K and V have types of
  * their own. */
-static void attn_scores_of(dtype type, uint32_t nq, const float *q, uint32_t hd,
-                           const tile_ptrs *t, uint32_t g, uint32_t n_groups, float *s) {
+static void attn_scores_of(dtype type, uint32_t nq, const score_sum *s, uint32_t g,
+                           uint32_t n_groups) {
     switch (type) {
-    case DT_F16: ATTN_BY_QUERIES(nq, attn_scores_n, q, hd, t, g, n_groups, s, DT_F16) break;
-    case DT_BF16: ATTN_BY_QUERIES(nq, attn_scores_n, q, hd, t, g, n_groups, s, DT_BF16) break;
-    default: ATTN_BY_QUERIES(nq, attn_scores_n, q, hd, t, g, n_groups, s, DT_F32) break;
+    case DT_F16: ATTN_BY_QUERIES(nq, attn_scores_n, s, g, n_groups, DT_F16) break;
+    case DT_BF16: ATTN_BY_QUERIES(nq, attn_scores_n, s, g, n_groups, DT_BF16) break;
+    case DT_INT8:
+    case DT_Q8_0: ATTN_BY_QUERIES(nq, int_scores_n, s, g, n_groups, DT_INT8) break;
+    case DT_INT4: ATTN_BY_QUERIES(nq, int_scores_n, s, g, n_groups, DT_INT4) break;
+    case DT_FP8: ATTN_BY_QUERIES(nq, attn_scores_n, s, g, n_groups, DT_FP8) break;
+    default: ATTN_BY_QUERIES(nq, attn_scores_n, s, g, n_groups, DT_F32) break;
     }
 }
 
-static void attn_values_of(dtype type, uint32_t nq, const value_sum s) {
+static void attn_values_of(dtype type, uint32_t nq, const value_sum *s) {
     switch (type) {
-    case DT_F16: ATTN_BY_QUERIES(nq, attn_values_n, &s, DT_F16) break;
-    case DT_BF16: ATTN_BY_QUERIES(nq, attn_values_n, &s, DT_BF16) break;
-    default: ATTN_BY_QUERIES(nq, attn_values_n, &s, DT_F32) break;
+    case DT_F16: ATTN_BY_QUERIES(nq, attn_values_n, s, DT_F16) break;
+    case DT_BF16: ATTN_BY_QUERIES(nq, attn_values_n, s, DT_BF16) break;
+    case DT_FP8: ATTN_BY_QUERIES(nq, attn_values_n, s, DT_FP8) break;
+    default: ATTN_BY_QUERIES(nq, attn_values_n, s, DT_F32) break;
     }
+}
+
+static void int_values_of(dtype type, uint32_t nq, const int_sum *s) {
+    if (type == DT_INT4)
+        ATTN_BY_QUERIES(nq, int_values_n, s, DT_INT4)
+    else
+        ATTN_BY_QUERIES(nq, int_values_n, s, DT_INT8)
 }
 
 /* Scores of one query and tile to weights: those of tokens [first, n) count. */
@@ -302,18 +320,118 @@ static void ops_attn_finish(float sum, const float *acc, uint32_t n, float *out)
     for (uint32_t i = 0; i < n; i++) out[i] = acc[i] * inv;
 }
 
-/* One tile for queries [i0, i0 + nq): scores, weights, values. Each query's values are summed
- * in order of position, those that all of them see together. */
+/* What the queries of a tile see of it. */
+typedef struct tile_view {
+    uint32_t nq;
+    const uint32_t *first, *n; /* tokens [first, n) of each query */
+    uint32_t from, to, most;   /* [from, to): of all; up to most: of some */
+} tile_view;
+
+/* Values of some dimensions. Each query's are summed in order of position, those that all of
+ * them see together. */
+static void attn_tile_values(dtype type, const tile_view *v, const value_sum *all) {
+    const uint32_t from = v->from, to = v->to;
+    value_sum own = *all; /* of query i alone: before the common tokens, then behind them */
+    for (uint32_t i = 0; i < v->nq && from > 0; i++) {
+        own.from = v->first[i], own.to = v->n[i] < from ? v->n[i] : from;
+        own.p = all->p + i * ATTN_TILE, own.o = all->o + (size_t)i * all->dims;
+        attn_values_of(type, 1, &own);
+    }
+    own.from = from, own.to = to;
+    own.p = all->p, own.o = all->o;
+    attn_values_of(type, v->nq, &own);
+    own.from = to;
+    for (uint32_t i = 0; i < v->nq && to < v->most; i++) {
+        own.to = v->n[i];
+        own.p = all->p + i * ATTN_TILE, own.o = all->o + (size_t)i * all->dims;
+        attn_values_of(type, 1, &own);
+    }
+}
+
+/* The weights p of a query times the scales of a segment of V, for tokens [first, n), else 0. */
+static void scale_weights(dtype type, const tile_ptrs *t, size_t word, const float *p,
+                          uint32_t first, uint32_t n, v16 out[4]) {
+    const v16 zero = v_set1(0.0f);
+    for (uint32_t g = 0; g < 4; g++) {
+        out[g] = zero;
+        if (n <= g * 16 || first >= g * 16 + 16 || first >= n) continue;
+        v16 x = v_mul(v_load(p + g * 16), kv_load_d(type, t->v_words[g] + word));
+        /* Words of tokens that are not seen may be anything. */
+        if (n < g * 16 + 16) x = v_first(x, n - g * 16, zero);
+        if (first > g * 16) x = v_first(zero, first - g * 16, x);
+        out[g] = x;
+    }
+}
+
+/* The values of a tile by segments, each with weights of its own. */
+static __attribute__((noinline)) void attn_scaled_values(const kv_format *f, const tile_view *v,
+                                                         const attn_scratch *w, value_sum sum) {
+    const float *p = sum.p;
+    sum.p = w->scaled;
+    for (uint32_t k = 0; k < f->v_segments; k++) {
+        v16 x[4];
+        for (uint32_t i = 0; i < v->nq; i++) {
+            scale_weights(f->v.type, sum.tile, (size_t)k * f->block_tokens, p + i * ATTN_TILE,
+                          v->first[i], v->n[i], x);
+            for (int g = 0; g < 4; g++) v_store(w->scaled + i * ATTN_TILE + g * 16, x[g]);
+        }
+        sum.d_from = k * f->v_segment, sum.d_to = (k + 1) * f->v_segment;
+        attn_tile_values(f->v.type, v, &sum);
+    }
+}
+
+/* The sum of weights times zero points, in units of the weights and quarters of a code. */
+static int32_t sum_zero_points(const tile_ptrs *t, size_t word, const int16_t *p) {
+    int32_t sum = 0;
+    for (uint32_t j = 0; j < ATTN_TILE; j++)
+        if (p[j]) sum += p[j] * (t->v_words[j / ATTN_LANES][word + j % ATTN_LANES] & 63);
+    return sum;
+}
+
+/* The same where codes are integers, and so are the weights then: no order to keep. */
+static __attribute__((noinline)) void attn_int_values(const kv_format *f, const tile_view *v,
+                                                      const attn_scratch *w, value_sum sum) {
+    int16_t *p = (int16_t *)w->scaled;
+    int_sum s = {.tile = sum.tile, .p = p, .o = sum.o, .dims = sum.dims, .to = v->most};
+    s.from = v->first[0]; /* the first row sees the most of the past */
+    for (uint32_t k = 0; k < f->v_segments; k++) {
+        const size_t word = (size_t)k * f->block_tokens;
+        for (uint32_t i = 0; i < v->nq; i++) {
+            v16 x[4];
+            scale_weights(f->v.type, sum.tile, word, sum.p + i * ATTN_TILE, v->first[i],
+                          v->n[i], x);
+            const uint32_t most = extremes_of(x, 4).most;
+            const v16 units = v_set1(attn_units(most));
+            s.unit[i] = attn_unit(most);
+            for (int g = 0; g < 4; g++)
+                v_store_i16(p + i * ATTN_TILE + g * 16, v_mul(x[g], units));
+            if (kv_has_zero(f->v.type))
+                s.less[i] = sum_zero_points(sum.tile, word, p + i * ATTN_TILE);
+        }
+        s.d_from = k * f->v_segment, s.d_to = (k + 1) * f->v_segment;
+        int_values_of(f->v.type, v->nq, &s);
+    }
+}
+
+/* One tile for queries [i0, i0 + nq): scores, weights, values. */
 static void attn_tile(const kv_format *f, const attn_part *part, const attn_scratch *w,
                       const tile_ptrs *t, uint32_t tile, uint32_t i0, uint32_t nq) {
     const uint32_t hd = f->head_dim, dp = f->v_dims;
     const uint32_t least = part_tile_first(part, tile, i0);
     const uint32_t most = part_tile_count(part, tile, i0 + nq - 1);
     if (least >= most) return;
-    float *s = w->s;
-    const float *q = part->q + (size_t)i0 * hd;
     float *o = w->o + (size_t)i0 * dp;
-    attn_scores_of(f->k.type, nq, q, hd, t, least / 16, (most + 15) / 16, s);
+    const score_sum scores = {t,
+                              part->q + (size_t)i0 * hd,
+                              w->q16 + (size_t)i0 * hd,
+                              w->q_unit + (size_t)i0 * f->k_segments,
+                              w->q_sum + (size_t)i0 * f->k_segments,
+                              w->s,
+                              hd,
+                              f->k_segment,
+                              f->k_segments,
+                              f->block_tokens};
+    attn_scores_of(f->k.type, nq, &scores, least / 16, (most + 15) / 16);
     uint32_t first[ATTN_QT], n[ATTN_QT], from = 0, to = ATTN_TILE;
     for (uint32_t i = 0; i < nq; i++) {
         first[i] = part_tile_first(part, tile, i0 + i);
@@ -322,24 +440,35 @@ static void attn_tile(const kv_format *f, const attn_part *part, const attn_scra
         if (first[i] > from) from = first[i];
         if (n[i] < to) to = n[i];
         if (first[i] < n[i])
-            attn_softmax(s + i * ATTN_TILE, first[i], n[i], w->max + i0 + i,
+            attn_softmax(w->s + i * ATTN_TILE, first[i], n[i], w->max + i0 + i,
                          w->lanes + (i0 + i) * 16, o + (size_t)i * dp, dp);
     }
     if (from >= to) from = to = ATTN_TILE; /* nothing in common */
-    const dtype type = f->v.type;
-    const value_sum common = {t, from, to, s, o, dp};
-    value_sum own = common; /* of query i alone: before the common tokens, then behind them */
-    for (uint32_t i = 0; i < nq && from > 0; i++) {
-        own.from = first[i], own.to = n[i] < from ? n[i] : from;
-        own.p = s + i * ATTN_TILE, own.o = o + (size_t)i * dp;
-        attn_values_of(type, 1, own);
-    }
-    attn_values_of(type, nq, common);
-    own.from = to;
-    for (uint32_t i = 0; i < nq && to < most; i++) {
-        own.to = n[i];
-        own.p = s + i * ATTN_TILE, own.o = o + (size_t)i * dp;
-        attn_values_of(type, 1, own);
+    const tile_view v = {nq, first, n, from, to, most};
+    const value_sum sum = {t, 0, 0, w->s, o, dp, 0, dp};
+    if (f->v.integers)
+        attn_int_values(f, &v, w, sum);
+    else if (f->v.word_bytes)
+        attn_scaled_values(f, &v, w, sum);
+    else
+        attn_tile_values(f->v.type, &v, &sum);
+}
+
+/* The queries in 16 bits. */
+static __attribute__((noinline)) void
+attn_round_queries(const kv_format *f, const attn_part *part, const attn_scratch *w) {
+    const uint32_t n = part->n_rows * part->group * f->k_segments, dims = f->k_segment;
+    for (uint32_t i = 0; i < n; i++) {
+        const float *q = part->q + (size_t)i * dims;
+        int16_t *to = w->q16 + (size_t)i * dims;
+        v16 x[SEGMENT_VECTORS];
+        for (uint32_t d = 0; d < dims; d += 16) x[d / 16] = v_load(q + d);
+        const uint32_t most = extremes_of(x, dims / 16).most;
+        const v16 units = v_set1(attn_units(most));
+        for (uint32_t d = 0; d < dims; d += 16) v_store_i16(to + d, v_mul(x[d / 16], units));
+        w->q_unit[i] = attn_unit(most);
+        w->q_sum[i] = 0;
+        for (uint32_t d = 0; d < dims; d++) w->q_sum[i] += to[d];
     }
 }
 
@@ -349,6 +478,7 @@ static void ops_attend(const kv_head *kv, const attn_part *part) {
     const uint32_t seen = part_seen(part, 0);
     attn_scratch w = attn_scratch_of(part->scratch, dp);
     part_clear(part->max, part->sum, part->acc, nq, dp);
+    if (kv->format->k.integers) attn_round_queries(kv->format, part, &w);
     for (uint32_t from = part->from; from < part->to; from += ATTN_SPLIT) {
         uint32_t to = part->to - from < ATTN_SPLIT ? part->to : from + ATTN_SPLIT;
         if (to <= seen) continue;
@@ -373,6 +503,7 @@ const op_kernels OPS_TABLE = {
     .isa = OPS_ISA,
     .norm = ops_norm,
     .rope = ops_rope,
+    .hadamard = ops_hadamard,
     .kv_append = ops_kv_append,
     .attend = ops_attend,
     .attn_merge = ops_attn_merge,

@@ -89,29 +89,63 @@ static inline void part_clear(float *max, float *sum, float *acc, uint32_t nq, u
     memset(acc, 0, sizeof(float) * nq * dp);
 }
 
+/* ---- what is multiplied with integer codes ---- */
+
+/* Queries, and weights of a tile times scales, are rounded to 16 bits: the largest becomes
+ * 32,767 units. most: of the magnitudes, as kv_extremes has it. 0: all of them count as 0; NaN:
+ * one is not finite. */
+static inline float attn_unit(uint32_t most) {
+    const float m = float_of_bits(most);
+    if (most >= KV_NOT_FINITE) return NAN;
+    return m > 0x1p-100f ? m / 32767.0f : 0.0f;
+}
+static inline float attn_units(uint32_t most) {
+    const float m = float_of_bits(most);
+    return most < KV_NOT_FINITE && m > 0x1p-100f ? 32767.0f / m : 0.0f;
+}
+
 /* ---- scratch ---- */
 
+static inline size_t attn_most_segments(uint32_t dim_pad) {
+    return dim_pad / KV_LEAST_SEGMENT;
+}
+
 typedef struct attn_scratch {
-    float *s;              /* [ATTN_MAX_QUERIES][ATTN_TILE] scores, then weights */
-    float *max;            /* [ATTN_MAX_QUERIES] */
-    float *lanes;          /* [ATTN_MAX_QUERIES][16]: the sum of the weights, lane by lane */
-    float *o;              /* [ATTN_MAX_QUERIES][dim_pad] */
+    float *s;     /* [ATTN_MAX_QUERIES][ATTN_TILE] scores, then weights */
+    float *max;   /* [ATTN_MAX_QUERIES] */
+    float *lanes; /* [ATTN_MAX_QUERIES][16]: the sum of the weights, lane by lane */
+    float *o;     /* [ATTN_MAX_QUERIES][dim_pad] */
+    /* Where codes of V have scales: weights times them, as float32 or as 16 bits. */
+    float *scaled; /* [ATTN_MAX_QUERIES][ATTN_TILE] */
+    /* Where codes of K are integers: queries in 16 bits, and for each of their segments what a
+     * unit is worth, and the sum. */
+    int16_t *q16;          /* [ATTN_MAX_QUERIES][head_dim] */
+    float *q_unit;         /* [ATTN_MAX_QUERIES][k_segments] */
+    int32_t *q_sum;        /* [ATTN_MAX_QUERIES][k_segments] */
     unsigned char *gather; /* [2][ATTN_TILE][dim_pad] f32: tiles of blocks of 8 tokens */
 } attn_scratch;
 
 static inline attn_scratch attn_scratch_of(void *p, uint32_t dim_pad) {
+    const size_t segments = ATTN_MAX_QUERIES * attn_most_segments(dim_pad);
     attn_scratch w;
     w.s = p;
     w.max = w.s + ATTN_MAX_QUERIES * ATTN_TILE;
     w.lanes = w.max + 32;
     w.o = w.lanes + ATTN_MAX_QUERIES * 16;
-    w.gather = (unsigned char *)(w.o + (size_t)ATTN_MAX_QUERIES * dim_pad);
+    w.scaled = w.o + (size_t)ATTN_MAX_QUERIES * dim_pad;
+    w.q_unit = w.scaled + ATTN_MAX_QUERIES * ATTN_TILE;
+    w.q_sum = (int32_t *)(w.q_unit + segments);
+    w.q16 = (int16_t *)(w.q_sum + segments);
+    w.gather = (unsigned char *)(w.q16 + (size_t)ATTN_MAX_QUERIES * dim_pad);
     return w;
 }
 
-/* The K and V groups of a tile, and those of the tile after it, to be prefetched. */
+/* The K and V groups of a tile with their words, and those of the tile after it, to be
+ * prefetched. */
 typedef struct tile_ptrs {
     const void *k[4], *v[4], *k_next[4], *v_next[4];
+    const uint16_t *k_words[4], *v_words[4]; /* of the first segment */
+    const char *words_next[4];               /* of K; those of V lie behind them */
 } tile_ptrs;
 
 /* Blocks of 8 tokens: two of them make a group, side by side, in scratch. */
@@ -137,6 +171,17 @@ static inline void tile_gather(tile_ptrs *t, const kv_head *kv, uint32_t tile, u
     }
 }
 
+/* The words of the groups of a tile, found as tile_find does. */
+static inline void tile_find_words(tile_ptrs *t, const kv_head *kv, uint32_t g, uint32_t pos,
+                                   uint32_t next) {
+    const kv_format *f = kv->format;
+    const unsigned char *part = kv_part(kv, pos);
+    const uint32_t token = kv_token(kv, pos);
+    t->k_words[g] = (const uint16_t *)(const void *)(part + kv_k_word_at(f, 0, token));
+    t->v_words[g] = (const uint16_t *)(const void *)(part + kv_v_word_at(f, 0, token));
+    t->words_next[g] = (const char *)kv_part(kv, next) + kv_k_word_at(f, 0, kv_token(kv, next));
+}
+
 /* seen: the first token that anybody sees, at most the last of the tile; to: end of the split,
  * which tokens past it must not be read for; all: end of the part. */
 static inline void tile_find(tile_ptrs *t, const kv_head *kv, uint32_t tile, uint32_t seen,
@@ -145,6 +190,7 @@ static inline void tile_find(tile_ptrs *t, const kv_head *kv, uint32_t tile, uin
         tile_gather(t, kv, tile, seen, to, gather);
         return;
     }
+    const bool words = kv->format->k.word_bytes | kv->format->v.word_bytes;
     for (uint32_t g = 0; g < 4; g++) {
         uint32_t pos = tile + g * 16, next = pos + ATTN_TILE;
         /* Not read, but where it points must exist. */
@@ -153,6 +199,7 @@ static inline void tile_find(tile_ptrs *t, const kv_head *kv, uint32_t tile, uin
         t->v[g] = kv_v_token(kv, pos);
         t->k_next[g] = next < all ? kv_k_group(kv, next) : t->k[g];
         t->v_next[g] = next < all ? kv_v_token(kv, next) : t->v[g];
+        if (words) tile_find_words(t, kv, g, pos, next < all ? next : pos);
     }
 }
 

@@ -87,23 +87,88 @@ static float kv_get(dtype type, const unsigned char *p) {
     return type == DT_F16 ? half_to_float(h) : bf16_to_float(h);
 }
 
-static unsigned char *k_at(const kv_head *kv, uint32_t pos, uint32_t d) {
-    size_t i = (size_t)d * kv->format->lanes + pos % kv->format->lanes;
-    return kv_k_group(kv, pos) + i * kv->format->k.bits / 8;
+/* An element as it is multiplied. */
+static float k_get(const kv_head *kv, uint32_t pos, uint32_t d) {
+    const kv_place at = kv_k_code(kv->format, kv_token(kv, pos), d);
+    const kv_type *t = &kv->format->k;
+    const unsigned char *p = kv_part(kv, pos) + at.at;
+    if (!t->word_bytes) return kv_get(t->type, p);
+    return kv_code_value(t->type, (uint8_t)(t->bits == 4 ? *p >> at.shift & 15 : *p));
+}
+static float v_get(const kv_head *kv, uint32_t pos, uint32_t d) {
+    const kv_place at = kv_v_code(kv->format, kv_token(kv, pos), d);
+    const kv_type *t = &kv->format->v;
+    const unsigned char *p = kv_part(kv, pos) + at.at;
+    if (!t->word_bytes) return kv_get(t->type, p);
+    return kv_code_value(t->type, (uint8_t)(t->bits == 4 ? *p >> at.shift & 15 : *p));
 }
 
-static unsigned char *v_at(const kv_head *kv, uint32_t pos, uint32_t d) {
-    return kv_v_token(kv, pos) + (size_t)d * kv->format->v.bits / 8;
+static kv_scale scale_at(const kv_head *kv, uint32_t pos, dtype t, uint32_t at) {
+    uint16_t word;
+    memcpy(&word, kv_part(kv, pos) + at, sizeof word);
+    return kv_scale_of(t, word);
+}
+static kv_scale k_scale(const kv_head *kv, uint32_t pos, uint32_t segment) {
+    const uint32_t at = kv_k_word_at(kv->format, segment, kv_token(kv, pos));
+    return scale_at(kv, pos, kv->format->k.type, at);
+}
+static kv_scale v_scale(const kv_head *kv, uint32_t pos, uint32_t segment) {
+    const uint32_t at = kv_v_word_at(kv->format, segment, kv_token(kv, pos));
+    return scale_at(kv, pos, kv->format->v.type, at);
+}
+
+static void plain_hadamard(float *x, uint32_t dims, uint32_t segment) {
+    for (uint32_t at = 0; at < dims; at += segment) kv_hadamard(x + at, segment);
+}
+
+static void put_code(unsigned char *p, kv_place at, uint32_t bits, uint8_t code) {
+    p += at.at;
+    *p = bits == 4 ? (unsigned char)((*p & 0xf0 >> at.shift) | code << at.shift) : code;
+}
+
+static void append_k(const kv_head *kv, uint32_t pos, const float *k) {
+    const kv_format *f = kv->format;
+    const uint32_t token = kv_token(kv, pos), n = f->k_segment;
+    unsigned char *part = kv_part(kv, pos);
+    float x[64];
+    uint8_t codes[64];
+    if (!f->k.word_bytes) {
+        for (uint32_t d = 0; d < f->head_dim; d++)
+            kv_put(f->k.type, part + kv_k_code(f, token, d).at, k[d]);
+        return;
+    }
+    for (uint32_t s = 0; s < f->k_segments; s++) {
+        memcpy(x, k + (size_t)s * n, n * sizeof *x);
+        const uint16_t word = kv_encode(&f->k, x, n, codes);
+        memcpy(part + kv_k_word_at(f, s, token), &word, sizeof word);
+        for (uint32_t d = 0; d < n; d++)
+            put_code(part, kv_k_code(f, token, s * n + d), f->k.bits, codes[d]);
+    }
+}
+
+static void append_v(const kv_head *kv, uint32_t pos, const float *v) {
+    const kv_format *f = kv->format;
+    const uint32_t token = kv_token(kv, pos), n = f->v_segment;
+    unsigned char *part = kv_part(kv, pos);
+    float x[64];
+    uint8_t codes[64];
+    if (!f->v.word_bytes) {
+        for (uint32_t d = 0; d < f->v_dims; d++)
+            kv_put(f->v.type, part + kv_v_code(f, token, d).at, d < f->head_dim ? v[d] : 0.0f);
+        return;
+    }
+    for (uint32_t s = 0; s < f->v_segments; s++) {
+        memcpy(x, v + (size_t)s * n, n * sizeof *x);
+        const uint16_t word = kv_encode(&f->v, x, n, codes);
+        memcpy(part + kv_v_word_at(f, s, token), &word, sizeof word);
+        for (uint32_t d = 0; d < n; d++)
+            put_code(part, kv_v_code(f, token, s * n + d), f->v.bits, codes[d]);
+    }
 }
 
 static void plain_kv_append(const kv_head *kv, uint32_t pos, const float *k, const float *v) {
-    const kv_format *f = kv->format;
-    for (uint32_t d = 0; d < f->head_dim; d++) {
-        kv_put(f->k.type, k_at(kv, pos, d), k[d]);
-        kv_put(f->v.type, v_at(kv, pos, d), v[d]);
-    }
-    for (uint32_t d = f->head_dim; d < f->v_dims; d++)
-        kv_put(f->v.type, v_at(kv, pos, d), 0.0f);
+    append_k(kv, pos, k);
+    append_v(kv, pos, v);
 }
 
 /* ---- attention ---- */
@@ -128,6 +193,97 @@ static void plain_attn_finish(float sum, const float *acc, uint32_t n, float *ou
     for (uint32_t i = 0; i < n; i++) out[i] = acc[i] * inv;
 }
 
+/* Numbers in units of 16 bits. */
+static void round_units(const float *x, uint32_t n, uint32_t most, int16_t *out) {
+    const float units = attn_units(most);
+    for (uint32_t i = 0; i < n; i++) out[i] = units > 0.0f ? (int16_t)rintf(x[i] * units) : 0;
+}
+
+/* A query for codes that are integers. */
+static void round_query(const kv_format *f, const float *q, const attn_scratch *w) {
+    for (uint32_t s = 0; s < f->k_segments; s++, q += f->k_segment) {
+        int16_t *to = w->q16 + (size_t)s * f->k_segment;
+        const uint32_t most = kv_extremes_of(q, f->k_segment).most;
+        round_units(q, f->k_segment, most, to);
+        w->q_unit[s] = attn_unit(most);
+        w->q_sum[s] = 0;
+        for (uint32_t d = 0; d < f->k_segment; d++) w->q_sum[s] += to[d];
+    }
+}
+
+/* One chain over the dimensions; or one for each segment, times the scale, in another chain.
+ * Of integers a segment has an exact sum, less the zero point. */
+static float plain_score(const kv_head *kv, const float *q, uint32_t pos,
+                         const attn_scratch *w) {
+    const kv_format *f = kv->format;
+    const uint32_t n = f->k_segment;
+    float score = 0.0f;
+    for (uint32_t s = 0; s < f->k_segments; s++) {
+        const kv_scale scale = f->k.word_bytes ? k_scale(kv, pos, s) : (kv_scale){0};
+        int32_t sum = 0;
+        float chain = 0.0f;
+        for (uint32_t d = s * n; d < s * n + n; d++) {
+            const float k = k_get(kv, pos, d);
+            if (f->k.integers)
+                sum += w->q16[d] * (int32_t)k;
+            else
+                chain = fmaf(q[d], k, chain);
+        }
+        if (!f->k.word_bytes) return chain;
+        float unit = w->q_unit[s];
+        if (f->k.type == DT_INT4) {
+            sum = 4 * sum - (int32_t)(4.0f * scale.z) * w->q_sum[s];
+            unit = unit * 0.25f;
+        }
+        score = f->k.integers ? fmaf((float)sum, scale.d * unit, score)
+                              : fmaf(chain, scale.d, score);
+    }
+    return score;
+}
+
+/* o += the weighted sum of V over tokens [first, n) of a tile: a chain over the tokens for each
+ * dimension, where there are scales of weights times them. */
+static void plain_values(const kv_head *kv, const float *p, uint32_t tile, uint32_t first,
+                         uint32_t n, float *o) {
+    const kv_format *f = kv->format;
+    for (uint32_t s = 0; s < f->v_segments; s++) {
+        const bool words = f->v.word_bytes;
+        const uint32_t from = s * f->v_segment, to = words ? from + f->v_segment : f->v_dims;
+        for (uint32_t d = from; d < to; d++)
+            for (uint32_t j = first; j < n; j++) {
+                const float w = words ? p[j] * v_scale(kv, tile + j, s).d : p[j];
+                o[d] = fmaf(w, v_get(kv, tile + j, d), o[d]);
+            }
+    }
+}
+
+/* The same of integers: an exact sum for each dimension, times what a unit of the weights is
+ * worth. */
+static void plain_int_values(const kv_head *kv, const float *p, uint32_t tile, uint32_t first,
+                             uint32_t n, float *o) {
+    const kv_format *f = kv->format;
+    const bool zero = f->v.type == DT_INT4;
+    for (uint32_t s = 0; s < f->v_segments; s++) {
+        const uint32_t from = s * f->v_segment, to = from + f->v_segment;
+        float w[ATTN_TILE] = {0};
+        int16_t units[ATTN_TILE];
+        int32_t less = 0;
+        for (uint32_t j = first; j < n; j++) w[j] = p[j] * v_scale(kv, tile + j, s).d;
+        const uint32_t most = kv_extremes_of(w, ATTN_TILE).most;
+        const float unit = zero ? attn_unit(most) * 0.25f : attn_unit(most);
+        round_units(w, ATTN_TILE, most, units);
+        if (unit == 0.0f) continue;
+        for (uint32_t j = first; j < n && zero; j++)
+            less += units[j] * (int32_t)(4.0f * v_scale(kv, tile + j, s).z);
+        for (uint32_t d = from; d < to; d++) {
+            int32_t sum = 0;
+            for (uint32_t j = first; j < n; j++)
+                sum += units[j] * (int32_t)v_get(kv, tile + j, d);
+            o[d] = fmaf((float)(zero ? 4 * sum - less : sum), unit, o[d]);
+        }
+    }
+}
+
 /* Tokens [first, n) of a tile for one query, the first of w: FlashAttention's step (Dao et al.
  * 2022, algorithm 1) with base-2 exponentials. */
 static void plain_tile(const kv_head *kv, const float *q, uint32_t tile, uint32_t first,
@@ -137,9 +293,7 @@ static void plain_tile(const kv_head *kv, const float *q, uint32_t tile, uint32_
     for (uint32_t j = 0; j < ATTN_TILE; j++) {
         s[j] = -INFINITY;
         if (j < first || j >= n) continue;
-        s[j] = 0.0f;
-        for (uint32_t d = 0; d < f->head_dim; d++)
-            s[j] = fmaf(q[d], kv_get(f->k.type, k_at(kv, tile + j, d)), s[j]);
+        s[j] = plain_score(kv, q, tile + j, w);
     }
     for (uint32_t i = 0; i < 16; i++) {
         float a = s[i] > s[i + 16] ? s[i] : s[i + 16];
@@ -153,11 +307,11 @@ static void plain_tile(const kv_head *kv, const float *q, uint32_t tile, uint32_
         s[j] = j >= first && j < n ? plain_exp2_one(s[j] - now) : 0.0f;
     for (uint32_t i = 0; i < 16; i++)
         lanes[i] = fmaf(lanes[i], c, (s[i] + s[i + 16]) + (s[i + 32] + s[i + 48]));
-    for (uint32_t d = 0; d < f->v_dims; d++) {
-        if (c != 1.0f) o[d] = o[d] * c;
-        for (uint32_t j = first; j < n; j++)
-            o[d] = fmaf(s[j], kv_get(f->v.type, v_at(kv, tile + j, d)), o[d]);
-    }
+    for (uint32_t d = 0; d < f->v_dims && c != 1.0f; d++) o[d] = o[d] * c;
+    if (f->v.integers)
+        plain_int_values(kv, s, tile, first, n, o);
+    else
+        plain_values(kv, s, tile, first, n, o);
 }
 
 static void plain_attend(const kv_head *kv, const attn_part *part) {
@@ -166,6 +320,7 @@ static void plain_attend(const kv_head *kv, const attn_part *part) {
     part_clear(part->max, part->sum, part->acc, nq, dp);
     for (uint32_t i = 0; i < nq; i++) {
         const float *q = part->q + (size_t)i * kv->format->head_dim;
+        if (kv->format->k.integers) round_query(kv->format, q, &w);
         for (uint32_t from = part->from; from < part->to; from += ATTN_SPLIT) {
             part_clear(w.max, NULL, w.o, 1, dp);
             memset(w.lanes, 0, sizeof(float) * 16);
@@ -184,6 +339,7 @@ const op_kernels ops_plain = {
     .isa = ISA_PLAIN,
     .norm = plain_norm,
     .rope = plain_rope,
+    .hadamard = plain_hadamard,
     .kv_append = plain_kv_append,
     .attend = plain_attend,
     .attn_merge = plain_attn_merge,
@@ -196,7 +352,9 @@ const op_kernels ops_plain = {
 size_t attn_scratch_bytes(uint32_t head_dim) {
     size_t dp = attn_dim_pad(head_dim);
     size_t floats = ATTN_MAX_QUERIES * ATTN_TILE + 32 + ATTN_MAX_QUERIES * 16 +
-                    ATTN_MAX_QUERIES * dp + (size_t)2 * ATTN_TILE * dp;
+                    ATTN_MAX_QUERIES * (dp + ATTN_TILE) +
+                    ATTN_MAX_QUERIES * (2 * attn_most_segments((uint32_t)dp) + dp / 2) +
+                    (size_t)2 * ATTN_TILE * dp;
     return (size_t)align_up(floats * sizeof(float), 64);
 }
 

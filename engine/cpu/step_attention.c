@@ -50,6 +50,16 @@ void run_append(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     }
 }
 
+/* The output of one head; where V was turned, turned back: H / n, whose division goes with that
+ * by the sum. */
+static void finish_head(const cpu_engine *e, const op *o, float sum, const float *acc,
+                        float *out) {
+    const kv_format *f = &e->layout.kv[e->program->layer_group[o->layer]];
+    const uint32_t hd = f->head_dim;
+    e->ops->attn_finish(f->v.rotated ? sum * (float)f->v_segment : sum, acc, hd, out);
+    if (f->v.rotated) e->ops->hadamard(out, hd, f->v_segment);
+}
+
 /* From accumulators to what the next layer reads: heads of one row, group * head_dim wide. */
 static void put_heads(cpu_engine *e, const cpu_op *c, const act *out, uint32_t thread,
                       uint32_t row, uint32_t h, const float *sum, const float *acc) {
@@ -59,7 +69,7 @@ static void put_heads(cpu_engine *e, const cpu_op *c, const act *out, uint32_t t
     float *to = out->f ? out->f + (size_t)row * out->n_in + col
                        : thread_at(e, thread, e->layout.thread.out);
     for (uint32_t g = 0; g < group; g++)
-        e->ops->attn_finish(sum[g], acc + (size_t)g * dp, hd, to + (size_t)g * hd);
+        finish_head(e, c->op, sum[g], acc + (size_t)g * dp, to + (size_t)g * hd);
     if (out->q && heads_fill_blocks(s)) quantise_part(e, out, row, col, group * hd, to);
 }
 
@@ -119,13 +129,16 @@ static void rotate_queries(const cpu_engine *e, const cpu_op *c, const attn_task
                            float *q) {
     const head_shape *s = &c->op->heads;
     const uint32_t hd = s->head_dim, group = heads_group(s);
+    const kv_format *f = &e->layout.kv[e->program->layer_group[c->op->layer]];
     const float *qkv = value_f(e, c->op->in);
+    float scale = c->op->attention.scale * LOG2_E;
+    if (f->k.rotated) scale = scale / (float)f->k_segment;
     for (uint32_t i = 0; i < t->n_rows * group; i++) {
         const uint32_t row = t->first_row + i / group;
         const float *x = qkv + (size_t)row * heads_cols(s);
-        rotate(e, c, x + (size_t)(h * group + i % group) * hd, row,
-               c->op->attention.scale * LOG2_E, q + (size_t)i * hd);
+        rotate(e, c, x + (size_t)(h * group + i % group) * hd, row, scale, q + (size_t)i * hd);
     }
+    if (f->k.rotated) e->ops->hadamard(q, t->n_rows * group * hd, f->k_segment);
 }
 
 static kv_head attn_head(const cpu_engine *e, const cpu_op *c, const attn_task *t, uint32_t h) {

@@ -72,6 +72,81 @@ V_INLINE v16 v_load_bf16(const void *p) {
 V_INLINE void v_store_f16(void *p, v16 x) {
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
 }
+/* Sixteen e4m3, each times 1/256: their bits, moved, are those of an f16. */
+V_INLINE v16 v_load_e4m3(const void *p) {
+    __m256i w = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p));
+    w = _mm256_and_si256(_mm256_slli_epi16(w, 7), _mm256_set1_epi16((short)0xbfff));
+    return _mm512_cvtph_ps(w);
+}
+/* The scales in sixteen words of int4 (kv_code.h). */
+V_INLINE v16 v_load_int4_d(const void *p) {
+    __m256i w = _mm256_srli_epi16(_mm256_loadu_si256((const __m256i *)p), 1);
+    return _mm512_cvtph_ps(_mm256_and_si256(w, _mm256_set1_epi16(0x7fe0)));
+}
+
+/* ---- sixteen integers of 32 bits, and pairs of 16 bits in their places ---- */
+
+typedef __m512i i16;
+
+V_INLINE i16 i_zero(void) {
+    return _mm512_setzero_si512();
+}
+V_INLINE i16 i_one(void) {
+    return _mm512_set1_epi32(1);
+}
+/* sum + the dot product of each pair with the pair in q */
+V_INLINE i16 i_dot(i16 sum, int32_t q, i16 x) {
+    return _mm512_dpwssd_epi32(sum, _mm512_set1_epi32(q), x);
+}
+/* Thirty-two signed bytes. */
+V_INLINE i16 i_load_i8(const void *p) {
+    return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p));
+}
+V_INLINE i16 i_nibbles(__m256i x) {
+    return _mm512_cvtepu8_epi16(_mm256_and_si256(x, _mm256_set1_epi8(15)));
+}
+/* The lower, the upper halves of thirty-two bytes. */
+V_INLINE i16 i_load_lower(const void *p) {
+    return i_nibbles(_mm256_loadu_si256((const __m256i *)p));
+}
+V_INLINE i16 i_load_upper(const void *p) {
+    return i_nibbles(_mm256_srli_epi16(_mm256_loadu_si256((const __m256i *)p), 4));
+}
+/* The lower halves of sixteen bytes, then their upper halves. */
+V_INLINE i16 i_load_halves(const void *p) {
+    __m128i x = _mm_loadu_si128((const __m128i *)p);
+    return i_nibbles(_mm256_set_m128i(_mm_srli_epi16(x, 4), x));
+}
+/* Zero points in sixteen words of int4, in quarters of a code. */
+V_INLINE i16 i_load_int4_z(const void *p) {
+    __m256i w = _mm256_loadu_si256((const __m256i *)p);
+    return _mm512_cvtepu16_epi32(_mm256_and_si256(w, _mm256_set1_epi16(63)));
+}
+/* 4 x - y k */
+V_INLINE i16 i_less(i16 x, i16 y, int32_t k) {
+    i16 product = _mm512_mullo_epi32(y, _mm512_set1_epi32(k));
+    return _mm512_sub_epi32(_mm512_slli_epi32(x, 2), product);
+}
+V_INLINE v16 i_to_v(i16 x) {
+    return _mm512_cvtepi32_ps(x);
+}
+/* Rounded to 16 bits: to nearest, ties to even. */
+V_INLINE void v_store_i16(int16_t *p, v16 x) {
+    __m256i w = _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(x));
+    _mm256_storeu_si256((__m256i *)(void *)p, w);
+}
+
+/* Where in the upper of a pair: the partner, less x; else their sum. */
+V_INLINE v16 v_butterfly(v16 partner, v16 x, __mmask16 upper) {
+    return _mm512_mask_sub_ps(_mm512_add_ps(partner, x), upper, partner, x);
+}
+/* The Hadamard transform of sixteen, not normalised: butterflies of stride 1, 2, 4, 8. */
+V_INLINE v16 v_hadamard16(v16 x) {
+    x = v_butterfly(_mm512_permute_ps(x, 0xb1), x, 0xaaaa);
+    x = v_butterfly(_mm512_permute_ps(x, 0x4e), x, 0xcccc);
+    x = v_butterfly(_mm512_shuffle_f32x4(x, x, 0xb1), x, 0xf0f0);
+    return v_butterfly(_mm512_shuffle_f32x4(x, x, 0x4e), x, 0xff00);
+}
 V_INLINE __m256 v_low(v16 x) {
     return _mm512_castps512_ps256(x);
 }

@@ -139,8 +139,10 @@ def test_the_smallest_budget_that_is_named_serves():
 def test_the_plan_of_every_cache_type_is_what_is_served():
     said = {}
     for kind, kinds, bytes_per_token in (("f16", ["F16", "F16"], 23040), ("f32", ["F32", "F32"], 46080),
-                                         ("mixed", ["F32", "F16"], 34560)):
-        types = ["--cache-type-k", "f32", "--cache-type-v", "f16"] if kind == "mixed" else ["--kv-cache-dtype", kind]
+                                         ("mixed", ["F32", "F16"], 34560), ("int8", ["INT8", "INT8"], 11880),
+                                         ("q8_0", ["Q8_0", "Q8_0"], 12240), ("fp8", ["FP8", "FP8"], 11880), ("k8v4", ["INT8", "INT4"], 9000)):
+        types = (["--kv-cache-dtype", kind] if kinds[0] == kinds[1] else
+                 ["--cache-type-k", kinds[0], "--cache-type-v", kinds[1]])
         options = [*OPTIONS, *types, "--kv-cache-tokens", "2048"]
         plan = json.loads(vramd("plan", "--json", *options, MODEL).stdout)
         assert plan["kv"]["bytes_per_token"] == bytes_per_token and plan["kv"]["tokens"] == 2048
@@ -154,4 +156,5 @@ def test_the_plan_of_every_cache_type_is_what_is_served():
             said[kind] = d.say("Once upon a time", max_tokens=8)
         finally:
             d.stop()
-    assert said["f16"][:10] == said["f32"][:10] == said["mixed"][:10]
+    for kind in ("f32", "mixed", "int8", "q8_0"):
+        assert said[kind][:10] == said["f16"][:10], kind

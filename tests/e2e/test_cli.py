@@ -95,7 +95,7 @@ def test_help_sample_and_manual_name_every_option():
         assert f".Fl {flag[1:]} " in text["print-man"].replace("\\-", "-") + " ", flag
 
 
-@pytest.mark.parametrize("command", ["serve", "generate", "plan", "inspect", "tokenize"])
+@pytest.mark.parametrize("command", ["serve", "generate", "eval", "plan", "inspect", "tokenize"])
 def test_every_command_names_what_it_does_not_know(command):
     r = vramd(command, "--no-such-thing", MODEL)
     assert r.returncode == 2 and "no-such-thing" in r.stderr and not r.stdout

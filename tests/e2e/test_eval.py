@@ -187,6 +187,17 @@ def test_what_is_planned_is_what_is_allocated(tiny, tmp_path):
     assert seen[0] < seen[2] and len(set(seen)) == 4  # rows of logits are planned where they are kept
 
 
+def test_the_commands_of_the_page_run(tiny, tmp_path):
+    lines = re.findall(r"^    vramd (eval .*)$", (ROOT / "docs" / "eval.md").read_text(), re.M)
+    assert len(lines) == 3
+    for line in lines:
+        words = line.replace("$model", str(tiny[1])).replace("$text", str(TEXT)).replace("4096", "300").split()
+        r = subprocess.run([BINARY, *words], text=True, capture_output=True, cwd=tmp_path, timeout=900)
+        assert r.returncode == 0 and "perplexity" in r.stdout and r.stderr == "", r.stderr
+    shown = r.stdout  # of the comparison: every line that the page explains
+    assert all(name in shown for name in ("perplexity, this / its", "KL(reference || this)", "same likeliest token"))
+
+
 def test_progress_is_for_terminals_and_an_interrupt_leaves_nothing(tmp_path):
     ours, theirs = pty.openpty()
     p = subprocess.Popen([BINARY, "eval", MODEL, "--file", str(TEXT), "--write-reference", str(tmp_path / "x.ref")],

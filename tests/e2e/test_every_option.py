@@ -12,7 +12,7 @@ from harness import MODEL, Daemon, vramd
 BASE = {"max_model_len": "512", "max_num_seqs": "4", "max_num_batched_tokens": "64"}
 # A value other than the default for each option that a rule cannot choose: texts, and numbers with a narrow meaning.
 CHOSEN = {"served_model_name": "other", "embeddings": "mean", "host": "::1", "api_keys_file": "{keys}", "tls_cert": "{cert}",
-          "tls_key": "{key}", "cors_origins": "https://a.example", "memory": "400MiB",
+          "tls_key": "{key}", "cors_origins": "https://a.example", "memory": "400MiB", "memory_max": "900MiB",
           "cuda_plugin": "/nonexistent.so", "cuda_device": "1", "max_model_len": "1024", "request_memory": "24MiB",
           "pre_tokenizer": "gpt-2", "chat_template": "{template}", "chat_template_kwargs": '{{"enable_thinking": false}}',
           "kv_cache_tokens": "4096", "block_size": "32", "backend": "cpu", "batching": "static", "attention": "unfused", "cpu_isa": "plain", "activation_dtype": "f32",
@@ -26,7 +26,7 @@ TOGETHER = {"tls_cert": ["tls_key"], "tls_key": ["tls_cert"], "metrics_auth": ["
 SAMPLE = vramd("serve", "--print-sample").stdout
 DEFAULTS = dict(re.findall(r"^#(\w+) = ?(.*)$", SAMPLE, re.M))
 SECTION = {name: part.split("]")[0] for part in SAMPLE.split("\n[")[1:] for name in re.findall(r"^#(\w+) =", part, re.M)}
-LIVE = {"log_level", "ollama_api", "log_requests", "drain_timeout", "request_timeout", "metrics_auth", "cors_origins", "trust_request_chat_template"}
+LIVE = {"log_level", "ollama_api", "log_requests", "drain_timeout", "request_timeout", "metrics_auth", "cors_origins", "trust_request_chat_template"}  # and memory: test_memory_resize.py
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_sighup_changes_what_it_reports_and_nothing_else(files, tmp_path):
         card = d.http.get("/v1/models", headers={"Authorization": f"Bearer {key}"}).json()
         memory = d.http.get("/v1/memory", headers={"Authorization": f"Bearer {key}"}).json()
         assert not any(live_behaviour(d, key, 8).values())
-        changed = {n: other(n, files) for n in DEFAULTS if n not in ("model", "port", "host_memory", "log_requests")}
+        changed = {n: other(n, files) for n in DEFAULTS if n not in ("model", "port", "host_memory", "memory", "log_requests")}
         write(conf, changed)
         said = hangup(d, 1)
         assert said == {n: (started.get(n, DEFAULTS[n]), v, n not in LIVE) for n, v in changed.items()}

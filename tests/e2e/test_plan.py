@@ -129,6 +129,16 @@ def test_what_to_do_is_a_file_of_options_with_that_plan(plan, tmp_path, where):
         assert ("nvidia.com/gpu" in kubernetes["limits"]) == ("host" in again)
 
 
+def test_the_service_takes_what_is_pasted(tmp_path):
+    doc = json.loads(vramd("plan", MODEL, "--memory", "1GiB", "--json").stdout)
+    for goal, r in recommended(doc).items():
+        conf = tmp_path / f"{goal}.conf"
+        conf.write_text(r["conf"])
+        checked = vramd("serve", "--check", "--config", str(conf))
+        assert checked.returncode == 0, checked.stderr
+        assert f"# fits: {r['memory_bytes']} bytes of " in checked.stdout and f"max_num_seqs = {r['max_num_seqs']}\n" in checked.stdout
+
+
 def test_the_choice_is_the_best_that_fits(plan):
     base = ["--weights", "q4_0", "--device", "rtx4090", "--kv-cache-dtype", "bf16"]  # of one type
     best = recommended(json.loads(plan(LLAMA_8B, *base, "--json").stdout))
@@ -271,7 +281,7 @@ def test_the_served_model_is_planned_with_other_options():
         for body, param in (({"max_num_seqs": "many"}, "max_num_seqs"), ({"host": "0.0.0.0"}, "host"), ({"memory": -1}, "memory"),
                             ({"model_file": "/etc/passwd"}, "model_file"), ({"api_keys_file": "x"}, "api_keys_file"),
                             ({"max_model_len": 1 << 24}, "max_model_len"), ({"bandwidth": 3}, "bandwidth"), ({"grid": 3}, "grid"),
-                            ({"kv_cache_dtype": "a" * 500}, "kv_cache_dtype"), ({"threads": [1]}, "threads"), ({"seqs": 1}, "seqs"),
+                            ({"kv_cache_dtype": "a" * 500}, "kv_cache_dtype"), ({"threads": [1]}, "threads"), ({"seqs": 1}, "seqs"), ({"": 1}, None),
                             ({"model": 7}, "model"), ({"max_num_seqs": 64, "max_num_batched_tokens": 8}, "max_num_batched_tokens")):
             r = ask(**body)
             assert r.status_code == 400 and r.json()["error"]["param"] == param, (body, r.text)

@@ -45,6 +45,23 @@ static const shape shapes[] = {
     {80, 2, 8, 140, DT_F32, DT_BF16, 30},
     {96, 7, 64, 600, DT_F16, DT_BF16, 0},
     {64, 1, 16, 1100, DT_BF16, DT_F32, 700},
+    /* Codes with scales: segments of 64, 32 and 16, one to sixteen of them. */
+    {64, 3, 16, 700, DT_INT8, DT_INT8, 0},
+    {256, 4, 16, 1300, DT_INT8, DT_INT8, 512},
+    {80, 8, 32, 200, DT_INT8, DT_INT8, 0},
+    {96, 2, 256, 600, DT_INT8, DT_INT8, 100},
+    {64, 3, 16, 1100, DT_Q8_0, DT_Q8_0, 0},
+    {128, 5, 64, 300, DT_Q8_0, DT_Q8_0, 64},
+    {16, 24, 16, 140, DT_Q8_0, DT_Q8_0, 1},
+    {64, 3, 16, 700, DT_FP8, DT_FP8, 5},
+    {240, 2, 16, 600, DT_FP8, DT_FP8, 0},
+    {64, 3, 16, 1100, DT_INT4, DT_INT4, 0},
+    {128, 4, 32, 700, DT_INT4, DT_INT4, 70},
+    {80, 7, 16, 200, DT_INT4, DT_INT4, 0},
+    {64, 1, 16, 700, DT_INT8, DT_F16, 0},
+    {64, 3, 16, 300, DT_F32, DT_INT4, 20},
+    {128, 6, 16, 530, DT_INT8, DT_INT4, 0},
+    {32, 2, 16, 300, DT_FP8, DT_BF16, 0},
 };
 enum {
     N_SHAPES = sizeof shapes / sizeof *shapes,
@@ -68,9 +85,19 @@ typedef struct cache {
     kv_format format;
 } cache;
 
-static float as_stored(dtype t, float f) {
-    if (t == DT_F16) return half_to_float(half_of_float(f));
-    return t == DT_BF16 ? bf16_to_float(bf16_of_float(f)) : f;
+/* What a reader sees of x[n] in a cache of that type. */
+static void as_stored(const kv_type *t, uint32_t segment, const float *x, uint32_t n,
+                      float *out) {
+    uint8_t codes[64];
+    memcpy(out, x, n * sizeof *x);
+    for (uint32_t i = 0; i < n && t->type == DT_F16; i++)
+        out[i] = half_to_float(half_of_float(x[i]));
+    for (uint32_t i = 0; i < n && t->type == DT_BF16; i++)
+        out[i] = bf16_to_float(bf16_of_float(x[i]));
+    for (uint32_t i = 0; i < n && t->word_bytes; i += segment) {
+        const uint16_t word = kv_encode(t, out + i, segment, codes);
+        kv_decode(t, word, codes, segment, out + i);
+    }
 }
 
 static void cache_open(cache *c, const shape *s, uint64_t seed) {
@@ -93,12 +120,14 @@ static void cache_open(cache *c, const shape *s, uint64_t seed) {
     }
     c->kv.blocks = c->table;
     for (uint32_t t = 0; t < s->len; t++) {
-        float *k = c->k + (size_t)t * hd, *v = c->v + (size_t)t * hd;
+        float k[MAX_DIM], v[MAX_DIM];
         for (uint32_t d = 0; d < hd; d++) {
-            k[d] = as_stored(s->k, random_float((uint64_t)t * hd + d));
-            v[d] = as_stored(s->v, random_float(((uint64_t)t * hd + d) ^ 0x5555555));
+            k[d] = random_float((uint64_t)t * hd + d);
+            v[d] = random_float(((uint64_t)t * hd + d) ^ 0x5555555);
         }
         ops_plain.kv_append(&c->kv, t, k, v);
+        as_stored(&c->format.k, c->format.k_segment, k, hd, c->k + (size_t)t * hd);
+        as_stored(&c->format.v, c->format.v_segment, v, hd, c->v + (size_t)t * hd);
     }
 }
 
@@ -115,6 +144,18 @@ static void make_queries(float *q, const shape *s, uint32_t first_pos, uint32_t 
         for (uint32_t i = 0; i < s->group * s->head_dim; i++)
             q[(size_t)r * s->group * s->head_dim + i] =
                 0.7f * random_float(((uint64_t)(first_pos + r) << 20) + i);
+}
+
+/* Queries as attend has them: turned as K is. */
+static void turn_queries(const op_kernels *k, const kv_format *f, float *q, uint32_t n) {
+    if (!f->k.rotated) return;
+    for (uint32_t i = 0; i < n * f->head_dim; i++) q[i] = q[i] / (float)f->k_segment;
+    k->hadamard(q, n * f->head_dim, f->k_segment);
+}
+static void finish(const op_kernels *k, const kv_format *f, float sum, const float *acc,
+                   float *out) {
+    k->attn_finish(f->v.rotated ? sum * (float)f->v_segment : sum, acc, f->head_dim, out);
+    if (f->v.rotated) k->hadamard(out, f->head_dim, f->v_segment);
 }
 
 /* Blocks that no row from first on sees are somewhere else: reading there would be a fault. */
@@ -138,6 +179,7 @@ static void attend_rows(const op_kernels *k, const cache *c, const shape *s, uin
     memset(scratch, STALE, attn_scratch_bytes(s->head_dim));
     ck_assert(n * s->group <= ATTN_MAX_QUERIES);
     make_queries(q, s, first, n);
+    turn_queries(k, &c->format, q, n * s->group);
     attn_part p = {.q = q,
                    .n_rows = n,
                    .group = s->group,
@@ -153,8 +195,8 @@ static void attend_rows(const op_kernels *k, const cache *c, const shape *s, uin
     k->attend(&c->kv, &p);
     show_all(c, s);
     for (uint32_t i = 0; i < n * s->group; i++)
-        k->attn_finish(sum[i], acc + (size_t)i * c->format.v_dims, s->head_dim,
-                       out + (size_t)i * s->head_dim);
+        finish(k, &c->format, sum[i], acc + (size_t)i * c->format.v_dims,
+               out + (size_t)i * s->head_dim);
     free(scratch);
 }
 
@@ -177,6 +219,9 @@ static uint32_t tables(const op_kernels **out) {
 START_TEST(attention_is_near_softmax_in_float64) {
     const shape *s = &shapes[_i];
     const uint32_t hd = s->head_dim, pos = s->len - 1;
+    /* By integer codes, queries and weights have 16 bits. */
+    const bool integers = kv_type_get(s->k)->integers || kv_type_get(s->v)->integers;
+    const double near = integers ? 4e-5 : 1e-5;
     static float out[ATTN_MAX_QUERIES * MAX_DIM], q[ATTN_MAX_QUERIES * MAX_DIM];
     const op_kernels *k[3];
     cache c;
@@ -200,7 +245,7 @@ START_TEST(attention_is_near_softmax_in_float64) {
                 double want = 0;
                 for (uint32_t j = from; j < s->len; j++)
                     want += w[j] / sum * c.v[(size_t)j * hd + d];
-                ck_assert_double_le(fabs(out[g * hd + d] - want), 1e-5);
+                ck_assert_double_le(fabs(out[g * hd + d] - want), near);
             }
         }
     }
@@ -265,6 +310,7 @@ START_TEST(splits_joined_in_order_have_the_bits_of_the_whole) {
     cache c;
     cache_open(&c, s, 5);
     make_queries(q, s, pos, 1);
+    turn_queries(&ops_plain, &c.format, q, s->group);
     for (uint32_t t = 0, n_k = tables(k); t < n_k; t++) {
         attend_rows(k[t], &c, s, pos, 1, whole);
         for (uint32_t g = 0; g < s->group; g++) max[g] = -INFINITY;
@@ -287,7 +333,7 @@ START_TEST(splits_joined_in_order_have_the_bits_of_the_whole) {
                                  part_sum[g], part_acc + (size_t)g * dp, dp);
         }
         for (uint32_t g = 0; g < s->group; g++) {
-            k[t]->attn_finish(sum[g], acc + (size_t)g * dp, hd, out);
+            finish(k[t], &c.format, sum[g], acc + (size_t)g * dp, out);
             assert_same(whole + (size_t)g * hd, out, hd, "splits", (uint32_t)_i, k[t]->isa);
         }
     }

@@ -13,7 +13,8 @@ static void tiny_open(gb *b, char path[64], const model_config *c, dtype type) {
     gb_open(b, path);
 }
 
-static const dtype kv_types[] = {DT_F16, DT_BF16, DT_F32};
+static const dtype kv_types[] = {DT_F16, DT_BF16, DT_F32, DT_INT8, DT_Q8_0, DT_FP8, DT_INT4};
+enum { N_KV_TYPES = sizeof kv_types / sizeof *kv_types };
 
 static const term *find_term(const terms *t, mem_class cls, const char *what) {
     for (size_t i = 0; i < t->n; i++)
@@ -94,7 +95,9 @@ START_TEST(the_plan_of_small_models_is_what_opening_allocates) {
         engine_options o = rig_options();
         o.max_model_len = 256;
         o.block_tokens = 8u << i % 6;
-        o.kv_k = kv_types[i % 3], o.kv_v = kv_types[i / 3 % 3];
+        o.kv_k = kv_types[i % N_KV_TYPES], o.kv_v = kv_types[i / 2 % N_KV_TYPES];
+        if (o.kv_k == DT_INT4) o.kv_k = DT_INT8;
+        if (o.block_tokens == 8) o.kv_k = o.kv_v = DT_F16;
         o.n_threads = 1 + i % 6;
         o.activations = i % 2 ? ACTIVATION_F32 : ACTIVATION_INT8;
         assert_plan_is_ledger(path, &o);
@@ -165,9 +168,13 @@ END_TEST
  * one of them takes is written out here, and what they take in all is what opening allocates.
  */
 START_TEST(the_cache_of_every_pair_of_types_is_planned_to_the_byte) {
-    const uint32_t bytes[] = {2, 2, 4}; /* of an element of kv_types */
-    for (uint32_t n = 0; n < 9 * 12; n++) {
-        const uint32_t k_type = n % 3, v_type = n / 3 % 3, i = n / 9;
+    /* Of an element of kv_types, and of the word that a head of 64 has for each so many. */
+    const uint32_t halves[] = {4, 4, 8, 2, 2, 2, 1}; /* of a byte */
+    const uint32_t per_word[] = {0, 0, 0, 64, 32, 64, 64};
+    const uint32_t pairs = N_KV_TYPES * N_KV_TYPES;
+    for (uint32_t n = 0; n < pairs * 12; n++) {
+        const uint32_t k_type = n % N_KV_TYPES, v_type = n / N_KV_TYPES % N_KV_TYPES;
+        const uint32_t i = n / pairs;
         gb b;
         char path[64];
         model_config c = gb_tiny(i % 2 ? "gemma3" : "llama");
@@ -179,10 +186,15 @@ START_TEST(the_cache_of_every_pair_of_types_is_planned_to_the_byte) {
         o.max_model_len = 256;
         o.n_blocks[0] = 256 / o.block_tokens + 1;
         o.kv_k = kv_types[k_type], o.kv_v = kv_types[v_type];
+        err e;
+        if (o.kv_k == DT_INT4) continue; /* refused */
+        if (kv_sizes_check(o.kv_k, o.kv_v, o.block_tokens, c.head_dim, &e) != OK) continue;
         tiny_open(&b, path, &c, DT_F32);
         const uint32_t v_dims = c.head_dim == 40 ? 48 : 64;
-        const uint64_t layer =
-            2ull * o.block_tokens * (c.head_dim * bytes[k_type] + v_dims * bytes[v_type]);
+        uint64_t token = (c.head_dim * halves[k_type] + v_dims * halves[v_type]) / 2;
+        if (per_word[k_type]) token += 2 * 64 / per_word[k_type];
+        if (per_word[v_type]) token += 2 * 64 / per_word[v_type];
+        const uint64_t layer = 2ull * align_up(o.block_tokens * token, 64);
         uint64_t blocks = 0; /* times layers */
         const uint64_t got = assert_plan_is_ledger_of(path, &o, &blocks);
         ck_assert_uint_eq(got, layer * blocks);
@@ -301,7 +313,8 @@ START_TEST(options_out_of_range_are_named) {
         {"max_model_len", offsetof(engine_options, max_model_len), 0, ERR_INVALID},
         {"activation_dtype", offsetof(engine_options, activations), ACTIVATION_BF16,
          ERR_UNSUPPORTED},
-        {"cache_type_k", offsetof(engine_options, kv_k), DT_Q8_0, ERR_UNSUPPORTED},
+        {"cache_type_k", offsetof(engine_options, kv_k), DT_INT4, ERR_UNSUPPORTED},
+        {"cache_type_k", offsetof(engine_options, kv_k), DT_Q5_0, ERR_UNSUPPORTED},
         {"cache_type_v", offsetof(engine_options, kv_v), DT_Q4_0, ERR_UNSUPPORTED},
     };
     model *m;

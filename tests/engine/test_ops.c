@@ -168,9 +168,32 @@ START_TEST(the_rest_of_a_quantised_block_has_the_same_bits_on_every_isa) {
 }
 END_TEST
 
+/* Some tokens are of zeros, of denormal numbers, or have something infinite. */
+static void spoil(float *key, float *value, uint32_t n, uint32_t pos) {
+    for (uint32_t i = 0; i < n && pos % 4 == 3; i++)
+        key[i] = 0.0f, value[i] = i % 3 ? 3e-40f : -3e-40f;
+    if (pos % 8 == 1) value[n - 1] = pos % 16 == 1 ? INFINITY : 3e38f;
+}
+
+START_TEST(the_rotation_has_the_same_bits_on_every_isa) {
+    const op_kernels *k[2];
+    float want[256], got[256];
+    for (uint32_t i = 0, n_k = other_tables(k); i < n_k; i++)
+        for (uint32_t segment = 16; segment <= 64; segment *= 2)
+            for (uint32_t dims = segment; dims <= 256; dims += segment) {
+                fill_random(want, dims, dims);
+                memcpy(got, want, sizeof want);
+                ops_plain.hadamard(want, dims, segment);
+                k[i]->hadamard(got, dims, segment);
+                assert_bits(want, got, dims, "hadamard", k[i]->isa, dims);
+            }
+}
+END_TEST
+
 START_TEST(tokens_enter_the_cache_with_the_same_bits_on_every_isa) {
     static const uint32_t dims[] = {8, 40, 64, 80, 128}, blocks[] = {8, 16, 64};
-    static const dtype types[] = {DT_F16, DT_BF16, DT_F32};
+    static const dtype types[] = {DT_F16, DT_BF16, DT_F32, DT_INT8, DT_Q8_0, DT_FP8, DT_INT4};
+    enum { N_TYPES = sizeof types / sizeof *types };
     const op_kernels *k[2];
     uint32_t n_k = other_tables(k);
     const int32_t table[] = {1, 0, 2};
@@ -178,10 +201,13 @@ START_TEST(tokens_enter_the_cache_with_the_same_bits_on_every_isa) {
     unsigned char *want = malloc(bytes), *got = malloc(bytes);
     float key[128], value[128];
     ck_assert(want && got);
-    for (uint32_t c = 0; c < 5 * 3 * 9; c++) {
+    for (uint32_t c = 0; c < 5 * 3 * N_TYPES * N_TYPES; c++) {
         kv_format f;
-        kv_format_init(&f, KV_LANES, kv_type_get(types[c / 15 % 3]), kv_type_get(types[c / 45]),
-                       blocks[c / 5 % 3], 1, dims[c % 5]);
+        err e;
+        const dtype kt = types[c / 15 % N_TYPES], vt = types[c / 15 / N_TYPES];
+        if (kv_sizes_check(kt, vt, blocks[c / 5 % 3], dims[c % 5], &e) != OK) continue;
+        kv_format_init(&f, KV_LANES, kv_type_get(kt), kv_type_get(vt), blocks[c / 5 % 3], 1,
+                       dims[c % 5]);
         kv_head h = {.blocks = table, .block_stride = f.part_bytes, .format = &f};
         for (uint32_t i = 0; i < n_k; i++) {
             memset(want, 0xff, bytes);
@@ -190,6 +216,7 @@ START_TEST(tokens_enter_the_cache_with_the_same_bits_on_every_isa) {
                 fill_random(key, f.head_dim, pos);
                 fill_random(value, f.head_dim, pos + 1);
                 key[0] = 1e6f, value[1] = 1e-7f;
+                spoil(key, value, f.head_dim, pos);
                 h.base = want;
                 ops_plain.kv_append(&h, pos, key, value);
                 h.base = got;
@@ -208,4 +235,5 @@ CHECK_MAIN("ops", norm_has_the_same_bits_on_every_isa, norm_is_what_the_formula_
            the_gate_has_the_same_bits_on_every_isa_and_is_near_libm,
            rotation_has_the_same_bits_on_every_isa_and_keeps_lengths,
            the_rest_of_a_quantised_block_has_the_same_bits_on_every_isa,
+           the_rotation_has_the_same_bits_on_every_isa,
            tokens_enter_the_cache_with_the_same_bits_on_every_isa)

@@ -25,7 +25,12 @@ typedef struct run {
     float *logits; /* [N_ROWS][n_vocab]: after the prompt, and after each decoded token */
 } run;
 
-enum { REAL, TINY, N_MODELS };
+/* The tiny model with each type of cache that has codes, and a mixture. */
+enum { REAL, TINY, TINY_INT8, TINY_Q8_0, TINY_FP8, TINY_MIXED, N_MODELS };
+static const struct {
+    dtype k, v;
+} cache_of[N_MODELS] = {{DT_F16, DT_F16},   {DT_F16, DT_F16}, {DT_INT8, DT_INT8},
+                        {DT_Q8_0, DT_Q8_0}, {DT_FP8, DT_FP8}, {DT_INT8, DT_INT4}};
 
 static engine_options options(void) {
     engine_options o = rig_options();
@@ -35,9 +40,11 @@ static engine_options options(void) {
     return o;
 }
 
-static void open_model(rig *r, int which, const engine_options *o) {
+static void open_model(rig *r, int which, const engine_options *wanted) {
+    engine_options o = *wanted;
+    o.kv_k = cache_of[which].k, o.kv_v = cache_of[which].v;
     if (which == REAL) {
-        rig_open(r, test_model(), o);
+        rig_open(r, test_model(), &o);
         return;
     }
     model_config c = gb_tiny("gemma3");
@@ -49,7 +56,7 @@ static void open_model(rig *r, int which, const engine_options *o) {
     gb_model_keys(&b, &c);
     gb_model_tensors(&b, &c, DT_Q4_K, 7);
     gb_open(&b, path);
-    rig_open(r, path, o);
+    rig_open(r, path, &o);
     gb_clear(&b);
     ck_assert_uint_eq(r->model->program.n_groups, 2);
 }

@@ -1,0 +1,122 @@
+/* From terms and budgets to the plan. Main thread; owns nothing. */
+#include "daemon/machine_budget.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/check.h"
+
+/* The scheduler's lists go with the number of blocks. */
+static uint64_t scheduler_bytes(void *arg, const uint32_t *n_blocks) {
+    sched_config c = ((const machine *)arg)->sched_conf;
+    for (uint32_t g = 0; g < c.n_groups; g++) c.group[g].n_blocks = n_blocks[g];
+    uint64_t n = sched_bytes(&c);
+    CHECK(n > 0);
+    return n;
+}
+
+static void add_scheduler(terms *t, uint64_t bytes) {
+    terms_add(t, MEM_SCHEDULER, TERM_EXACT, bytes, "sequences, queue, block lists");
+}
+
+/* The device's memory with the KV cache, and the host's beside it. Both are solved even if one
+ * does not fit, so that both can be shown; the device's refusal is reported first. */
+static status solve_both(machine *m, terms *t, const kv_request *kv, err *e) {
+    const kv_request none = {.block_tokens = kv->block_tokens};
+    terms device = {0};
+    err host_error;
+    terms_split(t, &device);
+    status s = plan_solve(&m->plan, &device, kv, &m->budget, e);
+    m->sched_bytes = scheduler_bytes(m, m->plan.group_blocks);
+    add_scheduler(t, m->sched_bytes);
+    status h = plan_solve(&m->host_plan, t, &none, &m->host_budget, &host_error);
+    terms_clear(&device);
+    if (s == OK && h != OK) *e = host_error, s = h;
+    return s;
+}
+
+/* The lists and tables are for as many blocks as p has, from now on. */
+static void fix_most(machine *m, terms *t, kv_request *kv, const plan *p) {
+    memcpy(kv->most, p->group_blocks, sizeof kv->most);
+    m->sched_bytes = p->beside_bytes;
+    kv->beside = NULL;
+    add_scheduler(t, m->sched_bytes);
+}
+
+static status fix_for_max(machine *m, terms *t, kv_request *kv, err *e) {
+    plan p = {0};
+    kv_request all = *kv;
+    if (!m->budget.automatic && m->budget.bytes > m->max_budget.bytes) {
+        err_set(e, ERR_INVALID, "%s is more than %s", m->budget.source, m->max_budget.source);
+        err_hint(e, "memory_max is the most that the budget may become while it serves");
+        return err_field(e, "memory_max");
+    }
+    if (m->budget.bytes > m->max_budget.bytes) m->budget.bytes = m->max_budget.bytes;
+    all.want_tokens = 0;
+    status s = plan_solve(&p, t, &all, &m->max_budget, e);
+    if (s == OK) fix_most(m, t, kv, &p);
+    plan_clear(&p);
+    return s;
+}
+
+/* For machine_replan: loading is over then. */
+static status keep_terms(machine *m, const terms *t, const kv_request *kv, err *e) {
+    for (size_t i = 0; i < t->n; i++) {
+        const term *x = &t->v[i];
+        if (!x->while_loading) terms_add(&m->fixed, x->cls, x->kind, x->bytes, "%s", x->what);
+    }
+    m->auto_bytes = m->plan.budget_bytes;
+    m->kv = *kv;
+    m->kv.want_tokens = 0;
+    return m->fixed.failed ? mem_exhausted(e, MEM_RUNTIME, "the list of terms") : OK;
+}
+
+status machine_solve(machine *m, terms *t, kv_request *kv, err *e) {
+    err first;
+    if (m->on_device) return solve_both(m, t, kv, e);
+    kv->beside = scheduler_bytes;
+    kv->arg = m;
+    status most = m->max_budget.bytes ? fix_for_max(m, t, kv, &first) : OK;
+    status s = plan_solve(&m->plan, t, kv, &m->budget, e);
+    if (kv->beside) m->sched_bytes = m->plan.beside_bytes;
+    if (s == OK && kv->beside) fix_most(m, t, kv, &m->plan);
+    if (most != OK) {
+        *e = first;
+        return most;
+    }
+    return s == OK ? keep_terms(m, t, kv, e) : s;
+}
+
+uint64_t machine_memory_max(const machine *m) {
+    return m->max_budget.bytes   ? m->max_budget.bytes
+           : m->budget.automatic ? m->auto_bytes
+                                 : m->budget.bytes;
+}
+
+status machine_replan(const machine *m, uint64_t bytes, plan *out, err *e) {
+    char a[32], b[32];
+    budget new = {.bytes = bytes, .option = "budget_bytes"};
+    *out = (plan){0};
+    if (!engine_can_resize(m->backend)) {
+        err_set(e, ERR_UNSUPPORTED, "the %s engine cannot change its budget while it serves",
+                m->backend->name);
+        return err_field(e, "budget_bytes");
+    }
+    if (bytes > machine_memory_max(m)) {
+        err_set(e, ERR_INVALID, "a budget of %s bytes is beyond the largest, %s",
+                bytes_grouped(bytes, a), bytes_grouped(machine_memory_max(m), b));
+        err_hint(e, "memory_max says at start how far it may grow");
+        return err_field(e, "budget_bytes");
+    }
+    snprintf(new.source, sizeof new.source, "a budget of %s bytes", bytes_grouped(bytes, a));
+    return plan_solve(out, &m->fixed, &m->kv, &new, e);
+}
+
+status machine_memory_bytes(const machine *m, const char *word, uint64_t *out, err *e) {
+    budget b;
+    const memory_room room = memory_room_host();
+    if (strcmp(word, "auto") == 0 && m->budget.automatic) return *out = m->auto_bytes, OK;
+    status s = budget_parse(&b, "memory", word, &room, e);
+    *out = b.bytes < machine_memory_max(m) || !b.automatic ? b.bytes : machine_memory_max(m);
+    return s;
+}
