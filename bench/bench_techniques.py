@@ -27,32 +27,32 @@ def body(r, n_prompt, n_output, i):
 
 def mixed(r):
     """Outputs of very different lengths: 4 to 64 tokens, most of them short."""
-    return [body(r, r.randrange(8, 32), min(64, 4 + int(r.expovariate(1 / 12))), i) for i in range(32)]
+    return [body(r, r.randrange(8, 32), min(64, 4 + int(r.expovariate(1 / 12))), i) for i in range(24)]
 
 
 def deep(r):
     """Few streams far into their context: attention and the KV cache are a good part of a step."""
-    return [body(r, 450, 16, i) for i in range(4)]
+    return [body(r, 200, 16, i) for i in range(4)]
 
 
 def long_prompts(r):
-    return [body(r, 1000, 4, i) for i in range(2)]
+    return [body(r, 1000, 4, i) for i in range(1)]
 
 
 # options: of every variant; variants: (name, options); load: (requests, streams at once) of a round
 TECHNIQUES = {
     "batching": {
-        "about": "32 requests of 8 to 31 prompt tokens and 4 to 64 output tokens over 16 connections, 8 sequences at once",
-        "options": ["--max-num-seqs", 8, "--max-model-len", 512, "--kv-cache-tokens", 4096],
+        "about": "24 requests of 8 to 31 prompt tokens and 4 to 64 output tokens over 12 connections, 6 sequences at once",
+        "options": ["--max-num-seqs", 6, "--max-model-len", 256, "--kv-cache-tokens", 2048],
         "variants": [(v, ["--batching", v]) for v in ("continuous", "dynamic", "static")],
-        "load": (mixed, 16)},
+        "load": (mixed, 12)},
     "kv": {
-        "about": "4 streams of 450 prompt tokens and 16 output tokens each; a KV cache of 4,096 tokens",
+        "about": "4 streams of 200 prompt tokens and 16 output tokens each; a KV cache of 4,096 tokens",
         "options": ["--max-num-seqs", 4, "--max-model-len", 512, "--kv-cache-tokens", 4096, "--no-prefix-caching"],
         "variants": [(v, ["--kv-cache-dtype", v]) for v in ("f16", "f32", "bf16", "int8", "q8_0", "fp8", "int4")],
         "load": (deep, 4)},
     "attention": {
-        "about": "2 prompts of 1,000 tokens, 4 output tokens each, one after the other",
+        "about": "a prompt of 1,000 tokens, 4 output tokens",
         "options": ["--max-num-seqs", 2, "--max-model-len", 1024, "--kv-cache-tokens", 2048, "--no-prefix-caching"],
         "variants": [(v, ["--attention", v]) for v in ("fused", "unfused")],
         "load": (long_prompts, 1)},
@@ -177,8 +177,8 @@ def main():
         rows = [r for r in rows if r["technique"] != name] + new
         for r in new:
             print(r, flush=True)
-    rows.sort(key=lambda r: list(TECHNIQUES).index(r["technique"]))
-    write_page(save("techniques", rows, rounds=rounds, load_average=loads))
+        rows.sort(key=lambda r: list(TECHNIQUES).index(r["technique"]))
+        write_page(save("techniques", rows, rounds=rounds, load_average=loads))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ import json
 import re
 import sys
 
+import pytest
+
 from harness import ROOT
 
 sys.path.insert(0, str(ROOT / "bench"))
@@ -13,6 +15,8 @@ import bench_techniques as b  # noqa: E402
 def test_the_tables_are_made_of_the_results():
     page = b.PAGE.read_text()
     source = re.search(r"`bench/results/(techniques-[^`]+\.json)`", page)
+    if not list((ROOT / "bench" / "results").glob("techniques-*.json")):
+        pytest.skip("nothing is measured yet")
     assert source, "docs/techniques.md names no results"
     path = ROOT / "bench" / "results" / source[1]
     assert b.with_tables(page, json.loads(path.read_text()), f"`bench/results/{path.name}`") == page
