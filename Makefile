@@ -29,7 +29,7 @@ ISA = $(if $(filter %_avx2.o,$@),-O3 -mavx2 -mfma -mf16c)$(if $(filter %_avx512.
 # their plain twins: those stay watched, and so do the team and the steps that share memory.
 ISA += $(if $(findstring thread,$(SAN)),$(if $(filter %_avx2.o %_avx512.o %/row.o,$@),-fno-sanitize=thread))
 
-.PHONY: all help structured quality api-page clients test unit unit-bins asan ubsan tsan fuzz bench soak schemathesis layers pure names versions format format-check tidy install deb deb-test deb-boot-test clean
+.PHONY: all help structured quality api-page clients test unit unit-bins asan ubsan tsan fuzz bench soak soak-flat techniques schemathesis layers pure names versions format format-check tidy install deb deb-test deb-boot-test clean
 all: $(BUILD)/vramd ## build build/vramd
 
 help: ## list the targets
@@ -71,6 +71,11 @@ $(BUILD)/oom.so: tests/e2e/oom.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) -std=c11 -O2 -g -Wall -Wextra -Werror -fPIC -shared -o $@ $< -ldl
 
+# The load of soak_flat.py: not a part of the daemon, and never with a sanitizer.
+$(BUILD)/soak_load: tests/e2e/soak_load.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) -std=c11 -O2 -g -Wall -Wextra -Werror -o $@ $<
+
 test: ## all tests; T=name for one
 	BUILD=$(BUILD) tools/run-tests.sh $(T)
 unit-bins: $(UNIT_BIN)
@@ -108,6 +113,9 @@ bench: $(BUILD)/vramd ## benchmarks into bench/results/; B=engine, http, schedul
 $(BUILD)/bench_%: bench/bench_%.c $(OBJ)
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(filter-out $(BUILD)/obj/daemon/%,$(OBJ)) $(LDLIBS)
 
+techniques: $(BUILD)/vramd ## what techniques give: bench/results/techniques-CPU.json and docs/techniques.md; T=batching,kv
+	BUILD=$(BUILD) $(PYTHON) bench/bench_techniques.py $(T)
+
 quality: $(BUILD)/vramd ## KL, top-1 and perplexity of every KV type, on the real models: bench/results/quality-*.json; TOKENS=20000 MODELS= KV= ACTIVATIONS=
 	BUILD=$(BUILD) TOKENS="$(TOKENS)" MODELS="$(MODELS)" KV="$(KV)" ACTIVATIONS="$(ACTIVATIONS)" AGAIN=$(AGAIN) $(PYTHON) bench/quality.py
 
@@ -119,6 +127,9 @@ schemathesis: $(BUILD)/vramd ## 2,000 and more requests made of /openapi.json; N
 
 soak: $(BUILD)/vramd ## 10,000 mixed requests, 5,000 idle streams, under the plan and 2%; N=1000 for fewer
 	BUILD=$(BUILD) tools/soak.sh $(or $(N),10000)
+
+soak-flat: $(BUILD)/vramd $(BUILD)/soak_load ## memory stays flat: 1,000,000 mixed requests on a tiny model, every type of KV cache; N=100000 for fewer
+	BUILD=$(BUILD) $$(tools/venv.sh) tests/e2e/soak_flat.py $(or $(N),1000000) --peer
 
 api-page: $(BUILD)/tests/api/test_api_page ## write the parameters into docs/api.md
 	VRAMD_WRITE=1 $<

@@ -104,6 +104,10 @@
       "sequences that run at once", "", "parallel np")                                        \
     X("scheduler", U32, max_num_batched_tokens, 512, 1, 65536, "tokens",                      \
       "most tokens computed in one step: one per running sequence, the others of prompts", "", "batch-size b")          \
+    X("scheduler", ENUM, batching, 0, 0, 0, "",                                               \
+      "which sequences run together: continuous admits at every step; static runs a batch to its end before the next; " \
+      "dynamic, the same, waits for 20 ms to fill it (both for comparison)",                  \
+      "continuous|dynamic|static", "")                                                        \
     X("scheduler", U32, max_waiting, 256, 1, 1000000, "",                                     \
       "most requests in the queue; further ones get 429", "", "")                                          \
     X("scheduler", U64, max_waiting_tokens, 1048576, 1, 1099511627776, "tokens",              \
@@ -141,6 +145,9 @@
       "", "")                                                                                 \
     X("engine", U32, threads, 0, 0, 256, "",                                                  \
       "worker threads; 0: one per core", "", "t")                                             \
+    X("engine", ENUM, attention, 0, 0, 0, "",                                                 \
+      "unfused, on the CPU: scores of all rows, heads and tokens are written out; the same bits (for comparison)", \
+      "fused|unfused", "")                                                                    \
     X("engine", ENUM, cpu_isa, 0, 0, 0, "",                                                   \
       "instruction set; a better one than the CPU has is refused",                            \
       "auto|plain|avx2|avx512", "")                                                           \

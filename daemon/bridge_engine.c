@@ -137,15 +137,23 @@ static bool take_credit(gen *g) {
     return true;
 }
 
+/* How long to sleep while idle: until the scheduler would find something to do, at most. */
+static uint64_t idle_us(const bridge *b) {
+    const uint64_t now = clock_us(), next = sched_next_us(b->m->sched);
+    const uint64_t most = IDLE_WAIT_MS * 1000;
+    return next <= now ? 1 : next - now < most ? next - now : most;
+}
+
 /* Takes one generation out of the inbox; waits for one when idle. False: quit. */
 static bool take_in(bridge *b, bool idle, message *out) {
     struct timespec until;
+    const uint64_t sleep_us = idle ? idle_us(b) : 0;
     pthread_mutex_lock(&b->in_lock);
     while (idle && !b->in_head && !b->quit && b->resize.number == b->resize.taken &&
            !kv_tier_waits(b->m->tier)) {
         /* Deadlines of waiting sequences pass without anybody calling. */
         clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_nsec += IDLE_WAIT_MS * 1000000L;
+        until.tv_nsec += (long)sleep_us * 1000;
         if (until.tv_nsec >= 1000000000L) until.tv_sec++, until.tv_nsec -= 1000000000L;
         if (pthread_cond_timedwait(&b->in_wake, &b->in_lock, &until) != 0) break;
     }

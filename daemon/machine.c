@@ -20,7 +20,12 @@
 #include "daemon/machine_template.h"
 #include "daemon/planned_model.h"
 
-enum { DEFAULT_CONTEXT = 8192, DEFAULT_TOKENS_PER_SEQ = 1024, MIN_LOGIT_ROWS = 16 };
+enum {
+    DEFAULT_CONTEXT = 8192,
+    DEFAULT_TOKENS_PER_SEQ = 1024,
+    MIN_LOGIT_ROWS = 16,
+    BATCH_WINDOW_US = 20000
+};
 static const uint64_t SCORED_LOGITS_BYTES = 64 << 20;
 
 /* Calibrated on Debian 12, x86-64 (anonymous memory of a daemon after its first requests, minus
@@ -101,6 +106,7 @@ static void set_engine_options(machine *m, const machine_wish *w, uint32_t logit
                           .hidden = m->pooling != POOL_OFF,
                           .keep_logits = w->keep_logits,
                           .plugin = o->cuda_plugin};
+    x->unfused = str_eqz(options_word("attention", o->attention), "unfused");
     CHECK(cpu_isa_by_name(options_word("cpu_isa", o->cpu_isa), &x->isa));
     CHECK(activation_dtype_by_name(options_word("activation_dtype", o->activation_dtype),
                                    &x->activations));
@@ -120,6 +126,11 @@ static status resolve_pooling(machine *m, err *e) {
     err_set(e, ERR_UNSUPPORTED, "embeddings = auto: the model file has pooling_type %u", given);
     err_hint(e, "the server has last and mean: name one of them");
     return err_field(e, "embeddings");
+}
+
+static sched_batching batching_by_name(str word) {
+    if (str_eqz(word, "static")) return BATCHING_STATIC;
+    return str_eqz(word, "dynamic") ? BATCHING_DYNAMIC : BATCHING_CONTINUOUS;
 }
 
 static status resolve(machine *m, const machine_wish *w, err *e) {
@@ -146,6 +157,8 @@ static status resolve(machine *m, const machine_wish *w, err *e) {
                                    .max_logit_rows = logit_rows,
                                    .watermark_permille = o->watermark,
                                    .prefix_cache = o->prefix_caching};
+    m->sched_conf.batching = batching_by_name(options_word("batching", o->batching));
+    m->sched_conf.batch_window_us = BATCH_WINDOW_US;
     if (getrandom(m->sched_conf.hash_key, sizeof m->sched_conf.hash_key, GRND_NONBLOCK) < 0)
         m->sched_conf.hash_key[0] = clock_us(); /* early at boot: at least not a constant */
     return OK;

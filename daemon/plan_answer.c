@@ -105,7 +105,8 @@ static status read_body(options *o, plan_asked *asked, uint64_t *memory, const j
         else if (is_plannable(name))
             s = read_option(o, name, v, e);
         else {
-            err_set(e, ERR_INVALID, "\"%.40s\" is no option that a plan can be asked for", name);
+            err_set(e, ERR_INVALID, "\"%.40s\" is no option that a plan can be asked for",
+                    name);
             err_field(e, "%.40s", name);
             s = err_hint(e, "memory, bandwidth, fit, grid, %s", plannable);
         }

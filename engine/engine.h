@@ -42,6 +42,7 @@ typedef struct engine_options {
     cpu_isa isa;          /* CPU */
     uint32_t device;      /* CUDA: index of the device ... */
     uint32_t n_sms;       /* ... and its multiprocessors: what the driver's context takes */
+    bool unfused;         /* CPU: attention writes all scores out (attention_unfused.h) */
     bool hidden;          /* CPU: steps give step_result.hidden, too */
     bool eager;           /* CUDA, tests: no graphs */
     bool keep_logits;     /* steps give step_result.logits, too */

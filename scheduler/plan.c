@@ -22,7 +22,7 @@
  * the step before is committed; if it loads, as soon as the caller has filled its blocks, or cannot);
  * so it ends, and the next one is the most senior. Hence every
  * admitted sequence ends. (policy.h: what a policy may do to that order.) */
-#include "scheduler/state.h"
+#include "scheduler/batching.h"
 
 /* A resumed sequence must have room for so many more tokens, or it would be evicted again at
  * once. */
@@ -343,14 +343,18 @@ static void plan_admitted(planner *p) {
     sched *s = p->s;
     while (s->waiting.n > 0 && s->n_free_slots > 0 && p->rows_left > 0 && p->logits_left > 0) {
         uint32_t record = s->waiting.node[0].item;
+        if (!batching_admits(s, record)) return;
         const sched_spec *spec = &s->record[record].spec;
         start st; /* bounded skip-ahead would look further here */
         if (!find_start(p, record, spec->prompt, spec->n_prompt, spec->n_prompt,
-                        s->running.n > 0, &st))
+                        s->running.n > 0, &st)) {
+            batching_full(s);
             return;
+        }
         seq_admit(s, record, &st);
         const uint32_t slot = s->record[record].slot;
         if (s->hot[slot].state != SEQ_LOADING && !plan_chunk(p, slot)) return;
+        if (s->n_free_slots == 0) batching_full(s);
     }
 }
 
@@ -413,6 +417,7 @@ const sched_step *sched_plan(sched *s, uint64_t now_us) {
     if (s->n_planned - s->n_committed == s->depth) return NULL;
     if (s->resizing && !resize_advance(s)) return NULL;
     s->n_copies = 0;
+    batching_plan(s, now_us);
     uint8_t parity = (s->n_planned + 1) & 1;
     planner p = {.s = s,
                  .entry = s->entry[parity],

@@ -56,6 +56,13 @@ typedef struct sched_group {
 
 typedef struct sched_policy sched_policy; /* scheduler/policy.h */
 
+/* scheduler/batching.h says what they mean. */
+typedef enum sched_batching {
+    BATCHING_CONTINUOUS,
+    BATCHING_DYNAMIC,
+    BATCHING_STATIC
+} sched_batching;
+
 typedef struct sched_config {
     sched_group group[SCHED_MAX_GROUPS]; /* layers whose blocks are allocated together */
     uint32_t n_groups, block_tokens;
@@ -70,7 +77,9 @@ typedef struct sched_config {
     uint32_t watermark_permille; /* blocks kept free at admission; 50 */
     uint32_t depth;              /* steps that may be uncommitted: 1, or 2, or 0, which is 2 */
     const sched_policy *policy;  /* borrowed; NULL: sched_fcfs */
-    uint32_t max_moves; /* blocks that a step may move for sched_resize; 0: no resizing */
+    sched_batching batching;
+    uint64_t batch_window_us; /* BATCHING_DYNAMIC: how long a batch waits to fill */
+    uint32_t max_moves;       /* blocks that a step may move for sched_resize; 0: no resizing */
     bool prefix_cache;
     /* Chunks that a tier below memory may have; 0: there is none. With prefix_cache, and a group
      * without a window: its blocks confirm what is found. */
@@ -236,8 +245,12 @@ void sched_pause(sched *, sched_id, bool paused);
 /* The next step, or NULL when there is nothing to do, when all that could be done waits for a
  * commit, or when two are uncommitted. Expired deadlines end here in any case. NULL with none
  * uncommitted means idle: no sequence runs or is preempted but those that are loading, and none
- * waits but for their slots and those of paused ones. */
+ * waits but for their slots and those of paused ones (BATCHING_DYNAMIC: or until
+ * sched_next_us). */
 const sched_step *sched_plan(sched *, uint64_t now_us);
+/* When a plan would find more to do than now though nothing else happens, for a caller that sleeps
+ * while there is nothing to do; UINT64_MAX: never. Deadlines do not count. */
+uint64_t sched_next_us(const sched *);
 /* Guesses of the n tokens that follow the known ones of a sequence; copied, and instead of
  * earlier ones. The next step that has its row has rows to verify them, too, as far as there is
  * room beside other rows and in free blocks. Returns how many may be verified: at most

@@ -160,6 +160,14 @@ typedef struct probe {
     uint64_t n_gains;                /* cache_gains then */
 } probe;
 
+/* The batch that is being formed, or runs (batching.h). */
+typedef struct batch_state {
+    bool open;
+    uint64_t newest; /* arrival of the last one that may join */
+    uint64_t
+        since_us; /* dynamic: since when something waits and nothing runs, + 1; 0: not so */
+} batch_state;
+
 typedef struct slot_list {
     uint32_t head, tail, n;
 } slot_list;
@@ -178,6 +186,7 @@ struct sched {
     heap waiting, deadlines; /* of records */
     seq_group group[SCHED_MAX_GROUPS];
     probe probe;
+    batch_state batch;
     uint64_t n_serials, n_shared; /* blocks published; blocks that starting sequences share */
     uint64_t waiting_tokens, n_submitted, n_admissions, n_planned, n_committed;
     sched_counters count;

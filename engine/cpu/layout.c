@@ -35,7 +35,8 @@ static status check_options(const program *p, const engine_options *o, err *e) {
         return err_field(e, "activation_dtype");
     }
     static const dtype kv[] = {DT_F16, DT_BF16, DT_F32, DT_INT8, DT_Q8_0, DT_FP8, DT_INT4};
-    return kv_options_check(p, o, kv, sizeof kv / sizeof *kv, "CPU", e);
+    const size_t unfused = 3; /* the first ones */
+    return kv_options_check(p, o, kv, o->unfused ? unfused : sizeof kv / sizeof *kv, "CPU", e);
 }
 
 static status check_weights(const program *p, err *e) {
@@ -89,6 +90,7 @@ static void find_attention(cpu_layout *l, const program *p) {
         const head_shape *h = &p->ops[i].heads;
         if (p->ops[i].kind != OP_ATTENTION) continue;
         l->max_kv_heads = larger(l->max_kv_heads, h->n_kv_heads);
+        l->max_heads = larger(l->max_heads, h->n_heads);
         l->max_group = larger(l->max_group, heads_group(h));
         l->max_head_dim = larger(l->max_head_dim, h->head_dim);
         l->slot_floats =
@@ -254,7 +256,7 @@ static void place_workspace(cpu_layout *l, const program *p, const engine_option
                             sizer *s) {
     uint32_t seqs = o->max_seqs < SPLIT_SEQS ? o->max_seqs : SPLIT_SEQS;
     if (seqs > o->n_threads) seqs = o->n_threads;
-    if (o->n_threads == 1) seqs = 0;
+    if (o->n_threads == 1 || o->unfused) seqs = 0;
     l->n_splits = (uint32_t)ceil_div(o->max_model_len, ATTN_SPLIT);
     l->n_slots = l->n_splits > 1 ? l->n_splits * seqs : 0;
     l->n_tasks = o->max_rows + l->n_slots;
@@ -268,6 +270,8 @@ static void place_workspace(cpu_layout *l, const program *p, const engine_option
     l->rows = place_n(&w, rows, sizeof(step_row));
     l->tasks = place_n(&w, l->n_tasks, sizeof(attn_task));
     l->results = place_n(&w, (uint64_t)o->max_seqs + o->max_logit_rows, sizeof(sampled));
+    const uint64_t scored = o->unfused ? (uint64_t)o->max_rows * l->max_heads : 0;
+    l->scores = place_n(&w, scored, 4 * unfused_row_floats(o->max_model_len));
     l->workspace_bytes = w.n;
     s->failed |= w.failed;
 }
@@ -331,8 +335,12 @@ void cpu_layout_terms(const cpu_layout *l, const program *p, const engine_option
     terms_add(t, MEM_WORKSPACE, TERM_EXACT, l->partials, "scratch of %u threads", o->n_threads);
     terms_add(t, MEM_WORKSPACE, TERM_EXACT, l->freqs - l->partials,
               "attention of split sequences");
-    terms_add(t, MEM_WORKSPACE, TERM_EXACT, l->workspace_bytes - l->freqs,
+    terms_add(t, MEM_WORKSPACE, TERM_EXACT, l->scores - l->freqs,
               "rotary angles, tasks and results of a step");
+    if (o->unfused)
+        terms_add(t, MEM_WORKSPACE, TERM_EXACT, l->workspace_bytes - l->scores,
+                  "scores of %u rows x %u heads x %u tokens (attention = unfused)", o->max_rows,
+                  l->max_heads, o->max_model_len);
     terms_add(t, MEM_LOADING, TERM_EXACT, l->bounce_bytes * o->n_threads,
               "buffers of %u reading threads", o->n_threads);
     terms_last_while_loading(t);

@@ -4,6 +4,7 @@
 #ifndef VRAMD_ENGINE_CPU_LAYOUT_H
 #define VRAMD_ENGINE_CPU_LAYOUT_H
 
+#include "base/check.h"
 #include "engine/cpu/linear.h"
 #include "engine/cpu/ops.h"
 
@@ -50,6 +51,13 @@ static inline bool heads_fill_blocks(const head_shape *h) {
     return heads_group(h) * h->head_dim % 32 == 0;
 }
 
+/* Of a row and query head without fusion: scores of a whole context, a factor for each tile,
+ * maximum and sum of each split. */
+static inline uint64_t unfused_row_floats(uint32_t max_model_len) {
+    const uint64_t context = align_up(max_model_len, ATTN_SPLIT);
+    return context + align_up(context / ATTN_TILE + 2 * (context / ATTN_SPLIT), 16);
+}
+
 typedef struct cpu_layout {
     activation_dtype family;
     value_id hidden;      /* what step_result.hidden is; NO_VALUE: nothing */
@@ -59,14 +67,15 @@ typedef struct cpu_layout {
     uint32_t n_tasks, max_cols;
     uint32_t rope_dims; /* the most that any rotary embedding turns */
     /* The largest of each among the operations of attention. */
-    uint32_t max_kv_heads, max_group, max_head_dim;
+    uint32_t max_heads, max_kv_heads, max_group, max_head_dim;
     value_place *values;   /* [n_values] */
     weight_place *weights; /* [n_weights] */
     uint64_t weights_bytes, activations_bytes, logits_bytes;
     uint64_t kept_at; /* in the arena of logits: their copy; its end where none is kept */
     thread_place thread;
     /* Offsets in the workspace: threads first, then what they share. */
-    uint64_t partials, partials_done, freqs, rope, rows, tasks, results, workspace_bytes;
+    uint64_t partials, partials_done, freqs, rope, rows, tasks, results, scores,
+        workspace_bytes;
     kv_format kv[PROGRAM_MAX_GROUPS];
     uint64_t bounce_bytes; /* of one thread, while loading */
 } cpu_layout;

@@ -31,4 +31,25 @@ void quantise_part(const cpu_engine *, const act *, uint32_t row, uint32_t k0, u
 void quantise_row(const cpu_engine *, const act *a, const act *rest, uint32_t r, const float *x,
                   uint32_t thread);
 
+/* ---- attention without fusion ---- */
+
+/* What it shares with the fused one; given by step_attention.c, so that the two files do not call each
+ * other. */
+typedef struct attn_parts {
+    /* The K and V that head h of a task reads. */
+    kv_head (*head)(const cpu_engine *, const cpu_op *, const attn_task *, uint32_t h);
+    /* The same once the queries are rotated into q, as attn_part has them, and the new entry of a
+     * lone row is in the cache. */
+    kv_head (*open)(cpu_engine *, const cpu_op *, const attn_task *, uint32_t h,
+                    uint32_t thread, float *q);
+    /* From accumulators, [queries] and [queries][dim_pad], to what the next layer reads. */
+    void (*close)(cpu_engine *, const cpu_op *, const act *out, const attn_task *, uint32_t h,
+                  uint32_t thread, const float *sum, const float *acc);
+} attn_parts;
+
+/* All tasks of a layer, by all threads (attention_unfused.h). */
+typedef void attention_all(cpu_engine *, const cpu_op *, const attn_parts *, const act *out,
+                           uint32_t thread);
+attention_all attention_unfused_plain, attention_unfused_avx2;
+
 #endif

@@ -141,27 +141,46 @@ static void rotate_queries(const cpu_engine *e, const cpu_op *c, const attn_task
     if (f->k.rotated) e->ops->hadamard(q, t->n_rows * group * hd, f->k_segment);
 }
 
+static kv_head attn_head(const cpu_engine *e, const cpu_op *c, const attn_task *t, uint32_t h) {
+    return head_of(e, c->op, &e->step.batch->seq[t->seq], h);
+}
+
+static kv_head attn_open(cpu_engine *e, const cpu_op *c, const attn_task *t, uint32_t h,
+                         uint32_t thread, float *q) {
+    const batch_seq *s = &e->step.batch->seq[t->seq];
+    const uint32_t pos = e->step.rows[t->first_row].pos;
+    const kv_head kv = attn_head(e, c, t, h);
+    /* Splits before the window see nothing and give an empty result. */
+    if (t->to > kv_first_seen(c->op->attention.window, pos)) rotate_queries(e, c, t, h, q);
+    if (s->n_rows == 1 && t->to == s->first_pos + 1)
+        append_row(e, c, &kv, value_f(e, c->op->in), t->first_row, h,
+                   thread_at(e, thread, e->layout.thread.row));
+    return kv;
+}
+
+static void attn_close(cpu_engine *e, const cpu_op *c, const act *out, const attn_task *t,
+                       uint32_t h, uint32_t thread, const float *sum, const float *acc) {
+    const head_shape *heads = &c->op->heads;
+    const uint32_t group = heads_group(heads), dp = attn_dim_pad(heads->head_dim);
+    for (uint32_t r = 0; r < t->n_rows; r++)
+        put_heads(e, c, out, thread, t->first_row + r, h, sum + r * group,
+                  acc + (size_t)r * group * dp);
+}
+
 static void attend_task(cpu_engine *e, const cpu_op *c, const act *out, const attn_task *t,
                         uint32_t h, uint32_t thread) {
     const thread_place *at = &e->layout.thread;
     const head_shape *heads = &c->op->heads;
-    const uint32_t group = heads_group(heads), dp = attn_dim_pad(heads->head_dim);
-    const batch_seq *s = &e->step.batch->seq[t->seq];
-    const uint32_t pos = e->step.rows[t->first_row].pos, window = c->op->attention.window;
-    const kv_head kv = head_of(e, c->op, s, h);
+    const uint32_t pos = e->step.rows[t->first_row].pos;
     float *q = thread_at(e, thread, at->q);
-    /* Splits before the window see nothing and give an empty result. */
-    if (t->to > kv_first_seen(window, pos)) rotate_queries(e, c, t, h, q);
-    if (s->n_rows == 1 && t->to == s->first_pos + 1)
-        append_row(e, c, &kv, value_f(e, c->op->in), t->first_row, h,
-                   thread_at(e, thread, at->row));
+    const kv_head kv = attn_open(e, c, t, h, thread, q);
     partial p = t->slot >= 0 ? partial_at(e, heads, (uint32_t)t->slot, h)
                              : partial_of_thread(e, thread);
     const attn_part part = {.q = q,
                             .n_rows = t->n_rows,
-                            .group = group,
+                            .group = heads_group(heads),
                             .first_pos = pos,
-                            .window = window,
+                            .window = c->op->attention.window,
                             .from = t->from,
                             .to = t->to,
                             .max = p.max,
@@ -173,19 +192,28 @@ static void attend_task(cpu_engine *e, const cpu_op *c, const act *out, const at
         if (!last_split(e, t, h)) return;
         p = join_splits(e, c, t, thread, h);
     }
-    for (uint32_t r = 0; r < t->n_rows; r++)
-        put_heads(e, c, out, thread, t->first_row + r, h, p.sum + r * group,
-                  p.acc + (size_t)r * group * dp);
+    attn_close(e, c, out, t, h, thread, p.sum, p.acc);
 }
 
-void run_attention(cpu_engine *e, const cpu_op *c, uint32_t thread) {
+static void attend_all(cpu_engine *e, const cpu_op *c, const act *out, uint32_t thread) {
     const uint32_t n_kv = c->op->heads.n_kv_heads, n = e->step.n_tasks * n_kv;
-    const act out = value_act(e, c->op->out);
     uint32_t take = n / (16 * e->step.n_threads);
     if (take == 0) take = 1;
     for (uint32_t i = team_next(e->team, take); i < n; i = team_next(e->team, take))
         for (uint32_t k = i; k < n && k < i + take; k++)
-            attend_task(e, c, &out, &e->step.tasks[k / n_kv], k % n_kv, thread);
+            attend_task(e, c, out, &e->step.tasks[k / n_kv], k % n_kv, thread);
+}
+
+void run_attention(cpu_engine *e, const cpu_op *c, uint32_t thread) {
+    const act out = value_act(e, c->op->out);
+    if (e->opt.unfused) {
+        static const attn_parts parts = {attn_head, attn_open, attn_close};
+        attention_all *all =
+            e->ops->isa == ISA_PLAIN ? attention_unfused_plain : attention_unfused_avx2;
+        all(e, c, &parts, &out, thread);
+    } else {
+        attend_all(e, c, &out, thread);
+    }
     if (!out.q || heads_fill_blocks(&c->op->heads)) return;
     team_barrier(e->team, thread); /* heads that do not fall on blocks of 32 */
     span s = step_share(out.n_rows, e->step.n_threads, thread);

@@ -101,12 +101,49 @@ START_TEST(the_plan_of_small_models_is_what_opening_allocates) {
         o.n_threads = 1 + i % 6;
         o.activations = i % 2 ? ACTIVATION_F32 : ACTIVATION_INT8;
         assert_plan_is_ledger(path, &o);
+        o.unfused = true;
+        assert_plan_is_ledger(path, &o);
+        o.unfused = false;
         o.keep_logits = true;
         assert_plan_is_ledger(path, &o);
         o.max_rows = o.max_seqs = o.max_logit_rows = o.n_blocks[0] = 1;
         assert_plan_is_ledger(path, &o);
         gb_clear(&b);
     }
+}
+END_TEST
+
+START_TEST(scores_that_are_written_out_are_a_term_of_the_plan) {
+    gb b;
+    char path[64];
+    model_config c = gb_tiny("llama");
+    tiny_open(&b, path, &c, DT_F16);
+    checkpoint *file;
+    model *m;
+    err e;
+    ck_assert(checkpoint_open(&file, path, &e) == OK && model_open(&m, file, &e) == OK);
+    engine_options o = rig_options();
+    o.max_model_len = 1000, o.n_threads = 1;
+    uint64_t bytes[2];
+    for (int i = 0; i < 2; i++) {
+        terms t = {0};
+        kv_request kv = {0};
+        o.unfused = i;
+        ck_assert_msg(backend_cpu.terms(&m->program, &o, &t, &kv, &e) == OK, "%s", e.text);
+        bytes[i] = terms_sum(&t, MEM_WORKSPACE);
+        char what[128];
+        snprintf(what, sizeof what,
+                 "scores of %u rows x %u heads x 1000 tokens (attention = unfused)", o.max_rows,
+                 c.n_heads);
+        if (i)
+            ck_assert_uint_eq(find_term(&t, MEM_WORKSPACE, what)->bytes, bytes[1] - bytes[0]);
+        terms_clear(&t);
+    }
+    /* For each row and head: 1024 scores, the factors of 16 tiles, 2 figures of 2 splits. */
+    ck_assert_uint_eq(bytes[1] - bytes[0], 4ull * o.max_rows * c.n_heads * (1024 + 32));
+    model_close(m);
+    checkpoint_close(file);
+    gb_clear(&b);
 }
 END_TEST
 
@@ -299,6 +336,7 @@ START_TEST(a_type_without_kernels_is_named_with_its_tensor) {
 END_TEST
 
 CHECK_MAIN("layout", the_plan_of_small_models_is_what_opening_allocates,
+           scores_that_are_written_out_are_a_term_of_the_plan,
            the_plan_of_a_window_is_what_opening_allocates_and_less_than_without,
            the_cache_of_every_pair_of_types_is_planned_to_the_byte,
            the_plan_of_the_real_model_is_what_opening_allocates,

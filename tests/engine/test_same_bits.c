@@ -262,17 +262,40 @@ START_TEST(avx2_changes_no_bit) {
 }
 END_TEST
 
+/* Scores written out, on one thread and several, prompts in chunks, within windows. */
+START_TEST(attention_without_fusion_changes_no_bit) {
+    run base, w;
+    rig r;
+    engine_options o = options();
+    open_model(&r, _i, &o);
+    base_run(&r, &base);
+    rig_close(&r);
+    o.unfused = true;
+    for (o.n_threads = 1; o.n_threads <= 3; o.n_threads += 2) {
+        open_model(&r, _i, &o);
+        rig_poison(&r);
+        run_init(&w, &r, 6);
+        run_alone(&r, &w, o.n_threads == 1 ? PROMPT : PROMPT / 2 + 3);
+        assert_same(&base, &w, &r, "unfused");
+        free(w.logits);
+        rig_close(&r);
+    }
+    free(base.logits);
+}
+END_TEST
+
 /* Plain C is slow: a few tokens, prefilled and decoded; under sanitizers the tiny models of
  * test_engine.c have to do. */
 START_TEST(plain_c_changes_no_bit) {
     if (RIG_SANITIZED) return;
     engine_options o = options();
     int32_t tokens[PLAIN_LEN], table[1] = {3};
-    float *kept[2] = {NULL, NULL};
+    float *kept[3] = {NULL, NULL, NULL};
     for (uint32_t g = 0; g < PROGRAM_MAX_GROUPS; g++) o.n_blocks[g] = 8;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         rig r;
         o.isa = i ? ISA_PLAIN : ISA_AUTO;
+        o.unfused = i == 2;
         open_model(&r, _i, &o);
         rig_poison(&r);
         rig_tokens(&r, tokens, PLAIN_LEN, 3);
@@ -283,11 +306,10 @@ START_TEST(plain_c_changes_no_bit) {
         memcpy(kept[i], rig_run(&r, &p, 1).logits, bytes);
         p = (part){tokens, table, PLAIN_LEN - 1, 1, 1, NULL, 0};
         memcpy(kept[i] + r.n_vocab, rig_run(&r, &p, 1).logits, bytes);
-        if (i) ck_assert_mem_eq(kept[0], kept[1], 2 * bytes);
+        if (i) ck_assert_mem_eq(kept[0], kept[i], 2 * bytes);
         rig_close(&r);
     }
-    free(kept[0]);
-    free(kept[1]);
+    for (int i = 0; i < 3; i++) free(kept[i]);
 }
 END_TEST
 
@@ -338,6 +360,7 @@ int main(void) {
     tcase_add_loop_test(t, a_crowd_changes_no_bit, 0, N_MODELS);
     tcase_add_loop_test(t, a_beginning_that_another_computed_changes_no_bit, 0, N_MODELS);
     tcase_add_loop_test(t, threads_change_no_bit, 0, N_MODELS);
+    tcase_add_loop_test(t, attention_without_fusion_changes_no_bit, 0, N_MODELS);
     tcase_add_loop_test(t, avx2_changes_no_bit, 0, N_MODELS);
     tcase_add_loop_test(t, plain_c_changes_no_bit, 0, N_MODELS);
     t = check_case(s, "splits");

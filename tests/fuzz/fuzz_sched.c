@@ -10,6 +10,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     m->crowded = size & 1;
     m->aging = size & 2;
     m->drafts = size & 4;
+    m->batching = (sched_batching)(size / 16 % 3);
     m->resizes = size & 8;
     m->tier = size & 16;
     stream_run(m, data, size);

@@ -67,6 +67,7 @@ typedef struct stream {
     uint64_t n_preemptions, n_ended, n_found, n_forked; /* what happened at all, for the test */
     uint64_t n_lockstep;
     sched_step_tokens drawn; /* by the step committed last */
+    sched_batching batching; /* set before it runs */
     bool drafts; /* set before it runs: guesses of next tokens, most of them right */
     uint64_t n_drafts, n_guessed, n_accepted;
     bool tier; /* set before it runs: chunks are stored and loaded, some late, some never */
@@ -495,7 +496,9 @@ static inline bool stream_plan(stream *m) {
     sched_stats now;
     sched_read(m->s, &now);
     if (settled && (st || now.n_loading == 0)) { /* work is never left lying */
-        CHECK((st != NULL) == (work || (waits && m->n_senior < m->cfg.max_seqs)));
+        const bool can = work || (waits && m->n_senior < m->cfg.max_seqs);
+        const bool fills = !work && sched_next_us(m->s) > m->now_us; /* its batch may grow */
+        CHECK(st ? can : !can || (m->batching == BATCHING_DYNAMIC && fills));
         if (st && !m->pauses) CHECK(stream_has(st, m->senior[0]));
     }
     if (!st) return false;
@@ -687,6 +690,8 @@ static inline void stream_open(stream *m) {
         m->n_blocks[k] = m->cfg.group[k].n_blocks;
         if (m->resizes) m->cfg.group[k].max_blocks = m->n_blocks[k] + stream_take(m, 16);
     }
+    m->cfg.batching = m->batching;
+    m->cfg.batch_window_us = 12;
     if (m->resizes) m->cfg.max_moves = 1 + stream_take(m, 8);
     m->may_pause = stream_take(m, 4) == 0 || m->crowded;
     if (m->tier && m->cfg.prefix_cache) {
@@ -711,8 +716,8 @@ static inline void stream_open(stream *m) {
     CHECK(m->cfg.chunk_blocks * fake_block_bytes(m->engine) <= STREAM_CHUNK_BYTES);
 }
 
-/* The whole life of a scheduler, ending idle. m: zeroed, but for crowded, aging, drafts,
- * resizes and tier. */
+/* The whole life of a scheduler, ending idle. m: zeroed, but for what is set before
+ * it runs. */
 static inline void stream_run(stream *m, const uint8_t *data, size_t n) {
     m->data = data;
     m->n_data = n;
@@ -728,8 +733,14 @@ static inline void stream_run(stream *m, const uint8_t *data, size_t n) {
         CHECK(m->n_commits <= at_most);
         bool planned = stream_plan(m);
         stream_load(m);
+        const uint64_t next_us = sched_next_us(m->s);
         if (!planned && m->n_loading > 0 && !moves_in_flight(m)) {
             stream_load_done(m, false);
+            continue;
+        }
+        if (!planned && fake_in_flight(m->engine) == 0 && next_us != UINT64_MAX) {
+            CHECK(next_us > m->now_us);
+            m->now_us = next_us;
             continue;
         }
         if (!planned && fake_in_flight(m->engine) == 0) break;

@@ -7,8 +7,8 @@
 enum { STREAMS = 20000, BYTES = 600 };
 
 /* What happened in all of them; state: of the generator. */
-static stream run_many(bool crowded, bool aging, bool drafts, bool resizes, bool tier,
-                       uint64_t state) {
+static stream run_batched(sched_batching batching, bool crowded, bool aging, bool drafts,
+                          bool resizes, bool tier, uint64_t state) {
     uint8_t data[BYTES];
     stream sum = {0};
     for (uint32_t k = 0; k < STREAMS; k++) {
@@ -18,6 +18,7 @@ static stream run_many(bool crowded, bool aging, bool drafts, bool resizes, bool
         m->aging = aging;
         m->drafts = drafts;
         m->tier = tier;
+        m->batching = batching;
         m->resizes = resizes;
         stream_run(m, data, BYTES);
         sum.n_ended += m->n_ended;
@@ -40,6 +41,11 @@ static stream run_many(bool crowded, bool aging, bool drafts, bool resizes, bool
         free(m);
     }
     return sum;
+}
+
+static stream run_many(bool crowded, bool aging, bool drafts, bool resizes, bool tier,
+                       uint64_t state) {
+    return run_batched(BATCHING_CONTINUOUS, crowded, aging, drafts, resizes, tier, state);
 }
 
 START_TEST(random_streams_keep_every_promise) {
@@ -83,6 +89,16 @@ START_TEST(random_streams_of_runs_of_tokens_keep_every_promise) {
 }
 END_TEST
 
+START_TEST(random_streams_in_batches_keep_every_promise) {
+    for (int k = 0; k < 4; k++) {
+        const sched_batching b = k % 2 ? BATCHING_STATIC : BATCHING_DYNAMIC;
+        stream sum = run_batched(b, k / 2, k / 2, k / 2, k / 2, false, 5);
+        ck_assert_uint_gt(sum.n_ended, STREAMS);
+        ck_assert_uint_gt(sum.n_preemptions, STREAMS / 50);
+    }
+}
+END_TEST
+
 START_TEST(random_streams_in_pools_that_shrink_and_grow_keep_every_promise) {
     for (int kind = 0; kind < 4; kind++) {
         const bool crowded = kind & 1, drafts = kind & 2;
@@ -114,4 +130,5 @@ CHECK_MAIN("stream", random_streams_keep_every_promise,
            random_streams_under_another_policy_keep_every_promise,
            random_streams_of_runs_of_tokens_keep_every_promise,
            random_streams_in_pools_that_shrink_and_grow_keep_every_promise,
-           random_streams_with_a_tier_below_memory_keep_every_promise)
+           random_streams_with_a_tier_below_memory_keep_every_promise,
+           random_streams_in_batches_keep_every_promise)

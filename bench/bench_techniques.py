@@ -1,0 +1,185 @@
+#!/usr/bin/env python3
+"""What a technique of serving gives, against the way without it: memory by the server's own account, tokens per second,
+latency. The variants of a technique are servers side by side, which get the same requests in turn; ratios are medians of the
+rounds'. Rows of the techniques that are measured replace those in bench/results/techniques-CPU.json; the tables of
+docs/techniques.md are made of that file.
+
+    bench_techniques.py [T[,T...]] [--rounds N]     make techniques T=attention,batching,kv
+    bench_techniques.py --tables FILE               only the tables, of that file"""
+
+import argparse
+import random
+import sys
+
+from bench_common import *
+
+PAGE = ROOT / "docs" / "techniques.md"
+
+
+def prompt(r, n):
+    return [r.randrange(1000, 40000) for _ in range(n)]
+
+
+def body(r, n_prompt, n_output, i):
+    return {"prompt": prompt(r, n_prompt), "max_tokens": n_output, "temperature": 1, "seed": i, "ignore_eos": True, "stream": True,
+            "stream_options": {"include_usage": True}}
+
+
+def mixed(r):
+    """Outputs of very different lengths: 4 to 64 tokens, most of them short."""
+    return [body(r, r.randrange(8, 32), min(64, 4 + int(r.expovariate(1 / 12))), i) for i in range(24)]
+
+
+def deep(r):
+    """Few streams far into their context: attention and the KV cache are a good part of a step."""
+    return [body(r, 200, 16, i) for i in range(4)]
+
+
+def long_prompts(r):
+    return [body(r, 1000, 4, i) for i in range(1)]
+
+
+# options: of every variant; variants: (name, options); load: (requests, streams at once) of a round
+TECHNIQUES = {
+    "batching": {
+        "about": "24 requests of 8 to 31 prompt tokens and 4 to 64 output tokens over 12 connections, 6 sequences at once",
+        "options": ["--max-num-seqs", 6, "--max-model-len", 256, "--kv-cache-tokens", 2048],
+        "variants": [(v, ["--batching", v]) for v in ("continuous", "dynamic", "static")],
+        "load": (mixed, 12)},
+    "kv": {
+        "about": "4 streams of 200 prompt tokens and 16 output tokens each; a KV cache of 4,096 tokens",
+        "options": ["--max-num-seqs", 4, "--max-model-len", 512, "--kv-cache-tokens", 4096, "--no-prefix-caching"],
+        "variants": [(v, ["--kv-cache-dtype", v]) for v in ("f16", "f32", "bf16", "int8", "q8_0", "fp8", "int4")],
+        "load": (deep, 4)},
+    "attention": {
+        "about": "a prompt of 1,000 tokens, 4 output tokens",
+        "options": ["--max-num-seqs", 2, "--max-model-len", 1024, "--kv-cache-tokens", 2048, "--no-prefix-caching"],
+        "variants": [(v, ["--attention", v]) for v in ("fused", "unfused")],
+        "load": (long_prompts, 1)},
+}
+
+
+def exists(options):
+    """Whether this build has the variant, on this machine."""
+    p = subprocess.run([BUILD / "vramd", "serve", "--check", "--model", model_path(), *map(str, options)], capture_output=True)
+    return p.returncode == 0
+
+
+def account(server):
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/v1/memory") as r:
+        m = json.load(r)
+    by = {c["class"]: c["plan_bytes"] for c in m["classes"]}
+    return {"bytes": m["plan_bytes"], "kv_bytes": by["kv"], "workspace_bytes": by["workspace"]}
+
+
+def measure(server, t, seed):
+    make, streams = t["load"]
+    bodies = make(random.Random(seed))
+    got = run_load(server.port, streams, bodies)
+    good = [g for g in got if g["ok"] and g["tokens"] == bodies[g["line"]]["max_tokens"]]
+    wall = max(g["start_us"] + g["total_us"] for g in got) / 1e6
+    tokens = lambda g: g["tokens"] + len(bodies[g["line"]]["prompt"])
+    return {"output_tokens_per_s": sum(g["tokens"] for g in good) / wall, "tokens_per_s": sum(map(tokens, good)) / wall,
+            "ttft_ms": [g["ttft_us"] / 1e3 for g in good], "e2e_ms": [g["total_us"] / 1e3 for g in good],
+            "itl_ms": [x / 1e3 for g in good for x in g["gaps_us"]], "failed": len(bodies) - len(good)}
+
+
+def run(name, rounds):
+    t = TECHNIQUES[name]
+    variants = [(v, o) for v, o in t["variants"] if exists([*t["options"], *o])]
+    if not variants:
+        return []
+    servers, runs = {}, {v: [] for v, _ in variants}
+    try:
+        for v, o in variants:
+            servers[v] = vramd_server(*t["options"], *o)
+            run_load(servers[v].port, 1, [body(random.Random(name), 8, 4, 0)])
+        for i in range(rounds):
+            order = variants if i % 2 == 0 else variants[::-1]
+            for v, _ in order:
+                runs[v].append(measure(servers[v], t, f"{name} {i}"))
+        return [row(name, v, account(servers[v]), runs[v], runs[variants[0][0]]) for v, _ in variants]
+    finally:
+        for s in servers.values():
+            s.stop()
+
+
+def row(name, variant, memory, runs, base):
+    pool = lambda key: [x for r in runs for x in r[key]]
+    rate = lambda r: r["tokens_per_s"]
+    out = {"technique": name, "variant": variant, **memory,
+           "output_tokens_per_s": round(median([r["output_tokens_per_s"] for r in runs]), 1),
+           "tokens_per_s": round(median([rate(r) for r in runs]), 1),
+           "ratio": round(median([rate(a) / rate(b) for a, b in zip(runs, base)]), 3)}
+    for key, p in (("ttft_ms", 50), ("ttft_ms", 99), ("itl_ms", 50), ("e2e_ms", 50), ("e2e_ms", 99)):
+        v = percentile(pool(key), p)
+        out[f"{key}_p{p}"] = None if v is None else round(v, 2)
+    return {**out, "failed": sum(r["failed"] for r in runs)}
+
+
+# ---- tables ----
+
+def mib(n):
+    return f"{n / 2**20:,.1f}"
+
+
+def table(name, doc):
+    """The lines between the marks of a technique."""
+    rows = [r for r in doc["rows"] if r["technique"] == name]
+    if not rows:
+        return "Not measured on this machine yet.\n"
+    m = doc["machine"]
+    out = [f"{TECHNIQUES[name]['about'][0].upper()}{TECHNIQUES[name]['about'][1:]}. {doc['model_file']}, {doc['threads']} threads "
+           f"of {m['cpu']} ({' '.join(f for f in m['flags'] if f.startswith(('avx', 'amx', 'fma', 'f16c')))}), load average "
+           f"{doc['load_average'].get(name, 0):.0f} at the start, {doc['rounds'].get(name, 0)} rounds in turn.", "",
+           f"| {name} | planned, MiB | KV, MiB | workspace, MiB | tokens/s | against {rows[0]['variant']} | first token, ms, p50 / p99 | "
+           "between tokens, ms, p50 | request, ms, p50 / p99 |",
+           "|---|---:|---:|---:|---:|---:|---:|---:|---:|"]
+    n = lambda v: "-" if v is None else f"{v:,.0f}" if v >= 100 else f"{v:.1f}"
+    for r in rows:
+        out.append(f"| {r['variant']} | {mib(r['bytes'])} | {mib(r['kv_bytes'])} | {mib(r['workspace_bytes'])} | {n(r['tokens_per_s'])} | "
+                   f"{r['ratio']:.2f} | {n(r['ttft_ms_p50'])} / {n(r['ttft_ms_p99'])} | {n(r['itl_ms_p50'])} | "
+                   f"{n(r['e2e_ms_p50'])} / {n(r['e2e_ms_p99'])} |")
+    return "\n".join(out) + "\n"
+
+
+def with_tables(text, doc, source):
+    for name in TECHNIQUES:
+        mark = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.S)
+        text = mark.sub(lambda m: m[1] + table(name, doc) + m[2], text)
+    return re.sub(r"(<!-- source -->\n).*?(<!-- end -->)", lambda m: f"{m[1]}{source}, {doc['date']}, commit {doc['commit']}.\n{m[2]}", text,
+                  flags=re.S)
+
+
+def write_page(path):
+    doc = json.loads(Path(path).read_text())
+    PAGE.write_text(with_tables(PAGE.read_text(), doc, f"`bench/results/{Path(path).name}`"))
+    print(f"wrote {PAGE.relative_to(ROOT)}")
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("techniques", nargs="?", default=",".join(TECHNIQUES))
+    p.add_argument("--rounds", type=int, default=5)
+    p.add_argument("--tables")
+    o = p.parse_args()
+    if o.tables:
+        return write_page(o.tables)
+    names = o.techniques.split(",")
+    if set(names) - set(TECHNIQUES):
+        sys.exit(f"techniques: {', '.join(TECHNIQUES)}")
+    path = ROOT / "bench" / "results" / f"techniques-{cpu_slug()}.json"
+    old = json.loads(path.read_text()) if path.exists() else {"rows": [], "rounds": {}, "load_average": {}}
+    rows, rounds, loads = old["rows"], old["rounds"], old["load_average"]
+    for name in names:
+        loads[name], rounds[name] = os.getloadavg()[0], o.rounds
+        new = run(name, o.rounds)
+        rows = [r for r in rows if r["technique"] != name] + new
+        for r in new:
+            print(r, flush=True)
+        rows.sort(key=lambda r: list(TECHNIQUES).index(r["technique"]))
+        write_page(save("techniques", rows, rounds=rounds, load_average=loads))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""Flat memory: mixed requests over 64 connections against a tiny model, once for each type of KV cache; what the process
+holds (anonymous memory and swap, descriptors, threads) is read at rest between the segments of the load. After the
+warm-up it must not grow by more than a page: neither by its last sample less its first, nor by the line through all of
+them.
+
+    soak_flat.py N [--types f16,int8] [--peer]    --peer: the same load on llama-server, 1 of 100 requests, figures beside
+
+The requests are those of soak_load.c. What a daemon is asked while it serves, beside them, are the rows of CONTROLS."""
+
+import argparse
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+CONNECTIONS, SEGMENTS, WARM_UP = 64, 16, 5  # segments: all, and those that only warm up
+# glibc gives the top of its heap back to the kernel now and then, and takes it again: kept, there is less noise.
+KEEP = {"MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
+OPTIONS = ["--max-model-len", "512", "--max-num-seqs", "24", "--max-waiting", "64", "--kv-cache-tokens", "3072",
+           "--grammar-cache-bytes", "2MiB", "--threads", "1", "--no-log-requests"]
+TYPES = "f16 bf16 f32 int8 q8_0 fp8 int4".split()
+
+
+def of_process(pid):
+    """{bytes, fds, threads} of a process; bytes: anonymous memory and what of it is in swap. Of its pages one by one
+    (smaps_rollup): RssAnon of /proc/PID/status may be off by dozens of pages for each thread or processor."""
+    rows = {}
+    for line in (Path(f"/proc/{pid}/smaps_rollup").read_text() + Path(f"/proc/{pid}/status").read_text()).splitlines():
+        name, _, value = line.partition(":")
+        rows[name] = value.split()
+    return {"bytes": (int(rows["Anonymous"][0]) + int(rows["Swap"][0])) * 1024,
+            "fds": len(os.listdir(f"/proc/{pid}/fd")), "threads": int(rows["Threads"][0])}
+
+
+def slope(values):
+    """Least squares: growth by sample."""
+    n, mean = len(values), sum(values) / len(values)
+    middle = (n - 1) / 2
+    return sum((i - middle) * (v - mean) for i, v in enumerate(values)) / sum((i - middle) ** 2 for i in range(n))
+
+
+def growth(samples):
+    """Of the most that was held up to each sample, after the warm-up: the last less the first, and what the line through all
+    of them rises by. What is given back and taken again (malloc_trim when a crowd of connections has left) is no growth."""
+    out = {}
+    for key in ("bytes", "fds", "threads"):
+        v = [max(s[key] for s in samples[:i + 1]) for i in range(WARM_UP, len(samples))]
+        out[key] = max(v[-1] - v[0], round(slope(v) * (len(v) - 1)))
+    return out
+
+
+def grew(g):
+    return g["bytes"] > PAGE or g["fds"] > 0 or g["threads"] > 0
+
+
+class Watch(threading.Thread):
+    """The most that a process held while it was under load."""
+
+    def __init__(self, pid):
+        super().__init__(daemon=True)
+        self.pid, self.most, self.quit = pid, of_process(pid), threading.Event()
+
+    def run(self):
+        while not self.quit.wait(0.5):
+            try:
+                now = of_process(self.pid)
+            except (FileNotFoundError, KeyError):
+                return
+            self.most = {k: max(v, now[k]) for k, v in self.most.items()}
+
+
+# What is done while the load runs, once in each segment: (name, whether this daemon can, what). Each takes a daemon and a
+# random.Random, and must leave the daemon as it was.
+CONTROLS = []
+
+
+def controls_for(daemon):
+    return [(name, act) for name, can, act in CONTROLS if can(daemon)]
+
+
+def load(binary, port, connections, first, n, *more):
+    p = subprocess.run([binary, str(port), str(connections), str(first), str(n), *map(str, more)], text=True, stdout=subprocess.PIPE)
+    return p.returncode, json.loads(p.stdout or "{}")
+
+
+def at_rest(daemon):
+    """Waits until nothing runs and no connection but ours is open."""
+    daemon.wait_free()
+    end = time.monotonic() + 60
+    while " 1\n" not in connections(daemon) or daemon.memory()["sequences"]:
+        assert time.monotonic() < end, connections(daemon)
+        time.sleep(0.05)
+
+
+def connections(daemon):
+    (row,) = [x for x in daemon.http.get("/metrics").text.splitlines() if x.startswith("vramd_http_connections{")]
+    return row + "\n"
+
+
+def soak(daemon, binary, n, first=0):
+    """n requests in segments: (samples, most, counts). Asserts that answers are right and that the ledger keeps the plan."""
+    pid, rng, counts, samples = daemon.process.pid, random.Random(n), {}, []
+    watch = Watch(pid)
+    watch.start()
+    acts = controls_for(daemon)
+    # The heap's waste goes with the most streams that ever were open at once: so many first.
+    assert load(binary, daemon.port, CONNECTIONS * 5 // 4, 0, 8 * CONNECTIONS, 2, "slow")[0] == 0
+    for i in range(SEGMENTS):
+        share = n * (i + 1) // SEGMENTS - n * i // SEGMENTS
+        doing = [threading.Thread(target=act, args=(daemon, rng)) for _, act in acts]
+        for t in doing:
+            t.start()
+        code, ended = load(binary, daemon.port, CONNECTIONS, first + n * i // SEGMENTS, share)
+        for t in doing:
+            t.join()
+        assert code == 0, f"answers were wrong: {ended}"
+        for k, v in ended.items():
+            counts[k] = counts.get(k, 0) + v
+        at_rest(daemon)
+        samples.append(of_process(pid))
+    watch.quit.set()
+    watch.join()
+    m = daemon.memory()
+    assert m["peak_bytes"] <= m["plan_bytes"] and m["sequences"] == []
+    for c in m["classes"]:
+        assert c["ledger_bytes"] <= c["peak_bytes"] <= c["plan_bytes"], c
+    return samples, watch.most, counts
+
+
+def row(name, samples, most, seconds, n):
+    first, last = {k: max(s[k] for s in samples[:WARM_UP + 1]) for k in samples[0]}, samples[-1]
+    g = growth(samples)
+    print(f"{name:14} {n:9,} {seconds:7.0f} {first['bytes']:14,} {last['bytes']:14,} {g['bytes']:12,} {most['bytes']:14,} "
+          f"{last['fds']:5} {g['fds']:+3} {last['threads']:4} {g['threads']:+3}", flush=True)
+    return g
+
+
+HEAD = (f"{'':14} {'requests':>9} {'seconds':>7} {'warm, bytes':>14} {'end, bytes':>14} {'growth':>12} {'most':>14} "
+        f"{'fds':>5}     thr")
+
+
+def types_here(model):
+    from harness import BINARY
+    check = lambda t: subprocess.run([BINARY, "serve", "--check", "--model", model, "--kv-cache-dtype", t, *OPTIONS],
+                                     capture_output=True).returncode
+    return [t for t in TYPES if check(t) == 0]
+
+
+def make_model(folder):
+    from tiny_model import write
+    path = str(Path(folder) / "tiny.gguf")
+    write(path, "F16", width=64, heads=1, kv_heads=1)  # a head of 64: every type of KV cache can hold it
+    return path
+
+
+def peer_server():
+    """The llama-server that bench/build_peer.sh builds, where it is built, or None."""
+    cache = os.environ.get("VRAMD_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vramd"
+    found = sorted(Path(cache).glob("peer/llama_cpp_python-*/vendor/llama.cpp/build/bin/llama-server"))
+    return str(found[-1]) if found else None
+
+
+def soak_peer(binary, server, model, n):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    p = subprocess.Popen([server, "-m", model, "--port", str(port), "-c", str(24 * 512), "-np", "24", "-t", "1", "-ngl", "0"],
+                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        import httpx
+        for _ in range(300):
+            try:
+                if httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200:
+                    break
+            except httpx.TransportError:
+                pass
+            assert p.poll() is None, "llama-server ended"
+            time.sleep(0.1)
+        watch, samples = Watch(p.pid), []
+        watch.start()
+        for i in range(SEGMENTS):
+            code, _ = load(binary, port, CONNECTIONS, n * i // SEGMENTS, n * (i + 1) // SEGMENTS - n * i // SEGMENTS, 1, "any")
+            assert code == 0
+            time.sleep(0.5)
+            samples.append(of_process(p.pid))
+        watch.quit.set()
+        watch.join()
+        return samples, watch.most
+    finally:
+        p.kill()
+        p.wait()
+
+
+def main():
+    a = argparse.ArgumentParser()
+    a.add_argument("n", type=int)
+    a.add_argument("--types")
+    a.add_argument("--peer", action="store_true")
+    a = a.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ.setdefault("VRAMD_TEST_MODEL", make_model(folder))
+        model = make_model(folder)
+        from harness import BINARY, Daemon
+        binary = str(Path(BINARY).parent / "soak_load")
+        types = a.types.split(",") if a.types else types_here(model)
+        print(f"soak-flat: {a.n:,} requests over {CONNECTIONS} connections, KV cache of {', '.join(types)}\n{HEAD}", flush=True)
+        bad = []
+        for i, t in enumerate(types):
+            n = a.n // len(types)
+            d, began = Daemon("--model", model, "--kv-cache-dtype", t, *OPTIONS, env=KEEP), time.monotonic()
+            samples, most, _ = soak(d, binary, n, n * i)
+            d.stop()
+            g = row(t, samples, most, time.monotonic() - began, n)
+            if grew(g):
+                bad.append((t, samples))
+        if a.peer:
+            server, n, began = peer_server(), max(a.n // 100, 1600), time.monotonic()
+            if server:
+                row("llama-server", *soak_peer(binary, server, model, n), time.monotonic() - began, n)
+            else:
+                print("llama-server   none is built here (bench/build_peer.sh builds one)")
+        for t, samples in bad:
+            print(f"soak-flat: {t} grew: {[s['bytes'] for s in samples]} bytes, {[s['fds'] for s in samples]} descriptors")
+        return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""make soak-flat with fewer requests: 100,000 (SOAK_FLAT_N: another number), and that growth would be seen. A
+sanitizer's own memory grows: then only the answers count."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness import BINARY, ROOT, SANITIZED, Daemon
+from soak_flat import (CONNECTIONS, KEEP, OPTIONS, PAGE, WARM_UP, at_rest, grew, growth, load, make_model, of_process, soak,
+                       types_here)
+
+N = int(os.environ.get("SOAK_FLAT_N", 5_000 if SANITIZED else 100_000))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return make_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def binary():
+    build = Path(BINARY).parent
+    subprocess.run(["make", "-s", f"BUILD={build}", str(build / "soak_load")], cwd=ROOT, check=True)
+    return str(build / "soak_load")
+
+
+def test_memory_is_flat_over_a_hundred_thousand_requests(model, binary):
+    """Of one type of KV cache: the heap's own waste settles within the first 30,000. make soak-flat has as many of each."""
+    d = Daemon("--model", model, *OPTIONS, env=KEEP)
+    try:
+        samples, most, counts = soak(d, binary, N)
+        assert counts.pop("wrong") == 0 and counts["requests"] == N and all(counts.values()), counts
+    finally:
+        d.stop()
+    assert SANITIZED or not grew(growth(samples)), samples
+
+
+def test_every_type_of_kv_cache_serves_the_same_mix(model, binary):
+    types = types_here(model)
+    assert {"f16", "bf16", "f32"} <= set(types)
+    for i, t in enumerate(types):
+        d = Daemon("--model", model, "--kv-cache-dtype", t, *OPTIONS)
+        try:
+            assert load(binary, d.port, CONNECTIONS, N * (i + 1), N // 100)[0] == 0
+            at_rest(d)
+        finally:
+            d.stop()
+
+
+def test_a_page_more_in_each_segment_would_be_seen():
+    flat = [{"bytes": 10 * PAGE, "fds": 5, "threads": 3}] * 16
+    assert not grew(growth(flat))
+    for key, by in (("bytes", PAGE), ("fds", 1), ("threads", 1)):
+        leak = [{**s, key: s[key] + by * i} for i, s in enumerate(flat)]
+        assert grew(growth(leak)), key
+    once = [{**s, "bytes": s["bytes"] + 2 * PAGE * (i > WARM_UP)} for i, s in enumerate(flat)]
+    assert grew(growth(once))
+    assert not grew(growth([{**s, "bytes": s["bytes"] + 9 * PAGE * (i > WARM_UP - 2)} for i, s in enumerate(flat)]))
+
+
+def test_memory_of_a_process_is_counted_to_the_page():
+    code = "import mmap, sys\nm = mmap.mmap(-1, 1 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\nprint(flush=True)\ninput()\n" \
+           "m[:409600] = bytes(409600)\nprint(flush=True)\ninput()"
+    p = subprocess.Popen(["python3", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    p.stdout.readline()
+    before = of_process(p.pid)
+    p.stdin.write("\n")
+    p.stdin.flush()
+    p.stdout.readline()
+    after = of_process(p.pid)
+    p.communicate("\n", timeout=20)
+    assert 409600 <= after["bytes"] - before["bytes"] < 409600 + (2 << 20) and after["fds"] == before["fds"]

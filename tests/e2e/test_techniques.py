@@ -1,0 +1,36 @@
+"""docs/techniques.md: its tables are those of the results file, and each technique's variants exist."""
+
+import json
+import re
+import sys
+
+import pytest
+
+from harness import ROOT
+
+sys.path.insert(0, str(ROOT / "bench"))
+import bench_techniques as b  # noqa: E402
+
+
+def test_the_tables_are_made_of_the_results():
+    page = b.PAGE.read_text()
+    source = re.search(r"`bench/results/(techniques-[^`]+\.json)`", page)
+    if not list((ROOT / "bench" / "results").glob("techniques-*.json")):
+        pytest.skip("nothing is measured yet")
+    assert source, "docs/techniques.md names no results"
+    path = ROOT / "bench" / "results" / source[1]
+    assert b.with_tables(page, json.loads(path.read_text()), f"`bench/results/{path.name}`") == page
+    for name in b.TECHNIQUES:
+        assert f"<!-- table: {name} -->" in page, name
+
+
+def test_a_round_of_every_technique_has_answers(monkeypatch):
+    small = lambda r: [b.body(r, 40, 6, i) for i in range(4)]
+    for name, t in b.TECHNIQUES.items():
+        monkeypatch.setitem(b.TECHNIQUES, name, {**t, "load": (small, 2)})
+        rows = b.run(name, 1)
+        assert rows and all(r["failed"] == 0 and r["tokens_per_s"] > 0 for r in rows), rows
+        assert rows[0]["ratio"] == 1 and len({r["variant"] for r in rows}) == len(rows)
+        if name == "kv":
+            by = {r["variant"]: r["kv_bytes"] for r in rows}
+            assert by["f32"] == 2 * by["f16"] == 2 * by["bf16"]
