@@ -352,7 +352,8 @@ struct sequences {
     int32_t *tiles;
     uint32_t n_tiles;
 
-    sequences(uint32_t n, uint32_t n_rows, uint32_t first_pos) : n(n), n_rows(n_rows) {
+    sequences(uint32_t n, uint32_t n_rows, uint32_t first_pos, dtype type = DT_BF16)
+        : n(n), n_rows(n_rows) {
         const uint32_t block = 16, last = first_pos + n_rows,
                        stride = (last + block - 1) / block;
         std::vector<int32_t> entry, pos, first_row, rows, first, blocks, tile;
@@ -371,13 +372,13 @@ struct sequences {
         tables.blocks[0] = a.keep(table_of(blocks)), tables.table_stride = stride;
         tiles = a.keep(table_of(tile)), n_tiles = (uint32_t)tile.size() / 2;
         cu_kv *kv = &attn.kv;
-        const kv_type *bf16 = kv_type_get(DT_BF16);
-        kv_format_init(&kv->format, KV_ROWS, bf16, bf16, block, b.kv_heads, b.head_dim);
+        const kv_type *t = kv_type_get(type);
+        kv_format_init(&kv->format, KV_ROWS, t, t, block, b.kv_heads, b.head_dim);
         kv->block_stride = kv_block_bytes(&kv->format, 1);
-        kv->type = CU_BF16;
+        kv->type = t->word_bytes ? CU_F16 : CU_BF16;
         kv_bytes = (size_t)n * stride * kv->block_stride, sets = sets_for(kv_bytes);
         kv_base = (uint16_t *)a.keep(
-            random_16((size_t)sets * n * stride * 2 * b.kv_heads * block, b.head_dim));
+            random_16((size_t)sets * n * stride, (uint32_t)(kv->block_stride / 2)));
         attn.t = CU_BF16, attn.ld = (b.heads + 2 * b.kv_heads) * b.head_dim;
         qkv = (uint16_t *)a.keep(random_16((size_t)sets * n * n_rows, attn.ld));
         attn.out = a.keep(bytes_of((size_t)n * n_rows * b.heads * b.head_dim * 2));
@@ -390,6 +391,10 @@ struct sequences {
         s.qkv = qkv + (size_t)i * n * n_rows * attn.ld;
         s.kv.base = kv_base + i * (kv_bytes / 2);
         return s;
+    }
+    const char *type() const {
+        const dtype t = attn.kv.format.k.type;
+        return t == DT_INT8 ? "INT8" : t == DT_FP8 ? "FP8" : "BF16";
     }
     double row_bytes() const { /* q in, result out */
         return 2.0 * n * n_rows * b.heads * b.head_dim * 2;
@@ -404,29 +409,28 @@ static void bench_rope(const sequences &s) {
     CHECK_CUDA(cudaMemcpy(freqs, f.data(), f.size() * sizeof(cu_freq), cudaMemcpyHostToDevice));
     const uint32_t rows = s.n * s.n_rows;
     const double bytes = 2.0 * rows * s.attn.ld * 2;
-    run_case("rope_append", "BF16", rows, bytes, 0, s.sets, [&](uint32_t i) {
+    run_case("rope_append", s.type(), rows, bytes, 0, s.sets, [&](uint32_t i) {
         const cu_attn set = s.in_set(i);
         const cu_rope rope = {set.kv,        CU_BF16,    (void *)set.qkv, set.ld, b.heads,
                               ROPE_ADJACENT, b.head_dim, freqs,           1};
-        return cu_rope_append(b.stream, &rope, &s.tables, rows);
+        return cu_kv_coded(&rope.kv) ? cu_append_codes(b.stream, &rope, &s.tables, rows)
+                                     : cu_rope_append(b.stream, &rope, &s.tables, rows);
     });
 }
 
-static void bench_decode(uint32_t n) {
-    const sequences s(n, 1, b.context - 1);
-    const double kv = 2.0 * n * b.context * b.kv_heads * b.head_dim * 2;
+static void bench_decode(uint32_t n, dtype type) {
+    const sequences s(n, 1, b.context - 1, type);
     bench_rope(s);
-    run_case("attn_decode", "BF16", n, kv + s.row_bytes(),
+    run_case("attn_decode", s.type(), n, (double)s.kv_bytes + s.row_bytes(),
              4.0 * n * b.context * b.heads * b.head_dim, s.sets, [&](uint32_t i) {
                  const cu_attn set = s.in_set(i);
                  return cu_attn_decode(b.stream, &set, &s.tables, n, s.splits, s.partials);
              });
 }
 
-static void bench_prefill(uint32_t rows) {
-    const sequences s(1, rows, 0);
-    const double kv = 2.0 * rows * b.kv_heads * b.head_dim * 2;
-    run_case("attn_prefill", "BF16", rows, kv + s.row_bytes(),
+static void bench_prefill(uint32_t rows, dtype type) {
+    const sequences s(1, rows, 0, type);
+    run_case("attn_prefill", s.type(), rows, (double)s.kv_bytes + s.row_bytes(),
              2.0 * rows * rows * b.heads * b.head_dim, s.sets, [&](uint32_t i) {
                  const cu_attn set = s.in_set(i);
                  return cu_attn_prefill(b.stream, &set, &s.tables, s.tiles, s.n_tiles);
@@ -511,12 +515,13 @@ static void set_shapes() {
 static void measure_operations() {
     for (uint32_t n : rows_of({1, 4, 16, 64, 256}, 16)) {
         bench_rows(n);
-        bench_decode(n);
+        for (dtype t : {DT_BF16, DT_INT8, DT_FP8}) bench_decode(n, t);
         bench_sample(n, "sample_greedy", 0);
         bench_sample(n, "sample_top_p", 0.8f);
     }
     if (!b.only) bench_rows(b.small ? 32 : 2048);
-    for (uint32_t n : rows_of({b.small ? 150u : 2048u}, 150)) bench_prefill(n);
+    for (uint32_t n : rows_of({b.small ? 150u : 2048u}, 150))
+        for (dtype t : {DT_BF16, DT_INT8}) bench_prefill(n, t);
     bench_linears();
 }
 

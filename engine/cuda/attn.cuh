@@ -13,7 +13,7 @@
 
 #include <type_traits>
 
-#include "engine/cuda/kernels.h"
+#include "engine/cuda/kv_codes.cuh"
 #include "engine/cuda/vec.cuh"
 
 /* A cu_attn and its tables as the kernels take them. */
@@ -21,8 +21,11 @@ struct attn_args {
     const uint16_t *qkv; /* bits of T */
     uint16_t *out;
     const unsigned char *kv;
-    uint64_t block_stride;                /* bytes, as the next */
-    uint32_t part_bytes, v_at, row_bytes; /* of kv_format */
+    uint64_t block_stride;                    /* bytes, as the next */
+    uint32_t part_bytes, v_at, row_bytes;     /* of kv_format */
+    uint32_t k_words_at, v_words_at, segment; /* of kv_format; caches of codes */
+    bool fp8;
+    float code_scale; /* what the word of a segment is multiplied by, there */
     const int32_t *blocks, *first_row, *n_rows, *first_pos;
     uint32_t table_stride, ld, n_heads, n_kv_heads, group, head_dim;
     uint32_t block_shift; /* log2(block_tokens) */
@@ -40,6 +43,12 @@ static inline attn_args attn_args_of(const cu_attn *a, const cu_tables *t) {
     r.part_bytes = a->kv.format.part_bytes;
     r.v_at = a->kv.format.v_at;
     r.row_bytes = a->kv.format.k_group_bytes;
+    r.k_words_at = a->kv.format.k_words_at;
+    r.v_words_at = a->kv.format.v_words_at;
+    r.segment = a->kv.format.k_segment;
+    r.fp8 = a->kv.format.k.type == DT_FP8;
+    const float turn = a->kv.format.k.rotated ? kv_turn_scale(r.segment) : 1.0f;
+    r.code_scale = turn * (r.fp8 ? 256.0f : 1.0f);
     r.blocks = t->blocks[a->kv.group];
     r.first_row = t->first_row;
     r.n_rows = t->n_rows;
@@ -53,6 +62,7 @@ static inline attn_args attn_args_of(const cu_attn *a, const cu_tables *t) {
     r.block_shift = a->kv.format.block_shift;
     r.window = a->window;
     r.scale = a->scale * 1.44269504088896340736f;
+    if (a->kv.format.k.rotated) r.scale *= kv_score_scale(r.segment);
     r.t_bf16 = a->t == CU_BF16;
     return r;
 }
@@ -63,8 +73,10 @@ static inline bool attn_args_valid(const cu_attn *a) {
     return f->n_kv_heads && a->n_heads % f->n_kv_heads == 0 &&
            cu_attn_supports(f->head_dim, a->n_heads / f->n_kv_heads) &&
            (a->t == CU_F16 || a->t == CU_BF16) &&
-           (a->kv.type == CU_F16 || a->kv.type == CU_BF16) &&
-           f->k_group_bytes == f->v_token_bytes && bt >= 8 && !(bt & (bt - 1));
+           (a->kv.type == CU_F16 || a->kv.type == CU_BF16) && f->k.type == f->v.type &&
+           (!cu_kv_coded(&a->kv) || (a->kv.type == CU_F16 && f->k.bits == 8 && bt >= 16 &&
+                                     cu_attn_supports_codes(f->head_dim, f->k_segments))) &&
+           bt >= 8 && !(bt & (bt - 1));
 }
 
 /* ---- numbers */
@@ -122,16 +134,29 @@ template <int HD> struct attn_row {
 struct attn_pages {
     const unsigned char *k; /* of this KV head in block 0 */
     uint64_t block_stride, v_offset;
-    uint32_t row_bytes, granules, block_shift;
+    uint32_t row_bytes, granules, block_shift; /* granules: of 8 dimensions */
+    /* Caches of codes: of a segment's words, V's behind K's; code_scale and fp8 of attn_args. */
+    uint64_t words_at, v_words;
+    uint32_t segments, segment_shift;
+    float code_scale;
+    bool fp8;
 };
 
 CU_DEVICE attn_pages attn_pages_of(const attn_args &a, uint32_t kv_head) {
-    return {a.kv + (uint64_t)kv_head * a.part_bytes,
-            a.block_stride,
-            a.v_at,
-            a.row_bytes,
-            a.head_dim / 8,
-            a.block_shift};
+    attn_pages p = {};
+    p.k = a.kv + (uint64_t)kv_head * a.part_bytes;
+    p.block_stride = a.block_stride;
+    p.v_offset = a.v_at;
+    p.row_bytes = a.row_bytes;
+    p.granules = a.head_dim / 8;
+    p.block_shift = a.block_shift;
+    p.words_at = a.k_words_at;
+    p.v_words = a.v_words_at - a.k_words_at;
+    p.segments = a.head_dim / a.segment;
+    p.segment_shift = 31u - (uint32_t)__clz((int)a.segment);
+    p.code_scale = a.code_scale;
+    p.fp8 = a.fp8;
+    return p;
 }
 
 /* Starts copying K and V of tokens [first, first + ROWS) into k and v, by THREADS threads of

@@ -13,20 +13,20 @@
  * that attn_combine_kernel sums in order of the splits.
  *
  * Which tokens meet in which order thus depends on the row's position and window alone. */
-#include "engine/cuda/attn.cuh"
+#include "engine/cuda/attn_codes.cuh"
 
 enum { DECODE_HEADS = 16, DECODE_TOKENS = 16 }; /* of one mma tile */
 enum { MOST_ENTRIES = 512 };                    /* that shared memory is asked for */
 
-template <int HD> struct decode_config {
+template <class E, int HD, bool CODES> struct decode_config {
+    using tiles = attn_tiles<E, HD, DECODE_TOKENS, CODES>;
     static constexpr int WARPS = HD <= 128 ? 4 : 2;
     static constexpr int STAGES = HD <= 64 ? 4 : HD <= 80 ? 3 : 2;
     static constexpr int THREADS = WARPS * 32;
-    static constexpr int TILE = DECODE_TOKENS * attn_row<HD>::STRIDE; /* elements */
-    static constexpr int RING = STAGES * 2 * TILE;                    /* of one warp */
+    static constexpr int RING = STAGES * tiles::STAGE + tiles::EXPANDED; /* bytes, of a warp */
     static constexpr int MERGE = HD + 8; /* floats of a row's result, maximum and sum */
-    static_assert(DECODE_HEADS * MERGE * 4 <= RING * 2, "the ring holds a warp's results");
-    static constexpr int SMEM = (WARPS * RING + DECODE_HEADS * attn_row<HD>::STRIDE) * 2;
+    static_assert(DECODE_HEADS * MERGE * 4 <= RING, "the ring holds a warp's results");
+    static constexpr int SMEM = WARPS * RING + DECODE_HEADS * attn_row<HD>::STRIDE * 2;
     static_assert(SMEM + (MOST_ENTRIES + 1) * 4 <= 99 << 10, "sm_86 and sm_89 have 99 KiB");
     /* Blocks that an SM of sm_90 holds at once (fewer elsewhere: the others come after). */
     static constexpr int RESIDENT = (228 << 10) / (SMEM + (3 << 10));
@@ -125,11 +125,11 @@ CU_DEVICE decode_item decode_item_of(const attn_args &a, const int *first, uint3
 }
 
 /* q of the item's heads, the other rows of the tile zeros. */
-template <class E, int HD>
+template <class E, int HD, int THREADS>
 CU_DEVICE void decode_load_q(const attn_args &a, const decode_item &d, E *q) {
     const uint16_t *row = a.qkv + (size_t)a.first_row[d.entry] * a.ld;
     constexpr int G = attn_row<HD>::GRANULES;
-    for (uint32_t i = threadIdx.x; i < DECODE_HEADS * G; i += decode_config<HD>::THREADS) {
+    for (uint32_t i = threadIdx.x; i < DECODE_HEADS * G; i += THREADS) {
         uint32_t h = i / G, c = i % G;
         uint4 v = make_uint4(0, 0, 0, 0);
         if (h < d.n_heads && c * 8 < a.head_dim)
@@ -140,10 +140,11 @@ CU_DEVICE void decode_load_q(const attn_args &a, const decode_item &d, E *q) {
 }
 
 /* This warp's tiles of the split, through its ring; loads q while the first are on the way. */
-template <class E, int HD>
-CU_DEVICE void decode_walk(const attn_args &a, const decode_item &d, E *q, E *ring,
+template <class E, int HD, bool CODES>
+CU_DEVICE void decode_walk(const attn_args &a, const decode_item &d, E *q, unsigned char *ring,
                            attn_state<HD, 1> &s) {
-    using C = decode_config<HD>;
+    using C = decode_config<E, HD, CODES>;
+    using tiles = typename C::tiles;
     int lane = (int)threadIdx.x & 31, warp = (int)threadIdx.x >> 5;
     int begin = (int)(d.cut.first + d.split) << d.cut.shift;
     int lo = max(begin, d.cut.lo), hi = min(begin + (1 << d.cut.shift) - 1, d.cut.pos);
@@ -161,25 +162,30 @@ CU_DEVICE void decode_walk(const attn_args &a, const decode_item &d, E *q, E *ri
             }
             int id0 = __shfl_sync(0xffffffffu, ids, i % 16 * 2);
             int id1 = __shfl_sync(0xffffffffu, ids, i % 16 * 2 + 1);
-            E *k = ring + i % C::STAGES * 2 * C::TILE;
-            attn_load<E, HD, DECODE_TOKENS, 32>(
-                pages, k, k + C::TILE, (tile + i * C::WARPS) * DECODE_TOKENS, lo, hi, lane,
-                [&](int row, int) { return row < 8 ? id0 : id1; });
+            tiles::template load<32>(pages, ring + i % C::STAGES * tiles::STAGE,
+                                     (tile + i * C::WARPS) * DECODE_TOKENS, lo, hi, lane,
+                                     [&](int row, int) { return row < 8 ? id0 : id1; });
         }
         cu_cp_async_commit();
     };
 #pragma unroll
     for (int i = 0; i < C::STAGES - 1; i++) issue(i);
-    decode_load_q<E, HD>(a, d, q);
+    decode_load_q<E, HD, C::THREADS>(a, d, q);
     __syncthreads();
     const int his[1][2] = {{hi, hi}};
     for (int i = 0; i < n; i++) {
         cu_cp_async_wait<C::STAGES - 2>();
         __syncwarp();
         issue(i + C::STAGES - 1);
-        const E *k = ring + i % C::STAGES * 2 * C::TILE;
+        E *k = (E *)(ring + i % C::STAGES * tiles::STAGE);
         int first = (tile + i * C::WARPS) * DECODE_TOKENS;
-        const attn_operands<E> x = {q, 0, k, k + C::TILE};
+        if constexpr (CODES) {
+            const unsigned char *stage = (const unsigned char *)k;
+            k = (E *)(ring + C::STAGES * tiles::STAGE);
+            tiles::template expand<32>(pages, stage, k, first, lo, hi, lane);
+            __syncwarp();
+        }
+        const attn_operands<E> x = {q, 0, k, k + tiles::TILE};
         const attn_mask<1> mask = {first < lo || first + DECODE_TOKENS - 1 > hi, first,
                                    hi - lo + 1, his};
         attn_tile<E, HD, 1, DECODE_TOKENS>(s, x, mask, a.scale, lane);
@@ -193,7 +199,7 @@ template <int HD> CU_DEVICE void decode_put(const attn_state<HD, 1> &s, float *m
     int lane = (int)threadIdx.x & 31, t = lane & 3;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-        float *row = merge + (lane / 4 + 8 * r) * decode_config<HD>::MERGE;
+        float *row = merge + (lane / 4 + 8 * r) * (HD + 8);
 #pragma unroll
         for (int j = 0; j < HD / 8; j++)
             *(float2 *)(row + 8 * j + 2 * t) =
@@ -204,10 +210,9 @@ template <int HD> CU_DEVICE void decode_put(const attn_state<HD, 1> &s, float *m
 }
 
 /* Merges the warps' results and stores them. merge: [WARPS] of stride floats. */
-template <int HD>
+template <class C, int HD>
 CU_DEVICE void decode_store(const attn_args &a, const decode_item &d, const float *merge,
                             int stride, const decode_partials &out) {
-    using C = decode_config<HD>;
     uint32_t pairs = a.head_dim / 2;
     for (uint32_t i = threadIdx.x; i < d.n_heads * pairs; i += C::THREADS) {
         uint32_t h = i / pairs, c = i % pairs * 2;
@@ -236,15 +241,14 @@ CU_DEVICE void decode_store(const attn_args &a, const decode_item &d, const floa
     }
 }
 
-template <class E, int HD>
-__global__ void __launch_bounds__(decode_config<HD>::THREADS, decode_config<HD>::RESIDENT)
+template <class E, int HD, bool CODES, class C = decode_config<E, HD, CODES>>
+__global__ void __launch_bounds__(C::THREADS, C::RESIDENT)
     attn_decode_kernel(attn_args a, uint32_t n_seqs, decode_partials out) {
-    using C = decode_config<HD>;
-    CU_DYN_SHARED(E, smem);
+    CU_DYN_SHARED(unsigned char, smem);
     cu_grid_trigger();
-    E *q = smem + C::WARPS * C::RING;
+    E *q = (E *)(smem + C::WARPS * C::RING);
     int *first = (int *)(q + DECODE_HEADS * attn_row<HD>::STRIDE);
-    E *ring = smem + (threadIdx.x >> 5) * C::RING;
+    unsigned char *ring = smem + (threadIdx.x >> 5) * C::RING;
     decode_count<C::THREADS>(a, n_seqs, out.n_splits, first);
     cu_grid_wait(); /* the tables were there before the step's first kernel */
     uint32_t units = a.n_kv_heads * ((a.group + DECODE_HEADS - 1) / DECODE_HEADS);
@@ -253,10 +257,10 @@ __global__ void __launch_bounds__(decode_config<HD>::THREADS, decode_config<HD>:
         decode_item d = decode_item_of(a, first, n_seqs, item);
         attn_state<HD, 1> s;
         attn_begin(s);
-        decode_walk<E, HD>(a, d, q, ring, s);
+        decode_walk<E, HD, CODES>(a, d, q, ring, s);
         decode_put<HD>(s, (float *)ring);
         __syncthreads();
-        decode_store<HD>(a, d, (const float *)smem, C::RING / 2, out);
+        decode_store<C, HD>(a, d, (const float *)smem, C::RING / 4, out);
         __syncthreads();
     }
 }
@@ -300,34 +304,34 @@ static __global__ void __launch_bounds__(COMBINE_THREADS)
 
 /* ---- host */
 
-template <class E, int HD>
+template <class E, int HD, bool CODES>
 static cudaError_t decode_launch(cudaStream_t stream, const attn_args &a, uint32_t n_seqs,
                                  const decode_partials &p) {
-    using C = decode_config<HD>;
+    using C = decode_config<E, HD, CODES>;
     int device, n_sms;
     cudaError_t e = cudaGetDevice(&device);
     if (!e) e = cudaDeviceGetAttribute(&n_sms, cudaDevAttrMultiProcessorCount, device);
     /* The same number in every call: a smaller one would lower the limit under graphs that were
      * captured with more entries. */
     const uint32_t most = n_seqs > MOST_ENTRIES ? n_seqs : (uint32_t)MOST_ENTRIES;
-    if (!e) e = cu_allow_smem(attn_decode_kernel<E, HD>, C::smem(most));
+    if (!e) e = cu_allow_smem(attn_decode_kernel<E, HD, CODES>, C::smem(most));
     if (e) return e;
     uint64_t items = (uint64_t)n_seqs * p.n_splits * a.n_heads; /* or fewer */
     uint32_t grid = (uint32_t)n_sms * C::RESIDENT;
     if (items < grid) grid = (uint32_t)items;
-    CU_LAUNCH_EARLY((attn_decode_kernel<E, HD>), grid, C::THREADS, C::smem(n_seqs), stream, a,
-                    n_seqs, p);
+    CU_LAUNCH_EARLY((attn_decode_kernel<E, HD, CODES>), grid, C::THREADS, C::smem(n_seqs),
+                    stream, a, n_seqs, p);
     return cudaGetLastError();
 }
 
-template <class E>
+template <class E, bool CODES>
 static cudaError_t decode_by_head(cudaStream_t s, const attn_args &a, uint32_t n_seqs,
                                   const decode_partials &p) {
-    if (a.head_dim <= 64) return decode_launch<E, 64>(s, a, n_seqs, p);
-    if (a.head_dim <= 80) return decode_launch<E, 80>(s, a, n_seqs, p);
-    if (a.head_dim <= 96) return decode_launch<E, 96>(s, a, n_seqs, p);
-    if (a.head_dim <= 128) return decode_launch<E, 128>(s, a, n_seqs, p);
-    return decode_launch<E, 256>(s, a, n_seqs, p);
+    if (a.head_dim <= 64) return decode_launch<E, 64, CODES>(s, a, n_seqs, p);
+    if (a.head_dim <= 80) return decode_launch<E, 80, CODES>(s, a, n_seqs, p);
+    if (a.head_dim <= 96) return decode_launch<E, 96, CODES>(s, a, n_seqs, p);
+    if (a.head_dim <= 128) return decode_launch<E, 128, CODES>(s, a, n_seqs, p);
+    return decode_launch<E, 256, CODES>(s, a, n_seqs, p);
 }
 
 cudaError_t cu_attn_decode(cudaStream_t stream, const cu_attn *attn, const cu_tables *tables,
@@ -339,9 +343,10 @@ cudaError_t cu_attn_decode(cudaStream_t stream, const cu_attn *attn, const cu_ta
     p.acc = (float *)partials;
     p.ml = (float2 *)(p.acc + (size_t)n_seqs * n_splits * a.n_heads * a.head_dim);
     p.n_splits = n_splits;
-    cudaError_t e = attn->kv.type == CU_BF16
-                        ? decode_by_head<__nv_bfloat16>(stream, a, n_seqs, p)
-                        : decode_by_head<__half>(stream, a, n_seqs, p);
+    cudaError_t e = cu_kv_coded(&attn->kv) ? decode_by_head<__half, true>(stream, a, n_seqs, p)
+                    : attn->kv.type == CU_BF16
+                        ? decode_by_head<__nv_bfloat16, false>(stream, a, n_seqs, p)
+                        : decode_by_head<__half, false>(stream, a, n_seqs, p);
     if (e || n_splits == 1) return e;
     CU_LAUNCH_EARLY(attn_combine_kernel, dim3(a.n_heads, n_seqs), COMBINE_THREADS, 0, stream, a,
                     p);

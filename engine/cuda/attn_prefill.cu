@@ -9,18 +9,18 @@
  *
  * A row's result depends on its position, its window and the keys: a tile that it does not see
  * adds nothing, exactly. */
-#include "engine/cuda/attn.cuh"
+#include "engine/cuda/attn_codes.cuh"
 
 enum { PREFILL_WARPS = 4, PREFILL_THREADS = PREFILL_WARPS * 32 };
 
-template <int HD> struct prefill_config {
+template <class E, int HD, bool CODES> struct prefill_config {
     static constexpr int MT = HD <= 128 ? 2 : 1;
     static constexpr int NK = HD <= 128 ? 64 : 32;
     static constexpr int PART = HD <= 80 ? 64 : 32; /* whose scores fit in registers */
     static constexpr int PAIRS = MT * PREFILL_WARPS * 16;
     static constexpr int Q = PAIRS * attn_row<HD>::STRIDE; /* elements */
-    static constexpr int TILE = NK * attn_row<HD>::STRIDE;
-    static constexpr size_t SMEM = (size_t)(Q + 4 * TILE) * 2;
+    using tiles = attn_tiles<E, HD, NK, CODES>;
+    static constexpr size_t SMEM = (size_t)Q * 2 + 2 * tiles::STAGE + tiles::EXPANDED;
     static_assert(SMEM <= 99 << 10, "fits sm_86 and sm_89, and twice on sm_90");
 };
 
@@ -104,19 +104,20 @@ CU_DEVICE void prefill_store(const attn_args &a, const prefill_block &b,
     }
 }
 
-template <class E, int HD, int MT>
-CU_DEVICE void prefill_run(const attn_args &a, const prefill_block &b, E *smem) {
-    using C = prefill_config<HD>;
+template <class E, int HD, int MT, class C>
+CU_DEVICE void prefill_run(const attn_args &a, const prefill_block &b, E *q) {
+    using tiles = typename C::tiles;
     constexpr int NK = C::NK;
-    E *q = smem, *ring = smem + C::Q;
+    constexpr bool CODES = tiles::EXPANDED != 0;
+    unsigned char *ring = (unsigned char *)(q + C::Q);
     int lane = (int)threadIdx.x & 31, p0 = ((int)threadIdx.x >> 5) * 16;
     const int32_t *table = a.blocks + (size_t)b.entry * a.table_stride;
     attn_pages pages = attn_pages_of(a, b.kv_head);
     int block_lo = prefill_first_seen(a, b.pos), block_hi = prefill_pos(a, b, b.n_pairs - 1);
     auto issue = [&](int tile) {
-        E *k = ring + (tile & 1) * 2 * C::TILE;
-        attn_load<E, HD, NK, PREFILL_THREADS>(
-            pages, k, k + C::TILE, tile * NK, block_lo, block_hi, (int)threadIdx.x,
+        tiles::template load<PREFILL_THREADS>(
+            pages, ring + (tile & 1) * tiles::STAGE, tile * NK, block_lo, block_hi,
+            (int)threadIdx.x,
             [&](int, int token) { return __ldg(table + (token >> a.block_shift)); });
         cu_cp_async_commit();
     };
@@ -143,14 +144,21 @@ CU_DEVICE void prefill_run(const attn_args &a, const prefill_block &b, E *smem) 
         cu_cp_async_wait<0>();
         __syncthreads(); /* the tile is here, and nobody is at the one before */
         if (tile < last) issue(tile + 1);
-        const E *k = ring + (tile & 1) * 2 * C::TILE;
+        E *k = (E *)(ring + (tile & 1) * tiles::STAGE);
+        if constexpr (CODES) {
+            const unsigned char *stage = (const unsigned char *)k;
+            k = (E *)(ring + 2 * tiles::STAGE);
+            tiles::template expand<PREFILL_THREADS>(pages, stage, k, tile * NK, block_lo,
+                                                    block_hi, (int)threadIdx.x);
+            __syncthreads();
+        }
 #pragma unroll 1
         for (int part = 0; part < NK; part += C::PART) {
             int first = tile * NK + part, at = part * attn_row<HD>::STRIDE;
             if (idle || first > highest || first + C::PART <= first_seen) continue;
             const attn_operands<E> x = {q + p0 * attn_row<HD>::STRIDE,
                                         PREFILL_WARPS * 16 * attn_row<HD>::STRIDE, k + at,
-                                        k + C::TILE + at};
+                                        k + tiles::TILE + at};
             const attn_mask<MT> mask = {first < all_seen || first + C::PART - 1 > lowest, first,
                                         span, hi};
             attn_tile<E, HD, MT, C::PART>(s, x, mask, a.scale, lane);
@@ -159,10 +167,10 @@ CU_DEVICE void prefill_run(const attn_args &a, const prefill_block &b, E *smem) 
     if (!idle) prefill_store<E, HD, MT>(a, b, s, q, p0, lane);
 }
 
-template <class E, int HD>
+template <class E, int HD, bool CODES>
 __global__ void __launch_bounds__(PREFILL_THREADS)
     attn_prefill_kernel(attn_args a, const int32_t *tiles, uint32_t n_tiles) {
-    using C = prefill_config<HD>;
+    using C = prefill_config<E, HD, CODES>;
     CU_DYN_SHARED(E, smem);
     cu_grid_trigger();
     cu_grid_wait();
@@ -172,33 +180,33 @@ __global__ void __launch_bounds__(PREFILL_THREADS)
     if (b.n_pairs == 0) return;
     b.n_pairs = min(b.n_pairs, C::PAIRS);
     if (C::MT == 1 || b.n_pairs <= PREFILL_WARPS * 16)
-        prefill_run<E, HD, 1>(a, b, smem);
+        prefill_run<E, HD, 1, C>(a, b, smem);
     else
-        prefill_run<E, HD, C::MT>(a, b, smem);
+        prefill_run<E, HD, C::MT, C>(a, b, smem);
 }
 
 /* ---- host */
 
-template <class E, int HD>
+template <class E, int HD, bool CODES>
 static cudaError_t prefill_launch(cudaStream_t stream, const attn_args &a, const int32_t *tiles,
                                   uint32_t n_tiles) {
-    using C = prefill_config<HD>;
-    cudaError_t e = cu_allow_smem(attn_prefill_kernel<E, HD>, C::SMEM);
+    using C = prefill_config<E, HD, CODES>;
+    cudaError_t e = cu_allow_smem(attn_prefill_kernel<E, HD, CODES>, C::SMEM);
     if (e) return e;
     uint32_t subs = (CU_PREFILL_TILE * a.group + C::PAIRS - 1) / C::PAIRS;
-    CU_LAUNCH_EARLY((attn_prefill_kernel<E, HD>), dim3(a.n_kv_heads * subs, n_tiles),
+    CU_LAUNCH_EARLY((attn_prefill_kernel<E, HD, CODES>), dim3(a.n_kv_heads * subs, n_tiles),
                     PREFILL_THREADS, C::SMEM, stream, a, tiles, n_tiles);
     return cudaGetLastError();
 }
 
-template <class E>
+template <class E, bool CODES>
 static cudaError_t prefill_by_head(cudaStream_t s, const attn_args &a, const int32_t *tiles,
                                    uint32_t n_tiles) {
-    if (a.head_dim <= 64) return prefill_launch<E, 64>(s, a, tiles, n_tiles);
-    if (a.head_dim <= 80) return prefill_launch<E, 80>(s, a, tiles, n_tiles);
-    if (a.head_dim <= 96) return prefill_launch<E, 96>(s, a, tiles, n_tiles);
-    if (a.head_dim <= 128) return prefill_launch<E, 128>(s, a, tiles, n_tiles);
-    return prefill_launch<E, 256>(s, a, tiles, n_tiles);
+    if (a.head_dim <= 64) return prefill_launch<E, 64, CODES>(s, a, tiles, n_tiles);
+    if (a.head_dim <= 80) return prefill_launch<E, 80, CODES>(s, a, tiles, n_tiles);
+    if (a.head_dim <= 96) return prefill_launch<E, 96, CODES>(s, a, tiles, n_tiles);
+    if (a.head_dim <= 128) return prefill_launch<E, 128, CODES>(s, a, tiles, n_tiles);
+    return prefill_launch<E, 256, CODES>(s, a, tiles, n_tiles);
 }
 
 cudaError_t cu_attn_prefill(cudaStream_t stream, const cu_attn *attn, const cu_tables *tables,
@@ -206,6 +214,8 @@ cudaError_t cu_attn_prefill(cudaStream_t stream, const cu_attn *attn, const cu_t
     if (!attn_args_valid(attn)) return cudaErrorNotSupported;
     if (!n_tiles) return cudaSuccess;
     attn_args a = attn_args_of(attn, tables);
-    return attn->kv.type == CU_BF16 ? prefill_by_head<__nv_bfloat16>(stream, a, tiles, n_tiles)
-                                    : prefill_by_head<__half>(stream, a, tiles, n_tiles);
+    if (cu_kv_coded(&attn->kv)) return prefill_by_head<__half, true>(stream, a, tiles, n_tiles);
+    return attn->kv.type == CU_BF16
+               ? prefill_by_head<__nv_bfloat16, false>(stream, a, tiles, n_tiles)
+               : prefill_by_head<__half, false>(stream, a, tiles, n_tiles);
 }

@@ -160,10 +160,17 @@ cudaError_t cu_rows_differ(cudaStream_t, cu_type, uint32_t n_rows, uint32_t n, u
 typedef struct cu_kv {
     void *base;            /* this layer's parts of block 0, 256-byte aligned */
     uint64_t block_stride; /* bytes from a block to the next */
-    kv_format format;      /* in the order KV_ROWS, K and V of type */
-    cu_type type;          /* CU_F16 or CU_BF16 */
-    uint32_t group;        /* whose block tables */
+    kv_format format;      /* in the order KV_ROWS, K and V alike */
+    /* CU_F16 or CU_BF16: of K and V; of codes what they become before they are multiplied,
+     * CU_F16 */
+    cu_type type;
+    uint32_t group; /* whose block tables */
 } cu_kv;
+
+/* Whether K and V are codes with words (kv_code.h). */
+static inline bool cu_kv_coded(const cu_kv *kv) {
+    return kv->format.k.word_bytes != 0;
+}
 
 /* A frequency of rotary embedding, radians per position (YaRN, llama3 and rope_freqs already in
  * it): a double as the float32 nearest to it and the float32 of the rest. Rounded to one
@@ -188,6 +195,9 @@ typedef struct cu_rope {
  * (RoFormer, section 3.4.2); k in qkv is left as it was. Angles are reduced in float32 after an
  * exact product split, so that positions up to 2^20 keep 1e-6. */
 cudaError_t cu_rope_append(cudaStream_t, const cu_rope *, const cu_tables *, uint32_t n_rows);
+/* kv_codes.cu. The same for a cache of codes; where its type is rotated, q is left as attention
+ * needs it: rotated within segments, too. Heads of up to 256. */
+cudaError_t cu_append_codes(cudaStream_t, const cu_rope *, const cu_tables *, uint32_t n_rows);
 /* Copies whole blocks of a pool, 16-byte aligned, of block_bytes (a multiple of 16) each.
  * pairs: [n][2] int32 (from, to); where one of them is negative nothing is copied. */
 cudaError_t cu_copy_blocks(cudaStream_t, void *pool, uint64_t block_bytes, const int32_t *pairs,
@@ -208,7 +218,8 @@ typedef struct cu_attn {
 
 /* Both: cu_attn_supports (scratch.h), else cudaErrorNotSupported. Block-table entries wholly
  * below a window are not read. Where T and the cache's type differ, q and the softmax weights
- * are rounded to the cache's type.
+ * are rounded to the cache's type. A cache of codes: cu_attn_supports_codes; q as
+ * cu_append_codes leaves it, and out is to go through cu_turn_back.
  *
  * attn_decode.cu: entries of one row (entries [0, n_seqs) whose n_rows is 1; others are left
  * alone). One K/V load serves a whole GQA group (16 heads of it; larger groups read once more,
@@ -224,6 +235,10 @@ cudaError_t cu_attn_decode(cudaStream_t, const cu_attn *, const cu_tables *, uin
  * positions, so that a row's result does not depend on where in its tile it stands. */
 cudaError_t cu_attn_prefill(cudaStream_t, const cu_attn *, const cu_tables *,
                             const int32_t *tiles, uint32_t n_tiles);
+
+/* kv_codes.cu. Turns what attention has left in out back, after all entries of a step, where the
+ * cache's type is rotated; else does nothing. */
+cudaError_t cu_turn_back(cudaStream_t, const cu_attn *, uint32_t n_rows);
 
 /* ---- sample.cu: what model/sampling.h says, the same tokens for the same logits; parameters
  * in tables.h ---- */

@@ -46,7 +46,7 @@ static status choose_types(cuda_layout *l, const program *p, const engine_option
         return err_field(e, "activation_dtype");
     }
     if (o->activations == ACTIVATION_AUTO && all_f16(p)) l->t = CU_F16;
-    static const dtype kv[] = {DT_F16, DT_BF16};
+    static const dtype kv[] = {DT_F16, DT_BF16, DT_INT8, DT_Q8_0, DT_FP8};
     status s = kv_options_check(p, o, kv, sizeof kv / sizeof *kv, "CUDA", e);
     if (s != OK) return s;
     l->kv_type = o->kv_k == DT_BF16 ? CU_BF16 : CU_F16;
@@ -68,10 +68,24 @@ static status check_heads(const head_shape *h, err *e) {
     return err_field(e, "head_dim");
 }
 
-static status check_program(const program *p, err *e) {
+/* Whether the kernels hold the words of such a head in a cache of codes. */
+static status check_segments(const head_shape *h, dtype kv, err *e) {
+    const kv_type *t = kv_type_get(kv);
+    if (!t->word_bytes) return OK;
+    kv_format f;
+    kv_format_init(&f, KV_ROWS, t, t, KV_LEAST_TOKENS, h->n_kv_heads, h->head_dim);
+    if (cu_attn_supports_codes(h->head_dim, f.k_segments)) return OK;
+    err_set(e, ERR_UNSUPPORTED, "the CUDA engine has no KV cache of type %s for heads of %u",
+            dtype_name(kv), h->head_dim);
+    err_hint(e, "set kv_cache_dtype = f16");
+    return err_field(e, "kv_cache_dtype");
+}
+
+static status check_program(const program *p, dtype kv, err *e) {
     for (uint32_t i = 0; i < p->n_ops; i++) {
         if (p->ops[i].kind != OP_ATTENTION) continue;
         status s = check_heads(&p->ops[i].heads, e);
+        if (s == OK) s = check_segments(&p->ops[i].heads, kv, e);
         if (s != OK) return s;
     }
     for (uint32_t i = 0; i < p->n_weights; i++) {
@@ -429,7 +443,7 @@ status cuda_layout_init(cuda_layout *l, const program *p, const engine_options *
         st = err_field(e, "embeddings");
     }
     if (st == OK) st = choose_types(l, p, o, e);
-    if (st == OK) st = check_program(p, e);
+    if (st == OK) st = check_program(p, o->kv_k, e);
     if (st != OK) return st;
     l->places = calloc(p->n_weights + 1, sizeof *l->places);
     l->weights = calloc(p->n_weights + 1, sizeof *l->weights);

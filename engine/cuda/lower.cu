@@ -271,6 +271,7 @@ static cudaError_t run_rope(const lowering *w, const cuda_op *c) {
     a.pairing = r->pairing, a.n_dims = r->n_dims;
     a.freqs = (const cu_freq *)cuda_at(e, e->l->freqs) + (size_t)table * e->l->rope_pairs;
     a.mscale = e->host->rope_scale[table];
+    if (cu_kv_coded(&a.kv)) return cu_append_codes(w->s, &a, &w->tables, w->run->shape.n_rows);
     return cu_rope_append(w->s, &a, &w->tables, w->run->shape.n_rows);
 }
 
@@ -290,7 +291,7 @@ static cudaError_t run_attention(const lowering *w, const cuda_op *c) {
                             cuda_at(e, e->l->partials));
     if (ce == cudaSuccess && r->shape.n_tiles)
         ce = cu_attn_prefill(w->s, &a, &w->tables, w->tiles, r->shape.n_tiles);
-    return ce;
+    return ce == cudaSuccess ? cu_turn_back(w->s, &a, r->shape.n_rows) : ce;
 }
 
 /* ---- results ---- */

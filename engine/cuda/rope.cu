@@ -1,35 +1,8 @@
 /* Rotary embedding of q and k, in one pass with the append of k and v to the paged cache; and
  * copies of whole cache blocks. */
-#include "engine/cuda/kernels.h"
-#include "engine/cuda/vec.cuh"
+#include "engine/cuda/rope.cuh"
 
 enum { THREADS = 256, MAX_PAIRS = 256 };
-
-/* Cosine and sine of pos * f. The product is split exactly into x + rest (fma); x is reduced by
- * multiples k of pi / 2, whose first part P1 leaves x - k P1 exact (both are multiples of 2^-23
- * and the difference is below 1); then the polynomials of Cephes' sinf and cosf on [-pi / 4, pi
- * / 4], 1 ulp. Up to position 2^20 the result is within 3e-7. */
-CU_DEVICE float2 cos_sin(int32_t pos, cu_freq f) {
-    const float p = (float)pos, x = __fmul_rn(p, f.high);
-    const float rest = fmaf(p, f.low, fmaf(p, f.high, -x));
-    const float k = rintf(__fmul_rn(x, 0.636619747f));
-    float r = fmaf(-k, 1.57079637f, x);
-    r = __fadd_rn(fmaf(-k, -4.37113883e-8f, r), rest);
-    const float z = __fmul_rn(r, r);
-    float s = fmaf(fmaf(-1.9515295891e-4f, z, 8.3321608736e-3f), z, -1.6666654611e-1f);
-    s = fmaf(__fmul_rn(s, z), r, r);
-    float c =
-        fmaf(fmaf(2.443315711809948e-5f, z, -1.388731625493765e-3f), z, 4.166664568298827e-2f);
-    c = fmaf(__fmul_rn(c, z), z, fmaf(-0.5f, z, 1.0f));
-    const uint32_t quadrant = (uint32_t)(int32_t)k & 3;
-    const float a = quadrant & 1 ? s : c, b = quadrant & 1 ? c : s;
-    return make_float2(quadrant == 1 || quadrant == 2 ? -a : a, quadrant >= 2 ? -b : b);
-}
-
-/* A cu_rope and its tables as the kernel takes them. */
-struct rope_args : cu_rope {
-    cu_tables tables;
-};
 
 /* P pairs of a head from pair i on. HALVES: P is 8 or 1; else 4 or 1. */
 template <class T, int P, bool HALVES>
@@ -63,15 +36,6 @@ CU_DEVICE void pairs_store(T *head, uint32_t i, uint32_t half, const float a[P],
         for (int k = 0; k < P; k++) f[2 * k] = a[k], f[2 * k + 1] = b[k];
         cu_store8(head + 2 * i, f);
     }
-}
-
-/* This layer's parts of the block of a row's token. NULL: nowhere. */
-CU_DEVICE char *cache_parts(const rope_args &a, uint32_t row, uint32_t pos) {
-    const cu_kv &kv = a.kv;
-    const int32_t *table =
-        a.tables.blocks[kv.group] + (size_t)a.tables.entry[row] * a.tables.table_stride;
-    const int32_t block = table[pos >> kv.format.block_shift];
-    return block < 0 ? NULL : (char *)kv.base + (uint64_t)block * kv.block_stride;
 }
 
 /* One block a row of the step. */
@@ -132,7 +96,7 @@ cudaError_t cu_rope_append(cudaStream_t s, const cu_rope *rope, const cu_tables 
                            uint32_t n_rows) {
     const uint32_t hd = rope->kv.format.head_dim, n_dims = rope->n_dims;
     if (hd % 8 || rope->ld % 8 || n_dims % 2 || n_dims > hd || n_dims / 2 > MAX_PAIRS ||
-        rope->kv.group >= PROGRAM_MAX_GROUPS)
+        rope->kv.group >= PROGRAM_MAX_GROUPS || cu_kv_coded(&rope->kv))
         return cudaErrorInvalidValue;
     if (n_rows == 0) return cudaSuccess;
     const rope_args a = {*rope, *tables};

@@ -12,6 +12,11 @@
 #else
 #define CU_HOST_DEVICE static inline
 #endif
+#ifdef __cplusplus
+#define CU_CONSTEXPR constexpr CU_HOST_DEVICE
+#else
+#define CU_CONSTEXPR CU_HOST_DEVICE
+#endif
 
 /* Query rows of one entry that one tile of cu_attn_prefill holds at most. */
 enum { CU_PREFILL_TILE = 128 };
@@ -21,6 +26,18 @@ enum { CU_PREFILL_TILE = 128 };
  * number of query heads to a KV head. */
 static inline bool cu_attn_supports(uint32_t head_dim, uint32_t group) {
     return head_dim && head_dim % 8 == 0 && head_dim <= 256 && group;
+}
+
+/* Of a cache of codes: segments that a head has at most, in the kernel that computes it. */
+CU_CONSTEXPR uint32_t cu_attn_most_segments(uint32_t head_dim) {
+    return head_dim <= 64    ? 4
+           : head_dim <= 80  ? 5
+           : head_dim <= 96  ? 6
+           : head_dim <= 128 ? 4
+                             : 8;
+}
+static inline bool cu_attn_supports_codes(uint32_t head_dim, uint32_t segments) {
+    return head_dim % 16 == 0 && segments <= cu_attn_most_segments(head_dim);
 }
 
 /* Decode attention cuts what a row sees at absolute multiples of a split: the more splits, the

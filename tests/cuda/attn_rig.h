@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "base/half.h"
-#include "engine/cuda/kernels.h"
+#include "engine/cuda/kv_codes.cuh"
 #include "tests/check_main.h"
 
 #define CUDA_OK(call)                                                                          \
@@ -23,6 +23,14 @@ struct rig_model {
     uint32_t head_dim, n_kv_heads, group, window;
     cu_type t, kv;
     uint32_t block_tokens;
+    dtype code = DT_NONE; /* a cache of codes, and kv what they become */
+    bool coded() const { return code != DT_NONE; }
+    kv_format format() const {
+        const kv_type *type = kv_type_get(coded() ? code : kv == CU_BF16 ? DT_BF16 : DT_F16);
+        kv_format f;
+        kv_format_init(&f, KV_ROWS, type, type, block_tokens, n_kv_heads, head_dim);
+        return f;
+    }
     uint32_t n_heads() const { return n_kv_heads * group; }
     float scale() const { return 1.5f / sqrtf((float)head_dim); }
 };
@@ -51,9 +59,46 @@ static inline uint16_t rig_round(cu_type t, float v) {
 static inline float rig_widen(cu_type t, uint16_t v) {
     return t == CU_BF16 ? bf16_to_float(v) : half_to_float(v);
 }
-static inline double rig_number(cu_type t, int seed, int what, int pos, uint32_t head,
-                                uint32_t d) {
-    return rig_widen(t, rig_round(t, rig_value(seed, what, pos, head, d)));
+/* A head's K or V in a cache of codes: the codes, a byte each, and the word of each segment. */
+struct rig_codes {
+    std::vector<uint8_t> code;
+    std::vector<uint16_t> word;
+};
+static inline rig_codes rig_encode(const rig_model &m, int seed, int what, int pos,
+                                   uint32_t head) {
+    const kv_format f = m.format();
+    rig_codes c;
+    c.code.resize(m.head_dim);
+    for (uint32_t d = 0; d < m.head_dim; d += f.k_segment) {
+        float x[64];
+        for (uint32_t i = 0; i < f.k_segment; i++)
+            x[i] = rig_value(seed, what, pos, head, d + i);
+        c.word.push_back(kv_encode(&f.k, x, f.k_segment, &c.code[d]));
+    }
+    return c;
+}
+/* A head's numbers as attention multiplies them: as they are in the cache and in qkv, and for a
+ * rotated type the rotated ones, times kv_turn_scale. */
+static inline std::vector<double> rig_numbers(const rig_model &m, int seed, int what, int pos,
+                                              uint32_t head) {
+    std::vector<double> x(m.head_dim);
+    const kv_format f = m.format();
+    const double turn = f.k.rotated ? kv_turn_scale(f.k_segment) : 1;
+    if (m.coded() && what != RIG_Q) {
+        const rig_codes c = rig_encode(m, seed, what, pos, head);
+        for (uint32_t d = 0; d < m.head_dim; d++)
+            x[d] = (double)kv_code_value(m.code, c.code[d]) *
+                   kv_scale_of(m.code, c.word[d / f.k_segment]).d * turn;
+        return x;
+    }
+    const cu_type t = what == RIG_Q ? m.t : m.kv;
+    std::vector<float> y(m.head_dim);
+    for (uint32_t d = 0; d < m.head_dim; d++) y[d] = rig_value(seed, what, pos, head, d);
+    if (f.k.rotated)
+        for (uint32_t d = 0; d < m.head_dim; d += f.k_segment) kv_hadamard(&y[d], f.k_segment);
+    for (uint32_t d = 0; d < m.head_dim; d++)
+        x[d] = rig_widen(t, rig_round(t, y[d] * (float)turn));
+    return x;
 }
 static inline int rig_lo(const rig_model &m, int pos) {
     return m.window && pos >= (int)m.window ? pos - (int)m.window + 1 : 0;
@@ -107,9 +152,7 @@ struct rig {
         attn = cu_attn();
         attn.kv.base = kv.at;
         attn.kv.block_stride = block_elements() * 2;
-        const kv_type *type = kv_type_get(m.kv == CU_BF16 ? DT_BF16 : DT_F16);
-        kv_format_init(&attn.kv.format, KV_ROWS, type, type, m.block_tokens, m.n_kv_heads,
-                       m.head_dim);
+        attn.kv.format = m.format();
         attn.kv.type = m.kv;
         attn.kv.group = 1;
         attn.t = m.t;
@@ -130,8 +173,7 @@ struct rig {
 
     uint32_t ld() const { return (m.n_heads() + 2 * m.n_kv_heads) * m.head_dim + 8; }
     uint64_t block_elements() const { /* with a gap: strides are not sizes */
-        return ((uint64_t)2 * m.n_kv_heads * m.block_tokens * m.head_dim + 127) / 128 * 128 +
-               128;
+        return (m.format().layer_bytes / 2 + 127) / 128 * 128 + 128;
     }
     int last(const rig_entry &e) const { return e.first_pos + e.n_rows - 1; }
     int context() const {
@@ -167,21 +209,39 @@ struct rig {
     }
     uint32_t n_blocks = 0;
 
+    /* K and V of a token and head into the head's part of its block. */
+    void put_token(unsigned char *part, const kv_format &f, int seed, int p, uint32_t h) {
+        const uint32_t token = (uint32_t)p % m.block_tokens;
+        if (!m.coded()) {
+            uint16_t *k = (uint16_t *)(part + kv_k_group_at(&f, token));
+            uint16_t *v = (uint16_t *)(part + kv_v_token_at(&f, token));
+            for (uint32_t d = 0; d < m.head_dim; d++) {
+                k[d] = rig_round(m.kv, rig_value(seed, RIG_K, p, h, d));
+                v[d] = rig_round(m.kv, rig_value(seed, RIG_V, p, h, d));
+            }
+            return;
+        }
+        const rig_codes k = rig_encode(m, seed, RIG_K, p, h),
+                        v = rig_encode(m, seed, RIG_V, p, h);
+        memcpy(part + kv_k_group_at(&f, token), k.code.data(), m.head_dim);
+        memcpy(part + kv_v_token_at(&f, token), v.code.data(), m.head_dim);
+        for (uint32_t s = 0; s < f.k_segments; s++) {
+            *(uint16_t *)(part + kv_k_word_at(&f, s, token)) = k.word[s];
+            *(uint16_t *)(part + kv_v_word_at(&f, s, token)) = v.word[s];
+        }
+    }
+
     void put_cache() {
+        const kv_format f = m.format();
         std::vector<uint16_t> c(n_blocks * block_elements(), RIG_NAN);
         for (size_t i = 0; i < entries.size(); i++)
             for (int p = rig_lo(m, entries[i].first_pos); p <= last(entries[i]); p++) {
                 uint32_t bt = m.block_tokens;
                 int32_t block = table[i * table_stride + (uint32_t)p / bt];
                 for (uint32_t h = 0; h < m.n_kv_heads; h++)
-                    for (uint32_t d = 0; d < m.head_dim; d++) {
-                        size_t k = (uint32_t)block * block_elements() +
-                                   ((uint64_t)h * 2 * bt + (uint32_t)p % bt) * m.head_dim + d;
-                        size_t v = k + (uint64_t)bt * m.head_dim; /* of the same head */
-                        int seed = entries[i].seed;
-                        c[k] = rig_round(m.kv, rig_value(seed, RIG_K, p, h, d));
-                        c[v] = rig_round(m.kv, rig_value(seed, RIG_V, p, h, d));
-                    }
+                    put_token((unsigned char *)&c[(uint32_t)block * block_elements()] +
+                                  h * f.part_bytes,
+                              f, entries[i].seed, p, h);
             }
         kv.put(c);
     }
@@ -191,10 +251,12 @@ struct rig {
         size_t row = 0;
         for (const rig_entry &e : entries)
             for (int r = 0; r < e.n_rows; r++, row++)
-                for (uint32_t h = 0; h < m.n_heads(); h++)
+                for (uint32_t h = 0; h < m.n_heads(); h++) {
+                    const std::vector<double> x =
+                        rig_numbers(m, e.seed, RIG_Q, e.first_pos + r, h);
                     for (uint32_t d = 0; d < m.head_dim; d++)
-                        q[row * ld() + h * m.head_dim + d] =
-                            rig_round(m.t, rig_value(e.seed, RIG_Q, e.first_pos + r, h, d));
+                        q[row * ld() + h * m.head_dim + d] = rig_round(m.t, (float)x[d]);
+                }
         qkv.put(q);
         out.put(std::vector<uint16_t>(out_elements() + 8, RIG_UNTOUCHED));
     }
@@ -241,35 +303,34 @@ struct rig_error {
 /* One row and head against softmax(q k^T scale) v in float64 on the rounded inputs.
  * Each weight is rounded to the cache's type (relative 2^-8 or 2^-11, f16 weights below 2^-14
  * by 2^-25), the result to T; where q had to become the cache's type, the scores moved, too: by
- * at most u sum |q k| scale. The bound is the sum of these; their signs are random, so the root
+ * at most u sum |q k| scale; codes become f16, which moves scores and values alike. The bound is the sum of these; their signs are random, so the root
  * of the mean square must stay below half of the first two alone (when q is not converted). */
 static inline void rig_check_head(const rig_model &m, int seed, int pos, uint32_t head,
                                   const uint16_t *got, rig_error *err) {
     double u_e = m.kv == CU_BF16 ? 0x1p-8 : 0x1p-11, u_t = m.t == CU_BF16 ? 0x1p-8 : 0x1p-11;
     int lo = rig_lo(m, pos);
     uint32_t kv_head = head / m.group;
-    std::vector<double> q(m.head_dim), s, v(m.head_dim), a(m.head_dim);
+    const kv_format f = m.format();
+    const double scale = m.scale() * (f.k.rotated ? kv_score_scale(f.k_segment) : 1);
+    std::vector<double> s, v(m.head_dim), a(m.head_dim);
+    const std::vector<double> q = rig_numbers(m, seed, RIG_Q, pos, head);
     double top = -INFINITY, moved = 0, l = 0;
-    for (uint32_t d = 0; d < m.head_dim; d++) q[d] = rig_number(m.t, seed, RIG_Q, pos, head, d);
     for (int p = lo; p <= pos; p++) {
+        const std::vector<double> k = rig_numbers(m, seed, RIG_K, p, kv_head);
         double x = 0, y = 0;
-        for (uint32_t d = 0; d < m.head_dim; d++) {
-            double k = rig_number(m.kv, seed, RIG_K, p, kv_head, d);
-            x += q[d] * k, y += fabs(q[d] * k);
-        }
-        s.push_back(x * m.scale());
-        top = fmax(top, x * m.scale()), moved = fmax(moved, y * m.scale());
+        for (uint32_t d = 0; d < m.head_dim; d++) x += q[d] * k[d], y += fabs(q[d] * k[d]);
+        s.push_back(x * scale);
+        top = fmax(top, x * scale), moved = fmax(moved, y * scale);
     }
     for (int p = lo; p <= pos; p++) {
+        const std::vector<double> x = rig_numbers(m, seed, RIG_V, p, kv_head);
         double w = exp(s[p - lo] - top);
         l += w;
-        for (uint32_t d = 0; d < m.head_dim; d++) {
-            double x = rig_number(m.kv, seed, RIG_V, p, kv_head, d);
-            v[d] += w * x, a[d] += w * fabs(x);
-        }
+        for (uint32_t d = 0; d < m.head_dim; d++) v[d] += w * x[d], a[d] += w * fabs(x[d]);
     }
-    double q_err = m.t == m.kv ? 0 : expm1(2 * u_e * moved),
-           tiny = 0x1p-25 * (pos - lo + 1) * 4;
+    const int rounded = (m.t != m.kv) + m.coded(); /* of q and of k */
+    double q_err = expm1(2 * u_e * rounded * moved), tiny = 0x1p-25 * (pos - lo + 1) * 4;
+    if (m.coded()) q_err += u_e;
     for (uint32_t d = 0; d < m.head_dim; d++) {
         double x = rig_widen(m.t, got[d]), want = v[d] / l, e = fabs(x - want);
         double weights = (u_e + 2e-5) * a[d] / l + tiny, round = u_t * fabs(want);
@@ -298,7 +359,8 @@ static inline void rig_check(const rig &r, const std::vector<uint16_t> &out, F c
                     rig_check_head(r.m, e.seed, e.first_pos + i, h, got + h * r.m.head_dim,
                                    &err);
         }
-    if (r.m.t == r.m.kv && err.n > 1000) ck_assert_double_le(err.sum, err.allowed / 4);
+    if (r.m.t == r.m.kv && !r.m.coded() && err.n > 1000)
+        ck_assert_double_le(err.sum, err.allowed / 4);
 }
 
 static inline bool rig_all(const rig_entry &) {

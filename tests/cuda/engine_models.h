@@ -28,11 +28,13 @@ static const kind kinds[] = {
     {"qwen2", DT_BF16, 6, 2, 16, 16, 8, false, ACTIVATION_AUTO, DT_BF16, 4e-2},
     {"llama", DT_F32, 4, 1, 64, 32, 32, false, ACTIVATION_F16, DT_F16, 5e-3},
     {"qwen3", DT_F16, 4, 2, 32, 32, 16, false, ACTIVATION_AUTO, DT_F16, 5e-3}, /* QK norm */
+    {"llama", DT_F16, 4, 2, 64, 64, 16, true, ACTIVATION_AUTO, DT_INT8, 2e-2},
+    {"qwen3", DT_BF16, 4, 2, 32, 32, 32, false, ACTIVATION_AUTO, DT_FP8, 8e-2},
     {"llama", DT_Q8_0, 4, 4, 32, 32, 16, true, ACTIVATION_AUTO, DT_F16, 3e-2},
     {"qwen2", DT_Q4_0, 8, 2, 16, 16, 8, true, ACTIVATION_BF16, DT_F16, 5e-2},
     {"llama", DT_Q4_1, 2, 1, 128, 128, 64, false, ACTIVATION_F16, DT_BF16, 4e-2},
 };
-enum { N_KINDS = sizeof kinds / sizeof *kinds, FIRST_PACKED = 4, N_TOKENS = 45, CUT = 29 };
+enum { N_KINDS = sizeof kinds / sizeof *kinds, FIRST_PACKED = 6, N_TOKENS = 45, CUT = 29 };
 
 static void tiny_open(gb *b, char path[64], const kind *k) {
     model_config c = gb_tiny(k->arch);

@@ -31,6 +31,22 @@ START_TEST(every_head_size_and_type_agrees_with_float64) {
 }
 END_TEST
 
+/* Caches of codes: each type with every kernel's head size, and with others of their own number
+ * of segments. */
+START_TEST(every_type_of_codes_agrees_with_float64) {
+    const uint32_t sizes[] = {64, 80, 96, 128, 256, 16, 48, 192};
+    uint32_t n = 0;
+    for (uint32_t size : sizes)
+        for (dtype code : {DT_INT8, DT_Q8_0, DT_FP8}) {
+            rig_model m = model_of(size, 1 + n % 2, 1 + n % 4, n % 3 ? CU_F16 : CU_BF16, CU_F16,
+                                   16u << n % 4, n % 5 ? 0 : 21);
+            m.code = code;
+            check_prefill(m, {{1, 0, 9}, {2, 60 + (int)n, 25}, {3, 7, 1}});
+            n++;
+        }
+}
+END_TEST
+
 START_TEST(every_group_agrees_with_float64) {
     for (uint32_t group : {1, 2, 3, 5, 7, 8, 16, 24})
         check_prefill(model_of(64, 1, group, CU_F16, CU_F16, 16),
@@ -57,8 +73,9 @@ END_TEST
 
 START_TEST(chunks_and_tiles_do_not_change_a_bit) {
     rig_model m = model_of(64, 1, 3, CU_BF16, CU_BF16, 16);
-    for (uint32_t window : {0u, 45u}) {
+    for (uint32_t window : {0u, 45u, 46u}) {
         m.window = window;
+        if (window == 46) m.code = DT_FP8, m.kv = CU_F16;
         rig whole(m, {{1, 0, 100}});
         std::vector<uint16_t> a = whole.prefill();
         whole.out.put(std::vector<uint16_t>(whole.out_elements() + 8, RIG_UNTOUCHED));
@@ -98,6 +115,7 @@ START_TEST(what_the_kernels_cannot_do_is_refused) {
 END_TEST
 
 CHECK_MAIN("attn_prefill", every_head_size_and_type_agrees_with_float64,
-           every_group_agrees_with_float64, tiles_agree_with_float64,
-           windows_agree_with_float64, chunks_and_tiles_do_not_change_a_bit,
-           decode_agrees_with_prefill, what_the_kernels_cannot_do_is_refused)
+           every_type_of_codes_agrees_with_float64, every_group_agrees_with_float64,
+           tiles_agree_with_float64, windows_agree_with_float64,
+           chunks_and_tiles_do_not_change_a_bit, decode_agrees_with_prefill,
+           what_the_kernels_cannot_do_is_refused)
