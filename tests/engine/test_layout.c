@@ -101,7 +101,7 @@ START_TEST(the_plan_of_small_models_is_what_opening_allocates) {
         o.n_threads = 1 + i % 6;
         o.activations = i % 2 ? ACTIVATION_F32 : ACTIVATION_INT8;
         assert_plan_is_ledger(path, &o);
-        o.unfused = true;
+        o.unfused = !kv_type_get(o.kv_k)->word_bytes && !kv_type_get(o.kv_v)->word_bytes;
         assert_plan_is_ledger(path, &o);
         o.unfused = false;
         o.keep_logits = true;
