@@ -63,8 +63,8 @@ def test_the_guide_names_what_exists(daemon):
     options = set(re.findall(r"^#(\w+) =", vramd("serve", "--print-sample").stdout, re.M))
     for name in re.findall(r"`([a-z]+(?:_[a-z]+)+)(?: = [^`]*)?`", text):
         assert name in options or name.startswith("vramd_") or name.endswith("_error"), name
-    for flag in re.findall(r"vramd \w+[^|\n`]*?(--[a-z-]+)", text):
-        assert flag in vramd("serve", "--help").stdout, flag
+    for command, flag in re.findall(r"vramd (plan|serve|top|eval|generate|bench)\b[^|\n`]*?(--[a-z-]+)", text):
+        assert flag in vramd(command, "--help").stdout, (command, flag)
 
 
 def test_requests_in_the_guide_send_the_key_that_it_asks_for():
