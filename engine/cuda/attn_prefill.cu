@@ -108,7 +108,6 @@ template <class E, int HD, int MT, class C>
 CU_DEVICE void prefill_run(const attn_args &a, const prefill_block &b, E *q) {
     using tiles = typename C::tiles;
     constexpr int NK = C::NK;
-    constexpr bool CODES = tiles::EXPANDED != 0;
     unsigned char *ring = (unsigned char *)(q + C::Q);
     int lane = (int)threadIdx.x & 31, p0 = ((int)threadIdx.x >> 5) * 16;
     const int32_t *table = a.blocks + (size_t)b.entry * a.table_stride;
@@ -145,7 +144,7 @@ CU_DEVICE void prefill_run(const attn_args &a, const prefill_block &b, E *q) {
         __syncthreads(); /* the tile is here, and nobody is at the one before */
         if (tile < last) issue(tile + 1);
         E *k = (E *)(ring + (tile & 1) * tiles::STAGE);
-        if constexpr (CODES) {
+        if constexpr (tiles::EXPANDED != 0) {
             const unsigned char *stage = (const unsigned char *)k;
             k = (E *)(ring + 2 * tiles::STAGE);
             tiles::template expand<PREFILL_THREADS>(pages, stage, k, tile * NK, block_lo,
