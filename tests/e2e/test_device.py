@@ -144,7 +144,8 @@ def test_one_operation_can_be_measured_alone(tmp_path):
     r = bench_cuda("--only", "gate_up:32", "--json", str(tmp_path / "one.json"))
     assert operations(r.stdout) == [("gate_up", "BF16", "32"), ("gate_up", "Q4_0", "32")]
     assert [row["rows"] for row in json.loads((tmp_path / "one.json").read_text())["rows"]] == [32, 32]
-    assert operations(bench_cuda("--only", "attn_decode:3").stdout) == [("attn_decode", "BF16", "3")]
+    types = [("attn_decode", t, "3") for t in ("BF16", "INT8", "FP8")]
+    assert operations(bench_cuda("--only", "attn_decode:3").stdout) == types
     for wrong in ("gate_up", "gate_up:", "gate_up:0", "gate_up:2x"):
         assert bench_cuda("--only", wrong).returncode == 2
     assert bench_cuda(CUSHIM_DEVICES="0").returncode == 3
