@@ -150,7 +150,7 @@ static void do_store(kv_tier *t, job *j) {
     j->result = kv_dir_write(&t->dir, j->file, &id, (uint64_t)time(NULL), &j->error);
 }
 
-/* The oldest load that nobody works at. */
+/* The oldest load that no thread works at. */
 static job *next_load(kv_tier *t) {
     job *best = NULL;
     for (uint32_t i = 0; i < LOADS; i++) {
@@ -376,16 +376,23 @@ static void switch_on_again(kv_tier *t) {
     log_info("kv_disk: on again");
 }
 
-static bool import_blocks(kv_tier *t, const job *j, const sched_chunk *c) {
+/* The blocks of a chunk out of a job's file into the cache, or the other way; of a load those from
+ * first on. groups: in the file. */
+static bool move_blocks(kv_tier *t, const job *j, uint32_t groups, const sched_chunk *c,
+                        bool in) {
     const uint32_t bpc = t->m->sched_conf.chunk_blocks;
+    engine *eng = t->m->engine;
     err e;
     for (uint32_t g = 0; g < t->shape.n_groups; g++) {
         const uint64_t bytes = t->m->sched_conf.group[g].block_bytes;
         if (!(c->groups >> g & 1)) continue;
-        const unsigned char *from = j->file + kv_file_group_at(&t->shape, j->groups, g);
-        for (uint32_t i = c->first[g]; i < bpc; i++)
-            if (engine_kv_import(t->m->engine, g, c->block[g][i], from + i * bytes, &e) != OK)
-                return false;
+        unsigned char *at = j->file + kv_file_group_at(&t->shape, groups, g);
+        for (uint32_t i = in ? c->first[g] : 0; i < bpc; i++) {
+            const int32_t block = c->block[g][i];
+            const status s = in ? engine_kv_import(eng, g, block, at + i * bytes, &e)
+                                : engine_kv_export(eng, g, block, at + i * bytes, &e);
+            if (s != OK) return false;
+        }
     }
     return true;
 }
@@ -399,7 +406,8 @@ static bool end_loads(kv_tier *t) {
         bool ok = j->result == OK;
         if (!ok) note_error(t, j, "reading");
         if (j->result == ERR_IO) kv_dir_remove(&t->dir, c.hash); /* the index forgets it */
-        if (ok && sched_load_blocks(t->m->sched, &c)) ok = import_blocks(t, j, &c);
+        if (ok && sched_load_blocks(t->m->sched, &c))
+            ok = move_blocks(t, j, j->groups, &c, true);
         sched_load_done(t->m->sched, &c, ok);
         set_state(t, j, EMPTY);
         any = true;
@@ -431,26 +439,12 @@ static void end_store(kv_tier *t) {
     set_state(t, j, EMPTY);
 }
 
-static bool export_blocks(kv_tier *t, const job *j, const sched_chunk *c) {
-    const uint32_t bpc = t->m->sched_conf.chunk_blocks;
-    err e;
-    for (uint32_t g = 0; g < t->shape.n_groups; g++) {
-        const uint64_t bytes = t->m->sched_conf.group[g].block_bytes;
-        if (!(c->groups >> g & 1)) continue;
-        unsigned char *to = j->file + kv_file_group_at(&t->shape, c->groups, g);
-        for (uint32_t i = 0; i < bpc; i++)
-            if (engine_kv_export(t->m->engine, g, c->block[g][i], to + i * bytes, &e) != OK)
-                return false;
-    }
-    return true;
-}
-
 static void begin_store(kv_tier *t) {
     job *j = &t->store;
     sched_chunk c;
     if (state_of(t, j) != EMPTY || !sched_store_next(t->m->sched, &c)) return;
     take_chunk(j, &c, t->shape.tokens);
-    if (!export_blocks(t, j, &c)) {
+    if (!move_blocks(t, j, c.groups, &c, false)) {
         sched_store_done(t->m->sched, &j->c, 0);
         return;
     }
