@@ -74,6 +74,7 @@ static inline bool attn_args_valid(const cu_attn *a) {
            cu_attn_supports(f->head_dim, a->n_heads / f->n_kv_heads) &&
            (a->t == CU_F16 || a->t == CU_BF16) &&
            (a->kv.type == CU_F16 || a->kv.type == CU_BF16) && f->k.type == f->v.type &&
+           f->k_group_bytes == f->v_token_bytes &&
            (!cu_kv_coded(&a->kv) || (a->kv.type == CU_F16 && f->k.bits == 8 && bt >= 16 &&
                                      cu_attn_supports_codes(f->head_dim, f->k_segments))) &&
            bt >= 8 && !(bt & (bt - 1));
