@@ -218,7 +218,7 @@ static void wake_engine(void *arg) {
     pthread_mutex_unlock(&b->in_lock);
 }
 
-/* True: somebody may have rows now. */
+/* True: some sequence may have rows now. */
 static bool use_tier(bridge *b) {
     const bool loaded = b->m->tier && kv_tier_work(b->m->tier);
     if (b->m->tier) runner_deliver(b->runner);

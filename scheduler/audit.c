@@ -233,7 +233,7 @@ static uint32_t pins_of(const sched *s, uint32_t k, int32_t block) {
     return n;
 }
 
-/* Nobody's, and given to nobody. */
+/* Held by no sequence, and given to none. */
 static bool is_out(const blocks *kv, int32_t block) {
     return (uint32_t)block >= kv->limit && kv->ref[block] == 0;
 }

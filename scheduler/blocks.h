@@ -1,7 +1,7 @@
 /* KV blocks of one group as integers: who holds how many references, which are free, which of
  * those still have content that the prefix cache can give out again, and which are fenced
  * (freed while an uncommitted step may still touch them). Only blocks below a limit, which can
- * change, are given out: those above it are out, or leaving while somebody holds them. Owns
+ * change, are given out: those above it are out, or leaving while a sequence holds them. Owns
  * nothing: arrays come from the scheduler's region. Engine thread. */
 #ifndef VRAMD_SCHEDULER_BLOCKS_H
 #define VRAMD_SCHEDULER_BLOCKS_H
@@ -19,12 +19,12 @@ typedef struct blocks {
     uint32_t n_cached;  /* of the free ones */
     uint32_t limit;     /* blocks from here on are not given out; <= n */
     uint32_t peak;      /* most that were not free at once, since init */
-    uint32_t n_leaving; /* from limit on: held by somebody ... */
-    uint32_t n_out;     /* ... and by nobody */
+    uint32_t n_leaving; /* from limit on: held by a sequence ... */
+    uint32_t n_out;     /* ... and by none */
     uint32_t *ref;      /* [n] */
     uint32_t *prev;     /* [n + 3] */
     uint32_t *next;     /* [n + 3] */
-    uint64_t *busy;     /* [n] newest step that may touch it for somebody who has dropped it */
+    uint64_t *busy;     /* [n] newest step that may touch it for a sequence that has dropped it */
     uint8_t *flags;     /* [n] BLOCK_ */
 } blocks;
 
@@ -60,7 +60,7 @@ void blocks_audit(const blocks *, uint64_t holders);
 static inline uint32_t blocks_fenced(const blocks *b) {
     return b->n_fenced[0] + b->n_fenced[1];
 }
-/* Blocks that somebody holds. */
+/* Blocks that a sequence holds. */
 static inline uint32_t blocks_used(const blocks *b) {
     return b->n - b->n_out - b->n_free - blocks_fenced(b);
 }

@@ -13,7 +13,7 @@
  * are wrong, a sequence still advances by a token.
  *
  * Loads. A sequence whose beginning is in the tier takes its place and its blocks like any other,
- * and gets no rows until they are filled. Nobody waits for it but juniors that need its blocks or
+ * and gets no rows until they are filled. No sequence waits for it but juniors that need its blocks or
  * its slot.
  *
  * Progress. The most senior never waits for longer than the fences of two steps: whatever it

@@ -95,7 +95,7 @@ static bool pinned(const sched *s, const sched_step_copy *copy, uint32_t k, int3
     return false;
 }
 
-/* Moves of the step in planning. The new place of a block stands in its link, which nobody else
+/* Moves of the step in planning. The new place of a block stands in its link, which no other code
  * uses while it is in no list, until its last holder has the new one. */
 typedef struct mover {
     sched *s;

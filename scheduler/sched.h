@@ -304,10 +304,10 @@ bool sched_tier_add(sched *, const uint64_t hash[2], const uint64_t parent[2], u
 void sched_tier_switch(sched *, bool on);
 /* The next chunk to read. False: none. */
 bool sched_load_next(sched *, sched_chunk *out);
-/* Sets block. False: nobody wants it any more. */
+/* Sets block. False: no sequence needs it any more. */
 bool sched_load_blocks(const sched *, sched_chunk *);
-/* Its blocks are filled; or not, then the chunk is not in the tier any more. Whether somebody
- * wants it or not. */
+/* Its blocks are filled; or not, then the chunk is not in the tier any more. Whether a
+ * sequence needs it or not. */
 void sched_load_done(sched *, const sched_chunk *, bool filled);
 /* The next chunk to write. False: none. */
 bool sched_store_next(sched *, sched_chunk *out);

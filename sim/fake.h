@@ -28,7 +28,7 @@ void fake_submit(fake_engine *, const sched *, const sched_step *);
 const sched_step *fake_collect(fake_engine *, const sched *, sched_step_tokens *tokens);
 uint32_t fake_in_flight(const fake_engine *);
 
-/* The cells of a block, fake_block_bytes of them, out and in; in NULL: what nobody may read. */
+/* The cells of a block, fake_block_bytes of them, out and in; in NULL: what no sequence may read. */
 size_t fake_block_bytes(const fake_engine *);
 void fake_export(const fake_engine *, uint32_t group, int32_t block, void *out);
 void fake_import(fake_engine *, uint32_t group, int32_t block, const void *in);

@@ -235,7 +235,7 @@ static void pass_values(cpu_engine *e, const cpu_op *c, const act *out, const un
     u->parts->close(e, c, out, u->t, u->h, thread, sum, acc);
 }
 
-/* Pass by pass, all threads together: nobody reads what another one still writes. */
+/* Pass by pass, all threads together: none reads what another one still writes. */
 void UNFUSED(cpu_engine *e, const cpu_op *c, const attn_parts *parts, const act *out,
              uint32_t thread) {
     const uint32_t n_kv = c->op->heads.n_kv_heads, n = e->step.n_tasks * n_kv;

@@ -54,7 +54,7 @@ static inline void *kv_rig_buffer(void) {
     return p;
 }
 
-/* The checksum of a header that somebody changed. */
+/* The checksum of a header that was changed. */
 static inline void kv_rig_reseal(unsigned char *header) {
     memset(header + 12, 0, 4);
     const uint32_t crc = crc32c(header, KV_FILE_HEADER);

@@ -1,5 +1,5 @@
 /* module: daemon */
-/* Files of the disk tier that nobody vouches for: the bytes themselves, or a good file with some
+/* Files of the disk tier from an unknown source: the bytes themselves, or a good file with some
  * words overwritten, and its header's checksum made right again. Whatever is taken has the tokens,
  * the parent and the payload that were wanted. One thread. */
 #include "tests/daemon/kv_rig.h"

@@ -120,7 +120,7 @@ START_TEST(random_streams_with_a_tier_below_memory_keep_every_promise) {
         ck_assert_uint_gt(sum.n_loads, STREAMS / 50);
         ck_assert_uint_gt(sum.n_loaded, STREAMS / 200); /* whole beginnings */
         ck_assert_uint_gt(sum.n_failed_loads, STREAMS / 2000);
-        ck_assert_uint_gt(sum.n_late_loads, STREAMS / 2000); /* nobody wanted them any more */
+        ck_assert_uint_gt(sum.n_late_loads, STREAMS / 2000); /* no longer needed */
     }
 }
 END_TEST
