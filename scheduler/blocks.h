@@ -24,8 +24,8 @@ typedef struct blocks {
     uint32_t *ref;      /* [n] */
     uint32_t *prev;     /* [n + 3] */
     uint32_t *next;     /* [n + 3] */
-    uint64_t *busy;     /* [n] newest step that may touch it for a sequence that has dropped it */
-    uint8_t *flags;     /* [n] BLOCK_ */
+    uint64_t *busy; /* [n] newest step that may touch it for a sequence that has dropped it */
+    uint8_t *flags; /* [n] BLOCK_ */
 } blocks;
 
 enum { BLOCKS_SENTINELS = 3, BLOCK_CACHED = 1, BLOCK_FENCED = 2 };
