@@ -1,7 +1,7 @@
 /* Append to caches of codes: the bytes that kv_encode makes, q as attention needs it, nothing else
  * written; and the way back. */
 #include "engine/cuda/kv_codes.cuh"
-#include "tests/cuda/rig.h"
+#include "tests/cuda/rope_rig.h"
 
 enum { BLOCK_TOKENS = 16, TABLE = 8, N_BLOCKS = 4 };
 
@@ -12,17 +12,11 @@ struct codes_case {
     rope_pairing pairing;
 };
 
-/* float32's own rotation of a head by angles pos * f: what the kernel starts from. */
+/* The rotated head as float32: what the kernel starts from. */
 static std::vector<float> rotated(const codes_case &c, const std::vector<double> &f,
                                   const float *v, int32_t pos) {
-    std::vector<float> out(v, v + c.hd);
-    for (uint32_t i = 0; i < c.n_dims / 2; i++) {
-        const bool halves = c.pairing == ROPE_HALVES;
-        const uint32_t p = halves ? i : 2 * i, q = halves ? i + c.n_dims / 2 : 2 * i + 1;
-        const double co = cos(pos * f[i]), si = sin(pos * f[i]);
-        out[p] = (float)(v[p] * co - v[q] * si), out[q] = (float)(v[p] * si + v[q] * co);
-    }
-    return out;
+    const std::vector<double> x = rope_rotated({c.hd, c.n_dims, c.pairing, 1}, f, v, pos);
+    return std::vector<float>(x.begin(), x.end());
 }
 
 /* Codes and words of a token's K or V in a part against those of x; off by one code where exact
@@ -68,17 +62,12 @@ static void check_append(const codes_case &c, uint64_t seed) {
     table[0] = 3, table[1] = 1;
     rng r = {seed};
     const std::vector<uint16_t> qkv = all_to_16(c.t, r.normals((size_t)n_rows * ld));
-    std::vector<double> freqs(c.n_dims / 2);
-    std::vector<cu_freq> split(freqs.size() + 1);
-    for (size_t i = 0; i < freqs.size(); i++) {
-        freqs[i] = pow(1e4, -2.0 * (double)i / c.n_dims);
-        split[i].high = (float)freqs[i], split[i].low = (float)(freqs[i] - split[i].high);
-    }
+    const std::vector<double> freqs = rope_frequencies(c.n_dims, 1e4);
     device<int32_t> dpos(pos), dentry(entry), dtable(table);
     device<uint16_t> dqkv(qkv);
     const std::vector<uint8_t> empty(stride * N_BLOCKS, 0x5a);
     device<uint8_t> cache(empty);
-    device<cu_freq> dfreqs(split);
+    device<cu_freq> dfreqs(rope_split(freqs));
     cu_tables tables = {};
     tables.pos = dpos.p, tables.entry = dentry.p, tables.blocks[0] = dtable.p;
     tables.table_stride = TABLE;

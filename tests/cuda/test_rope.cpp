@@ -1,6 +1,6 @@
 /* Rotary embedding with the append to the cache, against double precision and the definition of
  * the cache's layout; copies of blocks. */
-#include "tests/cuda/rig.h"
+#include "tests/cuda/rope_rig.h"
 
 enum { BLOCK_TOKENS = 16, TABLE = 80000, ENTRIES = 3 };
 
@@ -11,26 +11,6 @@ struct rope_case {
     double theta;
     float mscale;
 };
-
-static std::vector<double> frequencies(const rope_case &c) {
-    std::vector<double> f(c.n_dims / 2);
-    for (uint32_t i = 0; i < f.size(); i++) f[i] = pow(c.theta, -2.0 * i / c.n_dims);
-    return f;
-}
-
-/* Head v of hd numbers, rotated in double precision. */
-static std::vector<double> rotated(const rope_case &c, const std::vector<double> &f,
-                                   const float *v, int32_t pos) {
-    std::vector<double> out(v, v + c.hd);
-    for (uint32_t i = 0; i < c.n_dims / 2; i++) {
-        const bool halves = c.pairing == ROPE_HALVES;
-        const uint32_t p = halves ? i : 2 * i, q = halves ? i + c.n_dims / 2 : 2 * i + 1;
-        const double co = cos(pos * f[i]) * c.mscale, si = sin(pos * f[i]) * c.mscale;
-        out[p] = v[p] * co - v[q] * si;
-        out[q] = v[p] * si + v[q] * co;
-    }
-    return out;
-}
 
 static void near(cu_type t, const uint16_t *got, const double *want, uint32_t n) {
     for (uint32_t d = 0; d < n; d++)
@@ -45,6 +25,7 @@ static kv_format format_of(cu_type type, uint32_t block_tokens, uint32_t n_kv, u
 }
 
 static void check_rope(const rope_case &c, uint64_t seed) {
+    const rope_shape shape = {c.hd, c.n_dims, c.pairing, c.mscale};
     /* Rows of three entries; one row is padding, one in a block that the table lacks. */
     const std::vector<int32_t> pos = {0, 1, 15, 16, -1, 131071, 1048575, 40},
                                entry = {0, 0, 0, 0, 0, 1, 2, 2};
@@ -58,15 +39,12 @@ static void check_rope(const rope_case &c, uint64_t seed) {
     table[2 * TABLE + 1048575 / BLOCK_TOKENS] = 5;
     rng r = {seed};
     const std::vector<uint16_t> qkv = all_to_16(c.t, r.normals((size_t)n_rows * ld));
-    const std::vector<double> f = frequencies(c);
-    std::vector<cu_freq> split(f.size());
-    for (size_t i = 0; i < f.size(); i++)
-        split[i].high = (float)f[i], split[i].low = (float)(f[i] - split[i].high);
+    const std::vector<double> f = rope_frequencies(c.n_dims, c.theta);
     device<int32_t> dpos(pos), dentry(entry), dtable(table);
     device<uint16_t> dqkv(qkv);
     const std::vector<uint8_t> empty(stride * n_blocks, 0x5a);
     device<uint8_t> cache(empty);
-    device<cu_freq> dfreqs(split);
+    device<cu_freq> dfreqs(rope_split(f));
     cu_tables tables = {};
     tables.pos = dpos.p, tables.entry = dentry.p, tables.blocks[1] = dtable.p;
     tables.table_stride = TABLE;
@@ -80,7 +58,8 @@ static void check_rope(const rope_case &c, uint64_t seed) {
     for (uint32_t i = 0; i < n_rows; i++) {
         const size_t row = (size_t)i * ld;
         for (uint32_t h = 0; h < c.n_heads && pos[i] >= 0; h++) {
-            const std::vector<double> want = rotated(c, f, &in[row + h * c.hd], pos[i]);
+            const std::vector<double> want =
+                rope_rotated(shape, f, &in[row + h * c.hd], pos[i]);
             near(c.t, &got[row + h * c.hd], want.data(), c.hd);
         }
         const size_t kept = pos[i] < 0 ? 0 : c.n_heads * c.hd; /* what must be as it was */
@@ -92,7 +71,8 @@ static void check_rope(const rope_case &c, uint64_t seed) {
                           ((size_t)h * 2 * BLOCK_TOKENS + pos[i] % BLOCK_TOKENS) * c.hd;
             uint16_t *v = k + (size_t)BLOCK_TOKENS * c.hd; /* of the same head */
             const float *kin = &in[row + (c.n_heads + h) * c.hd], *vin = kin + c.n_kv * c.hd;
-            const std::vector<double> want = rotated(c, f, kin, pos[i]), same(vin, vin + c.hd);
+            const std::vector<double> want = rope_rotated(shape, f, kin, pos[i]),
+                                      same(vin, vin + c.hd);
             near(c.kv, k, want.data(), c.hd);
             near(c.kv, v, same.data(), c.hd);
             memset(k, 0x5a, c.hd * 2);
@@ -121,10 +101,7 @@ END_TEST
 START_TEST(angles_of_far_positions_are_exact_to_the_last_place_of_f16) {
     rope_case c = {CU_F16, CU_F16, 1, 1, 64, 64, ROPE_ADJACENT, 1e4, 1};
     const uint32_t n_rows = 512, ld = 3 * 64;
-    const std::vector<double> f = frequencies(c);
-    std::vector<cu_freq> split(f.size());
-    for (size_t i = 0; i < f.size(); i++)
-        split[i].high = (float)f[i], split[i].low = (float)(f[i] - split[i].high);
+    const std::vector<double> f = rope_frequencies(c.n_dims, c.theta);
     rng r = {3};
     std::vector<int32_t> pos(n_rows), zero(n_rows, 0);
     for (int32_t &p : pos) p = (int32_t)r.below(1 << 20);
@@ -132,7 +109,7 @@ START_TEST(angles_of_far_positions_are_exact_to_the_last_place_of_f16) {
     for (size_t i = 0; i < qkv.size(); i += 2) qkv[i] = half_of_float(1);
     device<int32_t> dpos(pos), dentry(zero), dtable(std::vector<int32_t>(1 << 16, -1));
     device<uint16_t> dqkv(qkv);
-    device<cu_freq> dfreqs(split);
+    device<cu_freq> dfreqs(rope_split(f));
     cu_tables tables = {};
     tables.pos = dpos.p, tables.entry = dentry.p, tables.blocks[0] = dtable.p;
     tables.table_stride = 1 << 16;
