@@ -35,8 +35,13 @@ static status check_options(const program *p, const engine_options *o, err *e) {
         return err_field(e, "activation_dtype");
     }
     static const dtype kv[] = {DT_F16, DT_BF16, DT_F32, DT_INT8, DT_Q8_0, DT_FP8, DT_INT4};
-    const size_t unfused = 3; /* the first ones */
-    return kv_options_check(p, o, kv, o->unfused ? unfused : sizeof kv / sizeof *kv, "CPU", e);
+    s = kv_options_check(p, o, kv, sizeof kv / sizeof *kv, "CPU", e);
+    if (s != OK || !o->unfused) return s;
+    if (!kv_type_get(o->kv_k)->word_bytes && !kv_type_get(o->kv_v)->word_bytes) return OK;
+    err_set(e, ERR_UNSUPPORTED,
+            "attention = unfused computes with a KV cache of f16, bf16 or f32");
+    err_hint(e, "use one of these, or attention = fused");
+    return err_field(e, "attention");
 }
 
 static status check_weights(const program *p, err *e) {

@@ -324,6 +324,8 @@ START_TEST(options_out_of_range_are_named) {
     ck_assert(model_from_config(&m, &c, DT_F16, &e) == OK);
     rig_refuses(&backend_cpu, &m->program, &o, bad, sizeof bad / sizeof *bad);
     model_close(m);
+    o.unfused = true, o.kv_v = DT_INT8;
+    rig_unsupported(&backend_cpu, &c, DT_F16, &o, "attention", "f16, bf16 or f32");
 }
 END_TEST
 
