@@ -2,6 +2,7 @@
  * that changes bytes, with a whole daemon under each (front end, bridge, engine, tokenizer) but
  * for clients. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -97,7 +98,10 @@ static bool check_one(const options *o, const char *what) {
 
 /* ---- the matrix ---- */
 
-/* Words of options, as on a command line: with every type of the KV cache, and with f16 alone. */
+static char kv_dir[] = "/tmp/vramd-plan-ledger-XXXXXX";
+
+/* Words of options, as on a command line: with every type of the KV cache, and with f16 alone; @
+ * is kv_dir. */
 static const char *const with_types[] = {
     "",
     "--max-model-len=40",
@@ -117,6 +121,7 @@ static const char *const with_types[] = {
     "--no-prefix-caching",
     "--memory=60MiB",
     "--memory-max=300MiB",
+    "--kv-disk=@ --kv-disk-bytes=3000000",
 };
 static const char *const with_f16[] = {
     "--cache-type-k=bf16 --cache-type-v=f32 --block-size=8",
@@ -128,6 +133,8 @@ static const char *const with_f16[] = {
     "--max-connections=3",
     "--stream-credits=3",
     "--threads=1",
+    "--attention=unfused",
+    "--batching=static",
     "--activation-dtype=f32",
     "--cpu-isa=plain --max-num-batched-tokens=33",
 };
@@ -166,6 +173,7 @@ static uint32_t check_type(const char *path, const family *f, uint32_t type) {
         options o = base_options(path);
         o.kv_cache_dtype = type;
         read_words(&o, words);
+        if (strcmp(o.kv_disk, "@") == 0) snprintf(o.kv_disk, sizeof o.kv_disk, "%s", kv_dir);
         snprintf(what, sizeof what, "%s, kv_cache_dtype = " STR_FMT " %s", f->arch,
                  STR_ARG(word), words);
         n += check_one(&o, what);
@@ -190,9 +198,13 @@ static void check_family(const family *f) {
 START_TEST(the_ledger_holds_what_was_planned) {
     uint32_t n = 0;
     log_init(LOG_ERROR);
+    ck_assert_ptr_nonnull(mkdtemp(kv_dir));
     for (size_t i = 0; family_at(i); i++)
         if (!family_at(i)->refuse) check_family(family_at(i)), n++;
     ck_assert_uint_ge(n, 5);
+    char command[64];
+    snprintf(command, sizeof command, "rm -rf %s", kv_dir);
+    ck_assert_int_eq(system(command), 0);
 }
 END_TEST
 
