@@ -271,6 +271,7 @@ static void write_json(buf *b, port *p, const memory_sample *s) {
         buf_add(b, STR("{\"anonymous_bytes\":"));
         json_u64(b, s->process.anonymous_bytes);
         member(b, "file_bytes", s->process.file_bytes);
+        member(b, "heap_bytes", s->process.heap_bytes);
         buf_add(b, STR("},\"unaccounted_bytes\":"));
         json_i64(b, (int64_t)(s->process.anonymous_bytes - s->ledger_bytes));
     } else {

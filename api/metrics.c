@@ -323,6 +323,8 @@ static void write_memory(out *o, const app *a, const budget_view *b) {
     if (!s->known) return;
     gauge(o, "vramd_memory_anonymous_bytes", "Anonymous memory, as the kernel counts it.",
           (double)s->process.anonymous_bytes);
+    gauge(o, "vramd_memory_heap_bytes", "Part of it that malloc has given out.",
+          (double)s->process.heap_bytes);
     by_place(o, "vramd_memory_unaccounted_bytes",
              "Memory in use, as kernel and driver count it, less the ledger.", &l,
              (double[]){(double)s->process.anonymous_bytes - (double)s->ledger_bytes,
