@@ -179,6 +179,7 @@ static status on_submit(port *p, const gen_spec *s, gen **out, err *e) {
     b->waiting_tokens += s->n_prompt;
     *out = g;
     signal_gen(b, g, BRIDGE_SUBMIT, 0);
+    release_busy(b);
     return OK;
 }
 
@@ -283,7 +284,7 @@ static void end_gen(bridge *b, gen *g, const out_record *r, gen_event *ev) {
     g->state = STATE_FREE;
     g->next_free = b->free;
     b->free = g;
-    b->n_live--;
+    if (--b->n_live == 0) release_rest(b);
 }
 
 /* Delivers the tokens of one step from r[0] on, and the end that may follow. Returns how many
@@ -344,12 +345,14 @@ static void tell_loaded(bridge *b) {
         atomic_store(&b->load_state, READY);
     }
     b->loaded(b->arg, b->load_status, &b->load_error);
+    release_rest(b);
 }
 
 static void on_async(uv_async_t *a) {
     bridge *b = a->data;
     tell_loaded(b);
     resize_collect(b);
+    release_collect(b);
     for (;;) {
         pthread_mutex_lock(&b->out_lock);
         uint32_t n = b->n_out;
@@ -412,7 +415,7 @@ static const port_ops ops = {.submit = on_submit,
                              .not_ready = bridge_not_ready,
                              .offload = on_offload,
                              .device_memory = bridge_device_memory,
-                             .resize = resize_want,
+                             .resize = release_resize,
                              .plan = on_plan};
 
 /* ---- life ---- */
@@ -495,6 +498,7 @@ status bridge_open(bridge **out, uv_loop_t *loop, machine *m, void (*flushed)(vo
     uv_async_init(loop, &b->async, on_async);
     b->async.data = b;
     resize_open(b);
+    release_open(b);
     *out = b;
     return OK;
 }
@@ -516,6 +520,10 @@ port *bridge_port(bridge *b) {
     return &b->port;
 }
 
+status bridge_watch(bridge *b, const pressure *source, err *e) {
+    return release_watch(b, source, e);
+}
+
 void bridge_drain(bridge *b) {
     b->draining = true;
 }
@@ -532,6 +540,7 @@ void bridge_stop(bridge *b) {
     CHECK(b->n_live == 0);
     uv_close((uv_handle_t *)&b->async, NULL);
     resize_close(b);
+    release_close(b);
 }
 
 void bridge_free(bridge *b) {

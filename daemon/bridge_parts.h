@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 
 #include "daemon/bridge.h"
+#include "daemon/bridge_release.h"
 #include "daemon/bridge_resize.h"
 #include "daemon/grammar_memory.h"
 
@@ -91,6 +92,7 @@ struct bridge {
     uint32_t n_complete;
     grammar_memory grammar;
     resizing resize;
+    releasing release;
 
     /* Loop thread. */
     gen *free, *all;
