@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from harness import BINARY, ROOT, SANITIZED, Daemon
-from soak_flat import (CONNECTIONS, KEEP, OPTIONS, PAGE, WARM_UP, at_rest, grew, growth, load, make_model, of_process, soak,
-                       types_here)
+from soak_flat import (CONNECTIONS, KEEP, OPTIONS, PAGE, WARM_UP, at_rest, grew, growth, load, make_model, of_process, options_of,
+                       soak, types_here)
 
 N = int(os.environ.get("SOAK_FLAT_N", 5_000 if SANITIZED else 100_000))
 
@@ -26,9 +26,9 @@ def binary():
     return str(build / "soak_load")
 
 
-def test_memory_is_flat_over_a_hundred_thousand_requests(model, binary):
-    """Of one type of KV cache. make soak-flat has as many of each."""
-    d = Daemon("--model", model, *OPTIONS, env=KEEP)
+def test_memory_is_flat_over_a_hundred_thousand_requests(model, binary, tmp_path):
+    """Of one type of KV cache, with a disk tier and a budget that moves. make soak-flat has as many of each."""
+    d = Daemon(*options_of(model, "f16", tmp_path / "kv"), env=KEEP)
     try:
         samples, most, counts = soak(d, binary, N)
         assert counts.pop("wrong") == 0 and counts["requests"] == N and all(counts.values()), counts
