@@ -71,10 +71,12 @@ $(BUILD)/oom.so: tests/e2e/oom.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) -std=c11 -O2 -g -Wall -Wextra -Werror -fPIC -shared -o $@ $< -ldl
 
-# The load of soak_flat.py: not a part of the daemon, and never with a sanitizer.
+# The loads of soak_flat.py and of the benchmarks: not parts of the daemon, and never with a sanitizer.
 $(BUILD)/soak_load: tests/e2e/soak_load.c
+$(BUILD)/load: bench/load.c
+$(BUILD)/soak_load $(BUILD)/load: bench/http_client.c bench/http_client.h
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -std=c11 -O2 -g -Wall -Wextra -Werror -o $@ $<
+	$(CC) $(CPPFLAGS) -std=c11 -O2 -g -Wall -Wextra -Werror -o $@ $(filter %.c,$^)
 
 test: ## all tests; T=name for one
 	BUILD=$(BUILD) tools/run-tests.sh $(T)
