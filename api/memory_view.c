@@ -265,6 +265,7 @@ static void write_json(buf *b, port *p, const memory_sample *s) {
     member(b, "target_bytes", st.budget.target_bytes);
     member(b, "smallest_budget_bytes", st.budget.smallest_bytes);
     member(b, "memory_max_bytes", st.budget.most_bytes);
+    buf_addf(b, ",\"resizing\":%s", st.budget.resizing ? "true" : "false");
     write_release(b, &st.budget);
     buf_add(b, STR(",\"process\":"));
     if (s->known) {
