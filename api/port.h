@@ -34,7 +34,9 @@ typedef enum gen_finish {
 
 typedef struct gen_usage {
     uint32_t n_prompt, n_output, n_cached, n_preemptions, peak_blocks;
+    uint32_t n_loaded; /* of n_cached, from disk */
     uint64_t kv_peak_bytes;
+    sched_cost cost;
     uint64_t queued_us, first_token_us, ended_us; /* since submit */
 } gen_usage;
 

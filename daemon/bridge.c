@@ -242,9 +242,11 @@ static void end_gen(bridge *b, gen *g, const out_record *r, gen_event *ev) {
     gen_usage u = {.n_prompt = g->spec.n_prompt,
                    .n_output = r->ev.n_output,
                    .n_cached = r->ev.n_cached,
+                   .n_loaded = r->ev.n_loaded,
                    .n_preemptions = r->ev.n_preemptions,
                    .peak_blocks = r->ev.peak_blocks,
-                   .kv_peak_bytes = r->ev.peak_bytes};
+                   .kv_peak_bytes = r->ev.peak_bytes,
+                   .cost = g->cost};
     if (g->admitted_us) count_run(b, seconds(g->admitted_us, r->now_us));
     leave_queue(b, g, r->now_us);
     u.queued_us = g->admitted_us - g->submit_us;

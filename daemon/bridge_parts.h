@@ -39,6 +39,7 @@ struct gen {
      * the limit itself, however far behind the loop is. */
     uint32_t unread; /* tokens handed over and not credited */
     bool paused;
+    sched_cost cost; /* the loop's from its ENDED record on */
     /* Loop thread. */
     struct gen *next_free;
     gen_state state;
