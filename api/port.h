@@ -159,6 +159,7 @@ typedef struct budget_view {
     uint64_t target_bytes;   /* the budget, or the one that it will be */
     uint64_t smallest_bytes; /* less is refused */
     uint64_t most_bytes;     /* more is refused */
+    bool resizing;           /* it is becoming so: pages come or go */
     uint64_t n_resizes;      /* changes that are in force */
     /* Less than full_bytes is used while the kernel reports memory pressure, or while idle: */
     uint64_t full_bytes;         /* the operator's budget */
