@@ -237,7 +237,8 @@ static void list_terms(const machine *m, terms *t) {
         terms_add(t, MEM_TOKENIZER, TERM_ASSUMED, (uint64_t)n_vocab * 64,
                   "vocabulary, 64 bytes a token");
     }
-    const uint32_t threads = OTHER_THREADS + m->opt.threads + kv_tier_threads(m);
+    const uint32_t threads =
+        OTHER_THREADS + m->opt.threads + kv_tier_threads(m) + (m->opt.step_log[0] != 0);
     terms_add(t, MEM_RUNTIME, TERM_CALIBRATED, RUNTIME_BYTES + threads * RUNTIME_PER_THREAD,
               "libraries, %u stacks (Debian 12)", threads);
     kv_tier_terms(m, t);

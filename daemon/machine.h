@@ -55,6 +55,7 @@ typedef struct machine {
     chat_templates chat;
     engine *engine;
     sched *sched;
+    struct step_log *log; /* NULL without step_log; the server's */
     struct kv_tier *tier; /* NULL without kv_disk, and until loaded */
     void *runner_mem;
     char name[256];    /* served name, the first of several */
