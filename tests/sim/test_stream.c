@@ -6,6 +6,8 @@
 
 enum { STREAMS = 20000, BYTES = 600 };
 
+static bool rows_once; /* of the streams of this test */
+
 /* What happened in all of them; state: of the generator. */
 static stream run_batched(sched_batching batching, bool crowded, bool aging, bool drafts,
                           bool resizes, bool tier, uint64_t state) {
@@ -16,6 +18,7 @@ static stream run_batched(sched_batching batching, bool crowded, bool aging, boo
         stream *m = calloc(1, sizeof *m);
         m->crowded = crowded;
         m->aging = aging;
+        m->rows_once = rows_once;
         m->drafts = drafts;
         m->tier = tier;
         m->batching = batching;
@@ -125,10 +128,25 @@ START_TEST(random_streams_with_a_tier_below_memory_keep_every_promise) {
 }
 END_TEST
 
+START_TEST(random_streams_in_windows_whose_rows_are_counted_once_keep_every_promise) {
+    rows_once = true;
+    for (int kind = 0; kind < 6; kind++) {
+        const bool crowded = kind & 1, resizes = kind & 2, tier = kind & 4;
+        stream sum = run_many(crowded, false, kind % 3 == 0, resizes, tier, 6);
+        ck_assert_uint_gt(sum.n_ended, STREAMS);
+        ck_assert_uint_gt(sum.n_preemptions, STREAMS / 50);
+        ck_assert_uint_gt(sum.n_found, STREAMS / 16);
+        if (resizes) ck_assert_uint_gt(sum.n_moves, STREAMS / 4);
+        if (tier) ck_assert_uint_gt(sum.n_loaded, STREAMS / 200);
+    }
+}
+END_TEST
+
 CHECK_MAIN("stream", random_streams_keep_every_promise,
            random_streams_in_tiny_windowed_pools_with_slow_readers_do_too,
            random_streams_under_another_policy_keep_every_promise,
            random_streams_of_runs_of_tokens_keep_every_promise,
            random_streams_in_pools_that_shrink_and_grow_keep_every_promise,
            random_streams_with_a_tier_below_memory_keep_every_promise,
+           random_streams_in_windows_whose_rows_are_counted_once_keep_every_promise,
            random_streams_in_batches_keep_every_promise)
