@@ -381,4 +381,5 @@ CHECK_MAIN("layout", the_plan_of_small_models_is_what_opening_allocates,
            the_cache_of_every_pair_of_types_is_planned_to_the_byte,
            the_plan_of_the_real_model_is_what_opening_allocates,
            weights_are_listed_by_group_and_kv_by_token, values_alive_together_share_no_bytes,
-           options_out_of_range_are_named, more_groups_than_have_tails_are_refused, a_type_without_kernels_is_named_with_its_tensor)
+           options_out_of_range_are_named, more_groups_than_have_tails_are_refused,
+           a_type_without_kernels_is_named_with_its_tensor)
