@@ -42,6 +42,8 @@ answer *answer_new(app *app, http_request *rq, const json_t *body, const writer 
         app_refuse(app, rq, &e);
         return NULL;
     }
+    const char *receipt = http_header(rq, "X-Vramd-Receipt");
+    if (receipt && strcmp(receipt, "1") == 0) a->p.receipt = true;
     a->app = app;
     a->rq = rq;
     a->writer = w;

@@ -306,11 +306,25 @@ static void write_memory(out *o, const app *a, const budget_view *b) {
           (double)b->target_bytes);
     counter(o, "vramd_memory_resizes_total", "Changes of the budget while serving.",
             (double)b->n_resizes);
+    gauge(o, "vramd_memory_full_budget_bytes",
+          "The budget without what pressure or idleness made it give back.",
+          (double)b->full_bytes);
+    gauge(o, "vramd_memory_pressure", "1 while less than that is used because of pressure.",
+          b->pressed);
+    counter(o, "vramd_memory_pressure_events_total", "Events of memory pressure.",
+            (double)b->n_pressure);
+    head(o, "vramd_memory_given_back_bytes_total", "counter",
+         "Bytes of KV cache given back to the system, by cause.");
+    sample(o, "vramd_memory_given_back_bytes_total", ",cause=\"pressure\"",
+           (double)b->pressure_bytes);
+    sample(o, "vramd_memory_given_back_bytes_total", ",cause=\"idle\"", (double)b->idle_bytes);
     gauge(o, "vramd_memory_requests_used_bytes", "Request memory in use, of class requests.",
           (double)pool_used(a->port->pool));
     if (!s->known) return;
     gauge(o, "vramd_memory_anonymous_bytes", "Anonymous memory, as the kernel counts it.",
           (double)s->process.anonymous_bytes);
+    gauge(o, "vramd_memory_heap_bytes", "Part of it that malloc has given out.",
+          (double)s->process.heap_bytes);
     by_place(o, "vramd_memory_unaccounted_bytes",
              "Memory in use, as kernel and driver count it, less the ledger.", &l,
              (double[]){(double)s->process.anonymous_bytes - (double)s->ledger_bytes,

@@ -34,7 +34,9 @@ typedef enum gen_finish {
 
 typedef struct gen_usage {
     uint32_t n_prompt, n_output, n_cached, n_preemptions, peak_blocks;
+    uint32_t n_loaded; /* of n_cached, from disk */
     uint64_t kv_peak_bytes;
+    sched_cost cost;
     uint64_t queued_us, first_token_us, ended_us; /* since submit */
 } gen_usage;
 
@@ -158,6 +160,13 @@ typedef struct budget_view {
     uint64_t smallest_bytes; /* less is refused */
     uint64_t most_bytes;     /* more is refused */
     uint64_t n_resizes;      /* changes that are in force */
+    /* Less than full_bytes is used while the kernel reports memory pressure, or while idle: */
+    uint64_t full_bytes;         /* the operator's budget */
+    const char *pressure_source; /* the file that is watched; NULL: none */
+    bool pressed, idle;
+    uint32_t idle_after_s; /* 0: never */
+    uint64_t n_pressure, pressure_bytes,
+        idle_bytes; /* events; bytes given back since the start */
 } budget_view;
 
 /* Called once on the loop thread, within 2 s of the call of resize: OK: it is in force. ERR_BUSY:

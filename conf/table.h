@@ -79,6 +79,13 @@
     X("memory", STR, memory_max, "", 0, 63, "",                                               \
       "how far the budget may grow while it serves: a size as of memory; default: memory, so " \
       "that it can only shrink and grow back", "", "")                                        \
+    X("memory", ENUM, memory_pressure, 0, 0, 0, "",                                           \
+      "psi: give cached KV blocks back while the kernel reports memory pressure, and take "   \
+      "them again slowly; the CPU engine alone", "off|psi", "")                               \
+    X("memory", U32, idle_release, 0, 0, 2592000, "s",                                        \
+      "give the KV cache back to the system but for one request of the longest length when no " \
+      "request has run for this long, until the next one comes; 0: never; the CPU engine alone", \
+      "", "")                                                                                 \
     X("memory", STR, host_memory, "auto", 0, 63, "",                                          \
       "budget for the memory of the host with backend = cuda; 'memory' is then that of the " \
       "device", "", "")                                                                     \

@@ -179,6 +179,7 @@ static status on_submit(port *p, const gen_spec *s, gen **out, err *e) {
     b->waiting_tokens += s->n_prompt;
     *out = g;
     signal_gen(b, g, BRIDGE_SUBMIT, 0);
+    release_busy(b);
     return OK;
 }
 
@@ -241,9 +242,11 @@ static void end_gen(bridge *b, gen *g, const out_record *r, gen_event *ev) {
     gen_usage u = {.n_prompt = g->spec.n_prompt,
                    .n_output = r->ev.n_output,
                    .n_cached = r->ev.n_cached,
+                   .n_loaded = r->ev.n_loaded,
                    .n_preemptions = r->ev.n_preemptions,
                    .peak_blocks = r->ev.peak_blocks,
-                   .kv_peak_bytes = r->ev.peak_bytes};
+                   .kv_peak_bytes = r->ev.peak_bytes,
+                   .cost = g->cost};
     if (g->admitted_us) count_run(b, seconds(g->admitted_us, r->now_us));
     leave_queue(b, g, r->now_us);
     u.queued_us = g->admitted_us - g->submit_us;
@@ -281,7 +284,7 @@ static void end_gen(bridge *b, gen *g, const out_record *r, gen_event *ev) {
     g->state = STATE_FREE;
     g->next_free = b->free;
     b->free = g;
-    b->n_live--;
+    if (--b->n_live == 0) release_rest(b);
 }
 
 /* Delivers the tokens of one step from r[0] on, and the end that may follow. Returns how many
@@ -342,12 +345,14 @@ static void tell_loaded(bridge *b) {
         atomic_store(&b->load_state, READY);
     }
     b->loaded(b->arg, b->load_status, &b->load_error);
+    release_rest(b);
 }
 
 static void on_async(uv_async_t *a) {
     bridge *b = a->data;
     tell_loaded(b);
     resize_collect(b);
+    release_collect(b);
     for (;;) {
         pthread_mutex_lock(&b->out_lock);
         uint32_t n = b->n_out;
@@ -410,7 +415,7 @@ static const port_ops ops = {.submit = on_submit,
                              .not_ready = bridge_not_ready,
                              .offload = on_offload,
                              .device_memory = bridge_device_memory,
-                             .resize = resize_want,
+                             .resize = release_resize,
                              .plan = on_plan};
 
 /* ---- life ---- */
@@ -493,6 +498,7 @@ status bridge_open(bridge **out, uv_loop_t *loop, machine *m, void (*flushed)(vo
     uv_async_init(loop, &b->async, on_async);
     b->async.data = b;
     resize_open(b);
+    release_open(b);
     *out = b;
     return OK;
 }
@@ -514,6 +520,10 @@ port *bridge_port(bridge *b) {
     return &b->port;
 }
 
+status bridge_watch(bridge *b, const pressure *source, err *e) {
+    return release_watch(b, source, e);
+}
+
 void bridge_drain(bridge *b) {
     b->draining = true;
 }
@@ -530,6 +540,7 @@ void bridge_stop(bridge *b) {
     CHECK(b->n_live == 0);
     uv_close((uv_handle_t *)&b->async, NULL);
     resize_close(b);
+    release_close(b);
 }
 
 void bridge_free(bridge *b) {

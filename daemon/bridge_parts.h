@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 
 #include "daemon/bridge.h"
+#include "daemon/bridge_release.h"
 #include "daemon/bridge_resize.h"
 #include "daemon/grammar_memory.h"
 
@@ -38,6 +39,7 @@ struct gen {
      * the limit itself, however far behind the loop is. */
     uint32_t unread; /* tokens handed over and not credited */
     bool paused;
+    sched_cost cost; /* the loop's from its ENDED record on */
     /* Loop thread. */
     struct gen *next_free;
     gen_state state;
@@ -90,6 +92,7 @@ struct bridge {
     uint32_t n_complete;
     grammar_memory grammar;
     resizing resize;
+    releasing release;
 
     /* Loop thread. */
     gen *free, *all;

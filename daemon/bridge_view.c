@@ -63,6 +63,7 @@ void bridge_stats(port *p, machine_stats *out) {
     out->count = s.count;
     view_kv(b->m, &s, &out->kv);
     resize_view(b, &out->budget);
+    release_view(b, &out->budget);
     view_disk(b, &s, &out->kv.disk);
 }
 

@@ -197,6 +197,7 @@ bool runner_step(runner *r) {
     }
     if (!ok) log_error("step %llu failed: %s", (unsigned long long)st->number, r->error.text);
     uint64_t now = clock_us();
+    sched_now(r->sched, now);
     sched_step_tokens tokens = ok ? take_runs(r, st, &res) : (sched_step_tokens){0};
     sched_commit(r->sched, st, ok ? &tokens : NULL);
 #ifndef NDEBUG

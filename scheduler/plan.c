@@ -413,6 +413,7 @@ static void plan_prompts(planner *p) {
 }
 
 const sched_step *sched_plan(sched *s, uint64_t now_us) {
+    sched_now(s, now_us);
     end_expired(s, now_us);
     if (s->n_planned - s->n_committed == s->depth) return NULL;
     if (s->resizing && !resize_advance(s)) return NULL;

@@ -232,7 +232,12 @@ static sched_reject check_fit(const sched *s, const sched_spec *spec) {
     return REJECT_NONE;
 }
 
+void sched_now(sched *s, uint64_t now_us) {
+    if (s->now_us < now_us) s->now_us = now_us;
+}
+
 sched_reject sched_submit(sched *s, const sched_spec *spec, uint64_t now_us, sched_id *out) {
+    sched_now(s, now_us);
     CHECK(spec->n_prompt >= 1 && spec->prompt);
     CHECK(spec->n_stop_ids <= SCHED_MAX_STOP_IDS);
     sched_reject why = check_fit(s, spec);

@@ -202,6 +202,7 @@ typedef struct sched_event {
     uint32_t n_preemptions, peak_blocks; /* PREEMPTED, ENDED; blocks of all groups */
     uint64_t peak_bytes;                 /* of those blocks, where the config knows */
     uint32_t first_pos, n_rows;          /* PREFILLED */
+    const sched_cost *cost; /* ENDED: borrowed until the next call that changes the scheduler */
 } sched_event;
 
 /* Blocks of one group. free: without content; cached: free, too, but with content that may be
@@ -233,6 +234,8 @@ size_t sched_bytes(const sched_config *);
 /* mem: sched_bytes bytes, 64-byte aligned, owned by the caller. CHECKs a valid config. */
 sched *sched_init(void *mem, const sched_config *);
 
+/* What follows happens now, for the cost of sequences alone: submit and plan say so themselves. */
+void sched_now(sched *, uint64_t now_us);
 sched_reject sched_submit(sched *, const sched_spec *, uint64_t now_us, sched_id *out);
 /* Idempotent; ENDED follows: at once, or with the commit of the newest step it is in, and no
  * TOKEN before it. Its blocks are free after that commit. finish: FINISH_CANCELLED, or

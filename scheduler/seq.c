@@ -22,6 +22,7 @@ static void push_ended(sched *s, sched_id id, const seq_record *r, uint32_t n_ou
     e->n_preemptions = r->n_preemptions;
     e->peak_blocks = r->peak_blocks;
     e->peak_bytes = r->peak_bytes;
+    e->cost = &r->cost;
 }
 
 /* Positions up to next_pos are there without having been computed. */
@@ -110,9 +111,11 @@ void seq_resume(sched *s, uint32_t slot, const start *st) {
     h->state = st->n_load > 0 ? SEQ_LOADING : SEQ_PREFILL;
     queue_run(s, slot);
     begin(s, slot, st);
-    const seq_record *r = &s->record[record_of(h->id)];
+    seq_record *r = &s->record[record_of(h->id)];
     const uint32_t there = max_u32(h->next_pos, st->n_load * s->cfg.block_tokens);
-    s->count.recomputed_tokens += r->n_lost - min_u32(r->n_lost, there);
+    const uint32_t again = r->n_lost - min_u32(r->n_lost, there);
+    s->count.recomputed_tokens += again;
+    r->cost.n_recomputed += again;
     if (r->load_failed && h->state == SEQ_PREFILL) count_loaded(s, h, 0);
 }
 
@@ -234,7 +237,9 @@ void seq_end_waiting(sched *s, uint32_t record, sched_finish why) {
 void seq_retire(sched *s, uint32_t slot) {
     seq_hot *h = &s->hot[slot];
     CHECK(h->state == SEQ_ENDED && h->inflight == 0 && h->n_blocks == 0);
-    push_ended(s, h->id, &s->record[record_of(h->id)], h->len - h->n_prompt);
+    seq_record *r = &s->record[record_of(h->id)];
+    r->cost.n_steps += h->len - h->n_prompt; /* see count_step in commit.c */
+    push_ended(s, h->id, r, h->len - h->n_prompt);
     record_free(s, record_of(h->id));
     h->state = SEQ_FREE;
     h->run.next = s->free_slot;

@@ -84,6 +84,8 @@ typedef struct seq_record {
     uint32_t leader, fork_head, fork_next; /* records: members wait for their leader's prompt */
     uint32_t n_preemptions, peak_blocks;
     uint64_t peak_bytes;
+    sched_cost cost;
+    uint64_t held_us; /* when byte_seconds was last brought up to date */
     sched_finish finish;
     int32_t stop_id;
 } seq_record;
@@ -104,6 +106,7 @@ typedef struct seq_load {
     prefix_hash hash; /* of the chunk before named; of none: the salt */
     uint32_t done, named, target;
     uint32_t n_found; /* blocks in front that need not be loaded */
+    uint64_t since_us;
 } seq_load;
 
 /* A chunk that was left behind and may be stored: its blocks of the chain group, as they were. */
@@ -190,6 +193,7 @@ struct sched {
     batch_state batch;
     uint64_t n_serials, n_shared; /* blocks published; blocks that starting sequences share */
     uint64_t waiting_tokens, n_submitted, n_admissions, n_planned, n_committed;
+    uint64_t now_us;
     sched_counters count;
     bool events_read;
     uint32_t n_ended;    /* slots in SEQ_ENDED */
