@@ -99,9 +99,16 @@ void plan_json(buf *b, const plan *p, const plan *host, const model_config *c, d
 /* ---- the live account ---- */
 
 void memory_sample_take(port *p, memory_sample *s) {
+    enum { TRIES = 4 };
     ledger_view v;
-    s->known = process_memory_read(&s->process);
     ledger_read(p->ledger, &v);
+    /* Of one moment: again if KV blocks came or went while the kernel counted. */
+    for (int i = 0; i < TRIES; i++) {
+        const uint64_t kv = v.cls[MEM_KV].ledger_bytes;
+        s->known = process_memory_read(&s->process);
+        ledger_read(p->ledger, &v);
+        if (kv == v.cls[MEM_KV].ledger_bytes) break;
+    }
     s->ledger_bytes = v.ledger_bytes;
     s->device_known = p->device_ledger && p->ops->device_memory(p, &s->device);
     if (s->device_known) {
@@ -266,6 +273,7 @@ static void write_json(buf *b, port *p, const memory_sample *s) {
     member(b, "target_bytes", st.budget.target_bytes);
     member(b, "smallest_budget_bytes", st.budget.smallest_bytes);
     member(b, "memory_max_bytes", st.budget.most_bytes);
+    buf_addf(b, ",\"resizing\":%s", st.budget.resizing ? "true" : "false");
     write_release(b, &st.budget);
     buf_add(b, STR(",\"process\":"));
     if (s->known) {

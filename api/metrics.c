@@ -376,6 +376,18 @@ static void write_keys(out *o, const keys *k) {
     }
 }
 
+/* From which rows of a step and the time to a first token are predicted. */
+static void write_cost(out *o, const step_cost *c) {
+    const char *name = "vramd_step_cost_seconds";
+    head(o, name, "gauge", "Learned time of a step, and of each thing in it.");
+    sample(o, name, ",per=\"step\"", c->step_s);
+    sample(o, name, ",per=\"row\"", c->row_s);
+    sample(o, name, ",per=\"position\"", c->position_s);
+    sample(o, name, ",per=\"logits\"", c->logits_s);
+    gauge(o, "vramd_step_cost_error_ratio",
+          "Mean error of predicted step times, relative to the prediction.", c->error);
+}
+
 void metrics_write(buf *b, const app *a, const machine_stats *s) {
     out o = {.b = b};
     set_model(&o, a->port->card.id);
@@ -386,6 +398,7 @@ void metrics_write(buf *b, const app *a, const machine_stats *s) {
     write_kv(&o, &s->kv);
     write_memory(&o, a, &s->budget);
     write_keys(&o, a->keys);
+    write_cost(&o, &s->cost);
     for (int i = 0; i < HIST_N; i++) {
         if (hists[i].own) write_histogram(&o, hists[i].own, (histogram_id)i, &s->hist[i]);
         if (hists[i].alias) write_histogram(&o, hists[i].alias, (histogram_id)i, &s->hist[i]);

@@ -82,6 +82,7 @@ typedef struct gen_spec { /* pointers are borrowed until the last event */
     double *pooled;
     int32_t priority;
     uint64_t tenant;     /* tenant_id of its key's; for the scheduler's policy */
+    uint32_t weight;     /* of the tenant; 0: 1 */
     str cache_salt;      /* cached blocks are shared among equal salts only */
     bool no_disk;        /* nothing of it goes to the disk tier */
     gen *fork_of;        /* submitted just before, with the same prompt: it is computed once */
@@ -159,6 +160,7 @@ typedef struct budget_view {
     uint64_t target_bytes;   /* the budget, or the one that it will be */
     uint64_t smallest_bytes; /* less is refused */
     uint64_t most_bytes;     /* more is refused */
+    bool resizing;           /* it is becoming so: pages come or go */
     uint64_t n_resizes;      /* changes that are in force */
     /* Less than full_bytes is used while the kernel reports memory pressure, or while idle: */
     uint64_t full_bytes;         /* the operator's budget */
@@ -173,6 +175,12 @@ typedef struct budget_view {
  * it is on its way. ERR_NO_MEMORY: the system had less; what there was is in force. */
 typedef void resize_done(void *arg, status, const err *);
 
+/* What the engine's steps are learned to take: seconds of a step, and of each row, position
+ * attended to and row of logits in it; error: mean, relative to the prediction. */
+typedef struct step_cost {
+    double step_s, row_s, position_s, logits_s, error;
+} step_cost;
+
 typedef struct machine_stats {
     uint32_t n_waiting, n_running, n_preempted;
     uint64_t waiting_tokens;
@@ -182,6 +190,7 @@ typedef struct machine_stats {
     kv_view kv;
     histogram hist[HIST_N];
     budget_view budget;
+    step_cost cost;
 } machine_stats;
 
 typedef struct port port;

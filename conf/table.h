@@ -115,6 +115,15 @@
       "which sequences run together: continuous admits at every step; static runs a batch to its end before the next; " \
       "dynamic, the same, waits for 20 ms to fill it (both for comparison)",                  \
       "continuous|dynamic|static", "")                                                        \
+    X("scheduler", ENUM, scheduler_policy, 0, 0, 0, "",                                       \
+      "who is admitted next, of equal priority: fair, a request of the key that was served least; fcfs, the oldest; " \
+      "priority, the oldest, where each priority counts as 30 s", "fair|fcfs|priority", "")    \
+    X("scheduler", U32, itl_slo_ms, 0, 0, 60000, "ms",                                        \
+      "longest time between two tokens of a stream: a step takes as many prompt tokens as fit in it; 0: no objective", \
+      "", "")                                                                                 \
+    X("scheduler", U32, ttft_slo_ms, 0, 0, 3600000, "ms",                                     \
+      "longest time to the first token: requests that are predicted to wait longer get 429; 0: no objective", \
+      "", "")                                                                                 \
     X("scheduler", U32, max_waiting, 256, 1, 1000000, "",                                     \
       "most requests in the queue; further ones get 429", "", "")                                          \
     X("scheduler", U64, max_waiting_tokens, 1048576, 1, 1099511627776, "tokens",              \

@@ -101,7 +101,8 @@ static status check_room(bridge *b, const gen_spec *s, err *e) {
                        "the request needs %llu bytes of KV cache, the budget holds %llu",
                        (unsigned long long)bytes, (unsigned long long)b->m->plan.kv_bytes);
     }
-    return check_queue(b, s, e);
+    status rc = check_queue(b, s, e);
+    return rc == OK ? bridge_check_ttft(b, s, e) : rc;
 }
 
 /* The sampler forbids end tokens before min_tokens: the model's and the request's. */
@@ -233,6 +234,10 @@ static gen_finish finish_of(sched_finish f) {
     }
 }
 
+static void count_cached(bridge *b, double part) {
+    b->mean_cached += 0.1 * (part - b->mean_cached);
+}
+
 static void count_run(bridge *b, double s) {
     b->mean_run_s += (b->mean_run_s > 0 ? 0.1 : 1) * (s - b->mean_run_s);
 }
@@ -318,6 +323,7 @@ static uint32_t deliver(bridge *b, const out_record *r, uint32_t n) {
     case EVENT_ADMITTED:
         g->state = STATE_RUNNING;
         g->n_cached = r->ev.n_cached;
+        count_cached(b, (double)g->n_cached / g->spec.n_prompt);
         leave_queue(b, g, r->now_us);
         return 1;
     case EVENT_LOADED: g->n_cached = r->ev.n_cached; return 1;

@@ -101,6 +101,7 @@ struct bridge {
     bool draining;
     machine_stats counts; /* what the loop counts: finished, rejected, histograms */
     double mean_run_s;    /* from admission to the end, of late; 0: unknown */
+    double mean_cached;   /* part of the prompts that the prefix cache had, of late */
 };
 
 static inline void histogram_add(histogram *h, histogram_id id, double v) {
@@ -111,6 +112,12 @@ static inline void histogram_add(histogram *h, histogram_id id, double v) {
 
 /* The engine thread: loads the model, then steps until told to quit. arg: the bridge. */
 void *bridge_engine_main(void *arg);
+
+/* Seconds until a request that comes now would get its first token; 0 before the cost of steps is
+ * known. */
+double bridge_forecast_ttft_s(bridge *, uint32_t n_prompt);
+/* ERR_BUSY: that is later than ttft_slo_ms. */
+status bridge_check_ttft(bridge *, const gen_spec *, err *);
 
 /* Of port_ops. */
 void bridge_stats(port *, machine_stats *);

@@ -33,7 +33,7 @@ class Pressure:
 
 def settled(d, seconds=10):
     end = time.monotonic() + seconds
-    while (m := d.memory())["target_bytes"] != m["budget_bytes"]:
+    while (m := d.memory())["resizing"]:
         assert time.monotonic() < end, m
         time.sleep(0.01)
     return check_account(d)
