@@ -133,6 +133,11 @@ static void drawn(wire *w, record *r) {
     }
 }
 
+/* A field that is added to these must be recorded, too: then its size here changes. */
+_Static_assert(sizeof(sched_group) == 24 && sizeof(sched_config) == 240 &&
+                   sizeof(sched_spec) == 160,
+               "every field of these is in the records");
+
 static void config(wire *w, record *r) {
     static const sched_policy *const policies[] = {&sched_fcfs, &sched_aging, &sched_fair};
     enum { N = sizeof policies / sizeof *policies };
@@ -145,7 +150,7 @@ static void config(wire *w, record *r) {
     for (uint32_t k = 0; k < c->n_groups && !w->bad; k++) {
         sched_group *g = &c->group[k];
         f32(w, &g->n_blocks), f32(w, &g->max_blocks), f32(w, &g->window);
-        f64(w, &g->block_bytes);
+        f64(w, &g->block_bytes), flag(w, &g->rows_once);
     }
     f32(w, &c->block_tokens), f32(w, &c->max_seqs), f32(w, &c->max_waiting);
     f64(w, &c->max_waiting_tokens);

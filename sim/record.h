@@ -44,18 +44,21 @@ typedef struct record_step {
 /* One call. Which fields mean something depends on the kind. */
 typedef struct record {
     record_kind kind;
-    bool yes; /* PAUSE, TIER_SWITCH, LOAD_DONE: the argument; RESIZE, TIER_ADD, LOAD_NEXT,
-                          STORE_NEXT, TIER_EVICT: the result; COMMIT: there are tokens */
-    bool has_parent;    /* TIER_ADD */
+    /* PAUSE, RECORD_TIER_SWITCH, RECORD_LOAD_DONE: the argument; RESIZE, RECORD_TIER_ADD,
+     * RECORD_LOAD_NEXT, RECORD_STORE_NEXT, RECORD_TIER_EVICT: the result; COMMIT: there are tokens. */
+    bool yes;
+    bool has_parent;    /* RECORD_TIER_ADD */
     uint32_t code;      /* SUBMIT: sched_reject; CANCEL: sched_finish */
     uint32_t policy;    /* CONFIG: 0 fcfs, 1 aging, 2 fair */
-    uint32_t groups;    /* TIER_ADD */
+    uint32_t groups;    /* RECORD_TIER_ADD */
     uint32_t n_entries; /* COMMIT: of drawn */
     uint64_t now_us;    /* SUBMIT, NOW, PLAN */
-    uint64_t value;     /* OBSERVE: us; TIER_ADD, STORE_DONE, TIER_EVICT: bytes; GAP: records */
-    sched_id id;        /* CANCEL, PAUSE; SUBMIT: as it was given out */
-    record_step step;   /* PLAN; OBSERVE, COMMIT: its number */
-    uint64_t hash[2], parent[2];         /* TIER_ADD */
+    /* OBSERVE: us; RECORD_TIER_ADD, RECORD_STORE_DONE, RECORD_TIER_EVICT: bytes; RECORD_GAP:
+     * records. */
+    uint64_t value;
+    sched_id id;                         /* CANCEL, PAUSE; SUBMIT: as it was given out */
+    record_step step;                    /* PLAN; OBSERVE, COMMIT: its number */
+    uint64_t hash[2], parent[2];         /* RECORD_TIER_ADD */
     uint32_t n_blocks[SCHED_MAX_GROUPS]; /* RESIZE */
     sched_spec spec;                     /* SUBMIT */
     sched_config config;                 /* CONFIG */
