@@ -35,7 +35,7 @@ all: $(BUILD)/vramd ## build build/vramd
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' Makefile engine/cuda/cuda.mk | sed -E 's/:.*## /\t/' | expand -t 16
 
-VRAMD_OBJ := $(filter-out $(BUILD)/obj/sim/fake.o $(BUILD)/obj/sim/sim.o,$(OBJ)) # those are for tests
+VRAMD_OBJ := $(filter-out $(BUILD)/obj/sim/fake.o $(BUILD)/obj/sim/sim.o,$(OBJ)) # those two are for tests
 $(BUILD)/vramd: $(VRAMD_OBJ) | layers pure
 	$(CC) $(LDFLAGS) -o $@ $(VRAMD_OBJ) $(LDLIBS)
 

@@ -14,6 +14,8 @@ enum { MAX_LOADS = 64 };
 typedef struct live {
     sched_id id;
     int32_t *prompt;
+    uint32_t n_prompt;
+    uint64_t salt;
 } live;
 
 typedef struct replay {
@@ -94,10 +96,20 @@ static void take_events(replay *p) {
         if (e->kind == EVENT_ENDED) forget(p, e->id);
 }
 
+/* The leader of a fork has the same prompt, or has ended. */
+static bool is_fork(const replay *p, const sched_spec *spec) {
+    for (uint32_t i = 0; i < p->n_live && spec->fork_of; i++)
+        if (p->live[i].id == spec->fork_of)
+            return p->live[i].n_prompt == spec->n_prompt &&
+                   (p->live[i].salt ^ spec->salt) << 1 == 0;
+    return true;
+}
+
 static status submit(replay *p, const record *r, err *e) {
     sched_spec spec = r->spec;
     sched_id id = 0;
     const size_t bytes = spec.n_prompt * sizeof *spec.prompt;
+    if (!is_fork(p, &spec)) return malformed(p, "a fork of another prompt", e);
     int32_t *prompt = malloc(bytes);
     if (!prompt) return err_set(e, ERR_NO_MEMORY, "no memory for a prompt");
     memcpy(prompt, spec.prompt, bytes);
@@ -111,7 +123,7 @@ static status submit(replay *p, const record *r, err *e) {
     }
     p->out->n_requests++;
     if (p->n_live == p->max_live) return malformed(p, "too many requests", e);
-    p->live[p->n_live++] = (live){id, prompt};
+    p->live[p->n_live++] = (live){id, prompt, spec.n_prompt, spec.salt};
     return OK;
 }
 
