@@ -37,6 +37,7 @@ typedef struct gen_usage {
     uint32_t n_loaded; /* of n_cached, from disk */
     uint64_t kv_peak_bytes;
     sched_cost cost;
+    const sched_miss *miss;                       /* with explain; else NULL */
     uint64_t queued_us, first_token_us, ended_us; /* since submit */
 } gen_usage;
 
@@ -83,6 +84,9 @@ typedef struct gen_spec { /* pointers are borrowed until the last event */
     int32_t priority;
     uint64_t tenant;     /* tenant_id of its key's; for the scheduler's policy */
     str cache_salt;      /* cached blocks are shared among equal salts only */
+    str base_salt;       /* that of its tenant's requests which name none of their own */
+    const char *request; /* its name; at most SCHED_REQUEST_BYTES - 1 bytes are kept */
+    bool explain;        /* its usage says why its prefix was not found */
     bool no_disk;        /* nothing of it goes to the disk tier */
     gen *fork_of;        /* submitted just before, with the same prompt: it is computed once */
     uint64_t timeout_us; /* 0: none */

@@ -144,6 +144,13 @@ static void remember(runner_job *job, int32_t token) {
     if (g->spec.think) think_take(g->spec.think, &g->think, g->tok, token);
 }
 
+static uint64_t salt_of(const bridge *b, str salt) {
+    uint64_t h[2] = {0, 0};
+    if (salt.len > 0)
+        siphash_bytes(b->m->sched_conf.hash_key, salt.ptr, salt.len, SIPHASH_2_4, h);
+    return h[0];
+}
+
 static status on_submit(port *p, const gen_spec *s, gen **out, err *e) {
     bridge *b = (bridge *)p;
     if (check_room(b, s, e) != OK) return refuse(b, e);
@@ -151,13 +158,10 @@ static status on_submit(port *p, const gen_spec *s, gen **out, err *e) {
     gen *g = b->free;
     b->free = g->next_free;
     b->n_live++;
-    uint64_t salt[2] = {0, 0};
-    if (s->cache_salt.len > 0)
-        siphash_bytes(b->m->sched_conf.hash_key, s->cache_salt.ptr, s->cache_salt.len,
-                      SIPHASH_2_4, salt);
     pthread_mutex_lock(&b->in_lock);
     *g = (gen){.spec = *s,
-               .salt = salt[0],
+               .salt = salt_of(b, s->cache_salt),
+               .base_salt = salt_of(b, s->base_salt),
                .leader_number = s->fork_of ? s->fork_of->number : 0,
                .job = {.sampling = s->sampling,
                        .n_score = (int8_t)s->sampling.n_logprobs,
@@ -245,7 +249,8 @@ static void end_gen(bridge *b, gen *g, const out_record *r, gen_event *ev) {
                    .n_preemptions = r->ev.n_preemptions,
                    .peak_blocks = r->ev.peak_blocks,
                    .kv_peak_bytes = r->ev.peak_bytes,
-                   .cost = g->cost};
+                   .cost = g->cost,
+                   .miss = g->spec.explain ? &g->miss : NULL};
     if (g->admitted_us) count_run(b, seconds(g->admitted_us, r->now_us));
     leave_queue(b, g, r->now_us);
     u.queued_us = g->admitted_us - g->submit_us;

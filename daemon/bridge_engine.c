@@ -65,6 +65,8 @@ static void on_event(void *arg, const runner_event *e) {
         }
         return;
     }
+    if (g->spec.explain && (e->event->kind == EVENT_ADMITTED || e->event->kind == EVENT_LOADED))
+        sched_explain(b->m->sched, e->event->id, &g->miss);
     if (e->event->cost) g->cost = *e->event->cost;
     if (e->event->kind != EVENT_TOKEN) push(b, &r);
     /* Only an event of tokens has some; ENDED may be the last word of g. */
@@ -102,6 +104,8 @@ static sched_id do_submit(bridge *b, gen *g) {
                     .tenant = s->tenant,
                     .deadline_us = s->timeout_us ? g->submit_us + s->timeout_us : 0,
                     .salt = g->salt,
+                    .base_salt = g->base_salt,
+                    .request = s->request,
                     .no_tier = s->no_disk,
                     .fork_of = id_of_leader(b, g),
                     .user = (uintptr_t)g};

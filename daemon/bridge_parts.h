@@ -26,7 +26,7 @@ struct gen {
     mask_cache *masks;    /* with spec.grammar; engine thread */
     int32_t end_tokens[MAX_END_TOKENS];
     gen_spec spec;
-    uint64_t salt, leader_number;
+    uint64_t salt, base_salt, leader_number;
     /* Under the inbox's mutex: a leader may have ended, and its place be another's. */
     sched_id id;
     uint64_t number;
@@ -38,7 +38,8 @@ struct gen {
      * the limit itself, however far behind the loop is. */
     uint32_t unread; /* tokens handed over and not credited */
     bool paused;
-    sched_cost cost; /* the loop's from its ENDED record on */
+    sched_cost cost; /* this and miss: the loop's from its ENDED record on */
+    sched_miss miss; /* with spec.explain */
     /* Loop thread. */
     struct gen *next_free;
     gen_state state;

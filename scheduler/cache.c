@@ -61,6 +61,7 @@ uint32_t cache_probe(sched *s, sched_id id, uint64_t salt, const int32_t *tokens
         s->probe.n_hashed = 0;
     }
     uint32_t found = walk_chain(s, salt, tokens, n / s->cfg.block_tokens);
+    s->probe.n_chain = found;
     for (bool again = true; again;) {
         uint32_t before = found;
         for (uint32_t k = 0; k < s->n_groups; k++) {

@@ -84,11 +84,12 @@ typedef struct sched_config {
     /* Chunks that a tier below memory may have; 0: there is none. With prefix_cache, and a group
      * without a window: its blocks confirm what is found. */
     uint32_t tier_chunks;
-    uint64_t tier_bytes;   /* and their bytes */
-    uint32_t store_tokens; /* a sequence's tokens that the tier lacks, to be worth storing */
-    uint32_t chunk_blocks; /* of a chunk, 1 to SCHED_MAX_CHUNK_BLOCKS */
-    uint64_t hash_key[2];  /* of the prefix cache; secret where clients are not trusted */
-    uint32_t n_end_tokens; /* end-of-generation ids of the model, borrowed */
+    uint64_t tier_bytes;    /* and their bytes */
+    uint32_t store_tokens;  /* a sequence's tokens that the tier lacks, to be worth storing */
+    uint32_t chunk_blocks;  /* of a chunk, 1 to SCHED_MAX_CHUNK_BLOCKS */
+    uint64_t hash_key[2];   /* of the prefix cache; secret where clients are not trusted */
+    uint32_t recent_tokens; /* of texts of late, for sched_explain; 0: none */
+    uint32_t n_end_tokens;  /* end-of-generation ids of the model, borrowed */
     const int32_t *end_tokens;
 } sched_config;
 
@@ -110,9 +111,11 @@ typedef struct sched_spec {
     uint64_t tenant;      /* whose request it is, for policies; 0: unknown */
     uint64_t deadline_us; /* 0: none */
     uint64_t user;        /* handed back in events and steps */
-    uint64_t salt;    /* blocks are shared only among equal salts; the high bit is ignored */
-    bool no_tier;     /* nothing of it goes to the tier, or comes from there */
-    sched_id fork_of; /* leader with the same prompt and salt; 0, or a stale id: none */
+    uint64_t salt;       /* blocks are shared only among equal salts; the high bit is ignored */
+    uint64_t base_salt;  /* that of its tenant's requests which name none of their own */
+    const char *request; /* its name in sched_miss, borrowed until the sequence ends; or NULL */
+    bool no_tier;        /* nothing of it goes to the tier, or comes from there */
+    sched_id fork_of;    /* leader with the same prompt and salt; 0, or a stale id: none */
 } sched_spec;
 
 typedef enum sched_reject {
@@ -273,6 +276,10 @@ size_t sched_events(sched *, const sched_event **out);
 const int32_t *sched_tokens(const sched *, uint32_t slot);
 const int32_t *sched_blocks(const sched *, uint32_t slot, uint32_t group);
 void sched_read(const sched *, sched_stats *out);
+/* Why so little of a prompt was found, of a running sequence: from its ADMITTED on, or, where it
+ * loads, its LOADED, until its first row is committed. Compares its prompt with all others: up to
+ * milliseconds for long ones. */
+void sched_explain(const sched *, sched_id, sched_miss *out);
 uint64_t sched_kv_blocks_of(const sched *, sched_id); /* held now, of all groups; 0: stale id */
 /* Blocks of a group that prompt + max_tokens needs at most: the last token is never input, so
  * it needs no place; with a window it is never more than kv_window_blocks. */

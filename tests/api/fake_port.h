@@ -53,7 +53,8 @@ typedef struct fake {
     uint64_t budget_tokens;                 /* more is ERR_BUDGET; 0: no limit */
     bool fail_after_first;                  /* GEN_ERROR once a token is out */
     uint64_t pool_want, http_limit;
-    bool device; /* the engine computes on a device, with a ledger of its own */
+    sched_miss miss; /* of requests with a receipt */
+    bool device;     /* the engine computes on a device, with a ledger of its own */
     const char *chat_template, *model_id, *model_names;
     _Atomic(const char *) not_ready;
     atomic_uint n_submitted, n_cancelled, n_live, n_credited, max_owed, n_offloaded;
@@ -165,6 +166,7 @@ static FAKE_UNUSED void fake_end(fake *f, gen *g, gen_event *ev, gen_finish why)
                             .loaded_bytes = 4096,
                             .load_us = 1500,
                             .byte_seconds = 0.25},
+                   .miss = g->spec.explain ? &f->miss : NULL,
                    .queued_us = 1000,
                    .first_token_us = 3500,
                    .ended_us = 10000};

@@ -219,6 +219,60 @@ START_TEST(every_api_has_a_receipt_in_its_usage) {
 }
 END_TEST
 
+/* Tokens are characters, and marks: <|im_start|> system \n S <|im_end|> \n, 11 in all; then 6 before
+ * the text of the user, and so on. */
+START_TEST(a_receipt_says_where_a_prompt_differs) {
+    static const struct {
+        uint32_t at_token;
+        int index;
+        const char *in, *role;
+    } t[] = {{0, 0, "template", "system"},    {7, 0, "template", "system"},
+             {8, 0, "content", "system"},     {9, 1, "template", "user"},
+             {16, 1, "template", "user"},     {17, 1, "content", "user"},
+             {19, 1, "content", "user"},      {20, 2, "template", "assistant"},
+             {33, 2, "content", "assistant"}, {36, 3, "template", "user"},
+             {43, 3, "template", "user"},     {44, 3, "content", "user"},
+             {46, 3, "content", "user"},      {47, 3, "template", "user"}};
+    start();
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        f.miss = (sched_miss){.why = WHY_TOKENS_DIFFER,
+                              .at_token = t[i].at_token,
+                              .n_old = 3,
+                              .old = {'x', 'y', 'z'},
+                              .nearest = "chatcmpl-1"};
+        reply r =
+            fake_post(&f, "/v1/chat/completions",
+                      JSON({"messages":[{"role":"system","content":"S"},
+                 {"role":"user","content":[{"type":"text","text":"s"},{"type":"text","text":"t"}]},
+                 {"role":"assistant","content":" a "},{"role":"user","content":"u\u00e9"}],
+                 "receipt":true}));
+        ck_assert_msg(r.status == 200, "%s", r.body);
+        const json_t *p = at(at(at(parse(r.body), "usage"), "memory"), "prefix");
+        ck_assert_str_eq(text_of(at(p, "why")), "tokens_differ");
+        ck_assert_msg(int_of(at(at(p, "message"), "index")) == t[i].index, "%zu: %s", i,
+                      r.body);
+        ck_assert_msg(strcmp(text_of(at(at(p, "message"), "in")), t[i].in) == 0, "%zu: %s", i,
+                      r.body);
+        ck_assert_str_eq(text_of(at(at(p, "message"), "role")), t[i].role);
+        ck_assert_str_eq(text_of(at(p, "old")), "xyz");
+        ck_assert_str_eq(text_of(at(p, "nearest_request")), "chatcmpl-1");
+        reply_free(&r);
+    }
+    f.miss = (sched_miss){.why = WHY_EVICTED, .at_token = 16, .nearest = "chatcmpl-2"};
+    reply r = fake_post(&f, "/v1/completions", JSON({"prompt":"abc","receipt":true}));
+    const json_t *p = at(at(at(parse(r.body), "usage"), "memory"), "prefix");
+    ck_assert_str_eq(text_of(at(p, "why")), "evicted");
+    ck_assert(!json_object_get(p, "message") && !json_object_get(p, "old"));
+    reply_free(&r);
+    /* Who comes through a proxy may be anyone. */
+    r = fake_post_with(&f, "/v1/completions",
+                       JSON({"prompt":"abc","receipt":true}), "Forwarded: for=192.0.2.1\r\n");
+    assert_has(r.body, "\"prefix\":{\"cached_tokens\":0,\"of\":3,\"why\":\"evicted\"}");
+    reply_free(&r);
+    stop();
+}
+END_TEST
+
 START_TEST(prompts_come_in_four_forms_and_choices_are_numbered) {
     start();
     static const struct {
@@ -737,6 +791,7 @@ int main(void) {
     tcase_add_test(t, a_chat_in_one_piece_with_parts_of_text);
     tcase_add_test(t, a_receipt_sums_up_all_sequences);
     tcase_add_test(t, every_api_has_a_receipt_in_its_usage);
+    tcase_add_test(t, a_receipt_says_where_a_prompt_differs);
     tcase_add_test(t, prompts_come_in_four_forms_and_choices_are_numbered);
     tcase_add_test(t, several_choices_stream_side_by_side);
     tcase_add_test(t, without_a_seed_each_request_draws_its_own);
