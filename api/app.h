@@ -73,6 +73,7 @@ void ready_run(app *, http_request *);
 void metrics_run(app *, http_request *);
 void memory_run(app *, http_request *);
 void memory_resize_run(app *, http_request *); /* PUT /v1/memory */
+void cache_forget_run(app *, http_request *);
 void root_run(app *, http_request *);
 void version_run(app *, http_request *);
 void ping_run(app *, http_request *);

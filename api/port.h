@@ -169,6 +169,15 @@ typedef struct budget_view {
  * it is on its way. ERR_NO_MEMORY: the system had less; what there was is in force. */
 typedef void resize_done(void *arg, status, const err *);
 
+/* Prefixes that the cache has forgotten. */
+typedef struct cache_forgotten {
+    uint64_t blocks, bytes;     /* KV blocks that no sequence holds */
+    uint64_t files, file_bytes; /* of kv_disk */
+} cache_forgotten;
+
+/* Called once on the loop thread. ERR_IO: some files could not be removed; the rest has gone. */
+typedef void forget_done(void *arg, status, const cache_forgotten *, const err *);
+
 typedef struct machine_stats {
     uint32_t n_waiting, n_running, n_preempted;
     uint64_t waiting_tokens;
@@ -210,6 +219,10 @@ typedef struct port_ops {
     /* What vramd plan --json prints, for the model that is served and the options of body, an
      * object; into out, and its arena. Takes milliseconds; any thread. Errors: ERR_INVALID. */
     status (*plan)(port *, const json_t *body, buf *out, err *);
+    /* Forgets cached prefixes, in memory and on disk: of requests with this gen_spec.cache_salt, or
+     * all. Requests that run go on as they are. Errors, after which done is not called: ERR_BUSY
+     * (another caller waits), ERR_UNAVAILABLE. */
+    status (*forget)(port *, const str *salt, forget_done *, void *arg, err *);
 } port_ops;
 
 typedef struct model_card {

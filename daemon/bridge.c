@@ -4,7 +4,6 @@
 
 #include "base/check.h"
 #include "base/clock.h"
-#include "base/hash.h"
 #include "daemon/bridge_parts.h"
 #include "daemon/plan_answer.h"
 
@@ -144,13 +143,6 @@ static void remember(runner_job *job, int32_t token) {
     if (g->spec.think) think_take(g->spec.think, &g->think, g->tok, token);
 }
 
-static uint64_t salt_of(const bridge *b, str salt) {
-    uint64_t h[2] = {0, 0};
-    if (salt.len > 0)
-        siphash_bytes(b->m->sched_conf.hash_key, salt.ptr, salt.len, SIPHASH_2_4, h);
-    return h[0];
-}
-
 static status on_submit(port *p, const gen_spec *s, gen **out, err *e) {
     bridge *b = (bridge *)p;
     if (check_room(b, s, e) != OK) return refuse(b, e);
@@ -160,8 +152,8 @@ static status on_submit(port *p, const gen_spec *s, gen **out, err *e) {
     b->n_live++;
     pthread_mutex_lock(&b->in_lock);
     *g = (gen){.spec = *s,
-               .salt = salt_of(b, s->cache_salt),
-               .base_salt = salt_of(b, s->base_salt),
+               .salt = bridge_salt(b, s->cache_salt),
+               .base_salt = bridge_salt(b, s->base_salt),
                .leader_number = s->fork_of ? s->fork_of->number : 0,
                .job = {.sampling = s->sampling,
                        .n_score = (int8_t)s->sampling.n_logprobs,
@@ -355,6 +347,7 @@ static void on_async(uv_async_t *a) {
     bridge *b = a->data;
     tell_loaded(b);
     resize_collect(b);
+    forget_collect(b);
     for (;;) {
         pthread_mutex_lock(&b->out_lock);
         uint32_t n = b->n_out;
@@ -418,7 +411,8 @@ static const port_ops ops = {.submit = on_submit,
                              .offload = on_offload,
                              .device_memory = bridge_device_memory,
                              .resize = resize_want,
-                             .plan = on_plan};
+                             .plan = on_plan,
+                             .forget = forget_want};
 
 /* ---- life ---- */
 

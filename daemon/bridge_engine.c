@@ -155,7 +155,7 @@ static bool take_in(bridge *b, bool idle, message *out) {
     const uint64_t sleep_us = idle ? idle_us(b) : 0;
     pthread_mutex_lock(&b->in_lock);
     while (idle && !b->in_head && !b->quit && b->resize.number == b->resize.taken &&
-           !kv_tier_waits(b->m->tier)) {
+           b->forget.number == b->forget.taken && !kv_tier_waits(b->m->tier)) {
         /* Deadlines of waiting sequences pass without anybody calling. */
         clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_nsec += (long)sleep_us * 1000;
@@ -234,6 +234,8 @@ static bool use_tier(bridge *b) {
 /* What was left behind is stored as far as that takes no longer than a restart may. */
 static void leave_tier(bridge *b) {
     enum { STORE_AT_MOST_MS = 10000 };
+    while (forget_go_on(b)) {
+    }
     if (b->m->tier) kv_tier_drain(b->m->tier, STORE_AT_MOST_MS);
 }
 
@@ -261,14 +263,14 @@ void *bridge_engine_main(void *arg) {
         bool go = take_in(b, !busy && !loaded, &m);
         for (; m.g; take_in(b, false, &m)) do_ops(b, &m);
         if (!go) break;
-        const bool resizes = resize_go_on(b);
+        const bool resizes = resize_go_on(b), forgets = forget_go_on(b);
         use_tier(b); /* what was loaded makes rows of the step */
         busy = runner_step(b->runner);
         loaded = use_tier(b); /* what the step let in is to be loaded */
         pause_full(b);
         stop_complete(b);
         publish(b, busy);
-        busy |= resizes;
+        busy |= resizes || forgets;
     }
     leave_tier(b);
     return NULL;

@@ -7,7 +7,9 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/hash.h"
 #include "daemon/bridge.h"
+#include "daemon/bridge_forget.h"
 #include "daemon/bridge_resize.h"
 #include "daemon/grammar_memory.h"
 
@@ -92,6 +94,7 @@ struct bridge {
     uint32_t n_complete;
     grammar_memory grammar;
     resizing resize;
+    forgetting forget;
 
     /* Loop thread. */
     gen *free, *all;
@@ -110,6 +113,14 @@ static inline void histogram_add(histogram *h, histogram_id id, double v) {
 
 /* The engine thread: loads the model, then steps until told to quit. arg: the bridge. */
 void *bridge_engine_main(void *arg);
+
+/* Of a text, as sched_spec has it; "": 0. */
+static inline uint64_t bridge_salt(const bridge *b, str salt) {
+    uint64_t h[2] = {0, 0};
+    if (salt.len > 0)
+        siphash_bytes(b->m->sched_conf.hash_key, salt.ptr, salt.len, SIPHASH_2_4, h);
+    return h[0];
+}
 
 /* Of port_ops. */
 void bridge_stats(port *, machine_stats *);

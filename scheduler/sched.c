@@ -92,6 +92,7 @@ static void lay_out_group(sched *s, uint32_t k, cutter *c, bool rest) {
     x->hash = cut(c, cached ? n : 0, sizeof *x->hash);
     x->confirm = cut(c, cached ? n : 0, sizeof *x->confirm);
     x->serial = chain ? cut(c, n, sizeof *x->serial) : NULL;
+    x->salt = chain ? cut(c, n, sizeof *x->salt) : NULL;
     x->tokens = chain ? cut(c, n * f->block_tokens, sizeof *x->tokens) : NULL;
 }
 

@@ -308,8 +308,8 @@ typedef struct sched_chunk {
 
 /* A chunk that the tier has: at start, chunks of a text in order. parent NULL: its first. False:
  * the parent is not there, or there is no place. */
-bool sched_tier_add(sched *, const uint64_t hash[2], const uint64_t parent[2], uint32_t groups,
-                    uint64_t bytes);
+bool sched_tier_add(sched *, const uint64_t hash[2], const uint64_t parent[2], uint64_t salt,
+                    uint32_t groups, uint64_t bytes);
 /* Off: nothing is looked up, loaded or stored; loads that run still end with sched_load_done. */
 void sched_tier_switch(sched *, bool on);
 /* The next chunk to read. False: none. */
@@ -325,6 +325,24 @@ bool sched_store_next(sched *, sched_chunk *out);
 void sched_store_done(sched *, const sched_chunk *, uint64_t bytes);
 /* True: the chunk to remove, so that there is a place for so many bytes more. */
 bool sched_tier_evict(sched *, uint64_t bytes, uint64_t hash[2]);
+
+/* The next chunk to remove for good, from entry *at of the index on, which starts as 0 and moves
+ * behind it: those of a salt, or all. False: none is left. Meanwhile the tier must be off, and no store
+ * of such a chunk may be done. */
+bool sched_tier_forget(sched *, const uint64_t *salt, uint32_t *at, uint64_t hash[2],
+                       uint64_t *bytes);
+
+/* ---- forget.c ---- */
+
+/* Blocks that no sequence holds, of all groups. */
+typedef struct sched_forgotten {
+    uint64_t blocks, bytes;
+} sched_forgotten;
+
+/* Cached prefixes of a salt, or all: none is found any more, nor compared with (sched_explain), nor
+ * stored, and the blocks of those that no sequence holds are free without content. Running sequences
+ * go on as they are, and publish nothing more. Any time. */
+sched_forgotten sched_forget(sched *, const uint64_t *salt);
 
 /* Aborts on a broken invariant. */
 void sched_audit(const sched *);

@@ -7,19 +7,13 @@
 enum { STREAMS = 20000, BYTES = 600 };
 
 /* What happened in all of them; state: of the generator. */
-static stream run_batched(sched_batching batching, bool crowded, bool aging, bool drafts,
-                          bool resizes, bool tier, uint64_t state) {
+static stream run_kind(const stream *kind, uint64_t state) {
     uint8_t data[BYTES];
     stream sum = {0};
     for (uint32_t k = 0; k < STREAMS; k++) {
         for (int i = 0; i < BYTES; i++) data[i] = (uint8_t)(hash_mix(state++) >> 32);
-        stream *m = calloc(1, sizeof *m);
-        m->crowded = crowded;
-        m->aging = aging;
-        m->drafts = drafts;
-        m->tier = tier;
-        m->batching = batching;
-        m->resizes = resizes;
+        stream *m = malloc(sizeof *m);
+        *m = *kind;
         stream_run(m, data, BYTES);
         sum.n_ended += m->n_ended;
         sum.n_preemptions += m->n_preemptions;
@@ -37,10 +31,24 @@ static stream run_batched(sched_batching batching, bool crowded, bool aging, boo
         sum.n_evictions += m->n_evictions;
         sum.n_resizes += m->n_resizes;
         sum.n_moves += m->n_moves;
+        sum.n_forgotten += m->n_forgotten;
+        for (int i = 0; i <= WHY_FIRST_SEEN; i++) sum.n_why[i] += m->n_why[i];
         stream_hash(&sum, m->hash);
         free(m);
     }
     return sum;
+}
+
+static stream run_batched(sched_batching batching, bool crowded, bool aging, bool drafts,
+                          bool resizes, bool tier, uint64_t state) {
+    static stream kind;
+    kind = (stream){.crowded = crowded,
+                    .aging = aging,
+                    .drafts = drafts,
+                    .tier = tier,
+                    .batching = batching,
+                    .resizes = resizes};
+    return run_kind(&kind, state);
 }
 
 static stream run_many(bool crowded, bool aging, bool drafts, bool resizes, bool tier,
@@ -111,6 +119,22 @@ START_TEST(random_streams_in_pools_that_shrink_and_grow_keep_every_promise) {
 }
 END_TEST
 
+/* What was forgotten is never found; each reason for a miss occurs. */
+START_TEST(random_streams_that_forget_keep_every_promise) {
+    static stream kind;
+    uint64_t n_why[WHY_FIRST_SEEN + 1] = {0};
+    for (int k = 0; k < 4; k++) {
+        kind = (stream){.forgets = true, .crowded = k == 1, .tier = k >= 2, .resizes = k == 3};
+        stream sum = run_kind(&kind, 5);
+        ck_assert_uint_gt(sum.n_ended, STREAMS / 2);
+        ck_assert_uint_gt(sum.n_found, STREAMS / 100);
+        ck_assert_uint_gt(sum.n_forgotten, STREAMS / 4);
+        for (int i = 0; i <= WHY_FIRST_SEEN; i++) n_why[i] += sum.n_why[i];
+    }
+    for (int i = 0; i <= WHY_FIRST_SEEN; i++) ck_assert_uint_gt(n_why[i], 0);
+}
+END_TEST
+
 START_TEST(random_streams_with_a_tier_below_memory_keep_every_promise) {
     for (int crowded = 0; crowded < 2; crowded++) {
         stream sum = run_many(crowded, crowded, crowded, !crowded, true, 5);
@@ -131,4 +155,5 @@ CHECK_MAIN("stream", random_streams_keep_every_promise,
            random_streams_of_runs_of_tokens_keep_every_promise,
            random_streams_in_pools_that_shrink_and_grow_keep_every_promise,
            random_streams_with_a_tier_below_memory_keep_every_promise,
+           random_streams_that_forget_keep_every_promise,
            random_streams_in_batches_keep_every_promise)
