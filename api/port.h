@@ -83,6 +83,7 @@ typedef struct gen_spec { /* pointers are borrowed until the last event */
     double *pooled;
     int32_t priority;
     uint64_t tenant;     /* tenant_id of its key's; for the scheduler's policy */
+    uint32_t weight;     /* of the tenant; 0: 1 */
     str cache_salt;      /* cached blocks are shared among equal salts only */
     str base_salt;       /* that of its tenant's requests which name none of their own */
     const char *request; /* its name; at most SCHED_REQUEST_BYTES - 1 bytes are kept */
@@ -162,7 +163,15 @@ typedef struct budget_view {
     uint64_t target_bytes;   /* the budget, or the one that it will be */
     uint64_t smallest_bytes; /* less is refused */
     uint64_t most_bytes;     /* more is refused */
+    bool resizing;           /* it is becoming so: pages come or go */
     uint64_t n_resizes;      /* changes that are in force */
+    /* Less than full_bytes is used while the kernel reports memory pressure, or while idle: */
+    uint64_t full_bytes;         /* the operator's budget */
+    const char *pressure_source; /* the file that is watched; NULL: none */
+    bool pressed, idle;
+    uint32_t idle_after_s; /* 0: never */
+    uint64_t n_pressure, pressure_bytes,
+        idle_bytes; /* events; bytes given back since the start */
 } budget_view;
 
 /* Called once on the loop thread, within 2 s of the call of resize: OK: it is in force. ERR_BUSY:
@@ -177,6 +186,11 @@ typedef struct cache_forgotten {
 
 /* Called once on the loop thread. ERR_IO: some files could not be removed; the rest has gone. */
 typedef void forget_done(void *arg, status, const cache_forgotten *, const err *);
+/* What the engine's steps are learned to take: seconds of a step, and of each row, position
+ * attended to and row of logits in it; error: mean, relative to the prediction. */
+typedef struct step_cost {
+    double step_s, row_s, position_s, logits_s, error;
+} step_cost;
 
 typedef struct machine_stats {
     uint32_t n_waiting, n_running, n_preempted;
@@ -187,6 +201,7 @@ typedef struct machine_stats {
     kv_view kv;
     histogram hist[HIST_N];
     budget_view budget;
+    step_cost cost;
 } machine_stats;
 
 typedef struct port port;

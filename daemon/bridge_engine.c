@@ -102,6 +102,7 @@ static sched_id do_submit(bridge *b, gen *g) {
                     .score_prompt = s->score_prompt,
                     .priority = s->priority,
                     .tenant = s->tenant,
+                    .weight = s->weight,
                     .deadline_us = s->timeout_us ? g->submit_us + s->timeout_us : 0,
                     .salt = g->salt,
                     .base_salt = g->base_salt,

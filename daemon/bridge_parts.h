@@ -10,6 +10,7 @@
 #include "base/hash.h"
 #include "daemon/bridge.h"
 #include "daemon/bridge_forget.h"
+#include "daemon/bridge_release.h"
 #include "daemon/bridge_resize.h"
 #include "daemon/grammar_memory.h"
 
@@ -95,6 +96,7 @@ struct bridge {
     grammar_memory grammar;
     resizing resize;
     forgetting forget;
+    releasing release;
 
     /* Loop thread. */
     gen *free, *all;
@@ -103,6 +105,7 @@ struct bridge {
     bool draining;
     machine_stats counts; /* what the loop counts: finished, rejected, histograms */
     double mean_run_s;    /* from admission to the end, of late; 0: unknown */
+    double mean_cached;   /* part of the prompts that the prefix cache had, of late */
 };
 
 static inline void histogram_add(histogram *h, histogram_id id, double v) {
@@ -121,6 +124,11 @@ static inline uint64_t bridge_salt(const bridge *b, str salt) {
         siphash_bytes(b->m->sched_conf.hash_key, salt.ptr, salt.len, SIPHASH_2_4, h);
     return h[0];
 }
+/* Seconds until a request that comes now would get its first token; 0 before the cost of steps is
+ * known. */
+double bridge_forecast_ttft_s(bridge *, uint32_t n_prompt);
+/* ERR_BUSY: that is later than ttft_slo_ms. */
+status bridge_check_ttft(bridge *, const gen_spec *, err *);
 
 /* Of port_ops. */
 void bridge_stats(port *, machine_stats *);

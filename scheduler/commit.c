@@ -178,6 +178,13 @@ static void commit_drawn(sched *s, const sched_step *st, const sched_step_tokens
     }
 }
 
+void sched_observe(sched *s, const sched_step *st, uint64_t us) {
+    step_work w = {.rows = st->n_rows, .logit_rows = st->n_logit_rows};
+    CHECK(s->n_committed < s->n_planned);
+    for (uint32_t i = 0; i < st->n_seqs; i++) w.kv += row_pairs(s, &st->seq[i]);
+    cost_observe(&s->cost, w, (double)us);
+}
+
 void sched_commit(sched *s, const sched_step *st, const sched_step_tokens *tokens) {
     CHECK(s->n_committed < s->n_planned);
     unsigned parity = (s->n_committed + 1) & 1;

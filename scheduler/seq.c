@@ -71,7 +71,7 @@ static void give_ticket(sched *s, seq_record *r) {
 }
 
 void seq_admit(sched *s, uint32_t record, const start *st) {
-    CHECK(heap_remove(&s->waiting, record) && s->preempted.n == 0);
+    CHECK(waiting_remove(s, record) && s->preempted.n == 0);
     seq_record *r = &s->record[record];
     const sched_spec *spec = &r->spec;
     uint32_t slot = s->free_slot;
@@ -97,6 +97,7 @@ void seq_admit(sched *s, uint32_t record, const start *st) {
     sched_event *e = event_push(s, EVENT_ADMITTED, h->id, h->user);
     begin(s, slot, st);
     e->n_cached = r->n_cached = h->next_pos;
+    waiting_admitted(s, record, r->n_cached);
     if (st->leader == NO_SLOT && s->cfg.prefix_cache) {
         s->count.prefix_cache_queries += h->n_prompt;
         s->count.prefix_cache_hits += r->n_cached;
@@ -232,12 +233,13 @@ void seq_end(sched *s, uint32_t slot, sched_finish why, int32_t stop_id) {
     heap_remove(&s->deadlines, record_of(h->id));
     r->finish = why;
     r->stop_id = stop_id;
+    waiting_ended(s, record_of(h->id), h->len - h->n_prompt);
     if (h->inflight == 0) seq_retire(s, slot);
 }
 
 void seq_end_waiting(sched *s, uint32_t record, sched_finish why) {
     seq_record *r = &s->record[record];
-    if (!heap_remove(&s->waiting, record)) fork_cancel(s, record);
+    if (!waiting_remove(s, record)) fork_cancel(s, record);
     heap_remove(&s->deadlines, record);
     s->waiting_tokens -= r->spec.n_prompt;
     r->finish = why;

@@ -1,6 +1,7 @@
 """make soak-flat with fewer requests: 100,000 (SOAK_FLAT_N: another number), and that growth would be seen. A
 sanitizer's own memory grows: then only the answers count."""
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -8,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness import BINARY, ROOT, SANITIZED, Daemon
-from soak_flat import (CONNECTIONS, KEEP, OPTIONS, PAGE, WARM_UP, at_rest, grew, growth, load, make_model, of_process, soak,
-                       types_here)
+from soak_flat import (CONNECTIONS, KEEP, OPTIONS, PAGE, TYPES, WARM_UP, at_rest, grew, growth, load, make_model, of_process, options_of,
+                       soak, types_here)
 
 N = int(os.environ.get("SOAK_FLAT_N", 5_000 if SANITIZED else 100_000))
 
@@ -26,9 +27,9 @@ def binary():
     return str(build / "soak_load")
 
 
-def test_memory_is_flat_over_a_hundred_thousand_requests(model, binary):
-    """Of one type of KV cache. make soak-flat has as many of each."""
-    d = Daemon("--model", model, *OPTIONS, env=KEEP)
+def test_memory_is_flat_over_a_hundred_thousand_requests(model, binary, tmp_path):
+    """Of one type of KV cache, with a disk tier and a budget that moves. make soak-flat has as many of each."""
+    d = Daemon(*options_of(model, "f16", tmp_path / "kv"), env=KEEP)
     try:
         samples, most, counts = soak(d, binary, N)
         assert counts.pop("wrong") == 0 and counts["requests"] == N and all(counts.values()), counts
@@ -72,3 +73,13 @@ def test_memory_of_a_process_is_counted_to_the_page():
     after = of_process(p.pid)
     p.communicate("\n", timeout=20)
     assert 409600 <= after["bytes"] - before["bytes"] < 409600 + (2 << 20) and after["fds"] == before["fds"]
+
+
+def test_the_page_has_the_stored_figures():
+    page = (ROOT / "docs" / "memory.md").read_text()
+    rows = json.loads((ROOT / "bench" / "results" / "memory-soak-amd-epyc-f23m1.json").read_text())["rows"]
+    assert sum(r["requests"] for r in rows if r["case"] in TYPES) > 999_000
+    for r in (r for r in rows if r["case"] in TYPES):
+        assert not grew(r["growth"])
+        assert (f"| {r['case']} | {r['requests']:,} | {r['warm']['bytes']:,} | {r['end']['bytes']:,} | {r['growth']['heap']} | "
+                f"{r['disk_stores']}, {r['disk_evictions']}, {r['disk_loads']} |") in page
