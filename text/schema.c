@@ -65,7 +65,7 @@ static rule colon(translator *t) {
     return t->blank;
 }
 
-static rule comma(translator *t) {
+rule schema_comma(translator *t) {
     return rules_seq(t->r, (rule[]){text(t, ","), gap(t)}, 2);
 }
 
@@ -90,7 +90,7 @@ static rule scalar_rule(translator *t, const json_t *v) {
     return text(t, integer);
 }
 
-static status value_rule(translator *t, const json_t *v, rule *out) {
+status schema_value_rule(translator *t, const json_t *v, rule *out) {
     size_t i, n = 0, size = json_array_size(v) + json_object_size(v);
     const char *key;
     json_t *member;
@@ -103,15 +103,15 @@ static status value_rule(translator *t, const json_t *v, rule *out) {
     if (size) part[n++] = gap(t);
     status st = OK;
     json_array_foreach(v, i, member) {
-        if (i) part[n++] = comma(t);
-        if (st == OK) st = value_rule(t, member, &part[n++]);
+        if (i) part[n++] = schema_comma(t);
+        if (st == OK) st = schema_value_rule(t, member, &part[n++]);
     }
     i = 0;
     json_object_foreach((json_t *)(uintptr_t)v, key, member) {
-        if (i++) part[n++] = comma(t);
+        if (i++) part[n++] = schema_comma(t);
         part[n++] = schema_text_rule(t, str_of(key));
         part[n++] = colon(t);
-        if (st == OK) st = value_rule(t, member, &part[n++]);
+        if (st == OK) st = schema_value_rule(t, member, &part[n++]);
     }
     if (size) part[n++] = gap(t);
     part[n++] = text(t, json_is_array(v) ? "]" : "}");
@@ -130,7 +130,7 @@ static status values_rule(translator *t, const shape *s, rule *out) {
     json_array_foreach(s->only, i, v) {
         bool fits;
         status st = schema_fits(t, &rest, v, &fits);
-        if (st == OK && fits) st = value_rule(t, v, &one[n++]);
+        if (st == OK && fits) st = schema_value_rule(t, v, &one[n++]);
         if (st != OK) return st;
     }
     *out = rules_alt(t->r, one, n);
@@ -147,7 +147,7 @@ static status element_rule(translator *t, const shape *s, size_t i, rule *out) {
 
 /* Elements from the i-th on behind a comma each, of `rest`: least to most of them. */
 static rule more_elements(translator *t, rule rest, uint32_t least, uint32_t most) {
-    rule one = rules_seq(t->r, (rule[]){comma(t), rest}, 2);
+    rule one = rules_seq(t->r, (rule[]){schema_comma(t), rest}, 2);
     return rules_repeat(t->r, one, least, most);
 }
 
@@ -182,7 +182,7 @@ static status containing_rule(translator *t, const shape *s, rule *out) {
     bool *final = arena_zalloc(t->mem, states);
     rule_edge *edge = arena_alloc(t->mem, (size_t)states * 3 * sizeof *edge);
     if (!final || !edge) return schema_no_memory(t);
-    rule sep = comma(t);
+    rule sep = schema_comma(t);
     for (uint32_t i = 0; i < rows;
          i++) /* state 2 * (i * cols + k): behind i elements; + 1: a comma */
         for (uint32_t k = 0; k < cols; k++) {
@@ -202,7 +202,20 @@ static status containing_rule(translator *t, const shape *s, rule *out) {
     return OK;
 }
 
+/* The elements between their brackets; some: what one or more of them are. */
+static rule bracketed(translator *t, const shape *s, rule some) {
+    some = rules_seq(t->r, (rule[]){gap(t), some, gap(t)}, 3);
+    rule body = rules_alt(t->r, (rule[]){s->min_items == 0 ? RULE_EMPTY : RULE_NEVER, some}, 2);
+    return rules_seq(t->r, (rule[]){text(t, "["), body, text(t, "]")}, 3);
+}
+
 static status array_rule(translator *t, const shape *s, rule *out) {
+    if (s->unique && s->max_items > 1) {
+        rule some;
+        status st = schema_unique_rule(t, s, &some);
+        if (st == OK) *out = bracketed(t, s, some);
+        return st;
+    }
     if (s->contains) {
         const json_t *lo = json_object_get(s->contains->v, "minContains");
         bool none =
@@ -224,7 +237,7 @@ static status array_rule(translator *t, const shape *s, rule *out) {
         st = element_rule(t, s, i, &item);
         if (st != OK) return st;
         n = 0;
-        if (i) one[n++] = comma(t);
+        if (i) one[n++] = schema_comma(t);
         one[n++] = item;
         one[n++] = tail;
         rule go_on = i < s->max_items ? rules_seq(t->r, one, n) : RULE_NEVER;
@@ -235,9 +248,7 @@ static status array_rule(translator *t, const shape *s, rule *out) {
                              2);
         }
     }
-    rule some = rules_seq(t->r, (rule[]){gap(t), tail, gap(t)}, 3);
-    rule body = rules_alt(t->r, (rule[]){s->min_items == 0 ? RULE_EMPTY : RULE_NEVER, some}, 2);
-    *out = rules_seq(t->r, (rule[]){text(t, "["), body, text(t, "]")}, 3);
+    *out = bracketed(t, s, tail);
     return OK;
 }
 
@@ -474,7 +485,7 @@ static status members_graph(translator *t, const shape *s, const members *m, uin
     bool *final = arena_zalloc(t->mem, states);
     rule_edge *edge = arena_alloc(t->mem, states * 3 * sizeof *edge);
     if (!final || !edge) return schema_no_memory(t);
-    rule sep = rules_seq(t->r, (rule[]){comma(t), text(t, "\"")}, 2);
+    rule sep = rules_seq(t->r, (rule[]){schema_comma(t), text(t, "\"")}, 2);
     uint32_t last = n; /* from here on all are optional */
     while (last > 0 && !m->required[last - 1]) last--;
     for (uint32_t c = 0; c < rows; c++)
@@ -662,8 +673,8 @@ static status translate(rules *r, const json_t *schema, const schema_options *op
                     .limits = {.max_states = 8000, .work = r->work}};
     t.memo = arena_alloc(t.mem, MAX_MEMO * sizeof *t.memo);
     if (!t.memo) return schema_no_memory(&t);
-    t.nested_ids = schema_has_ids(&t);
-    status st = read_white_space(&t);
+    status st = schema_find_all(&t, schema, NULL);
+    if (st == OK) st = read_white_space(&t);
     if (st == OK) st = schema_rule(&t, &(literal){schema, false}, 1, out);
     /* A negation that lacks a part for want of memory would allow too much. */
     return st == OK && t.mem->failed ? schema_no_memory(&t) : st;
