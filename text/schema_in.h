@@ -91,7 +91,7 @@ struct translator {
     schema_options opt;
     err *e;
     memo *memo; /* expressions of sets of literals */
-    uint32_t n_memo, depth, nesting, n_shapes, n_steps;
+    uint32_t n_memo, cap_memo, depth, nesting, n_shapes, n_steps;
     /* Lists of lists of schemas (lit.schema) made of schemas, or of keywords' values (v). */
     const cell *negations, *options;
     dfa_limits limits;
@@ -172,12 +172,19 @@ bool schema_number_fits(const shape *, const json_t *v);
 
 /* ---- schema.c ---- */
 status schema_rule(translator *, const literal *, uint32_t n, rule *out);
-status schema_value_rule(translator *, const json_t *, rule *out); /* a value as it stands */
+
+/* ---- schema_text.c ---- */
+rule schema_fixed(translator *, const char *text);
+status schema_white_space(translator *); /* reads what the options say of it */
+rule schema_gap(translator *);           /* may stand between two tokens */
+rule schema_colon(translator *);
 rule schema_comma(translator *);
+status schema_value_rule(translator *, const json_t *, rule *out); /* a value as it stands */
 
 /* ---- schema_unique.c ---- */
-/* The elements of an array with uniqueItems, one or more; ERR_UNSUPPORTED where their values are
- * not few. */
-status schema_unique_rule(translator *, const shape *, rule *out);
+/* The elements of an array with uniqueItems, one or more; `any`: what one of them may be.
+ * ERR_UNSUPPORTED where their values are not few. */
+typedef status schema_element_fn(translator *, const shape *, size_t index, rule *out);
+status schema_unique_rule(translator *, const shape *, schema_element_fn *any, rule *out);
 
 #endif

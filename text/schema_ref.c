@@ -177,7 +177,7 @@ static const struct {
 
 static str text_of(const json_t *o, const char *key) {
     const json_t *v = json_object_get(o, key);
-    return json_is_string(v) ? json_in_text(v) : (str){0};
+    return json_is_string(v) ? json_in_text(v) : STR("");
 }
 
 static str without_fragment(str s) {

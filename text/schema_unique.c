@@ -100,7 +100,7 @@ static status add_shape(translator *t, unique *u, place *p, const shape *s) {
     return st;
 }
 
-static status read_place(translator *t, unique *u, uint32_t index) {
+static status read_place(translator *t, unique *u, uint32_t index, schema_element_fn *any) {
     place *p = &u->place[index];
     literals l = {0};
     shapes all = {0};
@@ -108,7 +108,7 @@ static status read_place(translator *t, unique *u, uint32_t index) {
     status st = schema_element(t, u->s, index, &l);
     if (st == OK) st = schema_expand(t, l.v, l.n, &all);
     for (uint32_t i = 0; i < all.n && st == OK; i++) st = add_shape(t, u, p, &all.v[i]);
-    if (st == OK && !p->listed) st = schema_rule(t, l.v, l.n, &p->any);
+    if (st == OK && !p->listed) st = any(t, u->s, index, &p->any);
     return st;
 }
 
@@ -188,7 +188,7 @@ static status build_graph(translator *t, unique *u, rule *out) {
     return st;
 }
 
-status schema_unique_rule(translator *t, const shape *s, rule *out) {
+status schema_unique_rule(translator *t, const shape *s, schema_element_fn *any, rule *out) {
     unique *u = arena_zalloc(t->mem, sizeof *u);
     if (!u) return schema_no_memory(t);
     u->s = s;
@@ -197,7 +197,7 @@ status schema_unique_rule(translator *t, const shape *s, rule *out) {
     if (n > s->max_items) n = s->max_items;
     if (n > MAX_PLACES) return too_many(t, u);
     status st = OK;
-    for (; u->n_places < n && st == OK; u->n_places++) st = read_place(t, u, u->n_places);
+    for (; u->n_places < n && st == OK; u->n_places++) st = read_place(t, u, u->n_places, any);
     if (st != OK) return st;
     if (!are_apart(u)) return too_many(t, u);
     st = build_graph(t, u, out);

@@ -113,5 +113,5 @@ str schema_uri(arena *a, str base, str ref) {
         buf_addc(&out, '?');
         buf_add(&out, query);
     }
-    return out.failed ? (str){0} : buf_str(&out);
+    return out.failed ? (str){0} : out.len ? buf_str(&out) : STR("");
 }
