@@ -71,10 +71,12 @@ $(BUILD)/oom.so: tests/e2e/oom.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) -std=c11 -O2 -g -Wall -Wextra -Werror -fPIC -shared -o $@ $< -ldl
 
-# The load of soak_flat.py: not a part of the daemon, and never with a sanitizer.
+# The loads of soak_flat.py and of the benchmarks: not parts of the daemon, and never with a sanitizer.
 $(BUILD)/soak_load: tests/e2e/soak_load.c
+$(BUILD)/load: bench/load.c
+$(BUILD)/soak_load $(BUILD)/load: bench/http_client.c bench/http_client.h
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -std=c11 -O2 -g -Wall -Wextra -Werror -o $@ $<
+	$(CC) $(CPPFLAGS) -std=c11 -O2 -g -Wall -Wextra -Werror -o $@ $(filter %.c,$^)
 
 test: ## all tests; T=name for one
 	BUILD=$(BUILD) tools/run-tests.sh $(T)
@@ -128,8 +130,8 @@ schemathesis: $(BUILD)/vramd ## 2,000 and more requests made of /openapi.json; N
 soak: $(BUILD)/vramd ## 10,000 mixed requests, 5,000 idle streams, under the plan and 2%; N=1000 for fewer
 	BUILD=$(BUILD) tools/soak.sh $(or $(N),10000)
 
-soak-flat: $(BUILD)/vramd $(BUILD)/soak_load ## memory stays flat: 1,000,000 mixed requests on a tiny model, every type of KV cache; N=100000 for fewer
-	BUILD=$(BUILD) $$(tools/venv.sh) tests/e2e/soak_flat.py $(or $(N),1000000) --peer
+soak-flat: $(BUILD)/vramd $(BUILD)/soak_load ## memory stays flat: 1,000,000 mixed requests on a tiny model, every type of KV cache; N=100000 for fewer, SAVE=1: figures to bench/results
+	BUILD=$(BUILD) $$(tools/venv.sh) tests/e2e/soak_flat.py $(or $(N),1000000) --peer $(if $(SAVE),--save)
 
 api-page: $(BUILD)/tests/api/test_api_page ## write the parameters into docs/api.md
 	VRAMD_WRITE=1 $<
@@ -163,7 +165,7 @@ install: $(BUILD)/vramd ## DESTDIR=, PREFIX=/usr
 	tools/man.sh $(BUILD)/vramd $(SHARE)/man
 	$(BUILD)/vramd serve --print-sample > $(SHARE)/doc/vramd/examples/vramd.conf
 	install -D -m 644 tools/completion.bash $(SHARE)/bash-completion/completions/vramd
-	install -m 644 docs/configuration.md docs/security.md docs/operations.md docs/planning.md docs/bench.md docs/eval.md docs/dashboard.json docs/alerts.yml $(SHARE)/doc/vramd
+	install -m 644 docs/configuration.md docs/security.md docs/operations.md docs/planning.md docs/scheduler.md docs/bench.md docs/eval.md docs/dashboard.json docs/alerts.yml $(SHARE)/doc/vramd
 	sed 's|/usr/bin/vramd|$(PREFIX)/bin/vramd|' systemd/vramd.service > $(DESTDIR)$(UNITDIR)/vramd.service
 	install -m 644 systemd/vramd.socket $(DESTDIR)$(UNITDIR)
 ifneq ($(wildcard $(BUILD)/vramd-cuda.so),)

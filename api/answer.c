@@ -42,6 +42,8 @@ answer *answer_new(app *app, http_request *rq, const json_t *body, const writer 
         app_refuse(app, rq, &e);
         return NULL;
     }
+    const char *receipt = http_header(rq, "X-Vramd-Receipt");
+    if (receipt && strcmp(receipt, "1") == 0) a->p.receipt = true;
     a->app = app;
     a->rq = rq;
     a->writer = w;
@@ -277,6 +279,7 @@ static bool choice_init(answer *a, choice *c, uint32_t index, uint32_t max_token
                          .score_prompt = scores_prompt(a, index),
                          .priority = priority_of(a),
                          .tenant = tenant_id(a->rq->tenant),
+                         .weight = a->rq->tenant ? a->rq->tenant->limits.weight : 0,
                          .cache_salt = a->salt,
                          .no_disk = a->p.cache_salt.len > 0,
                          .timeout_us = a->timeout_us,

@@ -179,12 +179,16 @@ bool choice_shows(const choice *, uint32_t i);
 bool choice_failed(const choice *); /* output was lost for want of memory */
 
 /* answer_usage.c: the members "usage" and "memory", each with the comma before it */
-void usage_write(const answer *, uint64_t n_output, buf *);
+void usage_write(const answer *, uint64_t n_output, buf *); /* in the middle of a stream */
+void usage_write_all(const answer *, buf *); /* at the end: with the receipt, if there is one */
 void usage_write_memory(const answer *, buf *);
 uint64_t usage_prompt_tokens(const answer *);
 uint64_t usage_output_tokens(const answer *);
 uint64_t usage_reasoning_tokens(const answer *);
 uint64_t usage_cached_tokens(const answer *);
+/* answer_receipt.c: the member "memory" of usage, with the comma before it, where the request
+ * has a receipt and all its generations have ended; else nothing. */
+void receipt_write(const answer *, buf *);
 /* "stop_reason": string, id or null */
 void write_stop_reason(const choice *, buf *);
 /* "token_ids" of a choice, with the comma before it, where they are asked for */

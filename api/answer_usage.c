@@ -1,4 +1,4 @@
-/* Usage and the memory receipt of one request. Owns nothing. */
+/* Usage of one request. Owns nothing. */
 #include "api/answer.h"
 #include "base/hash.h"
 #include "json/out.h"
@@ -28,7 +28,8 @@ uint64_t usage_cached_tokens(const answer *a) {
     return n;
 }
 
-void usage_write(const answer *a, uint64_t out, buf *b) {
+/* Up to the brace that closes it. */
+static void begin_usage(const answer *a, uint64_t out, buf *b) {
     uint64_t in = usage_prompt_tokens(a);
     buf_add(b, STR(",\"usage\":{\"prompt_tokens\":"));
     json_u64(b, in);
@@ -44,6 +45,16 @@ void usage_write(const answer *a, uint64_t out, buf *b) {
         json_u64(b, usage_reasoning_tokens(a));
         buf_addc(b, '}');
     }
+}
+
+void usage_write(const answer *a, uint64_t out, buf *b) {
+    begin_usage(a, out, b);
+    buf_addc(b, '}');
+}
+
+void usage_write_all(const answer *a, buf *b) {
+    begin_usage(a, usage_output_tokens(a), b);
+    receipt_write(a, b);
     buf_addc(b, '}');
 }
 

@@ -98,11 +98,15 @@ static status parse_limit(tenant_limits *l, const char *word, err *e) {
                 parse_number(word + 9 + minus, "", INT32_MAX, &v))) {
         l->has_priority = true;
         l->priority = minus ? -(int32_t)v : (int32_t)v;
+    } else if (strncmp(word, "weight=", 7) == 0 &&
+               parse_number(word + 7, "", TENANT_MAX_WEIGHT, &v)) {
+        l->weight = (uint32_t)v;
     } else if (strcmp(word, "admin") == 0) {
         l->admin = true;
     } else {
         err_set(e, ERR_INVALID, "\"%.12s\" is no limit", word);
-        return err_hint(e, "rate=N/min, tokens=N/min, concurrency=N, priority=N or admin");
+        return err_hint(
+            e, "rate=N/min, tokens=N/min, concurrency=N, priority=N, weight=N or admin");
     }
     return OK;
 }

@@ -99,9 +99,16 @@ void plan_json(buf *b, const plan *p, const plan *host, const model_config *c, d
 /* ---- the live account ---- */
 
 void memory_sample_take(port *p, memory_sample *s) {
+    enum { TRIES = 4 };
     ledger_view v;
-    s->known = process_memory_read(&s->process);
     ledger_read(p->ledger, &v);
+    /* Of one moment: again if KV blocks came or went while the kernel counted. */
+    for (int i = 0; i < TRIES; i++) {
+        const uint64_t kv = v.cls[MEM_KV].ledger_bytes;
+        s->known = process_memory_read(&s->process);
+        ledger_read(p->ledger, &v);
+        if (kv == v.cls[MEM_KV].ledger_bytes) break;
+    }
     s->ledger_bytes = v.ledger_bytes;
     s->device_known = p->device_ledger && p->ops->device_memory(p, &s->device);
     if (s->device_known) {
@@ -235,6 +242,26 @@ static void write_groups(buf *b, const kv_view *kv) {
     buf_addc(b, ']');
 }
 
+static void write_release(buf *b, const budget_view *v) {
+    member(b, "full_budget_bytes", v->full_bytes);
+    buf_add(b, STR(",\"pressure\":{\"source\":"));
+    if (v->pressure_source)
+        json_str_lossy(b, str_of(v->pressure_source));
+    else
+        buf_add(b, STR("null"));
+    buf_addf(b, ",\"state\":\"%s\"",
+             !v->pressure_source ? "off"
+             : v->pressed        ? "pressed"
+                                 : "calm");
+    member(b, "events", v->n_pressure);
+    member(b, "given_back_bytes", v->pressure_bytes);
+    buf_add(b, STR("},\"idle\":{\"after_s\":"));
+    json_u64(b, v->idle_after_s);
+    buf_addf(b, ",\"released\":%s", v->idle ? "true" : "false");
+    member(b, "given_back_bytes", v->idle_bytes);
+    buf_addc(b, '}');
+}
+
 static void write_json(buf *b, port *p, const memory_sample *s) {
     ledger_view v;
     machine_stats st;
@@ -245,11 +272,14 @@ static void write_json(buf *b, port *p, const memory_sample *s) {
     member(b, "target_bytes", st.budget.target_bytes);
     member(b, "smallest_budget_bytes", st.budget.smallest_bytes);
     member(b, "memory_max_bytes", st.budget.most_bytes);
+    buf_addf(b, ",\"resizing\":%s", st.budget.resizing ? "true" : "false");
+    write_release(b, &st.budget);
     buf_add(b, STR(",\"process\":"));
     if (s->known) {
         buf_add(b, STR("{\"anonymous_bytes\":"));
         json_u64(b, s->process.anonymous_bytes);
         member(b, "file_bytes", s->process.file_bytes);
+        member(b, "heap_bytes", s->process.heap_bytes);
         buf_add(b, STR("},\"unaccounted_bytes\":"));
         json_i64(b, (int64_t)(s->process.anonymous_bytes - s->ledger_bytes));
     } else {
@@ -331,6 +361,10 @@ static void write_table(buf *b, port *p, const memory_sample *s) {
         dtype_kv_name(st.kv.type_k, st.kv.type_v, types), (unsigned long long)st.kv.blocks,
         st.kv.block_tokens, (unsigned long long)st.kv.free, (unsigned long long)st.kv.used,
         (unsigned long long)st.kv.cached, (unsigned long long)st.kv.bytes_per_token);
+    if (st.budget.target_bytes < st.budget.full_bytes)
+        buf_addf(b, "the whole budget: %s bytes, less while %s\n",
+                 bytes_grouped(st.budget.full_bytes, types),
+                 st.budget.idle ? "idle" : "memory is short");
     const kv_disk_view *d = &st.kv.disk;
     if (d->budget_bytes)
         buf_addf(b, "kv_disk: %s of %s bytes, %u chunks of %u tokens%s\n",

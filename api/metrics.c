@@ -306,11 +306,25 @@ static void write_memory(out *o, const app *a, const budget_view *b) {
           (double)b->target_bytes);
     counter(o, "vramd_memory_resizes_total", "Changes of the budget while serving.",
             (double)b->n_resizes);
+    gauge(o, "vramd_memory_full_budget_bytes",
+          "The budget without what pressure or idleness made it give back.",
+          (double)b->full_bytes);
+    gauge(o, "vramd_memory_pressure", "1 while less than that is used because of pressure.",
+          b->pressed);
+    counter(o, "vramd_memory_pressure_events_total", "Events of memory pressure.",
+            (double)b->n_pressure);
+    head(o, "vramd_memory_given_back_bytes_total", "counter",
+         "Bytes of KV cache given back to the system, by cause.");
+    sample(o, "vramd_memory_given_back_bytes_total", ",cause=\"pressure\"",
+           (double)b->pressure_bytes);
+    sample(o, "vramd_memory_given_back_bytes_total", ",cause=\"idle\"", (double)b->idle_bytes);
     gauge(o, "vramd_memory_requests_used_bytes", "Request memory in use, of class requests.",
           (double)pool_used(a->port->pool));
     if (!s->known) return;
     gauge(o, "vramd_memory_anonymous_bytes", "Anonymous memory, as the kernel counts it.",
           (double)s->process.anonymous_bytes);
+    gauge(o, "vramd_memory_heap_bytes", "Part of it that malloc has given out.",
+          (double)s->process.heap_bytes);
     by_place(o, "vramd_memory_unaccounted_bytes",
              "Memory in use, as kernel and driver count it, less the ledger.", &l,
              (double[]){(double)s->process.anonymous_bytes - (double)s->ledger_bytes,
@@ -362,6 +376,18 @@ static void write_keys(out *o, const keys *k) {
     }
 }
 
+/* From which rows of a step and the time to a first token are predicted. */
+static void write_cost(out *o, const step_cost *c) {
+    const char *name = "vramd_step_cost_seconds";
+    head(o, name, "gauge", "Learned time of a step, and of each thing in it.");
+    sample(o, name, ",per=\"step\"", c->step_s);
+    sample(o, name, ",per=\"row\"", c->row_s);
+    sample(o, name, ",per=\"position\"", c->position_s);
+    sample(o, name, ",per=\"logits\"", c->logits_s);
+    gauge(o, "vramd_step_cost_error_ratio",
+          "Mean error of predicted step times, relative to the prediction.", c->error);
+}
+
 void metrics_write(buf *b, const app *a, const machine_stats *s) {
     out o = {.b = b};
     set_model(&o, a->port->card.id);
@@ -372,6 +398,7 @@ void metrics_write(buf *b, const app *a, const machine_stats *s) {
     write_kv(&o, &s->kv);
     write_memory(&o, a, &s->budget);
     write_keys(&o, a->keys);
+    write_cost(&o, &s->cost);
     for (int i = 0; i < HIST_N; i++) {
         if (hists[i].own) write_histogram(&o, hists[i].own, (histogram_id)i, &s->hist[i]);
         if (hists[i].alias) write_histogram(&o, hists[i].alias, (histogram_id)i, &s->hist[i]);

@@ -117,6 +117,8 @@ const param_row param_table[] = {
     OWN("timeout", BOTH, "0.001 to 86400 seconds", "request_timeout", ""),
     FLAG("return_memory", BOTH, return_memory, "false",
          "the request's KV cache, as \"memory\""),
+    FLAG("receipt", BOTH, receipt, "false",
+         "usage has \"memory\": what the request has taken; or the header X-Vramd-Receipt: 1"),
     OWN("user", BOTH, "a string", "none", "no effect"),
     /* ---- of no effect on the answer ---- */
     SAME("spaces_between_special_tokens", "special tokens are never joined by spaces"),

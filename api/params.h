@@ -34,7 +34,7 @@ typedef struct params {
     constraint form;
     int64_t max_tokens;  /* -1: not given */
     uint32_t n, n_shown; /* choices generated; of them the best n_shown are returned */
-    bool echo, ignore_eos, logprobs, return_memory, add_special_tokens;
+    bool echo, ignore_eos, logprobs, return_memory, receipt, add_special_tokens;
     bool stream, include_usage, continuous_usage;
     bool include_stop, skip_special, tokens_as_ids, return_token_ids;
     bool add_generation_prompt, continue_final;

@@ -34,7 +34,9 @@ typedef enum gen_finish {
 
 typedef struct gen_usage {
     uint32_t n_prompt, n_output, n_cached, n_preemptions, peak_blocks;
+    uint32_t n_loaded; /* of n_cached, from disk */
     uint64_t kv_peak_bytes;
+    sched_cost cost;
     uint64_t queued_us, first_token_us, ended_us; /* since submit */
 } gen_usage;
 
@@ -80,6 +82,7 @@ typedef struct gen_spec { /* pointers are borrowed until the last event */
     double *pooled;
     int32_t priority;
     uint64_t tenant;     /* tenant_id of its key's; for the scheduler's policy */
+    uint32_t weight;     /* of the tenant; 0: 1 */
     str cache_salt;      /* cached blocks are shared among equal salts only */
     bool no_disk;        /* nothing of it goes to the disk tier */
     gen *fork_of;        /* submitted just before, with the same prompt: it is computed once */
@@ -156,12 +159,26 @@ typedef struct budget_view {
     uint64_t target_bytes;   /* the budget, or the one that it will be */
     uint64_t smallest_bytes; /* less is refused */
     uint64_t most_bytes;     /* more is refused */
+    bool resizing;           /* it is becoming so: pages come or go */
     uint64_t n_resizes;      /* changes that are in force */
+    /* Less than full_bytes is used while the kernel reports memory pressure, or while idle: */
+    uint64_t full_bytes;         /* the operator's budget */
+    const char *pressure_source; /* the file that is watched; NULL: none */
+    bool pressed, idle;
+    uint32_t idle_after_s; /* 0: never */
+    uint64_t n_pressure, pressure_bytes,
+        idle_bytes; /* events; bytes given back since the start */
 } budget_view;
 
 /* Called once on the loop thread, within 2 s of the call of resize: OK: it is in force. ERR_BUSY:
  * it is on its way. ERR_NO_MEMORY: the system had less; what there was is in force. */
 typedef void resize_done(void *arg, status, const err *);
+
+/* What the engine's steps are learned to take: seconds of a step, and of each row, position
+ * attended to and row of logits in it; error: mean, relative to the prediction. */
+typedef struct step_cost {
+    double step_s, row_s, position_s, logits_s, error;
+} step_cost;
 
 typedef struct machine_stats {
     uint32_t n_waiting, n_running, n_preempted;
@@ -172,6 +189,7 @@ typedef struct machine_stats {
     kv_view kv;
     histogram hist[HIST_N];
     budget_view budget;
+    step_cost cost;
 } machine_stats;
 
 typedef struct port port;

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { TENANT_NAME_MAX = 32 };
+enum { TENANT_NAME_MAX = 32, TENANT_MAX_WEIGHT = 1000 };
 
 /* 0: no limit. */
 typedef struct tenant_limits {
@@ -15,7 +15,8 @@ typedef struct tenant_limits {
     uint32_t concurrency;
     bool has_priority; /* of its requests; they may name a later one. false: 0 */
     int32_t priority;
-    bool admin; /* may change the server's budget */
+    uint32_t weight; /* its share of the service beside other tenants; 0: 1 */
+    bool admin;      /* may change the server's budget */
 } tenant_limits;
 
 /* Holds up to a minute's worth. May be in debt: tokens are known late. */

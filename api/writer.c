@@ -43,10 +43,11 @@ buf *writer_begin(const choice *c) {
 
 void writer_done(answer *a) {
     buf *o = http_stream_out(a->rq);
-    if (a->p.include_usage || a->p.return_memory) {
+    const bool usage = a->p.include_usage || a->p.receipt;
+    if (usage || a->p.return_memory) {
         buf_add(o, a->head);
         buf_addc(o, ']');
-        if (a->p.include_usage) usage_write(a, usage_output_tokens(a), o);
+        if (usage) usage_write_all(a, o);
         if (a->p.return_memory) usage_write_memory(a, o);
         buf_add(o, STR("}\n\n"));
     }

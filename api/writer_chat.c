@@ -168,7 +168,7 @@ static void whole(answer *a) {
     buf_addc(&b, ']');
     prompt_write_scores(a, a->prompts, &b);
     prompt_write_ids(a, a->prompts, &b);
-    usage_write(a, usage_output_tokens(a), &b);
+    usage_write_all(a, &b);
     if (a->p.return_memory) usage_write_memory(a, &b);
     buf_addc(&b, '}');
     app_json(a->rq, &b);

@@ -104,7 +104,7 @@ static void whole(answer *a) {
     writer_head(a, STR("text_completion"), &b);
     write_choices(a, &b);
     buf_addc(&b, ']');
-    usage_write(a, usage_output_tokens(a), &b);
+    usage_write_all(a, &b);
     if (a->p.return_memory) usage_write_memory(a, &b);
     buf_addc(&b, '}');
     app_json(a->rq, &b);

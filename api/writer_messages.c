@@ -10,12 +10,17 @@ typedef struct stream_state {
 /* ---- what both forms have ---- */
 
 /* All tokens of the prompt count as input, cached or not, as in /v1/messages/count_tokens. */
-static void write_usage(const answer *a, uint64_t n_output, buf *o) {
+static void begin_usage(const answer *a, uint64_t n_output, buf *o) {
     buf_add(o, STR("\"usage\":{\"input_tokens\":"));
     json_u64(o, usage_prompt_tokens(a));
     buf_add(o, STR(",\"cache_creation_input_tokens\":0,\"cache_read_input_tokens\":0,"
                    "\"output_tokens\":"));
     json_u64(o, n_output);
+}
+
+static void write_usage(const answer *a, buf *o) {
+    begin_usage(a, usage_output_tokens(a), o);
+    receipt_write(a, o);
     buf_addc(o, '}');
 }
 
@@ -73,8 +78,8 @@ static bool begin_stream(answer *a) {
     buf_add(o, STR(",\"message\":{"));
     write_head(a, o);
     buf_add(o, STR(",\"content\":[],\"stop_reason\":null,\"stop_sequence\":null,"));
-    write_usage(a, 0, o);
-    buf_addc(o, '}');
+    begin_usage(a, 0, o);
+    buf_add(o, STR("}}"));
     end_event(a, o);
     end_event(a, begin_event(a, STR("ping")));
     return true;
@@ -161,7 +166,7 @@ static void done(answer *a) {
     buf_add(o, STR(",\"delta\":{"));
     write_stop(a->choices, o);
     buf_add(o, STR("},"));
-    write_usage(a, usage_output_tokens(a), o);
+    write_usage(a, o);
     end_event(a, o);
     end_event(a, begin_event(a, STR("message_stop")));
     http_stream_end(a->rq);
@@ -226,7 +231,7 @@ static void whole(answer *a) {
     buf_add(&b, STR("],"));
     write_stop(c, &b);
     buf_addc(&b, ',');
-    write_usage(a, usage_output_tokens(a), &b);
+    write_usage(a, &b);
     buf_addc(&b, '}');
     if (choice_failed(c)) b.failed = true;
     app_json(a->rq, &b);

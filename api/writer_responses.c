@@ -134,6 +134,7 @@ static void write_usage(const answer *a, buf *o) {
     json_u64(o, a->choices->n_reasoning);
     buf_add(o, STR("},\"total_tokens\":"));
     json_u64(o, in + out);
+    receipt_write(a, o);
     buf_addc(o, '}');
 }
 

@@ -152,12 +152,8 @@ def peer_server(*options):
 
 
 def build_load():
-    exe = BUILD / "load"
-    source = ROOT / "bench" / "load.c"
-    if not exe.exists() or exe.stat().st_mtime < source.stat().st_mtime:
-        BUILD.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["cc", "-O2", "-std=c11", "-D_GNU_SOURCE", "-o", exe, source], check=True)
-    return exe
+    subprocess.run(["make", "-s", f"BUILD={BUILD}", BUILD / "load"], cwd=ROOT, check=True)
+    return BUILD / "load"
 
 
 def run_load(port, streams, bodies):

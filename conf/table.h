@@ -79,6 +79,13 @@
     X("memory", STR, memory_max, "", 0, 63, "",                                               \
       "how far the budget may grow while it serves: a size as of memory; default: memory, so " \
       "that it can only shrink and grow back", "", "")                                        \
+    X("memory", ENUM, memory_pressure, 0, 0, 0, "",                                           \
+      "psi: give cached KV blocks back while the kernel reports memory pressure, and take "   \
+      "them again slowly; the CPU engine alone", "off|psi", "")                               \
+    X("memory", U32, idle_release, 0, 0, 2592000, "s",                                        \
+      "give the KV cache back to the system but for one request of the longest length when no " \
+      "request has run for this long, until the next one comes; 0: never; the CPU engine alone", \
+      "", "")                                                                                 \
     X("memory", STR, host_memory, "auto", 0, 63, "",                                          \
       "budget for the memory of the host with backend = cuda; 'memory' is then that of the " \
       "device", "", "")                                                                     \
@@ -108,6 +115,15 @@
       "which sequences run together: continuous admits at every step; static runs a batch to its end before the next; " \
       "dynamic, the same, waits for 20 ms to fill it (both for comparison)",                  \
       "continuous|dynamic|static", "")                                                        \
+    X("scheduler", ENUM, scheduler_policy, 0, 0, 0, "",                                       \
+      "who is admitted next, of equal priority: fair, a request of the key that was served least; fcfs, the oldest; " \
+      "priority, the oldest, where each priority counts as 30 s", "fair|fcfs|priority", "")    \
+    X("scheduler", U32, itl_slo_ms, 0, 0, 60000, "ms",                                        \
+      "longest time between two tokens of a stream: a step takes as many prompt tokens as fit in it; 0: no objective", \
+      "", "")                                                                                 \
+    X("scheduler", U32, ttft_slo_ms, 0, 0, 3600000, "ms",                                     \
+      "longest time to the first token: requests that are predicted to wait longer get 429; 0: no objective", \
+      "", "")                                                                                 \
     X("scheduler", U32, max_waiting, 256, 1, 1000000, "",                                     \
       "most requests in the queue; further ones get 429", "", "")                                          \
     X("scheduler", U64, max_waiting_tokens, 1048576, 1, 1099511627776, "tokens",              \

@@ -101,7 +101,8 @@ static status check_room(bridge *b, const gen_spec *s, err *e) {
                        "the request needs %llu bytes of KV cache, the budget holds %llu",
                        (unsigned long long)bytes, (unsigned long long)b->m->plan.kv_bytes);
     }
-    return check_queue(b, s, e);
+    status rc = check_queue(b, s, e);
+    return rc == OK ? bridge_check_ttft(b, s, e) : rc;
 }
 
 /* The sampler forbids end tokens before min_tokens: the model's and the request's. */
@@ -179,6 +180,7 @@ static status on_submit(port *p, const gen_spec *s, gen **out, err *e) {
     b->waiting_tokens += s->n_prompt;
     *out = g;
     signal_gen(b, g, BRIDGE_SUBMIT, 0);
+    release_busy(b);
     return OK;
 }
 
@@ -232,6 +234,10 @@ static gen_finish finish_of(sched_finish f) {
     }
 }
 
+static void count_cached(bridge *b, double part) {
+    b->mean_cached += 0.1 * (part - b->mean_cached);
+}
+
 static void count_run(bridge *b, double s) {
     b->mean_run_s += (b->mean_run_s > 0 ? 0.1 : 1) * (s - b->mean_run_s);
 }
@@ -241,9 +247,11 @@ static void end_gen(bridge *b, gen *g, const out_record *r, gen_event *ev) {
     gen_usage u = {.n_prompt = g->spec.n_prompt,
                    .n_output = r->ev.n_output,
                    .n_cached = r->ev.n_cached,
+                   .n_loaded = r->ev.n_loaded,
                    .n_preemptions = r->ev.n_preemptions,
                    .peak_blocks = r->ev.peak_blocks,
-                   .kv_peak_bytes = r->ev.peak_bytes};
+                   .kv_peak_bytes = r->ev.peak_bytes,
+                   .cost = g->cost};
     if (g->admitted_us) count_run(b, seconds(g->admitted_us, r->now_us));
     leave_queue(b, g, r->now_us);
     u.queued_us = g->admitted_us - g->submit_us;
@@ -281,7 +289,7 @@ static void end_gen(bridge *b, gen *g, const out_record *r, gen_event *ev) {
     g->state = STATE_FREE;
     g->next_free = b->free;
     b->free = g;
-    b->n_live--;
+    if (--b->n_live == 0) release_rest(b);
 }
 
 /* Delivers the tokens of one step from r[0] on, and the end that may follow. Returns how many
@@ -315,6 +323,7 @@ static uint32_t deliver(bridge *b, const out_record *r, uint32_t n) {
     case EVENT_ADMITTED:
         g->state = STATE_RUNNING;
         g->n_cached = r->ev.n_cached;
+        count_cached(b, (double)g->n_cached / g->spec.n_prompt);
         leave_queue(b, g, r->now_us);
         return 1;
     case EVENT_LOADED: g->n_cached = r->ev.n_cached; return 1;
@@ -342,12 +351,14 @@ static void tell_loaded(bridge *b) {
         atomic_store(&b->load_state, READY);
     }
     b->loaded(b->arg, b->load_status, &b->load_error);
+    release_rest(b);
 }
 
 static void on_async(uv_async_t *a) {
     bridge *b = a->data;
     tell_loaded(b);
     resize_collect(b);
+    release_collect(b);
     for (;;) {
         pthread_mutex_lock(&b->out_lock);
         uint32_t n = b->n_out;
@@ -410,7 +421,7 @@ static const port_ops ops = {.submit = on_submit,
                              .not_ready = bridge_not_ready,
                              .offload = on_offload,
                              .device_memory = bridge_device_memory,
-                             .resize = resize_want,
+                             .resize = release_resize,
                              .plan = on_plan};
 
 /* ---- life ---- */
@@ -493,6 +504,7 @@ status bridge_open(bridge **out, uv_loop_t *loop, machine *m, void (*flushed)(vo
     uv_async_init(loop, &b->async, on_async);
     b->async.data = b;
     resize_open(b);
+    release_open(b);
     *out = b;
     return OK;
 }
@@ -514,6 +526,10 @@ port *bridge_port(bridge *b) {
     return &b->port;
 }
 
+status bridge_watch(bridge *b, const pressure *source, err *e) {
+    return release_watch(b, source, e);
+}
+
 void bridge_drain(bridge *b) {
     b->draining = true;
 }
@@ -530,6 +546,7 @@ void bridge_stop(bridge *b) {
     CHECK(b->n_live == 0);
     uv_close((uv_handle_t *)&b->async, NULL);
     resize_close(b);
+    release_close(b);
 }
 
 void bridge_free(bridge *b) {

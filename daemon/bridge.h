@@ -16,6 +16,7 @@
 #include "api/port.h"
 #include "daemon/machine.h"
 
+struct pressure;
 typedef struct bridge bridge;
 
 /* Lists the generations and the outbox. */
@@ -28,6 +29,9 @@ status bridge_open(bridge **out, uv_loop_t *, machine *, void (*flushed)(void *)
 /* Starts the engine thread, which loads the model first. */
 status bridge_start(bridge *, err *);
 port *bridge_port(bridge *);
+/* Gives cached KV blocks back while the kernel reports memory pressure there; borrowed until
+ * bridge_free. Errors: ERR_IO (field memory_pressure). */
+status bridge_watch(bridge *, const struct pressure *, err *);
 /* New submissions are refused from now on. */
 void bridge_drain(bridge *);
 /* Stops and joins the engine thread. All generations must have ended. Run the loop once more

@@ -65,6 +65,7 @@ static void on_event(void *arg, const runner_event *e) {
         }
         return;
     }
+    if (e->event->cost) g->cost = *e->event->cost;
     if (e->event->kind != EVENT_TOKEN) push(b, &r);
     /* Only an event of tokens has some; ENDED may be the last word of g. */
     if (e->event->kind == EVENT_TOKEN) {
@@ -99,6 +100,7 @@ static sched_id do_submit(bridge *b, gen *g) {
                     .score_prompt = s->score_prompt,
                     .priority = s->priority,
                     .tenant = s->tenant,
+                    .weight = s->weight,
                     .deadline_us = s->timeout_us ? g->submit_us + s->timeout_us : 0,
                     .salt = g->salt,
                     .no_tier = s->no_disk,
@@ -220,6 +222,7 @@ static void wake_engine(void *arg) {
 
 /* True: some sequence may have rows now. */
 static bool use_tier(bridge *b) {
+    sched_now(b->m->sched, clock_us());
     const bool loaded = b->m->tier && kv_tier_work(b->m->tier);
     if (b->m->tier) runner_deliver(b->runner);
     return loaded;

@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 
 #include "daemon/bridge.h"
+#include "daemon/bridge_release.h"
 #include "daemon/bridge_resize.h"
 #include "daemon/grammar_memory.h"
 
@@ -38,6 +39,7 @@ struct gen {
      * the limit itself, however far behind the loop is. */
     uint32_t unread; /* tokens handed over and not credited */
     bool paused;
+    sched_cost cost; /* the loop's from its ENDED record on */
     /* Loop thread. */
     struct gen *next_free;
     gen_state state;
@@ -90,6 +92,7 @@ struct bridge {
     uint32_t n_complete;
     grammar_memory grammar;
     resizing resize;
+    releasing release;
 
     /* Loop thread. */
     gen *free, *all;
@@ -98,6 +101,7 @@ struct bridge {
     bool draining;
     machine_stats counts; /* what the loop counts: finished, rejected, histograms */
     double mean_run_s;    /* from admission to the end, of late; 0: unknown */
+    double mean_cached;   /* part of the prompts that the prefix cache had, of late */
 };
 
 static inline void histogram_add(histogram *h, histogram_id id, double v) {
@@ -108,6 +112,12 @@ static inline void histogram_add(histogram *h, histogram_id id, double v) {
 
 /* The engine thread: loads the model, then steps until told to quit. arg: the bridge. */
 void *bridge_engine_main(void *arg);
+
+/* Seconds until a request that comes now would get its first token; 0 before the cost of steps is
+ * known. */
+double bridge_forecast_ttft_s(bridge *, uint32_t n_prompt);
+/* ERR_BUSY: that is later than ttft_slo_ms. */
+status bridge_check_ttft(bridge *, const gen_spec *, err *);
 
 /* Of port_ops. */
 void bridge_stats(port *, machine_stats *);

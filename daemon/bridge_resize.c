@@ -141,6 +141,7 @@ void resize_view(const bridge *b, budget_view *out) {
     *out = (budget_view){.target_bytes = b->resize.target_bytes,
                          .smallest_bytes = b->resize.smallest_bytes,
                          .most_bytes = machine_memory_max(b->m),
+                         .resizing = b->resize.pending,
                          .n_resizes = b->resize.n_resizes};
 }
 

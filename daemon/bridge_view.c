@@ -60,8 +60,14 @@ void bridge_stats(port *p, machine_stats *out) {
     out->n_preempted = s.n_preempted;
     out->waiting_tokens = s.waiting_tokens;
     out->count = s.count;
+    out->cost = (step_cost){.step_s = s.cost.coef[0] / 1e6,
+                            .row_s = s.cost.coef[1] / 1e6,
+                            .position_s = s.cost.coef[2] / 1e6,
+                            .logits_s = s.cost.coef[3] / 1e6,
+                            .error = s.cost.error};
     view_kv(b->m, &s, &out->kv);
     resize_view(b, &out->budget);
+    release_view(b, &out->budget);
     view_disk(b, &s, &out->kv.disk);
 }
 

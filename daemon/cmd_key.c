@@ -15,6 +15,7 @@ static int usage(FILE *f, int rc) {
           "  rate=N/min      requests a minute\n"
           "  tokens=N/min    tokens a minute, prompt and output together\n"
           "  concurrency=N   requests at once\n"
+          "  weight=N        its share beside other keys, 1 to 1000; 1 is what others have\n"
           "  priority=N      of all its requests; lower is sooner, 0 is what others have\n"
           "  admin           its keys may change the server's budget (PUT /v1/memory)\n",
           f);

@@ -23,6 +23,7 @@
 #include "daemon/loop_memory.h"
 #include "daemon/machine_budget.h"
 #include "daemon/notify.h"
+#include "daemon/pressure.h"
 #include "daemon/serving.h"
 #include "daemon/supervise.h"
 
@@ -34,6 +35,7 @@ typedef struct daemon_state {
     char **argv;
     machine m;
     server_options so;
+    pressure pressure;
     uv_loop_t loop;
     uv_signal_t signals[3];
     uv_timer_t deadline;
@@ -256,6 +258,8 @@ static status prepare(daemon_state *d, err *e) {
     const machine_wish w = {.extra = serving_terms};
     if (s == OK) s = machine_plan(&d->m, &d->opt, &w, e);
     if (s != OK) return s;
+    if (d->m.file && d->opt.memory_pressure) s = pressure_open(&d->pressure, e);
+    if (s != OK) return s;
     if (d->m.file) return machine_reserve(&d->m, e);
     err_set(e, ERR_INVALID, "%s is not a GGUF file", d->opt.model);
     err_hint(e, "a config.json can be planned (vramd plan), not served");
@@ -274,6 +278,7 @@ static status run(daemon_state *d, err *e) {
     status s = prepare(d, e);
     if (s == OK) s = open_loop(d, e);
     if (s == OK) s = bridge_open(&d->bridge, &d->loop, &d->m, on_flushed, on_loaded, d, e);
+    if (s == OK && d->opt.memory_pressure) s = bridge_watch(d->bridge, &d->pressure, e);
     if (s == OK) s = server_open(&d->server, &d->loop, &d->so, bridge_port(d->bridge), e);
     if (s != OK) goto done;
     log_plan(d);
@@ -291,6 +296,7 @@ done:
     if (d->bridge) bridge_stop(d->bridge);
     close_loop(d);
     if (d->bridge) bridge_free(d->bridge);
+    pressure_close(&d->pressure);
     machine_close(&d->m);
     return s;
 }
@@ -307,6 +313,7 @@ static status check(daemon_state *d, err *e) {
                (unsigned long long)d->m.plan.budget_bytes, d->m.plan.kv_blocks,
                d->m.plan.block_tokens);
     }
+    pressure_close(&d->pressure);
     machine_close(&d->m);
     return s;
 }

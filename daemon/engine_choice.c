@@ -40,19 +40,26 @@ static status choose_cpu(machine *m, const machine_wish *w, err *e) {
     return err_hint(e, "memory is the budget for everything there");
 }
 
+/* Options of a budget that moves. */
+static status check_fixed(const options *o, err *e) {
+    const char *name = o->memory_max[0]     ? "memory_max"
+                       : o->memory_pressure ? "memory_pressure"
+                       : o->idle_release    ? "idle_release"
+                                            : NULL;
+    if (!name) return OK;
+    err_set(e, ERR_UNSUPPORTED,
+            "%s is given, but the CUDA engine cannot change its budget while it serves", name);
+    err_field(e, "%s", name);
+    return err_hint(e, "leave it out, or use backend = cpu");
+}
+
 static status choose_device(machine *m, const memory_room *room, const machine_wish *w,
                             err *e) {
     memory_room host = memory_room_host();
     m->backend = &backend_cuda;
     m->on_device = true;
-    if (m->opt.memory_max[0]) {
-        err_set(e, ERR_UNSUPPORTED,
-                "memory_max = %.60s, but the CUDA engine cannot change its "
-                "budget while it serves",
-                m->opt.memory_max);
-        err_field(e, "memory_max");
-        return err_hint(e, "leave it out, or use backend = cpu");
-    }
+    status fixed = check_fixed(&m->opt, e);
+    if (fixed != OK) return fixed;
     if (w->card) { /* it is not in this machine */
         host.available = host.total = budget_unlimited().bytes;
         snprintf(host.available_name, sizeof host.available_name, "the host of that card");

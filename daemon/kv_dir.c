@@ -33,14 +33,23 @@ static void file_name(char out[NAME_BYTES], const uint64_t hash[2], const char *
 
 /* ---- key and lock ---- */
 
-/* A new key appears under its name whole or not at all. */
+/* A new key appears under its name whole or not at all; of daemons that start at the same moment,
+ * the first one's stays, and is the others', too. */
 static status make_key(kv_dir *d, err *e) {
-    const int fd = openat(d->dir, "key.tmp", O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600);
+    uint64_t made[3]; /* the key; of the name */
+    char part[sizeof "key.0123456789abcdef.tmp"];
+    if (getrandom(made, sizeof made, 0) != (ssize_t)sizeof made)
+        return failed(e, "cannot make", "key");
+    snprintf(part, sizeof part, "key.%016llx.tmp", (unsigned long long)made[2]);
+    const int fd = openat(d->dir, part, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
     if (fd < 0) return failed(e, "cannot create", "key");
-    bool ok = getrandom(d->key, sizeof d->key, 0) == (ssize_t)sizeof d->key &&
-              write(fd, d->key, sizeof d->key) == (ssize_t)sizeof d->key && fsync(fd) == 0;
-    ok = close(fd) == 0 && ok && renameat(d->dir, "key.tmp", d->dir, "key") == 0;
-    return ok ? OK : failed(e, "cannot write", "key");
+    bool ok = write(fd, made, sizeof d->key) == (ssize_t)sizeof d->key && fsync(fd) == 0;
+    ok = close(fd) == 0 && ok;
+    /* Unlike rename, it replaces nothing. */
+    ok = ok && (linkat(d->dir, part, d->dir, "key", 0) == 0 || errno == EEXIST);
+    const status s = ok ? OK : failed(e, "cannot write", "key");
+    unlinkat(d->dir, part, 0);
+    return s;
 }
 
 static status take_key(kv_dir *d, err *e) {

@@ -133,6 +133,11 @@ static sched_batching batching_by_name(str word) {
     return str_eqz(word, "dynamic") ? BATCHING_DYNAMIC : BATCHING_CONTINUOUS;
 }
 
+static const sched_policy *policy_by_name(str word) {
+    if (str_eqz(word, "fcfs")) return &sched_fcfs;
+    return str_eqz(word, "priority") ? &sched_aging : &sched_fair;
+}
+
 static status resolve(machine *m, const machine_wish *w, err *e) {
     options *o = &m->opt;
     status s = resolve_length(m, w, e);
@@ -156,9 +161,12 @@ static status resolve(machine *m, const machine_wish *w, err *e) {
                                    .max_rows = o->max_num_batched_tokens,
                                    .max_logit_rows = logit_rows,
                                    .watermark_permille = o->watermark,
+                                   .itl_slo_us = (uint64_t)o->itl_slo_ms * 1000,
                                    .prefix_cache = o->prefix_caching};
     m->sched_conf.batching = batching_by_name(options_word("batching", o->batching));
     m->sched_conf.batch_window_us = BATCH_WINDOW_US;
+    m->sched_conf.policy =
+        policy_by_name(options_word("scheduler_policy", o->scheduler_policy));
     if (getrandom(m->sched_conf.hash_key, sizeof m->sched_conf.hash_key, GRND_NONBLOCK) < 0)
         m->sched_conf.hash_key[0] = clock_us(); /* early at boot: at least not a constant */
     return OK;
@@ -398,10 +406,6 @@ status machine_load(machine *m, err *e) {
     void *mem;
     s = ledger_alloc(m->ledger, &mem, MEM_SCHEDULER, m->sched_bytes, "scheduler", e);
     if (s != OK) return s;
-    if (!m->sched_conf.policy) {
-        m->policy = sched_fair(&m->turns);
-        m->sched_conf.policy = &m->policy;
-    }
     m->sched = sched_init(mem, &m->sched_conf);
     s = ledger_alloc(m->ledger, &m->runner_mem, MEM_SCHEDULER,
                      runner_bytes(&m->sched_conf, m->model->program.config.n_vocab),

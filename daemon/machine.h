@@ -56,8 +56,6 @@ typedef struct machine {
     engine *engine;
     sched *sched;
     struct kv_tier *tier; /* NULL without kv_disk, and until loaded */
-    sched_turns turns;
-    sched_policy policy;
     void *runner_mem;
     char name[256];    /* served name, the first of several */
     const char *names; /* all of them, separated by commas; NULL: name alone */

@@ -7,13 +7,15 @@
 #include "base/clock.h"
 #include "base/log.h"
 
-enum { MAX_DEPTH = 2, MAX_RUN = 1 + SCHED_MAX_DRAFT };
+/* LONG_IDLE_US: a first step after so long is no measure of the others: caches are cold. */
+enum { MAX_DEPTH = 2, MAX_RUN = 1 + SCHED_MAX_DRAFT, LONG_IDLE_US = 1000000 };
 
 /* A step on its way: what the engine borrows until it is collected. */
 typedef struct flight {
     const sched_step *step;
     batch_seq *seq;     /* [max_seqs] */
     block_copy *copies; /* [sched_max_copies] */
+    uint64_t launched_us;
     bool submitted;
 } flight;
 
@@ -30,6 +32,8 @@ struct runner {
     uint32_t *masks;     /* [max_seqs][mask_words]: by slot, of jobs with allow */
     uint32_t mask_words, n_vocab;
     uint32_t last_rows, last_tokens;
+    uint64_t committed_us; /* when the last step was */
+    bool idle;             /* nothing was there to do since */
     err error;
 };
 
@@ -159,6 +163,7 @@ static bool launch(runner *r) {
     if (!st) return false;
     flight *f = &r->flight[(r->first + r->n_flights++) % MAX_DEPTH];
     f->step = st;
+    f->launched_us = now;
     for (uint32_t i = 0; i < st->n_seqs; i++) fill_seq(r, &st->seq[i], &f->seq[i]);
     for (uint32_t i = 0; i < st->n_copies; i++)
         f->copies[i] = (block_copy){st->copy[i].from, st->copy[i].to, st->copy[i].group};
@@ -179,10 +184,23 @@ static sched_step_tokens take_runs(runner *r, const sched_step *st, const step_r
     return (sched_step_tokens){.token = r->token, .n = r->n_tokens, .stride = MAX_RUN};
 }
 
+/* The scheduler learns what a step took: from the commit before it, since that is what a client
+ * waits for, or from its launch where nothing ran before. */
+static void observe(runner *r, const flight *f, uint64_t now) {
+    const uint64_t from = r->idle ? f->launched_us : r->committed_us;
+    if (!r->idle || f->launched_us - r->committed_us < LONG_IDLE_US)
+        sched_observe(r->sched, f->step, now > from ? now - from : 0);
+    r->committed_us = now;
+    r->idle = false;
+}
+
 bool runner_step(runner *r) {
     while (r->n_flights < r->depth && launch(r)) {
     }
-    if (r->n_flights == 0) return false;
+    if (r->n_flights == 0) {
+        r->idle = true;
+        return false;
+    }
     flight *f = &r->flight[r->first];
     step_result res;
     bool ok = f->submitted && engine_collect(r->engine, &res, &r->error) == OK;
@@ -197,6 +215,8 @@ bool runner_step(runner *r) {
     }
     if (!ok) log_error("step %llu failed: %s", (unsigned long long)st->number, r->error.text);
     uint64_t now = clock_us();
+    if (ok) observe(r, f, now);
+    sched_now(r->sched, now);
     sched_step_tokens tokens = ok ? take_runs(r, st, &res) : (sched_step_tokens){0};
     sched_commit(r->sched, st, ok ? &tokens : NULL);
 #ifndef NDEBUG

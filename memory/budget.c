@@ -2,6 +2,7 @@
  * start-up; owns nothing. */
 #include "memory/budget.h"
 
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -175,5 +176,7 @@ bool process_memory_read(process_memory *out) {
     }
     fclose(f);
     out->file_bytes = out->rss_bytes - out->anonymous_bytes;
+    const struct mallinfo2 heap = mallinfo2();
+    out->heap_bytes = heap.uordblks + heap.hblkhd;
     return out->rss_bytes > 0;
 }

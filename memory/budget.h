@@ -41,10 +41,12 @@ uint64_t machine_cgroup_limit(void);
 uint64_t machine_total_bytes(void);
 uint64_t machine_available_bytes(void);
 
-/* What the operating system says of this process, in bytes, from /proc/self/smaps_rollup.
- * False when it cannot be read. */
+/* What the operating system says of this process, in bytes, from /proc/self/smaps_rollup, and
+ * what malloc has given out (mallinfo2): the part of the anonymous memory that is no waste of
+ * the heap. False when it cannot be read. */
 typedef struct process_memory {
     uint64_t anonymous_bytes, file_bytes, rss_bytes;
+    uint64_t heap_bytes;
 } process_memory;
 bool process_memory_read(process_memory *out);
 

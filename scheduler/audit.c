@@ -27,7 +27,7 @@ static void audit_hot(const sched *s, uint32_t slot) {
     CHECK(h->len + h->n_draft < h->limit || h->n_draft == 0);
     CHECK(!h->lockstep || h->pending <= 1);
     CHECK(h->pending <= h->inflight && h->inflight <= s->n_planned - s->n_committed);
-    CHECK(!heap_has(&s->waiting, record_of(h->id)));
+    CHECK(!s->record[record_of(h->id)].queued);
     CHECK(heap_has(&s->deadlines, record_of(h->id)) == (r->spec.deadline_us > 0));
     if (h->n_blocks > 0)
         audit_blocks_held(s, h);
@@ -125,14 +125,14 @@ static void audit_records(const sched *s) {
     for (uint32_t i = s->free_record; i != NO_SLOT; i = s->record[i].slot) {
         CHECK(i < s->n_records && ++n_free <= s->n_records);
         CHECK(s->record[i].generation % 2 == 0);
-        CHECK(!heap_has(&s->waiting, i) && !heap_has(&s->deadlines, i));
+        CHECK(!s->record[i].queued && !heap_has(&s->deadlines, i));
     }
     for (uint32_t i = 0; i < s->n_records; i++) {
         const seq_record *r = &s->record[i];
         if (r->generation % 2 == 0) continue;
         for (uint32_t m = r->fork_head; m != NO_SLOT; m = s->record[m].fork_next) {
             CHECK(++n_dormant <= s->n_dormant && s->record[m].leader == i);
-            CHECK(s->record[m].slot == NO_SLOT && !heap_has(&s->waiting, m));
+            CHECK(s->record[m].slot == NO_SLOT && !s->record[m].queued);
             CHECK(r->n_reported < r->spec.n_prompt);
         }
         if (r->slot == NO_SLOT) {
@@ -151,7 +151,7 @@ static void audit_records(const sched *s) {
     CHECK(n_waiting <= s->cfg.max_waiting);
     CHECK(n_slotted == s->cfg.max_seqs - s->n_free_slots);
     CHECK(n_free + n_waiting + n_slotted == s->n_records);
-    heap_audit(&s->waiting);
+    waiting_audit(s);
     heap_audit(&s->deadlines);
 }
 

@@ -18,8 +18,8 @@ void batching_plan(sched *s, uint64_t now_us) {
     if (s->cfg.batching == BATCHING_CONTINUOUS) return;
     if (!nothing_runs(s)) {
         /* Those that came later wait for the next one. */
-        if (s->waiting.n == 0 || s->record[s->waiting.node[0].item].arrival > b->newest)
-            b->open = false;
+        const uint32_t next = waiting_next(s);
+        if (next == NO_SLOT || s->record[next].arrival > b->newest) b->open = false;
         return;
     }
     b->open = s->waiting.n > 0 && !waits_for_more(s, now_us);

@@ -54,11 +54,18 @@ static sched_finish no_token(sched *s, int32_t token) {
     return token < -1 ? FINISH_NOT_FINITE : FINISH_NO_TOKEN;
 }
 
+/* A step that drew n tokens of a sequence. Its steps are as many as its tokens, but for these:
+ * most steps draw one, and have no need of the cold record. The sum may wrap on its way. */
+static inline void count_step(sched *s, const seq_hot *h, uint32_t n_tokens) {
+    s->record[record_of(h->id)].cost.n_steps += 1 - n_tokens;
+}
+
 /* Inlined by force: gcc leaves a function with two callers out of line, and the call is a tenth
  * of what a token costs. */
 static inline __attribute__((always_inline)) void
 commit_token(sched *s, seq_hot *h, uint32_t slot, uint32_t index, int32_t token) {
     if (token < 0) {
+        count_step(s, h, 0);
         seq_end(s, slot, no_token(s, token), -1);
         return;
     }
@@ -100,6 +107,7 @@ static __attribute__((noinline)) void commit_run(sched *s, const sched_step_seq 
         stops = token_ends(s, h, run[n++]);
     }
     s->count.generated_tokens += n;
+    count_step(s, h, n);
     if (h->n_blocks > 0) {
         h->next_pos = e->first_pos + n;
         cache_publish(s, e->slot, h->next_pos);
@@ -160,11 +168,21 @@ static void commit_drawn(sched *s, const sched_step *st, const sched_step_tokens
         if (!leave_step(s, h, e)) continue;
         commit_rows(s, h, e, true);
         commit_prefill(s, h, e, i);
-        if (e->sample)
+        if (e->sample) {
             commit_token(s, h, e->slot, i, *run);
-        else if (e->first_pos + e->n_rows == h->limit)
+            continue;
+        }
+        count_step(s, h, 0);
+        if (e->first_pos + e->n_rows == h->limit)
             seq_end(s, e->slot, FINISH_LENGTH, -1); /* nothing was to be drawn */
     }
+}
+
+void sched_observe(sched *s, const sched_step *st, uint64_t us) {
+    step_work w = {.rows = st->n_rows, .logit_rows = st->n_logit_rows};
+    CHECK(s->n_committed < s->n_planned);
+    for (uint32_t i = 0; i < st->n_seqs; i++) w.kv += row_pairs(s, &st->seq[i]);
+    cost_observe(&s->cost, w, (double)us);
 }
 
 void sched_commit(sched *s, const sched_step *st, const sched_step_tokens *tokens) {

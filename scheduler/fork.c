@@ -28,7 +28,7 @@ void fork_wake(sched *s, uint32_t leader) {
         l->fork_head = s->record[i].fork_next;
         s->record[i].fork_next = NO_SLOT;
         s->n_dormant--;
-        queue_wait(s, i);
+        waiting_add(s, i);
     }
 }
 

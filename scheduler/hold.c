@@ -17,6 +17,22 @@ uint32_t hold_count(const sched *s, uint32_t slot) {
     return n;
 }
 
+/* Before it holds more, or less. */
+static void note_held(sched *s, uint32_t slot) {
+    seq_record *r = &s->record[record_of(s->hot[slot].id)];
+    uint64_t bytes = 0;
+    uint32_t n = 0;
+    for (uint32_t k = 0; k < s->n_groups; k++) {
+        const held own = held_of(s, &s->group[k], slot);
+        n += own.n - own.first;
+        bytes += s->cfg.group[k].block_bytes * (own.n - own.first);
+    }
+    r->peak_blocks = max_u32(r->peak_blocks, n);
+    if (r->peak_bytes < bytes) r->peak_bytes = bytes;
+    r->cost.byte_seconds += (double)bytes * (double)(s->now_us - r->held_us) / 1e6;
+    r->held_us = s->now_us;
+}
+
 static int32_t take(sched *s, seq_group *g) {
     bool evicted;
     int32_t block = blocks_take(&g->kv, &evicted);
@@ -57,6 +73,7 @@ void hold_start(sched *s, uint32_t slot, const start *st, uint32_t n_blocks) {
     const uint32_t seen_from = st->n_load ? st->n_load * bs : h->next_pos;
     h->n_blocks = n_blocks;
     s->n_shared += st->n_found;
+    s->record[record_of(h->id)].held_us = s->now_us;
     /* What is found first, so that nobody takes it for something else. */
     for (uint32_t k = 0; k < s->n_groups; k++) {
         seq_group *g = &s->group[k];
@@ -88,12 +105,14 @@ void hold_cover(sched *s, uint32_t slot, uint32_t end) {
         seq_group *g = &s->group[k];
         if (!g->window) continue;
         held *own = &g->held[slot];
+        if (own->n < n) note_held(s, slot);
         while (own->n < n) table_of(s, g, slot)[own->n++] = take(s, g);
     }
 }
 
 void hold_grow(sched *s, uint32_t slot) {
     seq_hot *h = &s->hot[slot];
+    note_held(s, slot);
     for (uint32_t k = 0; k < s->n_groups; k++) {
         seq_group *g = &s->group[k];
         if (g->window)
@@ -103,18 +122,6 @@ void hold_grow(sched *s, uint32_t slot) {
     }
     h->n_blocks++;
     hold_cover(s, slot, h->next_pos + 1);
-}
-
-/* Before it shrinks. */
-static void note_peak(sched *s, uint32_t slot) {
-    seq_record *r = &s->record[record_of(s->hot[slot].id)];
-    uint64_t bytes = 0;
-    for (uint32_t k = 0; k < s->n_groups; k++) {
-        held own = held_of(s, &s->group[k], slot);
-        bytes += s->cfg.group[k].block_bytes * (own.n - own.first);
-    }
-    r->peak_blocks = max_u32(r->peak_blocks, hold_count(s, slot));
-    if (r->peak_bytes < bytes) r->peak_bytes = bytes;
 }
 
 /* The newest step that may touch its blocks; 0: none that is uncommitted. */
@@ -130,7 +137,7 @@ void hold_release(sched *s, uint32_t slot) {
     seq_hot *h = &s->hot[slot];
     if (h->n_blocks == 0) return;
     uint64_t step = newest_step(s, h);
-    note_peak(s, slot);
+    note_held(s, slot);
     for (uint32_t k = 0; k < s->n_groups; k++) {
         seq_group *g = &s->group[k];
         const int32_t *table = table_of(s, g, slot);
@@ -144,7 +151,7 @@ void hold_release(sched *s, uint32_t slot) {
 void hold_shrink(sched *s, uint32_t slot, uint32_t n) {
     seq_hot *h = &s->hot[slot];
     if (n >= h->n_blocks) return;
-    note_peak(s, slot);
+    note_held(s, slot);
     for (uint32_t k = 0; k < s->n_groups; k++) {
         seq_group *g = &s->group[k];
         const uint32_t less = group_part(g, h->n_blocks) - group_part(g, n);
@@ -165,7 +172,7 @@ void hold_release_unseen(sched *s, uint32_t slot, uint32_t n_committed) {
     for (uint32_t k = 0; k < s->n_groups; k++) {
         seq_group *g = &s->group[k];
         if (!g->window || n_committed < g->held[slot].release_at) continue;
-        if (!noted) note_peak(s, slot);
+        if (!noted) note_held(s, slot);
         noted = true;
         held *own = &g->held[slot];
         int32_t *table = table_of(s, g, slot);

@@ -57,7 +57,9 @@ bool sched_load_blocks(const sched *s, sched_chunk *c) {
 void sched_load_done(sched *s, const sched_chunk *c, bool filled) {
     const prefix_hash hash = {{c->hash[0], c->hash[1]}};
     const uint32_t i = tier_find(&s->tier, &hash);
+    const uint64_t bytes = filled && i != NO_CHUNK ? s->tier.chunk[i].bytes : 0;
     s->count.kv_disk_loads += filled;
+    s->count.kv_disk_loaded_bytes += bytes;
     s->count.kv_disk_load_errors += !filled;
     if (!filled && i != NO_CHUNK) tier_lose(&s->tier, i);
     if (!is_wanted(s, c)) return;
@@ -68,6 +70,7 @@ void sched_load_done(sched *s, const sched_chunk *c, bool filled) {
     seq_load *l = &s->load[c->slot];
     seq_hot *h = &s->hot[c->slot];
     CHECK(l->done == c->chunk);
+    s->record[record_of(h->id)].cost.loaded_bytes += bytes;
     l->done++;
     h->next_pos = l->done * chunk_tokens(s);
     cache_publish(s, c->slot, h->next_pos);

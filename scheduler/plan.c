@@ -24,6 +24,9 @@
  * admitted sequence ends. (policy.h: what a policy may do to that order.) */
 #include "scheduler/batching.h"
 
+/* Rows of prompts that a step has whatever its objective: they must advance, too. */
+enum { OBJECTIVE_LEAST_ROWS = 16 };
+
 /* A resumed sequence must have room for so many more tokens, or it would be evicted again at
  * once. */
 enum { RESUME_SLACK = 64 };
@@ -33,7 +36,10 @@ typedef struct planner {
     sched_step_seq *entry;
     uint32_t n, n_decode, n_decode_rows;
     uint32_t rows_left, logits_left;
-    uint32_t share;                     /* rows of one prompt while another waits */
+    uint32_t share; /* rows of one prompt while another waits */
+    bool timed;     /* rows of prompts are bounded by us_left */
+    double us_left; /* of the step's objective */
+    uint32_t n_prompt_rows;
     uint32_t claimed[SCHED_MAX_GROUPS]; /* fenced blocks that waiting decode rows count on */
     uint8_t parity;
 } planner;
@@ -256,13 +262,47 @@ static void plan_drafts(planner *p) {
     p->n_decode_rows = row;
 }
 
+/* What is left of the objective once sequences that decode have their rows. */
+static void plan_time(planner *p) {
+    const sched *s = p->s;
+    if (s->cfg.itl_slo_us == 0 || p->n_decode == 0 || !cost_ready(&s->cost)) return;
+    step_work w = {.rows = p->n_decode_rows, .logit_rows = p->n_decode_rows};
+    for (uint32_t i = 0; i < p->n_decode; i++) w.kv += row_pairs(s, &p->entry[i]);
+    p->timed = true;
+    p->us_left = (double)s->cfg.itl_slo_us * cost_margin(&s->cost) - cost_predict(&s->cost, w);
+}
+
+/* Rows at most that a prompt at pos may have. */
+static uint32_t rows_in_time(const planner *p, uint32_t pos, uint32_t max_rows) {
+    if (!p->timed) return max_rows;
+    const uint32_t n = cost_rows(&p->s->cost, p->us_left, pos);
+    const uint32_t least =
+        OBJECTIVE_LEAST_ROWS - min_u32(OBJECTIVE_LEAST_ROWS, p->n_prompt_rows);
+    return min_u32(max_rows, max_u32(n, least));
+}
+
+static bool rows_are_left(const planner *p) {
+    return rows_in_time(p, 0, p->rows_left) > 0 && p->logits_left > 0;
+}
+
+/* Rows [first, first + n) with some logits are in the step. */
+static void count_rows(planner *p, uint32_t first, uint32_t n, uint32_t n_logits) {
+    p->rows_left -= n;
+    p->logits_left -= n_logits;
+    p->n_prompt_rows += n;
+    if (!p->timed) return;
+    const double *coef = p->s->cost.coef;
+    p->us_left -= coef[1] * n + coef[2] * n * (first + (n + 1) / 2.0) + coef[3] * n_logits;
+}
+
 /* Extends e, the newest entry of a prefilling sequence, by as many of its rows as there is room
  * for. Its last row has logits, and samples the next token unless max_tokens is 0. */
 static void extend_chunk(planner *p, sched_step_seq *e, uint32_t max_rows,
                          uint32_t max_logits) {
     sched *s = p->s;
     seq_hot *h = &s->hot[e->slot];
-    uint32_t left = h->len - h->next_pos, n = min_u32(left, max_rows), logits = 0;
+    const uint32_t first = h->next_pos, left = h->len - first;
+    uint32_t n = min_u32(left, rows_in_time(p, first, max_rows)), logits = 0;
     uint32_t silent = left; /* rows before the first that has to be scored */
     if (h->score) {
         uint32_t reported = s->record[record_of(h->id)].n_reported;
@@ -287,8 +327,7 @@ static void extend_chunk(planner *p, sched_step_seq *e, uint32_t max_rows,
     e->sample = last && h->len < h->limit;
     h->next_pos += n;
     hold_cover(s, e->slot, h->next_pos);
-    p->rows_left -= n;
-    p->logits_left -= logits;
+    count_rows(p, first, n, logits);
 }
 
 /* A chunk of slot's prompt. False when there was no room for a single row. */
@@ -325,7 +364,7 @@ static void plan_running_prefills(planner *p) {
  * in an uncommitted step waits for that: its table may still be read. */
 static void plan_resumed(planner *p) {
     sched *s = p->s;
-    while (s->preempted.n > 0 && p->rows_left > 0 && p->logits_left > 0) {
+    while (s->preempted.n > 0 && rows_are_left(p)) {
         uint32_t slot = s->preempted.head;
         const seq_hot *h = &s->hot[slot];
         uint32_t room = min_u32(h->len + min_u32(h->limit - h->len, RESUME_SLACK),
@@ -339,10 +378,18 @@ static void plan_resumed(planner *p) {
     }
 }
 
+/* Those that run have generated tokens since a sequence was admitted last. */
+static void count_service(sched *s) {
+    for (uint32_t i = s->running.head; i != NO_SLOT; i = s->hot[i].run.next)
+        waiting_generated(s, record_of(s->hot[i].id), s->hot[i].len - s->hot[i].n_prompt);
+}
+
 static void plan_admitted(planner *p) {
     sched *s = p->s;
-    while (s->waiting.n > 0 && s->n_free_slots > 0 && p->rows_left > 0 && p->logits_left > 0) {
-        uint32_t record = s->waiting.node[0].item;
+    const bool counts = s->cfg.policy->by_tenant && s->waiting.n > 0 && s->n_free_slots > 0;
+    if (counts) count_service(s);
+    while (s->waiting.n > 0 && s->n_free_slots > 0 && rows_are_left(p)) {
+        const uint32_t record = waiting_next(s);
         if (!batching_admits(s, record)) return;
         const sched_spec *spec = &s->record[record].spec;
         start st; /* bounded skip-ahead would look further here */
@@ -405,7 +452,7 @@ static uint32_t prefill_share(const sched *s, uint32_t n_left) {
 
 /* Rows that decoding leaves. */
 static void plan_prompts(planner *p) {
-    p->share = prefill_share(p->s, p->rows_left);
+    p->share = prefill_share(p->s, rows_in_time(p, 0, p->rows_left));
     plan_running_prefills(p);
     plan_resumed(p);
     if (p->s->preempted.n == 0) plan_admitted(p);
@@ -413,6 +460,7 @@ static void plan_prompts(planner *p) {
 }
 
 const sched_step *sched_plan(sched *s, uint64_t now_us) {
+    sched_now(s, now_us);
     end_expired(s, now_us);
     if (s->n_planned - s->n_committed == s->depth) return NULL;
     if (s->resizing && !resize_advance(s)) return NULL;
@@ -426,6 +474,7 @@ const sched_step *sched_plan(sched *s, uint64_t now_us) {
                  .parity = parity};
     plan_decode(&p);
     if (s->n_drafting > 0) plan_drafts(&p);
+    plan_time(&p);
     if (p.rows_left > 0 && prompts_want_rows(s)) plan_prompts(&p);
     return finish_step(&p);
 }

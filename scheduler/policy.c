@@ -1,4 +1,4 @@
-/* The policy of policy.h that a config without one has. */
+/* The policies of policy.h. */
 #include "scheduler/policy.h"
 
 static uint64_t by_priority(void *self, const sched_spec *spec, uint64_t arrival,
@@ -17,23 +17,8 @@ static uint64_t by_admission(void *self, const sched_spec *spec, uint64_t key, u
     return n;
 }
 
-/* A key is a priority above a turn; a turn's upper half is lost after 2^32 requests of one
- * tenant, which then has some places in the wrong order. */
-static uint64_t by_turn(void *self, const sched_spec *spec, uint64_t arrival, uint64_t now_us) {
-    sched_turns *t = self;
-    /* the lowest bit of a tenant's number is 1 (0: unknown) */
-    uint64_t *next = &t->next[(spec->tenant >> 1) % SCHED_TURNS];
-    const uint64_t turn = *next > t->now ? *next : t->now;
-    *next = turn + 1;
-    return by_priority(self, spec, arrival, now_us) << 32 | (turn & UINT32_MAX);
-}
-
-static uint64_t count_turn(void *self, const sched_spec *spec, uint64_t key, uint64_t n) {
-    sched_turns *t = self;
-    const uint64_t turn = (t->now & ~(uint64_t)UINT32_MAX) | (key & UINT32_MAX);
-    (void)spec;
-    if (turn > t->now) t->now = turn;
-    return n;
+static uint64_t by_age(void *self, const sched_spec *spec, uint64_t arrival, uint64_t now_us) {
+    return now_us + by_priority(self, spec, arrival, now_us) * SCHED_AGING_US;
 }
 
 static uint32_t half_at_most(void *self, const sched_config *cfg, uint32_t n_left) {
@@ -46,6 +31,10 @@ static uint32_t half_at_most(void *self, const sched_config *cfg, uint32_t n_lef
 const sched_policy sched_fcfs = {
     .waiting_key = by_priority, .ticket_key = by_admission, .prefill_share = half_at_most};
 
-sched_policy sched_fair(sched_turns *turns) {
-    return (sched_policy){turns, by_turn, count_turn, half_at_most};
-}
+const sched_policy sched_aging = {
+    .waiting_key = by_age, .ticket_key = by_admission, .prefill_share = half_at_most};
+
+const sched_policy sched_fair = {.by_tenant = true,
+                                 .waiting_key = by_priority,
+                                 .ticket_key = by_admission,
+                                 .prefill_share = half_at_most};

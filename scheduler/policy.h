@@ -22,7 +22,8 @@
 enum { SCHED_MAX_YIELD = 1 << 16 };
 
 struct sched_policy {
-    void *self; /* first argument of every call */
+    void *self;     /* first argument of every call */
+    bool by_tenant; /* of equal keys the least served tenant's is first, not the oldest */
     /* Order of admission, smallest first; equal keys in order of arrival. Called at submit.
      * arrival: number of the submission, from 1 on. */
     uint64_t (*waiting_key)(void *self, const sched_spec *, uint64_t arrival, uint64_t now_us);
@@ -39,19 +40,12 @@ struct sched_policy {
  * gets max_prefill_share, and half of what is left at most. */
 extern const sched_policy sched_fcfs;
 
-/* Of the tenants that wait: whose turn it is. Zero-initialise. Tenants whose numbers agree in
- * the low bits share their turns. */
-enum { SCHED_TURNS = 1024 };
-typedef struct sched_turns {
-    uint64_t now;               /* the last turn that was admitted */
-    uint64_t next[SCHED_TURNS]; /* the first one that the tenant has not used */
-} sched_turns;
+/* As sched_fcfs, but a priority is no more than a head start of SCHED_AGING_US each: a sequence is
+ * overtaken by more urgent ones only if they come within that time. */
+enum { SCHED_AGING_US = 30000000 };
+extern const sched_policy sched_aging;
 
-/* As sched_fcfs, but within a priority tenants take turns (start-time fair queueing, a request
- * a turn): the k-th that one of them has waiting comes after the k-th of every other, however
- * many there are. One tenant alone, or none, is served first come, first served. A sequence
- * waits for those with earlier turns, which are finitely many: turns grow with every submission
- * of a tenant. turns is borrowed as long as the policy is used. */
-sched_policy sched_fair(sched_turns *turns);
+/* As sched_fcfs, but within a priority the tenant that was served least is next (waiting.h). */
+extern const sched_policy sched_fair;
 
 #endif

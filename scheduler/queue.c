@@ -1,5 +1,5 @@
-/* Where a sequence stands: in the waiting heap, or in the lists of running, prefilling,
- * preempted and parked ones. Which transition takes it there is up to seq.c and fork.c. */
+/* Where a sequence that has a slot stands: in the lists of running, prefilling, preempted and
+ * parked ones. Which transition takes it there is up to seq.c and fork.c. */
 #include "scheduler/state.h"
 
 static const seq_record *record_at(const sched *s, uint32_t slot) {
@@ -44,10 +44,6 @@ static void insert_from_head(sched *s, slot_list *l, uint32_t slot) {
         next = link_in(s, l, next)->next;
     }
     list_insert(s, l, after, slot);
-}
-
-void queue_wait(sched *s, uint32_t record) {
-    heap_add(&s->waiting, record, s->record[record].key, s->record[record].arrival);
 }
 
 void queue_run(sched *s, uint32_t slot) {

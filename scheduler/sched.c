@@ -121,13 +121,13 @@ static void lay_out(sched *s, cutter *c, uint64_t *n_zero) {
     s->n_groups = f->n_groups;
     s->depth = f->depth ? f->depth : 2;
     s->chain_group = find_chain_group(f);
-    s->waiting.n_items = s->deadlines.n_items = s->n_records;
+    s->deadlines.n_items = s->n_records;
+    s->waiting.n_queues = f->policy && f->policy->by_tenant ? WAITING_TENANTS : 1;
 
     cut(c, 1, sizeof(sched));
     s->hot = cut(c, n_seqs, sizeof *s->hot);
     s->record = cut(c, n_records, sizeof *s->record);
-    s->waiting.node = cut(c, n_records, sizeof *s->waiting.node);
-    s->waiting.at = cut(c, n_records, sizeof *s->waiting.at);
+    s->waiting.queue = cut(c, s->waiting.n_queues, sizeof *s->waiting.queue);
     s->deadlines.node = cut(c, n_records, sizeof *s->deadlines.node);
     s->deadlines.at = cut(c, n_records, sizeof *s->deadlines.at);
     for (uint32_t k = 0; k < f->n_groups; k++) lay_out_group(s, k, c, false);
@@ -186,7 +186,7 @@ sched *sched_init(void *mem, const sched_config *cfg) {
     for (uint32_t i = 0; i < s->n_records; i++) {
         s->record[i].slot = i + 1 < s->n_records ? i + 1 : NO_SLOT;
     }
-    heap_init(&s->waiting);
+    waiting_init(s);
     heap_init(&s->deadlines);
     for (int i = 0; i < 2; i++) {
         s->step[i].seq = s->entry[i];
@@ -222,7 +222,12 @@ static sched_reject check_fit(const sched *s, const sched_spec *spec) {
     return REJECT_NONE;
 }
 
+void sched_now(sched *s, uint64_t now_us) {
+    if (s->now_us < now_us) s->now_us = now_us;
+}
+
 sched_reject sched_submit(sched *s, const sched_spec *spec, uint64_t now_us, sched_id *out) {
+    sched_now(s, now_us);
     CHECK(spec->n_prompt >= 1 && spec->prompt);
     CHECK(spec->n_stop_ids <= SCHED_MAX_STOP_IDS);
     sched_reject why = check_fit(s, spec);
@@ -243,7 +248,7 @@ sched_reject sched_submit(sched *s, const sched_spec *spec, uint64_t now_us, sch
     r->spec.salt &= UINT64_MAX >> 1;
     const sched_policy *p = s->cfg.policy;
     r->key = p->waiting_key(p->self, &r->spec, r->arrival, now_us);
-    if (!fork_wait(s, i)) queue_wait(s, i);
+    if (!fork_wait(s, i)) waiting_add(s, i);
     if (spec->deadline_us > 0) heap_add(&s->deadlines, i, spec->deadline_us, r->arrival);
     s->waiting_tokens += spec->n_prompt;
     *out = id_of(s, i);
@@ -301,6 +306,14 @@ const int32_t *sched_blocks(const sched *s, uint32_t slot, uint32_t group) {
     return table_of(s, &s->group[group], slot);
 }
 
+/* What is left of the prompts that run, and what those that decode hold. */
+static void read_work(const sched *s, sched_stats *out) {
+    for (uint32_t i = s->prefilling.head; i != NO_SLOT; i = s->hot[i].prefill.next)
+        out->prefill_tokens += s->hot[i].len - s->hot[i].next_pos;
+    for (uint32_t i = s->running.head; i != NO_SLOT; i = s->hot[i].run.next)
+        if (s->hot[i].state == SEQ_DECODE) out->decode_positions += s->hot[i].next_pos + 1;
+}
+
 void sched_read(const sched *s, sched_stats *out) {
     *out = (sched_stats){.n_waiting = s->waiting.n + s->n_dormant,
                          .n_running = s->running.n,
@@ -308,10 +321,13 @@ void sched_read(const sched *s, sched_stats *out) {
                          .n_paused = s->n_paused,
                          .waiting_tokens = s->waiting_tokens,
                          .n_loading = s->n_loading,
+                         .n_prefilling = s->prefilling.n,
                          .tier_chunks = s->tier.n - s->tier.n_gaps,
                          .tier_bytes = s->tier.bytes,
                          .n_storing = s->n_store,
-                         .count = s->count};
+                         .count = s->count,
+                         .cost = s->cost};
+    read_work(s, out);
     for (uint32_t k = 0; k < s->n_groups; k++) {
         const blocks *b = &s->group[k].kv;
         sched_blocks_view *g = &out->group[k];

@@ -21,6 +21,9 @@
  * Forks: several texts from one prompt. Members wait until their leader's prompt is computed,
  * then share its full blocks and copy its last one.
  *
+ * Objective: with itl_slo_us the rows of prompts in a step are bounded by the time that the step
+ * is predicted to take, which is learned from the steps before it (cost.h).
+ *
  * Two planned steps may be uncommitted: the second assumes that each sampling row of the first
  * yields one token, but for sequences in lockstep, which wait for it. Drafts: a decoding sequence
  * may have rows that verify guesses of its next tokens (speculative decoding); such a step yields
@@ -37,6 +40,7 @@
 #include <stdint.h>
 
 #include "memory/plan.h"
+#include "scheduler/cost.h"
 #include "scheduler/stats.h"
 
 typedef struct sched sched;
@@ -77,6 +81,8 @@ typedef struct sched_config {
     uint32_t watermark_permille; /* blocks kept free at admission; 50 */
     uint32_t depth;              /* steps that may be uncommitted: 1, or 2, or 0, which is 2 */
     const sched_policy *policy;  /* borrowed; NULL: sched_fcfs */
+    uint64_t itl_slo_us; /* steps in which sequences decode are to take no longer: prompts get
+                            rows as far as the cost model allows; 0: as many as there are */
     sched_batching batching;
     uint64_t batch_window_us; /* BATCHING_DYNAMIC: how long a batch waits to fill */
     uint32_t max_moves;       /* blocks that a step may move for sched_resize; 0: no resizing */
@@ -108,6 +114,7 @@ typedef struct sched_spec {
     bool score_prompt;    /* every prompt row yields logits (echo with logprobs) */
     int32_t priority;     /* lower is sooner, as in vLLM; order of admission only */
     uint64_t tenant;      /* whose request it is, for policies; 0: unknown */
+    uint32_t weight;      /* of the tenant; 0: 1 */
     uint64_t deadline_us; /* 0: none */
     uint64_t user;        /* handed back in events and steps */
     uint64_t salt;    /* blocks are shared only among equal salts; the high bit is ignored */
@@ -199,6 +206,7 @@ typedef struct sched_event {
     uint32_t n_preemptions, peak_blocks; /* PREEMPTED, ENDED; blocks of all groups */
     uint64_t peak_bytes;                 /* of those blocks, where the config knows */
     uint32_t first_pos, n_rows;          /* PREFILLED */
+    const sched_cost *cost; /* ENDED: borrowed until the next call that changes the scheduler */
 } sched_event;
 
 /* Blocks of one group. free: without content; cached: free, too, but with content that may be
@@ -214,10 +222,14 @@ typedef struct sched_stats {
     uint32_t blocks_all, blocks_free, blocks_used, blocks_fenced,
         blocks_cached;               /* of all groups */
     uint32_t n_loading;              /* of the running ones */
+    uint32_t n_prefilling;           /* likewise */
+    uint64_t prefill_tokens;         /* that those have still to compute */
+    uint64_t decode_positions;       /* that the decode rows of a step attend to */
     uint32_t tier_chunks, n_storing; /* n_storing: chunks that wait to be stored */
     uint64_t tier_bytes;
     sched_counters count; /* since the start */
     sched_blocks_view group[SCHED_MAX_GROUPS];
+    cost_model cost;
 } sched_stats;
 
 /* Copies that a step may have: of forks, and moves for sched_resize. */
@@ -230,6 +242,8 @@ size_t sched_bytes(const sched_config *);
 /* mem: sched_bytes bytes, 64-byte aligned, owned by the caller. CHECKs a valid config. */
 sched *sched_init(void *mem, const sched_config *);
 
+/* What follows happens now, for the cost of sequences alone: submit and plan say so themselves. */
+void sched_now(sched *, uint64_t now_us);
 sched_reject sched_submit(sched *, const sched_spec *, uint64_t now_us, sched_id *out);
 /* Idempotent; ENDED follows: at once, or with the commit of the newest step it is in, and no
  * TOKEN before it. Its blocks are free after that commit. finish: FINISH_CANCELLED, or
@@ -262,6 +276,9 @@ uint32_t sched_draft(sched *, sched_id, const int32_t *guess, uint32_t n);
  * An engine failure commits with tokens NULL: every sequence of the step ends with
  * FINISH_ERROR, and so does each that holds a block which the step was to move. */
 void sched_commit(sched *, const sched_step *, const sched_step_tokens *tokens);
+/* What an uncommitted step took: from the end of the step before it, or from its own start if
+ * there was none. An input like any other: what is planned later depends on it. */
+void sched_observe(sched *, const sched_step *, uint64_t us);
 /* Events since the last call, in order; valid until the next call that changes the scheduler.
  * Must be drained after each submit, cancel, plan and commit. */
 size_t sched_events(sched *, const sched_event **out);

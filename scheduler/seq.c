@@ -22,6 +22,7 @@ static void push_ended(sched *s, sched_id id, const seq_record *r, uint32_t n_ou
     e->n_preemptions = r->n_preemptions;
     e->peak_blocks = r->peak_blocks;
     e->peak_bytes = r->peak_bytes;
+    e->cost = &r->cost;
 }
 
 /* Positions up to next_pos are there without having been computed. */
@@ -69,7 +70,7 @@ static void give_ticket(sched *s, seq_record *r) {
 }
 
 void seq_admit(sched *s, uint32_t record, const start *st) {
-    CHECK(heap_remove(&s->waiting, record) && s->preempted.n == 0);
+    CHECK(waiting_remove(s, record) && s->preempted.n == 0);
     seq_record *r = &s->record[record];
     const sched_spec *spec = &r->spec;
     uint32_t slot = s->free_slot;
@@ -95,6 +96,7 @@ void seq_admit(sched *s, uint32_t record, const start *st) {
     sched_event *e = event_push(s, EVENT_ADMITTED, h->id, h->user);
     begin(s, slot, st);
     e->n_cached = r->n_cached = h->next_pos;
+    waiting_admitted(s, record, r->n_cached);
     if (st->leader == NO_SLOT && s->cfg.prefix_cache) {
         s->count.prefix_cache_queries += h->n_prompt;
         s->count.prefix_cache_hits += r->n_cached;
@@ -110,9 +112,11 @@ void seq_resume(sched *s, uint32_t slot, const start *st) {
     h->state = st->n_load > 0 ? SEQ_LOADING : SEQ_PREFILL;
     queue_run(s, slot);
     begin(s, slot, st);
-    const seq_record *r = &s->record[record_of(h->id)];
+    seq_record *r = &s->record[record_of(h->id)];
     const uint32_t there = max_u32(h->next_pos, st->n_load * s->cfg.block_tokens);
-    s->count.recomputed_tokens += r->n_lost - min_u32(r->n_lost, there);
+    const uint32_t again = r->n_lost - min_u32(r->n_lost, there);
+    s->count.recomputed_tokens += again;
+    r->cost.n_recomputed += again;
     if (r->load_failed && h->state == SEQ_PREFILL) count_loaded(s, h, 0);
 }
 
@@ -218,12 +222,13 @@ void seq_end(sched *s, uint32_t slot, sched_finish why, int32_t stop_id) {
     heap_remove(&s->deadlines, record_of(h->id));
     r->finish = why;
     r->stop_id = stop_id;
+    waiting_ended(s, record_of(h->id), h->len - h->n_prompt);
     if (h->inflight == 0) seq_retire(s, slot);
 }
 
 void seq_end_waiting(sched *s, uint32_t record, sched_finish why) {
     seq_record *r = &s->record[record];
-    if (!heap_remove(&s->waiting, record)) fork_cancel(s, record);
+    if (!waiting_remove(s, record)) fork_cancel(s, record);
     heap_remove(&s->deadlines, record);
     s->waiting_tokens -= r->spec.n_prompt;
     r->finish = why;
@@ -234,7 +239,9 @@ void seq_end_waiting(sched *s, uint32_t record, sched_finish why) {
 void seq_retire(sched *s, uint32_t slot) {
     seq_hot *h = &s->hot[slot];
     CHECK(h->state == SEQ_ENDED && h->inflight == 0 && h->n_blocks == 0);
-    push_ended(s, h->id, &s->record[record_of(h->id)], h->len - h->n_prompt);
+    seq_record *r = &s->record[record_of(h->id)];
+    r->cost.n_steps += h->len - h->n_prompt; /* see count_step in commit.c */
+    push_ended(s, h->id, r, h->len - h->n_prompt);
     record_free(s, record_of(h->id));
     h->state = SEQ_FREE;
     h->run.next = s->free_slot;

@@ -24,6 +24,7 @@
 #include "scheduler/policy.h"
 #include "scheduler/prefix.h"
 #include "scheduler/tier.h"
+#include "scheduler/waiting.h"
 #include "scheduler/resize.h"
 
 #include "base/check.h"
@@ -71,10 +72,13 @@ _Static_assert(sizeof(seq_hot) == 64, "a hot record is one cache line");
 
 typedef struct seq_record {
     sched_spec spec;
-    uint32_t generation;          /* odd while it is in use */
-    uint32_t slot;                /* NO_SLOT while waiting; free records: the next free one */
-    uint64_t arrival;             /* order of submission */
-    uint64_t key;                 /* among the waiting ones */
+    uint32_t generation; /* odd while it is in use */
+    uint32_t slot;       /* NO_SLOT while waiting; free records: the next free one */
+    uint64_t arrival;    /* order of submission */
+    uint64_t key;        /* among the waiting ones */
+    bool queued;         /* it is among them */
+    uint32_t wait_prev, wait_next;
+    uint32_t n_charged, n_output_charged; /* tokens that its tenant was charged for */
     uint64_t ticket, n_admission; /* seniority: by ticket, then by admission; 0 before it */
     uint32_t n_reported;          /* prompt rows that PREFILLED events have reported */
     uint32_t n_lost;              /* positions thrown away by the last preemption */
@@ -84,6 +88,8 @@ typedef struct seq_record {
     uint32_t leader, fork_head, fork_next; /* records: members wait for their leader's prompt */
     uint32_t n_preemptions, peak_blocks;
     uint64_t peak_bytes;
+    sched_cost cost;
+    uint64_t held_us; /* when byte_seconds was last brought up to date */
     sched_finish finish;
     int32_t stop_id;
 } seq_record;
@@ -104,6 +110,7 @@ typedef struct seq_load {
     prefix_hash hash; /* of the chunk before named; of none: the salt */
     uint32_t done, named, target;
     uint32_t n_found; /* blocks in front that need not be loaded */
+    uint64_t since_us;
 } seq_load;
 
 /* A chunk that was left behind and may be stored: its blocks of the chain group, as they were. */
@@ -183,12 +190,15 @@ struct sched {
     slot_list parked;             /* paused ones that hold blocks, the newest last */
     uint32_t n_paused, n_dormant; /* dormant: members that wait for their leader */
     bool ever_paused;
-    heap waiting, deadlines; /* of records */
+    waiting waiting;
+    heap deadlines; /* of records */
     seq_group group[SCHED_MAX_GROUPS];
     probe probe;
     batch_state batch;
+    cost_model cost;
     uint64_t n_serials, n_shared; /* blocks published; blocks that starting sequences share */
     uint64_t waiting_tokens, n_submitted, n_admissions, n_planned, n_committed;
+    uint64_t now_us;
     sched_counters count;
     bool events_read;
     uint32_t n_ended;    /* slots in SEQ_ENDED */
@@ -287,6 +297,14 @@ static inline uint32_t first_seen(const sched *s, const seq_group *g, uint32_t p
     return kv_first_seen(g->window, pos) / s->cfg.block_tokens;
 }
 
+/* Positions that the rows of an entry attend to, each by itself; in the group that confirms
+ * prefixes, for groups with a window have less. */
+static inline double row_pairs(const sched *s, const sched_step_seq *e) {
+    const uint32_t window = s->group[s->chain_group].window;
+    const double mean = e->first_pos + (e->n_rows + 1) / 2.0;
+    return e->n_rows * (window && mean > window ? window : mean);
+}
+
 /* hold.c: a sequence and its blocks. */
 uint32_t hold_count(const sched *, uint32_t slot); /* of all groups */
 /* Begins with what start found, and sets aside n_blocks table entries. */
@@ -375,7 +393,6 @@ static inline sched_event *event_push(sched *s, sched_event_kind kind, sched_id 
 }
 
 /* queue.c: where a sequence stands. Its state is set before it joins a list. */
-void queue_wait(sched *, uint32_t record);    /* joins the waiting ones */
 void queue_run(sched *, uint32_t slot);       /* the running ones, and the prefilling ones */
 void queue_prefill(sched *, uint32_t slot);   /* a running one joins the prefilling ones, too */
 void queue_prefilled(sched *, uint32_t slot); /* leaves the prefilling ones */

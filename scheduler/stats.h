@@ -20,6 +20,7 @@
     X(kv_disk_queries, "Prompt tokens looked up on disk: not found in memory.")                \
     X(kv_disk_hits, "Prompt tokens loaded from disk.")                                         \
     X(kv_disk_loads, "Chunks of KV blocks loaded from disk.")                                  \
+    X(kv_disk_loaded_bytes, "Bytes of KV blocks loaded from disk.")                            \
     X(kv_disk_load_errors, "Chunks of KV blocks that could not be loaded.")                    \
     X(kv_disk_stores, "Chunks of KV blocks stored on disk.")                                   \
     X(kv_disk_store_errors, "Chunks of KV blocks that could not be stored.")                   \
@@ -32,5 +33,15 @@ typedef struct sched_counters {
     SCHED_COUNTERS(SCHED_COUNTER_FIELD)
 } sched_counters;
 #undef SCHED_COUNTER_FIELD
+
+/* What a sequence has taken, beside what its events say. Blocks that it shares count for it
+ * whole. */
+typedef struct sched_cost {
+    uint32_t n_steps;      /* committed steps that had rows of it */
+    uint32_t n_recomputed; /* positions computed again after preemptions */
+    uint64_t loaded_bytes; /* chunks read from the tier, and ... */
+    uint64_t load_us;      /* ... the time that it waited for them */
+    double byte_seconds;   /* bytes of the blocks that it held, times how long, by sched_now */
+} sched_cost;
 
 #endif

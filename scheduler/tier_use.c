@@ -72,13 +72,16 @@ void load_begin(sched *s, uint32_t slot, const start *st) {
                    .done = from,
                    .named = from,
                    .target = st->n_load / bpc,
-                   .n_found = st->n_found};
+                   .n_found = st->n_found,
+                   .since_us = s->now_us};
     s->n_loading++;
     /* Now, so that none of them goes for others while they are read. */
     tier_use(&s->tier, tier_find(&s->tier, &s->probe.hash[st->n_load - 1]));
 }
 
 void load_stop(sched *s, uint32_t slot) {
+    seq_record *r = &s->record[record_of(s->hot[slot].id)];
+    r->cost.load_us += s->now_us - s->load[slot].since_us;
     s->load[slot].serial = 0;
     s->n_loading--;
 }

@@ -30,7 +30,8 @@ typedef struct sim {
     sched_id *id;            /* [n] */
     heap cancels;            /* of requests */
     uint64_t now_us, busy_until_us;
-    uint64_t done_us[2]; /* when the steps in flight will be done; by parity */
+    uint64_t done_us[2]; /* when the steps in flight will be done, the oldest first ... */
+    uint64_t took_us[2]; /* ... and how long they take */
     const sched_step *flying[2];
     uint32_t n_flying;
 } sim;
@@ -144,6 +145,7 @@ static void fill(sim *m) {
         uint64_t start = m->busy_until_us > m->now_us ? m->busy_until_us : m->now_us;
         m->busy_until_us = start + (uint64_t)step_time_us(&m->cfg->time, st) + 1;
         m->done_us[m->n_flying] = m->busy_until_us;
+        m->took_us[m->n_flying] = m->busy_until_us - start;
         m->flying[m->n_flying++] = st;
     }
 }
@@ -153,9 +155,11 @@ static void collect(sim *m) {
     const sched_step *st = m->flying[0];
     if (m->cfg->verify) CHECK(fake_collect(m->engine, m->s, &m->drawn) == st);
     m->totals->n_steps++;
+    sched_observe(m->s, st, m->took_us[0]);
     sched_commit(m->s, st, &m->drawn);
     take_events(m);
     m->done_us[0] = m->done_us[1];
+    m->took_us[0] = m->took_us[1];
     m->flying[0] = m->flying[1];
     m->n_flying--;
 }

@@ -133,8 +133,8 @@ $(BUILD)/shim/bench_cuda: $(BUILD)/shim/bench/bench_cuda.cu.o $(SHIM_CUDA) $(SHI
 $(DEVICE)/bench_cuda_engine: bench/bench_cuda_engine.c $(BUILD)/cuda/libbase.a
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -o $@ $^ -s -ldl -lm
-$(DEVICE)/load: bench/load.c
+$(DEVICE)/load: bench/load.c bench/http_client.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -o $@ $< -s
+	$(CC) $(CPPFLAGS) $(CFLAGS) -o $@ $^ -s
 
 -include $(CUDA_OBJ:.o=.d) $(CUDA_C_OBJ:.o=.d) $(wildcard $(BUILD)/cuda/tests/cuda/*.d $(BUILD)/cuda/bench/*.d $(BUILD)/shim/bench/*.d) $(SHIM_OBJ:.o=.d) $(SHIM_CUDA:.o=.d) $(foreach t,$(CUDA_TEST_SRC),$(BUILD)/shim/$(t).d)

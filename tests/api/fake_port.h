@@ -158,7 +158,16 @@ static FAKE_UNUSED void fake_end(fake *f, gen *g, gen_event *ev, gen_finish why)
                    .n_output = g->n_out,
                    .n_cached = g->spec.n_prompt / 16 * 16,
                    .peak_blocks = (g->spec.n_prompt + g->n_out + 15) / 16,
-                   .kv_peak_bytes = (uint64_t)(g->spec.n_prompt + g->n_out + 15) / 16 * 1600};
+                   .kv_peak_bytes = (uint64_t)(g->spec.n_prompt + g->n_out + 15) / 16 * 1600,
+                   .n_loaded = g->spec.n_prompt / 32 * 16,
+                   .cost = {.n_steps = 1 + g->n_out,
+                            .n_recomputed = 2,
+                            .loaded_bytes = 4096,
+                            .load_us = 1500,
+                            .byte_seconds = 0.25},
+                   .queued_us = 1000,
+                   .first_token_us = 3500,
+                   .ended_us = 10000};
     err failed;
     ev->end = true;
     ev->finish = why;
@@ -587,6 +596,18 @@ static FAKE_UNUSED char *fake_post_text(const char *path, const char *body) {
 static FAKE_UNUSED reply fake_post(const fake *f, const char *path, const char *body) {
     char *text = fake_post_text(path, body);
     reply r = fake_raw(f, text, strlen(text));
+    free(text);
+    return r;
+}
+
+/* header: lines, each with its end. */
+static FAKE_UNUSED reply fake_post_with(const fake *f, const char *path, const char *body,
+                                        const char *header) {
+    char *text = fake_post_text(path, body), *all = NULL;
+    const char *rest = strstr(text, "\r\n") + 2;
+    ck_assert(asprintf(&all, "%.*s%s%s", (int)(rest - text), text, header, rest) > 0);
+    reply r = fake_raw(f, all, strlen(all));
+    free(all);
     free(text);
     return r;
 }

@@ -123,7 +123,8 @@ END_TEST
 
 START_TEST(a_file_is_read_and_its_keys_are_found) {
     keys *k = opened("# keys\n\n  \t\n"
-                     "alice " SHA_ABC " rate=60/min tokens=9000/min concurrency=4 priority=-3"
+                     "alice " SHA_ABC
+                     " rate=60/min tokens=9000/min concurrency=4 weight=7 priority=-3"
                      " # hers\r\n"
                      "bob-2.x_ " SHA_A "\n"
                      "alice " SHA_EMPTY);
@@ -133,6 +134,7 @@ START_TEST(a_file_is_read_and_its_keys_are_found) {
     ck_assert_uint_eq(t->limits.tokens_per_min, 9000);
     ck_assert_uint_eq(t->limits.concurrency, 4);
     ck_assert(t->limits.has_priority && t->limits.priority == -3);
+    ck_assert_uint_eq(t->limits.weight, 7);
     ck_assert_ptr_eq(keys_find(k, STR("")), t); /* her second key */
     tenant *b = keys_find(k, STR("a"));
     ck_assert(b && strcmp(b->name, "bob-2.x_") == 0 && !b->limits.has_priority);
@@ -169,8 +171,10 @@ static const struct {
     {"a " SHA_ABC " tokens=99999999999999999999/min\n", "is no limit"},
     {"a " SHA_ABC " concurrency=x\n", "is no limit"},
     {"a " SHA_ABC " priority=\n", "is no limit"},
+    {"a " SHA_ABC " weight=0\n", "is no limit"},
+    {"a " SHA_ABC " weight=1001\n", "is no limit"},
     {"a " SHA_ABC " priority=--1\n", "is no limit"},
-    {"a " SHA_ABC " weight=3\n", "\"weight=3\" is no limit"},
+    {"a " SHA_ABC " share=3\n", "\"share=3\" is no limit"},
     {"\xef\xbb\xbf"
      "a " SHA_ABC "\n",
      "is no name"}, /* a byte order mark */

@@ -3,8 +3,10 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -27,6 +29,16 @@ static void open_dir(const unsigned char *family) {
     ck_assert_msg(kv_dir_open(&r.d, r.path, &e) == OK, "%s", e.text);
     ck_assert_msg(kv_dir_family(&r.d, &kv_rig_shape, family, &r.removed, &e) == OK, "%s",
                   e.text);
+}
+
+/* Names in a directory. */
+static uint32_t count_files(const char *path) {
+    DIR *list = opendir(path);
+    uint32_t n = 0;
+    ck_assert_ptr_nonnull(list);
+    for (struct dirent *x; (x = readdir(list));) n += x->d_name[0] != '.';
+    closedir(list);
+    return n;
 }
 
 static void take_found(void *arg, const kv_found *f) {
@@ -281,6 +293,48 @@ START_TEST(the_key_stays_is_private_and_locks_the_directory) {
 }
 END_TEST
 
+enum { STARTERS = 4 };
+
+/* Waits for the others, opens the directory, and holds it while they try. */
+static void start_one(const char *path, pthread_barrier_t *all) {
+    kv_dir d;
+    err e;
+    pthread_barrier_wait(all);
+    const status s = kv_dir_open(&d, path, &e);
+    pthread_barrier_wait(all);
+    _exit(s == OK ? 0 : s == ERR_BUSY ? 1 : 2);
+}
+
+/* All but one find it taken, and there is one key. */
+START_TEST(daemons_that_start_at_once_agree_on_the_key) {
+    pthread_barrierattr_t shared;
+    pthread_barrier_t *all =
+        mmap(NULL, sizeof *all, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    ck_assert(all != MAP_FAILED);
+    pthread_barrierattr_init(&shared);
+    pthread_barrierattr_setpshared(&shared, PTHREAD_PROCESS_SHARED);
+    for (uint32_t round = 0; round < 200; round++) {
+        char path[128];
+        uint32_t n[3] = {0};
+        snprintf(path, sizeof path, "%s/%u", r.path, round);
+        pthread_barrier_init(all, &shared, STARTERS);
+        fflush(NULL);
+        for (int i = 0; i < STARTERS; i++)
+            if (fork() == 0) start_one(path, all);
+        for (int i = 0, how; i < STARTERS; i++) {
+            ck_assert_int_gt(wait(&how), 0);
+            ck_assert(WIFEXITED(how) && WEXITSTATUS(how) < 3);
+            n[WEXITSTATUS(how)]++;
+        }
+        pthread_barrier_destroy(all);
+        ck_assert_uint_eq(n[0], 1);
+        ck_assert_uint_eq(n[1], STARTERS - 1);
+        ck_assert_uint_eq(count_files(path), 1);
+    }
+    munmap(all, sizeof *all);
+}
+END_TEST
+
 START_TEST(a_directory_that_cannot_be_made_is_an_error) {
     kv_dir d;
     err e;
@@ -342,6 +396,7 @@ int main(void) {
     tcase_add_test(c, a_file_under_the_name_of_another_is_removed);
     tcase_add_test(c, another_family_finds_nothing_and_clears_the_directory);
     tcase_add_test(c, the_key_stays_is_private_and_locks_the_directory);
+    tcase_add_test(c, daemons_that_start_at_once_agree_on_the_key);
     tcase_add_test(c, a_directory_that_cannot_be_made_is_an_error);
     tcase_add_test(c, a_writer_killed_at_any_moment_leaves_whole_files);
     return check_run(s);

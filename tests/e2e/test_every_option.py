@@ -1,6 +1,7 @@
 """What holds for every option: `vramd plan` plans what `vramd serve` takes, and SIGHUP changes what it says."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -12,10 +13,10 @@ from harness import MODEL, Daemon, vramd
 BASE = {"max_model_len": "512", "max_num_seqs": "4", "max_num_batched_tokens": "64"}
 # A value other than the default for each option that a rule cannot choose: texts, and numbers with a narrow meaning.
 CHOSEN = {"served_model_name": "other", "embeddings": "mean", "host": "::1", "api_keys_file": "{keys}", "tls_cert": "{cert}",
-          "tls_key": "{key}", "cors_origins": "https://a.example", "memory": "400MiB", "memory_max": "900MiB",
+          "tls_key": "{key}", "cors_origins": "https://a.example", "memory": "400MiB", "memory_max": "900MiB", "memory_pressure": "psi",
           "cuda_plugin": "/nonexistent.so", "kv_disk": "/nonexistent/kv", "cuda_device": "1", "max_model_len": "1024", "request_memory": "24MiB",
           "pre_tokenizer": "gpt-2", "chat_template": "{template}", "chat_template_kwargs": '{{"enable_thinking": false}}',
-          "kv_cache_tokens": "4096", "block_size": "32", "backend": "cpu", "batching": "static", "attention": "unfused", "cpu_isa": "plain", "activation_dtype": "f32",
+          "kv_cache_tokens": "4096", "block_size": "32", "backend": "cpu", "batching": "static", "itl_slo_ms": "40", "ttft_slo_ms": "4000", "scheduler_policy": "fcfs", "attention": "unfused", "cpu_isa": "plain", "activation_dtype": "f32",
           "kv_cache_dtype": "f32", "cache_type_k": "f32", "cache_type_v": "f32", "temperature": "0.5", "top_p": "0.9",
           "top_k": "40", "min_p": "0.1", "request_timeout": "1", "log_level": "debug", "threads": "3", "max_num_seqs": "8", "max_num_batched_tokens": "128"}
 NO_VALUE = ("model", "host_memory")  # in every call; refused by both without a device, see below
@@ -32,6 +33,7 @@ LIVE = {"log_level", "ollama_api", "log_requests", "drain_timeout", "request_tim
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("serving")
+    os.mkfifo(folder / "pressure")  # a kernel need not have any for memory_pressure = psi
     cert, key, keys = folder / "c.pem", folder / "c.key", folder / "keys"
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout",
                     str(key), "-out", str(cert), "-days", "2", "-subj", "/CN=localhost"], check=True, capture_output=True)
@@ -40,7 +42,9 @@ def files(tmp_path_factory):
     keys.chmod(0o600)
     template = folder / "chat.jinja"
     template.write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
-    return {"template": str(template), "cert": str(cert), "key": str(key), "keys": str(keys)}
+    with pytest.MonkeyPatch.context() as m:
+        m.setenv("MEMORY_PRESSURE_WATCH", str(folder / "pressure"))
+        yield {"template": str(template), "cert": str(cert), "key": str(key), "keys": str(keys)}
 
 
 def other(name, files):

@@ -1,6 +1,7 @@
 """make soak-flat with fewer requests: 100,000 (SOAK_FLAT_N: another number), and that growth would be seen. A
 sanitizer's own memory grows: then only the answers count."""
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -8,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness import BINARY, ROOT, SANITIZED, Daemon
-from soak_flat import (CONNECTIONS, KEEP, OPTIONS, PAGE, WARM_UP, at_rest, grew, growth, load, make_model, of_process, soak,
-                       types_here)
+from soak_flat import (CONNECTIONS, KEEP, OPTIONS, PAGE, TYPES, WARM_UP, at_rest, grew, growth, load, make_model, of_process, options_of,
+                       soak, types_here)
 
 N = int(os.environ.get("SOAK_FLAT_N", 5_000 if SANITIZED else 100_000))
 
@@ -26,9 +27,9 @@ def binary():
     return str(build / "soak_load")
 
 
-def test_memory_is_flat_over_a_hundred_thousand_requests(model, binary):
-    """Of one type of KV cache: the heap's own waste settles within the first 30,000. make soak-flat has as many of each."""
-    d = Daemon("--model", model, *OPTIONS, env=KEEP)
+def test_memory_is_flat_over_a_hundred_thousand_requests(model, binary, tmp_path):
+    """Of one type of KV cache, with a disk tier and a budget that moves. make soak-flat has as many of each."""
+    d = Daemon(*options_of(model, "f16", tmp_path / "kv"), env=KEEP)
     try:
         samples, most, counts = soak(d, binary, N)
         assert counts.pop("wrong") == 0 and counts["requests"] == N and all(counts.values()), counts
@@ -49,15 +50,15 @@ def test_every_type_of_kv_cache_serves_the_same_mix(model, binary):
             d.stop()
 
 
-def test_a_page_more_in_each_segment_would_be_seen():
-    flat = [{"bytes": 10 * PAGE, "fds": 5, "threads": 3}] * 16
+def test_growth_in_each_segment_would_be_seen():
+    flat = [{"bytes": 1000 * PAGE, "heap": 10 * PAGE, "fds": 5, "threads": 3}] * 16
     assert not grew(growth(flat))
-    for key, by in (("bytes", PAGE), ("fds", 1), ("threads", 1)):
+    for key, by in (("bytes", 8 * PAGE), ("heap", 1), ("fds", 1), ("threads", 1)):
         leak = [{**s, key: s[key] + by * i} for i, s in enumerate(flat)]
         assert grew(growth(leak)), key
-    once = [{**s, "bytes": s["bytes"] + 2 * PAGE * (i > WARM_UP)} for i, s in enumerate(flat)]
-    assert grew(growth(once))
-    assert not grew(growth([{**s, "bytes": s["bytes"] + 9 * PAGE * (i > WARM_UP - 2)} for i, s in enumerate(flat)]))
+    for key, by in (("bytes", 99 * PAGE), ("heap", 16)):
+        assert grew(growth([{**s, key: s[key] + by * (i > WARM_UP)} for i, s in enumerate(flat)])), key
+        assert not grew(growth([{**s, key: s[key] + by * (i > WARM_UP - 2)} for i, s in enumerate(flat)])), key
 
 
 def test_memory_of_a_process_is_counted_to_the_page():
@@ -72,3 +73,13 @@ def test_memory_of_a_process_is_counted_to_the_page():
     after = of_process(p.pid)
     p.communicate("\n", timeout=20)
     assert 409600 <= after["bytes"] - before["bytes"] < 409600 + (2 << 20) and after["fds"] == before["fds"]
+
+
+def test_the_page_has_the_stored_figures():
+    page = (ROOT / "docs" / "memory.md").read_text()
+    rows = json.loads((ROOT / "bench" / "results" / "memory-soak-amd-epyc-f23m1.json").read_text())["rows"]
+    assert sum(r["requests"] for r in rows if r["case"] in TYPES) > 999_000
+    for r in (r for r in rows if r["case"] in TYPES):
+        assert not grew(r["growth"])
+        assert (f"| {r['case']} | {r['requests']:,} | {r['warm']['bytes']:,} | {r['end']['bytes']:,} | {r['growth']['heap']} | "
+                f"{r['disk_stores']}, {r['disk_evictions']}, {r['disk_loads']} |") in page

@@ -13,6 +13,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     m->batching = (sched_batching)(size / 16 % 3);
     m->resizes = size & 8;
     m->tier = size & 16;
+    m->fair = size & 32 && !m->aging;
+    m->timed = size & 64;
     stream_run(m, data, size);
     free(m);
     return 0;

@@ -64,6 +64,7 @@ START_TEST(arenas_are_zero_aligned_and_present_in_memory) {
     ck_assert_int_eq(ledger_alloc(l, (void **)&p, MEM_KV, n, "kv", &e), OK);
     ck_assert(process_memory_read(&after));
     ck_assert_uint_ge(after.anonymous_bytes - before.anonymous_bytes, n - (1 << 20));
+    ck_assert_uint_lt(after.heap_bytes - before.heap_bytes, 1 << 20); /* no arena is malloc's */
     ck_assert_uint_eq((uintptr_t)p % 4096, 0);
     for (uint64_t i = 0; i < n; i += 997) ck_assert_int_eq(p[i], 0);
     ck_assert_int_eq(ledger_alloc(l, (void **)&small, MEM_LOGITS, 100, "x", &e), OK);

@@ -62,6 +62,8 @@ typedef struct stream {
     stream_request r[STREAM_REQUESTS];
     uint32_t senior[STREAM_SEQS], n_senior; /* admitted and live, the most senior first */
     bool aging;                             /* set before it runs: not the default policy */
+    bool fair;                              /* likewise: sched_fair, with tenants and weights */
+    bool timed;                             /* likewise: steps have an objective */
     sched_policy policy;
     uint64_t n_keys, n_admitted, n_overtakes;
     uint64_t n_preemptions, n_ended, n_found, n_forked; /* what happened at all, for the test */
@@ -224,7 +226,8 @@ static inline void stream_admitted(stream *m, uint32_t i, uint32_t n_cached) {
     for (uint32_t k = 0; k < m->n; k++) { /* nobody waits who should have come first */
         const stream_request *o = &m->r[k];
         if (!o->live || o->admitted || stream_may_sleep(m, o)) continue;
-        CHECK(o->key > q->key || (o->key == q->key && k > i));
+        CHECK(o->key > q->key ||
+              (o->key == q->key && (k > i || (m->fair && o->spec.tenant != q->spec.tenant))));
     }
     stream_join(m, i);
 }
@@ -387,7 +390,8 @@ static inline void stream_submit(stream *m) {
     uint32_t timeout = stream_take(m, 64);
     if (timeout >= 48) spec->deadline_us = m->now_us + timeout - 48;
     spec->user = m->n;
-    if (m->aging) spec->tenant = stream_take(m, 3);
+    if (m->aging || m->fair) spec->tenant = stream_take(m, 3) * (m->fair ? 2 : 1);
+    if (m->fair) spec->weight = stream_take(m, 3);
     /* Prompts of few families, which part at some point. */
     uint32_t family = stream_take(m, 4), parts = stream_take(m, STREAM_LEN);
     spec->salt = stream_take(m, 4) == 0;
@@ -539,6 +543,7 @@ static inline void stream_commit(stream *m, bool fails) {
     m->n_commits++;
     for (uint32_t i = 0; i < st->n_seqs; i++)
         if (st->seq[i].sample) m->r[st->seq[i].user].unknown = false;
+    if (m->timed) sched_observe(m->s, st, 100 * st->n_rows + stream_take(m, 100));
     sched_commit(m->s, st, fails ? NULL : &m->drawn);
     stream_check(m);
     for (uint32_t i = 0; m->drafts && i < m->n; i++)
@@ -704,8 +709,12 @@ static inline void stream_open(stream *m) {
         m->cfg.store_tokens = stream_take(m, 4) ? 0 : 8;
     }
     m->tier = m->cfg.tier_chunks > 0;
-    m->policy = (sched_policy){m, stream_waiting_key, stream_ticket_key, stream_share};
-    if (m->aging) m->cfg.policy = &m->policy;
+    m->policy = (sched_policy){.self = m,
+                               .waiting_key = stream_waiting_key,
+                               .ticket_key = stream_ticket_key,
+                               .prefill_share = stream_share};
+    if (m->aging || m->fair) m->cfg.policy = m->aging ? &m->policy : &sched_fair;
+    if (m->timed) m->cfg.itl_slo_us = 100 + 100 * stream_take(m, 32);
     err e;
     size_t bytes = sched_bytes(&m->cfg);
     CHECK(bytes > 0);

@@ -6,20 +6,26 @@
 
 enum { STREAMS = 20000, BYTES = 600 };
 
+typedef struct kind { /* as in stream */
+    bool crowded, aging, drafts, resizes, tier, fair, timed;
+    sched_batching batching;
+} kind;
+
 /* What happened in all of them; state: of the generator. */
-static stream run_batched(sched_batching batching, bool crowded, bool aging, bool drafts,
-                          bool resizes, bool tier, uint64_t state) {
+static stream run(kind of, uint64_t state) {
     uint8_t data[BYTES];
     stream sum = {0};
     for (uint32_t k = 0; k < STREAMS; k++) {
         for (int i = 0; i < BYTES; i++) data[i] = (uint8_t)(hash_mix(state++) >> 32);
         stream *m = calloc(1, sizeof *m);
-        m->crowded = crowded;
-        m->aging = aging;
-        m->drafts = drafts;
-        m->tier = tier;
-        m->batching = batching;
-        m->resizes = resizes;
+        m->crowded = of.crowded;
+        m->aging = of.aging;
+        m->drafts = of.drafts;
+        m->tier = of.tier;
+        m->batching = of.batching;
+        m->resizes = of.resizes;
+        m->fair = of.fair;
+        m->timed = of.timed;
         stream_run(m, data, BYTES);
         sum.n_ended += m->n_ended;
         sum.n_preemptions += m->n_preemptions;
@@ -43,13 +49,8 @@ static stream run_batched(sched_batching batching, bool crowded, bool aging, boo
     return sum;
 }
 
-static stream run_many(bool crowded, bool aging, bool drafts, bool resizes, bool tier,
-                       uint64_t state) {
-    return run_batched(BATCHING_CONTINUOUS, crowded, aging, drafts, resizes, tier, state);
-}
-
 START_TEST(random_streams_keep_every_promise) {
-    stream sum = run_many(false, false, false, false, false, 1);
+    stream sum = run((kind){0}, 1);
     ck_assert_uint_gt(sum.n_ended, STREAMS); /* the streams do exercise something */
     ck_assert_uint_gt(sum.n_preemptions, STREAMS / 10);
     ck_assert_uint_gt(sum.n_found, STREAMS / 4);
@@ -61,7 +62,7 @@ START_TEST(random_streams_keep_every_promise) {
 END_TEST
 
 START_TEST(random_streams_in_tiny_windowed_pools_with_slow_readers_do_too) {
-    stream sum = run_many(true, false, false, false, false, 2);
+    stream sum = run((kind){.crowded = true}, 2);
     ck_assert_uint_gt(sum.n_ended, STREAMS);
     ck_assert_uint_gt(sum.n_preemptions, STREAMS / 20);
     ck_assert_uint_gt(sum.n_forked, STREAMS / 20);
@@ -71,7 +72,7 @@ END_TEST
 
 START_TEST(random_streams_under_another_policy_keep_every_promise) {
     for (int crowded = 0; crowded < 2; crowded++) {
-        stream sum = run_many(crowded, true, false, false, false, 3);
+        stream sum = run((kind){.crowded = crowded, .aging = true}, 3);
         ck_assert_uint_gt(sum.n_ended, STREAMS);
         ck_assert_uint_gt(sum.n_preemptions, STREAMS / 20);
         ck_assert_uint_gt(sum.n_overtakes, STREAMS / 10);
@@ -81,7 +82,7 @@ END_TEST
 
 START_TEST(random_streams_of_runs_of_tokens_keep_every_promise) {
     for (int crowded = 0; crowded < 2; crowded++) {
-        stream sum = run_many(crowded, crowded, true, false, false, 4);
+        stream sum = run((kind){.crowded = crowded, .aging = crowded, .drafts = true}, 4);
         ck_assert_uint_gt(sum.n_ended, STREAMS);
         ck_assert_uint_gt(sum.n_accepted, STREAMS / 2);
         ck_assert_uint_gt(sum.n_guessed, sum.n_accepted + STREAMS / 8); /* some are rejected */
@@ -92,7 +93,12 @@ END_TEST
 START_TEST(random_streams_in_batches_keep_every_promise) {
     for (int k = 0; k < 4; k++) {
         const sched_batching b = k % 2 ? BATCHING_STATIC : BATCHING_DYNAMIC;
-        stream sum = run_batched(b, k / 2, k / 2, k / 2, k / 2, false, 5);
+        stream sum = run((kind){.batching = b,
+                                .crowded = k / 2,
+                                .aging = k / 2,
+                                .drafts = k / 2,
+                                .resizes = k / 2},
+                         5);
         ck_assert_uint_gt(sum.n_ended, STREAMS);
         ck_assert_uint_gt(sum.n_preemptions, STREAMS / 50);
     }
@@ -100,9 +106,9 @@ START_TEST(random_streams_in_batches_keep_every_promise) {
 END_TEST
 
 START_TEST(random_streams_in_pools_that_shrink_and_grow_keep_every_promise) {
-    for (int kind = 0; kind < 4; kind++) {
-        const bool crowded = kind & 1, drafts = kind & 2;
-        stream sum = run_many(crowded, false, drafts, true, false, 5);
+    for (int k = 0; k < 4; k++) {
+        const bool crowded = k & 1, drafts = k & 2;
+        stream sum = run((kind){.crowded = crowded, .drafts = drafts, .resizes = true}, 5);
         ck_assert_uint_gt(sum.n_ended, STREAMS / 2);
         ck_assert_uint_gt(sum.n_resizes, STREAMS);
         ck_assert_uint_gt(sum.n_moves, STREAMS / 4);
@@ -113,7 +119,12 @@ END_TEST
 
 START_TEST(random_streams_with_a_tier_below_memory_keep_every_promise) {
     for (int crowded = 0; crowded < 2; crowded++) {
-        stream sum = run_many(crowded, crowded, crowded, !crowded, true, 5);
+        stream sum = run((kind){.crowded = crowded,
+                                .aging = crowded,
+                                .drafts = crowded,
+                                .resizes = !crowded,
+                                .tier = true},
+                         5);
         ck_assert_uint_gt(sum.n_ended, STREAMS);
         ck_assert_uint_gt(sum.n_stores, STREAMS / 2);
         ck_assert_uint_gt(sum.n_evictions, STREAMS / 50);
@@ -125,7 +136,18 @@ START_TEST(random_streams_with_a_tier_below_memory_keep_every_promise) {
 }
 END_TEST
 
-CHECK_MAIN("stream", random_streams_keep_every_promise,
+START_TEST(random_streams_of_tenants_with_an_objective_keep_every_promise) {
+    for (int crowded = 0; crowded < 2; crowded++) {
+        stream sum =
+            run((kind){.crowded = crowded, .drafts = crowded, .fair = true, .timed = true}, 6);
+        ck_assert_uint_gt(sum.n_ended, STREAMS);
+        ck_assert_uint_gt(sum.n_preemptions, STREAMS / 20);
+    }
+}
+END_TEST
+
+CHECK_MAIN("stream", random_streams_of_tenants_with_an_objective_keep_every_promise,
+           random_streams_keep_every_promise,
            random_streams_in_tiny_windowed_pools_with_slow_readers_do_too,
            random_streams_under_another_policy_keep_every_promise,
            random_streams_of_runs_of_tokens_keep_every_promise,

@@ -1,0 +1,75 @@
+/* Steps with a latency objective, simulated: how long a stream waits between two tokens while
+ * prompts arrive, and what that costs. */
+#include "sim/sim.h"
+#include "tests/check_main.h"
+
+enum { N = 600, N_PROMPT = 128, N_OUTPUT = 64, WARM_UP = 100, BURST = 5 };
+
+typedef struct outcome {
+    uint64_t gap_us, makespan_us, first_token_us; /* the longest gap, and the mean time */
+} outcome;
+
+/* Requests of N_OUTPUT tokens, BURST of them every BURST every_us. */
+static outcome simulate(uint64_t itl_slo_us, uint64_t every_us, uint32_t n_prompt,
+                        uint32_t depth) {
+    static sim_arrival arrival[N];
+    static sim_request request[N];
+    sim_totals totals;
+    err e;
+    const sim_config cfg = {.sched = {.group = {{.n_blocks = 4096}},
+                                      .n_groups = 1,
+                                      .block_tokens = 16,
+                                      .max_seqs = 32,
+                                      .max_waiting = N,
+                                      .max_waiting_tokens = 1 << 30,
+                                      .max_model_len = 8192,
+                                      .max_rows = 512,
+                                      .max_logit_rows = 64,
+                                      .depth = depth,
+                                      .itl_slo_us = itl_slo_us},
+                            .time = {.a = 1900, .b = 250, .c = 0.49, .d = 100},
+                            .depth = depth,
+                            .audit = true};
+    for (uint32_t i = 0; i < N; i++)
+        arrival[i] = (sim_arrival){.at_us = i / BURST * BURST * every_us,
+                                   .n_prompt = n_prompt,
+                                   .max_tokens = N_OUTPUT};
+    ck_assert_int_eq(sim_run(&cfg, arrival, N, request, &totals, &e), OK);
+    outcome o = {.makespan_us = totals.makespan_us};
+    for (uint32_t i = 0; i < N; i++) {
+        ck_assert_int_eq(request[i].finish, FINISH_LENGTH);
+        o.first_token_us += (request[i].first_token_us - arrival[i].at_us) / N;
+        if (i >= WARM_UP && request[i].max_gap_us > o.gap_us) o.gap_us = request[i].max_gap_us;
+    }
+    return o;
+}
+
+START_TEST(a_gap_is_as_long_as_the_objective_and_throughput_stays) {
+    const outcome without = simulate(0, 64000, N_PROMPT, 1),
+                  with = simulate(40000, 64000, N_PROMPT, 1);
+    ck_assert_uint_gt(without.gap_us, 70000);
+    ck_assert_uint_le(with.gap_us, 42000);
+    ck_assert_uint_le(with.makespan_us, without.makespan_us * 102 / 100);
+}
+END_TEST
+
+START_TEST(long_prompts_get_fewer_rows_the_deeper_they_are) {
+    const outcome with = simulate(60000, 1500000, 4000, 1);
+    ck_assert_uint_le(with.gap_us, 63000);
+}
+END_TEST
+
+START_TEST(two_steps_in_flight_keep_it_too) {
+    ck_assert_uint_le(simulate(40000, 64000, N_PROMPT, 2).gap_us, 42000);
+}
+END_TEST
+
+START_TEST(an_objective_that_decoding_alone_misses_still_lets_prompts_advance) {
+    const outcome o = simulate(1000, 100000, N_PROMPT, 1);
+    ck_assert_uint_le(o.gap_us, 20000); /* 16 rows of prompts beside 32 */
+}
+END_TEST
+
+CHECK_MAIN("objective", a_gap_is_as_long_as_the_objective_and_throughput_stays,
+           long_prompts_get_fewer_rows_the_deeper_they_are, two_steps_in_flight_keep_it_too,
+           an_objective_that_decoding_alone_misses_still_lets_prompts_advance)
