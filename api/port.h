@@ -101,6 +101,7 @@ typedef struct kv_group_view {
     uint64_t block_bytes, blocks, free, used, cached;
     uint64_t fenced; /* of the used ones: freed, but a step in flight may still read them */
     uint64_t peak;   /* most used at once, since the start */
+    bool tail;       /* the newest tokens of another group in full precision */
 } kv_group_view;
 
 /* The disk tier (kv_disk); budget_bytes 0: there is none. */

@@ -97,10 +97,6 @@ status kv_tier_configure(machine *m, err *e) {
     } else if (!m->backend->kv_export || !m->backend->kv_import) {
         err_set(e, ERR_UNSUPPORTED, "the %s engine cannot move KV blocks to disk yet",
                 m->backend->name);
-    } else if (m->engine_opt.kv_k == DT_INT4 || m->engine_opt.kv_v == DT_INT4) {
-        /* A hit must end early enough for the newest tokens to be computed: load_probe does not know. */
-        err_set(e, ERR_UNSUPPORTED,
-                "kv_disk: a cache of int4 keeps its newest tokens elsewhere");
     } else if (!whole) {
         err_set(e, ERR_UNSUPPORTED, "kv_disk: every layer of this model has a window");
     } else {

@@ -229,6 +229,7 @@ static void set_groups(machine *m, const kv_request *kv) {
         c->group[g] =
             (sched_group){.n_blocks = 1, /* the plan says */
                           .window = kv->group[g].window,
+                          .rows_once = kv->group[g].tail,
                           .block_bytes = kv->group[g].bytes_per_token * kv->block_tokens};
 }
 

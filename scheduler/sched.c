@@ -42,7 +42,16 @@ static bool config_valid(const sched_config *c) {
 static uint32_t group_most(const sched_config *c, uint32_t k) {
     const uint64_t rows = (uint64_t)(c->depth ? c->depth : 2) * c->max_rows;
     if (!c->group[k].window) return UINT32_MAX;
-    uint64_t n = kv_window_blocks(c->group[k].window, c->block_tokens, rows);
+    uint64_t n = c->group[k].rows_once
+                     ? kv_window_share(c->group[k].window, c->block_tokens)
+                     : kv_window_blocks(c->group[k].window, c->block_tokens, rows);
+    return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
+}
+
+/* Set aside beside that, once. */
+static uint32_t group_rows(const sched_config *c, uint32_t k) {
+    if (!c->group[k].window || !c->group[k].rows_once) return 0;
+    const uint64_t n = kv_rows_blocks(c->depth, c->max_rows, c->block_tokens);
     return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
 }
 
@@ -162,6 +171,7 @@ static void init_group(sched *s, uint32_t k) {
     const sched_config *f = &s->cfg;
     seq_group *g = &s->group[k];
     g->most = group_most(f, k);
+    g->rows = group_rows(f, k);
     s->windows |= g->window > 0;
     group_set_target(s, k, g->kv.limit);
     blocks_init(&g->kv);
@@ -212,8 +222,8 @@ static sched_reject check_fit(const sched *s, const sched_spec *spec) {
     uint64_t n_total = (uint64_t)spec->n_prompt + spec->max_tokens;
     if (n_total > s->cfg.max_model_len) return REJECT_TOO_LONG;
     for (uint32_t k = 0; k < s->n_groups; k++) {
-        if (sched_blocks_needed(&s->cfg, k, spec->n_prompt, spec->max_tokens) >
-            s->group[k].target)
+        const uint64_t n = sched_blocks_needed(&s->cfg, k, spec->n_prompt, spec->max_tokens);
+        if (n > s->group[k].target || s->group[k].rows > s->group[k].target - n)
             return REJECT_NEVER_FITS;
     }
     uint32_t n_waiting = s->waiting.n + s->n_dormant;

@@ -53,8 +53,11 @@ enum { SCHED_MAX_GROUPS = 4, SCHED_MAX_CHUNK_BLOCKS = 16 };
 
 typedef struct sched_group {
     uint32_t n_blocks;
-    uint32_t max_blocks;  /* that sched_resize may give it; 0: n_blocks */
-    uint32_t window;      /* tokens that a position sees, itself included; 0: all */
+    uint32_t max_blocks; /* that sched_resize may give it; 0: n_blocks */
+    uint32_t window;     /* tokens that a position sees, itself included; 0: all */
+    bool
+        rows_once; /* with a window: blocks for the rows of uncommitted steps are set aside once
+                       for all sequences, not for each (kv_window_share) */
     uint64_t block_bytes; /* for the account of a sequence; 0 is fine */
 } sched_group;
 
@@ -296,7 +299,8 @@ void sched_read(const sched *, sched_stats *out);
 void sched_explain(const sched *, sched_id, sched_miss *out);
 uint64_t sched_kv_blocks_of(const sched *, sched_id); /* held now, of all groups; 0: stale id */
 /* Blocks of a group that prompt + max_tokens needs at most: the last token is never input, so
- * it needs no place; with a window it is never more than kv_window_blocks. */
+ * it needs no place; with a window it is never more than kv_window_blocks, or, beside the
+ * kv_rows_blocks of all sequences, than kv_window_share. */
 uint64_t sched_blocks_needed(const sched_config *, uint32_t group, uint64_t n_prompt,
                              uint64_t max_tokens);
 

@@ -138,9 +138,10 @@ typedef struct seq_group {
     blocks kv;
     prefix index;
     uint32_t window, watermark;
-    uint32_t target;   /* what kv.limit is to be */
-    uint64_t left;     /* newest step planned when the last block went out */
-    uint32_t most;     /* blocks of a sequence at most: group_part */
+    uint32_t target; /* what kv.limit is to be */
+    uint64_t left;   /* newest step planned when the last block went out */
+    uint32_t most;   /* blocks of a sequence at most: group_part */
+    uint32_t rows; /* set aside for rows of uncommitted steps, where most does not count them */
     uint32_t reserved; /* with a window: sum of group_part of all that hold blocks, and pins */
     uint32_t parked;   /* sum of group_part of parked sequences */
     uint32_t n_pinned; /* sources of copies in uncommitted steps */
@@ -271,7 +272,8 @@ static inline void drop_drafts(sched *s, seq_hot *h) {
     h->n_draft = 0;
 }
 
-/* Blocks that a sequence with n table entries holds of a group, at most. */
+/* Blocks that a sequence with n table entries holds of a group, at most; beside the group's rows,
+ * where it has such. */
 static inline uint32_t group_part(const seq_group *g, uint32_t n_blocks) {
     return min_u32(n_blocks, g->most);
 }
@@ -280,13 +282,14 @@ static inline uint32_t group_part(const seq_group *g, uint32_t n_blocks) {
  * one, those that are leaving have first claim on the free ones. */
 static inline uint32_t group_room(const seq_group *g) {
     const uint32_t n = g->window ? min_u32(g->target, g->kv.limit) : g->kv.n_free;
-    const uint32_t taken = g->window ? g->reserved + blocks_fenced(&g->kv) : g->kv.n_leaving;
+    const uint32_t taken =
+        g->window ? g->reserved + g->rows + blocks_fenced(&g->kv) : g->kv.n_leaving;
     return n > taken ? n - taken : 0;
 }
 static inline void group_set_target(sched *s, uint32_t k, uint32_t n) {
     seq_group *g = &s->group[k];
     /* A pool that holds all that can run is never short. */
-    const bool ample = g->window && n / g->most >= s->cfg.max_seqs;
+    const bool ample = g->window && n >= g->rows && (n - g->rows) / g->most >= s->cfg.max_seqs;
     g->target = n;
     g->watermark =
         ample ? 0 : (uint32_t)ceil_div((uint64_t)n * s->cfg.watermark_permille, 1000);

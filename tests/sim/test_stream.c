@@ -7,7 +7,7 @@
 enum { STREAMS = 20000, BYTES = 600 };
 
 typedef struct kind { /* as in stream */
-    bool crowded, aging, drafts, resizes, tier, fair, timed, forgets;
+    bool crowded, aging, drafts, resizes, tier, fair, timed, forgets, rows_once;
     sched_batching batching;
 } kind;
 
@@ -19,6 +19,7 @@ static stream run(kind of, uint64_t state) {
         for (int i = 0; i < BYTES; i++) data[i] = (uint8_t)(hash_mix(state++) >> 32);
         stream *m = calloc(1, sizeof *m);
         m->crowded = of.crowded;
+        m->rows_once = of.rows_once;
         m->aging = of.aging;
         m->drafts = of.drafts;
         m->tier = of.tier;
@@ -164,6 +165,25 @@ START_TEST(random_streams_of_tenants_with_an_objective_keep_every_promise) {
 }
 END_TEST
 
+START_TEST(random_streams_in_windows_whose_rows_are_counted_once_keep_every_promise) {
+    for (int k = 0; k < 6; k++) {
+        const bool resizes = k & 2, tier = k & 4;
+        stream sum = run((kind){.crowded = k & 1,
+                                .drafts = k % 3 == 0,
+                                .resizes = resizes,
+                                .tier = tier,
+                                .fair = k % 3 == 1,
+                                .rows_once = true},
+                         6);
+        ck_assert_uint_gt(sum.n_ended, STREAMS);
+        ck_assert_uint_gt(sum.n_preemptions, STREAMS / 50);
+        ck_assert_uint_gt(sum.n_found, STREAMS / 16);
+        if (resizes) ck_assert_uint_gt(sum.n_moves, STREAMS / 4);
+        if (tier) ck_assert_uint_gt(sum.n_loaded, STREAMS / 200);
+    }
+}
+END_TEST
+
 CHECK_MAIN("stream", random_streams_of_tenants_with_an_objective_keep_every_promise,
            random_streams_keep_every_promise,
            random_streams_in_tiny_windowed_pools_with_slow_readers_do_too,
@@ -172,4 +192,5 @@ CHECK_MAIN("stream", random_streams_of_tenants_with_an_objective_keep_every_prom
            random_streams_in_pools_that_shrink_and_grow_keep_every_promise,
            random_streams_with_a_tier_below_memory_keep_every_promise,
            random_streams_that_forget_keep_every_promise,
+           random_streams_in_windows_whose_rows_are_counted_once_keep_every_promise,
            random_streams_in_batches_keep_every_promise)
