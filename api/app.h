@@ -9,6 +9,7 @@
 #include "json/in.h"
 #include "api/server_options.h"
 #include "text/reply.h"
+#include "text/strip_lines.h"
 
 /* What the operating system and a device's driver said of us, and what the ledgers said at the
  * same moment. */
@@ -26,6 +27,7 @@ typedef struct app {
     port *port;
     server_options opt;    /* in force: server_configure replaces them */
     keys *keys;            /* NULL: every client may send requests */
+    line_filter *strip;    /* opt.strip_prompt_lines; NULL: none */
     reply_plan replies[2]; /* of port->chat's two templates, once known */
     bool reply_known[2];
     uint64_t n_unparsed;  /* marks of calls in output that no valid call followed */

@@ -50,6 +50,7 @@ typedef struct http_request {
     const error_form *errors;  /* the app's: of the route; NULL: OpenAI's */
     void *user;                /* the app's */
     const struct json_t *json; /* the app's: the body, parsed (app_body) */
+    uint32_t n_stripped;       /* the app's: lines of the system prompt that were left out */
     struct tenant *tenant;     /* the app's: whose key came with it, or NULL */
     http_private *priv;
 } http_request;

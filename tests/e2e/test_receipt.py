@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness import MODEL, Daemon
+from harness import MODEL, Daemon, refused
 from test_keys import Keyed, make
 from test_kv_disk import wait_stored
 from test_load import counter
@@ -147,3 +147,29 @@ def test_tenants_do_not_see_each_other(tmp_path):
     p = prefix(d, "A secret of the first: 9. " + TEXT, "What?", headers={**ASK, **one, "X-Forwarded-For": "192.0.2.1"})
     assert p["why"] == "tokens_differ" and p["old"].startswith("1234")
     d.stop()
+
+
+def test_a_line_about_the_client_costs_no_prefix(d):
+    def ask(cch, **more):
+        system = [{"type": "text", "text": f"x-anthropic-billing-header: cc_version=2; cch={cch}"}, {"type": "text", "text": "Of agents. " + TEXT}]
+        r = d.http.post("/v1/messages", json={"system": system, "messages": [{"role": "user", "content": "What is it? " + TEXT}], "max_tokens": 3, **more}, headers=ASK)
+        return r.json()["usage"]
+    first, second = ask("8ae40"), ask("4e20a")
+    m = second["memory"]
+    assert m["stripped_lines"] == 1 and m["prefix"]["why"] is None and m["cached_tokens"]["memory"] == (second["input_tokens"] - 1) // 16 * 16
+    assert first["input_tokens"] == second["input_tokens"]
+    count = d.http.post("/v1/messages/count_tokens", json={"system": "x-anthropic-b: 1\nHi", "messages": [{"role": "user", "content": "a"}]}).json()
+    assert count == d.http.post("/v1/messages/count_tokens", json={"system": "Hi", "messages": [{"role": "user", "content": "a"}]}).json()
+
+
+def test_other_lines_may_be_stripped_or_none():
+    def tokens(d, system):
+        return d.http.post("/v1/messages/count_tokens", json={"system": system, "messages": [{"role": "user", "content": "a"}]}).json()["input_tokens"]
+    d = Daemon("--max-model-len", "256", "--max-num-seqs", "2", "--strip-prompt-lines", "^(Time|Now): ")
+    assert tokens(d, "Time: 12:05\nHi") == tokens(d, "Hi") < tokens(d, "x-anthropic-b: 1\nHi")
+    d.stop()
+    d = Daemon("--max-model-len", "256", "--max-num-seqs", "2", "--strip-prompt-lines", "")
+    assert tokens(d, "x-anthropic-b: 1\nHi") > tokens(d, "Hi")
+    d.stop()
+    p = refused("--model", MODEL, "--strip-prompt-lines", "^(a")
+    assert p.returncode != 0 and "strip_prompt_lines" in p.stderr and "does not compile at 3" in p.stderr
