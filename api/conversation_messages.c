@@ -53,22 +53,38 @@ static status convert_text(json_t *message, const json_t *v, const char *field, 
     return OK;
 }
 
-/* A line about the client's account that some clients send as the first block, another with each
- * request: the prefix cache would serve none of them. */
-static bool is_account_line(const json_t *block) {
-    const json_t *text = json_object_get(block, "text");
-    return json_is_string(text) &&
-           str_starts(json_in_text(text), STR("x-anthropic-billing-header"));
+/* A text without the lines that are left out; NULL: it has none of them. */
+static json_t *strip_text(conversion *c, const json_t *text) {
+    buf b;
+    buf_init(&b, c->mem);
+    const uint32_t n =
+        json_is_string(text) ? line_filter_cut(c->strip, json_in_text(text), &b) : 0;
+    if (n == 0 || b.failed) return NULL;
+    c->n_stripped += n;
+    return json_stringn_nocheck(b.len ? b.ptr : "", b.len);
+}
+
+/* Some clients send lines about the client, first of all, that differ from request to request: the
+ * prefix cache would serve none of them. A block that was nothing else goes. */
+static const json_t *strip_system(conversion *c, const json_t *system) {
+    json_t *text = strip_text(c, system);
+    if (text || !json_is_array(system)) return text ? text : system;
+    json_t *out = json_array();
+    for (size_t i = 0; i < json_array_size(system); i++) {
+        json_t *block = json_array_get(system, i);
+        text = strip_text(c, json_object_get(block, "text"));
+        if (text && !json_string_length(text)) continue;
+        if (text) {
+            block = json_copy(block);
+            json_object_set_new(block, "text", text);
+        }
+        json_array_append(out, block);
+    }
+    return out;
 }
 
 static status convert_system(conversion *c, err *e) {
-    const json_t *system = json_object_get(c->in, "system");
-    if (json_is_array(system) && is_account_line(json_array_get(system, 0))) {
-        json_t *rest = json_array();
-        for (size_t i = 1; i < json_array_size(system); i++)
-            json_array_append(rest, json_array_get(system, i));
-        system = rest;
-    }
+    const json_t *system = strip_system(c, json_object_get(c->in, "system"));
     const bool none = !system || json_is_null(system) ||
                       (json_is_array(system) && !json_array_size(system)) ||
                       (json_is_string(system) && !json_string_length(system));

@@ -27,10 +27,11 @@ status convert_body(conversion *c, convert_fn *fn, err *e) {
 
 void convert_start(app *app, http_request *rq, convert_fn *fn, start_fn *start,
                    const writer *w) {
-    conversion c = {.in = app_body(app, rq), .mem = &rq->mem};
+    conversion c = {.in = app_body(app, rq), .mem = &rq->mem, .strip = app->strip};
     err e;
     if (!c.in) return;
     status s = convert_body(&c, fn, &e);
+    rq->n_stripped = c.n_stripped;
     if (s == ERR_NO_MEMORY)
         http_refuse_memory(rq);
     else if (s != OK)

@@ -11,6 +11,8 @@ typedef struct conversion {
     const json_t *in; /* the request: an object */
     json_t *out, *messages;
     arena *mem;
+    line_filter *strip; /* of the system prompt of /v1/messages; NULL: none */
+    uint32_t n_stripped;
     json_t *turn; /* the assistant's message that calls are added to, or NULL */
 } conversion;
 

@@ -28,6 +28,7 @@ typedef enum http_method {
     HTTP_POST,
     HTTP_OPTIONS,
     HTTP_PUT,
+    HTTP_DELETE,
     HTTP_OTHER
 } http_method;
 
@@ -49,6 +50,7 @@ typedef struct http_request {
     const error_form *errors;  /* the app's: of the route; NULL: OpenAI's */
     void *user;                /* the app's */
     const struct json_t *json; /* the app's: the body, parsed (app_body) */
+    uint32_t n_stripped;       /* the app's: lines of the system prompt that were left out */
     struct tenant *tenant;     /* the app's: whose key came with it, or NULL */
     http_private *priv;
 } http_request;
@@ -96,6 +98,8 @@ uint32_t http_n_connections(const http *);
 bool http_from_here(const http_request *);
 /* Valid in begin and run only. NULL: absent. */
 const char *http_header(const http_request *, const char *name);
+/* Of the query, decoded; "" where it has no value. Valid in begin and run only. NULL: absent. */
+const char *http_query(const http_request *, const char *name);
 /* Answers. type and body are borrowed until done: static, or in rq->mem. */
 void http_answer(http_request *, int status, const char *type, str body);
 /* A further header of the answer, a few at most. Borrowed as type is; no value: none is sent.

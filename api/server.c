@@ -172,9 +172,20 @@ static status open_keys(keys **out, const server_options *o, ledger *l, err *e) 
     return has(o->api_keys_file) ? keys_open(out, o->api_keys_file, l, clock_us(), e) : OK;
 }
 
+static status open_strip(line_filter **out, const server_options *o, err *e) {
+    err why;
+    const status s = line_filter_open(out, o->strip_prompt_lines, &why);
+    if (s == OK) return OK;
+    err_set(e, s, "strip_prompt_lines: %s", why.text);
+    return err_field(e, "strip_prompt_lines");
+}
+
 status server_check(const server_options *o, ledger *l, err *e) {
     keys *k = NULL;
+    line_filter *strip;
     status s = check_options(o, e);
+    if (s == OK) s = open_strip(&strip, o, e);
+    if (s == OK) line_filter_free(strip);
     if (s == OK) s = open_keys(&k, o, l, e);
     if (s == OK) s = http_check(o, e);
     keys_close(k, l);
@@ -200,9 +211,11 @@ status server_open(server **out, uv_loop_t *loop, const server_options *o, port 
                                 .retry_after_s = on_retry_after,
                                 .idle = on_idle};
     status st = check_options(o, e);
+    if (st == OK) st = open_strip(&s->app.strip, o, e);
     if (st == OK) st = open_keys(&s->app.keys, o, p->ledger, e);
     if (st == OK) st = http_open(&s->app.http, loop, o, &callbacks, p->ledger, p->pool, e);
     if (st != OK) {
+        line_filter_free(s->app.strip);
         keys_close(s->app.keys, p->ledger);
         free(s);
         return st;
@@ -258,6 +271,7 @@ void server_abort(server *s) {
 void server_close(server *s) {
     http_close(s->app.http);
     grammars_clear(&s->app.grammars);
+    line_filter_free(s->app.strip);
     keys_close(s->app.keys, s->app.port->ledger);
     free(s);
 }

@@ -31,6 +31,9 @@
       "default-chat-template-kwargs")                                                         \
     X("model", BOOL, trust_request_chat_template, 0, 0, 1, "",                                \
       "take a chat_template in a request", "", "", LIVE)                                      \
+    X("model", STR, strip_prompt_lines, "^x-anthropic-[a-z-]+:", 0, 255, "",                  \
+      "lines of the system prompt of /v1/messages that are left out: a regular expression (PCRE2); " \
+      "without a value: none", "", "")                                                        \
     X("model", ENUM, embeddings, 0, 0, 0, "",                                                 \
       "answer /v1/embeddings with hidden states; auto: of the last token, or as the model file says", \
       "off|auto|last|mean", "")                                                               \

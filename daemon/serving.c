@@ -23,7 +23,8 @@ server_options server_options_of(const options *o) {
                          .tls_key = o->tls_key,
                          .ollama_api = o->ollama_api,
                          .cors_origins = o->cors_origins,
-                         .trust_request_chat_template = o->trust_request_chat_template};
+                         .trust_request_chat_template = o->trust_request_chat_template,
+                         .strip_prompt_lines = o->strip_prompt_lines};
     return so;
 }
 

@@ -226,13 +226,14 @@ bool logged_resize(step_log *l, sched *s, const uint32_t n_blocks[SCHED_MAX_GROU
 }
 
 bool logged_tier_add(step_log *l, sched *s, const uint64_t hash[2], const uint64_t parent[2],
-                     uint32_t groups, uint64_t bytes) {
+                     uint64_t salt, uint32_t groups, uint64_t bytes) {
     record r = {.kind = RECORD_TIER_ADD,
                 .hash = {hash[0], hash[1]},
                 .has_parent = parent != NULL,
+                .salt = salt,
                 .groups = groups,
                 .value = bytes,
-                .yes = sched_tier_add(s, hash, parent, groups, bytes)};
+                .yes = sched_tier_add(s, hash, parent, salt, groups, bytes)};
     if (parent) memcpy(r.parent, parent, sizeof r.parent);
     if (l) add(l, &r);
     return r.yes;
@@ -270,4 +271,22 @@ bool logged_tier_evict(step_log *l, sched *s, uint64_t bytes, uint64_t hash[2]) 
     const bool yes = sched_tier_evict(s, bytes, hash);
     if (l) add(l, &(record){.kind = RECORD_TIER_EVICT, .value = bytes, .yes = yes});
     return yes;
+}
+
+bool logged_tier_forget(step_log *l, sched *s, const uint64_t *salt, uint32_t *at,
+                        uint64_t hash[2], uint64_t *bytes) {
+    record r = {.kind = RECORD_TIER_FORGET, .has_salt = salt != NULL, .value = *at};
+    if (salt) r.salt = *salt;
+    r.yes = sched_tier_forget(s, salt, at, hash, bytes);
+    if (l) add(l, &r);
+    return r.yes;
+}
+
+sched_forgotten logged_forget(step_log *l, sched *s, const uint64_t *salt) {
+    record r = {.kind = RECORD_FORGET, .has_salt = salt != NULL};
+    if (salt) r.salt = *salt;
+    const sched_forgotten f = sched_forget(s, salt);
+    r.value = f.blocks;
+    if (l) add(l, &r);
+    return f;
 }

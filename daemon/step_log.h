@@ -33,12 +33,15 @@ void logged_observe(step_log *, sched *, const sched_step *, uint64_t us);
 void logged_commit(step_log *, sched *, const sched_step *, const sched_step_tokens *);
 bool logged_resize(step_log *, sched *, const uint32_t n_blocks[SCHED_MAX_GROUPS]);
 bool logged_tier_add(step_log *, sched *, const uint64_t hash[2], const uint64_t parent[2],
-                     uint32_t groups, uint64_t bytes);
+                     uint64_t salt, uint32_t groups, uint64_t bytes);
 void logged_tier_switch(step_log *, sched *, bool on);
 bool logged_load_next(step_log *, sched *, sched_chunk *);
 void logged_load_done(step_log *, sched *, const sched_chunk *, bool filled);
 bool logged_store_next(step_log *, sched *, sched_chunk *);
 void logged_store_done(step_log *, sched *, const sched_chunk *, uint64_t bytes);
 bool logged_tier_evict(step_log *, sched *, uint64_t bytes, uint64_t hash[2]);
+bool logged_tier_forget(step_log *, sched *, const uint64_t *salt, uint32_t *at,
+                        uint64_t hash[2], uint64_t *bytes);
+sched_forgotten logged_forget(step_log *, sched *, const uint64_t *salt);
 
 #endif

@@ -133,9 +133,10 @@ static void drawn(wire *w, record *r) {
     }
 }
 
-/* A field that is added to these must be recorded, too: then its size here changes. */
+/* A field that is added to these must be recorded, too: then its size here changes. Left out are
+ * recent_tokens and request, on which no plan depends. */
 _Static_assert(sizeof(sched_group) == 24 && sizeof(sched_config) == 240 &&
-                   sizeof(sched_spec) == 160,
+                   sizeof(sched_spec) == 176,
                "every field of these is in the records");
 
 static void config(wire *w, record *r) {
@@ -176,7 +177,7 @@ static void submit(wire *w, record *r) {
     for (uint32_t i = 0; i < s->n_stop_ids && !w->bad; i++) signed32(w, &s->stop_ids[i]);
     flag(w, &s->lockstep), flag(w, &s->score_prompt), signed32(w, &s->priority);
     f64(w, &s->tenant), f32(w, &s->weight), f64(w, &s->deadline_us), f64(w, &s->user);
-    f64(w, &s->salt), flag(w, &s->no_tier), f64(w, &s->fork_of);
+    f64(w, &s->salt), f64(w, &s->base_salt), flag(w, &s->no_tier), f64(w, &s->fork_of);
     tokens(w, &s->prompt, &s->n_prompt);
     if (s->n_prompt == 0) w->bad = true;
 }
@@ -191,7 +192,7 @@ static void step(wire *w, record_step *s) {
 static void tier_add(wire *w, record *r) {
     f64(w, &r->hash[0]), f64(w, &r->hash[1]), flag(w, &r->has_parent);
     f64(w, &r->parent[0]), f64(w, &r->parent[1]);
-    f32(w, &r->groups), f64(w, &r->value), flag(w, &r->yes);
+    f64(w, &r->salt), f32(w, &r->groups), f64(w, &r->value), flag(w, &r->yes);
 }
 
 static void fields(wire *w, record *r) {
@@ -218,6 +219,10 @@ static void fields(wire *w, record *r) {
     case RECORD_STORE_NEXT: flag(w, &r->yes); break;
     case RECORD_STORE_DONE:
     case RECORD_GAP: f64(w, &r->value); break;
+    case RECORD_TIER_FORGET:
+    case RECORD_FORGET:
+        flag(w, &r->has_salt), f64(w, &r->salt), f64(w, &r->value), flag(w, &r->yes);
+        break;
     case RECORD_TIER_EVICT: f64(w, &r->value), flag(w, &r->yes); break;
     default: w->bad = true;
     }

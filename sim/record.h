@@ -31,6 +31,8 @@ typedef enum record_kind {
     RECORD_STORE_NEXT,
     RECORD_STORE_DONE,
     RECORD_TIER_EVICT,
+    RECORD_TIER_FORGET,
+    RECORD_FORGET,
     RECORD_GAP /* records that the writer lost here: what follows cannot be replayed */
 } record_kind;
 
@@ -45,20 +47,23 @@ typedef struct record_step {
 typedef struct record {
     record_kind kind;
     /* PAUSE, RECORD_TIER_SWITCH, RECORD_LOAD_DONE: the argument; RESIZE, RECORD_TIER_ADD,
-     * RECORD_LOAD_NEXT, RECORD_STORE_NEXT, RECORD_TIER_EVICT: the result; COMMIT: there are tokens. */
+     * RECORD_LOAD_NEXT, RECORD_STORE_NEXT, RECORD_TIER_EVICT, RECORD_TIER_FORGET: the
+     * result; COMMIT: there are tokens. */
     bool yes;
     bool has_parent;    /* RECORD_TIER_ADD */
+    bool has_salt;      /* RECORD_TIER_FORGET, RECORD_FORGET: of that salt alone */
     uint32_t code;      /* SUBMIT: sched_reject; CANCEL: sched_finish */
     uint32_t policy;    /* CONFIG: 0 fcfs, 1 aging, 2 fair */
     uint32_t groups;    /* RECORD_TIER_ADD */
     uint32_t n_entries; /* COMMIT: of drawn */
     uint64_t now_us;    /* SUBMIT, NOW, PLAN */
     /* OBSERVE: us; RECORD_TIER_ADD, RECORD_STORE_DONE, RECORD_TIER_EVICT: bytes; RECORD_GAP:
-     * records. */
+     * records; RECORD_TIER_FORGET: the entry before; RECORD_FORGET: blocks that became free. */
     uint64_t value;
     sched_id id;                         /* CANCEL, PAUSE; SUBMIT: as it was given out */
     record_step step;                    /* PLAN; OBSERVE, COMMIT: its number */
     uint64_t hash[2], parent[2];         /* RECORD_TIER_ADD */
+    uint64_t salt;                       /* and RECORD_TIER_FORGET, RECORD_FORGET */
     uint32_t n_blocks[SCHED_MAX_GROUPS]; /* RESIZE */
     sched_spec spec;                     /* SUBMIT */
     sched_config config;                 /* CONFIG */

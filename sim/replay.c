@@ -166,8 +166,8 @@ static status tier(replay *p, const record *r, err *e) {
     case RECORD_TIER_ADD:
         if (r->value == 0) return malformed(p, "a chunk of no bytes", e);
         compare(p, "a chunk of the tier", r->yes,
-                sched_tier_add(p->s, r->hash, r->has_parent ? r->parent : NULL, r->groups,
-                               r->value));
+                sched_tier_add(p->s, r->hash, r->has_parent ? r->parent : NULL, r->salt,
+                               r->groups, r->value));
         return OK;
     case RECORD_TIER_SWITCH: sched_tier_switch(p->s, r->yes); return OK;
     case RECORD_LOAD_NEXT:
@@ -179,7 +179,6 @@ static status tier(replay *p, const record *r, err *e) {
         return OK;
     case RECORD_LOAD_DONE: return load_done(p, r, e);
     case RECORD_STORE_NEXT:
-        if (p->storing) return malformed(p, "two stores at once", e);
         p->storing = sched_store_next(p->s, &p->store);
         compare(p, "a store", r->yes, p->storing);
         return OK;
@@ -192,6 +191,16 @@ static status tier(replay *p, const record *r, err *e) {
         compare(p, "an eviction", r->yes, sched_tier_evict(p->s, r->value, hash));
         return OK;
     }
+}
+
+static status tier_forget(replay *p, const record *r, err *e) {
+    uint32_t at = (uint32_t)r->value;
+    uint64_t hash[2], bytes;
+    if (p->cfg.tier_chunks == 0 || r->value > p->cfg.tier_chunks)
+        return malformed(p, "a tier that is not there", e);
+    compare(p, "what is forgotten", r->yes,
+            sched_tier_forget(p->s, r->has_salt ? &r->salt : NULL, &at, hash, &bytes));
+    return OK;
 }
 
 static status apply(replay *p, const record *r, err *e) {
@@ -210,6 +219,11 @@ static status apply(replay *p, const record *r, err *e) {
         if (p->n_steps == 0 || p->step[0]->number != r->step.number)
             return malformed(p, "the time of another step", e);
         sched_observe(p->s, p->step[0], r->value);
+        return OK;
+    case RECORD_TIER_FORGET: return tier_forget(p, r, e);
+    case RECORD_FORGET:
+        compare(p, "the blocks forgotten", r->value,
+                sched_forget(p->s, r->has_salt ? &r->salt : NULL).blocks);
         return OK;
     case RECORD_COMMIT: return commit(p, r, e);
     case RECORD_RESIZE:

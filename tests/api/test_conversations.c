@@ -15,8 +15,10 @@ static job converted(convert_fn *fn, const char *text, arena *a) {
     job j = {.c.mem = a};
     arena_init(a, chunks_heap(), 0);
     ck_assert_msg(json_in_parse(&j.c.in, a, str_of(text), &j.error) == OK, "%s", text);
+    ck_assert_int_eq(line_filter_open(&j.c.strip, "^x-anthropic-[a-z-]+:", &j.error), OK);
     j.status = convert_body(&j.c, fn, &j.error);
     ck_assert_int_ne(j.status, ERR_NO_MEMORY);
+    line_filter_free(j.c.strip);
     return j;
 }
 
@@ -184,6 +186,42 @@ END_TEST
 
 /* ---- /v1/messages ---- */
 
+/* Lines of the system prompt alone, wherever they stand in it. */
+START_TEST(lines_about_the_client_are_left_out_of_the_system_prompt) {
+    static const struct {
+        const char *system, *left;
+        uint32_t n;
+    } t[] = {
+        {JSON("x-anthropic-billing-header: cch=1\nYou are"), JSON("You are"), 1},
+         {JSON([{"type":"text","text":"A\nx-anthropic-billing-header: cch=1\nB","cache_control":{}},
+              {"type":"text","text":"x-anthropic-b: 1\nx-anthropic-c: 2"},
+              {"type":"text","text":"C"}]),
+                 JSON([{"type":"text","text":"A\nB"},{"type":"text","text":"C"}]), 3},
+                 {JSON("Say x-anthropic-b: 1"), JSON("Say x-anthropic-b: 1"), 0},
+         };
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        char text[512], want[512];
+        arena a;
+        snprintf(text, sizeof text,
+                 "{\"system\":%s,\"messages\":[{\"role\":\"user\",\"content\":\"x-anthropic-b: "
+                 "1\"}]}",
+                 t[i].system);
+        snprintf(want, sizeof want,
+                 "{\"messages\":[{\"role\":\"system\",\"content\":%s},{\"role\":\"user\","
+                 "\"content\":\"x-anthropic-b: 1\"}]}",
+                 t[i].left);
+        expect(convert_messages, text, want);
+        job j = converted(convert_messages, text, &a);
+        ck_assert_uint_eq(j.c.n_stripped, t[i].n);
+        arena_clear(&a);
+    }
+    /* Nothing is left: there is no system prompt. */
+    expect(convert_messages,
+           JSON({"system":"x-anthropic-b: 1","messages":[{"role":"user","content":"a"}]}),
+                 JSON({"messages":[{"role":"user","content":"a"}]}));
+}
+END_TEST
+
 START_TEST(system_and_blocks_are_messages_of_chat) {
     expect(convert_messages,
            JSON({"model":"m","max_tokens":9,"top_k":3,"stop_sequences":["END"],
@@ -330,6 +368,7 @@ CHECK_MAIN("conversations", a_string_and_instructions_are_two_messages,
            tools_of_known_kinds_are_functions_and_others_are_passed_over,
            format_effort_and_logprobs_have_other_names_in_chat,
            what_a_response_cannot_have_is_refused_by_name,
+           lines_about_the_client_are_left_out_of_the_system_prompt,
            system_and_blocks_are_messages_of_chat, an_answer_that_is_begun_is_continued,
            tools_choice_thinking_and_format_have_other_names_in_chat,
            what_a_message_cannot_have_is_refused_by_name, without_memory_a_conversion_is_left)

@@ -46,6 +46,9 @@ def test_a_replay_plans_the_same_steps(options, tmp_path):
     if "--memory=500MiB" in options:
         assert d.http.put("/v1/memory", json={"budget_bytes": 400 << 20}).status_code in (200, 202)
         load(d)
+    if "--kv-disk={kv}" in options:
+        assert d.http.delete("/v1/cache").status_code == 200
+        load(d)
     said = d.stop()
     assert "0 records were dropped" in said
     assert stat.S_IMODE(os.stat(log).st_mode) == 0o600

@@ -28,8 +28,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n) {
     if (n < 2) return 0;
     arena a;
     arena_init(&a, chunks_heap(), 16 << 20);
-    conversion c = {.mem = &a};
+    static line_filter *strip;
     err e;
+    if (!strip) CHECK(line_filter_open(&strip, "^x-anthropic-[a-z-]+:", &e) == OK);
+    conversion c = {.mem = &a, .strip = strip};
     status s = json_in_parse(&c.in, &a, (str){(const char *)p + 2, n - 2}, &e);
     if (s == OK && json_is_object(c.in)) {
         const size_t left = (size_t)p[1] * 64; /* 255: as much as it needs */
