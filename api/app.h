@@ -70,6 +70,7 @@ void tokenize_run(app *, http_request *);
 void plan_run(app *, http_request *);
 void detokenize_run(app *, http_request *);
 void apply_template_run(app *, http_request *);
+void livez_run(app *, http_request *);
 void health_run(app *, http_request *);
 void ready_run(app *, http_request *);
 void metrics_run(app *, http_request *);

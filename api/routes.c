@@ -45,6 +45,7 @@ static const route routes[] = {
     {"/api/ps", GET | AS_OLLAMA, ollama_ps_run},
     {"/api/version", GET | AS_OLLAMA, version_run},
     {"/api/", PREFIX | AS_OLLAMA, NULL}, /* pull, create, delete, ... */
+    {"/livez", GET | POLLED, livez_run},
     {"/health", GET | POLLED, health_run},
     {"/ready", GET | POLLED, ready_run},
     {"/metrics", GET | POLLED, metrics_run},
@@ -250,5 +251,5 @@ void root_run(app *app, http_request *rq) {
     http_answer(rq, 200, "text/plain; charset=utf-8",
                 STR("vramd " VRAMD_VERSION "\nPOST /v1/completions, /v1/chat/completions, "
                     "/v1/responses, /v1/messages\n"
-                    "GET /v1/models, /v1/memory, /metrics, /health, /ready\n"));
+                    "GET /v1/models, /v1/memory, /metrics, /health, /ready, /livez\n"));
 }

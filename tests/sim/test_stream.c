@@ -7,7 +7,7 @@
 enum { STREAMS = 20000, BYTES = 600 };
 
 typedef struct kind { /* as in stream */
-    bool crowded, aging, drafts, resizes, tier, fair, timed, forgets, rows_once;
+    bool crowded, aging, drafts, resizes, tier, fair, timed, rows_once, forgets;
     sched_batching batching;
 } kind;
 
@@ -191,6 +191,6 @@ CHECK_MAIN("stream", random_streams_of_tenants_with_an_objective_keep_every_prom
            random_streams_of_runs_of_tokens_keep_every_promise,
            random_streams_in_pools_that_shrink_and_grow_keep_every_promise,
            random_streams_with_a_tier_below_memory_keep_every_promise,
-           random_streams_that_forget_keep_every_promise,
            random_streams_in_windows_whose_rows_are_counted_once_keep_every_promise,
+           random_streams_that_forget_keep_every_promise,
            random_streams_in_batches_keep_every_promise)
