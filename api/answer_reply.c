@@ -42,6 +42,13 @@ static status build_calls(const constraint *c, rules *r, rule *out, err *e) {
     return reply_rules(r, f->plan, &d, out, e);
 }
 
+/* What is left of a grammar that is too large: text in which nothing is constrained. */
+static status build_text(const constraint *c, rules *r, rule *out, err *e) {
+    (void)c, (void)e;
+    *out = rules_triggered(r, NULL, 0, 0);
+    return OK;
+}
+
 static bool has_strict(const json_t *tools) {
     size_t i;
     const json_t *t;
@@ -86,11 +93,15 @@ static status constrain_calls(answer *a, err *e) {
     a->p.form =
         (constraint){.build = build_calls, .key = buf_str(&key), .field = "tools", .own = f};
     if (needed || has_strict(t->list)) return OK;
-    /* Schemas that are too large for a grammar do not keep a model from calling tools. */
+    /* Schemas that are too large for a grammar do not keep a model from calling tools: then
+     * only names are constrained, and where those are too many or no mark stands before a call
+     * nothing is, as wherever calls are found in free text. */
     f[1] = f[0];
     f[1].demand.untyped = true;
     f->weaker = (constraint){.build = build_calls, .field = "tools", .own = &f[1]};
     a->p.form.weaker = &f->weaker;
+    f[1].weaker = (constraint){.build = build_text, .field = "tools"};
+    if (f->demand.text) f->weaker.weaker = &f[1].weaker;
     return OK;
 }
 

@@ -16,6 +16,7 @@ static const route routes[] = {
     {"/v1/models", GET | BARE, models_run},
     {"/v1/models/", GET | PREFIX | BARE, models_run},
     {"/v1/memory", GET | PUT, memory_run},
+    {"/v1/cache", DELETE, cache_forget_run},
     {"/v1/plan", POST, plan_run},
     {"/v1/embeddings", POST | BARE, embeddings_run},
     {"/v1/rerank", POST | BARE, unsupported_run},
@@ -44,6 +45,7 @@ static const route routes[] = {
     {"/api/ps", GET | AS_OLLAMA, ollama_ps_run},
     {"/api/version", GET | AS_OLLAMA, version_run},
     {"/api/", PREFIX | AS_OLLAMA, NULL}, /* pull, create, delete, ... */
+    {"/livez", GET | POLLED, livez_run},
     {"/health", GET | POLLED, health_run},
     {"/ready", GET | POLLED, ready_run},
     {"/metrics", GET | POLLED, metrics_run},
@@ -78,11 +80,13 @@ bool routes_polled(str path) {
 
 static bool allows(const route *r, http_method m) {
     return (r->flags & POST && m == HTTP_POST) || (r->flags & PUT && m == HTTP_PUT) ||
+           (r->flags & DELETE && m == HTTP_DELETE) ||
            (r->flags & GET && (m == HTTP_GET || m == HTTP_HEAD));
 }
 
 static const char *allow_text(const route *r) {
     if (r->flags & PUT) return "GET, HEAD, PUT, OPTIONS";
+    if (r->flags & DELETE) return "DELETE, OPTIONS";
     if (r->flags & POST) return r->flags & GET ? "GET, HEAD, POST, OPTIONS" : "POST, OPTIONS";
     return "GET, HEAD, OPTIONS";
 }
@@ -247,5 +251,5 @@ void root_run(app *app, http_request *rq) {
     http_answer(rq, 200, "text/plain; charset=utf-8",
                 STR("vramd " VRAMD_VERSION "\nPOST /v1/completions, /v1/chat/completions, "
                     "/v1/responses, /v1/messages\n"
-                    "GET /v1/models, /v1/memory, /metrics, /health, /ready\n"));
+                    "GET /v1/models, /v1/memory, /metrics, /health, /ready, /livez\n"));
 }

@@ -96,3 +96,16 @@ size_t utf8_sanitise(str s, char *out) {
     }
     return o;
 }
+
+/* Bytes that continue no character, eight at a time. */
+size_t utf8_chars(str s) {
+    const uint64_t ones = 0x0101010101010101;
+    size_t chars = s.len, i = 0;
+    for (; i + 8 <= s.len; i += 8) {
+        uint64_t w;
+        memcpy(&w, s.ptr + i, 8);
+        chars -= (size_t)((((w >> 7) & ~(w >> 6) & ones) * ones) >> 56);
+    }
+    for (; i < s.len; i++) chars -= (s.ptr[i] & 0xc0) == 0x80;
+    return chars;
+}

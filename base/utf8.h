@@ -14,6 +14,7 @@ int utf8_decode(const char *s, size_t n, uint32_t *cp);
 /* Writes 1..4 bytes; returns how many. cp must be a scalar value. */
 int utf8_encode(uint32_t cp, char out[4]);
 bool utf8_valid(str);
+size_t utf8_chars(str); /* code points of a valid text */
 /* Length of the longest prefix that does not end inside a character. Bytes that can never
  * become valid count as complete, so that nothing is held back for ever. */
 size_t utf8_complete(str);

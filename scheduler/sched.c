@@ -100,6 +100,7 @@ static void lay_out_group(sched *s, uint32_t k, cutter *c, bool rest) {
     x->hash = cut(c, cached ? n : 0, sizeof *x->hash);
     x->confirm = cut(c, cached ? n : 0, sizeof *x->confirm);
     x->serial = chain ? cut(c, n, sizeof *x->serial) : NULL;
+    x->salt = chain ? cut(c, n, sizeof *x->salt) : NULL;
     x->tokens = chain ? cut(c, n * f->block_tokens, sizeof *x->tokens) : NULL;
 }
 
@@ -145,11 +146,14 @@ static void lay_out(sched *s, cutter *c, uint64_t *n_zero) {
     s->event = cut(c, s->max_events, sizeof *s->event);
     s->chain = cut(c, n_seqs, sizeof *s->chain);
     s->load = cut(c, f->tier_chunks ? n_seqs : 0, sizeof *s->load);
+    s->recent.cap = f->recent_tokens;
+    s->recent.text = cut(c, f->recent_tokens ? RECENT_TEXTS : 0, sizeof *s->recent.text);
     *n_zero = c->bytes;
     for (uint32_t k = 0; k < f->n_groups; k++) lay_out_group(s, k, c, true);
     s->probe.hash = cut(c, f->prefix_cache ? s->blocks_per_seq : 0, sizeof *s->probe.hash);
     s->probe.block = cut(c, f->prefix_cache ? s->blocks_per_seq : 0, sizeof *s->probe.block);
     s->tokens = cut(c, n_seqs * f->max_model_len, sizeof *s->tokens);
+    s->recent.token = cut(c, f->recent_tokens, sizeof *s->recent.token);
     if (f->tier_chunks > 0) lay_out_tier(s, c);
 }
 
@@ -255,6 +259,7 @@ sched_reject sched_submit(sched *s, const sched_spec *spec, uint64_t now_us, sch
                       .fork_next = NO_SLOT,
                       .stop_id = -1};
     r->spec.salt &= UINT64_MAX >> 1;
+    r->spec.base_salt &= UINT64_MAX >> 1;
     const sched_policy *p = s->cfg.policy;
     r->key = p->waiting_key(p->self, &r->spec, r->arrival, now_us);
     if (!fork_wait(s, i)) waiting_add(s, i);

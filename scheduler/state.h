@@ -23,6 +23,7 @@
 #include "scheduler/heap.h"
 #include "scheduler/policy.h"
 #include "scheduler/prefix.h"
+#include "scheduler/recent.h"
 #include "scheduler/tier.h"
 #include "scheduler/waiting.h"
 #include "scheduler/resize.h"
@@ -84,7 +85,9 @@ typedef struct seq_record {
     uint32_t n_lost;              /* positions thrown away by the last preemption */
     uint32_t n_computed;          /* committed positions, as far as prefill steps know */
     uint32_t n_cached, n_loaded;
-    bool load_failed;                      /* what it found is counted again when it resumes */
+    bool load_failed; /* what it found is counted again when it resumes */
+    bool load_broke;  /* some load has failed */
+    bool gap;         /* the chain group had more of it than all groups when it started */
     uint32_t leader, fork_head, fork_next; /* records: members wait for their leader's prompt */
     uint32_t n_preemptions, peak_blocks;
     uint64_t peak_bytes;
@@ -151,6 +154,7 @@ typedef struct start {
     uint32_t n_found; /* blocks in front that are there */
     uint32_t leader;  /* slot that holds them, and the last of the prompt; NO_SLOT: the cache */
     uint32_t n_probed; /* blocks that the cache knows */
+    bool gap;          /* of which the chain group knows more */
     uint32_t
         n_load; /* blocks in front that are there once the tier's are loaded; 0: none are */
     uint32_t want[SCHED_MAX_GROUPS];
@@ -160,10 +164,10 @@ typedef struct start {
  * have enough, though it may be tried at every step. */
 typedef struct probe {
     sched_id id;
-    uint32_t n_hashed;
-    prefix_hash *hash; /* [blocks_per_seq] */
-    int32_t *block;    /* [blocks_per_seq] of the chain group */
-    bool at_gap;       /* what was found ends where no block is known, or where it may end */
+    uint32_t n_hashed, n_chain; /* n_chain: blocks that the chain group has */
+    prefix_hash *hash;          /* [blocks_per_seq] */
+    int32_t *block;             /* [blocks_per_seq] of the chain group */
+    bool at_gap; /* what was found ends where no block is known, or where it may end */
     uint32_t want[SCHED_MAX_GROUPS]; /* blocks it needed; less only by gains */
     uint64_t n_gains;                /* cache_gains then */
 } probe;
@@ -214,6 +218,7 @@ struct sched {
     sched_step_copy *copy[2]; /* [sched_max_copies] */
     uint32_t n_copies;        /* of the step in planning */
     sched_event *event;       /* [max_events] */
+    recent recent;
     /* The tier: all of it only where cfg.tier_chunks > 0. */
     tier tier;
     bool tier_off;

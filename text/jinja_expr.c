@@ -17,8 +17,7 @@ static node *constant(parser *p, jv v) {
 static node *string_node(parser *p, str s) {
     jstr *text = parse_alloc(p, sizeof *text);
     if (!text) return NULL;
-    *text = (jstr){.p = s.ptr, .n = s.len};
-    for (size_t i = 0; i < s.len; i++) text->n_chars += (s.ptr[i] & 0xc0) != 0x80;
+    *text = (jstr){.p = s.ptr, .n = s.len, .n_chars = utf8_chars(s)};
     return constant(p, (jv){.kind = JV_STR, .s = text});
 }
 
@@ -244,6 +243,12 @@ static bool loop_part_refused(const node *of, str name) {
     return false;
 }
 
+static const jname *attribute_name(parser *p, str text) {
+    jname *name = parse_alloc(p, sizeof *name);
+    if (name) *name = jinja_name(text);
+    return name;
+}
+
 static node *parse_dot(parser *p, node *of) {
     const token *t = p->t;
     if (t->kind == T_INT) {
@@ -256,10 +261,10 @@ static node *parse_dot(parser *p, node *of) {
     if (loop_part_refused(of, t->text))
         return parse_fail(p, t->line, "loop." STR_FMT " is not supported", STR_ARG(t->text));
     node *n = parse_node(p, N_ATTR);
-    if (!n) return NULL;
+    if (!n || !(n->name = attribute_name(p, t->text))) return NULL;
+    n->part = (uint8_t)jinja_loop_part(t->text);
     p->t++;
     n->a = of;
-    n->text = t->text;
     return parse_seal(p, n);
 }
 
@@ -283,7 +288,10 @@ static node *parse_brackets(parser *p, node *of) {
     n->a = of;
     if (at == 0) {
         n->b = part[0];
-        return n->b ? parse_seal(p, n) : parse_fail(p, p->t->line, "an index is missing");
+        if (!n->b) return parse_fail(p, p->t->line, "an index is missing");
+        if (n->b->kind != N_CONST || n->b->value.kind != JV_STR) return parse_seal(p, n);
+        n->name = attribute_name(p, jstr_text(n->b->value.s));
+        return n->name ? parse_seal(p, n) : NULL;
     }
     n->kind = N_SLICE;
     n->kid = parse_alloc(p, sizeof part);
@@ -540,7 +548,7 @@ node *parse_target(parser *p, bool attributes, const char *end) {
         str_eqz(p->t[1].text, ".") && p->t[2].kind == T_NAME) {
         node *n = parse_node(p, N_ATTR);
         if (!n || !parse_symbol(p, p->t->text, &n->symbol)) return NULL;
-        n->text = p->t[2].text;
+        if (!(n->name = attribute_name(p, p->t[2].text))) return NULL;
         p->t += 3;
         return parse_seal(p, n);
     }

@@ -12,8 +12,9 @@
 
 static bool place(jinja *j, const jinja_function *f, const jargs *args, jv *arg) {
     size_t n_params = 0;
-    while (n_params < JINJA_MAX_PARAMS && f->params[n_params]) n_params++;
     for (size_t k = 0; k < JINJA_MAX_PARAMS; k++) arg[k] = jv_unset();
+    if (args->n == 0 && f->n_needed == 0) return true;
+    while (n_params < JINJA_MAX_PARAMS && f->params[n_params]) n_params++;
     if (args->n_pos > n_params)
         return jinja_fail(j, "%s() takes at most %zu arguments", f->name, n_params);
     for (size_t i = 0; i < args->n; i++) {
@@ -376,8 +377,7 @@ static jv filter_int(jinja *j, jv self, const jv *arg) {
     double d = NAN;
     if (jv_given(arg[1]) && (!jv_as_int(arg[1], &base) || base != 10))
         jinja_fail(j, "int of another base than 10 is not supported");
-    if (self.kind == JV_UNDEF)
-        jinja_fail(j, "%s", self.undef ? self.undef : "a value is undefined");
+    if (self.kind == JV_UNDEF) jinja_fail_undef(j, self);
     if (j->failed) return jv_undef();
     if (jv_as_int(self, &i)) return jv_int(i);
     if (self.kind == JV_STR && parse_int(self.s, &i)) return jv_int(i);

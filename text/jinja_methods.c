@@ -210,14 +210,29 @@ static const jinja_function of_list[] = {
     {"reverse", .breaks = true},
     {"sort", .breaks = true}};
 
-const jinja_function *jinja_method_find(jv self, str name) {
-    const jinja_function *t = NULL;
-    size_t n = 0;
-    if (self.kind == JV_STR) t = of_str, n = sizeof of_str / sizeof *of_str;
-    if (self.kind == JV_DICT) t = of_dict, n = sizeof of_dict / sizeof *of_dict;
-    if (self.kind == JV_LIST) t = of_list, n = sizeof of_list / sizeof *of_list;
-    if (self.kind == JV_TUPLE) t = of_list, n = 2;
+static const jinja_function *find(const jinja_function *t, size_t n, str name) {
     for (size_t i = 0; i < n; i++)
         if (str_eqz(name, t[i].name)) return &t[i];
     return NULL;
+}
+
+jname jinja_name(str text) {
+    jname n = {.text = text, .hash = jstr_hash(text)};
+    n.method[TYPE_STR] = find(of_str, sizeof of_str / sizeof *of_str, text);
+    n.method[TYPE_DICT] = find(of_dict, sizeof of_dict / sizeof *of_dict, text);
+    n.method[TYPE_LIST] = find(of_list, sizeof of_list / sizeof *of_list, text);
+    return n;
+}
+
+const jinja_function *jinja_method_find(jv self, const jname *name) {
+    switch (self.kind) {
+    case JV_STR: return name->method[TYPE_STR];
+    case JV_DICT: return name->method[TYPE_DICT];
+    case JV_LIST: return name->method[TYPE_LIST];
+    case JV_TUPLE: { /* has the first two of a list's */
+        const jinja_function *fn = name->method[TYPE_LIST];
+        return fn && fn - of_list < 2 ? fn : NULL;
+    }
+    default: return NULL;
+    }
 }

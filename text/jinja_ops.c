@@ -5,8 +5,7 @@
 
 static jv unsupported(jinja *j, const char *sign, jv a, jv b) {
     if (a.kind == JV_UNDEF || b.kind == JV_UNDEF) {
-        const char *why = a.kind == JV_UNDEF ? a.undef : b.undef;
-        jinja_fail(j, "%s", why ? why : "a value is undefined");
+        jinja_fail_undef(j, a.kind == JV_UNDEF ? a : b);
     } else if (a.kind == JV_BIG || b.kind == JV_BIG) {
         jinja_fail(j, "an integer is too large");
     } else if (*sign == '+' && a.kind == JV_STR) {
@@ -158,7 +157,7 @@ jv jinja_negate(jinja *j, jv v) {
     if (v.kind == JV_FLOAT) return jv_float(-v.d);
     if (jv_as_int(v, &i)) return int_op(j, OP_SUB, 0, i);
     if (v.kind == JV_UNDEF)
-        jinja_fail(j, "%s", v.undef ? v.undef : "a value is undefined");
+        jinja_fail_undef(j, v);
     else
         jinja_fail(j, "bad operand type for unary -: '%s'", jv_type(v));
     return jv_undef();
@@ -192,29 +191,13 @@ jv jinja_binary(jinja *j, int op, jv a, jv b) {
 
 /* ---- attributes and items ---- */
 
-static const char *object_name(jv v) {
-    switch (v.kind) {
-    case JV_NONE: return "None";
-    case JV_DICT: return "dict object";
-    case JV_STR: return "str object";
-    case JV_LIST: return "list object";
-    case JV_TUPLE: return "tuple object";
-    case JV_BOOL: return "bool object";
-    case JV_BIG:
-    case JV_INT: return "int object";
-    case JV_FLOAT: return "float object";
-    case JV_SPACE: return "jinja2.utils.Namespace object";
-    default: return jv_type(v);
-    }
-}
-
-static const jv *member(jv v, str name) {
-    if (v.kind == JV_DICT) return jdict_find(v.o, name);
-    if (v.kind == JV_SPACE) return jdict_find(&v.ns->vars, name);
+static const jv *member(jv v, const jname *name) {
+    if (v.kind == JV_DICT) return jdict_find(v.o, name->text, name->hash);
+    if (v.kind == JV_SPACE) return jdict_find(&v.ns->vars, name->text, name->hash);
     return NULL;
 }
 
-static jv bound(jinja *j, jv self, str name) {
+static jv bound(jinja *j, jv self, const jname *name) {
     const jinja_function *fn = jinja_method_find(self, name);
     struct jmethod *m = fn ? jinja_alloc(j, sizeof *m) : NULL;
     if (!m) return jv_unset();
@@ -222,29 +205,40 @@ static jv bound(jinja *j, jv self, str name) {
     return (jv){.kind = JV_METHOD, .method = m};
 }
 
-static jv missing(jinja *j, jv v, str name) {
-    return jv_undef_named(j, "'%s' has no attribute '" STR_FMT "'", object_name(v),
-                          STR_ARG(name));
+static jv missing(jv v, const jname *name) {
+    return (jv){.kind = JV_UNDEF, .why = WHY_MEMBER, .of = v.kind, .name = &name->text};
+}
+static jv no_element(jv v) {
+    return (jv){.kind = JV_UNDEF, .why = WHY_ELEMENT, .of = v.kind};
 }
 
 static jv undefined_used(jinja *j, jv v) {
-    jinja_fail(j, "%s", v.undef ? v.undef : "a value is undefined");
+    jinja_fail_undef(j, v);
     return jv_undef();
 }
 
-jv jinja_attr(jinja *j, jv v, str name) {
+jv jinja_attr(jinja *j, jv v, const jname *name) {
     if (v.kind == JV_UNDEF) return undefined_used(j, v);
     jv m = bound(j, v, name);
     if (jv_given(m)) return m;
     const jv *value = member(v, name);
     jinja_walk(j, v.kind == JV_DICT ? v.o->n : 1);
-    return value ? *value : missing(j, v, name);
+    return value ? *value : missing(v, name);
+}
+
+jv jinja_named_item(jinja *j, jv v, const jname *name) {
+    if (v.kind != JV_DICT) return jinja_attr(j, v, name);
+    const jv *value = member(v, name);
+    jinja_walk(j, v.o->n);
+    if (value) return *value;
+    jv m = bound(j, v, name);
+    return jv_given(m) ? m : missing(v, name);
 }
 
 static jv item_at(jinja *j, jv v, int64_t i) {
     int64_t n = v.kind == JV_STR ? (int64_t)v.s->n_chars : (int64_t)v.l->n;
     if (i < 0) i += n;
-    if (i < 0 || i >= n) return jv_undef_named(j, "'%s' has no such element", object_name(v));
+    if (i < 0 || i >= n) return no_element(v);
     if (v.kind != JV_STR) return v.l->v[i];
     size_t from = jstr_offset(v.s, (size_t)i), to = from + 1;
     jinja_walk(j, from);
@@ -261,13 +255,11 @@ jv jinja_item(jinja *j, jv v, jv key) {
     }
     if ((v.kind == JV_STR || v.kind == JV_LIST || v.kind == JV_TUPLE) && jv_as_int(key, &i))
         return item_at(j, v, i);
-    if (key.kind != JV_STR)
-        return jv_undef_named(j, "'%s' has no such element", object_name(v));
-    if (v.kind == JV_DICT) {
-        jv m = bound(j, v, jstr_text(key.s));
-        return jv_given(m) ? m : missing(j, v, jstr_text(key.s));
-    }
-    return jinja_attr(j, v, jstr_text(key.s));
+    if (key.kind != JV_STR) return no_element(v);
+    jname *name = jinja_alloc(j, sizeof *name);
+    if (!name) return jv_undef();
+    *name = jinja_name(jstr_text(key.s));
+    return jinja_named_item(j, v, name);
 }
 
 /* ---- slices ---- */

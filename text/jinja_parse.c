@@ -28,7 +28,7 @@ static node *parse_body(parser *p, const end_words *end) {
             jstr *s = parse_alloc(p, sizeof *s);
             n = s ? parse_node(p, N_TEXT) : NULL;
             if (!n) return NULL;
-            *s = (jstr){.p = t->text.ptr, .n = t->text.len};
+            *s = (jstr){.p = t->text.ptr, .n = t->text.len, .n_chars = utf8_chars(t->text)};
             n->value = (jv){.kind = JV_STR, .s = s};
             parse_seal(p, n);
         } else if (t->kind == T_VAR_BEGIN) {
@@ -36,6 +36,7 @@ static node *parse_body(parser *p, const end_words *end) {
             if (!n || !(n->a = parse_tuple(p, true, NULL)) ||
                 !parse_expect(p, T_VAR_END, "\"}}\"") || !parse_seal(p, n))
                 return NULL;
+            n->a->printed = n->a->kind == N_CALL;
         } else {
             if (at_end(p, end)) goto done;
             n = parse_statement(p);
@@ -248,6 +249,14 @@ static bool normalise(parser *p, str *source) {
     return true;
 }
 
+static const uint8_t *global_of_symbols(parser *p) {
+    uint8_t *global = parse_alloc(p, p->n_symbols);
+    for (uint32_t i = 0; global && i < p->n_symbols; i++)
+        for (uint32_t g = 0; g < jinja_n_globals; g++)
+            if (str_eqz(p->symbol[i], jinja_globals[g].name)) global[i] = (uint8_t)(g + 1);
+    return global;
+}
+
 status jinja_parse(const jinja_tree **out, arena *a, str source, err *e) {
     static const token nowhere = {.line = 1};
     parser p = {.a = a, .e = e, .t = &nowhere};
@@ -267,6 +276,7 @@ status jinja_parse(const jinja_tree **out, arena *a, str source, err *e) {
     jinja_tree *tree = parse_alloc(&p, sizeof *tree);
     if (!tree || !parse_symbol(&p, STR("loop"), &loop) || !(tree->root = parse_body(&p, NULL)))
         return e->code;
+    if (!(tree->global = global_of_symbols(&p))) return e->code;
     tree->symbol = p.symbol;
     tree->n_symbols = p.n_symbols;
     *out = tree;

@@ -35,7 +35,7 @@ struct jmacro {
     jscope *scope;
 };
 
-static jv loop_attr(jinja *, struct jloop *, str name);
+static jv loop_attr(jinja *, struct jloop *, loop_part, str name);
 static jv eval(jinja *, const node *);
 static void exec(jinja *, const node *);
 
@@ -76,8 +76,7 @@ static jv get_name(jinja *j, uint32_t symbol) {
         for (uint32_t i = 0; i < s->n; i++)
             if (s->v[i].symbol == symbol) return s->v[i].value;
     if (jv_given(j->global[symbol])) return j->global[symbol];
-    str name = j->tree->symbol[symbol];
-    return jv_undef_named(j, "'" STR_FMT "' is undefined", STR_ARG(name));
+    return (jv){.kind = JV_UNDEF, .why = WHY_NAME, .name = &j->tree->symbol[symbol]};
 }
 
 static bool unpack(jinja *j, const node *target, jv v) {
@@ -100,7 +99,7 @@ static bool assign(jinja *j, const node *target, jv v) {
         jv space = get_name(j, target->symbol);
         if (space.kind != JV_SPACE)
             return jinja_fail(j, "cannot assign attribute on non-namespace object");
-        return jdict_set(j, &space.ns->vars, jv_str(j, target->text, false), v);
+        return jdict_set(j, &space.ns->vars, jv_str(j, target->name->text, false), v);
     }
     set_name(j, target->symbol, v);
     return !j->failed;
@@ -177,7 +176,8 @@ static bool bind_params(jinja *j, const node *n, const jargs *args) {
     return !j->failed && bind_rest(j, n, args, used);
 }
 
-static jv call_macro(jinja *j, const struct jmacro *m, const jargs *args) {
+/* printed: what the body prints goes where the call stands, and nothing is returned. */
+static jv call_macro(jinja *j, const struct jmacro *m, const jargs *args, bool printed) {
     jscope *before = j->scope;
     uint8_t flow = j->flow;
     jv v = jv_undef();
@@ -187,23 +187,51 @@ static jv call_macro(jinja *j, const struct jmacro *m, const jargs *args) {
     }
     j->macros++;
     j->scope = scope_new(j, m->scope);
-    if (j->scope && bind_params(j, m->n, args)) v = capture(j, m->n->body);
+    if (j->scope && bind_params(j, m->n, args)) {
+        if (printed)
+            exec(j, m->n->body);
+        else
+            v = capture(j, m->n->body);
+    }
     j->scope = before;
     j->flow = flow;
     j->macros--;
     return v;
 }
 
+/* a.name(args), where name is a method of a's type. NULL: it is none; *self is a's value. */
+static const jinja_function *method_called(jinja *j, const node *n, jv *self) {
+    *self = eval(j, n->a);
+    return j->failed ? NULL : jinja_method_find(*self, n->name);
+}
+
+/* n: N_ATTR; v: of what */
+static jv attr_of(jinja *j, const node *n, jv v) {
+    j->line = n->line;
+    if (v.kind == JV_LOOP) return loop_attr(j, v.loop, (loop_part)n->part, n->name->text);
+    return j->failed ? jv_undef() : jinja_attr(j, v, n->name);
+}
+
 static jv eval_call(jinja *j, const node *n) {
     jargs args;
-    jv fn = eval(j, n->a);
+    jv fn, self;
+    if (n->a->kind == N_ATTR) {
+        const jinja_function *method = method_called(j, n->a, &self);
+        j->line = n->a->line;
+        if (method && !eval_args(j, &n->args, &args)) return jv_undef();
+        j->line = n->line;
+        if (method) return jinja_call_function(j, method, self, &args);
+        fn = attr_of(j, n->a, self);
+    } else {
+        fn = eval(j, n->a);
+    }
     if (!eval_args(j, &n->args, &args)) return jv_undef();
     j->line = n->line;
     switch (fn.kind) {
-    case JV_MACRO: return call_macro(j, fn.macro, &args);
+    case JV_MACRO: return call_macro(j, fn.macro, &args, n->printed);
     case JV_METHOD: return jinja_call_function(j, fn.method->fn, fn.method->self, &args);
     case JV_GLOBAL: return jinja_call_function(j, &jinja_globals[fn.i], jv_undef(), &args);
-    case JV_UNDEF: jinja_fail(j, "%s", fn.undef ? fn.undef : "a value is undefined"); break;
+    case JV_UNDEF: jinja_fail_undef(j, fn); break;
     default: jinja_fail(j, "'%s' object is not callable", jv_type(fn));
     }
     return jv_undef();
@@ -248,16 +276,21 @@ static bool is_concat(const node *n) {
     return n->kind == N_BINARY && n->op == OP_CONCAT;
 }
 /* a ~ b ~ c joins all at once: templates append to a long text so. */
-static jv eval_concat(jinja *j, const node *n) {
-    enum { MOST = 16 };
-    jv part[MOST];
-    const node *last[MOST]; /* right operands, the last one first */
+enum { MOST_PARTS = 16 };
+static size_t eval_parts(jinja *j, const node *n, jv part[MOST_PARTS]) {
+    const node *last[MOST_PARTS]; /* right operands, the last one first */
     size_t n_last = 0, n_parts = 0;
     const node *first = n;
-    for (; is_concat(first) && n_last < MOST - 1; first = first->a) last[n_last++] = first->b;
+    for (; is_concat(first) && n_last < MOST_PARTS - 1; first = first->a)
+        last[n_last++] = first->b;
     part[n_parts++] = eval(j, first);
     while (n_last && !j->failed) part[n_parts++] = eval(j, last[--n_last]);
     j->line = n->line;
+    return n_parts;
+}
+static jv eval_concat(jinja *j, const node *n) {
+    jv part[MOST_PARTS];
+    size_t n_parts = eval_parts(j, n, part);
     return j->failed ? jv_undef() : jinja_join(j, part, n_parts);
 }
 static jv eval_binary(jinja *j, const node *n) {
@@ -292,16 +325,17 @@ static jv eval_filter(jinja *j, const node *n) {
     return j->failed ? jv_undef() : filter_value(j, n, v);
 }
 static jv eval_attr(jinja *j, const node *n) {
-    jv v = eval(j, n->a);
-    j->line = n->line;
-    if (v.kind == JV_LOOP) return loop_attr(j, v.loop, n->text);
-    return j->failed ? jv_undef() : jinja_attr(j, v, n->text);
+    return attr_of(j, n, eval(j, n->a));
 }
 static jv eval_item(jinja *j, const node *n) {
     jv v = eval(j, n->a), key = eval(j, n->b);
     j->line = n->line;
-    if (v.kind == JV_LOOP && key.kind == JV_STR) return loop_attr(j, v.loop, jstr_text(key.s));
-    return j->failed ? jv_undef() : jinja_item(j, v, key);
+    if (v.kind == JV_LOOP && key.kind == JV_STR) {
+        str name = jstr_text(key.s);
+        return loop_attr(j, v.loop, jinja_loop_part(name), name);
+    }
+    if (j->failed) return jv_undef();
+    return n->name ? jinja_named_item(j, v, n->name) : jinja_item(j, v, key);
 }
 
 static bool step(jinja *j) {
@@ -313,8 +347,6 @@ static bool step(jinja *j) {
 
 static jv eval_node(jinja *j, const node *n) {
     switch (n->kind) {
-    case N_CONST: return n->value;
-    case N_NAME: return get_name(j, n->symbol);
     case N_LIST:
     case N_TUPLE: return eval_list(j, n);
     case N_DICT: return eval_dict(j, n);
@@ -332,7 +364,9 @@ static jv eval_node(jinja *j, const node *n) {
     }
 }
 static jv eval(jinja *j, const node *n) {
+    if (n->kind == N_CONST) return n->value;
     if (!step(j)) return jv_undef();
+    if (n->kind == N_NAME) return get_name(j, n->symbol);
     j->depth++;
     j->line = n->line;
     jv v = eval_node(j, n);
@@ -355,25 +389,37 @@ static bool loop_has(jinja *j, struct jloop *l, size_t k) {
     return !j->failed && k < l->found.n;
 }
 
-static jv loop_attr(jinja *j, struct jloop *l, str name) {
+loop_part jinja_loop_part(str name) {
+    static const char *const parts[] = {
+        [LOOP_INDEX] = "index",   [LOOP_INDEX0] = "index0",     [LOOP_FIRST] = "first",
+        [LOOP_LAST] = "last",     [LOOP_PREVITEM] = "previtem", [LOOP_NEXTITEM] = "nextitem",
+        [LOOP_LENGTH] = "length", [LOOP_REVINDEX] = "revindex", [LOOP_REVINDEX0] = "revindex0"};
+    for (int i = 1; i < (int)(sizeof parts / sizeof *parts); i++)
+        if (str_eqz(name, parts[i])) return (loop_part)i;
+    return LOOP_NONE;
+}
+
+static jv loop_attr(jinja *j, struct jloop *l, loop_part part, str name) {
     size_t i = l->index;
-    if (str_eqz(name, "index")) return jv_int((int64_t)i + 1);
-    if (str_eqz(name, "index0")) return jv_int((int64_t)i);
-    if (str_eqz(name, "first")) return jv_bool(i == 0);
-    if (str_eqz(name, "last")) return jv_bool(!loop_has(j, l, i + 1));
-    if (str_eqz(name, "previtem"))
+    switch (part) {
+    case LOOP_INDEX: return jv_int((int64_t)i + 1);
+    case LOOP_INDEX0: return jv_int((int64_t)i);
+    case LOOP_FIRST: return jv_bool(i == 0);
+    case LOOP_LAST: return jv_bool(!loop_has(j, l, i + 1));
+    case LOOP_PREVITEM:
         return i ? l->found.v[i - 1] : jv_undef_named(j, "there is no previous item");
-    if (str_eqz(name, "nextitem"))
+    case LOOP_NEXTITEM:
         return loop_has(j, l, i + 1) ? l->found.v[i + 1]
                                      : jv_undef_named(j, "there is no next item");
-    bool length = str_eqz(name, "length"), rev = str_eqz(name, "revindex"),
-         rev0 = str_eqz(name, "revindex0");
-    if (!length && !rev && !rev0)
+    case LOOP_NONE:
         return jv_undef_named(j, "'LoopContext' object has no attribute '" STR_FMT "'",
                               STR_ARG(name));
+    default: break;
+    }
     loop_has(j, l, SIZE_MAX - 1);
-    int64_t n = (int64_t)l->found.n;
-    return jv_int(length ? n : n - (int64_t)i - rev0);
+    int64_t length = (int64_t)l->found.n;
+    return jv_int(part == LOOP_LENGTH ? length
+                                      : length - (int64_t)i - (part == LOOP_REVINDEX0));
 }
 
 static bool loop_begin(jinja *j, struct jloop *l, const node *n) {
@@ -449,8 +495,33 @@ static void exec_macro(jinja *j, const node *n) {
     set_name(j, n->symbol, (jv){.kind = JV_MACRO, .macro = m});
 }
 
+static bool is_plain_string(jv v) {
+    return v.kind == JV_STR && !v.s->markup;
+}
+/* a + b and a ~ b ~ c: strings are printed one after the other and not joined before. */
+static void print_joined(jinja *j, const node *n) {
+    jv part[MOST_PARTS];
+    size_t n_parts = 2;
+    if (is_concat(n)) {
+        n_parts = eval_parts(j, n, part);
+    } else {
+        part[0] = eval(j, n->a);
+        part[1] = eval(j, n->b);
+        j->line = n->line;
+        if (!j->failed && !(is_plain_string(part[0]) && is_plain_string(part[1]))) {
+            part[0] = jinja_binary(j, OP_ADD, part[0], part[1]);
+            n_parts = 1;
+        }
+    }
+    for (size_t i = 0; i < n_parts && !j->failed; i++) jv_print(j, j->out, part[i]);
+}
 static void exec_print(jinja *j, const node *n) {
-    jv v = eval(j, n->a);
+    const node *what = n->a;
+    if (what->kind == N_BINARY && (what->op == OP_ADD || what->op == OP_CONCAT)) {
+        print_joined(j, what);
+        return;
+    }
+    jv v = eval(j, what);
     j->line = n->line;
     if (!j->failed) jv_print(j, j->out, v);
 }
@@ -462,7 +533,7 @@ static void exec_set(jinja *j, const node *n) {
 
 static void exec_node(jinja *j, const node *n) {
     switch (n->kind) {
-    case N_TEXT: sbuf_add(j, j->out, n->value.s->p, n->value.s->n, false); break;
+    case N_TEXT: sbuf_str(j, j->out, n->value.s); break;
     case N_PRINT: exec_print(j, n); break;
     case N_IF: exec_if(j, n); break;
     case N_FOR: exec_for(j, n); break;
@@ -478,6 +549,7 @@ static void exec_node(jinja *j, const node *n) {
     }
 }
 static void exec(jinja *j, const node *n) {
+    while (n->kind == N_BODY && n->n_kids == 1) n = n->kid[0];
     if (!step(j)) return;
     j->depth++;
     j->line = n->line;
@@ -492,11 +564,9 @@ static bool set_globals(jinja *j, const jinja_var *vars, size_t n_vars) {
     j->global = jinja_alloc(j, (n + 1) * sizeof *j->global);
     if (!j->global) return false;
     for (uint32_t i = 0; i < n && !j->failed; i++) {
-        str name = j->tree->symbol[i];
-        j->global[i] = jv_unset();
-        for (uint32_t g = 0; g < jinja_n_globals; g++)
-            if (str_eqz(name, jinja_globals[g].name))
-                j->global[i] = (jv){.kind = JV_GLOBAL, .i = g};
+        const str name = j->tree->symbol[i];
+        const uint8_t g = j->tree->global[i];
+        j->global[i] = g ? (jv){.kind = JV_GLOBAL, .i = g - 1} : jv_unset();
         for (size_t k = n_vars; k-- > 0;)
             if (str_eq(name, vars[k].name)) {
                 j->global[i] = jv_of_json(j, vars[k].value, !vars[k].trusted, 0);

@@ -108,12 +108,15 @@ typedef struct macro_def {
 
 struct node {
     uint8_t kind, op, depth;
+    uint8_t part; /* N_ATTR: what it is of a loop: loop_part */
+    bool printed; /* N_CALL: what it gives is printed and nothing else */
     uint32_t line;
     uint32_t symbol; /* N_NAME, N_MACRO; N_ATTR as target of set: of the name before the dot */
-    str text;        /* N_ATTR, N_NAME: the name */
-    jv value;        /* N_CONST, N_TEXT */
-    node *a, *b, *c; /* N_FOR: a target, b sequence, c condition or NULL */
-    node **kid;      /* N_BODY, N_LIST, N_TUPLE, N_DICT (key, value, ...), N_IF, N_SLICE */
+    str text;        /* N_NAME, N_MACRO: the name */
+    const jname *name; /* N_ATTR; N_ITEM: b, where it is a string, else NULL */
+    jv value;          /* N_CONST, N_TEXT */
+    node *a, *b, *c;   /* N_FOR: a target, b sequence, c condition or NULL */
+    node **kid;        /* N_BODY, N_LIST, N_TUPLE, N_DICT (key, value, ...), N_IF, N_SLICE */
     uint32_t n_kids;
     node *body, *otherwise; /* N_FOR: otherwise is its else */
     arg_nodes args;
@@ -123,9 +126,25 @@ struct node {
 
 enum { SYMBOL_LOOP = 0 };
 
+/* The attributes of "loop". */
+typedef enum loop_part {
+    LOOP_NONE,
+    LOOP_INDEX,
+    LOOP_INDEX0,
+    LOOP_FIRST,
+    LOOP_LAST,
+    LOOP_PREVITEM,
+    LOOP_NEXTITEM,
+    LOOP_LENGTH,
+    LOOP_REVINDEX,
+    LOOP_REVINDEX0
+} loop_part;
+loop_part jinja_loop_part(str name);
+
 struct jinja_tree {
     node *root;
-    const str *symbol; /* every name in the template, by symbol */
+    const uint8_t *global; /* by symbol: 1 + the index in jinja_globals of that name, or 0 */
+    const str *symbol;     /* every name in the template, by symbol */
     uint32_t n_symbols;
 };
 

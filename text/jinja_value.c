@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "base/hash.h"
+#include "base/utf8.h"
 
 const char jinja_unset[] = "an argument is missing";
 
@@ -88,21 +89,8 @@ static bool add_bytes(jinja *j, sbuf *b, const char *p, size_t n, bool data) {
     return jinja_walk(j, n) && add_run(j, b, data);
 }
 
-/* Code points of UTF-8: bytes that continue none, eight at a time. */
-static size_t count_chars(const char *p, size_t n) {
-    const uint64_t ones = 0x0101010101010101;
-    size_t chars = n, i = 0;
-    for (; i + 8 <= n; i += 8) {
-        uint64_t w;
-        memcpy(&w, p + i, 8);
-        chars -= (size_t)((((w >> 7) & ~(w >> 6) & ones) * ones) >> 56);
-    }
-    for (; i < n; i++) chars -= (p[i] & 0xc0) == 0x80;
-    return chars;
-}
-
 bool sbuf_add(jinja *j, sbuf *b, const char *p, size_t n, bool data) {
-    b->n_chars += count_chars(p, n);
+    b->n_chars += utf8_chars((str){p, n});
     return add_bytes(j, b, p, n, data);
 }
 bool sbuf_addz(jinja *j, sbuf *b, const char *z) {
@@ -158,8 +146,8 @@ jv sbuf_value(jinja *j, sbuf *b) {
 }
 
 jv jv_str(jinja *j, str s, bool data) {
-    return string_value(
-        j, (jstr){.p = s.ptr, .n = s.len, .n_chars = count_chars(s.ptr, s.len), .data = data});
+    return string_value(j,
+                        (jstr){.p = s.ptr, .n = s.len, .n_chars = utf8_chars(s), .data = data});
 }
 jv jv_copy(jinja *j, str s, bool data) {
     sbuf b;
@@ -185,7 +173,7 @@ jv jv_part(jinja *j, const jstr *s, size_t from, size_t to) {
         }
     }
     jinja_walk(j, part.n);
-    part.n_chars = count_chars(part.p, part.n);
+    part.n_chars = utf8_chars((str){part.p, part.n});
     return string_value(j, part);
 }
 
@@ -233,6 +221,36 @@ jv jv_undef_named(jinja *j, const char *fmt, ...) {
     return (jv){.kind = JV_UNDEF, .undef = copy};
 }
 
+static const char *const type_names[] = {"Undefined",   "NoneType",  "bool",     "int",
+                                         "int",         "float",     "str",      "list",
+                                         "tuple",       "generator", "dict",     "Namespace",
+                                         "LoopContext", "Macro",     "function", "method"};
+
+static const char *object_name(int kind) {
+    switch (kind) {
+    case JV_NONE: return "None";
+    case JV_DICT: return "dict object";
+    case JV_STR: return "str object";
+    case JV_LIST: return "list object";
+    case JV_TUPLE: return "tuple object";
+    case JV_BOOL: return "bool object";
+    case JV_BIG:
+    case JV_INT: return "int object";
+    case JV_FLOAT: return "float object";
+    case JV_SPACE: return "jinja2.utils.Namespace object";
+    default: return type_names[kind];
+    }
+}
+bool jinja_fail_undef(jinja *j, jv v) {
+    if (v.why == WHY_NAME) return jinja_fail(j, "'" STR_FMT "' is undefined", STR_ARG(*v.name));
+    if (v.why == WHY_MEMBER)
+        return jinja_fail(j, "'%s' has no attribute '" STR_FMT "'", object_name(v.of),
+                          STR_ARG(*v.name));
+    if (v.why == WHY_ELEMENT)
+        return jinja_fail(j, "'%s' has no such element", object_name(v.of));
+    return jinja_fail(j, "%s", v.undef ? v.undef : "a value is undefined");
+}
+
 jv jv_list(jinja *j, jv_kind kind, size_t n) {
     jlist *l = jinja_alloc(j, sizeof *l);
     if (!l || n > SIZE_MAX / sizeof(jv) / 2 || !jinja_walk(j, n)) return jv_undef();
@@ -259,10 +277,13 @@ bool jlist_push(jinja *j, jlist *l, jv v, size_t *cap) {
 
 /* ---- dicts ---- */
 
+uint32_t jstr_hash(str s) {
+    return (uint32_t)hash64(s.ptr, s.len, 0);
+}
 /* Values that are equal have equal hashes: 1, 1.0 and True are one key. */
 static uint32_t hash_of(jv v) {
     switch (v.kind) {
-    case JV_STR: return (uint32_t)hash64(v.s->p, v.s->n, 0);
+    case JV_STR: return jstr_hash(jstr_text(v.s));
     case JV_BOOL: return (uint32_t)hash_mix(v.b);
     case JV_INT: return (uint32_t)hash_mix((uint64_t)v.i);
     case JV_FLOAT:
@@ -303,10 +324,9 @@ const jv *jdict_get(jinja *j, const jdict *d, jv key) {
     const jpair *p = jv_hashable(key) ? find_pair(j, d, key) : NULL;
     return p ? &p->value : NULL;
 }
-const jv *jdict_find(const jdict *d, str key) {
-    uint32_t h = (uint32_t)hash64(key.ptr, key.len, 0);
+const jv *jdict_find(const jdict *d, str key, uint32_t hash) {
     for (size_t i = 0; i < d->n; i++)
-        if (d->v[i].hash == h && d->v[i].key.kind == JV_STR &&
+        if (d->v[i].hash == hash && d->v[i].key.kind == JV_STR &&
             str_eq(jstr_text(d->v[i].key.s), key))
             return &d->v[i].value;
     return NULL;
@@ -353,11 +373,7 @@ jv jv_of_json(jinja *j, const json_t *v, bool data, int depth) {
 /* ---- properties ---- */
 
 const char *jv_type(jv v) {
-    static const char *const names[] = {"Undefined",   "NoneType",  "bool",     "int",
-                                        "int",         "float",     "str",      "list",
-                                        "tuple",       "generator", "dict",     "Namespace",
-                                        "LoopContext", "Macro",     "function", "method"};
-    return v.kind == JV_LIST && v.l->look == LOOK_RANGE ? "range" : names[v.kind];
+    return v.kind == JV_LIST && v.l->look == LOOK_RANGE ? "range" : type_names[v.kind];
 }
 bool jv_hashable(jv v) {
     if (v.kind == JV_TUPLE)
@@ -440,10 +456,8 @@ static bool compare_lists(jinja *j, const jlist *a, const jlist *b, const char *
 bool jv_compare(jinja *j, jv a, jv b, const char *sign, int *out, int depth) {
     int64_t x, y;
     if (depth > JINJA_MAX_NESTING) return jinja_limit(j, "values are nested too deeply");
-    if (a.kind == JV_UNDEF || b.kind == JV_UNDEF) {
-        const char *why = a.kind == JV_UNDEF ? a.undef : b.undef;
-        return jinja_fail(j, "%s", why ? why : "a value is undefined");
-    }
+    if (a.kind == JV_UNDEF) return jinja_fail_undef(j, a);
+    if (b.kind == JV_UNDEF) return jinja_fail_undef(j, b);
     if (a.kind != JV_BIG && b.kind != JV_BIG && jv_is_number(a) && jv_is_number(b)) {
         *out = jv_as_int(a, &x) && jv_as_int(b, &y) ? (x < y ? -1 : x > y)
                                                     : order(jv_as_double(a), jv_as_double(b));

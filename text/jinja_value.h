@@ -6,7 +6,7 @@
 #include "text/jinja.h"
 
 typedef enum jv_kind {
-    JV_UNDEF, /* undef: why, or NULL */
+    JV_UNDEF, /* why: jv_why */
     JV_NONE,
     JV_BOOL,
     JV_INT,
@@ -37,8 +37,16 @@ typedef struct jstr {
 
 enum { JSTR_MAX = 1 << 30 };
 
+/* Why a value is undefined. The message is written when a use of the value fails. */
+typedef enum jv_why {
+    WHY_TEXT,   /* undef is the message, or NULL */
+    WHY_NAME,   /* *name is not set */
+    WHY_MEMBER, /* an object of the kind `of` has no *name */
+    WHY_ELEMENT /* it has no such element */
+} jv_why;
+
 typedef struct jv {
-    uint8_t kind;
+    uint8_t kind, why, of;
     union {
         bool b;
         int64_t i;
@@ -50,7 +58,8 @@ typedef struct jv {
         struct jloop *loop;
         const struct jmacro *macro;
         const struct jmethod *method;
-        const char *undef; /* what a use of it is answered with */
+        const char *undef;
+        const str *name;
     };
 } jv;
 
@@ -164,6 +173,8 @@ static inline jv jv_undef(void) {
     return (jv){.kind = JV_UNDEF};
 }
 jv jv_undef_named(jinja *, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* What a use of an undefined value is answered with. */
+bool jinja_fail_undef(jinja *, jv);
 /* n items, not filled in. */
 jv jv_list(jinja *, jv_kind, size_t n);
 jv jv_pair(jinja *, jv a, jv b);
@@ -174,7 +185,8 @@ bool jdict_set(jinja *, jdict *, jv key, jv value);
 /* The same where the key is known to be new. */
 bool jdict_add(jinja *, jdict *, jv key, jv value);
 const jv *jdict_get(jinja *, const jdict *, jv key);
-const jv *jdict_find(const jdict *, str key);
+const jv *jdict_find(const jdict *, str key, uint32_t hash); /* jstr_hash(key) */
+uint32_t jstr_hash(str);
 
 jv jv_of_json(jinja *, const json_t *, bool data, int depth);
 /* Whether any string in it is data. */
@@ -242,7 +254,18 @@ static inline jv jv_unset(void) {
 /* NULL: there is none. */
 const jinja_function *jinja_filter_find(str name);
 const jinja_function *jinja_test_find(str name);
-const jinja_function *jinja_method_find(jv self, str name);
+/* The name of an attribute or an item, with what can be found before rendering. */
+typedef enum jinja_type { TYPE_STR, TYPE_DICT, TYPE_LIST, TYPE_OTHER } jinja_type;
+
+typedef struct jname {
+    str text;
+    uint32_t hash;
+    const jinja_function *method[TYPE_OTHER]; /* by jinja_type; NULL: none */
+} jname;
+
+jname jinja_name(str);
+/* The method of self's type that has this name; NULL: there is none. */
+const jinja_function *jinja_method_find(jv self, const jname *);
 /* Places the arguments and calls. */
 jv jinja_call_function(jinja *, const jinja_function *, jv self, const jargs *);
 
@@ -255,8 +278,9 @@ jv jinja_binary(jinja *, int op, jv a, jv b);
 jv jinja_join(jinja *, const jv *, size_t n); /* a ~ b ~ ... */
 jv jinja_negate(jinja *, jv);
 
-/* a.name and a[key]; not of a loop. */
-jv jinja_attr(jinja *, jv, str name);
+/* a.name, a["name"] and a[key]; not of a loop. The name must live as long as the value. */
+jv jinja_attr(jinja *, jv, const jname *);
+jv jinja_named_item(jinja *, jv, const jname *);
 jv jinja_item(jinja *, jv, jv key);
 jv jinja_slice(jinja *, jv, jv from, jv to, jv step);
 /* printf's "%" as Python's str has it; args: the tuple's items. */

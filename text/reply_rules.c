@@ -13,6 +13,7 @@ typedef struct builder {
     const reply_demand *d;
     err *e;
     rule blank; /* at most two */
+    bool early; /* gpt-oss: the name stands before the channel */
 } builder;
 
 static rule bytes(const builder *b, const char *s) {
@@ -211,9 +212,13 @@ static rule call_by(const builder *b, rule name, rule args) {
     if (f->shape == SHAPE_OBJECT) return seq3(b, object_head(b, name), args, bytes(b, "}"));
     if (f->shape == SHAPE_CHANNELS) {
         const rule json = seq2(b, mark(b, CHANNEL_CONSTRAIN), bytes(b, "json"));
-        const rule head[] = {name, b->d->text ? b->blank : bytes(b, " "),
+        const rule channel = seq2(b, mark(b, CHANNEL_NAME), bytes(b, "commentary"));
+        const rule head[] = {name,
+                             b->early ? channel : RULE_EMPTY,
+                             b->d->text ? b->blank : bytes(b, " "),
                              b->d->text ? rules_optional(b->r, json) : json,
-                             mark(b, CHANNEL_MESSAGE), args};
+                             mark(b, CHANNEL_MESSAGE),
+                             args};
         return rules_seq(b->r, head, sizeof head / sizeof *head);
     }
     const rule blank = f->args == ARGS_JSON ? b->blank : RULE_EMPTY;
@@ -339,11 +344,15 @@ static void add_trigger(triggers *t, str mark, str more, rule then) {
     for (size_t i = 0; i < mark.len; i++) {
         symbols[n++] = (uint8_t)mark.ptr[i];
         if (mark.ptr[i] != SPECIAL_BYTE) continue;
+        if (i + 1 == mark.len) { /* alone it is the begin of the text */
+            symbols[n - 1] = RULE_MARK_BEGIN;
+            break;
+        }
         const reply_special *s = &b->p->special[(uint8_t)mark.ptr[++i] - 1];
         symbols[n - 1] = RULE_MARK_TOKEN + (uint32_t)s->id;
     }
     for (size_t i = 0; i < more.len; i++) symbols[n++] = (uint8_t)more.ptr[i];
-    t->v[t->n++] = (rule_trigger){symbols, n, then};
+    t->v[t->n++] = (rule_trigger){symbols, n, then, false};
 }
 
 /* Text that begins like a call, in formats where it may: functionary's >>>all. */
@@ -373,13 +382,26 @@ static status add_plain(triggers *t) {
     return OK;
 }
 
+/* A call names its function behind the channel, or in the begin of its message. */
+static status add_channels(triggers *t, rule call) {
+    const str *mark = t->b->p->mark, to = STR(" to=functions.");
+    builder early = *t->b;
+    rule first = RULE_NEVER;
+    early.early = true;
+    if (any_call(&early, &first) != OK) return early.e->code;
+    add_trigger(t, mark[CHANNEL_NAME], STR("commentary to=functions."), call);
+    add_trigger(t, mark[CHANNEL_START], STR("assistant to=functions."), first);
+    add_trigger(t, STR("\xff"), to, first); /* the first begins in the prompt */
+    return OK;
+}
+
 static status text_with_calls(const builder *b, rule call, rule *out) {
     const reply_plan *p = b->p;
     triggers t = {.b = b};
     const rule drop = text_behind(b);
     const unsigned flags = b->d->parallel && !p->single ? 0 : TRIGGER_ONCE;
     if (p->format->shape == SHAPE_CHANNELS) {
-        add_trigger(&t, p->mark[CHANNEL_NAME], STR("commentary to=functions."), call);
+        if (add_channels(&t, call) != OK) return b->e->code;
     } else {
         const rule behind = behind_mark(b, call);
         add_trigger(&t, p->mark[first_mark(p)], STR(""),
@@ -387,8 +409,11 @@ static status text_with_calls(const builder *b, rule call, rule *out) {
         if (add_plain(&t) != OK) return b->e->code;
     }
     /* Reasoning that the model begins itself: up to its end nothing is a call. */
-    if (p->format->shape != SHAPE_CHANNELS && p->mark[MARK_THINK_END].len && flags == 0)
+    if (p->format->shape != SHAPE_CHANNELS && p->mark[MARK_THINK_END].len) {
+        const size_t k = t.n;
         add_trigger(&t, p->mark[MARK_THINK], STR(""), until(b, MARK_THINK_END));
+        if (t.n > k) t.v[k].aside = true;
+    }
     *out = t.n ? rules_triggered(b->r, t.v, t.n, drop ? 0 : flags) : RULE_NEVER;
     if (!t.n) return err_set(b->e, ERR_UNSUPPORTED, "calls of this form have no mark");
     if (!b->d->opened) return OK;
@@ -407,12 +432,16 @@ static rule around_reasoning(const builder *b, rule rest) {
     return b->d->thinking ? rules_triggered(b->r, t.v, t.n, TRIGGER_ONCE) : rest;
 }
 
+static rule two_blanks(rules *r) {
+    const rule_range blanks[] = {{' ', ' '}, {'\n', '\n'}};
+    return rules_repeat(r, rules_class(r, blanks, 2), 0, 2);
+}
+
 status reply_rules(rules *r, const reply_plan *p, const reply_demand *d, rule *out, err *e) {
-    builder b = {r, p, d, e, RULE_EMPTY};
+    builder b = {r, p, d, e, RULE_EMPTY, false};
     rule call = RULE_NEVER;
     if (!p->format) return err_set(e, ERR_UNSUPPORTED, "the model has no format of calls");
-    const rule_range blanks[] = {{' ', ' '}, {'\n', '\n'}};
-    b.blank = rules_repeat(r, rules_class(r, blanks, 2), 0, 2);
+    b.blank = two_blanks(r);
     status s = any_call(&b, &call);
     if (s == OK && d->text) s = text_with_calls(&b, call, out);
     if (s != OK) return s;
@@ -423,4 +452,19 @@ status reply_rules(rules *r, const reply_plan *p, const reply_demand *d, rule *o
     else
         *out = seq2(&b, thinking(&b), rules_alt(r, (rule[]){frame(&b, call), d->instead}, 2));
     return OK;
+}
+
+status reply_tagged_rule(rules *r, const char *format, const reply_special *special,
+                         size_t n_special, const json_t *object, reply_schema *by, rule *out,
+                         err *e) {
+    const reply_demand d = {.schema = by};
+    reply_plan *p = arena_zalloc(rules_arena(r), sizeof *p);
+    size_t i = 0;
+    if (!p) return err_set(e, ERR_NO_MEMORY, "no memory for a grammar");
+    while (i < reply_n_formats && strcmp(reply_formats[i].name, format) != 0) i++;
+    if (i == reply_n_formats ||
+        !reply_plan_init(p, &reply_formats[i], STR(""), special, n_special))
+        return err_set(e, ERR_UNSUPPORTED, "the style of %s is not supported", format);
+    const builder b = {r, p, &d, e, two_blanks(r), false};
+    return tagged(&b, object, out);
 }

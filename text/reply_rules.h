@@ -26,4 +26,8 @@ typedef struct reply_demand {
  * (field: the tool's parameters). */
 status reply_rules(rules *, const reply_plan *, const reply_demand *, rule *out, err *);
 
+/* The members of an object as a format with tagged arguments, by its name, writes them. */
+status reply_tagged_rule(rules *, const char *format, const reply_special *, size_t n_special,
+                         const json_t *object, reply_schema *, rule *out, err *);
+
 #endif

@@ -15,8 +15,7 @@ static bool render(void *user, const json_t *messages, const json_t *tools, bool
     return true;
 }
 
-/* Every special token of the vocabulary. */
-static reply_special *specials(const tokenizer *tok, arena *a, size_t *n) {
+reply_special *reply_specials(const tokenizer *tok, arena *a, size_t *n) {
     const uint32_t *ids = tokenizer_specials(tok, n);
     reply_special *all = arena_alloc(a, (*n + 1) * sizeof *all);
     for (size_t i = 0; all && i < *n; i++)
@@ -29,7 +28,7 @@ bool reply_plan_of_template(reply_plan *out, const chat_template *t, const token
     arena a;
     size_t n;
     arena_init(&a, scratch, 0);
-    const reply_special *special = specials(tok, &a, &n);
+    const reply_special *special = reply_specials(tok, &a, &n);
     const reply_source src = {.template = t->source,
                               .render = render,
                               .user = (void *)t,

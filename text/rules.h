@@ -56,10 +56,13 @@ rule rules_any_until_end(rules *);
  * again. The first mark that is complete counts; of several that end together, each may have been
  * meant. Free text may hold anything else: any bytes, and any special tokens that no mark has and that end no text. */
 enum { RULE_MARK_TOKEN = 256 };
+/* As the first symbol of a mark: the begin of the text. */
+#define RULE_MARK_BEGIN UINT32_MAX
 typedef struct rule_trigger {
     const uint32_t *mark; /* [n_mark >= 1]: bytes, and special tokens as RULE_MARK_TOKEN + id */
     size_t n_mark;
     rule then;
+    bool aside; /* it counts neither for TRIGGER_NEEDED nor for TRIGGER_ONCE */
 } rule_trigger;
 typedef enum rule_trigger_flags {
     TRIGGER_NEEDED = 1, /* the text may not end before the first mark */

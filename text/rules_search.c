@@ -2,6 +2,8 @@
  * ("Efficient string matching", CACM 1975) over bytes and special tokens. One thread. */
 #include "text/rules_in.h"
 
+#define BEGIN (RULE_MARK_BEGIN - RULE_MARK_TOKEN) /* as a token */
+
 typedef struct trie {
     const rules *r;
     arena tmp;
@@ -108,8 +110,9 @@ static size_t add_edges(const trie *t, rules *r, uint32_t base, rule_edge *edge)
                 (rule_edge){base + q, base + to, rules_byte_range(r, (uint8_t)c, (uint8_t)end)};
         }
         for (uint32_t k = 0; k < t->n_tokens && !t->ends[q]; k++)
-            edge[n++] = (rule_edge){base + q, base + *next_of(t, q, 256 + k),
-                                    rules_token(r, (int32_t)t->token[k])};
+            if (t->token[k] != BEGIN)
+                edge[n++] = (rule_edge){base + q, base + *next_of(t, q, 256 + k),
+                                        rules_token(r, (int32_t)t->token[k])};
     }
     return n;
 }
@@ -143,10 +146,28 @@ rule rules_until(rules *r, const str *stop, size_t n) {
 }
 
 /* What follows a complete mark: what any of those that end here has. */
-static rule then_of(const trie *t, rules *r, const rule_trigger *v, uint32_t q, rule *tmp) {
+static rule then_of(const trie *t, rules *r, const rule_trigger *v, uint32_t q, bool aside,
+                    rule *tmp) {
     size_t n = 0;
-    for (uint32_t i = t->ends[q]; i; i = t->other[i - 1]) tmp[n++] = v[i - 1].then;
+    for (uint32_t i = t->ends[q]; i; i = t->other[i - 1])
+        if (v[i - 1].aside == aside) tmp[n++] = v[i - 1].then;
     return rules_alt(r, tmp, n);
+}
+
+/* A graph begins in state 0: what stands behind RULE_MARK_BEGIN changes places with it. */
+static void begin_with_marks(const trie *t, bool *final, rule_edge *edge, size_t n) {
+    uint32_t first = 0;
+    for (uint32_t k = 0; k < t->n_tokens; k++)
+        if (t->token[k] == BEGIN) first = *next_of(t, 0, 256 + k);
+    if (!first) return;
+    const bool was = final[0];
+    final[0] = final[first];
+    final[first] = was;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t *const ends[] = {&edge[i].from, &edge[i].to};
+        for (int k = 0; k < 2; k++)
+            *ends[k] = *ends[k] == 0 ? first : *ends[k] == first ? 0 : *ends[k];
+    }
 }
 
 /* The graph: states of the trie; with TRIGGER_NEEDED a second copy of them, for the text behind
@@ -160,7 +181,7 @@ rule rules_triggered(rules *r, const rule_trigger *v, size_t n, unsigned flags) 
                    behind = once     ? t.n
                             : needed ? t.n
                                      : 0; /* where free text goes on */
-    rule_edge *edge = arena_alloc(&t.tmp, (size_t)t.n * copies * (t.width + 2) * sizeof *edge);
+    rule_edge *edge = arena_alloc(&t.tmp, (size_t)t.n * copies * (t.width + 3) * sizeof *edge);
     bool *final = arena_zalloc(&t.tmp, states * sizeof *final);
     rule *tmp = arena_alloc(&t.tmp, n * sizeof *tmp + 1);
     const rule other = rules_token(r, RULE_OTHER_TOKEN);
@@ -170,12 +191,17 @@ rule rules_triggered(rules *r, const rule_trigger *v, size_t n, unsigned flags) 
         n_edges += add_edges(&t, r, base, edge + n_edges);
         for (uint32_t q = 0; q < t.n; q++) {
             rule_edge e = {base + q, base, other};
-            if (t.ends[q]) e = (rule_edge){base + q, behind, then_of(&t, r, v, q, tmp)};
+            if (t.ends[q]) {
+                edge[n_edges++] =
+                    (rule_edge){base + q, behind, then_of(&t, r, v, q, false, tmp)};
+                e.on = then_of(&t, r, v, q, true, tmp);
+            }
             edge[n_edges++] = e;
             final[base + q] = !t.ends[q] && (base || !needed);
         }
     }
     if (!r->failed && once) final[t.n] = true;
+    if (!r->failed) begin_with_marks(&t, final, edge, n_edges);
     if (!r->failed) out = rules_graph(r, states, final, edge, n_edges);
     arena_clear(&t.tmp);
     return out;

@@ -3,12 +3,9 @@
 #include "text/schema.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/utf8.h"
-#include "text/jinja_value.h"
-#include "text/regex.h"
 #include "text/schema_in.h"
 
 enum {
@@ -16,7 +13,6 @@ enum {
     MAX_DEPTH = 250,
     MAX_GRAPH = 6000,
     MAX_PATTERNS = 6,
-    GAP_BLANKS = 20,
     MAX_EXCLUDED = 30
 };
 
@@ -26,99 +22,7 @@ struct memo {
     rule r;
 };
 
-static rule text(translator *t, const char *z) {
-    return rules_bytes(t->r, str_of(z));
-}
-
-/* Between tokens: nothing, a blank, or the begin of a line with up to 20 blanks. */
-/* A pattern of nothing but white space. */
-static status read_white_space(translator *t) {
-    static const char blanks[] = " \t\n\r";
-    const str p = t->opt.white_space;
-    dfa d;
-    if (t->opt.compact) t->gap = RULE_EMPTY;
-    if (!p.len || t->opt.compact) return OK;
-    status st = rules_regex(t->r, p, &t->gap, t->e);
-    if (st == OK) st = dfa_build(&d, t->r, t->gap, NULL, &t->limits, t->mem, t->e);
-    for (uint32_t i = 0; st == OK && i < d.first[d.n]; i++)
-        for (uint32_t c = d.edge[i].lo; st == OK && c <= d.edge[i].hi; c++)
-            if (!c || c > ' ' || !strchr(blanks, (int)c))
-                st = err_set(t->e, ERR_INVALID,
-                             "the white space pattern matches what is no white space");
-    return st;
-}
-
-static rule gap(translator *t) {
-    if (!t->gap) {
-        rule blanks = rules_repeat(t->r, text(t, " "), 0, GAP_BLANKS);
-        rule line = rules_seq(t->r, (rule[]){text(t, "\n"), blanks}, 2);
-        t->gap = rules_alt(t->r, (rule[]){RULE_EMPTY, text(t, " "), line}, 3);
-    }
-    return t->gap;
-}
-
-static rule colon(translator *t) {
-    const bool own = t->opt.compact || t->opt.white_space.len;
-    if (!t->blank)
-        t->blank = rules_seq(
-            t->r, (rule[]){text(t, ":"), own ? gap(t) : rules_optional(t->r, text(t, " "))}, 2);
-    return t->blank;
-}
-
-static rule comma(translator *t) {
-    return rules_seq(t->r, (rule[]){text(t, ","), gap(t)}, 2);
-}
-
 /* ---- values as they stand ---- */
-
-/* A real without a fraction also as an integer: 2.0 is 2. */
-static rule real_rule(translator *t, double v) {
-    char real[JINJA_FLOAT_TEXT], integer[JINJA_FLOAT_TEXT];
-    jinja_float_text(v, real);
-    rule one = text(t, real);
-    if (v != floor(v) || fabs(v) > 0x1p53 || v == 0) return one;
-    snprintf(integer, sizeof integer, "%.0f", v);
-    return rules_alt(t->r, (rule[]){one, text(t, integer)}, 2);
-}
-
-static rule scalar_rule(translator *t, const json_t *v) {
-    char integer[32];
-    if (json_is_real(v)) return real_rule(t, json_real_value(v));
-    if (!json_is_integer(v))
-        return text(t, json_is_null(v) ? "null" : json_is_true(v) ? "true" : "false");
-    snprintf(integer, sizeof integer, "%lld", (long long)json_integer_value(v));
-    return text(t, integer);
-}
-
-static status value_rule(translator *t, const json_t *v, rule *out) {
-    size_t i, n = 0, size = json_array_size(v) + json_object_size(v);
-    const char *key;
-    json_t *member;
-    if (json_is_string(v)) return *out = schema_text_rule(t, json_in_text(v)), OK;
-    if (!json_is_object(v) && !json_is_array(v)) return *out = scalar_rule(t, v), OK;
-    rule *part = arena_alloc(t->mem, (size * 4 + 4) * sizeof *part);
-    if (!part) return schema_no_memory(t);
-    if (t->depth++ > MAX_DEPTH) return schema_refuse(t, "a value so deeply nested", v);
-    part[n++] = text(t, json_is_array(v) ? "[" : "{");
-    if (size) part[n++] = gap(t);
-    status st = OK;
-    json_array_foreach(v, i, member) {
-        if (i) part[n++] = comma(t);
-        if (st == OK) st = value_rule(t, member, &part[n++]);
-    }
-    i = 0;
-    json_object_foreach((json_t *)(uintptr_t)v, key, member) {
-        if (i++) part[n++] = comma(t);
-        part[n++] = schema_text_rule(t, str_of(key));
-        part[n++] = colon(t);
-        if (st == OK) st = value_rule(t, member, &part[n++]);
-    }
-    if (size) part[n++] = gap(t);
-    part[n++] = text(t, json_is_array(v) ? "]" : "}");
-    t->depth--;
-    *out = rules_seq(t->r, part, n);
-    return st;
-}
 
 static status values_rule(translator *t, const shape *s, rule *out) {
     shape rest = *s;
@@ -130,7 +34,7 @@ static status values_rule(translator *t, const shape *s, rule *out) {
     json_array_foreach(s->only, i, v) {
         bool fits;
         status st = schema_fits(t, &rest, v, &fits);
-        if (st == OK && fits) st = value_rule(t, v, &one[n++]);
+        if (st == OK && fits) st = schema_value_rule(t, v, &one[n++]);
         if (st != OK) return st;
     }
     *out = rules_alt(t->r, one, n);
@@ -147,7 +51,7 @@ static status element_rule(translator *t, const shape *s, size_t i, rule *out) {
 
 /* Elements from the i-th on behind a comma each, of `rest`: least to most of them. */
 static rule more_elements(translator *t, rule rest, uint32_t least, uint32_t most) {
-    rule one = rules_seq(t->r, (rule[]){comma(t), rest}, 2);
+    rule one = rules_seq(t->r, (rule[]){schema_comma(t), rest}, 2);
     return rules_repeat(t->r, one, least, most);
 }
 
@@ -182,7 +86,7 @@ static status containing_rule(translator *t, const shape *s, rule *out) {
     bool *final = arena_zalloc(t->mem, states);
     rule_edge *edge = arena_alloc(t->mem, (size_t)states * 3 * sizeof *edge);
     if (!final || !edge) return schema_no_memory(t);
-    rule sep = comma(t);
+    rule sep = schema_comma(t);
     for (uint32_t i = 0; i < rows;
          i++) /* state 2 * (i * cols + k): behind i elements; + 1: a comma */
         for (uint32_t k = 0; k < cols; k++) {
@@ -195,14 +99,28 @@ static status containing_rule(translator *t, const shape *s, rule *out) {
         }
     bool may_be_empty = final[0];
     final[0] = false;
-    rule body =
-        rules_seq(t->r, (rule[]){gap(t), rules_graph(t->r, states, final, edge, n), gap(t)}, 3);
+    rule body = rules_seq(
+        t->r, (rule[]){schema_gap(t), rules_graph(t->r, states, final, edge, n), schema_gap(t)},
+        3);
     body = rules_alt(t->r, (rule[]){body, may_be_empty ? RULE_EMPTY : RULE_NEVER}, 2);
-    *out = rules_seq(t->r, (rule[]){text(t, "["), body, text(t, "]")}, 3);
+    *out = rules_seq(t->r, (rule[]){schema_fixed(t, "["), body, schema_fixed(t, "]")}, 3);
     return OK;
 }
 
+/* The elements between their brackets; some: what one or more of them are. */
+static rule bracketed(translator *t, const shape *s, rule some) {
+    some = rules_seq(t->r, (rule[]){schema_gap(t), some, schema_gap(t)}, 3);
+    rule body = rules_alt(t->r, (rule[]){s->min_items == 0 ? RULE_EMPTY : RULE_NEVER, some}, 2);
+    return rules_seq(t->r, (rule[]){schema_fixed(t, "["), body, schema_fixed(t, "]")}, 3);
+}
+
 static status array_rule(translator *t, const shape *s, rule *out) {
+    if (s->unique && s->max_items > 1) {
+        rule some;
+        status st = schema_unique_rule(t, s, element_rule, &some);
+        if (st == OK) *out = bracketed(t, s, some);
+        return st;
+    }
     if (s->contains) {
         const json_t *lo = json_object_get(s->contains->v, "minContains");
         bool none =
@@ -224,7 +142,7 @@ static status array_rule(translator *t, const shape *s, rule *out) {
         st = element_rule(t, s, i, &item);
         if (st != OK) return st;
         n = 0;
-        if (i) one[n++] = comma(t);
+        if (i) one[n++] = schema_comma(t);
         one[n++] = item;
         one[n++] = tail;
         rule go_on = i < s->max_items ? rules_seq(t->r, one, n) : RULE_NEVER;
@@ -235,9 +153,7 @@ static status array_rule(translator *t, const shape *s, rule *out) {
                              2);
         }
     }
-    rule some = rules_seq(t->r, (rule[]){gap(t), tail, gap(t)}, 3);
-    rule body = rules_alt(t->r, (rule[]){s->min_items == 0 ? RULE_EMPTY : RULE_NEVER, some}, 2);
-    *out = rules_seq(t->r, (rule[]){text(t, "["), body, text(t, "]")}, 3);
+    *out = bracketed(t, s, tail);
     return OK;
 }
 
@@ -433,7 +349,7 @@ static status other_members(translator *t, const shape *s, members *m) {
         rule label =
             any_name ? schema_plain_string(t, 0, RULE_UNBOUNDED) : schema_string_rule(t, &d);
         label = schema_behind_mark(t, label);
-        alt[n_alt++] = rules_seq(t->r, (rule[]){label, colon(t), value}, 3);
+        alt[n_alt++] = rules_seq(t->r, (rule[]){label, schema_colon(t), value}, 3);
     }
     m->others = rules_alt(t->r, alt, n_alt);
     m->has_others = n_alt > 0;
@@ -456,7 +372,7 @@ static status known_members(translator *t, const shape *s, members *m) {
             st = schema_rule(t, l.v, l.n, &value);
         m->required[i] = has_name(s->required, c->key);
         rule label = schema_behind_mark(t, schema_text_rule(t, c->key));
-        m->item[i] = rules_seq(t->r, (rule[]){label, colon(t), value}, 3);
+        m->item[i] = rules_seq(t->r, (rule[]){label, schema_colon(t), value}, 3);
     }
     return st;
 }
@@ -474,7 +390,7 @@ static status members_graph(translator *t, const shape *s, const members *m, uin
     bool *final = arena_zalloc(t->mem, states);
     rule_edge *edge = arena_alloc(t->mem, states * 3 * sizeof *edge);
     if (!final || !edge) return schema_no_memory(t);
-    rule sep = rules_seq(t->r, (rule[]){comma(t), text(t, "\"")}, 2);
+    rule sep = rules_seq(t->r, (rule[]){schema_comma(t), schema_fixed(t, "\"")}, 2);
     uint32_t last = n; /* from here on all are optional */
     while (last > 0 && !m->required[last - 1]) last--;
     for (uint32_t c = 0; c < rows; c++)
@@ -516,12 +432,13 @@ static status object_rule(translator *t, const shape *s, rule *out) {
     st = members_graph(t, &count, &m, counted + 1, &body);
     if (st != OK) return st;
     bool may_be_empty = n_required == 0 && s->min_members == 0;
-    rule some = rules_seq(t->r, (rule[]){gap(t), text(t, "\""), body, gap(t)}, 4);
+    rule some =
+        rules_seq(t->r, (rule[]){schema_gap(t), schema_fixed(t, "\""), body, schema_gap(t)}, 4);
     body = rules_alt(
         t->r,
         (rule[]){may_be_empty ? RULE_EMPTY : RULE_NEVER, s->max_members ? some : RULE_NEVER},
         2);
-    *out = rules_seq(t->r, (rule[]){text(t, "{"), body, text(t, "}")}, 3);
+    *out = rules_seq(t->r, (rule[]){schema_fixed(t, "{"), body, schema_fixed(t, "}")}, 3);
     return OK;
 }
 
@@ -589,9 +506,9 @@ static status shape_rule(translator *t, const shape *s, rule *out) {
     for (int bit = 0; bit < 8; bit++)
         if (s->types >> bit & 1 && s->refused[bit])
             return schema_refuse(t, s->refused[bit], s->refused_at[bit]);
-    if (s->types & TYPE_NULL && !excludes(s, JSON_NULL)) one[n++] = text(t, "null");
-    if (s->types & TYPE_FALSE && !excludes(s, JSON_FALSE)) one[n++] = text(t, "false");
-    if (s->types & TYPE_TRUE && !excludes(s, JSON_TRUE)) one[n++] = text(t, "true");
+    if (s->types & TYPE_NULL && !excludes(s, JSON_NULL)) one[n++] = schema_fixed(t, "null");
+    if (s->types & TYPE_FALSE && !excludes(s, JSON_FALSE)) one[n++] = schema_fixed(t, "false");
+    if (s->types & TYPE_TRUE && !excludes(s, JSON_TRUE)) one[n++] = schema_fixed(t, "true");
     if (s->types & (TYPE_INT | TYPE_FRACTION)) {
         st = numbers_rule(t, s, &one[n++]);
     }
@@ -628,6 +545,13 @@ static status new_memo(translator *t, const literal *l, uint32_t n, rule *out) {
     if (!copy) return schema_no_memory(t);
     if (n) memcpy(copy, l, n * sizeof *copy);
     *out = rules_declare(t->r);
+    if (t->n_memo == t->cap_memo) {
+        uint32_t cap = t->cap_memo ? t->cap_memo * 2 : 16;
+        memo *v = arena_grow(t->mem, t->memo, t->cap_memo * sizeof *v, cap * sizeof *v);
+        if (!v) return schema_no_memory(t);
+        t->memo = v;
+        t->cap_memo = cap;
+    }
     t->memo[t->n_memo++] = (memo){copy, n, *out};
     return OK;
 }
@@ -660,10 +584,8 @@ static status translate(rules *r, const json_t *schema, const schema_options *op
                     .e = e,
                     .is_empty = schema_is_empty,
                     .limits = {.max_states = 8000, .work = r->work}};
-    t.memo = arena_alloc(t.mem, MAX_MEMO * sizeof *t.memo);
-    if (!t.memo) return schema_no_memory(&t);
-    t.nested_ids = schema_has_ids(&t);
-    status st = read_white_space(&t);
+    status st = schema_find_all(&t, schema, NULL);
+    if (st == OK) st = schema_white_space(&t);
     if (st == OK) st = schema_rule(&t, &(literal){schema, false}, 1, out);
     /* A negation that lacks a part for want of memory would allow too much. */
     return st == OK && t.mem->failed ? schema_no_memory(&t) : st;

@@ -155,9 +155,7 @@ static status add_arrays(translator *t, const step *from, shape *s) {
         st = add_from(t, from, &s->arrays);
     if (st == OK && has(o, "contains")) st = add_schema(t, o, &s->contains);
     if (st == OK) st = add_loose(t, from, "unevaluatedItems", &s->loose_items);
-    if (json_is_true(json_object_get(o, "uniqueItems"))) {
-        if (s->max_items > 1) refuse_later(s, TYPE_ARRAY, "uniqueItems", o);
-    }
+    if (json_is_true(json_object_get(o, "uniqueItems"))) s->unique = o;
     return st;
 }
 
@@ -414,12 +412,9 @@ static status push_refs(translator *t, expansion *x, const step *from) {
     }
     ref = json_object_get(o, "$dynamicRef");
     if (ref && st == OK) {
-        int n = 0;
         if (!json_is_string(ref)) return schema_wrong(t, "$dynamicRef is no string", o);
         str name = json_in_text(ref);
-        if (name.len && name.ptr[0] == '#')
-            schema_anchor(t, (str){name.ptr + 1, name.len - 1}, &n, "$dynamicAnchor");
-        if (n > 1) return schema_refuse(t, "$dynamicRef", o);
+        if (schema_is_dynamic(t, name)) return schema_refuse(t, "$dynamicRef", o);
         st = schema_resolve(t, o, name, &to);
         if (st == OK) st = push_lit(t, x, (literal){to, false}, from);
     }

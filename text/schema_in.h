@@ -68,6 +68,7 @@ typedef struct shape {
     const cell *arrays, *objects; /* v: schemas with keywords of items, of properties */
     const cell *contains;         /* v: schemas with contains */
     const cell *loose_items, *loose_members; /* unevaluated...: lit, and from: its owner */
+    const json_t *unique;                    /* the schema with uniqueItems; NULL: none */
     uint32_t min_items, max_items, min_members, max_members;
     const cell *required;   /* key */
     const cell *names;      /* propertyNames: lit */
@@ -90,13 +91,15 @@ struct translator {
     schema_options opt;
     err *e;
     memo *memo; /* expressions of sets of literals */
-    uint32_t n_memo, depth, nesting, n_shapes, n_steps;
+    uint32_t n_memo, cap_memo, depth, nesting, n_shapes, n_steps;
     /* Lists of lists of schemas (lit.schema) made of schemas, or of keywords' values (v). */
     const cell *negations, *options;
     dfa_limits limits;
     status (*is_empty)(struct translator *, const shape *, bool *empty); /* schema_is_empty */
     rule gap, blank, plain_string, plain_char;                           /* 0: not made yet */
-    bool nested_ids;
+    const struct resource *resources; /* of the document; the last one is itself */
+    struct schema_home *homes;        /* of every schema, by address */
+    uint32_t n_homes, cap_homes;
 };
 
 /* ---- schema_ref.c ---- */
@@ -111,8 +114,14 @@ unsigned schema_type(str name);                    /* TYPE_...; 0: none */
 unsigned schema_types(const json_t *type);         /* of a name or a list of names */
 status schema_resolve(translator *, const json_t *at, str ref, const json_t **out);
 void schema_pointer(const translator *, const json_t *at, buf *out);
-bool schema_has_ids(const translator *);
-const json_t *schema_anchor(const translator *, str name, int *n_found, const char *keyword);
+/* Finds the schemas in o, for schema_resolve. in NULL: o is the document. */
+status schema_find_all(translator *, const json_t *o, const struct resource *in);
+/* Whether several schemas have the $dynamicAnchor that ref names. */
+bool schema_is_dynamic(const translator *, str ref);
+
+/* ---- schema_uri.c ---- */
+/* A reference, without fragment, against a base; ptr NULL: no memory. */
+str schema_uri(arena *, str base, str ref);
 
 typedef struct literals {
     literal *v;
@@ -139,6 +148,7 @@ status schema_element(translator *, const shape *, size_t index, literals *out);
 size_t schema_prefix(const shape *); /* the longest prefixItems */
 /* Whether nothing can have this shape; false where that is not clear. */
 status schema_is_empty(translator *, const shape *, bool *empty);
+unsigned schema_type_of(const json_t *value); /* TYPE_... */
 /* Whether a JSON value has a shape. */
 status schema_fits(translator *, const shape *, const json_t *value, bool *fits);
 
@@ -162,5 +172,19 @@ bool schema_number_fits(const shape *, const json_t *v);
 
 /* ---- schema.c ---- */
 status schema_rule(translator *, const literal *, uint32_t n, rule *out);
+
+/* ---- schema_text.c ---- */
+rule schema_fixed(translator *, const char *text);
+status schema_white_space(translator *); /* reads what the options say of it */
+rule schema_gap(translator *);           /* may stand between two tokens */
+rule schema_colon(translator *);
+rule schema_comma(translator *);
+status schema_value_rule(translator *, const json_t *, rule *out); /* a value as it stands */
+
+/* ---- schema_unique.c ---- */
+/* The elements of an array with uniqueItems, one or more; `any`: what one of them may be.
+ * ERR_UNSUPPORTED where their values are not few. */
+typedef status schema_element_fn(translator *, const shape *, size_t index, rule *out);
+status schema_unique_rule(translator *, const shape *, schema_element_fn *any, rule *out);
 
 #endif

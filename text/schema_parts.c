@@ -194,7 +194,7 @@ status schema_is_empty(translator *t, const shape *s, bool *empty) {
 
 /* ---- values ---- */
 
-static unsigned type_of(const json_t *v) {
+unsigned schema_type_of(const json_t *v) {
     switch (json_typeof(v)) {
     case JSON_NULL: return TYPE_NULL;
     case JSON_TRUE: return TYPE_TRUE;
@@ -230,6 +230,9 @@ static status array_fits(translator *t, const shape *s, const json_t *v, bool *f
         if (st == OK) st = meets(t, l.v, l.n, json_array_get(v, i), fits);
         if (st != OK) return st;
     }
+    for (size_t i = 0; s->unique && i < n && *fits; i++)
+        for (size_t k = 0; k < i && *fits; k++)
+            *fits = !schema_equal(json_array_get(v, i), json_array_get(v, k));
     return s->contains && *fits
                ? schema_refuse(t, "contains beside enum or const", s->contains->v)
                : OK;
@@ -254,7 +257,7 @@ static status object_fits(translator *t, const shape *s, const json_t *v, bool *
 }
 
 status schema_fits(translator *t, const shape *s, const json_t *v, bool *fits) {
-    unsigned type = type_of(v);
+    unsigned type = schema_type_of(v);
     size_t i;
     json_t *other;
     status st = OK;

@@ -134,45 +134,154 @@ bool schema_equal(const json_t *a, const json_t *b) {
     return true;
 }
 
-/* ---- anchors ---- */
+/* ---- which schemas there are, and in which resource each is ---- */
 
-static const json_t *search(const translator *t, const json_t *v, str name, const char *keyword,
-                            int *n, int depth) {
-    const json_t *found = NULL, *more;
+/* A part of the document with an identifier of its own; the first one is the document. */
+typedef struct resource {
+    const struct resource *next;
+    str uri; /* without fragment; empty: it has none */
+    const json_t *root;
+} resource;
+
+typedef struct schema_home {
+    const json_t *schema;
+    const resource *in;
+} home;
+
+/* Keywords that hold schemas; in a map these are the members. What stands in others is data. */
+static const struct {
     const char *key;
-    json_t *member;
-    size_t i;
-    if (depth > MAX_DEPTH || !rules_spend(t->r, 20)) return NULL;
-    if (json_is_object(v)) {
-        const json_t *a = json_object_get(v, keyword);
-        if (json_is_string(a) && (!name.ptr || str_eq(json_in_text(a), name))) {
-            ++*n;
-            found = v;
-        }
-        json_object_foreach((json_t *)(uintptr_t)v, key, member) {
-            /* What stands in these is data. */
-            if (strcmp(key, "const") == 0 || strcmp(key, "enum") == 0) continue;
-            more = search(t, member, name, keyword, n, depth + 1);
-            if (!found) found = more;
-        }
+    bool map;
+} holders[] = {{"items", false},
+               {"prefixItems", false},
+               {"additionalItems", false},
+               {"contains", false},
+               {"unevaluatedItems", false},
+               {"properties", true},
+               {"patternProperties", true},
+               {"additionalProperties", false},
+               {"propertyNames", false},
+               {"unevaluatedProperties", false},
+               {"dependentSchemas", true},
+               {"dependencies", true},
+               {"allOf", false},
+               {"anyOf", false},
+               {"oneOf", false},
+               {"not", false},
+               {"if", false},
+               {"then", false},
+               {"else", false},
+               {"contentSchema", false},
+               {"$defs", true},
+               {"definitions", true}};
+
+static str text_of(const json_t *o, const char *key) {
+    const json_t *v = json_object_get(o, key);
+    return json_is_string(v) ? json_in_text(v) : STR("");
+}
+
+static str without_fragment(str s) {
+    const char *mark = s.len ? memchr(s.ptr, '#', s.len) : NULL;
+    return mark ? (str){s.ptr, (size_t)(mark - s.ptr)} : s;
+}
+
+static status add_resource(translator *t, const json_t *root, str uri, const resource **out) {
+    resource *r = arena_alloc(t->mem, sizeof *r);
+    if (!r) return schema_no_memory(t);
+    *r = (resource){t->resources, uri, root};
+    *out = t->resources = r;
+    return OK;
+}
+
+static status add_home(translator *t, const json_t *schema, const resource *in) {
+    if (t->n_homes == t->cap_homes) {
+        uint32_t cap = t->cap_homes ? t->cap_homes * 2 : 64;
+        home *v = arena_grow(t->mem, t->homes, t->cap_homes * sizeof *v, cap * sizeof *v);
+        if (!v) return schema_no_memory(t);
+        t->homes = v;
+        t->cap_homes = cap;
     }
-    json_array_foreach(v, i, member) {
-        more = search(t, member, name, keyword, n, depth + 1);
-        if (!found) found = more;
+    t->homes[t->n_homes++] = (home){schema, in};
+    return OK;
+}
+
+static status add_schemas(translator *t, const json_t *o, const resource *in, int depth);
+
+static status add_held(translator *t, const json_t *v, bool map, const resource *in,
+                       int depth) {
+    status st = OK;
+    const char *key;
+    json_t *one;
+    size_t i;
+    if (json_is_object(v) && !map) return add_schemas(t, v, in, depth);
+    json_array_foreach(v, i, one) if (st == OK) st = add_schemas(t, one, in, depth);
+    json_object_foreach((json_t *)(uintptr_t)v, key, one) {
+        if (st == OK) st = add_schemas(t, one, in, depth);
+    }
+    return st;
+}
+
+/* The schema o and those in it. in: of what is around it. */
+static status add_schemas(translator *t, const json_t *o, const resource *in, int depth) {
+    if (!json_is_object(o) || depth > MAX_DEPTH || !rules_spend(t->r, 20)) return OK;
+    const str id = without_fragment(text_of(o, "$id"));
+    status st = OK;
+    if (id.len || !in) {
+        str uri = schema_uri(t->mem, in ? in->uri : STR(""), id);
+        st = uri.ptr || !id.len ? add_resource(t, o, uri, &in) : schema_no_memory(t);
+    }
+    if (st == OK) st = add_home(t, o, in);
+    for (size_t i = 0; i < sizeof holders / sizeof *holders && st == OK; i++) {
+        const json_t *v = json_object_get(o, holders[i].key);
+        if (v) st = add_held(t, v, holders[i].map, in, depth + 1);
+    }
+    return st;
+}
+
+static int by_schema(const void *a, const void *b) {
+    const uintptr_t x = (uintptr_t)((const home *)a)->schema,
+                    y = (uintptr_t)((const home *)b)->schema;
+    return (x > y) - (x < y);
+}
+
+status schema_find_all(translator *t, const json_t *o, const struct resource *in) {
+    status st = add_schemas(t, o, in, 0);
+    if (t->n_homes) qsort(t->homes, t->n_homes, sizeof *t->homes, by_schema);
+    return st;
+}
+
+/* NULL: the schema is none of the document's. */
+static const resource *resource_of(const translator *t, const json_t *schema) {
+    const home key = {schema, NULL};
+    const home *h =
+        t->n_homes ? bsearch(&key, t->homes, t->n_homes, sizeof key, by_schema) : NULL;
+    if (h) return h->in;
+    return t->resources && !t->resources->next ? t->resources : NULL;
+}
+
+/* A schema with keyword: name; in NULL: of any resource. */
+static const json_t *find_named(const translator *t, const char *keyword, str name,
+                                const resource *in, int *n) {
+    const json_t *found = NULL;
+    rules_spend(t->r, t->n_homes);
+    for (uint32_t i = 0; i < t->n_homes; i++) {
+        const home *h = &t->homes[i];
+        const json_t *v = json_object_get(h->schema, keyword);
+        if ((in && h->in != in) || !json_is_string(v) || !str_eq(json_in_text(v), name))
+            continue;
+        ++*n;
+        found = h->schema;
     }
     return found;
 }
 
-const json_t *schema_anchor(const translator *t, str name, int *n_found, const char *keyword) {
-    *n_found = 0;
-    return search(t, t->root, name, keyword, n_found, 0);
-}
-
-/* Identifiers below the root change what references mean. */
-bool schema_has_ids(const translator *t) {
+bool schema_is_dynamic(const translator *t, str ref) {
+    const char *mark = ref.len ? memchr(ref.ptr, '#', ref.len) : NULL;
     int n = 0;
-    search(t, t->root, (str){0}, "$id", &n, 0);
-    return n > (json_is_string(json_object_get(t->root, "$id")) ? 1 : 0);
+    if (!mark) return false;
+    find_named(t, "$dynamicAnchor", (str){mark + 1, ref.len - (size_t)(mark + 1 - ref.ptr)},
+               NULL, &n);
+    return n > 1;
 }
 
 /* ---- references ---- */
@@ -208,12 +317,15 @@ static bool unescape(str token, buf *out) {
     return !out->failed;
 }
 
-static const json_t *walk(const translator *t, str pointer) {
-    const json_t *v = t->root;
+/* *in: the resource of what is around the place that is reached. */
+static const json_t *walk(const translator *t, const json_t *v, str pointer,
+                          const resource **in) {
     while (pointer.len && v) {
         buf b;
         const char *slash = memchr(pointer.ptr + 1, '/', pointer.len - 1);
         size_t n = slash ? (size_t)(slash - pointer.ptr) : pointer.len;
+        const resource *own = resource_of(t, v);
+        if (own) *in = own;
         buf_init(&b, t->mem);
         if (pointer.ptr[0] != '/' || !unescape((str){pointer.ptr + 1, n - 1}, &b)) return NULL;
         const char *key = buf_cstr(&b);
@@ -229,25 +341,51 @@ static const json_t *walk(const translator *t, str pointer) {
     return v;
 }
 
-status schema_resolve(translator *t, const json_t *at, str ref, const json_t **out) {
-    const json_t *id = json_object_get(t->root, "$id");
-    str base = json_is_string(id) ? json_in_text(id) : STR("");
-    int n;
-    *out = NULL;
-    if (t->nested_ids) return schema_refuse(t, "$ref beside $id", at);
-    if (base.len && str_starts(ref, base) && (ref.len == base.len || ref.ptr[base.len] == '#'))
-        ref = ref.len == base.len ? STR("#") : (str){ref.ptr + base.len, ref.len - base.len};
-    if (ref.len == 0) ref = STR("#");
-    if (ref.ptr[0] != '#') return schema_refuse(t, "$ref to another document", at);
-    str to = {ref.ptr + 1, ref.len - 1};
-    if (to.len == 0 || to.ptr[0] == '/') {
-        *out = walk(t, to);
-    } else {
-        *out = schema_anchor(t, to, &n, "$anchor");
-        if (n == 0) *out = schema_anchor(t, to, &n, "$dynamicAnchor");
-        if (n > 1) return schema_refuse(t, "$anchor that is not unique", at);
+static bool is_indexed(const translator *t, const json_t *schema) {
+    const home key = {schema, NULL};
+    return bsearch(&key, t->homes, t->n_homes, sizeof key, by_schema) != NULL;
+}
+
+/* What a pointer leads to may be a schema where the standard has none. */
+static status at_pointer(translator *t, const resource *in, str pointer, const json_t **out) {
+    *out = walk(t, in->root, pointer, &in);
+    return json_is_object(*out) && !is_indexed(t, *out) ? schema_find_all(t, *out, in) : OK;
+}
+
+static status at_anchor(translator *t, const json_t *at, const resource *in, str name,
+                        const json_t **out) {
+    int n = 0;
+    *out = find_named(t, "$anchor", name, in, &n);
+    if (n == 0) *out = find_named(t, "$dynamicAnchor", name, in, &n);
+    return n > 1 ? schema_refuse(t, "$anchor that is not unique", at) : OK;
+}
+
+/* The resource that a reference within `in` names. */
+static status find_resource(translator *t, const json_t *at, str ref, const resource **in) {
+    const resource *found = NULL;
+    const str uri = schema_uri(t->mem, (*in)->uri, ref);
+    if (!uri.ptr) return schema_no_memory(t);
+    for (const resource *r = t->resources; r; r = r->next) {
+        if (!str_eq(r->uri, uri)) continue;
+        if (found) return schema_refuse(t, "$id that is not unique", at);
+        found = r;
     }
-    if (json_is_object(*out) || json_is_boolean(*out)) return OK;
+    *in = found;
+    return found ? OK : schema_refuse(t, "$ref to another document", at);
+}
+
+status schema_resolve(translator *t, const json_t *at, str ref, const json_t **out) {
+    const resource *in = resource_of(t, at);
+    const str uri = without_fragment(ref);
+    status st = OK;
+    *out = NULL;
+    if (!in) return schema_refuse(t, "$ref beside $id", at);
+    if (uri.len) st = find_resource(t, at, uri, &in);
+    str to = uri.len < ref.len ? (str){ref.ptr + uri.len + 1, ref.len - uri.len - 1} : STR("");
+    if (st == OK && !to.len) *out = in->root;
+    if (st == OK && to.len)
+        st = to.ptr[0] == '/' ? at_pointer(t, in, to, out) : at_anchor(t, at, in, to, out);
+    if (st != OK || json_is_object(*out) || json_is_boolean(*out)) return st;
     if (!*t->r->work) return err_set(t->e, ERR_INVALID, "the JSON schema is too large");
     return schema_wrong(t, "$ref refers to nothing", at);
 }

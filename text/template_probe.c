@@ -24,7 +24,7 @@ static bool is_text(const node *n, const char *z) {
 static bool is_content(const content_names *c, const node *n) {
     while (n && n->kind == N_FILTER) n = n->a;
     if (!n) return false;
-    if (n->kind == N_ATTR) return str_eqz(n->text, "content");
+    if (n->kind == N_ATTR) return str_eqz(n->name->text, "content");
     if (n->kind == N_ITEM) return is_text(n->b, "content");
     return n->kind == N_NAME && c->holds[n->symbol];
 }

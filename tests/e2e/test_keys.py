@@ -107,7 +107,7 @@ def test_a_key_is_asked_for_and_its_name_is_logged(tmp_path):
         assert e.value.body["type"] == "authentication_error" and e.value.status_code == 401
         assert k.d.http.get("/v1/models").status_code == 401
         assert k.d.http.get("/v1/models", headers={"X-Api-Key": alice}).status_code == 200
-        assert {k.d.http.get(p).status_code for p in ("/health", "/ready", "/metrics")} == {200}
+        assert {k.d.http.get(p).status_code for p in ("/health", "/ready", "/livez", "/metrics")} == {200}
         k.d.wait_log(r"/v1/completions 200 .* key=alice id=")
     finally:
         text = k.d.stop()

@@ -158,6 +158,22 @@ def test_strict_is_kept_or_refused(tools):
     assert (r.status_code, r.json()["error"]["param"]) == (400, "tools[0].function.strict")
 
 
+def test_tools_without_number_leave_auto_free(tmp_path):
+    """Names that are too many for a grammar: calls are found in free text then, and required ones are refused."""
+    short = tmp_path / "short.jinja"
+    short.write_text((HERE / "hermes.jinja").read_text().replace("tool.function | tojson", "tool.function.name[:0]"))
+    many = [{"type": "function", "function": {"name": f"{i:03d}" + f"{i * 2654435761 % 2**32:08x}" * 7}} for i in range(360)]
+    d = Daemon(*OPTIONS, "--chat-template", str(short), "--request-memory", "256MiB")
+    ask = lambda **more: d.http.post("/v1/chat/completions", json={"messages": ASK, "max_tokens": 4, "tools": many, **more})  # noqa: E731
+    try:
+        assert ask().status_code == 200, ask().text
+        r = ask(tool_choice="required")
+        assert r.status_code == 400 and "too large" in r.json()["error"]["message"], r.text
+    finally:
+        d.wait_free()
+        d.stop()
+
+
 def test_what_cannot_be_is_refused(tools):
     ask = lambda **more: tools.http.post("/v1/chat/completions", json={"messages": ASK, **more})  # noqa: E731
     r = ask(tool_choice="required")

@@ -43,6 +43,7 @@ typedef struct stream_request {
     uint32_t want_output, n_tokens, n_reported;
     int32_t text[2 * STREAM_LEN]; /* prompt and output so far */
     uint32_t leader;              /* + 1 */
+    bool forgotten;               /* nothing that it has computed can be found */
     uint64_t past, ends_by;       /* ends_by: in committed steps */
     uint64_t key, ticket;         /* of the policy: order of admission, and seniority */
 } stream_request;
@@ -81,6 +82,8 @@ typedef struct stream {
     bool resizes;                        /* set before it runs: pools shrink and grow */
     uint32_t n_blocks[SCHED_MAX_GROUPS]; /* as set last */
     uint64_t n_resizes, n_moves;
+    bool forgets; /* set before it runs: prefixes are forgotten, misses are explained */
+    uint64_t n_forgotten, n_why[WHY_FIRST_SEEN + 1];
     uint64_t hash; /* of every field of every step and event, in order */
 } stream;
 
@@ -188,7 +191,7 @@ static inline uint32_t stream_findable(const stream *m, uint32_t i) {
         const stream_request *o = &m->r[k];
         uint32_t n = 0, len = o->n_reported < o->spec.n_prompt ? o->n_reported
                                                                : o->spec.n_prompt + o->n_tokens;
-        if (k == i || o->spec.salt != q->spec.salt) continue;
+        if (k == i || o->forgotten || o->spec.salt != q->spec.salt) continue;
         while (n < len && n < q->spec.n_prompt && o->text[n] == q->text[n]) n++;
         if (n > most) most = n;
     }
@@ -303,6 +306,7 @@ static inline void stream_check(stream *m) {
         case EVENT_ADMITTED: stream_admitted(m, i, e->n_cached); break;
         case EVENT_PREEMPTED:
             m->n_preemptions++;
+            q->forgotten = false;                  /* it will compute it again */
             CHECK(m->pauses || m->senior[0] != i); /* nobody is senior to it */
             /* It may be back already where it finds its text in blocks of others. */
             CHECK(m->cfg.prefix_cache || sched_kv_blocks_of(m->s, q->id) == 0);
@@ -648,9 +652,13 @@ static inline void stream_use_tier(stream *m) {
     }
 }
 
+#include "tests/sim/stream_forget.h"
+
 static inline void stream_operate(stream *m) {
     if (m->tier) stream_use_tier(m);
     if (m->resizes && stream_take(m, 8) == 0) stream_resize(m);
+    if (m->forgets && stream_take(m, 24) == 0) stream_forget(m);
+    if (m->forgets && stream_take(m, 4) == 0) stream_explain(m);
     switch (stream_take(m, 16)) {
     case 0:
     case 1:
@@ -699,6 +707,7 @@ static inline void stream_open(stream *m) {
         m->n_blocks[k] = m->cfg.group[k].n_blocks;
         if (m->resizes) m->cfg.group[k].max_blocks = m->n_blocks[k] + stream_take(m, 16);
     }
+    if (m->forgets) m->cfg.recent_tokens = stream_take(m, 4) ? stream_take(m, 400) : 0;
     m->cfg.batching = m->batching;
     m->cfg.batch_window_us = 12;
     if (m->resizes) m->cfg.max_moves = 1 + stream_take(m, 8);

@@ -7,7 +7,7 @@
 enum { STREAMS = 20000, BYTES = 600 };
 
 typedef struct kind { /* as in stream */
-    bool crowded, aging, drafts, resizes, tier, fair, timed, rows_once;
+    bool crowded, aging, drafts, resizes, tier, fair, timed, rows_once, forgets;
     sched_batching batching;
 } kind;
 
@@ -27,6 +27,7 @@ static stream run(kind of, uint64_t state) {
         m->resizes = of.resizes;
         m->fair = of.fair;
         m->timed = of.timed;
+        m->forgets = of.forgets;
         stream_run(m, data, BYTES);
         sum.n_ended += m->n_ended;
         sum.n_preemptions += m->n_preemptions;
@@ -44,6 +45,8 @@ static stream run(kind of, uint64_t state) {
         sum.n_evictions += m->n_evictions;
         sum.n_resizes += m->n_resizes;
         sum.n_moves += m->n_moves;
+        sum.n_forgotten += m->n_forgotten;
+        for (int i = 0; i <= WHY_FIRST_SEEN; i++) sum.n_why[i] += m->n_why[i];
         stream_hash(&sum, m->hash);
         free(m);
     }
@@ -118,6 +121,21 @@ START_TEST(random_streams_in_pools_that_shrink_and_grow_keep_every_promise) {
 }
 END_TEST
 
+/* What was forgotten is never found; each reason for a miss occurs. */
+START_TEST(random_streams_that_forget_keep_every_promise) {
+    uint64_t n_why[WHY_FIRST_SEEN + 1] = {0};
+    for (int k = 0; k < 4; k++) {
+        stream sum = run(
+            (kind){.forgets = true, .crowded = k == 1, .tier = k >= 2, .resizes = k == 3}, 5);
+        ck_assert_uint_gt(sum.n_ended, STREAMS / 2);
+        ck_assert_uint_gt(sum.n_found, STREAMS / 100);
+        ck_assert_uint_gt(sum.n_forgotten, STREAMS / 4);
+        for (int i = 0; i <= WHY_FIRST_SEEN; i++) n_why[i] += sum.n_why[i];
+    }
+    for (int i = 0; i <= WHY_FIRST_SEEN; i++) ck_assert_uint_gt(n_why[i], 0);
+}
+END_TEST
+
 START_TEST(random_streams_with_a_tier_below_memory_keep_every_promise) {
     for (int crowded = 0; crowded < 2; crowded++) {
         stream sum = run((kind){.crowded = crowded,
@@ -174,4 +192,5 @@ CHECK_MAIN("stream", random_streams_of_tenants_with_an_objective_keep_every_prom
            random_streams_in_pools_that_shrink_and_grow_keep_every_promise,
            random_streams_with_a_tier_below_memory_keep_every_promise,
            random_streams_in_windows_whose_rows_are_counted_once_keep_every_promise,
+           random_streams_that_forget_keep_every_promise,
            random_streams_in_batches_keep_every_promise)

@@ -123,11 +123,17 @@ START_TEST(undefined_values) {
     gives("{{ x }}{% for i in x %}i{% endfor %}{{ x|length }}{{ x|default('d') }}", "0d");
     gives("{{ none|default('d') }}{{ none|default('d', true) }}{{ ''|d('e', true) }}",
           "Nonede");
+    gives("{{ ('&'|safe) + '<' }}{{ 1 + 2 }}{{ 'a' + 'b' + 'c' }}{{ 1 ~ none ~ x }}",
+          "&&lt;3abc1None");
     gives("{{ [1][5] is undefined }}{{ {}.k is undefined }}{{ [1][5:] }}{{ 1 if false }}",
           "TrueTrue[]");
     fails("a\n{{ x.y }}", ERR_INVALID, "'x' is undefined, line 2");
     fails("{{ x.y.z }}", ERR_INVALID, "'x' is undefined");
     fails("{{ {}.a.b }}", ERR_INVALID, "'dict object' has no attribute 'a'");
+    fails("{{ {}['a'].b }}", ERR_INVALID, "'dict object' has no attribute 'a'");
+    fails("{{ {}['a' ~ 1] < 2 }}", ERR_INVALID, "'dict object' has no attribute 'a1'");
+    fails("{{ [1][5] + 1 }}", ERR_INVALID, "'list object' has no such element");
+    fails("{{ 'a' + x }}", ERR_INVALID, "'x' is undefined");
 }
 END_TEST
 
@@ -177,6 +183,13 @@ START_TEST(macros_and_their_arguments) {
           "not more than 1 argument");
     fails("{% macro m(a) %}{% endmacro %}{{ m(x=2) }}", ERR_INVALID, "no keyword argument 'x'");
     gives("{% macro f(n) %}{{ n }}{{ f(n - 1) if n }}{% endmacro %}{{ f(3) }}", "3210");
+    /* A call that is printed, and one whose value is used. */
+    gives("{% macro f(n) %}{{ n }}{% if n %}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(3) }}"
+          "{% set v %}<{{ f(2) }}>{% endset %}{{ v|length }}{{ f(1) ~ f(0)|length }}",
+          "32105101");
+    gives("{% macro f(c) %}{% for i in c %}{% if i == 2 %}{% break %}{% endif %}{{ i }}"
+          "{% endfor %}{% endmacro %}{% for k in [1, 2] %}{{ f([1, 2, 3]) }}{% endfor %}",
+          "11");
 }
 END_TEST
 
@@ -198,6 +211,10 @@ START_TEST(loops) {
     gives("{% set n = namespace(s=0) %}{% for i in [1, 2, 3] if n.s < 2 %}{{ i }}"
           "{% set n.s = n.s + 1 %}{% endfor %}",
           "12");
+    gives("{% for i in 'ab' %}{{ loop['in' ~ 'dex'] }}{{ loop['last'] }}{% endfor %}",
+          "1False2True");
+    fails("{% for i in 'a' %}{{ loop.name.x }}{% endfor %}", ERR_INVALID,
+          "'LoopContext' object has no attribute 'name'");
     fails("{% for a, b in [1] %}{% endfor %}", ERR_INVALID, "not iterable");
     fails("{% for a, b in [[1]] %}{% endfor %}", ERR_INVALID, "not enough values");
     fails("{% for i in none %}{% endfor %}", ERR_INVALID, "'NoneType' object is not iterable");

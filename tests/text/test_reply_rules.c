@@ -272,6 +272,15 @@ static const struct {
      "to=functions.g <|constrain|>json<|message|>{\"k\": 1}",
      {"<|channel|>commentary to=functions.h", "<|channel|>commentary to=functions.g x",
       "<|channel|>commentary to=functions.g<|message|>["}},
+    {"gpt-oss",
+     " to=functions.g<|channel|>commentary <|constrain|>json<|message|>{\"k\": 1}",
+     {" to=functions.h", " to=functions.g<|channel|>final",
+      "Hi<|start|>assistant to=functions.g<|channel|>commentary<|message|>["}},
+    {"gpt-oss",
+     "I write to=functions.x<|start|>assistant "
+     "to=functions.g<|channel|>commentary<|message|>{\"k\": 1}",
+     {"<|start|>assistant to=functions.h", "<|start|>assistant to=functions.g x",
+      " to=functions. "}},
     {"lfm2",
      "<|tool_call_start|>[get_n(s='a', n=-3, w=\"one\"), g()]<|tool_call_end|>",
      {"<|tool_call_start|>[get_n(n=1", "<|tool_call_start|>[get_n(s=\"a\", n=\"",
@@ -326,6 +335,15 @@ START_TEST(a_mark_within_reasoning_is_no_call) {
     ck_assert(takes(&x, "<think>I could <tool_call> now</think> Hi"));
     ck_assert(!begins(&x, "<think>Hm</think><tool_call>no"));
     ck_assert(!begins(&x, "<tool_call>no"));
+    /* Also where one call ends the answer: reasoning is none. */
+    rig_text(&x, false, false);
+    ck_assert(takes(&x, "<think>I could <tool_call> now</think> Hi"));
+    ck_assert(takes(&x, "<think>I could <tool_call> now</think><tool_call>{\"name\": \"g\", "
+                        "\"arguments\": {\"k\": 1}}</tool_call>"));
+    ck_assert(!begins(&x, "<think>Hm</think><tool_call>no"));
+    ck_assert(!begins(&x,
+                      "<think>Hm</think><tool_call>{\"name\": \"g\", \"arguments\": {\"k\": "
+                      "1}}</tool_call>!"));
     rig_text(&x, true, true);
     ck_assert(takes(&x, "I could <tool_call> now"));
     ck_assert(takes(&x, "I could <tool_call> now</think> Hi"));

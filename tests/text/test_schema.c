@@ -9,6 +9,7 @@
 #include "json/in.h"
 #include "tests/check_main.h"
 #include "tests/text/rules_match.h"
+#include "text/schema_in.h"
 
 typedef struct lang {
     arena mem;
@@ -287,12 +288,125 @@ START_TEST(combinations_and_references) {
 }
 END_TEST
 
+START_TEST(elements_that_are_unique) {
+    static const sample t[] = {
+        {"{\"type\": \"array\", \"items\": {\"enum\": [\"a\", \"ab\", 1, 1.0, true]}, "
+         "\"uniqueItems\": true}",
+         {"[]", "[\"a\"]", "[\"ab\",\"a\"]", "[true,1]", "[ 1, \"a\", true, \"ab\"]"},
+         {"[\"a\",\"a\"]", "[1,1]", "[\"a\",\"ab\",\"a\"]", "[\"b\"]", "[1,]"}},
+        {"{\"type\": \"array\", \"items\": {\"type\": [\"boolean\", \"null\"]}, "
+         "\"uniqueItems\": true, \"minItems\": 2, \"maxItems\": 2}",
+         {"[true,false]", "[null,true]"},
+         {"[true]", "[true,true]", "[true,false,null]", "[]"}},
+        {"{\"type\": \"array\", \"items\": {\"type\": \"integer\", \"minimum\": 1, "
+         "\"exclusiveMaximum\": 7, \"multipleOf\": 2}, \"uniqueItems\": true}",
+         {"[2,4,6]", "[6,2]"},
+         {"[2,2]", "[3]", "[2,4,6,2]", "[8]"}},
+        /* Elements without number, where none of their types comes twice. */
+        {"{\"type\": \"array\", \"prefixItems\": [{\"type\": \"string\"}, {\"enum\": [1, 2]}, "
+         "{\"enum\": [2, 3, null]}], \"items\": false, \"uniqueItems\": true}",
+         {"[\"x\",2,3]", "[\"x\",1,2]", "[\"x\",2,null]", "[\"x\"]"},
+         {"[\"x\",2,2]", "[1]", "[\"x\",1,2,null]"}},
+        /* Twenty values, of which three stand. */
+        {"{\"type\": \"array\", \"items\": {\"type\": \"integer\", \"minimum\": 0, "
+         "\"maximum\": 19}, \"uniqueItems\": true, \"maxItems\": 2}",
+         {"[19,0]", "[1,19]"},
+         {"[19,19]", "[0,1,2]", "[20]"}},
+        {"{\"type\": \"array\", \"uniqueItems\": true, \"enum\": [[1, 2], [3, 3], [1, 1.0]]}",
+         {"[1,2]"},
+         {"[3,3]", "[1,1]", "[1,1.0]"}}};
+    CHECK_ALL(t);
+}
+END_TEST
+
+START_TEST(references_by_identifier) {
+    static const sample t[] = {
+        {"{\"$id\": \"http://a.test/root.json\", \"$ref\": \"item.json#/$defs/n\", "
+         "\"$defs\": {\"n\": {\"const\": 1}, \"x\": {\"$id\": \"item.json\", "
+         "\"$defs\": {\"n\": {\"const\": 2}}}}}",
+         {"2"},
+         {"1"}},
+        {"{\"$defs\": {\"n\": {\"const\": 1}, \"x\": {\"$id\": \"sub/\", \"allOf\": "
+         "[{\"$ref\": \"#/$defs/n\"}], \"$defs\": {\"n\": {\"const\": 2}}}}, \"anyOf\": "
+         "[{\"$ref\": \"#/$defs/x\"}, {\"$ref\": \"#/$defs/n\"}]}",
+         {"1", "2"},
+         {"3"}},
+        {"{\"$id\": \"urn:uuid:1\", \"anyOf\": [{\"$ref\": \"urn:uuid:1#k\"}, {\"$ref\": "
+         "\"urn:uuid:2#k\"}], \"$defs\": {\"a\": {\"$anchor\": \"k\", \"const\": 1}, \"b\": "
+         "{\"$id\": \"urn:uuid:2\", \"$defs\": {\"a\": {\"$anchor\": \"k\", \"const\": 2}}}}}",
+         {"1", "2"},
+         {"3"}},
+        /* Names of properties, and data, are no identifiers. */
+        {"{\"properties\": {\"$id\": {\"const\": 1}, \"e\": {\"enum\": [{\"$id\": \"x\"}]}, "
+         "\"r\": {\"$ref\": \"#/properties/$id\"}}, \"type\": \"object\"}",
+         {"{\"$id\":1,\"r\":1}"},
+         {"{\"r\":2}"}},
+        {"{\"not\": {\"$id\": \"n\", \"$ref\": \"#/$defs/s\", \"$defs\": {\"s\": {\"type\": "
+         "[\"string\", \"object\", \"array\", \"number\"]}}}}",
+         {"true", "null"},
+         {"1", "\"\""}}};
+    CHECK_ALL(t);
+}
+END_TEST
+
+START_TEST(uris_resolve_as_rfc_3986_says) {
+    static const char *const t[][2] = {{"g", "http://a/b/c/g"},
+                                       {"./g", "http://a/b/c/g"},
+                                       {"g/", "http://a/b/c/g/"},
+                                       {"/g", "http://a/g"},
+                                       {"//g", "http://g"},
+                                       {"?y", "http://a/b/c/d;p?y"},
+                                       {"g?y", "http://a/b/c/g?y"},
+                                       {";x", "http://a/b/c/;x"},
+                                       {"", "http://a/b/c/d;p?q"},
+                                       {".", "http://a/b/c/"},
+                                       {"..", "http://a/b/"},
+                                       {"../g", "http://a/b/g"},
+                                       {"../..", "http://a/"},
+                                       {"../../g", "http://a/g"},
+                                       {"../../../g", "http://a/g"},
+                                       {"/./g", "http://a/g"},
+                                       {"/../g", "http://a/g"},
+                                       {"g.", "http://a/b/c/g."},
+                                       {"..g", "http://a/b/c/..g"},
+                                       {"./../g", "http://a/b/g"},
+                                       {"g/./h", "http://a/b/c/g/h"},
+                                       {"g/../h", "http://a/b/c/h"},
+                                       {"g;x=1/../y", "http://a/b/c/y"},
+                                       {"g:h", "g:h"}};
+    arena a;
+    arena_init(&a, chunks_heap(), 0);
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        str got = schema_uri(&a, STR("http://a/b/c/d;p?q"), str_of(t[i][0]));
+        ck_assert_msg(str_eq(got, str_of(t[i][1])), "%s: " STR_FMT, t[i][0], STR_ARG(got));
+    }
+    ck_assert(str_eq(schema_uri(&a, STR("http://a"), STR("x")), STR("http://a/x")));
+    ck_assert(str_eq(schema_uri(&a, STR(""), STR("x/../y")), STR("y")) ||
+              str_eq(schema_uri(&a, STR(""), STR("x/../y")), STR("/y")));
+    arena_clear(&a);
+}
+END_TEST
+
 START_TEST(what_is_refused_is_named) {
     static const struct {
         const char *schema, *word, *place;
     } t[] = {
         {"{\"properties\": {\"a/b\": {\"type\": \"array\", \"uniqueItems\": true}}}",
          "uniqueItems", "#/properties/a~1b"},
+        {"{\"type\": \"array\", \"uniqueItems\": true, \"items\": {\"type\": \"number\", "
+         "\"minimum\": 0, \"maximum\": 1}}",
+         "uniqueItems", "#"},
+        {"{\"type\": \"array\", \"uniqueItems\": true, \"items\": {\"type\": \"integer\", "
+         "\"minimum\": 0, \"maximum\": 30}}",
+         "uniqueItems", "#"},
+        {"{\"type\": \"array\", \"uniqueItems\": true, \"items\": false, \"prefixItems\": "
+         "[{\"type\": \"string\"}, {\"enum\": [1, \"a\"]}]}",
+         "uniqueItems", "#"},
+        {"{\"type\": \"array\", \"uniqueItems\": true, \"items\": {\"type\": \"null\"}, "
+         "\"contains\": {\"type\": \"null\"}}",
+         "uniqueItems", "#"},
+        {"{\"$defs\": {\"a\": {\"$id\": \"x\"}, \"b\": {\"$id\": \"x\"}}, \"$ref\": \"x\"}",
+         "$id", "#"},
         {"{\"items\": {\"$ref\": \"http://example.org/x\"}}", "$ref", "#/items"},
         {"{\"$ref\": \"#/nowhere\"}", "$ref", "#"},
         {"{\"type\": \"strin\"}", "type", "#"},
@@ -397,7 +511,8 @@ START_TEST(many_properties_are_quick) {
 }
 END_TEST
 
-CHECK_MAIN("schema", white_space_is_bounded, white_space_is_chosen,
+CHECK_MAIN("schema", elements_that_are_unique, references_by_identifier,
+           uris_resolve_as_rfc_3986_says, white_space_is_bounded, white_space_is_chosen,
            closed_objects_are_those_that_say_so, strings_by_their_characters, formats,
            numbers_within_bounds, arrays, objects, combinations_and_references,
            what_is_refused_is_named, hostile_schemas_end, many_properties_are_quick)

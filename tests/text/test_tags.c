@@ -90,6 +90,159 @@ START_TEST(formats_as_in_xgrammar) {
 }
 END_TEST
 
+START_TEST(forms_that_repeat) {
+    static const sample t[] = {{"{\"format\":{\"type\":\"optional\",\"content\":{\"type\":"
+                                "\"const_string\",\"value\":\"a\"}}}",
+                                {"", "a"},
+                                {"aa", "b"}},
+                               {"{\"format\":{\"type\":\"plus\",\"content\":{\"type\":"
+                                "\"regex\",\"pattern\":\"[ab]\"}}}",
+                                {"a", "abba"},
+                                {"", "c"}},
+                               {"{\"format\":{\"type\":\"tag\",\"begin\":\"<\",\"end\":\">\","
+                                "\"content\":{\"type\":\"star\","
+                                "\"content\":{\"type\":\"sequence\",\"elements\":[{\"type\":"
+                                "\"any_text\"},{\"type\":\"const_string\","
+                                "\"value\":\";\"}]}}}}",
+                                {"<>", "<;>", "<a;b c;>"},
+                                {"<a>", "<a;b>", "<a>;>", "<a;"}},
+                               {"{\"format\":{\"type\":\"repeat\",\"min\":2,\"max\":3,"
+                                "\"content\":{\"type\":\"const_string\","
+                                "\"value\":\"ab\"}}}",
+                                {"abab", "ababab"},
+                                {"", "ab", "abababab"}},
+                               {"{\"format\":{\"type\":\"repeat\",\"min\":1,\"max\":-1,"
+                                "\"content\":{\"type\":\"const_string\","
+                                "\"value\":\"x\"}}}",
+                                {"x", "xxxxxxxxxx"},
+                                {""}}};
+    CHECK_ALL(t);
+}
+END_TEST
+
+START_TEST(free_text_without_what_is_excluded) {
+    static const sample t[] = {
+        {"{\"format\":{\"type\":\"any_text\",\"excludes\":[\"ab\",\"<x\"]}}",
+         {"", "a", "a b <", "ba"},
+         {"ab", "cab", "<x", "<<x>"}},
+        /* What is excluded may be the end's own begin. */
+        {"{\"format\":{\"type\":\"tag\",\"begin\":\"(\",\"end\":\"</"
+         "t>\",\"content\":{\"type\":\"any_text\","
+         "\"excludes\":[\"<\"]}}}",
+         {"(</t>", "(a b</t>"},
+         {"(<</t>", "(a<b</t>", "(</t>x", "(a"}},
+        {"{\"format\":{\"type\":\"triggered_tags\",\"triggers\":[\"<f\"],\"excludes\":[\"no\"],"
+         "\"tags\":["
+         "{\"begin\":\"<f>\",\"content\":{\"type\":\"const_string\",\"value\":\"no\"},\"end\":"
+         "\";\"}]}}",
+         {"", "yes", "a <f>no; n o"},
+         {"no", "a no", "<f>no; no"}},
+        /* Triggers within a tag, up to its end. */
+        {"{\"format\":{\"type\":\"tag\",\"begin\":\"<r>\",\"end\":\"</"
+         "r>\",\"content\":{\"type\":"
+         "\"triggered_tags\",\"triggers\":[\"<f\"],\"at_least_one\":true,\"tags\":[{\"begin\":"
+         "\"<f>\","
+         "\"content\":{\"type\":\"regex\",\"pattern\":\"[0-9]\"},\"end\":\";\"}]}}}",
+         {"<r>x<f>1;y</r>", "<r><f>1;<f>2;</r>"},
+         {"<r>x</r>", "<r><f>a;</r>", "<r><f>1;</r></r>", "<r><f>1;"}},
+        {"{\"format\":{\"type\":\"sequence\",\"elements\":[{\"type\":\"dispatch\",\"excludes\":"
+         "[\"!\"],"
+         "\"rules\":[[\"<a\",{\"type\":\"const_string\",\"value\":\"1\"}],[\"<b\",{\"type\":"
+         "\"const_string\","
+         "\"value\":\"2!\"}]]},{\"type\":\"const_string\",\"value\":\"!\"},{\"type\":\"regex\","
+         "\"pattern\":"
+         "\"[0-9]+\"}]}}",
+         {"!7", "x<a1<b2!y!42", "<a1!0"},
+         {"x", "<a2!7", "<b2!", "x!y!7"}},
+        {"{\"format\":{\"type\":\"dispatch\",\"loop\":false,\"rules\":[[\"<a\",{\"type\":"
+         "\"const_string\","
+         "\"value\":\"1\"}]]}}",
+         {"", "x", "x<a1"},
+         {"<a1 ", "<a2"}},
+        {"{\"format\":{\"type\":\"sequence\",\"elements\":[{\"type\":\"any_text\"},{\"type\":"
+         "\"tag\",\"begin\":"
+         "[\"<a>\",\"<b>\"],\"content\":{\"type\":\"any_text\"},\"end\":\"#\"}]}}",
+         {"x<a>y#", "<b>#"},
+         {"x", "<a>#<b>#", "<a>"}}};
+    CHECK_ALL(t);
+}
+END_TEST
+
+START_TEST(members_as_tags) {
+#define MEMBERS                                                                                \
+    "{\"type\":\"object\",\"properties\":{\"q\":{\"type\":\"string\"},\"n\":{\"type\":"        \
+    "\"integer\"}},\"required\":[\"q\"]}"
+    static const sample t[] = {
+        {"{\"format\":{\"type\":\"qwen_xml_parameter\",\"json_schema\":" MEMBERS "}}",
+         {"<parameter=q>\na b\n</parameter>",
+          "<parameter=q>\n1</parameter>\n<parameter=n>\n-3\n</parameter>"},
+         {"", "<parameter=n>\n3\n</parameter>",
+          "<parameter=q>\nx\n</parameter><parameter=n>\nx\n</parameter>"}},
+        {"{\"format\":{\"type\":\"json_schema\",\"style\":\"minimax_xml\",\"json_"
+         "schema\":" MEMBERS "}}",
+         {"<parameter name=\"q\">x</parameter>"},
+         {"<parameter=q>x</parameter>", "{\"q\":\"x\"}"}},
+        {"{\"format\":{\"type\":\"tag\",\"begin\":\"<c>\",\"end\":\"</"
+         "c>\",\"content\":{\"type\":\"json_schema\","
+         "\"style\":\"glm_xml\",\"json_schema\":" MEMBERS "}}}",
+         {"<c><arg_key>q</arg_key><arg_value>x</arg_value></c>",
+          "<c><arg_key>q</arg_key><arg_value>x</arg_value><arg_key>n</arg_key><arg_value>1</"
+          "arg_value></c>"},
+         {"<c></c>", "<c><arg_key>n</arg_key><arg_value>1</arg_value></c>"}},
+        {"{\"format\":{\"type\":\"json_schema\",\"style\":\"json\",\"any_order\":true,\"json_"
+         "schema\":" MEMBERS "}}",
+         {"{\"q\":\"x\",\"n\":1}"},
+         {"{}"}}};
+    CHECK_ALL(t);
+}
+END_TEST
+
+START_TEST(special_tokens_by_name_and_by_number) {
+    words w;
+    rig x;
+    err e = {0};
+    char tag[700];
+    words_tiny(&w, 1 << 16);
+    snprintf(
+        tag, sizeof tag,
+        "{\"format\":{\"type\":\"sequence\",\"elements\":[{\"type\":\"token_triggered_tags\","
+        "\"trigger_tokens\":[%d],\"exclude_tokens\":[\"<end>\"],\"tags\":[{\"begin\":{\"type\":"
+        "\"token\",\"token\":\"<call>\"},\"content\":{\"type\":\"const_string\",\"value\":"
+        "\"a\"},"
+        "\"end\":\";\"}]},{\"type\":\"token\",\"token\":\"<end>\"},{\"type\":\"const_string\","
+        "\"value\":\"b\"}]}}",
+        (int)w.special[0]);
+    ck_assert_msg(open_tag(&x, &w, tag, &e) == OK, "%s", e.text);
+    check_mask(&w, &x);
+    ck_assert(grammar_take_bytes(x.g, x.s, STR("x")));
+    ck_assert(grammar_take(x.g, x.s, w.special[0]));
+    check_mask(&w, &x);
+    grammar_state before = *x.s;
+    ck_assert(!grammar_take_bytes(x.g, &before, STR("b")));
+    ck_assert(grammar_take_bytes(x.g, x.s, STR("a;y")));
+    check_mask(&w, &x);
+    ck_assert(!grammar_accepts_end(x.g, x.s));
+    ck_assert(grammar_take(x.g, x.s, w.special[1]));
+    check_mask(&w, &x);
+    ck_assert(grammar_take_bytes(x.g, x.s, STR("b")));
+    ck_assert(grammar_accepts_end(x.g, x.s));
+    rig_clear(&x);
+    ck_assert_msg(
+        open_tag(&x, &w,
+                 "{\"format\":{\"type\":\"tag\",\"begin\":\"t\",\"end\":{\"type\":\"token\","
+                 "\"token\":\"<end>\"},\"content\":{\"type\":\"any_tokens\"}}}",
+                 &e) == OK,
+        "%s", e.text);
+    ck_assert(grammar_take_bytes(x.g, x.s, STR("tab<end>")));
+    ck_assert(grammar_take(x.g, x.s, w.special[0]));
+    ck_assert(!grammar_accepts_end(x.g, x.s));
+    ck_assert(grammar_take(x.g, x.s, w.special[1]));
+    ck_assert(grammar_accepts_end(x.g, x.s));
+    rig_clear(&x);
+    words_close(&w);
+}
+END_TEST
+
 START_TEST(special_tokens_in_tags_are_tokens) {
     words w;
     rig x;
@@ -122,7 +275,24 @@ START_TEST(what_is_refused_is_named) {
     } t[] = {
         {"{}", ERR_INVALID, "needs format"},
         {"{\"format\":{}}", ERR_INVALID, "type"},
-        {"{\"format\":{\"type\":\"qwen_xml_parameter\"}}", ERR_UNSUPPORTED, "of this type"},
+        {"{\"format\":{\"type\":\"exclude_token\"}}", ERR_UNSUPPORTED, "of this type"},
+        {"{\"format\":{\"type\":\"qwen_xml_parameter\",\"json_schema\":true}}", ERR_UNSUPPORTED,
+         "a style without"},
+        {"{\"format\":{\"type\":\"json_schema\",\"style\":\"cohere_xml\",\"json_schema\":{}}}",
+         ERR_UNSUPPORTED, "a style of this name"},
+        {"{\"format\":{\"type\":\"any_text\",\"max_tokens\":3}}", ERR_UNSUPPORTED,
+         "max_tokens"},
+        {"{\"format\":{\"type\":\"any_text\",\"max_chars\":3}}", ERR_UNSUPPORTED, "max_chars"},
+        {"{\"format\":{\"type\":\"any_text\",\"excludes\":\"a\"}}", ERR_INVALID, "excludes"},
+        {"{\"format\":{\"type\":\"token\",\"token\":\"ab\"}}", ERR_UNSUPPORTED, "not special"},
+        {"{\"format\":{\"type\":\"token\",\"token\":-5}}", ERR_UNSUPPORTED, "not special"},
+        {"{\"format\":{\"type\":\"token\"}}", ERR_INVALID, "id or a text"},
+        {"{\"format\":{\"type\":\"repeat\",\"min\":2,\"max\":1,\"content\":{\"type\":\"any_"
+         "text\"}}}",
+         ERR_INVALID, "min not above max"},
+        {"{\"format\":{\"type\":\"dispatch\",\"rules\":[[\"a\"]]}}", ERR_INVALID, "pairs"},
+        {"{\"format\":{\"type\":\"dispatch\",\"rules\":[[\"\",{\"type\":\"any_text\"}]]}}",
+         ERR_INVALID, "begins with a string"},
         {"{\"structures\":[{\"begin\":\"<a>\",\"end\":\"\",\"schema\":{}}],\"triggers\":[\"<"
          "b\"]}",
          ERR_INVALID, "none of the triggers"},
@@ -136,7 +306,7 @@ START_TEST(what_is_refused_is_named) {
          ERR_UNSUPPORTED, "another document"},
         {"{\"format\":{\"type\":\"sequence\",\"elements\":[{\"type\":\"any_text\"},"
          "{\"type\":\"regex\",\"pattern\":\"a\"}]}}",
-         ERR_UNSUPPORTED, "any_text before"},
+         ERR_UNSUPPORTED, "free text without excludes"},
     };
     words w;
     words_tiny(&w, 1 << 16);
@@ -152,4 +322,6 @@ START_TEST(what_is_refused_is_named) {
 END_TEST
 
 CHECK_MAIN("tags", structures_and_triggers_as_in_vllm, formats_as_in_xgrammar,
-           special_tokens_in_tags_are_tokens, what_is_refused_is_named)
+           forms_that_repeat, free_text_without_what_is_excluded, members_as_tags,
+           special_tokens_in_tags_are_tokens, special_tokens_by_name_and_by_number,
+           what_is_refused_is_named)

@@ -6,7 +6,7 @@ static rule_trigger on(rig *x, const char *mark, rule then) {
     const size_t n = strlen(mark);
     uint32_t *v = arena_alloc(&x->mem, n * sizeof *v);
     for (size_t i = 0; i < n; i++) v[i] = (uint8_t)mark[i];
-    return (rule_trigger){v, n, then};
+    return (rule_trigger){.mark = v, .n_mark = n, .then = then};
 }
 
 static void tiny_triggered(words *w, rig *x, unsigned flags) {
@@ -78,7 +78,7 @@ START_TEST(a_mark_may_be_a_special_token_and_text) {
     rig_init(&x);
     const uint32_t mark[] = {RULE_MARK_TOKEN + (uint32_t)w.special[0], 'c', 'a'};
     rule then = SEQ(x.r, any_value(x.r), rules_token(x.r, w.special[1]));
-    const rule_trigger v = {mark, 3, then};
+    const rule_trigger v = {.mark = mark, .n_mark = 3, .then = then};
     rig_compile(&x, rules_triggered(x.r, &v, 1, 0), w.v);
     ck_assert(takes(&x, "ca<call>ca1"));
     check_mask(&w, &x);
