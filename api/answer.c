@@ -44,6 +44,8 @@ answer *answer_new(app *app, http_request *rq, const json_t *body, const writer 
     }
     const char *receipt = http_header(rq, "X-Vramd-Receipt");
     if (receipt && strcmp(receipt, "1") == 0) a->p.receipt = true;
+    if (a->p.receipt) a->miss = arena_zalloc(&rq->mem, sizeof *a->miss);
+    a->trusted = a->miss && (rq->tenant || a->p.cache_salt.len || app_client_is_here(rq));
     a->app = app;
     a->rq = rq;
     a->writer = w;
@@ -198,8 +200,10 @@ static bool make_salt(answer *a) {
     buf_init(&b, &a->rq->mem);
     buf_add(&b, str_of(t->name));
     buf_addc(&b, '\0'); /* in no name */
+    const size_t own = b.len;
     buf_add(&b, a->p.cache_salt);
     a->salt = buf_str(&b);
+    a->base_salt = (str){a->salt.ptr, own};
     return !b.failed;
 }
 
@@ -281,6 +285,9 @@ static bool choice_init(answer *a, choice *c, uint32_t index, uint32_t max_token
                          .tenant = tenant_id(a->rq->tenant),
                          .weight = a->rq->tenant ? a->rq->tenant->limits.weight : 0,
                          .cache_salt = a->salt,
+                         .base_salt = a->base_salt,
+                         .request = a->id,
+                         .explain = a->miss && index == 0,
                          .no_disk = a->p.cache_salt.len > 0,
                          .timeout_us = a->timeout_us,
                          .credits = credits_of(a),
@@ -622,6 +629,7 @@ static void on_event(void *user, const gen_event *ev) {
     if (!a->over && !ev->end && a->p.stream && http_stream_pending(rq) == 0) credit(c);
     if (!ev->end) return;
     if (ev->usage) c->usage = *ev->usage;
+    if (c->spec.explain && ev->usage && ev->usage->miss) *a->miss = *ev->usage->miss;
     a->n_live--;
     if (a->n_dims && !a->over) take_vector(c);
     finish_if_all_ended(a);

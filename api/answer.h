@@ -104,6 +104,10 @@ typedef struct answer {
     uint64_t timeout_us;      /* from the submission on; 0: none */
     uint64_t n_charged;       /* tokens, to the tenant */
     str salt;                 /* of the prefix cache: the tenant's, and the client's own */
+    str base_salt;            /* the tenant's alone */
+    bool trusted;             /* its client may see texts of others with the same salt */
+    sched_miss *miss;         /* of the first prompt, with a receipt; else NULL */
+    const json_t *messages;   /* of a chat */
     kept_grammar *grammar;    /* what the output must be; NULL: anything */
     struct grammar *compiled; /* on its way to the others */
     status encode_status;
@@ -187,8 +191,10 @@ uint64_t usage_output_tokens(const answer *);
 uint64_t usage_reasoning_tokens(const answer *);
 uint64_t usage_cached_tokens(const answer *);
 /* answer_receipt.c: the member "memory" of usage, with the comma before it, where the request
- * has a receipt and all its generations have ended; else nothing. */
+ * has a receipt; else nothing. Of generations that have ended. */
 void receipt_write(const answer *, buf *);
+/* answer_prefix.c: the member "prefix" of the receipt: why the first prompt's prefix was not found. */
+void prefix_write(const answer *, buf *);
 /* "stop_reason": string, id or null */
 void write_stop_reason(const choice *, buf *);
 /* "token_ids" of a choice, with the comma before it, where they are asked for */

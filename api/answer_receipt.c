@@ -73,5 +73,6 @@ void receipt_write(const answer *a, buf *b) {
     ms(b, "queue_ms", s.queue_us);
     ms(b, "prefill_ms", s.prefill_us);
     ms(b, "decode_ms", s.decode_us);
+    prefix_write(a, b);
     buf_addc(b, '}');
 }

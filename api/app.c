@@ -61,6 +61,26 @@ status app_check_model(const app *app, str name, err *e) {
     return err_field(e, "model");
 }
 
+bool app_client_is_here(const http_request *rq) {
+    const bool page = http_header(rq, "Origin") != NULL;
+    const bool proxied = http_header(rq, "Forwarded") || http_header(rq, "X-Forwarded-For") ||
+                         http_header(rq, "X-Real-Ip");
+    return http_from_here(rq) && !page && !proxied;
+}
+
+bool app_may_administer(const app *app, const http_request *rq, const char *what, failure *f) {
+    if (app->keys && rq->tenant && rq->tenant->limits.admin) return true;
+    if (app->keys) {
+        failure_set(f, API_FORBIDDEN, "this key may not %s", what);
+        err_hint(&f->err, "the word admin in its line of the file of keys allows it");
+        return false;
+    }
+    if (app_client_is_here(rq)) return true;
+    failure_set(f, API_FORBIDDEN, "without keys only a client on this machine may %s", what);
+    err_hint(&f->err, "use curl there, or api_keys_file with an admin key");
+    return false;
+}
+
 void app_json(http_request *rq, const buf *b) {
     if (b->failed)
         http_refuse_memory(rq);

@@ -74,6 +74,7 @@ void ready_run(app *, http_request *);
 void metrics_run(app *, http_request *);
 void memory_run(app *, http_request *);
 void memory_resize_run(app *, http_request *); /* PUT /v1/memory */
+void cache_forget_run(app *, http_request *);
 void root_run(app *, http_request *);
 void version_run(app *, http_request *);
 void ping_run(app *, http_request *);
@@ -107,6 +108,12 @@ void tenant_refusal(const tenant *, tenant_verdict, double wait_s, failure *out)
 void app_refuse(app *, http_request *, const err *);
 /* True when the model can work; else has refused (503). */
 bool app_ready(app *, http_request *);
+/* Whether the client is on this machine, is no web page, and comes through no proxy that says so. Valid
+ * in begin and run only, as is the next. */
+bool app_client_is_here(const http_request *);
+/* Who may: where keys are used, a tenant whose line in the file of keys says admin; else a client that
+ * is here. what: "change the budget". */
+bool app_may_administer(const app *, const http_request *, const char *what, failure *);
 /* The next name in a list separated by commas, from *at on, which moves behind it; false: none
  * is left. Blanks around a name are not part of it. */
 bool app_next_name(const char **at, str *name);

@@ -153,6 +153,7 @@ static void start_rendered(const chat_job *j) {
         return;
     }
     if (!answer_prompts(a, 1)) return;
+    a->messages = json_object_get(j->q.body, "messages");
     a->prompts[0].text = j->t.text.text;
     a->prompts[0].is_text = true;
     a->prompts[0].marked = j->t.text;

@@ -28,6 +28,7 @@ typedef enum http_method {
     HTTP_POST,
     HTTP_OPTIONS,
     HTTP_PUT,
+    HTTP_DELETE,
     HTTP_OTHER
 } http_method;
 
@@ -96,6 +97,8 @@ uint32_t http_n_connections(const http *);
 bool http_from_here(const http_request *);
 /* Valid in begin and run only. NULL: absent. */
 const char *http_header(const http_request *, const char *name);
+/* Of the query, decoded; "" where it has no value. Valid in begin and run only. NULL: absent. */
+const char *http_query(const http_request *, const char *name);
 /* Answers. type and body are borrowed until done: static, or in rq->mem. */
 void http_answer(http_request *, int status, const char *type, str body);
 /* A further header of the answer, a few at most. Borrowed as type is; no value: none is sent.

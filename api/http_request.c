@@ -148,8 +148,8 @@ static bool acceptable(http_private *rq, const char *method, const char *version
 }
 
 static http_method method_of(const char *m) {
-    static const char *const name[] = {"GET", "HEAD", "POST", "OPTIONS", "PUT"};
-    for (int i = 0; i < 5; i++)
+    static const char *const name[] = {"GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE"};
+    for (int i = 0; i < HTTP_OTHER; i++)
         if (strcmp(m, name[i]) == 0) return (http_method)i;
     return HTTP_OTHER;
 }
@@ -433,6 +433,15 @@ void http_on_completed(void *cls, struct MHD_Connection *m, void **ctx,
 
 const char *http_header(const http_request *rq, const char *name) {
     return MHD_lookup_connection_value(priv(rq)->conn->mhd, MHD_HEADER_KIND, name);
+}
+
+const char *http_query(const http_request *rq, const char *name) {
+    const char *value = NULL;
+    struct MHD_Connection *c = priv(rq)->conn->mhd;
+    if (MHD_lookup_connection_value_n(c, MHD_GET_ARGUMENT_KIND, name, strlen(name), &value,
+                                      NULL) == MHD_NO)
+        return NULL;
+    return value ? value : "";
 }
 
 void http_wake(http_request *pub) {

@@ -1,7 +1,4 @@
-/* PUT /v1/memory {"budget_bytes": N}: another budget while the server serves. Loop thread.
- *
- * Who may: where keys are used, a tenant whose line in the file of keys says admin; else a client
- * on this machine that is no web page and comes through no proxy that says so. */
+/* PUT /v1/memory {"budget_bytes": N}: another budget while the server serves. Loop thread. */
 #include "api/app.h"
 #include "json/out.h"
 
@@ -9,24 +6,6 @@ typedef struct resize_job {
     app *app;
     http_request *rq;
 } resize_job;
-
-static bool may_resize(const app *app, const http_request *rq, failure *f) {
-    if (app->keys && rq->tenant && rq->tenant->limits.admin) return true;
-    if (app->keys) {
-        failure_set(f, API_FORBIDDEN, "this key may not change the budget");
-        err_hint(&f->err, "the word admin in its line of the file of keys allows it");
-        return false;
-    }
-    const bool page = http_header(rq, "Origin") != NULL;
-    const bool proxied = http_header(rq, "Forwarded") || http_header(rq, "X-Forwarded-For") ||
-                         http_header(rq, "X-Real-Ip");
-    if (http_from_here(rq) && !page && !proxied) return true;
-    failure_set(f, API_FORBIDDEN,
-                "without keys only a client on this machine may change the "
-                "budget");
-    err_hint(&f->err, "use curl there, or api_keys_file with an admin key");
-    return false;
-}
 
 static void answer_state(app *app, http_request *rq, int status) {
     machine_stats st;
@@ -83,7 +62,7 @@ void memory_resize_run(app *app, http_request *rq) {
     int64_t bytes = 0;
     failure f;
     err e;
-    if (!may_resize(app, rq, &f)) {
+    if (!app_may_administer(app, rq, "change the budget", &f)) {
         http_refuse(rq, &f);
         return;
     }

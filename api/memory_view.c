@@ -230,6 +230,7 @@ static void write_groups(buf *b, const kv_view *kv) {
         const kv_group_view *g = &kv->group[k];
         buf_add(b, k ? STR(",{\"window\":") : STR("{\"window\":"));
         json_u64(b, g->window);
+        buf_addf(b, ",\"tail\":%s", g->tail ? "true" : "false");
         member(b, "block_bytes", g->block_bytes);
         member(b, "blocks", g->blocks);
         member(b, "free", g->free);

@@ -26,6 +26,7 @@ static const about abouts[] = {
     {"/v1/models", "The served names", BODY_NONE, "", "object data"},
     {"/v1/models/", "One served name", BODY_NONE, "", "id object"},
     {"/v1/memory", "Plan, ledger and sequences", BODY_NONE, "", "budget_bytes classes"},
+    {"/v1/cache", "Cached prefixes", BODY_NONE, "", NULL},
     {"/v1/plan", "What the model takes with other options", BODY_OWN, "",
      "schema version model verdict recommended"},
     {"/v1/embeddings", "Vectors of texts", BODY_OWN, "input", "object data model usage"},
@@ -238,6 +239,17 @@ static void write_operation(const route *r, const about *a, bool post, buf *b) {
 static void write_path(const route *r, buf *b) {
     const about *a = about_of(r->path);
     buf_addf(b, "\"%s%s\":{", r->path, r->flags & PREFIX ? "{name}" : "");
+    if (r->flags & DELETE)
+        buf_add(
+            b,
+            STR("\"delete\":{\"summary\":\"Forgets cached prefixes, all or of one salt\","
+                "\"parameters\":[{\"name\":\"tenant\",\"in\":\"query\",\"schema\":"
+                "{\"type\":\"string\"}},{\"name\":\"salt\",\"in\":\"query\",\"schema\":"
+                "{\"type\":\"string\"}}],\"responses\":{\"200\":{\"description\":"
+                "\"forgotten\",\"content\":{\"application/json\":{\"schema\":{\"type\":"
+                "\"object\",\"required\":[\"blocks\",\"bytes\",\"files\",\"file_bytes\"]}}}},"
+                "\"4XX\":{\"description\":\"refused\"},"
+                "\"5XX\":{\"description\":\"refused\"}}}"));
     if (r->flags & GET) write_operation(r, a, false, b);
     if (r->flags & GET && r->flags & POST) buf_addc(b, ',');
     if (r->flags & POST) write_operation(r, a, true, b);

@@ -37,6 +37,7 @@ typedef struct gen_usage {
     uint32_t n_loaded; /* of n_cached, from disk */
     uint64_t kv_peak_bytes;
     sched_cost cost;
+    const sched_miss *miss;                       /* with explain; else NULL */
     uint64_t queued_us, first_token_us, ended_us; /* since submit */
 } gen_usage;
 
@@ -84,6 +85,9 @@ typedef struct gen_spec { /* pointers are borrowed until the last event */
     uint64_t tenant;     /* tenant_id of its key's; for the scheduler's policy */
     uint32_t weight;     /* of the tenant; 0: 1 */
     str cache_salt;      /* cached blocks are shared among equal salts only */
+    str base_salt;       /* that of its tenant's requests which name none of their own */
+    const char *request; /* its name; at most SCHED_REQUEST_BYTES - 1 bytes are kept */
+    bool explain;        /* its usage says why its prefix was not found */
     bool no_disk;        /* nothing of it goes to the disk tier */
     gen *fork_of;        /* submitted just before, with the same prompt: it is computed once */
     uint64_t timeout_us; /* 0: none */
@@ -97,6 +101,7 @@ typedef struct kv_group_view {
     uint64_t block_bytes, blocks, free, used, cached;
     uint64_t fenced; /* of the used ones: freed, but a step in flight may still read them */
     uint64_t peak;   /* most used at once, since the start */
+    bool tail;       /* the newest tokens of another group in full precision */
 } kv_group_view;
 
 /* The disk tier (kv_disk); budget_bytes 0: there is none. */
@@ -174,6 +179,14 @@ typedef struct budget_view {
  * it is on its way. ERR_NO_MEMORY: the system had less; what there was is in force. */
 typedef void resize_done(void *arg, status, const err *);
 
+/* Prefixes that the cache has forgotten. */
+typedef struct cache_forgotten {
+    uint64_t blocks, bytes;     /* KV blocks that no sequence holds */
+    uint64_t files, file_bytes; /* of kv_disk */
+} cache_forgotten;
+
+/* Called once on the loop thread. ERR_IO: some files could not be removed; the rest has gone. */
+typedef void forget_done(void *arg, status, const cache_forgotten *, const err *);
 /* What the engine's steps are learned to take: seconds of a step, and of each row, position
  * attended to and row of logits in it; error: mean, relative to the prediction. */
 typedef struct step_cost {
@@ -222,6 +235,10 @@ typedef struct port_ops {
     /* What vramd plan --json prints, for the model that is served and the options of body, an
      * object; into out, and its arena. Takes milliseconds; any thread. Errors: ERR_INVALID. */
     status (*plan)(port *, const json_t *body, buf *out, err *);
+    /* Forgets cached prefixes, in memory and on disk: of requests with this gen_spec.cache_salt, or
+     * all. Requests that run go on as they are. Errors, after which done is not called: ERR_BUSY
+     * (another caller waits), ERR_UNAVAILABLE. */
+    status (*forget)(port *, const str *salt, forget_done *, void *arg, err *);
 } port_ops;
 
 typedef struct model_card {

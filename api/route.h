@@ -13,7 +13,8 @@ enum {             /* flags of a route */
        AS_RESPONSES = 32, /* form of its refusals; else OpenAI's */
        AS_ANTHROPIC = 64,
        AS_OLLAMA = 128, /* and only with the option ollama_api */
-       PUT = 256,       /* with a JSON body; by the operator alone: memory_resize.c */
+       PUT = 256, /* with a JSON body; by the operator alone, as DELETE: app_may_administer */
+       DELETE = 512, /* without a body */
 };
 
 typedef struct route {

@@ -16,6 +16,7 @@ static const route routes[] = {
     {"/v1/models", GET | BARE, models_run},
     {"/v1/models/", GET | PREFIX | BARE, models_run},
     {"/v1/memory", GET | PUT, memory_run},
+    {"/v1/cache", DELETE, cache_forget_run},
     {"/v1/plan", POST, plan_run},
     {"/v1/embeddings", POST | BARE, embeddings_run},
     {"/v1/rerank", POST | BARE, unsupported_run},
@@ -79,11 +80,13 @@ bool routes_polled(str path) {
 
 static bool allows(const route *r, http_method m) {
     return (r->flags & POST && m == HTTP_POST) || (r->flags & PUT && m == HTTP_PUT) ||
+           (r->flags & DELETE && m == HTTP_DELETE) ||
            (r->flags & GET && (m == HTTP_GET || m == HTTP_HEAD));
 }
 
 static const char *allow_text(const route *r) {
     if (r->flags & PUT) return "GET, HEAD, PUT, OPTIONS";
+    if (r->flags & DELETE) return "DELETE, OPTIONS";
     if (r->flags & POST) return r->flags & GET ? "GET, HEAD, POST, OPTIONS" : "POST, OPTIONS";
     return "GET, HEAD, OPTIONS";
 }

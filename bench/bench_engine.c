@@ -140,7 +140,8 @@ static void open_engine(bench *b) {
     b->opt.max_seqs = b->opt.max_logit_rows = b->max_seqs;
     b->opt.max_model_len = b->max_len;
     b->opt.block_tokens = BLOCK;
-    b->opt.n_blocks[0] = per_seq + b->max_seqs * short_seq;
+    for (int g = 0; g < PLAN_MAX_GROUPS; g++)
+        b->opt.n_blocks[g] = per_seq + b->max_seqs * short_seq;
     if (checkpoint_open(&b->file, b->model_path, &e) != OK) fail("model", &e);
     if (model_open(&b->model, b->file, &e) != OK) fail("model", &e);
     if (ledger_open_unlimited(&b->ledger, &e) != OK) fail("ledger", &e);
@@ -180,19 +181,22 @@ static void close_engine(bench *b) {
  * history. */
 static void run_step(bench *b, uint32_t n_seqs, uint32_t pos, uint32_t n_rows, bool sample) {
     static batch_seq seq[ROWS];
-    for (uint32_t i = 0; i < n_seqs; i++)
+    for (uint32_t i = 0; i < n_seqs; i++) {
+        const int32_t *blocks = b->blocks + i * (b->max_len / BLOCK);
+        const uint32_t n_blocks = (pos + n_rows + BLOCK - 1) / BLOCK;
         seq[i] = (batch_seq){.first_row = i * n_rows,
                              .n_rows = n_rows,
                              .first_pos = pos,
                              .tokens = b->history + (size_t)i * b->max_len,
                              .input_from = -1,
-                             .blocks = {b->blocks + i * (b->max_len / BLOCK)},
-                             .n_blocks = {(pos + n_rows + BLOCK - 1) / BLOCK},
+                             .blocks = {blocks, blocks, blocks, blocks},
+                             .n_blocks = {n_blocks, n_blocks, n_blocks, n_blocks},
                              .n_logit_rows = sample,
                              .sample = sample,
                              .n_score = -1,
                              .params = &b->greedy,
                              .n_prompt = pos + n_rows};
+    }
     batch in = {.seq = seq,
                 .n_seqs = n_seqs,
                 .n_rows = n_seqs * n_rows,

@@ -7,7 +7,7 @@ import argparse
 
 from bench_common import *
 
-TYPES = [("f16", "f16"), ("int8", "int8"), ("q8_0", "q8_0"), ("fp8", "fp8"), ("int8", "int4")]
+TYPES = [("f16", "f16"), ("int8", "int8"), ("q8_0", "q8_0"), ("fp8", "fp8"), ("int8", "int4"), ("int4", "int4")]
 CASES = [("decode", 1, 4096), ("decode", 32, 160)]
 TOKENS = 32
 

@@ -52,7 +52,7 @@ static const struct {
 };
 
 /* Types of a KV cache by other programs' words. */
-#define FOUR_BITS "int4, for values alone: --cache-type-k int8 --cache-type-v int4"
+#define FOUR_BITS "int4, or with keys of 8 bits: --cache-type-k int8 --cache-type-v int4"
 static const struct {
     const char *word, *instead;
 } cache_types[] = {{"q4_0", FOUR_BITS},

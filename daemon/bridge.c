@@ -4,7 +4,6 @@
 
 #include "base/check.h"
 #include "base/clock.h"
-#include "base/hash.h"
 #include "daemon/bridge_parts.h"
 #include "daemon/plan_answer.h"
 
@@ -152,13 +151,10 @@ static status on_submit(port *p, const gen_spec *s, gen **out, err *e) {
     gen *g = b->free;
     b->free = g->next_free;
     b->n_live++;
-    uint64_t salt[2] = {0, 0};
-    if (s->cache_salt.len > 0)
-        siphash_bytes(b->m->sched_conf.hash_key, s->cache_salt.ptr, s->cache_salt.len,
-                      SIPHASH_2_4, salt);
     pthread_mutex_lock(&b->in_lock);
     *g = (gen){.spec = *s,
-               .salt = salt[0],
+               .salt = bridge_salt(b, s->cache_salt),
+               .base_salt = bridge_salt(b, s->base_salt),
                .leader_number = s->fork_of ? s->fork_of->number : 0,
                .job = {.sampling = s->sampling,
                        .n_score = (int8_t)s->sampling.n_logprobs,
@@ -251,7 +247,8 @@ static void end_gen(bridge *b, gen *g, const out_record *r, gen_event *ev) {
                    .n_preemptions = r->ev.n_preemptions,
                    .peak_blocks = r->ev.peak_blocks,
                    .kv_peak_bytes = r->ev.peak_bytes,
-                   .cost = g->cost};
+                   .cost = g->cost,
+                   .miss = g->spec.explain ? &g->miss : NULL};
     if (g->admitted_us) count_run(b, seconds(g->admitted_us, r->now_us));
     leave_queue(b, g, r->now_us);
     u.queued_us = g->admitted_us - g->submit_us;
@@ -358,6 +355,7 @@ static void on_async(uv_async_t *a) {
     bridge *b = a->data;
     tell_loaded(b);
     resize_collect(b);
+    forget_collect(b);
     release_collect(b);
     for (;;) {
         pthread_mutex_lock(&b->out_lock);
@@ -422,7 +420,8 @@ static const port_ops ops = {.submit = on_submit,
                              .offload = on_offload,
                              .device_memory = bridge_device_memory,
                              .resize = release_resize,
-                             .plan = on_plan};
+                             .plan = on_plan,
+                             .forget = forget_want};
 
 /* ---- life ---- */
 

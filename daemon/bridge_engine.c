@@ -65,6 +65,8 @@ static void on_event(void *arg, const runner_event *e) {
         }
         return;
     }
+    if (g->spec.explain && (e->event->kind == EVENT_ADMITTED || e->event->kind == EVENT_LOADED))
+        sched_explain(b->m->sched, e->event->id, &g->miss);
     if (e->event->cost) g->cost = *e->event->cost;
     if (e->event->kind != EVENT_TOKEN) push(b, &r);
     /* Only an event of tokens has some; ENDED may be the last word of g. */
@@ -103,6 +105,8 @@ static sched_id do_submit(bridge *b, gen *g) {
                     .weight = s->weight,
                     .deadline_us = s->timeout_us ? g->submit_us + s->timeout_us : 0,
                     .salt = g->salt,
+                    .base_salt = g->base_salt,
+                    .request = s->request,
                     .no_tier = s->no_disk,
                     .fork_of = id_of_leader(b, g),
                     .user = (uintptr_t)g};
@@ -152,7 +156,7 @@ static bool take_in(bridge *b, bool idle, message *out) {
     const uint64_t sleep_us = idle ? idle_us(b) : 0;
     pthread_mutex_lock(&b->in_lock);
     while (idle && !b->in_head && !b->quit && b->resize.number == b->resize.taken &&
-           !kv_tier_waits(b->m->tier)) {
+           b->forget.number == b->forget.taken && !kv_tier_waits(b->m->tier)) {
         /* Deadlines of waiting sequences pass without anybody calling. */
         clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_nsec += (long)sleep_us * 1000;
@@ -231,6 +235,8 @@ static bool use_tier(bridge *b) {
 /* What was left behind is stored as far as that takes no longer than a restart may. */
 static void leave_tier(bridge *b) {
     enum { STORE_AT_MOST_MS = 10000 };
+    while (forget_go_on(b)) {
+    }
     if (b->m->tier) kv_tier_drain(b->m->tier, STORE_AT_MOST_MS);
 }
 
@@ -258,14 +264,14 @@ void *bridge_engine_main(void *arg) {
         bool go = take_in(b, !busy && !loaded, &m);
         for (; m.g; take_in(b, false, &m)) do_ops(b, &m);
         if (!go) break;
-        const bool resizes = resize_go_on(b);
+        const bool resizes = resize_go_on(b), forgets = forget_go_on(b);
         use_tier(b); /* what was loaded makes rows of the step */
         busy = runner_step(b->runner);
         loaded = use_tier(b); /* what the step let in is to be loaded */
         pause_full(b);
         stop_complete(b);
         publish(b, busy);
-        busy |= resizes;
+        busy |= resizes || forgets;
     }
     leave_tier(b);
     return NULL;

@@ -7,7 +7,9 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/hash.h"
 #include "daemon/bridge.h"
+#include "daemon/bridge_forget.h"
 #include "daemon/bridge_release.h"
 #include "daemon/bridge_resize.h"
 #include "daemon/grammar_memory.h"
@@ -27,7 +29,7 @@ struct gen {
     mask_cache *masks;    /* with spec.grammar; engine thread */
     int32_t end_tokens[MAX_END_TOKENS];
     gen_spec spec;
-    uint64_t salt, leader_number;
+    uint64_t salt, base_salt, leader_number;
     /* Under the inbox's mutex: a leader may have ended, and its place be another's. */
     sched_id id;
     uint64_t number;
@@ -39,7 +41,8 @@ struct gen {
      * the limit itself, however far behind the loop is. */
     uint32_t unread; /* tokens handed over and not credited */
     bool paused;
-    sched_cost cost; /* the loop's from its ENDED record on */
+    sched_cost cost; /* this and miss: the loop's from its ENDED record on */
+    sched_miss miss; /* with spec.explain */
     /* Loop thread. */
     struct gen *next_free;
     gen_state state;
@@ -92,6 +95,7 @@ struct bridge {
     uint32_t n_complete;
     grammar_memory grammar;
     resizing resize;
+    forgetting forget;
     releasing release;
 
     /* Loop thread. */
@@ -113,6 +117,13 @@ static inline void histogram_add(histogram *h, histogram_id id, double v) {
 /* The engine thread: loads the model, then steps until told to quit. arg: the bridge. */
 void *bridge_engine_main(void *arg);
 
+/* Of a text, as sched_spec has it; "": 0. */
+static inline uint64_t bridge_salt(const bridge *b, str salt) {
+    uint64_t h[2] = {0, 0};
+    if (salt.len > 0)
+        siphash_bytes(b->m->sched_conf.hash_key, salt.ptr, salt.len, SIPHASH_2_4, h);
+    return h[0];
+}
 /* Seconds until a request that comes now would get its first token; 0 before the cost of steps is
  * known. */
 double bridge_forecast_ttft_s(bridge *, uint32_t n_prompt);

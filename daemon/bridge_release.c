@@ -25,27 +25,33 @@ static void apply(bridge *b, release_cause cause) {
 
 /* ---- memory pressure ---- */
 
-/* Blocks that a sequence may soon need beside those that it holds. */
+/* Blocks that a sequence may soon need beside those that it holds. In a group with a window, all
+ * that it may ever hold: so much is set aside for it. */
 static uint32_t growth_of(const bridge *b, const gen *g, uint32_t k) {
     enum { SOON_TOKENS = 256 };
     const sched_config *c = &b->m->sched_conf;
     const uint32_t most = g->spec.max_tokens, n = g->n_output;
     uint32_t left = most > n ? most - n : 0;
+    if (g->state != STATE_RUNNING && g->state != STATE_PREEMPTED) return 0;
+    if (c->group[k].window) return (uint32_t)sched_blocks_needed(c, k, g->spec.n_prompt, most);
     if (left > SOON_TOKENS) left = SOON_TOKENS;
-    if (g->state == STATE_PREEMPTED)
+    /* Of a prompt all, as long as it may not be computed. */
+    if (n == 0 || g->state == STATE_PREEMPTED)
         return (uint32_t)sched_blocks_needed(c, k, g->spec.n_prompt + n, left);
-    return g->state == STATE_RUNNING ? left / c->block_tokens + 1 : 0;
+    return left / c->block_tokens + 1;
 }
 
 /* Blocks that each group must keep: those that are held, and what sequences may soon need. */
 static void needed_blocks(bridge *b, uint32_t need[PLAN_MAX_GROUPS]) {
+    const sched_config *c = &b->m->sched_conf;
     pthread_mutex_lock(&b->stats_lock);
-    for (uint32_t k = 0; k < b->m->plan.n_groups; k++)
-        need[k] = b->stats.group[k].used + b->stats.group[k].fenced;
+    for (uint32_t k = 0; k < c->n_groups; k++) {
+        const sched_blocks_view *g = &b->stats.group[k];
+        need[k] = g->fenced + (c->group[k].window ? 0 : g->used);
+    }
     pthread_mutex_unlock(&b->stats_lock);
     for (uint32_t i = 0; i < b->n_gens; i++)
-        for (uint32_t k = 0; k < b->m->plan.n_groups; k++)
-            need[k] += growth_of(b, &b->all[i], k);
+        for (uint32_t k = 0; k < c->n_groups; k++) need[k] += growth_of(b, &b->all[i], k);
 }
 
 static bool holds(const bridge *b, uint64_t budget, const uint32_t *need) {

@@ -21,6 +21,7 @@ static void view_kv(const machine *m, const sched_stats *s, kv_view *out) {
         const uint64_t known = (uint64_t)g->free + g->used + g->fenced + g->cached;
         const uint64_t blocks = known ? known : m->plan.group_blocks[k];
         out->group[k] = (kv_group_view){.window = m->sched_conf.group[k].window,
+                                        .tail = m->sched_conf.group[k].rows_once,
                                         .block_bytes = m->plan.group_block_bytes[k],
                                         .blocks = blocks,
                                         .free = known ? g->free : blocks,

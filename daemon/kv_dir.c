@@ -286,8 +286,8 @@ status kv_dir_read(kv_dir *d, void *file, const kv_file_id *wanted, uint32_t *gr
     return s;
 }
 
-void kv_dir_remove(kv_dir *d, const uint64_t hash[2]) {
+bool kv_dir_remove(kv_dir *d, const uint64_t hash[2]) {
     char name[NAME_BYTES];
     file_name(name, hash, ".kv");
-    unlinkat(d->family_dir, name, 0);
+    return unlinkat(d->family_dir, name, 0) == 0 || errno == ENOENT;
 }

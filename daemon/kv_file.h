@@ -105,6 +105,6 @@ status kv_dir_write(kv_dir *, void *file, const kv_file_id *, uint64_t now_s, er
  * kv_file_check. A file that is not what it should be is removed. Marks it as used. Errors:
  * ERR_NOT_FOUND, ERR_FORMAT, ERR_IO. */
 status kv_dir_read(kv_dir *, void *file, const kv_file_id *wanted, uint32_t *groups, err *);
-void kv_dir_remove(kv_dir *, const uint64_t hash[2]);
+bool kv_dir_remove(kv_dir *, const uint64_t hash[2]); /* false: it is still there */
 
 #endif

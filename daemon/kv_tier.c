@@ -28,6 +28,7 @@ enum {
     STORE_LEAST =
         512, /* tokens: fewer are soon computed again, and each turn would write some */
     EVICT_AT_ONCE = 16,
+    FORGET_AT_ONCE = 64, /* files; a millisecond or two */
     OFF_S = 60
 };
 
@@ -60,6 +61,10 @@ struct kv_tier {
     job load[LOADS], store;
     uint32_t first, n_loads; /* engine thread */
     uint64_t off_until_us;   /* engine thread; 0: on */
+    bool forgets, drops;     /* engine thread; drops: the store under way is not to stay */
+    bool forgets_one;
+    uint64_t forget_salt;
+    uint32_t forget_at;
     atomic_bool waits, off;
 };
 
@@ -92,10 +97,6 @@ status kv_tier_configure(machine *m, err *e) {
     } else if (!m->backend->kv_export || !m->backend->kv_import) {
         err_set(e, ERR_UNSUPPORTED, "the %s engine cannot move KV blocks to disk yet",
                 m->backend->name);
-    } else if (m->engine_opt.kv_k == DT_INT4 || m->engine_opt.kv_v == DT_INT4) {
-        /* A hit must end early enough for the newest tokens to be computed: load_probe does not know. */
-        err_set(e, ERR_UNSUPPORTED,
-                "kv_disk: a cache of int4 keeps its newest tokens elsewhere");
     } else if (!whole) {
         err_set(e, ERR_UNSUPPORTED, "kv_disk: every layer of this model has a window");
     } else {
@@ -262,7 +263,7 @@ static int by_use(const void *a, const void *b) {
 
 static bool add_found(const kv_tier *t, const kv_found *f) {
     return sched_tier_add(t->m->sched, f->id.hash, f->id.chunk > 0 ? f->id.parent : NULL,
-                          f->id.groups, f->bytes);
+                          f->id.salt, f->id.groups, f->bytes);
 }
 
 /* Puts what was used longest ago to the end that goes first. */
@@ -372,7 +373,7 @@ static void switch_on_again(kv_tier *t) {
     if (!t->off_until_us || clock_us() < t->off_until_us) return;
     t->off_until_us = 0;
     atomic_store(&t->off, false);
-    sched_tier_switch(t->m->sched, true);
+    if (!t->forgets) sched_tier_switch(t->m->sched, true);
     log_info("kv_disk: on again");
 }
 
@@ -433,6 +434,7 @@ static void begin_loads(kv_tier *t) {
 static void end_store(kv_tier *t) {
     job *j = &t->store;
     if (state_of(t, j) != DONE) return;
+    if (t->drops) return; /* kv_tier_forget_on ends it */
     if (j->result != OK) note_error(t, j, "writing");
     sched_store_done(t->m->sched, &j->c,
                      j->result == OK ? kv_file_bytes(&t->shape, j->c.groups) : 0);
@@ -454,6 +456,48 @@ static void begin_store(kv_tier *t) {
            sched_tier_evict(t->m->sched, bytes, j->evict[j->n_evict]))
         j->n_evict++;
     set_state(t, j, QUEUED);
+}
+
+/* ---- forgetting ---- */
+
+void kv_tier_forget(kv_tier *t, const uint64_t *salt) {
+    const job *j = &t->store;
+    t->forgets = true;
+    t->forgets_one = salt != NULL;
+    t->forget_salt = salt ? *salt : 0;
+    t->forget_at = 0;
+    t->drops = state_of(t, j) != EMPTY && (!salt || j->c.salt == (*salt & UINT64_MAX >> 1));
+    sched_tier_switch(t->m->sched, false);
+}
+
+static void remove_one(kv_tier *t, const uint64_t hash[2], uint64_t bytes, uint64_t *files,
+                       uint64_t *all_bytes, uint64_t *n_left) {
+    const bool gone = kv_dir_remove(&t->dir, hash);
+    *files += gone;
+    *all_bytes += gone ? bytes : 0;
+    *n_left += !gone;
+}
+
+bool kv_tier_forget_on(kv_tier *t, uint64_t *files, uint64_t *bytes, uint64_t *n_left) {
+    const uint64_t *salt = t->forgets_one ? &t->forget_salt : NULL;
+    uint64_t hash[2], own;
+    for (uint32_t i = 0; i < FORGET_AT_ONCE; i++) {
+        if (!sched_tier_forget(t->m->sched, salt, &t->forget_at, hash, &own)) break;
+        remove_one(t, hash, own, files, bytes, n_left);
+        if (i + 1 == FORGET_AT_ONCE) return true;
+    }
+    /* A file that was being written: once it is there. */
+    job *j = &t->store;
+    if (t->drops && state_of(t, j) != DONE) return true;
+    if (t->drops) {
+        if (j->result == OK)
+            remove_one(t, j->c.hash, kv_file_bytes(&t->shape, j->c.groups), files, bytes,
+                       n_left);
+        set_state(t, j, EMPTY);
+    }
+    t->forgets = t->drops = false;
+    if (!t->off_until_us) sched_tier_switch(t->m->sched, true);
+    return false;
 }
 
 bool kv_tier_work(kv_tier *t) {

@@ -33,6 +33,12 @@ status kv_tier_start(kv_tier *, void (*wake)(void *), void *arg, err *);
 /* Ends loads and stores that are done, and begins others. Takes the time of a few copies of blocks.
  * Events of the scheduler are to be delivered after it. True: loads have ended. */
 bool kv_tier_work(kv_tier *);
+/* Removes chunks of a salt, or all. Until kv_tier_forget_on says false, which is to be called between
+ * steps, nothing is looked up or stored. Not while it forgets. */
+void kv_tier_forget(kv_tier *, const uint64_t *salt);
+/* Some more. Adds up files that have gone, their bytes, and files that could not be removed. False: none
+ * is left. */
+bool kv_tier_forget_on(kv_tier *, uint64_t *files, uint64_t *bytes, uint64_t *n_left);
 /* Stores what waits for it, for at most so long, and ends the threads: wake is not called any more. */
 void kv_tier_drain(kv_tier *, uint32_t at_most_ms);
 /* Whether wake was called since kv_tier_work; any thread. NULL: false. */

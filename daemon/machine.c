@@ -133,6 +133,13 @@ static sched_batching batching_by_name(str word) {
     return str_eqz(word, "dynamic") ? BATCHING_DYNAMIC : BATCHING_CONTINUOUS;
 }
 
+/* Tokens of earlier texts that receipts compare prompts with: half a MiB at most. */
+static uint32_t recent_tokens(const options *o) {
+    enum { MOST = 128 * 1024, TEXTS = 64 };
+    const uint64_t n = (uint64_t)TEXTS * o->max_model_len;
+    return !o->prefix_caching ? 0 : n < MOST ? (uint32_t)n : MOST;
+}
+
 static const sched_policy *policy_by_name(str word) {
     if (str_eqz(word, "fcfs")) return &sched_fcfs;
     return str_eqz(word, "priority") ? &sched_aging : &sched_fair;
@@ -162,7 +169,8 @@ static status resolve(machine *m, const machine_wish *w, err *e) {
                                    .max_logit_rows = logit_rows,
                                    .watermark_permille = o->watermark,
                                    .itl_slo_us = (uint64_t)o->itl_slo_ms * 1000,
-                                   .prefix_cache = o->prefix_caching};
+                                   .prefix_cache = o->prefix_caching,
+                                   .recent_tokens = recent_tokens(o)};
     m->sched_conf.batching = batching_by_name(options_word("batching", o->batching));
     m->sched_conf.batch_window_us = BATCH_WINDOW_US;
     m->sched_conf.policy =
@@ -221,6 +229,7 @@ static void set_groups(machine *m, const kv_request *kv) {
         c->group[g] =
             (sched_group){.n_blocks = 1, /* the plan says */
                           .window = kv->group[g].window,
+                          .rows_once = kv->group[g].tail,
                           .block_bytes = kv->group[g].bytes_per_token * kv->block_tokens};
 }
 

@@ -83,7 +83,7 @@ static void print_notes(const plan_choice *all, const plan_bandwidth *b, bool by
         printf("no estimate of tokens/s: the bandwidth is %s\n", b->source);
     for (int g = 0; g < PLAN_GOALS; g++) {
         const quality_row *q = all[g].found ? all[g].quality : NULL;
-        bool known = !q;
+        bool known = !q || q->kl < 1e-5; /* f16: nothing to weigh, and a plan is a page */
         for (int i = 0; i < g; i++) known |= said[i] == q;
         said[g] = q;
         if (!known)

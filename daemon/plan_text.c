@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/str.h"
 #include "daemon/plan_report.h"
+#include "engine/kv_block.h"
 #include "json/out.h"
 
 /* ---- text ---- */
@@ -147,9 +148,13 @@ static void print_cache(const machine *m) {
     const plan *p = &m->plan;
     const uint64_t each = p->kv_tokens / m->opt.max_num_seqs;
     char a[32], b[32], types[32];
-    printf("\nKV cache: %s, %s bytes per token, %s tokens: %.1f sequences of %u",
+    printf("\nKV cache: %s, %s bytes per token",
            dtype_kv_name(m->engine_opt.kv_k, m->engine_opt.kv_v, types),
-           bytes_grouped(p->kv_bytes_per_token, a), bytes_grouped(p->kv_tokens, b),
+           bytes_grouped(p->kv_bytes_per_token, a));
+    if (p->tail_bytes_per_token)
+        printf(" (%s more for the newest %d of each sequence)",
+               bytes_grouped(p->tail_bytes_per_token, a), KV_TAIL_TOKENS);
+    printf(", %s tokens: %.1f sequences of %u", bytes_grouped(p->kv_tokens, b),
            plan_sequences(p), m->opt.max_model_len);
     if (holds_all(m, each))
         printf(", or %u sequences of %llu", m->opt.max_num_seqs, (unsigned long long)each);

@@ -52,8 +52,8 @@ static status refuse(const char *path, int why, err *e) {
     err_field(e, "memory_pressure");
     if (missing) return err_hint(e, "boot the kernel with psi=1, or set memory_pressure = off");
     if (denied)
-        return err_hint(e, "let this user write the cgroup's memory.pressure (systemd: "
-                           "MemoryPressureWatch=on, or Delegate=memory), or set "
+        return err_hint(e, "let this user write the cgroup's memory.pressure (systemd 254: "
+                           "MemoryPressureWatch=on), or set "
                            "memory_pressure = off");
     return err_hint(e, "set memory_pressure = off");
 }

@@ -105,33 +105,54 @@ void weight_term_add(terms *t, size_t first, const weight *w, const char *type,
 status kv_options_check(const program *p, const engine_options *o, const dtype *known, size_t n,
                         const char *engine, err *e) {
     status s = kv_types_check(o->kv_k, o->kv_v, known, n, engine, e);
-    if (s == OK && o->kv_k == DT_INT4) {
-        err_set(e, ERR_UNSUPPORTED,
-                "keys of 4 bits need the newest tokens in full precision, which the %s engine "
-                "does not keep yet",
-                engine);
-        err_hint(e, "cache_type_k = int8 with cache_type_v = int4 takes 0.40 of f16");
-        return err_field(e, "%s", o->kv_v == DT_INT4 ? "kv_cache_dtype" : "cache_type_k");
-    }
     for (uint32_t g = 0; g < p->n_groups && s == OK; g++)
         s = kv_sizes_check(o->kv_k, o->kv_v, o->block_tokens, p->group[g].head_dim, e);
-    return s;
+    if (s != OK || !kv_has_tail(o->kv_k, o->kv_v) || 2 * p->n_groups <= PLAN_MAX_GROUPS)
+        return s;
+    err_set(
+        e, ERR_UNSUPPORTED,
+        "a KV cache of 4 bits keeps the newest %d tokens of each group of layers apart; this "
+        "model has %u groups, and there is place for %d of both",
+        KV_TAIL_TOKENS, p->n_groups, PLAN_MAX_GROUPS);
+    err_hint(e, "use int8 or f16");
+    return err_field(e, "%s",
+                     o->kv_v != DT_INT4   ? "cache_type_k"
+                     : o->kv_k != DT_INT4 ? "cache_type_v"
+                                          : "kv_cache_dtype");
 }
 
-void kv_formats_init(kv_format *out, kv_order order, const program *p,
+kv_groups kv_groups_of(const program *p, const engine_options *o) {
+    kv_groups all = {.n = p->n_groups};
+    memcpy(all.group, p->group, p->n_groups * sizeof *p->group);
+    if (!kv_has_tail(o->kv_k, o->kv_v)) return all;
+    CHECK(2 * p->n_groups <= PLAN_MAX_GROUPS);
+    all.tail_at = p->n_groups;
+    for (uint32_t g = 0; g < p->n_groups; g++) {
+        kv_group tail = p->group[g];
+        if (!tail.window || tail.window > KV_TAIL_TOKENS) tail.window = KV_TAIL_TOKENS;
+        all.group[all.n++] = tail;
+    }
+    return all;
+}
+
+void kv_formats_init(kv_format *out, kv_order order, const kv_groups *all,
                      const engine_options *o) {
-    for (uint32_t g = 0; g < p->n_groups; g++)
-        kv_format_init(&out[g], order, kv_type_get(o->kv_k), kv_type_get(o->kv_v),
-                       o->block_tokens, p->group[g].n_kv_heads, p->group[g].head_dim);
+    for (uint32_t g = 0; g < all->n; g++) {
+        kv_type k = *kv_type_get(o->kv_k), v = *kv_type_get(o->kv_v);
+        if (all->tail_at && g >= all->tail_at) k = kv_tail_type(&k), v = kv_tail_type(&v);
+        kv_format_init(&out[g], order, &k, &v, o->block_tokens, all->group[g].n_kv_heads,
+                       all->group[g].head_dim);
+    }
 }
 
-void kv_costs(kv_request *out, const program *p, uint32_t depth, const kv_format *f) {
-    out->n_groups = p->n_groups;
+void kv_costs(kv_request *out, const kv_groups *all, uint32_t depth, const kv_format *f) {
+    out->n_groups = all->n;
     out->depth = depth;
     out->block_tokens = f->block_tokens;
-    for (uint32_t g = 0; g < p->n_groups; g++)
+    for (uint32_t g = 0; g < all->n; g++)
         out->group[g] = (kv_group_cost){
-            .n_layers = p->group[g].n_layers,
-            .window = p->group[g].window,
-            .bytes_per_token = kv_block_bytes(&f[g], p->group[g].n_layers) / f->block_tokens};
+            .n_layers = all->group[g].n_layers,
+            .window = all->group[g].window,
+            .tail = all->tail_at && g >= all->tail_at,
+            .bytes_per_token = kv_block_bytes(&f[g], all->group[g].n_layers) / f->block_tokens};
 }

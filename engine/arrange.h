@@ -38,14 +38,25 @@ uint64_t life_first_fit(const life *all, uint32_t n, const life *me);
 void weight_term_add(terms *, size_t first, const weight *, const char *type, uint64_t bytes);
 
 /* Whether the types of K and V in a cache are among the n that the engine of that name computes
- * with, and go with the size of blocks and the heads. Errors: as kv_types_check,
- * kv_sizes_check. */
+ * with, and go with the size of blocks, the heads and the groups of layers. Errors: as
+ * kv_types_check, kv_sizes_check; ERR_UNSUPPORTED: too many groups of layers for tails. */
 status kv_options_check(const program *, const engine_options *, const dtype *known, size_t n,
                         const char *engine, err *);
-/* The formats of the blocks of each group. out: [n_groups]; kv_options_check allowed the types. */
-void kv_formats_init(kv_format *out, kv_order, const program *, const engine_options *);
+/* The groups of layers whose blocks are allocated together: those of the program; and where K or
+ * V has 4 bits, behind them the tail of each (KV_TAIL_TOKENS), over the same layers. */
+typedef struct kv_groups {
+    kv_group group[PLAN_MAX_GROUPS];
+    uint32_t n;
+    uint32_t tail_at; /* the tail of group g is group g + tail_at; 0: there are none */
+} kv_groups;
 
-/* What KV blocks cost, for the planner. depth: steps in flight; [n_groups] formats. */
-void kv_costs(kv_request *out, const program *, uint32_t depth, const kv_format *);
+/* kv_options_check allowed the types. */
+kv_groups kv_groups_of(const program *, const engine_options *);
+
+/* The formats of the blocks of each group. out: [kv_groups.n] */
+void kv_formats_init(kv_format *out, kv_order, const kv_groups *, const engine_options *);
+
+/* What KV blocks cost, for the planner. depth: steps in flight; [kv_groups.n] formats. */
+void kv_costs(kv_request *out, const kv_groups *, uint32_t depth, const kv_format *);
 
 #endif

@@ -2,11 +2,13 @@
 #include "engine/batch.h"
 
 #include "base/check.h"
+#include "engine/arrange.h"
 
 typedef struct checker {
     const batch *b;
     const program *p;
     const engine_options *o;
+    kv_groups groups;
     const bool *drew;
     uint32_t n_drew;
     err *e;
@@ -19,12 +21,12 @@ static status bad(const checker *c, uint32_t entry, const char *what) {
 
 /* Blocks before the first that any of its rows sees may be gone (-1). */
 static uint32_t first_seen(const checker *c, const batch_seq *s, uint32_t group) {
-    return kv_first_seen(c->p->group[group].window, s->first_pos) / c->o->block_tokens;
+    return kv_first_seen(c->groups.group[group].window, s->first_pos) / c->o->block_tokens;
 }
 
 static status check_blocks(const checker *c, const batch_seq *s, uint32_t i) {
     const uint64_t n = ceil_div(s->first_pos + s->n_rows, c->o->block_tokens);
-    for (uint32_t g = 0; g < c->p->n_groups; g++) {
+    for (uint32_t g = 0; g < c->groups.n; g++) {
         if (s->n_blocks[g] < n) return bad(c, i, "too few blocks for its positions");
         for (uint32_t b = first_seen(c, s, g); b < n; b++)
             if (s->blocks[g][b] < 0 || (uint32_t)s->blocks[g][b] >= c->o->n_blocks[g])
@@ -64,7 +66,7 @@ static status check_seq(const checker *c, uint32_t i, uint32_t row) {
 static status check_copies(const checker *c) {
     for (uint32_t i = 0; i < c->b->n_copies; i++) {
         const block_copy *x = &c->b->copies[i];
-        if (x->group >= c->p->n_groups || x->from < 0 || x->to < 0 ||
+        if (x->group >= c->groups.n || x->from < 0 || x->to < 0 ||
             (uint32_t)x->from >= c->o->n_blocks[x->group] ||
             (uint32_t)x->to >= c->o->n_blocks[x->group])
             return err_set(c->e, ERR_INVALID, "copy %u of the batch: no such block", i);
@@ -74,7 +76,7 @@ static status check_copies(const checker *c) {
 
 status batch_check(const batch *b, const program *p, const engine_options *o, const bool *drew,
                    uint32_t n_drew, err *e) {
-    const checker c = {b, p, o, drew, n_drew, e};
+    const checker c = {b, p, o, kv_groups_of(p, o), drew, n_drew, e};
     if (b->n_seqs > o->max_seqs || b->n_rows > o->max_rows ||
         b->n_logit_rows > o->max_logit_rows)
         return err_set(e, ERR_INVALID,

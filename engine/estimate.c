@@ -48,7 +48,7 @@ status estimate_terms(const program *p, const quant_scheme *stored, const engine
                       bool on_device, terms *t, kv_request *kv, err *e) {
     static const dtype kv_types[] = {DT_F16,  DT_BF16, DT_F32, DT_INT8,
                                      DT_Q8_0, DT_FP8,  DT_INT4};
-    kv_format formats[PROGRAM_MAX_GROUPS];
+    kv_format formats[PLAN_MAX_GROUPS];
     const size_t first = t->n;
     status s = engine_options_check(o, MAX_MODEL_LEN, e);
     if (s == OK)
@@ -61,7 +61,8 @@ status estimate_terms(const program *p, const quant_scheme *stored, const engine
         cuda_context_terms(o->n_sms, t);
         for (size_t i = first; i < t->n; i++) t->v[i].on_device = true;
     }
-    kv_formats_init(formats, on_device ? KV_ROWS : KV_LANES, p, o);
-    kv_costs(kv, p, on_device ? CUDA_DEPTH : 1, formats);
+    const kv_groups groups = kv_groups_of(p, o);
+    kv_formats_init(formats, on_device ? KV_ROWS : KV_LANES, &groups, o);
+    kv_costs(kv, &groups, on_device ? CUDA_DEPTH : 1, formats);
     return OK;
 }

@@ -18,6 +18,13 @@ const kv_type *kv_type_get(dtype t) {
     return NULL;
 }
 
+kv_type kv_tail_type(const kv_type *t) {
+    if (!t->word_bytes) return *t;
+    kv_type tail = *kv_type_get(DT_F16);
+    if (t->rotated) tail.rotated = true, tail.segment = t->segment;
+    return tail;
+}
+
 /* Bytes of n elements' codes, up to a whole number of 16 bytes. */
 static uint64_t code_bytes(const kv_type *t, uint64_t n) {
     return align_up(ceil_div(n * t->bits, 8), 16);
@@ -42,7 +49,8 @@ void kv_format_init(kv_format *f, kv_order order, const kv_type *k, const kv_typ
                      .v_dims = kv_v_dims(order, head_dim),
                      .k_segment = k->segment ? segment_of(k->segment, head_dim) : head_dim,
                      .v_segment = v->segment ? segment_of(v->segment, head_dim) : head_dim};
-    f->k_segments = head_dim / f->k_segment, f->v_segments = head_dim / f->v_segment;
+    f->k_segments = k->word_bytes ? head_dim / f->k_segment : 1;
+    f->v_segments = v->word_bytes ? head_dim / f->v_segment : 1;
     if (order == KV_LANES) f->lanes = block_tokens < KV_MAX_LANES ? block_tokens : KV_MAX_LANES;
     while (1u << f->block_shift < block_tokens) f->block_shift++;
     while (1u << f->lane_shift < f->lanes) f->lane_shift++;

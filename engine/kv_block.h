@@ -80,6 +80,13 @@ typedef struct kv_type {
     X(DT_FP8, 8, 2, 64, true, false)                                                           \
     X(DT_INT4, 4, 2, 64, true, true)
 
+/* Where K or V has 4 bits, a query reads the newest tokens, those at a distance of less than
+ * KV_TAIL_TOKENS, in full precision, and older ones as codes: an error of 4 bits costs ten times
+ * more in the newest tokens. They are in both: the codes of a token are written with it. The tail
+ * is a group of blocks of its own, with a window (engine/arrange.h), so that what a query reads
+ * depends on distances alone. */
+enum { KV_TAIL_TOKENS = 64 };
+
 /* What types with words require. */
 enum { KV_LEAST_SEGMENT = 16, KV_LEAST_TOKENS = 16 };
 
@@ -94,6 +101,12 @@ KV_INLINE uint32_t kv_bits(dtype t) {
 
 /* NULL: not in the list. */
 const kv_type *kv_type_get(dtype);
+/* How the tail keeps what is of type t elsewhere: codes become f16, rotated as they are, so that
+ * sums over both are of the same numbers; other types stay. */
+kv_type kv_tail_type(const kv_type *t);
+static inline bool kv_has_tail(dtype k, dtype v) {
+    return k == DT_INT4 || v == DT_INT4;
+}
 
 typedef struct kv_format {
     kv_type k, v;
@@ -103,7 +116,8 @@ typedef struct kv_format {
         lane_shift;  /* log2 of block_tokens and of lanes: divisions cost time */
     uint32_t v_dims; /* elements of a token's V */
     /* Dimensions of a segment: the largest power of two up to the type's that divides head_dim;
-     * and segments of a head. Without words: head_dim and 1. */
+     * and segments of a head that have a word each. Of types without words: what is rotated
+     * together, or head_dim; and 1. */
     uint32_t k_segment, v_segment, k_segments, v_segments;
     uint32_t k_group_bytes, v_token_bytes;
     uint32_t v_at, k_words_at, v_words_at, part_bytes; /* offsets in a part */

@@ -35,8 +35,10 @@ static status copy_terms(terms *out, const terms *fixed, const plan *p, const kv
         if (t->while_loading) terms_last_while_loading(out);
     }
     for (uint32_t g = 0; g < kv->n_groups; g++) {
-        char window[32] = "";
-        if (kv->group[g].window)
+        char window[80] = "";
+        if (kv->group[g].tail)
+            snprintf(window, sizeof window, ": newest %u tokens in full", kv->group[g].window);
+        else if (kv->group[g].window)
             snprintf(window, sizeof window, ", window %u", kv->group[g].window);
         terms_add(out, MEM_KV, TERM_EXACT, p->group_blocks[g] * p->group_block_bytes[g],
                   "%u blocks of %u tokens, %u layers%s", p->group_blocks[g], kv->block_tokens,
@@ -78,34 +80,41 @@ static status refuse(const plan *p, const totals *sum, uint64_t min_kv, const bu
     return e->code;
 }
 
-/* Blocks of a group with this window that a sequence holds at most. */
-static uint64_t whole_window(const kv_request *kv, uint32_t window) {
+/* Blocks of a group with a window that a sequence holds at most. */
+static uint64_t whole_window(const kv_request *kv, const kv_group_cost *g) {
     const uint64_t rows = (uint64_t)(kv->depth ? kv->depth : 2) * kv->max_rows;
-    return kv_window_blocks(window, kv->block_tokens, rows);
+    if (g->tail) return kv_window_share(g->window, kv->block_tokens);
+    return kv_window_blocks(g->window, kv->block_tokens, rows);
 }
 
-/* Blocks of a group that a sequence of min_tokens needs. */
-static uint64_t blocks_of_one(const kv_request *kv, uint32_t window) {
+/* Blocks of a group that a sequence of min_tokens needs; of a tail, beside tail_rows. */
+static uint64_t blocks_of_one(const kv_request *kv, const kv_group_cost *g) {
     const uint64_t longest = ceil_div(kv->min_tokens, kv->block_tokens);
-    const uint64_t whole = window && kv->max_seqs ? whole_window(kv, window) : longest;
+    const uint64_t whole = g->window && kv->max_seqs ? whole_window(kv, g) : longest;
     return whole < longest ? whole : longest;
+}
+
+/* Blocks of a tail for the rows of steps in flight. */
+static uint64_t tail_rows(const kv_request *kv, const kv_group_cost *g) {
+    return g->tail ? kv_rows_blocks(kv->depth, kv->max_rows, kv->block_tokens) : 0;
 }
 
 /* Blocks of a group with a window beside n blocks of a group without one: at least what as many
  * sequences of the longest length need as n blocks hold, one at the least; at most what all
- * sequences can hold, and never more than n. */
+ * sequences can hold, and, but for the rows of a tail, never more than n. */
 typedef struct window_range {
     uint64_t least, most;
 } window_range;
 
-static window_range range_of(const kv_request *kv, uint32_t window, uint64_t n) {
+static window_range range_of(const kv_request *kv, const kv_group_cost *g, uint64_t n) {
     const uint64_t longest = ceil_div(kv->min_tokens, kv->block_tokens);
-    const uint64_t one = blocks_of_one(kv, window);
-    const uint64_t all = kv->max_seqs * whole_window(kv, window);
+    const uint64_t one = blocks_of_one(kv, g), rows = tail_rows(kv, g);
+    const uint64_t all = kv->max_seqs * whole_window(kv, g);
     window_range r = {.most = n < all ? n : all};
     r.least = longest ? ceil_div(n * one, longest) : 0;
     if (r.least < one) r.least = one;
     if (r.least > r.most) r.least = r.most;
+    r.least += rows, r.most += rows;
     return r;
 }
 
@@ -120,7 +129,7 @@ static bool price(plan *p, const kv_request *kv, uint64_t n, uint64_t more) {
     for (uint32_t g = 0; g < kv->n_groups; g++) {
         uint64_t blocks = n, bytes = 0;
         if (kv->group[g].window && kv->max_seqs) {
-            const window_range r = range_of(kv, kv->group[g].window, n);
+            const window_range r = range_of(kv, &kv->group[g], n);
             if (kv->in_proportion) more = 0;
             blocks = more < r.most - r.least ? r.least + more : r.most;
             p->in_proportion |= blocks < r.most;
@@ -170,9 +179,13 @@ static void start_plan(plan *out, const kv_request *kv, const budget *b) {
         .budget_bytes = b->bytes, .block_tokens = kv->block_tokens, .n_groups = kv->n_groups};
     for (uint32_t g = 0; g < kv->n_groups; g++) {
         out->group_block_bytes[g] = kv->group[g].bytes_per_token * kv->block_tokens;
-        out->kv_bytes_per_token += kv->group[g].bytes_per_token;
-        out->kv_block_bytes += out->group_block_bytes[g];
-        const uint64_t one = blocks_of_one(kv, kv->group[g].window);
+        const uint64_t one = blocks_of_one(kv, &kv->group[g]);
+        if (kv->group[g].tail) {
+            out->tail_bytes_per_token += kv->group[g].bytes_per_token;
+        } else {
+            out->kv_bytes_per_token += kv->group[g].bytes_per_token;
+            out->kv_block_bytes += out->group_block_bytes[g];
+        }
         out->group_seq_blocks[g] = one < INT32_MAX ? (uint32_t)one : INT32_MAX;
     }
 }

@@ -12,6 +12,7 @@ typedef struct kv_group_cost {
     uint32_t n_layers;
     uint32_t window;          /* tokens; 0: full attention */
     uint64_t bytes_per_token; /* all layers of the group */
+    bool tail; /* the newest tokens of another group, in a larger type; has a window */
 } kv_group_cost;
 
 enum { PLAN_MAX_GROUPS = 4 };
@@ -41,6 +42,18 @@ typedef struct kv_request {
 static inline uint64_t kv_window_blocks(uint32_t window, uint32_t block_tokens, uint64_t rows) {
     return (window - 1 + rows + block_tokens - 1) / block_tokens + 1;
 }
+/* The same where the rows of all sequences are counted together, for blocks that are large: what
+ * each sequence holds at most, and what all hold beside that. Two steps in flight count as three:
+ * while the second holds blocks of sequences that ended in it, the first has made place for
+ * another. */
+static inline uint64_t kv_window_share(uint32_t window, uint32_t block_tokens) {
+    return ((uint64_t)window + block_tokens - 1) / block_tokens + 2;
+}
+static inline uint64_t kv_rows_blocks(uint32_t depth, uint32_t max_rows,
+                                      uint32_t block_tokens) {
+    const uint64_t steps = depth ? 2 * depth - 1 : 3;
+    return (steps * max_rows + block_tokens - 1) / block_tokens;
+}
 /* First token that the row at pos sees: 0 without a window. */
 static inline uint32_t kv_first_seen(uint32_t window, uint32_t pos) {
     return window && pos >= window ? pos + 1 - window : 0;
@@ -54,15 +67,17 @@ typedef struct plan {
     uint64_t smallest_budget_bytes;
     bool fits;
     uint32_t block_tokens;
-    uint64_t kv_bytes_per_token, kv_block_bytes; /* over all groups */
+    uint64_t kv_bytes_per_token, kv_block_bytes; /* over all groups but tails */
+    uint64_t tail_bytes_per_token;               /* over all tails; 0: there are none */
     uint32_t kv_blocks; /* of a group without a window: what kv_tokens need */
     uint64_t kv_tokens;
     uint32_t n_groups;
     uint32_t group_blocks[PLAN_MAX_GROUPS];
     uint64_t group_block_bytes[PLAN_MAX_GROUPS]; /* of one block */
     bool in_proportion; /* the budget held no more than the least of some group with a window */
-    uint32_t group_seq_blocks[PLAN_MAX_GROUPS]; /* that a sequence of min_tokens needs */
-    uint64_t kv_bytes, beside_bytes;            /* all groups; kv_request's beside */
+    /* Blocks that a sequence of min_tokens needs; of a tail, beside the rows of a step. */
+    uint32_t group_seq_blocks[PLAN_MAX_GROUPS];
+    uint64_t kv_bytes, beside_bytes; /* all groups; kv_request's beside */
 } plan;
 
 /* Solves for the number of KV blocks (none where kv has no group: host memory beside a device

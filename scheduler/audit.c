@@ -288,7 +288,8 @@ static void audit_group(const sched *s, uint32_t k) {
         if (g->window) {
             first = g->held[slot].first;
             n = g->held[slot].n;
-            CHECK(first <= n && n <= h->n_blocks && n - first <= group_part(g, h->n_blocks));
+            CHECK(first <= n && n <= h->n_blocks &&
+                  n - first <= group_part(g, h->n_blocks) + g->rows);
             const uint32_t pos = h->state == SEQ_LOADING ? load_end(s, slot) : n_committed;
             CHECK(first <= first_seen(s, g, pos)); /* never on planned positions */
             CHECK(n >= blocks_for(s, h->next_pos));

@@ -61,6 +61,7 @@ uint32_t cache_probe(sched *s, sched_id id, uint64_t salt, const int32_t *tokens
         s->probe.n_hashed = 0;
     }
     uint32_t found = walk_chain(s, salt, tokens, n / s->cfg.block_tokens);
+    s->probe.n_chain = found;
     for (bool again = true; again;) {
         uint32_t before = found;
         for (uint32_t k = 0; k < s->n_groups; k++) {
@@ -98,7 +99,8 @@ static void publish_next(sched *s, uint32_t slot) {
     int32_t node = prefix_find(&g->index, &c->hash, c->serial, tokens);
     if (node < 0) {
         node = table_of(s, g, slot)[i];
-        prefix_insert(&g->index, node, &c->hash, c->serial, ++s->n_serials, tokens);
+        prefix_insert(&g->index, node, &c->hash, c->serial, ++s->n_serials,
+                      s->record[record_of(s->hot[slot].id)].spec.salt, tokens);
         blocks_cache(&g->kv, node);
     }
     c->serial = g->index.serial[node];
@@ -107,7 +109,7 @@ static void publish_next(sched *s, uint32_t slot) {
         if (k == s->chain_group || (o->window && i < o->held[slot].first)) continue;
         if (prefix_find(&o->index, &c->hash, c->serial, NULL) >= 0) continue;
         int32_t block = table_of(s, o, slot)[i];
-        prefix_insert(&o->index, block, &c->hash, c->serial, 0, NULL);
+        prefix_insert(&o->index, block, &c->hash, c->serial, 0, 0, NULL);
         blocks_cache(&o->kv, block);
     }
 }

@@ -113,6 +113,7 @@ static void measure(sched *s, uint32_t record, const int32_t *tokens, uint32_t l
     uint32_t n = blocks_for(s, n_tokens), free_found = 0;
     const uint32_t most = unscored ? r->n_reported : len - 1;
     out->n_probed = cache_probe(s, id_of(s, record), r->spec.salt, tokens, most);
+    out->gap = s->probe.n_chain > out->n_probed;
     out->leader = r->slot == NO_SLOT ? fork_leader(s, record) : NO_SLOT;
     bool forks = out->leader != NO_SLOT;
     out->n_found = forks ? (len - 1) / s->cfg.block_tokens : out->n_probed;

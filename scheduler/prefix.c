@@ -44,12 +44,13 @@ int32_t prefix_find(const prefix *p, const prefix_hash *h, uint64_t confirm,
 }
 
 void prefix_insert(prefix *p, int32_t block, const prefix_hash *h, uint64_t confirm,
-                   uint64_t serial, const int32_t *tokens) {
+                   uint64_t serial, uint64_t salt, const int32_t *tokens) {
     uint32_t *bucket = bucket_of(p, h);
     p->hash[block] = *h;
     p->confirm[block] = confirm;
     if (p->tokens) {
         p->serial[block] = serial;
+        p->salt[block] = salt;
         memcpy(p->tokens + (size_t)block * p->block_tokens, tokens,
                p->block_tokens * sizeof *tokens);
     }
@@ -70,7 +71,7 @@ void prefix_move(prefix *p, int32_t from, int32_t to) {
     prefix_forget(p, from);
     const int32_t *tokens = p->tokens ? p->tokens + (size_t)from * p->block_tokens : NULL;
     prefix_insert(p, to, &p->hash[from], p->confirm[from], p->serial ? p->serial[from] : 0,
-                  tokens);
+                  p->salt ? p->salt[from] : 0, tokens);
 }
 
 void prefix_audit(const prefix *p, const uint8_t *flags) {

@@ -26,6 +26,7 @@ typedef struct prefix {
     prefix_hash *hash;                          /* [n_blocks] */
     uint64_t *confirm; /* [n_blocks] the chain group: the parent's serial; else: the node's */
     uint64_t *serial;  /* [n_blocks] the chain group: its own; else NULL */
+    uint64_t *salt;    /* [n_blocks] the chain group: of its text; else NULL */
     int32_t *tokens;   /* [n_blocks][block_tokens] the chain group; else NULL */
 } prefix;
 
@@ -46,9 +47,9 @@ prefix_hash prefix_extend(const uint64_t key[2], const prefix_hash *parent,
 /* The block with this hash that confirm and tokens (chain group) agree with, or -1. */
 int32_t prefix_find(const prefix *, const prefix_hash *, uint64_t confirm,
                     const int32_t *tokens);
-/* serial and tokens: ignored but in the chain group. */
+/* serial, salt and tokens: ignored but in the chain group. */
 void prefix_insert(prefix *, int32_t block, const prefix_hash *, uint64_t confirm,
-                   uint64_t serial, const int32_t *tokens);
+                   uint64_t serial, uint64_t salt, const int32_t *tokens);
 void prefix_forget(prefix *, int32_t block); /* CHECKs that it is there */
 /* What was at from is at to, which is not in the index. */
 void prefix_move(prefix *, int32_t from, int32_t to);

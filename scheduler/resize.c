@@ -12,8 +12,8 @@ void sched_least_blocks(const sched *s, uint32_t out[SCHED_MAX_GROUPS]) {
         for (uint32_t k = 0; k < s->n_groups; k++) {
             const uint64_t n =
                 sched_blocks_needed(&s->cfg, k, r->spec.n_prompt, r->spec.max_tokens);
-            out[k] =
-                max_u32(out[k], (uint32_t)n); /* it was admitted, so it is no more than n */
+            /* It was admitted, so it is no more than n. */
+            out[k] = max_u32(out[k], (uint32_t)n + s->group[k].rows);
         }
     }
 }
@@ -42,7 +42,8 @@ bool sched_resized(const sched *s) {
 /* Blocks that a pool must have for what is held, and for what sequences in a window were
  * promised. */
 static uint32_t claimed(const seq_group *g) {
-    return g->window ? g->reserved : blocks_used(&g->kv);
+    if (!g->window) return blocks_used(&g->kv);
+    return g->reserved ? g->reserved + g->rows : 0;
 }
 
 /* Holders go, paused ones first and then juniors, until the rest is within the target. Blocks
@@ -62,7 +63,7 @@ static void make_fit(sched *s, const seq_group *g) {
  * reserved; without one it is lowered at once, and those that are held are leaving. */
 static void move_limit(sched *s, seq_group *g) {
     uint32_t to = g->target;
-    if (g->window) to = max_u32(to, g->reserved + blocks_fenced(&g->kv));
+    if (g->window) to = max_u32(to, claimed(g) + blocks_fenced(&g->kv));
     while (g->kv.limit > to) {
         const uint32_t n_out = g->kv.n_out;
         if (blocks_lower(&g->kv)) prefix_forget(&g->index, (int32_t)g->kv.limit);

@@ -42,7 +42,16 @@ static bool config_valid(const sched_config *c) {
 static uint32_t group_most(const sched_config *c, uint32_t k) {
     const uint64_t rows = (uint64_t)(c->depth ? c->depth : 2) * c->max_rows;
     if (!c->group[k].window) return UINT32_MAX;
-    uint64_t n = kv_window_blocks(c->group[k].window, c->block_tokens, rows);
+    uint64_t n = c->group[k].rows_once
+                     ? kv_window_share(c->group[k].window, c->block_tokens)
+                     : kv_window_blocks(c->group[k].window, c->block_tokens, rows);
+    return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
+}
+
+/* Set aside beside that, once. */
+static uint32_t group_rows(const sched_config *c, uint32_t k) {
+    if (!c->group[k].window || !c->group[k].rows_once) return 0;
+    const uint64_t n = kv_rows_blocks(c->depth, c->max_rows, c->block_tokens);
     return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
 }
 
@@ -92,6 +101,7 @@ static void lay_out_group(sched *s, uint32_t k, cutter *c, bool rest) {
     x->hash = cut(c, cached ? n : 0, sizeof *x->hash);
     x->confirm = cut(c, cached ? n : 0, sizeof *x->confirm);
     x->serial = chain ? cut(c, n, sizeof *x->serial) : NULL;
+    x->salt = chain ? cut(c, n, sizeof *x->salt) : NULL;
     x->tokens = chain ? cut(c, n * f->block_tokens, sizeof *x->tokens) : NULL;
 }
 
@@ -137,11 +147,14 @@ static void lay_out(sched *s, cutter *c, uint64_t *n_zero) {
     s->event = cut(c, s->max_events, sizeof *s->event);
     s->chain = cut(c, n_seqs, sizeof *s->chain);
     s->load = cut(c, f->tier_chunks ? n_seqs : 0, sizeof *s->load);
+    s->recent.cap = f->recent_tokens;
+    s->recent.text = cut(c, f->recent_tokens ? RECENT_TEXTS : 0, sizeof *s->recent.text);
     *n_zero = c->bytes;
     for (uint32_t k = 0; k < f->n_groups; k++) lay_out_group(s, k, c, true);
     s->probe.hash = cut(c, f->prefix_cache ? s->blocks_per_seq : 0, sizeof *s->probe.hash);
     s->probe.block = cut(c, f->prefix_cache ? s->blocks_per_seq : 0, sizeof *s->probe.block);
     s->tokens = cut(c, n_seqs * f->max_model_len, sizeof *s->tokens);
+    s->recent.token = cut(c, f->recent_tokens, sizeof *s->recent.token);
     if (f->tier_chunks > 0) lay_out_tier(s, c);
 }
 
@@ -158,6 +171,7 @@ static void init_group(sched *s, uint32_t k) {
     const sched_config *f = &s->cfg;
     seq_group *g = &s->group[k];
     g->most = group_most(f, k);
+    g->rows = group_rows(f, k);
     s->windows |= g->window > 0;
     group_set_target(s, k, g->kv.limit);
     blocks_init(&g->kv);
@@ -208,8 +222,8 @@ static sched_reject check_fit(const sched *s, const sched_spec *spec) {
     uint64_t n_total = (uint64_t)spec->n_prompt + spec->max_tokens;
     if (n_total > s->cfg.max_model_len) return REJECT_TOO_LONG;
     for (uint32_t k = 0; k < s->n_groups; k++) {
-        if (sched_blocks_needed(&s->cfg, k, spec->n_prompt, spec->max_tokens) >
-            s->group[k].target)
+        const uint64_t n = sched_blocks_needed(&s->cfg, k, spec->n_prompt, spec->max_tokens);
+        if (n > s->group[k].target || s->group[k].rows > s->group[k].target - n)
             return REJECT_NEVER_FITS;
     }
     uint32_t n_waiting = s->waiting.n + s->n_dormant;
@@ -246,6 +260,7 @@ sched_reject sched_submit(sched *s, const sched_spec *spec, uint64_t now_us, sch
                       .fork_next = NO_SLOT,
                       .stop_id = -1};
     r->spec.salt &= UINT64_MAX >> 1;
+    r->spec.base_salt &= UINT64_MAX >> 1;
     const sched_policy *p = s->cfg.policy;
     r->key = p->waiting_key(p->self, &r->spec, r->arrival, now_us);
     if (!fork_wait(s, i)) waiting_add(s, i);

@@ -53,8 +53,11 @@ enum { SCHED_MAX_GROUPS = 4, SCHED_MAX_CHUNK_BLOCKS = 16 };
 
 typedef struct sched_group {
     uint32_t n_blocks;
-    uint32_t max_blocks;  /* that sched_resize may give it; 0: n_blocks */
-    uint32_t window;      /* tokens that a position sees, itself included; 0: all */
+    uint32_t max_blocks; /* that sched_resize may give it; 0: n_blocks */
+    uint32_t window;     /* tokens that a position sees, itself included; 0: all */
+    bool
+        rows_once; /* with a window: blocks for the rows of uncommitted steps are set aside once
+                       for all sequences, not for each (kv_window_share) */
     uint64_t block_bytes; /* for the account of a sequence; 0 is fine */
 } sched_group;
 
@@ -90,11 +93,12 @@ typedef struct sched_config {
     /* Chunks that a tier below memory may have; 0: there is none. With prefix_cache, and a group
      * without a window: its blocks confirm what is found. */
     uint32_t tier_chunks;
-    uint64_t tier_bytes;   /* and their bytes */
-    uint32_t store_tokens; /* a sequence's tokens that the tier lacks, to be worth storing */
-    uint32_t chunk_blocks; /* of a chunk, 1 to SCHED_MAX_CHUNK_BLOCKS */
-    uint64_t hash_key[2];  /* of the prefix cache; secret where clients are not trusted */
-    uint32_t n_end_tokens; /* end-of-generation ids of the model, borrowed */
+    uint64_t tier_bytes;    /* and their bytes */
+    uint32_t store_tokens;  /* a sequence's tokens that the tier lacks, to be worth storing */
+    uint32_t chunk_blocks;  /* of a chunk, 1 to SCHED_MAX_CHUNK_BLOCKS */
+    uint64_t hash_key[2];   /* of the prefix cache; secret where clients are not trusted */
+    uint32_t recent_tokens; /* of texts of late, for sched_explain; 0: none */
+    uint32_t n_end_tokens;  /* end-of-generation ids of the model, borrowed */
     const int32_t *end_tokens;
 } sched_config;
 
@@ -117,9 +121,11 @@ typedef struct sched_spec {
     uint32_t weight;      /* of the tenant; 0: 1 */
     uint64_t deadline_us; /* 0: none */
     uint64_t user;        /* handed back in events and steps */
-    uint64_t salt;    /* blocks are shared only among equal salts; the high bit is ignored */
-    bool no_tier;     /* nothing of it goes to the tier, or comes from there */
-    sched_id fork_of; /* leader with the same prompt and salt; 0, or a stale id: none */
+    uint64_t salt;       /* blocks are shared only among equal salts; the high bit is ignored */
+    uint64_t base_salt;  /* that of its tenant's requests which name none of their own */
+    const char *request; /* its name in sched_miss, borrowed until the sequence ends; or NULL */
+    bool no_tier;        /* nothing of it goes to the tier, or comes from there */
+    sched_id fork_of;    /* leader with the same prompt and salt; 0, or a stale id: none */
 } sched_spec;
 
 typedef enum sched_reject {
@@ -287,9 +293,14 @@ size_t sched_events(sched *, const sched_event **out);
 const int32_t *sched_tokens(const sched *, uint32_t slot);
 const int32_t *sched_blocks(const sched *, uint32_t slot, uint32_t group);
 void sched_read(const sched *, sched_stats *out);
+/* Why so little of a prompt was found, of a running sequence: from its ADMITTED on, or, where it
+ * loads, its LOADED, until its first row is committed. Compares its prompt with all others: up to
+ * milliseconds for long ones. */
+void sched_explain(const sched *, sched_id, sched_miss *out);
 uint64_t sched_kv_blocks_of(const sched *, sched_id); /* held now, of all groups; 0: stale id */
 /* Blocks of a group that prompt + max_tokens needs at most: the last token is never input, so
- * it needs no place; with a window it is never more than kv_window_blocks. */
+ * it needs no place; with a window it is never more than kv_window_blocks, or, beside the
+ * kv_rows_blocks of all sequences, than kv_window_share. */
 uint64_t sched_blocks_needed(const sched_config *, uint32_t group, uint64_t n_prompt,
                              uint64_t max_tokens);
 
@@ -315,8 +326,8 @@ typedef struct sched_chunk {
 
 /* A chunk that the tier has: at start, chunks of a text in order. parent NULL: its first. False:
  * the parent is not there, or there is no place. */
-bool sched_tier_add(sched *, const uint64_t hash[2], const uint64_t parent[2], uint32_t groups,
-                    uint64_t bytes);
+bool sched_tier_add(sched *, const uint64_t hash[2], const uint64_t parent[2], uint64_t salt,
+                    uint32_t groups, uint64_t bytes);
 /* Off: nothing is looked up, loaded or stored; loads that run still end with sched_load_done. */
 void sched_tier_switch(sched *, bool on);
 /* The next chunk to read. False: none. */
@@ -332,6 +343,24 @@ bool sched_store_next(sched *, sched_chunk *out);
 void sched_store_done(sched *, const sched_chunk *, uint64_t bytes);
 /* True: the chunk to remove, so that there is a place for so many bytes more. */
 bool sched_tier_evict(sched *, uint64_t bytes, uint64_t hash[2]);
+
+/* The next chunk to remove for good, from entry *at of the index on, which starts as 0 and moves
+ * behind it: those of a salt, or all. False: none is left. Meanwhile the tier must be off, and no store
+ * of such a chunk may be done. */
+bool sched_tier_forget(sched *, const uint64_t *salt, uint32_t *at, uint64_t hash[2],
+                       uint64_t *bytes);
+
+/* ---- forget.c ---- */
+
+/* Blocks that no sequence holds, of all groups. */
+typedef struct sched_forgotten {
+    uint64_t blocks, bytes;
+} sched_forgotten;
+
+/* Cached prefixes of a salt, or all: none is found any more, nor compared with (sched_explain), nor
+ * stored, and the blocks of those that no sequence holds are free without content. Running sequences
+ * go on as they are, and publish nothing more. Any time. */
+sched_forgotten sched_forget(sched *, const uint64_t *salt);
 
 /* Aborts on a broken invariant. */
 void sched_audit(const sched *);

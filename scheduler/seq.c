@@ -41,7 +41,8 @@ static void report_found(sched *s, const seq_hot *h) {
 /* Takes its blocks; what is found of them needs no computing. */
 static void begin(sched *s, uint32_t slot, const start *st) {
     seq_hot *h = &s->hot[slot];
-    const seq_record *r = &s->record[record_of(h->id)];
+    seq_record *r = &s->record[record_of(h->id)];
+    r->gap = st->gap;
     if (st->n_load > 0) load_begin(s, slot, st);
     hold_start(s, slot, st, blocks_for(s, h->len));
     if (has_tier(s)) load_use(s, min_u32(st->n_found, st->n_probed));
@@ -145,7 +146,7 @@ void seq_not_loaded(sched *s, uint32_t slot) {
     leave(s, slot);
     hold_release(s, slot);
     r->n_lost = r->n_computed = h->next_pos = 0;
-    r->load_failed = true;
+    r->load_failed = r->load_broke = true;
     s->ever_paused = true;
     h->state = SEQ_PREEMPTED;
     queue_preempted(s, slot);
@@ -209,6 +210,15 @@ void seq_prefilled(sched *s, uint32_t slot) {
     s->hot[slot].prefilled = true;
 }
 
+/* What it has computed, for sched_explain. Forks begin as their leader. */
+static void remember(sched *s, uint32_t slot) {
+    const seq_hot *h = &s->hot[slot];
+    const seq_record *r = &s->record[record_of(h->id)];
+    if (s->recent.cap > 0 && r->spec.fork_of == 0)
+        recent_add(&s->recent, r->spec.salt, tokens_of(s, slot),
+                   h->prefilled ? h->len : r->n_computed, r->spec.request);
+}
+
 void seq_end(sched *s, uint32_t slot, sched_finish why, int32_t stop_id) {
     seq_hot *h = &s->hot[slot];
     seq_record *r = &s->record[record_of(h->id)];
@@ -218,6 +228,7 @@ void seq_end(sched *s, uint32_t slot, sched_finish why, int32_t stop_id) {
     s->n_ended++;
     fork_wake(s, record_of(h->id));
     if (why != FINISH_ERROR) store_offer(s, slot);
+    remember(s, slot);
     hold_release(s, slot);
     heap_remove(&s->deadlines, record_of(h->id));
     r->finish = why;

@@ -23,6 +23,7 @@
 #include "scheduler/heap.h"
 #include "scheduler/policy.h"
 #include "scheduler/prefix.h"
+#include "scheduler/recent.h"
 #include "scheduler/tier.h"
 #include "scheduler/waiting.h"
 #include "scheduler/resize.h"
@@ -84,7 +85,9 @@ typedef struct seq_record {
     uint32_t n_lost;              /* positions thrown away by the last preemption */
     uint32_t n_computed;          /* committed positions, as far as prefill steps know */
     uint32_t n_cached, n_loaded;
-    bool load_failed;                      /* what it found is counted again when it resumes */
+    bool load_failed; /* what it found is counted again when it resumes */
+    bool load_broke;  /* some load has failed */
+    bool gap;         /* the chain group had more of it than all groups when it started */
     uint32_t leader, fork_head, fork_next; /* records: members wait for their leader's prompt */
     uint32_t n_preemptions, peak_blocks;
     uint64_t peak_bytes;
@@ -135,9 +138,10 @@ typedef struct seq_group {
     blocks kv;
     prefix index;
     uint32_t window, watermark;
-    uint32_t target;   /* what kv.limit is to be */
-    uint64_t left;     /* newest step planned when the last block went out */
-    uint32_t most;     /* blocks of a sequence at most: group_part */
+    uint32_t target; /* what kv.limit is to be */
+    uint64_t left;   /* newest step planned when the last block went out */
+    uint32_t most;   /* blocks of a sequence at most: group_part */
+    uint32_t rows; /* set aside for rows of uncommitted steps, where most does not count them */
     uint32_t reserved; /* with a window: sum of group_part of all that hold blocks, and pins */
     uint32_t parked;   /* sum of group_part of parked sequences */
     uint32_t n_pinned; /* sources of copies in uncommitted steps */
@@ -150,6 +154,7 @@ typedef struct start {
     uint32_t n_found; /* blocks in front that are there */
     uint32_t leader;  /* slot that holds them, and the last of the prompt; NO_SLOT: the cache */
     uint32_t n_probed; /* blocks that the cache knows */
+    bool gap;          /* of which the chain group knows more */
     uint32_t
         n_load; /* blocks in front that are there once the tier's are loaded; 0: none are */
     uint32_t want[SCHED_MAX_GROUPS];
@@ -159,10 +164,10 @@ typedef struct start {
  * have enough, though it may be tried at every step. */
 typedef struct probe {
     sched_id id;
-    uint32_t n_hashed;
-    prefix_hash *hash; /* [blocks_per_seq] */
-    int32_t *block;    /* [blocks_per_seq] of the chain group */
-    bool at_gap;       /* what was found ends where no block is known, or where it may end */
+    uint32_t n_hashed, n_chain; /* n_chain: blocks that the chain group has */
+    prefix_hash *hash;          /* [blocks_per_seq] */
+    int32_t *block;             /* [blocks_per_seq] of the chain group */
+    bool at_gap; /* what was found ends where no block is known, or where it may end */
     uint32_t want[SCHED_MAX_GROUPS]; /* blocks it needed; less only by gains */
     uint64_t n_gains;                /* cache_gains then */
 } probe;
@@ -213,6 +218,7 @@ struct sched {
     sched_step_copy *copy[2]; /* [sched_max_copies] */
     uint32_t n_copies;        /* of the step in planning */
     sched_event *event;       /* [max_events] */
+    recent recent;
     /* The tier: all of it only where cfg.tier_chunks > 0. */
     tier tier;
     bool tier_off;
@@ -266,7 +272,8 @@ static inline void drop_drafts(sched *s, seq_hot *h) {
     h->n_draft = 0;
 }
 
-/* Blocks that a sequence with n table entries holds of a group, at most. */
+/* Blocks that a sequence with n table entries holds of a group, at most; beside the group's rows,
+ * where it has such. */
 static inline uint32_t group_part(const seq_group *g, uint32_t n_blocks) {
     return min_u32(n_blocks, g->most);
 }
@@ -275,13 +282,14 @@ static inline uint32_t group_part(const seq_group *g, uint32_t n_blocks) {
  * one, those that are leaving have first claim on the free ones. */
 static inline uint32_t group_room(const seq_group *g) {
     const uint32_t n = g->window ? min_u32(g->target, g->kv.limit) : g->kv.n_free;
-    const uint32_t taken = g->window ? g->reserved + blocks_fenced(&g->kv) : g->kv.n_leaving;
+    const uint32_t taken =
+        g->window ? g->reserved + g->rows + blocks_fenced(&g->kv) : g->kv.n_leaving;
     return n > taken ? n - taken : 0;
 }
 static inline void group_set_target(sched *s, uint32_t k, uint32_t n) {
     seq_group *g = &s->group[k];
     /* A pool that holds all that can run is never short. */
-    const bool ample = g->window && n / g->most >= s->cfg.max_seqs;
+    const bool ample = g->window && n >= g->rows && (n - g->rows) / g->most >= s->cfg.max_seqs;
     g->target = n;
     g->watermark =
         ample ? 0 : (uint32_t)ceil_div((uint64_t)n * s->cfg.watermark_permille, 1000);

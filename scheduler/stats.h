@@ -44,4 +44,32 @@ typedef struct sched_cost {
     double byte_seconds;   /* bytes of the blocks that it held, times how long, by sched_now */
 } sched_cost;
 
+/* Why the prefix cache had less of a prompt than it might have. X(NAME, word) */
+#define SCHED_WHYS(X)                                                                          \
+    X(NONE, NULL)                       /* it had all full blocks but the last token's */      \
+    X(OFF, "cache_off")                 /* there is none */                                    \
+    X(SCORED_PROMPT, "scored_prompt")   /* each row was computed for its logits */             \
+    X(LOAD_FAILED, "load_failed")       /* a chunk could not be read from the tier */          \
+    X(NOT_COMPUTED, "not_computed_yet") /* a running sequence begins so, and is not as far */  \
+    X(WINDOW_GAP, "window_gap")         /* known, but not to each group with a window */       \
+    X(EVICTED, "evicted")               /* an earlier text began so, its blocks have gone */   \
+    X(SALT_DIFFERS, "salt_differs") /* a text began so, of the tenant, without cache_salt */   \
+    X(TOKENS_DIFFER, "tokens_differ")                                                          \
+    X(FIRST_SEEN, "first_seen")
+
+#define SCHED_WHY_VALUE(name, word) WHY_##name,
+typedef enum sched_why { SCHED_WHYS(SCHED_WHY_VALUE) } sched_why;
+#undef SCHED_WHY_VALUE
+
+enum { SCHED_MISS_TOKENS = 12, SCHED_REQUEST_BYTES = 40 };
+
+typedef struct sched_miss {
+    sched_why why;
+    /* The first token that was not as in any earlier text; or, where it was, that was not there. */
+    uint32_t at_token;
+    uint32_t n_old;                 /* TOKENS_DIFFER: from there on in the nearest text ... */
+    int32_t old[SCHED_MISS_TOKENS]; /* ... these */
+    char nearest[SCHED_REQUEST_BYTES]; /* the request of that text; "": none, or unnamed */
+} sched_miss;
+
 #endif

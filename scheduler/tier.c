@@ -35,7 +35,7 @@ void tier_init(tier *t) {
     t->newest = t->oldest = NO_CHUNK;
     for (uint32_t i = 0; i < t->n_buckets; i++) t->bucket[i] = 0;
     for (uint32_t i = 0; i < t->n_chunks; i++)
-        t->chunk[i].next = i + 1 < t->n_chunks ? i + 1 : NO_CHUNK;
+        t->chunk[i] = (tier_chunk){.next = i + 1 < t->n_chunks ? i + 1 : NO_CHUNK};
     t->free = t->n_chunks > 0 ? 0 : NO_CHUNK;
 }
 
@@ -72,8 +72,8 @@ static void forget(tier *t, uint32_t i) {
     }
 }
 
-bool tier_add(tier *t, const prefix_hash *h, const prefix_hash *parent, uint32_t groups,
-              uint64_t bytes) {
+bool tier_add(tier *t, const prefix_hash *h, const prefix_hash *parent, uint64_t salt,
+              uint32_t groups, uint64_t bytes) {
     CHECK(bytes > 0);
     uint32_t i = t->n_buckets > 0 ? find_any(t, h) : NO_CHUNK;
     const uint32_t behind = parent ? tier_find(t, parent) : NO_CHUNK;
@@ -83,7 +83,7 @@ bool tier_add(tier *t, const prefix_hash *h, const prefix_hash *parent, uint32_t
         if (i == NO_CHUNK) return false;
         uint32_t *bucket = bucket_of(t, h);
         t->free = t->chunk[i].next;
-        t->chunk[i] = (tier_chunk){.hash = *h, .parent = behind, .next = *bucket};
+        t->chunk[i] = (tier_chunk){.hash = *h, .salt = salt, .parent = behind, .next = *bucket};
         *bucket = i + 1;
         t->n++;
         list_front(t, i);

@@ -15,6 +15,7 @@
 typedef struct tier_chunk {
     prefix_hash hash;
     uint64_t bytes;  /* 0: a gap */
+    uint64_t salt;   /* of its text */
     uint32_t parent; /* NO_CHUNK: none, it begins a text */
     uint32_t n_children;
     uint32_t next;         /* in its bucket, or among the free ones */
@@ -40,8 +41,8 @@ uint32_t tier_find(const tier *, const prefix_hash *);
 /* Adds a chunk as the most recently used, behind its parent (NULL: it begins a text); fills a gap,
  * or gives a chunk that is there other groups. False: the parent is not there, or no entry is
  * free. bytes > 0. */
-bool tier_add(tier *, const prefix_hash *, const prefix_hash *parent, uint32_t groups,
-              uint64_t bytes);
+bool tier_add(tier *, const prefix_hash *, const prefix_hash *parent, uint64_t salt,
+              uint32_t groups, uint64_t bytes);
 /* It and all before it become the most recently used. */
 void tier_use(tier *, uint32_t chunk);
 /* It is not there any more. */

@@ -187,18 +187,18 @@ bool sched_store_next(sched *s, sched_chunk *out) {
 
 void sched_store_done(sched *s, const sched_chunk *c, uint64_t bytes) {
     const bool added = bytes > 0 && sched_tier_add(s, c->hash, c->chunk > 0 ? c->parent : NULL,
-                                                   c->groups, bytes);
+                                                   c->salt, c->groups, bytes);
     s->count.kv_disk_stores += added;
     s->count.kv_disk_store_errors += !added;
 }
 
 /* ---- the tier itself ---- */
 
-bool sched_tier_add(sched *s, const uint64_t hash[2], const uint64_t parent[2], uint32_t groups,
-                    uint64_t bytes) {
+bool sched_tier_add(sched *s, const uint64_t hash[2], const uint64_t parent[2], uint64_t salt,
+                    uint32_t groups, uint64_t bytes) {
     const prefix_hash h = {{hash[0], hash[1]}};
     const prefix_hash p = parent ? (prefix_hash){{parent[0], parent[1]}} : h;
-    return tier_add(&s->tier, &h, parent ? &p : NULL, groups, bytes);
+    return tier_add(&s->tier, &h, parent ? &p : NULL, salt, groups, bytes);
 }
 
 void sched_tier_switch(sched *s, bool on) {

@@ -7,6 +7,11 @@
 #include "engine/cpu/layout.h"
 #include "engine/cpu/team.h"
 
+/* Bytes of a block of a group of the layout. */
+static inline uint64_t cpu_block_bytes(const cpu_layout *l, uint32_t group) {
+    return kv_block_bytes(&l->kv[group], l->groups.group[group].n_layers);
+}
+
 /* An operation with its weights found. Matrices that lie one after the other, of one type, are
  * one. */
 typedef struct cpu_op {
@@ -42,8 +47,8 @@ typedef struct cpu_engine {
     team *team;
     cpu_op *op; /* [program->n_ops] */
     unsigned char *weights, *activations, *workspace;
-    unsigned char *kv[PROGRAM_MAX_GROUPS];
-    float *logits, *kept; /* kept: behind them, NULL unless opt.keep_logits */
+    unsigned char *kv[PLAN_MAX_GROUPS]; /* of each of layout.groups */
+    float *logits, *kept;               /* kept: behind them, NULL unless opt.keep_logits */
     double rope_scale[PROGRAM_MAX_ROPES];
     cpu_step step;
     bool submitted;

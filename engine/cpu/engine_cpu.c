@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "base/check.h"
-#include "engine/arrange.h"
 #include "engine/cpu/rope.h"
 #include "engine/cpu/step.h"
 #include "memory/term.h"
@@ -19,13 +18,14 @@ static status cpu_terms(const program *p, const engine_options *o, terms *out, k
     status s = cpu_layout_init(&l, p, o, e);
     if (s != OK) return s;
     cpu_layout_terms(&l, p, o, out);
-    kv_costs(kv, p, 1, l.kv);
+    kv_costs(kv, &l.groups, 1, l.kv);
     cpu_layout_clear(&l);
     return OK;
 }
 
 /* What the plan can speak of, but this engine cannot run yet. */
-static status check_ops(const program *p, const engine_options *o, err *e) {
+static status check_ops(const program *p, const cpu_layout *l, const engine_options *o,
+                        err *e) {
     for (uint32_t i = 0; i < p->n_ops; i++) {
         const op *x = &p->ops[i];
         if (!cpu_op_runs(x->kind)) {
@@ -34,7 +34,7 @@ static status check_ops(const program *p, const engine_options *o, err *e) {
             return err_field(e, "%s", op_kind_name(x->kind));
         }
     }
-    for (uint32_t g = 0; g < p->n_groups; g++) {
+    for (uint32_t g = 0; g < l->groups.n; g++) {
         if (o->n_blocks[g] >= 1 && o->n_blocks[g] <= INT32_MAX) continue;
         err_set(e, ERR_INVALID, "%u blocks of KV cache in group %u", o->n_blocks[g], g);
         return err_field(e, "n_blocks");
@@ -78,8 +78,8 @@ static status alloc_arenas(cpu_engine *e, err *er) {
 /* After loading: the plan counts on the reading buffers being gone by then. */
 static status alloc_kv(cpu_engine *e, err *er) {
     status s = OK;
-    for (uint32_t g = 0; g < e->program->n_groups && s == OK; g++) {
-        const uint64_t block = kv_block_bytes(&e->layout.kv[g], e->program->group[g].n_layers);
+    for (uint32_t g = 0; g < e->layout.groups.n && s == OK; g++) {
+        const uint64_t block = cpu_block_bytes(&e->layout, g);
         const uint32_t n = e->opt.n_blocks[g];
         uint64_t bytes = 0, most = 0;
         void *p = NULL;
@@ -118,7 +118,7 @@ static void cpu_close(engine *head) {
     ledger_free(e->ledger, e->activations);
     ledger_free(e->ledger, e->logits);
     ledger_free(e->ledger, e->workspace);
-    for (uint32_t g = 0; g < PROGRAM_MAX_GROUPS; g++) ledger_free(e->ledger, e->kv[g]);
+    for (uint32_t g = 0; g < PLAN_MAX_GROUPS; g++) ledger_free(e->ledger, e->kv[g]);
     cpu_layout_clear(&e->layout);
     free(e->previous);
     free(e->drew);
@@ -128,7 +128,7 @@ static void cpu_close(engine *head) {
 
 static status open_parts(cpu_engine *e, err *er) {
     status s = cpu_layout_init(&e->layout, e->program, &e->opt, er);
-    if (s == OK) s = check_ops(e->program, &e->opt, er);
+    if (s == OK) s = check_ops(e->program, &e->layout, &e->opt, er);
     if (s == OK) s = choose_kernels(e, er);
     if (s != OK) return s;
     e->op = calloc(e->program->n_ops, sizeof *e->op);

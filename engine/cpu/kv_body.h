@@ -167,16 +167,33 @@ static void append_v_codes(const kv_head *kv, uint32_t pos, const float *v) {
     }
 }
 
+/* n dimensions of K from d on, in a type without words. at: of dimension 0 in the token's lane. */
+V_INLINE void put_k(const kv_format *f, unsigned char *at, uint32_t d, uint32_t n, v16 x) {
+    const uint32_t lanes = f->lanes, bytes = f->k.bits / 8;
+    unsigned char tmp[64];
+    kv_convert16(f->k.type, x, tmp);
+    for (uint32_t i = 0; i < n; i++)
+        memcpy(at + (size_t)(d + i) * lanes * bytes, tmp + (size_t)i * bytes, bytes);
+}
+
+/* A segment in y, rotated. */
+V_INLINE void load_rotated(v16 *y, const float *x, uint32_t dims) {
+    for (uint32_t i = 0; i < dims / 16; i++) y[i] = v_load(x + i * 16);
+    v_hadamard(y, dims / 16);
+}
+
 static void append_k(const kv_head *kv, uint32_t pos, const float *k) {
     const kv_format *f = kv->format;
-    const uint32_t hd = f->head_dim, lanes = f->lanes, bytes = f->k.bits / 8;
-    unsigned char *at = kv_k_group(kv, pos) + (size_t)(pos % lanes) * bytes;
-    for (uint32_t d = 0; d < hd; d += 16) {
+    const uint32_t hd = f->head_dim, bytes = f->k.bits / 8;
+    unsigned char *at = kv_k_group(kv, pos) + (size_t)(pos % f->lanes) * bytes;
+    v16 y[SEGMENT_VECTORS];
+    for (uint32_t d = 0; d < hd && f->k.rotated; d += f->k_segment) {
+        load_rotated(y, k + d, f->k_segment);
+        for (uint32_t i = 0; i < f->k_segment; i += 16) put_k(f, at, d + i, 16, y[i / 16]);
+    }
+    for (uint32_t d = 0; d < hd && !f->k.rotated; d += 16) {
         uint32_t n = hd - d < 16 ? hd - d : 16;
-        unsigned char tmp[64];
-        kv_convert16(f->k.type, v_load_n(k + d, n), tmp);
-        for (uint32_t i = 0; i < n; i++)
-            memcpy(at + (size_t)(d + i) * lanes * bytes, tmp + (size_t)i * bytes, bytes);
+        put_k(f, at, d, n, v_load_n(k + d, n));
     }
 }
 
@@ -184,7 +201,13 @@ static void append_v(const kv_head *kv, uint32_t pos, const float *v) {
     const kv_format *f = kv->format;
     const uint32_t hd = f->head_dim, bytes = f->v.bits / 8;
     unsigned char *at = kv_v_token(kv, pos);
-    for (uint32_t d = 0; d < hd; d += 16) {
+    v16 y[SEGMENT_VECTORS];
+    for (uint32_t d = 0; d < hd && f->v.rotated; d += f->v_segment) {
+        load_rotated(y, v + d, f->v_segment);
+        for (uint32_t i = 0; i < f->v_segment; i += 16)
+            kv_convert16(f->v.type, y[i / 16], at + (size_t)(d + i) * bytes);
+    }
+    for (uint32_t d = 0; d < hd && !f->v.rotated; d += 16) {
         uint32_t n = hd - d < 16 ? hd - d : 16;
         kv_convert16(f->v.type, v_load_n(v + d, n), at + (size_t)d * bytes);
     }

@@ -6,9 +6,9 @@
 
 static unsigned char *block_at(const cpu_engine *e, uint32_t group, int32_t block,
                                uint64_t *n) {
-    CHECK(group < e->program->n_groups && block >= 0);
+    CHECK(group < e->layout.groups.n && block >= 0);
     CHECK((uint32_t)block < e->opt.n_blocks[group]);
-    *n = kv_block_bytes(&e->layout.kv[group], e->program->group[group].n_layers);
+    *n = cpu_block_bytes(&e->layout, group);
     return e->kv[group] + (uint32_t)block * *n;
 }
 

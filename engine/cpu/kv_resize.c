@@ -6,8 +6,8 @@
 status cpu_kv_resize(engine *head, const uint32_t n_blocks[PLAN_MAX_GROUPS], err *er) {
     cpu_engine *e = (cpu_engine *)head;
     CHECK(!e->submitted);
-    for (uint32_t g = 0; g < e->program->n_groups; g++) {
-        const uint64_t block = kv_block_bytes(&e->layout.kv[g], e->program->group[g].n_layers);
+    for (uint32_t g = 0; g < e->layout.groups.n; g++) {
+        const uint64_t block = cpu_block_bytes(&e->layout, g);
         if (n_blocks[g] < 1 || n_blocks[g] > e->opt.max_blocks[g])
             return err_set(er, ERR_INVALID, "%u blocks of KV cache in group %u of at most %u",
                            n_blocks[g], g, e->opt.max_blocks[g]);

@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "base/check.h"
-#include "engine/arrange.h"
 #include "engine/cpu/op_list.h"
 #include "memory/term.h"
 
@@ -300,7 +299,8 @@ status cpu_layout_init(cpu_layout *l, const program *p, const engine_options *o,
     place_weights(l, p, &s);
     place_thread(l, p, &s);
     place_workspace(l, p, o, &s);
-    kv_formats_init(l->kv, KV_LANES, p, o);
+    l->groups = kv_groups_of(p, o);
+    kv_formats_init(l->kv, KV_LANES, &l->groups, o);
     l->kept_at = sizer_times(&s, sizer_times(&s, o->max_logit_rows, p->config.n_vocab), 4);
     l->logits_bytes = sizer_times(&s, l->kept_at, o->keep_logits ? 2 : 1);
     if (st == OK && s.failed)

@@ -5,6 +5,7 @@
 #define VRAMD_ENGINE_CPU_LAYOUT_H
 
 #include "base/check.h"
+#include "engine/arrange.h"
 #include "engine/cpu/linear.h"
 #include "engine/cpu/ops.h"
 
@@ -76,8 +77,9 @@ typedef struct cpu_layout {
     /* Offsets in the workspace: threads first, then what they share. */
     uint64_t partials, partials_done, freqs, rope, rows, tasks, results, scores,
         workspace_bytes;
-    kv_format kv[PROGRAM_MAX_GROUPS];
-    uint64_t bounce_bytes; /* of one thread, while loading */
+    kv_groups groups;
+    kv_format kv[PLAN_MAX_GROUPS]; /* of each */
+    uint64_t bounce_bytes;         /* of one thread, while loading */
 } cpu_layout;
 
 /* A row of the step, and a piece of attention (plan_step.c fills them). */

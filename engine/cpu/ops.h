@@ -40,6 +40,7 @@ typedef struct attn_part {
                        divided by the dimensions of a segment */
     uint32_t n_rows, group, first_pos;
     uint32_t window;   /* 0: none */
+    uint32_t skip;     /* newest tokens that are not seen: 0, but for codes beside a tail */
     uint32_t from, to; /* tokens [from, to); from a multiple of ATTN_SPLIT */
     /* Out, per query: the largest score, the sum of the weights, and the weighted sum of V,
      * both relative to that score. Where no token of the range is seen: -inf, 0, 0. */
@@ -64,7 +65,9 @@ typedef struct op_kernels {
     void (*hadamard)(float *x, uint32_t dims, uint32_t segment);
     /* Stores k (after its rotary embedding) and v of the token at pos. */
     void (*kv_append)(const kv_head *, uint32_t pos, const float *k, const float *v);
-    void (*attend)(const kv_head *, const attn_part *);
+    /* tail: the newest KV_TAIL_TOKENS that each query sees, of types kv_tail_type, while older
+     * ones are read from kv; NULL: all are. In each split of the sequence, older ones first. */
+    void (*attend)(const kv_head *kv, const kv_head *tail, const attn_part *);
     /* Adds the partial result b of the tokens that follow to a. dim: dim_pad */
     void (*attn_merge)(float *max_a, float *sum_a, float *acc_a, float max_b, float sum_b,
                        const float *acc_b, uint32_t dim);

@@ -472,11 +472,31 @@ attn_round_queries(const kv_format *f, const attn_part *part, const attn_scratch
     }
 }
 
-static void ops_attend(const kv_head *kv, const attn_part *part) {
-    const uint32_t nq = part->n_rows * part->group, dp = kv->format->v_dims;
+/* The tokens of one cache within [from, end), a split. */
+static void attend_split(const attn_pass *pass, const attn_scratch *w, uint32_t from,
+                         uint32_t end) {
+    const attn_part *part = &pass->part;
+    const uint32_t nq = part->n_rows * part->group;
     const uint32_t n_tiles = (nq + ATTN_QT - 1) / ATTN_QT, per = (nq + n_tiles - 1) / n_tiles;
+    const uint32_t seen = part_seen(part, 0), to = part->to < end ? part->to : end;
+    if (to <= seen || to <= from) return;
+    tile_ptrs t;
+    uint32_t tile = seen > from ? seen / ATTN_TILE * ATTN_TILE : from;
+    tile_find(&t, pass->kv, tile, seen, to, part->to, w->gather);
+    for (; tile < to; tile += ATTN_TILE) {
+        for (uint32_t i = 0; i < nq; i += per)
+            attn_tile(pass->kv->format, part, w, &t, tile, i, nq - i < per ? nq - i : per);
+        if (tile + ATTN_TILE < to)
+            tile_find(&t, pass->kv, tile + ATTN_TILE, seen, to, part->to, w->gather);
+    }
+}
+
+static void ops_attend(const kv_head *kv, const kv_head *tail, const attn_part *part) {
+    const uint32_t nq = part->n_rows * part->group, dp = kv->format->v_dims;
     const uint32_t seen = part_seen(part, 0);
     attn_scratch w = attn_scratch_of(part->scratch, dp);
+    attn_pass pass[2];
+    const uint32_t n_passes = attn_passes(kv, tail, part, pass);
     part_clear(part->max, part->sum, part->acc, nq, dp);
     if (kv->format->k.integers) attn_round_queries(kv->format, part, &w);
     for (uint32_t from = part->from; from < part->to; from += ATTN_SPLIT) {
@@ -484,15 +504,7 @@ static void ops_attend(const kv_head *kv, const attn_part *part) {
         if (to <= seen) continue;
         part_clear(w.max, NULL, w.o, nq, dp);
         memset(w.lanes, 0, sizeof(float) * 16 * nq);
-        tile_ptrs t;
-        uint32_t tile = seen > from ? seen / ATTN_TILE * ATTN_TILE : from;
-        tile_find(&t, kv, tile, seen, to, part->to, w.gather);
-        for (; tile < to; tile += ATTN_TILE) {
-            for (uint32_t i = 0; i < nq; i += per)
-                attn_tile(kv->format, part, &w, &t, tile, i, nq - i < per ? nq - i : per);
-            if (tile + ATTN_TILE < to)
-                tile_find(&t, kv, tile + ATTN_TILE, seen, to, part->to, w.gather);
-        }
+        for (uint32_t k = 0; k < n_passes; k++) attend_split(&pass[k], &w, from, to);
         for (uint32_t i = 0; i < nq; i++)
             ops_attn_merge(part->max + i, part->sum + i, part->acc + (size_t)i * dp, w.max[i],
                            v_sum(v_load(w.lanes + i * 16)), w.o + (size_t)i * dp, dp);

@@ -67,6 +67,7 @@ static inline unsigned char *kv_v_token(const kv_head *kv, uint32_t pos) {
 /* How many tokens of the tile at absolute position tile query i sees. */
 static inline uint32_t part_tile_count(const attn_part *p, uint32_t tile, uint32_t i) {
     uint32_t end = p->first_pos + i / p->group + 1;
+    end = end > p->skip ? end - p->skip : 0;
     if (end > p->to) end = p->to;
     if (end <= tile) return 0;
     return end - tile < ATTN_TILE ? end - tile : ATTN_TILE;
@@ -81,6 +82,27 @@ static inline uint32_t part_tile_first(const attn_part *p, uint32_t tile, uint32
     uint32_t seen = part_seen(p, i);
     if (seen <= tile) return 0;
     return seen - tile < ATTN_TILE ? seen - tile : ATTN_TILE;
+}
+
+/* A part as it is read from one cache. */
+typedef struct attn_pass {
+    const kv_head *kv;
+    attn_part part;
+} attn_pass;
+
+/* The passes of attend: their number. */
+static inline uint32_t attn_passes(const kv_head *kv, const kv_head *tail, const attn_part *p,
+                                   attn_pass out[2]) {
+    attn_part *old = &out[0].part, *newest = &out[1].part;
+    out[0] = (attn_pass){kv, *p};
+    if (!tail) return 1;
+    out[1] = (attn_pass){tail, *p};
+    old->skip = KV_TAIL_TOKENS;
+    const uint32_t end = p->first_pos + p->n_rows; /* of the last row */
+    if (old->to + KV_TAIL_TOKENS > end)
+        old->to = end > KV_TAIL_TOKENS ? end - KV_TAIL_TOKENS : 0;
+    if (!newest->window || newest->window > KV_TAIL_TOKENS) newest->window = KV_TAIL_TOKENS;
+    return 2;
 }
 
 static inline void part_clear(float *max, float *sum, float *acc, uint32_t nq, uint32_t dp) {

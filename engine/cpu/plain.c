@@ -126,17 +126,26 @@ static void put_code(unsigned char *p, kv_place at, uint32_t bits, uint8_t code)
     *p = bits == 4 ? (unsigned char)((*p & 0xf0 >> at.shift) | code << at.shift) : code;
 }
 
+/* n dimensions as a type without words has them; rotated in tmp[64], of up to so many. */
+static const float *rotated_or_not(const kv_type *t, uint32_t n, const float *x, float *tmp) {
+    if (!t->rotated) return x;
+    memcpy(tmp, x, n * sizeof *x);
+    kv_hadamard(tmp, n);
+    return tmp;
+}
+
 static void append_k(const kv_head *kv, uint32_t pos, const float *k) {
     const kv_format *f = kv->format;
     const uint32_t token = kv_token(kv, pos), n = f->k_segment;
     unsigned char *part = kv_part(kv, pos);
     float x[64];
     uint8_t codes[64];
-    if (!f->k.word_bytes) {
-        for (uint32_t d = 0; d < f->head_dim; d++)
-            kv_put(f->k.type, part + kv_k_code(f, token, d).at, k[d]);
-        return;
+    for (uint32_t s = 0; s < f->head_dim && !f->k.word_bytes; s += n) {
+        const float *y = rotated_or_not(&f->k, n, k + s, x);
+        for (uint32_t d = 0; d < n; d++)
+            kv_put(f->k.type, part + kv_k_code(f, token, s + d).at, y[d]);
     }
+    if (!f->k.word_bytes) return;
     for (uint32_t s = 0; s < f->k_segments; s++) {
         memcpy(x, k + (size_t)s * n, n * sizeof *x);
         const uint16_t word = kv_encode(&f->k, x, n, codes);
@@ -152,11 +161,14 @@ static void append_v(const kv_head *kv, uint32_t pos, const float *v) {
     unsigned char *part = kv_part(kv, pos);
     float x[64];
     uint8_t codes[64];
-    if (!f->v.word_bytes) {
-        for (uint32_t d = 0; d < f->v_dims; d++)
-            kv_put(f->v.type, part + kv_v_code(f, token, d).at, d < f->head_dim ? v[d] : 0.0f);
-        return;
+    for (uint32_t s = 0; s < f->head_dim && !f->v.word_bytes; s += n) {
+        const float *y = rotated_or_not(&f->v, n, v + s, x);
+        for (uint32_t d = 0; d < n; d++)
+            kv_put(f->v.type, part + kv_v_code(f, token, s + d).at, y[d]);
     }
+    for (uint32_t d = f->head_dim; d < f->v_dims && !f->v.word_bytes; d++)
+        kv_put(f->v.type, part + kv_v_code(f, token, d).at, 0.0f);
+    if (!f->v.word_bytes) return;
     for (uint32_t s = 0; s < f->v_segments; s++) {
         memcpy(x, v + (size_t)s * n, n * sizeof *x);
         const uint16_t word = kv_encode(&f->v, x, n, codes);
@@ -216,7 +228,7 @@ static void round_query(const kv_format *f, const float *q, const attn_scratch *
 static float plain_score(const kv_head *kv, const float *q, uint32_t pos,
                          const attn_scratch *w) {
     const kv_format *f = kv->format;
-    const uint32_t n = f->k_segment;
+    const uint32_t n = f->k.word_bytes ? f->k_segment : f->head_dim;
     float score = 0.0f;
     for (uint32_t s = 0; s < f->k_segments; s++) {
         const kv_scale scale = f->k.word_bytes ? k_scale(kv, pos, s) : (kv_scale){0};
@@ -314,9 +326,22 @@ static void plain_tile(const kv_head *kv, const float *q, uint32_t tile, uint32_
         plain_values(kv, s, tile, first, n, o);
 }
 
-static void plain_attend(const kv_head *kv, const attn_part *part) {
+/* What query i sees of one cache in the split that begins at from. */
+static void plain_split(const attn_pass *pass, uint32_t i, uint32_t from,
+                        const attn_scratch *w) {
+    const attn_part *part = &pass->part;
+    const float *q = part->q + (size_t)i * pass->kv->format->head_dim;
+    for (uint32_t tile = from; tile < from + ATTN_SPLIT; tile += ATTN_TILE) {
+        uint32_t n = part_tile_count(part, tile, i), first = part_tile_first(part, tile, i);
+        if (first < n) plain_tile(pass->kv, q, tile, first, n, w);
+    }
+}
+
+static void plain_attend(const kv_head *kv, const kv_head *tail, const attn_part *part) {
     const uint32_t nq = part->n_rows * part->group, dp = kv->format->v_dims;
     attn_scratch w = attn_scratch_of(part->scratch, dp);
+    attn_pass pass[2];
+    const uint32_t n_passes = attn_passes(kv, tail, part, pass);
     part_clear(part->max, part->sum, part->acc, nq, dp);
     for (uint32_t i = 0; i < nq; i++) {
         const float *q = part->q + (size_t)i * kv->format->head_dim;
@@ -324,11 +349,7 @@ static void plain_attend(const kv_head *kv, const attn_part *part) {
         for (uint32_t from = part->from; from < part->to; from += ATTN_SPLIT) {
             part_clear(w.max, NULL, w.o, 1, dp);
             memset(w.lanes, 0, sizeof(float) * 16);
-            for (uint32_t tile = from; tile < from + ATTN_SPLIT; tile += ATTN_TILE) {
-                uint32_t n = part_tile_count(part, tile, i);
-                uint32_t first = part_tile_first(part, tile, i);
-                if (first < n) plain_tile(kv, q, tile, first, n, &w);
-            }
+            for (uint32_t k = 0; k < n_passes; k++) plain_split(&pass[k], i, from, &w);
             plain_attn_merge(part->max + i, part->sum + i, part->acc + (size_t)i * dp, w.max[0],
                              lanes_sum(w.lanes), w.o, dp);
         }

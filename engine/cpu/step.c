@@ -28,7 +28,7 @@ static void run_copies(cpu_engine *e, uint32_t thread) {
     const batch *b = e->step.batch;
     for (uint32_t i = 0; i < b->n_copies; i++) {
         const block_copy *c = &b->copies[i];
-        const uint32_t n_layers = e->program->group[c->group].n_layers;
+        const uint32_t n_layers = e->layout.groups.group[c->group].n_layers;
         const kv_format *f = &e->layout.kv[c->group];
         const uint64_t block = kv_block_bytes(f, n_layers);
         const span l = step_share(n_layers, e->step.n_threads, thread);

@@ -6,14 +6,20 @@
 
 #include <math.h>
 
-static kv_head head_of(const cpu_engine *e, const op *o, const batch_seq *s, uint32_t h) {
+/* group: of the layer, or behind it the tail's. */
+static kv_head head_in(const cpu_engine *e, const op *o, const batch_seq *s, uint32_t group,
+                       uint32_t h) {
     const program *p = e->program;
-    const uint32_t g = p->layer_group[o->layer];
+    const uint32_t g = p->layer_group[o->layer] + group;
     const kv_format *f = &e->layout.kv[g];
     return (kv_head){.base = e->kv[g] + kv_part_at(f, p->layer_index[o->layer], h),
-                     .block_stride = kv_block_bytes(f, p->group[g].n_layers),
+                     .block_stride = cpu_block_bytes(&e->layout, g),
                      .blocks = s->blocks[g],
                      .format = f};
+}
+
+static kv_head head_of(const cpu_engine *e, const op *o, const batch_seq *s, uint32_t h) {
+    return head_in(e, o, s, 0, h);
 }
 
 /* One head of a row, rotated and times scale. */
@@ -25,13 +31,19 @@ static void rotate(const cpu_engine *e, const cpu_op *c, const float *x, uint32_
 }
 
 /* Puts k and v of one row and head into the cache. tmp: [dim_pad] */
-static void append_row(const cpu_engine *e, const cpu_op *c, const kv_head *kv,
+static void append_row(const cpu_engine *e, const cpu_op *c, const batch_seq *q,
                        const float *qkv, uint32_t row, uint32_t h, float *tmp) {
     const head_shape *s = &c->op->heads;
+    const uint32_t tail_at = e->layout.groups.tail_at, pos = e->step.rows[row].pos;
     const float *k = qkv + (size_t)row * heads_cols(s);
     k += (size_t)(s->n_heads + h) * s->head_dim;
+    const float *v = k + (size_t)s->n_kv_heads * s->head_dim;
     rotate(e, c, k, row, 1.0f, tmp);
-    e->ops->kv_append(kv, e->step.rows[row].pos, tmp, k + (size_t)s->n_kv_heads * s->head_dim);
+    const kv_head kv = head_of(e, c->op, q, h);
+    e->ops->kv_append(&kv, pos, tmp, v);
+    if (!tail_at) return;
+    const kv_head tail = head_in(e, c->op, q, tail_at, h);
+    e->ops->kv_append(&tail, pos, tmp, v);
 }
 
 /* Only for parts of several rows: a lone row is appended by the task that needs it. */
@@ -43,10 +55,8 @@ void run_append(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     for (uint32_t r = s.from; r < s.to; r++) {
         const batch_seq *q = &b->seq[e->step.rows[r].seq];
         if (q->n_rows == 1) continue;
-        for (uint32_t h = 0; h < c->op->heads.n_kv_heads; h++) {
-            kv_head kv = head_of(e, c->op, q, h);
-            append_row(e, c, &kv, qkv, r, h, tmp);
-        }
+        for (uint32_t h = 0; h < c->op->heads.n_kv_heads; h++)
+            append_row(e, c, q, qkv, r, h, tmp);
     }
 }
 
@@ -153,7 +163,7 @@ static kv_head attn_open(cpu_engine *e, const cpu_op *c, const attn_task *t, uin
     /* Splits before the window see nothing and give an empty result. */
     if (t->to > kv_first_seen(c->op->attention.window, pos)) rotate_queries(e, c, t, h, q);
     if (s->n_rows == 1 && t->to == s->first_pos + 1)
-        append_row(e, c, &kv, value_f(e, c->op->in), t->first_row, h,
+        append_row(e, c, s, value_f(e, c->op->in), t->first_row, h,
                    thread_at(e, thread, e->layout.thread.row));
     return kv;
 }
@@ -187,7 +197,10 @@ static void attend_task(cpu_engine *e, const cpu_op *c, const act *out, const at
                             .sum = p.sum,
                             .acc = p.acc,
                             .scratch = thread_at(e, thread, at->attn)};
-    e->ops->attend(&kv, &part);
+    const uint32_t tail_at = e->layout.groups.tail_at;
+    const batch_seq *s = &e->step.batch->seq[t->seq];
+    const kv_head tail = tail_at ? head_in(e, c->op, s, tail_at, h) : (kv_head){0};
+    e->ops->attend(&kv, tail_at ? &tail : NULL, &part);
     if (t->slot >= 0) {
         if (!last_split(e, t, h)) return;
         p = join_splits(e, c, t, thread, h);

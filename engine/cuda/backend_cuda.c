@@ -138,7 +138,8 @@ static status backend_terms(const program *p, const engine_options *o, terms *ou
     status s = cuda_layout_init(&l, p, o, e);
     if (s != OK) return s;
     cuda_layout_terms(&l, p, o, out);
-    kv_costs(kv, p, CUDA_DEPTH, l.kv);
+    const kv_groups groups = kv_groups_of(p, o);
+    kv_costs(kv, &groups, CUDA_DEPTH, l.kv);
     cuda_layout_clear(&l);
     return OK;
 }

@@ -423,8 +423,9 @@ static void place_workspace(cuda_layout *l, const program *p, const engine_optio
 }
 
 static void place_kv(cuda_layout *l, const program *p, const engine_options *o, sizer *s) {
-    kv_formats_init(l->kv, KV_ROWS, p, o);
-    for (uint32_t g = 0; g < p->n_groups; g++) l->kv_layers[g] = p->group[g].n_layers;
+    const kv_groups groups = kv_groups_of(p, o); /* no tails: int4 is not among the types */
+    kv_formats_init(l->kv, KV_ROWS, &groups, o);
+    for (uint32_t g = 0; g < groups.n; g++) l->kv_layers[g] = groups.group[g].n_layers;
     l->fixed_bytes = s->n;
 }
 

@@ -53,6 +53,10 @@ typedef struct fake {
     uint64_t budget_tokens;                 /* more is ERR_BUDGET; 0: no limit */
     bool fail_after_first;                  /* GEN_ERROR once a token is out */
     uint64_t pool_want, http_limit;
+    sched_miss miss; /* of requests with a receipt */
+    char forgot[64]; /* the salt of the last call of forget; "*": all */
+    size_t n_forgot; /* its bytes */
+    bool forget_fails;
     bool device; /* the engine computes on a device, with a ledger of its own */
     const char *chat_template, *model_id, *model_names;
     _Atomic(const char *) not_ready;
@@ -165,6 +169,7 @@ static FAKE_UNUSED void fake_end(fake *f, gen *g, gen_event *ev, gen_finish why)
                             .loaded_bytes = 4096,
                             .load_us = 1500,
                             .byte_seconds = 0.25},
+                   .miss = g->spec.explain ? &f->miss : NULL,
                    .queued_us = 1000,
                    .first_token_us = 3500,
                    .ended_us = 10000};
@@ -320,6 +325,40 @@ static FAKE_UNUSED bool fake_device_memory(port *p, device_memory *out) {
     return true;
 }
 
+typedef struct fake_forgetting {
+    fake *f;
+    forget_done *done;
+    void *arg;
+} fake_forgetting;
+
+static FAKE_UNUSED void fake_forget_work(void *arg) {
+    (void)arg;
+}
+static FAKE_UNUSED void fake_forgot(void *arg) {
+    fake_forgetting *g = arg;
+    const cache_forgotten what = {.blocks = 3, .bytes = 300, .files = 2, .file_bytes = 8192};
+    err e;
+    err_set(&e, ERR_IO, "2 files could not be removed");
+    g->done(g->arg, g->f->forget_fails ? ERR_IO : OK, &what, &e);
+    free(g);
+}
+static FAKE_UNUSED status fake_forget(port *p, const str *salt, forget_done *done, void *arg,
+                                      err *e) {
+    fake *f = (fake *)p;
+    (void)e;
+    fake_forgetting *g = malloc(sizeof *g);
+    CHECK(g && (!salt || salt->len < sizeof f->forgot));
+    *g = (fake_forgetting){f, done, arg};
+    memset(f->forgot, 0, sizeof f->forgot);
+    f->n_forgot = salt ? salt->len : 1;
+    if (salt)
+        memcpy(f->forgot, salt->ptr, salt->len);
+    else
+        f->forgot[0] = '*';
+    CHECK(fake_offload(p, fake_forget_work, fake_forgot, g));
+    return OK;
+}
+
 /* The number of members of the body; refuses one that has "bad". */
 static FAKE_UNUSED status fake_plan(port *p, const json_t *body, buf *out, err *e) {
     (void)p;
@@ -352,7 +391,8 @@ static FAKE_UNUSED const port_ops *fake_ops(void) {
                                  .not_ready = fake_not_ready,
                                  .offload = fake_offload,
                                  .device_memory = fake_device_memory,
-                                 .plan = fake_plan};
+                                 .plan = fake_plan,
+                                 .forget = fake_forget};
     return &ops;
 }
 
@@ -603,11 +643,12 @@ static FAKE_UNUSED reply fake_post(const fake *f, const char *path, const char *
 /* header: lines, each with its end. */
 static FAKE_UNUSED reply fake_post_with(const fake *f, const char *path, const char *body,
                                         const char *header) {
-    char *text = fake_post_text(path, body), *all = NULL;
-    const char *rest = strstr(text, "\r\n") + 2;
-    ck_assert(asprintf(&all, "%.*s%s%s", (int)(rest - text), text, header, rest) > 0);
-    reply r = fake_raw(f, all, strlen(all));
-    free(all);
+    char *text = NULL;
+    ck_assert(asprintf(&text,
+                       "POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%sContent-Type: "
+                       "application/json\r\nContent-Length: %zu\r\n\r\n%s",
+                       path, header, strlen(body), body) > 0);
+    reply r = fake_raw(f, text, strlen(text));
     free(text);
     return r;
 }

@@ -1,7 +1,7 @@
 /* Endpoints over real sockets: completions, chat, streams, refusals, small documents. */
 #include "tests/api/fake_port.h"
 
-#include "json/in.h"
+#include "tests/api/parsed.h"
 
 static fake f;
 
@@ -10,34 +10,9 @@ static void start(void) {
     fake_start(&f);
 }
 
-static arena docs; /* of parsed answers, until stop() */
-
 static void stop(void) {
     fake_stop(&f);
-    if (docs.src) arena_clear(&docs);
-}
-
-static const json_t *parse(const char *text) {
-    json_error_t e;
-    if (!docs.src) arena_init(&docs, chunks_heap(), 0);
-    json_use_arena(&docs);
-    const json_t *v = json_loads(text, 0, &e);
-    json_use_arena(NULL);
-    ck_assert_msg(v != NULL, "%s at %d:\n%s", e.text, e.position, text);
-    return v;
-}
-static const json_t *at(const json_t *v, const char *key) {
-    const json_t *m = json_object_get(v, key);
-    ck_assert_msg(m != NULL, "no member %s", key);
-    return m;
-}
-static const char *text_of(const json_t *v) {
-    ck_assert(json_is_string(v));
-    return json_string_value(v);
-}
-static long long int_of(const json_t *v) {
-    ck_assert(json_is_integer(v));
-    return json_integer_value(v);
+    parsed_free();
 }
 
 /* Joins the texts (or deltas) of choice index in an event stream; checks each event. */
@@ -148,73 +123,6 @@ START_TEST(a_chat_in_one_piece_with_parts_of_text) {
     ck_assert_int_eq(int_of(at(at(v, "memory"), "kv_peak_bytes")), 4800);
     ck_assert_int_eq(int_of(at(at(v, "memory"), "preemptions")), 0);
     reply_free(&r);
-    stop();
-}
-END_TEST
-
-static double real_at(const json_t *o, const char *name) {
-    return json_number_value(at(o, name));
-}
-
-/* Two prompts of 40 tokens, two choices each: sums of all, found tokens of each prompt once. */
-START_TEST(a_receipt_sums_up_all_sequences) {
-    start();
-    char body[512];
-    snprintf(body, sizeof body,
-             "{\"prompt\":[\"%040d\",\"%040d\"],\"n\":2,\"max_tokens\":4,\"receipt\":true}", 0,
-             1);
-    reply r = fake_post(&f, "/v1/completions", body);
-    ck_assert_msg(r.status == 200, "%s", r.body);
-    const json_t *m = at(at(parse(r.body), "usage"), "memory"), *kv = at(m, "kv");
-    ck_assert_int_eq(int_of(at(kv, "peak_blocks")), 4 * 3);
-    ck_assert_int_eq(int_of(at(kv, "peak_bytes")), 4 * 3 * 1600);
-    ck_assert(real_at(kv, "byte_seconds") > 0.99 && real_at(kv, "byte_seconds") < 1.01);
-    ck_assert_str_eq(text_of(at(kv, "type_k")), "F32");
-    ck_assert_int_eq(int_of(at(at(m, "cached_tokens"), "memory")), 2 * 16);
-    ck_assert_int_eq(int_of(at(at(m, "cached_tokens"), "disk")), 2 * 16);
-    ck_assert_int_eq(int_of(at(at(m, "loaded"), "bytes")), 4 * 4096);
-    ck_assert(real_at(at(m, "loaded"), "ms") > 1.49 && real_at(at(m, "loaded"), "ms") < 1.51);
-    ck_assert_int_eq(int_of(at(m, "recomputed_tokens")), 8);
-    ck_assert_int_eq(int_of(at(m, "steps")), 4 * 5);
-    ck_assert(real_at(m, "queue_ms") > 0.99 && real_at(m, "queue_ms") < 1.01);
-    ck_assert(real_at(m, "prefill_ms") > 2.49 && real_at(m, "prefill_ms") < 2.51);
-    ck_assert(real_at(m, "decode_ms") > 6.49 && real_at(m, "decode_ms") < 6.51);
-    reply_free(&r);
-    stop();
-}
-END_TEST
-
-/* Where "memory" stands in an answer, and that nobody gets one who has not asked. */
-START_TEST(every_api_has_a_receipt_in_its_usage) {
-    start();
-    static const struct {
-        const char *path, *body, *usage;
-    } t[] = {{"/v1/completions", "\"prompt\":\"a\"", "\"usage\":{\"prompt_tokens\":1,"},
-             {"/v1/chat/completions", "\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]",
-              "\"usage\":{\"prompt_tokens\":"},
-             {"/v1/responses", "\"input\":\"a\"", "\"usage\":{\"input_tokens\":"},
-             {"/v1/messages",
-              "\"max_tokens\":5,\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]",
-              "\"usage\":{\"input_tokens\":"}};
-    for (size_t i = 0; i < 2 * sizeof t / sizeof *t; i++) {
-        char body[256];
-        const bool stream = i % 2;
-        snprintf(body, sizeof body, "{%s,\"stream\":%s}", t[i / 2].body,
-                 stream ? "true" : "false");
-        reply r = fake_post(&f, t[i / 2].path, body);
-        ck_assert_msg(r.status == 200 && !strstr(r.body, "\"memory\""), "%s", r.body);
-        reply_free(&r);
-        r = fake_post_with(&f, t[i / 2].path, body, "X-Vramd-Receipt: 1\r\n");
-        ck_assert_msg(r.status == 200, "%s", r.body);
-        const char *at = strstr(r.body, ",\"memory\":{\"kv\":{\"type_k\"");
-        ck_assert_msg(at && !strstr(at + 2, "\"memory\":{\"kv\""), "%s", r.body);
-        const char *usage = NULL;
-        for (const char *next = r.body; (next = strstr(next, t[i / 2].usage)) && next < at;
-             next++)
-            usage = next;
-        ck_assert_msg(usage && !memchr(usage, '\n', (size_t)(at - usage)), "%s", r.body);
-        reply_free(&r);
-    }
     stop();
 }
 END_TEST
@@ -735,8 +643,6 @@ int main(void) {
     tcase_add_test(t, a_completion_as_a_stream);
     tcase_add_test(t, a_chat_as_a_stream_begins_with_the_role_and_ends_with_an_empty_delta);
     tcase_add_test(t, a_chat_in_one_piece_with_parts_of_text);
-    tcase_add_test(t, a_receipt_sums_up_all_sequences);
-    tcase_add_test(t, every_api_has_a_receipt_in_its_usage);
     tcase_add_test(t, prompts_come_in_four_forms_and_choices_are_numbered);
     tcase_add_test(t, several_choices_stream_side_by_side);
     tcase_add_test(t, without_a_seed_each_request_draws_its_own);

@@ -140,7 +140,8 @@ def test_the_plan_of_every_cache_type_is_what_is_served():
     said = {}
     for kind, kinds, bytes_per_token in (("f16", ["F16", "F16"], 23040), ("f32", ["F32", "F32"], 46080),
                                          ("mixed", ["F32", "F16"], 34560), ("int8", ["INT8", "INT8"], 11880),
-                                         ("q8_0", ["Q8_0", "Q8_0"], 12240), ("fp8", ["FP8", "FP8"], 11880), ("k8v4", ["INT8", "INT4"], 9000)):
+                                         ("q8_0", ["Q8_0", "Q8_0"], 12240), ("fp8", ["FP8", "FP8"], 11880), ("k8v4", ["INT8", "INT4"], 9000),
+                                         ("int4", ["INT4", "INT4"], 6120)):
         types = (["--kv-cache-dtype", kind] if kinds[0] == kinds[1] else
                  ["--cache-type-k", kinds[0], "--cache-type-v", kinds[1]])
         options = [*OPTIONS, *types, "--kv-cache-tokens", "2048"]
@@ -151,7 +152,9 @@ def test_the_plan_of_every_cache_type_is_what_is_served():
             m = d.memory()
             assert m["budget_bytes"] == plan["budget_bytes"] or m["plan_bytes"] == plan["total_bytes"]
             kv = next(c for c in m["classes"] if c["class"] == "kv")
-            assert kv["ledger_bytes"] == kv["plan_bytes"] == 2048 * bytes_per_token
+            taken = [g["blocks"] * g["block_bytes"] for g in plan["kv"]["groups"]]  # the second is the tail of 4 bits
+            assert taken[0] == 2048 * bytes_per_token and len(taken) == 1 + (kinds[1] == "INT4")
+            assert kv["ledger_bytes"] == kv["plan_bytes"] == sum(taken)
             assert [m["kv"]["type_k"], m["kv"]["type_v"]] == kinds == [plan["kv"]["type_k"], plan["kv"]["type_v"]]
             said[kind] = d.say("Once upon a time", max_tokens=8)
         finally:

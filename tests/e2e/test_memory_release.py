@@ -174,3 +174,20 @@ def test_prefixes_on_disk_outlive_idleness(tmp_path):
         assert again == answer and cached >= 896
     assert metric(d, "vramd_kv_disk_hits_total{") >= 1024  # no more than two of them are still in memory
     d.stop()
+
+
+@pytest.mark.skipif(not os.environ.get("VRAMD_TEST_GEMMA"), reason="no model with windows here")
+def test_windows_keep_what_is_set_aside_for_their_sequences(tmp_path):
+    p, prompts = Pressure(tmp_path), ["The sea. " * 250 + str(i) for i in range(4)]
+    d = Daemon("--model", os.environ["VRAMD_TEST_GEMMA"], "--max-model-len", "1024", "--max-num-seqs", "8", *PSI, env=p.env)
+    undisturbed = [d.say(x, max_tokens=24) for x in prompts]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(d.say, x, max_tokens=24) for x in prompts]
+        while d.memory()["kv"]["used"] < 4:
+            time.sleep(0.005)
+        for n in range(1, 5):
+            p.event()
+            wait(d, lambda m: m["pressure"]["events"] == n and not m["resizing"])
+        assert [a.result() for a in answers] == undisturbed
+    assert metric(d, "vramd_preemptions_total{") == 0
+    d.stop()

@@ -99,10 +99,8 @@ static RIG_UNUSED void rig_close(rig *r) {
 /* Fills every slot of the cache with NaN, as another sequence might have left it. */
 static RIG_UNUSED void rig_poison(rig *r) {
     cpu_engine *e = (cpu_engine *)r->engine;
-    for (uint32_t g = 0; g < e->program->n_groups; g++)
-        memset(e->kv[g], 0xff,
-               kv_block_bytes(&e->layout.kv[g], e->program->group[g].n_layers) *
-                   r->opt.n_blocks[g]);
+    for (uint32_t g = 0; g < e->layout.groups.n; g++)
+        memset(e->kv[g], 0xff, cpu_block_bytes(&e->layout, g) * r->opt.n_blocks[g]);
 }
 
 static RIG_UNUSED status rig_try(rig *r, const part *p, uint32_t n, step_result *out, err *e) {

@@ -16,52 +16,67 @@ typedef struct shape {
     uint32_t head_dim, group, block_tokens, len; /* len: tokens in the cache */
     dtype k, v;
     uint32_t window;
+    bool tail; /* the newest tokens in full precision */
 } shape;
 
 static const shape shapes[] = {
-    {64, 3, 16, 700, DT_F16, DT_F16, 0},
-    {64, 1, 8, 130, DT_F16, DT_F16, 0},
-    {128, 4, 32, 300, DT_BF16, DT_BF16, 0},
-    {80, 8, 16, 200, DT_F16, DT_F16, 0},
-    {96, 2, 64, 150, DT_F32, DT_F32, 0},
-    {256, 7, 16, 90, DT_BF16, DT_BF16, 0},
-    {40, 24, 8, 140, DT_F32, DT_F32, 0},
-    {8, 5, 256, 600, DT_F16, DT_F16, 0},
-    {64, 3, 16, 1100, DT_F32, DT_F32, 0},
-    {128, 6, 128, 530, DT_F16, DT_F16, 0},
+    {64, 3, 16, 700, DT_F16, DT_F16, 0, false},
+    {64, 1, 8, 130, DT_F16, DT_F16, 0, false},
+    {128, 4, 32, 300, DT_BF16, DT_BF16, 0, false},
+    {80, 8, 16, 200, DT_F16, DT_F16, 0, false},
+    {96, 2, 64, 150, DT_F32, DT_F32, 0, false},
+    {256, 7, 16, 90, DT_BF16, DT_BF16, 0, false},
+    {40, 24, 8, 140, DT_F32, DT_F32, 0, false},
+    {8, 5, 256, 600, DT_F16, DT_F16, 0, false},
+    {64, 3, 16, 1100, DT_F32, DT_F32, 0, false},
+    {128, 6, 128, 530, DT_F16, DT_F16, 0, false},
     /* Windows: within a group, a tile, a split; more than a split; of one; past the length. */
-    {64, 3, 16, 700, DT_F16, DT_F16, 5},
-    {64, 1, 8, 130, DT_F16, DT_F16, 20},
-    {256, 4, 16, 1300, DT_F16, DT_F16, 512},
-    {128, 4, 32, 300, DT_BF16, DT_BF16, 64},
-    {40, 24, 8, 140, DT_F32, DT_F32, 1},
-    {64, 3, 16, 1300, DT_F32, DT_F32, 700},
-    {96, 2, 64, 150, DT_F32, DT_F32, 100},
-    {64, 2, 16, 90, DT_F16, DT_F16, 400},
+    {64, 3, 16, 700, DT_F16, DT_F16, 5, false},
+    {64, 1, 8, 130, DT_F16, DT_F16, 20, false},
+    {256, 4, 16, 1300, DT_F16, DT_F16, 512, false},
+    {128, 4, 32, 300, DT_BF16, DT_BF16, 64, false},
+    {40, 24, 8, 140, DT_F32, DT_F32, 1, false},
+    {64, 3, 16, 1300, DT_F32, DT_F32, 700, false},
+    {96, 2, 64, 150, DT_F32, DT_F32, 100, false},
+    {64, 2, 16, 90, DT_F16, DT_F16, 400, false},
     /* K and V of different types. */
-    {64, 3, 16, 700, DT_F32, DT_F16, 0},
-    {40, 5, 8, 200, DT_F16, DT_F32, 0},
-    {128, 4, 32, 300, DT_BF16, DT_F16, 64},
-    {80, 2, 8, 140, DT_F32, DT_BF16, 30},
-    {96, 7, 64, 600, DT_F16, DT_BF16, 0},
-    {64, 1, 16, 1100, DT_BF16, DT_F32, 700},
+    {64, 3, 16, 700, DT_F32, DT_F16, 0, false},
+    {40, 5, 8, 200, DT_F16, DT_F32, 0, false},
+    {128, 4, 32, 300, DT_BF16, DT_F16, 64, false},
+    {80, 2, 8, 140, DT_F32, DT_BF16, 30, false},
+    {96, 7, 64, 600, DT_F16, DT_BF16, 0, false},
+    {64, 1, 16, 1100, DT_BF16, DT_F32, 700, false},
     /* Codes with scales: segments of 64, 32 and 16, one to sixteen of them. */
-    {64, 3, 16, 700, DT_INT8, DT_INT8, 0},
-    {256, 4, 16, 1300, DT_INT8, DT_INT8, 512},
-    {80, 8, 32, 200, DT_INT8, DT_INT8, 0},
-    {96, 2, 256, 600, DT_INT8, DT_INT8, 100},
-    {64, 3, 16, 1100, DT_Q8_0, DT_Q8_0, 0},
-    {128, 5, 64, 300, DT_Q8_0, DT_Q8_0, 64},
-    {16, 24, 16, 140, DT_Q8_0, DT_Q8_0, 1},
-    {64, 3, 16, 700, DT_FP8, DT_FP8, 5},
-    {240, 2, 16, 600, DT_FP8, DT_FP8, 0},
-    {64, 3, 16, 1100, DT_INT4, DT_INT4, 0},
-    {128, 4, 32, 700, DT_INT4, DT_INT4, 70},
-    {80, 7, 16, 200, DT_INT4, DT_INT4, 0},
-    {64, 1, 16, 700, DT_INT8, DT_F16, 0},
-    {64, 3, 16, 300, DT_F32, DT_INT4, 20},
-    {128, 6, 16, 530, DT_INT8, DT_INT4, 0},
-    {32, 2, 16, 300, DT_FP8, DT_BF16, 0},
+    {64, 3, 16, 700, DT_INT8, DT_INT8, 0, false},
+    {256, 4, 16, 1300, DT_INT8, DT_INT8, 512, false},
+    {80, 8, 32, 200, DT_INT8, DT_INT8, 0, false},
+    {96, 2, 256, 600, DT_INT8, DT_INT8, 100, false},
+    {64, 3, 16, 1100, DT_Q8_0, DT_Q8_0, 0, false},
+    {128, 5, 64, 300, DT_Q8_0, DT_Q8_0, 64, false},
+    {16, 24, 16, 140, DT_Q8_0, DT_Q8_0, 1, false},
+    {64, 3, 16, 700, DT_FP8, DT_FP8, 5, false},
+    {240, 2, 16, 600, DT_FP8, DT_FP8, 0, false},
+    {64, 3, 16, 1100, DT_INT4, DT_INT4, 0, false},
+    {128, 4, 32, 700, DT_INT4, DT_INT4, 70, false},
+    {80, 7, 16, 200, DT_INT4, DT_INT4, 0, false},
+    {64, 1, 16, 700, DT_INT8, DT_F16, 0, false},
+    {64, 3, 16, 300, DT_F32, DT_INT4, 20, false},
+    {128, 6, 16, 530, DT_INT8, DT_INT4, 0, false},
+    {32, 2, 16, 300, DT_FP8, DT_BF16, 0, false},
+    /* With a tail: long, short of it, in blocks of all sizes, within windows and without older ones,
+     * beside codes that are not rotated and beside none. */
+    {64, 3, 16, 1100, DT_INT4, DT_INT4, 0, true},
+    {128, 4, 32, 700, DT_INT4, DT_INT4, 0, true},
+    {256, 4, 16, 1300, DT_INT4, DT_INT4, 512, true},
+    {80, 7, 128, 600, DT_INT4, DT_INT4, 70, true},
+    {64, 1, 16, 300, DT_INT4, DT_INT4, 20, true},
+    {64, 24, 16, 63, DT_INT4, DT_INT4, 0, true},
+    {64, 2, 16, 600, DT_INT4, DT_INT4, 64, true},
+    {32, 8, 16, 200, DT_INT4, DT_INT8, 0, true},
+    {128, 6, 16, 577, DT_INT8, DT_INT4, 0, true},
+    {96, 3, 64, 700, DT_Q8_0, DT_INT4, 0, true},
+    {64, 5, 16, 400, DT_F32, DT_INT4, 0, true},
+    {64, 5, 16, 400, DT_INT4, DT_FP8, 100, true},
 };
 enum {
     N_SHAPES = sizeof shapes / sizeof *shapes,
@@ -78,11 +93,14 @@ static float random_float(uint64_t i) {
 }
 
 /* A cache of one head, its blocks in an order keyed by seed, unwritten bytes 0xff (NaN). */
-typedef struct cache {
+typedef struct store {
     kv_head kv;
     int32_t *table;
     float *k, *v; /* [len][head_dim], as stored */
     kv_format format;
+} store;
+typedef struct cache {
+    store all, tail; /* tail: of shapes that have one */
 } cache;
 
 /* What a reader sees of x[n] in a cache of that type. */
@@ -90,8 +108,13 @@ static void as_stored(const kv_type *t, uint32_t segment, const float *x, uint32
                       float *out) {
     uint8_t codes[64];
     memcpy(out, x, n * sizeof *x);
+    for (uint32_t i = 0; i < n && t->rotated && !t->word_bytes; i += segment)
+        kv_hadamard(out + i, segment);
     for (uint32_t i = 0; i < n && t->type == DT_F16; i++)
-        out[i] = half_to_float(half_of_float(x[i]));
+        out[i] = half_to_float(half_of_float(out[i]));
+    for (uint32_t i = 0; i < n && t->rotated && !t->word_bytes; i += segment)
+        kv_hadamard(out + i, segment);
+    for (uint32_t i = 0; i < n && t->rotated && !t->word_bytes; i++) out[i] /= (float)segment;
     for (uint32_t i = 0; i < n && t->type == DT_BF16; i++)
         out[i] = bf16_to_float(bf16_of_float(x[i]));
     for (uint32_t i = 0; i < n && t->word_bytes; i += segment) {
@@ -100,11 +123,11 @@ static void as_stored(const kv_type *t, uint32_t segment, const float *x, uint32
     }
 }
 
-static void cache_open(cache *c, const shape *s, uint64_t seed) {
+static void store_open(store *c, const shape *s, const kv_type *kt, const kv_type *vt,
+                       uint64_t seed) {
     const uint32_t hd = s->head_dim, n = (uint32_t)ceil_div(s->len, s->block_tokens);
     const uint32_t n_physical = n + 3;
-    kv_format_init(&c->format, KV_LANES, kv_type_get(s->k), kv_type_get(s->v), s->block_tokens,
-                   1, hd);
+    kv_format_init(&c->format, KV_LANES, kt, vt, s->block_tokens, 1, hd);
     c->kv = (kv_head){.block_stride = kv_block_bytes(&c->format, 1), .format = &c->format};
     c->kv.base = malloc(c->kv.block_stride * n_physical);
     c->table = malloc(n_physical * sizeof *c->table);
@@ -131,11 +154,27 @@ static void cache_open(cache *c, const shape *s, uint64_t seed) {
     }
 }
 
-static void cache_close(cache *c) {
+static void cache_open(cache *c, const shape *s, uint64_t seed) {
+    const kv_type *k = kv_type_get(s->k), *v = kv_type_get(s->v);
+    const kv_type tail_k = kv_tail_type(k), tail_v = kv_tail_type(v);
+    *c = (cache){0};
+    store_open(&c->all, s, k, v, seed);
+    if (s->tail) store_open(&c->tail, s, &tail_k, &tail_v, seed + 100);
+}
+
+static void store_close(store *c) {
     free(c->kv.base);
     free(c->table);
     free(c->k);
     free(c->v);
+}
+static void cache_close(cache *c) {
+    store_close(&c->all);
+    store_close(&c->tail);
+}
+
+static const kv_head *tail_of(const cache *c) {
+    return c->tail.table ? &c->tail.kv : NULL;
 }
 
 /* Queries of the rows from first_pos on; a row's query depends on its position only. */
@@ -159,13 +198,13 @@ static void finish(const op_kernels *k, const kv_format *f, float sum, const flo
 }
 
 /* Blocks that no row from first on sees are somewhere else: reading there would be a fault. */
-static void hide_unseen(const cache *c, const shape *s, uint32_t first) {
+static void hide_unseen(const store *c, const shape *s, uint32_t window, uint32_t first) {
     for (uint32_t i = 0;
-         s->window && first >= s->window && i < (first + 1 - s->window) / s->block_tokens; i++)
+         window && first >= window && i < (first + 1 - window) / s->block_tokens; i++)
         if (c->table[i] < HIDDEN) c->table[i] += HIDDEN;
 }
-static void show_all(const cache *c, const shape *s) {
-    for (uint32_t i = 0; i < s->len / s->block_tokens; i++)
+static void show_all(const store *c, const shape *s) {
+    for (uint32_t i = 0; c->table && i < s->len / s->block_tokens; i++)
         if (c->table[i] >= HIDDEN) c->table[i] -= HIDDEN;
 }
 
@@ -179,7 +218,7 @@ static void attend_rows(const op_kernels *k, const cache *c, const shape *s, uin
     memset(scratch, STALE, attn_scratch_bytes(s->head_dim));
     ck_assert(n * s->group <= ATTN_MAX_QUERIES);
     make_queries(q, s, first, n);
-    turn_queries(k, &c->format, q, n * s->group);
+    turn_queries(k, &c->all.format, q, n * s->group);
     attn_part p = {.q = q,
                    .n_rows = n,
                    .group = s->group,
@@ -191,11 +230,13 @@ static void attend_rows(const op_kernels *k, const cache *c, const shape *s, uin
                    .sum = sum,
                    .acc = acc,
                    .scratch = scratch};
-    hide_unseen(c, s, first);
-    k->attend(&c->kv, &p);
-    show_all(c, s);
+    hide_unseen(&c->all, s, s->window, first);
+    if (s->tail) hide_unseen(&c->tail, s, KV_TAIL_TOKENS, first);
+    k->attend(&c->all.kv, tail_of(c), &p);
+    show_all(&c->all, s);
+    show_all(&c->tail, s);
     for (uint32_t i = 0; i < n * s->group; i++)
-        finish(k, &c->format, sum[i], acc + (size_t)i * c->format.v_dims,
+        finish(k, &c->all.format, sum[i], acc + (size_t)i * c->all.format.v_dims,
                out + (size_t)i * s->head_dim);
     free(scratch);
 }
@@ -214,6 +255,11 @@ static uint32_t tables(const op_kernels **out) {
     if (linear_kernels_get(ISA_AVX2)) out[n++] = &ops_avx2;
     if (linear_kernels_get(ISA_AVX512)) out[n++] = &ops_avx512;
     return n;
+}
+
+/* Whether the query at pos reads token j from the tail. */
+static bool is_newest(const shape *s, uint32_t pos, uint32_t j) {
+    return s->tail && pos - j < 64;
 }
 
 START_TEST(attention_is_near_softmax_in_float64) {
@@ -235,16 +281,17 @@ START_TEST(attention_is_near_softmax_in_float64) {
             const uint32_t from = s->window && pos >= s->window ? pos + 1 - s->window : 0;
             double best = -INFINITY, sum = 0;
             for (uint32_t j = from; j < s->len; j++) {
+                const float *key = (is_newest(s, pos, j) ? c.tail.k : c.all.k) + (size_t)j * hd;
                 w[j] = 0;
-                for (uint32_t d = 0; d < hd; d++)
-                    w[j] += (double)q[g * hd + d] * c.k[(size_t)j * hd + d];
+                for (uint32_t d = 0; d < hd; d++) w[j] += (double)q[g * hd + d] * key[d];
                 best = fmax(best, w[j]);
             }
             for (uint32_t j = from; j < s->len; j++) sum += w[j] = exp2(w[j] - best);
             for (uint32_t d = 0; d < hd; d++) {
                 double want = 0;
                 for (uint32_t j = from; j < s->len; j++)
-                    want += w[j] / sum * c.v[(size_t)j * hd + d];
+                    want += w[j] / sum *
+                            (is_newest(s, pos, j) ? c.tail.v : c.all.v)[(size_t)j * hd + d];
                 ck_assert_double_le(fabs(out[g * hd + d] - want), near);
             }
         }
@@ -310,7 +357,7 @@ START_TEST(splits_joined_in_order_have_the_bits_of_the_whole) {
     cache c;
     cache_open(&c, s, 5);
     make_queries(q, s, pos, 1);
-    turn_queries(&ops_plain, &c.format, q, s->group);
+    turn_queries(&ops_plain, &c.all.format, q, s->group);
     for (uint32_t t = 0, n_k = tables(k); t < n_k; t++) {
         attend_rows(k[t], &c, s, pos, 1, whole);
         for (uint32_t g = 0; g < s->group; g++) max[g] = -INFINITY;
@@ -327,13 +374,13 @@ START_TEST(splits_joined_in_order_have_the_bits_of_the_whole) {
                            .acc = part_acc,
                            .scratch = scratch};
             if (s->len - from > ATTN_SPLIT) p.to = from + ATTN_SPLIT;
-            k[t]->attend(&c.kv, &p);
+            k[t]->attend(&c.all.kv, tail_of(&c), &p);
             for (uint32_t g = 0; g < s->group; g++)
                 k[t]->attn_merge(max + g, sum + g, acc + (size_t)g * dp, part_max[g],
                                  part_sum[g], part_acc + (size_t)g * dp, dp);
         }
         for (uint32_t g = 0; g < s->group; g++) {
-            finish(k[t], &c.format, sum[g], acc + (size_t)g * dp, out);
+            finish(k[t], &c.all.format, sum[g], acc + (size_t)g * dp, out);
             assert_same(whole + (size_t)g * hd, out, hd, "splits", (uint32_t)_i, k[t]->isa);
         }
     }

@@ -135,7 +135,7 @@ END_TEST
  * and what was in them NaN. */
 static void release_blocks(rig *r, uint32_t g, int32_t *table, uint32_t len) {
     cpu_engine *e = (cpu_engine *)r->engine;
-    const uint64_t bytes = kv_block_bytes(&e->layout.kv[g], e->program->group[g].n_layers);
+    const uint64_t bytes = cpu_block_bytes(&e->layout, g);
     const uint32_t window = e->program->group[g].window;
     if (window == 0 || len < window) return;
     for (uint32_t i = 0; i < (len + 1 - window) / r->opt.block_tokens; i++) {

@@ -23,7 +23,7 @@ static step_result step(rig *r, const text *t, uint32_t first, uint32_t n) {
 
 static uint64_t block_bytes(const rig *r, uint32_t group) {
     const cpu_engine *e = (const cpu_engine *)r->engine;
-    return kv_block_bytes(&e->layout.kv[group], e->program->group[group].n_layers);
+    return cpu_block_bytes(&e->layout, group);
 }
 
 static unsigned char *take_out(rig *r, const text *t) {

@@ -23,7 +23,8 @@ static const term *find_term(const terms *t, mem_class cls, const char *what) {
 }
 
 /* Opens on a ledger limited by the plan and compares class by class. */
-/* Returns the bytes of its KV cache; blocks, added up: those of each group times its layers. */
+/* Returns the bytes of its KV cache; blocks, added up: those of each group times its layers, of
+ * tails in blocks[1]. */
 static uint64_t assert_plan_is_ledger_of(const char *path, const engine_options *wanted,
                                          uint64_t *blocks) {
     engine_options o = *wanted;
@@ -47,7 +48,9 @@ static uint64_t assert_plan_is_ledger_of(const char *path, const engine_options 
     ck_assert_uint_eq(p.kv_blocks, o.n_blocks[0]);
     for (uint32_t g = 0; g < p.n_groups; g++) {
         o.n_blocks[g] = p.group_blocks[g];
-        *blocks += (uint64_t)p.group_blocks[g] * m->program.group[g].n_layers;
+        const bool tail = g >= m->program.n_groups;
+        ck_assert(kv.group[g].tail == tail && (!tail || kv.group[g].window <= 64));
+        blocks[tail] += (uint64_t)p.group_blocks[g] * kv.group[g].n_layers;
     }
     ck_assert_msg(ledger_open(&l, &p, &e) == OK, "%s", e.text);
     ck_assert_msg(engine_open(&eng, &backend_cpu, m, &o, l, NULL, &e) == OK, "%s", e.text);
@@ -77,8 +80,8 @@ static uint64_t assert_plan_is_ledger_of(const char *path, const engine_options 
 }
 
 static uint64_t assert_plan_is_ledger(const char *path, const engine_options *wanted) {
-    uint64_t blocks = 0;
-    return assert_plan_is_ledger_of(path, wanted, &blocks);
+    uint64_t blocks[2] = {0, 0};
+    return assert_plan_is_ledger_of(path, wanted, blocks);
 }
 
 START_TEST(the_plan_of_small_models_is_what_opening_allocates) {
@@ -96,7 +99,6 @@ START_TEST(the_plan_of_small_models_is_what_opening_allocates) {
         o.max_model_len = 256;
         o.block_tokens = 8u << i % 6;
         o.kv_k = kv_types[i % N_KV_TYPES], o.kv_v = kv_types[i / 2 % N_KV_TYPES];
-        if (o.kv_k == DT_INT4) o.kv_k = DT_INT8;
         if (o.block_tokens == 8) o.kv_k = o.kv_v = DT_F16;
         o.n_threads = 1 + i % 6;
         o.activations = i % 2 ? ACTIVATION_F32 : ACTIVATION_INT8;
@@ -187,7 +189,6 @@ START_TEST(the_cache_of_every_pair_of_types_is_planned_to_the_byte) {
         o.n_blocks[0] = 256 / o.block_tokens + 1;
         o.kv_k = kv_types[k_type], o.kv_v = kv_types[v_type];
         err e;
-        if (o.kv_k == DT_INT4) continue; /* refused */
         if (kv_sizes_check(o.kv_k, o.kv_v, o.block_tokens, c.head_dim, &e) != OK) continue;
         tiny_open(&b, path, &c, DT_F32);
         const uint32_t v_dims = c.head_dim == 40 ? 48 : 64;
@@ -195,9 +196,14 @@ START_TEST(the_cache_of_every_pair_of_types_is_planned_to_the_byte) {
         if (per_word[k_type]) token += 2 * 64 / per_word[k_type];
         if (per_word[v_type]) token += 2 * 64 / per_word[v_type];
         const uint64_t layer = 2ull * align_up(o.block_tokens * token, 64);
-        uint64_t blocks = 0; /* times layers */
-        const uint64_t got = assert_plan_is_ledger_of(path, &o, &blocks);
-        ck_assert_uint_eq(got, layer * blocks);
+        /* In a tail codes of K and V are f16. */
+        const uint32_t tail_k = per_word[k_type] ? 4 : halves[k_type];
+        const uint32_t tail_v = per_word[v_type] ? 4 : halves[v_type];
+        const uint64_t tail = (c.head_dim * tail_k + v_dims * tail_v) / 2 * o.block_tokens;
+        uint64_t blocks[2] = {0, 0}; /* times layers */
+        const uint64_t got = assert_plan_is_ledger_of(path, &o, blocks);
+        ck_assert((blocks[1] > 0) == (o.kv_k == DT_INT4 || o.kv_v == DT_INT4));
+        ck_assert_uint_eq(got, layer * blocks[0] + 2 * align_up(tail, 64) * blocks[1]);
         gb_clear(&b);
     }
 }
@@ -313,7 +319,6 @@ START_TEST(options_out_of_range_are_named) {
         {"max_model_len", offsetof(engine_options, max_model_len), 0, ERR_INVALID},
         {"activation_dtype", offsetof(engine_options, activations), ACTIVATION_BF16,
          ERR_UNSUPPORTED},
-        {"cache_type_k", offsetof(engine_options, kv_k), DT_INT4, ERR_UNSUPPORTED},
         {"cache_type_k", offsetof(engine_options, kv_k), DT_Q5_0, ERR_UNSUPPORTED},
         {"cache_type_v", offsetof(engine_options, kv_v), DT_Q4_0, ERR_UNSUPPORTED},
     };
@@ -326,6 +331,39 @@ START_TEST(options_out_of_range_are_named) {
     model_close(m);
     o.unfused = true, o.kv_v = DT_INT8;
     rig_unsupported(&backend_cpu, &c, DT_F16, &o, "attention", "f16, bf16 or f32");
+}
+END_TEST
+
+/* Groups of layers and their tails are four at most. */
+START_TEST(more_groups_than_have_tails_are_refused) {
+    static const struct {
+        dtype k, v;
+        const char *field;
+    } row[] = {{DT_INT4, DT_INT4, "kv_cache_dtype"},
+               {DT_INT4, DT_F16, "cache_type_k"},
+               {DT_INT8, DT_INT4, "cache_type_v"}};
+    model *m;
+    err e;
+    model_config c = gb_tiny("gemma3");
+    engine_options o = rig_options();
+    c.window = 20, c.n_layers = 7;
+    ck_assert(model_from_config(&m, &c, DT_F16, &e) == OK);
+    terms t = {0};
+    kv_request kv = {0};
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        o.kv_k = row[i].k, o.kv_v = row[i].v;
+        ck_assert_uint_eq(m->program.n_groups, 2);
+        ck_assert_msg(backend_cpu.terms(&m->program, &o, &t, &kv, &e) == OK, "%s", e.text);
+        ck_assert(kv.n_groups == 4 && !kv.group[1].tail && kv.group[2].tail);
+        ck_assert(kv.group[2].window == 20 || kv.group[3].window == 20);
+        terms_clear(&t);
+        m->program.n_groups = 3;
+        ck_assert_int_eq(backend_cpu.terms(&m->program, &o, &t, &kv, &e), ERR_UNSUPPORTED);
+        ck_assert_str_eq(e.field, row[i].field);
+        ck_assert_ptr_nonnull(strstr(e.text, "newest 64 tokens"));
+        m->program.n_groups = 2;
+    }
+    model_close(m);
 }
 END_TEST
 
@@ -343,4 +381,5 @@ CHECK_MAIN("layout", the_plan_of_small_models_is_what_opening_allocates,
            the_cache_of_every_pair_of_types_is_planned_to_the_byte,
            the_plan_of_the_real_model_is_what_opening_allocates,
            weights_are_listed_by_group_and_kv_by_token, values_alive_together_share_no_bytes,
-           options_out_of_range_are_named, a_type_without_kernels_is_named_with_its_tensor)
+           options_out_of_range_are_named, more_groups_than_have_tails_are_refused,
+           a_type_without_kernels_is_named_with_its_tensor)

@@ -201,13 +201,16 @@ START_TEST(tokens_enter_the_cache_with_the_same_bits_on_every_isa) {
     unsigned char *want = malloc(bytes), *got = malloc(bytes);
     float key[128], value[128];
     ck_assert(want && got);
-    for (uint32_t c = 0; c < 5 * 3 * N_TYPES * N_TYPES; c++) {
+    for (uint32_t c = 0; c < 2 * 5 * 3 * N_TYPES * N_TYPES; c++) {
         kv_format f;
         err e;
-        const dtype kt = types[c / 15 % N_TYPES], vt = types[c / 15 / N_TYPES];
+        const dtype kt = types[c / 15 % N_TYPES], vt = types[c / 15 / N_TYPES % N_TYPES];
+        const bool tail = c / 15 / N_TYPES / N_TYPES;
         if (kv_sizes_check(kt, vt, blocks[c / 5 % 3], dims[c % 5], &e) != OK) continue;
-        kv_format_init(&f, KV_LANES, kv_type_get(kt), kv_type_get(vt), blocks[c / 5 % 3], 1,
-                       dims[c % 5]);
+        const kv_type *k_type = kv_type_get(kt), *v_type = kv_type_get(vt);
+        const kv_type k_tail = kv_tail_type(k_type), v_tail = kv_tail_type(v_type);
+        kv_format_init(&f, KV_LANES, tail ? &k_tail : k_type, tail ? &v_tail : v_type,
+                       blocks[c / 5 % 3], 1, dims[c % 5]);
         kv_head h = {.blocks = table, .block_stride = f.part_bytes, .format = &f};
         for (uint32_t i = 0; i < n_k; i++) {
             memset(want, 0xff, bytes);

@@ -26,11 +26,12 @@ typedef struct run {
 } run;
 
 /* The tiny model with each type of cache that has codes, and a mixture. */
-enum { REAL, TINY, TINY_INT8, TINY_Q8_0, TINY_FP8, TINY_MIXED, N_MODELS };
+enum { REAL, TINY, TINY_INT8, TINY_Q8_0, TINY_FP8, TINY_MIXED, TINY_INT4, N_MODELS };
 static const struct {
     dtype k, v;
 } cache_of[N_MODELS] = {{DT_F16, DT_F16},   {DT_F16, DT_F16}, {DT_INT8, DT_INT8},
-                        {DT_Q8_0, DT_Q8_0}, {DT_FP8, DT_FP8}, {DT_INT8, DT_INT4}};
+                        {DT_Q8_0, DT_Q8_0}, {DT_FP8, DT_FP8}, {DT_INT8, DT_INT4},
+                        {DT_INT4, DT_INT4}};
 
 static engine_options options(void) {
     engine_options o = rig_options();
@@ -320,6 +321,61 @@ START_TEST(plain_c_changes_no_bit) {
 }
 END_TEST
 
+/* After rows up to len: blocks of the tail that no further row sees go, and become NaN. */
+static void forget_tail(rig *r, int32_t *table, uint32_t len) {
+    cpu_engine *e = (cpu_engine *)r->engine;
+    const uint32_t tail = e->layout.groups.tail_at;
+    const uint64_t bytes = cpu_block_bytes(&e->layout, tail);
+    for (uint32_t i = 0; len >= 64 && i < (len + 1 - 64) / 16; i++) {
+        if (table[i] >= 0) memset(e->kv[tail] + (uint32_t)table[i] * bytes, 0xff, bytes);
+        table[i] = -1;
+    }
+}
+
+/* The newest tokens in full precision: from blocks of their own, of which a sequence keeps only
+ * those that are seen; and after a hit has no others. */
+START_TEST(what_is_behind_the_tail_is_read_as_codes) {
+    static const uint32_t chunks[] = {PROMPT, 37, 1};
+    float *kept = NULL;
+    rig r;
+    gb b;
+    char path[64];
+    model_config c = gb_tiny("llama");
+    c.head_dim = c.rope.n_dims = 64, c.n_ctx_train = 1024;
+    gb_init(&b);
+    gb_model_keys(&b, &c);
+    gb_model_tensors(&b, &c, DT_Q4_0, 7);
+    gb_open(&b, path);
+    engine_options o = options();
+    o.kv_k = o.kv_v = DT_INT4;
+    rig_open(&r, path, &o);
+    for (uint32_t k = 0; k < 3; k++) {
+        run w;
+        int32_t tail[BLOCKS];
+        rig_poison(&r);
+        run_init(&w, &r, 30 + k);
+        rig_table(&r, tail, 0, BLOCKS, 40 + k);
+        r.table1 = tail;
+        for (uint32_t at = 0, n; at < LEN; at += n) {
+            n = at >= PROMPT ? 1 : PROMPT - at < chunks[k] ? PROMPT - at : chunks[k];
+            step_alone(&r, &w, at, n);
+            forget_tail(&r, tail, at + n);
+        }
+        const size_t bytes = sizeof(float) * N_ROWS * r.n_vocab;
+        if (!kept) {
+            kept = malloc(bytes);
+            ck_assert_ptr_nonnull(kept);
+            memcpy(kept, w.logits, bytes);
+        }
+        ck_assert_mem_eq(kept, w.logits, bytes);
+        free(w.logits);
+    }
+    free(kept);
+    rig_close(&r);
+    gb_clear(&b);
+}
+END_TEST
+
 /* Partial results of attention are counted by split: as many as a sequence has now, whatever it
  * had in the steps before. */
 START_TEST(a_growing_number_of_splits_changes_no_bit) {
@@ -370,6 +426,7 @@ int main(void) {
     tcase_add_loop_test(t, attention_without_fusion_changes_no_bit, 0, N_MODELS);
     tcase_add_loop_test(t, avx2_changes_no_bit, 0, N_MODELS);
     tcase_add_loop_test(t, plain_c_changes_no_bit, 0, N_MODELS);
+    tcase_add_test(t, what_is_behind_the_tail_is_read_as_codes);
     t = check_case(s, "splits");
     tcase_add_test(t, a_growing_number_of_splits_changes_no_bit);
     return check_run(s);

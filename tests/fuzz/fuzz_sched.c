@@ -15,6 +15,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     m->tier = size & 16;
     m->fair = size & 32 && !m->aging;
     m->timed = size & 64;
+    m->forgets = size & 128;
     stream_run(m, data, size);
     free(m);
     return 0;

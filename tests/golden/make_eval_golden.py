@@ -52,7 +52,7 @@ class Llama:
         kc, vc = store(k), store(v)
         i = np.arange(n)
         future = i[None, :] > i[:, None]
-        near = i[:, None] // 64 - i[None, :] // 64 < 2 if exact else np.zeros((n, n), bool)
+        near = i[:, None] - i[None, :] < 64 if exact else np.zeros((n, n), bool)
         out = np.empty_like(q)
         for h in range(self.heads):
             g = h // group

@@ -162,6 +162,38 @@ START_TEST(a_group_with_a_window_gets_what_all_sequences_can_hold_of_it) {
 }
 END_TEST
 
+/* The newest 64 tokens of another group in a larger type: a block for the rows of a step is there
+ * once, not for each sequence, and a token is not said to take both. */
+START_TEST(a_tail_has_the_rows_of_a_step_once) {
+    terms t = fixed_terms();
+    kv_request kv = request(16 * 1024, 64 * 1024, 0);
+    budget b = {4096ull * MIB, "memory = 4GiB", false, NULL};
+    plan p;
+    err e;
+    kv.n_groups = 2, kv.depth = 1, kv.max_seqs = 8, kv.max_rows = 500;
+    kv.group[1] =
+        (kv_group_cost){.n_layers = 10, .window = 64, .bytes_per_token = 4096, .tail = true};
+    ck_assert_uint_eq(kv_window_share(64, 16), 6);
+    ck_assert_uint_eq(kv_rows_blocks(1, 500, 16), 32);
+    ck_assert_uint_eq(kv_rows_blocks(2, 500, 16), 94);
+    ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), OK);
+    ck_assert(p.group_blocks[0] == 4096 && p.group_blocks[1] == 8 * 6 + 32);
+    ck_assert(p.kv_bytes_per_token == 1024 && p.tail_bytes_per_token == 4096);
+    ck_assert_uint_eq(terms_sum(&p.terms, MEM_KV), p.kv_bytes);
+    const term *last = &p.terms.v[p.terms.n - 1];
+    ck_assert_str_eq(last->what, "80 blocks of 16 tokens, 10 layers: newest 64 tokens in full");
+    plan_clear(&p);
+    /* Two sequences of the longest length. */
+    b.bytes = 100ull * MIB + 2048 * 16 * 1024 + (2 * 6 + 32) * 16 * 4096 + 5;
+    ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), OK);
+    ck_assert_uint_eq(p.smallest_budget_bytes,
+                      100ull * MIB + 1024 * 16 * 1024 + 38 * 16 * 4096);
+    ck_assert(p.group_blocks[0] == 2048 && p.group_blocks[1] == 2 * 6 + 32);
+    plan_clear(&p);
+    terms_clear(&t);
+}
+END_TEST
+
 /* Gemma 3 27B beside 10.4 GB: 10 layers without a window, 52 with one of 1,024, 16 heads of 128
  * in f16: a sequence of 8,192 tokens needs 512 blocks and 97, so that 43,276 blocks of a layer
  * hold 4.25 of them. Blocks in equal numbers would hold 1.4. */
@@ -372,6 +404,7 @@ CHECK_MAIN("plan", the_cache_takes_exactly_what_is_left,
            an_automatic_budget_becomes_what_the_plan_takes,
            a_refusal_names_the_term_and_the_smallest_budget_which_then_works,
            a_group_with_a_window_gets_what_all_sequences_can_hold_of_it,
+           a_tail_has_the_rows_of_a_step_once,
            short_of_memory_groups_share_it_in_proportion_to_what_a_sequence_needs,
            memory_that_goes_with_the_blocks_is_in_the_budget_to_the_byte,
            sums_beyond_64_bits_are_refused, a_budget_is_read_as_bytes_shares_or_auto,

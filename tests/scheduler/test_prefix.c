@@ -228,7 +228,7 @@ enum { N = 8, BS = 4 };
 START_TEST(a_collision_is_a_miss) {
     uint32_t bucket[N] = {0}, next[N] = {0};
     prefix_hash hash[N];
-    uint64_t confirm[N], serial[N];
+    uint64_t confirm[N], serial[N], salt[N];
     int32_t tokens[N * BS], own[BS] = {1, 2, 3, 4}, other[BS] = {1, 2, 3, 5};
     uint8_t flags[N] = {[2] = 1, [5] = 1, [6] = 1};
     prefix p = {.n_blocks = N,
@@ -239,13 +239,14 @@ START_TEST(a_collision_is_a_miss) {
                 .hash = hash,
                 .confirm = confirm,
                 .serial = serial,
+                .salt = salt,
                 .tokens = tokens};
     const uint64_t key[2] = {1, 2};
     prefix_hash root = {{0, 0}}, h = prefix_extend(key, &root, own, BS);
     ck_assert_int_eq(prefix_find(&p, &h, 7, own), -1);
-    prefix_insert(&p, 2, &h, 7, 1, own);
-    prefix_insert(&p, 5, &h, 8, 2, own);   /* as if another parent had made the same hash */
-    prefix_insert(&p, 6, &h, 7, 3, other); /* as if other tokens had */
+    prefix_insert(&p, 2, &h, 7, 1, 0, own);
+    prefix_insert(&p, 5, &h, 8, 2, 0, own);   /* as if another parent had made the same hash */
+    prefix_insert(&p, 6, &h, 7, 3, 0, other); /* as if other tokens had */
     prefix_audit(&p, flags);
     ck_assert_int_eq(prefix_find(&p, &h, 7, own), 2);
     ck_assert_int_eq(prefix_find(&p, &h, 8, own), 5);

@@ -28,7 +28,7 @@ static forest *forest_new(void) {
 /* parent 0: none */
 static bool add(forest *f, uint32_t n, uint32_t parent) {
     const prefix_hash h = hash_of(n), p = hash_of(parent);
-    const bool added = tier_add(&f->t, &h, parent ? &p : NULL, 1, 10);
+    const bool added = tier_add(&f->t, &h, parent ? &p : NULL, 0, 1, 10);
     tier_audit(&f->t);
     return added;
 }

@@ -55,6 +55,34 @@ START_TEST(long_sequences_fit_where_their_windows_do) {
 }
 END_TEST
 
+/* Four sequences in a pool that has the rows of a step once: 4 * 4 blocks, and 4 of 16 rows. With
+ * rows set aside for each, the same pool holds two. */
+START_TEST(rows_of_a_step_may_be_set_aside_once) {
+    sched_config cfg = window_config();
+    cfg.max_rows = 16, cfg.group[1].n_blocks = 4 * 64;
+    ck_assert_uint_eq(kv_window_share(WINDOW, BS), 4);
+    ck_assert_uint_eq(kv_rows_blocks(1, cfg.max_rows, BS), 4);
+    for (int once = 0; once < 2; once++) {
+        uint32_t most = 0;
+        sched_id id[4];
+        cfg.group[0].n_blocks = 20, cfg.group[0].rows_once = once;
+        drive *d = drive_new(cfg);
+        for (int i = 0; i < 4; i++) id[i] = drive_submit(d, 40, 24);
+        for (const sched_step *st; (st = drive_plan(d)); drive_commit(d, st, DRIVE_WORD))
+            if (st->n_seqs > most) most = st->n_seqs;
+        ck_assert_uint_eq(most, once ? 4 : 2);
+        for (int i = 0; i < 4; i++) ck_assert_int_eq(drive_finish(d, id[i]), FINISH_LENGTH);
+        drive_free(d);
+    }
+    cfg.group[0].n_blocks = 7; /* a share and the rows are 8 */
+    drive *d = drive_new(cfg);
+    sched_id id;
+    sched_spec spec = drive_spec(d, 40, 24);
+    ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_NEVER_FITS);
+    drive_free(d);
+}
+END_TEST
+
 START_TEST(rows_in_flight_keep_their_window) {
     sched_config cfg = window_config();
     cfg.depth = 2;
@@ -119,5 +147,6 @@ START_TEST(a_fork_shares_the_window_of_its_leader) {
 END_TEST
 
 CHECK_MAIN("window", blocks_out_of_sight_are_released_and_only_those,
-           long_sequences_fit_where_their_windows_do, rows_in_flight_keep_their_window,
-           a_hit_needs_the_last_window_of_every_group, a_fork_shares_the_window_of_its_leader)
+           long_sequences_fit_where_their_windows_do, rows_of_a_step_may_be_set_aside_once,
+           rows_in_flight_keep_their_window, a_hit_needs_the_last_window_of_every_group,
+           a_fork_shares_the_window_of_its_leader)

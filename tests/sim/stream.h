@@ -43,6 +43,7 @@ typedef struct stream_request {
     uint32_t want_output, n_tokens, n_reported;
     int32_t text[2 * STREAM_LEN]; /* prompt and output so far */
     uint32_t leader;              /* + 1 */
+    bool forgotten;               /* nothing that it has computed can be found */
     uint64_t past, ends_by;       /* ends_by: in committed steps */
     uint64_t key, ticket;         /* of the policy: order of admission, and seniority */
 } stream_request;
@@ -55,7 +56,8 @@ typedef struct stream {
     void *mem;
     sched *s;
     fake_engine *engine;
-    bool crowded; /* set before it runs: hardly any blocks, windows everywhere, pauses */
+    bool rows_once; /* set before it runs: windows whose rows are counted once */
+    bool crowded;   /* set before it runs: hardly any blocks, windows everywhere, pauses */
     bool may_pause, pauses; /* pauses: somebody was paused once: no bounds then */
     uint64_t now_us, n_commits;
     uint32_t n; /* requests so far */
@@ -80,6 +82,8 @@ typedef struct stream {
     bool resizes;                        /* set before it runs: pools shrink and grow */
     uint32_t n_blocks[SCHED_MAX_GROUPS]; /* as set last */
     uint64_t n_resizes, n_moves;
+    bool forgets; /* set before it runs: prefixes are forgotten, misses are explained */
+    uint64_t n_forgotten, n_why[WHY_FIRST_SEEN + 1];
     uint64_t hash; /* of every field of every step and event, in order */
 } stream;
 
@@ -187,7 +191,7 @@ static inline uint32_t stream_findable(const stream *m, uint32_t i) {
         const stream_request *o = &m->r[k];
         uint32_t n = 0, len = o->n_reported < o->spec.n_prompt ? o->n_reported
                                                                : o->spec.n_prompt + o->n_tokens;
-        if (k == i || o->spec.salt != q->spec.salt) continue;
+        if (k == i || o->forgotten || o->spec.salt != q->spec.salt) continue;
         while (n < len && n < q->spec.n_prompt && o->text[n] == q->text[n]) n++;
         if (n > most) most = n;
     }
@@ -302,6 +306,7 @@ static inline void stream_check(stream *m) {
         case EVENT_ADMITTED: stream_admitted(m, i, e->n_cached); break;
         case EVENT_PREEMPTED:
             m->n_preemptions++;
+            q->forgotten = false;                  /* it will compute it again */
             CHECK(m->pauses || m->senior[0] != i); /* nobody is senior to it */
             /* It may be back already where it finds its text in blocks of others. */
             CHECK(m->cfg.prefix_cache || sched_kv_blocks_of(m->s, q->id) == 0);
@@ -336,6 +341,20 @@ static inline void stream_check(stream *m) {
     if (n_live == 0) CHECK(st.blocks_free + st.blocks_cached == st.blocks_all);
 }
 
+/* Blocks that a pool must have for the request: in the reference's own words. */
+static inline uint32_t stream_needs(const stream *m, const sched_spec *spec, uint32_t k) {
+    const uint32_t bs = m->cfg.block_tokens, w = m->cfg.group[k].window;
+    const uint32_t positions = spec->n_prompt + spec->max_tokens - (spec->max_tokens > 0);
+    const uint32_t n = (positions + bs - 1) / bs, rows = m->cfg.max_rows;
+    const uint32_t sees = (w - 1 + m->cfg.depth * rows + bs - 1) / bs + 1;
+    if (!w) return n;
+    if (m->cfg.group[k].rows_once) {
+        const uint32_t share = (w + bs - 1) / bs + 2, steps = m->cfg.depth == 1 ? 1 : 3;
+        return (n > share ? share : n) + (steps * rows + bs - 1) / bs;
+    }
+    return n > sees ? sees : n;
+}
+
 static inline sched_reject stream_want_reject(const stream *m, const sched_spec *spec) {
     uint32_t n_waiting = 0, tokens = 0, total = spec->n_prompt + spec->max_tokens;
     for (uint32_t i = 0; i < m->n; i++) {
@@ -343,15 +362,9 @@ static inline sched_reject stream_want_reject(const stream *m, const sched_spec 
         n_waiting++;
         tokens += m->r[i].spec.n_prompt;
     }
-    uint32_t positions = total - (spec->max_tokens > 0);
     if (total > m->cfg.max_model_len) return REJECT_TOO_LONG;
-    for (uint32_t k = 0; k < m->cfg.n_groups; k++) {
-        uint32_t bs = m->cfg.block_tokens, n = (positions + bs - 1) / bs,
-                 w = m->cfg.group[k].window;
-        uint32_t sees = (w - 1 + m->cfg.depth * m->cfg.max_rows + bs - 1) / bs + 1;
-        if (w && n > sees) n = sees;
-        if (n > m->n_blocks[k]) return REJECT_NEVER_FITS;
-    }
+    for (uint32_t k = 0; k < m->cfg.n_groups; k++)
+        if (stream_needs(m, spec, k) > m->n_blocks[k]) return REJECT_NEVER_FITS;
     if (n_waiting == m->cfg.max_waiting) return REJECT_QUEUE_FULL;
     if (n_waiting > 0 && tokens + spec->n_prompt > m->cfg.max_waiting_tokens) {
         return REJECT_QUEUE_TOKENS;
@@ -445,15 +458,6 @@ static inline void stream_pause(stream *m) {
         m->pauses = true;
     }
     stream_check(m);
-}
-
-/* Blocks that the request may come to need of a group: in the reference's own words. */
-static inline uint32_t stream_needs(const stream *m, const sched_spec *spec, uint32_t k) {
-    const uint32_t bs = m->cfg.block_tokens, w = m->cfg.group[k].window;
-    const uint32_t positions = spec->n_prompt + spec->max_tokens - (spec->max_tokens > 0);
-    const uint32_t n = (positions + bs - 1) / bs;
-    const uint32_t sees = (w - 1 + m->cfg.depth * m->cfg.max_rows + bs - 1) / bs + 1;
-    return w && n > sees ? sees : n;
 }
 
 static inline void stream_resize(stream *m) {
@@ -648,9 +652,13 @@ static inline void stream_use_tier(stream *m) {
     }
 }
 
+#include "tests/sim/stream_forget.h"
+
 static inline void stream_operate(stream *m) {
     if (m->tier) stream_use_tier(m);
     if (m->resizes && stream_take(m, 8) == 0) stream_resize(m);
+    if (m->forgets && stream_take(m, 24) == 0) stream_forget(m);
+    if (m->forgets && stream_take(m, 4) == 0) stream_explain(m);
     switch (stream_take(m, 16)) {
     case 0:
     case 1:
@@ -692,15 +700,21 @@ static inline void stream_open(stream *m) {
         bool window = stream_take(m, 8) < (k ? 7 : 2);
         if (m->crowded) m->cfg.group[k].n_blocks = 1 + m->cfg.group[k].n_blocks % 6;
         m->cfg.group[k].window = window || m->crowded ? 1 + stream_take(m, 12) : 0;
+        if (m->rows_once && m->cfg.group[k].window && stream_take(m, 3)) {
+            m->cfg.group[k].rows_once = true;
+            m->cfg.group[k].n_blocks += m->cfg.max_rows * (1 + stream_take(m, 3)) / 2;
+        }
         m->n_blocks[k] = m->cfg.group[k].n_blocks;
         if (m->resizes) m->cfg.group[k].max_blocks = m->n_blocks[k] + stream_take(m, 16);
     }
+    if (m->forgets) m->cfg.recent_tokens = stream_take(m, 4) ? stream_take(m, 400) : 0;
     m->cfg.batching = m->batching;
     m->cfg.batch_window_us = 12;
     if (m->resizes) m->cfg.max_moves = 1 + stream_take(m, 8);
     m->may_pause = stream_take(m, 4) == 0 || m->crowded;
     if (m->tier && m->cfg.prefix_cache) {
         m->cfg.group[0].window = 0; /* and few blocks, so that memory forgets */
+        m->cfg.group[0].rows_once = false;
         m->n_blocks[0] = m->cfg.group[0].n_blocks = 2 + m->cfg.group[0].n_blocks % 12;
         if (m->resizes) m->cfg.group[0].max_blocks = m->n_blocks[0] + 8;
         m->cfg.tier_chunks = 1 + stream_take(m, STREAM_CHUNKS - 1);

@@ -7,7 +7,7 @@
 enum { STREAMS = 20000, BYTES = 600 };
 
 typedef struct kind { /* as in stream */
-    bool crowded, aging, drafts, resizes, tier, fair, timed;
+    bool crowded, aging, drafts, resizes, tier, fair, timed, rows_once, forgets;
     sched_batching batching;
 } kind;
 
@@ -19,6 +19,7 @@ static stream run(kind of, uint64_t state) {
         for (int i = 0; i < BYTES; i++) data[i] = (uint8_t)(hash_mix(state++) >> 32);
         stream *m = calloc(1, sizeof *m);
         m->crowded = of.crowded;
+        m->rows_once = of.rows_once;
         m->aging = of.aging;
         m->drafts = of.drafts;
         m->tier = of.tier;
@@ -26,6 +27,7 @@ static stream run(kind of, uint64_t state) {
         m->resizes = of.resizes;
         m->fair = of.fair;
         m->timed = of.timed;
+        m->forgets = of.forgets;
         stream_run(m, data, BYTES);
         sum.n_ended += m->n_ended;
         sum.n_preemptions += m->n_preemptions;
@@ -43,6 +45,8 @@ static stream run(kind of, uint64_t state) {
         sum.n_evictions += m->n_evictions;
         sum.n_resizes += m->n_resizes;
         sum.n_moves += m->n_moves;
+        sum.n_forgotten += m->n_forgotten;
+        for (int i = 0; i <= WHY_FIRST_SEEN; i++) sum.n_why[i] += m->n_why[i];
         stream_hash(&sum, m->hash);
         free(m);
     }
@@ -117,6 +121,21 @@ START_TEST(random_streams_in_pools_that_shrink_and_grow_keep_every_promise) {
 }
 END_TEST
 
+/* What was forgotten is never found; each reason for a miss occurs. */
+START_TEST(random_streams_that_forget_keep_every_promise) {
+    uint64_t n_why[WHY_FIRST_SEEN + 1] = {0};
+    for (int k = 0; k < 4; k++) {
+        stream sum = run(
+            (kind){.forgets = true, .crowded = k == 1, .tier = k >= 2, .resizes = k == 3}, 5);
+        ck_assert_uint_gt(sum.n_ended, STREAMS / 2);
+        ck_assert_uint_gt(sum.n_found, STREAMS / 100);
+        ck_assert_uint_gt(sum.n_forgotten, STREAMS / 4);
+        for (int i = 0; i <= WHY_FIRST_SEEN; i++) n_why[i] += sum.n_why[i];
+    }
+    for (int i = 0; i <= WHY_FIRST_SEEN; i++) ck_assert_uint_gt(n_why[i], 0);
+}
+END_TEST
+
 START_TEST(random_streams_with_a_tier_below_memory_keep_every_promise) {
     for (int crowded = 0; crowded < 2; crowded++) {
         stream sum = run((kind){.crowded = crowded,
@@ -146,6 +165,25 @@ START_TEST(random_streams_of_tenants_with_an_objective_keep_every_promise) {
 }
 END_TEST
 
+START_TEST(random_streams_in_windows_whose_rows_are_counted_once_keep_every_promise) {
+    for (int k = 0; k < 6; k++) {
+        const bool resizes = k & 2, tier = k & 4;
+        stream sum = run((kind){.crowded = k & 1,
+                                .drafts = k % 3 == 0,
+                                .resizes = resizes,
+                                .tier = tier,
+                                .fair = k % 3 == 1,
+                                .rows_once = true},
+                         6);
+        ck_assert_uint_gt(sum.n_ended, STREAMS);
+        ck_assert_uint_gt(sum.n_preemptions, STREAMS / 50);
+        ck_assert_uint_gt(sum.n_found, STREAMS / 16);
+        if (resizes) ck_assert_uint_gt(sum.n_moves, STREAMS / 4);
+        if (tier) ck_assert_uint_gt(sum.n_loaded, STREAMS / 200);
+    }
+}
+END_TEST
+
 CHECK_MAIN("stream", random_streams_of_tenants_with_an_objective_keep_every_promise,
            random_streams_keep_every_promise,
            random_streams_in_tiny_windowed_pools_with_slow_readers_do_too,
@@ -153,4 +191,6 @@ CHECK_MAIN("stream", random_streams_of_tenants_with_an_objective_keep_every_prom
            random_streams_of_runs_of_tokens_keep_every_promise,
            random_streams_in_pools_that_shrink_and_grow_keep_every_promise,
            random_streams_with_a_tier_below_memory_keep_every_promise,
+           random_streams_in_windows_whose_rows_are_counted_once_keep_every_promise,
+           random_streams_that_forget_keep_every_promise,
            random_streams_in_batches_keep_every_promise)
