@@ -266,6 +266,29 @@ static void write_path(const route *r, buf *b) {
     buf_addc(b, '}');
 }
 
+/* usage.memory, where a request has a receipt: docs/memory.md says what its members mean. */
+#define INTEGER "{\"type\":\"integer\",\"minimum\":0}"
+#define REAL    "{\"type\":\"number\",\"minimum\":0}"
+#define TEXT    "{\"type\":\"string\"}"
+static const char receipt_schema[] =
+    "{\"type\":\"object\",\"properties\":{"
+    "\"kv\":{\"type\":\"object\",\"properties\":{\"type_k\":" TEXT ",\"type_v\":" TEXT
+    ",\"peak_blocks\":" INTEGER ",\"peak_bytes\":" INTEGER ",\"byte_seconds\":" REAL "}},"
+    "\"cached_tokens\":{\"type\":\"object\",\"properties\":{\"memory\":" INTEGER
+    ",\"disk\":" INTEGER "}},"
+    "\"loaded\":{\"type\":\"object\",\"properties\":{\"bytes\":" INTEGER ",\"ms\":" REAL "}},"
+    "\"preemptions\":" INTEGER ",\"recomputed_tokens\":" INTEGER ",\"steps\":" INTEGER
+    ",\"queue_ms\":" REAL ",\"prefill_ms\":" REAL ",\"decode_ms\":" REAL
+    ",\"stripped_lines\":" INTEGER
+    ",\"prefix\":{\"type\":\"object\",\"properties\":{\"cached_tokens\":" INTEGER
+    ",\"of\":" INTEGER ",\"why\":{\"type\":[\"string\",\"null\"]},\"at_token\":" INTEGER
+    ",\"message\":{\"type\":\"object\",\"properties\":{\"index\":" INTEGER ",\"role\":" TEXT
+    ",\"in\":{\"enum\":[\"content\",\"template\"]}}},\"before\":" TEXT ",\"old\":" TEXT
+    ",\"new\":" TEXT ",\"nearest_request\":" TEXT "}}}}";
+#undef INTEGER
+#undef REAL
+#undef TEXT
+
 void openapi_write(const app *app, const route *routes, size_t n, buf *b) {
     bool first = true;
     buf_add(
@@ -283,6 +306,8 @@ void openapi_write(const app *app, const route *routes, size_t n, buf *b) {
     write_params(false, b);
     buf_add(b, STR(",\"Chat\":"));
     write_params(true, b);
+    buf_add(b, STR(",\"Receipt\":"));
+    buf_add(b, str_of(receipt_schema));
     buf_add(b,
             STR(",\"Error\":{\"type\":\"object\",\"required\":[\"error\"],\"properties\":"
                 "{\"error\":{\"type\":\"object\",\"required\":[\"message\",\"type\"]}}},"

@@ -90,6 +90,19 @@ void *arena_grow(arena *a, void *p, size_t old, size_t bytes) {
     return q ? memcpy(q, p, old) : NULL;
 }
 
+bool arena_place(arena *a, void *array, size_t n, uint32_t *cap, size_t item, uint32_t first) {
+    void *p;
+    if (n < *cap) return true;
+    const uint32_t more = *cap ? *cap * 2 : first;
+    if (more < *cap || item > SIZE_MAX / more) return false;
+    memcpy(&p, array, sizeof p);
+    p = arena_grow(a, p, *cap * item, more * item);
+    if (!p) return false;
+    memcpy(array, &p, sizeof p);
+    *cap = more;
+    return true;
+}
+
 str arena_str(arena *a, str s) {
     char *p = arena_alloc(a, s.len + 1);
     if (!p) return (str){NULL, 0};

@@ -24,6 +24,9 @@ void *arena_alloc(arena *, size_t bytes);
 void *arena_zalloc(arena *, size_t bytes);
 /* Grows p (which had old bytes) in place when it is the last allocation, else copies. */
 void *arena_grow(arena *, void *p, size_t old, size_t bytes);
+/* Place for an item behind the n of an array, whose pointer is at `array`; *cap items fit, doubled
+ * from `first`. False: there is no memory, and nothing has changed. */
+bool arena_place(arena *, void *array, size_t n, uint32_t *cap, size_t item, uint32_t first);
 /* A NUL-terminated copy; ptr is NULL when there is no memory. */
 str arena_str(arena *, str);
 

@@ -48,6 +48,7 @@ static void needed_blocks(bridge *b, uint32_t need[PLAN_MAX_GROUPS]) {
     for (uint32_t k = 0; k < c->n_groups; k++) {
         const sched_blocks_view *g = &b->stats.group[k];
         need[k] = g->fenced + (c->group[k].window ? 0 : g->used);
+        if (b->n_live > 0) need[k] += sched_blocks_aside(c, k);
     }
     pthread_mutex_unlock(&b->stats_lock);
     for (uint32_t i = 0; i < b->n_gens; i++)

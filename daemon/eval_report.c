@@ -7,10 +7,7 @@
 #include "json/out.h"
 
 uint64_t eval_kv_token_bytes(const machine *m) {
-    uint64_t n = 0;
-    for (uint32_t g = 0; g < m->sched_conf.n_groups; g++)
-        n += m->plan.group_block_bytes[g] / m->opt.block_size;
-    return n;
+    return m->plan.kv_bytes_per_token;
 }
 
 /* ---- the table ---- */

@@ -181,8 +181,8 @@ static void draw_legend(frame *f, const top_group *g, size_t k, uint32_t cells) 
     const top_sample *s = f->view->now;
     const unsigned long long used = g->used - (g->fenced < g->used ? g->fenced : g->used);
     char t[32];
-    put(f, BOLD, "kv %s", s->type_k);
-    if (strcmp(s->type_k, s->type_v) != 0) put(f, BOLD, "/%s", s->type_v);
+    put(f, BOLD, "kv %s", g->tail ? "tail" : s->type_k);
+    if (!g->tail && strcmp(s->type_k, s->type_v) != 0) put(f, BOLD, "/%s", s->type_v);
     if (s->n_groups > 1 && g->window)
         put(f, BOLD, " group %zu, window %llu", k, (unsigned long long)g->window);
     else if (s->n_groups > 1)

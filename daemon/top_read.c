@@ -60,7 +60,8 @@ static void read_kv(top_sample *s, const json_t *kv) {
                                               .used = count_of(v, "used"),
                                               .cached = count_of(v, "cached"),
                                               .fenced = count_of(v, "fenced"),
-                                              .peak = count_of(v, "peak_used")};
+                                              .peak = count_of(v, "peak_used"),
+                                              .tail = json_is_true(json_object_get(v, "tail"))};
     }
 }
 

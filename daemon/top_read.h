@@ -25,6 +25,7 @@ typedef struct top_ledger { /* the host's, or a device's */
 
 typedef struct top_group { /* blocks; used includes fenced */
     uint64_t window, block_bytes, blocks, free, used, cached, fenced, peak;
+    bool tail; /* the newest tokens of another group in full precision */
 } top_group;
 
 typedef struct top_seq {

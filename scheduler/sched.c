@@ -48,9 +48,8 @@ static uint32_t group_most(const sched_config *c, uint32_t k) {
     return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
 }
 
-/* Set aside beside that, once. */
-static uint32_t group_rows(const sched_config *c, uint32_t k) {
-    if (!c->group[k].window || !c->group[k].rows_once) return 0;
+uint32_t sched_blocks_aside(const sched_config *c, uint32_t group) {
+    if (!c->group[group].window || !c->group[group].rows_once) return 0;
     const uint64_t n = kv_rows_blocks(c->depth, c->max_rows, c->block_tokens);
     return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
 }
@@ -171,7 +170,7 @@ static void init_group(sched *s, uint32_t k) {
     const sched_config *f = &s->cfg;
     seq_group *g = &s->group[k];
     g->most = group_most(f, k);
-    g->rows = group_rows(f, k);
+    g->rows = sched_blocks_aside(f, k);
     s->windows |= g->window > 0;
     group_set_target(s, k, g->kv.limit);
     blocks_init(&g->kv);

@@ -305,6 +305,8 @@ uint64_t sched_kv_blocks_of(const sched *, sched_id); /* held now, of all groups
  * kv_rows_blocks of all sequences, than kv_window_share. */
 uint64_t sched_blocks_needed(const sched_config *, uint32_t group, uint64_t n_prompt,
                              uint64_t max_tokens);
+/* Blocks of a group that are set aside once for all sequences (sched_group.rows_once). */
+uint32_t sched_blocks_aside(const sched_config *, uint32_t group);
 
 /* ---- the tier below memory: load.c, tier_use.c ----
  *

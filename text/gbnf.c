@@ -226,17 +226,12 @@ static status repeated(parser *p, bool nested, rule *out) {
 
 typedef struct list {
     rule *v;
-    size_t n, cap;
+    size_t n;
+    uint32_t cap;
 } list;
 
 static bool push(parser *p, list *l, rule r) {
-    if (l->n == l->cap) {
-        size_t cap = l->cap ? l->cap * 2 : 8;
-        rule *v = arena_grow(rules_arena(p->r), l->v, l->cap * sizeof *v, cap * sizeof *v);
-        if (!v) return false;
-        l->v = v;
-        l->cap = cap;
-    }
+    if (!arena_place(rules_arena(p->r), &l->v, l->n, &l->cap, sizeof *l->v, 8)) return false;
     l->v[l->n++] = r;
     return true;
 }

@@ -51,12 +51,7 @@ node *parse_seal(parser *p, node *n) {
 
 bool parse_push(parser *p, node_list *l, node *n) {
     if (!n) return false;
-    if (l->n == l->cap) {
-        uint32_t cap = l->cap ? l->cap * 2 : 4;
-        l->v = arena_grow(p->a, l->v, l->cap * sizeof *l->v, cap * sizeof *l->v);
-        if (!l->v) return parse_no_memory(p);
-        l->cap = cap;
-    }
+    if (!arena_place(p->a, &l->v, l->n, &l->cap, sizeof *l->v, 4)) return parse_no_memory(p);
     l->v[l->n++] = n;
     return true;
 }
@@ -83,13 +78,8 @@ bool parse_symbol(parser *p, str name, uint32_t *out) {
             *out = p->slots[at] - 1;
             return true;
         }
-    if (p->n_symbols == p->cap_symbols) {
-        uint32_t cap = p->cap_symbols ? p->cap_symbols * 2 : 64;
-        p->symbol = arena_grow(p->a, p->symbol, p->cap_symbols * sizeof *p->symbol,
-                               cap * sizeof *p->symbol);
-        if (!p->symbol) return parse_no_memory(p);
-        p->cap_symbols = cap;
-    }
+    if (!arena_place(p->a, &p->symbol, p->n_symbols, &p->cap_symbols, sizeof *p->symbol, 64))
+        return parse_no_memory(p);
     *out = p->n_symbols;
     p->symbol[p->n_symbols++] = name;
     p->slots[at] = p->n_symbols;

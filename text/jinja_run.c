@@ -54,12 +54,8 @@ static bool scope_set(jinja *j, jscope *s, uint32_t symbol, jv v) {
             s->v[i].value = v;
             return true;
         }
-    if (s->n == s->cap) {
-        uint32_t cap = s->cap ? s->cap * 2 : 4;
-        s->v = arena_grow(j->a, s->v, s->cap * sizeof *s->v, cap * sizeof *s->v);
-        if (!s->v) return jinja_no_memory(j);
-        s->cap = cap;
-    }
+    if (s->n == s->cap && !arena_place(j->a, &s->v, s->n, &s->cap, sizeof *s->v, 4))
+        return jinja_no_memory(j);
     s->v[s->n++] = (binding){symbol, v};
     return true;
 }

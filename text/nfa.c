@@ -20,17 +20,10 @@ static void edge(builder *b, uint32_t from, uint32_t lo, uint32_t hi, uint32_t t
     nfa *n = b->n;
     if (!rules_spend(b->r, 6)) n->failed = true;
     if (n->failed) return;
-    if (n->n_edges == n->cap) {
-        uint32_t cap = n->cap ? n->cap * 2 : 256;
-        nfa_edge *v = cap > NFA_MAX_EDGES
-                          ? NULL
-                          : arena_grow(n->mem, n->edge, n->cap * sizeof *v, cap * sizeof *v);
-        if (!v) {
-            n->failed = true;
-            return;
-        }
-        n->edge = v;
-        n->cap = cap;
+    if (n->n_edges >= NFA_MAX_EDGES ||
+        !arena_place(n->mem, &n->edge, n->n_edges, &n->cap, sizeof *n->edge, 256)) {
+        n->failed = true;
+        return;
     }
     n->edge[n->n_edges++] = (nfa_edge){from, lo, hi, to};
 }

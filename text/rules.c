@@ -23,17 +23,10 @@ arena *rules_arena(const rules *r) {
 static rule add(rules *r, const rule_node *n) {
     if (!rules_spend(r, 16 + 2ull * n->n)) r->failed = true;
     if (r->failed) return RULE_NEVER;
-    if (r->n_nodes == r->cap) {
-        uint32_t cap = r->cap ? r->cap * 2 : 64;
-        rule_node *v = cap > RULES_MAX_NODES
-                           ? NULL
-                           : arena_grow(r->mem, r->node, r->cap * sizeof *v, cap * sizeof *v);
-        if (!v) {
-            r->failed = true;
-            return RULE_NEVER;
-        }
-        r->node = v;
-        r->cap = cap;
+    if (r->n_nodes >= RULES_MAX_NODES ||
+        !arena_place(r->mem, &r->node, r->n_nodes, &r->cap, sizeof *r->node, 64)) {
+        r->failed = true;
+        return RULE_NEVER;
     }
     r->node[r->n_nodes] = *n;
     return r->n_nodes++;

@@ -545,13 +545,8 @@ static status new_memo(translator *t, const literal *l, uint32_t n, rule *out) {
     if (!copy) return schema_no_memory(t);
     if (n) memcpy(copy, l, n * sizeof *copy);
     *out = rules_declare(t->r);
-    if (t->n_memo == t->cap_memo) {
-        uint32_t cap = t->cap_memo ? t->cap_memo * 2 : 16;
-        memo *v = arena_grow(t->mem, t->memo, t->cap_memo * sizeof *v, cap * sizeof *v);
-        if (!v) return schema_no_memory(t);
-        t->memo = v;
-        t->cap_memo = cap;
-    }
+    if (!arena_place(t->mem, &t->memo, t->n_memo, &t->cap_memo, sizeof *t->memo, 16))
+        return schema_no_memory(t);
     t->memo[t->n_memo++] = (memo){copy, n, *out};
     return OK;
 }

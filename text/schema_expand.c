@@ -469,13 +469,8 @@ static status add_literal(translator *t, expansion *x, const step *s) {
 static status append(translator *t, const shape *s, shapes *out) {
     if (++t->n_shapes > MAX_SHAPES)
         return err_set(t->e, ERR_INVALID, "the JSON schema has too many alternatives");
-    if (out->n == out->cap) {
-        uint32_t cap = out->cap ? out->cap * 2 : 4;
-        shape *v = arena_grow(t->mem, out->v, out->cap * sizeof *v, cap * sizeof *v);
-        if (!v) return schema_no_memory(t);
-        out->v = v;
-        out->cap = cap;
-    }
+    if (!arena_place(t->mem, &out->v, out->n, &out->cap, sizeof *out->v, 4))
+        return schema_no_memory(t);
     out->v[out->n++] = *s;
     return OK;
 }

@@ -209,13 +209,7 @@ static int64_t put(translator *t, walk *k, const where *w) {
         if (key_of(&k->v[i - 1]) == key) return i - 1;
     }
     if (k->n == MAX_STATES || !rules_spend(t->r, 100)) return -1;
-    if (k->n == k->cap) {
-        uint32_t cap = k->cap ? k->cap * 2 : 256;
-        where *v = arena_grow(t->mem, k->v, k->cap * sizeof *v, cap * sizeof *v);
-        if (!v) return -1;
-        k->v = v;
-        k->cap = cap;
-    }
+    if (!arena_place(t->mem, &k->v, k->n, &k->cap, sizeof *k->v, 256)) return -1;
     k->v[k->n++] = *w;
     return k->n - 1;
 }
@@ -239,13 +233,8 @@ static status automaton(translator *t, const number *x, rule *out) {
                                       : err_set(t->e, ERR_INVALID,
                                                 "bounds or multipleOf of a "
                                                 "number need too many states");
-            if (n_edges == cap) {
-                uint32_t more = cap ? cap * 2 : 512;
-                rule_edge *v = arena_grow(t->mem, edge, cap * sizeof *v, more * sizeof *v);
-                if (!v) return schema_no_memory(t);
-                edge = v;
-                cap = more;
-            }
+            if (!arena_place(t->mem, &edge, n_edges, &cap, sizeof *edge, 512))
+                return schema_no_memory(t);
             edge[n_edges++] = (rule_edge){q, (uint32_t)to, on[i]};
         }
     bool *final = arena_alloc(t->mem, k.n);

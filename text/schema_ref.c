@@ -74,13 +74,7 @@ cell *schema_cell(translator *t, const cell *next) {
 bool literals_add(translator *t, literals *l, literal x) {
     for (uint32_t i = 0; i < l->n; i++)
         if (l->v[i].schema == x.schema && l->v[i].negated == x.negated) return true;
-    if (l->n == l->cap) {
-        uint32_t cap = l->cap ? l->cap * 2 : 8;
-        literal *v = arena_grow(t->mem, l->v, l->cap * sizeof *v, cap * sizeof *v);
-        if (!v) return false;
-        l->v = v;
-        l->cap = cap;
-    }
+    if (!arena_place(t->mem, &l->v, l->n, &l->cap, sizeof *l->v, 8)) return false;
     l->v[l->n++] = x;
     return true;
 }
@@ -194,13 +188,8 @@ static status add_resource(translator *t, const json_t *root, str uri, const res
 }
 
 static status add_home(translator *t, const json_t *schema, const resource *in) {
-    if (t->n_homes == t->cap_homes) {
-        uint32_t cap = t->cap_homes ? t->cap_homes * 2 : 64;
-        home *v = arena_grow(t->mem, t->homes, t->cap_homes * sizeof *v, cap * sizeof *v);
-        if (!v) return schema_no_memory(t);
-        t->homes = v;
-        t->cap_homes = cap;
-    }
+    if (!arena_place(t->mem, &t->homes, t->n_homes, &t->cap_homes, sizeof *t->homes, 64))
+        return schema_no_memory(t);
     t->homes[t->n_homes++] = (home){schema, in};
     return OK;
 }

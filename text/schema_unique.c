@@ -129,13 +129,8 @@ static bool are_apart(const unique *u) {
 /* ---- the graph ---- */
 
 static status add_edge(translator *t, unique *u, rule_edge e) {
-    if (u->n_edges == u->cap_edges) {
-        uint32_t cap = u->cap_edges ? u->cap_edges * 2 : 256;
-        rule_edge *v = arena_grow(t->mem, u->edge, u->cap_edges * sizeof *v, cap * sizeof *v);
-        if (!v) return schema_no_memory(t);
-        u->edge = v;
-        u->cap_edges = cap;
-    }
+    if (!arena_place(t->mem, &u->edge, u->n_edges, &u->cap_edges, sizeof *u->edge, 256))
+        return schema_no_memory(t);
     u->edge[u->n_edges++] = e;
     return OK;
 }

@@ -499,12 +499,24 @@ START_TEST(what_is_not_ready_says_so) {
     assert_has(r.body, "draining");
     reply_free(&r);
     r = fake_get(&f, "/health");
+    ASSERT_ERROR(r, 503, "unavailable_error", "null");
+    assert_has(r.body, "draining");
+    reply_free(&r);
+    r = fake_get(&f, "/livez");
     ck_assert_int_eq(r.status, 200);
+    reply_free(&r);
+    atomic_store(&f.not_ready, "loading");
+    r = fake_get(&f, "/health"); /* as llama.cpp has it */
+    ASSERT_ERROR(r, 503, "unavailable_error", "null");
+    assert_has(r.body, "\"Loading model\"");
     reply_free(&r);
     atomic_store(&f.not_ready, NULL);
-    r = fake_get(&f, "/ready");
-    ck_assert_int_eq(r.status, 200);
-    reply_free(&r);
+    static const char *const probes[] = {"/ready", "/health", "/ping"};
+    for (int i = 0; i < 3; i++) {
+        r = fake_get(&f, probes[i]);
+        ck_assert_int_eq(r.status, 200);
+        reply_free(&r);
+    }
     stop();
 }
 END_TEST

@@ -136,8 +136,30 @@ START_TEST(strings_are_copied_and_terminated) {
 }
 END_TEST
 
-CHECK_MAIN("arena", an_arena_takes_nothing_until_it_is_used,
-           allocations_are_aligned_and_do_not_overlap, an_arena_stays_within_its_limit,
+START_TEST(an_array_doubles_and_keeps_its_items) {
+    counted c = {0};
+    chunks src = {&c, counted_take, counted_give};
+    arena a;
+    uint32_t *v = NULL, cap = 0;
+    arena_init(&a, &src, 64 << 10);
+    for (uint32_t n = 0; n < 1000; n++) {
+        ck_assert(arena_place(&a, &v, n, &cap, sizeof *v, 3));
+        ck_assert_uint_gt(cap, n);
+        v[n] = n;
+    }
+    ck_assert_uint_eq(cap, 3 * 512);
+    for (uint32_t n = 0; n < 1000; n++) ck_assert_uint_eq(v[n], n);
+    uint32_t *const before = v;
+    cap = 1u << 20; /* more than the limit */
+    ck_assert(!arena_place(&a, &v, cap, &cap, sizeof *v, 3));
+    ck_assert(v == before && cap == 1u << 20);
+    arena_clear(&a);
+}
+END_TEST
+
+CHECK_MAIN("arena", an_array_doubles_and_keeps_its_items,
+           an_arena_takes_nothing_until_it_is_used, allocations_are_aligned_and_do_not_overlap,
+           an_arena_stays_within_its_limit,
            a_source_that_has_no_more_gives_null_and_the_rest_stays,
            the_last_allocation_grows_in_place_and_others_are_copied,
            strings_are_copied_and_terminated)

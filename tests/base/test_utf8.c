@@ -158,7 +158,20 @@ START_TEST(text_cut_anywhere_comes_out_whole_when_completed_in_turn) {
 }
 END_TEST
 
-CHECK_MAIN("utf8", every_scalar_value_survives_a_round_trip,
+START_TEST(characters_are_counted) {
+    char text[200];
+    size_t n = 0, chars = 0;
+    for (int i = 0; i < 40; i++) {
+        const uint32_t cp[] = {'a', 0xe9, 0x20ac, 0x1f600};
+        ck_assert_uint_eq(utf8_chars((str){text, n}), chars);
+        n += (size_t)utf8_encode(cp[i * 7 % 4], text + n);
+        chars++;
+    }
+    ck_assert_uint_eq(utf8_chars((str){text, n}), 40);
+}
+END_TEST
+
+CHECK_MAIN("utf8", characters_are_counted, every_scalar_value_survives_a_round_trip,
            decoding_agrees_with_the_definition_on_all_short_byte_strings,
            short_means_that_some_continuation_is_valid,
            maximal_ill_formed_parts_are_replaced_as_unicode_recommends,

@@ -24,7 +24,7 @@ static const char account[] = JSON({
         "groups": [
             {"window": 0, "block_bytes": 4000, "blocks": 100, "free": 50, "used": 30, "cached": 20,
              "fenced": 10, "peak_used": 60},
-            {"window": 512, "block_bytes": 4000, "blocks": 100, "free": 100, "used": 0, "cached": 0,
+            {"window": 512, "tail": true, "block_bytes": 4000, "blocks": 100, "free": 100, "used": 0, "cached": 0,
              "fenced": 0, "peak_used": 1}
         ]
     },
@@ -173,7 +173,8 @@ START_TEST(a_frame_shows_classes_blocks_and_sequences) {
                                        "budget 1.9 MiB, unaccounted -2.0 KiB",
                                        "weights",
                                        "# 20 used % 10 fenced = 20 cached . 50 free; peak 60",
-                                       "group 1, window 512",
+                                       "kv F16 group 0",
+                                       "kv tail group 1, window 512",
                                        "00000000000000ab",
                                        "50.0",
                                        "2 running"};

@@ -52,6 +52,19 @@ def test_every_api_says_what_it_took_and_only_where_asked(d):
         assert r.text.count('"memory":{"kv"') == 1 and '"steps":20' in r.text
 
 
+def fits(value, schema):
+    """Whether all members of a value are in its schema."""
+    return not isinstance(value, dict) or all(k in schema["properties"] and fits(v, schema["properties"][k]) for k, v in value.items())
+
+
+def test_the_schema_has_every_member(d):
+    schema = d.http.get("/openapi.json").json()["components"]["schemas"]["Receipt"]
+    chat(d, "of a schema: 1 " + TEXT, "What?")
+    m = chat(d, "of a schema: 2 " + TEXT, "What?")["usage"]["memory"]
+    assert m["prefix"]["why"] == "tokens_differ" and fits(m, schema)
+    assert set(schema["properties"]) == set(m) | {"stripped_lines"} and set(schema["properties"]["prefix"]["properties"]) == set(m["prefix"])
+
+
 def test_choices_are_summed_up(d):
     one = chat(d, TEXT, "How deep is it?", ignore_eos=True)["usage"]["memory"]
     three = chat(d, TEXT, "How deep is it?", ignore_eos=True, n=3, temperature=1)["usage"]["memory"]
