@@ -35,7 +35,7 @@ all: $(BUILD)/vramd ## build build/vramd
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' Makefile engine/cuda/cuda.mk | sed -E 's/:.*## /\t/' | expand -t 16
 
-VRAMD_OBJ := $(filter-out $(BUILD)/obj/sim/%,$(OBJ)) # no command simulates yet
+VRAMD_OBJ := $(filter-out $(BUILD)/obj/sim/fake.o $(BUILD)/obj/sim/sim.o,$(OBJ)) # those two are for tests
 $(BUILD)/vramd: $(VRAMD_OBJ) | layers pure
 	$(CC) $(LDFLAGS) -o $@ $(VRAMD_OBJ) $(LDLIBS)
 
@@ -165,7 +165,7 @@ install: $(BUILD)/vramd ## DESTDIR=, PREFIX=/usr
 	tools/man.sh $(BUILD)/vramd $(SHARE)/man
 	$(BUILD)/vramd serve --print-sample > $(SHARE)/doc/vramd/examples/vramd.conf
 	install -D -m 644 tools/completion.bash $(SHARE)/bash-completion/completions/vramd
-	install -m 644 docs/configuration.md docs/security.md docs/operations.md docs/planning.md docs/scheduler.md docs/bench.md docs/eval.md docs/dashboard.json docs/alerts.yml $(SHARE)/doc/vramd
+	install -m 644 docs/configuration.md docs/security.md docs/operations.md docs/planning.md docs/scheduler.md docs/simulate.md docs/bench.md docs/eval.md docs/dashboard.json docs/alerts.yml $(SHARE)/doc/vramd
 	sed 's|/usr/bin/vramd|$(PREFIX)/bin/vramd|' systemd/vramd.service > $(DESTDIR)$(UNITDIR)/vramd.service
 	install -m 644 systemd/vramd.socket $(DESTDIR)$(UNITDIR)
 ifneq ($(wildcard $(BUILD)/vramd-cuda.so),)

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "daemon/bridge_parts.h"
 #include "daemon/kv_tier.h"
+#include "daemon/step_log.h"
 
 enum { IDLE_WAIT_MS = 50, NICER = 5 };
 
@@ -113,7 +114,7 @@ static sched_id do_submit(bridge *b, gen *g) {
     memcpy(q.stop_ids, s->stop_ids, s->n_stop_ids * sizeof *q.stop_ids);
     /* The loop side has checked every limit before. Where the two still differ, the request
      * ends with an error, and the others go on. */
-    sched_reject why = sched_submit(b->m->sched, &q, clock_us(), &id);
+    sched_reject why = logged_submit(b->m->log, b->m->sched, &q, clock_us(), &id);
     pthread_mutex_lock(&b->in_lock);
     g->id = id;
     pthread_mutex_unlock(&b->in_lock);
@@ -182,19 +183,20 @@ static void do_ops(bridge *b, const message *m) {
                                        FINISH_TIMEOUT, FINISH_ERROR};
     sched_id id = m->id;
     if (m->ops & BRIDGE_SUBMIT) id = do_submit(b, m->g);
-    if (m->resume) sched_pause(b->m->sched, id, false);
-    if (m->ops & BRIDGE_CANCEL) sched_cancel(b->m->sched, id, map[m->why]);
+    if (m->resume) logged_pause(b->m->log, b->m->sched, id, false);
+    if (m->ops & BRIDGE_CANCEL) logged_cancel(b->m->log, b->m->sched, id, map[m->why]);
     runner_deliver(b->runner);
 }
 
 static void pause_full(bridge *b) {
-    for (uint32_t i = 0; i < b->n_full; i++) sched_pause(b->m->sched, b->full[i], true);
+    for (uint32_t i = 0; i < b->n_full; i++)
+        logged_pause(b->m->log, b->m->sched, b->full[i], true);
     b->n_full = 0;
 }
 
 static void stop_complete(bridge *b) {
     for (uint32_t i = 0; i < b->n_complete; i++)
-        sched_cancel(b->m->sched, b->complete[i], FINISH_STOP);
+        logged_cancel(b->m->log, b->m->sched, b->complete[i], FINISH_STOP);
     if (b->n_complete) runner_deliver(b->runner);
     b->n_complete = 0;
 }
@@ -226,7 +228,7 @@ static void wake_engine(void *arg) {
 
 /* True: some sequence may have rows now. */
 static bool use_tier(bridge *b) {
-    sched_now(b->m->sched, clock_us());
+    logged_now(b->m->log, b->m->sched, clock_us());
     const bool loaded = b->m->tier && kv_tier_work(b->m->tier);
     if (b->m->tier) runner_deliver(b->runner);
     return loaded;
@@ -245,6 +247,8 @@ static status start_serving(bridge *b, err *e) {
     b->runner =
         runner_init(b->m->runner_mem, &b->m->sched_conf, b->m->model->program.config.n_vocab,
                     b->m->sched, b->m->engine, on_event, b);
+    runner_set_log(b->runner, b->m->log);
+    step_log_config(b->m->log, &b->m->sched_conf);
     return b->m->tier ? kv_tier_start(b->m->tier, wake_engine, b, e) : OK;
 }
 

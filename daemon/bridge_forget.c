@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "daemon/bridge_parts.h"
 #include "daemon/kv_tier.h"
+#include "daemon/step_log.h"
 
 /* ---- loop thread ---- */
 
@@ -50,7 +51,7 @@ static void begin(bridge *b) {
     f->taken = f->number;
     pthread_mutex_unlock(&b->in_lock);
     if (!newer) return;
-    const sched_forgotten blocks = sched_forget(b->m->sched, all ? NULL : &salt);
+    const sched_forgotten blocks = logged_forget(b->m->log, b->m->sched, all ? NULL : &salt);
     f->sum = (cache_forgotten){.blocks = blocks.blocks, .bytes = blocks.bytes};
     f->n_left = 0;
     f->active = true;

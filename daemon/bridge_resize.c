@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "daemon/bridge_parts.h"
 #include "daemon/machine_budget.h"
+#include "daemon/step_log.h"
 #include "scheduler/resize.h"
 
 /* A piece takes the system 10 to 30 ms: giving back is five times as fast as populating. */
@@ -224,7 +225,8 @@ static bool drained(bridge *b) {
     if (!r->drains) {
         for (uint32_t k = 0; k < SCHED_MAX_GROUPS; k++)
             least[k] = r->now[k] < r->goal[k] ? r->now[k] : r->goal[k];
-        CHECK(sched_resize(b->m->sched, least)); /* each request fits one of max_model_len */
+        CHECK(logged_resize(b->m->log, b->m->sched,
+                            least)); /* each request fits one of max_model_len */
         r->drains = true;
     }
     return sched_resized(b->m->sched);
@@ -244,7 +246,7 @@ bool resize_go_on(bridge *b) {
             finish(b, s, &e);
             return true;
         }
-        if (grows) CHECK(sched_resize(b->m->sched, r->now));
+        if (grows) CHECK(logged_resize(b->m->log, b->m->sched, r->now));
         return true;
     }
     finish(b, OK, NULL);

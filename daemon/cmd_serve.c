@@ -25,6 +25,7 @@
 #include "daemon/notify.h"
 #include "daemon/pressure.h"
 #include "daemon/serving.h"
+#include "daemon/step_log.h"
 #include "daemon/supervise.h"
 
 extern char **environ;
@@ -277,6 +278,8 @@ static void log_plan(const daemon_state *d) {
 static status run(daemon_state *d, err *e) {
     status s = prepare(d, e);
     if (s == OK) s = open_loop(d, e);
+    if (s == OK && d->opt.step_log[0])
+        s = step_log_open(&d->m.log, d->m.opt.step_log, &d->m.sched_conf, d->m.ledger, e);
     if (s == OK) s = bridge_open(&d->bridge, &d->loop, &d->m, on_flushed, on_loaded, d, e);
     if (s == OK && d->opt.memory_pressure) s = bridge_watch(d->bridge, &d->pressure, e);
     if (s == OK) s = server_open(&d->server, &d->loop, &d->so, bridge_port(d->bridge), e);
@@ -295,6 +298,7 @@ done:
     if (d->server) server_close(d->server);
     if (d->bridge) bridge_stop(d->bridge);
     close_loop(d);
+    step_log_close(d->m.log);
     if (d->bridge) bridge_free(d->bridge);
     pressure_close(&d->pressure);
     machine_close(&d->m);

@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "daemon/kv_family.h"
+#include "daemon/step_log.h"
 
 enum {
     CHUNK_TOKENS = 128,
@@ -262,8 +263,9 @@ static int by_use(const void *a, const void *b) {
 }
 
 static bool add_found(const kv_tier *t, const kv_found *f) {
-    return sched_tier_add(t->m->sched, f->id.hash, f->id.chunk > 0 ? f->id.parent : NULL,
-                          f->id.salt, f->id.groups, f->bytes);
+    return logged_tier_add(t->m->log, t->m->sched, f->id.hash,
+                           f->id.chunk > 0 ? f->id.parent : NULL, f->id.salt, f->id.groups,
+                           f->bytes);
 }
 
 /* Puts what was used longest ago to the end that goes first. */
@@ -294,7 +296,7 @@ static status read_directory(kv_tier *t, err *e) {
     }
     l.n = kept;
     if (l.n > 0) order_by_use(t, &l);
-    while (sched_tier_evict(t->m->sched, 0, hash)) kv_dir_remove(&t->dir, hash);
+    while (logged_tier_evict(t->m->log, t->m->sched, 0, hash)) kv_dir_remove(&t->dir, hash);
     free(l.v);
     sched_read(t->m->sched, &now);
     log_info("kv_disk: %s has %u chunks of %u tokens, %llu bytes; %u files were not whole, %u "
@@ -366,14 +368,14 @@ static void note_error(kv_tier *t, const job *j, const char *what) {
               j->error.text);
     t->off_until_us = clock_us() + OFF_S * 1000000ULL;
     atomic_store(&t->off, true);
-    sched_tier_switch(t->m->sched, false);
+    logged_tier_switch(t->m->log, t->m->sched, false);
 }
 
 static void switch_on_again(kv_tier *t) {
     if (!t->off_until_us || clock_us() < t->off_until_us) return;
     t->off_until_us = 0;
     atomic_store(&t->off, false);
-    if (!t->forgets) sched_tier_switch(t->m->sched, true);
+    if (!t->forgets) logged_tier_switch(t->m->log, t->m->sched, true);
     log_info("kv_disk: on again");
 }
 
@@ -409,7 +411,7 @@ static bool end_loads(kv_tier *t) {
         if (j->result == ERR_IO) kv_dir_remove(&t->dir, c.hash); /* the index forgets it */
         if (ok && sched_load_blocks(t->m->sched, &c))
             ok = move_blocks(t, j, j->groups, &c, true);
-        sched_load_done(t->m->sched, &c, ok);
+        logged_load_done(t->m->log, t->m->sched, &c, ok);
         set_state(t, j, EMPTY);
         any = true;
     }
@@ -424,7 +426,7 @@ static void take_chunk(job *j, const sched_chunk *c, uint32_t n_tokens) {
 
 static void begin_loads(kv_tier *t) {
     sched_chunk c;
-    while (t->n_loads < LOADS && sched_load_next(t->m->sched, &c)) {
+    while (t->n_loads < LOADS && logged_load_next(t->m->log, t->m->sched, &c)) {
         job *j = &t->load[(t->first + t->n_loads++) % LOADS];
         take_chunk(j, &c, t->shape.tokens);
         set_state(t, j, QUEUED);
@@ -436,24 +438,24 @@ static void end_store(kv_tier *t) {
     if (state_of(t, j) != DONE) return;
     if (t->drops) return; /* kv_tier_forget_on ends it */
     if (j->result != OK) note_error(t, j, "writing");
-    sched_store_done(t->m->sched, &j->c,
-                     j->result == OK ? kv_file_bytes(&t->shape, j->c.groups) : 0);
+    logged_store_done(t->m->log, t->m->sched, &j->c,
+                      j->result == OK ? kv_file_bytes(&t->shape, j->c.groups) : 0);
     set_state(t, j, EMPTY);
 }
 
 static void begin_store(kv_tier *t) {
     job *j = &t->store;
     sched_chunk c;
-    if (state_of(t, j) != EMPTY || !sched_store_next(t->m->sched, &c)) return;
+    if (state_of(t, j) != EMPTY || !logged_store_next(t->m->log, t->m->sched, &c)) return;
     take_chunk(j, &c, t->shape.tokens);
     if (!move_blocks(t, j, c.groups, &c, false)) {
-        sched_store_done(t->m->sched, &j->c, 0);
+        logged_store_done(t->m->log, t->m->sched, &j->c, 0);
         return;
     }
     const uint64_t bytes = kv_file_bytes(&t->shape, c.groups);
     j->n_evict = 0;
     while (j->n_evict < EVICT_AT_ONCE &&
-           sched_tier_evict(t->m->sched, bytes, j->evict[j->n_evict]))
+           logged_tier_evict(t->m->log, t->m->sched, bytes, j->evict[j->n_evict]))
         j->n_evict++;
     set_state(t, j, QUEUED);
 }
@@ -467,7 +469,7 @@ void kv_tier_forget(kv_tier *t, const uint64_t *salt) {
     t->forget_salt = salt ? *salt : 0;
     t->forget_at = 0;
     t->drops = state_of(t, j) != EMPTY && (!salt || j->c.salt == (*salt & UINT64_MAX >> 1));
-    sched_tier_switch(t->m->sched, false);
+    logged_tier_switch(t->m->log, t->m->sched, false);
 }
 
 static void remove_one(kv_tier *t, const uint64_t hash[2], uint64_t bytes, uint64_t *files,
@@ -482,7 +484,7 @@ bool kv_tier_forget_on(kv_tier *t, uint64_t *files, uint64_t *bytes, uint64_t *n
     const uint64_t *salt = t->forgets_one ? &t->forget_salt : NULL;
     uint64_t hash[2], own;
     for (uint32_t i = 0; i < FORGET_AT_ONCE; i++) {
-        if (!sched_tier_forget(t->m->sched, salt, &t->forget_at, hash, &own)) break;
+        if (!logged_tier_forget(t->m->log, t->m->sched, salt, &t->forget_at, hash, &own)) break;
         remove_one(t, hash, own, files, bytes, n_left);
         if (i + 1 == FORGET_AT_ONCE) return true;
     }
@@ -496,7 +498,7 @@ bool kv_tier_forget_on(kv_tier *t, uint64_t *files, uint64_t *bytes, uint64_t *n
         set_state(t, j, EMPTY);
     }
     t->forgets = t->drops = false;
-    if (!t->off_until_us) sched_tier_switch(t->m->sched, true);
+    if (!t->off_until_us) logged_tier_switch(t->m->log, t->m->sched, true);
     return false;
 }
 

@@ -145,6 +145,16 @@ static const sched_policy *policy_by_name(str word) {
     return str_eqz(word, "priority") ? &sched_aging : &sched_fair;
 }
 
+void machine_set_policies(sched_config *c, const options *o) {
+    c->batching = batching_by_name(options_word("batching", o->batching));
+    c->batch_window_us = BATCH_WINDOW_US;
+    c->policy = policy_by_name(options_word("scheduler_policy", o->scheduler_policy));
+}
+
+uint32_t machine_policy_number(const sched_policy *p) {
+    return p == &sched_fcfs ? 1 : p == &sched_aging ? 2 : 0; /* as the option's words */
+}
+
 static status resolve(machine *m, const machine_wish *w, err *e) {
     options *o = &m->opt;
     status s = resolve_length(m, w, e);
@@ -171,10 +181,7 @@ static status resolve(machine *m, const machine_wish *w, err *e) {
                                    .itl_slo_us = (uint64_t)o->itl_slo_ms * 1000,
                                    .prefix_cache = o->prefix_caching,
                                    .recent_tokens = recent_tokens(o)};
-    m->sched_conf.batching = batching_by_name(options_word("batching", o->batching));
-    m->sched_conf.batch_window_us = BATCH_WINDOW_US;
-    m->sched_conf.policy =
-        policy_by_name(options_word("scheduler_policy", o->scheduler_policy));
+    machine_set_policies(&m->sched_conf, o);
     if (getrandom(m->sched_conf.hash_key, sizeof m->sched_conf.hash_key, GRND_NONBLOCK) < 0)
         m->sched_conf.hash_key[0] = clock_us(); /* early at boot: at least not a constant */
     return OK;
@@ -246,7 +253,8 @@ static void list_terms(const machine *m, terms *t) {
         terms_add(t, MEM_TOKENIZER, TERM_ASSUMED, (uint64_t)n_vocab * 64,
                   "vocabulary, 64 bytes a token");
     }
-    const uint32_t threads = OTHER_THREADS + m->opt.threads + kv_tier_threads(m);
+    const uint32_t threads =
+        OTHER_THREADS + m->opt.threads + kv_tier_threads(m) + (m->opt.step_log[0] != 0);
     terms_add(t, MEM_RUNTIME, TERM_CALIBRATED, RUNTIME_BYTES + threads * RUNTIME_PER_THREAD,
               "libraries, %u stacks (Debian 12)", threads);
     kv_tier_terms(m, t);

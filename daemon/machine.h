@@ -55,6 +55,7 @@ typedef struct machine {
     chat_templates chat;
     engine *engine;
     sched *sched;
+    struct step_log *log; /* NULL without step_log; the server's */
     struct kv_tier *tier; /* NULL without kv_disk, and until loaded */
     void *runner_mem;
     char name[256];    /* served name, the first of several */
@@ -94,6 +95,9 @@ status machine_plan(machine *m, const options *, const machine_wish *, err *);
  * wish's weights, card and extra do not count. Any thread; errors as machine_plan. */
 status machine_plan_again(machine *, const machine *of, const options *, const machine_wish *,
                           err *);
+/* Of batching and scheduler_policy; and which value of the latter a policy is. */
+void machine_set_policies(sched_config *, const options *);
+uint32_t machine_policy_number(const sched_policy *);
 /* The ledger and what must exist before loading: the pool of requests. */
 status machine_reserve(machine *m, err *);
 /* The first step of machine_load: all that it can refuse before it reads weights. */

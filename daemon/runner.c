@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "daemon/step_log.h"
 
 /* LONG_IDLE_US: a first step after so long is no measure of the others: caches are cold. */
 enum { MAX_DEPTH = 2, MAX_RUN = 1 + SCHED_MAX_DRAFT, LONG_IDLE_US = 1000000 };
@@ -21,6 +22,7 @@ typedef struct flight {
 
 struct runner {
     sched *sched;
+    step_log *log; /* NULL: none */
     engine *engine;
     runner_callback *callback;
     void *arg;
@@ -76,6 +78,10 @@ runner *runner_init(void *mem, const sched_config *c, uint32_t n_vocab, sched *s
     r->mask_words = sampling_mask_words(n_vocab);
     r->n_vocab = n_vocab;
     return r;
+}
+
+void runner_set_log(runner *r, step_log *log) {
+    r->log = log;
 }
 
 const err *runner_last_error(const runner *r) {
@@ -158,7 +164,7 @@ static void fill_seq(const runner *r, const sched_step_seq *q, batch_seq *b) {
 /* Plans and submits one step. False when there is nothing to plan. */
 static bool launch(runner *r) {
     uint64_t now = clock_us();
-    const sched_step *st = sched_plan(r->sched, now);
+    const sched_step *st = logged_plan(r->log, r->sched, now);
     deliver(r, NULL, NULL, now); /* deadlines and preemptions become events at planning */
     if (!st) return false;
     flight *f = &r->flight[(r->first + r->n_flights++) % MAX_DEPTH];
@@ -189,7 +195,7 @@ static sched_step_tokens take_runs(runner *r, const sched_step *st, const step_r
 static void observe(runner *r, const flight *f, uint64_t now) {
     const uint64_t from = r->idle ? f->launched_us : r->committed_us;
     if (!r->idle || f->launched_us - r->committed_us < LONG_IDLE_US)
-        sched_observe(r->sched, f->step, now > from ? now - from : 0);
+        logged_observe(r->log, r->sched, f->step, now > from ? now - from : 0);
     r->committed_us = now;
     r->idle = false;
 }
@@ -216,9 +222,9 @@ bool runner_step(runner *r) {
     if (!ok) log_error("step %llu failed: %s", (unsigned long long)st->number, r->error.text);
     uint64_t now = clock_us();
     if (ok) observe(r, f, now);
-    sched_now(r->sched, now);
+    logged_now(r->log, r->sched, now);
     sched_step_tokens tokens = ok ? take_runs(r, st, &res) : (sched_step_tokens){0};
-    sched_commit(r->sched, st, ok ? &tokens : NULL);
+    logged_commit(r->log, r->sched, st, ok ? &tokens : NULL);
 #ifndef NDEBUG
     sched_audit(r->sched);
 #endif

@@ -7,6 +7,8 @@
 #include "engine/engine.h"
 #include "scheduler/sched.h"
 
+struct step_log;
+
 typedef struct runner runner;
 
 typedef struct runner_job runner_job;
@@ -49,6 +51,8 @@ size_t runner_bytes(const sched_config *, uint32_t n_vocab);
 /* mem: runner_bytes, zeroed, 64-byte aligned. Borrows sched and engine. */
 runner *runner_init(void *mem, const sched_config *, uint32_t n_vocab, sched *, engine *,
                     runner_callback *, void *arg);
+/* Its calls of the scheduler are recorded from now on; borrowed. */
+void runner_set_log(runner *, struct step_log *);
 
 /* Fills the engine's queue and commits one step. False when there was nothing to do. An engine
  * that fails ends the sequences of its step with FINISH_ERROR, and last_error says why. */

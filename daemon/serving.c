@@ -2,6 +2,7 @@
 #include "daemon/serving.h"
 
 #include "daemon/bridge.h"
+#include "daemon/step_log.h"
 
 server_options server_options_of(const options *o) {
     server_options so = {.host = o->host,
@@ -31,6 +32,8 @@ void serving_terms(void *arg, const machine *m, terms *t) {
     server_options so = server_options_of(&m->opt);
     (void)arg;
     bridge_terms(m, t);
+    if (m->opt.step_log[0])
+        terms_add(t, MEM_WORKSPACE, TERM_EXACT, step_log_bytes(&m->sched_conf), "the step log");
     terms_add(t, MEM_REQUESTS, TERM_EXACT, pool_bytes(m->opt.request_memory),
               "bodies, prompts, queued output");
     server_terms(&so, t);

@@ -178,11 +178,15 @@ static void commit_drawn(sched *s, const sched_step *st, const sched_step_tokens
     }
 }
 
-void sched_observe(sched *s, const sched_step *st, uint64_t us) {
+step_work sched_work(const sched *s, const sched_step *st) {
     step_work w = {.rows = st->n_rows, .logit_rows = st->n_logit_rows};
-    CHECK(s->n_committed < s->n_planned);
     for (uint32_t i = 0; i < st->n_seqs; i++) w.kv += row_pairs(s, &st->seq[i]);
-    cost_observe(&s->cost, w, (double)us);
+    return w;
+}
+
+void sched_observe(sched *s, const sched_step *st, uint64_t us) {
+    CHECK(s->n_committed < s->n_planned);
+    cost_observe(&s->cost, sched_work(s, st), (double)us);
 }
 
 void sched_commit(sched *s, const sched_step *st, const sched_step_tokens *tokens) {

@@ -285,6 +285,8 @@ void sched_commit(sched *, const sched_step *, const sched_step_tokens *tokens);
 /* What an uncommitted step took: from the end of the step before it, or from its own start if
  * there was none. An input like any other: what is planned later depends on it. */
 void sched_observe(sched *, const sched_step *, uint64_t us);
+/* What an uncommitted step does, as its predicted time depends on it. */
+step_work sched_work(const sched *, const sched_step *);
 /* Events since the last call, in order; valid until the next call that changes the scheduler.
  * Must be drained after each submit, cancel, plan and commit. */
 size_t sched_events(sched *, const sched_event **out);

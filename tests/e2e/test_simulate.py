@@ -1,0 +1,75 @@
+"""vramd simulate: figures of a server that is not there, each marked as simulated."""
+
+import json
+import os
+import re
+
+import pytest
+
+from harness import Daemon, vramd
+
+MODEL = ["--model", os.environ["VRAMD_TEST_MODEL"], "--max-model-len", "2048", "--bandwidth", "41GB/s"]
+
+
+def figures(*flags):
+    r = vramd("simulate", *flags, "--json")
+    assert r.returncode == 0, r.stderr
+    return json.loads(r.stdout)
+
+
+def test_a_run_says_what_it_is_and_is_repeatable():
+    flags = [*MODEL, "--rate", "1", "--requests", "200", "--slo-ttft-p99", "500", "--slo-itl-p99", "20"]
+    first, again = figures(*flags), figures(*flags)
+    assert first.pop("wall_s") >= 0 and again.pop("wall_s") >= 0 and first == again
+    assert first["schema"] == "vramd-simulate" and first["version"] == 1 and first["simulated"]
+    assert first["requests"] == 200 and first["output_tokens"] == 200 * 64 and first["prompt_tokens"] == 200 * 128
+    assert 0 < first["ttft_ms"]["p50"] <= first["ttft_ms"]["p90"] <= first["ttft_ms"]["p99"] <= first["ttft_ms"]["max"]
+    assert first["cost_model"]["mape"] is None and first["cost_model"]["source"].startswith("assumed: 41 GB/s (as given)")
+    assert figures(*flags, "--seed", "2")["ttft_ms"] != first["ttft_ms"]
+    text = vramd("simulate", *flags).stdout.splitlines()
+    assert len(text) >= 7 and all(line.startswith("simulated  ") for line in text)
+
+
+def test_options_of_serve_have_their_effect():
+    flags = [*MODEL, "--rate", "1.2", "--requests", "300"]
+    free, slo = figures(*flags), figures(*flags, "--itl-slo-ms", "30")
+    assert slo["itl_ms"]["p99"] < free["itl_ms"]["p99"] / 2
+    assert figures(*flags, "--batching", "static")["ttft_ms"]["mean"] > 1.2 * free["ttft_ms"]["mean"]
+
+
+def test_capacity_is_between_what_keeps_and_what_breaks_the_objectives():
+    slo = ["--slo-ttft-p99", "2000", "--slo-itl-p99", "200"]
+    c = figures(*MODEL, *slo, "--find-capacity")["requests_per_s"]
+    assert 0 < c["low"] <= c["median"] <= c["high"] < 2 * c["low"]
+    below, above = (figures(*MODEL, "--rate", str(c["median"] * f)) for f in (0.7, 1.5))
+    assert below["ttft_ms"]["p99"] <= 2000 and below["itl_ms"]["p99"] <= 200
+    assert above["ttft_ms"]["p99"] > 2000 or above["itl_ms"]["p99"] > 200
+    assert vramd("simulate", *MODEL, "--find-capacity").returncode == 2
+
+
+def test_a_trace_gives_times_lengths_and_prefixes(tmp_path):
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text("".join(json.dumps({"timestamp": 1000 * i, "input_length": 1024, "output_length": 4, "hash_ids": [i % 4, 10 + i % 4]}) + "\n"
+                             for i in range(40)))
+    flags = [*MODEL, "--trace", str(trace), "--replicas", "4", "--kv-cache-tokens", "8192"]
+    random, near = (figures(*flags, "--router", r) for r in ("two-choices", "prefix-affinity"))
+    assert random["requests"] == 40 and 39 < random["simulated_s"] < 60
+    assert near["cached_tokens"] == 36 * 1008 > random["cached_tokens"]
+
+
+def test_limits_and_costs_of_a_server(tmp_path):
+    log = tmp_path / "steps"
+    d = Daemon("--max-model-len", "512", "--max-num-seqs", "4", "--step-log", str(log))
+    for i in range(6):
+        d.complete(f"{'word ' * (40 * i)} {i}:", max_tokens=40, ignore_eos=True)
+    d.stop()
+    r = figures("--step-log", str(log), "--rate", "0.5", "--requests", "50")
+    assert re.match(r"fitted to \d+ steps of a server", r["cost_model"]["source"]) and 0 < r["cost_model"]["mape"] < 2
+    assert r["cost_model"]["us_per_row"] > 0 and r["rejected"] == 0
+
+
+@pytest.mark.parametrize("flags, text", [([], "no load is given"), (["--rate", "-1"], "--rate"), (["--rate", "1", "--router", "x"], "--router"),
+                                         (["--rate", "1", "--bandwidth", "x"], "--bandwidth"), (["--trace", "/none"], "trace")])
+def test_what_makes_no_sense_is_refused(flags, text):
+    r = vramd("simulate", *MODEL[:4], *flags)
+    assert r.returncode in (2, 3) and text in r.stderr

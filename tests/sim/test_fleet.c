@@ -1,0 +1,151 @@
+/* Replicas under one clock: one of them is the simulator of sim.h; what routers do. */
+#include "base/hash.h"
+#include "sim/fleet.h"
+#include "sim/sim.h"
+#include "tests/check_main.h"
+
+enum { N = 1200 };
+
+static fleet_arrival arrival[N];
+static uint64_t ids[N][4];
+static fleet_result result;
+
+static fleet_config config(uint32_t n_replicas, fleet_router router) {
+    return (fleet_config){.sched = {.group = {{.n_blocks = 120}},
+                                    .n_groups = 1,
+                                    .block_tokens = 16,
+                                    .max_seqs = 16,
+                                    .max_waiting = N,
+                                    .max_waiting_tokens = 1 << 30,
+                                    .max_model_len = 4096,
+                                    .max_rows = 256,
+                                    .max_logit_rows = 16,
+                                    .watermark_permille = 0,
+                                    .prefix_cache = true},
+                          .cost = {0, 100, 0, 0},
+                          .n_replicas = n_replicas,
+                          .depth = 1,
+                          .router = router,
+                          .seed = 7};
+}
+
+static void run(const fleet_config *c, uint32_t n) {
+    err e;
+    ck_assert_int_eq(fleet_run(c, arrival, n, &result, &e), OK);
+    ck_assert_uint_eq(result.n_ok, n);
+}
+
+/* Every gap_us; most are short, each fifth is long. */
+static void make_arrivals(uint32_t n, uint64_t gap_us) {
+    for (uint32_t i = 0; i < n; i++) {
+        const uint64_t draw = hash_mix(i + 1);
+        arrival[i] = (fleet_arrival){.at_us = i * gap_us,
+                                     .n_prompt = draw % 5 ? 40 + draw % 100 : 1500,
+                                     .n_output = 1 + (uint32_t)(draw >> 32) % 60};
+    }
+}
+
+START_TEST(one_replica_is_the_simulator) {
+    static sim_arrival same[N];
+    static sim_request request[N];
+    sim_totals totals;
+    err e;
+    const uint32_t n = 200;
+    for (uint32_t depth = 1; depth <= 2; depth++) {
+        fleet_config c = config(1, ROUTER_ROUND_ROBIN);
+        c.depth = c.sched.depth = depth;
+        c.audit = true;
+        make_arrivals(n, 20000);
+        for (uint32_t i = 0; i < n; i++)
+            same[i] = (sim_arrival){.at_us = arrival[i].at_us,
+                                    .n_prompt = arrival[i].n_prompt,
+                                    .max_tokens = arrival[i].n_output,
+                                    .salt = i + 1};
+        const sim_config s = {.sched = c.sched, .time = {.b = 100}, .depth = depth};
+        ck_assert_int_eq(sim_run(&s, same, n, request, &totals, &e), OK);
+        run(&c, n);
+        double ttft = 0, e2e = 0;
+        for (uint32_t i = 0; i < n; i++) {
+            ttft += (double)(request[i].first_token_us - arrival[i].at_us);
+            e2e += (double)(request[i].ended_us - arrival[i].at_us);
+        }
+        ck_assert_uint_gt(totals.n_preemptions, 0);
+        ck_assert_uint_eq(result.preemptions, totals.n_preemptions);
+        ck_assert_uint_eq(result.n_steps, totals.n_steps);
+        ck_assert_uint_eq(result.makespan_us, totals.makespan_us);
+        ck_assert(result.ttft.sum == ttft && result.e2e.sum == e2e);
+    }
+}
+END_TEST
+
+START_TEST(routers_that_know_the_load_keep_first_tokens_early) {
+    double p99[2][N_ROUTERS];
+    for (int stale = 0; stale < 2; stale++)
+        for (int r = 0; r < ROUTER_PREFIX_AFFINITY; r++) {
+            fleet_config c = config(8, (fleet_router)r);
+            c.sched.group[0].n_blocks = 4096;
+            if (stale) c.staleness_us = 5000000;
+            make_arrivals(N, 6500);
+            run(&c, N);
+            p99[stale][r] = fleet_times_at(&result.ttft, 0.99);
+        }
+    ck_assert(p99[0][ROUTER_LEAST_LOADED] < p99[0][ROUTER_ROUND_ROBIN]);
+    ck_assert(p99[0][ROUTER_TWO_CHOICES] < p99[0][ROUTER_ROUND_ROBIN]);
+    ck_assert(p99[1][ROUTER_LEAST_LOADED] > 1.2 * p99[0][ROUTER_LEAST_LOADED]);
+    ck_assert(p99[1][ROUTER_ROUND_ROBIN] == p99[0][ROUTER_ROUND_ROBIN]);
+}
+END_TEST
+
+/* Conversations of four turns, each of 512 tokens more. */
+START_TEST(affinity_finds_what_a_replica_has_of_a_prompt) {
+    uint64_t cached[N_ROUTERS];
+    for (int r = 0; r < N_ROUTERS; r++) {
+        fleet_config c = config(8, (fleet_router)r);
+        c.sched.group[0].n_blocks = 4096;
+        for (uint32_t i = 0; i < N; i++) {
+            const uint32_t turn = i / 100 % 4, talk = i / 400 * 100 + i % 100;
+            for (uint32_t k = 0; k <= turn; k++) ids[i][k] = talk * 4 + k;
+            arrival[i] = (fleet_arrival){.at_us = i * 40000,
+                                         .n_prompt = (turn + 1) * FLEET_ID_TOKENS,
+                                         .n_output = 8,
+                                         .n_ids = turn + 1,
+                                         .ids = ids[i]};
+        }
+        run(&c, N);
+        cached[r] = result.cached_tokens;
+    }
+    ck_assert_uint_gt(cached[ROUTER_PREFIX_AFFINITY], 3 * cached[ROUTER_TWO_CHOICES]);
+    /* All but the first turn of each, and the last blocks. */
+    ck_assert_uint_gt(cached[ROUTER_PREFIX_AFFINITY], N / 400 * 100 * 6 * 512 * 8 / 10);
+}
+END_TEST
+
+START_TEST(the_same_input_gives_the_same_result) {
+    static fleet_result first;
+    const fleet_config c = config(4, ROUTER_TWO_CHOICES);
+    make_arrivals(600, 12000);
+    run(&c, 600);
+    first = result;
+    run(&c, 600);
+    ck_assert_mem_eq(&first, &result, sizeof first);
+}
+END_TEST
+
+START_TEST(what_is_too_long_or_too_much_is_refused_and_counted) {
+    fleet_config c = config(1, ROUTER_ROUND_ROBIN);
+    err e;
+    c.sched.max_waiting = 10;
+    make_arrivals(100, 0);
+    arrival[0].n_prompt = 5000;
+    ck_assert_int_eq(fleet_run(&c, arrival, 100, &result, &e), OK);
+    ck_assert_uint_eq(result.n_ok + result.n_rejected, 100);
+    ck_assert_uint_ge(result.n_rejected, 70);
+    arrival[1].n_output = 0;
+    ck_assert_int_eq(fleet_run(&c, arrival, 100, &result, &e), ERR_INVALID);
+}
+END_TEST
+
+CHECK_MAIN("fleet", one_replica_is_the_simulator,
+           routers_that_know_the_load_keep_first_tokens_early,
+           affinity_finds_what_a_replica_has_of_a_prompt, the_same_input_gives_the_same_result,
+           what_is_too_long_or_too_much_is_refused_and_counted)
