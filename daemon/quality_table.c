@@ -17,7 +17,7 @@ static const quality_row rows[] = {
     {"bf16", true, 0.000045, 99.85,  0.03, 2048, smollm2, prototype},
     {"int8", true, 0.000219, 98.89,  0.04, 19990, smollm2, measured},
     {"q8_0", true, 0.00036,  99.2,   0.11, 2048, smollm2, prototype},
-    {"int4", true, 0.004897, 95.16,  0.60, 2047, smollm2, measured},
+    {"int4", true, 0.005203, 95.16,  0.59, 19990, smollm2, measured},
     {"fp8",  true, 0.00597,  95.7,   0.37, 2048, smollm2, prototype},
     {"q8_0",   false, 0.0014, 0, 0, 0, llama3, llama_cpp},
     {"q6_K",   false, 0.0055, 0, 0, 0, llama3, llama_cpp},
