@@ -142,9 +142,9 @@ static status capacity_of(const simulation *s, uint64_t seed, fleet_result *r, d
     double low = 0, high = 1;
     bool yes = true;
     status rc = OK;
-    for (; rc == OK && yes && high < MOST; high *= yes ? 2 : 1) {
+    while (rc == OK && yes && high < MOST) {
         rc = keeps(s, high, seed, r, &yes, e);
-        if (yes) low = high;
+        if (yes) low = high, high *= 2;
     }
     while (rc == OK && high - low > 0.02 * high && high > LEAST) {
         const double middle = (low + high) / 2;

@@ -73,8 +73,9 @@ static status add_integers(translator *t, unique *u, place *p, const shape *s) {
         return OK;
     }
     status st = OK;
-    for (double x = lo; x <= hi && st == OK; x++)
-        st = add_if_fits(t, u, p, &integers, json_integer((json_int_t)x));
+    const json_int_t first = (json_int_t)lo, last = (json_int_t)hi;
+    for (json_int_t x = first; x <= last && st == OK; x++)
+        st = add_if_fits(t, u, p, &integers, json_integer(x));
     return st;
 }
 
