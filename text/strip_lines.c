@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "memory/term.h"
+
 struct line_filter {
     pcre2_code *code;
     pcre2_match_data *match;
@@ -15,19 +17,24 @@ struct line_filter {
 /* A line that takes more is hardly one that somebody means. */
 enum { MATCH_LIMIT = 100000, HEAP_KIB = 64 };
 
+static status no_memory(err *e) {
+    return mem_exhausted(e, MEM_RUNTIME, "the pattern of lines to strip");
+}
+
 status line_filter_open(line_filter **out, const char *pattern, err *e) {
     int code = 0;
     size_t at = 0;
     *out = NULL;
     if (!pattern || !pattern[0]) return OK;
     line_filter *f = calloc(1, sizeof *f);
-    if (!f) return err_set(e, ERR_NO_MEMORY, "no memory for a pattern");
+    if (!f) return no_memory(e);
     f->code = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED,
                             PCRE2_UTF | PCRE2_NEVER_BACKSLASH_C, &code, &at, NULL);
     if (!f->code) {
         PCRE2_UCHAR text[120];
         pcre2_get_error_message(code, text, sizeof text);
         line_filter_free(f);
+        if (code == PCRE2_ERROR_HEAP_FAILED) return no_memory(e);
         return err_set(e, ERR_INVALID, "the pattern does not compile at %zu: %s", at,
                        (const char *)text);
     }
@@ -35,7 +42,7 @@ status line_filter_open(line_filter **out, const char *pattern, err *e) {
     f->limits = pcre2_match_context_create(NULL);
     if (!f->match || !f->limits) {
         line_filter_free(f);
-        return err_set(e, ERR_NO_MEMORY, "no memory for a pattern");
+        return no_memory(e);
     }
     pcre2_set_match_limit(f->limits, MATCH_LIMIT);
     pcre2_set_heap_limit(f->limits, HEAP_KIB);
