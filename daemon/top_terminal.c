@@ -27,8 +27,8 @@ static void say(const char *s, size_t n) {
 static void restore(void) {
     if (!opened) return;
     opened = 0;
-    say(leave, sizeof leave - 1);
     if (has_keys) tcsetattr(STDIN_FILENO, TCSANOW, &before);
+    say(leave, sizeof leave - 1); /* last: who reads it finds the terminal as it was */
 }
 
 static void change(void) {
