@@ -2,8 +2,6 @@
  * what waits and runs. Loop thread; the engine's part is at most a step old. */
 #include "daemon/bridge_parts.h"
 
-enum { LEAST_PROMPT_ROWS = 16 }; /* as the scheduler gives whatever the objective */
-
 /* The steps to come: as many sequences decode as now, beside rows of prompts. */
 typedef struct pace {
     double step_us, prompt_rows;
@@ -12,16 +10,15 @@ typedef struct pace {
 static pace pace_of(const bridge *b, const sched_stats *s) {
     const sched_config *c = &b->m->sched_conf;
     const double n = s->n_running - s->n_prefilling;
-    const double decode_us = cost_predict(
-        &s->cost, (step_work){.rows = n, .kv = (double)s->decode_positions, .logit_rows = n});
+    const step_work decode = {.rows = n, .kv = (double)s->decode_positions, .logit_rows = n};
     double rows = c->max_rows - n;
     if (c->itl_slo_us && n > 0) {
-        const double left = (double)c->itl_slo_us * cost_margin(&s->cost) - decode_us;
+        const double left = cost_time_left(&s->cost, (double)c->itl_slo_us, decode);
         const uint32_t fit = cost_rows(&s->cost, left, 0);
-        if (rows > fit) rows = fit > LEAST_PROMPT_ROWS ? fit : LEAST_PROMPT_ROWS;
+        if (rows > fit) rows = fit > SCHED_LEAST_PROMPT_ROWS ? fit : SCHED_LEAST_PROMPT_ROWS;
     }
     if (rows < 1) rows = 1;
-    return (pace){decode_us + s->cost.coef[1] * rows, rows};
+    return (pace){cost_predict(&s->cost, decode) + s->cost.coef[1] * rows, rows};
 }
 
 double bridge_forecast_ttft_s(bridge *b, uint32_t n_prompt) {

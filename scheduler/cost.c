@@ -109,6 +109,10 @@ double cost_margin(const cost_model *c) {
     return 1 / (1 + ONE_IN_100 * SIGMA * c->error);
 }
 
+double cost_time_left(const cost_model *c, double objective_us, step_work w) {
+    return objective_us * cost_margin(c) - cost_predict(c, w);
+}
+
 /* n rows from pos on attend to n (pos + n / 2) positions: with more rows than there will be in
  * the first place, then with half of those. */
 uint32_t cost_rows(const cost_model *c, double us, uint32_t pos) {

@@ -38,6 +38,9 @@ double cost_predict(const cost_model *, step_work);
 /* The part of an objective that a prediction may use, so that 99 of 100 steps keep it: 1 / (1 +
  * 2.33 sigma), of normal errors. */
 double cost_margin(const cost_model *);
+/* What is left for prompts of a step that is to take objective_us at most and does work already;
+ * negative: that alone takes longer. */
+double cost_time_left(const cost_model *, double objective_us, step_work);
 /* Rows of one prompt, from position pos on, that take us at most; the last of them may have
  * logits. */
 uint32_t cost_rows(const cost_model *, double us, uint32_t pos);

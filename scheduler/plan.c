@@ -24,9 +24,6 @@
  * admitted sequence ends. (policy.h: what a policy may do to that order.) */
 #include "scheduler/batching.h"
 
-/* Rows of prompts that a step has whatever its objective: they must advance, too. */
-enum { OBJECTIVE_LEAST_ROWS = 16 };
-
 /* A resumed sequence must have room for so many more tokens, or it would be evicted again at
  * once. */
 enum { RESUME_SLACK = 64 };
@@ -270,7 +267,7 @@ static void plan_time(planner *p) {
     step_work w = {.rows = p->n_decode_rows, .logit_rows = p->n_decode_rows};
     for (uint32_t i = 0; i < p->n_decode; i++) w.kv += row_pairs(s, &p->entry[i]);
     p->timed = true;
-    p->us_left = (double)s->cfg.itl_slo_us * cost_margin(&s->cost) - cost_predict(&s->cost, w);
+    p->us_left = cost_time_left(&s->cost, (double)s->cfg.itl_slo_us, w);
 }
 
 /* Rows at most that a prompt at pos may have. */
@@ -278,7 +275,7 @@ static uint32_t rows_in_time(const planner *p, uint32_t pos, uint32_t max_rows) 
     if (!p->timed) return max_rows;
     const uint32_t n = cost_rows(&p->s->cost, p->us_left, pos);
     const uint32_t least =
-        OBJECTIVE_LEAST_ROWS - min_u32(OBJECTIVE_LEAST_ROWS, p->n_prompt_rows);
+        SCHED_LEAST_PROMPT_ROWS - min_u32(SCHED_LEAST_PROMPT_ROWS, p->n_prompt_rows);
     return min_u32(max_rows, max_u32(n, least));
 }
 

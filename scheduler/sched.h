@@ -49,6 +49,9 @@ typedef struct sched sched;
  * again, so calls with the id of an ended sequence do nothing. */
 typedef uint64_t sched_id;
 
+/* Rows of prompts that a step has whatever its objective: they must advance, too. */
+enum { SCHED_LEAST_PROMPT_ROWS = 16 };
+
 enum { SCHED_MAX_GROUPS = 4, SCHED_MAX_CHUNK_BLOCKS = 16 };
 
 typedef struct sched_group {
