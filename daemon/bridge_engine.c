@@ -204,6 +204,7 @@ static void stop_complete(bridge *b) {
 static void publish(bridge *b, bool stepped) {
     sched_stats s;
     sched_read(b->m->sched, &s);
+    if (b->m->opt.ttft_slo_ms) sched_read_work(b->m->sched, &s);
     pthread_mutex_lock(&b->stats_lock);
     b->stats = s;
     if (stepped) {

@@ -320,8 +320,7 @@ const int32_t *sched_blocks(const sched *s, uint32_t slot, uint32_t group) {
     return table_of(s, &s->group[group], slot);
 }
 
-/* What is left of the prompts that run, and what those that decode hold. */
-static void read_work(const sched *s, sched_stats *out) {
+void sched_read_work(const sched *s, sched_stats *out) {
     for (uint32_t i = s->prefilling.head; i != NO_SLOT; i = s->hot[i].prefill.next)
         out->prefill_tokens += s->hot[i].len - s->hot[i].next_pos;
     for (uint32_t i = s->running.head; i != NO_SLOT; i = s->hot[i].run.next)
@@ -341,7 +340,6 @@ void sched_read(const sched *s, sched_stats *out) {
                          .n_storing = s->n_store,
                          .count = s->count,
                          .cost = s->cost};
-    read_work(s, out);
     for (uint32_t k = 0; k < s->n_groups; k++) {
         const blocks *b = &s->group[k].kv;
         sched_blocks_view *g = &out->group[k];

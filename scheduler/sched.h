@@ -229,9 +229,10 @@ typedef struct sched_stats {
     uint64_t waiting_tokens;
     /* blocks_all: what the others add up to, which sched_resize changes */
     uint32_t blocks_all, blocks_free, blocks_used, blocks_fenced,
-        blocks_cached;               /* of all groups */
-    uint32_t n_loading;              /* of the running ones */
-    uint32_t n_prefilling;           /* likewise */
+        blocks_cached;     /* of all groups */
+    uint32_t n_loading;    /* of the running ones */
+    uint32_t n_prefilling; /* likewise */
+    /* By sched_read_work alone: */
     uint64_t prefill_tokens;         /* that those have still to compute */
     uint64_t decode_positions;       /* that the decode rows of a step attend to */
     uint32_t tier_chunks, n_storing; /* n_storing: chunks that wait to be stored */
@@ -298,6 +299,8 @@ size_t sched_events(sched *, const sched_event **out);
 const int32_t *sched_tokens(const sched *, uint32_t slot);
 const int32_t *sched_blocks(const sched *, uint32_t slot, uint32_t group);
 void sched_read(const sched *, sched_stats *out);
+/* Adds the work of those that run, for a forecast; visits each of them. */
+void sched_read_work(const sched *, sched_stats *);
 /* Why so little of a prompt was found, of a running sequence: from its ADMITTED on, or, where it
  * loads, its LOADED, until its first row is committed. Compares its prompt with all others: up to
  * milliseconds for long ones. */
