@@ -16,7 +16,7 @@
     X(tokenize, "text on stdin to token ids")                                                  \
     X(key, "make an API key and its line for api_keys_file")                                   \
     X(bench, "put load on an OpenAI-compatible server and measure it")                         \
-    X(simulate, "replay the step log of a server")                                             \
+    X(simulate, "the scheduler under a virtual clock; replay of step logs")                    \
     X(top, "watch memory, KV cache and sequences of a running server")                         \
     X(version, "print the version and what was built in")
 

@@ -140,19 +140,19 @@ static uint32_t recent_tokens(const options *o) {
     return !o->prefix_caching ? 0 : n < MOST ? (uint32_t)n : MOST;
 }
 
-static const sched_policy *policy_by_name(str word) {
-    if (str_eqz(word, "fcfs")) return &sched_fcfs;
-    return str_eqz(word, "priority") ? &sched_aging : &sched_fair;
-}
+/* By the option's words, in their order. */
+static const sched_policy *const policies[] = {&sched_fair, &sched_fcfs, &sched_aging};
 
 void machine_set_policies(sched_config *c, const options *o) {
     c->batching = batching_by_name(options_word("batching", o->batching));
     c->batch_window_us = BATCH_WINDOW_US;
-    c->policy = policy_by_name(options_word("scheduler_policy", o->scheduler_policy));
+    c->policy = policies[o->scheduler_policy];
 }
 
 uint32_t machine_policy_number(const sched_policy *p) {
-    return p == &sched_fcfs ? 1 : p == &sched_aging ? 2 : 0; /* as the option's words */
+    for (uint32_t i = 0; i < sizeof policies / sizeof *policies; i++)
+        if (policies[i] == p) return i;
+    return 0;
 }
 
 static status resolve(machine *m, const machine_wish *w, err *e) {

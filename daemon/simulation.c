@@ -47,7 +47,7 @@ status simulation_of_log(simulation *s, str log, err *e) {
     f.n = 0;
     rc = replay_steps(log, fit_step, &f, e);
     if (rc != OK) return rc;
-    for (int i = 0; i < COST_TERMS; i++) s->fleet.cost[i] = f.model.coef[i];
+    s->fleet.cost = f.model;
     s->error = f.error / (double)(n - f.n_fit);
     s->fleet.depth = s->fleet.sched.depth ? s->fleet.sched.depth : 1;
     snprintf(s->source, sizeof s->source,
@@ -68,10 +68,9 @@ status simulation_of_plan(simulation *s, const machine *m, double bandwidth, dou
     const double kv = (plan_step_bytes(m, 1, KV_TOKENS) - empty) / KV_TOKENS;
     s->fleet.sched = m->sched_conf;
     s->fleet.depth = m->sched_conf.depth ? m->sched_conf.depth : 1;
-    s->fleet.cost[0] = empty / b.bytes_per_s * 1e6;
-    s->fleet.cost[1] = 2 * (double)m->n_params / operations * 1e6;
-    s->fleet.cost[2] = kv / b.bytes_per_s * 1e6;
-    s->fleet.cost[3] = 0;
+    s->fleet.cost = (cost_model){.coef = {empty / b.bytes_per_s * 1e6,
+                                          2 * (double)m->n_params / operations * 1e6,
+                                          kv / b.bytes_per_s * 1e6, 0}};
     s->error = -1;
     snprintf(s->source, sizeof s->source,
              "assumed: %.3g GB/s (%s) and %.3g operations/s, weights read once a step",

@@ -17,8 +17,8 @@ static void begin_json(const simulation *s, const char *kind) {
     printf("{\"schema\":\"vramd-simulate\",\"version\":1,\"kind\":\"%s\",\"simulated\":true,"
            "\"seed\":%llu,\"cost_model\":{\"source\":\"%s\",\"us_per_step\":%.6g,"
            "\"us_per_row\":%.6g,\"us_per_position\":%.6g,\"us_per_logit_row\":%.6g,",
-           kind, (unsigned long long)s->seed, s->source, c->cost[0], c->cost[1], c->cost[2],
-           c->cost[3]);
+           kind, (unsigned long long)s->seed, s->source, c->cost.coef[0], c->cost.coef[1],
+           c->cost.coef[2], c->cost.coef[3]);
     if (s->error >= 0)
         printf("\"mape\":%.4f},", s->error);
     else
@@ -66,7 +66,7 @@ static void print_head(const simulation *s) {
     const fleet_config *c = &s->fleet;
     printf("simulated  seed %llu, costs %s\n", (unsigned long long)s->seed, s->source);
     printf("simulated  a step: %.1f us + %.2f a row + %.5f a position + %.2f a row of logits\n",
-           c->cost[0], c->cost[1], c->cost[2], c->cost[3]);
+           c->cost.coef[0], c->cost.coef[1], c->cost.coef[2], c->cost.coef[3]);
     if (c->n_replicas > 1)
         printf("simulated  %u replicas, %s, loads up to %.0f ms old\n", c->n_replicas,
                fleet_router_name[c->router], (double)c->staleness_us / 1e3);

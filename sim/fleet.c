@@ -118,9 +118,7 @@ static void take_events(fleet *f, replica *x) {
 /* ---- steps ---- */
 
 static uint64_t step_us(const fleet *f, const replica *x, const sched_step *st) {
-    const step_work w = sched_work(x->s, st);
-    const double *c = f->cfg->cost;
-    return (uint64_t)(c[0] + c[1] * w.rows + c[2] * w.kv + c[3] * w.logit_rows) + 1;
+    return (uint64_t)cost_predict(&f->cfg->cost, sched_work(x->s, st)) + 1;
 }
 
 /* When the replica has something to do next. */

@@ -31,7 +31,7 @@ enum { FLEET_ID_TOKENS = 512, FLEET_MAX_REPLICAS = 10000 };
 
 typedef struct fleet_config {
     sched_config sched;         /* of each replica */
-    double cost[COST_TERMS];    /* microseconds: of 1, rows, kv, logit rows (cost.h) */
+    cost_model cost;            /* what cost_predict reads of it */
     uint32_t n_replicas, depth; /* depth: steps in flight, 1 or 2 */
     fleet_router router;
     uint64_t staleness_us; /* how old what a router knows may be; 0: it knows all at once */

@@ -22,7 +22,7 @@ static fleet_config config(uint32_t n_replicas, fleet_router router) {
                                     .max_logit_rows = 16,
                                     .watermark_permille = 0,
                                     .prefix_cache = true},
-                          .cost = {0, 100, 0, 0},
+                          .cost = {.coef = {0, 100, 0, 0}},
                           .n_replicas = n_replicas,
                           .depth = 1,
                           .router = router,
