@@ -30,7 +30,7 @@ static void on_done(void *arg, status s, const cache_forgotten *what, const err 
     http_flush(h);
 }
 
-/* Whose prefixes: as answer.c makes the salt of a request. *all: everybody's. Errors: ERR_INVALID,
+/* Whose prefixes: as answer.c makes the salt of a request. *all: those of all clients. Errors: ERR_INVALID,
  * ERR_NO_MEMORY. */
 static status salt_of(const app *app, http_request *rq, bool *all, str *out, err *e) {
     const char *tenant = http_query(rq, "tenant"), *salt = http_query(rq, "salt");

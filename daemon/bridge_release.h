@@ -1,5 +1,5 @@
 /* Giving cached KV blocks back to the system, and taking them again: when the kernel reports memory
- * pressure (memory_pressure = psi), and when nobody has sent a request for a while (idle_release).
+ * pressure (memory_pressure = psi), and when no request has run for a while (idle_release).
  * memory/release.h decides which budget is right; bridge_resize.h brings it about. Loop thread. */
 #ifndef VRAMD_DAEMON_BRIDGE_RELEASE_H
 #define VRAMD_DAEMON_BRIDGE_RELEASE_H

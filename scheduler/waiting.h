@@ -1,16 +1,16 @@
 /* Who is admitted next. Waiting sequences stand in a queue for each tenant, by the policy's key and
  * then by arrival; the first of some queue is next: the one with the smallest key, of equal keys
  * the one whose tenant has been served least, of equals the one that came first. With a policy
- * that does not tell tenants apart there is one queue.
+ * that does not order by tenant there is one queue.
  *
  * Service is counted as it is given, not as it was announced: WAITING_PROMPT for each prompt
  * token that is to be computed, at admission (what a cancelled sequence did not use is given
  * back), WAITING_OUTPUT for each token generated, divided by the tenant's weight (virtual token
  * counters: Sheng et al., Fairness in Serving Large Language Models, OSDI 2024). A tenant that
- * comes back to the queue is lifted to the least served tenant in it, so nobody saves up what was
- * not used. Between two tenants that both have sequences waiting, the services given to them since
+ * comes back to the queue is lifted to the least served tenant in it, so that no tenant
+ * saves up what it did not use. Between two tenants that both have sequences waiting, the services given to them since
  * differ by at most twice the larger of WAITING_PROMPT times the longest prompt and
- * WAITING_OUTPUT times the tokens that run at once (sim/test_fair.c asserts it).
+ * WAITING_OUTPUT times the tokens that run at once (tests/sim/test_fair.c asserts it).
  *
  * Progress: of equal keys the counter of a tenant that waits does not move, and that of one that is
  * served grows with each of its sequences, so each tenant's first one becomes the next one. */
@@ -45,7 +45,7 @@ void waiting_init(struct sched *);
 void waiting_add(struct sched *, uint32_t record);    /* CHECKs that it is not there */
 bool waiting_remove(struct sched *, uint32_t record); /* false: it was not there */
 uint32_t waiting_next(const struct sched *);          /* a record; NO_SLOT: none waits */
-/* Service of the record's tenant, where tenants are told apart. Its prompt is to be computed from
+/* Service of the record's tenant, with a policy by tenant. Its prompt is to be computed from
  * n_cached on; what a running sequence has generated since the last call; it has ended. */
 void waiting_admitted(struct sched *, uint32_t record, uint32_t n_cached);
 void waiting_generated(struct sched *, uint32_t record, uint32_t n_output);

@@ -35,8 +35,9 @@ typedef struct fleet {
     replica *replica;
     request *request;
     router router;
-    uint32_t *load;  /* [n_replicas] requests that wait or run */
-    int32_t *common; /* [max_model_len] a prompt that is nobody else's by its salt */
+    uint32_t *load; /* [n_replicas] requests that wait or run */
+    int32_t *
+        common; /* [max_model_len] a prompt that is shared by no two requests: each has a salt of its own */
     int32_t *zeroes; /* [max_seqs] what every step draws */
     heap due;        /* of replicas */
     uint64_t now_us, n_events;

@@ -21,8 +21,8 @@ extern const char *const fleet_router_name[N_ROUTERS + 1]; /* the last: NULL */
 typedef struct fleet_arrival {
     uint64_t at_us;
     uint32_t n_prompt, n_output; /* >= 1 */
-    /* Equal ids, one for each FLEET_ID_TOKENS of the prompt, are equal tokens; 0 ids: nobody has
-     * the same prompt. */
+    /* Equal ids, one for each FLEET_ID_TOKENS of the prompt, are equal tokens; 0 ids: no other
+     * request has the same prompt. */
     uint32_t n_ids;
     const uint64_t *ids;
 } fleet_arrival;

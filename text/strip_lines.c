@@ -14,7 +14,7 @@ struct line_filter {
     pcre2_match_context *limits;
 };
 
-/* A line that takes more is hardly one that somebody means. */
+/* No pattern that an operator would write needs more for a line. */
 enum { MATCH_LIMIT = 100000, HEAP_KIB = 64 };
 
 static status no_memory(err *e) {

@@ -46,7 +46,7 @@ START_TEST(a_receipt_sums_up_all_sequences) {
 }
 END_TEST
 
-/* Where "memory" stands in an answer, and that nobody gets one who has not asked. */
+/* Where "memory" stands in an answer, and that no request gets one that did not ask for it. */
 START_TEST(every_api_has_a_receipt_in_its_usage) {
     start();
     static const struct {

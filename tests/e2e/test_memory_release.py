@@ -110,7 +110,7 @@ SPIN = "import time\nend = time.monotonic() + 4\nwhile time.monotonic() < end: p
 
 
 def test_a_trigger_of_the_kernel(tmp_path):
-    """A real trigger: memory's is set, and since nobody can be sure to make memory short, the processors' is waited for."""
+    """A real trigger: memory's is set, and since a test cannot be sure to make memory short, the processors' is waited for."""
     for path in ("/proc/pressure/memory", "/proc/pressure/cpu"):
         try:
             fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)

@@ -102,7 +102,7 @@ def test_salts(d):
     p = prefix(d, "a salt: " + TEXT, "one", cache_salt="x")
     assert p["why"] == "salt_differs" and p["cached_tokens"] == 0
     assert prefix(d, "a salt: " + TEXT, "one", cache_salt="x")["why"] is None
-    # What another salt has is nobody's business.
+    # What another salt has is not shown.
     prefix(d, "only of y: " + TEXT, "two", cache_salt="y")
     assert prefix(d, "only of y: " + TEXT, "two", cache_salt="z")["why"] == "first_seen"
     assert "only of y" not in prefix(d, "only of y; " + TEXT, "two").get("old", "")
