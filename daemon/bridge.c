@@ -93,7 +93,8 @@ static status check_room(bridge *b, const gen_spec *s, err *e) {
         return err_set(e, ERR_TOO_LONG, "%u prompt tokens and max_tokens %u exceed %u",
                        s->n_prompt, s->max_tokens, c->max_model_len);
     for (uint32_t k = 0; k < c->n_groups; k++) {
-        if (sched_blocks_needed(c, k, s->n_prompt, s->max_tokens) <= c->group[k].n_blocks)
+        if (sched_blocks_needed(c, k, s->n_prompt, s->max_tokens) + sched_blocks_aside(c, k) <=
+            c->group[k].n_blocks)
             continue;
         uint64_t bytes = on_kv_bytes_needed(&b->port, s->n_prompt, s->max_tokens);
         return err_set(e, ERR_BUDGET,
