@@ -88,10 +88,52 @@ START_TEST(logits_beside_a_tail_are_those_of_the_cpu_engine) {
 }
 END_TEST
 
+/* Blocks that went to the host and came back into other places serve as before. */
+START_TEST(exported_blocks_serve_where_they_are_imported) {
+    gb b;
+    char path[64];
+    rig r;
+    int32_t tokens[LONG], table[16], other[16], empty[16];
+    err e;
+    tiny_open(&b, path, &kinds[6]);
+    ck_assert_int_eq(kinds[6].kv, DT_INT4);
+    engine_options o = long_options(&kinds[6], DT_INT4, DT_INT4);
+    cuda_open(&r, path, &o);
+    const size_t bytes = sizeof(float) * r.n_vocab;
+    float *want = malloc(bytes);
+    unsigned char *block = malloc(1 << 20);
+    ck_assert(want && block);
+    rig_tokens(&r, tokens, LONG, 1);
+    rig_table(&r, table, 0, 8, 3);
+    rig_table(&r, other, 1, 8, 3);
+    rig_run(&r, &(part){tokens, table, 0, 96, 1, NULL, 0}, 1);
+    memcpy(want, rig_run(&r, &(part){tokens, table, 96, 1, 1, NULL, 0}, 1).logits, bytes);
+    for (uint32_t g = 0; g < 2; g++)
+        for (uint32_t i = 0; i < 6; i++) {
+            ck_assert(engine_kv_export(r.engine, g, table[i], block, &e) == OK);
+            ck_assert(engine_kv_import(r.engine, g, other[i], block, &e) == OK);
+        }
+    rig_tokens(&r, tokens + 96, 1, 99); /* over the old ones */
+    rig_table(&r, empty, 0, 8, 3);
+    rig_run(&r, &(part){tokens + 1, empty, 0, 96, 1, NULL, 0}, 1);
+    rig_tokens(&r, tokens, LONG, 1);
+    ck_assert_mem_eq(rig_run(&r, &(part){tokens, other, 96, 1, 1, NULL, 0}, 1).logits, want,
+                     bytes);
+    ck_assert(engine_kv_export(r.engine, 2, 0, block, &e) == ERR_INVALID);
+    ck_assert(engine_kv_import(r.engine, 0, 20, block, &e) == ERR_INVALID);
+    ck_assert(engine_kv_export(r.engine, 0, -1, block, &e) == ERR_INVALID);
+    free(want);
+    free(block);
+    rig_close(&r);
+    gb_clear(&b);
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("cuda engine, KV cache");
     TCase *t = check_case(s, "shim");
     cuda_backend_use(vramd_cuda_plugin);
     tcase_add_loop_test(t, logits_beside_a_tail_are_those_of_the_cpu_engine, 0, N_PAIRS);
+    tcase_add_test(t, exported_blocks_serve_where_they_are_imported);
     return check_run(s);
 }
