@@ -106,6 +106,26 @@ def test_a_cache_of_4_bits_says_what_the_cpu_engine_says_with_it(model, types):
         cuda.stop()
 
 
+@pytest.mark.parametrize("kv", ["f16", "int4"])
+def test_prefixes_on_disk_come_back_with_the_same_bits(tmp_path, kv):
+    file = str(tmp_path / "long.gguf")
+    write(file, "F16", context=1024)
+    options = ["--model", file, *CUDA, "--max-model-len", "1024", "--max-num-seqs", "2", "--kv-cache-dtype", kv, "--batch-invariant"]
+    prompt = [5 + (7 * j) % 90 for j in range(700)]
+    said = []
+    for disk in ([], ["--kv-disk", str(tmp_path / "disk")], ["--kv-disk", str(tmp_path / "disk")]):
+        d = Daemon(*options, *disk)
+        try:
+            a = d.http.post("/v1/completions", timeout=120, json={"prompt": prompt, "max_tokens": 6, "temperature": 0, "logprobs": 3, "ignore_eos": True}).json()
+            said.append(a["choices"][0])
+            cached = a["usage"]["prompt_tokens_details"]["cached_tokens"]
+            d.wait_free()
+        finally:
+            d.stop()
+    assert said[0] == said[1] == said[2]
+    assert cached == 640  # five chunks of 128 tokens, from the files of the daemon before
+
+
 def test_it_names_itself_and_streams_what_it_says_at_once(f16):
     m = f16.memory()
     assert m["device"]["name"] == "cuda:0"
