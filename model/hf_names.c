@@ -1,5 +1,5 @@
-/* The table of names. Source: transformers, modeling_*.py of the families, and the
- * tensor_mapping of llama.cpp's gguf package. */
+/* The table of names. Source: the classes of the families in transformers, and what llama.cpp's
+ * converter calls their tensors. */
 #include "model/hf_names.h"
 
 #include <stdio.h>
