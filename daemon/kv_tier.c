@@ -31,6 +31,7 @@ enum {
         512, /* tokens: fewer are soon computed again, and each turn would write some */
     EVICT_AT_ONCE = 16,
     FORGET_AT_ONCE = 64, /* files; a millisecond or two */
+    ENOUGH_COPIES = 16,  /* before their rate is believed */
     OFF_S = 60
 };
 
@@ -437,12 +438,14 @@ static void note_error(kv_tier *t, const job *j, const char *what) {
     switch_off(t);
 }
 
-/* Of one chunk, whose blocks were just copied. In host memory chunks are kept only while copying
+/* Of one chunk, whose blocks were just copied; a thread that had to wait counts as four times the
+ * mean. In host memory chunks are kept only while copying
  * them is quicker than computing them. */
 static void note_copy(kv_tier *t, uint64_t bytes, double us) {
-    const double rate = us / (double)bytes;
-    t->us_per_byte += (rate - t->us_per_byte) / (t->us_per_byte > 0 ? 4 : 1);
-    if (!is_host(t->m) || t->off_until_us) return;
+    double rate = us / (double)bytes;
+    if (t->n_copies > 0 && rate > 4 * t->us_per_byte) rate = 4 * t->us_per_byte;
+    t->us_per_byte += (rate - t->us_per_byte) / (t->n_copies > 0 ? 4 : 1);
+    if (++t->n_copies < ENOUGH_COPIES || !is_host(t->m) || t->off_until_us) return;
     sched_stats now;
     sched_read(t->m->sched, &now);
     const double copy_us = t->us_per_byte * (double)whole_bytes(&t->shape);
