@@ -119,6 +119,6 @@ bool kv_host_remove(kv_host *h, const uint64_t hash[2]) {
 
 bool kv_host_pays(const cost_model *m, uint32_t tokens, double copy_us) {
     const double n = tokens;
-    const step_work chunk = {.rows = n, .kv = n * n / 2}, none = {0};
-    return !cost_ready(m) || copy_us <= cost_predict(m, chunk) - cost_predict(m, none);
+    const step_work chunk = {.rows = n, .kv = n * n / 2};
+    return !cost_ready(m) || copy_us <= cost_predict(m, chunk);
 }

@@ -43,8 +43,9 @@ status kv_host_write(kv_host *, void *file, const kv_file_id *, err *);
 status kv_host_read(kv_host *, void *file, const kv_file_id *wanted, uint32_t *groups, err *);
 bool kv_host_remove(kv_host *, const uint64_t hash[2]);
 
-/* Whether copying the blocks of so many tokens, which takes copy_us, is quicker than computing them as
- * one more part of a step. True while the model of step times is not ready. */
+/* Whether copying the blocks of so many tokens, which takes copy_us, is quicker than a step that
+ * computes them. True while the model of step times is not ready. With the time of an empty step:
+ * what rows alone take is not known where steps were of one kind. */
 bool kv_host_pays(const cost_model *, uint32_t tokens, double copy_us);
 
 #endif

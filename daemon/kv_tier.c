@@ -65,9 +65,9 @@ struct kv_tier {
     job load[LOADS], store;
     uint32_t first, n_loads; /* engine thread */
     uint64_t off_until_us;   /* engine thread; 0: on */
-    double
-        us_per_byte; /* engine thread: of copies of blocks, the last ones most; 0: none yet */
-    bool forgets, drops; /* engine thread; drops: the store under way is not to stay */
+    uint64_t n_copies;       /* engine thread; of chunks */
+    double us_per_byte;      /* engine thread: of these, the last ones most */
+    bool forgets, drops;     /* engine thread; drops: the store under way is not to stay */
     bool forgets_one;
     uint64_t forget_salt;
     uint32_t forget_at;

@@ -120,8 +120,8 @@ START_TEST(copies_pay_while_computing_takes_longer) {
         cost_observe(&m, w, 200 + 10 * w.rows);
     }
     ck_assert(cost_ready(&m));
-    ck_assert(kv_host_pays(&m, 128, 900) && !kv_host_pays(&m, 128, 1700));
-    ck_assert(kv_host_pays(&m, 256, 1900));
+    ck_assert(kv_host_pays(&m, 128, 1300) && !kv_host_pays(&m, 128, 1700));
+    ck_assert(kv_host_pays(&m, 256, 2500));
 }
 END_TEST
 

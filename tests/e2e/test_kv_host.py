@@ -57,7 +57,7 @@ def test_preempted_requests_find_their_blocks_again(tiny):  # noqa: F811
     try:
         assert [a for a, _ in crowd(jobs, lambda j: ask(d, j, **more))] == expected
         assert counter(d, "vramd_preemptions_total") > 0
-        assert counter(d, "vramd_kv_disk_hits_total") > 0
+        assert counter(d, "vramd_kv_disk_hits_total") > 0, d.text()
     finally:
         d.stop()
 
