@@ -503,7 +503,7 @@ void http_refuse(http_request *pub, const failure *f) {
         return;
     }
     int http = errors_of(pub)->http(f);
-    if (http == 429 || http == 503 || http == 529) {
+    if (http == 429 || http == 503) {
         double wait =
             f->retry_after_s > 0 ? f->retry_after_s : rq->h->app.retry_after_s(rq->h->app.self);
         unsigned s = wait >= 1 && wait < 3600 ? (unsigned)(wait + 0.999) : wait < 1 ? 1 : 3600;
