@@ -58,6 +58,10 @@ void http_pump(http *h) {
         h->dirty = true;
         return;
     }
+    if (!h->accepting) { /* libmicrohttpd would accept connections */
+        tell_idle(h);
+        return;
+    }
     h->pumping = true;
     MHD_UNSIGNED_LONG_LONG wait_ms = 0;
     enum MHD_Result timed;
@@ -324,8 +328,6 @@ static status handles_open(http *h, uv_loop_t *loop, err *e) {
     h->n_handles = 5;
     h->pump_timer.data = h->tick.data = h->again.data = h->mhd_poll.data = h->watch_poll.data =
         h;
-    uv_poll_start(&h->mhd_poll, UV_READABLE, on_mhd_readable);
-    uv_poll_start(&h->watch_poll, UV_READABLE, on_watch);
     return OK;
 }
 
@@ -379,7 +381,7 @@ status http_open(http **out, struct uv_loop_s *loop, const server_options *o,
     h->listen_fd = fd;
     s = handles_open(h, loop, e);
     if (s != OK) goto done;
-    http_pump(h);
+    if (o->listen_fd < 0) http_accept(h);
     *out = h;
     h = NULL;
 done:
@@ -401,8 +403,31 @@ status http_reload(http *h, err *e) {
     return h->tls ? http_tls_load(h->tls, &h->opt, e) : OK;
 }
 
+void http_accept(http *h) {
+    if (h->accepting) return;
+    h->accepting = true;
+    uv_poll_start(&h->mhd_poll, UV_READABLE, on_mhd_readable);
+    uv_poll_start(&h->watch_poll, UV_READABLE, on_watch);
+    http_pump(h);
+}
+
+void http_leave(http *h) {
+    h->leaving = true;
+}
+
+/* Closing a socket resets the connections that wait in its queue; they are accepted first, to be
+ * refused with a 503, which a proxy may repeat elsewhere. Those of an inherited socket are left
+ * to the process that serves it next. */
+static void accept_waiting(http *h) {
+    enum { MAX_PUMPS = 64 };
+    if (h->opt.listen_fd >= 0) return;
+    for (int i = 0; i < MAX_PUMPS && connection_waits(h); i++) http_pump(h);
+}
+
 void http_drain(http *h) {
     if (h->draining) return;
+    h->leaving = true;
+    accept_waiting(h);
     h->draining = true;
     h->listen_fd = -1;
     int fd = MHD_quiesce_daemon(h->mhd);

@@ -296,7 +296,7 @@ static bool add_headers(struct MHD_Response *r, const http_private *rq) {
            add_header(r, "X-Accel-Buffering", stream ? "no" : NULL) &&
            add_header(r, "X-Request-Id", rq->pub.id) &&
            add_header(r, "Retry-After", rq->retry_after[0] ? rq->retry_after : NULL) &&
-           add_header(r, "Connection", rq->h->draining || is_chunked(rq) ? "close" : NULL);
+           add_header(r, "Connection", rq->h->leaving || is_chunked(rq) ? "close" : NULL);
 }
 
 /* NULL: no memory for it. */
