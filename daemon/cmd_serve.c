@@ -328,6 +328,7 @@ done:
 static status check(daemon_state *d, err *e) {
     status s = prepare(d, e);
     if (s == OK) s = machine_load_tokenizer(&d->m, e);
+    if (s == OK && d->opt.step_log[0]) s = step_log_check(d->opt.step_log, e);
     if (s == OK) s = server_check(&d->so, d->m.ledger, e);
     if (s == OK) {
         options_print_current(stdout, &d->m.opt);
