@@ -46,9 +46,22 @@ static void on_again(uv_idle_t *i) {
     http_pump(i->data);
 }
 
+/* New: its first request may be on its way. */
+static bool is_new(const http_conn *c, uint64_t now) {
+    const uint64_t patience_us = 1000000;
+    return !c->rq && !c->served && now < c->idle_since_us + patience_us;
+}
+
+static bool awaits_request(const http *h) {
+    const uint64_t now = clock_us();
+    for (const http_conn *c = h->ring.next; c != &h->ring; c = c->next)
+        if (is_new(c, now)) return true;
+    return false;
+}
+
 /* Last in its callers: the app may close us from here. */
 static void tell_idle(http *h) {
-    if (!h->draining || h->idle_told || h->n_requests) return;
+    if (!h->draining || h->idle_told || h->n_requests || awaits_request(h)) return;
     h->idle_told = true;
     h->app.idle(h->app.self);
 }
@@ -136,11 +149,11 @@ static bool connection_waits(const http *h) {
  * without a request for longest. One that has had no answer yet is given a second for its
  * first request. */
 static void make_place(http *h) {
-    const uint64_t now = clock_us(), patience_us = 1000000;
+    const uint64_t now = clock_us();
     http_conn *oldest = NULL;
     if (h->n_open < h->opt.max_connections || !connection_waits(h)) return;
     for (http_conn *c = h->ring.next; c != &h->ring; c = c->next) {
-        if (c->rq || now < c->idle_since_us + (c->served ? 0 : patience_us)) continue;
+        if (c->rq || now < c->idle_since_us || is_new(c, now)) continue;
         if (!oldest || c->idle_since_us < oldest->idle_since_us) oldest = c;
     }
     if (!oldest) return;
@@ -411,8 +424,17 @@ void http_accept(http *h) {
     http_pump(h);
 }
 
+static void stop_listening(http *h) {
+    if (h->listen_fd < 0) return;
+    h->listen_fd = -1;
+    int fd = MHD_quiesce_daemon(h->mhd);
+    if (fd >= 0) close(fd);
+    remove_path(h);
+}
+
 void http_leave(http *h) {
     h->leaving = true;
+    if (h->opt.listen_fd >= 0) stop_listening(h);
 }
 
 /* Closing a socket resets the connections that wait in its queue; they are accepted first, to be
@@ -429,10 +451,7 @@ void http_drain(http *h) {
     h->leaving = true;
     accept_waiting(h);
     h->draining = true;
-    h->listen_fd = -1;
-    int fd = MHD_quiesce_daemon(h->mhd);
-    if (fd >= 0) close(fd);
-    remove_path(h);
+    stop_listening(h);
     uv_timer_start(&h->pump_timer, on_pump_timer, 0, 0); /* tells idle, not from here */
 }
 

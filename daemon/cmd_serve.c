@@ -77,6 +77,13 @@ static void on_grace_over(uv_timer_t *t) {
     refuse_requests(t->data);
 }
 
+/* With an inherited socket the requests of connections that were accepted are served: its next
+ * process gets those after them. */
+static uint32_t grace_s(const daemon_state *d) {
+    if (bridge_port(d->bridge)->ops->not_ready(bridge_port(d->bridge))) return 0;
+    return d->opt.drain_grace || d->so.listen_fd < 0 ? d->opt.drain_grace : 1;
+}
+
 static void drain(daemon_state *d) {
     if (d->draining) {
         if (!d->server) return;
@@ -86,14 +93,14 @@ static void drain(daemon_state *d) {
     }
     d->draining = true;
     supervisor_stopping(&d->supervisor);
-    if (!d->opt.drain_grace || bridge_port(d->bridge)->ops->not_ready(bridge_port(d->bridge))) {
+    const uint32_t grace = grace_s(d);
+    if (grace == 0) {
         refuse_requests(d);
         return;
     }
-    log_info("draining: requests are accepted for %u s more, /health says 503",
-             d->opt.drain_grace);
+    log_info("draining: requests are accepted for %u s more, /health says 503", grace);
     server_leave(d->server);
-    uv_timer_start(&d->deadline, on_grace_over, (uint64_t)d->opt.drain_grace * 1000, 0);
+    uv_timer_start(&d->deadline, on_grace_over, (uint64_t)grace * 1000, 0);
 }
 
 /* From file, environment and flags, at start and again at SIGHUP: loading takes argv apart. */

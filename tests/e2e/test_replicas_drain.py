@@ -70,6 +70,19 @@ def test_connections_that_wait_for_a_stopping_server_are_answered(tmp_path):
     d.stop()
 
 
+def test_a_new_connection_may_still_send_its_request(tmp_path):
+    d = Daemon(*tiny(tmp_path))
+    s = socket.create_connection(("127.0.0.1", d.port), timeout=30)
+    while not re.search(r"^vramd_http_connections\{.*\} 2$", d.http.get("/metrics").text, re.M):
+        time.sleep(0.01)  # until it is accepted
+    d.process.send_signal(signal.SIGTERM)
+    d.wait_log("draining: no new requests")
+    s.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert s.recv(100).startswith(b"HTTP/1.1 503 ")
+    s.close()
+    d.stop()
+
+
 def test_a_draining_replica_says_503_in_every_api(tmp_path):
     """nginx and HAProxy repeat it elsewhere; they would not repeat Anthropic's 529."""
     path = str(tmp_path / "tiny.gguf")
