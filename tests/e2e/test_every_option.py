@@ -27,7 +27,7 @@ TOGETHER = {"tls_cert": ["tls_key"], "tls_key": ["tls_cert"], "metrics_auth": ["
 SAMPLE = vramd("serve", "--print-sample").stdout
 DEFAULTS = dict(re.findall(r"^#(\w+) = ?(.*)$", SAMPLE, re.M))
 SECTION = {name: part.split("]")[0] for part in SAMPLE.split("\n[")[1:] for name in re.findall(r"^#(\w+) =", part, re.M)}
-LIVE = {"log_level", "ollama_api", "log_requests", "drain_timeout", "request_timeout", "metrics_auth", "cors_origins", "trust_request_chat_template"}  # and memory: test_memory_resize.py
+LIVE = {"log_level", "ollama_api", "log_requests", "drain_grace", "drain_timeout", "request_timeout", "metrics_auth", "cors_origins", "trust_request_chat_template"}  # and memory: test_memory_resize.py
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def hangup(d, n):
 
 
 def live_behaviour(d, key, max_tokens):
-    """What each live option but log_requests and drain_timeout does, seen from outside."""
+    """What each live option but log_requests, drain_grace and drain_timeout does, seen from outside."""
     auth = {"Authorization": f"Bearer {key}"}
     preflight = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
     before = len(d.text())

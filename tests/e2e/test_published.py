@@ -86,22 +86,49 @@ def test_a_quantised_folder_is_planned_and_refused_by_name(both, tmp_path):
     assert r.returncode == 6 and "GPTQ" in r.stderr, r.stderr
 
 
-def test_an_unknown_pre_tokenizer_is_named_and_can_be_replaced(both, tmp_path):
-    folder = tmp_path / "odd"
-    folder.mkdir()
-    for f in both[0].iterdir():
-        (folder / f.name).symlink_to(f)
+def with_pre_tokenizer(folder, to, *parts):
+    """The same model, whose words are cut by other patterns."""
+    to.mkdir()
+    for f in folder.iterdir():
+        (to / f.name).symlink_to(f)
     t = json.loads((folder / "tokenizer.json").read_text())
-    t["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [
-        {"type": "Split", "pattern": {"Regex": "[a-z]+|[^a-z]+"}, "behavior": "Isolated", "invert": False},
-        {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}]}
-    (folder / "tokenizer.json").unlink()
-    (folder / "tokenizer.json").write_text(json.dumps(t))
-    r = vramd("tokenize", str(folder), input="a")
-    assert r.returncode == 6 and "[a-z]+|[^a-z]+" in r.stderr, r.stderr
-    assert vramd("serve", "--check", "--model", str(folder)).returncode == 6
-    r = vramd("serve", "--check", "--model", str(folder), "--pre-tokenizer", "gpt-2")
+    t["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [*parts, {"type": "ByteLevel", "add_prefix_space": False,
+                                                                         "use_regex": False}]}
+    (to / "tokenizer.json").unlink()
+    (to / "tokenizer.json").write_text(json.dumps(t))
+    return str(to)
+
+
+def split(regex, behavior="Isolated", invert=False):
+    return {"type": "Split", "pattern": {"Regex": regex}, "behavior": behavior, "invert": invert}
+
+
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+
+
+def test_patterns_of_its_own_cut_words(both, tmp_path):
+    """One that says what a known one does, in other words, gives the same tokens; another cuts otherwise."""
+    known = vramd("tokenize", str(both[1]), input=ODD).stdout
+    for i, parts in enumerate(([split(f"(?:{GPT2})")], [split(f"(?:{GPT2})", "Removed", True)])):
+        r = vramd("tokenize", with_pre_tokenizer(both[0], tmp_path / f"same{i}", *parts), input=ODD)
+        assert r.returncode == 0 and r.stdout == known, r.stderr
+    r = vramd("tokenize", with_pre_tokenizer(both[0], tmp_path / "letters", split(r"\p{L}")), "--json", input="an other")
+    assert len(json.loads(r.stdout)) == 8
+    r = vramd("serve", "--check", "--model", str(tmp_path / "letters"), "--pre-tokenizer", "gpt-2")
     assert r.returncode == 0, r.stderr
+
+
+@pytest.mark.parametrize("part, said", [(split("a(?<"), "does not compile"), (split("a", "MergedWithNext"), "Isolated"),
+                                        ({"type": "Whitespace"}, '"Whitespace" is not supported')])
+def test_pre_tokenizers_that_cannot_be_had_are_named(both, tmp_path, part, said):
+    r = vramd("tokenize", with_pre_tokenizer(both[0], tmp_path / "bad", part), input="a")
+    assert r.returncode == 6 and said in r.stderr, r.stderr
+
+
+def test_a_pattern_that_never_ends_is_given_up(both, tmp_path):
+    folder = with_pre_tokenizer(both[0], tmp_path / "slow", split("(?:a+)+$"))
+    r = vramd("tokenize", folder, input="a" * 4000 + "!")
+    assert r.returncode == 8 and "gave up" in r.stderr, r.stderr
 
 
 def test_a_tensor_that_is_not_finite_is_refused(both, tmp_path):
