@@ -1,46 +1,32 @@
 /* Structural tags to rules. Owns nothing. */
-#include "text/tags.h"
+#include "text/tags_in.h"
 
 #include <string.h>
 
 #include "text/gbnf.h"
+#include "text/grammar.h"
 #include "text/regex.h"
 #include "text/reply_rules.h"
 #include "text/reply_template.h"
 
 enum { MAX_DEPTH = 40, MAX_LIST = 1024, MAX_MARK = 1024, MAX_TIMES = 100000 };
 
-/* A list of strings that may end what is built: one of them follows, and is part of it. */
-typedef struct ends {
-    const str *v;
-    size_t n;
-} ends;
-
-typedef struct builder {
-    rules *r;
-    arena *mem;
-    const tags_options *o;
-    err *e;
-    int depth;
-    ends stop; /* free text must have none of these */
-} builder;
-
-static status wrong(const builder *b, const char *what) {
+static status wrong(const tags *b, const char *what) {
     return err_set(b->e, ERR_INVALID, "structural tag: %s", what);
 }
 
-static status unsupported(const builder *b, const char *what) {
+status tags_unsupported(const tags *b, const char *what) {
     return err_set(b->e, ERR_UNSUPPORTED, "structural tag: %s is not supported", what);
 }
 
-static status no_memory(const builder *b) {
+static status no_memory(const tags *b) {
     return err_set(b->e, ERR_NO_MEMORY, "no memory for a structural tag");
 }
 
 /* ---- texts with special tokens ---- */
 
 /* The special token that a text begins with, the longest; -1: none. */
-static int32_t special_at(const builder *b, str s) {
+static int32_t special_at(const tags *b, str s) {
     size_t n, len = 0;
     int32_t best = -1;
     if (!b->o->tok) return -1;
@@ -54,7 +40,7 @@ static int32_t special_at(const builder *b, str s) {
 }
 
 /* The symbols of a text, as of rule_trigger; NULL: no memory. */
-static uint32_t *symbols_of(const builder *b, str s, size_t *n) {
+static uint32_t *symbols_of(const tags *b, str s, size_t *n) {
     uint32_t *out = arena_alloc(b->mem, s.len * sizeof *out + 4);
     *n = 0;
     for (size_t i = 0; out && i < s.len;) {
@@ -65,7 +51,7 @@ static uint32_t *symbols_of(const builder *b, str s, size_t *n) {
     return out;
 }
 
-static rule text(const builder *b, str s) {
+rule tags_text(const tags *b, str s) {
     size_t n;
     const uint32_t *v = symbols_of(b, s, &n);
     rule out = RULE_EMPTY;
@@ -84,7 +70,7 @@ static rule text(const builder *b, str s) {
 }
 
 /* {"token": ...}, or its id or text alone: the text of a special token. */
-static status token_text(const builder *b, const json_t *v, str *out) {
+static status token_text(const tags *b, const json_t *v, str *out) {
     if (json_is_object(v)) v = json_object_get(v, "token");
     int32_t id = -1;
     if (json_is_integer(v) && b->o->tok && json_integer_value(v) >= 0 &&
@@ -94,10 +80,10 @@ static status token_text(const builder *b, const json_t *v, str *out) {
     if (!json_is_integer(v) && !json_is_string(v))
         return wrong(b, "a token is an id or a text");
     if (id < 0 || !tokenizer_is_special(b->o->tok, id))
-        return unsupported(b, "a token that is not special");
+        return tags_unsupported(b, "a token that is not special");
     *out = tokenizer_piece(b->o->tok, id, true);
     if (json_is_string(v) && out->len != json_string_length(v))
-        return unsupported(b, "a token that is not special");
+        return tags_unsupported(b, "a token that is not special");
     return OK;
 }
 
@@ -107,7 +93,7 @@ static bool has_type(const json_t *f, const char *type) {
 }
 
 /* A string, or a list of them; tokens may stand among them. */
-static status strings(const builder *b, const json_t *v, const char *name, ends *out) {
+static status strings(const tags *b, const json_t *v, const char *name, ends *out) {
     const size_t n = json_is_array(v) ? json_array_size(v) : 1;
     str *s = arena_alloc(b->mem, n * sizeof *s + 1);
     if (!s) return no_memory(b);
@@ -126,21 +112,21 @@ static status strings(const builder *b, const json_t *v, const char *name, ends 
     return OK;
 }
 
-static rule any_of(const builder *b, const ends *x) {
+static rule any_of(const tags *b, const ends *x) {
     rule *one = arena_alloc(b->mem, x->n * sizeof *one + 1);
-    for (size_t i = 0; one && i < x->n; i++) one[i] = text(b, x->v[i]);
+    for (size_t i = 0; one && i < x->n; i++) one[i] = tags_text(b, x->v[i]);
     return one ? rules_alt(b->r, one, x->n) : RULE_NEVER;
 }
 
 /* `what`, and one of the ends behind it. */
-static rule closed_by(const builder *b, rule what, const ends *end) {
+rule tags_closed_by(const tags *b, rule what, const ends *end) {
     return end->n ? rules_seq(b->r, (rule[]){what, any_of(b, end)}, 2) : what;
 }
 
 /* ---- free text ---- */
 
 /* Tokens that text must not have. That an output may not end is no matter of its parts. */
-static status tokens(const builder *b, const json_t *v, ends *out) {
+static status tokens(const tags *b, const json_t *v, ends *out) {
     const size_t n = json_array_size(v);
     str *s = arena_alloc(b->mem, n * sizeof *s + 1);
     if (!s) return no_memory(b);
@@ -155,7 +141,7 @@ static status tokens(const builder *b, const json_t *v, ends *out) {
 }
 
 /* What excludes, or exclude_tokens, lists. */
-static status excluded(const builder *b, const json_t *f, ends *out) {
+static status excluded(const tags *b, const json_t *f, ends *out) {
     const json_t *v = json_object_get(f, "excludes");
     *out = (ends){0};
     if (!v) return tokens(b, json_object_get(f, "exclude_tokens"), out);
@@ -164,8 +150,7 @@ static status excluded(const builder *b, const json_t *f, ends *out) {
                               : wrong(b, "excludes must be a list of strings");
 }
 
-static status add_marks(const builder *b, const ends *x, rule then, rule_trigger *t,
-                        size_t *n) {
+static status add_marks(const tags *b, const ends *x, rule then, rule_trigger *t, size_t *n) {
     for (size_t i = 0; i < x->n; i++) {
         rule_trigger *one = &t[(*n)++];
         one->mark = symbols_of(b, x->v[i], &one->n_mark);
@@ -179,7 +164,7 @@ static status add_marks(const builder *b, const ends *x, rule then, rule_trigger
 /* Anything, up to and including the first of the ends; to the end of the text where there is
  * none. With strings that the text must not have, those and the ends are none of its parts, and
  * one of the ends follows. t: n_own marks that something follows, with place for the others. */
-static status free_text(const builder *b, const json_t *f, const ends *end, rule_trigger *own,
+static status free_text(const tags *b, const json_t *f, const ends *end, rule_trigger *own,
                         size_t n_own, unsigned flags, rule *out) {
     ends no;
     status s = excluded(b, f, &no);
@@ -197,7 +182,7 @@ static status free_text(const builder *b, const json_t *f, const ends *end, rule
         *out = rules_triggered(b->r, t, n, n ? TRIGGER_NEEDED | TRIGGER_ONCE : 0);
         return OK;
     }
-    *out = closed_by(b, rules_triggered(b->r, t, n, flags), end);
+    *out = tags_closed_by(b, rules_triggered(b->r, t, n, flags), end);
     return OK;
 }
 
@@ -206,22 +191,68 @@ static bool is_set(const json_t *f, const char *key) {
     return v && !json_is_null(v);
 }
 
-static status any_text(const builder *b, const json_t *f, const ends *end, rule *out) {
-    static const char *const limits[] = {"max_tokens", "max_chars"};
-    for (int i = 0; i < 2; i++)
-        if (is_set(f, limits[i])) return unsupported(b, limits[i]);
+/* Free text of a limited length, then one of the ends. */
+static status limited_text(const tags *b, const json_t *f, const ends *end, rule_unit unit,
+                           int64_t max, rule *out) {
+    ends no;
+    size_t n = 0;
+    status s = excluded(b, f, &no);
+    if (s != OK) return s;
+    rule_trigger *t = arena_zalloc(b->mem, (no.n + b->stop.n + end->n + 1) * sizeof *t);
+    if (!t) return no_memory(b);
+    s = add_marks(b, end, RULE_NEVER, t, &n);
+    if (s == OK) s = add_marks(b, &no, RULE_NEVER, t, &n);
+    if (s == OK) s = add_marks(b, &b->stop, RULE_NEVER, t, &n);
+    if (s != OK) return s;
+    if (rules_limited_states(t, n, (uint32_t)max) > GRAMMAR_MAX_STATES) {
+        err_set(b->e, ERR_INVALID, "structural tag: %s is too large",
+                unit == RULE_CHARS ? "max_chars" : "max_tokens");
+        return err_hint(b->e, "up to %d, divided by 4 and the bytes of what ends the text",
+                        GRAMMAR_MAX_STATES);
+    }
+    *out = tags_closed_by(b, rules_limited(b->r, t, n, unit, (uint32_t)max), end);
+    return OK;
+}
+
+status tags_any_text(const tags *b, const json_t *f, const ends *end, rule *out) {
+    int64_t tokens = -1, chars = -1;
+    if (json_in_int(f, "max_tokens", 0, INT32_MAX, &tokens, b->e) != OK ||
+        json_in_int(f, "max_chars", 0, INT32_MAX, &chars, b->e) != OK)
+        return wrong(b, "max_tokens and max_chars must be integers from 0 to 2147483647");
+    if (tokens >= 0 && chars >= 0) return tags_unsupported(b, "max_tokens beside max_chars");
+    if (tokens >= 0) return limited_text(b, f, end, RULE_TOKENS, tokens, out);
+    if (chars >= 0) return limited_text(b, f, end, RULE_CHARS, chars, out);
     return free_text(b, f, end, NULL, 0, 0, out);
+}
+
+/* One token: none of those that are excluded, and none that may end the text around it. */
+static status one_token(const tags *b, const json_t *f, const ends *end, rule *out) {
+    const ends *const around[] = {&b->stop, end};
+    ends no;
+    size_t n = 0;
+    status s = tokens(b, json_object_get(f, "exclude_tokens"), &no);
+    if (s != OK) return s;
+    int32_t *but = arena_alloc(b->mem, (no.n + b->stop.n + end->n) * sizeof *but + 1);
+    if (!but) return no_memory(b);
+    for (size_t i = 0; i < no.n; i++) but[n++] = special_at(b, no.v[i]);
+    for (int k = 0; k < 2; k++)
+        for (size_t i = 0; i < around[k]->n; i++) {
+            const int32_t id = special_at(b, around[k]->v[i]);
+            if (id >= 0) but[n++] = id;
+        }
+    *out = tags_closed_by(b, rules_one_token(b->r, but, n), end);
+    return OK;
 }
 
 /* ---- forms ---- */
 
-static status build(builder *b, const json_t *f, const ends *end, rule *out);
+static status build(tags *b, const json_t *f, const ends *end, rule *out);
 
-static status build_schema(const builder *b, const json_t *v, const ends *end, rule *out) {
+status tags_schema(const tags *b, const json_t *v, const ends *end, rule *out) {
     rule one = RULE_NEVER;
     if (!json_is_object(v) && !json_is_boolean(v)) return wrong(b, "a JSON schema is needed");
     status s = rules_json_schema(b->r, v, &b->o->schema, &one, b->e);
-    *out = closed_by(b, one, end);
+    *out = tags_closed_by(b, one, end);
     return s;
 }
 
@@ -231,7 +262,7 @@ static status closed_schema(rules *r, const json_t *schema, rule *out, err *e) {
 }
 
 /* Members written as families of models write the arguments of a call. */
-static status build_styled(const builder *b, const json_t *v, str style, const ends *end,
+static status build_styled(const tags *b, const json_t *v, str style, const ends *end,
                            rule *out) {
     static const struct {
         const char *style, *format;
@@ -242,25 +273,26 @@ static status build_styled(const builder *b, const json_t *v, str style, const e
     size_t n = 0, i = 0;
     rule one = RULE_NEVER;
     while (i < sizeof rows / sizeof *rows && !str_eqz(style, rows[i].style)) i++;
-    if (i == sizeof rows / sizeof *rows) return unsupported(b, "a style of this name");
-    if (!json_is_object(v)) return unsupported(b, "a style without the schema of an object");
+    if (!json_is_object(v))
+        return tags_unsupported(b, "a style without the schema of an object");
+    if (i == sizeof rows / sizeof *rows) return tags_typed(b, style, v, end, out);
     const reply_special *special = b->o->tok ? reply_specials(b->o->tok, b->mem, &n) : NULL;
     if (b->o->tok && !special) return no_memory(b);
     status s =
         reply_tagged_rule(b->r, rows[i].format, special, n, v, closed_schema, &one, b->e);
-    *out = closed_by(b, one, end);
+    *out = tags_closed_by(b, one, end);
     return s;
 }
 
-static status build_json_schema(const builder *b, const json_t *f, const ends *end, rule *out) {
+static status build_json_schema(const tags *b, const json_t *f, const ends *end, rule *out) {
     const json_t *v = json_object_get(f, "json_schema"), *style = json_object_get(f, "style");
-    if (is_set(f, "max_whitespace_cnt")) return unsupported(b, "max_whitespace_cnt");
+    if (is_set(f, "max_whitespace_cnt")) return tags_unsupported(b, "max_whitespace_cnt");
     if (style && !json_is_string(style)) return wrong(b, "style is the name of one");
-    if (!style || str_eqz(json_in_text(style), "json")) return build_schema(b, v, end, out);
+    if (!style || str_eqz(json_in_text(style), "json")) return tags_schema(b, v, end, out);
     return build_styled(b, v, json_in_text(style), end, out);
 }
 
-static status build_text(const builder *b, const json_t *f, const char *key, const ends *end,
+static status build_text(const tags *b, const json_t *f, const char *key, const ends *end,
                          status (*translate)(rules *, str, rule *, err *), rule *out) {
     const json_t *v = json_object_get(f, key);
     rule one = RULE_NEVER;
@@ -269,13 +301,13 @@ static status build_text(const builder *b, const json_t *f, const char *key, con
     if (translate)
         s = translate(b->r, json_in_text(v), &one, b->e);
     else
-        one = text(b, json_in_text(v));
-    *out = closed_by(b, one, end);
+        one = tags_text(b, json_in_text(v));
+    *out = tags_closed_by(b, one, end);
     return s;
 }
 
 /* The strings that a form begins with, one of them; n 0: not known. */
-static status begin_of(const builder *b, const json_t *f, ends *out) {
+static status begin_of(const tags *b, const json_t *f, ends *out) {
     *out = (ends){0};
     if (has_type(f, "const_string"))
         return strings(b, json_object_get(f, "value"), "value", out);
@@ -294,7 +326,7 @@ static bool is_free(const json_t *f) {
 }
 
 /* Both lists. */
-static status join(const builder *b, const ends *x, const ends *y, ends *out) {
+static status join(const tags *b, const ends *x, const ends *y, ends *out) {
     str *v = arena_alloc(b->mem, (x->n + y->n) * sizeof *v + 1);
     if (!v) return no_memory(b);
     if (x->n) memcpy(v, x->v, x->n * sizeof *v);
@@ -304,7 +336,7 @@ static status join(const builder *b, const ends *x, const ends *y, ends *out) {
 }
 
 /* An element that others follow: free text goes up to where the next one begins. */
-static status build_inner(builder *b, const json_t *f, const json_t *next, const ends *end,
+static status build_inner(tags *b, const json_t *f, const json_t *next, const ends *end,
                           rule *out) {
     const ends keep = b->stop, none = {0};
     ends begin, no;
@@ -312,8 +344,8 @@ static status build_inner(builder *b, const json_t *f, const json_t *next, const
     if (s == OK && is_free(f) && !begin.n) {
         s = excluded(b, f, &no);
         if (s == OK && !no.n)
-            return unsupported(b, "free text without excludes before anything but a "
-                                  "const_string, a token or a tag");
+            return tags_unsupported(b, "free text without excludes before anything but a "
+                                       "const_string, a token or a tag");
     }
     if (s == OK) s = join(b, &begin, end, &begin);
     if (s == OK) s = join(b, &begin, &keep, &b->stop);
@@ -322,7 +354,7 @@ static status build_inner(builder *b, const json_t *f, const json_t *next, const
     return s;
 }
 
-static status build_sequence(builder *b, const json_t *list, const ends *end, rule *out) {
+static status build_sequence(tags *b, const json_t *list, const ends *end, rule *out) {
     const size_t n = json_array_size(list);
     rule *part = arena_alloc(b->mem, n * sizeof *part + 1);
     if (!json_is_array(list) || n > MAX_LIST) return wrong(b, "elements must be a list");
@@ -333,12 +365,12 @@ static status build_sequence(builder *b, const json_t *list, const ends *end, ru
                              : build(b, one, end, &part[i]);
         if (s != OK) return s;
     }
-    *out = n ? rules_seq(b->r, part, n) : closed_by(b, RULE_EMPTY, end);
+    *out = n ? rules_seq(b->r, part, n) : tags_closed_by(b, RULE_EMPTY, end);
     return OK;
 }
 
 /* content, min to max times. */
-static status build_repeat(builder *b, const json_t *f, json_int_t min, json_int_t max,
+static status build_repeat(tags *b, const json_t *f, json_int_t min, json_int_t max,
                            const ends *end, rule *out) {
     const ends keep = b->stop, none = {0};
     rule one = RULE_NEVER;
@@ -348,18 +380,18 @@ static status build_repeat(builder *b, const json_t *f, json_int_t min, json_int
     if (s == OK) s = build(b, json_object_get(f, "content"), &none, &one);
     b->stop = keep;
     one = rules_repeat(b->r, one, (uint32_t)min, max < 0 ? RULE_UNBOUNDED : (uint32_t)max);
-    *out = closed_by(b, one, end);
+    *out = tags_closed_by(b, one, end);
     return s;
 }
 
-static status build_counted(builder *b, const json_t *f, const ends *end, rule *out) {
+static status build_counted(tags *b, const json_t *f, const ends *end, rule *out) {
     const json_t *min = json_object_get(f, "min"), *max = json_object_get(f, "max");
     if (!json_is_integer(min) || !json_is_integer(max))
         return wrong(b, "repeat needs min and max");
     return build_repeat(b, f, json_integer_value(min), json_integer_value(max), end, out);
 }
 
-static status build_choice(builder *b, const json_t *list, const ends *end, rule *out) {
+static status build_choice(tags *b, const json_t *list, const ends *end, rule *out) {
     const size_t n = json_array_size(list);
     rule *part = arena_alloc(b->mem, n * sizeof *part + 1);
     if (!json_is_array(list) || n > MAX_LIST) return wrong(b, "elements must be a list");
@@ -373,7 +405,7 @@ static status build_choice(builder *b, const json_t *list, const ends *end, rule
 }
 
 /* From behind `skip` bytes of the begin to the end of a tag, its end included. */
-static status build_tag(builder *b, const json_t *tag, str begin, size_t skip, rule *out) {
+static status build_tag(tags *b, const json_t *tag, str begin, size_t skip, rule *out) {
     ends end;
     rule body = RULE_NEVER;
     const json_t *schema = json_object_get(tag, "schema");
@@ -381,29 +413,29 @@ static status build_tag(builder *b, const json_t *tag, str begin, size_t skip, r
     b->stop = (ends){0}; /* within a tag it is its own end that counts */
     status s = strings(b, json_object_get(tag, "end"), "a tag needs an end", &end);
     if (s == OK && schema)
-        s = build_schema(b, schema, &end, &body);
+        s = tags_schema(b, schema, &end, &body);
     else if (s == OK)
         s = build(b, json_object_get(tag, "content"), &end, &body);
     b->stop = keep;
-    const rule rest = text(b, (str){begin.ptr + skip, begin.len - skip});
+    const rule rest = tags_text(b, (str){begin.ptr + skip, begin.len - skip});
     *out = rules_seq(b->r, (rule[]){rest, body}, 2);
     return s;
 }
 
 /* A tag with each of its begins. */
-static status build_whole_tag(builder *b, const json_t *tag, const ends *end, rule *out) {
+static status build_whole_tag(tags *b, const json_t *tag, const ends *end, rule *out) {
     ends begin;
     status s = strings(b, json_object_get(tag, "begin"), "a tag needs a begin", &begin);
     rule *one = s == OK ? arena_alloc(b->mem, begin.n * sizeof *one + 1) : NULL;
     if (s == OK && !one) return no_memory(b);
     for (size_t i = 0; s == OK && i < begin.n; i++)
         s = build_tag(b, tag, begin.v[i], 0, &one[i]);
-    if (s == OK) *out = closed_by(b, rules_alt(b->r, one, begin.n), end);
+    if (s == OK) *out = tags_closed_by(b, rules_alt(b->r, one, begin.n), end);
     return s;
 }
 
 /* What may follow a trigger: the tags that begin with it. */
-static status behind_trigger(builder *b, const json_t *tags, str trigger, rule *out) {
+static status behind_trigger(tags *b, const json_t *tags, str trigger, rule *out) {
     rule *one = arena_alloc(b->mem, MAX_LIST * sizeof *one);
     size_t i, n = 0;
     const json_t *tag;
@@ -423,7 +455,7 @@ static status behind_trigger(builder *b, const json_t *tags, str trigger, rule *
     return OK;
 }
 
-static status check_triggered(const builder *b, const json_t *tags, const ends *trigger) {
+static status check_triggered(const tags *b, const json_t *tags, const ends *trigger) {
     size_t i;
     const json_t *tag;
     json_array_foreach(tags, i, tag) {
@@ -444,7 +476,7 @@ static bool flag(const json_t *f, const char *name) {
     return json_is_true(json_object_get(f, name));
 }
 
-static status triggers_of(const builder *b, const json_t *f, ends *out) {
+static status triggers_of(const tags *b, const json_t *f, ends *out) {
     const json_t *v = json_object_get(f, "trigger_tokens");
     if (!v)
         return strings(b, json_object_get(f, "triggers"), "triggers must be a list of strings",
@@ -453,7 +485,7 @@ static status triggers_of(const builder *b, const json_t *f, ends *out) {
     return tokens(b, v, out);
 }
 
-static status build_triggered(builder *b, const json_t *f, const char *list, const ends *end,
+static status build_triggered(tags *b, const json_t *f, const char *list, const ends *end,
                               rule *out) {
     const json_t *tags = json_object_get(f, list);
     ends trigger;
@@ -475,7 +507,7 @@ static status build_triggered(builder *b, const json_t *f, const char *list, con
 }
 
 /* rules: pairs of what is looked for, a string or a token, and what follows it. */
-static status build_dispatch(builder *b, const json_t *f, bool by_token, const ends *end,
+static status build_dispatch(tags *b, const json_t *f, bool by_token, const ends *end,
                              rule *out) {
     const json_t *list = json_object_get(f, "rules"), *pair;
     const ends none = {0}, keep = b->stop;
@@ -502,7 +534,7 @@ static status build_dispatch(builder *b, const json_t *f, bool by_token, const e
     return s == OK ? free_text(b, f, end, t, n, once ? TRIGGER_ONCE : 0, out) : s;
 }
 
-static status build_separated(builder *b, const json_t *f, const ends *end, rule *out) {
+static status build_separated(tags *b, const json_t *f, const ends *end, rule *out) {
     const json_t *tags = json_object_get(f, "tags"), *sep = json_object_get(f, "separator");
     rule one = RULE_NEVER;
     const ends none = {0};
@@ -510,29 +542,30 @@ static status build_separated(builder *b, const json_t *f, const ends *end, rule
         return wrong(b, "tags_with_separator needs tags and a separator");
     status s = build_choice(b, tags, &none, &one);
     if (s != OK) return s;
-    const rule more = rules_seq(b->r, (rule[]){text(b, json_in_text(sep)), one}, 2);
+    const rule more = rules_seq(b->r, (rule[]){tags_text(b, json_in_text(sep)), one}, 2);
     if (!flag(f, "stop_after_first"))
         one = rules_seq(b->r, (rule[]){one, rules_repeat(b->r, more, 0, RULE_UNBOUNDED)}, 2);
     if (!flag(f, "at_least_one")) one = rules_optional(b->r, one);
-    *out = closed_by(b, one, end);
+    *out = tags_closed_by(b, one, end);
     return OK;
 }
 
-static status build_token(const builder *b, const json_t *f, const ends *end, rule *out) {
+static status build_token(const tags *b, const json_t *f, const ends *end, rule *out) {
     str token = {0};
     status s = token_text(b, f, &token);
-    if (s == OK) *out = closed_by(b, text(b, token), end);
+    if (s == OK) *out = tags_closed_by(b, tags_text(b, token), end);
     return s;
 }
 
-static status build_type(builder *b, const json_t *f, str type, const ends *end, rule *out) {
+static status build_type(tags *b, const json_t *f, str type, const ends *end, rule *out) {
     if (str_eqz(type, "const_string")) return build_text(b, f, "value", end, NULL, out);
     if (str_eqz(type, "json_schema")) return build_json_schema(b, f, end, out);
     if (str_eqz(type, "qwen_xml_parameter"))
         return build_styled(b, json_object_get(f, "json_schema"), STR("qwen_xml"), end, out);
     if (str_eqz(type, "any_text") || str_eqz(type, "any_tokens"))
-        return any_text(b, f, end, out);
+        return tags_any_text(b, f, end, out);
     if (str_eqz(type, "token")) return build_token(b, f, end, out);
+    if (str_eqz(type, "exclude_token")) return one_token(b, f, end, out);
     if (str_eqz(type, "optional")) return build_repeat(b, f, 0, 1, end, out);
     if (str_eqz(type, "star")) return build_repeat(b, f, 0, -1, end, out);
     if (str_eqz(type, "plus")) return build_repeat(b, f, 1, -1, end, out);
@@ -548,10 +581,10 @@ static status build_type(builder *b, const json_t *f, str type, const ends *end,
     if (str_eqz(type, "dispatch")) return build_dispatch(b, f, false, end, out);
     if (str_eqz(type, "token_dispatch")) return build_dispatch(b, f, true, end, out);
     if (str_eqz(type, "tags_with_separator")) return build_separated(b, f, end, out);
-    return unsupported(b, "a format of this type");
+    return tags_unsupported(b, "a format of this type");
 }
 
-static status build(builder *b, const json_t *f, const ends *end, rule *out) {
+static status build(tags *b, const json_t *f, const ends *end, rule *out) {
     const json_t *type = json_object_get(f, "type");
     if (!json_is_object(f) || !json_is_string(type))
         return wrong(b, "a format is an object with a type");
@@ -562,7 +595,7 @@ static status build(builder *b, const json_t *f, const ends *end, rule *out) {
 }
 
 status rules_tags(rules *r, const json_t *tag, const tags_options *o, rule *out, err *e) {
-    builder b = {.r = r, .mem = rules_arena(r), .o = o, .e = e};
+    tags b = {.r = r, .mem = rules_arena(r), .o = o, .e = e};
     const ends none = {0};
     *out = RULE_NEVER;
     if (json_object_get(tag, "structures"))
