@@ -217,6 +217,9 @@ status hf_packed_find(hf_packed *p, const hf_scheme *s, const safetensors *files
     for (uint32_t i = 0; i < n_files && !p->codes_in; i++)
         if (safetensors_find(&files[i], codes->name) == codes) p->codes_in = &files[i];
     CHECK(p->codes_in);
+    for (uint32_t d = 0; d < codes->n_dims; d++)
+        if (codes->dim[d] == 0 || codes->dim[d] > UINT32_MAX)
+            return bad_part(&f, codes->name + base, "is empty, or too large");
     return s->packing == HF_PACKED_GPTQ4 ? find_gptq(&f, p) : find_rows(&f, p);
 }
 
