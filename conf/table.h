@@ -143,6 +143,8 @@
       "directory for KV blocks of prefixes, which then survive a restart; default: none", "", "") \
     X("memory", BYTES, kv_disk_bytes, 21474836480, 4096, 1125899906842624, "bytes",           \
       "most bytes in kv_disk; the least recently used prefixes go first", "", "")             \
+    X("memory", BYTES, kv_host_bytes, 0, 0, 1125899906842624, "bytes",                        \
+      "host memory for KV blocks of prefixes and preempted requests, with CUDA; 0: none", "", "") \
     X("sampling", STR, temperature, "auto", 0, 15, "",                                        \
       "temperature of requests that give none, 0 to 2; auto: what the model file recommends, " \
       "else 1 (vramd generate: 0)", "", "temp")                                               \
