@@ -196,7 +196,7 @@ static void write_requests(out *o, const app *a, const machine_stats *s) {
             (double)a->n_unparsed);
     gauge(o, "vramd_http_connections", "Open connections.", http_n_connections(a->http));
     gauge(o, "vramd_ready", "1 when requests are served.",
-          a->port->ops->not_ready(a->port) == NULL);
+          !a->leaving && a->port->ops->not_ready(a->port) == NULL);
 }
 
 static void write_counter(out *o, const char *own, const char *help, uint64_t v) {
