@@ -2,7 +2,10 @@
 """Writes a model as it is published (config.json, safetensors, tokenizer.json, ...), and a GGUF file of
 the same numbers, out of a GGUF file of llama or gemma3: for tests that compare the two.
 
-    published.py FROM.gguf DIR TO.gguf F32|F16|BF16 [--shards N]
+    published.py FROM.gguf DIR TO.gguf F32|F16|BF16 [--shards N] [--packed gptq|gptq_v2|int4|int8] [--group N]
+
+With --packed the matrices of the layers are rounded to nearest, symmetric in groups, and stored as GPTQ or
+compressed-tensors store them; in the GGUF file as blocks of Q4_0 or Q8_0 with the same codes and scales.
 
 The names and the order of rows are transformers', the forms of tokenizer.json those of the tokenizers
 library (documentation of both); it undoes what llama.cpp's convert_hf_to_gguf.py did to make FROM."""
@@ -38,6 +41,62 @@ def back(b, t, shape):
     if t == Q.BF16:
         return (np.frombuffer(b, np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(shape)
     return np.frombuffer(b, {Q.F16: np.float16, Q.F32: np.float32}[t]).astype(np.float32).reshape(shape)
+
+
+def quantised(x, packed, group):
+    """Codes [N, K] from 0 (int8: signed) and scales [N, K / group] in binary16."""
+    n, k = x.shape
+    parts = x.reshape(n, k // group, group)
+    most = 127 if packed == "int8" else 7
+    scale = (np.abs(parts).max(2) / most).astype(np.float16)
+    wide = np.where(scale == 0, np.float16(1), scale).astype(np.float32)[:, :, None]
+    codes = np.clip(np.rint(parts / wide), -most - 1, most).astype(np.int32).reshape(n, k)
+    return codes if packed == "int8" else codes + 8, scale
+
+
+def words(codes, axis):
+    """Eight codes of 4 bits along an axis in a word, the first in the lowest bits."""
+    c = np.moveaxis(codes, axis, -1)
+    c = c.reshape(*c.shape[:-1], -1, 8).astype(np.uint32)
+    return np.moveaxis(sum(c[..., i] << np.uint32(4 * i) for i in range(8)).astype(np.uint32), -1, axis)
+
+
+def stored_parts(codes, scale, packed):
+    """[(suffix, array, type)] of a linear layer."""
+    n, k = codes.shape
+    if packed == "int8":
+        return [("weight", codes.astype(np.int8), "I8"), ("weight_scale", scale, "F16")]
+    if packed == "int4":
+        return [("weight_packed", words(codes, 1), "I32"), ("weight_scale", scale, "F16"),
+                ("weight_shape", np.array([n, k], np.int64), "I64")]
+    zero = 8 if packed == "gptq_v2" else 7
+    groups = scale.shape[1]
+    return [("qweight", words(codes.T, 0), "I32"), ("scales", np.ascontiguousarray(scale.T), "F16"),
+            ("qzeros", words(np.full((groups, n), zero), 1), "I32"),
+            ("g_idx", (np.arange(k) // (k // groups)).astype(np.int32), "I32"), ("bias", np.zeros(n, np.float16), "F16")]
+
+
+def blocks(codes, scale, packed):
+    """The rows of Q4_0 or Q8_0."""
+    n, k = codes.shape
+    c = codes.reshape(n, k // 32, 32)
+    d = np.repeat(scale, k // 32 // scale.shape[1], 1).reshape(n, k // 32, 1).view(np.uint8).reshape(n, k // 32, 2)
+    b = c.astype(np.int8).view(np.uint8) if packed == "int8" else (c[:, :, :16] | c[:, :, 16:] << 4).astype(np.uint8)
+    return np.concatenate([d, b], 2).reshape(n, -1)
+
+
+CONFIG = {"gptq": {"quant_method": "gptq", "bits": 4, "sym": True, "desc_act": True, "checkpoint_format": "gptq"},
+          "gptq_v2": {"quant_method": "gptq", "bits": 4, "sym": True, "desc_act": False, "checkpoint_format": "gptq_v2"}}
+
+
+def quantization_config(packed, group):
+    if packed in CONFIG:
+        return {**CONFIG[packed], "group_size": group}
+    four = packed == "int4"
+    weights = {"num_bits": 4 if four else 8, "type": "int", "symmetric": True, "strategy": "group" if four else "channel",
+               "group_size": group if four else None, "dynamic": False}
+    return {"quant_method": "compressed-tensors", "format": "pack-quantized" if four else "int-quantized", "ignore": ["lm_head"],
+            "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}}}
 
 
 class Model:
@@ -135,20 +194,20 @@ def tokenizer(m):
             "decoder": None, "model": model}
 
 
-def safetensors(path, tensors, name):
+def safetensors(path, tensors):
     header, at = {"__metadata__": {"format": "pt"}}, 0
-    for key, b, shape in tensors:
+    for key, b, shape, name in tensors:
         header[key] = {"dtype": name, "shape": shape, "data_offsets": [at, at + len(b)]}
         at += len(b)
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with open(path, "wb") as f:
         f.write(struct.pack("<Q", len(text)) + text)
-        for _, b, _ in tensors:
+        for _, b, *_ in tensors:
             f.write(b)
 
 
-def write_gguf(m, path, numbers, to):
+def write_gguf(m, path, numbers, to, packed):
     w = gguf.GGUFWriter(path, m.arch)
     for f in m.fields.values():
         if f.name.startswith(("GGUF.", "general.architecture", "general.file_type", "general.quantization")):
@@ -157,6 +216,8 @@ def write_gguf(m, path, numbers, to):
     for name, y in numbers:
         if y.ndim == 1:
             w.add_tensor(name, y)
+        elif y.dtype == np.uint8:
+            w.add_tensor(name, y, raw_dtype=Q.Q8_0 if y.shape[1] % 34 == 0 and packed == "int8" else Q.Q4_0)
         else:
             dtype = {Q.F32: np.float32, Q.F16: np.float16, Q.BF16: np.uint8}[to]
             w.add_tensor(name, np.frombuffer(raw(y, to), dtype).reshape(len(y), -1), raw_dtype=to)
@@ -166,26 +227,42 @@ def write_gguf(m, path, numbers, to):
     w.close()
 
 
-def write(source, folder, to_gguf, type_name, shards=1):
+def permuted(m, name, a):
+    """The rows of a matrix of the folder in the order of the GGUF file."""
+    if m.gemma or not (".attn_q." in name or ".attn_k." in name):
+        return a
+    return a.reshape(len(a) // m.head, 2, m.head // 2, -1).swapaxes(1, 2).reshape(a.shape)
+
+
+def write(source, folder, to_gguf, type_name, shards=1, packed=None, group=32):
     m, to, folder = Model(source), Q[type_name], Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors, numbers = [], []
     for t in m.reader.tensors:
         b, y = m.stored(t, to)
-        tensors.append((m.hf_name(t.name), b, list(y.shape)))
+        if packed and t.name.startswith("blk.") and y.ndim == 2:
+            codes, scale = quantised(back(b, to, y.shape), packed, y.shape[1] if packed == "int8" else group)
+            base = m.hf_name(t.name).removesuffix("weight")
+            tensors += [(base + part, a.tobytes(), list(a.shape), kind) for part, a, kind in stored_parts(codes, scale, packed)]
+            numbers.append((t.name, blocks(permuted(m, t.name, codes), permuted(m, t.name, scale), packed)))
+            continue
+        tensors.append((m.hf_name(t.name), b, list(y.shape), type_name))
         numbers.append((t.name, y))
     if to_gguf:
-        write_gguf(m, to_gguf, numbers, to)
+        write_gguf(m, to_gguf, numbers, to, packed)
     if shards == 1:
-        safetensors(folder / "model.safetensors", tensors, type_name)
+        safetensors(folder / "model.safetensors", tensors)
     else:
         where = {}
         for i in range(shards):
             name = f"model-{i + 1:05}-of-{shards:05}.safetensors"
-            safetensors(folder / name, tensors[i::shards], type_name)
+            safetensors(folder / name, tensors[i::shards])
             where |= {key: name for key, *_ in tensors[i::shards]}
         (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
-    (folder / "config.json").write_text(json.dumps(m.config(to)))
+    config = m.config(to)
+    if packed:
+        config["quantization_config"] = quantization_config(packed, group)
+    (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer(m), ensure_ascii=False))
     tokens = m.fact("tokenizer.ggml.tokens")
     ids = {k: m.fact(f"tokenizer.ggml.{k}_token_id") for k in ("bos", "eos")}
@@ -204,5 +281,7 @@ if __name__ == "__main__":
     a.add_argument("gguf")
     a.add_argument("type", choices=["F32", "F16", "BF16"])
     a.add_argument("--shards", type=int, default=1)
+    a.add_argument("--packed", choices=["gptq", "gptq_v2", "int4", "int8"])
+    a.add_argument("--group", type=int, default=32)
     a = a.parse_args()
-    write(a.source, a.folder, a.gguf, a.type, a.shards)
+    write(a.source, a.folder, a.gguf, a.type, a.shards, a.packed, a.group)
