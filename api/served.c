@@ -108,6 +108,7 @@ static bool hold(app *app, http_request *rq, served *s, endpoint *run) {
 
 bool served_enter(app *app, http_request *rq, served *s, endpoint *run) {
     rq->served = s;
+    s->used_us = clock_us();
     if (!s->open) return hold(app, rq, s, run);
     s->n_users++;
     rq->entered = true;

@@ -45,8 +45,10 @@ struct served {
     grammars grammars; /* compiled, for all requests */
     /* Of one model among several; all zero where there is only one, which is never closed: */
     const served_ops *ops;
+    void *owner;         /* the ops' own */
     const char *tenants; /* names of the keys that may use it, separated by commas; "": all */
     bool open;
+    uint64_t used_us; /* when the latest request came */
     uint32_t n_users; /* requests that have entered and are not freed */
     uint32_t n_held, max_held;
     held_request *first, *last; /* held ones, the oldest first */

@@ -14,8 +14,8 @@ typedef struct ledger ledger;
 
 /* The limits are the plan's totals by class. Errors: ERR_NO_MEMORY. */
 status ledger_open(ledger **out, const plan *, err *);
-/* One budget for several ledgers: limits and counters by class are the sums of theirs. It has no
- * allocations of its own. */
+/* One budget for several ledgers: limits and counters by class are the sums of theirs. What is
+ * allocated in it itself counts against limits that one of them claimed. */
 status ledger_open_shared(ledger **out, uint64_t budget_bytes, err *);
 /* The same as ledger_open under a shared one: ledger_claim(plan) bytes of its budget are taken until
  * ledger_close. Errors: ERR_BUDGET where that exceeds what the others left. What all of them hold
