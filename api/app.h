@@ -23,12 +23,12 @@ void memory_sample_take(port *, memory_sample *); /* takes milliseconds; any thr
 
 typedef struct app {
     http *http;
-    port *port;            /* of the only model; with several, of the whole: see served */
-    served *served;        /* [n_served]: the models, the default first */
+    port *port;     /* of the only model; with several, of the whole: see served */
+    served *served; /* [n_served]: the models, the default first */
     uint32_t n_served;
-    server_options opt;    /* in force: server_configure replaces them */
-    keys *keys;            /* NULL: every client may send requests */
-    line_filter *strip;    /* opt.strip_prompt_lines; NULL: none */
+    server_options opt;   /* in force: server_configure replaces them */
+    keys *keys;           /* NULL: every client may send requests */
+    line_filter *strip;   /* opt.strip_prompt_lines; NULL: none */
     uint64_t n_unparsed;  /* marks of calls in output that no valid call followed */
     memory_sample memory; /* the latest */
     bool sampling;        /* a newer one is under way */

@@ -192,4 +192,5 @@ void models_port_open(models *a, uint64_t created) {
                      .pool = requests,
                      .device = "cpu"};
     a->port.card.created = created;
+    a->port.card.id = ""; /* the label of what all of them share */
 }
