@@ -52,7 +52,8 @@ static uint64_t free_at_us(const model_entry *m) {
 }
 
 static bool may_go(const model_entry *m, uint64_t now_us) {
-    return m->state == MODEL_READY && !m->pinned && now_us >= free_at_us(m);
+    return m->state == MODEL_READY && !m->pinned &&
+           (m->n_users == 0 || now_us >= free_at_us(m));
 }
 
 /* Bytes to read again, by the chance of use: the k-th most recently used one has 1/k. One with
@@ -86,7 +87,7 @@ static uint32_t cheapest(const models_view *v, uint64_t need, uint64_t now_us) {
     return out;
 }
 
-/* When the first model that is too young to go is old enough. */
+/* When the first busy model that is too young to go is old enough. */
 static uint64_t next_of_age_us(const models_view *v, uint64_t now_us) {
     uint64_t first = 0;
     for (uint32_t i = 0; i < v->n; i++) {

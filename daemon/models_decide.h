@@ -6,8 +6,8 @@
  *
  * A READY model takes requests, a DRAINING one ends those that it has; of all others, requests are held.
  * The oldest held request says which model is next. Victims are the cheapest set of models whose
- * bytes suffice: not pinned, and resident for at least the time that loading them took, so that no more
- * than half of the time goes into loading. */
+ * bytes suffice: not pinned, and idle, or resident for at least the time that loading them took, so that
+ * of a model which always has requests no more than half of the time goes into loading. */
 #ifndef VRAMD_DAEMON_MODELS_DECIDE_H
 #define VRAMD_DAEMON_MODELS_DECIDE_H
 

@@ -46,10 +46,12 @@ START_TEST(victims_are_the_cheapest_set_that_is_large_enough) {
 }
 END_TEST
 
-START_TEST(a_model_stays_as_long_as_it_took_to_load) {
+START_TEST(a_busy_model_stays_as_long_as_it_took_to_load) {
     models_view v = {.budget_bytes = 100, .n = 2, .v = {ready(60, 1), wanted(60, 5)}};
     v.v[0].ready_us = 1000;
     v.v[0].load_us = 300;
+    ck_assert_int_eq(models_decide(&v, 1000).op, MODELS_DRAIN); /* idle */
+    v.v[0].n_users = 1;
     models_decision d = models_decide(&v, 1299);
     ck_assert(d.op == MODELS_NOTHING && d.again_us == 1300);
     ck_assert_int_eq(models_decide(&v, 1300).op, MODELS_DRAIN);
@@ -237,7 +239,7 @@ int main(void) {
     TCase *c = check_case(s, "models_decide");
     tcase_add_test(c, the_oldest_request_says_which_model_is_next);
     tcase_add_test(c, victims_are_the_cheapest_set_that_is_large_enough);
-    tcase_add_test(c, a_model_stays_as_long_as_it_took_to_load);
+    tcase_add_test(c, a_busy_model_stays_as_long_as_it_took_to_load);
     tcase_add_test(c, a_victim_ends_its_requests_and_is_kept_where_nobody_waits_any_more);
     tcase_add_test(c, what_is_loaded_at_the_start_has_no_victims);
     tcase_add_loop_test(c, random_events_never_pass_the_budget_and_every_request_is_served, 0,
