@@ -74,8 +74,10 @@ static status set_own(model_section *m, int which, const char *value, const char
                 sizeof m->tenants - 1);
         return err_field(e, "tenants");
     }
-    const bool second = strcmp(value, words[which][1]) == 0;
-    if (!second && strcmp(value, words[which][0]) != 0) {
+    uint64_t second = strcmp(value, words[which][1]) == 0;
+    const bool known = which == PIN ? option_parse_bool(value, &second)
+                                    : second || strcmp(value, words[which][0]) == 0;
+    if (!known) {
         char quoted[64];
         err_set(e, ERR_INVALID, "%s: %s = %s, but it is %s or %s", where, own[which],
                 option_quote(value, quoted), words[which][0], words[which][1]);
