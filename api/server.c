@@ -235,6 +235,7 @@ void server_serve(server *s, served *several, uint32_t n) {
 }
 
 void server_loaded(server *s) {
+    http_accept(s->app.http);
     memory_sample_take(s->app.port, &s->app.memory);
 }
 
@@ -266,6 +267,11 @@ status server_configure(server *s, const server_options *o, err *e) {
 
 void server_flush(server *s) {
     http_flush(s->app.http);
+}
+
+void server_leave(server *s) {
+    s->app.leaving = true;
+    http_leave(s->app.http);
 }
 
 void server_drain(server *s, void (*drained)(void *), void *arg) {

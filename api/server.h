@@ -26,7 +26,8 @@ struct served;
 void server_serve(server *, struct served *several, uint32_t n);
 uint16_t server_port(const server *);
 
-/* The model is loaded: from now on /metrics shows the memory that it takes. */
+/* The model is loaded: from now on /metrics shows the memory that it takes, and an inherited
+ * socket is served. Until then another process may serve it, and connections wait in its queue. */
 void server_loaded(server *);
 
 /* Reads the file of keys and the certificate again, and tells the log. What has a mistake stays
@@ -41,6 +42,10 @@ status server_configure(server *, const server_options *, err *);
 /* The machine calls this once after it delivered a batch of events, so that resumed connections
  * are pumped once. */
 void server_flush(server *);
+
+/* The probes say that the server drains, and connections end with their answers; requests are
+ * accepted as before, until server_drain. */
+void server_leave(server *);
 
 /* Stops accepting; streams go on. drained(arg) is called (once) when no request is left. At the
  * deadline the caller uses server_abort: open requests are cancelled and closed. */

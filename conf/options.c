@@ -373,7 +373,7 @@ status options_load(options *out, int *argc, char **argv, char **environ, const 
 
 status options_load_models(options *out, model_sections *models, int *argc, char **argv,
                            char **environ, err *e) {
-    *models = (model_sections){0};
+    models->n = 0; /* what is behind is not touched: the struct is large */
     const status s = load(out, models, argc, argv, environ, NULL, e);
     if (s != OK || models->n == 0 || !out->model[0]) return s;
     err_set(e, ERR_INVALID, "model = %.100s stands beside %u sections [model NAME] of %.100s",

@@ -154,6 +154,10 @@ status sections_end(const model_sections *s, err *e) {
     return OK;
 }
 
+bool sections_equal(const model_sections *a, const model_sections *b) {
+    return a->n == b->n && memcmp(a->v, b->v, a->n * sizeof *a->v) == 0;
+}
+
 void section_options(const model_section *m, const options *outside, options *out) {
     err e;
     *out = *outside;

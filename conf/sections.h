@@ -41,6 +41,8 @@ status sections_key(model_sections *, const char *key, const char *value, int li
 /* The file has ended: what is missing. */
 status sections_end(const model_sections *, err *);
 
+bool sections_equal(const model_sections *, const model_sections *);
+
 /* The options of a model: those given with what its section says. CHECKs that they can be set:
  * sections_key has tried. */
 void section_options(const model_section *, const options *outside, options *out);

@@ -257,7 +257,7 @@ int cmd_generate(int argc, char **argv) {
     log_init(options_log_level(&opt));
     signal(SIGINT, on_interrupt);
     signal(SIGPIPE, SIG_IGN);
-    opt.kv_disk[0] = '\0'; /* a server's */
+    opt.kv_disk[0] = '\0', opt.kv_host_bytes = 0; /* a server's */
     opt.max_num_seqs = 1;
     opt.max_waiting = 1;
     /* A token is at least a byte of the prompt; a template puts no more around it. */
@@ -265,7 +265,7 @@ int cmd_generate(int argc, char **argv) {
     machine_wish w = {.at_most_len = (uint32_t)a.prompt.len + around + a.max_tokens,
                       .greedy = true};
     s = machine_plan(&m, &opt, &w, &e);
-    if (s == OK && !m.file) s = err_set(&e, ERR_INVALID, "%s is not a GGUF file", opt.model);
+    if (s == OK) s = machine_has_weights(&m, &e);
     if (s == OK) s = machine_reserve(&m, &e);
     if (s == OK) s = machine_load(&m, &e);
     if (s == OK) s = run_prompt(&m, &a, t0, &e);

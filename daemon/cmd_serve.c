@@ -1,7 +1,7 @@
 /* vramd serve: boot, the loop, drain. The order of both is the list of steps in run().
  *
- * Signals: SIGTERM and SIGINT drain (running requests go on until drain_timeout), a second one
- * cancels what runs. SIGHUP reads the options again and takes over what can change while
+ * Signals: SIGTERM and SIGINT drain (after drain_grace nothing is accepted any more, running
+ * requests go on until drain_timeout), a second one cancels what runs. SIGHUP reads the options again and takes over what can change while
  * serving; a service manager is told of all of it (daemon/supervise.h). */
 #include <errno.h>
 #include <malloc.h>
@@ -47,7 +47,7 @@ typedef struct daemon_state {
     bool handles;
     bridge *bridge;
     server *server;
-    bool draining;
+    bool draining, refusing; /* refusing: no requests are accepted any more */
     status failed;
     err error;
 } daemon_state;
@@ -67,13 +67,9 @@ static void on_deadline(uv_timer_t *t) {
     server_abort(d->server);
 }
 
-static void drain(daemon_state *d) {
-    if (d->draining) {
-        if (d->server) server_abort(d->server);
-        return;
-    }
-    d->draining = true;
-    supervisor_stopping(&d->supervisor);
+static void refuse_requests(daemon_state *d) {
+    if (d->refusing) return;
+    d->refusing = true;
     log_info("draining: no new requests; running ones have %u s", d->opt.drain_timeout);
     if (d->models)
         models_drain(d->models);
@@ -81,6 +77,36 @@ static void drain(daemon_state *d) {
         bridge_drain(d->bridge);
     uv_timer_start(&d->deadline, on_deadline, (uint64_t)d->opt.drain_timeout * 1000, 0);
     server_drain(d->server, on_drained, d);
+}
+
+static void on_grace_over(uv_timer_t *t) {
+    refuse_requests(t->data);
+}
+
+/* With an inherited socket the requests of connections that were accepted are served: its next
+ * process gets those after them. */
+static uint32_t grace_s(const daemon_state *d) {
+    if (bridge_port(d->bridge)->ops->not_ready(bridge_port(d->bridge))) return 0;
+    return d->opt.drain_grace || d->so.listen_fd < 0 ? d->opt.drain_grace : 1;
+}
+
+static void drain(daemon_state *d) {
+    if (d->draining) {
+        if (!d->server) return;
+        refuse_requests(d);
+        server_abort(d->server);
+        return;
+    }
+    d->draining = true;
+    supervisor_stopping(&d->supervisor);
+    const uint32_t grace = grace_s(d);
+    if (grace == 0) {
+        refuse_requests(d);
+        return;
+    }
+    log_info("draining: requests are accepted for %u s more, /health says 503", grace);
+    server_leave(d->server);
+    uv_timer_start(&d->deadline, on_grace_over, (uint64_t)grace * 1000, 0);
 }
 
 /* From file, environment and flags, at start and again at SIGHUP: loading takes argv apart. */
@@ -126,7 +152,7 @@ static status take_options(daemon_state *d, err *e) {
     static model_sections sections; /* large for a stack */
     status s = read_options(d, &now, &sections, e);
     if (s != OK) return s;
-    if (memcmp(&sections, &d->sections, sizeof sections) != 0)
+    if (!sections_equal(&sections, &d->sections))
         log_warn("reload: the sections [model NAME] have changed: that takes a restart");
     uint64_t bytes = 0;
     const bool resizes = strcmp(was.memory, now.memory) != 0;
@@ -284,13 +310,9 @@ static status prepare(daemon_state *d, err *e) {
     status s = check_descriptors(&d->opt, e);
     const machine_wish w = {.extra = serving_terms};
     if (s == OK) s = machine_plan(&d->m, &d->opt, &w, e);
-    if (s != OK) return s;
-    if (d->m.file && d->opt.memory_pressure) s = pressure_open(&d->pressure, e);
-    if (s != OK) return s;
-    if (d->m.file) return machine_reserve(&d->m, e);
-    err_set(e, ERR_INVALID, "%s is not a GGUF file", d->opt.model);
-    err_hint(e, "a config.json can be planned (vramd plan), not served");
-    return err_field(e, "model");
+    if (s == OK) s = machine_has_weights(&d->m, e);
+    if (s == OK && d->opt.memory_pressure) s = pressure_open(&d->pressure, e);
+    return s == OK ? machine_reserve(&d->m, e) : s;
 }
 
 static void log_plan(const daemon_state *d) {
@@ -357,6 +379,7 @@ done:
 static status check(daemon_state *d, err *e) {
     status s = prepare(d, e);
     if (s == OK) s = machine_load_tokenizer(&d->m, e);
+    if (s == OK && d->opt.step_log[0]) s = step_log_check(d->opt.step_log, e);
     if (s == OK) s = server_check(&d->so, d->m.ledger, e);
     if (s == OK) {
         options_print_current(stdout, &d->m.opt);
