@@ -79,6 +79,10 @@ static void refuse_requests(daemon_state *d) {
     server_drain(d->server, on_drained, d);
 }
 
+static port *port_of(const daemon_state *d) {
+    return d->models ? models_port(d->models) : bridge_port(d->bridge);
+}
+
 static void on_grace_over(uv_timer_t *t) {
     refuse_requests(t->data);
 }
@@ -86,7 +90,7 @@ static void on_grace_over(uv_timer_t *t) {
 /* With an inherited socket the requests of connections that were accepted are served: its next
  * process gets those after them. */
 static uint32_t grace_s(const daemon_state *d) {
-    if (bridge_port(d->bridge)->ops->not_ready(bridge_port(d->bridge))) return 0;
+    if (port_of(d)->ops->not_ready(port_of(d))) return 0;
     return d->opt.drain_grace || d->so.listen_fd < 0 ? d->opt.drain_grace : 1;
 }
 
