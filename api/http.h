@@ -52,6 +52,9 @@ typedef struct http_request {
     const struct json_t *json; /* the app's: the body, parsed (app_body) */
     uint32_t n_stripped;       /* the app's: lines of the system prompt that were left out */
     struct tenant *tenant;     /* the app's: whose key came with it, or NULL */
+    struct served *served;     /* the app's: the model that it is for */
+    struct held_request *held; /* the app's: waits for that; NULL: does not */
+    bool entered;              /* the app's: counts among the model's users */
     http_private *priv;
 } http_request;
 

@@ -59,6 +59,8 @@
     X("server", U32, stream_credits, 256, 1, 65536, "tokens",                                 \
       "tokens that may be generated ahead of a slow client before its request is paused; "     \
       "16 KiB of events at most", "", "") \
+    X("server", U32, load_timeout, 300, 1, 86400, "s",                                        \
+      "longest time for a request to wait for its model to be loaded, with sections [model NAME]", "", "") \
     X("server", U32, drain_grace, 0, 0, 3600, "s",                                            \
       "time after SIGTERM in which requests are still accepted while /health says 503, for "  \
       "balancers to notice", "", "", LIVE)                                                    \

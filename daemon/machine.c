@@ -263,6 +263,15 @@ static void set_groups(machine *m, const kv_request *kv) {
                           .block_bytes = kv->group[g].bytes_per_token * kv->block_tokens};
 }
 
+static void runtime_terms(terms *t, uint64_t bytes, uint32_t threads) {
+    terms_add(t, MEM_RUNTIME, TERM_CALIBRATED, bytes + threads * RUNTIME_PER_THREAD,
+              "%s%u stacks (Debian 12)", bytes ? "libraries, " : "", threads);
+}
+
+void machine_shared_terms(terms *t) {
+    runtime_terms(t, RUNTIME_BYTES, OTHER_THREADS - 1);
+}
+
 static void list_terms(const machine *m, terms *t) {
     const uint32_t n_vocab = m->model->program.config.n_vocab;
     terms_add(t, MEM_SCHEDULER, TERM_EXACT, runner_bytes(&m->sched_conf, n_vocab),
@@ -276,10 +285,9 @@ static void list_terms(const machine *m, terms *t) {
         terms_add(t, MEM_TOKENIZER, TERM_ASSUMED, (uint64_t)n_vocab * 64,
                   "vocabulary, 64 bytes a token");
     }
-    const uint32_t threads =
-        OTHER_THREADS + m->opt.threads + kv_tier_threads(m) + (m->opt.step_log[0] != 0);
-    terms_add(t, MEM_RUNTIME, TERM_CALIBRATED, RUNTIME_BYTES + threads * RUNTIME_PER_THREAD,
-              "libraries, %u stacks (Debian 12)", threads);
+    const uint32_t threads = (m->part ? 1 : OTHER_THREADS) + m->opt.threads +
+                             kv_tier_threads(m) + (m->opt.step_log[0] != 0);
+    runtime_terms(t, m->part ? 0 : RUNTIME_BYTES, threads);
     kv_tier_terms(m, t);
 }
 
@@ -323,7 +331,7 @@ static status solve(machine *m, const machine_wish *w, err *e) {
     kv.min_tokens = m->opt.max_model_len;
     kv.max_tokens = (uint64_t)m->opt.max_model_len * m->opt.max_num_seqs;
     kv.want_tokens = m->opt.kv_cache_tokens;
-    if (!kv.want_tokens && m->budget.automatic && !m->on_device)
+    if (!kv.want_tokens && (m->budget.automatic || m->part) && !m->on_device)
         kv.want_tokens = (uint64_t)DEFAULT_TOKENS_PER_SEQ * m->opt.max_num_seqs;
     s = machine_solve(m, &t, &kv, e);
     for (uint32_t g = 0; g < kv.n_groups; g++) {
@@ -336,11 +344,13 @@ done:
 }
 
 status machine_plan(machine *m, const options *o, const machine_wish *w, err *e) {
-    *m = (machine){.given = *o, .opt = *o, .extra = w->extra, .extra_arg = w->arg};
+    *m = (machine){
+        .given = *o, .opt = *o, .part = w->part, .extra = w->extra, .extra_arg = w->arg};
     status s = open_model(m, w->weights, e);
     if (s == OK) s = default_sampling(&m->sampling, o, m->file, w->greedy ? 0 : 1, e);
     if (s == OK) s = resolve(m, w, e);
     if (s == OK) s = engine_choose(m, w, e);
+    m->budget.bytes -= w->aside_bytes < m->budget.bytes ? w->aside_bytes : m->budget.bytes;
     if (s == OK && m->file) s = machine_find_templates(m, e);
     if (s != OK) return s;
     set_name(m);
@@ -358,6 +368,7 @@ static void borrow(machine *m, const machine *of, const options *o) {
     *m = (machine){.given = *o,
                    .opt = *o,
                    .borrowed = true,
+                   .part = of->part,
                    .extra = of->extra,
                    .extra_arg = of->extra_arg,
                    .model = of->model,
@@ -420,6 +431,17 @@ status machine_reserve(machine *m, err *e) {
     return pool_open(&m->pool, m->ledger, MEM_REQUESTS, m->opt.request_memory, e);
 }
 
+status machine_reserve_part(machine *m, ledger *shared, pool *p, err *e) {
+    CHECK(m->part && !m->on_device);
+    const status s = ledger_open_under(&m->ledger, &m->plan, shared, e);
+    if (s != OK) return s;
+    CHECK(ledger_reserve(m->ledger, MEM_RUNTIME, terms_sum(&m->plan.terms, MEM_RUNTIME)));
+    CHECK(ledger_reserve(m->ledger, MEM_LOADING, m->header_bytes));
+    m->pool = p;
+    m->pool_borrowed = true;
+    return OK;
+}
+
 static void *tokenizer_take(void *self, size_t bytes, size_t *got) {
     err e;
     void *p;
@@ -478,7 +500,7 @@ void machine_close(machine *m) {
     engine_close(m->engine);
     machine_close_templates(m);
     tokenizer_close(m->tok);
-    pool_close(m->pool);
+    if (!m->pool_borrowed) pool_close(m->pool);
     model_close(m->model);
     close_file(m);
     if (m->ledger) {
