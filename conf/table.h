@@ -112,8 +112,9 @@
       "tokens of a KV block, a power of two", "", "")                                         \
     X("scheduler", U32, max_num_seqs, 32, 1, 4096, "",                                        \
       "sequences that run at once", "", "parallel np")                                        \
-    X("scheduler", U32, max_num_batched_tokens, 512, 1, 65536, "tokens",                      \
-      "most tokens computed in one step: one per running sequence, the others of prompts", "", "batch-size b")          \
+    X("scheduler", U32, max_num_batched_tokens, 0, 0, 65536, "tokens",                        \
+      "most tokens computed in one step: one per running sequence, the others of prompts; 0: on the CPU 64 per " \
+      "thread, 128 at least and 512 at most, on CUDA 512", "", "batch-size b")                \
     X("scheduler", ENUM, batching, 0, 0, 0, "",                                               \
       "which sequences run together: continuous admits at every step; static runs a batch to its end before the next; " \
       "dynamic, the same, waits for 20 ms to fill it (both for comparison)",                  \
