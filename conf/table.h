@@ -121,7 +121,8 @@
       "continuous|dynamic|static", "")                                                        \
     X("scheduler", ENUM, scheduler_policy, 0, 0, 0, "",                                       \
       "who is admitted next, of equal priority: fair, a request of the key that was served least; fcfs, the oldest; " \
-      "priority, the oldest, where each priority counts as 30 s", "fair|fcfs|priority", "")    \
+      "priority, the oldest, where each priority counts as 30 s; shortest, the one that is predicted to end first, with aging", \
+      "fair|fcfs|priority|shortest", "")    \
     X("scheduler", U32, itl_slo_ms, 0, 0, 60000, "ms",                                        \
       "longest time between two tokens of a stream: a step takes as many prompt tokens as fit in it; 0: no objective", \
       "", "")                                                                                 \

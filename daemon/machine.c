@@ -160,7 +160,8 @@ static uint32_t recent_tokens(const options *o) {
 }
 
 /* By the option's words, in their order. */
-static const sched_policy *const policies[] = {&sched_fair, &sched_fcfs, &sched_aging};
+static const sched_policy *const policies[] = {&sched_fair, &sched_fcfs, &sched_aging,
+                                               &sched_shortest};
 
 void machine_set_policies(sched_config *c, const options *o) {
     c->batching = batching_by_name(options_word("batching", o->batching));

@@ -38,3 +38,8 @@ const sched_policy sched_fair = {.by_tenant = true,
                                  .waiting_key = by_priority,
                                  .ticket_key = by_admission,
                                  .prefill_share = half_at_most};
+
+const sched_policy sched_shortest = {.by_length = true,
+                                     .waiting_key = by_age,
+                                     .ticket_key = by_admission,
+                                     .prefill_share = half_at_most};

@@ -140,7 +140,8 @@ _Static_assert(sizeof(sched_group) == 24 && sizeof(sched_config) == 240 &&
                "every field of these is in the records");
 
 static void config(wire *w, record *r) {
-    static const sched_policy *const policies[] = {&sched_fcfs, &sched_aging, &sched_fair};
+    static const sched_policy *const policies[] = {&sched_fcfs, &sched_aging, &sched_fair,
+                                                   &sched_shortest};
     enum { N = sizeof policies / sizeof *policies };
     sched_config *c = &r->config;
     uint32_t batching = (uint32_t)c->batching;
