@@ -129,6 +129,9 @@
     X("scheduler", U32, ttft_slo_ms, 0, 0, 3600000, "ms",                                     \
       "longest time to the first token: requests that are predicted to wait longer get 429; 0: no objective", \
       "", "")                                                                                 \
+    X("scheduler", ENUM, slo_first, 0, 0, 0, "",                                              \
+      "which objective yields where both cannot be kept: itl keeps itl_slo_ms; ttft gives up itl_slo_ms while a prompt has " \
+      "waited for half of ttft_slo_ms", "itl|ttft", "")                                       \
     X("scheduler", U32, max_waiting, 256, 1, 1000000, "",                                     \
       "most requests in the queue; further ones get 429", "", "")                                          \
     X("scheduler", U64, max_waiting_tokens, 1048576, 1, 1099511627776, "tokens",              \

@@ -175,6 +175,12 @@ uint32_t machine_policy_number(const sched_policy *p) {
     return 0;
 }
 
+/* Where it goes before the other objective. */
+static uint64_t ttft_slo_us(const options *o) {
+    const bool first = str_eqz(options_word("slo_first", o->slo_first), "ttft");
+    return first ? (uint64_t)o->ttft_slo_ms * 1000 : 0;
+}
+
 static status resolve(machine *m, const machine_wish *w, err *e) {
     options *o = &m->opt;
     status s = resolve_length(m, w, e);
@@ -196,6 +202,7 @@ static status resolve(machine *m, const machine_wish *w, err *e) {
                                    .max_model_len = o->max_model_len,
                                    .watermark_permille = o->watermark,
                                    .itl_slo_us = (uint64_t)o->itl_slo_ms * 1000,
+                                   .ttft_slo_us = ttft_slo_us(o),
                                    .prefix_cache = o->prefix_caching,
                                    .recent_tokens = recent_tokens(o)};
     machine_set_policies(&m->sched_conf, o);

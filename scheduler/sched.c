@@ -256,6 +256,7 @@ sched_reject sched_submit(sched *s, const sched_spec *spec, uint64_t now_us, sch
                       .generation = generation,
                       .slot = NO_SLOT,
                       .arrival = ++s->n_submitted,
+                      .submit_us = now_us,
                       .leader = NO_SLOT,
                       .fork_head = NO_SLOT,
                       .fork_next = NO_SLOT,

@@ -77,8 +77,9 @@ typedef struct seq_record {
     uint32_t generation; /* odd while it is in use */
     uint32_t slot;       /* NO_SLOT while waiting; free records: the next free one */
     uint64_t arrival;    /* order of submission */
-    uint64_t key;        /* among the waiting ones */
-    bool queued;         /* it is among them */
+    uint64_t submit_us;
+    uint64_t key; /* among the waiting ones */
+    bool queued;  /* it is among them */
     uint32_t wait_prev, wait_next;
     uint32_t n_predicted;                 /* output tokens, by a policy by length */
     uint32_t n_charged, n_output_charged; /* tokens that its tenant was charged for */
