@@ -29,7 +29,7 @@ ISA = $(if $(filter %_avx2.o,$@),-O3 -mavx2 -mfma -mf16c)$(if $(filter %_avx512.
 # their plain twins: those stay watched, and so do the team and the steps that share memory.
 ISA += $(if $(findstring thread,$(SAN)),$(if $(filter %_avx2.o %_avx512.o %/row.o,$@),-fno-sanitize=thread))
 
-.PHONY: all help structured quality api-page clients test unit unit-bins asan ubsan tsan fuzz bench soak soak-flat techniques schemathesis layers pure names versions format format-check tidy install deb deb-test deb-boot-test clean
+.PHONY: all help structured quality api-page clients test unit unit-bins asan ubsan tsan fuzz fuzz-sched bench soak soak-flat techniques schemathesis layers pure names versions format format-check tidy install deb deb-test deb-boot-test clean
 all: $(BUILD)/vramd ## build build/vramd
 
 help: ## list the targets
@@ -59,10 +59,11 @@ $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 UNIT_SRC := $(foreach r,$(MODULES),$(sort $(wildcard tests/$(r)/test_*.c)))
 UNIT_BIN := $(UNIT_SRC:%.c=$(BUILD)/%)
 PROBE    := $(BUILD)/tests/text/schema_probe
+OPS_BIN  := $(BUILD)/tests/sim/stream_ops
 objs_of   = $(filter-out $(BUILD)/obj/daemon/main.o $(BUILD)/obj/daemon/cmd_%.o,$(foreach r,$(below_$(1)),$(filter $(BUILD)/obj/$(r)/%,$(OBJ))))
 
 .SECONDEXPANSION:
-$(UNIT_BIN) $(PROBE): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $$(call objs_of,$$(firstword $$(subst /, ,$$*)))
+$(UNIT_BIN) $(PROBE) $(OPS_BIN): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $$(call objs_of,$$(firstword $$(subst /, ,$$*)))
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs check) $(LDLIBS)
 
@@ -102,6 +103,9 @@ fuzz: ## libFuzzer; F=gguf SECONDS=60
 	$(MAKE) fuzz-build BUILD=build/fuzz CC=clang SAN="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all" F=$(F)
 	mkdir -p build/fuzz/corpus/$(F)
 	build/fuzz/fuzz_$(F) -max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 build/fuzz/corpus/$(F) $(wildcard tests/fuzz/corpus/$(F))
+OPS ?= 10000000
+fuzz-sched: $(OPS_BIN) ## random operations on the scheduler against a naive reference; OPS=100000000 JOBS= SEED= (the first)
+	$(OPS_BIN) $(OPS) "$(JOBS)" $(SEED)
 FUZZ_MODULE = $(shell sed -n '1s|^/\* module: \([a-z]*\).*|\1|p' tests/fuzz/fuzz_$(F).c 2>/dev/null)
 fuzz-build: $(BUILD)/obj/tests/fuzz/fuzz_$(F).o $$(call objs_of,$$(FUZZ_MODULE))
 	$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $(BUILD)/fuzz_$(F) $^ $(LDLIBS)

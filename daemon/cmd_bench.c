@@ -10,6 +10,7 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "daemon/output.h"
 #include "daemon/server_url.h"
 #include "load/plot.h"
 #include "load/report.h"
@@ -261,23 +262,6 @@ static status parse_options(bench_options *o, int argc, char **argv, err *e) {
     return o->help ? OK : settle(o, e);
 }
 
-/* Before the load, which may take hours: what exists is left as it is. */
-static status check_writable(const char *path, err *e) {
-    FILE *f = path ? fopen(path, "a") : NULL;
-    if (f) fclose(f);
-    if (f || !path) return OK;
-    err_set(e, ERR_IO, "writing %s: %s", path, strerror(errno));
-    return err_hint(e, "name a file in a directory that is there and can be written");
-}
-
-static status write_file(const char *path, const buf *b, err *e) {
-    if (b->failed) return err_set(e, ERR_NO_MEMORY, "no memory for %s", path);
-    FILE *f = fopen(path, "w");
-    bool ok = f && fwrite(b->ptr, 1, b->len, f) == b->len;
-    if (f && fclose(f) != 0) ok = false;
-    return ok ? OK : err_set(e, ERR_IO, "writing %s: %s", path, strerror(errno));
-}
-
 static status write_reports(const bench_options *o, const load_run *run, const load_summary *m,
                             const char *started, err *e) {
     buf b;
@@ -287,11 +271,11 @@ static status write_reports(const bench_options *o, const load_run *run, const l
         fflush(stdout) == 0 ? OK : err_set(e, ERR_IO, "writing stdout: %s", strerror(errno));
     if (s == OK && o->json) {
         load_report_json(&b, run, m, started);
-        s = write_file(o->json, &b, e);
+        s = output_write(o->json, &b, e);
     }
     b.len = 0;
     if (s == OK && o->svg) s = load_plot(&b, run, m, e);
-    if (s == OK && o->svg) s = write_file(o->svg, &b, e);
+    if (s == OK && o->svg) s = output_write(o->svg, &b, e);
     buf_clear(&b);
     return s;
 }
@@ -327,8 +311,8 @@ static status run(bench_options *o, int *exit_code, err *e) {
     o->spec.socket = at.socket[0] ? at.socket : NULL;
     if (s == OK && o->key_file) s = server_key_read(o->key_file, key, sizeof key, e);
     if (o->key_file) o->spec.key = key;
-    if (s == OK) s = check_writable(o->json, e);
-    if (s == OK) s = check_writable(o->svg, e);
+    if (s == OK) s = output_check(o->json, e);
+    if (s == OK) s = output_check(o->svg, e);
     if (s == OK && o->trace) s = load_trace_read(&o->spec.trace, o->trace, o->limit, e);
     if (s == OK) s = load_client_open(&c, &o->spec, e);
     if (s == OK) s = load_probe_model(c, o->spec.model, &model, e);

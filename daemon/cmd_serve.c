@@ -258,13 +258,9 @@ static status prepare(daemon_state *d, err *e) {
     status s = check_descriptors(&d->opt, e);
     const machine_wish w = {.extra = serving_terms};
     if (s == OK) s = machine_plan(&d->m, &d->opt, &w, e);
-    if (s != OK) return s;
-    if (d->m.file && d->opt.memory_pressure) s = pressure_open(&d->pressure, e);
-    if (s != OK) return s;
-    if (d->m.file) return machine_reserve(&d->m, e);
-    err_set(e, ERR_INVALID, "%s is not a GGUF file", d->opt.model);
-    err_hint(e, "a config.json can be planned (vramd plan), not served");
-    return err_field(e, "model");
+    if (s == OK) s = machine_has_weights(&d->m, e);
+    if (s == OK && d->opt.memory_pressure) s = pressure_open(&d->pressure, e);
+    return s == OK ? machine_reserve(&d->m, e) : s;
 }
 
 static void log_plan(const daemon_state *d) {
@@ -309,6 +305,7 @@ done:
 static status check(daemon_state *d, err *e) {
     status s = prepare(d, e);
     if (s == OK) s = machine_load_tokenizer(&d->m, e);
+    if (s == OK && d->opt.step_log[0]) s = step_log_check(d->opt.step_log, e);
     if (s == OK) s = server_check(&d->so, d->m.ledger, e);
     if (s == OK) {
         options_print_current(stdout, &d->m.opt);

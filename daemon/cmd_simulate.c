@@ -12,7 +12,9 @@
 
 #include "base/clock.h"
 #include "daemon/args.h"
+#include "daemon/output.h"
 #include "daemon/serving.h"
+#include "daemon/simulation_plot.h"
 #include "daemon/simulation_report.h"
 #include "sim/replay.h"
 
@@ -42,11 +44,17 @@ static const char usage[] =
     "replicas:\n"
     "  --replicas N            1\n"
     "  --router NAME           round-robin, least-loaded, two-choices or prefix-affinity\n"
-    "  --staleness MS          how old what the router knows of loads may be (0)\n"
+    "  --staleness TIME        how old what the router knows of loads may be (0)\n"
     "results:\n"
-    "  --slo-ttft-p99 MS, --slo-itl-p99 MS  objectives: counts the requests that meet them\n"
+    "  --slo-ttft-p99 TIME, --slo-itl-p99 TIME  objectives, for example 2s and 100ms: counts "
+    "the\n"
+    "                          requests that meet them\n"
     "  --find-capacity         the rate that keeps them, of 5 seeds\n"
     "  --json                  the figures as JSON\n"
+    "  --svg FILE              a picture: times over the load, the KV cache over time\n"
+    "what the engine's time does not have:\n"
+    "  --host-time TIME        from a step's end to the next plan (of the step log, or 0)\n"
+    "  --http-time TIME        of a request before and behind the engine (0)\n"
     "--replay feeds the step log to the same scheduler, and compares every plan; --audit "
     "checks the\n"
     "scheduler's invariants after each call.\n";
@@ -102,9 +110,9 @@ static int replay(const char *path, bool audit) {
 }
 
 typedef struct simulate_flags {
-    const char *log, *bandwidth, *trace, *router;
-    double operations, rate, speed, replicas, staleness, slo_ttft, slo_itl, prompt, output,
-        requests, seed;
+    const char *log, *bandwidth, *trace, *router, *svg;
+    double operations, rate, speed, replicas, prompt, output, requests, seed;
+    double staleness, slo_ttft, slo_itl, host, http; /* in us; host < 0: as measured */
     bool capacity, json;
 } simulate_flags;
 
@@ -120,9 +128,32 @@ static status take_real(int *argc, char **argv, const char *flag, double lo, dou
     return err_hint(e, "vramd simulate --help");
 }
 
+/* Likewise a time: 2s, 100ms, 250us, or a number of ms. In microseconds. */
+static status take_time(int *argc, char **argv, const char *flag, double *out, err *e) {
+    static const struct {
+        const char *unit;
+        double us;
+    } units[] = {{"", 1e3}, {"us", 1}, {"ms", 1e3}, {"s", 1e6}};
+    static const double MOST_US = 1e13;
+    const char *v = args_take_value(argc, argv, flag);
+    char *end = NULL;
+    if (!v) return OK;
+    const double x = strtod(v, &end);
+    for (size_t i = 0; end != v && i < sizeof units / sizeof *units; i++)
+        if (strcmp(end, units[i].unit) == 0 && x >= 0 && x * units[i].us <= MOST_US)
+            return *out = x * units[i].us, OK;
+    err_set(e, ERR_INVALID, "%s %.40s is not a time", flag, v);
+    return err_hint(e, "for example %s 100ms; us, ms and s, and without a unit ms", flag);
+}
+
 static status take_flags(simulate_flags *f, int *argc, char **argv, err *e) {
-    *f = (simulate_flags){
-        .operations = 3e11, .speed = 1, .replicas = 1, .prompt = 128, .output = 64, .seed = 1};
+    *f = (simulate_flags){.operations = 3e11,
+                          .speed = 1,
+                          .replicas = 1,
+                          .prompt = 128,
+                          .output = 64,
+                          .seed = 1,
+                          .host = -1};
     const struct {
         const char *flag;
         double lo, hi, *out;
@@ -130,9 +161,6 @@ static status take_flags(simulate_flags *f, int *argc, char **argv, err *e) {
                  {"--rate", 1e-3, 1e6, &f->rate},
                  {"--speed", 1e-6, 1e6, &f->speed},
                  {"--replicas", 1, FLEET_MAX_REPLICAS, &f->replicas},
-                 {"--staleness", 0, 1e7, &f->staleness},
-                 {"--slo-ttft-p99", 0, 1e9, &f->slo_ttft},
-                 {"--slo-itl-p99", 0, 1e9, &f->slo_itl},
                  {"--prompt-tokens", 1, 1 << 24, &f->prompt},
                  {"--output-tokens", 1, 1 << 24, &f->output},
                  {"--requests", 1, 1e8, &f->requests},
@@ -140,7 +168,18 @@ static status take_flags(simulate_flags *f, int *argc, char **argv, err *e) {
     status s = OK;
     for (size_t i = 0; i < sizeof reals / sizeof *reals && s == OK; i++)
         s = take_real(argc, argv, reals[i].flag, reals[i].lo, reals[i].hi, reals[i].out, e);
+    const struct {
+        const char *flag;
+        double *out;
+    } times[] = {{"--staleness", &f->staleness},
+                 {"--slo-ttft-p99", &f->slo_ttft},
+                 {"--slo-itl-p99", &f->slo_itl},
+                 {"--host-time", &f->host},
+                 {"--http-time", &f->http}};
+    for (size_t i = 0; i < sizeof times / sizeof *times && s == OK; i++)
+        s = take_time(argc, argv, times[i].flag, times[i].out, e);
     f->log = args_take_value(argc, argv, "--step-log");
+    f->svg = args_take_value(argc, argv, "--svg");
     f->bandwidth = args_take_value(argc, argv, "--bandwidth");
     f->trace = args_take_value(argc, argv, "--trace");
     f->router = args_take_value(argc, argv, "--router");
@@ -160,9 +199,12 @@ static status read_load(simulation *s, const simulate_flags *f, err *e) {
     }
     s->fleet.router = (fleet_router)router;
     s->fleet.n_replicas = (uint32_t)f->replicas;
-    s->fleet.staleness_us = (uint64_t)(f->staleness * 1000);
-    s->fleet.slo_ttft_us = (uint64_t)(f->slo_ttft * 1000);
-    s->fleet.slo_itl_us = (uint64_t)(f->slo_itl * 1000);
+    s->fleet.staleness_us = (uint64_t)f->staleness;
+    s->fleet.slo_ttft_us = (uint64_t)f->slo_ttft;
+    s->fleet.slo_itl_us = (uint64_t)f->slo_itl;
+    s->fleet.http_us = (uint64_t)f->http;
+    if (f->host >= 0) simulation_set_host(s, (uint64_t)f->host);
+    s->progress = isatty(STDERR_FILENO);
     s->prompt = (uint32_t)f->prompt, s->output = (uint32_t)f->output;
     s->rate = f->rate, s->speed = f->speed;
     s->n = (uint32_t)f->requests, s->seed = (uint64_t)f->seed;
@@ -204,7 +246,7 @@ static status read_server(simulation *s, const simulate_flags *f, int *argc, cha
         str text = {0};
         status rc = map_file(&text, f->log, e);
         if (rc != OK) return rc;
-        rc = simulation_of_log(s, text, e);
+        rc = simulation_of_log(s, text, f->log, e);
         munmap((void *)(uintptr_t)text.ptr, text.len);
         return rc == OK ? change_limits(&s->fleet.sched, argc, argv, e) : rc;
     }
@@ -227,26 +269,47 @@ static void make_plain(sched_config *c) {
     for (uint32_t g = 0; g < c->n_groups; g++) c->group[g].max_blocks = 0;
 }
 
+static status write_svg(const simulation *s, double rate, const char *path, err *e) {
+    buf b;
+    buf_init(&b, NULL);
+    status rc = simulation_plot(s, rate, &b, e);
+    if (rc == OK) rc = output_write(path, &b, e);
+    buf_clear(&b);
+    return rc;
+}
+
+/* out: the capacity. */
+static status find_capacity(const simulation *s, bool json, double *out, err *e) {
+    double rate[CAPACITY_SEEDS] = {0};
+    if (!s->fleet.slo_ttft_us && !s->fleet.slo_itl_us) {
+        err_set(e, ERR_INVALID, "--find-capacity without an objective");
+        return err_hint(e, "--slo-ttft-p99 2s --slo-itl-p99 100ms");
+    }
+    const status rc = simulation_capacity(s, rate, e);
+    if (rc == OK) simulation_print_capacity(s, rate, json);
+    *out = rate[CAPACITY_SEEDS / 2];
+    return rc;
+}
+
+static status run_once(const simulation *s, bool json, err *e) {
+    fleet_result *r = malloc(sizeof *r);
+    const uint64_t start_us = clock_us();
+    const status rc = r ? simulation_run(s, s->rate, s->seed, "requests", r, e)
+                        : err_set(e, ERR_NO_MEMORY, "no memory for a simulation");
+    if (rc == OK) simulation_print(s, r, (double)(clock_us() - start_us) / 1e6, json);
+    free(r);
+    return rc;
+}
+
 static int simulate(const simulation *s, const simulate_flags *f) {
     err e;
-    status rc;
-    if (f->capacity) {
-        double rate[CAPACITY_SEEDS] = {0};
-        if (!s->fleet.slo_ttft_us && !s->fleet.slo_itl_us) {
-            err_set(&e, ERR_INVALID, "--find-capacity without an objective");
-            err_hint(&e, "--slo-ttft-p99 2000 --slo-itl-p99 100");
-            return command_failed("simulate", &e);
-        }
-        rc = simulation_capacity(s, rate, &e);
-        if (rc == OK) simulation_print_capacity(s, rate, f->json);
-    } else {
-        fleet_result *r = malloc(sizeof *r);
-        const uint64_t start_us = clock_us();
-        rc = r ? simulation_run(s, s->rate, s->seed, r, &e)
-               : err_set(&e, ERR_NO_MEMORY, "no memory for a simulation");
-        if (rc == OK) simulation_print(s, r, (double)(clock_us() - start_us) / 1e6, f->json);
-        free(r);
-    }
+    double rate = s->rate;
+    status rc = output_check(f->svg, &e);
+    if (rc == OK)
+        rc = f->capacity ? find_capacity(s, f->json, &rate, &e) : run_once(s, f->json, &e);
+    if (rc == OK && f->svg && f->capacity && rate == 0)
+        rc = err_set(&e, ERR_INVALID, "no picture of a capacity of 0");
+    if (rc == OK && f->svg) rc = write_svg(s, rate, f->svg, &e);
     return rc == OK ? 0 : command_failed("simulate", &e);
 }
 

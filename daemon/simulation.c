@@ -4,7 +4,9 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "base/clock.h"
 #include "load/prompt.h"
 #include "sim/replay.h"
 
@@ -34,10 +36,22 @@ static void fit_step(void *arg, const record_step *st, uint64_t us) {
         f->error += fabs(cost_predict(&f->model, w) / (us ? (double)us : 1) - 1);
 }
 
-status simulation_of_log(simulation *s, str log, err *e) {
+/* The last part of a path, with nothing that JSON or a terminal would not take as it is. */
+static void plain_name(char *out, size_t cap, const char *path) {
+    const char *slash = strrchr(path, '/'), *p = slash ? slash + 1 : path;
+    size_t n = 0;
+    for (; *p && n + 1 < cap; p++)
+        out[n++] = *p > ' ' && *p < 0x7f && *p != '"' && *p != '\\' ? *p : '?';
+    out[n] = '\0';
+}
+
+status simulation_of_log(simulation *s, str log, const char *path, err *e) {
+    char name[48];
+    double host_us = 0;
     fitting f = {0};
     status rc = replay_config(log, &s->fleet.sched, e);
     if (rc == OK) rc = replay_steps(log, count_step, &f, e);
+    if (rc == OK) rc = replay_host_us(log, &host_us, e);
     if (rc != OK) return rc;
     if (f.n < LEAST_STEPS)
         return err_set(e, ERR_INVALID, "the step log times %llu steps, %d are needed",
@@ -50,9 +64,13 @@ status simulation_of_log(simulation *s, str log, err *e) {
     s->fleet.cost = f.model;
     s->error = f.error / (double)(n - f.n_fit);
     s->fleet.depth = s->fleet.sched.depth ? s->fleet.sched.depth : 1;
+    s->fleet.host_us = (uint64_t)host_us;
+    plain_name(name, sizeof name, path);
+    snprintf(s->tag, sizeof s->tag, "fitted to %s", name);
     snprintf(s->source, sizeof s->source,
-             "fitted to %llu steps of a server, error %.1f%% on the %llu after them",
-             (unsigned long long)f.n_fit, 100 * s->error, (unsigned long long)(n - f.n_fit));
+             "fitted to %llu steps of %s, error %.1f%% on the %llu after them",
+             (unsigned long long)f.n_fit, name, 100 * s->error,
+             (unsigned long long)(n - f.n_fit));
     return OK;
 }
 
@@ -72,10 +90,16 @@ status simulation_of_plan(simulation *s, const machine *m, double bandwidth, dou
                                           2 * (double)m->n_params / operations * 1e6,
                                           kv / b.bytes_per_s * 1e6, 0}};
     s->error = -1;
+    snprintf(s->tag, sizeof s->tag, "assumed");
     snprintf(s->source, sizeof s->source,
              "assumed: %.3g GB/s (%s) and %.3g operations/s, weights read once a step",
              b.bytes_per_s / 1e9, b.source, operations);
     return OK;
+}
+
+void simulation_set_host(simulation *s, uint64_t us) {
+    if (s->error < 0) s->fleet.cost.coef[0] += (double)us - (double)s->fleet.host_us;
+    s->fleet.host_us = us;
 }
 
 void simulation_clear(simulation *s) {
@@ -110,15 +134,36 @@ static void make_arrivals(const simulation *s, double rate, uint64_t seed, fleet
     }
 }
 
-status simulation_run(const simulation *s, double rate, uint64_t seed, fleet_result *out,
-                      err *e) {
+typedef struct bar {
+    const char *doing;
+    uint64_t shown_us;
+} bar;
+
+static void show_bar(void *arg, double part) {
+    enum { EVERY_US = 100000, WIDTH = 30 };
+    bar *b = arg;
+    char text[WIDTH + 1];
+    const uint64_t now = clock_us();
+    if (now - b->shown_us < EVERY_US) return;
+    b->shown_us = now;
+    for (int i = 0; i < WIDTH; i++) text[i] = i < (int)(part * WIDTH) ? '#' : ' ';
+    text[WIDTH] = '\0';
+    fprintf(stderr, "\r\033[K[%s] %3.0f%%  %s", text, 100 * part, b->doing);
+    fflush(stderr);
+}
+
+status simulation_run(const simulation *s, double rate, uint64_t seed, const char *doing,
+                      fleet_result *out, err *e) {
     const uint32_t n = count_requests(s, rate);
     fleet_config c = s->fleet;
     fleet_arrival *a = malloc(n * sizeof *a);
     if (!a) return err_set(e, ERR_NO_MEMORY, "no memory for %u requests", n);
+    bar b = {.doing = doing};
     c.seed = seed;
+    if (s->progress) c.progress = show_bar, c.progress_arg = &b;
     make_arrivals(s, rate, seed, a, n);
     const status rc = fleet_run(&c, a, n, out, e);
+    if (b.shown_us) fputs("\r\033[K", stderr);
     free(a);
     return rc;
 }
@@ -127,7 +172,10 @@ status simulation_run(const simulation *s, double rate, uint64_t seed, fleet_res
 
 static status keeps(const simulation *s, double rate, uint64_t seed, fleet_result *r, bool *yes,
                     err *e) {
-    const status rc = simulation_run(s, rate, seed, r, e);
+    char doing[80];
+    snprintf(doing, sizeof doing, "seed %llu at %.4g requests/s", (unsigned long long)seed,
+             rate);
+    const status rc = simulation_run(s, rate, seed, doing, r, e);
     const fleet_config *c = &s->fleet;
     *yes = rc == OK && r->n_rejected == 0 &&
            (!c->slo_ttft_us || fleet_times_at(&r->ttft, 0.99) <= (double)c->slo_ttft_us) &&

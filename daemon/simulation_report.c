@@ -24,14 +24,17 @@ static void begin_json(const simulation *s, const char *kind) {
     else
         printf("\"mape\":null},");
     printf("\"replicas\":%u,\"router\":\"%s\",\"staleness_ms\":%.6g,\"slo_ttft_ms\":%.6g,"
-           "\"slo_itl_ms\":%.6g",
+           "\"slo_itl_ms\":%.6g,\"host_us_per_step\":%llu,\"http_ms_per_request\":%.6g",
            c->n_replicas, fleet_router_name[c->router], (double)c->staleness_us / 1e3,
-           (double)c->slo_ttft_us / 1e3, (double)c->slo_itl_us / 1e3);
+           (double)c->slo_ttft_us / 1e3, (double)c->slo_itl_us / 1e3,
+           (unsigned long long)c->host_us, (double)c->http_us / 1e3);
 }
 
 static void json_times(const char *name, const fleet_times *t) {
-    printf(",\"%s_ms\":{\"mean\":%.6g,\"p50\":%.6g,\"p90\":%.6g,\"p99\":%.6g,\"max\":%.6g}",
-           name, mean_ms(t), ms(t, 0.5), ms(t, 0.9), ms(t, 0.99), (double)t->max / 1e3);
+    printf(",\"%s_ms\":{\"mean\":%.6g,\"p50\":%.6g,\"p90\":%.6g,\"p99\":%.6g,\"p99.9\":%.6g,"
+           "\"max\":%.6g}",
+           name, mean_ms(t), ms(t, 0.5), ms(t, 0.9), ms(t, 0.99), ms(t, 0.999),
+           (double)t->max / 1e3);
 }
 
 static void print_json(const simulation *s, const fleet_result *r, double wall_s) {
@@ -57,19 +60,32 @@ static void print_json(const simulation *s, const fleet_result *r, double wall_s
         r->kv_max);
 }
 
-static void print_times(const char *name, const fleet_times *t) {
-    printf("simulated  %-5s mean %10.2f  p50 %10.2f  p90 %10.2f  p99 %10.2f  max %10.2f ms\n",
-           name, mean_ms(t), ms(t, 0.5), ms(t, 0.9), ms(t, 0.99), (double)t->max / 1e3);
+/* What each line begins with. */
+static void begin_line(const simulation *s) {
+    printf("simulated, seed %llu, %s:  ", (unsigned long long)s->seed, s->tag);
+}
+
+static void print_times(const simulation *s, const char *name, const fleet_times *t) {
+    begin_line(s);
+    printf("%-4s mean %8.2f  p50 %8.2f  p90 %8.2f  p99 %8.2f  p99.9 %8.2f  max %8.2f ms\n",
+           name, mean_ms(t), ms(t, 0.5), ms(t, 0.9), ms(t, 0.99), ms(t, 0.999),
+           (double)t->max / 1e3);
 }
 
 static void print_head(const simulation *s) {
     const fleet_config *c = &s->fleet;
-    printf("simulated  seed %llu, costs %s\n", (unsigned long long)s->seed, s->source);
-    printf("simulated  a step: %.1f us + %.2f a row + %.5f a position + %.2f a row of logits\n",
-           c->cost.coef[0], c->cost.coef[1], c->cost.coef[2], c->cost.coef[3]);
-    if (c->n_replicas > 1)
-        printf("simulated  %u replicas, %s, loads up to %.0f ms old\n", c->n_replicas,
-               fleet_router_name[c->router], (double)c->staleness_us / 1e3);
+    begin_line(s);
+    printf("costs %s\n", s->source);
+    begin_line(s);
+    printf(
+        "a step: %.1f us + %.2f a row + %.5f a position + %.2f a row of logits; of it the host "
+        "%llu us; HTTP %.3g ms a request\n",
+        c->cost.coef[0], c->cost.coef[1], c->cost.coef[2], c->cost.coef[3],
+        (unsigned long long)c->host_us, (double)c->http_us / 1e3);
+    if (c->n_replicas == 1) return;
+    begin_line(s);
+    printf("%u replicas, %s, loads up to %.0f ms old\n", c->n_replicas,
+           fleet_router_name[c->router], (double)c->staleness_us / 1e3);
 }
 
 void simulation_print(const simulation *s, const fleet_result *r, double wall_s, bool json) {
@@ -80,17 +96,21 @@ void simulation_print(const simulation *s, const fleet_result *r, double wall_s,
         return;
     }
     print_head(s);
-    print_times("TTFT", &r->ttft);
-    print_times("ITL", &r->itl);
-    print_times("TPOT", &r->tpot);
-    print_times("E2E", &r->e2e);
-    printf("simulated  %llu requests in %.1f s, %.2f/s, %llu rejected; %.1f output tokens/s\n",
+    print_times(s, "TTFT", &r->ttft);
+    print_times(s, "ITL", &r->itl);
+    print_times(s, "TPOT", &r->tpot);
+    print_times(s, "E2E", &r->e2e);
+    begin_line(s);
+    printf("%llu requests in %.1f s, %.2f/s, %llu rejected; %.1f output tokens/s\n",
            (unsigned long long)r->n_ok, sec, (double)r->n_ok / sec,
            (unsigned long long)r->n_rejected, (double)r->output_tokens / sec);
-    if (c->slo_ttft_us || c->slo_itl_us)
-        printf("simulated  %llu requests meet the objectives, %.2f/s\n",
-               (unsigned long long)r->n_good, (double)r->n_good / sec);
-    printf("simulated  %llu preemptions, %llu tokens computed again, %.1f%% of prompt tokens "
+    if (c->slo_ttft_us || c->slo_itl_us) {
+        begin_line(s);
+        printf("%llu requests meet the objectives, %.2f/s\n", (unsigned long long)r->n_good,
+               (double)r->n_good / sec);
+    }
+    begin_line(s);
+    printf("%llu preemptions, %llu tokens computed again, %.1f%% of prompt tokens "
            "found; KV used %.0f%%, at most %.0f%%\n",
            (unsigned long long)r->preemptions, (unsigned long long)r->recomputed_tokens,
            r->prompt_tokens ? 100 * (double)r->cached_tokens / (double)r->prompt_tokens : 0,
@@ -109,6 +129,7 @@ void simulation_print_capacity(const simulation *s, const double rate[CAPACITY_S
         return;
     }
     print_head(s);
-    printf("simulated  capacity %.3g requests/s; of %d seeds %.3g to %.3g\n", median,
-           CAPACITY_SEEDS, low, high);
+    begin_line(s);
+    printf("capacity %.3g requests/s; of %d seeds %.3g to %.3g\n", median, CAPACITY_SEEDS, low,
+           high);
 }

@@ -3,7 +3,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -81,17 +83,37 @@ static void *write_main(void *arg) {
     return NULL;
 }
 
+static status cannot_write(const char *path, const char *why, err *e) {
+    err_set(e, ERR_IO, "step_log: cannot write %s: %s", path, why);
+    err_field(e, "step_log");
+    return err_hint(e, "give the path of a file in a directory that this user may write");
+}
+
+status step_log_check(const char *path, err *e) {
+    char folder[PATH_MAX];
+    struct stat st;
+    if (lstat(path, &st) == 0) {
+        if (!S_ISREG(st.st_mode)) return cannot_write(path, "not a regular file", e);
+        return access(path, W_OK) == 0 ? OK : cannot_write(path, strerror(errno), e);
+    }
+    if (errno != ENOENT || strlen(path) >= sizeof folder)
+        return cannot_write(path, strerror(errno), e);
+    const char *slash = strrchr(path, '/');
+    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1,
+             slash ? path : ".");
+    return access(folder, W_OK | X_OK) == 0 ? OK : cannot_write(path, strerror(errno), e);
+}
+
 static status open_file(step_log *l, const char *path, err *e) {
     struct stat st;
     l->fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
     if (l->fd >= 0 && fstat(l->fd, &st) == 0 && S_ISREG(st.st_mode) &&
         fchmod(l->fd, 0600) == 0 && ftruncate(l->fd, 0) == 0)
         return OK;
-    err_set(e, ERR_IO, "step_log: cannot write %s: %s", path,
-            l->fd >= 0 && !S_ISREG(st.st_mode) ? "not a regular file" : strerror(errno));
+    cannot_write(
+        path, l->fd >= 0 && !S_ISREG(st.st_mode) ? "not a regular file" : strerror(errno), e);
     if (l->fd >= 0) close(l->fd);
-    err_field(e, "step_log");
-    return err_hint(e, "give the path of a file in a directory that this user may write");
+    return e->code;
 }
 
 status step_log_open(step_log **out, const char *path, const sched_config *c, ledger *led,

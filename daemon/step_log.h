@@ -15,6 +15,9 @@
 typedef struct step_log step_log;
 
 uint64_t step_log_bytes(const sched_config *); /* of its buffers, to be planned */
+/* Whether step_log_open could make the file, or empty it; changes nothing. Errors: ERR_IO (field
+ * step_log). */
+status step_log_check(const char *path, err *);
 /* Makes the file, or empties it, and starts the thread. Memory from the ledger. Errors: ERR_IO
  * (field step_log), ERR_NO_MEMORY. */
 status step_log_open(step_log **, const char *path, const sched_config *, ledger *, err *);

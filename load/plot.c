@@ -1,118 +1,14 @@
-/* SVG by hand: three panels, one above the other. Owns scratch memory; one thread. */
+/* Three panels. Owns scratch memory; one thread. */
 #include "load/plot.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "load/chart.h"
 #include "load/report.h"
 
-enum {
-    WIDTH = 760,
-    PANEL = 220, /* height with title and labels */
-    LEFT = 72,
-    RIGHT = 130, /* the legend's */
-    TOP = 64,    /* of the first panel */
-    PLOT_H = 150,
-    PLOT_W = WIDTH - LEFT - RIGHT,
-    MAX_BINS = 240
-};
-
-typedef struct series {
-    const char *name, *colour;
-    const double *x, *y; /* NaN in y: a hole */
-    size_t n;
-    bool dots; /* points alone */
-} series;
-
-typedef struct panel {
-    const char *title, *x_title;
-    double x_lo, x_hi, y_hi;
-    const double *tick_at, *tick_value; /* x; NULL: round numbers */
-    size_t n_ticks;
-} panel;
-
-static const char blue[] = "#1f5fa8", orange[] = "#d9730d", red[] = "#b3261e";
-
-/* The least of 1, 2, 5 times a power of ten that is >= v / 5. */
-static double round_step(double v) {
-    double p = pow(10, floor(log10(v / 5)));
-    double f = v / 5 / p;
-    return p * (f <= 1 ? 1 : f <= 2 ? 2 : f <= 5 ? 5 : 10);
-}
-
-static double x_of(const panel *p, double x) {
-    return LEFT + (x - p->x_lo) / (p->x_hi - p->x_lo) * PLOT_W;
-}
-static double y_of(const panel *p, double y, int top) {
-    return top + PLOT_H - y / p->y_hi * PLOT_H;
-}
-
-static void add_label(buf *b, double x, double y, const char *anchor, const char *text) {
-    buf_addf(b, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\">%s</text>\n", x, y, anchor,
-             text);
-}
-
-static void add_axes(buf *b, const panel *p, int top) {
-    char text[32];
-    buf_addf(b, "<text x=\"%d\" y=\"%d\" class=\"t\">%s</text>\n", LEFT, top - 10, p->title);
-    double step = round_step(p->y_hi);
-    /* NOLINTNEXTLINE(cert-flp30-c): the margin of 0.0001 is for the rounding of the sum */
-    for (double v = 0; v <= p->y_hi * 1.0001; v += step) {
-        double y = y_of(p, v, top);
-        buf_addf(b, "<line x1=\"%d\" y1=\"%.1f\" x2=\"%d\" y2=\"%.1f\" class=\"g\"/>\n", LEFT,
-                 y, LEFT + PLOT_W, y);
-        snprintf(text, sizeof text, "%g", v);
-        add_label(b, LEFT - 8, y + 4, "end", text);
-    }
-    step = round_step(p->x_hi - p->x_lo);
-    size_t n = p->tick_at ? p->n_ticks : (size_t)((p->x_hi - p->x_lo) / step * 1.0001) + 1;
-    for (size_t i = 0; i < n; i++) {
-        double at = p->tick_at ? p->tick_at[i] : p->x_lo + (double)i * step;
-        snprintf(text, sizeof text, "%g", p->tick_at ? p->tick_value[i] : at);
-        add_label(b, x_of(p, at), top + PLOT_H + 16, "middle", text);
-    }
-    add_label(b, LEFT + PLOT_W + 10, top + PLOT_H + 16, "start", p->x_title);
-}
-
-static void add_line(buf *b, const panel *p, const series *s, int top) {
-    bool down = false;
-    buf_addf(b, "<path fill=\"none\" stroke=\"%s\" stroke-width=\"2\" d=\"", s->colour);
-    for (size_t i = 0; i < s->n; i++) {
-        if (!isnan(s->y[i]))
-            buf_addf(b, "%c%.1f %.1f ", down ? 'L' : 'M', x_of(p, s->x[i]),
-                     y_of(p, s->y[i], top));
-        down = !isnan(s->y[i]);
-    }
-    buf_add(b, STR("\"/>\n"));
-}
-
-static void add_dots(buf *b, const panel *p, const series *s, int top) {
-    size_t every = s->n / 4000 + 1; /* enough to see; a picture stays small */
-    for (size_t i = 0; i < s->n; i += every)
-        if (!isnan(s->y[i]))
-            buf_addf(b, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"%s\" fill=\"%s\"/>\n",
-                     x_of(p, s->x[i]), y_of(p, s->y[i], top), s->dots ? "2" : "3", s->colour);
-}
-
-/* Panel number at, from the top. */
-static void add_panel(buf *b, panel p, int at, const series *s, size_t n) {
-    int top = TOP + at * PANEL;
-    for (size_t k = 0; k < n; k++)
-        for (size_t i = 0; i < s[k].n; i++)
-            if (s[k].y[i] > p.y_hi) p.y_hi = s[k].y[i];
-    if (!(p.y_hi > 0)) p.y_hi = 1;
-    double step = round_step(p.y_hi);
-    p.y_hi = ceil(p.y_hi / step) * step;
-    add_axes(b, &p, top);
-    for (size_t k = 0; k < n; k++) {
-        if (!s[k].dots) add_line(b, &p, &s[k], top);
-        if (s[k].dots || p.tick_at) add_dots(b, &p, &s[k], top);
-        buf_addf(b, "<rect x=\"%d\" y=\"%d\" width=\"12\" height=\"12\" fill=\"%s\"/>\n",
-                 LEFT + PLOT_W + 14, top + 4 + 20 * (int)k, s[k].colour);
-        add_label(b, LEFT + PLOT_W + 32, top + 14 + 20 * (int)k, "start", s[k].name);
-    }
-}
+enum { MAX_BINS = 240 };
 
 /* ---- over levels ---- */
 
@@ -130,25 +26,25 @@ static void plot_levels(buf *b, const load_run *run, const load_summary *m) {
         y[TTFT_99][i] = m[i].ttft.p99 + none, y[ITL_50][i] = m[i].itl.p50 + none;
         y[ITL_90][i] = m[i].itl.p90 + none, y[ITL_99][i] = m[i].itl.p99 + none;
     }
-    panel p = {.x_title = load_level_word(run->spec->mode),
-               .x_lo = -0.3,
-               .x_hi = (double)n - 0.7,
-               .tick_at = x,
-               .tick_value = value,
-               .n_ticks = n};
+    chart_panel p = {.x_title = load_level_word(run->spec->mode),
+                     .x_lo = -0.3,
+                     .x_hi = (double)n - 0.7,
+                     .tick_at = x,
+                     .tick_value = value,
+                     .n_ticks = n};
     p.title = "output tokens per second";
-    add_panel(b, p, 0, &(series){"all requests", blue, x, y[TOKENS], n, false}, 1);
+    chart_add(b, p, 0, &(chart_series){"all requests", CHART_BLUE, x, y[TOKENS], n, false}, 1);
     p.title = "time to first token, ms";
-    add_panel(b, p, 1,
-              (series[]){{"p50", blue, x, y[TTFT_50], n, false},
-                         {"p90", orange, x, y[TTFT_90], n, false},
-                         {"p99", red, x, y[TTFT_99], n, false}},
+    chart_add(b, p, 1,
+              (chart_series[]){{"p50", CHART_BLUE, x, y[TTFT_50], n, false},
+                               {"p90", CHART_ORANGE, x, y[TTFT_90], n, false},
+                               {"p99", CHART_RED, x, y[TTFT_99], n, false}},
               3);
     p.title = "inter-token latency, ms";
-    add_panel(b, p, 2,
-              (series[]){{"p50", blue, x, y[ITL_50], n, false},
-                         {"p90", orange, x, y[ITL_90], n, false},
-                         {"p99", red, x, y[ITL_99], n, false}},
+    chart_add(b, p, 2,
+              (chart_series[]){{"p50", CHART_BLUE, x, y[ITL_50], n, false},
+                               {"p90", CHART_ORANGE, x, y[ITL_90], n, false},
+                               {"p99", CHART_RED, x, y[ITL_99], n, false}},
               3);
 }
 
@@ -211,15 +107,18 @@ static void fill(timeline *t, const load_level *l, uint64_t first) {
 }
 
 static void plot_timeline(buf *b, const timeline *t, double wall_s) {
-    panel p = {.x_title = "seconds", .x_hi = wall_s};
+    chart_panel p = {.x_title = "seconds", .x_hi = wall_s};
     p.title = "output tokens per second";
-    add_panel(b, p, 0, &(series){"all requests", blue, t->x, t->tokens, t->n_bins, false}, 1);
+    chart_add(b, p, 0,
+              &(chart_series){"all requests", CHART_BLUE, t->x, t->tokens, t->n_bins, false},
+              1);
     p.title = "time to first token of each request, ms, by its start";
-    add_panel(b, p, 1, &(series){"requests", blue, t->start, t->ttft, t->n_ok, true}, 1);
+    chart_add(b, p, 1,
+              &(chart_series){"requests", CHART_BLUE, t->start, t->ttft, t->n_ok, true}, 1);
     p.title = "inter-token latency, ms";
-    add_panel(b, p, 2,
-              (series[]){{"p50", blue, t->x, t->itl_50, t->n_bins, false},
-                         {"p99", red, t->x, t->itl_99, t->n_bins, false}},
+    chart_add(b, p, 2,
+              (chart_series[]){{"p50", CHART_BLUE, t->x, t->itl_50, t->n_bins, false},
+                               {"p99", CHART_RED, t->x, t->itl_99, t->n_bins, false}},
               2);
 }
 
@@ -252,36 +151,21 @@ static status plot_time(buf *b, const load_level *l, const load_summary *m, err 
     return ok ? OK : err_set(e, ERR_NO_MEMORY, "no memory for the plot");
 }
 
-/* Text of ours in XML. */
-static void add_escaped(buf *b, const char *s) {
-    for (; *s; s++) {
-        if (*s == '<' || *s == '&')
-            buf_add(b, *s == '<' ? STR("&lt;") : STR("&amp;"));
-        else if ((unsigned char)*s >= 0x20)
-            buf_addc(b, *s);
-    }
-}
-
 status load_plot(buf *b, const load_run *run, const load_summary *m, err *e) {
     const load_spec *s = run->spec;
-    int height = TOP + 3 * PANEL;
-    buf_addf(
-        b,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 "
-        "%d %d\" font-family=\"sans-serif\" font-size=\"12\">\n"
-        "<style>.t{font-weight:bold}.g{stroke:#ddd}</style>\n"
-        "<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n",
-        WIDTH, height, WIDTH, height);
-    buf_addf(b, "<text x=\"%d\" y=\"24\" font-size=\"15\">vramd bench: ", LEFT);
-    add_escaped(b, s->model);
-    if (run->n == 1) buf_addf(b, ", %s %g", load_level_word(s->mode), run->levels[0].value);
-    buf_add(b, STR("</text>\n"));
+    buf title;
+    buf_init(&title, NULL);
+    buf_addf(&title, "vramd bench: %s", s->model);
+    if (run->n == 1)
+        buf_addf(&title, ", %s %g", load_level_word(s->mode), run->levels[0].value);
+    chart_begin(b, buf_cstr(&title), "", 3);
+    buf_clear(&title);
     status st = OK;
     if (run->n > 1)
         plot_levels(b, run, m);
     else if (run->n == 1)
         st = plot_time(b, &run->levels[0], &m[0], e);
-    buf_add(b, STR("</svg>\n"));
+    chart_end(b);
     if (st == OK && b->failed) st = err_set(e, ERR_NO_MEMORY, "no memory for the plot");
     return st;
 }

@@ -10,14 +10,15 @@
 #include "scheduler/heap.h"
 #include "sim/router.h"
 
-enum { SAMPLE_STEPS = 16 };
+enum { SAMPLE_STEPS = 16, PROGRESS_ARRIVALS = 256, FIRST_WIDTH_US = 1024 };
 
 typedef struct replica {
     void *mem;
     sched *s;
     const sched_step *flying[2]; /* the oldest first ... */
     uint64_t done_us[2], took_us[2];
-    uint64_t busy_until_us;
+    uint64_t busy_until_us, plan_us; /* plan_us: no plan before */
+    bool planned;                    /* since the last commit */
     uint32_t n_flying;
     uint64_t n_steps;
 } replica;
@@ -124,29 +125,49 @@ static uint64_t step_us(const fleet *f, const replica *x, const sched_step *st) 
     return (uint64_t)cost_predict(&f->cfg->cost, sched_work(x->s, st)) + 1;
 }
 
+static uint64_t later(uint64_t a, uint64_t b) {
+    return a > b ? a : b;
+}
+
 /* When the replica has something to do next. */
 static void set_due(fleet *f, uint32_t i) {
     replica *x = &f->replica[i];
-    uint64_t at = x->n_flying > 0 ? x->done_us[0] : sched_next_us(x->s);
+    uint64_t at = x->n_flying > 0 ? x->done_us[0] : UINT64_MAX;
+    if (!x->planned && x->plan_us < at)
+        at = later(x->plan_us, f->now_us);
+    else if (x->n_flying == 0 && (at = sched_next_us(x->s)) != UINT64_MAX)
+        at = later(at, f->now_us + 1);
     heap_remove(&f->due, i);
-    if (at == UINT64_MAX) return;
-    heap_add(&f->due, i, at > f->now_us || x->n_flying > 0 ? at : f->now_us + 1, f->n_events++);
+    if (at != UINT64_MAX) heap_add(&f->due, i, at, f->n_events++);
 }
 
+/* The cost model times a step from the commit before it, so the host's time is in it. */
 static void fill(fleet *f, uint32_t i) {
     replica *x = &f->replica[i];
-    while (x->n_flying < f->cfg->depth) {
+    while (x->n_flying < f->cfg->depth && f->now_us >= x->plan_us) {
         const sched_step *st = sched_plan(x->s, f->now_us);
         take_events(f, x);
+        x->planned = true;
         if (!st) break;
-        const uint64_t start = x->busy_until_us > f->now_us ? x->busy_until_us : f->now_us;
+        const uint64_t host = f->now_us < f->cfg->host_us ? f->now_us : f->cfg->host_us;
+        const uint64_t start = later(x->busy_until_us, f->now_us - host);
         const uint64_t us = step_us(f, x, st);
-        x->busy_until_us = start + us;
+        x->busy_until_us = later(start + us, f->now_us);
         x->done_us[x->n_flying] = x->busy_until_us;
         x->took_us[x->n_flying] = us;
         x->flying[x->n_flying++] = st;
     }
     set_due(f, i);
+}
+
+/* Twice as wide, where the run is longer than the intervals. */
+static void widen(fleet_kv *k) {
+    k->width_us *= 2;
+    for (uint32_t i = 0; i < KV_INTERVALS; i++) {
+        const bool has = 2 * i + 1 < KV_INTERVALS;
+        k->sum[i] = has ? k->sum[2 * i] + k->sum[2 * i + 1] : 0;
+        k->samples[i] = has ? k->samples[2 * i] + k->samples[2 * i + 1] : 0;
+    }
 }
 
 static void sample_kv(fleet *f, const replica *x) {
@@ -155,6 +176,10 @@ static void sample_kv(fleet *f, const replica *x) {
     const double part = (double)st.blocks_used / st.blocks_all;
     f->kv_sum += part;
     f->n_kv++;
+    fleet_kv *k = &f->out->kv;
+    while (f->now_us / k->width_us >= KV_INTERVALS) widen(k);
+    k->sum[f->now_us / k->width_us] += part;
+    k->samples[f->now_us / k->width_us]++;
     if (part > f->out->kv_max) f->out->kv_max = part;
 }
 
@@ -163,7 +188,7 @@ static void collect(fleet *f, uint32_t i) {
     replica *x = &f->replica[i];
     const sched_step *st = x->flying[0];
     const sched_step_tokens drawn = {.token = f->zeroes, .stride = 1};
-    if (x->n_flying == 0) return;
+    if (x->n_flying == 0 || x->done_us[0] > f->now_us) return;
     f->out->n_steps++;
     if (x->n_steps++ % SAMPLE_STEPS == 0) sample_kv(f, x);
     if (f->observes) sched_observe(x->s, st, x->took_us[0]);
@@ -173,6 +198,8 @@ static void collect(fleet *f, uint32_t i) {
     x->took_us[0] = x->took_us[1];
     x->flying[0] = x->flying[1];
     x->n_flying--;
+    x->plan_us = f->now_us + f->cfg->host_us;
+    x->planned = false;
 }
 
 /* ---- requests ---- */
@@ -224,8 +251,10 @@ static status run(fleet *f, err *e) {
     status s = OK;
     while (s == OK && (next < f->n || f->due.n > 0)) {
         const uint64_t due = f->due.n > 0 ? f->due.node[0].key : UINT64_MAX;
-        if (next < f->n && f->arrival[next].at_us <= due) {
-            f->now_us = f->arrival[next].at_us;
+        if (next < f->n && f->arrival[next].at_us + f->cfg->http_us <= due) {
+            f->now_us = f->arrival[next].at_us + f->cfg->http_us;
+            if (f->cfg->progress && next % PROGRESS_ARRIVALS == 0)
+                f->cfg->progress(f->cfg->progress_arg, (double)next / f->n);
             s = arrive(f, next++, e);
             continue;
         }
@@ -248,6 +277,8 @@ static void finish(fleet *f) {
     }
     CHECK(o->n_ok + o->n_rejected == f->n);
     o->makespan_us = f->now_us;
+    const uint64_t n_kv = f->now_us / o->kv.width_us + 1;
+    o->kv.n = n_kv < KV_INTERVALS ? (uint32_t)n_kv : KV_INTERVALS;
     o->kv_mean = f->n_kv > 0 ? f->kv_sum / f->n_kv : 0;
 }
 
@@ -286,6 +317,7 @@ status fleet_run(const fleet_config *c, const fleet_arrival *arrivals, uint32_t 
     fleet f = {.cfg = c, .arrival = arrivals, .n = n, .out = out};
     f.observes = c->sched.itl_slo_us || (c->sched.policy && c->sched.policy->by_length);
     memset(out, 0, sizeof *out);
+    out->kv.width_us = FIRST_WIDTH_US;
     for (uint32_t i = 0; i < n; i++)
         if (arrivals[i].n_prompt == 0 || arrivals[i].n_output == 0 ||
             (i > 0 && arrivals[i].at_us < arrivals[i - 1].at_us))

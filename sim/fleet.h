@@ -37,8 +37,13 @@ typedef struct fleet_config {
     uint64_t staleness_us; /* how old what a router knows may be; 0: it knows all at once */
     uint64_t slo_ttft_us,
         slo_itl_us; /* of a good request: of its mean time between tokens; 0: none */
-    uint64_t seed;  /* of the router */
-    bool audit;     /* sched_audit after each call */
+    /* From a commit to the next plan, which the model of step times has in it; and what a request
+     * takes outside of the engine, both ways, before its first token is read. */
+    uint64_t host_us, http_us;
+    uint64_t seed;                            /* of the router */
+    bool audit;                               /* sched_audit after each call */
+    void (*progress)(void *arg, double part); /* NULL: none; part of the arrivals, 0 to 1 */
+    void *progress_arg;
 } fleet_config;
 
 /* Counts of microseconds, in buckets of 1/128. */
@@ -50,12 +55,22 @@ typedef struct fleet_times {
 /* The time that a part of them, 0 to 1, does not exceed, to 0.8 %. 0 of none. */
 double fleet_times_at(const fleet_times *, double part);
 
+/* Use of KV blocks over the run: means of intervals of equal width. */
+enum { KV_INTERVALS = 256 };
+typedef struct fleet_kv {
+    uint64_t width_us;
+    uint32_t n; /* intervals until the end */
+    double sum[KV_INTERVALS];
+    uint32_t samples[KV_INTERVALS];
+} fleet_kv;
+
 typedef struct fleet_result {
     fleet_times ttft, itl, tpot, e2e; /* itl: of all gaps; tpot: the mean gap of each request */
     uint64_t n_ok, n_good, n_rejected, n_steps;
     uint64_t prompt_tokens, cached_tokens, output_tokens, recomputed_tokens, preemptions;
     uint64_t makespan_us;
     double kv_mean, kv_max; /* part of the blocks that are used, of samples while steps end */
+    fleet_kv kv;
 } fleet_result;
 
 /* arrivals: in order of at_us. Errors: ERR_INVALID, ERR_NO_MEMORY. */

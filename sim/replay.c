@@ -280,6 +280,26 @@ status replay_steps(str text, replay_timed *timed, void *arg, err *e) {
     return more == ERR_NO_MEMORY ? more : s;
 }
 
+/* A log says at each commit when it is; a plan that finds nothing ends the wait for one. */
+status replay_host_us(str text, double *out, err *e) {
+    record_memory memory = {0};
+    record r;
+    uint64_t now_us = 0, commit_us = 0, n = 0;
+    double sum = 0;
+    status s = start(&text, e), more = s;
+    while (more == OK && text.len > 0 && (more = record_read(&r, &text, &memory, e)) == OK) {
+        if (r.kind == RECORD_NOW) now_us = r.now_us;
+        if (r.kind == RECORD_COMMIT) commit_us = now_us;
+        if (r.kind != RECORD_PLAN) continue;
+        if (r.step.number && commit_us && r.now_us >= commit_us)
+            sum += (double)(r.now_us - commit_us), n++;
+        commit_us = 0;
+    }
+    record_memory_clear(&memory);
+    *out = n > 0 ? sum / (double)n : 0;
+    return more == ERR_NO_MEMORY ? more : s;
+}
+
 status replay_config(str text, sched_config *out, err *e) {
     record_memory memory = {0};
     record r;

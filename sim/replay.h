@@ -22,6 +22,9 @@ status replay_run(str text, size_t most_bytes, bool audit, replay_result *, err 
  * whole record. Errors: ERR_FORMAT (no step log), ERR_NO_MEMORY. */
 typedef void replay_timed(void *arg, const record_step *, uint64_t us);
 status replay_steps(str text, replay_timed *, void *arg, err *);
+/* Mean time from a commit to the next plan where that had a step, which is the host's, in
+ * microseconds. 0: no such step. Errors as replay_steps. */
+status replay_host_us(str text, double *out, err *);
 /* The scheduler's configuration of a log; end_tokens are left out. Errors as replay_steps. */
 status replay_config(str text, sched_config *, err *);
 

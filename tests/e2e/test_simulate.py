@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from xml.etree import ElementTree
 
 import pytest
 
@@ -18,16 +19,17 @@ def figures(*flags):
 
 
 def test_a_run_says_what_it_is_and_is_repeatable():
-    flags = [*MODEL, "--rate", "1", "--requests", "200", "--slo-ttft-p99", "500", "--slo-itl-p99", "20"]
+    flags = [*MODEL, "--rate", "1", "--requests", "200", "--slo-ttft-p99", "0.5s", "--slo-itl-p99", "8ms"]
     first, again = figures(*flags), figures(*flags)
     assert first.pop("wall_s") >= 0 and again.pop("wall_s") >= 0 and first == again
     assert first["schema"] == "vramd-simulate" and first["version"] == 1 and first["simulated"]
     assert first["requests"] == 200 and first["output_tokens"] == 200 * 64 and first["prompt_tokens"] == 200 * 128
-    assert 0 < first["ttft_ms"]["p50"] <= first["ttft_ms"]["p90"] <= first["ttft_ms"]["p99"] <= first["ttft_ms"]["max"]
+    assert 0 < first["ttft_ms"]["p50"] <= first["ttft_ms"]["p90"] <= first["ttft_ms"]["p99"] <= first["ttft_ms"]["p99.9"] <= first["ttft_ms"]["max"]
+    assert (first["slo_ttft_ms"], first["slo_itl_ms"]) == (500, 8) and 0 < first["good"] < 200
     assert first["cost_model"]["mape"] is None and first["cost_model"]["source"].startswith("assumed: 41 GB/s (as given)")
     assert figures(*flags, "--seed", "2")["ttft_ms"] != first["ttft_ms"]
     text = vramd("simulate", *flags).stdout.splitlines()
-    assert len(text) >= 7 and all(line.startswith("simulated  ") for line in text)
+    assert len(text) >= 7 and all(line.startswith("simulated, seed 1, assumed:  ") for line in text)
 
 
 def test_options_of_serve_have_their_effect():
@@ -37,8 +39,36 @@ def test_options_of_serve_have_their_effect():
     assert figures(*flags, "--batching", "static")["ttft_ms"]["mean"] > 1.2 * free["ttft_ms"]["mean"]
 
 
+def test_times_have_units():
+    values = [figures(*MODEL, "--rate", "1", "--requests", "10", "--slo-ttft-p99", t)["slo_ttft_ms"] for t in ("2s", "2000ms", "2000", "2000000us")]
+    assert values == [2000] * 4
+    for t in ("2m", "s", "-1s", "2 s", "nan", "1e30s"):
+        r = vramd("simulate", *MODEL, "--rate", "1", "--slo-ttft-p99", t)
+        assert r.returncode == 2 and "--slo-ttft-p99" in r.stderr and "is not a time" in r.stderr
+
+
+def test_time_outside_of_the_engine_comes_on_top():
+    flags = [*MODEL, "--rate", "0.1", "--requests", "50", "--output-tokens", "11"]
+    plain, http, host = figures(*flags), figures(*flags, "--http-time", "5ms"), figures(*flags, "--host-time", "10ms")
+    assert http["ttft_ms"]["mean"] == pytest.approx(plain["ttft_ms"]["mean"] + 5, abs=0.01)
+    assert http["itl_ms"] == plain["itl_ms"]
+    assert host["itl_ms"]["mean"] == pytest.approx(plain["itl_ms"]["mean"] + 10, abs=0.01)
+    assert (host["host_us_per_step"], http["http_ms_per_request"]) == (10000, 5)
+
+
+@pytest.mark.parametrize("load", [["--rate", "2"], ["--find-capacity", "--slo-ttft-p99", "2s"]])
+def test_a_picture_says_what_it_is(load, tmp_path):
+    picture = tmp_path / "load.svg"
+    figures(*MODEL, *load, "--requests", "100", "--svg", str(picture))
+    text = picture.read_text()
+    ElementTree.fromstring(text)
+    assert "simulated, seed 1, assumed" in text and "41 GB/s (as given)" in text and "KV cache" in text and "nan" not in text
+    r = vramd("simulate", *MODEL, *load, "--svg", str(tmp_path / "none" / "x"))
+    assert r.returncode == 4 and r.stdout == ""
+
+
 def test_capacity_is_between_what_keeps_and_what_breaks_the_objectives():
-    slo = ["--slo-ttft-p99", "2000", "--slo-itl-p99", "200"]
+    slo = ["--slo-ttft-p99", "2s", "--slo-itl-p99", "200ms"]
     c = figures(*MODEL, *slo, "--find-capacity")["requests_per_s"]
     assert 0 < c["low"] <= c["median"] <= c["high"] < 2 * c["low"]
     below, above = (figures(*MODEL, "--rate", str(c["median"] * f)) for f in (0.7, 1.5))
@@ -71,8 +101,8 @@ def test_limits_and_costs_of_a_server(tmp_path):
         r = fitted(tmp_path / f"steps{i}")
         if 0 < r["cost_model"]["mape"] < 2 and r["cost_model"]["us_per_row"] > 0:
             break
-    assert re.match(r"fitted to \d+ steps of a server", r["cost_model"]["source"]) and 0 < r["cost_model"]["mape"] < 2
-    assert r["cost_model"]["us_per_row"] > 0 and r["rejected"] == 0
+    assert re.match(r"fitted to \d+ steps of steps\d, error", r["cost_model"]["source"]) and 0 < r["cost_model"]["mape"] < 2
+    assert r["cost_model"]["us_per_row"] > 0 and r["rejected"] == 0 and 0 < r["host_us_per_step"] < 20000
 
 
 @pytest.mark.parametrize("flags, text", [([], "no load is given"), (["--rate", "-1"], "--rate"), (["--rate", "1", "--router", "x"], "--router"),

@@ -97,6 +97,19 @@ def test_a_server_that_is_killed_leaves_a_log_of_what_it_wrote(tmp_path):
     assert "1 requests" in vramd("simulate", "--replay", str(log)).stdout
 
 
-def test_a_log_that_cannot_be_written_is_refused(tmp_path):
-    r = vramd("serve", "--model", os.environ["VRAMD_TEST_MODEL"], "--step-log", str(tmp_path / "no" / "steps"))
-    assert r.returncode == 4 and "step_log" in r.stderr
+@pytest.mark.parametrize("check", [[], ["--check"]])
+def test_a_log_that_cannot_be_written_is_refused(check, tmp_path):
+    (tmp_path / "link").symlink_to("steps")
+    for path in (tmp_path / "no" / "steps", tmp_path, tmp_path / "link"):
+        r = vramd("serve", "--model", os.environ["VRAMD_TEST_MODEL"], "--step-log", str(path), *check)
+        assert r.returncode == 4 and "step_log" in r.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link"]
+
+
+def test_a_check_leaves_no_file_and_changes_none(tmp_path):
+    log, old = tmp_path / "steps", tmp_path / "old"
+    old.write_text("kept")
+    for path in (log, old):
+        r = vramd("serve", "--check", "--model", os.environ["VRAMD_TEST_MODEL"], "--step-log", str(path))
+        assert r.returncode == 0, r.stderr
+    assert not log.exists() and old.read_text() == "kept"

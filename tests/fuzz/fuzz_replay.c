@@ -47,6 +47,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     read_and_write((str){file + RECORD_MAGIC_BYTES, n});
     replay_run(text, 4 << 20, n < AUDITED, &result, &e); /* an audit takes long */
     replay_steps(text, count, &n_timed, &e);
+    double host_us;
+    if (replay_host_us(text, &host_us, &e) == OK) CHECK(host_us >= 0);
     replay_config(text, &cfg, &e);
     free(file);
     return 0;

@@ -44,6 +44,7 @@ typedef struct stream_request {
     int32_t text[2 * STREAM_LEN]; /* prompt and output so far */
     uint32_t leader;              /* + 1 */
     bool forgotten;               /* nothing that it has computed can be found */
+    uint32_t n_steps;             /* committed, with rows of it */
     uint64_t past, ends_by;       /* ends_by: in committed steps */
     uint64_t key, ticket;         /* of the policy: order of admission, and seniority */
 } stream_request;
@@ -59,13 +60,15 @@ typedef struct stream {
     bool rows_once; /* set before it runs: windows whose rows are counted once */
     bool crowded;   /* set before it runs: hardly any blocks, windows everywhere, pauses */
     bool may_pause, pauses; /* pauses: somebody was paused once: no bounds then */
-    uint64_t now_us, n_commits;
+    uint64_t now_us, n_commits, n_ops;
     uint32_t n; /* requests so far */
     stream_request r[STREAM_REQUESTS];
     uint32_t senior[STREAM_SEQS], n_senior; /* admitted and live, the most senior first */
     bool aging;                             /* set before it runs: not the default policy */
     bool fair;                              /* likewise: sched_fair, with tenants and weights */
+    bool priority;                          /* likewise: sched_aging, with hours that pass */
     bool timed;                             /* likewise: steps have an objective */
+    bool stalls; /* likewise, where timed: some steps take very long, or are not timed */
     sched_policy policy;
     uint64_t n_keys, n_admitted, n_overtakes;
     uint64_t n_preemptions, n_ended, n_found, n_forked; /* what happened at all, for the test */
@@ -261,6 +264,9 @@ static inline void stream_ended(stream *m, uint32_t i, const sched_event *e) {
               (e->finish == FINISH_ERROR && q->may_fail));
     }
     CHECK(e->n_cached <= spec->n_prompt && (q->admitted || e->n_cached == 0));
+    CHECK(!q->admitted || e->cost);
+    if (e->finish == FINISH_LENGTH) CHECK(e->cost->n_steps == q->n_steps);
+    if (e->cost && e->n_preemptions == 0 && !m->pauses) CHECK(e->cost->n_recomputed == 0);
     q->live = false;
     m->n_ended++;
     memset(q->prompt, 0x5a, sizeof q->prompt); /* no longer borrowed */
@@ -421,6 +427,7 @@ static inline void stream_submit(stream *m) {
     }
     memcpy(q->text, q->prompt, spec->n_prompt * sizeof *q->text);
     q->key = (uint64_t)(spec->priority + 1);
+    if (m->priority) q->key = q->key * 30000000 + m->now_us; /* half a minute a step */
     if (m->aging) q->key = stream_waiting_key(m, spec, m->n + 1, m->now_us);
     sched_reject want = stream_want_reject(m, spec);
     m->n_keys = 0;
@@ -539,6 +546,14 @@ static inline void stream_draft(stream *m, stream_request *q) {
     stream_check(m);
 }
 
+static inline void stream_observe(stream *m, const sched_step *st) {
+    const uint32_t kind = m->stalls ? stream_take(m, 16) : 2;
+    if (kind == 0) return;
+    uint64_t us = 100 * st->n_rows + stream_take(m, 100);
+    if (kind == 1) us *= stream_take(m, 256); /* or no time at all */
+    sched_observe(m->s, st, us);
+}
+
 static inline void stream_commit(stream *m, bool fails) {
     if (fake_in_flight(m->engine) == 0) return;
     const sched_step *st = fake_collect(m->engine, m->s, &m->drawn);
@@ -547,7 +562,9 @@ static inline void stream_commit(stream *m, bool fails) {
     m->n_commits++;
     for (uint32_t i = 0; i < st->n_seqs; i++)
         if (st->seq[i].sample) m->r[st->seq[i].user].unknown = false;
-    if (m->timed) sched_observe(m->s, st, 100 * st->n_rows + stream_take(m, 100));
+    for (uint32_t i = 0; i < st->n_seqs; i++) m->r[st->seq[i].user].n_steps++;
+    if (m->timed) stream_observe(m, st);
+    sched_now(m->s, m->now_us);
     sched_commit(m->s, st, fails ? NULL : &m->drawn);
     stream_check(m);
     for (uint32_t i = 0; m->drafts && i < m->n; i++)
@@ -655,6 +672,7 @@ static inline void stream_use_tier(stream *m) {
 #include "tests/sim/stream_forget.h"
 
 static inline void stream_operate(stream *m) {
+    m->n_ops++;
     if (m->tier) stream_use_tier(m);
     if (m->resizes && stream_take(m, 8) == 0) stream_resize(m);
     if (m->forgets && stream_take(m, 24) == 0) stream_forget(m);
@@ -664,7 +682,10 @@ static inline void stream_operate(stream *m) {
     case 1:
     case 2: stream_submit(m); break;
     case 3: stream_cancel(m); break;
-    case 4: m->now_us += stream_take(m, 16); break;
+    case 4:
+        m->now_us += stream_take(m, 16);
+        if (m->priority && stream_take(m, 3) == 0) m->now_us += 10000000;
+        break;
     case 5:
         if (stream_take(m, 256) < 8) stream_commit(m, true);
         break;
@@ -727,6 +748,7 @@ static inline void stream_open(stream *m) {
                                .waiting_key = stream_waiting_key,
                                .ticket_key = stream_ticket_key,
                                .prefill_share = stream_share};
+    if (m->priority) m->cfg.policy = &sched_aging;
     if (m->aging || m->fair) m->cfg.policy = m->aging ? &m->policy : &sched_fair;
     if (m->timed) m->cfg.itl_slo_us = 100 + 100 * stream_take(m, 32);
     err e;

@@ -145,7 +145,54 @@ START_TEST(what_is_too_long_or_too_much_is_refused_and_counted) {
 }
 END_TEST
 
-CHECK_MAIN("fleet", one_replica_is_the_simulator,
+/* The host's time is within a step's; a request that comes meanwhile joins the next one. */
+START_TEST(what_is_not_the_engine_s_takes_its_time) {
+    const uint32_t n = 100;
+    fleet_config c = config(1, ROUTER_ROUND_ROBIN);
+    c.cost = (cost_model){.coef = {1000, 100, 0, 0}};
+    make_arrivals(n, 1000000); /* each by itself */
+    for (uint32_t i = 0; i < n; i++) arrival[i].at_us += 1000000;
+    run(&c, n);
+    const double ttft = result.ttft.sum, itl = result.itl.sum;
+    c.http_us = 700;
+    run(&c, n);
+    ck_assert_double_eq_tol(result.ttft.sum, ttft + 700 * n, 1);
+    ck_assert_double_eq_tol(result.itl.sum, itl, 1);
+    c.http_us = 0, c.host_us = 400;
+    c.audit = true;
+    run(&c, n);
+    ck_assert_double_eq_tol(result.itl.sum, itl, 1);
+    ck_assert_double_eq_tol(result.ttft.sum, ttft - 400 * n,
+                            n); /* the first step follows none */
+
+    /* A step of 2,001 us, its end 400 us before the next plan. */
+    arrival[0] = (fleet_arrival){.at_us = 1000000, .n_prompt = 10, .n_output = 2};
+    arrival[1] = (fleet_arrival){.at_us = 1001800, .n_prompt = 1, .n_output = 1};
+    run(&c, 2);
+    ck_assert_uint_eq(result.n_steps, 2);
+    arrival[1].at_us = 1002002;
+    run(&c, 2);
+    ck_assert_uint_eq(result.n_steps, 3);
+}
+END_TEST
+
+START_TEST(the_use_of_the_cache_is_kept_over_time) {
+    for (uint64_t gap = 1000; gap <= 1000000; gap *= 10) { /* up to 20 minutes */
+        fleet_config c = config(1, ROUTER_ROUND_ROBIN);
+        make_arrivals(N, gap);
+        run(&c, N);
+        const fleet_kv *k = &result.kv;
+        double sum = 0, n = 0;
+        for (uint32_t i = 0; i < KV_INTERVALS; i++) sum += k->sum[i], n += k->samples[i];
+        ck_assert_double_eq_tol(sum / n, result.kv_mean, 1e-9);
+        ck_assert_uint_eq(k->n, result.makespan_us / k->width_us + 1);
+        ck_assert_uint_gt(k->n, KV_INTERVALS / 2 - 1);
+    }
+}
+END_TEST
+
+CHECK_MAIN("fleet", what_is_not_the_engine_s_takes_its_time,
+           the_use_of_the_cache_is_kept_over_time, one_replica_is_the_simulator,
            routers_that_know_the_load_keep_first_tokens_early,
            affinity_finds_what_a_replica_has_of_a_prompt, the_same_input_gives_the_same_result,
            what_is_too_long_or_too_much_is_refused_and_counted)

@@ -2,12 +2,12 @@
 
 #include "base/hash.h"
 #include "tests/check_main.h"
-#include "tests/sim/stream.h"
+#include "tests/sim/stream_kinds.h"
 
 enum { STREAMS = 20000, BYTES = 600 };
 
 typedef struct kind { /* as in stream */
-    bool crowded, aging, drafts, resizes, tier, fair, timed, rows_once, forgets;
+    bool crowded, aging, drafts, resizes, tier, fair, priority, timed, rows_once, forgets;
     sched_batching batching;
 } kind;
 
@@ -26,6 +26,7 @@ static stream run(kind of, uint64_t state) {
         m->batching = of.batching;
         m->resizes = of.resizes;
         m->fair = of.fair;
+        m->priority = of.priority;
         m->timed = of.timed;
         m->forgets = of.forgets;
         stream_run(m, data, BYTES);
@@ -165,6 +166,31 @@ START_TEST(random_streams_of_tenants_with_an_objective_keep_every_promise) {
 }
 END_TEST
 
+START_TEST(random_streams_of_priorities_that_age_keep_every_promise) {
+    for (int crowded = 0; crowded < 2; crowded++) {
+        stream sum = run((kind){.crowded = crowded, .priority = true}, 7);
+        ck_assert_uint_gt(sum.n_ended, STREAMS);
+        ck_assert_uint_gt(sum.n_preemptions, STREAMS / 20);
+        ck_assert_uint_eq(sum.n_overtakes, 0); /* seniority is the order of admission */
+    }
+}
+END_TEST
+
+/* As make fuzz-sched does by the millions. */
+START_TEST(random_streams_of_any_kind_keep_every_promise) {
+    stream *m = malloc(sizeof *m);
+    uint64_t n_ended = 0, n_ops = 0;
+    for (uint64_t seed = 1; seed <= STREAMS; seed++) {
+        stream_run_seed(m, seed);
+        n_ended += m->n_ended;
+        n_ops += m->n_ops;
+    }
+    ck_assert_uint_gt(n_ended, STREAMS);
+    ck_assert_uint_gt(n_ops, 100 * STREAMS);
+    free(m);
+}
+END_TEST
+
 START_TEST(random_streams_in_windows_whose_rows_are_counted_once_keep_every_promise) {
     for (int k = 0; k < 6; k++) {
         const bool resizes = k & 2, tier = k & 4;
@@ -193,4 +219,6 @@ CHECK_MAIN("stream", random_streams_of_tenants_with_an_objective_keep_every_prom
            random_streams_with_a_tier_below_memory_keep_every_promise,
            random_streams_in_windows_whose_rows_are_counted_once_keep_every_promise,
            random_streams_that_forget_keep_every_promise,
+           random_streams_of_priorities_that_age_keep_every_promise,
+           random_streams_of_any_kind_keep_every_promise,
            random_streams_in_batches_keep_every_promise)

@@ -1,0 +1,140 @@
+#!/usr/bin/env python3
+"""Is the simulator right? The same arrivals, live and simulated: requests of 32 prompt and 16 output tokens in the mean, Poisson, at
+30, 60 and 85% of what a closed loop gets through. One server with a step log; its first part, the closed loop and a Poisson load, gives
+the simulator the times of steps and of the host, and the time of HTTP: what a client sees of TTFT less what the server reports of it.
+Then each load is run live REPEATS times, and simulated once. A difference is that of the simulated figure from the mean of the live
+runs; beside it the scatter of these, the standard deviation of one run, of the mean.
+
+    bench_simulate.py [--requests N] [--repeats N] [--calibration N] [--seed N]     make bench B=simulate
+
+With 1,000 requests and 5 repeats about 20 minutes on two cores. Run it alone on the machine."""
+
+import argparse
+import random
+import shutil
+import urllib.request
+
+from bench_common import *
+
+PROMPT, OUTPUT, SEQS = (16, 48), (8, 24), 32
+LOADS = (0.3, 0.6, 0.85)
+OPTIONS = ["--max-num-seqs", SEQS, "--max-model-len", 256, "--kv-cache-tokens", SEQS * 256, "--no-prefix-caching"]
+FIGURES = {"tpot_mean": ("tpot_ms", "mean"), "tpot_p99": ("tpot_ms", "p99"), "ttft_mean": ("ttft_ms", "mean"), "ttft_p99": ("ttft_ms", "p99"),
+           "e2e_mean": ("e2e_ms", "mean"), "tokens_per_s": ("output_tokens_per_s", None)}
+
+
+def tool(*args):
+    r = subprocess.run([BUILD / "vramd", *map(str, args)], capture_output=True, text=True)
+    if r.returncode != 0:
+        raise RuntimeError(f"{' '.join(map(str, args))}: {r.stderr}")
+    return r.stdout
+
+
+def write_trace(path, rate, n, seed):
+    """An Azure trace: its times have 7 digits of a second."""
+    r, at = random.Random(seed), 0.0
+    rows = ["TIMESTAMP,ContextTokens,GeneratedTokens"]
+    for _ in range(n):
+        s = int(at)
+        rows.append(f"2026-01-01 {s // 3600:02}:{s // 60 % 60:02}:{s % 60:02}.{int((at - s) * 1e7):07},{r.randint(*PROMPT)},{r.randint(*OUTPUT)}")
+        at += r.expovariate(rate)
+    path.write_text("\n".join(rows) + "\n")
+
+
+def live(server, folder, *load):
+    out = folder / "bench.json"
+    tool("bench", "--url", f"http://127.0.0.1:{server.port}", "--json", out, "--quiet", *load)
+    (level,) = json.loads(out.read_text())["levels"]
+    if level["requests"]["ok"] != level["requests"]["sent"]:
+        raise RuntimeError(f"requests failed: {level['errors']}")
+    return level
+
+
+def first_tokens(server):
+    """Sum in ms, and count, of the times to the first token that the server itself has measured."""
+    text = urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics").read().decode()
+    value = lambda name: sum(float(x.split()[-1]) for x in text.splitlines() if re.match(rf"vramd_time_to_first_token_seconds_{name}\b", x))
+    return 1e3 * value("sum"), value("count")
+
+
+def calibrate(server, log, folder, n, seed):
+    """(requests/s of a closed loop, ms of HTTP a request, the step log so far)"""
+    closed = live(server, folder, "--concurrency", SEQS, "--requests", n, "--prompt-tokens", sum(PROMPT) // 2, "--output-tokens",
+                  sum(OUTPUT) // 2, "--seed", seed, "--warmup", SEQS)
+    capacity = closed["requests_per_s"]
+    trace = folder / "calibration.csv"
+    for load in LOADS: # steps of every size; HTTP time at the middle load
+        write_trace(trace, load * capacity, n, f"calibration {seed} {load}")
+        before = first_tokens(server)
+        level = live(server, folder, "--trace", trace)
+        after = first_tokens(server)
+        if load == LOADS[1]:
+            http = level["ttft_ms"]["mean"] - (after[0] - before[0]) / (after[1] - before[1])
+    time.sleep(2.5) # until the log's thread has written it
+    first = folder / "first-part"
+    shutil.copy(log, first)
+    return capacity, max(0, http), first
+
+
+def figure(result, name):
+    group, member = FIGURES[name]
+    return result[group][member] if member else result[group]
+
+
+def compare(load, rate, runs, simulated):
+    row = {"load": load, "requests_per_s": round(rate, 2), "repeats": len(runs)}
+    for name in FIGURES:
+        v = [figure(r, name) for r in runs]
+        mean = statistics.mean(v)
+        row[name] = {"live": round(mean, 3), "simulated": round(figure(simulated, name), 3),
+                     "difference_percent": round(100 * (figure(simulated, name) / mean - 1), 2),
+                     "scatter_percent": round(100 * statistics.stdev(v) / mean, 2) if len(v) > 1 else None}
+    return row
+
+
+def show(row):
+    print(f"load {100 * row['load']:.0f}%, {row['requests_per_s']} requests/s")
+    for name in FIGURES:
+        d = row[name]
+        scatter = "-" if d["scatter_percent"] is None else f"{d['scatter_percent']:.1f}%"
+        print(f"  {name:13} live {d['live']:10.2f}  simulated {d['simulated']:10.2f}  difference {d['difference_percent']:+6.1f}%  "
+              f"scatter of live runs {scatter}", flush=True)
+
+
+def main():
+    a = argparse.ArgumentParser()
+    a.add_argument("--requests", type=int, default=1000)
+    a.add_argument("--repeats", type=int, default=5)
+    a.add_argument("--calibration", type=int, default=500, help="requests of each calibrating load")
+    a.add_argument("--seed", type=int, default=1)
+    a = a.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        log = folder / "steps"
+        server = vramd_server(*OPTIONS, "--step-log", log)
+        try:
+            capacity, http_ms, first = calibrate(server, log, folder, a.calibration, a.seed)
+            print(f"capacity {capacity:.2f} requests/s, HTTP {http_ms:.2f} ms a request", flush=True)
+            traces = {}
+            for load in LOADS:
+                traces[load] = folder / f"load-{load}.csv"
+                write_trace(traces[load], load * capacity, a.requests, f"{a.seed} {load}")
+            runs = {load: [] for load in LOADS}
+            for i in range(a.repeats): # loads in turn: what changes on the machine changes for all of them
+                for load in LOADS if i % 2 == 0 else LOADS[::-1]:
+                    runs[load].append(live(server, folder, "--trace", traces[load]))
+        finally:
+            server.stop()
+        simulate = lambda load: json.loads(tool("simulate", "--step-log", first, "--trace", traces[load], "--http-time", f"{http_ms}ms", "--json"))
+        simulated = {load: simulate(load) for load in LOADS}
+        rows = [compare(load, load * capacity, runs[load], simulated[load]) for load in LOADS]
+        cost = simulated[LOADS[0]]["cost_model"]
+        print(f"costs {cost['source']}")
+    for row in rows:
+        show(row)
+    save("simulate", rows, requests=a.requests, prompt_tokens=PROMPT, output_tokens=OUTPUT, max_num_seqs=SEQS, capacity_requests_per_s=round(capacity, 2),
+         http_ms_per_request=round(http_ms, 3), host_us_per_step=simulated[LOADS[0]]["host_us_per_step"], cost_model=cost)
+
+
+if __name__ == "__main__":
+    main()
