@@ -72,6 +72,9 @@
       "private key of tls_cert (PEM, without a password)", "", "ssl-keyfile ssl-key-file")                                \
     X("server", STR, cors_origins, "", 0, 255, "",                                            \
       "origins whose web pages may send requests, separated by blanks, or *; default: none", "", "", LIVE) \
+    X("server", STR, trusted_proxies, "", 0, 255, "",                                         \
+      "gateways whose x-gateway-inference-fairness-id and x-llm-d-inference-fairness-id headers count: addresses and " \
+      "networks (10.0.0.0/8), and unix for the Unix socket, separated by commas; default: none", "", "") \
     X("server", BOOL, ollama_api, 0, 0, 1, "",                                                \
       "answer Ollama's /api/chat, /api/generate, /api/embed, /api/tags and others, too", "", "", LIVE) \
     X("server", BOOL, log_requests, 1, 0, 1, "",                                              \

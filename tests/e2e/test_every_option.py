@@ -12,7 +12,7 @@ from harness import MODEL, Daemon, vramd
 
 BASE = {"max_model_len": "512", "max_num_seqs": "4", "max_num_batched_tokens": "64"}
 # A value other than the default for each option that a rule cannot choose: texts, and numbers with a narrow meaning.
-CHOSEN = {"served_model_name": "other", "embeddings": "mean", "host": "::1", "api_keys_file": "{keys}", "tls_cert": "{cert}",
+CHOSEN = {"served_model_name": "other", "embeddings": "mean", "host": "::1", "trusted_proxies": "10.0.0.0/8", "api_keys_file": "{keys}", "tls_cert": "{cert}",
           "tls_key": "{key}", "cors_origins": "https://a.example", "memory": "400MiB", "memory_max": "900MiB", "memory_pressure": "psi",
           "cuda_plugin": "/nonexistent.so", "kv_disk": "/nonexistent/kv", "step_log": "/nonexistent/steps", "cuda_device": "1", "max_model_len": "1024", "request_memory": "24MiB",
           "pre_tokenizer": "gpt-2", "strip_prompt_lines": "^x-mine:", "chat_template": "{template}", "chat_template_kwargs": '{{"enable_thinking": false}}',
