@@ -34,6 +34,7 @@ typedef struct app {
     grammars grammars;    /* compiled, for all requests */
     memory_sample memory; /* the latest */
     bool sampling;        /* a newer one is under way */
+    bool leaving;         /* probes say that the server drains; requests are still accepted */
     bool planning;        /* a POST /v1/plan is under way */
     uint64_t answers[6];  /* by hundreds of the HTTP status; [0]: the client left; [1]: 501;
                            [3]: a probe before the model is loaded */

@@ -105,22 +105,17 @@ static void write_responses(buf *b, const failure *f, const char *request_id) {
 }
 const error_form errors_responses = {failure_http, write_responses};
 
-static int anthropic_http(const failure *f) {
-    int http = failure_http(f);
-    return http == 503 ? 529 : http;
-}
-
 static void write_anthropic(buf *b, const failure *f, const char *request_id) {
     static const struct {
         int http;
         const char *type;
     } types[] = {{401, "authentication_error"}, {404, "not_found_error"},
                  {408, "timeout_error"},        {413, "request_too_large"},
-                 {429, "rate_limit_error"},     {529, "overloaded_error"}};
+                 {429, "rate_limit_error"},     {503, "overloaded_error"}};
     static const char *const names[][2] = {
         {"stop", "stop_sequences"}, {"response_format", "output_config.format"}, {0}};
     failure own = *f;
-    int http = anthropic_http(f);
+    int http = failure_http(f);
     const char *type = http >= 500 ? "api_error" : "invalid_request_error";
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (types[i].http == http) type = types[i].type;
@@ -136,7 +131,7 @@ static void write_anthropic(buf *b, const failure *f, const char *request_id) {
     json_str(b, str_of(request_id));
     buf_addc(b, '}');
 }
-const error_form errors_anthropic = {anthropic_http, write_anthropic};
+const error_form errors_anthropic = {failure_http, write_anthropic};
 
 static void write_ollama(buf *b, const failure *f, const char *request_id) {
     (void)request_id;

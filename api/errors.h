@@ -59,7 +59,8 @@ typedef struct error_form {
 extern const error_form errors_openai;
 /* As OpenAI's, with the names of parameters of /v1/responses. */
 extern const error_form errors_responses;
-/* {"type": "error", "error": {"type", "message"}, "request_id"}; 529 for 503. */
+/* {"type": "error", "error": {"type", "message"}, "request_id"}; overloaded_error with 503, not
+ * their 529, which no proxy repeats at another server. */
 extern const error_form errors_anthropic;
 extern const error_form errors_ollama; /* {"error": message} */
 

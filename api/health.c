@@ -10,7 +10,7 @@ void livez_run(app *app, http_request *rq) {
 }
 
 static void answer_if_ready(app *app, http_request *rq, str ok, bool as_peers) {
-    const char *why = app->port->ops->not_ready(app->port);
+    const char *why = app->leaving ? "draining" : app->port->ops->not_ready(app->port);
     failure f;
     if (!why) {
         http_answer(rq, 200, "application/json", ok);

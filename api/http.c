@@ -47,9 +47,22 @@ static void on_again(uv_idle_t *i) {
     http_pump(i->data);
 }
 
+/* New: its first request may be on its way. */
+static bool is_new(const http_conn *c, uint64_t now) {
+    const uint64_t patience_us = 1000000;
+    return !c->rq && !c->served && now < c->idle_since_us + patience_us;
+}
+
+static bool awaits_request(const http *h) {
+    const uint64_t now = clock_us();
+    for (const http_conn *c = h->ring.next; c != &h->ring; c = c->next)
+        if (is_new(c, now)) return true;
+    return false;
+}
+
 /* Last in its callers: the app may close us from here. */
 static void tell_idle(http *h) {
-    if (!h->draining || h->idle_told || h->n_requests) return;
+    if (!h->draining || h->idle_told || h->n_requests || awaits_request(h)) return;
     h->idle_told = true;
     h->app.idle(h->app.self);
 }
@@ -57,6 +70,10 @@ static void tell_idle(http *h) {
 void http_pump(http *h) {
     if (h->pumping) {
         h->dirty = true;
+        return;
+    }
+    if (!h->accepting) { /* libmicrohttpd would accept connections */
+        tell_idle(h);
         return;
     }
     h->pumping = true;
@@ -133,11 +150,11 @@ static bool connection_waits(const http *h) {
  * without a request for longest. One that has had no answer yet is given a second for its
  * first request. */
 static void make_place(http *h) {
-    const uint64_t now = clock_us(), patience_us = 1000000;
+    const uint64_t now = clock_us();
     http_conn *oldest = NULL;
     if (h->n_open < h->opt.max_connections || !connection_waits(h)) return;
     for (http_conn *c = h->ring.next; c != &h->ring; c = c->next) {
-        if (c->rq || now < c->idle_since_us + (c->served ? 0 : patience_us)) continue;
+        if (c->rq || now < c->idle_since_us || is_new(c, now)) continue;
         if (!oldest || c->idle_since_us < oldest->idle_since_us) oldest = c;
     }
     if (!oldest) return;
@@ -334,8 +351,6 @@ static status handles_open(http *h, uv_loop_t *loop, err *e) {
     h->n_handles = 5;
     h->pump_timer.data = h->tick.data = h->again.data = h->mhd_poll.data = h->watch_poll.data =
         h;
-    uv_poll_start(&h->mhd_poll, UV_READABLE, on_mhd_readable);
-    uv_poll_start(&h->watch_poll, UV_READABLE, on_watch);
     return OK;
 }
 
@@ -389,7 +404,7 @@ status http_open(http **out, struct uv_loop_s *loop, const server_options *o,
     h->listen_fd = fd;
     s = handles_open(h, loop, e);
     if (s != OK) goto done;
-    http_pump(h);
+    if (o->listen_fd < 0) http_accept(h);
     *out = h;
     h = NULL;
 done:
@@ -411,13 +426,42 @@ status http_reload(http *h, err *e) {
     return h->tls ? http_tls_load(h->tls, &h->opt, e) : OK;
 }
 
-void http_drain(http *h) {
-    if (h->draining) return;
-    h->draining = true;
+void http_accept(http *h) {
+    if (h->accepting) return;
+    h->accepting = true;
+    uv_poll_start(&h->mhd_poll, UV_READABLE, on_mhd_readable);
+    uv_poll_start(&h->watch_poll, UV_READABLE, on_watch);
+    http_pump(h);
+}
+
+static void stop_listening(http *h) {
+    if (h->listen_fd < 0) return;
     h->listen_fd = -1;
     int fd = MHD_quiesce_daemon(h->mhd);
     if (fd >= 0) close(fd);
     remove_path(h);
+}
+
+void http_leave(http *h) {
+    h->leaving = true;
+    if (h->opt.listen_fd >= 0) stop_listening(h);
+}
+
+/* Closing a socket resets the connections that wait in its queue; they are accepted first, to be
+ * refused with a 503, which a proxy may repeat elsewhere. Those of an inherited socket are left
+ * to the process that serves it next. */
+static void accept_waiting(http *h) {
+    enum { MAX_PUMPS = 64 };
+    if (h->opt.listen_fd >= 0) return;
+    for (int i = 0; i < MAX_PUMPS && connection_waits(h); i++) http_pump(h);
+}
+
+void http_drain(http *h) {
+    if (h->draining) return;
+    h->leaving = true;
+    accept_waiting(h);
+    h->draining = true;
+    stop_listening(h);
     uv_timer_start(&h->pump_timer, on_pump_timer, 0, 0); /* tells idle, not from here */
 }
 

@@ -88,6 +88,13 @@ uint16_t http_port(const http *); /* 0: a Unix socket */
 void http_flush(http *);          /* pumps once, if anything was woken since */
 /* Reads the certificate again, where there is one. */
 status http_reload(http *, err *);
+/* A socket of its own is served from http_open on. An inherited one is from this call on: another
+ * process may serve it until then. */
+void http_accept(http *);
+/* From now on connections end with their answers; an inherited socket is left to its next process. */
+void http_leave(http *);
+/* And no more are accepted, after those that have waited in the queue of a socket of its own. The
+ * app is idle when those, too, have sent their first request, or none for a second. */
 void http_drain(http *);
 void http_abort(http *);
 void http_close(http *); /* no request may be open */

@@ -77,7 +77,7 @@ struct http {
     uv_timer_t pump_timer, tick;
     uv_idle_t again;
     uint32_t n_handles; /* still to be closed */
-    bool pumping, dirty, draining, idle_told;
+    bool pumping, dirty, accepting, leaving, draining, idle_told;
     bool progress;                  /* a callback of libmicrohttpd was called */
     struct MHD_Response *no_memory; /* a ready-made 503 */
 };

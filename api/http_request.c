@@ -296,7 +296,7 @@ static bool add_headers(struct MHD_Response *r, const http_private *rq) {
            add_header(r, "X-Accel-Buffering", stream ? "no" : NULL) &&
            add_header(r, "X-Request-Id", rq->pub.id) &&
            add_header(r, "Retry-After", rq->retry_after[0] ? rq->retry_after : NULL) &&
-           add_header(r, "Connection", rq->h->draining || is_chunked(rq) ? "close" : NULL);
+           add_header(r, "Connection", rq->h->leaving || is_chunked(rq) ? "close" : NULL);
 }
 
 /* NULL: no memory for it. */
@@ -503,7 +503,7 @@ void http_refuse(http_request *pub, const failure *f) {
         return;
     }
     int http = errors_of(pub)->http(f);
-    if (http == 429 || http == 503 || http == 529) {
+    if (http == 429 || http == 503) {
         double wait =
             f->retry_after_s > 0 ? f->retry_after_s : rq->h->app.retry_after_s(rq->h->app.self);
         unsigned s = wait >= 1 && wait < 3600 ? (unsigned)(wait + 0.999) : wait < 1 ? 1 : 3600;

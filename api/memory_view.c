@@ -208,7 +208,8 @@ static void write_device(buf *b, const port *p, const memory_sample *s) {
 
 /* The tier below memory: its files, and what it has done since the start. */
 static void write_disk(buf *b, const kv_disk_view *d, const sched_counters *c) {
-    buf_addf(b, ",\"disk\":{\"on\":%s", d->off ? "false" : "true");
+    buf_addf(b, ",\"%s\":{\"on\":%s", d->in_memory ? "host" : "disk",
+             d->off ? "false" : "true");
     member(b, "budget_bytes", d->budget_bytes);
     member(b, "bytes", d->bytes);
     member(b, "chunks", d->chunks);
@@ -368,9 +369,10 @@ static void write_table(buf *b, port *p, const memory_sample *s) {
                  st.budget.idle ? "idle" : "memory is short");
     const kv_disk_view *d = &st.kv.disk;
     if (d->budget_bytes)
-        buf_addf(b, "kv_disk: %s of %s bytes, %u chunks of %u tokens%s\n",
-                 bytes_grouped(d->bytes, types), bytes_grouped(d->budget_bytes, budget),
-                 d->chunks, d->chunk_tokens, d->off ? "; off after an error" : "");
+        buf_addf(b, "%s: %s of %s bytes, %u chunks of %u tokens%s\n",
+                 d->in_memory ? "kv_host_bytes" : "kv_disk", bytes_grouped(d->bytes, types),
+                 bytes_grouped(d->budget_bytes, budget), d->chunks, d->chunk_tokens,
+                 d->off ? "; off after an error" : "");
 }
 
 static void work(void *arg) {

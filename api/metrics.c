@@ -196,7 +196,7 @@ static void write_requests(out *o, const app *a, const machine_stats *s) {
             (double)a->n_unparsed);
     gauge(o, "vramd_http_connections", "Open connections.", http_n_connections(a->http));
     gauge(o, "vramd_ready", "1 when requests are served.",
-          a->port->ops->not_ready(a->port) == NULL);
+          !a->leaving && a->port->ops->not_ready(a->port) == NULL);
 }
 
 static void write_counter(out *o, const char *own, const char *help, uint64_t v) {
@@ -235,7 +235,12 @@ static void write_kv(out *o, const kv_view *kv) {
     both(o, "gauge", "vramd_kv_usage_ratio", "vllm:kv_cache_usage_perc",
          "Used part of the KV cache, 0 to 1.",
          kv->blocks ? (double)kv->used / (double)kv->blocks : 0);
-    if (kv->disk.budget_bytes) {
+    if (kv->disk.budget_bytes && kv->disk.in_memory) {
+        gauge(o, "vramd_kv_host_bytes", "Bytes of KV blocks in host memory (kv_host_bytes).",
+              (double)kv->disk.bytes);
+        gauge(o, "vramd_kv_host_budget_bytes", "Most bytes of KV blocks in host memory.",
+              (double)kv->disk.budget_bytes);
+    } else if (kv->disk.budget_bytes) {
         gauge(o, "vramd_kv_disk_bytes", "Bytes of the files in kv_disk.",
               (double)kv->disk.bytes);
         gauge(o, "vramd_kv_disk_budget_bytes", "Most bytes of the files in kv_disk.",

@@ -234,6 +234,7 @@ status server_open(server **out, uv_loop_t *loop, const server_options *o, port 
 }
 
 void server_loaded(server *s) {
+    http_accept(s->app.http);
     memory_sample_take(s->app.port, &s->app.memory);
 }
 
@@ -265,6 +266,11 @@ status server_configure(server *s, const server_options *o, err *e) {
 
 void server_flush(server *s) {
     http_flush(s->app.http);
+}
+
+void server_leave(server *s) {
+    s->app.leaving = true;
+    http_leave(s->app.http);
 }
 
 void server_drain(server *s, void (*drained)(void *), void *arg) {

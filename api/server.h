@@ -22,7 +22,8 @@ status server_check(const server_options *, ledger *, err *);
 status server_open(server **out, uv_loop_t *, const server_options *, port *, err *);
 uint16_t server_port(const server *);
 
-/* The model is loaded: from now on /metrics shows the memory that it takes. */
+/* The model is loaded: from now on /metrics shows the memory that it takes, and an inherited
+ * socket is served. Until then another process may serve it, and connections wait in its queue. */
 void server_loaded(server *);
 
 /* Reads the file of keys and the certificate again, and tells the log. What has a mistake stays
@@ -37,6 +38,10 @@ status server_configure(server *, const server_options *, err *);
 /* The machine calls this once after it delivered a batch of events, so that resumed connections
  * are pumped once. */
 void server_flush(server *);
+
+/* The probes say that the server drains, and connections end with their answers; requests are
+ * accepted as before, until server_drain. */
+void server_leave(server *);
 
 /* Stops accepting; streams go on. drained(arg) is called (once) when no request is left. At the
  * deadline the caller uses server_abort: open requests are cancelled and closed. */

@@ -59,6 +59,9 @@
     X("server", U32, stream_credits, 256, 1, 65536, "tokens",                                 \
       "tokens that may be generated ahead of a slow client before its request is paused; "     \
       "16 KiB of events at most", "", "") \
+    X("server", U32, drain_grace, 0, 0, 3600, "s",                                            \
+      "time after SIGTERM in which requests are still accepted while /health says 503, for "  \
+      "balancers to notice", "", "", LIVE)                                                    \
     X("server", U32, drain_timeout, 30, 0, 86400, "s",                                        \
       "longest time for running requests to end after SIGTERM", "", "", LIVE)                        \
     X("server", STR, api_keys_file, "", 0, 255, "",                                           \
@@ -148,6 +151,8 @@
       "directory for KV blocks of prefixes, which then survive a restart; default: none", "", "") \
     X("memory", BYTES, kv_disk_bytes, 21474836480, 4096, 1125899906842624, "bytes",           \
       "most bytes in kv_disk; the least recently used prefixes go first", "", "")             \
+    X("memory", BYTES, kv_host_bytes, 0, 0, 1125899906842624, "bytes",                        \
+      "host memory for KV blocks of prefixes and preempted requests, with CUDA; 0: none", "", "") \
     X("sampling", STR, temperature, "auto", 0, 15, "",                                        \
       "temperature of requests that give none, 0 to 2; auto: what the model file recommends, " \
       "else 1 (vramd generate: 0)", "", "temp")                                               \

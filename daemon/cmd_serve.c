@@ -1,7 +1,7 @@
 /* vramd serve: boot, the loop, drain. The order of both is the list of steps in run().
  *
- * Signals: SIGTERM and SIGINT drain (running requests go on until drain_timeout), a second one
- * cancels what runs. SIGHUP reads the options again and takes over what can change while
+ * Signals: SIGTERM and SIGINT drain (after drain_grace nothing is accepted any more, running
+ * requests go on until drain_timeout), a second one cancels what runs. SIGHUP reads the options again and takes over what can change while
  * serving; a service manager is told of all of it (daemon/supervise.h). */
 #include <errno.h>
 #include <malloc.h>
@@ -44,7 +44,7 @@ typedef struct daemon_state {
     bool handles;
     bridge *bridge;
     server *server;
-    bool draining;
+    bool draining, refusing; /* refusing: no requests are accepted any more */
     status failed;
     err error;
 } daemon_state;
@@ -64,17 +64,43 @@ static void on_deadline(uv_timer_t *t) {
     server_abort(d->server);
 }
 
-static void drain(daemon_state *d) {
-    if (d->draining) {
-        if (d->server) server_abort(d->server);
-        return;
-    }
-    d->draining = true;
-    supervisor_stopping(&d->supervisor);
+static void refuse_requests(daemon_state *d) {
+    if (d->refusing) return;
+    d->refusing = true;
     log_info("draining: no new requests; running ones have %u s", d->opt.drain_timeout);
     bridge_drain(d->bridge);
     uv_timer_start(&d->deadline, on_deadline, (uint64_t)d->opt.drain_timeout * 1000, 0);
     server_drain(d->server, on_drained, d);
+}
+
+static void on_grace_over(uv_timer_t *t) {
+    refuse_requests(t->data);
+}
+
+/* With an inherited socket the requests of connections that were accepted are served: its next
+ * process gets those after them. */
+static uint32_t grace_s(const daemon_state *d) {
+    if (bridge_port(d->bridge)->ops->not_ready(bridge_port(d->bridge))) return 0;
+    return d->opt.drain_grace || d->so.listen_fd < 0 ? d->opt.drain_grace : 1;
+}
+
+static void drain(daemon_state *d) {
+    if (d->draining) {
+        if (!d->server) return;
+        refuse_requests(d);
+        server_abort(d->server);
+        return;
+    }
+    d->draining = true;
+    supervisor_stopping(&d->supervisor);
+    const uint32_t grace = grace_s(d);
+    if (grace == 0) {
+        refuse_requests(d);
+        return;
+    }
+    log_info("draining: requests are accepted for %u s more, /health says 503", grace);
+    server_leave(d->server);
+    uv_timer_start(&d->deadline, on_grace_over, (uint64_t)grace * 1000, 0);
 }
 
 /* From file, environment and flags, at start and again at SIGHUP: loading takes argv apart. */

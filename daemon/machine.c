@@ -160,20 +160,22 @@ static uint32_t recent_tokens(const options *o) {
     return !o->prefix_caching ? 0 : n < MOST ? (uint32_t)n : MOST;
 }
 
-/* By the option's words, in their order. */
-static const sched_policy *const policies[] = {&sched_fair, &sched_fcfs, &sched_aging,
-                                               &sched_shortest};
+static const sched_policy *policy_by_name(str word) {
+    uint32_t i = 0;
+    for (; !str_eqz(word, sched_policies[i]->name); i++) CHECK(i + 1 < N_SCHED_POLICIES);
+    return sched_policies[i];
+}
 
 void machine_set_policies(sched_config *c, const options *o) {
     c->batching = batching_by_name(options_word("batching", o->batching));
     c->batch_window_us = BATCH_WINDOW_US;
-    c->policy = policies[o->scheduler_policy];
+    c->policy = policy_by_name(options_word("scheduler_policy", o->scheduler_policy));
 }
 
 uint32_t machine_policy_number(const sched_policy *p) {
-    for (uint32_t i = 0; i < sizeof policies / sizeof *policies; i++)
-        if (policies[i] == p) return i;
-    return 0;
+    uint32_t i = 0;
+    while (!str_eqz(options_word("scheduler_policy", i), p->name)) i++;
+    return i;
 }
 
 /* Where it goes before the other objective. */

@@ -158,6 +158,8 @@ void seq_preempt(sched *s, uint32_t slot) {
     const bool loads = h->state == SEQ_LOADING;
     CHECK(h->n_blocks > 0 && (h->state == SEQ_PAUSED || s->running.tail == slot));
     leave(s, slot);
+    if (!loads)
+        store_offer(s, slot); /* what is not taken before its turn is there when it resumes */
     hold_release(s, slot);
     r->n_lost = loads ? 0 : h->next_pos - h->n_draft;
     r->n_computed = 0;

@@ -140,13 +140,10 @@ _Static_assert(sizeof(sched_group) == 24 && sizeof(sched_config) == 248 &&
                "every field of these is in the records");
 
 static void config(wire *w, record *r) {
-    static const sched_policy *const policies[] = {&sched_fcfs, &sched_aging, &sched_fair,
-                                                   &sched_shortest};
-    enum { N = sizeof policies / sizeof *policies };
     sched_config *c = &r->config;
     uint32_t batching = (uint32_t)c->batching;
-    for (uint32_t i = 0; i < N && !w->memory; i++)
-        if (c->policy == policies[i]) r->policy = i;
+    for (uint32_t i = 0; i < N_SCHED_POLICIES && !w->memory; i++)
+        if (c->policy == sched_policies[i]) r->policy = i;
     f32(w, &c->n_groups);
     if (c->n_groups > SCHED_MAX_GROUPS) w->bad = true;
     for (uint32_t k = 0; k < c->n_groups && !w->bad; k++) {
@@ -164,9 +161,9 @@ static void config(wire *w, record *r) {
     f32(w, &c->tier_chunks), f64(w, &c->tier_bytes), f32(w, &c->store_tokens);
     f32(w, &c->chunk_blocks), f64(w, &c->hash_key[0]), f64(w, &c->hash_key[1]);
     tokens(w, &c->end_tokens, &c->n_end_tokens);
-    if (r->policy >= N || batching > BATCHING_STATIC) w->bad = true;
+    if (r->policy >= N_SCHED_POLICIES || batching > BATCHING_STATIC) w->bad = true;
     if (w->bad || !w->memory) return;
-    c->policy = policies[r->policy];
+    c->policy = sched_policies[r->policy];
     c->batching = (sched_batching)batching;
 }
 

@@ -494,6 +494,7 @@ static FAKE_UNUSED void fake_open(fake *f) {
     f->quit.data = f->step.data = f;
     status s = server_open(&f->server, &f->loop, &f->opt, &f->port, &e);
     ck_assert_msg(s == OK, "%s", e.text);
+    if (f->opt.listen_fd >= 0) server_loaded(f->server);
 }
 
 static FAKE_UNUSED void fake_start(fake *f) {

@@ -73,8 +73,8 @@ START_TEST(other_apis_have_their_own_form_and_names) {
              {API_BODY_TOO_LARGE, 413, "request_too_large"},
              {API_BUSY, 429, "rate_limit_error"},
              {API_INTERNAL, 500, "api_error"},
-             {API_UNAVAILABLE, 529, "overloaded_error"},
-             {API_NO_MEMORY, 529, "overloaded_error"}};
+             {API_UNAVAILABLE, 503, "overloaded_error"},
+             {API_NO_MEMORY, 503, "overloaded_error"}};
     buf b;
     buf_init(&b, NULL);
     for (size_t i = 0; i < sizeof t / sizeof *t; i++) {

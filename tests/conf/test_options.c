@@ -553,8 +553,8 @@ static options all_changed(void) {
     return o;
 }
 
-static const char live_names[] = " request_timeout drain_timeout metrics_auth cors_origins "
-                                 "ollama_api log_requests log_level "
+static const char live_names[] = " request_timeout drain_grace drain_timeout metrics_auth "
+                                 "cors_origins ollama_api log_requests log_level "
                                  "trust_request_chat_template memory ";
 
 static bool is_live(const char *name) {

@@ -123,6 +123,7 @@ static const char *const with_types[] = {
     "--memory=60MiB",
     "--memory-max=300MiB",
     "--kv-disk=@ --kv-disk-bytes=3000000",
+    "--kv-host-bytes=3000000",
 };
 static const char *const with_f16[] = {
     "--cache-type-k=bf16 --cache-type-v=f32 --block-size=8",

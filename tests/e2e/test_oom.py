@@ -135,7 +135,7 @@ def refusal(name, status, text):
     """A 503 with its JSON; for a stream that had begun, the same as its last word."""
     if name == "stream" and status == 200:
         return '"code":503}}\n\ndata: [DONE]' in text
-    return status == (529 if name == "message" else 503) and json.loads(text)["error"]["type"] in (
+    return status == 503 and json.loads(text)["error"]["type"] in (
         "unavailable_error", "overloaded_error")
 
 
