@@ -283,7 +283,7 @@ static bool choice_init(answer *a, choice *c, uint32_t index, uint32_t max_token
                          .n_stop_ids = a->p.n_stop_ids,
                          .score_prompt = scores_prompt(a, index),
                          .priority = priority_of(a),
-                         .tenant = tenant_id(a->rq->tenant),
+                         .tenant = app_tenant_of(a->app, a->rq),
                          .weight = a->rq->tenant ? a->rq->tenant->limits.weight : 0,
                          .cache_salt = a->salt,
                          .base_salt = a->base_salt,

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "base/hash.h"
+
 void app_refuse(app *app, http_request *rq, const err *e) {
     (void)app;
     failure f;
@@ -70,6 +72,18 @@ bool app_client_is_here(const http_request *rq) {
     const bool proxied = http_header(rq, "Forwarded") || http_header(rq, "X-Forwarded-For") ||
                          http_header(rq, "X-Real-Ip");
     return http_from_here(rq) && !page && !proxied;
+}
+
+uint64_t app_tenant_of(const app *app, const http_request *rq) {
+    static const char *const names[] = {"x-gateway-inference-fairness-id",
+                                        "x-llm-d-inference-fairness-id"};
+    const uint64_t own = tenant_id(rq->tenant);
+    const char *list = app->opt.trusted_proxies, *id = NULL;
+    if (!list || !*list) return own;
+    for (size_t i = 0; i < sizeof names / sizeof *names && (!id || !*id); i++)
+        id = http_header(rq, names[i]);
+    if (!id || !*id || !http_from_one_of(rq, list)) return own;
+    return hash64(id, strlen(id), own) | 1;
 }
 
 bool app_may_administer(const app *app, const http_request *rq, const char *what, failure *f) {

@@ -113,6 +113,9 @@ bool app_ready(app *, http_request *);
 /* Whether the client is on this machine, is no web page, and comes through no proxy that says so. Valid
  * in begin and run only, as is the next. */
 bool app_client_is_here(const http_request *);
+/* Whose the request is, for the scheduler: its key's tenant, and of that the one that a trusted gateway
+ * names. 0: unknown. */
+uint64_t app_tenant_of(const app *, const http_request *);
 /* Who may: where keys are used, a tenant whose line in the file of keys says admin; else a client that
  * is here. what: "change the budget". */
 bool app_may_administer(const app *, const http_request *, const char *what, failure *);

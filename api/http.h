@@ -106,6 +106,8 @@ uint32_t http_n_connections(const http *);
 /* Whether the client is this machine, as far as its socket says: a Unix socket, or a loopback address.
  * A proxy here looks the same. Valid in begin and run only. */
 bool http_from_here(const http_request *);
+/* Whether its client is one of a list (api/proxies.h). */
+bool http_from_one_of(const http_request *, const char *list);
 /* Valid in begin and run only. NULL: absent. */
 const char *http_header(const http_request *, const char *name);
 /* Of the query, decoded; "" where it has no value. Valid in begin and run only. NULL: absent. */

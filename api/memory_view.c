@@ -126,7 +126,7 @@ typedef struct memory_job {
 } memory_job;
 
 /* Whose a sequence is, and what became of it so far. A tenant's number is that of a name in the
- * file of keys: the same in every process, and nothing of a key. */
+ * file of keys, and of what a gateway says: the same in every process, and nothing of a key. */
 static void write_history(buf *b, const seq_view *s) {
     member(b, "prompt_tokens", s->n_prompt);
     member(b, "cached_tokens", s->n_cached);

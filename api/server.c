@@ -8,6 +8,7 @@
 
 #include "api/answer.h"
 #include "api/cors.h"
+#include "api/proxies.h"
 #include "base/clock.h"
 #include "base/log.h"
 
@@ -163,8 +164,16 @@ static status check_origins(const server_options *o, err *e) {
     return err_field(e, "cors_origins");
 }
 
+static status check_proxies(const server_options *o, err *e) {
+    const char *bad;
+    if (!has(o->trusted_proxies) || proxies_list_ok(o->trusted_proxies, &bad)) return OK;
+    err_set(e, ERR_INVALID, "trusted_proxies: \"%.60s\" is no address or network", bad);
+    err_hint(e, "10.0.0.0/8, 192.168.1.7, fd00::/8, or unix");
+    return err_field(e, "trusted_proxies");
+}
+
 static status check_options(const server_options *o, err *e) {
-    if (check_origins(o, e) != OK) return e->code;
+    if (check_origins(o, e) != OK || check_proxies(o, e) != OK) return e->code;
     if (has(o->tls_cert) == has(o->tls_key)) return OK;
     const char *missing = has(o->tls_cert) ? "tls_key" : "tls_cert";
     err_set(e, ERR_INVALID, "tls_cert and tls_key go together: %s is not set", missing);

@@ -91,13 +91,32 @@ static uint32_t logit_rows_of(const machine *m, const machine_wish *w) {
     return (uint32_t)(rows > wanted ? rows : wanted);
 }
 
-static void set_engine_options(machine *m, const machine_wish *w, uint32_t logit_rows) {
+/* Rows of a step by themselves. A step's time on the CPU goes by the rows of a thread, and each
+ * stream that decodes waits for it: the bound is the same on any number of cores. Fewer rows than
+ * these gain little time and read the weights more often (bench/bench_slo.py). */
+static uint32_t default_rows(const machine *m) {
+    enum { PER_THREAD = 64, LEAST = 128, MOST = 512 };
+    const uint64_t seqs = m->opt.max_num_seqs;
+    uint64_t rows = m->on_device ? MOST : (uint64_t)PER_THREAD * m->opt.threads;
+    if (rows < 2 * seqs) rows = 2 * seqs; /* prompts have no fewer than decoding */
+    if (rows < LEAST) rows = LEAST;
+    if (rows > MOST) rows = MOST;
+    return (uint32_t)(rows > seqs ? rows : seqs);
+}
+
+/* Once the engine is chosen. */
+static void set_rows(machine *m, const machine_wish *w) {
+    options *o = &m->opt;
+    if (m->given.max_num_batched_tokens == 0) o->max_num_batched_tokens = default_rows(m);
+    m->engine_opt.max_rows = m->sched_conf.max_rows = o->max_num_batched_tokens;
+    m->engine_opt.max_logit_rows = m->sched_conf.max_logit_rows = logit_rows_of(m, w);
+}
+
+static void set_engine_options(machine *m, const machine_wish *w) {
     const options *o = &m->opt;
     const dtype kv = kv_type_of("kv_cache_dtype", o->kv_cache_dtype, DT_F16);
     engine_options *x = &m->engine_opt;
-    *x = (engine_options){.max_rows = o->max_num_batched_tokens,
-                          .max_seqs = o->max_num_seqs,
-                          .max_logit_rows = logit_rows,
+    *x = (engine_options){.max_seqs = o->max_num_seqs,
                           .max_model_len = o->max_model_len,
                           .block_tokens = o->block_size,
                           .kv_k = kv_type_of("cache_type_k", o->cache_type_k, kv),
@@ -159,30 +178,34 @@ uint32_t machine_policy_number(const sched_policy *p) {
     return i;
 }
 
+/* Where it goes before the other objective. */
+static uint64_t ttft_slo_us(const options *o) {
+    const bool first = str_eqz(options_word("slo_first", o->slo_first), "ttft");
+    return first ? (uint64_t)o->ttft_slo_ms * 1000 : 0;
+}
+
 static status resolve(machine *m, const machine_wish *w, err *e) {
     options *o = &m->opt;
     status s = resolve_length(m, w, e);
     if (s == OK) s = resolve_pooling(m, e);
     if (s != OK) return s;
     if (o->threads == 0) o->threads = cpus();
-    if (o->max_num_batched_tokens < o->max_num_seqs) {
+    if (o->max_num_batched_tokens > 0 && o->max_num_batched_tokens < o->max_num_seqs) {
         err_set(e, ERR_INVALID, "max_num_batched_tokens = %u is less than max_num_seqs = %u",
                 o->max_num_batched_tokens, o->max_num_seqs);
         err_field(e, "max_num_batched_tokens");
         return err_hint(e, "each running sequence needs a row in a step");
     }
     if (o->request_memory == 0) o->request_memory = wanted_request_memory(o);
-    const uint32_t logit_rows = logit_rows_of(m, w);
-    set_engine_options(m, w, logit_rows);
+    set_engine_options(m, w);
     m->sched_conf = (sched_config){.block_tokens = o->block_size,
                                    .max_seqs = o->max_num_seqs,
                                    .max_waiting = o->max_waiting + o->max_num_seqs,
                                    .max_waiting_tokens = UINT64_MAX,
                                    .max_model_len = o->max_model_len,
-                                   .max_rows = o->max_num_batched_tokens,
-                                   .max_logit_rows = logit_rows,
                                    .watermark_permille = o->watermark,
                                    .itl_slo_us = (uint64_t)o->itl_slo_ms * 1000,
+                                   .ttft_slo_us = ttft_slo_us(o),
                                    .prefix_cache = o->prefix_caching,
                                    .recent_tokens = recent_tokens(o)};
     machine_set_policies(&m->sched_conf, o);
@@ -300,10 +323,12 @@ static const plan *host_plan(const machine *m) {
  * estimated. */
 static status engine_terms(machine *m, const machine_wish *w, terms *t, kv_request *kv,
                            err *e) {
+    set_rows(m, w);
     if (m->counted) return planned_model_terms(m, t, kv, NULL, e);
     status s = m->backend->terms(&m->model->program, &m->engine_opt, t, kv, e);
     if (s == ERR_UNSUPPORTED && engine_fall_back(m, w, e)) {
         terms_clear(t);
+        set_rows(m, w);
         s = m->backend->terms(&m->model->program, &m->engine_opt, t, kv, e);
     }
     const bool option = s == ERR_UNSUPPORTED && strcmp(e->field, "activation_dtype") == 0;
