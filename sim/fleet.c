@@ -41,7 +41,7 @@ typedef struct fleet {
         common; /* [max_model_len] a prompt that is shared by no two requests: each has a salt of its own */
     int32_t *zeroes; /* [max_seqs] what every step draws */
     heap due;        /* of replicas */
-    uint64_t now_us, n_events;
+    uint64_t now_us, n_events, n_draws;
     double kv_sum, n_kv;
 } fleet;
 
@@ -119,8 +119,13 @@ static void take_events(fleet *f, replica *x) {
 
 /* ---- steps ---- */
 
-static uint64_t step_us(const fleet *f, const replica *x, const sched_step *st) {
-    return (uint64_t)cost_predict(&f->cfg->cost, sched_work(x->s, st)) + 1;
+static uint64_t step_us(fleet *f, const replica *x, const sched_step *st) {
+    const fleet_config *c = f->cfg;
+    double us = cost_predict(&c->cost, sched_work(x->s, st));
+    if (c->scatter)
+        us *= (double)c->scatter[hash_mix(c->seed * 0x9e3779b97f4a7c15U + f->n_draws++) %
+                                 c->n_scatter];
+    return (uint64_t)us + 1;
 }
 
 static uint64_t later(uint64_t a, uint64_t b) {
