@@ -69,6 +69,10 @@ static status constrain_calls(answer *a, err *e) {
     reply_parser *r = reply_new(&a->rq->mem, p, &probe);
     tool_form *f = arena_zalloc(&a->rq->mem, 2 * sizeof *f);
     buf key;
+    /* The form of the text: where calls are required there is none. */
+    if (needed && a->p.form.build &&
+        str_starts(str_of(a->p.form.field), STR("response_format")))
+        a->p.form = (constraint){0};
     if (a->p.form.build && needed) {
         err_set(e, ERR_INVALID, "tool_choice and %s exclude each other", a->p.form.field);
         return err_field(e, "tool_choice");

@@ -134,6 +134,12 @@ def test_auto_leaves_text_as_it_is(chat):
     assert auto.message.tool_calls is None and (auto.message.content, auto.finish_reason) == (free.message.content, free.finish_reason)
 
 
+def test_required_calls_leave_no_text_for_a_response_format(chat):
+    for form in ({"type": "json_object"}, {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "integer"}}}):
+        c = chat(tool_choice="required", response_format=form, temperature=1, seed=3).choices[0]
+        assert c.finish_reason in ("tool_calls", "length") and c.message.tool_calls and not c.message.content, c
+
+
 def test_a_tool_beside_a_response_format(chat):
     """Either: here the model has begun a call, there it may only answer in the form."""
     schema = {"type": "object", "properties": {"a": {"type": "integer", "minimum": 0, "maximum": 9}}, "required": ["a"], "additionalProperties": False}
@@ -182,7 +188,7 @@ def test_what_cannot_be_is_refused(tools):
     assert (r.status_code, r.json()["error"]["param"]) == (400, "tools[1].function.name")
     r = ask(tools=[WEATHER], tool_choice={"type": "function", "function": {"name": "other"}})
     assert (r.status_code, r.json()["error"]["param"]) == (400, "tool_choice")
-    r = ask(tools=[WEATHER], tool_choice="required", response_format={"type": "json_object"})
+    r = ask(tools=[WEATHER], tool_choice="required", structured_outputs={"json_object": True})
     assert (r.status_code, r.json()["error"]["param"]) == (400, "tool_choice")
 
 
