@@ -96,10 +96,10 @@ static const char *const *find_fim(const tokenizer *tok, arena *mem) {
 }
 
 /* The three texts between the model's tokens; what the client wrote stays text. */
-static status infill_prompt(const app *app, const json_t *body, arena *mem, jinja_text *out,
+static status infill_prompt(const port *port, const json_t *body, arena *mem, jinja_text *out,
                             err *e) {
     static const char *const field[] = {"input_prefix", "input_suffix", "prompt"};
-    const char *const *mark = find_fim(app->port->tok, mem);
+    const char *const *mark = find_fim(port->tok, mem);
     enum { PARTS = 6 }; /* a mark and a text, three times */
     jinja_run *run = arena_alloc(mem, PARTS * sizeof *run);
     buf b;
@@ -126,7 +126,7 @@ static status infill_prompt(const app *app, const json_t *body, arena *mem, jinj
 static void infill_start(app *app, http_request *rq, const json_t *body, const writer *w) {
     jinja_text text;
     err e;
-    if (infill_prompt(app, rq->json, &rq->mem, &text, &e) != OK) {
+    if (infill_prompt(rq->served->port, rq->json, &rq->mem, &text, &e) != OK) {
         app_refuse(app, rq, &e);
         return;
     }

@@ -126,7 +126,7 @@ typedef struct memory_job {
 } memory_job;
 
 /* Whose a sequence is, and what became of it so far. A tenant's number is that of a name in the
- * file of keys: the same in every process, and nothing of a key. */
+ * file of keys, and of what a gateway says: the same in every process, and nothing of a key. */
 static void write_history(buf *b, const seq_view *s) {
     member(b, "prompt_tokens", s->n_prompt);
     member(b, "cached_tokens", s->n_cached);
@@ -264,7 +264,28 @@ static void write_release(buf *b, const budget_view *v) {
     buf_addc(b, '}');
 }
 
-static void write_json(buf *b, port *p, const memory_sample *s) {
+/* What each of several models holds of the ledger's bytes. */
+static void write_models(buf *b, const app *app) {
+    if (!app->served[0].ops) return;
+    buf_add(b, STR(",\"models\":["));
+    for (uint32_t i = 0; i < app->n_served; i++) {
+        const served *s = &app->served[i];
+        served_view v;
+        s->ops->view(s, &v);
+        buf_addf(b, "%s{\"id\":", i ? "," : "");
+        json_str_lossy(b, str_of(s->port->card.id));
+        buf_addf(b, ",\"state\":\"%s\"", v.state);
+        member(b, "plan_bytes", v.bytes);
+        member(b, "ledger_bytes", v.bytes_now);
+        member(b, "requests", s->n_users);
+        member(b, "held", s->n_held);
+        buf_addc(b, '}');
+    }
+    buf_addc(b, ']');
+}
+
+static void write_json(buf *b, const app *app, const memory_sample *s) {
+    port *p = app->port;
     ledger_view v;
     machine_stats st;
     ledger_read(p->ledger, &v);
@@ -305,6 +326,7 @@ static void write_json(buf *b, port *p, const memory_sample *s) {
     if (st.kv.disk.budget_bytes) write_disk(b, &st.kv.disk, &st.count);
     buf_addc(b, '}');
     write_sequences(b, p);
+    write_models(b, app);
     buf_addc(b, '}');
 }
 
@@ -392,7 +414,7 @@ static void done(void *arg) {
         if (j->text)
             write_table(&b, app->port, &j->sample);
         else
-            write_json(&b, app->port, &j->sample);
+            write_json(&b, app, &j->sample);
         if (b.failed)
             http_refuse_memory(rq);
         else

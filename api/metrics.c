@@ -1,17 +1,12 @@
-/* GET /metrics. Reads snapshots only, so that it answers in the middle of a step; what the
- * operating system says is read on the pool of threads, and may be one scrape old. Owns
- * nothing. Loop thread; histogram_bucket from any. */
+/* The text of /metrics, from snapshots. Owns nothing. Loop thread; histogram_bucket from any. */
 #include "api/metrics.h"
 
 #include <stddef.h>
 #include <stdio.h>
 
 #include "base/check.h"
-#include "base/clock.h"
 #include "base/log.h"
 #include "json/out.h"
-
-enum { SAMPLE_MAX_AGE_US = 1000000 };
 
 /* ---- histograms ---- */
 
@@ -393,6 +388,12 @@ static void write_cost(out *o, const step_cost *c) {
           "Mean error of predicted step times, relative to the prediction.", c->error);
 }
 
+void metrics_write_sample(buf *b, const char *name, const char *model, double v) {
+    out o = {.b = b};
+    set_model(&o, model);
+    sample(&o, name, "", v);
+}
+
 void metrics_write(buf *b, const app *a, const machine_stats *s) {
     out o = {.b = b};
     set_model(&o, a->port->card.id);
@@ -408,50 +409,4 @@ void metrics_write(buf *b, const app *a, const machine_stats *s) {
         if (hists[i].own) write_histogram(&o, hists[i].own, (histogram_id)i, &s->hist[i]);
         if (hists[i].alias) write_histogram(&o, hists[i].alias, (histogram_id)i, &s->hist[i]);
     }
-}
-
-/* ---- the endpoint ---- */
-
-typedef struct sample_job {
-    app *app;
-    http_request *rq; /* holds the server open until the sample is there */
-    memory_sample sample;
-} sample_job;
-
-static void work(void *arg) {
-    sample_job *j = arg;
-    memory_sample_take(j->app->port, &j->sample);
-}
-
-static void done(void *arg) {
-    sample_job *j = arg;
-    app *a = j->app;
-    if (j->sample.at_us > a->memory.at_us) a->memory = j->sample;
-    a->sampling = false;
-    http_unref(j->rq);
-    http_flush(a->http);
-}
-
-/* For the scrape after this one: reading smaps_rollup takes milliseconds. */
-static void refresh(app *a, http_request *rq) {
-    if (a->sampling || clock_us() - a->memory.at_us < SAMPLE_MAX_AGE_US) return;
-    sample_job *j = arena_zalloc(&rq->mem, sizeof *j);
-    if (!j) return;
-    *j = (sample_job){.app = a, .rq = rq};
-    http_ref(rq);
-    a->sampling = a->port->ops->offload(a->port, work, done, j);
-    if (!a->sampling) http_unref(rq);
-}
-
-void metrics_run(app *a, http_request *rq) {
-    machine_stats s;
-    buf b;
-    buf_init(&b, &rq->mem);
-    a->port->ops->stats(a->port, &s);
-    if (buf_reserve(&b, 48 * 1024)) metrics_write(&b, a, &s);
-    refresh(a, rq);
-    if (b.failed)
-        http_refuse_memory(rq);
-    else
-        http_answer(rq, 200, "text/plain; version=0.0.4; charset=utf-8", buf_str(&b));
 }

@@ -301,7 +301,7 @@ static status packed_tensor(opening *o, const safetensor *codes, size_t base, ui
     t->packed = p;
     status s = hf_packed_find(p, &f->scheme, f->file, f->n_files, codes, base, o->e);
     if (s != OK) return s;
-    t->info.type = f->scheme.packing == HF_PACKED_ROWS8 ? DT_Q8_0 : DT_Q4_0;
+    t->info.type = f->scheme.type;
     t->info.ne[0] = p->cols;
     t->info.ne[1] = p->rows;
     if (kind == HF_NAME_WEIGHT) set_reading(o, t);
@@ -316,8 +316,7 @@ static status is_empty_bias(opening *o, const safetensors *file, const safetenso
                      : strstr(at->name, "self_attn") ? c->qkv_bias
                                                      : c->ffn_bias;
     *empty = false;
-    if (o->f->scheme.packing != HF_PACKED_GPTQ4 || has || !tail_is(at->name, ".bias"))
-        return OK;
+    if (o->f->scheme.packing != HF_PACKED_GPTQ || has || !tail_is(at->name, ".bias")) return OK;
     unsigned char *b = arena_alloc(&o->scratch, at->bytes + 1), any = 0;
     if (!b) return no_memory(o->e);
     status s = safetensors_read(file, at, 0, b, at->bytes, o->e);

@@ -1,9 +1,12 @@
-/* Matrices that a published model stores as codes and scales, read as rows of a GGUF type: only where
- * each number stays what it was published as. Symmetric codes of 4 bits in groups become Q4_0, of 8
- * bits Q8_0, whose blocks of 32 repeat the group's scale.
+/* Matrices that a published model stores as codes, zero points and scales, read as rows of a GGUF type
+ * in which each number stays what it was published as: w = (code - zero) * scale. The difference is
+ * the code of a type without a minimum, whose blocks of 32 repeat the group's scale:
  *
- * GPTQ and compressed-tensors; sources: AutoGPTQ, GPTQModel and compressed-tensors, the layers that
- * unpack. */
+ *     2 and 3 bits, 4 bits symmetric    -8 .. 7       Q4_0
+ *     4 bits with zero points          -16 .. 15      Q5_0
+ *     8 bits symmetric                -128 .. 127     Q8_0
+ *
+ * Sources: AutoGPTQ, GPTQModel, AutoAWQ and compressed-tensors, the layers that unpack. */
 #ifndef VRAMD_MODEL_HF_PACKED_H
 #define VRAMD_MODEL_HF_PACKED_H
 
@@ -12,15 +15,21 @@
 
 typedef enum hf_packing {
     HF_PACKED_NONE,
-    HF_PACKED_GPTQ4, /* P.qweight I32 [K/8, N], P.qzeros I32 [K/g, N/8], P.scales [K/g, N], P.g_idx */
-    HF_PACKED_ROWS4, /* P.weight_packed I32 [N, K/8], P.weight_scale [N, K/g], P.weight_shape */
-    HF_PACKED_ROWS8  /* P.weight I8 [N, K], P.weight_scale [N, 1] */
+    /* P.qweight I32 [K b / 32, N], P.qzeros I32 [K/g, N b / 32], P.scales [K/g, N], P.g_idx */
+    HF_PACKED_GPTQ,
+    HF_PACKED_AWQ,   /* P.qweight I32 [K, N/8], P.qzeros I32 [K/g, N/8], P.scales [K/g, N] */
+    HF_PACKED_WORDS, /* P.weight_packed I32 [N, K/8], P.weight_scale [N, K/g], P.weight_shape,
+                        P.weight_zero_point I32 [N/8, K/g] */
+    HF_PACKED_BYTES  /* P.weight I8 [N, K], P.weight_scale [N, K/g] */
 } hf_packing;
 
 typedef struct hf_scheme {
     hf_packing packing;
-    uint32_t zero;  /* GPTQ: the stored zero point that means 8 */
-    bool act_order; /* GPTQ: g_idx may say that inputs are not in order */
+    uint32_t bits;
+    bool symmetric;
+    uint32_t zero_bias; /* GPTQ: what a stored zero point is too small by */
+    bool act_order;     /* GPTQ: g_idx may say that inputs are not in order */
+    dtype type;         /* of the rows */
 } hf_scheme;
 
 /* Of a quantization_config; packing NONE: there is none. Errors: ERR_UNSUPPORTED (field: the member),
@@ -30,7 +39,7 @@ status hf_scheme_read(hf_scheme *out, const json_t *quantization_config, err *);
 typedef struct hf_packed {
     const hf_scheme *scheme;
     const safetensors *codes_in, *scales_in, *zeros_in;
-    const safetensor *codes, *scales, *zeros; /* zeros: GPTQ only */
+    const safetensor *codes, *scales, *zeros; /* zeros NULL: the middle of the codes */
     uint64_t rows, cols, group;
 } hf_packed;
 
@@ -49,8 +58,8 @@ uint64_t hf_slab_bytes(const hf_packed *); /* 0: it needs none */
 hf_slab *hf_slab_init(void *mem);
 void hf_slab_clear(hf_slab *);
 
-/* Row `row` of the matrix, as cols / 32 blocks of Q4_0 or Q8_0. Any thread. Errors: ERR_IO, ERR_UNSUPPORTED (a
- * zero point that is not the middle; a scale that 16 bits do not hold), ERR_NO_MEMORY. */
+/* Row `row` of the matrix, as cols / 32 blocks of the scheme's type. Any thread. Errors: ERR_IO,
+ * ERR_UNSUPPORTED (a scale that 16 bits do not hold; a zero point with which a number does not fit), ERR_NO_MEMORY. */
 status hf_packed_read(const hf_packed *, hf_slab *, uint64_t row, void *dst, err *);
 
 #endif

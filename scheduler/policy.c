@@ -44,5 +44,11 @@ const sched_policy sched_fair = {.name = "fair",
                                  .ticket_key = by_admission,
                                  .prefill_share = half_at_most};
 
+const sched_policy sched_shortest = {.name = "shortest",
+                                     .by_length = true,
+                                     .waiting_key = by_age,
+                                     .ticket_key = by_admission,
+                                     .prefill_share = half_at_most};
+
 const sched_policy *const sched_policies[N_SCHED_POLICIES] = {&sched_fcfs, &sched_aging,
-                                                              &sched_fair};
+                                                              &sched_fair, &sched_shortest};

@@ -236,6 +236,8 @@ void seq_end(sched *s, uint32_t slot, sched_finish why, int32_t stop_id) {
     r->finish = why;
     r->stop_id = stop_id;
     waiting_ended(s, record_of(h->id), h->len - h->n_prompt);
+    if (why == FINISH_STOP || why == FINISH_LENGTH)
+        lengths_finished(s, record_of(h->id), h->len - h->n_prompt);
     if (h->inflight == 0) seq_retire(s, slot);
 }
 

@@ -135,7 +135,7 @@ static void drawn(wire *w, record *r) {
 
 /* A field that is added to these must be recorded, too: then its size here changes. Left out are
  * recent_tokens and request, on which no plan depends. */
-_Static_assert(sizeof(sched_group) == 24 && sizeof(sched_config) == 240 &&
+_Static_assert(sizeof(sched_group) == 24 && sizeof(sched_config) == 248 &&
                    sizeof(sched_spec) == 176,
                "every field of these is in the records");
 
@@ -155,7 +155,8 @@ static void config(wire *w, record *r) {
     f64(w, &c->max_waiting_tokens);
     f32(w, &c->max_model_len), f32(w, &c->max_rows), f32(w, &c->max_logit_rows);
     f32(w, &c->max_prefill_share), f32(w, &c->watermark_permille), f32(w, &c->depth);
-    f32(w, &r->policy), f64(w, &c->itl_slo_us), f32(w, &batching);
+    f32(w, &r->policy), f64(w, &c->itl_slo_us), f64(w, &c->ttft_slo_us);
+    f32(w, &batching);
     f64(w, &c->batch_window_us), f32(w, &c->max_moves), flag(w, &c->prefix_cache);
     f32(w, &c->tier_chunks), f64(w, &c->tier_bytes), f32(w, &c->store_tokens);
     f32(w, &c->chunk_blocks), f64(w, &c->hash_key[0]), f64(w, &c->hash_key[1]);

@@ -11,7 +11,7 @@
 #include "base/str.h"
 #include "scheduler/sched.h"
 
-#define RECORD_MAGIC "VRAMDSL1"
+#define RECORD_MAGIC "VRAMDSL2"
 enum { RECORD_MAGIC_BYTES = 8 };
 
 typedef enum record_kind {

@@ -1,9 +1,8 @@
 /* Parameters: defaults, each range and type with the field it names, what is not supported. */
-#include "tests/api/fake_port.h"
+#include "tests/api/fake_one.h"
 
 #include "api/param_table.h"
 
-static fake f;
 static arena mem;
 
 static void setup(void) {

@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from harness import Daemon, ROOT, vramd
-from published import write as publish
+from published import KINDS, write as publish
 from tiny_model import write as write_tiny
 
 TEXT = ROOT / "tests" / "golden" / "eval" / "hamlet.txt"
@@ -71,17 +71,17 @@ def test_inspect_and_plan_read_the_folder(both):
 
 
 def test_what_cannot_be_loaded_is_planned_and_refused_by_name(both, tmp_path):
-    folder = tmp_path / "awq"
+    folder = tmp_path / "fp8"
     folder.mkdir()
     for f in both[0].iterdir():
         (folder / f.name).symlink_to(f)  # as the hub's cache has them
     assert vramd("plan", str(folder)).returncode == 0
     c = json.loads((folder / "config.json").read_text())
-    c["quantization_config"] = {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm"}
+    c["quantization_config"] = {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic"}
     (folder / "config.json").unlink()
     (folder / "config.json").write_text(json.dumps(c))
     r = vramd("plan", str(folder))
-    assert r.returncode == 0 and "weights are loaded from GPTQ and compressed-tensors" in r.stdout, r.stdout + r.stderr
+    assert r.returncode == 0 and "weights are loaded from GPTQ, AWQ and compressed-tensors" in r.stdout, r.stdout + r.stderr
     r = vramd("serve", "--model", str(folder))
     assert r.returncode == 6 and "quantization_config" in r.stderr, r.stderr
 
@@ -109,7 +109,7 @@ def evaluate(path):
     return vramd("eval", str(path), "--file", str(TEXT), "--context", "128", "--tokens", "200", "--json")
 
 
-@pytest.mark.parametrize("kind", ["gptq", "gptq_v2", "int4", "int8"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_codes_and_scales_give_the_bits_of_the_gguf_file(packed, kind):
     paths = packed(kind)
     answers = [json.loads(evaluate(p).stdout)["perplexity"] for p in paths]
@@ -139,8 +139,8 @@ LAYER = "model.layers.1.mlp.down_proj."
 
 
 @pytest.mark.parametrize("kind, part, edit, said", [
-    ("gptq", "qzeros", lambda b: b[:-1] + b"\x76", "zero point that is not the middle"),
-    ("gptq_v2", "qzeros", lambda b: b"\x77" * len(b), "zero point that is not the middle"),
+    ("gptq", "qzeros", lambda b: b"\xff" * len(b), "with which a number does not fit"),
+    ("gptq_v2", "qzeros", lambda b: b"\x00" * len(b), "with which a number does not fit"),
     ("gptq", "g_idx", lambda b: b[4:] + b[:4], "inputs in another order"),
     ("gptq", "bias", lambda b: b[:-1] + b"\x3c", "no place in this architecture"),
     ("int4", "weight_scale", lambda b: b[:-2] + b"\x00\x7e", "not finite"),
@@ -150,7 +150,7 @@ def test_what_would_change_a_number_is_refused(packed, tmp_path, kind, part, edi
     assert r.returncode in (5, 6) and said in r.stderr, r.stderr
 
 
-@pytest.mark.parametrize("change_of, said", [({"bits": 3}, "4 bits only"), ({"sym": False}, "symmetric"),
+@pytest.mark.parametrize("change_of, said", [({"bits": 5}, "bits"), ({"bits": 8, "sym": False}, "symmetric"),
                                              ({"checkpoint_format": "marlin"}, "marlin")])
 def test_schemes_that_are_not_read_are_named(packed, tmp_path, change_of, said):
     folder = change(packed("gptq")[0], tmp_path / "odd", LAYER + "scales", lambda b: b)
