@@ -188,4 +188,4 @@ deb-boot-test: deb ## systemd booted in the chroot: the unit, its limits, socket
 clean: ## remove build/
 	rm -rf build
 
--include $(OBJ:.o=.d) $(UNIT_BIN:$(BUILD)/%=$(BUILD)/obj/%.d) $(BUILD)/obj/tests/text/schema_probe.d
+-include $(OBJ:.o=.d) $(UNIT_BIN:$(BUILD)/%=$(BUILD)/obj/%.d) $(PROBE:$(BUILD)/%=$(BUILD)/obj/%.d) $(OPS_BIN:$(BUILD)/%=$(BUILD)/obj/%.d)

@@ -3,11 +3,12 @@
 import json
 import os
 import re
+import sys
 from xml.etree import ElementTree
 
 import pytest
 
-from harness import Daemon, vramd
+from harness import ROOT, Daemon, vramd
 
 MODEL = ["--model", os.environ["VRAMD_TEST_MODEL"], "--max-model-len", "2048", "--bandwidth", "41GB/s"]
 
@@ -110,3 +111,17 @@ def test_limits_and_costs_of_a_server(tmp_path):
 def test_what_makes_no_sense_is_refused(flags, text):
     r = vramd("simulate", *MODEL[:4], *flags)
     assert r.returncode in (2, 3) and text in r.stderr
+
+
+def test_the_validation_compares_live_with_simulated(monkeypatch):
+    sys.path.insert(0, str(ROOT / "bench"))
+    import bench_simulate as b
+    kept = {}
+    monkeypatch.setattr(b, "save", lambda name, rows, **more: kept.update(more, rows=rows))
+    monkeypatch.setattr(sys, "argv", ["bench_simulate.py", "--requests", "4", "--repeats", "2", "--calibration", "8"])
+    b.main()
+    assert [r["load"] for r in kept["rows"]] == [0.3, 0.6, 0.85] and kept["cost_model"]["source"].startswith("fitted to ")
+    for r in kept["rows"]:
+        for d in (r[name] for name in b.FIGURES):
+            assert d["live"] > 0 and d["simulated"] > 0 and d["scatter_percent"] >= 0
+            assert d["difference_percent"] == pytest.approx(100 * (d["simulated"] / d["live"] - 1), abs=1)

@@ -34,3 +34,13 @@ def test_a_round_of_every_technique_has_answers(monkeypatch):
         if name == "kv":
             by = {r["variant"]: r["kv_bytes"] for r in rows}
             assert by["f32"] == 2 * by["f16"] == 2 * by["bf16"]
+
+
+def test_batching_under_load_is_live_and_simulated():
+    rows = b.batching.run(1, 8)
+    assert [r["variant"] for r in rows] == ["continuous", "dynamic", "static"]
+    for r in rows:
+        assert all(r[f"{kind}_{figure}"] > 0 for kind in ("live", "simulated", "gpu_simulated") for figure in ("tokens_per_s", "ttft_ms", "e2e_ms"))
+        assert r["gpu_simulated_tokens_per_s"] <= rows[0]["gpu_simulated_tokens_per_s"]
+    assert rows[1]["gpu_simulated_ttft_ms"] > 10 * rows[0]["gpu_simulated_ttft_ms"]  # a first token does not wait for a batch
+    assert b.batching.table(rows).count("\n| ") == 4
