@@ -34,7 +34,7 @@ def test_a_run_says_what_it_is_and_is_repeatable():
 
 
 def test_options_of_serve_have_their_effect():
-    flags = [*MODEL, "--rate", "1.2", "--requests", "300"]
+    flags = [*MODEL, "--rate", "1.2", "--requests", "300", "--max-num-batched-tokens", "512"]
     free, slo = figures(*flags), figures(*flags, "--itl-slo-ms", "30")
     assert slo["itl_ms"]["p99"] < free["itl_ms"]["p99"] / 2
     assert figures(*flags, "--batching", "static")["ttft_ms"]["mean"] > 1.2 * free["ttft_ms"]["mean"]
