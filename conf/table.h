@@ -13,7 +13,7 @@
 // clang-format off
 #define OPTION_LIST(X)                                                                        \
     X("model", STR, model, "", 0, 255, "",                                                    \
-      "GGUF file to serve (any part of a split one)", "", "m")                                \
+      "GGUF file to serve (any part of a split one), or folder of safetensors", "", "m")                                \
     X("model", STR, served_model_name, "", 0, 255, "",                                        \
       "names that clients use, separated by commas; default: the name of the file", "",       \
       "alias")                                                                                \

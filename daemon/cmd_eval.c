@@ -210,7 +210,7 @@ static status run(preparation *p, options *opt, err *e) {
                       .arg = p};
     s = machine_plan(&m, opt, &w, e);
     if (p->s != OK) s = (*e = p->e).code;
-    if (s == OK && !m.file) s = err_set(e, ERR_INVALID, "%s is not a GGUF file", opt->model);
+    if (s == OK) s = machine_has_weights(&m, e);
     if (s == OK) s = machine_reserve(&m, e);
     if (s == OK) {
         s = evaluate(p, &m, e);

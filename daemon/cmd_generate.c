@@ -265,7 +265,7 @@ int cmd_generate(int argc, char **argv) {
     machine_wish w = {.at_most_len = (uint32_t)a.prompt.len + around + a.max_tokens,
                       .greedy = true};
     s = machine_plan(&m, &opt, &w, &e);
-    if (s == OK && !m.file) s = err_set(&e, ERR_INVALID, "%s is not a GGUF file", opt.model);
+    if (s == OK) s = machine_has_weights(&m, &e);
     if (s == OK) s = machine_reserve(&m, &e);
     if (s == OK) s = machine_load(&m, &e);
     if (s == OK) s = run_prompt(&m, &a, t0, &e);

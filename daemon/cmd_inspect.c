@@ -1,5 +1,5 @@
-/* vramd inspect: what is in a GGUF file, and the program that would run it. Main thread; owns
- * the open file. */
+/* vramd inspect: what is in the files of a model, and the program that would run it. Main thread;
+ * owns the open files. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -7,7 +7,7 @@
 #include "api/inspect.h"
 #include "daemon/args.h"
 #include "daemon/commands.h"
-#include "model/checkpoint_explain.h"
+#include "model/gguf.h"
 #include "model/model.h"
 #include "text/reply_template.h"
 #include "text/template_probe.h"
@@ -40,23 +40,38 @@ static status print_metadata(const gguf *g, err *e) {
     return s == OK ? put(&b, e) : s;
 }
 
-static void print_tensors(const gguf *g) {
+/* Without the dimensions of 1 at the end. */
+static void shape_text(const tensor_info *t, char *out, size_t cap) {
+    int n = 4;
+    size_t at = 0;
+    while (n > 1 && t->ne[n - 1] == 1) n--;
+    for (int d = 0; d < n && at < cap; d++)
+        at += (size_t)snprintf(out + at, cap - at, "%s%llu", d ? " x " : "",
+                               (unsigned long long)t->ne[d]);
+}
+
+static uint64_t tensor_bytes(const tensor_info *t) {
+    uint64_t bytes = 0;
+    return dtype_bytes(t->type, t->ne[1] * t->ne[2] * t->ne[3], t->ne[0], &bytes) ? bytes : 0;
+}
+
+static void print_tensors(const checkpoint *c) {
     struct {
         uint64_t n, bytes;
     } by_type[256] = {0};
     uint64_t sum = 0;
     char x[32], y[32];
-    for (size_t i = 0; i < gguf_n_tensors(g); i++) {
-        const gguf_tensor *t = gguf_tensor_at(g, i);
+    const size_t n = checkpoint_n_tensors(c);
+    for (size_t i = 0; i < n; i++) {
+        const tensor_info t = checkpoint_tensor(c, i);
+        const uint64_t bytes = tensor_bytes(&t);
         char shape[96] = "";
-        for (uint32_t d = 0; d < t->n_dims; d++)
-            snprintf(shape + strlen(shape), sizeof shape - strlen(shape), "%s%llu",
-                     d ? " x " : "", (unsigned long long)t->ne[d]);
-        printf("  %-36s %-6s %-20s %15s\n", t->name, dtype_get(t->type)->name, shape,
-               bytes_grouped(t->bytes, x));
-        by_type[(uint8_t)t->type].n++;
-        by_type[(uint8_t)t->type].bytes += t->bytes;
-        sum += t->bytes;
+        shape_text(&t, shape, sizeof shape);
+        printf("  %-36s %-6s %-20s %15s\n", t.name, dtype_name(t.type), shape,
+               bytes_grouped(bytes, x));
+        by_type[(uint8_t)t.type].n++;
+        by_type[(uint8_t)t.type].bytes += bytes;
+        sum += bytes;
     }
     puts("\ntotals");
     for (int i = 0; i < 256; i++)
@@ -64,8 +79,8 @@ static void print_tensors(const gguf *g) {
             printf("  %-6s %8llu tensors %18s bytes  %s\n", dtype_get((uint32_t)i)->name,
                    (unsigned long long)by_type[i].n, bytes_grouped(by_type[i].bytes, x),
                    bytes_human(by_type[i].bytes, y));
-    printf("  %-6s %8zu tensors %18s bytes  %s\n", "all", gguf_n_tensors(g),
-           bytes_grouped(sum, x), bytes_human(sum, y));
+    printf("  %-6s %8zu tensors %18s bytes  %s\n", "all", n, bytes_grouped(sum, x),
+           bytes_human(sum, y));
 }
 
 static void print_line(void *arg, const char *line) {
@@ -73,18 +88,21 @@ static void print_line(void *arg, const char *line) {
     puts(line);
 }
 
-static status print_program(gguf *g, err *e) {
+static status print_program(const checkpoint *c, err *e) {
     model *m = NULL;
-    status s = model_open(&m, gguf_checkpoint(g), e);
+    status s = model_open(&m, c, e);
     if (s == OK) program_print(&m->program, print_line, NULL);
     model_close(m);
     return s;
 }
 
-static status print_json(gguf *g, err *e) {
+static status print_json(const checkpoint *c, err *e) {
     buf b;
     buf_init(&b, NULL);
-    inspect_json(&b, g);
+    if (gguf_of(c))
+        inspect_json(&b, gguf_of(c));
+    else
+        inspect_checkpoint_json(&b, c);
     buf_addc(&b, '\n');
     return put(&b, e);
 }
@@ -123,8 +141,7 @@ static void print_plan(const char *name, const chat_template *t, const tokenizer
 }
 
 /* How output is read, by the chat templates. A file without a vocabulary that is known has none. */
-static void print_output(gguf *g) {
-    const checkpoint *file = gguf_checkpoint(g);
+static void print_output(const checkpoint *file) {
     tokenizer *tok;
     template_sources from = {0};
     template_tokens tokens;
@@ -141,29 +158,32 @@ static void print_output(gguf *g) {
     tokenizer_close(tok);
 }
 
-static status print_all(gguf *g, err *e) {
-    status s = print_metadata(g, e);
+static status print_all(const checkpoint *c, err *e) {
+    status s = OK;
+    if (gguf_of(c))
+        s = print_metadata(gguf_of(c), e);
+    else
+        printf("%s: %s\n", checkpoint_path(c), c->format->name);
     if (s == OK) puts("\ntensors");
-    if (s == OK) print_tensors(g);
-    if (s == OK) print_output(g);
+    if (s == OK) print_tensors(c);
+    if (s == OK) print_output(c);
     return s;
 }
 
-static status inspect(const char *path, status (*print)(gguf *, err *), err *e) {
-    gguf *g = NULL;
-    status s = gguf_open(&g, path, e);
-    if (s != OK) s = checkpoint_explain(path, e);
-    if (s == OK) s = print(g, e);
+static status inspect(const char *path, status (*print)(const checkpoint *, err *), err *e) {
+    checkpoint *c = NULL;
+    status s = checkpoint_open(&c, path, e);
+    if (s == OK) s = print(c, e);
     if (s == OK && (fflush(stdout) != 0 || ferror(stdout)))
         s = err_set(e, ERR_IO, "writing stdout: %s", strerror(errno));
-    gguf_close(g);
+    checkpoint_close(c);
     return s;
 }
 
 int cmd_inspect(int argc, char **argv) {
     err e;
     if (args_take_word(&argc, argv, "--help")) {
-        puts("usage: vramd inspect FILE [--json | --program]\n\n"
+        puts("usage: vramd inspect FILE.gguf|FOLDER [--json | --program]\n\n"
              "  --json     metadata and tensors as one JSON object\n"
              "  --program  the recorded forward pass, one operation a line");
         return 0;

@@ -21,7 +21,9 @@ static void print_help(void) {
         "the\n"
         "options that are best for latency, throughput and long contexts. Reads headers only.\n"
         "Exit code 7 when it does not fit.\n\n"
-        "MODEL is a GGUF file, or the config.json of a model that need not be here.\n"
+        "MODEL is a GGUF file, a folder as the model was published (config.json, "
+        "safetensors,\n"
+        "tokenizer.json), or the config.json of a model that need not be here.\n"
         "  --weights TYPE       type of the weights of a config.json: bf16, Q8_0, Q4_K_M, "
         "Q4_0,\n"
         "                       FP8, AWQ, GPTQ-Int4, ...; else as the config says\n"
@@ -206,7 +208,8 @@ int cmd_plan(int argc, char **argv) {
     if (s == OK && argc > 2) s = err_set(&e, ERR_INVALID, "more than one model is named");
     if (s == OK) s = machine_plan(&m, &o, &w, &e);
     if (s == OK && w.weights && m.file) {
-        err_set(&e, ERR_INVALID, "--weights is for a config.json; a GGUF file has its own");
+        err_set(&e, ERR_INVALID,
+                "--weights is for a config.json; the files of a model have their own");
         s = err_field(&e, "weights");
     }
     if (s == OK || (s == ERR_BUDGET && m.plan.terms.n)) {

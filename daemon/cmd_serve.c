@@ -284,13 +284,9 @@ static status prepare(daemon_state *d, err *e) {
     status s = check_descriptors(&d->opt, e);
     const machine_wish w = {.extra = serving_terms};
     if (s == OK) s = machine_plan(&d->m, &d->opt, &w, e);
-    if (s != OK) return s;
-    if (d->m.file && d->opt.memory_pressure) s = pressure_open(&d->pressure, e);
-    if (s != OK) return s;
-    if (d->m.file) return machine_reserve(&d->m, e);
-    err_set(e, ERR_INVALID, "%s is not a GGUF file", d->opt.model);
-    err_hint(e, "a config.json can be planned (vramd plan), not served");
-    return err_field(e, "model");
+    if (s == OK) s = machine_has_weights(&d->m, e);
+    if (s == OK && d->opt.memory_pressure) s = pressure_open(&d->pressure, e);
+    return s == OK ? machine_reserve(&d->m, e) : s;
 }
 
 static void log_plan(const daemon_state *d) {

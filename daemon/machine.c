@@ -19,6 +19,7 @@
 #include "daemon/machine_budget.h"
 #include "daemon/machine_template.h"
 #include "daemon/planned_model.h"
+#include "model/hf_folder.h"
 
 enum {
     DEFAULT_CONTEXT = 8192,
@@ -187,6 +188,19 @@ static status resolve(machine *m, const machine_wish *w, err *e) {
     return OK;
 }
 
+/* What of a folder cannot be loaded can be planned by its config.json. */
+static status plan_folder(machine *m, const char *path, const char *weights, err *e) {
+    char config[4200];
+    const err why = *e;
+    snprintf(config, sizeof config, "%.4096s/config.json", path);
+    if (planned_model_open(m, config, weights, e) != OK) {
+        *e = why;
+        return e->code;
+    }
+    snprintf(m->not_served, sizeof m->not_served, "%.230s", why.text);
+    return OK;
+}
+
 static status open_model(machine *m, const char *weights, err *e) {
     const char *path = m->opt.model;
     size_t n = strlen(path);
@@ -196,19 +210,25 @@ static status open_model(machine *m, const char *weights, err *e) {
         return err_hint(
             e, "give --model FILE.gguf, or model = FILE.gguf in " OPTIONS_DEFAULT_FILE);
     }
-    if (n > 5 && strcasecmp(path + n - 5, ".json") == 0)
+    if (n > 5 && strcasecmp(path + n - 5, ".json") == 0 && !hf_folder_is(path))
         return planned_model_open(m, path, weights, e);
     status s = checkpoint_open(&m->file, path, e);
-    return s == OK ? model_open(&m->model, m->file, e) : s;
+    if (s == OK) return model_open(&m->model, m->file, e);
+    return s == ERR_UNSUPPORTED && hf_folder_is(path) ? plan_folder(m, path, weights, e) : s;
 }
 
 /* The file's name without its ending, unless the operator gave one: what people type. */
 static void set_name(machine *m) {
-    const char *base = strrchr(m->opt.model, '/'), *given = m->opt.served_model_name;
+    const char *given = m->opt.served_model_name, *base = m->opt.model;
+    size_t len = strlen(base);
+    while (len > 1 && base[len - 1] == '/') len--; /* a folder */
+    for (size_t i = 0; i + 1 < len; i++)
+        if (m->opt.model[i] == '/') base = m->opt.model + i + 1;
+    len -= (size_t)(base - m->opt.model);
     given += strspn(given, ", ");
     m->names = *given ? given : NULL;
-    base = base ? base + 1 : m->opt.model;
-    snprintf(m->name, sizeof m->name, "%.255s", *given ? given : base);
+    snprintf(m->name, sizeof m->name, "%.*s", *given ? 255 : (int)(len < 255 ? len : 255),
+             *given ? given : base);
     if (*given) m->name[strcspn(m->name, ",")] = '\0';
     size_t n = strlen(m->name);
     while (n && m->name[n - 1] == ' ') m->name[--n] = '\0';
@@ -247,7 +267,7 @@ static void list_terms(const machine *m, terms *t) {
     if (m->header_bytes) {
         terms_add(t, MEM_TOKENIZER, TERM_EXACT, m->tokenizer_bytes, "vocabulary");
         terms_add(t, MEM_TOKENIZER, TERM_EXACT, m->chat_bytes, "chat templates");
-        terms_add(t, MEM_LOADING, TERM_EXACT, m->header_bytes, "GGUF headers");
+        terms_add(t, MEM_LOADING, TERM_EXACT, m->header_bytes, "headers of the model");
         terms_last_while_loading(t);
     } else {
         terms_add(t, MEM_TOKENIZER, TERM_ASSUMED, (uint64_t)n_vocab * 64,
@@ -370,6 +390,20 @@ status machine_plan_again(machine *m, const machine *of, const options *o,
     if (w->uncut || (w->budget && w->budget->bytes > m->max_budget.bytes))
         m->max_budget.bytes = 0;
     return s == OK ? solve(m, w, e) : s;
+}
+
+status machine_has_weights(const machine *m, err *e) {
+    if (m->file) return OK;
+    if (hf_folder_is(m->opt.model) && m->not_served[0]) {
+        err_set(e, ERR_UNSUPPORTED, "%.120s can be planned, but not loaded: %.230s",
+                m->opt.model, m->not_served);
+        err_hint(e, "name a GGUF file of the model");
+    } else {
+        err_set(e, ERR_INVALID, "%.250s is not a GGUF file, nor a folder with safetensors",
+                m->opt.model);
+        err_hint(e, "a config.json can be planned (vramd plan), not served");
+    }
+    return err_field(e, "model");
 }
 
 status machine_reserve(machine *m, err *e) {

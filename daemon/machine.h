@@ -86,7 +86,7 @@ typedef struct machine_wish {
     void *arg;
 } machine_wish;
 
-/* Opens the model (a GGUF file or a config.json) and solves the plan. On ERR_BUDGET m->plan is
+/* Opens the model (a GGUF file, a folder as published, or a config.json) and solves the plan. On ERR_BUDGET m->plan is
  * filled in. In any case machine_close(m) afterwards. */
 status machine_plan(machine *m, const options *, const machine_wish *, err *);
 /* The plan of the same model on the same engine within the same budgets (but for the wish's
@@ -98,6 +98,9 @@ status machine_plan_again(machine *, const machine *of, const options *, const m
 /* Of batching and scheduler_policy; and which value of the latter a policy is. */
 void machine_set_policies(sched_config *, const options *);
 uint32_t machine_policy_number(const sched_policy *);
+/* Whether what was planned can be loaded. Errors: ERR_INVALID (a config.json), ERR_UNSUPPORTED (a
+ * folder whose weights cannot be loaded). */
+status machine_has_weights(const machine *, err *);
 /* The ledger and what must exist before loading: the pool of requests. */
 status machine_reserve(machine *m, err *);
 /* The first step of machine_load: all that it can refuse before it reads weights. */

@@ -1,18 +1,7 @@
-/* Opening a checkpoint, and the calls of its format. Owns nothing; any thread. */
+/* The calls of a checkpoint's format. Owns nothing; any thread. */
 #include "model/checkpoint.h"
 
 #include "base/check.h"
-#include "model/checkpoint_explain.h"
-#include "model/gguf.h"
-
-status checkpoint_open(checkpoint **out, const char *path, err *e) {
-    gguf *g;
-    *out = NULL;
-    status s = gguf_open(&g, path, e);
-    if (s != OK) return checkpoint_explain(path, e);
-    *out = gguf_checkpoint(g);
-    return OK;
-}
 
 void checkpoint_close(checkpoint *c) {
     if (c) c->format->close(c);

@@ -20,6 +20,7 @@
 #include "model/dtype.h"
 
 typedef struct checkpoint checkpoint;
+struct model_config;
 
 typedef struct tensor_info {
     const char *name; /* valid as long as the checkpoint */
@@ -56,6 +57,8 @@ typedef struct checkpoint_format {
     status (*get_bool)(const checkpoint *, const char *key, bool *out, err *);
     status (*get_str)(const checkpoint *, const char *key, str *out, err *);
     status (*get_array)(const checkpoint *, const char *key, fact_type, fact_array *out, err *);
+    /* The model's numbers, where they are no facts; NULL: they are. */
+    status (*config)(const checkpoint *, struct model_config *, err *);
     status (*unchanged)(const checkpoint *, err *); /* NULL: it cannot change */
     void (*close)(checkpoint *);
 } checkpoint_format;

@@ -47,17 +47,17 @@ static status explain_directory(const char *path, err *e) {
     if (first_inside(path, ".gguf", name))
         return err_hint(e, "name the file in it: %.100s%s%.100s", path, slash, name);
     if (first_inside(path, ".safetensors", name))
-        return err_hint(e, CONVERT "vramd plan %.80s%sconfig.json shows what it would take",
-                        path, slash);
-    return err_hint(e, "name a .gguf file; there is none in it");
+        return err_hint(e,
+                        "the config.json that the model was published with is missing in it");
+    return err_hint(e, "name a .gguf file, or a folder with config.json and safetensors");
 }
 
 /* Kinds of files that people name, by their first bytes. */
 static status explain_content(const char *path, const char *head, size_t n, err *e) {
-    bool safetensors = n >= 9 && head[8] == '{' && !memcmp(head + 5, "\0\0\0", 3);
-    if (safetensors || ends(path, ".safetensors")) {
-        err_set(e, ERR_UNSUPPORTED, "%.200s is a safetensors file, not a GGUF file", path);
-        err_hint(e, CONVERT "vramd plan takes the config.json beside it as it is");
+    const bool safetensors = n >= 9 && head[8] == '{' && !memcmp(head + 5, "\0\0\0", 3);
+    if (safetensors) {
+        err_set(e, ERR_UNSUPPORTED, "%.200s is a safetensors file without its ending", path);
+        err_hint(e, "name the folder that it was published in, with its config.json");
     } else if (n >= 4 && (!memcmp(head, "PK\3\4", 4) || !memcmp(head, "\x80\2", 2))) {
         err_set(e, ERR_UNSUPPORTED, "%.200s is a PyTorch file, not a GGUF file", path);
         err_hint(e, CONVERT "vramd plan takes the config.json beside it as it is");

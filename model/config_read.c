@@ -208,6 +208,7 @@ static void name_key(const model_config *c, err *e) {
 
 status model_config_read(model_config *c, const checkpoint *file, err *e) {
     str arch = {NULL, 0}, name = STR("");
+    if (file->format->config) return file->format->config(file, c, e);
     model_config_init(c);
     status s = checkpoint_get_str(file, "general.architecture", &arch, e);
     if (s != OK) return s;

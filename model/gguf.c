@@ -559,3 +559,7 @@ static const checkpoint_format gguf_format = {
     .unchanged = ckpt_unchanged,
     .close = ckpt_close,
 };
+
+const gguf *gguf_of(const checkpoint *c) {
+    return c->format == &gguf_format ? of(c) : NULL;
+}

@@ -62,6 +62,8 @@ status gguf_open_fd(gguf **out, int fd, const char *path, err *);
 void gguf_close(gguf *); /* NULL is fine */
 /* The file as a checkpoint, the same object: either is closed, not both. */
 checkpoint *gguf_checkpoint(gguf *);
+/* The other way round; NULL: a checkpoint of another format. */
+const gguf *gguf_of(const checkpoint *);
 
 const char *gguf_path(const gguf *);
 uint32_t gguf_version(const gguf *);

@@ -158,6 +158,17 @@ static void drop_false_ends(tokenizer *t) {
     t->n_eog = n;
 }
 
+/* Formats that list every end (generation_config.json). */
+static status listed_ends(tokenizer *t, const checkpoint *file, err *e) {
+    fact_array a = {0};
+    status s = checkpoint_get_array(file, "tokenizer.eog_token_ids", FACT_I32, &a, e);
+    for (uint64_t i = 0; s == OK && i < a.n; i++) {
+        const int32_t id = ((const int32_t *)a.v)[i];
+        if (id >= 0 && (uint32_t)id < t->n_vocab) eog_add(t, id);
+    }
+    return s;
+}
+
 static status build_ends(tokenizer *t, const checkpoint *file, err *e) {
     static const char *const keys[] = {
         "tokenizer.ggml.eos_token_id",     "tokenizer.ggml.eot_token_id",
@@ -186,7 +197,7 @@ static status build_ends(tokenizer *t, const checkpoint *file, err *e) {
         eog_add(t, id);
     }
     drop_false_ends(t);
-    return OK;
+    return listed_ends(t, file, e);
 }
 
 /* What a SentencePiece file means where it says nothing. */
@@ -200,7 +211,7 @@ static status build_spm(tokenizer *t, const checkpoint *file, err *e) {
     return s;
 }
 
-/* Phi-3's files are known by their name alone, in llama.cpp too. */
+/* Phi-3's GGUF files are known by their name alone, in llama.cpp too. */
 static status build_strip(tokenizer *t, const checkpoint *file, err *e) {
     str name = STR("");
     status s = checkpoint_get_str(file, "general.name", &name, e);
@@ -208,7 +219,9 @@ static status build_strip(tokenizer *t, const checkpoint *file, err *e) {
         if (strncasecmp(name.ptr + i, "phi3", 4) == 0 ||
             (i + 5 <= name.len && strncasecmp(name.ptr + i, "phi-3", 5) == 0))
             t->strip_after_special = true;
-    return s;
+    if (s != OK) return s;
+    return checkpoint_get_bool(file, "tokenizer.strip_after_special", &t->strip_after_special,
+                               e);
 }
 
 status tok_special_build(tokenizer *t, const checkpoint *file, err *e) {

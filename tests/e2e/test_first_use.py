@@ -94,17 +94,17 @@ def test_a_directory_names_the_file_in_it(tmp_path):
     (tmp_path / "gguf/a.gguf").write_bytes(b"GGUF")
     (tmp_path / "hub/model.safetensors").write_bytes(b"")
     r = vramd("inspect", str(empty))
-    assert r.returncode == 2 and "is a directory" in r.stderr and "there is none in it" in r.stderr
+    assert r.returncode == 2 and "is a directory" in r.stderr and "with config.json and safetensors" in r.stderr
     r = vramd("inspect", str(tmp_path / "gguf"))
     assert f"name the file in it: {tmp_path}/gguf/a.gguf" in r.stderr
     r = vramd("inspect", str(tmp_path / "hub") + "/")
-    assert "convert_hf_to_gguf.py" in r.stderr and f"vramd plan {tmp_path}/hub/config.json" in r.stderr
+    assert "the config.json that the model was published with is missing" in r.stderr
 
 
 def test_files_of_other_formats_are_named(tmp_path):
     header = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
     for name, data, code, said in (
-            ("model.safetensors", len(header).to_bytes(8, "little") + header + bytes(4), 6, "is a safetensors file"),
+            ("model.safetensors", len(header).to_bytes(8, "little") + header + bytes(4), 3, "has no config.json"),
             ("model.gguf", len(header).to_bytes(8, "little") + header + bytes(4), 6, "is a safetensors file"),
             ("pytorch_model.bin", b"PK\3\4" + bytes(60), 6, "is a PyTorch file"),
             ("lfs.gguf", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", 5, "is a Git LFS pointer")):

@@ -1,0 +1,18 @@
+/* Names of tensors: Hugging Face's, as transformers' classes have them, to those of GGUF. Pure. */
+#ifndef VRAMD_MODEL_HF_NAMES_H
+#define VRAMD_MODEL_HF_NAMES_H
+
+#include <stdbool.h>
+
+enum { HF_NAME_BYTES = 96 }; /* of a GGUF name, with its NUL */
+
+typedef enum hf_name_kind {
+    HF_NAME_WEIGHT,  /* out has its name in GGUF */
+    HF_NAME_UNKNOWN, /* the name stays */
+    HF_NAME_OTHER /* of another part (vision, ...), or derived: no weight of the text model */
+} hf_name_kind;
+
+/* arch: as GGUF names it. */
+hf_name_kind hf_tensor_name(const char *arch, const char *name, char out[HF_NAME_BYTES]);
+
+#endif

@@ -1,0 +1,208 @@
+#!/usr/bin/env python3
+"""Writes a model as it is published (config.json, safetensors, tokenizer.json, ...), and a GGUF file of
+the same numbers, out of a GGUF file of llama or gemma3: for tests that compare the two.
+
+    published.py FROM.gguf DIR TO.gguf F32|F16|BF16 [--shards N]
+
+The names and the order of rows are transformers', the forms of tokenizer.json those of the tokenizers
+library (documentation of both); it undoes what llama.cpp's convert_hf_to_gguf.py did to make FROM."""
+
+import argparse
+import json
+import struct
+from pathlib import Path
+
+import gguf
+import numpy as np
+from gguf import GGMLQuantizationType as Q
+from gguf.quants import dequantize, quantize
+
+LAYER = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "attn_q": "self_attn.q_proj",
+         "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
+         "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm", "ffn_gate": "mlp.gate_proj",
+         "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
+GEMMA = {**LAYER, "ffn_norm": "pre_feedforward_layernorm", "post_attention_norm": "post_attention_layernorm",
+         "post_ffw_norm": "post_feedforward_layernorm"}
+MODEL = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight",
+         "output.weight": "lm_head.weight"}
+
+
+def raw(x, t):
+    """float32 to the bytes of a type, rounded to nearest even."""
+    if t == Q.BF16:
+        return quantize(x, Q.BF16).tobytes()
+    return x.astype({Q.F16: np.float16, Q.F32: np.float32}[t]).tobytes()
+
+
+def back(b, t, shape):
+    if t == Q.BF16:
+        return (np.frombuffer(b, np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(shape)
+    return np.frombuffer(b, {Q.F16: np.float16, Q.F32: np.float32}[t]).astype(np.float32).reshape(shape)
+
+
+class Model:
+    def __init__(self, path):
+        self.reader = gguf.GGUFReader(path)
+        self.fields = self.reader.fields
+        self.arch = self.fact("general.architecture")
+        self.gemma = self.arch == "gemma3"
+        assert self.gemma or self.arch == "llama", self.arch
+        self.heads, self.kv_heads = self.of("attention.head_count"), self.of("attention.head_count_kv")
+        self.width = self.of("embedding_length")
+        self.head = self.of("attention.key_length", self.width // self.heads)
+        self.tied = all(t.name != "output.weight" for t in self.reader.tensors)
+
+    def fact(self, key, default=None):
+        f = self.fields.get(key)
+        return f.contents() if f else default
+
+    def of(self, key, default=None):
+        return self.fact(f"{self.arch}.{key}", default)
+
+    def hf_name(self, name):
+        if name in MODEL:
+            return MODEL[name]
+        _, layer, part, kind = name.split(".")
+        return f"model.layers.{layer}.{(GEMMA if self.gemma else LAYER)[part]}.{kind}"
+
+    def stored(self, t, to):
+        """A tensor's bytes in the folder, and its numbers in the GGUF file."""
+        x = dequantize(t.data, t.tensor_type).astype(np.float32).reshape([int(n) for n in reversed(t.shape)])
+        norm = x.ndim == 1
+        b = raw(x - 1 if norm and self.gemma else x, to)
+        y = back(b, to, x.shape)
+        if norm and self.gemma:
+            y = y + np.float32(1)
+        if not self.gemma and (".attn_q." in t.name or ".attn_k." in t.name):
+            rows, cols = x.shape
+            b = raw(y.reshape(rows // self.head, self.head // 2, 2, cols).swapaxes(1, 2).reshape(rows, cols), to)
+        return b, y
+
+    def config(self, to):
+        c = {"architectures": ["Gemma3ForCausalLM" if self.gemma else "LlamaForCausalLM"],
+             "model_type": "gemma3_text" if self.gemma else "llama", "hidden_size": self.width,
+             "num_hidden_layers": self.of("block_count"), "num_attention_heads": self.heads,
+             "num_key_value_heads": self.kv_heads, "head_dim": self.head, "intermediate_size": self.of("feed_forward_length"),
+             "max_position_embeddings": self.of("context_length"), "rms_norm_eps": self.of("attention.layer_norm_rms_epsilon"),
+             "rope_theta": self.of("rope.freq_base", 10000.0), "tie_word_embeddings": self.tied,
+             "vocab_size": len(self.fact("tokenizer.ggml.tokens")),
+             **{f"{k}_token_id": self.fact(f"tokenizer.ggml.{k}_token_id") for k in ("bos", "eos")},
+             "torch_dtype": {Q.F32: "float32", Q.F16: "float16", Q.BF16: "bfloat16"}[to]}
+        if self.gemma:
+            c |= {"sliding_window": self.of("attention.sliding_window"), "query_pre_attn_scalar": self.head,
+                  "sliding_window_pattern": 6, "rope_local_base_freq": 10000.0}
+        else:
+            c |= {"hidden_act": "silu"}
+        return c
+
+
+def pairs_by_score(tokens, types, scores):
+    """The merges of SentencePiece's pieces: each way to join two, by the score of what they make."""
+    ids = {t: i for i, t in enumerate(tokens) if types[i] in (1, 4)}
+    found = []
+    for t, i in ids.items():
+        if types[i] == 1:
+            found += [(-scores[i], i, k, t[:k], t[k:]) for k in range(1, len(t)) if t[:k] in ids and t[k:] in ids]
+    return [[a, b] for *_, a, b in sorted(found)]
+
+
+def tokenizer(m):
+    tokens, types = m.fact("tokenizer.ggml.tokens"), m.fact("tokenizer.ggml.token_type")
+    pieces = m.fact("tokenizer.ggml.model") == "llama"
+    low = "\u2581"
+    added = [{"id": i, "content": t, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+              "special": types[i] in (2, 3)} for i, t in enumerate(tokens) if types[i] in (2, 3, 4)]
+    model = {"type": "BPE", "dropout": None, "unk_token": "<unk>" if pieces else None, "byte_fallback": pieces,
+             "ignore_merges": False, "vocab": {t: i for i, t in enumerate(tokens) if types[i] != 5}}
+    if pieces:
+        model["merges"] = pairs_by_score(tokens, types, m.fact("tokenizer.ggml.scores"))
+        norm, pre = {"type": "Replace", "pattern": {"String": " "}, "content": low}, None
+        if m.fact("tokenizer.ggml.add_space_prefix", True):
+            norm = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": low}, norm]}
+    else:
+        model["merges"] = m.fact("tokenizer.ggml.merges")
+        norm = None
+        pre = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+        if m.fact("tokenizer.ggml.pre") == "smollm":
+            pre = {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, pre]}
+        else:
+            assert m.fact("tokenizer.ggml.pre") == "gpt-2"
+    single = [{"Sequence": {"id": "A", "type_id": 0}}]
+    if m.fact("tokenizer.ggml.add_bos_token", pieces):
+        single.insert(0, {"SpecialToken": {"id": tokens[m.fact("tokenizer.ggml.bos_token_id")], "type_id": 0}})
+    return {"version": "1.0", "added_tokens": added, "normalizer": norm, "pre_tokenizer": pre,
+            "post_processor": {"type": "TemplateProcessing", "single": single, "pair": [], "special_tokens": {}},
+            "decoder": None, "model": model}
+
+
+def safetensors(path, tensors, name):
+    header, at = {"__metadata__": {"format": "pt"}}, 0
+    for key, b, shape in tensors:
+        header[key] = {"dtype": name, "shape": shape, "data_offsets": [at, at + len(b)]}
+        at += len(b)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text)
+        for _, b, _ in tensors:
+            f.write(b)
+
+
+def write_gguf(m, path, numbers, to):
+    w = gguf.GGUFWriter(path, m.arch)
+    for f in m.fields.values():
+        if f.name.startswith(("GGUF.", "general.architecture", "general.file_type", "general.quantization")):
+            continue
+        w.add_key_value(f.name, f.contents(), f.types[0], f.types[-1] if len(f.types) > 1 else None)
+    for name, y in numbers:
+        if y.ndim == 1:
+            w.add_tensor(name, y)
+        else:
+            dtype = {Q.F32: np.float32, Q.F16: np.float16, Q.BF16: np.uint8}[to]
+            w.add_tensor(name, np.frombuffer(raw(y, to), dtype).reshape(len(y), -1), raw_dtype=to)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
+
+def write(source, folder, to_gguf, type_name, shards=1):
+    m, to, folder = Model(source), Q[type_name], Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors, numbers = [], []
+    for t in m.reader.tensors:
+        b, y = m.stored(t, to)
+        tensors.append((m.hf_name(t.name), b, list(y.shape)))
+        numbers.append((t.name, y))
+    if to_gguf:
+        write_gguf(m, to_gguf, numbers, to)
+    if shards == 1:
+        safetensors(folder / "model.safetensors", tensors, type_name)
+    else:
+        where = {}
+        for i in range(shards):
+            name = f"model-{i + 1:05}-of-{shards:05}.safetensors"
+            safetensors(folder / name, tensors[i::shards], type_name)
+            where |= {key: name for key, *_ in tensors[i::shards]}
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    (folder / "config.json").write_text(json.dumps(m.config(to)))
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer(m), ensure_ascii=False))
+    tokens = m.fact("tokenizer.ggml.tokens")
+    ids = {k: m.fact(f"tokenizer.ggml.{k}_token_id") for k in ("bos", "eos")}
+    (folder / "tokenizer_config.json").write_text(json.dumps({f"{k}_token": tokens[i] for k, i in ids.items() if i is not None}))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [i for k, i in ids.items() if k == "eos" and i is not None],
+                                                               "temperature": 0.7, "top_k": 40}))
+    if m.fact("tokenizer.chat_template"):
+        (folder / "chat_template.jinja").write_text(m.fact("tokenizer.chat_template"))
+    return m
+
+
+if __name__ == "__main__":
+    a = argparse.ArgumentParser()
+    a.add_argument("source")
+    a.add_argument("folder")
+    a.add_argument("gguf")
+    a.add_argument("type", choices=["F32", "F16", "BF16"])
+    a.add_argument("--shards", type=int, default=1)
+    a = a.parse_args()
+    write(a.source, a.folder, a.gguf, a.type, a.shards)
