@@ -30,13 +30,14 @@ typedef struct app {
     line_filter *strip;    /* opt.strip_prompt_lines; NULL: none */
     reply_plan replies[2]; /* of port->chat's two templates, once known */
     bool reply_known[2];
-    uint64_t n_unparsed;  /* marks of calls in output that no valid call followed */
-    grammars grammars;    /* compiled, for all requests */
-    memory_sample memory; /* the latest */
-    bool sampling;        /* a newer one is under way */
-    bool leaving;         /* probes say that the server drains; requests are still accepted */
-    bool planning;        /* a POST /v1/plan is under way */
-    uint64_t answers[6];  /* by hundreds of the HTTP status; [0]: the client left; [1]: 501;
+    uint64_t n_unparsed;    /* marks of calls in output that no valid call followed */
+    grammars grammars;      /* compiled, for all requests */
+    memory_sample memory;   /* the latest */
+    bool sampling;          /* a newer one is under way */
+    uint64_t sample_age_us; /* from which on another one is taken */
+    bool leaving;           /* probes say that the server drains; requests are still accepted */
+    bool planning;          /* a POST /v1/plan is under way */
+    uint64_t answers[6];    /* by hundreds of the HTTP status; [0]: the client left; [1]: 501;
                            [3]: a probe before the model is loaded */
 } app;
 
