@@ -33,9 +33,9 @@ answer *answer_new(app *app, http_request *rq, const json_t *body, const writer 
         http_refuse_memory(rq);
         return NULL;
     }
-    status s =
-        params_read(&a->p, body, w->chat, app->port->defaults, app->port->tok, &rq->mem, &e);
-    if (s == OK) s = app_check_model(app, a->p.model, &e);
+    status s = params_read(&a->p, body, w->chat, rq->served->port->defaults,
+                           rq->served->port->tok, &rq->mem, &e);
+    if (s == OK) s = app_check_model(rq, a->p.model, &e);
     if (s == OK && !stop_set_init(&a->stops, &rq->mem, a->p.stop, a->p.n_stop))
         s = err_set(&e, ERR_NO_MEMORY, "no memory for stop strings");
     if (s != OK) {
@@ -59,7 +59,8 @@ answer *answer_new(app *app, http_request *rq, const json_t *body, const writer 
 
 bool answer_prompts(answer *a, size_t n) {
     err e;
-    uint32_t room = a->app->port->max_gens, most = room < MAX_CHOICES ? room : MAX_CHOICES;
+    uint32_t room = a->rq->served->port->max_gens,
+             most = room < MAX_CHOICES ? room : MAX_CHOICES;
     if (a->n_dims) most = POOL_MAX_INPUTS; /* a few of them at once */
     /* Beyond the room no retry would help: not "busy". */
     if (n * a->p.n > most) {
@@ -92,7 +93,7 @@ static bool needs_grammar(const answer *a) {
 
 static void encode(void *arg) {
     answer *a = arg;
-    const port *port = a->app->port;
+    const port *port = a->rq->served->port;
     prompt_encode(a);
     if (a->encode_status == OK && needs_grammar(a))
         a->encode_status =
@@ -107,7 +108,7 @@ static void encoded(void *arg) {
     http_request *rq = a->rq;
     rq->lent = false;
     if (a->compiled) {
-        a->grammar = grammars_add(&a->app->grammars, a->p.form.key, a->compiled);
+        a->grammar = grammars_add(&a->rq->served->grammars, a->p.form.key, a->compiled);
         if (!a->grammar)
             a->encode_status =
                 err_set(&a->encode_error, ERR_NO_MEMORY, "no memory for a grammar");
@@ -121,12 +122,12 @@ static void encoded(void *arg) {
 void answer_start(answer *a) {
     size_t bytes = 0;
     for (uint32_t i = 0; i < a->n_prompts; i++) bytes += a->prompts[i].text.len;
-    if (a->p.form.build) a->grammar = grammars_find(&a->app->grammars, a->p.form.key);
-    if (needs_grammar(a)) grammars_make_space(&a->app->grammars);
+    if (a->p.form.build) a->grammar = grammars_find(&a->rq->served->grammars, a->p.form.key);
+    if (needs_grammar(a)) grammars_make_space(&a->rq->served->grammars);
     if (bytes > ANSWER_INLINE_BYTES || needs_grammar(a)) {
         http_ref(a->rq);
         a->rq->lent = true;
-        if (a->app->port->ops->offload(a->app->port, encode, encoded, a)) return;
+        if (a->rq->served->port->ops->offload(a->rq->served->port, encode, encoded, a)) return;
         a->rq->lent = false;
         http_unref(a->rq);
         err e;
@@ -147,7 +148,7 @@ static const char *prompt_field(const answer *a) {
 }
 
 static status check_length(const answer *a, const prompt_in *p, uint32_t *max_tokens, err *e) {
-    uint64_t ctx = a->app->port->card.max_model_len, n = p->ids.n;
+    uint64_t ctx = a->rq->served->port->card.max_model_len, n = p->ids.n;
     int64_t want = a->p.max_tokens;
     if (n == 0) {
         err_set(e, ERR_INVALID, "the prompt is empty");
@@ -257,14 +258,14 @@ static bool set_aside(answer *a) {
 /* Log-probabilities of the prompt: for each choice with echo, else once for a prompt. */
 static bool scores_prompt(const answer *a, uint32_t index) {
     bool echoed = a->p.echo && a->p.logprobs && !a->chat;
-    if (a->n_dims) return a->app->port->card.pooling == POOL_MEAN; /* sums of all rows */
+    if (a->n_dims) return a->rq->served->port->card.pooling == POOL_MEAN; /* sums of all rows */
     return echoed || (a->p.prompt_logprobs >= 0 && index % a->p.n == 0);
 }
 
 /* False: no memory. */
 static bool choice_init(answer *a, choice *c, uint32_t index, uint32_t max_tokens) {
     const prompt_in *p = &a->prompts[index / a->p.n];
-    const tokenizer *tok = a->app->port->tok;
+    const tokenizer *tok = a->rq->served->port->tok;
     *c = (choice){
         .a = a, .index = index, .prompt = index / a->p.n, .stop_index = -1, .stop_id = -1};
     c->spec = (gen_spec){.prompt = p->ids.v,
@@ -282,7 +283,7 @@ static bool choice_init(answer *a, choice *c, uint32_t index, uint32_t max_token
                          .n_stop_ids = a->p.n_stop_ids,
                          .score_prompt = scores_prompt(a, index),
                          .priority = priority_of(a),
-                         .tenant = tenant_id(a->rq->tenant),
+                         .tenant = app_tenant_of(a->app, a->rq),
                          .weight = a->rq->tenant ? a->rq->tenant->limits.weight : 0,
                          .cache_salt = a->salt,
                          .base_salt = a->base_salt,
@@ -312,14 +313,14 @@ static bool choice_init(answer *a, choice *c, uint32_t index, uint32_t max_token
 }
 
 static void refuse_submit(answer *a, const prompt_in *p, uint32_t max_tokens, const err *e) {
-    const port *port = a->app->port;
+    const port *port = a->rq->served->port;
     failure f;
     failure_from(&f, e);
     f.n_prompt_tokens = p->ids.n;
     f.n_ctx = port->card.max_model_len;
     if (f.what == API_BUDGET) {
         f.bytes_needed =
-            port->ops->kv_bytes_needed(a->app->port, (uint32_t)p->ids.n, max_tokens);
+            port->ops->kv_bytes_needed(a->rq->served->port, (uint32_t)p->ids.n, max_tokens);
         f.budget = port->kv_bytes;
     }
     answer_fail(a, &f);
@@ -344,7 +345,7 @@ static bool charge(answer *a) {
 
 void answer_settle(answer *a) {
     uint64_t prompt = 0, output = 0;
-    if (a->grammar) grammars_leave(&a->app->grammars, a->grammar);
+    if (a->grammar) grammars_leave(&a->rq->served->grammars, a->grammar);
     a->grammar = NULL;
     if (!a->rq->tenant) return;
     for (uint32_t i = 0; i < a->n_choices; i++) {
@@ -376,7 +377,7 @@ static bool prepare(answer *a, uint32_t i) {
 /* Submits the choices that are left; of embeddings as many as may run at once, the others as
  * those end. False: refused. */
 static bool submit_more(answer *a) {
-    port *port = a->app->port;
+    port *port = a->rq->served->port;
     err e;
     for (uint32_t total = a->n_prompts * a->p.n; a->n_choices < total;) {
         choice *c = &a->choices[a->n_choices];
@@ -442,7 +443,8 @@ static void submit_all(answer *a) {
 
 static void cancel_all(answer *a, gen_finish why) {
     for (uint32_t i = 0; i < a->n_choices; i++)
-        if (a->choices[i].gen) a->app->port->ops->cancel(a->app->port, a->choices[i].gen, why);
+        if (a->choices[i].gen)
+            a->rq->served->port->ops->cancel(a->rq->served->port, a->choices[i].gen, why);
 }
 
 void answer_gone(answer *a) {
@@ -474,7 +476,7 @@ static void finish_if_all_ended(answer *a) {
  * at a time: fewer messages, and the machine is never short of three quarters. */
 static void credit(choice *c) {
     if (!c->gen || !c->spec.credits || c->uncredited * 4 < c->spec.credits) return;
-    c->a->app->port->ops->credit(c->a->app->port, c->gen, c->uncredited);
+    c->a->rq->served->port->ops->credit(c->a->rq->served->port, c->gen, c->uncredited);
     c->uncredited = 0;
 }
 
@@ -504,7 +506,7 @@ static void take_token(choice *c, const sampled *s) {
     if (a->piece.failed) choice_part(c, PART_TEXT)->text.failed = true;
     if (!over) return;
     choice_finish(c, "stop");
-    if (c->gen) a->app->port->ops->cancel(a->app->port, c->gen, GEN_STOP);
+    if (c->gen) a->rq->served->port->ops->cancel(a->rq->served->port, c->gen, GEN_STOP);
 }
 
 static const char *finish_reason(const answer *a, gen_finish f) {

@@ -7,7 +7,7 @@
 
 bool pool_begin(choice *c) {
     answer *a = c->a;
-    const size_t bytes = a->app->port->card.config->n_embd * sizeof(double);
+    const size_t bytes = a->rq->served->port->card.config->n_embd * sizeof(double);
     double *sum = a->n_sums ? a->sums[--a->n_sums] : arena_alloc(&a->rq->mem, bytes);
     if (sum) memset(sum, 0, bytes);
     c->spec.pooled = sum;

@@ -17,7 +17,7 @@ static const char *word_of(sched_why why) {
 /* Bytes of the prompt's text before token n. The tokenizer may have put a special token in front that
  * is not in the text. */
 static size_t byte_of(const answer *a, const prompt_in *p, uint32_t n) {
-    const tokenizer *tok = a->app->port->tok;
+    const tokenizer *tok = a->rq->served->port->tok;
     size_t at = 0;
     detok d;
     detok_init_text(&d, tok, true);
@@ -108,7 +108,7 @@ static void write_text(const answer *a, const char *name, const int32_t *tokens,
     buf text;
     detok d;
     buf_init(&text, &a->rq->mem);
-    detok_init(&d, a->app->port->tok, true);
+    detok_init(&d, a->rq->served->port->tok, true);
     for (size_t i = 0; i < n; i++) detok_push(&d, tokens[i], &text);
     detok_finish(&d, &text);
     buf_addf(b, ",\"%s\":", name);

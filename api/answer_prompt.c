@@ -8,16 +8,17 @@ void prompt_encode(answer *a) {
     for (uint32_t i = 0; i < a->n_prompts && a->encode_status == OK; i++) {
         prompt_in *p = &a->prompts[i];
         if (p->is_marked)
-            a->encode_status = tokenizer_encode_prompt(
-                a->app->port->tok, &p->marked, a->encode_flags, &p->ids, &a->encode_error);
+            a->encode_status =
+                tokenizer_encode_prompt(a->rq->served->port->tok, &p->marked, a->encode_flags,
+                                        &p->ids, &a->encode_error);
         else if (p->is_text)
-            a->encode_status = tokenizer_encode(a->app->port->tok, p->text, a->encode_flags,
-                                                &p->ids, &a->encode_error);
+            a->encode_status = tokenizer_encode(a->rq->served->port->tok, p->text,
+                                                a->encode_flags, &p->ids, &a->encode_error);
     }
 }
 
 status prompt_truncate(const answer *a, prompt_in *p, err *e) {
-    const uint64_t ctx = a->app->port->card.max_model_len;
+    const uint64_t ctx = a->rq->served->port->card.max_model_len;
     const int64_t given = a->p.truncate_prompt;
     const uint64_t output = a->p.max_tokens > 0 ? (uint64_t)a->p.max_tokens : 1;
     if (given == 0) return OK;
@@ -35,7 +36,7 @@ status prompt_truncate(const answer *a, prompt_in *p, err *e) {
         return OK;
     }
     /* The text is cut, not what the tokenizer puts before it. */
-    const tokenizer *tok = a->app->port->tok;
+    const tokenizer *tok = a->rq->served->port->tok;
     bool bos = p->is_text && a->encode_flags & TOK_ADD_SPECIAL && tokenizer_adds_bos(tok);
     memmove(p->ids.v + bos, p->ids.v + p->ids.n - (keep - bos),
             (keep - bos) * sizeof *p->ids.v);
@@ -55,7 +56,7 @@ static uint64_t count_chars(str s) {
 /* Whether a token is part of the text that echo shows: of a text prompt, not where the tokenizer
  * has added it. */
 static bool is_in_text(const choice *c, const prompt_in *p, int32_t id) {
-    const tokenizer *tok = c->a->app->port->tok;
+    const tokenizer *tok = c->a->rq->served->port->tok;
     if (!p->is_text || !tokenizer_is_special(tok, id)) return true;
     if (c->echoed_bytes > p->text.len) return false;
     str rest = {p->text.ptr + c->echoed_bytes, p->text.len - c->echoed_bytes};
@@ -91,7 +92,7 @@ void prompt_echo(choice *c) {
         buf_add(out, p->text);
     } else {
         detok d;
-        detok_init_text(&d, a->app->port->tok, !a->p.skip_special);
+        detok_init_text(&d, a->rq->served->port->tok, !a->p.skip_special);
         for (size_t i = 0; i < p->ids.n; i++) detok_push(&d, p->ids.v[i], out);
         detok_finish(&d, out);
     }
@@ -107,7 +108,7 @@ static void write_score(const answer *a, int32_t id, float logprob, int rank, bu
         buf_addf(b, ",\"rank\":%d,\"decoded_token\":", rank);
     else
         buf_add(b, STR(",\"rank\":null,\"decoded_token\":"));
-    json_str_lossy(b, tokenizer_piece(a->app->port->tok, id, true));
+    json_str_lossy(b, tokenizer_piece(a->rq->served->port->tok, id, true));
     buf_addc(b, '}');
 }
 

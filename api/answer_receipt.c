@@ -49,7 +49,7 @@ static void ms(buf *b, const char *name, uint64_t us) {
 
 static void write_kv(const answer *a, const sums *s, buf *b) {
     machine_stats st;
-    a->app->port->ops->stats(a->app->port, &st);
+    a->rq->served->port->ops->stats(a->rq->served->port, &st);
     buf_addf(b, "\"kv\":{\"type_k\":\"%s\",\"type_v\":\"%s\"", dtype_name(st.kv.type_k),
              dtype_name(st.kv.type_v));
     member(b, "peak_blocks", s->blocks);

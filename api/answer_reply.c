@@ -10,13 +10,13 @@
 
 /* ---- the plan of a template ---- */
 
-const reply_plan *reply_plan_of(app *app, const chat_template *t, arena *mem) {
-    const chat_templates *all = app->port->chat;
+const reply_plan *reply_plan_of(served *of, const chat_template *t, arena *mem) {
+    const chat_templates *all = of->port->chat;
     const int k = t == &all->chat ? 0 : t == &all->tool_use ? 1 : -1;
-    reply_plan *p = k < 0 ? arena_alloc(mem, sizeof *p) : &app->replies[k];
-    if (!p || (k >= 0 && app->reply_known[k])) return p;
-    if (!reply_plan_of_template(p, t, app->port->tok, mem->src)) return NULL;
-    if (k >= 0) app->reply_known[k] = true;
+    reply_plan *p = k < 0 ? arena_alloc(mem, sizeof *p) : &of->replies[k];
+    if (!p || (k >= 0 && of->reply_known[k])) return p;
+    if (!reply_plan_of_template(p, t, of->port->tok, mem->src)) return NULL;
+    if (k >= 0) of->reply_known[k] = true;
     return p;
 }
 
@@ -124,7 +124,8 @@ static status limit_reasoning(answer *a, err *e) {
     else
         buf_addf(&b, "\n" STR_FMT "\n\n", STR_ARG(text));
     if (!r || !l || b.failed) return err_set(e, ERR_NO_MEMORY, "no memory for the request");
-    status s = tokenizer_encode(a->app->port->tok, buf_str(&b), TOK_PARSE_SPECIAL, &ids, e);
+    status s =
+        tokenizer_encode(a->rq->served->port->tok, buf_str(&b), TOK_PARSE_SPECIAL, &ids, e);
     if (s != OK || ids.n == 0) return s;
     *l = (think_limit){.begin = channels ? STR("analysis<|message|>") : p->text[MARK_THINK],
                        .end = channels ? STR("<|end|>") : text,
@@ -137,7 +138,7 @@ static status limit_reasoning(answer *a, err *e) {
 }
 
 status answer_reads(answer *a, const chat_template *t, str prompt, err *e) {
-    const reply_plan *p = reply_plan_of(a->app, t, &a->rq->mem);
+    const reply_plan *p = reply_plan_of(a->rq->served, t, &a->rq->mem);
     if (!p) return err_set(e, ERR_NO_MEMORY, "no memory for the format of calls");
     const bool calls = a->p.tools.mode != TOOLS_OFF;
     if (calls && !p->format) {

@@ -7,7 +7,7 @@
 #include "text/reply_template.h"
 
 /* The plan of a template, found at its first use; NULL: no memory. */
-const reply_plan *reply_plan_of(app *, const chat_template *, arena *);
+const reply_plan *reply_plan_of(served *, const chat_template *, arena *);
 /* Once the prompt is rendered by the template: what its output is read with. Errors:
  * ERR_UNSUPPORTED where there are tools and no format of calls is verified, ERR_NO_MEMORY. */
 status answer_reads(answer *, const chat_template *, str prompt, err *);

@@ -75,11 +75,11 @@ void usage_write_memory(const answer *a, buf *b) {
 }
 
 str answer_model(const answer *a) {
-    return a->p.model.len ? a->p.model : str_of(a->app->port->card.id);
+    return a->p.model.len ? a->p.model : str_of(a->rq->served->port->card.id);
 }
 
 void write_model(const answer *a, buf *b) {
-    const model_card *card = &a->app->port->card;
+    const model_card *card = &a->rq->served->port->card;
     buf_add(b, STR(",\"model\":"));
     json_str(b, answer_model(a));
     /* Equal where version, model and its weights are: the same seed then gives the same text. */

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "base/hash.h"
+
 void app_refuse(app *app, http_request *rq, const err *e) {
     (void)app;
     failure f;
@@ -15,9 +17,11 @@ void app_refuse(app *app, http_request *rq, const err *e) {
 }
 
 bool app_ready(app *app, http_request *rq) {
-    const char *why = app->port->ops->not_ready(app->port);
+    port *port = rq->served->port;
+    const char *why = port->ops->not_ready(port);
+    (void)app;
     /* "stalled" still takes requests: the machine may recover, and its queue is bounded. */
-    if (app->port->tok && (!why || strcmp(why, "stalled") == 0)) return true;
+    if (port->tok && (!why || strcmp(why, "stalled") == 0)) return true;
     failure f;
     failure_set(&f, API_UNAVAILABLE, "the server is not ready: %s", why ? why : "loading");
     http_refuse(rq, &f);
@@ -28,6 +32,7 @@ const json_t *app_body(app *app, http_request *rq) {
     const json_t *body;
     err e;
     if (!app_ready(app, rq)) return NULL;
+    if (rq->json) return rq->json;
     status s = json_in_parse(&body, &rq->mem, rq->body, &e);
     if (s == OK && !json_is_object(body))
         s = err_set(&e, ERR_INVALID, "the body must be a JSON object, not %s",
@@ -51,13 +56,14 @@ bool app_next_name(const char **at, str *name) {
     return name->len > 0;
 }
 
-status app_check_model(const app *app, str name, err *e) {
-    const char *at = app->port->card.names;
-    if (name.len == 0 || str_eqz(name, app->port->card.id)) return OK;
+status app_check_model(const http_request *rq, str name, err *e) {
+    const model_card *c = &rq->served->port->card;
+    const char *at = c->names;
+    if (name.len == 0 || str_eqz(name, c->id)) return OK;
     for (str one; at && app_next_name(&at, &one);)
         if (str_eq(name, one)) return OK;
     err_set(e, ERR_NOT_FOUND, "the model %.*s does not exist; this server has %s",
-            name.len < 80 ? (int)name.len : 80, name.ptr, app->port->card.id);
+            name.len < 80 ? (int)name.len : 80, name.ptr, c->id);
     return err_field(e, "model");
 }
 
@@ -66,6 +72,18 @@ bool app_client_is_here(const http_request *rq) {
     const bool proxied = http_header(rq, "Forwarded") || http_header(rq, "X-Forwarded-For") ||
                          http_header(rq, "X-Real-Ip");
     return http_from_here(rq) && !page && !proxied;
+}
+
+uint64_t app_tenant_of(const app *app, const http_request *rq) {
+    static const char *const names[] = {"x-gateway-inference-fairness-id",
+                                        "x-llm-d-inference-fairness-id"};
+    const uint64_t own = tenant_id(rq->tenant);
+    const char *list = app->opt.trusted_proxies, *id = NULL;
+    if (!list || !*list) return own;
+    for (size_t i = 0; i < sizeof names / sizeof *names && (!id || !*id); i++)
+        id = http_header(rq, names[i]);
+    if (!id || !*id || !http_from_one_of(rq, list)) return own;
+    return hash64(id, strlen(id), own) | 1;
 }
 
 bool app_may_administer(const app *app, const http_request *rq, const char *what, failure *f) {

@@ -2,13 +2,12 @@
 #ifndef VRAMD_API_APP_H
 #define VRAMD_API_APP_H
 
-#include "api/grammars.h"
 #include "api/http.h"
 #include "api/keys.h"
 #include "api/port.h"
+#include "api/served.h"
 #include "json/in.h"
 #include "api/server_options.h"
-#include "text/reply.h"
 #include "text/strip_lines.h"
 
 /* What the operating system and a device's driver said of us, and what the ledgers said at the
@@ -24,20 +23,18 @@ void memory_sample_take(port *, memory_sample *); /* takes milliseconds; any thr
 
 typedef struct app {
     http *http;
-    port *port;
-    server_options opt;    /* in force: server_configure replaces them */
-    keys *keys;            /* NULL: every client may send requests */
-    line_filter *strip;    /* opt.strip_prompt_lines; NULL: none */
-    reply_plan replies[2]; /* of port->chat's two templates, once known */
-    bool reply_known[2];
-    uint64_t n_unparsed;    /* marks of calls in output that no valid call followed */
-    grammars grammars;      /* compiled, for all requests */
-    memory_sample memory;   /* the latest */
-    bool sampling;          /* a newer one is under way */
-    uint64_t sample_age_us; /* from which on another one is taken */
-    bool leaving;           /* probes say that the server drains; requests are still accepted */
-    bool planning;          /* a POST /v1/plan is under way */
-    uint64_t answers[6];    /* by hundreds of the HTTP status; [0]: the client left; [1]: 501;
+    port *port;     /* of the only model; with several, of the whole: see served */
+    served *served; /* [n_served]: the models, the default first */
+    uint32_t n_served;
+    server_options opt;   /* in force: server_configure replaces them */
+    keys *keys;           /* NULL: every client may send requests */
+    line_filter *strip;   /* opt.strip_prompt_lines; NULL: none */
+    uint64_t n_unparsed;  /* marks of calls in output that no valid call followed */
+    memory_sample memory; /* the latest */
+    bool sampling;        /* a newer one is under way */
+    bool leaving;         /* probes say that the server drains; requests are still accepted */
+    bool planning;        /* a POST /v1/plan is under way */
+    uint64_t answers[6];  /* by hundreds of the HTTP status; [0]: the client left; [1]: 501;
                            [3]: a probe before the model is loaded */
 } app;
 
@@ -101,7 +98,8 @@ typedef struct chat_request {
     bool answer, continue_final; /* add_generation_prompt, continue_final_message */
     bool own_template;           /* the body may have a chat_template */
 } chat_request;
-chat_request chat_request_of(const app *, const json_t *body); /* with answer */
+/* With answer. */
+chat_request chat_request_of(const app *, const http_request *, const json_t *body);
 /* Any thread. Errors: ERR_INVALID, ERR_UNSUPPORTED, ERR_TOO_LONG, ERR_NO_MEMORY; field: the
  * member at fault. */
 status chat_prompt(const chat_request *, arena *, chat_prompt_text *, err *);
@@ -110,11 +108,14 @@ status chat_prompt(const chat_request *, arena *, chat_prompt_text *, err *);
 void tenant_refusal(const tenant *, tenant_verdict, double wait_s, failure *out);
 /* Refuses for an err, filling what the case needs from the port. */
 void app_refuse(app *, http_request *, const err *);
-/* True when the model can work; else has refused (503). */
+/* True when the request's model can work; else has refused (503). */
 bool app_ready(app *, http_request *);
 /* Whether the client is on this machine, is no web page, and comes through no proxy that says so. Valid
  * in begin and run only, as is the next. */
 bool app_client_is_here(const http_request *);
+/* Whose the request is, for the scheduler: its key's tenant, and of that the one that a trusted gateway
+ * names. 0: unknown. */
+uint64_t app_tenant_of(const app *, const http_request *);
 /* Who may: where keys are used, a tenant whose line in the file of keys says admin; else a client that
  * is here. what: "change the budget". */
 bool app_may_administer(const app *, const http_request *, const char *what, failure *);
@@ -123,8 +124,8 @@ bool app_may_administer(const app *, const http_request *, const char *what, fai
 bool app_next_name(const char **at, str *name);
 /* The body of a request for the model, a JSON object in the request's arena. NULL: refused. */
 const json_t *app_body(app *, http_request *);
-/* 404 unless the name is a served one or "". */
-status app_check_model(const app *, str name, err *);
+/* 404 unless the name is one of the request's model, or "". */
+status app_check_model(const http_request *, str name, err *);
 /* An answer of JSON text, or 503 when it failed for want of memory. */
 void app_json(http_request *, const buf *);
 

@@ -6,8 +6,8 @@
 #include "api/conversation.h"
 #include "api/writer.h"
 
-chat_request chat_request_of(const app *app, const json_t *body) {
-    return (chat_request){.templates = app->port->chat,
+chat_request chat_request_of(const app *app, const http_request *rq, const json_t *body) {
+    return (chat_request){.templates = rq->served->port->chat,
                           .body = body,
                           .answer = true,
                           .own_template = app->opt.trust_request_chat_template};
@@ -180,13 +180,13 @@ void chat_start(app *app, http_request *rq, const json_t *body, const writer *w)
         http_refuse_memory(rq);
         return;
     }
-    *j = (chat_job){.a = a, .q = chat_request_of(app, body)};
+    *j = (chat_job){.a = a, .q = chat_request_of(app, rq, body)};
     j->q.answer = a->p.add_generation_prompt;
     j->q.continue_final = a->p.continue_final;
     if (rq->body.len > ANSWER_INLINE_BYTES) {
         http_ref(rq);
         rq->lent = true;
-        if (app->port->ops->offload(app->port, render_job, rendered, j)) return;
+        if (rq->served->port->ops->offload(rq->served->port, render_job, rendered, j)) return;
         rq->lent = false;
         http_unref(rq);
         err_set(&j->error, ERR_BUSY, "too many long prompts at once");

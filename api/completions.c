@@ -11,7 +11,7 @@ static status wrong(const char *field, err *e, const json_t *got) {
 static status read_ids(const answer *a, const json_t *list, const char *field, prompt_in *p,
                        err *e) {
     size_t n = json_array_size(list);
-    uint32_t n_vocab = tokenizer_n_vocab(a->app->port->tok);
+    uint32_t n_vocab = tokenizer_n_vocab(a->rq->served->port->tok);
     if (!vec_i32_reserve(&p->ids, n + 1)) return err_set(e, ERR_NO_MEMORY, "no memory");
     for (size_t i = 0; i < n; i++) {
         const json_t *id = json_array_get(list, i);
@@ -40,7 +40,7 @@ static status read_prompt(const answer *a, const json_t *v, const char *field, p
 /* The tokenizer puts a BOS before a text, so a template's own BOS would be a second one. */
 static void warn_of_bos(const answer *a) {
     static bool warned;
-    const tokenizer *tok = a->app->port->tok;
+    const tokenizer *tok = a->rq->served->port->tok;
     if (warned || !a->p.add_special_tokens || !tokenizer_adds_bos(tok)) return;
     str bos = tokenizer_piece(tok, tokenizer_bos(tok), true);
     for (uint32_t i = 0; i < a->n_prompts && !warned; i++)

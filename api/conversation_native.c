@@ -1,6 +1,6 @@
 /* POST /completion of llama.cpp's server as a body of completions, and POST /infill as a prompt
  * with the model's tokens for filling in the middle. Loop thread. */
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "api/convert.h"
@@ -11,27 +11,25 @@ static const char *const own[] = {
     "logprobs", "return_tokens",  "logit_bias", "input_prefix",          "input_suffix",
     "echo",     "stream_options", "best_of",    "prompt_logprobs",       NULL};
 
-/* [[id, bias], ...], where false forbids, as an object. */
-static status convert_bias(conversion *c, err *e) {
-    const json_t *list = json_object_get(c->in, "logit_bias");
-    if (!json_is_array(list)) {
-        convert_put(c->out, "logit_bias", list);
-        return OK;
+/* An object as the list of pairs that it is short for: a text may be several tokens there. */
+static void convert_bias(conversion *c) {
+    const json_t *v = json_object_get(c->in, "logit_bias");
+    json_t *bias, *list;
+    const char *key;
+    if (!json_is_object(v)) {
+        if (!json_is_array(v) || json_array_size(v)) convert_put(c->out, "logit_bias", v);
+        return;
     }
-    json_t *out = json_object();
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        const json_t *pair = json_array_get(list, i), *key = json_array_get(pair, 0);
-        const json_t *bias = json_array_get(pair, 1);
-        char id[24];
-        if (json_array_size(pair) != 2 || !(json_is_integer(key) || json_is_string(key)))
-            return json_in_wrong(e, "logit_bias", "a list of pairs of a token and a bias",
-                                 pair);
-        snprintf(id, sizeof id, "%lld", (long long)json_integer_value(key));
-        json_t *v = json_is_false(bias) ? json_integer(-100) : (json_t *)bias;
-        json_object_set(out, json_is_string(key) ? json_string_value(key) : id, v);
+    if (!json_object_size(v)) return;
+    list = json_array();
+    json_object_foreach((json_t *)(uintptr_t)v, key, bias) {
+        const bool id = key[0] && strlen(key) < 10 && strspn(key, "0123456789") == strlen(key);
+        json_t *pair = json_array();
+        json_array_append_new(pair, id ? json_integer(atoi(key)) : json_string(key));
+        json_array_append(pair, bias);
+        json_array_append_new(list, pair);
     }
-    json_object_set_new(c->out, "logit_bias", out);
-    return OK;
+    json_object_set_new(c->out, "logit_bias", list);
 }
 
 /* -1, and nothing: as long as the context allows. 0: the prompt alone is computed. */
@@ -54,7 +52,7 @@ status convert_native(conversion *c, err *e) {
     convert_rest(c, own);
     convert_put(c->out, "prompt", json_object_get(c->in, "prompt"));
     status s = convert_length(c, e);
-    if (s == OK) s = convert_bias(c, e);
+    convert_bias(c);
     if (s == OK) s = json_in_int(c->in, "n_probs", 0, SAMPLING_MAX_LOGPROBS, &n_probs, e);
     if (s == OK) s = json_in_bool(c->in, "return_tokens", &tokens, e);
     if (s == OK) s = json_in_bool(c->in, "stream", &stream, e);
@@ -98,10 +96,10 @@ static const char *const *find_fim(const tokenizer *tok, arena *mem) {
 }
 
 /* The three texts between the model's tokens; what the client wrote stays text. */
-static status infill_prompt(const app *app, const json_t *body, arena *mem, jinja_text *out,
+static status infill_prompt(const port *port, const json_t *body, arena *mem, jinja_text *out,
                             err *e) {
     static const char *const field[] = {"input_prefix", "input_suffix", "prompt"};
-    const char *const *mark = find_fim(app->port->tok, mem);
+    const char *const *mark = find_fim(port->tok, mem);
     enum { PARTS = 6 }; /* a mark and a text, three times */
     jinja_run *run = arena_alloc(mem, PARTS * sizeof *run);
     buf b;
@@ -128,7 +126,7 @@ static status infill_prompt(const app *app, const json_t *body, arena *mem, jinj
 static void infill_start(app *app, http_request *rq, const json_t *body, const writer *w) {
     jinja_text text;
     err e;
-    if (infill_prompt(app, rq->json, &rq->mem, &text, &e) != OK) {
+    if (infill_prompt(rq->served->port, rq->json, &rq->mem, &text, &e) != OK) {
         app_refuse(app, rq, &e);
         return;
     }

@@ -70,8 +70,8 @@ static status read_form(const json_t *body, bool *base64, err *e) {
     return err_field(e, "encoding_format");
 }
 
-static status check_served(const app *app, err *e) {
-    if (app->port->card.pooling != POOL_OFF) return OK;
+static status check_served(const http_request *rq, err *e) {
+    if (rq->served->port->card.pooling != POOL_OFF) return OK;
     err_set(e, ERR_UNSUPPORTED, "this server gives no embeddings");
     return err_hint(e, "it does with the option embeddings = auto");
 }
@@ -79,9 +79,9 @@ static status check_served(const app *app, err *e) {
 answer *embeddings_new(app *app, http_request *rq, const json_t *body, const writer *w) {
     int64_t dims = 0;
     err e;
-    status s = check_served(app, &e);
+    status s = check_served(rq, &e);
     if (s == OK) {
-        dims = app->port->card.config->n_embd;
+        dims = rq->served->port->card.config->n_embd;
         s = json_in_int(body, "dimensions", 1, dims, &dims, &e);
     }
     if (s != OK) {

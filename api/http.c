@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 #include "api/http_impl.h"
+#include "api/proxies.h"
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -252,13 +253,22 @@ static void on_mhd_log(void *cls, const char *fmt, va_list ap) {
     log_debug("libmicrohttpd: %s", line);
 }
 
+static bool peer_of(const http_request *rq, struct sockaddr_storage *sa) {
+    socklen_t n = sizeof *sa;
+    *sa = (struct sockaddr_storage){0};
+    return rq->priv->conn && getpeername(rq->priv->conn->fd, (struct sockaddr *)sa, &n) == 0;
+}
+
+bool http_from_one_of(const http_request *rq, const char *list) {
+    struct sockaddr_storage sa;
+    return peer_of(rq, &sa) && proxies_have(list, (const struct sockaddr *)&sa);
+}
+
 bool http_from_here(const http_request *rq) {
-    struct sockaddr_storage sa = {0};
-    socklen_t n = sizeof sa;
+    struct sockaddr_storage sa;
     const struct sockaddr_in *v4 = (const struct sockaddr_in *)&sa;
     const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&sa;
-    if (!rq->priv->conn || getpeername(rq->priv->conn->fd, (struct sockaddr *)&sa, &n) != 0)
-        return false;
+    if (!peer_of(rq, &sa)) return false;
     if (sa.ss_family == AF_UNIX) return true;
     if (sa.ss_family == AF_INET) return ntohl(v4->sin_addr.s_addr) >> 24 == 127;
     if (sa.ss_family != AF_INET6) return false;

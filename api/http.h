@@ -52,6 +52,9 @@ typedef struct http_request {
     const struct json_t *json; /* the app's: the body, parsed (app_body) */
     uint32_t n_stripped;       /* the app's: lines of the system prompt that were left out */
     struct tenant *tenant;     /* the app's: whose key came with it, or NULL */
+    struct served *served;     /* the app's: the model that it is for */
+    struct held_request *held; /* the app's: waits for that; NULL: does not */
+    bool entered;              /* the app's: counts among the model's users */
     http_private *priv;
 } http_request;
 
@@ -103,6 +106,8 @@ uint32_t http_n_connections(const http *);
 /* Whether the client is this machine, as far as its socket says: a Unix socket, or a loopback address.
  * A proxy here looks the same. Valid in begin and run only. */
 bool http_from_here(const http_request *);
+/* Whether its client is one of a list (api/proxies.h). */
+bool http_from_one_of(const http_request *, const char *list);
 /* Valid in begin and run only. NULL: absent. */
 const char *http_header(const http_request *, const char *name);
 /* Of the query, decoded; "" where it has no value. Valid in begin and run only. NULL: absent. */

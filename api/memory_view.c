@@ -126,7 +126,7 @@ typedef struct memory_job {
 } memory_job;
 
 /* Whose a sequence is, and what became of it so far. A tenant's number is that of a name in the
- * file of keys: the same in every process, and nothing of a key. */
+ * file of keys, and of what a gateway says: the same in every process, and nothing of a key. */
 static void write_history(buf *b, const seq_view *s) {
     member(b, "prompt_tokens", s->n_prompt);
     member(b, "cached_tokens", s->n_cached);
@@ -208,7 +208,8 @@ static void write_device(buf *b, const port *p, const memory_sample *s) {
 
 /* The tier below memory: its files, and what it has done since the start. */
 static void write_disk(buf *b, const kv_disk_view *d, const sched_counters *c) {
-    buf_addf(b, ",\"disk\":{\"on\":%s", d->off ? "false" : "true");
+    buf_addf(b, ",\"%s\":{\"on\":%s", d->in_memory ? "host" : "disk",
+             d->off ? "false" : "true");
     member(b, "budget_bytes", d->budget_bytes);
     member(b, "bytes", d->bytes);
     member(b, "chunks", d->chunks);
@@ -263,7 +264,28 @@ static void write_release(buf *b, const budget_view *v) {
     buf_addc(b, '}');
 }
 
-static void write_json(buf *b, port *p, const memory_sample *s) {
+/* What each of several models holds of the ledger's bytes. */
+static void write_models(buf *b, const app *app) {
+    if (!app->served[0].ops) return;
+    buf_add(b, STR(",\"models\":["));
+    for (uint32_t i = 0; i < app->n_served; i++) {
+        const served *s = &app->served[i];
+        served_view v;
+        s->ops->view(s, &v);
+        buf_addf(b, "%s{\"id\":", i ? "," : "");
+        json_str_lossy(b, str_of(s->port->card.id));
+        buf_addf(b, ",\"state\":\"%s\"", v.state);
+        member(b, "plan_bytes", v.bytes);
+        member(b, "ledger_bytes", v.bytes_now);
+        member(b, "requests", s->n_users);
+        member(b, "held", s->n_held);
+        buf_addc(b, '}');
+    }
+    buf_addc(b, ']');
+}
+
+static void write_json(buf *b, const app *app, const memory_sample *s) {
+    port *p = app->port;
     ledger_view v;
     machine_stats st;
     ledger_read(p->ledger, &v);
@@ -304,6 +326,7 @@ static void write_json(buf *b, port *p, const memory_sample *s) {
     if (st.kv.disk.budget_bytes) write_disk(b, &st.kv.disk, &st.count);
     buf_addc(b, '}');
     write_sequences(b, p);
+    write_models(b, app);
     buf_addc(b, '}');
 }
 
@@ -368,9 +391,10 @@ static void write_table(buf *b, port *p, const memory_sample *s) {
                  st.budget.idle ? "idle" : "memory is short");
     const kv_disk_view *d = &st.kv.disk;
     if (d->budget_bytes)
-        buf_addf(b, "kv_disk: %s of %s bytes, %u chunks of %u tokens%s\n",
-                 bytes_grouped(d->bytes, types), bytes_grouped(d->budget_bytes, budget),
-                 d->chunks, d->chunk_tokens, d->off ? "; off after an error" : "");
+        buf_addf(b, "%s: %s of %s bytes, %u chunks of %u tokens%s\n",
+                 d->in_memory ? "kv_host_bytes" : "kv_disk", bytes_grouped(d->bytes, types),
+                 bytes_grouped(d->budget_bytes, budget), d->chunks, d->chunk_tokens,
+                 d->off ? "; off after an error" : "");
 }
 
 static void work(void *arg) {
@@ -390,7 +414,7 @@ static void done(void *arg) {
         if (j->text)
             write_table(&b, app->port, &j->sample);
         else
-            write_json(&b, app->port, &j->sample);
+            write_json(&b, app, &j->sample);
         if (b.failed)
             http_refuse_memory(rq);
         else

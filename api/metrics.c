@@ -1,62 +1,30 @@
-/* GET /metrics. Reads snapshots only, so that it answers in the middle of a step; what the
- * operating system says is read on the pool of threads, and may be one scrape old. Owns
- * nothing. Loop thread; histogram_bucket from any. */
+/* The text of /metrics, from snapshots. Owns nothing. Loop thread; histogram_bucket from any. */
 #include "api/metrics.h"
 
 #include <stddef.h>
 #include <stdio.h>
 
 #include "base/check.h"
-#include "base/clock.h"
 #include "base/log.h"
 #include "json/out.h"
 
-enum { SAMPLE_MIN_AGE_US = 1000000, SAMPLE_MAX_AGE_US = 60000000, SAMPLE_SHARE = 1000 };
-
 /* ---- histograms ---- */
 
-/* The bounds are vLLM's, so that existing dashboards read the aliases unchanged. Each is also the
- * text of its label: printing 460 doubles took a fifth of the time of a scrape. */
-/* clang-format off */
-#define TTFT_BOUNDS(X) \
-    X(0.001) X(0.005) X(0.01) X(0.02) X(0.04) X(0.06) X(0.08) X(0.1) X(0.25) X(0.5) \
-    X(0.75) X(1) X(2.5) X(5) X(7.5) X(10) X(20) X(40) X(80) X(160) X(640) X(2560)
-#define ITL_BOUNDS(X) \
-    X(0.01) X(0.025) X(0.05) X(0.075) X(0.1) X(0.15) X(0.2) X(0.3) X(0.4) X(0.5) X(0.75) \
-    X(1) X(2.5) X(5) X(7.5) X(10) X(20) X(40) X(80)
-#define LATENCY_BOUNDS(X) \
-    X(0.3) X(0.5) X(0.8) X(1) X(1.5) X(2) X(2.5) X(5) X(10) X(15) X(20) X(30) X(40) X(50) \
-    X(60) X(120) X(240) X(480) X(960) X(1920) X(7680)
-#define LENGTHS_BOUNDS(X) \
-    X(1) X(2) X(5) X(10) X(20) X(50) X(100) X(200) X(500) X(1000) X(2000) X(5000) X(10000) \
-    X(20000) X(50000) X(100000) X(200000) X(500000) X(1e+06)
-#define CHOICES_BOUNDS(X) \
-    X(1) X(2) X(5) X(10) X(20)
-#define TOKENS_BOUNDS(X) \
-    X(1) X(8) X(16) X(32) X(64) X(128) X(256) X(512) X(1024) X(2048) X(4096) X(8192) \
-    X(16384)
-/* clang-format on */
-#define VALUE(v) v,
-#define TEXT(v)  {#v, sizeof(#v) - 1},
-static const double ttft[] = {TTFT_BOUNDS(VALUE)};
-static const str ttft_text[] = {TTFT_BOUNDS(TEXT)};
-static const double itl[] = {ITL_BOUNDS(VALUE)};
-static const str itl_text[] = {ITL_BOUNDS(TEXT)};
-static const double latency[] = {LATENCY_BOUNDS(VALUE)};
-static const str latency_text[] = {LATENCY_BOUNDS(TEXT)};
-static const double lengths[] = {LENGTHS_BOUNDS(VALUE)};
-static const str lengths_text[] = {LENGTHS_BOUNDS(TEXT)};
-static const double choices[] = {CHOICES_BOUNDS(VALUE)};
-static const str choices_text[] = {CHOICES_BOUNDS(TEXT)};
-static const double tokens[] = {TOKENS_BOUNDS(VALUE)};
-static const str tokens_text[] = {TOKENS_BOUNDS(TEXT)};
-#undef VALUE
-#undef TEXT
+/* The bounds are vLLM's, so that existing dashboards read the aliases unchanged. */
+static const double ttft[] = {.001, .005, .01, .02, .04, .06, .08, .1, .25, .5,  .75,
+                              1,    2.5,  5,   7.5, 10,  20,  40,  80, 160, 640, 2560};
+static const double itl[] = {.01, .025, .05, .075, .1,  .15, .2, .3, .4, .5,
+                             .75, 1,    2.5, 5,    7.5, 10,  20, 40, 80};
+static const double latency[] = {.3, .5, .8, 1,  1.5, 2,   2.5, 5,   10,   15,  20,
+                                 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680};
+static const double lengths[] = {1,   2,   5,   10,  20,  50,  100, 200, 500, 1e3,
+                                 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6};
+static const double choices[] = {1, 2, 5, 10, 20};
+static const double tokens[] = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384};
 
-#define BOUNDS(a) a, a##_text, sizeof(a) / sizeof *(a)
+#define BOUNDS(a) a, sizeof(a) / sizeof *(a)
 static const struct {
     const double *bound;
-    const str *text;
     size_t n;
     const char *own, *alias, *help; /* NULL: no such name */
 } hists[HIST_N] = {
@@ -136,10 +104,7 @@ static void set_model(out *o, const char *id) {
 }
 
 static void head(out *o, const char *name, const char *type, const char *help) {
-    const str parts[] = {STR("# HELP "),   str_of(name), STR(" "), str_of(help),
-                         STR("\n# TYPE "), str_of(name), STR(" "), str_of(type)};
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) buf_add(o->b, parts[i]);
-    buf_addc(o->b, '\n');
+    buf_addf(o->b, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
 static void number(buf *b, double v) {
@@ -152,11 +117,7 @@ static void number(buf *b, double v) {
 
 /* labels: further ones, each with a comma before it; "" for none */
 static void sample(out *o, const char *name, const char *labels, double v) {
-    buf_add(o->b, str_of(name));
-    buf_addc(o->b, '{');
-    buf_add(o->b, str_of(o->model));
-    buf_add(o->b, str_of(labels));
-    buf_add(o->b, STR("} "));
+    buf_addf(o->b, "%s{%s%s} ", name, o->model, labels);
     number(o->b, v);
 }
 
@@ -178,28 +139,18 @@ static void both(out *o, const char *type, const char *own, const char *alias, c
     sample(o, alias, "", v);
 }
 
-static void write_bucket(out *o, const char *name, str bound, uint64_t n) {
-    buf_add(o->b, str_of(name));
-    buf_add(o->b, STR("_bucket{"));
-    buf_add(o->b, str_of(o->model));
-    buf_add(o->b, STR(",le=\""));
-    buf_add(o->b, bound);
-    buf_add(o->b, STR("\"} "));
-    json_u64(o->b, n);
-    buf_addc(o->b, '\n');
-}
-
 static void write_histogram(out *o, const char *name, histogram_id id, const histogram *h) {
     uint64_t sum = 0;
     head(o, name, "histogram", hists[id].help);
     for (size_t i = 0; i < hists[id].n; i++) {
         sum += h->bucket[i];
-        write_bucket(o, name, hists[id].text[i], sum);
+        buf_addf(o->b, "%s_bucket{%s,le=\"%g\"} ", name, o->model, hists[id].bound[i]);
+        number(o->b, (double)sum);
     }
     sum += h->bucket[hists[id].n];
-    write_bucket(o, name, STR("+Inf"), sum);
-    buf_addf(o->b, "%s_sum{%s} %.9g\n%s_count{%s} %llu\n", name, o->model, h->sum, name,
-             o->model, (unsigned long long)sum);
+    buf_addf(o->b, "%s_bucket{%s,le=\"+Inf\"} %llu\n%s_sum{%s} %.9g\n%s_count{%s} %llu\n", name,
+             o->model, (unsigned long long)sum, name, o->model, h->sum, name, o->model,
+             (unsigned long long)sum);
 }
 
 static void write_requests(out *o, const app *a, const machine_stats *s) {
@@ -282,7 +233,12 @@ static void write_kv(out *o, const kv_view *kv) {
          "Used part of the KV cache, 0 to 1.", usage);
     gauge(o, "vllm:gpu_cache_usage_perc", "vllm:kv_cache_usage_perc under its older name.",
           usage);
-    if (kv->disk.budget_bytes) {
+    if (kv->disk.budget_bytes && kv->disk.in_memory) {
+        gauge(o, "vramd_kv_host_bytes", "Bytes of KV blocks in host memory (kv_host_bytes).",
+              (double)kv->disk.bytes);
+        gauge(o, "vramd_kv_host_budget_bytes", "Most bytes of KV blocks in host memory.",
+              (double)kv->disk.budget_bytes);
+    } else if (kv->disk.budget_bytes) {
         gauge(o, "vramd_kv_disk_bytes", "Bytes of the files in kv_disk.",
               (double)kv->disk.bytes);
         gauge(o, "vramd_kv_disk_budget_bytes", "Most bytes of the files in kv_disk.",
@@ -435,6 +391,12 @@ static void write_cost(out *o, const step_cost *c) {
           "Mean error of predicted step times, relative to the prediction.", c->error);
 }
 
+void metrics_write_sample(buf *b, const char *name, const char *model, double v) {
+    out o = {.b = b};
+    set_model(&o, model);
+    sample(&o, name, "", v);
+}
+
 void metrics_write(buf *b, const app *a, const machine_stats *s) {
     out o = {.b = b};
     set_model(&o, a->port->card.id);
@@ -450,58 +412,4 @@ void metrics_write(buf *b, const app *a, const machine_stats *s) {
         if (hists[i].own) write_histogram(&o, hists[i].own, (histogram_id)i, &s->hist[i]);
         if (hists[i].alias) write_histogram(&o, hists[i].alias, (histogram_id)i, &s->hist[i]);
     }
-}
-
-/* ---- the endpoint ---- */
-
-typedef struct sample_job {
-    app *app;
-    http_request *rq; /* holds the server open until the sample is there */
-    memory_sample sample;
-    uint64_t took_us;
-} sample_job;
-
-static void work(void *arg) {
-    sample_job *j = arg;
-    const uint64_t began = clock_us();
-    memory_sample_take(j->app->port, &j->sample);
-    j->took_us = clock_us() - began;
-}
-
-static void done(void *arg) {
-    sample_job *j = arg;
-    app *a = j->app;
-    if (j->sample.at_us > a->memory.at_us) a->memory = j->sample;
-    a->sampling = false;
-    a->sample_age_us = j->took_us * SAMPLE_SHARE;
-    http_unref(j->rq);
-    http_flush(a->http);
-}
-
-/* For the scrape after this one: reading smaps_rollup takes milliseconds, by the number of pages.
- * However often they come, a thousandth of a core reads it. */
-static void refresh(app *a, http_request *rq) {
-    uint64_t age_us = a->sample_age_us;
-    if (age_us < SAMPLE_MIN_AGE_US) age_us = SAMPLE_MIN_AGE_US;
-    if (age_us > SAMPLE_MAX_AGE_US) age_us = SAMPLE_MAX_AGE_US;
-    if (a->sampling || clock_us() - a->memory.at_us < age_us) return;
-    sample_job *j = arena_zalloc(&rq->mem, sizeof *j);
-    if (!j) return;
-    *j = (sample_job){.app = a, .rq = rq};
-    http_ref(rq);
-    a->sampling = a->port->ops->offload(a->port, work, done, j);
-    if (!a->sampling) http_unref(rq);
-}
-
-void metrics_run(app *a, http_request *rq) {
-    machine_stats s;
-    buf b;
-    buf_init(&b, &rq->mem);
-    a->port->ops->stats(a->port, &s);
-    if (buf_reserve(&b, 48 * 1024)) metrics_write(&b, a, &s);
-    refresh(a, rq);
-    if (b.failed)
-        http_refuse_memory(rq);
-    else
-        http_answer(rq, 200, "text/plain; version=0.0.4; charset=utf-8", buf_str(&b));
 }

@@ -9,5 +9,7 @@
 const double *metrics_bounds(histogram_id, size_t *n);
 /* Everything that /metrics tells, from a snapshot. */
 void metrics_write(buf *, const app *, const machine_stats *);
+/* One line. */
+void metrics_write_sample(buf *, const char *name, const char *model, double value);
 
 #endif

@@ -12,23 +12,23 @@ static void write_token(buf *b, const char *name, const tokenizer *tok, int32_t 
 }
 
 /* The parameters of a request that gives none. */
-static void write_defaults(const app *app, buf *b) {
+static void write_defaults(const port *port, buf *b) {
     params p = {.n = 1, .max_tokens = -1};
     sampling_defaults(&p.sampling);
-    if (app->port->defaults) p.sampling = *app->port->defaults;
+    if (port->defaults) p.sampling = *port->defaults;
     p.sampling.seed = UINT32_MAX; /* a random one */
-    buf_addf(b, "{\"n_ctx\":%u,\"params\":{", app->port->card.max_model_len);
+    buf_addf(b, "{\"n_ctx\":%u,\"params\":{", port->card.max_model_len);
     native_settings(&p, b);
     buf_add(b, STR("}}"));
 }
 
 void props_run(app *app, http_request *rq) {
     if (!app_ready(app, rq)) return;
-    const port *port = app->port;
+    const port *port = rq->served->port;
     buf b;
     buf_init(&b, &rq->mem);
     buf_add(&b, STR("{\"default_generation_settings\":"));
-    write_defaults(app, &b);
+    write_defaults(port, &b);
     buf_addf(&b, ",\"total_slots\":%u,\"model_alias\":", port->max_running);
     json_str_lossy(&b, str_of(port->card.id));
     buf_add(&b, STR(",\"model_path\":")); /* its name: the path is the operator's */
@@ -44,13 +44,13 @@ void props_run(app *app, http_request *rq) {
 /* One line for each sequence that waits or runs, then the free places. */
 void slots_run(app *app, http_request *rq) {
     if (!app_ready(app, rq)) return;
-    const port *port = app->port;
+    const port *port = rq->served->port;
     seq_view *seq = arena_alloc(&rq->mem, MAX_SLOTS * sizeof *seq);
     if (!seq) {
         http_refuse_memory(rq);
         return;
     }
-    size_t n = port->ops->sequences(app->port, seq, MAX_SLOTS);
+    size_t n = port->ops->sequences(rq->served->port, seq, MAX_SLOTS);
     size_t lines = n > port->max_running ? n : port->max_running;
     buf b;
     buf_init(&b, &rq->mem);

@@ -12,7 +12,7 @@
 /* By chat or completion, once the context that was asked for is known to be there. */
 static void start(app *app, http_request *rq, const json_t *body, const writer *w) {
     const json_int_t context = json_integer_value(json_object_get(body, OLLAMA_CONTEXT));
-    const uint32_t most = app->port->card.max_model_len;
+    const uint32_t most = rq->served->port->card.max_model_len;
     err e;
     if (context > most) {
         err_set(&e, ERR_INVALID, "num_ctx is %lld, but the server has %u tokens of context",
@@ -33,7 +33,7 @@ static void answer_loaded(app *app, http_request *rq, const json_t *body, bool c
     str name = STR("");
     err e;
     status s = json_in_str(body, "model", &name, &e);
-    if (s == OK) s = app_check_model(app, ollama_name(name), &e);
+    if (s == OK) s = app_check_model(rq, ollama_name(name), &e);
     if (s != OK) {
         app_refuse(app, rq, &e);
         return;
@@ -41,9 +41,9 @@ static void answer_loaded(app *app, http_request *rq, const json_t *body, bool c
     buf b;
     buf_init(&b, &rq->mem);
     buf_add(&b, STR("{\"model\":"));
-    json_str(&b, name.len ? name : str_of(app->port->card.id));
+    json_str(&b, name.len ? name : str_of(rq->served->port->card.id));
     buf_add(&b, STR(",\"created_at\":"));
-    ollama_time(app->port->card.created * 1000000, &b);
+    ollama_time(rq->served->port->card.created * 1000000, &b);
     buf_add(&b, chat ? STR(",\"message\":{\"role\":\"assistant\",\"content\":\"\"}")
                      : STR(",\"response\":\"\""));
     buf_addf(&b, ",\"done\":true,\"done_reason\":\"%s\"}", unload ? "unload" : "load");
@@ -133,7 +133,7 @@ static void embed(app *app, http_request *rq, const json_t *body, const writer *
     }
     answer *a = embeddings_new(app, rq, body, w);
     if (!a) return;
-    a->p.truncate_prompt = cut ? app->port->card.max_model_len : 0;
+    a->p.truncate_prompt = cut ? rq->served->port->card.max_model_len : 0;
     a->p.truncate_end = true;
     const bool list = w == &writer_ollama_embed;
     if (completions_prompts(a, list ? body : rq->json, list ? "input" : "prompt"))
@@ -192,10 +192,10 @@ static void write_line(const model_card *c, str name, buf *b) {
     write_details(c, b);
 }
 
-static void write_tail(const app *app, bool running, buf *b) {
-    const model_card *c = &app->port->card;
+static void write_tail(const port *port, bool running, buf *b) {
+    const model_card *c = &port->card;
     if (running) {
-        const bool on_device = app->port->device_ledger != NULL;
+        const bool on_device = port->device_ledger != NULL;
         buf_addf(b,
                  ",\"expires_at\":\"9999-12-31T23:59:59Z\",\"size_vram\":%llu,"
                  "\"context_length\":%u}",
@@ -207,19 +207,27 @@ static void write_tail(const app *app, bool running, buf *b) {
     buf_addc(b, '}');
 }
 
-static void list_models(app *app, http_request *rq, bool running) {
-    const model_card *c = &app->port->card;
+/* Each with the comma before it, but for the first of all. */
+static void list_names(const port *port, bool running, bool *first, buf *b) {
+    const model_card *c = &port->card;
     const char *at = c->names;
     str name = str_of(c->id);
+    for (bool more = !at || app_next_name(&at, &name); more;
+         more = at && app_next_name(&at, &name), *first = false) {
+        if (!*first) buf_addc(b, ',');
+        write_line(c, name, b);
+        write_tail(port, running, b);
+    }
+}
+
+static void list_models(app *app, http_request *rq, bool running) {
+    bool first = true;
     buf b;
     buf_init(&b, &rq->mem);
     buf_add(&b, STR("{\"models\":["));
-    for (bool first = true, more = !at || app_next_name(&at, &name); more;
-         more = at && app_next_name(&at, &name), first = false) {
-        if (!first) buf_addc(&b, ',');
-        write_line(c, name, &b);
-        write_tail(app, running, &b);
-    }
+    for (uint32_t i = 0; i < app->n_served; i++)
+        if (!running || app->served[i].open)
+            list_names(app->served[i].port, running, &first, &b);
     buf_add(&b, STR("]}"));
     app_json(rq, &b);
 }
@@ -246,18 +254,18 @@ static void write_info(const model_card *c, buf *b) {
 
 void ollama_show_run(app *app, http_request *rq) {
     const json_t *body = app_body(app, rq);
-    const model_card *c = &app->port->card;
+    const model_card *c = &rq->served->port->card;
     str name = STR("");
     err e;
     if (!body) return;
     status s = json_in_str(body, "name", &name, &e);
     if (s == OK) s = json_in_str(body, "model", &name, &e);
-    if (s == OK) s = app_check_model(app, ollama_name(name), &e);
+    if (s == OK) s = app_check_model(rq, ollama_name(name), &e);
     if (s != OK) {
         app_refuse(app, rq, &e);
         return;
     }
-    const str chat = app->port->chat->chat.source;
+    const str chat = rq->served->port->chat->chat.source;
     buf b;
     buf_init(&b, &rq->mem);
     buf_add(&b, STR("{\"license\":\"\",\"modelfile\":\"\",\"parameters\":\"\",\"template\":"));
@@ -271,7 +279,8 @@ void ollama_show_run(app *app, http_request *rq) {
         buf_add(&b, STR("{}"));
     buf_add(&b, STR(",\"capabilities\":[\"completion\""));
     if (c->pooling != POOL_OFF) buf_add(&b, STR(",\"embedding\""));
-    if (chat_templates_pick(app->port->chat, true)->takes_tools) buf_add(&b, STR(",\"tools\""));
+    if (chat_templates_pick(rq->served->port->chat, true)->takes_tools)
+        buf_add(&b, STR(",\"tools\""));
     if (str_find(chat, STR("enable_thinking"), 0) != SIZE_MAX)
         buf_add(&b, STR(",\"thinking\""));
     buf_add(&b, STR("],\"modified_at\":"));

@@ -41,7 +41,8 @@ const param_row param_table[] = {
     NUMBER("frequency_penalty", BOTH, PARAM_F32, sampling.frequency_penalty, -2, 2, "0",
            "over the output"),
     OWN("logit_bias", BOTH, "an object of up to 1,024 numbers from -100 to 100", "none",
-        "by token id, or by the text of one token"),
+        "by token id, or by the text of one token; also llama.cpp's list of pairs of a token, "
+        "or a text, and a number, or false"),
     OWN("allowed_token_ids", BOTH, "1 to 65,536 token ids", "all", ""),
     OWN("bad_words", BOTH, "up to 256 strings", "none", ""),
     OWN("seed", BOTH, "a signed integer of 64 bits", "-1", "-1: a random one"),

@@ -13,7 +13,7 @@ typedef struct plan_job {
 
 static void work(void *arg) {
     plan_job *j = arg;
-    port *p = j->app->port;
+    port *p = j->rq->served->port;
     j->status = p->ops->plan(p, j->body, &j->out, &j->error);
 }
 
@@ -38,7 +38,7 @@ void plan_run(app *app, http_request *rq) {
     str model = STR("");
     err e;
     if (!body) return;
-    if (json_in_str(body, "model", &model, &e) != OK || app_check_model(app, model, &e) != OK) {
+    if (json_in_str(body, "model", &model, &e) != OK || app_check_model(rq, model, &e) != OK) {
         app_refuse(app, rq, &e);
         return;
     }
@@ -51,7 +51,7 @@ void plan_run(app *app, http_request *rq) {
     buf_init(&j->out, &rq->mem);
     http_ref(rq);
     rq->lent = true;
-    if (!app->planning && app->port->ops->offload(app->port, work, done, j)) {
+    if (!app->planning && rq->served->port->ops->offload(rq->served->port, work, done, j)) {
         app->planning = true;
         return;
     }

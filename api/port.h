@@ -104,8 +104,9 @@ typedef struct kv_group_view {
     bool tail;       /* the newest tokens of another group in full precision */
 } kv_group_view;
 
-/* The disk tier (kv_disk); budget_bytes 0: there is none. */
+/* The tier below memory (kv_disk, kv_host_bytes); budget_bytes 0: there is none. */
 typedef struct kv_disk_view {
+    bool in_memory;               /* of the host: kv_host_bytes */
     uint64_t budget_bytes, bytes; /* bytes: of its files */
     uint32_t chunks, chunk_tokens;
     uint32_t loading; /* sequences whose prefix is being read */

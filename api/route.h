@@ -14,7 +14,8 @@ enum {             /* flags of a route */
        AS_ANTHROPIC = 64,
        AS_OLLAMA = 128, /* and only with the option ollama_api */
        PUT = 256, /* with a JSON body; by the operator alone, as DELETE: app_may_administer */
-       DELETE = 512, /* without a body */
+       DELETE = 512,    /* without a body */
+       OF_MODEL = 1024, /* for one of the models, which must be loaded */
 };
 
 typedef struct route {

@@ -10,38 +10,38 @@ static void unsupported_run(app *, http_request *);
 static void openapi_run(app *, http_request *);
 
 static const route routes[] = {
-    {"/v1/completions", POST | BARE, completions_run},
-    {"/v1/chat/completions", POST | BARE, chat_run},
-    {"/v1/chat/completions/input_tokens", POST | BARE, chat_count_run},
+    {"/v1/completions", POST | BARE | OF_MODEL, completions_run},
+    {"/v1/chat/completions", POST | BARE | OF_MODEL, chat_run},
+    {"/v1/chat/completions/input_tokens", POST | BARE | OF_MODEL, chat_count_run},
     {"/v1/models", GET | BARE, models_run},
-    {"/v1/models/", GET | PREFIX | BARE, models_run},
+    {"/v1/models/", GET | POST | PREFIX | BARE, models_run},
     {"/v1/memory", GET | PUT, memory_run},
     {"/v1/cache", DELETE, cache_forget_run},
-    {"/v1/plan", POST, plan_run},
-    {"/v1/embeddings", POST | BARE, embeddings_run},
+    {"/v1/plan", POST | OF_MODEL, plan_run},
+    {"/v1/embeddings", POST | BARE | OF_MODEL, embeddings_run},
     {"/v1/rerank", POST | BARE, unsupported_run},
-    {"/v1/responses", POST | BARE | AS_RESPONSES, responses_run},
-    {"/v1/responses/input_tokens", POST | BARE | AS_RESPONSES, responses_count_run},
-    {"/v1/messages", POST | AS_ANTHROPIC, messages_run},
-    {"/v1/messages/count_tokens", POST | AS_ANTHROPIC, messages_count_run},
-    {"/completion", POST, native_completion_run},
-    {"/infill", POST, infill_run},
-    {"/embedding", POST, native_embedding_run},
-    {"/props", GET, props_run},
-    {"/slots", GET, slots_run},
-    {"/tokenize", POST, tokenize_run},
-    {"/detokenize", POST, detokenize_run},
-    {"/apply-template", POST, apply_template_run},
-    {"/tokenizer_info", GET, tokenizer_info_run},
+    {"/v1/responses", POST | BARE | AS_RESPONSES | OF_MODEL, responses_run},
+    {"/v1/responses/input_tokens", POST | BARE | AS_RESPONSES | OF_MODEL, responses_count_run},
+    {"/v1/messages", POST | AS_ANTHROPIC | OF_MODEL, messages_run},
+    {"/v1/messages/count_tokens", POST | AS_ANTHROPIC | OF_MODEL, messages_count_run},
+    {"/completion", POST | OF_MODEL, native_completion_run},
+    {"/infill", POST | OF_MODEL, infill_run},
+    {"/embedding", POST | OF_MODEL, native_embedding_run},
+    {"/props", GET | OF_MODEL, props_run},
+    {"/slots", GET | OF_MODEL, slots_run},
+    {"/tokenize", POST | OF_MODEL, tokenize_run},
+    {"/detokenize", POST | OF_MODEL, detokenize_run},
+    {"/apply-template", POST | OF_MODEL, apply_template_run},
+    {"/tokenizer_info", GET | OF_MODEL, tokenizer_info_run},
     {"/version", GET, version_run},
     {"/load", GET, load_run},
     {"/ping", GET | POST | POLLED, ping_run},
-    {"/api/chat", POST | AS_OLLAMA, ollama_chat_run},
-    {"/api/generate", POST | AS_OLLAMA, ollama_generate_run},
-    {"/api/embed", POST | AS_OLLAMA, ollama_embed_run},
-    {"/api/embeddings", POST | AS_OLLAMA, ollama_embedding_run},
+    {"/api/chat", POST | AS_OLLAMA | OF_MODEL, ollama_chat_run},
+    {"/api/generate", POST | AS_OLLAMA | OF_MODEL, ollama_generate_run},
+    {"/api/embed", POST | AS_OLLAMA | OF_MODEL, ollama_embed_run},
+    {"/api/embeddings", POST | AS_OLLAMA | OF_MODEL, ollama_embedding_run},
     {"/api/tags", GET | AS_OLLAMA, ollama_tags_run},
-    {"/api/show", POST | AS_OLLAMA, ollama_show_run},
+    {"/api/show", POST | AS_OLLAMA | OF_MODEL, ollama_show_run},
     {"/api/ps", GET | AS_OLLAMA, ollama_ps_run},
     {"/api/version", GET | AS_OLLAMA, version_run},
     {"/api/", PREFIX | AS_OLLAMA, NULL}, /* pull, create, delete, ... */
@@ -206,6 +206,7 @@ void routes_begin(app *app, http_request *rq) {
     const route *r = find(rq->path);
     failure f;
     rq->errors = form_of(r);
+    rq->served = &app->served[0];
     cross_origin(app, rq);
     if (!authenticate(app, rq, r)) return;
     if (r && r->flags & AS_OLLAMA && !(app->opt.ollama_api && r->run)) {
@@ -226,8 +227,17 @@ void routes_begin(app *app, http_request *rq) {
     http_refuse(rq, &f);
 }
 
+/* routes_begin has refused what has no route. */
 void routes_run(app *app, http_request *rq) {
-    find(rq->path)->run(app, rq); /* routes_begin has refused the rest */
+    const route *r = find(rq->path);
+    served *s = NULL;
+    err e;
+    if (!app->served[0].ops || !(r->flags & OF_MODEL))
+        r->run(app, rq);
+    else if (served_find(app, rq, &s, &e) != OK)
+        app_refuse(app, rq, &e);
+    else if (served_enter(app, rq, s, r->run))
+        r->run(app, rq);
 }
 
 static void openapi_run(app *app, http_request *rq) {

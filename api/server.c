@@ -8,11 +8,13 @@
 
 #include "api/answer.h"
 #include "api/cors.h"
+#include "api/proxies.h"
 #include "base/clock.h"
 #include "base/log.h"
 
 struct server {
-    app app; /* first: callbacks get it */
+    app app;    /* first: callbacks get it */
+    served one; /* app.served, where there is only one */
     void (*drained)(void *);
     void *drained_arg;
 };
@@ -45,7 +47,7 @@ static void on_run(void *self, http_request *rq) {
 }
 static void on_gone(void *self, http_request *rq) {
     (void)self;
-    if (rq->user) answer_gone(rq->user);
+    if (!served_forget(rq, NULL) && rq->user) answer_gone(rq->user);
 }
 static void on_sent(void *self, http_request *rq) {
     (void)self;
@@ -55,6 +57,7 @@ static void on_abort(void *self, http_request *rq) {
     (void)self;
     failure f;
     failure_set(&f, API_UNAVAILABLE, "the server is shutting down");
+    if (served_forget(rq, &f)) return;
     if (rq->user)
         answer_fail(rq->user, &f);
     else
@@ -138,6 +141,7 @@ static void on_freed(void *self, http_request *rq) {
     (void)self;
     if (rq->user) answer_settle(rq->user);
     if (rq->tenant) tenant_leave(rq->tenant);
+    served_leave(rq);
 }
 
 static double on_retry_after(void *self) {
@@ -160,8 +164,16 @@ static status check_origins(const server_options *o, err *e) {
     return err_field(e, "cors_origins");
 }
 
+static status check_proxies(const server_options *o, err *e) {
+    const char *bad;
+    if (!has(o->trusted_proxies) || proxies_list_ok(o->trusted_proxies, &bad)) return OK;
+    err_set(e, ERR_INVALID, "trusted_proxies: \"%.60s\" is no address or network", bad);
+    err_hint(e, "10.0.0.0/8, 192.168.1.7, fd00::/8, or unix");
+    return err_field(e, "trusted_proxies");
+}
+
 static status check_options(const server_options *o, err *e) {
-    if (check_origins(o, e) != OK) return e->code;
+    if (check_origins(o, e) != OK || check_proxies(o, e) != OK) return e->code;
     if (has(o->tls_cert) == has(o->tls_key)) return OK;
     const char *missing = has(o->tls_cert) ? "tls_key" : "tls_cert";
     err_set(e, ERR_INVALID, "tls_cert and tls_key go together: %s is not set", missing);
@@ -197,7 +209,9 @@ status server_open(server **out, uv_loop_t *loop, const server_options *o, port 
     server *s = calloc(1, sizeof *s);
     if (!s) return mem_exhausted(e, MEM_HTTP, "the front end");
     s->app.port = p;
-    s->app.grammars.pool = p->grammars;
+    s->one = (served){.port = p, .grammars = {.pool = p->grammars}, .open = true};
+    s->app.served = &s->one;
+    s->app.n_served = 1;
     s->app.opt = *o;
     memory_sample_take(p, &s->app.memory);
     const http_app callbacks = {.self = s,
@@ -222,6 +236,11 @@ status server_open(server **out, uv_loop_t *loop, const server_options *o, port 
     }
     *out = s;
     return OK;
+}
+
+void server_serve(server *s, served *several, uint32_t n) {
+    s->app.served = several;
+    s->app.n_served = n;
 }
 
 void server_loaded(server *s) {
@@ -276,7 +295,7 @@ void server_abort(server *s) {
 
 void server_close(server *s) {
     http_close(s->app.http);
-    grammars_clear(&s->app.grammars);
+    grammars_clear(&s->one.grammars);
     line_filter_free(s->app.strip);
     keys_close(s->app.keys, s->app.port->ledger);
     free(s);

@@ -20,6 +20,10 @@ status server_check(const server_options *, ledger *, err *);
  * Errors: ERR_INVALID and ERR_NOT_FOUND (field: the option), ERR_IO (address in use, ...),
  * ERR_NO_MEMORY. */
 status server_open(server **out, uv_loop_t *, const server_options *, port *, err *);
+/* Before the loop runs: several models in place of the one of server_open, whose port is from now
+ * on that of the whole: readiness, memory, work on the pool of threads. Borrowed. */
+struct served;
+void server_serve(server *, struct served *several, uint32_t n);
 uint16_t server_port(const server *);
 
 /* The model is loaded: from now on /metrics shows the memory that it takes, and an inherited

@@ -20,6 +20,8 @@ typedef struct server_options {
     bool ollama_api;                  /* paths below /api */
     bool trust_request_chat_template; /* a request may have a template of its own */
     const char *cors_origins;         /* whose pages may ask: origins, or "*" (api/cors.h) */
+    const char
+        *trusted_proxies; /* whose fairness headers count (api/proxies.h); "" or NULL: none */
     const char *strip_prompt_lines; /* of the system prompt of /v1/messages; "" or NULL: none */
 } server_options;
 

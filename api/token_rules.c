@@ -139,64 +139,120 @@ static status read_bad_words(reader *r) {
 
 static const char logit_bias_field[] = "logit_bias";
 
-/* "123" is an id; anything else is text that must be one token. -1: neither. */
-static int32_t bias_token(const reader *r, str key) {
-    uint64_t id = 0;
-    size_t i = 0;
-    for (; i < key.len && i < 10 && key.ptr[i] >= '0' && key.ptr[i] <= '9'; i++)
-        id = id * 10 + (uint64_t)(key.ptr[i] - '0');
-    if (key.len && i == key.len) return id < r->n_vocab ? (int32_t)id : -1;
-    vec_i32 ids;
-    vec_i32_init(&ids, r->mem);
-    err ignored;
-    if (key.len > 256 || tokenizer_encode(r->tok, key, TOK_PARSE_SPECIAL, &ids, &ignored) != OK)
-        return -1;
-    return ids.n == 1 ? ids.v[0] : -1;
+typedef struct biases {
+    logit_bias *v;  /* [PARAMS_MAX_BIAS], no token twice; the n is sampling.n_bias */
+    uint32_t *only; /* the tokens of bias 100, made when there is one */
+    uint32_t n_given;
+} biases;
+
+static status too_many(const reader *r) {
+    return bad(r, logit_bias_field, "logit_bias has more than 1024 entries", "give fewer");
 }
 
-/* One entry. only: the tokens of bias 100, made when there is one. */
-static status read_one_bias(reader *r, str key, const json_t *value, logit_bias *bias,
-                            uint32_t **only) {
-    if (!json_is_number(value))
-        return json_in_wrong(r->e, logit_bias_field, "an object of numbers", value);
-    const double x = json_number_value(value);
-    if (!(x >= -100 && x <= 100))
-        return bad(r, logit_bias_field, "a bias must be from -100 to 100",
-                   "-100 forbids a token, 100 forbids all others");
-    const int32_t id = bias_token(r, key);
-    if (id < 0) {
-        err_set(r->e, ERR_INVALID, "logit_bias: \"%.40s\" is no token of this model", key.ptr);
-        return err_field(r->e, "%s", logit_bias_field);
-    }
+static status no_token(const reader *r, str key) {
+    err_set(r->e, ERR_INVALID, "logit_bias: \"%.40s\" is no token of this model", key.ptr);
+    return err_field(r->e, "%s", logit_bias_field);
+}
+
+static status bias_value(const reader *r, const json_t *v, double *out) {
+    if (!json_is_number(v))
+        return json_in_wrong(r->e, logit_bias_field, "an object of numbers", v);
+    *out = json_number_value(v);
+    if (*out >= -100 && *out <= 100) return OK;
+    return bad(r, logit_bias_field, "a bias must be from -100 to 100",
+               "-100 forbids a token, 100 forbids all others");
+}
+
+static status add_bias(reader *r, biases *b, int32_t id, double x) {
+    sampling *s = &r->p->sampling;
+    uint32_t i = 0;
+    if (b->n_given++ == PARAMS_MAX_BIAS) return too_many(r);
     if (x == -100) return forbid(r, logit_bias_field, id);
     if (x == 100) {
-        if (!*only) *only = new_mask(r, 0);
-        if (!*only) return no_memory(r, logit_bias_field);
-        set(*only, id);
+        if (!b->only) b->only = new_mask(r, 0);
+        if (!b->only) return no_memory(r, logit_bias_field);
+        set(b->only, id);
         return OK;
     }
-    bias[r->p->sampling.n_bias++] = (logit_bias){id, (float)x};
+    while (i < s->n_bias && b->v[i].token != id) i++;
+    if (i == s->n_bias) b->v[s->n_bias++] = (logit_bias){id, 0};
+    b->v[i].bias += (float)x;
     return OK;
+}
+
+/* The id that "123" is; -1: another text. */
+static int64_t id_of(str key) {
+    int64_t id = 0;
+    size_t i = 0;
+    for (; i < key.len && i < 10 && key.ptr[i] >= '0' && key.ptr[i] <= '9'; i++)
+        id = id * 10 + (key.ptr[i] - '0');
+    return key.len && i == key.len ? id : -1;
+}
+
+static status tokens_of(const reader *r, str key, unsigned flags, vec_i32 *ids) {
+    err ignored;
+    vec_i32_init(ids, r->mem);
+    if (key.len > 256 || tokenizer_encode(r->tok, key, flags, ids, &ignored) != OK || !ids->n)
+        return no_token(r, key);
+    return OK;
+}
+
+/* {id or the text of one token: number} */
+static status read_bias_object(reader *r, biases *b, json_t *list) {
+    for (void *it = json_object_iter(list); it; it = json_object_iter_next(list, it)) {
+        const str key = {json_object_iter_key(it), json_object_iter_key_len(it)};
+        const int64_t id = id_of(key);
+        double x = 0;
+        vec_i32 ids = {0};
+        status s = bias_value(r, json_object_iter_value(it), &x);
+        if (s == OK && id < 0) s = tokens_of(r, key, TOK_PARSE_SPECIAL, &ids);
+        if (s == OK && (id < 0 ? ids.n != 1 : id >= r->n_vocab)) s = no_token(r, key);
+        if (s == OK) s = add_bias(r, b, id < 0 ? ids.v[0] : (int32_t)id, x);
+        if (s != OK) return s;
+    }
+    return OK;
+}
+
+/* llama.cpp's list of pairs of an id, or a text, and a number, or false, which forbids. The
+ * number is that of each token of the text. */
+static status read_bias_pair(reader *r, biases *b, const json_t *pair) {
+    const json_t *key = json_array_get(pair, 0), *v = json_array_get(pair, 1);
+    double x = -100;
+    vec_i32 ids = {0};
+    if (json_array_size(pair) != 2 || !(json_is_integer(key) || json_is_string(key)))
+        return json_in_wrong(r->e, logit_bias_field, "a list of pairs of a token and a bias",
+                             pair);
+    status s = json_is_false(v) ? OK : bias_value(r, v, &x);
+    if (s == OK && json_is_integer(key)) {
+        const json_int_t id = json_integer_value(key);
+        if (id >= 0 && id < r->n_vocab) return add_bias(r, b, (int32_t)id, x);
+        err_set(r->e, ERR_INVALID, "logit_bias: %lld is no token of this model", (long long)id);
+        return err_field(r->e, "%s", logit_bias_field);
+    }
+    if (s == OK) s = tokens_of(r, json_in_text(key), 0, &ids);
+    for (size_t i = 0; s == OK && i < ids.n; i++) s = add_bias(r, b, ids.v[i], x);
+    return s;
 }
 
 static status read_bias(reader *r) {
     json_t *v = json_object_get(r->body, logit_bias_field);
+    const json_t *pair;
+    size_t i;
+    biases b = {0};
+    status s = OK;
     if (!v || json_is_null(v)) return OK;
-    if (!json_is_object(v)) return json_in_wrong(r->e, logit_bias_field, "an object", v);
-    const size_t n = json_object_size(v);
-    if (n > PARAMS_MAX_BIAS)
-        return bad(r, logit_bias_field, "logit_bias has more than 1024 entries", "give fewer");
-    logit_bias *bias = arena_alloc(r->mem, (n + 1) * sizeof *bias);
-    uint32_t *only = NULL;
-    if (!bias) return no_memory(r, logit_bias_field);
-    for (void *it = json_object_iter(v); it; it = json_object_iter_next(v, it)) {
-        str key = {json_object_iter_key(it), json_object_iter_key_len(it)};
-        status s = read_one_bias(r, key, json_object_iter_value(it), bias, &only);
-        if (s != OK) return s;
+    if (!json_is_object(v) && !json_array_size(v))
+        return json_in_wrong(r->e, logit_bias_field, "an object", v);
+    if (json_object_size(v) > PARAMS_MAX_BIAS) return too_many(r);
+    b.v = arena_alloc(r->mem, PARAMS_MAX_BIAS * sizeof *b.v);
+    if (!b.v) return no_memory(r, logit_bias_field);
+    if (json_is_object(v)) s = read_bias_object(r, &b, v);
+    json_array_foreach(v, i, pair) {
+        if (s == OK) s = read_bias_pair(r, &b, pair);
     }
-    r->p->sampling.bias = bias;
-    if (only) forbid_others(r, logit_bias_field, only);
-    return OK;
+    r->p->sampling.bias = b.v;
+    if (s == OK && b.only) forbid_others(r, logit_bias_field, b.only);
+    return s;
 }
 
 /* ---- the whole ---- */

@@ -10,7 +10,9 @@
  *                      sequence the last token is forbidden where the output, without the
  *                      prompt, ends with the others (vLLM)
  *   logit_bias         {id or text of one token: number}; -100: never; 100: no token without
- *                      100; else added to the logit (OpenAI)
+ *                      100; else added to the logit (OpenAI); or [[id or text, number or
+ *                      false]], where the number is that of each token of the text and false
+ *                      is -100 (llama.cpp)
  * Errors: ERR_INVALID (field: the parameter), also when no token is left; ERR_NO_MEMORY. */
 status token_rules_read(params *, const json_t *body, const tokenizer *, arena *, err *);
 

@@ -23,7 +23,7 @@ typedef struct tokenize_job {
 
 static void work(void *arg) {
     tokenize_job *j = arg;
-    const tokenizer *tok = j->app->port->tok;
+    const tokenizer *tok = j->rq->served->port->tok;
     arena *mem = &j->rq->mem;
     if (!j->chat.body) {
         j->status = tokenizer_encode(tok, j->text, j->flags, &j->ids, &j->error);
@@ -36,7 +36,7 @@ static void work(void *arg) {
 
 /* {"id":1,"piece":"text"}, or the bytes in a list where they are no text (llama.cpp) */
 static void write_piece(const tokenize_job *j, int32_t id, buf *b) {
-    str piece = tokenizer_piece(j->app->port->tok, id, true);
+    str piece = tokenizer_piece(j->rq->served->port->tok, id, true);
     buf_addf(b, "{\"id\":%d,\"piece\":", id);
     if (utf8_valid(piece)) {
         json_str(b, piece);
@@ -67,7 +67,7 @@ static void answer(tokenize_job *j) {
         buf_add(&b, STR("{\"count\":"));
         json_u64(&b, j->ids.n);
         buf_add(&b, STR(",\"max_model_len\":"));
-        json_u64(&b, j->app->port->card.max_model_len);
+        json_u64(&b, j->rq->served->port->card.max_model_len);
     }
     buf_add(&b, STR(",\"tokens\":["));
     for (size_t i = 0; i < j->ids.n; i++) {
@@ -82,7 +82,7 @@ static void answer(tokenize_job *j) {
         buf_add(&b, STR(",\"token_strs\":["));
         for (size_t i = 0; i < j->ids.n; i++) {
             if (i) buf_addc(&b, ',');
-            json_str_lossy(&b, tokenizer_piece(j->app->port->tok, j->ids.v[i], true));
+            json_str_lossy(&b, tokenizer_piece(j->rq->served->port->tok, j->ids.v[i], true));
         }
         buf_addc(&b, ']');
     }
@@ -110,7 +110,7 @@ static const json_t *read_object(app *app, http_request *rq) {
     if (s == OK && !json_is_object(o))
         s = err_set(&e, ERR_INVALID, "the body must be a JSON object, not %s", json_in_kind(o));
     if (s == OK) s = json_in_str(o, "model", &model, &e);
-    if (s == OK) s = app_check_model(app, model, &e);
+    if (s == OK) s = app_check_model(rq, model, &e);
     if (s == OK) return o;
     app_refuse(app, rq, &e);
     return NULL;
@@ -119,7 +119,7 @@ static const json_t *read_object(app *app, http_request *rq) {
 static status read_chat(tokenize_job *j, const json_t *o, err *e) {
     bool special = false;
     chat_request *q = &j->chat;
-    *q = chat_request_of(j->app, o);
+    *q = chat_request_of(j->app, j->rq, o);
     status s = json_in_bool(o, "add_generation_prompt", &q->answer, e);
     if (s == OK) s = json_in_bool(o, "continue_final_message", &q->continue_final, e);
     if (s == OK) s = json_in_bool(o, "add_special_tokens", &special, e);
@@ -178,7 +178,7 @@ static void run(tokenize_job *j) {
     }
     http_ref(rq);
     rq->lent = true;
-    if (app->port->ops->offload(app->port, work, done, j)) return;
+    if (rq->served->port->ops->offload(rq->served->port, work, done, j)) return;
     rq->lent = false;
     http_unref(rq);
     err_set(&e, ERR_BUSY, "too many long texts at once");
@@ -220,7 +220,7 @@ void detokenize_run(app *app, http_request *rq) {
     detok d;
     buf_init(&text, &rq->mem);
     buf_init(&b, &rq->mem);
-    detok_init_text(&d, app->port->tok, true);
+    detok_init_text(&d, rq->served->port->tok, true);
     if (!json_is_array(list)) {
         err_set(&e, ERR_INVALID, "tokens must be a list of token ids");
         err_field(&e, "tokens");
@@ -230,7 +230,7 @@ void detokenize_run(app *app, http_request *rq) {
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *id = json_array_get(list, i);
         json_int_t v = json_is_integer(id) ? json_integer_value(id) : -1;
-        if (v < 0 || v >= tokenizer_n_vocab(app->port->tok)) {
+        if (v < 0 || v >= tokenizer_n_vocab(rq->served->port->tok)) {
             err_set(&e, ERR_INVALID, "tokens[%zu] is no id of the vocabulary", i);
             err_field(&e, "tokens");
             app_refuse(app, rq, &e);
@@ -258,12 +258,12 @@ static void write_token(buf *b, const char *name, const tokenizer *tok, int32_t 
 
 void tokenizer_info_run(app *app, http_request *rq) {
     if (!app_ready(app, rq)) return;
-    const tokenizer *tok = app->port->tok;
-    str chat = app->port->chat->chat.source;
+    const tokenizer *tok = rq->served->port->tok;
+    str chat = rq->served->port->chat->chat.source;
     buf b;
     buf_init(&b, &rq->mem);
     buf_add(&b, STR("{\"tokenizer_class\":\"PreTrainedTokenizerFast\",\"model_max_length\":"));
-    json_u64(&b, app->port->card.max_model_len);
+    json_u64(&b, rq->served->port->card.max_model_len);
     buf_addf(&b, ",\"add_bos_token\":%s", tokenizer_adds_bos(tok) ? "true" : "false");
     write_token(&b, "bos_token", tok, tokenizer_bos(tok));
     write_token(&b, "eos_token", tok, tokenizer_eos(tok));

@@ -55,6 +55,19 @@ void writer_done(answer *a) {
     http_stream_end(a->rq);
 }
 
+void writer_sent(choice *c, answer_part *p) {
+    p->text.len = 0;
+    c->ids.n = 0;
+    logprobs_reset(&c->lp);
+}
+
+void writer_whole(answer *a, buf *b) {
+    usage_write_all(a, b);
+    if (a->p.return_memory) usage_write_memory(a, b);
+    buf_addc(b, '}');
+    app_json(a->rq, b);
+}
+
 void writer_error(answer *a, const failure *f) {
     buf *o = http_stream_out(a->rq);
     buf_add(o, STR("data: "));

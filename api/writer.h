@@ -39,8 +39,15 @@ bool writer_open(answer *, str object);
 buf *writer_begin(const choice *);
 /* Ends choices and chunk. n_output: of the usage that a chunk may have. */
 void writer_end(const answer *, uint64_t n_output, buf *);
+/* The end of an answer in one piece: usage, and the bracket. Sends it. */
+void writer_whole(answer *, buf *);
 void writer_done(answer *); /* usage, if it is included, and [DONE] */
 void writer_error(answer *, const failure *);
+
+/* ---- what all streams share ---- */
+
+/* The part's text, and the choice's tokens and logprobs, are sent: what comes is new. */
+void writer_sent(choice *, answer_part *);
 
 /* ---- of the endpoints that only count ---- */
 

@@ -71,9 +71,7 @@ static void send_part(choice *c, answer_part *p, const char *finish) {
     write_token_ids(c, o);
     if (p->text.failed || c->lp.failed) o->failed = true;
     p->opened |= p->text.len > 0;
-    p->text.len = 0;
-    c->ids.n = 0;
-    logprobs_reset(&c->lp);
+    writer_sent(c, p);
     buf_add(o, finish ? STR(",\"finish_reason\":\"") : STR(",\"finish_reason\":null}]"));
     if (finish) {
         buf_add(o, str_of(finish));
@@ -168,10 +166,7 @@ static void whole(answer *a) {
     buf_addc(&b, ']');
     prompt_write_scores(a, a->prompts, &b);
     prompt_write_ids(a, a->prompts, &b);
-    usage_write_all(a, &b);
-    if (a->p.return_memory) usage_write_memory(a, &b);
-    buf_addc(&b, '}');
-    app_json(a->rq, &b);
+    writer_whole(a, &b);
 }
 
 static void count(answer *a) {

@@ -25,9 +25,7 @@ static void content(choice *c, buf *o) {
     c->prompt_ids_sent = true;
     write_token_ids(c, o);
     if (text->failed || c->lp.failed) o->failed = true;
-    text->len = 0;
-    c->ids.n = 0;
-    logprobs_reset(&c->lp);
+    writer_sent(c, c->parts);
 }
 
 static void delta(choice *c) {
@@ -104,10 +102,7 @@ static void whole(answer *a) {
     writer_head(a, STR("text_completion"), &b);
     write_choices(a, &b);
     buf_addc(&b, ']');
-    usage_write_all(a, &b);
-    if (a->p.return_memory) usage_write_memory(a, &b);
-    buf_addc(&b, '}');
-    app_json(a->rq, &b);
+    writer_whole(a, &b);
 }
 
 const writer writer_completions = {

@@ -27,8 +27,9 @@ static void write_usage(const answer *a, buf *o) {
 static void write_stop(const choice *c, buf *o) {
     const answer *a = c->a;
     const bool length = strcmp(c->finish, "length") == 0;
-    const bool full = length && !c->timed_out &&
-                      usage_prompt_tokens(a) + c->n_output >= a->app->port->card.max_model_len;
+    const bool full =
+        length && !c->timed_out &&
+        usage_prompt_tokens(a) + c->n_output >= a->rq->served->port->card.max_model_len;
     buf_add(o, STR("\"stop_reason\":"));
     buf_add(o, c->stop_index >= 0 ? STR("\"stop_sequence\"")
                : full             ? STR("\"model_context_window_exceeded\"")

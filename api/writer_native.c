@@ -118,9 +118,7 @@ static void delta(choice *c) {
     content(c, o);
     buf_add(o, STR(",\"stop\":false}\n\n"));
     if (has_line(c)) c->a->state = c; /* for the last event */
-    c->parts->text.len = 0;
-    c->ids.n = 0;
-    logprobs_reset(&c->lp);
+    writer_sent(c, c->parts);
     http_wake(c->a->rq);
 }
 

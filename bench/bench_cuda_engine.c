@@ -7,7 +7,7 @@
  *
  *   bench_cuda_engine --plugin build/vramd-cuda.so [--type bf16|f16|q8_0|q4_0|q4_1]
  *       [--batches 1,4,16,64,256] [--context 1024] [--prefill 4096] [--steps 32] [--reps 3]
- *       [--copy-gbs N --tflops N] [--small 1] [--commit TEXT] [--json FILE]
+ *       [--kv f16|int8|int4|...] [--copy-gbs N --tflops N] [--small 1] [--commit TEXT] [--json FILE]
  *
  * copy-gbs, tflops: measured ceilings (bench_cuda), for the share of the roofline. small: a
  * tiny shape, for a try on the CPU. Batches that do not fit the device are left out, with a
@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <time.h>
 
 #include "base/check.h"
@@ -36,7 +37,7 @@ enum {
 };
 
 typedef struct bench {
-    const char *plugin_path, *type, *json_path, *commit;
+    const char *plugin_path, *type, *kv, *json_path, *commit;
     uint32_t batch[MAX_LIST], n_batches, context, prefill, steps, reps;
     double copy_gbs, tflops;
     bool small;
@@ -95,12 +96,13 @@ static void parse_one(bench *b, const char *name, const char *value) {
         const char *name, **to;
     } texts[] = {{"--plugin", &b->plugin_path},
                  {"--type", &b->type},
+                 {"--kv", &b->kv},
                  {"--json", &b->json_path},
                  {"--commit", &b->commit}};
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 4; i++)
         if (strcmp(name, numbers[i].name) == 0) *numbers[i].to = (uint32_t)atoi(value);
+    for (int i = 0; i < 5; i++)
         if (strcmp(name, texts[i].name) == 0) *texts[i].to = value;
-    }
     if (strcmp(name, "--batches") == 0) parse_batches(b, value);
     if (strcmp(name, "--copy-gbs") == 0) b->copy_gbs = atof(value);
     if (strcmp(name, "--tflops") == 0) b->tflops = atof(value);
@@ -180,10 +182,27 @@ static uint64_t kv_bytes_per_token(const bench *b) {
     return kv_block_bytes(&b->layout.kv[0], b->layout.kv_layers[0]) / BLOCK;
 }
 
+/* Of all groups: a tail has as many blocks as its group here, and its own window of them is read. */
+static uint64_t block_bytes(const bench *b) {
+    uint64_t n = 0;
+    for (uint32_t g = 0; g < b->layout.n_groups; g++)
+        n += kv_block_bytes(&b->layout.kv[g], b->layout.kv_layers[g]);
+    return n;
+}
+
+static dtype kv_type_of(const bench *b) {
+    if (!b->kv) return strcmp(b->type, "bf16") == 0 ? DT_BF16 : DT_F16;
+    for (dtype t = 0; t < 256; t++) {
+        const kv_type *k = kv_type_get(t);
+        if (k && strcasecmp(dtype_name(t), b->kv) == 0) return t;
+    }
+    fail("--kv: no such type of cache", NULL);
+}
+
 /* Drops batches until the cache of the largest fits what the device has free. */
 static void size_engine(bench *b) {
     uint32_t longest = b->context + b->steps + 8, most = 0;
-    const dtype kv = strcmp(b->type, "bf16") == 0 ? DT_BF16 : DT_F16;
+    const dtype kv = kv_type_of(b);
     err e;
     b->opt = (engine_options){.max_rows = b->small ? 64 : MAX_ROWS,
                               .block_tokens = BLOCK,
@@ -199,11 +218,12 @@ static void size_engine(bench *b) {
     for (;; most = most / 4) {
         if (most == 0) fail("the device is too small for a single sequence", NULL);
         b->opt.max_seqs = b->opt.max_logit_rows = most;
-        b->opt.n_blocks[0] = most * b->per_seq > alone ? most * b->per_seq : alone;
+        for (uint32_t g = 0; g < 2; g++)
+            b->opt.n_blocks[g] = most * b->per_seq > alone ? most * b->per_seq : alone;
         if (cuda_layout_init(&b->layout, &b->model->program, &b->opt, &e) != OK)
             fail("the layout", &e);
-        const uint64_t kv = (uint64_t)b->opt.n_blocks[0] * BLOCK * kv_bytes_per_token(b);
-        if (b->layout.fixed_bytes + kv + (2ull << 30) < b->device.free_bytes || b->small)
+        const uint64_t all = b->opt.n_blocks[0] * block_bytes(b);
+        if (b->layout.fixed_bytes + all + (2ull << 30) < b->device.free_bytes || b->small)
             return;
         printf("batch %u does not fit the device\n", most);
         cuda_layout_clear(&b->layout);
@@ -261,18 +281,19 @@ static void make_sequences(bench *b) {
 /* ---- steps ---- */
 
 static batch_seq part_of(const bench *b, uint32_t s, uint32_t row, uint32_t pos, uint32_t n) {
-    return (batch_seq){.first_row = row,
-                       .n_rows = n,
-                       .first_pos = pos,
-                       .tokens = b->history + (size_t)s * (b->opt.max_model_len + b->steps),
-                       .input_from = -1,
-                       .blocks = {b->blocks + (size_t)s * b->per_seq},
-                       .n_blocks = {b->per_seq},
-                       .n_logit_rows = 1,
-                       .sample = true,
-                       .n_score = -1,
-                       .params = &b->greedy,
-                       .n_prompt = pos + n};
+    return (batch_seq){
+        .first_row = row,
+        .n_rows = n,
+        .first_pos = pos,
+        .tokens = b->history + (size_t)s * (b->opt.max_model_len + b->steps),
+        .input_from = -1,
+        .blocks = {b->blocks + (size_t)s * b->per_seq, b->blocks + (size_t)s * b->per_seq},
+        .n_blocks = {b->per_seq, b->per_seq},
+        .n_logit_rows = 1,
+        .sample = true,
+        .n_score = -1,
+        .params = &b->greedy,
+        .n_prompt = pos + n};
 }
 
 static void submit(bench *b, const batch *in) {
@@ -291,7 +312,8 @@ static void prefill_one(bench *b, uint32_t s, uint32_t n, const int32_t *blocks,
     for (uint32_t pos = 0; pos < n; pos += b->opt.max_rows) {
         const uint32_t rows = n - pos < b->opt.max_rows ? n - pos : b->opt.max_rows;
         batch_seq x = part_of(b, s, 0, pos, rows);
-        if (blocks) x.blocks[0] = blocks, x.n_blocks[0] = n_blocks;
+        for (uint32_t g = 0; g < 2 && blocks; g++)
+            x.blocks[g] = blocks, x.n_blocks[g] = n_blocks;
         const batch in = {.seq = &x, .n_seqs = 1, .n_rows = rows, .n_logit_rows = 1};
         submit(b, &in);
         collect(b);
@@ -302,13 +324,16 @@ static void prefill_one(bench *b, uint32_t s, uint32_t n, const int32_t *blocks,
 static void fill_caches(bench *b) {
     const uint32_t n = b->opt.max_seqs, own = n < SOURCES ? n : SOURCES;
     for (uint32_t s = 0; s < own; s++) prefill_one(b, s, b->context, NULL, 0);
-    static block_copy copies[MAX_SEQS];
+    static block_copy copies[2 * MAX_SEQS];
     for (uint32_t i = 0; i < b->per_seq && n > own; i++) {
         batch_seq x = part_of(b, 0, 0, b->context, 1);
         batch in = {.seq = &x, .n_seqs = 1, .n_rows = 1, .n_logit_rows = 1, .copies = copies};
-        for (uint32_t s = own; s < n; s++)
-            copies[in.n_copies++] = (block_copy){.from = b->blocks[s % own * b->per_seq + i],
-                                                 .to = b->blocks[s * b->per_seq + i]};
+        for (uint32_t g = 0; g < b->layout.n_groups; g++)
+            for (uint32_t s = own; s < n; s++)
+                copies[in.n_copies++] =
+                    (block_copy){.from = b->blocks[s % own * b->per_seq + i],
+                                 .to = b->blocks[s * b->per_seq + i],
+                                 .group = g};
         submit(b, &in);
         collect(b);
     }

@@ -245,10 +245,26 @@ static grammar *compile_tags(const bench *x) {
     rules *r = rules_new(&mem);
     CHECK(r);
     for (size_t i = 0; i < sizeof text - 1; i++) mark[i] = (uint8_t)text[i];
-    rule_trigger v = {mark, sizeof text - 1, RULE_NEVER};
+    rule_trigger v = {mark, sizeof text - 1, RULE_NEVER, false};
     CHECK(rules_json_object(r, &(schema_options){0}, &v.then, &e) == OK);
     CHECK(grammar_compile(&g, r, rules_triggered(r, &v, 1, 0), x->index, chunks_heap(), &e) ==
           OK);
+    arena_clear(&mem);
+    return g;
+}
+
+/* Free text of at most `max`, up to </t>. */
+static grammar *compile_limited(const bench *x, rule_unit unit, uint32_t max) {
+    static const uint32_t end[] = {'<', '/', 't', '>'};
+    const rule_trigger mark = {end, 4, RULE_NEVER, false};
+    arena mem;
+    err e;
+    grammar *g = NULL;
+    arena_init(&mem, chunks_heap(), 0);
+    rules *r = rules_new(&mem);
+    CHECK(r);
+    const rule part[] = {rules_limited(r, &mark, 1, unit, max), rules_bytes(r, STR("</t>"))};
+    CHECK(grammar_compile(&g, r, rules_seq(r, part, 2), x->index, chunks_heap(), &e) == OK);
     arena_clear(&mem);
     return g;
 }
@@ -267,6 +283,9 @@ static void run_ends(bench *x, const char *model) {
                        &us),
                "[\"a\",\"bcd\",\"efghijklm\",\"\",\"a\",\"b\",\"c\",\"wxyzwxyzw\"]", model);
     run_states(x, "tags in free text", compile_tags(x), "so <tool_call>{\"a\":1} <tool", model);
+    run_states(x, "max_chars 40", compile_limited(x, RULE_CHARS, 40),
+               "the quick brown fox jumps over the lazy </t", model);
+    run_states(x, "max_tokens 40", compile_limited(x, RULE_TOKENS, 40), "the quick </t", model);
 }
 
 static void run_wide(bench *x, const char *model) {

@@ -10,10 +10,10 @@ runs; beside it the scatter of these, the standard deviation of one run, of the 
 With 1,000 requests and 5 repeats about 20 minutes on two cores. Run it alone on the machine."""
 
 import argparse
-import random
 import shutil
 import urllib.request
 
+from batching import live, tool, write_trace
 from bench_common import *
 
 PROMPT, OUTPUT, SEQS = (16, 48), (8, 24), 32
@@ -23,31 +23,8 @@ FIGURES = {"tpot_mean": ("tpot_ms", "mean"), "tpot_p99": ("tpot_ms", "p99"), "tt
            "e2e_mean": ("e2e_ms", "mean"), "tokens_per_s": ("output_tokens_per_s", None)}
 
 
-def tool(*args):
-    r = subprocess.run([BUILD / "vramd", *map(str, args)], capture_output=True, text=True)
-    if r.returncode != 0:
-        raise RuntimeError(f"{' '.join(map(str, args))}: {r.stderr}")
-    return r.stdout
-
-
-def write_trace(path, rate, n, seed):
-    """An Azure trace: its times have 7 digits of a second."""
-    r, at = random.Random(seed), 0.0
-    rows = ["TIMESTAMP,ContextTokens,GeneratedTokens"]
-    for _ in range(n):
-        s = int(at)
-        rows.append(f"2026-01-01 {s // 3600:02}:{s // 60 % 60:02}:{s % 60:02}.{int((at - s) * 1e7):07},{r.randint(*PROMPT)},{r.randint(*OUTPUT)}")
-        at += r.expovariate(rate)
-    path.write_text("\n".join(rows) + "\n")
-
-
-def live(server, folder, *load):
-    out = folder / "bench.json"
-    tool("bench", "--url", f"http://127.0.0.1:{server.port}", "--json", out, "--quiet", *load)
-    (level,) = json.loads(out.read_text())["levels"]
-    if level["requests"]["ok"] != level["requests"]["sent"]:
-        raise RuntimeError(f"requests failed: {level['errors']}")
-    return level
+def lengths(r):
+    return r.randint(*PROMPT), r.randint(*OUTPUT)
 
 
 def first_tokens(server):
@@ -59,14 +36,15 @@ def first_tokens(server):
 
 def calibrate(server, log, folder, n, seed):
     """(requests/s of a closed loop, ms of HTTP a request, the step log so far)"""
-    closed = live(server, folder, "--concurrency", SEQS, "--requests", n, "--prompt-tokens", sum(PROMPT) // 2, "--output-tokens",
+    out = folder / "bench.json"
+    closed = live(server, out, "--concurrency", SEQS, "--requests", n, "--prompt-tokens", sum(PROMPT) // 2, "--output-tokens",
                   sum(OUTPUT) // 2, "--seed", seed, "--warmup", SEQS)
     capacity = closed["requests_per_s"]
     trace = folder / "calibration.csv"
     for load in LOADS: # steps of every size; HTTP time at the middle load
-        write_trace(trace, load * capacity, n, f"calibration {seed} {load}")
+        write_trace(trace, load * capacity, n, f"calibration {seed} {load}", lengths)
         before = first_tokens(server)
-        level = live(server, folder, "--trace", trace)
+        level = live(server, out, "--trace", trace)
         after = first_tokens(server)
         if load == LOADS[1]:
             http = level["ttft_ms"]["mean"] - (after[0] - before[0]) / (after[1] - before[1])
@@ -118,11 +96,11 @@ def main():
             traces = {}
             for load in LOADS:
                 traces[load] = folder / f"load-{load}.csv"
-                write_trace(traces[load], load * capacity, a.requests, f"{a.seed} {load}")
+                write_trace(traces[load], load * capacity, a.requests, f"{a.seed} {load}", lengths)
             runs = {load: [] for load in LOADS}
             for i in range(a.repeats): # loads in turn: what changes on the machine changes for all of them
                 for load in LOADS if i % 2 == 0 else LOADS[::-1]:
-                    runs[load].append(live(server, folder, "--trace", traces[load]))
+                    runs[load].append(live(server, folder / "bench.json", "--trace", traces[load]))
         finally:
             server.stop()
         simulate = lambda load: json.loads(tool("simulate", "--step-log", first, "--trace", traces[load], "--http-time", f"{http_ms}ms", "--json"))

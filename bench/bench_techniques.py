@@ -4,15 +4,17 @@ latency. The variants of a technique are servers side by side, which get the sam
 rounds'. Rows of the techniques that are measured replace those in bench/results/techniques-CPU.json; the tables of
 docs/techniques.md are made of that file.
 
-    bench_techniques.py [T[,T...]] [--rounds N]     make techniques T=attention,batching,kv
+    bench_techniques.py [T[,T...]] [--rounds N] [--requests N]     make techniques T=attention,batching,kv
     bench_techniques.py --tables FILE               only the tables, of that file"""
 
 import argparse
 import random
 import sys
 
+import batching
 from bench_common import *
 
+UNDER_LOAD = "batching under load" # with T=batching; bench/batching.py
 PAGE = ROOT / "docs" / "techniques.md"
 
 
@@ -128,6 +130,8 @@ def table(name, doc):
     rows = [r for r in doc["rows"] if r["technique"] == name]
     if not rows:
         return "Not measured on this machine yet.\n"
+    if name == UNDER_LOAD:
+        return batching.table(rows)
     m = doc["machine"]
     out = [f"{TECHNIQUES[name]['about'][0].upper()}{TECHNIQUES[name]['about'][1:]}. {doc['model_file']}, {doc['threads']} threads "
            f"of {m['cpu']} ({' '.join(f for f in m['flags'] if f.startswith(('avx', 'amx', 'fma', 'f16c')))}), load average "
@@ -144,7 +148,7 @@ def table(name, doc):
 
 
 def with_tables(text, doc, source):
-    for name in TECHNIQUES:
+    for name in (*TECHNIQUES, UNDER_LOAD):
         mark = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.S)
         text = mark.sub(lambda m: m[1] + table(name, doc) + m[2], text)
     return re.sub(r"(<!-- source -->\n).*?(<!-- end -->)", lambda m: f"{m[1]}{source}, {doc['date']}, commit {doc['commit']}.\n{m[2]}", text,
@@ -161,6 +165,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("techniques", nargs="?", default=",".join(TECHNIQUES))
     p.add_argument("--rounds", type=int, default=5)
+    p.add_argument("--requests", type=int, default=200, help="of each load of batching.py")
     p.add_argument("--tables")
     o = p.parse_args()
     if o.tables:
@@ -174,10 +179,12 @@ def main():
     for name in names:
         loads[name], rounds[name] = os.getloadavg()[0], o.rounds
         new = run(name, o.rounds)
-        rows = [r for r in rows if r["technique"] != name] + new
+        if name == "batching":
+            new += batching.run(o.rounds, o.requests)
+        rows = [r for r in rows if r["technique"] not in {r["technique"] for r in new}] + new
         for r in new:
             print(r, flush=True)
-        rows.sort(key=lambda r: list(TECHNIQUES).index(r["technique"]))
+        rows.sort(key=lambda r: [*TECHNIQUES, UNDER_LOAD].index(r["technique"]))
         write_page(save("techniques", rows, rounds=rounds, load_average=loads))
 
 

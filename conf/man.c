@@ -248,6 +248,19 @@ void options_print_man_conf(FILE *f) {
           ".Sh OPTIONS\n",
           f);
     print_sections(f, name_key);
+    fputs(".Ss Sections [model NAME]: several models in one budget\n"
+          "Each has a\n"
+          ".Cm file ,\n"
+          "and options of the sections above that count for it alone.\n"
+          "With\n"
+          ".Cm pin = true\n"
+          "it stays in memory, with\n"
+          ".Cm load = request\n"
+          "it is loaded when the first request comes, and\n"
+          ".Cm tenants = a, b\n"
+          "names the keys that may use it.\n"
+          ".Pp\n",
+          f);
     fprintf(f,
             "%s.\n"
             ".Sh FILES\n"

@@ -257,7 +257,7 @@ static bool parse_u64(const char *text, uint64_t *out, bool *over) {
     return true;
 }
 
-static bool parse_bool(const char *text, uint64_t *out) {
+bool option_parse_bool(const char *text, uint64_t *out) {
     static const char *const words[] = {"false", "true", "no", "yes", "off", "on", "0", "1"};
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (strcasecmp(text, words[i]) == 0) return *out = i & 1, true;
@@ -302,7 +302,7 @@ static const char *wanted(const option *o) {
 static bool parse(const option *o, const char *text, uint64_t *v, bool *over) {
     *over = false;
     switch (o->type) {
-    case OPTION_BOOL: return parse_bool(text, v);
+    case OPTION_BOOL: return option_parse_bool(text, v);
     case OPTION_ENUM: return parse_word(o, text, v);
     case OPTION_BYTES: return str_parse_bytes(str_of(text), v);
     default: return parse_u64(text, v, over);

@@ -58,6 +58,8 @@ status option_set(options *, const option *, const char *text, const char *where
 /* Adds the hint for what Kubernetes puts into a pod's environment; returns e->code. */
 status option_hint_service(err *);
 
+/* "yes", "false", ...; *out is 1 or 0. */
+bool option_parse_bool(const char *text, uint64_t *out);
 void option_copy(options *to, const options *from, const option *);
 
 /* The value, the default or the range as text. All return buf. */

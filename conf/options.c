@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "conf/option.h"
+#include "conf/sections.h"
 
 /* ---- unknown names ---- */
 
@@ -60,6 +61,8 @@ typedef struct file_reader {
     FILE *f;
     const char *path;
     options *out;
+    model_sections *models;
+    bool in_model; /* what was read last is of the last of them */
     err *e;
     status s;
     int line;        /* of what was read last */
@@ -83,13 +86,22 @@ static bool section_known(const char *name) {
     return false;
 }
 
-/* A section that holds no key never reaches on_key. */
+/* A section that holds no key never reaches on_key, and libinih cuts long names. */
 static void check_heading(file_reader *r, const char *line) {
-    char name[64], at[320];
+    char name[SECTION_NAME_BYTES + 64], at[320];
     size_t n = strcspn(line + 1, "]");
     if (line[1 + n] != ']') return; /* libinih will report it */
-    snprintf(name, sizeof name, "%.*s", n > 60 ? 60 : (int)n, line + 1);
-    if (!section_known(name)) fail(r, unknown_section(where(r, r->line, at), name, r->e));
+    snprintf(name, sizeof name, "%.*s", n >= sizeof name ? (int)sizeof name - 1 : (int)n,
+             line + 1);
+    r->in_model = section_is_model(name);
+    where(r, r->line, at);
+    if (r->in_model) {
+        const status s = sections_begin(r->models, name, r->line, at, r->e);
+        if (s != OK) fail(r, s);
+    } else if (!section_known(name)) {
+        name[60] = '\0';
+        fail(r, unknown_section(at, name, r->e));
+    }
 }
 
 /* Hands libinih one line, without the blanks before it: it would take an indented key for the
@@ -129,6 +141,10 @@ static int on_key(void *self, const char *section, const char *key, const char *
     const option *o = option_by_name(key);
     if (r->s != OK) return 0;
     where(r, r->line, at);
+    if (r->in_model) {
+        const status s = sections_key(r->models, key, value, r->line, at, r->e);
+        return s == OK || (fail(r, s), 0);
+    }
     if (section[0] && !section_known(section))
         return fail(r, unknown_section(at, section, r->e)), 0;
     if (!o) return fail(r, unknown_key(at, section, key, r->e)), 0;
@@ -151,9 +167,11 @@ static int on_key(void *self, const char *section, const char *key, const char *
     return 1;
 }
 
-status options_load_file(options *out, const char *path, err *e) {
-    file_reader r = {.path = path, .out = out, .e = e};
+status options_load_file_models(options *out, model_sections *models, const char *path,
+                                err *e) {
+    file_reader r = {.path = path, .out = out, .models = models, .e = e};
     char at[320];
+    snprintf(models->path, sizeof models->path, "%s", path);
     r.f = fopen(path, "re");
     if (!r.f && errno == ENOMEM)
         return err_set(e, ERR_NO_MEMORY, "%.280s: no memory to open it (class runtime)", path);
@@ -171,7 +189,16 @@ status options_load_file(options *out, const char *path, err *e) {
         err_field(e, "config");
         return err_hint(e, "a comment begins with #");
     }
-    return r.s;
+    return r.s == OK ? sections_end(models, e) : r.s;
+}
+
+status options_load_file(options *out, const char *path, err *e) {
+    model_sections *unused = calloc(1, sizeof *unused);
+    if (!unused)
+        return err_set(e, ERR_NO_MEMORY, "%.280s: no memory to read it (class runtime)", path);
+    const status s = options_load_file_models(out, unused, path, e);
+    free(unused);
+    return s;
 }
 
 /* ---- environment ---- */
@@ -321,8 +348,8 @@ static status take_config(int *argc, char **argv, const char **path, err *e) {
     return OK;
 }
 
-status options_load(options *out, int *argc, char **argv, char **environ, const char *only,
-                    err *e) {
+static status load(options *out, model_sections *models, int *argc, char **argv, char **environ,
+                   const char *only, err *e) {
     const char *path = NULL;
     for (char **v = environ; v && *v; v++)
         if (starts(*v, "VRAMD_CONFIG=")) path = *v + strlen("VRAMD_CONFIG=");
@@ -331,10 +358,28 @@ status options_load(options *out, int *argc, char **argv, char **environ, const 
      * a user who counts tokens. */
     if (!path && access(OPTIONS_DEFAULT_FILE, only ? R_OK : F_OK) == 0)
         path = OPTIONS_DEFAULT_FILE;
-    if (s == OK && path) s = options_load_file(out, path, e);
+    if (s == OK && path)
+        s = models ? options_load_file_models(out, models, path, e)
+                   : options_load_file(out, path, e);
     if (s == OK) s = options_load_env(out, environ, e);
     if (s == OK) s = options_load_args(out, argc, argv, only, e);
     return s;
+}
+
+status options_load(options *out, int *argc, char **argv, char **environ, const char *only,
+                    err *e) {
+    return load(out, NULL, argc, argv, environ, only, e);
+}
+
+status options_load_models(options *out, model_sections *models, int *argc, char **argv,
+                           char **environ, err *e) {
+    models->n = 0; /* what is behind is not touched: the struct is large */
+    const status s = load(out, models, argc, argv, environ, NULL, e);
+    if (s != OK || models->n == 0 || !out->model[0]) return s;
+    err_set(e, ERR_INVALID, "model = %.100s stands beside %u sections [model NAME] of %.100s",
+            out->model, models->n, models->path);
+    err_hint(e, "give the model a section of its own, or leave out the sections");
+    return err_field(e, "model");
 }
 
 log_level options_log_level(const options *o) {

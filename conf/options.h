@@ -56,6 +56,12 @@ status options_load_args(options *, int *argc, char **argv, const char *only, er
 /* All of it in the right order. --config or VRAMD_CONFIG names the file; else it is
  * OPTIONS_DEFAULT_FILE if that exists. */
 status options_load(options *, int *argc, char **argv, char **environ, const char *only, err *);
+/* The same, with the sections [model NAME] of the file, which the others check and leave out.
+ * Errors, too: ERR_INVALID where there are sections and the option model. */
+struct model_sections;
+status options_load_file_models(options *, struct model_sections *, const char *path, err *);
+status options_load_models(options *, struct model_sections *, int *argc, char **argv,
+                           char **environ, err *);
 /* Copies the values of the live options (their rows say LIVE), and leaves the others. */
 void options_take_live(options *in_force, const options *read_again);
 /* Calls each for every option whose value differs, with both values as text; live: as above.

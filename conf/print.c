@@ -105,6 +105,13 @@ void options_print_sample(FILE *f) {
             fprintf(f, "\n#%s =%s%s\n", o->name, text[0] ? " " : "", text);
         }
     }
+    fprintf(f, "\n# Several models in one budget: a section each, with options of its own\n"
+               "# (docs/models.md), and no model above.\n"
+               "# [model NAME]\n"
+               "#   file = /srv/models/NAME.gguf\n"
+               "#   pin = false\n"
+               "#   load = start\n"
+               "#   tenants =\n");
 }
 
 void options_print_current(FILE *f, const options *all) {

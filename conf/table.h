@@ -59,6 +59,8 @@
     X("server", U32, stream_credits, 256, 1, 65536, "tokens",                                 \
       "tokens that may be generated ahead of a slow client before its request is paused; "     \
       "16 KiB of events at most", "", "") \
+    X("server", U32, load_timeout, 300, 1, 86400, "s",                                        \
+      "longest time for a request to wait for its model to be loaded, with sections [model NAME]", "", "") \
     X("server", U32, drain_grace, 0, 0, 3600, "s",                                            \
       "time after SIGTERM in which requests are still accepted while /health says 503, for "  \
       "balancers to notice", "", "", LIVE)                                                    \
@@ -75,6 +77,9 @@
       "private key of tls_cert (PEM, without a password)", "", "ssl-keyfile ssl-key-file")                                \
     X("server", STR, cors_origins, "", 0, 255, "",                                            \
       "origins whose web pages may send requests, separated by blanks, or *; default: none", "", "", LIVE) \
+    X("server", STR, trusted_proxies, "", 0, 255, "",                                         \
+      "gateways whose x-gateway-inference-fairness-id and x-llm-d-inference-fairness-id headers count: addresses and " \
+      "networks (10.0.0.0/8), and unix for the Unix socket, separated by commas; default: none", "", "") \
     X("server", BOOL, ollama_api, 0, 0, 1, "",                                                \
       "answer Ollama's /api/chat, /api/generate, /api/embed, /api/tags and others, too", "", "", LIVE) \
     X("server", BOOL, log_requests, 1, 0, 1, "",                                              \
@@ -115,21 +120,26 @@
       "tokens of a KV block, a power of two", "", "")                                         \
     X("scheduler", U32, max_num_seqs, 32, 1, 4096, "",                                        \
       "sequences that run at once", "", "parallel np")                                        \
-    X("scheduler", U32, max_num_batched_tokens, 512, 1, 65536, "tokens",                      \
-      "most tokens computed in one step: one per running sequence, the others of prompts", "", "batch-size b")          \
+    X("scheduler", U32, max_num_batched_tokens, 0, 0, 65536, "tokens",                        \
+      "most tokens computed in one step: one per running sequence, the others of prompts; 0: on the CPU 64 per " \
+      "thread, 128 at least and 512 at most, on CUDA 512", "", "batch-size b")                \
     X("scheduler", ENUM, batching, 0, 0, 0, "",                                               \
       "which sequences run together: continuous admits at every step; static runs a batch to its end before the next; " \
       "dynamic, the same, waits for 20 ms to fill it (both for comparison)",                  \
       "continuous|dynamic|static", "")                                                        \
     X("scheduler", ENUM, scheduler_policy, 0, 0, 0, "",                                       \
       "who is admitted next, of equal priority: fair, a request of the key that was served least; fcfs, the oldest; " \
-      "priority, the oldest, where each priority counts as 30 s", "fair|fcfs|priority", "")    \
+      "priority, the oldest, where each priority counts as 30 s; shortest, the one that is predicted to end first, with aging", \
+      "fair|fcfs|priority|shortest", "")    \
     X("scheduler", U32, itl_slo_ms, 0, 0, 60000, "ms",                                        \
       "longest time between two tokens of a stream: a step takes as many prompt tokens as fit in it; 0: no objective", \
       "", "")                                                                                 \
     X("scheduler", U32, ttft_slo_ms, 0, 0, 3600000, "ms",                                     \
       "longest time to the first token: requests that are predicted to wait longer get 429; 0: no objective", \
       "", "")                                                                                 \
+    X("scheduler", ENUM, slo_first, 0, 0, 0, "",                                              \
+      "which objective yields where both cannot be kept: itl keeps itl_slo_ms; ttft gives up itl_slo_ms while a prompt has " \
+      "waited for half of ttft_slo_ms", "itl|ttft", "")                                       \
     X("scheduler", U32, max_waiting, 256, 1, 1000000, "",                                     \
       "most requests in the queue; further ones get 429", "", "")                                          \
     X("scheduler", U64, max_waiting_tokens, 1048576, 1, 1099511627776, "tokens",              \
@@ -143,6 +153,8 @@
       "directory for KV blocks of prefixes, which then survive a restart; default: none", "", "") \
     X("memory", BYTES, kv_disk_bytes, 21474836480, 4096, 1125899906842624, "bytes",           \
       "most bytes in kv_disk; the least recently used prefixes go first", "", "")             \
+    X("memory", BYTES, kv_host_bytes, 0, 0, 1125899906842624, "bytes",                        \
+      "host memory for KV blocks of prefixes and preempted requests, with CUDA; 0: none", "", "") \
     X("sampling", STR, temperature, "auto", 0, 15, "",                                        \
       "temperature of requests that give none, 0 to 2; auto: what the model file recommends, " \
       "else 1 (vramd generate: 0)", "", "temp")                                               \

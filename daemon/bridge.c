@@ -526,6 +526,11 @@ port *bridge_port(bridge *b) {
     return &b->port;
 }
 
+void bridge_take_turns(bridge *b, turns *t, uint32_t who) {
+    b->turns = t;
+    b->who = who;
+}
+
 status bridge_watch(bridge *b, const pressure *source, err *e) {
     return release_watch(b, source, e);
 }

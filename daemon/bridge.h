@@ -29,6 +29,9 @@ status bridge_open(bridge **out, uv_loop_t *, machine *, void (*flushed)(void *)
 /* Starts the engine thread, which loads the model first. */
 status bridge_start(bridge *, err *);
 port *bridge_port(bridge *);
+/* Before bridge_start, of one of several models: its steps take turns with those of others. */
+struct turns;
+void bridge_take_turns(bridge *, struct turns *, uint32_t who);
 /* Gives cached KV blocks back while the kernel reports memory pressure there; borrowed until
  * bridge_free. Errors: ERR_IO (field memory_pressure). */
 status bridge_watch(bridge *, const struct pressure *, err *);

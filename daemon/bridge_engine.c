@@ -253,6 +253,14 @@ static status start_serving(bridge *b, err *e) {
     return b->m->tier ? kv_tier_start(b->m->tier, wake_engine, b, e) : OK;
 }
 
+static bool step(bridge *b) {
+    if (!b->turns) return runner_step(b->runner);
+    turns_take(b->turns, b->who);
+    const bool busy = runner_step(b->runner);
+    turns_give(b->turns, b->who);
+    return busy;
+}
+
 void *bridge_engine_main(void *arg) {
     bridge *b = arg;
     pthread_setname_np(pthread_self(), "vramd-engine");
@@ -271,7 +279,7 @@ void *bridge_engine_main(void *arg) {
         if (!go) break;
         const bool resizes = resize_go_on(b), forgets = forget_go_on(b);
         use_tier(b); /* what was loaded makes rows of the step */
-        busy = runner_step(b->runner);
+        busy = step(b);
         loaded = use_tier(b); /* what the step let in is to be loaded */
         pause_full(b);
         stop_complete(b);

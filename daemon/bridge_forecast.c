@@ -12,7 +12,7 @@ static pace pace_of(const bridge *b, const sched_stats *s) {
     const double n = s->n_running - s->n_prefilling;
     const step_work decode = {.rows = n, .kv = (double)s->decode_positions, .logit_rows = n};
     double rows = c->max_rows - n;
-    if (c->itl_slo_us && n > 0) {
+    if (c->itl_slo_us && !c->ttft_slo_us && n > 0) { /* else late prompts get all rows */
         const double left = cost_time_left(&s->cost, (double)c->itl_slo_us, decode);
         const uint32_t fit = cost_rows(&s->cost, left, 0);
         if (rows > fit) rows = fit > SCHED_LEAST_PROMPT_ROWS ? fit : SCHED_LEAST_PROMPT_ROWS;

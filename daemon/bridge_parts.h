@@ -13,6 +13,7 @@
 #include "daemon/bridge_release.h"
 #include "daemon/bridge_resize.h"
 #include "daemon/grammar_memory.h"
+#include "daemon/turns.h"
 
 enum { BRIDGE_SUBMIT = 1, BRIDGE_CANCEL = 2, BRIDGE_CREDIT = 4, MAX_END_TOKENS = 64 };
 
@@ -66,6 +67,8 @@ struct bridge {
     uv_async_t async;
     pthread_t thread;
     bool started;
+    turns *turns; /* NULL: no other engine thread computes */
+    uint32_t who;
     void (*flushed)(void *);
     void (*loaded)(void *, status, const err *);
     void *arg;

@@ -44,6 +44,7 @@ static void view_disk(bridge *b, const sched_stats *s, kv_disk_view *out) {
                           .chunk_tokens = c->chunk_blocks * c->block_tokens,
                           .loading = s->n_loading,
                           .storing = s->n_storing,
+                          .in_memory = m->opt.kv_host_bytes > 0,
                           .off = kv_tier_is_off(m->tier)};
 }
 

@@ -200,7 +200,7 @@ static status run(preparation *p, options *opt, err *e) {
     const eval_header *h = p->job.reference ? &p->reference.header : NULL;
     opt->max_waiting = 1;
     opt->prefix_caching = false;
-    opt->kv_disk[0] = '\0'; /* a server's */
+    opt->kv_disk[0] = '\0', opt->kv_host_bytes = 0; /* a server's */
     opt->max_model_len = p->args->context ? p->args->context : h ? h->context : 0;
     machine_wish w = {.at_most_len = DEFAULT_WINDOW,
                       .greedy = true,

@@ -257,7 +257,7 @@ int cmd_generate(int argc, char **argv) {
     log_init(options_log_level(&opt));
     signal(SIGINT, on_interrupt);
     signal(SIGPIPE, SIG_IGN);
-    opt.kv_disk[0] = '\0'; /* a server's */
+    opt.kv_disk[0] = '\0', opt.kv_host_bytes = 0; /* a server's */
     opt.max_num_seqs = 1;
     opt.max_waiting = 1;
     /* A token is at least a byte of the prompt; a template puts no more around it. */

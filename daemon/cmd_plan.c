@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/str.h"
+#include "daemon/models.h"
 #include "daemon/args.h"
 #include "daemon/commands.h"
 #include "daemon/plan_answer.h"
@@ -180,6 +181,20 @@ static void say(const machine *m, const plan_question *q, const flags *f, const 
         print_text(m, &a, q, f, asked);
 }
 
+/* A file with sections [model NAME]. */
+static int plan_several(const options *o, const model_sections *sections, bool json) {
+    models *several = NULL;
+    err e;
+    status s = models_plan(&several, o, sections, &e);
+    if (s == OK && json) {
+        s = err_set(&e, ERR_UNSUPPORTED, "--json is for the plan of one model");
+        err_hint(&e, "name one: vramd plan --json FILE");
+    }
+    if (s == OK) models_print(several, stdout);
+    models_free(several);
+    return s == OK ? 0 : command_failed("plan", &e);
+}
+
 int cmd_plan(int argc, char **argv) {
     options o, usual;
     machine m = {0};
@@ -200,9 +215,11 @@ int cmd_plan(int argc, char **argv) {
                      .json = args_take_word(&argc, argv, "--json"),
                      .grid = args_take_word(&argc, argv, "--grid"),
                      .details = args_take_word(&argc, argv, "--details")};
+    static model_sections sections; /* large for a stack */
     options_defaults(&o);
     usual = o;
-    status s = options_load(&o, &argc, argv, environ, NULL, &e);
+    status s = options_load_models(&o, &sections, &argc, argv, environ, &e);
+    if (s == OK && sections.n && argc == 1) return plan_several(&o, &sections, f.json);
     if (s == OK) s = read_flags(&f, &w, &asked, &e);
     if (s == OK && argc == 2) snprintf(o.model, sizeof o.model, "%s", argv[1]);
     if (s == OK && argc > 2) s = err_set(&e, ERR_INVALID, "more than one model is named");

@@ -22,6 +22,7 @@
 #include "daemon/commands.h"
 #include "daemon/loop_memory.h"
 #include "daemon/machine_budget.h"
+#include "daemon/models.h"
 #include "daemon/notify.h"
 #include "daemon/pressure.h"
 #include "daemon/serving.h"
@@ -35,6 +36,8 @@ typedef struct daemon_state {
     int argc;    /* as the process got them */
     char **argv;
     machine m;
+    model_sections sections; /* as read at start; n 0: one model */
+    models *models;          /* NULL: one model, in m and bridge */
     server_options so;
     pressure pressure;
     uv_loop_t loop;
@@ -68,9 +71,16 @@ static void refuse_requests(daemon_state *d) {
     if (d->refusing) return;
     d->refusing = true;
     log_info("draining: no new requests; running ones have %u s", d->opt.drain_timeout);
-    bridge_drain(d->bridge);
+    if (d->models)
+        models_drain(d->models);
+    else
+        bridge_drain(d->bridge);
     uv_timer_start(&d->deadline, on_deadline, (uint64_t)d->opt.drain_timeout * 1000, 0);
     server_drain(d->server, on_drained, d);
+}
+
+static port *port_of(const daemon_state *d) {
+    return d->models ? models_port(d->models) : bridge_port(d->bridge);
 }
 
 static void on_grace_over(uv_timer_t *t) {
@@ -80,7 +90,7 @@ static void on_grace_over(uv_timer_t *t) {
 /* With an inherited socket the requests of connections that were accepted are served: its next
  * process gets those after them. */
 static uint32_t grace_s(const daemon_state *d) {
-    if (bridge_port(d->bridge)->ops->not_ready(bridge_port(d->bridge))) return 0;
+    if (port_of(d)->ops->not_ready(port_of(d))) return 0;
     return d->opt.drain_grace || d->so.listen_fd < 0 ? d->opt.drain_grace : 1;
 }
 
@@ -104,7 +114,8 @@ static void drain(daemon_state *d) {
 }
 
 /* From file, environment and flags, at start and again at SIGHUP: loading takes argv apart. */
-static status read_options(const daemon_state *d, options *out, err *e) {
+static status read_options(const daemon_state *d, options *out, model_sections *models,
+                           err *e) {
     enum { MAX_ARGS = 256 };
     char *argv[MAX_ARGS + 1];
     int argc = d->argc;
@@ -112,7 +123,7 @@ static status read_options(const daemon_state *d, options *out, err *e) {
     memcpy(argv, d->argv, (size_t)argc * sizeof *argv);
     argv[argc] = NULL;
     options_defaults(out);
-    status s = options_load(out, &argc, argv, environ, NULL, e);
+    status s = options_load_models(out, models, &argc, argv, environ, e);
     if (s != OK || argc == 1) return s;
     err_set(e, ERR_INVALID, "\"%.80s\" is not an option", argv[1]);
     return err_hint(e, "a model is named by --model FILE");
@@ -128,6 +139,10 @@ static void on_change(void *arg, const char *name, bool live, const char *was,
 /* Whether there is a plan for another value of memory, and its bytes. */
 static status check_budget(const daemon_state *d, const char *word, uint64_t *bytes, err *e) {
     plan p = {0};
+    if (d->models) {
+        err_set(e, ERR_UNSUPPORTED, "the budget of several models does not move");
+        return err_field(e, "memory");
+    }
     status s = machine_memory_bytes(&d->m, word, bytes, e);
     if (s == OK) s = machine_replan(&d->m, *bytes, &p, e);
     plan_clear(&p);
@@ -138,8 +153,11 @@ static status check_budget(const daemon_state *d, const char *word, uint64_t *by
 static status take_options(daemon_state *d, err *e) {
     options now;
     const options was = d->opt;
-    status s = read_options(d, &now, e);
+    static model_sections sections; /* large for a stack */
+    status s = read_options(d, &now, &sections, e);
     if (s != OK) return s;
+    if (!sections_equal(&sections, &d->sections))
+        log_warn("reload: the sections [model NAME] have changed: that takes a restart");
     uint64_t bytes = 0;
     const bool resizes = strcmp(was.memory, now.memory) != 0;
     if (resizes) s = check_budget(d, now.memory, &bytes, e);
@@ -193,6 +211,11 @@ static void announce(const daemon_state *d) {
         log_info("READY: curl --unix-socket %s %s%s://vramd/v1/models", host + 5, key, scheme);
         return;
     }
+    if (d->models) {
+        log_info("READY: curl %s://%s%s%s:%u/v1/models %s", scheme, bare_v6 ? "[" : "", host,
+                 bare_v6 ? "]" : "", server_port(d->server), key);
+        return;
+    }
     bool chat = d->m.chat.chat.tree != NULL;
     log_info("READY: curl %s://%s%s%s:%u/v1/%s %s-H 'Content-Type: application/json' -d '{%s, "
              "\"max_tokens\": 32, \"temperature\": 0}'",
@@ -225,6 +248,13 @@ static void on_loaded(void *arg, status s, const err *e) {
     supervisor_ready(&d->supervisor);
     default_sampling_text(&d->m.sampling, line, sizeof line);
     log_info("requests that give no sampling parameters get %s", line);
+    announce(d);
+}
+
+static void on_models_ready(void *arg) {
+    daemon_state *d = arg;
+    server_loaded(d->server);
+    supervisor_ready(&d->supervisor);
     announce(d);
 }
 
@@ -297,6 +327,28 @@ static void log_plan(const daemon_state *d) {
              p->kv_blocks, p->block_tokens, d->opt.model);
 }
 
+static status run_models(daemon_state *d, err *e) {
+    status s = check_descriptors(&d->opt, e);
+    if (s == OK) s = models_plan(&d->models, &d->opt, &d->sections, e);
+    if (s == OK) s = open_loop(d, e);
+    if (s == OK) s = models_open(d->models, &d->loop, on_flushed, on_models_ready, d, e);
+    if (s == OK) s = server_open(&d->server, &d->loop, &d->so, models_port(d->models), e);
+    if (s != OK) goto done;
+    uint32_t n;
+    served *several = models_served(d->models, &n);
+    server_serve(d->server, several, n);
+    supervisor_start(&d->supervisor, &d->loop, models_port(d->models));
+    models_start(d->models);
+    uv_run(&d->loop, UV_RUN_DEFAULT);
+done:
+    supervisor_close(&d->supervisor);
+    if (d->server) server_close(d->server);
+    models_stop(d->models);
+    close_loop(d);
+    models_free(d->models);
+    return s;
+}
+
 static status run(daemon_state *d, err *e) {
     status s = prepare(d, e);
     if (s == OK) s = open_loop(d, e);
@@ -345,6 +397,21 @@ static status check(daemon_state *d, err *e) {
     return s;
 }
 
+static status check_models(daemon_state *d, err *e) {
+    ledger *l = NULL;
+    status s = check_descriptors(&d->opt, e);
+    if (s == OK) s = models_plan(&d->models, &d->opt, &d->sections, e);
+    if (s == OK) s = ledger_open_unlimited(&l, e);
+    if (s == OK) s = server_check(&d->so, l, e);
+    if (s == OK) {
+        options_print_current(stdout, &d->opt);
+        models_print(d->models, stdout);
+    }
+    ledger_close(l);
+    models_free(d->models);
+    return s;
+}
+
 int cmd_serve(int argc, char **argv) {
     static daemon_state d; /* handles of libuv must not move */
     err e;
@@ -362,14 +429,17 @@ int cmd_serve(int argc, char **argv) {
     int listen_fd = -1;
     bool only_check = args_take_word(&argc, argv, "--check");
     d.argc = argc, d.argv = argv;
-    status s = read_options(&d, &d.opt, &e);
+    status s = read_options(&d, &d.opt, &d.sections, &e);
     if (s == OK) s = notify_listen_fd(&listen_fd, &e);
     if (s != OK) return command_failed("serve", &e);
     log_init(options_log_level(&d.opt));
     signal(SIGPIPE, SIG_IGN);
     d.so = server_options_of(&d.opt);
     d.so.listen_fd = listen_fd;
-    s = only_check ? check(&d, &e) : run(&d, &e);
+    if (s == OK && d.sections.n)
+        s = only_check ? check_models(&d, &e) : run_models(&d, &e);
+    else
+        s = only_check ? check(&d, &e) : run(&d, &e);
     if (s != OK) return command_failed("serve", &e);
     if (!only_check) log_info("stopped");
     return 0;

@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "daemon/kv_family.h"
+#include "daemon/kv_host.h"
 #include "daemon/step_log.h"
 
 enum {
@@ -30,6 +31,7 @@ enum {
         512, /* tokens: fewer are soon computed again, and each turn would write some */
     EVICT_AT_ONCE = 16,
     FORGET_AT_ONCE = 64, /* files; a millisecond or two */
+    ENOUGH_COPIES = 16,  /* before their rate is believed */
     OFF_S = 60
 };
 
@@ -50,8 +52,9 @@ typedef struct job {
 struct kv_tier {
     machine *m;
     kv_dir dir;
+    kv_host host; /* in place of dir, with kv_host_bytes */
     kv_shape shape;
-    void *mem;
+    void *mem, *places; /* places: of host */
     void (*wake)(void *);
     void *arg;
     pthread_t thread[THREADS];
@@ -62,6 +65,8 @@ struct kv_tier {
     job load[LOADS], store;
     uint32_t first, n_loads; /* engine thread */
     uint64_t off_until_us;   /* engine thread; 0: on */
+    uint64_t n_copies;       /* engine thread; of chunks */
+    double us_per_byte;      /* engine thread: of these, the last ones most */
     bool forgets, drops;     /* engine thread; drops: the store under way is not to stay */
     bool forgets_one;
     uint64_t forget_salt;
@@ -71,8 +76,12 @@ struct kv_tier {
 
 /* ---- planning ---- */
 
+static bool is_host(const machine *m) {
+    return m->opt.kv_host_bytes > 0;
+}
+
 static bool is_on(const machine *m) {
-    return m->opt.kv_disk[0] != '\0';
+    return m->opt.kv_disk[0] != '\0' || is_host(m);
 }
 
 static kv_shape shape_of(const machine *m) {
@@ -87,32 +96,48 @@ static uint64_t whole_bytes(const kv_shape *s) {
     return kv_file_bytes(s, (1U << s->n_groups) - 1);
 }
 
+/* Chunks that the tier may have. */
+static uint32_t chunks_of(const machine *m, const kv_shape *s) {
+    if (is_host(m)) {
+        const uint32_t n = kv_host_places(s, m->opt.kv_host_bytes);
+        return n > MAX_CHUNKS ? MAX_CHUNKS : n;
+    }
+    const uint64_t n = m->opt.kv_disk_bytes / whole_bytes(s);
+    return n > MAX_CHUNKS ? MAX_CHUNKS : (uint32_t)n;
+}
+
+static status set_chunks(machine *m, const char *option, err *e) {
+    sched_config *c = &m->sched_conf;
+    c->chunk_blocks = m->opt.block_size < CHUNK_TOKENS ? CHUNK_TOKENS / m->opt.block_size : 1;
+    const kv_shape s = shape_of(m);
+    c->tier_chunks = chunks_of(m, &s);
+    c->store_tokens = is_host(m) ? s.tokens : STORE_LEAST;
+    c->tier_bytes = is_host(m) ? c->tier_chunks * whole_bytes(&s) : m->opt.kv_disk_bytes;
+    if (c->tier_chunks > 0) return OK;
+    const uint64_t least = is_host(m) ? kv_host_size(&s, 1) : whole_bytes(&s);
+    err_set(e, ERR_INVALID, "%s is less than %u tokens take (%llu bytes)", option, s.tokens,
+            (unsigned long long)least);
+    return err_field(e, "%s", option);
+}
+
 status kv_tier_configure(machine *m, err *e) {
     const options *o = &m->opt;
-    sched_config *c = &m->sched_conf;
+    const sched_config *c = &m->sched_conf;
+    const char *option = is_host(m) ? "kv_host_bytes" : "kv_disk";
     bool whole = false;
     if (!is_on(m)) return OK;
     for (uint32_t g = 0; g < c->n_groups; g++) whole |= c->group[g].window == 0;
-    if (!o->prefix_caching) {
-        err_set(e, ERR_INVALID, "kv_disk needs prefix_caching = true");
-    } else if (!m->backend->kv_export || !m->backend->kv_import) {
-        err_set(e, ERR_UNSUPPORTED, "the %s engine cannot move KV blocks to disk yet",
-                m->backend->name);
-    } else if (!whole) {
-        err_set(e, ERR_UNSUPPORTED, "kv_disk: every layer of this model has a window");
-    } else {
-        c->chunk_blocks = o->block_size < CHUNK_TOKENS ? CHUNK_TOKENS / o->block_size : 1;
-        c->store_tokens = STORE_LEAST;
-        c->tier_bytes = o->kv_disk_bytes;
-        const kv_shape s = shape_of(m);
-        const uint64_t n = o->kv_disk_bytes / whole_bytes(&s);
-        c->tier_chunks = n > MAX_CHUNKS ? MAX_CHUNKS : (uint32_t)n;
-        if (n > 0) return OK;
-        err_set(e, ERR_INVALID, "kv_disk_bytes is less than %u tokens take (%llu bytes)",
-                s.tokens, (unsigned long long)whole_bytes(&s));
-        return err_field(e, "kv_disk_bytes");
-    }
-    return err_field(e, "kv_disk");
+    if (is_host(m) && o->kv_disk[0] != '\0')
+        err_set(e, ERR_INVALID, "kv_host_bytes and kv_disk exclude each other");
+    else if (!o->prefix_caching)
+        err_set(e, ERR_INVALID, "%s needs prefix_caching = true", option);
+    else if (!m->backend->kv_export || !m->backend->kv_import)
+        err_set(e, ERR_UNSUPPORTED, "the %s engine cannot move KV blocks", m->backend->name);
+    else if (!whole)
+        err_set(e, ERR_UNSUPPORTED, "%s: every layer of this model has a window", option);
+    else
+        return set_chunks(m, is_host(m) ? "kv_host_bytes" : "kv_disk_bytes", e);
+    return err_field(e, "%s", option);
 }
 
 static uint64_t tier_bytes(const machine *m) {
@@ -120,14 +145,37 @@ static uint64_t tier_bytes(const machine *m) {
     return align_up(sizeof(kv_tier), 64) + KV_FILE_HEADER + (LOADS + 1) * whole_bytes(&s);
 }
 
+static uint64_t host_bytes(const machine *m) {
+    const kv_shape s = shape_of(m);
+    return is_host(m) ? kv_host_size(&s, m->sched_conf.tier_chunks) : 0;
+}
+
 void kv_tier_terms(const machine *m, terms *t) {
     if (!is_on(m)) return;
     terms_add(t, MEM_WORKSPACE, TERM_EXACT, tier_bytes(m),
-              "KV blocks on their way from and to disk");
+              "KV blocks on their way from and to %s", is_host(m) ? "host memory" : "disk");
+    if (is_host(m))
+        terms_add(t, MEM_WORKSPACE, TERM_EXACT, host_bytes(m),
+                  "KV blocks in host memory, %u chunks", m->sched_conf.tier_chunks);
 }
 
 uint32_t kv_tier_threads(const machine *m) {
     return is_on(m) ? THREADS : 0;
+}
+
+/* ---- files or places ---- */
+
+static status read_chunk(kv_tier *t, void *file, const kv_file_id *id, uint32_t *groups,
+                         err *e) {
+    return is_host(t->m) ? kv_host_read(&t->host, file, id, groups, e)
+                         : kv_dir_read(&t->dir, file, id, groups, e);
+}
+static status write_chunk(kv_tier *t, void *file, const kv_file_id *id, err *e) {
+    return is_host(t->m) ? kv_host_write(&t->host, file, id, e)
+                         : kv_dir_write(&t->dir, file, id, (uint64_t)time(NULL), e);
+}
+static bool remove_chunk(kv_tier *t, const uint64_t hash[2]) {
+    return is_host(t->m) ? kv_host_remove(&t->host, hash) : kv_dir_remove(&t->dir, hash);
 }
 
 /* ---- workers ---- */
@@ -143,13 +191,13 @@ static kv_file_id id_of_job(const job *j) {
 
 static void do_load(kv_tier *t, job *j) {
     const kv_file_id id = id_of_job(j);
-    j->result = kv_dir_read(&t->dir, j->file, &id, &j->groups, &j->error);
+    j->result = read_chunk(t, j->file, &id, &j->groups, &j->error);
 }
 
 static void do_store(kv_tier *t, job *j) {
     const kv_file_id id = id_of_job(j);
-    for (uint32_t i = 0; i < j->n_evict; i++) kv_dir_remove(&t->dir, j->evict[i]);
-    j->result = kv_dir_write(&t->dir, j->file, &id, (uint64_t)time(NULL), &j->error);
+    for (uint32_t i = 0; i < j->n_evict; i++) remove_chunk(t, j->evict[i]);
+    j->result = write_chunk(t, j->file, &id, &j->error);
 }
 
 /* The oldest load that no thread works at. */
@@ -204,11 +252,34 @@ static void *store_main(void *arg) {
 
 /* ---- life ---- */
 
+static status open_directory(kv_tier *t, err *e) {
+    machine *m = t->m;
+    status s = kv_dir_open(&t->dir, m->opt.kv_disk, e);
+    if (s != OK) return s;
+    memcpy(m->sched_conf.hash_key, t->dir.key, sizeof t->dir.key);
+    unsigned char family[KV_FILE_FAMILY];
+    uint32_t removed;
+    s = kv_family(m, &t->shape, t->load[0].file, (LOADS + 1) * whole_bytes(&t->shape), family,
+                  e);
+    if (s == OK) s = kv_dir_family(&t->dir, &t->shape, family, &removed, e);
+    if (s == OK && removed > 0)
+        log_info("kv_disk: %u files of another model or version removed", removed);
+    return s;
+}
+
+static status open_host(kv_tier *t, err *e) {
+    status s = ledger_alloc(t->m->ledger, &t->places, MEM_WORKSPACE, host_bytes(t->m),
+                            "KV blocks in host memory", e);
+    if (s == OK) kv_host_init(&t->host, t->places, &t->shape, t->m->sched_conf.tier_chunks);
+    return s;
+}
+
 status kv_tier_open(kv_tier **out, machine *m, err *e) {
     void *mem;
     *out = NULL;
     if (!is_on(m)) return OK;
-    status s = ledger_alloc(m->ledger, &mem, MEM_WORKSPACE, tier_bytes(m), "the disk tier", e);
+    status s = ledger_alloc(m->ledger, &mem, MEM_WORKSPACE, tier_bytes(m),
+                            "the tier of the KV cache", e);
     if (s != OK) return s;
     kv_tier *t = mem;
     *t = (kv_tier){.m = m, .mem = mem, .shape = shape_of(m)};
@@ -221,17 +292,7 @@ status kv_tier_open(kv_tier **out, machine *m, err *e) {
     for (uint32_t i = 0; i < LOADS; i++, at += whole_bytes(&t->shape)) t->load[i].file = at;
     t->store.file = at;
     *out = t;
-    s = kv_dir_open(&t->dir, m->opt.kv_disk, e);
-    if (s != OK) return s;
-    memcpy(m->sched_conf.hash_key, t->dir.key, sizeof t->dir.key);
-    unsigned char family[KV_FILE_FAMILY];
-    uint32_t removed;
-    s = kv_family(m, &t->shape, t->load[0].file, (LOADS + 1) * whole_bytes(&t->shape), family,
-                  e);
-    if (s == OK) s = kv_dir_family(&t->dir, &t->shape, family, &removed, e);
-    if (s == OK && removed > 0)
-        log_info("kv_disk: %u files of another model or version removed", removed);
-    return s;
+    return is_host(m) ? open_host(t, e) : open_directory(t, e);
 }
 
 typedef struct found_list {
@@ -310,13 +371,13 @@ static status read_directory(kv_tier *t, err *e) {
 status kv_tier_start(kv_tier *t, void (*wake)(void *), void *arg, err *e) {
     t->wake = wake;
     t->arg = arg;
-    status s = read_directory(t, e);
+    status s = is_host(t->m) ? OK : read_directory(t, e);
     for (uint32_t i = 0; s == OK && i < THREADS; i++) {
         const int rc =
             pthread_create(&t->thread[i], NULL, i < LOADERS ? load_main : store_main, t);
         if (rc != 0)
             return err_set(e, ERR_NO_MEMORY,
-                           "a thread of kv_disk cannot start (class runtime): %s",
+                           "a thread of the KV cache's tier cannot start (class runtime): %s",
                            strerror(rc));
         t->n_threads++;
     }
@@ -335,6 +396,8 @@ void kv_tier_close(kv_tier *t) {
     if (!t) return;
     end_threads(t);
     kv_dir_close(&t->dir);
+    if (t->places) kv_host_clear(&t->host);
+    ledger_free(t->m->ledger, t->places);
     pthread_cond_destroy(&t->work);
     pthread_cond_destroy(&t->done);
     pthread_mutex_destroy(&t->lock);
@@ -357,18 +420,41 @@ static void set_state(kv_tier *t, job *j, job_state s) {
     pthread_mutex_unlock(&t->lock);
 }
 
+static void switch_off(kv_tier *t) {
+    t->off_until_us = clock_us() + OFF_S * 1000000ULL;
+    atomic_store(&t->off, true);
+    logged_tier_switch(t->m->log, t->m->sched, false);
+}
+
 /* Off and on again. Files that are not what they should be are no trouble of the disk. */
 static void note_error(kv_tier *t, const job *j, const char *what) {
     if (j->result == ERR_FORMAT) {
-        log_warn("kv_disk: a file was removed: %s", j->error.text);
+        log_warn("KV blocks below memory: a chunk was removed: %s", j->error.text);
         return;
     }
     if (j->result != ERR_IO || t->off_until_us) return;
     log_error("kv_disk: %s failed, nothing is read or written for %d s: %s", what, OFF_S,
               j->error.text);
-    t->off_until_us = clock_us() + OFF_S * 1000000ULL;
-    atomic_store(&t->off, true);
-    logged_tier_switch(t->m->log, t->m->sched, false);
+    switch_off(t);
+}
+
+/* Of one chunk, whose blocks were just copied; a thread that had to wait counts as four times the
+ * mean. In host memory chunks are kept only while copying
+ * them is quicker than computing them. */
+static void note_copy(kv_tier *t, uint64_t bytes, double us) {
+    double rate = us / (double)bytes;
+    if (t->n_copies > 0 && rate > 4 * t->us_per_byte) rate = 4 * t->us_per_byte;
+    t->us_per_byte += (rate - t->us_per_byte) / (t->n_copies > 0 ? 4 : 1);
+    if (++t->n_copies < ENOUGH_COPIES || !is_host(t->m) || t->off_until_us) return;
+    sched_stats now;
+    sched_read(t->m->sched, &now);
+    const double copy_us = t->us_per_byte * (double)whole_bytes(&t->shape);
+    if (kv_host_pays(&now.cost, t->shape.tokens, copy_us)) return;
+    log_info(
+        "kv_host_bytes: copying %u tokens takes %.0f us, computing them less; not used for "
+        "%d s",
+        t->shape.tokens, copy_us, OFF_S);
+    switch_off(t);
 }
 
 static void switch_on_again(kv_tier *t) {
@@ -376,7 +462,7 @@ static void switch_on_again(kv_tier *t) {
     t->off_until_us = 0;
     atomic_store(&t->off, false);
     if (!t->forgets) logged_tier_switch(t->m->log, t->m->sched, true);
-    log_info("kv_disk: on again");
+    log_info("%s: on again", is_host(t->m) ? "kv_host_bytes" : "kv_disk");
 }
 
 /* The blocks of a chunk out of a job's file into the cache, or the other way; of a load those from
@@ -385,6 +471,8 @@ static bool move_blocks(kv_tier *t, const job *j, uint32_t groups, const sched_c
                         bool in) {
     const uint32_t bpc = t->m->sched_conf.chunk_blocks;
     engine *eng = t->m->engine;
+    const uint64_t since_us = clock_us();
+    uint64_t moved = 0;
     err e;
     for (uint32_t g = 0; g < t->shape.n_groups; g++) {
         const uint64_t bytes = t->m->sched_conf.group[g].block_bytes;
@@ -395,8 +483,10 @@ static bool move_blocks(kv_tier *t, const job *j, uint32_t groups, const sched_c
             const status s = in ? engine_kv_import(eng, g, block, at + i * bytes, &e)
                                 : engine_kv_export(eng, g, block, at + i * bytes, &e);
             if (s != OK) return false;
+            moved += bytes;
         }
     }
+    if (moved > 0) note_copy(t, moved, (double)(clock_us() - since_us));
     return true;
 }
 
@@ -408,7 +498,8 @@ static bool end_loads(kv_tier *t) {
         sched_chunk c = j->c;
         bool ok = j->result == OK;
         if (!ok) note_error(t, j, "reading");
-        if (j->result == ERR_IO) kv_dir_remove(&t->dir, c.hash); /* the index forgets it */
+        if (!ok && (is_host(t->m) || j->result == ERR_IO))
+            remove_chunk(t, c.hash); /* the index forgets it */
         if (ok && sched_load_blocks(t->m->sched, &c))
             ok = move_blocks(t, j, j->groups, &c, true);
         logged_load_done(t->m->log, t->m->sched, &c, ok);
@@ -474,7 +565,7 @@ void kv_tier_forget(kv_tier *t, const uint64_t *salt) {
 
 static void remove_one(kv_tier *t, const uint64_t hash[2], uint64_t bytes, uint64_t *files,
                        uint64_t *all_bytes, uint64_t *n_left) {
-    const bool gone = kv_dir_remove(&t->dir, hash);
+    const bool gone = remove_chunk(t, hash);
     *files += gone;
     *all_bytes += gone ? bytes : 0;
     *n_left += !gone;
@@ -514,7 +605,7 @@ bool kv_tier_work(kv_tier *t) {
 
 void kv_tier_drain(kv_tier *t, uint32_t at_most_ms) {
     const uint64_t until = clock_us() + at_most_ms * 1000ULL;
-    for (;;) {
+    while (!is_host(t->m)) { /* what is in memory ends with the process */
         kv_tier_work(t);
         pthread_mutex_lock(&t->lock);
         const bool idle = t->store.state == EMPTY;

@@ -1,7 +1,8 @@
-/* The disk tier of the KV cache: prefixes that memory lacks come from files, and what sequences
- * leave behind goes there (scheduler/tier_use.c says which, kv_file.h what the files are).
+/* The tier below the KV cache: prefixes that it lacks come from files (kv_disk) or from host memory
+ * (kv_host_bytes), and what sequences leave behind goes there (scheduler/tier_use.c says which,
+ * kv_file.h what the files are; chunks in host memory are the same, kv_host.h).
  *
- * Two threads read and one writes, each file through a staging buffer; the engine thread moves
+ * Two threads read and one writes, each chunk through a staging buffer; the engine thread moves
  * blocks between buffers and the cache, between steps: kv_tier_work. So no step waits for the disk,
  * and no thread but the engine's touches the cache or the scheduler. When the disk fails or is full,
  * the tier is off for a minute, and serving goes on. */
@@ -14,17 +15,17 @@ typedef struct kv_tier kv_tier;
 
 /* ---- planning ---- */
 
-/* With kv_disk: what the scheduler must know. Errors: ERR_UNSUPPORTED (an engine or a model that
+/* With kv_disk or kv_host_bytes: what the scheduler must know. Errors: ERR_UNSUPPORTED (an engine or a model that
  * cannot have a tier), ERR_INVALID (options that exclude it). */
 status kv_tier_configure(machine *, err *);
 void kv_tier_terms(const machine *, terms *);
-/* Threads that it starts: 0 without kv_disk. */
+/* Threads that it starts: 0 without a tier. */
 uint32_t kv_tier_threads(const machine *);
 
 /* ---- serving ---- */
 
 /* Opens the directory, takes its key for the scheduler's hashes: before sched_init. Reads the
- * model's file, which must be open still. NULL without kv_disk. Errors: those of kv_dir_open,
+ * model's file, which must be open still. Or allocates the host memory. NULL without a tier. Errors: those of kv_dir_open,
  * ERR_NO_MEMORY. */
 status kv_tier_open(kv_tier **, machine *, err *);
 /* Reads what the directory has, and starts. wake(arg) is called by any thread when there is work

@@ -91,13 +91,32 @@ static uint32_t logit_rows_of(const machine *m, const machine_wish *w) {
     return (uint32_t)(rows > wanted ? rows : wanted);
 }
 
-static void set_engine_options(machine *m, const machine_wish *w, uint32_t logit_rows) {
+/* Rows of a step by themselves. A step's time on the CPU goes by the rows of a thread, and each
+ * stream that decodes waits for it: the bound is the same on any number of cores. Fewer rows than
+ * these gain little time and read the weights more often (bench/bench_slo.py). */
+static uint32_t default_rows(const machine *m) {
+    enum { PER_THREAD = 64, LEAST = 128, MOST = 512 };
+    const uint64_t seqs = m->opt.max_num_seqs;
+    uint64_t rows = m->on_device ? MOST : (uint64_t)PER_THREAD * m->opt.threads;
+    if (rows < 2 * seqs) rows = 2 * seqs; /* prompts have no fewer than decoding */
+    if (rows < LEAST) rows = LEAST;
+    if (rows > MOST) rows = MOST;
+    return (uint32_t)(rows > seqs ? rows : seqs);
+}
+
+/* Once the engine is chosen. */
+static void set_rows(machine *m, const machine_wish *w) {
+    options *o = &m->opt;
+    if (m->given.max_num_batched_tokens == 0) o->max_num_batched_tokens = default_rows(m);
+    m->engine_opt.max_rows = m->sched_conf.max_rows = o->max_num_batched_tokens;
+    m->engine_opt.max_logit_rows = m->sched_conf.max_logit_rows = logit_rows_of(m, w);
+}
+
+static void set_engine_options(machine *m, const machine_wish *w) {
     const options *o = &m->opt;
     const dtype kv = kv_type_of("kv_cache_dtype", o->kv_cache_dtype, DT_F16);
     engine_options *x = &m->engine_opt;
-    *x = (engine_options){.max_rows = o->max_num_batched_tokens,
-                          .max_seqs = o->max_num_seqs,
-                          .max_logit_rows = logit_rows,
+    *x = (engine_options){.max_seqs = o->max_num_seqs,
                           .max_model_len = o->max_model_len,
                           .block_tokens = o->block_size,
                           .kv_k = kv_type_of("cache_type_k", o->cache_type_k, kv),
@@ -141,19 +160,28 @@ static uint32_t recent_tokens(const options *o) {
     return !o->prefix_caching ? 0 : n < MOST ? (uint32_t)n : MOST;
 }
 
-/* By the option's words, in their order. */
-static const sched_policy *const policies[] = {&sched_fair, &sched_fcfs, &sched_aging};
+static const sched_policy *policy_by_name(str word) {
+    uint32_t i = 0;
+    for (; !str_eqz(word, sched_policies[i]->name); i++) CHECK(i + 1 < N_SCHED_POLICIES);
+    return sched_policies[i];
+}
 
 void machine_set_policies(sched_config *c, const options *o) {
     c->batching = batching_by_name(options_word("batching", o->batching));
     c->batch_window_us = BATCH_WINDOW_US;
-    c->policy = policies[o->scheduler_policy];
+    c->policy = policy_by_name(options_word("scheduler_policy", o->scheduler_policy));
 }
 
 uint32_t machine_policy_number(const sched_policy *p) {
-    for (uint32_t i = 0; i < sizeof policies / sizeof *policies; i++)
-        if (policies[i] == p) return i;
-    return 0;
+    uint32_t i = 0;
+    while (!str_eqz(options_word("scheduler_policy", i), p->name)) i++;
+    return i;
+}
+
+/* Where it goes before the other objective. */
+static uint64_t ttft_slo_us(const options *o) {
+    const bool first = str_eqz(options_word("slo_first", o->slo_first), "ttft");
+    return first ? (uint64_t)o->ttft_slo_ms * 1000 : 0;
 }
 
 static status resolve(machine *m, const machine_wish *w, err *e) {
@@ -162,24 +190,22 @@ static status resolve(machine *m, const machine_wish *w, err *e) {
     if (s == OK) s = resolve_pooling(m, e);
     if (s != OK) return s;
     if (o->threads == 0) o->threads = cpus();
-    if (o->max_num_batched_tokens < o->max_num_seqs) {
+    if (o->max_num_batched_tokens > 0 && o->max_num_batched_tokens < o->max_num_seqs) {
         err_set(e, ERR_INVALID, "max_num_batched_tokens = %u is less than max_num_seqs = %u",
                 o->max_num_batched_tokens, o->max_num_seqs);
         err_field(e, "max_num_batched_tokens");
         return err_hint(e, "each running sequence needs a row in a step");
     }
     if (o->request_memory == 0) o->request_memory = wanted_request_memory(o);
-    const uint32_t logit_rows = logit_rows_of(m, w);
-    set_engine_options(m, w, logit_rows);
+    set_engine_options(m, w);
     m->sched_conf = (sched_config){.block_tokens = o->block_size,
                                    .max_seqs = o->max_num_seqs,
                                    .max_waiting = o->max_waiting + o->max_num_seqs,
                                    .max_waiting_tokens = UINT64_MAX,
                                    .max_model_len = o->max_model_len,
-                                   .max_rows = o->max_num_batched_tokens,
-                                   .max_logit_rows = logit_rows,
                                    .watermark_permille = o->watermark,
                                    .itl_slo_us = (uint64_t)o->itl_slo_ms * 1000,
+                                   .ttft_slo_us = ttft_slo_us(o),
                                    .prefix_cache = o->prefix_caching,
                                    .recent_tokens = recent_tokens(o)};
     machine_set_policies(&m->sched_conf, o);
@@ -260,6 +286,15 @@ static void set_groups(machine *m, const kv_request *kv) {
                           .block_bytes = kv->group[g].bytes_per_token * kv->block_tokens};
 }
 
+static void runtime_terms(terms *t, uint64_t bytes, uint32_t threads) {
+    terms_add(t, MEM_RUNTIME, TERM_CALIBRATED, bytes + threads * RUNTIME_PER_THREAD,
+              "%s%u stacks (Debian 12)", bytes ? "libraries, " : "", threads);
+}
+
+void machine_shared_terms(terms *t) {
+    runtime_terms(t, RUNTIME_BYTES, OTHER_THREADS - 1);
+}
+
 static void list_terms(const machine *m, terms *t) {
     const uint32_t n_vocab = m->model->program.config.n_vocab;
     terms_add(t, MEM_SCHEDULER, TERM_EXACT, runner_bytes(&m->sched_conf, n_vocab),
@@ -273,10 +308,9 @@ static void list_terms(const machine *m, terms *t) {
         terms_add(t, MEM_TOKENIZER, TERM_ASSUMED, (uint64_t)n_vocab * 64,
                   "vocabulary, 64 bytes a token");
     }
-    const uint32_t threads =
-        OTHER_THREADS + m->opt.threads + kv_tier_threads(m) + (m->opt.step_log[0] != 0);
-    terms_add(t, MEM_RUNTIME, TERM_CALIBRATED, RUNTIME_BYTES + threads * RUNTIME_PER_THREAD,
-              "libraries, %u stacks (Debian 12)", threads);
+    const uint32_t threads = (m->part ? 1 : OTHER_THREADS) + m->opt.threads +
+                             kv_tier_threads(m) + (m->opt.step_log[0] != 0);
+    runtime_terms(t, m->part ? 0 : RUNTIME_BYTES, threads);
     kv_tier_terms(m, t);
 }
 
@@ -289,10 +323,12 @@ static const plan *host_plan(const machine *m) {
  * estimated. */
 static status engine_terms(machine *m, const machine_wish *w, terms *t, kv_request *kv,
                            err *e) {
+    set_rows(m, w);
     if (m->counted) return planned_model_terms(m, t, kv, NULL, e);
     status s = m->backend->terms(&m->model->program, &m->engine_opt, t, kv, e);
     if (s == ERR_UNSUPPORTED && engine_fall_back(m, w, e)) {
         terms_clear(t);
+        set_rows(m, w);
         s = m->backend->terms(&m->model->program, &m->engine_opt, t, kv, e);
     }
     const bool option = s == ERR_UNSUPPORTED && strcmp(e->field, "activation_dtype") == 0;
@@ -320,7 +356,7 @@ static status solve(machine *m, const machine_wish *w, err *e) {
     kv.min_tokens = m->opt.max_model_len;
     kv.max_tokens = (uint64_t)m->opt.max_model_len * m->opt.max_num_seqs;
     kv.want_tokens = m->opt.kv_cache_tokens;
-    if (!kv.want_tokens && m->budget.automatic && !m->on_device)
+    if (!kv.want_tokens && (m->budget.automatic || m->part) && !m->on_device)
         kv.want_tokens = (uint64_t)DEFAULT_TOKENS_PER_SEQ * m->opt.max_num_seqs;
     s = machine_solve(m, &t, &kv, e);
     for (uint32_t g = 0; g < kv.n_groups; g++) {
@@ -333,11 +369,13 @@ done:
 }
 
 status machine_plan(machine *m, const options *o, const machine_wish *w, err *e) {
-    *m = (machine){.given = *o, .opt = *o, .extra = w->extra, .extra_arg = w->arg};
+    *m = (machine){
+        .given = *o, .opt = *o, .part = w->part, .extra = w->extra, .extra_arg = w->arg};
     status s = open_model(m, w->weights, e);
     if (s == OK) s = default_sampling(&m->sampling, o, m->file, w->greedy ? 0 : 1, e);
     if (s == OK) s = resolve(m, w, e);
     if (s == OK) s = engine_choose(m, w, e);
+    m->budget.bytes -= w->aside_bytes < m->budget.bytes ? w->aside_bytes : m->budget.bytes;
     if (s == OK && m->file) s = machine_find_templates(m, e);
     if (s != OK) return s;
     set_name(m);
@@ -355,6 +393,7 @@ static void borrow(machine *m, const machine *of, const options *o) {
     *m = (machine){.given = *o,
                    .opt = *o,
                    .borrowed = true,
+                   .part = of->part,
                    .extra = of->extra,
                    .extra_arg = of->extra_arg,
                    .model = of->model,
@@ -417,6 +456,17 @@ status machine_reserve(machine *m, err *e) {
     return pool_open(&m->pool, m->ledger, MEM_REQUESTS, m->opt.request_memory, e);
 }
 
+status machine_reserve_part(machine *m, ledger *shared, pool *p, err *e) {
+    CHECK(m->part && !m->on_device);
+    const status s = ledger_open_under(&m->ledger, &m->plan, shared, e);
+    if (s != OK) return s;
+    CHECK(ledger_reserve(m->ledger, MEM_RUNTIME, terms_sum(&m->plan.terms, MEM_RUNTIME)));
+    CHECK(ledger_reserve(m->ledger, MEM_LOADING, m->header_bytes));
+    m->pool = p;
+    m->pool_borrowed = true;
+    return OK;
+}
+
 static void *tokenizer_take(void *self, size_t bytes, size_t *got) {
     err e;
     void *p;
@@ -475,7 +525,7 @@ void machine_close(machine *m) {
     engine_close(m->engine);
     machine_close_templates(m);
     tokenizer_close(m->tok);
-    pool_close(m->pool);
+    if (!m->pool_borrowed) pool_close(m->pool);
     model_close(m->model);
     close_file(m);
     if (m->ledger) {

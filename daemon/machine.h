@@ -18,6 +18,7 @@ typedef struct machine {
     model *model;
 
     bool borrowed; /* the model is another machine's: of machine_plan_again */
+    bool part;     /* one of several in a process: the wish's */
 
     /* Of a model that is planned by its config.json: */
     bool counted;         /* no engine runs it */
@@ -47,6 +48,7 @@ typedef struct machine {
     char device[16];       /* "cpu", "cuda:0" */
     const cuda_card *card; /* which that is, of the table; NULL: the CPU, or not in the table */
     pool *pool;
+    bool pool_borrowed;
     chunks tok_src; /* where tok takes its memory: must outlive it */
     tokenizer *tok;
     template_sources chat_sources; /* until loaded */
@@ -79,7 +81,12 @@ typedef struct machine_wish {
     const char *weights;   /* type of the matrices when the model is a config.json */
     const cuda_card *card; /* plan for this device, which need not be here */
     uint32_t at_most_len;  /* max_model_len = 0 means at most this (0: DEFAULT_CONTEXT) */
-    bool greedy;           /* temperature 0 where neither options nor model file say; else 1 */
+    /* One of several in a process, whose front end and runtime are planned elsewhere
+     * (machine_shared_terms): so much of the option memory is not for this one, and the KV cache is as
+     * with memory = auto. */
+    bool part;
+    uint64_t aside_bytes;
+    bool greedy;      /* temperature 0 where neither options nor model file say; else 1 */
     bool scores;      /* every row of a prompt yields logits: as many rows as is sensible */
     bool keep_logits; /* the engine gives them as they were before sampling */
     void (*extra)(void *arg, const machine *, terms *); /* lists its own terms */
@@ -103,6 +110,11 @@ uint32_t machine_policy_number(const sched_policy *);
 status machine_has_weights(const machine *, err *);
 /* The ledger and what must exist before loading: the pool of requests. */
 status machine_reserve(machine *m, err *);
+/* The same under a shared ledger, with the pool of requests that all models have; a part's. Any
+ * thread. */
+status machine_reserve_part(machine *m, ledger *shared, pool *, err *);
+/* What a process takes once, whatever the number of its models. */
+void machine_shared_terms(terms *);
 /* The first step of machine_load: all that it can refuse before it reads weights. */
 status machine_load_tokenizer(machine *m, err *e);
 /* Tokenizer, weights, KV cache, scheduler. Closes the file. Any one thread. */

@@ -58,6 +58,7 @@ static void try_sequences(plan_verdict *v, const machine *m, const plan_question
     char change[80];
     for (uint32_t n = m->opt.max_num_seqs / 2; n >= 1; n /= 2) {
         o.max_num_seqs = n;
+        o.max_num_batched_tokens = m->opt.max_num_batched_tokens;
         if (o.max_num_batched_tokens > 16 * n) o.max_num_batched_tokens = 16 * n;
         snprintf(change, sizeof change, "--max-num-seqs %u --max-num-batched-tokens %u", n,
                  o.max_num_batched_tokens);

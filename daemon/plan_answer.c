@@ -39,7 +39,7 @@ static const char plannable[] =
     "max_model_len max_num_seqs max_num_batched_tokens kv_cache_dtype cache_type_k "
     "cache_type_v "
     "kv_cache_tokens block_size max_connections max_body max_waiting request_memory "
-    "grammar_cache_bytes embeddings threads activation_dtype batch_invariant";
+    "grammar_cache_bytes kv_host_bytes embeddings threads activation_dtype batch_invariant";
 
 enum { MOST_FLAG = 128 };
 

@@ -8,7 +8,7 @@
 
 /* Chosen among: */
 enum { MOST_SEQS_DEVICE = 256, MOST_SEQS_CPU = 64, LEAST_LEN = 512, LEN_STEP = 256 };
-enum { LEAST_ROWS = 256, MOST_ROWS_DEVICE = 2048, MOST_ROWS_CPU = 512 };
+enum { LEAST_ROWS_DEVICE = 256, LEAST_ROWS_CPU = 128, MOST_ROWS_DEVICE = 2048 };
 /* A KV type whose quality is worse must gain that much; each of the sequences of a latency
  * plan decodes at least that fast of one alone; a doubling of the sequences must gain that much.
  */
@@ -79,6 +79,7 @@ static void fill(plan_choice *c, const search *x, const machine *m, const option
                        .bytes = plan_peak_bytes(p),
                        .host_bytes = plan_peak_bytes(h),
                        .kv_bytes = terms_sum(&p->terms, MEM_KV),
+                       .max_num_batched_tokens = m->opt.max_num_batched_tokens,
                        .tokens_per_sequence = tokens,
                        .cpus = m->on_device ? 2 : m->opt.threads};
     if (x->speed->bytes_per_s > 0) {
@@ -99,7 +100,8 @@ static bool plan_for(machine *m, const search *x, options *o, uint32_t n, uint32
     o->kv_cache_tokens = l ? plan_lengths_tokens(l, n, length, o->block_size) : 0;
     const bool by_lengths = o->kv_cache_tokens > 0;
     if (!by_lengths) o->kv_cache_tokens = (uint64_t)n * length;
-    if (o->max_num_batched_tokens < n) o->max_num_batched_tokens = n;
+    if (o->max_num_batched_tokens > 0 && o->max_num_batched_tokens < n)
+        o->max_num_batched_tokens = n;
     if (machine_plan_again(m, x->m, o, x->q->wish, &e) != OK) return false;
     if (by_lengths) return plan_lengths_concurrency(l, m).sure >= n - 1e-6;
     return plan_sequences(&m->plan) >= n;
@@ -176,13 +178,22 @@ static uint32_t longest(const search *x, options o) {
     return lo * LEN_STEP < trained ? lo * LEN_STEP : trained;
 }
 
+/* By itself where that is as many: then there is nothing to paste. */
+static void set_rows(options *o, const search *x, uint32_t rows) {
+    const uint32_t usual = x->q->usual->max_num_batched_tokens;
+    o->max_num_batched_tokens =
+        usual == 0 && rows == x->m->opt.max_num_batched_tokens ? 0 : rows;
+}
+
 static void try_type(search *x, options o, const quality_row *quality) {
     const options *given = x->q->opt;
-    const uint32_t most = x->m->on_device ? MOST_ROWS_DEVICE : MOST_ROWS_CPU;
+    const bool device = x->m->on_device;
+    const uint32_t least = device ? LEAST_ROWS_DEVICE : LEAST_ROWS_CPU;
+    const uint32_t most = device ? MOST_ROWS_DEVICE : x->m->opt.max_num_batched_tokens;
     uint32_t length = x->m->opt.max_model_len;
     const bool rows_given =
         given->max_num_batched_tokens != x->q->usual->max_num_batched_tokens;
-    if (!rows_given) o.max_num_batched_tokens = LEAST_ROWS;
+    if (!rows_given) set_rows(&o, x, least);
     if (x->goal == GOAL_CONTEXT && given->max_model_len == x->q->usual->max_model_len)
         length = longest(x, o);
     if (length == 0) return;
@@ -191,8 +202,8 @@ static void try_type(search *x, options o, const quality_row *quality) {
         return;
     }
     /* The most rows first: a prompt needs the fewest steps. Fewer must hold more sequences. */
-    for (uint32_t rows = most; rows >= LEAST_ROWS; rows /= 2) {
-        o.max_num_batched_tokens = rows;
+    for (uint32_t rows = most; rows >= least; rows /= 2) {
+        set_rows(&o, x, rows);
         most_seqs(x, o, length, quality);
     }
 }

@@ -27,9 +27,10 @@ typedef struct plan_choice {
     uint64_t bytes;             /* of the memory that holds the KV cache: option memory */
     uint64_t host_bytes;        /* of the host's memory; the same without a device */
     uint64_t kv_bytes;
-    double tokens_per_sequence; /* for which the speeds are */
-    double speed_one;           /* tokens per second of one request alone; 0: not known */
-    double speed_each;          /* of each of max_num_seqs */
+    uint32_t max_num_batched_tokens; /* what opt comes to */
+    double tokens_per_sequence;      /* for which the speeds are */
+    double speed_one;                /* tokens per second of one request alone; 0: not known */
+    double speed_each;               /* of each of max_num_seqs */
     uint32_t cpus;
 } plan_choice;
 

@@ -18,7 +18,7 @@ static void cell_seqs(const plan_choice *c, char out[32]) {
     snprintf(out, 32, "%u", c->opt.max_num_seqs);
 }
 static void cell_rows(const plan_choice *c, char out[32]) {
-    snprintf(out, 32, "%u", c->opt.max_num_batched_tokens);
+    snprintf(out, 32, "%u", c->max_num_batched_tokens);
 }
 static void cell_type(const plan_choice *c, char out[32]) {
     if (c->quality)
@@ -171,7 +171,7 @@ static void choice_json(buf *b, plan_goal g, const plan_choice *c, const machine
     buf_addf(b, "{\"goal\":\"%s\"", plan_goal_name(g));
     member(b, "max_model_len", o->max_model_len);
     member(b, "max_num_seqs", o->max_num_seqs);
-    member(b, "max_num_batched_tokens", o->max_num_batched_tokens);
+    member(b, "max_num_batched_tokens", c->max_num_batched_tokens);
     member(b, "kv_cache_tokens", o->kv_cache_tokens);
     member_str(b, "type_k", dtype_name(c->kv_k));
     member_str(b, "type_v", dtype_name(c->kv_v));

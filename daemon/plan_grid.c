@@ -18,7 +18,8 @@ static void plan_cell(plan_grid *x, uint32_t i, uint32_t j, const machine *m,
     o.max_model_len = x->length[i];
     o.max_num_seqs = x->seqs[j];
     o.kv_cache_tokens = (uint64_t)o.max_model_len * o.max_num_seqs;
-    if (o.max_num_batched_tokens < o.max_num_seqs) o.max_num_batched_tokens = o.max_num_seqs;
+    if (o.max_num_batched_tokens > 0 && o.max_num_batched_tokens < o.max_num_seqs)
+        o.max_num_batched_tokens = o.max_num_seqs;
     if (machine_plan_again(&cell, m, &o, &w, &e) == OK) {
         x->bytes[i][j] = plan_peak_bytes(&cell.plan);
         x->fits[i][j] =

@@ -165,8 +165,12 @@ static void print_heading(const machine *m, const plan_verdict *v) {
     const model_config *c = &m->model->program.config;
     char a[32], here[32], there[32];
     const uint64_t total = machine_total_bytes();
-    printf("%s: %s, %s parameters, %u layers; device %s\n", m->name, c->arch,
+    printf("%s: %s, %s parameters, %u layers; device %s", m->name, c->arch,
            bytes_grouped(m->n_params, a), c->n_layers, m->device);
+    if (m->given.max_num_batched_tokens == 0 && !m->on_device)
+        printf(", %u threads: steps of up to %u tokens", m->opt.threads,
+               m->opt.max_num_batched_tokens);
+    puts("");
     if (!m->on_device && m->budget.bytes > total)
         printf("for a machine with %s; this one has %s\n", bytes_human(m->budget.bytes, there),
                bytes_human(total, here));

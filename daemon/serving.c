@@ -23,6 +23,7 @@ server_options server_options_of(const options *o) {
                          .tls_key = o->tls_key,
                          .ollama_api = o->ollama_api,
                          .cors_origins = o->cors_origins,
+                         .trusted_proxies = o->trusted_proxies,
                          .trust_request_chat_template = o->trust_request_chat_template,
                          .strip_prompt_lines = o->strip_prompt_lines};
     return so;

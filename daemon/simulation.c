@@ -18,6 +18,7 @@ typedef struct fitting {
     cost_model model;
     uint64_t n, n_fit; /* n_fit: of n, the first, that are fitted */
     double error;
+    float *scatter; /* [n - n_fit] */
 } fitting;
 
 static void count_step(void *arg, const record_step *st, uint64_t us) {
@@ -30,10 +31,13 @@ static void fit_step(void *arg, const record_step *st, uint64_t us) {
     fitting *f = arg;
     const step_work w = {
         .rows = st->n_rows, .kv = (double)st->kv, .logit_rows = st->n_logit_rows};
-    if (f->n++ < f->n_fit)
+    if (f->n++ < f->n_fit) {
         cost_observe(&f->model, w, (double)us);
-    else
-        f->error += fabs(cost_predict(&f->model, w) / (us ? (double)us : 1) - 1);
+        return;
+    }
+    const double predicted = cost_predict(&f->model, w);
+    f->error += fabs(predicted / (us ? (double)us : 1) - 1);
+    f->scatter[f->n - 1 - f->n_fit] = predicted > 0 ? (float)((double)us / predicted) : 1;
 }
 
 /* The last part of a path, with nothing that JSON or a terminal would not take as it is. */
@@ -59,9 +63,13 @@ status simulation_of_log(simulation *s, str log, const char *path, err *e) {
     f.n_fit = f.n / 2;
     const uint64_t n = f.n;
     f.n = 0;
+    s->scatter = f.scatter = malloc((n - f.n_fit) * sizeof *f.scatter);
+    if (!f.scatter)
+        return err_set(e, ERR_NO_MEMORY, "no memory for %llu steps", (unsigned long long)n);
     rc = replay_steps(log, fit_step, &f, e);
     if (rc != OK) return rc;
     s->fleet.cost = f.model;
+    s->fleet.scatter = f.scatter, s->fleet.n_scatter = (uint32_t)(n - f.n_fit);
     s->error = f.error / (double)(n - f.n_fit);
     s->fleet.depth = s->fleet.sched.depth ? s->fleet.sched.depth : 1;
     s->fleet.host_us = (uint64_t)host_us;
@@ -104,6 +112,7 @@ void simulation_set_host(simulation *s, uint64_t us) {
 
 void simulation_clear(simulation *s) {
     load_trace_clear(&s->trace);
+    free(s->scatter);
 }
 
 /* ---- arrivals ---- */

@@ -29,6 +29,10 @@ struct ledger {
     } cls[MEM_N_CLASSES];
     atomic_ullong budget_bytes, now, peak;
     pthread_mutex_t lock;
+    ledger *shared;             /* NULL: a budget of its own */
+    uint64_t claim;             /* of shared's budget */
+    uint64_t of[MEM_N_CLASSES]; /* of shared's limits */
+    atomic_ullong claimed;      /* by those under it */
     uint32_t n_arenas;
     arena_entry arena[MAX_ARENAS];
 };
@@ -56,10 +60,64 @@ status ledger_open(ledger **out, const plan *p, err *e) {
     return OK;
 }
 
+status ledger_open_shared(ledger **out, uint64_t budget_bytes, err *e) {
+    const status s = ledger_open_unlimited(out, e);
+    if (s != OK) return s;
+    (*out)->budget_bytes = budget_bytes;
+    for (int c = 0; c < MEM_N_CLASSES; c++) (*out)->cls[c].limit = 0;
+    return OK;
+}
+
+static bool claim(ledger *shared, uint64_t bytes) {
+    unsigned long long now = atomic_load(&shared->claimed);
+    do {
+        if (bytes > shared->budget_bytes - now) return false;
+    } while (!atomic_compare_exchange_weak(&shared->claimed, &now, now + bytes));
+    return true;
+}
+
+uint64_t ledger_claim(const plan *p) {
+    uint64_t n = 0;
+    for (size_t i = 0; i < p->terms.n; i++) n += p->terms.v[i].bytes;
+    return n;
+}
+
+status ledger_open_under(ledger **out, const plan *p, ledger *shared, err *e) {
+    const uint64_t bytes = ledger_claim(p);
+    char a[32], b[32];
+    if (!claim(shared, bytes)) {
+        err_set(e, ERR_BUDGET, "%s bytes exceed what others left of the budget of %s bytes",
+                bytes_grouped(bytes, a), bytes_grouped(shared->budget_bytes, b));
+        return err_field(e, "memory");
+    }
+    const status s = ledger_open(out, p, e);
+    if (s != OK) {
+        atomic_fetch_sub(&shared->claimed, bytes);
+        return s;
+    }
+    ledger *l = *out;
+    l->shared = shared;
+    l->claim = bytes;
+    for (int c = 0; c < MEM_N_CLASSES; c++) {
+        l->of[c] = l->cls[c].limit;
+        atomic_fetch_add(&shared->cls[c].limit, l->of[c]);
+        if (l->cls[c].kind > shared->cls[c].kind) shared->cls[c].kind = l->cls[c].kind;
+    }
+    return OK;
+}
+
+static void leave(ledger *l) {
+    for (int c = 0; c < MEM_N_CLASSES; c++)
+        atomic_fetch_sub(&l->shared->cls[c].limit, l->of[c]);
+    CHECK(atomic_fetch_sub(&l->shared->claimed, l->claim) >= l->claim);
+}
+
 void ledger_close(ledger *l) {
     if (!l) return;
     CHECK(l->n_arenas == 0);
     CHECK(atomic_load(&l->now) == 0);
+    CHECK(atomic_load(&l->claimed) == 0);
+    if (l->shared) leave(l);
     pthread_mutex_destroy(&l->lock);
     free(l);
 }
@@ -69,6 +127,16 @@ static void raise_peak(atomic_ullong *peak, unsigned long long v) {
     while (v > seen && !atomic_compare_exchange_weak_explicit(
                            peak, &seen, v, memory_order_relaxed, memory_order_relaxed)) {
     }
+}
+
+static void count(ledger *l, mem_class cls, uint64_t bytes) {
+    raise_peak(&l->cls[cls].peak,
+               atomic_fetch_add_explicit(&l->cls[cls].now, bytes, memory_order_relaxed) +
+                   bytes);
+    const unsigned long long now =
+        atomic_fetch_add_explicit(&l->now, bytes, memory_order_relaxed) + bytes;
+    CHECK(now <= l->budget_bytes);
+    raise_peak(&l->peak, now);
 }
 
 bool ledger_reserve(ledger *l, mem_class cls, uint64_t bytes) {
@@ -81,10 +149,12 @@ bool ledger_reserve(ledger *l, mem_class cls, uint64_t bytes) {
     raise_peak(&l->cls[cls].peak, now + bytes);
     raise_peak(&l->peak,
                atomic_fetch_add_explicit(&l->now, bytes, memory_order_relaxed) + bytes);
+    if (l->shared) count(l->shared, cls, bytes);
     return true;
 }
 
 void ledger_release(ledger *l, mem_class cls, uint64_t bytes) {
+    if (l->shared) ledger_release(l->shared, cls, bytes);
     CHECK(atomic_fetch_sub_explicit(&l->cls[cls].now, bytes, memory_order_relaxed) >= bytes);
     atomic_fetch_sub_explicit(&l->now, bytes, memory_order_relaxed);
 }

@@ -14,6 +14,14 @@ typedef struct ledger ledger;
 
 /* The limits are the plan's totals by class. Errors: ERR_NO_MEMORY. */
 status ledger_open(ledger **out, const plan *, err *);
+/* One budget for several ledgers: limits and counters by class are the sums of theirs. What is
+ * allocated in it itself counts against limits that one of them claimed. */
+status ledger_open_shared(ledger **out, uint64_t budget_bytes, err *);
+/* The same as ledger_open under a shared one: ledger_claim(plan) bytes of its budget are taken until
+ * ledger_close. Errors: ERR_BUDGET where that exceeds what the others left. What all of them hold
+ * never exceeds the budget: CHECKed whenever a byte is counted. */
+uint64_t ledger_claim(const plan *); /* the sum of its limits */
+status ledger_open_under(ledger **out, const plan *, ledger *shared, err *);
 /* A ledger without limits: for tools and tests. */
 status ledger_open_unlimited(ledger **out, err *);
 /* Everything must have been freed and released: CHECKs that all counters are zero. */

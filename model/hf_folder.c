@@ -101,6 +101,11 @@ static status split_path(opening *o, const char *path) {
     return err_set(o->e, ERR_IO, "%.250s: %s", o->dir, strerror(errno));
 }
 
+static const json_t *quantization(const json_t *config) {
+    const json_t *q = json_object_get(config, "quantization_config");
+    return q && !json_is_null(q) ? q : json_object_get(config, "compression_config");
+}
+
 static status read_config(opening *o) {
     hf_config h;
     str text;
@@ -113,16 +118,8 @@ static status read_config(opening *o) {
     if (s == OK) s = hf_parse_json(&o->config, text, "config.json", &o->scratch, o->e);
     if (s == OK) s = hf_config_parse(&h, text, o->e);
     if (s != OK) return s;
-    if (h.quant.bits) {
-        err_set(o->e, ERR_UNSUPPORTED,
-                "config.json: weights quantised as %s cannot be loaded from safetensors yet",
-                h.quant.name);
-        err_field(o->e, "quantization_config");
-        return err_hint(o->e,
-                        "vramd plan %.60s shows what they take; serve a GGUF file of the "
-                        "model",
-                        o->dir);
-    }
+    if (h.quant.bits) s = hf_scheme_read(&o->f->scheme, quantization(o->config), o->e);
+    if (s != OK) return s;
     o->f->config = h.config;
     o->family = family_find(h.config.arch);
     CHECK(o->family);
@@ -283,9 +280,60 @@ static void set_reading(const opening *o, hf_tensor *t) {
     }
 }
 
+static status whole_heads(const opening *o, const hf_tensor *t) {
+    const uint64_t rows = t->info.ne[1] > 1 ? t->info.ne[1] : t->info.ne[0];
+    if (t->reading != HF_PERMUTED || (t->head_dim % 2 == 0 && rows % t->head_dim == 0))
+        return OK;
+    err_set(o->e, ERR_FORMAT, "tensor %.150s has no whole number of heads", t->info.name);
+    return err_field(o->e, "%.90s", t->info.name);
+}
+
+/* A matrix of codes and scales. */
+static status packed_tensor(opening *o, const safetensor *codes, size_t base, uint32_t *cap) {
+    char hf[512], name[HF_NAME_BYTES];
+    hf_folder *f = o->f;
+    snprintf(hf, sizeof hf, "%.*s.weight", (int)(base < 480 ? base : 480), codes->name);
+    const hf_name_kind kind = hf_tensor_name(o->family->arch, hf, name);
+    if (kind == HF_NAME_OTHER) return OK;
+    hf_packed *p = arena_alloc(&f->mem, sizeof *p);
+    hf_tensor *t = p ? add_tensor(o, kind == HF_NAME_WEIGHT ? name : hf, cap) : NULL;
+    if (!t) return no_memory(o->e);
+    t->packed = p;
+    status s = hf_packed_find(p, &f->scheme, f->file, f->n_files, codes, base, o->e);
+    if (s != OK) return s;
+    t->info.type = f->scheme.type;
+    t->info.ne[0] = p->cols;
+    t->info.ne[1] = p->rows;
+    if (kind == HF_NAME_WEIGHT) set_reading(o, t);
+    return whole_heads(o, t);
+}
+
+/* GPTQ's tools write biases of 0 for layers that have none. */
+static status is_empty_bias(opening *o, const safetensors *file, const safetensor *at,
+                            bool *empty) {
+    const model_config *c = &o->f->config;
+    const bool has = strstr(at->name, "o_proj")      ? c->o_bias
+                     : strstr(at->name, "self_attn") ? c->qkv_bias
+                                                     : c->ffn_bias;
+    *empty = false;
+    if (o->f->scheme.packing != HF_PACKED_GPTQ || has || !tail_is(at->name, ".bias")) return OK;
+    unsigned char *b = arena_alloc(&o->scratch, at->bytes + 1), any = 0;
+    if (!b) return no_memory(o->e);
+    status s = safetensors_read(file, at, 0, b, at->bytes, o->e);
+    for (uint64_t i = 0; i < at->bytes && s == OK; i++) any |= b[i];
+    *empty = any == 0;
+    return s;
+}
+
 static status one_tensor(opening *o, const safetensors *file, const safetensor *at,
                          uint32_t *cap) {
     char name[HF_NAME_BYTES];
+    bool skip;
+    const size_t base = hf_packed_base(&o->f->scheme, at, &skip);
+    if (skip) return OK;
+    if (base) return packed_tensor(o, at, base, cap);
+    status s = is_empty_bias(o, file, at, &skip);
+    if (s != OK || skip) return s;
     const hf_name_kind kind = hf_tensor_name(o->family->arch, at->name, name);
     if (kind == HF_NAME_OTHER) return OK;
     /* transformers computes with the embedding, whatever a file has beside it. */
@@ -295,7 +343,8 @@ static status one_tensor(opening *o, const safetensors *file, const safetensor *
         err_set(o->e, ERR_UNSUPPORTED, "%.120s: tensor %.120s has type %s", file->path,
                 at->name, at->stored);
         err_field(o->e, "%.90s", at->name);
-        return err_hint(o->e, "weights in F32, F16 and BF16 are loaded");
+        return err_hint(
+            o->e, "weights in F32, F16 and BF16 are loaded, and GPTQ and compressed-tensors");
     }
     if (at->n_dims > 4) {
         err_set(o->e, ERR_UNSUPPORTED, "tensor %.150s has %u dimensions", at->name, at->n_dims);
@@ -308,11 +357,7 @@ static status one_tensor(opening *o, const safetensors *file, const safetensor *
     t->info.type = at->type;
     for (uint32_t d = 0; d < at->n_dims; d++) t->info.ne[d] = at->dim[at->n_dims - 1 - d];
     if (kind == HF_NAME_WEIGHT) set_reading(o, t);
-    const uint64_t rows = t->info.ne[1] > 1 ? t->info.ne[1] : t->info.ne[0];
-    if (t->reading != HF_PERMUTED || (t->head_dim % 2 == 0 && rows % t->head_dim == 0))
-        return OK;
-    err_set(o->e, ERR_FORMAT, "tensor %.150s has no whole number of heads", at->name);
-    return err_field(o->e, "%.90s", at->name);
+    return whole_heads(o, t);
 }
 
 static int by_name(const void *a, const void *b) {
@@ -349,6 +394,17 @@ static status list_tensors(opening *o) {
     return OK;
 }
 
+static status make_slab(opening *o) {
+    hf_folder *f = o->f;
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < f->n_tensors; i++)
+        if (f->tensor[i].packed && hf_slab_bytes(f->tensor[i].packed) > most)
+            most = hf_slab_bytes(f->tensor[i].packed);
+    void *mem = most ? arena_alloc(&f->mem, most) : NULL;
+    if (mem) f->slab = hf_slab_init(mem);
+    return most && !mem ? no_memory(o->e) : OK;
+}
+
 /* A config that ties the head, or does not, has tensors accordingly. */
 static status check_head(opening *o) {
     const hf_tensor key = {.info.name = "output.weight"};
@@ -374,6 +430,7 @@ static status open_all(opening *o, const char *path) {
     if (s == OK) s = open_files(o);
     if (s == OK) s = list_tensors(o);
     if (s == OK) s = check_head(o);
+    if (s == OK) s = make_slab(o);
     if (s != OK) return s;
     f->config.rope.pairing = family_pairing(o->family, hf_folder_format.permutes_qk);
     snprintf(f->config.name, sizeof f->config.name, "%.127s", base_of(o->dir));

@@ -6,6 +6,7 @@
 #include "model/config.h"
 #include "model/facts.h"
 #include "model/hf_folder.h"
+#include "model/hf_packed.h"
 #include "model/safetensors.h"
 
 typedef enum hf_reading {
@@ -19,7 +20,8 @@ typedef enum hf_reading {
 typedef struct hf_tensor {
     tensor_info info;
     hf_reading reading;
-    const safetensor *at;    /* NULL: HF_MADE */
+    const hf_packed *packed; /* of codes and scales; NULL: of one tensor */
+    const safetensor *at;    /* NULL: HF_MADE, or packed */
     const safetensors *file; /* that has it */
     uint32_t head_dim;       /* HF_PERMUTED: rows of a head */
     const float *made;
@@ -34,6 +36,8 @@ typedef struct hf_folder {
     uint32_t n_files, n_tensors;
     facts facts;
     model_config config;
+    hf_scheme scheme;
+    hf_slab *slab; /* NULL: no matrix needs one */
 } hf_folder;
 
 extern const checkpoint_format hf_folder_format;

@@ -82,6 +82,32 @@ static status read_vector(const hf_tensor *t, uint64_t col, uint64_t n, void *ds
     return s;
 }
 
+static status read_packed(const hf_folder *f, const hf_tensor *t, uint64_t row, uint64_t n,
+                          void *dst, err *e) {
+    uint64_t bytes;
+    status s = OK;
+    CHECK(dtype_bytes(t->info.type, 1, t->info.ne[0], &bytes));
+    for (uint64_t i = 0; i < n && s == OK; i++)
+        s = hf_packed_read(t->packed, f->slab,
+                           t->reading == HF_PERMUTED ? stored_place(t, row + i) : row + i,
+                           (char *)dst + i * bytes, e);
+    return s;
+}
+
+/* Whole blocks of a row. */
+static status read_packed_part(const hf_folder *f, const hf_tensor *t, uint64_t row,
+                               uint64_t col, uint64_t n, void *dst, err *e) {
+    uint64_t bytes, at, part;
+    CHECK(dtype_bytes(t->info.type, 1, t->info.ne[0], &bytes));
+    CHECK(dtype_bytes(t->info.type, 1, col, &at) && dtype_bytes(t->info.type, 1, n, &part));
+    char *whole = malloc(bytes);
+    if (!whole) return err_set(e, ERR_NO_MEMORY, "no memory to read %s", t->info.name);
+    status s = read_packed(f, t, row, 1, whole, e);
+    if (s == OK) memcpy(dst, whole + at, part);
+    free(whole);
+    return s;
+}
+
 /* bytes of each of n rows, from the byte `before` of it on. */
 static status read_bytes(const checkpoint *c, size_t i, uint64_t row, uint64_t n, uint64_t col,
                          uint64_t cols, void *dst, err *e) {
@@ -103,11 +129,14 @@ static status read_bytes(const checkpoint *c, size_t i, uint64_t row, uint64_t n
 
 static status read_rows(const checkpoint *c, size_t i, uint64_t row, uint64_t n, void *dst,
                         err *e) {
+    if (of(c)->tensor[i].packed) return read_packed(of(c), &of(c)->tensor[i], row, n, dst, e);
     return n ? read_bytes(c, i, row, n, 0, of(c)->tensor[i].info.ne[0], dst, e) : OK;
 }
 
 static status read_part(const checkpoint *c, size_t i, uint64_t row, uint64_t col, uint64_t n,
                         void *dst, err *e) {
+    if (of(c)->tensor[i].packed)
+        return read_packed_part(of(c), &of(c)->tensor[i], row, col, n, dst, e);
     return read_bytes(c, i, row, 1, col, n, dst, e);
 }
 
@@ -158,6 +187,7 @@ static status unchanged(const checkpoint *c, err *e) {
 static void close_folder(checkpoint *c) {
     hf_folder *f = (hf_folder *)(void *)c;
     for (uint32_t i = 0; i < f->n_files; i++) safetensors_close(&f->file[i]);
+    hf_slab_clear(f->slab);
     arena_clear(&f->mem);
     free(f);
 }

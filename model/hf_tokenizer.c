@@ -322,7 +322,6 @@ static status choose_kind(builder *b) {
     const bool bytes =
         part_of(json_object_get(t, "pre_tokenizer"), "pretokenizers", "ByteLevel") ||
         part_of(json_object_get(t, "decoder"), "decoders", "ByteLevel");
-    const char *pre;
     const str type = text_of(b->model, "type");
     if (type.ptr && !str_eqz(type, "BPE")) {
         err_set(b->e, ERR_UNSUPPORTED, "tokenizer.json: a model of type %.*s is not supported",
@@ -339,12 +338,7 @@ static status choose_kind(builder *b) {
     if (s != OK) return s;
     facts_str(b->f, "tokenizer.ggml.model", b->pieces ? STR("llama") : STR("gpt2"));
     if (b->pieces) return OK;
-    s = hf_pre_name(&pre, t, is_true(b->model, "ignore_merges"), b->scratch, b->e);
-    if (s == ERR_NO_MEMORY) return s;
-    /* One that is not known is refused by text/, unless the operator names another. */
-    const str name = s == OK ? str_of(pre) : arena_str(b->f->mem, str_of(b->e->text));
-    facts_str(b->f, "tokenizer.ggml.pre", name);
-    return name.ptr ? OK : no_memory(b);
+    return hf_pre_facts(b->f, t, is_true(b->model, "ignore_merges"), b->e);
 }
 
 status hf_tokenizer_facts(facts *f, const hf_tokenizer_files *in, uint32_t n_vocab,

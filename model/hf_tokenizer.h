@@ -19,10 +19,9 @@ typedef struct hf_tokenizer_files {
 status hf_tokenizer_facts(facts *, const hf_tokenizer_files *, uint32_t n_vocab, arena *scratch,
                           err *);
 
-/* hf_tokenizer_pre.c: the name that GGUF gives the pre_tokenizer of a vocabulary of bytes, by its
- * patterns. Errors: ERR_UNSUPPORTED (text: its stages, or which part has no equivalent),
- * ERR_NO_MEMORY. */
-status hf_pre_name(const char **name, const json_t *tokenizer, bool ignore_merges,
-                   arena *scratch, err *);
+/* hf_tokenizer_pre.c: the pre_tokenizer of a vocabulary of bytes. The fact tokenizer.ggml.pre
+ * where it is one that GGUF has a name for; else tokenizer.pre.stages, its patterns as PCRE2 reads
+ * them, and tokenizer.pre.ignore_merges. Errors: ERR_UNSUPPORTED (which part), ERR_NO_MEMORY. */
+status hf_pre_facts(facts *, const json_t *tokenizer, bool ignore_merges, err *);
 
 #endif

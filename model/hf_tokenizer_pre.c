@@ -1,5 +1,5 @@
-/* Which pre-tokenizer a tokenizer.json means: its stages are written down as one text, and that is
- * looked up. Source of the texts: the models' own files. */
+/* Which pre-tokenizer a tokenizer.json means: one that text/ has a fast row for, by the exact texts
+ * of its stages, else its own patterns. Source of the texts: the models' own files. */
 #include <stdio.h>
 #include <string.h>
 
@@ -27,8 +27,8 @@
 
 /* Stages, each with a line feed behind it: the pattern of a Split; DIGITS, every digit alone; BYTES,
  * the pattern of ByteLevel. */
-#define DIGITS "<digits>\n"
-#define BYTES  "<bytes>\n"
+#define DIGITS "<digits>"
+#define BYTES  "<bytes>"
 
 typedef struct known_pre {
     const char *stages, *name;
@@ -36,8 +36,8 @@ typedef struct known_pre {
 } known_pre;
 
 static const known_pre known[] = {
-    {BYTES, "gpt-2", false},
-    {DIGITS BYTES, "smollm", false},
+    {BYTES "\n", "gpt-2", false},
+    {DIGITS "\n" BYTES "\n", "smollm", false},
     {CL100K("\\p{N}{1,3}") "\n", "llama-bpe", true},
     {CL100K("\\p{N}{1,3}") "\n", "dbrx", false},
     {CL100K("\\p{N}") "\n", "qwen2", false},
@@ -47,8 +47,18 @@ static const known_pre known[] = {
     {"\\p{N}{1,3}\n" HAN_AND_KANA "\n" DEEPSEEK3 "\n", "deepseek-v3", false},
 };
 
+enum { MAX_STAGES = 8 };
+
+typedef struct stages {
+    str v[MAX_STAGES];
+    size_t n;
+    err *e;
+} stages;
+
 static status unsupported(err *e, const char *what) {
-    return err_set(e, ERR_UNSUPPORTED, "%.300s", what);
+    err_set(e, ERR_UNSUPPORTED, "tokenizer.json: %.300s", what);
+    err_field(e, "tokenizer.json: pre_tokenizer");
+    return err_hint(e, "serve a GGUF file of the model");
 }
 
 static str text_of(const json_t *o, const char *key) {
@@ -56,65 +66,117 @@ static str text_of(const json_t *o, const char *key) {
     return json_is_string(v) ? json_in_text(v) : STR("");
 }
 
+static status add(stages *s, str stage) {
+    if (s->n == MAX_STAGES) return unsupported(s->e, "more than 8 pre_tokenizers");
+    if (memchr(stage.ptr, 0, stage.len)) return unsupported(s->e, "a Regex with a NUL");
+    s->v[s->n++] = stage;
+    return OK;
+}
+
 /* Parts that match stay whole, and so does what lies between them. */
-static status split_stage(buf *b, const json_t *o, err *e) {
+static status split_stage(stages *s, const json_t *o) {
     const json_t *pattern = json_object_get(o, "pattern");
     const str regex = text_of(pattern, "Regex"), behavior = text_of(o, "behavior");
     const bool invert = json_is_true(json_object_get(o, "invert"));
     const bool isolated = str_eqz(behavior, "Isolated") && !invert;
     const bool removed = str_eqz(behavior, "Removed") && invert;
-    if (!regex.len) return unsupported(e, "a Split without a Regex is not supported");
-    if (!isolated && !removed)
-        return unsupported(e,
-                           "a Split that is neither Isolated, nor Removed and inverted, is not "
-                           "supported");
-    buf_add(b, regex);
-    buf_addc(b, '\n');
-    return OK;
+    if (!regex.len) return unsupported(s->e, "a Split without a Regex is not supported");
+    if (isolated || removed) return add(s, regex);
+    return unsupported(s->e, "a Split is supported that is Isolated, or Removed and inverted");
 }
 
-static status one_stage(buf *b, const json_t *o, err *e) {
+static status one_stage(stages *s, const json_t *o) {
     const str type = text_of(o, "type");
     char what[160];
-    if (str_eqz(type, "Split")) return split_stage(b, o, e);
+    if (str_eqz(type, "Split")) return split_stage(s, o);
     if (str_eqz(type, "ByteLevel")) {
         const json_t *use = json_object_get(o, "use_regex");
         if (json_is_true(json_object_get(o, "add_prefix_space")))
-            return unsupported(e, "ByteLevel with add_prefix_space is not supported");
-        if (!use || json_is_true(use)) buf_add(b, STR(BYTES));
-        return OK;
+            return unsupported(s->e, "ByteLevel with add_prefix_space is not supported");
+        return !use || json_is_true(use) ? add(s, STR(BYTES)) : OK;
     }
-    if (str_eqz(type, "Digits") && json_is_true(json_object_get(o, "individual_digits"))) {
-        buf_add(b, STR(DIGITS));
-        return OK;
-    }
+    if (str_eqz(type, "Digits"))
+        return add(s, json_is_true(json_object_get(o, "individual_digits")) ? STR(DIGITS)
+                                                                            : STR("\\p{N}+"));
     snprintf(what, sizeof what, "the pre_tokenizer \"%.*s\" is not supported here",
              (int)(type.len < 60 ? type.len : 60), type.ptr);
-    return unsupported(e, what);
+    return unsupported(s->e, what);
 }
 
-static status all_stages(buf *b, const json_t *pre, err *e) {
+static status all_stages(stages *s, const json_t *pre) {
     const json_t *list = json_object_get(pre, "pretokenizers");
-    status s = OK;
-    if (!str_eqz(text_of(pre, "type"), "Sequence")) return one_stage(b, pre, e);
-    for (size_t i = 0; i < json_array_size(list) && s == OK; i++)
-        s = one_stage(b, json_array_get(list, i), e);
-    return s;
+    status st = OK;
+    if (!str_eqz(text_of(pre, "type"), "Sequence")) return one_stage(s, pre);
+    for (size_t i = 0; i < json_array_size(list) && st == OK; i++)
+        st = one_stage(s, json_array_get(list, i));
+    return st;
 }
 
-status hf_pre_name(const char **name, const json_t *tokenizer, bool ignore_merges,
-                   arena *scratch, err *e) {
-    buf b;
-    *name = NULL;
-    buf_init(&b, scratch);
-    status s = all_stages(&b, json_object_get(tokenizer, "pre_tokenizer"), e);
-    if (s != OK) return s;
-    if (b.failed) return err_set(e, ERR_NO_MEMORY, "no memory to read tokenizer.json");
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (str_eqz(buf_str(&b), known[i].stages) && known[i].ignore_merges == ignore_merges)
-            return *name = known[i].name, OK;
-    char what[300];
-    snprintf(what, sizeof what, "%.*s%s", (int)(b.len && b.len < 200 ? b.len - 1 : 200),
-             b.len ? b.ptr : "none", ignore_merges ? " (ignore_merges)" : "");
-    return unsupported(e, what);
+/* Oniguruma's \s is Unicode's White_Space; PCRE2's has U+180E, too. */
+static void translate(buf *b, str regex) {
+    static const char space[] = "\\t-\\r\\x{85}\\p{Z}";
+    bool class = false;
+    for (size_t i = 0; i < regex.len; i++) {
+        const char c = regex.ptr[i];
+        if (c == '\\' && i + 1 < regex.len) {
+            const char next = regex.ptr[++i];
+            if (next == 's')
+                buf_addf(b, class ? "%s" : "[%s]", space);
+            else if (next == 'S' && !class)
+                buf_addf(b, "[^%s]", space);
+            else
+                buf_addc(b, c), buf_addc(b, next);
+            continue;
+        }
+        class = class ? c != ']' : c == '[';
+        buf_addc(b, c);
+    }
+}
+
+#define BYTES_PATTERN                                                                          \
+    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+
+static str pattern_of(str stage) {
+    return str_eqz(stage, BYTES)    ? STR(BYTES_PATTERN)
+           : str_eqz(stage, DIGITS) ? STR("\\p{N}")
+                                    : stage;
+}
+
+static bool keep_stages(facts *f, const stages *s, bool ignore_merges) {
+    str *kept = arena_alloc(f->mem, MAX_STAGES * sizeof *kept);
+    if (!kept) return false;
+    for (size_t i = 0; i < s->n; i++) {
+        buf b;
+        buf_init(&b, f->mem);
+        translate(&b, pattern_of(s->v[i]));
+        kept[i] = (str){buf_cstr(&b), b.len};
+        if (b.failed) return false;
+    }
+    facts_many(f, "tokenizer.pre.stages", FACT_STR, s->n, kept);
+    facts_bool(f, "tokenizer.pre.ignore_merges", ignore_merges);
+    return true;
+}
+
+static const char *known_name(const stages *s, bool ignore_merges) {
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        const char *at = known[i].stages;
+        size_t k = 0;
+        for (;
+             k < s->n && strncmp(at, s->v[k].ptr, s->v[k].len) == 0 && at[s->v[k].len] == '\n';
+             k++)
+            at += s->v[k].len + 1;
+        if (k == s->n && !*at && known[i].ignore_merges == ignore_merges) return known[i].name;
+    }
+    return NULL;
+}
+
+status hf_pre_facts(facts *f, const json_t *tokenizer, bool ignore_merges, err *e) {
+    stages s = {.e = e};
+    status st = all_stages(&s, json_object_get(tokenizer, "pre_tokenizer"));
+    if (st != OK) return st;
+    const char *name = known_name(&s, ignore_merges);
+    if (name) facts_str(f, "tokenizer.ggml.pre", str_of(name));
+    if (!name && !keep_stages(f, &s, ignore_merges))
+        return err_set(e, ERR_NO_MEMORY, "no memory for the pre-tokenizer");
+    return OK;
 }

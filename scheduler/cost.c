@@ -4,8 +4,8 @@
 /* FADE: of a step's weight, with each step that follows. ANCHOR: how strongly the last fit holds
  * what the steps do not tell apart. SIGMA: standard deviation of normal errors by their mean
  * absolute value. */
-static const double FADE = 0.998, ANCHOR = 1e-4, SIGMA = 1.2533, ONE_IN_100 = 2.33,
-                    LEAST_CUT = 0.05;
+static const double FADE = 0.998, PROMPT_FADE = 0.99, ANCHOR = 1e-4, SIGMA = 1.2533,
+                    ONE_IN_100 = 2.33, LEAST_CUT = 0.05;
 enum { OUTLIER_SIGMAS = 4, MAX_ROWS = 1 << 30 };
 
 static void terms_of(step_work w, double x[COST_TERMS]) {
@@ -68,6 +68,11 @@ static void fit(cost_model *c) {
     for (int i = 0; i < COST_TERMS; i++) c->coef[i] = y[i];
 }
 
+static void note_error(cost_model *c, step_work w, double size) {
+    c->error += (1 - FADE) * (size - c->error);
+    if (w.rows > w.logit_rows) c->prompt_error += (1 - PROMPT_FADE) * (size - c->prompt_error);
+}
+
 void cost_observe(cost_model *c, step_work w, double us) {
     double x[COST_TERMS];
     terms_of(w, x);
@@ -78,11 +83,12 @@ void cost_observe(cost_model *c, step_work w, double us) {
         const double kept = off > most ? most : off < -most ? -most : off;
         /* The error grows by what was cut off, too, or it could never grow again. */
         const double size = off < 0 ? -off : off > 1 ? 1 : off;
-        c->error = FADE * c->error + (1 - FADE) * size;
+        note_error(c, w, size);
         us = guess * (1 + kept);
     } else if (c->n > COST_WARM_UP / 2 && guess > 0) {
         const double off = us > guess ? us / guess - 1 : 1 - us / guess;
         c->error += (off - c->error) * 2 / COST_WARM_UP;
+        c->prompt_error = c->error;
     }
     const double scale = guess > 0 && cost_ready(c) ? guess : us > 1 ? us : 1;
     const double weight = 1 / (scale * scale); /* errors count in proportion */
@@ -106,7 +112,7 @@ double cost_predict(const cost_model *c, step_work w) {
 }
 
 double cost_margin(const cost_model *c) {
-    return 1 / (1 + ONE_IN_100 * SIGMA * c->error);
+    return 1 / (1 + ONE_IN_100 * SIGMA * max_d(c->error, c->prompt_error));
 }
 
 double cost_time_left(const cost_model *c, double objective_us, step_work w) {

@@ -28,15 +28,17 @@ typedef struct cost_model {
     /* Of predictions made before the step was observed, relative to the prediction: the mean of
      * their absolute errors, which fades as the fit does. */
     double error;
-    uint64_t n; /* steps observed */
+    double prompt_error; /* likewise, of steps with rows of prompts alone */
+    uint64_t n;          /* steps observed */
 } cost_model;
 
 void cost_observe(cost_model *, step_work, double us);
 /* Enough steps were seen. */
 bool cost_ready(const cost_model *);
 double cost_predict(const cost_model *, step_work);
-/* The part of an objective that a prediction may use, so that 99 of 100 steps keep it: 1 / (1 +
- * 2.33 sigma), of normal errors. */
+/* The part of an objective that a prediction may use, so that 99 of 100 steps with rows of prompts
+ * keep it: 1 / (1 + 2.33 sigma), of normal errors. Steps that only decode count apart: there are far
+ * more of them, and their errors are smaller. */
 double cost_margin(const cost_model *);
 /* What is left for prompts of a step that is to take objective_us at most and does work already;
  * negative: that alone takes longer. */

@@ -28,6 +28,9 @@
  * once. */
 enum { RESUME_SLACK = 64 };
 
+/* Of the rows of a step, for prompts beside decoding while an objective cannot be computed yet. */
+enum { UNFITTED_PART = 8 };
+
 typedef struct planner {
     sched *s;
     sched_step_seq *entry;
@@ -260,10 +263,26 @@ static void plan_drafts(planner *p) {
     p->n_decode_rows = row;
 }
 
+/* The oldest prompt that has rows, or the next to be admitted, has waited for half of ttft_slo_us. */
+static bool prompt_is_late(const sched *s) {
+    if (s->cfg.ttft_slo_us == 0) return false;
+    const uint64_t most = s->cfg.ttft_slo_us / 2;
+    const uint32_t slot = s->prefilling.head,
+                   next = s->n_free_slots ? waiting_next(s) : NO_SLOT;
+    return (slot != NO_SLOT &&
+            s->now_us - s->record[record_of(s->hot[slot].id)].submit_us > most) ||
+           (next != NO_SLOT && s->now_us - s->record[next].submit_us > most);
+}
+
 /* What is left of the objective once sequences that decode have their rows. */
 static void plan_time(planner *p) {
     const sched *s = p->s;
-    if (s->cfg.itl_slo_us == 0 || p->n_decode == 0 || !cost_ready(&s->cost)) return;
+    if (s->cfg.itl_slo_us == 0 || p->n_decode == 0 || prompt_is_late(s)) return;
+    if (!cost_ready(&s->cost)) { /* nothing is known of the time: little is risked */
+        const uint32_t few = max_u32(s->cfg.max_rows / UNFITTED_PART, SCHED_LEAST_PROMPT_ROWS);
+        p->rows_left = min_u32(p->rows_left, few);
+        return;
+    }
     step_work w = {.rows = p->n_decode_rows, .logit_rows = p->n_decode_rows};
     for (uint32_t i = 0; i < p->n_decode; i++) w.kv += row_pairs(s, &p->entry[i]);
     p->timed = true;

@@ -28,13 +28,27 @@ static uint32_t half_at_most(void *self, const sched_config *cfg, uint32_t n_lef
     return most < half ? most : half;
 }
 
-const sched_policy sched_fcfs = {
-    .waiting_key = by_priority, .ticket_key = by_admission, .prefill_share = half_at_most};
-
-const sched_policy sched_aging = {
-    .waiting_key = by_age, .ticket_key = by_admission, .prefill_share = half_at_most};
-
-const sched_policy sched_fair = {.by_tenant = true,
+const sched_policy sched_fcfs = {.name = "fcfs",
                                  .waiting_key = by_priority,
                                  .ticket_key = by_admission,
                                  .prefill_share = half_at_most};
+
+const sched_policy sched_aging = {.name = "priority",
+                                  .waiting_key = by_age,
+                                  .ticket_key = by_admission,
+                                  .prefill_share = half_at_most};
+
+const sched_policy sched_fair = {.name = "fair",
+                                 .by_tenant = true,
+                                 .waiting_key = by_priority,
+                                 .ticket_key = by_admission,
+                                 .prefill_share = half_at_most};
+
+const sched_policy sched_shortest = {.name = "shortest",
+                                     .by_length = true,
+                                     .waiting_key = by_age,
+                                     .ticket_key = by_admission,
+                                     .prefill_share = half_at_most};
+
+const sched_policy *const sched_policies[N_SCHED_POLICIES] = {&sched_fcfs, &sched_aging,
+                                                              &sched_fair, &sched_shortest};

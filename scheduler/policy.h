@@ -22,8 +22,10 @@
 enum { SCHED_MAX_YIELD = 1 << 16 };
 
 struct sched_policy {
-    void *self;     /* first argument of every call */
-    bool by_tenant; /* of equal keys the least served tenant's is first, not the oldest */
+    const char *name; /* of sched_policies: the word of the option scheduler_policy */
+    void *self;       /* first argument of every call */
+    bool by_tenant;   /* of equal keys the least served tenant's is first, not the oldest */
+    bool by_length;   /* to the key is added what lengths.h predicts */
     /* Order of admission, smallest first; equal keys in order of arrival. Called at submit.
      * arrival: number of the submission, from 1 on. */
     uint64_t (*waiting_key)(void *self, const sched_spec *, uint64_t arrival, uint64_t now_us);
@@ -47,5 +49,15 @@ extern const sched_policy sched_aging;
 
 /* As sched_fcfs, but within a priority the tenant that was served least is next (waiting.h). */
 extern const sched_policy sched_fair;
+
+/* As sched_aging, but each sequence is treated as if it had come SCHED_SHORTEST_ALPHA of its predicted
+ * times of service later, at most SCHED_SHORTEST_MOST_US: short ones first, and one is overtaken only
+ * by those that come within its own delay. */
+enum { SCHED_SHORTEST_ALPHA = 4, SCHED_SHORTEST_MOST_US = 120000000 };
+extern const sched_policy sched_shortest;
+
+/* Those four. A step log has their numbers here: new ones go to the end. */
+enum { N_SCHED_POLICIES = 4 };
+extern const sched_policy *const sched_policies[N_SCHED_POLICIES];
 
 #endif

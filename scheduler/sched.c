@@ -137,6 +137,8 @@ static void lay_out(sched *s, cutter *c, uint64_t *n_zero) {
     s->hot = cut(c, n_seqs, sizeof *s->hot);
     s->record = cut(c, n_records, sizeof *s->record);
     s->waiting.queue = cut(c, s->waiting.n_queues, sizeof *s->waiting.queue);
+    s->lengths =
+        cut(c, f->policy && f->policy->by_length ? LENGTH_CLASSES : 0, sizeof *s->lengths);
     s->deadlines.node = cut(c, n_records, sizeof *s->deadlines.node);
     s->deadlines.at = cut(c, n_records, sizeof *s->deadlines.at);
     for (uint32_t k = 0; k < f->n_groups; k++) lay_out_group(s, k, c, false);
@@ -254,6 +256,7 @@ sched_reject sched_submit(sched *s, const sched_spec *spec, uint64_t now_us, sch
                       .generation = generation,
                       .slot = NO_SLOT,
                       .arrival = ++s->n_submitted,
+                      .submit_us = now_us,
                       .leader = NO_SLOT,
                       .fork_head = NO_SLOT,
                       .fork_next = NO_SLOT,
@@ -261,7 +264,9 @@ sched_reject sched_submit(sched *s, const sched_spec *spec, uint64_t now_us, sch
     r->spec.salt &= UINT64_MAX >> 1;
     r->spec.base_salt &= UINT64_MAX >> 1;
     const sched_policy *p = s->cfg.policy;
-    r->key = p->waiting_key(p->self, &r->spec, r->arrival, now_us);
+    r->key =
+        p->waiting_key(p->self, &r->spec, r->arrival, now_us) +
+        lengths_head_start(s, spec->tenant, spec->n_prompt, spec->max_tokens, &r->n_predicted);
     if (!fork_wait(s, i)) waiting_add(s, i);
     if (spec->deadline_us > 0) heap_add(&s->deadlines, i, spec->deadline_us, r->arrival);
     s->waiting_tokens += spec->n_prompt;

@@ -87,8 +87,9 @@ typedef struct sched_config {
     uint32_t watermark_permille; /* blocks kept free at admission; 50 */
     uint32_t depth;              /* steps that may be uncommitted: 1, or 2, or 0, which is 2 */
     const sched_policy *policy;  /* borrowed; NULL: sched_fcfs */
-    uint64_t itl_slo_us; /* steps in which sequences decode are to take no longer: prompts get
+    uint64_t itl_slo_us;  /* steps in which sequences decode are to take no longer: prompts get
                             rows as far as the cost model allows; 0: as many as there are */
+    uint64_t ttft_slo_us; /* not so while a prompt has waited for half of this; 0: ever */
     sched_batching batching;
     uint64_t batch_window_us; /* BATCHING_DYNAMIC: how long a batch waits to fill */
     uint32_t max_moves;       /* blocks that a step may move for sched_resize; 0: no resizing */

@@ -158,6 +158,8 @@ void seq_preempt(sched *s, uint32_t slot) {
     const bool loads = h->state == SEQ_LOADING;
     CHECK(h->n_blocks > 0 && (h->state == SEQ_PAUSED || s->running.tail == slot));
     leave(s, slot);
+    if (!loads)
+        store_offer(s, slot); /* what is not taken before its turn is there when it resumes */
     hold_release(s, slot);
     r->n_lost = loads ? 0 : h->next_pos - h->n_draft;
     r->n_computed = 0;
@@ -234,6 +236,8 @@ void seq_end(sched *s, uint32_t slot, sched_finish why, int32_t stop_id) {
     r->finish = why;
     r->stop_id = stop_id;
     waiting_ended(s, record_of(h->id), h->len - h->n_prompt);
+    if (why == FINISH_STOP || why == FINISH_LENGTH)
+        lengths_finished(s, record_of(h->id), h->len - h->n_prompt);
     if (h->inflight == 0) seq_retire(s, slot);
 }
 

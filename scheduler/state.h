@@ -21,6 +21,7 @@
 #include "scheduler/sched.h"
 #include "scheduler/blocks.h"
 #include "scheduler/heap.h"
+#include "scheduler/lengths.h"
 #include "scheduler/policy.h"
 #include "scheduler/prefix.h"
 #include "scheduler/recent.h"
@@ -76,9 +77,11 @@ typedef struct seq_record {
     uint32_t generation; /* odd while it is in use */
     uint32_t slot;       /* NO_SLOT while waiting; free records: the next free one */
     uint64_t arrival;    /* order of submission */
-    uint64_t key;        /* among the waiting ones */
-    bool queued;         /* it is among them */
+    uint64_t submit_us;
+    uint64_t key; /* among the waiting ones */
+    bool queued;  /* it is among them */
     uint32_t wait_prev, wait_next;
+    uint32_t n_predicted;                 /* output tokens, by a policy by length */
     uint32_t n_charged, n_output_charged; /* tokens that its tenant was charged for */
     uint64_t ticket, n_admission; /* seniority: by ticket, then by admission; 0 before it */
     uint32_t n_reported;          /* prompt rows that PREFILLED events have reported */
@@ -201,6 +204,7 @@ struct sched {
     probe probe;
     batch_state batch;
     cost_model cost;
+    length_class *lengths;        /* [LENGTH_CLASSES], with a policy by length */
     uint64_t n_serials, n_shared; /* blocks published; blocks that starting sequences share */
     uint64_t waiting_tokens, n_submitted, n_admissions, n_planned, n_committed;
     uint64_t now_us;

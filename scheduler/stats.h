@@ -26,6 +26,11 @@
     X(kv_disk_store_errors, "Chunks of KV blocks that could not be stored.")                   \
     X(kv_disk_dropped, "Chunks of KV blocks that left memory before they were stored.")        \
     X(kv_disk_evictions, "Chunks of KV blocks removed from disk for others.")                  \
+    X(length_predictions,                                                                      \
+      "Finished sequences whose length scheduler_policy = shortest had predicted.")            \
+    X(length_predictions_exceeded,                                                             \
+      "Of those, longer than predicted: half of them are where it is calibrated.")             \
+    X(length_prediction_error_tokens, "Tokens that predictions of lengths were off, in all.")  \
     X(prefix_cache_evictions, "Cached KV blocks that were taken for other content.")
 
 #define SCHED_COUNTER_FIELD(name, help) uint64_t name;

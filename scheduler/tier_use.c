@@ -1,11 +1,11 @@
 /* The tier below memory, as sequences use it: what a start may load, and what is offered to be stored
- * when a sequence ends. load.c has the loads under way.
+ * when a sequence ends or is preempted. load.c has the loads under way.
  *
  * A hit in the tier is what a hit in memory is: every group has what the next row sees. Groups
  * without a window need all blocks; a group with one those that a row at the end of the hit sees,
  * which a chunk may lack if they were out of sight when it was stored.
  *
- * Stored is when a sequence ends, not when its blocks are taken for something else: by then a step
+ * Stored is when a sequence ends or is preempted, not when its blocks are taken for something else: by then a step
  * waits for them, and what is only in memory does not survive a restart. Until a chunk's turn comes,
  * its blocks are cached as any others; what is taken meanwhile is not stored. So storing holds no
  * block, and admission and preemption do not know of it. */

@@ -1,5 +1,6 @@
 /* One heap of events: when a replica's oldest step is done. Between them arrivals. */
 #include "sim/fleet.h"
+#include "scheduler/policy.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -41,7 +42,8 @@ typedef struct fleet {
         common; /* [max_model_len] a prompt that is shared by no two requests: each has a salt of its own */
     int32_t *zeroes; /* [max_seqs] what every step draws */
     heap due;        /* of replicas */
-    uint64_t now_us, n_events;
+    uint64_t now_us, n_events, n_draws;
+    bool observes;
     double kv_sum, n_kv;
 } fleet;
 
@@ -119,8 +121,13 @@ static void take_events(fleet *f, replica *x) {
 
 /* ---- steps ---- */
 
-static uint64_t step_us(const fleet *f, const replica *x, const sched_step *st) {
-    return (uint64_t)cost_predict(&f->cfg->cost, sched_work(x->s, st)) + 1;
+static uint64_t step_us(fleet *f, const replica *x, const sched_step *st) {
+    const fleet_config *c = f->cfg;
+    double us = cost_predict(&c->cost, sched_work(x->s, st));
+    if (c->scatter)
+        us *= (double)c->scatter[hash_mix(c->seed * 0x9e3779b97f4a7c15U + f->n_draws++) %
+                                 c->n_scatter];
+    return (uint64_t)us + 1;
 }
 
 static uint64_t later(uint64_t a, uint64_t b) {
@@ -181,7 +188,7 @@ static void sample_kv(fleet *f, const replica *x) {
     if (part > f->out->kv_max) f->out->kv_max = part;
 }
 
-/* What the scheduler learns of times has a use with an objective alone. */
+/* What the scheduler learns of times has a use with an objective or a policy by length alone. */
 static void collect(fleet *f, uint32_t i) {
     replica *x = &f->replica[i];
     const sched_step *st = x->flying[0];
@@ -189,7 +196,7 @@ static void collect(fleet *f, uint32_t i) {
     if (x->n_flying == 0 || x->done_us[0] > f->now_us) return;
     f->out->n_steps++;
     if (x->n_steps++ % SAMPLE_STEPS == 0) sample_kv(f, x);
-    if (f->cfg->sched.itl_slo_us) sched_observe(x->s, st, x->took_us[0]);
+    if (f->observes) sched_observe(x->s, st, x->took_us[0]);
     sched_commit(x->s, st, &drawn);
     take_events(f, x);
     x->done_us[0] = x->done_us[1];
@@ -313,6 +320,7 @@ static status open_fleet(fleet *f, err *e) {
 status fleet_run(const fleet_config *c, const fleet_arrival *arrivals, uint32_t n,
                  fleet_result *out, err *e) {
     fleet f = {.cfg = c, .arrival = arrivals, .n = n, .out = out};
+    f.observes = c->sched.itl_slo_us || (c->sched.policy && c->sched.policy->by_length);
     memset(out, 0, sizeof *out);
     out->kv.width_us = FIRST_WIDTH_US;
     for (uint32_t i = 0; i < n; i++)

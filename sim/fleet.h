@@ -30,8 +30,11 @@ typedef struct fleet_arrival {
 enum { FLEET_ID_TOKENS = 512, FLEET_MAX_REPLICAS = 10000 };
 
 typedef struct fleet_config {
-    sched_config sched;         /* of each replica */
-    cost_model cost;            /* what cost_predict reads of it */
+    sched_config sched;   /* of each replica */
+    cost_model cost;      /* what cost_predict reads of it */
+    const float *scatter; /* [n_scatter] what steps took, as parts of their predictions, to
+                                   be drawn with the seed; NULL: all as predicted */
+    uint32_t n_scatter;
     uint32_t n_replicas, depth; /* depth: steps in flight, 1 or 2 */
     fleet_router router;
     uint64_t staleness_us; /* how old what a router knows may be; 0: it knows all at once */

@@ -135,17 +135,15 @@ static void drawn(wire *w, record *r) {
 
 /* A field that is added to these must be recorded, too: then its size here changes. Left out are
  * recent_tokens and request, on which no plan depends. */
-_Static_assert(sizeof(sched_group) == 24 && sizeof(sched_config) == 240 &&
+_Static_assert(sizeof(sched_group) == 24 && sizeof(sched_config) == 248 &&
                    sizeof(sched_spec) == 176,
                "every field of these is in the records");
 
 static void config(wire *w, record *r) {
-    static const sched_policy *const policies[] = {&sched_fcfs, &sched_aging, &sched_fair};
-    enum { N = sizeof policies / sizeof *policies };
     sched_config *c = &r->config;
     uint32_t batching = (uint32_t)c->batching;
-    for (uint32_t i = 0; i < N && !w->memory; i++)
-        if (c->policy == policies[i]) r->policy = i;
+    for (uint32_t i = 0; i < N_SCHED_POLICIES && !w->memory; i++)
+        if (c->policy == sched_policies[i]) r->policy = i;
     f32(w, &c->n_groups);
     if (c->n_groups > SCHED_MAX_GROUPS) w->bad = true;
     for (uint32_t k = 0; k < c->n_groups && !w->bad; k++) {
@@ -157,14 +155,15 @@ static void config(wire *w, record *r) {
     f64(w, &c->max_waiting_tokens);
     f32(w, &c->max_model_len), f32(w, &c->max_rows), f32(w, &c->max_logit_rows);
     f32(w, &c->max_prefill_share), f32(w, &c->watermark_permille), f32(w, &c->depth);
-    f32(w, &r->policy), f64(w, &c->itl_slo_us), f32(w, &batching);
+    f32(w, &r->policy), f64(w, &c->itl_slo_us), f64(w, &c->ttft_slo_us);
+    f32(w, &batching);
     f64(w, &c->batch_window_us), f32(w, &c->max_moves), flag(w, &c->prefix_cache);
     f32(w, &c->tier_chunks), f64(w, &c->tier_bytes), f32(w, &c->store_tokens);
     f32(w, &c->chunk_blocks), f64(w, &c->hash_key[0]), f64(w, &c->hash_key[1]);
     tokens(w, &c->end_tokens, &c->n_end_tokens);
-    if (r->policy >= N || batching > BATCHING_STATIC) w->bad = true;
+    if (r->policy >= N_SCHED_POLICIES || batching > BATCHING_STATIC) w->bad = true;
     if (w->bad || !w->memory) return;
-    c->policy = policies[r->policy];
+    c->policy = sched_policies[r->policy];
     c->batching = (sched_batching)batching;
 }
 

@@ -11,7 +11,7 @@
 #include "base/str.h"
 #include "scheduler/sched.h"
 
-#define RECORD_MAGIC "VRAMDSL1"
+#define RECORD_MAGIC "VRAMDSL2"
 enum { RECORD_MAGIC_BYTES = 8 };
 
 typedef enum record_kind {
@@ -53,7 +53,7 @@ typedef struct record {
     bool has_parent;    /* RECORD_TIER_ADD */
     bool has_salt;      /* RECORD_TIER_FORGET, RECORD_FORGET: of that salt alone */
     uint32_t code;      /* SUBMIT: sched_reject; CANCEL: sched_finish */
-    uint32_t policy;    /* CONFIG: 0 fcfs, 1 aging, 2 fair */
+    uint32_t policy;    /* CONFIG: of sched_policies */
     uint32_t groups;    /* RECORD_TIER_ADD */
     uint32_t n_entries; /* COMMIT: of drawn */
     uint64_t now_us;    /* SUBMIT, NOW, PLAN */

@@ -328,6 +328,20 @@ static uint32_t add_edge(subset *s, const nfa_edge *e, uint32_t n_runs, uint32_t
     return n_runs + 1;
 }
 
+/* The set behind the end of a token: where its edges lead, and all members that have none. */
+static uint32_t behind_token(subset *s, uint32_t id) {
+    uint32_t k = 0;
+    for (uint32_t i = s->seen.begin[id]; i < s->seen.begin[id + 1]; i++) {
+        const uint32_t q = s->seen.item[i], before = k;
+        for (uint32_t m = s->first[q]; m < s->first[q + 1]; m++) {
+            const nfa_edge *e = &s->n.edge[s->order[m]];
+            if (e->lo == SYMBOL_TOKEN_END) s->seed[k++] = e->to;
+        }
+        if (k == before) s->seed[k++] = q;
+    }
+    return reach(s, k);
+}
+
 static void expand(subset *s, uint32_t id) {
     uint32_t n_to = 0, n = 0, n_cut = 0, m;
     bool final = false;
@@ -345,7 +359,8 @@ static void expand(subset *s, uint32_t id) {
     m = merge_cuts(s, low, n_cut);
     for (uint32_t i = 0; i + 1 < m; i++) {
         if (!work(&s->w, 8 + n)) return;
-        uint32_t to = target(s, n, s->cut[i]);
+        uint32_t to =
+            s->cut[i] == SYMBOL_TOKEN_END ? behind_token(s, id) : target(s, n, s->cut[i]);
         if (to != UINT32_MAX) next_edge(&s->w, s->cut[i], s->cut[i + 1] - 1, to);
     }
 }

@@ -13,6 +13,9 @@
 #define SYMBOL_END       0x110001u
 #define SYMBOL_TOKEN     0x20000000u
 #define SYMBOL_CALL      0x40000000u
+/* Where a token of the output ends; a state without an edge of it stays. */
+#define SYMBOL_TOKEN_END (SYMBOL_TOKEN + RULE_TOKEN_END)
+#define SYMBOL_TOKEN_END (SYMBOL_TOKEN + RULE_TOKEN_END)
 
 /* Deterministic; state 0 is the start. The edges of a state, ascending, do not overlap; a symbol
  * without an edge is refused. */

@@ -315,8 +315,10 @@ static void fill_node(const linker *l, const grammar *g, tables *t, uint32_t rul
                         .free = l->free[at]};
     for (uint32_t k = d->first[q]; k < d->first[q + 1]; k++) {
         const dfa_edge *e = &d->edge[k];
-        uint16_t to = (uint16_t)(l->base[rule] + e->to);
-        if (!is_open(l, rule, q, e)) continue;
+        const bool open = is_open(l, rule, q, e);
+        const uint16_t to = open ? (uint16_t)(l->base[rule] + e->to) : 0;
+        if (e->lo == SYMBOL_TOKEN_END && e->to == q) continue;
+        if (!open && !(l->free[at] && e->lo >= SYMBOL_TOKEN && e->lo < SYMBOL_CALL)) continue;
         if (e->lo >= SYMBOL_CALL) {
             t->call[(*calls)++] = (grammar_call){(uint16_t)l->base[e->lo - SYMBOL_CALL], to};
         } else if (e->lo >= SYMBOL_TOKEN) {
@@ -381,6 +383,7 @@ static status link_parts(linker *l, grammar *g) {
     for (uint32_t q = 1; q < l->n_states; q++)
         t.node[q].busy = t.node[q].first_call < t.node[q + 1].first_call ||
                          (t.node[q].final && t.rule[t.node[q].rule].n_sites);
+    for (uint32_t i = 0; i < symbols; i++) g->token_ends |= t.symbol[i].token == RULE_TOKEN_END;
     g->n_states = l->n_states;
     g->n_rules = l->s.n_rules;
     g->start = l->base[0];

@@ -11,9 +11,10 @@ typedef struct grammar_call {
 } grammar_call;
 
 typedef struct grammar_symbol {
-    int32_t
-        token; /* RULE_OTHER_TOKEN: any that is none of this state, and stands for no byte */
-    uint16_t to;
+    /* RULE_OTHER_TOKEN: any that is none of this state, and stands for no byte. RULE_TOKEN_END:
+     * where a token ends here the position goes on at `to`. */
+    int32_t token;
+    uint16_t to; /* 0: refused, where others are not */
 } grammar_symbol;
 
 typedef struct grammar_node {
@@ -35,6 +36,7 @@ struct grammar {
     const vocab_index *index;
     uint64_t serial; /* of this process: names its masks in a cache */
     uint32_t n_states, n_classes, n_rules, start;
+    bool token_ends; /* some state has a symbol of RULE_TOKEN_END */
     uint8_t class_of[256];
     uint64_t mark_ends[4];    /* bytes by which one leaves free text */
     const uint16_t *next;     /* [n_states][n_classes]; 0: refused */

@@ -76,6 +76,7 @@ static symbols own_symbols(const grammar *g, uint32_t q) {
         if (g->next[(size_t)q * g->n_classes + c]) s.w[c / 64] |= 1ull << c % 64;
     for (uint32_t i = g->node[q].first_symbol; i < g->node[q + 1].first_symbol; i++) {
         const int32_t t = g->symbol[i].token;
+        if (t == RULE_TOKEN_END) continue; /* it is of no choice: all members take it */
         s.w[4] |= t == RULE_OTHER_TOKEN ? UINT64_MAX : 1ull << t % 64;
     }
     return s;
@@ -346,11 +347,11 @@ static void step_all(paths *p, const pairs *s) {
             for (uint32_t m = 0; m < s->n; m++)
                 for (uint32_t o = g->node[s->v[m].state].first_symbol;
                      o < g->node[s->v[m].state + 1].first_symbol; o++) {
-                    const int32_t t = g->symbol[o].token;
-                    if (t != g->symbol[k].token && t != RULE_OTHER_TOKEN) continue;
+                    const int32_t t = g->symbol[o].token, by = g->symbol[k].token;
+                    if (t != by && (t != RULE_OTHER_TOKEN || by == RULE_TOKEN_END)) continue;
                     pair y = s->v[m];
                     y.state = g->symbol[o].to;
-                    put(p, &to, &y);
+                    if (y.state) put(p, &to, &y);
                 }
             meet_set(p, &to);
         }

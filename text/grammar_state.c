@@ -170,11 +170,32 @@ static void follow_symbol(const grammar *g, const conf_set *set, int32_t token, 
         uint16_t to = 0;
         for (uint32_t e = q->first_symbol; e < q[1].first_symbol; e++) {
             const grammar_symbol *sym = &g->symbol[e];
-            if (sym->token == token || (other && sym->token == RULE_OTHER_TOKEN && !to))
-                to = sym->to;
+            if (sym->token != token && !(other && sym->token == RULE_OTHER_TOKEN)) continue;
+            to = sym->to;
+            if (sym->token == token) break;
         }
         if (to) put(out, (conf){to, set->c[i].parent, false});
     }
+}
+
+/* A token has ended: where that is counted the position goes on. */
+static void end_token(stacks *k, conf_set *set) {
+    const grammar *g = k->g;
+    conf_set out = {.behind = set->behind};
+    bool any = false;
+    for (uint32_t i = 0; i < set->n; i++) {
+        const grammar_node *q = &g->node[set->c[i].state];
+        conf c = set->c[i];
+        for (uint32_t e = q->first_symbol; e < q[1].first_symbol; e++) {
+            if (g->symbol[e].token != RULE_TOKEN_END) continue;
+            c.state = g->symbol[e].to;
+            any = true;
+        }
+        put(&out, c);
+    }
+    if (!any) return;
+    conf_close(k, &out);
+    *set = out;
 }
 
 bool grammar_take(const grammar *g, grammar_state *s, int32_t token) {
@@ -192,6 +213,7 @@ bool grammar_take(const grammar *g, grammar_state *s, int32_t token) {
         else
             set.n = 0;
     }
+    if (g->token_ends) end_token(&k, &set);
     store(s, &k, &set);
     return s->n > 0;
 }

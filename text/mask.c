@@ -296,14 +296,19 @@ static uint32_t *items_of(const kept *e) {
 }
 
 static void add_symbols(const grammar *g, uint32_t q, uint32_t *mask) {
-    for (uint32_t i = g->node[q].first_symbol; i < g->node[q + 1].first_symbol; i++) {
-        const uint32_t token = (uint32_t)g->symbol[i].token;
-        if (token != RULE_OTHER_TOKEN) {
-            mask[token / 32] |= 1u << token % 32;
-            continue;
-        }
-        for (uint32_t w = 0; w < sampling_mask_words(g->index->n_vocab); w++)
+    const grammar_symbol *s = &g->symbol[g->node[q].first_symbol],
+                         *end = &g->symbol[g->node[q + 1].first_symbol];
+    for (const grammar_symbol *i = s; i < end; i++)
+        for (uint32_t w = 0;
+             i->token == RULE_OTHER_TOKEN && w < sampling_mask_words(g->index->n_vocab); w++)
             mask[w] |= g->index->silent[w];
+    for (; s < end; s++) {
+        const uint32_t bit = 1u << s->token % 32;
+        if (s->token == RULE_OTHER_TOKEN || s->token == RULE_TOKEN_END) continue;
+        if (s->to)
+            mask[s->token / 32] |= bit;
+        else
+            mask[s->token / 32] &= ~bit;
     }
 }
 

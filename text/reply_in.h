@@ -41,17 +41,6 @@ typedef enum reply_state {
 
 typedef enum match { NO, PART, YES } match; /* PART: what there is could become it */
 
-/* What the schema of a tagged argument allows. */
-enum {
-    TYPE_STRING = 1,
-    TYPE_NUMBER = 2,
-    TYPE_BOOLEAN = 4,
-    TYPE_NULL = 8,
-    TYPE_OBJECT = 16,
-    TYPE_ARRAY = 32,
-    TYPE_ANY = 63
-};
-
 struct reply_parser {
     const reply_plan *plan;
     reply_setup set;

@@ -3,6 +3,8 @@
 
 #include "text/reply_in.h"
 #include "text/reply_literal.h"
+#include "text/reply_types.h"
+#include "text/schema.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -75,36 +77,21 @@ static status schema(const builder *b, const json_t *s, rule *out) {
     return b->d->schema(b->r, json_is_object(s) ? s : any, out, b->e);
 }
 
-/* A property's schema with the definitions that it may refer to. */
-static const json_t *with_definitions(const builder *b, const json_t *root, const json_t *s) {
-    static const char *const names[] = {"$defs", "definitions"};
-    arena *before = json_use_arena(rules_arena(b->r));
-    json_t *out = json_is_object(s) ? json_copy((json_t *)s) : json_object();
-    for (int i = 0; out && i < 2; i++) {
-        json_t *d = json_object_get(root, names[i]);
-        if (d) json_object_set(out, names[i], d);
-    }
-    json_use_arena(before);
-    return out;
-}
-
-static bool is_text(const json_t *s) {
-    const json_t *t = json_object_get(s, "type");
-    const bool free = !json_object_get(s, "enum") && !json_object_get(s, "const");
-    return free && json_is_string(t) && str_eqz(json_in_text(t), "string");
-}
-
-/* Words of an enum or a const, without quotes. */
-static bool words(const builder *b, const json_t *s, rule *out) {
-    const json_t *all = json_object_get(s, "enum"), *v;
-    rule any = RULE_NEVER;
-    size_t i;
-    if (!json_is_array(all)) return false;
-    json_array_foreach(all, i, v) if (!json_is_string(v)) return false;
-    json_array_foreach(all, i, v) any =
-        rules_alt(b->r, (rule[]){any, text(b, json_in_text(v))}, 2);
-    *out = any;
-    return true;
+/* A value and the mark behind it. */
+static status value(const builder *b, const json_t *root, const json_t *s, rule *out) {
+    const reply_format *f = b->p->format;
+    const bool text = reply_types(root, s) == REPLY_STRING;
+    const str mark_end = b->p->mark[MARK_VALUE_END];
+    const rule line = f->lines ? bytes(b, "\n") : RULE_EMPTY;
+    rule one = RULE_NEVER;
+    if (text && !reply_is_limited(s)) return *out = until(b, MARK_VALUE_END), OK;
+    const json_t *own = reply_with_definitions(b->r, root, s);
+    if (!own) return err_set(b->e, ERR_NO_MEMORY, "no memory for a grammar");
+    const str end = memchr(mark_end.ptr, SPECIAL_BYTE, mark_end.len) ? STR("") : mark_end;
+    status st = text ? rules_schema_text(b->r, own, end, &one, b->e)
+                     : b->d->schema(b->r, own, &one, b->e);
+    *out = seq3(b, one, line, mark(b, MARK_VALUE_END));
+    return st;
 }
 
 /* <parameter=k>VALUE</parameter> */
@@ -112,20 +99,14 @@ static status argument(const builder *b, const json_t *root, const char *key, co
                        rule *out) {
     const reply_format *f = b->p->format;
     const rule line = f->lines ? bytes(b, "\n") : RULE_EMPTY;
-    const bool free = is_text(s);
-    rule value = RULE_NEVER,
+    rule one = RULE_NEVER,
          head = seq3(b, mark(b, MARK_KEY), bytes(b, key), mark(b, MARK_KEY_END));
-    const bool listed = !free && words(b, s, &value);
-    if (!free && !listed) {
-        const json_t *own = with_definitions(b, root, s);
-        if (!own) return err_set(b->e, ERR_NO_MEMORY, "no memory for a grammar");
-        if (b->d->schema(b->r, own, &value, b->e) != OK) return b->e->code;
-    }
-    if (f->typed) head = seq2(b, head, bytes(b, free || listed ? "true\">" : "false\">"));
-    head = seq3(b, head, blank_mark(b, MARK_VALUE), line);
-    *out = free ? seq2(b, head, until(b, MARK_VALUE_END))
-                : rules_seq(b->r, (rule[]){head, value, line, mark(b, MARK_VALUE_END)}, 4);
-    return OK;
+    status st = value(b, root, s, &one);
+    if (f->typed)
+        head = seq2(b, head,
+                    bytes(b, reply_types(root, s) == REPLY_STRING ? "true\">" : "false\">"));
+    *out = rules_seq(b->r, (rule[]){head, blank_mark(b, MARK_VALUE), line, one}, 4);
+    return st;
 }
 
 static bool is_required(const json_t *root, const char *key) {

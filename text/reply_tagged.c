@@ -2,60 +2,9 @@
  * only the tool's schema can say which. */
 #include "text/reply_in.h"
 
+#include "text/reply_types.h"
+
 #include "json/out.h"
-
-/* ---- what the schema says ---- */
-
-static unsigned type_named(const char *s) {
-    static const struct {
-        const char *name;
-        unsigned bits;
-    } types[] = {{"string", TYPE_STRING},   {"number", TYPE_NUMBER}, {"integer", TYPE_NUMBER},
-                 {"boolean", TYPE_BOOLEAN}, {"null", TYPE_NULL},     {"object", TYPE_OBJECT},
-                 {"array", TYPE_ARRAY}};
-    for (size_t i = 0; s && i < sizeof types / sizeof *types; i++)
-        if (strcmp(types[i].name, s) == 0) return types[i].bits;
-    return 0;
-}
-
-static unsigned type_of(const json_t *v) {
-    if (json_is_string(v)) return TYPE_STRING;
-    if (json_is_number(v)) return TYPE_NUMBER;
-    if (json_is_boolean(v)) return TYPE_BOOLEAN;
-    if (json_is_object(v)) return TYPE_OBJECT;
-    return json_is_array(v) ? TYPE_ARRAY : TYPE_NULL;
-}
-
-/* "#/$defs/x" within root. */
-static const json_t *resolve(const json_t *root, const char *ref) {
-    if (!ref || ref[0] != '#') return NULL;
-    for (ref++; root && *ref == '/';) {
-        const size_t n = strcspn(++ref, "/");
-        root = json_object_getn(root, ref, n);
-        ref += n;
-    }
-    return root;
-}
-
-static unsigned types_of(const json_t *root, const json_t *schema, int depth) {
-    static const char *const several[] = {"anyOf", "oneOf", "enum", "type"};
-    unsigned bits = 0;
-    size_t i;
-    const json_t *v, *t;
-    if (!json_is_object(schema) || depth == 8) return TYPE_ANY;
-    if ((t = json_object_get(schema, "$ref")))
-        return types_of(root, resolve(root, json_string_value(t)), depth + 1);
-    if ((t = json_object_get(schema, "const"))) return type_of(t);
-    for (size_t k = 0; k < 4; k++) {
-        t = json_object_get(schema, several[k]);
-        json_array_foreach(t, i, v) bits |= k < 2    ? types_of(root, v, depth + 1)
-                                            : k == 2 ? type_of(v)
-                                                     : type_named(json_string_value(v));
-        if (bits) return bits;
-    }
-    bits = type_named(json_string_value(json_object_get(schema, "type")));
-    return bits ? bits : TYPE_ANY;
-}
 
 /* Types of an argument of the call. */
 static unsigned argument_types(const reply_parser *r, str key) {
@@ -67,10 +16,10 @@ static unsigned argument_types(const reply_parser *r, str key) {
         const char *name = json_string_value(json_object_get(f, "name"));
         if (!name || !str_eqz((str){r->name, r->n_name}, name)) continue;
         const json_t *root = json_object_get(f, "parameters");
-        return types_of(
-            root, json_object_getn(json_object_get(root, "properties"), key.ptr, key.len), 0);
+        const json_t *all = json_object_get(root, "properties");
+        return reply_types(root, json_object_getn(all, key.ptr, key.len));
     }
-    return TYPE_ANY;
+    return REPLY_ANY;
 }
 
 /* ---- between the arguments ---- */
@@ -90,12 +39,12 @@ static match read_key(reply_parser *r, str s, size_t *i, str *key) {
     if (p->format->typed) {
         size_t j = *i;
         if ((m = reply_lit(s, i, STR("true\">"))) == YES) {
-            r->types = TYPE_STRING;
+            r->types = REPLY_STRING;
             return YES;
         }
         const match no = reply_lit(s, &j, STR("false\">"));
         if (no == YES) {
-            r->types = TYPE_ANY;
+            r->types = REPLY_ANY;
             *i = j;
             return YES;
         }
@@ -186,14 +135,14 @@ static void write_value(reply_parser *r, str s) {
         reply_value_push(&v, STR("]"), &taken, out) == VALUE_DONE && out->len > before + 1) {
         out->len--; /* the bracket */
         const char c = out->ptr[before];
-        const unsigned type = c == '"'               ? TYPE_STRING
-                              : c == '{'             ? TYPE_OBJECT
-                              : c == '['             ? TYPE_ARRAY
-                              : c == 't' || c == 'f' ? TYPE_BOOLEAN
-                              : c == 'n'             ? TYPE_NULL
-                                                     : TYPE_NUMBER;
-        const bool quoted = type == TYPE_STRING && r->types != TYPE_ANY;
-        if (!quoted && (r->types & type || !(r->types & TYPE_STRING))) return;
+        const unsigned type = c == '"'               ? REPLY_STRING
+                              : c == '{'             ? REPLY_OBJECT
+                              : c == '['             ? REPLY_ARRAY
+                              : c == 't' || c == 'f' ? REPLY_BOOLEAN
+                              : c == 'n'             ? REPLY_NULL
+                                                     : REPLY_NUMBER;
+        const bool quoted = type == REPLY_STRING && r->types != REPLY_ANY;
+        if (!quoted && (r->types & type || !(r->types & REPLY_STRING))) return;
     }
     out->len = before;
     buf_addc(out, '"');
@@ -226,7 +175,7 @@ static bool step_string(reply_parser *r, str s, match m, size_t at, bool end) {
 
 bool reply_step_tagged(reply_parser *r, bool end) {
     const str mark = r->plan->mark[MARK_VALUE_END];
-    const bool text = r->types == TYPE_STRING;
+    const bool text = r->types == REPLY_STRING;
     if (text) r->scan = r->at;
     const str s = reply_rest(r, r->at);
     const size_t looked = r->scan - r->at;

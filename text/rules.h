@@ -70,4 +70,13 @@ typedef enum rule_trigger_flags {
 } rule_trigger_flags;
 rule rules_triggered(rules *, const rule_trigger *, size_t n, unsigned flags);
 
+/* Free text in which no mark is complete (their `then` is ignored), of at most `max` characters,
+ * or of so many tokens as grammar_take is given. Text of a limited number of characters has no
+ * special tokens. It takes rules_limited_states() of the states that a grammar may have. */
+typedef enum rule_unit { RULE_TOKENS, RULE_CHARS } rule_unit;
+rule rules_limited(rules *, const rule_trigger *, size_t n, rule_unit, uint32_t max);
+uint64_t rules_limited_states(const rule_trigger *, size_t n, uint32_t max);
+/* One token that is none of these special ones, or what is left of one that has begun. */
+rule rules_one_token(rules *, const int32_t *but, size_t n);
+
 #endif

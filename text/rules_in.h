@@ -39,6 +39,7 @@ struct rules {
 enum {
     RULES_MAX_NODES = 1 << 19,
     RULES_WORK = 8 << 20,         /* steps, of 5 to 10 ns each: some 50 ms */
+    RULE_TOKEN_END = 0x1ffffffe,  /* as a token: the end of any */
     RULE_OTHER_TOKEN = 0x1fffffff /* as a token: any one that stands for no bytes */
 };
 

@@ -207,6 +207,129 @@ rule rules_triggered(rules *r, const rule_trigger *v, size_t n, unsigned flags) 
     return out;
 }
 
+/* ---- text of a limited length ---- */
+
+/* States are the begin, then (level, tail, state of the trie): what was counted, the bytes that
+ * the character still lacks (with tokens: none), and the part of a mark that the text ends with.
+ * The begin is apart, since a token that ends there is none of the text. */
+typedef struct levels {
+    const trie *t;
+    rules *r;
+    uint32_t stride; /* states of a level */
+    rule_edge *edge; /* those from the first level */
+    size_t n;
+} levels;
+
+static void add_level_edge(levels *l, uint32_t from, rule on, uint32_t to) {
+    l->edge[l->n++] = (rule_edge){from, to, on};
+}
+
+/* The part of an edge's bytes that lies in lo ... hi. */
+static void add_part(levels *l, const rule_edge *e, uint32_t from, uint8_t lo, uint8_t hi,
+                     uint32_t to) {
+    const uint32_t first = l->r->node[e->on].lo, last = l->r->node[e->on].hi;
+    if (first > hi || last < lo) return;
+    const uint8_t a = first > lo ? (uint8_t)first : lo, b = last < hi ? (uint8_t)last : hi;
+    add_level_edge(l, from, rules_byte_range(l->r, a, b), to);
+}
+
+/* The first byte of a character leads to the next level. */
+static void add_chars(levels *l, const rule_edge *one, size_t n) {
+    static const uint8_t first[][2] = {{0, 0x7f}, {0xc2, 0xdf}, {0xe0, 0xef}, {0xf0, 0xf4}};
+    const uint32_t tail = l->t->n; /* states from one tail to the next */
+    for (size_t i = 0; i < n; i++) {
+        const rule_edge *e = &one[i];
+        if (l->r->node[e->on].kind != RULE_RANGE) continue; /* a special token */
+        for (uint32_t k = 0; k < 4; k++)
+            add_part(l, e, e->from, first[k][0], first[k][1], l->stride + k * tail + e->to);
+        for (uint32_t k = 1; k < 4; k++)
+            add_part(l, e, k * tail + e->from, 0x80, 0xbf, (k - 1) * tail + e->to);
+    }
+}
+
+/* The end of a token leads to the next level. */
+static void add_tokens(levels *l, const rule_edge *one, size_t n) {
+    const rule other = rules_token(l->r, RULE_OTHER_TOKEN),
+               end = rules_token(l->r, RULE_TOKEN_END);
+    for (size_t i = 0; i < n; i++) add_level_edge(l, one[i].from, one[i].on, one[i].to);
+    for (uint32_t q = 0; q < l->t->n; q++) {
+        if (l->t->ends[q]) continue;
+        add_level_edge(l, q, other, 0);
+        add_level_edge(l, q, end, l->stride + q);
+    }
+}
+
+/* The levels, one after the other; from the last one nothing is counted any more. */
+static rule limited(rules *r, const trie *t, arena *tmp, rule_unit unit, uint32_t max) {
+    const bool chars = unit == RULE_CHARS;
+    rule_edge *one = arena_alloc(tmp, (size_t)t->n * t->width * sizeof *one);
+    levels l = {.t = t, .r = r, .stride = (chars ? 4 : 1) * t->n};
+    const size_t n = one ? add_edges(t, r, 0, one) : 0;
+    const uint32_t states = 1 + (max + 1) * l.stride;
+    bool *final = arena_zalloc(tmp, states * sizeof *final);
+    l.edge = arena_alloc(tmp, (7 * n + 2 * (size_t)t->n) * sizeof *l.edge + 1);
+    if (!tmp->failed && chars) add_chars(&l, one, n);
+    if (!tmp->failed && !chars) add_tokens(&l, one, n);
+    rule_edge *all = arena_alloc(tmp, l.n * ((size_t)max + 2) * sizeof *all + 1);
+    if (tmp->failed) {
+        r->failed = true;
+        return RULE_NEVER;
+    }
+    size_t k = 0;
+    for (size_t i = 0; i < l.n && max; i++) {
+        const rule_edge *e = &l.edge[i];
+        if (e->from == 0 && r->node[e->on].lo != RULE_TOKEN_END)
+            all[k++] = (rule_edge){0, 1 + e->to, e->on};
+    }
+    final[0] = true;
+    for (uint32_t level = 0, base = 1; level <= max; level++, base += l.stride) {
+        for (size_t i = 0; i < l.n; i++) {
+            const rule_edge *e = &l.edge[i];
+            if (level == max && (!chars || e->to >= l.stride)) continue;
+            all[k++] = (rule_edge){base + e->from, base + e->to, e->on};
+        }
+        for (uint32_t q = 0; q < t->n; q++) final[base + q] = !t->ends[q];
+    }
+    return rules_graph(r, states, final, all, k);
+}
+
+rule rules_limited(rules *r, const rule_trigger *v, size_t n, rule_unit unit, uint32_t max) {
+    trie t;
+    rule out = RULE_NEVER;
+    if (trie_build(&t, r, v, n)) out = limited(r, &t, &t.tmp, unit, max);
+    arena_clear(&t.tmp);
+    return out;
+}
+
+uint64_t rules_limited_states(const rule_trigger *v, size_t n, uint32_t max) {
+    uint64_t states = 4; /* the begin, and the bytes that a character may lack */
+    for (size_t i = 0; i < n; i++) states += v[i].n_mark;
+    return states * ((uint64_t)max + 1);
+}
+
+rule rules_one_token(rules *r, const int32_t *but, size_t n) {
+    enum { BEGIN_OF_TOKEN, WITHIN, BEHIND, NOWHERE, N_STATES };
+    const bool final[N_STATES] = {[BEHIND] = true};
+    const rule byte = rules_byte_range(r, 0, 255);
+    arena tmp;
+    arena_init(&tmp, r->mem->src, 0);
+    rule_edge *edge = arena_alloc(&tmp, (n + 4) * sizeof *edge);
+    rule out = RULE_NEVER;
+    size_t k = 0;
+    if (!edge) r->failed = true;
+    if (edge) {
+        edge[k++] = (rule_edge){BEGIN_OF_TOKEN, WITHIN, byte};
+        edge[k++] = (rule_edge){WITHIN, WITHIN, byte};
+        edge[k++] = (rule_edge){BEGIN_OF_TOKEN, WITHIN, rules_token(r, RULE_OTHER_TOKEN)};
+        edge[k++] = (rule_edge){WITHIN, BEHIND, rules_token(r, RULE_TOKEN_END)};
+        for (size_t i = 0; i < n; i++)
+            edge[k++] = (rule_edge){BEGIN_OF_TOKEN, NOWHERE, rules_token(r, but[i])};
+        out = rules_graph(r, N_STATES, final, edge, k);
+    }
+    arena_clear(&tmp);
+    return out;
+}
+
 rule rules_any_until_end(rules *r) {
     return rules_repeat(r, rules_byte_range(r, 0, 255), 0, RULE_UNBOUNDED);
 }

@@ -570,8 +570,52 @@ status schema_rule(translator *t, const literal *l, uint32_t n, rule *out) {
     return OK;
 }
 
-static status translate(rules *r, const json_t *schema, const schema_options *opt, rule *out,
-                        err *e) {
+/* ---- texts without quotes ---- */
+
+/* The strings of a shape, without `end` in them. */
+static status text_shape(translator *t, const shape *s, str end, rule *out) {
+    dfa d, with;
+    bool plain;
+    size_t i;
+    const json_t *v;
+    shape rest = *s;
+    rest.only = NULL;
+    json_array_foreach(s->only, i, v) {
+        bool fits = false;
+        status st = schema_fits(t, &rest, v, &fits);
+        if (st != OK) return st;
+        if (!json_is_string(v)) return schema_refuse(t, "a text that is no string", v);
+        if (!fits || str_find(json_in_text(v), end, 0) != SIZE_MAX) continue;
+        *out = rules_alt(t->r, (rule[]){*out, rules_bytes(t->r, json_in_text(v))}, 2);
+    }
+    if (s->only) return OK;
+    if (s->types != TYPE_STRING) return schema_refuse(t, "a text that is no string", NULL);
+    status st = schema_string_dfa(t, s, &d, &plain);
+    if (st == OK && plain)
+        st = dfa_any(&d, s->min_chars, s->max_chars, &t->limits, t->mem, t->e);
+    if (st == OK && end.len) st = schema_contains(t, end, &with);
+    if (st == OK && end.len) st = schema_combine(t, &d, DFA_BUT, &with);
+    if (st == OK) *out = dfa_rule(t->r, &d);
+    return st;
+}
+
+static status text_rule(translator *t, const json_t *schema, str end, rule *out) {
+    shapes all = {0};
+    status st = schema_expand(t, &(literal){schema, false}, 1, &all);
+    *out = RULE_NEVER;
+    for (uint32_t i = 0; i < all.n && st == OK; i++) {
+        rule one = RULE_NEVER;
+        st = text_shape(t, &all.v[i], end, &one);
+        *out = rules_alt(t->r, (rule[]){*out, one}, 2);
+    }
+    return st;
+}
+
+/* ---- the whole ---- */
+
+/* end: of texts without quotes; NULL: JSON. */
+static status translate(rules *r, const json_t *schema, const schema_options *opt,
+                        const str *end, rule *out, err *e) {
     translator t = {.r = r,
                     .mem = rules_arena(r),
                     .root = schema,
@@ -581,7 +625,9 @@ static status translate(rules *r, const json_t *schema, const schema_options *op
                     .limits = {.max_states = 8000, .work = r->work}};
     status st = schema_find_all(&t, schema, NULL);
     if (st == OK) st = schema_white_space(&t);
-    if (st == OK) st = schema_rule(&t, &(literal){schema, false}, 1, out);
+    if (st == OK)
+        st = end ? text_rule(&t, schema, *end, out)
+                 : schema_rule(&t, &(literal){schema, false}, 1, out);
     /* A negation that lacks a part for want of memory would allow too much. */
     return st == OK && t.mem->failed ? schema_no_memory(&t) : st;
 }
@@ -589,7 +635,15 @@ static status translate(rules *r, const json_t *schema, const schema_options *op
 status rules_json_schema(rules *r, const json_t *schema, const schema_options *opt, rule *out,
                          err *e) {
     arena *before = json_use_arena(rules_arena(r)); /* negations are schemas, too */
-    status st = translate(r, schema, opt, out, e);
+    status st = translate(r, schema, opt, NULL, out, e);
+    json_use_arena(before);
+    return st;
+}
+
+status rules_schema_text(rules *r, const json_t *schema, str end, rule *out, err *e) {
+    static const schema_options none = {0};
+    arena *before = json_use_arena(rules_arena(r));
+    status st = translate(r, schema, &none, &end, out, e);
     json_use_arena(before);
     return st;
 }
@@ -598,7 +652,7 @@ status rules_json_object(rules *r, const schema_options *o, rule *out, err *e) {
     arena *before = json_use_arena(rules_arena(r));
     json_t *schema = json_pack("{s:s}", "type", "object");
     const schema_options plain = {.compact = o->compact, .white_space = o->white_space};
-    status st = schema ? translate(r, schema, &plain, out, e)
+    status st = schema ? translate(r, schema, &plain, NULL, out, e)
                        : err_set(e, ERR_NO_MEMORY, "no memory for a JSON schema");
     json_use_arena(before);
     return st;

@@ -21,6 +21,9 @@ typedef struct schema_options {
  * (a keyword that is not enforced), ERR_NO_MEMORY. Any thread; time is bounded. */
 status rules_json_schema(rules *, const json_t *schema, const schema_options *, rule *out,
                          err *);
+/* The strings that a schema of strings allows as they are, without quotes and escapes: those that
+ * do not hold `end`, which is to follow ("": any). */
+status rules_schema_text(rules *, const json_t *schema, str end, rule *out, err *);
 /* Any JSON object. Of the options those of white space hold. */
 status rules_json_object(rules *, const schema_options *, rule *out, err *);
 

@@ -157,6 +157,7 @@ status schema_fits(translator *, const shape *, const json_t *value, bool *fits)
  * restrict them, and *out is of no use. */
 status schema_string_dfa(translator *, const shape *, dfa *out, bool *plain);
 status schema_pattern(translator *, const json_t *pattern, dfa *out);
+status schema_contains(translator *, str text, dfa *out); /* strings with it */
 status schema_combine(translator *, dfa *a, dfa_op, const dfa *b);
 status schema_names_dfa(translator *, const cell *names, dfa *out); /* exactly these keys */
 rule schema_string_rule(translator *, const dfa *);

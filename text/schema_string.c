@@ -43,6 +43,17 @@ status schema_pattern(translator *t, const json_t *pattern, dfa *out) {
     return st == OK ? schema_combine(t, out, DFA_AND, &any) : st;
 }
 
+status schema_contains(translator *t, str text, dfa *out) {
+    buf b;
+    buf_init(&b, t->mem);
+    for (size_t i = 0; i < text.len; i++) {
+        if (strchr("\\^$.|?*+()[]{}/", text.ptr[i])) buf_addc(&b, '\\');
+        buf_addc(&b, text.ptr[i]);
+    }
+    const json_t *pattern = b.failed ? NULL : json_stringn(b.ptr, b.len);
+    return pattern ? schema_pattern(t, pattern, out) : schema_no_memory(t);
+}
+
 #define YEAR "(?:[1-9]\\d{3}|0[1-9]\\d{2}|00[1-9]\\d|000[1-9])"
 #define LEAP "(?:\\d{2}(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)"
 #define DAY                                                                                    \

@@ -24,9 +24,9 @@ static status check_model(bool *spm, const checkpoint *file, err *e) {
     return err_field(e, "tokenizer.ggml.model");
 }
 
-static status plan_layout(tok_layout *l, const tok_pre **pre, const checkpoint *file, str wish,
+static status plan_layout(tok_layout *l, tok_pre_choice *pre, const checkpoint *file, str wish,
                           err *e) {
-    *pre = NULL;
+    *pre = (tok_pre_choice){0};
     status s = check_model(&l->spm, file, e);
     if (s == OK && !l->spm) s = tok_pre_find(pre, file, wish, e);
     if (s == OK && l->spm && wish.len) {
@@ -39,7 +39,7 @@ static status plan_layout(tok_layout *l, const tok_pre **pre, const checkpoint *
 
 uint64_t tokenizer_plan_bytes_pre(const checkpoint *file, str wish) {
     tok_layout l;
-    const tok_pre *pre;
+    tok_pre_choice pre;
     err ignored;
     return plan_layout(&l, &pre, file, wish, &ignored) == OK ? l.bytes : 0;
 }
@@ -63,7 +63,7 @@ status tokenizer_open(tokenizer **out, const checkpoint *file, const chunks *src
 status tokenizer_open_pre(tokenizer **out, const checkpoint *file, str wish, const chunks *src,
                           err *e) {
     tok_layout l;
-    const tok_pre *pre;
+    tok_pre_choice pre;
     status s = plan_layout(&l, &pre, file, wish, e);
     if (s != OK) return s;
     size_t got;
@@ -71,7 +71,7 @@ status tokenizer_open_pre(tokenizer **out, const checkpoint *file, str wish, con
     if (!t)
         return mem_exhausted(e, MEM_TOKENIZER, "%llu bytes of vocabulary",
                              (unsigned long long)l.bytes);
-    *t = (tokenizer){.src = src, .got = got, .bytes = l.bytes, .pre = pre};
+    *t = (tokenizer){.src = src, .got = got, .bytes = l.bytes, .pre = pre.row};
     /* A file made to collide in a table must not be able to know where things fall. */
     if (getrandom(&t->seed, sizeof t->seed, GRND_NONBLOCK) != sizeof t->seed)
         t->seed = (uint64_t)(uintptr_t)t;
@@ -80,12 +80,12 @@ status tokenizer_open_pre(tokenizer **out, const checkpoint *file, str wish, con
     s = tok_vocab_build(t, &l, e);
     if (s == OK && l.spm) tok_spm_build(t, &l);
     if (s == OK) s = tok_special_build(t, file, e);
-    if (s == OK && pre && str_eqz(str_of(pre->names), "default"))
+    if (s == OK && pre.row && str_eqz(str_of(pre.row->names), "default"))
         log_warn(
             "tokenizer.ggml.pre is missing or \"default\": words may be cut otherwise than "
             "the model learned them; pre_tokenizer names another, or convert the model again "
             "with a current converter");
-    if (s == OK && pre) s = tok_pre_build(t, e);
+    if (s == OK && pre.row) s = tok_pre_build(t, &pre, e);
     if (s != OK) {
         tokenizer_close(t);
         return s;

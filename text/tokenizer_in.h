@@ -168,9 +168,15 @@ size_t tok_space_len(str s);
 const tok_pre *tok_pre_rows(size_t *n);
 
 /* tokenizer_pre.c */
+/* What a file asks for: a row, and the patterns, which are the row's or those of the file (fact
+ * tokenizer.pre.stages, FACT_STR) and are borrowed from it. */
+typedef struct tok_pre_choice {
+    const tok_pre *row;
+    const char *stage[TOK_PRE_STAGES]; /* NULL: no more */
+} tok_pre_choice;
 /* wish: the name in place of the file's; "": the file's. */
-status tok_pre_find(const tok_pre **out, const checkpoint *, str wish, err *);
-status tok_pre_build(tokenizer *, err *);
+status tok_pre_find(tok_pre_choice *out, const checkpoint *, str wish, err *);
+status tok_pre_build(tokenizer *, const tok_pre_choice *, err *);
 void tok_pre_clear(tokenizer *);
 /* Appends the ids of a run of text, word by word. */
 status tok_pre_run(const tokenizer *, tok_words *, str text);

@@ -68,12 +68,41 @@ static status name_of(str *name, const checkpoint *file, err *e) {
     return s;
 }
 
-status tok_pre_find(const tok_pre **out, const checkpoint *file, str wish, err *e) {
+/* Of a file that has patterns of its own. */
+static const tok_pre own_rows[] = {{.names = "of tokenizer.json"},
+                                   {.names = "of tokenizer.json", .ignore_merges = true}};
+
+static bool is_own(const tok_pre *row) {
+    return row == &own_rows[0] || row == &own_rows[1];
+}
+
+static status own_stages(tok_pre_choice *out, const checkpoint *file, err *e) {
+    fact_array a = {0};
+    bool whole = false;
+    status s = checkpoint_get_array(file, "tokenizer.pre.stages", FACT_STR, &a, e);
+    if (s == OK) s = checkpoint_get_bool(file, "tokenizer.pre.ignore_merges", &whole, e);
+    if (s != OK) return s;
+    if (a.n > TOK_PRE_STAGES) {
+        err_set(e, ERR_UNSUPPORTED, "the pre-tokenizer has %llu stages, more than %d",
+                (unsigned long long)a.n, TOK_PRE_STAGES);
+        return err_field(e, "tokenizer.pre.stages");
+    }
+    out->row = &own_rows[whole];
+    for (uint64_t i = 0; i < a.n; i++) out->stage[i] = ((const str *)a.v)[i].ptr;
+    return OK;
+}
+
+status tok_pre_find(tok_pre_choice *out, const checkpoint *file, str wish, err *e) {
     str name = wish;
+    *out = (tok_pre_choice){0};
+    if (!wish.len && checkpoint_has(file, "tokenizer.pre.stages"))
+        return own_stages(out, file, e);
     status s = wish.len ? OK : name_of(&name, file, e);
     if (s != OK) return s;
-    *out = row_of(name);
-    return *out ? OK : pre_unknown(name, wish.len > 0, e);
+    out->row = row_of(name);
+    if (!out->row) return pre_unknown(name, wish.len > 0, e);
+    memcpy(out->stage, out->row->stage, sizeof out->stage);
+    return OK;
 }
 
 enum {
@@ -111,10 +140,10 @@ static pcre2_code *compile(tokenizer *t, pcre2_compile_context *c, const char *p
     return copy;
 }
 
-static status compile_stage(tokenizer *t, pcre2_compile_context *c, err *e) {
+static status compile_stage(tokenizer *t, pcre2_compile_context *c, const char *pattern,
+                            err *e) {
     int code = 0;
     size_t at = 0;
-    const char *pattern = t->pre->stage[t->n_stages];
     pcre2_code *re = compile(t, c, pattern, &code, &at);
     if (!re && code == PRE_NO_MEMORY)
         return mem_exhausted(e, MEM_TOKENIZER, "the pre-tokenizer");
@@ -131,18 +160,19 @@ static status compile_stage(tokenizer *t, pcre2_compile_context *c, err *e) {
     return OK;
 }
 
-status tok_pre_build(tokenizer *t, err *e) {
+status tok_pre_build(tokenizer *t, const tok_pre_choice *pre, err *e) {
     pcre2_general_context *g = pcre2_general_context_create(pre_alloc, pre_free, t);
     pcre2_compile_context *c = g ? pcre2_compile_context_create(g) : NULL;
     t->limits = g ? pcre2_match_context_create(g) : NULL;
     if (!c || !t->limits) return mem_exhausted(e, MEM_TOKENIZER, "the pre-tokenizer");
-    /* The patterns hardly backtrack: the limits only bound what PCRE2 itself may need. */
-    pcre2_set_match_limit(t->limits, 1u << 31);
+    /* Our patterns hardly backtrack: the limits only bound what PCRE2 itself may need. Of a file's
+     * nothing is known: a match that takes seconds is given up. */
+    pcre2_set_match_limit(t->limits, is_own(pre->row) ? 1u << 24 : 1u << 31);
     pcre2_set_heap_limit(t->limits, 16 << 10); /* KiB, for the interpreter */
     t->jit = true;
     status s = OK;
-    while (s == OK && t->n_stages < TOK_PRE_STAGES && t->pre->stage[t->n_stages])
-        s = compile_stage(t, c, e);
+    while (s == OK && t->n_stages < TOK_PRE_STAGES && pre->stage[t->n_stages])
+        s = compile_stage(t, c, pre->stage[t->n_stages], e);
     return s;
 }
 

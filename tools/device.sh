@@ -2,7 +2,7 @@
 # Checks and measures the CUDA engine on a machine with a GPU; what matters most is printed last.
 #   tools/device.sh build             with nvcc: makes build/device, all that a run needs (under 58 MiB)
 #   tools/device.sh first [RESULTS]   ceilings, tests, operations, engine, daemon, counters, compute-sanitizer: 350 s
-#   tools/device.sh second [RESULTS]  long contexts, more batches and types, other engines, race checks: 270 s
+#   tools/device.sh second [RESULTS]  long contexts, more batches and types, types of KV cache, other engines, race checks: 320 s
 # A run needs a GPU, build/device and python3; no compiler, nothing to install. A stage that fails or runs out of time
 # does not stop the others. RESULTS (build/device/results) takes every log. results.tgz and table.txt are made again
 # after each stage, in $OUT where that is set, otherwise in RESULTS.
@@ -76,7 +76,7 @@ table() {
   echo "$INFO; commit $(cat "$D/commit" 2> /dev/null); $SECONDS s"
   grep -hE '^(read|chain|copy) ' "$R/probe.log" 2> /dev/null
   operations_in_short
-  grep -hE '^(decode|prefill) |^memory:' "$R"/{context,batches,engine,early,late}-*.log 2> /dev/null
+  grep -hE '^(decode|prefill) |^memory:' "$R"/{context,batches,engine,kv,early,late}-*.log 2> /dev/null
   grep -hE '^(torch|load|counters) |^\| llama' "$R"/*.log 2> /dev/null
   cat "$R/stages"
 }
@@ -284,6 +284,8 @@ second() {
   engine batches-q4_0 45 q4_0 --batches 1,2,8,9,16,32,33,48,64,128,256
   local t
   for t in f16 q8_0 q4_1; do engine "engine-$t" 30 $t --batches 1,16,64; done
+  # What a cache of codes is worth where attention reads much; int4's rate against f16's is the bar.
+  for t in f16 int8 int4; do engine "kv-$t" 25 bf16 --kv $t --context 4096 --batches 1,32 --prefill 4096 --reps 2; done
   peers
   sanitize "${SECOND_TESTS[@]/#/$D/test_}"
 }
@@ -321,5 +323,5 @@ case $mode in
     [ -e "${CUDA:-/usr/local/cuda}/bin/nvcc" ] || { say "no nvcc here (set CUDA=)"; exit 4; }
     build || { say "the build failed"; exit 1; } ;;
   first) SECONDS_IN_ALL=${SECONDS_IN_ALL:-350}; run first ;;
-  second) SECONDS_IN_ALL=${SECONDS_IN_ALL:-270}; run second ;;
+  second) SECONDS_IN_ALL=${SECONDS_IN_ALL:-320}; run second ;;
 esac

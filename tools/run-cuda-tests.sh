@@ -60,6 +60,8 @@ daemon() { # tests/e2e/test_cuda_shim.py and test_device.py, and the benchmarks 
   benchmark bench_cuda "$BUILD/shim/bench_cuda"
   benchmark bench_cuda_engine "$BUILD/device/bench_cuda_engine" --plugin "$(readlink -f "$BUILD/vramd-cuda-shim.so")" \
     --type q4_0 --batches 1,20 --context 40 --prefill 100 --steps 2 --reps 1
+  benchmark bench_cuda_engine_int4 "$BUILD/device/bench_cuda_engine" --plugin "$(readlink -f "$BUILD/vramd-cuda-shim.so")" \
+    --type bf16 --kv int4 --batches 1,20 --context 90 --prefill 100 --steps 2 --reps 1
   py=$(tools/venv.sh) || { echo "tests: no Python environment"; exit 1; }
   BUILD="$BUILD" VRAMD_TEST_CUDA_PLUGIN=$(readlink -f "$BUILD/vramd-cuda-shim.so") VRAMD_TEST_MODEL=none \
     "$py" -m pytest -q -p no:cacheprovider tests/e2e/test_{cuda_shim,device}.py > "$log/daemon.log" 2>&1; rc=$?

@@ -16,6 +16,16 @@
 #include "engine/cuda/kv_codes.cuh"
 #include "engine/cuda/vec.cuh"
 
+/* What a cache has: numbers; codes of 8 bits, K and V alike; or codes of any types, and perhaps
+ * the newest tokens as numbers beside them. */
+enum attn_form { ATTN_NUMBERS, ATTN_BYTES, ATTN_CODES };
+
+/* K or V of a part, for ATTN_CODES: offsets of codes and of words in the part. */
+struct attn_coded {
+    uint32_t codes_at, row_bytes, words_at, segments, segment_shift;
+    dtype type;
+};
+
 /* A cu_attn and its tables as the kernels take them. */
 struct attn_args {
     const uint16_t *qkv; /* bits of T */
@@ -26,6 +36,11 @@ struct attn_args {
     uint32_t k_words_at, v_words_at, segment; /* of kv_format; caches of codes */
     bool fp8;
     float code_scale; /* what the word of a segment is multiplied by, there */
+    attn_coded k, v;
+    const unsigned char *tail; /* NULL: there is none */
+    uint64_t tail_stride;
+    uint32_t tail_part_bytes, tail_v_at, tail_row_bytes;
+    const int32_t *tail_blocks;
     const int32_t *blocks, *first_row, *n_rows, *first_pos;
     uint32_t table_stride, ld, n_heads, n_kv_heads, group, head_dim;
     uint32_t block_shift; /* log2(block_tokens) */
@@ -33,6 +48,27 @@ struct attn_args {
     float scale; /* * log2(e) */
     bool t_bf16;
 };
+
+static inline attn_form attn_form_of(const cu_attn *a) {
+    if (!cu_kv_coded(&a->kv)) return ATTN_NUMBERS;
+    return cu_kv_bytes(&a->kv) ? ATTN_BYTES : ATTN_CODES;
+}
+
+static inline void attn_args_codes(attn_args *r, const cu_attn *a, const cu_tables *t) {
+    const kv_format *f = &a->kv.format, *tail = &a->tail.format;
+    const auto log2_of = [](uint32_t n) { return 31u - (uint32_t)__builtin_clz(n); };
+    r->k = attn_coded{
+        0, f->k_group_bytes, f->k_words_at, f->k_segments, log2_of(f->k_segment), f->k.type};
+    r->v = attn_coded{f->v_at,       f->v_token_bytes,      f->v_words_at,
+                      f->v_segments, log2_of(f->v_segment), f->v.type};
+    if (!a->tail.base) return;
+    r->tail = (const unsigned char *)a->tail.base;
+    r->tail_stride = a->tail.block_stride;
+    r->tail_part_bytes = tail->part_bytes;
+    r->tail_v_at = tail->v_at;
+    r->tail_row_bytes = tail->k_group_bytes;
+    r->tail_blocks = t->blocks[a->tail.group];
+}
 
 static inline attn_args attn_args_of(const cu_attn *a, const cu_tables *t) {
     attn_args r = {};
@@ -62,9 +98,29 @@ static inline attn_args attn_args_of(const cu_attn *a, const cu_tables *t) {
     r.block_shift = a->kv.format.block_shift;
     r.window = a->window;
     r.scale = a->scale * 1.44269504088896340736f;
-    if (a->kv.format.k.rotated) r.scale *= kv_score_scale(r.segment);
+    const attn_form form = attn_form_of(a);
+    if (a->kv.format.k.rotated)
+        r.scale *=
+            form == ATTN_CODES ? 1.0f / (turn * (float)r.segment) : kv_score_scale(r.segment);
+    if (form == ATTN_CODES) attn_args_codes(&r, a, t);
     r.t_bf16 = a->t == CU_BF16;
     return r;
+}
+
+/* Of K and V in 16 bits, one after the other. */
+static inline bool attn_numbers_valid(const kv_format *f) {
+    return f->k.bits == 16 && f->k.type == f->v.type && f->k_group_bytes == f->v_token_bytes;
+}
+
+static inline bool attn_codes_valid(const cu_attn *a) {
+    const kv_format *f = &a->kv.format, *tail = &a->tail.format;
+    if (a->kv.type != CU_F16 || !f->v.word_bytes || f->block_tokens < 16 ||
+        !cu_attn_supports_codes(f->head_dim, f->k_segments) ||
+        !cu_attn_supports_codes(f->head_dim, f->v_segments))
+        return false;
+    return !a->tail.base ||
+           (!cu_kv_bytes(&a->kv) && attn_numbers_valid(tail) &&
+            tail->block_tokens == f->block_tokens && tail->head_dim == f->head_dim);
 }
 
 static inline bool attn_args_valid(const cu_attn *a) {
@@ -73,10 +129,9 @@ static inline bool attn_args_valid(const cu_attn *a) {
     return f->n_kv_heads && a->n_heads % f->n_kv_heads == 0 &&
            cu_attn_supports(f->head_dim, a->n_heads / f->n_kv_heads) &&
            (a->t == CU_F16 || a->t == CU_BF16) &&
-           (a->kv.type == CU_F16 || a->kv.type == CU_BF16) && f->k.type == f->v.type &&
-           f->k_group_bytes == f->v_token_bytes &&
-           (!cu_kv_coded(&a->kv) || (a->kv.type == CU_F16 && f->k.bits == 8 && bt >= 16 &&
-                                     cu_attn_supports_codes(f->head_dim, f->k_segments))) &&
+           (a->kv.type == CU_F16 || a->kv.type == CU_BF16) &&
+           (cu_kv_coded(&a->kv) ? attn_codes_valid(a)
+                                : attn_numbers_valid(f) && !a->tail.base) &&
            bt >= 8 && !(bt & (bt - 1));
 }
 
@@ -141,6 +196,7 @@ struct attn_pages {
     uint32_t segments, segment_shift;
     float code_scale;
     bool fp8;
+    attn_coded side[2]; /* ATTN_CODES: K and V */
 };
 
 CU_DEVICE attn_pages attn_pages_of(const attn_args &a, uint32_t kv_head) {
@@ -157,6 +213,19 @@ CU_DEVICE attn_pages attn_pages_of(const attn_args &a, uint32_t kv_head) {
     p.segment_shift = 31u - (uint32_t)__clz((int)a.segment);
     p.code_scale = a.code_scale;
     p.fp8 = a.fp8;
+    p.side[0] = a.k, p.side[1] = a.v;
+    return p;
+}
+
+/* Of the tail, for attn_load. */
+CU_DEVICE attn_pages attn_tail_pages_of(const attn_args &a, uint32_t kv_head) {
+    attn_pages p = {};
+    p.k = a.tail + (uint64_t)kv_head * a.tail_part_bytes;
+    p.block_stride = a.tail_stride;
+    p.v_offset = a.tail_v_at;
+    p.row_bytes = a.tail_row_bytes;
+    p.granules = a.head_dim / 8;
+    p.block_shift = a.block_shift;
     return p;
 }
 

@@ -18,8 +18,8 @@
 enum { DECODE_HEADS = 16, DECODE_TOKENS = 16 }; /* of one mma tile */
 enum { MOST_ENTRIES = 512 };                    /* that shared memory is asked for */
 
-template <class E, int HD, bool CODES> struct decode_config {
-    using tiles = attn_tiles<E, HD, DECODE_TOKENS, CODES>;
+template <class E, int HD, attn_form FORM> struct decode_config {
+    using tiles = attn_tiles<E, HD, DECODE_TOKENS, FORM>;
     static constexpr int WARPS = HD <= 128 ? 4 : 2;
     static constexpr int STAGES = HD <= 64 ? 4 : HD <= 80 ? 3 : 2;
     static constexpr int THREADS = WARPS * 32;
@@ -139,56 +139,100 @@ CU_DEVICE void decode_load_q(const attn_args &a, const decode_item &d, E *q) {
     }
 }
 
-/* This warp's tiles of the split, through its ring; loads q while the first are on the way. */
-template <class E, int HD, bool CODES>
+/* The tiles of a warp among those of tokens [lo, hi]. */
+struct decode_tiles {
+    int lo, hi, first, n; /* tiles first, first + WARPS, ... */
+};
+
+template <int WARPS> CU_DEVICE decode_tiles decode_tiles_of(int lo, int hi, int warp) {
+    decode_tiles t = {lo, hi, lo / DECODE_TOKENS, 0};
+    t.first += (warp - t.first) & (WARPS - 1);
+    const int last = hi / DECODE_TOKENS;
+    if (hi >= lo && t.first <= last) t.n = (last - t.first) / WARPS + 1;
+    return t;
+}
+
+/* This warp's tiles of the split, through its ring; loads q while the first are on the way. Tiles
+ * of a tail come first, counted below 0: the first of them beside those of the ring. */
+template <class E, int HD, attn_form FORM>
 CU_DEVICE void decode_walk(const attn_args &a, const decode_item &d, E *q, unsigned char *ring,
                            attn_state<HD, 1> &s) {
-    using C = decode_config<E, HD, CODES>;
+    using C = decode_config<E, HD, FORM>;
     using tiles = typename C::tiles;
     int lane = (int)threadIdx.x & 31, warp = (int)threadIdx.x >> 5;
     int begin = (int)(d.cut.first + d.split) << d.cut.shift;
     int lo = max(begin, d.cut.lo), hi = min(begin + (1 << d.cut.shift) - 1, d.cut.pos);
-    int tile = lo / DECODE_TOKENS;
-    tile += (warp - tile) & (C::WARPS - 1);
-    int last = hi / DECODE_TOKENS, n = tile > last ? 0 : (last - tile) / C::WARPS + 1;
+    decode_tiles tail = {};
+    if constexpr (FORM == ATTN_CODES)
+        if (a.tail) {
+            const int from = attn_first_seen(attn_tail_reach_of(a), d.cut.pos);
+            tail = decode_tiles_of<C::WARPS>(max(lo, from), hi, warp);
+            hi = min(hi, from - 1);
+        }
+    const decode_tiles own = decode_tiles_of<C::WARPS>(lo, hi, warp);
     const int32_t *table = a.blocks + (size_t)d.entry * a.table_stride;
     attn_pages pages = attn_pages_of(a, d.kv_head);
     int ids = 0; /* lane 2j + h: the block of half h of the tile j, of the next 16 tiles */
     auto issue = [&](int i) {
-        if (i < n) {
+        if (i < own.n) {
             if (i % 16 == 0) {
-                int token = (tile + (i + lane / 2) * C::WARPS) * DECODE_TOKENS + (lane & 1) * 8;
+                int token =
+                    (own.first + (i + lane / 2) * C::WARPS) * DECODE_TOKENS + (lane & 1) * 8;
                 ids = token + 7 >= lo && token <= hi ? table[token >> a.block_shift] : 0;
             }
             int id0 = __shfl_sync(0xffffffffu, ids, i % 16 * 2);
             int id1 = __shfl_sync(0xffffffffu, ids, i % 16 * 2 + 1);
             tiles::template load<32>(pages, ring + i % C::STAGES * tiles::STAGE,
-                                     (tile + i * C::WARPS) * DECODE_TOKENS, lo, hi, lane,
+                                     (own.first + i * C::WARPS) * DECODE_TOKENS, lo, hi, lane,
                                      [&](int row, int) { return row < 8 ? id0 : id1; });
         }
         cu_cp_async_commit();
     };
+    E *const expanded = (E *)(ring + C::STAGES * tiles::STAGE);
+    auto issue_tail =
+        [&](int i) { /* i < 0 */
+                     const int32_t *blocks = a.tail_blocks + (size_t)d.entry * a.table_stride;
+                     attn_load<E, HD, DECODE_TOKENS, 32>(
+                         attn_tail_pages_of(a, d.kv_head), expanded, expanded + tiles::TILE,
+                         (tail.first + (i + tail.n) * C::WARPS) * DECODE_TOKENS, tail.lo,
+                         tail.hi, lane, [&](int, int token) {
+                             return __ldg(blocks + (token >> a.block_shift));
+                         });
+                     cu_cp_async_commit();
+        };
+    if constexpr (FORM == ATTN_CODES)
+        if (tail.n) issue_tail(-tail.n);
 #pragma unroll
     for (int i = 0; i < C::STAGES - 1; i++) issue(i);
     decode_load_q<E, HD, C::THREADS>(a, d, q);
     __syncthreads();
-    const int his[1][2] = {{hi, hi}};
-    for (int i = 0; i < n; i++) {
-        cu_cp_async_wait<C::STAGES - 2>();
-        __syncwarp();
-        issue(i + C::STAGES - 1);
-        E *k = (E *)(ring + i % C::STAGES * tiles::STAGE);
-        int first = (tile + i * C::WARPS) * DECODE_TOKENS;
-        if constexpr (CODES) {
-            const unsigned char *stage = (const unsigned char *)k;
-            k = (E *)(ring + C::STAGES * tiles::STAGE);
-            tiles::template expand<32>(pages, stage, k, first, lo, hi, lane);
+    for (int i = -tail.n; i < own.n; i++) {
+        const bool in_tail = FORM == ATTN_CODES && i < 0;
+        const decode_tiles &t = in_tail ? tail : own;
+        const int first = (t.first + (i + (in_tail ? t.n : 0)) * C::WARPS) * DECODE_TOKENS;
+        E *k = expanded;
+        if (in_tail) {
+            if (i > -tail.n) issue_tail(i);
+            cu_cp_async_wait<0>();
             __syncwarp();
+        } else {
+            cu_cp_async_wait<C::STAGES - 2>();
+            __syncwarp();
+            issue(i + C::STAGES - 1);
+            unsigned char *stage = ring + i % C::STAGES * tiles::STAGE;
+            if constexpr (FORM == ATTN_NUMBERS) {
+                k = (E *)stage;
+            } else {
+                tiles::template expand<32>(pages, stage, k, first, lo, hi, lane);
+                __syncwarp();
+            }
         }
+        const int his[1][2] = {{t.hi, t.hi}};
         const attn_operands<E> x = {q, 0, k, k + tiles::TILE};
-        const attn_mask<1> mask = {first < lo || first + DECODE_TOKENS - 1 > hi, first,
-                                   hi - lo + 1, his};
+        const attn_mask<1> mask = {first < t.lo || first + DECODE_TOKENS - 1 > t.hi, first,
+                                   t.hi - t.lo + 1, his};
         attn_tile<E, HD, 1, DECODE_TOKENS>(s, x, mask, a.scale, lane);
+        if (in_tail) __syncwarp(); /* all have read the tile */
     }
     cu_cp_async_wait<0>();
     __syncwarp();
@@ -241,7 +285,7 @@ CU_DEVICE void decode_store(const attn_args &a, const decode_item &d, const floa
     }
 }
 
-template <class E, int HD, bool CODES, class C = decode_config<E, HD, CODES>>
+template <class E, int HD, attn_form FORM, class C = decode_config<E, HD, FORM>>
 __global__ void __launch_bounds__(C::THREADS, C::RESIDENT)
     attn_decode_kernel(attn_args a, uint32_t n_seqs, decode_partials out) {
     CU_DYN_SHARED(unsigned char, smem);
@@ -257,7 +301,7 @@ __global__ void __launch_bounds__(C::THREADS, C::RESIDENT)
         decode_item d = decode_item_of(a, first, n_seqs, item);
         attn_state<HD, 1> s;
         attn_begin(s);
-        decode_walk<E, HD, CODES>(a, d, q, ring, s);
+        decode_walk<E, HD, FORM>(a, d, q, ring, s);
         decode_put<HD>(s, (float *)ring);
         __syncthreads();
         decode_store<C, HD>(a, d, (const float *)smem, C::RING / 4, out);
@@ -304,34 +348,34 @@ static __global__ void __launch_bounds__(COMBINE_THREADS)
 
 /* ---- host */
 
-template <class E, int HD, bool CODES>
+template <class E, int HD, attn_form FORM>
 static cudaError_t decode_launch(cudaStream_t stream, const attn_args &a, uint32_t n_seqs,
                                  const decode_partials &p) {
-    using C = decode_config<E, HD, CODES>;
+    using C = decode_config<E, HD, FORM>;
     int device, n_sms;
     cudaError_t e = cudaGetDevice(&device);
     if (!e) e = cudaDeviceGetAttribute(&n_sms, cudaDevAttrMultiProcessorCount, device);
     /* The same number in every call: a smaller one would lower the limit under graphs that were
      * captured with more entries. */
     const uint32_t most = n_seqs > MOST_ENTRIES ? n_seqs : (uint32_t)MOST_ENTRIES;
-    if (!e) e = cu_allow_smem(attn_decode_kernel<E, HD, CODES>, C::smem(most));
+    if (!e) e = cu_allow_smem(attn_decode_kernel<E, HD, FORM>, C::smem(most));
     if (e) return e;
     uint64_t items = (uint64_t)n_seqs * p.n_splits * a.n_heads; /* or fewer */
     uint32_t grid = (uint32_t)n_sms * C::RESIDENT;
     if (items < grid) grid = (uint32_t)items;
-    CU_LAUNCH_EARLY((attn_decode_kernel<E, HD, CODES>), grid, C::THREADS, C::smem(n_seqs),
+    CU_LAUNCH_EARLY((attn_decode_kernel<E, HD, FORM>), grid, C::THREADS, C::smem(n_seqs),
                     stream, a, n_seqs, p);
     return cudaGetLastError();
 }
 
-template <class E, bool CODES>
+template <class E, attn_form FORM>
 static cudaError_t decode_by_head(cudaStream_t s, const attn_args &a, uint32_t n_seqs,
                                   const decode_partials &p) {
-    if (a.head_dim <= 64) return decode_launch<E, 64, CODES>(s, a, n_seqs, p);
-    if (a.head_dim <= 80) return decode_launch<E, 80, CODES>(s, a, n_seqs, p);
-    if (a.head_dim <= 96) return decode_launch<E, 96, CODES>(s, a, n_seqs, p);
-    if (a.head_dim <= 128) return decode_launch<E, 128, CODES>(s, a, n_seqs, p);
-    return decode_launch<E, 256, CODES>(s, a, n_seqs, p);
+    if (a.head_dim <= 64) return decode_launch<E, 64, FORM>(s, a, n_seqs, p);
+    if (a.head_dim <= 80) return decode_launch<E, 80, FORM>(s, a, n_seqs, p);
+    if (a.head_dim <= 96) return decode_launch<E, 96, FORM>(s, a, n_seqs, p);
+    if (a.head_dim <= 128) return decode_launch<E, 128, FORM>(s, a, n_seqs, p);
+    return decode_launch<E, 256, FORM>(s, a, n_seqs, p);
 }
 
 cudaError_t cu_attn_decode(cudaStream_t stream, const cu_attn *attn, const cu_tables *tables,
@@ -343,10 +387,13 @@ cudaError_t cu_attn_decode(cudaStream_t stream, const cu_attn *attn, const cu_ta
     p.acc = (float *)partials;
     p.ml = (float2 *)(p.acc + (size_t)n_seqs * n_splits * a.n_heads * a.head_dim);
     p.n_splits = n_splits;
-    cudaError_t e = cu_kv_coded(&attn->kv) ? decode_by_head<__half, true>(stream, a, n_seqs, p)
-                    : attn->kv.type == CU_BF16
-                        ? decode_by_head<__nv_bfloat16, false>(stream, a, n_seqs, p)
-                        : decode_by_head<__half, false>(stream, a, n_seqs, p);
+    const attn_form form = attn_form_of(attn);
+    cudaError_t e =
+        form == ATTN_CODES   ? decode_by_head<__half, ATTN_CODES>(stream, a, n_seqs, p)
+        : form == ATTN_BYTES ? decode_by_head<__half, ATTN_BYTES>(stream, a, n_seqs, p)
+        : attn->kv.type == CU_BF16
+            ? decode_by_head<__nv_bfloat16, ATTN_NUMBERS>(stream, a, n_seqs, p)
+            : decode_by_head<__half, ATTN_NUMBERS>(stream, a, n_seqs, p);
     if (e || n_splits == 1) return e;
     CU_LAUNCH_EARLY(attn_combine_kernel, dim3(a.n_heads, n_seqs), COMBINE_THREADS, 0, stream, a,
                     p);

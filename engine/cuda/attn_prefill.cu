@@ -13,13 +13,14 @@
 
 enum { PREFILL_WARPS = 4, PREFILL_THREADS = PREFILL_WARPS * 32 };
 
-template <class E, int HD, bool CODES> struct prefill_config {
+template <class E, int HD, attn_form FORM> struct prefill_config {
     static constexpr int MT = HD <= 128 ? 2 : 1;
     static constexpr int NK = HD <= 128 ? 64 : 32;
     static constexpr int PART = HD <= 80 ? 64 : 32; /* whose scores fit in registers */
     static constexpr int PAIRS = MT * PREFILL_WARPS * 16;
     static constexpr int Q = PAIRS * attn_row<HD>::STRIDE; /* elements */
-    using tiles = attn_tiles<E, HD, NK, CODES>;
+    using tiles = attn_tiles<E, HD, NK, FORM>;
+    static constexpr attn_form form = FORM;
     static constexpr size_t SMEM = (size_t)Q * 2 + 2 * tiles::STAGE + tiles::EXPANDED;
     static_assert(SMEM <= 99 << 10, "fits sm_86 and sm_89, and twice on sm_90");
 };
@@ -49,11 +50,6 @@ CU_DEVICE prefill_block prefill_block_of(const attn_args &a, const int32_t *tile
 /* Position of a pair. */
 CU_DEVICE int prefill_pos(const attn_args &a, const prefill_block &b, int p) {
     return b.pos + (int)((b.head + (uint32_t)p) / a.group);
-}
-
-/* kv_first_seen (memory/plan.h) on the device. */
-CU_DEVICE int prefill_first_seen(const attn_args &a, int pos) {
-    return a.window && (uint32_t)pos >= a.window ? pos - (int)a.window + 1 : 0;
 }
 
 /* Offset of a pair's head in q or out, whose rows are ld elements apart. */
@@ -104,6 +100,34 @@ CU_DEVICE void prefill_store(const attn_args &a, const prefill_block &b,
     }
 }
 
+/* A tile of the tail into k; waits for it, but not for the other threads. */
+template <class E, int HD, int NK>
+CU_DEVICE void prefill_tail(const attn_args &a, const prefill_block &b, E *k, int first, int lo,
+                            int hi) {
+    const int32_t *blocks = a.tail_blocks + (size_t)b.entry * a.table_stride;
+    attn_load<E, HD, NK, PREFILL_THREADS>(
+        attn_tail_pages_of(a, b.kv_head), k, k + NK * attn_row<HD>::STRIDE, first, lo, hi,
+        (int)threadIdx.x,
+        [&](int, int token) { return __ldg(blocks + (token >> a.block_shift)); });
+    cu_cp_async_commit();
+    cu_cp_async_wait<0>();
+}
+
+/* The tiles of a block: of the cache, and then, where there is one, of the tail. */
+struct prefill_tiles {
+    attn_reach reach;
+    int lo, hi, first, n; /* tokens that some row of the block sees; tiles from first on */
+};
+
+template <int NK>
+CU_DEVICE prefill_tiles prefill_tiles_of(const attn_reach &reach, int first_pos, int last_pos) {
+    prefill_tiles t = {reach, attn_first_seen(reach, first_pos),
+                       attn_last_seen(reach, last_pos), 0, 0};
+    t.first = t.lo / NK;
+    t.n = t.hi < t.lo || attn_span(reach) <= 0 ? 0 : t.hi / NK - t.first + 1;
+    return t;
+}
+
 template <class E, int HD, int MT, class C>
 CU_DEVICE void prefill_run(const attn_args &a, const prefill_block &b, E *q) {
     using tiles = typename C::tiles;
@@ -112,19 +136,25 @@ CU_DEVICE void prefill_run(const attn_args &a, const prefill_block &b, E *q) {
     int lane = (int)threadIdx.x & 31, p0 = ((int)threadIdx.x >> 5) * 16;
     const int32_t *table = a.blocks + (size_t)b.entry * a.table_stride;
     attn_pages pages = attn_pages_of(a, b.kv_head);
-    int block_lo = prefill_first_seen(a, b.pos), block_hi = prefill_pos(a, b, b.n_pairs - 1);
+    const int last_pos = prefill_pos(a, b, b.n_pairs - 1);
+    attn_reach reach = {0, a.window};
+    prefill_tiles tail = {};
+    if constexpr (C::form == ATTN_CODES)
+        if (a.tail) {
+            reach = attn_reach_of(a);
+            tail = prefill_tiles_of<NK>(attn_tail_reach_of(a), b.pos, last_pos);
+        }
+    const prefill_tiles own = prefill_tiles_of<NK>(reach, b.pos, last_pos);
     auto issue = [&](int tile) {
         tiles::template load<PREFILL_THREADS>(
-            pages, ring + (tile & 1) * tiles::STAGE, tile * NK, block_lo, block_hi,
+            pages, ring + (tile & 1) * tiles::STAGE, tile * NK, own.lo, own.hi,
             (int)threadIdx.x,
             [&](int, int token) { return __ldg(table + (token >> a.block_shift)); });
         cu_cp_async_commit();
     };
-    int tile = block_lo / NK, last = block_hi / NK;
-    issue(tile);
+    if (own.n) issue(own.first);
     prefill_load_q<E, HD>(a, b, MT * PREFILL_WARPS * 16, q);
-    /* What the lane's rows see, and between which bounds all rows of the warp do. */
-    int hi[MT][2], span = a.window ? (int)a.window : 1 << 30;
+    int hi[MT][2]; /* what the lane's rows see */
 #pragma unroll
     for (int i = 0; i < MT; i++)
 #pragma unroll
@@ -136,40 +166,50 @@ CU_DEVICE void prefill_run(const attn_args &a, const prefill_block &b, E *q) {
     int lowest = prefill_pos(a, b, p0);
     int highest =
         prefill_pos(a, b, min(p0 + (MT - 1) * PREFILL_WARPS * 16 + 16, b.n_pairs) - 1);
-    int first_seen = prefill_first_seen(a, lowest), all_seen = prefill_first_seen(a, highest);
     attn_state<HD, MT> s;
     attn_begin(s);
-    for (; tile <= last; tile++) {
+    for (int j = 0; j < own.n + tail.n; j++) {
+        const bool in_tail = C::form == ATTN_CODES && j >= own.n;
+        const prefill_tiles &t = in_tail ? tail : own;
+        const int tile = in_tail ? tail.first + j - own.n : own.first + j;
         cu_cp_async_wait<0>();
         __syncthreads(); /* the tile is here, and nobody is at the one before */
-        if (tile < last) issue(tile + 1);
+        if (!in_tail && j + 1 < own.n) issue(tile + 1);
         E *k = (E *)(ring + (tile & 1) * tiles::STAGE);
         if constexpr (tiles::EXPANDED != 0) {
             const unsigned char *stage = (const unsigned char *)k;
             k = (E *)(ring + 2 * tiles::STAGE);
-            tiles::template expand<PREFILL_THREADS>(pages, stage, k, tile * NK, block_lo,
-                                                    block_hi, (int)threadIdx.x);
+            if (in_tail)
+                prefill_tail<E, HD, NK>(a, b, k, tile * NK, t.lo, t.hi);
+            else
+                tiles::template expand<PREFILL_THREADS>(pages, stage, k, tile * NK, t.lo, t.hi,
+                                                        (int)threadIdx.x);
             __syncthreads();
         }
+        /* Which tokens some row of the warp sees, and between which bounds all rows do. */
+        const int first_seen = attn_first_seen(t.reach, lowest),
+                  all_seen = attn_first_seen(t.reach, highest);
+        const int last_seen = attn_last_seen(t.reach, highest),
+                  last_of_all = attn_last_seen(t.reach, lowest);
 #pragma unroll 1
         for (int part = 0; part < NK; part += C::PART) {
             int first = tile * NK + part, at = part * attn_row<HD>::STRIDE;
-            if (idle || first > highest || first + C::PART <= first_seen) continue;
+            if (idle || first > last_seen || first + C::PART <= first_seen) continue;
             const attn_operands<E> x = {q + p0 * attn_row<HD>::STRIDE,
                                         PREFILL_WARPS * 16 * attn_row<HD>::STRIDE, k + at,
                                         k + tiles::TILE + at};
-            const attn_mask<MT> mask = {first < all_seen || first + C::PART - 1 > lowest, first,
-                                        span, hi};
+            const attn_mask<MT> mask = {first < all_seen || first + C::PART - 1 > last_of_all,
+                                        first + t.reach.skip, attn_span(t.reach), hi};
             attn_tile<E, HD, MT, C::PART>(s, x, mask, a.scale, lane);
         }
     }
     if (!idle) prefill_store<E, HD, MT>(a, b, s, q, p0, lane);
 }
 
-template <class E, int HD, bool CODES>
+template <class E, int HD, attn_form FORM>
 __global__ void __launch_bounds__(PREFILL_THREADS)
     attn_prefill_kernel(attn_args a, const int32_t *tiles, uint32_t n_tiles) {
-    using C = prefill_config<E, HD, CODES>;
+    using C = prefill_config<E, HD, FORM>;
     CU_DYN_SHARED(E, smem);
     cu_grid_trigger();
     cu_grid_wait();
@@ -186,26 +226,26 @@ __global__ void __launch_bounds__(PREFILL_THREADS)
 
 /* ---- host */
 
-template <class E, int HD, bool CODES>
+template <class E, int HD, attn_form FORM>
 static cudaError_t prefill_launch(cudaStream_t stream, const attn_args &a, const int32_t *tiles,
                                   uint32_t n_tiles) {
-    using C = prefill_config<E, HD, CODES>;
-    cudaError_t e = cu_allow_smem(attn_prefill_kernel<E, HD, CODES>, C::SMEM);
+    using C = prefill_config<E, HD, FORM>;
+    cudaError_t e = cu_allow_smem(attn_prefill_kernel<E, HD, FORM>, C::SMEM);
     if (e) return e;
     uint32_t subs = (CU_PREFILL_TILE * a.group + C::PAIRS - 1) / C::PAIRS;
-    CU_LAUNCH_EARLY((attn_prefill_kernel<E, HD, CODES>), dim3(a.n_kv_heads * subs, n_tiles),
+    CU_LAUNCH_EARLY((attn_prefill_kernel<E, HD, FORM>), dim3(a.n_kv_heads * subs, n_tiles),
                     PREFILL_THREADS, C::SMEM, stream, a, tiles, n_tiles);
     return cudaGetLastError();
 }
 
-template <class E, bool CODES>
+template <class E, attn_form FORM>
 static cudaError_t prefill_by_head(cudaStream_t s, const attn_args &a, const int32_t *tiles,
                                    uint32_t n_tiles) {
-    if (a.head_dim <= 64) return prefill_launch<E, 64, CODES>(s, a, tiles, n_tiles);
-    if (a.head_dim <= 80) return prefill_launch<E, 80, CODES>(s, a, tiles, n_tiles);
-    if (a.head_dim <= 96) return prefill_launch<E, 96, CODES>(s, a, tiles, n_tiles);
-    if (a.head_dim <= 128) return prefill_launch<E, 128, CODES>(s, a, tiles, n_tiles);
-    return prefill_launch<E, 256, CODES>(s, a, tiles, n_tiles);
+    if (a.head_dim <= 64) return prefill_launch<E, 64, FORM>(s, a, tiles, n_tiles);
+    if (a.head_dim <= 80) return prefill_launch<E, 80, FORM>(s, a, tiles, n_tiles);
+    if (a.head_dim <= 96) return prefill_launch<E, 96, FORM>(s, a, tiles, n_tiles);
+    if (a.head_dim <= 128) return prefill_launch<E, 128, FORM>(s, a, tiles, n_tiles);
+    return prefill_launch<E, 256, FORM>(s, a, tiles, n_tiles);
 }
 
 cudaError_t cu_attn_prefill(cudaStream_t stream, const cu_attn *attn, const cu_tables *tables,
@@ -213,8 +253,10 @@ cudaError_t cu_attn_prefill(cudaStream_t stream, const cu_attn *attn, const cu_t
     if (!attn_args_valid(attn)) return cudaErrorNotSupported;
     if (!n_tiles) return cudaSuccess;
     attn_args a = attn_args_of(attn, tables);
-    if (cu_kv_coded(&attn->kv)) return prefill_by_head<__half, true>(stream, a, tiles, n_tiles);
-    return attn->kv.type == CU_BF16
-               ? prefill_by_head<__nv_bfloat16, false>(stream, a, tiles, n_tiles)
-               : prefill_by_head<__half, false>(stream, a, tiles, n_tiles);
+    const attn_form form = attn_form_of(attn);
+    return form == ATTN_CODES   ? prefill_by_head<__half, ATTN_CODES>(stream, a, tiles, n_tiles)
+           : form == ATTN_BYTES ? prefill_by_head<__half, ATTN_BYTES>(stream, a, tiles, n_tiles)
+           : attn->kv.type == CU_BF16
+               ? prefill_by_head<__nv_bfloat16, ATTN_NUMBERS>(stream, a, tiles, n_tiles)
+               : prefill_by_head<__half, ATTN_NUMBERS>(stream, a, tiles, n_tiles);
 }

@@ -318,6 +318,18 @@ static bool backend_memory(const engine *head, device_memory *out) {
     return m.driver_total > 0;
 }
 
+static status backend_kv_export(engine *head, uint32_t group, int32_t block, void *out,
+                                err *er) {
+    cuda_engine_base *e = (cuda_engine_base *)head;
+    return e->plugin->kv_export(e->inner, group, block, out, er);
+}
+
+static status backend_kv_import(engine *head, uint32_t group, int32_t block, const void *in,
+                                err *er) {
+    cuda_engine_base *e = (cuda_engine_base *)head;
+    return e->plugin->kv_import(e->inner, group, block, in, er);
+}
+
 const backend backend_cuda = {
     .name = "cuda",
     .terms = backend_terms,
@@ -327,4 +339,6 @@ const backend backend_cuda = {
     .collect = backend_collect,
     .info = backend_info,
     .device_memory = backend_memory,
+    .kv_export = backend_kv_export,
+    .kv_import = backend_kv_import,
 };

@@ -56,6 +56,7 @@ typedef struct cuda_engine {
     engine_options opt;
     int device;
     cudaStream_t stream;
+    cudaStream_t copies; /* of KV blocks to the host and back */
     unsigned char *arena;
     uint64_t arena_bytes;
     bool pinned_staging;
@@ -107,6 +108,10 @@ cuda_run cuda_graph_run(const cuda_engine *, uint32_t n_seqs, uint32_t longest);
 status cuda_submit(cuda_engine *, const batch *, err *);
 status cuda_collect(cuda_engine *, step_result *, err *);
 status cuda_warm_up(cuda_engine *, err *);
+
+/* kv_move.cu: as engine_kv_export and engine_kv_import. */
+status cuda_kv_export(cuda_engine *, uint32_t group, int32_t block, void *out, err *);
+status cuda_kv_import(cuda_engine *, uint32_t group, int32_t block, const void *in, err *);
 
 /* graphs.cu */
 status cuda_capture(cuda_engine *, err *);

@@ -160,7 +160,7 @@ cudaError_t cu_rows_differ(cudaStream_t, cu_type, uint32_t n_rows, uint32_t n, u
 typedef struct cu_kv {
     void *base;            /* this layer's parts of block 0, 256-byte aligned */
     uint64_t block_stride; /* bytes from a block to the next */
-    kv_format format;      /* in the order KV_ROWS, K and V alike */
+    kv_format format;      /* in the order KV_ROWS; both of codes, or of one other type */
     /* CU_F16 or CU_BF16: of K and V; of codes what they become before they are multiplied,
      * CU_F16 */
     cu_type type;
@@ -170,6 +170,10 @@ typedef struct cu_kv {
 /* Whether K and V are codes with words (kv_code.h). */
 static inline bool cu_kv_coded(const cu_kv *kv) {
     return kv->format.k.word_bytes != 0;
+}
+/* Whether these are codes of 8 bits, K and V alike: kernels of their own. */
+static inline bool cu_kv_bytes(const cu_kv *kv) {
+    return cu_kv_coded(kv) && kv->format.k.bits == 8 && kv->format.k.type == kv->format.v.type;
 }
 
 /* A frequency of rotary embedding, radians per position (YaRN, llama3 and rope_freqs already in
@@ -189,14 +193,15 @@ typedef struct cu_rope {
     uint32_t n_dims;      /* of a head, that are rotated */
     const cu_freq *freqs; /* [n_dims / 2] */
     float mscale;         /* multiplies cos and sin */
+    cu_kv tail;           /* of kv, where it has 4 bits (kv_tail_type); base NULL: none */
 } cu_rope;
 
 /* rope.cu. Rotates q in place, and stores rotated k, and v, in the cache at the row's position
  * (RoFormer, section 3.4.2); k in qkv is left as it was. Angles are reduced in float32 after an
  * exact product split, so that positions up to 2^20 keep 1e-6. */
 cudaError_t cu_rope_append(cudaStream_t, const cu_rope *, const cu_tables *, uint32_t n_rows);
-/* kv_codes.cu. The same for a cache of codes; where its type is rotated, q is left as attention
- * needs it: rotated within segments, too. Heads of up to 256. */
+/* kv_codes.cu. The same for a cache of codes, and for its tail; where K's type is rotated, q is
+ * left as attention needs it: rotated within segments, too. Heads of up to 256. */
 cudaError_t cu_append_codes(cudaStream_t, const cu_rope *, const cu_tables *, uint32_t n_rows);
 /* Copies whole blocks of a pool, 16-byte aligned, of block_bytes (a multiple of 16) each.
  * pairs: [n][2] int32 (from, to); where one of them is negative nothing is copied. */
@@ -214,6 +219,9 @@ typedef struct cu_attn {
     uint32_t n_heads;
     float scale;     /* multiplies q k^T */
     uint32_t window; /* 0: full; else a row at position i sees i - window + 1 .. i */
+    /* Where kv has 4 bits: the newest KV_TAIL_TOKENS that a row sees are read here, and only
+     * older ones in kv. base NULL: all are read in kv. */
+    cu_kv tail;
 } cu_attn;
 
 /* Both: cu_attn_supports (scratch.h), else cudaErrorNotSupported. Block-table entries wholly

@@ -72,9 +72,9 @@ CU_DEVICE void store_q(const kv_format &f, const float *x, T *q, uint32_t lane) 
 
 /* Where the codes of a token's K or V lie in a part, and its words, a block's tokens apart. */
 struct code_place {
-    dtype type;
-    bool rotated;
+    kv_type type;
     uint32_t segment, codes_at, words_at;
+    __half *tail; /* of the token and head; NULL: there is none */
 };
 
 CU_DEVICE void store_codes(const kv_format &f, const code_place &c, const float *x, char *part,
@@ -82,12 +82,16 @@ CU_DEVICE void store_codes(const kv_format &f, const code_place &c, const float 
     for (uint32_t d = 2 * lane; d < f.head_dim + 2 * lane; d += CHUNK) {
         float y[2];
         const bool there = take(x, d, f.head_dim, y);
-        if (c.rotated) hadamard(y, c.segment, lane);
-        const uint16_t word = kv_word_of(c.type, extremes(y, c.segment));
+        if (c.type.rotated) hadamard(y, c.segment, lane);
+        const uint16_t word = kv_word_of(c.type.type, extremes(y, c.segment));
         if (!there) continue;
-        const uint32_t low = kv_code_of(c.type, word, y[0]),
-                       high = kv_code_of(c.type, word, y[1]);
-        *(uint16_t *)(part + c.codes_at + d) = (uint16_t)(low | high << 8);
+        const uint32_t low = kv_code_of(c.type.type, word, y[0]),
+                       high = kv_code_of(c.type.type, word, y[1]);
+        if (c.type.bits == 4)
+            part[c.codes_at + d / 2] = (char)(low | high << 4);
+        else
+            *(uint16_t *)(part + c.codes_at + d) = (uint16_t)(low | high << 8);
+        if (c.tail) *(__half2 *)(c.tail + d) = __floats2half2_rn(y[0], y[1]);
         if (d % c.segment == 0)
             *(uint16_t *)(part + c.words_at + d / c.segment * f.block_tokens * 2) = word;
     }
@@ -111,22 +115,31 @@ static __global__ void __launch_bounds__(THREADS) k_append_codes(rope_args a) {
         store_q(f, x, at, lane);
         return;
     }
-    char *part = cache_parts(a, blockIdx.x, (uint32_t)pos);
+    char *part = cache_parts(a, a.kv, blockIdx.x, (uint32_t)pos);
     if (!part) return;
-    part += kv_part_at(&f, 0, (head - a.n_heads) % n_kv);
+    const uint32_t kv_head = (head - a.n_heads) % n_kv;
     const uint32_t token = (uint32_t)pos & (f.block_tokens - 1);
-    const code_place k = {f.k.type, f.k.rotated, f.k_segment, kv_k_group_at(&f, token),
-                          kv_k_word_at(&f, 0, token)},
-                     v = {f.v.type, f.v.rotated, f.v_segment, kv_v_token_at(&f, token),
-                          kv_v_word_at(&f, 0, token)};
+    part += kv_part_at(&f, 0, kv_head);
+    char *tail = a.tail.base ? cache_parts(a, a.tail, blockIdx.x, (uint32_t)pos) : NULL;
+    if (tail) {
+        const kv_format &t = a.tail.format;
+        tail += kv_part_at(&t, 0, kv_head) +
+                (is_v ? kv_v_token_at(&t, token) : kv_k_group_at(&t, token));
+    }
+    const code_place k = {f.k, f.k_segment, kv_k_group_at(&f, token),
+                          kv_k_word_at(&f, 0, token), (__half *)tail},
+                     v = {f.v, f.v_segment, kv_v_token_at(&f, token),
+                          kv_v_word_at(&f, 0, token), (__half *)tail};
     store_codes(f, is_v ? v : k, x, part, lane);
 }
 
 cudaError_t cu_append_codes(cudaStream_t s, const cu_rope *rope, const cu_tables *tables,
                             uint32_t n_rows) {
     const kv_format *f = &rope->kv.format;
-    if (!cu_kv_coded(&rope->kv) || f->head_dim > MAX_DIMS || rope->n_dims % 2 ||
-        rope->n_dims > f->head_dim || rope->kv.group >= PROGRAM_MAX_GROUPS)
+    if (!cu_kv_coded(&rope->kv) || !f->v.word_bytes || f->head_dim > MAX_DIMS ||
+        rope->n_dims % 2 || rope->n_dims > f->head_dim ||
+        rope->kv.group >= PROGRAM_MAX_GROUPS || rope->tail.group >= PROGRAM_MAX_GROUPS ||
+        (rope->tail.base && rope->tail.format.k.bits != 16))
         return cudaErrorInvalidValue;
     if (n_rows == 0) return cudaSuccess;
     const rope_args a = {*rope, *tables};
@@ -163,7 +176,8 @@ cudaError_t cu_turn_back(cudaStream_t s, const cu_attn *a, uint32_t n_rows) {
     const kv_format *f = &a->kv.format;
     const uint32_t n = n_rows * a->n_heads;
     if (!f->v.rotated || n == 0) return cudaSuccess;
-    const float scale = 1.0f / (kv_turn_scale(f->v_segment) * (float)f->v_segment);
+    const float turn = cu_kv_bytes(&a->kv) ? kv_turn_scale(f->v_segment) : 1.0f;
+    const float scale = 1.0f / (turn * (float)f->v_segment);
     return cu_by_type(a->t, [&](auto type) {
         using T = decltype(type);
         CU_LAUNCH_EARLY(k_turn_back<T>, cu_ceil_div(n, WARPS), THREADS, 0, s, (T *)a->out, n,

@@ -3,7 +3,8 @@
  * The cache has H k and H v, not divided by anything. So that f16 holds them wherever it would
  * hold k and v, attention's tiles have them times kv_turn_scale(n), close to 1 / sqrt(n), and so
  * has q; what is missing to 1 / n in a score goes into its scale (kv_score_scale), and what is
- * missing in the result into cu_turn_back. All are powers of two. */
+ * missing in the result into cu_turn_back. All are powers of two. A tail has H k and H v in f16
+ * as they are; tiles beside a tail, and all others of ATTN_CODES, have the same. */
 #ifndef VRAMD_ENGINE_CUDA_KV_CODES_CUH
 #define VRAMD_ENGINE_CUDA_KV_CODES_CUH
 
@@ -43,6 +44,20 @@ CU_DEVICE void kv_codes_to_f16(uint32_t codes, bool fp8, __half2 d, uint32_t out
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         const __half2 h = __hmul2(*(const __half2 *)&x[i], d);
+        out[i] = *(const uint32_t *)&h;
+    }
+}
+
+/* Eight codes of int4 to f16, (code - z) d, of dimensions 0 to 7; each product is rounded once.
+ * A code is put where f16 from 256 on has its units: 256 + code - (256 + z) is exact. */
+CU_DEVICE void kv_int4_to_f16(uint32_t codes, uint16_t word, uint32_t out[4]) {
+    const __half2 d = __half2half2(__ushort_as_half((unsigned short)(word >> 1 & 0x7fe0)));
+    const uint32_t zero = 0x5c005c00u | (word & 63u) | (word & 63u) << 16;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const uint32_t byte = codes >> 8 * i,
+                       x = 0x5c005c00u | (byte << 2 & 0x3cu) | (byte << 14 & 0x3c0000u);
+        const __half2 h = __hmul2(__hsub2(*(const __half2 *)&x, *(const __half2 *)&zero), d);
         out[i] = *(const uint32_t *)&h;
     }
 }

@@ -46,14 +46,15 @@ static status choose_types(cuda_layout *l, const program *p, const engine_option
         return err_field(e, "activation_dtype");
     }
     if (o->activations == ACTIVATION_AUTO && all_f16(p)) l->t = CU_F16;
-    static const dtype kv[] = {DT_F16, DT_BF16, DT_INT8, DT_Q8_0, DT_FP8};
+    static const dtype kv[] = {DT_F16, DT_BF16, DT_INT8, DT_Q8_0, DT_FP8, DT_INT4};
     status s = kv_options_check(p, o, kv, sizeof kv / sizeof *kv, "CUDA", e);
     if (s != OK) return s;
     l->kv_type = o->kv_k == DT_BF16 ? CU_BF16 : CU_F16;
-    if (o->kv_k == o->kv_v) return OK;
-    err_set(e, ERR_UNSUPPORTED, "the CUDA engine keeps K and V in one type, not %s and %s",
+    const bool coded = kv_type_get(o->kv_k)->word_bytes && kv_type_get(o->kv_v)->word_bytes;
+    if (coded || o->kv_k == o->kv_v) return OK;
+    err_set(e, ERR_UNSUPPORTED, "the CUDA engine has no KV cache of K in %s and V in %s",
             dtype_name(o->kv_k), dtype_name(o->kv_v));
-    err_hint(e, "give cache_type_k and cache_type_v alike, or kv_cache_dtype alone");
+    err_hint(e, "two types can be of int8, q8_0, fp8 and int4; f16 and bf16 are for both");
     return err_field(e, "cache_type_v");
 }
 
@@ -69,23 +70,24 @@ static status check_heads(const head_shape *h, err *e) {
 }
 
 /* Whether the kernels hold the words of such a head in a cache of codes. */
-static status check_segments(const head_shape *h, dtype kv, err *e) {
-    const kv_type *t = kv_type_get(kv);
-    if (!t->word_bytes) return OK;
+static status check_segments(const head_shape *h, const engine_options *o, err *e) {
+    const kv_type *k = kv_type_get(o->kv_k), *v = kv_type_get(o->kv_v);
+    if (!k->word_bytes) return OK;
     kv_format f;
-    kv_format_init(&f, KV_ROWS, t, t, KV_LEAST_TOKENS, h->n_kv_heads, h->head_dim);
-    if (cu_attn_supports_codes(h->head_dim, f.k_segments)) return OK;
+    kv_format_init(&f, KV_ROWS, k, v, KV_LEAST_TOKENS, h->n_kv_heads, h->head_dim);
+    const bool k_fits = cu_attn_supports_codes(h->head_dim, f.k_segments);
+    if (k_fits && cu_attn_supports_codes(h->head_dim, f.v_segments)) return OK;
     err_set(e, ERR_UNSUPPORTED, "the CUDA engine has no KV cache of type %s for heads of %u",
-            dtype_name(kv), h->head_dim);
+            dtype_name(k_fits ? o->kv_v : o->kv_k), h->head_dim);
     err_hint(e, "set kv_cache_dtype = f16");
     return err_field(e, "kv_cache_dtype");
 }
 
-static status check_program(const program *p, dtype kv, err *e) {
+static status check_program(const program *p, const engine_options *o, err *e) {
     for (uint32_t i = 0; i < p->n_ops; i++) {
         if (p->ops[i].kind != OP_ATTENTION) continue;
         status s = check_heads(&p->ops[i].heads, e);
-        if (s == OK) s = check_segments(&p->ops[i].heads, kv, e);
+        if (s == OK) s = check_segments(&p->ops[i].heads, o, e);
         if (s != OK) return s;
     }
     for (uint32_t i = 0; i < p->n_weights; i++) {
@@ -396,7 +398,7 @@ static void place_workspace(cuda_layout *l, const program *p, const engine_optio
     l->is_split = o->max_model_len > CUDA_SHORT;
     l->max_stride = (uint32_t)ceil_div(o->max_model_len, o->block_tokens);
     l->max_tiles = o->max_rows / TILE_ROWS + o->max_seqs;
-    l->max_copies = o->max_seqs * p->n_groups;
+    l->max_copies = o->max_seqs * l->n_groups;
     l->tables_bytes = align_up(tables_bytes(l, o, p->config.n_vocab), 4096);
     l->results_bytes = align_up(n_results * sizeof(sampled), 4096);
     count_slices(l, p, o);
@@ -422,11 +424,12 @@ static void place_workspace(cuda_layout *l, const program *p, const engine_optio
     if (l->staging_bytes < PINNED_LEAST) l->staging_bytes = PINNED_LEAST;
 }
 
-static void place_kv(cuda_layout *l, const program *p, const engine_options *o, sizer *s) {
-    const kv_groups groups = kv_groups_of(p, o); /* no tails: int4 is not among the types */
+static void find_kv(cuda_layout *l, const program *p, const engine_options *o) {
+    const kv_groups groups = kv_groups_of(p, o);
     kv_formats_init(l->kv, KV_ROWS, &groups, o);
     for (uint32_t g = 0; g < groups.n; g++) l->kv_layers[g] = groups.group[g].n_layers;
-    l->fixed_bytes = s->n;
+    l->n_groups = groups.n;
+    l->tail_at = groups.tail_at;
 }
 
 static uint32_t gemm_unit(const engine_options *o, uint32_t rows) {
@@ -436,7 +439,7 @@ static uint32_t gemm_unit(const engine_options *o, uint32_t rows) {
 }
 
 status cuda_layout_init(cuda_layout *l, const program *p, const engine_options *o, err *e) {
-    *l = (cuda_layout){.batch_invariant = o->batch_invariant, .n_groups = p->n_groups};
+    *l = (cuda_layout){.batch_invariant = o->batch_invariant};
     status st = engine_options_check(o, MAX_MODEL_LEN, e);
     if (st == OK && o->hidden) {
         err_set(e, ERR_UNSUPPORTED, "the CUDA engine gives no embeddings");
@@ -444,8 +447,9 @@ status cuda_layout_init(cuda_layout *l, const program *p, const engine_options *
         st = err_field(e, "embeddings");
     }
     if (st == OK) st = choose_types(l, p, o, e);
-    if (st == OK) st = check_program(p, o->kv_k, e);
+    if (st == OK) st = check_program(p, o, e);
     if (st != OK) return st;
+    find_kv(l, p, o);
     l->places = calloc(p->n_weights + 1, sizeof *l->places);
     l->weights = calloc(p->n_weights + 1, sizeof *l->weights);
     l->values = calloc(p->n_values + 1, sizeof *l->values);
@@ -461,7 +465,7 @@ status cuda_layout_init(cuda_layout *l, const program *p, const engine_options *
     if (st == OK) {
         place_logits(l, p, o, &s);
         place_workspace(l, p, o, &s);
-        place_kv(l, p, o, &s);
+        l->fixed_bytes = s.n;
     }
     if (st == OK && s.failed)
         st = err_set(e, ERR_INVALID, "the model and the options require more than 2^64 bytes");

@@ -59,7 +59,8 @@ typedef struct cuda_layout {
     cu_type t, kv_type; /* of activations; of K and V */
     bool batch_invariant;
     uint32_t rows_unit, logits_unit; /* batch_invariant: rows of every GEMM; else 1 */
-    uint32_t n_places, n_groups;
+    uint32_t n_places;
+    uint32_t n_groups, tail_at; /* of KV blocks: as in kv_groups (engine/arrange.h) */
     cuda_place *places;
     cuda_weight *weights; /* [n_weights] */
     cuda_value *values;   /* [n_values] */

@@ -72,6 +72,11 @@ static cu_kv kv_of_op(const cuda_engine *e, const op *o) {
     return kv_of(e, e->p->layer_group[o->layer], e->p->layer_index[o->layer]);
 }
 
+static cu_kv tail_of_op(const cuda_engine *e, const op *o) {
+    if (!e->l->tail_at) return cu_kv();
+    return kv_of(e, e->p->layer_group[o->layer] + e->l->tail_at, e->p->layer_index[o->layer]);
+}
+
 /* ---- rows ---- */
 
 static cudaError_t run_embed(const lowering *w, const cuda_op *c) {
@@ -264,7 +269,7 @@ static cudaError_t run_rope(const lowering *w, const cuda_op *c) {
     const uint32_t table = c->o->rope.table;
     const rope_config *r = &e->p->rope[table];
     cu_rope a = {};
-    a.kv = kv_of_op(e, c->o);
+    a.kv = kv_of_op(e, c->o), a.tail = tail_of_op(e, c->o);
     a.t = e->l->t;
     a.qkv = value_at(w, c->o->in), a.ld = e->p->values[c->o->in].cols;
     a.n_heads = c->o->heads.n_heads;
@@ -279,7 +284,7 @@ static cudaError_t run_attention(const lowering *w, const cuda_op *c) {
     const cuda_engine *e = w->e;
     const cuda_run *r = w->run;
     cu_attn a = {};
-    a.kv = kv_of_op(e, c->o);
+    a.kv = kv_of_op(e, c->o), a.tail = tail_of_op(e, c->o);
     a.t = e->l->t;
     a.qkv = value_at(w, c->o->in), a.ld = e->p->values[c->o->in].cols;
     a.out = value_at(w, c->o->out);

@@ -101,6 +101,9 @@ static status open_context(cuda_engine *e, err *er) {
     if (s == OK)
         s = cuda_check(e->host, cudaStreamCreateWithFlags(&e->stream, cudaStreamNonBlocking),
                        "making a stream", er);
+    if (s == OK)
+        s = cuda_check(e->host, cudaStreamCreateWithFlags(&e->copies, cudaStreamNonBlocking),
+                       "making a stream", er);
     if (s == OK && known && cuda_used_bytes((uint32_t)e->device, &total, &after))
         e->memory.context_bytes = less(after, before);
     return s;
@@ -210,6 +213,7 @@ static void plugin_close(engine *head) {
         release_sections(e, N_SECTIONS);
     }
     if (e->stream) cudaStreamDestroy(e->stream);
+    if (e->copies) cudaStreamDestroy(e->copies);
     (void)cudaGetLastError();
     free(e->op);
     free(e);
@@ -262,10 +266,21 @@ static void plugin_memory(const engine *head, cuda_memory *out) {
     }
 }
 
+static status plugin_kv_export(engine *head, uint32_t group, int32_t block, void *out,
+                               err *er) {
+    return cuda_kv_export((cuda_engine *)head, group, block, out, er);
+}
+
+static status plugin_kv_import(engine *head, uint32_t group, int32_t block, const void *in,
+                               err *er) {
+    return cuda_kv_import((cuda_engine *)head, group, block, in, er);
+}
+
 extern "C" __attribute__((visibility("default"))) const cuda_plugin *
 vramd_cuda_plugin(uint32_t abi) {
-    static const cuda_plugin plugin = {CUDA_PLUGIN_ABI, VRAMD_VERSION, cuda_probe,
-                                       plugin_open,     plugin_close,  plugin_submit,
-                                       plugin_collect,  plugin_info,   plugin_memory};
+    static const cuda_plugin plugin = {CUDA_PLUGIN_ABI,  VRAMD_VERSION,   cuda_probe,
+                                       plugin_open,      plugin_close,    plugin_submit,
+                                       plugin_collect,   plugin_info,     plugin_memory,
+                                       plugin_kv_export, plugin_kv_import};
     return abi == CUDA_PLUGIN_ABI ? &plugin : NULL;
 }

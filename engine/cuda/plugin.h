@@ -67,13 +67,16 @@ typedef struct cuda_plugin {
     status (*collect)(engine *, step_result *, err *);
     void (*info)(const engine *, engine_info *);
     void (*memory)(const engine *, cuda_memory *out);
+    /* As engine_kv_export and engine_kv_import. */
+    status (*kv_export)(engine *, uint32_t group, int32_t block, void *out, err *);
+    status (*kv_import)(engine *, uint32_t group, int32_t block, const void *in, err *);
 } cuda_plugin;
 
 #define CUDA_PLUGIN_MIX(abi, type) ((abi)*31u + (uint32_t)sizeof(type))
 #define CUDA_PLUGIN_MIX_3(abi, a, b, c)                                                        \
     CUDA_PLUGIN_MIX(CUDA_PLUGIN_MIX(CUDA_PLUGIN_MIX(abi, a), b), c)
 #define CUDA_PLUGIN_ABI                                                                        \
-    CUDA_PLUGIN_MIX_3(CUDA_PLUGIN_MIX_3(CUDA_PLUGIN_MIX_3(1u, op, weight, value), program,     \
+    CUDA_PLUGIN_MIX_3(CUDA_PLUGIN_MIX_3(CUDA_PLUGIN_MIX_3(2u, op, weight, value), program,     \
                                         engine_options, cuda_layout),                          \
                       cuda_host, batch_seq, sampled)
 

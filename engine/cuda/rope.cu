@@ -52,7 +52,7 @@ static __global__ void __launch_bounds__(THREADS) k_rope_append(rope_args a) {
         float2 cs = cos_sin(pos, a.freqs[i]);
         turn[i] = make_float2(cs.x * a.mscale, cs.y * a.mscale);
     }
-    char *parts = cache_parts(a, blockIdx.x, (uint32_t)pos);
+    char *parts = cache_parts(a, a.kv, blockIdx.x, (uint32_t)pos);
     const uint32_t token = (uint32_t)pos & (f.block_tokens - 1);
     const uint32_t k_at = kv_k_group_at(&f, token), v_at = kv_v_token_at(&f, token);
     const auto at = [&](uint32_t h, uint32_t offset) {

@@ -32,9 +32,8 @@ struct rope_args : cu_rope {
     cu_tables tables;
 };
 
-/* This layer's parts of the block of a row's token. NULL: nowhere. */
-CU_DEVICE char *cache_parts(const rope_args &a, uint32_t row, uint32_t pos) {
-    const cu_kv &kv = a.kv;
+/* This layer's parts of the block of a row's token, of the cache or of its tail. NULL: nowhere. */
+CU_DEVICE char *cache_parts(const rope_args &a, const cu_kv &kv, uint32_t row, uint32_t pos) {
     const int32_t *table =
         a.tables.blocks[kv.group] + (size_t)a.tables.entry[row] * a.tables.table_stride;
     const int32_t block = table[pos >> kv.format.block_shift];

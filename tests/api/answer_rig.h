@@ -26,6 +26,7 @@ typedef struct rig {
     http_private rq;
     app app;
     port port;
+    served served;
     answer a;
     prompt_in prompt;
     choice *c; /* [1] */
@@ -45,6 +46,9 @@ static RIG_UNUSED void rig_open(rig *r, const writer *w, bool stream, const json
     buf_init(&r->rq.out, &r->rq.pub.mem);
     r->port.card = (model_card){.id = "m", .n_params = 1, .max_model_len = 100};
     r->app.port = &r->port;
+    r->served.port = &r->port;
+    r->app.served = &r->served;
+    r->rq.pub.served = &r->served;
     r->w = w;
     r->c = arena_zalloc(&r->rq.pub.mem, sizeof *r->c);
     vec_i32_init(&r->prompt.ids, &r->rq.pub.mem);

@@ -1,26 +1,5 @@
 /* /v1/responses and /v1/messages over real sockets: answers, streams, counts, refusals. */
-#include "tests/api/fake_port.h"
-
-static fake f;
-
-static void start(void) {
-    fake_init(&f);
-    fake_start(&f);
-}
-static void stop(void) {
-    fake_stop(&f);
-}
-
-/* Posts, checks the status, and that the answer has each of the texts. */
-static void expect(const char *path, const char *body, int status, const char *const *texts) {
-    reply r = fake_post(&f, path, body);
-    ck_assert_msg(r.status == status, "%.200s: %d\n%.300s", body, r.status, r.body);
-    for (; *texts; texts++) assert_has(r.body, *texts);
-    reply_free(&r);
-}
-#define EXPECT(path, body, status, ...)                                                        \
-    expect(path, body, status, (const char *const[]){__VA_ARGS__, NULL})
-#define MESSAGES "\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]"
+#include "tests/api/fake_one.h"
 
 /* The number behind a member's name in the text. */
 static int number(const char *text, const char *name) {

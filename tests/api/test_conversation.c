@@ -1,18 +1,7 @@
 /* What a template is given of a chat (api/conversation.h), seen through POST /apply-template with
  * templates that print it, and the tokens that a prompt becomes. */
-#include "tests/api/fake_port.h"
+#include "tests/api/fake_one.h"
 #include "tests/check_main.h"
-
-static fake f;
-
-static void start(const char *source) {
-    fake_init(&f);
-    f.chat_template = source;
-    fake_start(&f);
-}
-static void stop(void) {
-    fake_stop(&f);
-}
 
 /* The prompt that the body is rendered to; a refusal in full. */
 static void gives(const char *body, const char *want) {
@@ -40,7 +29,7 @@ static void refused(const char *body, const char *param, const char *why) {
 #define ALL "{{ messages|tojson }}"
 
 START_TEST(members_of_messages) {
-    start(ALL);
+    start_as(ALL, NULL);
     gives(JSON({"messages":[{"role":"user","content":"a","name":null,"x":[1.0]}]}),
                 "[{\"role\": \"user\", \"content\": \"a\", \"x\": [1.0]}]");
     gives(
@@ -64,7 +53,7 @@ START_TEST(members_of_messages) {
 END_TEST
 
 START_TEST(content_in_parts) {
-    start(ALL);
+    start_as(ALL, NULL);
     gives(JSON({"messages":[{"role":"user","content":[{"type":"text","text":"a"},
                 {"type":"text","text":"b"}]},{"role":"assistant","content":[
                 {"type":"refusal","refusal":"no"}]},{"role":"user","content":[]}]}),
@@ -75,7 +64,7 @@ START_TEST(content_in_parts) {
         JSON({"messages":[{"role":"user","content":[{"type":"image_url","image_url":"x"}]}]}),
               "messages[0].content[0]", "only parts");
     stop();
-    start(ALL "{% for p in messages[0].content %}{% endfor %}");
+    start_as(ALL "{% for p in messages[0].content %}{% endfor %}", NULL);
     gives(JSON({"messages":[{"role":"user","content":[{"type":"text","text":"a"},
                 {"type":"text","text":"b"}]},{"role":"user","content":"c"}]}),
         "[{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"a\"}, {\"type\": "
@@ -85,24 +74,24 @@ START_TEST(content_in_parts) {
 END_TEST
 
 START_TEST(null_is_passed_on_to_templates_that_show_nothing_for_it) {
-    start("{{ messages[1].content or '' }}{{ messages[0].content is none }}");
+    start_as("{{ messages[1].content or '' }}{{ messages[0].content is none }}", NULL);
     gives(
         JSON({"messages":[{"role":"assistant","content":null},{"role":"user","content":"a"}]}),
               "aTrue");
     stop();
-    start("{{ messages[0].content is none }}{{ messages[1].content }}");
+    start_as("{{ messages[0].content is none }}{{ messages[1].content }}", NULL);
     gives(
         JSON({"messages":[{"role":"assistant","content":null},{"role":"user","content":"a"}]}),
               "Falsea");
     stop();
-    start("{{ 'developer' }}{{ messages[0].role }}");
+    start_as("{{ 'developer' }}{{ messages[0].role }}", NULL);
     gives(JSON({"messages":[{"role":"developer","content":"a"}]}), "developerdeveloper");
     stop();
 }
 END_TEST
 
 START_TEST(calls_and_reasoning_of_the_history) {
-    start("{{ messages[0].tool_calls|tojson }}");
+    start_as("{{ messages[0].tool_calls|tojson }}", NULL);
     gives(JSON({"messages":[{"role":"assistant","tool_calls":[
         {"id":"1","type":"function","function":{"name":"f","arguments":"{\"x\": 1.0, \"y\": \"z\"}"}},
         {"id":"2","function":{"name":"g","arguments":"[1]"}},
@@ -122,8 +111,10 @@ START_TEST(calls_and_reasoning_of_the_history) {
     refused(JSON({"messages":[{"role":"assistant","tool_calls":[1]}]}),
                   "messages[0].tool_calls[0]", "an object");
     stop();
-    start("{% for m in messages %}{{ m.reasoning_content }}/{{ m.reasoning }}/{{ m.content }};"
-          "{% endfor %}");
+    start_as(
+        "{% for m in messages %}{{ m.reasoning_content }}/{{ m.reasoning }}/{{ m.content }};"
+        "{% endfor %}",
+        NULL);
     gives(JSON({"messages":[{"role":"assistant","content":"a","reasoning":"r"},
                 {"role":"assistant","content":"<think>x</think>a","reasoning_content":"r"},
                 {"role":"assistant","content":"<think>\nx\n</think>\n\na"},
@@ -131,7 +122,7 @@ START_TEST(calls_and_reasoning_of_the_history) {
                              "r/r/a;r/r/<think>x</think>a;x/x/a;//<think>x</think>a;");
     stop();
     /* A template that does not read it shows what the client sent. */
-    start("{{ messages[0].content }}");
+    start_as("{{ messages[0].content }}", NULL);
     gives(JSON({"messages":[{"role":"assistant","content":"<think>x</think>a"}]}),
                "<think>x</think>a");
     stop();
@@ -139,9 +130,10 @@ START_TEST(calls_and_reasoning_of_the_history) {
 END_TEST
 
 START_TEST(what_stands_beside_messages) {
-    start(
+    start_as(
         "{{ tools|tojson }}{{ documents|tojson }}{{ reasoning_effort }}|{{ enable_thinking }}|"
-        "{{ thinking }}|{{ add_generation_prompt }}|{{ x }}");
+        "{{ thinking }}|{{ add_generation_prompt }}|{{ x }}",
+        NULL);
 #define M "\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]"
     gives("{" M "}", "nullnull|||True|");
     gives("{" M ",\"tools\":[{\"type\":\"function\"}],\"documents\":[{\"b\":1,\"a\":2}],"
@@ -156,7 +148,7 @@ START_TEST(what_stands_beside_messages) {
     refused("{" M ",\"reasoning_effort\":1}", "reasoning_effort", "a string");
     refused("{" M ",\"chat_template\":\"x\"}", "chat_template", "not allowed");
     stop();
-    start("plain");
+    start_as("plain", NULL);
     refused("{" M ",\"tools\":[{}]}", "tools", "takes no tools");
     gives("{" M ",\"tools\":[{}],\"tool_choice\":\"none\"}", "plain");
     stop();
@@ -175,19 +167,20 @@ START_TEST(the_last_message_is_continued) {
     "{\"messages\":[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"assistant\","            \
     "\"content\":" content                                                                     \
     "}],\"add_generation_prompt\":false,\"continue_final_message\":true}"
-    start(FAKE_CHATML);
+    start_as(FAKE_CHATML, NULL);
     gives(BODY("\" ab \""), "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n ab ");
     refused(BODY("\"\""), "continue_final_message", "empty");
     stop();
-    start("{% for m in messages %}{{ m.role }}:{{ m.content|trim }};{% endfor %}");
+    start_as("{% for m in messages %}{{ m.role }}:{{ m.content|trim }};{% endfor %}", NULL);
     gives(BODY("\" ab \""), "user:q;assistant:ab");
     stop();
-    start(
-        "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %};{% endfor %}");
+    start_as(
+        "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %};{% endfor %}",
+        NULL);
     gives(BODY("[{\"type\":\"text\",\"text\":\"a\"},{\"type\":\"text\",\"text\":\"b\"}]"),
           ";ab");
     stop();
-    start("{{ messages[0].content }}");
+    start_as("{{ messages[0].content }}", NULL);
     refused(BODY("\"a\""), "continue_final_message", "does not show");
     stop();
 }
@@ -195,7 +188,7 @@ END_TEST
 
 START_TEST(special_tokens_are_the_templates_alone) {
     /* <|im_start|> is 256 and <|im_end|> 257 where the template has them. */
-    start("<|im_start|>{{ messages[0].content }}<|im_end|>");
+    start_as("<|im_start|>{{ messages[0].content }}<|im_end|>", NULL);
     reply r =
         fake_post(&f, "/apply-template",
                   JSON({"messages":[{"role":"user","content":"<|im_end|>"}],"tokens":true}));
@@ -205,7 +198,8 @@ START_TEST(special_tokens_are_the_templates_alone) {
     reply_free(&r);
     stop();
     /* Assembled of template and role it is one; of a content never. */
-    start("{{ '<|' + messages[0].role + '|>' }}{{ '<|' + messages[0].content + '|>' }}");
+    start_as("{{ '<|' + messages[0].role + '|>' }}{{ '<|' + messages[0].content + '|>' }}",
+             NULL);
     r = fake_post(&f, "/tokenize", JSON({"messages":[{"role":"im_start","content":"im_end"}]}));
     assert_has(r.body, "\"count\":11,");
     assert_has(r.body, "\"tokens\":[256,60,124,");
@@ -217,7 +211,7 @@ END_TEST
 START_TEST(long_conversations_are_rendered_off_the_loop) {
     static const char *const paths[] = {"/v1/chat/completions", "/apply-template", "/tokenize"};
     enum { TURNS = 1000 };
-    start(FAKE_CHATML);
+    start_as(FAKE_CHATML, NULL);
     buf body;
     buf_init(&body, NULL);
     buf_add(&body, STR("{\"max_tokens\":2,\"messages\":["));

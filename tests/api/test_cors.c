@@ -1,7 +1,7 @@
 /* Origins, and what browsers are told before the endpoints. */
 #include "api/cors.h"
 
-#include "tests/api/fake_port.h"
+#include "tests/api/fake_one.h"
 #include "tests/check_main.h"
 
 #define LIST "https://a.example, http://b.example:8080"
@@ -65,8 +65,6 @@ START_TEST(a_list_is_checked) {
     ck_assert(!cors_names_ok("") && !cors_names_ok("a\rb") && !cors_names_ok("a: b"));
 }
 END_TEST
-
-static fake f;
 
 static reply ask(const char *method, const char *url, const char *headers) {
     char text[1024];

@@ -2,17 +2,10 @@
  */
 #include <microhttpd.h>
 
-#include "tests/api/fake_port.h"
-
-static fake f;
+#include "tests/api/fake_one.h"
 
 #define STREAM_FOREVER JSON({"prompt":"a","stream":true,"ignore_eos":true,"max_tokens":200000})
 #define WHOLE_FOREVER  "{\"prompt\":\"a\",\"ignore_eos\":true,\"max_tokens\":200000}"
-
-static void start(void) {
-    fake_init(&f);
-    fake_start(&f);
-}
 
 /* Sends a POST and leaves the connection open. */
 static int send_post(int fd, const char *path, const char *body) {
@@ -644,8 +637,7 @@ START_TEST(a_bad_address_is_an_error_that_names_it) {
     } t[] = {{"not.a.host.invalid", ERR_INVALID, "host"},
              {"192.0.2.1", ERR_IO, "port"}, /* TEST-NET-1: no interface has it */
              {"unix:", ERR_INVALID, "host"}};
-    fake_init(&f);
-    fake_start(&f);
+    start();
     for (size_t i = 0; i < 3; i++) {
         server_options o = f.opt;
         server *s;

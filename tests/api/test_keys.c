@@ -9,7 +9,7 @@
 #include <gnutls/gnutls.h>
 
 #include "api/secret.h"
-#include "tests/api/fake_port.h"
+#include "tests/api/fake_one.h"
 #include "tests/check_main.h"
 
 /* printf %s WORD | sha256sum */
@@ -414,8 +414,6 @@ START_TEST(a_key_is_made_and_found) {
 END_TEST
 
 /* ---- before the endpoints ---- */
-
-static fake f;
 
 static reply ask(const char *method, const char *url, const char *header, const char *body) {
     char text[1024];

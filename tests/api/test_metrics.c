@@ -1,14 +1,12 @@
 /* /metrics: the text format, by a strict reader; names, labels, histograms, speed. And the plan
  * as JSON. */
-#include "tests/api/fake_port.h"
+#include "tests/api/fake_one.h"
 
 #include <jansson.h>
 #include <math.h>
 
 #include "api/memory_view.h"
 #include "api/metrics.h"
-
-static fake f;
 
 typedef struct family {
     char name[100], type[20];
@@ -58,8 +56,7 @@ static int read_text(char *text, family *fam, int cap) {
 
 START_TEST(the_text_is_what_prometheus_reads) {
     static family fam[200];
-    fake_init(&f);
-    fake_start(&f);
+    start();
     reply r = fake_post(&f, "/v1/rerank", "{}");
     ck_assert_int_eq(r.status, 501);
     reply_free(&r);
@@ -139,8 +136,7 @@ START_TEST(a_device_has_an_account_of_its_own) {
 END_TEST
 
 START_TEST(metrics_answer_within_five_milliseconds) {
-    fake_init(&f);
-    fake_start(&f);
+    start();
     int fd = fake_connect(&f);
     const char *get = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
     uint64_t best = UINT64_MAX;

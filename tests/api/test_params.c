@@ -1,9 +1,8 @@
 /* Parameters: defaults, each range and type with the field it names, what is not supported. */
-#include "tests/api/fake_port.h"
+#include "tests/api/fake_one.h"
 
 #include "api/param_table.h"
 
-static fake f;
 static arena mem;
 
 static void setup(void) {
@@ -149,6 +148,10 @@ START_TEST(every_range_error_names_its_field) {
         {"{\"logit_bias\":{\"1\":\"x\"}}", "logit_bias", false},
         {"{\"logit_bias\":{\"99999\":1}}", "logit_bias", false},
         {"{\"logit_bias\":{\"two tokens\":1}}", "logit_bias", false},
+        {"{\"logit_bias\":[[1]]}", "logit_bias", false},
+        {"{\"logit_bias\":[[1,true]]}", "logit_bias", false},
+        {"{\"logit_bias\":[[260,1]]}", "logit_bias", false},
+        {"{\"logit_bias\":[[\"\",1]]}", "logit_bias", false},
         {"{\"allowed_token_ids\":[]}", "allowed_token_ids", false},
         {"{\"allowed_token_ids\":[]}", "allowed_token_ids", true},
         {"{\"allowed_token_ids\":5}", "allowed_token_ids", false},
@@ -199,6 +202,12 @@ START_TEST(rules_about_tokens_become_a_mask_and_banned_sequences) {
     good(&p, "{\"logit_bias\":{\"65\":100,\"66\":100,\"67\":5}}", false);
     ck_assert(count_allowed(&p) == 2 && allows(&p, 65) && allows(&p, 66));
     ck_assert_uint_eq(p.sampling.n_bias, 1);
+    /* In a list the number is that of each token of a text; numbers of one token add up. */
+    good(&p, "{\"logit_bias\":[[\"ABA\",1.5],[66,2],[67,-100],[68,false]]}", false);
+    ck_assert_uint_eq(p.sampling.n_bias, 2);
+    ck_assert(p.sampling.bias[0].token == 'A' && p.sampling.bias[0].bias == 3);
+    ck_assert(p.sampling.bias[1].token == 'B' && p.sampling.bias[1].bias == 3.5f);
+    ck_assert_uint_eq(count_allowed(&p), tokenizer_n_vocab(f.tok) - 2);
     good(&p,
          "{\"allowed_token_ids\":[65,66,67],\"bad_words\":[\"B\"],"
          "\"logit_bias\":{\"67\":-100}}",

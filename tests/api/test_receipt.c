@@ -1,18 +1,5 @@
 /* Receipts over real sockets: what requests took, why prefixes were not found; and forgetting those. */
-#include "tests/api/fake_port.h"
-#include "tests/api/parsed.h"
-
-static fake f;
-
-static void start(void) {
-    fake_init(&f);
-    fake_start(&f);
-}
-
-static void stop(void) {
-    fake_stop(&f);
-    parsed_free();
-}
+#include "tests/api/fake_one.h"
 
 static double real_at(const json_t *o, const char *name) {
     return json_number_value(at(o, name));

@@ -1,30 +1,8 @@
 /* What requests of other servers' clients ask for, and the answers that they rely on. */
-#include "tests/api/fake_port.h"
-
-static fake f;
-
-static void start(const char *says) {
-    fake_init(&f);
-    f.says = says;
-    fake_start(&f);
-}
-static void stop(void) {
-    fake_stop(&f);
-}
-
-/* Posts, checks the status, and that the answer has each of the texts. */
-static void expect(const char *path, const char *body, int status, const char *const *texts) {
-    reply r = fake_post(&f, path, body);
-    ck_assert_msg(r.status == status, "%.200s: %d\n%.200s", body, r.status, r.body);
-    for (; *texts; texts++) assert_has(r.body, *texts);
-    reply_free(&r);
-}
-#define EXPECT(path, body, status, ...)                                                        \
-    expect(path, body, status, (const char *const[]){__VA_ARGS__, NULL})
-#define MESSAGES "\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]"
+#include "tests/api/fake_one.h"
 
 START_TEST(logprobs_have_one_key_a_token_whatever_its_bytes) {
-    start("\xc3\xa9");
+    start_as(NULL, "\xc3\xa9");
     EXPECT("/v1/completions",
            JSON({"prompt":"a","logprobs":2}), 200,
                 "\"tokens\":[\"bytes:\\\\xc3\",\"bytes:\\\\xa9\"]",
@@ -47,7 +25,7 @@ START_TEST(logprobs_have_one_key_a_token_whatever_its_bytes) {
 END_TEST
 
 START_TEST(offsets_of_an_echoed_prompt_count_its_special_tokens) {
-    start("x");
+    start_as(NULL, "x");
     EXPECT("/v1/completions",
            JSON({"prompt":"<|im_start|>us","echo":true,"logprobs":0,"max_tokens":0}), 200,
                 "\"text\":\"<|im_start|>us\"", "\"text_offset\":[0,12,13]");
@@ -62,7 +40,7 @@ START_TEST(offsets_of_an_echoed_prompt_count_its_special_tokens) {
 END_TEST
 
 START_TEST(usage_of_a_stream_starts_at_0_and_comes_only_where_it_is_included) {
-    start("Hey");
+    start_as(NULL, "Hey");
     reply r = fake_post(&f, "/v1/chat/completions",
                         "{" MESSAGES ",\"stream\":true,\"stream_options\":{"
                         "\"include_usage\":true,\"continuous_usage_stats\":true}}");
@@ -81,7 +59,7 @@ START_TEST(usage_of_a_stream_starts_at_0_and_comes_only_where_it_is_included) {
 END_TEST
 
 START_TEST(the_end_of_a_stream_is_in_the_chunk_of_the_last_text) {
-    start("Hello");
+    start_as(NULL, "Hello");
     EXPECT("/v1/chat/completions", "{" MESSAGES ",\"stream\":true,\"max_tokens\":2}", 200,
            "\"delta\":{\"content\":\"e\"},\"logprobs\":null,\"finish_reason\":\"length\"");
     EXPECT("/v1/completions", JSON({"prompt":"a","stream":true,"max_tokens":2,"logprobs":0}),
@@ -94,7 +72,7 @@ START_TEST(the_end_of_a_stream_is_in_the_chunk_of_the_last_text) {
 END_TEST
 
 START_TEST(a_stop_string_or_token_is_shown_where_it_is_wanted) {
-    start("Hello, world");
+    start_as(NULL, "Hello, world");
     EXPECT("/v1/completions", JSON({"prompt":"a","stop":"lo","logprobs":0}), 200,
                                    "\"text\":\"Hel\"", "\"tokens\":[\"H\",\"e\",\"l\"]");
     EXPECT("/v1/completions",
@@ -113,7 +91,7 @@ START_TEST(a_stop_string_or_token_is_shown_where_it_is_wanted) {
 END_TEST
 
 START_TEST(token_ids_of_prompt_and_output_are_returned) {
-    start("Hey");
+    start_as(NULL, "Hey");
     EXPECT("/v1/completions",
            JSON({"prompt":"ab","return_token_ids":true}), 200,
                 "\"prompt_token_ids\":[97,98],\"token_ids\":[72,101,121,258]}");
@@ -143,7 +121,7 @@ START_TEST(prompt_logprobs_are_by_token_id_with_ranks) {
         "\"prompt_logprobs\":[null,{\"98\":{\"logprob\":-0.25,\"rank\":1,"
         "\"decoded_token\":\"b\"},\"99\":{\"logprob\":-0.75,\"rank\":2,\"decoded_token\":\"c\"}"
         "}]";
-    start("Hey");
+    start_as(NULL, "Hey");
     EXPECT("/v1/completions", JSON({"prompt":"ab","prompt_logprobs":2}), 200,
                                    "\"logprobs\":null", scores);
     EXPECT("/v1/completions", JSON({"prompt":"ab","prompt_logprobs":2,"logprobs":1,"n":2}), 200,
@@ -180,7 +158,7 @@ START_TEST(a_long_prompt_is_cut_from_its_beginning) {
 END_TEST
 
 START_TEST(of_best_of_choices_n_are_returned_and_all_are_counted) {
-    start("Hey");
+    start_as(NULL, "Hey");
     EXPECT("/v1/completions", JSON({"prompt":"ab","best_of":4,"n":2,"max_tokens":2}), 200,
                                    "\"index\":1", "\"completion_tokens\":8");
     reply r = fake_post(&f, "/v1/completions",
@@ -211,7 +189,7 @@ static void expect_prompt(const char *body, const char *text) {
 #define LAST "{\"role\":\"assistant\",\"content\":\" I am \"}"
 
 START_TEST(a_last_message_is_continued) {
-    start("Hey");
+    start_as(NULL, "Hey");
     expect_prompt("{\"messages\":[" USER "]}",
                   "\"<|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\n\"");
     expect_prompt("{\"messages\":[" USER "],\"add_generation_prompt\":false}",
@@ -235,7 +213,7 @@ START_TEST(a_last_message_is_continued) {
 END_TEST
 
 START_TEST(the_history_of_an_assistant_is_taken_or_refused_by_name) {
-    start("Hey");
+    start_as(NULL, "Hey");
     EXPECT("/v1/chat/completions",
            JSON({"messages":[{"role":"user","content":"a"},{"role":"assistant","content":[
                 {"type":"refusal","refusal":"no"}]},{"role":"user","content":"b"}]}),
@@ -254,7 +232,7 @@ START_TEST(the_history_of_an_assistant_is_taken_or_refused_by_name) {
 END_TEST
 
 START_TEST(paths_have_aliases) {
-    start("Hey");
+    start_as(NULL, "Hey");
     static const char *const gets[] = {"/v1/models",  "/models",         "/v1/models/",
                                        "//v1/models", "/v1/models/fake", "//models/fake/"};
     for (size_t i = 0; i < sizeof gets / sizeof *gets; i++) {
@@ -301,7 +279,7 @@ START_TEST(a_model_has_the_names_that_it_is_given_and_no_path) {
 END_TEST
 
 START_TEST(small_endpoints_of_other_servers) {
-    start("Hey");
+    start_as(NULL, "Hey");
     static const struct {
         const char *path, *text;
     } t[] = {{"/version", "{\"version\":\"" VRAMD_VERSION "\"}"},
@@ -325,7 +303,7 @@ START_TEST(small_endpoints_of_other_servers) {
 END_TEST
 
 START_TEST(a_form_is_no_json) {
-    start("Hey");
+    start_as(NULL, "Hey");
     reply r = fake_text(&f, "POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
                             "Content-Type: application/x-www-form-urlencoded\r\n"
                             "Content-Length: 14\r\n\r\n{\"prompt\":\"a\"}");
@@ -336,7 +314,7 @@ START_TEST(a_form_is_no_json) {
 END_TEST
 
 START_TEST(numbers_without_end_are_named_where_they_are_read) {
-    start("Hey");
+    start_as(NULL, "Hey");
     EXPECT(
         "/v1/completions",
         "{\"prompt\":\"a\",\"x\":123456789012345678901234567890,\"y\":1e400,\"a\\u0000b\":1}",

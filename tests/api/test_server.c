@@ -1,19 +1,5 @@
 /* Endpoints over real sockets: completions, chat, streams, refusals, small documents. */
-#include "tests/api/fake_port.h"
-
-#include "tests/api/parsed.h"
-
-static fake f;
-
-static void start(void) {
-    fake_init(&f);
-    fake_start(&f);
-}
-
-static void stop(void) {
-    fake_stop(&f);
-    parsed_free();
-}
+#include "tests/api/fake_one.h"
 
 /* Joins the texts (or deltas) of choice index in an event stream; checks each event. */
 static char *stream_text(const char *body, int index, const char **finish) {

@@ -1,6 +1,6 @@
 /* Tools and reasoning at the endpoint: what is read of a request, and what becomes of an output
  * that a machine says. The machine says one byte a token. */
-#include "tests/api/fake_port.h"
+#include "tests/api/fake_one.h"
 
 #include "api/tools.h"
 
@@ -23,16 +23,8 @@
     "\"object\"}}},{\"type\":\"function\",\"function\":{\"name\":\"g\"}}]"
 #define ASK "\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]"
 
-static fake f;
-
-static void start(void) {
-    fake_init(&f);
-    f.chat_template = TEMPLATE;
-    f.says = SAYS;
-    fake_start(&f);
-}
-static void stop(void) {
-    fake_stop(&f);
+static void with_calls(void) {
+    start_as(TEMPLATE, SAYS);
 }
 
 static char *ask(const char *more) {
@@ -278,7 +270,7 @@ END_TEST
 int main(void) {
     Suite *s = suite_create("tools");
     TCase *c = check_case(s, "server"), *plain = check_case(s, "params");
-    tcase_add_checked_fixture(c, start, stop);
+    tcase_add_checked_fixture(c, with_calls, stop);
     tcase_add_test(c, calls_and_reasoning_are_members_of_the_message);
     tcase_add_test(c, stop_strings_do_not_apply_to_reasoning_and_calls);
     tcase_add_test(c, without_tools_or_with_none_of_them_calls_are_text);

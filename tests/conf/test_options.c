@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "conf/sections.h"
 #include "conf/options.h"
 #include "daemon/commands.h"
 
@@ -210,6 +211,47 @@ START_TEST(the_manual_page_of_the_file_names_every_key_and_section) {
 }
 END_TEST
 
+START_TEST(a_section_gives_a_model_options_of_its_own) {
+    static model_sections m;
+    char name[64], *none[] = {"vramd", NULL}, *flags[] = {"vramd", "--model", "x", NULL};
+    options o, of;
+    err e;
+    int argc = 1;
+    file_with("[scheduler]\nmax_num_seqs = 3\n[sampling]\ntop_k = 5\n"
+              "[model small one]\nfile = /a.gguf\nmax_num_seqs = 7\npin = true\n"
+              "tenants = alice, bob\n[server]\nport = 81\n"
+              "[model org/large]\nload = request\nfile = /b.gguf\n");
+    snprintf(name, sizeof name, "VRAMD_CONFIG=%s", path);
+    char *env[] = {name, "VRAMD_TOP_P=0.5", NULL};
+    options_defaults(&o);
+    ck_assert_int_eq(options_load_models(&o, &m, &argc, none, env, &e), OK);
+    ck_assert_uint_eq(m.n, 2);
+    ck_assert_uint_eq(o.port, 81);
+    ck_assert_uint_eq(o.max_num_seqs, 3);
+    section_options(&m.v[0], &o, &of);
+    ck_assert_str_eq(m.v[0].name, "small one");
+    ck_assert_str_eq(m.v[0].tenants, "alice, bob");
+    ck_assert(m.v[0].pin && !m.v[0].on_request && !m.v[1].pin && m.v[1].on_request);
+    ck_assert_str_eq(of.model, "/a.gguf");
+    ck_assert_str_eq(of.served_model_name, "small one");
+    ck_assert_uint_eq(of.max_num_seqs, 7);
+    ck_assert_str_eq(of.top_k, "5");
+    ck_assert_str_eq(of.top_p, "0.5");
+    section_options(&m.v[1], &o, &of);
+    ck_assert_str_eq(of.served_model_name, "org/large");
+    ck_assert_uint_eq(of.max_num_seqs, 3);
+    argc = 3;
+    options_defaults(&o);
+    ck_assert_int_eq(options_load_models(&o, &m, &argc, flags, env, &e), ERR_INVALID);
+    ck_assert_ptr_nonnull(strstr(e.text, "stands beside 2 sections"));
+    argc = 1;
+    options_defaults(&o);
+    ck_assert_int_eq(options_load(&o, &argc, none, env, NULL, &e), OK); /* leaves them out */
+    ck_assert_str_eq(o.model, "");
+    unlink(path);
+}
+END_TEST
+
 START_TEST(every_broken_line_of_a_file_is_told_with_its_number) {
     static const struct {
         const char *text, *part, *hint;
@@ -230,7 +272,21 @@ START_TEST(every_broken_line_of_a_file_is_told_with_its_number) {
         {"[server]\nqqqqqqqqqqq = 1\n", "there is no option \"qqqqqqqqqqq\"", "--print-sample"},
         {"[server]\nport =\n", "port = \"\" is no whole number", ""},
         {"[server]\nport = 1 # x\n", "no whole number", ""},
-        {"[server]\nhost = a\x1b[2J\n", "host = \"a?[2J\" has a control character", ""}};
+        {"[server]\nhost = a\x1b[2J\n", "host = \"a?[2J\" has a control character", ""},
+        {"[model a]\n", "line 1: [model a] names no file", "file ="},
+        {"[model a]\nfile =\n", "line 1: [model a] names no file", "file ="},
+        {"[model a]\nfile = x\n[model b]\nfile = y\n[model a]\n",
+         "line 5: [model a] was begun in line 1 already", ""},
+        {"[model ]\n", "line 1: a model's name", ""},
+        {"[model a,b]\n", "line 1: a model's name", ""},
+        {"[model a]\nfile = x\nfile = y\n", "line 3: file was set in this section", ""},
+        {"[model a]\npin = true\npin = true\n", "line 3: pin was set in this section", ""},
+        {"[model a]\npin = maybe\n", "line 2: pin = maybe, but it is false or true", ""},
+        {"[model a]\nload = never\n", "line 2: load = never, but it is start or request", ""},
+        {"[model a]\nfyle = x\n", "line 2: a model has no option \"fyle\"", "mean file?"},
+        {"[model a]\nmodel = x\n", "line 2: a model has no option \"model\"", "by file"},
+        {"[model a]\nport = 1\n", "line 2: port is the same for all models", "[server]"},
+        {"[model a]\nmax_num_seqs = 0\n", "line 2: max_num_seqs = \"0\" is out of range", ""}};
     for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
         options o;
         err e;
@@ -718,7 +774,8 @@ CHECK_MAIN(
     words_that_are_no_flags_stay_in_order, the_environment_tolerates_only_what_it_must,
     a_cache_type_of_another_server_gets_what_to_use_instead,
     a_flag_of_another_server_gets_what_to_do_instead, a_second_model_is_refused,
-    the_file_is_named_by_flag_or_environment, the_live_options_are_taken_and_no_others,
+    a_section_gives_a_model_options_of_its_own, the_file_is_named_by_flag_or_environment,
+    the_live_options_are_taken_and_no_others,
     every_option_that_differs_is_reported_with_both_values,
     a_name_with_one_letter_wrong_is_found_again,
     the_sample_without_its_comment_marks_is_the_defaults,

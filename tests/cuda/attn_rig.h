@@ -23,12 +23,26 @@ struct rig_model {
     uint32_t head_dim, n_kv_heads, group, window;
     cu_type t, kv;
     uint32_t block_tokens;
-    dtype code = DT_NONE; /* a cache of codes, and kv what they become */
+    dtype code = DT_NONE;   /* a cache of codes, and kv what they become */
+    dtype v_code = DT_NONE; /* of V, where it is another */
     bool coded() const { return code != DT_NONE; }
+    dtype code_of_v() const { return v_code == DT_NONE ? code : v_code; }
+    bool tailed() const { return coded() && kv_has_tail(code, code_of_v()); }
+    /* Codes that have kernels of their own, whose tiles are divided by what is nearly sqrt(n). */
+    bool bytes() const { return code_of_v() == code && !tailed(); }
     kv_format format() const {
-        const kv_type *type = kv_type_get(coded() ? code : kv == CU_BF16 ? DT_BF16 : DT_F16);
+        const dtype number = kv == CU_BF16 ? DT_BF16 : DT_F16;
         kv_format f;
-        kv_format_init(&f, KV_ROWS, type, type, block_tokens, n_kv_heads, head_dim);
+        kv_format_init(&f, KV_ROWS, kv_type_get(coded() ? code : number),
+                       kv_type_get(coded() ? code_of_v() : number), block_tokens, n_kv_heads,
+                       head_dim);
+        return f;
+    }
+    kv_format tail_format() const {
+        const kv_format of = format();
+        const kv_type k = kv_tail_type(&of.k), v = kv_tail_type(&of.v);
+        kv_format f;
+        kv_format_init(&f, KV_ROWS, &k, &v, block_tokens, n_kv_heads, head_dim);
         return f;
     }
     uint32_t n_heads() const { return n_kv_heads * group; }
@@ -67,37 +81,52 @@ struct rig_codes {
 static inline rig_codes rig_encode(const rig_model &m, int seed, int what, int pos,
                                    uint32_t head) {
     const kv_format f = m.format();
+    const kv_type &type = what == RIG_V ? f.v : f.k;
+    const uint32_t n = what == RIG_V ? f.v_segment : f.k_segment;
     rig_codes c;
     c.code.resize(m.head_dim);
-    for (uint32_t d = 0; d < m.head_dim; d += f.k_segment) {
+    for (uint32_t d = 0; d < m.head_dim; d += n) {
         float x[64];
-        for (uint32_t i = 0; i < f.k_segment; i++)
-            x[i] = rig_value(seed, what, pos, head, d + i);
-        c.word.push_back(kv_encode(&f.k, x, f.k_segment, &c.code[d]));
+        for (uint32_t i = 0; i < n; i++) x[i] = rig_value(seed, what, pos, head, d + i);
+        c.word.push_back(kv_encode(&type, x, n, &c.code[d]));
     }
     return c;
 }
-/* A head's numbers as attention multiplies them: as they are in the cache and in qkv, and for a
- * rotated type the rotated ones, times kv_turn_scale. */
-static inline std::vector<double> rig_numbers(const rig_model &m, int seed, int what, int pos,
-                                              uint32_t head) {
-    std::vector<double> x(m.head_dim);
+/* A head's numbers in 16 bits: rotated where the cache's are, times turn. */
+static inline std::vector<double> rig_rounded(const rig_model &m, cu_type t, int seed, int what,
+                                              int pos, uint32_t head, double turn) {
     const kv_format f = m.format();
-    const double turn = f.k.rotated ? kv_turn_scale(f.k_segment) : 1;
-    if (m.coded() && what != RIG_Q) {
-        const rig_codes c = rig_encode(m, seed, what, pos, head);
-        for (uint32_t d = 0; d < m.head_dim; d++)
-            x[d] = (double)kv_code_value(m.code, c.code[d]) *
-                   kv_scale_of(m.code, c.word[d / f.k_segment]).d * turn;
-        return x;
-    }
-    const cu_type t = what == RIG_Q ? m.t : m.kv;
+    const uint32_t n = what == RIG_V ? f.v_segment : f.k_segment;
+    std::vector<double> x(m.head_dim);
     std::vector<float> y(m.head_dim);
     for (uint32_t d = 0; d < m.head_dim; d++) y[d] = rig_value(seed, what, pos, head, d);
-    if (f.k.rotated)
-        for (uint32_t d = 0; d < m.head_dim; d += f.k_segment) kv_hadamard(&y[d], f.k_segment);
+    if (what == RIG_V ? f.v.rotated : f.k.rotated)
+        for (uint32_t d = 0; d < m.head_dim; d += n) kv_hadamard(&y[d], n);
     for (uint32_t d = 0; d < m.head_dim; d++)
         x[d] = rig_widen(t, rig_round(t, y[d] * (float)turn));
+    return x;
+}
+static inline std::vector<double> rig_q(const rig_model &m, int seed, int pos, uint32_t head) {
+    const kv_format f = m.format();
+    return rig_rounded(m, m.t, seed, RIG_Q, pos, head,
+                       f.k.rotated ? kv_turn_scale(f.k_segment) : 1);
+}
+/* A head's K or V as the query at a position multiplies it: from the tail, or as it is in the
+ * cache, and from codes as attention's tiles have them. */
+static inline std::vector<double> rig_numbers(const rig_model &m, int seed, int what, int pos,
+                                              uint32_t head, int query) {
+    if (!m.coded() || (m.tailed() && query - pos < KV_TAIL_TOKENS))
+        return rig_rounded(m, m.kv, seed, what, pos, head, 1);
+    const kv_format f = m.format();
+    const kv_type &type = what == RIG_V ? f.v : f.k;
+    const uint32_t n = what == RIG_V ? f.v_segment : f.k_segment;
+    const double turn = type.rotated && m.bytes() ? kv_turn_scale(n) : 1;
+    const rig_codes c = rig_encode(m, seed, what, pos, head);
+    std::vector<double> x(m.head_dim);
+    for (uint32_t d = 0; d < m.head_dim; d++) {
+        const kv_scale s = kv_scale_of(type.type, c.word[d / n]);
+        x[d] = ((double)kv_code_value(type.type, c.code[d]) - s.z) * s.d * turn;
+    }
     return x;
 }
 static inline int rig_lo(const rig_model &m, int pos) {
@@ -136,9 +165,10 @@ struct rig {
     rig_model m;
     std::vector<rig_entry> entries;
     uint32_t n_rows = 0, table_stride = 1;
-    std::vector<int32_t> table;
-    rig_array<uint16_t> qkv, kv, out;
-    rig_array<int32_t> first_row, rows, first_pos, blocks, tiles;
+    std::vector<int32_t> table, tail_table;
+    uint32_t n_blocks = 0, n_tail_blocks = 0;
+    rig_array<uint16_t> qkv, kv, tail, out;
+    rig_array<int32_t> first_row, rows, first_pos, blocks, tail_blocks, tiles;
     rig_array<float> partials;
     cudaStream_t stream;
     cu_attn attn;
@@ -151,7 +181,7 @@ struct rig {
         put_rows();
         attn = cu_attn();
         attn.kv.base = kv.at;
-        attn.kv.block_stride = block_elements() * 2;
+        attn.kv.block_stride = block_elements(m.format()) * 2;
         attn.kv.format = m.format();
         attn.kv.type = m.kv;
         attn.kv.group = 1;
@@ -162,18 +192,27 @@ struct rig {
         attn.n_heads = m.n_heads();
         attn.scale = m.scale();
         attn.window = m.window;
+        if (m.tailed())
+            attn.tail = {tail.at, block_elements(m.tail_format()) * 2, m.tail_format(), CU_F16,
+                         3};
         tables = cu_tables();
         tables.first_row = first_row.at;
         tables.n_rows = rows.at;
         tables.first_pos = first_pos.at;
         tables.blocks[1] = blocks.at;
+        tables.blocks[3] = tail_blocks.at;
         tables.table_stride = table_stride;
     }
     ~rig() { cudaStreamDestroy(stream); }
 
     uint32_t ld() const { return (m.n_heads() + 2 * m.n_kv_heads) * m.head_dim + 8; }
-    uint64_t block_elements() const { /* with a gap: strides are not sizes */
-        return (m.format().layer_bytes / 2 + 127) / 128 * 128 + 128;
+    static uint64_t block_elements(const kv_format &f) { /* with a gap: strides are not sizes */
+        return (f.layer_bytes / 2 + 127) / 128 * 128 + 128;
+    }
+    /* The first position that any row of an entry reads in the cache or in the tail. */
+    int lo(const rig_entry &e, bool in_tail) const {
+        const int lo = rig_lo(m, e.first_pos);
+        return in_tail ? std::max(lo, e.first_pos - KV_TAIL_TOKENS + 1) : lo;
     }
     int last(const rig_entry &e) const { return e.first_pos + e.n_rows - 1; }
     int context() const {
@@ -182,68 +221,88 @@ struct rig {
         return most;
     }
 
-    /* Blocks in an order of no meaning; -1 below windows and where there is no sequence. */
-    void put_tables() {
-        uint32_t bt = m.block_tokens;
-        table_stride = ((uint32_t)context() + bt - 1) / bt + 1;
-        table.assign(entries.size() * table_stride, -1);
-        std::vector<int32_t> fr, nr, fp;
+    /* Blocks in an order of no meaning; -1 below windows and where there is no sequence. Returns
+     * how many there are. */
+    uint32_t fill_table(std::vector<int32_t> &to, bool in_tail) {
+        to.assign(entries.size() * table_stride, -1);
         std::vector<size_t> places;
-        for (size_t i = 0; i < entries.size(); i++) {
-            const rig_entry &e = entries[i];
+        for (size_t i = 0; i < entries.size(); i++)
+            for (int p = lo(entries[i], in_tail); p <= last(entries[i]); p++)
+                if (size_t at = i * table_stride + (uint32_t)p / m.block_tokens; to[at] < 0) {
+                    to[at] = 0;
+                    places.push_back(at);
+                }
+        for (size_t i = 0; i < places.size(); i++) to[places[i]] = (int32_t)i;
+        for (size_t i = places.size(); i > 1; i--)
+            std::swap(to[places[i - 1]], to[places[(i * i + 7919) % i]]);
+        return (uint32_t)places.size() + 1;
+    }
+
+    void put_tables() {
+        table_stride = ((uint32_t)context() + m.block_tokens - 1) / m.block_tokens + 1;
+        std::vector<int32_t> fr, nr, fp;
+        for (const rig_entry &e : entries) {
             fr.push_back((int32_t)n_rows);
             nr.push_back(e.n_rows);
             fp.push_back(e.first_pos);
             n_rows += (uint32_t)e.n_rows;
-            for (int p = rig_lo(m, e.first_pos); p <= last(e); p++)
-                if (size_t at = i * table_stride + (uint32_t)p / bt; table[at] < 0) {
-                    table[at] = 0;
-                    places.push_back(at);
-                }
         }
-        for (size_t i = 0; i < places.size(); i++) table[places[i]] = (int32_t)i;
-        for (size_t i = places.size(); i > 1; i--)
-            std::swap(table[places[i - 1]], table[places[(i * i + 7919) % i]]);
-        n_blocks = (uint32_t)places.size() + 1;
+        n_blocks = fill_table(table, false);
         first_row.put(fr), rows.put(nr), first_pos.put(fp), blocks.put(table);
+        if (!m.tailed()) return;
+        n_tail_blocks = fill_table(tail_table, true);
+        tail_blocks.put(tail_table);
     }
-    uint32_t n_blocks = 0;
 
-    /* K and V of a token and head into the head's part of its block. */
-    void put_token(unsigned char *part, const kv_format &f, int seed, int p, uint32_t h) {
+    /* K and V of a token and head into the head's part of its block: numbers, in 16 bits. */
+    void put_numbers(unsigned char *part, const kv_format &f, int seed, int p, uint32_t h) {
         const uint32_t token = (uint32_t)p % m.block_tokens;
-        if (!m.coded()) {
-            uint16_t *k = (uint16_t *)(part + kv_k_group_at(&f, token));
-            uint16_t *v = (uint16_t *)(part + kv_v_token_at(&f, token));
-            for (uint32_t d = 0; d < m.head_dim; d++) {
-                k[d] = rig_round(m.kv, rig_value(seed, RIG_K, p, h, d));
-                v[d] = rig_round(m.kv, rig_value(seed, RIG_V, p, h, d));
-            }
-            return;
+        const std::vector<double> k = rig_rounded(m, m.kv, seed, RIG_K, p, h, 1),
+                                  v = rig_rounded(m, m.kv, seed, RIG_V, p, h, 1);
+        for (uint32_t d = 0; d < m.head_dim; d++) {
+            *(uint16_t *)(part + kv_k_code(&f, token, d).at) = rig_round(m.kv, (float)k[d]);
+            *(uint16_t *)(part + kv_v_code(&f, token, d).at) = rig_round(m.kv, (float)v[d]);
         }
+    }
+
+    static void put_code(unsigned char *part, const kv_place &p, uint32_t bits, uint8_t code) {
+        const uint32_t mask = bits == 4 ? 15u << p.shift : 255u;
+        part[p.at] = (uint8_t)((part[p.at] & ~mask) | (uint32_t)code << p.shift);
+    }
+
+    void put_codes(unsigned char *part, const kv_format &f, int seed, int p, uint32_t h) {
+        const uint32_t token = (uint32_t)p % m.block_tokens;
         const rig_codes k = rig_encode(m, seed, RIG_K, p, h),
                         v = rig_encode(m, seed, RIG_V, p, h);
-        memcpy(part + kv_k_group_at(&f, token), k.code.data(), m.head_dim);
-        memcpy(part + kv_v_token_at(&f, token), v.code.data(), m.head_dim);
-        for (uint32_t s = 0; s < f.k_segments; s++) {
-            *(uint16_t *)(part + kv_k_word_at(&f, s, token)) = k.word[s];
-            *(uint16_t *)(part + kv_v_word_at(&f, s, token)) = v.word[s];
+        for (uint32_t d = 0; d < m.head_dim; d++) {
+            put_code(part, kv_k_code(&f, token, d), f.k.bits, k.code[d]);
+            put_code(part, kv_v_code(&f, token, d), f.v.bits, v.code[d]);
         }
+        for (uint32_t s = 0; s < f.k_segments; s++)
+            *(uint16_t *)(part + kv_k_word_at(&f, s, token)) = k.word[s];
+        for (uint32_t s = 0; s < f.v_segments; s++)
+            *(uint16_t *)(part + kv_v_word_at(&f, s, token)) = v.word[s];
+    }
+
+    std::vector<uint16_t> cache_of(const kv_format &f, uint32_t n,
+                                   const std::vector<int32_t> &of, bool in_tail) {
+        std::vector<uint16_t> c(n * block_elements(f), RIG_NAN);
+        for (size_t i = 0; i < entries.size(); i++)
+            for (int p = lo(entries[i], in_tail); p <= last(entries[i]); p++) {
+                const int32_t block = of[i * table_stride + (uint32_t)p / m.block_tokens];
+                unsigned char *at = (unsigned char *)&c[(uint32_t)block * block_elements(f)];
+                for (uint32_t h = 0; h < m.n_kv_heads; h++)
+                    if (m.coded() && !in_tail)
+                        put_codes(at + h * f.part_bytes, f, entries[i].seed, p, h);
+                    else
+                        put_numbers(at + h * f.part_bytes, f, entries[i].seed, p, h);
+            }
+        return c;
     }
 
     void put_cache() {
-        const kv_format f = m.format();
-        std::vector<uint16_t> c(n_blocks * block_elements(), RIG_NAN);
-        for (size_t i = 0; i < entries.size(); i++)
-            for (int p = rig_lo(m, entries[i].first_pos); p <= last(entries[i]); p++) {
-                uint32_t bt = m.block_tokens;
-                int32_t block = table[i * table_stride + (uint32_t)p / bt];
-                for (uint32_t h = 0; h < m.n_kv_heads; h++)
-                    put_token((unsigned char *)&c[(uint32_t)block * block_elements()] +
-                                  h * f.part_bytes,
-                              f, entries[i].seed, p, h);
-            }
-        kv.put(c);
+        kv.put(cache_of(m.format(), n_blocks, table, false));
+        if (m.tailed()) tail.put(cache_of(m.tail_format(), n_tail_blocks, tail_table, true));
     }
 
     void put_rows() {
@@ -252,8 +311,7 @@ struct rig {
         for (const rig_entry &e : entries)
             for (int r = 0; r < e.n_rows; r++, row++)
                 for (uint32_t h = 0; h < m.n_heads(); h++) {
-                    const std::vector<double> x =
-                        rig_numbers(m, e.seed, RIG_Q, e.first_pos + r, h);
+                    const std::vector<double> x = rig_q(m, e.seed, e.first_pos + r, h);
                     for (uint32_t d = 0; d < m.head_dim; d++)
                         q[row * ld() + h * m.head_dim + d] = rig_round(m.t, (float)x[d]);
                 }
@@ -311,19 +369,21 @@ static inline void rig_check_head(const rig_model &m, int seed, int pos, uint32_
     int lo = rig_lo(m, pos);
     uint32_t kv_head = head / m.group;
     const kv_format f = m.format();
-    const double scale = m.scale() * (f.k.rotated ? kv_score_scale(f.k_segment) : 1);
+    const double turn = kv_turn_scale(f.k_segment),
+                 back = m.bytes() ? kv_score_scale(f.k_segment) : 1 / (turn * f.k_segment),
+                 scale = m.scale() * (f.k.rotated ? back : 1);
     std::vector<double> s, v(m.head_dim), a(m.head_dim);
-    const std::vector<double> q = rig_numbers(m, seed, RIG_Q, pos, head);
+    const std::vector<double> q = rig_q(m, seed, pos, head);
     double top = -INFINITY, moved = 0, l = 0;
     for (int p = lo; p <= pos; p++) {
-        const std::vector<double> k = rig_numbers(m, seed, RIG_K, p, kv_head);
+        const std::vector<double> k = rig_numbers(m, seed, RIG_K, p, kv_head, pos);
         double x = 0, y = 0;
         for (uint32_t d = 0; d < m.head_dim; d++) x += q[d] * k[d], y += fabs(q[d] * k[d]);
         s.push_back(x * scale);
         top = fmax(top, x * scale), moved = fmax(moved, y * scale);
     }
     for (int p = lo; p <= pos; p++) {
-        const std::vector<double> x = rig_numbers(m, seed, RIG_V, p, kv_head);
+        const std::vector<double> x = rig_numbers(m, seed, RIG_V, p, kv_head, pos);
         double w = exp(s[p - lo] - top);
         l += w;
         for (uint32_t d = 0; d < m.head_dim; d++) v[d] += w * x[d], a[d] += w * fabs(x[d]);

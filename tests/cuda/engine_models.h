@@ -30,13 +30,14 @@ static const kind kinds[] = {
     {"qwen3", DT_F16, 4, 2, 32, 32, 16, false, ACTIVATION_AUTO, DT_F16, 5e-3}, /* QK norm */
     {"llama", DT_F16, 4, 2, 64, 64, 16, true, ACTIVATION_AUTO, DT_INT8, 2e-2},
     {"qwen3", DT_BF16, 4, 2, 32, 32, 32, false, ACTIVATION_AUTO, DT_FP8, 8e-2},
+    {"llama", DT_F16, 4, 2, 64, 64, 16, true, ACTIVATION_AUTO, DT_INT4, 2e-2},
     {"llama", DT_Q8_0, 4, 4, 32, 32, 16, true, ACTIVATION_AUTO, DT_F16, 3e-2},
     {"qwen2", DT_Q4_0, 8, 2, 16, 16, 8, true, ACTIVATION_BF16, DT_F16, 5e-2},
     {"llama", DT_Q4_1, 2, 1, 128, 128, 64, false, ACTIVATION_F16, DT_BF16, 4e-2},
 };
-enum { N_KINDS = sizeof kinds / sizeof *kinds, FIRST_PACKED = 6, N_TOKENS = 45, CUT = 29 };
+enum { N_KINDS = sizeof kinds / sizeof *kinds, FIRST_PACKED = 7, N_TOKENS = 45, CUT = 29 };
 
-static void tiny_open(gb *b, char path[64], const kind *k) {
+static RIG_UNUSED void tiny_open(gb *b, char path[64], const kind *k) {
     model_config c = gb_tiny(k->arch);
     c.n_heads = k->heads, c.n_kv_heads = k->kv_heads, c.head_dim = k->head_dim;
     c.rope.n_dims = k->rope_dims;
@@ -47,14 +48,14 @@ static void tiny_open(gb *b, char path[64], const kind *k) {
     gb_open(b, path);
 }
 
-static engine_options tiny_options(const kind *k) {
+static RIG_UNUSED engine_options tiny_options(const kind *k) {
     engine_options o = rig_options();
     o.max_rows = 48;
     o.max_seqs = 12;
     o.max_logit_rows = 48;
     o.max_model_len = 128;
     o.block_tokens = k->block_tokens;
-    o.n_blocks[0] = 48 * 16 / k->block_tokens;
+    for (int g = 0; g < PLAN_MAX_GROUPS; g++) o.n_blocks[g] = 48 * 16 / k->block_tokens;
     o.kv_k = o.kv_v = k->kv;
     o.activations = k->activations;
     o.n_threads = 1;
@@ -65,7 +66,7 @@ static void cuda_open(rig *r, const char *path, const engine_options *o) {
     rig_open_on(r, &backend_cuda, path, o);
 }
 
-static void cpu_open(rig *r, const char *path, const engine_options *o) {
+static RIG_UNUSED void cpu_open(rig *r, const char *path, const engine_options *o) {
     engine_options c = *o;
     c.activations = ACTIVATION_F32;
     c.kv_k = c.kv_v = DT_F32;
@@ -87,7 +88,7 @@ static uint32_t blocks_of(const rig *r) {
 
 /* Logits of all positions of one sequence, in chunks beside another one; the last five by steps
  * of one row. out: [N_TOKENS][n_vocab]. */
-static void logits_of(rig *r, const int32_t *tokens, float *out) {
+static RIG_UNUSED void logits_of(rig *r, const int32_t *tokens, float *out) {
     int32_t other[N_TOKENS], table[2][32];
     const size_t V = r->n_vocab;
     rig_tokens(r, other, N_TOKENS, 99);

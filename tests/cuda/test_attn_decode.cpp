@@ -42,6 +42,25 @@ START_TEST(every_type_of_codes_agrees_with_float64) {
 }
 END_TEST
 
+/* Codes of 4 bits beside a tail, K and V of two types, windows on both sides of the tail's. */
+START_TEST(tails_and_pairs_of_types_agree_with_float64) {
+    const dtype pairs[][2] = {{DT_INT4, DT_INT4}, {DT_INT8, DT_INT4}, {DT_INT4, DT_FP8},
+                              {DT_Q8_0, DT_INT4}, {DT_INT8, DT_FP8},  {DT_Q8_0, DT_INT8}};
+    const uint32_t sizes[] = {64, 80, 96, 128, 256, 16, 48, 192},
+                   windows[] = {0, 100, 21, 0, 64, 65, 0};
+    uint32_t n = 0;
+    for (uint32_t size : sizes)
+        for (const dtype *pair : pairs) {
+            rig_model m = model_of(size, 1 + n % 2, 1 + n % 4, n % 3 ? CU_F16 : CU_BF16, CU_F16,
+                                   16u << n % 4, windows[n % 7]);
+            m.code = pair[0], m.v_code = pair[1];
+            check_decode(
+                m, {{1, 0, 1}, {2, 150 + (int)n, 1}, {3, 63, 1}, {4, 64, 1}, {5, 330, 1}});
+            n++;
+        }
+}
+END_TEST
+
 START_TEST(every_group_agrees_with_float64) {
     for (uint32_t group : {1, 2, 3, 5, 7, 8, 9, 12, 16, 17, 24})
         check_decode(model_of(64, group < 4 ? 3 : 1, group, CU_F16, CU_F16, 16),
@@ -130,9 +149,10 @@ static std::vector<uint16_t> bits_amid(const rig_model &m, int n, int at) {
  * row are one for any such step, and one for any larger step. */
 START_TEST(a_sequence_gets_the_same_bits_alone_and_amid_others) {
     rig_model m = model_of(64, 2, 3, CU_BF16, CU_BF16, 16, 0);
-    for (uint32_t window : {0u, 290u, 1u << 30}) {
+    for (uint32_t window : {0u, 290u, 1u << 30, 1u << 31}) {
         m.window = window;
-        if (window == 1u << 30) m.window = 0, m.code = DT_INT8, m.kv = CU_F16;
+        if (window >= 1u << 30) m.window = 0, m.code = DT_INT8, m.kv = CU_F16;
+        if (window == 1u << 31) m.code = DT_INT4;
         rig alone(m, {{1, 650, 1}});
         const std::vector<uint16_t> a = alone.decode(), few = bits_amid(m, CU_ATTN_FEW, 5);
         ck_assert_mem_eq(a.data(), few.data(), a.size() * 2);
@@ -208,15 +228,23 @@ START_TEST(what_the_kernels_cannot_do_is_refused) {
     a.kv.format.k_segments = 9;
     ck_assert(cu_attn_decode(r.stream, &a, &codes.tables, 1, 1, r.partials.at) ==
               cudaErrorNotSupported);
+    a = codes.attn; /* whose bytes are read without a tail */
+    a.tail = r.attn.kv;
+    ck_assert(cu_attn_decode(r.stream, &a, &codes.tables, 1, 1, r.partials.at) ==
+              cudaErrorNotSupported);
+    a = r.attn; /* numbers of two types */
+    a.kv.format.v = *kv_type_get(DT_BF16);
+    ck_assert(cu_attn_decode(r.stream, &a, &r.tables, 1, 1, r.partials.at) ==
+              cudaErrorNotSupported);
 }
 END_TEST
 
 CHECK_MAIN("attn_decode", every_head_size_and_type_agrees_with_float64,
-           every_type_of_codes_agrees_with_float64, every_group_agrees_with_float64,
-           splits_agree_with_float64, windows_agree_with_float64,
-           long_contexts_take_longer_splits, no_row_needs_more_splits_than_the_plan_has,
-           other_entries_are_left_alone, nothing_to_do_is_no_error,
-           an_entry_that_lacks_splits_is_not_a_number,
+           every_type_of_codes_agrees_with_float64, tails_and_pairs_of_types_agree_with_float64,
+           every_group_agrees_with_float64, splits_agree_with_float64,
+           windows_agree_with_float64, long_contexts_take_longer_splits,
+           no_row_needs_more_splits_than_the_plan_has, other_entries_are_left_alone,
+           nothing_to_do_is_no_error, an_entry_that_lacks_splits_is_not_a_number,
            a_sequence_gets_the_same_bits_alone_and_amid_others,
            more_items_than_blocks_agree_with_float64, a_captured_step_follows_its_tables,
            what_the_kernels_cannot_do_is_refused)

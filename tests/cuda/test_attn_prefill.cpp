@@ -47,6 +47,24 @@ START_TEST(every_type_of_codes_agrees_with_float64) {
 }
 END_TEST
 
+/* Codes of 4 bits beside a tail, K and V of two types, windows on both sides of the tail's. */
+START_TEST(tails_and_pairs_of_types_agree_with_float64) {
+    const dtype pairs[][2] = {{DT_INT4, DT_INT4}, {DT_INT8, DT_INT4}, {DT_INT4, DT_FP8},
+                              {DT_Q8_0, DT_INT4}, {DT_INT8, DT_FP8},  {DT_Q8_0, DT_INT8}};
+    const uint32_t sizes[] = {64, 80, 96, 128, 256, 16, 48, 192},
+                   windows[] = {0, 100, 21, 0, 64, 65, 0};
+    uint32_t n = 0;
+    for (uint32_t size : sizes)
+        for (const dtype *pair : pairs) {
+            rig_model m = model_of(size, 1 + n % 2, 1 + n % 4, n % 3 ? CU_F16 : CU_BF16, CU_F16,
+                                   16u << n % 4, windows[n % 7]);
+            m.code = pair[0], m.v_code = pair[1];
+            check_prefill(m, {{1, 0, 9}, {2, 130 + (int)n, 25}, {3, 7, 1}, {4, 40, 90}}, 3);
+            n++;
+        }
+}
+END_TEST
+
 START_TEST(every_group_agrees_with_float64) {
     for (uint32_t group : {1, 2, 3, 5, 7, 8, 16, 24})
         check_prefill(model_of(64, 1, group, CU_F16, CU_F16, 16),
@@ -73,9 +91,10 @@ END_TEST
 
 START_TEST(chunks_and_tiles_do_not_change_a_bit) {
     rig_model m = model_of(64, 1, 3, CU_BF16, CU_BF16, 16);
-    for (uint32_t window : {0u, 45u, 46u}) {
-        m.window = window;
+    for (uint32_t window : {0u, 45u, 46u, 80u, 81u}) {
+        m.window = window == 81 ? 0 : window;
         if (window == 46) m.code = DT_FP8, m.kv = CU_F16;
+        if (window > 46) m.code = DT_INT4;
         rig whole(m, {{1, 0, 100}});
         std::vector<uint16_t> a = whole.prefill();
         whole.out.put(std::vector<uint16_t>(whole.out_elements() + 8, RIG_UNTOUCHED));
@@ -115,7 +134,7 @@ START_TEST(what_the_kernels_cannot_do_is_refused) {
 END_TEST
 
 CHECK_MAIN("attn_prefill", every_head_size_and_type_agrees_with_float64,
-           every_type_of_codes_agrees_with_float64, every_group_agrees_with_float64,
-           tiles_agree_with_float64, windows_agree_with_float64,
-           chunks_and_tiles_do_not_change_a_bit, decode_agrees_with_prefill,
-           what_the_kernels_cannot_do_is_refused)
+           every_type_of_codes_agrees_with_float64, tails_and_pairs_of_types_agree_with_float64,
+           every_group_agrees_with_float64, tiles_agree_with_float64,
+           windows_agree_with_float64, chunks_and_tiles_do_not_change_a_bit,
+           decode_agrees_with_prefill, what_the_kernels_cannot_do_is_refused)

@@ -95,8 +95,8 @@ static void crowd_part(const crowd *c, batch_seq *s, uint32_t i, uint32_t first,
                      .first_pos = first,
                      .tokens = c->tokens[i],
                      .input_from = -1,
-                     .blocks = {c->table[i]},
-                     .n_blocks = {32},
+                     .blocks = {c->table[i], c->table[i]},
+                     .n_blocks = {32, 32},
                      .n_logit_rows = 1,
                      .sample = true,
                      .n_score = -1,
@@ -461,7 +461,8 @@ START_TEST(batch_invariant_gives_the_same_bits_in_every_company) {
     tiny_open(&b, path, k);
     engine_options o = tiny_options(k);
     o.batch_invariant = true;
-    o.n_blocks[0] = 12 * (uint32_t)ceil_div(N_TOKENS + 16, k->block_tokens);
+    for (int g = 0; g < PLAN_MAX_GROUPS; g++)
+        o.n_blocks[g] = 12 * (uint32_t)ceil_div(N_TOKENS + 16, k->block_tokens);
     cuda_open(&r, path, &o);
     for (uint32_t i = 0; i < 12; i++) {
         rig_tokens(&r, tokens[i], N_TOKENS, i);
@@ -501,7 +502,8 @@ END_TEST
 /* ---- memory ---- */
 
 /* Opens on ledgers limited by the plan; false when the engine could not be opened. */
-static bool open_planned(const char *path, const engine_options *o, bool check, err *e) {
+static bool open_planned(const char *path, const engine_options *given, bool check, err *e) {
+    engine_options own = *given, *o = &own;
     checkpoint *file;
     model *m;
     ledger *host, *device;
@@ -516,7 +518,9 @@ static bool open_planned(const char *path, const engine_options *o, bool check, 
     ck_assert_msg(backend_cuda.terms(&m->program, o, &t, &kv, e) == OK, "%s", e->text);
     terms_split(&t, &on_device);
     kv.min_tokens = kv.max_tokens = kv.want_tokens = (uint64_t)o->n_blocks[0] * o->block_tokens;
+    kv.max_rows = o->max_rows, kv.max_seqs = o->max_seqs;
     ck_assert_msg(plan_solve(&p, &on_device, &kv, &all, e) == OK, "%s", e->text);
+    memcpy(o->n_blocks, p.group_blocks, sizeof p.group_blocks);
     ck_assert_msg(plan_solve(&h, &t, &none, &all, e) == OK, "%s", e->text);
     ck_assert(ledger_open(&host, &h, e) == OK && ledger_open(&device, &p, e) == OK);
     const bool ok = engine_open(&eng, &backend_cuda, m, o, host, device, e) == OK;

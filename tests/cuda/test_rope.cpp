@@ -49,8 +49,8 @@ static void check_rope(const rope_case &c, uint64_t seed) {
     tables.pos = dpos.p, tables.entry = dentry.p, tables.blocks[1] = dtable.p;
     tables.table_stride = TABLE;
     const cu_kv kv = {cache.p, stride, format, c.kv, 1};
-    const cu_rope rope = {kv,        c.t,      dqkv.p,   ld,      c.n_heads,
-                          c.pairing, c.n_dims, dfreqs.p, c.mscale};
+    const cu_rope rope = {kv,        c.t,      dqkv.p,   ld,       c.n_heads,
+                          c.pairing, c.n_dims, dfreqs.p, c.mscale, cu_kv()};
     CUDA_OK(cu_rope_append(0, &rope, &tables, n_rows));
     const std::vector<uint16_t> got = dqkv.get();
     std::vector<uint8_t> blocks = cache.get();
@@ -114,7 +114,7 @@ START_TEST(angles_of_far_positions_are_exact_to_the_last_place_of_f16) {
     tables.pos = dpos.p, tables.entry = dentry.p, tables.blocks[0] = dtable.p;
     tables.table_stride = 1 << 16;
     const cu_kv kv = {dqkv.p, 0, format_of(CU_F16, 16, 1, 64), CU_F16, 0};
-    const cu_rope rope = {kv, CU_F16, dqkv.p, ld, 1, c.pairing, 64, dfreqs.p, 1};
+    const cu_rope rope = {kv, CU_F16, dqkv.p, ld, 1, c.pairing, 64, dfreqs.p, 1, cu_kv()};
     CUDA_OK(cu_rope_append(0, &rope, &tables, n_rows));
     const std::vector<uint16_t> got = dqkv.get();
     uint32_t differ = 0;

@@ -110,6 +110,7 @@ static const char *const with_types[] = {
     "--max-num-seqs=33",
     "--max-num-batched-tokens=7 --max-num-seqs=5",
     "--max-num-batched-tokens=700",
+    "--max-num-batched-tokens=0 --threads=3",
     "--block-size=32",
     "--block-size=128",
     "--kv-cache-tokens=777",
@@ -122,6 +123,7 @@ static const char *const with_types[] = {
     "--memory=60MiB",
     "--memory-max=300MiB",
     "--kv-disk=@ --kv-disk-bytes=3000000",
+    "--kv-host-bytes=3000000",
 };
 static const char *const with_f16[] = {
     "--cache-type-k=bf16 --cache-type-v=f32 --block-size=8",

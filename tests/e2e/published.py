@@ -2,7 +2,11 @@
 """Writes a model as it is published (config.json, safetensors, tokenizer.json, ...), and a GGUF file of
 the same numbers, out of a GGUF file of llama or gemma3: for tests that compare the two.
 
-    published.py FROM.gguf DIR TO.gguf F32|F16|BF16 [--shards N]
+    published.py FROM.gguf DIR TO.gguf F32|F16|BF16 [--shards N] [--packed KIND] [--group N]
+
+With --packed the matrices of the layers are rounded to nearest in groups and stored as GPTQ (gptq, gptq2, gptq3, gptq4z with zero
+points, gptq8, gptq_v2), AWQ (awq) or compressed-tensors (int4, int4z, int8) store them; in the GGUF file as blocks of Q4_0,
+Q5_0 or Q8_0 with the same differences of codes and zero points, and the same scales.
 
 The names and the order of rows are transformers', the forms of tokenizer.json those of the tokenizers
 library (documentation of both); it undoes what llama.cpp's convert_hf_to_gguf.py did to make FROM."""
@@ -38,6 +42,90 @@ def back(b, t, shape):
     if t == Q.BF16:
         return (np.frombuffer(b, np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(shape)
     return np.frombuffer(b, {Q.F16: np.float16, Q.F32: np.float32}[t]).astype(np.float32).reshape(shape)
+
+
+# kind: bits, with zero points
+KINDS = {"gptq": (4, False), "gptq_v2": (4, False), "gptq2": (2, True), "gptq3": (3, True), "gptq4z": (4, True),
+         "gptq8": (8, False), "awq": (4, True), "int4": (4, False), "int4z": (4, True), "int8": (8, False)}
+
+
+def quantised(x, packed, group):
+    """Codes [N, K] from 0, zero points and scales in binary16 [N, K / group]."""
+    bits, zeros = KINDS[packed]
+    n, k = x.shape
+    most = 2 ** bits - 1
+    parts = x.reshape(n, k // group, group)
+    low, high = np.minimum(parts.min(2), 0), np.maximum(parts.max(2), 0)
+    scale = ((high - low) / most if zeros else np.abs(parts).max(2) / (most // 2)).astype(np.float16)
+    wide = np.where(scale == 0, np.float16(1), scale).astype(np.float32)
+    zero = np.clip(np.rint(-low / wide), 0 if packed in ("awq", "int4z") else 1, most + (packed.startswith("gptq") and packed != "gptq_v2")
+                   ) if zeros else np.full(scale.shape, 2 ** (bits - 1))
+    codes = np.clip(np.rint(parts / wide[:, :, None]) + zero[:, :, None], 0, most).astype(np.int64).reshape(n, k)
+    return codes, zero.astype(np.int64), scale
+
+
+def words(codes, axis, bits=4):
+    """Codes along an axis as one stream of bits, the first in the lowest."""
+    c = np.moveaxis(codes, axis, -1)
+    stream = ((c[..., None] >> np.arange(bits)) & 1).astype(np.uint8).reshape(*c.shape[:-1], -1)
+    return np.moveaxis(np.packbits(stream, axis=-1, bitorder="little").view(np.uint32), -1, axis)
+
+
+def awq_words(codes):
+    """Eight outputs in a word: from the lowest four bits on 0, 2, 4, 6, 1, 3, 5, 7."""
+    c = codes.reshape(codes.shape[0], -1, 8)[:, :, [0, 2, 4, 6, 1, 3, 5, 7]].astype(np.uint32)
+    return sum(c[:, :, i] << np.uint32(4 * i) for i in range(8)).astype(np.uint32)
+
+
+def stored_parts(codes, zero, scale, packed):
+    """[(suffix, array, type)] of a linear layer."""
+    n, k = codes.shape
+    bits, zeros = KINDS[packed]
+    across = np.ascontiguousarray
+    if packed == "int8":
+        return [("weight", (codes - 128).astype(np.int8), "I8"), ("weight_scale", scale, "F16")]
+    if packed.startswith("int4"):
+        parts = [("weight_packed", words(codes, 1), "I32"), ("weight_scale", scale, "F16"),
+                 ("weight_shape", np.array([n, k], np.int64), "I64")]
+        return parts + [("weight_zero_point", across(words(zero, 0)), "I32")] * zeros
+    if packed == "awq":
+        return [("qweight", awq_words(codes.T), "I32"), ("scales", across(scale.T), "F16"), ("qzeros", awq_words(zero.T), "I32")]
+    return [("qweight", across(words(codes.T, 0, bits)), "I32"), ("scales", across(scale.T), "F16"),
+            ("qzeros", across(words(zero.T - (packed != "gptq_v2"), 1, bits)), "I32"),
+            ("g_idx", (np.arange(k) // (k // scale.shape[1])).astype(np.int32), "I32"), ("bias", np.zeros(n, np.float16), "F16")]
+
+
+def block_type(packed):
+    bits, zeros = KINDS[packed]
+    return Q.Q8_0 if bits == 8 else Q.Q5_0 if bits == 4 and zeros else Q.Q4_0
+
+
+def blocks(codes, zero, scale, packed):
+    """The rows of that type."""
+    n, k = codes.shape
+    each = k // 32 // scale.shape[1]
+    c = codes.reshape(n, k // 32, 32) - np.repeat(zero, each, 1)[:, :, None]
+    d = np.repeat(scale, each, 1).reshape(n, k // 32, 1).view(np.uint8).reshape(n, k // 32, 2)
+    t = block_type(packed)
+    if t == Q.Q8_0:
+        return np.concatenate([d, c.astype(np.int8).view(np.uint8)], 2).reshape(n, -1)
+    c = c + (16 if t == Q.Q5_0 else 8)
+    high = np.packbits((c >> 4).astype(np.uint8), axis=2, bitorder="little")
+    low = ((c[:, :, :16] & 15) | (c[:, :, 16:] & 15) << 4).astype(np.uint8)
+    return np.concatenate([d, *([high] if t == Q.Q5_0 else []), low], 2).reshape(n, -1)
+
+
+def quantization_config(packed, group):
+    bits, zeros = KINDS[packed]
+    if packed.startswith("gptq"):
+        return {"quant_method": "gptq", "bits": bits, "sym": not zeros, "desc_act": packed == "gptq", "group_size": group,
+                "checkpoint_format": "gptq_v2" if packed == "gptq_v2" else "gptq"}
+    if packed == "awq":
+        return {"quant_method": "awq", "bits": 4, "group_size": group, "zero_point": True, "version": "gemm"}
+    weights = {"num_bits": bits, "type": "int", "symmetric": not zeros, "strategy": "group" if bits == 4 else "channel",
+               "group_size": group if bits == 4 else None, "dynamic": False}
+    return {"quant_method": "compressed-tensors", "format": "pack-quantized" if bits == 4 else "int-quantized", "ignore": ["lm_head"],
+            "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}}}
 
 
 class Model:
@@ -135,20 +223,20 @@ def tokenizer(m):
             "decoder": None, "model": model}
 
 
-def safetensors(path, tensors, name):
+def safetensors(path, tensors):
     header, at = {"__metadata__": {"format": "pt"}}, 0
-    for key, b, shape in tensors:
+    for key, b, shape, name in tensors:
         header[key] = {"dtype": name, "shape": shape, "data_offsets": [at, at + len(b)]}
         at += len(b)
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with open(path, "wb") as f:
         f.write(struct.pack("<Q", len(text)) + text)
-        for _, b, _ in tensors:
+        for _, b, *_ in tensors:
             f.write(b)
 
 
-def write_gguf(m, path, numbers, to):
+def write_gguf(m, path, numbers, to, packed):
     w = gguf.GGUFWriter(path, m.arch)
     for f in m.fields.values():
         if f.name.startswith(("GGUF.", "general.architecture", "general.file_type", "general.quantization")):
@@ -157,6 +245,8 @@ def write_gguf(m, path, numbers, to):
     for name, y in numbers:
         if y.ndim == 1:
             w.add_tensor(name, y)
+        elif y.dtype == np.uint8:
+            w.add_tensor(name, y, raw_dtype=block_type(packed))
         else:
             dtype = {Q.F32: np.float32, Q.F16: np.float16, Q.BF16: np.uint8}[to]
             w.add_tensor(name, np.frombuffer(raw(y, to), dtype).reshape(len(y), -1), raw_dtype=to)
@@ -166,26 +256,42 @@ def write_gguf(m, path, numbers, to):
     w.close()
 
 
-def write(source, folder, to_gguf, type_name, shards=1):
+def permuted(m, name, a):
+    """The rows of a matrix of the folder in the order of the GGUF file."""
+    if m.gemma or not (".attn_q." in name or ".attn_k." in name):
+        return a
+    return a.reshape(len(a) // m.head, 2, m.head // 2, -1).swapaxes(1, 2).reshape(a.shape)
+
+
+def write(source, folder, to_gguf, type_name, shards=1, packed=None, group=32):
     m, to, folder = Model(source), Q[type_name], Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors, numbers = [], []
     for t in m.reader.tensors:
         b, y = m.stored(t, to)
-        tensors.append((m.hf_name(t.name), b, list(y.shape)))
+        if packed and t.name.startswith("blk.") and y.ndim == 2:
+            parts = quantised(back(b, to, y.shape), packed, y.shape[1] if packed == "int8" else group)
+            base = m.hf_name(t.name).removesuffix("weight")
+            tensors += [(base + part, a.tobytes(), list(a.shape), kind) for part, a, kind in stored_parts(*parts, packed)]
+            numbers.append((t.name, blocks(*(permuted(m, t.name, a) for a in parts), packed)))
+            continue
+        tensors.append((m.hf_name(t.name), b, list(y.shape), type_name))
         numbers.append((t.name, y))
     if to_gguf:
-        write_gguf(m, to_gguf, numbers, to)
+        write_gguf(m, to_gguf, numbers, to, packed)
     if shards == 1:
-        safetensors(folder / "model.safetensors", tensors, type_name)
+        safetensors(folder / "model.safetensors", tensors)
     else:
         where = {}
         for i in range(shards):
             name = f"model-{i + 1:05}-of-{shards:05}.safetensors"
-            safetensors(folder / name, tensors[i::shards], type_name)
+            safetensors(folder / name, tensors[i::shards])
             where |= {key: name for key, *_ in tensors[i::shards]}
         (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
-    (folder / "config.json").write_text(json.dumps(m.config(to)))
+    config = m.config(to)
+    if packed:
+        config["quantization_config"] = quantization_config(packed, group)
+    (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer(m), ensure_ascii=False))
     tokens = m.fact("tokenizer.ggml.tokens")
     ids = {k: m.fact(f"tokenizer.ggml.{k}_token_id") for k in ("bos", "eos")}
@@ -204,5 +310,7 @@ if __name__ == "__main__":
     a.add_argument("gguf")
     a.add_argument("type", choices=["F32", "F16", "BF16"])
     a.add_argument("--shards", type=int, default=1)
+    a.add_argument("--packed", choices=KINDS)
+    a.add_argument("--group", type=int, default=32)
     a = a.parse_args()
-    write(a.source, a.folder, a.gguf, a.type, a.shards)
+    write(a.source, a.folder, a.gguf, a.type, a.shards, a.packed, a.group)

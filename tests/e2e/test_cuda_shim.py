@@ -81,6 +81,51 @@ def test_it_says_what_the_cpu_engine_says(model, name):
         cuda.stop()
 
 
+@pytest.mark.parametrize("types", [["--kv-cache-dtype", "int4"], ["--cache-type-k", "int8", "--cache-type-v", "int4"]])
+def test_a_cache_of_4_bits_says_what_the_cpu_engine_says_with_it(model, types):
+    """Beyond the tail's 64 tokens, alone and in batches, and after a hit in the prefix cache; the plan is the ledger
+    to the byte."""
+    cpu = Daemon("--model", model("F16"), "--backend", "cpu", "--activation-dtype", "f32", *types, *SIZES)
+    cuda = Daemon("--model", model("F16"), *CUDA, *types, *SIZES)
+    texts = [[5 + (7 * i + j) % 90 for j in range(100)] for i in range(4)]
+    try:
+        want = [ask(cpu, t, logprobs=5) for t in texts]
+        alone = [ask(cuda, t, logprobs=5) for t in texts]
+        together = crowd(texts, lambda t: ask(cuda, t, logprobs=5))
+        same = [compare(a, b, 0.05) for got in (alone, together) for a, b in zip(want, got)]
+        assert sum(same) >= 0.7 * 16 * len(same), same
+        r = cuda.http.post("/v1/completions", json={"prompt": texts[0], "max_tokens": 4, "temperature": 0}).json()
+        assert r["usage"]["prompt_tokens_details"]["cached_tokens"] >= 80, r["usage"]
+        cuda.wait_free()
+        m = cuda.memory()
+        plan = json.loads(vramd("plan", "--json", model("F16"), *CUDA, *types, *SIZES).stdout)
+        kv = next(c for c in m["device"]["classes"] if c["class"] == "kv")
+        assert kv["ledger_bytes"] == sum(t["bytes"] for t in plan["terms"] if t["class"] == "kv") > 0
+    finally:
+        cpu.stop()
+        cuda.stop()
+
+
+@pytest.mark.parametrize("kv", ["f16", "int4"])
+def test_prefixes_on_disk_come_back_with_the_same_bits(tmp_path, kv):
+    file = str(tmp_path / "long.gguf")
+    write(file, "F16", context=1024)
+    options = ["--model", file, *CUDA, "--max-model-len", "1024", "--max-num-seqs", "2", "--kv-cache-dtype", kv, "--batch-invariant"]
+    prompt = [5 + (7 * j) % 90 for j in range(700)]
+    said = []
+    for disk in ([], ["--kv-disk", str(tmp_path / "disk")], ["--kv-disk", str(tmp_path / "disk")]):
+        d = Daemon(*options, *disk)
+        try:
+            a = d.http.post("/v1/completions", timeout=120, json={"prompt": prompt, "max_tokens": 6, "temperature": 0, "logprobs": 3, "ignore_eos": True}).json()
+            said.append(a["choices"][0])
+            cached = a["usage"]["prompt_tokens_details"]["cached_tokens"]
+            d.wait_free()
+        finally:
+            d.stop()
+    assert said[0] == said[1] == said[2]
+    assert cached == 640  # five chunks of 128 tokens, from the files of the daemon before
+
+
 def test_it_names_itself_and_streams_what_it_says_at_once(f16):
     m = f16.memory()
     assert m["device"]["name"] == "cuda:0"
@@ -129,9 +174,10 @@ def test_whoever_leaves_frees_the_blocks(f16):
     assert ask(f16, "still here", 4)["text"]
 
 
-def test_preempted_requests_say_what_they_say_alone(model):
+@pytest.mark.parametrize("kv", ["f16", "int4"])
+def test_preempted_requests_say_what_they_say_alone(model, kv):
     """With batch_invariant, so that a recomputed row has the same bits and every token is compared."""
-    d = Daemon("--model", model("F16"), *CUDA, *SIZES, "--kv-cache-tokens", "256", "--batch-invariant")
+    d = Daemon("--model", model("F16"), *CUDA, *SIZES, "--kv-cache-tokens", "256", "--batch-invariant", "--kv-cache-dtype", kv)
     jobs = [{"prompt": p, "n": 48, "temperature": (i % 2) * 0.7, "seed": 100 + i} for i, p in enumerate(PROMPTS)]
     try:
         alone = [ask(d, **j)["text"] for j in jobs]

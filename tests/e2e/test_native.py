@@ -89,6 +89,24 @@ def test_prompts_and_lengths(daemon):
     assert not native(daemon, prompt=STORY, n_predict=1, return_tokens=True, logit_bias=[[forbidden, False]])["tokens"] == [forbidden]
 
 
+def test_a_bias_of_a_text_is_that_of_each_of_its_tokens(daemon):
+    text = " green tomatoes"
+    ids = daemon.tokens(text, add_special_tokens=False)
+    assert len(ids) > 1
+    for form in ([[text, 100]], {text: 100}, {str(ids[0]): 100, text: 100}):
+        r = native(daemon, prompt=STORY, n_predict=8, return_tokens=True, ignore_eos=True, logit_bias=form)
+        assert set(r["tokens"]) <= set(ids), form
+    first = native(daemon, prompt=STORY, n_predict=1)["content"]
+    for never in (False, -100):
+        r = native(daemon, prompt=STORY, n_predict=12, return_tokens=True, logit_bias=[[first + text, never], [" a b", 1]])
+        assert not set(r["tokens"]) & set(daemon.tokens(first + text, add_special_tokens=False))
+    free = native(daemon, prompt=STORY, n_predict=12)["content"]
+    assert native(daemon, prompt=STORY, n_predict=12, logit_bias=[])["content"] == free == \
+        native(daemon, prompt=STORY, n_predict=12, logit_bias={})["content"]
+    r = daemon.http.post("/completion", json={"prompt": "x", "logit_bias": {"99999999": 1}})
+    assert r.status_code == 400 and r.json()["error"]["param"] == "logit_bias"
+
+
 def test_what_is_refused(daemon):
     for body, param in (({}, "prompt"), ({"prompt": "x", "n_probs": 21}, "n_probs"), ({"prompt": "x", "mirostat": 2}, "mirostat"),
                         ({"prompt": "x", "logit_bias": [[1]]}, "logit_bias"), ({"prompt": "x", "n_predict": "a"}, "n_predict")):

@@ -99,10 +99,27 @@ def test_prices_hold_where_the_memory_is_cut(plan):
     (["--max-num-batched-tokens", "1024"], "max_num_batched_tokens doubled"),
     (["--max-connections", "2048"], "max_connections doubled"), (["--kv-cache-dtype", "f32"], "kv_cache_dtype = f32")])
 def test_a_price_is_the_difference_of_two_plans(plan, changed, text):
-    base = ["--backend", "cpu", "--memory", "200GiB", "--kv-cache-tokens", "16384"]
+    base = ["--backend", "cpu", "--memory", "200GiB", "--kv-cache-tokens", "16384", "--threads", "8"]
     rows = re.findall(r"^  (\S.*?)  +([+-][\d,]+) ", plan(LLAMA_8B, "--details", *base).stdout, re.M)
     a, b = (json.loads(plan(LLAMA_8B, *base, *flags, "--json").stdout)["total_bytes"] for flags in ([], changed))
     assert int(dict(rows)[text].replace(",", "")) == b - a
+
+
+@pytest.mark.parametrize("flags,n,why", [
+    (["--backend", "cpu", "--threads", "1"], 128, "1 threads"),
+    (["--backend", "cpu", "--threads", "5"], 320, "5 threads"),
+    (["--backend", "cpu", "--threads", "64"], 512, "64 threads"),
+    (["--backend", "cpu", "--threads", "2", "--max-num-seqs", "100"], 200, "2 threads"),
+    (["--backend", "cpu", "--threads", "2", "--max-num-seqs", "600"], 600, "2 threads"),
+    (["--device", "h100-80g", "--threads", "1"], 512, None),
+    (["--backend", "cpu", "--threads", "2", "--max-num-batched-tokens", "300"], 300, None)])
+def test_the_tokens_of_a_step_go_by_the_machine(plan, flags, n, why):
+    out = plan(LLAMA_8B, "--details", "--weights", "q4_0", *flags).stdout
+    assert re.findall(r"device cpu, (.*)", out) == ([f"{why}: steps of up to {n} tokens"] if why else [])
+    assert f"values of {n} rows" in out
+    both = [json.loads(plan(LLAMA_8B, "--weights", "q4_0", "--memory", "60GiB", "--json", *flags, *more).stdout)
+            for more in ([], ["--max-num-batched-tokens", str(n)])]
+    assert both[0]["total_bytes"] == both[1]["total_bytes"]
 
 
 def recommended(doc):
@@ -415,7 +432,7 @@ def test_the_other_terms_of_an_estimate_are_those_of_a_real_plan(plan):
 
 
 def test_gemma_3_of_4b_to_27b_is_planned_by_its_text_config(plan):
-    doc = json.loads(plan(GEMMA_27B, "--backend", "cpu", "--weights", "q4_0", "--memory", "25GiB", "--json").stdout)
+    doc = json.loads(plan(GEMMA_27B, "--backend", "cpu", "--weights", "q4_0", "--memory", "25GiB", "--max-num-batched-tokens", "512", "--json").stdout)
     assert doc["model"]["n_params"] == 27009346304 and doc["text_part_only"] and doc["can_be_served"]
     windowed, full = doc["kv"]["groups"]
     # 512 and 97 blocks of a sequence of 8,192 tokens

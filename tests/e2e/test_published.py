@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from harness import Daemon, ROOT, vramd
-from published import write as publish
+from published import KINDS, write as publish
 from tiny_model import write as write_tiny
 
 TEXT = ROOT / "tests" / "golden" / "eval" / "hamlet.txt"
@@ -70,38 +70,140 @@ def test_inspect_and_plan_read_the_folder(both):
     assert params[0] == params[1] > 0
 
 
-def test_a_quantised_folder_is_planned_and_refused_by_name(both, tmp_path):
-    folder = tmp_path / "gptq"
+def test_what_cannot_be_loaded_is_planned_and_refused_by_name(both, tmp_path):
+    folder = tmp_path / "fp8"
     folder.mkdir()
     for f in both[0].iterdir():
         (folder / f.name).symlink_to(f)  # as the hub's cache has them
     assert vramd("plan", str(folder)).returncode == 0
     c = json.loads((folder / "config.json").read_text())
-    c["quantization_config"] = {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": False, "sym": True}
+    c["quantization_config"] = {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic"}
     (folder / "config.json").unlink()
     (folder / "config.json").write_text(json.dumps(c))
     r = vramd("plan", str(folder))
-    assert r.returncode == 0 and "cannot be loaded from safetensors yet" in r.stdout, r.stdout + r.stderr
+    assert r.returncode == 0 and "weights are loaded from GPTQ, AWQ and compressed-tensors" in r.stdout, r.stdout + r.stderr
     r = vramd("serve", "--model", str(folder))
-    assert r.returncode == 6 and "GPTQ" in r.stderr, r.stderr
+    assert r.returncode == 6 and "quantization_config" in r.stderr, r.stderr
 
 
-def test_an_unknown_pre_tokenizer_is_named_and_can_be_replaced(both, tmp_path):
-    folder = tmp_path / "odd"
-    folder.mkdir()
-    for f in both[0].iterdir():
-        (folder / f.name).symlink_to(f)
+# ---- quantised ----
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """The folder and the GGUF file of a model whose layers are stored in one of the ways of published.py."""
+    d = tmp_path_factory.mktemp("packed")
+    write_tiny(d / "source.gguf", "F32", width=128, ff=192)
+
+    def make(kind):
+        folder, file = d / kind / "Tiny", d / kind / "Tiny.gguf"
+        if not file.exists():
+            (d / kind).mkdir()
+            publish(d / "source.gguf", folder, file, "F16", shards=2, packed=kind, group=64)
+        return folder, file
+
+    return make
+
+
+def evaluate(path):
+    return vramd("eval", str(path), "--file", str(TEXT), "--context", "128", "--tokens", "200", "--json")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_codes_and_scales_give_the_bits_of_the_gguf_file(packed, kind):
+    paths = packed(kind)
+    answers = [json.loads(evaluate(p).stdout)["perplexity"] for p in paths]
+    assert answers[0] == answers[1]
+    plans = [json.loads(vramd("plan", str(p), "--json").stdout)["terms"] for p in paths]
+    weights = [sum(t["bytes"] for t in p if t["class"] == "weights") for p in plans]
+    assert weights[0] == weights[1] > 0  # planned by headers alone
+    texts = [vramd("generate", "--model", str(p), "--raw", "--max-tokens", "8", "--temperature", "0", "To be") for p in paths]
+    assert texts[0].returncode == 0 and texts[0].stdout == texts[1].stdout, texts[0].stderr
+
+
+def change(folder, to, tensor, edit):
+    """A copy in which the bytes of one tensor were edited."""
+    to.mkdir()
+    for f in folder.iterdir():
+        (to / f.name).write_bytes(f.read_bytes())
+    file = to / json.loads((to / "model.safetensors.index.json").read_text())["weight_map"][tensor]
+    data = bytearray(file.read_bytes())
+    n = struct.unpack("<Q", data[:8])[0]
+    begin, end = (8 + n + x for x in json.loads(data[8:8 + n])[tensor]["data_offsets"])
+    data[begin:end] = edit(bytes(data[begin:end]))
+    file.write_bytes(data)
+    return to
+
+
+LAYER = "model.layers.1.mlp.down_proj."
+
+
+@pytest.mark.parametrize("kind, part, edit, said", [
+    ("gptq", "qzeros", lambda b: b"\xff" * len(b), "with which a number does not fit"),
+    ("gptq_v2", "qzeros", lambda b: b"\x00" * len(b), "with which a number does not fit"),
+    ("gptq", "g_idx", lambda b: b[4:] + b[:4], "inputs in another order"),
+    ("gptq", "bias", lambda b: b[:-1] + b"\x3c", "no place in this architecture"),
+    ("int4", "weight_scale", lambda b: b[:-2] + b"\x00\x7e", "not finite"),
+])
+def test_what_would_change_a_number_is_refused(packed, tmp_path, kind, part, edit, said):
+    r = evaluate(change(packed(kind)[0], tmp_path / "odd", LAYER + part, edit))
+    assert r.returncode in (5, 6) and said in r.stderr, r.stderr
+
+
+@pytest.mark.parametrize("change_of, said", [({"bits": 5}, "bits"), ({"bits": 8, "sym": False}, "symmetric"),
+                                             ({"checkpoint_format": "marlin"}, "marlin")])
+def test_schemes_that_are_not_read_are_named(packed, tmp_path, change_of, said):
+    folder = change(packed("gptq")[0], tmp_path / "odd", LAYER + "scales", lambda b: b)
+    c = json.loads((folder / "config.json").read_text())
+    c["quantization_config"] |= change_of
+    (folder / "config.json").write_text(json.dumps(c))
+    r = vramd("serve", "--model", str(folder))
+    assert r.returncode == 6 and said in r.stderr, r.stderr
+
+
+def with_pre_tokenizer(folder, to, *parts):
+    """The same model, whose words are cut by other patterns."""
+    to.mkdir()
+    for f in folder.iterdir():
+        (to / f.name).symlink_to(f)
     t = json.loads((folder / "tokenizer.json").read_text())
-    t["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [
-        {"type": "Split", "pattern": {"Regex": "[a-z]+|[^a-z]+"}, "behavior": "Isolated", "invert": False},
-        {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}]}
-    (folder / "tokenizer.json").unlink()
-    (folder / "tokenizer.json").write_text(json.dumps(t))
-    r = vramd("tokenize", str(folder), input="a")
-    assert r.returncode == 6 and "[a-z]+|[^a-z]+" in r.stderr, r.stderr
-    assert vramd("serve", "--check", "--model", str(folder)).returncode == 6
-    r = vramd("serve", "--check", "--model", str(folder), "--pre-tokenizer", "gpt-2")
+    t["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [*parts, {"type": "ByteLevel", "add_prefix_space": False,
+                                                                         "use_regex": False}]}
+    (to / "tokenizer.json").unlink()
+    (to / "tokenizer.json").write_text(json.dumps(t))
+    return str(to)
+
+
+def split(regex, behavior="Isolated", invert=False):
+    return {"type": "Split", "pattern": {"Regex": regex}, "behavior": behavior, "invert": invert}
+
+
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+
+
+def test_patterns_of_its_own_cut_words(both, tmp_path):
+    """One that says what a known one does, in other words, gives the same tokens; another cuts otherwise."""
+    known = vramd("tokenize", str(both[1]), input=ODD).stdout
+    for i, parts in enumerate(([split(f"(?:{GPT2})")], [split(f"(?:{GPT2})", "Removed", True)])):
+        r = vramd("tokenize", with_pre_tokenizer(both[0], tmp_path / f"same{i}", *parts), input=ODD)
+        assert r.returncode == 0 and r.stdout == known, r.stderr
+    r = vramd("tokenize", with_pre_tokenizer(both[0], tmp_path / "letters", split(r"\p{L}")), "--json", input="an other")
+    assert len(json.loads(r.stdout)) == 8
+    r = vramd("serve", "--check", "--model", str(tmp_path / "letters"), "--pre-tokenizer", "gpt-2")
     assert r.returncode == 0, r.stderr
+
+
+@pytest.mark.parametrize("part, said", [(split("a(?<"), "does not compile"), (split("a", "MergedWithNext"), "Isolated"),
+                                        ({"type": "Whitespace"}, '"Whitespace" is not supported')])
+def test_pre_tokenizers_that_cannot_be_had_are_named(both, tmp_path, part, said):
+    r = vramd("tokenize", with_pre_tokenizer(both[0], tmp_path / "bad", part), input="a")
+    assert r.returncode == 6 and said in r.stderr, r.stderr
+
+
+def test_a_pattern_that_never_ends_is_given_up(both, tmp_path):
+    folder = with_pre_tokenizer(both[0], tmp_path / "slow", split("(?:a+)+$"))
+    r = vramd("tokenize", folder, input="a" * 4000 + "!")
+    assert r.returncode == 8 and "gave up" in r.stderr, r.stderr
 
 
 def test_a_tensor_that_is_not_finite_is_refused(both, tmp_path):

@@ -1,22 +1,13 @@
-"""What a gateway's endpoint picker reads in /metrics: names, types, labels, how fresh, at which price; and a picker by
-them, with prefix affinity and a guard against load."""
+"""What a gateway's endpoint picker reads in /metrics: names, types, labels, how fresh."""
 
-import asyncio
 import json
-import os
-import random
 import re
 import socket
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
-import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-import replicas
 from harness import Daemon
-from tiny_model import write
 
 GAUGES = ("vllm:num_requests_waiting", "vllm:num_requests_running", "vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
 
@@ -76,88 +67,3 @@ def test_requests_are_counted_in_the_middle_of_a_long_step():
     gauges, _ = scrape(d.http)
     assert gauges["vllm:num_requests_waiting"] == gauges["vllm:num_requests_running"] == 0
     d.stop()
-
-
-def cpu_seconds(d):
-    tasks = f"/proc/{d.process.pid}/task"
-    return sum(int(open(f"{tasks}/{t}/schedstat").read().split()[0]) for t in os.listdir(tasks)) / 1e9
-
-
-def test_twenty_scrapes_a_second_cost_little(daemon):
-    """Half a percent of a core on a quiet machine; here there may be others, and caches are cold."""
-    daemon.http.get("/metrics")
-    began, before, n = time.monotonic(), cpu_seconds(daemon), 0
-    while n < 60:
-        daemon.http.get("/metrics")
-        n += 1
-        time.sleep(max(0, began + n / 20 - time.monotonic()))
-    share = (cpu_seconds(daemon) - before) / (time.monotonic() - began)
-    print(f"{share:.2%} of a core")
-    assert share < 0.015
-
-
-class Picker:
-    """Reads all replicas every 50 ms. A session stays with its replica, unless that has GUARD requests more than the
-    one with the fewest or hardly any free block; a new one goes to the one with the fewest."""
-
-    GUARD = 16
-
-    def __init__(self, daemons):
-        self.urls, self.load, self.home = [d.url for d in daemons], {}, {}
-        self.sent, self.stopped, self.random = {u: 0 for u in self.urls}, False, random.Random(1)
-        self.read_all()
-        self.thread = threading.Thread(target=self.watch)
-        self.thread.start()
-
-    def read_all(self):
-        for url in self.urls:
-            with httpx.Client(base_url=url, timeout=30) as http:
-                gauges, _ = scrape(http)
-            full = gauges["vllm:kv_cache_usage_perc"] > 0.95
-            self.load[url] = gauges["vllm:num_requests_waiting"] + gauges["vllm:num_requests_running"] + 1000 * full
-
-    def watch(self):
-        while not self.stopped:
-            self.read_all()
-            time.sleep(0.05)
-
-    def __call__(self, session):
-        least = min(self.load.values())
-        home = self.home.get(session)
-        if home is None or self.load[home] > least + self.GUARD:
-            home = self.random.choice([u for u in self.urls if self.load[u] <= least + 1])
-        self.home[session] = home
-        self.load[home] += 1  # until the next reading
-        self.sent[home] += 1
-        return home
-
-    def close(self):
-        self.stopped = True
-        self.thread.join()
-
-
-def test_a_picker_by_these_metrics_finds_prefixes_and_spreads_load(tmp_path):
-    path = str(tmp_path / "tiny.gguf")
-    write(path, "Q8_0")
-    daemons = [Daemon("--model", path, *replicas.OPTIONS) for _ in range(3)]
-    picker = Picker(daemons)
-    try:
-        alone = asyncio.run(replicas.converse(daemons[0].url, 48, "alone"))
-        picked = asyncio.run(replicas.converse(picker, 48, "picked"))
-        assert picked >= 0.9 * alone, (picked, alone)
-        assert min(picker.sent.values()) > 48 * 4 / 3 / 2, picker.sent
-        # A replica that is busy with others is left alone, for its own sessions, too.
-        busy, session = daemons[1], "picked-0"
-        picker.home[session] = busy.url
-        with ThreadPoolExecutor(32) as pool:
-            body = {"prompt": "a", "max_tokens": 900, "ignore_eos": True}
-            work = [pool.submit(httpx.post, busy.url + "/v1/completions", json=body, timeout=120) for _ in range(32)]
-            end = time.monotonic() + 20
-            while picker(session) == busy.url and time.monotonic() < end:
-                time.sleep(0.02)
-            assert picker.home[session] != busy.url or all(w.done() for w in work)
-            assert all(w.result().status_code == 200 for w in work)
-    finally:
-        picker.close()
-        for d in daemons:
-            d.stop()

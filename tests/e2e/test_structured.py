@@ -112,6 +112,21 @@ def test_text_is_free_but_for_tags(daemon):
             assert re.search(r"<n>([1-9]|1[0-9]|20)</n>$", c["message"]["content"]), c
 
 
+def test_free_text_of_a_limited_length(daemon):
+    def bounded(content, **more):
+        end = {"type": "tag", "begin": "[", "content": content, "end": "]"}
+        c = ask(daemon, response_format={"type": "structural_tag", "format": end}, max_tokens=60, logprobs=True, **more)[0]
+        assert c["finish_reason"] == "stop", c
+        return [t["token"] for t in c["logprobs"]["content"]], c["message"]["content"]
+    for seed in range(3):
+        tokens, text = bounded({"type": "any_text", "max_tokens": 6}, seed=seed)
+        inside = [t for t in tokens if t.strip("[]")]
+        assert len(inside) <= 6 and text[0] == "[" and text[-1] == "]" and "]" not in text[1:-1], tokens
+        assert len(bounded({"type": "any_text", "max_chars": 9}, seed=seed)[1]) <= 11
+    one, text = bounded({"type": "repeat", "min": 2, "max": 2, "content": {"type": "exclude_token"}})
+    assert len([t for t in one if t.strip("[]")]) <= 2, one
+
+
 def test_the_same_bits_alone_and_among_others(daemon):
     def one(seed):
         return ask(daemon, response_format=form(SCHEMAS["order"]), seed=seed, temperature=1)[0]["message"]["content"]

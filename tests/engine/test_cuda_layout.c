@@ -256,8 +256,10 @@ START_TEST(what_it_cannot_compute_is_named) {
     c.head_dim = 112; /* seven segments */
     o.kv_k = o.kv_v = DT_INT8;
     rig_unsupported(&backend_cuda, &c, DT_F16, &o, "kv_cache_dtype", "INT8");
-    c.head_dim = 64, o.kv_k = o.kv_v = DT_INT4;
+    o.kv_k = DT_INT4;
     rig_unsupported(&backend_cuda, &c, DT_F16, &o, "kv_cache_dtype", "INT4");
+    c.head_dim = 64, o.kv_k = DT_F16, o.kv_v = DT_INT4; /* numbers beside codes */
+    rig_unsupported(&backend_cuda, &c, DT_F16, &o, "cache_type_v", "K in F16 and V in INT4");
     o.kv_k = o.kv_v = DT_F16, c.head_dim = gb_tiny("llama").head_dim;
     /* Norms that add to the residual stream. */
     rig_unsupported(&backend_cuda, &gemma, DT_F16, &o, op_kind_name(OP_NORM), "");

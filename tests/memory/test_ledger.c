@@ -8,7 +8,8 @@
 #include "memory/pool.h"
 #include "tests/check_main.h"
 
-static ledger *open_with(mem_class cls, uint64_t bytes) {
+/* shared: NULL, or the ledger that it is under. */
+static status open_under(ledger **out, ledger *shared, mem_class cls, uint64_t bytes, err *e) {
     terms t = {0};
     terms_add(&t, cls, TERM_EXACT, bytes, "test");
     kv_request kv = {.group = {{.n_layers = 1, .bytes_per_token = 64}},
@@ -18,12 +19,17 @@ static ledger *open_with(mem_class cls, uint64_t bytes) {
                      .max_tokens = 16};
     budget b = {1ull << 30, "memory = 1GiB", false, NULL};
     plan p;
-    err e;
-    ledger *l;
-    ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, &e), OK);
-    ck_assert_int_eq(ledger_open(&l, &p, &e), OK);
+    ck_assert_int_eq(plan_solve(&p, &t, &kv, &b, e), OK);
+    const status s = shared ? ledger_open_under(out, &p, shared, e) : ledger_open(out, &p, e);
     plan_clear(&p);
     terms_clear(&t);
+    return s;
+}
+
+static ledger *open_with(mem_class cls, uint64_t bytes) {
+    ledger *l;
+    err e;
+    ck_assert_int_eq(open_under(&l, NULL, cls, bytes, &e), OK);
     return l;
 }
 
@@ -50,6 +56,38 @@ START_TEST(a_class_never_holds_more_than_its_plan) {
     ck_assert_uint_eq(v.peak_bytes, 1000000);
     ck_assert_uint_eq(v.cls[MEM_WEIGHTS].peak_bytes, 1000000);
     ledger_close(l);
+}
+END_TEST
+
+START_TEST(ledgers_under_a_shared_one_never_claim_more_than_its_budget) {
+    enum { KV = 1024 }; /* of open_under's plan */
+    ledger *all, *a, *b;
+    ledger_view v;
+    void *p;
+    err e;
+    ck_assert_int_eq(ledger_open_shared(&all, 3 * KV + 3000000, &e), OK);
+    ck_assert_int_eq(open_under(&a, all, MEM_WEIGHTS, 2000000, &e), OK);
+    ck_assert_int_eq(open_under(&b, all, MEM_WEIGHTS, 1000000 + KV + 1, &e), ERR_BUDGET);
+    ck_assert_str_eq(e.field, "memory");
+    ck_assert_int_eq(open_under(&b, all, MEM_SCHEDULER, 1000000 + KV, &e), OK);
+    ck_assert_int_eq(ledger_alloc(a, &p, MEM_WEIGHTS, 1500000, "a", &e), OK);
+    ck_assert(ledger_reserve(b, MEM_SCHEDULER, 7));
+    ledger_read(all, &v);
+    ck_assert_uint_eq(v.plan_bytes, 3 * KV + 3000000);
+    ck_assert_uint_eq(v.ledger_bytes, 1500007);
+    ck_assert_uint_eq(v.cls[MEM_WEIGHTS].plan_bytes, 2000000);
+    ck_assert_uint_eq(v.cls[MEM_WEIGHTS].ledger_bytes, 1500000);
+    ledger_release(b, MEM_SCHEDULER, 7);
+    ledger_close(b);
+    ledger_free(a, p);
+    ledger_read(all, &v);
+    ck_assert_uint_eq(v.ledger_bytes, 0);
+    ck_assert_uint_eq(v.peak_bytes, 1500007);
+    ck_assert_uint_eq(v.plan_bytes, KV + 2000000);
+    ck_assert_int_eq(open_under(&b, all, MEM_WEIGHTS, 1000000 + KV, &e), OK);
+    ledger_close(b);
+    ledger_close(a);
+    ledger_close(all);
 }
 END_TEST
 
@@ -275,6 +313,7 @@ int main(void) {
     Suite *s = suite_create("ledger");
     TCase *c = check_case(s, "ledger");
     tcase_add_test(c, a_class_never_holds_more_than_its_plan);
+    tcase_add_test(c, ledgers_under_a_shared_one_never_claim_more_than_its_budget);
     tcase_add_test(c, arenas_are_zero_aligned_and_present_in_memory);
     tcase_add_test(c, a_size_that_no_machine_has_is_an_error_and_counts_nothing);
     tcase_add_test(c, an_arena_grows_and_shrinks_in_place);

@@ -236,6 +236,53 @@ START_TEST(a_ticket_too_far_behind_is_refused) {
 }
 END_TEST
 
+/* Sequence i of a tenant ends with its n-th token. */
+static void answer(drive *d, uint64_t user, uint64_t tenant, uint32_t n) {
+    const sched_step *st;
+    sched_spec spec = drive_spec(d, 5, 30);
+    sched_id id;
+    spec.user = user, spec.tenant = tenant;
+    spec.stop_ids[0] = 7, spec.n_stop_ids = 1;
+    ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_NONE);
+    for (uint32_t i = 1; (st = drive_plan(d)); i++)
+        drive_commit(d, st, i == n ? 7 : DRIVE_WORD);
+}
+
+START_TEST(shortest_learns_how_long_the_answers_of_a_tenant_become) {
+    sched_config cfg = drive_config();
+    uint64_t order[2], n = 0;
+    cfg.max_seqs = cfg.depth = 1;
+    cfg.policy = &sched_shortest;
+    cfg.group[0].n_blocks = 64;
+    drive *d = drive_new(cfg);
+    for (uint64_t i = 0; i < 6; i++) answer(d, i, 1, 4), answer(d, i, 3, 30);
+    ck_assert_uint_eq(drive_stats(d).count.length_predictions, 12);
+    ck_assert_uint_eq(drive_stats(d).count.length_predictions_exceeded, 0);
+    ck_assert_uint_eq(drive_stats(d).count.length_prediction_error_tokens, 30 - 4);
+    submit(d, 20, 9, 5); /* takes the place */
+    drive_step(d);
+    submit(d, 21, 3, 5), submit(d, 22, 1, 5);
+    drive_run(d, 1000);
+    for (size_t i = 0; i < d->n_log; i++)
+        if (d->log[i].kind == EVENT_ADMITTED && d->log[i].user > 20)
+            order[n++] = d->log[i].user;
+    ck_assert(n == 2 && order[0] == 21 && order[1] == 22); /* of 10 tokens nothing is known */
+    n = 0;
+    sched_spec spec = drive_spec(d, 5, 30);
+    sched_id id;
+    submit(d, 30, 9, 5);
+    drive_step(d);
+    spec.user = 31, spec.tenant = 3, drive_try(d, &spec, &id);
+    spec.user = 32, spec.tenant = 1, drive_try(d, &spec, &id);
+    drive_run(d, 1000);
+    for (size_t i = 0; i < d->n_log; i++)
+        if (d->log[i].kind == EVENT_ADMITTED && d->log[i].user > 30)
+            order[n++] = d->log[i].user;
+    ck_assert(n == 2 && order[0] == 32 && order[1] == 31);
+    drive_free(d);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("policy");
     TCase *t = check_case(suite, "policy");
@@ -248,6 +295,7 @@ int main(void) {
     tcase_add_test(t, a_weight_is_a_share);
     tcase_add_test(t, what_a_cancelled_prompt_did_not_use_is_given_back);
     tcase_add_test(t, a_priority_ages);
+    tcase_add_test(t, shortest_learns_how_long_the_answers_of_a_tenant_become);
     tcase_add_test_raise_signal(t, a_ticket_too_far_behind_is_refused, SIGABRT);
     return check_run(suite);
 }

@@ -80,6 +80,26 @@ START_TEST(noise_widens_the_margin_so_that_99_of_100_steps_keep_the_objective) {
 }
 END_TEST
 
+/* Nine of ten steps decode, and take what they should; those with prompts do not. */
+START_TEST(the_margin_is_that_of_steps_with_prompts) {
+    cost_model c = {0};
+    rng = 6;
+    int late = 0, n = 0;
+    for (int i = 0; i < 20000; i++) {
+        const bool prompt = uniform() < 0.1;
+        step_work w = some_step();
+        if (!prompt)
+            w = (step_work){.rows = w.logit_rows, .kv = 500, .logit_rows = w.logit_rows};
+        if (prompt && w.rows == w.logit_rows) w.rows += 40;
+        const double us = true_us(w) * (prompt ? 1 + 0.1 * normal() : 1);
+        if (prompt && i > 2000) n++, late += us > cost_predict(&c, w) / cost_margin(&c);
+        cost_observe(&c, w, us);
+    }
+    ck_assert_double_lt(c.error, 0.02);
+    ck_assert_int_lt(late, n * 25 / 1000);
+}
+END_TEST
+
 START_TEST(pure_decode_keeps_what_it_does_not_tell_apart) {
     cost_model c = {0};
     rng = 3;
@@ -140,6 +160,7 @@ END_TEST
 
 CHECK_MAIN("step_cost", exact_times_are_learned,
            noise_widens_the_margin_so_that_99_of_100_steps_keep_the_objective,
+           the_margin_is_that_of_steps_with_prompts,
            pure_decode_keeps_what_it_does_not_tell_apart, coefficients_are_never_negative,
            a_stall_moves_the_model_little_and_a_slower_machine_is_followed,
            rows_take_no_longer_than_there_is_time)

@@ -275,6 +275,38 @@ START_TEST(a_senior_takes_the_blocks_of_one_that_loads) {
 }
 END_TEST
 
+START_TEST(what_a_preempted_one_had_is_stored_and_loaded_when_it_resumes) {
+    drive *d = drive_new(tier_config()); /* 16 blocks */
+    int32_t text[24];
+    for (int i = 0; i < 24; i++) text[i] = i;
+    sched_id senior, id;
+    sched_chunk c;
+    sched_spec spec = {
+        .prompt = text, .n_prompt = 24, .max_tokens = 36, .user = 9, .no_tier = true};
+    ck_assert_int_eq(drive_try(d, &spec, &senior), REJECT_NONE);
+    drive_step(d), drive_step(d);
+    id = drive_submit(d, 34, 9);
+    for (int i = 0; i < 20 && drive_count(d, id, EVENT_PREEMPTED) == 0; i++) drive_step(d);
+    ck_assert_uint_eq(drive_count(d, id, EVENT_PREEMPTED), 1);
+    const uint32_t stored = store_all(d, 10);
+    ck_assert_uint_ge(stored, 3);
+    drive_run(d, 100); /* the senior takes its blocks, and ends */
+    ck_assert_int_eq(drive_finish(d, senior), FINISH_LENGTH);
+    ck_assert_uint_eq(drive_stats(d).n_loading, 1);
+    uint32_t loaded = 0;
+    for (; sched_load_next(d->s, &c); loaded++) {
+        ck_assert(sched_load_blocks(d->s, &c));
+        sched_load_done(d->s, &c, true);
+        drive_drain(d);
+    }
+    ck_assert(loaded > 0 && loaded <= stored);
+    drive_run(d, 100);
+    ck_assert_int_eq(drive_finish(d, id), FINISH_LENGTH);
+    ck_assert_uint_lt(drive_stats(d).count.recomputed_tokens, 34 - 8 * stored + 9);
+    drive_free(d);
+}
+END_TEST
+
 START_TEST(only_enough_new_tokens_are_stored_and_only_of_those_who_may) {
     drive *d = drive_new(tier_config());
     sched_id id;
@@ -403,6 +435,7 @@ CHECK_MAIN("tier", leaves_go_before_what_they_hang_on_the_least_recently_used_fi
            memory_comes_first_and_the_tier_goes_on_behind_it,
            a_chunk_that_cannot_be_loaded_is_computed, a_load_that_is_late_finds_nobody,
            a_senior_takes_the_blocks_of_one_that_loads,
+           what_a_preempted_one_had_is_stored_and_loaded_when_it_resumes,
            only_enough_new_tokens_are_stored_and_only_of_those_who_may,
            a_store_that_fails_or_comes_too_late_is_a_miss,
            the_budget_holds_and_a_tier_that_is_off_is_not_there,

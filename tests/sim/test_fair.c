@@ -105,6 +105,66 @@ START_TEST(weights_are_shares) {
 }
 END_TEST
 
+/* ---- shortest ---- */
+
+enum { BURSTS = 400 };
+
+typedef struct waiter {
+    uint64_t at_us, most_us;
+    bool waits;
+} waiter;
+
+/* Random lengths, more than the places hold; by the prompts of a tenant, its answers end at a tenth of
+ * max_tokens or at all of it. Each that is admitted came before those that still wait could have been
+ * delayed. Returns how often one was overtaken. */
+static uint32_t check_shortest(uint64_t seed) {
+    static const int32_t prompt[LEN] = {0};
+    static waiter w[BURSTS * 4];
+    sched_config cfg = config;
+    crowd c = {.rng = seed};
+    const int32_t zeroes[SEQS] = {0};
+    const sched_step_tokens drawn = {.token = zeroes, .stride = 1};
+    uint32_t n = 0, n_overtaken = 0, n_left = 0;
+    cfg.policy = &sched_shortest;
+    cfg.group[0].n_blocks = SEQS * LEN / BLOCK + SEQS;
+    cfg.max_waiting = BURSTS * 4;
+    void *mem = aligned_alloc(64, sched_bytes(&cfg));
+    c.s = sched_init(mem, &cfg);
+    for (uint32_t step = 0; step < BURSTS || n_left > 0; step++) {
+        for (uint32_t k = step < BURSTS ? draw(&c, 0, 3) : 0; k > 0; k--, n++, n_left++) {
+            sched_spec spec = {.prompt = prompt, .n_prompt = draw(&c, 1, 300), .user = n};
+            sched_id id;
+            spec.max_tokens = draw(&c, 1, 200);
+            w[n] = (waiter){c.now_us,
+                            4 * (1000ULL * spec.n_prompt + 10000ULL * spec.max_tokens), true};
+            ck_assert_int_eq(sched_submit(c.s, &spec, c.now_us, &id), REJECT_NONE);
+        }
+        const sched_step *st = sched_plan(c.s, c.now_us);
+        const sched_event *e;
+        for (size_t i = sched_events(c.s, &e); i > 0; i--, e++) {
+            if (e->kind != EVENT_ADMITTED) continue;
+            w[e->user].waits = false;
+            for (uint32_t k = 0; k < e->user; k++) {
+                if (!w[k].waits) continue;
+                n_overtaken++;
+                SWEEP(w[e->user].at_us - w[k].at_us <= w[k].most_us);
+            }
+        }
+        if (st) sched_commit(c.s, st, &drawn);
+        for (size_t i = sched_events(c.s, &e); i > 0; i--, e++)
+            n_left -= e->kind == EVENT_ENDED;
+        sched_audit(c.s);
+        c.now_us += 20000;
+    }
+    free(mem);
+    return n_overtaken;
+}
+
+START_TEST(shortest_delays_no_sequence_by_more_than_its_own_head_start) {
+    for (uint64_t seed = 0; seed < 10; seed++) ck_assert_uint_gt(check_shortest(seed), 100);
+}
+END_TEST
+
 enum { FLOOD = 1000, OTHERS = 10, N = FLOOD + OTHERS };
 
 /* One tenant sends FLOOD requests at once, another one a request now and then. Returns the
@@ -146,4 +206,5 @@ START_TEST(a_flood_delays_another_by_two_services_at_most_and_costs_no_throughpu
 END_TEST
 
 CHECK_MAIN("fair", services_of_busy_tenants_stay_within_the_bound, weights_are_shares,
+           shortest_delays_no_sequence_by_more_than_its_own_head_start,
            a_flood_delays_another_by_two_services_at_most_and_costs_no_throughput)

@@ -191,7 +191,31 @@ START_TEST(the_use_of_the_cache_is_kept_over_time) {
 }
 END_TEST
 
-CHECK_MAIN("fleet", what_is_not_the_engine_s_takes_its_time,
+START_TEST(steps_scatter_as_they_did) {
+    static const float scatter[] = {0.5F, 1, 1, 1.5F};
+    const uint32_t n = 400;
+    fleet_config c = config(1, ROUTER_ROUND_ROBIN);
+    c.cost = (cost_model){.coef = {1000, 0, 0, 0}};
+    make_arrivals(n, 1000000);
+    run(&c, n);
+    const double mean = result.itl.sum;
+    ck_assert_uint_eq(result.itl.max, 1001);
+    c.scatter = scatter, c.n_scatter = 4;
+    run(&c, n);
+    ck_assert_double_eq_tol(result.itl.sum, mean, 0.02 * mean);
+    ck_assert_uint_eq(result.itl.max, 1501);
+    ck_assert_double_eq_tol(fleet_times_at(&result.itl, 0.1), 501, 5);
+    ck_assert_double_eq_tol(fleet_times_at(&result.itl, 0.5), 1001, 10);
+    const fleet_times first = result.itl;
+    run(&c, n);
+    ck_assert_mem_eq(&first, &result.itl, sizeof first);
+    c.seed++;
+    run(&c, n);
+    ck_assert_mem_ne(&first, &result.itl, sizeof first);
+}
+END_TEST
+
+CHECK_MAIN("fleet", steps_scatter_as_they_did, what_is_not_the_engine_s_takes_its_time,
            the_use_of_the_cache_is_kept_over_time, one_replica_is_the_simulator,
            routers_that_know_the_load_keep_first_tokens_early,
            affinity_finds_what_a_replica_has_of_a_prompt, the_same_input_gives_the_same_result,

@@ -197,6 +197,202 @@ START_TEST(members_as_tags) {
 }
 END_TEST
 
+START_TEST(members_that_name_their_types) {
+#define TYPED                                                                                  \
+    "{\"type\":\"object\",\"properties\":{\"q&\":{\"type\":\"string\"},\"n\":{\"type\":"       \
+    "\"integer\"},\"l\":{\"type\":\"array\",\"items\":{\"type\":\"boolean\"},\"minItems\":1}," \
+    "\"o\":{\"type\":\"object\",\"properties\":{\"w\":{\"enum\":[\"x\",\"y\"]}}}},"            \
+    "\"required\":["                                                                           \
+    "\"q&\"]}"
+#define COFL(name, type, value) "<cofl:value" name " type=\"" type "\">" value "</cofl:value>"
+#define KIMI(name, type, value)                                                                \
+    "<|open|>argument key=\"" name "\" type=\"" type "\"<|sep|>" value                         \
+    "<|close|>argument<|sep|>"
+    static const sample t[] = {
+        {"{\"format\":{\"type\":\"json_schema\",\"style\":\"cohere_xml\",\"json_schema\":" TYPED
+         "}}",
+         {COFL(" name=\"q&amp;\"", "raw", "a \"b\" <c"),
+          COFL(" name=\"q&amp;\"", "raw", "") COFL(" name=\"n\"", "json", "-3")
+              COFL(" name=\"l\"", "list", COFL("", "json", "true") COFL("", "json", "false"))
+                  COFL(" name=\"o\"", "dict", COFL(" name=\"w\"", "raw", "y"))},
+         {"", COFL(" name=\"q&\"", "raw", "a"), COFL(" name=\"q&amp;\"", "json", "\"a\""),
+          COFL(" name=\"q&amp;\"", "raw", "") COFL(" name=\"n\"", "json", "x"),
+          COFL(" name=\"q&amp;\"", "raw", "") COFL(" name=\"l\"", "list", ""),
+          COFL(" name=\"q&amp;\"", "raw", "")
+              COFL(" name=\"o\"", "dict", COFL(" name=\"w\"", "raw", "z"))}},
+        {"{\"format\":{\"type\":\"tag\",\"begin\":\"<c>\",\"end\":\"</"
+         "c>\",\"content\":{\"type\":"
+         "\"json_schema\",\"style\":\"kimi_k3_xml\",\"json_schema\":" TYPED "}}}",
+         {"<c>" KIMI("q&amp;", "string", "</c>") "</c>",
+          "<c>" KIMI("q&amp;", "string", "") KIMI("n", "number", "12")
+              KIMI("l", "array", "[true]") KIMI("o", "object", "{\"w\":\"x\"}") "</c>"},
+         {"<c></c>", "<c>" KIMI("q&amp;", "number", "1") "</c>",
+          "<c>" KIMI("q&amp;", "string", "") KIMI("n", "integer", "1") "</c>",
+          "<c>" KIMI("q&amp;", "string", "") KIMI("l", "array", "[]") "</c>"}},
+    };
+    CHECK_ALL(t);
+}
+END_TEST
+
+START_TEST(texts_without_quotes_are_what_their_schema_says) {
+#define ONE(schema)                                                                            \
+    "{\"format\":{\"type\":\"json_schema\",\"style\":\"glm_xml\",\"json_schema\":{\"type\":"   \
+    "\"object\",\"properties\":{\"a\":" schema "},\"required\":[\"a\"],\"$defs\":{\"s\":{"     \
+    "\"type\":\"string\",\"maxLength\":2}}}}}"
+#define GLM(value) "<arg_key>a</arg_key><arg_value>" value "</arg_value>"
+    static const sample t[] = {
+        {ONE("{\"type\":\"string\",\"pattern\":\"^[a-c]+$\",\"minLength\":2}"),
+         {GLM("ab"), GLM("abcabc")},
+         {GLM("a"), GLM("abd"), GLM("\"ab\""), GLM("")}},
+        {ONE("{\"type\":\"string\",\"maxLength\":15}"),
+         {GLM(""), GLM("\"<a\""), GLM("é12345678901234")},
+         {GLM("1234567890123456"), GLM("x</arg_value>"), GLM("</arg_value>")}},
+        {ONE("{\"const\":\"a\"}"), {GLM("a")}, {GLM("\"a\""), GLM("b")}},
+        {ONE("{\"type\":\"string\",\"enum\":[\"a\",\"bcd\"],\"maxLength\":1}"),
+         {GLM("a")},
+         {GLM("bcd")}},
+        {ONE("{\"$ref\":\"#/$defs/s\"}"), {GLM("ab")}, {GLM("abc"), GLM("\"abc\"")}},
+    };
+    CHECK_ALL(t);
+}
+END_TEST
+
+START_TEST(texts_of_a_limited_number_of_characters) {
+    static const sample t[] = {
+        {"{\"format\":{\"type\":\"any_text\",\"max_chars\":3}}",
+         {"", "abc", "\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80"},
+         {"abcd", "\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80z", "\xc3"}},
+        {"{\"format\":{\"type\":\"any_text\",\"max_chars\":0}}", {""}, {"a"}},
+        {"{\"format\":{\"type\":\"tag\",\"begin\":\"<t>\",\"end\":\"</"
+         "t>\",\"content\":{\"type\":"
+         "\"any_text\",\"max_chars\":4,\"excludes\":[\"no\"]}}}",
+         {"<t></t>", "<t>abcd</t>", "<t></t</t>", "<t>n o<</t>"},
+         {"<t>abcde</t>", "<t></t></t>", "<t>no</t>", "<t>abcd", "<t></t ></t>"}},
+    };
+    CHECK_ALL(t);
+}
+END_TEST
+
+/* The next token is allowed, and is taken; the mask says so, too. */
+static void take(words *w, rig *x, int32_t token, bool allowed) {
+    check_mask(w, x);
+    grammar_state next = *x->s;
+    ck_assert_int_eq(grammar_take(x->g, &next, token), allowed);
+    if (allowed) *x->s = next;
+}
+
+/* One token of the vocabulary. */
+static int32_t named(const words *w, const char *text) {
+    vec_i32 ids;
+    arena a;
+    err e;
+    arena_init(&a, chunks_heap(), 0);
+    vec_i32_init(&ids, &a);
+    ck_assert(tokenizer_encode(w->tok, str_of(text), 0, &ids, &e) == OK && ids.n == 1);
+    const int32_t id = ids.v[0];
+    arena_clear(&a);
+    return id;
+}
+
+START_TEST(texts_of_a_limited_number_of_tokens) {
+    words w;
+    rig x;
+    err e = {0};
+    words_tiny(&w, 1 << 20);
+    const int32_t a = named(&w, "a"), ab = named(&w, "ab"), less = named(&w, "<"),
+                  more = named(&w, ">");
+    ck_assert(open_tag(&x, &w,
+                       "{\"format\":{\"type\":\"tag\",\"begin\":\"a\",\"end\":\"<>\","
+                       "\"content\":{\"type\":\"any_text\",\"max_tokens\":2}}}",
+                       &e) == OK);
+    take(&w, &x, ab, true); /* the rest of a token counts as one */
+    take(&w, &x, w.special[0], true);
+    take(&w, &x, a, false);
+    take(&w, &x, more, false);
+    ck_assert(!grammar_accepts_end(x.g, x.s));
+    take(&w, &x, less, true);
+    take(&w, &x, less, false);
+    take(&w, &x, more, true);
+    ck_assert(grammar_accepts_end(x.g, x.s) && !grammar_can_go_on(x.g, x.s));
+    grammar_start(x.g, x.s); /* what looked like the end was text */
+    take(&w, &x, a, true);
+    take(&w, &x, less, true);
+    take(&w, &x, a, true);
+    take(&w, &x, a, false);
+    take(&w, &x, less, true);
+    take(&w, &x, more, true);
+    ck_assert(grammar_accepts_end(x.g, x.s));
+    grammar_start(x.g, x.s);
+    take(&w, &x, a, true);
+    take(&w, &x, less, true);
+    take(&w, &x, less, true);
+    take(&w, &x, less, true);
+    take(&w, &x, a, false);
+    take(&w, &x, more, true);
+    rig_clear(&x);
+    ck_assert(open_tag(&x, &w, "{\"format\":{\"type\":\"any_tokens\",\"max_tokens\":1}}", &e) ==
+              OK);
+    take(&w, &x, ab, true);
+    ck_assert(grammar_accepts_end(x.g, x.s) && !grammar_can_go_on(x.g, x.s));
+    take(&w, &x, a, false);
+    rig_clear(&x);
+    for (int chars = 0; chars < 2; chars++) { /* as many as the manual says */
+        char tag[200];
+        snprintf(tag, sizeof tag,
+                 "{\"format\":{\"type\":\"tag\",\"begin\":\"<think>\",\"end\":\"</think>\","
+                 "\"content\":{\"type\":\"any_text\",\"max_%s\":1600}}}",
+                 chars ? "chars" : "tokens");
+        ck_assert_msg(open_tag(&x, &w, tag, &e) == OK, "%s", e.text);
+        rig_clear(&x);
+    }
+    words_close(&w);
+}
+END_TEST
+
+START_TEST(one_token_that_is_none_of_those_excluded) {
+    words w;
+    rig x;
+    err e = {0};
+    words_tiny(&w, 1 << 20);
+    const int32_t a = named(&w, "a"), ab = named(&w, "ab"), semicolon = named(&w, ";");
+    ck_assert(open_tag(&x, &w,
+                       "{\"format\":{\"type\":\"sequence\",\"elements\":[{\"type\":\"repeat\","
+                       "\"min\":1,\"max\":2,\"content\":{\"type\":\"exclude_token\","
+                       "\"exclude_tokens\":[\"<call>\"]}},{\"type\":\"const_string\",\"value\":"
+                       "\";\"}]}}",
+                       &e) == OK);
+    take(&w, &x, w.special[0], false);
+    take(&w, &x, ab, true);
+    ck_assert(!grammar_accepts_end(x.g, x.s));
+    take(&w, &x, w.special[0], false);
+    take(&w, &x, w.special[1], true);
+    take(&w, &x, a, false);
+    take(&w, &x, semicolon, true);
+    ck_assert(grammar_accepts_end(x.g, x.s));
+    rig_clear(&x);
+    /* The token that ends the tag around it. */
+    ck_assert(
+        open_tag(&x, &w,
+                 "{\"format\":{\"type\":\"tag\",\"begin\":\"a\",\"end\":{\"type\":"
+                 "\"token\",\"token\":\"<end>\"},\"content\":{\"type\":\"exclude_token\"}}}",
+                 &e) == OK);
+    take(&w, &x, a, true);
+    take(&w, &x, w.special[1], false);
+    take(&w, &x, w.special[0], true);
+    take(&w, &x, w.special[1], true);
+    ck_assert(grammar_accepts_end(x.g, x.s));
+    rig_clear(&x);
+    /* Free text without a token has none of it. */
+    ck_assert(open_tag(&x, &w,
+                       "{\"format\":{\"type\":\"any_tokens\",\"exclude_tokens\":[\"<call>\"]}}",
+                       &e) == OK);
+    take(&w, &x, w.special[0], false);
+    take(&w, &x, w.special[1], true);
+    rig_clear(&x);
+    words_close(&w);
+}
+END_TEST
+
 START_TEST(special_tokens_by_name_and_by_number) {
     words w;
     rig x;
@@ -275,14 +471,26 @@ START_TEST(what_is_refused_is_named) {
     } t[] = {
         {"{}", ERR_INVALID, "needs format"},
         {"{\"format\":{}}", ERR_INVALID, "type"},
-        {"{\"format\":{\"type\":\"exclude_token\"}}", ERR_UNSUPPORTED, "of this type"},
+        {"{\"format\":{\"type\":\"any_thing\"}}", ERR_UNSUPPORTED, "of this type"},
+        {"{\"format\":{\"type\":\"exclude_token\",\"exclude_tokens\":[5]}}", ERR_UNSUPPORTED,
+         "not special"},
         {"{\"format\":{\"type\":\"qwen_xml_parameter\",\"json_schema\":true}}", ERR_UNSUPPORTED,
          "a style without"},
-        {"{\"format\":{\"type\":\"json_schema\",\"style\":\"cohere_xml\",\"json_schema\":{}}}",
+        {"{\"format\":{\"type\":\"json_schema\",\"style\":\"other_xml\",\"json_schema\":{}}}",
          ERR_UNSUPPORTED, "a style of this name"},
-        {"{\"format\":{\"type\":\"any_text\",\"max_tokens\":3}}", ERR_UNSUPPORTED,
-         "max_tokens"},
-        {"{\"format\":{\"type\":\"any_text\",\"max_chars\":3}}", ERR_UNSUPPORTED, "max_chars"},
+        {"{\"format\":{\"type\":\"json_schema\",\"style\":\"cohere_xml\",\"json_schema\":{}}}",
+         ERR_UNSUPPORTED, "without properties"},
+        {"{\"format\":{\"type\":\"json_schema\",\"style\":\"kimi_k3_xml\",\"json_schema\":"
+         "{\"properties\":{\"a\":{}}}}}",
+         ERR_UNSUPPORTED, "several types"},
+        {"{\"format\":{\"type\":\"json_schema\",\"style\":\"kimi_k3_xml\",\"json_schema\":"
+         "{\"properties\":{},\"minProperties\":1}}}",
+         ERR_UNSUPPORTED, "minProperties"},
+        {"{\"format\":{\"type\":\"any_text\",\"max_tokens\":-1}}", ERR_INVALID, "max_tokens"},
+        {"{\"format\":{\"type\":\"any_text\",\"max_tokens\":3,\"max_chars\":3}}",
+         ERR_UNSUPPORTED, "max_tokens beside max_chars"},
+        {"{\"format\":{\"type\":\"any_text\",\"max_chars\":2147483647}}", ERR_INVALID,
+         "max_chars is too large"},
         {"{\"format\":{\"type\":\"any_text\",\"excludes\":\"a\"}}", ERR_INVALID, "excludes"},
         {"{\"format\":{\"type\":\"token\",\"token\":\"ab\"}}", ERR_UNSUPPORTED, "not special"},
         {"{\"format\":{\"type\":\"token\",\"token\":-5}}", ERR_UNSUPPORTED, "not special"},
@@ -323,5 +531,7 @@ END_TEST
 
 CHECK_MAIN("tags", structures_and_triggers_as_in_vllm, formats_as_in_xgrammar,
            forms_that_repeat, free_text_without_what_is_excluded, members_as_tags,
-           special_tokens_in_tags_are_tokens, special_tokens_by_name_and_by_number,
-           what_is_refused_is_named)
+           members_that_name_their_types, texts_without_quotes_are_what_their_schema_says,
+           texts_of_a_limited_number_of_characters, texts_of_a_limited_number_of_tokens,
+           one_token_that_is_none_of_those_excluded, special_tokens_in_tags_are_tokens,
+           special_tokens_by_name_and_by_number, what_is_refused_is_named)

@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+"""What a flood of one client costs another one: 1,000 requests of one tenant at once, and one of another tenant now and then.
+Two servers in turn, scheduler_policy = fair and fcfs; the tenants are named by a gateway's header (trusted_proxies). Of the
+other tenant's requests: the time to the first token over its own time of service alone; of all: tokens per second.
+
+    bench_fair.py [--flood N] [--others N] [--rounds N]     the bar: at most 2 of its own times, 0.99 of the throughput"""
+
+import argparse
+import random
+import threading
+
+from bench_common import *
+
+SEQS, N_PROMPT, N_OUTPUT = 8, 32, 16
+OPTIONS = ["--max-num-seqs", SEQS, "--max-model-len", 256, "--no-prefix-caching", "--trusted-proxies", "127.0.0.1", "--max-connections", 2048]
+HEADER = "x-gateway-inference-fairness-id"
+
+
+def send(port, who, seed):
+    """Seconds to the first event and to the last, and the tokens."""
+    r = random.Random(seed)
+    body = {"prompt": [r.randrange(1000, 40000) for _ in range(N_PROMPT)], "max_tokens": N_OUTPUT, "temperature": 0, "ignore_eos": True,
+            "stream": True, "logprobs": 0}
+    q = urllib.request.Request(f"http://127.0.0.1:{port}/v1/completions", json.dumps(body).encode(),
+                               {"Content-Type": "application/json", HEADER: who})
+    t0, first, n = time.monotonic(), None, 0
+    with urllib.request.urlopen(q, timeout=3600) as answer:
+        for line in answer:
+            if line.startswith(b"data: {"):
+                first, n = first or time.monotonic() - t0, n + 1
+    return first, time.monotonic() - t0, n
+
+
+def flood(server, a, seed):
+    """The other tenant's times to the first token, and tokens per second until all have ended."""
+    done, threads = [], []
+    t0 = time.monotonic()
+    for i in range(a.flood):
+        threads.append(threading.Thread(target=lambda i=i: done.append(send(server.port, "flood", f"{seed} {i}"))))
+        threads[-1].start()
+    waited = []
+    for i in range(a.others):
+        time.sleep(1)
+        waited.append(send(server.port, "other", f"{seed} other {i}")[0])
+    for t in threads:
+        t.join()
+    n = sum(x[2] for x in done) + a.others * N_OUTPUT
+    return {"first_s": waited, "tokens_per_s": n / (time.monotonic() - t0), "failed": a.flood - len(done)}
+
+
+def service_s(server):
+    """The time of a request among as many as run at once: what one of the flood takes once it is admitted."""
+    out, threads = [], []
+    for i in range(SEQS):
+        threads.append(threading.Thread(target=lambda i=i: out.append(send(server.port, "alone", f"alone {i}")[1])))
+        threads[-1].start()
+    for t in threads:
+        t.join()
+    return median(out)
+
+
+def main():
+    a = argparse.ArgumentParser()
+    a.add_argument("--flood", type=int, default=1000)
+    a.add_argument("--others", type=int, default=8)
+    a.add_argument("--rounds", type=int, default=1)
+    a = a.parse_args()
+    servers, runs, own = {}, {"fair": [], "fcfs": []}, {}
+    try:
+        for p in runs:
+            servers[p] = vramd_server(*OPTIONS, "--max-waiting", a.flood + 64, "--scheduler-policy", p)
+            service_s(servers[p])
+            own[p] = service_s(servers[p])
+        for i in range(a.rounds):
+            for p in list(runs) if i % 2 == 0 else reversed(list(runs)):
+                runs[p].append(flood(servers[p], a, f"round {i}"))
+                print(f"round {i}: {p}: first token after {max(runs[p][-1]['first_s']):.2f} s at most, own service "
+                      f"{own[p]:.2f} s, {runs[p][-1]['tokens_per_s']:.1f} tokens/s", flush=True)
+    finally:
+        for s in servers.values():
+            s.stop()
+    rows = [{"policy": p, "service_s": round(own[p], 3),
+             "first_token_services_max": round(max(x for r in runs[p] for x in r["first_s"]) / own[p], 2),
+             "first_token_services_p50": round(median([x for r in runs[p] for x in r["first_s"]]) / own[p], 2),
+             "tokens_per_s": round(median([r["tokens_per_s"] for r in runs[p]]), 1),
+             "ratio": round(median([r["tokens_per_s"] / b["tokens_per_s"] for r, b in zip(runs[p], runs["fcfs"])]), 3),
+             "failed": sum(r["failed"] for r in runs[p])} for p in runs]
+    for r in rows:
+        print(r)
+    save("fair", rows, flood=a.flood, others=a.others, rounds=a.rounds, max_num_seqs=SEQS, prompt_tokens=N_PROMPT, output_tokens=N_OUTPUT)
+
+
+if __name__ == "__main__":
+    main()
