@@ -213,7 +213,9 @@ static void write_counters(out *o, const sched_counters *c) {
 #undef WRITE_COUNTER
 }
 
+/* Cached blocks are free ones to a balancer: a warm replica is not a full one. */
 static void write_kv(out *o, const kv_view *kv) {
+    const double usage = kv->blocks ? (double)kv->used / (double)kv->blocks : 0;
     char label[96];
     head(o, "vramd_kv_blocks", "gauge", "KV cache blocks by state.");
     sample(o, "vramd_kv_blocks", ",state=\"free\"", (double)kv->free);
@@ -228,8 +230,9 @@ static void write_kv(out *o, const kv_view *kv) {
     gauge(o, "vramd_kv_bytes_per_token", "KV cache bytes of one token, all layers.",
           (double)kv->bytes_per_token);
     both(o, "gauge", "vramd_kv_usage_ratio", "vllm:kv_cache_usage_perc",
-         "Used part of the KV cache, 0 to 1.",
-         kv->blocks ? (double)kv->used / (double)kv->blocks : 0);
+         "Used part of the KV cache, 0 to 1.", usage);
+    gauge(o, "vllm:gpu_cache_usage_perc", "vllm:kv_cache_usage_perc under its older name.",
+          usage);
     if (kv->disk.budget_bytes && kv->disk.in_memory) {
         gauge(o, "vramd_kv_host_bytes", "Bytes of KV blocks in host memory (kv_host_bytes).",
               (double)kv->disk.bytes);

@@ -50,10 +50,13 @@ bool buf_addf(buf *b, const char *fmt, ...) {
     va_list ap, again;
     va_start(ap, fmt);
     va_copy(again, ap);
-    int n = vsnprintf(NULL, 0, fmt, ap);
+    /* Where it fits already, it is formatted once. */
+    const size_t space = b->failed ? 0 : b->cap - b->len;
+    int n = vsnprintf(space ? b->ptr + b->len : NULL, space, fmt, ap);
     va_end(ap);
     bool ok = n >= 0 && buf_reserve(b, (size_t)n + 1);
-    if (ok) b->len += (size_t)vsnprintf(b->ptr + b->len, (size_t)n + 1, fmt, again);
+    if (ok && (size_t)n >= space) vsnprintf(b->ptr + b->len, (size_t)n + 1, fmt, again);
+    if (ok) b->len += (size_t)n;
     va_end(again);
     return ok;
 }

@@ -48,6 +48,13 @@ static void view_disk(bridge *b, const sched_stats *s, kv_disk_view *out) {
                           .off = kv_tier_is_off(m->tier)};
 }
 
+/* Of sequences; those that were submitted since the last step was published wait, too: a step may
+ * take seconds, and a balancer has to see at once what it has sent. */
+static uint32_t count_waiting(const bridge *b, const sched_stats *s) {
+    const uint32_t known = s->n_running + s->n_waiting + s->n_preempted;
+    return s->n_waiting + (b->n_live > known ? b->n_live - known : 0);
+}
+
 void bridge_stats(port *p, machine_stats *out) {
     bridge *b = (bridge *)p;
     sched_stats s;
@@ -57,7 +64,7 @@ void bridge_stats(port *p, machine_stats *out) {
     out->hist[HIST_STEP_TOKENS] = b->step_rows;
     out->hist[HIST_ITERATION] = b->step_tokens;
     pthread_mutex_unlock(&b->stats_lock);
-    out->n_waiting = s.n_waiting;
+    out->n_waiting = count_waiting(b, &s);
     out->n_running = s.n_running;
     out->n_preempted = s.n_preempted;
     out->waiting_tokens = s.waiting_tokens;

@@ -183,15 +183,14 @@ class Load:
 
 def judge(load, replicas):
     """What failed: plain requests, streams cut by the kill of their replica, other streams."""
-    logs = [r.text() for r in replicas]
-    kills = [t for r in replicas for t in r.killed]
+    logs = {r.url: r.text() for r in replicas}
     out = {"plain": load.n["plain"], "streams": load.n["stream"], "plain_failed": 0, "streams_cut_by_kill": 0,
            "streams_failed": 0, "examples": []}
     for f in load.failed:
-        # A replica that was not killed would have written the line of the request.
-        logged = any(f"id={f['id']}\n" in text for text in logs)
-        by_kill = f["kind"] == "stream" and not logged and any(-0.1 < f["at"] - t < 3 for t in kills) and \
-            not re.match(r"\d", f["why"])
+        killed = [r for r in replicas if any(-0.1 < f["at"] - t < 3 for t in r.killed)]
+        # Any other replica would have written the line of the request.
+        logged = any(f"id={f['id']}\n" in logs[r.url] for r in replicas if r not in killed)
+        by_kill = f["kind"] == "stream" and killed and not logged and not re.match(r"\d", f["why"])
         key = "plain_failed" if f["kind"] == "plain" else "streams_cut_by_kill" if by_kill else "streams_failed"
         out[key] += 1
         if key != "streams_cut_by_kill" and len(out["examples"]) < 5:
@@ -236,7 +235,7 @@ def roll(proxy, replicas, o):
 
 
 async def converse(url, conversations, label):
-    """Four turns each, AT_ONCE of them at a time; the share of prompt tokens that were cached, as the answers report it."""
+    """url: text, or a function of the session that gives it. Four turns each, AT_ONCE of them at a time; the share of prompt tokens that were cached, as the answers report it."""
     cached = prompts = 0
 
     async def one(http, number):
@@ -244,7 +243,9 @@ async def converse(url, conversations, label):
         text = f"{label} {number} begins. "
         for turn in range(4):
             text += f"Turn {turn} of {label} {number}: " + " ".join(f"{number}x{k}" for k in range(20 + turn)) + ". "
-            r = await http.post(url + "/v1/completions", headers={"X-Session-Id": f"{label}-{number}"},
+            session = f"{label}-{number}"
+            to = url(session) if callable(url) else url
+            r = await http.post(to + "/v1/completions", headers={"X-Session-Id": session},
                                 json={"prompt": text, "max_tokens": 16, "temperature": 0, "ignore_eos": True})
             r.raise_for_status()
             answer = r.json()
