@@ -100,6 +100,12 @@ typedef struct reply_plan {     /* not to be moved */
     char own_text[REPLY_OWN_BYTES];
 } reply_plan;
 
+/* The text of the special token that a mark has as its number k + 1; empty: there is none. */
+static inline str reply_special_text(const reply_plan *p, uint32_t k) {
+    const bool there = k < p->n_special && k < REPLY_MAX_SPECIAL;
+    return there ? p->special[k].text : (str){NULL, 0};
+}
+
 /* The row's marks (it may be the plan's own), and those of reasoning that the template has (a row's own come first). Of
  * special only the tokens that occur in a mark are kept; their texts are borrowed. False: there are
  * too many of them. */

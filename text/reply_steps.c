@@ -45,8 +45,7 @@ void reply_emit_bytes(reply_parser *r, reply_kind kind, str s) {
             i += n < rest.len; /* a byte of another origin; it is nowhere */
             continue;
         }
-        const uint32_t k = (unsigned char)rest.ptr[n + 1] - 1u;
-        if (k < r->plan->n_special) reply_emit(r, kind, r->plan->special[k].text);
+        reply_emit(r, kind, reply_special_text(r->plan, (unsigned char)rest.ptr[n + 1] - 1u));
         n += 2;
     }
 }

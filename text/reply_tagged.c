@@ -116,9 +116,9 @@ static void write_text(reply_parser *r, str s) {
         json_esc(&r->out, (str){rest.ptr, n});
         i += n;
         if (!p) continue;
-        const uint32_t k = n + 1 < rest.len ? (unsigned char)p[1] - 1u : REPLY_MAX_SPECIAL;
-        if (k < r->plan->n_special) json_esc(&r->out, r->plan->special[k].text);
-        i += n + 1 < rest.len ? 2 : 1;
+        const bool whole = n + 1 < rest.len;
+        if (whole) json_esc(&r->out, reply_special_text(r->plan, (unsigned char)p[1] - 1u));
+        i += whole ? 2 : 1;
     }
 }
 
