@@ -24,13 +24,10 @@ static bool is_next(const turns *t, uint32_t who) {
     return true;
 }
 
-/* Time in which it had nothing to compute is no credit: it begins at the least of the others that
- * wait. */
+/* Time in which it had nothing to compute is no credit: it begins where the latest turn began. Those
+ * that keep up are not below that, since the least is always next. */
 static void catch_up(turns *t, uint32_t who) {
-    uint64_t least = UINT64_MAX;
-    for (uint32_t i = 0; i < t->n; i++)
-        if (i != who && t->waits[i] && t->used_us[i] < least) least = t->used_us[i];
-    if (least != UINT64_MAX && t->used_us[who] < least) t->used_us[who] = least;
+    if (t->used_us[who] < t->latest_us) t->used_us[who] = t->latest_us;
 }
 
 void turns_take(turns *t, uint32_t who) {
@@ -40,6 +37,7 @@ void turns_take(turns *t, uint32_t who) {
     while (!is_next(t, who)) pthread_cond_wait(&t->free, &t->lock);
     t->waits[who] = false;
     t->taken = true;
+    t->latest_us = t->used_us[who];
     t->began_us = clock_us();
     pthread_mutex_unlock(&t->lock);
 }

@@ -16,6 +16,7 @@ typedef struct turns {
     bool taken;
     uint32_t n;
     uint64_t began_us;
+    uint64_t latest_us; /* what who took the latest turn had used before */
     bool waits[TURNS_MAX];
     uint64_t used_us[TURNS_MAX];
 } turns;
