@@ -67,10 +67,23 @@ START_TEST(a_pause_is_no_credit) {
 }
 END_TEST
 
+START_TEST(one_that_keeps_up_loses_nothing) {
+    turns_init(&t, 2);
+    t.used_us[0] = t.latest_us = 500000;
+    t.used_us[1] = 1000000; /* has had a long turn, and waits */
+    t.waits[1] = true;
+    turns_take(&t, 0);
+    ck_assert_uint_eq(t.used_us[0], 500000);
+    turns_give(&t, 0);
+    turns_destroy(&t);
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("turns");
     TCase *c = check_case(s, "turns");
     tcase_add_test(c, one_at_a_time_and_equal_time_for_short_and_long_steps);
     tcase_add_test(c, a_pause_is_no_credit);
+    tcase_add_test(c, one_that_keeps_up_loses_nothing);
     return check_run(s);
 }
