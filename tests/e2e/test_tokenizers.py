@@ -7,7 +7,6 @@ import gguf
 import numpy as np
 import pytest
 
-import harness
 from harness import ROOT, Daemon, vramd
 
 SPM = ROOT / "tests" / "golden" / "tokenizer" / "spm.gguf"
@@ -44,11 +43,7 @@ def daemon(tmp_path_factory):
     w.write_kv_data_to_file()
     w.write_tensors_to_file()
     w.close()
-    was, harness.MODEL = harness.MODEL, str(path)
-    try:
-        d = Daemon("--max-num-seqs", "2")
-    finally:
-        harness.MODEL = was
+    d = Daemon("--model", str(path), "--max-num-seqs", "2")
     yield d
     d.stop()
 
