@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What each type of KV cache costs in quality, on the real models: the ladder of `vramd eval`.
 
-    make quality        (TOKENS=20000, MODELS="FILE ...", KV="f16 int8 ...", ACTIVATIONS="f32 int8")
+    make quality        (TOKENS=20000, MODELS="FILE ...", KV="f16 int8/int4 ...", ACTIVATIONS="f32 int8")
 
 For each model and type of activations a reference with an unquantised cache (f32) is written into the cache
 folder, and every type of cache that the engine computes is compared with it, so that the cache alone differs;
@@ -24,7 +24,7 @@ CONTEXT = 2048
 EXIT_UNSUPPORTED = 6
 env = os.environ.get
 TOKENS = int(env("TOKENS") or 20000)
-TYPES = (env("KV") or "f16 bf16 int8 q8_0 fp8 int4").split()
+TYPES = (env("KV") or "f16 bf16 int8 q8_0 fp8 int8/int4 int4").split()  # of K/V; one word: of both
 ACTIVATIONS = (env("ACTIVATIONS") or "f32 int8").split()
 CACHE = Path(env("VRAMD_CACHE") or Path(env("XDG_CACHE_HOME") or Path.home() / ".cache") / "vramd") / "quality"
 
@@ -41,8 +41,9 @@ def models():
 
 def evaluate(model, text, activations, kv, *more):
     """The JSON of a run; None where the engine has no such cache."""
+    k, v = (kv.split("/") * 2)[:2]
     r = subprocess.run([BUILD / "vramd", "eval", model, "--json", "--file", text, "--context", str(CONTEXT),
-                        "--tokens", str(TOKENS), "--activation-dtype", activations, "--kv-cache-dtype", kv, *more,
+                        "--tokens", str(TOKENS), "--activation-dtype", activations, "--cache-type-k", k, "--cache-type-v", v, *more,
                         *(env("OPTIONS") or "").split()], stdout=subprocess.PIPE, stderr=None, text=True)
     if r.returncode == EXIT_UNSUPPORTED:
         return None
