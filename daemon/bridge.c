@@ -7,8 +7,6 @@
 #include "daemon/bridge_parts.h"
 #include "daemon/plan_answer.h"
 
-enum { MAX_OFFLOADED = 64 };
-
 /* n: of a credit, its tokens; of a cancel, its gen_finish. */
 static void signal_gen(bridge *b, gen *g, unsigned op, uint32_t n) {
     pthread_mutex_lock(&b->in_lock);
@@ -372,38 +370,8 @@ static void on_async(uv_async_t *a) {
     }
 }
 
-typedef struct offload {
-    uv_work_t req;
-    bridge *b;
-    void (*work)(void *), (*done)(void *);
-    void *arg;
-} offload;
-
-static void offload_work(uv_work_t *w) {
-    offload *o = w->data;
-    o->work(o->arg);
-}
-static void offload_done(uv_work_t *w, int canceled) {
-    offload *o = w->data;
-    (void)canceled;
-    o->b->n_offloaded--;
-    o->done(o->arg);
-    pool_chunks(o->b->m->pool)->give(pool_chunks(o->b->m->pool)->self, o, POOL_MIN_CHUNK);
-    o->b->flushed(o->b->arg);
-}
 static bool on_offload(port *p, void (*work)(void *), void (*done)(void *), void *arg) {
-    bridge *b = (bridge *)p;
-    const chunks *c = pool_chunks(b->m->pool);
-    size_t got;
-    _Static_assert(sizeof(offload) <= POOL_MIN_CHUNK, "one chunk holds it");
-    if (b->n_offloaded >= MAX_OFFLOADED) return false;
-    offload *o = c->take(c->self, sizeof *o, &got);
-    if (!o) return false;
-    *o = (offload){.b = b, .work = work, .done = done, .arg = arg};
-    o->req.data = o;
-    b->n_offloaded++;
-    uv_queue_work(b->loop, &o->req, offload_work, offload_done);
-    return true;
+    return offload_run(&((bridge *)p)->offloads, work, done, arg);
 }
 
 static status on_plan(port *p, const json_t *body, buf *out, err *e) {
@@ -465,6 +433,7 @@ status bridge_open(bridge **out, uv_loop_t *loop, machine *m, void (*flushed)(vo
     b->flushed = flushed;
     b->loaded = loaded;
     b->arg = arg;
+    b->offloads = (offloads){.loop = loop, .pool = m->pool, .flushed = flushed, .arg = arg};
     b->n_gens = count_gens(m);
     b->all = (gen *)at;
     at += align_up(b->n_gens * sizeof(gen), 64);

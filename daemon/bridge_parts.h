@@ -13,6 +13,7 @@
 #include "daemon/bridge_release.h"
 #include "daemon/bridge_resize.h"
 #include "daemon/grammar_memory.h"
+#include "daemon/offload.h"
 #include "daemon/turns.h"
 
 enum { BRIDGE_SUBMIT = 1, BRIDGE_CANCEL = 2, BRIDGE_CREDIT = 4, MAX_END_TOKENS = 64 };
@@ -103,7 +104,8 @@ struct bridge {
 
     /* Loop thread. */
     gen *free, *all;
-    uint32_t n_gens, n_live, n_offloaded;
+    uint32_t n_gens, n_live;
+    offloads offloads;
     uint64_t waiting_tokens, next_number;
     bool draining;
     machine_stats counts; /* what the loop counts: finished, rejected, histograms */

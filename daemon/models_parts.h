@@ -6,6 +6,7 @@
 #include "daemon/bridge.h"
 #include "daemon/models.h"
 #include "daemon/models_decide.h"
+#include "daemon/offload.h"
 #include "daemon/turns.h"
 
 typedef struct model_unit {
@@ -40,7 +41,7 @@ struct models {
     void (*ready)(void *);
     void *arg;
     ledger *shared, *front_ledger;
-    uint32_t n_offloaded;
+    offloads offloads;
     bool started, announced, draining, stopping;
     uv_timer_t tick;
     turns turns;

@@ -133,41 +133,8 @@ static const char *all_not_ready(port *p) {
     return NULL;
 }
 
-enum { MAX_OFFLOADED = 64 };
-
-typedef struct offload {
-    uv_work_t req;
-    models *a;
-    void (*work)(void *), (*done)(void *);
-    void *arg;
-} offload;
-
-static void offload_work(uv_work_t *w) {
-    offload *o = w->data;
-    o->work(o->arg);
-}
-static void offload_done(uv_work_t *w, int canceled) {
-    offload *o = w->data;
-    models *a = o->a;
-    (void)canceled;
-    a->n_offloaded--;
-    o->done(o->arg);
-    pool_chunks(a->port.pool)->give(pool_chunks(a->port.pool)->self, o, POOL_MIN_CHUNK);
-    a->flushed(a->arg);
-}
 static bool all_offload(port *p, void (*work)(void *), void (*done)(void *), void *arg) {
-    models *a = (models *)p;
-    const chunks *c = pool_chunks(a->port.pool);
-    size_t got;
-    _Static_assert(sizeof(offload) <= POOL_MIN_CHUNK, "one chunk holds it");
-    if (a->n_offloaded >= MAX_OFFLOADED) return false;
-    offload *o = c->take(c->self, sizeof *o, &got);
-    if (!o) return false;
-    *o = (offload){.a = a, .work = work, .done = done, .arg = arg};
-    o->req.data = o;
-    a->n_offloaded++;
-    uv_queue_work(a->loop, &o->req, offload_work, offload_done);
-    return true;
+    return offload_run(&((models *)p)->offloads, work, done, arg);
 }
 
 static const port_ops whole_ops = {.submit = no_submit,
@@ -191,6 +158,8 @@ void models_port_open(models *a, uint64_t created) {
                      .ledger = a->shared,
                      .pool = requests,
                      .device = "cpu"};
+    a->offloads =
+        (offloads){.loop = a->loop, .pool = requests, .flushed = a->flushed, .arg = a->arg};
     a->port.card.created = created;
     a->port.card.id = ""; /* the label of what all of them share */
 }

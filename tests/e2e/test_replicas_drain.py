@@ -94,7 +94,7 @@ def test_a_draining_replica_says_503_in_every_api(tmp_path):
     kept = {path: httpx.Client(base_url=d.url, timeout=60) for path in bodies}
     for http in kept.values():
         http.get("/livez")
-    # A stream that nobody reads, so that the server goes on draining.
+    # A stream whose client does not read, so that the server goes on draining.
     running = socket.socket()
     running.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     running.connect(("127.0.0.1", d.port))
