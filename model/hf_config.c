@@ -10,6 +10,7 @@
 #include "base/buf.h"
 #include "json/in.h"
 #include "model/family.h"
+#include "model/hf_json.h"
 
 enum { MAX_CONFIG_BYTES = 1 << 20 };
 
@@ -408,17 +409,11 @@ static status fill(hf_config *out, const json_t *o, err *e) {
 /* ---- text ---- */
 
 static status parse_in(hf_config *out, arena *a, str text, err *e) {
-    json_error_t je;
+    const json_t *o;
     *out = (hf_config){.type = DT_BF16};
-    arena *before = json_use_arena(a);
-    const json_t *o = json_loadb(text.ptr ? text.ptr : "", text.len,
-                                 JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &je);
-    json_use_arena(before);
-    if (!o) {
-        err_set(e, ERR_INVALID, "config.json is not valid JSON: %s, line %d, column %d",
-                je.text, je.line, je.column);
-        return err_hint(e, "name the model's config.json");
-    }
+    status s = hf_parse_json(&o, text, "config.json", a, e);
+    if (s == ERR_INVALID) err_hint(e, "name the model's config.json");
+    if (s != OK) return err_field(e, "%s", ""); /* of no member */
     if (!json_is_object(o)) return json_in_wrong(e, "config.json", "an object", o);
     return fill(out, o, e);
 }

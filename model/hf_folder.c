@@ -19,6 +19,7 @@
 #include "model/hf_folder_facts.h"
 #include "model/hf_json.h"
 #include "model/hf_names.h"
+#include "memory/term.h"
 
 enum {
     MAX_CONFIG = 1 << 20,
@@ -45,7 +46,7 @@ static bool ends(const char *s, const char *tail) {
 }
 
 static status no_memory(err *e) {
-    return err_set(e, ERR_NO_MEMORY, "no memory for the headers of the model");
+    return mem_exhausted(e, MEM_LOADING, "the headers of the model");
 }
 
 /* ---- which files ---- */
@@ -344,7 +345,8 @@ static status one_tensor(opening *o, const safetensors *file, const safetensor *
                 at->name, at->stored);
         err_field(o->e, "%.90s", at->name);
         return err_hint(
-            o->e, "weights in F32, F16 and BF16 are loaded, and GPTQ and compressed-tensors");
+            o->e,
+            "weights in F32, F16 and BF16 are loaded, and GPTQ, AWQ and compressed-tensors");
     }
     if (at->n_dims > 4) {
         err_set(o->e, ERR_UNSUPPORTED, "tensor %.150s has %u dimensions", at->name, at->n_dims);

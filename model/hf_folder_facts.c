@@ -7,11 +7,12 @@
 
 #include "model/hf_json.h"
 #include "model/hf_tokenizer.h"
+#include "memory/term.h"
 
 enum { MAX_TOKENIZER = 128 << 20, MAX_SMALL = 8 << 20 };
 
 static status no_memory(err *e) {
-    return err_set(e, ERR_NO_MEMORY, "no memory for the headers of the model");
+    return mem_exhausted(e, MEM_LOADING, "the headers of the model");
 }
 
 /* ---- default sampling ---- */

@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "base/half.h"
 #include "model/hf_folder_in.h"
+#include "memory/term.h"
 
 static const hf_folder *of(const checkpoint *c) {
     return (const hf_folder *)(const void *)c;
@@ -60,7 +61,7 @@ static status read_permuted_rows(const hf_tensor *t, uint64_t row, uint64_t n, u
 static status read_vector(const hf_tensor *t, uint64_t col, uint64_t n, void *dst, err *e) {
     const uint64_t size = t->at->bytes / t->info.ne[0];
     char *raw = malloc(t->at->bytes ? t->at->bytes : 1);
-    if (!raw) return err_set(e, ERR_NO_MEMORY, "no memory to read %s", t->info.name);
+    if (!raw) return mem_exhausted(e, MEM_LOADING, "reading %s", t->info.name);
     status s = safetensors_read(t->file, t->at, 0, raw, t->at->bytes, e);
     for (uint64_t i = 0; i < n && s == OK; i++) {
         if (t->reading == HF_PERMUTED) {
@@ -101,7 +102,7 @@ static status read_packed_part(const hf_folder *f, const hf_tensor *t, uint64_t 
     CHECK(dtype_bytes(t->info.type, 1, t->info.ne[0], &bytes));
     CHECK(dtype_bytes(t->info.type, 1, col, &at) && dtype_bytes(t->info.type, 1, n, &part));
     char *whole = malloc(bytes);
-    if (!whole) return err_set(e, ERR_NO_MEMORY, "no memory to read %s", t->info.name);
+    if (!whole) return mem_exhausted(e, MEM_LOADING, "reading %s", t->info.name);
     status s = read_packed(f, t, row, 1, whole, e);
     if (s == OK) memcpy(dst, whole + at, part);
     free(whole);

@@ -1,5 +1,6 @@
 /* Files of JSON, each read and parsed at once. Owns nothing; any thread. */
 #include "model/hf_json.h"
+#include "memory/term.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -21,7 +22,7 @@ static status read_fd(str *out, int fd, const char *name, size_t most, arena *me
                        (long long)st.st_size, most);
     const size_t want = (size_t)st.st_size;
     char *p = arena_alloc(mem, want + 1);
-    if (!p) return err_set(e, ERR_NO_MEMORY, "no memory to read %.200s", name);
+    if (!p) return mem_exhausted(e, MEM_LOADING, "reading %.200s", name);
     while (n < want) {
         const ssize_t r = read(fd, p + n, want - n);
         if (r < 0 && errno == EINTR) continue;
@@ -55,15 +56,15 @@ typedef struct parsing {
 
 static void parse(void *arg) {
     parsing *p = arg;
-    p->v = json_loadb(p->text.ptr, p->text.len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL,
-                      &p->error);
+    p->v = json_loadb(p->text.ptr ? p->text.ptr : "", p->text.len,
+                      JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_ANY, &p->error);
 }
 
 status hf_parse_json(const json_t **out, str text, const char *name, arena *mem, err *e) {
     parsing p = {.text = text};
     *out = NULL;
     if (!json_within(mem, parse, &p)) {
-        err_set(e, ERR_NO_MEMORY, "no memory to parse %.200s", name);
+        mem_exhausted(e, MEM_LOADING, "parsing %.200s", name);
         return at_fault(e, name);
     }
     if (!p.v) {

@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "base/half.h"
+#include "memory/term.h"
 
 enum { BLOCK = 32, SLAB_COLUMNS = 512, NAME = 400 };
 
@@ -189,7 +190,7 @@ static status check_order(const finder *f, const hf_packed *p) {
     if (t->type != DT_I32 || t->n_dims != 1 || t->dim[0] != p->cols)
         return bad_part(f, ".g_idx", "has another type or shape");
     int32_t *g = malloc(t->bytes);
-    if (!g) return err_set(f->e, ERR_NO_MEMORY, "no memory to read %.200s", t->name);
+    if (!g) return mem_exhausted(f->e, MEM_LOADING, "reading %.200s", t->name);
     status s = safetensors_read(in, t, 0, g, t->bytes, f->e);
     bool order = true;
     for (uint64_t i = 0; i < p->cols && s == OK; i++) order &= g[i] == (int32_t)(i / p->group);
@@ -457,7 +458,7 @@ static status fetch_row(const hf_packed *p, uint64_t row, stored_row *r, err *e)
     r->code_bytes = p->scheme->packing == HF_PACKED_WORDS ? p->cols / 2 : p->cols;
     r->n_scales = p->cols / p->group;
     r->codes = malloc(r->code_bytes + r->n_scales * (size + 4));
-    if (!r->codes) return err_set(e, ERR_NO_MEMORY, "no memory to read %.200s", p->codes->name);
+    if (!r->codes) return mem_exhausted(e, MEM_LOADING, "reading %.200s", p->codes->name);
     r->scales = r->codes + r->code_bytes;
     r->zeros = r->scales + r->n_scales * size;
     status s = safetensors_read(p->codes_in, p->codes, row * r->code_bytes, r->codes,

@@ -6,6 +6,7 @@
 
 #include "base/buf.h"
 #include "base/check.h"
+#include "memory/term.h"
 
 /* As tokenizer.ggml.token_type has them. */
 enum { NORMAL = 1, UNKNOWN = 2, CONTROL = 3, USER = 4, UNUSED = 5, BYTE = 6 };
@@ -29,7 +30,7 @@ static status fault(const builder *b, status code, const char *member, const cha
 }
 
 static status no_memory(const builder *b) {
-    return err_set(b->e, ERR_NO_MEMORY, "no memory for the vocabulary of tokenizer.json");
+    return mem_exhausted(b->e, MEM_LOADING, "the vocabulary of tokenizer.json");
 }
 
 static str text_of(const json_t *o, const char *key) {

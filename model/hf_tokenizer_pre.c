@@ -5,6 +5,7 @@
 
 #include "base/buf.h"
 #include "model/hf_tokenizer.h"
+#include "memory/term.h"
 
 #define CONTRACTION "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 #define CL100K(digits)                                                                         \
@@ -177,6 +178,6 @@ status hf_pre_facts(facts *f, const json_t *tokenizer, bool ignore_merges, err *
     const char *name = known_name(&s, ignore_merges);
     if (name) facts_str(f, "tokenizer.ggml.pre", str_of(name));
     if (!name && !keep_stages(f, &s, ignore_merges))
-        return err_set(e, ERR_NO_MEMORY, "no memory for the pre-tokenizer");
+        return mem_exhausted(e, MEM_LOADING, "the pre-tokenizer");
     return OK;
 }

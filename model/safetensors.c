@@ -10,6 +10,7 @@
 
 #include "base/check.h"
 #include "model/hf_json.h"
+#include "memory/term.h"
 
 /* Name in the file, bits of an element, our type. The types below a byte and those of 16 bits that
  * are no weights are counted, so that other tensors of the file can be read. */
@@ -111,7 +112,7 @@ static status read_tensor(reader *r, safetensor *t, const char *name, const json
     const json_t *type = json_object_get(o, "dtype"), *at = json_object_get(o, "data_offsets");
     uint64_t begin, end;
     t->name = arena_str(r->mem, str_of(name)).ptr;
-    if (!t->name) return err_set(r->e, ERR_NO_MEMORY, "no memory for the names of tensors");
+    if (!t->name) return mem_exhausted(r->e, MEM_LOADING, "the names of tensors");
     if (!json_is_object(o)) return bad_tensor(r, name, "is described by no object");
     if (!json_is_string(type)) return bad_tensor(r, name, "has no dtype");
     const stored_type *st = type_of(json_in_text(type));
@@ -169,7 +170,7 @@ static status read_tensors(reader *r, json_t *header) {
     const size_t n = json_object_size(header);
     if (n > SAFETENSORS_MAX_TENSORS) return bad(r, "header", "has more than 1,048,576 tensors");
     f->tensor = arena_zalloc(r->mem, n * sizeof *f->tensor);
-    if (!f->tensor) return err_set(r->e, ERR_NO_MEMORY, "no memory for %zu tensors", n);
+    if (!f->tensor) return mem_exhausted(r->e, MEM_LOADING, "%zu tensors", n);
     json_object_foreach(header, name, v) {
         if (strcmp(name, "__metadata__") == 0) continue;
         status s = read_tensor(r, &f->tensor[f->n], name, v);
@@ -194,8 +195,7 @@ static status read_header(reader *r, arena *scratch) {
     if (n > SAFETENSORS_MAX_HEADER) return bad(r, "header", "has a header of over 64 MiB");
     r->data = sizeof length + n;
     char *text = arena_alloc(scratch, n + 1);
-    if (!text)
-        return err_set(r->e, ERR_NO_MEMORY, "no memory for the header of %.200s", f->path);
+    if (!text) return mem_exhausted(r->e, MEM_LOADING, "the header of %.200s", f->path);
     s = read_at(f, text, n, sizeof length, "the header", r->e);
     if (s == OK) s = hf_parse_json(&header, (str){text, n}, f->path, scratch, r->e);
     if (s == ERR_INVALID) r->e->code = s = ERR_FORMAT, err_field(r->e, "header");

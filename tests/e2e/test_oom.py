@@ -16,6 +16,7 @@ import pytest
 
 from harness import BINARY, SANITIZED, Daemon
 from oom import ALIVE, AT, Control
+from published import write as publish
 from test_memory import by_class
 from tiny_model import write
 
@@ -93,6 +94,13 @@ def test_whichever_allocation_fails_at_start_an_error_names_its_class(model, tmp
     keys, conf = key_file(tmp_path / "keys", "k"), tmp_path / "vramd.conf"
     conf.write_text("[scheduler]\nmax_num_seqs = 4\n")
     assert fail_at_start(range(1, MOST), "--model", model, "--api-keys-file", keys, "--config", str(conf), *OPTIONS) > 40
+
+
+def test_whichever_allocation_fails_while_a_folder_is_read(model, tmp_path):
+    """Codes that are stored input by input, so that all parts of the reader are in it."""
+    write(str(tmp_path / "source.gguf"), "F32", context=512)
+    publish(tmp_path / "source.gguf", tmp_path / "Tiny", None, "F16", shards=2, packed="gptq4z", group=32)
+    assert fail_at_start(range(1, MOST), "--model", str(tmp_path / "Tiny"), *OPTIONS) > 40
 
 
 SCRIPT = {
