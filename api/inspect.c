@@ -141,16 +141,12 @@ void inspect_checkpoint_json(buf *b, const checkpoint *c) {
     buf_addf(b, ",\"format\":\"%s\",\"tensors\":[", c->format->name);
     for (size_t i = 0; i < n; i++) {
         const tensor_info t = checkpoint_tensor(c, i);
-        uint64_t bytes = 0;
-        int last = 3;
-        while (last > 0 && t.ne[last] == 1) last--;
         buf_add(b, i ? STR(",{\"name\":") : STR("{\"name\":"));
         inspect_text(b, str_of(t.name));
         buf_addf(b, ",\"type\":\"%s\",\"shape\":[", dtype_name(t.type));
-        for (int d = 0; d <= last; d++)
+        for (uint32_t d = 0; d < tensor_n_dims(&t); d++)
             buf_addf(b, "%s%llu", d ? "," : "", (unsigned long long)t.ne[d]);
-        dtype_bytes(t.type, t.ne[1] * t.ne[2] * t.ne[3], t.ne[0], &bytes);
-        buf_addf(b, "],\"bytes\":%llu}", (unsigned long long)bytes);
+        buf_addf(b, "],\"bytes\":%llu}", (unsigned long long)tensor_bytes(&t));
     }
     buf_add(b, STR("]}"));
 }

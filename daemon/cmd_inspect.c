@@ -40,19 +40,11 @@ static status print_metadata(const gguf *g, err *e) {
     return s == OK ? put(&b, e) : s;
 }
 
-/* Without the dimensions of 1 at the end. */
 static void shape_text(const tensor_info *t, char *out, size_t cap) {
-    int n = 4;
     size_t at = 0;
-    while (n > 1 && t->ne[n - 1] == 1) n--;
-    for (int d = 0; d < n && at < cap; d++)
+    for (uint32_t d = 0; d < tensor_n_dims(t) && at < cap; d++)
         at += (size_t)snprintf(out + at, cap - at, "%s%llu", d ? " x " : "",
                                (unsigned long long)t->ne[d]);
-}
-
-static uint64_t tensor_bytes(const tensor_info *t) {
-    uint64_t bytes = 0;
-    return dtype_bytes(t->type, t->ne[1] * t->ne[2] * t->ne[3], t->ne[0], &bytes) ? bytes : 0;
 }
 
 static void print_tensors(const checkpoint *c) {

@@ -3,6 +3,17 @@
 
 #include "base/check.h"
 
+uint32_t tensor_n_dims(const tensor_info *t) {
+    uint32_t n = 4;
+    while (n > 1 && t->ne[n - 1] == 1) n--;
+    return n;
+}
+
+uint64_t tensor_bytes(const tensor_info *t) {
+    uint64_t bytes = 0;
+    return dtype_bytes(t->type, t->ne[1] * t->ne[2] * t->ne[3], t->ne[0], &bytes) ? bytes : 0;
+}
+
 void checkpoint_close(checkpoint *c) {
     if (c) c->format->close(c);
 }

@@ -28,6 +28,11 @@ typedef struct tensor_info {
     uint64_t ne[4]; /* ne[0]: elements of a row; absent dimensions are 1 */
 } tensor_info;
 
+/* Without the dimensions of 1 at the end; at least 1. */
+uint32_t tensor_n_dims(const tensor_info *);
+/* All of it; 0: its rows are no whole blocks, or 64 bits do not hold the number. */
+uint64_t tensor_bytes(const tensor_info *);
+
 typedef enum fact_type { FACT_STR, FACT_I32, FACT_F32, FACT_BOOL } fact_type;
 
 typedef struct fact_array {
