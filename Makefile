@@ -11,7 +11,7 @@ PROFILE ?=
 VERSION := $(file <VERSION)
 # MODULES, lowest first, and below_MODULE: those that its objects are linked with, itself first.
 $(foreach l,$(shell tools/layers.sh --make),$(eval $(subst +, ,$(l))))
-SRC     := $(foreach r,$(MODULES),$(sort $(wildcard $(r)/*.c $(r)/cpu/*.c $(r)/cuda/*.c)))
+SRC     := $(foreach r,$(MODULES),$(sort $(wildcard $(r)/*.c $(r)/*/*.c)))
 OBJ     := $(SRC:%.c=$(BUILD)/obj/%.o)
 
 PKGS     := libmicrohttpd gnutls libuv jansson libpcre2-8

@@ -5,8 +5,8 @@
 
 #include "base/hash.h"
 #include "json/out.h"
-#include "text/reply_rules.h"
-#include "text/schema.h"
+#include "text/reply/reply_rules.h"
+#include "text/grammar/schema.h"
 
 /* ---- the plan of a template ---- */
 

@@ -4,7 +4,7 @@
 #define VRAMD_API_ANSWER_REPLY_H
 
 #include "api/answer.h"
-#include "text/reply_template.h"
+#include "text/reply/reply_template.h"
 
 /* The plan of a template, found at its first use; NULL: no memory. */
 const reply_plan *reply_plan_of(served *, const chat_template *, arena *);

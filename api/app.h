@@ -8,7 +8,7 @@
 #include "api/served.h"
 #include "json/in.h"
 #include "api/server_options.h"
-#include "text/strip_lines.h"
+#include "text/jinja/strip_lines.h"
 
 /* What the operating system and a device's driver said of us, and what the ledgers said at the
  * same moment. */

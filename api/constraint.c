@@ -5,10 +5,10 @@
 #include <string.h>
 
 #include "json/out.h"
-#include "text/gbnf.h"
-#include "text/regex.h"
-#include "text/schema.h"
-#include "text/tags.h"
+#include "text/grammar/gbnf.h"
+#include "text/grammar/regex.h"
+#include "text/grammar/schema.h"
+#include "text/grammar/tags.h"
 
 enum { MAX_TEXT = 256 * 1024, MAX_CHOICES = 4096, MAX_WHITE_SPACE = 256 };
 

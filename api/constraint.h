@@ -4,7 +4,7 @@
 #define VRAMD_API_CONSTRAINT_H
 
 #include "json/in.h"
-#include "text/grammar.h"
+#include "text/grammar/grammar.h"
 
 typedef struct constraint constraint;
 struct constraint {

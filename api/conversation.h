@@ -3,7 +3,7 @@
 #ifndef VRAMD_API_CONVERSATION_H
 #define VRAMD_API_CONVERSATION_H
 
-#include "text/template.h"
+#include "text/jinja/template.h"
 
 typedef struct conversation {
     const json_t *messages; /* as the template takes them */

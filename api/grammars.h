@@ -3,7 +3,7 @@
 #define VRAMD_API_GRAMMARS_H
 
 #include "memory/pool.h"
-#include "text/grammar.h"
+#include "text/grammar/grammar.h"
 
 enum { GRAMMARS_KEPT = 64 };
 

@@ -3,7 +3,7 @@
 #define VRAMD_API_INSPECT_H
 
 #include "base/buf.h"
-#include "model/gguf.h"
+#include "model/gguf/gguf.h"
 
 /* Nothing is shortened. Text that is no UTF-8 gets U+FFFD; what a terminal would obey (control
  * characters, changes of direction) is escaped, here and below. */

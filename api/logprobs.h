@@ -6,7 +6,7 @@
 
 #include "base/buf.h"
 #include "model/sampling.h"
-#include "text/tokenizer.h"
+#include "text/tokenizer/tokenizer.h"
 
 typedef struct logprobs_waiting logprobs_waiting;
 

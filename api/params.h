@@ -8,7 +8,7 @@
 #include "model/bans.h"
 #include "model/sampling.h"
 #include "text/stop.h"
-#include "text/tokenizer.h"
+#include "text/tokenizer/tokenizer.h"
 
 enum {
     PARAMS_MAX_STOP_IDS = 16,

@@ -18,8 +18,8 @@
 #include "model/program.h"
 #include "model/sampling.h"
 #include "scheduler/stats.h"
-#include "text/grammar.h"
-#include "text/template.h"
+#include "text/grammar/grammar.h"
+#include "text/jinja/template.h"
 #include "text/think.h"
 
 typedef struct gen gen; /* one sequence in the machine */

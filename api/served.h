@@ -9,7 +9,7 @@
 #include "api/grammars.h"
 #include "api/http.h"
 #include "api/port.h"
-#include "text/reply.h"
+#include "text/reply/reply.h"
 
 typedef struct served served;
 typedef struct held_request held_request;

@@ -14,8 +14,8 @@
 
 #include "base/check.h"
 #include "model/sampling.h"
-#include "text/grammar.h"
-#include "text/schema.h"
+#include "text/grammar/grammar.h"
+#include "text/grammar/schema.h"
 
 enum { MAX_TIMES = 1 << 18, CACHE_BYTES = 16 << 20, DOCUMENTS = 400 };
 

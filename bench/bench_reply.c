@@ -6,7 +6,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
-#include "text/reply.h"
+#include "text/reply/reply.h"
 
 enum { BYTES = 4000, TOKEN = 4, RUNS = 50 };
 

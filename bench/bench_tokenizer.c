@@ -10,7 +10,7 @@
 
 #include "base/check.h"
 #include "base/hash.h"
-#include "text/tokenizer.h"
+#include "text/tokenizer/tokenizer.h"
 
 typedef struct pass {
     size_t n_tokens;

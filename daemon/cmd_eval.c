@@ -11,8 +11,8 @@
 #include "base/log.h"
 #include "daemon/args.h"
 #include "daemon/commands.h"
-#include "daemon/eval_pair.h"
-#include "daemon/eval_report.h"
+#include "daemon/eval/eval_pair.h"
+#include "daemon/eval/eval_report.h"
 
 extern char **environ;
 

@@ -7,10 +7,10 @@
 #include "api/inspect.h"
 #include "daemon/args.h"
 #include "daemon/commands.h"
-#include "model/gguf.h"
+#include "model/gguf/gguf.h"
 #include "model/model.h"
-#include "text/reply_template.h"
-#include "text/template_probe.h"
+#include "text/reply/reply_template.h"
+#include "text/jinja/template_probe.h"
 
 enum { SHOWN_ELEMENTS = 4, SHOWN_BYTES = 160 };
 

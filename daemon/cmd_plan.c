@@ -3,10 +3,10 @@
 #include <string.h>
 
 #include "base/str.h"
-#include "daemon/models.h"
+#include "daemon/models/models.h"
 #include "daemon/args.h"
 #include "daemon/commands.h"
-#include "daemon/plan_answer.h"
+#include "daemon/plan/plan_answer.h"
 #include "daemon/serving.h"
 
 extern char **environ;

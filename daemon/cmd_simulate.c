@@ -14,8 +14,8 @@
 #include "daemon/args.h"
 #include "daemon/output.h"
 #include "daemon/serving.h"
-#include "daemon/simulation_plot.h"
-#include "daemon/simulation_report.h"
+#include "daemon/simulate/simulation_plot.h"
+#include "daemon/simulate/simulation_report.h"
 #include "sim/replay.h"
 
 extern char **environ;

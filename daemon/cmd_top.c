@@ -12,8 +12,8 @@
 #include "base/clock.h"
 #include "daemon/args.h"
 #include "daemon/server_url.h"
-#include "daemon/top_draw.h"
-#include "daemon/top_terminal.h"
+#include "daemon/top/top_draw.h"
+#include "daemon/top/top_terminal.h"
 #include "load/client.h"
 
 enum { ANSWER_TIMEOUT_S = 5 };

@@ -5,7 +5,7 @@
 #define VRAMD_DAEMON_GRAMMAR_MEMORY_H
 
 #include "daemon/machine.h"
-#include "text/grammar.h"
+#include "text/grammar/grammar.h"
 
 typedef struct grammar_memory {
     ledger *ledger;

@@ -15,11 +15,11 @@
 #include "base/log.h"
 #include "daemon/default_sampling.h"
 #include "daemon/engine_choice.h"
-#include "daemon/kv_tier.h"
+#include "daemon/kv/kv_tier.h"
 #include "daemon/machine_budget.h"
 #include "daemon/machine_template.h"
-#include "daemon/planned_model.h"
-#include "model/hf_folder.h"
+#include "daemon/plan/planned_model.h"
+#include "model/hf/hf_folder.h"
 
 enum {
     DEFAULT_CONTEXT = 8192,

@@ -4,12 +4,12 @@
 #define VRAMD_DAEMON_MACHINE_H
 
 #include "conf/options.h"
-#include "daemon/runner.h"
+#include "daemon/bridge/runner.h"
 #include "engine/cuda/cards.h"
 #include "memory/pool.h"
-#include "model/hf_quant.h"
+#include "model/hf/hf_quant.h"
 #include "scheduler/policy.h"
-#include "text/template.h"
+#include "text/jinja/template.h"
 
 typedef struct machine {
     options given;    /* by the operator */

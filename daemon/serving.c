@@ -1,7 +1,7 @@
 /* From options to the front end and its terms. Owns nothing; any thread. */
 #include "daemon/serving.h"
 
-#include "daemon/bridge.h"
+#include "daemon/bridge/bridge.h"
 #include "daemon/step_log.h"
 
 server_options server_options_of(const options *o) {

@@ -4,7 +4,7 @@
 #define VRAMD_ENGINE_ESTIMATE_H
 
 #include "engine/engine.h"
-#include "model/hf_quant.h"
+#include "model/hf/hf_quant.h"
 
 /* p: of model_counted. stored: how its files store quantised weights; NULL: the types of p. Lists
  * the terms of a CUDA device and of the host beside it (on_device), or of the CPU's memory.

@@ -1,5 +1,5 @@
 /* A checkpoint: the files in which a model comes, whatever their format. What everything else
- * reads of them: tensors by name, facts by key, rows. GGUF (model/gguf.h) is one format; a test
+ * reads of them: tensors by name, facts by key, rows. GGUF (model/gguf/gguf.h) is one format; a test
  * has another, in memory (tests/model/fake_checkpoint.h).
  *
  * The names of tensors and the keys of facts are those that GGUF has (ggml, docs/gguf.md):

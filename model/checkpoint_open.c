@@ -1,8 +1,8 @@
 /* Which format a path has. Owns nothing; any thread. */
 #include "model/checkpoint.h"
 #include "model/checkpoint_explain.h"
-#include "model/gguf.h"
-#include "model/hf_folder.h"
+#include "model/gguf/gguf.h"
+#include "model/hf/hf_folder.h"
 
 status checkpoint_open(checkpoint **out, const char *path, err *e) {
     gguf *g;

@@ -1,5 +1,5 @@
 /* The numbers that define a model: from the facts of a checkpoint, or from a Hugging Face
- * config.json (see model/hf_config.h). Plain data. */
+ * config.json (see model/hf/hf_config.h). Plain data. */
 #ifndef VRAMD_MODEL_CONFIG_H
 #define VRAMD_MODEL_CONFIG_H
 

@@ -3,7 +3,7 @@
 #ifndef VRAMD_TEXT_THINK_H
 #define VRAMD_TEXT_THINK_H
 
-#include "text/tokenizer.h"
+#include "text/tokenizer/tokenizer.h"
 
 enum { THINK_MAX_MARK = 64 };
 

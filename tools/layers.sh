@@ -61,7 +61,7 @@ owner 'gnutls/' '^api/(keys|http)'
 owner 'jansson.h>' '^json/'
 owner 'uv.h>' '^(daemon/|api/http|api/server)'
 owner 'curl/curl.h>' '^load/curl'
-owner 'pcre2.h>' '^text/(tokenizer|strip_lines)'
+owner 'pcre2.h>' '^text/(tokenizer/|jinja/strip_lines)'
 owner 'ini.h>' '^conf/'
 owner 'cuda' '^engine/cuda/'
 # The table in docs/architecture.md: | `api/` | holds | model, memory, base |

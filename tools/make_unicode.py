@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Writes text/jinja_unicode.h: what Python's str.upper, lower, title, isspace and isprintable know.
+"""Writes text/jinja/jinja_unicode.h: what Python's str.upper, lower, title, isspace and isprintable know.
 The table in the tree is that of Python 3.11 (Unicode 14).
 
-    tools/make_unicode.py > text/jinja_unicode.h
+    tools/make_unicode.py > text/jinja/jinja_unicode.h
 """
 import unicodedata
 

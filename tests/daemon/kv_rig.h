@@ -8,7 +8,7 @@
 #include "base/check.h"
 #include "base/crc32c.h"
 #include "base/hash.h"
-#include "daemon/kv_file.h"
+#include "daemon/kv/kv_file.h"
 
 static const kv_shape kv_rig_shape = {
     .tokens = 128, .n_groups = 2, .group_bytes = {8192 + 64, 4096 + 128}};

@@ -1,6 +1,6 @@
 /* References of vramd eval: how near KL from 96 tokens of a row comes to KL from all of them, and
  * which bytes are refused. */
-#include "daemon/eval_ref.h"
+#include "daemon/eval/eval_ref.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /* The figures of vramd eval. */
-#include "daemon/eval_stats.h"
+#include "daemon/eval/eval_stats.h"
 
 #include <math.h>
 #include <stdlib.h>

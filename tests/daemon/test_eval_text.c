@@ -1,5 +1,5 @@
 /* Texts cut into windows, with and without a BOS. */
-#include "daemon/eval_text.h"
+#include "daemon/eval/eval_text.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* Files of the disk tier: what was written comes back, and nothing else is ever taken for it. */
-#include "daemon/kv_file.h"
+#include "daemon/kv/kv_file.h"
 
 #include <dirent.h>
 #include <fcntl.h>

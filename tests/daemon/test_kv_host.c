@@ -1,5 +1,5 @@
 /* Chunks in host memory: what was written comes back, and nothing else is ever taken for it. */
-#include "daemon/kv_host.h"
+#include "daemon/kv/kv_host.h"
 
 #include "tests/check_main.h"
 #include "tests/daemon/kv_rig.h"

@@ -1,5 +1,5 @@
-/* daemon/models_decide.c: scenes by hand, and random events with an audit after each. */
-#include "daemon/models_decide.h"
+/* daemon/models/models_decide.c: scenes by hand, and random events with an audit after each. */
+#include "daemon/models/models_decide.h"
 
 #include "base/hash.h"
 #include "tests/check_main.h"

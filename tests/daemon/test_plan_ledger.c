@@ -7,7 +7,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "daemon/bridge.h"
+#include "daemon/bridge/bridge.h"
 #include "daemon/serving.h"
 #include "tests/check_main.h"
 #include "tests/daemon/model_rig.h"

@@ -1,5 +1,5 @@
 /* The table of qualities against the files that it cites. */
-#include "daemon/quality_table.h"
+#include "daemon/plan/quality_table.h"
 
 #include <jansson.h>
 #include <math.h>

@@ -1,6 +1,6 @@
 /* The runner between a scheduler and an engine that draws several tokens a step: whole runs reach
  * the job, the events and the scheduler, in order. */
-#include "daemon/runner.h"
+#include "daemon/bridge/runner.h"
 
 #include "base/check.h"
 #include "tests/scheduler/drive.h"

@@ -1,5 +1,5 @@
 /* What `vramd top` reads and draws, without a server and without a terminal. */
-#include "daemon/top_draw.h"
+#include "daemon/top/top_draw.h"
 #include "tests/check_main.h"
 #include "tests/json.h"
 

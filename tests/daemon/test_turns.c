@@ -1,5 +1,5 @@
-/* daemon/turns.c: threads that take turns. */
-#include "daemon/turns.h"
+/* daemon/models/turns.c: threads that take turns. */
+#include "daemon/models/turns.h"
 
 #include <stdatomic.h>
 #include <time.h>

@@ -269,5 +269,5 @@ def test_an_example_of_the_page_runs_and_prints(tools, capsys, code):
 
 
 def test_the_page_lists_every_format():
-    rows = re.findall(r'\.name = "([^"]+)"', (HERE.parents[1] / "text/reply_formats.c").read_text())
+    rows = re.findall(r'\.name = "([^"]+)"', (HERE.parents[1] / "text/reply/reply_formats.c").read_text())
     assert len(rows) > 20 and all(f"`{row}`" in PAGE for row in rows)

@@ -8,7 +8,7 @@
 #include "base/check.h"
 #include "base/hash.h"
 #include "base/utf8.h"
-#include "daemon/eval_ref.h"
+#include "daemon/eval/eval_ref.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 

@@ -5,7 +5,7 @@
  * its own tokens as valid UTF-8. One thread. */
 #include "base/utf8.h"
 #include "model/model.h"
-#include "text/tokenizer.h"
+#include "text/tokenizer/tokenizer.h"
 #include "tests/model/gguf_build.h"
 
 static void count_line(void *arg, const char *line) {

@@ -8,11 +8,11 @@
 #include "base/utf8.h"
 #include "model/sampling.h"
 #include "tests/model/gguf_build.h"
-#include "text/gbnf.h"
-#include "text/grammar.h"
-#include "text/regex.h"
-#include "text/schema.h"
-#include "text/tags.h"
+#include "text/grammar/gbnf.h"
+#include "text/grammar/grammar.h"
+#include "text/grammar/regex.h"
+#include "text/grammar/schema.h"
+#include "text/grammar/tags.h"
 
 enum { SPECIAL = 257, N_VOCAB = 258, CACHE = 4096 };
 

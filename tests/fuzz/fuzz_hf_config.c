@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/check.h"
-#include "model/hf_config.h"
+#include "model/hf/hf_config.h"
 #include "model/model.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);

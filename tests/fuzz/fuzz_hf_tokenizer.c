@@ -3,8 +3,8 @@
 #include <stdint.h>
 
 #include "base/check.h"
-#include "model/hf_json.h"
-#include "model/hf_tokenizer.h"
+#include "model/hf/hf_json.h"
+#include "model/hf/hf_tokenizer.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {

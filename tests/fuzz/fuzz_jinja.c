@@ -3,7 +3,7 @@
  * small arena. Checks that runs cover the output and that it is valid UTF-8. One thread. */
 #include "base/check.h"
 #include "base/utf8.h"
-#include "text/jinja.h"
+#include "text/jinja/jinja.h"
 
 static const char context[] =
     "{\"messages\": [{\"role\": \"system\", \"content\": \"Be \\u00e9 'brief'.\"},"

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/check.h"
-#include "daemon/plan_answer.h"
+#include "daemon/plan/plan_answer.h"
 #include "daemon/serving.h"
 #include "tests/daemon/model_rig.h"
 

@@ -5,7 +5,7 @@
 #include "base/check.h"
 #include "base/utf8.h"
 #include "json/in.h"
-#include "text/reply.h"
+#include "text/reply/reply.h"
 
 static const char tools_text[] =
     "[{\"type\": \"function\", \"function\": {\"name\": \"f\", \"parameters\": {\"type\": "

@@ -3,7 +3,7 @@
  * to its last byte and found under its name. One thread. */
 #include <stdint.h>
 
-#include "model/safetensors.h"
+#include "model/hf/safetensors.h"
 #include "tests/model/hf_build.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);

@@ -4,7 +4,7 @@
  * digits, spaces and some letters merged across every boundary, and specials that begin alike.
  * Checks that nothing is lost, and that what detok streams is valid UTF-8. One thread. */
 #include "base/utf8.h"
-#include "text/tokenizer.h"
+#include "text/tokenizer/tokenizer.h"
 #include "tests/model/gguf_build.h"
 
 static const char *const pres[] = {

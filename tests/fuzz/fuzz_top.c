@@ -3,7 +3,7 @@
  * terminal's size, the rest is the answer of /v1/memory up to a line "%", then that of
  * /metrics. No line may be too long or hold a control character. One thread. */
 #include "base/check.h"
-#include "daemon/top_draw.h"
+#include "daemon/top/top_draw.h"
 
 static void check_frame(str text, uint32_t columns, uint32_t lines) {
     uint32_t column = 0, line = 1;

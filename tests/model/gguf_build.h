@@ -24,7 +24,7 @@
 #include "base/half.h"
 #include "base/hash.h"
 #include "model/config.h"
-#include "model/gguf.h"
+#include "model/gguf/gguf.h"
 
 #define GB_UNUSED __attribute__((unused))
 

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "model/hf_config.h"
+#include "model/hf/hf_config.h"
 #include "model/model.h"
 #include "tests/check_main.h"
 #include "tests/json.h"

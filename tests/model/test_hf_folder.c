@@ -1,6 +1,6 @@
 /* A published model in a folder: its tensors have GGUF's names, order and numbers, its small files
  * become facts, and folders that are wrong are refused by name. */
-#include "model/hf_folder.h"
+#include "model/hf/hf_folder.h"
 
 #include "base/buf.h"
 #include "model/model.h"

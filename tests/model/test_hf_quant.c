@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "model/hf_config.h"
+#include "model/hf/hf_config.h"
 #include "model/model.h"
 #include "tests/check_main.h"
 #include "tests/json.h"

@@ -1,5 +1,5 @@
 /* Files of safetensors: what the format's own library refuses is refused, and duplicate names. */
-#include "model/safetensors.h"
+#include "model/hf/safetensors.h"
 #include "tests/check_main.h"
 #include "tests/model/hf_build.h"
 

@@ -5,7 +5,7 @@
 
 #include "model/sampling.h"
 #include "tests/text/tokenizer_rig.h"
-#include "text/grammar_in.h"
+#include "text/grammar/grammar_in.h"
 
 typedef struct rig {
     arena mem;

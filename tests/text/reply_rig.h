@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 #include "json/in.h"
-#include "text/reply.h"
+#include "text/reply/reply.h"
 
 typedef struct transcript {
     buf text;

@@ -1,5 +1,5 @@
-/* Whether a text is taken by an expression (text/rules.h): by trying everything, without automata,
- * to compare text/grammar.h with. Slow, exact for expressions that are not left recursive, without
+/* Whether a text is taken by an expression (text/grammar/rules.h): by trying everything, without automata,
+ * to compare text/grammar/grammar.h with. Slow, exact for expressions that are not left recursive, without
  * special tokens. For tests only; one thread. */
 #ifndef VRAMD_TESTS_RULES_MATCH_H
 #define VRAMD_TESTS_RULES_MATCH_H
@@ -8,7 +8,7 @@
 
 #include "base/check.h"
 #include "base/utf8.h"
-#include "text/rules_in.h"
+#include "text/grammar/rules_in.h"
 
 typedef struct rules_matcher {
     const rules *r;

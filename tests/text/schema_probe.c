@@ -7,8 +7,8 @@
 #include "model/sampling.h"
 #include "tests/text/rules_match.h"
 #include "tests/text/tokenizer_rig.h"
-#include "text/grammar.h"
-#include "text/schema.h"
+#include "text/grammar/grammar.h"
+#include "text/grammar/schema.h"
 
 enum { MASK_BYTES = 1 << 20, MAX_SAMPLE = 600 };
 

@@ -1,4 +1,4 @@
-"""The official JSON Schema test suite, draft 2020-12, against text/schema.c: what a grammar takes is
+"""The official JSON Schema test suite, draft 2020-12, against text/grammar/schema.c: what a grammar takes is
 valid, or the schema is refused.
 
     make schema-suite      (or: python tests/text/schema_suite.py build/tests/text/schema_probe [-v])

@@ -1,5 +1,5 @@
 /* Grammars: what they take against a naive matcher, masks against trying every token. */
-#include "text/grammar.h"
+#include "text/grammar/grammar.h"
 
 #include "tests/text/grammar_rig.h"
 

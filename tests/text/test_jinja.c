@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "text/jinja.h"
+#include "text/jinja/jinja.h"
 #include "tests/check_main.h"
 
 static const jinja_settings fixed = {.now = {.tm_year = 126,

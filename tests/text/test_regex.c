@@ -1,5 +1,5 @@
 /* Regular expressions and GBNF: against PCRE2 and by hand. */
-#include "text/regex.h"
+#include "text/grammar/regex.h"
 
 #include <stdio.h>
 
@@ -8,8 +8,8 @@
 
 #include "base/buf.h"
 #include "tests/check_main.h"
-#include "text/automaton.h"
-#include "text/gbnf.h"
+#include "text/grammar/automaton.h"
+#include "text/grammar/gbnf.h"
 
 typedef struct lang {
     arena mem;

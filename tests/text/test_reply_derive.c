@@ -3,8 +3,8 @@
 #include "tests/check_main.h"
 #include "base/check.h"
 #include "tests/json.h"
-#include "text/jinja.h"
-#include "text/reply_derive.h"
+#include "text/jinja/jinja.h"
+#include "text/reply/reply_derive.h"
 
 #include <dirent.h>
 #include <stdio.h>

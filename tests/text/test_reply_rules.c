@@ -2,8 +2,8 @@
  * is no call is not allowed. */
 #include "tests/check_main.h"
 #include "tests/text/reply_rig.h"
-#include "text/grammar.h"
-#include "text/reply_rules.h"
+#include "text/grammar/grammar.h"
+#include "text/reply/reply_rules.h"
 
 #include "tests/json.h"
 #include "tests/text/tokenizer_rig.h"

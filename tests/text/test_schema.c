@@ -1,7 +1,7 @@
 /* JSON Schemas as rules, by the matcher of rules_match.h: what each takes, what it does not, what is
  * refused and how that is said, and that hostile ones end. The official suite is run by
  * tests/text/schema_suite.py. */
-#include "text/schema.h"
+#include "text/grammar/schema.h"
 
 #include <time.h>
 
@@ -9,7 +9,7 @@
 #include "json/in.h"
 #include "tests/check_main.h"
 #include "tests/text/rules_match.h"
-#include "text/schema_in.h"
+#include "text/grammar/schema_in.h"
 
 typedef struct lang {
     arena mem;

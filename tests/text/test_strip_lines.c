@@ -1,5 +1,5 @@
 /* Lines that match a pattern: those alone go, and whole. */
-#include "text/strip_lines.h"
+#include "text/jinja/strip_lines.h"
 
 #include "tests/check_main.h"
 

@@ -1,5 +1,5 @@
 /* Structural tags: what each form takes and does not; what is refused and how that is said. */
-#include "text/tags.h"
+#include "text/grammar/tags.h"
 
 #include "tests/text/grammar_rig.h"
 

@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "text/template.h"
-#include "text/template_probe.h"
+#include "text/jinja/template.h"
+#include "text/jinja/template_probe.h"
 #include "tests/check_main.h"
 #include "tests/model/fake_checkpoint.h"
 

@@ -5,7 +5,7 @@
 
 #include <time.h>
 
-#include "text/tokenizer.h"
+#include "text/tokenizer/tokenizer.h"
 #include "tests/check_main.h"
 #include "tests/model/gguf_build.h"
 #include "tests/text/tokenizer_texts.h"

@@ -1,0 +1,79 @@
+/* The speed that the bandwidth of the memory allows. Owns nothing; any thread. */
+#include "daemon/plan/plan_speed.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Two channels of DDR4-3200 (51.2 GB/s) at 80 %. */
+static const double ASSUMED_CPU = 41e9;
+
+bool plan_parse_bandwidth(str word, double *out) {
+    static const struct {
+        const char *unit;
+        double factor;
+    } units[] = {{"GB/s", 1e9}, {"TB/s", 1e12}, {"MB/s", 1e6}};
+    char text[32], *end;
+    if (word.len == 0 || word.len >= sizeof text) return false;
+    memcpy(text, word.ptr, word.len);
+    text[word.len] = '\0';
+    if ((text[0] < '0' || text[0] > '9') && text[0] != '.') return false;
+    const double v = strtod(text, &end);
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++)
+        if (strcmp(end, units[i].unit) == 0) {
+            *out = v * units[i].factor;
+            return *out >= 1e6 && *out <= 1e15;
+        }
+    return false;
+}
+
+plan_bandwidth plan_bandwidth_of(const machine *m, double given) {
+    plan_bandwidth b = {.bytes_per_s = given};
+    if (given > 0) {
+        snprintf(b.source, sizeof b.source, "as given");
+    } else if (m->card && m->card->bandwidth_gb_s) {
+        b.bytes_per_s = m->card->bandwidth_gb_s * 1e9;
+        snprintf(b.source, sizeof b.source, "the card's datasheet");
+    } else if (m->on_device) {
+        snprintf(b.source, sizeof b.source, "not known: give --bandwidth");
+    } else {
+        b.bytes_per_s = ASSUMED_CPU;
+        snprintf(b.source, sizeof b.source,
+                 "assumed: 2 channels of DDR4; --bandwidth states it");
+    }
+    return b;
+}
+
+/* Of the weights as they are held. Rows of the embedding are looked up, unless it is the output
+ * matrix too. */
+static double weights_read(const machine *m, uint32_t n) {
+    const program *p = &m->model->program;
+    double all = 0, read = 0;
+    for (uint32_t i = 0; i < p->n_weights; i++) {
+        const weight *w = &p->weights[i];
+        const double bytes = (double)weight_bytes(w);
+        double share = w->role == WEIGHT_EMBED && !p->config.tied_head ? 0 : 1;
+        if (w->n_experts) {
+            share = (double)n * p->config.n_experts_used / w->n_experts;
+            if (share > 1) share = 1;
+        }
+        all += bytes;
+        read += bytes * share;
+    }
+    return all > 0 ? read * (double)terms_sum(&m->plan.terms, MEM_WEIGHTS) / all : 0;
+}
+
+double plan_step_bytes(const machine *m, uint32_t n, double tokens) {
+    const plan *p = &m->plan;
+    double kv = 0;
+    for (uint32_t g = 0; g < p->n_groups; g++) {
+        const uint32_t window = m->sched_conf.group[g].window;
+        const double seen = window && tokens > window ? window : tokens;
+        kv += seen * (double)p->group_block_bytes[g] / p->block_tokens;
+    }
+    return weights_read(m, n) + n * kv;
+}
+
+double plan_tokens_per_s(const machine *m, const plan_bandwidth *b, uint32_t n, double tokens) {
+    return b->bytes_per_s / plan_step_bytes(m, n, tokens);
+}

@@ -1,0 +1,23 @@
+/* The numbers of a model from a Hugging Face config.json, so that it can be planned without
+ * having it. Models: those in the table of model/family.c; of a family that cannot be run, and
+ * of mixtures of experts, the numbers serve for counting (model_counted). */
+#ifndef VRAMD_MODEL_HF_CONFIG_H
+#define VRAMD_MODEL_HF_CONFIG_H
+
+#include "model/hf/hf_quant.h"
+
+typedef struct hf_config {
+    model_config config;
+    dtype type;         /* torch_dtype; BF16 where it does not say */
+    quant_scheme quant; /* quantization_config; bits 0: none */
+    bool text_part;     /* it has a text_config: other parts (vision) are not counted */
+} hf_config;
+
+/* Errors: ERR_NOT_FOUND, ERR_IO, ERR_INVALID (no JSON, or a member of a wrong type or range:
+ * field), ERR_FORMAT (a member is missing or contradicts another: field), ERR_UNSUPPORTED
+ * (model_type, rope_scaling, quant_method, ..., by name), ERR_NO_MEMORY. */
+status hf_config_load(hf_config *out, const char *path, err *);
+/* The same from text. */
+status hf_config_parse(hf_config *out, str text, err *);
+
+#endif

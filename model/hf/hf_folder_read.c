@@ -1,0 +1,216 @@
+/* What a checkpoint_format does, for a folder of safetensors. Immutable; any thread. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/half.h"
+#include "model/hf/hf_folder_in.h"
+#include "memory/term.h"
+
+static const hf_folder *of(const checkpoint *c) {
+    return (const hf_folder *)(const void *)c;
+}
+
+static const char *path(const checkpoint *c) {
+    return of(c)->path;
+}
+
+static uint64_t header_bytes(const checkpoint *c) {
+    return sizeof(hf_folder) + of(c)->mem.total;
+}
+
+static size_t n_tensors(const checkpoint *c) {
+    return of(c)->n_tensors;
+}
+
+static void tensor(const checkpoint *c, size_t i, tensor_info *out) {
+    *out = of(c)->tensor[i].info;
+}
+
+static int by_name(const void *a, const void *b) {
+    return strcmp(((const hf_tensor *)a)->info.name, ((const hf_tensor *)b)->info.name);
+}
+
+static int32_t find(const checkpoint *c, const char *name) {
+    const hf_folder *f = of(c);
+    const hf_tensor key = {.info.name = name}, *t;
+    t = f->n_tensors ? bsearch(&key, f->tensor, f->n_tensors, sizeof key, by_name) : NULL;
+    return t ? (int32_t)(t - f->tensor) : -1;
+}
+
+/* ---- reading ---- */
+
+/* Where the file has what is number i within the rows of a head. */
+static uint64_t stored_place(const hf_tensor *t, uint64_t i) {
+    const uint64_t d = t->head_dim, at = i % d;
+    return i - at + (at % 2) * (d / 2) + at / 2;
+}
+
+static status read_permuted_rows(const hf_tensor *t, uint64_t row, uint64_t n, uint64_t before,
+                                 uint64_t bytes, void *dst, err *e) {
+    uint64_t row_bytes;
+    status s = OK;
+    CHECK(dtype_bytes(t->info.type, 1, t->info.ne[0], &row_bytes));
+    for (uint64_t i = 0; i < n && s == OK; i++)
+        s = safetensors_read(t->file, t->at, stored_place(t, row + i) * row_bytes + before,
+                             (char *)dst + i * bytes, bytes, e);
+    return s;
+}
+
+/* Columns [col, col + n) of a vector that is not kept as stored: read whole. */
+static status read_vector(const hf_tensor *t, uint64_t col, uint64_t n, void *dst, err *e) {
+    const uint64_t size = t->at->bytes / t->info.ne[0];
+    char *raw = malloc(t->at->bytes ? t->at->bytes : 1);
+    if (!raw) return mem_exhausted(e, MEM_LOADING, "reading %s", t->info.name);
+    status s = safetensors_read(t->file, t->at, 0, raw, t->at->bytes, e);
+    for (uint64_t i = 0; i < n && s == OK; i++) {
+        if (t->reading == HF_PERMUTED) {
+            memcpy((char *)dst + i * size, raw + stored_place(t, col + i) * size, size);
+            continue;
+        }
+        uint16_t half;
+        float v;
+        if (size == sizeof v)
+            memcpy(&v, raw + (col + i) * size, sizeof v);
+        else {
+            memcpy(&half, raw + (col + i) * size, sizeof half);
+            v = t->at->type == DT_F16 ? half_to_float(half) : bf16_to_float(half);
+        }
+        v += 1;
+        memcpy((char *)dst + i * sizeof v, &v, sizeof v);
+    }
+    free(raw);
+    return s;
+}
+
+static status read_packed(const hf_folder *f, const hf_tensor *t, uint64_t row, uint64_t n,
+                          void *dst, err *e) {
+    uint64_t bytes;
+    status s = OK;
+    CHECK(dtype_bytes(t->info.type, 1, t->info.ne[0], &bytes));
+    for (uint64_t i = 0; i < n && s == OK; i++)
+        s = hf_packed_read(t->packed, f->slab,
+                           t->reading == HF_PERMUTED ? stored_place(t, row + i) : row + i,
+                           (char *)dst + i * bytes, e);
+    return s;
+}
+
+/* Whole blocks of a row. */
+static status read_packed_part(const hf_folder *f, const hf_tensor *t, uint64_t row,
+                               uint64_t col, uint64_t n, void *dst, err *e) {
+    uint64_t bytes, at, part;
+    CHECK(dtype_bytes(t->info.type, 1, t->info.ne[0], &bytes));
+    CHECK(dtype_bytes(t->info.type, 1, col, &at) && dtype_bytes(t->info.type, 1, n, &part));
+    char *whole = malloc(bytes);
+    if (!whole) return mem_exhausted(e, MEM_LOADING, "reading %s", t->info.name);
+    status s = read_packed(f, t, row, 1, whole, e);
+    if (s == OK) memcpy(dst, whole + at, part);
+    free(whole);
+    return s;
+}
+
+/* bytes of each of n rows, from the byte `before` of it on. */
+static status read_bytes(const checkpoint *c, size_t i, uint64_t row, uint64_t n, uint64_t col,
+                         uint64_t cols, void *dst, err *e) {
+    const hf_tensor *t = &of(c)->tensor[i];
+    const uint64_t size = dtype_get(t->info.type)->block_bytes; /* no type here has blocks */
+    if (t->reading == HF_MADE) {
+        memcpy(dst, t->made + col, cols * size);
+        return OK;
+    }
+    const bool vector = t->info.ne[1] == 1;
+    if (vector && t->reading != HF_AS_STORED) return read_vector(t, col, cols, dst, e);
+    if (t->reading == HF_PERMUTED)
+        return read_permuted_rows(t, row, n, col * size, cols * size, dst, e);
+    if (cols == t->info.ne[0])
+        return safetensors_read(t->file, t->at, row * cols * size, dst, n * cols * size, e);
+    return safetensors_read(t->file, t->at, (row * t->info.ne[0] + col) * size, dst,
+                            cols * size, e);
+}
+
+static status read_rows(const checkpoint *c, size_t i, uint64_t row, uint64_t n, void *dst,
+                        err *e) {
+    if (of(c)->tensor[i].packed) return read_packed(of(c), &of(c)->tensor[i], row, n, dst, e);
+    return n ? read_bytes(c, i, row, n, 0, of(c)->tensor[i].info.ne[0], dst, e) : OK;
+}
+
+static status read_part(const checkpoint *c, size_t i, uint64_t row, uint64_t col, uint64_t n,
+                        void *dst, err *e) {
+    if (of(c)->tensor[i].packed)
+        return read_packed_part(of(c), &of(c)->tensor[i], row, col, n, dst, e);
+    return read_bytes(c, i, row, 1, col, n, dst, e);
+}
+
+/* ---- facts ---- */
+
+static bool has(const checkpoint *c, const char *key) {
+    return facts_find(&of(c)->facts, key) != NULL;
+}
+
+static bool length(const checkpoint *c, const char *key, uint64_t *n) {
+    return facts_length(&of(c)->facts, key, n);
+}
+
+static status get_u32(const checkpoint *c, const char *key, uint32_t *out, err *e) {
+    return facts_get_u32(&of(c)->facts, key, out, e);
+}
+
+static status get_f32(const checkpoint *c, const char *key, float *out, err *e) {
+    return facts_get_f32(&of(c)->facts, key, out, e);
+}
+
+static status get_bool(const checkpoint *c, const char *key, bool *out, err *e) {
+    return facts_get_bool(&of(c)->facts, key, out, e);
+}
+
+static status get_str(const checkpoint *c, const char *key, str *out, err *e) {
+    return facts_get_str(&of(c)->facts, key, out, e);
+}
+
+static status get_array(const checkpoint *c, const char *key, fact_type type, fact_array *out,
+                        err *e) {
+    return facts_get_array(&of(c)->facts, key, type, out, e);
+}
+
+static status config(const checkpoint *c, model_config *out, err *e) {
+    (void)e;
+    *out = of(c)->config;
+    return OK;
+}
+
+static status unchanged(const checkpoint *c, err *e) {
+    status s = OK;
+    for (uint32_t i = 0; i < of(c)->n_files && s == OK; i++)
+        s = safetensors_unchanged(&of(c)->file[i], e);
+    return s;
+}
+
+static void close_folder(checkpoint *c) {
+    hf_folder *f = (hf_folder *)(void *)c;
+    for (uint32_t i = 0; i < f->n_files; i++) safetensors_close(&f->file[i]);
+    hf_slab_clear(f->slab);
+    arena_clear(&f->mem);
+    free(f);
+}
+
+const checkpoint_format hf_folder_format = {
+    .name = "safetensors",
+    .permutes_qk = true,
+    .path = path,
+    .header_bytes = header_bytes,
+    .n_tensors = n_tensors,
+    .tensor = tensor,
+    .find = find,
+    .read_rows = read_rows,
+    .read_part = read_part,
+    .has = has,
+    .length = length,
+    .get_u32 = get_u32,
+    .get_f32 = get_f32,
+    .get_bool = get_bool,
+    .get_str = get_str,
+    .get_array = get_array,
+    .config = config,
+    .unchanged = unchanged,
+    .close = close_folder,
+};

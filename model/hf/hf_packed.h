@@ -1,0 +1,65 @@
+/* Matrices that a published model stores as codes, zero points and scales, read as rows of a GGUF type
+ * in which each number stays what it was published as: w = (code - zero) * scale. The difference is
+ * the code of a type without a minimum, whose blocks of 32 repeat the group's scale:
+ *
+ *     2 and 3 bits, 4 bits symmetric    -8 .. 7       Q4_0
+ *     4 bits with zero points          -16 .. 15      Q5_0
+ *     8 bits symmetric                -128 .. 127     Q8_0
+ *
+ * Sources: AutoGPTQ, GPTQModel, AutoAWQ and compressed-tensors, the layers that unpack. */
+#ifndef VRAMD_MODEL_HF_PACKED_H
+#define VRAMD_MODEL_HF_PACKED_H
+
+#include "json/in.h"
+#include "model/hf/safetensors.h"
+
+typedef enum hf_packing {
+    HF_PACKED_NONE,
+    /* P.qweight I32 [K b / 32, N], P.qzeros I32 [K/g, N b / 32], P.scales [K/g, N], P.g_idx */
+    HF_PACKED_GPTQ,
+    HF_PACKED_AWQ,   /* P.qweight I32 [K, N/8], P.qzeros I32 [K/g, N/8], P.scales [K/g, N] */
+    HF_PACKED_WORDS, /* P.weight_packed I32 [N, K/8], P.weight_scale [N, K/g], P.weight_shape,
+                        P.weight_zero_point I32 [N/8, K/g] */
+    HF_PACKED_BYTES  /* P.weight I8 [N, K], P.weight_scale [N, K/g] */
+} hf_packing;
+
+typedef struct hf_scheme {
+    hf_packing packing;
+    uint32_t bits;
+    bool symmetric;
+    uint32_t zero_bias; /* GPTQ: what a stored zero point is too small by */
+    bool act_order;     /* GPTQ: g_idx may say that inputs are not in order */
+    dtype type;         /* of the rows */
+} hf_scheme;
+
+/* Of a quantization_config; packing NONE: there is none. Errors: ERR_UNSUPPORTED (field: the member),
+ * for what is not read without a change of numbers. */
+status hf_scheme_read(hf_scheme *out, const json_t *quantization_config, err *);
+
+typedef struct hf_packed {
+    const hf_scheme *scheme;
+    const safetensors *codes_in, *scales_in, *zeros_in;
+    const safetensor *codes, *scales, *zeros; /* zeros NULL: the middle of the codes */
+    uint64_t rows, cols, group;
+} hf_packed;
+
+/* The part of a name in front of the tensor that has the codes ("P"), and its length; 0: the tensor is no
+ * codes. *beside: it belongs to codes of another name. */
+size_t hf_packed_base(const hf_scheme *, const safetensor *, bool *beside);
+/* Finds the parts of a matrix in the files. Errors: ERR_FORMAT (field: the part that is missing or has
+ * another shape), ERR_UNSUPPORTED (inputs out of order, which is read from g_idx), ERR_IO. */
+status hf_packed_find(hf_packed *out, const hf_scheme *, const safetensors *files,
+                      uint32_t n_files, const safetensor *codes, size_t base, err *);
+
+/* Columns of codes that lie together in memory, for files that have a matrix transposed. */
+typedef struct hf_slab hf_slab;
+uint64_t hf_slab_bytes(const hf_packed *); /* 0: it needs none */
+/* mem: as many bytes as the largest of the matrices needs, 16-byte aligned. */
+hf_slab *hf_slab_init(void *mem);
+void hf_slab_clear(hf_slab *);
+
+/* Row `row` of the matrix, as cols / 32 blocks of the scheme's type. Any thread. Errors: ERR_IO,
+ * ERR_UNSUPPORTED (a scale that 16 bits do not hold; a zero point with which a number does not fit), ERR_NO_MEMORY. */
+status hf_packed_read(const hf_packed *, hf_slab *, uint64_t row, void *dst, err *);
+
+#endif
