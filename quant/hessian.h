@@ -26,7 +26,7 @@ void hessian_add(double *h, uint32_t n, const float *x, uint32_t n_rows, uint32_
 /* out: [n], the diagonal. */
 void hessian_diagonal(const double *h, uint32_t n, double *out);
 
-/* sum of H_ij e_i e_j: what an error e of a row of weights adds to the squared error of the outputs.
+/* e H e^T: what an error e of a row of weights adds to the squared error of the outputs.
  * e: [n]. */
 double hessian_error(const double *h, uint32_t n, const float *e);
 
