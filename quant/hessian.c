@@ -164,7 +164,7 @@ static bool cholesky(const tile_kernels *k, double *h, uint32_t n_tiles) {
     return true;
 }
 
-/* M = L^-1, tile row after tile row: M_ij = -M_ii sum of L_il M_lj over l = j .. i - 1. */
+/* M = L^-1, tile row after tile row: M(i, j) = -M(i, i) times the sum of L(i, l) M(l, j) over l = j .. i - 1. */
 static void invert(const tile_kernels *k, double *h, uint32_t n_tiles) {
     double sum[TILE2];
     for (uint32_t i = 0; i < n_tiles; i++) {
