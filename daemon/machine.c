@@ -125,6 +125,7 @@ static void set_engine_options(machine *m, const machine_wish *w) {
                           .n_threads = o->threads,
                           .hidden = m->pooling != POOL_OFF,
                           .keep_logits = w->keep_logits,
+                          .tap = w->tap,
                           .plugin = o->cuda_plugin};
     x->unfused = str_eqz(options_word("attention", o->attention), "unfused");
     CHECK(cpu_isa_by_name(options_word("cpu_isa", o->cpu_isa), &x->isa));
