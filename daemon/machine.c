@@ -219,8 +219,8 @@ static status resolve(machine *m, const machine_wish *w, err *e) {
 static status plan_folder(machine *m, const char *path, const char *weights, err *e) {
     char config[4200];
     const err why = *e;
-    snprintf(config, sizeof config, "%.4096s/config.json", path);
-    if (planned_model_open(m, config, weights, e) != OK) {
+    if (!hf_folder_config_path(path, config, sizeof config) ||
+        planned_model_open(m, config, weights, e) != OK) {
         *e = why;
         return e->code;
     }
