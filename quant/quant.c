@@ -8,8 +8,7 @@
 #include "quant/encode.h"
 
 static bool has_avx2(void) {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-           __builtin_cpu_supports("f16c");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 
 static quant_encoder *encoder_of(dtype t, bool weighted) {

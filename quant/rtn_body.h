@@ -1,4 +1,4 @@
-/* Rounding to nearest, bit for bit as ggml's reference (ggml-quants.c, quantize_row_*_ref): the scale comes
+/* Rounding to nearest, bit for bit as ggml's reference (its functions quantize_row_*_ref): the scale comes
  * from the extreme number alone, and its inverse is taken before it is rounded to 16 bits. Include once, with
  * RTN_NAME(x) defined as the name of a function of this instruction set. Pure. */
 #include <math.h>

@@ -13,5 +13,7 @@ bool hf_folder_is(const char *path);
  * the file, member or tensor at fault), ERR_UNSUPPORTED (the family, a quantised checkpoint, files of
  * pickles, by name), ERR_NO_MEMORY. */
 status hf_folder_open(checkpoint **out, const char *path, err *);
+/* Vocabulary, chat templates and default sampling; NULL: a checkpoint of another format. */
+const struct facts *hf_folder_facts_of(const checkpoint *);
 
 #endif

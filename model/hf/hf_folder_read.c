@@ -214,3 +214,7 @@ const checkpoint_format hf_folder_format = {
     .unchanged = unchanged,
     .close = close_folder,
 };
+
+const facts *hf_folder_facts_of(const checkpoint *c) {
+    return c->format == &hf_folder_format ? &of(c)->facts : NULL;
+}
