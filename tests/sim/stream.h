@@ -615,7 +615,7 @@ static inline void stream_stored(stream *m, bool fails) {
     sched_read(m->s, &was);
     sched_store_done(m->s, &m->stored, fails ? 0 : m->storing.bytes);
     sched_read(m->s, &is);
-    if (is.count.kv_disk_stores > was.count.kv_disk_stores) *c = m->storing;
+    if (is.count.kv_tier_stores > was.count.kv_tier_stores) *c = m->storing;
     m->storing.bytes = 0;
     CHECK(is.tier_bytes <= m->cfg.tier_bytes && is.tier_chunks <= m->cfg.tier_chunks);
     stream_check(m);
