@@ -145,9 +145,13 @@ static status read_back(const quant_job *j, err *e) {
     status s = model_config_read(&was, j->in, e);
     const int fd = memfd_create("header", MFD_CLOEXEC);
     if (fd < 0) return err_set(e, ERR_IO, "memfd_create: %s", strerror(errno));
+    errno = EFBIG; /* what a short write leaves out */
     if (write(fd, j->header.ptr, j->header.len) != (ssize_t)j->header.len ||
-        ftruncate(fd, (off_t)j->file_bytes) != 0)
-        s = err_set(e, ERR_IO, "the header in memory: %s", strerror(errno));
+        ftruncate(fd, (off_t)j->file_bytes) != 0) {
+        err_set(e, ERR_IO, "a file of %llu bytes: %s", (unsigned long long)j->file_bytes,
+                strerror(errno));
+        s = err_hint(e, "raise the limit of file sizes: ulimit -f unlimited");
+    }
     if (s == OK) s = gguf_open_fd(&g, fd, "the new file", e);
     if (s == OK) s = model_config_read(&is, gguf_checkpoint(g), e);
     if (s == OK) s = model_open(&m, gguf_checkpoint(g), e);
