@@ -53,7 +53,6 @@ static status read_gptq(hf_scheme *s, const json_t *o, err *e) {
                            "GPTQ is loaded in the formats gptq and gptq_v2");
     s->packing = HF_PACKED_GPTQ;
     s->zero_bias = !v2;
-    s->act_order = json_is_true(json_object_get(o, "desc_act"));
     return OK;
 }
 
@@ -75,8 +74,6 @@ static status read_group(hf_scheme *s, const json_t *w, err *e) {
         return unsupported(e, "config_groups", "integers of 4 and 8 bits are loaded only");
     if (eight && !symmetric)
         return unsupported(e, "config_groups", "8 bits are loaded with symmetric codes only");
-    if (text_is(w, "actorder", "group") || text_is(w, "actorder", "dynamic"))
-        return unsupported(e, "config_groups", "inputs in another order are not supported");
     if (s->bits && (s->bits != (four ? 4 : 8) || s->symmetric != symmetric))
         return unsupported(e, "config_groups", "groups of several kinds together");
     s->bits = four ? 4 : 8;
@@ -133,10 +130,11 @@ static bool transposed(const hf_scheme *s) {
 }
 
 size_t hf_packed_base(const hf_scheme *s, const safetensor *t, bool *beside) {
-    static const char *const columns[] = {".qzeros", ".scales", ".g_idx"};
-    static const char *const rows[] = {".weight_scale", ".weight_shape", ".weight_zero_point"};
+    static const char *const columns[] = {".qzeros", ".scales", ".g_idx", ".g_idx"};
+    static const char *const rows[] = {".weight_scale", ".weight_shape", ".weight_zero_point",
+                                       ".weight_g_idx"};
     *beside = false;
-    for (size_t i = 0; i < 3 && s->packing != HF_PACKED_NONE; i++)
+    for (size_t i = 0; i < 4 && s->packing != HF_PACKED_NONE; i++)
         *beside |= before(t->name, transposed(s) ? columns[i] : rows[i]) > 0;
     if (transposed(s)) return before(t->name, ".qweight");
     if (s->packing == HF_PACKED_WORDS) return before(t->name, ".weight_packed");
@@ -182,24 +180,52 @@ static bool good_groups(hf_packed *p, uint64_t n) {
     return p->group % BLOCK == 0;
 }
 
-/* Whether input i is in group i / g: what files without act order say, too. */
-static status check_order(const finder *f, const hf_packed *p) {
+/* ---- the order of inputs ---- */
+
+/* Whether n inputs are in groups of `each` as they come. False, too, for what is no group at all. */
+static bool is_in_order(const int32_t *group, uint64_t n, uint64_t each) {
+    bool order = true;
+    for (uint64_t i = 0; i < n; i++) order &= group[i] == (int32_t)(i / each);
+    return order;
+}
+
+/* Sorts the inputs by their groups, in each as they come. False: a group that does not exist, or one
+ * without its number of inputs. next: [groups]. */
+static bool sort_inputs(const int32_t *group, const hf_packed *p, uint64_t *next,
+                        int32_t *order) {
+    const uint64_t n = p->cols / p->group;
+    for (uint64_t g = 0; g < n; g++) next[g] = g * p->group;
+    for (uint64_t i = 0; i < p->cols; i++) {
+        const uint64_t g = (uint64_t)group[i];
+        if (group[i] < 0 || g >= n || next[g] == (g + 1) * p->group) return false;
+        order[next[g]++] = (int32_t)i;
+    }
+    return true;
+}
+
+/* Reads which group each input is in, whatever the config says of it (desc_act, actorder): files have
+ * it in order where the config says otherwise. */
+static status read_order(const finder *f, hf_packed *p, const char *part, arena *mem) {
     const safetensors *in;
-    const safetensor *t = look_up(f, ".g_idx", &in);
+    const safetensor *t = look_up(f, part, &in);
     if (!t) return OK;
     if (t->type != DT_I32 || t->n_dims != 1 || t->dim[0] != p->cols)
-        return bad_part(f, ".g_idx", "has another type or shape");
-    int32_t *g = malloc(t->bytes);
-    if (!g) return mem_exhausted(f->e, MEM_LOADING, "reading %.200s", t->name);
-    status s = safetensors_read(in, t, 0, g, t->bytes, f->e);
-    bool order = true;
-    for (uint64_t i = 0; i < p->cols && s == OK; i++) order &= g[i] == (int32_t)(i / p->group);
-    free(g);
-    if (s != OK || order) return s;
-    err_set(f->e, ERR_UNSUPPORTED,
-            "%.200s: inputs in another order (desc_act) are not supported", t->name);
-    err_field(f->e, "quantization_config.desc_act");
-    return err_hint(f->e, "serve a GGUF file of the model");
+        return bad_part(f, part, "has another type or shape");
+    int32_t *group = malloc(t->bytes), *order = NULL;
+    uint64_t *next = malloc(p->cols / p->group * sizeof *next);
+    status s = group && next ? safetensors_read(in, t, 0, group, t->bytes, f->e)
+                             : mem_exhausted(f->e, MEM_LOADING, "reading %.200s", t->name);
+    if (s == OK && !is_in_order(group, p->cols, p->group)) {
+        order = arena_alloc(mem, t->bytes);
+        if (!order)
+            s = mem_exhausted(f->e, MEM_LOADING, "the headers of the model");
+        else if (!sort_inputs(group, p, next, order))
+            s = bad_part(f, part, "does not give each group of inputs its number of them");
+    }
+    free(group);
+    free(next);
+    p->order = order;
+    return s;
 }
 
 /* Codes stored input by input. */
@@ -221,13 +247,12 @@ static status find_columns(finder *f, hf_packed *p) {
     if (p->zeros->type != DT_I32 ||
         !shape_is(p->zeros, p->cols / p->group, p->rows / 32 * bits))
         return bad_part(f, ".qzeros", "has another type or shape");
-    return p->scheme->act_order ? check_order(f, p) : OK;
+    return OK;
 }
 
 static status find_rows(finder *f, hf_packed *p) {
     const bool four = p->scheme->packing == HF_PACKED_WORDS;
     const safetensor *c = p->codes;
-    const safetensors *in;
     if (c->type != (four ? DT_I32 : DT_I8) || c->n_dims != 2)
         return bad_part(f, four ? ".weight_packed" : ".weight", "has another type or shape");
     p->rows = c->dim[0];
@@ -239,8 +264,6 @@ static status find_rows(finder *f, hf_packed *p) {
     if (!is_real(p->scales) || p->scales->n_dims == 0 || p->scales->dim[0] != p->rows ||
         !good_groups(p, n))
         return bad_part(f, ".weight_scale", "has no groups of a multiple of 32 inputs");
-    if (look_up(f, ".weight_g_idx", &in))
-        return bad_part(f, ".weight_g_idx", "gives an order of inputs, which is not supported");
     if ((p->zeros != NULL) == p->scheme->symmetric)
         return bad_part(f, ".weight_zero_point", "does not go with the config's symmetric");
     if (p->zeros && (!four || p->zeros->type != DT_I32 || p->rows % 8 ||
@@ -250,7 +273,8 @@ static status find_rows(finder *f, hf_packed *p) {
 }
 
 status hf_packed_find(hf_packed *p, const hf_scheme *s, const safetensors *files,
-                      uint32_t n_files, const safetensor *codes, size_t base, err *e) {
+                      uint32_t n_files, const safetensor *codes, size_t base, arena *mem,
+                      err *e) {
     finder f = {files, n_files, codes->name, base, e};
     *p = (hf_packed){.scheme = s, .codes = codes};
     for (uint32_t i = 0; i < n_files && !p->codes_in; i++)
@@ -259,7 +283,8 @@ status hf_packed_find(hf_packed *p, const hf_scheme *s, const safetensors *files
     for (uint32_t d = 0; d < codes->n_dims; d++)
         if (codes->dim[d] == 0 || codes->dim[d] > UINT32_MAX)
             return bad_part(&f, codes->name + base, "is empty, or too large");
-    return transposed(s) ? find_columns(&f, p) : find_rows(&f, p);
+    const status st = transposed(s) ? find_columns(&f, p) : find_rows(&f, p);
+    return st == OK ? read_order(&f, p, transposed(s) ? ".g_idx" : ".weight_g_idx", mem) : st;
 }
 
 /* ---- reading ---- */
@@ -413,6 +438,10 @@ static uint32_t awq_at(const char *row, uint64_t n) {
     return word >> 4 * place[n % 8] & 15;
 }
 
+static uint64_t stored_input(const hf_packed *p, uint64_t i) {
+    return p->order ? (uint64_t)p->order[i] : i;
+}
+
 static status unpack_columns(hf_slab *s, const hf_packed *p, uint64_t row, unsigned char *dst,
                              err *e) {
     const uint64_t c = row - s->first, size = scale_bytes(p), step = code_part(p, SLAB_COLUMNS);
@@ -428,9 +457,11 @@ static status unpack_columns(hf_slab *s, const hf_packed *p, uint64_t row, unsig
                                : dense_at(zeros, c, bits, 4) + p->scheme->zero_bias);
         b.d =
             half_of(p->scales->type, slab_scales(s, p) + (g * SLAB_COLUMNS + c) * size, &good);
-        for (uint64_t i = 0; i < BLOCK; i++)
-            b.code[i] = (int32_t)(awq ? awq_at(slab_codes(s) + (k + i) * step, c)
-                                      : dense_at(slab_codes(s) + 4 * c, k + i, bits, step));
+        for (uint64_t i = 0; i < BLOCK; i++) {
+            const uint64_t at = stored_input(p, k + i);
+            b.code[i] = (int32_t)(awq ? awq_at(slab_codes(s) + at * step, c)
+                                      : dense_at(slab_codes(s) + 4 * c, at, bits, step));
+        }
         fits &= put_block(&b, p->scheme->type, dst);
     }
     if (!good) return inexact(p, e);
@@ -483,9 +514,10 @@ static status read_row(const hf_packed *p, uint64_t row, unsigned char *dst, err
         const uint64_t g = k / p->group;
         b.d = half_of(p->scales->type, r.scales + g * scale_bytes(p), &good);
         if (p->zeros) b.zero = (int32_t)dense_at(r.zeros + 4 * g, row % 8, 4, 4);
-        for (uint64_t i = 0; i < BLOCK; i++)
-            b.code[i] =
-                words ? (int32_t)dense_at(r.codes, k + i, 4, 4) : (int8_t)r.codes[k + i];
+        for (uint64_t i = 0; i < BLOCK; i++) {
+            const uint64_t at = stored_input(p, k + i);
+            b.code[i] = words ? (int32_t)dense_at(r.codes, at, 4, 4) : (int8_t)r.codes[at];
+        }
         fits &= put_block(&b, p->scheme->type, dst);
     }
     free(r.codes);

@@ -10,6 +10,7 @@
 #ifndef VRAMD_MODEL_HF_PACKED_H
 #define VRAMD_MODEL_HF_PACKED_H
 
+#include "base/arena.h"
 #include "json/in.h"
 #include "model/hf/safetensors.h"
 
@@ -19,7 +20,7 @@ typedef enum hf_packing {
     HF_PACKED_GPTQ,
     HF_PACKED_AWQ,   /* P.qweight I32 [K, N/8], P.qzeros I32 [K/g, N/8], P.scales [K/g, N] */
     HF_PACKED_WORDS, /* P.weight_packed I32 [N, K/8], P.weight_scale [N, K/g], P.weight_shape,
-                        P.weight_zero_point I32 [N/8, K/g] */
+                        P.weight_zero_point I32 [N/8, K/g], P.weight_g_idx */
     HF_PACKED_BYTES  /* P.weight I8 [N, K], P.weight_scale [N, K/g] */
 } hf_packing;
 
@@ -28,7 +29,6 @@ typedef struct hf_scheme {
     uint32_t bits;
     bool symmetric;
     uint32_t zero_bias; /* GPTQ: what a stored zero point is too small by */
-    bool act_order;     /* GPTQ: g_idx may say that inputs are not in order */
     dtype type;         /* of the rows */
 } hf_scheme;
 
@@ -41,15 +41,19 @@ typedef struct hf_packed {
     const safetensors *codes_in, *scales_in, *zeros_in;
     const safetensor *codes, *scales, *zeros; /* zeros NULL: the middle of the codes */
     uint64_t rows, cols, group;
+    /* [cols]: the stored input that is the i-th of a row as it is read, groups one after the other; NULL:
+     * the i-th */
+    const int32_t *order;
 } hf_packed;
 
 /* The part of a name in front of the tensor that has the codes ("P"), and its length; 0: the tensor is no
  * codes. *beside: it belongs to codes of another name. */
 size_t hf_packed_base(const hf_scheme *, const safetensor *, bool *beside);
 /* Finds the parts of a matrix in the files. Errors: ERR_FORMAT (field: the part that is missing or has
- * another shape), ERR_UNSUPPORTED (inputs out of order, which is read from g_idx), ERR_IO. */
+ * another shape, groups of inputs that are no groups), ERR_IO. mem: for the order of inputs. */
 status hf_packed_find(hf_packed *out, const hf_scheme *, const safetensors *files,
-                      uint32_t n_files, const safetensor *codes, size_t base, err *);
+                      uint32_t n_files, const safetensor *codes, size_t base, arena *mem,
+                      err *);
 
 /* Columns of codes that lie together in memory, for files that have a matrix transposed. */
 typedef struct hf_slab hf_slab;

@@ -141,13 +141,51 @@ LAYER = "model.layers.1.mlp.down_proj."
 @pytest.mark.parametrize("kind, part, edit, said", [
     ("gptq", "qzeros", lambda b: b"\xff" * len(b), "with which a number does not fit"),
     ("gptq_v2", "qzeros", lambda b: b"\x00" * len(b), "with which a number does not fit"),
-    ("gptq", "g_idx", lambda b: b[4:] + b[:4], "inputs in another order"),
+    ("gptq", "g_idx", lambda b: b"\x07" + b[1:], "its number of them"),
+    ("gptq", "g_idx", lambda b: b[:-4] + b"\x00\x00\x00\x00", "its number of them"),
+    ("gptq", "g_idx", lambda b: b[:-4] + b"\xff\xff\xff\xff", "its number of them"),
     ("gptq", "bias", lambda b: b[:-1] + b"\x3c", "no place in this architecture"),
     ("int4", "weight_scale", lambda b: b[:-2] + b"\x00\x7e", "not finite"),
 ])
 def test_what_would_change_a_number_is_refused(packed, tmp_path, kind, part, edit, said):
     r = evaluate(change(packed(kind)[0], tmp_path / "odd", LAYER + part, edit))
     assert r.returncode in (5, 6) and said in r.stderr, r.stderr
+
+
+def weights_held_as_planned(path):
+    """The terms of the plan, whose sum the ledger has."""
+    options = ["--max-model-len", "128", "--max-num-seqs", "1"]
+    terms = json.loads(vramd("plan", "--json", *options, str(path)).stdout)["terms"]
+    size = {t["what"]: t["bytes"] for t in terms if t["class"] == "weights"}
+    d = Daemon("--model", str(path), *options)
+    try:
+        held = next(c for c in d.memory()["classes"] if c["class"] == "weights")
+    finally:
+        d.stop()
+    assert held["ledger_bytes"] == held["plan_bytes"] == sum(size.values()) > 0
+    return size
+
+
+def ordered(packed, tmp_path, kind, order):
+    folder, file = tmp_path / order, tmp_path / f"{order}.gguf"
+    publish(packed("gptq")[0].parent.parent / "source.gguf", folder, file, "F32", packed=kind, group=64, order=order)
+    return folder, file
+
+
+@pytest.mark.parametrize("kind", ["gptq", "gptq4z", "int4"])
+def test_inputs_in_another_order(packed, tmp_path, kind):
+    """The bits of a model whose rows before are in that order; as float32, the numbers of the GGUF file."""
+    down, folded = (ordered(packed, tmp_path, kind, o)[0] for o in ("down", "folded"))
+    answers = [json.loads(evaluate(p).stdout)["perplexity"] for p in (down, folded)]
+    assert answers[0] == answers[1]
+    paths = ordered(packed, tmp_path, kind, "all")
+    options = ["--file", str(TEXT), "--context", "128", "--tokens", "200", "--json", "--activation-dtype", "f32"]
+    answers = [json.loads(vramd("eval", str(p), *options).stdout)["perplexity"] for p in paths]
+    assert answers[0]["value"] == pytest.approx(answers[1]["value"], rel=1e-5)
+    if kind != "int4":
+        return
+    terms = weights_held_as_planned(paths[0])
+    assert terms["permutations"] == 4 * 2 * (3 * 128 + 192)  # 4 bytes an input of each layer
 
 
 @pytest.mark.parametrize("change_of, said", [({"bits": 5}, "bits"), ({"bits": 8, "sym": False}, "symmetric"),
