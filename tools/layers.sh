@@ -15,12 +15,13 @@ memory: base
 json: base
 model: json memory base
 text: model json memory base
+quant: model json memory base
 scheduler: memory base
 engine: model memory base
 sim: scheduler memory base
 api: text model json memory base
 load: json base
-daemon: load api sim engine scheduler text model json memory conf base'
+daemon: load api sim engine scheduler text quant model json memory conf base'
 exception='api/port.h scheduler/stats.h' # a list, plain data
 declare -A below
 modules=()

@@ -17,6 +17,17 @@ count() { # log, exit status; reads a Check summary: "97%: Checks: 40, Failures:
   pass=$((pass + c - f - e)); fail=$((fail + f + e))
   [ "$2" -eq 0 ] || [ $((f + e)) -gt 0 ] || fail=$((fail + 1)) # a sanitizer, after all checks passed
 }
+log_of() { local t=${1#"$BUILD/tests/"}; echo "$BUILD/log/${t//\//-}.log"; }
+run_unit() { # one program, beside others; its log and exit status stay in $BUILD/log
+  local log rc start=$SECONDS
+  log=$(log_of "$1")
+  "$1" > "$log" 2>&1; rc=$?
+  echo $rc > "$log.rc"
+  if [ $rc -ne 0 ] || ! grep -qE '^[0-9]+%' "$log"; then echo "FAILED $1 (rc $rc)"; tail -n 40 "$log"
+  else echo "ok $1: $(grep -E '^[0-9]+%' "$log" | tail -n 1) ($((SECONDS - start)) s)"; fi
+}
+export -f log_of run_unit
+export BUILD
 mkdir -p "$BUILD/log"
 if [ -z "${VRAMD_TEST_MODEL:-}" ]; then
   VRAMD_TEST_MODEL=$(tools/get-model.sh) || { echo "tests: no model"; exit 1; }
@@ -31,11 +42,10 @@ for f in tests/*/test_*.c; do
 done
 if [ ${#wanted[@]} -gt 0 ]; then
   make -s -j"$(nproc)" BUILD="$BUILD" "${wanted[@]}" || { echo "tests: the build failed"; exit 1; }
+  printf '%s\n' "${wanted[@]}" | xargs -P "$(nproc)" -I{} bash -c 'run_unit "$1"' _ {}
   for t in "${wanted[@]}"; do
-    log=$BUILD/log/$(basename "$t").log
-    "$t" > "$log" 2>&1; rc=$?
-    count "$log" $rc || { fail=$((fail + 1)); rc=1; }
-    if [ $rc -ne 0 ]; then echo "FAILED $t (rc $rc)"; tail -n 40 "$log"; else echo "ok $t: $(grep -E '^[0-9]+%' "$log" | tail -n 1)"; fi
+    log=$(log_of "$t")
+    count "$log" "$(cat "$log.rc")" || fail=$((fail + 1))
   done
 fi
 if [ -z "$unit_only" ] && { [ -z "$name" ] || [ ${#wanted[@]} -eq 0 ]; }; then
