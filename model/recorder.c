@@ -113,14 +113,14 @@ static void find_tensor(recorder *r, weight *w, const uint32_t want[3]) {
 /* Columns are cut where a block of the type ends; rows of all experts are counted in 32 bits.
  */
 static void check_slice(recorder *r, const weight *w) {
-    const dtype_info *d = dtype_get(w->type);
+    const uint32_t block = dtype_block_of(w->type).elems;
     uint64_t n;
     if (r->s != OK) return;
-    if (w->first_col % d->block_elems || w->cols % d->block_elems)
+    if (w->first_col % block || w->cols % block)
         err_set(r->e, ERR_UNSUPPORTED,
                 "architecture %s: columns %u to %u of tensor %s: a block of %s has %u",
                 r->p->config.arch, w->first_col, w->first_col + w->cols, w->name,
-                dtype_name(w->type), d->block_elems);
+                dtype_name(w->type), block);
     else if (w->n_experts && (!mul_u64(w->rows, w->n_experts, &n) || n > UINT32_MAX))
         err_set(r->e, ERR_UNSUPPORTED, "architecture %s: tensor %s has too many rows",
                 r->p->config.arch, w->name);

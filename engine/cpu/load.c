@@ -19,8 +19,8 @@ typedef struct loading {
 
 /* Rows of w that one reading takes: multiples of 32. */
 static uint32_t rows_at_once(const cpu_layout *l, const weight *w) {
-    const dtype_info *d = dtype_get(w->type);
-    uint64_t row = w->cols / d->block_elems * (uint64_t)d->block_bytes;
+    uint64_t row;
+    CHECK(dtype_bytes(w->type, 1, w->cols, &row));
     uint64_t n = l->bounce_bytes / row / 32 * 32;
     return n < w->rows ? (uint32_t)n : w->rows;
 }

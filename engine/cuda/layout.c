@@ -174,9 +174,9 @@ static void join_weights(cuda_layout *l, const program *p, const op *o) {
 }
 
 static uint64_t row_bytes(const weight *w, dtype t) {
-    const dtype_info *d = dtype_get(t);
+    const dtype_block d = dtype_block_of(t);
     return w->role == WEIGHT_VECTOR ? (uint64_t)w->cols * 4
-                                    : w->cols / d->block_elems * (uint64_t)d->block_bytes;
+                                    : w->cols / d.elems * (uint64_t)d.bytes;
 }
 
 static void place_weights(cuda_layout *l, const program *p, sizer *s) {

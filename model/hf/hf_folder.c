@@ -316,7 +316,7 @@ static status packed_tensor(opening *o, const safetensor *codes, size_t base, ui
     t->packed = p;
     status s = hf_packed_find(p, &f->scheme, f->file, f->n_files, codes, base, &f->mem, o->e);
     if (s != OK) return s;
-    t->info.type = f->scheme.type;
+    t->info.type = p->type;
     t->info.ne[0] = p->cols;
     t->info.ne[1] = p->rows;
     if (kind == HF_NAME_WEIGHT) set_reading(o, t);

@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "base/check.h"
-#include "base/half.h"
 #include "memory/term.h"
 
 enum { BLOCK = 32, SLAB_COLUMNS = 512, NAME = 400 };
@@ -114,7 +113,6 @@ status hf_scheme_read(hf_scheme *s, const json_t *o, err *e) {
     else
         st = unsupported(e, "quant_method",
                          "weights are loaded from GPTQ, AWQ and compressed-tensors");
-    s->type = s->bits == 8 ? DT_Q8_0 : s->bits < 4 || s->symmetric ? DT_Q4_0 : DT_Q5_0;
     return st;
 }
 
@@ -177,7 +175,7 @@ static bool is_real(const safetensor *t) {
 static bool good_groups(hf_packed *p, uint64_t n) {
     if (n == 0 || p->cols == 0 || p->cols % n != 0) return false;
     p->group = p->cols / n;
-    return p->group % BLOCK == 0;
+    return p->group % BLOCK == 0 && p->group <= 1u << 20;
 }
 
 /* ---- the order of inputs ---- */
@@ -272,6 +270,15 @@ static status find_rows(finder *f, hf_packed *p) {
     return OK;
 }
 
+/* The type that holds its codes, zero points and scales; GGUF's where one is that. */
+static dtype type_of(const hf_packed *p) {
+    const hf_scheme *s = p->scheme;
+    const dtype kind = s->bits == 8 ? DT_I8G : s->bits < 4 || s->symmetric ? DT_I4 : DT_I4Z;
+    const dtype t = dtype_grouped(kind, p->scales->type, (uint32_t)p->group);
+    if (t == dtype_grouped(DT_I4, DT_F16, BLOCK)) return DT_Q4_0;
+    return t == dtype_grouped(DT_I8G, DT_F16, BLOCK) ? DT_Q8_0 : t;
+}
+
 status hf_packed_find(hf_packed *p, const hf_scheme *s, const safetensors *files,
                       uint32_t n_files, const safetensor *codes, size_t base, arena *mem,
                       err *e) {
@@ -284,6 +291,7 @@ status hf_packed_find(hf_packed *p, const hf_scheme *s, const safetensors *files
         if (codes->dim[d] == 0 || codes->dim[d] > UINT32_MAX)
             return bad_part(&f, codes->name + base, "is empty, or too large");
     const status st = transposed(s) ? find_columns(&f, p) : find_rows(&f, p);
+    if (st == OK) p->type = type_of(p);
     return st == OK ? read_order(&f, p, transposed(s) ? ".g_idx" : ".weight_g_idx", mem) : st;
 }
 
@@ -363,55 +371,46 @@ static status fill_slab(hf_slab *s, const hf_packed *p, uint64_t row, err *e) {
     return st;
 }
 
-/* The 16 bits of a scale; *good: they are the same number. */
-static uint16_t half_of(dtype type, const char *at, bool *good) {
-    uint16_t h;
-    uint32_t u;
-    float v;
-    if (type == DT_F32) {
-        memcpy(&v, at, sizeof v);
-    } else {
-        memcpy(&h, at, sizeof h);
-        if (type == DT_F16) return h;
-        u = (uint32_t)h << 16;
-        memcpy(&v, &u, sizeof v);
-    }
-    h = half_of_float(v);
-    *good &= half_to_float(h) == v;
-    return h;
-}
-
-static status inexact(const hf_packed *p, err *e) {
-    err_set(e, ERR_UNSUPPORTED, "%.200s: a scale that 16 bits do not hold without rounding",
-            p->scales->name);
-    return err_field(e, "%.90s", p->scales->name);
-}
-
-/* Codes of 32 inputs of an output, and what goes with them. */
+/* Codes of 32 inputs of an output, and their zero point. */
 typedef struct block_parts {
     int32_t code[BLOCK], zero;
-    uint16_t d;
 } block_parts;
 
-/* False: a number that the type does not hold. */
-static bool put_block(const block_parts *b, dtype t, unsigned char *out) {
-    const int32_t offset = t == DT_Q8_0 ? 128 : t == DT_Q5_0 ? 16 : 8;
-    unsigned char *low = out + (t == DT_Q5_0 ? 6 : 2);
-    uint32_t high = 0, wrong = 0;
-    memcpy(out, &b->d, 2);
-    if (t != DT_Q8_0) memset(low, 0, BLOCK / 2);
+/* A group of an output, from its scale on; out: the next byte of the row. */
+typedef struct row_writer {
+    dtype kind;
+    uint32_t scale_bytes;
+    unsigned char *out;
+    bool wrong; /* a number that the type does not hold */
+} row_writer;
+
+static row_writer write_row(const hf_packed *p, unsigned char *out) {
+    const dtype kind = p->type == DT_Q4_0   ? DT_I4
+                       : p->type == DT_Q8_0 ? DT_I8G
+                                            : dtype_kind(p->type);
+    return (row_writer){kind, (uint32_t)scale_bytes(p), out, false};
+}
+
+static void put_head(row_writer *w, const char *scale, int32_t zero) {
+    memcpy(w->out, scale, w->scale_bytes);
+    w->out += w->scale_bytes;
+    if (w->kind == DT_I4Z) *w->out++ = (unsigned char)zero;
+}
+
+static void put_codes(row_writer *w, const block_parts *b) {
+    const bool eight = w->kind == DT_I8G;
+    const int32_t offset = eight ? 0 : w->kind == DT_I4 ? 8 - b->zero : 0;
+    const int32_t least = eight ? -128 : 0, most = eight ? 127 : 15;
+    if (!eight) memset(w->out, 0, BLOCK / 2);
     for (uint32_t i = 0; i < BLOCK; i++) {
-        const uint32_t v = (uint32_t)(b->code[i] - b->zero + offset);
-        wrong |= v >= 2 * (uint32_t)offset;
-        if (t == DT_Q8_0) {
-            low[i] = (unsigned char)(v ^ 128);
-            continue;
-        }
-        low[i % 16] |= (unsigned char)((v & 15) << (i < 16 ? 0 : 4));
-        high |= (v >> 4 & 1) << i;
+        const int32_t v = b->code[i] + (eight ? -b->zero : offset);
+        w->wrong |= v < least || v > most;
+        if (eight)
+            w->out[i] = (unsigned char)v;
+        else
+            w->out[i % 16] |= (unsigned char)((v & 15) << (i < 16 ? 0 : 4));
     }
-    if (t == DT_Q5_0) memcpy(out + 2, &high, sizeof high);
-    return !wrong;
+    w->out += eight ? BLOCK : BLOCK / 2;
 }
 
 static status does_not_fit(const hf_packed *p, err *e) {
@@ -447,25 +446,24 @@ static status unpack_columns(hf_slab *s, const hf_packed *p, uint64_t row, unsig
     const uint64_t c = row - s->first, size = scale_bytes(p), step = code_part(p, SLAB_COLUMNS);
     const uint32_t bits = p->scheme->bits;
     const bool awq = p->scheme->packing == HF_PACKED_AWQ;
-    const uint64_t block = dtype_get(p->scheme->type)->block_bytes;
-    bool good = true, fits = true;
+    row_writer w = write_row(p, dst);
     block_parts b;
-    for (uint64_t k = 0; k < p->cols; k += BLOCK, dst += block) {
+    for (uint64_t k = 0; k < p->cols; k += BLOCK) {
         const uint64_t g = k / p->group;
         const char *zeros = slab_zeros(s, p) + g * zero_part(p, SLAB_COLUMNS);
-        b.zero = (int32_t)(awq ? awq_at(zeros, c)
-                               : dense_at(zeros, c, bits, 4) + p->scheme->zero_bias);
-        b.d =
-            half_of(p->scales->type, slab_scales(s, p) + (g * SLAB_COLUMNS + c) * size, &good);
+        if (k % p->group == 0) {
+            b.zero = (int32_t)(awq ? awq_at(zeros, c)
+                                   : dense_at(zeros, c, bits, 4) + p->scheme->zero_bias);
+            put_head(&w, slab_scales(s, p) + (g * SLAB_COLUMNS + c) * size, b.zero);
+        }
         for (uint64_t i = 0; i < BLOCK; i++) {
             const uint64_t at = stored_input(p, k + i);
             b.code[i] = (int32_t)(awq ? awq_at(slab_codes(s) + at * step, c)
                                       : dense_at(slab_codes(s) + 4 * c, at, bits, step));
         }
-        fits &= put_block(&b, p->scheme->type, dst);
+        put_codes(&w, &b);
     }
-    if (!good) return inexact(p, e);
-    return fits ? OK : does_not_fit(p, e);
+    return w.wrong ? does_not_fit(p, e) : OK;
 }
 
 static status read_column(const hf_packed *p, hf_slab *s, uint64_t row, void *dst, err *e) {
@@ -505,25 +503,22 @@ static status fetch_row(const hf_packed *p, uint64_t row, stored_row *r, err *e)
 
 static status read_row(const hf_packed *p, uint64_t row, unsigned char *dst, err *e) {
     const bool words = p->scheme->packing == HF_PACKED_WORDS;
-    const uint64_t block = dtype_get(p->scheme->type)->block_bytes;
-    bool good = true, fits = true;
+    row_writer w = write_row(p, dst);
     stored_row r = {0};
     block_parts b = {.zero = words ? 8 : 0};
     status s = fetch_row(p, row, &r, e);
-    for (uint64_t k = 0; k < p->cols && s == OK; k += BLOCK, dst += block) {
+    for (uint64_t k = 0; k < p->cols && s == OK; k += BLOCK) {
         const uint64_t g = k / p->group;
-        b.d = half_of(p->scales->type, r.scales + g * scale_bytes(p), &good);
         if (p->zeros) b.zero = (int32_t)dense_at(r.zeros + 4 * g, row % 8, 4, 4);
+        if (k % p->group == 0) put_head(&w, r.scales + g * scale_bytes(p), b.zero);
         for (uint64_t i = 0; i < BLOCK; i++) {
             const uint64_t at = stored_input(p, k + i);
             b.code[i] = words ? (int32_t)dense_at(r.codes, at, 4, 4) : (int8_t)r.codes[at];
         }
-        fits &= put_block(&b, p->scheme->type, dst);
+        put_codes(&w, &b);
     }
     free(r.codes);
-    if (s != OK) return s;
-    if (!good) return inexact(p, e);
-    return fits ? OK : does_not_fit(p, e);
+    return s == OK && w.wrong ? does_not_fit(p, e) : s;
 }
 
 status hf_packed_read(const hf_packed *p, hf_slab *s, uint64_t row, void *dst, err *e) {

@@ -3,12 +3,13 @@
 the same numbers, out of a GGUF file of llama or gemma3: for tests that compare the two.
 
     published.py FROM.gguf DIR TO.gguf F32|F16|BF16 [--shards N] [--packed KIND] [--group N] [--order WHICH]
+                 [--scales F16|BF16|F32]
 
 With --packed the matrices of the layers are rounded to nearest in groups and stored as GPTQ (gptq, gptq2, gptq3, gptq4z with zero
 points, gptq8, gptq_v2), AWQ (awq) or compressed-tensors (int4, int4z, int8) store them; in the GGUF file as blocks of Q4_0,
 Q5_0 or Q8_0 with the same differences of codes and zero points, and the same scales.
 
-With --order all, the inputs of every matrix are in groups by chance (act order, g_idx), and the GGUF file has the numbers in float32.
+With --scales, they have that type, and the GGUF file has the numbers in float32. With --order all, the inputs of every matrix are in groups by chance (act order, g_idx), and the GGUF file has the numbers in float32.
 With --order down, only those of ffn_down; --order folded writes the same model without: rows of ffn_gate and ffn_up in that order.
 
 The names and the order of rows are transformers', the forms of tokenizer.json those of the tokenizers
@@ -52,15 +53,19 @@ KINDS = {"gptq": (4, False), "gptq_v2": (4, False), "gptq2": (2, True), "gptq3":
          "gptq8": (8, False), "awq": (4, True), "int4": (4, False), "int4z": (4, True), "int8": (8, False)}
 
 
-def quantised(x, packed, group):
-    """Codes [N, K] from 0, zero points and scales in binary16 [N, K / group]."""
+def rounded(scale, t):
+    return scale.astype(np.float16) if t == "F16" else back(raw(scale.astype(np.float32), Q[t]), Q[t], scale.shape)
+
+
+def quantised(x, packed, group, scales="F16"):
+    """Codes [N, K] from 0, zero points and scales [N, K / group]."""
     bits, zeros = KINDS[packed]
     n, k = x.shape
     most = 2 ** bits - 1
     parts = x.reshape(n, k // group, group)
     low, high = np.minimum(parts.min(2), 0), np.maximum(parts.max(2), 0)
-    scale = ((high - low) / most if zeros else np.abs(parts).max(2) / (most // 2)).astype(np.float16)
-    wide = np.where(scale == 0, np.float16(1), scale).astype(np.float32)
+    scale = rounded((high - low) / most if zeros else np.abs(parts).max(2) / (most // 2), scales)
+    wide = np.where(scale == 0, scale.dtype.type(1), scale).astype(np.float32)
     zero = np.clip(np.rint(-low / wide), 0 if packed in ("awq", "int4z") else 1, most + (packed.startswith("gptq") and packed != "gptq_v2")
                    ) if zeros else np.full(scale.shape, 2 ** (bits - 1))
     codes = np.clip(np.rint(parts / wide[:, :, None]) + zero[:, :, None], 0, most).astype(np.int64).reshape(n, k)
@@ -283,7 +288,7 @@ def permuted(m, name, a):
 def numbers_of(codes, zero, scale, order):
     each = codes.shape[1] // scale.shape[1]
     y = (codes - np.repeat(zero, each, 1)).astype(np.float32) * np.repeat(scale.astype(np.float32), each, 1)
-    return y[:, np.argsort(order)]
+    return y if order is None else y[:, np.argsort(order)]
 
 
 def reordered(x, name, which, group):
@@ -299,7 +304,7 @@ def reordered(x, name, which, group):
     return x, None
 
 
-def write(source, folder, to_gguf, type_name, shards=1, packed=None, group=32, order=None):
+def write(source, folder, to_gguf, type_name, shards=1, packed=None, group=32, order=None, scales="F16"):
     m, to, folder = Model(source), Q[type_name], Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors, numbers = [], []
@@ -308,11 +313,13 @@ def write(source, folder, to_gguf, type_name, shards=1, packed=None, group=32, o
         if packed and t.name.startswith("blk.") and y.ndim == 2:
             each = y.shape[1] if packed == "int8" else group
             x, by = reordered(back(b, to, y.shape), t.name, order, each)
-            parts = quantised(x, packed, each)
+            parts = quantised(x, packed, each, scales)
             base = m.hf_name(t.name).removesuffix("weight")
-            tensors += [(base + part, a.tobytes(), list(a.shape), kind) for part, a, kind in stored_parts(*parts, packed, by)]
+            tensors += [(base + part, raw(a, Q[scales]) if part.startswith(("scales", "weight_scale")) else a.tobytes(), list(a.shape),
+                         scales if part.startswith(("scales", "weight_scale")) else kind)
+                        for part, a, kind in stored_parts(*parts, packed, by)]
             mine = [permuted(m, t.name, a) for a in parts]
-            numbers.append((t.name, blocks(*mine, packed) if by is None else numbers_of(*mine, by)))
+            numbers.append((t.name, blocks(*mine, packed) if by is None and scales == "F16" else numbers_of(*mine, by)))
             continue
         tensors.append((m.hf_name(t.name), b, list(y.shape), type_name))
         numbers.append((t.name, y))
@@ -352,5 +359,6 @@ if __name__ == "__main__":
     a.add_argument("--packed", choices=KINDS)
     a.add_argument("--group", type=int, default=32)
     a.add_argument("--order", choices=["all", "down", "folded"])
+    a.add_argument("--scales", choices=["F16", "BF16", "F32"], default="F16")
     a = a.parse_args()
-    write(a.source, a.folder, a.gguf, a.type, a.shards, a.packed, a.group, a.order)
+    write(a.source, a.folder, a.gguf, a.type, a.shards, a.packed, a.group, a.order, a.scales)
