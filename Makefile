@@ -14,7 +14,7 @@ $(foreach l,$(shell tools/layers.sh --make),$(eval $(subst +, ,$(l))))
 SRC     := $(foreach r,$(MODULES),$(sort $(wildcard $(r)/*.c $(r)/*/*.c)))
 OBJ     := $(SRC:%.c=$(BUILD)/obj/%.o)
 
-PKGS     := libmicrohttpd gnutls libuv jansson libpcre2-8
+PKGS     := libmicrohttpd gnutls libuv jansson libpcre2-8 libutf8proc
 LOADED   := libcurl # at run time, when it is wanted (load/curl.c)
 CPPFLAGS += -I. -I$(BUILD)/gen -D_GNU_SOURCE -DVRAMD_VERSION='"$(VERSION)"' $(shell pkg-config --cflags $(PKGS) $(LOADED) 2>/dev/null)
 CFLAGS   ?= -O2 -g

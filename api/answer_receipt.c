@@ -5,7 +5,7 @@
 
 typedef struct sums {
     uint64_t blocks, bytes, preemptions, recomputed, steps, loaded_bytes;
-    uint64_t cached, cached_disk;             /* of each prompt once */
+    uint64_t cached, cached_tier;             /* of each prompt once */
     uint64_t queue_us, prefill_us, decode_us; /* the longest */
     uint64_t load_us; /* the longest, too: choices load at the same time */
     double byte_seconds;
@@ -34,7 +34,7 @@ static sums add_up(const answer *a) {
         s.decode_us = longer(s.decode_us, u->ended_us > first ? u->ended_us - first : 0);
         if (i % a->p.n > 0) continue; /* choices of one prompt share its blocks */
         s.cached += u->n_cached;
-        s.cached_disk += u->n_loaded;
+        s.cached_tier += u->n_loaded;
     }
     return s;
 }
@@ -47,11 +47,9 @@ static void ms(buf *b, const char *name, uint64_t us) {
     buf_addf(b, ",\"%s\":%.3f", name, (double)us / 1e3);
 }
 
-static void write_kv(const answer *a, const sums *s, buf *b) {
-    machine_stats st;
-    a->rq->served->port->ops->stats(a->rq->served->port, &st);
-    buf_addf(b, "\"kv\":{\"type_k\":\"%s\",\"type_v\":\"%s\"", dtype_name(st.kv.type_k),
-             dtype_name(st.kv.type_v));
+static void write_kv(const kv_view *kv, const sums *s, buf *b) {
+    buf_addf(b, "\"kv\":{\"type_k\":\"%s\",\"type_v\":\"%s\"", dtype_name(kv->type_k),
+             dtype_name(kv->type_v));
     member(b, "peak_blocks", s->blocks);
     member(b, "peak_bytes", s->bytes);
     buf_addf(b, ",\"byte_seconds\":%.3f}", s->byte_seconds);
@@ -59,11 +57,17 @@ static void write_kv(const answer *a, const sums *s, buf *b) {
 
 void receipt_write(const answer *a, buf *b) {
     const sums s = add_up(a);
+    machine_stats st;
     if (!a->p.receipt) return;
+    a->rq->served->port->ops->stats(a->rq->served->port, &st);
     buf_add(b, STR(",\"memory\":{"));
-    write_kv(a, &s, b);
-    buf_addf(b, ",\"cached_tokens\":{\"memory\":%llu,\"disk\":%llu}",
-             (unsigned long long)(s.cached - s.cached_disk), (unsigned long long)s.cached_disk);
+    write_kv(&st.kv, &s, b);
+    const uint64_t host = st.kv.tier.in_memory ? s.cached_tier : 0;
+    buf_addf(b, ",\"cached_tokens\":{\"memory\":%llu",
+             (unsigned long long)(s.cached - s.cached_tier));
+    member(b, "host", host);
+    member(b, "disk", s.cached_tier - host);
+    buf_addc(b, '}');
     buf_addf(b, ",\"loaded\":{\"bytes\":%llu", (unsigned long long)s.loaded_bytes);
     ms(b, "ms", s.load_us);
     buf_addc(b, '}');

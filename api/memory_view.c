@@ -207,7 +207,7 @@ static void write_device(buf *b, const port *p, const memory_sample *s) {
 }
 
 /* The tier below memory: its files, and what it has done since the start. */
-static void write_disk(buf *b, const kv_disk_view *d, const sched_counters *c) {
+static void write_tier(buf *b, const kv_tier_view *d, const sched_counters *c) {
     buf_addf(b, ",\"%s\":{\"on\":%s", d->in_memory ? "host" : "disk",
              d->off ? "false" : "true");
     member(b, "budget_bytes", d->budget_bytes);
@@ -216,12 +216,12 @@ static void write_disk(buf *b, const kv_disk_view *d, const sched_counters *c) {
     member(b, "chunk_tokens", d->chunk_tokens);
     member(b, "loading", d->loading);
     member(b, "storing", d->storing);
-    member(b, "hit_tokens", c->kv_disk_hits);
-    member(b, "loads", c->kv_disk_loads);
-    member(b, "load_errors", c->kv_disk_load_errors);
-    member(b, "stores", c->kv_disk_stores);
-    member(b, "store_errors", c->kv_disk_store_errors);
-    member(b, "evictions", c->kv_disk_evictions);
+    member(b, "hit_tokens", c->kv_tier_hits);
+    member(b, "loads", c->kv_tier_loads);
+    member(b, "load_errors", c->kv_tier_load_errors);
+    member(b, "stores", c->kv_tier_stores);
+    member(b, "store_errors", c->kv_tier_store_errors);
+    member(b, "evictions", c->kv_tier_evictions);
     buf_addc(b, '}');
 }
 
@@ -323,7 +323,7 @@ static void write_json(buf *b, const app *app, const memory_sample *s) {
     member(b, "cached", st.kv.cached);
     member(b, "bytes_per_token", st.kv.bytes_per_token);
     write_groups(b, &st.kv);
-    if (st.kv.disk.budget_bytes) write_disk(b, &st.kv.disk, &st.count);
+    if (st.kv.tier.budget_bytes) write_tier(b, &st.kv.tier, &st.count);
     buf_addc(b, '}');
     write_sequences(b, p);
     write_models(b, app);
@@ -389,7 +389,7 @@ static void write_table(buf *b, port *p, const memory_sample *s) {
         buf_addf(b, "the whole budget: %s bytes, less while %s\n",
                  bytes_grouped(st.budget.full_bytes, types),
                  st.budget.idle ? "idle" : "memory is short");
-    const kv_disk_view *d = &st.kv.disk;
+    const kv_tier_view *d = &st.kv.tier;
     if (d->budget_bytes)
         buf_addf(b, "%s: %s of %s bytes, %u chunks of %u tokens%s\n",
                  d->in_memory ? "kv_host_bytes" : "kv_disk", bytes_grouped(d->bytes, types),

@@ -233,22 +233,31 @@ static void write_kv(out *o, const kv_view *kv) {
          "Used part of the KV cache, 0 to 1.", usage);
     gauge(o, "vllm:gpu_cache_usage_perc", "vllm:kv_cache_usage_perc under its older name.",
           usage);
-    if (kv->disk.budget_bytes && kv->disk.in_memory) {
-        gauge(o, "vramd_kv_host_bytes", "Bytes of KV blocks in host memory (kv_host_bytes).",
-              (double)kv->disk.bytes);
-        gauge(o, "vramd_kv_host_budget_bytes", "Most bytes of KV blocks in host memory.",
-              (double)kv->disk.budget_bytes);
-    } else if (kv->disk.budget_bytes) {
-        gauge(o, "vramd_kv_disk_bytes", "Bytes of the files in kv_disk.",
-              (double)kv->disk.bytes);
-        gauge(o, "vramd_kv_disk_budget_bytes", "Most bytes of the files in kv_disk.",
-              (double)kv->disk.budget_bytes);
-        gauge(o, "vramd_kv_disk_on", "0 while kv_disk is off after an error.", !kv->disk.off);
-    }
     head(o, "vllm:cache_config_info", "gauge", "Configuration of the KV cache.");
     snprintf(label, sizeof label, ",block_size=\"%u\",num_gpu_blocks=\"%llu\"",
              kv->block_tokens, (unsigned long long)kv->blocks);
     sample(o, "vllm:cache_config_info", label, 1);
+}
+
+/* The tier below the KV cache. */
+static void write_tier(out *o, const kv_tier_view *t, const sched_counters *c) {
+    const char *label = t->in_memory ? ",tier=\"host\"" : ",tier=\"disk\"";
+    const struct {
+        const char *name, *type, *help;
+        uint64_t v;
+    } samples[] = {
+        {"vramd_kv_tier_on", "gauge", "0 while the tier is off after an error.", !t->off},
+        {"vramd_kv_tier_bytes", "gauge", "Bytes of KV blocks in the tier.", t->bytes},
+        {"vramd_kv_tier_budget_bytes", "gauge", "Most bytes of KV blocks in the tier.",
+         t->budget_bytes},
+#define TIER_COUNTER(name, help) {"vramd_" #name "_total", "counter", help, c->name},
+        SCHED_TIER_COUNTERS(TIER_COUNTER)
+#undef TIER_COUNTER
+    };
+    for (size_t i = 0; i < sizeof samples / sizeof *samples; i++) {
+        head(o, samples[i].name, samples[i].type, samples[i].help);
+        sample(o, samples[i].name, label, (double)samples[i].v);
+    }
 }
 
 /* The ledgers by place: the host's and, where there is one, the device's. */
@@ -405,6 +414,7 @@ void metrics_write(buf *b, const app *a, const machine_stats *s) {
     write_requests(&o, a, s);
     write_counters(&o, &s->count);
     write_kv(&o, &s->kv);
+    if (s->kv.tier.budget_bytes) write_tier(&o, &s->kv.tier, &s->count);
     write_memory(&o, a, &s->budget);
     write_keys(&o, a->keys);
     write_cost(&o, &s->cost);

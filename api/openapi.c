@@ -276,7 +276,7 @@ static const char receipt_schema[] =
     "\"kv\":{\"type\":\"object\",\"properties\":{\"type_k\":" TEXT ",\"type_v\":" TEXT
     ",\"peak_blocks\":" INTEGER ",\"peak_bytes\":" INTEGER ",\"byte_seconds\":" REAL "}},"
     "\"cached_tokens\":{\"type\":\"object\",\"properties\":{\"memory\":" INTEGER
-    ",\"disk\":" INTEGER "}},"
+    ",\"host\":" INTEGER ",\"disk\":" INTEGER "}},"
     "\"loaded\":{\"type\":\"object\",\"properties\":{\"bytes\":" INTEGER ",\"ms\":" REAL "}},"
     "\"preemptions\":" INTEGER ",\"recomputed_tokens\":" INTEGER ",\"steps\":" INTEGER
     ",\"queue_ms\":" REAL ",\"prefill_ms\":" REAL ",\"decode_ms\":" REAL

@@ -34,7 +34,7 @@ typedef enum gen_finish {
 
 typedef struct gen_usage {
     uint32_t n_prompt, n_output, n_cached, n_preemptions, peak_blocks;
-    uint32_t n_loaded; /* of n_cached, from disk */
+    uint32_t n_loaded; /* of n_cached, from the tier below memory */
     uint64_t kv_peak_bytes;
     sched_cost cost;
     const sched_miss *miss;                       /* with explain; else NULL */
@@ -105,14 +105,14 @@ typedef struct kv_group_view {
 } kv_group_view;
 
 /* The tier below memory (kv_disk, kv_host_bytes); budget_bytes 0: there is none. */
-typedef struct kv_disk_view {
+typedef struct kv_tier_view {
     bool in_memory;               /* of the host: kv_host_bytes */
     uint64_t budget_bytes, bytes; /* bytes: of its files */
     uint32_t chunks, chunk_tokens;
     uint32_t loading; /* sequences whose prefix is being read */
     uint32_t storing; /* chunks that wait to be written */
     bool off;         /* after an error, for a while */
-} kv_disk_view;
+} kv_tier_view;
 
 typedef struct kv_view {
     dtype type_k, type_v;
@@ -120,7 +120,7 @@ typedef struct kv_view {
     uint64_t blocks, free, used, cached, bytes_per_token; /* of all groups */
     uint32_t n_groups;
     kv_group_view group[PLAN_MAX_GROUPS];
-    kv_disk_view disk;
+    kv_tier_view tier;
 } kv_view;
 
 typedef struct seq_view { /* one line of /v1/memory's "sequences" */

@@ -58,9 +58,9 @@ void sched_load_done(sched *s, const sched_chunk *c, bool filled) {
     const prefix_hash hash = {{c->hash[0], c->hash[1]}};
     const uint32_t i = tier_find(&s->tier, &hash);
     const uint64_t bytes = filled && i != NO_CHUNK ? s->tier.chunk[i].bytes : 0;
-    s->count.kv_disk_loads += filled;
-    s->count.kv_disk_loaded_bytes += bytes;
-    s->count.kv_disk_load_errors += !filled;
+    s->count.kv_tier_loads += filled;
+    s->count.kv_tier_loaded_bytes += bytes;
+    s->count.kv_tier_load_errors += !filled;
     if (!filled && i != NO_CHUNK) tier_lose(&s->tier, i);
     if (!is_wanted(s, c)) return;
     if (!filled) {

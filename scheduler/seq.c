@@ -102,7 +102,7 @@ void seq_admit(sched *s, uint32_t record, const start *st) {
         s->count.prefix_cache_queries += h->n_prompt;
         s->count.prefix_cache_hits += r->n_cached;
         if (has_tier(s) && !spec->no_tier)
-            s->count.kv_disk_queries += h->n_prompt - r->n_cached;
+            s->count.kv_tier_queries += h->n_prompt - r->n_cached;
     }
 }
 
@@ -133,7 +133,7 @@ void seq_loaded(sched *s, uint32_t slot) {
     load_stop(s, slot);
     h->state = SEQ_PREFILL;
     queue_prefill(s, slot);
-    s->count.kv_disk_hits += n;
+    s->count.kv_tier_hits += n;
     report_found(s, h);
     count_loaded(s, h, n);
 }

@@ -17,15 +17,6 @@
     X(moved_blocks, "KV blocks moved because a pool became smaller.")                          \
     X(prefix_cache_queries, "Prompt tokens looked up in the prefix cache.")                    \
     X(prefix_cache_hits, "Prompt tokens found in the prefix cache.")                           \
-    X(kv_disk_queries, "Prompt tokens looked up on disk: not found in memory.")                \
-    X(kv_disk_hits, "Prompt tokens loaded from disk.")                                         \
-    X(kv_disk_loads, "Chunks of KV blocks loaded from disk.")                                  \
-    X(kv_disk_loaded_bytes, "Bytes of KV blocks loaded from disk.")                            \
-    X(kv_disk_load_errors, "Chunks of KV blocks that could not be loaded.")                    \
-    X(kv_disk_stores, "Chunks of KV blocks stored on disk.")                                   \
-    X(kv_disk_store_errors, "Chunks of KV blocks that could not be stored.")                   \
-    X(kv_disk_dropped, "Chunks of KV blocks that left memory before they were stored.")        \
-    X(kv_disk_evictions, "Chunks of KV blocks removed from disk for others.")                  \
     X(length_predictions,                                                                      \
       "Finished sequences whose length scheduler_policy = shortest had predicted.")            \
     X(length_predictions_exceeded,                                                             \
@@ -33,9 +24,22 @@
     X(length_prediction_error_tokens, "Tokens that predictions of lengths were off, in all.")  \
     X(prefix_cache_evictions, "Cached KV blocks that were taken for other content.")
 
+/* Of the tier below the KV cache: vramd_NAME_total{tier="disk"} or {tier="host"}, where there is one. */
+#define SCHED_TIER_COUNTERS(X)                                                                 \
+    X(kv_tier_queries, "Prompt tokens looked up below memory: not found in it.")               \
+    X(kv_tier_hits, "Prompt tokens loaded from the tier.")                                     \
+    X(kv_tier_loads, "Chunks of KV blocks loaded from the tier.")                              \
+    X(kv_tier_loaded_bytes, "Bytes of KV blocks loaded from the tier.")                        \
+    X(kv_tier_load_errors, "Chunks of KV blocks that could not be loaded.")                    \
+    X(kv_tier_stores, "Chunks of KV blocks stored in the tier.")                               \
+    X(kv_tier_store_errors, "Chunks of KV blocks that could not be stored.")                   \
+    X(kv_tier_dropped, "Chunks of KV blocks that left memory before they were stored.")        \
+    X(kv_tier_evictions, "Chunks of KV blocks removed from the tier for others.")
+
 #define SCHED_COUNTER_FIELD(name, help) uint64_t name;
 typedef struct sched_counters {
     SCHED_COUNTERS(SCHED_COUNTER_FIELD)
+    SCHED_TIER_COUNTERS(SCHED_COUNTER_FIELD)
 } sched_counters;
 #undef SCHED_COUNTER_FIELD
 

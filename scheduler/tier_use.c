@@ -163,7 +163,7 @@ bool sched_store_next(sched *s, sched_chunk *out) {
         s->n_store--;
         p = x->chunk > 0 ? &x->parent : NULL;
         if (groups == 0 || (p && tier_find(&s->tier, p) == NO_CHUNK)) {
-            s->count.kv_disk_dropped++;
+            s->count.kv_tier_dropped++;
             continue;
         }
         if (!adds(s, &x->hash, groups)) continue; /* another sequence was first */
@@ -188,8 +188,8 @@ bool sched_store_next(sched *s, sched_chunk *out) {
 void sched_store_done(sched *s, const sched_chunk *c, uint64_t bytes) {
     const bool added = bytes > 0 && sched_tier_add(s, c->hash, c->chunk > 0 ? c->parent : NULL,
                                                    c->salt, c->groups, bytes);
-    s->count.kv_disk_stores += added;
-    s->count.kv_disk_store_errors += !added;
+    s->count.kv_tier_stores += added;
+    s->count.kv_tier_store_errors += !added;
 }
 
 /* ---- the tier itself ---- */
@@ -213,6 +213,6 @@ bool sched_tier_evict(sched *s, uint64_t bytes, uint64_t hash[2]) {
     if (i == NO_CHUNK) return false;
     memcpy(hash, t->chunk[i].hash.h, sizeof t->chunk[i].hash.h);
     tier_lose(t, i);
-    s->count.kv_disk_evictions++;
+    s->count.kv_tier_evictions++;
     return true;
 }

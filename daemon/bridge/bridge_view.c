@@ -34,11 +34,11 @@ static void view_kv(const machine *m, const sched_stats *s, kv_view *out) {
     }
 }
 
-static void view_disk(bridge *b, const sched_stats *s, kv_disk_view *out) {
+static void view_tier(bridge *b, const sched_stats *s, kv_tier_view *out) {
     const machine *m = b->m;
     const sched_config *c = &m->sched_conf;
     if (atomic_load(&b->load_state) != READY || !m->tier) return;
-    *out = (kv_disk_view){.budget_bytes = c->tier_bytes,
+    *out = (kv_tier_view){.budget_bytes = c->tier_bytes,
                           .bytes = s->tier_bytes,
                           .chunks = s->tier_chunks,
                           .chunk_tokens = c->chunk_blocks * c->block_tokens,
@@ -77,7 +77,7 @@ void bridge_stats(port *p, machine_stats *out) {
     view_kv(b->m, &s, &out->kv);
     resize_view(b, &out->budget);
     release_view(b, &out->budget);
-    view_disk(b, &s, &out->kv.disk);
+    view_tier(b, &s, &out->kv.tier);
 }
 
 /* What a sequence of so many tokens holds; blocks that it shares count for each. */

@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "memory/term.h"
+#include "model/hf/hf_unpack.h"
 
 enum { BLOCK = 32, SLAB_COLUMNS = 512, NAME = 400 };
 
@@ -128,11 +129,15 @@ static bool transposed(const hf_scheme *s) {
 }
 
 size_t hf_packed_base(const hf_scheme *s, const safetensor *t, bool *beside) {
-    static const char *const columns[] = {".qzeros", ".scales", ".g_idx", ".g_idx"};
+    static const char *const columns[] = {".qzeros", ".scales", ".g_idx"};
     static const char *const rows[] = {".weight_scale", ".weight_shape", ".weight_zero_point",
                                        ".weight_g_idx"};
     *beside = false;
-    for (size_t i = 0; i < 4 && s->packing != HF_PACKED_NONE; i++)
+    const size_t n = s->packing == HF_PACKED_NONE   ? 0
+                     : s->packing == HF_PACKED_GPTQ ? 3
+                     : s->packing == HF_PACKED_AWQ  ? 2
+                                                    : 4;
+    for (size_t i = 0; i < n; i++)
         *beside |= before(t->name, transposed(s) ? columns[i] : rows[i]) > 0;
     if (transposed(s)) return before(t->name, ".qweight");
     if (s->packing == HF_PACKED_WORDS) return before(t->name, ".weight_packed");
@@ -292,7 +297,8 @@ status hf_packed_find(hf_packed *p, const hf_scheme *s, const safetensors *files
             return bad_part(&f, codes->name + base, "is empty, or too large");
     const status st = transposed(s) ? find_columns(&f, p) : find_rows(&f, p);
     if (st == OK) p->type = type_of(p);
-    return st == OK ? read_order(&f, p, transposed(s) ? ".g_idx" : ".weight_g_idx", mem) : st;
+    if (st != OK || s->packing == HF_PACKED_AWQ) return st;
+    return read_order(&f, p, transposed(s) ? ".g_idx" : ".weight_g_idx", mem);
 }
 
 /* ---- reading ---- */
@@ -399,17 +405,17 @@ static void put_head(row_writer *w, const char *scale, int32_t zero) {
 
 static void put_codes(row_writer *w, const block_parts *b) {
     const bool eight = w->kind == DT_I8G;
-    const int32_t offset = eight ? 0 : w->kind == DT_I4 ? 8 - b->zero : 0;
+    const int32_t less = w->kind == DT_I4 ? b->zero - 8 : eight ? b->zero : 0;
     const int32_t least = eight ? -128 : 0, most = eight ? 127 : 15;
-    if (!eight) memset(w->out, 0, BLOCK / 2);
+    int32_t v[BLOCK], wrong = 0;
     for (uint32_t i = 0; i < BLOCK; i++) {
-        const int32_t v = b->code[i] + (eight ? -b->zero : offset);
-        w->wrong |= v < least || v > most;
-        if (eight)
-            w->out[i] = (unsigned char)v;
-        else
-            w->out[i % 16] |= (unsigned char)((v & 15) << (i < 16 ? 0 : 4));
+        v[i] = b->code[i] - less;
+        wrong |= v[i] < least || v[i] > most;
     }
+    for (uint32_t i = 0; i < BLOCK && eight; i++) w->out[i] = (unsigned char)v[i];
+    for (uint32_t i = 0; i < BLOCK / 2 && !eight; i++)
+        w->out[i] = (unsigned char)((v[i] & 15) | (v[i + 16] & 15) << 4);
+    w->wrong |= wrong;
     w->out += eight ? BLOCK : BLOCK / 2;
 }
 
@@ -437,10 +443,6 @@ static uint32_t awq_at(const char *row, uint64_t n) {
     return word >> 4 * place[n % 8] & 15;
 }
 
-static uint64_t stored_input(const hf_packed *p, uint64_t i) {
-    return p->order ? (uint64_t)p->order[i] : i;
-}
-
 static status unpack_columns(hf_slab *s, const hf_packed *p, uint64_t row, unsigned char *dst,
                              err *e) {
     const uint64_t c = row - s->first, size = scale_bytes(p), step = code_part(p, SLAB_COLUMNS);
@@ -456,11 +458,13 @@ static status unpack_columns(hf_slab *s, const hf_packed *p, uint64_t row, unsig
                                    : dense_at(zeros, c, bits, 4) + p->scheme->zero_bias);
             put_head(&w, slab_scales(s, p) + (g * SLAB_COLUMNS + c) * size, b.zero);
         }
-        for (uint64_t i = 0; i < BLOCK; i++) {
-            const uint64_t at = stored_input(p, k + i);
-            b.code[i] = (int32_t)(awq ? awq_at(slab_codes(s) + at * step, c)
-                                      : dense_at(slab_codes(s) + 4 * c, at, bits, step));
-        }
+        if (awq)
+            hf_unpack32_awq(b.code, slab_codes(s) + k * step, c, step);
+        else if (!p->order)
+            hf_unpack32(b.code, slab_codes(s) + 4 * c, k, bits, step);
+        for (uint64_t i = 0; i < BLOCK && p->order; i++)
+            b.code[i] =
+                (int32_t)dense_at(slab_codes(s) + 4 * c, (uint64_t)p->order[k + i], bits, step);
         put_codes(&w, &b);
     }
     return w.wrong ? does_not_fit(p, e) : OK;
@@ -511,8 +515,9 @@ static status read_row(const hf_packed *p, uint64_t row, unsigned char *dst, err
         const uint64_t g = k / p->group;
         if (p->zeros) b.zero = (int32_t)dense_at(r.zeros + 4 * g, row % 8, 4, 4);
         if (k % p->group == 0) put_head(&w, r.scales + g * scale_bytes(p), b.zero);
-        for (uint64_t i = 0; i < BLOCK; i++) {
-            const uint64_t at = stored_input(p, k + i);
+        if (words && !p->order) hf_unpack32(b.code, r.codes, k, 4, 4);
+        for (uint64_t i = 0; i < BLOCK && (!words || p->order); i++) {
+            const uint64_t at = p->order ? (uint64_t)p->order[k + i] : k + i;
             b.code[i] = words ? (int32_t)dense_at(r.codes, at, 4, 4) : (int8_t)r.codes[at];
         }
         put_codes(&w, &b);

@@ -57,6 +57,7 @@ typedef struct fake {
     char forgot[64]; /* the salt of the last call of forget; "*": all */
     size_t n_forgot; /* its bytes */
     bool forget_fails;
+    kv_tier_view tier;
     bool device; /* the engine computes on a device, with a ledger of its own */
     const char *chat_template, *model_id, *model_names;
     _Atomic(const char *) not_ready;
@@ -255,7 +256,9 @@ static FAKE_UNUSED void fake_on_step(uv_timer_t *t) {
 
 static FAKE_UNUSED void fake_stats(port *p, machine_stats *out) {
     fake *f = (fake *)p;
-    *out = (machine_stats){.n_running = atomic_load(&f->n_live), .count.generated_tokens = 7};
+    *out = (machine_stats){.n_running = atomic_load(&f->n_live),
+                           .count.generated_tokens = 7,
+                           .count.kv_tier_hits = 256};
     out->finished[GEN_STOP] = 3;
     out->hist[HIST_TTFT].bucket[histogram_bucket(HIST_TTFT, 0.03)] = 2;
     out->hist[HIST_TTFT].n = 2;
@@ -267,7 +270,8 @@ static FAKE_UNUSED void fake_stats(port *p, machine_stats *out) {
                         .free = 60,
                         .used = 30,
                         .cached = 10,
-                        .bytes_per_token = 100};
+                        .bytes_per_token = 100,
+                        .tier = f->tier};
 }
 static FAKE_UNUSED size_t fake_sequences(port *p, seq_view *out, size_t cap) {
     fake *f = (fake *)p;

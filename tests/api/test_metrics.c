@@ -174,6 +174,36 @@ START_TEST(a_bucket_holds_what_is_at_most_its_bound) {
 }
 END_TEST
 
+/* The tiers below the KV cache share their names, and a label says which it is. */
+START_TEST(a_tier_is_named_by_a_label) {
+    for (int host = 0; host < 2; host++) {
+        static family fam[200];
+        fake_init(&f);
+        f.tier = (kv_tier_view){.in_memory = host, .budget_bytes = 4096, .bytes = 1024};
+        fake_start(&f);
+        reply r = fake_get(&f, "/metrics");
+        static const char *const name[] = {"vramd_kv_tier_on", "vramd_kv_tier_bytes",
+                                           "vramd_kv_tier_budget_bytes",
+                                           "vramd_kv_tier_hits_total"};
+        static const int value[] = {1, 1024, 4096, 256};
+        for (int i = 0; i < 4; i++) {
+            char line[128];
+            snprintf(line, sizeof line, "\n%s{model_name=\"fake\",tier=\"%s\"} %d\n", name[i],
+                     host ? "host" : "disk", value[i]);
+            assert_has(r.body, line);
+        }
+        ck_assert_int_gt(read_text(r.body, fam, 200), 40);
+        reply_free(&r);
+        fake_stop(&f);
+    }
+    start();
+    reply r = fake_get(&f, "/metrics");
+    ck_assert(!strstr(r.body, "vramd_kv_tier_"));
+    reply_free(&r);
+    fake_stop(&f);
+}
+END_TEST
+
 START_TEST(a_model_name_cannot_break_the_text) {
     fake_init(&f);
     f.model_id = "a\"b\\c\nd";
@@ -232,6 +262,7 @@ START_TEST(a_plan_is_one_json_object) {
 }
 END_TEST
 
-CHECK_MAIN("metrics", a_device_has_an_account_of_its_own, the_text_is_what_prometheus_reads,
-           metrics_answer_within_five_milliseconds, a_bucket_holds_what_is_at_most_its_bound,
-           a_model_name_cannot_break_the_text, a_plan_is_one_json_object)
+CHECK_MAIN("metrics", a_tier_is_named_by_a_label, a_device_has_an_account_of_its_own,
+           the_text_is_what_prometheus_reads, metrics_answer_within_five_milliseconds,
+           a_bucket_holds_what_is_at_most_its_bound, a_model_name_cannot_break_the_text,
+           a_plan_is_one_json_object)

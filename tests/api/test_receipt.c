@@ -33,6 +33,19 @@ START_TEST(a_receipt_sums_up_all_sequences) {
 }
 END_TEST
 
+START_TEST(a_receipt_says_which_tier_had_tokens) {
+    fake_init(&f);
+    f.tier = (kv_tier_view){.in_memory = true, .budget_bytes = 4096};
+    fake_start(&f);
+    reply r = fake_post_with(&f, "/v1/completions",
+                             "{\"prompt\":\"0123456789012345678901234567890123456789\"}",
+                             "X-Vramd-Receipt: 1\r\n");
+    assert_has(r.body, "\"cached_tokens\":{\"memory\":16,\"host\":16,\"disk\":0}");
+    reply_free(&r);
+    fake_stop(&f);
+}
+END_TEST
+
 /* Where "memory" stands in an answer, and that no request gets one that did not ask for it. */
 START_TEST(every_api_has_a_receipt_in_its_usage) {
     start();
@@ -170,5 +183,6 @@ START_TEST(prefixes_are_forgotten_for_those_who_may) {
 }
 END_TEST
 
-CHECK_MAIN("receipt", a_receipt_sums_up_all_sequences, every_api_has_a_receipt_in_its_usage,
-           a_receipt_says_where_a_prompt_differs, prefixes_are_forgotten_for_those_who_may)
+CHECK_MAIN("receipt", a_receipt_says_which_tier_had_tokens, a_receipt_sums_up_all_sequences,
+           every_api_has_a_receipt_in_its_usage, a_receipt_says_where_a_prompt_differs,
+           prefixes_are_forgotten_for_those_who_may)

@@ -129,5 +129,5 @@ def test_a_restart_finds_both_on_disk_and_changes_no_bit(served, tmp_path):
     e = Daemon(*words, *OPTIONS, *disk)
     again, found = ask(e, b)
     assert again == said and found == 896 - 896 % 128
-    assert counter(e, "vramd_kv_disk_load_errors_total") == 0
+    assert counter(e, "vramd_kv_tier_load_errors_total") == 0
     e.stop()

@@ -74,7 +74,7 @@ def test_a_restart_keeps_what_was_found_and_every_bit(tiny, tmp_path, expected):
     d = serve(tiny, disk)
     assert ask(d, words(0, 1000)) == (expected[0], 896)
     assert ask(d, words(0, 1000)) == (expected[0], 992)  # from memory now
-    assert counter(d, "vramd_kv_disk_hits_total") == 896 and counter(d, "vramd_kv_disk_loads_total") == 7
+    assert counter(d, "vramd_kv_tier_hits_total") == 896 and counter(d, "vramd_kv_tier_loads_total") == 7
     classes = {c["class"]: c for c in d.memory()["classes"]}
     assert all(c["ledger_bytes"] <= c["plan_bytes"] for c in classes.values())
     # A longer prompt goes on behind it.
@@ -142,7 +142,7 @@ def test_a_directory_that_fails_turns_the_tier_off_and_serving_goes_on(tiny, tmp
     assert ask(d, words(4, 1000))[0] == expected[4]
     kv = d.memory()["kv"]["disk"]
     assert not kv["on"] and kv["store_errors"] == 1 and kv["chunks"] == 0
-    assert counter(d, "vramd_kv_disk_on") == 0
+    assert counter(d, "vramd_kv_tier_on") == 0
     assert d.stop().count("error kv_disk") == 1
 
 
@@ -212,7 +212,7 @@ def test_killed_under_load_it_comes_back_with_right_answers(tiny, tmp_path, expe
             c.join()
         assert not wrong
         if round == 5:
-            found = counter(d, "vramd_kv_disk_hits_total")
+            found = counter(d, "vramd_kv_tier_hits_total")
             assert d.memory()["kv"]["disk"]["bytes"] <= 2 << 20  # a chunk may go while it is to be read: then it is computed
             d.stop()
     assert found > 0

@@ -172,7 +172,7 @@ def test_prefixes_on_disk_outlive_idleness(tmp_path):
     for seed, answer in answers.items():
         again, cached = kv_disk.ask(d, kv_disk.words(seed, 1000))
         assert again == answer and cached >= 896
-    assert metric(d, "vramd_kv_disk_hits_total{") >= 1024  # no more than two of them are still in memory
+    assert metric(d, "vramd_kv_tier_hits_total{") >= 1024  # no more than two of them are still in memory
     d.stop()
 
 

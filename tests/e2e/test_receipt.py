@@ -45,7 +45,7 @@ def test_every_api_says_what_it_took_and_only_where_asked(d):
         assert 0 < m["kv"]["byte_seconds"] <= 1.1 * m["kv"]["peak_bytes"] * s
         assert m["kv"]["byte_seconds"] >= 0.5 * (m["kv"]["peak_blocks"] - 2) * block * s
         assert m["steps"] == 20 and m["preemptions"] == m["recomputed_tokens"] == 0
-        assert m["cached_tokens"] == {"memory": m["prefix"]["cached_tokens"], "disk": 0} and m["loaded"] == {"bytes": 0, "ms": 0}
+        assert m["cached_tokens"] == {"memory": m["prefix"]["cached_tokens"], "host": 0, "disk": 0} and m["loaded"] == {"bytes": 0, "ms": 0}
         assert m["prefix"]["of"] == tokens and m["prefix"]["why"] is None and m["prefix"]["cached_tokens"] == (tokens - 1) // 16 * 16
         # In a stream it comes last, asked for or not.
         r = d.http.post(path, json={**body, "stream": True}, headers=ASK)
@@ -69,7 +69,7 @@ def test_choices_are_summed_up(d):
     one = chat(d, TEXT, "How deep is it?", ignore_eos=True)["usage"]["memory"]
     three = chat(d, TEXT, "How deep is it?", ignore_eos=True, n=3, temperature=1)["usage"]["memory"]
     assert three["kv"]["peak_blocks"] == 3 * one["kv"]["peak_blocks"] and three["steps"] == 3 * one["steps"]
-    assert three["cached_tokens"] == {"memory": three["prefix"]["cached_tokens"], "disk": 0}
+    assert three["cached_tokens"] == {"memory": three["prefix"]["cached_tokens"], "host": 0, "disk": 0}
 
 
 def test_a_token_that_differs_is_named_with_its_place(d):
@@ -134,7 +134,7 @@ def test_prefixes_from_disk_after_a_restart(tmp_path):
     long = "".join(f"Line {i} of the story of the old harbour. " for i in range(70))
     d = Daemon(*options)
     first = chat(d, long, "What is it about?", temperature=0)
-    assert first["usage"]["memory"]["cached_tokens"] == {"memory": 0, "disk": 0}
+    assert first["usage"]["memory"]["cached_tokens"] == {"memory": 0, "host": 0, "disk": 0}
     wait_stored(d, first["usage"]["prompt_tokens"] // 128)
     d.stop()
     d = Daemon(*options)
@@ -144,7 +144,7 @@ def test_prefixes_from_disk_after_a_restart(tmp_path):
     assert m["cached_tokens"]["memory"] == 0 and m["cached_tokens"]["disk"] == m["prefix"]["cached_tokens"] >= 512
     chunk = m["kv"]["peak_bytes"] / m["kv"]["peak_blocks"] * 8
     assert m["loaded"]["bytes"] >= m["cached_tokens"]["disk"] / 128 * chunk and 0 < m["loaded"]["ms"] <= m["prefill_ms"] + 1
-    assert counter(d, "vramd_kv_disk_loaded_bytes_total") == m["loaded"]["bytes"]
+    assert counter(d, "vramd_kv_tier_loaded_bytes_total") == m["loaded"]["bytes"]
     # The texts that a prompt is compared with are not on disk: the rest of it is new.
     assert m["prefix"]["why"] in (None, "first_seen")
     d.stop()

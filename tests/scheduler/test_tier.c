@@ -165,7 +165,7 @@ START_TEST(a_text_comes_back_from_the_tier_while_others_step) {
     drive_run(d, 10);
     e = drive_last(d, id, EVENT_ENDED);
     ck_assert(e && e->n_cached == 40 && e->n_loaded == 40 && e->finish == FINISH_LENGTH);
-    ck_assert_uint_eq(drive_stats(d).count.kv_disk_hits, 40);
+    ck_assert_uint_eq(drive_stats(d).count.kv_tier_hits, 40);
     ck_assert_uint_eq(drive_ask(d, 0, 42), 40); /* it is in memory now */
     drive_free(d);
 }
@@ -213,7 +213,7 @@ START_TEST(a_chunk_that_cannot_be_loaded_is_computed) {
     drive_run(d, 10);
     ck_assert_int_eq(drive_finish(d, id), FINISH_LENGTH);
     ck_assert_uint_eq(drive_count(d, id, EVENT_PREEMPTED), 0);
-    ck_assert_uint_eq(drive_stats(d).count.kv_disk_load_errors, 1);
+    ck_assert_uint_eq(drive_stats(d).count.kv_tier_load_errors, 1);
     ck_assert_uint_eq(drive_stats(d).tier_chunks, 4);
     ck_assert_uint_eq(store_all(d, 10), 0); /* one chunk is less than is stored */
     drive_free(d);
@@ -341,8 +341,8 @@ START_TEST(a_store_that_fails_or_comes_too_late_is_a_miss) {
     ck_assert(sched_store_next(d->s, &c));
     sched_store_done(d->s, &c, 0); /* what hangs on it is not stored either */
     ck_assert(!sched_store_next(d->s, &c));
-    ck_assert_uint_eq(drive_stats(d).count.kv_disk_store_errors, 1);
-    ck_assert_uint_eq(drive_stats(d).count.kv_disk_dropped, 4);
+    ck_assert_uint_eq(drive_stats(d).count.kv_tier_store_errors, 1);
+    ck_assert_uint_eq(drive_stats(d).count.kv_tier_dropped, 4);
     drive_ask(d, 0, 42);
     flush(d); /* its blocks are other texts' by now */
     ck_assert_uint_eq(store_all(d, 10), 0);
@@ -359,7 +359,7 @@ START_TEST(the_budget_holds_and_a_tier_that_is_off_is_not_there) {
     ck_assert_uint_eq(store_all(d, 10), 3);
     drive_ask(d, 3, 26);
     ck_assert_uint_eq(store_all(d, 10), 3);
-    ck_assert_uint_eq(drive_stats(d).count.kv_disk_evictions, 3);
+    ck_assert_uint_eq(drive_stats(d).count.kv_tier_evictions, 3);
     ck_assert_uint_eq(drive_stats(d).tier_bytes, 30);
     flush(d);
     sched_tier_switch(d->s, false);
