@@ -81,12 +81,12 @@ static void f32(put *p, const char *suffix, float v) {
 static void put_rope(put *p, const rope_config *r) {
     u32(p, "rope.dimension_count", r->n_dims);
     f32(p, "rope.freq_base", r->theta);
+    if (r->original_len) u32(p, "rope.scaling.original_context_length", r->original_len);
     if (r->scaling == ROPE_SCALING_NONE) return;
     const str key = key_of(p, "rope.scaling.type");
     if (r->scaling == ROPE_SCALING_LINEAR) gguf_put_str(p->k, key, STR("linear"));
     if (r->scaling == ROPE_SCALING_YARN) gguf_put_str(p->k, key, STR("yarn"));
     if (r->scaling != ROPE_SCALING_LONGROPE) f32(p, "rope.scaling.factor", r->factor);
-    if (r->original_len) u32(p, "rope.scaling.original_context_length", r->original_len);
     if (r->scaling == ROPE_SCALING_LONGROPE) f32(p, "rope.scaling.attn_factor", r->attn_factor);
     if (r->scaling != ROPE_SCALING_YARN) return;
     if (r->attn_factor != 0) /* readers multiply it by the formula's */

@@ -10,9 +10,11 @@ import subprocess
 import time
 
 import gguf
+import numpy as np
 import pytest
 
 from harness import BINARY, MODEL, ROOT, SANITIZED, Daemon, vramd
+from published import safetensors
 from published import write as publish
 from tiny_model import write as write_tiny
 
@@ -58,16 +60,56 @@ def test_a_published_model_is_exported_with_every_number(kind, tmp_path):
     assert perplexity(tmp_path / "out.gguf") == perplexity(tmp_path / "same.gguf") == perplexity(tmp_path / "Tiny")
 
 
-def test_gemma_keeps_its_windows_and_norms(tmp_path):
-    """What GGUF has no tensor for comes through its keys; the header is read back by quantize itself."""
-    model = os.environ.get("VRAMD_TEST_GEMMA")
-    assert model, "VRAMD_TEST_GEMMA must name the model file"
-    publish(model, tmp_path / "Gemma", tmp_path / "same.gguf", "F16", shards=2)
-    quantize(tmp_path / "Gemma", tmp_path / "out.gguf")
-    assert perplexity(tmp_path / "out.gguf") == perplexity(tmp_path / "same.gguf")
-    plan = json.loads(quantize(tmp_path / "Gemma", tmp_path / "x.gguf", "--type", "q4_k", "--dry-run", "--json").stdout)
-    head = next(t for t in plan["tensors"] if t["name"] == "token_embd.weight")
-    assert head["type"] == "Q8_0"  # 640 inputs are no whole blocks of 256
+WIDTHS = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 96,
+          "vocab_size": 80, "max_position_embeddings": 512, "rms_norm_eps": 1e-6, "torch_dtype": "float32"}
+FAMILIES = {
+    "llama": {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "rope_theta": 5e5, "rope_scaling": {
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 128}},
+    "linear": {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "rope_scaling": {"type": "linear", "factor": 3.0}},
+    "qwen2": {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_act": "silu", "rope_theta": 1e6, "rope_scaling": {
+        "type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}},
+    "qwen3": {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_act": "silu", "head_dim": 32, "tie_word_embeddings": True},
+    "gemma3": {"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "hidden_activation": "gelu_pytorch_tanh", "head_dim": 32,
+               "sliding_window": 64, "sliding_window_pattern": 2, "rope_theta": 1e6, "rope_local_base_freq": 2e4, "query_pre_attn_scalar": 48},
+}
+
+
+def folder_of(family, path):
+    """A folder with random matrices and no vocabulary."""
+    config = {**WIDTHS, **FAMILIES[family]}
+    width, ff, heads, kv = (config[k] for k in ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads"))
+    dim = config.get("head_dim", width // heads)
+    shapes = {"model.embed_tokens": (config["vocab_size"], width), "model.norm": (width,)}
+    if not config.get("tie_word_embeddings", family == "gemma3"):
+        shapes["lm_head"] = (config["vocab_size"], width)
+    for i in range(config["num_hidden_layers"]):
+        at = f"model.layers.{i}."
+        shapes |= {at + "input_layernorm": (width,), at + "post_attention_layernorm": (width,), at + "self_attn.q_proj": (heads * dim, width),
+                   at + "self_attn.k_proj": (kv * dim, width), at + "self_attn.v_proj": (kv * dim, width),
+                   at + "self_attn.o_proj": (width, heads * dim), at + "mlp.gate_proj": (ff, width), at + "mlp.up_proj": (ff, width),
+                   at + "mlp.down_proj": (width, ff)}
+        if family in ("qwen3", "gemma3"):
+            shapes |= {at + "self_attn.q_norm": (dim,), at + "self_attn.k_norm": (dim,)}
+        if family == "gemma3":
+            shapes |= {at + "pre_feedforward_layernorm": (width,), at + "post_feedforward_layernorm": (width,)}
+    rng = np.random.default_rng(3)
+    rows = [(f"{name}.weight", shape) for name, shape in shapes.items()]
+    if family == "qwen2":
+        rows += [(f"{name}.bias", shape[:1]) for name, shape in shapes.items() if name.endswith(("q_proj", "k_proj", "v_proj"))]
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps(config))
+    safetensors(path / "model.safetensors", [(name, rng.standard_normal(shape).astype(np.float32).tobytes(), list(shape), "F32")
+                                             for name, shape in rows])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_number_of_a_config_gets_its_key(family, tmp_path):
+    """The program of the file, with rotations, windows and scales, is that of the folder."""
+    folder_of(family, tmp_path / "Model")
+    quantize(tmp_path / "Model", tmp_path / "Model.gguf")
+    of_folder, of_file = (vramd("inspect", str(tmp_path / name), "--program") for name in ("Model", "Model.gguf"))
+    assert of_folder.returncode == 0, of_folder.stderr
+    assert of_folder.stdout == of_file.stdout and "attention" in of_file.stdout
 
 
 FILE_TYPES = {"F16": 1, "Q8_0": 7, "Q5_0": 8, "Q2_K": 10, "Q4_K": 14, "IQ4_XS": 30}
