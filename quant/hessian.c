@@ -81,7 +81,7 @@ uint32_t hessian_ld(uint32_t n) {
     return tiles_of(n) * TILE;
 }
 
-/* For every column of tiles J: y = -(sum over I >= J of e_I H(I, J)), of which those with I > J count twice. */
+/* For every column of tiles J: y = -(sum over I >= J of e(I) H(I, J)), of which those with I > J count twice. */
 double hessian_errors(const double *h, uint32_t n, const float *e, uint32_t n_rows,
                       float *scratch) {
     const tile_kernels *k = tile_kernels_get();
