@@ -79,7 +79,7 @@ static void write_openai(buf *b, const failure *f, const char *request_id) {
     (void)request_id;
     failure_json(b, f);
 }
-const error_form errors_openai = {failure_http, write_openai};
+const error_form errors_openai = {failure_http, write_openai, "data: ", "data: [DONE]\n\n"};
 
 /* ---- the other APIs' ---- */
 
@@ -103,7 +103,7 @@ static void write_responses(buf *b, const failure *f, const char *request_id) {
     rename_field(&own, names);
     failure_json(b, &own);
 }
-const error_form errors_responses = {failure_http, write_responses};
+const error_form errors_responses = {failure_http, write_responses, "data: ", ""};
 
 static void write_anthropic(buf *b, const failure *f, const char *request_id) {
     static const struct {
@@ -131,7 +131,7 @@ static void write_anthropic(buf *b, const failure *f, const char *request_id) {
     json_str(b, str_of(request_id));
     buf_addc(b, '}');
 }
-const error_form errors_anthropic = {failure_http, write_anthropic};
+const error_form errors_anthropic = {failure_http, write_anthropic, "event: error\ndata: ", ""};
 
 static void write_ollama(buf *b, const failure *f, const char *request_id) {
     (void)request_id;
@@ -143,4 +143,4 @@ static void write_ollama(buf *b, const failure *f, const char *request_id) {
     add_message(b, f);
     buf_add(b, STR("\"}"));
 }
-const error_form errors_ollama = {failure_http, write_ollama};
+const error_form errors_ollama = {failure_http, write_ollama, "data: ", ""};

@@ -55,6 +55,8 @@ void failure_json(buf *, const failure *); /* one line, no newline */
 typedef struct error_form {
     int (*http)(const failure *);
     void (*write)(buf *, const failure *, const char *request_id); /* one line, no newline */
+    const char *event,
+        *last; /* of a stream: before such a line, and what follows the event that ends it */
 } error_form;
 extern const error_form errors_openai;
 /* As OpenAI's, with the names of parameters of /v1/responses. */

@@ -162,6 +162,11 @@ static void make_place(http *h) {
     shutdown(oldest->fd, SHUT_RDWR);
 }
 
+static bool takes_beats(const http_private *rq) {
+    const bool begun = rq->pub.status != 0;
+    return rq->suspended && !rq->ended && (begun ? rq->stream && !rq->lines : rq->pub.beats);
+}
+
 /* Deadlines and heartbeats. A scan of all open connections, four times a second. */
 static void on_tick(uv_timer_t *t) {
     http *h = t->data;
@@ -172,10 +177,8 @@ static void on_tick(uv_timer_t *t) {
             c->deadline_us = 0;
             c->half_closed = false; /* not twice */
             shutdown(c->fd, SHUT_RDWR);
-        } else if (beat && rq && rq->pub.streaming && !rq->lines && rq->suspended &&
-                   !rq->ended && now - rq->last_byte_us >= beat) {
-            buf_add(http_stream_out(&rq->pub), STR(":\n\n"));
-            http_wake(&rq->pub);
+        } else if (beat && rq && takes_beats(rq) && now - rq->last_byte_us >= beat) {
+            http_beat(rq);
         }
     }
     make_place(h);

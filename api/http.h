@@ -44,7 +44,8 @@ typedef struct http_request {
     const char *refusal; /* why it was refused, for the log; NULL: it was not */
     bool gone;           /* the client has left */
     bool lent;           /* mem is with another thread: the loop must not touch it */
-    bool streaming;
+    bool streaming;      /* http_stream or http_stream_lines was called */
+    bool beats;        /* the app's: events will follow, and heartbeats may come before them */
     bool cross_origin; /* the app's: of a page that may read the answer */
     uint32_t refs;
     const error_form *errors;  /* the app's: of the route; NULL: OpenAI's */
@@ -121,7 +122,9 @@ void http_refuse(http_request *, const failure *);
 /* The request ran out of memory: 503, or 413 when it was its own size that did it. */
 void http_refuse_memory(http_request *);
 
-/* Event streams. Append whole events to the buffer, then wake. */
+/* Event streams. Append whole events to the buffer, then wake. Where a request that beats is silent for
+ * a heartbeat before it has an answer, 200 and the stream begin with it: what is answered or refused
+ * after that is sent as the stream's last event. */
 void http_stream(http_request *);
 void http_stream_lines(
     http_request *); /* of JSON, not of events; a silent one gets no heartbeats */

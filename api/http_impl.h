@@ -43,7 +43,9 @@ struct http_private {
     http_conn *conn; /* NULL once HTTP is done */
     http_phase phase;
     bool suspended, watched, ended, in_flight, no_memory;
-    bool lines; /* a stream without heartbeats */
+    bool stream; /* the answer is one */
+    bool lines;  /* a stream without heartbeats */
+    bool early;  /* a stream that a heartbeat has begun, and not yet the app */
     buf body, out;
     size_t out_at; /* out before this was handed over */
     uint64_t last_byte_us;
@@ -113,5 +115,6 @@ static inline void http_watch(http *h, http_conn *c, int op) {
     epoll_ctl(h->watch_fd, op, c->fd, &ev);
 }
 void http_left(http_private *); /* the client has gone */
+void http_beat(http_private *); /* a heartbeat; begins the stream where the app has not */
 
 #endif

@@ -288,7 +288,7 @@ static bool add_header(struct MHD_Response *r, const char *name, const char *val
 }
 
 static bool add_headers(struct MHD_Response *r, const http_private *rq) {
-    bool stream = rq->pub.streaming, ok = true;
+    bool stream = rq->stream, ok = true;
     for (unsigned i = 0; i < rq->n_headers; i++)
         ok = ok && add_header(r, rq->header[i].name, rq->header[i].value);
     return ok && add_header(r, "Content-Type", rq->type) &&
@@ -302,7 +302,7 @@ static bool add_headers(struct MHD_Response *r, const http_private *rq) {
 /* NULL: no memory for it. */
 static struct MHD_Response *make_response(http_private *rq) {
     struct MHD_Response *r;
-    if (rq->pub.streaming) {
+    if (rq->stream) {
         r = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 512, read_stream, rq, NULL);
     } else {
         r = MHD_create_response_from_buffer(rq->payload.len, (void *)rq->payload.ptr,
@@ -326,7 +326,7 @@ static enum MHD_Result queue_answer(http_private *rq) {
     }
     const failure none = {.what = API_NO_MEMORY};
     rq->pub.status = errors_of(&rq->pub)->http(&none);
-    rq->pub.streaming = false;
+    rq->pub.streaming = rq->stream = rq->early = false;
     h->app.gone(h->app.self, &rq->pub); /* a stream has work under way for it */
     return MHD_queue_response(rq->conn->mhd, (unsigned)rq->pub.status, h->no_memory);
 }
@@ -389,7 +389,7 @@ enum MHD_Result http_on_request(void *cls, struct MHD_Connection *m, const char 
     if (rq->pub.gone) return MHD_NO;
     if (rq->phase == PHASE_ANSWER) {
         rq->conn->deadline_us = 0;
-        if (rq->pub.streaming) watch_for_its_end(rq);
+        if (rq->stream) watch_for_its_end(rq);
         return queue_answer(rq);
     }
     sleep_until_woken(rq);
@@ -452,9 +452,29 @@ void http_wake(http_request *pub) {
     MHD_resume_connection(rq->conn->mhd);
 }
 
+static bool is_answered(const http_private *rq) {
+    return rq->pub.status && !rq->early;
+}
+
+/* The last event of a stream that the app has not begun. */
+static void end_early(http_private *rq, str body, bool failed) {
+    const error_form *form = errors_of(&rq->pub);
+    buf *out = http_stream_out(&rq->pub);
+    rq->early = false;
+    buf_add(out, str_of(failed ? form->event : "data: "));
+    buf_add(out, body);
+    buf_add(out, STR("\n\n"));
+    buf_add(out, str_of(form->last));
+    http_stream_end(&rq->pub);
+}
+
 void http_answer(http_request *pub, int status, const char *type, str body) {
     http_private *rq = priv(pub);
-    if (pub->status || !rq->conn) return;
+    if (is_answered(rq) || !rq->conn) return;
+    if (rq->early) {
+        end_early(rq, body, status >= 400);
+        return;
+    }
     pub->status = status;
     rq->type = type;
     rq->payload = body;
@@ -464,9 +484,21 @@ void http_answer(http_request *pub, int status, const char *type, str body) {
     http_wake(pub);
 }
 
+/* Without memory: the ready-made 503, or the last word of a stream that has begun. */
+static void answer_no_memory(http_private *rq) {
+    if (rq->early) {
+        rq->early = false;
+        http_stream_out(&rq->pub)->failed = true;
+        http_wake(&rq->pub);
+        return;
+    }
+    rq->no_memory = true;
+    http_answer(&rq->pub, 503, NULL, (str){NULL, 0});
+}
+
 void http_refuse_memory(http_request *pub) {
     http_private *rq = priv(pub);
-    if (pub->status) return;
+    if (is_answered(rq)) return;
     uint64_t left = pool_size(rq->h->pool) - pool_used(rq->h->pool);
     uint64_t mine = pub->mem.total, most = pub->mem.limit;
     bool large = mine >= most / 4 && left + mine >= most;
@@ -479,8 +511,7 @@ void http_refuse_memory(http_request *pub) {
         http_answer(pub, 413, "application/json", (str){text, sizeof text - 1});
         return;
     }
-    rq->no_memory = true;
-    http_answer(pub, 503, NULL, (str){NULL, 0});
+    answer_no_memory(rq);
 }
 
 void http_set(http_request *pub, const char *name, const char *value) {
@@ -493,13 +524,12 @@ void http_set(http_request *pub, const char *name, const char *value) {
 
 void http_refuse(http_request *pub, const failure *f) {
     http_private *rq = priv(pub);
-    if (pub->status) return;
+    if (is_answered(rq)) return;
     buf b;
     buf_init(&b, &pub->mem);
     errors_of(pub)->write(&b, f, pub->id);
     if (b.failed) {
-        rq->no_memory = true;
-        http_answer(pub, 503, NULL, (str){NULL, 0});
+        answer_no_memory(rq);
         return;
     }
     int http = errors_of(pub)->http(f);
@@ -515,18 +545,34 @@ void http_refuse(http_request *pub, const failure *f) {
     http_answer(pub, http, "application/json", buf_str(&b));
 }
 
+static void begin_stream(http_private *rq, const char *type) {
+    rq->stream = true;
+    http_answer(&rq->pub, 200, type, (str){NULL, 0});
+}
+
 void http_stream(http_request *pub) {
     http_private *rq = priv(pub);
-    if (pub->status || !rq->conn) return;
+    if (is_answered(rq) || !rq->conn) return;
     pub->streaming = true;
-    http_answer(pub, 200, "text/event-stream", (str){NULL, 0});
+    if (!rq->early) begin_stream(rq, "text/event-stream");
+    rq->early = false;
+    http_wake(pub);
 }
 
 void http_stream_lines(http_request *pub) {
     http_private *rq = priv(pub);
-    if (pub->status || !rq->conn) return;
+    if (is_answered(rq) || !rq->conn) return;
     pub->streaming = rq->lines = true;
-    http_answer(pub, 200, "application/x-ndjson", (str){NULL, 0});
+    begin_stream(rq, "application/x-ndjson");
+}
+
+void http_beat(http_private *rq) {
+    if (!rq->pub.status) {
+        begin_stream(rq, "text/event-stream");
+        rq->early = true;
+    }
+    buf_add(http_stream_out(&rq->pub), STR(":\n\n"));
+    http_wake(&rq->pub);
 }
 
 buf *http_stream_out(http_request *pub) {

@@ -134,11 +134,13 @@ void inspect_json(buf *b, const gguf *g) {
     buf_add(b, STR("]}"));
 }
 
-void inspect_checkpoint_json(buf *b, const checkpoint *c) {
+void inspect_checkpoint_json(buf *b, const checkpoint *c, str metadata) {
     const size_t n = checkpoint_n_tensors(c);
     buf_add(b, STR("{\"path\":"));
     inspect_text(b, str_of(checkpoint_path(c)));
-    buf_addf(b, ",\"format\":\"%s\",\"tensors\":[", c->format->name);
+    buf_addf(b, ",\"format\":\"%s\",\"metadata\":", c->format->name);
+    buf_add(b, metadata);
+    buf_add(b, STR(",\"tensors\":["));
     for (size_t i = 0; i < n; i++) {
         const tensor_info t = checkpoint_tensor(c, i);
         buf_add(b, i ? STR(",{\"name\":") : STR("{\"name\":"));

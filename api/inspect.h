@@ -8,8 +8,8 @@
 /* Nothing is shortened. Text that is no UTF-8 gets U+FFFD; what a terminal would obey (control
  * characters, changes of direction) is escaped, here and below. */
 void inspect_json(buf *, const gguf *);
-/* The tensors of a checkpoint of any format, with the names that they have in GGUF. */
-void inspect_checkpoint_json(buf *, const checkpoint *);
+/* The same of a checkpoint of any format; tensors have the names of GGUF. metadata: a JSON value. */
+void inspect_checkpoint_json(buf *, const checkpoint *, str metadata);
 /* One value for a person: at most n elements of an array, as [first, second, ... N elements],
  * and about text_bytes bytes of a string, as "beginning" ... N bytes. */
 void inspect_value(buf *, const gguf_kv *, uint64_t n, uint64_t text_bytes);

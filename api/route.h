@@ -16,6 +16,7 @@ enum {             /* flags of a route */
        PUT = 256, /* with a JSON body; by the operator alone, as DELETE: app_may_administer */
        DELETE = 512,    /* without a body */
        OF_MODEL = 1024, /* for one of the models, which must be loaded */
+       STREAMS = 2048,  /* events, where the body has stream: true */
 };
 
 typedef struct route {

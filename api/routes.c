@@ -10,8 +10,8 @@ static void unsupported_run(app *, http_request *);
 static void openapi_run(app *, http_request *);
 
 static const route routes[] = {
-    {"/v1/completions", POST | BARE | OF_MODEL, completions_run},
-    {"/v1/chat/completions", POST | BARE | OF_MODEL, chat_run},
+    {"/v1/completions", POST | STREAMS | BARE | OF_MODEL, completions_run},
+    {"/v1/chat/completions", POST | STREAMS | BARE | OF_MODEL, chat_run},
     {"/v1/chat/completions/input_tokens", POST | BARE | OF_MODEL, chat_count_run},
     {"/v1/models", GET | BARE, models_run},
     {"/v1/models/", GET | POST | PREFIX | BARE, models_run},
@@ -20,12 +20,12 @@ static const route routes[] = {
     {"/v1/plan", POST | OF_MODEL, plan_run},
     {"/v1/embeddings", POST | BARE | OF_MODEL, embeddings_run},
     {"/v1/rerank", POST | BARE, unsupported_run},
-    {"/v1/responses", POST | BARE | AS_RESPONSES | OF_MODEL, responses_run},
+    {"/v1/responses", POST | STREAMS | BARE | AS_RESPONSES | OF_MODEL, responses_run},
     {"/v1/responses/input_tokens", POST | BARE | AS_RESPONSES | OF_MODEL, responses_count_run},
-    {"/v1/messages", POST | AS_ANTHROPIC | OF_MODEL, messages_run},
+    {"/v1/messages", POST | STREAMS | AS_ANTHROPIC | OF_MODEL, messages_run},
     {"/v1/messages/count_tokens", POST | AS_ANTHROPIC | OF_MODEL, messages_count_run},
-    {"/completion", POST | OF_MODEL, native_completion_run},
-    {"/infill", POST | OF_MODEL, infill_run},
+    {"/completion", POST | STREAMS | OF_MODEL, native_completion_run},
+    {"/infill", POST | STREAMS | OF_MODEL, infill_run},
     {"/embedding", POST | OF_MODEL, native_embedding_run},
     {"/props", GET | OF_MODEL, props_run},
     {"/slots", GET | OF_MODEL, slots_run},
@@ -238,6 +238,8 @@ void routes_run(app *app, http_request *rq) {
         app_refuse(app, rq, &e);
     else if (served_enter(app, rq, s, r->run))
         r->run(app, rq);
+    else if (r->flags & STREAMS)
+        rq->beats = rq->held && json_is_true(json_object_get(rq->json, "stream"));
 }
 
 static void openapi_run(app *app, http_request *rq) {

@@ -13,7 +13,7 @@ struct held_request {
     http_request *rq;
     endpoint *run;
     served *model;
-    uint64_t since_us;
+    uint64_t since_us, until_us; /* until_us: its own deadline */
     held_request *next;
 };
 
@@ -81,6 +81,16 @@ status served_find(app *app, http_request *rq, served **out, err *e) {
     return err_field(e, "model");
 }
 
+/* Of the request itself, as of one that waits in the queue (answer.c); UINT64_MAX: none. */
+static uint64_t deadline_us(const app *app, const http_request *rq) {
+    const double most = app->opt.request_timeout_s;
+    double t = 0;
+    err e;
+    if (json_in_real(rq->json, "timeout", 0.001, 86400, &t, &e) != OK) t = 0;
+    if (most > 0 && (t == 0 || t > most)) t = most;
+    return t > 0 ? rq->began_us + (uint64_t)(t * 1e6) : UINT64_MAX;
+}
+
 static bool hold(app *app, http_request *rq, served *s, endpoint *run) {
     failure f;
     held_request *h = arena_zalloc(&rq->mem, sizeof *h);
@@ -93,7 +103,12 @@ static bool hold(app *app, http_request *rq, served *s, endpoint *run) {
         http_refuse_memory(rq);
         return false;
     }
-    *h = (held_request){.app = app, .rq = rq, .run = run, .model = s, .since_us = clock_us()};
+    *h = (held_request){.app = app,
+                        .rq = rq,
+                        .run = run,
+                        .model = s,
+                        .since_us = clock_us(),
+                        .until_us = deadline_us(app, rq)};
     if (s->last)
         s->last->next = h;
     else
@@ -132,6 +147,7 @@ static void unhold(held_request *h) {
     if (s->last == h) s->last = prev;
     s->n_held--;
     h->rq->held = NULL;
+    h->rq->beats = false;
 }
 
 bool served_forget(http_request *rq, const failure *f) {
@@ -169,13 +185,34 @@ void served_drop(served *s, port *refusing) {
     s->port = refusing;
 }
 
-void served_refuse(served *s, uint64_t before_us, const failure *f) {
-    while (s->first && s->first->since_us <= before_us) {
-        http_request *rq = s->first->rq;
-        unhold(s->first);
-        http_refuse(rq, f);
-        http_unref(rq);
+static void refuse(held_request *h, const failure *f) {
+    http_request *rq = h->rq;
+    unhold(h);
+    http_refuse(rq, f);
+    http_unref(rq);
+}
+
+void served_refuse(served *s, const failure *f) {
+    while (s->first) refuse(s->first, f);
+}
+
+uint64_t served_expire(served *s, uint64_t now_us, uint32_t limit_s) {
+    const uint64_t limit_us = (uint64_t)limit_s * 1000000;
+    uint64_t next = UINT64_MAX;
+    failure late, slow;
+    failure_set(&late, API_TIMEOUT, "the deadline passed before the model was loaded");
+    failure_set(&slow, API_UNAVAILABLE, "the model was not loaded within %u s", limit_s);
+    slow.retry_after_s = 10;
+    for (held_request *h = s->first, *after; h; h = after) {
+        const uint64_t loaded = h->since_us + limit_us;
+        const uint64_t due = loaded < h->until_us ? loaded : h->until_us;
+        after = h->next;
+        if (due <= now_us)
+            refuse(h, due == loaded ? &slow : &late);
+        else if (due < next)
+            next = due;
     }
+    return next;
 }
 
 uint64_t served_oldest_us(const served *s) {

@@ -78,8 +78,11 @@ void served_close(served *);
 /* After served_close, when n_users is 0: forgets what was learned of the model; refusing: the port
  * until it is opened again. */
 void served_drop(served *, port *refusing);
-/* Refuses those that are held since before a moment. */
-void served_refuse(served *, uint64_t before_us, const failure *);
+/* Refuses all that are held. */
+void served_refuse(served *, const failure *);
+/* Refuses those that are held for longer than limit_s, and those whose own deadline has passed. Returns
+ * when the next one is due; UINT64_MAX: none is held. */
+uint64_t served_expire(served *, uint64_t now_us, uint32_t limit_s);
 uint64_t served_oldest_us(const served *); /* when the oldest held one came; 0: none is held */
 
 #endif

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "api/inspect.h"
+#include "api/inspect_folder.h"
 #include "daemon/args.h"
 #include "daemon/commands.h"
 #include "model/gguf/gguf.h"
@@ -89,14 +90,22 @@ static status print_program(const checkpoint *c, err *e) {
 }
 
 static status print_json(const checkpoint *c, err *e) {
-    buf b;
+    buf b, metadata;
+    status s = OK;
     buf_init(&b, NULL);
-    if (gguf_of(c))
+    buf_init(&metadata, NULL);
+    if (gguf_of(c)) {
         inspect_json(&b, gguf_of(c));
-    else
-        inspect_checkpoint_json(&b, c);
+    } else {
+        s = inspect_folder_json(&metadata, c, e);
+        b.failed = metadata.failed;
+        inspect_checkpoint_json(&b, c, buf_str(&metadata));
+    }
+    buf_clear(&metadata);
     buf_addc(&b, '\n');
-    return put(&b, e);
+    if (s == OK) return put(&b, e);
+    buf_clear(&b);
+    return s;
 }
 
 /* What chat_template_kwargs can set. */
@@ -150,12 +159,23 @@ static void print_output(const checkpoint *file) {
     tokenizer_close(tok);
 }
 
+static status print_folder(const checkpoint *c, err *e) {
+    buf b;
+    buf_init(&b, NULL);
+    inspect_text(&b, str_of(checkpoint_path(c)));
+    buf_addf(&b, ": %s\n", c->format->name);
+    status s = inspect_folder_lines(&b, c, SHOWN_ELEMENTS, SHOWN_BYTES, e);
+    if (s == OK) return put(&b, e);
+    buf_clear(&b);
+    return s;
+}
+
 static status print_all(const checkpoint *c, err *e) {
     status s = OK;
     if (gguf_of(c))
         s = print_metadata(gguf_of(c), e);
     else
-        printf("%s: %s\n", checkpoint_path(c), c->format->name);
+        s = print_folder(c, e);
     if (s == OK) puts("\ntensors");
     if (s == OK) print_tensors(c);
     if (s == OK) print_output(c);
@@ -176,7 +196,8 @@ int cmd_inspect(int argc, char **argv) {
     err e;
     if (args_take_word(&argc, argv, "--help")) {
         puts("usage: vramd inspect FILE.gguf|FOLDER [--json | --program]\n\n"
-             "  --json     metadata and tensors as one JSON object\n"
+             "  --json     metadata (of a folder: its small files) and tensors as one JSON "
+             "object\n"
              "  --program  the recorded forward pass, one operation a line");
         return 0;
     }

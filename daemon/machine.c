@@ -125,6 +125,7 @@ static void set_engine_options(machine *m, const machine_wish *w) {
                           .n_threads = o->threads,
                           .hidden = m->pooling != POOL_OFF,
                           .keep_logits = w->keep_logits,
+                          .tap = w->tap,
                           .plugin = o->cuda_plugin};
     x->unfused = str_eqz(options_word("attention", o->attention), "unfused");
     CHECK(cpu_isa_by_name(options_word("cpu_isa", o->cpu_isa), &x->isa));
@@ -218,8 +219,8 @@ static status resolve(machine *m, const machine_wish *w, err *e) {
 static status plan_folder(machine *m, const char *path, const char *weights, err *e) {
     char config[4200];
     const err why = *e;
-    snprintf(config, sizeof config, "%.4096s/config.json", path);
-    if (planned_model_open(m, config, weights, e) != OK) {
+    if (!hf_folder_config_path(path, config, sizeof config) ||
+        planned_model_open(m, config, weights, e) != OK) {
         *e = why;
         return e->code;
     }

@@ -90,6 +90,7 @@ typedef struct machine_wish {
     bool greedy;      /* temperature 0 where neither options nor model file say; else 1 */
     bool scores;      /* every row of a prompt yields logits: as many rows as is sensible */
     bool keep_logits; /* the engine gives them as they were before sampling */
+    const engine_tap *tap; /* engine_options.tap; the option activation_dtype is then f32 */
     void (*extra)(void *arg, const machine *, terms *); /* lists its own terms */
     void *arg;
 } machine_wish;

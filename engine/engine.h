@@ -29,6 +29,16 @@ const char *cpu_isa_name(cpu_isa);
 /* Most copies of blocks that a step has beside those of forks: moves before engine_kv_resize. */
 enum { ENGINE_MAX_MOVES = 256 };
 
+/* Is shown what the matrices of a model multiply, as float32, which activations = ACTIVATION_F32 has: for the
+ * calibration of quantised weights. On every thread of a step, before each OP_LINEAR and OP_GATE_UP; x: [n_rows of
+ * the batch][n_in], rows in the order of the batch, valid for the call. What one thread writes
+ * must not be what another does. */
+typedef struct engine_tap {
+    void (*input)(void *arg, const op *, const float *x, uint32_t n_rows, uint32_t n_in,
+                  uint32_t thread, uint32_t n_threads);
+    void *arg;
+} engine_tap;
+
 typedef struct engine_options {
     uint32_t max_rows;       /* rows of a step: the token budget */
     uint32_t max_seqs;       /* sequences in a step */
@@ -40,16 +50,17 @@ typedef struct engine_options {
     uint32_t max_blocks[PLAN_MAX_GROUPS];
     dtype kv_k, kv_v; /* types of the KV cache */
     activation_dtype activations;
-    bool batch_invariant; /* CUDA: the same bits whatever else is in the batch */
-    uint32_t n_threads;   /* CPU: 1..256 */
-    cpu_isa isa;          /* CPU */
-    uint32_t device;      /* CUDA: index of the device ... */
-    uint32_t n_sms;       /* ... and its multiprocessors: what the driver's context takes */
-    bool unfused;         /* CPU: attention writes all scores out (attention_unfused.h) */
-    bool hidden;          /* CPU: steps give step_result.hidden, too */
-    bool eager;           /* CUDA, tests: no graphs */
-    bool keep_logits;     /* steps give step_result.logits, too */
-    const char *plugin;   /* CUDA: path of vramd-cuda.so; NULL or "": looked for */
+    bool batch_invariant;  /* CUDA: the same bits whatever else is in the batch */
+    uint32_t n_threads;    /* CPU: 1..256 */
+    cpu_isa isa;           /* CPU */
+    uint32_t device;       /* CUDA: index of the device ... */
+    uint32_t n_sms;        /* ... and its multiprocessors: what the driver's context takes */
+    bool unfused;          /* CPU: attention writes all scores out (attention_unfused.h) */
+    bool hidden;           /* CPU: steps give step_result.hidden, too */
+    bool eager;            /* CUDA, tests: no graphs */
+    bool keep_logits;      /* steps give step_result.logits, too */
+    const char *plugin;    /* CUDA: path of vramd-cuda.so; NULL or "": looked for */
+    const engine_tap *tap; /* CPU; NULL: nothing is shown */
 } engine_options;
 
 /* One sequence's part of a batch: n_rows consecutive positions from first_pos on. */

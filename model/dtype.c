@@ -61,6 +61,22 @@ static bool is_finite_16(const unsigned char *p, uint64_t n, size_t step, uint16
     return !wrong;
 }
 
+/* The same, one after the other. */
+static bool are_finite_16(const unsigned char *p, uint64_t n, uint16_t exponent) {
+    typedef uint16_t v8u __attribute__((vector_size(16)));
+    const v8u e = {exponent, exponent, exponent, exponent,
+                   exponent, exponent, exponent, exponent};
+    v8u wrong = {0}, x, y;
+    uint64_t i = 0, any[2];
+    for (; i + 16 <= n; i += 16) {
+        memcpy(&x, p + 2 * i, sizeof x);
+        memcpy(&y, p + 2 * i + sizeof x, sizeof y);
+        wrong |= (v8u)((x & e) == e) | (v8u)((y & e) == e);
+    }
+    memcpy(any, &wrong, sizeof any);
+    return !(any[0] | any[1]) && is_finite_16(p + 2 * i, n - i, 2, exponent);
+}
+
 /* Looked at once for each row of logits, too. */
 static bool is_finite_32(const unsigned char *p, uint64_t n) {
     typedef uint32_t v4u __attribute__((vector_size(16)));
@@ -84,8 +100,8 @@ bool dtype_is_finite(dtype t, const void *blocks, uint64_t n_blocks) {
     size_t first, n_scales = 1;
     switch (t) {
     case DT_F32: return is_finite_32(p, n_blocks);
-    case DT_F16: return is_finite_16(p, n_blocks, 2, F16_EXPONENT);
-    case DT_BF16: return is_finite_16(p, n_blocks, 2, BF16_EXPONENT);
+    case DT_F16: return are_finite_16(p, n_blocks, F16_EXPONENT);
+    case DT_BF16: return are_finite_16(p, n_blocks, BF16_EXPONENT);
     case DT_Q4_0:
     case DT_Q5_0:
     case DT_Q8_0:

@@ -24,7 +24,7 @@ static void refuse_held(model_unit *u, const char *why) {
     failure f;
     failure_set(&f, API_UNAVAILABLE, "the model %s: %s", u->name, why);
     f.retry_after_s = 1;
-    served_refuse(u->served, UINT64_MAX, &f);
+    served_refuse(u->served, &f);
     u->all->flushed(u->all->arg);
 }
 
@@ -194,20 +194,14 @@ static void announce(models *a) {
 
 /* Refuses what waits for too long, or for a model that has failed; returns when the next one is due. */
 static uint64_t expire(models *a, uint64_t now) {
-    const uint64_t limit = (uint64_t)a->opt.load_timeout * 1000000;
     uint64_t next = UINT64_MAX;
-    failure f;
-    failure_set(&f, API_UNAVAILABLE, "the model was not loaded within %u s",
-                a->opt.load_timeout);
-    f.retry_after_s = 10;
     for (uint32_t i = 0; i < a->view.n; i++) {
         served *s = &a->served[i];
         if (a->draining && s->n_held) refuse_held(&a->unit[i], "the server is shutting down");
         if (a->view.v[i].state == MODEL_FAILED && s->n_held)
             refuse_held(&a->unit[i], a->unit[i].error.text);
-        if (now > limit) served_refuse(s, now - limit, &f);
-        const uint64_t oldest = served_oldest_us(s);
-        if (oldest && oldest + limit < next) next = oldest + limit;
+        const uint64_t due = served_expire(s, now, a->opt.load_timeout);
+        if (due < next) next = due;
     }
     a->flushed(a->arg);
     return next;

@@ -28,6 +28,9 @@ status planned_model_open(machine *m, const char *path, const char *weights, err
     hf_config h;
     weight_mix mix;
     status s = hf_config_load(&h, path, e);
+    if (s == ERR_UNSUPPORTED && weights &&
+        str_starts(str_of(e->field), STR("quantization_config")))
+        s = OK; /* other weights are planned */
     if (s == OK) s = choose_weights(&h, &mix, weights, e);
     if (s != OK) return s;
     m->stored = h.quant;
@@ -39,7 +42,9 @@ status planned_model_open(machine *m, const char *path, const char *weights, err
         s = model_counted(&m->model, &h.config, mix, e);
     } else if (s == OK && h.quant.bits) {
         snprintf(m->not_served, sizeof m->not_served,
-                 "it cannot load these weights (%s); --weights plans it as a GGUF file",
+                 h.not_loaded.code == OK
+                     ? "a config.json has no weights (%s); name their folder"
+                     : "it cannot load these weights (%s); --weights plans it as a GGUF file",
                  h.quant.name);
         m->counted = true;
     }

@@ -129,6 +129,7 @@ static void cpu_close(engine *head) {
 static status open_parts(cpu_engine *e, err *er) {
     status s = cpu_layout_init(&e->layout, e->program, &e->opt, er);
     if (s == OK) s = check_ops(e->program, &e->layout, &e->opt, er);
+    CHECK(s != OK || !e->opt.tap || e->layout.family == ACTIVATION_F32);
     if (s == OK) s = choose_kernels(e, er);
     if (s != OK) return s;
     e->op = calloc(e->program->n_ops, sizeof *e->op);

@@ -157,11 +157,52 @@ INLINE void pack_strip_quant(uint8_t *dst, dtype t, uint32_t n_in, const uint8_t
     }
 }
 
+typedef uint16_t halves __attribute__((vector_size(16)));
+
+INLINE halves low_of(halves a, halves b) {
+    return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+}
+INLINE halves high_of(halves a, halves b) {
+    return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+}
+
+/* Puts rows 4 to 7 between rows 0 to 3. Done three times, rows are columns. */
+INLINE void interleave(halves to[8], const halves a[8]) {
+    to[0] = low_of(a[0], a[4]), to[1] = high_of(a[0], a[4]);
+    to[2] = low_of(a[1], a[5]), to[3] = high_of(a[1], a[5]);
+    to[4] = low_of(a[2], a[6]), to[5] = high_of(a[2], a[6]);
+    to[6] = low_of(a[3], a[7]), to[7] = high_of(a[3], a[7]);
+}
+
+/* Eight inputs of eight outputs: to[k][o] of from[o][k]. */
+INLINE void transpose_halves(uint8_t *to, const uint8_t *from, uint64_t stride) {
+    halves a[8], b[8];
+#pragma GCC unroll 8
+    for (uint32_t o = 0; o < 8; o++) memcpy(&a[o], from + o * stride, sizeof a[o]);
+    interleave(b, a);
+    interleave(a, b);
+    interleave(b, a);
+#pragma GCC unroll 8
+    for (uint32_t k = 0; k < 8; k++) memcpy(to + (uint64_t)k * STRIP * 2, &b[k], sizeof b[k]);
+}
+
+/* Strips of 16 whole outputs of 16 bits, as many inputs as eights; returns how many. */
+static uint32_t pack_halves(uint8_t *dst, uint32_t n_in, const uint8_t *src) {
+    const uint64_t stride = 2ull * n_in;
+    uint32_t k = 0;
+    for (; k + 8 <= n_in; k += 8)
+        for (uint32_t o = 0; o < STRIP; o += 8)
+            transpose_halves(dst + 2ull * ((uint64_t)k * STRIP + o),
+                             src + o * stride + 2ull * k, stride);
+    return k;
+}
+
 /* bytes: 2 or 4 an element. In squares of 32 inputs, so that writes stay in the first cache. */
 INLINE void pack_strip_float(uint8_t *dst, uint32_t bytes, uint32_t n_in, const uint8_t *src,
                              uint32_t n) {
     if (n < STRIP) memset(dst, 0, (uint64_t)n_in * STRIP * bytes);
-    for (uint32_t k0 = 0; k0 < n_in; k0 += 32) {
+    for (uint32_t k0 = bytes == 2 && n == STRIP ? pack_halves(dst, n_in, src) : 0; k0 < n_in;
+         k0 += 32) {
         uint32_t k1 = n_in - k0 < 32 ? n_in : k0 + 32;
         for (uint32_t o = 0; o < n; o++)
             for (uint32_t k = k0; k < k1; k++)

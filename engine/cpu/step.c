@@ -45,11 +45,19 @@ static bool is_needless(const cpu_engine *e, op_kind k) {
     return (k == OP_LOGITS || k == OP_SAMPLE) && !e->step.logits;
 }
 
+static void show_input(const cpu_engine *e, const op *o, uint32_t thread) {
+    const engine_tap *t = e->opt.tap;
+    if (o->kind != OP_LINEAR && o->kind != OP_GATE_UP) return;
+    const act in = value_act(e, o->in);
+    t->input(t->arg, o, in.f, in.n_rows, in.n_in, thread, e->step.n_threads);
+}
+
 static void step_thread(void *arg, uint32_t thread) {
     cpu_engine *e = arg;
     run_copies(e, thread);
     for (uint32_t i = 0; i < e->program->n_ops; i++) {
         if (is_needless(e, e->op[i].op->kind)) continue;
+        if (e->opt.tap) show_input(e, e->op[i].op, thread);
         runs[e->op[i].op->kind](e, &e->op[i], thread);
         team_barrier(e->team, thread);
     }

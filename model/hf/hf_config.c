@@ -2,17 +2,14 @@
  * of each model. Main thread of `vramd plan`; one arena, gone at return. */
 #include "model/hf/hf_config.h"
 
-#include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "base/buf.h"
 #include "json/in.h"
 #include "model/family.h"
 #include "model/hf/hf_json.h"
-
-enum { MAX_CONFIG_BYTES = 1 << 20 };
 
 /* ---- members; the first error sticks ---- */
 
@@ -401,21 +398,27 @@ static status fill(hf_config *out, const json_t *o, err *e) {
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         const json_t *q = json_object_get(o, keys[i]);
         if (!json_is_object(q) && out->text_part) q = json_object_get(inner, keys[i]);
-        if (q && !json_is_null(q)) return hf_quant_read(&out->quant, q, &out->config, e);
+        if (!q || json_is_null(q)) continue;
+        if (hf_scheme_read(&out->scheme, q, &out->not_loaded) == OK) out->not_loaded.code = OK;
+        return hf_quant_read(&out->quant, q, &out->config, e);
     }
     return OK;
 }
 
 /* ---- text ---- */
 
+status hf_config_of(hf_config *out, const json_t *o, err *e) {
+    *out = (hf_config){.type = DT_BF16};
+    return json_is_object(o) ? fill(out, o, e)
+                             : json_in_wrong(e, "config.json", "an object", o);
+}
+
 static status parse_in(hf_config *out, arena *a, str text, err *e) {
     const json_t *o;
-    *out = (hf_config){.type = DT_BF16};
     status s = hf_parse_json(&o, text, "config.json", a, e);
+    if (s == OK) return hf_config_of(out, o, e);
     if (s == ERR_INVALID) err_hint(e, "name the model's config.json");
-    if (s != OK) return err_field(e, "%s", ""); /* of no member */
-    if (!json_is_object(o)) return json_in_wrong(e, "config.json", "an object", o);
-    return fill(out, o, e);
+    return err_field(e, "%s", ""); /* of no member */
 }
 
 status hf_config_parse(hf_config *out, str text, err *e) {
@@ -426,29 +429,14 @@ status hf_config_parse(hf_config *out, str text, err *e) {
     return s;
 }
 
-static status read_file(buf *b, const char *path, err *e) {
-    char part[4096];
-    size_t n;
-    FILE *f = fopen(path, "re");
-    if (!f)
-        return err_set(e, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "%.250s: %s", path,
-                       strerror(errno));
-    while ((n = fread(part, 1, sizeof part, f)) > 0 && b->len <= MAX_CONFIG_BYTES)
-        buf_add(b, (str){part, n});
-    bool bad = ferror(f);
-    fclose(f);
-    if (bad) return err_set(e, ERR_IO, "%.250s: cannot be read", path);
-    if (b->failed) return err_set(e, ERR_NO_MEMORY, "%.250s: no memory to read it", path);
-    if (b->len <= MAX_CONFIG_BYTES) return OK;
-    err_set(e, ERR_INVALID, "%.250s: over 1 MiB, so no config.json", path);
-    return err_hint(e, "name the model's config.json");
-}
-
 status hf_config_load(hf_config *out, const char *path, err *e) {
-    buf text;
-    buf_init(&text, NULL);
-    status s = read_file(&text, path, e);
-    if (s == OK) s = hf_config_parse(out, buf_str(&text), e);
-    buf_clear(&text);
+    arena a;
+    str text;
+    arena_init(&a, chunks_heap(), 0);
+    status s = hf_read_text(&text, AT_FDCWD, path, HF_MAX_CONFIG, &a, e);
+    if (s != OK) err_field(e, "%s", "");
+    if (s == ERR_INVALID) err_hint(e, "name the model's config.json");
+    if (s == OK) s = parse_in(out, &a, text, e);
+    arena_clear(&a);
     return s;
 }

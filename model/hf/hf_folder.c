@@ -22,7 +22,6 @@
 #include "memory/term.h"
 
 enum {
-    MAX_CONFIG = 1 << 20,
     MAX_INDEX = 64 << 20,
     MAX_FILES = 1024,
     NAME_BYTES = 256 /* of a file */
@@ -50,6 +49,22 @@ static status no_memory(err *e) {
 }
 
 /* ---- which files ---- */
+
+/* Bytes of the folder's name within a path that may be of a file in it. */
+static size_t dir_length(const char *path, bool is_dir) {
+    const char *slash = strrchr(path, '/');
+    size_t n = is_dir ? strlen(path) : slash ? (size_t)(slash - path) : 0;
+    while (n > 1 && path[n - 1] == '/') n--;
+    return n;
+}
+
+bool hf_folder_config_path(const char *path, char *out, size_t cap) {
+    struct stat st;
+    const size_t n = dir_length(path, stat(path, &st) == 0 && S_ISDIR(st.st_mode));
+    const char *none = path[0] == '/' ? "" : ".";
+    return (size_t)snprintf(out, cap, "%.*s/config.json", n ? (int)n : 1, n ? path : none) <
+           cap;
+}
 
 static bool has_inside(const char *dir, const char *name) {
     char path[4096];
@@ -83,18 +98,14 @@ bool hf_folder_is(const char *path) {
 static status split_path(opening *o, const char *path) {
     struct stat st;
     const char *slash = strrchr(path, '/');
-    size_t n = strlen(path);
     if (stat(path, &st) != 0) {
         err_set(o->e, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "%.250s: %s", path,
                 strerror(errno));
         return err_field(o->e, "model");
     }
-    if (!S_ISDIR(st.st_mode)) {
-        n = slash ? (size_t)(slash - path) : 0;
-        if (!ends(path, index_name))
-            snprintf(o->only, sizeof o->only, "%s", slash ? slash + 1 : path);
-    }
-    while (n > 1 && path[n - 1] == '/') n--;
+    if (!S_ISDIR(st.st_mode) && !ends(path, index_name))
+        snprintf(o->only, sizeof o->only, "%s", slash ? slash + 1 : path);
+    const size_t n = dir_length(path, S_ISDIR(st.st_mode));
     if (n >= sizeof o->dir) return err_set(o->e, ERR_INVALID, "the path is too long");
     snprintf(o->dir, sizeof o->dir, "%.*s", n ? (int)n : 1, n ? path : slash ? "/" : ".");
     o->fd = open(o->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -102,25 +113,23 @@ static status split_path(opening *o, const char *path) {
     return err_set(o->e, ERR_IO, "%.250s: %s", o->dir, strerror(errno));
 }
 
-static const json_t *quantization(const json_t *config) {
-    const json_t *q = json_object_get(config, "quantization_config");
-    return q && !json_is_null(q) ? q : json_object_get(config, "compression_config");
-}
-
 static status read_config(opening *o) {
     hf_config h;
     str text;
-    status s = hf_read_text(&text, o->fd, "config.json", MAX_CONFIG, &o->scratch, o->e);
+    status s = hf_read_text(&text, o->fd, "config.json", HF_MAX_CONFIG, &o->scratch, o->e);
     if (s == ERR_NOT_FOUND) {
         err_set(o->e, ERR_NOT_FOUND, "%.250s has no config.json", o->dir);
         err_field(o->e, "model");
         return err_hint(o->e, "keep the files of a model together, as they were published");
     }
     if (s == OK) s = hf_parse_json(&o->config, text, "config.json", &o->scratch, o->e);
-    if (s == OK) s = hf_config_parse(&h, text, o->e);
+    if (s == OK) s = hf_config_of(&h, o->config, o->e);
+    if (s == OK && h.not_loaded.code != OK) {
+        *o->e = h.not_loaded;
+        s = h.not_loaded.code;
+    }
     if (s != OK) return s;
-    if (h.quant.bits) s = hf_scheme_read(&o->f->scheme, quantization(o->config), o->e);
-    if (s != OK) return s;
+    o->f->scheme = h.scheme;
     o->f->config = h.config;
     o->family = family_find(h.config.arch);
     CHECK(o->family);
@@ -425,10 +434,24 @@ static const char *base_of(const char *dir) {
     return slash && slash[1] ? slash + 1 : dir;
 }
 
+/* The headers of files are read even where they cannot be loaded, to say what they have. */
+static void describe(opening *o) {
+    err other, *e = o->e;
+    if (!o->config) return;
+    o->e = &other;
+    if (o->f->n_files || open_files(o) == OK) hf_folder_describe(o->f, o->config, e);
+    o->e = e;
+}
+
 static status open_all(opening *o, const char *path) {
     hf_folder *f = o->f;
     status s = split_path(o, path);
-    if (s == OK) s = read_config(o);
+    if (s != OK) return s;
+    const str dir = arena_str(&f->mem, str_of(o->dir));
+    if (!dir.ptr) return no_memory(o->e);
+    f->dir = dir.ptr;
+    s = read_config(o);
+    if (s == ERR_UNSUPPORTED) describe(o);
     if (s == OK) s = open_files(o);
     if (s == OK) s = list_tensors(o);
     if (s == OK) s = check_head(o);

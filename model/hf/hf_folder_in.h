@@ -30,7 +30,7 @@ typedef struct hf_tensor {
 typedef struct hf_folder {
     checkpoint base;
     arena mem;
-    const char *path;
+    const char *path, *dir;
     safetensors *file; /* [n_files] */
     hf_tensor *tensor; /* [n_tensors], sorted by name */
     uint32_t n_files, n_tensors;
@@ -41,5 +41,9 @@ typedef struct hf_folder {
 } hf_folder;
 
 extern const checkpoint_format hf_folder_format;
+
+/* Adds to an ERR_UNSUPPORTED what it is about: the method of a quantised checkpoint, and its first tensor of
+ * codes (of another: its first tensor). */
+void hf_folder_describe(const hf_folder *, const json_t *config, err *);
 
 #endif

@@ -1,10 +1,14 @@
 /* What a checkpoint_format does, for a folder of safetensors. Immutable; any thread. */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/check.h"
 #include "base/half.h"
 #include "model/hf/hf_folder_in.h"
+#include "model/hf/hf_json.h"
 #include "memory/term.h"
 
 static const hf_folder *of(const checkpoint *c) {
@@ -191,6 +195,20 @@ static void close_folder(checkpoint *c) {
     hf_slab_clear(f->slab);
     arena_clear(&f->mem);
     free(f);
+}
+
+const facts *hf_folder_facts_of(const checkpoint *c) {
+    return c->format == &hf_folder_format ? &of(c)->facts : NULL;
+}
+
+status hf_folder_json(const json_t **out, const checkpoint *c, const char *name, arena *mem,
+                      err *e) {
+    const int dir = open(of(c)->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    *out = NULL;
+    if (dir < 0) return err_set(e, ERR_IO, "%.250s: %s", of(c)->dir, strerror(errno));
+    const status s = hf_read_json(out, dir, name, 8 << 20, mem, e);
+    close(dir);
+    return s;
 }
 
 const checkpoint_format hf_folder_format = {

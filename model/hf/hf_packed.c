@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/half.h"
 #include "memory/term.h"
+#include "model/hf/hf_unpack.h"
 
 enum { BLOCK = 32, SLAB_COLUMNS = 512, NAME = 400 };
 
@@ -372,19 +373,17 @@ typedef struct block_parts {
 static bool put_block(const block_parts *b, dtype t, unsigned char *out) {
     const int32_t offset = t == DT_Q8_0 ? 128 : t == DT_Q5_0 ? 16 : 8;
     unsigned char *low = out + (t == DT_Q5_0 ? 6 : 2);
-    uint32_t high = 0, wrong = 0;
+    uint32_t high = 0, wrong = 0, u[BLOCK];
     memcpy(out, &b->d, 2);
-    if (t != DT_Q8_0) memset(low, 0, BLOCK / 2);
     for (uint32_t i = 0; i < BLOCK; i++) {
         const uint32_t v = (uint32_t)(b->code[i] - b->zero + offset);
-        wrong |= v >= 2 * (uint32_t)offset;
-        if (t == DT_Q8_0) {
-            low[i] = (unsigned char)(v ^ 128);
-            continue;
-        }
-        low[i % 16] |= (unsigned char)((v & 15) << (i < 16 ? 0 : 4));
-        high |= (v >> 4 & 1) << i;
+        wrong |= (uint32_t)(v >= 2 * (uint32_t)offset);
+        u[i] = v;
     }
+    for (uint32_t i = 0; i < BLOCK && t == DT_Q8_0; i++) low[i] = (unsigned char)(u[i] ^ 128);
+    for (uint32_t i = 0; i < BLOCK / 2 && t != DT_Q8_0; i++)
+        low[i] = (unsigned char)((u[i] & 15) | (u[i + 16] & 15) << 4);
+    for (uint32_t i = 0; i < BLOCK && t == DT_Q5_0; i++) high |= (u[i] >> 4 & 1) << i;
     if (t == DT_Q5_0) memcpy(out + 2, &high, sizeof high);
     return !wrong;
 }
@@ -428,9 +427,10 @@ static status unpack_columns(hf_slab *s, const hf_packed *p, uint64_t row, unsig
                                : dense_at(zeros, c, bits, 4) + p->scheme->zero_bias);
         b.d =
             half_of(p->scales->type, slab_scales(s, p) + (g * SLAB_COLUMNS + c) * size, &good);
-        for (uint64_t i = 0; i < BLOCK; i++)
-            b.code[i] = (int32_t)(awq ? awq_at(slab_codes(s) + (k + i) * step, c)
-                                      : dense_at(slab_codes(s) + 4 * c, k + i, bits, step));
+        if (awq)
+            hf_unpack32_awq(b.code, slab_codes(s) + k * step, c, step);
+        else
+            hf_unpack32(b.code, slab_codes(s) + 4 * c, k, bits, step);
         fits &= put_block(&b, p->scheme->type, dst);
     }
     if (!good) return inexact(p, e);
@@ -483,9 +483,8 @@ static status read_row(const hf_packed *p, uint64_t row, unsigned char *dst, err
         const uint64_t g = k / p->group;
         b.d = half_of(p->scales->type, r.scales + g * scale_bytes(p), &good);
         if (p->zeros) b.zero = (int32_t)dense_at(r.zeros + 4 * g, row % 8, 4, 4);
-        for (uint64_t i = 0; i < BLOCK; i++)
-            b.code[i] =
-                words ? (int32_t)dense_at(r.codes, k + i, 4, 4) : (int8_t)r.codes[k + i];
+        if (words) hf_unpack32(b.code, r.codes, k, 4, 4);
+        for (uint64_t i = 0; i < BLOCK && !words; i++) b.code[i] = (int8_t)r.codes[k + i];
         fits &= put_block(&b, p->scheme->type, dst);
     }
     free(r.codes);

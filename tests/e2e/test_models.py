@@ -218,6 +218,56 @@ def test_a_request_waits_for_its_model_no_longer_than_load_timeout(folder):
         d.stop()
 
 
+def test_a_held_stream_gets_heartbeats_and_nothing_times_out(folder):
+    d = serve(conf(folder, budget_of_one(folder) + "[server]\nheartbeat = 1\nidle_timeout = 1\nheader_timeout = 1\nbody_timeout = 1\nstream_credits = 8\n",
+                   a={}, b={"load": "request"}))
+    got, ask = {}, {"model": "b", "prompt": "x", "max_tokens": 4}
+
+    def post(key, path, body):
+        got[key] = d.http.post(path, json=body)
+
+    chat = {"model": "b", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4, "stream": True}
+    held = {"events": ("/v1/completions", {**ask, "stream": True}),
+            "whole": ("/v1/completions", ask),
+            "wrong": ("/v1/completions", {**ask, "stream": True, "max_tokens": 1000}),
+            "wrong whole": ("/v1/completions", {**ask, "max_tokens": 1000}),
+            "wrong message": ("/v1/messages", {**chat, "top_k": -7}),
+            "message": ("/v1/messages", chat),
+            "response": ("/v1/responses", {"model": "b", "input": "hi", "max_output_tokens": 4, "stream": True}),
+            "late": ("/v1/completions", {**ask, "timeout": 1.5}),
+            "late events": ("/v1/completions", {**ask, "timeout": 1.5, "stream": True}),
+            "no answer": ("/tokenize", {"model": "b", "prompt": "x", "stream": True})}
+    threads = [threading.Thread(target=post, args=(key, *x)) for key, x in held.items()]
+    try:
+        # Its client does not read: it stays until it leaves.
+        busy = {"model": "a", "prompt": "x", "max_tokens": 250, "ignore_eos": True, "n": 100, "stream": True}
+        with d.http.stream("POST", "/v1/completions", json=busy) as unread:
+            lines = unread.iter_lines()
+            next(lines)
+            [t.start() for t in threads]
+            time.sleep(3.5)
+            assert set(got) == {"late", "late events"} and states(d)["b"] == "absent"
+        [t.join() for t in threads]
+    finally:
+        d.stop()
+    late = got["late"]
+    assert late.status_code == 408 and "before the model was loaded" in late.json()["error"]["message"]
+    assert got["late events"].status_code == 200 and got["late events"].text.startswith(":\n\ndata: {\"error\"")
+    for key in ("events", "message", "response"):
+        text = got[key].text
+        assert got[key].status_code == 200 and got[key].headers["content-type"] == "text/event-stream"
+        assert text.startswith(":\n\n:\n\n") and "error\":{" not in text, text
+    assert got["events"].text.endswith("data: [DONE]\n\n") and '"finish_reason":"length"' in got["events"].text
+    assert "event: message_stop" in got["message"].text and "event: response.created" in got["response"].text
+    assert got["whole"].status_code == 200 and got["whole"].json()["usage"]["completion_tokens"] == 4
+    # A fault that is found when its model is there: in the stream, in the words of its API.
+    assert got["wrong whole"].status_code == 400
+    want = got["wrong whole"].text
+    assert got["wrong"].text.lstrip(":\n") == f"data: {want}\n\ndata: [DONE]\n\n", got["wrong"].text
+    assert got["wrong message"].text.lstrip(":\n").startswith('event: error\ndata: {"type":"error"')
+    assert got["no answer"].status_code == 200 and got["no answer"].json()["count"] == 1  # no stream at all
+
+
 def test_a_stop_during_a_load_is_clean(folder):
     for wait in (0, 0.005, 0.05, 0.2):
         d = Daemon("--config", conf(folder, budget_of_one(folder), a={}, b={}), model=None, wait=False)

@@ -2,6 +2,7 @@
 tokens and the same bits as the GGUF file of the same numbers, from every command."""
 
 import json
+import re
 import struct
 
 import pytest
@@ -66,6 +67,14 @@ def test_inspect_and_plan_read_the_folder(both):
     names = {t["name"]: t["shape"] for t in json.loads(r.stdout)["tensors"]}
     r = vramd("inspect", str(file), "--json")
     assert names == {t["name"]: t["shape"] for t in json.loads(r.stdout)["tensors"]}
+    r = vramd("inspect", str(folder), "--json")
+    facts = json.loads(r.stdout)["metadata"]
+    assert facts["config.json"] == json.loads((folder / "config.json").read_text())
+    assert facts["generation_config.json"]["temperature"] == 0.7 and facts["general.sampling.top_k"] == 40
+    assert len(facts["tokenizer.ggml.tokens"]) == facts["config.json"]["vocab_size"]
+    text = vramd("inspect", str(folder)).stdout
+    for line in (r"hidden_size +64", r"temperature +0\.7", r'tokenizer\.ggml\.pre +"gpt-2"', r"tokenizer\.ggml\.merges +\[.* elements\]"):
+        assert re.search(rf"^  {line}$", text, re.M), text[:3000]
     params = [json.loads(vramd("plan", str(p), "--json").stdout)["model"]["n_params"] for p in both]
     assert params[0] == params[1] > 0
 
@@ -84,6 +93,25 @@ def test_what_cannot_be_loaded_is_planned_and_refused_by_name(both, tmp_path):
     assert r.returncode == 0 and "weights are loaded from GPTQ, AWQ and compressed-tensors" in r.stdout, r.stdout + r.stderr
     r = vramd("serve", "--model", str(folder))
     assert r.returncode == 6 and "quantization_config" in r.stderr, r.stderr
+
+
+@pytest.mark.parametrize("change, said, tensor", [
+    ({"quantization_config": {"quant_method": "fbgemm_fp8"}}, "fp8", "down_proj.g_idx, I32"),
+    ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, "bitsandbytes", "down_proj.g_idx, I32"),
+    ({"quantization_config": None, "model_type": "rwkv"}, "rwkv", "model.embed_tokens.weight, F16")])
+def test_a_folder_that_cannot_be_loaded_is_described(packed, tmp_path, change, said, tensor):
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for f in packed("gptq")[0].iterdir():
+        (folder / f.name).write_bytes(f.read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | change))
+    for path in ("", "model-00001-of-00002.safetensors", "config.json"):
+        r = vramd("plan", str(folder / path))
+        assert said.upper() in (r.stdout + r.stderr).upper(), r.stdout + r.stderr
+        assert tensor in r.stdout + r.stderr or path == "config.json", r.stdout + r.stderr
+    r = vramd("plan", "--weights", "Q4_K_M", str(folder))  # what the refusal says to do
+    assert r.returncode == (6 if "rwkv" in said else 0), r.stderr
 
 
 # ---- quantised ----

@@ -442,12 +442,13 @@ START_TEST(a_file_is_read_or_named) {
     ck_assert_uint_eq(c.config.n_embd, 576);
     ck_assert_int_eq(ftruncate(fd, (off_t)2 << 20), 0);
     ck_assert_int_eq(hf_config_load(&c, path, &e), ERR_INVALID);
-    ck_assert_ptr_nonnull(strstr(e.text, "1 MiB"));
+    ck_assert_ptr_nonnull(strstr(e.text, "at most 1048576"));
     close(fd);
     unlink(path);
     ck_assert_int_eq(hf_config_load(&c, path, &e), ERR_NOT_FOUND);
     ck_assert_ptr_nonnull(strstr(e.text, path));
-    ck_assert_int_eq(hf_config_load(&c, "/tmp", &e), ERR_IO);
+    ck_assert_int_eq(hf_config_load(&c, "/tmp", &e), ERR_INVALID);
+    ck_assert_str_eq(e.text, "/tmp is not a file");
 }
 END_TEST
 
