@@ -302,6 +302,35 @@ def test_a_device_whose_pool_is_fixed_refuses_to_move_it(long_model, monkeypatch
         assert "no virtual memory management" in d.stop()
 
 
+@pytest.mark.parametrize("kv", ["f16"])
+def test_preempted_requests_come_back_from_host_memory(tmp_path, kv):
+    """With the same bits (batch_invariant: of every token), and the plan is the ledger with the pinned buffers. The two
+    that stay grow over all blocks of the third."""
+    file = str(tmp_path / "one.gguf")
+    write(file, "F16", layers=1, heads=1, kv_heads=1)
+    options = ["--model", file, *LONG, "--max-model-len", "512", "--max-num-seqs", "3", "--batch-invariant", "--kv-cache-dtype", kv]
+    jobs = [[5 + (7 * i + 3 * j) % 90 for j in range(140)] for i in range(3)]
+    plain = Daemon(*options)
+    expected = crowd(jobs, lambda j: ask(plain, j, 220)["text"])
+    plain.stop()
+    few = [*options, "--kv-cache-tokens", "736", "--kv-host-bytes", "8MiB"]
+    d = Daemon(*few)
+    try:
+        assert crowd(jobs, lambda j: ask(d, j, 220)["text"]) == expected
+        assert counter(d, "vramd_preemptions_total") > 0
+        assert counter(d, "vramd_kv_tier_hits_total") > 0
+        assert counter(d, "vramd_kv_tier_load_errors_total") == counter(d, "vramd_kv_tier_store_errors_total") == 0
+        check_device(d)
+        m = d.memory()
+        plan = json.loads(vramd("plan", "--json", *few[1:]).stdout)
+        terms = [t for t in plan["host"]["terms"] if t["class"] == "workspace"]
+        assert any("pinned" in t["what"] and "host memory" in t["what"] for t in terms), terms
+        row = next(c for c in m["classes"] if c["class"] == "workspace")
+        assert row["ledger_bytes"] == row["plan_bytes"] == sum(t["bytes"] for t in terms) > 6 << 20
+    finally:
+        assert "more slowly" not in d.stop()
+
+
 def test_plan_and_ledger_of_the_device_agree_to_the_byte(model, f16):
     def by_class(account, key):
         return {c["class"]: c[key] for c in account["classes"]}
