@@ -13,7 +13,8 @@ static void answer_state(app *app, http_request *rq, int status) {
     buf b;
     buf_init(&b, &rq->mem);
     app->port->ops->stats(app->port, &st);
-    ledger_read(app->port->ledger, &v);
+    const port *p = app->port;
+    ledger_read(p->device_ledger ? p->device_ledger : p->ledger, &v);
     buf_add(&b, STR("{\"budget_bytes\":"));
     json_u64(&b, v.budget_bytes);
     buf_add(&b, STR(",\"target_bytes\":"));

@@ -110,10 +110,13 @@ void memory_sample_take(port *p, memory_sample *s) {
         if (kv == v.cls[MEM_KV].ledger_bytes) break;
     }
     s->ledger_bytes = v.ledger_bytes;
-    s->device_known = p->device_ledger && p->ops->device_memory(p, &s->device);
-    if (s->device_known) {
+    for (int i = 0; p->device_ledger && i < TRIES; i++) {
+        ledger_read(p->device_ledger, &v);
+        const uint64_t kv = v.cls[MEM_KV].ledger_bytes;
+        s->device_known = p->ops->device_memory(p, &s->device);
         ledger_read(p->device_ledger, &v);
         s->device_arena_bytes = v.ledger_bytes - v.cls[MEM_CONTEXT].ledger_bytes;
+        if (kv == v.cls[MEM_KV].ledger_bytes) break;
     }
     s->at_us = clock_us();
 }

@@ -6,7 +6,7 @@ set -eu
 version=0.3.36
 dir=${VRAMD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/vramd}/peer
 src=$dir/llama_cpp_python-$version/vendor/llama.cpp
-if ! [ -x "$src/build/bin/llama-bench" ]; then
+if ! [ -x "$src/build/bin/llama-bench" ] || ! [ -x "$src/build/bin/llama-quantize" ]; then
   mkdir -p "$dir"
   [ -x "$dir/venv/bin/pip" ] || python3 -m venv "$dir/venv" >&2
   "$dir/venv/bin/pip" install -q scikit-build-core cmake ninja >&2
@@ -17,6 +17,6 @@ if ! [ -x "$src/build/bin/llama-bench" ]; then
     "$src"/ggml/src/ggml-cpu/amx/*.cpp
   "$dir/venv/bin/cmake" -S "$src" -B "$src/build" -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON \
     -DLLAMA_BUILD_TESTS=OFF -DLLAMA_CURL=OFF -DLLAMA_BUILD_UI=OFF >&2
-  "$dir/venv/bin/cmake" --build "$src/build" -j"$(nproc)" --target llama-bench llama-server >&2
+  "$dir/venv/bin/cmake" --build "$src/build" -j"$(nproc)" --target llama-bench llama-server llama-quantize >&2
 fi
 echo "$src/build/bin"

@@ -95,7 +95,7 @@
       "them again slowly; the CPU engine alone", "off|psi", "")                               \
     X("memory", U32, idle_release, 0, 0, 2592000, "s",                                        \
       "give the KV cache back to the system but for one request of the longest length when no " \
-      "request has run for this long, until the next one comes; 0: never; the CPU engine alone", \
+      "request has run for this long, until the next one comes; 0: never", \
       "", "")                                                                                 \
     X("memory", STR, host_memory, "auto", 0, 63, "",                                          \
       "budget for the memory of the host with backend = cuda; 'memory' is then that of the " \

@@ -11,7 +11,9 @@
 #include "daemon/commands.h"
 #include "daemon/quantize/by_method.h"
 #include "daemon/quantize/journal.h"
+#include "daemon/output.h"
 #include "daemon/quantize/quantize_report.h"
+#include "daemon/quantize/sensitivity.h"
 #include "quant/quant.h"
 
 enum { MAX_THREADS = 256 };
@@ -20,6 +22,7 @@ typedef struct quantize_args {
     const char *in, *out;
     dtype type; /* DT_NONE: each tensor's own */
     uint32_t n_threads;
+    uint64_t fit; /* bytes of the file; 0: types by rule */
     bool pure, again, force, dry_run, json;
     method_args method;
 } quantize_args;
@@ -78,6 +81,14 @@ static status take_type(const char *word, dtype *out, err *e) {
     return err_field(e, "type");
 }
 
+static status take_fit(const char *word, uint64_t *out, err *e) {
+    *out = 0;
+    if (!word || (str_parse_bytes(str_of(word), out) && *out)) return OK;
+    err_set(e, ERR_INVALID, "--fit: \"%.40s\" is no number of bytes", word);
+    err_hint(e, "for example 3GiB");
+    return err_field(e, "fit");
+}
+
 static status take_threads(const char *word, uint32_t *out, err *e) {
     const long cpus = sysconf(_SC_NPROCESSORS_ONLN);
     *out = cpus < 1 ? 1 : cpus > MAX_THREADS ? MAX_THREADS : (uint32_t)cpus;
@@ -101,6 +112,9 @@ static status take_args(quantize_args *a, int argc, char **argv, err *e) {
                          .json = args_take_word(&argc, argv, "--json")};
     status s = take_type(args_take_value(&argc, argv, "--type"), &a->type, e);
     if (s == OK) s = take_threads(args_take_value(&argc, argv, "--threads"), &a->n_threads, e);
+    if (s == OK) s = take_fit(args_take_value(&argc, argv, "--fit"), &a->fit, e);
+    if (s == OK && a->fit && (a->type != DT_NONE || a->pure))
+        s = err_set(e, ERR_INVALID, "--fit chooses the types; --type and --pure exclude it");
     if (s == OK) s = method_take_args(&a->method, &argc, argv, e);
     if (s != OK) return s;
     for (int i = 1; i < argc; i++)
@@ -136,6 +150,34 @@ static status print(buf *b, err *e) {
     return s;
 }
 
+/* Measures, chooses, and writes the table. */
+static status fit(const quantize_args *a, quant_job *j, err *e) {
+    sensitivity t;
+    buf b, path;
+    status s = sensitivity_measure(&t, j, NULL, a->n_threads, &interrupted, e);
+    if (s != OK) return s;
+    buf_init(&b, NULL);
+    buf_init(&path, NULL);
+    s = sensitivity_pick(&t, a->fit, e);
+    if (s == OK) s = check_twice(a, j, e);
+    if (s == OK && !a->dry_run) {
+        sensitivity_json(&b, &t, a->fit);
+        buf_addf(&path, "%s.sensitivity.json", a->out);
+        s = output_write(buf_cstr(&path), &b, e);
+    }
+    buf_clear(&path);
+    buf_clear(&b);
+    sensitivity_clear(&t);
+    return s;
+}
+
+static status choose_types(const quantize_args *a, quant_job *j, err *e) {
+    if (a->fit) return fit(a, j, e);
+    quant_job_pick(j, a->type, a->pure);
+    status s = check_twice(a, j, e);
+    return s == OK ? quant_job_finish(j, e) : s;
+}
+
 static status run(const quantize_args *a, quant_job *j, err *e) {
     conversion c = {.job = j,
                     .out = a->out,
@@ -145,9 +187,7 @@ static status run(const quantize_args *a, quant_job *j, err *e) {
                     .interrupted = &interrupted};
     buf b;
     buf_init(&b, NULL);
-    quant_job_pick(j, a->type, a->pure);
-    status s = check_twice(a, j, e);
-    if (s == OK) s = quant_job_finish(j, e);
+    status s = choose_types(a, j, e);
     if (s != OK) return s;
     if (!a->json)
         quantize_plan_text(&b, &c);

@@ -40,16 +40,12 @@ static status choose_cpu(machine *m, const machine_wish *w, err *e) {
     return err_hint(e, "memory is the budget for everything there");
 }
 
-/* Options of a budget that moves. */
-static status check_fixed(const options *o, err *e) {
-    const char *name = o->memory_max[0]     ? "memory_max"
-                       : o->memory_pressure ? "memory_pressure"
-                       : o->idle_release    ? "idle_release"
-                                            : NULL;
-    if (!name) return OK;
+/* What the kernel reports is of the host's memory. */
+static status check_pressure(const options *o, err *e) {
+    if (!o->memory_pressure) return OK;
     err_set(e, ERR_UNSUPPORTED,
-            "%s is given, but the CUDA engine cannot change its budget while it serves", name);
-    err_field(e, "%s", name);
+            "memory_pressure is given, but the KV cache is in the device's memory");
+    err_field(e, "memory_pressure");
     return err_hint(e, "leave it out, or use backend = cpu");
 }
 
@@ -58,13 +54,16 @@ static status choose_device(machine *m, const memory_room *room, const machine_w
     memory_room host = memory_room_host();
     m->backend = &backend_cuda;
     m->on_device = true;
-    status fixed = check_fixed(&m->opt, e);
-    if (fixed != OK) return fixed;
+    m->device_room = *room;
+    status s = check_pressure(&m->opt, e);
+    if (s != OK) return s;
     if (w->card) { /* it is not in this machine */
         host.available = host.total = budget_unlimited().bytes;
         snprintf(host.available_name, sizeof host.available_name, "the host of that card");
     }
-    status s = parse(&m->budget, "memory", m->opt.memory, *room, w, e);
+    s = parse(&m->budget, "memory", m->opt.memory, *room, w, e);
+    if (s == OK && m->opt.memory_max[0] && !w->uncut)
+        s = parse(&m->max_budget, "memory_max", m->opt.memory_max, *room, w, e);
     return s == OK ? parse(&m->host_budget, "host_memory", m->opt.host_memory, host, w, e) : s;
 }
 

@@ -265,7 +265,7 @@ static void set_name(machine *m) {
 
 /* So many blocks as a step moves in about 20 ms where a pool becomes smaller. */
 static uint32_t moves_of(const machine *m, const kv_request *kv) {
-    const uint64_t bytes = 64 << 20, most = 256;
+    const uint64_t bytes = 64 << 20, most = ENGINE_MAX_MOVES;
     uint64_t block = 1;
     if (!engine_can_resize(m->backend)) return 0;
     for (uint32_t g = 0; g < kv->n_groups; g++)

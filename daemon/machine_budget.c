@@ -19,31 +19,16 @@ static void add_scheduler(terms *t, uint64_t bytes) {
     terms_add(t, MEM_SCHEDULER, TERM_EXACT, bytes, "sequences, queue, block lists");
 }
 
-/* The device's memory with the KV cache, and the host's beside it. Both are solved even if one
- * does not fit, so that both can be shown; the device's refusal is reported first. */
-static status solve_both(machine *m, terms *t, const kv_request *kv, err *e) {
-    const kv_request none = {.block_tokens = kv->block_tokens};
-    terms device = {0};
-    err host_error;
-    terms_split(t, &device);
-    status s = plan_solve(&m->plan, &device, kv, &m->budget, e);
-    m->sched_bytes = scheduler_bytes(m, m->plan.group_blocks);
-    add_scheduler(t, m->sched_bytes);
-    status h = plan_solve(&m->host_plan, t, &none, &m->host_budget, &host_error);
-    terms_clear(&device);
-    if (s == OK && h != OK) *e = host_error, s = h;
-    return s;
-}
-
-/* The lists and tables are for as many blocks as p has, from now on. */
-static void fix_most(machine *m, terms *t, kv_request *kv, const plan *p) {
+/* The lists and tables are for as many blocks as p has, from now on. host: the host's terms. */
+static void fix_most(machine *m, terms *host, kv_request *kv, const plan *p) {
     memcpy(kv->most, p->group_blocks, sizeof kv->most);
-    m->sched_bytes = p->beside_bytes;
+    m->sched_bytes = scheduler_bytes(m, p->group_blocks);
     kv->beside = NULL;
-    add_scheduler(t, m->sched_bytes);
+    add_scheduler(host, m->sched_bytes);
 }
 
-static status fix_for_max(machine *m, terms *t, kv_request *kv, err *e) {
+/* t: what the budget holds beside the KV cache; host: the host's terms, which may be the same. */
+static status fix_for_max(machine *m, const terms *t, terms *host, kv_request *kv, err *e) {
     plan p = {0};
     kv_request all = *kv;
     if (!m->budget.automatic && m->budget.bytes > m->max_budget.bytes) {
@@ -54,7 +39,7 @@ static status fix_for_max(machine *m, terms *t, kv_request *kv, err *e) {
     if (m->budget.bytes > m->max_budget.bytes) m->budget.bytes = m->max_budget.bytes;
     all.want_tokens = 0;
     status s = plan_solve(&p, t, &all, &m->max_budget, e);
-    if (s == OK) fix_most(m, t, kv, &p);
+    if (s == OK) fix_most(m, host, kv, &p);
     plan_clear(&p);
     return s;
 }
@@ -71,20 +56,41 @@ static status keep_terms(machine *m, const terms *t, const kv_request *kv, err *
     return m->fixed.failed ? mem_exhausted(e, MEM_RUNTIME, "the list of terms") : OK;
 }
 
-status machine_solve(machine *m, terms *t, kv_request *kv, err *e) {
+/* The memory that has the KV cache: t without what is host's. */
+static status solve_pool(machine *m, terms *t, terms *host, kv_request *kv, err *e) {
     err first;
+    status most = m->max_budget.bytes ? fix_for_max(m, t, host, kv, &first) : OK;
+    const bool open = !kv->most[0];
+    status s = plan_solve(&m->plan, t, kv, &m->budget, e);
+    if (s == OK && open)
+        fix_most(m, host, kv, &m->plan);
+    else if (open)
+        m->sched_bytes =
+            kv->beside ? m->plan.beside_bytes : scheduler_bytes(m, m->plan.group_blocks);
+    if (most != OK) *e = first, s = most;
+    return s == OK ? keep_terms(m, t, kv, e) : s;
+}
+
+/* The device's memory with the KV cache, and the host's beside it. Both are solved even if one
+ * does not fit, so that both can be shown; the device's refusal is reported first. */
+static status solve_both(machine *m, terms *t, kv_request *kv, err *e) {
+    const kv_request none = {.block_tokens = kv->block_tokens};
+    terms device = {0};
+    err host_error;
+    terms_split(t, &device);
+    status s = solve_pool(m, &device, t, kv, e);
+    if (s != OK && !kv->most[0]) add_scheduler(t, m->sched_bytes);
+    status h = plan_solve(&m->host_plan, t, &none, &m->host_budget, &host_error);
+    terms_clear(&device);
+    if (s == OK && h != OK) *e = host_error, s = h;
+    return s;
+}
+
+status machine_solve(machine *m, terms *t, kv_request *kv, err *e) {
     if (m->on_device) return solve_both(m, t, kv, e);
     kv->beside = scheduler_bytes;
     kv->arg = m;
-    status most = m->max_budget.bytes ? fix_for_max(m, t, kv, &first) : OK;
-    status s = plan_solve(&m->plan, t, kv, &m->budget, e);
-    if (kv->beside) m->sched_bytes = m->plan.beside_bytes;
-    if (s == OK && kv->beside) fix_most(m, t, kv, &m->plan);
-    if (most != OK) {
-        *e = first;
-        return most;
-    }
-    return s == OK ? keep_terms(m, t, kv, e) : s;
+    return solve_pool(m, t, t, kv, e);
 }
 
 uint64_t machine_memory_max(const machine *m) {
@@ -114,7 +120,7 @@ status machine_replan(const machine *m, uint64_t bytes, plan *out, err *e) {
 
 status machine_memory_bytes(const machine *m, const char *word, uint64_t *out, err *e) {
     budget b;
-    const memory_room room = memory_room_host();
+    const memory_room room = m->on_device ? m->device_room : memory_room_host();
     if (strcmp(word, "auto") == 0 && m->budget.automatic) return *out = m->auto_bytes, OK;
     status s = budget_parse(&b, "memory", word, &room, e);
     *out = b.bytes < machine_memory_max(m) || !b.automatic ? b.bytes : machine_memory_max(m);

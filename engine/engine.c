@@ -79,6 +79,14 @@ void engine_describe(const engine *e, engine_info *out) {
     e->backend->info(e, out);
 }
 
+status engine_pin(engine *e, void *p, uint64_t bytes, err *er) {
+    return e->backend->pin ? e->backend->pin(e, p, bytes, er) : OK;
+}
+
+void engine_unpin(engine *e, void *p) {
+    if (e->backend->unpin) e->backend->unpin(e, p);
+}
+
 bool engine_moves_kv(const engine *e) {
     return e->backend->kv_export && e->backend->kv_import;
 }

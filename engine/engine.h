@@ -26,6 +26,9 @@ const char *activation_dtype_name(activation_dtype);
 bool cpu_isa_by_name(str, cpu_isa *out);
 const char *cpu_isa_name(cpu_isa);
 
+/* Most copies of blocks that a step has beside those of forks: moves before engine_kv_resize. */
+enum { ENGINE_MAX_MOVES = 256 };
+
 /* Is shown what the matrices of a model multiply, as float32, which activations = ACTIVATION_F32 has: for the
  * calibration of quantised weights. On every thread of a step, before each OP_LINEAR and OP_GATE_UP; x: [n_rows of
  * the batch][n_in], rows in the order of the batch, valid for the call. What one thread writes
@@ -116,6 +119,7 @@ typedef struct engine_info {
     /* Names the formulas of keys and values, where equal names mean equal bits in any build: "cpu-1
      * int8"; "" where the engine does not promise that. */
     char numerics[32];
+    bool kv_fixed; /* engine_kv_resize cannot, whatever engine_can_resize says: the device */
 } engine_info;
 
 /* A backend: what a module under engine/ provides. Required but where NULL is explained. */
@@ -138,6 +142,9 @@ typedef struct backend {
      * no submitted step may write that block. NULL: the engine cannot. */
     status (*kv_export)(engine *, uint32_t group, int32_t block, void *out, err *);
     status (*kv_import)(engine *, uint32_t group, int32_t block, const void *in, err *);
+    /* engine_pin, engine_unpin; NULL: there is nothing to gain. */
+    status (*pin)(engine *, void *p, uint64_t bytes, err *);
+    void (*unpin)(engine *, void *p);
     /* engine_kv_resize; NULL: the engine cannot. */
     status (*kv_resize)(engine *, const uint32_t n_blocks[PLAN_MAX_GROUPS], err *);
 } backend;
@@ -165,5 +172,9 @@ void engine_describe(const engine *, engine_info *);
 bool engine_moves_kv(const engine *);
 status engine_kv_export(engine *, uint32_t group, int32_t block, void *out, err *);
 status engine_kv_import(engine *, uint32_t group, int32_t block, const void *in, err *);
+/* Makes memory of the caller such that blocks go there and come from there in one transfer, until
+ * it is unpinned. No call is needed for that to work. Errors: ERR_NO_MEMORY, ERR_DEVICE. */
+status engine_pin(engine *, void *p, uint64_t bytes, err *);
+void engine_unpin(engine *, void *p);
 
 #endif

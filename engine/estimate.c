@@ -64,5 +64,6 @@ status estimate_terms(const program *p, const quant_scheme *stored, const engine
     const kv_groups groups = kv_groups_of(p, o);
     kv_formats_init(formats, on_device ? KV_ROWS : KV_LANES, &groups, o);
     kv_costs(kv, &groups, on_device ? CUDA_DEPTH : 1, formats);
+    kv->granule = on_device ? CUDA_GRANULE : 0;
     return OK;
 }

@@ -44,6 +44,14 @@ static status copy_terms(terms *out, const terms *fixed, const plan *p, const kv
                   "%u blocks of %u tokens, %u layers%s", p->group_blocks[g], kv->block_tokens,
                   kv->group[g].n_layers, window);
     }
+    uint64_t rounded = p->kv_bytes;
+    for (uint32_t g = 0; g < kv->n_groups; g++)
+        rounded -= p->group_blocks[g] * p->group_block_bytes[g];
+    if (rounded > 0) {
+        char granule[32];
+        terms_add(out, MEM_KV, TERM_EXACT, rounded, "pools of blocks, in granules of %s",
+                  bytes_human(kv->granule, granule));
+    }
     if (kv->beside)
         terms_add(out, MEM_SCHEDULER, TERM_EXACT, p->beside_bytes,
                   "sequences, queue, block lists");
@@ -136,8 +144,9 @@ static bool price(plan *p, const kv_request *kv, uint64_t n, uint64_t more) {
         }
         if (kv->most[g] && blocks > kv->most[g]) blocks = kv->most[g];
         p->group_blocks[g] = (uint32_t)blocks;
-        if (!mul_u64(blocks, p->group_block_bytes[g], &bytes) ||
-            !add_u64(p->kv_bytes, bytes, &p->kv_bytes))
+        if (!mul_u64(blocks, p->group_block_bytes[g], &bytes) || bytes > UINT64_MAX / 2 ||
+            !add_u64(p->kv_bytes, plan_pool_bytes(kv->granule, blocks, p->group_block_bytes[g]),
+                     &p->kv_bytes))
             return false;
     }
     if (kv->beside) p->beside_bytes = kv->beside(kv->arg, p->group_blocks);

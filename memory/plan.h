@@ -35,8 +35,14 @@ typedef struct kv_request {
     uint64_t (*beside)(void *arg, const uint32_t *n_blocks);
     void *arg;
     uint32_t most[PLAN_MAX_GROUPS]; /* blocks of a group, whatever the budget holds; 0: any */
+    uint64_t granule; /* bytes of which each group has a multiple; 0: as many as its blocks */
 } kv_request;
 
+/* Bytes of a pool of n blocks. */
+static inline uint64_t plan_pool_bytes(uint64_t granule, uint64_t n, uint64_t block_bytes) {
+    const uint64_t bytes = n * block_bytes;
+    return granule ? (bytes + granule - 1) / granule * granule : bytes;
+}
 /* Blocks that a sequence holds at most where each position sees window tokens, itself included,
  * and up to rows rows can be uncommitted. */
 static inline uint64_t kv_window_blocks(uint32_t window, uint32_t block_tokens, uint64_t rows) {

@@ -1,8 +1,8 @@
 /* Types for a number of bytes. Pure. */
 #include "quant/choose.h"
 
+#include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/check.h"
 
@@ -99,46 +99,80 @@ uint64_t choose_least(const choose_item *it, size_t n) {
     return sum;
 }
 
-/* Takes the first n_taken steps from the least choice. */
-static void take(choose_item *it, size_t n, const step *s, size_t n_taken) {
+/* From the least choice the first `taken` steps; then `more` of those behind, passing over the next one, those whose
+ * predecessor was passed over, and those with which they would take more than the next one does. What they add
+ * and save, and while they fit into `left`: so the choices that are looked at do not depend on the
+ * budget. */
+typedef struct fill {
+    uint64_t bytes;
+    double saved;
+    size_t more;
+} fill;
+
+static uint64_t step_bytes(const choose_item *it, const step *s) {
+    return it[s->item].v[s->to].bytes - it[s->item].v[s->from].bytes;
+}
+static fill fill_behind(choose_item *it, const step *s, size_t n_steps, size_t taken,
+                        uint64_t left, size_t most) {
+    fill f = {0};
+    if (taken >= n_steps) return f;
+    const uint64_t cap = step_bytes(it, &s[taken]);
+    for (size_t k = taken + 1; k < n_steps && f.more < most; k++) {
+        const uint64_t bytes = step_bytes(it, &s[k]);
+        if (it[s[k].item].picked != s[k].from || f.bytes + bytes > cap) continue;
+        if (f.bytes + bytes > left) break;
+        f.bytes += bytes;
+        f.saved += it[s[k].item].v[s[k].from].loss - it[s[k].item].v[s[k].to].loss;
+        f.more++;
+        it[s[k].item].picked = s[k].to;
+    }
+    return f;
+}
+
+static void take(choose_item *it, size_t n, const step *s, size_t taken) {
     for (size_t i = 0; i < n; i++) it[i].picked = 0;
-    for (size_t k = 0; k < n_taken; k++) it[s[k].item].picked = s[k].to;
+    for (size_t k = 0; k < taken; k++) it[s[k].item].picked = s[k].to;
+}
+
+/* The best choice of no more bytes: of the steps' own, of each with one further step, of each filled. */
+static void best_choice(choose_item *it, size_t n, const step *s, size_t n_steps,
+                        uint64_t budget) {
+    double least = INFINITY;
+    size_t best_at = 0, best_more = 0;
+    further best = {0};
+    for (size_t at = 0; at <= n_steps; at++) {
+        take(it, n, s, at);
+        const uint64_t bytes = choose_bytes(it, n);
+        if (bytes > budget) break;
+        const double loss = choose_loss(it, n);
+        const further one = best_further(it, n, budget - bytes);
+        if (loss - one.saved < least)
+            least = loss - one.saved, best = one, best_at = at, best_more = 0;
+        const fill f = fill_behind(it, s, n_steps, at, budget - bytes, SIZE_MAX);
+        if (loss - f.saved < least)
+            least = loss - f.saved, best.any = false, best_at = at, best_more = f.more;
+    }
+    take(it, n, s, best_at);
+    if (best.any)
+        it[best.item].picked = best.to;
+    else
+        fill_behind(it, s, n_steps, best_at, UINT64_MAX, best_more);
 }
 
 bool choose(choose_item *it, size_t n, uint64_t budget, bool *no_memory) {
-    size_t room = 1, at = 0;
+    size_t most = 1;
     *no_memory = false;
     for (size_t i = 0; i < n; i++) {
         CHECK(it[i].n >= 1 && it[i].n <= CHOOSE_MAX_OPTIONS);
         qsort(it[i].v, it[i].n, sizeof *it[i].v, by_bytes);
         it[i].picked = 0;
-        room += it[i].n;
+        most += it[i].n;
     }
-    uint64_t bytes = choose_bytes(it, n);
-    if (bytes > budget) return false;
-    step *s = malloc(room * sizeof *s);
-    if (!s) {
-        *no_memory = true;
-        return false;
-    }
-    const size_t n_steps = list_steps(it, n, s);
-    double loss = choose_loss(it, n), least = 0;
-    size_t best_at = 0;
-    further best = {0};
-    for (bool first = true;; first = false) {
-        const further f = best_further(it, n, budget - bytes);
-        if (first || loss - f.saved < least) best = f, best_at = at, least = loss - f.saved;
-        if (at == n_steps) break;
-        const choose_option *from = &it[s[at].item].v[s[at].from],
-                            *to = &it[s[at].item].v[s[at].to];
-        if (to->bytes - from->bytes > budget - bytes) break;
-        bytes += to->bytes - from->bytes;
-        it[s[at].item].picked = s[at].to;
-        at++;
-        loss = choose_loss(it, n);
-    }
-    take(it, n, s, best_at);
-    if (best.any) it[best.item].picked = best.to;
+    if (choose_bytes(it, n) > budget) return false;
+    step *s = malloc(most * sizeof *s);
+    *no_memory = !s;
+    if (!s) return false;
+    best_choice(it, n, s, list_steps(it, n, s), budget);
     free(s);
     return true;
 }

@@ -25,10 +25,10 @@ enum { CHOOSE_MAX_OPTIONS = 32 };
 uint64_t choose_least(const choose_item *, size_t n);
 
 /* From the least bytes on, steps to larger options are taken in the order of loss saved per byte, each item along
- * its lower convex hull: after each step the choice is the best of its number of bytes (Lagrange). Of all these
- * choices that fit, each with the one further step that saves most in what is left, the best is taken: a
- * larger budget never has a larger loss. False: the budget is below choose_least, or there is no memory
- * (*no_memory). */
+ * its lower convex hull: after each step the choice is the best of its number of bytes (Lagrange). Looked at are these
+ * choices, each with the one further step that saves most in what is left of the budget, and each filled with
+ * smaller steps where the next one is too large; the best that fits is taken. A larger budget never has a
+ * larger loss. False: the budget is below choose_least, or there is no memory (*no_memory). */
 bool choose(choose_item *, size_t n, uint64_t budget, bool *no_memory);
 
 uint64_t choose_bytes(const choose_item *, size_t n);

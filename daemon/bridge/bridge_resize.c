@@ -56,6 +56,13 @@ void resize_close(bridge *b) {
 static status may_want(const bridge *b, err *e) {
     if (atomic_load(&b->load_state) != READY || b->draining)
         return err_set(e, ERR_UNAVAILABLE, "the server is starting or shutting down");
+    engine_info info;
+    engine_describe(b->m->engine, &info);
+    if (info.kv_fixed) {
+        err_set(e, ERR_UNSUPPORTED,
+                "this device cannot change the size of the KV cache while it serves");
+        return err_field(e, "budget_bytes");
+    }
     if (b->resize.waiter) return err_set(e, ERR_BUSY, "another request is changing the budget");
     return OK;
 }
@@ -94,13 +101,18 @@ status resize_want(port *p, uint64_t budget_bytes, resize_done *done, void *arg,
     return OK;
 }
 
+/* The ledger of the memory that has the KV cache. */
+static ledger *pool_ledger(const machine *m) {
+    return m->device_ledger ? m->device_ledger : m->ledger;
+}
+
 /* Growing ended early: the plan is what there is. */
-static void cut_plan(plan *p, const uint32_t *have) {
+static void cut_plan(plan *p, uint64_t granule, const uint32_t *have) {
     const uint64_t steady = p->total_bytes - p->kv_bytes;
     p->kv_bytes = 0;
     for (uint32_t k = 0; k < p->n_groups; k++) {
         p->group_blocks[k] = have[k];
-        p->kv_bytes += have[k] * p->group_block_bytes[k];
+        p->kv_bytes += plan_pool_bytes(granule, have[k], p->group_block_bytes[k]);
     }
     p->total_bytes = p->budget_bytes = steady + p->kv_bytes;
 }
@@ -108,7 +120,7 @@ static void cut_plan(plan *p, const uint32_t *have) {
 static void take_over(bridge *b, status result, const uint32_t *have) {
     resizing *r = &b->resize;
     machine *m = b->m;
-    if (result != OK) cut_plan(&r->plan, have);
+    if (result != OK) cut_plan(&r->plan, m->kv.granule, have);
     plan_clear(&m->plan);
     m->plan = r->plan;
     r->plan = (plan){0};
@@ -119,7 +131,7 @@ static void take_over(bridge *b, status result, const uint32_t *have) {
     for (uint32_t k = 0; k < m->plan.n_groups; k++)
         m->sched_conf.group[k].n_blocks = m->plan.group_blocks[k];
     if (result != OK)
-        ledger_set_budget(m->ledger, m->plan.budget_bytes, MEM_KV,
+        ledger_set_budget(pool_ledger(m), m->plan.budget_bytes, MEM_KV,
                           m->plan.kv_bytes + terms_sum(&m->fixed, MEM_KV));
 }
 
@@ -158,7 +170,7 @@ void resize_start(bridge *b) {
 static uint64_t kv_bytes(const bridge *b, const uint32_t *n) {
     uint64_t bytes = terms_sum(&b->m->fixed, MEM_KV);
     for (uint32_t k = 0; k < b->m->sched_conf.n_groups; k++)
-        bytes += n[k] * b->m->sched_conf.group[k].block_bytes;
+        bytes += plan_pool_bytes(b->m->kv.granule, n[k], b->m->sched_conf.group[k].block_bytes);
     return bytes;
 }
 
@@ -181,7 +193,7 @@ static void take_wish(bridge *b) {
 static void finish(bridge *b, status result, const err *why) {
     resizing *r = &b->resize;
     if (result == OK) {
-        ledger_set_budget(b->m->ledger, r->goal_budget, MEM_KV, kv_bytes(b, r->now));
+        ledger_set_budget(pool_ledger(b->m), r->goal_budget, MEM_KV, kv_bytes(b, r->now));
         log_info("memory: the new budget is in force after %.3f s",
                  (double)(clock_us() - r->began_us) / 1e6);
     } else {
@@ -211,10 +223,10 @@ static status resize_piece(bridge *b, uint32_t k, bool grows, err *e) {
     uint32_t next[PLAN_MAX_GROUPS];
     memcpy(next, r->now, sizeof next);
     next[k] = grows ? next[k] + n : next[k] - n;
-    if (grows) ledger_set_budget(m->ledger, budget, MEM_KV, kv_bytes(b, next));
+    if (grows) ledger_set_budget(pool_ledger(m), budget, MEM_KV, kv_bytes(b, next));
     status s = engine_kv_resize(m->engine, next, e);
     if (s == OK) r->now[k] = next[k];
-    ledger_set_budget(m->ledger, budget, MEM_KV, kv_bytes(b, r->now));
+    ledger_set_budget(pool_ledger(m), budget, MEM_KV, kv_bytes(b, r->now));
     return s;
 }
 

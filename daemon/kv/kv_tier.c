@@ -61,7 +61,7 @@ struct kv_tier {
     uint32_t n_threads;
     pthread_mutex_t lock;
     pthread_cond_t work, done;
-    bool quit;
+    bool quit, pinned; /* pinned: the files of jobs, as a device needs them */
     job load[LOADS], store;
     uint32_t first, n_loads; /* engine thread */
     uint64_t off_until_us;   /* engine thread; 0: on */
@@ -153,7 +153,8 @@ static uint64_t host_bytes(const machine *m) {
 void kv_tier_terms(const machine *m, terms *t) {
     if (!is_on(m)) return;
     terms_add(t, MEM_WORKSPACE, TERM_EXACT, tier_bytes(m),
-              "KV blocks on their way from and to %s", is_host(m) ? "host memory" : "disk");
+              "KV blocks on their way from and to %s%s", is_host(m) ? "host memory" : "disk",
+              m->on_device ? ", pinned" : "");
     if (is_host(m))
         terms_add(t, MEM_WORKSPACE, TERM_EXACT, host_bytes(m),
                   "KV blocks in host memory, %u chunks", m->sched_conf.tier_chunks);
@@ -274,6 +275,14 @@ static status open_host(kv_tier *t, err *e) {
     return s;
 }
 
+/* The buffers that blocks go through. Where a device refuses, its driver copies once more. */
+static void pin_buffers(kv_tier *t) {
+    err e;
+    t->pinned = engine_pin(t->m->engine, t->load[0].file, (LOADS + 1) * whole_bytes(&t->shape),
+                           &e) == OK;
+    if (!t->pinned) log_warn("KV blocks go to the host more slowly: %s", e.text);
+}
+
 status kv_tier_open(kv_tier **out, machine *m, err *e) {
     void *mem;
     *out = NULL;
@@ -291,6 +300,7 @@ status kv_tier_open(kv_tier **out, machine *m, err *e) {
         (unsigned char *)align_up((uintptr_t)mem + align_up(sizeof *t, 64), KV_FILE_HEADER);
     for (uint32_t i = 0; i < LOADS; i++, at += whole_bytes(&t->shape)) t->load[i].file = at;
     t->store.file = at;
+    pin_buffers(t);
     *out = t;
     return is_host(m) ? open_host(t, e) : open_directory(t, e);
 }
@@ -395,6 +405,7 @@ static void end_threads(kv_tier *t) {
 void kv_tier_close(kv_tier *t) {
     if (!t) return;
     end_threads(t);
+    if (t->pinned) engine_unpin(t->m->engine, t->load[0].file);
     kv_dir_close(&t->dir);
     if (t->places) kv_host_clear(&t->host);
     ledger_free(t->m->ledger, t->places);

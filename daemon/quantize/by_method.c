@@ -103,7 +103,7 @@ static status by_imatrix(conversion *c, const method_args *a, err *e) {
     method m = {0};
     status s = imatrix_open(&file, a->imatrix, e);
     if (s == OK) s = method_open_imatrix(&m, file, c->job, e);
-    const quant_hooks hooks = {&m, begin, NULL, encode};
+    const quant_hooks hooks = {&m, begin, NULL, encode, NULL};
     c->hooks = &hooks;
     c->salt = hash64(a->imatrix, strlen(a->imatrix), METHOD_IMATRIX);
     for (size_t i = 0; s == OK && i < gguf_n_tensors(file); i++) {
@@ -122,8 +122,8 @@ static status by_imatrix(conversion *c, const method_args *a, err *e) {
 static status with_calibration(conversion *c, const method_args *a, calibration *cal, err *e) {
     method m;
     status s = method_open(&m, a->kind, cal, c->job, c->n_threads, e);
-    const quant_hooks hooks = {&m, begin,
-                               a->kind & (METHOD_AWQ | METHOD_SMOOTH) ? values : NULL, encode};
+    const quant_hooks hooks = {
+        &m, begin, a->kind & (METHOD_AWQ | METHOD_SMOOTH) ? values : NULL, encode, NULL};
     c->hooks = &hooks;
     c->salt = salt_of(a, cal);
     if (s == OK && hooks.values) s = search_scales(&m, e);

@@ -114,8 +114,9 @@ static void encode(const worker *k, const unit *u) {
                   k->number))
         return;
     const size_t bytes = quant_row_bytes(t->to, t->cols);
+    const float *weight = h && h->importance ? h->importance(h->arg, t->info.name) : NULL;
     for (uint64_t r = 0; r < u->n_rows; r++)
-        quant_encode_row(t->to, k->rows + r * t->cols, t->cols, NULL, k->coded + r * bytes);
+        quant_encode_row(t->to, k->rows + r * t->cols, t->cols, weight, k->coded + r * bytes);
 }
 
 static status convert_unit(worker *k, uint64_t i, err *e) {

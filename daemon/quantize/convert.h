@@ -20,6 +20,9 @@ typedef struct quant_hooks {
     bool (*encode)(void *arg, const char *tensor, dtype to, const float *rows,
                    uint64_t first_row, uint64_t n_rows, uint64_t n_cols, void *out,
                    uint32_t thread);
+    /* The weights of a tensor's inputs, [n_cols], or NULL: for `encode` where it is absent or false, and for --fit.
+     * Any thread. */
+    const float *(*importance)(void *arg, const char *tensor);
 } quant_hooks;
 
 typedef struct conversion {

@@ -140,6 +140,7 @@ static status backend_terms(const program *p, const engine_options *o, terms *ou
     cuda_layout_terms(&l, p, o, out);
     const kv_groups groups = kv_groups_of(p, o);
     kv_costs(kv, &groups, CUDA_DEPTH, l.kv);
+    kv->granule = CUDA_GRANULE;
     cuda_layout_clear(&l);
     return OK;
 }
@@ -330,6 +331,28 @@ static status backend_kv_import(engine *head, uint32_t group, int32_t block, con
     return e->plugin->kv_import(e->inner, group, block, in, er);
 }
 
+static status backend_kv_resize(engine *head, const uint32_t n_blocks[PLAN_MAX_GROUPS],
+                                err *er) {
+    cuda_engine_base *e = (cuda_engine_base *)head;
+    for (uint32_t g = 0; g < e->layout.n_groups; g++) {
+        if (n_blocks[g] == e->opt.n_blocks[g]) continue;
+        status s = e->plugin->kv_resize(e->inner, g, n_blocks[g], er);
+        if (s != OK) return s;
+        e->opt.n_blocks[g] = n_blocks[g];
+    }
+    return OK;
+}
+
+static status backend_pin(engine *head, void *p, uint64_t bytes, err *er) {
+    cuda_engine_base *e = (cuda_engine_base *)head;
+    return e->plugin->pin(e->inner, p, bytes, er);
+}
+
+static void backend_unpin(engine *head, void *p) {
+    cuda_engine_base *e = (cuda_engine_base *)head;
+    e->plugin->unpin(e->inner, p);
+}
+
 const backend backend_cuda = {
     .name = "cuda",
     .terms = backend_terms,
@@ -341,4 +364,7 @@ const backend backend_cuda = {
     .device_memory = backend_memory,
     .kv_export = backend_kv_export,
     .kv_import = backend_kv_import,
+    .kv_resize = backend_kv_resize,
+    .pin = backend_pin,
+    .unpin = backend_unpin,
 };

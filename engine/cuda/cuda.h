@@ -48,6 +48,12 @@ typedef struct cuda_graphs {
     uint32_t n;
 } cuda_graphs;
 
+/* Memory of one group's KV blocks that grows and shrinks at its end. */
+typedef struct cuda_pool {
+    unsigned char *base;  /* NULL: in the arena, whose size is fixed */
+    uint64_t bytes, most; /* mapped, of addresses reserved; multiples of CUDA_GRANULE */
+} cuda_pool;
+
 typedef struct cuda_engine {
     engine head;
     const program *p;
@@ -63,6 +69,8 @@ typedef struct cuda_engine {
     gemm *lt;
     cuda_op *op;                        /* [p->n_ops] */
     unsigned char *kv[PLAN_MAX_GROUPS]; /* layer 0's block 0 */
+    bool pools_move;                    /* pool is in use: engine_kv_resize can */
+    cuda_pool pool[PLAN_MAX_GROUPS];
     cuda_graphs graphs;
     float *kept; /* in the arena; NULL unless logits are kept */
     cuda_slot slot[CUDA_DEPTH];
@@ -88,6 +96,17 @@ bool cuda_used_bytes(uint32_t device, uint64_t *total, uint64_t *used);
 /* Errors: as cuda_plugin.probe. */
 status cuda_probe(uint32_t device, cuda_device *out, const cuda_host *, err *);
 
+/* pool.cu. Can the device map memory while kernels run, in granules of CUDA_GRANULE? */
+bool cuda_pools_can_move(int device);
+/* Reserves `most` bytes of addresses, bytes of which are memory. Errors: as resize; then *p is
+ * empty. */
+status cuda_pool_open(cuda_pool *, const cuda_host *, int device, uint64_t bytes, uint64_t most,
+                      err *);
+/* Nothing that is on its way touches what goes. Errors: ERR_NO_MEMORY, ERR_DEVICE; then its size
+ * is what it was. */
+status cuda_pool_resize(cuda_pool *, const cuda_host *, int device, uint64_t bytes, err *);
+void cuda_pool_close(cuda_pool *); /* an empty one is fine */
+
 /* load.cu: all weights into the arena; finds those of each operation. */
 status cuda_load(cuda_engine *, err *);
 
@@ -109,7 +128,11 @@ status cuda_submit(cuda_engine *, const batch *, err *);
 status cuda_collect(cuda_engine *, step_result *, err *);
 status cuda_warm_up(cuda_engine *, err *);
 
-/* kv_move.cu: as engine_kv_export and engine_kv_import. */
+/* kv_move.cu: as engine_kv_resize of one group, engine_kv_export and engine_kv_import. */
+status cuda_kv_resize(cuda_engine *, uint32_t group, uint32_t n_blocks, err *);
+/* As engine_pin and engine_unpin. */
+status cuda_pin(cuda_engine *, void *p, uint64_t bytes, err *);
+void cuda_unpin(cuda_engine *, void *p);
 status cuda_kv_export(cuda_engine *, uint32_t group, int32_t block, void *out, err *);
 status cuda_kv_import(cuda_engine *, uint32_t group, int32_t block, const void *in, err *);
 

@@ -405,7 +405,7 @@ static void place_workspace(cuda_layout *l, const program *p, const engine_optio
     l->is_split = o->max_model_len > CUDA_SHORT;
     l->max_stride = (uint32_t)ceil_div(o->max_model_len, o->block_tokens);
     l->max_tiles = o->max_rows / TILE_ROWS + o->max_seqs;
-    l->max_copies = o->max_seqs * l->n_groups;
+    l->max_copies = o->max_seqs * l->n_groups + ENGINE_MAX_MOVES;
     l->tables_bytes = align_up(tables_bytes(l, o, p->config.n_vocab), 4096);
     l->results_bytes = align_up(n_results * sizeof(sampled), 4096);
     count_slices(l, p, o);

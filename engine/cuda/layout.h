@@ -127,11 +127,13 @@ static inline uint32_t cuda_graph_count(const cuda_layout *l, uint32_t max_seqs)
     return n * cuda_graph_kinds(l);
 }
 
-/* Bytes of KV cache for so many blocks per group; false on overflow. */
-static inline bool cuda_kv_bytes(const cuda_layout *l, const uint32_t *n_blocks, uint32_t group,
-                                 uint64_t *out) {
-    return !__builtin_mul_overflow(kv_block_bytes(&l->kv[group], l->kv_layers[group]),
-                                   n_blocks[group], out);
+/* Pools of KV blocks come and go in granules of so many bytes: the driver's, of every device so
+ * far. What they round up is a term of the plan. */
+#define CUDA_GRANULE (2ull << 20)
+
+/* Bytes of a group's pool of n blocks; plan_pool_bytes is the same. */
+static inline uint64_t cuda_pool_bytes(const cuda_layout *l, uint32_t group, uint32_t n) {
+    return plan_pool_bytes(CUDA_GRANULE, n, kv_block_bytes(&l->kv[group], l->kv_layers[group]));
 }
 
 #ifdef __cplusplus

@@ -18,11 +18,13 @@ enum { N_SECTIONS = 5 };
 
 static void sections_of(const cuda_engine *e, section out[N_SECTIONS]) {
     const cuda_layout *l = e->l;
+    uint64_t kv = e->arena_bytes - l->fixed_bytes;
+    for (uint32_t g = 0; g < l->n_groups; g++) kv += e->pool[g].bytes;
     const section all[N_SECTIONS] = {{MEM_WEIGHTS, l->weights_bytes},
                                      {MEM_ACTIVATIONS, l->values_bytes},
                                      {MEM_LOGITS, l->logits_bytes},
                                      {MEM_WORKSPACE, l->workspace_bytes},
-                                     {MEM_KV, e->arena_bytes - l->fixed_bytes}};
+                                     {MEM_KV, kv}};
     memcpy(out, all, sizeof all);
 }
 
@@ -44,42 +46,75 @@ static status reserve_sections(cuda_engine *e, err *er) {
     return OK;
 }
 
+/* Checks sizes; pools in the arena follow what is fixed. */
 static status find_kv(cuda_engine *e, err *er) {
-    uint64_t at = e->l->fixed_bytes, bytes = 0;
+    uint64_t at = e->l->fixed_bytes;
     for (uint32_t g = 0; g < e->l->n_groups; g++) {
-        if (e->opt.n_blocks[g] < 1 || e->opt.n_blocks[g] > INT32_MAX ||
-            !cuda_kv_bytes(e->l, e->opt.n_blocks, g, &bytes) || bytes > UINT64_MAX / 8)
+        const uint64_t block = kv_block_bytes(&e->l->kv[g], e->l->kv_layers[g]);
+        uint32_t *most = &e->opt.max_blocks[g];
+        if (!*most) *most = e->opt.n_blocks[g];
+        if (e->opt.n_blocks[g] < 1 || e->opt.n_blocks[g] > *most || *most > INT32_MAX ||
+            block > UINT64_MAX / 16 / *most)
             return cuda_fail_hint(e->host, er, ERR_INVALID, "n_blocks", "",
                                   "%u blocks of KV cache in group %u", e->opt.n_blocks[g], g);
         e->kv[g] = (unsigned char *)at; /* an offset until there is an arena */
-        at += bytes;
+        if (!e->pools_move) at += cuda_pool_bytes(e->l, g, e->opt.n_blocks[g]);
     }
     e->arena_bytes = at;
     return OK;
 }
 
-/* The one allocation. */
+static status no_arena(cuda_engine *e, cudaError_t ce, uint64_t free_bytes, err *er) {
+    (void)cudaGetLastError();
+    e->arena = NULL;
+    return cuda_fail_hint(e->host, er, ERR_NO_MEMORY, "memory",
+                          "give a smaller memory, or see what else runs on the device",
+                          "the device cannot give %llu bytes (%llu are free): %s",
+                          (unsigned long long)e->arena_bytes, (unsigned long long)free_bytes,
+                          cudaGetErrorString(ce));
+}
+
+/* The pools, each beside the arena where they can move. What they hold counts at once. */
+static status open_pools(cuda_engine *e, err *er) {
+    status s = OK;
+    e->memory.arena_bytes = e->arena_bytes;
+    for (uint32_t g = 0; g < e->l->n_groups && s == OK; g++) {
+        if (!e->pools_move) {
+            e->kv[g] = e->arena + (uintptr_t)e->kv[g];
+            continue;
+        }
+        const uint64_t bytes = cuda_pool_bytes(e->l, g, e->opt.n_blocks[g]);
+        if (!e->host->reserve(e->host->account, MEM_KV, bytes))
+            return cuda_fail(e->host, er, ERR_BUDGET,
+                             "%llu bytes of the device exceed the plan of class kv",
+                             (unsigned long long)bytes);
+        s = cuda_pool_open(&e->pool[g], e->host, e->device, bytes,
+                           cuda_pool_bytes(e->l, g, e->opt.max_blocks[g]), er);
+        if (s != OK) e->host->release(e->host->account, MEM_KV, bytes);
+        e->kv[g] = e->pool[g].base;
+        e->memory.arena_bytes += e->pool[g].bytes;
+    }
+    return s;
+}
+
+/* All memory of the device that is ours: one allocation, and the pools. */
 static status alloc_arena(cuda_engine *e, err *er) {
     size_t free_bytes = 0, total = 0;
+    e->pools_move = cuda_pools_can_move(e->device);
+    if (!e->pools_move)
+        e->host->log(1, "the device has no virtual memory management: the KV cache keeps its "
+                        "size while it serves");
     status s = find_kv(e, er);
     if (s == OK) s = reserve_sections(e, er);
     if (s != OK) return s;
     cudaMemGetInfo(&free_bytes, &total);
     cudaError_t ce = cudaMalloc((void **)&e->arena, e->arena_bytes);
     if (ce != cudaSuccess) {
-        (void)cudaGetLastError();
         release_sections(e, N_SECTIONS);
-        e->arena = NULL;
-        return cuda_fail_hint(e->host, er, ERR_NO_MEMORY, "memory",
-                              "give a smaller memory, or see what else runs on the device",
-                              "the device cannot give %llu bytes (%llu are free): %s",
-                              (unsigned long long)e->arena_bytes,
-                              (unsigned long long)free_bytes, cudaGetErrorString(ce));
+        return no_arena(e, ce, free_bytes, er);
     }
-    for (uint32_t g = 0; g < e->l->n_groups; g++) e->kv[g] = e->arena + (uintptr_t)e->kv[g];
-    e->memory.arena_bytes = e->arena_bytes;
     if (e->opt.keep_logits) e->kept = (float *)(e->arena + e->l->kept_at);
-    return OK;
+    return open_pools(e, er);
 }
 
 static uint64_t free_now(void) {
@@ -160,9 +195,8 @@ static status open_gemm(cuda_engine *e, err *er) {
     if (!e->l->wants_gemm) return OK;
     const uint64_t before = free_now();
     /* The KV cache is empty yet. */
-    const gemm_memory memory = {cuda_at(e, e->l->gemm), e->l->gemm_bytes,
-                                cuda_at(e, e->l->fixed_bytes),
-                                e->arena_bytes - e->l->fixed_bytes};
+    const gemm_memory memory = {cuda_at(e, e->l->gemm), e->l->gemm_bytes, e->kv[0],
+                                cuda_pool_bytes(e->l, 0, e->opt.n_blocks[0])};
     status s = gemm_open(&e->lt, e->host, &memory, e->l->batch_invariant, er);
     if (s == ERR_UNSUPPORTED && !e->l->needs_gemm) {
         char text[500];
@@ -209,8 +243,9 @@ static void plugin_close(engine *head) {
         if (e->slot[i].done) cudaEventDestroy(e->slot[i].done);
     if (e->pinned_staging) cudaHostUnregister(e->host->staging);
     if (e->arena) {
-        cudaFree(e->arena);
         release_sections(e, N_SECTIONS);
+        for (uint32_t g = 0; g < e->l->n_groups; g++) cuda_pool_close(&e->pool[g]);
+        cudaFree(e->arena);
     }
     if (e->stream) cudaStreamDestroy(e->stream);
     if (e->copies) cudaStreamDestroy(e->copies);
@@ -249,6 +284,7 @@ static void plugin_info(const engine *head, engine_info *out) {
     memset(out, 0, sizeof *out);
     out->name = "cuda";
     out->depth = CUDA_DEPTH;
+    out->kv_fixed = !e->pools_move;
     snprintf(out->detail, sizeof out->detail, "%.48s, %s activations%s%s", e->info.name,
              e->l->t == CU_BF16 ? "bf16" : "f16",
              e->l->batch_invariant ? ", batch-invariant" : "",
@@ -276,11 +312,23 @@ static status plugin_kv_import(engine *head, uint32_t group, int32_t block, cons
     return cuda_kv_import((cuda_engine *)head, group, block, in, er);
 }
 
+static status plugin_kv_resize(engine *head, uint32_t group, uint32_t n_blocks, err *er) {
+    return cuda_kv_resize((cuda_engine *)head, group, n_blocks, er);
+}
+
+static status plugin_pin(engine *head, void *p, uint64_t bytes, err *er) {
+    return cuda_pin((cuda_engine *)head, p, bytes, er);
+}
+
+static void plugin_unpin(engine *head, void *p) {
+    cuda_unpin((cuda_engine *)head, p);
+}
+
 extern "C" __attribute__((visibility("default"))) const cuda_plugin *
 vramd_cuda_plugin(uint32_t abi) {
-    static const cuda_plugin plugin = {CUDA_PLUGIN_ABI,  VRAMD_VERSION,   cuda_probe,
-                                       plugin_open,      plugin_close,    plugin_submit,
-                                       plugin_collect,   plugin_info,     plugin_memory,
-                                       plugin_kv_export, plugin_kv_import};
+    static const cuda_plugin plugin = {
+        CUDA_PLUGIN_ABI,  VRAMD_VERSION,    cuda_probe,  plugin_open,   plugin_close,
+        plugin_submit,    plugin_collect,   plugin_info, plugin_memory, plugin_kv_export,
+        plugin_kv_import, plugin_kv_resize, plugin_pin,  plugin_unpin};
     return abi == CUDA_PLUGIN_ABI ? &plugin : NULL;
 }

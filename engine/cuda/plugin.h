@@ -51,7 +51,7 @@ typedef struct cuda_memory {
     uint64_t context_bytes;             /* measured; 0 where the driver's library cannot tell */
     uint64_t library_bytes;             /* cuBLASLt's handle and kernels */
     uint64_t graph_bytes;               /* instantiated graphs */
-    uint64_t arena_bytes;               /* the one cudaMalloc */
+    uint64_t arena_bytes;               /* the one cudaMalloc, and the pools at first */
 } cuda_memory;
 
 typedef struct cuda_plugin {
@@ -70,13 +70,18 @@ typedef struct cuda_plugin {
     /* As engine_kv_export and engine_kv_import. */
     status (*kv_export)(engine *, uint32_t group, int32_t block, void *out, err *);
     status (*kv_import)(engine *, uint32_t group, int32_t block, const void *in, err *);
+    /* As engine_kv_resize, one group. */
+    status (*kv_resize)(engine *, uint32_t group, uint32_t n_blocks, err *);
+    /* As engine_pin and engine_unpin. */
+    status (*pin)(engine *, void *p, uint64_t bytes, err *);
+    void (*unpin)(engine *, void *p);
 } cuda_plugin;
 
 #define CUDA_PLUGIN_MIX(abi, type) ((abi)*31u + (uint32_t)sizeof(type))
 #define CUDA_PLUGIN_MIX_3(abi, a, b, c)                                                        \
     CUDA_PLUGIN_MIX(CUDA_PLUGIN_MIX(CUDA_PLUGIN_MIX(abi, a), b), c)
 #define CUDA_PLUGIN_ABI                                                                        \
-    CUDA_PLUGIN_MIX_3(CUDA_PLUGIN_MIX_3(CUDA_PLUGIN_MIX_3(2u, op, weight, value), program,     \
+    CUDA_PLUGIN_MIX_3(CUDA_PLUGIN_MIX_3(CUDA_PLUGIN_MIX_3(3u, op, weight, value), program,     \
                                         engine_options, cuda_layout),                          \
                       cuda_host, batch_seq, sampled)
 

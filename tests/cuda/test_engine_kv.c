@@ -129,11 +129,182 @@ START_TEST(exported_blocks_serve_where_they_are_imported) {
 }
 END_TEST
 
+/* A copy to memory that is not pinned waits for the driver's own buffer. */
+START_TEST(blocks_go_to_pinned_memory_in_one_transfer) {
+    gb b;
+    char path[64];
+    rig r;
+    err e;
+    tiny_open(&b, path, &kinds[0]);
+    engine_options o = long_options(&kinds[0], DT_F16, DT_F16);
+    cuda_open(&r, path, &o);
+    unsigned char *block = aligned_alloc(4096, 1 << 16);
+    ck_assert_ptr_nonnull(block);
+    long pageable = cushim_count().pageable_copies;
+    ck_assert(engine_kv_export(r.engine, 0, 1, block, &e) == OK);
+    ck_assert_int_eq(cushim_count().pageable_copies, pageable + 1);
+    ck_assert_msg(engine_pin(r.engine, block, 1 << 16, &e) == OK, "%s", e.text);
+    ck_assert(engine_pin(r.engine, block, 1 << 16, &e) != OK);
+    ck_assert(engine_kv_export(r.engine, 0, 1, block, &e) == OK);
+    ck_assert(engine_kv_import(r.engine, 0, 2, block, &e) == OK);
+    ck_assert_int_eq(cushim_count().pageable_copies, pageable + 1);
+    engine_unpin(r.engine, block);
+    ck_assert(engine_kv_import(r.engine, 0, 2, block, &e) == OK);
+    ck_assert_int_eq(cushim_count().pageable_copies, pageable + 2);
+    free(block);
+    rig_close(&r);
+    gb_clear(&b);
+}
+END_TEST
+
+/* ---- a cache that changes its size ---- */
+
+enum { MANY = 1000, FEW = 12 };
+
+typedef struct resized {
+    gb b;
+    rig r;
+    uint64_t block_bytes;
+    int32_t tokens[LONG], table[16];
+} resized;
+
+static void resized_open(resized *x, uint32_t blocks, uint32_t most) {
+    char path[64];
+    terms t = {0};
+    kv_request kv = {0};
+    err e;
+    tiny_open(&x->b, path, &kinds[0]);
+    engine_options o = long_options(&kinds[0], DT_F16, DT_F16);
+    o.n_blocks[0] = blocks, o.max_blocks[0] = most;
+    cuda_open(&x->r, path, &o);
+    ck_assert(backend_cuda.terms(&x->r.model->program, &o, &t, &kv, &e) == OK);
+    x->block_bytes = kv.group[0].bytes_per_token * kv.block_tokens;
+    terms_clear(&t);
+    ck_assert_uint_gt(MANY * x->block_bytes, 3 * CUDA_GRANULE);
+    ck_assert_uint_lt(FEW * x->block_bytes, CUDA_GRANULE);
+    rig_tokens(&x->r, x->tokens, LONG, 1);
+    for (int32_t i = 0; i < 10; i++) x->table[i] = (i * 7 + 3) % 10;
+}
+
+static void resized_close(resized *x) {
+    rig_close(&x->r);
+    gb_clear(&x->b);
+    ck_assert_uint_eq(cushim_count().bytes, 0);
+}
+
+static status resize(resized *x, uint32_t blocks, err *e) {
+    return engine_kv_resize(x->r.engine, (uint32_t[PLAN_MAX_GROUPS]){blocks}, e);
+}
+
+/* Device and ledger have the granules of so many blocks. */
+static void check_size(const resized *x, uint32_t blocks) {
+    const uint64_t bytes = plan_pool_bytes(CUDA_GRANULE, blocks, x->block_bytes);
+    ledger_view v;
+    ledger_read(x->r.device, &v);
+    ck_assert_uint_eq(v.cls[MEM_KV].ledger_bytes, bytes);
+    ck_assert_uint_eq((uint64_t)cushim_count().granules, bytes / CUDA_GRANULE);
+    ck_assert_uint_eq(cushim_count().bytes, v.ledger_bytes - v.cls[MEM_CONTEXT].ledger_bytes);
+}
+
+/* Shrinks beside a step that is on its way, and grows: what stays keeps its content, graphs go on
+ * working, and blocks that went are out of reach. */
+START_TEST(the_pool_shrinks_and_grows_beside_steps) {
+    static resized x;
+    unsigned char block[1 << 16];
+    step_result out;
+    err e;
+    resized_open(&x, MANY, MANY);
+    const size_t bytes = sizeof(float) * x.r.n_vocab;
+    float *want = malloc(bytes);
+    ck_assert(want && x.block_bytes <= sizeof block);
+    check_size(&x, MANY);
+    rig_run(&x.r, &(part){x.tokens, x.table, 0, 96, 1, NULL, 0}, 1);
+    memcpy(want, rig_run(&x.r, &(part){x.tokens, x.table, 96, 1, 1, NULL, 0}, 1).logits, bytes);
+    for (int round = 0; round < 3; round++) {
+        const batch_seq s = {.n_rows = 1,
+                             .first_pos = 96,
+                             .tokens = x.tokens,
+                             .input_from = -1,
+                             .blocks = {x.table},
+                             .n_blocks = {10},
+                             .n_logit_rows = 1};
+        const batch step = {.seq = &s, .n_seqs = 1, .n_rows = 1, .n_logit_rows = 1};
+        ck_assert(engine_submit(x.r.engine, &step, &e) == OK);
+        ck_assert_msg(resize(&x, FEW, &e) == OK, "%s", e.text);
+        check_size(&x, FEW);
+        ck_assert(engine_collect(x.r.engine, &out, &e) == OK);
+        ck_assert_mem_eq(out.logits, want, bytes);
+        ck_assert(engine_kv_export(x.r.engine, 0, FEW, block, &e) == ERR_INVALID);
+        ck_assert(engine_submit(x.r.engine, &step, &e) == OK);
+        ck_assert_msg(resize(&x, MANY - round, &e) == OK, "%s", e.text);
+        check_size(&x, MANY - round);
+        ck_assert(engine_collect(x.r.engine, &out, &e) == OK);
+        ck_assert_mem_eq(out.logits, want, bytes);
+        ck_assert(engine_kv_export(x.r.engine, 0, x.table[0], block, &e) == OK);
+        ck_assert(engine_kv_import(x.r.engine, 0, MANY - 1 - round, block, &e) == OK);
+    }
+    free(want);
+    resized_close(&x);
+}
+END_TEST
+
+START_TEST(a_pool_that_cannot_grow_stays_as_it_was) {
+    static resized x;
+    err e;
+    resized_open(&x, FEW, MANY);
+    ck_assert_int_eq(resize(&x, MANY + 1, &e), ERR_INVALID);
+    ck_assert_int_eq(resize(&x, 0, &e), ERR_INVALID);
+    for (long n = 1; n <= 2; n++) {
+        cushim_fail_alloc(n);
+        ck_assert_int_eq(resize(&x, MANY, &e), ERR_NO_MEMORY);
+        cushim_fail_alloc(0);
+        ck_assert_ptr_nonnull(strstr(e.text, "class kv"));
+        check_size(&x, FEW);
+    }
+    ledger_set_budget(x.r.device, UINT64_MAX, MEM_KV, 2 * CUDA_GRANULE);
+    ck_assert_int_eq(resize(&x, MANY, &e), ERR_BUDGET);
+    check_size(&x, FEW);
+    ledger_set_budget(x.r.device, UINT64_MAX, MEM_KV, UINT64_MAX);
+    ck_assert_msg(resize(&x, MANY, &e) == OK, "%s", e.text);
+    check_size(&x, MANY);
+    resized_close(&x);
+}
+END_TEST
+
+/* Then the pool lies in the arena, takes the same bytes, and stays as it is. */
+START_TEST(a_device_without_virtual_memory_management_serves_a_fixed_pool) {
+    static resized x;
+    ledger_view v;
+    engine_info info;
+    err e;
+    cushim_set_vmm(false);
+    resized_open(&x, MANY, 2 * MANY);
+    ledger_read(x.r.device, &v);
+    ck_assert_uint_eq(v.cls[MEM_KV].ledger_bytes,
+                      plan_pool_bytes(CUDA_GRANULE, MANY, x.block_bytes));
+    ck_assert_int_eq(cushim_count().granules, 0);
+    engine_describe(x.r.engine, &info);
+    ck_assert(info.kv_fixed);
+    ck_assert_int_eq(resize(&x, FEW, &e), ERR_UNSUPPORTED);
+    rig_run(&x.r, &(part){x.tokens, x.table, 0, 96, 1, NULL, 0}, 1);
+    resized_close(&x);
+    cushim_set_vmm(true);
+    resized_open(&x, MANY, 0);
+    engine_describe(x.r.engine, &info);
+    ck_assert(!info.kv_fixed);
+    resized_close(&x);
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("cuda engine, KV cache");
     TCase *t = check_case(s, "shim");
     cuda_backend_use(vramd_cuda_plugin);
     tcase_add_loop_test(t, logits_beside_a_tail_are_those_of_the_cpu_engine, 0, N_PAIRS);
     tcase_add_test(t, exported_blocks_serve_where_they_are_imported);
+    tcase_add_test(t, blocks_go_to_pinned_memory_in_one_transfer);
+    tcase_add_test(t, the_pool_shrinks_and_grows_beside_steps);
+    tcase_add_test(t, a_pool_that_cannot_grow_stays_as_it_was);
+    tcase_add_test(t, a_device_without_virtual_memory_management_serves_a_fixed_pool);
     return check_run(s);
 }

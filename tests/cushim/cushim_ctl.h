@@ -35,8 +35,11 @@ void cushim_set_capability(int capability);
 void cushim_set_library(bool there);
 bool cushim_has_library(void);
 
-/* CUSHIM_FAIL_ALLOC (0): the n-th allocation from now (cudaMalloc, cudaHostAlloc, graph,
- * cuBLASLt handle) fails; 0 for none. */
+/* CUSHIM_VMM (1): 0 for a device without virtual memory management. */
+void cushim_set_vmm(bool there);
+
+/* CUSHIM_FAIL_ALLOC (0): the n-th allocation from now (cudaMalloc, cuMemCreate, cudaHostAlloc,
+ * graph, cuBLASLt handle) fails; 0 for none. */
 void cushim_fail_alloc(long n);
 
 /* The first fault of a kernel (kernel, block, what), or NULL. Sticky, like a device's: every
@@ -58,7 +61,8 @@ typedef struct cushim_counts {
                              GPU */
     long pending;         /* operations queued and not run yet */
     long allocations;     /* device allocations that live */
-    size_t bytes, peak;   /* of those, as asked for */
+    long granules;        /* of cuMemCreate, mapped or with a handle */
+    size_t bytes, peak;   /* of both, as asked for */
 } cushim_counts;
 cushim_counts cushim_count(void);
 

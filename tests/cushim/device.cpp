@@ -23,6 +23,7 @@ settings config = {
     (int)env("CUSHIM_DRIVER", 13000), (int)env("CUSHIM_CAPABILITY", 90),
     env("CUSHIM_GUARD", 1) != 0,      (size_t)env("CUSHIM_MEMORY", 4l << 30),
     env("CUSHIM_FAIL_ALLOC", 0),      env("CUSHIM_LIBRARY", 1) != 0,
+    env("CUSHIM_VMM", 1) != 0,
 };
 
 static std::string fault;

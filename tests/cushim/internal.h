@@ -29,7 +29,7 @@ struct settings {
     bool guard;
     size_t memory;
     long fail_alloc;
-    bool library;
+    bool library, vmm;
 };
 extern settings config; /* device.cpp; from the environment */
 extern cushim_counts counts;
@@ -71,6 +71,16 @@ enum class place { pageable, pinned, device, wrong }; /* wrong: overruns its all
 place place_of(const void *p, size_t bytes);
 /* Bytes of the device that something other than cudaMalloc takes: graphs, handles. */
 void charge(long bytes);
+/* Whether the device has so many bytes more. */
+bool has_free(size_t bytes);
+
+/* vmm.cpp: of place_of and device_access, for memory that is mapped at reserved addresses. */
+enum class mapped { no, yes, partly };
+mapped mapped_at(const void *p, size_t bytes); /* no: p is not in a reserved range */
+void protect_mapped(int rights);
+/* memory.cpp */
+void map_nan(char *at, size_t bytes); /* fresh memory, all 0xff */
+bool guarded();                       /* the host must not touch device memory now */
 
 /* stream.cpp */
 /* Queues work on a stream, or adds it to the stream's capture. */

@@ -49,20 +49,6 @@ int nan_file() {
     return fd;
 }
 
-void map_nan(char *at, size_t bytes) {
-    if (bytes < SMALL) {
-        if (mprotect(at, bytes, PROT_READ | PROT_WRITE) != 0) die("cushim: mprotect");
-        memset(at, 0xff, bytes);
-        return;
-    }
-    for (size_t i = 0; i < bytes; i += FILE_BYTES) {
-        size_t n = bytes - i < FILE_BYTES ? bytes - i : FILE_BYTES;
-        if (mmap(at + i, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
-                 nan_file(), 0) == MAP_FAILED)
-            die("cushim: mmap");
-    }
-}
-
 char *page_of(char *p) {
     return (char *)((uintptr_t)p & ~(PAGE - 1));
 }
@@ -72,6 +58,7 @@ size_t pages_of(size_t bytes) {
 
 void protect_all(int rights) {
     for (auto &b : device_blocks) mprotect(page_of(b.first), pages_of(b.second), rights);
+    protect_mapped(rights);
 }
 
 const std::pair<char *const, size_t> *find(const std::map<char *, size_t> &blocks,
@@ -115,6 +102,27 @@ cudaError_t host_alloc(void **out, size_t bytes) {
 
 } // namespace
 
+void map_nan(char *at, size_t bytes) {
+    if (bytes < SMALL) {
+        if (mprotect(at, bytes, PROT_READ | PROT_WRITE) != 0) die("cushim: mprotect");
+        memset(at, 0xff, bytes);
+        return;
+    }
+    for (size_t i = 0; i < bytes; i += FILE_BYTES) {
+        size_t n = bytes - i < FILE_BYTES ? bytes - i : FILE_BYTES;
+        if (mmap(at + i, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
+                 nan_file(), 0) == MAP_FAILED)
+            die("cushim: mmap");
+    }
+}
+
+bool has_free(size_t bytes) {
+    return bytes <= config.memory && CONTEXT + taken + bytes <= config.memory;
+}
+bool guarded() {
+    return config.guard && !open_accesses;
+}
+
 device_access::device_access() {
     if (open_accesses++ == 0 && config.guard) protect_all(PROT_READ | PROT_WRITE);
 }
@@ -127,6 +135,8 @@ place place_of(const void *p, size_t bytes) {
     if (auto *b = find(device_blocks, p))
         return c + bytes <= b->first + b->second ? place::device : place::wrong;
     if (c >= range && c < range + range_used) return place::wrong; /* freed, or between two */
+    const mapped m = mapped_at(p, bytes);
+    if (m != mapped::no) return m == mapped::yes ? place::device : place::wrong;
     if (auto *b = find(pinned_blocks, p))
         return c + bytes <= b->first + b->second ? place::pinned : place::wrong;
     return place::pageable;
@@ -155,23 +165,21 @@ cudaError_t cudaMalloc(void **out, size_t bytes) {
     *out = nullptr;
     if (bytes == 0) return result(cudaSuccess);
     size_t granules = round_up(bytes, GRANULE);
-    if (allocation_fails() || bytes > config.memory ||
-        CONTEXT + taken + granules > config.memory)
-        return result(cudaErrorMemoryAllocation);
+    if (allocation_fails() || !has_free(granules)) return result(cudaErrorMemoryAllocation);
     if (!range) {
         range = (char *)mmap(nullptr, RANGE, PROT_NONE,
                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (range == MAP_FAILED) die("cushim: device memory");
         explain_segv();
     }
-    size_t mapped = pages_of(bytes);
-    if (range_used + mapped + PAGE > RANGE) return result(cudaErrorMemoryAllocation);
-    char *start = range + range_used, *p = start + (mapped - bytes) / 256 * 256;
-    map_nan(start, mapped);
-    ASAN_POISON_MEMORY_REGION(start, mapped);
+    size_t pages = pages_of(bytes);
+    if (range_used + pages + PAGE > RANGE) return result(cudaErrorMemoryAllocation);
+    char *start = range + range_used, *p = start + (pages - bytes) / 256 * 256;
+    map_nan(start, pages);
+    ASAN_POISON_MEMORY_REGION(start, pages);
     ASAN_UNPOISON_MEMORY_REGION(p, bytes);
-    range_used += mapped + PAGE;
-    if (config.guard && !open_accesses) mprotect(start, mapped, PROT_NONE);
+    range_used += pages + PAGE;
+    if (guarded()) mprotect(start, pages, PROT_NONE);
     device_blocks[p] = bytes;
     taken += granules;
     counts.allocations++;

@@ -5,6 +5,8 @@ more than the heap wastes (WASTE): neither by the last sample less the first, no
 
     soak_flat.py N [--types f16,int8] [--peer] [--save]
         --peer: the same load on llama-server, 1 of 100 requests, figures beside
+
+    A type that takes longer than limit() says is an error; llama-server is stopped then, with what it has served.
         --save: the figures to bench/results/memory-soak-CPU.json
 
 The requests are those of soak_load.c. What a daemon is asked while it serves, beside them, are the rows of CONTROLS: a
@@ -35,6 +37,11 @@ OPTIONS = ["--max-model-len", "1024", "--max-num-seqs", "24", "--max-waiting", "
            "--grammar-cache-bytes", "2MiB", "--threads", "1", "--no-log-requests"]
 DISK_BYTES = 3 << 19  # some 20 chunks of f16, where the prompts of use_disk have 120
 TYPES = "f16 bf16 f32 int8 q8_0 fp8 int4".split()
+
+
+def limit(n):
+    """Most seconds for n requests, which take a tenth of it where nothing else runs."""
+    return 120 + n / 20
 
 
 def of_process(pid):
@@ -122,8 +129,10 @@ def controls_for(daemon):
     return [(name, act) for name, can, act in CONTROLS if can(daemon)]
 
 
-def load(binary, port, connections, first, n, *more):
-    p = subprocess.run([binary, str(port), str(connections), str(first), str(n), *map(str, more)], text=True, stdout=subprocess.PIPE)
+def load(binary, port, connections, first, n, *more, until=None):
+    """(exit code, counts). until: time.monotonic() at which subprocess.TimeoutExpired ends it."""
+    p = subprocess.run([binary, str(port), str(connections), str(first), str(n), *map(str, more)], text=True, stdout=subprocess.PIPE,
+                       timeout=until and max(0, until - time.monotonic()))
     return p.returncode, json.loads(p.stdout or "{}")
 
 
@@ -141,22 +150,28 @@ def daemon_counter(daemon, name):
     return int(row.split()[-1])
 
 
+def load_with_controls(daemon, binary, rng, first, n, until=None):
+    """load, and each control of this daemon once beside it."""
+    doing = [threading.Thread(target=act, args=(daemon, rng)) for _, act in controls_for(daemon)]
+    for t in doing:
+        t.start()
+    result = load(binary, daemon.port, CONNECTIONS, first, n, until=until)
+    for t in doing:
+        t.join()
+    return result
+
+
 def soak(daemon, binary, n, first=0):
     """n requests in segments: (samples, most, counts). Asserts that answers are right and that the ledger keeps the plan."""
     pid, rng, counts, samples = daemon.process.pid, random.Random(n), {}, []
     watch = Watch(pid)
     watch.start()
-    acts = controls_for(daemon)
+    until = time.monotonic() + limit(n)
     # The heap's waste goes with the most streams that ever were open at once: so many first.
     assert load(binary, daemon.port, CONNECTIONS * 5 // 4, 0, 8 * CONNECTIONS, 2, "slow")[0] == 0
     for i in range(SEGMENTS):
         share = n * (i + 1) // SEGMENTS - n * i // SEGMENTS
-        doing = [threading.Thread(target=act, args=(daemon, rng)) for _, act in acts]
-        for t in doing:
-            t.start()
-        code, ended = load(binary, daemon.port, CONNECTIONS, first + n * i // SEGMENTS, share)
-        for t in doing:
-            t.join()
+        code, ended = load_with_controls(daemon, binary, rng, first + n * i // SEGMENTS, share, until)
         assert code == 0, f"answers were wrong: {ended}"
         for k, v in ended.items():
             counts[k] = counts.get(k, 0) + v
@@ -231,16 +246,21 @@ def soak_peer(binary, server, model, n):
                 pass
             assert p.poll() is None, "llama-server ended"
             time.sleep(0.1)
-        watch, samples = Watch(p.pid), []
+        watch, samples, served, until = Watch(p.pid), [], 0, time.monotonic() + limit(n)
         watch.start()
         for i in range(SEGMENTS):
-            code, _ = load(binary, port, CONNECTIONS, n * i // SEGMENTS, n * (i + 1) // SEGMENTS - n * i // SEGMENTS, 1, "any")
+            first, end = n * i // SEGMENTS, n * (i + 1) // SEGMENTS
+            try:
+                code, _ = load(binary, port, CONNECTIONS, first, end - first, 1, "any", until=until)
+            except subprocess.TimeoutExpired:
+                break
             assert code == 0
+            served = end
             time.sleep(0.5)
             samples.append(of_process(p.pid))
         watch.quit.set()
         watch.join()
-        return samples, watch.most
+        return samples, watch.most, served
     finally:
         p.kill()
         p.wait()
@@ -272,9 +292,13 @@ def main():
             if grew(rows[-1]["growth"]):
                 bad.append((t, samples))
         if a.peer:
-            server, n, began = peer_server(), max(a.n // 100, 1600), time.monotonic()
+            server, n, began = peer_server(), max(a.n // 100, 100 * SEGMENTS), time.monotonic()
             if server:
-                rows.append(row("llama-server", *soak_peer(binary, server, model, n), time.monotonic() - began, n))
+                samples, most, served = soak_peer(binary, server, model, n)
+                if len(samples) > WARM_UP + 1:
+                    rows.append(row("llama-server", samples, most, time.monotonic() - began, served))
+                else:
+                    print(f"llama-server   {served} of {n} requests in {time.monotonic() - began:.0f} s: too few to compare")
             else:
                 print("llama-server   none is built here (bench/build_peer.sh builds one)")
         for t, samples in bad:

@@ -1,10 +1,13 @@
 """The daemon with the CUDA engine on the CPU (build/vramd-cuda-shim.so) against the CPU engine in float32: the same
 tiny models, served by both. tools/run-cuda-tests.sh builds the plugin and names it; otherwise these are skipped."""
 
+import concurrent.futures
 import itertools
 import json
 import os
 import re
+import signal
+import time
 
 import pytest
 
@@ -15,6 +18,8 @@ from tiny_model import WIDE, write
 PLUGIN = os.environ.get("VRAMD_TEST_CUDA_PLUGIN", "")
 CUDA = ["--backend", "cuda", "--cuda-plugin", PLUGIN]
 SIZES = ["--max-model-len", "256", "--max-num-seqs", "8", "--max-num-batched-tokens", "64", "--no-log-requests"]
+LONG = [*CUDA, "--max-model-len", "1024", "--max-num-seqs", "8", "--max-num-batched-tokens", "64", "--no-log-requests"]
+GRANULE = 2 << 20  # of the device: what its pools of KV blocks are made of
 EXACT = ("weights", "activations", "logits", "workspace", "kv")
 # By how much a log-probability may differ. f16 activations keep 11 bits; packed weights meet int8 activations
 # in steps of few rows (the worst seen: 0.006 and 0.18); Q6_K becomes bf16. Greedy tokens must be equal unless the CPU's two likeliest are nearer than twice that.
@@ -189,6 +194,143 @@ def test_preempted_requests_say_what_they_say_alone(model, kv):
         d.stop()
 
 
+def granules(n):
+    """Pools of KV blocks take whole granules of the device."""
+    return -(-n // GRANULE) * GRANULE
+
+
+@pytest.fixture(scope="module")
+def long_model(tmp_path_factory):
+    file = str(tmp_path_factory.mktemp("long") / "long.gguf")
+    write(file, "F16", layers=4, heads=1, kv_heads=1, context=1024)  # 1 KiB of KV cache in f16 a token
+    return file
+
+
+def check_device(d):
+    """Plan, ledger and driver agree on the KV cache, to the byte."""
+    m = d.memory()
+    kv = next(c for c in m["device"]["classes"] if c["class"] == "kv")
+    assert kv["plan_bytes"] == kv["ledger_bytes"], kv
+    assert m["device"]["plan_bytes"] <= m["device"]["budget_bytes"], m["device"]
+    if not m["resizing"]:
+        assert kv["ledger_bytes"] == granules(m["kv"]["blocks"] * m["kv"]["block_tokens"] * m["kv"]["bytes_per_token"])
+    return m, kv["ledger_bytes"], m["device"]["driver"]["used_bytes"]
+
+
+def settle(d):
+    end = time.monotonic() + 60
+    while d.memory()["resizing"]:
+        check_device(d)
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return check_device(d)
+
+
+def put(d, budget):
+    r = d.http.put("/v1/memory", json={"budget_bytes": budget})
+    assert r.status_code in (200, 202), r.text
+    return r.json()
+
+
+def test_no_answer_changes_while_the_budget_of_the_device_moves(long_model, tmp_path):
+    conf = tmp_path / "vramd.conf"
+    options = ["--model", long_model, *LONG, "--batch-invariant"]
+    jobs = [[5 + (7 * i + j) % 90 for j in range(120)] for i in range(6)]
+    plain = Daemon(*options)
+    expected = crowd(jobs, lambda j: ask(plain, j, 24)["text"])
+    m, pool, _ = check_device(plain)
+    full, small = m["device"]["budget_bytes"], m["smallest_budget_bytes"]
+    plain.stop()
+    assert pool == 8 << 20 and small < full
+    conf.write_text(f"[memory]\nmemory = {full}\n")
+    d = Daemon(*options, "--config", str(conf))
+    try:
+        _, before, used = check_device(d)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            answers = pool.submit(crowd, jobs, lambda j: ask(d, j, 24)["text"])
+            for budget in (small, full, small + (full - small) // 2, small):
+                put(d, budget)
+                settle(d)
+            assert answers.result() == expected
+        m, now, less = settle(d)
+        assert now == GRANULE and used - less == before - now, (used, less, before, now)
+        assert m["device"]["budget_bytes"] == m["target_bytes"] == small
+        assert put(d, full)["budget_bytes"] == full
+        assert settle(d)[1:] == (before, used)
+        assert counter(d, "vramd_memory_resizes_total") == 5
+        r = d.http.put("/v1/memory", json={"budget_bytes": small - 1})
+        assert r.status_code == 409, r.text
+        conf.write_text(f"[memory]\nmemory = {small}\n")
+        d.process.send_signal(signal.SIGHUP)
+        d.wait_log(r"(the new budget is in force(.*\n)*.*){6}")
+        assert settle(d)[1] == GRANULE
+        assert crowd(jobs, lambda j: ask(d, j, 24)["text"]) == expected
+    finally:
+        d.stop()
+
+
+def test_memory_max_lets_the_device_grow_and_idleness_gives_back(long_model):
+    options = ["--model", long_model, *LONG]
+    plan = json.loads(vramd("plan", "--json", *options[1:]).stdout)
+    least, full = plan["smallest_budget_bytes"], plan["budget_bytes"]
+    d = Daemon(*options, "--memory", str(least), "--memory-max", str(full), "--idle-release", "1")
+    try:
+        assert check_device(d)[1] == GRANULE
+        assert ask(d, "x", 4)["text"]
+        put(d, full)
+        assert settle(d)[1] == 8 << 20
+        assert ask(d, "x", 4)["text"]
+        end = time.monotonic() + 30
+        while settle(d)[1] != GRANULE:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        assert d.memory()["idle"]["released"]
+    finally:
+        d.stop()
+
+
+def test_a_device_whose_pool_is_fixed_refuses_to_move_it(long_model, monkeypatch):
+    monkeypatch.setenv("CUSHIM_VMM", "0")
+    d = Daemon("--model", long_model, *LONG)
+    try:
+        m, _, _ = check_device(d)
+        r = d.http.put("/v1/memory", json={"budget_bytes": m["smallest_budget_bytes"]})
+        assert r.status_code == 409 and r.json()["error"]["param"] == "budget_bytes", r.text
+        assert ask(d, "x", 4)["text"]
+        check_device(d)
+    finally:
+        assert "no virtual memory management" in d.stop()
+
+
+@pytest.mark.parametrize("kv", ["f16"])
+def test_preempted_requests_come_back_from_host_memory(tmp_path, kv):
+    """With the same bits (batch_invariant: of every token), and the plan is the ledger with the pinned buffers. The two
+    that stay grow over all blocks of the third."""
+    file = str(tmp_path / "one.gguf")
+    write(file, "F16", layers=1, heads=1, kv_heads=1)
+    options = ["--model", file, *LONG, "--max-model-len", "512", "--max-num-seqs", "3", "--batch-invariant", "--kv-cache-dtype", kv]
+    jobs = [[5 + (7 * i + 3 * j) % 90 for j in range(140)] for i in range(3)]
+    plain = Daemon(*options)
+    expected = crowd(jobs, lambda j: ask(plain, j, 220)["text"])
+    plain.stop()
+    few = [*options, "--kv-cache-tokens", "736", "--kv-host-bytes", "8MiB"]
+    d = Daemon(*few)
+    try:
+        assert crowd(jobs, lambda j: ask(d, j, 220)["text"]) == expected
+        assert counter(d, "vramd_preemptions_total") > 0
+        assert counter(d, "vramd_kv_tier_hits_total") > 0
+        assert counter(d, "vramd_kv_tier_load_errors_total") == counter(d, "vramd_kv_tier_store_errors_total") == 0
+        check_device(d)
+        m = d.memory()
+        plan = json.loads(vramd("plan", "--json", *few[1:]).stdout)
+        terms = [t for t in plan["host"]["terms"] if t["class"] == "workspace"]
+        assert any("pinned" in t["what"] and "host memory" in t["what"] for t in terms), terms
+        row = next(c for c in m["classes"] if c["class"] == "workspace")
+        assert row["ledger_bytes"] == row["plan_bytes"] == sum(t["bytes"] for t in terms) > 6 << 20
+    finally:
+        assert "more slowly" not in d.stop()
+
+
 def test_plan_and_ledger_of_the_device_agree_to_the_byte(model, f16):
     def by_class(account, key):
         return {c["class"]: c[key] for c in account["classes"]}
@@ -202,7 +344,7 @@ def test_plan_and_ledger_of_the_device_agree_to_the_byte(model, f16):
         planned = sum(t["bytes"] for t in plan["terms"] if t["class"] == name)
         assert by_class(device, "ledger_bytes")[name] == by_class(device, "peak_bytes")[name] == planned > 0, name
     kv = m["kv"]
-    assert by_class(device, "ledger_bytes")["kv"] == kv["blocks"] * kv["block_tokens"] * kv["bytes_per_token"]
+    assert by_class(device, "ledger_bytes")["kv"] == granules(kv["blocks"] * kv["block_tokens"] * kv["bytes_per_token"])
     assert kv["blocks"] == plan["kv"]["blocks"]
     assert "kv" not in {c["class"] for c in host["classes"] if c["ledger_bytes"]}
     assert device["driver"]["total_bytes"] == 4 << 30

@@ -259,3 +259,25 @@ def test_memory_stays_within_the_plan(tmp_path):
         text, most = peak("quantize", MODEL, tmp_path / f"{n}.gguf", "--type", "F16", "--requantize", "--threads", n, "--json")
         assert most - base < json.loads(text)["memory_bytes"] + (4 << 20), (n, most, base)
     assert (tmp_path / "1.gguf").read_bytes() == (tmp_path / "4.gguf").read_bytes()
+
+
+def test_a_budget_of_bytes_is_met_by_the_table(tiny, tmp_path):
+    """The file's bytes and the table's sums, over budgets: never above, the loss never larger with more."""
+    out, table, losses = tmp_path / "out.gguf", tmp_path / "out.gguf.sensitivity.json", []
+    r = quantize(tiny, out, "--fit", "1MB", code=7)
+    least = int(re.search(r"takes is ([\d,]+) bytes", r.stderr)[1].replace(",", ""))
+    assert not os.listdir(tmp_path)
+    for budget in (least, least + 100_000, least + 500_000, least + 2_000_000, 1 << 30):
+        r = json.loads(quantize(tiny, out, "--fit", budget, "--json", "--force").stdout)
+        t = json.loads(table.read_text())
+        assert out.stat().st_size == r["file_bytes"] == t["file_bytes"] <= budget == t["budget"]
+        types = {x["name"]: x["type"] for x in r["tensors"]}
+        chosen = [next(o for o in x["options"] if o["type"] == x["type"]) for x in t["tensors"]]
+        assert all(types[x["name"]] == x["type"] for x in t["tensors"])
+        assert sum(o["loss"] for o in chosen) == pytest.approx(t["loss"], rel=1e-4)
+        losses.append(t["loss"])
+    assert set(types.values()) == {"F32"} and losses[-1] == 0  # all as it was
+    assert losses == sorted(losses, reverse=True) and losses[0] > losses[1] > losses[2]
+    quantize(tiny, tmp_path / "least.gguf", "--fit", least - 1, code=7)
+    for args, words in ((["--fit", "1GB", "--type", "Q4_0"], "exclude it"), (["--fit", "0"], "no number of bytes"), (["--fit", "x"], "no number of bytes")):
+        assert words in quantize(tiny, tmp_path / "x", *args, code=2).stderr

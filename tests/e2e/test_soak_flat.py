@@ -3,14 +3,15 @@ sanitizer's own memory grows: then only the answers count."""
 
 import json
 import os
+import random
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from harness import BINARY, ROOT, SANITIZED, Daemon
-from soak_flat import (CONNECTIONS, KEEP, OPTIONS, PAGE, TYPES, WARM_UP, at_rest, grew, growth, load, make_model, of_process, options_of,
-                       soak, types_here)
+from soak_flat import (CONTROLS, KEEP, PAGE, TYPES, WARM_UP, at_rest, controls_for, grew, growth, load_with_controls, make_model,
+                       options_of, soak, types_here)
 
 N = int(os.environ.get("SOAK_FLAT_N", 5_000 if SANITIZED else 100_000))
 
@@ -38,14 +39,19 @@ def test_memory_is_flat_over_a_hundred_thousand_requests(model, binary, tmp_path
     assert SANITIZED or not grew(growth(samples)), samples
 
 
-def test_every_type_of_kv_cache_serves_the_same_mix(model, binary):
+def test_every_type_of_kv_cache_serves_the_same_mix(model, binary, tmp_path):
+    """Each with a disk tier and a budget that moves, as make soak-flat has them."""
     types = types_here(model)
-    assert {"f16", "bf16", "f32"} <= set(types)
+    assert types == TYPES
     for i, t in enumerate(types):
-        d = Daemon("--model", model, "--kv-cache-dtype", t, *OPTIONS)
+        d = Daemon(*options_of(model, t, tmp_path / t))
         try:
-            assert load(binary, d.port, CONNECTIONS, N * (i + 1), N // 100)[0] == 0
+            assert {name for name, _ in controls_for(d)} == {name for name, _, _ in CONTROLS}
+            assert load_with_controls(d, binary, random.Random(i), N * (i + 1), N // 100)[0] == 0
             at_rest(d)
+            m = d.memory()
+            assert m["kv"]["disk"]["store_errors"] == m["kv"]["disk"]["load_errors"] == 0
+            assert all(c["ledger_bytes"] <= c["plan_bytes"] for c in m["classes"]), m["classes"]
         finally:
             d.stop()
 
