@@ -9,6 +9,7 @@
 
 #include "daemon/args.h"
 #include "daemon/commands.h"
+#include "daemon/quantize/by_method.h"
 #include "daemon/quantize/journal.h"
 #include "daemon/output.h"
 #include "daemon/quantize/quantize_report.h"
@@ -23,6 +24,7 @@ typedef struct quantize_args {
     uint32_t n_threads;
     uint64_t fit; /* bytes of the file; 0: types by rule */
     bool pure, again, force, dry_run, json;
+    method_args method;
 } quantize_args;
 
 static volatile sig_atomic_t interrupted;
@@ -46,6 +48,20 @@ static void print_help(void) {
         "                blocks, the next type of smaller blocks\n"
         "  --pure        the output matrix, too; else it gets Q6_K or Q8_0\n"
         "  --requantize  weights that are quantised already may lose once more\n"
+        "  --method M    how scales and codes are chosen: rtn (to nearest), imatrix, gptq, "
+        "awq,\n"
+        "                smooth, or several: awq+gptq; all but rtn run the model on a text\n"
+        "  --calibrate TEXT     a text of the kind that the model will see; several, in equal\n"
+        "                parts: give the option again; none: English, a play, C and Chinese\n"
+        "  --calibrate-tokens N of all texts together (16384)\n"
+        "  --imatrix FILE       the importance matrix that --method imatrix uses, as "
+        "llama-imatrix\n"
+        "                writes it, in place of a text; --write-imatrix FILE writes one\n"
+        "  --max-h SIZE  memory for the second moments of inputs (2GiB); what does not fit "
+        "takes\n"
+        "                another pass over the text\n"
+        "  --no-check    of a method: do not compare with rounding on the held-out fifth of\n"
+        "                each text; --accept-worse: compare, but end well where one is worse\n"
         "  --threads N   default: one for each CPU\n"
         "  --dry-run     print the plan only\n"
         "  --json        the plan, or the result, as one JSON object\n"
@@ -99,6 +115,7 @@ static status take_args(quantize_args *a, int argc, char **argv, err *e) {
     if (s == OK) s = take_fit(args_take_value(&argc, argv, "--fit"), &a->fit, e);
     if (s == OK && a->fit && (a->type != DT_NONE || a->pure))
         s = err_set(e, ERR_INVALID, "--fit chooses the types; --type and --pure exclude it");
+    if (s == OK) s = method_take_args(&a->method, &argc, argv, e);
     if (s != OK) return s;
     for (int i = 1; i < argc; i++)
         if (argv[i][0] == '-' || i > 2) {
@@ -179,7 +196,7 @@ static status run(const quantize_args *a, quant_job *j, err *e) {
     s = print(&b, e);
     if (s == OK) s = journal_check_space(a->out, j->file_bytes, e);
     if (s != OK || a->dry_run) return s;
-    if ((s = convert(&c, e)) != OK) return s;
+    if ((s = convert_by_method(&c, &a->method, e)) != OK) return s;
     if (a->json)
         quantize_json(&b, &c, true);
     else

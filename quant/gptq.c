@@ -31,16 +31,19 @@ static int by_moment(const void *a, const void *b) {
     return x->i > y->i ? -1 : 1;
 }
 
-status gptq_init(gptq *out, const double *h, uint32_t n, bool act_order, double damp, void *mem,
-                 err *e) {
+status gptq_init(gptq *out, const double *h, uint32_t n, const float *scale, bool act_order,
+                 double damp, void *mem, err *e) {
     uint32_t *order = mem;
     double *factor = (double *)((char *)mem + order_bytes(n));
     CHECK(hessian_bytes(n) >= n * sizeof(moment));
     moment *m = (moment *)factor; /* until the factor is made */
-    for (uint32_t i = 0; i < n; i++) m[i] = (moment){act_order ? h[hessian_at(i, i)] : 0, i};
+    for (uint32_t i = 0; i < n; i++) {
+        const double by = scale ? (double)scale[i] * (double)scale[i] : 1;
+        m[i] = (moment){act_order ? h[hessian_at(i, i)] / by : 0, i};
+    }
     qsort(m, n, sizeof *m, by_moment);
     for (uint32_t i = 0; i < n; i++) order[i] = m[i].i;
-    status s = hessian_factor(h, n, order, damp, factor, NULL, e);
+    status s = hessian_factor(h, n, order, scale, damp, factor, NULL, e);
     if (s != OK) return s;
     float *narrow = (float *)factor; /* entry i lies at or before where it is read */
     for (size_t i = 0; i < hessian_bytes(n) / sizeof(double); i++) {

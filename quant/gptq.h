@@ -20,9 +20,9 @@ typedef struct gptq {
 /* Bytes of a gptq's arrays while it is made (they hold the factor in float64). */
 size_t gptq_bytes(uint32_t n);
 /* mem: gptq_bytes(n), as aligned as malloc's; lent as long as *out is used. act_order: largest moments first;
- * else the natural order. Errors: as hessian_factor. */
-status gptq_init(gptq *out, const double *h, uint32_t n, bool act_order, double damp, void *mem,
-                 err *);
+ * else the natural order. scale: the inputs are divided by it, or NULL. Errors: as hessian_factor. */
+status gptq_init(gptq *out, const double *h, uint32_t n, const float *scale, bool act_order,
+                 double damp, void *mem, err *);
 
 /* Bytes of scratch for n_rows rows. */
 size_t gptq_scratch_bytes(uint32_t n, uint32_t n_rows);

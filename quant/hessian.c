@@ -77,12 +77,36 @@ double hessian_error(const double *h, uint32_t n, const float *e) {
     return sum;
 }
 
+uint32_t hessian_ld(uint32_t n) {
+    return tiles_of(n) * TILE;
+}
+
+/* For every column of tiles J: y = -(sum over I >= J of e(I) H(I, J)), of which those with I > J count twice. */
+double hessian_errors(const double *h, uint32_t n, const float *e, uint32_t n_rows,
+                      float *scratch) {
+    const tile_kernels *k = tile_kernels_get();
+    const uint32_t ld = hessian_ld(n), n_tiles = tiles_of(n);
+    float tile[TILE2];
+    double sum = 0;
+    memset(scratch, 0, (size_t)n_rows * ld * sizeof *scratch);
+    for (uint32_t j = 0; j < n_tiles; j++)
+        for (uint32_t i = j; i < n_tiles; i++) {
+            const double *from = h + tile_number(i, j);
+            for (uint32_t a = 0; a < TILE2; a++)
+                tile[a] = (float)(i > j ? 2 * from[a] : from[a]);
+            /* c and a have the same ld: the product of the rows' part I goes to part J of y */
+            k->sub_mul_f(scratch + (size_t)j * TILE, e + (size_t)i * TILE, ld, n_rows, tile);
+        }
+    for (size_t a = 0; a < (size_t)n_rows * ld; a++) sum -= (double)scratch[a] * (double)e[a];
+    return sum;
+}
+
 /* ---- the factor ---- */
 
 /* H in another order, with its diagonal made larger. What lies beyond n becomes a unit matrix, so that
  * every tile is treated alike. */
 static void permuted(double *out, const double *h, uint32_t n, const uint32_t *order,
-                     double add) {
+                     const float *scale, double add) {
     const uint32_t all = tiles_of(n) * TILE;
     for (uint32_t i = 0; i < all; i++) {
         const uint32_t tile_end = i / TILE * TILE + TILE;
@@ -92,6 +116,7 @@ static void permuted(double *out, const double *h, uint32_t n, const uint32_t *o
                 const uint32_t a = order[i] > order[j] ? order[i] : order[j];
                 const uint32_t b = order[i] > order[j] ? order[j] : order[i];
                 v = h[hessian_at(a, b)];
+                if (scale) v /= (double)scale[a] * (double)scale[b];
                 if (i == j) v = (v == 0 ? 1 : v) + add;
             } else if (i == j) {
                 v = 1;
@@ -182,17 +207,18 @@ static void invert(const tile_kernels *k, double *h, uint32_t n_tiles) {
     }
 }
 
-status hessian_factor(const double *h, uint32_t n, const uint32_t *order, double damp,
-                      double *out, double *damped, err *e) {
+status hessian_factor(const double *h, uint32_t n, const uint32_t *order, const float *scale,
+                      double damp, double *out, double *damped, err *e) {
     enum { TRIALS = 4 };
     const tile_kernels *k = tile_kernels_get();
     double mean = 0;
     for (uint32_t i = 0; i < n; i++) {
-        const double d = h[hessian_at(i, i)];
+        double d = h[hessian_at(i, i)];
+        if (scale) d /= (double)scale[i] * (double)scale[i];
         mean += (d == 0 ? 1 : d) / n;
     }
     for (uint32_t trial = 0; trial < TRIALS; trial++, damp *= 10) {
-        permuted(out, h, n, order, damp * mean);
+        permuted(out, h, n, order, scale, damp * mean);
         if (!cholesky(k, out, tiles_of(n))) continue;
         invert(k, out, tiles_of(n));
         if (damped) *damped = damp;

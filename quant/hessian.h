@@ -29,13 +29,19 @@ void hessian_diagonal(const double *h, uint32_t n, double *out);
 /* e H e^T: what an error e of a row of weights adds to the squared error of the outputs.
  * e: [n]. */
 double hessian_error(const double *h, uint32_t n, const float *e);
+/* The same, added up over rows, in float32 but for the sum. e: [n_rows][hessian_ld(n)], 0 from n on; scratch:
+ * [n_rows][hessian_ld(n)]. */
+uint32_t hessian_ld(uint32_t n);
+double hessian_errors(const double *h, uint32_t n, const float *e, uint32_t n_rows,
+                      float *scratch);
 
 /* The factor that GPTQ works with: of H with its rows and columns in the order of order ([n], a
  * permutation), inputs that are always 0 given a 1, and damp times the mean of the diagonal (ten times as
  * much when a factor cannot be found, at most three times) added to it, the inverse of the lower Cholesky
- * factor, in tiles as H. out: hessian_bytes(n). *damped: what was used; NULL: not wanted. Errors:
- * ERR_INVALID (the matrix is not positive definite or not finite even so). */
-status hessian_factor(const double *h, uint32_t n, const uint32_t *order, double damp,
-                      double *out, double *damped, err *);
+ * factor, in tiles as H. scale: [n], the inputs are divided by it first, or NULL. out: hessian_bytes(n).
+ * *damped: what was used; NULL: not wanted. Errors: ERR_INVALID (the matrix is not positive definite or not
+ * finite even so). */
+status hessian_factor(const double *h, uint32_t n, const uint32_t *order, const float *scale,
+                      double damp, double *out, double *damped, err *);
 
 #endif

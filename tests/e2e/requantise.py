@@ -144,8 +144,8 @@ def type_of(t, cols):
     return t if cols % gguf.GGML_QUANT_SIZES[t][0] == 0 else Q.F16
 
 
-def rewrite(source, target, convert, n_layers=None, more=()):
-    """convert(tensor, layer): rows of bytes and their type, or float32 and None, for each matrix.
+def rewrite(source, target, convert, n_layers=None, more=(), vector=lambda t: np.array(t.data)):
+    """convert(tensor, layer): rows of bytes and their type, or float32 and None, for each matrix. vector(tensor): the rest.
     more: keys to add, each a name, a value and a type. Returns for each matrix its type and bytes."""
     matrices = []
     reader = gguf.GGUFReader(source)
@@ -162,7 +162,7 @@ def rewrite(source, target, convert, n_layers=None, more=()):
         layer = int(t.name.split(".")[1]) if t.name.startswith("blk.") else 0
         if n_layers and layer >= n_layers:
             continue
-        data, raw = (np.array(t.data), None) if len(t.shape) < 2 else convert(t, layer)
+        data, raw = (vector(t), None) if len(t.shape) < 2 else convert(t, layer)
         if len(t.shape) > 1:
             matrices.append((raw, data.nbytes))
         writer.add_tensor(t.name, data, raw_dtype=raw)

@@ -6,6 +6,7 @@
 
 #include "base/half.h"
 #include "quant/grid.h"
+#include "quant/quant.h"
 #include "tests/check_main.h"
 #include "tests/quant/gptq_golden.h"
 
@@ -96,7 +97,7 @@ static void run_gptq(const double *h, uint32_t n, bool act_order, double damp, c
     err e;
     gptq g;
     void *mem = malloc(gptq_bytes(n)), *scratch = malloc(gptq_scratch_bytes(n, rows));
-    ck_assert_int_eq(gptq_init(&g, h, n, act_order, damp, mem, &e), OK);
+    ck_assert_int_eq(gptq_init(&g, h, n, NULL, act_order, damp, mem, &e), OK);
     gptq_rows(&g, t, w, rows, blocks, scratch);
     free(mem);
     free(scratch);
@@ -169,7 +170,7 @@ START_TEST(the_factor_is_the_inverse_of_the_lower_cholesky_factor) {
     double *h = moments(x, N, 400), *f = malloc(hessian_bytes(N)), damped;
     uint32_t order[N];
     for (uint32_t i = 0; i < N; i++) order[i] = N - 1 - i;
-    ck_assert_int_eq(hessian_factor(h, N, order, 0, f, &damped, &e), OK);
+    ck_assert_int_eq(hessian_factor(h, N, order, NULL, 0, f, &damped, &e), OK);
     /* (M H) M^T = I */
     for (uint32_t a = 0; a < N; a += 7) {
         static double row[N];
@@ -269,6 +270,27 @@ static void random_blocks(dtype t, uint8_t *b, uint32_t n, uint64_t seed) {
     free(x);
 }
 
+START_TEST(numbers_of_a_grid_are_those_that_rows_decode_to) {
+    enum { N = 512 };
+    static uint8_t b[N * 2];
+    float *w = numbers(9, N), q[N], decoded[N];
+    for (size_t t = 0; t < sizeof with_grid / sizeof *with_grid; t++) {
+        for (int encoded = 0; encoded < 2; encoded++) {
+            if (encoded)
+                quant_encode_row(with_grid[t], w, N, NULL, b);
+            else
+                random_blocks(with_grid[t], b, N, 3);
+            rounded(with_grid[t], w, N, b, q);
+            quant_decode_row(with_grid[t], b, N, decoded);
+            for (uint32_t i = 0; i < N; i++)
+                ck_assert_msg(q[i] == decoded[i], "%s: number %u is %a, not %a",
+                              dtype_name(with_grid[t]), i, (double)q[i], (double)decoded[i]);
+        }
+    }
+    free(w);
+}
+END_TEST
+
 static void with_diagonal(bool unit) {
     enum { N = 512, R = 5 };
     static uint8_t want[R * N * 2], got[R * N * 2];
@@ -299,6 +321,54 @@ START_TEST(with_a_diagonal_it_rounds_to_nearest) {
 }
 END_TEST
 
+START_TEST(errors_of_rows_are_the_sum_of_each) {
+    enum { N = 150, R = 7, LD = 192 };
+    float *x = inputs(N, 100), *w = numbers(3, R * N), e[R * LD] = {0}, scratch[R * LD];
+    double *h = moments(x, N, 100), want = 0;
+    ck_assert_uint_eq(hessian_ld(N), LD);
+    for (uint32_t r = 0; r < R; r++) {
+        memcpy(e + r * LD, w + r * N, N * sizeof *w);
+        double row = 0;
+        for (uint32_t i = 0; i < N; i++)
+            for (uint32_t j = 0; j < N; j++)
+                row += h[hessian_at(i > j ? i : j, i > j ? j : i)] * (double)w[r * N + i] *
+                       (double)w[r * N + j];
+        ck_assert(fabs(hessian_error(h, N, w + r * N) - row) < 1e-9 * row);
+        want += row;
+    }
+    ck_assert(fabs(hessian_errors(h, N, e, R, scratch) - want) < 1e-5 * want);
+    free(x);
+    free(w);
+    free(h);
+}
+END_TEST
+
+/* Weights times s on inputs divided by s are the same layer. */
+START_TEST(a_scale_is_that_of_the_inputs) {
+    float *w = numbers(1, INPUTS), *x = inputs(INPUTS, TOKENS), s[INPUTS];
+    uint8_t a[INPUTS / GROUP * 20], b[INPUTS / GROUP * 20];
+    double *h = moments(x, INPUTS, TOKENS);
+    for (uint32_t i = 0; i < INPUTS; i++) s[i] = i % 3 == 0 ? 0.5f : 2;
+    scales_of(w, a, INPUTS);
+    memcpy(b, a, sizeof a);
+    void *mem = malloc(gptq_bytes(INPUTS)), *scratch = malloc(gptq_scratch_bytes(INPUTS, 1));
+    err e;
+    gptq g;
+    ck_assert_int_eq(gptq_init(&g, h, INPUTS, s, true, 0.01, mem, &e), OK);
+    gptq_rows(&g, DT_Q4_1, w, 1, a, scratch);
+    free(h);
+    for (uint32_t t = 0; t < TOKENS * INPUTS; t++) x[t] /= s[t % INPUTS];
+    h = moments(x, INPUTS, TOKENS);
+    run_gptq(h, INPUTS, true, 0.01, w, 1, DT_Q4_1, b);
+    ck_assert_int_eq(memcmp(a, b, sizeof a), 0);
+    free(mem);
+    free(scratch);
+    free(w);
+    free(x);
+    free(h);
+}
+END_TEST
+
 START_TEST(inputs_that_are_always_zero_do_no_harm) {
     float *w = numbers(1, INPUTS), *x = inputs(INPUTS, TOKENS), q[INPUTS];
     uint8_t b[INPUTS / GROUP * 20];
@@ -321,21 +391,22 @@ START_TEST(fewer_tokens_than_inputs_are_damped) {
     double *h = moments(x, N, 8), *f = malloc(hessian_bytes(N)), damped = 0;
     uint32_t order[N];
     for (uint32_t i = 0; i < N; i++) order[i] = i;
-    ck_assert_int_eq(hessian_factor(h, N, order, 0.01, f, &damped, &e), OK);
+    ck_assert_int_eq(hessian_factor(h, N, order, NULL, 0.01, f, &damped, &e), OK);
     ck_assert(damped == 0.01);
     h[hessian_at(3, 3)] = -5; /* no sum of squares is */
-    ck_assert_int_eq(hessian_factor(h, N, order, 0.01, f, &damped, &e), OK);
+    ck_assert_int_eq(hessian_factor(h, N, order, NULL, 0.01, f, &damped, &e), OK);
     ck_assert(damped > 0.01);
     h[hessian_at(3, 3)] = NAN;
-    ck_assert_int_eq(hessian_factor(h, N, order, 0.01, f, &damped, &e), ERR_INVALID);
+    ck_assert_int_eq(hessian_factor(h, N, order, NULL, 0.01, f, &damped, &e), ERR_INVALID);
     free(x);
     free(h);
     free(f);
 }
 END_TEST
 
-CHECK_MAIN("gptq", moments_are_those_of_the_inputs,
-           moments_have_the_same_bits_by_any_number_of_threads,
+CHECK_MAIN("gptq", numbers_of_a_grid_are_those_that_rows_decode_to,
+           errors_of_rows_are_the_sum_of_each, a_scale_is_that_of_the_inputs,
+           moments_are_those_of_the_inputs, moments_have_the_same_bits_by_any_number_of_threads,
            kernels_have_the_same_bits_on_every_isa,
            the_factor_is_the_inverse_of_the_lower_cholesky_factor,
            codes_are_those_of_the_reference, two_inputs_by_hand,
