@@ -22,6 +22,7 @@ typedef struct code_set {
 typedef struct group {
     float x[32], w[32];
     int n; /* 16 or 32 */
+    bool weighted;
     float min, max, sum_w, sum_wx, sum_wx2;
 } group;
 
@@ -61,9 +62,9 @@ ONE_COPY void weights_of(const float *importance, size_t n, float *w) {
     }
 }
 
-ONE_COPY void group_load(group *g, const float *x, const float *w, int n) {
+ONE_COPY void group_load(group *g, const float *x, const float *w, int n, bool weighted) {
     v8f sw = {0}, swx = {0}, swx2 = {0}, low = v8_load(x), high = low;
-    g->n = n;
+    g->n = n, g->weighted = weighted;
     memcpy(g->x, x, sizeof(float) * (size_t)n);
     memcpy(g->w, w, sizeof(float) * (size_t)n);
     for (int i = 0; i < n; i += 8) {
@@ -114,6 +115,15 @@ LANES void take_scale(const trials *t, float *d, float *gain) {
     const int k = v8_lane(gains, most);
     *d = t->xc[k] / t->cc[k], *gain = most;
 }
+/* Batches of starting values, and of those around the best: without weights the extreme number is never far from the
+ * end, the less so the more codes there are. */
+LANES int batches_of(const group *g, code_set set) {
+    return g->weighted ? 4 : set.hi >= 15 && !set.book ? 2 : 3;
+}
+LANES int rounds_of(const group *g) {
+    return g->weighted ? 2 : 1;
+}
+
 /* Scale of a group without a minimum. The extreme number starts at one end of the codes, a tenth of a code
  * further in or out each time, then far out, then at the other end; or the end is some deviations away. */
 ONE_COPY float best_scale(const group *g, code_set set) {
@@ -124,7 +134,7 @@ ONE_COPY float best_scale(const group *g, code_set set) {
     const float sigma = copysignf(sqrtf(g->sum_wx2 / g->sum_w), extreme) / set.lo;
     float gain = 0, d = 0;
     trials t = {0};
-    for (int batch = 0; batch < 4; batch++) {
+    for (int batch = 0; batch < batches_of(g, set); batch++) {
         if (batch < 2)
             t.d = extreme / (set.lo - tenth * (count + (float)(8 * batch - 8)));
         else if (batch == 2)
@@ -135,7 +145,7 @@ ONE_COPY float best_scale(const group *g, code_set set) {
         try_all(g, set, &t);
         take_scale(&t, &d, &gain);
     }
-    for (int round = 0; round < 2; round++) {
+    for (int round = 0; round < rounds_of(g); round++) {
         t.d = d * (1 + (round ? 0.003f : 0.012f) * (count - 4));
         try_all(g, set, &t);
         take_scale(&t, &d, &gain);
@@ -173,7 +183,7 @@ ONE_COPY void best_affine(const group *g, code_set set, bool below_zero, float *
     const float sigma = sqrtf(fmaxf(g->sum_wx2 / g->sum_w - mean * mean, 0)) + 1e-6f * range;
     float e = INFINITY;
     trials t;
-    for (int batch = 0; batch < 4; batch++) {
+    for (int batch = 0; batch < (g->weighted ? 4 : 3); batch++) {
         const v8f cut = 0.04f * (count + 1);
         if (batch < 2)
             t.d = range / (set.hi + 0.15f * (count + (float)(8 * batch - 6))),
@@ -186,7 +196,7 @@ ONE_COPY void best_affine(const group *g, code_set set, bool below_zero, float *
         try_all(g, set, &t);
         take_affine(g, &t, below_zero, d, m, &e);
     }
-    for (int round = 0; round < 2; round++) {
+    for (int round = 0; round < rounds_of(g); round++) {
         t.d = *d * (1 + 0.01f * around_d);
         t.m = *m + *d * 0.12f * around_m;
         try_all(g, set, &t);
@@ -217,7 +227,7 @@ ONE_COPY void small_blocks(const float *x, size_t n, const float *importance, co
     for (size_t at = 0; at < n; at += 32) {
         group g;
         weights_of(importance ? importance + at : NULL, 32, w);
-        group_load(&g, x + at, w, 32);
+        group_load(&g, x + at, w, 32, importance != NULL);
         if (with_min)
             best_affine(&g, set, false, &d, &m);
         else
@@ -264,12 +274,12 @@ ONE_COPY void super_scaled(const float *x, const float *importance, dtype t, int
     trials try = {0};
     weights_of(importance, SUPER, w);
     for (int j = 0; j < n_groups; j++) {
-        group_load(&g[j], x + n * j, w + n * j, n);
+        group_load(&g[j], x + n * j, w + n * j, n, importance != NULL);
         wanted[j] = best_scale(&g[j], set);
         if (fabsf(wanted[j]) > fabsf(most)) most = wanted[j];
     }
     float d = most / (float)lo;
-    for (int round = 0; round < 4; round++) {
+    for (int round = 0; round < (importance ? 4 : 2); round++) {
         if (round == 2) d = most / ((float)lo * 0.97f); /* and once from another start */
         b.d = half_of_float(d);
         d = half_to_float(b.d);
@@ -344,14 +354,14 @@ ONE_COPY void super_affine(const float *x, const float *importance, dtype t, int
     super_block b = {0}, kept = {0};
     weights_of(importance, SUPER, w);
     for (int j = 0; j < n_groups; j++) {
-        group_load(&g[j], x + n * j, w + n * j, n);
+        group_load(&g[j], x + n * j, w + n * j, n, importance != NULL);
         best_affine(&g[j], set, true, &want[j][0], &m);
         want[j][1] = -m;
         if (want[j][0] > most) most = want[j][0];
         if (want[j][1] > lowest) lowest = want[j][1];
     }
     float d = most / (float)hi, dmin = lowest / (float)hi;
-    for (int round = 0; round < 4; round++) {
+    for (int round = 0; round < (importance ? 4 : 2); round++) {
         if (round == 2) d = most / ((float)hi * 0.95f), dmin = lowest / ((float)hi * 0.95f);
         b.d = half_of_float(d), b.dmin = half_of_float(dmin);
         d = half_to_float(b.d), dmin = half_to_float(b.dmin);
