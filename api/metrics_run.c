@@ -1,6 +1,6 @@
 /* GET /metrics. Reads snapshots only, so that it answers in the middle of a step; what the
- * operating system says is read on the pool of threads, and may be SAMPLE_MAX_AGE_US and a scrape old. Of several models
- * each has samples of its own. Owns nothing. Loop thread. */
+ * operating system says is read on the pool of threads, and may be SAMPLE_MAX_AGE_US and a scrape
+ * old. Of several models each has samples of its own. Owns nothing. Loop thread. */
 #include <string.h>
 
 #include "api/metrics.h"
