@@ -628,7 +628,8 @@ static inline void stream_observe(stream *m, const sched_step *st) {
     if (kind == 0) return;
     uint64_t us = 100 * st->n_rows + stream_take(m, 100);
     if (kind == 1) us *= stream_take(m, 256); /* or no time at all */
-    sched_observe(m->s, st, us);
+    /* More often than it ran, so that the model of times is ready before the stream ends. */
+    for (int i = 0; i < 6; i++) sched_observe(m->s, st, us + (uint64_t)i);
 }
 
 static inline void stream_commit(stream *m, bool fails) {

@@ -200,7 +200,7 @@ START_TEST(random_streams_with_two_objectives_keep_every_promise) {
     stream ttft = run((kind){.timed = true, .ttft_first = true}, 9);
     ck_assert_uint_gt(itl.n_timed, STREAMS / 100); /* steps whose time bounds the prompts */
     ck_assert_uint_eq(itl.n_late, 0);
-    ck_assert_uint_gt(ttft.n_late, STREAMS / 100); /* and those in which it does not */
+    ck_assert_uint_gt(ttft.n_late, STREAMS / 200); /* and those in which it does not */
     ck_assert_uint_gt(ttft.n_timed, ttft.n_late);
 }
 END_TEST
@@ -209,9 +209,9 @@ START_TEST(random_streams_with_blocks_in_host_memory_keep_every_promise) {
     for (int crowded = 0; crowded < 2; crowded++) {
         stream sum = run((kind){.crowded = crowded, .tier = true, .host = true}, 10);
         ck_assert_uint_gt(sum.n_ended, STREAMS);
-        ck_assert_uint_gt(sum.n_stores, STREAMS / 2);
-        ck_assert_uint_gt(sum.n_evictions, STREAMS / 20);
-        ck_assert_uint_gt(sum.n_loaded, STREAMS / 100);
+        ck_assert_uint_gt(sum.n_stores, STREAMS / 8);
+        ck_assert_uint_gt(sum.n_evictions, STREAMS / 100);
+        ck_assert_uint_gt(sum.n_loaded, STREAMS / 1000);
         ck_assert_uint_eq(sum.n_failed_loads, 0);
     }
 }
