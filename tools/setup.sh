@@ -2,7 +2,7 @@
 # Installs the Debian packages (12, 13) that vramd is built with, and with --tests those that it is
 # tested with. Does nothing where all of them are installed; otherwise needs root or sudo.
 set -eu
-packages="gcc make pkg-config libc6-dev libmicrohttpd-dev libgnutls28-dev libuv1-dev libjansson-dev libpcre2-dev libinih-dev libcurl4-gnutls-dev check python3 python3-venv binutils curl ca-certificates"
+packages="gcc make pkg-config libc6-dev libmicrohttpd-dev libgnutls28-dev libuv1-dev libjansson-dev libpcre2-dev libutf8proc-dev libinih-dev libcurl4-gnutls-dev check python3 python3-venv binutils curl ca-certificates"
 [ "${1:-}" = --tests ] && packages="$packages g++ clang libclang-rt-dev clang-tidy systemd openssl build-essential debhelper lintian"
 missing=
 for p in $packages; do

@@ -90,6 +90,18 @@ INLINE void pack_block32(uint8_t *tile, dtype t, const uint8_t *src, uint32_t o)
         pack_words(codes, o, src, 4, 0);
 }
 
+/* One group to output o of a tile. */
+INLINE void pack_group(uint8_t *tile, dtype t, const uint8_t *src, uint32_t o) {
+    const tile_info i = tile_of(t);
+    const uint32_t scale = i.head - i.has_zero;
+    memcpy(tile + scale * o, src, scale);
+    if (i.has_zero) tile[STRIP * scale + o] = src[scale];
+    tile += STRIP * i.head;
+    src += i.head;
+    for (uint32_t k = 0; k < i.n_in; k += 32, tile += STRIP * i.codes, src += i.codes)
+        pack_words(tile, o, src, i.codes / 4u, i.form == CODES_8 ? 0x80808080u : 0);
+}
+
 /* Scale i of 16 of Q3_K, plus 32: four bits in one of 8 bytes, two in one of 4 more. */
 INLINE uint32_t file_scale_q3(const uint8_t *c, uint32_t i) {
     return (c[i % 8] >> 4 * (i / 8) & 15) | (c[8 + i % 4] >> 2 * (i / 4) & 3) << 4;
@@ -149,7 +161,9 @@ INLINE void pack_strip_quant(uint8_t *dst, dtype t, uint32_t n_in, const uint8_t
     for (uint32_t k = 0; k < n_in; k += i.n_in, dst += tile_bytes(t), src += block) {
         if (n < STRIP) memset(dst, 0, tile_bytes(t));
         for (uint32_t o = 0; o < n; o++) {
-            if (i.n_in == 32)
+            if (i.grouped)
+                pack_group(dst, t, src + o * stride, o);
+            else if (i.n_in == 32)
                 pack_block32(dst, t, src + o * stride, o);
             else
                 pack_block256(dst, t, src + o * stride, o);
@@ -157,11 +171,52 @@ INLINE void pack_strip_quant(uint8_t *dst, dtype t, uint32_t n_in, const uint8_t
     }
 }
 
+typedef uint16_t halves __attribute__((vector_size(16)));
+
+INLINE halves low_of(halves a, halves b) {
+    return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+}
+INLINE halves high_of(halves a, halves b) {
+    return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+}
+
+/* Puts rows 4 to 7 between rows 0 to 3. Done three times, rows are columns. */
+INLINE void interleave(halves to[8], const halves a[8]) {
+    to[0] = low_of(a[0], a[4]), to[1] = high_of(a[0], a[4]);
+    to[2] = low_of(a[1], a[5]), to[3] = high_of(a[1], a[5]);
+    to[4] = low_of(a[2], a[6]), to[5] = high_of(a[2], a[6]);
+    to[6] = low_of(a[3], a[7]), to[7] = high_of(a[3], a[7]);
+}
+
+/* Eight inputs of eight outputs: to[k][o] of from[o][k]. */
+INLINE void transpose_halves(uint8_t *to, const uint8_t *from, uint64_t stride) {
+    halves a[8], b[8];
+#pragma GCC unroll 8
+    for (uint32_t o = 0; o < 8; o++) memcpy(&a[o], from + o * stride, sizeof a[o]);
+    interleave(b, a);
+    interleave(a, b);
+    interleave(b, a);
+#pragma GCC unroll 8
+    for (uint32_t k = 0; k < 8; k++) memcpy(to + (uint64_t)k * STRIP * 2, &b[k], sizeof b[k]);
+}
+
+/* Strips of 16 whole outputs of 16 bits, as many inputs as eights; returns how many. */
+static uint32_t pack_halves(uint8_t *dst, uint32_t n_in, const uint8_t *src) {
+    const uint64_t stride = 2ull * n_in;
+    uint32_t k = 0;
+    for (; k + 8 <= n_in; k += 8)
+        for (uint32_t o = 0; o < STRIP; o += 8)
+            transpose_halves(dst + 2ull * ((uint64_t)k * STRIP + o),
+                             src + o * stride + 2ull * k, stride);
+    return k;
+}
+
 /* bytes: 2 or 4 an element. In squares of 32 inputs, so that writes stay in the first cache. */
 INLINE void pack_strip_float(uint8_t *dst, uint32_t bytes, uint32_t n_in, const uint8_t *src,
                              uint32_t n) {
     if (n < STRIP) memset(dst, 0, (uint64_t)n_in * STRIP * bytes);
-    for (uint32_t k0 = 0; k0 < n_in; k0 += 32) {
+    for (uint32_t k0 = bytes == 2 && n == STRIP ? pack_halves(dst, n_in, src) : 0; k0 < n_in;
+         k0 += 32) {
         uint32_t k1 = n_in - k0 < 32 ? n_in : k0 + 32;
         for (uint32_t o = 0; o < n; o++)
             for (uint32_t k = k0; k < k1; k++)
@@ -171,11 +226,16 @@ INLINE void pack_strip_float(uint8_t *dst, uint32_t bytes, uint32_t n_in, const 
 }
 
 static void pack_strip(uint8_t *dst, dtype t, uint32_t n_in, const uint8_t *src, uint32_t n) {
-    switch (t) {
+    switch (dtype_kind(t)) {
 #define X(name, ...)                                                                           \
     case DT_##name: pack_strip_quant(dst, DT_##name, n_in, src, n); break;
         TILE_LIST(X)
 #undef X
+#define X(name, ...) case DT_##name:
+        GROUP_TILE_LIST(X)
+#undef X
+        pack_strip_quant(dst, t, n_in, src, n);
+        break;
     case DT_F32: pack_strip_float(dst, 4, n_in, src, n); break;
     default: pack_strip_float(dst, 2, n_in, src, n); break;
     }
@@ -185,8 +245,8 @@ void packed_store(void *tiles, dtype t, uint32_t n_out, uint32_t n_in, uint32_t 
                   const void *rows) {
     CHECK(linear_supports(t, n_in) && row % STRIP == 0 && row <= n_out && n <= n_out - row);
     CHECK(n % STRIP == 0 || row + n == n_out);
-    const dtype_info *info = dtype_get(t);
-    uint64_t row_bytes = (uint64_t)n_in / info->block_elems * info->block_bytes;
+    uint64_t row_bytes;
+    CHECK(dtype_bytes(t, 1, n_in, &row_bytes));
     uint8_t *dst = (uint8_t *)tiles + row / STRIP * strip_bytes(t, n_in);
     const uint8_t *src = rows;
     for (uint32_t o = 0; o < n; o += STRIP) {
@@ -225,11 +285,16 @@ static void float_row(const uint8_t *strip, dtype t, uint32_t n_in, uint32_t o, 
 void packed_row(const packed *w, uint32_t row, float *out) {
     CHECK(row < w->n_out);
     const uint8_t *strip = strip_at(w, row);
-    switch (w->type) {
+    switch (dtype_kind(w->type)) {
 #define X(name, ...)                                                                           \
     case DT_##name: quant_row(strip, DT_##name, w->n_in, row % STRIP, out); break;
         TILE_LIST(X)
 #undef X
+#define X(name, ...) case DT_##name:
+        GROUP_TILE_LIST(X)
+#undef X
+        quant_row(strip, w->type, w->n_in, row % STRIP, out);
+        break;
     default: float_row(strip, w->type, w->n_in, row % STRIP, out); break;
     }
 }

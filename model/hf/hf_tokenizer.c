@@ -18,7 +18,8 @@ typedef struct builder {
     const json_t *model, *vocab, *merges, *added;
     arena *scratch;
     uint32_t n_vocab;
-    bool pieces; /* SentencePiece's; else bytes */
+    bool pieces; /* SentencePiece's */
+    bool words;  /* WordPiece; else, without pieces, bytes */
     str *token;  /* [n_vocab] */
     int32_t *type;
     err *e;
@@ -79,9 +80,10 @@ static status read_vocab(builder *b) {
     const str unknown = text_of(b->model, "unk_token");
     json_object_foreach((json_t *)b->vocab, text, id) {
         const str t = str_of(text);
-        const int32_t type = b->pieces && unknown.ptr && str_eq(t, unknown) ? UNKNOWN
-                             : b->pieces && is_byte_piece(t)                ? BYTE
-                                                                            : NORMAL;
+        const int32_t type = (b->pieces || b->words) && unknown.ptr && str_eq(t, unknown)
+                                 ? UNKNOWN
+                             : b->pieces && is_byte_piece(t) ? BYTE
+                                                             : NORMAL;
         status s = set_token(b, id, t, type);
         if (s != OK) return s;
     }
@@ -115,12 +117,32 @@ static status read_added(builder *b) {
         if (s != OK) return s;
         const uint64_t at = (uint64_t)json_integer_value(id);
         const str unknown = text_of(b->model, "unk_token");
-        if (b->pieces && unknown.ptr && str_eq(text, unknown)) b->type[at] = UNKNOWN;
+        if ((b->pieces || b->words) && unknown.ptr && str_eq(text, unknown))
+            b->type[at] = UNKNOWN;
         if (b->pieces && !special) b->token[at] = with_blanks(b, text);
         if (!b->token[at].ptr) return no_memory(b);
         strip |= special && is_true(o, "rstrip");
     }
     if (strip) facts_bool(b->f, "tokenizer.strip_after_special", true);
+    return OK;
+}
+
+/* As GGUF has WordPiece's: U+2581 before what begins a word, nothing before what goes on. */
+static status mark_words(builder *b) {
+    const str given = text_of(b->model, "continuing_subword_prefix");
+    const str on = given.ptr ? given : STR("##");
+    for (uint32_t i = 0; i < b->n_vocab; i++) {
+        const str t = b->token[i];
+        if (!t.ptr || b->type[i] != NORMAL) continue;
+        if (t.len > on.len && str_starts(t, on)) {
+            b->token[i] = (str){t.ptr + on.len, t.len - on.len};
+            continue;
+        }
+        char *p = arena_alloc(b->scratch, t.len + 4);
+        if (!p) return no_memory(b);
+        snprintf(p, t.len + 4, "\xe2\x96\x81%.*s", STR_ARG(t));
+        b->token[i] = (str){p, t.len + 3};
+    }
     return OK;
 }
 
@@ -269,6 +291,13 @@ static status read_ends(builder *b) {
     return OK;
 }
 
+/* The token that TemplateProcessing puts there. */
+static void frame_id(builder *b, const json_t *part, const char *key) {
+    const str text = text_of(json_object_get(part, "SpecialToken"), "id");
+    uint32_t id;
+    if (text.ptr && id_of(b, text, &id)) facts_u32(b->f, key, id);
+}
+
 static void read_frame(builder *b) {
     const json_t *post = json_object_get(b->in->tokenizer, "post_processor");
     const json_t *single =
@@ -278,9 +307,19 @@ static void read_frame(builder *b) {
     const bool eos = n > 1 && json_object_get(json_array_get(single, n - 1), "SpecialToken");
     facts_bool(b->f, "tokenizer.ggml.add_bos_token", bos);
     facts_bool(b->f, "tokenizer.ggml.add_eos_token", eos);
-    special_id(b, "bos_token", "bos_token_id", "tokenizer.ggml.bos_token_id");
-    special_id(b, "eos_token", "eos_token_id", "tokenizer.ggml.eos_token_id");
-    special_id(b, "unk_token", "unk_token_id", "tokenizer.ggml.unknown_token_id");
+    if (b->words) { /* BERT's have other names in tokenizer_config.json */
+        frame_id(b, bos ? json_array_get(single, 0) : NULL, "tokenizer.ggml.bos_token_id");
+        frame_id(b, eos ? json_array_get(single, n - 1) : NULL, "tokenizer.ggml.eos_token_id");
+    } else {
+        special_id(b, "bos_token", "bos_token_id", "tokenizer.ggml.bos_token_id");
+        special_id(b, "eos_token", "eos_token_id", "tokenizer.ggml.eos_token_id");
+    }
+    const str unknown = text_of(b->model, "unk_token");
+    uint32_t id;
+    if (b->words && unknown.ptr && id_of(b, unknown, &id))
+        facts_u32(b->f, "tokenizer.ggml.unknown_token_id", id);
+    else
+        special_id(b, "unk_token", "unk_token_id", "tokenizer.ggml.unknown_token_id");
 }
 
 /* Whether a text gets a blank in front that is not written. */
@@ -309,6 +348,7 @@ static status check_normalizer(const builder *b) {
         size_t k = 0;
         while (k < sizeof harmless / sizeof *harmless && !(t.ptr && str_eqz(t, harmless[k])))
             k++;
+        if (k == 0) facts_bool(b->f, "tokenizer.nfc", true);
         if (k < sizeof harmless / sizeof *harmless) continue;
         err_set(b->e, ERR_UNSUPPORTED,
                 "tokenizer.json: the normalizer \"%.*s\" is not supported",
@@ -318,17 +358,44 @@ static status check_normalizer(const builder *b) {
     return OK;
 }
 
+/* BertNormalizer's members, which transformers writes for every such vocabulary, and BertPreTokenizer. */
+static status choose_words(builder *b) {
+    const json_t *norm = json_object_get(b->in->tokenizer, "normalizer");
+    const json_t *pre = json_object_get(b->in->tokenizer, "pre_tokenizer");
+    const json_t *accents = json_object_get(norm, "strip_accents");
+    const str n = text_of(norm, "type"), p = text_of(pre, "type");
+    int64_t most = 100;
+    const bool lower = is_true(norm, "lowercase");
+    b->words = true;
+    if (!n.ptr || !str_eqz(n, "BertNormalizer"))
+        return fault(b, ERR_UNSUPPORTED, "normalizer", "WordPiece is read with BertNormalizer");
+    if (!p.ptr || !str_eqz(p, "BertPreTokenizer"))
+        return fault(b, ERR_UNSUPPORTED, "pre_tokenizer",
+                     "WordPiece is read with BertPreTokenizer");
+    status s = json_in_int(b->model, "max_input_chars_per_word", 1, 1000, &most, b->e);
+    if (s != OK) return s;
+    facts_str(b->f, "tokenizer.ggml.model", STR("bert"));
+    facts_bool(b->f, "tokenizer.wordpiece.clean", is_true(norm, "clean_text"));
+    facts_bool(b->f, "tokenizer.wordpiece.split_han", is_true(norm, "handle_chinese_chars"));
+    facts_bool(b->f, "tokenizer.wordpiece.lowercase", lower);
+    facts_bool(b->f, "tokenizer.wordpiece.strip_accents",
+               json_is_boolean(accents) ? json_is_true(accents) : lower);
+    facts_u32(b->f, "tokenizer.wordpiece.most_chars", (uint32_t)most);
+    return OK;
+}
+
 static status choose_kind(builder *b) {
     const json_t *t = b->in->tokenizer;
     const bool bytes =
         part_of(json_object_get(t, "pre_tokenizer"), "pretokenizers", "ByteLevel") ||
         part_of(json_object_get(t, "decoder"), "decoders", "ByteLevel");
     const str type = text_of(b->model, "type");
+    if (type.ptr && str_eqz(type, "WordPiece")) return choose_words(b);
     if (type.ptr && !str_eqz(type, "BPE")) {
         err_set(b->e, ERR_UNSUPPORTED, "tokenizer.json: a model of type %.*s is not supported",
                 (int)(type.len < 40 ? type.len : 40), type.ptr);
         err_field(b->e, "tokenizer.json: model.type");
-        return err_hint(b->e, "BPE is, over bytes or SentencePiece's pieces");
+        return err_hint(b->e, "BPE is, over bytes or SentencePiece's pieces, and WordPiece");
     }
     b->pieces = !bytes;
     if (b->pieces && !is_true(b->model, "byte_fallback"))
@@ -350,17 +417,19 @@ status hf_tokenizer_facts(facts *f, const hf_tokenizer_files *in, uint32_t n_voc
     b.merges = json_object_get(b.model, "merges");
     b.added = json_object_get(in->tokenizer, "added_tokens");
     if (!json_is_object(b.vocab)) return fault(&b, ERR_FORMAT, "model.vocab", "is no object");
-    if (!json_is_array(b.merges)) return fault(&b, ERR_FORMAT, "model.merges", "is no list");
     if (json_array_size(b.merges) > MAX_TOKENS || n_vocab > MAX_TOKENS)
         return fault(&b, ERR_UNSUPPORTED, "model", "more than 16,777,216 tokens or merges");
     b.token = arena_zalloc(scratch, n_vocab * sizeof *b.token);
     b.type = arena_zalloc(scratch, n_vocab * sizeof *b.type);
     if (!b.token || !b.type) return no_memory(&b);
     status s = choose_kind(&b);
+    if (s == OK && !b.words && !json_is_array(b.merges))
+        return fault(&b, ERR_FORMAT, "model.merges", "is no list");
     if (s == OK) s = read_vocab(&b);
     if (s == OK) s = read_added(&b);
+    if (s == OK && b.words) s = mark_words(&b);
     if (s == OK) s = keep_tokens(&b);
-    if (s == OK) s = b.pieces ? keep_scores(&b) : keep_merges(&b);
+    if (s == OK && !b.words) s = b.pieces ? keep_scores(&b) : keep_merges(&b);
     if (s == OK) s = read_ends(&b);
     if (s != OK) return s;
     read_frame(&b);

@@ -9,15 +9,17 @@
 #include "memory/term.h"
 
 /* Which family of tokenizers the file asks for. */
-static status check_model(bool *spm, const checkpoint *file, err *e) {
+static status check_model(tok_kind *kind, const checkpoint *file, err *e) {
     str model = STR("");
     status s = checkpoint_get_str(file, "tokenizer.ggml.model", &model, e);
-    *spm = str_eqz(model, "llama");
-    if (s != OK || *spm || str_eqz(model, "gpt2")) return s;
+    *kind = str_eqz(model, "llama")  ? TOK_SPM
+            : str_eqz(model, "bert") ? TOK_WORDPIECE
+                                     : TOK_BPE;
+    if (s != OK || *kind != TOK_BPE || str_eqz(model, "gpt2")) return s;
     if (model.len)
         err_set(e, ERR_UNSUPPORTED,
-                "tokenizer.ggml.model is \"%.*s\"; known are gpt2 (byte-level BPE) and llama "
-                "(SentencePiece BPE)",
+                "tokenizer.ggml.model is \"%.*s\"; known are gpt2 (byte-level BPE), llama "
+                "(SentencePiece BPE) and bert (WordPiece)",
                 (int)(model.len < 80 ? model.len : 80), model.ptr);
     else
         err_set(e, ERR_UNSUPPORTED, "the file does not say tokenizer.ggml.model");
@@ -27,11 +29,11 @@ static status check_model(bool *spm, const checkpoint *file, err *e) {
 static status plan_layout(tok_layout *l, tok_pre_choice *pre, const checkpoint *file, str wish,
                           err *e) {
     *pre = (tok_pre_choice){0};
-    status s = check_model(&l->spm, file, e);
-    if (s == OK && !l->spm) s = tok_pre_find(pre, file, wish, e);
-    if (s == OK && l->spm && wish.len) {
-        err_set(e, ERR_INVALID,
-                "the model's vocabulary is SentencePiece's, which has no pre-tokenizer");
+    status s = check_model(&l->kind, file, e);
+    if (s == OK && l->kind == TOK_BPE) s = tok_pre_find(pre, file, wish, e);
+    if (s == OK && l->kind != TOK_BPE && wish.len) {
+        err_set(e, ERR_INVALID, "the model's vocabulary is %s, which has no pre-tokenizer",
+                l->kind == TOK_SPM ? "SentencePiece's" : "WordPiece's");
         return err_field(e, "pre_tokenizer");
     }
     return s == OK ? tok_layout_of(l, file, e) : s;
@@ -75,10 +77,14 @@ status tokenizer_open_pre(tokenizer **out, const checkpoint *file, str wish, con
     /* A file made to collide in a table must not be able to know where things fall. */
     if (getrandom(&t->seed, sizeof t->seed, GRND_NONBLOCK) != sizeof t->seed)
         t->seed = (uint64_t)(uintptr_t)t;
-    t->encode_run = l.spm ? tok_spm_run : tok_pre_run;
+    t->encode_run = l.kind == TOK_SPM   ? tok_spm_run
+                    : l.kind == TOK_BPE ? tok_pre_run
+                                        : tok_wordpiece_run;
+    t->kind = l.kind;
     place_parts(t, &l);
     s = tok_vocab_build(t, &l, e);
-    if (s == OK && l.spm) tok_spm_build(t, &l);
+    if (s == OK && l.kind == TOK_SPM) tok_spm_build(t, &l);
+    if (s == OK && l.kind == TOK_WORDPIECE) s = tok_wordpiece_build(t, file, e);
     if (s == OK) s = tok_special_build(t, file, e);
     if (s == OK && pre.row && str_eqz(str_of(pre.row->names), "default"))
         log_warn(
@@ -149,7 +155,9 @@ static status encode_parts(const tokenizer *t, tok_words *w, tok_input *in) {
         size_t special = next_special(t, in, at, &id);
         size_t end = special == SIZE_MAX ? text.len : special;
         if (end > at) {
-            status s = t->encode_run(t, w, (str){text.ptr + at, end - at});
+            str run = {text.ptr + at, end - at};
+            status s = t->nfc ? tok_nfc(w, &run) : OK;
+            if (s == OK) s = t->encode_run(t, w, run);
             if (s != OK) return s;
             w->after_special = false;
         }

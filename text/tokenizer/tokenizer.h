@@ -1,10 +1,11 @@
-/* Text to token ids and back, from the metadata of a GGUF file: byte-level BPE and
- * SentencePiece BPE. Immutable after open, usable from any thread. Memory: one block, counted
+/* Text to token ids and back, from the metadata of a checkpoint: byte-level BPE, SentencePiece BPE
+ * and WordPiece. Immutable after open, usable from any thread. Memory: one block, counted
  * by tokenizer_bytes; beside it the C library holds the executable pages of PCRE2's JIT (64 KiB
  * a started one, runtime class). A call of tokenizer_encode takes its scratch where out takes
  * its memory, and gives it back before it returns: up to 32 bytes a byte of the longest word
  * (where a SentencePiece vocabulary has nothing to cut at, the text), 3 a byte of text that is
- * not UTF-8, and 4 a byte of text that needs a space before it. */
+ * not UTF-8, 4 a byte of text that needs a space before it, and 24 a byte of text that is brought
+ * into normal form C. */
 #ifndef VRAMD_TEXT_TOKENIZER_H
 #define VRAMD_TEXT_TOKENIZER_H
 

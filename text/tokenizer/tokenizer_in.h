@@ -19,8 +19,12 @@ enum {
     TOK_MAX_SPECIAL_BYTES = 256, /* longer special texts are never parsed */
     TOK_PRE_BYTES = 32 << 10,    /* PCRE2's compiled patterns and contexts */
     TOK_PRE_STAGES = 6,
-    TOK_JOINS_BYTES = 65536 / 8
+    TOK_JOINS_BYTES = 65536 / 8,
+    TOK_WORD_CHARS = 1000 /* of a word that WordPiece cuts, at most */
 };
+
+/* What GGUF calls tokenizer.ggml.model: "gpt2" (BPE over bytes), "llama" (SentencePiece), "bert". */
+typedef enum tok_kind { TOK_BPE, TOK_SPM, TOK_WORDPIECE } tok_kind;
 
 /* What GGUF calls tokenizer.ggml.token_type. */
 typedef enum tok_type {
@@ -62,7 +66,7 @@ typedef struct tok_layout {
     const str *tokens, *merges; /* as in the file */
     const int32_t *types;       /* NULL: all normal */
     const float *scores;        /* SentencePiece only */
-    bool spm;                   /* SentencePiece; else byte-level BPE */
+    tok_kind kind;
     uint64_t offset, pieces, type, slot, merge, merge_slot, whole, special, score, joins, pre;
     uint64_t bytes;
 } tok_layout;
@@ -73,6 +77,7 @@ struct tokenizer {
     const chunks *src;
     size_t got;
     uint64_t bytes, seed;
+    tok_kind kind;
 
     uint32_t n_vocab, n_merges, n_special;
     const uint32_t *offset; /* [n_vocab + 1] into pieces */
@@ -90,6 +95,10 @@ struct tokenizer {
     uint8_t *joins;
     uint32_t longest;
     bool space_prefix, single_spaces;
+    struct {
+        uint32_t most_chars; /* of a word; a longer one is unknown */
+        bool clean, split_han, strip_accents, lowercase;
+    } wordpiece; /* what BERT calls them, for TOK_WORDPIECE */
     /* [ceil(n_vocab / 32)]: bit set when merging the token's own bytes was seen to give it. */
     _Atomic uint32_t *whole;
 
@@ -98,6 +107,7 @@ struct tokenizer {
 
     int32_t bos, eos, unknown;
     bool add_bos, add_eos;
+    bool nfc;                 /* text is brought into normal form C first */
     bool strip_after_special; /* white space after control and user-defined tokens is dropped */
     int32_t eog[TOK_MAX_EOG];
     uint32_t n_eog;
@@ -138,7 +148,7 @@ static inline void tok_set_whole(const tokenizer *t, int32_t id) {
     atomic_fetch_or_explicit(&t->whole[id >> 5], 1u << (id & 31), memory_order_relaxed);
 }
 
-/* tokenizer_vocab.c. spm is set by the caller. */
+/* tokenizer_vocab.c. kind is set by the caller. */
 status tok_layout_of(tok_layout *, const checkpoint *, err *);
 status tok_vocab_build(tokenizer *, const tok_layout *, err *);
 
@@ -181,6 +191,9 @@ void tok_pre_clear(tokenizer *);
 /* Appends the ids of a run of text, word by word. */
 status tok_pre_run(const tokenizer *, tok_words *, str text);
 
+/* tokenizer_nfc.c: *text in normal form C, in w->scratch where it is another; what is no UTF-8 stays. */
+status tok_nfc(tok_words *w, str *text);
+
 /* tokenizer_bpe.c: appends the ids of one word. */
 status tok_bpe_word(const tokenizer *, tok_words *, str word);
 
@@ -189,5 +202,10 @@ status tok_bpe_word(const tokenizer *, tok_words *, str word);
 size_t tok_spm_bytes(str text, int32_t type, char *out);
 void tok_spm_build(tokenizer *, const tok_layout *);
 status tok_spm_run(const tokenizer *, tok_words *, str text);
+
+/* tokenizer_wordpiece.c: the same. */
+size_t tok_wordpiece_bytes(str text, char *out);
+status tok_wordpiece_build(tokenizer *, const checkpoint *, err *);
+status tok_wordpiece_run(const tokenizer *, tok_words *, str text);
 
 #endif

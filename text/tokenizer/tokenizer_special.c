@@ -134,13 +134,14 @@ static const char *const eog_texts[] = {
 static status id_of_key(const tokenizer *t, const checkpoint *file, const char *key,
                         int32_t spm, int32_t *id, err *e) {
     uint32_t v = UINT32_MAX; /* also what converters write for "none" */
-    if (!t->pre && spm >= 0 && (uint32_t)spm < t->n_vocab) v = (uint32_t)spm;
+    if (t->kind == TOK_SPM && spm >= 0 && (uint32_t)spm < t->n_vocab) v = (uint32_t)spm;
     status s = checkpoint_get_u32(file, key, &v, e);
     *id = -1;
     if (s != OK || v == UINT32_MAX) return s;
     if (v >= t->n_vocab) { /* llama.cpp goes on too, with what the file means without it */
         log_warn("%s is %u, but there are only %u tokens: it is not used", key, v, t->n_vocab);
-        v = !t->pre && spm >= 0 && (uint32_t)spm < t->n_vocab ? (uint32_t)spm : UINT32_MAX;
+        v = t->kind == TOK_SPM && spm >= 0 && (uint32_t)spm < t->n_vocab ? (uint32_t)spm
+                                                                         : UINT32_MAX;
     }
     *id = (int32_t)v; /* -1 for none */
     return OK;
@@ -229,7 +230,8 @@ status tok_special_build(tokenizer *t, const checkpoint *file, err *e) {
     status s = build_ends(t, file, e);
     t->add_bos = !t->pre || t->pre->adds_bos;
     if (s == OK) s = build_strip(t, file, e);
-    if (s == OK && !t->pre) s = build_spm(t, file, e);
+    if (s == OK && t->kind == TOK_SPM) s = build_spm(t, file, e);
+    if (s == OK) s = checkpoint_get_bool(file, "tokenizer.nfc", &t->nfc, e);
     if (s == OK) s = checkpoint_get_bool(file, "tokenizer.ggml.add_bos_token", &t->add_bos, e);
     if (s == OK) s = checkpoint_get_bool(file, "tokenizer.ggml.add_eos_token", &t->add_eos, e);
     return s;

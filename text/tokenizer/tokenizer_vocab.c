@@ -44,8 +44,10 @@ static bool is_literal(const tok_layout *l, uint32_t id) {
 static size_t piece_bytes(const tok_layout *l, uint32_t id, char *out, bool *literal) {
     str text = l->tokens[id];
     int64_t n = is_literal(l, id) ? -1
-                : l->spm ? (int64_t)tok_spm_bytes(text, l->types ? l->types[id] : 0, out)
-                         : bytes_of_text(text, out);
+                : l->kind == TOK_SPM
+                    ? (int64_t)tok_spm_bytes(text, l->types ? l->types[id] : 0, out)
+                : l->kind == TOK_BPE ? bytes_of_text(text, out)
+                                     : (int64_t)tok_wordpiece_bytes(text, out);
     *literal = n < 0;
     if (n >= 0) return (size_t)n;
     if (out && text.len) memcpy(out, text.ptr, text.len);
@@ -83,12 +85,14 @@ static status read_arrays(tok_layout *l, const checkpoint *file, err *e) {
     fact_array tokens, types, merges = {0}, scores = {0};
     status s = array_of(file, "tokenizer.ggml.tokens", FACT_STR, &tokens, e);
     if (s == OK) s = array_of(file, "tokenizer.ggml.token_type", FACT_I32, &types, e);
-    if (s == OK && !l->spm) s = array_of(file, "tokenizer.ggml.merges", FACT_STR, &merges, e);
-    if (s == OK && l->spm) s = array_of(file, "tokenizer.ggml.scores", FACT_F32, &scores, e);
+    if (s == OK && l->kind == TOK_BPE)
+        s = array_of(file, "tokenizer.ggml.merges", FACT_STR, &merges, e);
+    if (s == OK && l->kind == TOK_SPM)
+        s = array_of(file, "tokenizer.ggml.scores", FACT_F32, &scores, e);
     if (s != OK) return s;
     if (tokens.n == 0) return no_array("tokenizer.ggml.tokens", e);
-    if (!l->spm && merges.n == 0) return no_array("tokenizer.ggml.merges", e);
-    if (l->spm && scores.n == 0) return no_array("tokenizer.ggml.scores", e);
+    if (l->kind == TOK_BPE && merges.n == 0) return no_array("tokenizer.ggml.merges", e);
+    if (l->kind == TOK_SPM && scores.n == 0) return no_array("tokenizer.ggml.scores", e);
     s = one_for_each(&types, tokens.n, "tokenizer.ggml.token_type", "token types", e);
     if (s == OK) s = one_for_each(&scores, tokens.n, "tokenizer.ggml.scores", "scores", e);
     if (s != OK) return s;
@@ -110,7 +114,7 @@ static uint64_t place(tok_layout *l, uint64_t n, uint64_t item) {
 }
 
 status tok_layout_of(tok_layout *l, const checkpoint *file, err *e) {
-    *l = (tok_layout){.spm = l->spm};
+    *l = (tok_layout){.kind = l->kind};
     status s = read_arrays(l, file, e);
     if (s != OK) return s;
     uint64_t piece_total = 0;
@@ -129,12 +133,13 @@ status tok_layout_of(tok_layout *l, const checkpoint *file, err *e) {
     l->type = place(l, l->n_vocab, 1);
     l->slot = place(l, tok_table_slots(l->n_vocab), sizeof(uint32_t));
     l->merge = place(l, l->n_merges, sizeof(tok_merge));
-    l->merge_slot = place(l, l->spm ? 0 : tok_table_slots(l->n_merges), sizeof(uint32_t));
+    l->merge_slot =
+        place(l, l->kind == TOK_BPE ? tok_table_slots(l->n_merges) : 0, sizeof(uint32_t));
     l->whole = place(l, ceil_div(l->n_vocab, 32), sizeof(uint32_t));
     l->special = place(l, l->n_special, sizeof(uint32_t));
-    l->score = place(l, l->spm ? l->n_vocab : 0, sizeof(uint32_t));
-    l->joins = place(l, l->spm ? TOK_JOINS_BYTES : 0, 1);
-    l->pre = place(l, l->spm ? 0 : TOK_PRE_BYTES, 1);
+    l->score = place(l, l->kind == TOK_SPM ? l->n_vocab : 0, sizeof(uint32_t));
+    l->joins = place(l, l->kind == TOK_SPM ? TOK_JOINS_BYTES : 0, 1);
+    l->pre = place(l, l->kind == TOK_BPE ? TOK_PRE_BYTES : 0, 1);
     return OK;
 }
 
@@ -153,8 +158,8 @@ static void build_pieces(tokenizer *t, const tok_layout *l) {
         int32_t type = l->types ? l->types[id] : TOK_NORMAL;
         t->type[id] = type >= TOK_NORMAL && type <= TOK_BYTE ? (uint8_t)type : TOK_NORMAL;
         /* SentencePiece's merges make no token but ordinary ones. */
-        if (literal && (type != TOK_USER || l->spm)) continue;
-        if (l->spm && type == TOK_BYTE) continue;
+        if (literal && (type != TOK_USER || l->kind != TOK_BPE)) continue;
+        if (l->kind == TOK_SPM && type == TOK_BYTE) continue;
         tok_add_piece(t, id);
     }
     for (int b = 0; b < 256; b++) {
@@ -232,5 +237,5 @@ status tok_vocab_build(tokenizer *t, const tok_layout *l, err *e) {
     t->whole = (_Atomic uint32_t *)((char *)t + l->whole);
     memset((char *)t + l->whole, 0, (size_t)ceil_div(l->n_vocab, 32) * sizeof(uint32_t));
     build_pieces(t, l);
-    return l->spm ? OK : build_merges(t, l, e);
+    return l->kind == TOK_BPE ? build_merges(t, l, e) : OK;
 }
