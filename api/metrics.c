@@ -82,15 +82,17 @@ size_t histogram_bucket(histogram_id id, double v) {
 
 /* ---- writing ---- */
 
+/* A scrape is some 700 lines, and endpoint pickers scrape 20 times a second: lines are put together
+ * from their parts, without a format for each. */
 typedef struct out {
     buf *b;
-    char model[300]; /* model_name="...", escaped */
+    char model[300]; /* {model_name="...", escaped */
 } out;
 
 /* Label values escape backslash, quote and newline (Prometheus exposition formats). */
 static void set_model(out *o, const char *id) {
     size_t n = 0;
-    n += (size_t)snprintf(o->model, sizeof o->model, "model_name=\"");
+    n += (size_t)snprintf(o->model, sizeof o->model, "{model_name=\"");
     for (; *id && n + 4 < sizeof o->model; id++) {
         if (*id == '\n') {
             o->model[n++] = '\\', o->model[n++] = 'n';
@@ -103,8 +105,13 @@ static void set_model(out *o, const char *id) {
     o->model[n] = '\0';
 }
 
+static void add(buf *b, const char *s) {
+    buf_add(b, str_of(s));
+}
+
 static void head(out *o, const char *name, const char *type, const char *help) {
-    buf_addf(o->b, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+    const char *const part[] = {"# HELP ", name, " ", help, "\n# TYPE ", name, " ", type, "\n"};
+    for (size_t i = 0; i < sizeof part / sizeof *part; i++) add(o->b, part[i]);
 }
 
 static void number(buf *b, double v) {
@@ -117,7 +124,10 @@ static void number(buf *b, double v) {
 
 /* labels: further ones, each with a comma before it; "" for none */
 static void sample(out *o, const char *name, const char *labels, double v) {
-    buf_addf(o->b, "%s{%s%s} ", name, o->model, labels);
+    add(o->b, name);
+    add(o->b, o->model);
+    add(o->b, labels);
+    add(o->b, "} ");
     number(o->b, v);
 }
 
@@ -139,18 +149,43 @@ static void both(out *o, const char *type, const char *own, const char *alias, c
     sample(o, alias, "", v);
 }
 
+/* A bound as %g writes it: of at most three decimals. */
+static void bound_text(buf *b, double v) {
+    const int64_t milli = (int64_t)(v * 1000 + .5);
+    char digits[] = {'.', '0', '0', '0', '\0'};
+    size_t n = 4;
+    if (v >= 1e6) {
+        buf_addf(b, "%g", v);
+        return;
+    }
+    json_i64(b, milli / 1000);
+    for (int64_t i = 3, left = milli % 1000; i > 0; i--, left /= 10)
+        digits[i] = (char)('0' + left % 10);
+    while (n > 1 && digits[n - 1] == '0') n--;
+    if (n > 1) buf_add(b, (str){digits, n});
+}
+
+static void begin_bucket(out *o, const char *name) {
+    add(o->b, name);
+    add(o->b, "_bucket");
+    add(o->b, o->model);
+    add(o->b, ",le=\"");
+}
+
 static void write_histogram(out *o, const char *name, histogram_id id, const histogram *h) {
     uint64_t sum = 0;
     head(o, name, "histogram", hists[id].help);
     for (size_t i = 0; i < hists[id].n; i++) {
         sum += h->bucket[i];
-        buf_addf(o->b, "%s_bucket{%s,le=\"%g\"} ", name, o->model, hists[id].bound[i]);
+        begin_bucket(o, name);
+        bound_text(o->b, hists[id].bound[i]);
+        add(o->b, "\"} ");
         number(o->b, (double)sum);
     }
     sum += h->bucket[hists[id].n];
-    buf_addf(o->b, "%s_bucket{%s,le=\"+Inf\"} %llu\n%s_sum{%s} %.9g\n%s_count{%s} %llu\n", name,
-             o->model, (unsigned long long)sum, name, o->model, h->sum, name, o->model,
-             (unsigned long long)sum);
+    begin_bucket(o, name);
+    buf_addf(o->b, "+Inf\"} %llu\n%s_sum%s} %.9g\n%s_count%s} %llu\n", (unsigned long long)sum,
+             name, o->model, h->sum, name, o->model, (unsigned long long)sum);
 }
 
 static void write_requests(out *o, const app *a, const machine_stats *s) {

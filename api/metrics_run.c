@@ -1,12 +1,12 @@
 /* GET /metrics. Reads snapshots only, so that it answers in the middle of a step; what the
- * operating system says is read on the pool of threads, and may be one scrape old. Of several models
- * each has samples of its own. Owns nothing. Loop thread. */
+ * operating system says is read on the pool of threads, and may be SAMPLE_MAX_AGE_US and a scrape
+ * old. Of several models each has samples of its own. Owns nothing. Loop thread. */
 #include <string.h>
 
 #include "api/metrics.h"
 #include "base/clock.h"
 
-enum { SAMPLE_MAX_AGE_US = 1000000, TEXT_BYTES = 48 * 1024 };
+enum { SAMPLE_MAX_AGE_US = 5000000, TEXT_BYTES = 60 * 1024 };
 
 static void write_of(buf *b, const app *a, port *p) {
     machine_stats s;

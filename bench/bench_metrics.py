@@ -3,18 +3,20 @@
 50 ms over a kept connection. The load generator and the server share the machine's cores, with equal priority; the
 scraper is the instrument, and where it may (root) it goes first, so that its own wait for a core is not taken for the
 server's. Beside it the same on an idle server, which shows what the machine's other work adds: where it is busy, run
-this under `nice -n -15`, and the priority is in the result.
+this under `nice -n -15`, and the priority is in the result. The idle server's processor time for each scrape, HTTP
+included, times 20 a second, as often as an endpoint picker may scrape, is the part of a core that scraping costs.
 
   bench_metrics.py [--seconds 60] [--streams 32]"""
 
 import argparse
+import glob
 import random
 import socket
 import threading
 
 from bench_common import *
 
-EVERY_S = 0.05
+EVERY_S, PICKER_HZ = 0.05, 20
 
 
 def bodies(n, tokens):
@@ -30,6 +32,10 @@ def go_first():
     except PermissionError:
         return False
     return True
+
+
+def processor_us(pid):
+    return sum(int(Path(p).read_text().split()[0]) for p in glob.glob(f"/proc/{pid}/task/*/schedstat")) / 1e3
 
 
 def scrape(port, seconds):
@@ -66,7 +72,11 @@ def main():
     build_load()
     s = vramd_server("--max-model-len", 1024, "--max-num-seqs", a.streams)
     try:
-        rows = [row("idle", scrape(s.port, a.seconds / 6))]
+        scrape(s.port, 1)
+        before = processor_us(s.process.pid)
+        took = scrape(s.port, a.seconds / 6)
+        cpu_us = (processor_us(s.process.pid) - before) / len(took)
+        rows = [row("idle", took, processor_us=round(cpu_us, 1), percent_of_core=round(cpu_us * PICKER_HZ / 1e4, 2))]
         stop, done = threading.Event(), []
 
         def load():
@@ -86,7 +96,7 @@ def main():
         s.stop()
     for r in rows:
         print(r)
-    print(save("metrics", rows, target="p99 <= 5 ms under load, 2 cores", nice=os.nice(0)))
+    print(save("metrics", rows, target="p99 <= 5 ms under load, 2 cores; 20 scrapes a second for 0.5% of a core", nice=os.nice(0)))
 
 
 if __name__ == "__main__":

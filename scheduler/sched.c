@@ -94,7 +94,7 @@ static void lay_out_group(sched *s, uint32_t k, cutter *c, bool rest) {
         x->bucket = cut(c, x->n_buckets, sizeof *x->bucket);
         return;
     }
-    g->table = cut(c, (uint64_t)f->max_seqs * s->blocks_per_seq, sizeof *g->table);
+    g->table = cut(c, (uint64_t)f->max_seqs * s->table_stride, sizeof *g->table);
     g->held = g->window ? cut(c, f->max_seqs, sizeof *g->held) : NULL;
     x->next = cut(c, cached ? n : 0, sizeof *x->next);
     x->hash = cut(c, cached ? n : 0, sizeof *x->hash);
@@ -117,6 +117,14 @@ static void lay_out_tier(sched *s, cutter *c) {
         cut(c, (uint64_t)f->n_groups * SCHED_MAX_CHUNK_BLOCKS, sizeof *s->store_block);
 }
 
+/* Entries of a row of n in an array by slot: an odd number of cache lines. A step touches the same place
+ * in the rows of all sequences; at a power of two of bytes from each other they would all fall into the
+ * same few sets of a cache. */
+static uint32_t odd_lines(uint32_t n) {
+    enum { LINE = 64 / sizeof(int32_t) };
+    return ((uint32_t)ceil_div(n, LINE) | 1) * LINE;
+}
+
 /* Sets the sizes and arrays of s from its config. What must start as zeroes comes first;
  * *n_zero is its end. Block tables and histories are always written before they are read. */
 static void lay_out(sched *s, cutter *c, uint64_t *n_zero) {
@@ -124,6 +132,8 @@ static void lay_out(sched *s, cutter *c, uint64_t *n_zero) {
     uint64_t n_seqs = f->max_seqs, n_records = n_seqs + f->max_waiting;
     s->n_records = (uint32_t)n_records;
     s->blocks_per_seq = blocks_for(s, f->max_model_len);
+    s->tokens_stride = odd_lines(f->max_model_len);
+    s->table_stride = odd_lines(s->blocks_per_seq);
     /* A plan may report the end of every record, and of each slot a preemption or admission and
      * what was found for it; a commit reports rows, tokens and end of each slot. */
     s->max_events = (size_t)(n_records + 3 * n_seqs);
@@ -154,7 +164,7 @@ static void lay_out(sched *s, cutter *c, uint64_t *n_zero) {
     for (uint32_t k = 0; k < f->n_groups; k++) lay_out_group(s, k, c, true);
     s->probe.hash = cut(c, f->prefix_cache ? s->blocks_per_seq : 0, sizeof *s->probe.hash);
     s->probe.block = cut(c, f->prefix_cache ? s->blocks_per_seq : 0, sizeof *s->probe.block);
-    s->tokens = cut(c, n_seqs * f->max_model_len, sizeof *s->tokens);
+    s->tokens = cut(c, n_seqs * s->tokens_stride, sizeof *s->tokens);
     s->recent.token = cut(c, f->recent_tokens, sizeof *s->recent.token);
     if (f->tier_chunks > 0) lay_out_tier(s, c);
 }

@@ -149,7 +149,7 @@ typedef struct seq_group {
     uint32_t reserved; /* with a window: sum of group_part of all that hold blocks, and pins */
     uint32_t parked;   /* sum of group_part of parked sequences */
     uint32_t n_pinned; /* sources of copies in uncommitted steps */
-    int32_t *table;    /* [max_seqs][blocks_per_seq] */
+    int32_t *table;    /* [max_seqs][table_stride], blocks_per_seq in use */
     held *held;        /* [max_seqs], with a window */
 } seq_group;
 
@@ -191,6 +191,7 @@ typedef struct slot_list {
 struct sched {
     sched_config cfg;
     uint32_t n_records, blocks_per_seq, depth, n_groups;
+    uint32_t tokens_stride, table_stride; /* entries from a slot's row to the next: odd_lines */
     uint32_t chain_group; /* see prefix.h: the first without a window, or the first */
     bool windows;         /* some group has one */
     bool resizing;        /* some pool has not the size that was set */
@@ -217,7 +218,7 @@ struct sched {
     seq_hot *hot;             /* [max_seqs] */
     seq_record *record;       /* [n_records] */
     seq_chain *chain;         /* [max_seqs] */
-    int32_t *tokens;          /* [max_seqs][max_model_len] */
+    int32_t *tokens;          /* [max_seqs][tokens_stride], max_model_len in use */
     sched_step step[2];       /* by parity of the number */
     sched_step_seq *entry[2]; /* [max_seqs] */
     sched_step_copy *copy[2]; /* [sched_max_copies] */
@@ -300,10 +301,10 @@ static inline void group_set_target(sched *s, uint32_t k, uint32_t n) {
         ample ? 0 : (uint32_t)ceil_div((uint64_t)n * s->cfg.watermark_permille, 1000);
 }
 static inline int32_t *table_of(const sched *s, const seq_group *g, uint32_t slot) {
-    return g->table + (size_t)slot * s->blocks_per_seq;
+    return g->table + (size_t)slot * s->table_stride;
 }
 static inline int32_t *tokens_of(const sched *s, uint32_t slot) {
-    return s->tokens + (size_t)slot * s->cfg.max_model_len;
+    return s->tokens + (size_t)slot * s->tokens_stride;
 }
 /* First block that a row at position pos sees. */
 static inline uint32_t first_seen(const sched *s, const seq_group *g, uint32_t pos) {

@@ -235,7 +235,7 @@ def roll(proxy, replicas, o):
 
 
 async def converse(url, conversations, label):
-    """url: text, or a function of the session that gives it. Four turns each, AT_ONCE of them at a time; the share of prompt tokens that were cached, as the answers report it."""
+    """url: text, or a picker (test_replicas_picker.py) that gives it for a session. Four turns each, AT_ONCE of them at a time; the share of prompt tokens that were cached, as the answers report it."""
     cached = prompts = 0
 
     async def one(http, number):
@@ -248,6 +248,8 @@ async def converse(url, conversations, label):
             r = await http.post(to + "/v1/completions", headers={"X-Session-Id": session},
                                 json={"prompt": text, "max_tokens": 16, "temperature": 0, "ignore_eos": True})
             r.raise_for_status()
+            if callable(url):
+                url.done(to)
             answer = r.json()
             text += answer["choices"][0]["text"]
             prompts += answer["usage"]["prompt_tokens"]

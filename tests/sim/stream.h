@@ -22,7 +22,7 @@
 #include "sim/fake.h"
 
 enum { STREAM_REQUESTS = 192, STREAM_LEN = 48, STREAM_VOCAB = 11, STREAM_SEQS = 6 };
-enum { STREAM_CHUNKS = 64, STREAM_LOADS = 3, STREAM_CHUNK_BYTES = 1024 };
+enum { STREAM_CHUNKS = 64, STREAM_LOADS = 3, STREAM_CHUNK_BYTES = 1024, STREAM_PLACE = 150 };
 
 /* What the tier has of a chunk, and who it was made for; free where bytes is 0. */
 typedef struct stream_chunk {
@@ -47,7 +47,9 @@ typedef struct stream_request {
     uint32_t n_steps;             /* committed, with rows of it */
     uint64_t past, ends_by;       /* ends_by: in committed steps */
     uint64_t key, ticket;         /* of the policy: order of admission, and seniority */
-    uint32_t n_passed;            /* later ones that were admitted before it */
+    uint64_t last_key;            /* at most; above key where it depends on a prediction */
+    uint64_t submit_us;
+    uint32_t n_passed; /* later ones that were admitted before it */
 } stream_request;
 
 typedef struct stream {
@@ -68,17 +70,20 @@ typedef struct stream {
     bool aging;                             /* set before it runs: not the default policy */
     bool fair;                              /* likewise: sched_fair, with tenants and weights */
     bool priority;                          /* likewise: sched_aging, with hours that pass */
+    bool shortest;                          /* likewise: sched_shortest, with tenants */
     bool timed;                             /* likewise: steps have an objective */
-    bool stalls; /* likewise, where timed: some steps take very long, or are not timed */
+    bool stalls;     /* likewise, where timed: some steps take very long, or are not timed */
+    bool ttft_first; /* likewise, where timed: prompts that have waited come first */
     sched_policy policy;
     uint64_t n_keys, n_admitted, n_overtakes;
     uint64_t n_preemptions, n_ended, n_found, n_forked; /* what happened at all, for the test */
-    uint64_t n_lockstep, n_passes;
+    uint64_t n_lockstep, n_passes, n_predicted, n_timed, n_late;
     sched_step_tokens drawn; /* by the step committed last */
     sched_batching batching; /* set before it runs */
     bool drafts; /* set before it runs: guesses of next tokens, most of them right */
     uint64_t n_drafts, n_guessed, n_accepted;
     bool tier; /* set before it runs: chunks are stored and loaded, some late, some never */
+    bool host; /* likewise, with tier: it is host memory: few places, always at once */
     stream_chunk chunk[STREAM_CHUNKS], storing;
     sched_chunk stored, loading[STREAM_LOADS]; /* as they were named */
     uint32_t n_loading;
@@ -247,8 +252,8 @@ static inline void stream_admitted(stream *m, uint32_t i, uint32_t n_cached) {
     for (uint32_t k = 0; k < m->n; k++) { /* nobody waits who should have come first */
         stream_request *o = &m->r[k];
         if (!o->live || o->admitted || stream_may_sleep(m, o)) continue;
-        if (o->key > q->key ||
-            (o->key == q->key && (k > i || (m->fair && o->spec.tenant != q->spec.tenant))))
+        if (o->last_key > q->key ||
+            (o->last_key == q->key && (k > i || (m->fair && o->spec.tenant != q->spec.tenant))))
             continue;
         stream_passed(m, o, q);
     }
@@ -280,6 +285,8 @@ static inline void stream_ended(stream *m, uint32_t i, const sched_event *e) {
               (e->finish == FINISH_ERROR && q->may_fail));
     }
     CHECK(e->n_cached <= spec->n_prompt && (q->admitted || e->n_cached == 0));
+    m->n_predicted += m->shortest && q->admitted && spec->max_tokens > 0 &&
+                      (e->finish == FINISH_STOP || e->finish == FINISH_LENGTH);
     CHECK(!q->admitted || e->cost);
     if (e->finish == FINISH_LENGTH) CHECK(e->cost->n_steps == q->n_steps);
     if (e->cost && e->n_preemptions == 0 && !m->pauses) CHECK(e->cost->n_recomputed == 0);
@@ -406,6 +413,34 @@ static inline void stream_fork(stream *m, stream_request *q, sched_spec *spec) {
     if (!spec->score_prompt) q->leader = m->n - back + 1;
 }
 
+/* The larger of the times that the sequence may be put back by its predicted length: as if it took
+ * all of max_tokens; n_output 0: the smaller one. */
+static inline uint64_t stream_delay(const stream *m, const sched_spec *spec,
+                                    uint32_t n_output) {
+    sched_stats st;
+    sched_read(m->s, &st);
+    const cost_model *c = &st.cost;
+    double us = 1000.0 * spec->n_prompt + 10000.0 * n_output;
+    if (c->n >= COST_WARM_UP) {
+        const double step = c->coef[0] + c->coef[1] + c->coef[3];
+        us = c->coef[1] * spec->n_prompt + step * n_output;
+    }
+    return 4 * us < 120e6 ? (uint64_t)(4 * us) : 120000000;
+}
+
+/* The order of admission that its policy gives a request. */
+static inline void stream_set_key(stream *m, stream_request *q) {
+    const sched_spec *spec = &q->spec;
+    q->submit_us = m->now_us;
+    q->key = (uint64_t)(spec->priority + 1);
+    if (m->priority || m->shortest) q->key = q->key * 30000000 + m->now_us; /* half a minute */
+    if (m->aging) q->key = stream_waiting_key(m, spec, m->n + 1, m->now_us);
+    q->last_key = q->key;
+    if (!m->shortest) return;
+    q->last_key += stream_delay(m, spec, spec->max_tokens) + 1; /* rounding */
+    q->key += stream_delay(m, spec, 0);
+}
+
 static inline void stream_submit(stream *m) {
     if (m->n == STREAM_REQUESTS) return;
     stream_request *q = &m->r[m->n];
@@ -425,7 +460,8 @@ static inline void stream_submit(stream *m) {
     uint32_t timeout = stream_take(m, 64);
     if (timeout >= 48) spec->deadline_us = m->now_us + timeout - 48;
     spec->user = m->n;
-    if (m->aging || m->fair) spec->tenant = stream_take(m, 3) * (m->fair ? 2 : 1);
+    if (m->aging || m->fair || m->shortest)
+        spec->tenant = stream_take(m, 3) * (m->aging ? 1 : 2);
     if (m->fair) spec->weight = stream_take(m, 3);
     /* Prompts of few families, which part at some point. */
     uint32_t family = stream_take(m, 4), parts = stream_take(m, STREAM_LEN);
@@ -442,9 +478,7 @@ static inline void stream_submit(stream *m) {
         memcpy(q->prompt, old->text, spec->n_prompt * sizeof *q->prompt);
     }
     memcpy(q->text, q->prompt, spec->n_prompt * sizeof *q->text);
-    q->key = (uint64_t)(spec->priority + 1);
-    if (m->priority) q->key = q->key * 30000000 + m->now_us; /* half a minute a step */
-    if (m->aging) q->key = stream_waiting_key(m, spec, m->n + 1, m->now_us);
+    stream_set_key(m, q);
     sched_reject want = stream_want_reject(m, spec);
     m->n_keys = 0;
     CHECK(sched_submit(m->s, spec, m->now_us, &q->id) == want);
@@ -510,6 +544,31 @@ static inline bool stream_has(const sched_step *st, uint64_t user) {
     return false;
 }
 
+/* Some prompt has waited for half of the objective of the first token. */
+static inline bool stream_is_late(const stream *m, const sched_step *st) {
+    for (uint32_t i = 0; m->ttft_first && i < m->n; i++) {
+        const stream_request *q = &m->r[i];
+        bool prompt = !q->admitted || q->n_reported < q->spec.n_prompt;
+        for (uint32_t k = st->n_decode_seqs; k < st->n_seqs; k++)
+            prompt |= st->seq[k].user == i; /* it is computed again */
+        if (q->live && prompt && m->now_us - q->submit_us > m->cfg.ttft_slo_us / 2) return true;
+    }
+    return false;
+}
+
+/* Beside sequences that decode, prompts have 16 rows at least, and more only if the step is then
+ * predicted to keep the objective, or some prompt is late: without the positions attended to, which
+ * make it no shorter. (Rows of drafts are no prompt's.) */
+static inline void stream_check_time(stream *m, const sched_step *st, const cost_model *c) {
+    if (st->n_decode_seqs == 0 || st->n_prefill_rows <= 16) return;
+    const bool late = stream_is_late(m, st);
+    m->n_late += late;
+    m->n_timed++;
+    if (late) return;
+    const step_work w = {.rows = st->n_rows, .logit_rows = st->n_logit_rows};
+    CHECK(c->n >= COST_WARM_UP && cost_predict(c, w) <= 1.0001 * (double)m->cfg.itl_slo_us + 1);
+}
+
 static inline bool stream_plan(stream *m) {
     bool settled = fake_in_flight(m->engine) == 0;
     if (fake_in_flight(m->engine) == m->depth) return false;
@@ -526,6 +585,8 @@ static inline bool stream_plan(stream *m) {
     }
     sched_stats now;
     sched_read(m->s, &now);
+    CHECK(now.count.length_predictions >= m->n_predicted);
+    if (st && m->timed) stream_check_time(m, st, &now.cost);
     if (settled && (st || now.n_loading == 0)) { /* work is never left lying */
         const bool can = work || (waits && m->n_senior < m->cfg.max_seqs);
         const bool fills = !work && sched_next_us(m->s) > m->now_us; /* its batch may grow */
@@ -567,7 +628,8 @@ static inline void stream_observe(stream *m, const sched_step *st) {
     if (kind == 0) return;
     uint64_t us = 100 * st->n_rows + stream_take(m, 100);
     if (kind == 1) us *= stream_take(m, 256); /* or no time at all */
-    sched_observe(m->s, st, us);
+    /* More often than it ran, so that the model of times is ready before the stream ends. */
+    for (int i = 0; i < 6; i++) sched_observe(m->s, st, us + (uint64_t)i);
 }
 
 static inline void stream_commit(stream *m, bool fails) {
@@ -605,7 +667,7 @@ static inline void stream_operate(stream *m) {
     case 3: stream_cancel(m); break;
     case 4:
         m->now_us += stream_take(m, 16);
-        if (m->priority && stream_take(m, 3) == 0) m->now_us += 10000000;
+        if ((m->priority || m->shortest) && stream_take(m, 3) == 0) m->now_us += 10000000;
         break;
     case 5:
         if (stream_take(m, 256) < 8) stream_commit(m, true);
@@ -617,6 +679,13 @@ static inline void stream_operate(stream *m) {
     case 10: stream_plan(m); break;
     default: stream_commit(m, false); break;
     }
+}
+
+/* As many places as its bytes have, each as large as a chunk can be. */
+static inline void stream_open_host(stream *m) {
+    m->cfg.tier_chunks = 1 + m->cfg.tier_chunks % 12;
+    m->cfg.tier_bytes = m->cfg.tier_chunks * STREAM_PLACE;
+    m->cfg.store_tokens = m->cfg.chunk_blocks * m->cfg.block_tokens;
 }
 
 static inline void stream_open(stream *m) {
@@ -663,6 +732,7 @@ static inline void stream_open(stream *m) {
         m->cfg.tier_bytes = 200 + 40 * stream_take(m, 200);
         m->cfg.chunk_blocks = 1 + stream_take(m, 8) / 6 + stream_take(m, 8) / 7;
         m->cfg.store_tokens = stream_take(m, 4) ? 0 : 8;
+        if (m->host) stream_open_host(m);
     }
     m->tier = m->cfg.tier_chunks > 0;
     m->policy = (sched_policy){.self = m,
@@ -670,8 +740,12 @@ static inline void stream_open(stream *m) {
                                .ticket_key = stream_ticket_key,
                                .prefill_share = stream_share};
     if (m->priority) m->cfg.policy = &sched_aging;
+    if (m->shortest) m->cfg.policy = &sched_shortest;
     if (m->aging || m->fair) m->cfg.policy = m->aging ? &m->policy : &sched_fair;
     if (m->timed) m->cfg.itl_slo_us = 100 + 100 * stream_take(m, 32);
+    if (m->timed)
+        m->cfg.max_rows += 4 * stream_take(m, 8); /* more than prompts may have at least */
+    if (m->timed && m->ttft_first) m->cfg.ttft_slo_us = 2 + 2 * stream_take(m, 128);
     err e;
     size_t bytes = sched_bytes(&m->cfg);
     CHECK(bytes > 0);
@@ -713,6 +787,9 @@ static inline void stream_run(stream *m, const uint8_t *data, size_t n) {
         if (!planned || fake_in_flight(m->engine) == m->depth) stream_commit(m, false);
     }
     for (uint32_t i = 0; i < m->n; i++) CHECK(!m->r[i].live);
+    sched_stats end;
+    sched_read(m->s, &end);
+    CHECK(end.count.length_predictions == m->n_predicted);
     CHECK(sched_resized(m->s));
     fake_close(m->engine);
     free(m->mem);

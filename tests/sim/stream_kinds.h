@@ -4,7 +4,7 @@
 
 #include "tests/sim/stream.h"
 
-/* Any combination, each half of the time: one policy of four, and one way of batching in four is
+/* Any combination, each half of the time: one policy of five, and one way of batching in four is
  * not the continuous one. */
 static inline void stream_choose(stream *m, uint64_t seed) {
     const uint64_t bits = hash_mix(seed + 0x51a7e5);
@@ -16,9 +16,13 @@ static inline void stream_choose(stream *m, uint64_t seed) {
     m->forgets = bits & 32;
     m->rows_once = bits & 64;
     m->stalls = bits & 128;
-    m->aging = (bits >> 8) % 4 == 1;
-    m->fair = (bits >> 8) % 4 == 2;
-    m->priority = (bits >> 8) % 4 == 3;
+    const uint64_t policy = (bits >> 8) % 5;
+    m->aging = policy == 1;
+    m->fair = policy == 2;
+    m->priority = policy == 3;
+    m->shortest = policy == 4;
+    m->ttft_first = bits >> 20 & 1;
+    m->host = bits >> 21 & 1;
     const uint64_t batching = (bits >> 16) % 8;
     m->batching = batching == 0   ? BATCHING_DYNAMIC
                   : batching == 1 ? BATCHING_STATIC

@@ -20,6 +20,7 @@ static inline void stream_store(stream *m) {
     uint64_t hash[2];
     if (c->bytes || moves_in_flight(m) || !sched_store_next(m->s, &m->stored)) return;
     *c = (stream_chunk){.groups = m->stored.groups, .bytes = 100 + stream_take(m, 50)};
+    if (m->host) c->bytes = STREAM_PLACE;
     memcpy(c->hash, m->stored.hash, sizeof c->hash);
     memcpy(c->tokens, m->stored.tokens,
            m->cfg.chunk_blocks * m->cfg.block_tokens * sizeof *c->tokens);
@@ -32,6 +33,9 @@ static inline void stream_store(stream *m) {
         stream_chunk_of(m, hash)->bytes = 0;
         m->n_evictions++;
     }
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < STREAM_CHUNKS; i++) n += m->chunk[i].bytes > 0;
+    CHECK(n < m->cfg.tier_chunks || stream_chunk_of(m, c->hash)); /* a place is free for it */
     m->n_stores++;
 }
 
@@ -70,6 +74,7 @@ static inline void stream_load_done(stream *m, bool fails) {
     const stream_chunk *has = stream_chunk_of(m, c.hash);
     memmove(&m->loading[0], &m->loading[1], --m->n_loading * sizeof c);
     const bool wanted = sched_load_blocks(m->s, &c);
+    if (m->host) CHECK(!wanted || (has && (has->groups & c.groups) == c.groups));
     fails |= !has || (has->groups & c.groups) != c.groups;
     for (uint32_t k = 0; wanted && k < m->cfg.n_groups; k++)
         for (uint32_t i = c.first[k]; i < m->cfg.chunk_blocks; i++)
@@ -82,7 +87,21 @@ static inline void stream_load_done(stream *m, bool fails) {
     stream_check(m);
 }
 
+/* Host memory: copies are made before anything else happens, and are used only while that is
+ * quicker than computing. */
+static inline void stream_use_host(stream *m) {
+    if (moves_in_flight(m)) return;
+    for (stream_load(m); m->n_loading > 0; stream_load(m)) stream_load_done(m, false);
+    for (uint32_t i = 0; i < 4 && stream_take(m, 4) > 0; i++)
+        stream_store(m), stream_stored(m, false);
+    if (stream_take(m, 32) == 0) sched_tier_switch(m->s, stream_take(m, 2));
+}
+
 static inline void stream_use_tier(stream *m) {
+    if (m->host) {
+        stream_use_host(m);
+        return;
+    }
     switch (stream_take(m, 8)) {
     case 0: stream_store(m); break;
     case 1: stream_stored(m, stream_take(m, 8) == 0); break;

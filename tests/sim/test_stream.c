@@ -8,6 +8,7 @@ enum { STREAMS = 20000, BYTES = 600 };
 
 typedef struct kind { /* as in stream */
     bool crowded, aging, drafts, resizes, tier, fair, priority, timed, rows_once, forgets;
+    bool shortest, ttft_first, host;
     sched_batching batching;
 } kind;
 
@@ -29,6 +30,9 @@ static stream run(kind of, uint64_t state) {
         m->priority = of.priority;
         m->timed = of.timed;
         m->forgets = of.forgets;
+        m->shortest = of.shortest;
+        m->ttft_first = of.ttft_first;
+        m->host = of.host;
         stream_run(m, data, BYTES);
         sum.n_ended += m->n_ended;
         sum.n_preemptions += m->n_preemptions;
@@ -37,6 +41,9 @@ static stream run(kind of, uint64_t state) {
         sum.n_lockstep += m->n_lockstep;
         sum.n_overtakes += m->n_overtakes;
         sum.n_passes += m->n_passes;
+        sum.n_predicted += m->n_predicted;
+        sum.n_timed += m->n_timed;
+        sum.n_late += m->n_late;
         sum.n_guessed += m->n_guessed;
         sum.n_accepted += m->n_accepted;
         sum.n_loads += m->n_loads;
@@ -178,6 +185,38 @@ START_TEST(random_streams_of_priorities_that_age_keep_every_promise) {
 }
 END_TEST
 
+START_TEST(random_streams_by_predicted_length_keep_every_promise) {
+    for (int crowded = 0; crowded < 2; crowded++) {
+        stream sum = run((kind){.crowded = crowded, .shortest = true, .timed = crowded}, 8);
+        ck_assert_uint_gt(sum.n_ended, STREAMS);
+        ck_assert_uint_gt(sum.n_predicted, STREAMS / 2);
+        ck_assert_uint_gt(sum.n_preemptions, STREAMS / 20);
+    }
+}
+END_TEST
+
+START_TEST(random_streams_with_two_objectives_keep_every_promise) {
+    stream itl = run((kind){.timed = true}, 9);
+    stream ttft = run((kind){.timed = true, .ttft_first = true}, 9);
+    ck_assert_uint_gt(itl.n_timed, STREAMS / 100); /* steps whose time bounds the prompts */
+    ck_assert_uint_eq(itl.n_late, 0);
+    ck_assert_uint_gt(ttft.n_late, STREAMS / 200); /* and those in which it does not */
+    ck_assert_uint_gt(ttft.n_timed, ttft.n_late);
+}
+END_TEST
+
+START_TEST(random_streams_with_blocks_in_host_memory_keep_every_promise) {
+    for (int crowded = 0; crowded < 2; crowded++) {
+        stream sum = run((kind){.crowded = crowded, .tier = true, .host = true}, 10);
+        ck_assert_uint_gt(sum.n_ended, STREAMS);
+        ck_assert_uint_gt(sum.n_stores, STREAMS / 8);
+        ck_assert_uint_gt(sum.n_evictions, STREAMS / 100);
+        ck_assert_uint_gt(sum.n_loaded, STREAMS / 1000);
+        ck_assert_uint_eq(sum.n_failed_loads, 0);
+    }
+}
+END_TEST
+
 /* As make fuzz-sched does by the millions. */
 START_TEST(random_streams_of_any_kind_keep_every_promise) {
     stream *m = malloc(sizeof *m);
@@ -223,4 +262,7 @@ CHECK_MAIN("stream", random_streams_of_tenants_with_an_objective_keep_every_prom
            random_streams_that_forget_keep_every_promise,
            random_streams_of_priorities_that_age_keep_every_promise,
            random_streams_of_any_kind_keep_every_promise,
+           random_streams_by_predicted_length_keep_every_promise,
+           random_streams_with_two_objectives_keep_every_promise,
+           random_streams_with_blocks_in_host_memory_keep_every_promise,
            random_streams_in_batches_keep_every_promise)
