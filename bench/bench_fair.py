@@ -68,7 +68,8 @@ def main():
     servers, runs, own = {}, {"fair": [], "fcfs": []}, {}
     try:
         for p in runs:
-            servers[p] = vramd_server(*OPTIONS, "--max-waiting", a.flood + 64, "--scheduler-policy", p)
+            servers[p] = vramd_server(*OPTIONS, "--max-waiting", a.flood * 8 // 7 + 64, # an eighth of the queue is kept for tenants that have nothing in it
+                                      "--scheduler-policy", p)
             service_s(servers[p])
             own[p] = service_s(servers[p])
         for i in range(a.rounds):

@@ -4,7 +4,7 @@
  * texts of 64 tokens, each end replaced by a new arrival, so that steps admit, prefill, end and
  * free too. "shared": likewise, and all prompts begin with the same 112 tokens. "window":
  * decode, with a second group of layers that has a window. "uncached": decode without the
- * cache. Prints JSON.
+ * cache. "blocked": decode, while a slot is free and sequences wait that have no room. Prints JSON.
  *
  *   bench_scheduler [STEPS] */
 #include <stdio.h>
@@ -23,6 +23,7 @@ enum {
     CHURN_TEXT = 64,
     VARIETY = 4093, /* prompts that differ from the first token on */
     WINDOW = 1024,
+    BLOCKED = 32, /* that wait */
     WARM_UP = 200
 };
 
@@ -78,7 +79,7 @@ static int by_value(const void *a, const void *b) {
 
 typedef struct bench_case {
     const char *name;
-    bool churn, same, window, uncached;
+    bool churn, same, window, uncached, blocked;
 } bench_case;
 
 static void measure(const bench_case *k, uint32_t n_seqs, uint32_t n_steps, bool first) {
@@ -87,13 +88,13 @@ static void measure(const bench_case *k, uint32_t n_seqs, uint32_t n_steps, bool
     uint32_t len = churn ? CHURN_PROMPT + CHURN_TEXT : MODEL_LEN;
     sched_config cfg = {.n_groups = 1,
                         .block_tokens = BLOCK_TOKENS,
-                        .max_seqs = n_seqs,
-                        .max_waiting = n_seqs + 1,
+                        .max_seqs = n_seqs + k->blocked,
+                        .max_waiting = n_seqs + 1 + (k->blocked ? BLOCKED : 0),
                         .max_waiting_tokens = UINT64_MAX / 2,
                         .max_model_len = len,
                         .max_rows = n_seqs + 512,
-                        .max_logit_rows = n_seqs,
-                        .watermark_permille = 50,
+                        .max_logit_rows = n_seqs + 1,
+                        .watermark_permille = k->blocked ? 990 : 50,
                         .prefix_cache = !k->uncached,
                         .n_end_tokens = 3,
                         .end_tokens = end_tokens};
@@ -117,6 +118,7 @@ static void measure(const bench_case *k, uint32_t n_seqs, uint32_t n_steps, bool
     r.s = sched_init(mem, &cfg);
     for (uint32_t i = 0; i < n_seqs; i++) submit(&r);
     for (int i = 0; i < WARM_UP; i++) step_once(&r);
+    for (int i = 0; k->blocked && i < BLOCKED; i++) submit(&r);
     r.n_decode_rows = r.n_rows = 0;
     for (uint32_t i = 0; i < n_steps; i++) ns[i] = step_once(&r);
     qsort(ns, n_steps, sizeof *ns, by_value);
@@ -168,6 +170,7 @@ int main(int argc, char **argv) {
         {.name = "shared", .churn = true, .same = true},
         {.name = "window", .window = true},
         {.name = "uncached", .uncached = true},
+        {.name = "blocked", .blocked = true},
         {.name = "uncached churn", .churn = true, .uncached = true}};
     for (uint32_t c = 0; c < sizeof cases / sizeof *cases; c++)
         for (uint32_t i = 0; i < 4; i++)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs one benchmark and stores its rows under bench/results/ with the CPU's flags.
-#   bench/run.sh engine|kv|http|metrics|startup|slo|fair|simulate|kv_disk|scheduler|linear|grammar|resize|structured|tokenizer|template|reply [OPTIONS of the script]
+#   bench/run.sh engine|kv|http|metrics|startup|slo|fair|simulate|kv_disk|models|scheduler|linear|grammar|resize|structured|tokenizer|template|reply [OPTIONS of the script]
 # VRAMD_PEER_LLAMA: llama.cpp's build/bin (bench/build_peer.sh prints it); without it, vramd alone.
 set -eu
 cd "$(dirname "$0")/.."
@@ -23,6 +23,7 @@ fair) python3 bench/bench_fair.py "$@" ;;
 simulate) python3 bench/bench_simulate.py "$@" ;;
 startup) python3 bench/bench_startup.py "$@" ;;
 kv_disk) python3 bench/bench_kv_disk.py "$@" ;;
+models) python3 bench/bench_models.py "$@" ;;
 tokenizer)
   make -s BUILD="$BUILD" "$BUILD/bench_tokenizer"
   python3 bench/bench_tokenizer.py "$@" ;;

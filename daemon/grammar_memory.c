@@ -9,7 +9,8 @@ static uint32_t vocabulary(const machine *m) {
 
 void grammar_memory_terms(const machine *m, terms *t) {
     const uint32_t n = vocabulary(m);
-    terms_add(t, MEM_GRAMMAR, TERM_EXACT, vocab_index_bytes(n), "index of %u tokens", n);
+    if (!m->words)
+        terms_add(t, MEM_GRAMMAR, TERM_EXACT, vocab_index_bytes(n), "index of %u tokens", n);
     terms_add(t, MEM_GRAMMAR, TERM_EXACT, mask_cache_bytes(n, m->opt.grammar_cache_bytes),
               "masks of allowed tokens");
     terms_add(t, MEM_GRAMMAR, TERM_EXACT, pool_bytes(GRAMMARS_BYTES), "compiled grammars");
@@ -17,10 +18,14 @@ void grammar_memory_terms(const machine *m, terms *t) {
 
 status grammar_memory_open(grammar_memory *g, const machine *m, err *e) {
     const uint32_t n = vocabulary(m);
-    *g = (grammar_memory){
-        .ledger = m->ledger, .n_vocab = n, .mask_bytes = m->opt.grammar_cache_bytes};
-    status s = ledger_alloc(m->ledger, &g->index_mem, MEM_GRAMMAR, vocab_index_bytes(n),
-                            "index of the vocabulary", e);
+    *g = (grammar_memory){.ledger = m->ledger,
+                          .words = m->words,
+                          .n_vocab = n,
+                          .mask_bytes = m->opt.grammar_cache_bytes};
+    status s = OK;
+    if (!m->words)
+        s = ledger_alloc(m->ledger, &g->index_mem, MEM_GRAMMAR, vocab_index_bytes(n),
+                         "index of the vocabulary", e);
     if (s == OK)
         s = ledger_alloc(m->ledger, &g->mask_mem, MEM_GRAMMAR,
                          mask_cache_bytes(n, g->mask_bytes), "masks", e);
@@ -28,9 +33,15 @@ status grammar_memory_open(grammar_memory *g, const machine *m, err *e) {
     return s;
 }
 
-void grammar_memory_load(grammar_memory *g, const tokenizer *tok) {
+status grammar_memory_load(grammar_memory *g, const tokenizer *tok, err *e) {
     g->masks = mask_cache_init(g->mask_mem, g->n_vocab, g->mask_bytes);
-    g->index = vocab_index_init(g->index_mem, tok, g->n_vocab);
+    if (!g->words) {
+        g->index = vocab_index_init(g->index_mem, tok, g->n_vocab);
+        return OK;
+    }
+    const status s = machine_words_index(g->words, g->n_vocab, e);
+    g->index = g->words->index;
+    return s;
 }
 
 void grammar_memory_close(grammar_memory *g) {

@@ -4,11 +4,12 @@
 #ifndef VRAMD_DAEMON_GRAMMAR_MEMORY_H
 #define VRAMD_DAEMON_GRAMMAR_MEMORY_H
 
-#include "daemon/machine.h"
+#include "daemon/machine_words.h"
 #include "text/grammar/grammar.h"
 
 typedef struct grammar_memory {
     ledger *ledger;
+    machine_words *words; /* of a part: which have the index */
     void *index_mem, *mask_mem;
     uint32_t n_vocab;
     uint64_t mask_bytes;
@@ -20,7 +21,8 @@ typedef struct grammar_memory {
 void grammar_memory_terms(const machine *, terms *);
 /* *out is filled in as far as it came: to be closed in any case. */
 status grammar_memory_open(grammar_memory *out, const machine *, err *);
-void grammar_memory_load(grammar_memory *, const tokenizer *);
+/* Errors: ERR_BUDGET, of a part whose vocabulary has grown since the start. */
+status grammar_memory_load(grammar_memory *, const tokenizer *, err *);
 void grammar_memory_close(grammar_memory *);
 
 #endif

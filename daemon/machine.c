@@ -18,6 +18,7 @@
 #include "daemon/kv/kv_tier.h"
 #include "daemon/machine_budget.h"
 #include "daemon/machine_template.h"
+#include "daemon/machine_words.h"
 #include "daemon/plan/planned_model.h"
 #include "model/hf/hf_folder.h"
 
@@ -301,8 +302,10 @@ static void list_terms(const machine *m, terms *t) {
     terms_add(t, MEM_SCHEDULER, TERM_EXACT, runner_bytes(&m->sched_conf, n_vocab),
               "steps in flight, masks of %u x %u tokens", m->sched_conf.max_seqs, n_vocab);
     if (m->header_bytes) {
-        terms_add(t, MEM_TOKENIZER, TERM_EXACT, m->tokenizer_bytes, "vocabulary");
-        terms_add(t, MEM_TOKENIZER, TERM_EXACT, m->chat_bytes, "chat templates");
+        if (!m->words) {
+            terms_add(t, MEM_TOKENIZER, TERM_EXACT, m->tokenizer_bytes, "vocabulary");
+            terms_add(t, MEM_TOKENIZER, TERM_EXACT, m->chat_bytes, "chat templates");
+        }
         terms_add(t, MEM_LOADING, TERM_EXACT, m->header_bytes, "headers of the model");
         terms_last_while_loading(t);
     } else {
@@ -370,8 +373,12 @@ done:
 }
 
 status machine_plan(machine *m, const options *o, const machine_wish *w, err *e) {
-    *m = (machine){
-        .given = *o, .opt = *o, .part = w->part, .extra = w->extra, .extra_arg = w->arg};
+    *m = (machine){.given = *o,
+                   .opt = *o,
+                   .part = w->part,
+                   .words = w->words,
+                   .extra = w->extra,
+                   .extra_arg = w->arg};
     status s = open_model(m, w->weights, e);
     if (s == OK) s = default_sampling(&m->sampling, o, m->file, w->greedy ? 0 : 1, e);
     if (s == OK) s = resolve(m, w, e);
@@ -487,11 +494,25 @@ static void close_file(machine *m) {
     malloc_trim(0); /* what parsing left on the heap belongs to the system again */
 }
 
+/* Of a part: as it was kept, or to be kept. */
+static status load_words(machine *m, err *e) {
+    machine_words *w = m->words;
+    status s = OK;
+    if (!w->whole)
+        s = tokenizer_open_pre(&w->tok, m->file, str_of(m->opt.pre_tokenizer), &w->src, e);
+    m->tok = w->tok;
+    if (w->whole) buf_clear(&m->chat_file);
+    if (s == OK && !w->whole) s = machine_load_templates(m, &w->chat, &w->src, e);
+    w->whole = s == OK;
+    return s;
+}
+
 status machine_load_tokenizer(machine *m, err *e) {
+    if (m->words) return load_words(m, e);
     m->tok_src = (chunks){m->ledger, tokenizer_take, tokenizer_give};
     status s =
         tokenizer_open_pre(&m->tok, m->file, str_of(m->opt.pre_tokenizer), &m->tok_src, e);
-    return s == OK ? machine_load_templates(m, e) : s;
+    return s == OK ? machine_load_templates(m, &m->chat, &m->tok_src, e) : s;
 }
 
 status machine_load(machine *m, err *e) {
@@ -525,7 +546,7 @@ void machine_close(machine *m) {
     }
     engine_close(m->engine);
     machine_close_templates(m);
-    tokenizer_close(m->tok);
+    if (!m->words) tokenizer_close(m->tok);
     if (!m->pool_borrowed) pool_close(m->pool);
     model_close(m->model);
     close_file(m);

@@ -51,6 +51,7 @@ typedef struct machine {
     bool pool_borrowed;
     chunks tok_src; /* where tok takes its memory: must outlive it */
     tokenizer *tok;
+    struct machine_words *words;   /* NULL: tok and chat are its own */
     template_sources chat_sources; /* until loaded */
     buf chat_file;                 /* the option's, until loaded */
     uint64_t chat_bytes;           /* what chat takes */
@@ -86,6 +87,7 @@ typedef struct machine_wish {
      * with memory = auto. */
     bool part;
     uint64_t aside_bytes;
+    struct machine_words *words; /* of a part, which are not in its plan */
     bool greedy;      /* temperature 0 where neither options nor model file say; else 1 */
     bool scores;      /* every row of a prompt yields logits: as many rows as is sensible */
     bool keep_logits; /* the engine gives them as they were before sampling */

@@ -46,14 +46,14 @@ static void warn(const chat_template *t) {
     if (t->source.len && !t->tree) log_warn("%s: chats are refused", t->error.text);
 }
 
-status machine_load_templates(machine *m, err *e) {
+status machine_load_templates(machine *m, chat_templates *to, const chunks *src, err *e) {
     template_tokens tokens;
     template_tokens_of(&tokens, m->tok, m->file);
-    status s = chat_templates_open(&m->chat, &m->chat_sources, &tokens, &m->tok_src, e);
+    status s = chat_templates_open(to, &m->chat_sources, &tokens, src, e);
     buf_clear(&m->chat_file);
     m->chat_sources = (template_sources){0};
-    warn(&m->chat.chat);
-    warn(&m->chat.tool_use);
+    warn(&to->chat);
+    warn(&to->tool_use);
     return s;
 }
 

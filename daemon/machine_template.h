@@ -6,8 +6,8 @@
 
 /* Fills chat_sources and chat_bytes. Errors, field the option: ERR_NOT_FOUND, ERR_INVALID. */
 status machine_find_templates(machine *, err *);
-/* With the tokenizer loaded and the file open. Errors: ERR_NO_MEMORY. */
-status machine_load_templates(machine *, err *);
+/* With the tokenizer loaded and the file open. to: the machine's, or of its words. Errors: ERR_NO_MEMORY. */
+status machine_load_templates(machine *, chat_templates *to, const chunks *, err *);
 void machine_close_templates(machine *);
 
 #endif

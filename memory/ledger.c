@@ -12,6 +12,7 @@
 
 #include "base/check.h"
 #include "base/str.h"
+#include "memory/pages.h"
 
 enum { MAX_ARENAS = 4096 };
 static const uint64_t MAP_FROM = 64 << 10, HUGE = 2 << 20, PAGE = 4096;
@@ -33,6 +34,9 @@ struct ledger {
     uint64_t claim;             /* of shared's budget */
     uint64_t of[MEM_N_CLASSES]; /* of shared's limits */
     atomic_ullong claimed;      /* by those under it */
+    bool keeps;                 /* these two of a shared one, under its lock */
+    pages kept;
+    atomic_ullong kept_bytes; /* of them */
     uint32_t n_arenas;
     arena_entry arena[MAX_ARENAS];
 };
@@ -65,6 +69,7 @@ status ledger_open_shared(ledger **out, uint64_t budget_bytes, err *e) {
     if (s != OK) return s;
     (*out)->budget_bytes = budget_bytes;
     for (int c = 0; c < MEM_N_CLASSES; c++) (*out)->cls[c].limit = 0;
+    pages_init(&(*out)->kept, budget_bytes);
     return OK;
 }
 
@@ -114,6 +119,7 @@ static void leave(ledger *l) {
 
 void ledger_close(ledger *l) {
     if (!l) return;
+    if (l->kept.n) ledger_keep_pages(l, false);
     CHECK(l->n_arenas == 0);
     CHECK(atomic_load(&l->now) == 0);
     CHECK(atomic_load(&l->claimed) == 0);
@@ -129,7 +135,22 @@ static void raise_peak(atomic_ullong *peak, unsigned long long v) {
     }
 }
 
+static void uncount(ledger *l, mem_class cls, uint64_t bytes) {
+    CHECK(atomic_fetch_sub_explicit(&l->cls[cls].now, bytes, memory_order_relaxed) >= bytes);
+    atomic_fetch_sub_explicit(&l->now, bytes, memory_order_relaxed);
+}
+
+static void uncount_kept(ledger *l, uint64_t bytes) {
+    uncount(l, MEM_LOADING, bytes);
+    atomic_fetch_sub(&l->kept_bytes, bytes);
+}
+
+/* Of a shared one. Under its lock, so that kept pages make space before the sum passes the budget. */
 static void count(ledger *l, mem_class cls, uint64_t bytes) {
+    if (l->kept.bytes && l->now + bytes > l->budget_bytes) {
+        const uint64_t over = l->now + bytes - l->budget_bytes, have = l->kept.bytes;
+        uncount_kept(l, pages_drop(&l->kept, over < have ? have - over : 0));
+    }
     raise_peak(&l->cls[cls].peak,
                atomic_fetch_add_explicit(&l->cls[cls].now, bytes, memory_order_relaxed) +
                    bytes);
@@ -139,7 +160,8 @@ static void count(ledger *l, mem_class cls, uint64_t bytes) {
     raise_peak(&l->peak, now);
 }
 
-bool ledger_reserve(ledger *l, mem_class cls, uint64_t bytes) {
+/* taken: filled with pages of a shared one, bytes at most. */
+static bool reserve(ledger *l, mem_class cls, uint64_t bytes, pages *taken) {
     unsigned long long now = atomic_load_explicit(&l->cls[cls].now, memory_order_relaxed);
     do {
         const uint64_t limit = atomic_load_explicit(&l->cls[cls].limit, memory_order_relaxed);
@@ -149,14 +171,30 @@ bool ledger_reserve(ledger *l, mem_class cls, uint64_t bytes) {
     raise_peak(&l->cls[cls].peak, now + bytes);
     raise_peak(&l->peak,
                atomic_fetch_add_explicit(&l->now, bytes, memory_order_relaxed) + bytes);
-    if (l->shared) count(l->shared, cls, bytes);
+    ledger *of = l->shared;
+    if (!of) return true;
+    pthread_mutex_lock(&of->lock);
+    if (taken) pages_take(&of->kept, bytes, taken);
+    if (taken) uncount_kept(of, taken->bytes);
+    count(of, cls, bytes);
+    pthread_mutex_unlock(&of->lock);
     return true;
 }
 
+bool ledger_reserve(ledger *l, mem_class cls, uint64_t bytes) {
+    return reserve(l, cls, bytes, NULL);
+}
+
 void ledger_release(ledger *l, mem_class cls, uint64_t bytes) {
-    if (l->shared) ledger_release(l->shared, cls, bytes);
-    CHECK(atomic_fetch_sub_explicit(&l->cls[cls].now, bytes, memory_order_relaxed) >= bytes);
-    atomic_fetch_sub_explicit(&l->now, bytes, memory_order_relaxed);
+    if (l->shared) uncount(l->shared, cls, bytes);
+    uncount(l, cls, bytes);
+}
+
+void ledger_keep_pages(ledger *l, bool keep) {
+    pthread_mutex_lock(&l->lock);
+    l->keeps = keep;
+    if (!keep) uncount_kept(l, pages_drop(&l->kept, 0));
+    pthread_mutex_unlock(&l->lock);
 }
 
 /* The pages of len bytes from p on exist from now on. */
@@ -182,8 +220,8 @@ static void give_back(char *p, uint64_t len) {
 }
 
 /* most bytes of addresses at a huge page's boundary, so that large arenas cost few page faults and
- * TLB entries; the pages of the first of them. */
-static void *map_populated(uint64_t bytes, uint64_t most) {
+ * TLB entries; the pages of the first of them, those that are taken first. */
+static void *map_populated(uint64_t bytes, uint64_t most, pages *taken) {
     const uint64_t len = align_up(most, PAGE), slack = len >= HUGE ? HUGE : 0;
     char *p = mmap(NULL, len + slack, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) return NULL;
@@ -193,7 +231,8 @@ static void *map_populated(uint64_t bytes, uint64_t most) {
         if (p + slack > at) munmap(at + len, (size_t)(p + slack - at));
         p = at;
     }
-    if (populate(p, align_up(bytes, PAGE))) return p;
+    const uint64_t there = pages_place(taken, p);
+    if (populate(p + there, align_up(bytes, PAGE) - there)) return p;
     munmap(p, len);
     return NULL;
 }
@@ -215,20 +254,27 @@ static status no_memory(mem_class cls, uint64_t bytes, const char *what, err *e)
     return err_hint(e, "free memory on this machine, or lower the option memory");
 }
 
-/* mapped: bytes of addresses, or 0 for the heap. */
+/* mapped: bytes of addresses, or 0 for the heap. raw: not to be zeroed. */
 static status alloc(ledger *l, void **out, mem_class cls, uint64_t bytes, uint64_t mapped,
-                    const char *what, err *e) {
-    if (!ledger_reserve(l, cls, bytes)) return exceeds_plan(l, cls, bytes, what, e);
-    void *p = mapped ? map_populated(bytes, mapped) : aligned_alloc(64, align_up(bytes, 64));
+                    bool raw, const char *what, err *e) {
+    pages taken;
+    taken.bytes = taken.n = 0;
+    if (!reserve(l, cls, bytes, mapped >= HUGE ? &taken : NULL))
+        return exceeds_plan(l, cls, bytes, what, e);
+    if (l->shared) taken.granule = l->shared->kept.granule;
+    const uint64_t used = taken.bytes; /* with what was in them */
+    void *p =
+        mapped ? map_populated(bytes, mapped, &taken) : aligned_alloc(64, align_up(bytes, 64));
     pthread_mutex_lock(&l->lock);
     bool room = p && l->n_arenas < MAX_ARENAS;
     if (room) l->arena[l->n_arenas++] = (arena_entry){p, bytes, mapped, cls};
     pthread_mutex_unlock(&l->lock);
     if (room) {
-        if (!mapped) memset(p, 0, bytes);
+        if (!mapped || (used && !raw)) memset(p, 0, mapped ? used : bytes);
         *out = p;
         return OK;
     }
+    pages_drop(&taken, 0);
     if (p && mapped) munmap(p, align_up(mapped, PAGE));
     if (p && !mapped) free(p);
     ledger_release(l, cls, bytes);
@@ -238,13 +284,19 @@ static status alloc(ledger *l, void **out, mem_class cls, uint64_t bytes, uint64
 status ledger_alloc(ledger *l, void **out, mem_class cls, uint64_t bytes, const char *what,
                     err *e) {
     if (bytes == 0) bytes = 64;
-    return alloc(l, out, cls, bytes, bytes >= MAP_FROM ? bytes : 0, what, e);
+    return alloc(l, out, cls, bytes, bytes >= MAP_FROM ? bytes : 0, false, what, e);
+}
+
+status ledger_alloc_raw(ledger *l, void **out, mem_class cls, uint64_t bytes, const char *what,
+                        err *e) {
+    if (bytes == 0) bytes = 64;
+    return alloc(l, out, cls, bytes, bytes >= MAP_FROM ? bytes : 0, true, what, e);
 }
 
 status ledger_alloc_within(ledger *l, void **out, mem_class cls, uint64_t bytes, uint64_t most,
                            const char *what, err *e) {
     CHECK(bytes <= most && most > 0);
-    return alloc(l, out, cls, bytes, most, what, e);
+    return alloc(l, out, cls, bytes, most, false, what, e);
 }
 
 /* Of an arena, under the lock. */
@@ -287,6 +339,23 @@ void ledger_set_budget(ledger *l, uint64_t budget_bytes, mem_class cls, uint64_t
     atomic_store(&l->cls[cls].limit, class_bytes);
 }
 
+/* Leaves an arena's pages to the next one. False: they are not to be kept. */
+static bool keep(ledger *l, const arena_entry *gone) {
+    ledger *of = l->shared;
+    if (!of) return false;
+    pthread_mutex_lock(&of->lock);
+    const bool keeps = of->keeps;
+    if (keeps) {
+        const uint64_t kept =
+            pages_keep(&of->kept, gone->p, gone->bytes, align_up(gone->mapped, PAGE));
+        ledger_release(l, gone->cls, gone->bytes);
+        atomic_fetch_add(&of->kept_bytes, kept);
+        count(of, MEM_LOADING, kept);
+    }
+    pthread_mutex_unlock(&of->lock);
+    return keeps;
+}
+
 void ledger_free(ledger *l, void *p) {
     if (!p) return;
     arena_entry gone = {0};
@@ -298,6 +367,7 @@ void ledger_free(ledger *l, void *p) {
     }
     pthread_mutex_unlock(&l->lock);
     CHECK(gone.p == p);
+    if (gone.bytes >= HUGE && gone.mapped && keep(l, &gone)) return;
     if (gone.mapped)
         munmap(p, align_up(gone.mapped, PAGE));
     else
@@ -307,6 +377,7 @@ void ledger_free(ledger *l, void *p) {
 
 void ledger_read(const ledger *l, ledger_view *v) {
     *v = (ledger_view){.budget_bytes = l->budget_bytes};
+    const uint64_t kept = atomic_load(&l->kept_bytes);
     for (int c = 0; c < MEM_N_CLASSES; c++) {
         const uint64_t limit = atomic_load(&l->cls[c].limit);
         v->cls[c] = (ledger_class){l->cls[c].kind, limit == UINT64_MAX ? 0 : limit,
@@ -314,5 +385,10 @@ void ledger_read(const ledger *l, ledger_view *v) {
         if (c != MEM_LOADING) v->plan_bytes += v->cls[c].plan_bytes;
         v->ledger_bytes += v->cls[c].ledger_bytes;
     }
+    /* Pages wait within what is planned for others: the budget bounds the sum. */
+    if (kept && v->plan_bytes + kept > v->budget_bytes)
+        v->plan_bytes = v->budget_bytes;
+    else
+        v->plan_bytes += kept;
     v->peak_bytes = atomic_load(&l->peak);
 }

@@ -31,7 +31,14 @@ void ledger_close(ledger *);
  * requested from 2 MiB. what: for messages. Errors: ERR_BUDGET when the class would exceed its
  * plan (field: the class), ERR_NO_MEMORY. Never returns NULL on OK. */
 status ledger_alloc(ledger *, void **out, mem_class, uint64_t bytes, const char *what, err *);
+/* The same, but what is in it is undefined: for memory that is written before it is read. */
+status ledger_alloc_raw(ledger *, void **out, mem_class, uint64_t bytes, const char *what,
+                        err *);
 void ledger_free(ledger *, void *p); /* p as returned; NULL is ignored */
+/* Of a shared one: whether the pages of large arenas that are freed stay, for those that are allocated
+ * next. They count as class "loading" until then, and go to the system where the budget needs them,
+ * and all of them with false. */
+void ledger_keep_pages(ledger *shared, bool);
 
 /* The same, page-aligned, at the start of `most` bytes of addresses: ledger_resize populates more
  * of them, or gives pages back, while the arena is in use. Addresses behind bytes are not to be
@@ -56,6 +63,7 @@ typedef struct ledger_class {
 
 typedef struct ledger_view {
     ledger_class cls[MEM_N_CLASSES];
+    /* plan_bytes: without class "loading", but with the pages that a shared one keeps */
     uint64_t budget_bytes, plan_bytes, ledger_bytes, peak_bytes;
 } ledger_view;
 

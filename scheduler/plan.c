@@ -21,12 +21,13 @@
  * rows come first and max_rows >= max_seqs, so it always gets a row (in lockstep: as soon as
  * the step before is committed; if it loads, as soon as the caller has filled its blocks, or cannot);
  * so it ends, and the next one is the most senior. Hence every
- * admitted sequence ends. (policy.h: what a policy may do to that order.) */
+ * admitted sequence ends. (policy.h: what a policy may do to that order; waiting.h: why one that
+ * waits is admitted though smaller ones may pass it.) */
 #include "scheduler/batching.h"
 
-/* A resumed sequence must have room for so many more tokens, or it would be evicted again at
- * once. */
-enum { RESUME_SLACK = 64 };
+/* A resumed sequence, or one that passes others, must have room for so many more tokens, or it would be
+ * evicted at once. */
+enum { START_SLACK = 64 };
 
 /* Of the rows of a step, for prompts beside decoding while an objective cannot be computed yet. */
 enum { UNFITTED_PART = 8 };
@@ -147,20 +148,21 @@ static uint32_t least_want(const sched *s, uint32_t record, uint32_t k) {
     return p->want[k] - (uint32_t)gained;
 }
 
-/* Measures again after every preemption of a parked sequence: it may have shared blocks. */
-static bool find_start(planner *p, uint32_t record, const int32_t *tokens, uint32_t len,
+/* ROOM_THERE, or why it does not start: ROOM_FENCED or ROOM_NONE. Measures again after every
+ * preemption of a parked sequence: it may have shared blocks. */
+static room find_start(planner *p, uint32_t record, const int32_t *tokens, uint32_t len,
                        uint32_t n_tokens, bool watermark, start *out) {
     sched *s = p->s;
     for (uint32_t k = 0; k < s->n_groups; k++)
         out->want[k] = least_want(s, record, k) + (watermark ? s->group[k].watermark : 0);
     room least = find_room(p, out->want);
-    if (least == ROOM_NONE || least == ROOM_FENCED) return false;
+    if (least == ROOM_NONE || least == ROOM_FENCED) return least;
     for (;;) {
         measure(s, record, tokens, len, n_tokens, out);
         for (uint32_t k = 0; watermark && k < s->n_groups; k++)
             out->want[k] += s->group[k].watermark;
         room r = find_room(p, out->want);
-        if (r != ROOM_PARKED) return r == ROOM_THERE;
+        if (r != ROOM_PARKED) return r;
         seq_preempt(s, s->parked.head);
     }
 }
@@ -375,6 +377,12 @@ static void plan_running_prefills(planner *p) {
     }
 }
 
+/* Tokens of a sequence of len and limit that must have room, so that it is not evicted at once. */
+static uint32_t with_slack(uint32_t n_prompt, uint32_t len, uint32_t limit) {
+    return min_u32(len + min_u32(limit - len, START_SLACK),
+                   max_u32(len, positions_needed(n_prompt, limit)));
+}
+
 /* Does not take back who was evicted by this plan: an eviction happens when no block of a group
  * is free, and at least one of the blocks it frees there is taken, so fewer are free than the
  * victim had. Unless it finds its text in blocks of others by now, then it is welcome. A victim
@@ -384,11 +392,10 @@ static void plan_resumed(planner *p) {
     while (s->preempted.n > 0 && rows_are_left(p)) {
         uint32_t slot = s->preempted.head;
         const seq_hot *h = &s->hot[slot];
-        uint32_t room = min_u32(h->len + min_u32(h->limit - h->len, RESUME_SLACK),
-                                max_u32(h->len, positions_needed(h->n_prompt, h->limit)));
+        const uint32_t room = with_slack(h->n_prompt, h->len, h->limit);
         start st;
-        if (h->inflight > 0 ||
-            !find_start(p, record_of(h->id), tokens_of(s, slot), h->len, room, false, &st))
+        if (h->inflight > 0 || find_start(p, record_of(h->id), tokens_of(s, slot), h->len, room,
+                                          false, &st) != ROOM_THERE)
             return;
         seq_resume(s, slot, &st);
         if (h->state != SEQ_LOADING && !plan_chunk(p, slot)) return;
@@ -401,6 +408,71 @@ static void count_service(sched *s) {
         waiting_generated(s, record_of(s->hot[i].id), s->hot[i].len - s->hot[i].n_prompt);
 }
 
+/* Whether n_blocks of a waiting sequence fit though nothing of it is found (no text is looked up), and
+ * half of those that run can have one more, so that passing causes no preemptions. */
+static bool fits_unseen(const planner *p, uint32_t n_blocks) {
+    const sched *s = p->s;
+    uint32_t want[SCHED_MAX_GROUPS];
+    for (uint32_t k = 0; k < s->n_groups; k++) {
+        const seq_group *g = &s->group[k];
+        const uint32_t growth = g->window ? 0 : s->running.n / 2;
+        want[k] = group_part(g, n_blocks) + max_u32(g->watermark, growth);
+    }
+    return find_room(p, want) == ROOM_THERE;
+}
+
+/* Tokens that a sequence must have blocks for to pass others: it is not to be evicted at once. */
+static uint32_t passing_room(const sched_spec *spec) {
+    return with_slack(spec->n_prompt, spec->n_prompt, spec->n_prompt + spec->max_tokens);
+}
+
+/* The first one behind a head that has no room, in its queue and of its priority, that may pass it and
+ * all between them, or NO_SLOT. */
+static uint32_t find_passer(const planner *p, uint32_t head) {
+    sched *s = p->s;
+    blocked *b = &s->waiting.blocked;
+    if (b->id == id_of(s, head) && b->n_changes == s->waiting.n_changes &&
+        (b->least == UINT32_MAX || !fits_unseen(p, b->least)))
+        return NO_SLOT;
+    *b =
+        (blocked){.id = id_of(s, head), .n_changes = s->waiting.n_changes, .least = UINT32_MAX};
+    uint32_t i = head;
+    for (uint32_t n = 0; n < SCHED_LOOK_AHEAD; n++) {
+        if (s->record[i].n_passed == SCHED_MAX_PASSES) return NO_SLOT;
+        i = s->record[i].wait_next;
+        if (i == NO_SLOT || s->record[i].spec.priority != s->record[head].spec.priority)
+            return NO_SLOT;
+        const uint32_t n_blocks = blocks_for(s, passing_room(&s->record[i].spec));
+        if (fits_unseen(p, n_blocks)) return i;
+        b->least = min_u32(b->least, n_blocks);
+    }
+    return NO_SLOT;
+}
+
+/* A chunk of it is planned, unless it loads. False: no row was left for it. */
+static bool admit(planner *p, uint32_t record, const start *st) {
+    sched *s = p->s;
+    seq_admit(s, record, st);
+    const uint32_t slot = s->record[record].slot;
+    return s->hot[slot].state == SEQ_LOADING || plan_chunk(p, slot);
+}
+
+/* The head has no room: smaller ones pass it, within the bounds of waiting.h. */
+static void plan_passers(planner *p, uint32_t head) {
+    sched *s = p->s;
+    while (s->n_free_slots > 0 && rows_are_left(p)) {
+        const uint32_t i = find_passer(p, head);
+        if (i == NO_SLOT) return;
+        const sched_spec *spec = &s->record[i].spec;
+        start st;
+        if (find_start(p, i, spec->prompt, spec->n_prompt, passing_room(spec), true, &st) !=
+            ROOM_THERE)
+            return;
+        waiting_passed(s, head, i);
+        if (!admit(p, i, &st)) return;
+    }
+}
+
 static void plan_admitted(planner *p) {
     sched *s = p->s;
     const bool counts = s->cfg.policy->by_tenant && s->waiting.n > 0 && s->n_free_slots > 0;
@@ -409,15 +481,16 @@ static void plan_admitted(planner *p) {
         const uint32_t record = waiting_next(s);
         if (!batching_admits(s, record)) return;
         const sched_spec *spec = &s->record[record].spec;
-        start st; /* bounded skip-ahead would look further here */
-        if (!find_start(p, record, spec->prompt, spec->n_prompt, spec->n_prompt,
-                        s->running.n > 0, &st)) {
+        start st;
+        const room r = find_start(p, record, spec->prompt, spec->n_prompt, spec->n_prompt,
+                                  s->running.n > 0, &st);
+        if (r != ROOM_THERE) {
             batching_full(s);
+            if (r == ROOM_NONE && s->cfg.batching == BATCHING_CONTINUOUS)
+                plan_passers(p, record);
             return;
         }
-        seq_admit(s, record, &st);
-        const uint32_t slot = s->record[record].slot;
-        if (s->hot[slot].state != SEQ_LOADING && !plan_chunk(p, slot)) return;
+        if (!admit(p, record, &st)) return;
         if (s->n_free_slots == 0) batching_full(s);
     }
 }

@@ -81,6 +81,7 @@ typedef struct seq_record {
     uint64_t key; /* among the waiting ones */
     bool queued;  /* it is among them */
     uint32_t wait_prev, wait_next;
+    uint32_t n_passed;                    /* sequences behind it that were admitted before it */
     uint32_t n_predicted;                 /* output tokens, by a policy by length */
     uint32_t n_charged, n_output_charged; /* tokens that its tenant was charged for */
     uint64_t ticket, n_admission; /* seniority: by ticket, then by admission; 0 before it */

@@ -55,6 +55,7 @@ void waiting_add(sched *s, uint32_t record) {
     *(r->wait_next == NO_SLOT ? &q->tail : &s->record[r->wait_next].wait_prev) = record;
     r->queued = true;
     s->waiting.n++;
+    s->waiting.n_changes++;
 }
 
 bool waiting_remove(sched *s, uint32_t record) {
@@ -65,6 +66,7 @@ bool waiting_remove(sched *s, uint32_t record) {
     *(r->wait_next == NO_SLOT ? &q->tail : &s->record[r->wait_next].wait_prev) = r->wait_prev;
     r->queued = false;
     s->waiting.n--;
+    s->waiting.n_changes++;
     if (q->head == NO_SLOT) {
         s->waiting.least = q->served;
         leave(s, q);
@@ -88,6 +90,13 @@ uint32_t waiting_next(const sched *s) {
             best = q;
     }
     return best ? best->head : NO_SLOT;
+}
+
+void waiting_passed(sched *s, uint32_t record, uint32_t by) {
+    for (uint32_t i = record; i != by; i = s->record[i].wait_next) {
+        CHECK(i != NO_SLOT && s->record[i].n_passed < SCHED_MAX_PASSES);
+        s->record[i].n_passed++;
+    }
 }
 
 /* Units of service; negative: given back. */
@@ -127,6 +136,7 @@ void waiting_audit(const sched *s) {
             const seq_record *r = &s->record[k];
             CHECK(++n <= w->n && r->queued && queue_of(s, r) == q && r->wait_prev == last);
             CHECK(last == NO_SLOT || before(&s->record[last], r));
+            CHECK(r->n_passed <= SCHED_MAX_PASSES);
         }
         CHECK(q->tail == last);
     }

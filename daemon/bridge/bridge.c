@@ -341,7 +341,7 @@ static void tell_loaded(bridge *b) {
     if (was != LOADED && was != FAILED) return;
     if (was == LOADED) {
         b->port.tok = b->m->tok;
-        b->port.chat = &b->m->chat;
+        b->port.chat = b->m->words ? &b->m->words->chat : &b->m->chat;
         b->port.defaults = &b->m->sampling;
         b->port.index = b->grammar.index;
         atomic_store(&b->load_state, READY);

@@ -244,7 +244,8 @@ static void leave_tier(bridge *b) {
 }
 
 static status start_serving(bridge *b, err *e) {
-    grammar_memory_load(&b->grammar, b->m->tok);
+    const status s = grammar_memory_load(&b->grammar, b->m->tok, e);
+    if (s != OK) return s;
     b->runner =
         runner_init(b->m->runner_mem, &b->m->sched_conf, b->m->model->program.config.n_vocab,
                     b->m->sched, b->m->engine, on_event, b);

@@ -102,11 +102,12 @@ static void unit_flushed(void *arg) {
 
 static void open_work(uv_work_t *w) {
     model_unit *u = w->data;
-    const machine_wish wish = models_wish(u->aside_bytes);
+    const machine_wish wish = models_wish(u);
     err *e = &u->error;
     u->status = machine_plan(&u->m, &u->opt, &wish, e);
     if (u->status == OK && (!u->m.file || ledger_claim(&u->m.plan) > entry(u)->bytes))
         u->status = err_set(e, ERR_BUDGET, "the file has changed since the start");
+    if (u->status == OK) u->status = machine_words_open(&u->words, &u->m, u->all->shared, e);
     if (u->status == OK)
         u->status = machine_reserve_part(&u->m, u->all->shared, u->all->port.pool, e);
 }
@@ -174,7 +175,11 @@ static void act(models *a, const models_decision *d) {
         if (d->op == MODELS_REOPEN) reopen(&a->unit[i]);
     }
     if (d->op == MODELS_LOAD) load(&a->unit[d->model]);
-    if (d->op == MODELS_UNLOAD) unload(&a->unit[d->model]);
+    if (d->op == MODELS_UNLOAD) {
+        /* The next model is built of its pages. */
+        ledger_keep_pages(a->shared, models_waited(&a->view));
+        unload(&a->unit[d->model]);
+    }
     if (d->op != MODELS_SKIP) return;
     a->view.v[d->model].if_free = false;
     log_info("model %s: not loaded at the start, since it does not fit beside the others", of);
@@ -218,6 +223,7 @@ static void on_tick(uv_timer_t *t) {
         if (d.op == MODELS_NOTHING) break;
         act(a, &d);
     }
+    if (!models_busy(&a->view)) ledger_keep_pages(a->shared, false);
     announce(a);
     if (d.again_us && d.again_us < next) next = d.again_us;
     if (next != UINT64_MAX) act_soon(a, next > now ? (next - now) / 1000 + 1 : 1);
@@ -359,6 +365,7 @@ void models_free(models *a) {
     for (uint32_t i = 0; a->unit && i < a->view.n; i++) {
         if (a->unit[i].bridge) bridge_free(a->unit[i].bridge);
         machine_close(&a->unit[i].m);
+        machine_words_free(&a->unit[i].words);
     }
     if (a->started) turns_destroy(&a->turns);
     pool_close(a->port.pool);

@@ -24,6 +24,10 @@ static uint32_t count(const models_view *v, model_state s) {
     return n;
 }
 
+bool models_busy(const models_view *v) {
+    return count(v, MODEL_LOADING) + count(v, MODEL_UNLOADING) > 0;
+}
+
 bool models_audit(const models_view *v) {
     return models_bytes(v) <= v->budget_bytes &&
            count(v, MODEL_LOADING) + count(v, MODEL_UNLOADING) <= 1;
@@ -45,6 +49,10 @@ static uint32_t next_model(const models_view *v) {
         if (waited_us(&v->v[i]) < (best == v->n ? UINT64_MAX : waited_us(&v->v[best])))
             best = i;
     return best;
+}
+
+bool models_waited(const models_view *v) {
+    return next_model(v) < v->n;
 }
 
 static uint64_t free_at_us(const model_entry *m) {
@@ -128,7 +136,7 @@ static models_decision by_state(const models_view *v, bool needed) {
 models_decision models_decide(const models_view *v, uint64_t now_us) {
     const uint32_t next = next_model(v);
     models_decision d = by_state(v, next < v->n);
-    if (d.op || count(v, MODEL_LOADING) + count(v, MODEL_UNLOADING)) return d;
+    if (d.op || models_busy(v)) return d;
     for (uint32_t i = 0; i < v->n; i++)
         if (v->v[i].state == MODEL_DRAINING && v->v[i].n_users == 0)
             return (models_decision){MODELS_UNLOAD, i, 0, 0};

@@ -65,6 +65,9 @@ typedef struct models_decision {
 models_decision models_decide(const models_view *, uint64_t now_us);
 /* Bytes of all that is not ABSENT or FAILED. */
 uint64_t models_bytes(const models_view *);
+/* Whether some model is being loaded or unloaded; whether one that is absent is waited for. */
+bool models_busy(const models_view *);
+bool models_waited(const models_view *);
 /* Whether the states are possible: no more bytes than the budget, and one load or unload at most. */
 bool models_audit(const models_view *);
 

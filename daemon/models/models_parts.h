@@ -6,6 +6,7 @@
 #include "daemon/bridge/bridge.h"
 #include "daemon/models/models.h"
 #include "daemon/models/models_decide.h"
+#include "daemon/machine_words.h"
 #include "daemon/offload.h"
 #include "daemon/models/turns.h"
 
@@ -18,9 +19,10 @@ typedef struct model_unit {
     model_config config; /* for closed's card */
     char name[256], tenants[256];
     uint64_t aside_bytes; /* of the wish */
-    machine m;            /* while it is not ABSENT */
-    bridge *bridge;       /* from the end of the plan to the end of the unload */
-    status status;        /* of the latest load */
+    machine_words words;
+    machine m;      /* while it is not ABSENT */
+    bridge *bridge; /* from the end of the plan to the end of the unload */
+    status status;  /* of the latest load */
     err error;
     uv_work_t work;
     uv_timer_t timer;
@@ -34,8 +36,9 @@ struct models {
     model_unit *unit; /* [view.n] */
     served *served;   /* [view.n]: what endpoints get */
     budget budget;
-    plan front; /* of what all models share */
-    uint64_t front_bytes, request_memory;
+    plan front;           /* of what all models share */
+    uint64_t front_bytes; /* of that, and of the words of all */
+    uint64_t words_bytes, request_memory;
     uv_loop_t *loop;
     void (*flushed)(void *);
     void (*ready)(void *);
@@ -48,7 +51,7 @@ struct models {
 };
 
 /* models_plan.c: of one of the models. */
-machine_wish models_wish(uint64_t aside_bytes);
+machine_wish models_wish(model_unit *);
 /* models_port.c */
 void models_port_open(models *, uint64_t created);
 void models_closed_port(model_unit *, uint64_t created);

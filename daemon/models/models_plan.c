@@ -35,13 +35,14 @@ static status name_error(const char *name, status s, err *e) {
     return err_field(e, "%s", was.field);
 }
 
-machine_wish models_wish(uint64_t aside_bytes) {
-    return (machine_wish){.part = true, .aside_bytes = aside_bytes, .extra = part_terms};
+machine_wish models_wish(model_unit *u) {
+    return (machine_wish){
+        .part = true, .aside_bytes = u->aside_bytes, .words = &u->words, .extra = part_terms};
 }
 
 /* Plans a model within the budget less what is set aside. */
 static status plan_one(model_unit *u, machine *m, bool uncut, err *e) {
-    machine_wish w = models_wish(u->aside_bytes);
+    machine_wish w = models_wish(u);
     w.uncut = uncut;
     status s = machine_plan(m, &u->opt, &w, e);
     if (s == OK && !m->file) {
@@ -59,8 +60,10 @@ static status plan_one(model_unit *u, machine *m, bool uncut, err *e) {
 /* What does not depend on the budget. */
 static status read_header(models *a, model_unit *u, err *e) {
     machine m = {0};
-    const status s = plan_one(u, &m, true, e);
+    status s = plan_one(u, &m, true, e);
+    if (s == OK) s = machine_words_plan(&u->words, &m, e);
     if (s == OK) {
+        a->words_bytes += ledger_claim(&u->words.plan);
         u->config = m.model->program.config;
         u->closed.card = (model_card){.id = u->name,
                                       .config = &u->config,
@@ -90,7 +93,7 @@ static status plan_front(models *a, err *e) {
     server_terms(&so, &t);
     const status s = plan_solve(&a->front, &t, &none, &a->budget, e);
     terms_clear(&t);
-    a->front_bytes = ledger_claim(&a->front);
+    a->front_bytes = ledger_claim(&a->front) + a->words_bytes;
     return s;
 }
 
@@ -106,10 +109,11 @@ static status plan_bytes(models *a, uint32_t i, uint64_t aside, err *e) {
 
 static status too_large(const models *a, const char *who, uint64_t bytes, err *e) {
     char n[32], of[32], front[32];
-    err_set(e, ERR_BUDGET,
-            "%s: %s bytes, and %s for the front end, exceed the budget of %s bytes", who,
-            bytes_grouped(bytes, n), bytes_grouped(a->front_bytes, front),
-            bytes_grouped(a->budget.bytes, of));
+    err_set(
+        e, ERR_BUDGET,
+        "%s: %s bytes, and %s for front end and vocabularies, exceed the budget of %s bytes",
+        who, bytes_grouped(bytes, n), bytes_grouped(a->front_bytes, front),
+        bytes_grouped(a->budget.bytes, of));
     err_hint(e, "raise memory, or lower kv_cache_tokens or max_num_seqs of the models");
     return err_field(e, "memory");
 }
@@ -187,6 +191,6 @@ void models_print(const models *a, FILE *f) {
         }
         fprintf(f, "%s\n", any ? "" : " none");
     }
-    fprintf(f, "# %-30s %18s\n", "front end, libraries", bytes_grouped(a->front_bytes, n));
+    fprintf(f, "# %-30s %18s\n", "front end, vocabularies", bytes_grouped(a->front_bytes, n));
     fprintf(f, "# %-30s %18s\n", "budget", bytes_grouped(a->budget.bytes, n));
 }

@@ -58,7 +58,7 @@ static status choose_kernels(cpu_engine *e, err *er) {
 static status alloc_arenas(cpu_engine *e, err *er) {
     const cpu_layout *l = &e->layout;
     void *p = NULL;
-    status s = ledger_alloc(e->ledger, &p, MEM_WEIGHTS, l->weights_bytes, "weights", er);
+    status s = ledger_alloc_raw(e->ledger, &p, MEM_WEIGHTS, l->weights_bytes, "weights", er);
     e->weights = p;
     p = NULL;
     if (s == OK)

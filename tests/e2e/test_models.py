@@ -40,8 +40,8 @@ def sizes(path):
 def budget_of_one(folder, names="ab"):
     """So many bytes that one of these models fits, and no two of them."""
     n = sizes(conf(folder, **{x: {} for x in names}))
-    budget = n["front end, libraries"] + max(n[x] for x in names)
-    assert all(n[x] + n[y] + n["front end, libraries"] > budget for x in names for y in names if x != y)
+    budget = n["front end, vocabularies"] + max(n[x] for x in names)
+    assert all(n[x] + n[y] + n["front end, vocabularies"] > budget for x in names for y in names if x != y)
     return f"memory = {budget}\n"
 
 
@@ -142,7 +142,7 @@ def test_200_alternating_requests_to_models_that_do_not_fit_together(folder):
 
 def test_a_pinned_model_stays_and_operators_load_and_unload(folder):
     n = sizes(conf(folder, a={"pin": "true"}, b={}, c={}))
-    budget = n["front end, libraries"] + n["a"] + max(n["b"], n["c"])
+    budget = n["front end, vocabularies"] + n["a"] + max(n["b"], n["c"])
     d = serve(conf(folder, f"memory = {budget}\n", a={"pin": "true"}, b={"load": "request"}, c={"load": "request"}))
     try:
         assert states(d) == {"a": "ready", "b": "absent", "c": "absent"}
@@ -158,6 +158,32 @@ def test_a_pinned_model_stays_and_operators_load_and_unload(folder):
         assert d.http.post("/v1/models/x/load").status_code == 404 and d.http.post("/v1/models/c").status_code == 405
         card = d.http.get("/v1/models/c").json()
         assert card["pinned"] is False and 0 < card["bytes_now"] <= card["bytes"] == n["c"]
+    finally:
+        d.stop()
+
+
+def test_vocabulary_and_templates_stay_until_they_are_of_another_file(folder):
+    template = folder / "b.jinja"
+    template.write_text("{{ messages[0].content }}.")
+    d = serve(conf(folder, budget_of_one(folder), a={}, b={"load": "request", "chat_template": template}))
+
+    def words():
+        return {c["class"]: c["ledger_bytes"] for c in d.memory()["classes"]}["tokenizer"]
+
+    def rendered():
+        return d.http.post("/apply-template", json={"model": "b", "messages": [{"role": "user", "content": "hi"}]}).json()["prompt"]
+
+    try:
+        of_a = words()
+        assert rendered() == "hi."  # b is loaded, a is not
+        both = words()
+        assert states(d) == {"a": "absent", "b": "ready"} and both > of_a > 0
+        for name in "ab":
+            assert d.complete("x", model=name, max_tokens=4).status_code == 200 and words() == both
+        d.complete("x", model="a")
+        template.write_text("{{ messages[0].content }}, again.")
+        assert rendered() == "hi, again."
+        assert d.complete("x", model="b", max_tokens=2, response_format={"type": "json_object"}).status_code == 200
     finally:
         d.stop()
 
@@ -204,7 +230,7 @@ def test_a_stream_is_served_to_its_end_before_its_model_goes(folder):
 
 def test_a_request_waits_for_its_model_no_longer_than_load_timeout(folder):
     n = sizes(conf(folder, a={}, b={}))
-    d = serve(conf(folder, f"memory = {n['front end, libraries'] + n['b']}\n[server]\nload_timeout = 1\n", a={}, b={}))
+    d = serve(conf(folder, f"memory = {n['front end, vocabularies'] + n['b']}\n[server]\nload_timeout = 1\n", a={}, b={}))
     try:
         body = {"model": "a", "prompt": "x", "max_tokens": 1, "stream": True}
         with d.http.stream("POST", "/v1/completions", json={**body, "max_tokens": 250, "ignore_eos": True, "n": 4}) as slow:
@@ -300,7 +326,7 @@ def test_only_some_keys_may_use_a_model(folder):
 
 def test_what_cannot_be_served_is_refused_at_the_start(folder):
     n = sizes(conf(folder, a={"pin": "true"}, b={"pin": "true"}, c={}))
-    front = n["front end, libraries"]
+    front = n["front end, vocabularies"]
 
     def said(more, **sections):
         r = vramd("serve", "--check", "--config", conf(folder, more, **sections))
@@ -308,7 +334,8 @@ def test_what_cannot_be_served_is_refused_at_the_start(folder):
         return r.stderr
 
     both = {"a": {"pin": "true"}, "b": {"pin": "true"}}
-    assert "[model b] and those that are pinned" in said(f"memory = {front + n['a'] + n['b'] - 1}\n", **both)
+    two = sizes(conf(folder, **both))["front end, vocabularies"]
+    assert "[model b] and those that are pinned" in said(f"memory = {two + n['a'] + n['b'] - 1}\n", **both)
     assert "[model c] and those that are pinned" in said(f"memory = {front + n['a'] + n['b'] + n['c'] - 1}\n", **both, c={})
     assert "[model x]: " in said("", a={}, x={})
     assert "kv_disk is for a server of one model" in said(f"kv_disk = {folder}\n", a={})

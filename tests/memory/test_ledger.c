@@ -91,6 +91,84 @@ START_TEST(ledgers_under_a_shared_one_never_claim_more_than_its_budget) {
 }
 END_TEST
 
+static bool is_all(const char *p, size_t n, char c) {
+    for (size_t i = 0; i < n; i++)
+        if (p[i] != c) return false;
+    return true;
+}
+
+START_TEST(freed_pages_are_the_next_arenas_and_count_meanwhile) {
+    enum { KV = 1024, MB = 1 << 20 };
+    ledger *all, *a, *b;
+    ledger_view v;
+    char *p, *q, *r;
+    err e;
+    ck_assert_int_eq(ledger_open_shared(&all, 2 * KV + 40 * MB, &e), OK);
+    ck_assert_int_eq(open_under(&a, all, MEM_WEIGHTS, 20 * MB, &e), OK);
+    ck_assert_int_eq(ledger_alloc_raw(a, (void **)&p, MEM_WEIGHTS, 13 * MB, "a", &e), OK);
+    ck_assert_int_eq(ledger_alloc(a, (void **)&q, MEM_WEIGHTS, 7 * MB, "a", &e), OK);
+    memset(p, 'p', 13 * MB);
+    memset(q, 'q', 7 * MB);
+    ledger_keep_pages(all, true);
+    ledger_free(a, p);
+    ledger_free(a, q);
+    ledger_close(a);
+    ledger_read(all, &v);
+    ck_assert_uint_eq(v.ledger_bytes, 18 * MB); /* whole huge pages of both */
+    ck_assert_uint_eq(v.cls[MEM_LOADING].ledger_bytes, 18 * MB);
+    ck_assert_uint_eq(v.plan_bytes, 18 * MB);
+    /* One that needs nearly all of the budget: the rest of the pages makes space. */
+    ck_assert_int_eq(open_under(&b, all, MEM_WEIGHTS, 40 * MB, &e), OK);
+    ck_assert_int_eq(ledger_alloc_raw(b, (void **)&p, MEM_WEIGHTS, 9 * MB, "b", &e), OK);
+    ck_assert(p[0] == 'p' || p[0] == 'q'); /* as they were left */
+    ledger_read(all, &v);
+    ck_assert_uint_eq(v.cls[MEM_LOADING].ledger_bytes, 10 * MB);
+    ck_assert_uint_eq(v.cls[MEM_WEIGHTS].ledger_bytes, 9 * MB);
+    ck_assert_int_eq(ledger_alloc(b, (void **)&q, MEM_WEIGHTS, 5 * MB, "b", &e), OK);
+    ck_assert(is_all(q, 5 * MB, 0));
+    ck_assert(ledger_reserve(b, MEM_WEIGHTS, 22 * MB));
+    ledger_read(all, &v);
+    ck_assert_uint_eq(v.cls[MEM_LOADING].ledger_bytes, 4 * MB);
+    ck_assert_uint_eq(v.ledger_bytes, 40 * MB);
+    ck_assert_int_eq(ledger_alloc(b, (void **)&r, MEM_WEIGHTS, 4 * MB, "b", &e), OK);
+    ck_assert(is_all(r, 4 * MB, 0));
+    memset(p, 1, 9 * MB), memset(q, 2, 5 * MB), memset(r, 3, 4 * MB); /* three places */
+    ck_assert(is_all(p, 9 * MB, 1) && is_all(q, 5 * MB, 2) && is_all(r, 4 * MB, 3));
+    ledger_free(b, p), ledger_free(b, q), ledger_free(b, r);
+    ledger_keep_pages(all, false);
+    ledger_release(b, MEM_WEIGHTS, 22 * MB);
+    ledger_read(all, &v);
+    ck_assert_uint_eq(v.ledger_bytes, 0);
+    ck_assert_uint_le(v.peak_bytes, 2 * KV + 40 * MB);
+    ledger_close(b);
+    ledger_close(all);
+}
+END_TEST
+
+/* Arenas of several sizes, built of one another's pages a hundred times. */
+START_TEST(pages_that_change_places_keep_their_contents) {
+    enum { KV = 1024, MB = 1 << 20, N = 5 };
+    ledger *all, *a;
+    char *p[N];
+    err e;
+    ck_assert_int_eq(ledger_open_shared(&all, KV + 48 * MB, &e), OK);
+    ledger_keep_pages(all, true);
+    for (uint32_t round = 0; round < 100; round++) {
+        ck_assert_int_eq(open_under(&a, all, MEM_WEIGHTS, 48 * MB, &e), OK);
+        for (uint32_t i = 0; i < N; i++) {
+            const uint32_t bytes = (2 + (7 * i + 5 * round) % 8) * MB - 4096 * (i % 2);
+            ck_assert_int_eq(ledger_alloc(a, (void **)&p[i], MEM_WEIGHTS, bytes, "a", &e), OK);
+            ck_assert(is_all(p[i], bytes, 0));
+            memset(p[i], (int)i + 1, bytes);
+        }
+        for (uint32_t i = 0; i < N; i++) ck_assert(is_all(p[i], 2 * MB - 4096, (char)(i + 1)));
+        for (uint32_t i = 0; i < N; i++) ledger_free(a, p[(i + round) % N]);
+        ledger_close(a);
+    }
+    ledger_close(all);
+}
+END_TEST
+
 START_TEST(arenas_are_zero_aligned_and_present_in_memory) {
     ledger *l;
     err e;
@@ -314,6 +392,8 @@ int main(void) {
     TCase *c = check_case(s, "ledger");
     tcase_add_test(c, a_class_never_holds_more_than_its_plan);
     tcase_add_test(c, ledgers_under_a_shared_one_never_claim_more_than_its_budget);
+    tcase_add_test(c, freed_pages_are_the_next_arenas_and_count_meanwhile);
+    tcase_add_test(c, pages_that_change_places_keep_their_contents);
     tcase_add_test(c, arenas_are_zero_aligned_and_present_in_memory);
     tcase_add_test(c, a_size_that_no_machine_has_is_an_error_and_counts_nothing);
     tcase_add_test(c, an_arena_grows_and_shrinks_in_place);

@@ -43,6 +43,25 @@ static void submit(drive *d, uint64_t user, uint64_t tenant, uint32_t n_prompt) 
     ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_NONE);
 }
 
+static void submit_as(drive *d, uint64_t user, uint32_t n_prompt, uint32_t max_tokens,
+                      int32_t priority) {
+    sched_spec spec = drive_spec(d, n_prompt, max_tokens);
+    sched_id id;
+    spec.user = user;
+    spec.priority = priority;
+    ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_NONE);
+}
+
+static void check_admissions(const drive *d, const uint64_t *user, size_t n) {
+    size_t k = 0;
+    for (size_t i = 0; i < d->n_log; i++) {
+        if (d->log[i].kind != EVENT_ADMITTED) continue;
+        ck_assert_uint_lt(k, n);
+        ck_assert_uint_eq(d->log[i].user, user[k++]);
+    }
+    ck_assert_uint_eq(k, n);
+}
+
 START_TEST(the_default_orders_all_priorities_and_caps_a_share_at_half) {
     const sched_config cfg = {.max_rows = 16},
                        capped = {.max_rows = 16, .max_prefill_share = 3};
@@ -229,6 +248,68 @@ START_TEST(a_priority_ages) {
 }
 END_TEST
 
+/* Half of the blocks are taken for 20 steps, and the next sequence has more than the other half. */
+static drive *with_a_head_that_has_no_room(void) {
+    sched_config cfg = drive_config();
+    cfg.max_seqs = cfg.max_rows = cfg.max_logit_rows = 32;
+    drive *d = drive_new(cfg);
+    submit_as(d, 0, 32, 20, 0);
+    drive_step(d);
+    submit_as(d, 1, 40, 1, 0);
+    return d;
+}
+
+START_TEST(eight_smaller_ones_pass_a_head_that_has_no_room_and_then_none) {
+    drive *d = with_a_head_that_has_no_room();
+    for (uint64_t i = 2; i < 14; i++) submit_as(d, i, i == 3 ? 36 : 4, 1, 0);
+    drive_step(d);
+    /* As many in one step as leave blocks for half of those that run. */
+    ck_assert_uint_eq(drive_stats(d).n_waiting, 13 - 5);
+    drive_run(d, 100);
+    /* The other one without room is passed, too, by none more. */
+    static const uint64_t want[] = {0, 2, 4, 5, 6, 7, 8, 9, 10, 1, 11, 3, 12, 13};
+    check_admissions(d, want, 14);
+    drive_free(d);
+}
+END_TEST
+
+START_TEST(what_is_less_urgent_passes_nobody) {
+    drive *d = with_a_head_that_has_no_room();
+    submit_as(d, 2, 4, 1, 1);
+    submit_as(d, 3, 4, 1, 0);
+    drive_run(d, 100);
+    static const uint64_t want[] = {0, 3, 1, 2};
+    check_admissions(d, want, 4);
+    drive_free(d);
+}
+END_TEST
+
+START_TEST(a_tenant_passes_its_own_head_alone) {
+    sched_config cfg = drive_config();
+    cfg.max_seqs = cfg.max_rows = cfg.max_logit_rows = 32;
+    cfg.policy = &sched_fair;
+    drive *d = drive_new(cfg);
+    sched_spec spec = drive_spec(d, 32, 20);
+    static const struct {
+        uint64_t tenant;
+        uint32_t n_prompt, max_tokens;
+    } of[] = {{2, 32, 20}, {4, 40, 1}, {2, 4, 1}, {4, 4, 1}};
+    sched_id id;
+    for (uint64_t i = 0; i < 4; i++) {
+        spec.user = i;
+        spec.tenant = of[i].tenant;
+        spec.n_prompt = of[i].n_prompt;
+        spec.max_tokens = of[i].max_tokens;
+        ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_NONE);
+        if (i == 0) drive_step(d); /* tenant 4 has been served less */
+    }
+    drive_run(d, 100);
+    static const uint64_t want[] = {0, 3, 1, 2};
+    check_admissions(d, want, 4);
+    drive_free(d);
+}
+END_TEST
+
 START_TEST(a_ticket_too_far_behind_is_refused) {
     drive *d = with_policy(4);
     submit(d, 1, 8, 1);
@@ -295,6 +376,9 @@ int main(void) {
     tcase_add_test(t, a_weight_is_a_share);
     tcase_add_test(t, what_a_cancelled_prompt_did_not_use_is_given_back);
     tcase_add_test(t, a_priority_ages);
+    tcase_add_test(t, eight_smaller_ones_pass_a_head_that_has_no_room_and_then_none);
+    tcase_add_test(t, what_is_less_urgent_passes_nobody);
+    tcase_add_test(t, a_tenant_passes_its_own_head_alone);
     tcase_add_test(t, shortest_learns_how_long_the_answers_of_a_tenant_become);
     tcase_add_test_raise_signal(t, a_ticket_too_far_behind_is_refused, SIGABRT);
     return check_run(suite);

@@ -47,6 +47,7 @@ typedef struct stream_request {
     uint32_t n_steps;             /* committed, with rows of it */
     uint64_t past, ends_by;       /* ends_by: in committed steps */
     uint64_t key, ticket;         /* of the policy: order of admission, and seniority */
+    uint32_t n_passed;            /* later ones that were admitted before it */
 } stream_request;
 
 typedef struct stream {
@@ -72,7 +73,7 @@ typedef struct stream {
     sched_policy policy;
     uint64_t n_keys, n_admitted, n_overtakes;
     uint64_t n_preemptions, n_ended, n_found, n_forked; /* what happened at all, for the test */
-    uint64_t n_lockstep;
+    uint64_t n_lockstep, n_passes;
     sched_step_tokens drawn; /* by the step committed last */
     sched_batching batching; /* set before it runs */
     bool drafts; /* set before it runs: guesses of next tokens, most of them right */
@@ -220,6 +221,19 @@ static inline void stream_join(stream *m, uint32_t i) {
     }
 }
 
+/* q is admitted before o, which should have come first: seldom enough, and only because it needs
+ * fewer blocks and is of the same tenant and as urgent. (Where o begins as a fork, it pins one.) */
+static inline void stream_passed(stream *m, stream_request *o, const stream_request *q) {
+    const uint32_t bs = m->cfg.block_tokens;
+    const uint32_t n = q->spec.n_prompt + q->spec.max_tokens - (q->spec.max_tokens > 0);
+    const uint32_t of = o->spec.n_prompt + o->spec.max_tokens - (o->spec.max_tokens > 0);
+    CHECK(m->batching == BATCHING_CONTINUOUS && o->n_passed++ < 8);
+    CHECK(o->spec.priority == q->spec.priority);
+    CHECK(!m->fair || o->spec.tenant == q->spec.tenant);
+    CHECK((of + bs - 1) / bs > (n + bs - 1) / bs || o->leader);
+    m->n_passes++;
+}
+
 static inline void stream_admitted(stream *m, uint32_t i, uint32_t n_cached) {
     stream_request *q = &m->r[i];
     CHECK(!q->admitted && !stream_sleeps(m, q));
@@ -231,10 +245,12 @@ static inline void stream_admitted(stream *m, uint32_t i, uint32_t n_cached) {
     m->n_found += n_cached > 0;
     q->admitted = true;
     for (uint32_t k = 0; k < m->n; k++) { /* nobody waits who should have come first */
-        const stream_request *o = &m->r[k];
+        stream_request *o = &m->r[k];
         if (!o->live || o->admitted || stream_may_sleep(m, o)) continue;
-        CHECK(o->key > q->key ||
-              (o->key == q->key && (k > i || (m->fair && o->spec.tenant != q->spec.tenant))));
+        if (o->key > q->key ||
+            (o->key == q->key && (k > i || (m->fair && o->spec.tenant != q->spec.tenant))))
+            continue;
+        stream_passed(m, o, q);
     }
     stream_join(m, i);
 }
@@ -572,102 +588,7 @@ static inline void stream_commit(stream *m, bool fails) {
             stream_draft(m, &m->r[i]);
 }
 
-static inline stream_chunk *stream_chunk_of(stream *m, const uint64_t hash[2]) {
-    for (uint32_t i = 0; i < STREAM_CHUNKS; i++)
-        if (m->chunk[i].bytes && memcmp(m->chunk[i].hash, hash, sizeof m->chunk[i].hash) == 0)
-            return &m->chunk[i];
-    return NULL;
-}
-
-/* A step in flight may move blocks: its copies would come after ours. */
-static inline bool moves_in_flight(const stream *m) {
-    return m->resizes && fake_in_flight(m->engine) > 0;
-}
-
-/* The tier makes room, and copies what it is to store. */
-static inline void stream_store(stream *m) {
-    stream_chunk *c = &m->storing;
-    uint64_t hash[2];
-    if (c->bytes || moves_in_flight(m) || !sched_store_next(m->s, &m->stored)) return;
-    *c = (stream_chunk){.groups = m->stored.groups, .bytes = 100 + stream_take(m, 50)};
-    memcpy(c->hash, m->stored.hash, sizeof c->hash);
-    memcpy(c->tokens, m->stored.tokens,
-           m->cfg.chunk_blocks * m->cfg.block_tokens * sizeof *c->tokens);
-    for (uint32_t k = 0; k < m->cfg.n_groups; k++)
-        for (uint32_t i = 0; (c->groups >> k & 1) && i < m->cfg.chunk_blocks; i++)
-            fake_export(m->engine, k, m->stored.block[k][i],
-                        c->cells[k] + i * fake_block_bytes(m->engine));
-    while (sched_tier_evict(m->s, c->bytes, hash)) {
-        CHECK(stream_chunk_of(m, hash));
-        stream_chunk_of(m, hash)->bytes = 0;
-        m->n_evictions++;
-    }
-    m->n_stores++;
-}
-
-static inline void stream_stored(stream *m, bool fails) {
-    if (!m->storing.bytes) return;
-    stream_chunk *c = stream_chunk_of(m, m->storing.hash); /* with fewer groups */
-    for (uint32_t i = 0; !c && i < STREAM_CHUNKS; i++)
-        if (!m->chunk[i].bytes) c = &m->chunk[i];
-    CHECK(c);
-    sched_stats was, is;
-    sched_read(m->s, &was);
-    sched_store_done(m->s, &m->stored, fails ? 0 : m->storing.bytes);
-    sched_read(m->s, &is);
-    if (is.count.kv_tier_stores > was.count.kv_tier_stores) *c = m->storing;
-    m->storing.bytes = 0;
-    CHECK(is.tier_bytes <= m->cfg.tier_bytes && is.tier_chunks <= m->cfg.tier_chunks);
-    stream_check(m);
-}
-
-static inline void stream_load(stream *m) {
-    if (m->n_loading == STREAM_LOADS || !sched_load_next(m->s, &m->loading[m->n_loading]))
-        return;
-    const sched_chunk *c = &m->loading[m->n_loading++];
-    const stream_chunk *has = stream_chunk_of(m, c->hash);
-    if (has)
-        CHECK(memcmp(has->tokens, c->tokens,
-                     m->cfg.chunk_blocks * m->cfg.block_tokens * sizeof *c->tokens) == 0);
-    m->n_loads++;
-    stream_check(m);
-}
-
-/* The oldest load ends. */
-static inline void stream_load_done(stream *m, bool fails) {
-    if (m->n_loading == 0 || moves_in_flight(m)) return;
-    sched_chunk c = m->loading[0];
-    const stream_chunk *has = stream_chunk_of(m, c.hash);
-    memmove(&m->loading[0], &m->loading[1], --m->n_loading * sizeof c);
-    const bool wanted = sched_load_blocks(m->s, &c);
-    fails |= !has || (has->groups & c.groups) != c.groups;
-    for (uint32_t k = 0; wanted && k < m->cfg.n_groups; k++)
-        for (uint32_t i = c.first[k]; i < m->cfg.chunk_blocks; i++)
-            fake_import(m->engine, k, c.block[k][i],
-                        fails ? NULL : has->cells[k] + i * fake_block_bytes(m->engine));
-    m->n_late_loads += !wanted;
-    m->n_failed_loads += fails;
-    if (fails && has) stream_chunk_of(m, c.hash)->bytes = 0;
-    sched_load_done(m->s, &c, !fails);
-    stream_check(m);
-}
-
-static inline void stream_use_tier(stream *m) {
-    switch (stream_take(m, 8)) {
-    case 0: stream_store(m); break;
-    case 1: stream_stored(m, stream_take(m, 8) == 0); break;
-    case 2:
-    case 3: stream_load(m); break;
-    case 4:
-    case 5: stream_load_done(m, stream_take(m, 8) == 0); break;
-    case 6:
-        if (stream_take(m, 16) == 0) sched_tier_switch(m->s, stream_take(m, 2));
-        break;
-    default:
-        sched_tier_switch(m->s, true);
-        for (uint32_t i = 0; i < 8; i++) stream_store(m), stream_stored(m, false);
-    }
-}
+#include "tests/sim/stream_tier.h"
 
 #include "tests/sim/stream_forget.h"
 
