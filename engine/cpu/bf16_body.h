@@ -61,16 +61,23 @@ static void widen(const uint8_t *strip, dtype t, uint32_t n, float *w) {
     }
 }
 
-/* The inputs of a tile, or of 32 of a float type, rounded; returns how many. */
-static uint32_t read_tile(const packed *m, const uint8_t *at, uint32_t left, float *w) {
-    uint32_t n = left < 32 ? left : 32;
-    switch (m->type) {
+/* The inputs of a tile from k on, or 32 of a float type or of a kind with groups, rounded; returns how many. */
+static uint32_t read_tile(const packed *m, const uint8_t *strip, uint32_t k, float *w) {
+    const uint32_t in = tile_of(m->type).n_in;
+    const uint8_t *at =
+        in ? strip + (uint64_t)(k / in) * tile_bytes(m->type) : strip + strip_bytes(m->type, k);
+    uint32_t n = m->n_in - k < 32 ? m->n_in - k : 32;
+    switch (dtype_kind(m->type)) {
 #define X(name, ...)                                                                           \
     case DT_##name:                                                                            \
         tile_floats(at, DT_##name, w);                                                         \
         n = tile_of(DT_##name).n_in;                                                           \
         break;
         TILE_LIST(X)
+#undef X
+#define X(name, ...)                                                                           \
+    case DT_##name: group_floats(at, DT_##name, m->type, k % in, w); break;
+        GROUP_TILE_LIST(X)
 #undef X
     default:
         memset(w, 0, 32 * STRIP * sizeof *w);
@@ -101,13 +108,12 @@ static void linear(const linear_call *c, span rows, span outs) {
         some.to = rows.to - some.from < ROWS_IN_CACHE ? rows.to : some.from + ROWS_IN_CACHE;
         for (uint32_t out = outs.from; out < outs.to; out += STRIP) {
             const uint32_t n_outs = outs.to - out < STRIP ? outs.to - out : STRIP;
-            const uint8_t *at = strip_at(c->w, out);
+            const uint8_t *strip = strip_at(c->w, out);
             memset(acc, 0, (some.to - some.from) * STRIP * sizeof *acc);
             for (uint32_t k = 0, n; k < n_in; k += n) {
-                n = read_tile(c->w, at, n_in - k, w);
+                n = read_tile(c->w, strip, k, w);
                 for (uint32_t i = 0; i < n; i += 32)
                     add_rows(w + STRIP * i, c->a, some, (k + i) / 32, acc);
-                at += strip_bytes(c->w->type, n);
             }
             for (uint32_t r = some.from; r < some.to; r++)
                 put_row(c, r, out, n_outs, acc + STRIP * (r - some.from));

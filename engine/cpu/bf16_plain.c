@@ -47,7 +47,8 @@ static void read_float(const uint8_t *strip, dtype t, uint32_t n, block_weights 
 static void read_block(const packed *m, const uint8_t *strip, uint32_t k, block_weights w) {
     const uint32_t n = m->n_in - k < 32 ? m->n_in - k : 32;
     memset(w, 0, sizeof(block_weights));
-    switch (m->type) {
+    const uint32_t in = tile_of(m->type).n_in;
+    switch (dtype_kind(m->type)) {
 #define X(name, ...)                                                                           \
     case DT_##name:                                                                            \
         read_quant(strip + k / tile_of(DT_##name).n_in * tile_bytes(DT_##name), DT_##name,     \
@@ -55,6 +56,11 @@ static void read_block(const packed *m, const uint8_t *strip, uint32_t k, block_
         break;
         TILE_LIST(X)
 #undef X
+#define X(name, ...) case DT_##name:
+        GROUP_TILE_LIST(X)
+#undef X
+        read_quant(strip + (uint64_t)(k / in) * tile_bytes(m->type), m->type, k % in / 32, w);
+        break;
     default:
         read_float(strip + (uint64_t)k * STRIP * (m->type == DT_F32 ? 4 : 2), m->type, n, w);
         break;
