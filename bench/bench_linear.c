@@ -12,7 +12,7 @@
  * rounds are given: also of the share of the read rate, and of the ratio to Q4_1 in the same
  * round. One type: at SmolLM2's width of 576, its head Q8_0; more batch sizes.
  *
- *   bench_linear [--type all|q4_1|q8_0|f16|...] [--isa plain|avx2|avx512] [--family int8|f32]
+ *   bench_linear [--type all|q4_1|q8_0|f16|...] [--isa plain|avx2|avx512] [--family int8|f32|bf16]
  *                [--passes N] [--rounds N] [--rows M] [--threads N] [--json FILE] */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -135,7 +135,7 @@ static void make_acts(bench *b) {
     for (int i = 0; i < 2; i++) {
         uint32_t n = widths[i];
         b->in[i] = (act){b->family, n, MAX_ROWS, must_alloc((uint64_t)MAX_ROWS * n * 4),
-                         must_alloc(act_bytes(n, MAX_ROWS))};
+                         must_alloc(act_bytes_of(b->family, n, MAX_ROWS))};
         for (uint64_t j = 0; j < (uint64_t)MAX_ROWS * n; j++)
             b->in[i].f[j] = (float)(int64_t)hash_mix(j) * 0x1p-63f;
         for (uint32_t r = 0; r < MAX_ROWS; r++)
@@ -424,12 +424,11 @@ int main(int argc, char **argv) {
     uint32_t only_threads = (uint32_t)atoi(option(argc, argv, "--threads", "0"));
     int rounds = atoi(option(argc, argv, "--rounds", "5"));
     b.passes = atoi(option(argc, argv, "--passes", all ? "2" : "5"));
-    b.family = strcmp(family, "f32") == 0 ? ACTIVATION_F32 : ACTIVATION_INT8;
+    if (!activation_dtype_by_name(str_of(family), &b.family)) b.family = ACTIVATION_INT8;
     b.width = all || !linear_supports(t, 576) ? 768 : 576;
-    b.k = linear_kernels_get(strcmp(isa, "plain") == 0    ? ISA_PLAIN
-                             : strcmp(isa, "avx2") == 0   ? ISA_AVX2
-                             : strcmp(isa, "avx512") == 0 ? ISA_AVX512
-                                                          : ISA_AUTO);
+    cpu_isa of = ISA_AUTO;
+    cpu_isa_by_name(str_of(isa), &of);
+    b.k = b.family == ACTIVATION_BF16 ? linear_kernels_bf16(of) : linear_kernels_get(of);
     if (!b.k || !linear_supports(t, b.width) || only_rows > MAX_ROWS ||
         only_threads > MAX_THREADS || rounds < 1 || rounds > MAX_ROUNDS) {
         fprintf(stderr, "bench_linear: an option is out of range; see the top of its source\n");

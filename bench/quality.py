@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What each type of KV cache costs in quality, on the real models: the ladder of `vramd eval`.
 
-    make quality        (TOKENS=20000, MODELS="FILE ...", KV="f16 int8/int4 ...", ACTIVATIONS="f32 int8")
+    make quality        (TOKENS=20000, MODELS="FILE ...", KV="f16 int8/int4 ...", ACTIVATIONS="f32 int8 bf16")
 
 For each model and type of activations a reference with an unquantised cache (f32) is written into the cache
 folder, and every type of cache that the engine computes is compared with it, so that the cache alone differs;
@@ -25,7 +25,7 @@ EXIT_UNSUPPORTED = 6
 env = os.environ.get
 TOKENS = int(env("TOKENS") or 20000)
 TYPES = (env("KV") or "f16 bf16 int8 q8_0 fp8 int8/int4 int4").split()  # of K/V; one word: of both
-ACTIVATIONS = (env("ACTIVATIONS") or "f32 int8").split()
+ACTIVATIONS = (env("ACTIVATIONS") or "f32 int8 bf16").split()
 CACHE = Path(env("VRAMD_CACHE") or Path(env("XDG_CACHE_HOME") or Path.home() / ".cache") / "vramd") / "quality"
 
 
@@ -101,11 +101,13 @@ def main():
     text = shell("get-text.sh")
     for model in models():
         ladder = Ladder(model, text)
-        for activations in ACTIVATIONS:
+        for activations in (a for a in ACTIVATIONS if a != "bf16"):
             for kv in TYPES:
                 ladder.compare(activations, kv, activations)
         if {"f32", "int8"} <= set(ACTIVATIONS):
             ladder.compare("int8", "f32", "f32")
+        if "bf16" in ACTIVATIONS:
+            ladder.compare("bf16", "f32", "f32")
 
 
 main()

@@ -186,7 +186,7 @@
       "instruction set; a better one than the CPU has is refused",                            \
       "auto|plain|avx2|avx512", "")                                                           \
     X("engine", ENUM, activation_dtype, 0, 0, 0, "",                                          \
-      "type of the activations of linear layers; auto: int8 on the CPU, on CUDA f16, or bf16 for " \
+      "type of the activations of linear layers; auto: int8 on the CPU (which has no f16), on CUDA f16, or bf16 for " \
       "a bf16 model", "auto|int8|f32|bf16|f16", "")            \
     X("log", STR, step_log, "", 0, 255, "",                                                   \
       "file for every input of the scheduler, with the prompts, which vramd simulate replays; default: none", "", "") \

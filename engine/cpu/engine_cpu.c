@@ -43,7 +43,8 @@ static status check_ops(const program *p, const cpu_layout *l, const engine_opti
 }
 
 static status choose_kernels(cpu_engine *e, err *er) {
-    e->linear = linear_kernels_get(e->opt.isa);
+    e->linear = e->layout.family == ACTIVATION_BF16 ? linear_kernels_bf16(e->opt.isa)
+                                                    : linear_kernels_get(e->opt.isa);
     if (e->linear) {
         e->ops = op_kernels_get(e->linear->isa);
         return OK;
@@ -201,10 +202,9 @@ static void cpu_info(const engine *head, engine_info *out) {
     const cpu_engine *e = (const cpu_engine *)head;
     *out = (engine_info){.name = "cpu", .depth = 1};
     snprintf(out->detail, sizeof out->detail, "%s, %s activations, %u threads",
-             name[e->linear->isa], e->layout.family == ACTIVATION_INT8 ? "int8" : "f32",
-             e->opt.n_threads);
+             name[e->linear->isa], activation_dtype_name(e->layout.family), e->opt.n_threads);
     snprintf(out->numerics, sizeof out->numerics, "cpu-%d %s", CPU_NUMERICS,
-             e->layout.family == ACTIVATION_INT8 ? "int8" : "f32");
+             activation_dtype_name(e->layout.family));
 }
 
 const backend backend_cpu = {

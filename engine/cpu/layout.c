@@ -27,10 +27,10 @@ static status check_options(const program *p, const engine_options *o, err *e) {
     if (s != OK) return s;
     if (o->n_threads < 1 || o->n_threads > 256)
         return engine_option_bad(e, "threads", o->n_threads, "1 to 256");
-    if (o->activations == ACTIVATION_BF16 || o->activations == ACTIVATION_F16) {
+    if (o->activations == ACTIVATION_F16) {
         err_set(e, ERR_UNSUPPORTED, "activation_dtype = %s needs kernels this engine lacks",
                 activation_dtype_name(o->activations));
-        err_hint(e, "use int8, f32 or auto");
+        err_hint(e, "use int8, bf16, f32 or auto");
         return err_field(e, "activation_dtype");
     }
     static const dtype kv[] = {DT_F16, DT_BF16, DT_F32, DT_INT8, DT_Q8_0, DT_FP8, DT_INT4};
@@ -139,7 +139,7 @@ static void find_forms(cpu_layout *l, const program *p, const engine_options *op
         for (uint32_t j = 0; j < o->n_weights; j++) {
             bool q =
                 l->family == ACTIVATION_INT8 && linear_wants_int8(p->weights[o->w[j]].type);
-            *forms |= q ? codes : FORM_F;
+            *forms |= l->family == ACTIVATION_BF16 ? FORM_Q : q ? codes : FORM_F;
         }
     }
     if (l->hidden != NO_VALUE) l->values[l->hidden].forms |= FORM_F;
@@ -164,7 +164,8 @@ static value_bytes bytes_of_value(const cpu_layout *l, const program *p,
     value_bytes b = {0};
     if (l->values[v].forms & FORM_F) place_n(&own, sizer_times(&own, rows, val->cols), 4);
     b.f = own.n;
-    if (l->values[v].forms & FORM_Q) place(&own, act_bytes(val->cols, (uint32_t)rows));
+    if (l->values[v].forms & FORM_Q)
+        place(&own, act_bytes_of(l->family, val->cols, (uint32_t)rows));
     b.q = own.n - b.f;
     if (l->values[v].forms & FORM_REST) place(&own, b.q);
     b.all = own.n;
@@ -284,7 +285,7 @@ status cpu_layout_init(cpu_layout *l, const program *p, const engine_options *o,
     status st = check_options(p, o, e);
     if (st == OK) st = check_program(p, e);
     if (st != OK) return st;
-    l->family = o->activations == ACTIVATION_F32 ? ACTIVATION_F32 : ACTIVATION_INT8;
+    l->family = o->activations == ACTIVATION_AUTO ? ACTIVATION_INT8 : o->activations;
     l->values = calloc(p->n_values + 1, sizeof *l->values);
     l->weights = calloc(p->n_weights + 1, sizeof *l->weights);
     if (!l->values || !l->weights) {

@@ -5,6 +5,7 @@
 #include <cpuid.h>
 
 #include "base/check.h"
+#include "engine/cpu/bf16.h"
 #include "engine/cpu/linear_tiles.h"
 
 bool linear_supports(dtype t, uint32_t n_in) {
@@ -19,6 +20,17 @@ bool linear_wants_int8(dtype t) {
 
 uint64_t act_bytes(uint32_t n_in, uint32_t n_rows) {
     return ceil_div(n_rows, ACT_GROUP) * (n_in / 32) * sizeof(act_block);
+}
+
+uint64_t act_bytes_of(activation_dtype family, uint32_t n_in, uint32_t n_rows) {
+    if (family != ACTIVATION_BF16) return act_bytes(n_in, n_rows);
+    return ceil_div(n_rows, ACT_GROUP) * ceil_div(n_in, 32) * sizeof(bf16_block);
+}
+
+void *act_part(const act *a, uint32_t row, uint32_t k) {
+    CHECK(row < a->n_rows && k % 32 == 0);
+    if (a->family == ACTIVATION_BF16) return (void *)(bf16_group(a, row) + k / 32);
+    return act_group(a, row) + k / 32;
 }
 
 void act_get(const act *a, uint32_t row, int8_t *q, float *d, float *s) {
@@ -57,6 +69,12 @@ const linear_kernels *linear_kernels_get(cpu_isa isa) {
         isa = cpu_has(ISA_AVX512) ? ISA_AVX512 : cpu_has(ISA_AVX2) ? ISA_AVX2 : ISA_PLAIN;
     if (!cpu_has(isa)) return NULL;
     return isa == ISA_AVX512 ? &linear_avx512 : isa == ISA_AVX2 ? &linear_avx2 : &linear_plain;
+}
+
+const linear_kernels *linear_kernels_bf16(cpu_isa isa) {
+    const linear_kernels *k = linear_kernels_get(isa);
+    if (!k) return NULL;
+    return k->isa == ISA_AVX512 ? &bf16_avx512 : k->isa == ISA_AVX2 ? &bf16_avx2 : &bf16_plain;
 }
 
 static span split(uint32_t n, uint32_t unit, uint32_t n_threads, uint32_t id) {

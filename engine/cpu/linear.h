@@ -5,7 +5,7 @@
  * side, the inputs of a strip streamed strictly forward, the same bytes as in the file. Outputs
  * are padded to a multiple of 16 with zeros.
  *
- * Two families of activations, and in each the same bits from every instruction set, number of
+ * Three families of activations, and in each the same bits from every instruction set, number of
  * threads, batch size and tiling (-ffp-contract=off, explicit fma, no reassociation):
  *
  * int8 (quantised weights): a row is quantised per 32 values to codes q with scale d_a, and
@@ -35,6 +35,16 @@
  * returns them;
  *
  *     acc = 0; for each input k, in order: acc = fma(w[k], x[k], acc)
+ *
+ * bf16 (any weights): activations, and weights as packed_row returns them, are rounded to bf16 (nearest even;
+ * below 2^-56 they are 0);
+ *
+ *     acc = 0; for each 32 inputs, in order:
+ *       even = odd = 0; for each of the 16 even inputs k, in order: even = fma(w[k], x[k], even);
+ *       for each of the odd ones: odd = fma(w[k], x[k], odd);  acc = acc + (even + odd)
+ *
+ * which is what a tile instruction (TDPBF16PS) computes, so that a path by AMX can have the same bits; vdpbf16ps
+ * adds odd and even products in turn to one sum, which are other bits: it is not used.
  *
  * Then y = (acc + bias) + residual.
  *
@@ -70,14 +80,18 @@ void packed_row(const packed *, uint32_t row, float *out);
 
 /* Activations of n_rows rows. The caller owns the memory. */
 typedef struct act {
-    activation_dtype family; /* ACTIVATION_INT8 or ACTIVATION_F32 */
+    activation_dtype family; /* ACTIVATION_INT8, ACTIVATION_F32 or ACTIVATION_BF16 */
     uint32_t n_in, n_rows;
     float *f; /* [n_rows][n_in]; needed by family f32 and by weights of a float type */
     void *q;  /* family int8: act_bytes(n_in, n_rows), 64-byte aligned, layout private; n_in a
-                 multiple of 32. NULL otherwise */
+                 multiple of 32. Family bf16: act_bytes_of it, and all weights need it. NULL
+                 otherwise */
 } act;
 
 uint64_t act_bytes(uint32_t n_in, uint32_t n_rows); /* of act.q, exact */
+uint64_t act_bytes_of(activation_dtype family, uint32_t n_in, uint32_t n_rows);
+/* Where a.q has the group of a row, from input k on (a multiple of 32): the q of a view. */
+void *act_part(const act *a, uint32_t row, uint32_t k);
 /* Reads a quantised row back (tests, debugging). q: [n_in]; d, s: [n_in / 32]. */
 void act_get(const act *, uint32_t row, int8_t *q, float *d, float *s);
 
@@ -117,6 +131,8 @@ typedef struct linear_kernels {
 /* The kernels of the best ISA that this CPU has (ISA_AUTO), or exactly those of isa; NULL when
  * isa cannot be had. */
 const linear_kernels *linear_kernels_get(cpu_isa isa);
+/* Those of the family bf16; linear_kernels_get's are of int8 and f32. */
+const linear_kernels *linear_kernels_bf16(cpu_isa isa);
 
 /* How thread id of n_threads best takes part in a linear of n_rows x n_out: by outputs for few
  * rows (each weight is read by one core only), by rows for long prefills. The parts of all ids

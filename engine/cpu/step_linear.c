@@ -54,7 +54,7 @@ static void gate_up_chunk(cpu_engine *e, const cpu_op *c, const act *in, const a
     act rows = *in;
     rows.n_rows = r.to - r.from;
     if (rows.f) rows.f += (size_t)r.from * in->n_in;
-    if (rows.q) rows.q = act_group(in, r.from);
+    if (rows.q) rows.q = act_part(in, r.from, 0);
     for (uint32_t i = 0; i < 2; i++) {
         packed w = c->part[i];
         w.tiles = strip_at(&w, o.from);

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "engine/cpu/bf16.h"
 #include "engine/cpu/rope.h"
 
 void run_embed(cpu_engine *e, const cpu_op *c, uint32_t thread) {
@@ -66,6 +67,13 @@ void run_head_norm(cpu_engine *e, const cpu_op *c, uint32_t thread) {
 
 static void gather_codes(const act *in, uint32_t from, const act *out, uint32_t to) {
     const uint32_t i = from % ACT_GROUP, j = to % ACT_GROUP;
+    if (in->family == ACTIVATION_BF16) {
+        const bf16_block *a = bf16_group(in, from);
+        bf16_block *b = act_part(out, to, 0);
+        for (uint32_t k = 0; k < in->n_in; k += 32, a++, b++)
+            memcpy(b->x[j], a->x[i], sizeof b->x[j]);
+        return;
+    }
     for (uint32_t k = 0; k < in->n_in / 32; k++) {
         const act_block *a = act_group(in, from) + k;
         act_block *b = act_group(out, to) + k;

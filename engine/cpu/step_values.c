@@ -35,7 +35,7 @@ act value_act(const cpu_engine *e, value_id v) {
 void quantise_part(const cpu_engine *e, const act *a, uint32_t row, uint32_t k0, uint32_t n,
                    const float *x) {
     act part = {.family = a->family, .n_in = n, .n_rows = ACT_GROUP};
-    part.q = act_group(a, row) + k0 / 32;
+    part.q = act_part(a, row, k0);
     e->linear->quantise(x, &part, row % ACT_GROUP);
 }
 

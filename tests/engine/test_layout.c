@@ -259,7 +259,7 @@ static uint64_t end_of(const cpu_layout *l, const program *p, const engine_optio
                        uint32_t v) {
     const value_place *x = &l->values[v];
     uint64_t rows = p->values[v].rows == ROWS_GATHERED ? o->max_logit_rows : o->max_rows;
-    uint64_t codes = act_bytes(p->values[v].cols, (uint32_t)rows);
+    uint64_t codes = act_bytes_of(l->family, p->values[v].cols, (uint32_t)rows);
     if (x->forms & FORM_REST) return x->rest + codes;
     if (x->forms & FORM_Q) return x->q + codes;
     return x->f + rows * p->values[v].cols * 4;
@@ -267,7 +267,7 @@ static uint64_t end_of(const cpu_layout *l, const program *p, const engine_optio
 
 START_TEST(values_alive_together_share_no_bytes) {
     static const dtype types[] = {DT_F32, DT_Q8_0};
-    for (uint32_t k = 0; k < 4; k++) {
+    for (uint32_t k = 0; k < 6; k++) {
         gb b;
         char path[64];
         checkpoint *file;
@@ -276,7 +276,7 @@ START_TEST(values_alive_together_share_no_bytes) {
         cpu_layout l;
         model_config c = gb_tiny("llama");
         engine_options o = rig_options();
-        o.activations = k < 2 ? ACTIVATION_INT8 : ACTIVATION_F32;
+        o.activations = k < 2 ? ACTIVATION_INT8 : k < 4 ? ACTIVATION_F32 : ACTIVATION_BF16;
         tiny_open(&b, path, &c, types[k % 2]);
         ck_assert(checkpoint_open(&file, path, &e) == OK && model_open(&m, file, &e) == OK);
         const program *p = &m->program;
@@ -317,7 +317,7 @@ START_TEST(options_out_of_range_are_named) {
         {"max_num_seqs", offsetof(engine_options, max_seqs), 257, ERR_INVALID},
         {"max_logit_rows", offsetof(engine_options, max_logit_rows), 31, ERR_INVALID},
         {"max_model_len", offsetof(engine_options, max_model_len), 0, ERR_INVALID},
-        {"activation_dtype", offsetof(engine_options, activations), ACTIVATION_BF16,
+        {"activation_dtype", offsetof(engine_options, activations), ACTIVATION_F16,
          ERR_UNSUPPORTED},
         {"cache_type_k", offsetof(engine_options, kv_k), DT_Q5_0, ERR_UNSUPPORTED},
         {"cache_type_v", offsetof(engine_options, kv_v), DT_Q4_0, ERR_UNSUPPORTED},

@@ -205,9 +205,9 @@ static act act_new(const linear_kernels *k, activation_dtype family, uint32_t n_
     act a = {family, n_in, n_rows, must_alloc((uint64_t)n_rows * n_in * 4), NULL};
     for (uint64_t i = 0; i < (uint64_t)n_rows * n_in; i++)
         a.f[i] = random_float(&seed) * (i % 97 == 5 ? outlier : 1);
-    if (family == ACTIVATION_INT8 && n_in % 32 == 0) {
-        a.q = must_alloc(act_bytes(n_in, n_rows));
-        memset(a.q, 0x77, act_bytes(n_in, n_rows));
+    if (family == ACTIVATION_BF16 || (family == ACTIVATION_INT8 && n_in % 32 == 0)) {
+        a.q = must_alloc(act_bytes_of(family, n_in, n_rows));
+        memset(a.q, 0x77, act_bytes_of(family, n_in, n_rows));
         for (uint32_t r = 0; r < n_rows; r++) k->quantise(a.f + (uint64_t)r * n_in, &a, r);
     }
     return a;
@@ -474,6 +474,65 @@ static double relative_error(const matrix *m, const act *a, const float *y) {
     return sqrt(diff / norm);
 }
 
+/* With outliers too: unlike int8's, the error of a number does not depend on its neighbours. */
+START_TEST(bf16_is_near_float64) {
+    for (int t = 0; t < N_TYPES; t++)
+        for (uint64_t seed = 4; seed < 6; seed++) {
+            const linear_kernels *k = linear_kernels_bf16(ISA_PLAIN);
+            matrix m = matrix_new(types[t], 33, fit(types[t], 576), 11);
+            act a = act_new(k, ACTIVATION_BF16, 3, m.p.n_in, seed);
+            float y[3 * 33];
+            k->linear(&(linear_call){.w = &m.p, .a = &a, .y = y, .ldy = 33}, (span){0, 3},
+                      (span){0, 33});
+            const double error = relative_error(&m, &a, y);
+            ck_assert_msg(error < 0.004 && error > 1e-4, "%s: error %g",
+                          dtype_get(types[t])->name, error);
+            act_free(&a);
+            matrix_free(&m);
+        }
+}
+END_TEST
+
+/* Nearest even, no subnormal anywhere, the order of TDPBF16PS: written out by hand. */
+START_TEST(bf16_rounds_and_adds_as_the_header_says) {
+    const struct {
+        float x, want;
+    } t[] = {{1 + 0x1p-8f, 1},       {1 + 0x3p-8f, 1 + 0x1p-6f}, {1 + 0x1.8p-8f, 1 + 0x1p-7f},
+             {0x1p-56f, 0x1p-56f},   {-0x1.fp-57f, 0},           {0x1p-140f, 0},
+             {-INFINITY, -INFINITY}, {0x1.ffffp127f, INFINITY}};
+    enum { N = sizeof t / sizeof *t };
+    float x[64] = {0}, y = 0;
+    for (int i = 0; i < N; i++) x[i] = t[i].x;
+    x[N] = NAN;
+    act a = {ACTIVATION_BF16, 64, 1, NULL, must_alloc(act_bytes_of(ACTIVATION_BF16, 64, 1))};
+    const linear_kernels *k = linear_kernels_bf16(ISA_PLAIN);
+    k->quantise(x, &a, 0);
+    const uint16_t *q = act_part(&a, 0, 0);
+    for (int i = 0; i < N; i++) ck_assert(bf16_to_float(q[i]) == t[i].want);
+    ck_assert(isnan(bf16_to_float(q[N])));
+    /* 2^24 + 1 - 2^24 is 0 in one chain in order, and 1 where even and odd inputs have chains. */
+    float w[64] = {0};
+    memset(x, 0, sizeof x);
+    x[0] = x[1] = x[2] = 1;
+    w[0] = 0x1p24f, w[1] = 1, w[2] = -0x1p24f;
+    packed m = {must_alloc(packed_bytes(DT_F32, 1, 64)), DT_F32, 1, 64};
+    packed_store((void *)m.tiles, DT_F32, 1, 64, 0, 1, w);
+    k->quantise(x, &a, 0);
+    k->linear(&(linear_call){.w = &m, .a = &a, .y = &y, .ldy = 1}, (span){0, 1}, (span){0, 1});
+    ck_assert(y == 1);
+    /* Of two blocks the first is added first. */
+    memset(w, 0, sizeof w);
+    x[32] = 1;
+    w[0] = 1, w[32] = -0x1p24f, w[1] = 0x1p24f;
+    packed_store((void *)m.tiles, DT_F32, 1, 64, 0, 1, w);
+    k->quantise(x, &a, 0);
+    k->linear(&(linear_call){.w = &m, .a = &a, .y = &y, .ldy = 1}, (span){0, 1}, (span){0, 1});
+    ck_assert(y == 0);
+    free((void *)m.tiles);
+    free(a.q);
+}
+END_TEST
+
 START_TEST(plain_c_is_near_float64) {
     static const struct {
         uint32_t rows, out, in;
@@ -504,10 +563,14 @@ END_TEST
 
 /* One shape: all of it by plain C; the same by k in random parts, in place over the residual,
  * with guards around what it may write. */
+static const linear_kernels *kernels_of(activation_dtype family, cpu_isa isa) {
+    return family == ACTIVATION_BF16 ? linear_kernels_bf16(isa) : linear_kernels_get(isa);
+}
+
 static void compare(const linear_kernels *k, dtype t, activation_dtype family, uint32_t rows,
                     uint32_t n_out, uint32_t n_in, uint64_t seed) {
     n_in = fit(t, n_in);
-    const linear_kernels *plain = linear_kernels_get(ISA_PLAIN);
+    const linear_kernels *plain = kernels_of(family, ISA_PLAIN);
     matrix m = matrix_new(t, n_out, n_in, seed);
     act a = act_new(k, family, rows, n_in, seed + 1),
         b = act_new(plain, family, rows, n_in, seed + 1);
@@ -558,12 +621,14 @@ static void compare(const linear_kernels *k, dtype t, activation_dtype family, u
 }
 
 START_TEST(every_isa_gives_the_bits_of_plain_c) {
-    const linear_kernels *k = linear_kernels_get(isas[_i]);
-    if (!k) return;
+    static const activation_dtype families[] = {ACTIVATION_F32, ACTIVATION_INT8,
+                                                ACTIVATION_BF16};
     uint64_t seed = 100;
     for (int t = 0; t < N_TYPES; t++)
-        for (int family = 0; family < 2; family++) {
-            activation_dtype f = family ? ACTIVATION_INT8 : ACTIVATION_F32;
+        for (int family = 0; family < 3; family++) {
+            const activation_dtype f = families[family];
+            const linear_kernels *k = kernels_of(f, isas[_i]);
+            if (!k) return;
             for (uint32_t rows = 1; rows <= 18; rows++)
                 compare(k, types[t], f, rows, 16 + rows * 5, 32 * (1 + rows % 4), seed++);
             compare(k, types[t], f, 70, 50, 96, seed++);
@@ -773,6 +838,8 @@ int main(void) {
     tcase_add_test(t, isas_are_those_of_the_cpu);
     tcase_add_test(t, quantising_follows_its_definition_in_every_isa);
     tcase_add_test(t, plain_c_is_near_float64);
+    tcase_add_test(t, bf16_is_near_float64);
+    tcase_add_test(t, bf16_rounds_and_adds_as_the_header_says);
     tcase_add_test(t, groups_of_32_with_binary16_are_ggufs_types);
     tcase_add_test(t, zero_points_give_the_bits_of_their_differences);
     tcase_add_loop_test(t, every_isa_gives_the_bits_of_plain_c, 0, 2);

@@ -1,4 +1,4 @@
-/* WordPiece (Schuster and Nakajima 2012; google-research/bert, tokenization.py): a word is cut greedily into the
+/* WordPiece (Schuster and Nakajima 2012; google-research/bert): a word is cut greedily into the
  * longest tokens, from its beginning on; one that cannot be is the unknown token. Words lie between white space
  * and marks of punctuation, which are words of their own. A token that begins a word is kept with a space in
  * front, one that goes on from another ("##ing") without, so that a token's bytes are what it decodes to.
