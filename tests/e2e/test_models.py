@@ -302,6 +302,55 @@ def test_a_stop_during_a_load_is_clean(folder):
         assert "stopped" in d.stop()
 
 
+LONG = [3 + i * i % 200 for i in range(700)]  # 5 whole chunks of 128
+
+
+def cached(d, name):
+    r = d.complete(LONG, model=name, max_tokens=4).json()
+    return r["usage"]["prompt_tokens_details"]["cached_tokens"], r["choices"][0]["text"]
+
+
+def disk_bytes(disk):
+    return sum(f.stat().st_size for f in disk.rglob("*.kv"))
+
+
+def test_prefixes_on_disk_outlive_their_model_and_a_kill(folder, tmp_path):
+    disk = tmp_path / "disk"
+    keys = {"max_model_len": 1024, "kv_cache_tokens": 1024}
+    sections = {"a": keys, "b": {**keys, "load": "request"}}
+    path = conf(folder, f"kv_disk = {disk}\n", **sections)
+    n = sizes(path)
+    memory = f"memory = {n['front end, vocabularies'] + max(n['a'], n['b'])}\n"
+    path = conf(folder, f"kv_disk = {disk}\nkv_disk_bytes = 64MiB\n" + memory, **sections)
+    d = serve(path)
+    said = {}
+    try:
+        for name in "ab":  # each makes space for the other
+            found, said[name] = cached(d, name)
+            assert found == 0 and states(d)[name] == "ready" and list(states(d).values()).count("ready") == 1
+        assert said["a"] != said["b"]
+        for name in "abab":
+            assert cached(d, name) == (640, said[name]), name
+        assert len(list(disk.glob("model-*/*/*/*.kv"))) == 10
+        d.process.kill()
+        d.process.wait()
+        d = serve(path)
+        for name in "ba":
+            assert cached(d, name) == (640, said[name]), name
+    finally:
+        d.stop()
+    # All models together stay within kv_disk_bytes, also those that are not loaded; and what a model without a section had goes.
+    most = disk_bytes(disk) - 1
+    d = serve(conf(folder, f"kv_disk = {disk}\nkv_disk_bytes = {most}\n" + memory, **sections))
+    try:
+        for name in "abab":
+            assert cached(d, name)[1] == said[name] and disk_bytes(disk) <= most
+    finally:
+        d.stop()
+    serve(conf(folder, f"kv_disk = {disk}\n" + memory, a=keys)).stop()
+    assert len(list(disk.glob("model-*/*/*/*.kv"))) <= 5
+
+
 def test_only_some_keys_may_use_a_model(folder):
     made = [vramd("key", name) for name in ("alice", "bob")]
     alice, bob = (re.search(r"vk-\w+", r.stderr)[0] for r in made)
@@ -338,5 +387,6 @@ def test_what_cannot_be_served_is_refused_at_the_start(folder):
     assert "[model b] and those that are pinned" in said(f"memory = {two + n['a'] + n['b'] - 1}\n", **both)
     assert "[model c] and those that are pinned" in said(f"memory = {front + n['a'] + n['b'] + n['c'] - 1}\n", **both, c={})
     assert "[model x]: " in said("", a={}, x={})
-    assert "kv_disk is for a server of one model" in said(f"kv_disk = {folder}\n", a={})
+    assert "step_log is for a server of one model" in said(f"[log]\nstep_log = {folder}/log\n", a={})
+    assert "[model b]: kv_disk_bytes is less than 128 tokens take" in said(f"kv_disk = {folder}/disk\nkv_disk_bytes = 256KiB\n", a={}, b={"block_size": 64})
     assert "stands beside 1 sections" in vramd("serve", "--config", conf(folder, a={}), "--model", "x").stderr
