@@ -158,6 +158,7 @@ status models_plan(models **out, const options *outside, const model_sections *s
         snprintf(u->name, sizeof u->name, "%s", x->name);
         snprintf(u->tenants, sizeof u->tenants, "%s", x->tenants);
         section_options(x, outside, &u->opt);
+        u->served->embeds = x->embeds;
         a->view.v[i].pinned = x->pin;
         a->view.v[i].if_free = !x->on_request;
     }

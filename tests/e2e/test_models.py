@@ -302,6 +302,24 @@ def test_a_stop_during_a_load_is_clean(folder):
         assert "stopped" in d.stop()
 
 
+def test_a_model_of_a_type_refuses_what_is_for_the_other_before_it_is_loaded(folder):
+    d = serve(conf(folder, a={"type": "chat"}, b={"type": "embed", "load": "request"}))
+    try:
+        chat = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 1}
+        for path, body in (("/v1/completions", {"prompt": "x"}), ("/v1/chat/completions", chat), ("/v1/messages", chat),
+                           ("/v1/responses", {"input": "x"}), ("/completion", {"prompt": "x"})):
+            r = d.http.post(path, json={"model": "b", **body})
+            assert r.status_code == 400 and "gives embeddings alone" in r.text, r.text
+        assert states(d)["b"] == "absent"
+        r = d.http.post("/v1/embeddings", json={"model": "b", "input": ["x", "y"]})
+        assert r.status_code == 200 and len(r.json()["data"]) == 2
+        r = d.http.post("/v1/embeddings", json={"model": "a", "input": "x"})
+        assert r.status_code == 400 and "the model a gives no embeddings" in r.text
+        assert d.complete("x", model="a").status_code == 200
+    finally:
+        d.stop()
+
+
 LONG = [3 + i * i % 200 for i in range(700)]  # 5 whole chunks of 128
 
 
@@ -387,6 +405,7 @@ def test_what_cannot_be_served_is_refused_at_the_start(folder):
     assert "[model b] and those that are pinned" in said(f"memory = {two + n['a'] + n['b'] - 1}\n", **both)
     assert "[model c] and those that are pinned" in said(f"memory = {front + n['a'] + n['b'] + n['c'] - 1}\n", **both, c={})
     assert "[model x]: " in said("", a={}, x={})
+    assert "type = rerank, but it is chat or embed" in said("", a={"type": "rerank"})
     assert "step_log is for a server of one model" in said(f"[log]\nstep_log = {folder}/log\n", a={})
-    assert "[model b]: kv_disk_bytes is less than 128 tokens take" in said(f"kv_disk = {folder}/disk\nkv_disk_bytes = 256KiB\n", a={}, b={"block_size": 64})
+    assert "[model a]: kv_disk_bytes is less than 128 tokens take" in said(f"kv_disk = {folder}/disk\nkv_disk_bytes = 64KiB\n", a={"embeddings": "off"}, b={})
     assert "stands beside 1 sections" in vramd("serve", "--config", conf(folder, a={}), "--model", "x").stderr
