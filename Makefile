@@ -24,7 +24,7 @@ LDLIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -linih -lm -lpthread
 LDFLAGS  += $(SAN)
 
 # Instruction sets by file name; everything else runs on any x86-64.
-ISA = $(if $(filter %_avx2.o,$@),-O3 -mavx2 -mfma -mf16c)$(if $(filter %_avx512.o,$@),-O3 -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni)$(if $(filter %_plain.o,$@),-O3)
+ISA = $(if $(filter %_avx2.o,$@),-O3 -mavx2 -mfma -mf16c)$(if $(filter %_avx512.o,$@),-O3 -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni)$(if $(filter %_plain.o,$@),-O3 -Wno-psabi)
 # TSan would slow the wide kernels twentyfold and learn nothing of them that it does not learn of
 # their plain twins: those stay watched, and so do the team and the steps that share memory.
 ISA += $(if $(findstring thread,$(SAN)),$(if $(filter %_avx2.o %_avx512.o %/row.o,$@),-fno-sanitize=thread))
@@ -169,7 +169,7 @@ install: $(BUILD)/vramd ## DESTDIR=, PREFIX=/usr
 	tools/man.sh $(BUILD)/vramd $(SHARE)/man
 	$(BUILD)/vramd serve --print-sample > $(SHARE)/doc/vramd/examples/vramd.conf
 	install -D -m 644 tools/completion.bash $(SHARE)/bash-completion/completions/vramd
-	install -m 644 docs/configuration.md docs/models.md docs/security.md docs/operations.md docs/planning.md docs/scheduler.md docs/simulate.md docs/bench.md docs/eval.md docs/dashboard.json docs/alerts.yml $(SHARE)/doc/vramd
+	install -m 644 docs/configuration.md docs/models.md docs/security.md docs/operations.md docs/planning.md docs/scheduler.md docs/simulate.md docs/bench.md docs/eval.md docs/quantize.md docs/dashboard.json docs/alerts.yml $(SHARE)/doc/vramd
 	sed 's|/usr/bin/vramd|$(PREFIX)/bin/vramd|' systemd/vramd.service > $(DESTDIR)$(UNITDIR)/vramd.service
 	install -m 644 systemd/vramd.socket $(DESTDIR)$(UNITDIR)
 ifneq ($(wildcard $(BUILD)/vramd-cuda.so),)

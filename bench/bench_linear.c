@@ -8,7 +8,7 @@
  * time.
  *
  * All quantised types (the default): at a width of 768, which blocks of 256 divide, all
- * matrices of the one type. The types take turns, round after round, and medians over the
+ * matrices of the one type; kinds with groups by 128 with scales of F16. The types take turns, round after round, and medians over the
  * rounds are given: also of the share of the read rate, and of the ratio to Q4_1 in the same
  * round. One type: at SmolLM2's width of 576, its head Q8_0; more batch sizes.
  *
@@ -86,20 +86,20 @@ static void barrier(bench *b, uint32_t *round) {
 
 /* Any bytes do as weights; scales and minima must be small halves, or sums become infinite. */
 static void fill_file(uint8_t *file, dtype t, uint64_t blocks, uint64_t seed) {
-    const dtype_info *info = dtype_get(t);
+    const dtype_block info = dtype_block_of(t);
     const uint32_t at = t == DT_Q2_K ? 80 : t == DT_Q3_K ? 108 : t == DT_Q6_K ? 208 : 0;
     const bool min =
         t == DT_Q4_1 || t == DT_Q5_1 || t == DT_Q2_K || t == DT_Q4_K || t == DT_Q5_K;
     uint16_t d = half_of_float(0.01f), m = half_of_float(-0.07f);
-    for (uint64_t i = 0; i + 8 <= blocks * info->block_bytes; i += 8) {
+    for (uint64_t i = 0; i + 8 <= blocks * info.bytes; i += 8) {
         uint64_t v = hash_mix(seed += 0x9e3779b97f4a7c15u);
-        if (info->block_elems == 1) v = (v & 0x83ff83ff83ff83ffu) | 0x2000200020002000u;
+        if (info.elems == 1) v = (v & 0x83ff83ff83ff83ffu) | 0x2000200020002000u;
         memcpy(file + i, &v, 8);
     }
-    if (info->block_elems == 1) return;
+    if (info.elems == 1) return;
     for (uint64_t i = 0; i < blocks; i++) {
-        memcpy(file + i * info->block_bytes + at, &d, 2);
-        if (min) memcpy(file + i * info->block_bytes + at + 2, &m, 2);
+        memcpy(file + i * info.bytes + at, &d, 2);
+        if (min) memcpy(file + i * info.bytes + at + 2, &m, 2);
     }
 }
 
@@ -113,7 +113,7 @@ static double make_weights(weights *m, dtype layers, dtype head, uint32_t width)
         const kind *s = &kinds[i];
         const uint32_t n_in = s->over_ff ? WIDE : width;
         dtype t = i == KINDS - 1 ? head : layers;
-        uint64_t blocks = (uint64_t)s->n_out * n_in / dtype_get(t)->block_elems;
+        uint64_t blocks = (uint64_t)s->n_out * n_in / dtype_block_of(t).elems;
         uint64_t bytes = packed_bytes(t, s->n_out, n_in);
         m->all += m->bytes[i] = bytes * LAYERS;
         for (uint32_t c = 0; c < LAYERS; c++) {
@@ -317,8 +317,9 @@ static void one_type(bench *b, dtype t, uint32_t only_rows, uint32_t only_thread
 
 /* ---- all types in turn ---- */
 
-static const dtype all_types[] = {DT_Q4_1, DT_Q4_0, DT_Q5_0,   DT_Q5_1, DT_Q8_0, DT_IQ4_NL,
-                                  DT_Q4_K, DT_Q5_K, DT_IQ4_XS, DT_Q2_K, DT_Q3_K, DT_Q6_K};
+static dtype all_types[] = {DT_Q4_1,   DT_Q4_0, DT_Q5_0, DT_Q5_1,   DT_Q8_0,
+                            DT_IQ4_NL, DT_Q4_K, DT_Q5_K, DT_IQ4_XS, DT_Q2_K,
+                            DT_Q3_K,   DT_Q6_K, DT_I4,   DT_I4Z,    DT_I8G};
 enum { N_ALL = sizeof all_types / sizeof *all_types };
 static const uint32_t all_rows[N_ALL_ROWS] = {1, 4, 32, 128};
 
@@ -359,7 +360,11 @@ static void every_type(bench *b, int rounds, uint32_t only_rows, FILE *json) {
     static weights m[N_ALL];
     static sample all[N_ALL][N_ALL_ROWS][MAX_ROUNDS];
     bool first = true;
-    for (int t = 0; t < N_ALL; t++) make_weights(&m[t], all_types[t], all_types[t], b->width);
+    for (int t = 0; t < N_ALL; t++) {
+        if (!dtype_block_of(all_types[t]).elems)
+            all_types[t] = dtype_grouped(all_types[t], DT_F16, 128);
+        make_weights(&m[t], all_types[t], all_types[t], b->width);
+    }
     for (int round = 0; round < rounds; round++)
         for (int t = 0; t < N_ALL; t++) {
             b->m = &m[t];

@@ -1,7 +1,7 @@
 /* How fast a model is read: one thread, from the page cache, rows to tiles as cpu_load does it; the parts alone,
  * too. Bytes are those of the rows read.
  *
- *     bench_load MODEL...            (GGUF files and folders) */
+ *     build/bench_load MODEL...            (GGUF files and folders) */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -145,6 +145,8 @@ static const char *const head =
     "Print what a model will take, by class, without loading it.\n"
     ".It Cm eval\n"
     "Measure perplexity of a text, and the divergence from a stored reference.\n"
+    ".It Cm quantize\n"
+    "Write a model as a GGUF file, with its weights in smaller types.\n"
     ".It Cm inspect\n"
     "Print the metadata and tensors of a model's files.\n"
     ".It Cm tokenize\n"

@@ -69,7 +69,7 @@ static void print_tensors(const checkpoint *c) {
     puts("\ntotals");
     for (int i = 0; i < 256; i++)
         if (by_type[i].n)
-            printf("  %-6s %8llu tensors %18s bytes  %s\n", dtype_get((uint32_t)i)->name,
+            printf("  %-6s %8llu tensors %18s bytes  %s\n", dtype_name((dtype)i),
                    (unsigned long long)by_type[i].n, bytes_grouped(by_type[i].bytes, x),
                    bytes_human(by_type[i].bytes, y));
     printf("  %-6s %8zu tensors %18s bytes  %s\n", "all", n, bytes_grouped(sum, x),

@@ -13,6 +13,7 @@
     X(eval, "perplexity of a text, and KL against a stored reference")                         \
     X(plan, "print what a model will take, by class, without loading it")                      \
     X(inspect, "print metadata and tensors of a model's files")                                \
+    X(quantize, "write a model's weights in smaller types, as a GGUF file")                    \
     X(tokenize, "text on stdin to token ids")                                                  \
     X(key, "make an API key and its line for api_keys_file")                                   \
     X(bench, "put load on an OpenAI-compatible server and measure it")                         \

@@ -80,6 +80,10 @@ uint64_t life_first_fit(const life *all, uint32_t n, const life *me) {
 static void group_name(const weight *w, const char *type, char out[72]) {
     const char *name = w->name;
     int n = 0;
+    if (w->role == WEIGHT_ORDER) {
+        snprintf(out, 72, "permutations");
+        return;
+    }
     if (sscanf(name, "blk.%*u.%n", &n) == 0 && n > 0) {
         const char *part = name + n;
         snprintf(out, 72, "blk.*.%.*s_* %s", (int)strcspn(part, "_."), part, type);

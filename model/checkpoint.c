@@ -58,7 +58,7 @@ status checkpoint_read_rows(const checkpoint *c, size_t i, uint64_t row, uint64_
 status checkpoint_read_part(const checkpoint *c, size_t i, uint64_t row, uint64_t col,
                             uint64_t n, void *dst, err *e) {
     const tensor_info t = checkpoint_tensor(c, i);
-    const uint32_t block = dtype_get(t.type)->block_elems;
+    const uint32_t block = dtype_block_of(t.type).elems;
     CHECK(row < t.ne[1] * t.ne[2] * t.ne[3] && col <= t.ne[0] && n <= t.ne[0] - col);
     CHECK(col % block == 0 && n % block == 0);
     return c->format->read_part(c, i, row, col, n, dst, e);

@@ -17,10 +17,30 @@ const dtype_info *dtype_get(uint32_t number) {
     return &table[number];
 }
 
+dtype dtype_grouped(dtype kind, dtype scale, uint32_t group) {
+    const uint32_t i = scale == DT_F16 ? 0 : scale == DT_BF16 ? 1 : 2;
+    CHECK(group && group % 32 == 0 && group <= 1u << 20 && (i < 2 || scale == DT_F32));
+    return (dtype)((uint32_t)kind | i << 8 | group / 32 << 10);
+}
+
+dtype_block dtype_block_of(dtype t) {
+    const uint32_t group = dtype_group(t), scale = dtype_scale(t) == DT_F32 ? 4 : 2;
+    const dtype_info *info = dtype_get((uint32_t)t);
+    switch (dtype_kind(t)) {
+#define X(e, number, name, bits)                                                               \
+    case e: return (dtype_block){group, scale + (e == DT_I4Z) + group / 8 * bits};
+        DTYPE_GROUP_LIST(X)
+#undef X
+    default:
+        return info ? (dtype_block){info->block_elems, info->block_bytes} : (dtype_block){0};
+    }
+}
+
 const char *dtype_name(dtype t) {
 #define X(e, number, name, ...)                                                                \
-    if (t == e) return name;
+    if (dtype_kind(t) == e) return name;
     DTYPE_CACHE_LIST(X)
+    DTYPE_GROUP_LIST(X)
 #undef X
     const dtype_info *info = dtype_get(t);
     return info ? info->name : "none";
@@ -44,12 +64,13 @@ dtype dtype_by_name(str s) {
 }
 
 bool dtype_bytes(dtype t, uint64_t rows, uint64_t cols, uint64_t *out) {
-    const dtype_info *info = dtype_get(t);
+    const dtype_block block = dtype_block_of(t);
     uint64_t row;
-    if (!info || cols % info->block_elems != 0) return false;
-    return mul_u64(cols / info->block_elems, info->block_bytes, &row) &&
-           mul_u64(row, rows, out);
+    if (!block.elems || cols % block.elems != 0) return false;
+    return mul_u64(cols / block.elems, block.bytes, &row) && mul_u64(row, rows, out);
 }
+
+enum { F16_EXPONENT = 0x7c00, BF16_EXPONENT = 0x7f80 };
 
 static bool is_finite_16(const unsigned char *p, uint64_t n, size_t step, uint16_t exponent) {
     unsigned wrong = 0;
@@ -93,12 +114,27 @@ static bool is_finite_32(const unsigned char *p, uint64_t n) {
     return !(wrong[0] | wrong[1] | wrong[2] | wrong[3]);
 }
 
+/* The scales of groups, in front of their blocks. */
+static bool is_finite_grouped(dtype t, const unsigned char *p, uint64_t n) {
+    const uint32_t step = dtype_block_of(t).bytes;
+    bool finite = true;
+    switch (dtype_scale(t)) {
+    case DT_F16: return is_finite_16(p, n, step, F16_EXPONENT);
+    case DT_BF16: return is_finite_16(p, n, step, BF16_EXPONENT);
+    default:
+        for (uint64_t i = 0; i < n && finite; i++) finite = is_finite_32(p + i * step, 1);
+        return finite;
+    }
+}
+
 bool dtype_is_finite(dtype t, const void *blocks, uint64_t n_blocks) {
-    enum { F16_EXPONENT = 0x7c00, BF16_EXPONENT = 0x7f80 };
     const unsigned char *p = blocks;
     const dtype_info *info = dtype_get(t);
     size_t first, n_scales = 1;
-    switch (t) {
+    switch (dtype_kind(t)) {
+    case DT_I4:
+    case DT_I4Z:
+    case DT_I8G: return is_finite_grouped(t, p, n_blocks);
     case DT_F32: return is_finite_32(p, n_blocks);
     case DT_F16: return are_finite_16(p, n_blocks, F16_EXPONENT);
     case DT_BF16: return are_finite_16(p, n_blocks, BF16_EXPONENT);

@@ -48,11 +48,27 @@
     X(DT_FP8, 201, "FP8")                                                                      \
     X(DT_INT4, 202, "INT4")
 
+/* X(enum, number, name, bits of a code): types of matrices with a scale for each group of inputs of
+ * an output, as published checkpoints have them. A dtype of these is the number with the type of
+ * the scales and the size of the groups (dtype_grouped); no file can have it, and dtype_get does
+ * not list it. A block is a group of one output: its scale, of I4Z its zero point (one byte), then
+ * codes by 32 inputs, nibbles of them as in Q4_0 (input i in the low half of byte i, input 16 + i
+ * in the high one).
+ *
+ *     I4   scale * (code - 8)       F16 and 32: Q4_0
+ *     I4Z  scale * (code - zero)
+ *     I8G  scale * code, signed     F16 and 32: Q8_0 */
+#define DTYPE_GROUP_LIST(X)                                                                    \
+    X(DT_I4, 210, "I4", 4)                                                                     \
+    X(DT_I4Z, 211, "I4Z", 4)                                                                   \
+    X(DT_I8G, 212, "I8G", 8)
+
 typedef enum dtype {
 #define X(e, number, ...) e = number,
-    DTYPE_LIST(X) DTYPE_CACHE_LIST(X)
+    DTYPE_LIST(X) DTYPE_CACHE_LIST(X) DTYPE_GROUP_LIST(X)
 #undef X
-        DT_NONE = 255
+        DT_NONE = 255,
+    DT_LARGEST = INT32_MAX /* kinds with groups have more bits */
 } dtype;
 
 typedef struct dtype_info {
@@ -60,8 +76,29 @@ typedef struct dtype_info {
     uint16_t block_elems, block_bytes;
 } dtype_info;
 
+/* Elements and bytes of a block of any type of weights; 0 elements: of no such. */
+typedef struct dtype_block {
+    uint32_t elems, bytes;
+} dtype_block;
+
 /* NULL when the number is not one of a file's types. */
 const dtype_info *dtype_get(uint32_t number);
+/* kind: of DTYPE_GROUP_LIST. scale: F16, BF16 or F32. group: a multiple of 32, at most 2^20. */
+dtype dtype_grouped(dtype kind, dtype scale, uint32_t group);
+dtype_block dtype_block_of(dtype);
+/* The number without group and scale; a type without groups is its own kind. */
+static inline dtype dtype_kind(dtype t) {
+    return (dtype)((uint32_t)t & 255);
+}
+/* Inputs of a group; 0: no group was given. */
+static inline uint32_t dtype_group(dtype t) {
+    return ((uint32_t)t >> 10) * 32;
+}
+/* Of a type with groups. */
+static inline dtype dtype_scale(dtype t) {
+    const uint32_t i = (uint32_t)t >> 8 & 3;
+    return i == 0 ? DT_F16 : i == 1 ? DT_BF16 : DT_F32;
+}
 /* "Q8_0", ..., those of caches included; "none" when there is no such type. */
 const char *dtype_name(dtype);
 /* Whether all that stands for a number on its own is one: the elements of F32, F16 and BF16, the

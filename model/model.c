@@ -144,7 +144,7 @@ static status read_run(const model *m, const weight *w, uint32_t row, uint32_t n
 /* One such number makes every logit one, of all requests. */
 static status check_finite(const model *m, const weight *w, uint32_t row, uint32_t n,
                            const void *rows, err *e) {
-    const uint64_t per_row = w->cols / dtype_get(w->type)->block_elems;
+    const uint64_t per_row = w->cols / dtype_block_of(w->type).elems;
     if (dtype_is_finite(w->type, rows, n * per_row)) return OK;
     const char *name = checkpoint_tensor(m->file, (size_t)w->tensor).name;
     err_set(e, ERR_FORMAT, "%.100s has a number that is not finite in rows %u to %u", name, row,

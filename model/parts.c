@@ -4,6 +4,8 @@
 #include "model/family.h"
 
 #include <math.h>
+#include <stdio.h>
+#include <string.h>
 
 static weight_id matrix(recorder *r, int layer, const char *name, uint32_t rows,
                         uint32_t cols) {
@@ -43,6 +45,9 @@ value_id part_linear(recorder *r, int layer, const char *name, const char *bias,
                      value_id in, value_id x) {
     const model_config *c = &r->p->config;
     const char *what = x == NO_VALUE ? "y" : "x";
+    char base[48];
+    snprintf(base, sizeof base, "%.*s", (int)(strlen(name) - strlen(".weight")), name);
+    in = rec_ordered(r, layer, (const char *[]){base}, 1, in);
     op *o = rec_op(r, OP_LINEAR, layer, in, rec_value(r, what, ROWS_STEP, c->n_embd));
     o->residual = x;
     o->n_weights = 1;
@@ -55,6 +60,9 @@ value_id part_linear(recorder *r, int layer, const char *name, const char *bias,
 static value_id project(recorder *r, int l, value_id x, bool fused) {
     const model_config *c = &r->p->config;
     const uint32_t q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim;
+    static const char *const parts[] = {"attn_q", "attn_k", "attn_v"}, *const all[] = {
+                                                                           "attn_qkv"};
+    x = rec_ordered(r, l, fused ? all : parts, fused ? 1 : 3, x);
     op *o = rec_op(r, OP_LINEAR, l, x, rec_value(r, "qkv", ROWS_STEP, q + 2 * kv));
     if (fused) {
         o->n_weights = 1;
@@ -102,6 +110,8 @@ value_id part_attention(recorder *r, int l, value_id x, rope_factors factors, bo
 value_id part_gate_up(recorder *r, int l, value_id x, activation act, bool fused) {
     const model_config *c = &r->p->config;
     const uint32_t n = c->n_ff, h = c->n_embd;
+    static const char *const parts[] = {"ffn_gate", "ffn_up"}, *const both[] = {"ffn_up"};
+    x = rec_ordered(r, l, fused ? both : parts, fused ? 1 : 2, x);
     op *o = rec_op(r, OP_GATE_UP, l, x, rec_value(r, "gated", ROWS_STEP, n));
     o->gate_up.act = act;
     o->n_weights = 2;
@@ -120,6 +130,7 @@ void part_head(recorder *r, value_id x, weight_id embd) {
     const model_config *c = &r->p->config;
     op *o = rec_op(r, OP_GATHER_ROWS, -1, x, rec_value(r, "last", ROWS_GATHERED, c->n_embd));
     x = part_norm(r, -1, "output_norm.weight", o->out, ROWS_GATHERED);
+    if (!c->tied_head) x = rec_ordered(r, -1, (const char *[]){"output"}, 1, x);
     o = rec_op(r, OP_LOGITS, -1, x, rec_value(r, "logits", ROWS_GATHERED, c->n_vocab));
     o->n_weights = 1;
     o->w[0] = c->tied_head ? embd : matrix(r, -1, "output.weight", c->n_vocab, c->n_embd);

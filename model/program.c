@@ -21,6 +21,7 @@ const char *op_kind_name(op_kind k) {
         [OP_ROUTE] = "route",
         [OP_EXPERTS_GATE_UP] = "experts_gate_up",
         [OP_EXPERTS_DOWN] = "experts_down",
+        [OP_PERMUTE] = "permute",
     };
     CHECK((unsigned)k < sizeof name / sizeof *name);
     return name[k];

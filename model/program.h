@@ -30,7 +30,9 @@ typedef enum op_kind {
     OP_ROUTE,       /* out = the top_k experts with the largest softmax(in * w0^T), and their
                        weights: top_k indices, then top_k weights a row */
     OP_EXPERTS_GATE_UP, /* out = OP_GATE_UP of each row by each expert that chosen names */
-    OP_EXPERTS_DOWN     /* out = the weighted sum over chosen of in * w0^T (+ residual) */
+    OP_EXPERTS_DOWN,    /* out = the weighted sum over chosen of in * w0^T (+ residual) */
+    OP_PERMUTE /* column i of out = column w0[i] of in: the order in which a matrix that
+                           reads out has its inputs */
 } op_kind;
 const char *op_kind_name(op_kind);
 
@@ -53,13 +55,20 @@ static inline uint64_t value_rows(const value *v, uint32_t n_rows, uint32_t n_ga
     return (uint64_t)(v->rows == ROWS_GATHERED ? n_gathered : n_rows) * v->top_k;
 }
 
-typedef enum weight_role { WEIGHT_EMBED, WEIGHT_LINEAR, WEIGHT_VECTOR } weight_role;
+typedef enum weight_role {
+    WEIGHT_EMBED,
+    WEIGHT_LINEAR,
+    WEIGHT_VECTOR,
+    WEIGHT_ORDER
+} weight_role;
 
 typedef struct weight {
     char name[72];
     weight_role role; /* WEIGHT_EMBED: rows are looked up, and may serve OP_LOGITS too (tied) */
-    dtype type; /* as stored; vectors (norms, biases, rope factors) are served as float32 */
-    uint32_t rows, cols; /* outputs x inputs, of one expert; a vector is 1 x n */
+    dtype
+        type; /* as stored; vectors (norms, biases, rope factors) are served as float32, orders
+                   (of OP_PERMUTE) as uint32_t */
+    uint32_t rows, cols; /* outputs x inputs, of one expert; a vector or order is 1 x n */
     uint32_t n_experts;  /* matrices of that shape, one after the other; 0: one matrix */
     int32_t layer;       /* -1: none */
     int32_t tensor;      /* index in the checkpoint; -1: planned without one */
@@ -68,6 +77,10 @@ typedef struct weight {
     uint32_t first_row, first_col;
 } weight;
 
+/* Neither vector nor order: what linear kernels read. */
+static inline bool weight_is_matrix(const weight *w) {
+    return w->role <= WEIGHT_LINEAR;
+}
 /* Rows of all experts. */
 static inline uint32_t weight_rows(const weight *w) {
     return w->rows * (w->n_experts ? w->n_experts : 1); /* checked when it was recorded */

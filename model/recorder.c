@@ -84,12 +84,15 @@ static void wrong_shape(recorder *r, const tensor_info *t, const uint32_t want[3
 /* want: columns, rows, experts of the whole tensor. */
 static void check_tensor(recorder *r, const weight *w, const uint32_t want[3],
                          const tensor_info *t) {
-    bool vector = w->role == WEIGHT_VECTOR;
+    const bool vector = w->role == WEIGHT_VECTOR, order = w->role == WEIGHT_ORDER;
     if (t->ne[0] != want[0] || t->ne[1] != want[1] || t->ne[2] != want[2] || t->ne[3] != 1)
         wrong_shape(r, t, want);
     else if (vector && t->type != DT_F32 && t->type != DT_F16 && t->type != DT_BF16)
         unsupported_type(r, t, "F32, F16 or BF16 for a vector");
-    else if (t->type >= DT_I8 && t->type <= DT_F64) /* I8, I16, I32, I64, F64: no weights */
+    else if (order && t->type != DT_I32)
+        unsupported_type(r, t, "I32 for an order");
+    else if (!order && t->type >= DT_I8 &&
+             t->type <= DT_F64) /* I8, I16, I32, I64, F64: no weights */
         unsupported_type(r, t, "a type of weights");
 }
 
@@ -110,14 +113,14 @@ static void find_tensor(recorder *r, weight *w, const uint32_t want[3]) {
 /* Columns are cut where a block of the type ends; rows of all experts are counted in 32 bits.
  */
 static void check_slice(recorder *r, const weight *w) {
-    const dtype_info *d = dtype_get(w->type);
+    const uint32_t block = dtype_block_of(w->type).elems;
     uint64_t n;
     if (r->s != OK) return;
-    if (w->first_col % d->block_elems || w->cols % d->block_elems)
+    if (w->first_col % block || w->cols % block)
         err_set(r->e, ERR_UNSUPPORTED,
                 "architecture %s: columns %u to %u of tensor %s: a block of %s has %u",
                 r->p->config.arch, w->first_col, w->first_col + w->cols, w->name,
-                dtype_name(w->type), d->block_elems);
+                dtype_name(w->type), block);
     else if (w->n_experts && (!mul_u64(w->rows, w->n_experts, &n) || n > UINT32_MAX))
         err_set(r->e, ERR_UNSUPPORTED, "architecture %s: tensor %s has too many rows",
                 r->p->config.arch, w->name);
@@ -176,6 +179,79 @@ weight_id rec_weight_experts(recorder *r, int layer, const char *name, uint32_t 
 
 weight_id rec_vector(recorder *r, bool wanted, int layer, const char *name, uint32_t n) {
     return wanted ? rec_weight(r, WEIGHT_VECTOR, layer, name, 1, n) : NO_WEIGHT;
+}
+
+/* ---- orders of inputs ---- */
+
+static void order_name(char out[72], int layer, const char *matrix) {
+    if (layer < 0)
+        snprintf(out, 72, "%s.order", matrix);
+    else
+        snprintf(out, 72, "blk.%d.%s.order", layer, matrix);
+}
+
+static status bad_order(recorder *r, const weight *w, status code, const char *what) {
+    err_set(r->e, code, "architecture %s: tensor %s %s", r->p->config.arch, w->name, what);
+    return err_field(r->e, "%s", w->name);
+}
+
+/* Reads an order of n inputs; each of them is there once. */
+static status read_order(recorder *r, const weight *w, int32_t *order) {
+    const uint32_t n = w->cols;
+    bool *seen = calloc(n + 1, sizeof *seen), good = true;
+    if (!seen) return mem_exhausted(r->e, MEM_RUNTIME, "the program of the model");
+    status s = checkpoint_read_rows(r->file, (size_t)w->tensor, 0, 1, order, r->e);
+    for (uint32_t i = 0; i < n && good && s == OK; i++) {
+        good = order[i] >= 0 && (uint32_t)order[i] < n && !seen[order[i]];
+        if (good) seen[order[i]] = true;
+    }
+    free(seen);
+    return s == OK && !good ? bad_order(r, w, ERR_FORMAT, "is no order of its inputs") : s;
+}
+
+/* Whether the other matrices have the inputs in the order of the first one, w. */
+static status same_orders(recorder *r, weight *w, int layer, const char *const names[],
+                          uint32_t n, int32_t *order) {
+    int32_t *other = order + w->cols;
+    status s = read_order(r, w, order);
+    for (uint32_t i = 1; i < n && s == OK; i++) {
+        order_name(w->name, layer, names[i]);
+        tensor_info t;
+        w->tensor = checkpoint_find(r->file, w->name, &t);
+        if (w->tensor < 0 || t.type != DT_I32 || t.ne[0] != w->cols || t.ne[1] != 1)
+            return bad_order(r, w, ERR_UNSUPPORTED,
+                             "is missing, where a matrix that shares its inputs has one");
+        r->claimed[w->tensor] = true;
+        s = read_order(r, w, other);
+        if (s == OK && memcmp(order, other, 4 * (size_t)w->cols) != 0)
+            s = bad_order(r, w, ERR_UNSUPPORTED,
+                          "has another order of inputs than the matrix beside it");
+    }
+    return s;
+}
+
+value_id rec_ordered(recorder *r, int layer, const char *const names[], uint32_t n,
+                     value_id in) {
+    char name[72];
+    bool any = false;
+    for (uint32_t i = 0; i < n && r->s == OK; i++) {
+        order_name(name, layer, names[i]);
+        any |= rec_has(r, name);
+    }
+    if (!any) return in;
+    const value from = r->p->values[in];
+    snprintf(name, sizeof name, "%s.order", names[0]);
+    const weight_id id = rec_weight(r, WEIGHT_ORDER, layer, name, 1, from.cols);
+    if (r->s != OK) return in;
+    int32_t *order = malloc(8 * (size_t)from.cols);
+    weight first = r->p->weights[id];
+    r->s = order ? same_orders(r, &first, layer, names, n, order)
+                 : mem_exhausted(r->e, MEM_RUNTIME, "the program of the model");
+    free(order);
+    op *o = rec_op(r, OP_PERMUTE, layer, in, rec_value(r, "ordered", from.rows, from.cols));
+    o->n_weights = 1;
+    o->w[0] = id;
+    return r->s == OK ? o->out : in;
 }
 
 static bool same_group(const kv_group *a, const kv_group *b) {

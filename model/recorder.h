@@ -36,6 +36,10 @@ weight_id rec_weight_experts(recorder *, int layer, const char *name, uint32_t n
                              uint32_t rows, uint32_t cols);
 /* As a vector; NO_WEIGHT when wanted is false. */
 weight_id rec_vector(recorder *, bool wanted, int layer, const char *name, uint32_t n);
+/* A value in the order in which n matrices of a layer, named without ".weight", have their inputs:
+ * where the file has tensors "attn_q.order" (I32, which column is read as the i-th). Without: in
+ * itself. Errors: ERR_FORMAT (one that is no permutation), ERR_UNSUPPORTED (orders that differ). */
+value_id rec_ordered(recorder *, int layer, const char *const names[], uint32_t n, value_id in);
 /* Is there such a tensor? False without a file. */
 bool rec_has(const recorder *, const char *name);
 /* A blank operation (no weights, no residual) to be filled in at once; never NULL. */

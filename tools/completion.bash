@@ -51,6 +51,8 @@ _vramd() {
         plan--weights)
             # "--weights TYPE  ...: bf16, Q8_0, ...": the words with a digit, up to the first "..." or ";".
             words=$(tr '\n' ' ' <<< "$help" | sed -E 's/.*[^[]--weights//; s/(\.\.\.|;).*//' | grep -oE '[A-Za-z][A-Za-z0-9_-]*[0-9][A-Za-z0-9_-]*') ;;
+        quantize--type) # "--type TYPE  ...: F32, BF16, ... or Q2_K."
+            words=$(tr '\n' ' ' <<< "$help" | sed -E 's/.*[^[]--type TYPE//; s/\..*//' | grep -oE '\b[A-Z]+[0-9][A-Z0-9_]*') ;;
         *) words= ;;
     esac
     if [[ $words ]]; then

@@ -20,8 +20,9 @@ typedef struct cpu_op {
     packed part[3];
     uint32_t first_col[3]; /* of the output */
     const float *bias[3];
-    const float *vec[2]; /* OP_NORM, OP_HEAD_NORM */
-    uint32_t rope;       /* OP_ROPE_APPEND and the OP_ATTENTION after it: which angles */
+    const float *vec[2];   /* OP_NORM, OP_HEAD_NORM */
+    const uint32_t *order; /* OP_PERMUTE */
+    uint32_t rope;         /* OP_ROPE_APPEND and the OP_ATTENTION after it: which angles */
 } cpu_op;
 
 /* The step in work: tables in the workspace, filled by the engine thread, read by all. */

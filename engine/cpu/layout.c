@@ -46,11 +46,10 @@ static status check_options(const program *p, const engine_options *o, err *e) {
 static status check_weights(const program *p, err *e) {
     for (uint32_t i = 0; i < p->n_weights; i++) {
         const weight *w = &p->weights[i];
-        if (w->role == WEIGHT_VECTOR || linear_supports(w->type, w->cols)) continue;
-        const dtype_info *d = dtype_get(w->type);
+        if (!weight_is_matrix(w) || linear_supports(w->type, w->cols)) continue;
         err_set(e, ERR_UNSUPPORTED,
                 "tensor %s: the CPU engine has no kernel for type %s with rows of %u", w->name,
-                d ? d->name : "?", w->cols);
+                dtype_name(w->type), w->cols);
         err_hint(e, "types with kernels: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL, "
                     "IQ4_XS, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K");
         return err_field(e, "%s", w->name);
@@ -226,12 +225,12 @@ static void place_weights(cpu_layout *l, const program *p, sizer *s) {
     for (uint32_t i = 0; i < p->n_weights; i++) {
         const weight *x = &p->weights[i];
         uint64_t bytes =
-            x->role == WEIGHT_VECTOR ? sizer_times(&w, x->cols, 4) : packed_bytes_of(x, &w);
+            weight_is_matrix(x) ? packed_bytes_of(x, &w) : sizer_times(&w, x->cols, 4);
         l->weights[i].at = place(&w, bytes);
         l->weights[i].bytes = w.n - l->weights[i].at;
-        const dtype_info *d = dtype_get(x->type);
-        uint64_t row = x->cols / d->block_elems * (uint64_t)d->block_bytes;
-        if (x->role != WEIGHT_VECTOR && row * 32 > rows32) rows32 = row * 32;
+        uint64_t row;
+        CHECK(dtype_bytes(x->type, 1, x->cols, &row)); /* checked when it was recorded */
+        if (weight_is_matrix(x) && row * 32 > rows32) rows32 = row * 32;
     }
     l->weights_bytes = w.n;
     s->failed |= w.failed;
@@ -322,7 +321,7 @@ static void weight_terms(const cpu_layout *l, const program *p, terms *t) {
     const size_t first = t->n;
     for (uint32_t i = 0; i < p->n_weights; i++) {
         const weight *w = &p->weights[i];
-        const char *type = w->role == WEIGHT_VECTOR ? "F32" : dtype_get(w->type)->name;
+        const char *type = w->role == WEIGHT_VECTOR ? "F32" : dtype_name(w->type);
         weight_term_add(t, first, w, type, l->weights[i].bytes);
     }
 }

@@ -105,34 +105,55 @@ INLINE void strip_int8(const uint8_t *tile, const dtype t, uint32_t n_in, const 
     } while (n_in -= f.n_in);
 }
 
+/* The same of a kind with groups; t: the kind's type. */
+INLINE void strip_grouped(const uint8_t *tile, const dtype kind, const dtype t, uint32_t n_in,
+                          const act_block *b, uint32_t r0, uint32_t h, __m256 *acc, const int H,
+                          const int R) {
+    const tile_info f = tile_of(kind);
+    const uint32_t head = STRIP * tile_of(t).head, group = tile_of(t).n_in;
+    for (int i = 0; i < H * R; i++) acc[i] = _mm256_setzero_ps();
+    do {
+        __m256 d[2], m[2];
+        for (int i = 0; i < H; i++) {
+            d[i] = m[i] = floats_at(tile, dtype_scale(t), h + (uint32_t)i);
+            if (f.has_zero) m[i] = negative_zeros(tile, t, h + (uint32_t)i);
+        }
+        tile += head;
+        uint32_t left = group;
+        do {
+            if (h == 0 && R > 2) prefetch(tile, STRIP * f.codes);
+            for (int i = 0; i < H; i++)
+                block_whole(tile + 32 * (h + (uint32_t)i), kind, d[i], m[i],
+                            _mm256_setzero_si256(), b, r0, acc + i * R, R);
+            tile += STRIP * f.codes;
+            b++;
+        } while (left -= 32);
+    } while (n_in -= group);
+}
+
 /* ---- float activations ---- */
 
 /* One strip of a quantised type by R rows of float activations, ld apart. */
 INLINE void strip_quant(const uint8_t *tile, dtype t, floats_fn *floats, uint32_t n_in,
                         const float *x, uint64_t ld, __m256 *acc, const int R) {
     _Alignas(32) float w[256 * STRIP];
-    const uint32_t n = tile_of(t).n_in, bytes = tile_bytes(t);
+    const tile_info f = tile_of(t);
+    const uint32_t n = f.grouped ? 32 : f.n_in, bytes = tile_bytes(t);
+    uint32_t at = 0;      /* in the tile */
     __m256 sum[2 * ROWS]; /* its address goes nowhere: registers */
     for (int i = 0; i < 2 * R; i++) sum[i] = _mm256_setzero_ps();
     do {
-        floats(tile, w);
+        floats(tile, t, at, w);
         for (uint32_t k = 0; k < n; k++)
             for (int i = 0; i < 2 * R; i++)
                 sum[i] = _mm256_fmadd_ps(_mm256_load_ps(w + STRIP * k + 8 * (i / R)),
                                          _mm256_broadcast_ss(x + (uint64_t)(i % R) * ld + k),
                                          sum[i]);
         x += n;
-        tile += bytes;
+        at += n;
+        if (at == f.n_in) at = 0, tile += bytes;
     } while (n_in -= n);
     for (int i = 0; i < 2 * R; i++) acc[i] = sum[i];
-}
-
-INLINE __m256 load_floats(const uint8_t *p, const dtype t, int h) {
-    if (t == DT_F16) return load_half(p + 16 * h);
-    if (t == DT_BF16)
-        return _mm256_castsi256_ps(_mm256_slli_epi32(
-            _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(p + 16 * h))), 16));
-    return _mm256_loadu_ps((const float *)p + 8 * h);
 }
 
 /* One strip of a float type by R rows: acc[half * R + row]. */
@@ -142,7 +163,7 @@ INLINE void strip_float(const uint8_t *strip, const dtype t, uint32_t n_in, cons
     for (int i = 0; i < 2 * R; i++) sum[i] = _mm256_setzero_ps();
     do {
         if (R > 2) prefetch(strip, 1);
-        __m256 w[2] = {load_floats(strip, t, 0), load_floats(strip, t, 1)};
+        __m256 w[2] = {floats_at(strip, t, 0), floats_at(strip, t, 1)};
         for (int i = 0; i < 2 * R; i++)
             sum[i] = _mm256_fmadd_ps(w[i / R], _mm256_broadcast_ss(x + (uint64_t)(i % R) * ld),
                                      sum[i]);
@@ -173,6 +194,14 @@ INLINE void store(const job *j, uint32_t row, uint32_t out, uint32_t end, const 
     }
 }
 
+INLINE void strip_sums(const uint8_t *strip, const dtype t, const packed *w, const act_block *b,
+                       uint32_t r0, uint32_t h, __m256 *acc, const int H, const int R) {
+    if (tile_of(t).grouped)
+        strip_grouped(strip, t, w->type, w->n_in, b, r0, h, acc, H, R);
+    else
+        strip_int8(strip, t, w->n_in, b, r0, h, acc, H, R);
+}
+
 /* Both halves of a strip at once where the registers allow it: one pass over the weights. t:
  * DT_NONE for any quantised type by float activations. */
 INLINE void run(const job *j, const dtype t, uint32_t row, uint32_t out, uint32_t end,
@@ -191,12 +220,12 @@ INLINE void run(const job *j, const dtype t, uint32_t row, uint32_t out, uint32_
     }
     const act_block *b = act_group(j->a, row);
     if (R <= 2) {
-        strip_int8(strip, t, n_in, b, row % ACT_GROUP, 0, acc, 2, R);
+        strip_sums(strip, t, j->w, b, row % ACT_GROUP, 0, acc, 2, R);
         store(j, row, out, end, acc, 2, R);
         return;
     }
     for (uint32_t h = 0; h < 2; h++) {
-        strip_int8(strip, t, n_in, b, row % ACT_GROUP, h, acc, 1, R);
+        strip_sums(strip, t, j->w, b, row % ACT_GROUP, h, acc, 1, R);
         store(j, row, out + 8 * h, end, acc, 1, R);
     }
 }
@@ -207,13 +236,18 @@ INLINE void run_many(const job *j, const dtype t, uint32_t row0, uint32_t row1, 
     _Alignas(32) unpacked_block w[PIECE / 32];
     __m256 acc[ROWS_IN_CACHE];
     const uint32_t n_in = j->w->n_in;
+    const uint8_t *strip = strip_of(j->w, t, out);
+    const uint64_t all = strip_bytes(tile_of(t).grouped ? j->w->type : t, n_in);
     for (uint32_t h = 0; h < 2 && out + 8 * h < end; h++) {
-        const uint8_t *tile = strip_of(j->w, t, out);
+        const uint8_t *tile = strip;
         for (uint32_t r = row0; r < row1; r++) acc[r - row0] = _mm256_setzero_ps();
         for (uint32_t k = 0, n; k < n_in; k += n) {
             n = n_in - k < PIECE ? n_in - k : PIECE;
-            unpack(tile, t, h, n, w);
-            const uint8_t *ahead = tile + strip_bytes(t, n_in) + 64 * h;
+            if (tile_of(t).grouped)
+                unpack_grouped(strip, t, j->w->type, h, k, n, w);
+            else
+                unpack(tile, t, h, n, w);
+            const uint8_t *ahead = tile + all + 64 * h;
             for (uint32_t r = row0; r < row1; r += MANY)
                 blocks_many(w, n / 32, t, act_group(j->a, r) + k / 32, r == row0 ? ahead : NULL,
                             acc + r - row0);
@@ -230,6 +264,7 @@ INLINE void run_many(const job *j, const dtype t, uint32_t row0, uint32_t row1, 
         run_many(j, DT_##name, row0, row1, out, end);                                          \
     }
 TILE_LIST(X)
+GROUP_TILE_LIST(X)
 #undef X
 
 /* From how many rows on unpacking once pays (measured on Zen 5). */

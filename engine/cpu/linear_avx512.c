@@ -85,7 +85,7 @@ INLINE void add_products(const uint8_t *codes, const dtype t, const int l, const
         isum[r] = _mm512_dpbusd_epi32(isum[r], w, broadcast4(q + 32 * r + 4 * l));
 }
 
-/* acc += 32 inputs with one scale. */
+/* acc += 32 inputs with one scale. m of I4Z: negative_zeros. */
 INLINE void block_whole(const uint8_t *codes, const dtype t, __m512 d, __m512 m, const acts *a,
                         __m512 *acc, const int R) {
     const int offset = tile_of(t).offset;
@@ -95,6 +95,9 @@ INLINE void block_whole(const uint8_t *codes, const dtype t, __m512 d, __m512 m,
         if (offset) isum[r] = broadcast4(a->d + 2 * ACT_GROUP + r); /* neg8 */
         if (offset == 16) isum[r] = _mm512_slli_epi32(isum[r], 1);
         if (offset == 128) isum[r] = _mm512_slli_epi32(isum[r], 4);
+        if (tile_of(t).has_zero)
+            isum[r] = _mm512_dpwssd_epi32(isum[r], _mm512_castps_si512(m),
+                                          broadcast4(a->d + 3 * ACT_GROUP + r)); /* half */
     }
     for (int l = 0; l < 4; l++) { /* nibbles: both of a vector while it is there */
         const bool nibbles = tile_of(t).form != CODES_8;
@@ -199,32 +202,54 @@ INLINE void strip_int8(const uint8_t *tile, const dtype t, uint32_t n_in, const 
     } while (n_in -= i.n_in);
 }
 
+/* Minus the zero points of a group's tile, as pairs of int16: by the sums of halves. */
+INLINE __m512 negative_zeros(const uint8_t *tile, const dtype t) {
+    const __m512i zero = zeros_at(tile, t, 0);
+    const __m512i both = _mm512_or_si512(zero, _mm512_slli_epi32(zero, 16));
+    return _mm512_castsi512_ps(_mm512_sub_epi16(_mm512_setzero_si512(), both));
+}
+
+/* strip_int8 of a kind with groups; t: the kind's type. */
+INLINE void strip_grouped(const uint8_t *tile, const dtype kind, const dtype t, uint32_t n_in,
+                          const act_block *b, uint32_t r0, __m512 *acc, const int R) {
+    const tile_info i = tile_of(kind);
+    const uint32_t head = STRIP * tile_of(t).head, group = tile_of(t).n_in;
+    acts a = {b->q[r0], b->d + r0};
+    for (int r = 0; r < R; r++) acc[r] = _mm512_setzero_ps();
+    do {
+        const __m512 d = floats_at(tile, dtype_scale(t), 0);
+        const __m512 m = i.has_zero ? negative_zeros(tile, t) : d;
+        tile += head;
+        uint32_t left = group;
+        do {
+            if (R > 2) prefetch(tile, STRIP * i.codes);
+            block_whole(tile, kind, d, m, &a, acc, R);
+            tile += STRIP * i.codes;
+            acts_next(&a);
+        } while (left -= 32);
+    } while (n_in -= group);
+}
+
 /* ---- float activations ---- */
 
 /* One strip of a quantised type by R rows of float activations, ld apart. */
 INLINE void strip_quant(const uint8_t *tile, dtype t, floats_fn *floats, uint32_t n_in,
                         const float *x, uint64_t ld, __m512 *acc, const int R) {
     _Alignas(64) float w[256 * STRIP];
-    const uint32_t n = tile_of(t).n_in, bytes = tile_bytes(t);
+    const tile_info f = tile_of(t);
+    const uint32_t n = f.grouped ? 32 : f.n_in, bytes = tile_bytes(t);
+    uint32_t at = 0; /* in the tile */
     for (int r = 0; r < R; r++) acc[r] = _mm512_setzero_ps();
     do {
-        floats(tile, w);
+        floats(tile, t, at, w);
         for (uint32_t k = 0; k < n; k++)
             for (int r = 0; r < R; r++)
                 acc[r] = _mm512_fmadd_ps(_mm512_load_ps(w + STRIP * k),
                                          broadcastf(x + (uint64_t)r * ld + k), acc[r]);
         x += n;
-        tile += bytes;
+        at += n;
+        if (at == f.n_in) at = 0, tile += bytes;
     } while (n_in -= n);
-}
-
-/* Weights of one input. */
-INLINE __m512 load_floats(const uint8_t *p, const dtype t) {
-    if (t == DT_F16) return load_half(p);
-    if (t == DT_BF16)
-        return _mm512_castsi512_ps(_mm512_slli_epi32(
-            _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
-    return _mm512_loadu_ps((const float *)p);
 }
 
 /* One strip of a float type by R rows. */
@@ -233,7 +258,7 @@ INLINE void strip_float(const uint8_t *strip, const dtype t, uint32_t n_in, cons
     for (int r = 0; r < R; r++) acc[r] = _mm512_setzero_ps();
     do {
         if (R > 2) prefetch(strip, 1);
-        __m512 w = load_floats(strip, t);
+        __m512 w = floats_at(strip, t, 0);
         for (int r = 0; r < R; r++)
             acc[r] = _mm512_fmadd_ps(w, broadcastf(x + (uint64_t)r * ld), acc[r]);
         x++;
@@ -251,6 +276,9 @@ INLINE void run(const job *j, const dtype t, uint32_t row, uint32_t out, uint32_
     const uint8_t *strip = strip_of(j->w, t, out);
     if (t == DT_NONE)
         strip_quant(strip, j->w->type, j->floats, n_in, row_floats(j->a, row), n_in, acc, R);
+    else if (tile_of(t).grouped)
+        strip_grouped(strip, t, j->w->type, n_in, act_group(j->a, row), row % ACT_GROUP, acc,
+                      R);
     else if (tile_of(t).n_in)
         strip_int8(strip, t, n_in, act_group(j->a, row), row % ACT_GROUP, acc, R);
     else

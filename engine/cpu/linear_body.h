@@ -18,10 +18,18 @@ static void quantise(const float *x, const act *a, uint32_t row) {
     }
 #define X(name, ...)                                                                           \
     RUNS(name)                                                                                 \
-    static void name##_floats(const uint8_t *tile, float *w) {                                 \
+    static void name##_floats(const uint8_t *tile, dtype t, uint32_t at, float *w) {           \
+        (void)t, (void)at;                                                                     \
         tile_floats(tile, DT_##name, w);                                                       \
     }
 TILE_LIST(X)
+#undef X
+#define X(name, ...)                                                                           \
+    RUNS(name)                                                                                 \
+    static void name##_floats(const uint8_t *tile, dtype t, uint32_t at, float *w) {           \
+        group_floats(tile, DT_##name, t, at, w);                                               \
+    }
+GROUP_TILE_LIST(X)
 #undef X
 RUNS(NONE)
 RUNS(F32)
@@ -35,12 +43,13 @@ typedef struct kernels {
 } kernels;
 
 static kernels kernels_for(dtype t, bool int8) {
-    switch (t) {
+    switch (dtype_kind(t)) {
 #define X(name, ...)                                                                           \
     case DT_##name:                                                                            \
         return int8 ? (kernels){name##_runs, MANY_OF(name), NULL}                              \
                     : (kernels){NONE_runs, NULL, name##_floats};
         TILE_LIST(X)
+        GROUP_TILE_LIST(X)
 #undef X
     case DT_F16: return (kernels){F16_runs, NULL, NULL};
     case DT_BF16: return (kernels){BF16_runs, NULL, NULL};

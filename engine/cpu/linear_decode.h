@@ -15,6 +15,7 @@
 typedef struct block_scale {
     float d, m;
     int32_t scale[2], min[2];
+    int32_t zero; /* taken from codes */
 } block_scale;
 
 DECODE float half_at(const uint8_t *p, uint32_t i) {
@@ -51,10 +52,32 @@ DECODE uint32_t scale_q3(const uint8_t *words, uint32_t j, uint32_t o, uint32_t 
     return low | (word_at(words + 128, o) >> at >> 2 * (j - 6) & 3) << 4;
 }
 
+DECODE float float_at(const uint8_t *p, dtype t, uint32_t i) {
+    float f;
+    uint16_t h;
+    if (t == DT_F32) {
+        memcpy(&f, p + 4 * i, 4);
+        return f;
+    }
+    memcpy(&h, p + 2 * i, 2);
+    return t == DT_F16 ? half_to_float(h) : bf16_to_float(h);
+}
+
+/* Of output o, a type with groups. */
+DECODE block_scale group_scale(const uint8_t *tile, dtype t, uint32_t o) {
+    const tile_info i = tile_of(t);
+    const uint32_t scales = STRIP * (i.head - i.has_zero);
+    return (block_scale){.d = float_at(tile, dtype_scale(t), o),
+                         .scale = {1, 1},
+                         .zero = i.has_zero ? tile[scales + o] : 0};
+}
+
 /* Inputs 32 j.. of output o. */
 DECODE block_scale scale_at(const uint8_t *tile, dtype t, uint32_t j, uint32_t o) {
     const tile_info i = tile_of(t);
-    block_scale s = {half_at(tile, o), i.has_min ? half_at(tile + 32, o) : 0, {1, 1}, {0, 0}};
+    if (i.grouped) return group_scale(tile, t, o);
+    block_scale s = {
+        half_at(tile, o), i.has_min ? half_at(tile + 32, o) : 0, {1, 1}, {0, 0}, 0};
     const uint8_t *more = tile + (i.has_min ? 64 : 32);
     switch (t) {
     case DT_Q4_K:
@@ -124,7 +147,7 @@ DECODE float weight_at(const block_scale *s, const uint8_t *c, dtype t, uint32_t
     const tile_info i = tile_of(t);
     const uint32_t h = i.halves && k >= 16;
     float d = i.halves ? s->d * (float)s->scale[h] : s->d;
-    float w = d * (float)code_at(c, t, k, o);
+    float w = d * (float)(code_at(c, t, k, o) - s->zero);
     if (!i.has_min) return w;
     return w + (i.halves ? s->m * (float)s->min[h] : s->m);
 }

@@ -90,6 +90,18 @@ INLINE void pack_block32(uint8_t *tile, dtype t, const uint8_t *src, uint32_t o)
         pack_words(codes, o, src, 4, 0);
 }
 
+/* One group to output o of a tile. */
+INLINE void pack_group(uint8_t *tile, dtype t, const uint8_t *src, uint32_t o) {
+    const tile_info i = tile_of(t);
+    const uint32_t scale = i.head - i.has_zero;
+    memcpy(tile + scale * o, src, scale);
+    if (i.has_zero) tile[STRIP * scale + o] = src[scale];
+    tile += STRIP * i.head;
+    src += i.head;
+    for (uint32_t k = 0; k < i.n_in; k += 32, tile += STRIP * i.codes, src += i.codes)
+        pack_words(tile, o, src, i.codes / 4u, i.form == CODES_8 ? 0x80808080u : 0);
+}
+
 /* Scale i of 16 of Q3_K, plus 32: four bits in one of 8 bytes, two in one of 4 more. */
 INLINE uint32_t file_scale_q3(const uint8_t *c, uint32_t i) {
     return (c[i % 8] >> 4 * (i / 8) & 15) | (c[8 + i % 4] >> 2 * (i / 4) & 3) << 4;
@@ -149,7 +161,9 @@ INLINE void pack_strip_quant(uint8_t *dst, dtype t, uint32_t n_in, const uint8_t
     for (uint32_t k = 0; k < n_in; k += i.n_in, dst += tile_bytes(t), src += block) {
         if (n < STRIP) memset(dst, 0, tile_bytes(t));
         for (uint32_t o = 0; o < n; o++) {
-            if (i.n_in == 32)
+            if (i.grouped)
+                pack_group(dst, t, src + o * stride, o);
+            else if (i.n_in == 32)
                 pack_block32(dst, t, src + o * stride, o);
             else
                 pack_block256(dst, t, src + o * stride, o);
@@ -212,11 +226,16 @@ INLINE void pack_strip_float(uint8_t *dst, uint32_t bytes, uint32_t n_in, const 
 }
 
 static void pack_strip(uint8_t *dst, dtype t, uint32_t n_in, const uint8_t *src, uint32_t n) {
-    switch (t) {
+    switch (dtype_kind(t)) {
 #define X(name, ...)                                                                           \
     case DT_##name: pack_strip_quant(dst, DT_##name, n_in, src, n); break;
         TILE_LIST(X)
 #undef X
+#define X(name, ...) case DT_##name:
+        GROUP_TILE_LIST(X)
+#undef X
+        pack_strip_quant(dst, t, n_in, src, n);
+        break;
     case DT_F32: pack_strip_float(dst, 4, n_in, src, n); break;
     default: pack_strip_float(dst, 2, n_in, src, n); break;
     }
@@ -226,8 +245,8 @@ void packed_store(void *tiles, dtype t, uint32_t n_out, uint32_t n_in, uint32_t 
                   const void *rows) {
     CHECK(linear_supports(t, n_in) && row % STRIP == 0 && row <= n_out && n <= n_out - row);
     CHECK(n % STRIP == 0 || row + n == n_out);
-    const dtype_info *info = dtype_get(t);
-    uint64_t row_bytes = (uint64_t)n_in / info->block_elems * info->block_bytes;
+    uint64_t row_bytes;
+    CHECK(dtype_bytes(t, 1, n_in, &row_bytes));
     uint8_t *dst = (uint8_t *)tiles + row / STRIP * strip_bytes(t, n_in);
     const uint8_t *src = rows;
     for (uint32_t o = 0; o < n; o += STRIP) {
@@ -266,11 +285,16 @@ static void float_row(const uint8_t *strip, dtype t, uint32_t n_in, uint32_t o, 
 void packed_row(const packed *w, uint32_t row, float *out) {
     CHECK(row < w->n_out);
     const uint8_t *strip = strip_at(w, row);
-    switch (w->type) {
+    switch (dtype_kind(w->type)) {
 #define X(name, ...)                                                                           \
     case DT_##name: quant_row(strip, DT_##name, w->n_in, row % STRIP, out); break;
         TILE_LIST(X)
 #undef X
+#define X(name, ...) case DT_##name:
+        GROUP_TILE_LIST(X)
+#undef X
+        quant_row(strip, w->type, w->n_in, row % STRIP, out);
+        break;
     default: float_row(strip, w->type, w->n_in, row % STRIP, out); break;
     }
 }

@@ -47,7 +47,8 @@ DECODE void block_read(const uint8_t *tile, dtype t, uint32_t j, block *b) {
     for (uint32_t o = 0; o < STRIP; o++) b->scale[o] = scale_at(tile, t, j, o);
     for (uint32_t k = 0; k < 32; k++)
         for (uint32_t o = 0; o < STRIP; o++)
-            b->code[k][o] = (int16_t)code_at(codes_at(tile, t, j), t, k, o);
+            b->code[k][o] =
+                (int16_t)(code_at(codes_at(tile, t, j), t, k, o) - b->scale[o].zero);
 }
 
 /* acc += one block, the formula of engine/cpu/linear.h. */
@@ -131,7 +132,7 @@ static void strip_sums(const packed *w, const act *a, uint32_t row, uint32_t n, 
     const act_block *b = int8 ? act_group(a, row) : NULL;
     const float *x = int8 ? NULL : row_floats(a, row);
     memset(acc, 0, sizeof(float) * ACT_GROUP * STRIP);
-    switch (w->type) {
+    switch (dtype_kind(w->type)) {
 #define X(name, ...)                                                                           \
     case DT_##name:                                                                            \
         if (int8)                                                                              \
@@ -141,6 +142,14 @@ static void strip_sums(const packed *w, const act *a, uint32_t row, uint32_t n, 
         break;
         TILE_LIST(X)
 #undef X
+#define X(name, ...) case DT_##name:
+        GROUP_TILE_LIST(X)
+#undef X
+        if (int8)
+            strip_int8(strip, w->type, w->n_in, b, row % ACT_GROUP, n, acc);
+        else
+            strip_quant(strip, w->type, w->n_in, x, n, acc);
+        break;
     default: strip_float(strip, w->type, w->n_in, x, n, acc); break;
     }
 }

@@ -130,7 +130,7 @@ INLINE vi codes_of(const uint8_t *c, const dtype t, const int l) {
 }
 
 /* Weights of 32 inputs with these codes: w[k][STRIP], LANES of them, exactly as packed_row
- * gives them. d, m: of the first and the last half. */
+ * gives them. d, m: of the first and the last half; m of I4Z: zero points, as integers. */
 INLINE void block_floats(const uint8_t *c, const dtype t, const vf *d, const vf *m, float *w) {
     const tile_info i = tile_of(t);
     const bool is_signed = SIGNED_CODES && i.offset == 128;
@@ -139,6 +139,7 @@ INLINE void block_floats(const uint8_t *c, const dtype t, const vf *d, const vf 
         for (uint32_t b = 0; b < 4; b++) {
             i32s code = (i32s)((u32s)v << (24 - 8 * b)) >> 24;
             if (!is_signed) code = (i32s)((u32s)v >> 8 * b & 255u) - (int32_t)i.offset;
+            if (i.has_zero) code -= (i32s)m[l / 4];
             vf f = d[l / 4] * floats_of((vi)code);
             if (i.has_min) f += m[l / 4];
             storef(w + STRIP * (4 * l + (int)b), f);
@@ -179,6 +180,33 @@ INLINE void part_floats(const uint8_t *tile, const dtype t, const uint32_t h, fl
     }
 }
 
+/* ---- kinds with groups ---- */
+
+/* Numbers of part h of 16 of a type. */
+INLINE vf floats_at(const uint8_t *p, const dtype t, const uint32_t h) {
+    if (t == DT_F16) return load_half(p + 2 * LANES * h);
+    if (t == DT_BF16) return (vf)shifted(load_u16(p + 2 * LANES * h), 16);
+    return loadf((const float *)(const void *)(p + 4 * LANES * h));
+}
+
+/* Zero points of part h of a tile of a group, to 32 bits. */
+INLINE vi zeros_at(const uint8_t *tile, const dtype t, const uint32_t h) {
+    return load_u8_32(tile + STRIP * (tile_of(t).head - 1) + LANES * h);
+}
+
+/* Inputs [at, at + 32) of a group's tile: w[k][STRIP]. kind: a constant; t: with group and scale. */
+INLINE void group_floats(const uint8_t *tile, const dtype kind, const dtype t, uint32_t at,
+                         float *w) {
+    const tile_info i = tile_of(t);
+    const uint8_t *codes = tile + STRIP * (i.head + at / 32 * tile_of(kind).codes);
+    for (uint32_t h = 0; h < PARTS; h++) {
+        vf d[2], m[2] = {0};
+        d[0] = d[1] = floats_at(tile, dtype_scale(t), h);
+        if (tile_of(kind).has_zero) m[0] = m[1] = (vf)zeros_at(tile, t, h);
+        block_floats(codes + 4 * LANES * h, kind, d, m, w + LANES * h);
+    }
+}
+
 /* A whole tile: w[k][STRIP]. */
 INLINE void tile_floats(const uint8_t *tile, const dtype t, float *w) {
     for (uint32_t h = 0; h < PARTS; h++) part_floats(tile, t, h, w + LANES * h);
@@ -186,7 +214,8 @@ INLINE void tile_floats(const uint8_t *tile, const dtype t, float *w) {
 
 /* ---- what the kernels of linear_body.h are given ---- */
 
-typedef void floats_fn(const uint8_t *tile, float *w); /* tile_floats of a type */
+/* tile_floats of a type, or group_floats of a kind from input `at` of the tile on */
+typedef void floats_fn(const uint8_t *tile, dtype, uint32_t at, float *w);
 
 typedef struct job {
     const packed *w;

@@ -12,6 +12,9 @@
  * - Q6_K: int8 scale[16][2], by 32 inputs: one of each half
  * - Q2_K: the same, scale in the low nibble, minimum in the high one
  *
+ * Kinds with groups: a tile is a group of 16 outputs; the head is their scales (2 or 4 bytes each)
+ * and, of I4Z, their zero points (a byte each).
+ *
  * Codes of 32 inputs, in vectors of 64 bytes, lane = output; input 4l + b, of group l, is in
  * byte b of a lane:
  * - nibbles: 4 vectors; vector l holds group l in its low and group 4 + l in its high nibbles
@@ -116,12 +119,16 @@ typedef enum code_form {
 } code_form;
 
 typedef struct tile_info {
-    uint16_t n_in;       /* inputs of a tile; 0: not a quantised type */
+    uint32_t n_in;       /* inputs of a tile; 0: not a quantised type */
     uint8_t head, codes; /* bytes of an output: of the head, of the codes of 32 inputs */
     uint8_t offset;      /* of codes as stored, or as the book has them */
     bool has_min;        /* weight = d * code + m */
     bool halves;         /* integer scales for 16 inputs, not 32 */
     code_form form;
+    /* A kind with groups (model/dtype.h): n_in and head are those of its group and scale, or of 32
+     * and binary16 where a kernel is compiled for the kind. */
+    bool grouped;
+    bool has_zero; /* weight = d * (code - zero of the group) */
 } tile_info;
 
 /* X(type, inputs, head, codes, offset, has_min, halves, form) */
@@ -139,12 +146,28 @@ typedef struct tile_info {
     X(Q3_K, 256, 14, 12, 4, false, true, CODES_3)                                              \
     X(Q6_K, 256, 18, 24, 32, false, true, CODES_6)
 
+/* X(kind, codes, offset, has_zero, form) */
+#define GROUP_TILE_LIST(X)                                                                     \
+    X(I4, 16, 8, false, CODES_4)                                                               \
+    X(I4Z, 16, 0, true, CODES_4)                                                               \
+    X(I8G, 32, 128, false, CODES_8)
+
 /* Known at compile time where the type is. */
 static inline __attribute__((always_inline)) tile_info tile_of(dtype t) {
-    switch (t) {
+    const uint32_t group = dtype_group(t) ? dtype_group(t) : 32;
+    const uint8_t scale = dtype_scale(t) == DT_F32 ? 4 : 2;
+    switch (dtype_kind(t)) {
 #define X(name, n_in, head, codes, offset, has_min, halves, form)                              \
-    case DT_##name: return (tile_info){n_in, head, codes, offset, has_min, halves, form};
+    case DT_##name:                                                                            \
+        return (tile_info){n_in, head, codes, offset, has_min, halves, form, false, false};
         TILE_LIST(X)
+#undef X
+#define X(name, codes, offset, has_zero, form)                                                 \
+    case DT_##name:                                                                            \
+        return (tile_info){                                                                    \
+            group,   (uint8_t)(scale + (has_zero)), codes, offset, false, false, form, true,   \
+            has_zero};
+        GROUP_TILE_LIST(X)
 #undef X
     default: return (tile_info){0};
     }
@@ -176,10 +199,10 @@ static inline __attribute__((always_inline)) uint64_t strip_bytes(dtype t, uint3
 static inline const uint8_t *strip_at(const packed *w, uint32_t out) {
     return (const uint8_t *)w->tiles + out / STRIP * strip_bytes(w->type, w->n_in);
 }
-/* The same with a type that is a constant; DT_NONE: the matrix's. */
+/* The same with a type that is a constant; DT_NONE, a kind with groups: the matrix's. */
 static inline __attribute__((always_inline)) const uint8_t *strip_of(const packed *w, dtype t,
                                                                      uint32_t out) {
-    if (t == DT_NONE) return strip_at(w, out);
+    if (t == DT_NONE || tile_of(t).grouped) return strip_at(w, out);
     return (const uint8_t *)w->tiles + out / STRIP * strip_bytes(t, w->n_in);
 }
 static inline act_block *act_group(const act *a, uint32_t row) {

@@ -21,6 +21,9 @@ INLINE vi loadi(const void *p) {
 INLINE vi load_u16(const uint8_t *p) { /* to 32 bits */
     return _mm256_cvtepu16_epi32(loadi128(p));
 }
+INLINE vi load_u8_32(const uint8_t *p) { /* 8 of them */
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
+}
 INLINE vi load_i8(const uint8_t *p) { /* to 16 bits */
     return _mm256_cvtepi8_epi16(loadi128(p));
 }

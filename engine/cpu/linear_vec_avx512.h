@@ -21,6 +21,9 @@ INLINE vi loadi(const void *p) {
 INLINE vi load_u16(const uint8_t *p) { /* to 32 bits */
     return _mm512_cvtepu16_epi32(loadi256(p));
 }
+INLINE vi load_u8_32(const uint8_t *p) { /* 16 of them */
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
+}
 INLINE vi load_i8(const uint8_t *p) { /* to 16 bits */
     return _mm512_cvtepi8_epi16(loadi256(p));
 }

@@ -19,14 +19,14 @@ typedef struct loading {
 
 /* Rows of w that one reading takes: multiples of 32. */
 static uint32_t rows_at_once(const cpu_layout *l, const weight *w) {
-    const dtype_info *d = dtype_get(w->type);
-    uint64_t row = w->cols / d->block_elems * (uint64_t)d->block_bytes;
+    uint64_t row;
+    CHECK(dtype_bytes(w->type, 1, w->cols, &row));
     uint64_t n = l->bounce_bytes / row / 32 * 32;
     return n < w->rows ? (uint32_t)n : w->rows;
 }
 
 static uint32_t pieces_of(const cpu_layout *l, const weight *w) {
-    return w->role == WEIGHT_VECTOR ? 1 : (uint32_t)ceil_div(w->rows, rows_at_once(l, w));
+    return !weight_is_matrix(w) ? 1 : (uint32_t)ceil_div(w->rows, rows_at_once(l, w));
 }
 
 static status load_piece(loading *g, weight_id id, uint32_t piece, void *bounce, err *er) {
@@ -34,6 +34,7 @@ static status load_piece(loading *g, weight_id id, uint32_t piece, void *bounce,
     const weight *w = &e->program->weights[id];
     unsigned char *to = e->weights + e->layout.weights[id].at;
     if (w->role == WEIGHT_VECTOR) return model_read_vector(e->model, id, (float *)to, er);
+    if (w->role == WEIGHT_ORDER) return model_read_rows(e->model, id, 0, 1, to, er);
     uint32_t step = rows_at_once(&e->layout, w), row = piece * step;
     uint32_t n = w->rows - row < step ? w->rows - row : step;
     status s = model_read_rows(e->model, id, row, n, bounce, er);
@@ -79,6 +80,10 @@ static void resolve_op(cpu_engine *e, cpu_op *c, const op *o) {
         const unsigned char *at = e->weights + e->layout.weights[o->w[i]].at;
         if (w->role == WEIGHT_VECTOR) {
             c->vec[i] = (const float *)at;
+            continue;
+        }
+        if (w->role == WEIGHT_ORDER) {
+            c->order = (const uint32_t *)at;
             continue;
         }
         packed m = {at, w->type, w->rows, w->cols};

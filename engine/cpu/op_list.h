@@ -15,6 +15,7 @@
     X(GATE_UP, run_gate_up, true)                                                              \
     X(GATHER_ROWS, run_gather, false)                                                          \
     X(LOGITS, run_linear, true)                                                                \
-    X(SAMPLE, run_sample, false)
+    X(SAMPLE, run_sample, false)                                                               \
+    X(PERMUTE, run_permute, false)
 
 #endif

@@ -39,6 +39,18 @@ void run_norm(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     }
 }
 
+void run_permute(cpu_engine *e, const cpu_op *c, uint32_t thread) {
+    const act out = value_act(e, c->op->out), rest = value_rest(e, c->op->out);
+    const float *x = value_f(e, c->op->in);
+    float *tmp = thread_at(e, thread, e->layout.thread.row);
+    span s = step_share(out.n_rows, e->step.n_threads, thread);
+    for (uint32_t r = s.from; r < s.to; r++) {
+        float *to = out.f ? out.f + (size_t)r * out.n_in : tmp;
+        for (uint32_t i = 0; i < out.n_in; i++) to[i] = x[(size_t)r * out.n_in + c->order[i]];
+        quantise_row(e, &out, &rest, r, to, thread);
+    }
+}
+
 /* Norms of each head of q and of k, in place. */
 void run_head_norm(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const head_shape *m = &c->op->heads;

@@ -93,6 +93,13 @@ static status check_program(const program *p, const engine_options *o, err *e) {
     for (uint32_t i = 0; i < p->n_weights; i++) {
         const weight *w = &p->weights[i];
         if (w->role == WEIGHT_VECTOR) continue;
+        if (w->role == WEIGHT_ORDER) {
+            err_set(e, ERR_UNSUPPORTED,
+                    "tensor %s: the CUDA engine has no kernel for inputs in another order",
+                    w->name);
+            err_hint(e, "set device = cpu");
+            return err_field(e, "%s", w->name);
+        }
         if (cu_matrix_supports(w->type, w->cols) && w->cols % 8 == 0) continue;
         err_set(e, ERR_UNSUPPORTED,
                 "tensor %s: the CUDA engine has no kernel for type %s with rows of %u", w->name,
@@ -167,9 +174,9 @@ static void join_weights(cuda_layout *l, const program *p, const op *o) {
 }
 
 static uint64_t row_bytes(const weight *w, dtype t) {
-    const dtype_info *d = dtype_get(t);
+    const dtype_block d = dtype_block_of(t);
     return w->role == WEIGHT_VECTOR ? (uint64_t)w->cols * 4
-                                    : w->cols / d->block_elems * (uint64_t)d->block_bytes;
+                                    : w->cols / d.elems * (uint64_t)d.bytes;
 }
 
 static void place_weights(cuda_layout *l, const program *p, sizer *s) {

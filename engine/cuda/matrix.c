@@ -5,8 +5,8 @@
 #include "engine/cuda/upload.h"
 
 bool cu_matrix_supports(dtype t, uint32_t n_in) {
-    const dtype_info *stored = dtype_get(t);
-    if (n_in == 0 || n_in > 1u << 20 || !stored || n_in % stored->block_elems) return false;
+    const uint32_t block = dtype_block_of(t).elems;
+    if (n_in == 0 || n_in > 1u << 20 || !block || n_in % block) return false;
     t = cu_upload_type(t);
     if (cu_matrix_is_packed(t)) return n_in % PACKED_BLOCK == 0;
     return (t == DT_F32 || t == DT_F16 || t == DT_BF16) && n_in % 8 == 0;

@@ -151,12 +151,51 @@ static void from_q6_k(const uint8_t *b, float *to) {
     }
 }
 
+/* ---- groups, whose scale each of their blocks of 32 repeats ---- */
+
+static uint16_t scale_of(dtype t, const uint8_t *p) {
+    uint16_t h;
+    memcpy(&h, p, 2);
+    if (dtype_scale(t) == DT_F16) return h;
+    return half_of_float(dtype_scale(t) == DT_BF16 ? bf16_to_float(h)
+                                                   : float_of_bits(bits_at(p)));
+}
+
+static void from_group(dtype t, const uint8_t *b, uint8_t *to) {
+    const bool q8 = cu_upload_type(t) == DT_Q8_0, eight = dtype_kind(t) == DT_I8G;
+    const uint16_t d = scale_of(t, b);
+    const uint32_t codes = eight ? 32 : 16;
+    b += dtype_scale(t) == DT_F32 ? 4 : 2;
+    const int zero = dtype_kind(t) == DT_I4Z ? *b++ : 8;
+    for (uint32_t k = 0; k < dtype_group(t); k += 32, b += codes) {
+        memcpy(to, &d, 2);
+        if (eight || !q8) memcpy(to + 2, b, codes);
+        for (int i = 0; i < 16 && q8 && !eight; i++) {
+            to[2 + i] = (uint8_t)((b[i] & 15) - zero);
+            to[18 + i] = (uint8_t)((b[i] >> 4) - zero);
+        }
+        to += q8 ? 34 : 18;
+    }
+}
+
+static void upload_groups(dtype t, const uint8_t *from, uint64_t n, uint8_t *to) {
+    const dtype_block in = dtype_block_of(t);
+    const uint32_t out = cu_upload_type(t) == DT_Q8_0 ? 34 : 18;
+    CHECK(n % in.elems == 0);
+    for (uint64_t k = 0; k < n; k += in.elems, from += in.bytes, to += in.elems / 32 * out)
+        from_group(t, from, to);
+}
+
 /* ---- */
 
 #define EACH(function, step)                                                                   \
     for (uint64_t i = 0; i < blocks; i++) function(in + i * type->block_bytes, out + i * (step))
 
 void cu_upload(dtype t, const void *from, uint64_t n, void *to) {
+    if (dtype_group(t)) {
+        upload_groups(t, from, n, to);
+        return;
+    }
     const dtype_info *type = dtype_get(t);
     const uint64_t blocks = n / type->block_elems;
     const uint8_t *in = from;

@@ -5,6 +5,10 @@
  *                 to f16 (relative error up to 2^-11)
  *   Q5_0, IQ4_NL  Q8_0, exactly
  *   IQ4_XS        Q8_0; the scale of 32 weights is rounded to f16
+ *   I4            Q4_0, which repeats the scale; one of BF16 or F32 is rounded to f16 (BF16 is exact
+ *                 from 2^-14 to 65,504); by 32 with F32: Q8_0
+ *   I4Z, I8G      Q8_0: the difference of code and zero point; scales as with I4 (I8G by 32 with F32:
+ *                 nothing, it is refused)
  *   Q5_1, Q2_K, Q3_K, Q5_K, Q6_K
  *                 float32, exactly, and the activations' 16-bit type on the device */
 #ifndef VRAMD_ENGINE_CUDA_UPLOAD_H
@@ -21,7 +25,10 @@ extern "C" {
 /* The type in which rows of the file's type are copied to the device: t itself, for those that
  * the device stores. Inline, since the plugin links nothing of the base. */
 static inline dtype cu_upload_type(dtype t) {
-    switch (t) {
+    switch (dtype_kind(t)) {
+    case DT_I4: return dtype_scale(t) == DT_F32 && dtype_group(t) == 32 ? DT_Q8_0 : DT_Q4_0;
+    case DT_I4Z: return DT_Q8_0;
+    case DT_I8G: return dtype_scale(t) == DT_F32 && dtype_group(t) == 32 ? t : DT_Q8_0;
     case DT_Q4_K: return DT_Q4_1;
     case DT_Q5_0:
     case DT_IQ4_NL:

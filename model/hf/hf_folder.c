@@ -298,6 +298,20 @@ static status whole_heads(const opening *o, const hf_tensor *t) {
     return err_field(o->e, "%.90s", t->info.name);
 }
 
+/* The order of a matrix's inputs, beside it: "blk.0.attn_q.order". */
+static status order_tensor(opening *o, const hf_packed *p, const char *matrix, uint32_t *cap) {
+    char name[512];
+    const size_t n = strlen(matrix) - (tail_is(matrix, ".weight") ? strlen(".weight") : 0);
+    snprintf(name, sizeof name, "%.*s.order", (int)(n < 480 ? n : 480), matrix);
+    hf_tensor *t = add_tensor(o, name, cap);
+    if (!t) return no_memory(o->e);
+    t->reading = HF_MADE;
+    t->made = p->order;
+    t->info.type = DT_I32;
+    t->info.ne[0] = p->cols;
+    return OK;
+}
+
 /* A matrix of codes and scales. */
 static status packed_tensor(opening *o, const safetensor *codes, size_t base, uint32_t *cap) {
     char hf[512], name[HF_NAME_BYTES];
@@ -309,13 +323,14 @@ static status packed_tensor(opening *o, const safetensor *codes, size_t base, ui
     hf_tensor *t = p ? add_tensor(o, kind == HF_NAME_WEIGHT ? name : hf, cap) : NULL;
     if (!t) return no_memory(o->e);
     t->packed = p;
-    status s = hf_packed_find(p, &f->scheme, f->file, f->n_files, codes, base, o->e);
+    status s = hf_packed_find(p, &f->scheme, f->file, f->n_files, codes, base, &f->mem, o->e);
     if (s != OK) return s;
-    t->info.type = f->scheme.type;
+    t->info.type = p->type;
     t->info.ne[0] = p->cols;
     t->info.ne[1] = p->rows;
     if (kind == HF_NAME_WEIGHT) set_reading(o, t);
-    return whole_heads(o, t);
+    s = whole_heads(o, t);
+    return s == OK && p->order ? order_tensor(o, p, t->info.name, cap) : s;
 }
 
 /* GPTQ's tools write biases of 0 for layers that have none. */

@@ -14,7 +14,7 @@ typedef enum hf_reading {
     HF_PERMUTED, /* rows (of a vector: numbers) of each head in GGUF's order: dimension i and i + n/2
                     of the file are neighbours */
     HF_PLUS_ONE, /* F32: the number and 1, as Gemma's norms use it */
-    HF_MADE      /* F32: computed from config.json */
+    HF_MADE      /* F32: computed from config.json; I32: an order of inputs */
 } hf_reading;
 
 typedef struct hf_tensor {
@@ -24,7 +24,7 @@ typedef struct hf_tensor {
     const safetensor *at;    /* NULL: HF_MADE, or packed */
     const safetensors *file; /* that has it */
     uint32_t head_dim;       /* HF_PERMUTED: rows of a head */
-    const float *made;
+    const void *made;        /* [info.ne[0]] of its type */
 } hf_tensor;
 
 typedef struct hf_folder {

@@ -119,7 +119,7 @@ static status read_bytes(const checkpoint *c, size_t i, uint64_t row, uint64_t n
     const hf_tensor *t = &of(c)->tensor[i];
     const uint64_t size = dtype_get(t->info.type)->block_bytes; /* no type here has blocks */
     if (t->reading == HF_MADE) {
-        memcpy(dst, t->made + col, cols * size);
+        memcpy(dst, (const char *)t->made + col * size, cols * size);
         return OK;
     }
     const bool vector = t->info.ne[1] == 1;

@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "base/check.h"
-#include "base/half.h"
 #include "memory/term.h"
 #include "model/hf/hf_unpack.h"
 
@@ -54,7 +53,6 @@ static status read_gptq(hf_scheme *s, const json_t *o, err *e) {
                            "GPTQ is loaded in the formats gptq and gptq_v2");
     s->packing = HF_PACKED_GPTQ;
     s->zero_bias = !v2;
-    s->act_order = json_is_true(json_object_get(o, "desc_act"));
     return OK;
 }
 
@@ -76,8 +74,6 @@ static status read_group(hf_scheme *s, const json_t *w, err *e) {
         return unsupported(e, "config_groups", "integers of 4 and 8 bits are loaded only");
     if (eight && !symmetric)
         return unsupported(e, "config_groups", "8 bits are loaded with symmetric codes only");
-    if (text_is(w, "actorder", "group") || text_is(w, "actorder", "dynamic"))
-        return unsupported(e, "config_groups", "inputs in another order are not supported");
     if (s->bits && (s->bits != (four ? 4 : 8) || s->symmetric != symmetric))
         return unsupported(e, "config_groups", "groups of several kinds together");
     s->bits = four ? 4 : 8;
@@ -118,7 +114,6 @@ status hf_scheme_read(hf_scheme *s, const json_t *o, err *e) {
     else
         st = unsupported(e, "quant_method",
                          "weights are loaded from GPTQ, AWQ and compressed-tensors");
-    s->type = s->bits == 8 ? DT_Q8_0 : s->bits < 4 || s->symmetric ? DT_Q4_0 : DT_Q5_0;
     return st;
 }
 
@@ -135,9 +130,14 @@ static bool transposed(const hf_scheme *s) {
 
 size_t hf_packed_base(const hf_scheme *s, const safetensor *t, bool *beside) {
     static const char *const columns[] = {".qzeros", ".scales", ".g_idx"};
-    static const char *const rows[] = {".weight_scale", ".weight_shape", ".weight_zero_point"};
+    static const char *const rows[] = {".weight_scale", ".weight_shape", ".weight_zero_point",
+                                       ".weight_g_idx"};
     *beside = false;
-    for (size_t i = 0; i < 3 && s->packing != HF_PACKED_NONE; i++)
+    const size_t n = s->packing == HF_PACKED_NONE   ? 0
+                     : s->packing == HF_PACKED_GPTQ ? 3
+                     : s->packing == HF_PACKED_AWQ  ? 2
+                                                    : 4;
+    for (size_t i = 0; i < n; i++)
         *beside |= before(t->name, transposed(s) ? columns[i] : rows[i]) > 0;
     if (transposed(s)) return before(t->name, ".qweight");
     if (s->packing == HF_PACKED_WORDS) return before(t->name, ".weight_packed");
@@ -180,27 +180,55 @@ static bool is_real(const safetensor *t) {
 static bool good_groups(hf_packed *p, uint64_t n) {
     if (n == 0 || p->cols == 0 || p->cols % n != 0) return false;
     p->group = p->cols / n;
-    return p->group % BLOCK == 0;
+    return p->group % BLOCK == 0 && p->group <= 1u << 20;
 }
 
-/* Whether input i is in group i / g: what files without act order say, too. */
-static status check_order(const finder *f, const hf_packed *p) {
+/* ---- the order of inputs ---- */
+
+/* Whether n inputs are in groups of `each` as they come. False, too, for what is no group at all. */
+static bool is_in_order(const int32_t *group, uint64_t n, uint64_t each) {
+    bool order = true;
+    for (uint64_t i = 0; i < n; i++) order &= group[i] == (int32_t)(i / each);
+    return order;
+}
+
+/* Sorts the inputs by their groups, in each as they come. False: a group that does not exist, or one
+ * without its number of inputs. next: [groups]. */
+static bool sort_inputs(const int32_t *group, const hf_packed *p, uint64_t *next,
+                        int32_t *order) {
+    const uint64_t n = p->cols / p->group;
+    for (uint64_t g = 0; g < n; g++) next[g] = g * p->group;
+    for (uint64_t i = 0; i < p->cols; i++) {
+        const uint64_t g = (uint64_t)group[i];
+        if (group[i] < 0 || g >= n || next[g] == (g + 1) * p->group) return false;
+        order[next[g]++] = (int32_t)i;
+    }
+    return true;
+}
+
+/* Reads which group each input is in, whatever the config says of it (desc_act, actorder): files have
+ * it in order where the config says otherwise. */
+static status read_order(const finder *f, hf_packed *p, const char *part, arena *mem) {
     const safetensors *in;
-    const safetensor *t = look_up(f, ".g_idx", &in);
+    const safetensor *t = look_up(f, part, &in);
     if (!t) return OK;
     if (t->type != DT_I32 || t->n_dims != 1 || t->dim[0] != p->cols)
-        return bad_part(f, ".g_idx", "has another type or shape");
-    int32_t *g = malloc(t->bytes);
-    if (!g) return mem_exhausted(f->e, MEM_LOADING, "reading %.200s", t->name);
-    status s = safetensors_read(in, t, 0, g, t->bytes, f->e);
-    bool order = true;
-    for (uint64_t i = 0; i < p->cols && s == OK; i++) order &= g[i] == (int32_t)(i / p->group);
-    free(g);
-    if (s != OK || order) return s;
-    err_set(f->e, ERR_UNSUPPORTED,
-            "%.200s: inputs in another order (desc_act) are not supported", t->name);
-    err_field(f->e, "quantization_config.desc_act");
-    return err_hint(f->e, "serve a GGUF file of the model");
+        return bad_part(f, part, "has another type or shape");
+    int32_t *group = malloc(t->bytes), *order = NULL;
+    uint64_t *next = malloc(p->cols / p->group * sizeof *next);
+    status s = group && next ? safetensors_read(in, t, 0, group, t->bytes, f->e)
+                             : mem_exhausted(f->e, MEM_LOADING, "reading %.200s", t->name);
+    if (s == OK && !is_in_order(group, p->cols, p->group)) {
+        order = arena_alloc(mem, t->bytes);
+        if (!order)
+            s = mem_exhausted(f->e, MEM_LOADING, "the headers of the model");
+        else if (!sort_inputs(group, p, next, order))
+            s = bad_part(f, part, "does not give each group of inputs its number of them");
+    }
+    free(group);
+    free(next);
+    p->order = order;
+    return s;
 }
 
 /* Codes stored input by input. */
@@ -222,13 +250,12 @@ static status find_columns(finder *f, hf_packed *p) {
     if (p->zeros->type != DT_I32 ||
         !shape_is(p->zeros, p->cols / p->group, p->rows / 32 * bits))
         return bad_part(f, ".qzeros", "has another type or shape");
-    return p->scheme->act_order ? check_order(f, p) : OK;
+    return OK;
 }
 
 static status find_rows(finder *f, hf_packed *p) {
     const bool four = p->scheme->packing == HF_PACKED_WORDS;
     const safetensor *c = p->codes;
-    const safetensors *in;
     if (c->type != (four ? DT_I32 : DT_I8) || c->n_dims != 2)
         return bad_part(f, four ? ".weight_packed" : ".weight", "has another type or shape");
     p->rows = c->dim[0];
@@ -240,8 +267,6 @@ static status find_rows(finder *f, hf_packed *p) {
     if (!is_real(p->scales) || p->scales->n_dims == 0 || p->scales->dim[0] != p->rows ||
         !good_groups(p, n))
         return bad_part(f, ".weight_scale", "has no groups of a multiple of 32 inputs");
-    if (look_up(f, ".weight_g_idx", &in))
-        return bad_part(f, ".weight_g_idx", "gives an order of inputs, which is not supported");
     if ((p->zeros != NULL) == p->scheme->symmetric)
         return bad_part(f, ".weight_zero_point", "does not go with the config's symmetric");
     if (p->zeros && (!four || p->zeros->type != DT_I32 || p->rows % 8 ||
@@ -250,8 +275,18 @@ static status find_rows(finder *f, hf_packed *p) {
     return OK;
 }
 
+/* The type that holds its codes, zero points and scales; GGUF's where one is that. */
+static dtype type_of(const hf_packed *p) {
+    const hf_scheme *s = p->scheme;
+    const dtype kind = s->bits == 8 ? DT_I8G : s->bits < 4 || s->symmetric ? DT_I4 : DT_I4Z;
+    const dtype t = dtype_grouped(kind, p->scales->type, (uint32_t)p->group);
+    if (t == dtype_grouped(DT_I4, DT_F16, BLOCK)) return DT_Q4_0;
+    return t == dtype_grouped(DT_I8G, DT_F16, BLOCK) ? DT_Q8_0 : t;
+}
+
 status hf_packed_find(hf_packed *p, const hf_scheme *s, const safetensors *files,
-                      uint32_t n_files, const safetensor *codes, size_t base, err *e) {
+                      uint32_t n_files, const safetensor *codes, size_t base, arena *mem,
+                      err *e) {
     finder f = {files, n_files, codes->name, base, e};
     *p = (hf_packed){.scheme = s, .codes = codes};
     for (uint32_t i = 0; i < n_files && !p->codes_in; i++)
@@ -260,7 +295,10 @@ status hf_packed_find(hf_packed *p, const hf_scheme *s, const safetensors *files
     for (uint32_t d = 0; d < codes->n_dims; d++)
         if (codes->dim[d] == 0 || codes->dim[d] > UINT32_MAX)
             return bad_part(&f, codes->name + base, "is empty, or too large");
-    return transposed(s) ? find_columns(&f, p) : find_rows(&f, p);
+    const status st = transposed(s) ? find_columns(&f, p) : find_rows(&f, p);
+    if (st == OK) p->type = type_of(p);
+    if (st != OK || s->packing == HF_PACKED_AWQ) return st;
+    return read_order(&f, p, transposed(s) ? ".g_idx" : ".weight_g_idx", mem);
 }
 
 /* ---- reading ---- */
@@ -339,53 +377,46 @@ static status fill_slab(hf_slab *s, const hf_packed *p, uint64_t row, err *e) {
     return st;
 }
 
-/* The 16 bits of a scale; *good: they are the same number. */
-static uint16_t half_of(dtype type, const char *at, bool *good) {
-    uint16_t h;
-    uint32_t u;
-    float v;
-    if (type == DT_F32) {
-        memcpy(&v, at, sizeof v);
-    } else {
-        memcpy(&h, at, sizeof h);
-        if (type == DT_F16) return h;
-        u = (uint32_t)h << 16;
-        memcpy(&v, &u, sizeof v);
-    }
-    h = half_of_float(v);
-    *good &= half_to_float(h) == v;
-    return h;
-}
-
-static status inexact(const hf_packed *p, err *e) {
-    err_set(e, ERR_UNSUPPORTED, "%.200s: a scale that 16 bits do not hold without rounding",
-            p->scales->name);
-    return err_field(e, "%.90s", p->scales->name);
-}
-
-/* Codes of 32 inputs of an output, and what goes with them. */
+/* Codes of 32 inputs of an output, and their zero point. */
 typedef struct block_parts {
     int32_t code[BLOCK], zero;
-    uint16_t d;
 } block_parts;
 
-/* False: a number that the type does not hold. */
-static bool put_block(const block_parts *b, dtype t, unsigned char *out) {
-    const int32_t offset = t == DT_Q8_0 ? 128 : t == DT_Q5_0 ? 16 : 8;
-    unsigned char *low = out + (t == DT_Q5_0 ? 6 : 2);
-    uint32_t high = 0, wrong = 0, u[BLOCK];
-    memcpy(out, &b->d, 2);
+/* A group of an output, from its scale on; out: the next byte of the row. */
+typedef struct row_writer {
+    dtype kind;
+    uint32_t scale_bytes;
+    unsigned char *out;
+    bool wrong; /* a number that the type does not hold */
+} row_writer;
+
+static row_writer write_row(const hf_packed *p, unsigned char *out) {
+    const dtype kind = p->type == DT_Q4_0   ? DT_I4
+                       : p->type == DT_Q8_0 ? DT_I8G
+                                            : dtype_kind(p->type);
+    return (row_writer){kind, (uint32_t)scale_bytes(p), out, false};
+}
+
+static void put_head(row_writer *w, const char *scale, int32_t zero) {
+    memcpy(w->out, scale, w->scale_bytes);
+    w->out += w->scale_bytes;
+    if (w->kind == DT_I4Z) *w->out++ = (unsigned char)zero;
+}
+
+static void put_codes(row_writer *w, const block_parts *b) {
+    const bool eight = w->kind == DT_I8G;
+    const int32_t less = w->kind == DT_I4 ? b->zero - 8 : eight ? b->zero : 0;
+    const int32_t least = eight ? -128 : 0, most = eight ? 127 : 15;
+    int32_t v[BLOCK], wrong = 0;
     for (uint32_t i = 0; i < BLOCK; i++) {
-        const uint32_t v = (uint32_t)(b->code[i] - b->zero + offset);
-        wrong |= (uint32_t)(v >= 2 * (uint32_t)offset);
-        u[i] = v;
+        v[i] = b->code[i] - less;
+        wrong |= v[i] < least || v[i] > most;
     }
-    for (uint32_t i = 0; i < BLOCK && t == DT_Q8_0; i++) low[i] = (unsigned char)(u[i] ^ 128);
-    for (uint32_t i = 0; i < BLOCK / 2 && t != DT_Q8_0; i++)
-        low[i] = (unsigned char)((u[i] & 15) | (u[i + 16] & 15) << 4);
-    for (uint32_t i = 0; i < BLOCK && t == DT_Q5_0; i++) high |= (u[i] >> 4 & 1) << i;
-    if (t == DT_Q5_0) memcpy(out + 2, &high, sizeof high);
-    return !wrong;
+    for (uint32_t i = 0; i < BLOCK && eight; i++) w->out[i] = (unsigned char)v[i];
+    for (uint32_t i = 0; i < BLOCK / 2 && !eight; i++)
+        w->out[i] = (unsigned char)((v[i] & 15) | (v[i + 16] & 15) << 4);
+    w->wrong |= wrong;
+    w->out += eight ? BLOCK : BLOCK / 2;
 }
 
 static status does_not_fit(const hf_packed *p, err *e) {
@@ -417,24 +448,26 @@ static status unpack_columns(hf_slab *s, const hf_packed *p, uint64_t row, unsig
     const uint64_t c = row - s->first, size = scale_bytes(p), step = code_part(p, SLAB_COLUMNS);
     const uint32_t bits = p->scheme->bits;
     const bool awq = p->scheme->packing == HF_PACKED_AWQ;
-    const uint64_t block = dtype_get(p->scheme->type)->block_bytes;
-    bool good = true, fits = true;
+    row_writer w = write_row(p, dst);
     block_parts b;
-    for (uint64_t k = 0; k < p->cols; k += BLOCK, dst += block) {
+    for (uint64_t k = 0; k < p->cols; k += BLOCK) {
         const uint64_t g = k / p->group;
         const char *zeros = slab_zeros(s, p) + g * zero_part(p, SLAB_COLUMNS);
-        b.zero = (int32_t)(awq ? awq_at(zeros, c)
-                               : dense_at(zeros, c, bits, 4) + p->scheme->zero_bias);
-        b.d =
-            half_of(p->scales->type, slab_scales(s, p) + (g * SLAB_COLUMNS + c) * size, &good);
+        if (k % p->group == 0) {
+            b.zero = (int32_t)(awq ? awq_at(zeros, c)
+                                   : dense_at(zeros, c, bits, 4) + p->scheme->zero_bias);
+            put_head(&w, slab_scales(s, p) + (g * SLAB_COLUMNS + c) * size, b.zero);
+        }
         if (awq)
             hf_unpack32_awq(b.code, slab_codes(s) + k * step, c, step);
-        else
+        else if (!p->order)
             hf_unpack32(b.code, slab_codes(s) + 4 * c, k, bits, step);
-        fits &= put_block(&b, p->scheme->type, dst);
+        for (uint64_t i = 0; i < BLOCK && p->order; i++)
+            b.code[i] =
+                (int32_t)dense_at(slab_codes(s) + 4 * c, (uint64_t)p->order[k + i], bits, step);
+        put_codes(&w, &b);
     }
-    if (!good) return inexact(p, e);
-    return fits ? OK : does_not_fit(p, e);
+    return w.wrong ? does_not_fit(p, e) : OK;
 }
 
 static status read_column(const hf_packed *p, hf_slab *s, uint64_t row, void *dst, err *e) {
@@ -474,23 +507,23 @@ static status fetch_row(const hf_packed *p, uint64_t row, stored_row *r, err *e)
 
 static status read_row(const hf_packed *p, uint64_t row, unsigned char *dst, err *e) {
     const bool words = p->scheme->packing == HF_PACKED_WORDS;
-    const uint64_t block = dtype_get(p->scheme->type)->block_bytes;
-    bool good = true, fits = true;
+    row_writer w = write_row(p, dst);
     stored_row r = {0};
     block_parts b = {.zero = words ? 8 : 0};
     status s = fetch_row(p, row, &r, e);
-    for (uint64_t k = 0; k < p->cols && s == OK; k += BLOCK, dst += block) {
+    for (uint64_t k = 0; k < p->cols && s == OK; k += BLOCK) {
         const uint64_t g = k / p->group;
-        b.d = half_of(p->scales->type, r.scales + g * scale_bytes(p), &good);
         if (p->zeros) b.zero = (int32_t)dense_at(r.zeros + 4 * g, row % 8, 4, 4);
-        if (words) hf_unpack32(b.code, r.codes, k, 4, 4);
-        for (uint64_t i = 0; i < BLOCK && !words; i++) b.code[i] = (int8_t)r.codes[k + i];
-        fits &= put_block(&b, p->scheme->type, dst);
+        if (k % p->group == 0) put_head(&w, r.scales + g * scale_bytes(p), b.zero);
+        if (words && !p->order) hf_unpack32(b.code, r.codes, k, 4, 4);
+        for (uint64_t i = 0; i < BLOCK && (!words || p->order); i++) {
+            const uint64_t at = p->order ? (uint64_t)p->order[k + i] : k + i;
+            b.code[i] = words ? (int32_t)dense_at(r.codes, at, 4, 4) : (int8_t)r.codes[at];
+        }
+        put_codes(&w, &b);
     }
     free(r.codes);
-    if (s != OK) return s;
-    if (!good) return inexact(p, e);
-    return fits ? OK : does_not_fit(p, e);
+    return s == OK && w.wrong ? does_not_fit(p, e) : s;
 }
 
 status hf_packed_read(const hf_packed *p, hf_slab *s, uint64_t row, void *dst, err *e) {

@@ -1,15 +1,16 @@
-/* Matrices that a published model stores as codes, zero points and scales, read as rows of a GGUF type
- * in which each number stays what it was published as: w = (code - zero) * scale. The difference is
- * the code of a type without a minimum, whose blocks of 32 repeat the group's scale:
+/* Matrices that a published model stores as codes, zero points and scales, read as rows of a type that
+ * holds each of them as it was published (model/dtype.h, types with groups): w = (code - zero) * scale.
  *
- *     2 and 3 bits, 4 bits symmetric    -8 .. 7       Q4_0
- *     4 bits with zero points          -16 .. 15      Q5_0
- *     8 bits symmetric                -128 .. 127     Q8_0
+ *     2 and 3 bits, 4 bits symmetric    code - zero + 8      I4
+ *     4 bits with zero points           code and zero        I4Z
+ *     8 bits symmetric                  code - 128           I8G
  *
+ * The group and the type of the scales are the checkpoint's; I4 and I8G by 32 with F16 are Q4_0 and Q8_0.
  * Sources: AutoGPTQ, GPTQModel, AutoAWQ and compressed-tensors, the layers that unpack. */
 #ifndef VRAMD_MODEL_HF_PACKED_H
 #define VRAMD_MODEL_HF_PACKED_H
 
+#include "base/arena.h"
 #include "json/in.h"
 #include "model/hf/safetensors.h"
 
@@ -19,7 +20,7 @@ typedef enum hf_packing {
     HF_PACKED_GPTQ,
     HF_PACKED_AWQ,   /* P.qweight I32 [K, N/8], P.qzeros I32 [K/g, N/8], P.scales [K/g, N] */
     HF_PACKED_WORDS, /* P.weight_packed I32 [N, K/8], P.weight_scale [N, K/g], P.weight_shape,
-                        P.weight_zero_point I32 [N/8, K/g] */
+                        P.weight_zero_point I32 [N/8, K/g], P.weight_g_idx */
     HF_PACKED_BYTES  /* P.weight I8 [N, K], P.weight_scale [N, K/g] */
 } hf_packing;
 
@@ -28,8 +29,6 @@ typedef struct hf_scheme {
     uint32_t bits;
     bool symmetric;
     uint32_t zero_bias; /* GPTQ: what a stored zero point is too small by */
-    bool act_order;     /* GPTQ: g_idx may say that inputs are not in order */
-    dtype type;         /* of the rows */
 } hf_scheme;
 
 /* Of a quantization_config; packing NONE: there is none. Errors: ERR_UNSUPPORTED (field: the member),
@@ -41,15 +40,20 @@ typedef struct hf_packed {
     const safetensors *codes_in, *scales_in, *zeros_in;
     const safetensor *codes, *scales, *zeros; /* zeros NULL: the middle of the codes */
     uint64_t rows, cols, group;
+    dtype type; /* of the rows */
+    /* [cols]: the stored input that is the i-th of a row as it is read, groups one after the other; NULL:
+     * the i-th */
+    const int32_t *order;
 } hf_packed;
 
 /* The part of a name in front of the tensor that has the codes ("P"), and its length; 0: the tensor is no
  * codes. *beside: it belongs to codes of another name. */
 size_t hf_packed_base(const hf_scheme *, const safetensor *, bool *beside);
 /* Finds the parts of a matrix in the files. Errors: ERR_FORMAT (field: the part that is missing or has
- * another shape), ERR_UNSUPPORTED (inputs out of order, which is read from g_idx), ERR_IO. */
+ * another shape, groups of inputs that are no groups), ERR_IO. mem: for the order of inputs. */
 status hf_packed_find(hf_packed *out, const hf_scheme *, const safetensors *files,
-                      uint32_t n_files, const safetensor *codes, size_t base, err *);
+                      uint32_t n_files, const safetensor *codes, size_t base, arena *mem,
+                      err *);
 
 /* Columns of codes that lie together in memory, for files that have a matrix transposed. */
 typedef struct hf_slab hf_slab;
@@ -58,8 +62,8 @@ uint64_t hf_slab_bytes(const hf_packed *); /* 0: it needs none */
 hf_slab *hf_slab_init(void *mem);
 void hf_slab_clear(hf_slab *);
 
-/* Row `row` of the matrix, as cols / 32 blocks of the scheme's type. Any thread. Errors: ERR_IO,
- * ERR_UNSUPPORTED (a scale that 16 bits do not hold; a zero point with which a number does not fit), ERR_NO_MEMORY. */
+/* Row `row` of the matrix, as blocks of its type. Any thread. Errors: ERR_IO, ERR_UNSUPPORTED (a zero
+ * point with which a number does not fit), ERR_NO_MEMORY. */
 status hf_packed_read(const hf_packed *, hf_slab *, uint64_t row, void *dst, err *);
 
 #endif

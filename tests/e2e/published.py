@@ -2,11 +2,15 @@
 """Writes a model as it is published (config.json, safetensors, tokenizer.json, ...), and a GGUF file of
 the same numbers, out of a GGUF file of llama or gemma3: for tests that compare the two.
 
-    published.py FROM.gguf DIR TO.gguf F32|F16|BF16 [--shards N] [--packed KIND] [--group N]
+    published.py FROM.gguf DIR TO.gguf F32|F16|BF16 [--shards N] [--packed KIND] [--group N] [--order WHICH]
+                 [--scales F16|BF16|F32]
 
 With --packed the matrices of the layers are rounded to nearest in groups and stored as GPTQ (gptq, gptq2, gptq3, gptq4z with zero
 points, gptq8, gptq_v2), AWQ (awq) or compressed-tensors (int4, int4z, int8) store them; in the GGUF file as blocks of Q4_0,
 Q5_0 or Q8_0 with the same differences of codes and zero points, and the same scales.
+
+With --scales, they have that type, and the GGUF file has the numbers in float32. With --order all, the inputs of every matrix are in groups by chance (act order, g_idx), and the GGUF file has the numbers in float32.
+With --order down, only those of ffn_down; --order folded writes the same model without: rows of ffn_gate and ffn_up in that order.
 
 The names and the order of rows are transformers', the forms of tokenizer.json those of the tokenizers
 library (documentation of both); it undoes what llama.cpp's convert_hf_to_gguf.py did to make FROM."""
@@ -49,15 +53,19 @@ KINDS = {"gptq": (4, False), "gptq_v2": (4, False), "gptq2": (2, True), "gptq3":
          "gptq8": (8, False), "awq": (4, True), "int4": (4, False), "int4z": (4, True), "int8": (8, False)}
 
 
-def quantised(x, packed, group):
-    """Codes [N, K] from 0, zero points and scales in binary16 [N, K / group]."""
+def rounded(scale, t):
+    return scale.astype(np.float16) if t == "F16" else back(raw(scale.astype(np.float32), Q[t]), Q[t], scale.shape)
+
+
+def quantised(x, packed, group, scales="F16"):
+    """Codes [N, K] from 0, zero points and scales [N, K / group]."""
     bits, zeros = KINDS[packed]
     n, k = x.shape
     most = 2 ** bits - 1
     parts = x.reshape(n, k // group, group)
     low, high = np.minimum(parts.min(2), 0), np.maximum(parts.max(2), 0)
-    scale = ((high - low) / most if zeros else np.abs(parts).max(2) / (most // 2)).astype(np.float16)
-    wide = np.where(scale == 0, np.float16(1), scale).astype(np.float32)
+    scale = rounded((high - low) / most if zeros else np.abs(parts).max(2) / (most // 2), scales)
+    wide = np.where(scale == 0, scale.dtype.type(1), scale).astype(np.float32)
     zero = np.clip(np.rint(-low / wide), 0 if packed in ("awq", "int4z") else 1, most + (packed.startswith("gptq") and packed != "gptq_v2")
                    ) if zeros else np.full(scale.shape, 2 ** (bits - 1))
     codes = np.clip(np.rint(parts / wide[:, :, None]) + zero[:, :, None], 0, most).astype(np.int64).reshape(n, k)
@@ -77,8 +85,22 @@ def awq_words(codes):
     return sum(c[:, :, i] << np.uint32(4 * i) for i in range(8)).astype(np.uint32)
 
 
-def stored_parts(codes, zero, scale, packed):
-    """[(suffix, array, type)] of a linear layer."""
+def chance_order(name, k, group):
+    """The inputs of a matrix, group after group: those of q, k and v alike, and those of gate and up."""
+    _, layer, part, _ = name.split(".")
+    same = {"attn_q": 0, "attn_k": 0, "attn_v": 0, "attn_output": 1, "ffn_gate": 2, "ffn_up": 2, "ffn_down": 3}[part]
+    order = np.random.default_rng([int(layer), same]).permutation(k)
+    return np.concatenate([np.sort(order[i:i + group]) for i in range(0, k, group)])
+
+
+def stored_parts(codes, zero, scale, packed, order=None):
+    """[(suffix, array, type)] of a linear layer; its inputs are in the order of a folder's user, codes come group after group."""
+    if order is not None:
+        g_idx = np.empty(len(order), np.int32)
+        g_idx[order] = np.arange(len(order)) // (len(order) // scale.shape[1])
+        parts = stored_parts(codes[:, np.argsort(order)], zero, scale, packed)
+        name = "g_idx" if packed.startswith("gptq") else "weight_g_idx"
+        return [p for p in parts if p[0] != name] + [(name, g_idx, "I32")]
     n, k = codes.shape
     bits, zeros = KINDS[packed]
     across = np.ascontiguousarray
@@ -263,17 +285,41 @@ def permuted(m, name, a):
     return a.reshape(len(a) // m.head, 2, m.head // 2, -1).swapaxes(1, 2).reshape(a.shape)
 
 
-def write(source, folder, to_gguf, type_name, shards=1, packed=None, group=32):
+def numbers_of(codes, zero, scale, order):
+    each = codes.shape[1] // scale.shape[1]
+    y = (codes - np.repeat(zero, each, 1)).astype(np.float32) * np.repeat(scale.astype(np.float32), each, 1)
+    return y if order is None else y[:, np.argsort(order)]
+
+
+def reordered(x, name, which, group):
+    """A matrix as it is quantised, and the order of inputs to store with it or None."""
+    layer, part = name.split(".")[1:3]
+    if which == "all" or (which == "down" and part == "ffn_down"):
+        order = chance_order(name, x.shape[1], group)
+        return x[:, order], order
+    if which == "folded" and part == "ffn_down":
+        return x[:, chance_order(name, x.shape[1], group)], None
+    if which == "folded" and part in ("ffn_gate", "ffn_up"):
+        return x[chance_order(f"blk.{layer}.ffn_down.weight", len(x), group)], None
+    return x, None
+
+
+def write(source, folder, to_gguf, type_name, shards=1, packed=None, group=32, order=None, scales="F16"):
     m, to, folder = Model(source), Q[type_name], Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors, numbers = [], []
     for t in m.reader.tensors:
         b, y = m.stored(t, to)
         if packed and t.name.startswith("blk.") and y.ndim == 2:
-            parts = quantised(back(b, to, y.shape), packed, y.shape[1] if packed == "int8" else group)
+            each = y.shape[1] if packed == "int8" else group
+            x, by = reordered(back(b, to, y.shape), t.name, order, each)
+            parts = quantised(x, packed, each, scales)
             base = m.hf_name(t.name).removesuffix("weight")
-            tensors += [(base + part, a.tobytes(), list(a.shape), kind) for part, a, kind in stored_parts(*parts, packed)]
-            numbers.append((t.name, blocks(*(permuted(m, t.name, a) for a in parts), packed)))
+            tensors += [(base + part, raw(a, Q[scales]) if part.startswith(("scales", "weight_scale")) else a.tobytes(), list(a.shape),
+                         scales if part.startswith(("scales", "weight_scale")) else kind)
+                        for part, a, kind in stored_parts(*parts, packed, by)]
+            mine = [permuted(m, t.name, a) for a in parts]
+            numbers.append((t.name, blocks(*mine, packed) if by is None and scales == "F16" else numbers_of(*mine, by)))
             continue
         tensors.append((m.hf_name(t.name), b, list(y.shape), type_name))
         numbers.append((t.name, y))
@@ -312,5 +358,7 @@ if __name__ == "__main__":
     a.add_argument("--shards", type=int, default=1)
     a.add_argument("--packed", choices=KINDS)
     a.add_argument("--group", type=int, default=32)
+    a.add_argument("--order", choices=["all", "down", "folded"])
+    a.add_argument("--scales", choices=["F16", "BF16", "F32"], default="F16")
     a = a.parse_args()
-    write(a.source, a.folder, a.gguf, a.type, a.shards, a.packed, a.group)
+    write(a.source, a.folder, a.gguf, a.type, a.shards, a.packed, a.group, a.order, a.scales)

@@ -84,6 +84,10 @@ def test_completion_knows_the_types_and_cards_of_plan():
     assert complete("plan", "--device", "h") == [c for c in cards if c.startswith("h")]
 
 
+def test_completion_knows_the_types_that_are_written():
+    assert complete("quantize", "--type", "Q4_") == ["Q4_K", "Q4_1", "Q4_0"]
+
+
 def test_completion_offers_every_flag_that_help_names():
     for name in set(commands()) - {"version"}:
         assert flags(name) - {"--help"} == set(complete(name, "-")), name

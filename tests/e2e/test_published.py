@@ -137,14 +137,29 @@ def evaluate(path):
     return vramd("eval", str(path), "--file", str(TEXT), "--context", "128", "--tokens", "200", "--json")
 
 
+def matrices(path):
+    tensors = json.loads(vramd("inspect", str(path), "--json").stdout)["tensors"]
+    return {t["name"]: t["shape"] for t in tensors if t["name"].startswith("blk.") and len(t["shape"]) == 2}
+
+
+def matrix_bytes(path):
+    terms = json.loads(vramd("plan", "--json", str(path)).stdout)["terms"]
+    return sum(t["bytes"] for t in terms if t["class"] == "weights" and t["what"].startswith("blk.") and not t["what"].endswith("F32"))
+
+
+def held_bytes(kind, k, n, scale=2, group=64):
+    """Codes of 4 or 8 bits; a scale for each group, and a byte where codes of 4 bits have zero points."""
+    bits, zeros = KINDS[kind]
+    groups = 1 if kind == "int8" else k // group
+    return n * k * (8 if bits == 8 else 4) // 8 + n * groups * (scale + (zeros and bits == 4))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_codes_and_scales_give_the_bits_of_the_gguf_file(packed, kind):
     paths = packed(kind)
     answers = [json.loads(evaluate(p).stdout)["perplexity"] for p in paths]
     assert answers[0] == answers[1]
-    plans = [json.loads(vramd("plan", str(p), "--json").stdout)["terms"] for p in paths]
-    weights = [sum(t["bytes"] for t in p if t["class"] == "weights") for p in plans]
-    assert weights[0] == weights[1] > 0  # planned by headers alone
+    assert matrix_bytes(paths[0]) == sum(held_bytes(kind, *s) for s in matrices(paths[1]).values())  # by headers alone
     texts = [vramd("generate", "--model", str(p), "--raw", "--max-tokens", "8", "--temperature", "0", "To be") for p in paths]
     assert texts[0].returncode == 0 and texts[0].stdout == texts[1].stdout, texts[0].stderr
 
@@ -169,13 +184,62 @@ LAYER = "model.layers.1.mlp.down_proj."
 @pytest.mark.parametrize("kind, part, edit, said", [
     ("gptq", "qzeros", lambda b: b"\xff" * len(b), "with which a number does not fit"),
     ("gptq_v2", "qzeros", lambda b: b"\x00" * len(b), "with which a number does not fit"),
-    ("gptq", "g_idx", lambda b: b[4:] + b[:4], "inputs in another order"),
+    ("gptq", "g_idx", lambda b: b"\x07" + b[1:], "its number of them"),
+    ("gptq", "g_idx", lambda b: b[:-4] + b"\x00\x00\x00\x00", "its number of them"),
+    ("gptq", "g_idx", lambda b: b[:-4] + b"\xff\xff\xff\xff", "its number of them"),
     ("gptq", "bias", lambda b: b[:-1] + b"\x3c", "no place in this architecture"),
     ("int4", "weight_scale", lambda b: b[:-2] + b"\x00\x7e", "not finite"),
 ])
 def test_what_would_change_a_number_is_refused(packed, tmp_path, kind, part, edit, said):
     r = evaluate(change(packed(kind)[0], tmp_path / "odd", LAYER + part, edit))
     assert r.returncode in (5, 6) and said in r.stderr, r.stderr
+
+
+def weights_held_as_planned(path):
+    """The terms of the plan, whose sum the ledger has."""
+    options = ["--max-model-len", "128", "--max-num-seqs", "1"]
+    terms = json.loads(vramd("plan", "--json", *options, str(path)).stdout)["terms"]
+    size = {t["what"]: t["bytes"] for t in terms if t["class"] == "weights"}
+    d = Daemon("--model", str(path), *options)
+    try:
+        held = next(c for c in d.memory()["classes"] if c["class"] == "weights")
+    finally:
+        d.stop()
+    assert held["ledger_bytes"] == held["plan_bytes"] == sum(size.values()) > 0
+    return size
+
+
+def ordered(packed, tmp_path, kind, order):
+    folder, file = tmp_path / order, tmp_path / f"{order}.gguf"
+    publish(packed("gptq")[0].parent.parent / "source.gguf", folder, file, "F32", packed=kind, group=64, order=order)
+    return folder, file
+
+
+@pytest.mark.parametrize("kind", ["gptq", "gptq4z", "int4"])
+def test_inputs_in_another_order(packed, tmp_path, kind):
+    """The bits of a model whose rows before are in that order; as float32, the numbers of the GGUF file."""
+    down, folded = (ordered(packed, tmp_path, kind, o)[0] for o in ("down", "folded"))
+    answers = [json.loads(evaluate(p).stdout)["perplexity"] for p in (down, folded)]
+    assert answers[0] == answers[1]
+    paths = ordered(packed, tmp_path, kind, "all")
+    options = ["--file", str(TEXT), "--context", "128", "--tokens", "200", "--json", "--activation-dtype", "f32"]
+    answers = [json.loads(vramd("eval", str(p), *options).stdout)["perplexity"] for p in paths]
+    assert answers[0]["value"] == pytest.approx(answers[1]["value"], rel=1e-5)
+    if kind != "int4":
+        return
+    terms = weights_held_as_planned(paths[0])
+    assert terms["permutations"] == 4 * 2 * (3 * 128 + 192)  # 4 bytes an input of each layer
+
+
+@pytest.mark.parametrize("kind, scales", [("int4", "BF16"), ("int4z", "F32"), ("gptq4z", "BF16"), ("int8", "BF16"), ("int8", "F32")])
+def test_scales_of_other_types_are_held_as_they_are(packed, tmp_path, kind, scales):
+    folder, file = tmp_path / "Tiny", tmp_path / "Tiny.gguf"
+    publish(packed("gptq")[0].parent.parent / "source.gguf", folder, file, "F32", packed=kind, group=64, scales=scales)
+    options = ["--file", str(TEXT), "--context", "128", "--tokens", "200", "--json", "--activation-dtype", "f32"]
+    answers = [json.loads(vramd("eval", str(p), *options).stdout)["perplexity"] for p in (folder, file)]
+    assert answers[0] == answers[1]
+    size = 4 if scales == "F32" else 2
+    assert matrix_bytes(folder) == sum(held_bytes(kind, *s, size) for s in matrices(file).values())
 
 
 @pytest.mark.parametrize("change_of, said", [({"bits": 5}, "bits"), ({"bits": 8, "sym": False}, "symmetric"),

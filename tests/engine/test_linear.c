@@ -11,10 +11,42 @@
 #include "engine/cpu/linear.h"
 #include "tests/check_main.h"
 
-static const dtype types[] = {DT_F32,  DT_F16,  DT_BF16,   DT_Q8_0,   DT_Q4_0,
-                              DT_Q4_1, DT_Q5_0, DT_Q5_1,   DT_IQ4_NL, DT_Q4_K,
-                              DT_Q5_K, DT_Q6_K, DT_IQ4_XS, DT_Q2_K,   DT_Q3_K};
-enum { N_TYPES = 15, FIRST_QUANT = 3 };
+/* dtype_grouped as a constant; scale 0: F16, 1: BF16, 2: F32. */
+#define GROUPED(kind, scale, group)                                                            \
+    (dtype)((uint32_t)(kind) | (uint32_t)(scale) << 8 | (group) / 32U << 10)
+
+static const dtype types[] = {DT_F32,
+                              DT_F16,
+                              DT_BF16,
+                              DT_Q8_0,
+                              DT_Q4_0,
+                              DT_Q4_1,
+                              DT_Q5_0,
+                              DT_Q5_1,
+                              DT_IQ4_NL,
+                              DT_Q4_K,
+                              DT_Q5_K,
+                              DT_Q6_K,
+                              DT_IQ4_XS,
+                              DT_Q2_K,
+                              DT_Q3_K,
+                              GROUPED(DT_I4, 0, 128),
+                              GROUPED(DT_I4, 1, 64),
+                              GROUPED(DT_I4, 2, 256),
+                              GROUPED(DT_I4Z, 0, 128),
+                              GROUPED(DT_I4Z, 1, 32),
+                              GROUPED(DT_I4Z, 2, 64),
+                              GROUPED(DT_I8G, 0, 128),
+                              GROUPED(DT_I8G, 1, 64),
+                              GROUPED(DT_I8G, 2, 256)};
+enum { N_FILE_TYPES = 15, N_TYPES = 24, FIRST_QUANT = 3 };
+
+static bool is_grouped(dtype t) {
+    return dtype_group(t) != 0;
+}
+static uint32_t scale_bytes(dtype t) {
+    return dtype_scale(t) == DT_F32 ? 4 : 2;
+}
 
 static uint64_t random_u64(uint64_t *state) {
     return hash_mix(*state += 0x9e3779b97f4a7c15u);
@@ -47,10 +79,17 @@ static int scales_in(dtype t, int at[2]) {
 /* Any bytes are a block; scales are ordinary numbers. Now and then all bytes are the same:
  * extremes, where sums could overflow or saturate. */
 static void random_block(dtype t, uint8_t *block, uint64_t *seed) {
-    const int n = dtype_get(t)->block_bytes;
+    const int n = (int)dtype_block_of(t).bytes;
     const bool same = random_u64(seed) % 8 == 0;
     const uint8_t fill = (uint8_t[]){0x80, 0xff, 0x7f, 0}[random_u64(seed) % 4];
     for (int i = 0; i < n; i++) block[i] = same ? fill : (uint8_t)random_u64(seed);
+    if (is_grouped(t)) {
+        const float d = random_float(seed) * 0.02f;
+        const uint16_t h[2] = {dtype_scale(t) == DT_F16 ? half_of_float(d) : bf16_of_float(d)};
+        memcpy(block, dtype_scale(t) == DT_F32 ? (const void *)&d : h, scale_bytes(t));
+        if (dtype_kind(t) == DT_I4Z) block[scale_bytes(t)] %= 17;
+        return;
+    }
     int at[2];
     for (int i = 0, m = scales_in(t, at); i < m; i++) {
         /* Minima of about half the codes' range, as trained weights have them. */
@@ -67,13 +106,31 @@ static void random_block(dtype t, uint8_t *block, uint64_t *seed) {
 /* The values of a matrix of a float type, or of Q8_0, Q4_0 or Q4_1, from the definition of
  * ggml's formats (Q4: element i in the low nibble of byte i, element 16 + i in the high one).
  * False for other types: blocks of all types have golden values (see below). */
+static float group_value(dtype t, const uint8_t *block, uint32_t k) {
+    const uint8_t *codes = block + scale_bytes(t);
+    const int zero = dtype_kind(t) == DT_I4Z ? *codes++ : 8;
+    float d;
+    uint16_t h;
+    memcpy(&d, block, 4);
+    memcpy(&h, block, 2);
+    if (dtype_scale(t) != DT_F32)
+        d = dtype_scale(t) == DT_F16 ? half_to_float(h) : bf16_to_float(h);
+    if (dtype_kind(t) == DT_I8G) return d * (float)(int8_t)codes[k];
+    const uint8_t pair = codes[k / 32 * 16 + k % 16];
+    return d * (float)((k % 32 < 16 ? pair & 15 : pair >> 4) - zero);
+}
+
 static bool values_of(dtype t, const uint8_t *file, uint64_t n, float *value) {
-    const dtype_info *info = dtype_get(t);
+    const dtype_block info = dtype_block_of(t);
     for (uint64_t k = 0; k < n; k++) {
-        const uint8_t *at = file + k / info->block_elems * info->block_bytes;
+        const uint8_t *at = file + k / info.elems * info.bytes;
         uint16_t h[2];
         uint32_t i = k % 32;
-        memcpy(h, at, info->block_bytes < 4 ? 2 : 4);
+        if (is_grouped(t)) {
+            value[k] = group_value(t, at, (uint32_t)(k % info.elems));
+            continue;
+        }
+        memcpy(h, at, info.bytes < 4 ? 2 : 4);
         switch (t) {
         case DT_F32: memcpy(&value[k], at, 4); break;
         case DT_F16: value[k] = half_to_float(h[0]); break;
@@ -97,29 +154,29 @@ static bool values_of(dtype t, const uint8_t *file, uint64_t n, float *value) {
 
 /* n_in rounded up to whole blocks. */
 static uint32_t fit(dtype t, uint32_t n_in) {
-    const uint32_t block = dtype_get(t)->block_elems;
+    const uint32_t block = dtype_block_of(t).elems;
     return (n_in + block - 1) / block * block;
 }
 
 /* The file's bytes, packed: in two calls, the second one short when n_out is odd. */
 static packed pack_file(dtype t, uint32_t n_out, uint32_t n_in, const uint8_t *file) {
-    const dtype_info *info = dtype_get(t);
+    const dtype_block info = dtype_block_of(t);
     void *tiles = must_alloc(packed_bytes(t, n_out, n_in));
     memset(tiles, 0x5a, packed_bytes(t, n_out, n_in));
     uint32_t first = n_out / 2 / 32 * 32;
-    uint64_t row_bytes = n_in / info->block_elems * info->block_bytes;
+    uint64_t row_bytes = n_in / info.elems * info.bytes;
     packed_store(tiles, t, n_out, n_in, 0, first, file);
     packed_store(tiles, t, n_out, n_in, first, n_out - first, file + first * row_bytes);
     return (packed){tiles, t, n_out, n_in};
 }
 
 static matrix matrix_new(dtype t, uint32_t n_out, uint32_t n_in, uint64_t seed) {
-    const dtype_info *info = dtype_get(t);
-    uint64_t n = (uint64_t)n_out * n_in, blocks = n / info->block_elems;
-    matrix m = {must_alloc(blocks * info->block_bytes), must_alloc(n * 4), {0}};
+    const dtype_block info = dtype_block_of(t);
+    uint64_t n = (uint64_t)n_out * n_in, blocks = n / info.elems;
+    matrix m = {must_alloc(blocks * info.bytes), must_alloc(n * 4), {0}};
     for (uint64_t b = 0; b < blocks; b++) {
-        uint8_t *at = m.file + b * info->block_bytes;
-        if (info->block_elems > 1) {
+        uint8_t *at = m.file + b * info.bytes;
+        if (info.elems > 1) {
             random_block(t, at, &seed);
             continue;
         }
@@ -221,7 +278,7 @@ START_TEST(blocks_of_every_type_have_the_values_that_gguf_gives_them) {
         free(row);
     }
     fclose(f);
-    ck_assert_int_eq(n_types, N_TYPES - FIRST_QUANT);
+    ck_assert_int_eq(n_types, N_FILE_TYPES - FIRST_QUANT);
 }
 END_TEST
 
@@ -290,10 +347,10 @@ END_TEST
 
 START_TEST(only_known_types_and_whole_blocks_are_supported) {
     for (int t = 0; t < N_TYPES; t++) {
-        const uint32_t block = dtype_get(types[t])->block_elems;
+        const uint32_t block = dtype_block_of(types[t]).elems;
         bool quantised = block > 1;
         ck_assert(linear_supports(types[t], 768));
-        ck_assert(linear_supports(types[t], 576) == (block <= 32));
+        ck_assert(linear_supports(types[t], 576) == (576 % block == 0));
         ck_assert(linear_supports(types[t], 33) == !quantised);
         ck_assert(!linear_supports(types[t], 0));
         ck_assert(!linear_supports(types[t], UINT32_MAX - 31));
@@ -435,8 +492,8 @@ START_TEST(plain_c_is_near_float64) {
                 double error = relative_error(&m, &a, y);
                 bool int8 = family && linear_wants_int8(types[t]);
                 ck_assert_msg(error < (int8 ? family == 2 ? 0.025 : 0.01 : 1e-5),
-                              "%s %s: error %g", dtype_get(types[t])->name,
-                              int8 ? "int8" : "f32", error);
+                              "%s %s: error %g", dtype_name(types[t]), int8 ? "int8" : "f32",
+                              error);
                 ck_assert(!int8 || error > 1e-4); /* it did take the codes */
                 free(y);
                 act_free(&a);
@@ -488,7 +545,7 @@ static void compare(const linear_kernels *k, dtype t, activation_dtype family, u
         for (int j = 0; j < 2; j++)
             k->linear(&call, (span){row[i], row[i + 1]}, (span){out[j], out[j + 1]});
     char what[96];
-    snprintf(what, sizeof what, "%s family %d isa %d: %ux%u, %u rows", dtype_get(t)->name,
+    snprintf(what, sizeof what, "%s family %d isa %d: %ux%u, %u rows", dtype_name(t),
              (int)family, (int)k->isa, n_out, n_in, rows);
     assert_same_bits(want, got, n, what);
     free(bias);
@@ -514,9 +571,78 @@ START_TEST(every_isa_gives_the_bits_of_plain_c) {
             compare(k, types[t], f, 5, 576, 576, seed++);
             compare(k, types[t], f, 2, 33, 2048, seed++);
             compare(k, types[t], f, 47, 40, 2304, seed++); /* unpacked in pieces */
+            if (is_grouped(types[t])) { /* a scale for all inputs, more than a piece */
+                const dtype row =
+                    dtype_grouped(dtype_kind(types[t]), dtype_scale(types[t]), 1440);
+                compare(k, row, f, 3, 33, 1440, seed++);
+                compare(k, row, f, 25, 33, 2880, seed++);
+            }
             if (!linear_wants_int8(types[t])) compare(k, types[t], f, 3, 17, 45, seed++);
             if (!linear_wants_int8(types[t])) compare(k, types[t], f, 11, 16, 1, seed++);
         }
+}
+END_TEST
+
+/* Types of GGUF are the oracle: the same blocks, the same tiles, the same bits. */
+START_TEST(groups_of_32_with_binary16_are_ggufs_types) {
+    static const dtype pairs[][2] = {{DT_Q4_0, GROUPED(DT_I4, 0, 32)},
+                                     {DT_Q8_0, GROUPED(DT_I8G, 0, 32)}};
+    const linear_kernels *k = linear_kernels_get(ISA_AUTO);
+    for (int i = 0; i < 2; i++)
+        for (int family = 0; family < 2; family++)
+            for (uint32_t rows = 1; rows < 80; rows = rows * 3 + 1) {
+                matrix m = matrix_new(pairs[i][0], 48, 576, 5);
+                packed p = pack_file(pairs[i][1], 48, 576, m.file);
+                ck_assert_mem_eq(p.tiles, m.p.tiles, packed_bytes(pairs[i][0], 48, 576));
+                act a = act_new(k, family ? ACTIVATION_INT8 : ACTIVATION_F32, rows, 576, 5);
+                float *y = must_alloc(rows * 48ull * 8), *want = y + rows * 48ull;
+                k->linear(&(linear_call){.w = &m.p, .a = &a, .y = want, .ldy = 48},
+                          (span){0, rows}, (span){0, 48});
+                k->linear(&(linear_call){.w = &p, .a = &a, .y = y, .ldy = 48}, (span){0, rows},
+                          (span){0, 48});
+                assert_same_bits(want, y, rows * 48ull, dtype_name(pairs[i][1]));
+                free(y);
+                act_free(&a);
+                free((void *)p.tiles);
+                matrix_free(&m);
+            }
+}
+END_TEST
+
+/* Codes less a zero point are those of Q5_0. */
+START_TEST(zero_points_give_the_bits_of_their_differences) {
+    enum { OUT = 32, IN = 192 };
+    const dtype t = GROUPED(DT_I4Z, 0, 32);
+    const linear_kernels *k = linear_kernels_get(ISA_AUTO);
+    uint8_t *zeros = must_alloc(OUT * IN / 32 * 19), *q5 = must_alloc(OUT * IN / 32 * 22);
+    uint64_t seed = 6;
+    for (int b = 0; b < OUT * IN / 32; b++) {
+        uint8_t *from = zeros + 19 * b, *to = q5 + 22 * b;
+        random_block(t, from, &seed);
+        memcpy(to, from, 2);
+        memset(to + 2, 0, 20);
+        for (uint32_t i = 0; i < 32; i++) {
+            const int code = (i < 16 ? from[3 + i] & 15 : from[3 + i - 16] >> 4) - from[2] + 16;
+            to[2 + i / 8] |= (uint8_t)(code >> 4 << i % 8);
+            to[6 + i % 16] |= (uint8_t)((code & 15) << (i < 16 ? 0 : 4));
+        }
+    }
+    packed p = pack_file(t, OUT, IN, zeros), q = pack_file(DT_Q5_0, OUT, IN, q5);
+    for (uint32_t rows = 1; rows < 80; rows = rows * 3 + 1) {
+        act a = act_new(k, ACTIVATION_INT8, rows, IN, 5);
+        float *y = must_alloc(rows * OUT * 8ull), *want = y + rows * OUT;
+        k->linear(&(linear_call){.w = &q, .a = &a, .y = want, .ldy = OUT}, (span){0, rows},
+                  (span){0, OUT});
+        k->linear(&(linear_call){.w = &p, .a = &a, .y = y, .ldy = OUT}, (span){0, rows},
+                  (span){0, OUT});
+        assert_same_bits(want, y, rows * OUT, "I4Z");
+        free(y);
+        act_free(&a);
+    }
+    free((void *)p.tiles);
+    free((void *)q.tiles);
+    free(zeros);
+    free(q5);
 }
 END_TEST
 
@@ -529,13 +655,15 @@ START_TEST(extreme_codes_do_not_overflow_in_any_isa) {
         for (int fill = 0; fill < 5; fill++) {
             const uint32_t n_in = fit(types[t], 64);
             matrix m = matrix_new(types[t], 32, n_in, 1);
-            const dtype_info *info = dtype_get(types[t]);
-            for (uint64_t b = 0; b < 32 * n_in / info->block_elems; b++) {
+            const dtype_block info = dtype_block_of(types[t]);
+            for (uint64_t b = 0; b < 32 * n_in / info.elems; b++) {
                 /* All bytes of codes and integer scales; the others stay. */
-                uint8_t *at = m.file + b * info->block_bytes, keep[4];
-                int d[2], n = scales_in(types[t], d) * 2;
+                uint8_t *at = m.file + b * info.bytes, keep[8];
+                int d[2] = {0}, n = is_grouped(types[t]) ? (int)scale_bytes(types[t]) +
+                                                               (dtype_kind(types[t]) == DT_I4Z)
+                                                         : scales_in(types[t], d) * 2;
                 memcpy(keep, at + d[0], (size_t)n);
-                memset(at, (int[]){0x80, 0x7f, 0xff, 0, 0xf0}[fill], info->block_bytes);
+                memset(at, (int[]){0x80, 0x7f, 0xff, 0, 0xf0}[fill], info.bytes);
                 memcpy(at + d[0], keep, (size_t)n);
             }
             packed_store((void *)m.p.tiles, types[t], 32, n_in, 0, 32, m.file);
@@ -645,6 +773,8 @@ int main(void) {
     tcase_add_test(t, isas_are_those_of_the_cpu);
     tcase_add_test(t, quantising_follows_its_definition_in_every_isa);
     tcase_add_test(t, plain_c_is_near_float64);
+    tcase_add_test(t, groups_of_32_with_binary16_are_ggufs_types);
+    tcase_add_test(t, zero_points_give_the_bits_of_their_differences);
     tcase_add_loop_test(t, every_isa_gives_the_bits_of_plain_c, 0, 2);
     tcase_add_loop_test(t, extreme_codes_do_not_overflow_in_any_isa, 0, 2);
     tcase_add_test(t, a_row_does_not_depend_on_the_rows_beside_it);

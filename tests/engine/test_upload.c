@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/half.h"
 #include "engine/cuda/upload.h"
@@ -89,5 +90,44 @@ START_TEST(types_that_the_device_stores_are_copied_as_they_are) {
 }
 END_TEST
 
-CHECK_MAIN("upload", blocks_become_others_of_the_same_values,
+/* 64 codes of a group, with scales of three types; by their definition. */
+START_TEST(groups_become_blocks_that_repeat_their_scale) {
+    static const dtype kinds[] = {DT_I4, DT_I4Z, DT_I8G}, scales[] = {DT_F16, DT_BF16, DT_F32};
+    for (uint32_t group = 32; group <= 64; group += 32)
+        for (int k = 0; k < 3; k++)
+            for (int s = 0; s < 3; s++) {
+                const dtype t = dtype_grouped(kinds[k], scales[s], group),
+                            as = cu_upload_type(t);
+                if (as == t) continue;
+                const uint32_t size = scales[s] == DT_F32 ? 4 : 2, codes = k == 2 ? 32 : 16;
+                const float d = 0.0625f;
+                const uint16_t h[2] = {scales[s] == DT_F16 ? half_of_float(d)
+                                                           : bf16_of_float(d)};
+                uint8_t block[80], to[80];
+                memcpy(block, s == 2 ? (const void *)&d : h, size);
+                uint8_t *at = block + size;
+                if (k == 1) *at++ = 16;
+                for (uint32_t i = 0; i < group / 32 * codes; i++) at[i] = (uint8_t)(i * 37 + 5);
+                cu_upload(t, block, group, to);
+                for (uint32_t i = 0; i < group; i++) {
+                    const uint8_t pair = at[i / 32 * 16 + i % 16];
+                    const int want = k == 2
+                                         ? (int8_t)at[i]
+                                         : (i % 32 < 16 ? pair & 15 : pair >> 4) - (k ? 16 : 8);
+                    const uint8_t *b = to + i / 32 * (as == DT_Q8_0 ? 34 : 18);
+                    const int got = as == DT_Q8_0 ? (int8_t)b[2 + i % 32]
+                                    : i % 32 < 16 ? (b[2 + i % 16] & 15) - 8
+                                                  : (b[2 + i % 16] >> 4) - 8;
+                    ck_assert_int_eq(got, want);
+                    ck_assert_float_eq(half_at(b), d);
+                }
+                uint64_t in, out; /* rows are read behind what they become */
+                ck_assert(dtype_bytes(t, 1, 192, &in) && dtype_bytes(as, 1, 192, &out));
+                ck_assert_uint_le(in, out);
+            }
+}
+END_TEST
+
+CHECK_MAIN("upload", groups_become_blocks_that_repeat_their_scale,
+           blocks_become_others_of_the_same_values,
            types_that_the_device_stores_are_copied_as_they_are)

@@ -1,0 +1,177 @@
+/* vramd quantize: a model's weights in smaller types, or in their own, as a GGUF file. Main thread; owns the open
+ * files. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon/args.h"
+#include "daemon/commands.h"
+#include "daemon/quantize/journal.h"
+#include "daemon/quantize/quantize_report.h"
+#include "quant/quant.h"
+
+enum { MAX_THREADS = 256 };
+
+typedef struct quantize_args {
+    const char *in, *out;
+    dtype type; /* DT_NONE: each tensor's own */
+    uint32_t n_threads;
+    bool pure, again, force, dry_run, json;
+} quantize_args;
+
+static volatile sig_atomic_t interrupted;
+static void on_interrupt(int number) {
+    (void)number;
+    interrupted = 1;
+}
+
+static void print_help(void) {
+    puts(
+        "usage: vramd quantize MODEL OUT.gguf [--type TYPE] [--pure] [--requantize]\n"
+        "                      [--threads N] [--dry-run] [--json] [--force]\n\n"
+        "Writes a model as a GGUF file. MODEL is a GGUF file, or a folder as the model was\n"
+        "published. Without --type every tensor keeps its type: an export. What it will hold "
+        "in\n"
+        "memory and on the disk is printed first. If it is stopped, at any point, the same\n"
+        "command continues.\n\n"
+        "  --type TYPE   of the matrices: F32, BF16, F16, Q8_0, Q6_K, Q5_K, Q5_1, Q5_0, Q4_K,\n"
+        "                Q4_1, Q4_0, IQ4_NL, IQ4_XS, Q3_K or Q2_K. Where the rows are no "
+        "whole\n"
+        "                blocks, the next type of smaller blocks\n"
+        "  --pure        the output matrix, too; else it gets Q6_K or Q8_0\n"
+        "  --requantize  weights that are quantised already may lose once more\n"
+        "  --threads N   default: one for each CPU\n"
+        "  --dry-run     print the plan only\n"
+        "  --json        the plan, or the result, as one JSON object\n"
+        "  --force       OUT.gguf may exist: it is replaced when the new file is complete");
+}
+
+/* ---- the command line ---- */
+
+static status take_type(const char *word, dtype *out, err *e) {
+    *out = DT_NONE;
+    if (!word) return OK;
+    *out = dtype_by_name(str_of(word));
+    if (*out != DT_NONE && quant_can(*out)) return OK;
+    err_set(e, ERR_INVALID, "--type: \"%.40s\" is no type that is written", word);
+    err_hint(e, "F32, BF16, F16, Q8_0, Q6_K, Q5_K, Q5_1, Q5_0, Q4_K, Q4_1, Q4_0, IQ4_NL, "
+                "IQ4_XS, Q3_K, Q2_K");
+    return err_field(e, "type");
+}
+
+static status take_threads(const char *word, uint32_t *out, err *e) {
+    const long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    *out = cpus < 1 ? 1 : cpus > MAX_THREADS ? MAX_THREADS : (uint32_t)cpus;
+    if (!word) return OK;
+    char *end;
+    const unsigned long n = strtoul(word, &end, 10);
+    if (*word >= '0' && *word <= '9' && *end == '\0' && n >= 1 && n <= MAX_THREADS) {
+        *out = (uint32_t)n;
+        return OK;
+    }
+    err_set(e, ERR_INVALID, "--threads: \"%.40s\" is no number from 1 to %d", word,
+            MAX_THREADS);
+    return err_field(e, "threads");
+}
+
+static status take_args(quantize_args *a, int argc, char **argv, err *e) {
+    *a = (quantize_args){.pure = args_take_word(&argc, argv, "--pure"),
+                         .again = args_take_word(&argc, argv, "--requantize"),
+                         .force = args_take_word(&argc, argv, "--force"),
+                         .dry_run = args_take_word(&argc, argv, "--dry-run"),
+                         .json = args_take_word(&argc, argv, "--json")};
+    status s = take_type(args_take_value(&argc, argv, "--type"), &a->type, e);
+    if (s == OK) s = take_threads(args_take_value(&argc, argv, "--threads"), &a->n_threads, e);
+    if (s != OK) return s;
+    for (int i = 1; i < argc; i++)
+        if (argv[i][0] == '-' || i > 2) {
+            err_set(e, ERR_INVALID, "not understood: %.80s", argv[i]);
+            return err_hint(e, "vramd quantize MODEL OUT.gguf --type Q4_K");
+        }
+    if (argc == 3) {
+        a->in = argv[1], a->out = argv[2];
+        return OK;
+    }
+    err_set(e, ERR_INVALID, argc == 2 ? "no file to write is named" : "no model is named");
+    return err_hint(e, "vramd quantize MODEL OUT.gguf --type Q4_K");
+}
+
+/* ---- the work ---- */
+
+static status check_twice(const quantize_args *a, const quant_job *j, err *e) {
+    const quant_tensor *t = a->again ? NULL : quant_job_twice(j);
+    if (!t) return OK;
+    err_set(e, ERR_INVALID, "%.100s: %.64s has the type %s already; as %s it would lose twice",
+            a->in, t->info.name, dtype_name(t->info.type), dtype_name(t->to));
+    err_hint(e, "take the model in BF16, F16 or F32, or accept it: --requantize");
+    return err_field(e, "%s", t->info.name);
+}
+
+static status print(buf *b, err *e) {
+    status s =
+        b->failed ? err_set(e, ERR_NO_MEMORY, "no memory for what is to be printed") : OK;
+    if (s == OK && (fwrite(b->ptr, 1, b->len, stdout) != b->len || fflush(stdout) != 0))
+        s = err_set(e, ERR_IO, "writing stdout: %s", strerror(errno));
+    buf_clear(b);
+    return s;
+}
+
+static status run(const quantize_args *a, quant_job *j, err *e) {
+    conversion c = {.job = j,
+                    .out = a->out,
+                    .n_threads = a->n_threads,
+                    .force = a->force,
+                    .progress = isatty(STDERR_FILENO) != 0,
+                    .interrupted = &interrupted};
+    buf b;
+    buf_init(&b, NULL);
+    quant_job_pick(j, a->type, a->pure);
+    status s = check_twice(a, j, e);
+    if (s == OK) s = quant_job_finish(j, e);
+    if (s != OK) return s;
+    if (!a->json)
+        quantize_plan_text(&b, &c);
+    else if (a->dry_run)
+        quantize_json(&b, &c, false);
+    s = print(&b, e);
+    if (s == OK) s = journal_check_space(a->out, j->file_bytes, e);
+    if (s != OK || a->dry_run) return s;
+    if ((s = convert(&c, e)) != OK) return s;
+    if (a->json)
+        quantize_json(&b, &c, true);
+    else
+        quantize_done_text(&b, &c);
+    return print(&b, e);
+}
+
+static status quantize(const quantize_args *a, err *e) {
+    checkpoint *in = NULL;
+    quant_job j;
+    status s = journal_check_out(a->out, a->force || a->dry_run, e);
+    if (s == OK) s = checkpoint_open(&in, a->in, e);
+    if (s == OK && (s = quant_job_open(&j, in, e)) == OK) {
+        s = run(a, &j, e);
+        quant_job_close(&j);
+    }
+    checkpoint_close(in);
+    return s;
+}
+
+int cmd_quantize(int argc, char **argv) {
+    err e;
+    quantize_args a;
+    if (args_take_word(&argc, argv, "--help")) {
+        print_help();
+        return 0;
+    }
+    struct sigaction stop = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
+    sigaction(SIGINT, &stop, NULL);
+    sigaction(SIGTERM, &stop, NULL);
+    signal(SIGXFSZ, SIG_IGN); /* a write beyond the limit is an error, and says so */
+    status s = take_args(&a, argc, argv, &e);
+    if (s == OK) s = quantize(&a, &e);
+    return s == OK ? 0 : command_failed("quantize", &e);
+}

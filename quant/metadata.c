@@ -1,0 +1,157 @@
+/* From a checkpoint's facts and numbers to the keys of a GGUF file. Stateless. */
+#include "quant/metadata.h"
+
+#include <math.h>
+#include <stdio.h>
+
+#include "memory/term.h"
+#include "model/config.h"
+#include "model/facts.h"
+#include "model/family.h"
+#include "model/hf/hf_folder.h"
+
+static const str version_key = {"general.quantization_version", 28},
+                 type_key = {"general.file_type", 17};
+
+uint32_t quant_file_type(dtype t) {
+    switch (t) {
+    case DT_F32: return 0;
+    case DT_F16: return 1;
+    case DT_Q4_0: return 2;
+    case DT_Q4_1: return 3;
+    case DT_Q8_0: return 7;
+    case DT_Q5_0: return 8;
+    case DT_Q5_1: return 9;
+    case DT_Q2_K: return 10;
+    case DT_Q3_K: return 11;
+    case DT_Q4_K: return 14;
+    case DT_Q5_K: return 16;
+    case DT_Q6_K: return 18;
+    case DT_IQ4_NL: return 25;
+    case DT_IQ4_XS: return 30;
+    case DT_BF16: return 32;
+    default: return 1024;
+    }
+}
+
+static void copy_keys(gguf_keys *k, const gguf *g) {
+    for (size_t i = 0; i < gguf_n_kv(g); i++) {
+        const gguf_kv *kv = gguf_kv_at(g, i);
+        if (str_eq(kv->key, version_key) || str_eq(kv->key, type_key) ||
+            str_starts(kv->key, STR("split.")))
+            continue;
+        gguf_put(k, kv);
+    }
+}
+
+/* ---- of a folder ---- */
+
+static void put_fact(gguf_keys *k, const fact *f) {
+    static const gguf_type elem[] = {[FACT_STR] = GGUF_STRING,
+                                     [FACT_I32] = GGUF_I32,
+                                     [FACT_F32] = GGUF_F32,
+                                     [FACT_BOOL] = GGUF_BOOL};
+    const str key = str_of(f->key);
+    switch (f->kind) {
+    case FACT_ONE_U32: gguf_put_u32(k, key, f->u); break;
+    case FACT_ONE_F32: gguf_put_f32(k, key, f->f); break;
+    case FACT_ONE_BOOL: gguf_put_bool(k, key, f->b); break;
+    case FACT_ONE_STR: gguf_put_str(k, key, f->s); break;
+    case FACT_MANY: gguf_put_array(k, key, elem[f->elem], f->a.n, f->a.v); break;
+    }
+}
+
+typedef struct put {
+    gguf_keys *k;
+    const char *arch;
+    char key[96];
+} put;
+
+static str key_of(put *p, const char *suffix) {
+    snprintf(p->key, sizeof p->key, "%s.%s", p->arch, suffix);
+    return str_of(p->key);
+}
+static void u32(put *p, const char *suffix, uint32_t v) {
+    gguf_put_u32(p->k, key_of(p, suffix), v);
+}
+static void f32(put *p, const char *suffix, float v) {
+    gguf_put_f32(p->k, key_of(p, suffix), v);
+}
+
+static void put_rope(put *p, const rope_config *r) {
+    u32(p, "rope.dimension_count", r->n_dims);
+    f32(p, "rope.freq_base", r->theta);
+    if (r->original_len) u32(p, "rope.scaling.original_context_length", r->original_len);
+    if (r->scaling == ROPE_SCALING_NONE) return;
+    const str key = key_of(p, "rope.scaling.type");
+    if (r->scaling == ROPE_SCALING_LINEAR) gguf_put_str(p->k, key, STR("linear"));
+    if (r->scaling == ROPE_SCALING_YARN) gguf_put_str(p->k, key, STR("yarn"));
+    if (r->scaling != ROPE_SCALING_LONGROPE) f32(p, "rope.scaling.factor", r->factor);
+    if (r->scaling == ROPE_SCALING_LONGROPE) f32(p, "rope.scaling.attn_factor", r->attn_factor);
+    if (r->scaling != ROPE_SCALING_YARN) return;
+    if (r->attn_factor != 0) /* readers multiply it by the formula's */
+        f32(p, "rope.scaling.yarn_attn_factor", r->attn_factor / (0.1f * logf(r->factor) + 1));
+    f32(p, "rope.scaling.yarn_beta_fast", r->beta_fast);
+    f32(p, "rope.scaling.yarn_beta_slow", r->beta_slow);
+}
+
+static void put_window(put *p, const model_config *c) {
+    const family *f = family_find(c->arch);
+    if (!c->window) return;
+    u32(p, "attention.sliding_window", c->window);
+    if (!f || !f->window_every) return;
+    if (c->window_every != f->window_every)
+        u32(p, "attention.sliding_window_pattern", c->window_every);
+    if (c->window_theta != 0) f32(p, "rope.freq_base_swa", c->window_theta);
+}
+
+static void put_config(gguf_keys *k, const model_config *c) {
+    put p = {k, c->arch, ""};
+    u32(&p, "block_count", c->n_layers);
+    u32(&p, "context_length", c->n_ctx_train);
+    u32(&p, "embedding_length", c->n_embd);
+    u32(&p, "feed_forward_length", c->n_ff);
+    u32(&p, "attention.head_count", c->n_heads);
+    u32(&p, "attention.head_count_kv", c->n_kv_heads);
+    u32(&p, "attention.key_length", c->head_dim);
+    u32(&p, "attention.value_length", c->head_dim);
+    f32(&p, "attention.layer_norm_rms_epsilon", c->norm_eps);
+    u32(&p, "vocab_size", c->n_vocab);
+    if (c->attn_scale != 0) f32(&p, "attention.scale", c->attn_scale);
+    if (c->pooling_type) u32(&p, "pooling_type", c->pooling_type);
+    if (c->n_experts) {
+        u32(&p, "expert_count", c->n_experts);
+        u32(&p, "expert_used_count", c->n_experts_used);
+    }
+    put_rope(&p, &c->rope);
+    put_window(&p, c);
+}
+
+static status folder_keys(gguf_keys *k, const checkpoint *in, const facts *f, err *e) {
+    model_config c;
+    status s = model_config_read(&c, in, e);
+    if (s != OK) return s;
+    /* Architecture and name come first, then the numbers. */
+    for (uint32_t i = 0; i < f->n; i++)
+        if (str_starts(str_of(f->v[i].key), STR("general."))) put_fact(k, &f->v[i]);
+    put_config(k, &c);
+    for (uint32_t i = 0; i < f->n; i++)
+        if (!str_starts(str_of(f->v[i].key), STR("general."))) put_fact(k, &f->v[i]);
+    return OK;
+}
+
+status quant_metadata(gguf_keys *k, const checkpoint *in, uint32_t file_type, err *e) {
+    enum { GGML_QUANTIZATION_VERSION = 2 };
+    status s = OK;
+    if (gguf_of(in))
+        copy_keys(k, gguf_of(in));
+    else if (hf_folder_facts_of(in))
+        s = folder_keys(k, in, hf_folder_facts_of(in), e);
+    else
+        return err_set(e, ERR_UNSUPPORTED, "%.200s: %s cannot be written as GGUF",
+                       checkpoint_path(in), in->format->name);
+    gguf_put_u32(k, version_key, GGML_QUANTIZATION_VERSION);
+    gguf_put_u32(k, type_key, file_type);
+    if (s == OK && k->b.failed) s = mem_exhausted(e, MEM_LOADING, "the header of the new file");
+    return s;
+}
