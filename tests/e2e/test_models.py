@@ -244,6 +244,23 @@ def test_a_request_waits_for_its_model_no_longer_than_load_timeout(folder):
         d.stop()
 
 
+def test_weights_that_are_no_numbers_fail_in_the_middle_of_a_switch(folder):
+    good = (folder / "b.gguf").read_bytes()
+    d = serve(conf(folder, budget_of_one(folder), a={}, b={"load": "request"}))
+    try:
+        want = d.say("Hello", max_tokens=8)
+        (folder / "b.gguf").write_bytes(good[:len(good) // 2] + b"\xff" * (len(good) - len(good) // 2))
+        r = d.complete("x", model="b")
+        assert r.status_code == 503 and d.http.get("/v1/models/b").json()["state"] == "failed", r.text
+        loading = {c["class"]: c["ledger_bytes"] for c in d.memory()["classes"]}
+        assert loading["weights"] == 0 and states(d)["a"] == "absent"
+        assert d.say("Hello", max_tokens=8) == want and d.complete("x", model="b").status_code == 503
+        assert d.memory()["peak_bytes"] <= d.memory()["budget_bytes"]
+    finally:
+        (folder / "b.gguf").write_bytes(good)
+        d.stop()
+
+
 def test_a_held_stream_gets_heartbeats_and_nothing_times_out(folder):
     d = serve(conf(folder, budget_of_one(folder) + "[server]\nheartbeat = 1\nidle_timeout = 1\nheader_timeout = 1\nbody_timeout = 1\nstream_credits = 8\n",
                    a={}, b={"load": "request"}))
