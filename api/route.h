@@ -14,9 +14,11 @@ enum {             /* flags of a route */
        AS_ANTHROPIC = 64,
        AS_OLLAMA = 128, /* and only with the option ollama_api */
        PUT = 256, /* with a JSON body; by the operator alone, as DELETE: app_may_administer */
-       DELETE = 512,    /* without a body */
-       OF_MODEL = 1024, /* for one of the models, which must be loaded */
-       STREAMS = 2048,  /* events, where the body has stream: true */
+       DELETE = 512,     /* without a body */
+       OF_MODEL = 1024,  /* for one of the models, which must be loaded */
+       STREAMS = 2048,   /* events, where the body has stream: true */
+       GENERATES = 4096, /* not of a model that only gives embeddings */
+       EMBEDS = 8192     /* not of one that gives none */
 };
 
 typedef struct route {

@@ -10,23 +10,24 @@ static void unsupported_run(app *, http_request *);
 static void openapi_run(app *, http_request *);
 
 static const route routes[] = {
-    {"/v1/completions", POST | STREAMS | BARE | OF_MODEL, completions_run},
-    {"/v1/chat/completions", POST | STREAMS | BARE | OF_MODEL, chat_run},
+    {"/v1/completions", POST | GENERATES | STREAMS | BARE | OF_MODEL, completions_run},
+    {"/v1/chat/completions", POST | GENERATES | STREAMS | BARE | OF_MODEL, chat_run},
     {"/v1/chat/completions/input_tokens", POST | BARE | OF_MODEL, chat_count_run},
     {"/v1/models", GET | BARE, models_run},
     {"/v1/models/", GET | POST | PREFIX | BARE, models_run},
     {"/v1/memory", GET | PUT, memory_run},
     {"/v1/cache", DELETE, cache_forget_run},
     {"/v1/plan", POST | OF_MODEL, plan_run},
-    {"/v1/embeddings", POST | BARE | OF_MODEL, embeddings_run},
+    {"/v1/embeddings", POST | EMBEDS | BARE | OF_MODEL, embeddings_run},
     {"/v1/rerank", POST | BARE, unsupported_run},
-    {"/v1/responses", POST | STREAMS | BARE | AS_RESPONSES | OF_MODEL, responses_run},
+    {"/v1/responses", POST | GENERATES | STREAMS | BARE | AS_RESPONSES | OF_MODEL,
+     responses_run},
     {"/v1/responses/input_tokens", POST | BARE | AS_RESPONSES | OF_MODEL, responses_count_run},
-    {"/v1/messages", POST | STREAMS | AS_ANTHROPIC | OF_MODEL, messages_run},
+    {"/v1/messages", POST | GENERATES | STREAMS | AS_ANTHROPIC | OF_MODEL, messages_run},
     {"/v1/messages/count_tokens", POST | AS_ANTHROPIC | OF_MODEL, messages_count_run},
-    {"/completion", POST | STREAMS | OF_MODEL, native_completion_run},
-    {"/infill", POST | STREAMS | OF_MODEL, infill_run},
-    {"/embedding", POST | OF_MODEL, native_embedding_run},
+    {"/completion", POST | GENERATES | STREAMS | OF_MODEL, native_completion_run},
+    {"/infill", POST | GENERATES | STREAMS | OF_MODEL, infill_run},
+    {"/embedding", POST | EMBEDS | OF_MODEL, native_embedding_run},
     {"/props", GET | OF_MODEL, props_run},
     {"/slots", GET | OF_MODEL, slots_run},
     {"/tokenize", POST | OF_MODEL, tokenize_run},
@@ -36,10 +37,10 @@ static const route routes[] = {
     {"/version", GET, version_run},
     {"/load", GET, load_run},
     {"/ping", GET | POST | POLLED, ping_run},
-    {"/api/chat", POST | AS_OLLAMA | OF_MODEL, ollama_chat_run},
-    {"/api/generate", POST | AS_OLLAMA | OF_MODEL, ollama_generate_run},
-    {"/api/embed", POST | AS_OLLAMA | OF_MODEL, ollama_embed_run},
-    {"/api/embeddings", POST | AS_OLLAMA | OF_MODEL, ollama_embedding_run},
+    {"/api/chat", POST | GENERATES | AS_OLLAMA | OF_MODEL, ollama_chat_run},
+    {"/api/generate", POST | GENERATES | AS_OLLAMA | OF_MODEL, ollama_generate_run},
+    {"/api/embed", POST | EMBEDS | AS_OLLAMA | OF_MODEL, ollama_embed_run},
+    {"/api/embeddings", POST | EMBEDS | AS_OLLAMA | OF_MODEL, ollama_embedding_run},
     {"/api/tags", GET | AS_OLLAMA, ollama_tags_run},
     {"/api/show", POST | AS_OLLAMA | OF_MODEL, ollama_show_run},
     {"/api/ps", GET | AS_OLLAMA, ollama_ps_run},
@@ -227,6 +228,18 @@ void routes_begin(app *app, http_request *rq) {
     http_refuse(rq, &f);
 }
 
+/* Whether the model does what the path is for: said at once, not when it is loaded. */
+static status check_type(const route *r, const served *s, err *e) {
+    const bool none = r->flags & EMBEDS && s->port->card.pooling == POOL_OFF;
+    if (!none && !(r->flags & GENERATES && s->embeds)) return OK;
+    err_set(e, ERR_INVALID, "the model %.80s gives %s", s->port->card.id,
+            none ? "no embeddings"
+                 : "embeddings alone: it answers no completions and no chats");
+    err_field(e, "model");
+    return err_hint(e, none ? "it does with type = embed, or the option embeddings"
+                            : "name another one of /v1/models, or POST /v1/embeddings");
+}
+
 /* routes_begin has refused what has no route. */
 void routes_run(app *app, http_request *rq) {
     const route *r = find(rq->path);
@@ -234,7 +247,7 @@ void routes_run(app *app, http_request *rq) {
     err e;
     if (!app->served[0].ops || !(r->flags & OF_MODEL))
         r->run(app, rq);
-    else if (served_find(app, rq, &s, &e) != OK)
+    else if (served_find(app, rq, &s, &e) != OK || check_type(r, s, &e) != OK)
         app_refuse(app, rq, &e);
     else if (served_enter(app, rq, s, r->run))
         r->run(app, rq);

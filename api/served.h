@@ -47,9 +47,9 @@ struct served {
     const served_ops *ops;
     void *owner;         /* the ops' own */
     const char *tenants; /* names of the keys that may use it, separated by commas; "": all */
-    bool open;
-    uint64_t used_us; /* when the latest request came */
-    uint32_t n_users; /* requests that have entered and are not freed */
+    bool open, embeds;   /* embeds: it gives vectors alone */
+    uint64_t used_us;    /* when the latest request came */
+    uint32_t n_users;    /* requests that have entered and are not freed */
     uint32_t n_held, max_held;
     held_request *first, *last; /* held ones, the oldest first */
 };

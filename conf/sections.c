@@ -15,8 +15,8 @@ static const char of_model[] =
     "attention activation_dtype";
 
 /* Keys that are no options, but file, which is the option model. */
-enum { PIN, LOAD, TENANTS, N_OWN };
-static const char *const own[N_OWN] = {"pin", "load", "tenants"};
+enum { PIN, LOAD, TYPE, TENANTS, N_OWN };
+static const char *const own[N_OWN] = {"pin", "load", "type", "tenants"};
 
 bool section_is_model(const char *heading) {
     return strncmp(heading, "model ", 6) == 0;
@@ -62,7 +62,7 @@ static status again(const char *where, const char *key, err *e) {
 static status set_own(model_section *m, int which, const char *value, const char *where,
                       err *e) {
     static const char *const words[N_OWN][2] = {
-        [PIN] = {"false", "true"}, [LOAD] = {"start", "request"}};
+        [PIN] = {"false", "true"}, [LOAD] = {"start", "request"}, [TYPE] = {"chat", "embed"}};
     if (m->own_set >> which & 1) return again(where, own[which], e);
     m->own_set |= 1U << which;
     if (which == TENANTS) {
@@ -83,7 +83,7 @@ static status set_own(model_section *m, int which, const char *value, const char
                 option_quote(value, quoted), words[which][0], words[which][1]);
         return err_field(e, "%s", own[which]);
     }
-    *(which == PIN ? &m->pin : &m->on_request) = second;
+    *(which == PIN ? &m->pin : which == LOAD ? &m->on_request : &m->embeds) = second;
     return OK;
 }
 
@@ -164,4 +164,8 @@ void section_options(const model_section *m, const options *outside, options *ou
     for (uint32_t i = 0; i < m->n_keys; i++)
         CHECK(option_set(out, option_table() + m->key[i].option, m->key[i].text, "", &e) == OK);
     memcpy(out->served_model_name, m->name, sizeof m->name);
+    const option *vectors = option_by_name("embeddings");
+    const bool off = str_eqz(options_word("embeddings", out->embeddings), "off");
+    if (!(m->own_set >> TYPE & 1) || m->embeds != off) return;
+    CHECK(option_set(out, vectors, off ? "auto" : "off", "", &e) == OK);
 }

@@ -19,6 +19,7 @@ typedef struct model_section {
     bool pin;                      /* it stays in memory */
     bool on_request;               /* load = request; else it is loaded at the start */
     char tenants[256];             /* names of keys that may use it, by commas; "": all */
+    bool embeds;                   /* type = embed; else chat, where it is set */
     uint32_t own_set;              /* bits: which of the keys that are no options are there */
     uint32_t n_keys;
     section_key key[SECTION_KEYS];

@@ -35,7 +35,7 @@ static void forget(machine_words *w) {
     w->chat = (chat_templates){0};
     tokenizer_close(w->tok);
     w->tok = NULL;
-    w->whole = false;
+    w->whole = w->has_family = false;
 }
 
 static bool is_same(const struct stat *a, const struct stat *b) {

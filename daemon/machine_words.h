@@ -6,6 +6,7 @@
 
 #include <sys/stat.h>
 
+#include "daemon/kv/kv_file.h"
 #include "daemon/machine.h"
 #include "text/tokenizer/vocab_index.h"
 
@@ -16,6 +17,8 @@ typedef struct machine_words {
     struct stat file; /* the model that it is of */
     uint64_t hash;    /* of the templates' sources and the pre-tokenizer's name */
     bool whole;       /* tokenizer and templates are there */
+    bool has_family;  /* of kv_disk: its name needs all weights */
+    unsigned char family[KV_FILE_FAMILY];
     tokenizer *tok;
     chat_templates chat; /* must not move */
     void *index_mem;

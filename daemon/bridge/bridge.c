@@ -508,15 +508,18 @@ void bridge_drain(bridge *b) {
     b->draining = true;
 }
 
+void bridge_join(bridge *b) {
+    if (!b->started) return;
+    pthread_mutex_lock(&b->in_lock);
+    b->quit = true;
+    pthread_cond_signal(&b->in_wake);
+    pthread_mutex_unlock(&b->in_lock);
+    pthread_join(b->thread, NULL);
+    b->started = false;
+}
+
 void bridge_stop(bridge *b) {
-    if (b->started) {
-        pthread_mutex_lock(&b->in_lock);
-        b->quit = true;
-        pthread_cond_signal(&b->in_wake);
-        pthread_mutex_unlock(&b->in_lock);
-        pthread_join(b->thread, NULL);
-        b->started = false;
-    }
+    bridge_join(b);
     CHECK(b->n_live == 0);
     uv_close((uv_handle_t *)&b->async, NULL);
     resize_close(b);

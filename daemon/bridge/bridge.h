@@ -37,6 +37,9 @@ void bridge_take_turns(bridge *, struct turns *, uint32_t who);
 status bridge_watch(bridge *, const struct pressure *, err *);
 /* New submissions are refused from now on. */
 void bridge_drain(bridge *);
+/* Ends the engine thread, which stores first what kv_disk is to have: any thread, before bridge_stop. All
+ * generations must have ended. */
+void bridge_join(bridge *);
 /* Stops and joins the engine thread. All generations must have ended. Run the loop once more
  * before bridge_free: its handle closes there. */
 void bridge_stop(bridge *);

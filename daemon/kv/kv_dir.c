@@ -153,6 +153,48 @@ status kv_dir_family(kv_dir *d, const kv_shape *shape,
     return d->family_dir < 0 ? failed(e, "cannot open", o.own) : OK;
 }
 
+typedef struct tidying {
+    const char *prefix;
+    const char *const *names;
+    uint32_t n;
+    uint64_t most;
+    others all;
+} tidying;
+
+static void add_file(void *arg, int dir, const char *name) {
+    uint64_t *bytes = arg;
+    struct stat st;
+    if (is_file_of_ours(name, ".kv") && fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+        *bytes += (uint64_t)st.st_size;
+}
+
+static void add_shelf(void *arg, int dir, const char *name) {
+    if (is_hex(name, 2)) walk(dir, name, add_file, arg);
+}
+
+static void add_family(void *arg, int dir, const char *name) {
+    if (is_hex(name, FAMILY_DIGITS)) walk(dir, name, add_shelf, arg);
+}
+
+static void tidy(void *arg, int dir, const char *name) {
+    tidying *t = arg;
+    if (strncmp(name, t->prefix, strlen(t->prefix)) != 0) return;
+    uint64_t bytes = 0;
+    bool known = false;
+    for (uint32_t i = 0; i < t->n; i++) known |= strcmp(name, t->names[i]) == 0;
+    if (known) walk(dir, name, add_family, &bytes);
+    if (!known || bytes > t->most) walk(dir, name, remove_family, &t->all);
+}
+
+uint32_t kv_dir_tidy(kv_dir *d, const char *prefix, const char *const *names, uint32_t n,
+                     uint64_t most) {
+    uint32_t removed = 0;
+    tidying t = {prefix, names, n, most, {.removed = &removed}};
+    walk(d->dir, ".", remove_family, &t.all);
+    walk(d->dir, ".", tidy, &t);
+    return removed;
+}
+
 typedef struct scan {
     kv_dir *d;
     void (*found)(void *, const kv_found *);

@@ -87,6 +87,11 @@ status kv_dir_open(kv_dir *, const char *path, err *);
  * belong to another model, or to formulas of another version. *removed: how many. */
 status kv_dir_family(kv_dir *, const kv_shape *, const unsigned char family[KV_FILE_FAMILY],
                      uint32_t *removed, err *);
+/* Of a directory that has directories in it: removes files of all families from it, and from each directory
+ * of a name that begins with prefix and is not among names[n], or has more than `most` bytes. Returns how
+ * many files went. */
+uint32_t kv_dir_tidy(kv_dir *, const char *prefix, const char *const *names, uint32_t n,
+                     uint64_t most);
 void kv_dir_close(kv_dir *);
 
 /* A file that the directory has: all that its header says but the tokens. */

@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "daemon/kv/kv_family.h"
 #include "daemon/kv/kv_host.h"
+#include "daemon/machine_words.h"
 #include "daemon/step_log.h"
 
 enum {
@@ -253,6 +254,19 @@ static void *store_main(void *arg) {
 
 /* ---- life ---- */
 
+/* Of a model that was loaded before it is known. */
+static status family_of(kv_tier *t, unsigned char out[KV_FILE_FAMILY], err *e) {
+    machine_words *w = t->m->words;
+    const bool known = w && w->has_family;
+    if (known) memcpy(out, w->family, KV_FILE_FAMILY);
+    if (known) return OK;
+    const status s = kv_family(t->m, &t->shape, t->load[0].file,
+                               (LOADS + 1) * whole_bytes(&t->shape), out, e);
+    if (w && s == OK) memcpy(w->family, out, KV_FILE_FAMILY);
+    if (w) w->has_family = s == OK;
+    return s;
+}
+
 static status open_directory(kv_tier *t, err *e) {
     machine *m = t->m;
     status s = kv_dir_open(&t->dir, m->opt.kv_disk, e);
@@ -260,8 +274,7 @@ static status open_directory(kv_tier *t, err *e) {
     memcpy(m->sched_conf.hash_key, t->dir.key, sizeof t->dir.key);
     unsigned char family[KV_FILE_FAMILY];
     uint32_t removed;
-    s = kv_family(m, &t->shape, t->load[0].file, (LOADS + 1) * whole_bytes(&t->shape), family,
-                  e);
+    s = family_of(t, family, e);
     if (s == OK) s = kv_dir_family(&t->dir, &t->shape, family, &removed, e);
     if (s == OK && removed > 0)
         log_info("kv_disk: %u files of another model or version removed", removed);

@@ -12,6 +12,8 @@
 #include "base/log.h"
 #include "daemon/models/models_parts.h"
 
+enum { PAGES_STAY_US = 10000000 };
+
 static void act_soon(models *a, uint64_t after_ms);
 
 static model_entry *entry(model_unit *u) {
@@ -138,10 +140,24 @@ static void load(model_unit *u) {
 
 /* ---- unloading ---- */
 
+static void join_work(uv_work_t *w) {
+    bridge_join(((model_unit *)w->data)->bridge);
+}
+
+static void join_done(uv_work_t *w, int canceled) {
+    model_unit *u = w->data;
+    (void)canceled;
+    u->joins = false;
+    close_bridge(u);
+}
+
+/* The thread of the engine stores prefixes before it ends, which takes a while. */
 static void unload(model_unit *u) {
     entry(u)->state = MODEL_UNLOADING;
     served_drop(u->served, &u->closed);
-    close_bridge(u);
+    u->joins = true;
+    u->work.data = u;
+    CHECK(uv_queue_work(u->all->loop, &u->work, join_work, join_done) == 0);
 }
 
 static void reopen(model_unit *u) {
@@ -212,6 +228,17 @@ static uint64_t expire(models *a, uint64_t now) {
     return next;
 }
 
+/* What the latest load has left of the pages is the system's again, but not at once: where two models
+ * alternate, the larger one takes them back. Returns when that is due; UINT64_MAX: none are kept. */
+static uint64_t drop_pages(models *a, uint64_t now) {
+    if (models_busy(&a->view)) a->moved_us = now;
+    if (!a->moved_us) return UINT64_MAX;
+    if (now < a->moved_us + PAGES_STAY_US) return a->moved_us + PAGES_STAY_US;
+    ledger_keep_pages(a->shared, false);
+    a->moved_us = 0;
+    return UINT64_MAX;
+}
+
 static void on_tick(uv_timer_t *t) {
     models *a = t->data;
     const uint64_t now = clock_us();
@@ -223,9 +250,10 @@ static void on_tick(uv_timer_t *t) {
         if (d.op == MODELS_NOTHING) break;
         act(a, &d);
     }
-    if (!models_busy(&a->view)) ledger_keep_pages(a->shared, false);
+    const uint64_t until = drop_pages(a, now);
     announce(a);
     if (d.again_us && d.again_us < next) next = d.again_us;
+    if (until < next) next = until;
     if (next != UINT64_MAX) act_soon(a, next > now ? (next - now) / 1000 + 1 : 1);
 }
 
@@ -306,6 +334,7 @@ status models_open(models *a, uv_loop_t *loop, void (*flushed)(void *), void (*r
     a->arg = arg;
     status s = ledger_open_shared(&a->shared, a->budget.bytes, e);
     if (s == OK) s = ledger_open_under(&a->front_ledger, &a->front, a->shared, e);
+    if (s == OK) s = models_disk_open(a, e);
     if (s != OK) return s;
     const uint64_t runtime = terms_sum(&a->front.terms, MEM_RUNTIME);
     CHECK(ledger_reserve(a->front_ledger, MEM_RUNTIME, runtime));
@@ -355,7 +384,7 @@ void models_stop(models *a) {
             served_close(u->served);
             served_drop(u->served, &u->closed);
         }
-        if (u->bridge && !closing) bridge_stop(u->bridge);
+        if (u->bridge && !closing && !u->joins) bridge_stop(u->bridge);
         uv_close((uv_handle_t *)&u->timer, NULL);
     }
 }
@@ -374,6 +403,7 @@ void models_free(models *a) {
     ledger_close(a->front_ledger);
     ledger_close(a->shared);
     plan_clear(&a->front);
+    kv_dir_close(&a->disk);
     free(a->served);
     free(a->unit);
     free(a);

@@ -19,7 +19,6 @@ static status of_one_model(const char *option, err *e) {
 }
 
 static status check_options(const options *o, err *e) {
-    if (o->kv_disk[0]) return of_one_model("kv_disk", e);
     if (o->step_log[0]) return of_one_model("step_log", e);
     if (o->memory_max[0]) return of_one_model("memory_max", e);
     if (o->memory_pressure) return of_one_model("memory_pressure", e);
@@ -159,10 +158,13 @@ status models_plan(models **out, const options *outside, const model_sections *s
         snprintf(u->name, sizeof u->name, "%s", x->name);
         snprintf(u->tenants, sizeof u->tenants, "%s", x->tenants);
         section_options(x, outside, &u->opt);
+        u->served->embeds = x->embeds;
         a->view.v[i].pinned = x->pin;
         a->view.v[i].if_free = !x->on_request;
     }
+    a->disk.dir = a->disk.family_dir = a->disk.key_fd = -1;
     status s = check_options(outside, e);
+    if (s == OK) s = models_disk_plan(a, e);
     for (uint32_t i = 0; s == OK && i < a->view.n; i++) s = read_header(a, &a->unit[i], e);
     a->opt.request_memory = a->request_memory;
     if (s == OK) s = read_budget(a, e);

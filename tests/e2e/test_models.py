@@ -244,6 +244,23 @@ def test_a_request_waits_for_its_model_no_longer_than_load_timeout(folder):
         d.stop()
 
 
+def test_weights_that_are_no_numbers_fail_in_the_middle_of_a_switch(folder):
+    good = (folder / "b.gguf").read_bytes()
+    d = serve(conf(folder, budget_of_one(folder), a={}, b={"load": "request"}))
+    try:
+        want = d.say("Hello", max_tokens=8)
+        (folder / "b.gguf").write_bytes(good[:len(good) // 2] + b"\xff" * (len(good) - len(good) // 2))
+        r = d.complete("x", model="b")
+        assert r.status_code == 503 and d.http.get("/v1/models/b").json()["state"] == "failed", r.text
+        loading = {c["class"]: c["ledger_bytes"] for c in d.memory()["classes"]}
+        assert loading["weights"] == 0 and states(d)["a"] == "absent"
+        assert d.say("Hello", max_tokens=8) == want and d.complete("x", model="b").status_code == 503
+        assert d.memory()["peak_bytes"] <= d.memory()["budget_bytes"]
+    finally:
+        (folder / "b.gguf").write_bytes(good)
+        d.stop()
+
+
 def test_a_held_stream_gets_heartbeats_and_nothing_times_out(folder):
     d = serve(conf(folder, budget_of_one(folder) + "[server]\nheartbeat = 1\nidle_timeout = 1\nheader_timeout = 1\nbody_timeout = 1\nstream_credits = 8\n",
                    a={}, b={"load": "request"}))
@@ -302,6 +319,73 @@ def test_a_stop_during_a_load_is_clean(folder):
         assert "stopped" in d.stop()
 
 
+def test_a_model_of_a_type_refuses_what_is_for_the_other_before_it_is_loaded(folder):
+    d = serve(conf(folder, a={"type": "chat"}, b={"type": "embed", "load": "request"}))
+    try:
+        chat = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 1}
+        for path, body in (("/v1/completions", {"prompt": "x"}), ("/v1/chat/completions", chat), ("/v1/messages", chat),
+                           ("/v1/responses", {"input": "x"}), ("/completion", {"prompt": "x"})):
+            r = d.http.post(path, json={"model": "b", **body})
+            assert r.status_code == 400 and "gives embeddings alone" in r.text, r.text
+        assert states(d)["b"] == "absent"
+        r = d.http.post("/v1/embeddings", json={"model": "b", "input": ["x", "y"]})
+        assert r.status_code == 200 and len(r.json()["data"]) == 2
+        r = d.http.post("/v1/embeddings", json={"model": "a", "input": "x"})
+        assert r.status_code == 400 and "the model a gives no embeddings" in r.text
+        assert d.complete("x", model="a").status_code == 200
+    finally:
+        d.stop()
+
+
+LONG = [3 + i * i % 200 for i in range(700)]  # 5 whole chunks of 128
+
+
+def cached(d, name):
+    r = d.complete(LONG, model=name, max_tokens=4).json()
+    return r["usage"]["prompt_tokens_details"]["cached_tokens"], r["choices"][0]["text"]
+
+
+def disk_bytes(disk):
+    return sum(f.stat().st_size for f in disk.rglob("*.kv"))
+
+
+def test_prefixes_on_disk_outlive_their_model_and_a_kill(folder, tmp_path):
+    disk = tmp_path / "disk"
+    keys = {"max_model_len": 1024, "kv_cache_tokens": 1024}
+    sections = {"a": keys, "b": {**keys, "load": "request"}}
+    path = conf(folder, f"kv_disk = {disk}\n", **sections)
+    n = sizes(path)
+    memory = f"memory = {n['front end, vocabularies'] + max(n['a'], n['b'])}\n"
+    path = conf(folder, f"kv_disk = {disk}\nkv_disk_bytes = 64MiB\n" + memory, **sections)
+    d = serve(path)
+    said = {}
+    try:
+        for name in "ab":  # each makes space for the other
+            found, said[name] = cached(d, name)
+            assert found == 0 and states(d)[name] == "ready" and list(states(d).values()).count("ready") == 1
+        assert said["a"] != said["b"]
+        for name in "abab":
+            assert cached(d, name) == (640, said[name]), name
+        assert len(list(disk.glob("model-*/*/*/*.kv"))) == 10
+        d.process.kill()
+        d.process.wait()
+        d = serve(path)
+        for name in "ba":
+            assert cached(d, name) == (640, said[name]), name
+    finally:
+        d.stop()
+    # All models together stay within kv_disk_bytes, also those that are not loaded; and what a model without a section had goes.
+    most = disk_bytes(disk) - 1
+    d = serve(conf(folder, f"kv_disk = {disk}\nkv_disk_bytes = {most}\n" + memory, **sections))
+    try:
+        for name in "abab":
+            assert cached(d, name)[1] == said[name] and disk_bytes(disk) <= most
+    finally:
+        d.stop()
+    serve(conf(folder, f"kv_disk = {disk}\n" + memory, a=keys)).stop()
+    assert len(list(disk.glob("model-*/*/*/*.kv"))) <= 5
+
+
 def test_only_some_keys_may_use_a_model(folder):
     made = [vramd("key", name) for name in ("alice", "bob")]
     alice, bob = (re.search(r"vk-\w+", r.stderr)[0] for r in made)
@@ -338,5 +422,7 @@ def test_what_cannot_be_served_is_refused_at_the_start(folder):
     assert "[model b] and those that are pinned" in said(f"memory = {two + n['a'] + n['b'] - 1}\n", **both)
     assert "[model c] and those that are pinned" in said(f"memory = {front + n['a'] + n['b'] + n['c'] - 1}\n", **both, c={})
     assert "[model x]: " in said("", a={}, x={})
-    assert "kv_disk is for a server of one model" in said(f"kv_disk = {folder}\n", a={})
+    assert "type = rerank, but it is chat or embed" in said("", a={"type": "rerank"})
+    assert "step_log is for a server of one model" in said(f"[log]\nstep_log = {folder}/log\n", a={})
+    assert "[model a]: kv_disk_bytes is less than 128 tokens take" in said(f"kv_disk = {folder}/disk\nkv_disk_bytes = 64KiB\n", a={"embeddings": "off"}, b={})
     assert "stands beside 1 sections" in vramd("serve", "--config", conf(folder, a={}), "--model", "x").stderr
