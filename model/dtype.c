@@ -114,10 +114,20 @@ static bool is_finite_32(const unsigned char *p, uint64_t n) {
     return !(wrong[0] | wrong[1] | wrong[2] | wrong[3]);
 }
 
+/* Whether no code of e4m3 is NaN. */
+static bool is_finite_e4m3(const unsigned char *p, uint64_t n, uint32_t step, uint32_t head) {
+    unsigned wrong = 0;
+    for (uint64_t i = 0; i < n; i++)
+        for (uint32_t k = head; k < step; k++) wrong |= (p[i * step + k] & 0x7f) == 0x7f;
+    return !wrong;
+}
+
 /* The scales of groups, in front of their blocks. */
 static bool is_finite_grouped(dtype t, const unsigned char *p, uint64_t n) {
     const uint32_t step = dtype_block_of(t).bytes;
     bool finite = true;
+    if (dtype_kind(t) == DT_F8 && !is_finite_e4m3(p, n, step, dtype_scale(t) == DT_F32 ? 4 : 2))
+        return false;
     switch (dtype_scale(t)) {
     case DT_F16: return is_finite_16(p, n, step, F16_EXPONENT);
     case DT_BF16: return is_finite_16(p, n, step, BF16_EXPONENT);
@@ -134,7 +144,8 @@ bool dtype_is_finite(dtype t, const void *blocks, uint64_t n_blocks) {
     switch (dtype_kind(t)) {
     case DT_I4:
     case DT_I4Z:
-    case DT_I8G: return is_finite_grouped(t, p, n_blocks);
+    case DT_I8G:
+    case DT_F8: return is_finite_grouped(t, p, n_blocks);
     case DT_F32: return is_finite_32(p, n_blocks);
     case DT_F16: return are_finite_16(p, n_blocks, F16_EXPONENT);
     case DT_BF16: return are_finite_16(p, n_blocks, BF16_EXPONENT);

@@ -57,11 +57,13 @@
  *
  *     I4   scale * (code - 8)       F16 and 32: Q4_0
  *     I4Z  scale * (code - zero)
- *     I8G  scale * code, signed     F16 and 32: Q8_0 */
+ *     I8G  scale * code, signed     F16 and 32: Q8_0
+ *     F8   scale * code, e4m3 (bias 7, up to 448, 0x7f and 0xff are NaN) */
 #define DTYPE_GROUP_LIST(X)                                                                    \
     X(DT_I4, 210, "I4", 4)                                                                     \
     X(DT_I4Z, 211, "I4Z", 4)                                                                   \
-    X(DT_I8G, 212, "I8G", 8)
+    X(DT_I8G, 212, "I8G", 8)                                                                   \
+    X(DT_F8, 213, "F8", 8)
 
 typedef enum dtype {
 #define X(e, number, ...) e = number,

@@ -15,7 +15,7 @@ bool linear_supports(dtype t, uint32_t n_in) {
 }
 
 bool linear_wants_int8(dtype t) {
-    return tile_of(t).n_in != 0;
+    return tile_meets_codes(t);
 }
 
 uint64_t act_bytes(uint32_t n_in, uint32_t n_rows) {

@@ -31,7 +31,7 @@
  * (Q6_K). Error of one layer against float64: about 0.005 of the norm of the output, up to
  * 0.022 with outlier channels (as tests/engine/test_linear.c makes them).
  *
- * f32 (any weights; float weights take it in the int8 family too): weights as packed_row
+ * f32 (any weights; float weights and F8 take it in the int8 family too): weights as packed_row
  * returns them;
  *
  *     acc = 0; for each input k, in order: acc = fma(w[k], x[k], acc)
@@ -62,7 +62,7 @@ typedef struct packed {
 } packed;
 
 /* Types F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K,
- * IQ4_XS, and those with groups: I4, I4Z, I8G. False when this engine has no kernel for the type, or
+ * IQ4_XS, and those with groups: I4, I4Z, I8G, F8. False when this engine has no kernel for the type, or
  * n_in is no multiple of its block (or 0, or above 2^20). */
 bool linear_supports(dtype, uint32_t n_in);
 /* True when the int8 family uses the quantised activations for this type, false when the float

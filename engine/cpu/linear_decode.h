@@ -141,10 +141,16 @@ DECODE int code_at(const uint8_t *c, dtype t, uint32_t k, uint32_t o) {
     }
 }
 
+/* A number of e4m3; not of its NaNs, which are refused at load. */
+DECODE float e4m3_to_float(uint32_t c) {
+    return float_of_bits((c & 0x80) << 24 | (c & 0x7f) << 20) * 0x1p120f;
+}
+
 /* Weight of input k of 32. */
 DECODE float weight_at(const block_scale *s, const uint8_t *c, dtype t, uint32_t k,
                        uint32_t o) {
     const tile_info i = tile_of(t);
+    if (i.form == CODES_E4M3) return s->d * e4m3_to_float(c[64 * (k / 4) + 4 * o + k % 4]);
     const uint32_t h = i.halves && k >= 16;
     float d = i.halves ? s->d * (float)s->scale[h] : s->d;
     float w = d * (float)(code_at(c, t, k, o) - s->zero);

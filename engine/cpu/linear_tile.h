@@ -125,6 +125,7 @@ INLINE vi codes_of(const uint8_t *c, const dtype t, const int l) {
         if (l < 6) return triples_of(c, l) & all8(7);
         return or_masked(triples_of(c, l) & all8(3), bits_of(c + 128, l, 2), 4);
     case CODES_BOOK: return look_up(SIGNED_CODES ? book : stored, nibbles_of(c, l));
+    case CODES_E4M3: return loadi(c + 64 * l);
     default: return loadi(c + 64 * l) ^ all8(SIGNED_CODES ? -128 : 0);
     }
 }
@@ -137,6 +138,12 @@ INLINE void block_floats(const uint8_t *c, const dtype t, const vf *d, const vf 
     for (int l = 0; l < 8; l++) {
         vi v = codes_of(c, t, l);
         for (uint32_t b = 0; b < 4; b++) {
+            if (i.form == CODES_E4M3) {
+                const u32s c8 = (u32s)v >> 8 * b;
+                vf e4m3 = (vf)((c8 & 0x80u) << 24u | (c8 & 0x7fu) << 20u) * 0x1p120f;
+                storef(w + STRIP * (4 * l + (int)b), d[l / 4] * e4m3);
+                continue;
+            }
             i32s code = (i32s)((u32s)v << (24 - 8 * b)) >> 24;
             if (!is_signed) code = (i32s)((u32s)v >> 8 * b & 255u) - (int32_t)i.offset;
             if (i.has_zero) code -= (i32s)m[l / 4];

@@ -115,7 +115,8 @@ typedef enum code_form {
     CODES_BOOK,
     CODES_2,
     CODES_3,
-    CODES_6
+    CODES_6,
+    CODES_E4M3 /* bytes; weights meet float activations only */
 } code_form;
 
 typedef struct tile_info {
@@ -150,7 +151,8 @@ typedef struct tile_info {
 #define GROUP_TILE_LIST(X)                                                                     \
     X(I4, 16, 8, false, CODES_4)                                                               \
     X(I4Z, 16, 0, true, CODES_4)                                                               \
-    X(I8G, 32, 128, false, CODES_8)
+    X(I8G, 32, 128, false, CODES_8)                                                            \
+    X(F8, 32, 0, false, CODES_E4M3)
 
 /* Known at compile time where the type is. */
 static inline __attribute__((always_inline)) tile_info tile_of(dtype t) {
@@ -225,8 +227,12 @@ static inline void act_block_none(act_block *b, uint32_t r, bool bad) {
     memset(b->q[r], 0, 32);
     act_block_set(b, r, bad ? __builtin_nanf("") : 0.0f, 0, 0);
 }
+/* Whether quantised activations meet it in the int8 family. */
+static inline bool tile_meets_codes(dtype t) {
+    return tile_of(t).n_in != 0 && tile_of(t).form != CODES_E4M3;
+}
 static inline bool act_is_int8(const packed *w, const act *a) {
-    return a->family == ACTIVATION_INT8 && tile_of(w->type).n_in != 0;
+    return a->family == ACTIVATION_INT8 && tile_meets_codes(w->type);
 }
 /* Every linear() begins with it. */
 static inline void linear_check(const packed *w, const act *a, span rows, span outs) {

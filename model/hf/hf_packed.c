@@ -66,18 +66,40 @@ static status read_awq(hf_scheme *s, const json_t *o, err *e) {
     return OK;
 }
 
+/* Scales of activations, where a file has some, are not used: inputs are quantised as they come. */
+static status read_fp8(hf_scheme *s, const json_t *o, err *e) {
+    const json_t *block = json_object_get(o, "weight_block_size");
+    s->packing = HF_PACKED_FP8;
+    s->bits = 8;
+    s->symmetric = true;
+    if (!block || json_is_null(block)) return OK;
+    const json_int_t rows = json_integer_value(json_array_get(block, 0));
+    const json_int_t cols = json_integer_value(json_array_get(block, 1));
+    if (rows < 1 || rows > 1 << 16 || cols < BLOCK || cols > 1 << 16 || cols % BLOCK)
+        return unsupported(e, "weight_block_size",
+                           "blocks of FP8 have a multiple of 32 columns");
+    s->block_rows = (uint32_t)rows;
+    s->block_cols = (uint32_t)cols;
+    return OK;
+}
+
 /* Of the weights of a config group. */
 static status read_group(hf_scheme *s, const json_t *w, err *e) {
     const bool four = number_is(w, "num_bits", 4), eight = number_is(w, "num_bits", 8);
     const bool symmetric = !is_false(w, "symmetric");
-    if (!text_is(w, "type", "int") || (!four && !eight))
-        return unsupported(e, "config_groups", "integers of 4 and 8 bits are loaded only");
+    const bool fp8 = text_is(w, "type", "float") && eight && given(w, "strategy") &&
+                     !text_is(w, "strategy", "block");
+    if ((!text_is(w, "type", "int") || (!four && !eight)) && !fp8)
+        return unsupported(e, "config_groups",
+                           "integers of 4 and 8 bits are loaded, and FP8 without blocks");
     if (eight && !symmetric)
         return unsupported(e, "config_groups", "8 bits are loaded with symmetric codes only");
-    if (s->bits && (s->bits != (four ? 4 : 8) || s->symmetric != symmetric))
+    if (s->bits && (s->bits != (four ? 4 : 8) || s->symmetric != symmetric ||
+                    (s->packing == HF_PACKED_FP8) != fp8))
         return unsupported(e, "config_groups", "groups of several kinds together");
     s->bits = four ? 4 : 8;
     s->symmetric = symmetric;
+    if (fp8) s->packing = HF_PACKED_FP8;
     return OK;
 }
 
@@ -87,15 +109,17 @@ static status read_compressed(hf_scheme *s, const json_t *o, err *e) {
     status st = OK;
     const bool packed = text_is(o, "format", "pack-quantized"),
                bytes = text_is(o, "format", "int-quantized") ||
+                       text_is(o, "format", "float-quantized") ||
                        text_is(o, "format", "naive-quantized");
     if (!packed && !bytes)
         return unsupported(e, "format",
                            "compressed-tensors is loaded as pack-quantized, "
-                           "int-quantized and naive-quantized");
+                           "int-quantized, float-quantized and naive-quantized");
     json_object_foreach(json_object_get(o, "config_groups"), name, group) if (st == OK) st =
         read_group(s, json_object_get(group, "weights"), e);
     if (st != OK) return st;
-    s->packing = packed ? HF_PACKED_WORDS : HF_PACKED_BYTES;
+    if (packed || s->packing != HF_PACKED_FP8)
+        s->packing = packed ? HF_PACKED_WORDS : HF_PACKED_BYTES;
     if (s->bits == (packed ? 4 : 8)) return OK;
     return unsupported(e, "format",
                        "compressed-tensors is loaded with 4 bits packed, or 8 bits");
@@ -109,11 +133,13 @@ status hf_scheme_read(hf_scheme *s, const json_t *o, err *e) {
         st = read_gptq(s, o, e);
     else if (text_is(o, "quant_method", "awq"))
         st = read_awq(s, o, e);
+    else if (text_is(o, "quant_method", "fp8"))
+        st = read_fp8(s, o, e);
     else if (text_is(o, "quant_method", "compressed-tensors"))
         st = read_compressed(s, o, e);
     else
         st = unsupported(e, "quant_method",
-                         "weights are loaded from GPTQ, AWQ and compressed-tensors");
+                         "weights are loaded from GPTQ, AWQ, FP8 and compressed-tensors");
     return st;
 }
 
@@ -130,17 +156,20 @@ static bool transposed(const hf_scheme *s) {
 
 size_t hf_packed_base(const hf_scheme *s, const safetensor *t, bool *beside) {
     static const char *const columns[] = {".qzeros", ".scales", ".g_idx"};
-    static const char *const rows[] = {".weight_scale", ".weight_shape", ".weight_zero_point",
-                                       ".weight_g_idx"};
+    static const char *const rows[] = {
+        ".weight_scale",     ".weight_shape", ".weight_zero_point", ".weight_g_idx",
+        ".weight_scale_inv", ".input_scale",  ".activation_scale",  ".input_zero_point"};
     *beside = false;
     const size_t n = s->packing == HF_PACKED_NONE   ? 0
                      : s->packing == HF_PACKED_GPTQ ? 3
                      : s->packing == HF_PACKED_AWQ  ? 2
-                                                    : 4;
+                                                    : 8;
     for (size_t i = 0; i < n; i++)
         *beside |= before(t->name, transposed(s) ? columns[i] : rows[i]) > 0;
     if (transposed(s)) return before(t->name, ".qweight");
     if (s->packing == HF_PACKED_WORDS) return before(t->name, ".weight_packed");
+    if (s->packing == HF_PACKED_FP8)
+        return strcmp(t->stored, "F8_E4M3") == 0 ? before(t->name, ".weight") : 0;
     return s->packing == HF_PACKED_BYTES && t->type == DT_I8 ? before(t->name, ".weight") : 0;
 }
 
@@ -253,24 +282,44 @@ static status find_columns(finder *f, hf_packed *p) {
     return OK;
 }
 
+/* How many inputs and outputs share a scale: by blocks, of which those at the ends may be short, or
+ * by the shape: one for all, one for each output, or for groups of its inputs. */
+static bool scale_blocks(hf_packed *p) {
+    const safetensor *t = p->scales;
+    const hf_scheme *s = p->scheme;
+    const uint64_t down = t->n_dims ? t->dim[0] : 1, across = t->n_dims == 2 ? t->dim[1] : 1;
+    if (!is_real(t) || t->n_dims > 2) return false;
+    if (s->block_rows) {
+        p->scale_rows = s->block_rows, p->scale_cols = s->block_cols;
+        for (p->group = s->block_cols; p->cols % p->group || s->block_cols % p->group;)
+            if ((p->group -= BLOCK) == 0) return false;
+        return down == ceil_div(p->rows, p->scale_rows) &&
+               across == ceil_div(p->cols, p->scale_cols);
+    }
+    if (!good_groups(p, across) || (down != p->rows && (down != 1 || across != 1)))
+        return false;
+    p->scale_rows = down == 1 ? p->rows : 1;
+    p->scale_cols = p->group;
+    return true;
+}
+
 static status find_rows(finder *f, hf_packed *p) {
     const bool four = p->scheme->packing == HF_PACKED_WORDS;
+    const bool fp8 = p->scheme->packing == HF_PACKED_FP8;
+    const char *part = p->scheme->block_rows ? ".weight_scale_inv" : ".weight_scale";
     const safetensor *c = p->codes;
-    if (c->type != (four ? DT_I32 : DT_I8) || c->n_dims != 2)
+    if (c->n_dims != 2 || (!fp8 && c->type != (four ? DT_I32 : DT_I8)))
         return bad_part(f, four ? ".weight_packed" : ".weight", "has another type or shape");
     p->rows = c->dim[0];
     p->cols = four ? c->dim[1] * 8 : c->dim[1];
-    p->scales = look_up(f, ".weight_scale", &p->scales_in);
+    p->scales = look_up(f, part, &p->scales_in);
     p->zeros = look_up(f, ".weight_zero_point", &p->zeros_in);
-    if (!p->scales) return bad_part(f, ".weight_scale", "is missing");
-    const uint64_t n = p->scales->n_dims == 2 ? p->scales->dim[1] : p->scales->n_dims == 1;
-    if (!is_real(p->scales) || p->scales->n_dims == 0 || p->scales->dim[0] != p->rows ||
-        !good_groups(p, n))
-        return bad_part(f, ".weight_scale", "has no groups of a multiple of 32 inputs");
+    if (!p->scales) return bad_part(f, part, "is missing");
+    if (!scale_blocks(p)) return bad_part(f, part, "has no groups of a multiple of 32 inputs");
     if ((p->zeros != NULL) == p->scheme->symmetric)
         return bad_part(f, ".weight_zero_point", "does not go with the config's symmetric");
     if (p->zeros && (!four || p->zeros->type != DT_I32 || p->rows % 8 ||
-                     !shape_is(p->zeros, p->rows / 8, n)))
+                     !shape_is(p->zeros, p->rows / 8, p->cols / p->group)))
         return bad_part(f, ".weight_zero_point", "has another type or shape");
     return OK;
 }
@@ -278,7 +327,10 @@ static status find_rows(finder *f, hf_packed *p) {
 /* The type that holds its codes, zero points and scales; GGUF's where one is that. */
 static dtype type_of(const hf_packed *p) {
     const hf_scheme *s = p->scheme;
-    const dtype kind = s->bits == 8 ? DT_I8G : s->bits < 4 || s->symmetric ? DT_I4 : DT_I4Z;
+    const dtype kind = s->packing == HF_PACKED_FP8   ? DT_F8
+                       : s->bits == 8                ? DT_I8G
+                       : s->bits < 4 || s->symmetric ? DT_I4
+                                                     : DT_I4Z;
     const dtype t = dtype_grouped(kind, p->scales->type, (uint32_t)p->group);
     if (t == dtype_grouped(DT_I4, DT_F16, BLOCK)) return DT_Q4_0;
     return t == dtype_grouped(DT_I8G, DT_F16, BLOCK) ? DT_Q8_0 : t;
@@ -404,7 +456,7 @@ static void put_head(row_writer *w, const char *scale, int32_t zero) {
 }
 
 static void put_codes(row_writer *w, const block_parts *b) {
-    const bool eight = w->kind == DT_I8G;
+    const bool eight = w->kind == DT_I8G || w->kind == DT_F8;
     const int32_t less = w->kind == DT_I4 ? b->zero - 8 : eight ? b->zero : 0;
     const int32_t least = eight ? -128 : 0, most = eight ? 127 : 15;
     int32_t v[BLOCK], wrong = 0;
@@ -489,7 +541,7 @@ typedef struct stored_row {
 static status fetch_row(const hf_packed *p, uint64_t row, stored_row *r, err *e) {
     const uint64_t size = scale_bytes(p);
     r->code_bytes = p->scheme->packing == HF_PACKED_WORDS ? p->cols / 2 : p->cols;
-    r->n_scales = p->cols / p->group;
+    r->n_scales = ceil_div(p->cols, p->scale_cols);
     r->codes = malloc(r->code_bytes + r->n_scales * (size + 4));
     if (!r->codes) return mem_exhausted(e, MEM_LOADING, "reading %.200s", p->codes->name);
     r->scales = r->codes + r->code_bytes;
@@ -497,8 +549,8 @@ static status fetch_row(const hf_packed *p, uint64_t row, stored_row *r, err *e)
     status s = safetensors_read(p->codes_in, p->codes, row * r->code_bytes, r->codes,
                                 r->code_bytes, e);
     if (s == OK)
-        s = safetensors_read(p->scales_in, p->scales, row * r->n_scales * size, r->scales,
-                             r->n_scales * size, e);
+        s = safetensors_read(p->scales_in, p->scales, row / p->scale_rows * r->n_scales * size,
+                             r->scales, r->n_scales * size, e);
     if (s == OK && p->zeros)
         s = safetensors_read(p->zeros_in, p->zeros, row / 8 * r->n_scales * 4, r->zeros,
                              r->n_scales * 4, e);
@@ -514,7 +566,8 @@ static status read_row(const hf_packed *p, uint64_t row, unsigned char *dst, err
     for (uint64_t k = 0; k < p->cols && s == OK; k += BLOCK) {
         const uint64_t g = k / p->group;
         if (p->zeros) b.zero = (int32_t)dense_at(r.zeros + 4 * g, row % 8, 4, 4);
-        if (k % p->group == 0) put_head(&w, r.scales + g * scale_bytes(p), b.zero);
+        if (k % p->group == 0)
+            put_head(&w, r.scales + k / p->scale_cols * scale_bytes(p), b.zero);
         if (words && !p->order) hf_unpack32(b.code, r.codes, k, 4, 4);
         for (uint64_t i = 0; i < BLOCK && (!words || p->order); i++) {
             const uint64_t at = p->order ? (uint64_t)p->order[k + i] : k + i;

@@ -4,6 +4,7 @@
  *     2 and 3 bits, 4 bits symmetric    code - zero + 8      I4
  *     4 bits with zero points           code and zero        I4Z
  *     8 bits symmetric                  code - 128           I8G
+ *     FP8 (e4m3)                        code                 F8
  *
  * The group and the type of the scales are the checkpoint's; I4 and I8G by 32 with F16 are Q4_0 and Q8_0.
  * Sources: AutoGPTQ, GPTQModel, AutoAWQ and compressed-tensors, the layers that unpack. */
@@ -21,14 +22,17 @@ typedef enum hf_packing {
     HF_PACKED_AWQ,   /* P.qweight I32 [K, N/8], P.qzeros I32 [K/g, N/8], P.scales [K/g, N] */
     HF_PACKED_WORDS, /* P.weight_packed I32 [N, K/8], P.weight_scale [N, K/g], P.weight_shape,
                         P.weight_zero_point I32 [N/8, K/g], P.weight_g_idx */
-    HF_PACKED_BYTES  /* P.weight I8 [N, K], P.weight_scale [N, K/g] */
+    HF_PACKED_BYTES, /* P.weight I8 [N, K], P.weight_scale [N, K/g] */
+    HF_PACKED_FP8 /* P.weight F8_E4M3 [N, K], P.weight_scale [N, K/g], [N] or [1], or P.weight_scale_inv
+                        of blocks, which multiplies, too */
 } hf_packing;
 
 typedef struct hf_scheme {
     hf_packing packing;
     uint32_t bits;
     bool symmetric;
-    uint32_t zero_bias; /* GPTQ: what a stored zero point is too small by */
+    uint32_t zero_bias;              /* GPTQ: what a stored zero point is too small by */
+    uint32_t block_rows, block_cols; /* FP8: of a scale; 0: as its shape says */
 } hf_scheme;
 
 /* Of a quantization_config; packing NONE: there is none. Errors: ERR_UNSUPPORTED (field: the member),
@@ -40,7 +44,8 @@ typedef struct hf_packed {
     const safetensors *codes_in, *scales_in, *zeros_in;
     const safetensor *codes, *scales, *zeros; /* zeros NULL: the middle of the codes */
     uint64_t rows, cols, group;
-    dtype type; /* of the rows */
+    uint64_t scale_rows, scale_cols; /* that share a stored scale */
+    dtype type;                      /* of the rows */
     /* [cols]: the stored input that is the i-th of a row as it is read, groups one after the other; NULL:
      * the i-th */
     const int32_t *order;

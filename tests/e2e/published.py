@@ -150,6 +150,32 @@ def quantization_config(packed, group):
             "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}}}
 
 
+E4M3 = np.array([(c >> 3 and 2.0 ** ((c >> 3) - 7) * (1 + (c & 7) / 8)) or (c & 7) * 2.0 ** -9 for c in range(127)], np.float32)
+
+
+def fp8_parts(x, packed):
+    """[(suffix, bytes, shape, type)] of a matrix in FP8, a scale for each output or for blocks of 64 x 64, and its numbers."""
+    n, k = x.shape
+    rows, cols = (64, 64) if packed == "fp8_block" else (1, k) if packed == "fp8" else (n, k)
+    down, across = -(-n // rows), -(-k // cols)
+    wide = np.zeros((down * rows, across * cols), np.float32)
+    wide[:n, :k] = np.abs(x)
+    scale = np.maximum(wide.reshape(down, rows, across, cols).max((1, 3)) / 448, 1e-6).astype(np.float32)
+    each = np.repeat(np.repeat(scale, rows, 0), cols, 1)[:n, :k]
+    middle = (E4M3[1:] + E4M3[:-1]) / 2
+    codes = np.searchsorted(middle, np.abs(x) / each).astype(np.uint8)
+    y = np.where(x < 0, -E4M3[codes], E4M3[codes]) * each
+    name, shape = ("weight_scale_inv", [down, across]) if packed == "fp8_block" else ("weight_scale", [n, 1] if packed == "fp8" else [1])
+    parts = [("weight", (codes | (x < 0).astype(np.uint8) << 7).tobytes(), [n, k], "F8_E4M3"), (name, scale.tobytes(), shape, "F32")]
+    return parts + [("input_scale", np.ones(1, np.float32).tobytes(), [1], "F32")] * (packed == "fp8_one"), y.astype(np.float32)
+
+
+FP8 = {"fp8_block": {"quant_method": "fp8", "weight_block_size": [64, 64], "activation_scheme": "dynamic"},
+       "fp8_one": {"quant_method": "fp8", "activation_scheme": "static"},
+       "fp8": {"quant_method": "compressed-tensors", "format": "float-quantized", "ignore": ["lm_head"], "config_groups": {"group_0": {
+           "targets": ["Linear"], "weights": {"num_bits": 8, "type": "float", "symmetric": True, "strategy": "channel"}}}}}
+
+
 class Model:
     def __init__(self, path):
         self.reader = gguf.GGUFReader(path)
@@ -310,6 +336,11 @@ def write(source, folder, to_gguf, type_name, shards=1, packed=None, group=32, o
     tensors, numbers = [], []
     for t in m.reader.tensors:
         b, y = m.stored(t, to)
+        if packed in FP8 and t.name.startswith("blk.") and y.ndim == 2:
+            parts, held = fp8_parts(back(b, to, y.shape), packed)
+            tensors += [(m.hf_name(t.name).removesuffix("weight") + name, *rest) for name, *rest in parts]
+            numbers.append((t.name, permuted(m, t.name, held)))
+            continue
         if packed and t.name.startswith("blk.") and y.ndim == 2:
             each = y.shape[1] if packed == "int8" else group
             x, by = reordered(back(b, to, y.shape), t.name, order, each)
@@ -336,7 +367,7 @@ def write(source, folder, to_gguf, type_name, shards=1, packed=None, group=32, o
         (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
     config = m.config(to)
     if packed:
-        config["quantization_config"] = quantization_config(packed, group)
+        config["quantization_config"] = FP8.get(packed) or quantization_config(packed, group)
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer(m), ensure_ascii=False))
     tokens = m.fact("tokenizer.ggml.tokens")
@@ -356,7 +387,7 @@ if __name__ == "__main__":
     a.add_argument("gguf")
     a.add_argument("type", choices=["F32", "F16", "BF16"])
     a.add_argument("--shards", type=int, default=1)
-    a.add_argument("--packed", choices=KINDS)
+    a.add_argument("--packed", choices=[*KINDS, *FP8])
     a.add_argument("--group", type=int, default=32)
     a.add_argument("--order", choices=["all", "down", "folded"])
     a.add_argument("--scales", choices=["F16", "BF16", "F32"], default="F16")

@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from harness import Daemon, ROOT, vramd
-from published import KINDS, write as publish
+from published import FP8, KINDS, write as publish
 from tiny_model import write as write_tiny
 
 TEXT = ROOT / "tests" / "golden" / "eval" / "hamlet.txt"
@@ -86,11 +86,11 @@ def test_what_cannot_be_loaded_is_planned_and_refused_by_name(both, tmp_path):
         (folder / f.name).symlink_to(f)  # as the hub's cache has them
     assert vramd("plan", str(folder)).returncode == 0
     c = json.loads((folder / "config.json").read_text())
-    c["quantization_config"] = {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic"}
+    c["quantization_config"] = {"quant_method": "fbgemm_fp8"}
     (folder / "config.json").unlink()
     (folder / "config.json").write_text(json.dumps(c))
     r = vramd("plan", str(folder))
-    assert r.returncode == 0 and "weights are loaded from GPTQ, AWQ and compressed-tensors" in r.stdout, r.stdout + r.stderr
+    assert r.returncode == 0 and "weights are loaded from GPTQ, AWQ, FP8 and compressed-tensors" in r.stdout, r.stdout + r.stderr
     r = vramd("serve", "--model", str(folder))
     assert r.returncode == 6 and "quantization_config" in r.stderr, r.stderr
 
@@ -169,7 +169,8 @@ def change(folder, to, tensor, edit):
     to.mkdir()
     for f in folder.iterdir():
         (to / f.name).write_bytes(f.read_bytes())
-    file = to / json.loads((to / "model.safetensors.index.json").read_text())["weight_map"][tensor]
+    index = to / "model.safetensors.index.json"
+    file = to / (json.loads(index.read_text())["weight_map"][tensor] if index.exists() else "model.safetensors")
     data = bytearray(file.read_bytes())
     n = struct.unpack("<Q", data[:8])[0]
     begin, end = (8 + n + x for x in json.loads(data[8:8 + n])[tensor]["data_offsets"])
@@ -240,6 +241,18 @@ def test_scales_of_other_types_are_held_as_they_are(packed, tmp_path, kind, scal
     assert answers[0] == answers[1]
     size = 4 if scales == "F32" else 2
     assert matrix_bytes(folder) == sum(held_bytes(kind, *s, size) for s in matrices(file).values())
+
+
+@pytest.mark.parametrize("kind", FP8)
+def test_fp8_gives_the_bits_of_its_numbers(packed, tmp_path, kind):
+    folder, file = tmp_path / "Tiny", tmp_path / "Tiny.gguf"
+    publish(packed("gptq")[0].parent.parent / "source.gguf", folder, file, "F32", packed=kind)
+    answers = [json.loads(evaluate(p).stdout)["perplexity"] for p in (folder, file)]
+    assert answers[0] == answers[1]
+    groups = {"fp8_block": 64}.get(kind)
+    assert matrix_bytes(folder) == sum(n * k + 4 * n * (k // groups if groups else 1) for k, n in matrices(file).values())
+    nan = change(folder, tmp_path / "nan", LAYER + "weight", lambda b: b[:-1] + b"\x7f")
+    assert "not finite" in evaluate(nan).stderr
 
 
 @pytest.mark.parametrize("change_of, said", [({"bits": 5}, "bits"), ({"bits": 8, "sym": False}, "symmetric"),

@@ -38,8 +38,10 @@ static const dtype types[] = {DT_F32,
                               GROUPED(DT_I4Z, 2, 64),
                               GROUPED(DT_I8G, 0, 128),
                               GROUPED(DT_I8G, 1, 64),
-                              GROUPED(DT_I8G, 2, 256)};
-enum { N_FILE_TYPES = 15, N_TYPES = 24, FIRST_QUANT = 3 };
+                              GROUPED(DT_I8G, 2, 256),
+                              GROUPED(DT_F8, 1, 128),
+                              GROUPED(DT_F8, 2, 64)};
+enum { N_FILE_TYPES = 15, N_TYPES = 26, FIRST_QUANT = 3 };
 
 static bool is_grouped(dtype t) {
     return dtype_group(t) != 0;
@@ -88,6 +90,8 @@ static void random_block(dtype t, uint8_t *block, uint64_t *seed) {
         const uint16_t h[2] = {dtype_scale(t) == DT_F16 ? half_of_float(d) : bf16_of_float(d)};
         memcpy(block, dtype_scale(t) == DT_F32 ? (const void *)&d : h, scale_bytes(t));
         if (dtype_kind(t) == DT_I4Z) block[scale_bytes(t)] %= 17;
+        for (int i = (int)scale_bytes(t); dtype_kind(t) == DT_F8 && i < n; i++)
+            if ((block[i] & 0x7f) == 0x7f) block[i] ^= 1; /* no NaN */
         return;
     }
     int at[2];
@@ -115,6 +119,11 @@ static float group_value(dtype t, const uint8_t *block, uint32_t k) {
     memcpy(&h, block, 2);
     if (dtype_scale(t) != DT_F32)
         d = dtype_scale(t) == DT_F16 ? half_to_float(h) : bf16_to_float(h);
+    if (dtype_kind(t) == DT_F8) {
+        const int e = codes[k] >> 3 & 15, m = codes[k] & 7;
+        const float v = e ? ldexpf((float)(8 + m), e - 10) : ldexpf((float)m, -9);
+        return d * (codes[k] & 0x80 ? -v : v);
+    }
     if (dtype_kind(t) == DT_I8G) return d * (float)(int8_t)codes[k];
     const uint8_t pair = codes[k / 32 * 16 + k % 16];
     return d * (float)((k % 32 < 16 ? pair & 15 : pair >> 4) - zero);
@@ -354,7 +363,7 @@ START_TEST(only_known_types_and_whole_blocks_are_supported) {
         ck_assert(linear_supports(types[t], 33) == !quantised);
         ck_assert(!linear_supports(types[t], 0));
         ck_assert(!linear_supports(types[t], UINT32_MAX - 31));
-        ck_assert(linear_wants_int8(types[t]) == quantised);
+        ck_assert(linear_wants_int8(types[t]) == (quantised && dtype_kind(types[t]) != DT_F8));
     }
     ck_assert(!linear_supports(DT_IQ2_XS, 256));
     ck_assert(!linear_supports(DT_I32, 32));
@@ -735,7 +744,7 @@ START_TEST(extreme_codes_do_not_overflow_in_any_isa) {
             for (int sign = -1; sign <= 1; sign += 2) {
                 act a = act_new(k, ACTIVATION_INT8, ROWS, n_in, 1),
                     b = act_new(plain, ACTIVATION_INT8, ROWS, n_in, 1);
-                for (int i = 0; i < ROWS * (int)n_in; i++) a.f[i] = (float)sign;
+                for (int i = 0; i < ROWS * (int)n_in; i++) a.f[i] = b.f[i] = (float)sign;
                 for (uint32_t r = 0; r < ROWS; r++) {
                     k->quantise(a.f + n_in * r, &a, r);
                     plain->quantise(a.f + n_in * r, &b, r);
