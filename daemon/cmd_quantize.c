@@ -141,6 +141,19 @@ static status check_twice(const quantize_args *a, const quant_job *j, err *e) {
     return err_field(e, "%s", t->info.name);
 }
 
+/* A tensor that is to keep its type has one that GGUF has. */
+static status check_own(const quantize_args *a, const quant_job *j, err *e) {
+    for (size_t i = 0; i < j->n; i++)
+        if (j->v[i].to == DT_NONE) {
+            const tensor_info *t = &j->v[i].info;
+            err_set(e, ERR_UNSUPPORTED, "%.100s: GGUF has no type for the %s of %.64s", a->in,
+                    dtype_name(t->type), t->name);
+            err_hint(e, "name one: --type F32, or a smaller one with --requantize");
+            return err_field(e, "%s", t->name);
+        }
+    return OK;
+}
+
 static status print(buf *b, err *e) {
     status s =
         b->failed ? err_set(e, ERR_NO_MEMORY, "no memory for what is to be printed") : OK;
@@ -174,7 +187,8 @@ static status fit(const quantize_args *a, quant_job *j, err *e) {
 static status choose_types(const quantize_args *a, quant_job *j, err *e) {
     if (a->fit) return fit(a, j, e);
     quant_job_pick(j, a->type, a->pure);
-    status s = check_twice(a, j, e);
+    status s = check_own(a, j, e);
+    if (s == OK) s = check_twice(a, j, e);
     return s == OK ? quant_job_finish(j, e) : s;
 }
 

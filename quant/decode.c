@@ -3,6 +3,7 @@
 
 #include "base/check.h"
 #include "base/half.h"
+#include "quant/grouped.h"
 #include "quant/pack.h"
 #include "quant/quant.h"
 
@@ -64,6 +65,10 @@ static void decode_256(dtype t, const uint8_t *in, float *out) {
 }
 
 void quant_decode_row(dtype t, const void *blocks, size_t n, float *out) {
+    if (dtype_group(t)) {
+        quant_decode_groups(t, blocks, n, out);
+        return;
+    }
     const dtype_info *info = dtype_get(t);
     const uint8_t *in = blocks;
     CHECK(quant_can(t) && n % info->block_elems == 0);

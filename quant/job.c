@@ -13,6 +13,7 @@
 #include "model/config.h"
 #include "model/gguf/gguf.h"
 #include "model/model.h"
+#include "quant/grouped.h"
 #include "quant/metadata.h"
 #include "quant/quant.h"
 
@@ -54,7 +55,8 @@ static status list_one(quant_job *j, size_t i, err *e) {
     t->to = DT_NONE;
     const bool folder = gguf_of(j->in) == NULL;
     if (!t->free) t->to = folder ? DT_F32 : t->info.type;
-    if ((quant_can(t->info.type) || t->to == t->info.type) && tensor_bytes(&t->info)) return OK;
+    if ((quant_reads(t->info.type) || t->to == t->info.type) && tensor_bytes(&t->info))
+        return OK;
     err_set(e, ERR_UNSUPPORTED, "%.150s: the type %s of %.64s is not read",
             checkpoint_path(j->in), dtype_name(t->info.type), t->info.name);
     err_hint(e, "take a file with weights in F32, BF16, F16 or Q8_0");
@@ -90,11 +92,15 @@ bool quant_tied(const quant_job *j) {
 }
 
 static bool quantised(dtype t) {
-    return dtype_get(t)->block_elems > 1;
+    return dtype_block_of(t).elems > 1;
+}
+
+dtype quant_own(dtype t) {
+    return dtype_group(t) ? quant_ungrouped(t) : t;
 }
 
 dtype quant_rule(const quant_job *j, const quant_tensor *t, dtype type, bool pure) {
-    if (type == DT_NONE) return t->info.type;
+    if (type == DT_NONE) return quant_own(t->info.type);
     const bool head =
         strcmp(t->info.name, quant_tied(j) ? "token_embd.weight" : "output.weight") == 0;
     if (head && !pure && quantised(type))
@@ -110,7 +116,8 @@ void quant_job_pick(quant_job *j, dtype type, bool pure) {
 const quant_tensor *quant_job_twice(const quant_job *j) {
     for (size_t i = 0; i < j->n; i++) {
         const quant_tensor *t = &j->v[i];
-        if (quantised(t->info.type) && t->to != t->info.type && t->to != DT_F32) return t;
+        if (quantised(t->info.type) && t->to != quant_own(t->info.type) && t->to != DT_F32)
+            return t;
     }
     return NULL;
 }

@@ -35,6 +35,9 @@ void quant_job_close(quant_job *);
  * dtype_for_cols says; but, unless pure, output.weight, or the embedding where it is the head, gets Q6_K, or
  * Q8_0 where the type is Q8_0 or its blocks do not fit (llama.cpp, src/llama-quant.cpp). */
 void quant_job_pick(quant_job *, dtype type, bool pure);
+/* The type with the same numbers that a GGUF file can have: t itself, or what groups are repeated as (grouped.h);
+ * DT_NONE: there is none. */
+dtype quant_own(dtype t);
 /* The type that the rule gives one of the free matrices. */
 dtype quant_rule(const quant_job *, const quant_tensor *, dtype type, bool pure);
 /* Whether the embedding is the output matrix, too. */

@@ -22,6 +22,10 @@ bool quant_can(dtype t) {
     return t == DT_F32 || t == DT_F16 || t == DT_BF16 || encoder_of(t, false);
 }
 
+bool quant_reads(dtype t) {
+    return quant_can(t) || dtype_group(t);
+}
+
 size_t quant_row_bytes(dtype t, size_t n) {
     uint64_t bytes = 0;
     CHECK(dtype_bytes(t, 1, n, &bytes));

@@ -14,6 +14,8 @@
 
 /* Types that rows can be encoded to: F32, F16, BF16, and the quantised ones that an engine computes with. */
 bool quant_can(dtype);
+/* Types whose rows are decoded: those, and the ones with groups (grouped.h). */
+bool quant_reads(dtype);
 
 /* Bytes of a row of n numbers; n: a multiple of the type's block. */
 size_t quant_row_bytes(dtype, size_t n);
@@ -23,7 +25,7 @@ size_t quant_row_bytes(dtype, size_t n);
  * counts as one without. out: quant_row_bytes(t, n). quant_can(t) holds. */
 void quant_encode_row(dtype t, const float *x, size_t n, const float *importance, void *out);
 
-/* The numbers that an engine computes with, exactly. out: [n]. */
+/* The numbers that an engine computes with, exactly. out: [n]. quant_reads(t) holds. */
 void quant_decode_row(dtype t, const void *blocks, size_t n, float *out);
 
 /* sum of importance[i] * (x[i] - y[i])^2, in the order of i; importance NULL: weights of 1. */

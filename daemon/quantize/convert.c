@@ -15,6 +15,7 @@
 #include "daemon/quantize/journal.h"
 #include "memory/term.h"
 #include "model/gguf/gguf.h"
+#include "quant/grouped.h"
 #include "quant/quant.h"
 
 enum { UNIT_NUMBERS = 1 << 16, UNIT_MIN_ROWS = 16, PROGRESS_MS = 200 };
@@ -119,27 +120,47 @@ static void encode(const worker *k, const unit *u) {
         quant_encode_row(t->to, k->rows + r * t->cols, t->cols, weight, k->coded + r * bytes);
 }
 
+/* Groups as the blocks of a type that repeats their scales. */
+static status ungroup(const worker *k, const unit *u, err *e) {
+    const quant_tensor *t = u->t;
+    const size_t in = quant_row_bytes(t->info.type, t->cols),
+                 out = quant_row_bytes(t->to, t->cols);
+    for (uint64_t r = 0; r < u->n_rows; r++)
+        if (!quant_ungroup_row(t->info.type, k->raw + r * in, t->cols, k->coded + r * out)) {
+            err_set(
+                e, ERR_UNSUPPORTED,
+                "%.150s: F16 does not hold the scales of %.64s, so %s cannot have its numbers",
+                checkpoint_path(k->w->job->in), t->info.name, dtype_name(t->to));
+            err_hint(
+                e,
+                "--type F32 keeps every number; smaller types lose: --type Q8_0 --requantize");
+            return err_field(e, "%s", t->info.name);
+        }
+    return OK;
+}
+
 static status convert_unit(worker *k, uint64_t i, err *e) {
     work *w = k->w;
     const unit u = unit_at(w, i);
     const quant_tensor *t = u.t;
     const quant_hooks *h = w->c->hooks;
-    const dtype_info *to = dtype_get(t->to), *from = dtype_get(t->info.type);
+    const dtype_block to = dtype_block_of(t->to), from = dtype_block_of(t->info.type);
     const uint64_t n = u.n_rows * t->cols;
     unsigned char *raw = t->info.type == DT_F32 ? (unsigned char *)k->rows : k->raw;
     status s = checkpoint_read_rows(w->job->in, t->in, u.row, u.n_rows, raw, e);
     if (s != OK) return s;
-    if (!dtype_is_finite(t->info.type, raw, n / from->block_elems))
-        return not_finite(w, t, false, e);
+    if (!dtype_is_finite(t->info.type, raw, n / from.elems)) return not_finite(w, t, false, e);
     const void *coded = k->coded;
     if (t->to == t->info.type && !(h && h->values))
         coded = raw;
-    else {
+    else if (t->to == quant_own(t->info.type) && !(h && h->values)) {
+        if ((s = ungroup(k, &u, e)) != OK) return s;
+    } else {
         if (raw == k->raw) quant_decode_row(t->info.type, raw, n, k->rows);
         if (h && h->values) h->values(h->arg, t->info.name, u.row, u.n_rows, t->cols, k->rows);
         encode(k, &u);
     }
-    if (!dtype_is_finite(t->to, coded, n / to->block_elems)) return not_finite(w, t, true, e);
+    if (!dtype_is_finite(t->to, coded, n / to.elems)) return not_finite(w, t, true, e);
     s = journal_write(&w->notes, u.offset, coded, u.bytes, e);
     return s == OK ? journal_note(&w->notes, i, coded, u.bytes, e) : s;
 }

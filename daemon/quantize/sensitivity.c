@@ -33,7 +33,7 @@ static uint32_t list_options(const quant_job *j, const quant_tensor *t, choose_o
         const dtype type = (dtype)k;
         const dtype_info *info = dtype_get(k);
         if (!info || !quant_can(type) || t->cols % info->block_elems) continue;
-        const bool own = type == t->info.type;
+        const bool own = type == quant_own(t->info.type);
         if (type == DT_F32 && !own) continue;
         if (type == DT_BF16 && !own) continue;
         if (type == DT_F16 && t->info.type == DT_BF16) continue;
@@ -105,7 +105,7 @@ static status add_row(sample_worker *k, const quant_tensor *t, uint64_t row,
                       const float *weight, choose_item *it, double *squares, err *e) {
     status s = checkpoint_read_rows(k->in->s->job->in, t->in, row, 1, k->raw, e);
     if (s != OK) return s;
-    const uint64_t blocks = t->cols / dtype_get(t->info.type)->block_elems;
+    const uint64_t blocks = t->cols / dtype_block_of(t->info.type).elems;
     if (!dtype_is_finite(t->info.type, k->raw, blocks)) {
         err_set(e, ERR_UNSUPPORTED, "%.64s has numbers that are not finite", t->info.name);
         return err_field(e, "%s", t->info.name);
@@ -115,7 +115,7 @@ static status add_row(sample_worker *k, const quant_tensor *t, uint64_t row,
     *squares += quant_error(k->x, k->y, t->cols, weight);
     for (uint32_t o = 0; o < it->n; o++) {
         const dtype type = (dtype)it->v[o].tag;
-        if (type == t->info.type) continue; /* it stays as it is */
+        if (type == quant_own(t->info.type)) continue; /* it keeps its numbers */
         quant_encode_row(type, k->x, t->cols, weight, k->coded);
         quant_decode_row(type, k->coded, t->cols, k->y);
         it->v[o].loss += quant_error(k->x, k->y, t->cols, weight);

@@ -144,15 +144,27 @@ def test_a_real_model_from_float_numbers_answers_as_they_do(tmp_path):
     assert answers[0] == answers[1] == answers[2] and all(a.startswith(" Paris.") for a in answers), answers
 
 
+def test_fp8_is_exported_as_float32_or_not_at_all(tmp_path):
+    write_tiny(tmp_path / "source.gguf", "F32")
+    publish(tmp_path / "source.gguf", tmp_path / "Tiny", tmp_path / "same.gguf", "F32", packed="fp8_block", group=32)
+    r = quantize(tmp_path / "Tiny", tmp_path / "out.gguf", code=6)
+    assert "GGUF has no type for the F8" in r.stderr and "--type F32" in r.stderr
+    quantize(tmp_path / "Tiny", tmp_path / "out.gguf", "--type", "F32")
+    theirs = tensors(tmp_path / "same.gguf")
+    for name, t in tensors(tmp_path / "out.gguf").items():
+        assert t.tensor_type.name == "F32"
+        assert (t.data.ravel() == gguf.dequantize(theirs[name].data, theirs[name].tensor_type).ravel()).all(), name
+
+
 def test_it_continues_after_any_death(tmp_path):
-    quantize(MODEL, tmp_path / "whole.gguf", "--type", "Q8_0", "--requantize")
+    quantize(MODEL, tmp_path / "whole.gguf", "--type", "Q3_K", "--requantize")
     whole = (tmp_path / "whole.gguf").read_bytes()
-    command = [BINARY, "quantize", MODEL, str(tmp_path / "out.gguf"), "--type", "Q8_0", "--requantize", "--threads", "2", "--json"]
+    command = [BINARY, "quantize", MODEL, str(tmp_path / "out.gguf"), "--type", "Q3_K", "--requantize", "--threads", "2", "--json"]
     kills = 0
-    for round in range(60):
+    for round in range(60):  # Q3_K: seconds of work, so that deaths come before the end
         p = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
-            stdout, stderr = p.communicate(timeout=0.15 + 0.02 * round)
+            stdout, stderr = p.communicate(timeout=0.3 + 0.1 * round)
             break
         except subprocess.TimeoutExpired:
             p.send_signal(signal.SIGINT if round == 2 else signal.SIGKILL)

@@ -5,8 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/half.h"
 #include "base/hash.h"
 #include "quant/encode.h"
+#include "quant/grouped.h"
 #include "quant/pack.h"
 #include "quant/quant.h"
 #include "tests/check_main.h"
@@ -194,7 +196,61 @@ START_TEST(types_that_no_engine_computes_with_are_not_encoded) {
 }
 END_TEST
 
-CHECK_MAIN("quant", rounded_rows_have_the_bytes_of_the_reference,
+/* Blocks of every code, with a scale that F16 holds. */
+static void fill_groups(dtype t, uint8_t *out, size_t n) {
+    const dtype_block block = dtype_block_of(t);
+    const uint32_t head = dtype_scale(t) == DT_F32 ? 4 : 2;
+    for (size_t i = 0; i < n / block.elems; i++, out += block.bytes) {
+        const float scale = 0.5f + 0.25f * (float)i;
+        const uint16_t h =
+            dtype_scale(t) == DT_F16 ? half_of_float(scale) : bf16_of_float(scale);
+        for (uint32_t k = 0; k < block.bytes; k++) out[k] = (uint8_t)(k * 37 + i * 11);
+        memcpy(out, head == 4 ? (const void *)&scale : &h, head);
+        if (dtype_kind(t) == DT_I4Z) out[head] = (uint8_t)(i * 5 % 17);
+        if (dtype_kind(t) != DT_F8) continue;
+        for (uint32_t k = head; k < block.bytes; k++) out[k] &= 0xbf; /* no NaN */
+    }
+}
+
+START_TEST(groups_have_their_numbers_as_blocks_of_32) {
+    enum { N = 256 };
+    static const dtype kinds[] = {DT_I4, DT_I4Z, DT_I8G}, scales[] = {DT_F16, DT_BF16, DT_F32};
+    static uint8_t groups[N * 4], blocks[N * 4];
+    static float x[N], y[N];
+    for (int i = 0; i < 9; i++) {
+        const dtype t = dtype_grouped(kinds[i / 3], scales[i % 3], i % 2 ? 32 : 128);
+        fill_groups(t, groups, N);
+        ck_assert(quant_reads(t) && !quant_can(t));
+        ck_assert(quant_ungroup_row(t, groups, N, blocks));
+        quant_decode_row(t, groups, N, x);
+        quant_decode_row(quant_ungrouped(t), blocks, N, y);
+        for (int k = 0; k < N; k++) ck_assert_msg(x[k] == y[k], "%s, %d", dtype_name(t), k);
+    }
+    const dtype wide = dtype_grouped(DT_I4, DT_F32, 32);
+    const float third = 1.0f / 3.0f;
+    fill_groups(wide, groups, N);
+    memcpy(groups + dtype_block_of(wide).bytes, &third, 4); /* F16 does not hold it */
+    ck_assert(!quant_ungroup_row(wide, groups, N, blocks));
+}
+END_TEST
+
+START_TEST(codes_of_e4m3_are_its_numbers) {
+    const dtype t = dtype_grouped(DT_F8, DT_F32, 32);
+    static uint8_t group[4 + 32];
+    float x[32];
+    const float scale = 2;
+    memcpy(group, &scale, 4);
+    group[4] = 0x38, group[5] = 0x7e, group[6] = 0x01, group[7] = 0x81, group[8] = 0x3c,
+    group[9] = 0x08;
+    quant_decode_row(t, group, 32, x);
+    ck_assert(x[0] == 2 && x[1] == 896 && x[2] == 0x1p-8f && x[3] == -0x1p-8f && x[4] == 3 &&
+              x[5] == 0x1p-5f);
+    ck_assert(quant_ungrouped(t) == DT_NONE);
+}
+END_TEST
+
+CHECK_MAIN("quant", groups_have_their_numbers_as_blocks_of_32, codes_of_e4m3_are_its_numbers,
+           rounded_rows_have_the_bytes_of_the_reference,
            searched_rows_lose_no_more_than_by_ggml,
            decoded_rows_have_the_values_of_the_reference,
            every_instruction_set_gives_the_same_bytes, a_block_packs_to_what_unpacks_to_it,
