@@ -1,6 +1,8 @@
 /* The numbers that define a model: checked, counted. Owns nothing; any thread. */
 #include "model/config.h"
 
+#include <string.h>
+
 void model_config_init(model_config *c) {
     *c = (model_config){
         .norm_eps = 1e-5f,
@@ -138,4 +140,27 @@ rope_config model_config_rope(const model_config *c, uint32_t layer) {
     r.scaling = ROPE_SCALING_NONE;
     r.factor = 1;
     return r;
+}
+
+/* Unlike memcmp it does not look at what lies between the members. */
+#define SAME(member) (a->member == b->member)
+
+static bool rope_same(const rope_config *a, const rope_config *b) {
+    return SAME(pairing) && SAME(n_dims) && SAME(theta) && SAME(scaling) && SAME(factor) &&
+           SAME(original_len) && SAME(attn_factor) && SAME(beta_fast) && SAME(beta_slow) &&
+           SAME(low_freq_factor) && SAME(high_freq_factor);
+}
+
+static bool sizes_same(const model_config *a, const model_config *b) {
+    return SAME(n_layers) && SAME(n_embd) && SAME(n_heads) && SAME(n_kv_heads) &&
+           SAME(head_dim) && SAME(n_ff) && SAME(n_vocab) && SAME(n_ctx_train) &&
+           SAME(n_experts) && SAME(n_experts_used);
+}
+
+bool model_config_same(const model_config *a, const model_config *b) {
+    return strcmp(a->arch, b->arch) == 0 && sizes_same(a, b) && SAME(window) &&
+           SAME(window_every) && SAME(window_theta) && SAME(norm_eps) && SAME(tied_head) &&
+           SAME(qkv_bias) && SAME(o_bias) && SAME(ffn_bias) && SAME(router_bias) &&
+           SAME(sinks) && SAME(qk_norm) && SAME(norms_per_layer) && SAME(attn_scale) &&
+           SAME(pooling_type) && rope_same(&a->rope, &b->rope);
 }

@@ -217,7 +217,8 @@ status hessian_factor(const double *h, uint32_t n, const uint32_t *order, const 
         if (scale) d /= (double)scale[i] * (double)scale[i];
         mean += (d == 0 ? 1 : d) / n;
     }
-    for (uint32_t trial = 0; trial < TRIALS; trial++, damp *= 10) {
+    for (uint32_t trial = 0; trial < TRIALS; trial++) {
+        if (trial) damp *= 10;
         permuted(out, h, n, order, scale, damp * mean);
         if (!cholesky(k, out, tiles_of(n))) continue;
         invert(k, out, tiles_of(n));

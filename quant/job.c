@@ -162,13 +162,10 @@ static status read_back(const quant_job *j, err *e) {
     if (s == OK) s = gguf_open_fd(&g, fd, "the new file", e);
     if (s == OK) s = model_config_read(&is, gguf_checkpoint(g), e);
     if (s == OK) s = model_open(&m, gguf_checkpoint(g), e);
-    if (s == OK) {
-        memcpy(is.name, was.name, sizeof is.name);
-        if (memcmp(&was, &is, sizeof is) != 0)
-            s = err_set(e, ERR_UNSUPPORTED,
-                        "%.200s: GGUF has no keys for its configuration (architecture %s)",
-                        checkpoint_path(j->in), was.arch);
-    }
+    if (s == OK && !model_config_same(&was, &is))
+        s = err_set(e, ERR_UNSUPPORTED,
+                    "%.200s: GGUF has no keys for its configuration (architecture %s)",
+                    checkpoint_path(j->in), was.arch);
     model_close(m);
     gguf_close(g);
     close(fd);

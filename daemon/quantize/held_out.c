@@ -25,22 +25,22 @@ typedef struct comparison {
 
 /* Differences in batches, as daemon/eval/eval_stats.h has them. */
 void held_out_difference(const float *rtn, const float *made, uint64_t n, held_out_row *row) {
-    double sum = 0, squares = 0, batches = 0, all[2] = {0};
+    double sum = 0, squares = 0, all[2] = {0};
+    const uint64_t batches = n / EVAL_BATCH;
     for (uint64_t i = 0; i < n; i++) all[RTN] += (double)rtn[i], all[MADE] += (double)made[i];
     row->n = n;
     row->rtn = all[RTN] / (double)n;
     row->made = all[MADE] / (double)n;
     row->change = row->made - row->rtn;
-    for (uint64_t at = 0; at + EVAL_BATCH <= n; at += EVAL_BATCH, batches++) {
+    for (uint64_t at = 0; at + EVAL_BATCH <= n; at += EVAL_BATCH) {
         double d = 0;
         for (uint64_t i = at; i < at + EVAL_BATCH; i++) d += (double)made[i] - (double)rtn[i];
         d /= EVAL_BATCH;
         sum += d;
         squares += d * d;
     }
-    const double mean = sum / batches;
-    row->se =
-        batches < 2 ? NAN : sqrt(fmax(0, squares / batches - mean * mean) / (batches - 1));
+    const double count = (double)batches, mean = sum / count;
+    row->se = batches < 2 ? NAN : sqrt(fmax(0, squares / count - mean * mean) / (count - 1));
     row->worse = row->change > (isnan(row->se) ? 0 : 2 * row->se);
 }
 
