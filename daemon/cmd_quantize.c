@@ -35,7 +35,8 @@ static void on_interrupt(int number) {
 
 static void print_help(void) {
     puts(
-        "usage: vramd quantize MODEL OUT.gguf [--type TYPE] [--pure] [--requantize]\n"
+        "usage: vramd quantize MODEL OUT.gguf [--type TYPE | --fit SIZE] [--pure] "
+        "[--requantize]\n"
         "                      [--threads N] [--dry-run] [--json] [--force]\n\n"
         "Writes a model as a GGUF file. MODEL is a GGUF file, or a folder as the model was\n"
         "published. Without --type every tensor keeps its type: an export. What it will hold "
@@ -46,6 +47,9 @@ static void print_help(void) {
         "                Q4_1, Q4_0, IQ4_NL, IQ4_XS, Q3_K or Q2_K. Where the rows are no "
         "whole\n"
         "                blocks, the next type of smaller blocks\n"
+        "  --fit SIZE    a type for each matrix, so that the file has at most SIZE bytes and "
+        "loses\n"
+        "                least; the table goes to OUT.gguf.sensitivity.json\n"
         "  --pure        the output matrix, too; else it gets Q6_K or Q8_0\n"
         "  --requantize  weights that are quantised already may lose once more\n"
         "  --method M    how scales and codes are chosen: rtn (to nearest), imatrix, gptq, "
