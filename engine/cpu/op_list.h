@@ -18,4 +18,7 @@
     X(SAMPLE, run_sample, false)                                                               \
     X(PERMUTE, run_permute, false)
 
+/* Traits of operations (model/program.h) that it runs, a row each: X(trait). */
+#define CPU_TRAITS(X)
+
 #endif
