@@ -164,7 +164,7 @@ cudaError_t cudaMalloc(void **out, size_t bytes) {
     if (cudaError_t e = refuse_in_capture()) return e;
     *out = nullptr;
     if (bytes == 0) return result(cudaSuccess);
-    size_t granules = round_up(bytes, GRANULE); /* may be less than bytes: then they do not fit */
+    size_t granules = round_up(bytes, GRANULE); /* less than bytes near SIZE_MAX */
     if (allocation_fails() || !has_free(bytes) || !has_free(granules))
         return result(cudaErrorMemoryAllocation);
     if (!range) {
