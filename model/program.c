@@ -95,6 +95,10 @@ static void print_extra(buf *b, const program *p, const op *o) {
         buf_addf(b, "  %u heads, %u KV heads of %u, scale %g", o->heads.n_heads,
                  o->heads.n_kv_heads, o->heads.head_dim, (double)o->attention.scale);
         if (o->attention.window) buf_addf(b, ", window %u", o->attention.window);
+        if (o->attention.cap != 0) buf_addf(b, ", cap %g", (double)o->attention.cap);
+        if (o->attention.temperature != 0)
+            buf_addf(b, ", temperature %g each %u", (double)o->attention.temperature,
+                     o->attention.temperature_len);
         break;
     default: break;
     }

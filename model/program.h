@@ -22,7 +22,8 @@ typedef enum op_kind {
     OP_ROPE_APPEND, /* in = q | k | v: rotate q and k, append k and v to the layer's KV cache;
                        in place: out is in */
     OP_ATTENTION,   /* out = softmax(q k^T * scale, causal, window) v; in = q | k | v, only q is
-                       read */
+                       read; w0, if any: a sink for each query head, one more score, which has
+                       no value */
     OP_GATE_UP,     /* out = act(in * w0^T) * (in * w1^T) */
     OP_GATHER_ROWS, /* out = the rows of in whose logits are wanted */
     OP_LOGITS,      /* out = in * w0^T, float32 */
@@ -100,6 +101,16 @@ static inline uint32_t heads_cols(const head_shape *h) {
     return (h->n_heads + 2 * h->n_kv_heads) * h->head_dim;
 }
 
+typedef struct attention_shape {
+    float scale;     /* of the scores */
+    uint32_t window; /* 0: full */
+    float cap;       /* of the scores: cap * tanh(score / cap); 0: none */
+    /* Queries at position pos are multiplied by 1 + temperature * ln(1 + floor(pos /
+     * temperature_len)); temperature 0: by 1. */
+    float temperature;
+    uint32_t temperature_len;
+} attention_shape;
+
 /* Every value has one writer, but for OP_HEAD_NORM and OP_ROPE_APPEND, which rewrite their
  * input. */
 typedef struct op {
@@ -129,10 +140,7 @@ typedef struct op {
                                        context; or NO_WEIGHT */
             uint32_t table;         /* index in the program's rope */
         } rope;
-        struct {
-            float scale;
-            uint32_t window;
-        } attention; /* window 0: full */
+        attention_shape attention;
     };
 } op;
 
