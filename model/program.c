@@ -79,12 +79,23 @@ static void print_extra(buf *b, const program *p, const op *o) {
         if (o->embed.scale != 1) buf_addf(b, "  scale %g", (double)o->embed.scale);
         break;
     case OP_NORM:
-    case OP_HEAD_NORM: buf_addf(b, "  eps %g", (double)o->norm.eps); break;
+    case OP_HEAD_NORM:
+        buf_addf(b, "  eps %g", (double)o->norm.eps);
+        if (o->kind == OP_HEAD_NORM && o->norm.whole) buf_addf(b, ", all heads together");
+        break;
+    case OP_LOGITS:
+        if (o->logits.scale != 1) buf_addf(b, "  scale %g", (double)o->logits.scale);
+        if (o->logits.cap != 0) buf_addf(b, "  cap %g", (double)o->logits.cap);
+        break;
     case OP_ROUTE: buf_addf(b, "  %u chosen", o->route.top_k); break;
     case OP_EXPERTS_GATE_UP:
     case OP_GATE_UP: buf_addf(b, "  %s", o->gate_up.act == ACT_SILU ? "silu" : "gelu"); break;
     case OP_ROPE_APPEND: {
         const rope_config *r = &p->rope[o->rope.table];
+        if (!r->n_dims) {
+            buf_addf(b, "  not rotated");
+            break;
+        }
         buf_addf(b, "  theta %g, %u dimensions, %s", (double)r->theta, r->n_dims,
                  r->pairing == ROPE_ADJACENT ? "adjacent pairs" : "halves");
         print_weight(b, p, ", divided by ", o->rope.factors);

@@ -18,15 +18,16 @@ typedef enum op_kind {
     OP_LINEAR,      /* out = in * (w0 | w1 | w2)^T (+ bias0 | bias1 | bias2) (+ residual); the
                        weights' outputs stand side by side */
     OP_HEAD_NORM,   /* in = q | k | v: rms_norm of each head of q, times w0, and of each head of
-                       k, times w1; in place: out is in */
-    OP_ROPE_APPEND, /* in = q | k | v: rotate q and k, append k and v to the layer's KV cache;
+                       k, times w1; or of all heads of q together, and of k; in place: out is
+                       in */
+    OP_ROPE_APPEND, /* in = q | k | v: rotate q and k (by a table of 0 dimensions: not), append k and v to the layer's KV cache;
                        in place: out is in */
     OP_ATTENTION,   /* out = softmax(q k^T * scale, causal, window) v; in = q | k | v, only q is
                        read; w0, if any: a sink for each query head, one more score, which has
                        no value */
     OP_GATE_UP,     /* out = act(in * w0^T) * (in * w1^T) */
     OP_GATHER_ROWS, /* out = the rows of in whose logits are wanted */
-    OP_LOGITS,      /* out = in * w0^T, float32 */
+    OP_LOGITS,      /* out = in * w0^T * scale, float32, then capped */
     OP_SAMPLE,      /* in = logits; what it gives goes to the host: out is NO_VALUE */
     OP_ROUTE,       /* out = the top_k experts with the largest softmax(in * w0^T), and their
                        weights: top_k indices, then top_k weights a row */
@@ -124,7 +125,12 @@ typedef struct op {
     union {
         struct {
             float eps;
-        } norm; /* OP_HEAD_NORM, too */
+            bool whole; /* OP_HEAD_NORM: of all heads together */
+        } norm;         /* OP_HEAD_NORM, too */
+        struct {
+            float scale;
+            float cap; /* cap * tanh(x / cap); 0: none */
+        } logits;
         struct {
             float scale;
         } embed; /* 1 unless the model scales */

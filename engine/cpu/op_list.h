@@ -14,7 +14,7 @@
     X(ATTENTION, run_attention, false)                                                         \
     X(GATE_UP, run_gate_up, true)                                                              \
     X(GATHER_ROWS, run_gather, false)                                                          \
-    X(LOGITS, run_linear, true)                                                                \
+    X(LOGITS, run_logits, true)                                                                \
     X(SAMPLE, run_sample, false)                                                               \
     X(PERMUTE, run_permute, false)
 

@@ -234,6 +234,36 @@ START_TEST(tables_of_every_shape_fit_the_largest) {
 }
 END_TEST
 
+/* Parts of operations that it runs otherwise. */
+START_TEST(what_its_kernels_lack_is_named) {
+    engine_options o = rig_options();
+    o.activations = ACTIVATION_AUTO;
+    model_config c = gb_tiny("llama");
+    c.attn_cap = 5;
+    rig_unsupported(&backend_cuda, &c, DT_F16, &o, "attention", "soft cap");
+    c.attn_cap = 0, c.sinks = true;
+    rig_unsupported(&backend_cuda, &c, DT_F16, &o, "attention", "sinks");
+    c.sinks = false, c.logit_cap = 5;
+    rig_unsupported(&backend_cuda, &c, DT_F16, &o, "logits", "caps logits");
+    c = gb_tiny("mistral3");
+    rig_unsupported(&backend_cuda, &c, DT_F16, &o, "attention", "temperature");
+    c = gb_tiny("granite");
+    rig_unsupported(&backend_cuda, &c, DT_F16, &o, "logits", "scales");
+    c = gb_tiny("smollm3");
+    c.n_layers = 4;
+    rig_unsupported(&backend_cuda, &c, DT_F16, &o, "rope_append", "layer 3");
+    static const char *const norms[] = {"gemma2", "glm4", "olmo2"};
+    for (int i = 0; i < 3; i++) {
+        c = gb_tiny(norms[i]);
+        rig_unsupported(&backend_cuda, &c, DT_F16, &o,
+                        i == 0   ? "attention"
+                        : i == 1 ? "norm"
+                                 : "linear",
+                        "CUDA engine does not run");
+    }
+}
+END_TEST
+
 START_TEST(what_it_cannot_compute_is_named) {
     static const bad_option bad[] = {
         {"block_size", offsetof(engine_options, block_tokens), 12, ERR_INVALID},
@@ -285,4 +315,5 @@ CHECK_MAIN("cuda layout", a_public_model_has_its_published_bytes,
            weights_that_compute_together_lie_together,
            packed_weights_of_many_rows_have_memory_for_a_slice,
            values_alive_together_share_no_bytes, tables_of_every_shape_fit_the_largest,
-           what_it_cannot_compute_is_named, a_plugin_that_is_not_there_is_said_in_one_line)
+           what_its_kernels_lack_is_named, what_it_cannot_compute_is_named,
+           a_plugin_that_is_not_there_is_said_in_one_line)

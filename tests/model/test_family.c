@@ -32,6 +32,8 @@ START_TEST(q_and_k_are_permuted_by_the_format_and_the_family_together) {
     ck_assert_int_eq(family_pairing(family_find("llama"), false), ROPE_HALVES);
     ck_assert_int_eq(family_pairing(family_find("qwen2"), true), ROPE_HALVES);
     ck_assert_int_eq(family_pairing(family_find("qwen2"), false), ROPE_HALVES);
+    ck_assert_int_eq(family_pairing(family_find("glm4"), true), ROPE_ADJACENT);
+    ck_assert_int_eq(family_pairing(family_find("glm4"), false), ROPE_ADJACENT);
 }
 END_TEST
 
@@ -44,7 +46,7 @@ START_TEST(the_hint_and_the_readme_list_what_can_be_run) {
     family_hint(&e);
     ck_assert_str_eq(e.hint,
                      "supported: llama (also Mistral, SmolLM2, ...), qwen2, qwen3, phi3, "
-                     "gemma3");
+                     "gemma3, gemma2, smollm3, mistral3, olmo2 (also OLMo 3), glm4, granite");
     for (size_t i = 0; (f = family_at(i)); i++)
         if (!f->refuse) last = f;
     for (size_t i = 0, n = 0; (f = family_at(i)); i++) {
