@@ -258,10 +258,9 @@ status model_config_read(model_config *c, const checkpoint *file, err *e) {
     }
     if (arch.len < sizeof c->arch) memcpy(c->arch, arch.ptr, arch.len);
     const family *f = family_find(c->arch);
-    if (!f || f->refuse || !str_eqz(arch, c->arch)) {
-        err_set(e, ERR_UNSUPPORTED, "%.200s: architecture " STR_FMT " is not supported%s%s",
-                checkpoint_path(file), (int)(arch.len < 64 ? arch.len : 64), arch.ptr,
-                f && f->refuse ? ": " : "", f && f->refuse ? f->refuse : "");
+    if (!f || !str_eqz(arch, c->arch)) {
+        err_set(e, ERR_UNSUPPORTED, "%.200s: architecture " STR_FMT " is not supported",
+                checkpoint_path(file), (int)(arch.len < 64 ? arch.len : 64), arch.ptr);
         family_hint(e);
         return err_field(e, "general.architecture");
     }

@@ -4,8 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char no_experts[] = "mixture-of-experts models are not supported";
-
 static const family families[] = {
     {.arch = "llama",
      .others = "Mistral, SmolLM2, ...",
@@ -100,9 +98,9 @@ static const family families[] = {
      .hf = {.model = {{.type = "granite", .class = "GraniteForCausalLM", .bias_option = true}},
             .act = "silu"}},
     {.arch = "qwen3moe",
-     .refuse = no_experts,
      .qk_norm = true,
      .norms_per_layer = 2,
+     .record = counted_record,
      .hf = {.model = {{.type = "qwen3_moe",
                        .class = "Qwen3MoeForCausalLM",
                        .experts = "num_experts",
@@ -110,10 +108,10 @@ static const family families[] = {
             .window_switch = true,
             .act = "silu"}},
     {.arch = "gpt-oss",
-     .refuse = no_experts,
      .qkv_bias = true,
      .norms_per_layer = 2,
      .window_every = 2,
+     .record = counted_record,
      .hf = {.model = {{.type = "gpt_oss",
                        .class = "GptOssForCausalLM",
                        .experts = "num_local_experts",
@@ -149,9 +147,7 @@ void family_hint(err *e) {
     size_t n = 0;
     const family *f;
     for (size_t i = 0; (f = family_at(i)) && n < sizeof list; i++)
-        if (!f->refuse)
-            n += (size_t)snprintf(list + n, sizeof list - n,
-                                  f->others ? "%s%s (also %s)" : "%s%s", n ? ", " : "", f->arch,
-                                  f->others);
-    err_hint(e, "supported: %s", list);
+        n += (size_t)snprintf(list + n, sizeof list - n, f->others ? "%s%s (also %s)" : "%s%s",
+                              n ? ", " : "", f->arch, f->others);
+    err_hint(e, "known: %s", list);
 }

@@ -20,7 +20,6 @@ enum { FAMILY_HF_MODELS = 3 };
 typedef struct family {
     const char *arch;   /* as GGUF names it */
     const char *others; /* models of other names that are of it, for people; or NULL */
-    const char *refuse; /* why it cannot be run; NULL: it can */
     /* llama.cpp's converter stores the rows of q and k so that rotated pairs are neighbours;
      * it holds for the formats that permute (checkpoint_format.permutes_qk). */
     bool permuted;
@@ -38,8 +37,8 @@ typedef struct family {
     bool window_unscaled;  /* layers with a window have rope's base, without its scaling */
     /* Models of so many layers scale scores by sqrt(n_heads / n_embd); their files do not say. */
     uint32_t wide_layers;
-    float attn_cap, logit_cap; /* model_config's, where the file does not say */
-    void (*record)(recorder *);
+    float attn_cap, logit_cap;  /* model_config's, where the file does not say */
+    void (*record)(recorder *); /* which operations an engine lacks, it says itself */
     struct {
         hf_model model[FAMILY_HF_MODELS]; /* type NULL: no more */
         bool tied;                        /* where config.json does not say */
@@ -60,7 +59,7 @@ const family *family_of_hf(str type, str class, const hf_model **model);
 static inline rope_pairing family_pairing(const family *f, bool format_permutes) {
     return f->adjacent || (f->permuted && format_permutes) ? ROPE_ADJACENT : ROPE_HALVES;
 }
-/* For hints: "supported: " and the architectures that can be run. */
+/* For hints: "known: " and the architectures. */
 void family_hint(err *);
 
 void llama_record(recorder *); /* llama.c: llama, qwen2, qwen3, smollm3, mistral3, granite */

@@ -33,10 +33,46 @@ typedef enum op_kind {
                        weights: top_k indices, then top_k weights a row */
     OP_EXPERTS_GATE_UP, /* out = OP_GATE_UP of each row by each expert that chosen names */
     OP_EXPERTS_DOWN,    /* out = the weighted sum over chosen of in * w0^T (+ residual) */
-    OP_PERMUTE /* column i of out = column w0[i] of in: the order in which a matrix that
-                           reads out has its inputs */
+    OP_PERMUTE, /* column i of out = column w0[i] of in: the order in which a matrix that
+                   reads out has its inputs */
+    OP_N_KINDS
 } op_kind;
 const char *op_kind_name(op_kind);
+
+/* What sets operations apart from others of their kind, so that an engine may lack it: X(name in
+ * lower case, name, where it is). */
+#define OP_TRAIT_LIST(X)                                                                       \
+    X(SOFT_CAP, "soft_cap")         /* OP_ATTENTION: attention.cap */                          \
+    X(SINKS, "sinks")               /* OP_ATTENTION: w0 */                                     \
+    X(TEMPERATURE, "temperature")   /* OP_ATTENTION: attention.temperature */                  \
+    X(WHOLE_NORM, "whole_norm")     /* OP_HEAD_NORM: norm.whole */                             \
+    X(UNROTATED, "unrotated")       /* OP_ROPE_APPEND: a table of no dimensions */             \
+    X(LOGIT_SCALE, "logit_scale")   /* OP_LOGITS: logits.scale */                              \
+    X(LOGIT_CAP, "logit_cap")       /* OP_LOGITS: logits.cap */                                \
+    X(GATE_UP_BIAS, "gate_up_bias") /* OP_GATE_UP, OP_EXPERTS_GATE_UP: bias */
+
+typedef enum op_trait {
+#define X(trait, name) TRAIT_##trait,
+    OP_TRAIT_LIST(X)
+#undef X
+        OP_N_TRAITS
+} op_trait;
+
+/* Kinds of operations and traits: bit k of kinds is kind k. What a program consists of, what an
+ * engine runs, what it lacks. */
+typedef struct op_set {
+    uint64_t kinds, traits;
+} op_set;
+
+static inline op_set op_set_without(op_set a, op_set b) {
+    return (op_set){a.kinds & ~b.kinds, a.traits & ~b.traits};
+}
+static inline bool op_set_empty(op_set a) {
+    return !a.kinds && !a.traits;
+}
+enum { OP_SET_MAX = 128 };
+/* The names of its members; returns how many. */
+uint32_t op_set_names(op_set, const char *out[OP_SET_MAX]);
 
 typedef enum row_set {
     ROWS_STEP,
@@ -172,6 +208,8 @@ typedef struct program {
     uint16_t *layer_index; /* [n_layers]: index of a layer within its group */
 } program;
 
+/* The kinds and traits of all its operations. */
+op_set program_ops(const program *);
 /* What divides the frequencies of an OP_ROPE_APPEND in sequences of up to max_model_len tokens;
  * or NO_WEIGHT. */
 weight_id program_rope_factors(const program *, const op *, uint32_t max_model_len);

@@ -18,4 +18,8 @@
     X(SAMPLE, run_sample, false)                                                               \
     X(PERMUTE, run_permute, false)
 
+/* Traits of operations (model/program.h) that it runs, a row each: X(trait). */
+#define CPU_TRAITS(X)                                                                          \
+    X(SOFT_CAP) X(SINKS) X(TEMPERATURE) X(WHOLE_NORM) X(UNROTATED) X(LOGIT_SCALE) X(LOGIT_CAP)
+
 #endif

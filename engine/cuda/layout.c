@@ -2,7 +2,6 @@
  * share bytes by liveness, and the KV cache comes last. Pure; any thread. */
 #include "engine/cuda/layout.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -215,10 +214,8 @@ static void place_weights(cuda_layout *l, const program *p, sizer *s) {
 /* ---- values ---- */
 
 static status cannot_run(const op *o, const char *why, err *e) {
-    char where[24] = "";
-    if (o->layer >= 0) snprintf(where, sizeof where, " of layer %d", o->layer);
-    err_set(e, ERR_UNSUPPORTED, "the CUDA engine does not run operation %s%s: %s",
-            op_kind_name(o->kind), where, why);
+    err_set(e, ERR_UNSUPPORTED, "the CUDA engine does not run operation %s of layer %d: %s",
+            op_kind_name(o->kind), o->layer, why);
     return err_field(e, "%s", op_kind_name(o->kind));
 }
 
@@ -242,26 +239,6 @@ static bool find_op(op_kind k, cuda_in *in, cuda_form *out) {
     }
 }
 
-/* What of an operation its kernel lacks; NULL: nothing. */
-static const char *missing_part(const program *p, const op *o) {
-    switch (o->kind) {
-    case OP_ATTENTION:
-        if (o->attention.cap != 0) return "there is no kernel with a soft cap on scores";
-        if (o->attention.temperature != 0)
-            return "there is no kernel with a temperature by position";
-        return o->n_weights ? "there is no kernel with attention sinks" : NULL;
-    case OP_HEAD_NORM:
-        return o->norm.whole ? "there is no kernel that norms all heads together" : NULL;
-    case OP_ROPE_APPEND:
-        return p->rope[o->rope.table].n_dims ? NULL : "there is no kernel without rotation";
-    case OP_LOGITS:
-        return o->logits.scale != 1 || o->logits.cap != 0
-                   ? "there is no kernel that scales or caps logits"
-                   : NULL;
-    default: return NULL;
-    }
-}
-
 /* Gives each value its form, in the order of the operations; refuses what does not fit. */
 static status find_forms(cuda_layout *l, const program *p, err *e) {
     for (uint32_t i = 0; i < p->n_ops; i++) {
@@ -269,7 +246,6 @@ static status find_forms(cuda_layout *l, const program *p, err *e) {
         cuda_in in;
         cuda_form out;
         if (!find_op(o->kind, &in, &out)) return cannot_run(o, "there is no kernel for it", e);
-        if (missing_part(p, o)) return cannot_run(o, missing_part(p, o), e);
         if (in == CUDA_IN_STREAM && !is_f32(l, o->in))
             return cannot_run(o, "its input is no residual stream", e);
         if (in == CUDA_IN_T && is_f32(l, o->in))

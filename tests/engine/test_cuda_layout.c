@@ -234,32 +234,23 @@ START_TEST(tables_of_every_shape_fit_the_largest) {
 }
 END_TEST
 
-/* Parts of operations that it runs otherwise. */
+/* Parts of operations that it runs otherwise; then --backend auto takes the CPU. */
 START_TEST(what_its_kernels_lack_is_named) {
-    engine_options o = rig_options();
-    o.activations = ACTIVATION_AUTO;
-    model_config c = gb_tiny("llama");
-    c.attn_cap = 5;
-    rig_unsupported(&backend_cuda, &c, DT_F16, &o, "attention", "soft cap");
-    c.attn_cap = 0, c.sinks = true;
-    rig_unsupported(&backend_cuda, &c, DT_F16, &o, "attention", "sinks");
-    c.sinks = false, c.logit_cap = 5;
-    rig_unsupported(&backend_cuda, &c, DT_F16, &o, "logits", "caps logits");
-    c = gb_tiny("mistral3");
-    rig_unsupported(&backend_cuda, &c, DT_F16, &o, "attention", "temperature");
-    c = gb_tiny("granite");
-    rig_unsupported(&backend_cuda, &c, DT_F16, &o, "logits", "scales");
-    c = gb_tiny("smollm3");
-    c.n_layers = 4;
-    rig_unsupported(&backend_cuda, &c, DT_F16, &o, "rope_append", "layer 3");
-    static const char *const norms[] = {"gemma2", "glm4", "olmo2"};
-    for (int i = 0; i < 3; i++) {
-        c = gb_tiny(norms[i]);
-        rig_unsupported(&backend_cuda, &c, DT_F16, &o,
-                        i == 0   ? "attention"
-                        : i == 1 ? "norm"
-                                 : "linear",
-                        "CUDA engine does not run");
+    static const struct {
+        const char *arch, *lacks;
+    } t[] = {{"gemma2", "soft_cap"},      {"gemma2", "logit_cap"},  {"olmo2", "whole_norm"},
+             {"mistral3", "temperature"}, {"smollm3", "unrotated"}, {"granite", "logit_scale"},
+             {"llama", "sinks"}};
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        model_config c = gb_tiny(t[i].arch);
+        err e;
+        c.n_layers = 4;
+        c.sinks = strcmp(t[i].arch, "llama") == 0;
+        model *m = planned(&c, DT_F16);
+        ck_assert_int_eq(engine_check_runs(&backend_cuda, &m->program, &e), ERR_UNSUPPORTED);
+        ck_assert_msg(strstr(e.text, t[i].lacks) != NULL, "%s: %s", t[i].arch, e.text);
+        ck_assert_int_eq(engine_check_runs(&backend_cpu, &m->program, &e), OK);
+        model_close(m);
     }
 }
 END_TEST
