@@ -1,4 +1,4 @@
-/* The weights and the KV cache of a model that no engine runs (mixtures of experts, Gemma 2, ...),
+/* The weights and the KV cache of a model that no engine runs (mixtures of experts, ...),
  * by the numbers of its config: weights under the names that GGUF has, and an OP_ATTENTION per
  * layer. For planning; it cannot be run. Owns nothing: it records into the recorder it is given.
  * One thread. */

@@ -275,7 +275,7 @@ static GB_UNUSED void gb_model_keys(gb *b, const model_config *c) {
     if (c->attn_scale > 0) gb_float(b, GB_KEY("attention.scale"), c->attn_scale);
     if (c->attn_cap != 0) gb_float(b, GB_KEY("attn_logit_softcapping"), c->attn_cap);
     if (c->logit_cap != 0) gb_float(b, GB_KEY("final_logit_softcapping"), c->logit_cap);
-    if (c->temperature > 0) gb_float(b, GB_KEY("attention.temperature_scale"), c->temperature);
+    if (c->temperature != 0) gb_float(b, GB_KEY("attention.temperature_scale"), c->temperature);
     if (f && f->scales) {
         gb_float(b, GB_KEY("embedding_scale"), c->embd_scale);
         gb_float(b, GB_KEY("residual_scale"), c->residual_scale);
