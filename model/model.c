@@ -11,8 +11,10 @@
 
 /* What the program did not use would be a part of the model that we do not compute. */
 static bool may_ignore(str name) {
-    /* Derived tables that old converters stored (llama.cpp skips them, too). */
-    return str_find(name, STR("attn_rot_embd"), 0) != SIZE_MAX ||
+    /* Derived tables that old converters stored (llama.cpp skips them, too), and scales of the
+     * activations of NVFP4, which here have scales of their own. */
+    return str_find(name, STR(".input_scale"), 0) != SIZE_MAX ||
+           str_find(name, STR("attn_rot_embd"), 0) != SIZE_MAX ||
            str_find(name, STR("rotary_emb.inv_freq"), 0) != SIZE_MAX;
 }
 

@@ -110,6 +110,9 @@ typedef struct weight {
     uint32_t n_experts;  /* matrices of that shape, one after the other; 0: one matrix */
     int32_t layer;       /* -1: none */
     int32_t tensor;      /* index in the checkpoint; -1: planned without one */
+    /* Of NVFP4: the vector with the number that each expert's (or the matrix's) weights are to be
+     * multiplied by; else NO_WEIGHT. */
+    weight_id scale;
     /* Where its rows and columns begin in that tensor, or in each expert of it: parts of fused
      * tensors and slices of ranks. Columns begin and end at blocks of the type. */
     uint32_t first_row, first_col;

@@ -149,10 +149,12 @@ static GB_UNUSED float gb_random(uint64_t seed, uint64_t i) {
  * so that its numbers are about -scale .. scale. */
 static GB_UNUSED void gb_fill_block(unsigned char *p, dtype type, uint64_t seed, float scale) {
     const uint32_t n = dtype_get(type)->block_bytes;
-    const uint32_t at = type == DT_Q2_K   ? 80
-                        : type == DT_Q3_K ? 108
-                        : type == DT_Q6_K ? 208
-                                          : 0;
+    const uint32_t at = type == DT_Q2_K    ? 80
+                        : type == DT_Q3_K  ? 108
+                        : type == DT_Q6_K  ? 208
+                        : type == DT_TQ1_0 ? 52
+                        : type == DT_TQ2_0 ? 64
+                                           : 0;
     float d = 0, min = 0; /* the largest code times integer scale; minus the minimum's */
     switch (type) {
     case DT_Q4_0: d = 8; break;
@@ -167,10 +169,29 @@ static GB_UNUSED void gb_fill_block(unsigned char *p, dtype type, uint64_t seed,
     case DT_Q5_K: d = 63 * 16, min = -63; break;
     case DT_Q6_K: d = 127 * 32; break;
     case DT_IQ4_XS: d = 31 * 127; break;
+    case DT_IQ1_S:
+    case DT_IQ1_M: d = 15 * 1.125f; break;
+    case DT_IQ2_XXS:
+    case DT_IQ2_XS:
+    case DT_IQ2_S: d = 31 / 8.0f * 43; break;
+    case DT_IQ3_XXS: d = 31 / 4.0f * 62; break;
+    case DT_IQ3_S: d = 31 * 15; break;
+    case DT_Q2_0: d = 2; break;
+    case DT_TQ1_0:
+    case DT_TQ2_0:
+    case DT_Q1_0: d = 1; break;
+    case DT_NVFP4: d = 1; break; /* see below */
     default: CHECK(!"gb_fill: a type it does not know");
     }
     for (uint32_t k = 0; k < n; k++) p[k] = (unsigned char)(hash_mix(seed * 256 + k) >> 40);
     uint16_t h = half_of_float((0.75f + 0.25f * gb_random(seed, 0)) * scale / d);
+    for (uint32_t k = 0; type == DT_NVFP4 && k < 4; k++)
+        p[k] = 0x20 | (p[k] & 7); /* 0.125 to 0.234: most are below 1, which gb_matrix scales */
+    if (type == DT_NVFP4) return;
+    for (uint32_t k = 0; type == DT_IQ1_M && k < 4;
+         k++) /* in the upper quarters of four numbers */
+        p[49 + 2 * k] = (unsigned char)((p[49 + 2 * k] & 15) | (h >> 4 * k & 15) << 4);
+    if (type == DT_IQ1_M) return;
     memcpy(p + at, &h, 2);
     h = half_of_float(min == 0 ? 0 : -scale / min);
     if (min != 0) memcpy(p + at + 2, &h, 2);
@@ -197,6 +218,11 @@ static GB_UNUSED void gb_matrix(gb *b, const char *name, dtype type, uint32_t ro
     type = dtype_for_cols(type, cols);
     void *p = gb_tensor(b, name, type, 2, (uint64_t[]){cols, rows}, NULL);
     gb_fill(p, type, (uint64_t)rows * cols, seed, scale);
+    if (type != DT_NVFP4) return;
+    char beside[96];
+    snprintf(beside, sizeof beside, "%.*s.scale", (int)(strlen(name) - strlen(".weight")),
+             name);
+    memcpy(gb_tensor(b, beside, DT_F32, 1, (uint64_t[]){1}, NULL), &scale, 4);
 }
 /* offset + random: 1 for norms, 0 for biases. */
 static GB_UNUSED void gb_vector(gb *b, const char *name, uint32_t n, uint64_t seed,
