@@ -34,7 +34,7 @@ static status check_family(const model_config *c, const family *f, err *e) {
     const char *what = NULL, *field = "arch";
     if (!f)
         what = "the architecture is not supported";
-    else if (c->qk_norm != f->qk_norm)
+    else if (c->qk_norm != f->qk_norm || c->qk_norm_whole != f->qk_norm_whole)
         what = "norms of q and k do not fit it", field = "qk_norm";
     else if (c->norms_per_layer != f->norms_per_layer)
         what = "another number of norms a layer is not supported", field = "norms_per_layer";
