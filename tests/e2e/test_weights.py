@@ -56,3 +56,15 @@ def test_int8_activations_give_one_text_on_every_instruction_set(mixed):
     isas = ["plain"] + ["avx2"] * ("avx2" in flags) + ["avx512"] * ("avx512_vnni" in flags)
     texts = {said(mixed, "--cpu-isa", isa) for isa in isas}
     assert len(texts) == 1 and texts != {""}
+
+
+def test_quantize_reads_types_that_it_does_not_write(tmp_path):
+    """Books and powers of three as F32 are the same numbers; NVFP4, whose numbers need another tensor, is refused by name."""
+    few, f32, nvfp4 = (tmp_path / f"{n}.gguf" for n in ("few", "f32", "nvfp4"))
+    requantise(MODEL, few, [Q.IQ2_S, Q.TQ1_0], n_layers=2)
+    r = vramd("quantize", str(few), str(f32), "--type", "F32", "--requantize")
+    assert r.returncode == 0, r.stderr
+    assert said(few, "--activation-dtype", "f32") == said(f32, "--activation-dtype", "f32") != ""
+    requantise(MODEL, nvfp4, [Q.NVFP4], n_layers=1)
+    r = vramd("quantize", str(nvfp4), str(tmp_path / "none.gguf"), "--type", "F32", "--requantize")
+    assert r.returncode != 0 and "the type NVFP4 of " in r.stderr, r.stderr
