@@ -8,13 +8,14 @@
 
 /* One of the models of a family in Hugging Face's config.json. */
 typedef struct hf_model {
-    const char *type, *class; /* "model_type", and the class in "architectures" */
-    bool bias_option;         /* attention_bias and mlp_bias mean something */
+    /* "model_type", and the class in "architectures" (NULL: that of another model's row) */
+    const char *type, *class;
+    bool bias_option; /* attention_bias and mlp_bias mean something */
     /* The members that have the number of experts and the width of one; NULL: it is dense. */
     const char *experts, *expert_width;
 } hf_model;
 
-enum { FAMILY_HF_MODELS = 3 };
+enum { FAMILY_HF_MODELS = 4 };
 
 typedef struct family {
     const char *arch;   /* as GGUF names it */
@@ -23,6 +24,8 @@ typedef struct family {
      * it holds for the formats that permute (checkpoint_format.permutes_qk). */
     bool permuted;
     bool qkv_bias, qk_norm;
+    bool
+        shaped; /* layers of several kinds: config.shape is read (config_shape.c, hf_shape.c) */
     uint32_t norms_per_layer;
     uint32_t window_every; /* model_config's, where the file has a window and says nothing */
     float window_theta;    /* likewise */
@@ -49,11 +52,18 @@ static inline rope_pairing family_pairing(const family *f, bool format_permutes)
 /* For hints: "known: " and the architectures. */
 void family_hint(err *);
 
-void llama_record(recorder *); /* llama.c: llama, qwen2, qwen3 */
-void phi3_record(recorder *);  /* phi3.c */
-void gemma_record(recorder *); /* gemma.c: gemma3 */
-/* counted.c: the weights and KV cache of any family, without operations that run */
+/* config_shape.c: config.shape of a shaped family, once the rest is read. Errors: ERR_FORMAT,
+ * ERR_UNSUPPORTED (field: the key). */
+status config_shape_read(model_config *, const checkpoint *, err *);
+
+void llama_record(recorder *);  /* llama.c: llama, qwen2, qwen3 */
+void phi3_record(recorder *);   /* phi3.c */
+void gemma_record(recorder *);  /* gemma.c: gemma3 */
+void gemma4_record(recorder *); /* gemma4.c */
+/* counted.c: weights, KV cache, states and operations of any family, without values; and of those
+ * that embed whole texts (BERT) */
 void counted_record(recorder *);
+void encoder_record(recorder *);
 
 /* ---- pieces (parts.c) ---- */
 

@@ -89,6 +89,7 @@ value_id part_attention(recorder *r, int l, value_id x, rope_factors factors, bo
         o = rec_op(r, OP_HEAD_NORM, l, qkv, qkv);
         o->heads = heads;
         o->norm.eps = c->norm_eps;
+        o->norm.values = false;
         o->n_weights = 2;
         o->w[0] = rec_vector(r, true, l, "attn_q_norm.weight", c->head_dim);
         o->w[1] = rec_vector(r, true, l, "attn_k_norm.weight", c->head_dim);
@@ -98,12 +99,16 @@ value_id part_attention(recorder *r, int l, value_id x, rope_factors factors, bo
     o->rope.factors = factors.usual;
     o->rope.long_factors = factors.far;
     o->rope.table = rec_rope(r, l);
+    o->rope.proportional = false;
 
     o = rec_op(r, OP_ATTENTION, l, qkv,
                rec_value(r, "heads", ROWS_STEP, c->n_heads * c->head_dim));
     o->heads = heads;
     o->attention.scale = c->attn_scale > 0 ? c->attn_scale : 1 / sqrtf((float)c->head_dim);
     o->attention.window = model_config_window(c, (uint32_t)l);
+    o->attention.cap = 0;
+    o->attention.latent = false;
+    o->attention.kv_from = 0;
     return o->out;
 }
 

@@ -16,9 +16,12 @@
     X(GATHER_ROWS, run_gather, false)                                                          \
     X(LOGITS, run_linear, true)                                                                \
     X(SAMPLE, run_sample, false)                                                               \
-    X(PERMUTE, run_permute, false)
+    X(PERMUTE, run_permute, false)                                                             \
+    X(EMBED_ADD, run_embed_add, false)                                                         \
+    X(MUL_GELU, run_mul_gelu, false)                                                           \
+    X(SCALE, run_scale, false)
 
 /* Traits of operations (model/program.h) that it runs, a row each: X(trait). */
-#define CPU_TRAITS(X)
+#define CPU_TRAITS(X) X(NORM_ADD) X(VALUE_NORM) X(SHARED_KV) X(PROPORTIONAL)
 
 #endif

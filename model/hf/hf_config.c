@@ -10,6 +10,7 @@
 #include "json/in.h"
 #include "model/family.h"
 #include "model/hf/hf_json.h"
+#include "model/hf/hf_shape.h"
 
 /* ---- members; the first error sticks ---- */
 
@@ -139,9 +140,10 @@ static void read_experts(reader *r, model_config *c, const hf_model *model) {
     r->s = err_field(r->e, step == 1 ? "mlp_only_layers" : "decoder_sparse_step");
 }
 
-static void read_shape(reader *r, model_config *c, const hf_model *model) {
+static void read_shape(reader *r, model_config *c, const family *f, const hf_model *model) {
     float rotary = 1;
     if (strcmp(c->arch, "gemma3") == 0) gemma3_defaults(c);
+    if (f->shaped) hf_shape_defaults(c, r->o);
     count(r, "hidden_size", &c->n_embd);
     count(r, "num_hidden_layers", &c->n_layers);
     count(r, "num_attention_heads", &c->n_heads);
@@ -156,7 +158,7 @@ static void read_shape(reader *r, model_config *c, const hf_model *model) {
     maybe_real(r, "rms_norm_eps", 1e-12, 0.1, &c->norm_eps);
     maybe_real(r, "partial_rotary_factor", 0, 1, &rotary);
     c->rope.n_dims = (uint32_t)((float)c->head_dim * rotary);
-    read_experts(r, c, model);
+    if (!f->shaped) read_experts(r, c, model);
 }
 
 /* "layer_types" says layer by layer what the pattern does. */
@@ -280,6 +282,11 @@ static void read_rope(reader *r, model_config *c) {
     str type = {NULL, 0};
     maybe_str(&in, key, &type);
     maybe_real(&in, "rope_theta", 1, 1e12, &rope->theta);
+    if (json_in_has(o, "partial_rotary_factor")) { /* as transformers 5 has it */
+        float rotary = 1;
+        maybe_real(&in, "partial_rotary_factor", 0, 1, &rotary);
+        rope->n_dims = (uint32_t)((float)c->head_dim * rotary);
+    }
     rope->original_len = c->n_ctx_train;
     if (in.s == OK && !type.ptr)
         missing(&in, "rope_type");
@@ -293,6 +300,9 @@ static void read_rope(reader *r, model_config *c) {
         read_yarn(&in, rope);
     else if (in.s == OK && str_eqz(type, "llama3"))
         read_llama3(&in, rope);
+    else if (in.s == OK && c->shape.listed == 0 && strcmp(c->arch, "gemma4") == 0 &&
+             str_eqz(type, "proportional"))
+        return; /* hf_shape.c reads the rest of it */
     else if (in.s == OK && !str_eqz(type, "default"))
         unsupported(&in, key, type, "known: default, linear, yarn, llama3");
     r->s = in.s;
@@ -360,13 +370,14 @@ static status read_config(model_config *c, reader *r) {
     c->norms_per_layer = f->norms_per_layer;
     c->qk_norm = f->qk_norm;
     c->norm_eps = 1e-6f;
-    read_shape(r, c, model);
+    read_shape(r, c, f, model);
     read_biases(r, c, f, model);
     read_window(r, c, f);
     if (strcmp(f->arch, "gemma2") == 0) c->attn_cap = 50; /* of Gemma2Config */
     maybe_real(r, "attn_logit_softcapping", 0, 1e6, &c->attn_cap);
     if (strcmp(f->arch, "gemma3") == 0) read_gemma3(r, c);
     read_rope(r, c);
+    if (r->s == OK && f->shaped) r->s = hf_shape_read(c, model->type, r->o, r->prefix, r->e);
     if (r->s != OK) return r->s;
     status s = model_config_check(c, r->e);
     if (s != OK) name_member(r->o, r->e);

@@ -1,5 +1,6 @@
 /* Tiny models of the families that have no small real one, against transformers in float64
- * (tests/golden/make_families.py, where the format of the files stands). */
+ * (tests/golden/make_families.py, where the format of the files stands), or against its formulas in
+ * numpy (make_gemma4.py). */
 #include "tests/engine/engine_rig.h"
 
 #include <math.h>
@@ -7,7 +8,7 @@
 
 enum { MAX_TOKENS = 64 };
 
-static const char *const families[] = {"qwen3", "phi3", "gemma3"};
+static const char *const families[] = {"qwen3", "phi3", "gemma3", "gemma4"};
 
 static void take(FILE *f, void *dst, size_t n) {
     ck_assert_msg(fread(dst, 1, n, f) == n, "the golden file ends early");
@@ -78,6 +79,7 @@ END_TEST
 int main(void) {
     Suite *s = suite_create("families");
     TCase *t = check_case(s, "families");
-    tcase_add_loop_test(t, tiny_models_give_the_logits_of_transformers, 0, 3);
+    tcase_add_loop_test(t, tiny_models_give_the_logits_of_transformers, 0,
+                        sizeof families / sizeof *families);
     return check_run(s);
 }

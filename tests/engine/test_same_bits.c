@@ -1,11 +1,12 @@
 /* The same request gives the same logits, bit for bit, whatever else is in its batches, however
  * its prompt is cut, wherever its blocks lie, whoever computed its beginning, after preemption,
  * on any number of threads and on every instruction set. On the real model, and on a tiny one
- * with norms of q and k, multi-query attention and windows on most layers; a prompt long enough
- * for two splits of attention.
+ * with norms of q and k, multi-query attention and windows on most layers, and a Gemma 4 with heads of
+ * two sizes and shared KV layers; a prompt long enough for two splits of attention.
  */
 #include "tests/engine/engine_rig.h"
 #include "tests/model/gguf_build.h"
+#include "tests/model/gguf_gemma4.h"
 
 enum {
     PROMPT = RIG_SANITIZED ? 40 : 520,
@@ -26,12 +27,23 @@ typedef struct run {
 } run;
 
 /* The tiny model with each type of cache that has codes, and a mixture. */
-enum { REAL, TINY, TINY_INT8, TINY_Q8_0, TINY_FP8, TINY_MIXED, TINY_INT4, N_MODELS };
+enum {
+    REAL,
+    TINY,
+    TINY_INT8,
+    TINY_Q8_0,
+    TINY_FP8,
+    TINY_MIXED,
+    TINY_INT4,
+    GEMMA4,
+    GEMMA4_INT8,
+    N_MODELS
+};
 static const struct {
     dtype k, v;
 } cache_of[N_MODELS] = {{DT_F16, DT_F16},   {DT_F16, DT_F16}, {DT_INT8, DT_INT8},
                         {DT_Q8_0, DT_Q8_0}, {DT_FP8, DT_FP8}, {DT_INT8, DT_INT4},
-                        {DT_INT4, DT_INT4}};
+                        {DT_INT4, DT_INT4}, {DT_F16, DT_F16}, {DT_INT8, DT_INT8}};
 
 static engine_options options(void) {
     engine_options o = rig_options();
@@ -54,8 +66,14 @@ static void open_model(rig *r, int which, const engine_options *wanted) {
     gb b;
     char path[64];
     gb_init(&b);
-    gb_model_keys(&b, &c);
-    gb_model_tensors(&b, &c, DT_Q4_K, 7);
+    if (which >= GEMMA4) {
+        c = gb_gemma4_config(128, PROMPT / 5);
+        gb_gemma4_keys(&b, &c);
+        gb_gemma4_tensors(&b, &c, DT_Q4_0, 7);
+    } else {
+        gb_model_keys(&b, &c);
+        gb_model_tensors(&b, &c, DT_Q4_K, 7);
+    }
     gb_open(&b, path);
     rig_open(r, path, &o);
     gb_clear(&b);
