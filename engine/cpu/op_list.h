@@ -25,7 +25,14 @@
 #define CPU_TRAITS(X)                                                                          \
     X(SOFT_CAP)                                                                                \
     X(SINKS)                                                                                   \
-    X(TEMPERATURE) X(WHOLE_NORM) X(UNROTATED) X(LOGIT_SCALE) X(LOGIT_CAP) X(NORM_ADD)          \
-        X(VALUE_NORM) X(SHARED_KV) X(PROPORTIONAL)
+    X(TEMPERATURE)                                                                             \
+    X(WHOLE_NORM)                                                                              \
+    X(UNROTATED)                                                                               \
+    X(LOGIT_SCALE)                                                                             \
+    X(LOGIT_CAP)                                                                               \
+    X(NORM_ADD)                                                                                \
+    X(VALUE_NORM)                                                                              \
+    X(SHARED_KV)                                                                               \
+    X(PROPORTIONAL)
 
 #endif
