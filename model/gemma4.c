@@ -62,6 +62,7 @@ static value_id attention(recorder *r, int l, value_id x, weight_id factors) {
     op *o = rec_op(r, OP_HEAD_NORM, l, qkv, qkv);
     o->heads = here;
     o->norm.eps = c->norm_eps;
+    o->norm.whole = false;
     o->norm.values = own;
     o->n_weights = own ? 2 : 1;
     o->w[0] = rec_vector(r, true, l, "attn_q_norm.weight", all.head_dim);
@@ -90,7 +91,7 @@ static value_id per_layer_inputs(recorder *r, value_id x) {
     op *o = rec_op(r, OP_HEAD_NORM, -1, a, a);
     o->heads = (head_shape){c->n_layers, 0, p};
     o->norm.eps = c->norm_eps * (float)c->n_embd;
-    o->norm.values = false;
+    o->norm.whole = o->norm.values = false;
     o->n_weights = 1;
     o->w[0] = rec_vector(r, true, -1, "per_layer_proj_norm.weight", p);
     o = rec_op(r, OP_EMBED_ADD, -1, a, rec_value(r, "per_layer", ROWS_STEP, n));

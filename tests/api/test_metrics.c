@@ -8,16 +8,16 @@
 #include "api/memory_view.h"
 #include "api/metrics.h"
 
-typedef struct family {
+typedef struct metric_family {
     char name[100], type[20];
     bool help;
     int samples;
-} family;
+} metric_family;
 
 /* Reads the text as Prometheus does: HELP and TYPE once and before the samples, samples of a
  * family together, no sample twice, numbers that are numbers. Returns the number of families.
  */
-static int read_text(char *text, family *fam, int cap) {
+static int read_text(char *text, metric_family *fam, int cap) {
     int n = 0;
     char *seen[4000], *save;
     int n_seen = 0;
@@ -26,7 +26,7 @@ static int read_text(char *text, family *fam, int cap) {
         if (sscanf(l, "# HELP %99s", name) == 1) {
             for (int i = 0; i < n; i++) ck_assert_str_ne(fam[i].name, name);
             ck_assert_int_lt(n, cap);
-            fam[n] = (family){.help = strlen(l) > 8 + strlen(name)};
+            fam[n] = (metric_family){.help = strlen(l) > 8 + strlen(name)};
             strcpy(fam[n++].name, name);
             continue;
         }
@@ -55,7 +55,7 @@ static int read_text(char *text, family *fam, int cap) {
 }
 
 START_TEST(the_text_is_what_prometheus_reads) {
-    static family fam[200];
+    static metric_family fam[200];
     start();
     reply r = fake_post(&f, "/v1/rerank", "{}");
     ck_assert_int_eq(r.status, 501);
@@ -128,7 +128,7 @@ START_TEST(a_device_has_an_account_of_its_own) {
         "vramd_device_memory_context_bytes{model_name=\"fake\"} 1000\n",
     };
     for (size_t i = 0; i < sizeof want / sizeof *want; i++) assert_has(r.body, want[i]);
-    static family fam[200];
+    static metric_family fam[200];
     ck_assert_int_gt(read_text(r.body, fam, 200), 40);
     reply_free(&r);
     fake_stop(&f);
@@ -177,7 +177,7 @@ END_TEST
 /* The tiers below the KV cache share their names, and a label says which it is. */
 START_TEST(a_tier_is_named_by_a_label) {
     for (int host = 0; host < 2; host++) {
-        static family fam[200];
+        static metric_family fam[200];
         fake_init(&f);
         f.tier = (kv_tier_view){.in_memory = host, .budget_bytes = 4096, .bytes = 1024};
         fake_start(&f);

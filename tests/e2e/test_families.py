@@ -9,6 +9,7 @@ import gguf
 import numpy as np
 import pytest
 from harness import BINARY, ROOT
+from test_plan import SCHEMA
 from tiny_model import VOCABULARY
 
 MISSING = ["conv", "forward_pass"]
@@ -57,6 +58,7 @@ def test_a_file_that_no_engine_runs_is_planned(lfm2):
     r = subprocess.run([BINARY, "plan", lfm2, "--json", "--backend", "cpu", "--max-num-seqs", "3"], text=True, capture_output=True)
     assert r.returncode == 0, r.stderr
     doc = json.loads(r.stdout)
+    SCHEMA.validate(doc)
     assert doc["runnable"] is False and doc["missing"] == MISSING and doc["not_loaded_bytes"] == 4 * 8 * 8
     assert doc["state_bytes_per_sequence"] == 4 * 2 * 64  # (3 - 1) inputs of the convolution
     assert sum(t["bytes"] for t in doc["terms"] if t["class"] == "state") == 3 * 4 * 2 * 64

