@@ -135,7 +135,7 @@ static status load(calibration *c, err *e) {
     return s == OK ? machine_load(m, e) : s;
 }
 
-status calibration_open(calibration *c, const char *model, const options *opt,
+status calibration_plan(calibration *c, const char *model, const options *opt,
                         const calibrate_wish *w, err *e) {
     *c = (calibration){.wish = *w, .tap = {see, c}};
     if (!c->wish.context) c->wish.context = CONTEXT;
@@ -153,8 +153,15 @@ status calibration_open(calibration *c, const char *model, const options *opt,
                                .extra = prepare,
                                .arg = c};
     s = machine_plan(&c->m, &c->opt, &wish, e);
-    if (c->s != OK) s = (*e = c->e).code;
-    if (s == OK) s = load(c, e);
+    return c->s != OK ? (*e = c->e).code : s;
+}
+
+uint64_t calibration_bytes(const calibration *c) {
+    return plan_peak_bytes(&c->m.plan);
+}
+
+status calibration_run(calibration *c, err *e) {
+    status s = load(c, e);
     if (s != OK) return s;
     if (c->wish.hessians) lay_out(c, 0);
     s = pass(c, e);

@@ -41,10 +41,15 @@ typedef struct calibration {
     err e;
 } calibration;
 
-/* Loads the model and runs the text once: sums of all inputs, and H from the first input on. Errors: those of
- * the machine, of the texts, ERR_BUDGET. In any case calibration_close afterwards. */
-status calibration_open(calibration *out, const char *model, const options *,
+/* Reads headers and texts, and plans. In any case calibration_close afterwards. Errors: those of the machine, of the
+ * texts, ERR_BUDGET. */
+status calibration_plan(calibration *out, const char *model, const options *,
                         const calibrate_wish *, err *);
+/* The most that it will hold, with what the wish says of the caller. */
+uint64_t calibration_bytes(const calibration *);
+/* Loads the model and runs the text once: sums of all inputs, and H from the first input on. Errors: those of
+ * the machine. */
+status calibration_run(calibration *, err *);
 /* Makes H of an input available: by another pass, from it on, unless it is. */
 status calibration_need(calibration *, calib_input *, err *);
 void calibration_close(calibration *);
