@@ -65,7 +65,6 @@ static void set_options(calibration *c, const char *model, const options *opt) {
     o->max_num_seqs = 1;
     o->prefix_caching = false;
     o->kv_disk[0] = '\0', o->kv_host_bytes = 0; /* a server's */
-    o->max_model_len = c->wish.context;
     options_set_default(o, "embeddings", "off");
     options_set_default(o, "backend", "cpu");
     options_set_default(o, "activation_dtype", "f32");
@@ -153,6 +152,7 @@ status calibration_plan(calibration *c, const char *model, const options *opt,
                                .extra = prepare,
                                .arg = c};
     s = machine_plan(&c->m, &c->opt, &wish, e);
+    c->opt.max_model_len = c->wish.context = c->m.opt.max_model_len;
     return c->s != OK ? (*e = c->e).code : s;
 }
 

@@ -14,7 +14,7 @@
 typedef struct calibrate_wish {
     const char *const *files; /* texts; n_files 0: built in */
     uint32_t n_files;
-    uint32_t context; /* tokens of a window; 0: 512 */
+    uint32_t context; /* tokens of a window; 0: 512, or as many as the model was trained for */
     uint64_t n_fit,
         n_held; /* tokens: to calibrate on, over all texts, and of each held out; 0: 16,384 and an eighth */
     bool hessians;  /* H are wanted */
