@@ -2,7 +2,9 @@
  * Owns the program's arrays; the checkpoint is borrowed. Immutable after open; any thread. */
 #include "model/model.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/check.h"
 #include "base/half.h"
@@ -11,9 +13,20 @@
 
 /* What the program did not use would be a part of the model that we do not compute. */
 static bool may_ignore(str name) {
-    /* Derived tables that old converters stored (llama.cpp skips them, too). */
-    return str_find(name, STR("attn_rot_embd"), 0) != SIZE_MAX ||
+    /* Derived tables that old converters stored (llama.cpp skips them, too), and scales of the
+     * activations of NVFP4, which here have scales of their own. */
+    return str_find(name, STR(".input_scale"), 0) != SIZE_MAX ||
+           str_find(name, STR("attn_rot_embd"), 0) != SIZE_MAX ||
            str_find(name, STR("rotary_emb.inv_freq"), 0) != SIZE_MAX;
+}
+
+/* Vision, audio, and blocks behind the layers that predict further tokens: not loaded. */
+static bool is_other_part(const model_config *c, const char *name) {
+    static const char *const parts[] = {"v.", "a.", "mm."};
+    unsigned layer;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (strncmp(name, parts[i], strlen(parts[i])) == 0) return true;
+    return c->shape.mtp && sscanf(name, "blk.%u.", &layer) == 1 && layer >= c->n_layers;
 }
 
 static void check_claimed(recorder *r) {
@@ -21,6 +34,10 @@ static void check_claimed(recorder *r) {
         if (r->claimed[i]) continue;
         const tensor_info t = checkpoint_tensor(r->file, i);
         if (may_ignore(str_of(t.name))) continue;
+        if (is_other_part(&r->p->config, t.name)) {
+            r->p->not_loaded_bytes += tensor_bytes(&t);
+            continue;
+        }
         err_set(r->e, ERR_UNSUPPORTED,
                 "architecture %s: tensor %s (%s) has no place in this architecture",
                 r->p->config.arch, t.name, dtype_name(t.type));
@@ -32,7 +49,7 @@ static status check_family(const model_config *c, const family *f, err *e) {
     const char *what = NULL, *field = "arch";
     if (!f)
         what = "the architecture is not supported";
-    else if (c->qk_norm != f->qk_norm)
+    else if (!f->shaped && (c->qk_norm != f->qk_norm || c->qk_norm_whole != f->qk_norm_whole))
         what = "norms of q and k do not fit it", field = "qk_norm";
     else if (c->norms_per_layer != f->norms_per_layer)
         what = "another number of norms a layer is not supported", field = "norms_per_layer";
@@ -78,7 +95,8 @@ static status record_family(model **out, const model_config *c, const checkpoint
     status s = check_family(c, f, e);
     if (s != OK) return s;
     /* mixtures of a family that has dense models, too */
-    const bool counted = (c->n_experts && f->record == llama_record) || c->ffn_bias;
+    const bool counted =
+        !f->shaped && ((c->n_experts && f->record == llama_record) || c->ffn_bias);
     return record(out, c, file, planned, counted ? counted_record : f->record, e);
 }
 

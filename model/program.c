@@ -2,6 +2,7 @@
 #include "model/program.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "base/buf.h"
 #include "base/check.h"
@@ -22,25 +23,47 @@ const char *op_kind_name(op_kind k) {
         [OP_EXPERTS_GATE_UP] = "experts_gate_up",
         [OP_EXPERTS_DOWN] = "experts_down",
         [OP_PERMUTE] = "permute",
+        [OP_MUL_SIGMOID] = "mul_sigmoid",
+        [OP_EMBED_ADD] = "embed_add",
+        [OP_MUL_GELU] = "mul_gelu",
+        [OP_SCALE] = "scale",
+        [OP_CONV] = "conv",
+        [OP_DELTA] = "delta",
+        [OP_SSM] = "ssm",
+        [OP_LINEAR_BY_HEAD] = "linear_by_head",
+        [OP_LAYER_NORM] = "layer_norm",
+        [OP_POOL] = "pool",
     };
     CHECK((unsigned)k < sizeof name / sizeof *name);
     return name[k];
 }
 
-static uint64_t traits_of(const op *o) {
-    uint64_t t = 0;
-    if (o->kind == OP_ATTENTION && o->attention.cap > 0) t |= 1ull << TRAIT_SOFT_CAP;
-    if (o->kind == OP_ATTENTION && o->w[0] != NO_WEIGHT) t |= 1ull << TRAIT_SINKS;
-    if ((o->kind == OP_GATE_UP || o->kind == OP_EXPERTS_GATE_UP) && o->bias[0] != NO_WEIGHT)
-        t |= 1ull << TRAIT_GATE_UP_BIAS;
-    return t;
+static uint64_t traits_of(const program *p, const op *o) {
+#define HAS(trait, is) ((uint64_t)(is) << TRAIT_##trait)
+    switch (o->kind) {
+    case OP_ATTENTION:
+        return HAS(SOFT_CAP, o->attention.cap > 0) | HAS(SINKS, o->w[0] != NO_WEIGHT) |
+               HAS(TEMPERATURE, o->attention.temperature > 0) |
+               HAS(LATENT_KV, o->attention.latent) | HAS(SHARED_KV, o->attention.kv_from > 0);
+    case OP_NORM: return HAS(NORM_ADD, o->residual != NO_VALUE);
+    case OP_HEAD_NORM: return HAS(WHOLE_NORM, o->norm.whole) | HAS(VALUE_NORM, o->norm.values);
+    case OP_ROPE_APPEND:
+        return HAS(UNROTATED, !p->counted && p->rope[o->rope.table].n_dims == 0) |
+               HAS(PROPORTIONAL, o->rope.proportional);
+    case OP_LOGITS:
+        return HAS(LOGIT_SCALE, o->logits.scale != 1) | HAS(LOGIT_CAP, o->logits.cap > 0);
+    case OP_GATE_UP:
+    case OP_EXPERTS_GATE_UP: return HAS(GATE_UP_BIAS, o->bias[0] != NO_WEIGHT);
+    default: return 0;
+    }
+#undef HAS
 }
 
 op_set program_ops(const program *p) {
-    op_set all = {0};
+    op_set all = {.traits = p->counted ? 1ull << TRAIT_FORWARD_PASS : 0};
     for (uint32_t i = 0; i < p->n_ops; i++) {
         all.kinds |= 1ull << p->ops[i].kind;
-        all.traits |= traits_of(&p->ops[i]);
+        all.traits |= traits_of(p, &p->ops[i]);
     }
     return all;
 }
@@ -85,6 +108,40 @@ uint64_t program_weight_bytes(const program *p) {
     return sum;
 }
 
+/* No parameters: orders, what RoPE's frequencies follow from, and the biases that balance experts
+ * (buffers of the model's class in transformers). */
+static bool is_buffer(const weight *w) {
+    return w->role == WEIGHT_ORDER || strncmp(w->name, "rope_f", 6) == 0 ||
+           strstr(w->name, "exp_probs_b");
+}
+
+uint64_t program_params(const program *p) {
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < p->n_weights; i++)
+        if (!is_buffer(&p->weights[i]))
+            sum += (uint64_t)weight_rows(&p->weights[i]) * p->weights[i].cols;
+    return sum;
+}
+
+uint64_t program_state_bytes(const program *p) {
+    uint64_t floats = 0;
+    for (uint32_t i = 0; i < p->n_ops; i++) floats += p->ops[i].state_floats;
+    return floats * sizeof(float);
+}
+
+uint64_t program_expert_bytes(const program *p) {
+    const uint32_t n = p->config.n_experts;
+    uint64_t sum = 0;
+    int32_t layer = -1; /* the first that has experts */
+    for (uint32_t i = 0; i < p->n_weights; i++) {
+        const weight *w = &p->weights[i];
+        if (!n || w->n_experts != n || !strstr(w->name, "_exps.")) continue;
+        if (layer < 0) layer = w->layer;
+        if (w->layer == layer) sum += weight_bytes(w) / n;
+    }
+    return sum;
+}
+
 /* ---- text ---- */
 
 static void print_value(buf *b, const program *p, value_id id) {
@@ -111,12 +168,23 @@ static void print_extra(buf *b, const program *p, const op *o) {
         if (o->embed.scale != 1) buf_addf(b, "  scale %g", (double)o->embed.scale);
         break;
     case OP_NORM:
-    case OP_HEAD_NORM: buf_addf(b, "  eps %g", (double)o->norm.eps); break;
+    case OP_HEAD_NORM:
+        buf_addf(b, "  eps %g", (double)o->norm.eps);
+        if (o->kind == OP_HEAD_NORM && o->norm.whole) buf_addf(b, ", all heads together");
+        break;
+    case OP_LOGITS:
+        if (o->logits.scale != 1) buf_addf(b, "  scale %g", (double)o->logits.scale);
+        if (o->logits.cap != 0) buf_addf(b, "  cap %g", (double)o->logits.cap);
+        break;
     case OP_ROUTE: buf_addf(b, "  %u chosen", o->route.top_k); break;
     case OP_EXPERTS_GATE_UP:
     case OP_GATE_UP: buf_addf(b, "  %s", o->gate_up.act == ACT_SILU ? "silu" : "gelu"); break;
     case OP_ROPE_APPEND: {
         const rope_config *r = &p->rope[o->rope.table];
+        if (!r->n_dims) {
+            buf_addf(b, "  not rotated");
+            break;
+        }
         buf_addf(b, "  theta %g, %u dimensions, %s", (double)r->theta, r->n_dims,
                  r->pairing == ROPE_ADJACENT ? "adjacent pairs" : "halves");
         print_weight(b, p, ", divided by ", o->rope.factors);
@@ -127,6 +195,10 @@ static void print_extra(buf *b, const program *p, const op *o) {
         buf_addf(b, "  %u heads, %u KV heads of %u, scale %g", o->heads.n_heads,
                  o->heads.n_kv_heads, o->heads.head_dim, (double)o->attention.scale);
         if (o->attention.window) buf_addf(b, ", window %u", o->attention.window);
+        if (o->attention.cap != 0) buf_addf(b, ", cap %g", (double)o->attention.cap);
+        if (o->attention.temperature != 0)
+            buf_addf(b, ", temperature %g each %u", (double)o->attention.temperature,
+                     o->attention.temperature_len);
         break;
     default: break;
     }

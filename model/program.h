@@ -18,21 +18,34 @@ typedef enum op_kind {
     OP_LINEAR,      /* out = in * (w0 | w1 | w2)^T (+ bias0 | bias1 | bias2) (+ residual); the
                        weights' outputs stand side by side */
     OP_HEAD_NORM,   /* in = q | k | v: rms_norm of each head of q, times w0, and of each head of
-                       k, times w1; in place: out is in */
-    OP_ROPE_APPEND, /* in = q | k | v: rotate q and k, append k and v to the layer's KV cache;
+                       k, times w1; or of all heads of q together, and of k; in place: out is
+                       in */
+    OP_ROPE_APPEND, /* in = q | k | v: rotate q and k (by a table of 0 dimensions: not), append k and v to the layer's KV cache;
                        in place: out is in */
     OP_ATTENTION,   /* out = softmax(q k^T * scale, causal, window) v; in = q | k | v, only q is
-                       read */
+                       read; w0, if any: a sink for each query head, one more score, which has
+                       no value */
     OP_GATE_UP,     /* out = act(in * w0^T) * (in * w1^T) */
     OP_GATHER_ROWS, /* out = the rows of in whose logits are wanted */
-    OP_LOGITS,      /* out = in * w0^T, float32 */
+    OP_LOGITS,      /* out = in * w0^T * scale, float32, then capped */
     OP_SAMPLE,      /* in = logits; what it gives goes to the host: out is NO_VALUE */
     OP_ROUTE,       /* out = the top_k experts with the largest softmax(in * w0^T), and their
                        weights: top_k indices, then top_k weights a row */
     OP_EXPERTS_GATE_UP, /* out = OP_GATE_UP of each row by each expert that chosen names */
     OP_EXPERTS_DOWN,    /* out = the weighted sum over chosen of in * w0^T (+ residual) */
-    OP_PERMUTE, /* column i of out = column w0[i] of in: the order in which a matrix that
+    OP_PERMUTE,     /* column i of out = column w0[i] of in: the order in which a matrix that
                    reads out has its inputs */
+    OP_MUL_SIGMOID, /* out = in * sigmoid(by) (+ residual); by has as many columns, or one */
+    OP_EMBED_ADD,   /* out = (in + embedding of the token by w0 * scale) / sqrt(2) */
+    OP_MUL_GELU,    /* out = gelu(in) * as many columns of chosen, from mul.first_col on */
+    OP_SCALE,       /* out = in * w0[0] */
+    /* Planned alone, no engine runs these yet (model/counted.c): */
+    OP_CONV,           /* a causal convolution along the tokens, of each channel by itself */
+    OP_DELTA,          /* gated delta rule over a state for each head */
+    OP_SSM,            /* Mamba-2's recurrence over a state for each head */
+    OP_LINEAR_BY_HEAD, /* a matrix of its own for each head */
+    OP_LAYER_NORM,     /* norm with the mean subtracted, and a bias */
+    OP_POOL,           /* one row for a sequence */
     OP_N_KINDS
 } op_kind;
 const char *op_kind_name(op_kind);
@@ -40,9 +53,20 @@ const char *op_kind_name(op_kind);
 /* What sets operations apart from others of their kind, so that an engine may lack it: X(name in
  * lower case, name, where it is). */
 #define OP_TRAIT_LIST(X)                                                                       \
-    X(SOFT_CAP, "soft_cap")         /* OP_ATTENTION: attention.cap */                          \
-    X(SINKS, "sinks")               /* OP_ATTENTION: w0 */                                     \
-    X(GATE_UP_BIAS, "gate_up_bias") /* OP_GATE_UP, OP_EXPERTS_GATE_UP: bias */
+    X(SOFT_CAP, "soft_cap")                /* OP_ATTENTION: attention.cap */                   \
+    X(SINKS, "sinks")                      /* OP_ATTENTION: w0 */                              \
+    X(TEMPERATURE, "temperature")          /* OP_ATTENTION: attention.temperature */           \
+    X(LATENT_KV, "latent_kv")              /* OP_ATTENTION: attention.latent */                \
+    X(SHARED_KV, "shared_kv")              /* OP_ATTENTION: attention.kv_from */               \
+    X(NORM_ADD, "norm_add")                /* OP_NORM: residual */                             \
+    X(WHOLE_NORM, "whole_norm")            /* OP_HEAD_NORM: norm.whole */                      \
+    X(VALUE_NORM, "value_norm")            /* OP_HEAD_NORM: norm.values */                     \
+    X(UNROTATED, "unrotated")              /* OP_ROPE_APPEND: a table of no dimensions */      \
+    X(PROPORTIONAL, "proportional_rotary") /* OP_ROPE_APPEND: rope_config.n_live */            \
+    X(LOGIT_SCALE, "logit_scale")          /* OP_LOGITS: logits.scale */                       \
+    X(LOGIT_CAP, "logit_cap")              /* OP_LOGITS: logits.cap */                         \
+    X(GATE_UP_BIAS, "gate_up_bias")        /* OP_GATE_UP, OP_EXPERTS_GATE_UP: bias */          \
+    X(FORWARD_PASS, "forward_pass") /* of a program that is counted: its values are not there */
 
 typedef enum op_trait {
 #define X(trait, name) TRAIT_##trait,
@@ -103,6 +127,9 @@ typedef struct weight {
     uint32_t n_experts;  /* matrices of that shape, one after the other; 0: one matrix */
     int32_t layer;       /* -1: none */
     int32_t tensor;      /* index in the checkpoint; -1: planned without one */
+    /* Of NVFP4: the vector with the number that each expert's (or the matrix's) weights are to be
+     * multiplied by; else NO_WEIGHT. */
+    weight_id scale;
     /* Where its rows and columns begin in that tensor, or in each expert of it: parts of fused
      * tensors and slices of ranks. Columns begin and end at blocks of the type. */
     uint32_t first_row, first_col;
@@ -131,6 +158,18 @@ static inline uint32_t heads_cols(const head_shape *h) {
     return (h->n_heads + 2 * h->n_kv_heads) * h->head_dim;
 }
 
+typedef struct attention_shape {
+    float scale;     /* of the scores */
+    uint32_t window; /* 0: full */
+    float cap;       /* of the scores: cap * tanh(score / cap); 0: none */
+    /* Queries at position pos are multiplied by 1 + temperature * ln(1 + floor(pos /
+     * temperature_len)); temperature 0: by 1. */
+    float temperature;
+    uint32_t temperature_len;
+    bool latent;      /* V is the first part of K's row and is not stored */
+    uint32_t kv_from; /* 0: K and V are the layer's own; else of layer kv_from - 1 */
+} attention_shape;
+
 /* Every value has one writer, but for OP_HEAD_NORM and OP_ROPE_APPEND, which rewrite their
  * input. */
 typedef struct op {
@@ -140,14 +179,24 @@ typedef struct op {
     value_id chosen; /* OP_EXPERTS_*: what OP_ROUTE gave; else NO_VALUE */
     uint8_t n_weights;
     weight_id w[3], bias[3]; /* NO_WEIGHT where absent */
+    uint64_t state_floats;   /* OP_CONV, OP_DELTA, OP_SSM: what it keeps of each sequence */
     head_shape heads;        /* OP_HEAD_NORM, OP_ROPE_APPEND, OP_ATTENTION */
     union {
         struct {
             float eps;
-        } norm; /* OP_HEAD_NORM, too */
+            bool whole;  /* OP_HEAD_NORM: of all heads together */
+            bool values; /* OP_HEAD_NORM: each head of v is normed, too, without a weight */
+        } norm;          /* OP_HEAD_NORM, too */
         struct {
             float scale;
-        } embed; /* 1 unless the model scales */
+            float cap; /* cap * tanh(x / cap); 0: none */
+        } logits;
+        struct {
+            float scale;
+        } embed; /* 1 unless the model scales; OP_EMBED_ADD, too */
+        struct {
+            uint32_t first_col;
+        } mul;
         struct {
             activation act;
         } gate_up; /* OP_EXPERTS_GATE_UP, too */
@@ -159,23 +208,23 @@ typedef struct op {
             weight_id long_factors; /* instead, where sequences may be longer than the original
                                        context; or NO_WEIGHT */
             uint32_t table;         /* index in the program's rope */
+            bool proportional;      /* only some of its pairs turn: rope_config.n_live */
         } rope;
-        struct {
-            float scale;
-            uint32_t window; /* 0: full */
-            float cap;       /* scores become cap * tanh(score / cap); 0: they stay */
-        } attention; /* w0, if any: sinks, a score beside those of the keys for each head */
+        attention_shape attention;
     };
 } op;
 
 typedef struct kv_group { /* layers whose blocks are allocated together: of one size */
     uint32_t window, n_kv_heads, head_dim, n_layers;
+    bool latent; /* V is in K's row */
 } kv_group;
 
 enum { PROGRAM_MAX_GROUPS = 4, PROGRAM_MAX_ROPES = 2 };
 
 typedef struct program {
     model_config config;
+    uint64_t not_loaded_bytes; /* of the file: vision, audio, further tokens' blocks */
+    bool counted;              /* its operations have no values: for planning alone */
     value *values;
     uint32_t n_values;
     weight *weights;
@@ -197,6 +246,12 @@ op_set program_ops(const program *);
 weight_id program_rope_factors(const program *, const op *, uint32_t max_model_len);
 /* The largest number of rotated dimensions of any rotary embedding; 0 without one. */
 uint32_t program_rope_dims(const program *);
+/* Parameters of the model: elements of all weights but tables that are computed. */
+uint64_t program_params(const program *);
+/* What recurrent layers keep of each sequence, float32. */
+uint64_t program_state_bytes(const program *);
+/* Bytes of one expert of one layer as the file stores it; 0: there are no experts. */
+uint64_t program_expert_bytes(const program *);
 /* Bytes of all weights as the file stores them, each once. */
 uint64_t program_weight_bytes(const program *);
 /* Bytes of one weight as the file stores it. */

@@ -14,11 +14,25 @@
     X(ATTENTION, run_attention, false)                                                         \
     X(GATE_UP, run_gate_up, true)                                                              \
     X(GATHER_ROWS, run_gather, false)                                                          \
-    X(LOGITS, run_linear, true)                                                                \
+    X(LOGITS, run_logits, true)                                                                \
     X(SAMPLE, run_sample, false)                                                               \
-    X(PERMUTE, run_permute, false)
+    X(PERMUTE, run_permute, false)                                                             \
+    X(EMBED_ADD, run_embed_add, false)                                                         \
+    X(MUL_GELU, run_mul_gelu, false)                                                           \
+    X(SCALE, run_scale, false)
 
 /* Traits of operations (model/program.h) that it runs, a row each: X(trait). */
-#define CPU_TRAITS(X)
+#define CPU_TRAITS(X)                                                                          \
+    X(SOFT_CAP)                                                                                \
+    X(SINKS)                                                                                   \
+    X(TEMPERATURE)                                                                             \
+    X(WHOLE_NORM)                                                                              \
+    X(UNROTATED)                                                                               \
+    X(LOGIT_SCALE)                                                                             \
+    X(LOGIT_CAP)                                                                               \
+    X(NORM_ADD)                                                                                \
+    X(VALUE_NORM)                                                                              \
+    X(SHARED_KV)                                                                               \
+    X(PROPORTIONAL)
 
 #endif
