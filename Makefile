@@ -119,8 +119,8 @@ bench: $(BUILD)/vramd ## benchmarks into bench/results/; B=engine, http, schedul
 $(BUILD)/bench_%: bench/bench_%.c $(OBJ)
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(filter-out $(BUILD)/obj/daemon/%,$(OBJ)) $(LDLIBS)
 
-techniques: $(BUILD)/vramd ## what techniques give: bench/results/techniques-CPU.json and docs/techniques.md; T=batching,kv
-	BUILD=$(BUILD) $(PYTHON) bench/bench_techniques.py $(T)
+techniques: $(BUILD)/vramd ## what techniques give: bench/results/techniques-CPU.json and docs/techniques.md; T=batching,weights TOKENS=2048
+	BUILD=$(BUILD) $(PYTHON) bench/bench_techniques.py $(T) $(if $(TOKENS),--tokens $(TOKENS))
 
 quality: $(BUILD)/vramd ## KL, top-1 and perplexity of every KV type, on the real models: bench/results/quality-*.json; TOKENS=20000 MODELS= KV= ACTIVATIONS=
 	BUILD=$(BUILD) TOKENS="$(TOKENS)" MODELS="$(MODELS)" KV="$(KV)" ACTIVATIONS="$(ACTIVATIONS)" AGAIN=$(AGAIN) $(PYTHON) bench/quality.py

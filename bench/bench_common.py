@@ -141,8 +141,8 @@ class Server:
                 self.process.wait()
 
 
-def vramd_server(*options, build=BUILD):
-    return Server("vramd", [Path(build) / "vramd", "serve", "--model", model_path(), "--host", "127.0.0.1",
+def vramd_server(*options, build=BUILD, model=None):
+    return Server("vramd", [Path(build) / "vramd", "serve", "--model", model or model_path(), "--host", "127.0.0.1",
                             "--port", "PORT", "--threads", THREADS, "--no-log-requests", *options], "/ready")
 
 

@@ -4,7 +4,7 @@ latency. The variants of a technique are servers side by side, which get the sam
 rounds'. Rows of the techniques that are measured replace those in bench/results/techniques-CPU.json; the tables of
 docs/techniques.md are made of that file.
 
-    bench_techniques.py [T[,T...]] [--rounds N] [--requests N]     make techniques T=attention,batching,kv
+    bench_techniques.py [T[,T...]] [--rounds N] [--requests N] [--tokens N]     make techniques T=attention,batching,kv
     bench_techniques.py --tables FILE               only the tables, of that file"""
 
 import argparse
@@ -12,9 +12,12 @@ import random
 import sys
 
 import batching
+import weights
 from bench_common import *
 
 UNDER_LOAD = "batching under load" # with T=batching; bench/batching.py
+WEIGHTS = "weights"                # bench/weights.py
+QAT = "qat"                        # bench/run.sh qat, a file of its own
 PAGE = ROOT / "docs" / "techniques.md"
 
 
@@ -41,7 +44,22 @@ def long_prompts(r):
     return [body(r, 1000, 4, i) for i in range(1)]
 
 
-# options: of every variant; variants: (name, options); load: (requests, streams at once) of a round
+def shared_prompts(r):
+    """Requests that begin with the same 128 tokens, as with a system prompt; outputs of very different lengths."""
+    start = prompt(random.Random("shared"), 128)
+    return [{**b, "prompt": start + b["prompt"]} for b in mixed(r)]
+
+
+def very_long_prompts(r):
+    return [body(r, 3000, 16, i) for i in range(1)]
+
+
+def instead(batching="static", attention="unfused", kv="f16", prefixes=False):
+    """Options: those of a plain server, but for some."""
+    return ["--batching", batching, "--attention", attention, "--kv-cache-dtype", kv, *([] if prefixes else ["--no-prefix-caching"])]
+
+
+# options: of every variant; variants: (name, options, and where they are not the test model's a type of weights); load: (requests, streams at once) of a round
 TECHNIQUES = {
     "batching": {
         "about": "24 requests of 8 to 31 prompt tokens and 4 to 64 output tokens over 12 connections, 6 sequences at once",
@@ -58,6 +76,28 @@ TECHNIQUES = {
         "options": ["--max-num-seqs", 2, "--max-model-len", 1024, "--kv-cache-tokens", 2048, "--no-prefix-caching"],
         "variants": [(v, ["--attention", v]) for v in ("fused", "unfused")],
         "load": (long_prompts, 1)},
+    "long": {
+        "about": "a prompt of 3,000 tokens, 16 output tokens; a KV cache of 4,096 tokens",
+        "options": ["--max-num-seqs", 1, "--max-model-len", 4096, "--kv-cache-tokens", 4096, "--no-prefix-caching"],
+        "variants": [("f32, unfused", ["--kv-cache-dtype", "f32", "--attention", "unfused"]), ("f16, unfused", ["--attention", "unfused"]),
+                     ("f16", []), ("int8", ["--kv-cache-dtype", "int8"]), ("int4", ["--kv-cache-dtype", "int4"])],
+        "load": (very_long_prompts, 1)},
+    "throughput": {
+        "about": "24 requests that begin with the same 128 tokens, then 8 to 31 of their own, 4 to 64 output tokens, all sent at once",
+        "options": ["--max-model-len", 256, "--kv-cache-tokens", 4096],
+        "variants": [("one at a time", ["--max-num-seqs", 1, "--no-prefix-caching"]),
+                     ("static, 12", ["--max-num-seqs", 12, "--batching", "static", "--no-prefix-caching"]),
+                     ("continuous, 12", ["--max-num-seqs", 12, "--no-prefix-caching"]), ("and prefixes shared", ["--max-num-seqs", 12])],
+        "load": (shared_prompts, 24)},
+    "combine": {
+        "about": "24 requests that begin with the same 128 tokens, then 8 to 31 of their own, 4 to 64 output tokens over 12 connections, 6 at once",
+        "options": ["--max-num-seqs", 6, "--max-model-len", 256, "--kv-cache-tokens", 2048],
+        "variants": [("nothing", instead(), "BF16"), ("Q8_0 weights", instead(), "Q8_0"), ("Q4_0 weights", instead(), "Q4_0"),
+                     ("fused attention", instead(attention="fused"), "BF16"),
+                     ("and an int8 cache", instead(attention="fused", kv="int8"), "BF16"),
+                     ("continuous batching", instead("continuous"), "BF16"), ("prefixes shared", instead(prefixes=True), "BF16"),
+                     ("all, with Q4_0", instead("continuous", "fused", "int8", True), "Q4_0")],
+        "load": (shared_prompts, 12)},
 }
 
 
@@ -86,15 +126,29 @@ def measure(server, t, seed):
             "itl_ms": [x / 1e3 for g in good for x in g["gaps_us"]], "failed": len(bodies) - len(good)}
 
 
+def model_of(kinds, folder):
+    """The test model with its numbers in another type; of none: as it is."""
+    path = Path(folder) / f"{kinds[0]}.gguf" if kinds else None
+    if kinds and not path.exists():
+        subprocess.run([BUILD / "vramd", "quantize", model_path(), path, "--type", kinds[0], "--requantize"], check=True, stdout=subprocess.DEVNULL)
+    return path
+
+
 def run(name, rounds):
+    with tempfile.TemporaryDirectory() as folder:
+        return run_in(folder, name, rounds)
+
+
+def run_in(folder, name, rounds):
     t = TECHNIQUES[name]
-    variants = [(v, o) for v, o in t["variants"] if exists([*t["options"], *o])]
+    found = [(v, o, model_of(kinds, folder)) for v, o, *kinds in t["variants"] if exists([*t["options"], *o])]
+    variants = [(v, o) for v, o, _ in found]
     if not variants:
         return []
     servers, runs = {}, {v: [] for v, _ in variants}
     try:
-        for v, o in variants:
-            servers[v] = vramd_server(*t["options"], *o)
+        for v, o, model in found:
+            servers[v] = vramd_server(*t["options"], *o, model=model)
             run_load(servers[v].port, 1, [body(random.Random(name), 8, 4, 0)])
         for i in range(rounds):
             order = variants if i % 2 == 0 else variants[::-1]
@@ -132,6 +186,8 @@ def table(name, doc):
         return "Not measured on this machine yet.\n"
     if name == UNDER_LOAD:
         return batching.table(rows)
+    if name == WEIGHTS:
+        return weights.table(rows, doc)
     m = doc["machine"]
     out = [f"{TECHNIQUES[name]['about'][0].upper()}{TECHNIQUES[name]['about'][1:]}. {doc['model_file']}, {doc['threads']} threads "
            f"of {m['cpu']} ({' '.join(f for f in m['flags'] if f.startswith(('avx', 'amx', 'fma', 'f16c')))}), load average "
@@ -147,10 +203,18 @@ def table(name, doc):
     return "\n".join(out) + "\n"
 
 
+def qat_table(source):
+    """Of the file beside the source, of the same machine."""
+    name = re.search(r"techniques-[^`/]+\.json", source)[0].replace("techniques", "qat", 1)
+    path = ROOT / "bench" / "results" / name
+    return weights.qat_table(json.loads(path.read_text())) if path.exists() else "Not measured on this machine yet.\n"
+
+
 def with_tables(text, doc, source):
-    for name in (*TECHNIQUES, UNDER_LOAD):
+    tables = {**{name: table(name, doc) for name in (*TECHNIQUES, UNDER_LOAD, WEIGHTS)}, QAT: qat_table(source)}
+    for name, new in tables.items():
         mark = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.S)
-        text = mark.sub(lambda m: m[1] + table(name, doc) + m[2], text)
+        text = mark.sub(lambda m, new=new: m[1] + new + m[2], text)
     return re.sub(r"(<!-- source -->\n).*?(<!-- end -->)", lambda m: f"{m[1]}{source}, {doc['date']}, commit {doc['commit']}.\n{m[2]}", text,
                   flags=re.S)
 
@@ -163,28 +227,33 @@ def write_page(path):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("techniques", nargs="?", default=",".join(TECHNIQUES))
+    p.add_argument("techniques", nargs="?", default=",".join([*TECHNIQUES, WEIGHTS]))
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--requests", type=int, default=200, help="of each load of batching.py")
+    p.add_argument("--tokens", type=int, default=2048, help="that are evaluated, of T=weights")
+    p.add_argument("--fit", type=int, default=8192, help="that are calibrated on, of T=weights")
     p.add_argument("--tables")
     o = p.parse_args()
     if o.tables:
         return write_page(o.tables)
     names = o.techniques.split(",")
-    if set(names) - set(TECHNIQUES):
-        sys.exit(f"techniques: {', '.join(TECHNIQUES)}")
+    if set(names) - {*TECHNIQUES, WEIGHTS}:
+        sys.exit(f"techniques: {', '.join([*TECHNIQUES, WEIGHTS])}")
     path = ROOT / "bench" / "results" / f"techniques-{cpu_slug()}.json"
     old = json.loads(path.read_text()) if path.exists() else {"rows": [], "rounds": {}, "load_average": {}}
     rows, rounds, loads = old["rows"], old["rounds"], old["load_average"]
     for name in names:
         loads[name], rounds[name] = os.getloadavg()[0], o.rounds
-        new = run(name, o.rounds)
+        if name == WEIGHTS:
+            new = weights.run(o.tokens, o.fit, lambda n_prompt, n_output: body(random.Random(n_prompt), n_prompt, n_output, 0))
+        else:
+            new = run(name, o.rounds)
         if name == "batching":
             new += batching.run(o.rounds, o.requests)
         rows = [r for r in rows if r["technique"] not in {r["technique"] for r in new}] + new
         for r in new:
             print(r, flush=True)
-        rows.sort(key=lambda r: [*TECHNIQUES, UNDER_LOAD].index(r["technique"]))
+        rows.sort(key=lambda r: [*TECHNIQUES, UNDER_LOAD, WEIGHTS].index(r["technique"]))
         write_page(save("techniques", rows, rounds=rounds, load_average=loads))
 
 

@@ -173,10 +173,12 @@ static status print(buf *b, err *e) {
 }
 
 /* Measures, chooses, and writes the table. */
-static status fit(const quantize_args *a, quant_job *j, err *e) {
+static status fit(const quantize_args *a, quant_job *j, method_run *r, err *e) {
     sensitivity t;
     buf b, path;
-    status s = sensitivity_measure(&t, j, NULL, a->n_threads, &interrupted, e);
+    status s = method_run_text(r, e);
+    if (s == OK)
+        s = sensitivity_measure(&t, j, r->conversion->hooks, a->n_threads, &interrupted, e);
     if (s != OK) return s;
     buf_init(&b, NULL);
     buf_init(&path, NULL);
@@ -193,12 +195,31 @@ static status fit(const quantize_args *a, quant_job *j, err *e) {
     return s;
 }
 
-static status choose_types(const quantize_args *a, quant_job *j, err *e) {
-    if (a->fit) return fit(a, j, e);
+static status types_by_rule(const quantize_args *a, quant_job *j, err *e) {
     quant_job_pick(j, a->type, a->pure);
     status s = check_own(a, j, e);
     if (s == OK) s = check_twice(a, j, e);
     return s == OK ? quant_job_finish(j, e) : s;
+}
+
+static status print_plan(const quantize_args *a, const conversion *c, err *e) {
+    buf b;
+    buf_init(&b, NULL);
+    if (!a->json)
+        quantize_plan_text(&b, c);
+    else if (a->dry_run)
+        quantize_json(&b, c, false);
+    return print(&b, e);
+}
+
+static status print_result(const quantize_args *a, const conversion *c, err *e) {
+    buf b;
+    buf_init(&b, NULL);
+    if (a->json)
+        quantize_json(&b, c, true);
+    else
+        quantize_done_text(&b, c);
+    return print(&b, e);
 }
 
 static status run(const quantize_args *a, quant_job *j, err *e) {
@@ -208,23 +229,19 @@ static status run(const quantize_args *a, quant_job *j, err *e) {
                     .force = a->force,
                     .progress = isatty(STDERR_FILENO) != 0,
                     .interrupted = &interrupted};
-    buf b;
-    buf_init(&b, NULL);
-    status s = choose_types(a, j, e);
-    if (s != OK) return s;
-    if (!a->json)
-        quantize_plan_text(&b, &c);
-    else if (a->dry_run)
-        quantize_json(&b, &c, false);
-    s = print(&b, e);
+    method_run r = {0};
+    status s = a->fit ? OK : types_by_rule(a, j, e);
+    if (s == OK) s = method_run_plan(&r, &a->method, &c, e);
+    if (s == OK && a->fit) s = fit(a, j, &r, e);
+    c.method_bytes = method_run_bytes(&r);
+    if (s == OK) s = print_plan(a, &c, e);
     if (s == OK) s = journal_check_space(a->out, j->file_bytes, e);
-    if (s != OK || a->dry_run) return s;
-    if ((s = convert_by_method(&c, &a->method, e)) != OK) return s;
-    if (a->json)
-        quantize_json(&b, &c, true);
-    else
-        quantize_done_text(&b, &c);
-    return print(&b, e);
+    if (s == OK && !a->dry_run) {
+        s = method_run_convert(&r, e);
+        if (s == OK) s = print_result(a, &c, e);
+    }
+    method_run_close(&r);
+    return s;
 }
 
 static status quantize(const quantize_args *a, err *e) {

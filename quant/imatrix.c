@@ -96,9 +96,12 @@ status imatrix_read(const gguf *g, const char *tensor, uint32_t n, float *out, b
         s = gguf_read(g, c, k * sizeof count, &count, sizeof count, e);
         if (s == OK) s = add_matrix(g, t, k, count, row, out, &met, e);
     }
-    for (uint32_t i = 0; i < n && met; i++) out[i] /= (float)met;
-    *found = s == OK && met > 0;
     free(row);
+    for (uint32_t i = 0; s == OK && i < n && met; i++) {
+        out[i] /= (float)met;
+        if (!isfinite(out[i])) s = wrong(e, g, t->name, "a mean square is not finite");
+    }
+    *found = s == OK && met > 0;
     return s;
 }
 

@@ -12,6 +12,7 @@
 #include "daemon/args.h"
 #include "daemon/quantize/held_out.h"
 #include "daemon/quantize/search_scales.h"
+#include "daemon/quantize/sensitivity.h"
 #include "model/model.h"
 
 /* ---- the command line ---- */
@@ -90,6 +91,11 @@ static bool encode(void *arg, const char *tensor, dtype to, const float *rows,
     return method_encode(arg, rows, n_rows, n_cols, out, thread);
 }
 
+static status importance(void *arg, const char *tensor, uint64_t n_cols, float *out,
+                         bool *found, err *e) {
+    return method_importance(arg, tensor, n_cols, out, found, e);
+}
+
 /* Of all that the bytes depend on beside the model: the method and the sums. */
 static uint64_t salt_of(const method_args *a, const calibration *c) {
     uint64_t h = hash_mix(a->kind + 1);
@@ -98,38 +104,16 @@ static uint64_t salt_of(const method_args *a, const calibration *c) {
     return h;
 }
 
-static status by_imatrix(conversion *c, const method_args *a, err *e) {
-    gguf *file = NULL;
-    method m = {0};
-    status s = imatrix_open(&file, a->imatrix, e);
-    if (s == OK) s = method_open_imatrix(&m, file, c->job, e);
-    const quant_hooks hooks = {&m, begin, NULL, encode, NULL};
-    c->hooks = &hooks;
-    c->salt = hash64(a->imatrix, strlen(a->imatrix), METHOD_IMATRIX);
+static status salt_of_file(const char *path, const gguf *file, uint64_t *out, err *e) {
+    status s = OK;
+    uint64_t h = hash64(path, strlen(path), METHOD_IMATRIX);
     for (size_t i = 0; s == OK && i < gguf_n_tensors(file); i++) {
         const gguf_tensor *t = gguf_tensor_at(file, i);
         uint64_t first[8] = {0};
         s = gguf_read(file, t, 0, first, t->bytes < sizeof first ? t->bytes : sizeof first, e);
-        c->salt = hash64(first, sizeof first, c->salt);
+        h = hash64(first, sizeof first, h);
     }
-    if (s == OK) s = convert(c, e);
-    c->hooks = NULL;
-    method_close(&m);
-    gguf_close(file);
-    return s;
-}
-
-static status with_calibration(conversion *c, const method_args *a, calibration *cal, err *e) {
-    method m;
-    status s = method_open(&m, a->kind, cal, c->job, c->n_threads, e);
-    const quant_hooks hooks = {
-        &m, begin, a->kind & (METHOD_AWQ | METHOD_SMOOTH) ? values : NULL, encode, NULL};
-    c->hooks = &hooks;
-    c->salt = salt_of(a, cal);
-    if (s == OK && hooks.values) s = search_scales(&m, e);
-    if (s == OK) s = convert(c, e);
-    c->hooks = NULL;
-    method_close(&m);
+    *out = h;
     return s;
 }
 
@@ -179,9 +163,13 @@ static status check_held_out(const conversion *c, const method_args *a, const ca
     return s;
 }
 
-status convert_by_method(conversion *c, const method_args *a, err *e) {
-    if (a->kind == METHOD_RTN) return convert(c, e);
-    if (a->imatrix) return by_imatrix(c, a, e);
+/* ---- plan, text, conversion ---- */
+
+static status plan_calibration(method_run *r, err *e) {
+    const method_args *a = r->args;
+    const conversion *c = r->conversion;
+    const uint64_t rows = convert_bytes_of_thread(c->job),
+                   row = sensitivity_bytes_of_thread(c->job);
     model *m;
     status s = model_open(&m, c->job->in, e);
     if (s != OK) return s;
@@ -190,22 +178,80 @@ status convert_by_method(conversion *c, const method_args *a, err *e) {
                               .n_fit = a->n_tokens,
                               .hessians = (a->kind & (METHOD_GPTQ | METHOD_AWQ)) != 0,
                               .max_h = a->max_h,
-                              .more = method_bytes(&m->program, a->kind, c->n_threads),
+                              .more = method_bytes(&m->program, a->kind, c->n_threads) +
+                                      c->n_threads * (rows > row ? rows : row) +
+                                      checkpoint_header_bytes(c->job->in),
                               .progress = c->progress,
                               .interrupted = c->interrupted};
     model_close(m);
-    options opt;
-    options_defaults(&opt);
-    calibration cal;
-    s = calibration_open(&cal, checkpoint_path(c->job->in), &opt, &w, e);
-    if (s == OK && a->write_imatrix) s = write_imatrix(a, &cal, e);
-    if (s == OK) s = with_calibration(c, a, &cal, e);
-    calibrate_text text = cal.text;
-    opt = cal.opt;
-    cal.text.n_kinds = 0; /* the held-out parts outlive the machine */
+    options_defaults(&r->opt);
+    r->calibrates = true;
+    return calibration_plan(&r->cal, checkpoint_path(c->job->in), &r->opt, &w, e);
+}
+
+status method_run_plan(method_run *r, const method_args *a, conversion *c, err *e) {
+    *r = (method_run){.args = a, .conversion = c};
+    if (a->kind == METHOD_RTN) return OK;
+    return a->imatrix ? imatrix_open(&r->imatrix, a->imatrix, e) : plan_calibration(r, e);
+}
+
+uint64_t method_run_bytes(const method_run *r) {
+    return r->calibrates ? calibration_bytes(&r->cal) : 0;
+}
+
+static status run_calibration(method_run *r, err *e) {
+    const method_args *a = r->args;
+    conversion *c = r->conversion;
+    status s = calibration_run(&r->cal, e);
+    if (s == OK && a->write_imatrix) s = write_imatrix(a, &r->cal, e);
+    if (s == OK) s = method_open(&r->method, a->kind, &r->cal, c->job, c->n_threads, e);
+    if (s == OK) c->salt = salt_of(a, &r->cal);
+    return s;
+}
+
+status method_run_text(method_run *r, err *e) {
+    conversion *c = r->conversion;
+    status s = OK;
+    if (r->ran || r->args->kind == METHOD_RTN) return OK;
+    r->ran = true;
+    if (r->calibrates)
+        s = run_calibration(r, e);
+    else {
+        s = method_open_imatrix(&r->method, r->imatrix, c->job, e);
+        if (s == OK) s = salt_of_file(r->args->imatrix, r->imatrix, &c->salt, e);
+    }
+    const bool scaled = (r->args->kind & (METHOD_AWQ | METHOD_SMOOTH)) != 0;
+    r->hooks = (quant_hooks){&r->method, begin, scaled ? values : NULL, encode, importance};
+    c->hooks = &r->hooks;
+    return s;
+}
+
+/* The held-out parts outlive the machine; what was calibrated on does not. */
+static calibrate_text keep_text(method_run *r) {
+    calibrate_text text = r->cal.text;
+    r->opt = r->cal.opt;
+    r->cal.text.n_kinds = 0;
     text.fit = (eval_text){0};
-    calibration_close(&cal);
-    if (s == OK) s = check_held_out(c, a, &text, &opt, e);
+    return text;
+}
+
+status method_run_convert(method_run *r, err *e) {
+    status s = method_run_text(r, e);
+    if (s == OK && r->hooks.values) s = search_scales(&r->method, e);
+    if (s == OK) s = convert(r->conversion, e);
+    r->conversion->hooks = NULL;
+    if (s != OK || !r->calibrates) return s;
+    calibrate_text text = keep_text(r);
+    method_run_close(r);
+    s = check_held_out(r->conversion, r->args, &text, &r->opt, e);
     calibrate_text_clear(&text);
     return s;
+}
+
+void method_run_close(method_run *r) {
+    method_close(&r->method);
+    if (r->calibrates) calibration_close(&r->cal);
+    r->calibrates = false;
+    gguf_close(r->imatrix);
+    r->imatrix = NULL;
 }

@@ -65,7 +65,6 @@ static void set_options(calibration *c, const char *model, const options *opt) {
     o->max_num_seqs = 1;
     o->prefix_caching = false;
     o->kv_disk[0] = '\0', o->kv_host_bytes = 0; /* a server's */
-    o->max_model_len = c->wish.context;
     options_set_default(o, "embeddings", "off");
     options_set_default(o, "backend", "cpu");
     options_set_default(o, "activation_dtype", "f32");
@@ -135,7 +134,7 @@ static status load(calibration *c, err *e) {
     return s == OK ? machine_load(m, e) : s;
 }
 
-status calibration_open(calibration *c, const char *model, const options *opt,
+status calibration_plan(calibration *c, const char *model, const options *opt,
                         const calibrate_wish *w, err *e) {
     *c = (calibration){.wish = *w, .tap = {see, c}};
     if (!c->wish.context) c->wish.context = CONTEXT;
@@ -153,8 +152,16 @@ status calibration_open(calibration *c, const char *model, const options *opt,
                                .extra = prepare,
                                .arg = c};
     s = machine_plan(&c->m, &c->opt, &wish, e);
-    if (c->s != OK) s = (*e = c->e).code;
-    if (s == OK) s = load(c, e);
+    c->opt.max_model_len = c->wish.context = c->m.opt.max_model_len;
+    return c->s != OK ? (*e = c->e).code : s;
+}
+
+uint64_t calibration_bytes(const calibration *c) {
+    return plan_peak_bytes(&c->m.plan);
+}
+
+status calibration_run(calibration *c, err *e) {
+    status s = load(c, e);
     if (s != OK) return s;
     if (c->wish.hessians) lay_out(c, 0);
     s = pass(c, e);

@@ -14,7 +14,7 @@
 typedef struct calibrate_wish {
     const char *const *files; /* texts; n_files 0: built in */
     uint32_t n_files;
-    uint32_t context; /* tokens of a window; 0: 512 */
+    uint32_t context; /* tokens of a window; 0: 512, or as many as the model was trained for */
     uint64_t n_fit,
         n_held; /* tokens: to calibrate on, over all texts, and of each held out; 0: 16,384 and an eighth */
     bool hessians;  /* H are wanted */
@@ -41,10 +41,15 @@ typedef struct calibration {
     err e;
 } calibration;
 
-/* Loads the model and runs the text once: sums of all inputs, and H from the first input on. Errors: those of
- * the machine, of the texts, ERR_BUDGET. In any case calibration_close afterwards. */
-status calibration_open(calibration *out, const char *model, const options *,
+/* Reads headers and texts, and plans. In any case calibration_close afterwards. Errors: those of the machine, of the
+ * texts, ERR_BUDGET. */
+status calibration_plan(calibration *out, const char *model, const options *,
                         const calibrate_wish *, err *);
+/* The most that it will hold, with what the wish says of the caller. */
+uint64_t calibration_bytes(const calibration *);
+/* Loads the model and runs the text once: sums of all inputs, and H from the first input on. Errors: those of
+ * the machine. */
+status calibration_run(calibration *, err *);
 /* Makes H of an input available: by another pass, from it on, unless it is. */
 status calibration_need(calibration *, calib_input *, err *);
 void calibration_close(calibration *);

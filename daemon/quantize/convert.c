@@ -88,7 +88,7 @@ static void unit_maxima(const quant_job *j, uint64_t *raw, uint64_t *numbers, ui
         if (rows > t->rows) rows = t->rows;
         most(raw, rows * (tensor_bytes(&t->info) / t->rows));
         most(numbers, rows * t->cols);
-        most(coded, rows * quant_row_bytes(t->to, t->cols));
+        most(coded, rows * quant_row_bytes(t->to == DT_NONE ? DT_F32 : t->to, t->cols));
     }
 }
 uint64_t convert_bytes_of_thread(const quant_job *j) {
@@ -115,9 +115,8 @@ static void encode(const worker *k, const unit *u) {
                   k->number))
         return;
     const size_t bytes = quant_row_bytes(t->to, t->cols);
-    const float *weight = h && h->importance ? h->importance(h->arg, t->info.name) : NULL;
     for (uint64_t r = 0; r < u->n_rows; r++)
-        quant_encode_row(t->to, k->rows + r * t->cols, t->cols, weight, k->coded + r * bytes);
+        quant_encode_row(t->to, k->rows + r * t->cols, t->cols, NULL, k->coded + r * bytes);
 }
 
 /* Groups as the blocks of a type that repeats their scales. */

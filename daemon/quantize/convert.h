@@ -20,9 +20,10 @@ typedef struct quant_hooks {
     bool (*encode)(void *arg, const char *tensor, dtype to, const float *rows,
                    uint64_t first_row, uint64_t n_rows, uint64_t n_cols, void *out,
                    uint32_t thread);
-    /* The weights of a tensor's inputs, [n_cols], or NULL: for `encode` where it is absent or false, and for --fit.
+    /* The weights of a tensor's inputs, out: [n_cols], for choosing types. *found false: there are none of it.
      * Any thread. */
-    const float *(*importance)(void *arg, const char *tensor);
+    status (*importance)(void *arg, const char *tensor, uint64_t n_cols, float *out,
+                         bool *found, err *);
 } quant_hooks;
 
 typedef struct conversion {
@@ -33,11 +34,13 @@ typedef struct conversion {
     uint32_t n_threads;
     bool force, progress;
     const volatile sig_atomic_t *interrupted;
+    uint64_t
+        method_bytes; /* that the method holds meanwhile, rows included; 0: none. For the report */
     uint64_t resumed_bytes; /* filled in: of the file, not computed again */
     double seconds;         /* likewise */
 } conversion;
 
-/* Bytes that a thread holds: rows as read, as numbers, as stored. */
+/* Bytes that a thread holds: rows as read, as numbers, as stored. A type that is not chosen yet counts as F32. */
 uint64_t convert_bytes_of_thread(const quant_job *);
 /* Errors: those of journal.h and of reading; ERR_UNSUPPORTED (numbers that are not finite, or whose scale
  * 16 bits do not hold; field: the tensor); ERR_INVALID (interrupted: the same command continues);

@@ -206,6 +206,19 @@ void method_values(const method *m, const char *tensor, uint64_t first_row, uint
     }
 }
 
+status method_importance(const method *m, const char *tensor, uint64_t n, float *out,
+                         bool *found, err *e) {
+    *found = false;
+    if (n > UINT32_MAX) return OK;
+    if (m->imatrix) return imatrix_read(m->imatrix, tensor, (uint32_t)n, out, found, e);
+    const calib_input *in = calib_find(&m->cal->sums, tensor);
+    if (!in) return OK;
+    CHECK(in->n == n);
+    calib_importance(in, out);
+    *found = true;
+    return OK;
+}
+
 bool method_encode(const method *m, const float *rows, uint64_t n_rows, uint64_t n_cols,
                    void *out, uint32_t thread) {
     const size_t row_bytes = quant_row_bytes(m->to, n_cols);

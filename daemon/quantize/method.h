@@ -74,6 +74,10 @@ status method_begin(method *, const char *tensor, dtype to, err *);
  * any tensor. */
 void method_values(const method *, const char *tensor, uint64_t first_row, uint64_t n_rows,
                    uint64_t n_cols, float *rows);
+/* Mean squares of a tensor's n inputs, out: [n]. *found false: nothing is known of them. Any thread. Errors: those
+ * of imatrix_read. */
+status method_importance(const method *, const char *tensor, uint64_t n, float *out,
+                         bool *found, err *);
 /* Encodes rows of the tensor that began last. Thread: 0..n_threads-1, one call at a time each. False: it has
  * nothing to say of this tensor. */
 bool method_encode(const method *, const float *rows, uint64_t n_rows, uint64_t n_cols,

@@ -32,6 +32,7 @@ static uint64_t matrix_numbers(const quant_job *j) {
 }
 
 static uint64_t memory_bytes(const conversion *c) {
+    if (c->method_bytes) return c->method_bytes + c->job->header.len;
     return c->n_threads * convert_bytes_of_thread(c->job) + c->job->header.len +
            checkpoint_header_bytes(c->job->in);
 }
@@ -47,7 +48,8 @@ void quantize_plan_text(buf *b, const conversion *c) {
     total_line(b, "all", &all);
     buf_addf(b, "  file    %s bytes, %.2f bits a weight\n", bytes_grouped(j->file_bytes, x),
              8 * (double)j->data_bytes / (double)matrix_numbers(j));
-    buf_addf(b, "  memory  %s: %u threads of %s, headers\n", bytes_human(memory_bytes(c), x),
+    buf_addf(b, "  memory  %s: %s%u threads of %s, headers\n", bytes_human(memory_bytes(c), x),
+             c->method_bytes ? "the model on the text, sums over its inputs, " : "",
              c->n_threads, bytes_human(convert_bytes_of_thread(j), y));
 }
 

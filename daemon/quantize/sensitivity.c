@@ -60,7 +60,7 @@ typedef struct sample_worker {
     sampler *in;
     pthread_t thread;
     unsigned char *raw, *coded;
-    float *x, *y;
+    float *x, *y, *weight;
 } sample_worker;
 
 #define FAR_TOO_MUCH 1e6 /* no share of a loss is above 1 */
@@ -84,10 +84,10 @@ static sample_sizes sizes_of(const quant_job *j) {
     }
     return s;
 }
-/* A row as read, as stored (no larger than as float32), as numbers before and after. */
+/* A row as read, as stored (no larger than as float32), as numbers before and after, the weights of its inputs. */
 uint64_t sensitivity_bytes_of_thread(const quant_job *j) {
     const sample_sizes s = sizes_of(j);
-    return s.raw + 3 * s.numbers * sizeof(float);
+    return s.raw + 4 * s.numbers * sizeof(float);
 }
 
 /* How much of the output passes through the matrix. Measured on SmolLM2-135M, as KL by a matrix's share of squared
@@ -128,10 +128,13 @@ static status sample(sample_worker *k, size_t i, err *e) {
     const quant_tensor *t = &in->s->job->v[in->s->tensor[i]];
     const quant_hooks *h = in->hooks;
     choose_item *it = &in->s->item[i];
-    const float *weight = h && h->importance ? h->importance(h->arg, t->info.name) : NULL;
     const uint64_t n = sampled_rows(t);
     double squares = 0;
+    bool found = false;
     status s = OK;
+    if (h && h->importance)
+        s = h->importance(h->arg, t->info.name, t->cols, k->weight, &found, e);
+    const float *weight = found ? k->weight : NULL;
     for (uint64_t r = 0; r < n && s == OK; r++)
         s = add_row(k, t, (uint64_t)((double)r * (double)t->rows / (double)n), weight, it,
                     &squares, e);
@@ -169,8 +172,9 @@ static status sample_all(sampler *in, uint32_t n_threads, err *e) {
                                .raw = malloc(size.raw + 1),
                                .coded = malloc(size.numbers * sizeof(float) + 1),
                                .x = malloc(size.numbers * sizeof(float) + 1),
-                               .y = malloc(size.numbers * sizeof(float) + 1)};
-        if (!k[i].raw || !k[i].coded || !k[i].x || !k[i].y) s = ERR_NO_MEMORY;
+                               .y = malloc(size.numbers * sizeof(float) + 1),
+                               .weight = malloc(size.numbers * sizeof(float) + 1)};
+        if (!k[i].raw || !k[i].coded || !k[i].x || !k[i].y || !k[i].weight) s = ERR_NO_MEMORY;
     }
     if (!k || s != OK) s = no_memory(e);
     for (; s == OK && n < n_threads; n++)
@@ -183,6 +187,7 @@ static status sample_all(sampler *in, uint32_t n_threads, err *e) {
         free(k[i].coded);
         free(k[i].x);
         free(k[i].y);
+        free(k[i].weight);
     }
     free(k);
     return s;

@@ -70,6 +70,28 @@ def test_each_method_loses_less_than_rounding(folder, kind):
     assert imatrix < 0.97 * rtn and gptq < 0.95 * imatrix, (rtn, imatrix, gptq)
 
 
+def test_a_mixture_of_types_weighs_inputs_by_the_text(folder):
+    plain = made(folder, "mixed", "--fit", 2400000)
+    weighed = calibrated(folder, "mixed-imatrix", "--fit", 2400000, "--method", "imatrix")
+    tables = [json.loads((p.parent / (p.name + ".sensitivity.json")).read_text()) for p in (plain, weighed)]
+    assert [t["importance"] for t in tables] == [False, True]
+    for path in (plain, weighed):
+        assert path.stat().st_size <= 2400000
+    of = [{t["name"]: {o["type"]: o["loss"] for o in t["options"]} for t in table["tensors"]} for table in tables]
+    for name in of[0]:
+        assert (of[0][name] != of[1][name]) == name.startswith("blk."), name  # no sums of what the head reads
+    down = "blk.1.ffn_down.weight"
+    assert of[1][down]["Q4_K"] < of[0][down]["Q4_K"]  # the search of scales knows what counts
+
+
+def test_the_plan_counts_the_model_on_the_text(folder):
+    options = ("--type", "Q4_K", "--dry-run", "--json", "--force")
+    plain, gptq = (json.loads(quantize(folder / "tiny.gguf", folder / "planned.gguf", *options, *more).stdout)["memory_bytes"]
+                   for more in ((), ("--method", "gptq", "--calibrate", folder / "a.txt", *SMALL)))
+    widths = 2 * (3 * 256 + 512)  # of q, attn_output, gate and down of two layers; 4 n^2 bytes for n inputs at least
+    assert gptq > plain + (folder / "tiny.gguf").stat().st_size // 2 + 4 * 256 * widths
+
+
 def test_scales_change_the_weights_and_not_what_the_model_computes(folder):
     for method in ("awq", "smooth"):
         path = calibrated(folder, method, "--type", "Q8_0", "--method", method)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes tests/fuzz/corpus/gguf: small GGUF files, good ones and ones that are wrong in one
+"""Writes tests/fuzz/corpus/gguf and corpus/imatrix: small GGUF files, good ones and ones that are wrong in one
 place each, where libFuzzer starts from. No third-party packages; the same bytes every time.
 
     tests/fuzz/make_gguf_corpus.py [FOLDER]
@@ -146,14 +146,29 @@ def corpus():
         "<IIQIQ", ARRAY, ARRAY, 1, U8, 0)
 
 
-def main():
-    here = os.path.dirname(os.path.abspath(__file__))
-    folder = sys.argv[1] if len(sys.argv) > 1 else os.path.join(here, "corpus", "gguf")
+def imatrices():
+    """Importance matrices: of one matrix, and of two experts."""
+    kind = [("general.type", STRING, "imatrix"), ("imatrix.datasets", ARRAY, (STRING, ["a.txt"])),
+            ("imatrix.chunk_count", U32, 2), ("imatrix.chunk_size", U32, 512)]
+    yield "matrix", gguf(kind, [("a.in_sum2", DT_F32, (8, 1)), ("a.counts", DT_F32, (1, 1))])
+    yield "experts", gguf(kind, [("a.in_sum2", DT_F32, (8, 2)), ("a.counts", DT_F32, (1, 2))])
+    yield "no-counts", gguf(kind, [("a.in_sum2", DT_F32, (8, 1))])
+    yield "other-counts", gguf(kind, [("a.in_sum2", DT_F32, (8, 2)), ("a.counts", DT_F32, (1, 1))])
+
+
+def write(folder, files):
     os.makedirs(folder, exist_ok=True)
-    for name, data in corpus():
+    for name, data in files:
         assert len(data) < 4096, (name, len(data))
         with open(os.path.join(folder, name + ".gguf"), "wb") as f:
             f.write(data)
+
+
+def main():
+    here = os.path.dirname(os.path.abspath(__file__))
+    folder = sys.argv[1] if len(sys.argv) > 1 else os.path.join(here, "corpus")
+    write(os.path.join(folder, "gguf"), corpus())
+    write(os.path.join(folder, "imatrix"), imatrices())
 
 
 if __name__ == "__main__":

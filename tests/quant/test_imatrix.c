@@ -114,6 +114,11 @@ START_TEST(files_that_are_none_are_refused_by_name) {
     ck_assert_int_eq(open_made(&g, 2, 3, NAN, "t.counts", &e), OK);
     ck_assert_int_eq(imatrix_read(g, "t", 4, out, &found, &e), ERR_FORMAT);
     gguf_close(g);
+    ck_assert_int_eq(open_made(&g, 2, 1e-38f, 12, "t.counts", &e),
+                     OK); /* 12 / 1e-38 is infinite */
+    ck_assert_int_eq(imatrix_read(g, "t", 4, out, &found, &e), ERR_FORMAT);
+    ck_assert_str_eq(e.field, "t.in_sum2");
+    gguf_close(g);
     ck_assert_int_eq(open_made(&g, 2, -1, 12, "t.counts", &e), OK);
     ck_assert_int_eq(imatrix_read(g, "t", 4, out, &found, &e), ERR_FORMAT);
     ck_assert(!found);
