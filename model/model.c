@@ -11,8 +11,10 @@
 
 /* What the program did not use would be a part of the model that we do not compute. */
 static bool may_ignore(str name) {
-    /* Derived tables that old converters stored (llama.cpp skips them, too). */
-    return str_find(name, STR("attn_rot_embd"), 0) != SIZE_MAX ||
+    /* Derived tables that old converters stored (llama.cpp skips them, too), and scales of the
+     * activations of NVFP4, which here have scales of their own. */
+    return str_find(name, STR(".input_scale"), 0) != SIZE_MAX ||
+           str_find(name, STR("attn_rot_embd"), 0) != SIZE_MAX ||
            str_find(name, STR("rotary_emb.inv_freq"), 0) != SIZE_MAX;
 }
 
@@ -28,16 +30,11 @@ static void check_claimed(recorder *r) {
     }
 }
 
-/* What the recordings cover; the rest of a config is there for counting. */
 static status check_family(const model_config *c, const family *f, err *e) {
     const char *what = NULL, *field = "arch";
-    if (!f || f->refuse)
-        what = f ? f->refuse : "the architecture is not supported";
-    else if (c->n_experts)
-        what = "mixture-of-experts models are not supported", field = "n_experts";
-    else if (c->ffn_bias)
-        what = "biases in the feed-forward part are not supported", field = "ffn_bias";
-    else if (c->qk_norm != f->qk_norm)
+    if (!f)
+        what = "the architecture is not supported";
+    else if (c->qk_norm != f->qk_norm || c->qk_norm_whole != f->qk_norm_whole)
         what = "norms of q and k do not fit it", field = "qk_norm";
     else if (c->norms_per_layer != f->norms_per_layer)
         what = "another number of norms a layer is not supported", field = "norms_per_layer";
@@ -81,7 +78,10 @@ static status record_family(model **out, const model_config *c, const checkpoint
                             weight_mix planned, err *e) {
     const family *f = family_find(c->arch);
     status s = check_family(c, f, e);
-    return s == OK ? record(out, c, file, planned, f->record, e) : s;
+    if (s != OK) return s;
+    /* mixtures of a family that has dense models, too */
+    const bool counted = (c->n_experts && f->record == llama_record) || c->ffn_bias;
+    return record(out, c, file, planned, counted ? counted_record : f->record, e);
 }
 
 status model_open(model **out, const checkpoint *file, err *e) {
@@ -106,12 +106,6 @@ status model_from_mix(model **out, const model_config *c, weight_mix weights, er
     *out = NULL;
     status s = check_planned(c, weights, e);
     return s == OK ? record_family(out, c, NULL, weights, e) : s;
-}
-
-status model_counted(model **out, const model_config *c, weight_mix weights, err *e) {
-    *out = NULL;
-    status s = check_planned(c, weights, e);
-    return s == OK ? record(out, c, NULL, weights, counted_record, e) : s;
 }
 
 void model_close(model *m) {

@@ -14,8 +14,12 @@
     X(ATTENTION, run_attention, false)                                                         \
     X(GATE_UP, run_gate_up, true)                                                              \
     X(GATHER_ROWS, run_gather, false)                                                          \
-    X(LOGITS, run_linear, true)                                                                \
+    X(LOGITS, run_logits, true)                                                                \
     X(SAMPLE, run_sample, false)                                                               \
     X(PERMUTE, run_permute, false)
+
+/* Traits of operations (model/program.h) that it runs, a row each: X(trait). */
+#define CPU_TRAITS(X)                                                                          \
+    X(SOFT_CAP) X(SINKS) X(TEMPERATURE) X(WHOLE_NORM) X(UNROTATED) X(LOGIT_SCALE) X(LOGIT_CAP)
 
 #endif

@@ -6,7 +6,7 @@
 #include "model/config.h"
 #include "model/facts.h"
 #include "model/hf/hf_folder.h"
-#include "model/hf/hf_packed.h"
+#include "model/hf/hf_packed_read.h"
 #include "model/hf/safetensors.h"
 
 typedef enum hf_reading {

@@ -383,16 +383,19 @@ QWEN3_30B = {"model_type": "qwen3_moe", "decoder_sparse_step": 1, "head_dim": 12
              "num_key_value_heads": 4, "tie_word_embeddings": False, "use_sliding_window": False, "vocab_size": 151936}
 
 
-@pytest.mark.parametrize("config,params,per_token,why", [
-    (MIXTRAL, 46702792704, 131072, "mixture-of-experts"), (GEMMA_2, 9241705984, 344064, "soft-capping"),
-    (QWEN3_30B, 30532122624, 98304, "mixture-of-experts")])
+EXPERTS = ["route", "experts_gate_up", "experts_down"]
+
+
+@pytest.mark.parametrize("config,params,per_token,missing", [
+    (MIXTRAL, 46702792704, 131072, EXPERTS), (QWEN3_30B, 30532122624, 98304, EXPERTS)])
 @pytest.mark.parametrize("where", [["--backend", "cpu", "--memory", "400GiB"], ["--device", "b200"]])
-def test_what_cannot_be_served_is_estimated_and_marked(plan, config, params, per_token, why, where):
+def test_what_no_engine_runs_is_planned_and_marked(plan, config, params, per_token, missing, where):
     r = plan(config, *where)
     assert r.returncode == 0, r.stderr
-    assert re.search(rf"^an estimate: vramd cannot serve this model yet: .*{why}", r.stdout, re.M)
+    assert re.search(rf"^planned, not runnable yet: the \w+ engine lacks {', '.join(missing)}$", r.stdout, re.M)
     doc = json.loads(plan(config, *where, "--json").stdout)
-    assert doc["can_be_served"] is False and why in doc["why_not"] and doc["model"]["n_params"] == params
+    assert doc["can_be_served"] is False and doc["model"]["n_params"] == params
+    assert doc["runnable"] is False and doc["missing"] == missing
     assert 0 <= bytes_of(doc, "weights") - 2 * params < 2 * 4 * params / 1000
     assert doc["kv"]["bytes_per_token"] == per_token
 
@@ -429,6 +432,14 @@ def test_the_other_terms_of_an_estimate_are_those_of_a_real_plan(plan):
     assert real["can_be_served"] and not estimate["can_be_served"]
     rest = [doc["total_bytes"] - bytes_of(doc, "weights") for doc in (real, estimate)]
     assert abs(rest[0] - rest[1]) < 240 << 20 and bytes_of(real, "kv") == bytes_of(estimate, "kv")
+
+
+def test_what_the_cpu_runs_and_a_card_does_not_is_marked_on_the_card(plan):
+    doc = json.loads(plan(GEMMA_2, "--backend", "cpu", "--memory", "400GiB", "--json").stdout)
+    assert doc["runnable"] and doc["can_be_served"] and doc["model"]["n_params"] == 9241705984
+    assert len(doc["kv"]["groups"]) == 2 and doc["kv"]["bytes_per_token"] == 344064
+    doc = json.loads(plan(GEMMA_2, "--device", "b200", "--json").stdout)
+    assert doc["runnable"] is False and doc["missing"] == ["soft_cap", "logit_cap"]
 
 
 def test_gemma_3_of_4b_to_27b_is_planned_by_its_text_config(plan):

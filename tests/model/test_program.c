@@ -432,6 +432,26 @@ START_TEST(a_missing_tensor_is_named) {
 }
 END_TEST
 
+START_TEST(matrices_of_nvfp4_have_a_scale_beside_them) {
+    err e = {0};
+    const model_config c = gb_tiny("llama");
+    gb_model_keys(&b, &c);
+    gb_model_tensors(&b, &c, DT_NVFP4, 1);
+    gb_vector(&b, "blk.0.attn_k.input_scale", 1, 1, 1, 0); /* of activations: ignored */
+    ck_assert_msg(try_open(&e) == OK, "%s", e.text);
+    const weight *w = m->program.weights;
+    for (uint32_t i = 0; i < m->program.n_weights; i++)
+        ck_assert((w[i].scale != NO_WEIGHT) == (w[i].type == DT_NVFP4));
+    w += w[weight_named(&m->program, "blk.0.attn_k.weight")].scale;
+    ck_assert_str_eq(w->name, "blk.0.attn_k.scale");
+    ck_assert(w->role == WEIGHT_VECTOR && w->cols == 1);
+    teardown();
+    build_without("blk.0.attn_k.weight");
+    gb_tensor(&b, "blk.0.attn_k.weight", DT_NVFP4, 2, (uint64_t[]){64, 64}, NULL);
+    open_refused(ERR_FORMAT, "blk.0.attn_k.scale", "missing");
+}
+END_TEST
+
 START_TEST(a_wrong_shape_is_named_with_what_was_wanted) {
     build_without("blk.0.attn_k.weight");
     gb_matrix(&b, "blk.0.attn_k.weight", DT_F16, 32, 64, 1, 1);
@@ -466,12 +486,9 @@ START_TEST(a_tensor_without_a_place_is_another_model) {
     gb_vector(&b, "blk.0.attn_q_norm.weight", 32, 1, 1, 0);
     open_refused(ERR_UNSUPPORTED, "blk.0.attn_q_norm.weight", "no place");
     build_without("none of them");
-    gb_vector(&b, "blk.0.ffn_down.bias", 64, 1, 1, 0);
-    open_refused(ERR_UNSUPPORTED, "ffn_bias", "feed-forward");
-    build_without("none of them");
     gb_int(&b, "llama.expert_count", 8);
     gb_int(&b, "llama.expert_used_count", 2);
-    open_refused(ERR_UNSUPPORTED, "n_experts", "mixture-of-experts");
+    open_refused(ERR_FORMAT, "blk.0.ffn_gate_inp.weight", "missing");
     build_without("none of them");
     gb_vector(&b, "blk.0.attn_rot_embd", 16, 1, 1, 0); /* derived: ignored, as elsewhere */
     open_built();
@@ -602,20 +619,34 @@ END_TEST
 START_TEST(a_config_that_we_cannot_run_is_refused_by_name) {
     model_config c = shape(2, 64, 4, 2, 32, 96, 128);
     err e;
-    strcpy(c.arch, "gemma2");
+    strcpy(c.arch, "mamba");
     ck_assert_int_eq(model_from_config(&m, &c, DT_F16, &e), ERR_UNSUPPORTED);
-    ck_assert_ptr_nonnull(strstr(e.text, "gemma2"));
+    ck_assert_ptr_nonnull(strstr(e.text, "mamba"));
     c = shape(2, 64, 4, 2, 32, 96, 128);
     ck_assert_int_eq(model_from_config(&m, &c, DT_NONE, &e), ERR_INVALID);
     ck_assert_str_eq(e.field, "weights");
     ck_assert_int_eq(model_from_config(&m, &c, DT_I32, &e), ERR_INVALID);
-    c.n_experts = 8, c.n_experts_used = 2;
-    ck_assert_int_eq(model_from_config(&m, &c, DT_F16, &e), ERR_UNSUPPORTED);
-    ck_assert_str_eq(e.field, "n_experts");
-    c.n_experts = c.n_experts_used = 0, c.n_heads = 0;
+    c.n_heads = 0;
     ck_assert_int_eq(model_from_config(&m, &c, DT_F16, &e), ERR_FORMAT);
     ck_assert_str_eq(e.field, "n_heads");
     ck_assert_ptr_null(m);
+}
+END_TEST
+
+START_TEST(a_program_says_of_what_it_consists) {
+    model_config c = shape(2, 64, 4, 2, 32, 96, 128);
+    const char *names[OP_SET_MAX];
+    err e;
+    c.sinks = true;
+    c.n_experts = 8, c.n_experts_used = 2;
+    strcpy(c.arch, "gpt-oss");
+    ck_assert_int_eq(model_from_config(&m, &c, DT_F16, &e), OK);
+    const op_set all = program_ops(&m->program);
+    const op_set without = op_set_without(all, (op_set){~0ull, 0});
+    ck_assert(all.kinds >> OP_ATTENTION & 1 && all.kinds >> OP_ROUTE & 1);
+    ck_assert_uint_eq(op_set_names(without, names), 1);
+    ck_assert_str_eq(names[0], "sinks");
+    ck_assert(op_set_empty(op_set_without(all, all)));
 }
 END_TEST
 
@@ -650,6 +681,7 @@ int main(void) {
     tcase_add_test(t, rows_are_read_as_stored);
     tcase_add_test(t, vectors_are_served_as_float32);
     tcase_add_test(t, a_missing_tensor_is_named);
+    tcase_add_test(t, matrices_of_nvfp4_have_a_scale_beside_them);
     tcase_add_test(t, a_wrong_shape_is_named_with_what_was_wanted);
     tcase_add_test(t, a_type_that_is_no_weight_is_named_with_its_architecture);
     tcase_add_test(t, a_tensor_without_a_place_is_another_model);
@@ -658,6 +690,7 @@ int main(void) {
     tcase_add_test(t, a_planned_model_has_as_many_weights_as_its_config_says);
     tcase_add_test(t, matrices_fall_back_as_quantizers_do);
     tcase_add_test(t, a_config_that_we_cannot_run_is_refused_by_name);
+    tcase_add_test(t, a_program_says_of_what_it_consists);
     tcase_add_test(t, the_real_model_uses_every_tensor_of_its_file);
     return check_run(s);
 }
