@@ -174,7 +174,8 @@ static void audit_steps(const sched *s) {
             CHECK(!e->sample || e->n_logit_rows > 0);
             CHECK(e->n_draft <= SCHED_MAX_DRAFT);
             if (i < st->n_decode_seqs)
-                CHECK(e->n_rows == 1 + e->n_draft && e->n_logit_rows == e->n_rows && e->sample);
+                CHECK(e->n_rows == 1U + e->n_draft && e->n_logit_rows == e->n_rows &&
+                      e->sample);
             else
                 CHECK(e->n_draft == 0);
             if (e->n_draft > 0 && h->state != SEQ_ENDED) CHECK(h->n_draft == e->n_draft);
@@ -330,4 +331,5 @@ void sched_audit(const sched *s) {
     audit_steps(s);
     for (uint32_t k = 0; k < s->n_groups; k++) audit_group(s, k);
     load_audit(s);
+    if (has_states(s)) state_audit(s);
 }

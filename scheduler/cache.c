@@ -54,6 +54,17 @@ static uint32_t cut_to_group(const sched *s, uint32_t group, uint32_t n) {
     return n;
 }
 
+uint32_t cache_cut(const sched *s, uint32_t n) {
+    for (bool again = true; again;) {
+        const uint32_t before = n;
+        for (uint32_t k = 0; k < s->n_groups; k++) {
+            if (k != s->chain_group) n = cut_to_group(s, k, n);
+        }
+        again = n < before && s->n_groups > 2;
+    }
+    return n;
+}
+
 uint32_t cache_probe(sched *s, sched_id id, uint64_t salt, const int32_t *tokens, uint32_t n) {
     if (!s->cfg.prefix_cache) return 0;
     if (s->probe.id != id) {
@@ -62,14 +73,8 @@ uint32_t cache_probe(sched *s, sched_id id, uint64_t salt, const int32_t *tokens
     }
     uint32_t found = walk_chain(s, salt, tokens, n / s->cfg.block_tokens);
     s->probe.n_chain = found;
-    for (bool again = true; again;) {
-        uint32_t before = found;
-        for (uint32_t k = 0; k < s->n_groups; k++) {
-            if (k != s->chain_group) found = cut_to_group(s, k, found);
-        }
-        again = found < before && s->n_groups > 2;
-        s->probe.at_gap &= found == before; /* else behind it more may be known */
-    }
+    found = cache_cut(s, found);
+    s->probe.at_gap &= found == s->probe.n_chain; /* else behind it more may be known */
     return found;
 }
 
@@ -90,7 +95,7 @@ void cache_begin(sched *s, uint32_t slot, uint64_t salt, uint32_t n) {
 
 /* The next block of a chain is full. Where another sequence has published the same, its node
  * stands, and the chain goes on from there. */
-static void publish_next(sched *s, uint32_t slot) {
+static int32_t publish_next(sched *s, uint32_t slot) {
     seq_chain *c = &s->chain[slot];
     seq_group *g = &s->group[s->chain_group];
     const uint32_t i = c->n++;
@@ -112,10 +117,14 @@ static void publish_next(sched *s, uint32_t slot) {
         prefix_insert(&o->index, block, &c->hash, c->serial, 0, 0, NULL);
         blocks_cache(&o->kv, block);
     }
+    return node;
 }
 
-void cache_publish(sched *s, uint32_t slot, uint32_t n) {
+int32_t cache_publish(sched *s, uint32_t slot, uint32_t n) {
     const seq_chain *c = &s->chain[slot];
-    if (!s->cfg.prefix_cache) return;
-    while (c->n != CHAIN_BROKEN && (c->n + 1) * s->cfg.block_tokens <= n) publish_next(s, slot);
+    int32_t node = -1;
+    if (!s->cfg.prefix_cache) return node;
+    while (c->n != CHAIN_BROKEN && (c->n + 1) * s->cfg.block_tokens <= n)
+        node = publish_next(s, slot);
+    return node;
 }

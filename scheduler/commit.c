@@ -99,7 +99,7 @@ static __attribute__((noinline)) void commit_run(sched *s, const sched_step_seq 
     uint32_t n = 0;
     bool stops = false, none = false;
     h->n_draft = 0;
-    CHECK(n_run >= 1 && n_run <= 1 + e->n_draft);
+    CHECK(n_run >= 1 && n_run <= 1U + e->n_draft);
     while (n < n_run && h->len < h->limit && !stops) {
         none = run[n] < 0;
         if (none) break;
@@ -133,6 +133,17 @@ static inline bool leave_step(sched *s, seq_hot *h, const sched_step_seq *e) {
     return false;
 }
 
+/* Copies of states may not have happened, and who begins with one may have no row in the step. */
+static void end_copied(sched *s, const sched_step *st) {
+    for (uint32_t i = 0; i < st->n_copies; i++) {
+        if (st->copy[i].group != SCHED_COPY_STATE) continue;
+        for (uint32_t slot = 0; slot < s->cfg.max_seqs; slot++)
+            if (s->own[slot].slot == (uint32_t)st->copy[i].to &&
+                s->hot[slot].state != SEQ_ENDED)
+                seq_end(s, slot, FINISH_ERROR, -1);
+    }
+}
+
 static void commit_failed(sched *s, const sched_step *st) {
     for (uint32_t i = 0; i < st->n_seqs; i++) {
         const sched_step_seq *e = &st->seq[i];
@@ -142,6 +153,7 @@ static void commit_failed(sched *s, const sched_step *st) {
         seq_end(s, e->slot, FINISH_ERROR, -1);
     }
     if (st->n_moves > 0) resize_failed(s, st);
+    if (has_states(s)) end_copied(s, st);
 }
 
 /* Decode rows are nearly all that is ever committed: their loop has nothing that only prefills
@@ -195,6 +207,7 @@ void sched_commit(sched *s, const sched_step *st, const sched_step_tokens *token
     CHECK(st == &s->step[parity] && st->number == s->n_committed + 1);
     s->n_committed++;
     s->count.steps++;
+    if (st->n_checkpoints > 0) state_commit(s, st, tokens != NULL);
     if (tokens)
         commit_drawn(s, st, tokens);
     else

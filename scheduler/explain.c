@@ -78,9 +78,10 @@ static void compare(const sched *s, const seq_record *r, sched_miss *out) {
         const bool computed =
             !t.running || t.running->n_computed >= found + s->cfg.block_tokens;
         set(out,
-            !computed ? WHY_NOT_COMPUTED
-            : r->gap  ? WHY_WINDOW_GAP
-                      : WHY_EVICTED,
+            !computed     ? WHY_NOT_COMPUTED
+            : r->unstated ? WHY_NO_CHECKPOINT
+            : r->gap      ? WHY_WINDOW_GAP
+                          : WHY_EVICTED,
             found, &t);
         return;
     }

@@ -4,7 +4,7 @@
 
 static void forget_block(sched *s, uint32_t k, uint32_t block, sched_forgotten *out) {
     seq_group *g = &s->group[k];
-    prefix_forget(&g->index, (int32_t)block);
+    forget_cached(s, g, (int32_t)block);
     blocks_uncache(&g->kv, (int32_t)block);
     if (g->kv.ref[block] > 0) return;
     out->blocks++;

@@ -55,5 +55,6 @@ uint32_t fork_leader(const sched *s, uint32_t record) {
         if (g->window && g->held[l->slot].first > first_seen(s, g, h->n_prompt - 1))
             return NO_SLOT; /* it has released some already */
     }
+    if (has_states(s) && !state_reaches(s, l->slot, h->n_prompt - 1)) return NO_SLOT;
     return l->slot;
 }

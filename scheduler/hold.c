@@ -36,7 +36,7 @@ static void note_held(sched *s, uint32_t slot) {
 static int32_t take(sched *s, seq_group *g) {
     bool evicted;
     int32_t block = blocks_take(&g->kv, &evicted);
-    if (evicted) prefix_forget(&g->index, block);
+    if (evicted) forget_cached(s, g, block);
     s->count.prefix_cache_evictions += evicted;
     return block;
 }
@@ -44,7 +44,7 @@ static int32_t take(sched *s, seq_group *g) {
 /* One holder less. */
 static void give(sched *s, seq_group *g, int32_t block, uint64_t touched_by) {
     const uint32_t n_out = g->kv.n_out;
-    if (blocks_drop(&g->kv, block, touched_by, s->n_committed)) prefix_forget(&g->index, block);
+    if (blocks_drop(&g->kv, block, touched_by, s->n_committed)) forget_cached(s, g, block);
     if (g->kv.n_out > n_out) g->left = s->n_planned;
 }
 
@@ -56,7 +56,7 @@ static void set_held(const sched *s, seq_group *g, uint32_t slot, uint32_t first
 static void copy_last(sched *s, uint32_t k, uint32_t slot, const start *st) {
     seq_group *g = &s->group[k];
     uint32_t parity = (s->n_planned + 1) & 1;
-    CHECK(s->n_copies < (uint64_t)s->cfg.max_seqs * s->n_groups);
+    CHECK(s->n_copies < sched_max_copies(&s->cfg) - s->cfg.max_moves);
     int32_t from = table_of(s, g, st->leader)[st->n_found];
     blocks_hold(&g->kv, from);
     g->n_pinned++;
@@ -188,6 +188,7 @@ void hold_release_unseen(sched *s, uint32_t slot, uint32_t n_committed) {
 
 void hold_unpin(sched *s, const sched_step *st) {
     for (uint32_t i = 0; i < st->n_copies - st->n_moves; i++) {
+        if (st->copy[i].group == SCHED_COPY_STATE) continue;
         seq_group *g = &s->group[st->copy[i].group];
         give(s, g, st->copy[i].from, 0);
         g->n_pinned--;

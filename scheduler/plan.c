@@ -118,6 +118,11 @@ static void measure(sched *s, uint32_t record, const int32_t *tokens, uint32_t l
     out->leader = r->slot == NO_SLOT ? fork_leader(s, record) : NO_SLOT;
     bool forks = out->leader != NO_SLOT;
     out->n_found = forks ? (len - 1) / s->cfg.block_tokens : out->n_probed;
+    out->state = NO_STATE;
+    if (has_states(s) && forks)
+        out->state = s->own[out->leader].slot;
+    else if (has_states(s))
+        out->n_found = state_cut(s, r->slot, out->n_probed, &out->state);
     out->n_load = 0;
     if (has_tier(s) && !forks && !r->spec.no_tier)
         out->n_load =
@@ -136,6 +141,7 @@ static void measure(sched *s, uint32_t record, const int32_t *tokens, uint32_t l
     }
     const bool lasts = s->probe.at_gap && r->spec.fork_of == 0;
     s->probe.n_gains = cache_gains(s);
+    s->probe.n_attached = s->states.n_attached;
     for (uint32_t k = 0; k < s->n_groups; k++) s->probe.want[k] = lasts ? out->want[k] : 1;
 }
 
@@ -145,6 +151,7 @@ static uint32_t least_want(const sched *s, uint32_t record, uint32_t k) {
     const probe *p = &s->probe;
     const uint64_t gained = cache_gains(s) - p->n_gains;
     if (p->id != id_of(s, record) || p->want[k] <= gained) return 1;
+    if (p->n_attached != s->states.n_attached) return 1; /* one may be where it can begin */
     return p->want[k] - (uint32_t)gained;
 }
 
@@ -252,7 +259,7 @@ static void plan_drafts(planner *p) {
         const uint32_t n = cover_drafts(p, e->slot, min_u32(h->n_draft, left));
         s->n_drafting -= h->n_draft > 0;
         e->first_row = row;
-        e->n_draft = n;
+        e->n_draft = (uint8_t)n;
         e->n_rows = e->n_logit_rows = 1 + n;
         e->n_blocks = h->n_blocks;
         h->next_pos += n;
@@ -532,6 +539,7 @@ static const sched_step *finish_step(planner *p) {
         st->n_logit_rows += e->n_logit_rows;
     }
     st->n_prefill_rows = st->n_rows - st->n_decode_rows;
+    if (has_states(s)) st->n_checkpoints = state_plan(s, p->entry, p->n_decode, p->n);
     return st;
 }
 

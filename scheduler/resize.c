@@ -66,7 +66,7 @@ static void move_limit(sched *s, seq_group *g) {
     if (g->window) to = max_u32(to, claimed(g) + blocks_fenced(&g->kv));
     while (g->kv.limit > to) {
         const uint32_t n_out = g->kv.n_out;
-        if (blocks_lower(&g->kv)) prefix_forget(&g->index, (int32_t)g->kv.limit);
+        if (blocks_lower(&g->kv)) forget_cached(s, g, (int32_t)g->kv.limit);
         if (g->kv.n_out > n_out) g->left = s->n_planned;
     }
     while (g->kv.limit < g->target && g->left <= s->n_committed) blocks_raise(&g->kv);
@@ -113,12 +113,14 @@ static int32_t place_of(mover *m, uint32_t k, int32_t from) {
     if (kv->n_free == 0 || m->n == m->s->cfg.max_moves) return -1;
     if (pinned(m->s, m->copy, k, from)) return -1;
     const int32_t to = blocks_take(kv, &evicted);
-    if (evicted) prefix_forget(&g->index, to);
+    if (evicted) forget_cached(m->s, g, to);
     kv->ref[to] = 0;                /* its holders come one by one */
     kv->busy[to] = m->s->n_planned; /* the copy writes to it */
     kv->next[from] = (uint32_t)to;
     if (kv->flags[from] & BLOCK_CACHED) {
         prefix_move(&g->index, from, to);
+        if (has_states(m->s) && k == m->s->chain_group)
+            state_pool_move(&m->s->states, from, to);
         kv->flags[to] = BLOCK_CACHED;
         kv->flags[from] = 0;
     }
@@ -174,7 +176,7 @@ void resize_failed(sched *s, const sched_step *st) {
         const sched_step_copy *c = &st->copy[i];
         seq_group *g = &s->group[c->group];
         if (g->kv.flags[c->to] & BLOCK_CACHED) {
-            prefix_forget(&g->index, c->to);
+            forget_cached(s, g, c->to);
             blocks_uncache(&g->kv, c->to);
         }
         for (uint32_t slot = 0; slot < s->cfg.max_seqs; slot++)

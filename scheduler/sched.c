@@ -21,6 +21,12 @@ static bool tier_valid(const sched_config *c) {
             c->chunk_blocks <= SCHED_MAX_CHUNK_BLOCKS);
 }
 
+static bool states_valid(const sched_config *c) {
+    return c->state_slots == 0 ||
+           (c->state_slots >= c->max_seqs && c->state_slots <= MAX_COUNT &&
+            c->state_chunk >= 1 && c->state_chunk <= MAX_BLOCK_TOKENS && c->tier_chunks == 0);
+}
+
 static bool config_valid(const sched_config *c) {
     for (uint32_t k = 0; k < c->n_groups && k < SCHED_MAX_GROUPS; k++) {
         if (c->group[k].n_blocks < 1 || c->group[k].n_blocks > MAX_COUNT) return false;
@@ -35,7 +41,7 @@ static bool config_valid(const sched_config *c) {
            c->max_model_len <= MAX_COUNT && c->max_rows >= c->max_seqs &&
            c->max_rows <= MAX_COUNT && c->depth <= 2 && c->max_logit_rows >= c->max_seqs &&
            c->max_logit_rows <= MAX_COUNT && c->watermark_permille <= 1000 && tier_valid(c) &&
-           (c->n_end_tokens == 0 || c->end_tokens);
+           states_valid(c) && (c->n_end_tokens == 0 || c->end_tokens);
 }
 
 /* Of a sequence, whatever its length. */
@@ -117,6 +123,19 @@ static void lay_out_tier(sched *s, cutter *c) {
         cut(c, (uint64_t)f->n_groups * SCHED_MAX_CHUNK_BLOCKS, sizeof *s->store_block);
 }
 
+static void lay_out_states(sched *s, cutter *c) {
+    const sched_config *f = &s->cfg;
+    state_pool *p = &s->states;
+    p->n_slots = f->state_slots;
+    p->n_blocks =
+        max_u32(f->group[s->chain_group].n_blocks, f->group[s->chain_group].max_blocks);
+    p->slot = cut(c, p->n_slots, sizeof *p->slot);
+    p->of_block = cut(c, p->n_blocks, sizeof *p->of_block);
+    s->own = cut(c, f->max_seqs, sizeof *s->own);
+    for (int i = 0; i < 2; i++)
+        s->checkpoint[i] = cut(c, f->state_slots - f->max_seqs, sizeof *s->checkpoint[i]);
+}
+
 /* Entries of a row of n in an array by slot: an odd number of cache lines. A step touches the same place
  * in the rows of all sequences; at a power of two of bytes from each other they would all fall into the
  * same few sets of a cache. */
@@ -167,6 +186,7 @@ static void lay_out(sched *s, cutter *c, uint64_t *n_zero) {
     s->tokens = cut(c, n_seqs * s->tokens_stride, sizeof *s->tokens);
     s->recent.token = cut(c, f->recent_tokens, sizeof *s->recent.token);
     if (f->tier_chunks > 0) lay_out_tier(s, c);
+    if (f->state_slots > 0) lay_out_states(s, c);
 }
 
 size_t sched_bytes(const sched_config *cfg) {
@@ -202,6 +222,7 @@ sched *sched_init(void *mem, const sched_config *cfg) {
 
     for (uint32_t k = 0; k < cfg->n_groups; k++) init_group(s, k);
     if (cfg->tier_chunks > 0) tier_init(&s->tier);
+    if (cfg->state_slots > 0) state_init(s);
     s->running = s->preempted = s->prefilling = s->parked =
         (slot_list){.head = NO_SLOT, .tail = NO_SLOT, .n = 0};
     s->n_free_slots = cfg->max_seqs;
@@ -216,6 +237,7 @@ sched *sched_init(void *mem, const sched_config *cfg) {
     for (int i = 0; i < 2; i++) {
         s->step[i].seq = s->entry[i];
         s->step[i].copy = s->copy[i];
+        s->step[i].checkpoint = s->checkpoint[i];
     }
     s->events_read = true;
     return s;
@@ -343,18 +365,22 @@ void sched_read_work(const sched *s, sched_stats *out) {
 }
 
 void sched_read(const sched *s, sched_stats *out) {
-    *out = (sched_stats){.n_waiting = s->waiting.n + s->n_dormant,
-                         .n_running = s->running.n,
-                         .n_preempted = s->preempted.n,
-                         .n_paused = s->n_paused,
-                         .waiting_tokens = s->waiting_tokens,
-                         .n_loading = s->n_loading,
-                         .n_prefilling = s->prefilling.n,
-                         .tier_chunks = s->tier.n - s->tier.n_gaps,
-                         .tier_bytes = s->tier.bytes,
-                         .n_storing = s->n_store,
-                         .count = s->count,
-                         .cost = s->cost};
+    *out =
+        (sched_stats){.n_waiting = s->waiting.n + s->n_dormant,
+                      .n_running = s->running.n,
+                      .n_preempted = s->preempted.n,
+                      .n_paused = s->n_paused,
+                      .waiting_tokens = s->waiting_tokens,
+                      .n_loading = s->n_loading,
+                      .n_prefilling = s->prefilling.n,
+                      .tier_chunks = s->tier.n - s->tier.n_gaps,
+                      .tier_bytes = s->tier.bytes,
+                      .n_storing = s->n_store,
+                      .state_slots = s->states.n_slots,
+                      .state_live = s->cfg.state_slots ? s->cfg.max_seqs - s->n_free_slots : 0,
+                      .state_checkpoints = s->states.n_checkpoints,
+                      .count = s->count,
+                      .cost = s->cost};
     for (uint32_t k = 0; k < s->n_groups; k++) {
         const blocks *b = &s->group[k].kv;
         sched_blocks_view *g = &out->group[k];

@@ -18,6 +18,11 @@
  * a sequence that starts, or starts again, begins behind what is found. At least its last
  * token is always computed, so that there are logits.
  *
+ * States: a model with recurrent layers has a state of fixed size for each sequence, in a slot that it
+ * has from its admission to its end. A state stands behind one number of tokens, so what is found of a
+ * prompt must end at a checkpoint: a copy of the state behind a cached block, in a slot of its own. A
+ * step says which checkpoints its rows write.
+ *
  * Forks: several texts from one prompt. Members wait until their leader's prompt is computed,
  * then share its full blocks and copy its last one.
  *
@@ -53,6 +58,9 @@ typedef uint64_t sched_id;
 enum { SCHED_LEAST_PROMPT_ROWS = 16 };
 
 enum { SCHED_MAX_GROUPS = 4, SCHED_MAX_CHUNK_BLOCKS = 16 };
+
+/* In place of a group: the copy is of a state. */
+enum { SCHED_COPY_STATE = SCHED_MAX_GROUPS };
 
 typedef struct sched_group {
     uint32_t n_blocks;
@@ -102,7 +110,13 @@ typedef struct sched_config {
     uint32_t chunk_blocks;  /* of a chunk, 1 to SCHED_MAX_CHUNK_BLOCKS */
     uint64_t hash_key[2];   /* of the prefix cache; secret where clients are not trusted */
     uint32_t recent_tokens; /* of texts of late, for sched_explain; 0: none */
-    uint32_t n_end_tokens;  /* end-of-generation ids of the model, borrowed */
+    /* Slots for recurrent states: max_seqs, and as many more as checkpoints may be in uncommitted
+     * steps; 0: the model has no states. Not together with a tier, which has none. */
+    uint32_t state_slots;
+    uint32_t
+        state_chunk; /* tokens: a state is whole at its multiples, and behind other positions
+                             goes back to the last of them and no further */
+    uint32_t n_end_tokens; /* end-of-generation ids of the model, borrowed */
     const int32_t *end_tokens;
 } sched_config;
 
@@ -151,16 +165,25 @@ typedef struct sched_step_seq {
     uint32_t n_blocks; /* entries of the block tables, from which this step may touch those
                           that its rows see */
     uint32_t n_prompt;
-    uint32_t n_draft; /* of its rows, the last ones, for drafts: their inputs are guesses, which
-                         stand in the history behind the known tokens; all rows have logits */
-    bool sample;      /* the last row draws a token; with drafts each row does */
-    bool score;       /* its logit rows are the prompt rows that were not scored before */
+    uint32_t state; /* slot of its state: of no tokens where first_pos is 0, else what rows from
+                        first_pos on did to it is undone; without states 0 */
+    uint8_t n_draft; /* of its rows, the last ones, for drafts: their inputs are guesses, which
+                        stand in the history behind the known tokens; all rows have logits */
+    bool sample;     /* the last row draws a token; with drafts each row does */
+    bool score;      /* its logit rows are the prompt rows that were not scored before */
 } sched_step_seq;
 
-typedef struct sched_step_copy { /* of a block, before the rows of the step */
-    uint32_t group;
+typedef struct
+    sched_step_copy { /* of a block or a state, before the rows of the step, in order */
+    uint32_t group;   /* or SCHED_COPY_STATE: from and to are slots of states */
     int32_t from, to;
 } sched_step_copy;
+
+/* The state behind the first n_tokens of an entry's text, a multiple of state_chunk that its rows
+ * reach or pass, is to be written to a slot of its own. */
+typedef struct sched_step_checkpoint {
+    uint32_t entry, n_tokens, state;
+} sched_step_checkpoint;
 
 typedef struct sched_step {
     uint64_t number;            /* from 1 on */
@@ -169,7 +192,9 @@ typedef struct sched_step {
     uint32_t n_decode_seqs;    /* entries of decoding sequences, which have n_decode_rows */
     const sched_step_seq *seq; /* decode rows first */
     const sched_step_copy *copy;
-} sched_step; /* valid until committed */
+    uint32_t n_checkpoints;
+    const sched_step_checkpoint *checkpoint; /* by entry, then by n_tokens */
+} sched_step;                                /* valid until committed */
 
 /* What the rows of a step drew. The run of entry i: token[i * stride ...], n[i] tokens, from 1
  * to n_draft + 1, all of which but the last are accepted drafts; of no meaning where sample is
@@ -238,14 +263,15 @@ typedef struct sched_stats {
     uint64_t decode_positions;       /* that the decode rows of a step attend to */
     uint32_t tier_chunks, n_storing; /* n_storing: chunks that wait to be stored */
     uint64_t tier_bytes;
-    sched_counters count; /* since the start */
+    uint32_t state_slots, state_live, state_checkpoints; /* live: of sequences */
+    sched_counters count;                                /* since the start */
     sched_blocks_view group[SCHED_MAX_GROUPS];
     cost_model cost;
 } sched_stats;
 
-/* Copies that a step may have: of forks, and moves for sched_resize. */
+/* Copies that a step may have: of sequences that start, and moves for sched_resize. */
 static inline uint64_t sched_max_copies(const sched_config *c) {
-    return (uint64_t)c->max_seqs * c->n_groups + c->max_moves;
+    return (uint64_t)c->max_seqs * (c->n_groups + (c->state_slots > 0)) + c->max_moves;
 }
 /* Exact bytes of a scheduler, or 0 when the config is not valid (every count >= 1, max_rows >=
  * max_seqs, max_logit_rows >= max_seqs, ...). */

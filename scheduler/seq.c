@@ -43,8 +43,10 @@ static void begin(sched *s, uint32_t slot, const start *st) {
     seq_hot *h = &s->hot[slot];
     seq_record *r = &s->record[record_of(h->id)];
     r->gap = st->gap;
+    r->unstated = st->leader == NO_SLOT && st->n_probed > st->n_found;
     if (st->n_load > 0) load_begin(s, slot, st);
     hold_start(s, slot, st, blocks_for(s, h->len));
+    if (has_states(s)) state_begin(s, slot, st);
     if (has_tier(s)) load_use(s, min_u32(st->n_found, st->n_probed));
     cache_begin(s, slot, r->spec.salt, min_u32(st->n_found, st->n_probed));
     if (st->n_probed < st->n_found) s->chain[slot].n = CHAIN_BROKEN;
@@ -101,6 +103,8 @@ void seq_admit(sched *s, uint32_t record, const start *st) {
     if (st->leader == NO_SLOT && s->cfg.prefix_cache) {
         s->count.prefix_cache_queries += h->n_prompt;
         s->count.prefix_cache_hits += r->n_cached;
+        s->count.prefix_cache_state_misses +=
+            (uint64_t)(st->n_probed - st->n_found) * s->cfg.block_tokens;
         if (has_tier(s) && !spec->no_tier)
             s->count.kv_tier_queries += h->n_prompt - r->n_cached;
     }
@@ -161,6 +165,7 @@ void seq_preempt(sched *s, uint32_t slot) {
     if (!loads)
         store_offer(s, slot); /* what is not taken before its turn is there when it resumes */
     hold_release(s, slot);
+    if (has_states(s)) state_keep(s, slot);
     r->n_lost = loads ? 0 : h->next_pos - h->n_draft;
     r->n_computed = 0;
     r->n_preemptions++;
@@ -258,6 +263,7 @@ void seq_retire(sched *s, uint32_t slot) {
     r->cost.n_steps += h->len - h->n_prompt; /* see count_step in commit.c */
     push_ended(s, h->id, r, h->len - h->n_prompt);
     record_free(s, record_of(h->id));
+    if (has_states(s)) state_retire(s, slot);
     h->state = SEQ_FREE;
     h->run.next = s->free_slot;
     s->free_slot = slot;

@@ -25,6 +25,7 @@
 #include "scheduler/policy.h"
 #include "scheduler/prefix.h"
 #include "scheduler/recent.h"
+#include "scheduler/state_pool.h"
 #include "scheduler/tier.h"
 #include "scheduler/waiting.h"
 #include "scheduler/resize.h"
@@ -91,7 +92,8 @@ typedef struct seq_record {
     uint32_t n_cached, n_loaded;
     bool load_failed; /* what it found is counted again when it resumes */
     bool load_broke;  /* some load has failed */
-    bool gap;         /* the chain group had more of it than all groups when it started */
+    bool gap;         /* the chain group had more of it than all groups when it started ... */
+    bool unstated;    /* ... and all groups more than there was a state for */
     uint32_t leader, fork_head, fork_next; /* records: members wait for their leader's prompt */
     uint32_t n_preemptions, peak_blocks;
     uint64_t peak_bytes;
@@ -109,6 +111,14 @@ typedef struct seq_chain {
 } seq_chain;
 
 #define CHAIN_BROKEN UINT32_MAX
+
+/* The recurrent state of a sequence: state_use.c. */
+typedef struct own_state {
+    uint32_t slot; /* NO_STATE: no sequence is here */
+    uint32_t kept; /* preempted: tokens that its state can still go on behind; 0: none */
+    uint32_t
+        parts; /* tokens that it has in common with a cached chain, and no checkpoint; 0: none */
+} own_state;
 
 /* A sequence's chunks in the tier: [done, target) are to be loaded, those before named were named
  * to the caller. */
@@ -159,6 +169,7 @@ typedef struct start {
     uint32_t leader;  /* slot that holds them, and the last of the prompt; NO_SLOT: the cache */
     uint32_t n_probed; /* blocks that the cache knows */
     bool gap;          /* of which the chain group knows more */
+    uint32_t state;    /* slot of which its state begins as a copy; NO_STATE: as none */
     uint32_t
         n_load; /* blocks in front that are there once the tier's are loaded; 0: none are */
     uint32_t want[SCHED_MAX_GROUPS];
@@ -171,7 +182,8 @@ typedef struct probe {
     uint32_t n_hashed, n_chain; /* n_chain: blocks that the chain group has */
     prefix_hash *hash;          /* [blocks_per_seq] */
     int32_t *block;             /* [blocks_per_seq] of the chain group */
-    bool at_gap; /* what was found ends where no block is known, or where it may end */
+    bool at_gap;         /* what was found ends where no block is known, or where it may end */
+    uint64_t n_attached; /* checkpoints ever, when it was looked up */
     uint32_t want[SCHED_MAX_GROUPS]; /* blocks it needed; less only by gains */
     uint64_t n_gains;                /* cache_gains then */
 } probe;
@@ -225,6 +237,12 @@ struct sched {
     uint32_t n_copies;        /* of the step in planning */
     sched_event *event;       /* [max_events] */
     recent recent;
+    /* Recurrent states: all of it only where cfg.state_slots > 0. */
+    state_pool states;
+    uint32_t state_stride;                /* tokens between places for checkpoints */
+    uint32_t n_writing;                   /* checkpoints of uncommitted steps */
+    own_state *own;                       /* [max_seqs] */
+    sched_step_checkpoint *checkpoint[2]; /* [state_slots - max_seqs], by parity */
     /* The tier: all of it only where cfg.tier_chunks > 0. */
     tier tier;
     bool tier_off;
@@ -311,6 +329,15 @@ static inline uint32_t first_seen(const sched *s, const seq_group *g, uint32_t p
     return kv_first_seen(g->window, pos) / s->cfg.block_tokens;
 }
 
+static inline bool has_states(const sched *s) {
+    return s->cfg.state_slots > 0;
+}
+/* A cached block is not found any more. */
+static inline void forget_cached(sched *s, seq_group *g, int32_t block) {
+    prefix_forget(&g->index, block);
+    if (has_states(s) && g == &s->group[s->chain_group]) state_pool_forget(&s->states, block);
+}
+
 /* Positions that the rows of an entry attend to, each by itself; in the group that confirms
  * prefixes, for groups with a window have less. */
 static inline double row_pairs(const sched *s, const sched_step_seq *e) {
@@ -353,12 +380,15 @@ uint32_t cache_probe(sched *, sched_id, uint64_t salt, const int32_t *tokens, ui
 static inline uint64_t cache_gains(const sched *s) {
     return s->n_serials + s->n_shared;
 }
+/* The most blocks, up to n of those that were found, that every group has if the next row sees no more. */
+uint32_t cache_cut(const sched *, uint32_t n);
 /* The block of node i of the probe in a group: CHECKs that it is there. */
 int32_t cache_probed(const sched *, uint32_t group, uint32_t i);
 /* A chain that begins behind the first n blocks of the probe. */
 void cache_begin(sched *, uint32_t slot, uint64_t salt, uint32_t n);
-/* Positions [0, n) are committed: full blocks become findable. */
-void cache_publish(sched *, uint32_t slot, uint32_t n);
+/* Positions [0, n) are committed: full blocks become findable. The block of the chain group that the
+ * last of them is found by; -1: none was added. */
+int32_t cache_publish(sched *, uint32_t slot, uint32_t n);
 
 /* Hashes the first n blocks of the tokens that are being looked up. */
 void cache_hash(sched *, uint64_t salt, const int32_t *tokens, uint32_t n);
@@ -384,6 +414,23 @@ void load_use(sched *, uint32_t n_found); /* chunks of the probe that memory had
 /* What a sequence has computed may be stored; it still holds its blocks. */
 void store_offer(sched *, uint32_t slot);
 void load_audit(const sched *); /* load.c */
+
+/* state_use.c: recurrent states; none of it is called without them. */
+void state_init(sched *);
+/* Of n blocks found, those in front that there is a state behind, too. slot: of a sequence that may
+ * have kept its own, or NO_SLOT. *from: its slot, NO_STATE: its own, or there is none. */
+uint32_t state_cut(const sched *, uint32_t slot, uint32_t n, uint32_t *from);
+void state_begin(sched *, uint32_t slot, const start *);
+void state_keep(sched *,
+                uint32_t slot); /* it is preempted, and next_pos still says how far it is */
+void state_retire(sched *, uint32_t slot);
+/* Whether the state of a running sequence can go on behind n_tokens again. */
+bool state_reaches(const sched *, uint32_t slot, uint32_t n_tokens);
+/* Slots of the step in planning, whose rows are planned, and its checkpoints; their number. */
+uint32_t state_plan(sched *, sched_step_seq *, uint32_t n_decode, uint32_t n);
+/* Before its rows are committed: its checkpoints can be found. */
+void state_commit(sched *, const sched_step *, bool done);
+void state_audit(const sched *);
 
 /* fork.c: members of a fork and their leader. */
 /* True: the member sleeps until its leader's prompt is computed, or the leader ends. */

@@ -17,6 +17,10 @@
     X(moved_blocks, "KV blocks moved because a pool became smaller.")                          \
     X(prefix_cache_queries, "Prompt tokens looked up in the prefix cache.")                    \
     X(prefix_cache_hits, "Prompt tokens found in the prefix cache.")                           \
+    X(prefix_cache_state_misses, "Prompt tokens whose KV blocks the prefix cache had, and no " \
+                                 "recurrent state behind them.")                               \
+    X(state_checkpoints_written, "Checkpoints of recurrent states written.")                   \
+    X(state_checkpoints_evicted, "Checkpoints of recurrent states whose slot was taken.")      \
     X(length_predictions,                                                                      \
       "Finished sequences whose length scheduler_policy = shortest had predicted.")            \
     X(length_predictions_exceeded,                                                             \
@@ -61,6 +65,7 @@ typedef struct sched_cost {
     X(LOAD_FAILED, "load_failed")       /* a chunk could not be read from the tier */          \
     X(NOT_COMPUTED, "not_computed_yet") /* a running sequence begins so, and is not as far */  \
     X(WINDOW_GAP, "window_gap")         /* known, but not to each group with a window */       \
+    X(NO_CHECKPOINT, "no_checkpoint")   /* known, but no recurrent state behind it */          \
     X(EVICTED, "evicted")               /* an earlier text began so, its blocks have gone */   \
     X(SALT_DIFFERS, "salt_differs") /* a text began so, of the tenant, without cache_salt */   \
     X(TOKENS_DIFFER, "tokens_differ")                                                          \

@@ -17,6 +17,12 @@ typedef struct touch {
     uint64_t writer, wrote, reader, read;
 } touch;
 
+/* behind[i]: hash of the first base + i tokens, for i up to n. */
+typedef struct fake_state {
+    uint32_t base, n;
+    uint64_t *behind; /* [state_rows] */
+} fake_state;
+
 enum { NO_USER = 0, MANY_USERS = 1, FIRST_USER = 2, MAX_RUN = 1 + SCHED_MAX_DRAFT };
 
 struct fake_engine {
@@ -25,6 +31,9 @@ struct fake_engine {
     cell *cells[SCHED_MAX_GROUPS];        /* [n_blocks][block_tokens] */
     touch *block_touch[SCHED_MAX_GROUPS]; /* [n_blocks] */
     touch *slot_touch;                    /* [max_seqs] */
+    fake_state *state;                    /* [state_slots] */
+    touch *state_touch;                   /* [state_slots] */
+    uint64_t *behind;                     /* [state_slots][state_rows] */
     int32_t *drawn[2];    /* [max_seqs][MAX_RUN] by the steps collected last; by parity */
     uint32_t *n_drawn[2]; /* [max_seqs] */
     uint64_t last_number;
@@ -64,6 +73,22 @@ static bool open_groups(fake_engine *f) {
     return ok;
 }
 
+/* Hashes in a slot: of a chunk that is not full, of guesses, and of what is before them. */
+static size_t state_rows(const fake_engine *f) {
+    return f->cfg.state_chunk + MAX_RUN + 1;
+}
+
+static bool open_states(fake_engine *f) {
+    const size_t n = f->cfg.state_slots;
+    if (n == 0) return true;
+    f->state = calloc(n, sizeof *f->state);
+    f->state_touch = calloc(n, sizeof *f->state_touch);
+    f->behind = calloc(n * state_rows(f), sizeof *f->behind);
+    if (!f->state || !f->state_touch || !f->behind) return false;
+    for (size_t i = 0; i < n; i++) f->state[i].behind = f->behind + i * state_rows(f);
+    return true;
+}
+
 static bool open_steps(fake_engine *f) {
     bool ok = true;
     for (int i = 0; i < 2; i++) {
@@ -82,7 +107,7 @@ status fake_open(fake_engine **out, const sched_config *cfg, uint32_t n_vocab, e
         f->n_vocab = n_vocab;
         f->slot_touch = calloc(cfg->max_seqs, sizeof *f->slot_touch);
     }
-    if (!f || !f->slot_touch || !open_steps(f) || !open_groups(f)) {
+    if (!f || !f->slot_touch || !open_steps(f) || !open_groups(f) || !open_states(f)) {
         fake_close(f);
         return err_set(e, ERR_NO_MEMORY, "no memory for the fake engine");
     }
@@ -97,6 +122,9 @@ void fake_close(fake_engine *f) {
         free(f->block_touch[k]);
     }
     free(f->slot_touch);
+    free(f->state);
+    free(f->state_touch);
+    free(f->behind);
     for (int i = 0; i < 2; i++) {
         free(f->drawn[i]);
         free(f->n_drawn[i]);
@@ -143,6 +171,21 @@ static void touch_blocks(fake_engine *f, const sched *s, const sched_step *st,
     }
 }
 
+/* Who writes a state is alone. Reading is a copy, in a step that runs before whoever writes it next. */
+static void touch_states(fake_engine *f, const sched_step *st, uint64_t oldest) {
+    for (uint32_t i = 0; i < st->n_seqs && f->state; i++) {
+        CHECK(st->seq[i].state < f->cfg.state_slots);
+        write_touch(&f->state_touch[st->seq[i].state], st->seq[i].user, st->number, oldest);
+    }
+    for (uint32_t i = 0; i < st->n_checkpoints; i++) {
+        const sched_step_checkpoint *c = &st->checkpoint[i];
+        CHECK(c->state < f->cfg.state_slots && c->entry < st->n_seqs);
+        /* Not even by its own sequence. */
+        CHECK(f->state_touch[c->state].wrote < oldest);
+        write_touch(&f->state_touch[c->state], st->seq[c->entry].user, st->number, oldest);
+    }
+}
+
 void fake_submit(fake_engine *f, const sched *s, const sched_step *st) {
     CHECK(f->n_queued < 2);
     uint64_t oldest = f->n_queued > 0 ? f->queue[0]->number : st->number;
@@ -157,6 +200,7 @@ void fake_submit(fake_engine *f, const sched *s, const sched_step *st) {
         memcpy(f->input[st->number & 1] + e->first_row, sched_tokens(s, e->slot) + e->first_pos,
                e->n_rows * sizeof(int32_t));
     }
+    touch_states(f, st, oldest);
     f->queue[f->n_queued++] = st;
 }
 
@@ -181,6 +225,48 @@ static uint64_t read_past(const fake_engine *f, const sched *s, const sched_step
     return past;
 }
 
+/* Only what is behind the last full chunk of n tokens is kept. */
+static void fold(const fake_engine *f, fake_state *x, uint32_t n) {
+    const uint32_t base = n - n % f->cfg.state_chunk;
+    if (base <= x->base) return;
+    const uint32_t by = base - x->base;
+    CHECK(by <= x->n);
+    x->n -= by;
+    x->base = base;
+    memmove(x->behind, x->behind + by, (x->n + 1) * sizeof *x->behind);
+}
+
+/* Goes back to the entry's first row: the state is that of its very tokens. */
+static void begin_state(const fake_engine *f, const sched_step_seq *e, uint64_t past) {
+    fake_state *x = &f->state[e->state];
+    if (e->first_pos == 0) x->base = x->n = 0, x->behind[0] = 0;
+    CHECK(x->base <= e->first_pos && e->first_pos <= x->base + x->n);
+    x->n = e->first_pos - x->base;
+    CHECK(x->behind[x->n] == past);
+    fold(f, x, e->first_pos);
+}
+
+/* One row more; known: it is no guess. */
+static void extend_state(const fake_engine *f, const sched_step_seq *e, uint64_t past,
+                         bool known) {
+    fake_state *x = &f->state[e->state];
+    CHECK(x->n + 1 < state_rows(f));
+    x->behind[++x->n] = past;
+    if (known) fold(f, x, x->base + x->n);
+}
+
+static void write_checkpoints(const fake_engine *f, const sched_step *st, uint32_t entry,
+                              uint32_t n_tokens, uint64_t past) {
+    for (uint32_t i = 0; i < st->n_checkpoints; i++) {
+        const sched_step_checkpoint *c = &st->checkpoint[i];
+        if (c->entry != entry || c->n_tokens != n_tokens) continue;
+        CHECK(n_tokens % f->cfg.state_chunk == 0);
+        f->state[c->state].base = n_tokens;
+        f->state[c->state].n = 0;
+        f->state[c->state].behind[0] = past;
+    }
+}
+
 /* Draws entry i's run: with drafts each row draws what comes after it, up to a draft that is
  * not what the row before it drew; it is in the cells then, and so are those behind it. */
 static void run_entry(fake_engine *f, const sched *s, const sched_step *st, uint32_t i) {
@@ -191,6 +277,7 @@ static void run_entry(fake_engine *f, const sched *s, const sched_step *st, uint
     CHECK(f->slot_touch[e->slot].writer == e->user + FIRST_USER);
     CHECK((uint64_t)e->n_blocks * f->cfg.block_tokens >= (uint64_t)e->first_pos + e->n_rows);
     uint64_t past = read_past(f, s, e);
+    if (f->state) begin_state(f, e, past);
     uint32_t n = 0;
     bool accepted = true;
     for (uint32_t r = 0; r < e->n_rows; r++) {
@@ -205,15 +292,29 @@ static void run_entry(fake_engine *f, const sched *s, const sched_step *st, uint
         past = fake_extend(past, token);
         for (uint32_t k = 0; k < f->cfg.n_groups; k++)
             *cell_at(f, k, sched_blocks(s, e->slot, k), pos) = (cell){.past = past, .pos = pos};
+        if (f->state) extend_state(f, e, past, r + e->n_draft < e->n_rows);
+        if (f->state) write_checkpoints(f, st, i, pos + 1, past);
         if (e->sample && r >= first_drawing && accepted) run[n++] = fake_next(past, f->n_vocab);
     }
     f->n_drawn[st->number & 1][i] = n;
+}
+
+static void copy_state(const fake_engine *f, const sched_step_copy *c) {
+    const fake_state *from = &f->state[c->from];
+    fake_state *to = &f->state[c->to];
+    to->base = from->base;
+    to->n = from->n;
+    memcpy(to->behind, from->behind, state_rows(f) * sizeof *to->behind);
 }
 
 static void run_copies(fake_engine *f, const sched_step *st) {
     const uint32_t n = f->cfg.block_tokens;
     for (uint32_t i = 0; i < st->n_copies; i++) {
         const sched_step_copy *c = &st->copy[i];
+        if (c->group == SCHED_COPY_STATE) {
+            copy_state(f, c);
+            continue;
+        }
         cell *cells = f->cells[c->group];
         memcpy(cells + (size_t)c->to * n, cells + (size_t)c->from * n, n * sizeof *cells);
     }

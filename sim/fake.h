@@ -4,6 +4,10 @@
  * function of the tokens alone. So a cell that is stale, foreign or missing shows as a failed
  * CHECK, and a text does not depend on batches, chunks, preemptions, hits or forks.
  *
+ * A recurrent state is a hash of all tokens, too, in the slot that the step names, with those behind each
+ * row since the last full chunk, as far as rows may be undone: a wrong copy, a stale checkpoint or a slot
+ * that another has written is a hash of other tokens.
+ *
  * Steps read their tokens when they are submitted, as early as an engine can, and run when they
  * are collected, as late as one can; with two in flight, a fence that opens too early is seen.
  * Tests, fuzzer and simulator; one thread. */

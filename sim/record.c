@@ -135,7 +135,7 @@ static void drawn(wire *w, record *r) {
 
 /* A field that is added to these must be recorded, too: then its size here changes. Left out are
  * recent_tokens and request, on which no plan depends. */
-_Static_assert(sizeof(sched_group) == 24 && sizeof(sched_config) == 248 &&
+_Static_assert(sizeof(sched_group) == 24 && sizeof(sched_config) == 256 &&
                    sizeof(sched_spec) == 176,
                "every field of these is in the records");
 
@@ -161,6 +161,9 @@ static void config(wire *w, record *r) {
     f32(w, &c->tier_chunks), f64(w, &c->tier_bytes), f32(w, &c->store_tokens);
     f32(w, &c->chunk_blocks), f64(w, &c->hash_key[0]), f64(w, &c->hash_key[1]);
     tokens(w, &c->end_tokens, &c->n_end_tokens);
+    /* Behind all others, and only of a model that has states: other logs are as before. */
+    if (w->memory ? w->left > 0 : c->state_slots > 0)
+        f32(w, &c->state_slots), f32(w, &c->state_chunk);
     if (r->policy >= N_SCHED_POLICIES || batching > BATCHING_STATIC) w->bad = true;
     if (w->bad || !w->memory) return;
     c->policy = sched_policies[r->policy];
@@ -303,6 +306,13 @@ record_step record_step_of(const sched *s, const sched_config *c, const sched_st
     for (uint32_t i = 0; i < st->n_copies; i++) {
         const uint64_t v[] = {st->copy[i].group, (uint32_t)st->copy[i].from,
                               (uint32_t)st->copy[i].to};
+        h = hash64(v, sizeof v, h);
+    }
+    for (uint32_t i = 0; i < st->n_seqs && c->state_slots > 0; i++)
+        h = mix(h, st->seq[i].state);
+    for (uint32_t i = 0; i < st->n_checkpoints; i++) {
+        const sched_step_checkpoint *x = &st->checkpoint[i];
+        const uint64_t v[] = {x->entry, x->n_tokens, x->state};
         h = hash64(v, sizeof v, h);
     }
     r.hash = h;

@@ -143,7 +143,7 @@ static status commit(replay *p, const record *r, err *e) {
     const sched_step *st = p->step[0];
     if (r->yes && r->n_entries != st->n_seqs) return malformed(p, "a commit of others", e);
     for (uint32_t i = 0; i < r->n_entries; i++)
-        if (st->seq[i].sample && (r->drawn.n[i] < 1 || r->drawn.n[i] > 1 + st->seq[i].n_draft))
+        if (st->seq[i].sample && (r->drawn.n[i] < 1 || r->drawn.n[i] > 1U + st->seq[i].n_draft))
             return malformed(p, "a commit of too many tokens", e);
     sched_commit(p->s, st, r->yes ? &r->drawn : NULL);
     p->step[0] = p->step[1];

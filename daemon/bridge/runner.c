@@ -171,8 +171,10 @@ static bool launch(runner *r) {
     f->step = st;
     f->launched_us = now;
     for (uint32_t i = 0; i < st->n_seqs; i++) fill_seq(r, &st->seq[i], &f->seq[i]);
-    for (uint32_t i = 0; i < st->n_copies; i++)
+    for (uint32_t i = 0; i < st->n_copies; i++) {
+        CHECK(st->copy[i].group < r->n_groups); /* no engine has states yet */
         f->copies[i] = (block_copy){st->copy[i].from, st->copy[i].to, st->copy[i].group};
+    }
     batch b = {f->seq, st->n_seqs, st->n_rows, st->n_logit_rows, f->copies, st->n_copies};
     f->submitted = engine_submit(r->engine, &b, &r->error) == OK;
     return true;

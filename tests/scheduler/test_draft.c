@@ -22,7 +22,7 @@ static void commit_runs(drive *d, const sched_step *st, const int32_t *run, uint
     int32_t token[4 * 16];
     uint32_t n_tokens[4];
     for (uint32_t i = 0; i < st->n_seqs; i++) {
-        n_tokens[i] = n < 1 + st->seq[i].n_draft ? n : 1 + st->seq[i].n_draft;
+        n_tokens[i] = n < 1U + st->seq[i].n_draft ? n : 1U + st->seq[i].n_draft;
         memcpy(token + i * 16, run, n_tokens[i] * sizeof *run);
     }
     const sched_step_tokens drawn = {.token = token, .n = n_tokens, .stride = 16};

@@ -23,6 +23,8 @@ static inline void stream_choose(stream *m, uint64_t seed) {
     m->shortest = policy == 4;
     m->ttft_first = bits >> 20 & 1;
     m->host = bits >> 21 & 1;
+    m->states = bits >> 22 & 1;
+    m->tier &= !m->states;
     const uint64_t batching = (bits >> 16) % 8;
     m->batching = batching == 0   ? BATCHING_DYNAMIC
                   : batching == 1 ? BATCHING_STATIC

@@ -8,7 +8,7 @@ enum { STREAMS = 20000, BYTES = 600 };
 
 typedef struct kind { /* as in stream */
     bool crowded, aging, drafts, resizes, tier, fair, priority, timed, rows_once, forgets;
-    bool shortest, ttft_first, host;
+    bool shortest, ttft_first, host, states;
     sched_batching batching;
 } kind;
 
@@ -33,6 +33,7 @@ static stream run(kind of, uint64_t state) {
         m->shortest = of.shortest;
         m->ttft_first = of.ttft_first;
         m->host = of.host;
+        m->states = of.states;
         stream_run(m, data, BYTES);
         sum.n_ended += m->n_ended;
         sum.n_preemptions += m->n_preemptions;
@@ -55,6 +56,8 @@ static stream run(kind of, uint64_t state) {
         sum.n_resizes += m->n_resizes;
         sum.n_moves += m->n_moves;
         sum.n_forgotten += m->n_forgotten;
+        sum.n_written += m->n_written;
+        sum.n_stated += m->n_stated;
         for (int i = 0; i <= WHY_FIRST_SEEN; i++) sum.n_why[i] += m->n_why[i];
         stream_hash(&sum, m->hash);
         free(m);
@@ -134,9 +137,13 @@ END_TEST
 /* What was forgotten is never found; each reason for a miss occurs. */
 START_TEST(random_streams_that_forget_keep_every_promise) {
     uint64_t n_why[WHY_FIRST_SEEN + 1] = {0};
-    for (int k = 0; k < 4; k++) {
-        stream sum = run(
-            (kind){.forgets = true, .crowded = k == 1, .tier = k >= 2, .resizes = k == 3}, 5);
+    for (int k = 0; k < 5; k++) {
+        stream sum = run((kind){.forgets = true,
+                                .crowded = k == 1,
+                                .tier = k == 2 || k == 3,
+                                .resizes = k == 3,
+                                .states = k == 4},
+                         5);
         ck_assert_uint_gt(sum.n_ended, STREAMS / 2);
         ck_assert_uint_gt(sum.n_found, STREAMS / 100);
         ck_assert_uint_gt(sum.n_forgotten, STREAMS / 4);
@@ -217,6 +224,24 @@ START_TEST(random_streams_with_blocks_in_host_memory_keep_every_promise) {
 }
 END_TEST
 
+/* A state that is copied from the wrong slot, or of other tokens, is another hash: sim/fake.h. */
+START_TEST(random_streams_with_recurrent_states_keep_every_promise) {
+    for (int k = 0; k < 4; k++) {
+        stream sum = run((kind){.states = true,
+                                .crowded = k == 1,
+                                .drafts = k & 1,
+                                .resizes = k & 2,
+                                .rows_once = k == 2},
+                         6);
+        ck_assert_uint_gt(sum.n_ended, STREAMS / 2);
+        ck_assert_uint_gt(sum.n_written, STREAMS / 4);
+        ck_assert_uint_gt(sum.n_stated, STREAMS / 50);
+        ck_assert_uint_gt(sum.n_forked, STREAMS / 50);
+        ck_assert_uint_gt(sum.n_preemptions, STREAMS / 50);
+    }
+}
+END_TEST
+
 /* As make fuzz-sched does by the millions. */
 START_TEST(random_streams_of_any_kind_keep_every_promise) {
     stream *m = malloc(sizeof *m);
@@ -260,6 +285,7 @@ CHECK_MAIN("stream", random_streams_of_tenants_with_an_objective_keep_every_prom
            random_streams_with_a_tier_below_memory_keep_every_promise,
            random_streams_in_windows_whose_rows_are_counted_once_keep_every_promise,
            random_streams_that_forget_keep_every_promise,
+           random_streams_with_recurrent_states_keep_every_promise,
            random_streams_of_priorities_that_age_keep_every_promise,
            random_streams_of_any_kind_keep_every_promise,
            random_streams_by_predicted_length_keep_every_promise,
