@@ -35,6 +35,15 @@ static void attention(recorder *r, int l, bool fused) {
     o->attention.window = model_config_window(c, (uint32_t)l);
 }
 
+static void shared_expert(recorder *r, int l) {
+    const model_config *c = &r->p->config;
+    const uint32_t h = c->n_embd, f = c->n_ff_shared;
+    matrix(r, l, "ffn_gate_inp_shexp.weight", 1, h);
+    matrix(r, l, "ffn_gate_shexp.weight", f, h);
+    matrix(r, l, "ffn_up_shexp.weight", f, h);
+    matrix(r, l, "ffn_down_shexp.weight", h, f);
+}
+
 static void experts(recorder *r, int l) {
     const model_config *c = &r->p->config;
     const uint32_t h = c->n_embd, f = c->n_ff, n = c->n_experts;
@@ -43,6 +52,7 @@ static void experts(recorder *r, int l) {
     rec_weight_experts(r, l, "ffn_gate_exps.weight", n, f, h);
     rec_weight_experts(r, l, "ffn_up_exps.weight", n, f, h);
     rec_weight_experts(r, l, "ffn_down_exps.weight", n, h, f);
+    if (c->n_ff_shared) shared_expert(r, l);
     rec_vector(r, c->ffn_bias, l, "ffn_gate_exps.bias", n * f);
     rec_vector(r, c->ffn_bias, l, "ffn_up_exps.bias", n * f);
     rec_vector(r, c->ffn_bias, l, "ffn_down_exps.bias", n * h);

@@ -12,6 +12,8 @@ typedef struct hf_model {
     bool bias_option;         /* attention_bias and mlp_bias mean something */
     /* The members that have the number of experts and the width of one; NULL: it is dense. */
     const char *experts, *expert_width;
+    const char *shared_width; /* of the expert that all rows have; or NULL */
+    bool norm_option;         /* norm_topk_prob means something; absent: false */
 } hf_model;
 
 enum { FAMILY_HF_MODELS = 3 };
@@ -25,6 +27,11 @@ typedef struct family {
     bool permuted;
     bool qkv_bias, qk_norm;
     uint32_t norms_per_layer;
+    struct {
+        bool possible, required; /* among its models are mixtures; all are */
+        bool norm;               /* model_config's experts_norm, where the file says nothing */
+        bool shared;             /* an expert beside them, gated by a sigmoid */
+    } experts;
     uint32_t window_every; /* model_config's, where the file has a window and says nothing */
     float window_theta;    /* likewise */
     void (*record)(recorder *);
@@ -50,7 +57,7 @@ static inline rope_pairing family_pairing(const family *f, bool format_permutes)
 /* For hints: "supported: " and the architectures that can be run. */
 void family_hint(err *);
 
-void llama_record(recorder *); /* llama.c: llama, qwen2, qwen3 */
+void llama_record(recorder *); /* llama.c: llama, qwen2, qwen3 and mixtures */
 void phi3_record(recorder *);  /* phi3.c */
 void gemma_record(recorder *); /* gemma.c: gemma3 */
 /* counted.c: the weights and KV cache of any family, without operations that run */
@@ -77,6 +84,9 @@ value_id part_linear(recorder *, int layer, const char *name, const char *bias, 
 value_id part_attention(recorder *, int layer, value_id x, rope_factors, bool fused);
 /* act(W_gate x) * (W_up x); fused: both in the matrix ffn_up, gate first. */
 value_id part_gate_up(recorder *, int layer, value_id x, activation, bool fused);
+/* x + what the experts make of h, x normed, with the shared expert of the config; a family of
+ * moe.c: llama, qwen2moe, qwen3moe. */
+value_id part_experts(recorder *, int layer, value_id h, activation, value_id x);
 /* Last norm, logits (of embd where the config ties them), sampling. */
 void part_head(recorder *, value_id x, weight_id embd);
 

@@ -33,8 +33,9 @@ static status check_family(const model_config *c, const family *f, err *e) {
     const char *what = NULL, *field = "arch";
     if (!f || f->refuse)
         what = f ? f->refuse : "the architecture is not supported";
-    else if (c->n_experts)
-        what = "mixture-of-experts models are not supported", field = "n_experts";
+    else if (c->n_experts ? !f->experts.possible : f->experts.required)
+        what = c->n_experts ? "a mixture of experts is not supported" : "it has no experts",
+        field = "n_experts";
     else if (c->ffn_bias)
         what = "biases in the feed-forward part are not supported", field = "ffn_bias";
     else if (c->qk_norm != f->qk_norm)
@@ -174,15 +175,16 @@ status model_read_vector(const model *m, weight_id id, float *dst, err *e) {
     CHECK(m->file && id < m->program.n_weights);
     const weight *w = &m->program.weights[id];
     CHECK(w->role == WEIGHT_VECTOR);
-    if (w->type == DT_F32) return model_read_rows(m, id, 0, 1, dst, e);
+    const uint64_t n = (uint64_t)w->rows * w->cols;
+    if (w->type == DT_F32) return model_read_rows(m, id, 0, w->rows, dst, e);
     /* 16-bit: into the upper half of dst, then widened from the front; a float is written only
      * over halves that have been read. */
-    uint16_t *half = (uint16_t *)(void *)dst + w->cols;
-    status s = model_read_rows(m, id, 0, 1, half, e);
+    uint16_t *half = (uint16_t *)(void *)dst + n;
+    status s = model_read_rows(m, id, 0, w->rows, half, e);
     if (s != OK) return s;
-    for (uint32_t i = 0; i < w->cols; i++) {
+    for (uint64_t i = 0; i < n; i++) {
         uint16_t h;
-        memcpy(&h, (char *)dst + 2ull * (w->cols + i), 2);
+        memcpy(&h, (char *)dst + 2 * (n + i), 2);
         float f = w->type == DT_F16 ? half_to_float(h) : bf16_to_float(h);
         memcpy(&dst[i], &f, 4);
     }

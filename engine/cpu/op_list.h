@@ -16,6 +16,10 @@
     X(GATHER_ROWS, run_gather, false)                                                          \
     X(LOGITS, run_linear, true)                                                                \
     X(SAMPLE, run_sample, false)                                                               \
-    X(PERMUTE, run_permute, false)
+    X(PERMUTE, run_permute, false)                                                             \
+    X(ROUTE, run_route, false)                                                                 \
+    X(EXPERTS_GATE_UP, run_experts_gate_up, true)                                              \
+    X(EXPERTS_DOWN, run_experts_down, true)                                                    \
+    X(MUL_SIGMOID, run_mul_sigmoid, false)
 
 #endif

@@ -13,6 +13,7 @@ typedef struct kind {
     bool tied, biases, factors;
     rope_scaling scaling;
     uint32_t layers, window;
+    uint32_t experts, used; /* where the family has dense models, too */
 } kind;
 
 static const kind kinds[] = {
@@ -40,6 +41,12 @@ static const kind kinds[] = {
     {"gemma3", DT_BF16, 4, 1, 256, 256, 16, true, false, false, ROPE_SCALING_NONE, 7, 20},
     {"gemma3", DT_Q5_0, 4, 1, 64, 64, 8, true, false, false, ROPE_SCALING_LINEAR, 6, 9},
     {"gemma3", DT_F16, 2, 2, 32, 32, 32, true, false, false, ROPE_SCALING_NONE, 2, 0},
+    {"llama", DT_Q4_0, 4, 2, 32, 32, 16, false, false, false, ROPE_SCALING_NONE, 2, 0, 8, 2},
+    {"llama", DT_F16, 4, 2, 32, 32, 16, true, false, false, ROPE_SCALING_NONE, 2, 0, 3, 3},
+    {"qwen2moe", DT_Q8_0, 4, 4, 32, 32, 16, false, true, false, ROPE_SCALING_NONE, 2, 0},
+    {"qwen2moe", DT_BF16, 4, 2, 16, 16, 16, true, true, false, ROPE_SCALING_NONE, 2, 0},
+    {"qwen3moe", DT_Q4_K, 4, 2, 64, 64, 16, false, false, false, ROPE_SCALING_NONE, 2, 0},
+    {"qwen3moe", DT_F32, 4, 2, 32, 32, 8, true, false, false, ROPE_SCALING_NONE, 2, 0},
 };
 enum { N_KINDS = sizeof kinds / sizeof *kinds, N_TOKENS = 70 };
 
@@ -55,6 +62,7 @@ static void tiny_open(gb *b, char path[64], const kind *k, uint32_t window) {
     c.n_ctx_train = 2048;
     c.n_layers = k->layers;
     c.window = window ? window : k->window;
+    if (k->experts) c.n_experts = k->experts, c.n_experts_used = k->used, c.experts_norm = true;
     gb_init(b);
     gb_model_keys(b, &c);
     if (k->scaling == ROPE_SCALING_LINEAR) {
@@ -125,7 +133,10 @@ START_TEST(logits_are_those_of_a_naive_forward_pass) {
         double *want = naive_forward(r.model, o.max_model_len, tokens, N_TOKENS);
         double d = distance(&r, tokens, want);
         static const double limit[] = {0.03, 3e-3, 2e-2, 1e-5, 2e-2};
-        ck_assert_msg(d < limit[variant], "kind %d, variant %d: distance %g", _i, variant, d);
+        /* Rounding may choose another expert, in all but one of the variants. */
+        const double more = r.model->program.config.n_experts && variant != 3 ? 20 : 1;
+        ck_assert_msg(d < limit[variant] * more, "kind %d, variant %d: distance %g", _i,
+                      variant, d);
         free(want);
         rig_close(&r);
     }

@@ -26,12 +26,22 @@ typedef struct run {
 } run;
 
 /* The tiny model with each type of cache that has codes, and a mixture. */
-enum { REAL, TINY, TINY_INT8, TINY_Q8_0, TINY_FP8, TINY_MIXED, TINY_INT4, N_MODELS };
+enum {
+    REAL,
+    TINY,
+    TINY_INT8,
+    TINY_Q8_0,
+    TINY_FP8,
+    TINY_MIXED,
+    TINY_INT4,
+    EXPERTS, /* with a shared one */
+    N_MODELS
+};
 static const struct {
     dtype k, v;
 } cache_of[N_MODELS] = {{DT_F16, DT_F16},   {DT_F16, DT_F16}, {DT_INT8, DT_INT8},
                         {DT_Q8_0, DT_Q8_0}, {DT_FP8, DT_FP8}, {DT_INT8, DT_INT4},
-                        {DT_INT4, DT_INT4}};
+                        {DT_INT4, DT_INT4}, {DT_F16, DT_F16}};
 
 static engine_options options(void) {
     engine_options o = rig_options();
@@ -48,9 +58,9 @@ static void open_model(rig *r, int which, const engine_options *wanted) {
         rig_open(r, test_model(), &o);
         return;
     }
-    model_config c = gb_tiny("gemma3");
-    c.n_layers = 4, c.n_kv_heads = 1, c.n_embd = 256;
-    c.window = PROMPT / 5, c.n_ctx_train = 1024;
+    model_config c = gb_tiny(which == EXPERTS ? "qwen2moe" : "gemma3");
+    c.n_layers = 4, c.n_kv_heads = 1, c.n_embd = 256, c.n_ctx_train = 1024;
+    c.window = which == EXPERTS ? 0 : PROMPT / 5;
     gb b;
     char path[64];
     gb_init(&b);
@@ -59,7 +69,7 @@ static void open_model(rig *r, int which, const engine_options *wanted) {
     gb_open(&b, path);
     rig_open(r, path, &o);
     gb_clear(&b);
-    ck_assert_uint_eq(r->model->program.n_groups, 2);
+    ck_assert_uint_eq(r->model->program.n_groups, which == EXPERTS ? 1 : 2);
 }
 
 /* Attention without fusion reads no codes. */

@@ -146,14 +146,11 @@ START_TEST(a_model_planned_in_bf16_takes_two_bytes_a_weight_and_four_a_norm) {
 END_TEST
 
 START_TEST(families_that_are_only_counted_are_not_planned) {
-    const char *const text[] = {mixtral, gemma2_9b};
-    for (int i = 0; i < 2; i++) {
-        const model_config c = parsed(text[i]);
-        model *m;
-        err e;
-        ck_assert_int_eq(model_from_config(&m, &c, DT_BF16, &e), ERR_UNSUPPORTED);
-        ck_assert_ptr_nonnull(strstr(e.text, c.arch));
-    }
+    const model_config c = parsed(gemma2_9b);
+    model *m;
+    err e;
+    ck_assert_int_eq(model_from_config(&m, &c, DT_BF16, &e), ERR_UNSUPPORTED);
+    ck_assert_ptr_nonnull(strstr(e.text, c.arch));
 }
 END_TEST
 
