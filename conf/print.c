@@ -106,7 +106,7 @@ void options_print_sample(FILE *f) {
         }
     }
     fprintf(f, "\n# Several models in one budget: a section each, with options of its own\n"
-               "# (docs/models.md), and no model above.\n"
+               "# (docs/several-models.md), and no model above.\n"
                "# [model NAME]\n"
                "#   file = /srv/models/NAME.gguf\n"
                "#   pin = false\n"

@@ -328,6 +328,12 @@ static const plan *host_plan(const machine *m) {
 static status engine_terms(machine *m, const machine_wish *w, terms *t, kv_request *kv,
                            err *e) {
     set_rows(m, w);
+    m->lacks = engine_lacks(m->backend, &m->model->program);
+    if (!op_set_empty(m->lacks)) {
+        status s = engine_check_runs(m->backend, &m->model->program, e);
+        if (engine_fall_back(m, w, e)) return engine_terms(m, w, t, kv, e);
+        return w->elsewhere || !m->file ? planned_model_terms(m, t, kv, e, e) : s;
+    }
     if (m->counted) return planned_model_terms(m, t, kv, NULL, e);
     status s = m->backend->terms(&m->model->program, &m->engine_opt, t, kv, e);
     if (s == ERR_UNSUPPORTED && engine_fall_back(m, w, e)) {
@@ -406,6 +412,7 @@ static void borrow(machine *m, const machine *of, const options *o) {
                    .extra_arg = of->extra_arg,
                    .model = of->model,
                    .counted = of->counted,
+                   .lacks = of->lacks,
                    .text_part = of->text_part,
                    .stored = of->stored,
                    .backend = of->backend,
@@ -441,6 +448,8 @@ status machine_plan_again(machine *m, const machine *of, const options *o,
 
 status machine_has_weights(const machine *m, err *e) {
     if (m->file) return OK;
+    if (hf_folder_is(m->opt.model) && !op_set_empty(m->lacks))
+        return engine_check_runs(m->backend, &m->model->program, e);
     if (hf_folder_is(m->opt.model) && m->not_served[0]) {
         err_set(e, ERR_UNSUPPORTED, "%.120s can be planned, but not loaded: %.230s",
                 m->opt.model, m->not_served);

@@ -21,12 +21,13 @@ typedef struct machine {
     bool part;     /* one of several in a process: the wish's */
 
     /* Of a model that is planned by its config.json: */
-    bool counted;         /* no engine runs it */
+    bool counted;         /* its files store weights in a way that no engine loads */
     bool text_part;       /* other parts are not counted */
     quant_scheme stored;  /* how its files store the weights; bits 0: as planned */
     char not_served[240]; /* why vramd cannot serve it there; "": it can */
 
     const backend *backend;
+    op_set lacks;    /* what of the model the backend does not run: then it is planned only */
     pooling pooling; /* of embeddings: the option, or what the file says */
     engine_options engine_opt;
     sched_config sched_conf;

@@ -2,6 +2,7 @@
  * options, for any thread. */
 #include "engine/engine.h"
 
+#include <stdio.h>
 #include <strings.h>
 
 static const char *const activation_names[] = {[ACTIVATION_AUTO] = "auto",
@@ -47,9 +48,29 @@ const char *cpu_isa_name(cpu_isa isa) {
     return (uint32_t)isa < N_ISAS ? isa_names[isa] : "?";
 }
 
+op_set engine_lacks(const backend *b, const program *p) {
+    return op_set_without(program_ops(p), b->runs);
+}
+
+status engine_check_runs(const backend *b, const program *p, err *e) {
+    const char *names[OP_SET_MAX];
+    const uint32_t n = op_set_names(engine_lacks(b, p), names);
+    char list[200] = "";
+    if (!n) return OK;
+    for (uint32_t i = 0, at = 0; i < n && at < sizeof list; i++)
+        at += (uint32_t)snprintf(list + at, sizeof list - at, "%s%s", i ? ", " : "", names[i]);
+    err_set(e, ERR_UNSUPPORTED,
+            "architecture %s is planned, not runnable yet: the %s engine lacks %s",
+            p->config.arch, b->name, list);
+    err_hint(e, "vramd plan says what it would take");
+    return err_field(e, "%s", names[0]);
+}
+
 status engine_open(engine **out, const backend *b, const model *m, const engine_options *o,
                    ledger *host, ledger *device, err *e) {
     *out = NULL;
+    status s = engine_check_runs(b, &m->program, e);
+    if (s != OK) return s;
     return b->open(out, m, o, host, device, e);
 }
 

@@ -125,6 +125,7 @@ typedef struct engine_info {
 /* A backend: what a module under engine/ provides. Required but where NULL is explained. */
 typedef struct backend {
     const char *name;
+    op_set runs; /* the operations and traits that it runs */
     /* Lists what opening will allocate, KV cache excluded; fills what KV blocks cost.
      * Errors: ERR_UNSUPPORTED (tensor and type), ERR_INVALID (option). */
     status (*terms)(const program *, const engine_options *, terms *out, kv_request *kv, err *);
@@ -155,6 +156,10 @@ struct engine { /* the head of every backend's engine */
     const struct backend *backend;
 };
 
+/* What of a program the backend does not run; empty: it runs all of it. */
+op_set engine_lacks(const backend *, const program *);
+/* Errors: ERR_UNSUPPORTED (field: the first of them) naming what of a program it lacks. */
+status engine_check_runs(const backend *, const program *, err *);
 /* Errors: ERR_NO_MEMORY, ERR_BUDGET, ERR_IO (reading weights), ERR_UNSUPPORTED, ERR_DEVICE. */
 status engine_open(engine **out, const backend *, const model *, const engine_options *,
                    ledger *host, ledger *device, err *);

@@ -168,5 +168,5 @@ bool model_config_same(const model_config *a, const model_config *b) {
            SAME(window_every) && SAME(window_theta) && SAME(norm_eps) && SAME(tied_head) &&
            SAME(qkv_bias) && SAME(o_bias) && SAME(ffn_bias) && SAME(router_bias) &&
            SAME(sinks) && SAME(qk_norm) && SAME(norms_per_layer) && SAME(attn_scale) &&
-           SAME(pooling_type) && rope_same(&a->rope, &b->rope);
+           SAME(attn_cap) && SAME(pooling_type) && rope_same(&a->rope, &b->rope);
 }

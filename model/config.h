@@ -58,6 +58,7 @@ typedef struct model_config {
     uint32_t window_every;    /* 0: window (if any) on all layers; n: all but each n-th layer */
     float window_theta;       /* RoPE's base, unscaled, on layers with a window; 0: rope's */
     float attn_scale;         /* of the scores; 0: 1 / sqrt(head_dim) */
+    float attn_cap;           /* of the scores: cap * tanh(score / cap); 0: none */
     uint32_t pooling_type; /* as GGUF has it: 1 mean, 2 first, 3 last, 4 rank; 0: not given */
     rope_config rope;
 } model_config;

@@ -154,7 +154,7 @@ static void read_pattern(keys *k, model_config *c) {
 /* What families with windows on some layers, or scores of their own, have beside the rest. */
 static void read_layers(keys *k, model_config *c, const family *f) {
     float cap = 0;
-    maybe_f32(k, "attn_logit_softcapping", &cap);
+    maybe_f32(k, "attn_logit_softcapping", &c->attn_cap);
     maybe_f32(k, "final_logit_softcapping", &cap);
     if (cap != 0)
         bad_key(k, ERR_UNSUPPORTED, "final_logit_softcapping",
@@ -247,10 +247,9 @@ status model_config_read(model_config *c, const checkpoint *file, err *e) {
     }
     if (arch.len < sizeof c->arch) memcpy(c->arch, arch.ptr, arch.len);
     const family *f = family_find(c->arch);
-    if (!f || f->refuse || !str_eqz(arch, c->arch)) {
-        err_set(e, ERR_UNSUPPORTED, "%.200s: architecture " STR_FMT " is not supported%s%s",
-                checkpoint_path(file), (int)(arch.len < 64 ? arch.len : 64), arch.ptr,
-                f && f->refuse ? ": " : "", f && f->refuse ? f->refuse : "");
+    if (!f || !str_eqz(arch, c->arch)) {
+        err_set(e, ERR_UNSUPPORTED, "%.200s: architecture " STR_FMT " is not supported",
+                checkpoint_path(file), (int)(arch.len < 64 ? arch.len : 64), arch.ptr);
         family_hint(e);
         return err_field(e, "general.architecture");
     }

@@ -29,10 +29,12 @@ static void attention(recorder *r, int l, bool fused) {
     rec_vector(r, c->o_bias, l, "attn_output.bias", h);
     rec_vector(r, c->qk_norm, l, "attn_q_norm.weight", c->head_dim);
     rec_vector(r, c->qk_norm, l, "attn_k_norm.weight", c->head_dim);
-    rec_vector(r, c->sinks, l, "attn_sinks.weight", c->n_heads);
     op *o = rec_op(r, OP_ATTENTION, l, NO_VALUE, NO_VALUE);
     o->heads = (head_shape){c->n_heads, c->n_kv_heads, c->head_dim};
     o->attention.window = model_config_window(c, (uint32_t)l);
+    o->attention.cap = c->attn_cap;
+    o->n_weights = c->sinks;
+    o->w[0] = rec_vector(r, c->sinks, l, "attn_sinks.weight", c->n_heads);
 }
 
 static void shared_expert(recorder *r, int l) {
@@ -47,6 +49,9 @@ static void shared_expert(recorder *r, int l) {
 static void experts(recorder *r, int l) {
     const model_config *c = &r->p->config;
     const uint32_t h = c->n_embd, f = c->n_ff, n = c->n_experts;
+    rec_op(r, OP_ROUTE, l, NO_VALUE, NO_VALUE)->route.top_k = c->n_experts_used;
+    rec_op(r, OP_EXPERTS_GATE_UP, l, NO_VALUE, NO_VALUE);
+    rec_op(r, OP_EXPERTS_DOWN, l, NO_VALUE, NO_VALUE);
     matrix(r, l, "ffn_gate_inp.weight", n, h);
     rec_vector(r, c->router_bias, l, "ffn_gate_inp.bias", n);
     rec_weight_experts(r, l, "ffn_gate_exps.weight", n, f, h);
@@ -66,7 +71,8 @@ static void feed_forward(recorder *r, int l, bool fused) {
     } else {
         matrix(r, l, "ffn_gate.weight", f, h);
         matrix(r, l, "ffn_up.weight", f, h);
-        rec_vector(r, c->ffn_bias, l, "ffn_gate.bias", f);
+        rec_op(r, OP_GATE_UP, l, NO_VALUE, NO_VALUE)->bias[0] =
+            rec_vector(r, c->ffn_bias, l, "ffn_gate.bias", f);
         rec_vector(r, c->ffn_bias, l, "ffn_up.bias", f);
     }
     matrix(r, l, "ffn_down.weight", h, f);

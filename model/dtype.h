@@ -39,7 +39,10 @@
     X(DT_BF16, 30, "BF16", 1, 2)                                                               \
     X(DT_TQ1_0, 34, "TQ1_0", 256, 54)                                                          \
     X(DT_TQ2_0, 35, "TQ2_0", 256, 66)                                                          \
-    X(DT_MXFP4, 39, "MXFP4", 32, 17)
+    X(DT_MXFP4, 39, "MXFP4", 32, 17)                                                           \
+    X(DT_NVFP4, 40, "NVFP4", 64, 36)                                                           \
+    X(DT_Q1_0, 41, "Q1_0", 128, 18)                                                            \
+    X(DT_Q2_0, 42, "Q2_0", 64, 18)
 
 /* X(enum, number, name): types that only a KV cache has (engine/kv_code.h). No file can have
  * these numbers, and dtype_get does not list them. */

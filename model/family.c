@@ -4,8 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char no_experts[] = "biases and activations of its experts are not supported";
-
 static const family families[] = {
     {.arch = "llama",
      .others = "Mistral, Mixtral, SmolLM2, ...",
@@ -48,9 +46,9 @@ static const family families[] = {
                       {.type = "gemma3", .class = "Gemma3ForConditionalGeneration"}},
             .tied = true}},
     {.arch = "gemma2",
-     .refuse = "soft-capping of attention's scores is not supported",
      .norms_per_layer = 4,
      .window_every = 2,
+     .record = counted_record,
      .hf = {.model = {{.type = "gemma2", .class = "Gemma2ForCausalLM"}}, .tied = true}},
     {.arch = "qwen2moe",
      .qkv_bias = true,
@@ -78,11 +76,11 @@ static const family families[] = {
             .window_switch = true,
             .act = "silu"}},
     {.arch = "gpt-oss",
-     .refuse = no_experts,
      .qkv_bias = true,
      .norms_per_layer = 2,
      .window_every = 2,
      .experts = {.possible = true, .required = true, .norm = true},
+     .record = counted_record,
      .hf = {.model = {{.type = "gpt_oss",
                        .class = "GptOssForCausalLM",
                        .experts = "num_local_experts",
@@ -118,9 +116,7 @@ void family_hint(err *e) {
     size_t n = 0;
     const family *f;
     for (size_t i = 0; (f = family_at(i)) && n < sizeof list; i++)
-        if (!f->refuse)
-            n += (size_t)snprintf(list + n, sizeof list - n,
-                                  f->others ? "%s%s (also %s)" : "%s%s", n ? ", " : "", f->arch,
-                                  f->others);
-    err_hint(e, "supported: %s", list);
+        n += (size_t)snprintf(list + n, sizeof list - n, f->others ? "%s%s (also %s)" : "%s%s",
+                              n ? ", " : "", f->arch, f->others);
+    err_hint(e, "known: %s", list);
 }

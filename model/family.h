@@ -21,7 +21,6 @@ enum { FAMILY_HF_MODELS = 3 };
 typedef struct family {
     const char *arch;   /* as GGUF names it */
     const char *others; /* models of other names that are of it, for people; or NULL */
-    const char *refuse; /* why it cannot be run; NULL: it can */
     /* llama.cpp's converter stores the rows of q and k so that rotated pairs are neighbours;
      * it holds for the formats that permute (checkpoint_format.permutes_qk). */
     bool permuted;
@@ -34,7 +33,7 @@ typedef struct family {
     } experts;
     uint32_t window_every; /* model_config's, where the file has a window and says nothing */
     float window_theta;    /* likewise */
-    void (*record)(recorder *);
+    void (*record)(recorder *); /* which operations an engine lacks, it says itself */
     struct {
         hf_model model[FAMILY_HF_MODELS]; /* type NULL: no more */
         bool tied;                        /* where config.json does not say */
@@ -54,7 +53,7 @@ const family *family_of_hf(str type, str class, const hf_model **model);
 static inline rope_pairing family_pairing(const family *f, bool format_permutes) {
     return f->permuted && format_permutes ? ROPE_ADJACENT : ROPE_HALVES;
 }
-/* For hints: "supported: " and the architectures that can be run. */
+/* For hints: "known: " and the architectures. */
 void family_hint(err *);
 
 void llama_record(recorder *); /* llama.c: llama, qwen2, qwen3 and mixtures */

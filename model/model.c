@@ -28,16 +28,13 @@ static void check_claimed(recorder *r) {
     }
 }
 
-/* What the recordings cover; the rest of a config is there for counting. */
 static status check_family(const model_config *c, const family *f, err *e) {
     const char *what = NULL, *field = "arch";
-    if (!f || f->refuse)
-        what = f ? f->refuse : "the architecture is not supported";
+    if (!f)
+        what = "the architecture is not supported";
     else if (c->n_experts ? !f->experts.possible : f->experts.required)
         what = c->n_experts ? "a mixture of experts is not supported" : "it has no experts",
         field = "n_experts";
-    else if (c->ffn_bias)
-        what = "biases in the feed-forward part are not supported", field = "ffn_bias";
     else if (c->qk_norm != f->qk_norm)
         what = "norms of q and k do not fit it", field = "qk_norm";
     else if (c->norms_per_layer != f->norms_per_layer)
@@ -82,7 +79,9 @@ static status record_family(model **out, const model_config *c, const checkpoint
                             weight_mix planned, err *e) {
     const family *f = family_find(c->arch);
     status s = check_family(c, f, e);
-    return s == OK ? record(out, c, file, planned, f->record, e) : s;
+    if (s != OK) return s;
+    const bool counted = c->ffn_bias && !f->experts.required;
+    return record(out, c, file, planned, counted ? counted_record : f->record, e);
 }
 
 status model_open(model **out, const checkpoint *file, err *e) {
@@ -107,12 +106,6 @@ status model_from_mix(model **out, const model_config *c, weight_mix weights, er
     *out = NULL;
     status s = check_planned(c, weights, e);
     return s == OK ? record_family(out, c, NULL, weights, e) : s;
-}
-
-status model_counted(model **out, const model_config *c, weight_mix weights, err *e) {
-    *out = NULL;
-    status s = check_planned(c, weights, e);
-    return s == OK ? record(out, c, NULL, weights, counted_record, e) : s;
 }
 
 void model_close(model *m) {

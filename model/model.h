@@ -22,9 +22,6 @@ status model_open(model **out, const checkpoint *, err *);
 status model_from_config(model **out, const model_config *, dtype weights, err *);
 /* The same with the types of a mixture. */
 status model_from_mix(model **out, const model_config *, weight_mix, err *);
-/* The weights and KV groups alone, also of what no engine runs (mixtures of experts, Gemma 2): for
- * plans. Errors: those of the config. */
-status model_counted(model **out, const model_config *, weight_mix, err *);
 void model_close(model *);
 
 /* Reads rows [row, row + n) of a weight as stored; row r of expert e is e * rows + r. dst: n

@@ -28,6 +28,38 @@ const char *op_kind_name(op_kind k) {
     return name[k];
 }
 
+static uint64_t traits_of(const op *o) {
+    uint64_t t = 0;
+    if (o->kind == OP_ATTENTION && o->attention.cap > 0) t |= 1ull << TRAIT_SOFT_CAP;
+    if (o->kind == OP_ATTENTION && o->w[0] != NO_WEIGHT) t |= 1ull << TRAIT_SINKS;
+    if ((o->kind == OP_GATE_UP || o->kind == OP_EXPERTS_GATE_UP) && o->bias[0] != NO_WEIGHT)
+        t |= 1ull << TRAIT_GATE_UP_BIAS;
+    return t;
+}
+
+op_set program_ops(const program *p) {
+    op_set all = {0};
+    for (uint32_t i = 0; i < p->n_ops; i++) {
+        all.kinds |= 1ull << p->ops[i].kind;
+        all.traits |= traits_of(&p->ops[i]);
+    }
+    return all;
+}
+
+uint32_t op_set_names(op_set s, const char *out[OP_SET_MAX]) {
+    static const char *const traits[] = {
+#define X(trait, name) name,
+        OP_TRAIT_LIST(X)
+#undef X
+    };
+    uint32_t n = 0;
+    for (uint32_t k = 0; k < OP_N_KINDS; k++)
+        if (s.kinds >> k & 1) out[n++] = op_kind_name((op_kind)k);
+    for (uint32_t k = 0; k < OP_N_TRAITS; k++)
+        if (s.traits >> k & 1) out[n++] = traits[k];
+    return n;
+}
+
 weight_id program_rope_factors(const program *p, const op *o, uint32_t max_model_len) {
     CHECK(o->kind == OP_ROPE_APPEND && o->rope.table < p->n_ropes);
     const rope_config *r = &p->rope[o->rope.table];

@@ -27,7 +27,7 @@ typedef enum op_kind {
     OP_GATHER_ROWS, /* out = the rows of in whose logits are wanted */
     OP_LOGITS,      /* out = in * w0^T, float32 */
     OP_SAMPLE,      /* in = logits; what it gives goes to the host: out is NO_VALUE */
-    OP_ROUTE, /* out = the top_k experts with the largest logits l = in * w0^T (+ bias0), the
+    OP_ROUTE,       /* out = the top_k experts with the largest logits l = in * w0^T (+ bias0), the
                        lowest index on a tie, and their weights: top_k indices, then top_k weights
                        a row. Weights: softmax(l) or sigmoid(l), of the chosen divided by their
                        sum where route.norm, times route.scale */
@@ -35,10 +35,41 @@ typedef enum op_kind {
     OP_EXPERTS_DOWN,    /* out = the sum over the experts that by names, ascending, of weight *
                            (in * w0^T (+ bias0)); then + residual */
     OP_MUL_SIGMOID, /* out = in * sigmoid(by) (+ residual); by has as many columns, or one */
-    OP_PERMUTE      /* column i of out = column w0[i] of in: the order in which a matrix that
-                           reads out has its inputs */
+    OP_PERMUTE, /* column i of out = column w0[i] of in: the order in which a matrix that
+                   reads out has its inputs */
+    OP_N_KINDS
 } op_kind;
 const char *op_kind_name(op_kind);
+
+/* What sets operations apart from others of their kind, so that an engine may lack it: X(name in
+ * lower case, name, where it is). */
+#define OP_TRAIT_LIST(X)                                                                       \
+    X(SOFT_CAP, "soft_cap")         /* OP_ATTENTION: attention.cap */                          \
+    X(SINKS, "sinks")               /* OP_ATTENTION: w0 */                                     \
+    X(GATE_UP_BIAS, "gate_up_bias") /* OP_GATE_UP, OP_EXPERTS_GATE_UP: bias */
+
+typedef enum op_trait {
+#define X(trait, name) TRAIT_##trait,
+    OP_TRAIT_LIST(X)
+#undef X
+        OP_N_TRAITS
+} op_trait;
+
+/* Kinds of operations and traits: bit k of kinds is kind k. What a program consists of, what an
+ * engine runs, what it lacks. */
+typedef struct op_set {
+    uint64_t kinds, traits;
+} op_set;
+
+static inline op_set op_set_without(op_set a, op_set b) {
+    return (op_set){a.kinds & ~b.kinds, a.traits & ~b.traits};
+}
+static inline bool op_set_empty(op_set a) {
+    return !a.kinds && !a.traits;
+}
+enum { OP_SET_MAX = 128 };
+/* The names of its members; returns how many. */
+uint32_t op_set_names(op_set, const char *out[OP_SET_MAX]);
 
 typedef enum row_set {
     ROWS_STEP,
@@ -146,8 +177,9 @@ typedef struct op {
         } rope;
         struct {
             float scale;
-            uint32_t window;
-        } attention; /* window 0: full */
+            uint32_t window; /* 0: full */
+            float cap;       /* scores become cap * tanh(score / cap); 0: they stay */
+        } attention; /* w0, if any: sinks, a score beside those of the keys for each head */
     };
 } op;
 
@@ -173,6 +205,8 @@ typedef struct program {
     uint16_t *layer_index; /* [n_layers]: index of a layer within its group */
 } program;
 
+/* The kinds and traits of all its operations. */
+op_set program_ops(const program *);
 /* What divides the frequencies of an OP_ROPE_APPEND in sequences of up to max_model_len tokens;
  * or NO_WEIGHT. */
 weight_id program_rope_factors(const program *, const op *, uint32_t max_model_len);

@@ -86,10 +86,6 @@ static void fit_row(plan_fit_row *r, uint64_t bytes, const machine *m, const pla
     with.stored.bits = 0;
     with.counted = false;
     status s = model_from_mix(&with.model, &m->model->program.config, mix, &e);
-    if (s == ERR_UNSUPPORTED) {
-        with.counted = true;
-        s = model_counted(&with.model, &m->model->program.config, mix, &e);
-    }
     if (s != OK) return;
     with.weight_bytes = program_weight_bytes(&with.model->program);
     with.host_budget = budget_unlimited();

@@ -161,6 +161,14 @@ static void print_cache(const machine *m) {
     puts("");
 }
 
+static void print_lacks(const machine *m) {
+    const char *names[OP_SET_MAX];
+    const uint32_t n = op_set_names(m->lacks, names);
+    printf("planned, not runnable yet: the %s engine lacks ", m->backend->name);
+    for (uint32_t i = 0; i < n; i++) printf("%s%s", i ? ", " : "", names[i]);
+    puts("");
+}
+
 static void print_heading(const machine *m, const plan_verdict *v) {
     const model_config *c = &m->model->program.config;
     char a[32], here[32], there[32];
@@ -176,7 +184,9 @@ static void print_heading(const machine *m, const plan_verdict *v) {
                bytes_human(total, here));
     if (m->text_part)
         puts("text part only: other parts of the model, such as vision, are not counted");
-    if (m->not_served[0])
+    if (!op_set_empty(m->lacks))
+        print_lacks(m);
+    else if (m->not_served[0])
         printf("an estimate: vramd cannot serve this model yet: %s\n", m->not_served);
     printf("%s\n", v->text);
     for (uint32_t i = 0; i < v->n_remedies; i++)
@@ -234,6 +244,14 @@ static void member(buf *b, const char *name, uint64_t v) {
     json_u64(b, v);
 }
 
+static void lacks_json(buf *b, const machine *m) {
+    const char *names[OP_SET_MAX];
+    const uint32_t n = op_set_names(m->lacks, names);
+    buf_addf(b, ",\"runnable\":%s", n ? "false,\"missing\":[" : "true");
+    for (uint32_t i = 0; i < n; i++) buf_addf(b, "%s\"%s\"", i ? "," : "", names[i]);
+    if (n) buf_addc(b, ']');
+}
+
 void plan_verdict_json(buf *b, const machine *m, const plan_verdict *v) {
     buf_addf(b, ",\"verdict\":{\"fits\":%s,\"text\":", v->fits ? "true" : "false");
     json_str_lossy(b, str_of(v->text));
@@ -249,6 +267,7 @@ void plan_verdict_json(buf *b, const machine *m, const plan_verdict *v) {
     buf_addc(b, ']');
     if (v->n_cards > 1) member(b, "devices_together", v->n_cards);
     buf_addf(b, "},\"can_be_served\":%s", m->not_served[0] ? "false" : "true");
+    lacks_json(b, m);
     if (m->text_part) buf_add(b, STR(",\"text_part_only\":true"));
     if (!m->not_served[0]) return;
     buf_add(b, STR(",\"why_not\":"));

@@ -36,11 +36,7 @@ status planned_model_open(machine *m, const char *path, const char *weights, err
     m->stored = h.quant;
     m->text_part = h.text_part;
     s = model_from_mix(&m->model, &h.config, mix, e);
-    if (s == ERR_UNSUPPORTED) {
-        snprintf(m->not_served, sizeof m->not_served, "%.230s", e->text);
-        m->counted = true;
-        s = model_counted(&m->model, &h.config, mix, e);
-    } else if (s == OK && h.quant.bits) {
+    if (s == OK && h.quant.bits) {
         snprintf(m->not_served, sizeof m->not_served,
                  h.not_loaded.code == OK
                      ? "a config.json has no weights (%s); name their folder"

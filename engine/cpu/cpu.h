@@ -80,9 +80,6 @@ status cpu_kv_import(engine *, uint32_t group, int32_t block, const void *in, er
 /* Grows when the same tokens may get other bits of keys and values: then tests/engine/test_kv_move.c fails. */
 enum { CPU_NUMERICS = 1 };
 
-/* Whether the engine runs operations of this kind. */
-bool cpu_op_runs(op_kind);
-
 static inline void *thread_at(const cpu_engine *e, uint32_t thread, uint64_t at) {
     return e->workspace + thread * e->layout.thread.bytes + at;
 }

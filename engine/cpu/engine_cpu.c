@@ -23,17 +23,7 @@ static status cpu_terms(const program *p, const engine_options *o, terms *out, k
     return OK;
 }
 
-/* What the plan can speak of, but this engine cannot run yet. */
-static status check_ops(const program *p, const cpu_layout *l, const engine_options *o,
-                        err *e) {
-    for (uint32_t i = 0; i < p->n_ops; i++) {
-        const op *x = &p->ops[i];
-        if (!cpu_op_runs(x->kind)) {
-            err_set(e, ERR_UNSUPPORTED, "the CPU engine does not run operation %s",
-                    op_kind_name(x->kind));
-            return err_field(e, "%s", op_kind_name(x->kind));
-        }
-    }
+static status check_blocks(const cpu_layout *l, const engine_options *o, err *e) {
     for (uint32_t g = 0; g < l->groups.n; g++) {
         if (o->n_blocks[g] >= 1 && o->n_blocks[g] <= INT32_MAX) continue;
         err_set(e, ERR_INVALID, "%u blocks of KV cache in group %u", o->n_blocks[g], g);
@@ -139,7 +129,7 @@ static void cpu_close(engine *head) {
 
 static status open_parts(cpu_engine *e, err *er) {
     status s = cpu_layout_init(&e->layout, e->program, &e->opt, er);
-    if (s == OK) s = check_ops(e->program, &e->layout, &e->opt, er);
+    if (s == OK) s = check_blocks(&e->layout, &e->opt, er);
     CHECK(s != OK || !e->opt.tap || e->layout.family == ACTIVATION_F32);
     if (s == OK) s = choose_kernels(e, er);
     if (s != OK) return s;
@@ -218,8 +208,11 @@ static void cpu_info(const engine *head, engine_info *out) {
              activation_dtype_name(e->layout.family));
 }
 
+#define X(kind, ...) | 1ull << OP_##kind
+#define T(trait)     | 1ull << TRAIT_##trait
 const backend backend_cpu = {
     .name = "cpu",
+    .runs = {0 CPU_OPS(X), 0 CPU_TRAITS(T)},
     .terms = cpu_terms,
     .open = cpu_open,
     .close = cpu_close,

@@ -22,4 +22,7 @@
     X(EXPERTS_DOWN, run_experts_down, true)                                                    \
     X(MUL_SIGMOID, run_mul_sigmoid, false)
 
+/* Traits of operations (model/program.h) that it runs, a row each: X(trait). */
+#define CPU_TRAITS(X) X(GATE_UP_BIAS)
+
 #endif

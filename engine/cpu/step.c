@@ -13,14 +13,10 @@
 
 enum { ALONE_LEAST = 4, ALONE_MOST = 64 };
 
-/* By kind; NULL: this engine does not run it. */
+/* By kind; those that are not there were refused (engine_check_runs). */
 #define X(kind, run, ...) [OP_##kind] = run,
 static op_run *const runs[] = {CPU_OPS(X)};
 #undef X
-
-bool cpu_op_runs(op_kind k) {
-    return (size_t)k < sizeof runs / sizeof *runs && runs[k];
-}
 
 /* Each thread copies the same layers of every block, so that copies that follow one another
  * stay in order. */

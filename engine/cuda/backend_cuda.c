@@ -14,6 +14,7 @@
 #include "engine/arrange.h"
 #include "engine/batch.h"
 #include "engine/cpu/rope.h"
+#include "engine/cuda/op_list.h"
 #include "engine/cuda/upload.h"
 
 /* ---- the plugin ---- */
@@ -353,8 +354,11 @@ static void backend_unpin(engine *head, void *p) {
     e->plugin->unpin(e->inner, p);
 }
 
+#define X(kind, ...) | 1ull << OP_##kind
+#define T(trait)     | 1ull << TRAIT_##trait
 const backend backend_cuda = {
     .name = "cuda",
+    .runs = {0 CUDA_OPS(X), 0 CUDA_TRAITS(T)},
     .terms = backend_terms,
     .open = backend_open,
     .close = backend_close,

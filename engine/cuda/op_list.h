@@ -17,4 +17,7 @@
     X(LOGITS, run_logits, CUDA_IN_ANY, CUDA_VALUE_LOGITS)                                      \
     X(SAMPLE, run_sample, CUDA_IN_ANY, CUDA_VALUE_T)
 
+/* Traits of operations (model/program.h) that it runs, a row each: X(trait). */
+#define CUDA_TRAITS(X)
+
 #endif

@@ -367,6 +367,8 @@ static status read_config(model_config *c, reader *r) {
     read_shape(r, c, model);
     read_biases(r, c, f, model);
     read_window(r, c, f);
+    if (strcmp(f->arch, "gemma2") == 0) c->attn_cap = 50; /* of Gemma2Config */
+    maybe_real(r, "attn_logit_softcapping", 0, 1e6, &c->attn_cap);
     if (strcmp(f->arch, "gemma3") == 0) read_gemma3(r, c);
     read_rope(r, c);
     if (r->s != OK) return r->s;

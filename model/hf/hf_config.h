@@ -1,6 +1,5 @@
 /* The numbers of a model from a Hugging Face config.json, so that it can be planned without
- * having it. Models: those in the table of model/family.c; of a family that cannot be run, and
- * of mixtures of experts, the numbers serve for counting (model_counted). */
+ * having it. Models: those in the table of model/family.c. */
 #ifndef VRAMD_MODEL_HF_CONFIG_H
 #define VRAMD_MODEL_HF_CONFIG_H
 

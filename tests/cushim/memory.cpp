@@ -164,8 +164,9 @@ cudaError_t cudaMalloc(void **out, size_t bytes) {
     if (cudaError_t e = refuse_in_capture()) return e;
     *out = nullptr;
     if (bytes == 0) return result(cudaSuccess);
-    size_t granules = round_up(bytes, GRANULE);
-    if (allocation_fails() || !has_free(granules)) return result(cudaErrorMemoryAllocation);
+    size_t granules = round_up(bytes, GRANULE); /* less than bytes near SIZE_MAX */
+    if (allocation_fails() || !has_free(bytes) || !has_free(granules))
+        return result(cudaErrorMemoryAllocation);
     if (!range) {
         range = (char *)mmap(nullptr, RANGE, PROT_NONE,
                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

@@ -1,9 +1,11 @@
 """Several models in one budget: sections [model NAME] of the file."""
 
 import re
+import socket
 import threading
 import time
 
+import httpx
 import pytest
 
 import tiny_model
@@ -282,9 +284,10 @@ def test_a_held_stream_gets_heartbeats_and_nothing_times_out(folder):
             "no answer": ("/tokenize", {"model": "b", "prompt": "x", "stream": True})}
     threads = [threading.Thread(target=post, args=(key, *x)) for key, x in held.items()]
     try:
-        # Its client does not read: it stays until it leaves.
-        busy = {"model": "a", "prompt": "x", "max_tokens": 250, "ignore_eos": True, "n": 100, "stream": True}
-        with d.http.stream("POST", "/v1/completions", json=busy) as unread:
+        # Its client does not read: it stays until it leaves. Its answer is several times what sockets buffer.
+        busy = {"model": "a", "prompt": "x", "max_tokens": 250, "ignore_eos": True, "n": 100, "stream": True, "logprobs": 5}
+        small = httpx.HTTPTransport(socket_options=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)])
+        with httpx.Client(base_url=d.url, timeout=120, transport=small) as slow, slow.stream("POST", "/v1/completions", json=busy) as unread:
             lines = unread.iter_lines()
             next(lines)
             [t.start() for t in threads]

@@ -17,7 +17,7 @@ def server():
 def test_paths_are_those_of_the_server(server, daemon):
     doc = server.http.get("/openapi.json").json()
     assert doc["openapi"].startswith("3.1") and doc["info"]["version"] == server.http.get("/version").json()["version"]
-    table = re.findall(r'^    \{"(/[^"]*)", ([^}]*), (\w+)\},', (ROOT / "api/routes.c").read_text(), re.M)
+    table = re.findall(r'^    \{"(/[^"]*)", ([^}]*),\s+(\w+)\},', (ROOT / "api/routes.c").read_text(), re.M)
     want = {path + ("{name}" if "PREFIX" in flags else ""): {m for m in ("get", "post", "put", "delete") if m.upper() in flags.split(" | ")}
             for path, flags, run in table if run != "NULL"}
     assert {p: set(v) for p, v in doc["paths"].items()} == want and len(want) > 30

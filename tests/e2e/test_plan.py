@@ -383,16 +383,20 @@ QWEN3_30B = {"model_type": "qwen3_moe", "decoder_sparse_step": 1, "head_dim": 12
              "num_key_value_heads": 4, "tie_word_embeddings": False, "use_sliding_window": False, "vocab_size": 151936}
 
 
-@pytest.mark.parametrize("config,params,per_token,why", [
-    (MIXTRAL, 46702792704, 131072, "mixture-of-experts"), (GEMMA_2, 9241705984, 344064, "soft-capping"),
-    (QWEN3_30B, 30532122624, 98304, "mixture-of-experts")])
+EXPERTS = ["route", "experts_gate_up", "experts_down"]
+
+
+@pytest.mark.parametrize("config,params,per_token,missing", [
+    (MIXTRAL, 46702792704, 131072, EXPERTS), (GEMMA_2, 9241705984, 344064, ["soft_cap"]),
+    (QWEN3_30B, 30532122624, 98304, EXPERTS)])
 @pytest.mark.parametrize("where", [["--backend", "cpu", "--memory", "400GiB"], ["--device", "b200"]])
-def test_what_cannot_be_served_is_estimated_and_marked(plan, config, params, per_token, why, where):
+def test_what_no_engine_runs_is_planned_and_marked(plan, config, params, per_token, missing, where):
     r = plan(config, *where)
     assert r.returncode == 0, r.stderr
-    assert re.search(rf"^an estimate: vramd cannot serve this model yet: .*{why}", r.stdout, re.M)
+    assert re.search(rf"^planned, not runnable yet: the \w+ engine lacks {', '.join(missing)}$", r.stdout, re.M)
     doc = json.loads(plan(config, *where, "--json").stdout)
-    assert doc["can_be_served"] is False and why in doc["why_not"] and doc["model"]["n_params"] == params
+    assert doc["can_be_served"] is False and doc["model"]["n_params"] == params
+    assert doc["runnable"] is False and doc["missing"] == missing
     assert 0 <= bytes_of(doc, "weights") - 2 * params < 2 * 4 * params / 1000
     assert doc["kv"]["bytes_per_token"] == per_token
 
@@ -406,7 +410,7 @@ def test_what_cannot_be_served_is_estimated_and_marked(plan, config, params, per
         "weights": {"num_bits": 8, "strategy": "channel", "type": "float"}}}}, 9083953152, "FP8")])
 def test_quantised_weights_are_planned_as_they_are_stored(plan, quant, size, name):
     doc = json.loads(plan({**LLAMA_8B, "quantization_config": quant}, "--device", "rtx4090", "--json").stdout)
-    assert bytes_of(doc, "weights") == size and not doc["can_be_served"] and f"cannot load these weights ({name}" in doc["why_not"]
+    assert bytes_of(doc, "weights") == size and not doc["can_be_served"] and f"no weights ({name}" in doc["why_not"]
     doc = json.loads(plan({**LLAMA_8B, "quantization_config": quant}, "--weights", "q4_0", "--device", "rtx4090", "--json").stdout)
     assert doc["can_be_served"]
     r = plan({**LLAMA_8B, "quantization_config": {"quant_method": "bitsandbytes"}})

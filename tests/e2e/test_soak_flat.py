@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness import BINARY, ROOT, SANITIZED, Daemon
-from soak_flat import (CONTROLS, KEEP, PAGE, TYPES, WARM_UP, at_rest, controls_for, grew, growth, load_with_controls, make_model,
+from soak_flat import (CONTROLS, KEEP, PAGE, TYPES, WARM_UP, at_rest, controls_for, grew, growth, load_with_controls, make_model, of_process,
                        options_of, soak, types_here)
 
 N = int(os.environ.get("SOAK_FLAT_N", 5_000 if SANITIZED else 100_000))

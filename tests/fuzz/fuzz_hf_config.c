@@ -19,7 +19,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     }
     if (h.config.n_layers > 100) return 0; /* as the others, but slower */
     const weight_mix mix = {DT_Q4_K, MIX_MEDIUM};
-    if (model_counted(&m, &h.config, mix, &e) != OK) return CHECK(e.text[0]), 0;
+    if (model_from_mix(&m, &h.config, mix, &e) != OK) return CHECK(e.text[0]), 0;
     uint64_t params = 0;
     for (uint32_t i = 0; i < m->program.n_weights; i++) {
         const weight *w = &m->program.weights[i];

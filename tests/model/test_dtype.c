@@ -19,6 +19,9 @@ START_TEST(bytes_of_rows_follow_the_blocks) {
     ck_assert_uint_eq(bytes(DT_Q8_0, 49152, 576), 30081024);
     ck_assert_uint_eq(bytes(DT_Q6_K, 32000, 4096), 107520000);
     ck_assert_uint_eq(bytes(DT_MXFP4, 1, 64), 34);
+    ck_assert_uint_eq(bytes(DT_NVFP4, 1, 128), 72);
+    ck_assert_uint_eq(bytes(DT_Q1_0, 1, 256), 36);
+    ck_assert_uint_eq(bytes(DT_Q2_0, 1, 256), 72);
     ck_assert_uint_eq(bytes(DT_IQ1_M, 2, 256), 112);
 }
 END_TEST
@@ -62,7 +65,7 @@ END_TEST
 
 START_TEST(numbers_outside_the_table_are_unknown) {
     const uint32_t unknown[] = {4,  5,  9,   15,  31,  32,  33,  36,  37,
-                                38, 40, 199, 200, 201, 202, 255, 256, UINT32_MAX};
+                                38, 43, 199, 200, 201, 202, 255, 256, UINT32_MAX};
     for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++)
         ck_assert_ptr_null(dtype_get(unknown[i]));
     for (uint32_t i = 0; i < 1000; i++)

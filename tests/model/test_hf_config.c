@@ -145,30 +145,16 @@ START_TEST(a_model_planned_in_bf16_takes_two_bytes_a_weight_and_four_a_norm) {
 }
 END_TEST
 
-START_TEST(families_that_are_only_counted_are_not_planned) {
-    const model_config c = parsed(gemma2_9b);
-    model *m;
-    err e;
-    ck_assert_int_eq(model_from_config(&m, &c, DT_BF16, &e), ERR_UNSUPPORTED);
-    ck_assert_ptr_nonnull(strstr(e.text, c.arch));
-}
-END_TEST
-
-START_TEST(a_counted_model_has_the_weights_and_the_windows_of_its_config) {
+START_TEST(a_planned_model_has_the_weights_of_its_config) {
     const char *const text[] = {llama2_7b, qwen25_05b, qwen3_06b, gemma3_1b,
                                 phi3_mini, mixtral,    gemma2_9b, gemma3_27b};
     for (int i = 0; i < 8; i++) {
         const model_config c = parsed(text[i]);
         const weight_mix f32 = {DT_F32, MIX_NONE};
-        model *m, *real;
+        model *m;
         err e;
-        ck_assert_msg(model_counted(&m, &c, f32, &e) == OK, "%s", e.text);
+        ck_assert_msg(model_from_mix(&m, &c, f32, &e) == OK, "%s", e.text);
         ck_assert_uint_eq(program_weight_bytes(&m->program), 4 * model_config_params(&c));
-        if (model_from_mix(&real, &c, f32, &e) == OK) {
-            ck_assert_uint_eq(m->program.n_groups, real->program.n_groups);
-            ck_assert_mem_eq(m->program.group, real->program.group, sizeof m->program.group);
-            model_close(real);
-        }
         model_close(m);
     }
 }
@@ -451,8 +437,7 @@ END_TEST
 
 CHECK_MAIN("hf_config", public_configs_count_the_published_weights,
            a_model_planned_in_bf16_takes_two_bytes_a_weight_and_four_a_norm,
-           families_that_are_only_counted_are_not_planned,
-           a_counted_model_has_the_weights_and_the_windows_of_its_config,
+           a_planned_model_has_the_weights_of_its_config,
            a_text_config_is_read_and_what_is_wrong_in_it_is_named,
            what_is_planned_has_the_weights_that_are_counted,
            gemma3_has_two_rotary_bases_and_a_scale, phi3_has_longrope,

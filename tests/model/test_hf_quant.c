@@ -66,7 +66,7 @@ static uint64_t bytes_of(const hf_config *h) {
     err e;
     uint64_t sum = 0;
     bool quantised;
-    ck_assert_msg(model_counted(&m, &h->config, (weight_mix){h->type, MIX_NONE}, &e) == OK,
+    ck_assert_msg(model_from_mix(&m, &h->config, (weight_mix){h->type, MIX_NONE}, &e) == OK,
                   "%s", e.text);
     for (uint32_t i = 0; i < m->program.n_weights; i++)
         sum += hf_quant_bytes(&h->quant, &m->program.weights[i], &quantised);

@@ -466,9 +466,6 @@ START_TEST(a_tensor_without_a_place_is_another_model) {
     gb_vector(&b, "blk.0.attn_q_norm.weight", 32, 1, 1, 0);
     open_refused(ERR_UNSUPPORTED, "blk.0.attn_q_norm.weight", "no place");
     build_without("none of them");
-    gb_vector(&b, "blk.0.ffn_down.bias", 64, 1, 1, 0);
-    open_refused(ERR_UNSUPPORTED, "ffn_bias", "feed-forward");
-    build_without("none of them");
     gb_int(&b, "llama.expert_count", 8);
     gb_int(&b, "llama.expert_used_count", 2);
     open_refused(ERR_FORMAT, "blk.0.ffn_gate_inp.weight", "missing");
@@ -616,9 +613,9 @@ END_TEST
 START_TEST(a_config_that_we_cannot_run_is_refused_by_name) {
     model_config c = shape(2, 64, 4, 2, 32, 96, 128);
     err e;
-    strcpy(c.arch, "gemma2");
+    strcpy(c.arch, "mamba");
     ck_assert_int_eq(model_from_config(&m, &c, DT_F16, &e), ERR_UNSUPPORTED);
-    ck_assert_ptr_nonnull(strstr(e.text, "gemma2"));
+    ck_assert_ptr_nonnull(strstr(e.text, "mamba"));
     c = shape(2, 64, 4, 2, 32, 96, 128);
     ck_assert_int_eq(model_from_config(&m, &c, DT_NONE, &e), ERR_INVALID);
     ck_assert_str_eq(e.field, "weights");
@@ -636,6 +633,23 @@ START_TEST(a_config_that_we_cannot_run_is_refused_by_name) {
     ck_assert_int_eq(model_from_config(&m, &c, DT_F16, &e), ERR_FORMAT);
     ck_assert_str_eq(e.field, "n_heads");
     ck_assert_ptr_null(m);
+}
+END_TEST
+
+START_TEST(a_program_says_of_what_it_consists) {
+    model_config c = shape(2, 64, 4, 2, 32, 96, 128);
+    const char *names[OP_SET_MAX];
+    err e;
+    c.sinks = true;
+    c.n_experts = 8, c.n_experts_used = 2;
+    strcpy(c.arch, "gpt-oss");
+    ck_assert_int_eq(model_from_config(&m, &c, DT_F16, &e), OK);
+    const op_set all = program_ops(&m->program);
+    const op_set without = op_set_without(all, (op_set){~0ull, 0});
+    ck_assert(all.kinds >> OP_ATTENTION & 1 && all.kinds >> OP_ROUTE & 1);
+    ck_assert_uint_eq(op_set_names(without, names), 1);
+    ck_assert_str_eq(names[0], "sinks");
+    ck_assert(op_set_empty(op_set_without(all, all)));
 }
 END_TEST
 
@@ -678,6 +692,7 @@ int main(void) {
     tcase_add_test(t, a_planned_model_has_as_many_weights_as_its_config_says);
     tcase_add_test(t, matrices_fall_back_as_quantizers_do);
     tcase_add_test(t, a_config_that_we_cannot_run_is_refused_by_name);
+    tcase_add_test(t, a_program_says_of_what_it_consists);
     tcase_add_test(t, the_real_model_uses_every_tensor_of_its_file);
     return check_run(s);
 }
