@@ -27,7 +27,7 @@ typedef enum op_kind {
     OP_GATHER_ROWS, /* out = the rows of in whose logits are wanted */
     OP_LOGITS,      /* out = in * w0^T, float32 */
     OP_SAMPLE,      /* in = logits; what it gives goes to the host: out is NO_VALUE */
-    OP_ROUTE,       /* out = the top_k experts with the largest logits l = in * w0^T (+ bias0), the
+    OP_ROUTE, /* out = the top_k experts with the largest logits l = in * w0^T (+ bias0), the
                        lowest index on a tie, and their weights: top_k indices, then top_k weights
                        a row. Weights: softmax(l) or sigmoid(l), of the chosen divided by their
                        sum where route.norm, times route.scale */
@@ -35,7 +35,7 @@ typedef enum op_kind {
     OP_EXPERTS_DOWN,    /* out = the sum over the experts that by names, ascending, of weight *
                            (in * w0^T (+ bias0)); then + residual */
     OP_MUL_SIGMOID, /* out = in * sigmoid(by) (+ residual); by has as many columns, or one */
-    OP_PERMUTE, /* column i of out = column w0[i] of in: the order in which a matrix that
+    OP_PERMUTE,     /* column i of out = column w0[i] of in: the order in which a matrix that
                    reads out has its inputs */
     OP_N_KINDS
 } op_kind;

@@ -124,6 +124,7 @@ void run_experts_gate_up(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const route_sorted *r = &e->step.routed;
     const act in = value_act(e, c->op->in), out = value_act(e, c->op->out);
     CHECK(r->by == c->op->by);
+    if (!r->n_used) return; /* no rows */
     /* So many tasks that threads end together though experts have unequal shares; each has whole
      * blocks of 32. */
     const uint32_t n = out.n_in, want = (uint32_t)ceil_div(8 * e->step.n_threads, r->n_used);

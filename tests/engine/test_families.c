@@ -1,5 +1,6 @@
-/* Tiny models of the families that have no small real one, against transformers in float64
- * (tests/golden/make_families.py, where the format of the files stands). */
+/* Tiny models of the families that have no small real one, against float64: transformers
+ * (tests/golden/make_families.py, where the format of the files stands), mixtures of experts by
+ * make_mixtures.py. */
 #include "tests/engine/engine_rig.h"
 
 #include <math.h>
@@ -7,7 +8,9 @@
 
 enum { MAX_TOKENS = 64 };
 
-static const char *const families[] = {"qwen3", "phi3", "gemma3"};
+static const char *const families[] = {"qwen3",   "phi3",     "gemma3",
+                                       "mixtral", "qwen2moe", "qwen3moe"};
+enum { N_FAMILIES = sizeof families / sizeof *families };
 
 static void take(FILE *f, void *dst, size_t n) {
     ck_assert_msg(fread(dst, 1, n, f) == n, "the golden file ends early");
@@ -61,7 +64,7 @@ static void check_family(const char *name, FILE *f, uint32_t n_vocab) {
     free(want);
 }
 
-START_TEST(tiny_models_give_the_logits_of_transformers) {
+START_TEST(tiny_models_give_the_logits_of_their_reference) {
     char path[96];
     uint32_t head[2];
     snprintf(path, sizeof path, "tests/golden/families/%s.bin", families[_i]);
@@ -78,6 +81,6 @@ END_TEST
 int main(void) {
     Suite *s = suite_create("families");
     TCase *t = check_case(s, "families");
-    tcase_add_loop_test(t, tiny_models_give_the_logits_of_transformers, 0, 3);
+    tcase_add_loop_test(t, tiny_models_give_the_logits_of_their_reference, 0, N_FAMILIES);
     return check_run(s);
 }
