@@ -26,6 +26,7 @@
 #include "base/half.h"
 #include "base/hash.h"
 #include "engine/cpu/linear.h"
+#include "model/words.h"
 
 enum { LAYERS = 30, KINDS = 5, MAX_THREADS = 8, MAX_ROWS = 512, WIDEST = 3072 };
 enum { WIDE = 1536, STREAM_BYTES = 800 << 20, MAX_ROUNDS = 32, N_ALL_ROWS = 4 };
@@ -87,7 +88,12 @@ static void barrier(bench *b, uint32_t *round) {
 /* Any bytes do as weights; scales and minima must be small halves, or sums become infinite. */
 static void fill_file(uint8_t *file, dtype t, uint64_t blocks, uint64_t seed) {
     const dtype_block info = dtype_block_of(t);
-    const uint32_t at = t == DT_Q2_K ? 80 : t == DT_Q3_K ? 108 : t == DT_Q6_K ? 208 : 0;
+    const words_type words = words_type_of(t);
+    const uint32_t at = words.scale_at > 0 ? (uint32_t)words.scale_at
+                        : t == DT_Q2_K     ? 80
+                        : t == DT_Q3_K     ? 108
+                        : t == DT_Q6_K     ? 208
+                                           : 0;
     const bool min =
         t == DT_Q4_1 || t == DT_Q5_1 || t == DT_Q2_K || t == DT_Q4_K || t == DT_Q5_K;
     uint16_t d = half_of_float(0.01f), m = half_of_float(-0.07f);
@@ -98,7 +104,7 @@ static void fill_file(uint8_t *file, dtype t, uint64_t blocks, uint64_t seed) {
     }
     if (info.elems == 1) return;
     for (uint64_t i = 0; i < blocks; i++) {
-        memcpy(file + i * info.bytes + at, &d, 2);
+        if (words.scale_at >= 0) memcpy(file + i * info.bytes + at, &d, 2);
         if (min) memcpy(file + i * info.bytes + at + 2, &m, 2);
     }
 }
@@ -123,7 +129,7 @@ static double make_weights(weights *m, dtype layers, dtype head, uint32_t width)
             double t0 = now();
             packed_store(tiles, t, s->n_out, n_in, 0, s->n_out, file);
             spent += now() - t0;
-            m->w[i][c] = (packed){tiles, t, s->n_out, n_in};
+            m->w[i][c] = (packed){tiles, t, s->n_out, n_in, NULL};
         }
     }
     free(file);
@@ -317,9 +323,11 @@ static void one_type(bench *b, dtype t, uint32_t only_rows, uint32_t only_thread
 
 /* ---- all types in turn ---- */
 
-static dtype all_types[] = {DT_Q4_1,   DT_Q4_0, DT_Q5_0, DT_Q5_1,   DT_Q8_0,
-                            DT_IQ4_NL, DT_Q4_K, DT_Q5_K, DT_IQ4_XS, DT_Q2_K,
-                            DT_Q3_K,   DT_Q6_K, DT_I4,   DT_I4Z,    DT_I8G};
+#define X(name, ...) DT_##name,
+static dtype all_types[] = {DT_Q4_1, DT_Q4_0, DT_Q5_0,   DT_Q5_1,      DT_Q8_0, DT_IQ4_NL,
+                            DT_Q4_K, DT_Q5_K, DT_IQ4_XS, DT_Q2_K,      DT_Q3_K, DT_Q6_K,
+                            DT_I4,   DT_I4Z,  DT_I8G,    WORDS_LIST(X)};
+#undef X
 enum { N_ALL = sizeof all_types / sizeof *all_types };
 static const uint32_t all_rows[N_ALL_ROWS] = {1, 4, 32, 128};
 

@@ -542,6 +542,9 @@ status machine_load(machine *m, err *e) {
     s = ledger_alloc(m->ledger, &m->runner_mem, MEM_SCHEDULER,
                      runner_bytes(&m->sched_conf, m->model->program.config.n_vocab),
                      "steps in flight", e);
+    if (s == OK && hf_folder_has_input_scales(m->file))
+        log_info("the fixed scales of activations in the model's files are not used: "
+                 "activation_dtype says how activations are rounded");
     if (s == OK) close_file(m);
     return s;
 }

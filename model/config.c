@@ -8,6 +8,9 @@ void model_config_init(model_config *c) {
         .norm_eps = 1e-5f,
         .norms_per_layer = 2,
         .experts_scale = 1,
+        .embd_scale = 1,
+        .residual_scale = 1,
+        .logit_scale = 1,
         .rope = {.theta = 10000, .factor = 1, .beta_fast = 32, .beta_slow = 1},
     };
 }
@@ -76,6 +79,31 @@ static status check_rope(const rope_config *r, err *e) {
     return OK;
 }
 
+/* What families scale or cap by. A cap is 0 or within the range. */
+static status check_scales(const model_config *c, err *e) {
+    const struct {
+        const char *field;
+        float v, min, max;
+        bool or_none;
+    } range[] = {
+        {"attn_scale", c->attn_scale, 0, 1e3f, false},
+        {"attn_cap", c->attn_cap, 1e-3f, 1e6f, true},
+        {"logit_cap", c->logit_cap, 1e-3f, 1e6f, true},
+        {"temperature", c->temperature, 0, 100, false},
+        {"embd_scale", c->embd_scale, 1e-6f, 1e6f, false},
+        {"residual_scale", c->residual_scale, 1e-3f, 1e3f, false},
+        {"logit_scale", c->logit_scale, 1e-6f, 1e6f, false},
+    };
+    for (size_t i = 0; i < sizeof range / sizeof *range; i++) {
+        if (range[i].or_none && range[i].v == 0) continue;
+        if (!(range[i].v >= range[i].min && range[i].v <= range[i].max)) /* NaN, too */
+            return out_of_range(e, range[i].field, range[i].v, range[i].min, range[i].max);
+    }
+    if (c->temperature > 0 && c->rope.original_len == 0)
+        return out_of_range(e, "rope.original_len", 0, 1, 1u << 30);
+    return OK;
+}
+
 status model_config_check(const model_config *c, err *e) {
     const struct {
         const char *field;
@@ -101,15 +129,14 @@ status model_config_check(const model_config *c, err *e) {
         return not_above(e, "norm_eps", c->norm_eps, 0, 0.1);
     if (!(c->experts_scale > 0 && c->experts_scale <= 1e3f))
         return not_above(e, "experts_scale", c->experts_scale, 0, 1e3);
-    if (!(c->attn_scale >= 0 && c->attn_scale <= 1e3f))
-        return out_of_range(e, "attn_scale", c->attn_scale, 0, 1e3);
     if (c->window_theta != 0 && !(c->window_theta >= 1 && c->window_theta <= 1e12f))
         return out_of_range(e, "window_theta", c->window_theta, 1, 1e12);
     /* A row of q | k | v stays far inside 32 bits. */
     if ((uint64_t)c->n_heads * c->head_dim > 1 << 24)
         return out_of_range(e, "head_dim", c->head_dim, 2, (1 << 24) / c->n_heads);
     status s = check_heads(c, e);
-    return s == OK ? check_rope(&c->rope, e) : s;
+    if (s == OK) s = check_rope(&c->rope, e);
+    return s == OK ? check_scales(c, e) : s;
 }
 
 /* ---- sums; within the ranges above none leaves 64 bits ---- */
@@ -128,7 +155,7 @@ uint64_t model_config_params(const model_config *c) {
     if (c->router_bias) layer += c->n_experts;
     if (c->sinks) layer += c->n_heads;
     layer += c->norms_per_layer * h;
-    if (c->qk_norm) layer += 2 * hd;
+    if (c->qk_norm) layer += c->qk_norm_whole ? q + kv : 2 * hd;
     uint64_t embd = (uint64_t)c->n_vocab * h;
     return layer * c->n_layers + embd * (c->tied_head ? 1 : 2) + h;
 }
@@ -140,6 +167,7 @@ uint32_t model_config_window(const model_config *c, uint32_t layer) {
 
 rope_config model_config_rope(const model_config *c, uint32_t layer) {
     rope_config r = c->rope;
+    if (c->nope_every && (layer + 1) % c->nope_every == 0) r.n_dims = 0;
     if (c->window_theta == 0 || model_config_window(c, layer) == 0) return r;
     r.theta = c->window_theta;
     r.scaling = ROPE_SCALING_NONE;
@@ -163,10 +191,16 @@ static bool sizes_same(const model_config *a, const model_config *b) {
            SAME(experts_sigmoid) && SAME(experts_norm) && SAME(experts_scale);
 }
 
+static bool scales_same(const model_config *a, const model_config *b) {
+    return SAME(attn_scale) && SAME(attn_cap) && SAME(logit_cap) && SAME(temperature) &&
+           SAME(embd_scale) && SAME(residual_scale) && SAME(logit_scale);
+}
+
 bool model_config_same(const model_config *a, const model_config *b) {
     return strcmp(a->arch, b->arch) == 0 && sizes_same(a, b) && SAME(window) &&
            SAME(window_every) && SAME(window_theta) && SAME(norm_eps) && SAME(tied_head) &&
            SAME(qkv_bias) && SAME(o_bias) && SAME(ffn_bias) && SAME(router_bias) &&
-           SAME(sinks) && SAME(qk_norm) && SAME(norms_per_layer) && SAME(attn_scale) &&
-           SAME(attn_cap) && SAME(pooling_type) && rope_same(&a->rope, &b->rope);
+           SAME(sinks) && SAME(qk_norm) && SAME(qk_norm_whole) && SAME(norms_per_layer) &&
+           SAME(nope_every) && SAME(pooling_type) && scales_same(a, b) &&
+           rope_same(&a->rope, &b->rope);
 }

@@ -54,11 +54,20 @@ typedef struct model_config {
     bool router_bias; /* of the experts */
     bool sinks;       /* a learned score beside those of the keys, for each query head */
     bool qk_norm;
+    bool qk_norm_whole;       /* one norm for all heads of q together, and one for those of k */
     uint32_t norms_per_layer; /* 2, or 4 with post-norms */
     uint32_t window_every;    /* 0: window (if any) on all layers; n: all but each n-th layer */
     float window_theta;       /* RoPE's base, unscaled, on layers with a window; 0: rope's */
+    uint32_t nope_every;      /* 0: all layers rotate q and k; n: each n-th layer does not */
     float attn_scale;         /* of the scores; 0: 1 / sqrt(head_dim) */
-    float attn_cap;           /* of the scores: cap * tanh(score / cap); 0: none */
+    /* Soft caps: x becomes cap * tanh(x / cap); 0: none. */
+    float attn_cap, logit_cap; /* of scores, of logits */
+    /* Queries at position pos are multiplied by 1 + temperature * ln(1 + floor(pos /
+     * rope.original_len)). */
+    float temperature;
+    float embd_scale;      /* of embeddings */
+    float residual_scale;  /* of what attention and feed-forward add to the residual stream */
+    float logit_scale;     /* divides logits */
     uint32_t pooling_type; /* as GGUF has it: 1 mean, 2 first, 3 last, 4 rank; 0: not given */
     rope_config rope;
 } model_config;
@@ -79,7 +88,7 @@ uint64_t model_config_params(const model_config *);
 /* The sliding window of one layer; 0: full attention. A query at position i sees the keys at
  * i - window + 1 .. i. */
 uint32_t model_config_window(const model_config *, uint32_t layer);
-/* The rotary embedding of one layer. */
+/* The rotary embedding of one layer; n_dims 0: none. */
 rope_config model_config_rope(const model_config *, uint32_t layer);
 
 #endif

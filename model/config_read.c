@@ -22,16 +22,16 @@ static const char *key_of(keys *k, const char *suffix) {
     return k->key;
 }
 
-static void want_u32(keys *k, const char *suffix, uint32_t *out) {
-    if (k->s != OK) return;
+static void want(keys *k, const char *suffix) {
     const char *key = key_of(k, suffix);
-    if (!checkpoint_has(k->file, key)) {
-        err_set(k->e, ERR_FORMAT, "%.200s: the key %s is missing", checkpoint_path(k->file),
-                key);
-        k->s = err_field(k->e, "%s", key);
-        return;
-    }
-    k->s = checkpoint_get_u32(k->file, key, out, k->e);
+    if (k->s != OK || checkpoint_has(k->file, key)) return;
+    err_set(k->e, ERR_FORMAT, "%.200s: the key %s is missing", checkpoint_path(k->file), key);
+    k->s = err_field(k->e, "%s", key);
+}
+
+static void want_u32(keys *k, const char *suffix, uint32_t *out) {
+    want(k, suffix);
+    if (k->s == OK) k->s = checkpoint_get_u32(k->file, key_of(k, suffix), out, k->e);
 }
 
 static void maybe_u32(keys *k, const char *suffix, uint32_t *out) {
@@ -40,6 +40,17 @@ static void maybe_u32(keys *k, const char *suffix, uint32_t *out) {
 
 static void maybe_f32(keys *k, const char *suffix, float *out) {
     if (k->s == OK) k->s = checkpoint_get_f32(k->file, key_of(k, suffix), out, k->e);
+}
+
+static void maybe_bool(keys *k, const char *suffix, bool *out) {
+    if (k->s == OK) k->s = checkpoint_get_bool(k->file, key_of(k, suffix), out, k->e);
+}
+
+/* For files, 0 says that there is no such scale. */
+static void maybe_scale(keys *k, const char *suffix, float *out) {
+    float v = 0;
+    maybe_f32(k, suffix, &v);
+    if (v != 0) *out = v;
 }
 
 static void bad_key(keys *k, status code, const char *suffix, const char *what) {
@@ -52,10 +63,15 @@ static bool has_tensor(const checkpoint *file, const char *name) {
     return checkpoint_find(file, name, NULL) >= 0;
 }
 
-static void read_scaling(keys *k, model_config *c) {
+/* YaRN's factor of cosines and sines, 0.1 m ln(factor) + 1 (DeepSeek-V2, section 3.1.4). */
+static float yarn_amplitude(float factor, float m) {
+    return factor > 1 ? 0.1f * m * logf(factor) + 1 : 1;
+}
+
+static void read_scaling(keys *k, model_config *c, const family *f) {
     rope_config *r = &c->rope;
     str type = STR("none");
-    float scale = 1, ext = -1, attn = 1, yarn_attn = 1;
+    float scale = 1, ext = -1, attn = 1, yarn_attn = 1, log_multiplier = 0;
     if (k->s == OK)
         k->s = checkpoint_get_str(k->file, key_of(k, "rope.scaling.type"), &type, k->e);
     maybe_f32(k, "rope.scale_linear", &scale); /* as files of 2023 have it */
@@ -65,6 +81,7 @@ static void read_scaling(keys *k, model_config *c) {
     maybe_f32(k, "rope.scaling.attn_factor", &attn);
     maybe_f32(k, "rope.scaling.yarn_attn_factor", &yarn_attn);
     maybe_f32(k, "rope.scaling.yarn_ext_factor", &ext);
+    maybe_f32(k, "rope.scaling.yarn_log_multiplier", &log_multiplier);
     maybe_f32(k, "rope.scaling.yarn_beta_fast", &r->beta_fast);
     maybe_f32(k, "rope.scaling.yarn_beta_slow", &r->beta_slow);
     if (k->s != OK) return;
@@ -89,9 +106,15 @@ static void read_scaling(keys *k, model_config *c) {
     if (ext >= 0 && ext != 1)
         bad_key(k, ERR_UNSUPPORTED, "rope.scaling.yarn_ext_factor",
                 "only YaRN with an extrapolation factor of 1 is known");
-    /* llama.cpp multiplies the formula by the file's factor (ggml, rope_yarn). */
+    /* llama.cpp multiplies the formula by the file's factor (ggml, rope_yarn). Its converter writes
+     * OLMo 3's whole factor all the same. */
+    if (attn != 1 && f->whole_attn_factor) r->attn_factor = attn;
     if (yarn_attn != 1) attn = yarn_attn;
-    if (attn != 1 && r->factor > 0) r->attn_factor = attn * (0.1f * logf(r->factor) + 1);
+    if (r->attn_factor == 0 && attn != 1 && r->factor > 0)
+        r->attn_factor = attn * (0.1f * logf(r->factor) + 1);
+    if (log_multiplier != 0)
+        r->attn_factor =
+            attn * yarn_amplitude(r->factor, 1) / yarn_amplitude(r->factor, log_multiplier);
     if (!r->original_len) r->original_len = c->n_ctx_train;
 }
 
@@ -151,23 +174,33 @@ static void read_pattern(keys *k, model_config *c) {
         bad_key(k, ERR_UNSUPPORTED, suffix, "its order of layers with and without a window");
 }
 
-/* What families with windows on some layers, or scores of their own, have beside the rest. */
-static void read_layers(keys *k, model_config *c, const family *f) {
-    float cap = 0;
+/* What scores and logits are scaled and capped by. */
+static void read_scales(keys *k, model_config *c, const family *f) {
+    bool rotated = true;
+    c->attn_cap = f->attn_cap;
+    c->logit_cap = f->logit_cap;
     maybe_f32(k, "attn_logit_softcapping", &c->attn_cap);
-    maybe_f32(k, "final_logit_softcapping", &cap);
-    if (cap != 0)
-        bad_key(k, ERR_UNSUPPORTED, "final_logit_softcapping",
-                "soft-capping of logits is not supported");
+    maybe_f32(k, "final_logit_softcapping", &c->logit_cap);
+    maybe_f32(k, "attention.temperature_scale", &c->temperature);
     maybe_f32(k, "attention.scale", &c->attn_scale);
-    if (!f->window_every) return;
-    /* Gemma 3 27B scales by its width; files do not say so (llama.cpp, src/models/gemma3.cpp).
-     */
-    if (c->attn_scale == 0 && c->n_layers == 62 && c->n_heads)
+    /* The 27B models of Gemma scale by their width; files do not say so (llama.cpp,
+     * src/models/gemma3.cpp). */
+    if (c->attn_scale == 0 && c->n_layers == f->wide_layers && c->n_heads)
         c->attn_scale = 1 / sqrtf((float)(c->n_embd / c->n_heads));
-    if (!c->window) return;
+    if (!f->scales) return;
+    maybe_scale(k, "embedding_scale", &c->embd_scale);
+    maybe_scale(k, "residual_scale", &c->residual_scale);
+    want(k, "logit_scale");
+    maybe_f32(k, "logit_scale", &c->logit_scale);
+    maybe_bool(k, "rope.scaling.finetuned", &rotated);
+    if (!rotated) c->nope_every = 1;
+}
+
+/* What families with windows on some layers have beside the rest. */
+static void read_layers(keys *k, model_config *c, const family *f) {
+    if (!f->window_every || !c->window) return;
     c->window_every = f->window_every;
-    c->window_theta = f->window_theta;
+    c->window_theta = f->window_unscaled ? c->rope.theta : f->window_theta;
     maybe_f32(k, "rope.freq_base_swa", &c->window_theta);
     read_pattern(k, c);
 }
@@ -216,6 +249,12 @@ static void name_key(const model_config *c, err *e) {
         {"experts_scale", "expert_weights_scale"},
         {"rope.n_dims", "rope.dimension_count"},
         {"attn_scale", "attention.scale"},
+        {"attn_cap", "attn_logit_softcapping"},
+        {"logit_cap", "final_logit_softcapping"},
+        {"temperature", "attention.temperature_scale"},
+        {"embd_scale", "embedding_scale"},
+        {"residual_scale", "residual_scale"},
+        {"logit_scale", "logit_scale"},
         {"rope.theta", "rope.freq_base"},
         {"window_theta", "rope.freq_base_swa"},
         {"rope.factor", "rope.scaling.factor"},
@@ -259,6 +298,9 @@ status model_config_read(model_config *c, const checkpoint *file, err *e) {
     keys k = {.file = file, .arch = c->arch, .s = OK, .e = e};
     c->rope.pairing = family_pairing(f, file->format->permutes_qk);
     c->qk_norm = f->qk_norm;
+    c->qk_norm_whole = f->qk_norm_whole;
+    c->nope_every = f->nope_every;
+    c->window = f->window;
     c->norms_per_layer = f->norms_per_layer;
     want_u32(&k, "block_count", &c->n_layers);
     want_u32(&k, "context_length", &c->n_ctx_train);
@@ -269,14 +311,16 @@ status model_config_read(model_config *c, const checkpoint *file, err *e) {
     maybe_f32(&k, "attention.layer_norm_rms_epsilon", &c->norm_eps);
     maybe_u32(&k, "pooling_type", &c->pooling_type);
     read_experts(&k, c, f);
-    read_scaling(&k, c);
+    read_scaling(&k, c, f);
     read_vocab(&k, c);
+    read_scales(&k, c, f);
     read_layers(&k, c, f);
     if (k.s != OK) return k.s;
     c->tied_head = !has_tensor(file, "output.weight");
     c->qkv_bias = f->qkv_bias || has_tensor(file, "blk.0.attn_q.bias");
     c->o_bias = has_tensor(file, "blk.0.attn_output.bias");
     c->ffn_bias = has_tensor(file, "blk.0.ffn_down.bias");
+    c->sinks = has_tensor(file, "blk.0.attn_sinks.weight");
     s = model_config_check(c, e);
     if (s != OK) name_key(c, e);
     return s;

@@ -1,4 +1,4 @@
-/* The weights and the KV cache of a model that no engine runs (mixtures of experts, Gemma 2, ...),
+/* The weights and the KV cache of a model that no engine runs (mixtures of experts, ...),
  * by the numbers of its config: weights under the names that GGUF has, and an OP_ATTENTION per
  * layer. For planning; it cannot be run. Owns nothing: it records into the recorder it is given.
  * One thread. */
@@ -27,8 +27,8 @@ static void attention(recorder *r, int l, bool fused) {
     }
     matrix(r, l, "attn_output.weight", h, q);
     rec_vector(r, c->o_bias, l, "attn_output.bias", h);
-    rec_vector(r, c->qk_norm, l, "attn_q_norm.weight", c->head_dim);
-    rec_vector(r, c->qk_norm, l, "attn_k_norm.weight", c->head_dim);
+    rec_vector(r, c->qk_norm, l, "attn_q_norm.weight", c->qk_norm_whole ? q : c->head_dim);
+    rec_vector(r, c->qk_norm, l, "attn_k_norm.weight", c->qk_norm_whole ? kv : c->head_dim);
     op *o = rec_op(r, OP_ATTENTION, l, NO_VALUE, NO_VALUE);
     o->heads = (head_shape){c->n_heads, c->n_kv_heads, c->head_dim};
     o->attention.window = model_config_window(c, (uint32_t)l);

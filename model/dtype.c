@@ -137,6 +137,14 @@ static bool is_finite_grouped(dtype t, const unsigned char *p, uint64_t n) {
     }
 }
 
+/* Its scale is in the upper quarters of the last four 16-bit numbers. */
+static bool is_finite_iq1_m(const unsigned char *p, uint64_t n) {
+    bool wrong = false;
+    for (uint64_t i = 0; i < n; i++, p += 56)
+        wrong |= ((p[55] >> 4) << 12 & 0x7000) == 0x7000 && (p[53] >> 4 & 12) == 12;
+    return !wrong;
+}
+
 bool dtype_is_finite(dtype t, const void *blocks, uint64_t n_blocks) {
     const unsigned char *p = blocks;
     const dtype_info *info = dtype_get(t);
@@ -153,7 +161,15 @@ bool dtype_is_finite(dtype t, const void *blocks, uint64_t n_blocks) {
     case DT_Q5_0:
     case DT_Q8_0:
     case DT_IQ4_NL:
-    case DT_IQ4_XS: first = 0; break;
+    case DT_IQ4_XS:
+    case DT_IQ1_S:
+    case DT_IQ2_XXS:
+    case DT_IQ2_XS:
+    case DT_IQ2_S:
+    case DT_IQ3_XXS:
+    case DT_IQ3_S:
+    case DT_Q1_0:
+    case DT_Q2_0: first = 0; break;
     case DT_Q4_1:
     case DT_Q5_1:
     case DT_Q4_K:
@@ -161,6 +177,9 @@ bool dtype_is_finite(dtype t, const void *blocks, uint64_t n_blocks) {
     case DT_Q2_K: first = 80, n_scales = 2; break;
     case DT_Q3_K: first = 108; break;
     case DT_Q6_K: first = 208; break;
+    case DT_TQ1_0: first = 52; break;
+    case DT_TQ2_0: first = 64; break;
+    case DT_IQ1_M: return is_finite_iq1_m(p, n_blocks);
     default: return true;
     }
     for (size_t i = 0; i < n_scales; i++)

@@ -10,6 +10,7 @@
 typedef struct hf_model {
     const char *type, *class; /* "model_type", and the class in "architectures" */
     bool bias_option;         /* attention_bias and mlp_bias mean something */
+    bool qkv_bias_option;     /* attention_bias is of q, k and v alone */
     /* The members that have the number of experts and the width of one; NULL: it is dense. */
     const char *experts, *expert_width;
     const char *shared_width; /* of the expert that all rows have; or NULL */
@@ -24,21 +25,33 @@ typedef struct family {
     /* llama.cpp's converter stores the rows of q and k so that rotated pairs are neighbours;
      * it holds for the formats that permute (checkpoint_format.permutes_qk). */
     bool permuted;
-    bool qkv_bias, qk_norm;
+    bool adjacent; /* rotated pairs are neighbours in every format */
+    bool qkv_bias, qk_norm, qk_norm_whole;
+    bool norms_plus_one; /* norms multiply by 1 + w; GGUF files hold the sum */
+    bool scales;         /* embedding_scale, residual_scale and logit_scale mean something */
+    bool
+        whole_attn_factor; /* GGUF: rope.scaling.attn_factor is not multiplied by YaRN's formula */
     uint32_t norms_per_layer;
     struct {
         bool possible, required; /* among its models are mixtures; all are */
         bool norm;               /* model_config's experts_norm, where the file says nothing */
         bool shared;             /* an expert beside them, gated by a sigmoid */
     } experts;
+    uint32_t nope_every;   /* model_config's: no file says it */
+    uint32_t window;       /* model_config's, where the file does not say */
     uint32_t window_every; /* model_config's, where the file has a window and says nothing */
     float window_theta;    /* likewise */
+    bool window_unscaled;  /* layers with a window have rope's base, without its scaling */
+    /* Models of so many layers scale scores by sqrt(n_heads / n_embd); their files do not say. */
+    uint32_t wide_layers;
+    float attn_cap, logit_cap;  /* model_config's, where the file does not say */
     void (*record)(recorder *); /* which operations an engine lacks, it says itself */
     struct {
         hf_model model[FAMILY_HF_MODELS]; /* type NULL: no more */
         bool tied;                        /* where config.json does not say */
         bool window_switch; /* use_sliding_window and max_window_layers mean something */
         const char *act;    /* hidden_act; NULL: not looked at */
+        float rotary;       /* partial_rotary_factor, where config.json does not say; 0: 1 */
     } hf;
 } family;
 
@@ -51,14 +64,17 @@ const family *family_find(const char *arch);
 const family *family_of_hf(str type, str class, const hf_model **model);
 /* How dimensions of q and k are paired where the format does, or does not, permute. */
 static inline rope_pairing family_pairing(const family *f, bool format_permutes) {
-    return f->permuted && format_permutes ? ROPE_ADJACENT : ROPE_HALVES;
+    return f->adjacent || (f->permuted && format_permutes) ? ROPE_ADJACENT : ROPE_HALVES;
 }
 /* For hints: "known: " and the architectures. */
 void family_hint(err *);
 
-void llama_record(recorder *); /* llama.c: llama, qwen2, qwen3 and mixtures */
+/* llama.c: llama, qwen2, qwen3, smollm3, mistral3, granite, and mixtures of experts */
+void llama_record(recorder *);
 void phi3_record(recorder *);  /* phi3.c */
-void gemma_record(recorder *); /* gemma.c: gemma3 */
+void gemma_record(recorder *); /* gemma.c: gemma2, gemma3 */
+void glm4_record(recorder *);  /* glm4.c */
+void olmo2_record(recorder *); /* olmo2.c: olmo2, olmo3 */
 /* counted.c: the weights and KV cache of any family, without operations that run */
 void counted_record(recorder *);
 
@@ -69,9 +85,12 @@ typedef struct rope_factors {
     weight_id usual, far;
 } rope_factors;
 
+/* The residual stream is kept divided by the config's residual_scale: parts then add to it as they
+ * are, and only embeddings and the eps of norms of it change. */
+
 /* x = scale * embedding of the token; the matrix into *embd. */
 value_id part_embed(recorder *, float scale, weight_id *embd);
-/* norm(x) * w */
+/* norm(x) * w, x the residual stream */
 value_id part_norm(recorder *, int layer, const char *name, value_id x, row_set);
 /* x + norm(y) * w */
 value_id part_add_norm(recorder *, int layer, const char *name, value_id y, value_id x);
@@ -86,7 +105,7 @@ value_id part_gate_up(recorder *, int layer, value_id x, activation, bool fused)
 /* x + what the experts make of h, x normed, with the shared expert of the config; a family of
  * moe.c: llama, qwen2moe, qwen3moe. */
 value_id part_experts(recorder *, int layer, value_id h, activation, value_id x);
-/* Last norm, logits (of embd where the config ties them), sampling. */
+/* Last norm, logits (of embd where the config ties them; scaled and capped as it says), sampling. */
 void part_head(recorder *, value_id x, weight_id embd);
 
 #endif

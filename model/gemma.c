@@ -1,7 +1,7 @@
-/* Gemma 3 as a program: a scaled embedding, norms before and after attention and feed-forward,
- * norms of q and k, GeGLU, and windows on most layers, which have a rotary base of their own.
- * Gemma Team, "Gemma 3 Technical Report", section 2. Its norms multiply by 1 + w; GGUF files
- * hold the sum.
+/* Gemma 2 and 3 as a program: a scaled embedding, norms before and after attention and
+ * feed-forward, GeGLU, windows on some layers; Gemma 3 has norms of q and k and a rotary base of
+ * their own for the layers with a window, Gemma 2 soft caps. Gemma Team, "Gemma 2", section 2;
+ * "Gemma 3 Technical Report", section 2. Their norms multiply by 1 + w; GGUF files hold the sum.
  *
  * Owns nothing: it records into the recorder it is given. One thread. */
 #include "model/family.h"

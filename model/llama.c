@@ -1,8 +1,10 @@
 /* The llama family as a program: Llama, Mistral, SmolLM2, ... (llama), Qwen2 and Qwen2.5
- * (qwen2: biases on q, k and v), Qwen3 (qwen3: norms of q and k), and mixtures of experts:
- * Mixtral (llama), qwen2moe, qwen3moe. Touvron et al., "LLaMA: Open
- * and Efficient Foundation Language Models", section 2.2; Yang et al., "Qwen3 Technical
- * Report", section 2.
+ * (qwen2: biases on q, k and v), Qwen3 (qwen3: norms of q and k), SmolLM3 (some layers are not
+ * rotated), Ministral 3 (mistral3: a temperature by position), Granite (four scales), and mixtures of
+ * experts: Mixtral (llama), qwen2moe, qwen3moe. Touvron et
+ * al., "LLaMA: Open and Efficient Foundation Language Models", section 2.2; Yang et al., "Qwen3
+ * Technical Report", section 2; transformers, modeling_smollm3.py, modeling_ministral3.py,
+ * modeling_granite.py.
  *
  * Owns nothing: it records into the recorder it is given. One thread. */
 #include "model/family.h"
@@ -11,7 +13,7 @@ void llama_record(recorder *r) {
     const model_config *c = &r->p->config;
     const uint32_t q = c->n_heads * c->head_dim;
     weight_id embd;
-    value_id x = part_embed(r, 1, &embd);
+    value_id x = part_embed(r, c->embd_scale, &embd);
     const rope_factors factors = {rec_vector(r, rec_has(r, "rope_freqs.weight"), -1,
                                              "rope_freqs.weight", c->rope.n_dims / 2),
                                   NO_WEIGHT};

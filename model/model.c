@@ -11,8 +11,10 @@
 
 /* What the program did not use would be a part of the model that we do not compute. */
 static bool may_ignore(str name) {
-    /* Derived tables that old converters stored (llama.cpp skips them, too). */
-    return str_find(name, STR("attn_rot_embd"), 0) != SIZE_MAX ||
+    /* Derived tables that old converters stored (llama.cpp skips them, too), and scales of the
+     * activations of NVFP4, which here have scales of their own. */
+    return str_find(name, STR(".input_scale"), 0) != SIZE_MAX ||
+           str_find(name, STR("attn_rot_embd"), 0) != SIZE_MAX ||
            str_find(name, STR("rotary_emb.inv_freq"), 0) != SIZE_MAX;
 }
 
@@ -35,7 +37,7 @@ static status check_family(const model_config *c, const family *f, err *e) {
     else if (c->n_experts ? !f->experts.possible : f->experts.required)
         what = c->n_experts ? "a mixture of experts is not supported" : "it has no experts",
         field = "n_experts";
-    else if (c->qk_norm != f->qk_norm)
+    else if (c->qk_norm != f->qk_norm || c->qk_norm_whole != f->qk_norm_whole)
         what = "norms of q and k do not fit it", field = "qk_norm";
     else if (c->norms_per_layer != f->norms_per_layer)
         what = "another number of norms a layer is not supported", field = "norms_per_layer";

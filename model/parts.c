@@ -16,27 +16,30 @@ value_id part_embed(recorder *r, float scale, weight_id *embd) {
     const model_config *c = &r->p->config;
     op *o = rec_op(r, OP_EMBED, -1, NO_VALUE, rec_value(r, "x", ROWS_STEP, c->n_embd));
     *embd = rec_weight(r, WEIGHT_EMBED, -1, "token_embd.weight", c->n_vocab, c->n_embd);
-    o->embed.scale = scale;
+    o->embed.scale = scale / c->residual_scale;
     o->n_weights = 1;
     o->w[0] = *embd;
     return o->out;
 }
 
-static op *norm(recorder *r, int layer, const char *name, value_id in, value_id out) {
-    const model_config *c = &r->p->config;
+static op *norm(recorder *r, int layer, const char *name, value_id in, value_id out,
+                float eps) {
     op *o = rec_op(r, OP_NORM, layer, in, out);
-    o->norm.eps = c->norm_eps;
+    o->norm.eps = eps;
     o->n_weights = 1;
-    o->w[0] = rec_vector(r, true, layer, name, c->n_embd);
+    o->w[0] = rec_vector(r, true, layer, name, r->p->config.n_embd);
     return o;
 }
 
 value_id part_norm(recorder *r, int layer, const char *name, value_id x, row_set rows) {
-    return norm(r, layer, name, x, rec_value(r, "norm", rows, r->p->config.n_embd))->out;
+    const model_config *c = &r->p->config;
+    const float eps = c->norm_eps / (c->residual_scale * c->residual_scale);
+    return norm(r, layer, name, x, rec_value(r, "norm", rows, c->n_embd), eps)->out;
 }
 
 value_id part_add_norm(recorder *r, int layer, const char *name, value_id y, value_id x) {
-    op *o = norm(r, layer, name, y, rec_value(r, "x", ROWS_STEP, r->p->config.n_embd));
+    const model_config *c = &r->p->config;
+    op *o = norm(r, layer, name, y, rec_value(r, "x", ROWS_STEP, c->n_embd), c->norm_eps);
     o->residual = x;
     return o->out;
 }
@@ -86,12 +89,15 @@ value_id part_attention(recorder *r, int l, value_id x, rope_factors factors, bo
     const value_id qkv = project(r, l, x, fused);
     op *o;
     if (c->qk_norm) {
+        const uint32_t hd = c->head_dim, nq = c->qk_norm_whole ? c->n_heads : 1,
+                       nk = c->qk_norm_whole ? c->n_kv_heads : 1;
         o = rec_op(r, OP_HEAD_NORM, l, qkv, qkv);
         o->heads = heads;
         o->norm.eps = c->norm_eps;
+        o->norm.whole = c->qk_norm_whole;
         o->n_weights = 2;
-        o->w[0] = rec_vector(r, true, l, "attn_q_norm.weight", c->head_dim);
-        o->w[1] = rec_vector(r, true, l, "attn_k_norm.weight", c->head_dim);
+        o->w[0] = rec_vector(r, true, l, "attn_q_norm.weight", nq * hd);
+        o->w[1] = rec_vector(r, true, l, "attn_k_norm.weight", nk * hd);
     }
     o = rec_op(r, OP_ROPE_APPEND, l, qkv, qkv);
     o->heads = heads;
@@ -102,8 +108,14 @@ value_id part_attention(recorder *r, int l, value_id x, rope_factors factors, bo
     o = rec_op(r, OP_ATTENTION, l, qkv,
                rec_value(r, "heads", ROWS_STEP, c->n_heads * c->head_dim));
     o->heads = heads;
-    o->attention.scale = c->attn_scale > 0 ? c->attn_scale : 1 / sqrtf((float)c->head_dim);
-    o->attention.window = model_config_window(c, (uint32_t)l);
+    o->attention = (attention_shape){.scale = c->attn_scale > 0 ? c->attn_scale
+                                                                : 1 / sqrtf((float)c->head_dim),
+                                     .window = model_config_window(c, (uint32_t)l),
+                                     .cap = c->attn_cap,
+                                     .temperature = c->temperature,
+                                     .temperature_len = c->rope.original_len};
+    o->n_weights = c->sinks;
+    o->w[0] = rec_vector(r, c->sinks, l, "attn_sinks.weight", c->n_heads);
     return o->out;
 }
 
@@ -134,5 +146,7 @@ void part_head(recorder *r, value_id x, weight_id embd) {
     o = rec_op(r, OP_LOGITS, -1, x, rec_value(r, "logits", ROWS_GATHERED, c->n_vocab));
     o->n_weights = 1;
     o->w[0] = c->tied_head ? embd : matrix(r, -1, "output.weight", c->n_vocab, c->n_embd);
+    o->logits.scale = 1 / c->logit_scale;
+    o->logits.cap = c->logit_cap;
     rec_op(r, OP_SAMPLE, -1, o->out, NO_VALUE);
 }

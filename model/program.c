@@ -28,20 +28,28 @@ const char *op_kind_name(op_kind k) {
     return name[k];
 }
 
-static uint64_t traits_of(const op *o) {
-    uint64_t t = 0;
-    if (o->kind == OP_ATTENTION && o->attention.cap > 0) t |= 1ull << TRAIT_SOFT_CAP;
-    if (o->kind == OP_ATTENTION && o->w[0] != NO_WEIGHT) t |= 1ull << TRAIT_SINKS;
-    if ((o->kind == OP_GATE_UP || o->kind == OP_EXPERTS_GATE_UP) && o->bias[0] != NO_WEIGHT)
-        t |= 1ull << TRAIT_GATE_UP_BIAS;
-    return t;
+static uint64_t traits_of(const program *p, const op *o) {
+#define HAS(trait, is) ((uint64_t)(is) << TRAIT_##trait)
+    switch (o->kind) {
+    case OP_ATTENTION:
+        return HAS(SOFT_CAP, o->attention.cap > 0) | HAS(SINKS, o->w[0] != NO_WEIGHT) |
+               HAS(TEMPERATURE, o->attention.temperature > 0);
+    case OP_HEAD_NORM: return HAS(WHOLE_NORM, o->norm.whole);
+    case OP_ROPE_APPEND: return HAS(UNROTATED, p->rope[o->rope.table].n_dims == 0);
+    case OP_LOGITS:
+        return HAS(LOGIT_SCALE, o->logits.scale != 1) | HAS(LOGIT_CAP, o->logits.cap > 0);
+    case OP_GATE_UP:
+    case OP_EXPERTS_GATE_UP: return HAS(GATE_UP_BIAS, o->bias[0] != NO_WEIGHT);
+    default: return 0;
+    }
+#undef HAS
 }
 
 op_set program_ops(const program *p) {
     op_set all = {0};
     for (uint32_t i = 0; i < p->n_ops; i++) {
         all.kinds |= 1ull << p->ops[i].kind;
-        all.traits |= traits_of(&p->ops[i]);
+        all.traits |= traits_of(p, &p->ops[i]);
     }
     return all;
 }
@@ -112,7 +120,14 @@ static void print_extra(buf *b, const program *p, const op *o) {
         if (o->embed.scale != 1) buf_addf(b, "  scale %g", (double)o->embed.scale);
         break;
     case OP_NORM:
-    case OP_HEAD_NORM: buf_addf(b, "  eps %g", (double)o->norm.eps); break;
+    case OP_HEAD_NORM:
+        buf_addf(b, "  eps %g", (double)o->norm.eps);
+        if (o->kind == OP_HEAD_NORM && o->norm.whole) buf_addf(b, ", all heads together");
+        break;
+    case OP_LOGITS:
+        if (o->logits.scale != 1) buf_addf(b, "  scale %g", (double)o->logits.scale);
+        if (o->logits.cap != 0) buf_addf(b, "  cap %g", (double)o->logits.cap);
+        break;
     case OP_ROUTE:
         buf_addf(b, "  %s, %u chosen%s", o->route.gate == ROUTE_SOFTMAX ? "softmax" : "sigmoid",
                  o->route.top_k, o->route.norm ? ", of sum 1" : "");
@@ -126,6 +141,10 @@ static void print_extra(buf *b, const program *p, const op *o) {
     }
     case OP_ROPE_APPEND: {
         const rope_config *r = &p->rope[o->rope.table];
+        if (!r->n_dims) {
+            buf_addf(b, "  not rotated");
+            break;
+        }
         buf_addf(b, "  theta %g, %u dimensions, %s", (double)r->theta, r->n_dims,
                  r->pairing == ROPE_ADJACENT ? "adjacent pairs" : "halves");
         print_weight(b, p, ", divided by ", o->rope.factors);
@@ -136,6 +155,10 @@ static void print_extra(buf *b, const program *p, const op *o) {
         buf_addf(b, "  %u heads, %u KV heads of %u, scale %g", o->heads.n_heads,
                  o->heads.n_kv_heads, o->heads.head_dim, (double)o->attention.scale);
         if (o->attention.window) buf_addf(b, ", window %u", o->attention.window);
+        if (o->attention.cap != 0) buf_addf(b, ", cap %g", (double)o->attention.cap);
+        if (o->attention.temperature != 0)
+            buf_addf(b, ", temperature %g each %u", (double)o->attention.temperature,
+                     o->attention.temperature_len);
         break;
     default: break;
     }

@@ -18,14 +18,16 @@ typedef enum op_kind {
     OP_LINEAR,      /* out = in * (w0 | w1 | w2)^T (+ bias0 | bias1 | bias2) (+ residual); the
                        weights' outputs stand side by side */
     OP_HEAD_NORM,   /* in = q | k | v: rms_norm of each head of q, times w0, and of each head of
-                       k, times w1; in place: out is in */
-    OP_ROPE_APPEND, /* in = q | k | v: rotate q and k, append k and v to the layer's KV cache;
+                       k, times w1; or of all heads of q together, and of k; in place: out is
+                       in */
+    OP_ROPE_APPEND, /* in = q | k | v: rotate q and k (by a table of 0 dimensions: not), append k and v to the layer's KV cache;
                        in place: out is in */
     OP_ATTENTION,   /* out = softmax(q k^T * scale, causal, window) v; in = q | k | v, only q is
-                       read */
+                       read; w0, if any: a sink for each query head, one more score, which has
+                       no value */
     OP_GATE_UP,     /* out = act(in * w0^T) * (in * w1^T) */
     OP_GATHER_ROWS, /* out = the rows of in whose logits are wanted */
-    OP_LOGITS,      /* out = in * w0^T, float32 */
+    OP_LOGITS,      /* out = in * w0^T * scale, float32, then capped */
     OP_SAMPLE,      /* in = logits; what it gives goes to the host: out is NO_VALUE */
     OP_ROUTE, /* out = the top_k experts with the largest logits l = in * w0^T (+ bias0), the
                        lowest index on a tie, and their weights: top_k indices, then top_k weights
@@ -46,6 +48,11 @@ const char *op_kind_name(op_kind);
 #define OP_TRAIT_LIST(X)                                                                       \
     X(SOFT_CAP, "soft_cap")         /* OP_ATTENTION: attention.cap */                          \
     X(SINKS, "sinks")               /* OP_ATTENTION: w0 */                                     \
+    X(TEMPERATURE, "temperature")   /* OP_ATTENTION: attention.temperature */                  \
+    X(WHOLE_NORM, "whole_norm")     /* OP_HEAD_NORM: norm.whole */                             \
+    X(UNROTATED, "unrotated")       /* OP_ROPE_APPEND: a table of no dimensions */             \
+    X(LOGIT_SCALE, "logit_scale")   /* OP_LOGITS: logits.scale */                              \
+    X(LOGIT_CAP, "logit_cap")       /* OP_LOGITS: logits.cap */                                \
     X(GATE_UP_BIAS, "gate_up_bias") /* OP_GATE_UP, OP_EXPERTS_GATE_UP: bias */
 
 typedef enum op_trait {
@@ -109,12 +116,14 @@ typedef struct weight {
     dtype
         type; /* as stored; vectors (norms, biases, rope factors) are served as float32, orders
                    (of OP_PERMUTE) as uint32_t */
-    uint32_t rows,
-        cols; /* outputs x inputs, of one expert; an order is 1 x n, a vector too, or of
-                            each expert a row */
-    uint32_t n_experts; /* matrices of that shape, one after the other; 0: one matrix */
-    int32_t layer;      /* -1: none */
-    int32_t tensor;     /* index in the checkpoint; -1: planned without one */
+    /* Outputs x inputs, of one expert; an order is 1 x n, a vector too, or of each expert a row. */
+    uint32_t rows, cols;
+    uint32_t n_experts;  /* matrices of that shape, one after the other; 0: one matrix */
+    int32_t layer;       /* -1: none */
+    int32_t tensor;      /* index in the checkpoint; -1: planned without one */
+    /* Of NVFP4: the vector with the number that each expert's (or the matrix's) weights are to be
+     * multiplied by; else NO_WEIGHT. */
+    weight_id scale;
     /* Where its rows and columns begin in that tensor, or in each expert of it: parts of fused
      * tensors and slices of ranks. Columns begin and end at blocks of the type. */
     uint32_t first_row, first_col;
@@ -143,6 +152,16 @@ static inline uint32_t heads_cols(const head_shape *h) {
     return (h->n_heads + 2 * h->n_kv_heads) * h->head_dim;
 }
 
+typedef struct attention_shape {
+    float scale;     /* of the scores */
+    uint32_t window; /* 0: full */
+    float cap;       /* of the scores: cap * tanh(score / cap); 0: none */
+    /* Queries at position pos are multiplied by 1 + temperature * ln(1 + floor(pos /
+     * temperature_len)); temperature 0: by 1. */
+    float temperature;
+    uint32_t temperature_len;
+} attention_shape;
+
 /* Every value has one writer, but for OP_HEAD_NORM and OP_ROPE_APPEND, which rewrite their
  * input. */
 typedef struct op {
@@ -156,7 +175,12 @@ typedef struct op {
     union {
         struct {
             float eps;
-        } norm; /* OP_HEAD_NORM, too */
+            bool whole; /* OP_HEAD_NORM: of all heads together */
+        } norm;         /* OP_HEAD_NORM, too */
+        struct {
+            float scale;
+            float cap; /* cap * tanh(x / cap); 0: none */
+        } logits;
         struct {
             float scale;
         } embed; /* 1 unless the model scales */
@@ -175,11 +199,7 @@ typedef struct op {
                                        context; or NO_WEIGHT */
             uint32_t table;         /* index in the program's rope */
         } rope;
-        struct {
-            float scale;
-            uint32_t window; /* 0: full */
-            float cap;       /* scores become cap * tanh(score / cap); 0: they stay */
-        } attention; /* w0, if any: sinks, a score beside those of the keys for each head */
+        attention_shape attention;
     };
 } op;
 

@@ -129,6 +129,19 @@ static void check_slice(recorder *r, const weight *w) {
     r->s = err_field(r->e, "%s", w->name);
 }
 
+/* The scale of a matrix of NVFP4, the tensor NAME.scale beside NAME.weight. name: without its layer. */
+static weight_id add_scale(recorder *r, const weight *w, const char *name) {
+    char scale[sizeof w->name];
+    const char *end = strstr(name, ".weight");
+    const int n = end ? (int)(end - name) : (int)strlen(name);
+    if (r->s != OK) return NO_WEIGHT;
+    snprintf(scale, sizeof scale, "%.*s.scale", n, name);
+    const weight_id id =
+        rec_weight(r, WEIGHT_VECTOR, w->layer, scale, 1, w->n_experts ? w->n_experts : 1);
+    if (r->s != OK) err_hint(r->e, "%s is of NVFP4, which needs it", w->name);
+    return id;
+}
+
 /* all_rows, all_cols: of the tensor, or of one expert in it. */
 static weight_id add_weight(recorder *r, weight w, const char *name, uint32_t all_rows,
                             uint32_t all_cols) {
@@ -136,6 +149,7 @@ static weight_id add_weight(recorder *r, weight w, const char *name, uint32_t al
     if (!grow(r, (void **)&p->weights, &r->cap_weights, p->n_weights, sizeof *p->weights))
         return NO_WEIGHT;
     w.tensor = -1;
+    w.scale = NO_WEIGHT;
     if (w.layer < 0)
         snprintf(w.name, sizeof w.name, "%s", name);
     else
@@ -147,8 +161,13 @@ static weight_id add_weight(recorder *r, weight w, const char *name, uint32_t al
                      ? DT_F32
                      : weight_mix_type(&r->planned, &p->config, name, w.layer, all_cols);
     check_slice(r, &w);
-    p->weights[p->n_weights] = w;
-    return p->n_weights++;
+    const weight_id id = p->n_weights++;
+    p->weights[id] = w;
+    if (w.type == DT_NVFP4 && w.role <= WEIGHT_LINEAR) {
+        const weight_id scale = add_scale(r, &w, name);
+        p->weights[id].scale = scale;
+    }
+    return id;
 }
 
 weight_id rec_weight(recorder *r, weight_role role, int layer, const char *name, uint32_t rows,

@@ -3,6 +3,7 @@
 
 #include "base/check.h"
 #include "base/half.h"
+#include "model/words.h"
 #include "quant/grouped.h"
 #include "quant/pack.h"
 #include "quant/quant.h"
@@ -71,7 +72,12 @@ void quant_decode_row(dtype t, const void *blocks, size_t n, float *out) {
     }
     const dtype_info *info = dtype_get(t);
     const uint8_t *in = blocks;
-    CHECK(quant_can(t) && n % info->block_elems == 0);
+    CHECK(quant_reads(t) && n % info->block_elems == 0);
+    if (words_type_of(t).n_words) {
+        for (size_t i = 0; i < n; i += info->block_elems, in += info->block_bytes)
+            words_decode(t, in, out + i);
+        return;
+    }
     if (info->block_elems == 1)
         decode_floats(t, in, n, out);
     else

@@ -97,9 +97,9 @@ static void put_rope(put *p, const rope_config *r) {
 
 static void put_window(put *p, const model_config *c) {
     const family *f = family_find(c->arch);
-    if (!c->window) return;
+    if (!c->window && (!f || !f->window)) return;
     u32(p, "attention.sliding_window", c->window);
-    if (!f || !f->window_every) return;
+    if (!f || !f->window_every || !c->window) return;
     if (c->window_every != f->window_every)
         u32(p, "attention.sliding_window_pattern", c->window_every);
     if (c->window_theta != 0) f32(p, "rope.freq_base_swa", c->window_theta);
@@ -115,6 +115,18 @@ static void put_experts(put *p, const model_config *c) {
     if (c->experts_scale != 1) f32(p, "expert_weights_scale", c->experts_scale);
 }
 
+static void put_scales(put *p, const model_config *c) {
+    const family *f = family_find(c->arch);
+    if (c->attn_scale != 0) f32(p, "attention.scale", c->attn_scale);
+    if (c->attn_cap != 0 || f->attn_cap != 0) f32(p, "attn_logit_softcapping", c->attn_cap);
+    if (c->logit_cap != 0 || f->logit_cap != 0) f32(p, "final_logit_softcapping", c->logit_cap);
+    if (c->temperature != 0) f32(p, "attention.temperature_scale", c->temperature);
+    if (!f->scales) return;
+    f32(p, "embedding_scale", c->embd_scale);
+    f32(p, "residual_scale", c->residual_scale);
+    f32(p, "logit_scale", c->logit_scale);
+}
+
 static void put_config(gguf_keys *k, const model_config *c) {
     put p = {k, c->arch, ""};
     u32(&p, "block_count", c->n_layers);
@@ -127,7 +139,7 @@ static void put_config(gguf_keys *k, const model_config *c) {
     u32(&p, "attention.value_length", c->head_dim);
     f32(&p, "attention.layer_norm_rms_epsilon", c->norm_eps);
     u32(&p, "vocab_size", c->n_vocab);
-    if (c->attn_scale != 0) f32(&p, "attention.scale", c->attn_scale);
+    put_scales(&p, c);
     if (c->pooling_type) u32(&p, "pooling_type", c->pooling_type);
     if (c->n_experts) put_experts(&p, c);
     put_rope(&p, &c->rope);

@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/half.h"
+#include "model/words.h"
 #include "quant/encode.h"
 
 static bool has_avx2(void) {
@@ -23,7 +24,7 @@ bool quant_can(dtype t) {
 }
 
 bool quant_reads(dtype t) {
-    return quant_can(t) || dtype_group(t);
+    return quant_can(t) || dtype_group(t) || (words_type_of(t).n_words && t != DT_NVFP4);
 }
 
 size_t quant_row_bytes(dtype t, size_t n) {

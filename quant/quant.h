@@ -14,7 +14,8 @@
 
 /* Types that rows can be encoded to: F32, F16, BF16, and the quantised ones that an engine computes with. */
 bool quant_can(dtype);
-/* Types whose rows are decoded: those, and the ones with groups (grouped.h). */
+/* Types whose rows are decoded: those, the ones with groups (grouped.h), and those of model/words.h but for NVFP4,
+ * whose numbers need a tensor beside theirs. */
 bool quant_reads(dtype);
 
 /* Bytes of a row of n numbers; n: a multiple of the type's block. */

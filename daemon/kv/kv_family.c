@@ -46,8 +46,10 @@ static void feed_config(lanes *l, const machine *m) {
     const model_config *c = &p->config;
     const uint32_t n[] = {c->n_layers,  c->n_embd,         c->n_heads,         c->n_kv_heads,
                           c->head_dim,  c->n_ff,           c->n_vocab,         c->window,
-                          c->n_experts, c->n_experts_used, c->norms_per_layer, c->window_every};
-    const float f[] = {c->norm_eps, c->window_theta, c->attn_scale};
+                          c->n_experts, c->n_experts_used, c->norms_per_layer, c->window_every,
+                          c->nope_every};
+    const float f[] = {c->norm_eps,    c->window_theta, c->attn_scale,    c->attn_cap,
+                       c->temperature, c->embd_scale,   c->residual_scale};
     feed_text(l, c->arch);
     feed(l, n, sizeof n);
     feed(l, f, sizeof f);

@@ -106,6 +106,7 @@ typedef struct unfused_task {
     const attn_task *t;
     uint32_t h, group, n; /* n: queries */
     uint32_t window;
+    float cap; /* as attn_part has it */
 } unfused_task;
 
 static uint32_t pos_of(const cpu_engine *e, const unfused_task *u, uint32_t i) {
@@ -172,6 +173,7 @@ static void pass_softmax(const cpu_engine *e, const cpu_op *c, const unfused_tas
             for (uint32_t tile = from; tile < from + ATTN_SPLIT && tile < end;
                  tile += ATTN_TILE) {
                 if (tile + ATTN_TILE <= seen) continue;
+                if (u->cap > 0.0f) e->ops->soft_cap(r.score + tile, ATTN_TILE, u->cap);
                 tile_softmax(e->ops, r.score + tile, seen > tile ? seen - tile : 0,
                              end - tile < ATTN_TILE ? end - tile : ATTN_TILE, &max, lanes,
                              r.factor + tile / ATTN_TILE);
@@ -232,7 +234,7 @@ static void pass_values(cpu_engine *e, const cpu_op *c, const act *out, const un
                                o + (size_t)i * dims, dims);
         }
     }
-    u->parts->close(e, c, out, u->t, u->h, thread, sum, acc);
+    u->parts->close(e, c, out, u->t, u->h, thread, &(partial){max, sum, acc});
 }
 
 /* Pass by pass, all threads together: none reads what another one still writes. */
@@ -246,7 +248,8 @@ void UNFUSED(cpu_engine *e, const cpu_op *c, const attn_parts *parts, const act 
                               .t = &e->step.tasks[k / n_kv],
                               .h = k % n_kv,
                               .group = heads_group(&c->op->heads),
-                              .window = c->op->attention.window};
+                              .window = c->op->attention.window,
+                              .cap = attn_cap(c->op)};
             u.n = u.t->n_rows * u.group;
             if (pass == 0) pass_scores(e, c, &u, thread);
             if (pass == 1) pass_softmax(e, c, &u);

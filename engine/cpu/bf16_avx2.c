@@ -3,6 +3,7 @@
 
 #include "base/check.h"
 #include "engine/cpu/linear_vec_avx2.h"
+#include "engine/cpu/words.h"
 
 #include "engine/cpu/linear_tile.h"
 
@@ -17,4 +18,5 @@ INLINE vi two_of(const uint16_t *x) {
 
 #define BF16_ISA   ISA_AVX2
 #define BF16_TABLE bf16_avx2
+#define BF16_WORDS words_floats_avx2
 #include "engine/cpu/bf16_body.h"

@@ -1,6 +1,6 @@
 /* Linear layers of the family bf16 in vector registers. Included by bf16_avx2.c and bf16_avx512.c, which define
- * before it fma_of(a, b, c) = a * b + c, two_of(x), a pair of bf16 in every lane, and BF16_ISA, BF16_TABLE. A strip
- * is unpacked and rounded once for all rows of a chunk. */
+ * before it fma_of(a, b, c) = a * b + c, two_of(x), a pair of bf16 in every lane, and BF16_ISA, BF16_TABLE and
+ * BF16_WORDS (a words_floats_fn). A strip is unpacked and rounded once for all rows of a chunk. */
 
 enum { FEW = 4 /* rows whose sums are in registers */ };
 
@@ -79,6 +79,12 @@ static uint32_t read_tile(const packed *m, const uint8_t *strip, uint32_t k, flo
     case DT_##name: group_floats(at, DT_##name, m->type, k % in, w); break;
         GROUP_TILE_LIST(X)
 #undef X
+#define X(name, ...) case DT_##name:
+        WORDS_LIST(X)
+#undef X
+        BF16_WORDS(at, m->type, w);
+        n = in;
+        break;
     default:
         memset(w, 0, 32 * STRIP * sizeof *w);
         widen(at, m->type, n, w);
@@ -93,6 +99,7 @@ static void put_row(const linear_call *c, uint32_t row, uint32_t out, uint32_t n
     float *y = c->y + (uint64_t)row * c->ldy + out;
     for (uint32_t o = 0; o < n; o++) {
         float v = acc[o];
+        if (c->w->scale) v *= *c->w->scale;
         if (c->bias) v += c->bias[out + o];
         if (c->residual) v += c->residual[(uint64_t)row * c->ld_res + out + o];
         y[o] = v;

@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "engine/cpu/bf16.h"
 #include "engine/cpu/linear_decode.h"
+#include "engine/cpu/words.h"
 
 void bf16_quantise(const float *x, const act *a, uint32_t row) {
     CHECK(row < a->n_rows);
@@ -26,6 +27,16 @@ DECODE void read_quant(const uint8_t *tile, dtype t, uint32_t j, block_weights w
         const block_scale s = scale_at(tile, t, j, o);
         for (uint32_t k = 0; k < 32; k++)
             w[k][o] = weight_at(&s, codes_at(tile, t, j), t, k, o);
+    }
+}
+
+static void read_words(const uint8_t *tile, dtype t, uint32_t j, block_weights w) {
+    uint8_t codes[32];
+    float d[2];
+    for (uint32_t o = 0; o < STRIP; o++) {
+        words_at(tile, t, j, o, codes, d);
+        for (uint32_t k = 0; k < 32; k++)
+            w[k][o] = d[k / 16] * (float)(codes[k] - words_type_of(t).offset);
     }
 }
 
@@ -57,6 +68,9 @@ static void read_block(const packed *m, const uint8_t *strip, uint32_t k, block_
         TILE_LIST(X)
 #undef X
 #define X(name, ...) case DT_##name:
+        WORDS_LIST(X)
+        read_words(strip + (uint64_t)(k / in) * tile_bytes(m->type), m->type, k % in / 32, w);
+        break;
         GROUP_TILE_LIST(X)
 #undef X
         read_quant(strip + (uint64_t)(k / in) * tile_bytes(m->type), m->type, k % in / 32, w);
@@ -103,6 +117,7 @@ static void linear(const linear_call *c, span rows, span outs) {
             for (uint32_t r = row; r < next; r++)
                 for (uint32_t o = 0; o < n; o++) {
                     float v = acc[r - row][o];
+                    if (c->w->scale) v *= *c->w->scale;
                     if (c->bias) v += c->bias[out + o];
                     if (c->residual) v += c->residual[(uint64_t)r * c->ld_res + out + o];
                     c->y[(uint64_t)r * c->ldy + out + o] = v;

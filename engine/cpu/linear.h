@@ -22,6 +22,10 @@
  *
  *       acc = fma(float(min0 * qsum0 + min1 * qsum1), -dmin * d_a, acc)
  *
+ * Types of model/words.h have d_w for 32 inputs, or for 16:
+ *
+ *       for both halves h, in order: acc = fma(float(isum[h]), d_w[h] * d_a, acc)
+ *
  * Types with groups (model/dtype.h) have d_w for a group of inputs, in binary16, bfloat16 or float32; of I4Z
  * isum = sum of code products - zero * (sum of the 32 codes of activations), exact in int32 and float32
  * (zero 0..16: below 2^17).
@@ -46,7 +50,7 @@
  * which is what a tile instruction (TDPBF16PS) computes, so that a path by AMX can have the same bits; vdpbf16ps
  * adds odd and even products in turn to one sum, which are other bits: it is not used.
  *
- * Then y = (acc + bias) + residual.
+ * Then y = (acc + bias) + residual; of NVFP4 y = (acc * scale + bias) + residual.
  *
  * NaN and infinity travel: a row block that holds one gets d_a = s_a = NaN, so its outputs are
  * NaN, never garbage. Which NaN is not promised. */
@@ -59,10 +63,12 @@ typedef struct packed {
     const void *tiles; /* packed_bytes of them, 64-byte aligned */
     dtype type;
     uint32_t n_out, n_in;
+    const float
+        *scale; /* of NVFP4, a number that all weights are to be multiplied by; NULL: 1 */
 } packed;
 
 /* Types F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K,
- * IQ4_XS, and those with groups: I4, I4Z, I8G, F8. False when this engine has no kernel for the type, or
+ * IQ4_XS, those of model/words.h, and those with groups: I4, I4Z, I8G, F8. False when this engine has no kernel for the type, or
  * n_in is no multiple of its block (or 0, or above 2^20). */
 bool linear_supports(dtype, uint32_t n_in);
 /* True when the int8 family uses the quantised activations for this type, false when the float
@@ -75,7 +81,7 @@ uint64_t packed_bytes(dtype, uint32_t n_out, uint32_t n_in);
  * zeroed. Any thread, disjoint rows in parallel. */
 void packed_store(void *tiles, dtype, uint32_t n_out, uint32_t n_in, uint32_t row, uint32_t n,
                   const void *rows);
-/* One row back as float32 (embedding look-up in a tied matrix): exactly the file's values. */
+/* One row back as float32 (embedding look-up in a tied matrix): exactly the file's values, times w->scale. */
 void packed_row(const packed *, uint32_t row, float *out);
 
 /* Activations of n_rows rows. The caller owns the memory. */

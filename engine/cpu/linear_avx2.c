@@ -7,6 +7,7 @@
 #include "engine/cpu/linear.h"
 
 #include "engine/cpu/linear_block_avx2.h"
+#include "engine/cpu/words.h"
 
 enum { PREFETCH_BYTES = 4096 }; /* with 1 or 2 rows the hardware does better */
 enum { PIECE = 1024 };          /* inputs unpacked at a time */
@@ -185,6 +186,7 @@ INLINE void store(const job *j, uint32_t row, uint32_t out, uint32_t end, const 
         for (int r = 0; r < R; r++) {
             uint64_t at = row + (uint64_t)r;
             __m256 v = acc[i * R + r];
+            if (j->w->scale) v = _mm256_mul_ps(v, _mm256_broadcast_ss(j->w->scale));
             if (j->bias) v = _mm256_add_ps(v, _mm256_maskload_ps(j->bias + out, lanes));
             if (j->residual)
                 v = _mm256_add_ps(
@@ -267,6 +269,16 @@ TILE_LIST(X)
 GROUP_TILE_LIST(X)
 #undef X
 
+static void words_rows(const job *j, uint32_t row0, uint32_t row1, uint32_t out, uint32_t end) {
+    _Alignas(32) float acc[ROWS_IN_CACHE * STRIP];
+    words_sums_avx2(j->w, j->a, (span){row0, row1}, out, acc);
+    for (uint32_t row = row0; row < row1; row++) {
+        const float *sum = acc + STRIP * (row - row0);
+        const __m256 both[2] = {loadf(sum), loadf(sum + 8)};
+        store(j, row, out, end, both, 2, 1);
+    }
+}
+
 /* From how many rows on unpacking once pays (measured on Zen 5). */
 static uint32_t pays_from(dtype t) {
     const code_form form = tile_of(t).form;
@@ -282,4 +294,5 @@ static uint32_t pays_from(dtype t) {
 #define MANY_OF(name) name##_many
 #define LINEAR_ISA    ISA_AVX2
 #define LINEAR_TABLE  linear_avx2
+#define WORDS_FLOATS  words_floats_avx2
 #include "engine/cpu/linear_body.h"

@@ -8,6 +8,7 @@
 #include "engine/cpu/linear.h"
 
 #include "engine/cpu/linear_vec_avx512.h"
+#include "engine/cpu/words.h"
 
 #include "engine/cpu/linear_tile.h"
 
@@ -45,6 +46,7 @@ INLINE void store_rows(const job *j, uint32_t row, uint32_t out, uint32_t end,
     const __mmask16 lanes = (__mmask16)((1u << n) - 1);
     for (int r = 0; r < R; r++) {
         __m512 v = acc[r];
+        if (j->w->scale) v = _mm512_mul_ps(v, _mm512_set1_ps(*j->w->scale));
         uint64_t at = row + (uint64_t)r;
         if (j->bias) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(lanes, j->bias + out));
         if (j->residual)
@@ -286,6 +288,15 @@ INLINE void run(const job *j, const dtype t, uint32_t row, uint32_t out, uint32_
     store_rows(j, row, out, end, acc, R);
 }
 
+static void words_rows(const job *j, uint32_t row0, uint32_t row1, uint32_t out, uint32_t end) {
+    _Alignas(64) float acc[ROWS_IN_CACHE * STRIP];
+    words_sums_avx512(j->w, j->a, (span){row0, row1}, out, acc);
+    for (uint32_t row = row0; row < row1; row++) {
+        const __m512 sum = loadf(acc + STRIP * (row - row0));
+        store_rows(j, row, out, end, &sum, 1);
+    }
+}
+
 static uint32_t pays_from(dtype t) {
     (void)t;
     return 0;
@@ -305,4 +316,5 @@ static uint32_t pays_from(dtype t) {
 #define MANY_OF(name) NULL
 #define LINEAR_ISA    ISA_AVX512
 #define LINEAR_TABLE  linear_avx512
+#define WORDS_FLOATS  words_floats_avx512
 #include "engine/cpu/linear_body.h"

@@ -3,6 +3,7 @@
  *   RUNS(name): name_runs[], kernels of 1 to ROWS rows (run_fn), by RUN(name, R) of each R;
  *   MANY_OF(name): a kernel of many rows (many_fn), or NULL;
  *   run(), what RUN makes kernels of; pays_from(type): from how many rows on MANY_OF pays;
+ *   words_rows, rows by one strip of a type of model/words.h (many_fn), WORDS_FLOATS (words_floats_fn);
  *   quantise_block(); LINEAR_ISA and LINEAR_TABLE. */
 
 static void quantise(const float *x, const act *a, uint32_t row) {
@@ -31,6 +32,10 @@ TILE_LIST(X)
     }
 GROUP_TILE_LIST(X)
 #undef X
+static void words_to_floats(const uint8_t *tile, dtype t, uint32_t at, float *w) {
+    (void)at; /* n_in of a tile, at most 256, are taken at a time */
+    WORDS_FLOATS(tile, t, w);
+}
 RUNS(NONE)
 RUNS(F32)
 RUNS(F16)
@@ -40,20 +45,26 @@ typedef struct kernels {
     run_fn *const *runs;
     many_fn *many;
     floats_fn *floats;
+    many_fn *any; /* takes any rows, instead of the others */
 } kernels;
 
 static kernels kernels_for(dtype t, bool int8) {
     switch (dtype_kind(t)) {
 #define X(name, ...)                                                                           \
     case DT_##name:                                                                            \
-        return int8 ? (kernels){name##_runs, MANY_OF(name), NULL}                              \
-                    : (kernels){NONE_runs, NULL, name##_floats};
+        return int8 ? (kernels){name##_runs, MANY_OF(name), NULL, NULL}                        \
+                    : (kernels){NONE_runs, NULL, name##_floats, NULL};
         TILE_LIST(X)
         GROUP_TILE_LIST(X)
 #undef X
-    case DT_F16: return (kernels){F16_runs, NULL, NULL};
-    case DT_BF16: return (kernels){BF16_runs, NULL, NULL};
-    default: return (kernels){F32_runs, NULL, NULL};
+#define X(name, ...) case DT_##name:
+        WORDS_LIST(X)
+#undef X
+        return int8 ? (kernels){.any = words_rows}
+                    : (kernels){NONE_runs, NULL, words_to_floats, NULL};
+    case DT_F16: return (kernels){F16_runs, NULL, NULL, NULL};
+    case DT_BF16: return (kernels){BF16_runs, NULL, NULL, NULL};
+    default: return (kernels){F32_runs, NULL, NULL, NULL};
     }
 }
 
@@ -79,6 +90,10 @@ static void linear(const linear_call *c, span rows, span outs) {
         uint32_t last = to / ACT_GROUP * ACT_GROUP; /* whole groups: first to last */
         if (!k.many || last < first + pays_from(c->w->type)) first = last = to;
         for (uint32_t out = outs.from; out < outs.to; out += STRIP) {
+            if (k.any) {
+                k.any(&j, from, to, out, outs.to);
+                continue;
+            }
             few_rows(&j, &k, from, first, out, outs.to);
             if (first < last) k.many(&j, first, last, out, outs.to);
             few_rows(&j, &k, last, to, out, outs.to);

@@ -6,6 +6,7 @@
  * same in Python). Tests compare with the latter. */
 #include "base/check.h"
 #include "engine/cpu/linear_decode.h"
+#include "engine/cpu/words.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -152,6 +153,12 @@ INLINE void pack_block256(uint8_t *tile, dtype t, const uint8_t *src, uint32_t o
     }
 }
 
+/* One block of model/words.h to output o of a tile. */
+static void pack_words_block(uint8_t *tile, words_type w, const uint8_t *src, uint32_t o) {
+    if (w.scale_at >= 0) memcpy(tile + 2 * o, src + w.scale_at, 2);
+    pack_words(tile + words_of_tile(w), o, src + words_begin(w), w.n_words, 0);
+}
+
 /* A strip of n real outputs; block: bytes of one in the file. */
 INLINE void pack_strip_quant(uint8_t *dst, dtype t, uint32_t n_in, const uint8_t *src,
                              uint32_t n) {
@@ -161,7 +168,9 @@ INLINE void pack_strip_quant(uint8_t *dst, dtype t, uint32_t n_in, const uint8_t
     for (uint32_t k = 0; k < n_in; k += i.n_in, dst += tile_bytes(t), src += block) {
         if (n < STRIP) memset(dst, 0, tile_bytes(t));
         for (uint32_t o = 0; o < n; o++) {
-            if (i.grouped)
+            if (i.form == CODES_WORDS)
+                pack_words_block(dst, words_type_of(t), src + o * stride, o);
+            else if (i.grouped)
                 pack_group(dst, t, src + o * stride, o);
             else if (i.n_in == 32)
                 pack_block32(dst, t, src + o * stride, o);
@@ -233,6 +242,7 @@ static void pack_strip(uint8_t *dst, dtype t, uint32_t n_in, const uint8_t *src,
 #undef X
 #define X(name, ...) case DT_##name:
         GROUP_TILE_LIST(X)
+        WORDS_LIST(X)
 #undef X
         pack_strip_quant(dst, t, n_in, src, n);
         break;
@@ -269,6 +279,18 @@ INLINE void quant_row(const uint8_t *tile, dtype t, uint32_t n_in, uint32_t o, f
         }
 }
 
+static void words_row(const uint8_t *tile, dtype t, uint32_t n_in, uint32_t o, float *out) {
+    const words_type w = words_type_of(t);
+    uint8_t codes[32];
+    float d[2];
+    for (uint32_t at = 0; at < n_in; at += w.elems, tile += tile_bytes(t))
+        for (uint32_t j = 0; j < w.elems / 32u; j++) {
+            words_at(tile, t, j, o, codes, d);
+            for (uint32_t k = 0; k < 32; k++)
+                out[at + 32 * j + k] = d[k / 16] * (float)(codes[k] - w.offset);
+        }
+}
+
 static void float_row(const uint8_t *strip, dtype t, uint32_t n_in, uint32_t o, float *out) {
     for (uint32_t k = 0; k < n_in; k++) {
         uint64_t at = (uint64_t)k * STRIP + o;
@@ -291,10 +313,14 @@ void packed_row(const packed *w, uint32_t row, float *out) {
         TILE_LIST(X)
 #undef X
 #define X(name, ...) case DT_##name:
+        WORDS_LIST(X)
+        words_row(strip, w->type, w->n_in, row % STRIP, out);
+        break;
         GROUP_TILE_LIST(X)
 #undef X
         quant_row(strip, w->type, w->n_in, row % STRIP, out);
         break;
     default: float_row(strip, w->type, w->n_in, row % STRIP, out); break;
     }
+    for (uint32_t k = 0; k < w->n_in && w->scale; k++) out[k] *= *w->scale;
 }

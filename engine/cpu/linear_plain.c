@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "engine/cpu/linear_decode.h"
+#include "engine/cpu/words.h"
 
 static void quantise_block(const float *x, act_block *b, uint32_t r) {
     uint32_t big_bits = 0; /* magnitudes order as integers do, NaN above all */
@@ -83,6 +84,27 @@ DECODE void strip_int8(const uint8_t *tile, dtype t, uint32_t n_in, const act_bl
         }
 }
 
+/* The same of a type of model/words.h. */
+static void strip_words(const uint8_t *tile, dtype t, uint32_t n_in, const act_block *b,
+                        uint32_t r0, uint32_t n_rows, float acc[ACT_GROUP][STRIP]) {
+    const words_type w = words_type_of(t);
+    uint8_t codes[32];
+    float d[2];
+    for (; n_in; n_in -= w.elems, tile += tile_bytes(t))
+        for (uint32_t j = 0; j < w.elems / 32u; j++, b++)
+            for (uint32_t o = 0; o < STRIP; o++) {
+                words_at(tile, t, j, o, codes, d);
+                for (uint32_t r = 0; r < n_rows; r++) {
+                    int32_t sum[2] = {0, 0};
+                    for (int k = 0; k < 32; k++)
+                        sum[k / 16] += (codes[k] - w.offset) * b->q[r0 + r][k];
+                    if (!w.halves) sum[0] += sum[1];
+                    for (int h = 0; h <= w.halves; h++)
+                        acc[r][o] = fmaf((float)sum[h], d[h] * b->d[r0 + r], acc[r][o]);
+                }
+            }
+}
+
 /* n inputs of a strip as float32 into the sums; x: theirs, ld apart. */
 static void add_floats(float (*w)[STRIP], uint32_t n, const float *x, uint64_t ld,
                        uint32_t n_rows, float acc[ACT_GROUP][STRIP]) {
@@ -101,6 +123,22 @@ DECODE void strip_quant(const uint8_t *tile, dtype t, uint32_t n_in, const float
                 const block_scale s = scale_at(tile, t, j, o);
                 for (uint32_t k = 0; k < 32; k++)
                     w[k][o] = weight_at(&s, codes_at(tile, t, j), t, k, o);
+            }
+            add_floats(w, 32, x + at + 32 * j, n_in, n_rows, acc);
+        }
+}
+
+static void strip_words_floats(const uint8_t *tile, dtype t, uint32_t n_in, const float *x,
+                               uint32_t n_rows, float acc[ACT_GROUP][STRIP]) {
+    const words_type i = words_type_of(t);
+    float w[32][STRIP], d[2];
+    uint8_t codes[32];
+    for (uint32_t at = 0; at < n_in; at += i.elems, tile += tile_bytes(t))
+        for (uint32_t j = 0; j < i.elems / 32u; j++) {
+            for (uint32_t o = 0; o < STRIP; o++) {
+                words_at(tile, t, j, o, codes, d);
+                for (uint32_t k = 0; k < 32; k++)
+                    w[k][o] = d[k / 16] * (float)(codes[k] - i.offset);
             }
             add_floats(w, 32, x + at + 32 * j, n_in, n_rows, acc);
         }
@@ -143,6 +181,12 @@ static void strip_sums(const packed *w, const act *a, uint32_t row, uint32_t n, 
         TILE_LIST(X)
 #undef X
 #define X(name, ...) case DT_##name:
+        WORDS_LIST(X)
+        if (int8)
+            strip_words(strip, w->type, w->n_in, b, row % ACT_GROUP, n, acc);
+        else
+            strip_words_floats(strip, w->type, w->n_in, x, n, acc);
+        break;
         GROUP_TILE_LIST(X)
 #undef X
         if (int8)
@@ -166,6 +210,7 @@ static void linear(const linear_call *c, span rows, span outs) {
             for (uint32_t r = row; r < next; r++)
                 for (uint32_t o = 0; o < n; o++) {
                     float v = acc[r - row][o];
+                    if (c->w->scale) v *= *c->w->scale;
                     if (c->bias) v += c->bias[out + o];
                     if (c->residual) v += c->residual[(uint64_t)r * c->ld_res + out + o];
                     c->y[(uint64_t)r * c->ldy + out + o] = v;

@@ -12,6 +12,8 @@
  * - Q6_K: int8 scale[16][2], by 32 inputs: one of each half
  * - Q2_K: the same, scale in the low nibble, minimum in the high one
  *
+ * Types of model/words.h have tiles of their own (engine/cpu/words.h): all of a block is head.
+ *
  * Kinds with groups: a tile is a group of 16 outputs; the head is their scales (2 or 4 bytes each)
  * and, of I4Z, their zero points (a byte each).
  *
@@ -103,6 +105,7 @@
 #include "base/check.h"
 
 #include "engine/cpu/linear.h"
+#include "model/words.h"
 
 enum { STRIP = 16, ACT_GROUP = 8, ROWS_IN_CACHE = 128 };
 
@@ -116,7 +119,8 @@ typedef enum code_form {
     CODES_2,
     CODES_3,
     CODES_6,
-    CODES_E4M3 /* bytes; weights meet float activations only */
+    CODES_E4M3, /* bytes; weights meet float activations only */
+    CODES_WORDS /* of model/words.h: unpacked by engine/cpu/words.h */
 } code_form;
 
 typedef struct tile_info {
@@ -170,6 +174,15 @@ static inline __attribute__((always_inline)) tile_info tile_of(dtype t) {
             group,   (uint8_t)(scale + (has_zero)), codes, offset, false, false, form, true,   \
             has_zero};
         GROUP_TILE_LIST(X)
+#undef X
+#define X(name, n_in, ...)                                                                     \
+    case DT_##name:                                                                            \
+        return (tile_info){n_in,        (uint8_t)words_bytes(words_type_of(t)),                \
+                           0,           words_type_of(t).offset,                               \
+                           false,       words_type_of(t).halves,                               \
+                           CODES_WORDS, false,                                                 \
+                           false};
+        WORDS_LIST(X)
 #undef X
     default: return (tile_info){0};
     }

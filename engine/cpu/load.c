@@ -68,7 +68,8 @@ static void load_thread(void *arg, uint32_t thread) {
 }
 
 static bool follows(const packed *a, const packed *b) {
-    return a->type == b->type && a->n_in == b->n_in && a->n_out % 16 == 0 &&
+    return a->type == b->type && a->n_in == b->n_in && a->scale == b->scale &&
+           a->n_out % 16 == 0 &&
            (const unsigned char *)a->tiles + packed_bytes(a->type, a->n_out, a->n_in) ==
                b->tiles;
 }
@@ -93,7 +94,9 @@ static void resolve_op(cpu_engine *e, cpu_op *c, const op *o) {
             c->order = (const uint32_t *)at;
             continue;
         }
-        packed m = {at, w->type, w->rows, w->cols};
+        packed m = {at, w->type, w->rows, w->cols, NULL};
+        if (w->scale != NO_WEIGHT)
+            m.scale = (const float *)(e->weights + e->layout.weights[w->scale].at);
         const float *bias = NULL;
         if (o->bias[i] != NO_WEIGHT)
             bias = (const float *)(e->weights + e->layout.weights[o->bias[i]].at);

@@ -14,7 +14,7 @@
     X(ATTENTION, run_attention, false)                                                         \
     X(GATE_UP, run_gate_up, true)                                                              \
     X(GATHER_ROWS, run_gather, false)                                                          \
-    X(LOGITS, run_linear, true)                                                                \
+    X(LOGITS, run_logits, true)                                                                \
     X(SAMPLE, run_sample, false)                                                               \
     X(PERMUTE, run_permute, false)                                                             \
     X(ROUTE, run_route, false)                                                                 \
@@ -23,6 +23,8 @@
     X(MUL_SIGMOID, run_mul_sigmoid, false)
 
 /* Traits of operations (model/program.h) that it runs, a row each: X(trait). */
-#define CPU_TRAITS(X) X(GATE_UP_BIAS)
+#define CPU_TRAITS(X)                                                                          \
+    X(SOFT_CAP) X(SINKS) X(TEMPERATURE) X(WHOLE_NORM) X(UNROTATED) X(LOGIT_SCALE) X(LOGIT_CAP)                            \
+    X(GATE_UP_BIAS)
 
 #endif

@@ -40,6 +40,7 @@ typedef struct attn_part {
                        divided by the dimensions of a segment */
     uint32_t n_rows, group, first_pos;
     uint32_t window;   /* 0: none */
+    float cap;         /* of the scores, times log2(e): cap * tanh(score / cap); 0: none */
     uint32_t skip;     /* newest tokens that are not seen: 0, but for codes beside a tail */
     uint32_t from, to; /* tokens [from, to); from a multiple of ATTN_SPLIT */
     /* Out, per query: the largest score, the sum of the weights, and the weighted sum of V,
@@ -71,6 +72,9 @@ typedef struct op_kernels {
     /* Adds the partial result b of the tokens that follow to a. dim: dim_pad */
     void (*attn_merge)(float *max_a, float *sum_a, float *acc_a, float max_b, float sum_b,
                        const float *acc_b, uint32_t dim);
+    /* What an attention sink adds to the sum of the weights: 2^(sink - max), at most 2^127. sink:
+     * a learned score that has no value, times log2(e). */
+    float (*attn_sink)(float max, float sink);
     /* out = acc * (1 / sum) */
     void (*attn_finish)(float sum, const float *acc, uint32_t n, float *out);
     /* What quantising a block of 32 lost: rest = x - d * q */
@@ -79,6 +83,8 @@ typedef struct op_kernels {
     void (*gate)(activation, const float *gate, const float *up, uint32_t n, float *out);
     /* sum = fma(w, x, sum) */
     void (*add_scaled)(float w, const float *x, uint32_t n, float *sum);
+    /* x = cap * tanh(x / cap), in place */
+    void (*soft_cap)(float *x, uint32_t n, float cap);
     /* 2^x for x <= 127; 0 below -125. out may be x. */
     void (*exp2)(const float *x, uint32_t n, float *out);
 } op_kernels;
@@ -96,5 +102,9 @@ const op_kernels *op_kernels_get(cpu_isa isa);
 #define EXP2_C4 0x1.3cea88p-7f
 #define EXP2_C5 0x1.5bba14p-10f
 #define LOG2_E  0x1.715476p+0f
+
+/* Soft cap: cap (t - 1) / (t + 1), t = 2^(x SOFT_CAP_RATE / cap) = e^(2x / cap); its error is
+ * below 1e-7 cap. */
+#define SOFT_CAP_RATE (2 * LOG2_E)
 
 #endif

@@ -59,6 +59,19 @@ static void ops_norm(const float *x, const float *w, uint32_t n, float eps, floa
     }
 }
 
+/* cap * tanh(x / cap). rate: SOFT_CAP_RATE / cap */
+V_INLINE v16 v_soft_cap(v16 x, float cap, float rate) {
+    const v16 t = v_exp2(v_mul(x, v_set1(rate))), one = v_set1(1.0f);
+    return v_mul(v_div(v_sub(t, one), v_add(t, one)), v_set1(cap));
+}
+
+static void ops_soft_cap(float *x, uint32_t n, float cap) {
+    const float rate = SOFT_CAP_RATE / cap;
+    uint32_t i = 0;
+    for (; i + 16 <= n; i += 16) v_store(x + i, v_soft_cap(v_load(x + i), cap, rate));
+    if (i < n) v_store_n(x + i, v_soft_cap(v_load_n(x + i, n - i), cap, rate), n - i);
+}
+
 /* g / (1 + 2^(-g log2 e)), and for GELU (tanh form) the same with 2u for the exponent */
 V_INLINE v16 v_act(activation act, v16 g) {
     v16 u = g;
@@ -336,6 +349,10 @@ static void ops_attn_merge(float *max_a, float *sum_a, float *acc_a, float max_b
     }
 }
 
+static float ops_attn_sink(float max, float sink) {
+    return exp2_one(sink - max);
+}
+
 static void ops_attn_finish(float sum, const float *acc, uint32_t n, float *out) {
     const float inv = 1.0f / sum;
     for (uint32_t i = 0; i < n; i++) out[i] = acc[i] * inv;
@@ -460,6 +477,7 @@ static void attn_tile(const kv_format *f, const attn_part *part, const attn_scra
         if (first[i] > n[i]) first[i] = n[i];
         if (first[i] > from) from = first[i];
         if (n[i] < to) to = n[i];
+        if (part->cap > 0.0f) ops_soft_cap(w->s + i * ATTN_TILE, ATTN_TILE, part->cap);
         if (first[i] < n[i])
             attn_softmax(w->s + i * ATTN_TILE, first[i], n[i], w->max + i0 + i,
                          w->lanes + (i0 + i) * 16, o + (size_t)i * dp, dp);
@@ -540,9 +558,11 @@ const op_kernels OPS_TABLE = {
     .kv_append = ops_kv_append,
     .attend = ops_attend,
     .attn_merge = ops_attn_merge,
+    .attn_sink = ops_attn_sink,
     .attn_finish = ops_attn_finish,
     .rest = ops_rest,
     .gate = ops_gate,
     .add_scaled = ops_add_scaled,
+    .soft_cap = ops_soft_cap,
     .exp2 = ops_exp2,
 };

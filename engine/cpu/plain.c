@@ -41,6 +41,14 @@ static void plain_exp2(const float *x, uint32_t n, float *out) {
     for (uint32_t i = 0; i < n; i++) out[i] = plain_exp2_one(x[i]);
 }
 
+static void plain_soft_cap(float *x, uint32_t n, float cap) {
+    const float rate = SOFT_CAP_RATE / cap;
+    for (uint32_t i = 0; i < n; i++) {
+        const float t = plain_exp2_one(x[i] * rate);
+        x[i] = (t - 1.0f) / (t + 1.0f) * cap;
+    }
+}
+
 static void plain_norm(const float *x, const float *w, uint32_t n, float eps, float *out) {
     float lanes[16] = {0};
     for (uint32_t i = 0; i < n; i++) lanes[i % 16] = fmaf(x[i], x[i], lanes[i % 16]);
@@ -215,6 +223,10 @@ static void plain_attn_merge(float *max_a, float *sum_a, float *acc_a, float max
     for (uint32_t d = 0; d < dim; d++) acc_a[d] = fmaf(acc_b[d], b, acc_a[d] * a);
 }
 
+static float plain_attn_sink(float max, float sink) {
+    return plain_exp2_one(sink - max);
+}
+
 static void plain_attn_finish(float sum, const float *acc, uint32_t n, float *out) {
     const float inv = 1.0f / sum;
     for (uint32_t i = 0; i < n; i++) out[i] = acc[i] * inv;
@@ -312,15 +324,16 @@ static void plain_int_values(const kv_head *kv, const float *p, uint32_t tile, u
 }
 
 /* Tokens [first, n) of a tile for one query, the first of w: FlashAttention's step (Dao et al.
- * 2022, algorithm 1) with base-2 exponentials. */
-static void plain_tile(const kv_head *kv, const float *q, uint32_t tile, uint32_t first,
-                       uint32_t n, const attn_scratch *w) {
+ * 2022, algorithm 1) with base-2 exponentials. cap: attn_part's */
+static void plain_tile(const kv_head *kv, const float *q, float cap, uint32_t tile,
+                       uint32_t first, uint32_t n, const attn_scratch *w) {
     const kv_format *f = kv->format;
     float *s = w->s, *lanes = w->lanes, *o = w->o, best[16];
     for (uint32_t j = 0; j < ATTN_TILE; j++) {
         s[j] = -INFINITY;
         if (j < first || j >= n) continue;
         s[j] = plain_score(kv, q, tile + j, w);
+        if (cap > 0.0f) plain_soft_cap(&s[j], 1, cap);
     }
     for (uint32_t i = 0; i < 16; i++) {
         float a = s[i] > s[i + 16] ? s[i] : s[i + 16];
@@ -348,7 +361,7 @@ static void plain_split(const attn_pass *pass, uint32_t i, uint32_t from,
     const float *q = part->q + (size_t)i * pass->kv->format->head_dim;
     for (uint32_t tile = from; tile < from + ATTN_SPLIT; tile += ATTN_TILE) {
         uint32_t n = part_tile_count(part, tile, i), first = part_tile_first(part, tile, i);
-        if (first < n) plain_tile(pass->kv, q, tile, first, n, w);
+        if (first < n) plain_tile(pass->kv, q, part->cap, tile, first, n, w);
     }
 }
 
@@ -379,10 +392,12 @@ const op_kernels ops_plain = {
     .kv_append = plain_kv_append,
     .attend = plain_attend,
     .attn_merge = plain_attn_merge,
+    .attn_sink = plain_attn_sink,
     .attn_finish = plain_attn_finish,
     .rest = plain_rest,
     .gate = plain_gate,
     .add_scaled = plain_add_scaled,
+    .soft_cap = plain_soft_cap,
     .exp2 = plain_exp2,
 };
 

@@ -36,6 +36,17 @@ void row_copy(const act *in, uint32_t from, const act *out, uint32_t to);
 
 /* ---- attention without fusion ---- */
 
+/* Of some query heads: the largest score, the sum of the weights, the weighted sum of V. */
+typedef struct partial {
+    float *max, *sum; /* [queries] */
+    float *acc;       /* [queries][dim_pad] */
+} partial;
+
+/* The cap of attn_part. */
+static inline float attn_cap(const op *o) {
+    return o->attention.cap * LOG2_E;
+}
+
 /* What it shares with the fused one; given by step_attention.c, so that the two files do not call each
  * other. */
 typedef struct attn_parts {
@@ -45,9 +56,9 @@ typedef struct attn_parts {
      * lone row is in the cache. */
     kv_head (*open)(cpu_engine *, const cpu_op *, const attn_task *, uint32_t h,
                     uint32_t thread, float *q);
-    /* From accumulators, [queries] and [queries][dim_pad], to what the next layer reads. */
+    /* From the joined result of all splits to what the next layer reads. */
     void (*close)(cpu_engine *, const cpu_op *, const act *out, const attn_task *, uint32_t h,
-                  uint32_t thread, const float *sum, const float *acc);
+                  uint32_t thread, const partial *);
 } attn_parts;
 
 /* All tasks of a layer, by all threads (attention_unfused.h). */

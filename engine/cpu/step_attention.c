@@ -85,12 +85,6 @@ static void put_heads(cpu_engine *e, const cpu_op *c, const act *out, uint32_t t
 
 /* ---- partial results ---- */
 
-/* Of some query heads: the largest score, the sum of the weights, the weighted sum of V. */
-typedef struct partial {
-    float *max, *sum; /* [queries] */
-    float *acc;       /* [queries][dim_pad] */
-} partial;
-
 /* Of the query heads of KV head h in a slot. */
 static partial partial_at(const cpu_engine *e, const head_shape *s, uint32_t slot, uint32_t h) {
     const uint32_t group = heads_group(s);
@@ -134,6 +128,12 @@ static partial join_splits(const cpu_engine *e, const cpu_op *c, const attn_task
 
 /* ---- tasks ---- */
 
+/* What queries at a position are multiplied by. */
+static float temperature(const attention_shape *a, uint32_t pos) {
+    if (pos < a->temperature_len || a->temperature == 0) return 1;
+    return (float)(1 + (double)a->temperature * log1p(pos / a->temperature_len));
+}
+
 /* The queries of a task that share KV head h, as attn_part has them. */
 static void rotate_queries(const cpu_engine *e, const cpu_op *c, const attn_task *t, uint32_t h,
                            float *q) {
@@ -146,7 +146,9 @@ static void rotate_queries(const cpu_engine *e, const cpu_op *c, const attn_task
     for (uint32_t i = 0; i < t->n_rows * group; i++) {
         const uint32_t row = t->first_row + i / group;
         const float *x = qkv + (size_t)row * heads_cols(s);
-        rotate(e, c, x + (size_t)(h * group + i % group) * hd, row, scale, q + (size_t)i * hd);
+        rotate(e, c, x + (size_t)(h * group + i % group) * hd, row,
+               scale * temperature(&c->op->attention, e->step.rows[row].pos),
+               q + (size_t)i * hd);
     }
     if (f->k.rotated) e->ops->hadamard(q, t->n_rows * group * hd, f->k_segment);
 }
@@ -169,12 +171,15 @@ static kv_head attn_open(cpu_engine *e, const cpu_op *c, const attn_task *t, uin
 }
 
 static void attn_close(cpu_engine *e, const cpu_op *c, const act *out, const attn_task *t,
-                       uint32_t h, uint32_t thread, const float *sum, const float *acc) {
+                       uint32_t h, uint32_t thread, const partial *p) {
     const head_shape *heads = &c->op->heads;
     const uint32_t group = heads_group(heads), dp = attn_dim_pad(heads->head_dim);
+    const float *sinks = c->vec[0] ? c->vec[0] + h * group : NULL;
+    for (uint32_t i = 0; sinks && i < t->n_rows * group; i++)
+        p->sum[i] = p->sum[i] + e->ops->attn_sink(p->max[i], sinks[i % group] * LOG2_E);
     for (uint32_t r = 0; r < t->n_rows; r++)
-        put_heads(e, c, out, thread, t->first_row + r, h, sum + r * group,
-                  acc + (size_t)r * group * dp);
+        put_heads(e, c, out, thread, t->first_row + r, h, p->sum + r * group,
+                  p->acc + (size_t)r * group * dp);
 }
 
 static void attend_task(cpu_engine *e, const cpu_op *c, const act *out, const attn_task *t,
@@ -191,6 +196,7 @@ static void attend_task(cpu_engine *e, const cpu_op *c, const act *out, const at
                             .group = heads_group(heads),
                             .first_pos = pos,
                             .window = c->op->attention.window,
+                            .cap = attn_cap(c->op),
                             .from = t->from,
                             .to = t->to,
                             .max = p.max,
@@ -205,7 +211,7 @@ static void attend_task(cpu_engine *e, const cpu_op *c, const act *out, const at
         if (!last_split(e, t, h)) return;
         p = join_splits(e, c, t, thread, h);
     }
-    attn_close(e, c, out, t, h, thread, p.sum, p.acc);
+    attn_close(e, c, out, t, h, thread, &p);
 }
 
 static void attend_all(cpu_engine *e, const cpu_op *c, const act *out, uint32_t thread) {

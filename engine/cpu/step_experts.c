@@ -39,6 +39,7 @@ static packed expert_part(const cpu_op *c, uint32_t i, uint32_t expert, uint32_t
                           uint32_t n) {
     packed w = c->part[i];
     w.tiles = (const unsigned char *)w.tiles + expert * packed_bytes(w.type, w.n_out, w.n_in);
+    if (w.scale) w.scale += expert;
     w.tiles = strip_at(&w, from);
     w.n_out = n;
     return w;

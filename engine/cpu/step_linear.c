@@ -43,6 +43,22 @@ void run_linear(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     }
 }
 
+/* Each thread scales and caps the logits that it has computed. */
+void run_logits(cpu_engine *e, const cpu_op *c, uint32_t thread) {
+    const op *o = c->op;
+    run_linear(e, c, thread);
+    if (o->logits.scale == 1 && o->logits.cap == 0) return;
+    const act out = value_act(e, o->out);
+    const linear_part p = linear_share(out.n_rows, c->part[0].n_out, e->step.n_threads, thread);
+    const uint32_t n = p.outs.to - p.outs.from;
+    CHECK(c->n_parts == 1);
+    for (uint32_t r = p.rows.from; r < p.rows.to; r++) {
+        float *x = out.f + (size_t)r * out.n_in + p.outs.from;
+        for (uint32_t i = 0; i < n; i++) x[i] *= o->logits.scale;
+        if (o->logits.cap > 0) e->ops->soft_cap(x, n, o->logits.cap);
+    }
+}
+
 /* act(gate) * up of rows [r0, r1) and columns [o0, o1), through the thread's buffers. */
 static void gate_up_chunk(cpu_engine *e, const cpu_op *c, const act *in, const act *out,
                           uint32_t thread, span r, span o) {

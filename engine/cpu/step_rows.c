@@ -8,14 +8,15 @@
 
 void run_embed(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const op *o = c->op;
-    const uint32_t cols = e->program->values[o->out].cols;
-    float *x = value_f(e, o->out);
-    span s = step_share(e->step.batch->n_rows, e->step.n_threads, thread);
+    const act out = value_act(e, o->out), rest = value_rest(e, o->out);
+    const uint32_t cols = out.n_in;
+    span s = step_share(out.n_rows, e->step.n_threads, thread);
     for (uint32_t r = s.from; r < s.to; r++) {
-        float *row = x + (size_t)r * cols;
+        float *row = out.f + (size_t)r * cols;
         packed_row(&c->part[0], (uint32_t)e->step.rows[r].token, row);
         if (o->embed.scale != 1)
             for (uint32_t i = 0; i < cols; i++) row[i] *= o->embed.scale;
+        quantise_row(e, &out, &rest, r, row, thread);
         for (uint32_t t = 0; t < e->program->n_ropes; t++)
             rope_angles(cpu_freqs(e, t), e->program->rope[t].n_dims, e->rope_scale[t],
                         e->step.rows[r].pos, cpu_angles(e, t, r));
@@ -51,17 +52,22 @@ void run_permute(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     }
 }
 
-/* Norms of each head of q and of k, in place. */
+/* Norms of each head of q and of k, or of all of them together, in place. */
 void run_head_norm(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const head_shape *m = &c->op->heads;
-    const uint32_t hd = m->head_dim, cols = heads_cols(m);
+    const uint32_t n_heads[2] = {m->n_heads, m->n_kv_heads}, cols = heads_cols(m);
+    const bool whole = c->op->norm.whole;
     float *qkv = value_f(e, c->op->out);
     span s = step_share(e->step.batch->n_rows, e->step.n_threads, thread);
-    for (uint32_t r = s.from; r < s.to; r++)
-        for (uint32_t h = 0; h < m->n_heads + m->n_kv_heads; h++) {
-            float *x = qkv + (size_t)r * cols + (size_t)h * hd;
-            e->ops->norm(x, c->vec[h >= m->n_heads], hd, c->op->norm.eps, x);
+    for (uint32_t r = s.from; r < s.to; r++) {
+        float *x = qkv + (size_t)r * cols;
+        for (uint32_t k = 0; k < 2; k++) {
+            const uint32_t n = whole ? 1 : n_heads[k];
+            const uint32_t width = m->head_dim * (whole ? n_heads[k] : 1);
+            for (uint32_t i = 0; i < n; i++, x += width)
+                e->ops->norm(x, c->vec[k], width, c->op->norm.eps, x);
         }
+    }
 }
 
 void run_gather(cpu_engine *e, const cpu_op *c, uint32_t thread) {

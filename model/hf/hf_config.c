@@ -142,8 +142,20 @@ static void read_experts(reader *r, model_config *c, const hf_model *model) {
     r->s = err_field(r->e, step == 1 ? "mlp_only_layers" : "decoder_sparse_step");
 }
 
-static void read_shape(reader *r, model_config *c, const hf_model *model) {
-    float rotary = 1;
+/* Which part of a head is rotated; since transformers 5 in rope_parameters. */
+static void read_rotary(reader *r, const family *f, model_config *c) {
+    float rotary = f->hf.rotary != 0 ? f->hf.rotary : 1;
+    maybe_real(r, "partial_rotary_factor", 0, 1, &rotary);
+    const json_t *o = json_object_get(r->o, "rope_parameters");
+    if (r->s == OK && json_is_object(o)) {
+        reader in = {o, "rope_parameters.", OK, r->e};
+        maybe_real(&in, "partial_rotary_factor", 0, 1, &rotary);
+        r->s = in.s;
+    }
+    c->rope.n_dims = (uint32_t)((float)c->head_dim * rotary);
+}
+
+static void read_shape(reader *r, model_config *c, const family *f, const hf_model *model) {
     if (strcmp(c->arch, "gemma3") == 0) gemma3_defaults(c);
     count(r, "hidden_size", &c->n_embd);
     count(r, "num_hidden_layers", &c->n_layers);
@@ -157,8 +169,7 @@ static void read_shape(reader *r, model_config *c, const hf_model *model) {
     maybe_count(r, "num_key_value_heads", &c->n_kv_heads);
     maybe_count(r, "head_dim", &c->head_dim);
     maybe_real(r, "rms_norm_eps", 1e-12, 0.1, &c->norm_eps);
-    maybe_real(r, "partial_rotary_factor", 0, 1, &rotary);
-    c->rope.n_dims = (uint32_t)((float)c->head_dim * rotary);
+    read_rotary(r, f, c);
     read_experts(r, c, model);
 }
 
@@ -205,11 +216,50 @@ static void read_window(reader *r, model_config *c, const family *f) {
     check_layer_types(r, c);
 }
 
-/* What Gemma 3 has beside the rest: a scale of the scores, a rotary base for the windows. */
-static void read_gemma3(reader *r, model_config *c) {
+/* A soft cap; null: none, whatever the family has. */
+static void maybe_cap(reader *r, const char *key, float *out) {
+    if (json_is_null(json_object_get(r->o, key)))
+        *out = 0;
+    else
+        maybe_real(r, key, 1e-3, 1e6, out);
+}
+
+/* Gemma's scale of the scores and soft caps; Granite's scales; layers that are not rotated. */
+static void read_scales(reader *r, model_config *c, const family *f) {
     float scalar = 0;
-    maybe_real(r, "query_pre_attn_scalar", 1, 1e6, &scalar);
+    if (f->norms_plus_one) maybe_real(r, "query_pre_attn_scalar", 1, 1e6, &scalar);
     if (scalar > 0) c->attn_scale = 1 / sqrtf(scalar);
+    c->attn_cap = f->attn_cap;
+    c->logit_cap = f->logit_cap;
+    maybe_cap(r, "attn_logit_softcapping", &c->attn_cap);
+    maybe_cap(r, "final_logit_softcapping", &c->logit_cap);
+    if (!f->scales) return;
+    c->attn_scale = 1;
+    maybe_real(r, "attention_multiplier", 1e-6, 1e3, &c->attn_scale);
+    maybe_real(r, "embedding_multiplier", 1e-6, 1e6, &c->embd_scale);
+    maybe_real(r, "residual_multiplier", 1e-3, 1e3, &c->residual_scale);
+    maybe_real(r, "logits_scaling", 1e-6, 1e6, &c->logit_scale);
+}
+
+/* "no_rope_layers" says layer by layer what the interval does: 1, rotated. */
+static void read_nope(reader *r, model_config *c, const family *f) {
+    c->nope_every = f->nope_every;
+    if (!f->nope_every) return;
+    maybe_count(r, "no_rope_layer_interval", &c->nope_every);
+    const json_t *layers = json_object_get(r->o, "no_rope_layers");
+    if (r->s != OK) return;
+    bool same = !json_is_array(layers) || json_array_size(layers) == c->n_layers;
+    for (uint32_t l = 0; l < json_array_size(layers) && same; l++)
+        same = json_integer_value(json_array_get(layers, l)) == ((l + 1) % c->nope_every != 0);
+    /* GGUF files cannot say it: the family has it. */
+    if (same && c->nope_every == f->nope_every) return;
+    err_set(r->e, ERR_UNSUPPORTED,
+            "config.json: this order of layers with and without rotation is not supported");
+    r->s = err_field(r->e, same ? "no_rope_layer_interval" : "no_rope_layers");
+}
+
+/* Gemma 3's rotary base for the windows. */
+static void read_gemma3(reader *r, model_config *c) {
     c->rope.theta = 1e6f;
     if (!c->window) return;
     c->window_theta = 10000;
@@ -224,13 +274,27 @@ static void read_llama3(reader *r, rope_config *rope) {
     count(r, "original_max_position_embeddings", &rope->original_len);
 }
 
-static void read_yarn(reader *r, rope_config *rope) {
+/* DeepSeek's form of the factor, of which both or none are given (transformers,
+ * modeling_rope_utils.py, _compute_yarn_parameters). */
+static void read_amplitude(reader *r, rope_config *rope) {
+    float m = 0, all = 0;
+    maybe_real(r, "mscale", 0, 100, &m);
+    maybe_real(r, "mscale_all_dim", 0, 100, &all);
+    if (r->s != OK || m == 0 || all == 0 || rope->factor <= 1) return;
+    const float ln = 0.1f * logf(rope->factor);
+    rope->attn_factor = (m * ln + 1) / (all * ln + 1);
+}
+
+static void read_yarn(reader *r, model_config *c) {
+    rope_config *rope = &c->rope;
     rope->scaling = ROPE_SCALING_YARN;
     real(r, "factor", 1e-3, 1e4, &rope->factor);
     maybe_count(r, "original_max_position_embeddings", &rope->original_len);
     maybe_real(r, "beta_fast", 0, 1e6, &rope->beta_fast);
     maybe_real(r, "beta_slow", 0, 1e6, &rope->beta_slow);
+    read_amplitude(r, rope);
     maybe_real(r, "attention_factor", 0, 100, &rope->attn_factor);
+    maybe_real(r, "llama_4_scaling_beta", 0, 100, &c->temperature);
 }
 
 /* Phi-3: its own formula where the config gives no factor (transformers,
@@ -271,7 +335,7 @@ static void read_rope(reader *r, model_config *c) {
     const json_t *slides = json_object_get(o, "sliding_attention");
     if (json_is_object(full)) { /* one for each kind of layer */
         snprintf(prefix, sizeof prefix, "%s%s.full_attention.", r->prefix, name);
-        if (json_is_object(slides) && c->window_theta > 0) {
+        if (json_is_object(slides) && c->window) {
             reader local = {slides, "rope_parameters.sliding_attention.", OK, r->e};
             maybe_real(&local, "rope_theta", 1, 1e12, &c->window_theta);
             if ((r->s = local.s) != OK) return;
@@ -293,7 +357,7 @@ static void read_rope(reader *r, model_config *c) {
                (str_eqz(type, "longrope") || str_eqz(type, "su")))
         read_longrope(&in, r->o, c);
     else if (in.s == OK && str_eqz(type, "yarn"))
-        read_yarn(&in, rope);
+        read_yarn(&in, c);
     else if (in.s == OK && str_eqz(type, "llama3"))
         read_llama3(&in, rope);
     else if (in.s == OK && !str_eqz(type, "default"))
@@ -311,6 +375,7 @@ static void read_biases(reader *r, model_config *c, const family *f, const hf_mo
         c->o_bias = c->qkv_bias;
         maybe_bool(r, "mlp_bias", &c->ffn_bias);
     }
+    if (model->qkv_bias_option) maybe_bool(r, "attention_bias", &c->qkv_bias);
     if (strcmp(f->arch, "gpt-oss") == 0)
         c->o_bias = c->ffn_bias = c->router_bias = c->sinks = true;
     maybe_str(r, "hidden_act", &act);
@@ -333,6 +398,12 @@ static void name_member(const json_t *o, err *e) {
         {"n_experts_used", "num_experts_per_tok"},
         {"head_dim", "head_dim"},
         {"rope.n_dims", "head_dim"},
+        {"attn_scale", "attention_multiplier"},
+        {"attn_cap", "attn_logit_softcapping"},
+        {"logit_cap", "final_logit_softcapping"},
+        {"embd_scale", "embedding_multiplier"},
+        {"residual_scale", "residual_multiplier"},
+        {"logit_scale", "logits_scaling"},
         {"rope.factor", ".factor"}, /* of rope_scaling or rope_parameters */
         {"rope.original_len", ".original_max_position_embeddings"},
         {"rope.low_freq_factor", ".low_freq_factor"},
@@ -362,15 +433,18 @@ static status read_config(model_config *c, reader *r) {
     c->rope.pairing = family_pairing(f, false);
     c->norms_per_layer = f->norms_per_layer;
     c->qk_norm = f->qk_norm;
+    c->qk_norm_whole = f->qk_norm_whole;
     c->norm_eps = 1e-6f;
     c->experts_norm = f->experts.norm;
-    read_shape(r, c, model);
+    read_shape(r, c, f, model);
     read_biases(r, c, f, model);
     read_window(r, c, f);
-    if (strcmp(f->arch, "gemma2") == 0) c->attn_cap = 50; /* of Gemma2Config */
-    maybe_real(r, "attn_logit_softcapping", 0, 1e6, &c->attn_cap);
+    read_scales(r, c, f);
+    read_nope(r, c, f);
     if (strcmp(f->arch, "gemma3") == 0) read_gemma3(r, c);
     read_rope(r, c);
+    if (c->window && f->window_unscaled && c->window_theta == 0)
+        c->window_theta = c->rope.theta;
     if (r->s != OK) return r->s;
     status s = model_config_check(c, r->e);
     if (s != OK) name_member(r->o, r->e);

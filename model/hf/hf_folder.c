@@ -284,7 +284,7 @@ static void set_reading(const opening *o, hf_tensor *t) {
         t->reading = HF_PERMUTED;
         t->head_dim = o->f->config.head_dim;
     }
-    if (strcmp(o->family->arch, "gemma3") == 0 && tail_is(name, "norm.weight")) {
+    if (o->family->norms_plus_one && tail_is(name, "norm.weight")) {
         t->reading = HF_PLUS_ONE;
         t->info.type = DT_F32;
     }

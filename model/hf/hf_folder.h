@@ -20,6 +20,8 @@ bool hf_folder_config_path(const char *path, char *out, size_t cap);
 
 /* NULL: a checkpoint of another format. */
 const facts *hf_folder_facts_of(const checkpoint *);
+/* Whether its files have fixed scales of activations, which are not used. */
+bool hf_folder_has_input_scales(const checkpoint *);
 /* One of its small files, of at most 8 MiB, parsed into the arena; *out NULL: it has none of that name.
  * Errors: ERR_IO, ERR_INVALID, ERR_NO_MEMORY. */
 status hf_folder_json(const json_t **out, const checkpoint *, const char *name, arena *, err *);

@@ -7,7 +7,7 @@
 #include "model/facts.h"
 #include "model/hf/hf_experts.h"
 #include "model/hf/hf_folder.h"
-#include "model/hf/hf_packed.h"
+#include "model/hf/hf_packed_read.h"
 #include "model/hf/safetensors.h"
 
 typedef enum hf_reading {

@@ -44,19 +44,14 @@ static int32_t find(const checkpoint *c, const char *name) {
 
 /* ---- reading ---- */
 
-/* Where the file has what is number i within the rows of a head. */
-static uint64_t stored_place(const hf_tensor *t, uint64_t i) {
-    const uint64_t d = t->head_dim, at = i % d;
-    return i - at + (at % 2) * (d / 2) + at / 2;
-}
-
 static status read_permuted_rows(const hf_tensor *t, uint64_t row, uint64_t n, uint64_t before,
                                  uint64_t bytes, void *dst, err *e) {
     uint64_t row_bytes;
     status s = OK;
     CHECK(dtype_bytes(t->info.type, 1, t->info.ne[0], &row_bytes));
     for (uint64_t i = 0; i < n && s == OK; i++)
-        s = safetensors_read(t->file, t->at, stored_place(t, row + i) * row_bytes + before,
+        s = safetensors_read(t->file, t->at,
+                             hf_stored_place(t->head_dim, row + i) * row_bytes + before,
                              (char *)dst + i * bytes, bytes, e);
     return s;
 }
@@ -69,7 +64,8 @@ static status read_vector(const hf_tensor *t, uint64_t col, uint64_t n, void *ds
     status s = safetensors_read(t->file, t->at, 0, raw, t->at->bytes, e);
     for (uint64_t i = 0; i < n && s == OK; i++) {
         if (t->reading == HF_PERMUTED) {
-            memcpy((char *)dst + i * size, raw + stored_place(t, col + i) * size, size);
+            memcpy((char *)dst + i * size, raw + hf_stored_place(t->head_dim, col + i) * size,
+                   size);
             continue;
         }
         uint16_t half;
@@ -89,14 +85,8 @@ static status read_vector(const hf_tensor *t, uint64_t col, uint64_t n, void *ds
 
 static status read_packed(const hf_folder *f, const hf_tensor *t, uint64_t row, uint64_t n,
                           void *dst, err *e) {
-    uint64_t bytes;
-    status s = OK;
-    CHECK(dtype_bytes(t->info.type, 1, t->info.ne[0], &bytes));
-    for (uint64_t i = 0; i < n && s == OK; i++)
-        s = hf_packed_read(t->packed, f->slab,
-                           t->reading == HF_PERMUTED ? stored_place(t, row + i) : row + i,
-                           (char *)dst + i * bytes, e);
-    return s;
+    return hf_packed_read(t->packed, f->slab, t->reading == HF_PERMUTED ? t->head_dim : 0, row,
+                          n, dst, e);
 }
 
 /* Whole blocks of a row. */
@@ -201,6 +191,10 @@ static void close_folder(checkpoint *c) {
 
 const facts *hf_folder_facts_of(const checkpoint *c) {
     return c->format == &hf_folder_format ? &of(c)->facts : NULL;
+}
+
+bool hf_folder_has_input_scales(const checkpoint *c) {
+    return c->format == &hf_folder_format && of(c)->scheme.input_scales;
 }
 
 status hf_folder_json(const json_t **out, const checkpoint *c, const char *name, arena *mem,

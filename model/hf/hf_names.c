@@ -8,8 +8,8 @@
 
 typedef struct name_pair {
     const char *hf, *gguf;
-    const char
-        *arch; /* NULL: every one that has no row of its own above; of_experts: a second name */
+    /* NULL: every one that has no row of its own above; of_experts: a second name. */
+    const char *archs;
 } name_pair;
 
 static const name_pair of_model[] = {
@@ -19,10 +19,12 @@ static const name_pair of_model[] = {
 
 static const name_pair of_layer[] = {
     {"input_layernorm", "attn_norm", NULL},
-    {"post_attention_layernorm", "post_attention_norm", "gemma3"},
+    {"post_attention_layernorm", "post_attention_norm", "gemma2 gemma3 olmo2"},
     {"post_attention_layernorm", "ffn_norm", NULL},
-    {"pre_feedforward_layernorm", "ffn_norm", "gemma3"},
-    {"post_feedforward_layernorm", "post_ffw_norm", "gemma3"},
+    {"pre_feedforward_layernorm", "ffn_norm", "gemma2 gemma3"},
+    {"post_feedforward_layernorm", "post_ffw_norm", "gemma2 gemma3 olmo2"},
+    {"post_self_attn_layernorm", "post_attention_norm", "glm4"},
+    {"post_mlp_layernorm", "post_ffw_norm", "glm4"},
     {"self_attn.q_proj", "attn_q", NULL},
     {"self_attn.k_proj", "attn_k", NULL},
     {"self_attn.v_proj", "attn_v", NULL},
@@ -62,6 +64,13 @@ static const char *after(const char *s, const char *prefix) {
     return strncmp(s, prefix, n) == 0 ? s + n : NULL;
 }
 
+static bool has_word(const char *words, const char *word) {
+    const size_t n = strlen(word);
+    for (const char *s = words; (s = strstr(s, word)); s += n)
+        if ((s == words || s[-1] == ' ') && (s[n] == ' ' || s[n] == '\0')) return true;
+    return false;
+}
+
 static bool is_other(const char *name) {
     const char *tail = strstr(name, "rotary_emb.inv_freq");
     if (tail && tail[strlen("rotary_emb.inv_freq")] == '\0') return true;
@@ -86,7 +95,7 @@ static bool layer_name(const char *arch, const char *s, char out[HF_NAME_BYTES])
     for (size_t i = 0; i < sizeof of_layer / sizeof *of_layer; i++) {
         const name_pair *p = &of_layer[i];
         const char *rest = after(tail, p->hf);
-        if (!rest || (p->arch && strcmp(p->arch, arch) != 0)) continue;
+        if (!rest || (p->archs && !has_word(p->archs, arch))) continue;
         if (strcmp(rest, ".weight") != 0 && strcmp(rest, ".bias") != 0) continue;
         snprintf(out, HF_NAME_BYTES, "blk.%lu.%s%s", layer, p->gguf, rest);
         return true;
@@ -109,7 +118,7 @@ static bool expert_name(hf_expert_name *out, unsigned long layer, const char *re
                         const name_pair *names, size_t n) {
     for (size_t i = 0; i < n; i++) {
         if (strcmp(rest, names[i].hf) != 0) continue;
-        const char *gguf[2] = {names[i].gguf, names[i].arch};
+        const char *gguf[2] = {names[i].gguf, names[i].archs};
         out->n_parts = gguf[1] ? 2 : 1;
         for (uint32_t k = 0; k < out->n_parts; k++)
             snprintf(out->gguf[k], HF_NAME_BYTES, "blk.%lu.%s.weight", layer, gguf[k]);

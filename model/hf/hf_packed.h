@@ -32,8 +32,16 @@ typedef struct hf_scheme {
     uint32_t bits;
     bool symmetric;
     uint32_t zero_bias;              /* GPTQ: what a stored zero point is too small by */
+    uint32_t group;                  /* inputs that share a scale; 0: as its shape says */
     uint32_t block_rows, block_cols; /* FP8: of a scale; 0: as its shape says */
+    bool inverse;      /* FP8: scales of blocks are called "inv", which multiply all the same */
+    bool input_scales; /* the config says that inputs have scales of their own, fixed */
 } hf_scheme;
+
+/* Whether codes are stored input by input. */
+static inline bool hf_is_transposed(const hf_scheme *s) {
+    return s->packing == HF_PACKED_GPTQ || s->packing == HF_PACKED_AWQ;
+}
 
 /* Of a quantization_config; packing NONE: there is none. Errors: ERR_UNSUPPORTED (field: the member),
  * for what is not read without a change of numbers. */
@@ -43,8 +51,8 @@ typedef struct hf_packed {
     const hf_scheme *scheme;
     const safetensors *codes_in, *scales_in, *zeros_in;
     const safetensor *codes, *scales, *zeros; /* zeros NULL: the middle of the codes */
-    uint64_t rows, cols, group;
-    uint64_t scale_rows, scale_cols; /* that share a stored scale */
+    uint64_t rows, cols, group;               /* group: of a row as it is read */
+    uint64_t scale_rows, scale_cols; /* that share a stored scale; the last ones may be fewer */
     dtype type;                      /* of the rows */
     /* [cols]: the stored input that is the i-th of a row as it is read, groups one after the other; NULL:
      * the i-th */
@@ -59,16 +67,5 @@ size_t hf_packed_base(const hf_scheme *, const safetensor *, bool *beside);
 status hf_packed_find(hf_packed *out, const hf_scheme *, const safetensors *files,
                       uint32_t n_files, const safetensor *codes, size_t base, arena *mem,
                       err *);
-
-/* Columns of codes that lie together in memory, for files that have a matrix transposed. */
-typedef struct hf_slab hf_slab;
-uint64_t hf_slab_bytes(const hf_packed *); /* 0: it needs none */
-/* mem: as many bytes as the largest of the matrices needs, 16-byte aligned. */
-hf_slab *hf_slab_init(void *mem);
-void hf_slab_clear(hf_slab *);
-
-/* Row `row` of the matrix, as blocks of its type. Any thread. Errors: ERR_IO, ERR_UNSUPPORTED (a zero
- * point with which a number does not fit), ERR_NO_MEMORY. */
-status hf_packed_read(const hf_packed *, hf_slab *, uint64_t row, void *dst, err *);
 
 #endif

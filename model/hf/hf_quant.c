@@ -223,6 +223,18 @@ static status read_awq(quant_scheme *q, const source *f) {
     return keep_list(q, f->o, f->c, "modules_to_not_convert", f->e);
 }
 
+/* [rows, columns] with a scale each. */
+static status take_blocks(quant_scheme *q, const json_t *block, err *e) {
+    const json_int_t rows = json_integer_value(json_array_get(block, 0));
+    const json_int_t cols = json_integer_value(json_array_get(block, 1));
+    if (rows < 1 || cols < 1 || rows > 1 << 16 || cols > 1 << 16)
+        return json_in_wrong(e, "weight_block_size", "two sizes", block);
+    q->scale_rows = (uint32_t)rows;
+    q->scale_cols = (uint32_t)cols;
+    snprintf(q->name, sizeof q->name, "FP8, blocks of %u x %u", q->scale_rows, q->scale_cols);
+    return OK;
+}
+
 /* Blocks with a scale each, of 16 bits in Qwen's files and F32 in DeepSeek's, or AutoFP8's one
  * scale per matrix. */
 static status read_fp8(quant_scheme *q, const source *f) {
@@ -238,18 +250,11 @@ static status read_fp8(quant_scheme *q, const source *f) {
                         .rest = q->rest,
                         .name = "FP8, a scale per matrix"};
     if (json_array_size(block) == 2) {
-        const json_int_t rows = json_integer_value(json_array_get(block, 0));
-        const json_int_t cols = json_integer_value(json_array_get(block, 1));
-        if (rows < 1 || cols < 1 || rows > 1 << 16 || cols > 1 << 16)
-            return json_in_wrong(f->e, "weight_block_size", "two sizes", block);
-        q->scale_rows = (uint32_t)rows;
-        q->scale_cols = (uint32_t)cols;
+        s = take_blocks(q, block, f->e);
         if (strncmp(f->c->arch, "qwen", 4) == 0) q->scale_bytes = 2;
-        snprintf(q->name, sizeof q->name, "FP8, blocks of %u x %u", q->scale_rows,
-                 q->scale_cols);
     }
     if (strcmp(scheme, "static") == 0) q->extra_bytes = 4;
-    s = keep_list(q, f->o, f->c, "ignored_layers", f->e);
+    if (s == OK) s = keep_list(q, f->o, f->c, "ignored_layers", f->e);
     return s == OK ? keep_list(q, f->o, f->c, "modules_to_not_convert", f->e) : s;
 }
 
@@ -299,8 +304,9 @@ static status read_strategy(quant_scheme *q, const source *w, const char *format
     if (s != OK) return s;
     const json_t *symmetric = json_object_get(w->o, "symmetric");
     const bool tensor = strcmp(strategy, "tensor") == 0;
-    if (!tensor && strcmp(strategy, "channel") != 0 && strcmp(strategy, "group") != 0 &&
-        strcmp(strategy, "tensor_group") != 0)
+    const bool block = strcmp(strategy, "block") == 0 && strcmp(format, "float-quantized") == 0;
+    if (!tensor && !block && strcmp(strategy, "channel") != 0 &&
+        strcmp(strategy, "group") != 0 && strcmp(strategy, "tensor_group") != 0)
         return refuse(w, "config_groups.weights.strategy", strategy);
     if (strcmp(format, "pack-quantized") == 0) {
         if (bits != 4 && bits != 8)
@@ -314,12 +320,13 @@ static status read_strategy(quant_scheme *q, const source *w, const char *format
     } else if (bits == 8) { /* int-quantized, float-quantized, naive-quantized */
         make_rows(q, strncmp(format, "int", 3) == 0 ? "INT8" : "FP8", 2);
         if (group > 0) q->scale_cols = (uint32_t)group;
+        if (block) s = take_blocks(q, json_object_get(w->o, "block_structure"), w->e);
         q->extra_bytes = static_inputs ? 2 : 0;
     } else {
         return refuse_bits(w, "config_groups.weights.num_bits", bits);
     }
     if (tensor) q->scale_rows = q->scale_cols = ALL;
-    return OK;
+    return s;
 }
 
 static status read_compressed(quant_scheme *q, const source *f) {

@@ -58,17 +58,17 @@ def rounded(scale, t):
 
 
 def quantised(x, packed, group, scales="F16"):
-    """Codes [N, K] from 0, zero points and scales [N, K / group]."""
+    """Codes [N, K] from 0, zero points and scales [N, groups]; the last group may be short."""
     bits, zeros = KINDS[packed]
     n, k = x.shape
     most = 2 ** bits - 1
-    parts = x.reshape(n, k // group, group)
+    parts = np.pad(x, ((0, 0), (0, -k % group))).reshape(n, -1, group)
     low, high = np.minimum(parts.min(2), 0), np.maximum(parts.max(2), 0)
     scale = rounded((high - low) / most if zeros else np.abs(parts).max(2) / (most // 2), scales)
     wide = np.where(scale == 0, scale.dtype.type(1), scale).astype(np.float32)
     zero = np.clip(np.rint(-low / wide), 0 if packed in ("awq", "int4z") else 1, most + (packed.startswith("gptq") and packed != "gptq_v2")
                    ) if zeros else np.full(scale.shape, 2 ** (bits - 1))
-    codes = np.clip(np.rint(parts / wide[:, :, None]) + zero[:, :, None], 0, most).astype(np.int64).reshape(n, k)
+    codes = np.clip(np.rint(parts / wide[:, :, None]) + zero[:, :, None], 0, most).astype(np.int64).reshape(n, -1)[:, :k]
     return codes, zero.astype(np.int64), scale
 
 
@@ -93,12 +93,17 @@ def chance_order(name, k, group):
     return np.concatenate([np.sort(order[i:i + group]) for i in range(0, k, group)])
 
 
-def stored_parts(codes, zero, scale, packed, order=None):
+def spread(a, group, k):
+    """[N, groups] to [N, K]."""
+    return np.repeat(a, group, 1)[:, :k]
+
+
+def stored_parts(codes, zero, scale, packed, group, order=None):
     """[(suffix, array, type)] of a linear layer; its inputs are in the order of a folder's user, codes come group after group."""
     if order is not None:
         g_idx = np.empty(len(order), np.int32)
-        g_idx[order] = np.arange(len(order)) // (len(order) // scale.shape[1])
-        parts = stored_parts(codes[:, np.argsort(order)], zero, scale, packed)
+        g_idx[order] = np.arange(len(order)) // group
+        parts = stored_parts(codes[:, np.argsort(order)], zero, scale, packed, group)
         name = "g_idx" if packed.startswith("gptq") else "weight_g_idx"
         return [p for p in parts if p[0] != name] + [(name, g_idx, "I32")]
     n, k = codes.shape
@@ -114,7 +119,7 @@ def stored_parts(codes, zero, scale, packed, order=None):
         return [("qweight", awq_words(codes.T), "I32"), ("scales", across(scale.T), "F16"), ("qzeros", awq_words(zero.T), "I32")]
     return [("qweight", across(words(codes.T, 0, bits)), "I32"), ("scales", across(scale.T), "F16"),
             ("qzeros", across(words(zero.T - (packed != "gptq_v2"), 1, bits)), "I32"),
-            ("g_idx", (np.arange(k) // (k // scale.shape[1])).astype(np.int32), "I32"), ("bias", np.zeros(n, np.float16), "F16")]
+            ("g_idx", (np.arange(k) // group).astype(np.int32), "I32"), ("bias", np.zeros(n, np.float16), "F16")]
 
 
 def block_type(packed):
@@ -122,12 +127,11 @@ def block_type(packed):
     return Q.Q8_0 if bits == 8 else Q.Q5_0 if bits == 4 and zeros else Q.Q4_0
 
 
-def blocks(codes, zero, scale, packed):
+def blocks(codes, zero, scale, packed, group):
     """The rows of that type."""
     n, k = codes.shape
-    each = k // 32 // scale.shape[1]
-    c = codes.reshape(n, k // 32, 32) - np.repeat(zero, each, 1)[:, :, None]
-    d = np.repeat(scale, each, 1).reshape(n, k // 32, 1).view(np.uint8).reshape(n, k // 32, 2)
+    c = codes.reshape(n, k // 32, 32) - spread(zero, group // 32, k // 32)[:, :, None]
+    d = np.ascontiguousarray(spread(scale, group // 32, k // 32)).reshape(n, k // 32, 1).view(np.uint8).reshape(n, k // 32, 2)
     t = block_type(packed)
     if t == Q.Q8_0:
         return np.concatenate([d, c.astype(np.int8).view(np.uint8)], 2).reshape(n, -1)
@@ -156,7 +160,7 @@ E4M3 = np.array([(c >> 3 and 2.0 ** ((c >> 3) - 7) * (1 + (c & 7) / 8)) or (c & 
 def fp8_parts(x, packed):
     """[(suffix, bytes, shape, type)] of a matrix in FP8, a scale for each output or for blocks of 64 x 64, and its numbers."""
     n, k = x.shape
-    rows, cols = (64, 64) if packed == "fp8_block" else (1, k) if packed == "fp8" else (n, k)
+    rows, cols = (64, 64) if packed.startswith("fp8_block") else (1, k) if packed == "fp8" else (n, k)
     down, across = -(-n // rows), -(-k // cols)
     wide = np.zeros((down * rows, across * cols), np.float32)
     wide[:n, :k] = np.abs(x)
@@ -165,7 +169,7 @@ def fp8_parts(x, packed):
     middle = (E4M3[1:] + E4M3[:-1]) / 2
     codes = np.searchsorted(middle, np.abs(x) / each).astype(np.uint8)
     y = np.where(x < 0, -E4M3[codes], E4M3[codes]) * each
-    name, shape = ("weight_scale_inv", [down, across]) if packed == "fp8_block" else ("weight_scale", [n, 1] if packed == "fp8" else [1])
+    name, shape = ("weight_scale_inv" if packed == "fp8_block" else "weight_scale", [down, across]) if rows == 64 else ("weight_scale", [n, 1] if packed == "fp8" else [1])
     parts = [("weight", (codes | (x < 0).astype(np.uint8) << 7).tobytes(), [n, k], "F8_E4M3"), (name, scale.tobytes(), shape, "F32")]
     return parts + [("input_scale", np.ones(1, np.float32).tobytes(), [1], "F32")] * (packed == "fp8_one"), y.astype(np.float32)
 
@@ -173,7 +177,11 @@ def fp8_parts(x, packed):
 FP8 = {"fp8_block": {"quant_method": "fp8", "weight_block_size": [64, 64], "activation_scheme": "dynamic"},
        "fp8_one": {"quant_method": "fp8", "activation_scheme": "static"},
        "fp8": {"quant_method": "compressed-tensors", "format": "float-quantized", "ignore": ["lm_head"], "config_groups": {"group_0": {
-           "targets": ["Linear"], "weights": {"num_bits": 8, "type": "float", "symmetric": True, "strategy": "channel"}}}}}
+           "targets": ["Linear"], "weights": {"num_bits": 8, "type": "float", "symmetric": True, "strategy": "channel"}}}},
+       "fp8_blocks": {"quant_method": "compressed-tensors", "format": "float-quantized", "ignore": ["lm_head"], "config_groups": {"group_0": {
+           "targets": ["Linear"], "weights": {"num_bits": 8, "type": "float", "symmetric": True, "strategy": "block",
+                                              "block_structure": [64, 64]},
+           "input_activations": {"num_bits": 8, "type": "float", "dynamic": True, "strategy": "group", "group_size": 64}}}}}
 
 
 class Model:
@@ -311,9 +319,9 @@ def permuted(m, name, a):
     return a.reshape(len(a) // m.head, 2, m.head // 2, -1).swapaxes(1, 2).reshape(a.shape)
 
 
-def numbers_of(codes, zero, scale, order):
-    each = codes.shape[1] // scale.shape[1]
-    y = (codes - np.repeat(zero, each, 1)).astype(np.float32) * np.repeat(scale.astype(np.float32), each, 1)
+def numbers_of(codes, zero, scale, group, order):
+    k = codes.shape[1]
+    y = (codes - spread(zero, group, k)).astype(np.float32) * spread(scale.astype(np.float32), group, k)
     return y if order is None else y[:, np.argsort(order)]
 
 
@@ -348,9 +356,9 @@ def write(source, folder, to_gguf, type_name, shards=1, packed=None, group=32, o
             base = m.hf_name(t.name).removesuffix("weight")
             tensors += [(base + part, raw(a, Q[scales]) if part.startswith(("scales", "weight_scale")) else a.tobytes(), list(a.shape),
                          scales if part.startswith(("scales", "weight_scale")) else kind)
-                        for part, a, kind in stored_parts(*parts, packed, by)]
+                        for part, a, kind in stored_parts(*parts, packed, each, by)]
             mine = [permuted(m, t.name, a) for a in parts]
-            numbers.append((t.name, blocks(*mine, packed) if by is None and scales == "F16" else numbers_of(*mine, by)))
+            numbers.append((t.name, blocks(*mine, packed, each) if by is None and scales == "F16" else numbers_of(*mine, each, by)))
             continue
         tensors.append((m.hf_name(t.name), b, list(y.shape), type_name))
         numbers.append((t.name, y))

@@ -12,9 +12,13 @@ import sys
 import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Q
-from gguf.quants import dequantize, quantize
+from gguf.quants import NVFP4, dequantize, quantize
 
-FALLBACK = {Q.Q4_K: Q.Q5_0, Q.Q5_K: Q.Q5_1, Q.Q6_K: Q.Q8_0, Q.Q2_K: Q.IQ4_NL, Q.Q3_K: Q.IQ4_NL, Q.IQ4_XS: Q.IQ4_NL}
+FALLBACK = {Q.Q4_K: Q.Q5_0, Q.Q5_K: Q.Q5_1, Q.Q6_K: Q.Q8_0, Q.Q2_K: Q.IQ4_NL, Q.Q3_K: Q.IQ4_NL, Q.IQ4_XS: Q.IQ4_NL,
+            Q.TQ1_0: Q.Q4_0, Q.TQ2_0: Q.Q4_0}
+# Types whose codes are in a book: where a block's scale stands; -1: in the upper quarters of its last four numbers.
+BOOKS = {Q.IQ1_S: 0, Q.IQ1_M: -1, Q.IQ2_XXS: 0, Q.IQ2_XS: 0, Q.IQ2_S: 0, Q.IQ3_XXS: 0, Q.IQ3_S: 0}
+FALLBACK |= {t: Q.IQ4_NL for t in BOOKS}
 BOOK = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32)
 
 
@@ -126,7 +130,38 @@ def iq4_xs(x):
     return d, np.stack([high & 255, high >> 8], 1), (s[:, 0::2] & 15) | (s[:, 1::2] & 15) << 4, pairs16(nearest_in_book(x, step))
 
 
-MAKERS = {Q.Q4_K: q4_k, Q.Q5_K: q5_k, Q.Q6_K: q6_k, Q.Q2_K: q2_k, Q.Q3_K: q3_k, Q.IQ4_NL: iq4_nl, Q.IQ4_XS: iq4_xs}
+def any_codes(t):
+    """Codes by chance, since a search in a book is not plain, with scales that give them a tenth of the spread of x, so that
+    a model of which some matrices are these still speaks."""
+
+    def put(raw, d):
+        h = d.astype(np.float16).reshape(-1, 1).view(np.uint8).astype(np.int32)
+        if BOOKS[t] == 0:
+            raw[:, :2] = h
+        for i in range(4 if BOOKS[t] < 0 else 0):
+            raw[:, 49 + 2 * i] = raw[:, 49 + 2 * i] & 15 | (h[:, i // 2] >> 4 * (i % 2) & 15) << 4
+
+    def make(x):
+        raw = np.random.default_rng(5).integers(0, 256, (len(x), gguf.GGML_QUANT_SIZES[t][1]), np.uint8)
+        put(raw, np.ones(len(x), np.float32))
+        put(raw, x.std(1) / dequantize(raw, t).std(1) / 10)
+        return (raw,)
+
+    return make
+
+
+def nvfp4(x):
+    """With a scale of the tensor that is 2^-10: its numbers are multiplied by it."""
+    groups = x.reshape(-1, 16) * np.float32(1024)
+    d = NVFP4.fp32_to_ue4m3(np.abs(groups).max(1) / 6)
+    at = ratio(groups, NVFP4.ue4m3_to_fp32(d)[:, None])
+    book = np.array(NVFP4.kvalues, np.float32)
+    codes = np.abs(at[:, :, None] - book).argmin(2)
+    return d.reshape(-1, 4), (codes[:, :8] | codes[:, 8:] << 4).reshape(len(x), -1)
+
+
+MAKERS = {t: any_codes(t) for t in BOOKS} | {
+    Q.Q4_K: q4_k, Q.Q5_K: q5_k, Q.Q6_K: q6_k, Q.Q2_K: q2_k, Q.Q3_K: q3_k, Q.IQ4_NL: iq4_nl, Q.IQ4_XS: iq4_xs, Q.NVFP4: nvfp4}
 
 
 def stored(x, t):
@@ -162,10 +197,14 @@ def rewrite(source, target, convert, n_layers=None, more=(), vector=lambda t: np
         layer = int(t.name.split(".")[1]) if t.name.startswith("blk.") else 0
         if n_layers and layer >= n_layers:
             continue
+        if t.name.endswith(".scale"):
+            continue  # of a matrix of NVFP4: convert counts it in
         data, raw = (vector(t), None) if len(t.shape) < 2 else convert(t, layer)
         if len(t.shape) > 1:
             matrices.append((raw, data.nbytes))
         writer.add_tensor(t.name, data, raw_dtype=raw)
+        if raw == Q.NVFP4:
+            writer.add_tensor(t.name.replace(".weight", ".scale"), np.array([2**-10], np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -174,7 +213,8 @@ def rewrite(source, target, convert, n_layers=None, more=(), vector=lambda t: np
 
 
 def values(t):
-    return dequantize(t.data, t.tensor_type).astype(np.float32)
+    x = dequantize(t.data, t.tensor_type).astype(np.float32)
+    return x * np.float32(2**-10) if t.tensor_type == Q.NVFP4 else x
 
 
 def requantise(source, target, types, n_layers=None):

@@ -249,10 +249,61 @@ def test_fp8_gives_the_bits_of_its_numbers(packed, tmp_path, kind):
     publish(packed("gptq")[0].parent.parent / "source.gguf", folder, file, "F32", packed=kind)
     answers = [json.loads(evaluate(p).stdout)["perplexity"] for p in (folder, file)]
     assert answers[0] == answers[1]
-    groups = {"fp8_block": 64}.get(kind)
+    groups = {"fp8_block": 64, "fp8_blocks": 64}.get(kind)
     assert matrix_bytes(folder) == sum(n * k + 4 * n * (k // groups if groups else 1) for k, n in matrices(file).values())
     nan = change(folder, tmp_path / "nan", LAYER + "weight", lambda b: b[:-1] + b"\x7f")
     assert "not finite" in evaluate(nan).stderr
+
+
+@pytest.mark.parametrize("kind", ["gptq", "gptq4z", "gptq8", "awq", "int4"])
+def test_the_last_group_of_an_output_may_be_short(packed, tmp_path, kind):
+    """Groups of 128 of 192 inputs: held as groups of 64, of which two have the same scale."""
+    folder, file = tmp_path / "Tiny", tmp_path / "Tiny.gguf"
+    publish(packed("gptq")[0].parent.parent / "source.gguf", folder, file, "F16", packed=kind, group=128)
+    answers = [json.loads(evaluate(p).stdout)["perplexity"] for p in (folder, file)]
+    assert answers[0] == answers[1]
+    assert matrix_bytes(folder) == sum(held_bytes(kind, *s, group=64 if s[0] == 192 else 128) for s in matrices(file).values())
+
+
+def with_input_scales(folder, to, inputs):
+    """A copy of a W8A8 folder whose config says how activations are rounded; if by fixed scales, it has them."""
+    to.mkdir()
+    for f in folder.iterdir():
+        (to / f.name).write_bytes(f.read_bytes())
+    c = json.loads((to / "config.json").read_text())
+    c["quantization_config"]["config_groups"]["group_0"]["input_activations"] = inputs
+    (to / "config.json").write_text(json.dumps(c))
+    if inputs["dynamic"]:
+        return to
+    index = to / "model.safetensors.index.json"
+    known = json.loads(index.read_text())
+    for shard in to.glob("*.safetensors"):
+        data = shard.read_bytes()
+        n = struct.unpack("<Q", data[:8])[0]
+        header, rest = json.loads(data[8:8 + n]), data[8 + n:]
+        for name in [k.removesuffix("weight") + "input_scale" for k in header if k.endswith("_proj.weight")]:
+            header[name] = {"dtype": "BF16", "shape": [1], "data_offsets": [len(rest), len(rest) + 2]}
+            rest += b"\x80\x3f"
+            known["weight_map"][name] = shard.name
+        text = json.dumps(header).encode()
+        shard.write_bytes(struct.pack("<Q", len(text)) + text + rest)
+    index.write_text(json.dumps(known))
+    return to
+
+
+@pytest.mark.parametrize("dynamic", [True, False])
+def test_a_folder_of_smoothquant(packed, tmp_path, dynamic):
+    """W8A8: a scale for each output; activations are rounded as the option says, and fixed scales of theirs are named in the log."""
+    paths = packed("int8")
+    inputs = {"num_bits": 8, "type": "int", "symmetric": True, "dynamic": dynamic, "strategy": "token" if dynamic else "tensor"}
+    folder = with_input_scales(paths[0], tmp_path / "w8a8", inputs)
+    answers = [json.loads(evaluate(p).stdout)["perplexity"] for p in (folder, paths[1])]
+    assert answers[0] == answers[1]
+    d = Daemon("--model", str(folder), "--max-model-len", "128", "--max-num-seqs", "1")
+    try:
+        assert ("fixed scales of activations" in d.text()) is not dynamic
+    finally:
+        d.stop()
 
 
 @pytest.mark.parametrize("change_of, said", [({"bits": 5}, "bits"), ({"bits": 8, "sym": False}, "symmetric"),

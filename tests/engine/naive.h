@@ -66,7 +66,17 @@ static RIG_UNUSED double *naive_weights(const naive *f, const char *name, int la
         ck_assert_ptr_nonnull(tiles);
         packed_store(tiles, t.type, rows, cols, 0, rows, raw);
     }
-    const packed p = {tiles, t.type, rows, cols};
+    packed p = {tiles, t.type, rows, cols, NULL};
+    float scale;
+    if (t.type == DT_NVFP4) {
+        tensor_info beside;
+        char of[96];
+        snprintf(of, sizeof of, "%.*s.scale", (int)(strlen(full) - strlen(".weight")), full);
+        const int32_t i = checkpoint_find(f->m->file, of, &beside);
+        ck_assert(i >= 0 &&
+                  checkpoint_read_rows(f->m->file, (size_t)i, 0, 1, &scale, &e) == OK);
+        p.scale = &scale;
+    }
     for (uint32_t r = 0; r < rows; r++) {
         if (blocks)
             packed_row(&p, r, row);

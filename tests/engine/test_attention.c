@@ -1,6 +1,7 @@
 /* Attention over the paged cache: against softmax in float64, and bit for bit among the
  * instruction sets, among groupings of rows, among ways to split a sequence, and among blocks
- * in any order with anything in their unwritten slots; with and without a window. */
+ * in any order with anything in their unwritten slots; with and without windows, caps on the
+ * scores and sinks. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,67 +17,80 @@ typedef struct shape {
     uint32_t head_dim, group, block_tokens, len; /* len: tokens in the cache */
     dtype k, v;
     uint32_t window;
-    bool tail; /* the newest tokens in full precision */
+    bool tail;  /* the newest tokens in full precision */
+    float cap;  /* of the scores; 0: none */
+    bool sinks; /* one more score for each query, without a value */
 } shape;
 
 static const shape shapes[] = {
-    {64, 3, 16, 700, DT_F16, DT_F16, 0, false},
-    {64, 1, 8, 130, DT_F16, DT_F16, 0, false},
-    {128, 4, 32, 300, DT_BF16, DT_BF16, 0, false},
-    {80, 8, 16, 200, DT_F16, DT_F16, 0, false},
-    {96, 2, 64, 150, DT_F32, DT_F32, 0, false},
-    {256, 7, 16, 90, DT_BF16, DT_BF16, 0, false},
-    {40, 24, 8, 140, DT_F32, DT_F32, 0, false},
-    {8, 5, 256, 600, DT_F16, DT_F16, 0, false},
-    {64, 3, 16, 1100, DT_F32, DT_F32, 0, false},
-    {128, 6, 128, 530, DT_F16, DT_F16, 0, false},
+    {64, 3, 16, 700, DT_F16, DT_F16, 0, false, 0, false},
+    {64, 1, 8, 130, DT_F16, DT_F16, 0, false, 0, false},
+    {128, 4, 32, 300, DT_BF16, DT_BF16, 0, false, 0, false},
+    {80, 8, 16, 200, DT_F16, DT_F16, 0, false, 0, false},
+    {96, 2, 64, 150, DT_F32, DT_F32, 0, false, 0, false},
+    {256, 7, 16, 90, DT_BF16, DT_BF16, 0, false, 0, false},
+    {40, 24, 8, 140, DT_F32, DT_F32, 0, false, 0, false},
+    {8, 5, 256, 600, DT_F16, DT_F16, 0, false, 0, false},
+    {64, 3, 16, 1100, DT_F32, DT_F32, 0, false, 0, false},
+    {128, 6, 128, 530, DT_F16, DT_F16, 0, false, 0, false},
     /* Windows: within a group, a tile, a split; more than a split; of one; past the length. */
-    {64, 3, 16, 700, DT_F16, DT_F16, 5, false},
-    {64, 1, 8, 130, DT_F16, DT_F16, 20, false},
-    {256, 4, 16, 1300, DT_F16, DT_F16, 512, false},
-    {128, 4, 32, 300, DT_BF16, DT_BF16, 64, false},
-    {40, 24, 8, 140, DT_F32, DT_F32, 1, false},
-    {64, 3, 16, 1300, DT_F32, DT_F32, 700, false},
-    {96, 2, 64, 150, DT_F32, DT_F32, 100, false},
-    {64, 2, 16, 90, DT_F16, DT_F16, 400, false},
+    {64, 3, 16, 700, DT_F16, DT_F16, 5, false, 0, false},
+    {64, 1, 8, 130, DT_F16, DT_F16, 20, false, 0, false},
+    {256, 4, 16, 1300, DT_F16, DT_F16, 512, false, 0, false},
+    {128, 4, 32, 300, DT_BF16, DT_BF16, 64, false, 0, false},
+    {40, 24, 8, 140, DT_F32, DT_F32, 1, false, 0, false},
+    {64, 3, 16, 1300, DT_F32, DT_F32, 700, false, 0, false},
+    {96, 2, 64, 150, DT_F32, DT_F32, 100, false, 0, false},
+    {64, 2, 16, 90, DT_F16, DT_F16, 400, false, 0, false},
     /* K and V of different types. */
-    {64, 3, 16, 700, DT_F32, DT_F16, 0, false},
-    {40, 5, 8, 200, DT_F16, DT_F32, 0, false},
-    {128, 4, 32, 300, DT_BF16, DT_F16, 64, false},
-    {80, 2, 8, 140, DT_F32, DT_BF16, 30, false},
-    {96, 7, 64, 600, DT_F16, DT_BF16, 0, false},
-    {64, 1, 16, 1100, DT_BF16, DT_F32, 700, false},
+    {64, 3, 16, 700, DT_F32, DT_F16, 0, false, 0, false},
+    {40, 5, 8, 200, DT_F16, DT_F32, 0, false, 0, false},
+    {128, 4, 32, 300, DT_BF16, DT_F16, 64, false, 0, false},
+    {80, 2, 8, 140, DT_F32, DT_BF16, 30, false, 0, false},
+    {96, 7, 64, 600, DT_F16, DT_BF16, 0, false, 0, false},
+    {64, 1, 16, 1100, DT_BF16, DT_F32, 700, false, 0, false},
     /* Codes with scales: segments of 64, 32 and 16, one to sixteen of them. */
-    {64, 3, 16, 700, DT_INT8, DT_INT8, 0, false},
-    {256, 4, 16, 1300, DT_INT8, DT_INT8, 512, false},
-    {80, 8, 32, 200, DT_INT8, DT_INT8, 0, false},
-    {96, 2, 256, 600, DT_INT8, DT_INT8, 100, false},
-    {64, 3, 16, 1100, DT_Q8_0, DT_Q8_0, 0, false},
-    {128, 5, 64, 300, DT_Q8_0, DT_Q8_0, 64, false},
-    {16, 24, 16, 140, DT_Q8_0, DT_Q8_0, 1, false},
-    {64, 3, 16, 700, DT_FP8, DT_FP8, 5, false},
-    {240, 2, 16, 600, DT_FP8, DT_FP8, 0, false},
-    {64, 3, 16, 1100, DT_INT4, DT_INT4, 0, false},
-    {128, 4, 32, 700, DT_INT4, DT_INT4, 70, false},
-    {80, 7, 16, 200, DT_INT4, DT_INT4, 0, false},
-    {64, 1, 16, 700, DT_INT8, DT_F16, 0, false},
-    {64, 3, 16, 300, DT_F32, DT_INT4, 20, false},
-    {128, 6, 16, 530, DT_INT8, DT_INT4, 0, false},
-    {32, 2, 16, 300, DT_FP8, DT_BF16, 0, false},
+    {64, 3, 16, 700, DT_INT8, DT_INT8, 0, false, 0, false},
+    {256, 4, 16, 1300, DT_INT8, DT_INT8, 512, false, 0, false},
+    {80, 8, 32, 200, DT_INT8, DT_INT8, 0, false, 0, false},
+    {96, 2, 256, 600, DT_INT8, DT_INT8, 100, false, 0, false},
+    {64, 3, 16, 1100, DT_Q8_0, DT_Q8_0, 0, false, 0, false},
+    {128, 5, 64, 300, DT_Q8_0, DT_Q8_0, 64, false, 0, false},
+    {16, 24, 16, 140, DT_Q8_0, DT_Q8_0, 1, false, 0, false},
+    {64, 3, 16, 700, DT_FP8, DT_FP8, 5, false, 0, false},
+    {240, 2, 16, 600, DT_FP8, DT_FP8, 0, false, 0, false},
+    {64, 3, 16, 1100, DT_INT4, DT_INT4, 0, false, 0, false},
+    {128, 4, 32, 700, DT_INT4, DT_INT4, 70, false, 0, false},
+    {80, 7, 16, 200, DT_INT4, DT_INT4, 0, false, 0, false},
+    {64, 1, 16, 700, DT_INT8, DT_F16, 0, false, 0, false},
+    {64, 3, 16, 300, DT_F32, DT_INT4, 20, false, 0, false},
+    {128, 6, 16, 530, DT_INT8, DT_INT4, 0, false, 0, false},
+    {32, 2, 16, 300, DT_FP8, DT_BF16, 0, false, 0, false},
     /* With a tail: long, short of it, in blocks of all sizes, within windows and without older ones,
      * beside codes that are not rotated and beside none. */
-    {64, 3, 16, 1100, DT_INT4, DT_INT4, 0, true},
-    {128, 4, 32, 700, DT_INT4, DT_INT4, 0, true},
-    {256, 4, 16, 1300, DT_INT4, DT_INT4, 512, true},
-    {80, 7, 128, 600, DT_INT4, DT_INT4, 70, true},
-    {64, 1, 16, 300, DT_INT4, DT_INT4, 20, true},
-    {64, 24, 16, 63, DT_INT4, DT_INT4, 0, true},
-    {64, 2, 16, 600, DT_INT4, DT_INT4, 64, true},
-    {32, 8, 16, 200, DT_INT4, DT_INT8, 0, true},
-    {128, 6, 16, 577, DT_INT8, DT_INT4, 0, true},
-    {96, 3, 64, 700, DT_Q8_0, DT_INT4, 0, true},
-    {64, 5, 16, 400, DT_F32, DT_INT4, 0, true},
-    {64, 5, 16, 400, DT_INT4, DT_FP8, 100, true},
+    {64, 3, 16, 1100, DT_INT4, DT_INT4, 0, true, 0, false},
+    {128, 4, 32, 700, DT_INT4, DT_INT4, 0, true, 0, false},
+    {256, 4, 16, 1300, DT_INT4, DT_INT4, 512, true, 0, false},
+    {80, 7, 128, 600, DT_INT4, DT_INT4, 70, true, 0, false},
+    {64, 1, 16, 300, DT_INT4, DT_INT4, 20, true, 0, false},
+    {64, 24, 16, 63, DT_INT4, DT_INT4, 0, true, 0, false},
+    {64, 2, 16, 600, DT_INT4, DT_INT4, 64, true, 0, false},
+    {32, 8, 16, 200, DT_INT4, DT_INT8, 0, true, 0, false},
+    {128, 6, 16, 577, DT_INT8, DT_INT4, 0, true, 0, false},
+    {96, 3, 64, 700, DT_Q8_0, DT_INT4, 0, true, 0, false},
+    {64, 5, 16, 400, DT_F32, DT_INT4, 0, true, 0, false},
+    {64, 5, 16, 400, DT_INT4, DT_FP8, 100, true, 0, false},
+    /* Caps that most scores feel, and sinks: every type, windows, splits, a tail. */
+    {64, 3, 16, 1100, DT_F16, DT_F16, 0, false, 2, false},
+    {128, 4, 32, 300, DT_BF16, DT_BF16, 64, false, 0.5f, true},
+    {40, 24, 8, 140, DT_F32, DT_F32, 1, false, 3, true},
+    {96, 2, 64, 1300, DT_F32, DT_F32, 700, false, 0, true},
+    {64, 8, 16, 700, DT_F16, DT_F16, 128, false, 0, true},
+    {80, 8, 32, 600, DT_INT8, DT_INT8, 0, false, 2, true},
+    {128, 5, 64, 300, DT_Q8_0, DT_Q8_0, 64, false, 1, true},
+    {64, 3, 16, 700, DT_FP8, DT_FP8, 5, false, 4, true},
+    {64, 2, 16, 1100, DT_INT4, DT_INT4, 0, true, 2, true},
+    {256, 4, 16, 600, DT_INT8, DT_F16, 512, false, 30, true},
 };
 enum {
     N_SHAPES = sizeof shapes / sizeof *shapes,
@@ -191,8 +205,12 @@ static void turn_queries(const op_kernels *k, const kv_format *f, float *q, uint
     for (uint32_t i = 0; i < n * f->head_dim; i++) q[i] = q[i] / (float)f->k_segment;
     k->hadamard(q, n * f->head_dim, f->k_segment);
 }
-static void finish(const op_kernels *k, const kv_format *f, float sum, const float *acc,
-                   float *out) {
+static float sink_of(uint32_t query) {
+    return 4 * random_float(query ^ 0x77777);
+}
+static void finish(const op_kernels *k, const kv_format *f, const shape *s, uint32_t query,
+                   float max, float sum, const float *acc, float *out) {
+    if (s->sinks) sum = sum + k->attn_sink(max, sink_of(query));
     k->attn_finish(f->v.rotated ? sum * (float)f->v_segment : sum, acc, f->head_dim, out);
     if (f->v.rotated) k->hadamard(out, f->head_dim, f->v_segment);
 }
@@ -224,6 +242,7 @@ static void attend_rows(const op_kernels *k, const cache *c, const shape *s, uin
                    .group = s->group,
                    .first_pos = first,
                    .window = s->window,
+                   .cap = s->cap,
                    .from = 0,
                    .to = first + n,
                    .max = max,
@@ -236,8 +255,8 @@ static void attend_rows(const op_kernels *k, const cache *c, const shape *s, uin
     show_all(&c->all, s);
     show_all(&c->tail, s);
     for (uint32_t i = 0; i < n * s->group; i++)
-        finish(k, &c->all.format, sum[i], acc + (size_t)i * c->all.format.v_dims,
-               out + (size_t)i * s->head_dim);
+        finish(k, &c->all.format, s, i % s->group, max[i], sum[i],
+               acc + (size_t)i * c->all.format.v_dims, out + (size_t)i * s->head_dim);
     free(scratch);
 }
 
@@ -284,9 +303,11 @@ START_TEST(attention_is_near_softmax_in_float64) {
                 const float *key = (is_newest(s, pos, j) ? c.tail.k : c.all.k) + (size_t)j * hd;
                 w[j] = 0;
                 for (uint32_t d = 0; d < hd; d++) w[j] += (double)q[g * hd + d] * key[d];
+                if (s->cap > 0) w[j] = s->cap * tanh(w[j] / s->cap);
                 best = fmax(best, w[j]);
             }
             for (uint32_t j = from; j < s->len; j++) sum += w[j] = exp2(w[j] - best);
+            if (s->sinks) sum += exp2(sink_of(g) - best);
             for (uint32_t d = 0; d < hd; d++) {
                 double want = 0;
                 for (uint32_t j = from; j < s->len; j++)
@@ -367,6 +388,7 @@ START_TEST(splits_joined_in_order_have_the_bits_of_the_whole) {
                            .group = s->group,
                            .first_pos = pos,
                            .window = s->window,
+                           .cap = s->cap,
                            .from = from,
                            .to = s->len,
                            .max = part_max,
@@ -380,7 +402,7 @@ START_TEST(splits_joined_in_order_have_the_bits_of_the_whole) {
                                  part_sum[g], part_acc + (size_t)g * dp, dp);
         }
         for (uint32_t g = 0; g < s->group; g++) {
-            finish(k[t], &c.all.format, sum[g], acc + (size_t)g * dp, out);
+            finish(k[t], &c.all.format, s, g, max[g], sum[g], acc + (size_t)g * dp, out);
             assert_same(whole + (size_t)g * hd, out, hd, "splits", (uint32_t)_i, k[t]->isa);
         }
     }

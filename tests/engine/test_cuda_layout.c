@@ -234,6 +234,27 @@ START_TEST(tables_of_every_shape_fit_the_largest) {
 }
 END_TEST
 
+/* Parts of operations that it runs otherwise; then --backend auto takes the CPU. */
+START_TEST(what_its_kernels_lack_is_named) {
+    static const struct {
+        const char *arch, *lacks;
+    } t[] = {{"gemma2", "soft_cap"},      {"gemma2", "logit_cap"},  {"olmo2", "whole_norm"},
+             {"mistral3", "temperature"}, {"smollm3", "unrotated"}, {"granite", "logit_scale"},
+             {"llama", "sinks"}};
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        model_config c = gb_tiny(t[i].arch);
+        err e;
+        c.n_layers = 4;
+        c.sinks = strcmp(t[i].arch, "llama") == 0;
+        model *m = planned(&c, DT_F16);
+        ck_assert_int_eq(engine_check_runs(&backend_cuda, &m->program, &e), ERR_UNSUPPORTED);
+        ck_assert_msg(strstr(e.text, t[i].lacks) != NULL, "%s: %s", t[i].arch, e.text);
+        ck_assert_int_eq(engine_check_runs(&backend_cpu, &m->program, &e), OK);
+        model_close(m);
+    }
+}
+END_TEST
+
 START_TEST(what_it_cannot_compute_is_named) {
     static const bad_option bad[] = {
         {"block_size", offsetof(engine_options, block_tokens), 12, ERR_INVALID},
@@ -285,4 +306,5 @@ CHECK_MAIN("cuda layout", a_public_model_has_its_published_bytes,
            weights_that_compute_together_lie_together,
            packed_weights_of_many_rows_have_memory_for_a_slice,
            values_alive_together_share_no_bytes, tables_of_every_shape_fit_the_largest,
-           what_it_cannot_compute_is_named, a_plugin_that_is_not_there_is_said_in_one_line)
+           what_its_kernels_lack_is_named, what_it_cannot_compute_is_named,
+           a_plugin_that_is_not_there_is_said_in_one_line)

@@ -33,6 +33,10 @@ static const kind kinds[] = {
     {"llama", DT_Q5_K, 4, 1, 64, 64, 16, false, false, false, ROPE_SCALING_NONE, 2, 0},
     {"llama", DT_Q6_K, 4, 2, 64, 64, 16, true, false, false, ROPE_SCALING_NONE, 2, 0},
     {"llama", DT_IQ4_XS, 8, 2, 32, 32, 16, true, false, false, ROPE_SCALING_NONE, 2, 0},
+    {"llama", DT_IQ2_S, 4, 2, 64, 64, 16, true, false, false, ROPE_SCALING_NONE, 2, 0},
+    {"qwen2", DT_TQ1_0, 4, 2, 64, 64, 16, false, true, false, ROPE_SCALING_NONE, 2, 0},
+    {"llama", DT_NVFP4, 4, 2, 64, 64, 16, true, false, false, ROPE_SCALING_NONE, 2, 0},
+    {"qwen2", DT_NVFP4, 4, 2, 64, 64, 16, false, true, false, ROPE_SCALING_NONE, 2, 0},
     {"qwen3", DT_F16, 6, 2, 32, 32, 16, true, false, false, ROPE_SCALING_NONE, 2, 0},
     {"qwen3", DT_Q4_K, 4, 1, 48, 48, 8, false, false, false, ROPE_SCALING_NONE, 2, 0},
     {"phi3", DT_F32, 4, 4, 24, 24, 16, false, false, false, ROPE_SCALING_NONE, 2, 33},
@@ -54,7 +58,7 @@ static void tiny_open(gb *b, char path[64], const kind *k, uint32_t window) {
     model_config c = gb_tiny(k->arch);
     char key[64];
     /* Blocks of 256 divide all rows but those of ffn_down, which fall back to blocks of 32. */
-    if (dtype_get(k->type)->block_elems == 256) c.n_embd = 256;
+    if (dtype_get(k->type)->block_elems > 32) c.n_embd = 256;
     c.n_heads = k->heads, c.n_kv_heads = k->kv_heads, c.head_dim = k->head_dim;
     c.rope.n_dims = k->rope_dims;
     c.tied_head = k->tied;

@@ -1,15 +1,17 @@
-/* Tiny models of the families that have no small real one, against float64: transformers
- * (tests/golden/make_families.py, where the format of the files stands), mixtures of experts by
- * make_mixtures.py. */
+/* Tiny models of the families that have no small real one, against transformers in float64
+ * (tests/golden/make_families.py, where the format of the files stands), or plain formulas in
+ * float64 (make_variants.py, make_mixtures.py). */
 #include "tests/engine/engine_rig.h"
 
 #include <math.h>
 #include <stdio.h>
+#include <unistd.h>
 
 enum { MAX_TOKENS = 64 };
 
-static const char *const families[] = {"qwen3",   "phi3",     "gemma3",
-                                       "mixtral", "qwen2moe", "qwen3moe"};
+static const char *const families[] = {"qwen3",      "phi3",  "gemma3", "gemma2", "smollm3",
+                                       "ministral3", "olmo2", "olmo3",  "glm4",   "granite",
+                                        "mixtral",    "qwen2moe", "qwen3moe"};
 enum { N_FAMILIES = sizeof families / sizeof *families };
 
 static void take(FILE *f, void *dst, size_t n) {
@@ -35,8 +37,26 @@ static double distance(rig *r, const int32_t *tokens, uint32_t n, const float *w
     return sqrt(diff / all);
 }
 
-static void check_family(const char *name, FILE *f, uint32_t n_vocab) {
+/* What a model of the file or folder at path gives, in float32 or as served. */
+static void check_model(const char *path, bool int8, uint32_t max_model_len,
+                        const int32_t *tokens, uint32_t n, uint32_t n_vocab,
+                        const float *want) {
     static const double limit[] = {1e-5, 0.03};
+    rig r;
+    engine_options o = rig_options();
+    o.max_model_len = max_model_len;
+    o.activations = int8 ? ACTIVATION_INT8 : ACTIVATION_F32;
+    o.kv_k = o.kv_v = int8 ? DT_F16 : DT_F32;
+    rig_open(&r, path, &o);
+    ck_assert_uint_eq(r.n_vocab, n_vocab);
+    const double d = distance(&r, tokens, n, want);
+    printf("%s, %u tokens, %s: distance %.3g\n", path, n, int8 ? "int8" : "f32", d);
+    ck_assert_msg(d < limit[int8], "%s, %u tokens: distance %g", path, n, d);
+    rig_close(&r);
+}
+
+/* name.gguf, and the folder name where there is one. */
+static void check_family(const char *name, FILE *f, uint32_t n_vocab) {
     uint32_t head[2];
     int32_t tokens[MAX_TOKENS];
     char path[96];
@@ -48,23 +68,14 @@ static void check_family(const char *name, FILE *f, uint32_t n_vocab) {
     ck_assert_ptr_nonnull(want);
     take(f, want, sizeof *want * n * n_vocab);
     snprintf(path, sizeof path, "tests/golden/families/%s.gguf", name);
-    for (int int8 = 0; int8 < 2; int8++) {
-        rig r;
-        engine_options o = rig_options();
-        o.max_model_len = head[0];
-        o.activations = int8 ? ACTIVATION_INT8 : ACTIVATION_F32;
-        o.kv_k = o.kv_v = int8 ? DT_F16 : DT_F32;
-        rig_open(&r, path, &o);
-        ck_assert_uint_eq(r.n_vocab, n_vocab);
-        double d = distance(&r, tokens, n, want);
-        printf("%s, %u tokens, %s: distance %.3g\n", name, n, int8 ? "int8" : "f32", d);
-        ck_assert_msg(d < limit[int8], "%s, %u tokens: distance %g", name, n, d);
-        rig_close(&r);
-    }
+    for (int int8 = 0; int8 < 2; int8++)
+        check_model(path, int8, head[0], tokens, n, n_vocab, want);
+    path[strlen(path) - strlen(".gguf")] = '\0';
+    if (access(path, F_OK) == 0) check_model(path, false, head[0], tokens, n, n_vocab, want);
     free(want);
 }
 
-START_TEST(tiny_models_give_the_logits_of_their_reference) {
+START_TEST(tiny_models_give_the_logits_of_transformers) {
     char path[96];
     uint32_t head[2];
     snprintf(path, sizeof path, "tests/golden/families/%s.bin", families[_i]);
@@ -81,6 +92,6 @@ END_TEST
 int main(void) {
     Suite *s = suite_create("families");
     TCase *t = check_case(s, "families");
-    tcase_add_loop_test(t, tiny_models_give_the_logits_of_their_reference, 0, N_FAMILIES);
+    tcase_add_loop_test(t, tiny_models_give_the_logits_of_transformers, 0, N_FAMILIES);
     return check_run(s);
 }

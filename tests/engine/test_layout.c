@@ -4,6 +4,7 @@
 #include "tests/model/gguf_build.h"
 
 #include "memory/plan.h"
+#include "model/words.h"
 
 /* A tiny model in a memory file. */
 static void tiny_open(gb *b, char path[64], const model_config *c, dtype type) {
@@ -85,14 +86,18 @@ static uint64_t assert_plan_is_ledger(const char *path, const engine_options *wa
 }
 
 START_TEST(the_plan_of_small_models_is_what_opening_allocates) {
-    static const dtype types[] = {DT_F32,  DT_F16,  DT_BF16, DT_Q8_0,   DT_Q4_0,
-                                  DT_Q4_1, DT_Q5_0, DT_Q5_1, DT_IQ4_NL, DT_Q2_K,
-                                  DT_Q3_K, DT_Q4_K, DT_Q5_K, DT_Q6_K,   DT_IQ4_XS};
+    static const dtype types[] = {DT_F32,       DT_F16,  DT_BF16, DT_Q8_0,   DT_Q4_0,
+                                  DT_Q4_1,      DT_Q5_0, DT_Q5_1, DT_IQ4_NL, DT_Q2_K,
+                                  DT_Q3_K,      DT_Q4_K, DT_Q5_K, DT_Q6_K,   DT_IQ4_XS,
+#define X(name, ...) DT_##name,
+                                  WORDS_LIST(X)
+#undef X
+    };
     for (uint32_t i = 0; i < sizeof types / sizeof *types; i++) {
         gb b;
         char path[64];
         model_config c = gb_tiny(i % 2 ? "qwen2" : "llama");
-        if (dtype_get(types[i])->block_elems == 256) c.n_embd = 256;
+        if (dtype_get(types[i])->block_elems > 32) c.n_embd = 256;
         c.tied_head = i % 3 == 0;
         tiny_open(&b, path, &c, types[i]);
         engine_options o = rig_options();
@@ -370,8 +375,17 @@ END_TEST
 START_TEST(a_type_without_kernels_is_named_with_its_tensor) {
     engine_options o = rig_options();
     model_config c = gb_tiny("llama");
-    c.n_embd = c.n_ff = 256;
-    rig_unsupported(&backend_cpu, &c, DT_IQ2_XS, &o, "token_embd.weight", "IQ2_XS");
+    terms t = {0};
+    kv_request kv;
+    model *m;
+    err e;
+    ck_assert_msg(model_from_config(&m, &c, DT_Q8_0, &e) == OK, "%s", e.text);
+    m->program.weights[0].type = DT_I32; /* all types of weights have kernels */
+    ck_assert_int_eq(backend_cpu.terms(&m->program, &o, &t, &kv, &e), ERR_UNSUPPORTED);
+    ck_assert_str_eq(e.field, "token_embd.weight");
+    ck_assert_ptr_nonnull(strstr(e.text, "I32"));
+    terms_clear(&t);
+    model_close(m);
 }
 END_TEST
 

@@ -9,6 +9,7 @@
 #include "base/half.h"
 #include "base/hash.h"
 #include "engine/cpu/linear.h"
+#include "model/words.h"
 #include "tests/check_main.h"
 
 /* dtype_grouped as a constant; scale 0: F16, 1: BF16, 2: F32. */
@@ -30,7 +31,10 @@ static const dtype types[] = {DT_F32,
                               DT_IQ4_XS,
                               DT_Q2_K,
                               DT_Q3_K,
-                              GROUPED(DT_I4, 0, 128),
+#define X(name, ...) DT_##name,
+                              WORDS_LIST(X)
+#undef X
+                                  GROUPED(DT_I4, 0, 128),
                               GROUPED(DT_I4, 1, 64),
                               GROUPED(DT_I4, 2, 256),
                               GROUPED(DT_I4Z, 0, 128),
@@ -41,7 +45,7 @@ static const dtype types[] = {DT_F32,
                               GROUPED(DT_I8G, 2, 256),
                               GROUPED(DT_F8, 1, 128),
                               GROUPED(DT_F8, 2, 64)};
-enum { N_FILE_TYPES = 15, N_TYPES = 26, FIRST_QUANT = 3 };
+enum { N_FILE_TYPES = 27, N_TYPES = 38, FIRST_QUANT = 3 };
 
 static bool is_grouped(dtype t) {
     return dtype_group(t) != 0;
@@ -74,6 +78,7 @@ typedef struct matrix {
 /* Where the one or two scales (binary16) of a block stand. */
 static int scales_in(dtype t, int at[2]) {
     at[0] = t == DT_Q2_K ? 80 : t == DT_Q3_K ? 108 : t == DT_Q6_K ? 208 : 0;
+    if (t == DT_TQ1_0 || t == DT_TQ2_0) at[0] = words_type_of(t).scale_at;
     at[1] = at[0] + 2;
     return t == DT_Q4_1 || t == DT_Q5_1 || t == DT_Q4_K || t == DT_Q5_K || t == DT_Q2_K ? 2 : 1;
 }
@@ -92,6 +97,13 @@ static void random_block(dtype t, uint8_t *block, uint64_t *seed) {
         if (dtype_kind(t) == DT_I4Z) block[scale_bytes(t)] %= 17;
         for (int i = (int)scale_bytes(t); dtype_kind(t) == DT_F8 && i < n; i++)
             if ((block[i] & 0x7f) == 0x7f) block[i] ^= 1; /* no NaN */
+        return;
+    }
+    if (t == DT_NVFP4) return;
+    if (t == DT_IQ1_M) { /* in the upper quarters of four numbers */
+        const uint16_t h = half_of_float(random_float(seed) * 0.02f);
+        for (int i = 0; i < 4; i++)
+            block[49 + 2 * i] = (uint8_t)((block[49 + 2 * i] & 15) | (h >> 4 * i & 15) << 4);
         return;
     }
     int at[2];
@@ -176,7 +188,7 @@ static packed pack_file(dtype t, uint32_t n_out, uint32_t n_in, const uint8_t *f
     uint64_t row_bytes = n_in / info.elems * info.bytes;
     packed_store(tiles, t, n_out, n_in, 0, first, file);
     packed_store(tiles, t, n_out, n_in, first, n_out - first, file + first * row_bytes);
-    return (packed){tiles, t, n_out, n_in};
+    return (packed){tiles, t, n_out, n_in, NULL};
 }
 
 static matrix matrix_new(dtype t, uint32_t n_out, uint32_t n_in, uint64_t seed) {
@@ -365,7 +377,7 @@ START_TEST(only_known_types_and_whole_blocks_are_supported) {
         ck_assert(!linear_supports(types[t], UINT32_MAX - 31));
         ck_assert(linear_wants_int8(types[t]) == (quantised && dtype_kind(types[t]) != DT_F8));
     }
-    ck_assert(!linear_supports(DT_IQ2_XS, 256));
+    ck_assert(!linear_supports(DT_F64, 256));
     ck_assert(!linear_supports(DT_I32, 32));
     ck_assert(!linear_supports(DT_NONE, 32));
 }
@@ -524,7 +536,7 @@ START_TEST(bf16_rounds_and_adds_as_the_header_says) {
     memset(x, 0, sizeof x);
     x[0] = x[1] = x[2] = 1;
     w[0] = 0x1p24f, w[1] = 1, w[2] = -0x1p24f;
-    packed m = {must_alloc(packed_bytes(DT_F32, 1, 64)), DT_F32, 1, 64};
+    packed m = {must_alloc(packed_bytes(DT_F32, 1, 64)), DT_F32, 1, 64, NULL};
     packed_store((void *)m.tiles, DT_F32, 1, 64, 0, 1, w);
     k->quantise(x, &a, 0);
     k->linear(&(linear_call){.w = &m, .a = &a, .y = &y, .ldy = 1}, (span){0, 1}, (span){0, 1});
@@ -763,6 +775,35 @@ START_TEST(extreme_codes_do_not_overflow_in_any_isa) {
 }
 END_TEST
 
+/* The sums, and the rows that are looked up. */
+START_TEST(a_scale_multiplies_what_a_matrix_gives) {
+    const float scale = 0.37f;
+    for (int i = -1; i < 2; i++)
+        for (int family = 0; family < 3; family++) {
+            const activation_dtype f[] = {ACTIVATION_F32, ACTIVATION_INT8, ACTIVATION_BF16};
+            const linear_kernels *k = kernels_of(f[family], i < 0 ? ISA_PLAIN : isas[i]);
+            if (!k) continue;
+            matrix m = matrix_new(DT_NVFP4, 40, 192, 3);
+            act a = act_new(k, f[family], 11, 192, 4);
+            float bias[40], row[192], want[11 * 40], got[11 * 40];
+            for (int o = 0; o < 40; o++) bias[o] = (float)o;
+            linear_call c = {.w = &m.p, .a = &a, .y = want, .ldy = 40};
+            k->linear(&c, (span){0, 11}, (span){0, 40});
+            m.p.scale = &scale;
+            c.y = got;
+            c.bias = bias;
+            k->linear(&c, (span){0, 11}, (span){0, 40});
+            for (int j = 0; j < 11 * 40; j++) want[j] = want[j] * scale + bias[j % 40];
+            assert_same_bits(want, got, 11 * 40, "scaled");
+            packed_row(&m.p, 7, row);
+            for (int j = 0; j < 192; j++) m.value[7 * 192 + j] *= scale;
+            assert_same_bits(m.value + 7 * 192ul, row, 192, "a scaled row");
+            act_free(&a);
+            matrix_free(&m);
+        }
+}
+END_TEST
+
 START_TEST(a_row_does_not_depend_on_the_rows_beside_it) {
     const linear_kernels *k = linear_kernels_get(ISA_AUTO);
     for (int t = 0; t < N_TYPES; t++) {
@@ -853,6 +894,7 @@ int main(void) {
     tcase_add_test(t, zero_points_give_the_bits_of_their_differences);
     tcase_add_loop_test(t, every_isa_gives_the_bits_of_plain_c, 0, 2);
     tcase_add_loop_test(t, extreme_codes_do_not_overflow_in_any_isa, 0, 2);
+    tcase_add_test(t, a_scale_multiplies_what_a_matrix_gives);
     tcase_add_test(t, a_row_does_not_depend_on_the_rows_beside_it);
     tcase_add_test(t, nan_in_a_row_makes_that_row_nan_and_no_other);
     tcase_add_test(t, shares_are_disjoint_cover_all_and_begin_at_strips);

@@ -92,6 +92,48 @@ START_TEST(exp2_has_the_same_bits_on_every_isa_and_is_near_libm) {
 }
 END_TEST
 
+START_TEST(the_soft_cap_has_the_same_bits_on_every_isa_and_is_near_libm) {
+    static const float caps[] = {1e-3f, 0.5f, 30, 50, 1e6f};
+    const op_kernels *k[2];
+    uint32_t n_k = other_tables(k);
+    float x[MOST], want[MOST], got[MOST];
+    for (uint32_t c = 0; c < sizeof caps / sizeof *caps; c++) {
+        const float cap = caps[c];
+        fill_random(x, MOST, 9);
+        for (int i = 0; i < MOST; i++) x[i] *= i % 2 ? cap : 10 * cap;
+        x[3] = 1e30f, x[4] = -1e30f, x[5] = INFINITY, x[6] = 0;
+        memcpy(want, x, sizeof x);
+        ops_plain.soft_cap(want, MOST, cap);
+        for (int i = 0; i < MOST; i++)
+            ck_assert_double_le(fabs(want[i] - cap * tanh((double)x[i] / cap)), 1.5e-7 * cap);
+        ck_assert(want[3] == cap && want[4] == -cap && want[5] == cap && want[6] == 0);
+        for (uint32_t i = 0; i < n_k; i++)
+            for (uint32_t n = 1; n <= MOST; n += 13) {
+                memcpy(got, x, sizeof x);
+                k[i]->soft_cap(got, n, cap);
+                assert_bits(want, got, n, "soft_cap", k[i]->isa, n);
+            }
+    }
+}
+END_TEST
+
+START_TEST(a_sink_has_the_same_bits_on_every_isa_and_never_overflows) {
+    static const float at[][2] = {{0, 0},    {3.5f, -2},  {-7, 12.25f}, {-1e4f, 1e4f},
+                                  {1e4f, 0}, {120, -120}, {-40, 100}};
+    const op_kernels *k[2];
+    for (uint32_t i = 0; i < sizeof at / sizeof *at; i++) {
+        const float want = ops_plain.attn_sink(at[i][0], at[i][1]);
+        const double gap = (double)at[i][1] - at[i][0];
+        const double exact = gap < -125 ? 0 : exp2(fmin(gap, 127));
+        ck_assert_double_le(fabs(want - exact), 2.5e-7 * exact);
+        for (uint32_t t = 0, n_k = other_tables(k); t < n_k; t++) {
+            const float got = k[t]->attn_sink(at[i][0], at[i][1]);
+            assert_bits(&want, &got, 1, "attn_sink", k[t]->isa, i);
+        }
+    }
+}
+END_TEST
+
 START_TEST(the_gate_has_the_same_bits_on_every_isa_and_is_near_libm) {
     const op_kernels *k[2];
     uint32_t n_k = other_tables(k);
@@ -237,6 +279,8 @@ END_TEST
 
 CHECK_MAIN("ops", norm_has_the_same_bits_on_every_isa, norm_is_what_the_formula_says,
            exp2_has_the_same_bits_on_every_isa_and_is_near_libm,
+           the_soft_cap_has_the_same_bits_on_every_isa_and_is_near_libm,
+           a_sink_has_the_same_bits_on_every_isa_and_never_overflows,
            the_gate_has_the_same_bits_on_every_isa_and_is_near_libm,
            rotation_has_the_same_bits_on_every_isa_and_keeps_lengths,
            the_rest_of_a_quantised_block_has_the_same_bits_on_every_isa,

@@ -58,7 +58,7 @@ static void product(weight_id id, const float *x, double *y) {
     ck_assert(raw && tiles && w->cols <= 512);
     ck_assert_msg(model_read_rows(r.model, id, 0, w->rows, raw, &e) == OK, "%s", e.text);
     packed_store(tiles, w->type, w->rows, w->cols, 0, w->rows, raw);
-    const packed p = {tiles, w->type, w->rows, w->cols};
+    const packed p = {tiles, w->type, w->rows, w->cols, NULL};
     for (uint32_t o = 0; o < w->rows; o++) {
         packed_row(&p, o, row);
         for (uint32_t k = 0; k < w->cols; k++) y[o] += (double)row[k] * x[w->first_col + k];

@@ -1,8 +1,8 @@
 /* The same request gives the same logits, bit for bit, whatever else is in its batches, however
  * its prompt is cut, wherever its blocks lie, whoever computed its beginning, after preemption,
- * on any number of threads and on every instruction set. On the real model, and on a tiny one
- * with norms of q and k, multi-query attention and windows on most layers; a prompt long enough
- * for two splits of attention.
+ * on any number of threads and on every instruction set. On the real model, on a tiny one with
+ * norms of q and k, multi-query attention and windows on most layers, with each type of cache,
+ * and on a tiny one of each other family; a prompt long enough for two splits of attention.
  */
 #include "tests/engine/engine_rig.h"
 #include "tests/model/gguf_build.h"
@@ -25,23 +25,26 @@ typedef struct run {
     float *logits; /* [N_ROWS][n_vocab]: after the prompt, and after each decoded token */
 } run;
 
-/* The tiny model with each type of cache that has codes, and a mixture. */
-enum {
-    REAL,
-    TINY,
-    TINY_INT8,
-    TINY_Q8_0,
-    TINY_FP8,
-    TINY_MIXED,
-    TINY_INT4,
-    EXPERTS, /* with a shared one */
-    N_MODELS
-};
+/* The tiny model with each type of cache that has codes, and a mixture; then other families, and
+ * one with sinks. arch NULL: the real model. */
 static const struct {
+    const char *arch;
     dtype k, v;
-} cache_of[N_MODELS] = {{DT_F16, DT_F16},   {DT_F16, DT_F16}, {DT_INT8, DT_INT8},
-                        {DT_Q8_0, DT_Q8_0}, {DT_FP8, DT_FP8}, {DT_INT8, DT_INT4},
-                        {DT_INT4, DT_INT4}, {DT_F16, DT_F16}};
+    bool sinks;
+} models[] = {
+    {NULL, DT_F16, DT_F16, false},         {"gemma3", DT_F16, DT_F16, false},
+    {"gemma3", DT_INT8, DT_INT8, false},   {"gemma3", DT_Q8_0, DT_Q8_0, false},
+    {"gemma3", DT_FP8, DT_FP8, false},     {"gemma3", DT_INT8, DT_INT4, false},
+    {"gemma3", DT_INT4, DT_INT4, false},   {"gemma2", DT_F16, DT_F16, false},
+    {"gemma2", DT_INT4, DT_INT8, false},   {"llama", DT_BF16, DT_BF16, true},
+    {"gemma2", DT_INT8, DT_INT8, true},    {"smollm3", DT_F16, DT_F16, false},
+    {"mistral3", DT_INT8, DT_INT8, false}, {"olmo2", DT_F16, DT_F16, false},
+    {"glm4", DT_BF16, DT_F16, false},      {"granite", DT_F16, DT_F16, false},
+    {"qwen2", DT_F32, DT_F32, false},      {"qwen3", DT_F16, DT_F16, false},
+    {"phi3", DT_F16, DT_F16, false},
+    {"qwen2moe", DT_F16, DT_F16, false},   {"qwen3moe", DT_INT8, DT_INT8, false},
+};
+enum { N_MODELS = sizeof models / sizeof *models };
 
 static engine_options options(void) {
     engine_options o = rig_options();
@@ -53,14 +56,15 @@ static engine_options options(void) {
 
 static void open_model(rig *r, int which, const engine_options *wanted) {
     engine_options o = *wanted;
-    o.kv_k = cache_of[which].k, o.kv_v = cache_of[which].v;
-    if (which == REAL) {
+    o.kv_k = models[which].k, o.kv_v = models[which].v;
+    if (!models[which].arch) {
         rig_open(r, test_model(), &o);
         return;
     }
-    model_config c = gb_tiny(which == EXPERTS ? "qwen2moe" : "gemma3");
-    c.n_layers = 4, c.n_kv_heads = 1, c.n_embd = 256, c.n_ctx_train = 1024;
-    c.window = which == EXPERTS ? 0 : PROMPT / 5;
+    model_config c = gb_tiny(models[which].arch);
+    c.n_layers = 4, c.n_kv_heads = 1, c.n_embd = 256;
+    c.window = PROMPT / 5, c.n_ctx_train = 1024;
+    c.sinks = models[which].sinks;
     gb b;
     char path[64];
     gb_init(&b);
@@ -69,13 +73,13 @@ static void open_model(rig *r, int which, const engine_options *wanted) {
     gb_open(&b, path);
     rig_open(r, path, &o);
     gb_clear(&b);
-    ck_assert_uint_eq(r->model->program.n_groups, which == EXPERTS ? 1 : 2);
+    ck_assert_uint_eq(r->model->program.n_groups, c.window_every ? 2 : 1);
 }
 
 /* Attention without fusion reads no codes. */
 static bool may_be_unfused(int which) {
-    return !kv_type_get(cache_of[which].k)->word_bytes &&
-           !kv_type_get(cache_of[which].v)->word_bytes;
+    return !kv_type_get(models[which].k)->word_bytes &&
+           !kv_type_get(models[which].v)->word_bytes;
 }
 
 static void run_init(run *w, const rig *r, uint32_t seed) {
@@ -126,6 +130,17 @@ static void base_run(rig *r, run *w) {
     run_init(w, r, 1);
     run_alone(r, w, PROMPT);
 }
+
+START_TEST(every_family_is_there) {
+    const family *f;
+    for (size_t i = 0; (f = family_at(i)); i++) {
+        uint32_t k = 0;
+        while (k < N_MODELS && !(models[k].arch && strcmp(models[k].arch, f->arch) == 0)) k++;
+        ck_assert_msg(f->record == counted_record || k < N_MODELS, "no tiny model of %s",
+                      f->arch);
+    }
+}
+END_TEST
 
 /* In one engine: chunks of odd sizes, other blocks full of somebody's NaN, recomputation. */
 START_TEST(chunks_blocks_and_preemption_change_no_bit) {
@@ -429,6 +444,7 @@ END_TEST
 int main(void) {
     Suite *s = suite_create("same_bits");
     TCase *t = check_case(s, "same_bits");
+    tcase_add_test(t, every_family_is_there);
     tcase_add_loop_test(t, chunks_blocks_and_preemption_change_no_bit, 0, N_MODELS);
     tcase_add_loop_test(t, a_crowd_changes_no_bit, 0, N_MODELS);
     tcase_add_loop_test(t, a_beginning_that_another_computed_changes_no_bit, 0, N_MODELS);

@@ -23,7 +23,7 @@
 #include "base/check.h"
 #include "base/half.h"
 #include "base/hash.h"
-#include "model/config.h"
+#include "model/family.h"
 #include "model/gguf/gguf.h"
 
 #define GB_UNUSED __attribute__((unused))
@@ -149,10 +149,12 @@ static GB_UNUSED float gb_random(uint64_t seed, uint64_t i) {
  * so that its numbers are about -scale .. scale. */
 static GB_UNUSED void gb_fill_block(unsigned char *p, dtype type, uint64_t seed, float scale) {
     const uint32_t n = dtype_get(type)->block_bytes;
-    const uint32_t at = type == DT_Q2_K   ? 80
-                        : type == DT_Q3_K ? 108
-                        : type == DT_Q6_K ? 208
-                                          : 0;
+    const uint32_t at = type == DT_Q2_K    ? 80
+                        : type == DT_Q3_K  ? 108
+                        : type == DT_Q6_K  ? 208
+                        : type == DT_TQ1_0 ? 52
+                        : type == DT_TQ2_0 ? 64
+                                           : 0;
     float d = 0, min = 0; /* the largest code times integer scale; minus the minimum's */
     switch (type) {
     case DT_Q4_0: d = 8; break;
@@ -167,10 +169,29 @@ static GB_UNUSED void gb_fill_block(unsigned char *p, dtype type, uint64_t seed,
     case DT_Q5_K: d = 63 * 16, min = -63; break;
     case DT_Q6_K: d = 127 * 32; break;
     case DT_IQ4_XS: d = 31 * 127; break;
+    case DT_IQ1_S:
+    case DT_IQ1_M: d = 15 * 1.125f; break;
+    case DT_IQ2_XXS:
+    case DT_IQ2_XS:
+    case DT_IQ2_S: d = 31 / 8.0f * 43; break;
+    case DT_IQ3_XXS: d = 31 / 4.0f * 62; break;
+    case DT_IQ3_S: d = 31 * 15; break;
+    case DT_Q2_0: d = 2; break;
+    case DT_TQ1_0:
+    case DT_TQ2_0:
+    case DT_Q1_0: d = 1; break;
+    case DT_NVFP4: d = 1; break; /* see below */
     default: CHECK(!"gb_fill: a type it does not know");
     }
     for (uint32_t k = 0; k < n; k++) p[k] = (unsigned char)(hash_mix(seed * 256 + k) >> 40);
     uint16_t h = half_of_float((0.75f + 0.25f * gb_random(seed, 0)) * scale / d);
+    for (uint32_t k = 0; type == DT_NVFP4 && k < 4; k++)
+        p[k] = 0x20 | (p[k] & 7); /* 0.125 to 0.234: most are below 1, which gb_matrix scales */
+    if (type == DT_NVFP4) return;
+    for (uint32_t k = 0; type == DT_IQ1_M && k < 4;
+         k++) /* in the upper quarters of four numbers */
+        p[49 + 2 * k] = (unsigned char)((p[49 + 2 * k] & 15) | (h >> 4 * k & 15) << 4);
+    if (type == DT_IQ1_M) return;
     memcpy(p + at, &h, 2);
     h = half_of_float(min == 0 ? 0 : -scale / min);
     if (min != 0) memcpy(p + at + 2, &h, 2);
@@ -197,6 +218,11 @@ static GB_UNUSED void gb_matrix(gb *b, const char *name, dtype type, uint32_t ro
     type = dtype_for_cols(type, cols);
     void *p = gb_tensor(b, name, type, 2, (uint64_t[]){cols, rows}, NULL);
     gb_fill(p, type, (uint64_t)rows * cols, seed, scale);
+    if (type != DT_NVFP4) return;
+    char beside[96];
+    snprintf(beside, sizeof beside, "%.*s.scale", (int)(strlen(name) - strlen(".weight")),
+             name);
+    memcpy(gb_tensor(b, beside, DT_F32, 1, (uint64_t[]){1}, NULL), &scale, 4);
 }
 /* offset + random: 1 for norms, 0 for biases. */
 static GB_UNUSED void gb_vector(gb *b, const char *name, uint32_t n, uint64_t seed,
@@ -251,9 +277,10 @@ static GB_UNUSED void gb_save(gb *b, const char *path) {
 /* ---- whole models ---- */
 
 /* Keys of c.arch, without a vocabulary: general.architecture, and all that
- * model_config_read reads but RoPE scaling. */
+ * model_config_read reads but RoPE scaling. The arch is one of model/family.c. */
 static GB_UNUSED void gb_model_keys(gb *b, const model_config *c) {
     char key[96];
+    const family *f = family_find(c->arch);
 #define GB_KEY(suffix) (snprintf(key, sizeof key, "%s." suffix, c->arch), key)
     gb_str(b, "general.architecture", c->arch);
     gb_str(b, "general.name", c->name);
@@ -272,6 +299,16 @@ static GB_UNUSED void gb_model_keys(gb *b, const model_config *c) {
         gb_float(b, GB_KEY("rope.freq_base_swa"), c->window_theta);
     }
     if (c->attn_scale > 0) gb_float(b, GB_KEY("attention.scale"), c->attn_scale);
+    if (c->attn_cap != 0) gb_float(b, GB_KEY("attn_logit_softcapping"), c->attn_cap);
+    if (c->logit_cap != 0) gb_float(b, GB_KEY("final_logit_softcapping"), c->logit_cap);
+    if (c->temperature != 0) gb_float(b, GB_KEY("attention.temperature_scale"), c->temperature);
+    if (f && f->scales) {
+        gb_float(b, GB_KEY("embedding_scale"), c->embd_scale);
+        gb_float(b, GB_KEY("residual_scale"), c->residual_scale);
+        gb_float(b, GB_KEY("logit_scale"), c->logit_scale);
+    }
+    if (c->rope.original_len)
+        gb_int(b, GB_KEY("rope.scaling.original_context_length"), c->rope.original_len);
     gb_int(b, GB_KEY("rope.dimension_count"), c->rope.n_dims);
     gb_float(b, GB_KEY("rope.freq_base"), c->rope.theta);
     gb_int(b, GB_KEY("vocab_size"), c->n_vocab);
@@ -320,20 +357,26 @@ static GB_UNUSED void gb_model_tensors(gb *b, const model_config *c, dtype type,
     const uint32_t h = c->n_embd, q = c->n_heads * c->head_dim,
                    kv = c->n_kv_heads * c->head_dim;
     const float in_h = 1.5f / sqrtf((float)h);
-    const bool fused = strcmp(c->arch, "phi3") == 0;
+    const bool fused_qkv = strcmp(c->arch, "phi3") == 0;
+    const bool fused = fused_qkv || strcmp(c->arch, "glm4") == 0;
+    const bool post_only = strcmp(c->arch, "olmo2") == 0;
 #define GB_BLK(suffix) (snprintf(name, sizeof name, "blk.%u." suffix, l), name)
     gb_matrix(b, "token_embd.weight", type, c->n_vocab, h, seed++, 1);
     for (uint32_t l = 0; l < c->n_layers; l++) {
-        gb_vector(b, GB_BLK("attn_norm.weight"), h, seed++, 1, 0.2f);
-        if (fused) gb_matrix(b, GB_BLK("attn_qkv.weight"), type, q + 2 * kv, h, seed++, in_h);
-        for (int k = 0; k < 3 && !fused; k++) {
+        if (!post_only) gb_vector(b, GB_BLK("attn_norm.weight"), h, seed++, 1, 0.2f);
+        if (fused_qkv)
+            gb_matrix(b, GB_BLK("attn_qkv.weight"), type, q + 2 * kv, h, seed++, in_h);
+        for (int k = 0; k < 3 && !fused_qkv; k++) {
             snprintf(name, sizeof name, "blk.%u.attn_%c.weight", l, "qkv"[k]);
             gb_matrix(b, name, type, k == 0 ? q : kv, h, seed++, in_h);
         }
         if (c->qk_norm) {
-            gb_vector(b, GB_BLK("attn_q_norm.weight"), c->head_dim, seed++, 1, 0.3f);
-            gb_vector(b, GB_BLK("attn_k_norm.weight"), c->head_dim, seed++, 1, 0.3f);
+            const uint32_t nq = c->qk_norm_whole ? q : c->head_dim,
+                           nk = c->qk_norm_whole ? kv : c->head_dim;
+            gb_vector(b, GB_BLK("attn_q_norm.weight"), nq, seed++, 1, 0.3f);
+            gb_vector(b, GB_BLK("attn_k_norm.weight"), nk, seed++, 1, 0.3f);
         }
+        if (c->sinks) gb_vector(b, GB_BLK("attn_sinks.weight"), c->n_heads, seed++, 0, 2);
         if (c->qkv_bias) {
             gb_vector(b, GB_BLK("attn_q.bias"), q, seed++, 0, 0.5f);
             gb_vector(b, GB_BLK("attn_k.bias"), kv, seed++, 0, 0.5f);
@@ -341,8 +384,8 @@ static GB_UNUSED void gb_model_tensors(gb *b, const model_config *c, dtype type,
         }
         gb_matrix(b, GB_BLK("attn_output.weight"), type, h, q, seed++, 1.5f / sqrtf((float)q));
         if (c->o_bias) gb_vector(b, GB_BLK("attn_output.bias"), h, seed++, 0, 0.2f);
-        gb_vector(b, GB_BLK("ffn_norm.weight"), h, seed++, 1, 0.2f);
-        if (c->norms_per_layer == 4) {
+        if (!post_only) gb_vector(b, GB_BLK("ffn_norm.weight"), h, seed++, 1, 0.2f);
+        if (post_only || c->norms_per_layer == 4) {
             gb_vector(b, GB_BLK("post_attention_norm.weight"), h, seed++, 1, 0.2f);
             gb_vector(b, GB_BLK("post_ffw_norm.weight"), h, seed++, 1, 0.2f);
         }
@@ -371,19 +414,27 @@ static GB_UNUSED model_config gb_tiny(const char *arch) {
     c.n_layers = 2, c.n_embd = 64, c.n_heads = 4, c.n_kv_heads = 2, c.head_dim = 32;
     c.n_ff = 96, c.n_vocab = 128, c.n_ctx_train = 256;
     c.rope.n_dims = 32;
-    c.qkv_bias = strcmp(arch, "qwen2") == 0 || strcmp(arch, "qwen2moe") == 0;
-    c.rope.pairing = strcmp(arch, "llama") == 0 ? ROPE_ADJACENT : ROPE_HALVES;
-    c.qk_norm = strncmp(arch, "qwen3", 5) == 0 || strcmp(arch, "gemma3") == 0;
-    if (strcmp(arch, "qwen2moe") == 0 || strcmp(arch, "qwen3moe") == 0) {
+    const family *f = family_find(arch);
+    c.rope.pairing = ROPE_HALVES;
+    if (!f) return c;
+    c.rope.pairing = family_pairing(f, true);
+    c.qkv_bias = f->qkv_bias || f->hf.model[0].qkv_bias_option;
+    c.qk_norm = f->qk_norm, c.qk_norm_whole = f->qk_norm_whole;
+    c.norms_per_layer = f->norms_per_layer;
+    c.nope_every = f->nope_every;
+    if (f->hf.rotary > 0) c.rope.n_dims = (uint32_t)((float)c.head_dim * f->hf.rotary);
+    if (f->window_every) c.window = 24, c.window_every = 3, c.window_theta = 500;
+    if (f->experts.required) {
         c.n_experts = 6, c.n_experts_used = 2, c.n_ff = 64;
-        c.experts_norm = strcmp(arch, "qwen3moe") == 0;
-        c.n_ff_shared = c.experts_norm ? 0 : 96;
+        c.experts_norm = f->experts.norm;
+        c.n_ff_shared = f->experts.shared ? 96 : 0;
     }
-    if (strcmp(arch, "gemma3") == 0) {
-        c.norms_per_layer = 4;
-        c.window = 24, c.window_every = 3, c.window_theta = 500;
-        c.tied_head = true;
-    }
+    c.tied_head = f->norms_plus_one; /* Gemma's */
+    /* What scores and logits of such a model feel. */
+    if (f->attn_cap > 0) c.attn_cap = 2, c.logit_cap = 3;
+    if (f->scales)
+        c.embd_scale = 3, c.residual_scale = 0.5f, c.logit_scale = 2, c.attn_scale = 0.2f;
+    if (strcmp(arch, "mistral3") == 0) c.temperature = 0.5f, c.rope.original_len = 16;
     return c;
 }
 

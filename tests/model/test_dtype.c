@@ -92,11 +92,14 @@ START_TEST(what_is_not_finite_is_found_in_every_type) {
     static const struct {
         dtype t;
         size_t at[2];
-    } row[] = {{DT_Q4_0, {0, 0}},   {DT_Q5_0, {0, 0}},     {DT_Q8_0, {0, 0}},
-               {DT_IQ4_NL, {0, 0}}, {DT_IQ4_XS, {0, 0}},   {DT_Q4_1, {0, 2}},
-               {DT_Q5_1, {0, 2}},   {DT_Q4_K, {0, 2}},     {DT_Q5_K, {0, 2}},
-               {DT_Q2_K, {80, 82}}, {DT_Q3_K, {108, 108}}, {DT_Q6_K, {208, 208}},
-               {DT_F16, {0, 0}}};
+    } row[] = {{DT_Q4_0, {0, 0}},    {DT_Q5_0, {0, 0}},     {DT_Q8_0, {0, 0}},
+               {DT_IQ4_NL, {0, 0}},  {DT_IQ4_XS, {0, 0}},   {DT_Q4_1, {0, 2}},
+               {DT_Q5_1, {0, 2}},    {DT_Q4_K, {0, 2}},     {DT_Q5_K, {0, 2}},
+               {DT_Q2_K, {80, 82}},  {DT_Q3_K, {108, 108}}, {DT_Q6_K, {208, 208}},
+               {DT_IQ1_S, {0, 0}},   {DT_IQ2_XXS, {0, 0}},  {DT_IQ2_XS, {0, 0}},
+               {DT_IQ2_S, {0, 0}},   {DT_IQ3_XXS, {0, 0}},  {DT_IQ3_S, {0, 0}},
+               {DT_TQ1_0, {52, 52}}, {DT_TQ2_0, {64, 64}},  {DT_Q1_0, {0, 0}},
+               {DT_Q2_0, {0, 0}},    {DT_F16, {0, 0}}};
     static const uint16_t wrong[] = {0x7c00, 0xfc00, 0x7e00}; /* Inf, -Inf, NaN */
     unsigned char block[5][256];
     for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
@@ -112,6 +115,11 @@ START_TEST(what_is_not_finite_is_found_in_every_type) {
             memset(scale, 0x7b, 2);
         }
     }
+    memset(block, 0x7b,
+           sizeof block); /* IQ1_M: 0x7777, in the upper quarters of four numbers */
+    ck_assert(dtype_is_finite(DT_IQ1_M, block, 5));
+    (&block[0][0])[4 * 56 + 53] = 0xcb; /* 0x7c77 */
+    ck_assert(!dtype_is_finite(DT_IQ1_M, block, 5) && dtype_is_finite(DT_IQ1_M, block, 4));
     const uint16_t bf16[] = {0x7f7f, 0xff7f, 0x7f80};
     ck_assert(dtype_is_finite(DT_BF16, bf16, 2) && !dtype_is_finite(DT_BF16, bf16, 3));
     float f[11] = {3e38f, -3e38f};

@@ -31,6 +31,8 @@ START_TEST(q_and_k_are_permuted_by_the_format_and_the_family_together) {
     ck_assert_int_eq(family_pairing(family_find("llama"), false), ROPE_HALVES);
     ck_assert_int_eq(family_pairing(family_find("qwen2"), true), ROPE_HALVES);
     ck_assert_int_eq(family_pairing(family_find("qwen2"), false), ROPE_HALVES);
+    ck_assert_int_eq(family_pairing(family_find("glm4"), true), ROPE_ADJACENT);
+    ck_assert_int_eq(family_pairing(family_find("glm4"), false), ROPE_ADJACENT);
 }
 END_TEST
 

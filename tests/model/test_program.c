@@ -432,6 +432,26 @@ START_TEST(a_missing_tensor_is_named) {
 }
 END_TEST
 
+START_TEST(matrices_of_nvfp4_have_a_scale_beside_them) {
+    err e = {0};
+    const model_config c = gb_tiny("llama");
+    gb_model_keys(&b, &c);
+    gb_model_tensors(&b, &c, DT_NVFP4, 1);
+    gb_vector(&b, "blk.0.attn_k.input_scale", 1, 1, 1, 0); /* of activations: ignored */
+    ck_assert_msg(try_open(&e) == OK, "%s", e.text);
+    const weight *w = m->program.weights;
+    for (uint32_t i = 0; i < m->program.n_weights; i++)
+        ck_assert((w[i].scale != NO_WEIGHT) == (w[i].type == DT_NVFP4));
+    w += w[weight_named(&m->program, "blk.0.attn_k.weight")].scale;
+    ck_assert_str_eq(w->name, "blk.0.attn_k.scale");
+    ck_assert(w->role == WEIGHT_VECTOR && w->cols == 1);
+    teardown();
+    build_without("blk.0.attn_k.weight");
+    gb_tensor(&b, "blk.0.attn_k.weight", DT_NVFP4, 2, (uint64_t[]){64, 64}, NULL);
+    open_refused(ERR_FORMAT, "blk.0.attn_k.scale", "missing");
+}
+END_TEST
+
 START_TEST(a_wrong_shape_is_named_with_what_was_wanted) {
     build_without("blk.0.attn_k.weight");
     gb_matrix(&b, "blk.0.attn_k.weight", DT_F16, 32, 64, 1, 1);
@@ -684,6 +704,7 @@ int main(void) {
     tcase_add_test(t, rows_are_read_as_stored);
     tcase_add_test(t, vectors_are_served_as_float32);
     tcase_add_test(t, a_missing_tensor_is_named);
+    tcase_add_test(t, matrices_of_nvfp4_have_a_scale_beside_them);
     tcase_add_test(t, a_wrong_shape_is_named_with_what_was_wanted);
     tcase_add_test(t, a_type_that_is_no_weight_is_named_with_its_architecture);
     tcase_add_test(t, a_tensor_without_a_place_is_another_model);

@@ -106,6 +106,11 @@ START_TEST(decoded_rows_have_the_values_of_the_reference) {
         const dtype t = (dtype)head[0];
         const size_t bytes = quant_row_bytes(t, head[2]);
         const long values = ftell(f) + (long)(bytes * head[1]);
+        if (!quant_reads(t)) {
+            ck_assert_int_eq(t, DT_NVFP4);
+            fseek(f, values + (long)(sizeof(float) * head[2] * head[1]), SEEK_SET);
+            continue;
+        }
         for (uint32_t r = 0; r < head[1]; r++) {
             fseek(f, values - (long)(bytes * (head[1] - r)), SEEK_SET);
             ck_assert(get(f, blocks, bytes));
@@ -118,7 +123,7 @@ START_TEST(decoded_rows_have_the_values_of_the_reference) {
         n++;
     }
     fclose(f);
-    ck_assert_int_eq(n, 12);
+    ck_assert_int_eq(n, 23);
 }
 END_TEST
 
@@ -193,6 +198,7 @@ END_TEST
 START_TEST(types_that_no_engine_computes_with_are_not_encoded) {
     ck_assert(quant_can(DT_F32) && quant_can(DT_BF16) && quant_can(DT_IQ4_XS));
     ck_assert(!quant_can(DT_IQ2_XXS) && !quant_can(DT_I32) && !quant_can(DT_MXFP4));
+    ck_assert(quant_reads(DT_IQ2_XXS) && quant_reads(DT_TQ1_0) && !quant_reads(DT_NVFP4));
 }
 END_TEST
 

@@ -1,0 +1,94 @@
+/* Tiles of model/words.h with AVX2. Pure; any thread. */
+#include "engine/cpu/words.h"
+
+#include "engine/cpu/linear_vec_avx2.h"
+#include "model/books.h"
+
+#include "engine/cpu/linear_tile.h"
+
+INLINE vf half_of(u32s v) {
+    const __m128i low = _mm256_castsi256_si128((vi)v),
+                  high = _mm256_extracti128_si256((vi)v, 1);
+    return _mm256_cvtph_ps(_mm_packus_epi32(low, high));
+}
+INLINE u32s gather(const uint32_t *table, u32s i) {
+    return (u32s)_mm256_i32gather_epi32((const int *)table, (vi)i, 4);
+}
+
+enum { ROWS = 4 }; /* their sums, products and codes fit 16 registers */
+
+INLINE __m256i broadcast4(const void *p) {
+    int32_t v;
+    memcpy(&v, p, 4);
+    return _mm256_set1_epi32(v);
+}
+
+/* isum += 16 inputs from group l on; narrow: four products of codes fit 16 bits. */
+INLINE void add_words_half(const uint8_t *codes, const int l, const bool narrow,
+                           const int8_t *q, __m256i *isum, const int R) {
+    const __m256i one = _mm256_set1_epi16(1);
+    __m256i sum16[ROWS];
+    for (int i = l; i < l + 4; i++) {
+        const __m256i w = loadi(codes + 4 * STRIP * i);
+        for (int r = 0; r < R; r++) {
+            __m256i p = _mm256_maddubs_epi16(w, broadcast4(q + 32 * r + 4 * i));
+            if (!narrow)
+                isum[r] = _mm256_add_epi32(isum[r], _mm256_madd_epi16(p, one));
+            else if (i == l)
+                sum16[r] = p;
+            else
+                sum16[r] = _mm256_add_epi16(sum16[r], p);
+        }
+    }
+    for (int r = 0; r < R && narrow; r++)
+        isum[r] = _mm256_add_epi32(isum[r], _mm256_madd_epi16(sum16[r], one));
+}
+
+/* acc[R] += n blocks, half h of a strip, by the rows from r0 of the group b on. */
+INLINE void add_words(const words_block *w, uint32_t n, uint32_t h, const int offset,
+                      const bool halves, const bool narrow, const act_block *b, uint32_t r0,
+                      float *acc, const int R) {
+    const int first = -offset & 0xffff, last = first << 16; /* pairs of int16 */
+    __m256 sum[ROWS];
+    for (int r = 0; r < R; r++) sum[r] = loadf(acc + STRIP * r + 8 * h);
+    do {
+        __m256i isum[ROWS];
+        for (int i = 0; i < 2; i++) {
+            const __m256i undo = _mm256_set1_epi32(halves ? (i ? last : first) : first | last);
+            for (int r = 0; r < R && (halves || i == 0); r++)
+                isum[r] = _mm256_madd_epi16(undo, broadcast4(b->half[r0 + (uint32_t)r]));
+            add_words_half(w->codes[0] + 32 * h, 4 * i, narrow, b->q[r0], isum, R);
+            const __m256 d = loadf(w->d[i] + 8 * h);
+            for (int r = 0; r < R && (halves || i == 1); r++)
+                sum[r] = _mm256_fmadd_ps(
+                    _mm256_cvtepi32_ps(isum[r]),
+                    _mm256_mul_ps(d, _mm256_broadcast_ss(b->d + r0 + (uint32_t)r)), sum[r]);
+        }
+        w++;
+        b++;
+    } while (--n);
+    for (int r = 0; r < R; r++) storef(acc + STRIP * r + 8 * h, sum[r]);
+}
+
+#define ADD_WORDS(R)                                                                           \
+    static void add_words_##R(const words_block *w, uint32_t n, int offset, bool halves,       \
+                              const act_block *b, uint32_t r0, float *acc) {                   \
+        for (uint32_t h = 0; h < 2; h++)                                                       \
+            if (halves && offset <= 16)                                                        \
+                add_words(w, n, h, offset, true, true, b, r0, acc, R);                         \
+            else if (halves)                                                                   \
+                add_words(w, n, h, offset, true, false, b, r0, acc, R);                        \
+            else if (offset <= 16)                                                             \
+                add_words(w, n, h, offset, false, true, b, r0, acc, R);                        \
+            else                                                                               \
+                add_words(w, n, h, offset, false, false, b, r0, acc, R);                       \
+    }
+ADD_WORDS(1)
+ADD_WORDS(2)
+ADD_WORDS(3)
+ADD_WORDS(4)
+
+#define ADD_FUNCTIONS add_words_1, add_words_2, add_words_3, add_words_4
+#define WORDS_SUMS    words_sums_avx2
+#define WORDS_FLOATS  words_floats_avx2
+#include "engine/cpu/words_body.h"

@@ -1,0 +1,265 @@
+/* What some families have beside llama's numbers: soft caps, temperatures, scales, layers without
+ * rotation, norms of whole rows; from GGUF and from config.json. Their forward passes:
+ * tests/engine/test_families.c. */
+#include <stddef.h>
+
+#include "model/hf/hf_config.h"
+#include "model/model.h"
+#include "tests/check_main.h"
+#include "tests/model/gguf_build.h"
+
+static gb b;
+static checkpoint *g;
+
+static void setup(void) {
+    gb_init(&b);
+}
+static void teardown(void) {
+    checkpoint_close(g);
+    g = NULL;
+    gb_clear(&b);
+}
+
+static status read_config(model_config *c, err *e) {
+    char path[64];
+    gb_open(&b, path);
+    ck_assert_msg(checkpoint_open(&g, path, e) == OK, "%s", e->text);
+    return model_config_read(c, g, e);
+}
+
+START_TEST(a_file_of_each_family_says_what_its_config_has) {
+    const family *f;
+    for (size_t i = 0; (f = family_at(i)); i++) {
+        if (f->record == counted_record) continue;
+        model_config want = gb_tiny(f->arch), c;
+        err e;
+        gb_model_keys(&b, &want);
+        gb_model_tensors(&b, &want, DT_F32, 1);
+        ck_assert_msg(read_config(&c, &e) == OK, "%s: %s", f->arch, e.text);
+        ck_assert_msg(model_config_same(&c, &want), "%s", f->arch);
+        teardown();
+    }
+}
+END_TEST
+
+START_TEST(each_family_is_planned_with_the_weights_that_are_counted) {
+    const family *f;
+    for (size_t i = 0; (f = family_at(i)); i++) {
+        if (f->record == counted_record) continue;
+        const model_config c = gb_tiny(f->arch);
+        model *m;
+        err e;
+        ck_assert_msg(model_from_config(&m, &c, DT_F32, &e) == OK, "%s: %s", f->arch, e.text);
+        ck_assert_msg(program_weight_bytes(&m->program) == 4 * model_config_params(&c), "%s",
+                      f->arch);
+        model_close(m);
+    }
+}
+END_TEST
+
+START_TEST(a_bad_value_names_its_key) {
+    static const struct {
+        const char *arch;
+        size_t field;
+        float bad;
+        const char *key;
+    } t[] = {
+        {"gemma2", offsetof(model_config, attn_cap), -1, "attn_logit_softcapping"},
+        {"gemma2", offsetof(model_config, attn_cap), 1e-9f, "attn_logit_softcapping"},
+        {"gemma2", offsetof(model_config, attn_cap), NAN, "attn_logit_softcapping"},
+        {"llama", offsetof(model_config, attn_cap), INFINITY, "attn_logit_softcapping"},
+        {"gemma2", offsetof(model_config, logit_cap), -30, "final_logit_softcapping"},
+        {"gemma2", offsetof(model_config, logit_cap), 1e9f, "final_logit_softcapping"},
+        {"gemma3", offsetof(model_config, logit_cap), NAN, "final_logit_softcapping"},
+        {"mistral3", offsetof(model_config, temperature), -1, "attention.temperature_scale"},
+        {"mistral3", offsetof(model_config, temperature), NAN, "attention.temperature_scale"},
+        {"mistral3", offsetof(model_config, temperature), 1e3f, "attention.temperature_scale"},
+        {"mistral3", offsetof(model_config, rope.original_len), 0,
+         "rope.scaling.original_context_length"},
+        {"granite", offsetof(model_config, embd_scale), -1, "embedding_scale"},
+        {"granite", offsetof(model_config, embd_scale), NAN, "embedding_scale"},
+        {"granite", offsetof(model_config, residual_scale), -1, "residual_scale"},
+        {"granite", offsetof(model_config, residual_scale), 1e-9f, "residual_scale"},
+        {"granite", offsetof(model_config, logit_scale), 0, "logit_scale"},
+        {"granite", offsetof(model_config, logit_scale), INFINITY, "logit_scale"},
+    };
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        model_config want = gb_tiny(t[i].arch), c;
+        char key[64];
+        err e;
+        memcpy((char *)&want + t[i].field, &t[i].bad, sizeof t[i].bad);
+        gb_model_keys(&b, &want);
+        gb_model_tensors(&b, &want, DT_F32, 1);
+        snprintf(key, sizeof key, "%s.%s", t[i].arch, t[i].key);
+        ck_assert_msg(read_config(&c, &e) == ERR_FORMAT, "%s, %g", key, (double)t[i].bad);
+        ck_assert_str_eq(e.field, key);
+        teardown();
+    }
+}
+END_TEST
+
+START_TEST(what_files_leave_out_the_family_has) {
+    model_config c = gb_tiny("gemma2");
+    err e;
+    c.window = c.window_every = 0, c.attn_cap = c.logit_cap = 0, c.n_ctx_train = 8192;
+    gb_model_keys(&b, &c);
+    gb_model_tensors(&b, &c, DT_F32, 1);
+    ck_assert_msg(read_config(&c, &e) == OK, "%s", e.text);
+    ck_assert(c.attn_cap == 50 && c.logit_cap == 30);
+    ck_assert_uint_eq(model_config_window(&c, 0), 4096);
+    ck_assert_uint_eq(model_config_window(&c, 1), 0);
+    teardown();
+    /* Granite's logits mean nothing without their scale. */
+    gb_str(&b, "general.architecture", "granite");
+    gb_int(&b, "granite.block_count", 1);
+    gb_int(&b, "granite.context_length", 64);
+    gb_int(&b, "granite.embedding_length", 64);
+    gb_int(&b, "granite.feed_forward_length", 64);
+    gb_int(&b, "granite.attention.head_count", 2);
+    gb_int(&b, "granite.vocab_size", 32);
+    ck_assert_int_eq(read_config(&c, &e), ERR_FORMAT);
+    ck_assert_str_eq(e.field, "granite.logit_scale");
+    teardown();
+}
+END_TEST
+
+START_TEST(layers_that_are_not_rotated_have_a_table_of_no_dimensions) {
+    model_config c = gb_tiny("smollm3");
+    model *m;
+    err e;
+    c.n_layers = 9;
+    ck_assert_int_eq(model_from_config(&m, &c, DT_F32, &e), OK);
+    const program *p = &m->program;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < p->n_ops; i++) {
+        const op *o = &p->ops[i];
+        if (o->kind != OP_ROPE_APPEND) continue;
+        ck_assert_uint_eq(p->rope[o->rope.table].n_dims, (o->layer + 1) % 4 ? 32 : 0);
+        n++;
+    }
+    ck_assert_uint_eq(n, 9);
+    model_close(m);
+}
+END_TEST
+
+/* ---- config.json ---- */
+
+#define SIZES                                                                                  \
+    "\"hidden_size\":64,\"num_hidden_layers\":8,\"num_attention_heads\":4,"                    \
+    "\"num_key_value_heads\":2,\"intermediate_size\":96,\"vocab_size\":128,"                   \
+    "\"max_position_embeddings\":256"
+
+static status parse(hf_config *c, const char *type, const char *members, err *e) {
+    char text[1024];
+    snprintf(text, sizeof text, "{\"model_type\":\"%s\"," SIZES "%s%s}", type,
+             members[0] ? "," : "", members);
+    return hf_config_parse(c, str_of(text), e);
+}
+
+START_TEST(members_of_config_json_are_read) {
+    hf_config c;
+    err e;
+    ck_assert_int_eq(parse(&c, "gemma2", "", &e), OK);
+    ck_assert(c.config.attn_cap == 50 && c.config.logit_cap == 30);
+    ck_assert_int_eq(parse(&c, "gemma2",
+                           "\"attn_logit_softcapping\":null,\"final_logit_softcapping\":7,"
+                           "\"query_pre_attn_scalar\":64",
+                           &e),
+                     OK);
+    ck_assert(c.config.attn_cap == 0 && c.config.logit_cap == 7);
+    ck_assert(c.config.attn_scale == 0.125f);
+    ck_assert_int_eq(parse(&c, "smollm3", "", &e), OK);
+    ck_assert_uint_eq(model_config_rope(&c.config, 7).n_dims, 0);
+    ck_assert_uint_eq(model_config_rope(&c.config, 6).n_dims, 16);
+    ck_assert_int_eq(parse(&c, "glm4", "\"attention_bias\":true", &e), OK);
+    ck_assert(c.config.qkv_bias && !c.config.o_bias && c.config.rope.n_dims == 8);
+    ck_assert_int_eq(c.config.rope.pairing, ROPE_ADJACENT);
+    ck_assert_int_eq(parse(&c, "granite", "", &e), OK);
+    ck_assert(c.config.attn_scale == 1 && c.config.logit_scale == 1);
+    ck_assert_int_eq(parse(&c, "ministral3",
+                           "\"rope_parameters\":{\"rope_type\":\"yarn\",\"factor\":16,"
+                           "\"original_max_position_embeddings\":16,\"mscale\":1,"
+                           "\"mscale_all_dim\":1,\"llama_4_scaling_beta\":0.1}",
+                           &e),
+                     OK);
+    ck_assert(c.config.temperature == 0.1f && c.config.rope.attn_factor == 1);
+    ck_assert_uint_eq(c.config.rope.original_len, 16);
+    ck_assert_int_eq(parse(&c, "olmo3", "\"sliding_window\":32,\"rope_theta\":77", &e), OK);
+    ck_assert(c.config.qk_norm_whole && c.config.window_theta == 77);
+    ck_assert_uint_eq(model_config_window(&c.config, 3), 0);
+    ck_assert_uint_eq(model_config_window(&c.config, 4), 32);
+}
+END_TEST
+
+START_TEST(a_bad_member_is_named) {
+    static const char *const t[][3] = {
+        {"gemma2", "\"attn_logit_softcapping\":-1", "attn_logit_softcapping"},
+        {"gemma2", "\"final_logit_softcapping\":\"30\"", "final_logit_softcapping"},
+        {"gemma2", "\"query_pre_attn_scalar\":0", "query_pre_attn_scalar"},
+        {"smollm3", "\"no_rope_layers\":[1,1,1,0]", "no_rope_layers"},
+        {"smollm3", "\"no_rope_layers\":[1,1,0,1,1,1,1,0]", "no_rope_layers"},
+        {"smollm3", "\"no_rope_layer_interval\":3", "no_rope_layer_interval"},
+        {"smollm3", "\"no_rope_layer_interval\":0", "no_rope_layer_interval"},
+        {"granite", "\"embedding_multiplier\":0", "embedding_multiplier"},
+        {"granite", "\"residual_multiplier\":-1", "residual_multiplier"},
+        {"granite", "\"attention_multiplier\":0", "attention_multiplier"},
+        {"granite", "\"logits_scaling\":0", "logits_scaling"},
+        {"glm4", "\"rope_parameters\":{\"rope_type\":\"default\",\"partial_rotary_factor\":2}",
+         "rope_parameters.partial_rotary_factor"},
+        {"ministral3",
+         "\"rope_parameters\":{\"rope_type\":\"yarn\",\"factor\":4,"
+         "\"llama_4_scaling_beta\":-1}",
+         "rope_parameters.llama_4_scaling_beta"},
+        {"ministral3",
+         "\"rope_parameters\":{\"rope_type\":\"yarn\",\"factor\":4,\"mscale\":-1}",
+         "rope_parameters.mscale"},
+        {"olmo3", "\"sliding_window\":32,\"layer_types\":[\"full_attention\"]", "layer_types"},
+    };
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        hf_config c;
+        err e;
+        ck_assert_msg(parse(&c, t[i][0], t[i][1], &e) != OK, "%s: %s", t[i][0], t[i][1]);
+        ck_assert_str_eq(e.field, t[i][2]);
+    }
+}
+END_TEST
+
+/* As transformers counts them. */
+START_TEST(public_models_have_the_published_number_of_weights) {
+    static const struct {
+        const char *text;
+        uint64_t params;
+    } t[] = {
+        {"{\"model_type\":\"smollm3\",\"hidden_size\":2048,\"num_hidden_layers\":36,"
+         "\"num_attention_heads\":16,\"num_key_value_heads\":4,\"intermediate_size\":11008,"
+         "\"vocab_size\":128256,\"max_position_embeddings\":65536}",
+         3075098624},
+        {"{\"model_type\":\"ministral3\",\"hidden_size\":4096,\"num_hidden_layers\":34,"
+         "\"num_attention_heads\":32,\"num_key_value_heads\":8,\"head_dim\":128,"
+         "\"intermediate_size\":14336,\"vocab_size\":131072,"
+         "\"max_position_embeddings\":262144,\"tie_word_embeddings\":false}",
+         8489553920},
+    };
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        hf_config c;
+        err e;
+        ck_assert_msg(hf_config_parse(&c, str_of(t[i].text), &e) == OK, "%s", e.text);
+        ck_assert_uint_eq(model_config_params(&c.config), t[i].params);
+    }
+}
+END_TEST
+
+int main(void) {
+    Suite *s = suite_create("variants");
+    TCase *t = check_case(s, "variants");
+    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_test(t, a_file_of_each_family_says_what_its_config_has);
+    tcase_add_test(t, each_family_is_planned_with_the_weights_that_are_counted);
+    tcase_add_test(t, a_bad_value_names_its_key);
+    tcase_add_test(t, what_files_leave_out_the_family_has);
+    tcase_add_test(t, layers_that_are_not_rotated_have_a_table_of_no_dimensions);
+    tcase_add_test(t, members_of_config_json_are_read);
+    tcase_add_test(t, a_bad_member_is_named);
+    tcase_add_test(t, public_models_have_the_published_number_of_weights);
+    return check_run(s);
+}
