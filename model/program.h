@@ -118,9 +118,9 @@ typedef struct weight {
                    (of OP_PERMUTE) as uint32_t */
     /* Outputs x inputs, of one expert; an order is 1 x n, a vector too, or of each expert a row. */
     uint32_t rows, cols;
-    uint32_t n_experts;  /* matrices of that shape, one after the other; 0: one matrix */
-    int32_t layer;       /* -1: none */
-    int32_t tensor;      /* index in the checkpoint; -1: planned without one */
+    uint32_t n_experts; /* matrices of that shape, one after the other; 0: one matrix */
+    int32_t layer;      /* -1: none */
+    int32_t tensor;     /* index in the checkpoint; -1: planned without one */
     /* Of NVFP4: the vector with the number that each expert's (or the matrix's) weights are to be
      * multiplied by; else NO_WEIGHT. */
     weight_id scale;

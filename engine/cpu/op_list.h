@@ -24,7 +24,8 @@
 
 /* Traits of operations (model/program.h) that it runs, a row each: X(trait). */
 #define CPU_TRAITS(X)                                                                          \
-    X(SOFT_CAP) X(SINKS) X(TEMPERATURE) X(WHOLE_NORM) X(UNROTATED) X(LOGIT_SCALE) X(LOGIT_CAP)                            \
-    X(GATE_UP_BIAS)
+    X(SOFT_CAP)                                                                                \
+    X(SINKS) X(TEMPERATURE) X(WHOLE_NORM) X(UNROTATED) X(LOGIT_SCALE) X(LOGIT_CAP)             \
+        X(GATE_UP_BIAS)
 
 #endif
