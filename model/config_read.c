@@ -205,14 +205,14 @@ static void read_layers(keys *k, model_config *c, const family *f) {
     read_pattern(k, c);
 }
 
-/* Widths of experts, and how they are weighed. Files of 2024 leave widths out: llama.cpp,
- * src/models/qwen2moe.cpp. */
+/* Widths of experts, and how they are weighed. Files of 2024 leave widths out, and
+ * llama.cpp then takes these. */
 static void read_experts(keys *k, model_config *c, const family *f) {
     uint32_t gate = 0;
-    c->experts_norm = f->experts.norm;
     maybe_u32(k, "expert_count", &c->n_experts);
     maybe_u32(k, "expert_used_count", &c->n_experts_used);
     if (!c->n_experts) return;
+    c->experts_norm = f->experts.norm;
     if (f->experts.shared) c->n_ff_shared = c->n_ff;
     if (f->experts.required && c->n_experts_used) c->n_ff /= c->n_experts_used;
     maybe_u32(k, "expert_feed_forward_length", &c->n_ff);

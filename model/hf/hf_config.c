@@ -437,6 +437,7 @@ static status read_config(model_config *c, reader *r) {
     c->norm_eps = 1e-6f;
     c->experts_norm = f->experts.norm;
     read_shape(r, c, f, model);
+    if (!c->n_experts) c->experts_norm = false;
     read_biases(r, c, f, model);
     read_window(r, c, f);
     read_scales(r, c, f);
