@@ -15,12 +15,12 @@ static void member(buf *b, const char *name, uint64_t v) {
 
 /* ---- the plan ---- */
 
-static void write_model(buf *b, const model_config *c) {
+static void write_model(buf *b, const model_config *c, uint64_t n_params) {
     buf_add(b, STR("\"model\":{\"name\":"));
     json_str_lossy(b, str_of(c->name));
     buf_add(b, STR(",\"arch\":"));
     json_str_lossy(b, str_of(c->arch));
-    member(b, "n_params", model_config_params(c));
+    member(b, "n_params", n_params);
     member(b, "n_layers", c->n_layers);
     member(b, "n_embd", c->n_embd);
     member(b, "n_heads", c->n_heads);
@@ -62,10 +62,10 @@ static void write_kv_types(buf *b, dtype k, dtype v) {
     buf_addf(b, "\"type_k\":\"%s\",\"type_v\":\"%s\",", dtype_name(k), dtype_name(v));
 }
 
-void plan_json(buf *b, const plan *p, const plan *host, const model_config *c, dtype kv_k,
-               dtype kv_v, const char *device, str more) {
+void plan_json(buf *b, const plan *p, const plan *host, const model_config *c,
+               uint64_t n_params, dtype kv_k, dtype kv_v, const char *device, str more) {
     buf_addf(b, "{\"schema\":\"vramd.plan\",\"version\":%d,", PLAN_JSON_VERSION);
-    write_model(b, c);
+    write_model(b, c, n_params);
     buf_add(b, STR(",\"device\":"));
     json_str_lossy(b, str_of(device));
     buf_addc(b, ',');

@@ -15,7 +15,7 @@ enum { PLAN_JSON_VERSION = 1 };
  * that is held while loading only has "while_loading":true. host: what the host holds beside a
  * device, as "host":{"budget_bytes",...,"terms"}, or NULL. more: further members, each with a
  * comma in front; or nothing. */
-void plan_json(buf *out, const plan *, const plan *host, const model_config *, dtype kv_k,
-               dtype kv_v, const char *device, str more);
+void plan_json(buf *out, const plan *, const plan *host, const model_config *,
+               uint64_t n_params, dtype kv_k, dtype kv_v, const char *device, str more);
 
 #endif

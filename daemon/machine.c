@@ -229,6 +229,22 @@ static status plan_folder(machine *m, const char *path, const char *weights, err
     return OK;
 }
 
+/* A folder of a family whose tensors have no names there yet (counted.c, gemma4.c): by its config.json,
+ * too. */
+static status plan_unnamed_folder(machine *m, const char *path, const char *weights, err *e) {
+    const err why = *e;
+    if (plan_folder(m, path, weights, e) == OK &&
+        (m->model->program.counted || m->model->program.config.shape.listed)) {
+        checkpoint_close(m->file);
+        m->file = NULL;
+        return OK;
+    }
+    model_close(m->model);
+    m->model = NULL;
+    *e = why;
+    return e->code;
+}
+
 static status open_model(machine *m, const char *weights, err *e) {
     const char *path = m->opt.model;
     size_t n = strlen(path);
@@ -241,7 +257,10 @@ static status open_model(machine *m, const char *weights, err *e) {
     if (n > 5 && strcasecmp(path + n - 5, ".json") == 0 && !hf_folder_is(path))
         return planned_model_open(m, path, weights, e);
     status s = checkpoint_open(&m->file, path, e);
-    if (s == OK) return model_open(&m->model, m->file, e);
+    if (s == OK) {
+        s = model_open(&m->model, m->file, e);
+        return s != OK && hf_folder_is(path) ? plan_unnamed_folder(m, path, weights, e) : s;
+    }
     return s == ERR_UNSUPPORTED && hf_folder_is(path) ? plan_folder(m, path, weights, e) : s;
 }
 
@@ -393,7 +412,7 @@ status machine_plan(machine *m, const options *o, const machine_wish *w, err *e)
     if (s == OK && m->file) s = machine_find_templates(m, e);
     if (s != OK) return s;
     set_name(m);
-    m->n_params = model_config_params(&m->model->program.config);
+    m->n_params = program_params(&m->model->program);
     m->weight_bytes = program_weight_bytes(&m->model->program);
     if (m->file) {
         m->tokenizer_bytes = tokenizer_plan_bytes_pre(m->file, str_of(o->pre_tokenizer));

@@ -10,6 +10,10 @@
 static uint64_t scheduler_bytes(void *arg, const uint32_t *n_blocks) {
     sched_config c = ((const machine *)arg)->sched_conf;
     for (uint32_t g = 0; g < c.n_groups; g++) c.group[g].n_blocks = n_blocks[g];
+    if (!c.n_groups) { /* a model without a cache: its sequences are listed all the same */
+        c.n_groups = 1;
+        c.group[0] = (sched_group){.n_blocks = 1};
+    }
     uint64_t n = sched_bytes(&c);
     CHECK(n > 0);
     return n;

@@ -146,13 +146,14 @@ void kv_formats_init(kv_format *out, kv_order order, const kv_groups *all,
         if (all->tail_at && g >= all->tail_at) k = kv_tail_type(&k), v = kv_tail_type(&v);
         kv_format_init(&out[g], order, &k, &v, o->block_tokens, all->group[g].n_kv_heads,
                        all->group[g].head_dim);
+        if (all->group[g].latent) kv_format_drop_v(&out[g]);
     }
 }
 
 void kv_costs(kv_request *out, const kv_groups *all, uint32_t depth, const kv_format *f) {
     out->n_groups = all->n;
     out->depth = depth;
-    out->block_tokens = f->block_tokens;
+    out->block_tokens = all->n ? f->block_tokens : 0; /* none: the caller says */
     for (uint32_t g = 0; g < all->n; g++)
         out->group[g] = (kv_group_cost){
             .n_layers = all->group[g].n_layers,

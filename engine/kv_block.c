@@ -66,6 +66,16 @@ void kv_format_init(kv_format *f, kv_order order, const kv_type *k, const kv_typ
     f->layer_bytes = (uint64_t)n_kv_heads * f->part_bytes;
 }
 
+void kv_format_drop_v(kv_format *f) {
+    const uint64_t k_words = (uint64_t)f->k_segments * f->block_tokens * f->k.word_bytes;
+    f->v_dims = f->v_token_bytes = 0;
+    f->k_words_at = f->v_at;
+    f->v_words_at = f->k_words_at + (uint32_t)align_up(k_words, 16);
+    f->part_bytes = (uint32_t)align_up(f->v_words_at, 64);
+    CHECK(f->part_bytes % f->block_tokens == 0);
+    f->layer_bytes = (uint64_t)f->n_kv_heads * f->part_bytes;
+}
+
 status kv_sizes_check(dtype k, dtype v, uint32_t block_tokens, uint32_t head_dim, err *e) {
     const dtype both[] = {k, v};
     for (int i = 0; i < 2; i++) {

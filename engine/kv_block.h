@@ -128,6 +128,9 @@ typedef struct kv_format {
 void kv_format_init(kv_format *, kv_order, const kv_type *k, const kv_type *v,
                     uint32_t block_tokens, uint32_t n_kv_heads, uint32_t head_dim);
 
+/* The same without V, which is in K's row (latent attention). */
+void kv_format_drop_v(kv_format *);
+
 /* Whether the types can be used with these sizes. Errors: ERR_INVALID (field: block_size),
  * ERR_UNSUPPORTED (head_dim), with the type named. */
 status kv_sizes_check(dtype k, dtype v, uint32_t block_tokens, uint32_t head_dim, err *);

@@ -13,6 +13,7 @@
 #define MEM_CLASS_LIST(X)                                                                      \
     X(MEM_WEIGHTS, "weights")                                                                  \
     X(MEM_KV, "kv")                                                                            \
+    X(MEM_STATE, "state") /* what recurrent layers keep of each sequence */                    \
     X(MEM_ACTIVATIONS, "activations")                                                          \
     X(MEM_LOGITS, "logits")                                                                    \
     X(MEM_WORKSPACE, "workspace")                                                              \

@@ -35,7 +35,8 @@ static status check_heads(const model_config *c, err *e) {
                 c->n_kv_heads);
         return err_field(e, "n_kv_heads");
     }
-    if (c->rope.n_dims > c->head_dim || c->rope.n_dims % 2 != 0) {
+    if (c->rope.n_dims > (c->shape.full_head_dim ? c->shape.full_head_dim : c->head_dim) ||
+        c->rope.n_dims % 2 != 0) {
         err_set(e, ERR_FORMAT,
                 "%u rotated dimensions of a head of %u: want an even number, not "
                 "more than the head has",
@@ -45,6 +46,48 @@ static status check_heads(const model_config *c, err *e) {
     if (c->n_experts_used > c->n_experts || (c->n_experts && !c->n_experts_used)) {
         err_set(e, ERR_FORMAT, "%u experts used of %u", c->n_experts_used, c->n_experts);
         return err_field(e, "n_experts_used");
+    }
+    return OK;
+}
+
+/* Whether the layers of several kinds have the numbers that they need. */
+static status check_shape(const model_config *c, err *e) {
+    const model_shape *m = &c->shape;
+    bool conv = false, state = false;
+    for (uint32_t l = 0; l < c->n_layers && l < SHAPE_MAX_LAYERS; l++) {
+        const mixer_kind kind = (mixer_kind)m->mixer[l];
+        conv |= kind == MIXER_CONV || kind == MIXER_DELTA || kind == MIXER_SSM;
+        state |= kind == MIXER_DELTA || kind == MIXER_SSM;
+    }
+    const struct {
+        const char *field;
+        uint32_t v, min, max;
+    } range[] = {{"ssm.conv", m->ssm.conv, conv ? 1 : 0, 4096},
+                 {"ssm.state", m->ssm.state, state ? 1 : 0, 4096},
+                 {"ssm.groups", m->ssm.groups, state ? 1 : 0, 4096},
+                 {"ssm.heads", m->ssm.heads, state ? 1 : 0, 1 << 14},
+                 {"ssm.inner", m->ssm.inner, state ? 1 : 0, 1 << 20},
+                 {"n_ff_expert", m->n_ff_expert, 0, 1 << 20},
+                 {"n_ff_shared", m->n_ff_shared, 0, 1 << 20},
+                 {"latent", m->latent, 0, 1 << 18},
+                 {"q_rank", m->q_rank, 0, 1 << 16},
+                 {"kv_rank", m->kv_rank, 0, 1 << 13},
+                 {"rope_dim", m->rope_dim, 0, c->head_dim - 1},
+                 {"v_dim", m->v_dim, m->kv_rank ? 1 : 0, 1 << 14},
+                 {"full_head_dim", m->full_head_dim, 0, 1 << 14},
+                 {"full_kv_heads", m->full_kv_heads, 0, 1 << 14},
+                 {"shared_kv", m->shared_kv, 0, c->n_layers - 1},
+                 {"per_layer", m->per_layer, 0, 1 << 14},
+                 {"per_layer_vocab", m->per_layer_vocab, 0, 1 << 24},
+                 {"token_types", m->token_types, 0, 1 << 16}};
+    for (size_t i = 0; i < sizeof range / sizeof *range; i++)
+        if (range[i].v < range[i].min || range[i].v > range[i].max)
+            return out_of_range(e, range[i].field, range[i].v, range[i].min, range[i].max);
+    if (state && (m->ssm.inner % m->ssm.heads || m->ssm.inner % m->ssm.groups ||
+                  m->ssm.heads % m->ssm.groups)) {
+        err_set(e, ERR_FORMAT, "states of %u in %u heads and %u groups do not divide",
+                m->ssm.inner, m->ssm.heads, m->ssm.groups);
+        return err_field(e, "ssm.heads");
     }
     return OK;
 }
@@ -117,10 +160,10 @@ status model_config_check(const model_config *c, err *e) {
         {"n_ff", c->n_ff, 1, 1 << 20},
         {"n_vocab", c->n_vocab, 1, 1 << 24},
         {"n_ctx_train", c->n_ctx_train, 1, 1u << 30},
-        {"rope.n_dims", c->rope.n_dims, 2, 1 << 14},
+        {"rope.n_dims", c->rope.n_dims, 0, 1 << 14},
         {"n_experts", c->n_experts, 0, 1024},
         {"n_ff_shared", c->n_ff_shared, 0, 1 << 20},
-        {"norms_per_layer", c->norms_per_layer, 2, 4},
+        {"norms_per_layer", c->norms_per_layer, 1, 4},
     };
     for (size_t i = 0; i < sizeof range / sizeof *range; i++)
         if (range[i].v < range[i].min || range[i].v > range[i].max)
@@ -135,6 +178,7 @@ status model_config_check(const model_config *c, err *e) {
     if ((uint64_t)c->n_heads * c->head_dim > 1 << 24)
         return out_of_range(e, "head_dim", c->head_dim, 2, (1 << 24) / c->n_heads);
     status s = check_heads(c, e);
+    if (s == OK) s = check_shape(c, e);
     if (s == OK) s = check_rope(&c->rope, e);
     return s == OK ? check_scales(c, e) : s;
 }
@@ -161,7 +205,8 @@ uint64_t model_config_params(const model_config *c) {
 }
 
 uint32_t model_config_window(const model_config *c, uint32_t layer) {
-    bool full = c->window_every && (layer + 1) % c->window_every == 0;
+    const bool full = c->shape.listed ? !c->shape.slides[layer % SHAPE_MAX_LAYERS]
+                                      : c->window_every && (layer + 1) % c->window_every == 0;
     return full || c->window >= c->n_ctx_train ? 0 : c->window;
 }
 
@@ -170,6 +215,9 @@ rope_config model_config_rope(const model_config *c, uint32_t layer) {
     if (c->nope_every && (layer + 1) % c->nope_every == 0) r.n_dims = 0;
     if (c->window_theta == 0 || model_config_window(c, layer) == 0) return r;
     r.theta = c->window_theta;
+    if (c->shape.full_head_dim)
+        r.n_dims = c->head_dim; /* the heads with a window have another size */
+    r.n_live = 0;
     r.scaling = ROPE_SCALING_NONE;
     r.factor = 1;
     return r;
@@ -179,9 +227,10 @@ rope_config model_config_rope(const model_config *c, uint32_t layer) {
 #define SAME(member) (a->member == b->member)
 
 static bool rope_same(const rope_config *a, const rope_config *b) {
-    return SAME(pairing) && SAME(n_dims) && SAME(theta) && SAME(scaling) && SAME(factor) &&
-           SAME(original_len) && SAME(attn_factor) && SAME(beta_fast) && SAME(beta_slow) &&
-           SAME(low_freq_factor) && SAME(high_freq_factor) && SAME(exact_range);
+    return SAME(pairing) && SAME(n_dims) && SAME(n_live) && SAME(theta) && SAME(scaling) &&
+           SAME(factor) && SAME(original_len) && SAME(attn_factor) && SAME(beta_fast) &&
+           SAME(beta_slow) && SAME(low_freq_factor) && SAME(high_freq_factor) &&
+           SAME(exact_range);
 }
 
 static bool sizes_same(const model_config *a, const model_config *b) {
@@ -202,5 +251,5 @@ bool model_config_same(const model_config *a, const model_config *b) {
            SAME(qkv_bias) && SAME(o_bias) && SAME(ffn_bias) && SAME(router_bias) &&
            SAME(sinks) && SAME(qk_norm) && SAME(qk_norm_whole) && SAME(norms_per_layer) &&
            SAME(nope_every) && SAME(pooling_type) && scales_same(a, b) &&
-           rope_same(&a->rope, &b->rope);
+           rope_same(&a->rope, &b->rope) && memcmp(&a->shape, &b->shape, sizeof a->shape) == 0;
 }

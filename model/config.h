@@ -4,6 +4,7 @@
 #define VRAMD_MODEL_CONFIG_H
 
 #include "model/checkpoint.h"
+#include "model/shape.h"
 
 typedef enum rope_pairing {
     ROPE_ADJACENT, /* pairs (2i, 2i+1): where a format permutes the rows of q and k, as GGUF
@@ -23,6 +24,7 @@ typedef enum rope_scaling {
 typedef struct rope_config {
     rope_pairing pairing;
     uint32_t n_dims; /* rotated dimensions of a head */
+    uint32_t n_live; /* pairs that turn, the fastest; the others stand still; 0: all do */
     float theta;     /* base */
     rope_scaling scaling;
     float factor;          /* linear, yarn, llama3 */
@@ -70,6 +72,7 @@ typedef struct model_config {
     float logit_scale;     /* divides logits */
     uint32_t pooling_type; /* as GGUF has it: 1 mean, 2 first, 3 last, 4 rank; 0: not given */
     rope_config rope;
+    model_shape shape; /* where layers are of several kinds */
 } model_config;
 
 enum { MODEL_MAX_LAYERS = 4096 };

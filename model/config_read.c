@@ -12,6 +12,7 @@
 typedef struct keys {
     const checkpoint *file;
     const char *arch;
+    bool by_layer; /* a number may be one for each layer */
     status s;
     err *e;
     char key[96];
@@ -20,6 +21,20 @@ typedef struct keys {
 static const char *key_of(keys *k, const char *suffix) {
     snprintf(k->key, sizeof k->key, "%s.%s", k->arch, suffix);
     return k->key;
+}
+
+/* Of a number for each layer the largest (config_shape.c looks at each). */
+static void get_u32(keys *k, const char *key, uint32_t *out) {
+    fact_array a = {0};
+    if (!k->by_layer || !checkpoint_length(k->file, key, &a.n)) {
+        k->s = checkpoint_get_u32(k->file, key, out, k->e);
+        return;
+    }
+    k->s = checkpoint_get_array(k->file, key, FACT_I32, &a, k->e);
+    int32_t most = 0;
+    for (uint64_t i = 0; k->s == OK && i < a.n; i++)
+        if (((const int32_t *)a.v)[i] > most) most = ((const int32_t *)a.v)[i];
+    if (k->s == OK) *out = (uint32_t)most;
 }
 
 static void want(keys *k, const char *suffix) {
@@ -31,11 +46,11 @@ static void want(keys *k, const char *suffix) {
 
 static void want_u32(keys *k, const char *suffix, uint32_t *out) {
     want(k, suffix);
-    if (k->s == OK) k->s = checkpoint_get_u32(k->file, key_of(k, suffix), out, k->e);
+    if (k->s == OK) get_u32(k, key_of(k, suffix), out);
 }
 
 static void maybe_u32(keys *k, const char *suffix, uint32_t *out) {
-    if (k->s == OK) k->s = checkpoint_get_u32(k->file, key_of(k, suffix), out, k->e);
+    if (k->s == OK) get_u32(k, key_of(k, suffix), out);
 }
 
 static void maybe_f32(keys *k, const char *suffix, float *out) {
@@ -136,7 +151,7 @@ static void read_vocab(keys *k, model_config *c) {
     }
 }
 
-static void read_attention(keys *k, model_config *c) {
+static void read_attention(keys *k, model_config *c, const family *f) {
     uint32_t value_dim = 0;
     want_u32(k, "attention.head_count", &c->n_heads);
     c->n_kv_heads = c->n_heads;
@@ -145,7 +160,7 @@ static void read_attention(keys *k, model_config *c) {
     maybe_u32(k, "attention.key_length", &c->head_dim);
     value_dim = c->head_dim;
     maybe_u32(k, "attention.value_length", &value_dim);
-    if (value_dim != c->head_dim)
+    if (value_dim != c->head_dim && !f->shaped)
         bad_key(k, ERR_UNSUPPORTED, "attention.value_length",
                 "keys and values of different length are not supported");
     maybe_u32(k, "attention.sliding_window", &c->window);
@@ -295,7 +310,7 @@ status model_config_read(model_config *c, const checkpoint *file, err *e) {
     if ((s = checkpoint_get_str(file, "general.name", &name, e)) != OK) return s;
     snprintf(c->name, sizeof c->name, STR_FMT,
              (int)(name.len < sizeof c->name ? name.len : sizeof c->name - 1), name.ptr);
-    keys k = {.file = file, .arch = c->arch, .s = OK, .e = e};
+    keys k = {.file = file, .arch = c->arch, .by_layer = f->shaped, .s = OK, .e = e};
     c->rope.pairing = family_pairing(f, file->format->permutes_qk);
     c->qk_norm = f->qk_norm;
     c->qk_norm_whole = f->qk_norm_whole;
@@ -306,8 +321,9 @@ status model_config_read(model_config *c, const checkpoint *file, err *e) {
     want_u32(&k, "context_length", &c->n_ctx_train);
     want_u32(&k, "embedding_length", &c->n_embd);
     want_u32(&k, "feed_forward_length", &c->n_ff);
-    read_attention(&k, c);
+    read_attention(&k, c, f);
     maybe_f32(&k, "rope.freq_base", &c->rope.theta);
+    maybe_f32(&k, "attention.layer_norm_epsilon", &c->norm_eps); /* of LayerNorm */
     maybe_f32(&k, "attention.layer_norm_rms_epsilon", &c->norm_eps);
     maybe_u32(&k, "pooling_type", &c->pooling_type);
     read_experts(&k, c, f);
@@ -315,6 +331,7 @@ status model_config_read(model_config *c, const checkpoint *file, err *e) {
     read_vocab(&k, c);
     read_scales(&k, c, f);
     read_layers(&k, c, f);
+    if (k.s == OK && f->shaped) k.s = config_shape_read(c, file, e);
     if (k.s != OK) return k.s;
     c->tied_head = !has_tensor(file, "output.weight");
     c->qkv_bias = f->qkv_bias || has_tensor(file, "blk.0.attn_q.bias");

@@ -1,13 +1,75 @@
-/* The weights and the KV cache of a model that no engine runs (mixtures of experts, ...),
- * by the numbers of its config: weights under the names that GGUF has, and an OP_ATTENTION per
- * layer. For planning; it cannot be run. Owns nothing: it records into the recorder it is given.
- * One thread. */
+/* The weights, KV cache, states and operations of families that no engine runs yet, by the numbers
+ * of their config: weights under the names that GGUF has, and the operations of each layer without
+ * their values. For planning: such a program has the trait "forward_pass", which no engine has.
+ * Formulas of the parts: the papers that each function names; names of tensors: llama.cpp,
+ * src/llama-arch.cpp. Owns nothing: it records into the recorder it is given. One thread. */
 #include "model/family.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static void matrix(recorder *r, int l, const char *name, uint32_t rows, uint32_t cols) {
     rec_weight(r, WEIGHT_LINEAR, l, name, rows, cols);
+}
+
+static void vector(recorder *r, int l, const char *name, uint32_t n) {
+    rec_vector(r, true, l, name, n);
+}
+
+/* A matrix that files keep in float32, whatever the type of the others. */
+static void small_matrix(recorder *r, int l, const char *name, uint32_t rows, uint32_t cols) {
+    const weight_id id = rec_weight(r, WEIGHT_LINEAR, l, name, rows, cols);
+    if (r->s == OK && !r->file) r->p->weights[id].type = DT_F32;
+}
+
+static op *step(recorder *r, op_kind kind, int l) {
+    return rec_op(r, kind, l, NO_VALUE, NO_VALUE);
+}
+
+static bool is_arch(const recorder *r, const char *arch) {
+    return strcmp(r->p->config.arch, arch) == 0;
+}
+
+/* ---- what mixes the tokens ---- */
+
+static void attend(recorder *r, int l, head_shape heads) {
+    const model_config *c = &r->p->config;
+    op *o = step(r, OP_ATTENTION, l);
+    o->heads = heads;
+    o->attention = (attention_shape){.window = model_config_window(c, (uint32_t)l),
+                                     .cap = c->attn_cap,
+                                     .latent = c->shape.kv_rank > 0};
+    o->n_weights = c->sinks;
+    o->w[0] = rec_vector(r, c->sinks, l, "attn_sinks.weight", c->n_heads);
+}
+
+/* DeepSeek-AI, "DeepSeek-V2", section 2.1, in its absorbed form: one KV head, whose row is the
+ * latent and the rotated part of the key; the value is in it. */
+static void latent_attention(recorder *r, int l) {
+    const model_config *c = &r->p->config;
+    const model_shape *m = &c->shape;
+    const uint32_t h = c->n_embd, q = c->n_heads * c->head_dim,
+                   nope = c->head_dim - m->rope_dim;
+    char fused[40];
+    if (m->q_rank) {
+        matrix(r, l, "attn_q_a.weight", m->q_rank, h);
+        vector(r, l, "attn_q_a_norm.weight", m->q_rank);
+        matrix(r, l, "attn_q_b.weight", q, m->q_rank);
+    } else {
+        matrix(r, l, "attn_q.weight", q, h);
+    }
+    matrix(r, l, "attn_kv_a_mqa.weight", m->kv_rank + m->rope_dim, h);
+    vector(r, l, "attn_kv_a_norm.weight", m->kv_rank);
+    snprintf(fused, sizeof fused, "blk.%d.attn_kv_b.weight", l);
+    if (rec_has(r, fused)) { /* as converters before 2025-04 have it */
+        matrix(r, l, "attn_kv_b.weight", c->n_heads * (nope + m->v_dim), m->kv_rank);
+    } else {
+        rec_weight_experts(r, l, "attn_k_b.weight", c->n_heads, m->kv_rank, nope);
+        rec_weight_experts(r, l, "attn_v_b.weight", c->n_heads, m->v_dim, m->kv_rank);
+    }
+    step(r, OP_LINEAR_BY_HEAD, l);
+    attend(r, l, (head_shape){c->n_heads, 1, m->kv_rank + m->rope_dim});
+    matrix(r, l, "attn_output.weight", h, c->n_heads * m->v_dim);
 }
 
 static void attention(recorder *r, int l, bool fused) {
@@ -18,7 +80,7 @@ static void attention(recorder *r, int l, bool fused) {
         matrix(r, l, "attn_qkv.weight", q + 2 * kv, h);
         rec_vector(r, c->qkv_bias, l, "attn_qkv.bias", q + 2 * kv);
     } else {
-        matrix(r, l, "attn_q.weight", q, h);
+        matrix(r, l, "attn_q.weight", c->shape.out_gate ? 2 * q : q, h);
         matrix(r, l, "attn_k.weight", kv, h);
         matrix(r, l, "attn_v.weight", kv, h);
         rec_vector(r, c->qkv_bias, l, "attn_q.bias", q);
@@ -29,71 +91,207 @@ static void attention(recorder *r, int l, bool fused) {
     rec_vector(r, c->o_bias, l, "attn_output.bias", h);
     rec_vector(r, c->qk_norm, l, "attn_q_norm.weight", c->qk_norm_whole ? q : c->head_dim);
     rec_vector(r, c->qk_norm, l, "attn_k_norm.weight", c->qk_norm_whole ? kv : c->head_dim);
-    op *o = rec_op(r, OP_ATTENTION, l, NO_VALUE, NO_VALUE);
-    o->heads = (head_shape){c->n_heads, c->n_kv_heads, c->head_dim};
-    o->attention.window = model_config_window(c, (uint32_t)l);
-    o->attention.cap = c->attn_cap;
-    o->n_weights = c->sinks;
-    o->w[0] = rec_vector(r, c->sinks, l, "attn_sinks.weight", c->n_heads);
+    attend(r, l, (head_shape){c->n_heads, c->n_kv_heads, c->head_dim});
+    if (c->shape.out_gate) step(r, OP_MUL_SIGMOID, l);
 }
 
-static void shared_expert(recorder *r, int l) {
+/* Yang et al., "Gated Delta Networks", section 3. */
+static void delta_net(recorder *r, int l) {
     const model_config *c = &r->p->config;
-    const uint32_t h = c->n_embd, f = c->n_ff_shared;
-    matrix(r, l, "ffn_gate_inp_shexp.weight", 1, h);
-    matrix(r, l, "ffn_gate_shexp.weight", f, h);
-    matrix(r, l, "ffn_up_shexp.weight", f, h);
-    matrix(r, l, "ffn_down_shexp.weight", h, f);
+    const uint32_t h = c->n_embd, heads = c->shape.ssm.heads, inner = c->shape.ssm.inner;
+    const uint32_t channels = inner + 2 * c->shape.ssm.groups * c->shape.ssm.state;
+    matrix(r, l, "attn_qkv.weight", channels, h);
+    matrix(r, l, "attn_gate.weight", inner, h);
+    small_matrix(r, l, "ssm_conv1d.weight", channels, c->shape.ssm.conv);
+    vector(r, l, "ssm_dt.bias", heads);
+    vector(r, l, "ssm_a", heads);
+    matrix(r, l, "ssm_beta.weight", heads, h);
+    matrix(r, l, "ssm_alpha.weight", heads, h);
+    vector(r, l, "ssm_norm.weight", inner / heads);
+    matrix(r, l, "ssm_out.weight", h, inner);
+    step(r, OP_CONV, l)->state_floats = (uint64_t)(c->shape.ssm.conv - 1) * channels;
+    step(r, OP_DELTA, l)->state_floats = (uint64_t)inner * c->shape.ssm.state;
+}
+
+/* Dao, Gu, "Transformers are SSMs", section 7. */
+static void mamba2(recorder *r, int l) {
+    const model_config *c = &r->p->config;
+    const uint32_t h = c->n_embd, heads = c->shape.ssm.heads, inner = c->shape.ssm.inner;
+    const uint32_t groups = c->shape.ssm.groups;
+    const uint32_t channels = inner + 2 * groups * c->shape.ssm.state;
+    matrix(r, l, "ssm_in.weight", inner + channels + heads, h);
+    small_matrix(r, l, "ssm_conv1d.weight", channels, c->shape.ssm.conv);
+    vector(r, l, "ssm_conv1d.bias", channels);
+    vector(r, l, "ssm_dt.bias", heads);
+    small_matrix(r, l, "ssm_a", heads, 1);
+    small_matrix(r, l, "ssm_d", heads, 1);
+    small_matrix(r, l, "ssm_norm.weight", groups, inner / groups);
+    matrix(r, l, "ssm_out.weight", h, inner);
+    step(r, OP_CONV, l)->state_floats = (uint64_t)(c->shape.ssm.conv - 1) * channels;
+    step(r, OP_SSM, l)->state_floats = (uint64_t)inner * c->shape.ssm.state;
+}
+
+/* Liquid AI, "LFM2 Technical Report", section 2. */
+static void short_conv(recorder *r, int l) {
+    const uint32_t h = r->p->config.n_embd, conv = r->p->config.shape.ssm.conv;
+    small_matrix(r, l, "shortconv.conv.weight", h, conv);
+    matrix(r, l, "shortconv.in_proj.weight", 3 * h, h);
+    matrix(r, l, "shortconv.out_proj.weight", h, h);
+    step(r, OP_CONV, l)->state_floats = (uint64_t)(conv - 1) * h;
+}
+
+static void mix(recorder *r, int l, bool fused) {
+    switch ((mixer_kind)r->p->config.shape.mixer[l % SHAPE_MAX_LAYERS]) {
+    case MIXER_ATTENTION:
+        if (r->p->config.shape.kv_rank)
+            latent_attention(r, l);
+        else
+            attention(r, l, fused);
+        break;
+    case MIXER_CONV: short_conv(r, l); break;
+    case MIXER_DELTA: delta_net(r, l); break;
+    case MIXER_SSM: mamba2(r, l); break;
+    case MIXER_NONE: break;
+    }
+}
+
+/* ---- feed-forward parts ---- */
+
+/* gate, up and down under names that end in this. */
+static void three(recorder *r, int l, const char *end, uint32_t f, uint32_t h) {
+    char name[40];
+    const bool gated = !r->p->config.shape.ungated;
+    snprintf(name, sizeof name, "ffn_gate%s.weight", end);
+    if (gated) matrix(r, l, name, f, h);
+    snprintf(name, sizeof name, "ffn_up%s.weight", end);
+    matrix(r, l, name, f, h);
+    snprintf(name, sizeof name, "ffn_down%s.weight", end);
+    matrix(r, l, name, h, f);
+}
+
+static void shared_experts(recorder *r, int l) {
+    const model_config *c = &r->p->config;
+    if (!c->shape.n_ff_shared) return;
+    three(r, l, "_shexp", c->shape.n_ff_shared, c->n_embd);
+    rec_vector(r, c->shape.shared_gate, l, "ffn_gate_inp_shexp.weight", c->n_embd);
+    if (c->shape.shared_gate) step(r, OP_MUL_SIGMOID, l);
 }
 
 static void experts(recorder *r, int l) {
     const model_config *c = &r->p->config;
-    const uint32_t h = c->n_embd, f = c->n_ff, n = c->n_experts;
-    rec_op(r, OP_ROUTE, l, NO_VALUE, NO_VALUE)->route.top_k = c->n_experts_used;
-    rec_op(r, OP_EXPERTS_GATE_UP, l, NO_VALUE, NO_VALUE);
-    rec_op(r, OP_EXPERTS_DOWN, l, NO_VALUE, NO_VALUE);
-    matrix(r, l, "ffn_gate_inp.weight", n, h);
+    const uint32_t h = c->shape.latent ? c->shape.latent : c->n_embd, n = c->n_experts;
+    const uint32_t f = c->shape.n_ff_expert ? c->shape.n_ff_expert : c->n_ff;
+    step(r, OP_ROUTE, l)->route.top_k = c->n_experts_used;
+    op *up = step(r, OP_EXPERTS_GATE_UP, l);
+    matrix(r, l, "ffn_gate_inp.weight", n, c->n_embd);
     rec_vector(r, c->router_bias, l, "ffn_gate_inp.bias", n);
-    rec_weight_experts(r, l, "ffn_gate_exps.weight", n, f, h);
+    rec_vector(r, c->shape.choice_bias, l, "exp_probs_b.bias", n);
+    if (c->shape.latent) {
+        matrix(r, l, "ffn_latent_down.weight", h, c->n_embd);
+        matrix(r, l, "ffn_latent_up.weight", c->n_embd, h);
+    }
+    if (!c->shape.ungated) rec_weight_experts(r, l, "ffn_gate_exps.weight", n, f, h);
     rec_weight_experts(r, l, "ffn_up_exps.weight", n, f, h);
     rec_weight_experts(r, l, "ffn_down_exps.weight", n, h, f);
-    if (c->n_ff_shared) shared_expert(r, l);
-    rec_vector(r, c->ffn_bias, l, "ffn_gate_exps.bias", n * f);
+    const weight_id bias = rec_vector(r, c->ffn_bias, l, "ffn_gate_exps.bias", n * f);
+    if (r->s == OK) up->bias[0] = bias;
     rec_vector(r, c->ffn_bias, l, "ffn_up_exps.bias", n * f);
     rec_vector(r, c->ffn_bias, l, "ffn_down_exps.bias", n * h);
+    step(r, OP_EXPERTS_DOWN, l);
+    shared_experts(r, l);
 }
 
-static void feed_forward(recorder *r, int l, bool fused) {
+static void dense(recorder *r, int l, bool fused) {
     const model_config *c = &r->p->config;
     const uint32_t h = c->n_embd, f = c->n_ff;
     if (fused) {
         matrix(r, l, "ffn_up.weight", 2 * f, h);
+        matrix(r, l, "ffn_down.weight", h, f);
     } else {
-        matrix(r, l, "ffn_gate.weight", f, h);
-        matrix(r, l, "ffn_up.weight", f, h);
-        rec_op(r, OP_GATE_UP, l, NO_VALUE, NO_VALUE)->bias[0] =
-            rec_vector(r, c->ffn_bias, l, "ffn_gate.bias", f);
+        three(r, l, "", f, h);
+        rec_vector(r, c->ffn_bias && !c->shape.ungated, l, "ffn_gate.bias", f);
         rec_vector(r, c->ffn_bias, l, "ffn_up.bias", f);
     }
-    matrix(r, l, "ffn_down.weight", h, f);
     rec_vector(r, c->ffn_bias, l, "ffn_down.bias", h);
+    step(r, OP_GATE_UP, l);
+}
+
+static void feed_forward(recorder *r, int l, bool fused) {
+    const model_config *c = &r->p->config;
+    const ffn_kind kind = (ffn_kind)c->shape.ffn[l % SHAPE_MAX_LAYERS];
+    if (kind == FFN_USUAL && c->n_experts)
+        experts(r, l);
+    else if (kind != FFN_NONE)
+        dense(r, l, fused);
+    else
+        shared_experts(r, l);
+}
+
+/* ---- norms, tables ---- */
+
+static void norms(recorder *r, int l) {
+    const model_config *c = &r->p->config;
+    const uint32_t h = c->n_embd;
+    const bool second = c->norms_per_layer > 1, four = c->norms_per_layer > 2;
+    /* Where post_attention_norm stands before the feed-forward part, as in Hugging Face's names. */
+    const bool renamed = is_arch(r, "glm4moe") || strncmp(c->arch, "qwen35", 6) == 0;
+    vector(r, l, "attn_norm.weight", h);
+    rec_vector(r, second, l, renamed ? "post_attention_norm.weight" : "ffn_norm.weight", h);
+    rec_vector(r, four, l, "post_attention_norm.weight", h);
+    rec_vector(r, four, l, "post_ffw_norm.weight", h);
+}
+
+/* Devlin et al., "BERT", section 3: LayerNorm after each part, no cache, no logits. */
+void encoder_record(recorder *r) {
+    const model_config *c = &r->p->config;
+    const uint32_t h = c->n_embd;
+    const bool fused = rec_has(r, "blk.0.attn_qkv.weight") || is_arch(r, "nomic-bert");
+    r->p->counted = true;
+    rec_weight(r, WEIGHT_EMBED, -1, "token_embd.weight", c->n_vocab, h);
+    if (c->shape.token_types) matrix(r, -1, "token_types.weight", c->shape.token_types, h);
+    if (c->shape.positions) matrix(r, -1, "position_embd.weight", c->n_ctx_train, h);
+    vector(r, -1, "token_embd_norm.weight", h);
+    vector(r, -1, "token_embd_norm.bias", h);
+    step(r, OP_LAYER_NORM, -1);
+    for (int l = 0; l < (int)c->n_layers && r->s == OK; l++) {
+        const uint32_t q = c->n_heads * c->head_dim;
+        if (fused) {
+            matrix(r, l, "attn_qkv.weight", 3 * q, h);
+            rec_vector(r, c->qkv_bias, l, "attn_qkv.bias", 3 * q);
+        } else {
+            static const char *const part[] = {"attn_q", "attn_k", "attn_v"};
+            for (int i = 0; i < 3; i++) {
+                char name[32];
+                snprintf(name, sizeof name, "%s.weight", part[i]);
+                matrix(r, l, name, q, h);
+                snprintf(name, sizeof name, "%s.bias", part[i]);
+                rec_vector(r, c->qkv_bias, l, name, q);
+            }
+        }
+        matrix(r, l, "attn_output.weight", h, q);
+        rec_vector(r, c->o_bias, l, "attn_output.bias", h);
+        vector(r, l, "attn_output_norm.weight", h);
+        vector(r, l, "attn_output_norm.bias", h);
+        dense(r, l, false);
+        vector(r, l, "layer_output_norm.weight", h);
+        vector(r, l, "layer_output_norm.bias", h);
+    }
+    step(r, OP_POOL, -1);
 }
 
 void counted_record(recorder *r) {
     const model_config *c = &r->p->config;
-    const bool fused = strcmp(c->arch, "phi3") == 0;
+    const bool fused = is_arch(r, "phi3"), lfm2 = strncmp(c->arch, "lfm2", 4) == 0;
+    r->p->counted = true;
     rec_weight(r, WEIGHT_EMBED, -1, "token_embd.weight", c->n_vocab, c->n_embd);
     for (int l = 0; l < (int)c->n_layers && r->s == OK; l++) {
-        rec_vector(r, true, l, "attn_norm.weight", c->n_embd);
-        rec_vector(r, true, l, "ffn_norm.weight", c->n_embd);
-        rec_vector(r, c->norms_per_layer > 2, l, "post_attention_norm.weight", c->n_embd);
-        rec_vector(r, c->norms_per_layer > 2, l, "post_ffw_norm.weight", c->n_embd);
-        attention(r, l, fused);
-        if (c->n_experts)
-            experts(r, l);
-        else
-            feed_forward(r, l, fused);
+        norms(r, l);
+        mix(r, l, fused);
+        feed_forward(r, l, fused);
     }
-    rec_vector(r, true, -1, "output_norm.weight", c->n_embd);
+    vector(r, -1, lfm2 ? "token_embd_norm.weight" : "output_norm.weight", c->n_embd);
     if (!c->tied_head) matrix(r, -1, "output.weight", c->n_vocab, c->n_embd);
+    op *o = step(r, OP_LOGITS, -1);
+    o->logits.scale = 1 / c->logit_scale;
+    o->logits.cap = c->logit_cap;
 }

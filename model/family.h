@@ -8,16 +8,17 @@
 
 /* One of the models of a family in Hugging Face's config.json. */
 typedef struct hf_model {
-    const char *type, *class; /* "model_type", and the class in "architectures" */
-    bool bias_option;         /* attention_bias and mlp_bias mean something */
-    bool qkv_bias_option;     /* attention_bias is of q, k and v alone */
+    /* "model_type", and the class in "architectures" (NULL: that of another model's row) */
+    const char *type, *class;
+    bool bias_option;     /* attention_bias and mlp_bias mean something */
+    bool qkv_bias_option; /* attention_bias is of q, k and v alone */
     /* The members that have the number of experts and the width of one; NULL: it is dense. */
     const char *experts, *expert_width;
     const char *shared_width; /* of the expert that all rows have; or NULL */
     bool norm_option;         /* norm_topk_prob means something; absent: false */
 } hf_model;
 
-enum { FAMILY_HF_MODELS = 3 };
+enum { FAMILY_HF_MODELS = 4 };
 
 typedef struct family {
     const char *arch;   /* as GGUF names it */
@@ -31,6 +32,8 @@ typedef struct family {
     bool scales;         /* embedding_scale, residual_scale and logit_scale mean something */
     bool
         whole_attn_factor; /* GGUF: rope.scaling.attn_factor is not multiplied by YaRN's formula */
+    bool
+        shaped; /* layers of several kinds: config.shape is read (config_shape.c, hf_shape.c) */
     uint32_t norms_per_layer;
     struct {
         bool possible, required; /* among its models are mixtures; all are */
@@ -69,14 +72,20 @@ static inline rope_pairing family_pairing(const family *f, bool format_permutes)
 /* For hints: "known: " and the architectures. */
 void family_hint(err *);
 
-/* llama.c: llama, qwen2, qwen3, smollm3, mistral3, granite, and mixtures of experts */
-void llama_record(recorder *);
-void phi3_record(recorder *);  /* phi3.c */
-void gemma_record(recorder *); /* gemma.c: gemma2, gemma3 */
-void glm4_record(recorder *);  /* glm4.c */
-void olmo2_record(recorder *); /* olmo2.c: olmo2, olmo3 */
-/* counted.c: the weights and KV cache of any family, without operations that run */
+/* config_shape.c: config.shape of a shaped family, once the rest is read. Errors: ERR_FORMAT,
+ * ERR_UNSUPPORTED (field: the key). */
+status config_shape_read(model_config *, const checkpoint *, err *);
+
+void llama_record(recorder *);  /* llama.c: llama, qwen2, qwen3, smollm3, mistral3, granite, mixtures */
+void phi3_record(recorder *);   /* phi3.c */
+void gemma_record(recorder *);  /* gemma.c: gemma2, gemma3 */
+void gemma4_record(recorder *); /* gemma4.c */
+void glm4_record(recorder *);   /* glm4.c */
+void olmo2_record(recorder *);  /* olmo2.c: olmo2, olmo3 */
+/* counted.c: weights, KV cache, states and operations of any family, without values; and of those
+ * that embed whole texts (BERT) */
 void counted_record(recorder *);
+void encoder_record(recorder *);
 
 /* ---- pieces (parts.c) ---- */
 

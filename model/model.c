@@ -2,7 +2,9 @@
  * Owns the program's arrays; the checkpoint is borrowed. Immutable after open; any thread. */
 #include "model/model.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/check.h"
 #include "base/half.h"
@@ -18,11 +20,24 @@ static bool may_ignore(str name) {
            str_find(name, STR("rotary_emb.inv_freq"), 0) != SIZE_MAX;
 }
 
+/* Vision, audio, and blocks behind the layers that predict further tokens: not loaded. */
+static bool is_other_part(const model_config *c, const char *name) {
+    static const char *const parts[] = {"v.", "a.", "mm."};
+    unsigned layer;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (strncmp(name, parts[i], strlen(parts[i])) == 0) return true;
+    return c->shape.mtp && sscanf(name, "blk.%u.", &layer) == 1 && layer >= c->n_layers;
+}
+
 static void check_claimed(recorder *r) {
     for (size_t i = 0; r->s == OK && r->file && i < checkpoint_n_tensors(r->file); i++) {
         if (r->claimed[i]) continue;
         const tensor_info t = checkpoint_tensor(r->file, i);
         if (may_ignore(str_of(t.name))) continue;
+        if (is_other_part(&r->p->config, t.name)) {
+            r->p->not_loaded_bytes += tensor_bytes(&t);
+            continue;
+        }
         err_set(r->e, ERR_UNSUPPORTED,
                 "architecture %s: tensor %s (%s) has no place in this architecture",
                 r->p->config.arch, t.name, dtype_name(t.type));
@@ -34,10 +49,10 @@ static status check_family(const model_config *c, const family *f, err *e) {
     const char *what = NULL, *field = "arch";
     if (!f)
         what = "the architecture is not supported";
-    else if (c->n_experts ? !f->experts.possible : f->experts.required)
+    else if (!f->shaped && (c->n_experts ? !f->experts.possible : f->experts.required))
         what = c->n_experts ? "a mixture of experts is not supported" : "it has no experts",
         field = "n_experts";
-    else if (c->qk_norm != f->qk_norm || c->qk_norm_whole != f->qk_norm_whole)
+    else if (!f->shaped && (c->qk_norm != f->qk_norm || c->qk_norm_whole != f->qk_norm_whole))
         what = "norms of q and k do not fit it", field = "qk_norm";
     else if (c->norms_per_layer != f->norms_per_layer)
         what = "another number of norms a layer is not supported", field = "norms_per_layer";
@@ -82,7 +97,7 @@ static status record_family(model **out, const model_config *c, const checkpoint
     const family *f = family_find(c->arch);
     status s = check_family(c, f, e);
     if (s != OK) return s;
-    const bool counted = c->ffn_bias && !f->experts.required;
+    const bool counted = !f->shaped && !f->experts.required && c->ffn_bias;
     return record(out, c, file, planned, counted ? counted_record : f->record, e);
 }
 

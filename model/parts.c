@@ -95,6 +95,7 @@ value_id part_attention(recorder *r, int l, value_id x, rope_factors factors, bo
         o->heads = heads;
         o->norm.eps = c->norm_eps;
         o->norm.whole = c->qk_norm_whole;
+        o->norm.values = false;
         o->n_weights = 2;
         o->w[0] = rec_vector(r, true, l, "attn_q_norm.weight", nq * hd);
         o->w[1] = rec_vector(r, true, l, "attn_k_norm.weight", nk * hd);
@@ -104,6 +105,7 @@ value_id part_attention(recorder *r, int l, value_id x, rope_factors factors, bo
     o->rope.factors = factors.usual;
     o->rope.long_factors = factors.far;
     o->rope.table = rec_rope(r, l);
+    o->rope.proportional = false;
 
     o = rec_op(r, OP_ATTENTION, l, qkv,
                rec_value(r, "heads", ROWS_STEP, c->n_heads * c->head_dim));

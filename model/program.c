@@ -2,6 +2,7 @@
 #include "model/program.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "base/buf.h"
 #include "base/check.h"
@@ -23,6 +24,15 @@ const char *op_kind_name(op_kind k) {
         [OP_EXPERTS_DOWN] = "experts_down",
         [OP_MUL_SIGMOID] = "mul_sigmoid",
         [OP_PERMUTE] = "permute",
+        [OP_EMBED_ADD] = "embed_add",
+        [OP_MUL_GELU] = "mul_gelu",
+        [OP_SCALE] = "scale",
+        [OP_CONV] = "conv",
+        [OP_DELTA] = "delta",
+        [OP_SSM] = "ssm",
+        [OP_LINEAR_BY_HEAD] = "linear_by_head",
+        [OP_LAYER_NORM] = "layer_norm",
+        [OP_POOL] = "pool",
     };
     CHECK((unsigned)k < sizeof name / sizeof *name);
     return name[k];
@@ -33,9 +43,13 @@ static uint64_t traits_of(const program *p, const op *o) {
     switch (o->kind) {
     case OP_ATTENTION:
         return HAS(SOFT_CAP, o->attention.cap > 0) | HAS(SINKS, o->w[0] != NO_WEIGHT) |
-               HAS(TEMPERATURE, o->attention.temperature > 0);
-    case OP_HEAD_NORM: return HAS(WHOLE_NORM, o->norm.whole);
-    case OP_ROPE_APPEND: return HAS(UNROTATED, p->rope[o->rope.table].n_dims == 0);
+               HAS(TEMPERATURE, o->attention.temperature > 0) |
+               HAS(LATENT_KV, o->attention.latent) | HAS(SHARED_KV, o->attention.kv_from > 0);
+    case OP_NORM: return HAS(NORM_ADD, o->residual != NO_VALUE);
+    case OP_HEAD_NORM: return HAS(WHOLE_NORM, o->norm.whole) | HAS(VALUE_NORM, o->norm.values);
+    case OP_ROPE_APPEND:
+        return HAS(UNROTATED, !p->counted && p->rope[o->rope.table].n_dims == 0) |
+               HAS(PROPORTIONAL, o->rope.proportional);
     case OP_LOGITS:
         return HAS(LOGIT_SCALE, o->logits.scale != 1) | HAS(LOGIT_CAP, o->logits.cap > 0);
     case OP_GATE_UP:
@@ -46,7 +60,7 @@ static uint64_t traits_of(const program *p, const op *o) {
 }
 
 op_set program_ops(const program *p) {
-    op_set all = {0};
+    op_set all = {.traits = p->counted ? 1ull << TRAIT_FORWARD_PASS : 0};
     for (uint32_t i = 0; i < p->n_ops; i++) {
         all.kinds |= 1ull << p->ops[i].kind;
         all.traits |= traits_of(p, &p->ops[i]);
@@ -91,6 +105,40 @@ uint64_t weight_bytes(const weight *w) {
 uint64_t program_weight_bytes(const program *p) {
     uint64_t sum = 0;
     for (uint32_t i = 0; i < p->n_weights; i++) sum += weight_bytes(&p->weights[i]);
+    return sum;
+}
+
+/* No parameters: orders, what RoPE's frequencies follow from, and the biases that balance experts
+ * (buffers of the model's class in transformers). */
+static bool is_buffer(const weight *w) {
+    return w->role == WEIGHT_ORDER || strncmp(w->name, "rope_f", 6) == 0 ||
+           strstr(w->name, "exp_probs_b");
+}
+
+uint64_t program_params(const program *p) {
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < p->n_weights; i++)
+        if (!is_buffer(&p->weights[i]))
+            sum += (uint64_t)weight_rows(&p->weights[i]) * p->weights[i].cols;
+    return sum;
+}
+
+uint64_t program_state_bytes(const program *p) {
+    uint64_t floats = 0;
+    for (uint32_t i = 0; i < p->n_ops; i++) floats += p->ops[i].state_floats;
+    return floats * sizeof(float);
+}
+
+uint64_t program_expert_bytes(const program *p) {
+    const uint32_t n = p->config.n_experts;
+    uint64_t sum = 0;
+    int32_t layer = -1; /* the first that has experts */
+    for (uint32_t i = 0; i < p->n_weights; i++) {
+        const weight *w = &p->weights[i];
+        if (!n || w->n_experts != n || !strstr(w->name, "_exps.")) continue;
+        if (layer < 0) layer = w->layer;
+        if (w->layer == layer) sum += weight_bytes(w) / n;
+    }
     return sum;
 }
 

@@ -36,9 +36,19 @@ typedef enum op_kind {
     OP_EXPERTS_GATE_UP, /* out = OP_GATE_UP of each row by each expert that by names */
     OP_EXPERTS_DOWN,    /* out = the sum over the experts that by names, ascending, of weight *
                            (in * w0^T (+ bias0)); then + residual */
-    OP_MUL_SIGMOID, /* out = in * sigmoid(by) (+ residual); by has as many columns, or one */
     OP_PERMUTE,     /* column i of out = column w0[i] of in: the order in which a matrix that
                    reads out has its inputs */
+    OP_MUL_SIGMOID, /* out = in * sigmoid(by) (+ residual); by has as many columns, or one */
+    OP_EMBED_ADD,   /* out = (in + embedding of the token by w0 * scale) / sqrt(2) */
+    OP_MUL_GELU,    /* out = gelu(in) * as many columns of by, from mul.first_col on */
+    OP_SCALE,       /* out = in * w0[0] */
+    /* Planned alone, no engine runs these yet (model/counted.c): */
+    OP_CONV,           /* a causal convolution along the tokens, of each channel by itself */
+    OP_DELTA,          /* gated delta rule over a state for each head */
+    OP_SSM,            /* Mamba-2's recurrence over a state for each head */
+    OP_LINEAR_BY_HEAD, /* a matrix of its own for each head */
+    OP_LAYER_NORM,     /* norm with the mean subtracted, and a bias */
+    OP_POOL,           /* one row for a sequence */
     OP_N_KINDS
 } op_kind;
 const char *op_kind_name(op_kind);
@@ -46,14 +56,20 @@ const char *op_kind_name(op_kind);
 /* What sets operations apart from others of their kind, so that an engine may lack it: X(name in
  * lower case, name, where it is). */
 #define OP_TRAIT_LIST(X)                                                                       \
-    X(SOFT_CAP, "soft_cap")         /* OP_ATTENTION: attention.cap */                          \
-    X(SINKS, "sinks")               /* OP_ATTENTION: w0 */                                     \
-    X(TEMPERATURE, "temperature")   /* OP_ATTENTION: attention.temperature */                  \
-    X(WHOLE_NORM, "whole_norm")     /* OP_HEAD_NORM: norm.whole */                             \
-    X(UNROTATED, "unrotated")       /* OP_ROPE_APPEND: a table of no dimensions */             \
-    X(LOGIT_SCALE, "logit_scale")   /* OP_LOGITS: logits.scale */                              \
-    X(LOGIT_CAP, "logit_cap")       /* OP_LOGITS: logits.cap */                                \
-    X(GATE_UP_BIAS, "gate_up_bias") /* OP_GATE_UP, OP_EXPERTS_GATE_UP: bias */
+    X(SOFT_CAP, "soft_cap")                /* OP_ATTENTION: attention.cap */                   \
+    X(SINKS, "sinks")                      /* OP_ATTENTION: w0 */                              \
+    X(TEMPERATURE, "temperature")          /* OP_ATTENTION: attention.temperature */           \
+    X(LATENT_KV, "latent_kv")              /* OP_ATTENTION: attention.latent */                \
+    X(SHARED_KV, "shared_kv")              /* OP_ATTENTION: attention.kv_from */               \
+    X(NORM_ADD, "norm_add")                /* OP_NORM: residual */                             \
+    X(WHOLE_NORM, "whole_norm")            /* OP_HEAD_NORM: norm.whole */                      \
+    X(VALUE_NORM, "value_norm")            /* OP_HEAD_NORM: norm.values */                     \
+    X(UNROTATED, "unrotated")              /* OP_ROPE_APPEND: a table of no dimensions */      \
+    X(PROPORTIONAL, "proportional_rotary") /* OP_ROPE_APPEND: rope_config.n_live */            \
+    X(LOGIT_SCALE, "logit_scale")          /* OP_LOGITS: logits.scale */                       \
+    X(LOGIT_CAP, "logit_cap")              /* OP_LOGITS: logits.cap */                         \
+    X(GATE_UP_BIAS, "gate_up_bias")        /* OP_GATE_UP, OP_EXPERTS_GATE_UP: bias */          \
+    X(FORWARD_PASS, "forward_pass") /* of a program that is counted: its values are not there */
 
 typedef enum op_trait {
 #define X(trait, name) TRAIT_##trait,
@@ -160,6 +176,8 @@ typedef struct attention_shape {
      * temperature_len)); temperature 0: by 1. */
     float temperature;
     uint32_t temperature_len;
+    bool latent;      /* V is the first part of K's row and is not stored */
+    uint32_t kv_from; /* 0: K and V are the layer's own; else of layer kv_from - 1 */
 } attention_shape;
 
 /* Every value has one writer, but for OP_HEAD_NORM and OP_ROPE_APPEND, which rewrite their
@@ -171,19 +189,24 @@ typedef struct op {
     value_id by; /* OP_EXPERTS_*: what OP_ROUTE gave; OP_MUL_SIGMOID: the gate; else NO_VALUE */
     uint8_t n_weights;
     weight_id w[3], bias[3]; /* NO_WEIGHT where absent */
+    uint64_t state_floats;   /* OP_CONV, OP_DELTA, OP_SSM: what it keeps of each sequence */
     head_shape heads;        /* OP_HEAD_NORM, OP_ROPE_APPEND, OP_ATTENTION */
     union {
         struct {
             float eps;
-            bool whole; /* OP_HEAD_NORM: of all heads together */
-        } norm;         /* OP_HEAD_NORM, too */
+            bool whole;  /* OP_HEAD_NORM: of all heads together */
+            bool values; /* OP_HEAD_NORM: each head of v is normed, too, without a weight */
+        } norm;          /* OP_HEAD_NORM, too */
         struct {
             float scale;
             float cap; /* cap * tanh(x / cap); 0: none */
         } logits;
         struct {
             float scale;
-        } embed; /* 1 unless the model scales */
+        } embed; /* 1 unless the model scales; OP_EMBED_ADD, too */
+        struct {
+            uint32_t first_col;
+        } mul;
         struct {
             activation act;
         } gate_up; /* OP_EXPERTS_GATE_UP, too */
@@ -198,6 +221,7 @@ typedef struct op {
             weight_id long_factors; /* instead, where sequences may be longer than the original
                                        context; or NO_WEIGHT */
             uint32_t table;         /* index in the program's rope */
+            bool proportional;      /* only some of its pairs turn: rope_config.n_live */
         } rope;
         attention_shape attention;
     };
@@ -205,12 +229,15 @@ typedef struct op {
 
 typedef struct kv_group { /* layers whose blocks are allocated together: of one size */
     uint32_t window, n_kv_heads, head_dim, n_layers;
+    bool latent; /* V is in K's row */
 } kv_group;
 
 enum { PROGRAM_MAX_GROUPS = 4, PROGRAM_MAX_ROPES = 2 };
 
 typedef struct program {
     model_config config;
+    uint64_t not_loaded_bytes; /* of the file: vision, audio, further tokens' blocks */
+    bool counted;              /* its operations have no values: for planning alone */
     value *values;
     uint32_t n_values;
     weight *weights;
@@ -232,6 +259,12 @@ op_set program_ops(const program *);
 weight_id program_rope_factors(const program *, const op *, uint32_t max_model_len);
 /* The largest number of rotated dimensions of any rotary embedding; 0 without one. */
 uint32_t program_rope_dims(const program *);
+/* Parameters of the model: elements of all weights but tables that are computed. */
+uint64_t program_params(const program *);
+/* What recurrent layers keep of each sequence, float32. */
+uint64_t program_state_bytes(const program *);
+/* Bytes of one expert of one layer as the file stores it; 0: there are no experts. */
+uint64_t program_expert_bytes(const program *);
 /* Bytes of all weights as the file stores them, each once. */
 uint64_t program_weight_bytes(const program *);
 /* Bytes of one weight as the file stores it. */

@@ -280,13 +280,19 @@ value_id rec_ordered(recorder *r, int layer, const char *const names[], uint32_t
 
 static bool same_group(const kv_group *a, const kv_group *b) {
     return a->window == b->window && a->n_kv_heads == b->n_kv_heads &&
-           a->head_dim == b->head_dim;
+           a->head_dim == b->head_dim && a->latent == b->latent;
 }
 
 static void join_group(recorder *r, const op *o) {
     program *p = r->p;
-    const kv_group like = {o->attention.window, o->heads.n_kv_heads, o->heads.head_dim, 0};
+    const kv_group like = {o->attention.window, o->heads.n_kv_heads, o->heads.head_dim, 0,
+                           o->attention.latent};
     uint32_t k = 0;
+    if (o->attention.kv_from) {
+        p->layer_group[o->layer] = p->layer_group[o->attention.kv_from - 1];
+        p->layer_index[o->layer] = p->layer_index[o->attention.kv_from - 1];
+        return;
+    }
     while (k < p->n_groups && !same_group(&p->group[k], &like)) k++;
     if (k == PROGRAM_MAX_GROUPS) {
         r->s = err_set(r->e, ERR_UNSUPPORTED,
@@ -314,8 +320,8 @@ void rec_kv_groups(recorder *r) {
 }
 
 static bool same_rope(const rope_config *a, const rope_config *b) {
-    return a->n_dims == b->n_dims && a->pairing == b->pairing && a->theta == b->theta &&
-           a->scaling == b->scaling && a->factor == b->factor;
+    return a->n_dims == b->n_dims && a->n_live == b->n_live && a->pairing == b->pairing &&
+           a->theta == b->theta && a->scaling == b->scaling && a->factor == b->factor;
 }
 
 uint32_t rec_rope(recorder *r, int layer) {

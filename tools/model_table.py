@@ -2,7 +2,8 @@
 """Prints the README's table of models and their memory, in Markdown, from `vramd plan`: weights in three types, and
 all that vramd takes with a KV cache for 4 sequences of 4096 tokens, on the CPU.
 
-    tools/model_table.py [build/vramd]"""
+    tools/model_table.py [build/vramd]
+    tools/model_table.py --families [--check] [build/vramd]    the table of docs/models.md; --check: compare the page"""
 
 import json
 import subprocess
@@ -29,12 +30,71 @@ MODELS = {
 }
 
 
-def plan(vramd, config, weights):
+DELTA = {"linear_conv_kernel_dim": 4, "linear_key_head_dim": 128, "linear_value_head_dim": 128, "linear_num_key_heads": 16,
+         "linear_num_value_heads": 32}
+MLA = {"kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128}
+EXPERTS = ("num_experts", "num_experts_per_tok", "moe_intermediate_size")
+# A known model of each family, as its config.json has it: model_type, what people call it, numbers.
+FAMILIES = {
+    "llama": ("Llama 3.1 8B", MODELS["Llama 3.1 8B"]),
+    "llama (mixtral)": ("Mixtral 8x7B", {"model_type": "mixtral", "num_local_experts": 8, "num_experts_per_tok": 2,
+                                        **dict(zip(KEYS, (4096, 14336, 32, 32, 8, 128, 32000, 32768, 1e6)))}),
+    "qwen2": ("Qwen2.5 7B", MODELS["Qwen2.5 7B"]),
+    "qwen3": ("Qwen3 8B", MODELS["Qwen3 8B"]),
+    "qwen3moe": ("Qwen3 30B A3B", {"model_type": "qwen3_moe", **dict(zip(EXPERTS, (128, 8, 768))),
+                                   **dict(zip(KEYS, (2048, 6144, 48, 32, 4, 128, 151936, 40960, 1e6)))}),
+    "qwen35": ("Qwen3.5 9B", {"model_type": "qwen3_5_text", **DELTA,
+                              **dict(zip(KEYS, (4096, 12288, 32, 16, 4, 256, 248320, 262144, 1e7)))}),
+    "qwen35moe": ("Qwen3.5 35B A3B", {"model_type": "qwen3_5_moe_text", **DELTA, **dict(zip(EXPERTS, (256, 8, 512))),
+                                      "shared_expert_intermediate_size": 512,
+                                      **dict(zip(KEYS, (2048, 512, 40, 16, 2, 256, 248320, 262144, 1e7)))}),
+    "gpt-oss": ("gpt-oss 20B", {"model_type": "gpt_oss", "num_local_experts": 32, "num_experts_per_tok": 4, "sliding_window": 128,
+                                **dict(zip(KEYS, (2880, 2880, 24, 64, 8, 64, 201088, 131072, 1.5e5)))}),
+    "phi3": ("Phi-3 mini", {"model_type": "phi3", **dict(zip(KEYS, (3072, 8192, 32, 32, 32, 96, 32064, 4096, 1e4)))}),
+    "gemma2": ("Gemma 2 9B", {"model_type": "gemma2", **TIED, "sliding_window": 4096,
+                              **dict(zip(KEYS, (3584, 14336, 42, 16, 8, 256, 256000, 8192, 1e4)))}),
+    "gemma3": ("Gemma 3 1B", {"model_type": "gemma3_text", **TIED, "sliding_window": 512,
+                              **dict(zip(KEYS, (1152, 6912, 26, 4, 1, 256, 262144, 32768, 1e6)))}),
+    "gemma4": ("Gemma 4 E2B", {"model_type": "gemma4_text", **TIED, "sliding_window": 512, "global_head_dim": 512,
+                               "num_kv_shared_layers": 20, "use_double_wide_mlp": True, "hidden_size_per_layer_input": 256,
+                               "vocab_size_per_layer_input": 262144,
+                               **dict(zip(KEYS, (1536, 6144, 35, 8, 1, 256, 262144, 131072, 1e6)))}),
+    "lfm2": ("LFM2 1.2B", {"model_type": "lfm2", **TIED, "conv_L_cache": 3, "full_attn_idxs": [2, 5, 8, 10, 12, 14],
+                           **dict(zip(KEYS, (2048, 12288, 16, 32, 8, 64, 65536, 128000, 1e6)))}),
+    "lfm2moe": ("LFM2 8B A1B", {"model_type": "lfm2_moe", **TIED, "conv_L_cache": 3, "full_attn_idxs": [2, 6, 10, 14, 18, 21],
+                                **dict(zip(EXPERTS, (32, 4, 1792))), "num_dense_layers": 2, "use_expert_bias": True,
+                                **dict(zip(KEYS, (2048, 7168, 24, 32, 8, 64, 65536, 128000, 1e6)))}),
+    "deepseek2": ("DeepSeek V2 Lite", {"model_type": "deepseek_v2", **MLA, "n_routed_experts": 64, "n_shared_experts": 2,
+                                       "num_experts_per_tok": 6, "moe_intermediate_size": 1408, "first_k_dense_replace": 1,
+                                       **dict(zip(KEYS, (2048, 10944, 27, 16, 16, 192, 102400, 163840, 1e4)))}),
+    "glm4moe": ("GLM 4.5 Air", {"model_type": "glm4_moe", "n_routed_experts": 128, "n_shared_experts": 1, "num_experts_per_tok": 8,
+                                "moe_intermediate_size": 1408, "first_k_dense_replace": 1, "attention_bias": True,
+                                "partial_rotary_factor": 0.5, **dict(zip(KEYS, (4096, 10944, 46, 96, 8, 128, 151552, 131072, 1e6)))}),
+    "granitehybrid": ("Granite 4.0 H Tiny", {
+        "model_type": "granitemoehybrid", **TIED, "num_local_experts": 64, "num_experts_per_tok": 6, "shared_intermediate_size": 1024,
+        "mamba_n_heads": 48, "mamba_d_head": 64, "mamba_d_state": 128, "mamba_n_groups": 1, "mamba_d_conv": 4,
+        "layer_types": ["attention" if layer % 10 == 5 else "mamba" for layer in range(40)],
+        **dict(zip(KEYS, (1536, 512, 40, 12, 4, 128, 100352, 131072, 1e4)))}),
+    "nemotron_h": ("Nemotron-H 8B", {
+        "model_type": "nemotron_h", "hybrid_override_pattern": "M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M-",
+        "mamba_num_heads": 128, "mamba_head_dim": 64, "n_groups": 8, "ssm_state_size": 128, "conv_kernel": 4,
+        **dict(zip(KEYS, (4096, 21504, 52, 32, 8, 128, 131072, 8192, 1e4)))}),
+    "bert": ("BGE small (BERT)", {"model_type": "bert", "hidden_act": "gelu",
+                                  **dict(zip(KEYS, (384, 1536, 12, 12, 12, 32, 30522, 512, 1e4)))}),
+    "nomic-bert": ("Nomic Embed v1.5", {"model_type": "nomic_bert", "type_vocab_size": 2,
+                                        **dict(zip(KEYS, (768, 3072, 12, 12, 12, 64, 30528, 2048, 1e3)))}),
+}
+PAGE = Path(__file__).resolve().parents[1] / "docs/models.md"
+MARKS = "<!-- tools/model_table.py --families -->\n", "<!-- end -->\n"
+
+
+def plan(vramd, config, weights, device=("--backend", "cpu", "--memory", "4TiB")):
+    length = min(4096, config["max_position_embeddings"])
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.json"
         file.write_text(json.dumps({**COMMON, **config}))
-        r = subprocess.run([vramd, "plan", file, "--json", "--backend", "cpu", "--weights", weights, "--memory", "512GiB", "--max-num-seqs",
-                            "4", "--max-model-len", "4096", "--kv-cache-tokens", "16384"], text=True, capture_output=True)
+        r = subprocess.run([vramd, "plan", file, "--json", *device, "--weights", weights, "--max-num-seqs", "4", "--max-model-len",
+                            str(length), "--kv-cache-tokens", str(4 * length)], text=True, capture_output=True)
     if r.returncode:
         sys.exit(r.stderr)
     p = json.loads(r.stdout)
@@ -45,8 +105,44 @@ def gib(n):
     return f"{n / 2**30:.1f}"
 
 
+def smallest_machine(vramd, config):
+    """GiB of the smallest power of two that holds the model in Q4_K_M with a sequence of 4,096 tokens."""
+    least = plan(vramd, config, "Q4_K_M")[2]["smallest_budget_bytes"]
+    return next(2**k for k in range(12) if least <= 2**k * 2**30 * 0.9)
+
+
+def verdict(p):
+    missing = p.get("missing", [])
+    named = [n for n in missing if n != "forward_pass"] or missing
+    return "planned; lacks " + ", ".join(named) if missing else "runs"
+
+
+def families_table(vramd):
+    lines = ["| family | known model | parameters | on CPU | on CUDA | KV cache of 1,000 tokens | state of a sequence | smallest machine |",
+             "|---|---|---|---|---|---|---|---|"]
+    for family, (name, config) in FAMILIES.items():
+        p, cuda = plan(vramd, config, "bf16")[2], plan(vramd, config, "bf16", ("--device-memory", "1TiB"))[2]
+        state = p.get("state_bytes_per_sequence")
+        lines.append(f"| {family} | {name} | {p['model']['n_params'] / 1e9:.2f} B | {verdict(p)} | {verdict(cuda)} | "
+                     f"{p['kv']['bytes_per_token'] * 1000 / 2**20:.0f} MiB | {f'{state / 2**20:.1f} MiB' if state else ''} | "
+                     f"{smallest_machine(vramd, config)} GiB |")
+    return "\n".join(lines) + "\n"
+
+
+def families(vramd, check):
+    page, table = PAGE.read_text(), families_table(vramd)
+    head, rest = page.split(MARKS[0])
+    wanted = head + MARKS[0] + table + MARKS[1] + rest.split(MARKS[1])[1]
+    if check and page != wanted:
+        sys.exit(f"{PAGE} differs from what the plan says; run tools/model_table.py --families")
+    PAGE.write_text(wanted)
+
+
 def main():
-    vramd = sys.argv[1] if len(sys.argv) > 1 else Path(__file__).resolve().parents[1] / "build/vramd"
+    flags = {a for a in sys.argv[1:] if a.startswith("--")}
+    vramd = next((a for a in sys.argv[1:] if a not in flags), Path(__file__).resolve().parents[1] / "build/vramd")
+    if "--families" in flags:
+        return families(vramd, "--check" in flags)
     print("| model | parameters | weights Q4_0 / Q8_0 / BF16 | all, Q4_0 / Q8_0 / BF16 | KV cache of 1,000 tokens |\n|---|---|---|---|---|")
     for name, config in MODELS.items():
         plans = [plan(vramd, config, w) for w in ("Q4_0", "Q8_0", "bf16")]

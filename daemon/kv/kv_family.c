@@ -33,7 +33,7 @@ static void feed_text(lanes *l, const char *s) {
 }
 
 static void feed_rope(lanes *l, const rope_config *r) {
-    const uint32_t n[] = {r->pairing, r->n_dims, r->scaling, r->original_len};
+    const uint32_t n[] = {r->pairing, r->n_dims, r->scaling, r->original_len, r->n_live};
     const float f[] = {r->theta,     r->factor,          r->attn_factor,     r->beta_fast,
                        r->beta_slow, r->low_freq_factor, r->high_freq_factor};
     feed(l, n, sizeof n);
@@ -53,6 +53,7 @@ static void feed_config(lanes *l, const machine *m) {
     feed_text(l, c->arch);
     feed(l, n, sizeof n);
     feed(l, f, sizeof f);
+    feed(l, &c->shape, sizeof c->shape); /* without padding */
     for (uint32_t i = 0; i < p->n_ropes; i++) feed_rope(l, &p->rope[i]);
     for (uint32_t i = 0; i < p->n_ops; i++) {
         if (p->ops[i].kind != OP_ROPE_APPEND) continue;

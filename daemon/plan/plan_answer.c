@@ -29,7 +29,7 @@ void plan_answer_json(buf *b, buf *more, const plan_answer *a, const machine *m,
         rule_of_thumb_json(more, &r);
     }
     plan_json(b, &m->plan, m->on_device ? &m->host_plan : NULL, &m->model->program.config,
-              m->engine_opt.kv_k, m->engine_opt.kv_v, m->device, buf_str(more));
+              m->n_params, m->engine_opt.kv_k, m->engine_opt.kv_v, m->device, buf_str(more));
 }
 
 /* ---- a request ---- */

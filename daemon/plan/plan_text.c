@@ -169,6 +169,26 @@ static void print_lacks(const machine *m) {
     puts("");
 }
 
+/* What of a model stands apart from its matrices: experts, states, what is not loaded. */
+static void print_parts(const machine *m) {
+    const program *p = &m->model->program;
+    const uint64_t expert = program_expert_bytes(p), state = program_state_bytes(p);
+    char a[32], b[32];
+    if (expert && !m->stored.bits)
+        printf("%u experts a layer, %u used by a token; %s bytes an expert (%s)\n",
+               p->config.n_experts, p->config.n_experts_used, bytes_grouped(expert, a),
+               bytes_human(expert, b));
+    if (state)
+        printf("states of layers without attention: %s bytes a sequence (%s)\n",
+               bytes_grouped(state, a), bytes_human(state, b));
+    if (p->not_loaded_bytes)
+        printf("not loaded: %s bytes of vision, audio or blocks for further tokens\n",
+               bytes_grouped(p->not_loaded_bytes, a));
+    else if (p->config.shape.mtp)
+        printf("not loaded, not counted: %u blocks for further tokens (MTP)\n",
+               p->config.shape.mtp);
+}
+
 static void print_heading(const machine *m, const plan_verdict *v) {
     const model_config *c = &m->model->program.config;
     char a[32], here[32], there[32];
@@ -182,6 +202,7 @@ static void print_heading(const machine *m, const plan_verdict *v) {
     if (!m->on_device && m->budget.bytes > total)
         printf("for a machine with %s; this one has %s\n", bytes_human(m->budget.bytes, there),
                bytes_human(total, here));
+    print_parts(m);
     if (m->text_part)
         puts("text part only: other parts of the model, such as vision, are not counted");
     if (!op_set_empty(m->lacks))
@@ -252,6 +273,19 @@ static void lacks_json(buf *b, const machine *m) {
     if (n) buf_addc(b, ']');
 }
 
+static void parts_json(buf *b, const machine *m) {
+    const program *p = &m->model->program;
+    const uint64_t state = program_state_bytes(p);
+    if (p->config.n_experts) {
+        buf_addf(b, ",\"experts\":{\"n\":%u,\"used\":%u", p->config.n_experts,
+                 p->config.n_experts_used);
+        if (!m->stored.bits) member(b, "bytes_each", program_expert_bytes(p));
+        buf_addc(b, '}');
+    }
+    if (state) member(b, "state_bytes_per_sequence", state);
+    if (p->not_loaded_bytes) member(b, "not_loaded_bytes", p->not_loaded_bytes);
+}
+
 void plan_verdict_json(buf *b, const machine *m, const plan_verdict *v) {
     buf_addf(b, ",\"verdict\":{\"fits\":%s,\"text\":", v->fits ? "true" : "false");
     json_str_lossy(b, str_of(v->text));
@@ -268,6 +302,7 @@ void plan_verdict_json(buf *b, const machine *m, const plan_verdict *v) {
     if (v->n_cards > 1) member(b, "devices_together", v->n_cards);
     buf_addf(b, "},\"can_be_served\":%s", m->not_served[0] ? "false" : "true");
     lacks_json(b, m);
+    parts_json(b, m);
     if (m->text_part) buf_add(b, STR(",\"text_part_only\":true"));
     if (!m->not_served[0]) return;
     buf_add(b, STR(",\"why_not\":"));

@@ -20,12 +20,24 @@
     X(ROUTE, run_route, false)                                                                 \
     X(EXPERTS_GATE_UP, run_experts_gate_up, true)                                              \
     X(EXPERTS_DOWN, run_experts_down, true)                                                    \
-    X(MUL_SIGMOID, run_mul_sigmoid, false)
+    X(MUL_SIGMOID, run_mul_sigmoid, false)                                                     \
+    X(EMBED_ADD, run_embed_add, false)                                                         \
+    X(MUL_GELU, run_mul_gelu, false)                                                           \
+    X(SCALE, run_scale, false)
 
 /* Traits of operations (model/program.h) that it runs, a row each: X(trait). */
 #define CPU_TRAITS(X)                                                                          \
     X(SOFT_CAP)                                                                                \
-    X(SINKS) X(TEMPERATURE) X(WHOLE_NORM) X(UNROTATED) X(LOGIT_SCALE) X(LOGIT_CAP)             \
-        X(GATE_UP_BIAS)
+    X(SINKS)                                                                                   \
+    X(TEMPERATURE)                                                                             \
+    X(WHOLE_NORM)                                                                              \
+    X(UNROTATED)                                                                               \
+    X(LOGIT_SCALE)                                                                             \
+    X(LOGIT_CAP)                                                                               \
+    X(NORM_ADD)                                                                                \
+    X(VALUE_NORM)                                                                              \
+    X(SHARED_KV)                                                                               \
+    X(PROPORTIONAL)                                                                            \
+    X(GATE_UP_BIAS)
 
 #endif

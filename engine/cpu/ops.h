@@ -55,7 +55,7 @@ size_t attn_scratch_bytes(uint32_t head_dim);
 
 typedef struct op_kernels {
     cpu_isa isa;
-    /* out = x / sqrt(mean(x^2) + eps) * w; n any */
+    /* out = x / sqrt(mean(x^2) + eps) * w; n any; w NULL: of ones */
     void (*norm)(const float *x, const float *w, uint32_t n, float eps, float *out);
     /* Rotates the first n_dims of head_dim by cos_sin (n_dims / 2 cosines, then the sines),
      * copies the rest, multiplies all by scale. */

@@ -51,6 +51,11 @@ static void ops_norm(const float *x, const float *w, uint32_t n, float eps, floa
     for (; i + 16 <= n; i += 16) sum = v_fma(v_load(x + i), v_load(x + i), sum);
     if (i < n) sum = v_fma(v_load_n(x + i, n - i), v_load_n(x + i, n - i), sum);
     v16 scale = v_set1(norm_scale(v_sum(sum), n, eps));
+    if (!w) {
+        for (i = 0; i + 16 <= n; i += 16) v_store(out + i, v_mul(v_load(x + i), scale));
+        if (i < n) v_store_n(out + i, v_mul(v_load_n(x + i, n - i), scale), n - i);
+        return;
+    }
     for (i = 0; i + 16 <= n; i += 16)
         v_store(out + i, v_mul(v_mul(v_load(x + i), scale), v_load(w + i)));
     if (i < n) {

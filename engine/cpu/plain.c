@@ -53,7 +53,7 @@ static void plain_norm(const float *x, const float *w, uint32_t n, float eps, fl
     float lanes[16] = {0};
     for (uint32_t i = 0; i < n; i++) lanes[i % 16] = fmaf(x[i], x[i], lanes[i % 16]);
     float scale = norm_scale(lanes_sum(lanes), n, eps);
-    for (uint32_t i = 0; i < n; i++) out[i] = x[i] * scale * w[i];
+    for (uint32_t i = 0; i < n; i++) out[i] = w ? x[i] * scale * w[i] : x[i] * scale;
 }
 
 static void plain_rope(const float *x, const float *cos_sin, uint32_t head_dim, uint32_t n_dims,

@@ -38,6 +38,7 @@ double rope_frequencies(const rope_config *r, const float *factors, double *freq
     for (uint32_t i = 0; i < r->n_dims / 2; i++) {
         freqs[i] = pow(r->theta, -2.0 * i / r->n_dims);
         if (factors) freqs[i] /= factors[i];
+        if (r->n_live && i >= r->n_live) freqs[i] = 0;
     }
     switch (r->scaling) {
     case ROPE_SCALING_NONE: return 1;

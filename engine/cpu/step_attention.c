@@ -141,11 +141,13 @@ static void rotate_queries(const cpu_engine *e, const cpu_op *c, const attn_task
     const uint32_t hd = s->head_dim, group = heads_group(s);
     const kv_format *f = &e->layout.kv[e->program->layer_group[c->op->layer]];
     const float *qkv = value_f(e, c->op->in);
+    const uint32_t cols =
+        e->program->values[c->op->in].cols; /* of q alone where K is another's */
     float scale = c->op->attention.scale * LOG2_E;
     if (f->k.rotated) scale = scale / (float)f->k_segment;
     for (uint32_t i = 0; i < t->n_rows * group; i++) {
         const uint32_t row = t->first_row + i / group;
-        const float *x = qkv + (size_t)row * heads_cols(s);
+        const float *x = qkv + (size_t)row * cols;
         rotate(e, c, x + (size_t)(h * group + i % group) * hd, row,
                scale * temperature(&c->op->attention, e->step.rows[row].pos),
                q + (size_t)i * hd);
@@ -164,7 +166,8 @@ static kv_head attn_open(cpu_engine *e, const cpu_op *c, const attn_task *t, uin
     const kv_head kv = attn_head(e, c, t, h);
     /* Splits before the window see nothing and give an empty result. */
     if (t->to > kv_first_seen(c->op->attention.window, pos)) rotate_queries(e, c, t, h, q);
-    if (s->n_rows == 1 && t->to == s->first_pos + 1)
+    const bool own = !c->op->attention.kv_from;
+    if (own && s->n_rows == 1 && t->to == s->first_pos + 1)
         append_row(e, c, s, value_f(e, c->op->in), t->first_row, h,
                    thread_at(e, thread, e->layout.thread.row));
     return kv;

@@ -6,6 +6,8 @@
 
 #include "engine/cpu/rope.h"
 
+static const float SQRT_HALF = 0.70710678118654752f;
+
 void run_embed(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const op *o = c->op;
     const act out = value_act(e, o->out), rest = value_rest(e, o->out);
@@ -20,6 +22,47 @@ void run_embed(cpu_engine *e, const cpu_op *c, uint32_t thread) {
         for (uint32_t t = 0; t < e->program->n_ropes; t++)
             rope_angles(cpu_freqs(e, t), e->program->rope[t].n_dims, e->rope_scale[t],
                         e->step.rows[r].pos, cpu_angles(e, t, r));
+    }
+}
+
+void run_embed_add(cpu_engine *e, const cpu_op *c, uint32_t thread) {
+    const op *o = c->op;
+    const act out = value_act(e, o->out);
+    const float *x = value_f(e, o->in);
+    float *tmp = thread_at(e, thread, e->layout.thread.row);
+    span s = step_share(out.n_rows, e->step.n_threads, thread);
+    for (uint32_t r = s.from; r < s.to; r++) {
+        packed_row(&c->part[0], (uint32_t)e->step.rows[r].token, tmp);
+        for (uint32_t i = 0; i < out.n_in; i++)
+            out.f[(size_t)r * out.n_in + i] =
+                (x[(size_t)r * out.n_in + i] + tmp[i] * o->embed.scale) * SQRT_HALF;
+    }
+}
+
+void run_mul_gelu(cpu_engine *e, const cpu_op *c, uint32_t thread) {
+    const op *o = c->op;
+    const act out = value_act(e, o->out), rest = value_rest(e, o->out);
+    const uint32_t all = e->program->values[o->by].cols;
+    const float *x = value_f(e, o->in), *by = value_f(e, o->by) + o->mul.first_col;
+    float *tmp = thread_at(e, thread, e->layout.thread.row);
+    span s = step_share(out.n_rows, e->step.n_threads, thread);
+    for (uint32_t r = s.from; r < s.to; r++) {
+        float *to = out.f ? out.f + (size_t)r * out.n_in : tmp;
+        e->ops->gate(ACT_GELU_TANH, x + (size_t)r * out.n_in, by + (size_t)r * all, out.n_in,
+                     to);
+        quantise_row(e, &out, &rest, r, to, thread);
+    }
+}
+
+void run_scale(cpu_engine *e, const cpu_op *c, uint32_t thread) {
+    const act out = value_act(e, c->op->out), rest = value_rest(e, c->op->out);
+    const float *x = value_f(e, c->op->in), by = c->vec[0][0];
+    float *tmp = thread_at(e, thread, e->layout.thread.row);
+    span s = step_share(out.n_rows, e->step.n_threads, thread);
+    for (uint32_t r = s.from; r < s.to; r++) {
+        float *to = out.f ? out.f + (size_t)r * out.n_in : tmp;
+        for (uint32_t i = 0; i < out.n_in; i++) to[i] = x[(size_t)r * out.n_in + i] * by;
+        quantise_row(e, &out, &rest, r, to, thread);
     }
 }
 
@@ -52,20 +95,23 @@ void run_permute(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     }
 }
 
-/* Norms of each head of q and of k, or of all of them together, in place. */
+/* Norms of each head of q and of k, or of all of them together, and of each of v where the model
+ * has them, in place. */
 void run_head_norm(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const head_shape *m = &c->op->heads;
-    const uint32_t n_heads[2] = {m->n_heads, m->n_kv_heads}, cols = heads_cols(m);
+    const uint32_t n_heads[3] = {m->n_heads, m->n_kv_heads, m->n_kv_heads};
+    const uint32_t cols = heads_cols(m), n_parts = c->op->norm.values ? 3 : 2;
     const bool whole = c->op->norm.whole;
     float *qkv = value_f(e, c->op->out);
     span s = step_share(e->step.batch->n_rows, e->step.n_threads, thread);
     for (uint32_t r = s.from; r < s.to; r++) {
         float *x = qkv + (size_t)r * cols;
-        for (uint32_t k = 0; k < 2; k++) {
+        for (uint32_t k = 0; k < n_parts; k++) {
+            const float *w = k < 2 ? c->vec[k] : NULL;
             const uint32_t n = whole ? 1 : n_heads[k];
             const uint32_t width = m->head_dim * (whole ? n_heads[k] : 1);
             for (uint32_t i = 0; i < n; i++, x += width)
-                e->ops->norm(x, c->vec[k], width, c->op->norm.eps, x);
+                e->ops->norm(x, w, width, c->op->norm.eps, x);
         }
     }
 }

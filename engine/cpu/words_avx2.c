@@ -23,43 +23,51 @@ INLINE __m256i broadcast4(const void *p) {
     return _mm256_set1_epi32(v);
 }
 
-/* isum += 16 inputs from group l on; narrow: four products of codes fit 16 bits. */
-INLINE void add_words_half(const uint8_t *codes, const int l, const bool narrow,
-                           const int8_t *q, __m256i *isum, const int R) {
+/* sum += v in place and in this order: see add16 of linear_block_avx2.h. */
+INLINE void add16(__m256i *sum, __m256i v) {
+    __asm__("vpaddw %1, %0, %0" : "+x"(*sum) : "x"(v));
+}
+INLINE void add32(__m256i *sum, __m256i v) {
+    __asm__("vpaddd %1, %0, %0" : "+x"(*sum) : "x"(v));
+}
+
+/* isum += groups l to l + n - 1; fit: of how many the products of codes fit 16 bits (1, 4 or 8). */
+INLINE void add_groups(const uint8_t *codes, const int l, const int n, const int fit,
+                       const int8_t *q, __m256i *isum, const int R) {
     const __m256i one = _mm256_set1_epi16(1);
     __m256i sum16[ROWS];
-    for (int i = l; i < l + 4; i++) {
+    for (int i = l; i < l + n; i++) {
         const __m256i w = loadi(codes + 4 * STRIP * i);
         for (int r = 0; r < R; r++) {
-            __m256i p = _mm256_maddubs_epi16(w, broadcast4(q + 32 * r + 4 * i));
-            if (!narrow)
-                isum[r] = _mm256_add_epi32(isum[r], _mm256_madd_epi16(p, one));
-            else if (i == l)
+            const __m256i p = _mm256_maddubs_epi16(w, broadcast4(q + 32 * r + 4 * i));
+            if (fit == 1)
+                add32(isum + r, _mm256_madd_epi16(p, one));
+            else if (i % fit == 0)
                 sum16[r] = p;
             else
-                sum16[r] = _mm256_add_epi16(sum16[r], p);
+                add16(sum16 + r, p);
         }
     }
-    for (int r = 0; r < R && narrow; r++)
-        isum[r] = _mm256_add_epi32(isum[r], _mm256_madd_epi16(sum16[r], one));
+    for (int r = 0; r < R && fit > 1; r++) add32(isum + r, _mm256_madd_epi16(sum16[r], one));
 }
 
 /* acc[R] += n blocks, half h of a strip, by the rows from r0 of the group b on. */
 INLINE void add_words(const words_block *w, uint32_t n, uint32_t h, const int offset,
-                      const bool halves, const bool narrow, const act_block *b, uint32_t r0,
+                      const bool halves, const int fit, const act_block *b, uint32_t r0,
                       float *acc, const int R) {
     const int first = -offset & 0xffff, last = first << 16; /* pairs of int16 */
+    const int step = fit == 8 ? 8 : 4;
     __m256 sum[ROWS];
     for (int r = 0; r < R; r++) sum[r] = loadf(acc + STRIP * r + 8 * h);
     do {
         __m256i isum[ROWS];
-        for (int i = 0; i < 2; i++) {
-            const __m256i undo = _mm256_set1_epi32(halves ? (i ? last : first) : first | last);
-            for (int r = 0; r < R && (halves || i == 0); r++)
+        for (int l = 0; l < 8; l += step) {
+            const __m256i undo = _mm256_set1_epi32(halves ? (l ? last : first) : first | last);
+            for (int r = 0; r < R && (halves || l == 0); r++)
                 isum[r] = _mm256_madd_epi16(undo, broadcast4(b->half[r0 + (uint32_t)r]));
-            add_words_half(w->codes[0] + 32 * h, 4 * i, narrow, b->q[r0], isum, R);
-            const __m256 d = loadf(w->d[i] + 8 * h);
-            for (int r = 0; r < R && (halves || i == 1); r++)
+            add_groups(w->codes[0] + 32 * h, l, step, fit, b->q[r0], isum, R);
+            const __m256 d = loadf(w->d[l / 4] + 8 * h);
+            for (int r = 0; r < R && (halves || l + step == 8); r++)
                 sum[r] = _mm256_fmadd_ps(
                     _mm256_cvtepi32_ps(isum[r]),
                     _mm256_mul_ps(d, _mm256_broadcast_ss(b->d + r0 + (uint32_t)r)), sum[r]);
@@ -75,13 +83,15 @@ INLINE void add_words(const words_block *w, uint32_t n, uint32_t h, const int of
                               const act_block *b, uint32_t r0, float *acc) {                   \
         for (uint32_t h = 0; h < 2; h++)                                                       \
             if (halves && offset <= 16)                                                        \
-                add_words(w, n, h, offset, true, true, b, r0, acc, R);                         \
+                add_words(w, n, h, offset, true, 4, b, r0, acc, R);                            \
             else if (halves)                                                                   \
-                add_words(w, n, h, offset, true, false, b, r0, acc, R);                        \
+                add_words(w, n, h, offset, true, 1, b, r0, acc, R);                            \
+            else if (offset == 1)                                                              \
+                add_words(w, n, h, 1, false, 8, b, r0, acc, R);                                \
             else if (offset <= 16)                                                             \
-                add_words(w, n, h, offset, false, true, b, r0, acc, R);                        \
+                add_words(w, n, h, offset, false, 4, b, r0, acc, R);                           \
             else                                                                               \
-                add_words(w, n, h, offset, false, false, b, r0, acc, R);                       \
+                add_words(w, n, h, offset, false, 1, b, r0, acc, R);                           \
     }
 ADD_WORDS(1)
 ADD_WORDS(2)

@@ -10,6 +10,7 @@
 #include "json/in.h"
 #include "model/family.h"
 #include "model/hf/hf_json.h"
+#include "model/hf/hf_shape.h"
 
 /* ---- members; the first error sticks ---- */
 
@@ -157,6 +158,7 @@ static void read_rotary(reader *r, const family *f, model_config *c) {
 
 static void read_shape(reader *r, model_config *c, const family *f, const hf_model *model) {
     if (strcmp(c->arch, "gemma3") == 0) gemma3_defaults(c);
+    if (f->shaped) hf_shape_defaults(c, r->o);
     count(r, "hidden_size", &c->n_embd);
     count(r, "num_hidden_layers", &c->n_layers);
     count(r, "num_attention_heads", &c->n_heads);
@@ -170,7 +172,7 @@ static void read_shape(reader *r, model_config *c, const family *f, const hf_mod
     maybe_count(r, "head_dim", &c->head_dim);
     maybe_real(r, "rms_norm_eps", 1e-12, 0.1, &c->norm_eps);
     read_rotary(r, f, c);
-    read_experts(r, c, model);
+    if (!f->shaped) read_experts(r, c, model);
 }
 
 /* "layer_types" says layer by layer what the pattern does. */
@@ -347,6 +349,11 @@ static void read_rope(reader *r, model_config *c) {
     str type = {NULL, 0};
     maybe_str(&in, key, &type);
     maybe_real(&in, "rope_theta", 1, 1e12, &rope->theta);
+    if (json_in_has(o, "partial_rotary_factor")) { /* as transformers 5 has it */
+        float rotary = 1;
+        maybe_real(&in, "partial_rotary_factor", 0, 1, &rotary);
+        rope->n_dims = (uint32_t)((float)c->head_dim * rotary);
+    }
     rope->original_len = c->n_ctx_train;
     if (in.s == OK && !type.ptr)
         missing(&in, "rope_type");
@@ -360,6 +367,9 @@ static void read_rope(reader *r, model_config *c) {
         read_yarn(&in, c);
     else if (in.s == OK && str_eqz(type, "llama3"))
         read_llama3(&in, rope);
+    else if (in.s == OK && c->shape.listed == 0 && strcmp(c->arch, "gemma4") == 0 &&
+             str_eqz(type, "proportional"))
+        return; /* hf_shape.c reads the rest of it */
     else if (in.s == OK && !str_eqz(type, "default"))
         unsupported(&in, key, type, "known: default, linear, yarn, llama3");
     r->s = in.s;
@@ -446,6 +456,7 @@ static status read_config(model_config *c, reader *r) {
     read_rope(r, c);
     if (c->window && f->window_unscaled && c->window_theta == 0)
         c->window_theta = c->rope.theta;
+    if (r->s == OK && f->shaped) r->s = hf_shape_read(c, model->type, r->o, r->prefix, r->e);
     if (r->s != OK) return r->s;
     status s = model_config_check(c, r->e);
     if (s != OK) name_member(r->o, r->e);

@@ -236,7 +236,8 @@ START_TEST(a_plan_is_one_json_object) {
     terms_last_while_loading(&p.terms);
     buf b;
     buf_init(&b, NULL);
-    plan_json(&b, &p, NULL, &c, DT_F32, DT_BF16, "cpu", STR(",\"more\":true"));
+    plan_json(&b, &p, NULL, &c, model_config_params(&c), DT_F32, DT_BF16, "cpu",
+              STR(",\"more\":true"));
     json_t *v = json_loadb(b.ptr, b.len, 0, NULL);
     ck_assert_msg(v != NULL, "%s", buf_cstr(&b));
     ck_assert_int_eq(json_integer_value(json_object_get(v, "budget_bytes")), 1000);

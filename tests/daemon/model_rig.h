@@ -4,7 +4,7 @@
 #define TESTS_DAEMON_MODEL_RIG_H
 
 #include "model/family.h"
-#include "tests/model/gguf_build.h"
+#include "tests/model/gguf_gemma4.h"
 
 static GB_UNUSED void model_rig_str(gb *b, const checkpoint *from, const char *key) {
     str v;
@@ -50,6 +50,13 @@ static GB_UNUSED void model_rig_make(gb *b, const family *f, char path[64]) {
     model_config c = gb_tiny(f->arch);
     gb_init(b);
     c.n_vocab = model_rig_vocabulary(b);
+    if (strcmp(f->arch, "gemma4") == 0) {
+        c = gb_gemma4_config(c.n_vocab, 40);
+        gb_gemma4_keys(b, &c);
+        gb_gemma4_tensors(b, &c, DT_Q4_0, 1);
+        gb_open(b, path);
+        return;
+    }
     c.n_ctx_train = 1024;
     c.n_layers = 3;
     if (f->window_every) {

@@ -37,7 +37,9 @@ typedef struct rig {
     uint32_t n_vocab;
     /* blocks in the pools of the groups after the first; NULL: as in it */
     const int32_t *table1;
-    const uint32_t *allowed; /* tokens that rows may draw; NULL: all */
+    const uint32_t *allowed;  /* tokens that rows may draw; NULL: all */
+    const block_copy *copies; /* before the rows of the next steps */
+    uint32_t n_copies;
 } rig;
 
 /* A sequence's part of a step. table: physical blocks from position 0 on, in the pool of every
@@ -105,7 +107,7 @@ static RIG_UNUSED void rig_poison(rig *r) {
 
 static RIG_UNUSED status rig_try(rig *r, const part *p, uint32_t n, step_result *out, err *e) {
     batch_seq seq[RIG_MAX_SEQS];
-    batch b = {.seq = seq, .n_seqs = n};
+    batch b = {.seq = seq, .n_seqs = n, .copies = r->copies, .n_copies = r->n_copies};
     ck_assert_uint_le(n, RIG_MAX_SEQS);
     for (uint32_t i = 0; i < n; i++) {
         const int32_t *other = r->table1 ? r->table1 : p[i].table;

@@ -1,11 +1,13 @@
 /* The same request gives the same logits, bit for bit, whatever else is in its batches, however
- * its prompt is cut, wherever its blocks lie, whoever computed its beginning, after preemption,
+ * its prompt is cut, wherever its blocks lie, whoever computed its beginning, after preemption or a fork,
  * on any number of threads and on every instruction set. On the real model, on a tiny one with
  * norms of q and k, multi-query attention and windows on most layers, with each type of cache,
- * and on a tiny one of each other family; a prompt long enough for two splits of attention.
+ * and on a tiny one of each other family (of Gemma 4 with heads of two sizes and shared KV layers);
+ * a prompt long enough for two splits of attention.
  */
 #include "tests/engine/engine_rig.h"
 #include "tests/model/gguf_build.h"
+#include "tests/model/gguf_gemma4.h"
 
 enum {
     PROMPT = RIG_SANITIZED ? 40 : 520,
@@ -43,6 +45,8 @@ static const struct {
     {"qwen2", DT_F32, DT_F32, false},      {"qwen3", DT_F16, DT_F16, false},
     {"phi3", DT_F16, DT_F16, false},       {"qwen2moe", DT_F16, DT_F16, false},
     {"qwen3moe", DT_INT8, DT_INT8, false},
+    {"gemma4", DT_F16, DT_F16, false},
+    {"gemma4", DT_INT8, DT_INT8, false},
 };
 enum { N_MODELS = sizeof models / sizeof *models };
 
@@ -68,8 +72,14 @@ static void open_model(rig *r, int which, const engine_options *wanted) {
     gb b;
     char path[64];
     gb_init(&b);
-    gb_model_keys(&b, &c);
-    gb_model_tensors(&b, &c, DT_Q4_K, 7);
+    if (strcmp(models[which].arch, "gemma4") == 0) {
+        c = gb_gemma4_config(128, PROMPT / 5);
+        gb_gemma4_keys(&b, &c);
+        gb_gemma4_tensors(&b, &c, DT_Q4_0, 7);
+    } else {
+        gb_model_keys(&b, &c);
+        gb_model_tensors(&b, &c, DT_Q4_K, 7);
+    }
     gb_open(&b, path);
     rig_open(r, path, &o);
     gb_clear(&b);
@@ -136,8 +146,9 @@ START_TEST(every_family_is_there) {
     for (size_t i = 0; (f = family_at(i)); i++) {
         uint32_t k = 0;
         while (k < N_MODELS && !(models[k].arch && strcmp(models[k].arch, f->arch) == 0)) k++;
-        ck_assert_msg(f->record == counted_record || k < N_MODELS, "no tiny model of %s",
-                      f->arch);
+        ck_assert_msg(f->record == counted_record || f->record == encoder_record ||
+                          k < N_MODELS,
+                      "no tiny model of %s", f->arch);
     }
 }
 END_TEST
@@ -250,6 +261,43 @@ START_TEST(a_beginning_that_another_computed_changes_no_bit) {
         free(other.logits);
     }
     free(base.logits);
+    rig_close(&r);
+}
+END_TEST
+
+/* As with n > 1: the full blocks are shared, the last one is copied in each group before the
+ * prompt's last row is computed again, while the leader goes on with another token. */
+START_TEST(a_fork_changes_no_bit) {
+    enum { LAST = (PROMPT - 1) / 16 };
+    rig r;
+    run base, leader, fork;
+    int32_t others[BLOCKS];
+    block_copy copies[PLAN_MAX_GROUPS];
+    engine_options o = options();
+    open_model(&r, _i, &o);
+    base_run(&r, &base);
+    rig_poison(&r);
+    run_init(&leader, &r, 50);
+    run_init(&fork, &r, 50);
+    step_alone(&r, &leader, 0, PROMPT);
+    rig_table(&r, others, 1, BLOCKS, 50);
+    fork.table[LAST] = others[LAST];
+    r.n_copies = ((cpu_engine *)r.engine)->layout.groups.n;
+    for (uint32_t g = 0; g < r.n_copies; g++)
+        copies[g] =
+            (block_copy){.from = leader.table[LAST], .to = fork.table[LAST], .group = g};
+    r.copies = copies;
+    leader.tokens[PROMPT] = (leader.tokens[PROMPT] + 1) % (int32_t)r.n_vocab;
+    const part p[2] = {{leader.tokens, leader.table, PROMPT, 1, 1, NULL, 0},
+                       {fork.tokens, fork.table, PROMPT - 1, 1, 1, NULL, 0}};
+    const step_result s = rig_run(&r, p, 2);
+    keep(&fork, &r, 0, &s, 1);
+    r.n_copies = 0;
+    for (uint32_t k = 0; k < DECODED; k++) step_alone(&r, &fork, PROMPT + k, 1);
+    assert_same(&base, &fork, &r, "fork");
+    free(base.logits);
+    free(leader.logits);
+    free(fork.logits);
     rig_close(&r);
 }
 END_TEST
@@ -448,6 +496,7 @@ int main(void) {
     tcase_add_loop_test(t, chunks_blocks_and_preemption_change_no_bit, 0, N_MODELS);
     tcase_add_loop_test(t, a_crowd_changes_no_bit, 0, N_MODELS);
     tcase_add_loop_test(t, a_beginning_that_another_computed_changes_no_bit, 0, N_MODELS);
+    tcase_add_loop_test(t, a_fork_changes_no_bit, 0, N_MODELS);
     tcase_add_loop_test(t, threads_change_no_bit, 0, N_MODELS);
     tcase_add_loop_test(t, attention_without_fusion_changes_no_bit, 0, N_MODELS);
     tcase_add_loop_test(t, avx2_changes_no_bit, 0, N_MODELS);

@@ -27,7 +27,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         CHECK(hf_quant_bytes(&h.quant, w, &quantised) > 0 && weight_bytes(w) > 0);
         params += (uint64_t)weight_rows(w) * w->cols;
     }
-    CHECK(params == model_config_params(&h.config));
+    CHECK(params >= program_params(&m->program)); /* which leaves buffers out */
     model_close(m);
     if (model_from_mix(&m, &h.config, mix, &e) == OK) model_close(m);
     return 0;

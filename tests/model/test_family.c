@@ -9,12 +9,12 @@ START_TEST(each_name_finds_its_own_row) {
     for (size_t i = 0; (f = family_at(i)); i++) {
         ck_assert_ptr_eq(family_find(f->arch), f);
         ck_assert(f->record != NULL);
-        ck_assert_ptr_nonnull(f->hf.model[0].type);
         for (size_t k = 0; k < FAMILY_HF_MODELS && f->hf.model[k].type; k++) {
             const hf_model *m = &f->hf.model[k], *got = NULL;
             ck_assert_ptr_eq(family_of_hf(str_of(m->type), (str){NULL, 0}, &got), f);
             ck_assert_ptr_eq(got, m);
             got = NULL;
+            if (!m->class) continue;
             ck_assert_ptr_eq(family_of_hf((str){NULL, 0}, str_of(m->class), &got), f);
             ck_assert_ptr_eq(got, m);
         }

@@ -175,7 +175,7 @@ START_TEST(a_text_config_is_read_and_what_is_wrong_in_it_is_named) {
             ERR_INVALID, "text_config.num_hidden_layers");
     refused("{\"model_type\":\"llava\",\"text_config\":{\"model_type\":\"odd\"}}",
             ERR_UNSUPPORTED, "text_config.model_type");
-    ck_assert_int_eq(hf_config_parse(&h, STR("{\"model_type\":\"deepseek_v3\"}"), &e),
+    ck_assert_int_eq(hf_config_parse(&h, STR("{\"model_type\":\"rwkv7\"}"), &e),
                      ERR_UNSUPPORTED);
     ck_assert_ptr_nonnull(strstr(e.hint, "vramd plans"));
 }

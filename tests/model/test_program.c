@@ -667,8 +667,9 @@ START_TEST(a_program_says_of_what_it_consists) {
     const op_set all = program_ops(&m->program);
     const op_set without = op_set_without(all, (op_set){~0ull, 0});
     ck_assert(all.kinds >> OP_ATTENTION & 1 && all.kinds >> OP_ROUTE & 1);
-    ck_assert_uint_eq(op_set_names(without, names), 1);
+    ck_assert_uint_eq(op_set_names(without, names), 2);
     ck_assert_str_eq(names[0], "sinks");
+    ck_assert_str_eq(names[1], "forward_pass");
     ck_assert(op_set_empty(op_set_without(all, all)));
 }
 END_TEST

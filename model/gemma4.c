@@ -1,0 +1,173 @@
+/* Gemma 4 as a program: heads of two sizes (layers with a window, layers without), norms of q, k
+ * and v (v's without a weight), V made of K's projection where a layer has none of its own, the last
+ * layers reading the K and V of an earlier one, an embedding of its own for each layer, and a scale
+ * at the end of each. Mixtures are counted. Formulas: the model's class in transformers.
+ *
+ * Owns nothing: it records into the recorder it is given. One thread. */
+#include "model/family.h"
+
+#include <math.h>
+#include <stdio.h>
+
+static value_id linear_to(recorder *r, int l, const char *name, uint32_t rows, uint32_t cols,
+                          value_id in, const char *what) {
+    op *o = rec_op(r, OP_LINEAR, l, in, rec_value(r, what, ROWS_STEP, rows));
+    o->n_weights = 1;
+    o->w[0] = rec_weight(r, WEIGHT_LINEAR, l, name, rows, cols);
+    return o->out;
+}
+
+/* The heads of a layer, as its own K and V have them. */
+static head_shape heads_of(const model_config *c, uint32_t l) {
+    const bool full = model_config_window(c, l) == 0;
+    const uint32_t hd = full && c->shape.full_head_dim ? c->shape.full_head_dim : c->head_dim;
+    const uint32_t kv = full && c->shape.full_kv_heads ? c->shape.full_kv_heads : c->n_kv_heads;
+    return (head_shape){c->n_heads, kv, hd};
+}
+
+/* Whose K and V a layer reads: its own, or those of the last layer of its kind that has some. */
+static uint32_t owner_of(const model_config *c, uint32_t l) {
+    const uint32_t first_shared = c->n_layers - c->shape.shared_kv;
+    if (l < first_shared) return l;
+    for (uint32_t o = first_shared; o-- > 0;)
+        if ((model_config_window(c, o) == 0) == (model_config_window(c, l) == 0)) return o;
+    return l;
+}
+
+/* q | k | v, or q alone where K and V are another layer's. */
+static value_id project(recorder *r, int l, value_id x, const head_shape *heads) {
+    const model_config *c = &r->p->config;
+    const uint32_t q = heads->n_heads * heads->head_dim,
+                   kv = heads->n_kv_heads * heads->head_dim;
+    char name[40];
+    op *o = rec_op(r, OP_LINEAR, l, x, rec_value(r, "qkv", ROWS_STEP, q + 2 * kv));
+    o->n_weights = kv ? 3 : 1;
+    o->w[0] = rec_weight(r, WEIGHT_LINEAR, l, "attn_q.weight", q, c->n_embd);
+    if (!kv) return o->out;
+    snprintf(name, sizeof name, "blk.%d.attn_v.weight", l);
+    const bool full = model_config_window(c, (uint32_t)l) == 0;
+    const bool has_v = r->file ? rec_has(r, name) : !(full && c->shape.v_is_k);
+    o->w[1] = rec_weight(r, WEIGHT_LINEAR, l, "attn_k.weight", kv, c->n_embd);
+    o->w[2] = has_v ? rec_weight(r, WEIGHT_LINEAR, l, "attn_v.weight", kv, c->n_embd) : o->w[1];
+    return o->out;
+}
+
+static value_id attention(recorder *r, int l, value_id x, weight_id factors) {
+    const model_config *c = &r->p->config;
+    const head_shape all = heads_of(c, (uint32_t)l);
+    const uint32_t owner = owner_of(c, (uint32_t)l);
+    const bool own = owner == (uint32_t)l;
+    const head_shape here = {all.n_heads, own ? all.n_kv_heads : 0, all.head_dim};
+    const value_id qkv = project(r, l, x, &here);
+    op *o = rec_op(r, OP_HEAD_NORM, l, qkv, qkv);
+    o->heads = here;
+    o->norm.eps = c->norm_eps;
+    o->norm.values = own;
+    o->n_weights = own ? 2 : 1;
+    o->w[0] = rec_vector(r, true, l, "attn_q_norm.weight", all.head_dim);
+    o->w[1] = rec_vector(r, own, l, "attn_k_norm.weight", all.head_dim);
+    o = rec_op(r, OP_ROPE_APPEND, l, qkv, qkv);
+    o->heads = here;
+    o->rope.factors = model_config_window(c, (uint32_t)l) ? NO_WEIGHT : factors;
+    o->rope.long_factors = NO_WEIGHT;
+    o->rope.table = rec_rope(r, l);
+    o->rope.proportional = r->p->rope[o->rope.table].n_live > 0;
+    o = rec_op(r, OP_ATTENTION, l, qkv,
+               rec_value(r, "heads", ROWS_STEP, all.n_heads * all.head_dim));
+    o->heads = all;
+    o->attention = (attention_shape){.scale = 1,
+                                     .window = model_config_window(c, (uint32_t)l),
+                                     .kv_from = own ? 0 : owner + 1};
+    return o->out;
+}
+
+/* What the layers add of the token itself: (norm(W x) + sqrt(p) E[token]) / sqrt(2), p columns a
+ * layer. W x is divided by sqrt(n_embd), which a norm undoes but for its eps. */
+static value_id per_layer_inputs(recorder *r, value_id x) {
+    const model_config *c = &r->p->config;
+    const uint32_t p = c->shape.per_layer, n = p * c->n_layers;
+    value_id a = linear_to(r, -1, "per_layer_model_proj.weight", n, c->n_embd, x, "per_layer");
+    op *o = rec_op(r, OP_HEAD_NORM, -1, a, a);
+    o->heads = (head_shape){c->n_layers, 0, p};
+    o->norm.eps = c->norm_eps * (float)c->n_embd;
+    o->norm.values = false;
+    o->n_weights = 1;
+    o->w[0] = rec_vector(r, true, -1, "per_layer_proj_norm.weight", p);
+    o = rec_op(r, OP_EMBED_ADD, -1, a, rec_value(r, "per_layer", ROWS_STEP, n));
+    o->embed.scale = sqrtf((float)p);
+    o->n_weights = 1;
+    o->w[0] = rec_weight(r, WEIGHT_EMBED, -1, "per_layer_token_embd.weight",
+                         c->shape.per_layer_vocab ? c->shape.per_layer_vocab : c->n_vocab, n);
+    return o->out;
+}
+
+static value_id add_per_layer(recorder *r, int l, value_id x, value_id inputs) {
+    const model_config *c = &r->p->config;
+    const uint32_t p = c->shape.per_layer;
+    const value_id gate = linear_to(r, l, "inp_gate.weight", p, c->n_embd, x, "gate");
+    op *o = rec_op(r, OP_MUL_GELU, l, gate, rec_value(r, "gated", ROWS_STEP, p));
+    o->by = inputs;
+    o->mul.first_col = (uint32_t)l * p;
+    const value_id y = linear_to(r, l, "proj.weight", c->n_embd, p, o->out, "y");
+    return part_add_norm(r, l, "post_norm.weight", y, x);
+}
+
+/* Beside the dense feed-forward part: norm(dense) + norm(experts). Weights alone, as a mixture is
+ * counted. */
+static void count_experts(recorder *r, int l) {
+    const model_config *c = &r->p->config;
+    const uint32_t h = c->n_embd, n = c->n_experts;
+    const uint32_t f = c->shape.n_ff_expert ? c->shape.n_ff_expert : c->n_ff;
+    r->p->counted = true;
+    rec_op(r, OP_ROUTE, l, NO_VALUE, NO_VALUE)->route.top_k = c->n_experts_used;
+    rec_op(r, OP_EXPERTS_GATE_UP, l, NO_VALUE, NO_VALUE);
+    rec_op(r, OP_EXPERTS_DOWN, l, NO_VALUE, NO_VALUE);
+    rec_weight(r, WEIGHT_LINEAR, l, "ffn_gate_inp.weight", n, h);
+    rec_vector(r, true, l, "ffn_gate_inp.scale", h);
+    rec_weight_experts(r, l, "ffn_gate_up_exps.weight", n, 2 * f, h);
+    rec_weight_experts(r, l, "ffn_down_exps.weight", n, h, f);
+    rec_vector(r, true, l, "ffn_down_exps.scale", n);
+    rec_vector(r, true, l, "pre_ffw_norm_2.weight", h);
+    rec_vector(r, true, l, "post_ffw_norm_1.weight", h);
+    rec_vector(r, true, l, "post_ffw_norm_2.weight", h);
+}
+
+static value_id feed_forward(recorder *r, int l, value_id x) {
+    const model_config *c = &r->p->config;
+    const bool shared = owner_of(c, (uint32_t)l) != (uint32_t)l;
+    const uint32_t f = c->n_ff * (shared && c->shape.double_ff ? 2 : 1);
+    value_id h = part_norm(r, l, "ffn_norm.weight", x, ROWS_STEP);
+    op *o = rec_op(r, OP_GATE_UP, l, h, rec_value(r, "gated", ROWS_STEP, f));
+    o->gate_up.act = ACT_GELU_TANH;
+    o->n_weights = 2;
+    o->w[0] = rec_weight(r, WEIGHT_LINEAR, l, "ffn_gate.weight", f, c->n_embd);
+    o->w[1] = rec_weight(r, WEIGHT_LINEAR, l, "ffn_up.weight", f, c->n_embd);
+    h = part_linear(r, l, "ffn_down.weight", NULL, f, o->out, NO_VALUE);
+    if (c->n_experts) count_experts(r, l);
+    return part_add_norm(r, l, "post_ffw_norm.weight", h, x);
+}
+
+void gemma4_record(recorder *r) {
+    const model_config *c = &r->p->config;
+    weight_id embd;
+    value_id x = part_embed(r, sqrtf((float)c->n_embd), &embd), inputs = NO_VALUE;
+    const weight_id factors =
+        rec_vector(r, rec_has(r, "rope_freqs.weight"), -1, "rope_freqs.weight",
+                   (c->shape.full_head_dim ? c->shape.full_head_dim : c->head_dim) / 2);
+    if (c->shape.per_layer) inputs = per_layer_inputs(r, x);
+    for (int l = 0; l < (int)c->n_layers && r->s == OK; l++) {
+        const head_shape heads = heads_of(c, (uint32_t)l);
+        value_id h = part_norm(r, l, "attn_norm.weight", x, ROWS_STEP);
+        h = attention(r, l, h, factors);
+        h = part_linear(r, l, "attn_output.weight", NULL, heads.n_heads * heads.head_dim, h,
+                        NO_VALUE);
+        x = part_add_norm(r, l, "post_attention_norm.weight", h, x);
+        x = feed_forward(r, l, x);
+        if (c->shape.per_layer) x = add_per_layer(r, l, x, inputs);
+        op *o = rec_op(r, OP_SCALE, l, x, rec_value(r, "x", ROWS_STEP, c->n_embd));
+        o->n_weights = 1;
+        o->w[0] = rec_vector(r, true, l, "layer_output_scale.weight", 1);
+        x = o->out;
+    }
+    part_head(r, x, embd);
+}

@@ -1,0 +1,347 @@
+/* Members of config.json that families with layers of several kinds have. Names, defaults and
+ * formulas: transformers, the configuration class of each model. Owns nothing; main thread. */
+#include "model/hf/hf_shape.h"
+
+#include <stdio.h>
+#include <string.h>
+
+typedef struct shape_reader {
+    model_config *c;
+    const json_t *o;
+    const char *type, *prefix;
+    status s;
+    err *e;
+} shape_reader;
+
+static void name_field(shape_reader *r) {
+    char field[sizeof r->e->field];
+    if (r->s == OK || !r->prefix[0]) return;
+    snprintf(field, sizeof field, "%s", r->e->field);
+    err_field(r->e, "%s%s", r->prefix, field);
+}
+
+/* A count; absent or null leaves *out alone. */
+static void number(shape_reader *r, const char *key, uint32_t *out) {
+    int64_t v = *out;
+    if (r->s != OK || !json_in_has(r->o, key)) return;
+    r->s = json_in_int(r->o, key, 0, 1 << 30, &v, r->e);
+    name_field(r);
+    *out = (uint32_t)v;
+}
+
+/* The first of several names that is there. */
+static void one_of(shape_reader *r, const char *const keys[], uint32_t *out) {
+    for (; *keys; keys++)
+        if (json_in_has(r->o, *keys)) {
+            number(r, *keys, out);
+            return;
+        }
+}
+
+static void flag(shape_reader *r, const char *key, uint32_t *out) {
+    bool v = *out != 0;
+    if (r->s != OK || !json_in_has(r->o, key)) return;
+    r->s = json_in_bool(r->o, key, &v, r->e);
+    name_field(r);
+    *out = v;
+}
+
+static void refuse(shape_reader *r, const char *key, const char *what) {
+    if (r->s != OK) return;
+    err_set(r->e, ERR_UNSUPPORTED, "config.json: %s%s: %s", r->prefix, key, what);
+    r->s = err_field(r->e, "%s%s", r->prefix, key);
+}
+
+static bool is_type(const shape_reader *r, const char *start) {
+    return strncmp(r->type, start, strlen(start)) == 0;
+}
+
+/* ---- kinds of layers ---- */
+
+/* Both spellings: of transformers 5, and as the models were published. */
+static bool set_kind(model_config *c, uint32_t l, str name, mixer_kind recurrent) {
+    model_shape *m = &c->shape;
+    m->mixer[l] = MIXER_ATTENTION;
+    if (str_eqz(name, "full_attention") || str_eqz(name, "attention") || str_eqz(name, "*"))
+        return true;
+    if (str_eqz(name, "sliding_attention")) return m->slides[l] = 1, true;
+    if (str_eqz(name, "linear_attention") || str_eqz(name, "mamba") || str_eqz(name, "conv") ||
+        str_eqz(name, "M"))
+        return m->mixer[l] = (uint8_t)recurrent, true;
+    m->mixer[l] = MIXER_NONE;
+    m->ffn[l] = str_eqz(name, "mlp") || str_eqz(name, "-") ? FFN_DENSE : FFN_USUAL;
+    return str_eqz(name, "mlp") || str_eqz(name, "-") || str_eqz(name, "moe") ||
+           str_eqz(name, "E");
+}
+
+static mixer_kind recurrent_of(const shape_reader *r) {
+    if (is_type(r, "qwen3_5")) return MIXER_DELTA;
+    return is_type(r, "lfm2") ? MIXER_CONV : MIXER_SSM;
+}
+
+/* A list of names, or a text with a letter for each layer. */
+static void read_kinds(shape_reader *r, const char *key) {
+    const json_t *list = json_object_get(r->o, key);
+    const str letters = json_is_string(list) ? json_in_text(list) : STR("");
+    const size_t n = json_is_string(list) ? letters.len : json_array_size(list);
+    if (r->s == OK && n != r->c->n_layers)
+        refuse(r, key, "its length is not the number of layers");
+    for (uint32_t l = 0; l < r->c->n_layers && r->s == OK; l++) {
+        const json_t *name = json_array_get(list, l);
+        const str s = letters.len            ? (str){letters.ptr + l, 1}
+                      : json_is_string(name) ? json_in_text(name)
+                                             : STR("?");
+        if (!set_kind(r->c, l, s, recurrent_of(r))) refuse(r, key, "an unknown kind of layer");
+    }
+}
+
+/* Where no list says it: every n-th layer has attention, or those that are listed. */
+static void default_kinds(shape_reader *r) {
+    model_config *c = r->c;
+    uint32_t every = 4;
+    number(r, "full_attention_interval", &every);
+    const json_t *full = json_object_get(r->o, "full_attn_idxs");
+    if (is_type(r, "qwen3_5"))
+        for (uint32_t l = 0; l < c->n_layers; l++)
+            c->shape.mixer[l] = every && (l + 1) % every == 0 ? MIXER_ATTENTION : MIXER_DELTA;
+    if (!is_type(r, "lfm2")) return;
+    for (uint32_t l = 0; l < c->n_layers; l++)
+        c->shape.mixer[l] = json_is_array(full) ? MIXER_CONV : MIXER_ATTENTION;
+    for (size_t i = 0; i < json_array_size(full); i++) {
+        const json_int_t l = json_integer_value(json_array_get(full, i));
+        if (l >= 0 && l < c->n_layers) c->shape.mixer[l] = MIXER_ATTENTION;
+    }
+}
+
+static void read_layers(shape_reader *r) {
+    static const char *const dense[] = {"first_k_dense_replace", "num_dense_layers", NULL};
+    static const char *const lists[] = {"layers_block_type", "hybrid_override_pattern",
+                                        "layer_types"};
+    model_config *c = r->c;
+    /* GLM-4.7-Flash: one dense layer, then experts. */
+    uint32_t n_dense = is_type(r, "glm4_moe_lite") ? 1 : 0;
+    one_of(r, dense, &n_dense);
+    for (uint32_t l = 0; l < c->n_layers && r->s == OK; l++)
+        c->shape.ffn[l] = l < n_dense ? FFN_DENSE : FFN_USUAL;
+    if (r->s != OK) return;
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+        if (json_in_has(r->o, lists[i])) {
+            read_kinds(r, lists[i]);
+            break;
+        } else if (i + 1 == sizeof lists / sizeof *lists) {
+            default_kinds(r);
+        }
+    if (!is_type(r, "nemotron_h")) return;
+    for (uint32_t l = 0; l < c->n_layers; l++)
+        if (c->shape.mixer[l] != MIXER_NONE) c->shape.ffn[l] = FFN_NONE;
+}
+
+/* ---- numbers ---- */
+
+static void read_experts(shape_reader *r) {
+    static const char *const n[] = {"num_local_experts", "n_routed_experts", "num_experts",
+                                    NULL};
+    static const char *const shared[] = {"shared_expert_intermediate_size",
+                                         "moe_shared_expert_intermediate_size",
+                                         "shared_intermediate_size", NULL};
+    model_config *c = r->c;
+    model_shape *m = &c->shape;
+    uint32_t n_shared = 0;
+    one_of(r, n, &c->n_experts);
+    if (!c->n_experts && !is_type(r, "granitemoehybrid")) return;
+    if (c->n_experts) number(r, "num_experts_per_tok", &c->n_experts_used);
+    number(r, "moe_intermediate_size", &m->n_ff_expert);
+    number(r, "n_shared_experts", &n_shared);
+    m->n_ff_shared = n_shared * m->n_ff_expert;
+    one_of(r, shared, &m->n_ff_shared);
+    if (is_type(r, "nemotron_h")) m->n_ff_shared *= n_shared > 1 ? n_shared : 1;
+    m->shared_gate = is_type(r, "qwen3_5_moe");
+    m->choice_bias = is_type(r, "deepseek_v3") || is_type(r, "kimi_k2") ||
+                     is_type(r, "glm4_moe") || is_type(r, "nemotron_h");
+    flag(r, "use_expert_bias", &m->choice_bias);
+    number(r, "moe_latent_size", &m->latent);
+    if (c->n_experts || !is_type(r, "granitemoehybrid")) return;
+    c->n_ff = m->n_ff_shared; /* without experts what is shared is the whole of it */
+    m->n_ff_shared = 0;
+}
+
+static void read_latent(shape_reader *r) {
+    model_config *c = r->c;
+    model_shape *m = &c->shape;
+    uint32_t nope = 0;
+    number(r, "kv_lora_rank", &m->kv_rank);
+    if (!m->kv_rank) return;
+    number(r, "q_lora_rank", &m->q_rank);
+    number(r, "qk_rope_head_dim", &m->rope_dim);
+    number(r, "qk_nope_head_dim", &nope);
+    number(r, "v_head_dim", &m->v_dim);
+    c->head_dim = nope + m->rope_dim;
+    c->rope.n_dims = m->rope_dim;
+    c->n_kv_heads = c->n_heads;
+}
+
+static void read_states(shape_reader *r) {
+    static const char *const conv[] = {"linear_conv_kernel_dim", "mamba_d_conv", "conv_kernel",
+                                       "conv_L_cache", NULL};
+    static const char *const state[] = {"linear_key_head_dim", "mamba_d_state",
+                                        "ssm_state_size", NULL};
+    static const char *const groups[] = {"linear_num_key_heads", "mamba_n_groups", "n_groups",
+                                         NULL};
+    static const char *const heads[] = {"linear_num_value_heads", "mamba_n_heads",
+                                        "mamba_num_heads", NULL};
+    static const char *const width[] = {"linear_value_head_dim", "mamba_d_head",
+                                        "mamba_head_dim", NULL};
+    model_shape *m = &r->c->shape;
+    const bool delta = is_type(r, "qwen3_5"), lfm2 = is_type(r, "lfm2");
+    uint32_t head = delta ? 128 : 64, expand = 2;
+    m->ssm.conv = lfm2 ? 3 : 4;
+    m->ssm.state = 128;
+    one_of(r, conv, &m->ssm.conv);
+    if (lfm2) {
+        m->ssm.state = 0;
+        return;
+    }
+    m->ssm.groups = delta ? 16 : 1;
+    m->ssm.heads = delta ? 32 : 128;
+    one_of(r, state, &m->ssm.state);
+    one_of(r, groups, &m->ssm.groups);
+    one_of(r, heads, &m->ssm.heads);
+    number(r, "mamba_expand", &expand);
+    /* granitemoehybrid may say "auto" */
+    const json_t *w = json_object_get(r->o, "mamba_d_head");
+    if (json_is_string(w))
+        head = m->ssm.heads ? expand * r->c->n_embd / m->ssm.heads : 0;
+    else
+        one_of(r, width, &head);
+    const uint64_t inner = (uint64_t)m->ssm.heads * head;
+    if (inner > 1 << 20) refuse(r, heads[delta ? 0 : 1], "the states are too wide");
+    m->ssm.inner = inner > 1 << 20 ? 0 : (uint32_t)inner;
+}
+
+/* LFM2: two thirds of what the config says, up to a multiple. */
+static void adjust_width(shape_reader *r) {
+    uint32_t adjust = 1, multiple = 256;
+    double by = 1;
+    flag(r, "block_auto_adjust_ff_dim", &adjust);
+    number(r, "block_multiple_of", &multiple);
+    if (r->s == OK) r->s = json_in_real(r->o, "block_ffn_dim_multiplier", 0, 100, &by, r->e);
+    if (r->s != OK || !adjust || !multiple) return;
+    const uint64_t n = (uint64_t)(by * (double)(2ull * r->c->n_ff / 3));
+    r->c->n_ff = (uint32_t)((n + multiple - 1) / multiple * multiple);
+}
+
+static void read_encoder(shape_reader *r) {
+    static const char *const types[] = {"type_vocab_size", NULL};
+    model_config *c = r->c;
+    const bool bert = strcmp(r->type, "bert") == 0;
+    uint32_t qkv_bias = bert, up_bias = bert, out_bias = bert;
+    c->shape.token_types = 2;
+    one_of(r, types, &c->shape.token_types);
+    c->shape.positions = bert;
+    c->shape.ungated = bert;
+    flag(r, "qkv_proj_bias", &qkv_bias);
+    flag(r, "mlp_fc1_bias", &up_bias);
+    c->qkv_bias = qkv_bias;
+    c->o_bias = out_bias;
+    c->ffn_bias = up_bias;
+    if (bert) c->rope.n_dims = 0;
+}
+
+static void read_gemma4(shape_reader *r) {
+    static const char *const used[] = {"top_k_experts", "num_experts_per_tok", NULL};
+    model_config *c = r->c;
+    model_shape *m = &c->shape;
+    double share = 0.25; /* of the pairs of a head without a window that turn */
+    uint32_t k_is_v = 0, mixture = 0;
+    m->listed = 1;
+    m->full_head_dim = 512;
+    number(r, "global_head_dim", &m->full_head_dim);
+    number(r, "num_global_key_value_heads", &m->full_kv_heads);
+    flag(r, "attention_k_eq_v", &k_is_v);
+    m->v_is_k = k_is_v;
+    if (!k_is_v) m->full_kv_heads = 0;
+    number(r, "num_kv_shared_layers", &m->shared_kv);
+    flag(r, "use_double_wide_mlp", &m->double_ff);
+    number(r, "hidden_size_per_layer_input", &m->per_layer);
+    number(r, "vocab_size_per_layer_input", &m->per_layer_vocab);
+    flag(r, "enable_moe_block", &mixture);
+    if (mixture) {
+        number(r, "num_experts", &c->n_experts);
+        one_of(r, used, &c->n_experts_used);
+        number(r, "moe_intermediate_size", &m->n_ff_expert);
+    }
+    /* every sixth layer and the last one have no window, where no list says it */
+    for (uint32_t l = 0; l < c->n_layers && l < SHAPE_MAX_LAYERS; l++)
+        m->slides[l] = (l + 1) % 6 != 0 && l + 1 < c->n_layers;
+    if (json_in_has(r->o, "layer_types")) {
+        memset(m->slides, 0, sizeof m->slides);
+        read_kinds(r, "layer_types");
+    }
+    const json_t *rope = json_object_get(r->o, "rope_parameters");
+    const json_t *full = json_object_get(rope, "full_attention");
+    if (r->s == OK && json_is_object(full))
+        r->s = json_in_real(full, "partial_rotary_factor", 0, 1, &share, r->e);
+    c->rope.n_dims = m->full_head_dim;
+    c->rope.n_live = (uint32_t)(share * m->full_head_dim / 2);
+    c->attn_scale = 1;
+}
+
+void hf_shape_defaults(model_config *c, const json_t *o) {
+    static const char *const width[] = {"n_inner", "moe_intermediate_size",
+                                        "shared_intermediate_size"};
+    static const struct {
+        const char *key;
+        size_t at;
+    } renamed[] = {{"n_embd", offsetof(model_config, n_embd)},
+                   {"n_layer", offsetof(model_config, n_layers)},
+                   {"n_head", offsetof(model_config, n_heads)},
+                   {"n_positions", offsetof(model_config, n_ctx_train)}};
+    if (strcmp(c->arch, "gemma4") == 0) c->window_theta = 10000, c->rope.theta = 1e6f;
+    for (size_t i = 0; i < sizeof width / sizeof *width && !json_in_has(o, "intermediate_size");
+         i++) {
+        const json_int_t v = json_integer_value(json_object_get(o, width[i]));
+        if (!c->n_ff && v > 0 && v < 1 << 20) c->n_ff = (uint32_t)v;
+    }
+    for (size_t i = 0; i < sizeof renamed / sizeof *renamed; i++) {
+        const json_int_t v = json_integer_value(json_object_get(o, renamed[i].key));
+        if (v > 0 && v < 1 << 30) *(uint32_t *)((char *)c + renamed[i].at) = (uint32_t)v;
+    }
+}
+
+status hf_shape_read(model_config *c, const char *type, const json_t *o, const char *prefix,
+                     err *e) {
+    shape_reader r = {.c = c, .o = o, .type = type, .prefix = prefix, .s = OK, .e = e};
+    model_shape *m = &c->shape;
+    static const char *const mtp[] = {"num_nextn_predict_layers", "mtp_num_hidden_layers",
+                                      NULL};
+    if (c->n_layers > SHAPE_MAX_LAYERS) {
+        refuse(&r, "num_hidden_layers", "so many layers are not supported");
+        return r.s;
+    }
+    if (strncmp(type, "gemma4", 6) == 0) {
+        read_gemma4(&r);
+        return r.s;
+    }
+    const bool encoder = strcmp(type, "bert") == 0 || strcmp(type, "nomic_bert") == 0;
+    uint32_t qk = c->qk_norm;
+    if (encoder) {
+        read_encoder(&r);
+        return r.s;
+    }
+    one_of(&r, mtp, &m->mtp);
+    m->out_gate = is_type(&r, "qwen3_5");
+    m->ungated = is_type(&r, "nemotron_h");
+    read_layers(&r);
+    read_experts(&r);
+    read_latent(&r);
+    if (is_type(&r, "qwen3_5") || is_type(&r, "lfm2") || is_type(&r, "granitemoehybrid") ||
+        is_type(&r, "nemotron_h"))
+        read_states(&r);
+    if (strcmp(type, "lfm2") == 0) adjust_width(&r);
+    flag(&r, "use_qk_norm", &qk);
+    c->qk_norm = qk;
+    if (is_type(&r, "nemotron_h")) c->rope.n_dims = 0;
+    if (is_type(&r, "nemotron_h") && c->n_experts)
+        snprintf(c->arch, sizeof c->arch, "nemotron_h_moe");
+    return r.s;
+}

@@ -1,0 +1,91 @@
+/* A small Gemma 4 with shared KV layers and per-layer embeddings as a GGUF file: two kinds of heads, so
+ * two groups of KV blocks. The tensors are those of the program that its config gives. All functions
+ * are static. */
+#ifndef TESTS_MODEL_GGUF_GEMMA4_H
+#define TESTS_MODEL_GGUF_GEMMA4_H
+
+#include <math.h>
+
+#include "model/model.h"
+#include "tests/model/gguf_build.h"
+
+/* Own layers: window, full, window, full; shared: window, full. */
+static GB_UNUSED model_config gb_gemma4_config(uint32_t n_vocab, uint32_t window) {
+    model_config c;
+    model_config_init(&c);
+    snprintf(c.arch, sizeof c.arch, "gemma4");
+    snprintf(c.name, sizeof c.name, "tiny gemma4");
+    c.n_layers = 6, c.n_embd = 64, c.n_heads = 4, c.n_kv_heads = 2, c.head_dim = 32;
+    c.n_ff = 96, c.n_vocab = n_vocab, c.n_ctx_train = 1024;
+    c.norms_per_layer = 4, c.qk_norm = true, c.tied_head = true;
+    c.window = window, c.window_theta = 500, c.attn_scale = 1;
+    c.rope.pairing = ROPE_HALVES, c.rope.n_dims = 64, c.rope.theta = 1e4f;
+    c.shape.listed = 1;
+    c.shape.full_head_dim = 64, c.shape.full_kv_heads = 1, c.shape.v_is_k = 1;
+    c.shape.shared_kv = 2, c.shape.double_ff = 1;
+    c.shape.per_layer = 32, c.shape.per_layer_vocab = n_vocab;
+    for (uint32_t l = 0; l < c.n_layers; l += 2) c.shape.slides[l] = 1;
+    return c;
+}
+
+static GB_UNUSED void gb_gemma4_keys(gb *b, const model_config *c) {
+    enum { BOOL = 7 };
+    int32_t kv[8], ff[8];
+    unsigned char slides[8];
+    const struct {
+        const char *key;
+        uint32_t v;
+    } numbers[] = {{"block_count", c->n_layers},
+                   {"context_length", c->n_ctx_train},
+                   {"embedding_length", c->n_embd},
+                   {"attention.head_count", c->n_heads},
+                   {"attention.key_length", c->shape.full_head_dim},
+                   {"attention.value_length", c->shape.full_head_dim},
+                   {"attention.key_length_swa", c->head_dim},
+                   {"attention.sliding_window", c->window},
+                   {"attention.shared_kv_layers", c->shape.shared_kv},
+                   {"embedding_length_per_layer_input", c->shape.per_layer},
+                   {"rope.dimension_count", c->rope.n_dims}};
+    char key[96];
+    gb_str(b, "general.architecture", c->arch);
+    gb_str(b, "general.name", c->name);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        snprintf(key, sizeof key, "gemma4.%s", numbers[i].key);
+        gb_int(b, key, numbers[i].v);
+    }
+    for (uint32_t l = 0; l < c->n_layers; l++) {
+        slides[l] = c->shape.slides[l];
+        kv[l] = (int32_t)(slides[l] ? c->n_kv_heads : c->shape.full_kv_heads);
+        ff[l] = (int32_t)(l < c->n_layers - c->shape.shared_kv ? c->n_ff : 2 * c->n_ff);
+    }
+    gb_array(b, "gemma4.attention.sliding_window_pattern", BOOL, c->n_layers, slides,
+             c->n_layers);
+    gb_ints(b, "gemma4.attention.head_count_kv", kv, c->n_layers);
+    gb_ints(b, "gemma4.feed_forward_length", ff, c->n_layers);
+    gb_float(b, "gemma4.rope.freq_base", c->rope.theta);
+    gb_float(b, "gemma4.rope.freq_base_swa", c->window_theta);
+}
+
+static GB_UNUSED void gb_gemma4_tensors(gb *b, const model_config *c, dtype type,
+                                        uint64_t seed) {
+    model *m;
+    err e;
+    const uint32_t pairs = c->rope.n_dims / 2;
+    CHECK(model_from_config(&m, c, type, &e) == OK);
+    for (uint32_t i = 0; i < m->program.n_weights; i++) {
+        const weight *w = &m->program.weights[i];
+        if (w->role == WEIGHT_VECTOR)
+            gb_vector(b, w->name, w->cols, seed++, 1, 0.2f);
+        else
+            gb_matrix(b, w->name, w->type, w->rows, w->cols, seed++,
+                      w->role == WEIGHT_EMBED ? 1 : 1.5f / sqrtf((float)w->cols));
+    }
+    model_close(m);
+    float *factors = gb_tensor(b, "rope_freqs.weight", DT_F32, 1, (uint64_t[]){pairs}, NULL);
+    for (uint32_t i = 0; i < pairs; i++) {
+        const float f = i < pairs / 4 ? 1 : 1e30f;
+        memcpy(&factors[i], &f, sizeof f);
+    }
+}
+
+#endif
