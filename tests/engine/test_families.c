@@ -9,10 +9,9 @@
 
 enum { MAX_TOKENS = 64 };
 
-static const char *const families[] = {"qwen3",   "phi3",       "gemma3", "gemma2",
-                                       "smollm3", "ministral3", "olmo2",  "olmo3",
-                                       "glm4",    "granite",    "gemma4",
-                                        "mixtral", "qwen2moe",   "qwen3moe"};
+static const char *const families[] = {
+    "qwen3", "phi3", "gemma3",  "gemma2", "smollm3", "ministral3", "olmo2",
+    "olmo3", "glm4", "granite", "gemma4", "mixtral", "qwen2moe",   "qwen3moe"};
 enum { N_FAMILIES = sizeof families / sizeof *families };
 
 static void take(FILE *f, void *dst, size_t n) {
