@@ -226,7 +226,7 @@ static void read_experts(keys *k, model_config *c, const family *f) {
     uint32_t gate = 0;
     maybe_u32(k, "expert_count", &c->n_experts);
     maybe_u32(k, "expert_used_count", &c->n_experts_used);
-    if (!c->n_experts) return;
+    if (!c->n_experts || f->shaped) return; /* config_shape.c reads the others */
     c->experts_norm = f->experts.norm;
     if (f->experts.shared) c->n_ff_shared = c->n_ff;
     if (f->experts.required && c->n_experts_used) c->n_ff /= c->n_experts_used;
