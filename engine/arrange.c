@@ -55,7 +55,7 @@ void lives_of_values(const program *p, life *out) {
     for (uint32_t i = 0; i < p->n_ops; i++) {
         touch(out, p->ops[i].in, i);
         touch(out, p->ops[i].residual, i);
-        touch(out, p->ops[i].chosen, i);
+        touch(out, p->ops[i].by, i);
         touch(out, p->ops[i].out, i);
     }
 }

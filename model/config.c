@@ -7,6 +7,7 @@ void model_config_init(model_config *c) {
     *c = (model_config){
         .norm_eps = 1e-5f,
         .norms_per_layer = 2,
+        .experts_scale = 1,
         .embd_scale = 1,
         .residual_scale = 1,
         .logit_scale = 1,
@@ -160,7 +161,8 @@ status model_config_check(const model_config *c, err *e) {
         {"n_vocab", c->n_vocab, 1, 1 << 24},
         {"n_ctx_train", c->n_ctx_train, 1, 1u << 30},
         {"rope.n_dims", c->rope.n_dims, 0, 1 << 14},
-        {"n_experts", c->n_experts, 0, 4096},
+        {"n_experts", c->n_experts, 0, 1024},
+        {"n_ff_shared", c->n_ff_shared, 0, 1 << 20},
         {"norms_per_layer", c->norms_per_layer, 1, 4},
     };
     for (size_t i = 0; i < sizeof range / sizeof *range; i++)
@@ -168,6 +170,8 @@ status model_config_check(const model_config *c, err *e) {
             return out_of_range(e, range[i].field, range[i].v, range[i].min, range[i].max);
     if (!(c->norm_eps > 0 && c->norm_eps <= 0.1f))
         return not_above(e, "norm_eps", c->norm_eps, 0, 0.1);
+    if (!(c->experts_scale > 0 && c->experts_scale <= 1e3f))
+        return not_above(e, "experts_scale", c->experts_scale, 0, 1e3);
     if (c->window_theta != 0 && !(c->window_theta >= 1 && c->window_theta <= 1e12f))
         return out_of_range(e, "window_theta", c->window_theta, 1, 1e12);
     /* A row of q | k | v stays far inside 32 bits. */
@@ -191,6 +195,7 @@ uint64_t model_config_params(const model_config *c) {
     layer += n_ffn * 3 * h * f; /* gate, up, down */
     if (c->ffn_bias) layer += n_ffn * (2 * f + h);
     layer += c->n_experts * h; /* router */
+    if (c->n_ff_shared) layer += 3 * h * c->n_ff_shared + h;
     if (c->router_bias) layer += c->n_experts;
     if (c->sinks) layer += c->n_heads;
     layer += c->norms_per_layer * h;
@@ -224,13 +229,15 @@ rope_config model_config_rope(const model_config *c, uint32_t layer) {
 static bool rope_same(const rope_config *a, const rope_config *b) {
     return SAME(pairing) && SAME(n_dims) && SAME(n_live) && SAME(theta) && SAME(scaling) &&
            SAME(factor) && SAME(original_len) && SAME(attn_factor) && SAME(beta_fast) &&
-           SAME(beta_slow) && SAME(low_freq_factor) && SAME(high_freq_factor);
+           SAME(beta_slow) && SAME(low_freq_factor) && SAME(high_freq_factor) &&
+           SAME(exact_range);
 }
 
 static bool sizes_same(const model_config *a, const model_config *b) {
     return SAME(n_layers) && SAME(n_embd) && SAME(n_heads) && SAME(n_kv_heads) &&
            SAME(head_dim) && SAME(n_ff) && SAME(n_vocab) && SAME(n_ctx_train) &&
-           SAME(n_experts) && SAME(n_experts_used);
+           SAME(n_experts) && SAME(n_experts_used) && SAME(n_ff_shared) &&
+           SAME(experts_sigmoid) && SAME(experts_norm) && SAME(experts_scale);
 }
 
 static bool scales_same(const model_config *a, const model_config *b) {

@@ -29,7 +29,8 @@ typedef struct rope_config {
     rope_scaling scaling;
     float factor;          /* linear, yarn, llama3 */
     uint32_t original_len; /* context length before scaling */
-    float attn_factor;     /* yarn, longrope: multiplies cos and sin; 0 for yarn: by the formula
+    bool exact_range;  /* yarn: the range of the dimensions between is not rounded (gpt-oss) */
+    float attn_factor; /* yarn, longrope: multiplies cos and sin; 0 for yarn: by the formula
                               0.1 ln(factor) + 1 (YaRN, section 3.4) */
     float beta_fast, beta_slow;
     float low_freq_factor, high_freq_factor; /* llama3, when given by config.json; a GGUF has
@@ -44,7 +45,11 @@ typedef struct model_config {
     char name[128];
     uint32_t n_layers, n_embd, n_heads, n_kv_heads, head_dim, n_ff, n_vocab, n_ctx_train;
     uint32_t window;                    /* sliding window in tokens; 0: none */
-    uint32_t n_experts, n_experts_used; /* 0: dense */
+    uint32_t n_experts, n_experts_used; /* 0: dense; else n_ff is the width of one */
+    uint32_t n_ff_shared; /* of the expert that all rows have, gated by a sigmoid; 0: none */
+    bool experts_sigmoid; /* the router's logits go through sigmoids; false: softmax */
+    bool experts_norm;    /* weights of the chosen are divided by their sum */
+    float experts_scale;  /* then multiplied by this */
     float norm_eps;
     bool tied_head; /* the output matrix is the token embedding */
     bool qkv_bias, o_bias, ffn_bias;
@@ -73,7 +78,7 @@ typedef struct model_config {
 enum { MODEL_MAX_LAYERS = 4096 };
 
 /* Everything 0 but what has a neutral value: norm_eps 1e-5, 2 norms a layer, theta 1e4, factor
- * 1, YaRN's betas 32 and 1. */
+ * 1, YaRN's betas 32 and 1, scale of the experts 1. */
 void model_config_init(model_config *);
 /* Errors: ERR_UNSUPPORTED (architecture, by name), ERR_FORMAT (field: the key at fault). */
 status model_config_read(model_config *out, const checkpoint *, err *);

@@ -220,6 +220,32 @@ static void read_layers(keys *k, model_config *c, const family *f) {
     read_pattern(k, c);
 }
 
+/* Widths of experts, and how they are weighed. Files of 2024 leave widths out, and
+ * llama.cpp then takes these. */
+static void read_experts(keys *k, model_config *c, const family *f) {
+    uint32_t gate = 0;
+    maybe_u32(k, "expert_count", &c->n_experts);
+    maybe_u32(k, "expert_used_count", &c->n_experts_used);
+    if (!c->n_experts || f->shaped) return; /* config_shape.c reads the others */
+    c->experts_norm = f->experts.norm;
+    if (f->experts.shared) c->n_ff_shared = c->n_ff;
+    if (f->experts.required && c->n_experts_used) c->n_ff /= c->n_experts_used;
+    maybe_u32(k, "expert_feed_forward_length", &c->n_ff);
+    if (f->experts.shared) maybe_u32(k, "expert_shared_feed_forward_length", &c->n_ff_shared);
+    maybe_f32(k, "expert_weights_scale", &c->experts_scale);
+    if (c->experts_scale == 0) c->experts_scale = 1; /* as llama.cpp has it */
+    if (k->s == OK)
+        k->s = checkpoint_get_bool(k->file, key_of(k, "expert_weights_norm"), &c->experts_norm,
+                                   k->e);
+    maybe_u32(k, "expert_gating_func", &gate);
+    c->experts_sigmoid = gate == 2;
+    if (gate == 3) c->experts_norm = true; /* softmax over the chosen */
+    if (gate > 3)
+        bad_key(
+            k, ERR_UNSUPPORTED, "expert_gating_func",
+            "its router is not known (known: 1 softmax, 2 sigmoid, 3 softmax of the chosen)");
+}
+
 /* A range error names the field of the config; whoever has the file wants the key. */
 static void name_key(const model_config *c, err *e) {
     static const char *const map[][2] = {
@@ -234,6 +260,8 @@ static void name_key(const model_config *c, err *e) {
         {"norm_eps", "attention.layer_norm_rms_epsilon"},
         {"n_experts", "expert_count"},
         {"n_experts_used", "expert_used_count"},
+        {"n_ff_shared", "expert_shared_feed_forward_length"},
+        {"experts_scale", "expert_weights_scale"},
         {"rope.n_dims", "rope.dimension_count"},
         {"attn_scale", "attention.scale"},
         {"attn_cap", "attn_logit_softcapping"},
@@ -297,9 +325,8 @@ status model_config_read(model_config *c, const checkpoint *file, err *e) {
     maybe_f32(&k, "rope.freq_base", &c->rope.theta);
     maybe_f32(&k, "attention.layer_norm_epsilon", &c->norm_eps); /* of LayerNorm */
     maybe_f32(&k, "attention.layer_norm_rms_epsilon", &c->norm_eps);
-    maybe_u32(&k, "expert_count", &c->n_experts);
     maybe_u32(&k, "pooling_type", &c->pooling_type);
-    maybe_u32(&k, "expert_used_count", &c->n_experts_used);
+    read_experts(&k, c, f);
     read_scaling(&k, c, f);
     read_vocab(&k, c);
     read_scales(&k, c, f);

@@ -14,6 +14,8 @@ typedef struct hf_model {
     bool qkv_bias_option; /* attention_bias is of q, k and v alone */
     /* The members that have the number of experts and the width of one; NULL: it is dense. */
     const char *experts, *expert_width;
+    const char *shared_width; /* of the expert that all rows have; or NULL */
+    bool norm_option;         /* norm_topk_prob means something; absent: false */
 } hf_model;
 
 enum { FAMILY_HF_MODELS = 4 };
@@ -33,6 +35,11 @@ typedef struct family {
     bool
         shaped; /* layers of several kinds: config.shape is read (config_shape.c, hf_shape.c) */
     uint32_t norms_per_layer;
+    struct {
+        bool possible, required; /* among its models are mixtures; all are */
+        bool norm;               /* model_config's experts_norm, where the file says nothing */
+        bool shared;             /* an expert beside them, gated by a sigmoid */
+    } experts;
     uint32_t nope_every;   /* model_config's: no file says it */
     uint32_t window;       /* model_config's, where the file does not say */
     uint32_t window_every; /* model_config's, where the file has a window and says nothing */
@@ -69,7 +76,7 @@ void family_hint(err *);
  * ERR_UNSUPPORTED (field: the key). */
 status config_shape_read(model_config *, const checkpoint *, err *);
 
-void llama_record(recorder *);  /* llama.c: llama, qwen2, qwen3, smollm3, mistral3, granite */
+void llama_record(recorder *);  /* llama.c: llama, qwen2, qwen3, smollm3, mistral3, granite, mixtures */
 void phi3_record(recorder *);   /* phi3.c */
 void gemma_record(recorder *);  /* gemma.c: gemma2, gemma3 */
 void gemma4_record(recorder *); /* gemma4.c */
@@ -104,6 +111,9 @@ value_id part_linear(recorder *, int layer, const char *name, const char *bias, 
 value_id part_attention(recorder *, int layer, value_id x, rope_factors, bool fused);
 /* act(W_gate x) * (W_up x); fused: both in the matrix ffn_up, gate first. */
 value_id part_gate_up(recorder *, int layer, value_id x, activation, bool fused);
+/* x + what the experts make of h, x normed, with the shared expert of the config; a family of
+ * moe.c: llama, qwen2moe, qwen3moe. */
+value_id part_experts(recorder *, int layer, value_id h, activation, value_id x);
 /* Last norm, logits (of embd where the config ties them; scaled and capped as it says), sampling. */
 void part_head(recorder *, value_id x, weight_id embd);
 

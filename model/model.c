@@ -49,6 +49,9 @@ static status check_family(const model_config *c, const family *f, err *e) {
     const char *what = NULL, *field = "arch";
     if (!f)
         what = "the architecture is not supported";
+    else if (!f->shaped && (c->n_experts ? !f->experts.possible : f->experts.required))
+        what = c->n_experts ? "a mixture of experts is not supported" : "it has no experts",
+        field = "n_experts";
     else if (!f->shaped && (c->qk_norm != f->qk_norm || c->qk_norm_whole != f->qk_norm_whole))
         what = "norms of q and k do not fit it", field = "qk_norm";
     else if (c->norms_per_layer != f->norms_per_layer)
@@ -94,9 +97,7 @@ static status record_family(model **out, const model_config *c, const checkpoint
     const family *f = family_find(c->arch);
     status s = check_family(c, f, e);
     if (s != OK) return s;
-    /* mixtures of a family that has dense models, too */
-    const bool counted =
-        !f->shaped && ((c->n_experts && f->record == llama_record) || c->ffn_bias);
+    const bool counted = !f->shaped && !f->experts.required && c->ffn_bias;
     return record(out, c, file, planned, counted ? counted_record : f->record, e);
 }
 
@@ -184,15 +185,16 @@ status model_read_vector(const model *m, weight_id id, float *dst, err *e) {
     CHECK(m->file && id < m->program.n_weights);
     const weight *w = &m->program.weights[id];
     CHECK(w->role == WEIGHT_VECTOR);
-    if (w->type == DT_F32) return model_read_rows(m, id, 0, 1, dst, e);
+    const uint64_t n = (uint64_t)w->rows * w->cols;
+    if (w->type == DT_F32) return model_read_rows(m, id, 0, w->rows, dst, e);
     /* 16-bit: into the upper half of dst, then widened from the front; a float is written only
      * over halves that have been read. */
-    uint16_t *half = (uint16_t *)(void *)dst + w->cols;
-    status s = model_read_rows(m, id, 0, 1, half, e);
+    uint16_t *half = (uint16_t *)(void *)dst + n;
+    status s = model_read_rows(m, id, 0, w->rows, half, e);
     if (s != OK) return s;
-    for (uint32_t i = 0; i < w->cols; i++) {
+    for (uint64_t i = 0; i < n; i++) {
         uint16_t h;
-        memcpy(&h, (char *)dst + 2ull * (w->cols + i), 2);
+        memcpy(&h, (char *)dst + 2 * (n + i), 2);
         float f = w->type == DT_F16 ? half_to_float(h) : bf16_to_float(h);
         memcpy(&dst[i], &f, 4);
     }

@@ -22,8 +22,8 @@ const char *op_kind_name(op_kind k) {
         [OP_ROUTE] = "route",
         [OP_EXPERTS_GATE_UP] = "experts_gate_up",
         [OP_EXPERTS_DOWN] = "experts_down",
-        [OP_PERMUTE] = "permute",
         [OP_MUL_SIGMOID] = "mul_sigmoid",
+        [OP_PERMUTE] = "permute",
         [OP_EMBED_ADD] = "embed_add",
         [OP_MUL_GELU] = "mul_gelu",
         [OP_SCALE] = "scale",
@@ -176,9 +176,17 @@ static void print_extra(buf *b, const program *p, const op *o) {
         if (o->logits.scale != 1) buf_addf(b, "  scale %g", (double)o->logits.scale);
         if (o->logits.cap != 0) buf_addf(b, "  cap %g", (double)o->logits.cap);
         break;
-    case OP_ROUTE: buf_addf(b, "  %u chosen", o->route.top_k); break;
+    case OP_ROUTE:
+        buf_addf(b, "  %s, %u chosen%s", o->route.gate == ROUTE_SOFTMAX ? "softmax" : "sigmoid",
+                 o->route.top_k, o->route.norm ? ", of sum 1" : "");
+        if (o->route.scale != 1) buf_addf(b, ", times %g", (double)o->route.scale);
+        break;
     case OP_EXPERTS_GATE_UP:
-    case OP_GATE_UP: buf_addf(b, "  %s", o->gate_up.act == ACT_SILU ? "silu" : "gelu"); break;
+    case OP_GATE_UP: {
+        static const char *const act[] = {"silu", "gelu", "swiglu_oai"};
+        buf_addf(b, "  %s", act[o->gate_up.act]);
+        break;
+    }
     case OP_ROPE_APPEND: {
         const rope_config *r = &p->rope[o->rope.table];
         if (!r->n_dims) {
@@ -222,9 +230,9 @@ void program_print(const program *p, void (*line)(void *, const char *), void *a
         for (int k = 0; k < o->n_weights; k++) print_weight(&b, p, k ? " | " : "  ", o->w[k]);
         for (int k = 0; k < o->n_weights; k++)
             print_weight(&b, p, k ? " | " : "  + ", o->bias[k]);
-        if (o->chosen != NO_VALUE) {
+        if (o->by != NO_VALUE) {
             buf_addf(&b, "  by ");
-            print_value(&b, p, o->chosen);
+            print_value(&b, p, o->by);
         }
         if (o->residual != NO_VALUE) {
             buf_addf(&b, "  + ");

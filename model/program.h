@@ -29,15 +29,18 @@ typedef enum op_kind {
     OP_GATHER_ROWS, /* out = the rows of in whose logits are wanted */
     OP_LOGITS,      /* out = in * w0^T * scale, float32, then capped */
     OP_SAMPLE,      /* in = logits; what it gives goes to the host: out is NO_VALUE */
-    OP_ROUTE,       /* out = the top_k experts with the largest softmax(in * w0^T), and their
-                       weights: top_k indices, then top_k weights a row */
-    OP_EXPERTS_GATE_UP, /* out = OP_GATE_UP of each row by each expert that chosen names */
-    OP_EXPERTS_DOWN,    /* out = the weighted sum over chosen of in * w0^T (+ residual) */
+    OP_ROUTE, /* out = the top_k experts with the largest logits l = in * w0^T (+ bias0), the
+                       lowest index on a tie, and their weights: top_k indices, then top_k weights
+                       a row. Weights: softmax(l) or sigmoid(l), of the chosen divided by their
+                       sum where route.norm, times route.scale */
+    OP_EXPERTS_GATE_UP, /* out = OP_GATE_UP of each row by each expert that by names */
+    OP_EXPERTS_DOWN,    /* out = the sum over the experts that by names, ascending, of weight *
+                           (in * w0^T (+ bias0)); then + residual */
     OP_PERMUTE,     /* column i of out = column w0[i] of in: the order in which a matrix that
                    reads out has its inputs */
     OP_MUL_SIGMOID, /* out = in * sigmoid(by) (+ residual); by has as many columns, or one */
     OP_EMBED_ADD,   /* out = (in + embedding of the token by w0 * scale) / sqrt(2) */
-    OP_MUL_GELU,    /* out = gelu(in) * as many columns of chosen, from mul.first_col on */
+    OP_MUL_GELU,    /* out = gelu(in) * as many columns of by, from mul.first_col on */
     OP_SCALE,       /* out = in * w0[0] */
     /* Planned alone, no engine runs these yet (model/counted.c): */
     OP_CONV,           /* a causal convolution along the tokens, of each channel by itself */
@@ -96,7 +99,13 @@ typedef enum row_set {
     ROWS_GATHERED,
     ROWS_ROUTED /* top_k for each row of the step: one for each expert it is routed to */
 } row_set;
-typedef enum activation { ACT_SILU, ACT_GELU_TANH } activation;
+typedef enum activation {
+    ACT_SILU,
+    ACT_GELU_TANH,
+    ACT_SWIGLU_OAI /* gpt-oss: g sigmoid(1.702 g) (u + 1) with g = min(gate, 7), u = up within +-7 */
+} activation;
+/* What makes weights of a router's logits. */
+typedef enum route_gate { ROUTE_SOFTMAX, ROUTE_SIGMOID } route_gate;
 
 typedef struct value {
     const char *name;
@@ -123,10 +132,11 @@ typedef struct weight {
     dtype
         type; /* as stored; vectors (norms, biases, rope factors) are served as float32, orders
                    (of OP_PERMUTE) as uint32_t */
-    uint32_t rows, cols; /* outputs x inputs, of one expert; a vector or order is 1 x n */
-    uint32_t n_experts;  /* matrices of that shape, one after the other; 0: one matrix */
-    int32_t layer;       /* -1: none */
-    int32_t tensor;      /* index in the checkpoint; -1: planned without one */
+    /* Outputs x inputs, of one expert; an order is 1 x n, a vector too, or of each expert a row. */
+    uint32_t rows, cols;
+    uint32_t n_experts; /* matrices of that shape, one after the other; 0: one matrix */
+    int32_t layer;      /* -1: none */
+    int32_t tensor;     /* index in the checkpoint; -1: planned without one */
     /* Of NVFP4: the vector with the number that each expert's (or the matrix's) weights are to be
      * multiplied by; else NO_WEIGHT. */
     weight_id scale;
@@ -176,7 +186,7 @@ typedef struct op {
     op_kind kind;
     int16_t layer; /* -1 outside the layers */
     value_id in, out, residual;
-    value_id chosen; /* OP_EXPERTS_*: what OP_ROUTE gave; else NO_VALUE */
+    value_id by; /* OP_EXPERTS_*: what OP_ROUTE gave; OP_MUL_SIGMOID: the gate; else NO_VALUE */
     uint8_t n_weights;
     weight_id w[3], bias[3]; /* NO_WEIGHT where absent */
     uint64_t state_floats;   /* OP_CONV, OP_DELTA, OP_SSM: what it keeps of each sequence */
@@ -202,6 +212,9 @@ typedef struct op {
         } gate_up; /* OP_EXPERTS_GATE_UP, too */
         struct {
             uint32_t top_k;
+            route_gate gate;
+            bool norm; /* with softmax: the softmax over the chosen */
+            float scale;
         } route; /* n_experts: the rows of w0 */
         struct {
             weight_id factors;      /* divide the frequencies; or NO_WEIGHT */

@@ -52,7 +52,7 @@ op *rec_op(recorder *r, op_kind kind, int layer, value_id in, value_id out) {
               .in = in,
               .out = out,
               .residual = NO_VALUE,
-              .chosen = NO_VALUE};
+              .by = NO_VALUE};
     for (int i = 0; i < 3; i++) o->w[i] = o->bias[i] = NO_WEIGHT;
     return o;
 }
@@ -194,6 +194,11 @@ weight_id rec_weight_experts(recorder *r, int layer, const char *name, uint32_t 
                       .n_experts = n_experts,
                       .layer = layer};
     return add_weight(r, w, name, rows, cols);
+}
+
+weight_id rec_vector_experts(recorder *r, bool wanted, int layer, const char *name,
+                             uint32_t n_experts, uint32_t n) {
+    return wanted ? rec_weight(r, WEIGHT_VECTOR, layer, name, n_experts, n) : NO_WEIGHT;
 }
 
 weight_id rec_vector(recorder *r, bool wanted, int layer, const char *name, uint32_t n) {

@@ -36,6 +36,9 @@ weight_id rec_weight_experts(recorder *, int layer, const char *name, uint32_t n
                              uint32_t rows, uint32_t cols);
 /* As a vector; NO_WEIGHT when wanted is false. */
 weight_id rec_vector(recorder *, bool wanted, int layer, const char *name, uint32_t n);
+/* The same of each expert: a tensor of two dimensions. */
+weight_id rec_vector_experts(recorder *, bool wanted, int layer, const char *name,
+                             uint32_t n_experts, uint32_t n);
 /* A value in the order in which n matrices of a layer, named without ".weight", have their inputs:
  * where the file has tensors "attn_q.order" (I32, which column is read as the i-th). Without: in
  * itself. Errors: ERR_FORMAT (one that is no permutation), ERR_UNSUPPORTED (orders that differ). */

@@ -105,6 +105,16 @@ static void put_window(put *p, const model_config *c) {
     if (c->window_theta != 0) f32(p, "rope.freq_base_swa", c->window_theta);
 }
 
+static void put_experts(put *p, const model_config *c) {
+    u32(p, "expert_count", c->n_experts);
+    u32(p, "expert_used_count", c->n_experts_used);
+    u32(p, "expert_feed_forward_length", c->n_ff);
+    if (c->n_ff_shared) u32(p, "expert_shared_feed_forward_length", c->n_ff_shared);
+    u32(p, "expert_gating_func", c->experts_sigmoid ? 2 : 1);
+    gguf_put_bool(p->k, key_of(p, "expert_weights_norm"), c->experts_norm);
+    if (c->experts_scale != 1) f32(p, "expert_weights_scale", c->experts_scale);
+}
+
 static void put_scales(put *p, const model_config *c) {
     const family *f = family_find(c->arch);
     if (c->attn_scale != 0) f32(p, "attention.scale", c->attn_scale);
@@ -131,10 +141,7 @@ static void put_config(gguf_keys *k, const model_config *c) {
     u32(&p, "vocab_size", c->n_vocab);
     put_scales(&p, c);
     if (c->pooling_type) u32(&p, "pooling_type", c->pooling_type);
-    if (c->n_experts) {
-        u32(&p, "expert_count", c->n_experts);
-        u32(&p, "expert_used_count", c->n_experts_used);
-    }
+    if (c->n_experts) put_experts(&p, c);
     put_rope(&p, &c->rope);
     put_window(&p, c);
 }

@@ -17,7 +17,7 @@ static uint32_t readers_of(const program *p, value_id v) {
     uint32_t n = 0;
     for (uint32_t i = 0; i < p->n_ops; i++) {
         const op *o = &p->ops[i];
-        n += (o->in == v) + (o->residual == v) + (o->chosen == v);
+        n += (o->in == v) + (o->residual == v) + (o->by == v);
     }
     return n;
 }

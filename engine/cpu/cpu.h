@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 
 #include "engine/cpu/layout.h"
+#include "engine/cpu/route.h"
 #include "engine/cpu/team.h"
 
 /* Bytes of a block of a group of the layout. */
@@ -17,7 +18,7 @@ static inline uint64_t cpu_block_bytes(const cpu_layout *l, uint32_t group) {
 typedef struct cpu_op {
     const op *op;
     uint32_t n_parts;
-    packed part[3];
+    packed part[3];        /* of experts: the first's, the others follow */
     uint32_t first_col[3]; /* of the output */
     const float *bias[3];
     const float *vec[2];   /* OP_NORM, OP_HEAD_NORM */
@@ -33,6 +34,7 @@ typedef struct cpu_step {
     uint32_t n_tasks;
     uint32_t n_threads; /* that take part */
     bool prefill;       /* some sequence has several rows: keys are appended before attention */
+    route_sorted routed; /* of the last OP_ROUTE, in the workspace */
     bool logits; /* some row draws, or scores: not all of them are for their hidden state */
 } cpu_step;
 
@@ -44,6 +46,7 @@ typedef struct cpu_engine {
     engine_options opt;
     cpu_layout layout;
     const linear_kernels *linear;
+    const linear_kernels *exact; /* of family f32: for routers, whose choices are no rounding */
     const op_kernels *ops;
     team *team;
     cpu_op *op; /* [program->n_ops] */

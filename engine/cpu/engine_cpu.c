@@ -35,7 +35,8 @@ static status check_blocks(const cpu_layout *l, const engine_options *o, err *e)
 static status choose_kernels(cpu_engine *e, err *er) {
     e->linear = e->layout.family == ACTIVATION_BF16 ? linear_kernels_bf16(e->opt.isa)
                                                     : linear_kernels_get(e->opt.isa);
-    if (e->linear) {
+    e->exact = linear_kernels_get(e->opt.isa);
+    if (e->linear && e->exact) {
         e->ops = op_kernels_get(e->linear->isa);
         return OK;
     }
@@ -102,6 +103,15 @@ static void init_rope(cpu_engine *e) {
     }
 }
 
+static void init_routing(cpu_engine *e) {
+    const route_place *p = &e->layout.route;
+    e->step.routed = (route_sorted){.first = (uint32_t *)(e->workspace + p->first),
+                                    .used = (uint32_t *)(e->workspace + p->used),
+                                    .row = (uint32_t *)(e->workspace + p->row),
+                                    .weight = (float *)(e->workspace + p->weight),
+                                    .by = NO_VALUE};
+}
+
 static void cpu_close(engine *head) {
     cpu_engine *e = (cpu_engine *)head;
     team_close(e->team);
@@ -135,6 +145,7 @@ static status open_parts(cpu_engine *e, err *er) {
     init_rope(e);
     e->step.rows = (step_row *)(e->workspace + e->layout.rows);
     e->step.tasks = (attn_task *)(e->workspace + e->layout.tasks);
+    init_routing(e);
     e->token = (sampled *)(e->workspace + e->layout.results);
     e->scored = e->token + e->opt.max_seqs;
     return OK;

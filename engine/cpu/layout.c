@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "engine/cpu/op_list.h"
+#include "engine/cpu/route.h"
 #include "memory/term.h"
 
 static uint64_t place(sizer *s, uint64_t bytes) {
@@ -72,13 +73,22 @@ static status check_heads(const head_shape *h, err *e) {
     return OK;
 }
 
+static status check_router(const program *p, const op *o, err *e) {
+    const uint32_t n = p->weights[o->w[0]].rows;
+    if (n <= ROUTE_MAX_EXPERTS && o->route.top_k >= 1 && o->route.top_k <= n) return OK;
+    err_set(e, ERR_UNSUPPORTED, "%u of %u experts are used; at most %d can be", o->route.top_k,
+            n, ROUTE_MAX_EXPERTS);
+    return err_field(e, "n_experts");
+}
+
 static status check_program(const program *p, err *e) {
-    for (uint32_t i = 0; i < p->n_ops; i++) {
-        if (p->ops[i].kind != OP_ATTENTION) continue;
-        status s = check_heads(&p->ops[i].heads, e);
-        if (s != OK) return s;
+    status s = OK;
+    for (uint32_t i = 0; i < p->n_ops && s == OK; i++) {
+        const op *o = &p->ops[i];
+        if (o->kind == OP_ATTENTION) s = check_heads(&o->heads, e);
+        if (o->kind == OP_ROUTE) s = check_router(p, o, e);
     }
-    return check_weights(p, e);
+    return s == OK ? check_weights(p, e) : s;
 }
 
 /* ---- attention ---- */
@@ -101,6 +111,15 @@ static void find_attention(cpu_layout *l, const program *p) {
     }
 }
 
+static void find_routers(cpu_layout *l, const program *p) {
+    for (uint32_t i = 0; i < p->n_ops; i++) {
+        const op *o = &p->ops[i];
+        if (o->kind != OP_ROUTE) continue;
+        l->max_experts = larger(l->max_experts, p->weights[o->w[0]].rows);
+        l->max_top_k = larger(l->max_top_k, o->route.top_k);
+    }
+}
+
 /* ---- values ---- */
 
 static bool reads_activations(op_kind k) {
@@ -111,6 +130,11 @@ static bool reads_activations(op_kind k) {
 #undef X
     default: return false; /* the plan may speak of operations that do not run yet */
     }
+}
+
+static bool writes_floats(op_kind k) {
+    return k == OP_EMBED || k == OP_LINEAR || k == OP_ROUTE || k == OP_EXPERTS_DOWN ||
+           k == OP_MUL_SIGMOID;
 }
 
 /* What its readers want of a value, backwards, since gathered rows want what theirs do. */
@@ -124,7 +148,7 @@ static void find_forms(cpu_layout *l, const program *p, const engine_options *op
         }
         if (o->kind == OP_ROPE_APPEND) l->values[o->in].feeds_rope = true;
         if (o->residual != NO_VALUE) l->values[o->residual].forms |= FORM_F;
-        if (o->chosen != NO_VALUE) l->values[o->chosen].forms |= FORM_F;
+        if (o->by != NO_VALUE) l->values[o->by].forms |= FORM_F;
         if (o->in == NO_VALUE) continue;
         uint8_t *forms = &l->values[o->in].forms;
         if (o->kind == OP_GATHER_ROWS) {
@@ -137,9 +161,8 @@ static void find_forms(cpu_layout *l, const program *p, const engine_options *op
         }
         uint8_t codes = l->values[o->out].feeds_rope ? FORM_Q | FORM_REST : FORM_Q;
         for (uint32_t j = 0; j < o->n_weights; j++) {
-            bool q =
-                l->family == ACTIVATION_INT8 && linear_wants_int8(p->weights[o->w[j]].type);
-            *forms |= l->family == ACTIVATION_BF16 ? FORM_Q : q ? codes : FORM_F;
+            const bool q = layout_reads_codes(l, p->weights[o->w[j]].type);
+            *forms |= !q ? FORM_F : l->family == ACTIVATION_BF16 ? FORM_Q : codes;
         }
     }
     if (l->hidden != NO_VALUE) l->values[l->hidden].forms |= FORM_F;
@@ -148,7 +171,7 @@ static void find_forms(cpu_layout *l, const program *p, const engine_options *op
         uint8_t *forms = p->ops[i].out == NO_VALUE ? NULL : &l->values[p->ops[i].out].forms;
         if (p->ops[i].kind == OP_ATTENTION && !heads_fill_blocks(&p->ops[i].heads))
             *forms |= FORM_F;
-        if (p->ops[i].kind == OP_EMBED || p->ops[i].kind == OP_LINEAR) *forms |= FORM_F;
+        if (writes_floats(p->ops[i].kind)) *forms |= FORM_F;
     }
 }
 
@@ -176,9 +199,11 @@ static value_bytes bytes_of_value(const cpu_layout *l, const program *p,
 /* The sum of a residual stream may stand where its first summand dies. */
 static bool takes_over(const cpu_layout *l, const program *p, uint32_t at, value_id out) {
     const op *o = &p->ops[at];
-    return (o->kind == OP_LINEAR || o->kind == OP_NORM) && o->out == out &&
-           o->residual != NO_VALUE && l->values[o->residual].last_op == at &&
-           l->values[o->residual].forms == FORM_F && l->values[out].forms == FORM_F &&
+    const bool one_by_one =
+        o->kind == OP_LINEAR || o->kind == OP_NORM || o->kind == OP_MUL_SIGMOID;
+    return one_by_one && o->out == out && o->residual != NO_VALUE &&
+           l->values[o->residual].last_op == at && l->values[o->residual].forms == FORM_F &&
+           l->values[out].forms == FORM_F &&
            p->values[o->residual].rows == p->values[out].rows &&
            p->values[o->residual].cols == p->values[out].cols;
 }
@@ -225,8 +250,8 @@ static void place_weights(cpu_layout *l, const program *p, sizer *s) {
     uint64_t rows32 = 0;
     for (uint32_t i = 0; i < p->n_weights; i++) {
         const weight *x = &p->weights[i];
-        uint64_t bytes =
-            weight_is_matrix(x) ? packed_bytes_of(x, &w) : sizer_times(&w, x->cols, 4);
+        uint64_t bytes = weight_is_matrix(x) ? packed_bytes_of(x, &w)
+                                             : sizer_times(&w, (uint64_t)x->rows * x->cols, 4);
         l->weights[i].at = place(&w, bytes);
         l->weights[i].bytes = w.n - l->weights[i].at;
         uint64_t row;
@@ -237,6 +262,26 @@ static void place_weights(cpu_layout *l, const program *p, sizer *s) {
     s->failed |= w.failed;
     const uint64_t enough = 256 << 10;
     l->bounce_bytes = align_up(rows32 > enough ? rows32 : enough, 4096);
+}
+
+/* Room for the rows that a chunk of an expert's has, in the forms that its matrices read. */
+static void place_gathered(cpu_layout *l, const program *p, sizer *n) {
+    uint64_t f = 0, q = 0;
+    for (uint32_t i = 0; i < p->n_ops; i++) {
+        const op *o = &p->ops[i];
+        if (o->kind != OP_EXPERTS_GATE_UP) continue;
+        const uint32_t cols = p->values[o->in].cols;
+        for (uint32_t j = 0; j < o->n_weights; j++) {
+            const bool codes = layout_reads_codes(l, p->weights[o->w[j]].type);
+            const uint64_t bytes = codes ? act_bytes_of(l->family, cols, GATHER_ROWS)
+                                         : (uint64_t)GATHER_ROWS * cols * 4;
+            uint64_t *most = codes ? &q : &f;
+            if (bytes > *most) *most = bytes;
+        }
+    }
+    l->thread.gather_f = place(n, f);
+    l->thread.gather_q = place(n, q);
+    l->thread.scores = place_n(n, l->max_experts, 4);
 }
 
 static void place_thread(cpu_layout *l, const program *p, sizer *s) {
@@ -252,8 +297,20 @@ static void place_thread(cpu_layout *l, const program *p, sizer *s) {
     t->gate = place_n(&n, GATE_FLOATS, 4);
     t->up = place_n(&n, GATE_FLOATS, 4);
     t->sampler = place(&n, sampling_scratch_bytes(p->config.n_vocab));
+    place_gathered(l, p, &n);
     t->bytes = align_up(n.n, 4096);
     s->failed |= n.failed;
+}
+
+static void place_routing(cpu_layout *l, const engine_options *o, sizer *w) {
+    const uint64_t slots = (uint64_t)o->max_rows * l->max_top_k;
+    route_place *r = &l->route;
+    l->routing = w->n;
+    r->logits = place_n(w, (uint64_t)o->max_rows * l->max_experts, 4);
+    r->first = place_n(w, l->max_experts ? l->max_experts + 1 : 0, 4);
+    r->used = place_n(w, l->max_experts, 4);
+    r->row = place_n(w, slots, 4);
+    r->weight = place_n(w, slots, 4);
 }
 
 static void place_workspace(cpu_layout *l, const program *p, const engine_options *o,
@@ -276,6 +333,7 @@ static void place_workspace(cpu_layout *l, const program *p, const engine_option
     l->results = place_n(&w, (uint64_t)o->max_seqs + o->max_logit_rows, sizeof(sampled));
     const uint64_t scored = o->unfused ? (uint64_t)o->max_rows * l->max_heads : 0;
     l->scores = place_n(&w, scored, 4 * unfused_row_floats(o->max_model_len));
+    place_routing(l, o, &w);
     l->workspace_bytes = w.n;
     s->failed |= w.failed;
 }
@@ -294,6 +352,7 @@ status cpu_layout_init(cpu_layout *l, const program *p, const engine_options *o,
     }
     sizer s = {0};
     find_attention(l, p);
+    find_routers(l, p);
     find_forms(l, p, o);
     st = place_values(l, p, o, &s, e);
     place_weights(l, p, &s);
@@ -343,9 +402,13 @@ void cpu_layout_terms(const cpu_layout *l, const program *p, const engine_option
     terms_add(t, MEM_WORKSPACE, TERM_EXACT, l->scores - l->freqs,
               "rotary angles, tasks and results of a step");
     if (o->unfused)
-        terms_add(t, MEM_WORKSPACE, TERM_EXACT, l->workspace_bytes - l->scores,
+        terms_add(t, MEM_WORKSPACE, TERM_EXACT, l->routing - l->scores,
                   "scores of %u rows x %u heads x %u tokens (attention = unfused)", o->max_rows,
                   l->max_heads, o->max_model_len);
+    if (l->max_experts)
+        terms_add(t, MEM_WORKSPACE, TERM_EXACT, l->workspace_bytes - l->routing,
+                  "routing of %u rows to %u of %u experts", o->max_rows, l->max_top_k,
+                  l->max_experts);
     terms_add(t, MEM_LOADING, TERM_EXACT, l->bounce_bytes * o->n_threads,
               "buffers of %u reading threads", o->n_threads);
     terms_last_while_loading(t);

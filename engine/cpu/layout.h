@@ -12,6 +12,7 @@
 enum {
     GATE_FLOATS = 16384, /* a thread's buffer for one chunk of gate, and of up */
     GATE_ROWS = 128,     /* rows of such a chunk at most */
+    GATHER_ROWS = 32,    /* rows of a chunk of one expert's at most */
     SPLIT_SEQS = 8       /* sequences whose attention is split over threads, at most */
 };
 
@@ -39,8 +40,16 @@ typedef struct thread_place {
     uint64_t row;              /* one row of the widest value */
     uint64_t gate, up;         /* GATE_FLOATS each */
     uint64_t sampler;
+    uint64_t gather_f,
+        gather_q;    /* GATHER_ROWS rows that go to one expert; 0 bytes without experts */
+    uint64_t scores; /* of a row for each expert */
     uint64_t bytes;
 } thread_place;
+
+/* Of the routing of a step, in the workspace: router's logits and route_sorted. */
+typedef struct route_place {
+    uint64_t logits, first, used, row, weight;
+} route_place;
 
 /* Of one query head's partial result of attention: maximum, sum, accumulators. */
 static inline uint32_t partial_floats(uint32_t dim_pad) {
@@ -69,14 +78,16 @@ typedef struct cpu_layout {
     uint32_t rope_dims; /* the most that any rotary embedding turns */
     /* The largest of each among the operations of attention. */
     uint32_t max_heads, max_kv_heads, max_group, max_head_dim;
-    value_place *values;   /* [n_values] */
-    weight_place *weights; /* [n_weights] */
+    uint32_t max_experts, max_top_k; /* among the routers; 0: there are none */
+    value_place *values;             /* [n_values] */
+    weight_place *weights;           /* [n_weights] */
     uint64_t weights_bytes, activations_bytes, logits_bytes;
     uint64_t kept_at; /* in the arena of logits: their copy; its end where none is kept */
     thread_place thread;
     /* Offsets in the workspace: threads first, then what they share. */
-    uint64_t partials, partials_done, freqs, rope, rows, tasks, results, scores,
+    uint64_t partials, partials_done, freqs, rope, rows, tasks, results, scores, routing,
         workspace_bytes;
+    route_place route;
     kv_groups groups;
     kv_format kv[PLAN_MAX_GROUPS]; /* of each */
     uint64_t bounce_bytes;         /* of one thread, while loading */
@@ -96,6 +107,12 @@ typedef struct attn_task {
     uint32_t n_splits; /* slots of its sequence, from slot - from / ATTN_SPLIT on */
     uint32_t done;     /* index of its counters */
 } attn_task;
+
+/* Whether a matrix of that type reads codes of the activations, or else their float32. */
+static inline bool layout_reads_codes(const cpu_layout *l, dtype weights) {
+    return l->family == ACTIVATION_BF16 ||
+           (l->family == ACTIVATION_INT8 && linear_wants_int8(weights));
+}
 
 /* Errors: ERR_UNSUPPORTED (field: tensor or option), ERR_INVALID (field: option),
  * ERR_NO_MEMORY. */

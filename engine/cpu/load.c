@@ -25,8 +25,13 @@ static uint32_t rows_at_once(const cpu_layout *l, const weight *w) {
     return n < w->rows ? (uint32_t)n : w->rows;
 }
 
+/* Of one expert, or of a whole matrix. */
+static uint32_t pieces_of_one(const cpu_layout *l, const weight *w) {
+    return (uint32_t)ceil_div(w->rows, rows_at_once(l, w));
+}
+
 static uint32_t pieces_of(const cpu_layout *l, const weight *w) {
-    return !weight_is_matrix(w) ? 1 : (uint32_t)ceil_div(w->rows, rows_at_once(l, w));
+    return weight_is_matrix(w) ? pieces_of_one(l, w) * (w->n_experts ? w->n_experts : 1) : 1;
 }
 
 static status load_piece(loading *g, weight_id id, uint32_t piece, void *bounce, err *er) {
@@ -35,9 +40,11 @@ static status load_piece(loading *g, weight_id id, uint32_t piece, void *bounce,
     unsigned char *to = e->weights + e->layout.weights[id].at;
     if (w->role == WEIGHT_VECTOR) return model_read_vector(e->model, id, (float *)to, er);
     if (w->role == WEIGHT_ORDER) return model_read_rows(e->model, id, 0, 1, to, er);
-    uint32_t step = rows_at_once(&e->layout, w), row = piece * step;
+    const uint32_t each = pieces_of_one(&e->layout, w), expert = piece / each;
+    uint32_t step = rows_at_once(&e->layout, w), row = piece % each * step;
     uint32_t n = w->rows - row < step ? w->rows - row : step;
-    status s = model_read_rows(e->model, id, row, n, bounce, er);
+    status s = model_read_rows(e->model, id, expert * w->rows + row, n, bounce, er);
+    to += expert * packed_bytes(w->type, w->rows, w->cols);
     if (s == OK) packed_store(to, w->type, w->rows, w->cols, row, n, bounce);
     return s;
 }

@@ -17,6 +17,10 @@
     X(LOGITS, run_logits, true)                                                                \
     X(SAMPLE, run_sample, false)                                                               \
     X(PERMUTE, run_permute, false)                                                             \
+    X(ROUTE, run_route, false)                                                                 \
+    X(EXPERTS_GATE_UP, run_experts_gate_up, true)                                              \
+    X(EXPERTS_DOWN, run_experts_down, true)                                                    \
+    X(MUL_SIGMOID, run_mul_sigmoid, false)                                                     \
     X(EMBED_ADD, run_embed_add, false)                                                         \
     X(MUL_GELU, run_mul_gelu, false)                                                           \
     X(SCALE, run_scale, false)
@@ -33,6 +37,7 @@
     X(NORM_ADD)                                                                                \
     X(VALUE_NORM)                                                                              \
     X(SHARED_KV)                                                                               \
-    X(PROPORTIONAL)
+    X(PROPORTIONAL)                                                                            \
+    X(GATE_UP_BIAS)
 
 #endif

@@ -81,9 +81,11 @@ typedef struct op_kernels {
     void (*rest)(const float *x, const int8_t *q, float d, float *rest);
     /* out = act(gate) * up; out may be gate */
     void (*gate)(activation, const float *gate, const float *up, uint32_t n, float *out);
+    /* sum = fma(w, x, sum) */
+    void (*add_scaled)(float w, const float *x, uint32_t n, float *sum);
     /* x = cap * tanh(x / cap), in place */
     void (*soft_cap)(float *x, uint32_t n, float cap);
-    /* 2^x for x <= 127; 0 below -125. */
+    /* 2^x for x <= 127; 0 below -125. out may be x. */
     void (*exp2)(const float *x, uint32_t n, float *out);
 } op_kernels;
 

@@ -88,15 +88,36 @@ V_INLINE v16 v_act(activation act, v16 g) {
     return v_div(g, v_add(v_set1(1.0f), e));
 }
 
+/* The operand that comes second is what min and max give where one is NaN. */
+V_INLINE v16 v_oai(v16 g, v16 u) {
+    const v16 limit = v_set1(OAI_LIMIT), one = v_set1(1.0f);
+    g = v_min(limit, g);
+    u = v_max(v_set1(-OAI_LIMIT), v_min(limit, u));
+    v16 e = v_exp2(v_mul(g, v_set1(OAI_EXP)));
+    return v_mul(v_div(g, v_add(one, e)), v_add(u, one));
+}
+
+V_INLINE v16 v_gated(activation act, v16 g, v16 u) {
+    return act == ACT_SWIGLU_OAI ? v_oai(g, u) : v_mul(v_act(act, g), u);
+}
+
 static void ops_gate(activation act, const float *gate, const float *up, uint32_t n,
                      float *out) {
     uint32_t i = 0;
     for (; i + 16 <= n; i += 16)
-        v_store(out + i, v_mul(v_act(act, v_load(gate + i)), v_load(up + i)));
+        v_store(out + i, v_gated(act, v_load(gate + i), v_load(up + i)));
     if (i < n) {
-        v16 y = v_mul(v_act(act, v_load_n(gate + i, n - i)), v_load_n(up + i, n - i));
+        v16 y = v_gated(act, v_load_n(gate + i, n - i), v_load_n(up + i, n - i));
         v_store_n(out + i, y, n - i);
     }
+}
+
+static void ops_add_scaled(float w, const float *x, uint32_t n, float *sum) {
+    const v16 by = v_set1(w);
+    uint32_t i = 0;
+    for (; i + 16 <= n; i += 16) v_store(sum + i, v_fma(by, v_load(x + i), v_load(sum + i)));
+    if (i < n)
+        v_store_n(sum + i, v_fma(by, v_load_n(x + i, n - i), v_load_n(sum + i, n - i)), n - i);
 }
 
 static void ops_rope(const float *x, const float *cos_sin, uint32_t head_dim, uint32_t n_dims,
@@ -546,6 +567,7 @@ const op_kernels OPS_TABLE = {
     .attn_finish = ops_attn_finish,
     .rest = ops_rest,
     .gate = ops_gate,
+    .add_scaled = ops_add_scaled,
     .soft_cap = ops_soft_cap,
     .exp2 = ops_exp2,
 };

@@ -12,6 +12,9 @@
 /* GELU, tanh form: x / (1 + e^(-2u)), u = sqrt(2 / pi) (x + 0.044715 x^3) */
 #define GELU_2C 1.5957691216f
 #define GELU_K  0.044715f
+/* SwiGLU of gpt-oss: g sigmoid(1.702 g) (u + 1), both limited */
+#define OAI_LIMIT 7.0f
+#define OAI_EXP   (-1.702f * LOG2_E)
 
 static inline float norm_scale(float sum, uint32_t n, float eps) {
     return 1.0f / sqrtf(sum / (float)n + eps);

@@ -61,10 +61,25 @@ static void plain_rope(const float *x, const float *cos_sin, uint32_t head_dim, 
     rope_rotate(x, cos_sin, head_dim, n_dims, pairing, scale, out);
 }
 
+static void plain_add_scaled(float w, const float *x, uint32_t n, float *sum) {
+    for (uint32_t i = 0; i < n; i++) sum[i] = fmaf(w, x[i], sum[i]);
+}
+
+/* Comparisons such that NaN stays. */
+static float plain_oai(float g, float u) {
+    g = g > OAI_LIMIT ? OAI_LIMIT : g;
+    u = u > OAI_LIMIT ? OAI_LIMIT : u < -OAI_LIMIT ? -OAI_LIMIT : u;
+    return g / (1.0f + plain_exp2_one(g * OAI_EXP)) * (u + 1.0f);
+}
+
 static void plain_gate(activation act, const float *gate, const float *up, uint32_t n,
                        float *out) {
     for (uint32_t i = 0; i < n; i++) {
         float g = gate[i], u = g;
+        if (act == ACT_SWIGLU_OAI) {
+            out[i] = plain_oai(g, up[i]);
+            continue;
+        }
         if (act == ACT_GELU_TANH) u = g * GELU_2C * fmaf(g * g, GELU_K, 1.0f);
         out[i] = g / (1.0f + plain_exp2_one(u * -LOG2_E)) * up[i];
     }
@@ -381,6 +396,7 @@ const op_kernels ops_plain = {
     .attn_finish = plain_attn_finish,
     .rest = plain_rest,
     .gate = plain_gate,
+    .add_scaled = plain_add_scaled,
     .soft_cap = plain_soft_cap,
     .exp2 = plain_exp2,
 };

@@ -12,8 +12,9 @@ static double turning_dim(const rope_config *r, double turns) {
 }
 
 static double yarn_frequencies(const rope_config *r, double *freqs) {
-    double low = fmax(floor(turning_dim(r, r->beta_fast)), 0);
-    double high = fmin(ceil(turning_dim(r, r->beta_slow)), r->n_dims - 1);
+    double low = turning_dim(r, r->beta_fast), high = turning_dim(r, r->beta_slow);
+    if (!r->exact_range) low = floor(low), high = ceil(high);
+    low = fmax(low, 0), high = fmin(high, r->n_dims - 1);
     double width = fmax(high - low, 0.001);
     for (uint32_t i = 0; i < r->n_dims / 2; i++) {
         double interpolate = fmin(fmax((i - low) / width, 0), 1);

@@ -4,7 +4,6 @@
 
 #include <string.h>
 
-#include "engine/cpu/bf16.h"
 #include "engine/cpu/rope.h"
 
 static const float SQRT_HALF = 0.70710678118654752f;
@@ -43,8 +42,8 @@ void run_embed_add(cpu_engine *e, const cpu_op *c, uint32_t thread) {
 void run_mul_gelu(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const op *o = c->op;
     const act out = value_act(e, o->out), rest = value_rest(e, o->out);
-    const uint32_t all = e->program->values[o->chosen].cols;
-    const float *x = value_f(e, o->in), *by = value_f(e, o->chosen) + o->mul.first_col;
+    const uint32_t all = e->program->values[o->by].cols;
+    const float *x = value_f(e, o->in), *by = value_f(e, o->by) + o->mul.first_col;
     float *tmp = thread_at(e, thread, e->layout.thread.row);
     span s = step_share(out.n_rows, e->step.n_threads, thread);
     for (uint32_t r = s.from; r < s.to; r++) {
@@ -117,33 +116,12 @@ void run_head_norm(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     }
 }
 
-static void gather_codes(const act *in, uint32_t from, const act *out, uint32_t to) {
-    const uint32_t i = from % ACT_GROUP, j = to % ACT_GROUP;
-    if (in->family == ACTIVATION_BF16) {
-        const bf16_block *a = bf16_group(in, from);
-        bf16_block *b = act_part(out, to, 0);
-        for (uint32_t k = 0; k < in->n_in; k += 32, a++, b++)
-            memcpy(b->x[j], a->x[i], sizeof b->x[j]);
-        return;
-    }
-    for (uint32_t k = 0; k < in->n_in / 32; k++) {
-        const act_block *a = act_group(in, from) + k;
-        act_block *b = act_group(out, to) + k;
-        memcpy(b->q[j], a->q[i], sizeof b->q[j]);
-        b->d[j] = a->d[i], b->s[j] = a->s[i], b->neg8[j] = a->neg8[i];
-        memcpy(b->half[j], a->half[i], sizeof b->half[j]);
-    }
-}
-
 void run_gather(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const act in = value_act(e, c->op->in), out = value_act(e, c->op->out);
     span s = step_share(out.n_rows, e->step.n_threads, thread);
     for (uint32_t r = s.from; r < s.to; r++) {
         uint32_t from = e->step.rows[r].gathered;
-        if (out.f)
-            memcpy(out.f + (size_t)r * out.n_in, in.f + (size_t)from * in.n_in,
-                   sizeof(float) * in.n_in);
-        if (out.q) gather_codes(&in, from, &out, r);
+        row_copy(&in, from, &out, r);
     }
 }
 

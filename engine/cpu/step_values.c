@@ -2,7 +2,10 @@
  * which part of them. No state of its own; any thread of the step. */
 #include "engine/cpu/step.h"
 
+#include <string.h>
+
 #include "base/check.h"
+#include "engine/cpu/bf16.h"
 
 span step_share(uint32_t n, uint32_t threads, uint32_t thread) {
     uint32_t unit = n >= 16 * threads ? ACT_GROUP : 1;
@@ -58,4 +61,29 @@ void quantise_row(const cpu_engine *e, const act *a, const act *rest, uint32_t r
         e->ops->rest(x + k, b->q[r % ACT_GROUP], b->d[r % ACT_GROUP], left);
         quantise_part(e, rest, r, k, 32, left);
     }
+}
+
+static void copy_codes(const act *in, uint32_t from, const act *out, uint32_t to) {
+    const uint32_t i = from % ACT_GROUP, j = to % ACT_GROUP;
+    if (in->family == ACTIVATION_BF16) {
+        const bf16_block *a = bf16_group(in, from);
+        bf16_block *b = act_part(out, to, 0);
+        for (uint32_t k = 0; k < in->n_in; k += 32, a++, b++)
+            memcpy(b->x[j], a->x[i], sizeof b->x[j]);
+        return;
+    }
+    for (uint32_t k = 0; k < in->n_in / 32; k++) {
+        const act_block *a = act_group(in, from) + k;
+        act_block *b = act_group(out, to) + k;
+        memcpy(b->q[j], a->q[i], sizeof b->q[j]);
+        b->d[j] = a->d[i], b->s[j] = a->s[i], b->neg8[j] = a->neg8[i];
+        memcpy(b->half[j], a->half[i], sizeof b->half[j]);
+    }
+}
+
+void row_copy(const act *in, uint32_t from, const act *out, uint32_t to) {
+    if (out->f)
+        memcpy(out->f + (size_t)to * out->n_in, in->f + (size_t)from * in->n_in,
+               sizeof(float) * in->n_in);
+    if (out->q) copy_codes(in, from, out, to);
 }

@@ -129,8 +129,11 @@ static void read_experts(reader *r, model_config *c, const hf_model *model) {
         count(r, model->experts, &c->n_experts);
         c->n_ff = 0;
         count(r, model->expert_width, &c->n_ff);
+        if (model->shared_width) count(r, model->shared_width, &c->n_ff_shared);
     }
     if (c->n_experts) count(r, "num_experts_per_tok", &c->n_experts_used);
+    if (model->norm_option) c->experts_norm = false;
+    if (model->norm_option) maybe_bool(r, "norm_topk_prob", &c->experts_norm);
     if (r->s != OK) return;
     end_member(r, json_in_int(r->o, "decoder_sparse_step", 1, 1 << 20, &step, r->e));
     const json_t *dense = json_object_get(r->o, "mlp_only_layers");
@@ -442,7 +445,9 @@ static status read_config(model_config *c, reader *r) {
     c->qk_norm = f->qk_norm;
     c->qk_norm_whole = f->qk_norm_whole;
     c->norm_eps = 1e-6f;
+    c->experts_norm = f->experts.norm;
     read_shape(r, c, f, model);
+    if (!c->n_experts) c->experts_norm = false;
     read_biases(r, c, f, model);
     read_window(r, c, f);
     read_scales(r, c, f);

@@ -350,6 +350,33 @@ static status is_empty_bias(opening *o, const safetensors *file, const safetenso
     return s;
 }
 
+/* A tensor of experts: part of one, or of two, that the model has of all. They follow one another,
+ * so the search begins at the end. */
+static status expert_tensor(opening *o, const safetensors *file, const safetensor *at,
+                            const hf_expert_name *name, uint32_t *cap) {
+    hf_folder *f = o->f;
+    status s = OK;
+    for (uint32_t k = 0; k < name->n_parts && s == OK; k++) {
+        hf_tensor *t = NULL;
+        for (uint32_t i = f->n_tensors; i-- > 0 && !t;)
+            if (strcmp(f->tensor[i].info.name, name->gguf[k]) == 0) t = &f->tensor[i];
+        if (!t) t = add_tensor(o, name->gguf[k], cap);
+        if (!t) return no_memory(o->e);
+        s = hf_expert_add(&t->expert, &t->info, f->config.n_experts, name, k, file, at, &f->mem,
+                          o->e);
+    }
+    return s;
+}
+
+static status check_experts(opening *o) {
+    status s = OK;
+    for (uint32_t i = 0; i < o->f->n_tensors && s == OK; i++) {
+        const hf_tensor *t = &o->f->tensor[i];
+        if (t->expert) s = hf_expert_check(t->expert, &t->info, o->e);
+    }
+    return s;
+}
+
 static status one_tensor(opening *o, const safetensors *file, const safetensor *at,
                          uint32_t *cap) {
     char name[HF_NAME_BYTES];
@@ -359,6 +386,8 @@ static status one_tensor(opening *o, const safetensors *file, const safetensor *
     if (base) return packed_tensor(o, at, base, cap);
     status s = is_empty_bias(o, file, at, &skip);
     if (s != OK || skip) return s;
+    hf_expert_name expert;
+    if (hf_expert_name_of(&expert, at->name)) return expert_tensor(o, file, at, &expert, cap);
     const hf_name_kind kind = hf_tensor_name(o->family->arch, at->name, name);
     if (kind == HF_NAME_OTHER) return OK;
     /* transformers computes with the embedding, whatever a file has beside it. */
@@ -469,6 +498,7 @@ static status open_all(opening *o, const char *path) {
     if (s == ERR_UNSUPPORTED) describe(o);
     if (s == OK) s = open_files(o);
     if (s == OK) s = list_tensors(o);
+    if (s == OK) s = check_experts(o);
     if (s == OK) s = check_head(o);
     if (s == OK) s = make_slab(o);
     if (s != OK) return s;

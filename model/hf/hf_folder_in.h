@@ -5,6 +5,7 @@
 
 #include "model/config.h"
 #include "model/facts.h"
+#include "model/hf/hf_experts.h"
 #include "model/hf/hf_folder.h"
 #include "model/hf/hf_packed_read.h"
 #include "model/hf/safetensors.h"
@@ -21,7 +22,8 @@ typedef struct hf_tensor {
     tensor_info info;
     hf_reading reading;
     const hf_packed *packed; /* of codes and scales; NULL: of one tensor */
-    const safetensor *at;    /* NULL: HF_MADE, or packed */
+    hf_expert *expert;       /* [info.ne[2]]: of the experts of a layer; NULL: of one tensor */
+    const safetensor *at;    /* NULL: HF_MADE, packed, or of experts */
     const safetensors *file; /* that has it */
     uint32_t head_dim;       /* HF_PERMUTED: rows of a head */
     const void *made;        /* [info.ne[0]] of its type */

@@ -112,6 +112,8 @@ static status read_bytes(const checkpoint *c, size_t i, uint64_t row, uint64_t n
         memcpy(dst, (const char *)t->made + col * size, cols * size);
         return OK;
     }
+    if (t->expert && cols == t->info.ne[0])
+        return hf_expert_read(t->expert, &t->info, row, n, cols * size, dst, e);
     const bool vector = t->info.ne[1] == 1;
     if (vector && t->reading != HF_AS_STORED) return read_vector(t, col, cols, dst, e);
     if (t->reading == HF_PERMUTED)

@@ -7,7 +7,9 @@
 #include <string.h>
 
 typedef struct name_pair {
-    const char *hf, *gguf, *archs; /* archs NULL: every one that has no row of its own above */
+    const char *hf, *gguf;
+    /* NULL: every one that has no row of its own above; of_experts: a second name. */
+    const char *archs;
 } name_pair;
 
 static const name_pair of_model[] = {
@@ -34,6 +36,23 @@ static const name_pair of_layer[] = {
     {"mlp.up_proj", "ffn_up", NULL},
     {"mlp.down_proj", "ffn_down", NULL},
     {"mlp.gate_up_proj", "ffn_up", NULL},
+    {"mlp.gate", "ffn_gate_inp", NULL},
+    {"block_sparse_moe.gate", "ffn_gate_inp", NULL},
+    {"mlp.shared_expert.gate_proj", "ffn_gate_shexp", NULL},
+    {"mlp.shared_expert.up_proj", "ffn_up_shexp", NULL},
+    {"mlp.shared_expert.down_proj", "ffn_down_shexp", NULL},
+    {"mlp.shared_expert_gate", "ffn_gate_inp_shexp", NULL},
+};
+
+/* Behind "experts.", and behind "experts.7." */
+static const name_pair of_experts[] = {
+    {"gate_up_proj", "ffn_gate_exps", "ffn_up_exps"},
+    {"down_proj", "ffn_down_exps", NULL},
+};
+static const name_pair of_expert[] = {
+    {"gate_proj.weight", "ffn_gate_exps", NULL}, {"w1.weight", "ffn_gate_exps", NULL},
+    {"up_proj.weight", "ffn_up_exps", NULL},     {"w3.weight", "ffn_up_exps", NULL},
+    {"down_proj.weight", "ffn_down_exps", NULL}, {"w2.weight", "ffn_down_exps", NULL},
 };
 
 /* Parts of models with several, and tables that are computed. */
@@ -60,15 +79,22 @@ static bool is_other(const char *name) {
     return false;
 }
 
-/* "3.mlp.up_proj.weight": of layer 3. */
-static bool layer_name(const char *arch, const char *s, char out[HF_NAME_BYTES]) {
+/* "3.mlp.up_proj.weight": what follows the number and its dot; NULL: no number. */
+static const char *after_number(const char *s, unsigned long *number) {
     char *end;
-    if (s[0] < '0' || s[0] > '9' || (s[0] == '0' && s[1] != '.')) return false;
-    const unsigned long layer = strtoul(s, &end, 10);
-    if (*end != '.' || layer > 9999) return false;
+    if (s[0] < '0' || s[0] > '9' || (s[0] == '0' && s[1] != '.')) return NULL;
+    *number = strtoul(s, &end, 10);
+    return *end == '.' && *number <= 9999 ? end + 1 : NULL;
+}
+
+/* Of layer 3. */
+static bool layer_name(const char *arch, const char *s, char out[HF_NAME_BYTES]) {
+    unsigned long layer;
+    const char *tail = after_number(s, &layer);
+    if (!tail) return false;
     for (size_t i = 0; i < sizeof of_layer / sizeof *of_layer; i++) {
         const name_pair *p = &of_layer[i];
-        const char *rest = after(end + 1, p->hf);
+        const char *rest = after(tail, p->hf);
         if (!rest || (p->archs && !has_word(p->archs, arch))) continue;
         if (strcmp(rest, ".weight") != 0 && strcmp(rest, ".bias") != 0) continue;
         snprintf(out, HF_NAME_BYTES, "blk.%lu.%s%s", layer, p->gguf, rest);
@@ -77,13 +103,47 @@ static bool layer_name(const char *arch, const char *s, char out[HF_NAME_BYTES])
     return false;
 }
 
+/* Without what stands before the names of the text model. */
+static const char *inner(const char *name) {
+    static const char *const before[] = {"model.language_model.", "language_model.model.",
+                                         "language_model.", "model."};
+    for (size_t i = 0; i < sizeof before / sizeof *before; i++) {
+        const char *rest = after(name, before[i]);
+        if (rest) return rest;
+    }
+    return name;
+}
+
+static bool expert_name(hf_expert_name *out, unsigned long layer, const char *rest,
+                        const name_pair *names, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(rest, names[i].hf) != 0) continue;
+        const char *gguf[2] = {names[i].gguf, names[i].archs};
+        out->n_parts = gguf[1] ? 2 : 1;
+        for (uint32_t k = 0; k < out->n_parts; k++)
+            snprintf(out->gguf[k], HF_NAME_BYTES, "blk.%lu.%s.weight", layer, gguf[k]);
+        return true;
+    }
+    return false;
+}
+
+bool hf_expert_name_of(hf_expert_name *out, const char *name) {
+    unsigned long layer, expert;
+    const char *rest = after(inner(name), "layers."), *tail;
+    if (!rest || !(rest = after_number(rest, &layer))) return false;
+    if (!(tail = after(rest, "mlp.experts.")) &&
+        !(tail = after(rest, "block_sparse_moe.experts.")))
+        return false;
+    out->expert = HF_ALL_EXPERTS;
+    if (!(rest = after_number(tail, &expert)))
+        return expert_name(out, layer, tail, of_experts,
+                           sizeof of_experts / sizeof *of_experts);
+    out->expert = (uint32_t)expert;
+    return expert_name(out, layer, rest, of_expert, sizeof of_expert / sizeof *of_expert);
+}
+
 hf_name_kind hf_tensor_name(const char *arch, const char *name, char out[HF_NAME_BYTES]) {
-    const char *s = name, *rest;
-    if ((rest = after(s, "model.language_model.")) ||
-        (rest = after(s, "language_model.model.")))
-        s = rest;
-    else if ((rest = after(s, "language_model.")) || (rest = after(s, "model.")))
-        s = rest;
+    const char *s = inner(name), *rest;
     if (is_other(s)) return HF_NAME_OTHER;
     if (strcmp(s, "lm_head.weight") == 0) {
         snprintf(out, HF_NAME_BYTES, "output.weight");

@@ -3,6 +3,7 @@
 #define VRAMD_MODEL_HF_NAMES_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 enum { HF_NAME_BYTES = 96 }; /* of a GGUF name, with its NUL */
 
@@ -14,5 +15,16 @@ typedef enum hf_name_kind {
 
 /* arch: as GGUF names it. */
 hf_name_kind hf_tensor_name(const char *arch, const char *name, char out[HF_NAME_BYTES]);
+
+/* A tensor of an expert, or one that has all of them: the matrices of GGUF that it is part of. */
+enum { HF_ALL_EXPERTS = UINT32_MAX >> 1 };
+typedef struct hf_expert_name {
+    uint32_t expert;  /* or HF_ALL_EXPERTS */
+    uint32_t n_parts; /* 2: rows of gate, then of up */
+    char gguf[2][HF_NAME_BYTES];
+} hf_expert_name;
+
+/* False: it is no such tensor. */
+bool hf_expert_name_of(hf_expert_name *out, const char *name);
 
 #endif

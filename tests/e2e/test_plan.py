@@ -390,9 +390,20 @@ QWEN3_30B = {"model_type": "qwen3_moe", "decoder_sparse_step": 1, "head_dim": 12
 EXPERTS = ["route", "experts_gate_up", "experts_down", "forward_pass"]
 
 
-@pytest.mark.parametrize("config,params,per_token,missing", [
-    (MIXTRAL, 46702792704, 131072, EXPERTS), (QWEN3_30B, 30532122624, 98304, EXPERTS)])
-@pytest.mark.parametrize("where", [["--backend", "cpu", "--memory", "400GiB"], ["--device", "b200"]])
+CPU, CARD = ["--backend", "cpu", "--memory", "400GiB"], ["--device", "b200"]
+
+
+@pytest.mark.parametrize("config,params,per_token", [(MIXTRAL, 46702792704, 131072), (QWEN3_30B, 30532122624, 98304)])
+def test_mixtures_of_experts_run_on_the_cpu(plan, config, params, per_token):
+    doc = json.loads(plan(config, *CPU, "--json").stdout)
+    assert doc["can_be_served"] and doc["runnable"] and doc["model"]["n_params"] == params
+    assert 0 <= bytes_of(doc, "weights") - 2 * params < 2 * 4 * params / 1000
+    assert doc["kv"]["bytes_per_token"] == per_token
+    assert any(t["what"].startswith("routing of") for t in doc["terms"])
+
+
+@pytest.mark.parametrize("config,params,per_token,missing,where", [
+    (MIXTRAL, 46702792704, 131072, EXPERTS, CARD), (QWEN3_30B, 30532122624, 98304, EXPERTS, CARD)])
 def test_what_no_engine_runs_is_planned_and_marked(plan, config, params, per_token, missing, where):
     r = plan(config, *where)
     assert r.returncode == 0, r.stderr

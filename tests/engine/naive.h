@@ -51,7 +51,7 @@ static RIG_UNUSED double *naive_weights(const naive *f, const char *name, int la
     tensor_info t;
     const int32_t at = checkpoint_find(f->m->file, naive_name(name, layer, full), &t);
     if (at < 0) return NULL;
-    const uint32_t cols = (uint32_t)t.ne[0], rows = (uint32_t)t.ne[1];
+    const uint32_t cols = (uint32_t)t.ne[0], rows = (uint32_t)(t.ne[1] * t.ne[2]);
     uint64_t bytes;
     ck_assert(dtype_bytes(t.type, rows, cols, &bytes));
     double *out = malloc((size_t)rows * cols * sizeof *out);
@@ -218,6 +218,74 @@ static RIG_UNUSED void naive_attention(const naive *f, int l) {
     naive_linear(f, "attn_output.weight", "attn_output.bias", l, f->x[5], n_q, a, h);
 }
 
+static RIG_UNUSED double naive_act(const naive *f, double g, double up) {
+    const double u = sqrt(2 / acos(-1)) * (g + 0.044715 * g * g * g);
+    return (f->gemma ? 0.5 * g * (1 + tanh(u)) : g / (1 + exp(-g))) * up;
+}
+
+/* Weights of the experts of a row by its logits, 0 where one is not chosen. */
+static RIG_UNUSED void naive_route(const naive *f, const double *logits, double *w) {
+    const model_config *c = f->c;
+    double all = 0, chosen = 0;
+    for (uint32_t i = 0; i < c->n_experts; i++) all += exp(logits[i]);
+    for (uint32_t i = 0; i < c->n_experts; i++) {
+        uint32_t before = 0; /* how many are chosen before it */
+        for (uint32_t k = 0; k < c->n_experts; k++)
+            before += logits[k] > logits[i] || (logits[k] == logits[i] && k < i);
+        w[i] = c->experts_sigmoid ? 1 / (1 + exp(-logits[i])) : exp(logits[i]) / all;
+        if (before >= c->n_experts_used) w[i] = 0;
+        chosen += w[i];
+    }
+    for (uint32_t i = 0; i < c->n_experts; i++)
+        w[i] *= c->experts_scale / (c->experts_norm ? chosen : 1);
+}
+
+/* y += by * expert number i of x; w: its gate, up and down of all experts */
+static RIG_UNUSED void naive_expert(const naive *f, double *const w[3], uint32_t i, uint32_t n,
+                                    const double *x, double by, double *y) {
+    const uint32_t h = f->c->n_embd;
+    double mid[NAIVE_COLS];
+    for (uint32_t o = 0; o < n; o++) {
+        double g = 0, u = 0;
+        const size_t at = ((size_t)i * n + o) * h;
+        for (uint32_t k = 0; k < h; k++) g += w[0][at + k] * x[k], u += w[1][at + k] * x[k];
+        mid[o] = naive_act(f, g, u);
+    }
+    for (uint32_t o = 0; o < h; o++)
+        for (uint32_t k = 0; k < n; k++)
+            y[o] += by * w[2][((size_t)i * h + o) * n + k] * mid[k];
+}
+
+/* f->x[1] -> f->x[1] */
+static RIG_UNUSED void naive_experts(const naive *f, int l) {
+    static const char *const names[] = {"ffn_gate_exps.weight", "ffn_up_exps.weight",
+                                        "ffn_down_exps.weight", "ffn_gate_shexp.weight",
+                                        "ffn_up_shexp.weight",  "ffn_down_shexp.weight",
+                                        "ffn_gate_inp.weight",  "ffn_gate_inp_shexp.weight"};
+    const uint32_t h = f->c->n_embd, n = f->c->n_experts;
+    double *w[8], *out = f->x[2], route[64], logits[64];
+    for (int i = 0; i < 8; i++) w[i] = naive_weights(f, names[i], l);
+    memset(out, 0, sizeof *out * f->n * h);
+    for (uint32_t t = 0; t < f->n; t++) {
+        const double *x = f->x[1] + (size_t)t * h;
+        double gate = 0;
+        for (uint32_t i = 0; i < n; i++) {
+            logits[i] = 0;
+            for (uint32_t k = 0; k < h; k++) logits[i] += w[6][(size_t)i * h + k] * x[k];
+        }
+        naive_route(f, logits, route);
+        for (uint32_t i = 0; i < n; i++)
+            if (route[i] != 0)
+                naive_expert(f, w, i, f->c->n_ff, x, route[i], out + (size_t)t * h);
+        for (uint32_t k = 0; k < h && w[7]; k++) gate += w[7][k] * x[k];
+        if (w[7])
+            naive_expert(f, w + 3, 0, f->c->n_ff_shared, x, 1 / (1 + exp(-gate)),
+                         out + (size_t)t * h);
+    }
+    memcpy(f->x[1], out, sizeof *out * f->n * h);
+    for (int i = 0; i < 8; i++) free(w[i]);
+}
+
 /* f->x[1] -> f->x[1] */
 static RIG_UNUSED void naive_feed_forward(const naive *f, int l) {
     const uint32_t h = f->c->n_embd, n = f->c->n_ff;
@@ -230,10 +298,7 @@ static RIG_UNUSED void naive_feed_forward(const naive *f, int l) {
         naive_columns(f, f->x[5], 2 * n, 0, n, gate);
         naive_columns(f, f->x[5], 2 * n, n, n, up);
     }
-    for (uint32_t i = 0; i < f->n * n; i++) {
-        double g = gate[i], u = sqrt(2 / acos(-1)) * (g + 0.044715 * g * g * g);
-        gate[i] = (f->gemma ? 0.5 * g * (1 + tanh(u)) : g / (1 + exp(-g))) * up[i];
-    }
+    for (uint32_t i = 0; i < f->n * n; i++) gate[i] = naive_act(f, gate[i], up[i]);
     naive_linear(f, "ffn_down.weight", NULL, l, gate, n, a, h);
 }
 
@@ -261,7 +326,10 @@ static RIG_UNUSED double *naive_forward_of(const model *m, const model_config *l
         naive_attention(&f, l);
         naive_add(&f, "post_attention_norm.weight", l, a, x);
         naive_norm(&f, "ffn_norm.weight", l, x, n, h, a);
-        naive_feed_forward(&f, l);
+        if (f.c->n_experts)
+            naive_experts(&f, l);
+        else
+            naive_feed_forward(&f, l);
         naive_add(&f, "post_ffw_norm.weight", l, a, x);
     }
     naive_norm(&f, "output_norm.weight", -1, x, n, h, a);

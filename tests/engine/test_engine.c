@@ -13,37 +13,44 @@ typedef struct kind {
     bool tied, biases, factors;
     rope_scaling scaling;
     uint32_t layers, window;
+    uint32_t experts, used; /* where the family has dense models, too */
 } kind;
 
 static const kind kinds[] = {
-    {"llama", DT_F32, 4, 2, 32, 32, 16, true, false, false, ROPE_SCALING_NONE, 2, 0},
-    {"qwen2", DT_F16, 6, 2, 16, 16, 8, false, true, false, ROPE_SCALING_NONE, 2, 0},
-    {"llama", DT_BF16, 5, 1, 64, 32, 32, false, false, true, ROPE_SCALING_NONE, 2, 0},
-    {"llama", DT_Q8_0, 2, 2, 80, 80, 16, true, false, false, ROPE_SCALING_LINEAR, 2, 0},
-    {"qwen2", DT_Q4_0, 4, 4, 24, 24, 8, true, true, false, ROPE_SCALING_NONE, 2, 0},
-    {"llama", DT_Q4_1, 2, 1, 128, 128, 256, false, false, false, ROPE_SCALING_NONE, 2, 0},
-    {"llama", DT_F16, 1, 1, 256, 64, 16, true, false, false, ROPE_SCALING_NONE, 2, 0},
-    {"llama", DT_Q5_0, 4, 2, 32, 32, 16, true, false, false, ROPE_SCALING_NONE, 2, 0},
-    {"qwen2", DT_Q5_1, 4, 2, 32, 32, 16, false, true, false, ROPE_SCALING_NONE, 2, 0},
-    {"llama", DT_IQ4_NL, 4, 2, 32, 32, 16, true, false, false, ROPE_SCALING_NONE, 2, 0},
-    {"llama", DT_Q2_K, 4, 2, 64, 64, 16, true, false, false, ROPE_SCALING_NONE, 2, 0},
-    {"qwen2", DT_Q3_K, 4, 2, 64, 64, 16, false, true, false, ROPE_SCALING_NONE, 2, 0},
-    {"llama", DT_Q4_K, 4, 2, 64, 64, 16, true, false, false, ROPE_SCALING_NONE, 2, 0},
-    {"llama", DT_Q5_K, 4, 1, 64, 64, 16, false, false, false, ROPE_SCALING_NONE, 2, 0},
-    {"llama", DT_Q6_K, 4, 2, 64, 64, 16, true, false, false, ROPE_SCALING_NONE, 2, 0},
-    {"llama", DT_IQ4_XS, 8, 2, 32, 32, 16, true, false, false, ROPE_SCALING_NONE, 2, 0},
-    {"llama", DT_IQ2_S, 4, 2, 64, 64, 16, true, false, false, ROPE_SCALING_NONE, 2, 0},
-    {"qwen2", DT_TQ1_0, 4, 2, 64, 64, 16, false, true, false, ROPE_SCALING_NONE, 2, 0},
-    {"llama", DT_NVFP4, 4, 2, 64, 64, 16, true, false, false, ROPE_SCALING_NONE, 2, 0},
-    {"qwen2", DT_NVFP4, 4, 2, 64, 64, 16, false, true, false, ROPE_SCALING_NONE, 2, 0},
-    {"qwen3", DT_F16, 6, 2, 32, 32, 16, true, false, false, ROPE_SCALING_NONE, 2, 0},
-    {"qwen3", DT_Q4_K, 4, 1, 48, 48, 8, false, false, false, ROPE_SCALING_NONE, 2, 0},
-    {"phi3", DT_F32, 4, 4, 24, 24, 16, false, false, false, ROPE_SCALING_NONE, 2, 33},
-    {"phi3", DT_Q8_0, 4, 2, 64, 48, 16, true, false, true, ROPE_SCALING_LONGROPE, 2, 0},
-    {"phi3", DT_Q4_1, 6, 3, 32, 32, 16, false, false, true, ROPE_SCALING_LONGROPE, 2, 20},
-    {"gemma3", DT_BF16, 4, 1, 256, 256, 16, true, false, false, ROPE_SCALING_NONE, 7, 20},
-    {"gemma3", DT_Q5_0, 4, 1, 64, 64, 8, true, false, false, ROPE_SCALING_LINEAR, 6, 9},
-    {"gemma3", DT_F16, 2, 2, 32, 32, 32, true, false, false, ROPE_SCALING_NONE, 2, 0},
+    {"llama", DT_F32, 4, 2, 32, 32, 16, true, false, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
+    {"qwen2", DT_F16, 6, 2, 16, 16, 8, false, true, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
+    {"llama", DT_BF16, 5, 1, 64, 32, 32, false, false, true, ROPE_SCALING_NONE, 2, 0, 0, 0},
+    {"llama", DT_Q8_0, 2, 2, 80, 80, 16, true, false, false, ROPE_SCALING_LINEAR, 2, 0, 0, 0},
+    {"qwen2", DT_Q4_0, 4, 4, 24, 24, 8, true, true, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
+    {"llama", DT_Q4_1, 2, 1, 128, 128, 256, false, false, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
+    {"llama", DT_F16, 1, 1, 256, 64, 16, true, false, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
+    {"llama", DT_Q5_0, 4, 2, 32, 32, 16, true, false, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
+    {"qwen2", DT_Q5_1, 4, 2, 32, 32, 16, false, true, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
+    {"llama", DT_IQ4_NL, 4, 2, 32, 32, 16, true, false, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
+    {"llama", DT_Q2_K, 4, 2, 64, 64, 16, true, false, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
+    {"qwen2", DT_Q3_K, 4, 2, 64, 64, 16, false, true, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
+    {"llama", DT_Q4_K, 4, 2, 64, 64, 16, true, false, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
+    {"llama", DT_Q5_K, 4, 1, 64, 64, 16, false, false, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
+    {"llama", DT_Q6_K, 4, 2, 64, 64, 16, true, false, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
+    {"llama", DT_IQ4_XS, 8, 2, 32, 32, 16, true, false, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
+    {"llama", DT_IQ2_S, 4, 2, 64, 64, 16, true, false, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
+    {"qwen2", DT_TQ1_0, 4, 2, 64, 64, 16, false, true, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
+    {"llama", DT_NVFP4, 4, 2, 64, 64, 16, true, false, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
+    {"qwen2", DT_NVFP4, 4, 2, 64, 64, 16, false, true, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
+    {"qwen3", DT_F16, 6, 2, 32, 32, 16, true, false, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
+    {"qwen3", DT_Q4_K, 4, 1, 48, 48, 8, false, false, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
+    {"phi3", DT_F32, 4, 4, 24, 24, 16, false, false, false, ROPE_SCALING_NONE, 2, 33, 0, 0},
+    {"phi3", DT_Q8_0, 4, 2, 64, 48, 16, true, false, true, ROPE_SCALING_LONGROPE, 2, 0, 0, 0},
+    {"phi3", DT_Q4_1, 6, 3, 32, 32, 16, false, false, true, ROPE_SCALING_LONGROPE, 2, 20, 0, 0},
+    {"gemma3", DT_BF16, 4, 1, 256, 256, 16, true, false, false, ROPE_SCALING_NONE, 7, 20, 0, 0},
+    {"gemma3", DT_Q5_0, 4, 1, 64, 64, 8, true, false, false, ROPE_SCALING_LINEAR, 6, 9, 0, 0},
+    {"gemma3", DT_F16, 2, 2, 32, 32, 32, true, false, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
+    {"llama", DT_Q4_0, 4, 2, 32, 32, 16, false, false, false, ROPE_SCALING_NONE, 2, 0, 8, 2},
+    {"llama", DT_F16, 4, 2, 32, 32, 16, true, false, false, ROPE_SCALING_NONE, 2, 0, 3, 3},
+    {"qwen2moe", DT_Q8_0, 4, 4, 32, 32, 16, false, true, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
+    {"qwen2moe", DT_BF16, 4, 2, 16, 16, 16, true, true, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
+    {"qwen3moe", DT_Q4_K, 4, 2, 64, 64, 16, false, false, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
+    {"qwen3moe", DT_F32, 4, 2, 32, 32, 8, true, false, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
 };
 enum { N_KINDS = sizeof kinds / sizeof *kinds, N_TOKENS = 70 };
 
@@ -59,6 +66,7 @@ static void tiny_open(gb *b, char path[64], const kind *k, uint32_t window) {
     c.n_ctx_train = 2048;
     c.n_layers = k->layers;
     c.window = window ? window : k->window;
+    if (k->experts) c.n_experts = k->experts, c.n_experts_used = k->used, c.experts_norm = true;
     gb_init(b);
     gb_model_keys(b, &c);
     if (k->scaling == ROPE_SCALING_LINEAR) {
@@ -129,7 +137,10 @@ START_TEST(logits_are_those_of_a_naive_forward_pass) {
         double *want = naive_forward(r.model, o.max_model_len, tokens, N_TOKENS);
         double d = distance(&r, tokens, want);
         static const double limit[] = {0.03, 3e-3, 2e-2, 1e-5, 2e-2};
-        ck_assert_msg(d < limit[variant], "kind %d, variant %d: distance %g", _i, variant, d);
+        /* Rounding may choose another expert, in all but one of the variants. */
+        const double more = r.model->program.config.n_experts && variant != 3 ? 20 : 1;
+        ck_assert_msg(d < limit[variant] * more, "kind %d, variant %d: distance %g", _i,
+                      variant, d);
         free(want);
         rig_close(&r);
     }

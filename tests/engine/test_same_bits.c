@@ -43,7 +43,8 @@ static const struct {
     {"mistral3", DT_INT8, DT_INT8, false}, {"olmo2", DT_F16, DT_F16, false},
     {"glm4", DT_BF16, DT_F16, false},      {"granite", DT_F16, DT_F16, false},
     {"qwen2", DT_F32, DT_F32, false},      {"qwen3", DT_F16, DT_F16, false},
-    {"phi3", DT_F16, DT_F16, false},       {"gemma4", DT_F16, DT_F16, false},
+    {"phi3", DT_F16, DT_F16, false},       {"qwen2moe", DT_F16, DT_F16, false},
+    {"qwen3moe", DT_INT8, DT_INT8, false}, {"gemma4", DT_F16, DT_F16, false},
     {"gemma4", DT_INT8, DT_INT8, false},
 };
 enum { N_MODELS = sizeof models / sizeof *models };

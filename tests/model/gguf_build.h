@@ -312,7 +312,41 @@ static GB_UNUSED void gb_model_keys(gb *b, const model_config *c) {
     gb_int(b, GB_KEY("rope.dimension_count"), c->rope.n_dims);
     gb_float(b, GB_KEY("rope.freq_base"), c->rope.theta);
     gb_int(b, GB_KEY("vocab_size"), c->n_vocab);
+    if (c->n_experts) {
+        gb_int(b, GB_KEY("expert_count"), c->n_experts);
+        gb_int(b, GB_KEY("expert_used_count"), c->n_experts_used);
+        gb_int(b, GB_KEY("expert_feed_forward_length"), c->n_ff);
+        if (c->experts_sigmoid) gb_int(b, GB_KEY("expert_gating_func"), 2);
+        gb_float(b, GB_KEY("expert_weights_scale"), c->experts_scale);
+    }
+    if (c->n_ff_shared) gb_int(b, GB_KEY("expert_shared_feed_forward_length"), c->n_ff_shared);
 #undef GB_KEY
+}
+
+static GB_UNUSED void gb_experts(gb *b, const char *name, dtype type, uint32_t n, uint32_t rows,
+                                 uint32_t cols, uint64_t seed) {
+    type = dtype_for_cols(type, cols);
+    void *p = gb_tensor(b, name, type, 3, (uint64_t[]){cols, rows, n}, NULL);
+    gb_fill(p, type, (uint64_t)n * rows * cols, seed, 1.5f / sqrtf((float)cols));
+}
+
+/* The feed-forward part of a layer of experts. Routers are large, so that few choices are near. */
+static GB_UNUSED void gb_experts_layer(gb *b, const model_config *c, dtype type, uint32_t l,
+                                       uint64_t seed) {
+    char name[72];
+    const uint32_t h = c->n_embd, f = c->n_ff, n = c->n_experts, s = c->n_ff_shared;
+    const float in_h = 1.5f / sqrtf((float)h);
+#define GB_BLK(suffix) (snprintf(name, sizeof name, "blk.%u." suffix, l), name)
+    gb_matrix(b, GB_BLK("ffn_gate_inp.weight"), DT_F32, n, h, seed++, 4 * in_h);
+    gb_experts(b, GB_BLK("ffn_gate_exps.weight"), type, n, f, h, seed++);
+    gb_experts(b, GB_BLK("ffn_up_exps.weight"), type, n, f, h, seed++);
+    gb_experts(b, GB_BLK("ffn_down_exps.weight"), type, n, h, f, seed++);
+    if (s == 0) return;
+    gb_vector(b, GB_BLK("ffn_gate_inp_shexp.weight"), h, seed++, 0, in_h);
+    gb_matrix(b, GB_BLK("ffn_gate_shexp.weight"), type, s, h, seed++, in_h);
+    gb_matrix(b, GB_BLK("ffn_up_shexp.weight"), type, s, h, seed++, in_h);
+    gb_matrix(b, GB_BLK("ffn_down_shexp.weight"), type, h, s, seed, 1.5f / sqrtf((float)s));
+#undef GB_BLK
 }
 
 /* All tensors of c with random weights: matrices of the given type, norms around 1, biases
@@ -355,6 +389,10 @@ static GB_UNUSED void gb_model_tensors(gb *b, const model_config *c, dtype type,
             gb_vector(b, GB_BLK("post_attention_norm.weight"), h, seed++, 1, 0.2f);
             gb_vector(b, GB_BLK("post_ffw_norm.weight"), h, seed++, 1, 0.2f);
         }
+        if (c->n_experts) {
+            gb_experts_layer(b, c, type, l, seed += 8);
+            continue;
+        }
         if (!fused) gb_matrix(b, GB_BLK("ffn_gate.weight"), type, c->n_ff, h, seed++, in_h);
         gb_matrix(b, GB_BLK("ffn_up.weight"), type, fused ? 2 * c->n_ff : c->n_ff, h, seed++,
                   in_h);
@@ -386,6 +424,11 @@ static GB_UNUSED model_config gb_tiny(const char *arch) {
     c.nope_every = f->nope_every;
     if (f->hf.rotary > 0) c.rope.n_dims = (uint32_t)((float)c.head_dim * f->hf.rotary);
     if (f->window_every) c.window = 24, c.window_every = 3, c.window_theta = 500;
+    if (f->experts.required) {
+        c.n_experts = 6, c.n_experts_used = 2, c.n_ff = 64;
+        c.experts_norm = f->experts.norm;
+        c.n_ff_shared = f->experts.shared ? 96 : 0;
+    }
     c.tied_head = f->norms_plus_one; /* Gemma's */
     /* What scores and logits of such a model feel. */
     if (f->attn_cap > 0) c.attn_cap = 2, c.logit_cap = 3;

@@ -41,7 +41,8 @@ START_TEST(the_hint_lists_what_is_known) {
     err_set(&e, ERR_UNSUPPORTED, "x");
     family_hint(&e);
     ck_assert_ptr_nonnull(strstr(
-        e.hint, "known: llama (also Mistral, SmolLM2, ...), qwen2, qwen3, phi3, gemma3"));
+        e.hint,
+        "known: llama (also Mistral, Mixtral, SmolLM2, ...), qwen2, qwen3, phi3, gemma3"));
 }
 END_TEST
 

@@ -490,6 +490,20 @@ START_TEST(a_tensor_without_a_place_is_another_model) {
     gb_int(&b, "llama.expert_used_count", 2);
     open_refused(ERR_FORMAT, "blk.0.ffn_gate_inp.weight", "missing");
     build_without("none of them");
+    gb_int(&b, "llama.expert_count", 8);
+    gb_int(&b, "llama.expert_used_count", 9);
+    open_refused(ERR_FORMAT, "llama.expert_used_count", "9 experts used of 8");
+    build_without("none of them");
+    gb_int(&b, "llama.expert_count", 2);
+    gb_int(&b, "llama.expert_used_count", 2);
+    gb_int(&b, "llama.expert_gating_func", 4);
+    open_refused(ERR_UNSUPPORTED, "llama.expert_gating_func", "router");
+    build_without("none of them");
+    gb_int(&b, "llama.expert_count", 2);
+    gb_int(&b, "llama.expert_used_count", 2);
+    gb_matrix(&b, "blk.0.ffn_gate.0.weight", DT_F16, 64, 64, 1, 1);
+    open_refused(ERR_UNSUPPORTED, "blk.0.ffn_gate.0.weight", "a file of 2023");
+    build_without("none of them");
     gb_vector(&b, "blk.0.attn_rot_embd", 16, 1, 1, 0); /* derived: ignored, as elsewhere */
     open_built();
 }
@@ -626,6 +640,15 @@ START_TEST(a_config_that_we_cannot_run_is_refused_by_name) {
     ck_assert_int_eq(model_from_config(&m, &c, DT_NONE, &e), ERR_INVALID);
     ck_assert_str_eq(e.field, "weights");
     ck_assert_int_eq(model_from_config(&m, &c, DT_I32, &e), ERR_INVALID);
+    c.n_experts = 8, c.n_experts_used = 2;
+    strcpy(c.arch, "qwen2");
+    ck_assert_int_eq(model_from_config(&m, &c, DT_F16, &e), ERR_UNSUPPORTED);
+    ck_assert_str_eq(e.field, "n_experts");
+    strcpy(c.arch, "qwen3moe");
+    c.n_experts = c.n_experts_used = 0;
+    ck_assert_int_eq(model_from_config(&m, &c, DT_F16, &e), ERR_UNSUPPORTED);
+    ck_assert_str_eq(e.field, "n_experts");
+    strcpy(c.arch, "llama");
     c.n_heads = 0;
     ck_assert_int_eq(model_from_config(&m, &c, DT_F16, &e), ERR_FORMAT);
     ck_assert_str_eq(e.field, "n_heads");
