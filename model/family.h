@@ -76,7 +76,8 @@ void family_hint(err *);
  * ERR_UNSUPPORTED (field: the key). */
 status config_shape_read(model_config *, const checkpoint *, err *);
 
-void llama_record(recorder *);  /* llama.c: llama, qwen2, qwen3, smollm3, mistral3, granite, mixtures */
+void llama_record(
+    recorder *); /* llama.c: llama, qwen2, qwen3, smollm3, mistral3, granite, mixtures */
 void phi3_record(recorder *);   /* phi3.c */
 void gemma_record(recorder *);  /* gemma.c: gemma2, gemma3 */
 void gemma4_record(recorder *); /* gemma4.c */
