@@ -29,7 +29,7 @@ def test_weights_have_bytes_speed_and_loss():
     body = lambda n_prompt, n_output: b.body(random.Random(1), min(n_prompt, 40), n_output, 0)
     rows = b.weights.run(300, 600, body, [("F32", "rtn", "f32"), ("Q4_0", "imatrix", "int8")])
     assert rows[0]["kl"]["value"] == 0 and 0 < rows[1]["kl"]["value"] < 1 and rows[1]["top1"]["value"] > 0.5
-    assert rows[0]["bytes"] > 6 * rows[1]["bytes"]
+    assert rows[0]["bytes"] > 5.5 * rows[1]["bytes"]
     assert all(r["bytes"] == r["ledger_bytes"] and r["prefill_tokens_per_s"] > 0 and r["decode_tokens_per_s"] > 0 for r in rows)
     doc = {"model_file": "m", "threads": 1, "machine": {"cpu": "c"}}
     assert b.weights.table(rows, doc).count("\n| ") == 3
