@@ -21,7 +21,7 @@ typedef struct machine {
     bool part;     /* one of several in a process: the wish's */
 
     /* Of a model that is planned by its config.json: */
-    bool counted;         /* its files store weights in a way that no engine loads */
+    bool counted;         /* with weights as other files store them (stored) */
     bool text_part;       /* other parts are not counted */
     quant_scheme stored;  /* how its files store the weights; bits 0: as planned */
     char not_served[240]; /* why vramd cannot serve it there; "": it can */

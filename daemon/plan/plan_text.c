@@ -208,7 +208,13 @@ static void print_heading(const machine *m, const plan_verdict *v) {
     if (!op_set_empty(m->lacks))
         print_lacks(m);
     else if (m->not_served[0])
-        printf("an estimate: vramd cannot serve this model yet: %s\n", m->not_served);
+        printf(m->counted ? "an estimate: %s\n"
+                          : "an estimate: vramd cannot serve this model yet: %s\n",
+               m->not_served);
+    else if (m->counted)
+        printf("an estimate: a config.json has no weights (%s); the plan of their folder is "
+               "exact\n",
+               m->stored.name);
     printf("%s\n", v->text);
     for (uint32_t i = 0; i < v->n_remedies; i++)
         printf("  fits with %s: %.1f sequences of %u tokens\n", v->remedy[i].change,

@@ -36,21 +36,24 @@ status planned_model_open(machine *m, const char *path, const char *weights, err
     m->stored = h.quant;
     m->text_part = h.text_part;
     s = model_from_mix(&m->model, &h.config, mix, e);
-    if (s == OK && h.quant.bits) {
+    if (s != OK || !h.quant.bits) return s;
+    m->counted = true;
+    if (h.not_loaded.code != OK)
         snprintf(m->not_served, sizeof m->not_served,
-                 h.not_loaded.code == OK
-                     ? "a config.json has no weights (%s); name their folder"
-                     : "it cannot load these weights (%s); --weights plans it as a GGUF file",
+                 "vramd cannot load these weights (%s); --weights plans it as a GGUF file",
                  h.quant.name);
-        m->counted = true;
-    }
-    return s;
+    return OK;
 }
 
 status planned_model_terms(machine *m, terms *t, kv_request *kv, const err *why, err *e) {
     const quant_scheme *stored = m->stored.bits ? &m->stored : NULL;
     if (why && !m->not_served[0])
         snprintf(m->not_served, sizeof m->not_served, "%.230s", why->text);
+    if (stored && m->on_device && !m->not_served[0])
+        snprintf(m->not_served, sizeof m->not_served,
+                 "the CUDA engine converts these weights while it loads them, or refuses them "
+                 "(%s): plan their folder",
+                 stored->name);
     terms_clear(t);
     status s =
         estimate_terms(&m->model->program, stored, &m->engine_opt, m->on_device, t, kv, e);

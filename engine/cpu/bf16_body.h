@@ -27,7 +27,7 @@ INLINE void add_block(const float *w, const uint16_t *const *x, float *acc, cons
 
 static void add_rows(const float *w, const act *a, span rows, uint32_t block, float *acc) {
     for (uint32_t row = rows.from, n; row < rows.to; row += n, acc += STRIP * n) {
-        const uint16_t *x[FEW];
+        const uint16_t *x[FEW] = {0};
         n = rows.to - row < FEW ? rows.to - row : FEW;
         for (uint32_t r = 0; r < n; r++)
             x[r] = bf16_group(a, row + r)[block].x[(row + r) % ACT_GROUP];

@@ -424,7 +424,9 @@ def test_mixtures_of_experts_are_planned_and_marked_on_a_card(plan, config, para
         "weights": {"num_bits": 8, "strategy": "channel", "type": "float"}}}}, 9083953152, "FP8")])
 def test_quantised_weights_are_planned_as_they_are_stored(plan, quant, size, name):
     doc = json.loads(plan({**LLAMA_8B, "quantization_config": quant}, "--device", "rtx4090", "--json").stdout)
-    assert bytes_of(doc, "weights") == size and not doc["can_be_served"] and f"no weights ({name}" in doc["why_not"]
+    assert bytes_of(doc, "weights") == size and not doc["can_be_served"] and f"refuses them ({name}" in doc["why_not"]
+    r = plan({**LLAMA_8B, "quantization_config": quant}, "--backend", "cpu", "--memory", "32GiB")
+    assert r.returncode == 0 and f"an estimate: a config.json has no weights ({name}" in r.stdout and "cannot serve" not in r.stdout
     doc = json.loads(plan({**LLAMA_8B, "quantization_config": quant}, "--weights", "q4_0", "--device", "rtx4090", "--json").stdout)
     assert doc["can_be_served"]
     r = plan({**LLAMA_8B, "quantization_config": {"quant_method": "bitsandbytes"}})
