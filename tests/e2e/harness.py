@@ -117,3 +117,8 @@ def refused(*options):
 
 def vramd(*args, **more):
     return subprocess.run([BINARY, *args], text=True, capture_output=True, timeout=60, **more)
+
+
+def untimed(log):
+    """Without the time that begins each line of the log: what two processes say may be compared."""
+    return re.sub(r"^\S+Z ", "", log, flags=re.M)

@@ -7,7 +7,7 @@ import time
 import pytest
 
 import tiny_model
-from harness import Daemon, vramd
+from harness import Daemon, untimed, vramd
 
 FRONT = "[model]\nmax_model_len = 256\n[scheduler]\nmax_num_seqs = 4\n[memory]\ngrammar_cache_bytes = 1MiB\nrequest_memory = 16MiB\n"
 
@@ -414,9 +414,6 @@ def test_only_some_keys_may_use_a_model(folder):
 def test_what_cannot_be_served_is_refused_at_the_start(folder):
     n = sizes(conf(folder, a={"pin": "true"}, b={"pin": "true"}, c={}))
     front = n["front end, vocabularies"]
-
-    def untimed(log):
-        return re.sub(r"^\S+Z ", "", log, flags=re.M)
 
     def said(more, **sections):
         r = vramd("serve", "--check", "--config", conf(folder, more, **sections))
