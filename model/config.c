@@ -223,33 +223,77 @@ rope_config model_config_rope(const model_config *c, uint32_t layer) {
     return r;
 }
 
-/* Unlike memcmp it does not look at what lies between the members. */
-#define SAME(member) (a->member == b->member)
+/* X(member): all but the names, the rotary embedding and the shape. */
+#define CONFIG_MEMBERS(X)                                                                      \
+    X(n_layers)                                                                                \
+    X(n_embd)                                                                                  \
+    X(n_heads)                                                                                 \
+    X(n_kv_heads)                                                                              \
+    X(head_dim)                                                                                \
+    X(n_ff)                                                                                    \
+    X(n_vocab)                                                                                 \
+    X(n_ctx_train)                                                                             \
+    X(window)                                                                                  \
+    X(n_experts)                                                                               \
+    X(n_experts_used)                                                                          \
+    X(n_ff_shared)                                                                             \
+    X(experts_sigmoid)                                                                         \
+    X(experts_norm)                                                                            \
+    X(experts_scale)                                                                           \
+    X(norm_eps)                                                                                \
+    X(tied_head)                                                                               \
+    X(qkv_bias)                                                                                \
+    X(o_bias)                                                                                  \
+    X(ffn_bias)                                                                                \
+    X(router_bias)                                                                             \
+    X(sinks)                                                                                   \
+    X(qk_norm)                                                                                 \
+    X(qk_norm_whole)                                                                           \
+    X(norms_per_layer)                                                                         \
+    X(window_every)                                                                            \
+    X(window_theta)                                                                            \
+    X(nope_every)                                                                              \
+    X(attn_scale)                                                                              \
+    X(attn_cap)                                                                                \
+    X(logit_cap)                                                                               \
+    X(temperature)                                                                             \
+    X(embd_scale)                                                                              \
+    X(residual_scale)                                                                          \
+    X(logit_scale)                                                                             \
+    X(pooling_type)
+#define ROPE_MEMBERS(X)                                                                        \
+    X(pairing)                                                                                 \
+    X(n_dims)                                                                                  \
+    X(n_live)                                                                                  \
+    X(theta)                                                                                   \
+    X(scaling)                                                                                 \
+    X(factor)                                                                                  \
+    X(original_len)                                                                            \
+    X(exact_range)                                                                             \
+    X(attn_factor)                                                                             \
+    X(beta_fast)                                                                               \
+    X(beta_slow)                                                                               \
+    X(low_freq_factor)                                                                         \
+    X(high_freq_factor)
 
-static bool rope_same(const rope_config *a, const rope_config *b) {
-    return SAME(pairing) && SAME(n_dims) && SAME(n_live) && SAME(theta) && SAME(scaling) &&
-           SAME(factor) && SAME(original_len) && SAME(attn_factor) && SAME(beta_fast) &&
-           SAME(beta_slow) && SAME(low_freq_factor) && SAME(high_freq_factor) &&
-           SAME(exact_range);
-}
-
-static bool sizes_same(const model_config *a, const model_config *b) {
-    return SAME(n_layers) && SAME(n_embd) && SAME(n_heads) && SAME(n_kv_heads) &&
-           SAME(head_dim) && SAME(n_ff) && SAME(n_vocab) && SAME(n_ctx_train) &&
-           SAME(n_experts) && SAME(n_experts_used) && SAME(n_ff_shared) &&
-           SAME(experts_sigmoid) && SAME(experts_norm) && SAME(experts_scale);
-}
-
-static bool scales_same(const model_config *a, const model_config *b) {
-    return SAME(attn_scale) && SAME(attn_cap) && SAME(logit_cap) && SAME(temperature) &&
-           SAME(embd_scale) && SAME(residual_scale) && SAME(logit_scale);
+void model_config_visit(const model_config *c,
+                        void (*member)(void *, const void *value, size_t bytes), void *arg) {
+#define X(m) member(arg, &c->m, sizeof c->m);
+    CONFIG_MEMBERS(X)
+#undef X
+#define X(m) member(arg, &c->rope.m, sizeof c->rope.m);
+    ROPE_MEMBERS(X)
+#undef X
+    member(arg, &c->shape, sizeof c->shape); /* without padding */
 }
 
 bool model_config_same(const model_config *a, const model_config *b) {
-    return strcmp(a->arch, b->arch) == 0 && sizes_same(a, b) && SAME(window) &&
-           SAME(window_every) && SAME(window_theta) && SAME(norm_eps) && SAME(tied_head) &&
-           SAME(qkv_bias) && SAME(o_bias) && SAME(ffn_bias) && SAME(router_bias) &&
-           SAME(sinks) && SAME(qk_norm) && SAME(qk_norm_whole) && SAME(norms_per_layer) &&
-           SAME(nope_every) && SAME(pooling_type) && scales_same(a, b) &&
-           rope_same(&a->rope, &b->rope) && memcmp(&a->shape, &b->shape, sizeof a->shape) == 0;
+    bool same = strcmp(a->arch, b->arch) == 0;
+#define X(m) same &= a->m == b->m;
+    CONFIG_MEMBERS(X)
+#undef X
+#define X(m) same &= a->rope.m == b->rope.m;
+    ROPE_MEMBERS(X)
+#undef X
+    return same && memcmp(&a->shape, &b->shape, sizeof a->shape) == 0;
 }

@@ -82,7 +82,11 @@ enum { MODEL_MAX_LAYERS = 4096 };
 void model_config_init(model_config *);
 /* Errors: ERR_UNSUPPORTED (architecture, by name), ERR_FORMAT (field: the key at fault). */
 status model_config_read(model_config *out, const checkpoint *, err *);
-/* Whether all but the names is the same. */
+/* Calls member with each number but the names, in an order that does not change: what a key of the
+ * model is made of. */
+void model_config_visit(const model_config *,
+                        void (*member)(void *arg, const void *value, size_t bytes), void *arg);
+/* Whether all but the name is the same. */
 bool model_config_same(const model_config *, const model_config *);
 /* Ranges and divisibility of every field, wherever they came from. */
 status model_config_check(const model_config *, err *);

@@ -32,29 +32,15 @@ static void feed_text(lanes *l, const char *s) {
     feed(l, s, strlen(s) + 1);
 }
 
-static void feed_rope(lanes *l, const rope_config *r) {
-    const uint32_t n[] = {r->pairing, r->n_dims, r->scaling, r->original_len, r->n_live};
-    const float f[] = {r->theta,     r->factor,          r->attn_factor,     r->beta_fast,
-                       r->beta_slow, r->low_freq_factor, r->high_freq_factor};
-    feed(l, n, sizeof n);
-    feed(l, f, sizeof f);
+static void feed_member(void *l, const void *value, size_t bytes) {
+    feed(l, value, bytes);
 }
 
 /* Of the model: all that decides how its weights are used. */
 static void feed_config(lanes *l, const machine *m) {
     const program *p = &m->model->program;
-    const model_config *c = &p->config;
-    const uint32_t n[] = {c->n_layers,  c->n_embd,         c->n_heads,         c->n_kv_heads,
-                          c->head_dim,  c->n_ff,           c->n_vocab,         c->window,
-                          c->n_experts, c->n_experts_used, c->norms_per_layer, c->window_every,
-                          c->nope_every};
-    const float f[] = {c->norm_eps,    c->window_theta, c->attn_scale,    c->attn_cap,
-                       c->temperature, c->embd_scale,   c->residual_scale};
-    feed_text(l, c->arch);
-    feed(l, n, sizeof n);
-    feed(l, f, sizeof f);
-    feed(l, &c->shape, sizeof c->shape); /* without padding */
-    for (uint32_t i = 0; i < p->n_ropes; i++) feed_rope(l, &p->rope[i]);
+    feed_text(l, p->config.arch);
+    model_config_visit(&p->config, feed_member, l);
     for (uint32_t i = 0; i < p->n_ops; i++) {
         if (p->ops[i].kind != OP_ROPE_APPEND) continue;
         const weight_id w = program_rope_factors(p, &p->ops[i], m->opt.max_model_len);

@@ -410,6 +410,50 @@ START_TEST(the_real_model_is_what_its_card_says) {
 }
 END_TEST
 
+/* Which bytes of a config model_config_visit has shown. */
+typedef struct shown {
+    const model_config *of;
+    bool byte[sizeof(model_config)];
+    uint32_t n;
+    struct {
+        size_t at, bytes;
+    } member[128];
+} shown;
+
+static void show(void *arg, const void *value, size_t bytes) {
+    shown *x = arg;
+    const size_t at = (size_t)((const char *)value - (const char *)x->of);
+    ck_assert(x->n < 128 && at + bytes <= sizeof *x->of);
+    memset(x->byte + at, true, bytes);
+    x->member[x->n].at = at;
+    x->member[x->n++].bytes = bytes;
+}
+
+/* A key of a model that misses a member takes one model for another. */
+START_TEST(every_member_but_the_names_is_compared_and_visited) {
+    model_config a;
+    memset(&a, 0, sizeof a);
+    model_config_init(&a);
+    shown x = {.of = &a};
+    model_config_visit(&a, show, &x);
+    for (size_t i = sizeof a.arch + sizeof a.name, hole = 0; i < sizeof a; i++) {
+        hole = x.byte[i] ? 0 : hole + 1;
+        ck_assert_msg(hole < sizeof(uint32_t), "the member at %zu is not visited", i);
+    }
+    for (uint32_t k = 0; k < x.n; k++) {
+        model_config b = a;
+        ((unsigned char *)&b)[x.member[k].at] ^= 1;
+        ck_assert_msg(!model_config_same(&a, &b), "the member at %zu", x.member[k].at);
+    }
+    model_config b = a;
+    ck_assert(model_config_same(&a, &b));
+    strcpy(b.name, "another");
+    ck_assert(model_config_same(&a, &b));
+    strcpy(b.arch, "another");
+    ck_assert(!model_config_same(&a, &b));
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("config");
     TCase *t = check_case(s, "config");
@@ -431,5 +475,6 @@ int main(void) {
     tcase_add_test(t, a_key_of_another_type_is_named);
     tcase_add_test(t, keys_and_values_of_different_length_are_refused);
     tcase_add_test(t, the_real_model_is_what_its_card_says);
+    tcase_add_test(t, every_member_but_the_names_is_compared_and_visited);
     return check_run(s);
 }
