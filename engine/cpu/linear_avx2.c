@@ -9,13 +9,7 @@
 #include "engine/cpu/linear_block_avx2.h"
 #include "engine/cpu/words.h"
 
-enum { PREFETCH_BYTES = 4096 }; /* with 1 or 2 rows the hardware does better */
-enum { PIECE = 1024 };          /* inputs unpacked at a time */
-
-INLINE void prefetch(const uint8_t *p, const uint32_t bytes) {
-    for (uint32_t i = 0; i < bytes; i += 64)
-        _mm_prefetch((const char *)p + PREFETCH_BYTES + i, _MM_HINT_T0);
-}
+enum { PIECE = 1024 }; /* inputs unpacked at a time */
 
 INLINE uint32_t reduce_max(__m256i v) {
     __m128i m = _mm_max_epu32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));

@@ -12,11 +12,7 @@
 
 #include "engine/cpu/linear_tile.h"
 
-/* Ahead of the weights being read, in stream order. With 1 or 2 rows of Q4_0, Q4_1 or Q8_0 the
- * loads themselves run far enough ahead for the hardware's prefetcher: 5% faster without (Zen
- * 4, 98 MB of weights). Where unpacking takes more, as slow as half the speed without (Zen 5).
- */
-enum { PREFETCH_BYTES = 4096, ROWS = ACT_GROUP };
+enum { ROWS = ACT_GROUP };
 
 static void quantise_block(const float *x, act_block *b, uint32_t r) {
     __m512 x0 = _mm512_loadu_ps(x), x1 = _mm512_loadu_ps(x + 16);
@@ -54,19 +50,6 @@ INLINE void store_rows(const job *j, uint32_t row, uint32_t out, uint32_t end,
                               _mm512_maskz_loadu_ps(lanes, j->residual + at * j->ld_res + out));
         _mm512_mask_storeu_ps(j->y + at * j->ldy + out, lanes, v);
     }
-}
-
-INLINE __m512i broadcast4(const void *p) {
-    int32_t v;
-    memcpy(&v, p, 4);
-    return _mm512_set1_epi32(v);
-}
-INLINE __m512 broadcastf(const void *p) {
-    return _mm512_castsi512_ps(broadcast4(p));
-}
-INLINE void prefetch(const uint8_t *p, const uint32_t bytes) {
-    for (uint32_t i = 0; i < bytes; i += 64)
-        _mm_prefetch((const char *)p + PREFETCH_BYTES + i, _MM_HINT_T0);
 }
 
 /* Rows of one act_group, at the block that goes with the weights. */

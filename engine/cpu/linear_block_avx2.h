@@ -25,21 +25,6 @@ typedef struct unpacked_block {
     int32_t flipped[LANES];           /* 8-bit codes: the magnitudes of the negative ones */
 } unpacked_block;
 
-INLINE __m256i broadcast4(const void *p) {
-    int32_t v;
-    memcpy(&v, p, 4);
-    return _mm256_set1_epi32(v);
-}
-
-/* sum += v, in place and in this order: gcc would turn chains of integer additions into trees,
- * whose leaves do not fit 16 registers (half the speed), or move each sum to and fro (8%). */
-INLINE void add16(__m256i *sum, __m256i v) {
-    __asm__("vpaddw %1, %0, %0" : "+x"(*sum) : "x"(v));
-}
-INLINE void add32(__m256i *sum, __m256i v) {
-    __asm__("vpaddd %1, %0, %0" : "+x"(*sum) : "x"(v));
-}
-
 /* Group l of 8, 4 codes a lane. */
 INLINE __m256i group_of(const uint8_t *codes, const dtype t, const int l, const int R) {
     return R == MANY ? loadi(codes + 4 * LANES * l) : codes_of(codes, t, l);

@@ -7,6 +7,16 @@
 
 enum { PARTS = STRIP / LANES };
 
+/* Ahead of the weights being read, in stream order. With 1 or 2 rows of Q4_0, Q4_1 or Q8_0 the
+ * loads themselves run far enough ahead for the hardware's prefetcher: 5% faster without (Zen
+ * 4, 98 MB of weights). Where unpacking takes more, as slow as half the speed without (Zen 5).
+ */
+enum { PREFETCH_BYTES = 4096 };
+INLINE void prefetch(const uint8_t *p, const uint32_t bytes) {
+    for (uint32_t i = 0; i < bytes; i += 64)
+        _mm_prefetch((const char *)p + PREFETCH_BYTES + i, _MM_HINT_T0);
+}
+
 /* A vector's numbers of 8, 16 and 32 bits, for the operators of C. */
 typedef uint8_t u8s __attribute__((vector_size(4 * LANES)));
 typedef uint16_t u16s __attribute__((vector_size(4 * LANES)));

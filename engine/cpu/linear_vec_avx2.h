@@ -3,6 +3,7 @@
 #define VRAMD_ENGINE_CPU_LINEAR_VEC_H
 
 #include <immintrin.h>
+#include <string.h>
 
 #include "engine/cpu/linear_tiles.h"
 
@@ -52,6 +53,21 @@ INLINE vi or_masked(vi a, vi b, const int mask) {
 }
 INLINE vi look_up(__m128i book, vi nibbles) {
     return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(book), nibbles);
+}
+
+INLINE __m256i broadcast4(const void *p) {
+    int32_t v;
+    memcpy(&v, p, 4);
+    return _mm256_set1_epi32(v);
+}
+
+/* sum += v, in place and in this order: gcc would turn chains of integer additions into trees,
+ * whose leaves do not fit 16 registers (half the speed), or move each sum to and fro (8%). */
+INLINE void add16(__m256i *sum, __m256i v) {
+    __asm__("vpaddw %1, %0, %0" : "+x"(*sum) : "x"(v));
+}
+INLINE void add32(__m256i *sum, __m256i v) {
+    __asm__("vpaddd %1, %0, %0" : "+x"(*sum) : "x"(v));
 }
 
 #endif

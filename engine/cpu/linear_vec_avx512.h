@@ -3,6 +3,7 @@
 #define VRAMD_ENGINE_CPU_LINEAR_VEC_H
 
 #include <immintrin.h>
+#include <string.h>
 
 #include "engine/cpu/linear_tiles.h"
 
@@ -52,6 +53,15 @@ INLINE vi or_masked(vi a, vi b, const int mask) {
 }
 INLINE vi look_up(__m128i book, vi nibbles) {
     return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(book), nibbles);
+}
+
+INLINE __m512i broadcast4(const void *p) {
+    int32_t v;
+    memcpy(&v, p, 4);
+    return _mm512_set1_epi32(v);
+}
+INLINE __m512 broadcastf(const void *p) {
+    return _mm512_castsi512_ps(broadcast4(p));
 }
 
 #endif

@@ -17,20 +17,6 @@ INLINE u32s gather(const uint32_t *table, u32s i) {
 
 enum { ROWS = 4 }; /* their sums, products and codes fit 16 registers */
 
-INLINE __m256i broadcast4(const void *p) {
-    int32_t v;
-    memcpy(&v, p, 4);
-    return _mm256_set1_epi32(v);
-}
-
-/* sum += v in place and in this order: see add16 of linear_block_avx2.h. */
-INLINE void add16(__m256i *sum, __m256i v) {
-    __asm__("vpaddw %1, %0, %0" : "+x"(*sum) : "x"(v));
-}
-INLINE void add32(__m256i *sum, __m256i v) {
-    __asm__("vpaddd %1, %0, %0" : "+x"(*sum) : "x"(v));
-}
-
 /* isum += groups l to l + n - 1; fit: of how many the products of codes fit 16 bits (1, 4 or 8). */
 INLINE void add_groups(const uint8_t *codes, const int l, const int n, const int fit,
                        const int8_t *q, __m256i *isum, const int R) {

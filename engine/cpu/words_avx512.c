@@ -15,15 +15,6 @@ INLINE u32s gather(const uint32_t *table, u32s i) {
 
 enum { ROWS = ACT_GROUP };
 
-INLINE __m512i broadcast4(const void *p) {
-    int32_t v;
-    memcpy(&v, p, 4);
-    return _mm512_set1_epi32(v);
-}
-INLINE __m512 broadcastf(const void *p) {
-    return _mm512_castsi512_ps(broadcast4(p));
-}
-
 /* acc[R] += n blocks by the rows from r0 of the group b on. */
 INLINE void add_words(const words_block *w, uint32_t n, const int offset, const bool halves,
                       const act_block *b, uint32_t r0, float *acc, const int R) {

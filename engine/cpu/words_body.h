@@ -23,8 +23,6 @@ INLINE u32s value_of(const uint8_t *book, u32s v) {
 
 #include "model/words_body.h"
 
-enum { PREFETCH_BYTES = 4096 };
-
 /* t: a constant. */
 INLINE void unpack_tile(const uint8_t *tile, const dtype t, words_block *to) {
     const words_type w = words_type_of(t);
@@ -83,8 +81,7 @@ void WORDS_SUMS(const packed *m, const act *a, span rows, uint32_t out, float *a
     words_block w[WORDS_BLOCKS];
     memset(acc, 0, (rows.to - rows.from) * STRIP * sizeof *acc);
     for (uint32_t k = 0; k < m->n_in / 32; k += n_blocks, tile += bytes) {
-        for (uint32_t i = 0; i < bytes; i += 64)
-            _mm_prefetch((const char *)tile + PREFETCH_BYTES + i, _MM_HINT_T0);
+        prefetch(tile, bytes);
         unpack(tile, m->type, w);
         for (uint32_t row = rows.from, next; row < rows.to; row = next) {
             next = row - row % ROWS + ROWS < rows.to ? row - row % ROWS + ROWS : rows.to;
