@@ -31,13 +31,7 @@ DECODE void read_quant(const uint8_t *tile, dtype t, uint32_t j, block_weights w
 }
 
 static void read_words(const uint8_t *tile, dtype t, uint32_t j, block_weights w) {
-    uint8_t codes[32];
-    float d[2];
-    for (uint32_t o = 0; o < STRIP; o++) {
-        words_at(tile, t, j, o, codes, d);
-        for (uint32_t k = 0; k < 32; k++)
-            w[k][o] = d[k / 16] * (float)(codes[k] - words_type_of(t).offset);
-    }
+    for (uint32_t o = 0; o < STRIP; o++) words_floats_at(tile, t, j, o, &w[0][o], STRIP);
 }
 
 static void read_float(const uint8_t *strip, dtype t, uint32_t n, block_weights w) {

@@ -281,14 +281,9 @@ INLINE void quant_row(const uint8_t *tile, dtype t, uint32_t n_in, uint32_t o, f
 
 static void words_row(const uint8_t *tile, dtype t, uint32_t n_in, uint32_t o, float *out) {
     const words_type w = words_type_of(t);
-    uint8_t codes[32];
-    float d[2];
     for (uint32_t at = 0; at < n_in; at += w.elems, tile += tile_bytes(t))
-        for (uint32_t j = 0; j < w.elems / 32u; j++) {
-            words_at(tile, t, j, o, codes, d);
-            for (uint32_t k = 0; k < 32; k++)
-                out[at + 32 * j + k] = d[k / 16] * (float)(codes[k] - w.offset);
-        }
+        for (uint32_t j = 0; j < w.elems / 32u; j++)
+            words_floats_at(tile, t, j, o, out + at + 32 * j, 1);
 }
 
 static void float_row(const uint8_t *strip, dtype t, uint32_t n_in, uint32_t o, float *out) {

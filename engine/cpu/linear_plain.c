@@ -131,15 +131,11 @@ DECODE void strip_quant(const uint8_t *tile, dtype t, uint32_t n_in, const float
 static void strip_words_floats(const uint8_t *tile, dtype t, uint32_t n_in, const float *x,
                                uint32_t n_rows, float acc[ACT_GROUP][STRIP]) {
     const words_type i = words_type_of(t);
-    float w[32][STRIP], d[2];
-    uint8_t codes[32];
+    float w[32][STRIP];
     for (uint32_t at = 0; at < n_in; at += i.elems, tile += tile_bytes(t))
         for (uint32_t j = 0; j < i.elems / 32u; j++) {
-            for (uint32_t o = 0; o < STRIP; o++) {
-                words_at(tile, t, j, o, codes, d);
-                for (uint32_t k = 0; k < 32; k++)
-                    w[k][o] = d[k / 16] * (float)(codes[k] - i.offset);
-            }
+            for (uint32_t o = 0; o < STRIP; o++)
+                words_floats_at(tile, t, j, o, &w[0][o], STRIP);
             add_floats(w, 32, x + at + 32 * j, n_in, n_rows, acc);
         }
 }

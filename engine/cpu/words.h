@@ -33,4 +33,14 @@ static inline void words_at(const uint8_t *tile, dtype t, uint32_t j, uint32_t o
                 codes, d);
 }
 
+/* The same as float32, step apart: exactly as words_decode has them. */
+static inline void words_floats_at(const uint8_t *tile, dtype t, uint32_t j, uint32_t o,
+                                   float *w, uint32_t step) {
+    const uint8_t offset = words_type_of(t).offset;
+    uint8_t codes[32];
+    float d[2];
+    words_at(tile, t, j, o, codes, d);
+    for (uint32_t k = 0; k < 32; k++) w[k * step] = d[k / 16] * (float)(codes[k] - offset);
+}
+
 #endif
