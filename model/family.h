@@ -112,6 +112,9 @@ value_id part_linear(recorder *, int layer, const char *name, const char *bias, 
 value_id part_attention(recorder *, int layer, value_id x, rope_factors, bool fused);
 /* act(W_gate x) * (W_up x); fused: both in the matrix ffn_up, gate first. */
 value_id part_gate_up(recorder *, int layer, value_id x, activation, bool fused);
+/* A layer with norms before and after attention and feed-forward: the residual stream behind it. fused:
+ * as part_gate_up has it. */
+value_id part_layer_of_four_norms(recorder *, int layer, value_id x, activation, bool fused);
 /* x + what the experts make of h, x normed, with the shared expert of the config; a family of
  * moe.c: llama, qwen2moe, qwen3moe. */
 value_id part_experts(recorder *, int layer, value_id h, activation, value_id x);

@@ -140,6 +140,19 @@ value_id part_gate_up(recorder *r, int l, value_id x, activation act, bool fused
     return o->out;
 }
 
+value_id part_layer_of_four_norms(recorder *r, int l, value_id x, activation act, bool fused) {
+    const model_config *c = &r->p->config;
+    const rope_factors none = {NO_WEIGHT, NO_WEIGHT};
+    value_id h = part_norm(r, l, "attn_norm.weight", x, ROWS_STEP);
+    h = part_attention(r, l, h, none, false);
+    h = part_linear(r, l, "attn_output.weight", NULL, c->n_heads * c->head_dim, h, NO_VALUE);
+    x = part_add_norm(r, l, "post_attention_norm.weight", h, x);
+    h = part_norm(r, l, "ffn_norm.weight", x, ROWS_STEP);
+    h = part_gate_up(r, l, h, act, fused);
+    h = part_linear(r, l, "ffn_down.weight", NULL, c->n_ff, h, NO_VALUE);
+    return part_add_norm(r, l, "post_ffw_norm.weight", h, x);
+}
+
 void part_head(recorder *r, value_id x, weight_id embd) {
     const model_config *c = &r->p->config;
     op *o = rec_op(r, OP_GATHER_ROWS, -1, x, rec_value(r, "last", ROWS_GATHERED, c->n_embd));
