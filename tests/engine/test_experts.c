@@ -92,7 +92,7 @@ START_TEST(rows_are_sorted_by_expert_and_keep_their_order) {
     float weight[ROWS * K];
     route_word chosen[ROWS * 2 * K];
     route_sorted s = {.first = first, .used = used, .row = row, .weight = weight};
-    for (uint32_t r = 0; r < ROWS; r++) { /* nobody chooses expert 3 */
+    for (uint32_t r = 0; r < ROWS; r++) { /* no row chooses expert 3 */
         const uint32_t a = (uint32_t)hash_mix(r) % 3;
         chosen[r * 2 * K].expert = a == 2 ? 4 : a;
         chosen[r * 2 * K + 1].expert = (a + 1) % 3;
