@@ -9,6 +9,7 @@ import signal
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.error
@@ -139,6 +140,19 @@ class Server:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+
+
+def vramd(*words):
+    """What a subcommand prints; the end of the program where it fails."""
+    r = subprocess.run([BUILD / "vramd", *map(str, words)], stdout=subprocess.PIPE, text=True)
+    if r.returncode:
+        sys.exit(f"vramd {words[0]} ended with {r.returncode}")
+    return r.stdout
+
+
+def text_of(which):
+    """A text of tools/get-text.sh: hamlet, plays."""
+    return Path(subprocess.check_output([ROOT / "tools" / "get-text.sh", which], text=True).strip())
 
 
 def vramd_server(*options, build=BUILD, model=None):

@@ -36,15 +36,15 @@ def main():
         source, out, reference = o.model or folder / "source.gguf", folder / "out.gguf", folder / "f32.ref"
         if not o.model:
             subprocess.run([python, ROOT / "bench" / "quant_source.py", model_path(), source], check=True)
-        evaluate = ["--file", weights.text_of("hamlet"), "--context", o.context, "--tokens", o.tokens, "--json"]
-        weights.vramd("eval", source, *evaluate, "--activation-dtype", "f32", "--write-reference", reference)
+        evaluate = ["--file", text_of("hamlet"), "--context", o.context, "--tokens", o.tokens, "--json"]
+        vramd("eval", source, *evaluate, "--activation-dtype", "f32", "--write-reference", reference)
         how = []
         if o.method != "rtn":
-            how = ["--method", o.method, "--calibrate", weights.text_of("plays"), "--calibrate-tokens", o.fit_tokens, "--no-check"]
+            how = ["--method", o.method, "--calibrate", text_of("plays"), "--calibrate-tokens", o.fit_tokens, "--no-check"]
 
         def measure(kind, *words):
-            weights.vramd("quantize", source, out, "--force", *words, *how)
-            j = json.loads(weights.vramd("eval", out, *evaluate, "--activation-dtype", o.activations, "--other-weights", "--reference", reference))
+            vramd("quantize", source, out, "--force", *words, *how)
+            j = json.loads(vramd("eval", out, *evaluate, "--activation-dtype", o.activations, "--other-weights", "--reference", reference))
             rows.append({"kind": kind, "method": o.method, "bytes": out.stat().st_size, "kl": j["kl"], "perplexity": j["perplexity"]})
             print(f"{kind:14} {out.stat().st_size:12,} bytes  KL {weights.loss(rows[-1])}", flush=True)
             return rows[-1]

@@ -17,13 +17,6 @@ ROWS = ("rtn:Q4_1 imatrix:Q4_1 awq:Q4_1 gptq:Q4_1 awq+gptq:Q4_1 rtn:Q4_0 imatrix
         "rtn:Q8_0:int8 smooth:Q8_0:int8").split()
 
 
-def vramd(*words):
-    r = subprocess.run([BUILD / "vramd", *map(str, words)], stdout=subprocess.PIPE, text=True)
-    if r.returncode:
-        sys.exit(f"vramd {words[0]} ended with {r.returncode}")
-    return r.stdout
-
-
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--tokens", type=int, default=3584)

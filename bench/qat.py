@@ -17,7 +17,6 @@ import math
 import os
 import shutil
 import struct
-import sys
 from concurrent.futures import ProcessPoolExecutor
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # matrices this small are slower on several, far slower on a busy machine
@@ -268,13 +267,6 @@ ROWS = [("F32", "F32", "rtn", "f32"), ("F32", "BF16", "rtn", "f32"), ("F32", "BF
         ("Q4_0", "Q4_0", "rtn", "f32"), ("F32", "Q4_0", "rtn", "int8"), ("Q4_0", "Q4_0", "rtn", "int8"), ("Q4_0", "F32", "rtn", "f32")]
 
 
-def vramd(*words):
-    r = subprocess.run([BUILD / "vramd", *map(str, words)], stdout=subprocess.PIPE, text=True)
-    if r.returncode:
-        sys.exit(f"qat: vramd {words[0]} ended with {r.returncode}")
-    return r.stdout
-
-
 def measure(folder, fit, text, tokens):
     rows, reference = [], folder / "f32.ref"
     evaluate = ["--file", text, "--context", CONTEXT, "--tokens", tokens, "--kv-cache-dtype", "f32", "--json"]
@@ -290,10 +282,6 @@ def measure(folder, fit, text, tokens):
         print(f"trained for {trained:5} weights {kind:5} {method:8} activations {activations:5} perplexity {j['perplexity']['value']:.4f}  "
               f"KL {j['kl']['value']:.6f} +- {j['kl']['se'] or 0:.6f}  top-1 {j['top1']['value']:.4f}", flush=True)
     return rows
-
-
-def text_of(which):
-    return Path(subprocess.check_output([ROOT / "tools" / "get-text.sh", which], text=True).strip())
 
 
 def train_twin(p, text, steps, twin, folder):

@@ -13,17 +13,6 @@ CONTEXT = 512
 SERVER = ["--max-num-seqs", 1, "--max-model-len", 512, "--kv-cache-tokens", 512, "--no-prefix-caching"]
 
 
-def vramd(*words):
-    r = subprocess.run([BUILD / "vramd", *map(str, words)], capture_output=True, text=True)
-    if r.returncode:
-        raise RuntimeError(f"vramd {words[0]} ended with {r.returncode}: {r.stderr[-2000:]}")
-    return r.stdout
-
-
-def text_of(which):
-    return subprocess.check_output([ROOT / "tools" / "get-text.sh", which], text=True).strip()
-
-
 def speed(path, activations, body):
     """Weights planned and held, bytes; tokens a second of prompt and of output, of one stream."""
     s = vramd_server(*SERVER, "--activation-dtype", activations, model=path)
