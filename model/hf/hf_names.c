@@ -8,8 +8,7 @@
 
 typedef struct name_pair {
     const char *hf, *gguf;
-    /* NULL: every one that has no row of its own above; of_experts: a second name. */
-    const char *archs;
+    const char *archs; /* NULL: every one that has no row of its own above */
 } name_pair;
 
 static const name_pair of_model[] = {
@@ -44,15 +43,19 @@ static const name_pair of_layer[] = {
     {"mlp.shared_expert_gate", "ffn_gate_inp_shexp", NULL},
 };
 
-/* Behind "experts.", and behind "experts.7." */
-static const name_pair of_experts[] = {
-    {"gate_up_proj", "ffn_gate_exps", "ffn_up_exps"},
-    {"down_proj", "ffn_down_exps", NULL},
+/* Behind "experts.", and behind "experts.7.": rows of one of GGUF's tensors, or of two. */
+typedef struct expert_part {
+    const char *hf, *gguf[2];
+} expert_part;
+
+static const expert_part of_experts[] = {
+    {"gate_up_proj", {"ffn_gate_exps", "ffn_up_exps"}},
+    {"down_proj", {"ffn_down_exps"}},
 };
-static const name_pair of_expert[] = {
-    {"gate_proj.weight", "ffn_gate_exps", NULL}, {"w1.weight", "ffn_gate_exps", NULL},
-    {"up_proj.weight", "ffn_up_exps", NULL},     {"w3.weight", "ffn_up_exps", NULL},
-    {"down_proj.weight", "ffn_down_exps", NULL}, {"w2.weight", "ffn_down_exps", NULL},
+static const expert_part of_expert[] = {
+    {"gate_proj.weight", {"ffn_gate_exps"}}, {"w1.weight", {"ffn_gate_exps"}},
+    {"up_proj.weight", {"ffn_up_exps"}},     {"w3.weight", {"ffn_up_exps"}},
+    {"down_proj.weight", {"ffn_down_exps"}}, {"w2.weight", {"ffn_down_exps"}},
 };
 
 /* Parts of models with several, and tables that are computed. */
@@ -115,13 +118,12 @@ static const char *inner(const char *name) {
 }
 
 static bool expert_name(hf_expert_name *out, unsigned long layer, const char *rest,
-                        const name_pair *names, size_t n) {
+                        const expert_part *parts, size_t n) {
     for (size_t i = 0; i < n; i++) {
-        if (strcmp(rest, names[i].hf) != 0) continue;
-        const char *gguf[2] = {names[i].gguf, names[i].archs};
-        out->n_parts = gguf[1] ? 2 : 1;
+        if (strcmp(rest, parts[i].hf) != 0) continue;
+        out->n_parts = parts[i].gguf[1] ? 2 : 1;
         for (uint32_t k = 0; k < out->n_parts; k++)
-            snprintf(out->gguf[k], HF_NAME_BYTES, "blk.%lu.%s.weight", layer, gguf[k]);
+            snprintf(out->gguf[k], HF_NAME_BYTES, "blk.%lu.%s.weight", layer, parts[i].gguf[k]);
         return true;
     }
     return false;
