@@ -183,27 +183,6 @@ status model_config_check(const model_config *c, err *e) {
     return s == OK ? check_scales(c, e) : s;
 }
 
-/* ---- sums; within the ranges above none leaves 64 bits ---- */
-
-uint64_t model_config_params(const model_config *c) {
-    const uint64_t h = c->n_embd, f = c->n_ff, hd = c->head_dim;
-    const uint64_t q = c->n_heads * hd, kv = c->n_kv_heads * hd;
-    const uint64_t n_ffn = c->n_experts ? c->n_experts : 1;
-    uint64_t layer = h * q + 2 * h * kv + q * h; /* q, k, v, o */
-    if (c->qkv_bias) layer += q + 2 * kv;
-    if (c->o_bias) layer += h;
-    layer += n_ffn * 3 * h * f; /* gate, up, down */
-    if (c->ffn_bias) layer += n_ffn * (2 * f + h);
-    layer += c->n_experts * h; /* router */
-    if (c->n_ff_shared) layer += 3 * h * c->n_ff_shared + h;
-    if (c->router_bias) layer += c->n_experts;
-    if (c->sinks) layer += c->n_heads;
-    layer += c->norms_per_layer * h;
-    if (c->qk_norm) layer += c->qk_norm_whole ? q + kv : 2 * hd;
-    uint64_t embd = (uint64_t)c->n_vocab * h;
-    return layer * c->n_layers + embd * (c->tied_head ? 1 : 2) + h;
-}
-
 uint32_t model_config_window(const model_config *c, uint32_t layer) {
     const bool full = c->shape.listed ? !c->shape.slides[layer % SHAPE_MAX_LAYERS]
                                       : c->window_every && (layer + 1) % c->window_every == 0;

@@ -90,8 +90,6 @@ void model_config_visit(const model_config *,
 bool model_config_same(const model_config *, const model_config *);
 /* Ranges and divisibility of every field, wherever they came from. */
 status model_config_check(const model_config *, err *);
-/* Number of weights, embeddings counted once when tied. */
-uint64_t model_config_params(const model_config *);
 /* The sliding window of one layer; 0: full attention. A query at position i sees the keys at
  * i - window + 1 .. i. */
 uint32_t model_config_window(const model_config *, uint32_t layer);

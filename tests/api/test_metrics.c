@@ -1,6 +1,7 @@
 /* /metrics: the text format, by a strict reader; names, labels, histograms, speed. And the plan
  * as JSON. */
 #include "tests/api/fake_one.h"
+#include "tests/model/config_params.h"
 
 #include <jansson.h>
 #include <math.h>

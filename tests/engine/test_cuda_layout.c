@@ -2,6 +2,7 @@
  * together, values that are alive together apart, options and models it must refuse. */
 #include "tests/engine/engine_rig.h"
 #include "tests/model/gguf_build.h"
+#include "tests/model/config_params.h"
 
 #include "engine/arrange.h"
 #include "engine/cuda/backend_cuda.h"

@@ -5,6 +5,7 @@
 #include "tests/check_main.h"
 #include "tests/model/gguf_build.h"
 #include "tests/model/kv_bytes.h"
+#include "tests/model/config_params.h"
 
 /* ---- counts ---- */
 

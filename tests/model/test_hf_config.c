@@ -10,6 +10,7 @@
 #include "tests/check_main.h"
 #include "tests/json.h"
 #include "tests/model/kv_bytes.h"
+#include "tests/model/config_params.h"
 
 static const char llama2_7b[] =
     "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"hidden_act\":"

@@ -4,6 +4,7 @@
 #include "model/model.h"
 #include "tests/check_main.h"
 #include "tests/model/hf_build.h"
+#include "tests/model/config_params.h"
 
 enum { EMBD = 8, FF = 4, EXPERTS = 3, VOCAB = 6, MOST = 40 };
 

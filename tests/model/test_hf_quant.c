@@ -9,6 +9,7 @@
 #include "tests/check_main.h"
 #include "tests/json.h"
 #include "tests/model/kv_bytes.h"
+#include "tests/model/config_params.h"
 
 /* meta-llama/Llama-3.1-8B, without the closing brace */
 static const char llama31_8b[] =

@@ -7,6 +7,7 @@
 #include "model/model.h"
 #include "tests/check_main.h"
 #include "tests/model/gguf_build.h"
+#include "tests/model/config_params.h"
 
 static gb b;
 static checkpoint *g;
