@@ -91,8 +91,8 @@ static void read_experts(shape_keys *k) {
     uint32_t shared = 0;
     number(k, "expert_feed_forward_length", &m->n_ff_expert);
     number(k, "expert_shared_count", &shared);
-    if (shared) m->n_ff_shared = shared * m->n_ff_expert;
-    number(k, "expert_shared_feed_forward_length", &m->n_ff_shared);
+    if (shared) c->n_ff_shared = shared * m->n_ff_expert;
+    number(k, "expert_shared_feed_forward_length", &c->n_ff_shared);
     m->shared_gate = c->n_experts && strcmp(c->arch, "qwen35moe") == 0;
     for (uint32_t l = 0; l < c->n_layers && k->s == OK; l++) {
         char name[48];
@@ -103,6 +103,10 @@ static void read_experts(shape_keys *k) {
         if (checkpoint_find(k->file, name, &t) >= 0 && t.ne[1] <= UINT32_MAX)
             m->latent = (uint32_t)t.ne[1];
     }
+    /* Converters leave it out where config.json does, whose default is the sigmoid. */
+    char key[96];
+    snprintf(key, sizeof key, "%s.expert_gating_func", c->arch);
+    if (m->choice_bias && !checkpoint_has(k->file, key)) c->experts_sigmoid = true;
 }
 
 /* key_length is of the absorbed row, key_length_mla of a head. */

@@ -362,8 +362,8 @@ static status expert_tensor(opening *o, const safetensors *file, const safetenso
             if (strcmp(f->tensor[i].info.name, name->gguf[k]) == 0) t = &f->tensor[i];
         if (!t) t = add_tensor(o, name->gguf[k], cap);
         if (!t) return no_memory(o->e);
-        s = hf_expert_add(&t->expert, &t->info, f->config.n_experts, name, k, file, at, &f->mem,
-                          o->e);
+        s = hf_expert_add(&t->expert, &t->info, name->shared ? 1 : f->config.n_experts, name, k,
+                          file, at, &f->mem, o->e);
     }
     return s;
 }

@@ -16,10 +16,12 @@ typedef enum hf_name_kind {
 /* arch: as GGUF names it. */
 hf_name_kind hf_tensor_name(const char *arch, const char *name, char out[HF_NAME_BYTES]);
 
-/* A tensor of an expert, or one that has all of them: the matrices of GGUF that it is part of. */
+/* A tensor of an expert, or one that has all of them: the matrices of GGUF that it is part of. The expert
+ * that all rows have counts where a tensor of it has two of GGUF's. */
 enum { HF_ALL_EXPERTS = UINT32_MAX >> 1 };
 typedef struct hf_expert_name {
     uint32_t expert;  /* or HF_ALL_EXPERTS */
+    bool shared;      /* it is the one that all rows have, not one of several */
     uint32_t n_parts; /* 2: rows of gate, then of up */
     char gguf[2][HF_NAME_BYTES];
 } hf_expert_name;
