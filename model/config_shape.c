@@ -143,12 +143,18 @@ static void read_gemma4(shape_keys *k) {
     m->full_head_dim = c->head_dim;
     c->head_dim = swa;
     c->n_kv_heads = swa_kv;
+    if (m->full_kv_heads == swa_kv) m->full_kv_heads = 0;
     c->window_theta = 10000;
     if (k->s == OK)
         k->s = checkpoint_get_f32(k->file, "gemma4.rope.freq_base_swa", &c->window_theta, k->e);
     c->attn_scale = 1;
     number(k, "attention.shared_kv_layers", &m->shared_kv);
     number(k, "embedding_length_per_layer_input", &m->per_layer);
+    for (uint32_t l = 0; l + m->shared_kv < c->n_layers; l++) {
+        char v[40];
+        snprintf(v, sizeof v, "blk.%u.attn_v.weight", l);
+        if (!m->slides[l]) m->v_is_k = checkpoint_find(k->file, v, NULL) < 0;
+    }
     tensor_info t;
     if (checkpoint_find(k->file, "per_layer_token_embd.weight", &t) >= 0 &&
         t.ne[1] <= UINT32_MAX)

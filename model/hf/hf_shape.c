@@ -291,6 +291,9 @@ static void read_gemma4(shape_reader *r) {
     flag(r, "use_double_wide_mlp", &m->double_ff);
     number(r, "hidden_size_per_layer_input", &m->per_layer);
     number(r, "vocab_size_per_layer_input", &m->per_layer_vocab);
+    if (!m->per_layer) m->per_layer_vocab = 0;
+    if (!m->shared_kv) m->double_ff = 0;
+    if (m->full_kv_heads == c->n_kv_heads) m->full_kv_heads = 0;
     flag(r, "enable_moe_block", &mixture);
     if (mixture) {
         number(r, "num_experts", &c->n_experts);
