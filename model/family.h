@@ -47,6 +47,7 @@ typedef struct family {
     uint32_t window;       /* model_config's, where the file does not say */
     uint32_t window_every; /* model_config's, where the file has a window and says nothing */
     float window_theta;    /* likewise */
+    bool yarn_exact;       /* YaRN's range is not rounded; GGUF files do not say so */
     bool window_unscaled;  /* layers with a window have rope's base, without its scaling */
     /* Models of so many layers scale scores by sqrt(n_heads / n_embd); their files do not say. */
     uint32_t wide_layers;
@@ -84,6 +85,7 @@ void llama_record(
 void phi3_record(recorder *);    /* phi3.c */
 void gemma_record(recorder *);   /* gemma.c: gemma2, gemma3 */
 void gemma4_record(recorder *);  /* gemma4.c */
+void gpt_oss_record(recorder *); /* gpt_oss.c */
 void glm4_record(recorder *);    /* glm4.c */
 void glm4moe_record(recorder *); /* glm4.c */
 void olmo2_record(recorder *);   /* olmo2.c: olmo2, olmo3 */

@@ -46,7 +46,7 @@ FAMILIES = {
                       sigmoid=True, groups=4, groups_used=2, scale=1.5, cls="Glm4MoeForCausalLM",
                       json=dict(attention_bias=True, use_qk_norm=True, first_k_dense_replace=1, n_shared_experts=1,
                                 n_routed_experts=8, n_group=4, topk_group=2, routed_scaling_factor=1.5,
-                                norm_topk_prob=True, num_nextn_predict_layers=0),
+                                norm_topk_prob=True, num_nextn_predict_layers=1),
                       keys={"leading_dense_block_count": 1, "expert_shared_count": 1, "expert_gating_func": 2,
                             "expert_weights_norm": True, "expert_weights_scale": 1.5, "expert_group_count": 4,
                             "expert_group_used_count": 2}),
@@ -215,7 +215,11 @@ def tensors(f, w):
 
 
 def published(f, w):
-    """Tensors as the models are published: one for each expert (glm4_moe), or one of all."""
+    """Tensors as the models are published: one for each expert (glm4_moe, which has a block for further tokens, too), or one
+    of all."""
+    if f.type == "glm4_moe":
+        yield f"model.layers.{f.layers}.eh_proj.weight", np.zeros((EMBD, 2 * EMBD), np.float16)
+        yield f"model.layers.{f.layers}.self_attn.o_proj.weight", np.zeros((EMBD, f.heads * f.hd), np.float16)
     for name, x in w.items():
         x, full = stored(f, name, x), f"model.{name}" if name != "lm_head" else name
         full = full if full.endswith("bias") else full + ".weight"
@@ -297,6 +301,15 @@ def write_gguf(path, f, w):
     g.close()
 
 
+def in_transformers(f, w, name):
+    """A parameter of transformers' class by its name."""
+    name = name.removeprefix("model.").removesuffix(".weight").replace("shared_experts.", "shared_expert.")
+    if "shared_mlp.input_linear" in name:
+        return np.concatenate([w[name.replace("shared_mlp.input_linear", f"mlp.shared_expert.{p}_proj")] for p in ("gate", "up")])
+    name = name.replace("shared_mlp.output_linear", "mlp.shared_expert.down_proj")
+    return w[name.replace("block_sparse_moe.router", "mlp.gate").replace("block_sparse_moe.", "mlp.")]
+
+
 def check(f, w, tokens, logits):
     import torch
     import transformers
@@ -304,13 +317,15 @@ def check(f, w, tokens, logits):
     torch.float32, torch.float, torch.Tensor.float = torch.float64, torch.float64, torch.Tensor.double
     config = transformers.AutoConfig.for_model(
         f.type, vocab_size=VOCAB, hidden_size=EMBD, num_hidden_layers=f.layers, num_attention_heads=f.heads,
-        num_key_value_heads=f.kv, head_dim=f.hd, intermediate_size=f.ff, moe_intermediate_size=f.ff,
-        shared_expert_intermediate_size=f.shared, num_experts=f.experts, num_local_experts=f.experts,
-        num_experts_per_tok=f.used, norm_topk_prob=f.norm, rms_norm_eps=EPS, tie_word_embeddings=False,
-        rope_parameters={"rope_type": "default", "rope_theta": f.theta}, attn_implementation="eager")
+        num_key_value_heads=f.kv, head_dim=f.hd, intermediate_size=f.dense or f.ff, moe_intermediate_size=f.ff,
+        shared_expert_intermediate_size=f.shared, shared_intermediate_size=f.shared, num_experts=f.experts,
+        num_local_experts=f.experts, num_experts_per_tok=f.used, rms_norm_eps=EPS, tie_word_embeddings=False,
+        rope_parameters={"rope_type": "default", "rope_theta": f.theta, "partial_rotary_factor": f.rotary},
+        attn_implementation="eager", **({"norm_topk_prob": f.norm} | f.json))
     model = transformers.AutoModelForCausalLM.from_config(config).double().eval()
-    for name, p in model.named_parameters():
-        p.data = torch.from_numpy(w[name.removeprefix("model.").removesuffix(".weight")].copy())
+    for name, p in [*model.named_parameters(), *model.named_buffers()]:
+        if "rotary_emb" not in name:
+            p.data = torch.from_numpy(in_transformers(f, w, name).copy())
     with torch.no_grad():
         want = model(torch.from_numpy(tokens)[None], use_cache=False).logits[0].numpy()
     print(f.type, "largest difference from transformers", np.abs(want - logits).max())
