@@ -355,7 +355,6 @@ static status is_empty_bias(opening *o, const safetensors *file, const safetenso
 static status expert_tensor(opening *o, const safetensors *file, const safetensor *at,
                             const hf_expert_name *name, uint32_t *cap) {
     hf_folder *f = o->f;
-    const uint32_t n_experts = name->shared ? 1 : f->config.n_experts;
     status s = OK;
     for (uint32_t k = 0; k < name->n_parts && s == OK; k++) {
         hf_tensor *t = NULL;
@@ -363,10 +362,11 @@ static status expert_tensor(opening *o, const safetensors *file, const safetenso
             if (strcmp(f->tensor[i].info.name, name->gguf[k]) == 0) t = &f->tensor[i];
         if (!t) t = add_tensor(o, name->gguf[k], cap);
         if (!t) return no_memory(o->e);
-        s = name->kind == HF_EXPERT_ROWS ? hf_expert_add(&t->expert, &t->info, n_experts, name,
-                                                         k, file, at, &f->mem, o->e)
-                                         : hf_mxfp4_add(&t->mxfp4, &t->info, n_experts, name, k,
-                                                        file, at, &f->mem, o->e);
+        s = name->kind == HF_EXPERT_ROWS
+                ? hf_expert_add(&t->expert, &t->info, name->shared ? 1 : f->config.n_experts,
+                                name, k, file, at, &f->mem, o->e)
+                : hf_mxfp4_add(&t->mxfp4, &t->info, f->config.n_experts, name, k, file, at,
+                               &f->mem, o->e);
     }
     return s;
 }

@@ -22,7 +22,7 @@ static const name_pair of_model[] = {
 static const name_pair of_layer[] = {
     {"input_layernorm", "attn_norm", NULL},
     {"post_attention_layernorm", "post_attention_norm",
-     "gemma2 gemma3 gemma4 glm4moe olmo2 gpt-oss"},
+     "gemma2 gemma3 gemma4 glm4moe gpt-oss olmo2"},
     {"post_attention_layernorm", "ffn_norm", NULL},
     {"pre_feedforward_layernorm", "ffn_norm", "gemma2 gemma3 gemma4"},
     {"pre_feedforward_layernorm_2", "pre_ffw_norm_2", NULL},
@@ -76,18 +76,18 @@ typedef struct expert_part {
 static const expert_part of_experts[] = {
     {"mlp.experts.gate_up_proj", HF_EXPERT_ROWS, {"ffn_gate_exps", "ffn_up_exps"}},
     {"mlp.experts.down_proj", HF_EXPERT_ROWS, {"ffn_down_exps"}},
-    {"experts.gate_up_proj", HF_EXPERT_ROWS, {"ffn_gate_exps", "ffn_up_exps"}},
-    {"experts.down_proj", HF_EXPERT_ROWS, {"ffn_down_exps"}},
-    {"block_sparse_moe.experts.gate_up_proj", HF_EXPERT_ROWS, {"ffn_gate_exps", "ffn_up_exps"}},
-    {"block_sparse_moe.experts.down_proj", HF_EXPERT_ROWS, {"ffn_down_exps"}},
-    {"block_sparse_moe.input_linear.weight", HF_EXPERT_ROWS, {"ffn_gate_exps", "ffn_up_exps"}},
-    {"block_sparse_moe.output_linear.weight", HF_EXPERT_ROWS, {"ffn_down_exps"}},
     {"mlp.experts.gate_up_proj_blocks", HF_EXPERT_BLOCKS, {"ffn_gate_exps", "ffn_up_exps"}},
     {"mlp.experts.gate_up_proj_scales", HF_EXPERT_SCALES, {"ffn_gate_exps", "ffn_up_exps"}},
     {"mlp.experts.gate_up_proj_bias", HF_EXPERT_BIAS, {"ffn_gate_exps", "ffn_up_exps"}},
     {"mlp.experts.down_proj_blocks", HF_EXPERT_BLOCKS, {"ffn_down_exps"}},
     {"mlp.experts.down_proj_scales", HF_EXPERT_SCALES, {"ffn_down_exps"}},
     {"mlp.experts.down_proj_bias", HF_EXPERT_BIAS, {"ffn_down_exps"}},
+    {"experts.gate_up_proj", HF_EXPERT_ROWS, {"ffn_gate_exps", "ffn_up_exps"}},
+    {"experts.down_proj", HF_EXPERT_ROWS, {"ffn_down_exps"}},
+    {"block_sparse_moe.experts.gate_up_proj", HF_EXPERT_ROWS, {"ffn_gate_exps", "ffn_up_exps"}},
+    {"block_sparse_moe.experts.down_proj", HF_EXPERT_ROWS, {"ffn_down_exps"}},
+    {"block_sparse_moe.input_linear.weight", HF_EXPERT_ROWS, {"ffn_gate_exps", "ffn_up_exps"}},
+    {"block_sparse_moe.output_linear.weight", HF_EXPERT_ROWS, {"ffn_down_exps"}},
 };
 static const expert_part of_shared[] = {
     {"shared_mlp.input_linear.weight", HF_EXPERT_ROWS, {"ffn_gate_shexp", "ffn_up_shexp"}},

@@ -45,9 +45,9 @@ static const struct {
     {"qwen2", DT_F32, DT_F32, false},      {"qwen3", DT_F16, DT_F16, false},
     {"phi3", DT_F16, DT_F16, false},       {"qwen2moe", DT_F16, DT_F16, false},
     {"qwen3moe", DT_INT8, DT_INT8, false}, {"gemma4", DT_F16, DT_F16, false},
-    {"gemma4", DT_INT8, DT_INT8, false},   {"gpt-oss", DT_F16, DT_F16, true},
-    {"gpt-oss", DT_INT8, DT_INT4, true},   {"granitemoe", DT_F16, DT_F16, false},
-    {"glm4moe", DT_F16, DT_F16, false},
+    {"gemma4", DT_INT8, DT_INT8, false},   {"granitemoe", DT_F16, DT_F16, false},
+    {"glm4moe", DT_F16, DT_F16, false},    {"gpt-oss", DT_F16, DT_F16, true},
+    {"gpt-oss", DT_INT8, DT_INT4, true},
 };
 enum { N_MODELS = sizeof models / sizeof *models };
 
