@@ -366,10 +366,11 @@ static status expert_tensor(opening *o, const safetensors *file, const safetenso
             if (strcmp(f->tensor[i].info.name, name->gguf[k]) == 0) t = &f->tensor[i];
         if (!t) t = add_tensor(o, name->gguf[k], cap);
         if (!t) return no_memory(o->e);
-        s = !is_gpt_oss(o) ? hf_expert_add(&t->expert, &t->info, f->config.n_experts, name, k,
-                                           file, at, &f->mem, o->e)
-                           : hf_gpt_oss_add(&t->oss, &t->info, f->config.n_experts, name, k,
-                                            file, at, &f->mem, o->e);
+        s = is_gpt_oss(o)
+                ? hf_gpt_oss_add(&t->oss, &t->info, f->config.n_experts, name, k, file, at,
+                                 &f->mem, o->e)
+                : hf_expert_add(&t->expert, &t->info, name->shared ? 1 : f->config.n_experts,
+                                name, k, file, at, &f->mem, o->e);
     }
     return s;
 }
