@@ -219,6 +219,7 @@ rope_config model_config_rope(const model_config *c, uint32_t layer) {
     X(experts_sigmoid)                                                                         \
     X(experts_norm)                                                                            \
     X(experts_scale)                                                                           \
+    X(experts_eps)                                                                             \
     X(norm_eps)                                                                                \
     X(tied_head)                                                                               \
     X(qkv_bias)                                                                                \

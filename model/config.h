@@ -50,6 +50,7 @@ typedef struct model_config {
     bool experts_sigmoid; /* the router's logits go through sigmoids; false: softmax */
     bool experts_norm;    /* weights of the chosen are divided by their sum */
     float experts_scale;  /* then multiplied by this */
+    float experts_eps;    /* added to that sum */
     float norm_eps;
     bool tied_head; /* the output matrix is the token embedding */
     bool qkv_bias, o_bias, ffn_bias;

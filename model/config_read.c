@@ -220,25 +220,32 @@ static void read_layers(keys *k, model_config *c, const family *f) {
     read_pattern(k, c);
 }
 
-/* Widths of experts, and how they are weighed. Files of 2024 leave widths out, and
- * llama.cpp then takes these. */
-static void read_experts(keys *k, model_config *c, const family *f) {
-    uint32_t gate = 0;
-    maybe_u32(k, "expert_count", &c->n_experts);
-    maybe_u32(k, "expert_used_count", &c->n_experts_used);
-    if (!c->n_experts || f->shaped) return; /* config_shape.c reads the others */
-    c->experts_norm = f->experts.norm;
+/* Widths of experts where all layers have them. Files of 2024 leave widths out, and llama.cpp then
+ * takes these. */
+static void read_expert_widths(keys *k, model_config *c, const family *f) {
     if (f->experts.shared) c->n_ff_shared = c->n_ff;
     if (f->experts.required && c->n_experts_used) c->n_ff /= c->n_experts_used;
     maybe_u32(k, "expert_feed_forward_length", &c->n_ff);
     if (f->experts.shared) maybe_u32(k, "expert_shared_feed_forward_length", &c->n_ff_shared);
+}
+
+/* How experts are weighed. */
+static void read_experts(keys *k, model_config *c, const family *f) {
+    uint32_t gate = 0;
+    maybe_u32(k, "expert_count", &c->n_experts);
+    maybe_u32(k, "expert_used_count", &c->n_experts_used);
+    if (!c->n_experts) return;
+    c->experts_norm = f->experts.norm;
+    c->experts_sigmoid = f->experts.sigmoid;
+    c->experts_eps = f->experts.eps;
+    if (!f->shaped) read_expert_widths(k, c, f); /* else config_shape.c reads them */
     maybe_f32(k, "expert_weights_scale", &c->experts_scale);
     if (c->experts_scale == 0) c->experts_scale = 1; /* as llama.cpp has it */
     if (k->s == OK)
         k->s = checkpoint_get_bool(k->file, key_of(k, "expert_weights_norm"), &c->experts_norm,
                                    k->e);
     maybe_u32(k, "expert_gating_func", &gate);
-    c->experts_sigmoid = gate == 2;
+    if (gate) c->experts_sigmoid = gate == 2;
     if (gate == 3) c->experts_norm = true; /* softmax over the chosen */
     if (gate > 3)
         bad_key(

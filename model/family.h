@@ -37,8 +37,10 @@ typedef struct family {
     uint32_t norms_per_layer;
     struct {
         bool possible, required; /* among its models are mixtures; all are */
-        bool norm;               /* model_config's experts_norm, where the file says nothing */
-        bool shared;             /* an expert beside them, gated by a sigmoid */
+        bool norm, sigmoid; /* model_config's experts_norm and experts_sigmoid, where the file
+                               says nothing */
+        float eps;          /* model_config's experts_eps */
+        bool shared;        /* an expert beside them, gated by a sigmoid */
     } experts;
     uint32_t nope_every;   /* model_config's: no file says it */
     uint32_t window;       /* model_config's, where the file does not say */
@@ -83,6 +85,8 @@ void gemma_record(recorder *);  /* gemma.c: gemma2, gemma3 */
 void gemma4_record(recorder *); /* gemma4.c */
 void glm4_record(recorder *);   /* glm4.c */
 void olmo2_record(recorder *);  /* olmo2.c: olmo2, olmo3 */
+void qwen35_record(recorder *); /* qwen35.c: qwen35, qwen35moe */
+void lfm2_record(recorder *);   /* lfm2.c: lfm2, lfm2moe */
 /* counted.c: weights, KV cache, states and operations of any family, without values; and of those
  * that embed whole texts (BERT) */
 void counted_record(recorder *);
@@ -110,15 +114,19 @@ value_id part_linear(recorder *, int layer, const char *name, const char *bias, 
 /* The heads' outputs for x, normed: projections to q | k | v (biases and QK norm as the config
  * says; fused: one matrix attn_qkv), rotation, cache, attention. */
 value_id part_attention(recorder *, int layer, value_id x, rope_factors, bool fused);
+/* The same of q | k | v. */
+value_id part_attend(recorder *, int layer, value_id qkv, rope_factors);
 /* act(W_gate x) * (W_up x); fused: both in the matrix ffn_up, gate first. */
 value_id part_gate_up(recorder *, int layer, value_id x, activation, bool fused);
 /* A layer with norms before and after attention and feed-forward: the residual stream behind it. fused:
  * as part_gate_up has it. */
 value_id part_layer_of_four_norms(recorder *, int layer, value_id x, activation, bool fused);
 /* x + what the experts make of h, x normed, with the shared expert of the config; a family of
- * moe.c: llama, qwen2moe, qwen3moe. */
+ * moe.c: llama, qwen2moe, qwen3moe, qwen35moe, lfm2moe. */
 value_id part_experts(recorder *, int layer, value_id h, activation, value_id x);
-/* Last norm, logits (of embd where the config ties them; scaled and capped as it says), sampling. */
+/* Last norm, logits (of embd where the config ties them; scaled and capped as it says), sampling.
+ * last: the tensor of the last norm, where it is not output_norm.weight. */
 void part_head(recorder *, value_id x, weight_id embd);
+void part_head_of(recorder *, const char *last, value_id x, weight_id embd);
 
 #endif

@@ -25,7 +25,7 @@ const char *op_kind_name(op_kind k) {
         [OP_MUL_SIGMOID] = "mul_sigmoid",
         [OP_PERMUTE] = "permute",
         [OP_EMBED_ADD] = "embed_add",
-        [OP_MUL_GELU] = "mul_gelu",
+        [OP_MUL_ACT] = "mul_act",
         [OP_SCALE] = "scale",
         [OP_CONV] = "conv",
         [OP_DELTA] = "delta",
@@ -52,6 +52,7 @@ static uint64_t traits_of(const program *p, const op *o) {
                HAS(PROPORTIONAL, o->rope.proportional);
     case OP_LOGITS:
         return HAS(LOGIT_SCALE, o->logits.scale != 1) | HAS(LOGIT_CAP, o->logits.cap > 0);
+    case OP_ROUTE: return HAS(CHOICE_BIAS, o->w[1] != NO_WEIGHT);
     case OP_GATE_UP:
     case OP_EXPERTS_GATE_UP: return HAS(GATE_UP_BIAS, o->bias[0] != NO_WEIGHT);
     default: return 0;
@@ -180,6 +181,16 @@ static void print_extra(buf *b, const program *p, const op *o) {
         buf_addf(b, "  %s, %u chosen%s", o->route.gate == ROUTE_SOFTMAX ? "softmax" : "sigmoid",
                  o->route.top_k, o->route.norm ? ", of sum 1" : "");
         if (o->route.scale != 1) buf_addf(b, ", times %g", (double)o->route.scale);
+        break;
+    case OP_DELTA:
+        buf_addf(b, "  %u heads of %u, %u of %u, state of %llu", o->delta.key_heads,
+                 o->delta.key_dim, o->delta.value_heads, o->delta.value_dim,
+                 (unsigned long long)o->state_floats);
+        break;
+    case OP_CONV:
+        buf_addf(b, "  %u wide%s%s, state of %llu", o->conv.width,
+                 o->conv.gated ? ", gated" : "", o->conv.silu ? ", silu" : "",
+                 (unsigned long long)o->state_floats);
         break;
     case OP_EXPERTS_GATE_UP:
     case OP_GATE_UP: {

@@ -29,10 +29,11 @@ typedef enum op_kind {
     OP_GATHER_ROWS, /* out = the rows of in whose logits are wanted */
     OP_LOGITS,      /* out = in * w0^T * scale, float32, then capped */
     OP_SAMPLE,      /* in = logits; what it gives goes to the host: out is NO_VALUE */
-    OP_ROUTE, /* out = the top_k experts with the largest logits l = in * w0^T (+ bias0), the
+    OP_ROUTE, /* out = the top_k experts with the largest logits l = in * w0^T (+ bias0), or, where
+                       there is a w1, the largest softmax(l) or sigmoid(l) + w1; the
                        lowest index on a tie, and their weights: top_k indices, then top_k weights
                        a row. Weights: softmax(l) or sigmoid(l), of the chosen divided by their
-                       sum where route.norm, times route.scale */
+                       sum + route.eps where route.norm, times route.scale */
     OP_EXPERTS_GATE_UP, /* out = OP_GATE_UP of each row by each expert that by names */
     OP_EXPERTS_DOWN,    /* out = the sum over the experts that by names, ascending, of weight *
                            (in * w0^T (+ bias0)); then + residual */
@@ -40,11 +41,15 @@ typedef enum op_kind {
                    reads out has its inputs */
     OP_MUL_SIGMOID, /* out = in * sigmoid(by) (+ residual); by has as many columns, or one */
     OP_EMBED_ADD,   /* out = (in + embedding of the token by w0 * scale) / sqrt(2) */
-    OP_MUL_GELU,    /* out = gelu(in) * as many columns of by, from mul.first_col on */
+    OP_MUL_ACT,     /* out = mul.act(in) * as many columns of by, from mul.first_col on */
     OP_SCALE,       /* out = in * w0[0] */
+    OP_CONV,  /* out = a causal convolution of in along the tokens, each channel by itself, with
+                       w0 [channels][width], the newest token last; conv.gated: in = b | c | x, out =
+                       c * the convolution of b * x; conv.silu: out = silu of it */
+    OP_DELTA, /* out = the gated delta rule of in = q | k | v, by a state for each head of v
+                       (delta_shape); by = b | a, columns for each head of v: beta = sigmoid(b), the
+                       state's decay e^g, g = w0 * softplus(a + w1) */
     /* Planned alone, no engine runs these yet (model/counted.c): */
-    OP_CONV,           /* a causal convolution along the tokens, of each channel by itself */
-    OP_DELTA,          /* gated delta rule over a state for each head */
     OP_SSM,            /* Mamba-2's recurrence over a state for each head */
     OP_LINEAR_BY_HEAD, /* a matrix of its own for each head */
     OP_LAYER_NORM,     /* norm with the mean subtracted, and a bias */
@@ -68,6 +73,7 @@ const char *op_kind_name(op_kind);
     X(PROPORTIONAL, "proportional_rotary") /* OP_ROPE_APPEND: rope_config.n_live */            \
     X(LOGIT_SCALE, "logit_scale")          /* OP_LOGITS: logits.scale */                       \
     X(LOGIT_CAP, "logit_cap")              /* OP_LOGITS: logits.cap */                         \
+    X(CHOICE_BIAS, "choice_bias")          /* OP_ROUTE: w1 */                                  \
     X(GATE_UP_BIAS, "gate_up_bias")        /* OP_GATE_UP, OP_EXPERTS_GATE_UP: bias */          \
     X(FORWARD_PASS, "forward_pass") /* of a program that is counted: its values are not there */
 
@@ -143,6 +149,9 @@ typedef struct weight {
     /* Where its rows and columns begin in that tensor, or in each expert of it: parts of fused
      * tensors and slices of ranks. Columns begin and end at blocks of the type. */
     uint32_t first_row, first_col;
+    /* Its rows are runs of so many rows of the tensor, whose beginnings are run_step apart; 0: they
+     * follow one another. */
+    uint32_t run, run_step;
 } weight;
 
 /* Neither vector nor order: what linear kernels read. */
@@ -180,6 +189,34 @@ typedef struct attention_shape {
     uint32_t kv_from; /* 0: K and V are the layer's own; else of layer kv_from - 1 */
 } attention_shape;
 
+/* Heads of a gated delta rule: q and k have key_heads of key_dim, v and the output value_heads of
+ * value_dim. q and k are divided by sqrt(their sum of squares + eps), q by sqrt(key_dim), too. */
+typedef struct delta_shape {
+    uint32_t key_heads, value_heads, key_dim, value_dim;
+    bool tiled; /* value head i has key head i % key_heads; else they are in groups */
+    float eps;
+} delta_shape;
+
+/* Positions whose rows are kept beside a recurrent state: a state stands behind a multiple of so many
+ * tokens, and rows behind that can be undone. */
+enum { STATE_CHUNK = 16 };
+
+/* Rows of its input that a convolution's state has: those that the first row of a chunk sees, and the
+ * chunk's; that at position pos is row pos % so many. */
+static inline uint32_t conv_state_rows(uint32_t width) {
+    return width - 1 + STATE_CHUNK;
+}
+
+/* Floats of the state of a gated delta rule: for each value head a matrix [key_dim][value_dim]; of the
+ * chunk's rows k for each key head and what was added along it for each value head, [heads][STATE_CHUNK]
+ * [dim] each; and the sum of g since the chunk began, [value_heads][STATE_CHUNK]. */
+static inline uint64_t delta_state_floats(const delta_shape *d) {
+    const uint64_t matrices = (uint64_t)d->value_heads * d->key_dim * d->value_dim;
+    const uint64_t row =
+        (uint64_t)d->key_heads * d->key_dim + (uint64_t)d->value_heads * (d->value_dim + 1);
+    return matrices + STATE_CHUNK * row;
+}
+
 /* Every value has one writer, but for OP_HEAD_NORM and OP_ROPE_APPEND, which rewrite their
  * input. */
 typedef struct op {
@@ -206,7 +243,12 @@ typedef struct op {
         } embed; /* 1 unless the model scales; OP_EMBED_ADD, too */
         struct {
             uint32_t first_col;
+            activation act;
         } mul;
+        struct {
+            uint32_t width; /* positions that an output sees, its own included */
+            bool gated, silu;
+        } conv;
         struct {
             activation act;
         } gate_up; /* OP_EXPERTS_GATE_UP, too */
@@ -214,7 +256,7 @@ typedef struct op {
             uint32_t top_k;
             route_gate gate;
             bool norm; /* with softmax: the softmax over the chosen */
-            float scale;
+            float scale, eps;
         } route; /* n_experts: the rows of w0 */
         struct {
             weight_id factors;      /* divide the frequencies; or NO_WEIGHT */
@@ -224,6 +266,7 @@ typedef struct op {
             bool proportional;      /* only some of its pairs turn: rope_config.n_live */
         } rope;
         attention_shape attention;
+        delta_shape delta;
     };
 } op;
 

@@ -17,8 +17,9 @@ typedef union route_word {
 
 /* The top_k experts with the largest logits, in that order, the lowest index first on a tie, and
  * their weights as program.h says of OP_ROUTE. Of a row with a NaN or infinity: experts 0 to
- * top_k - 1, and weights of NaN. exp2: op_kernels.exp2; scratch: [n_experts]. */
-void route_choose(const op *, const float *logits, uint32_t n_experts,
+ * top_k - 1, and weights of NaN. bias: w1 of the operation, or NULL; exp2: op_kernels.exp2; scratch:
+ * [2 * n_experts]. */
+void route_choose(const op *, const float *logits, const float *bias, uint32_t n_experts,
                   void (*exp2)(const float *, uint32_t, float *), float *scratch,
                   route_word *out);
 

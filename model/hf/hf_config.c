@@ -446,8 +446,9 @@ static status read_config(model_config *c, reader *r) {
     c->qk_norm_whole = f->qk_norm_whole;
     c->norm_eps = 1e-6f;
     c->experts_norm = f->experts.norm;
+    c->experts_sigmoid = f->experts.sigmoid;
     read_shape(r, c, f, model);
-    if (!c->n_experts) c->experts_norm = false;
+    if (!c->n_experts && !f->shaped) c->experts_norm = false;
     read_biases(r, c, f, model);
     read_window(r, c, f);
     read_scales(r, c, f);
@@ -458,6 +459,10 @@ static status read_config(model_config *c, reader *r) {
         c->window_theta = c->rope.theta;
     if (r->s == OK && f->shaped) r->s = hf_shape_read(c, model->type, r->o, r->prefix, r->e);
     if (r->s != OK) return r->s;
+    if (!c->n_experts)
+        c->experts_norm = c->experts_sigmoid = false;
+    else
+        c->experts_eps = f->experts.eps;
     status s = model_config_check(c, r->e);
     if (s != OK) name_member(r->o, r->e);
     return s;

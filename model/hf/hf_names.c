@@ -14,16 +14,36 @@ typedef struct name_pair {
 static const name_pair of_model[] = {
     {"embed_tokens.weight", "token_embd.weight", NULL},
     {"norm.weight", "output_norm.weight", NULL},
+    {"embedding_norm.weight", "token_embd_norm.weight", NULL},
 };
 
 static const name_pair of_layer[] = {
     {"input_layernorm", "attn_norm", NULL},
-    {"post_attention_layernorm", "post_attention_norm", "gemma2 gemma3 olmo2"},
+    {"post_attention_layernorm", "post_attention_norm", "gemma2 gemma3 olmo2 qwen35 qwen35moe"},
     {"post_attention_layernorm", "ffn_norm", NULL},
     {"pre_feedforward_layernorm", "ffn_norm", "gemma2 gemma3"},
     {"post_feedforward_layernorm", "post_ffw_norm", "gemma2 gemma3 olmo2"},
     {"post_self_attn_layernorm", "post_attention_norm", "glm4"},
     {"post_mlp_layernorm", "post_ffw_norm", "glm4"},
+    {"linear_attn.in_proj_qkv", "attn_qkv", "qwen35 qwen35moe"},
+    {"linear_attn.in_proj_z", "attn_gate", "qwen35 qwen35moe"},
+    {"linear_attn.in_proj_b", "ssm_beta", "qwen35 qwen35moe"},
+    {"linear_attn.in_proj_a", "ssm_alpha", "qwen35 qwen35moe"},
+    {"linear_attn.conv1d", "ssm_conv1d", "qwen35 qwen35moe"},
+    {"linear_attn.norm", "ssm_norm", "qwen35 qwen35moe"},
+    {"linear_attn.out_proj", "ssm_out", "qwen35 qwen35moe"},
+    {"operator_norm", "attn_norm", "lfm2 lfm2moe"},
+    {"ffn_norm", "ffn_norm", "lfm2 lfm2moe"},
+    {"conv.conv", "shortconv.conv", "lfm2 lfm2moe"},
+    {"conv.in_proj", "shortconv.in_proj", "lfm2 lfm2moe"},
+    {"conv.out_proj", "shortconv.out_proj", "lfm2 lfm2moe"},
+    {"self_attn.out_proj", "attn_output", "lfm2 lfm2moe"},
+    {"self_attn.q_layernorm", "attn_q_norm", "lfm2 lfm2moe"},
+    {"self_attn.k_layernorm", "attn_k_norm", "lfm2 lfm2moe"},
+    {"feed_forward.w1", "ffn_gate", "lfm2 lfm2moe"},
+    {"feed_forward.w2", "ffn_down", "lfm2 lfm2moe"},
+    {"feed_forward.w3", "ffn_up", "lfm2 lfm2moe"},
+    {"feed_forward.gate", "ffn_gate_inp", "lfm2moe"},
     {"self_attn.q_proj", "attn_q", NULL},
     {"self_attn.k_proj", "attn_k", NULL},
     {"self_attn.v_proj", "attn_v", NULL},
@@ -43,6 +63,13 @@ static const name_pair of_layer[] = {
     {"mlp.shared_expert_gate", "ffn_gate_inp_shexp", NULL},
 };
 
+/* Names without ".weight" or ".bias". */
+static const name_pair of_layer_whole[] = {
+    {"feed_forward.expert_bias", "exp_probs_b.bias", "lfm2moe"},
+    {"linear_attn.A_log", "ssm_a", "qwen35 qwen35moe"},
+    {"linear_attn.dt_bias", "ssm_dt.bias", "qwen35 qwen35moe"},
+};
+
 /* Behind "experts.", and behind "experts.7.": rows of one of GGUF's tensors, or of two. */
 typedef struct expert_part {
     const char *hf, *gguf[2];
@@ -58,9 +85,9 @@ static const expert_part of_expert[] = {
     {"down_proj.weight", {"ffn_down_exps"}}, {"w2.weight", {"ffn_down_exps"}},
 };
 
-/* Parts of models with several, and tables that are computed. */
+/* Parts of models with several, layers that predict further tokens, and tables that are computed. */
 static const char *const others[] = {"vision_tower.", "vision_model.", "multi_modal_projector.",
-                                     "audio_tower.", "visual."};
+                                     "audio_tower.",  "visual.",       "mtp."};
 
 static const char *after(const char *s, const char *prefix) {
     const size_t n = strlen(prefix);
@@ -95,6 +122,12 @@ static bool layer_name(const char *arch, const char *s, char out[HF_NAME_BYTES])
     unsigned long layer;
     const char *tail = after_number(s, &layer);
     if (!tail) return false;
+    for (size_t i = 0; i < sizeof of_layer_whole / sizeof *of_layer_whole; i++) {
+        const name_pair *p = &of_layer_whole[i];
+        if (strcmp(tail, p->hf) != 0 || !has_word(p->archs, arch)) continue;
+        snprintf(out, HF_NAME_BYTES, "blk.%lu.%s", layer, p->gguf);
+        return true;
+    }
     for (size_t i = 0; i < sizeof of_layer / sizeof *of_layer; i++) {
         const name_pair *p = &of_layer[i];
         const char *rest = after(tail, p->hf);
@@ -134,6 +167,7 @@ bool hf_expert_name_of(hf_expert_name *out, const char *name) {
     const char *rest = after(inner(name), "layers."), *tail;
     if (!rest || !(rest = after_number(rest, &layer))) return false;
     if (!(tail = after(rest, "mlp.experts.")) &&
+        !(tail = after(rest, "feed_forward.experts.")) &&
         !(tail = after(rest, "block_sparse_moe.experts.")))
         return false;
     out->expert = HF_ALL_EXPERTS;

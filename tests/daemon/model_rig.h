@@ -5,6 +5,7 @@
 
 #include "model/family.h"
 #include "tests/model/gguf_gemma4.h"
+#include "tests/model/gguf_hybrid.h"
 
 static GB_UNUSED void model_rig_str(gb *b, const checkpoint *from, const char *key) {
     str v;
@@ -54,6 +55,13 @@ static GB_UNUSED void model_rig_make(gb *b, const family *f, char path[64]) {
         c = gb_gemma4_config(c.n_vocab, 40);
         gb_gemma4_keys(b, &c);
         gb_gemma4_tensors(b, &c, DT_Q4_0, 1);
+        gb_open(b, path);
+        return;
+    }
+    if (gb_is_hybrid(f->arch)) {
+        c = gb_hybrid_config(f->arch, c.n_vocab);
+        gb_hybrid_keys(b, &c);
+        gb_hybrid_tensors(b, &c, DT_Q4_0, 1);
         gb_open(b, path);
         return;
     }

@@ -18,8 +18,8 @@ static op router(route_gate gate, bool norm, float scale) {
 }
 
 static void choose(const op *o, const float *logits, route_word out[2 * K]) {
-    float scratch[N];
-    route_choose(o, logits, N, op_kernels_get(ISA_PLAIN)->exp2, scratch, out);
+    float scratch[2 * N];
+    route_choose(o, logits, NULL, N, op_kernels_get(ISA_PLAIN)->exp2, scratch, out);
 }
 
 START_TEST(the_largest_are_chosen_and_the_lowest_index_on_a_tie) {
