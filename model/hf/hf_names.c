@@ -26,6 +26,8 @@ static const name_pair of_layer[] = {
     {"post_feedforward_layernorm", "post_ffw_norm", "gemma2 gemma3 olmo2"},
     {"post_self_attn_layernorm", "post_attention_norm", "glm4"},
     {"post_mlp_layernorm", "post_ffw_norm", "glm4"},
+    {"linear_attn.A_log", "ssm_a", "qwen35 qwen35moe"},
+    {"linear_attn.dt_bias", "ssm_dt.bias", "qwen35 qwen35moe"},
     {"linear_attn.in_proj_qkv", "attn_qkv", "qwen35 qwen35moe"},
     {"linear_attn.in_proj_z", "attn_gate", "qwen35 qwen35moe"},
     {"linear_attn.in_proj_b", "ssm_beta", "qwen35 qwen35moe"},
@@ -44,6 +46,7 @@ static const name_pair of_layer[] = {
     {"feed_forward.w1", "ffn_gate", "lfm2 lfm2moe"},
     {"feed_forward.w2", "ffn_down", "lfm2 lfm2moe"},
     {"feed_forward.w3", "ffn_up", "lfm2 lfm2moe"},
+    {"feed_forward.expert_bias", "exp_probs_b.bias", "lfm2moe"},
     {"feed_forward.gate", "ffn_gate_inp", "lfm2moe"},
     {"self_attn.q_proj", "attn_q", NULL},
     {"self_attn.k_proj", "attn_k", NULL},
@@ -64,13 +67,6 @@ static const name_pair of_layer[] = {
     {"mlp.shared_expert.up_proj", "ffn_up_shexp", NULL},
     {"mlp.shared_expert.down_proj", "ffn_down_shexp", NULL},
     {"mlp.shared_expert_gate", "ffn_gate_inp_shexp", NULL},
-};
-
-/* Names without ".weight" or ".bias". */
-static const name_pair of_layer_whole[] = {
-    {"feed_forward.expert_bias", "exp_probs_b.bias", "lfm2moe"},
-    {"linear_attn.A_log", "ssm_a", "qwen35 qwen35moe"},
-    {"linear_attn.dt_bias", "ssm_dt.bias", "qwen35 qwen35moe"},
 };
 
 /* Behind "experts.", and behind "experts.7.": rows of one of GGUF's tensors, or of two. */
@@ -136,17 +132,11 @@ static bool layer_name(const char *arch, const char *s, char out[HF_NAME_BYTES])
     unsigned long layer;
     const char *tail = after_number(s, &layer);
     if (!tail) return false;
-    for (size_t i = 0; i < sizeof of_layer_whole / sizeof *of_layer_whole; i++) {
-        const name_pair *p = &of_layer_whole[i];
-        if (strcmp(tail, p->hf) != 0 || !has_word(p->archs, arch)) continue;
-        snprintf(out, HF_NAME_BYTES, "blk.%lu.%s", layer, p->gguf);
-        return true;
-    }
     for (size_t i = 0; i < sizeof of_layer / sizeof *of_layer; i++) {
         const name_pair *p = &of_layer[i];
         const char *rest = after(tail, p->hf);
         if (!rest || (p->archs && !has_word(p->archs, arch))) continue;
-        const bool whole = strchr(p->gguf, '.') != NULL;
+        const bool whole = strchr(p->gguf, '.') || strcmp(p->gguf, "ssm_a") == 0;
         if (whole ? *rest != '\0' : strcmp(rest, ".weight") != 0 && strcmp(rest, ".bias") != 0)
             continue;
         snprintf(out, HF_NAME_BYTES, "blk.%lu.%s%s", layer, p->gguf, rest);
