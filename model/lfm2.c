@@ -8,10 +8,8 @@
 /* What is read of the projection: the gate of the input, that of the output, the input. */
 static value_id short_conv(recorder *r, int l, value_id h) {
     const uint32_t n = r->p->config.n_embd;
-    op *o = rec_op(r, OP_LINEAR, l, h, rec_value(r, "bcx", ROWS_STEP, 3 * n));
-    o->n_weights = 1;
-    o->w[0] = rec_weight(r, WEIGHT_LINEAR, l, "shortconv.in_proj.weight", 3 * n, n);
-    o = rec_conv(r, l, "shortconv.conv.weight", r->p->config.shape.ssm.conv, n, o->out);
+    const value_id bcx = part_project(r, l, "shortconv.in_proj.weight", 3 * n, h, "bcx");
+    op *o = rec_conv(r, l, "shortconv.conv.weight", r->p->config.shape.ssm.conv, n, bcx);
     o->conv.gated = true;
     return o->out;
 }
@@ -31,12 +29,7 @@ void lfm2_record(recorder *r) {
             x = part_linear(r, l, "attn_output.weight", NULL, c->n_heads * c->head_dim, h, x);
         }
         h = part_norm(r, l, "ffn_norm.weight", x, ROWS_STEP);
-        if (c->n_experts && c->shape.ffn[l] == FFN_USUAL) {
-            x = part_experts(r, l, h, ACT_SILU, x);
-            continue;
-        }
-        h = part_gate_up(r, l, h, ACT_SILU, false);
-        x = part_linear(r, l, "ffn_down.weight", NULL, c->n_ff, h, x);
+        x = part_feed_forward(r, l, h, ACT_SILU, x);
     }
     part_head_of(r, "token_embd_norm.weight", x, embd);
 }

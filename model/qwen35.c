@@ -7,21 +7,13 @@
  * Owns nothing: it records into the recorder it is given. One thread. */
 #include "model/family.h"
 
-static value_id linear_to(recorder *r, int l, const char *name, uint32_t rows, value_id in,
-                          const char *what) {
-    op *o = rec_op(r, OP_LINEAR, l, in, rec_value(r, what, ROWS_STEP, rows));
-    o->n_weights = 1;
-    o->w[0] = rec_weight(r, WEIGHT_LINEAR, l, name, rows, r->p->config.n_embd);
-    return o->out;
-}
-
 /* The heads' outputs, normed, times silu(z). */
 static value_id delta_net(recorder *r, int l, value_id h) {
     const model_config *c = &r->p->config;
     const uint32_t heads = c->shape.ssm.heads, inner = c->shape.ssm.inner;
     const uint32_t channels = inner + 2 * c->shape.ssm.groups * c->shape.ssm.state;
-    const value_id qkv = linear_to(r, l, "attn_qkv.weight", channels, h, "qkv");
-    const value_id z = linear_to(r, l, "attn_gate.weight", inner, h, "z");
+    const value_id qkv = part_project(r, l, "attn_qkv.weight", channels, h, "qkv");
+    const value_id z = part_project(r, l, "attn_gate.weight", inner, h, "z");
     op *o = rec_op(r, OP_LINEAR, l, h, rec_value(r, "ba", ROWS_STEP, 2 * heads));
     o->n_weights = 2;
     o->w[0] = rec_weight(r, WEIGHT_LINEAR, l, "ssm_beta.weight", heads, c->n_embd);
@@ -91,12 +83,7 @@ void qwen35_record(recorder *r) {
             x = part_linear(r, l, "attn_output.weight", NULL, c->n_heads * c->head_dim, h, x);
         }
         h = part_norm(r, l, "post_attention_norm.weight", x, ROWS_STEP);
-        if (c->n_experts) {
-            x = part_experts(r, l, h, ACT_SILU, x);
-            continue;
-        }
-        h = part_gate_up(r, l, h, ACT_SILU, false);
-        x = part_linear(r, l, "ffn_down.weight", NULL, c->n_ff, h, x);
+        x = part_feed_forward(r, l, h, ACT_SILU, x);
     }
     part_head(r, x, embd);
 }

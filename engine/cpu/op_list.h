@@ -40,7 +40,9 @@
     X(VALUE_NORM)                                                                              \
     X(SHARED_KV)                                                                               \
     X(PROPORTIONAL)                                                                            \
+    X(GATE_UP_BIAS)                                                                            \
     X(CHOICE_BIAS)                                                                             \
-    X(GATE_UP_BIAS)
+    X(EXPERT_SCALES)                                                                           \
+    X(EXPERT_GROUPS)
 
 #endif

@@ -25,9 +25,13 @@ void run_route(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     team_barrier(e->team, thread);
     float *scores = thread_at(e, thread, e->layout.thread.scores);
     const span s = step_share(in.n_rows, e->step.n_threads, thread);
-    for (uint32_t r = s.from; r < s.to; r++)
-        route_choose(o, logits + (size_t)r * n, c->vec[1], n, e->ops->exp2, scores,
-                     chosen + (size_t)r * 2 * k);
+    const route_vectors vectors = {c->vec[1], c->vec[2]};
+    for (uint32_t r = s.from; r < s.to; r++) {
+        float *l = logits + (size_t)r * n;
+        for (uint32_t i = 0; i < n && o->route.logit_scale != 1; i++)
+            l[i] *= o->route.logit_scale;
+        route_choose(o, &vectors, l, n, e->ops->exp2, scores, chosen + (size_t)r * 2 * k);
+    }
     team_barrier(e->team, thread);
     if (thread) return;
     route_sort(&e->step.routed, chosen, in.n_rows, k, n);
@@ -200,8 +204,7 @@ void run_mul_sigmoid(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const uint32_t cols = e->program->values[o->out].cols, n = e->program->values[o->by].cols;
     const float *in = value_f(e, o->in), *by = value_f(e, o->by);
     const float *residual = o->residual == NO_VALUE ? NULL : value_f(e, o->residual);
-    const act codes = value_act(e, o->out), rest = value_rest(e, o->out);
-    float *out = codes.f, *gate = thread_at(e, thread, e->layout.thread.row);
+    float *out = value_f(e, o->out), *gate = thread_at(e, thread, e->layout.thread.row);
     const span s = step_share(e->step.batch->n_rows, e->step.n_threads, thread);
     CHECK(n == 1 || n == cols);
     for (size_t r = s.from; r < s.to; r++) {
@@ -215,6 +218,5 @@ void run_mul_sigmoid(cpu_engine *e, const cpu_op *c, uint32_t thread) {
             const float y = in[r * cols + i] * gate[n == 1 ? 0 : i];
             out[r * cols + i] = residual ? y + residual[r * cols + i] : y;
         }
-        quantise_row(e, &codes, &rest, (uint32_t)r, out + r * cols, thread);
     }
 }

@@ -19,7 +19,7 @@ static GB_UNUSED void gb_delta_config(model_config *c) {
     c->tied_head = false;
     c->rope.n_dims = 8;
     if (strcmp(c->arch, "qwen35moe") == 0)
-        c->n_experts = 8, c->shape.n_ff_shared = 64, c->shape.shared_gate = 1;
+        c->n_experts = 8, c->n_ff_shared = 64, c->shape.shared_gate = 1;
 }
 
 /* Recurrent, attention, recurrent, attention; of a mixture the first layer is dense. */
@@ -68,7 +68,7 @@ static GB_UNUSED void gb_hybrid_keys(gb *b, const model_config *c) {
                    {"ssm.inner_size", c->shape.ssm.inner},
                    {"full_attention_interval", delta ? 2 : 0},
                    {"attention.head_count_kv", delta ? c->n_kv_heads : 0},
-                   {"expert_shared_feed_forward_length", c->shape.n_ff_shared},
+                   {"expert_shared_feed_forward_length", c->n_ff_shared},
                    {"expert_count", c->n_experts},
                    {"expert_used_count", c->n_experts_used},
                    {"expert_feed_forward_length", c->shape.n_ff_expert},
