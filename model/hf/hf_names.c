@@ -166,9 +166,9 @@ static bool layer_name(const char *arch, const char *s, char out[HF_NAME_BYTES])
         const name_pair *p = &of_layer[i];
         const char *rest = after(tail, p->hf);
         if (!rest || (p->archs && !has_word(p->archs, arch))) continue;
-        const bool whole = strstr(p->gguf, ".weight") || strstr(p->gguf, ".bias") ||
-                           strcmp(p->gguf, "ssm_a") == 0;
-        if (whole ? *rest != '\0' : strcmp(rest, ".weight") != 0 && strcmp(rest, ".bias") != 0)
+        /* Some have no ending in Hugging Face's files. */
+        const bool whole = strchr(p->gguf, '.') || strcmp(p->gguf, "ssm_a") == 0;
+        if (*rest ? strcmp(rest, ".weight") != 0 && strcmp(rest, ".bias") != 0 : !whole)
             continue;
         snprintf(out, HF_NAME_BYTES, "blk.%lu.%s%s", layer, p->gguf, rest);
         return true;
