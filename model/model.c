@@ -20,9 +20,10 @@ static bool may_ignore(str name) {
            str_find(name, STR("rotary_emb.inv_freq"), 0) != SIZE_MAX;
 }
 
-/* Vision, audio, and blocks behind the layers that predict further tokens: not loaded. */
+/* Vision, audio, blocks behind the layers that predict further tokens, and what BERT has on its first
+ * token for training alone: not loaded. */
 static bool is_other_part(const model_config *c, const char *name) {
-    static const char *const parts[] = {"v.", "a.", "mm."};
+    static const char *const parts[] = {"v.", "a.", "mm.", "cls."};
     unsigned layer;
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         if (strncmp(name, parts[i], strlen(parts[i])) == 0) return true;

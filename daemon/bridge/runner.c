@@ -154,7 +154,8 @@ static void fill_seq(const runner *r, const sched_step_seq *q, batch_seq *b) {
                      .n_score = q->score ? job->n_score : -1,
                      .params = q->sample ? &job->sampling : NULL,
                      .allowed = mask_of(r, q, job),
-                     .n_prompt = q->n_prompt};
+                     .n_prompt = q->n_prompt,
+                     .n_first = job->n_first};
     for (uint32_t g = 0; g < r->n_groups; g++) {
         b->blocks[g] = sched_blocks(r->sched, q->slot, g);
         b->n_blocks[g] = q->n_blocks;

@@ -23,7 +23,9 @@
     X(MUL_SIGMOID, run_mul_sigmoid, false)                                                     \
     X(EMBED_ADD, run_embed_add, false)                                                         \
     X(MUL_GELU, run_mul_gelu, false)                                                           \
-    X(SCALE, run_scale, false)
+    X(SCALE, run_scale, false)                                                                 \
+    X(LAYER_NORM, run_layer_norm, false)                                                       \
+    X(POOL, run_pool, false)
 
 /* Traits of operations (model/program.h) that it runs, a row each: X(trait). */
 #define CPU_TRAITS(X)                                                                          \
@@ -38,6 +40,9 @@
     X(VALUE_NORM)                                                                              \
     X(SHARED_KV)                                                                               \
     X(PROPORTIONAL)                                                                            \
-    X(GATE_UP_BIAS)
+    X(GATE_UP_BIAS)                                                                            \
+    X(BIDIRECTIONAL)                                                                           \
+    X(EMBED_TABLES)                                                                            \
+    X(UNGATED)
 
 #endif
