@@ -93,7 +93,7 @@ bool answer_prompts(answer *a, size_t n) {
 /* ---- tokenising ---- */
 
 static bool needs_grammar(const answer *a) {
-    return a->p.form.build && !a->grammar;
+    return a->p.form.build && !a->grammar && !card_is_encoder(&a->rq->served->port->card);
 }
 
 static void encode(void *arg) {

@@ -133,6 +133,9 @@ def test_what_is_refused(server):
     r = server.http.post("/v1/embeddings", json={"input": [5] * (made.MAX + 1)})
     assert r.status_code == 400 and r.json()["error"]["type"] == "exceed_context_size_error"
     assert len(vectors(server, [5] * made.MAX)) == 1  # exactly what fits
+    assert len(vectors(server, "x", response_format={"type": "json_object"}, n=3, stream=True, echo=True)) == 1  # of no effect
+    r = server.http.post("/v1/chat/completions/input_tokens", json={"messages": [{"role": "user", "content": "x"}], "response_format": {"type": "json_object"}})
+    assert r.status_code in (200, 400), r.text
     assert len(vectors(server, [5] * (made.MAX + 1), truncate_prompt_tokens=20)) == 1
 
 
@@ -140,7 +143,7 @@ def test_memory_is_as_planned_and_has_no_cache(server):
     vectors(server, TEXTS)
     m = server.memory()
     classes = {c["class"]: c for c in m["classes"]}
-    for c in ("kv", "logits"):
+    for c in ("kv", "logits", "grammar"):
         assert classes.get(c, {}).get("plan_bytes", 0) == classes.get(c, {}).get("ledger_bytes", 0) == 0
     for c in ("weights", "activations", "workspace", "scheduler", "tokenizer"):
         assert classes[c]["plan_bytes"] == classes[c]["ledger_bytes"] > 0, c
@@ -293,6 +296,24 @@ def test_a_folder_with_vocab_txt_is_the_same(tmp_path, server):
     try:
         for text in TEXTS:
             assert d.tokens(text, add_special_tokens=True) == server.tokens(text, add_special_tokens=True)
+    finally:
+        d.stop()
+
+
+def test_beside_a_chat_model(tmp_path):
+    path = tmp_path / "vramd.conf"
+    path.write_text(f"[model]\nmax_model_len = 256\n[model chat]\nfile = {MODEL}\n[model vectors]\nfile = {FOLDER}/bert\n"
+                    f"activation_dtype = f32\n[model scores]\nfile = {FOLDER}/bert-rank.gguf\n")
+    d = Daemon("--config", str(path), "--threads", "2", model=None)
+    try:
+        assert len(vectors(d, TEXTS, model="vectors")) == len(TEXTS) and d.complete("x", model="chat").status_code == 200
+        r = d.http.post("/v1/rerank", json={"model": "scores", "query": "cat", "documents": ["dog", "cat"]})
+        assert r.status_code == 200 and len(r.json()["results"]) == 2, r.text
+        for model, path, said in (("chat", "/v1/embeddings", "no embeddings"), ("vectors", "/v1/completions", "embeddings alone"),
+                                  ("scores", "/v1/embeddings", "not embeddings"), ("chat", "/v1/rerank", "neither")):
+            body = {"model": model, "input": "x", "prompt": "x", "query": "x", "documents": ["x"]}
+            r = d.http.post(path, json=body)
+            assert r.status_code == 400 and said in r.text, (model, path, r.text)
     finally:
         d.stop()
 
