@@ -82,7 +82,7 @@ void bert_record(recorder *r) {
         x = layer_norm(r, l, "attn_output_norm", x);
         h = ungated
                 ? activated(r, l, "ffn_up.weight", up_bias, ROWS_STEP, c->n_ff, x, ACT_GELU_ERF)
-                : part_gate_up(r, l, x, ACT_SILU, false);
+                : part_gate_up(r, l, x, ACT_SILU, c->n_ff, false);
         x = part_linear(r, l, "ffn_down.weight", c->ffn_bias ? "ffn_down.bias" : NULL, c->n_ff,
                         h, x);
         x = layer_norm(r, l, "layer_output_norm", x);

@@ -43,6 +43,9 @@
     X(GATE_UP_BIAS)                                                                            \
     X(BIDIRECTIONAL)                                                                           \
     X(EMBED_TABLES)                                                                            \
-    X(UNGATED)
+    X(UNGATED)                                                                                 \
+    X(CHOICE_BIAS)                                                                             \
+    X(EXPERT_SCALES)                                                                           \
+    X(EXPERT_GROUPS)
 
 #endif
