@@ -22,8 +22,10 @@
     X(EXPERTS_DOWN, run_experts_down, true)                                                    \
     X(MUL_SIGMOID, run_mul_sigmoid, false)                                                     \
     X(EMBED_ADD, run_embed_add, false)                                                         \
-    X(MUL_GELU, run_mul_gelu, false)                                                           \
+    X(MUL_ACT, run_mul_act, false)                                                             \
     X(SCALE, run_scale, false)                                                                 \
+    X(CONV, run_conv, false)                                                                   \
+    X(DELTA, run_delta, false)                                                                 \
     X(LAYER_NORM, run_layer_norm, false)                                                       \
     X(POOL, run_pool, false)
 

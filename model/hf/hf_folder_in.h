@@ -7,7 +7,7 @@
 #include "model/facts.h"
 #include "model/hf/hf_experts.h"
 #include "model/hf/hf_folder.h"
-#include "model/hf/hf_mxfp4.h"
+#include "model/hf/hf_gpt_oss.h"
 #include "model/hf/hf_packed_read.h"
 #include "model/hf/safetensors.h"
 
@@ -15,8 +15,9 @@ typedef enum hf_reading {
     HF_AS_STORED,
     HF_PERMUTED, /* rows (of a vector: numbers) of each head in GGUF's order: dimension i and i + n/2
                     of the file are neighbours */
-    HF_PLUS_ONE, /* F32: the number and 1, as Gemma's norms use it */
-    HF_MADE      /* F32: computed from config.json; I32: an order of inputs */
+    HF_PLUS_ONE,  /* F32: the number and 1, as Gemma's norms use it */
+    HF_MINUS_EXP, /* F32: -e^x of the number x, as decays of states use it */
+    HF_MADE       /* F32: computed from config.json; I32: an order of inputs */
 } hf_reading;
 
 typedef struct hf_tensor {
@@ -24,7 +25,7 @@ typedef struct hf_tensor {
     hf_reading reading;
     const hf_packed *packed; /* of codes and scales; NULL: of one tensor */
     hf_expert *expert;       /* [info.ne[2]]: of the experts of a layer; NULL: of one tensor */
-    hf_mxfp4 *mxfp4;         /* of the experts of gpt-oss; NULL: others */
+    hf_gpt_oss *oss;         /* of the experts of gpt-oss; NULL: others */
     const safetensor *at;    /* NULL: HF_MADE, packed, or of experts */
     const safetensors *file; /* that has it */
     uint32_t head_dim;       /* HF_PERMUTED: rows of a head */
