@@ -61,6 +61,7 @@ const char *op_kind_name(op_kind);
     X(TEMPERATURE, "temperature")          /* OP_ATTENTION: attention.temperature */           \
     X(LATENT_KV, "latent_kv")              /* OP_ATTENTION: attention.latent */                \
     X(SHARED_KV, "shared_kv")              /* OP_ATTENTION: attention.kv_from */               \
+    X(WIDE_HEADS, "wide_heads")            /* OP_ATTENTION: heads of more than 256 */          \
     X(NORM_ADD, "norm_add")                /* OP_NORM: residual */                             \
     X(WHOLE_NORM, "whole_norm")            /* OP_HEAD_NORM: norm.whole */                      \
     X(VALUE_NORM, "value_norm")            /* OP_HEAD_NORM: norm.values */                     \
