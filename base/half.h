@@ -1,5 +1,5 @@
 /* IEEE binary16 and bfloat16 to and from float, in plain C: exact to float, round to nearest
- * even from float. The hardware instructions give the same bits. Also for
+ * even from float. The hardware instructions give the same bits. Scales of MXFP4 to float. Also for
  * device code. */
 #ifndef VRAMD_BASE_HALF_H
 #define VRAMD_BASE_HALF_H
@@ -50,6 +50,15 @@ HALF_INLINE uint16_t bf16_of_float(float f) {
     uint32_t u = bits_of_float(f);
     if ((u & 0x7fffffff) > 0x7f800000u) return (uint16_t)(u >> 16 | 0x40);
     return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+}
+
+/* Twice the numbers of E2M1, by code, for numbers that are then multiplied by half their scale. */
+#define E2M1_TWICE 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12
+
+/* Half of a scale of E8M0, 2^(e - 128); below 2 it is subnormal. 255, which means NaN, is 2^127 as
+ * in ggml: whoever reads a file refuses it (dtype_is_finite). */
+HALF_INLINE float e8m0_half(uint8_t e) {
+    return float_of_bits(e < 2 ? 0x00200000u << e : (uint32_t)(e - 1) << 23);
 }
 
 #endif

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a flood of one client costs another one: 1,000 requests of one tenant at once, and one of another tenant now and then.
 Two servers in turn, scheduler_policy = fair and fcfs; the tenants are named by a gateway's header (trusted_proxies). Of the
-other tenant's requests: the time to the first token over its own time of service alone; of all: tokens per second.
+other tenant's requests: the time to the first token over its own time of service alone; of all: tokens per second while the flood lasts.
 
     bench_fair.py [--flood N] [--others N] [--rounds N]     the bar: at most 2 of its own times, 0.99 of the throughput"""
 
@@ -17,7 +17,7 @@ HEADER = "x-gateway-inference-fairness-id"
 
 
 def send(port, who, seed):
-    """Seconds to the first event and to the last, and the tokens."""
+    """Seconds to the first event, the times of the request and of the last event, and the tokens."""
     r = random.Random(seed)
     body = {"prompt": [r.randrange(1000, 40000) for _ in range(N_PROMPT)], "max_tokens": N_OUTPUT, "temperature": 0, "ignore_eos": True,
             "stream": True, "logprobs": 0}
@@ -28,35 +28,36 @@ def send(port, who, seed):
         for line in answer:
             if line.startswith(b"data: {"):
                 first, n = first or time.monotonic() - t0, n + 1
-    return first, time.monotonic() - t0, n
+    return first, t0, time.monotonic(), n
 
 
 def flood(server, a, seed):
-    """The other tenant's times to the first token, and tokens per second until all have ended."""
-    done, threads = [], []
+    """The other tenant's times to the first token, and tokens per second until the flood has ended: behind it the other tenant's
+    requests are alone, one after another, and say nothing of throughput."""
+    done, others, threads = [], [], []
     t0 = time.monotonic()
     for i in range(a.flood):
         threads.append(threading.Thread(target=lambda i=i: done.append(send(server.port, "flood", f"{seed} {i}"))))
         threads[-1].start()
-    waited = []
     for i in range(a.others):
         time.sleep(1)
-        waited.append(send(server.port, "other", f"{seed} other {i}")[0])
+        others.append(send(server.port, "other", f"{seed} other {i}"))
     for t in threads:
         t.join()
-    n = sum(x[2] for x in done) + a.others * N_OUTPUT
-    return {"first_s": waited, "tokens_per_s": n / (time.monotonic() - t0), "failed": a.flood - len(done)}
+    end = max(x[2] for x in done)
+    n = sum(x[3] for x in done + others if x[2] <= end)
+    return {"first_s": [x[0] for x in others], "tokens_per_s": n / (end - t0), "failed": a.flood - len(done)}
 
 
 def service_s(server):
     """The time of a request among as many as run at once: what one of the flood takes once it is admitted."""
     out, threads = [], []
     for i in range(SEQS):
-        threads.append(threading.Thread(target=lambda i=i: out.append(send(server.port, "alone", f"alone {i}")[1])))
+        threads.append(threading.Thread(target=lambda i=i: out.append(send(server.port, "alone", f"alone {i}"))))
         threads[-1].start()
     for t in threads:
         t.join()
-    return median(out)
+    return median([end - start for _, start, end, _ in out])
 
 
 def main():

@@ -47,9 +47,9 @@ static void print_help(void) {
         "memory and on the disk is printed first. If it is stopped, at any point, the same\n"
         "command continues.\n\n"
         "  --type TYPE   of the matrices: F32, BF16, F16, Q8_0, Q6_K, Q5_K, Q5_1, Q5_0, Q4_K,\n"
-        "                Q4_1, Q4_0, IQ4_NL, IQ4_XS, Q3_K or Q2_K. Where the rows are no "
-        "whole\n"
-        "                blocks, the next type of smaller blocks\n"
+        "                Q4_1, Q4_0, MXFP4, IQ4_NL, IQ4_XS, Q3_K or Q2_K. Where the rows "
+        "are no\n"
+        "                whole blocks, the next type of smaller blocks\n"
         "  --fit SIZE    a type for each matrix, so that the file has at most SIZE bytes and "
         "loses\n"
         "                least; the table goes to OUT.gguf.sensitivity.json\n"
@@ -85,8 +85,8 @@ static status take_type(const char *word, dtype *out, err *e) {
     *out = dtype_by_name(str_of(word));
     if (*out != DT_NONE && quant_can(*out)) return OK;
     err_set(e, ERR_INVALID, "--type: \"%.40s\" is no type that is written", word);
-    err_hint(e, "F32, BF16, F16, Q8_0, Q6_K, Q5_K, Q5_1, Q5_0, Q4_K, Q4_1, Q4_0, IQ4_NL, "
-                "IQ4_XS, Q3_K, Q2_K");
+    err_hint(e, "F32, BF16, F16, Q8_0, Q6_K, Q5_K, Q5_1, Q5_0, Q4_K, Q4_1, Q4_0, MXFP4, "
+                "IQ4_NL, IQ4_XS, Q3_K, Q2_K");
     return err_field(e, "type");
 }
 

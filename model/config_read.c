@@ -118,6 +118,7 @@ static void read_scaling(keys *k, model_config *c, const family *f) {
         if (!r->original_len) r->original_len = c->n_ctx_train;
     }
     if (r->scaling != ROPE_SCALING_YARN) return;
+    r->exact_range = f->yarn_exact;
     if (ext >= 0 && ext != 1)
         bad_key(k, ERR_UNSUPPORTED, "rope.scaling.yarn_ext_factor",
                 "only YaRN with an extrapolation factor of 1 is known");
@@ -336,7 +337,9 @@ status model_config_read(model_config *c, const checkpoint *file, err *e) {
     c->tied_head = !has_tensor(file, "output.weight");
     c->qkv_bias = f->qkv_bias || has_tensor(file, "blk.0.attn_q.bias");
     c->o_bias = has_tensor(file, "blk.0.attn_output.bias");
-    c->ffn_bias = has_tensor(file, "blk.0.ffn_down.bias");
+    c->ffn_bias =
+        has_tensor(file, "blk.0.ffn_down.bias") || has_tensor(file, "blk.0.ffn_down_exps.bias");
+    c->router_bias = has_tensor(file, "blk.0.ffn_gate_inp.bias");
     c->sinks = has_tensor(file, "blk.0.attn_sinks.weight");
     s = model_config_check(c, e);
     if (s != OK) name_key(c, e);

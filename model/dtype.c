@@ -137,6 +137,13 @@ static bool is_finite_grouped(dtype t, const unsigned char *p, uint64_t n) {
     }
 }
 
+/* Whether the largest number of no block of MXFP4, 6 * 2^(e - 127), is beyond float32. */
+static bool is_finite_mxfp4(const unsigned char *p, uint64_t n) {
+    bool wrong = false;
+    for (uint64_t i = 0; i < n; i++, p += 17) wrong |= *p > 252;
+    return !wrong;
+}
+
 /* Its scale is in the upper quarters of the last four 16-bit numbers. */
 static bool is_finite_iq1_m(const unsigned char *p, uint64_t n) {
     bool wrong = false;
@@ -179,6 +186,7 @@ bool dtype_is_finite(dtype t, const void *blocks, uint64_t n_blocks) {
     case DT_Q6_K: first = 208; break;
     case DT_TQ1_0: first = 52; break;
     case DT_TQ2_0: first = 64; break;
+    case DT_MXFP4: return is_finite_mxfp4(p, n_blocks);
     case DT_IQ1_M: return is_finite_iq1_m(p, n_blocks);
     default: return true;
     }

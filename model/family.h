@@ -44,6 +44,7 @@ typedef struct family {
     uint32_t window;       /* model_config's, where the file does not say */
     uint32_t window_every; /* model_config's, where the file has a window and says nothing */
     float window_theta;    /* likewise */
+    bool yarn_exact;       /* YaRN's range is not rounded; GGUF files do not say so */
     bool window_unscaled;  /* layers with a window have rope's base, without its scaling */
     /* Models of so many layers scale scores by sqrt(n_heads / n_embd); their files do not say. */
     uint32_t wide_layers;
@@ -78,11 +79,12 @@ status config_shape_read(model_config *, const checkpoint *, err *);
 
 void llama_record(
     recorder *); /* llama.c: llama, qwen2, qwen3, smollm3, mistral3, granite, mixtures */
-void phi3_record(recorder *);   /* phi3.c */
-void gemma_record(recorder *);  /* gemma.c: gemma2, gemma3 */
-void gemma4_record(recorder *); /* gemma4.c */
-void glm4_record(recorder *);   /* glm4.c */
-void olmo2_record(recorder *);  /* olmo2.c: olmo2, olmo3 */
+void phi3_record(recorder *);    /* phi3.c */
+void gemma_record(recorder *);   /* gemma.c: gemma2, gemma3 */
+void gemma4_record(recorder *);  /* gemma4.c */
+void gpt_oss_record(recorder *); /* gpt_oss.c */
+void glm4_record(recorder *);    /* glm4.c */
+void olmo2_record(recorder *);   /* olmo2.c: olmo2, olmo3 */
 /* counted.c: weights, KV cache, states and operations of any family, without values; and of those
  * that embed whole texts (BERT) */
 void counted_record(recorder *);
@@ -115,8 +117,8 @@ value_id part_gate_up(recorder *, int layer, value_id x, activation, bool fused)
 /* A layer with norms before and after attention and feed-forward: the residual stream behind it. fused:
  * as part_gate_up has it. */
 value_id part_layer_of_four_norms(recorder *, int layer, value_id x, activation, bool fused);
-/* x + what the experts make of h, x normed, with the shared expert of the config; a family of
- * moe.c: llama, qwen2moe, qwen3moe. */
+/* x + what the experts make of h, x normed, with the shared expert of the config; in
+ * moe.c. */
 value_id part_experts(recorder *, int layer, value_id h, activation, value_id x);
 /* Last norm, logits (of embd where the config ties them; scaled and capped as it says), sampling. */
 void part_head(recorder *, value_id x, weight_id embd);

@@ -28,9 +28,20 @@ static void decode_floats(dtype t, const uint8_t *in, size_t n, float *out) {
     }
 }
 
+static void decode_mxfp4(const uint8_t *in, float *out) {
+    static const int8_t e2m1[16] = {E2M1_TWICE};
+    const float d = e8m0_half(in[0]);
+    for (int i = 0; i < 32; i++)
+        out[i] = d * (float)e2m1[i < 16 ? in[1 + i] & 15 : in[1 + i - 16] >> 4];
+}
+
 /* 32 numbers of a type with blocks of 32. */
 static void decode_32(dtype t, const uint8_t *in, float *out) {
     const bool min = t == DT_Q4_1 || t == DT_Q5_1, fifth = t == DT_Q5_0 || t == DT_Q5_1;
+    if (t == DT_MXFP4) {
+        decode_mxfp4(in, out);
+        return;
+    }
     const float d = half_in(in), m = min ? half_in(in + 2) : 0;
     const uint8_t *at = in + (min ? 4 : 2);
     uint32_t high = 0;

@@ -14,6 +14,7 @@ typedef void quant_encoder(const float *x, size_t n, const float *importance, vo
     X(Q5_0, rtn)                                                                               \
     X(Q5_1, rtn)                                                                               \
     X(Q8_0, rtn)                                                                               \
+    X(MXFP4, rtn)                                                                              \
     X(Q2_K, search)                                                                            \
     X(Q3_K, search)                                                                            \
     X(Q4_K, search)                                                                            \

@@ -30,6 +30,7 @@ uint32_t quant_file_type(dtype t) {
     case DT_IQ4_NL: return 25;
     case DT_IQ4_XS: return 30;
     case DT_BF16: return 32;
+    case DT_MXFP4: return 38;
     default: return 1024;
     }
 }

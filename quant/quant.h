@@ -1,6 +1,6 @@
 /* Rows of float32 to rows of a stored type (model/dtype.h) and back. Pure; any thread.
  *
- * Without importance Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, F16 and BF16 round to nearest and have the bytes that
+ * Without importance Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, MXFP4, F16 and BF16 round to nearest and have the bytes that
  * ggml's reference gives (its functions quantize_row_*_ref). The other types, and all with importance,
  * search the scales for the least error: bytes are the same on every machine, and the error
  * is no larger than that of ggml's search. */

@@ -125,6 +125,30 @@ static void RTN_NAME(q8_0)(const float *x, size_t n, const float *importance, vo
     }
 }
 
+/* The scale is the power of two by which the largest number is 4 to 8; above 6 it is cut. Of two codes as near, the
+ * smaller. */
+static void RTN_NAME(mxfp4)(const float *x, size_t n, const float *importance, void *to) {
+    static const float between[] = {0.5f, 1.5f, 2.5f, 3.5f, 5, 7, 10}; /* of E2M1_TWICE */
+    uint8_t *out = to;
+    (void)importance;
+    for (size_t at = 0; at < n; at += 32, out += 17) {
+        rtn_block b;
+        v8i c[4];
+        rtn_load(&b, x + at);
+        const float most = b.max > -b.min ? b.max : -b.min;
+        const float power = most > 0 ? floorf(log2f(most)) - 2 + 127 : 0;
+        out[0] = power > 0 ? (uint8_t)power : 0;
+        const float d = e8m0_half(out[0]);
+        for (int i = 0; i < 4; i++) {
+            const v8f size = v8_max(b.v[i], -b.v[i]);
+            c[i] = (v8i){0};
+            for (int k = 0; k < 7; k++) c[i] -= (v8i)(size > between[k] * d);
+            c[i] |= 8 & (v8i)(b.v[i] < 0) & (v8i)(c[i] > 0);
+        }
+        rtn_nibbles(c, out + 1);
+    }
+}
+
 quant_encoder *RTN_NAME(rtn)(dtype t) {
     switch (t) {
     case DT_Q4_0: return RTN_NAME(q4_0);
@@ -132,6 +156,7 @@ quant_encoder *RTN_NAME(rtn)(dtype t) {
     case DT_Q5_0: return RTN_NAME(q5_0);
     case DT_Q5_1: return RTN_NAME(q5_1);
     case DT_Q8_0: return RTN_NAME(q8_0);
+    case DT_MXFP4: return RTN_NAME(mxfp4);
     default: return NULL;
     }
 }

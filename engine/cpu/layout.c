@@ -52,7 +52,7 @@ static status check_weights(const program *p, err *e) {
                 "tensor %s: the CPU engine has no kernel for type %s with rows of %u", w->name,
                 dtype_name(w->type), w->cols);
         err_hint(e, "types with kernels: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to "
-                    "Q6_K, IQ1_S to IQ4_XS, TQ1_0, TQ2_0, Q1_0, Q2_0, NVFP4");
+                    "Q6_K, IQ1_S to IQ4_XS, TQ1_0, TQ2_0, Q1_0, Q2_0, MXFP4, NVFP4");
         return err_field(e, "%s", w->name);
     }
     return OK;

@@ -90,7 +90,7 @@ INLINE void strip_int8(const uint8_t *tile, const dtype t, uint32_t n_in, const 
                 tile256_int8(tile, t, b, r0, at, acc + i * R, R);
                 continue;
             }
-            __m256 d = load_half(tile + 16 * at), m = d;
+            __m256 d = tile_d(tile, t, at), m = d;
             if (f.has_min) m = load_half(tile + 32 + 16 * at);
             block_whole(tile + STRIP * f.head + 32 * at, t, d, m, _mm256_setzero_si256(), b, r0,
                         acc + i * R, R);

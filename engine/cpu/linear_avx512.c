@@ -179,7 +179,7 @@ INLINE void strip_int8(const uint8_t *tile, const dtype t, uint32_t n_in, const 
         } else {
             if (R > 2 || (i.form != CODES_4 && i.form != CODES_8))
                 prefetch(tile, tile_bytes(t));
-            __m512 d = load_half(tile), m = i.has_min ? load_half(tile + 32) : d;
+            __m512 d = tile_d(tile, t, 0), m = i.has_min ? load_half(tile + 32) : d;
             block_whole(tile + STRIP * i.head, t, d, m, &a, acc, R);
             acts_next(&a);
         }

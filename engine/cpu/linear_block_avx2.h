@@ -178,7 +178,7 @@ INLINE void unpack(const uint8_t *tile, const dtype t, uint32_t h, uint32_t n_in
     const tile_info i = tile_of(t);
     for (; n_in; n_in -= i.n_in, tile += tile_bytes(t)) {
         _Alignas(32) tile_scales s;
-        __m256 d = load_half(tile + 16 * h), m = d;
+        __m256 d = tile_d(tile, t, h), m = d;
         if (i.has_min) m = load_half(tile + 32 + 16 * h);
         if (i.n_in == 256) tile_scales_read(tile, t, h, &s);
         if (i.halves) m = -m;

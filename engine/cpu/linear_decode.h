@@ -3,8 +3,6 @@
 #ifndef VRAMD_ENGINE_CPU_LINEAR_DECODE_H
 #define VRAMD_ENGINE_CPU_LINEAR_DECODE_H
 
-#include "base/half.h"
-
 #include "engine/cpu/linear_tiles.h"
 
 #define DECODE static inline __attribute__((always_inline))
@@ -76,8 +74,11 @@ DECODE block_scale group_scale(const uint8_t *tile, dtype t, uint32_t o) {
 DECODE block_scale scale_at(const uint8_t *tile, dtype t, uint32_t j, uint32_t o) {
     const tile_info i = tile_of(t);
     if (i.grouped) return group_scale(tile, t, o);
-    block_scale s = {
-        half_at(tile, o), i.has_min ? half_at(tile + 32, o) : 0, {1, 1}, {0, 0}, 0};
+    block_scale s = {t == DT_MXFP4 ? e8m0_half(tile[o]) : half_at(tile, o),
+                     i.has_min ? half_at(tile + 32, o) : 0,
+                     {1, 1},
+                     {0, 0},
+                     0};
     const uint8_t *more = tile + (i.has_min ? 64 : 32);
     switch (t) {
     case DT_Q4_K:
@@ -128,7 +129,7 @@ DECODE int triple_at(const uint8_t *c, uint32_t k, uint32_t o) {
 
 /* The code of input k of 32 for output o, offset undone. */
 DECODE int code_at(const uint8_t *c, dtype t, uint32_t k, uint32_t o) {
-    static const int8_t book[16] = {CODE_BOOK};
+    static const int8_t book[16] = {CODE_BOOK}, e2m1[16] = {E2M1_TWICE};
     const tile_info i = tile_of(t);
     switch (i.form) {
     case CODES_4: return nibble_at(c, k, o) - i.offset;
@@ -136,7 +137,7 @@ DECODE int code_at(const uint8_t *c, dtype t, uint32_t k, uint32_t o) {
     case CODES_6: return (nibble_at(c, k, o) | pair_at(c + 256, k, o) << 4) - i.offset;
     case CODES_2: return pair_at(c, k, o) - i.offset;
     case CODES_3: return triple_at(c, k, o) - i.offset;
-    case CODES_BOOK: return book[nibble_at(c, k, o)];
+    case CODES_BOOK: return (t == DT_MXFP4 ? e2m1 : book)[nibble_at(c, k, o)];
     default: return c[64 * (k / 4) + 4 * o + k % 4] - i.offset;
     }
 }

@@ -78,7 +78,10 @@ INLINE void pack_words(uint8_t *to, uint32_t o, const uint8_t *c, uint32_t n, ui
 INLINE void pack_block32(uint8_t *tile, dtype t, const uint8_t *src, uint32_t o) {
     const tile_info i = tile_of(t);
     uint8_t *codes = tile + STRIP * i.head;
-    memcpy(tile + 2 * o, src, 2);
+    if (i.head == 1)
+        tile[o] = *src;
+    else
+        memcpy(tile + 2 * o, src, 2);
     if (i.has_min) memcpy(tile + 2 * STRIP + 2 * o, src + 2, 2);
     src += i.head;
     if (i.form == CODES_5) {

@@ -38,6 +38,13 @@ INLINE vi shifted(vi v, const int by) {
     return by < 0 ? (vi)((u32s)v >> (uint32_t)-by) : (vi)((u32s)v << (uint32_t)by);
 }
 
+/* d of part h of a tile of 32. */
+INLINE vf tile_d(const uint8_t *tile, const dtype t, const uint32_t h) {
+    if (t != DT_MXFP4) return load_half(tile + 2 * LANES * h);
+    const u32s e = (u32s)load_u8_32(tile + LANES * h), tiny = (u32s)(e < 2u);
+    return (vf)((tiny & ((e + 1u) << 21u)) | (~tiny & ((e - 1u) << 23u)));
+}
+
 /* Scales of part of a tile of 256, by 32 inputs. Types without halves: d and m as in
  * block_scale (engine/cpu/linear_decode.h). With halves: pairs of int16, first and last half of
  * 32. */
@@ -125,7 +132,8 @@ INLINE vi triples_of(const uint8_t *c, const int l) { /* of groups 6, 7 the low 
  * SIGNED_CODES. */
 INLINE vi codes_of(const uint8_t *c, const dtype t, const int l) {
     const __m128i book = _mm_setr_epi8(CODE_BOOK),
-                  stored = _mm_xor_si128(book, _mm_set1_epi8(-128));
+                  stored = _mm_xor_si128(book, _mm_set1_epi8(-128)),
+                  e2m1 = _mm_add_epi8(_mm_setr_epi8(E2M1_TWICE), _mm_set1_epi8(16));
     switch (tile_of(t).form) {
     case CODES_4: return nibbles_of(c, l);
     case CODES_5: return or_masked(nibbles_of(c, l), bits_of(c + 256, l, 4), 16);
@@ -134,7 +142,8 @@ INLINE vi codes_of(const uint8_t *c, const dtype t, const int l) {
     case CODES_3:
         if (l < 6) return triples_of(c, l) & all8(7);
         return or_masked(triples_of(c, l) & all8(3), bits_of(c + 128, l, 2), 4);
-    case CODES_BOOK: return look_up(SIGNED_CODES ? book : stored, nibbles_of(c, l));
+    case CODES_BOOK:
+        return look_up(t == DT_MXFP4 ? e2m1 : SIGNED_CODES ? book : stored, nibbles_of(c, l));
     case CODES_E4M3: return loadi(c + 64 * l);
     default: return loadi(c + 64 * l) ^ all8(SIGNED_CODES ? -128 : 0);
     }
@@ -176,7 +185,7 @@ INLINE void part_floats(const uint8_t *tile, const dtype t, const uint32_t h, fl
     const tile_info i = tile_of(t);
     const uint8_t *c = tile + STRIP * i.head + 4 * LANES * h;
     vf d[2], m[2] = {0};
-    d[0] = d[1] = load_half(tile + 2 * LANES * h);
+    d[0] = d[1] = tile_d(tile, t, h);
     if (i.has_min) m[0] = m[1] = load_half(tile + 32 + 2 * LANES * h);
     if (i.n_in == 32) {
         block_floats(c, t, d, m, w);

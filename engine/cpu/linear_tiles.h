@@ -7,6 +7,7 @@
  *
  * Head. half d[16], half m[16] (types with a minimum), then, lane = output, 4 bytes each:
  * - Q4_K, Q5_K: the 12 bytes of the file as 3 vectors (drawn below)
+ * - MXFP4: uint8 e[16] and nothing else: d is 2^(e - 128)
  * - IQ4_XS: uint16 high[16], then 1 vector: scales of 6 bits by 32, minus 32
  * - Q3_K: 3 vectors: scales of 6 bits by 16 (drawn below)
  * - Q6_K: int8 scale[16][2], by 32 inputs: one of each half
@@ -103,13 +104,14 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/half.h"
 
 #include "engine/cpu/linear.h"
 #include "model/words.h"
 
 enum { STRIP = 16, ACT_GROUP = 8, ROWS_IN_CACHE = 128 };
 
-/* How codes are stored; CODES_BOOK: nibbles that index CODE_BOOK. */
+/* How codes are stored; CODES_BOOK: nibbles that index CODE_BOOK, of MXFP4 E2M1_TWICE. */
 typedef enum code_form {
     CODES_NONE,
     CODES_4,
@@ -144,6 +146,7 @@ typedef struct tile_info {
     X(Q5_1, 32, 4, 20, 0, true, false, CODES_5)                                                \
     X(Q8_0, 32, 2, 32, 128, false, false, CODES_8)                                             \
     X(IQ4_NL, 32, 2, 16, 128, false, false, CODES_BOOK)                                        \
+    X(MXFP4, 32, 1, 16, 16, false, false, CODES_BOOK)                                          \
     X(Q4_K, 256, 16, 16, 0, true, false, CODES_4)                                              \
     X(Q5_K, 256, 16, 20, 0, true, false, CODES_5)                                              \
     X(IQ4_XS, 256, 8, 16, 128, false, false, CODES_BOOK)                                       \
@@ -188,7 +191,8 @@ static inline __attribute__((always_inline)) tile_info tile_of(dtype t) {
     }
 }
 
-/* Values of IQ4_NL and IQ4_XS (ggml, table kvalues_iq4nl); stored codes + 128 are unsigned. */
+/* Values of IQ4_NL and IQ4_XS (ggml, table kvalues_iq4nl); stored codes + 128 are unsigned. Those of
+ * MXFP4 have 16 added, so that they take no more sums than codes of 5 bits. */
 #define CODE_BOOK -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113
 
 typedef struct act_block {

@@ -145,12 +145,12 @@ static void rotate_queries(const cpu_engine *e, const cpu_op *c, const attn_task
         e->program->values[c->op->in].cols; /* of q alone where K is another's */
     float scale = c->op->attention.scale * LOG2_E;
     if (f->k.rotated) scale = scale / (float)f->k_segment;
-    for (uint32_t i = 0; i < t->n_rows * group; i++) {
-        const uint32_t row = t->first_row + i / group;
-        const float *x = qkv + (size_t)row * cols;
-        rotate(e, c, x + (size_t)(h * group + i % group) * hd, row,
-               scale * temperature(&c->op->attention, e->step.rows[row].pos),
-               q + (size_t)i * hd);
+    for (uint32_t r = 0; r < t->n_rows; r++) {
+        const uint32_t row = t->first_row + r;
+        const float *x = qkv + (size_t)row * cols + (size_t)h * group * hd;
+        const float by = scale * temperature(&c->op->attention, e->step.rows[row].pos);
+        for (uint32_t i = 0; i < group; i++)
+            rotate(e, c, x + (size_t)i * hd, row, by, q + ((size_t)r * group + i) * hd);
     }
     if (f->k.rotated) e->ops->hadamard(q, t->n_rows * group * hd, f->k_segment);
 }

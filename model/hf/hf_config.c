@@ -289,11 +289,14 @@ static void read_amplitude(reader *r, rope_config *rope) {
 
 static void read_yarn(reader *r, model_config *c) {
     rope_config *rope = &c->rope;
+    bool rounded = true;
     rope->scaling = ROPE_SCALING_YARN;
     real(r, "factor", 1e-3, 1e4, &rope->factor);
     maybe_count(r, "original_max_position_embeddings", &rope->original_len);
     maybe_real(r, "beta_fast", 0, 1e6, &rope->beta_fast);
     maybe_real(r, "beta_slow", 0, 1e6, &rope->beta_slow);
+    maybe_bool(r, "truncate", &rounded);
+    rope->exact_range = !rounded;
     read_amplitude(r, rope);
     maybe_real(r, "attention_factor", 0, 100, &rope->attn_factor);
     maybe_real(r, "llama_4_scaling_beta", 0, 100, &c->temperature);
@@ -375,6 +378,18 @@ static void read_rope(reader *r, model_config *c) {
     r->s = in.s;
 }
 
+/* All that has a bias has it; the limits of SwiGLU are those of the activation. */
+static void read_gpt_oss(reader *r, model_config *c) {
+    float limit = 7;
+    c->o_bias = c->ffn_bias = c->router_bias = c->sinks = true;
+    maybe_real(r, "swiglu_limit", 0, 1e6, &limit);
+    if (r->s != OK || limit == 7) return;
+    err_set(r->e, ERR_UNSUPPORTED, "config.json: a swiglu_limit of %.9g is not supported",
+            limit);
+    err_hint(r->e, "known: 7");
+    r->s = err_field(r->e, "swiglu_limit");
+}
+
 static void read_biases(reader *r, model_config *c, const family *f, const hf_model *model) {
     str act = {NULL, 0};
     c->qkv_bias = f->qkv_bias;
@@ -386,8 +401,7 @@ static void read_biases(reader *r, model_config *c, const family *f, const hf_mo
         maybe_bool(r, "mlp_bias", &c->ffn_bias);
     }
     if (model->qkv_bias_option) maybe_bool(r, "attention_bias", &c->qkv_bias);
-    if (strcmp(f->arch, "gpt-oss") == 0)
-        c->o_bias = c->ffn_bias = c->router_bias = c->sinks = true;
+    if (strcmp(f->arch, "gpt-oss") == 0) read_gpt_oss(r, c);
     maybe_str(r, "hidden_act", &act);
     if (r->s == OK && f->hf.act && act.ptr && !str_eqz(act, f->hf.act))
         unsupported(r, "hidden_act", act, "known: silu");

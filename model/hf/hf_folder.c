@@ -362,10 +362,24 @@ static status expert_tensor(opening *o, const safetensors *file, const safetenso
             if (strcmp(f->tensor[i].info.name, name->gguf[k]) == 0) t = &f->tensor[i];
         if (!t) t = add_tensor(o, name->gguf[k], cap);
         if (!t) return no_memory(o->e);
-        s = hf_expert_add(&t->expert, &t->info, f->config.n_experts, name, k, file, at, &f->mem,
-                          o->e);
+        s = name->kind == HF_EXPERT_ROWS
+                ? hf_expert_add(&t->expert, &t->info, f->config.n_experts, name, k, file, at,
+                                &f->mem, o->e)
+                : hf_mxfp4_add(&t->mxfp4, &t->info, f->config.n_experts, name, k, file, at,
+                               &f->mem, o->e);
     }
     return s;
+}
+
+/* Those of gpt-oss have other tensors, whatever their type. */
+static status check_expert_kind(opening *o, const safetensor *at, const hf_expert_name *name) {
+    const bool oss = strcmp(o->family->arch, "gpt-oss") == 0;
+    if (oss == (name->kind != HF_EXPERT_ROWS)) return OK;
+    err_set(o->e, ERR_UNSUPPORTED, "tensor %.150s: experts of %s are not loaded so", at->name,
+            o->family->arch);
+    err_hint(o->e, oss ? "get the model as it was published, in MXFP4, or a GGUF file of it"
+                       : "get a GGUF file of the model");
+    return err_field(o->e, "%.90s", at->name);
 }
 
 static status check_experts(opening *o) {
@@ -373,6 +387,7 @@ static status check_experts(opening *o) {
     for (uint32_t i = 0; i < o->f->n_tensors && s == OK; i++) {
         const hf_tensor *t = &o->f->tensor[i];
         if (t->expert) s = hf_expert_check(t->expert, &t->info, o->e);
+        if (t->mxfp4) s = hf_mxfp4_check(t->mxfp4, &t->info, o->e);
     }
     return s;
 }
@@ -387,7 +402,10 @@ static status one_tensor(opening *o, const safetensors *file, const safetensor *
     status s = is_empty_bias(o, file, at, &skip);
     if (s != OK || skip) return s;
     hf_expert_name expert;
-    if (hf_expert_name_of(&expert, at->name)) return expert_tensor(o, file, at, &expert, cap);
+    if (hf_expert_name_of(&expert, at->name)) {
+        s = check_expert_kind(o, at, &expert);
+        return s == OK ? expert_tensor(o, file, at, &expert, cap) : s;
+    }
     const hf_name_kind kind = hf_tensor_name(o->family->arch, at->name, name);
     if (kind == HF_NAME_OTHER) return OK;
     /* transformers computes with the embedding, whatever a file has beside it. */

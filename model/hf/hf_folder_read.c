@@ -89,15 +89,16 @@ static status read_packed(const hf_folder *f, const hf_tensor *t, uint64_t row, 
                           n, dst, e);
 }
 
-/* Whole blocks of a row. */
-static status read_packed_part(const hf_folder *f, const hf_tensor *t, uint64_t row,
-                               uint64_t col, uint64_t n, void *dst, err *e) {
+/* Whole blocks of a row, of a matrix whose rows are put together. */
+static status read_made_part(const hf_folder *f, const hf_tensor *t, uint64_t row, uint64_t col,
+                             uint64_t n, void *dst, err *e) {
     uint64_t bytes, at, part;
     CHECK(dtype_bytes(t->info.type, 1, t->info.ne[0], &bytes));
     CHECK(dtype_bytes(t->info.type, 1, col, &at) && dtype_bytes(t->info.type, 1, n, &part));
     char *whole = malloc(bytes);
     if (!whole) return mem_exhausted(e, MEM_LOADING, "reading %s", t->info.name);
-    status s = read_packed(f, t, row, 1, whole, e);
+    status s = t->packed ? read_packed(f, t, row, 1, whole, e)
+                         : hf_mxfp4_read(t->mxfp4, &t->info, row, 1, whole, e);
     if (s == OK) memcpy(dst, whole + at, part);
     free(whole);
     return s;
@@ -127,13 +128,15 @@ static status read_bytes(const checkpoint *c, size_t i, uint64_t row, uint64_t n
 static status read_rows(const checkpoint *c, size_t i, uint64_t row, uint64_t n, void *dst,
                         err *e) {
     if (of(c)->tensor[i].packed) return read_packed(of(c), &of(c)->tensor[i], row, n, dst, e);
-    return n ? read_bytes(c, i, row, n, 0, of(c)->tensor[i].info.ne[0], dst, e) : OK;
+    const hf_tensor *t = &of(c)->tensor[i];
+    if (t->mxfp4) return hf_mxfp4_read(t->mxfp4, &t->info, row, n, dst, e);
+    return n ? read_bytes(c, i, row, n, 0, t->info.ne[0], dst, e) : OK;
 }
 
 static status read_part(const checkpoint *c, size_t i, uint64_t row, uint64_t col, uint64_t n,
                         void *dst, err *e) {
-    if (of(c)->tensor[i].packed)
-        return read_packed_part(of(c), &of(c)->tensor[i], row, col, n, dst, e);
+    if (of(c)->tensor[i].packed || of(c)->tensor[i].mxfp4)
+        return read_made_part(of(c), &of(c)->tensor[i], row, col, n, dst, e);
     return read_bytes(c, i, row, 1, col, n, dst, e);
 }
 

@@ -7,8 +7,8 @@
 #include <string.h>
 
 typedef struct name_pair {
-    const char *hf, *gguf;
-    const char *archs; /* NULL: every one that has no row of its own above */
+    const char *hf, *gguf; /* without ".weight" or ".bias", but for a name that has neither */
+    const char *archs;     /* NULL: every one that has no row of its own above */
 } name_pair;
 
 static const name_pair of_model[] = {
@@ -18,7 +18,7 @@ static const name_pair of_model[] = {
 
 static const name_pair of_layer[] = {
     {"input_layernorm", "attn_norm", NULL},
-    {"post_attention_layernorm", "post_attention_norm", "gemma2 gemma3 olmo2"},
+    {"post_attention_layernorm", "post_attention_norm", "gemma2 gemma3 olmo2 gpt-oss"},
     {"post_attention_layernorm", "ffn_norm", NULL},
     {"pre_feedforward_layernorm", "ffn_norm", "gemma2 gemma3"},
     {"post_feedforward_layernorm", "post_ffw_norm", "gemma2 gemma3 olmo2"},
@@ -29,6 +29,7 @@ static const name_pair of_layer[] = {
     {"self_attn.v_proj", "attn_v", NULL},
     {"self_attn.o_proj", "attn_output", NULL},
     {"self_attn.qkv_proj", "attn_qkv", NULL},
+    {"self_attn.sinks", "attn_sinks.weight", "gpt-oss"},
     {"self_attn.q_norm", "attn_q_norm", NULL},
     {"self_attn.k_norm", "attn_k_norm", NULL},
     {"mlp.gate_proj", "ffn_gate", NULL},
@@ -36,6 +37,7 @@ static const name_pair of_layer[] = {
     {"mlp.down_proj", "ffn_down", NULL},
     {"mlp.gate_up_proj", "ffn_up", NULL},
     {"mlp.gate", "ffn_gate_inp", NULL},
+    {"mlp.router", "ffn_gate_inp", "gpt-oss"},
     {"block_sparse_moe.gate", "ffn_gate_inp", NULL},
     {"mlp.shared_expert.gate_proj", "ffn_gate_shexp", NULL},
     {"mlp.shared_expert.up_proj", "ffn_up_shexp", NULL},
@@ -45,17 +47,28 @@ static const name_pair of_layer[] = {
 
 /* Behind "experts.", and behind "experts.7.": rows of one of GGUF's tensors, or of two. */
 typedef struct expert_part {
-    const char *hf, *gguf[2];
+    const char *hf;
+    hf_expert_kind kind;
+    const char *gguf[2];
 } expert_part;
 
 static const expert_part of_experts[] = {
-    {"gate_up_proj", {"ffn_gate_exps", "ffn_up_exps"}},
-    {"down_proj", {"ffn_down_exps"}},
+    {"gate_up_proj", HF_EXPERT_ROWS, {"ffn_gate_exps", "ffn_up_exps"}},
+    {"down_proj", HF_EXPERT_ROWS, {"ffn_down_exps"}},
+    {"gate_up_proj_blocks", HF_EXPERT_BLOCKS, {"ffn_gate_exps", "ffn_up_exps"}},
+    {"gate_up_proj_scales", HF_EXPERT_SCALES, {"ffn_gate_exps", "ffn_up_exps"}},
+    {"gate_up_proj_bias", HF_EXPERT_BIAS, {"ffn_gate_exps", "ffn_up_exps"}},
+    {"down_proj_blocks", HF_EXPERT_BLOCKS, {"ffn_down_exps"}},
+    {"down_proj_scales", HF_EXPERT_SCALES, {"ffn_down_exps"}},
+    {"down_proj_bias", HF_EXPERT_BIAS, {"ffn_down_exps"}},
 };
 static const expert_part of_expert[] = {
-    {"gate_proj.weight", {"ffn_gate_exps"}}, {"w1.weight", {"ffn_gate_exps"}},
-    {"up_proj.weight", {"ffn_up_exps"}},     {"w3.weight", {"ffn_up_exps"}},
-    {"down_proj.weight", {"ffn_down_exps"}}, {"w2.weight", {"ffn_down_exps"}},
+    {"gate_proj.weight", HF_EXPERT_ROWS, {"ffn_gate_exps"}},
+    {"w1.weight", HF_EXPERT_ROWS, {"ffn_gate_exps"}},
+    {"up_proj.weight", HF_EXPERT_ROWS, {"ffn_up_exps"}},
+    {"w3.weight", HF_EXPERT_ROWS, {"ffn_up_exps"}},
+    {"down_proj.weight", HF_EXPERT_ROWS, {"ffn_down_exps"}},
+    {"w2.weight", HF_EXPERT_ROWS, {"ffn_down_exps"}},
 };
 
 /* Parts of models with several, and tables that are computed. */
@@ -99,7 +112,9 @@ static bool layer_name(const char *arch, const char *s, char out[HF_NAME_BYTES])
         const name_pair *p = &of_layer[i];
         const char *rest = after(tail, p->hf);
         if (!rest || (p->archs && !has_word(p->archs, arch))) continue;
-        if (strcmp(rest, ".weight") != 0 && strcmp(rest, ".bias") != 0) continue;
+        const bool whole = strchr(p->gguf, '.') != NULL;
+        if (whole ? *rest != '\0' : strcmp(rest, ".weight") != 0 && strcmp(rest, ".bias") != 0)
+            continue;
         snprintf(out, HF_NAME_BYTES, "blk.%lu.%s%s", layer, p->gguf, rest);
         return true;
     }
@@ -121,9 +136,12 @@ static bool expert_name(hf_expert_name *out, unsigned long layer, const char *re
                         const expert_part *parts, size_t n) {
     for (size_t i = 0; i < n; i++) {
         if (strcmp(rest, parts[i].hf) != 0) continue;
+        const char *end = parts[i].kind == HF_EXPERT_BIAS ? "bias" : "weight";
+        out->kind = parts[i].kind;
         out->n_parts = parts[i].gguf[1] ? 2 : 1;
         for (uint32_t k = 0; k < out->n_parts; k++)
-            snprintf(out->gguf[k], HF_NAME_BYTES, "blk.%lu.%s.weight", layer, parts[i].gguf[k]);
+            snprintf(out->gguf[k], HF_NAME_BYTES, "blk.%lu.%s.%s", layer, parts[i].gguf[k],
+                     end);
         return true;
     }
     return false;

@@ -18,9 +18,16 @@ hf_name_kind hf_tensor_name(const char *arch, const char *name, char out[HF_NAME
 
 /* A tensor of an expert, or one that has all of them: the matrices of GGUF that it is part of. */
 enum { HF_ALL_EXPERTS = UINT32_MAX >> 1 };
+typedef enum hf_expert_kind {
+    HF_EXPERT_ROWS,   /* of one type, as they are read */
+    HF_EXPERT_BLOCKS, /* of gpt-oss: codes of MXFP4, */
+    HF_EXPERT_SCALES, /* their scales, */
+    HF_EXPERT_BIAS    /* a number for each row */
+} hf_expert_kind;
 typedef struct hf_expert_name {
+    hf_expert_kind kind;
     uint32_t expert;  /* or HF_ALL_EXPERTS */
-    uint32_t n_parts; /* 2: rows of gate, then of up */
+    uint32_t n_parts; /* 2: rows of gate, then of up; of gpt-oss by turns */
     char gguf[2][HF_NAME_BYTES];
 } hf_expert_name;
 

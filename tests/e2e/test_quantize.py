@@ -112,7 +112,7 @@ def test_every_number_of_a_config_gets_its_key(family, tmp_path):
     assert of_folder.stdout == of_file.stdout and "attention" in of_file.stdout
 
 
-FILE_TYPES = {"F16": 1, "Q8_0": 7, "Q5_0": 8, "Q2_K": 10, "Q4_K": 14, "IQ4_XS": 30}
+FILE_TYPES = {"F16": 1, "Q8_0": 7, "Q5_0": 8, "Q2_K": 10, "Q4_K": 14, "IQ4_XS": 30, "MXFP4": 38}
 
 
 @pytest.mark.parametrize("type_name", FILE_TYPES)

@@ -9,7 +9,7 @@ from harness import MODEL, vramd
 from requantise import dequantise, requantise
 
 TYPES = [Q.Q5_0, Q.Q4_0, Q.Q4_1, Q.Q5_1, Q.Q8_0, Q.IQ4_NL, Q.Q4_K, Q.Q6_K, Q.Q5_K, Q.Q3_K, Q.Q2_K, Q.IQ4_XS, Q.NVFP4,
-         Q.TQ1_0, Q.TQ2_0, Q.IQ3_S, Q.IQ3_XXS, Q.IQ2_S, Q.IQ2_XS, Q.IQ2_XXS, Q.IQ1_M, Q.IQ1_S]
+         Q.TQ1_0, Q.TQ2_0, Q.IQ3_S, Q.IQ3_XXS, Q.IQ2_S, Q.IQ2_XS, Q.IQ2_XXS, Q.IQ1_M, Q.IQ1_S, Q.MXFP4]
 PROMPT = "Once upon a time, in a small village,"
 
 

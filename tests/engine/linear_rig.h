@@ -28,6 +28,7 @@ static const dtype types[] = {DT_F32,
                               DT_Q5_0,
                               DT_Q5_1,
                               DT_IQ4_NL,
+                              DT_MXFP4,
                               DT_Q4_K,
                               DT_Q5_K,
                               DT_Q6_K,
@@ -48,7 +49,7 @@ static const dtype types[] = {DT_F32,
                               GROUPED(DT_I8G, 2, 256),
                               GROUPED(DT_F8, 1, 128),
                               GROUPED(DT_F8, 2, 64)};
-enum { N_FILE_TYPES = 27, N_TYPES = 38, FIRST_QUANT = 3 };
+enum { N_FILE_TYPES = 28, N_TYPES = 39, FIRST_QUANT = 3 };
 
 static inline bool is_grouped(dtype t) {
     return dtype_group(t) != 0;
@@ -103,6 +104,10 @@ static inline void random_block(dtype t, uint8_t *block, uint64_t *seed) {
         return;
     }
     if (t == DT_NVFP4) return;
+    if (t == DT_MXFP4) {
+        block[0] = (uint8_t)(118 + random_u64(seed) % 8);
+        return;
+    }
     if (t == DT_IQ1_M) { /* in the upper quarters of four numbers */
         const uint16_t h = half_of_float(random_float(seed) * 0.02f);
         for (int i = 0; i < 4; i++)

@@ -37,6 +37,7 @@ static const kind kinds[] = {
     {"qwen2", DT_TQ1_0, 4, 2, 64, 64, 16, false, true, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
     {"llama", DT_NVFP4, 4, 2, 64, 64, 16, true, false, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
     {"qwen2", DT_NVFP4, 4, 2, 64, 64, 16, false, true, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
+    {"llama", DT_MXFP4, 4, 2, 32, 32, 16, true, false, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
     {"qwen3", DT_F16, 6, 2, 32, 32, 16, true, false, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
     {"qwen3", DT_Q4_K, 4, 1, 48, 48, 8, false, false, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
     {"phi3", DT_F32, 4, 4, 24, 24, 16, false, false, false, ROPE_SCALING_NONE, 2, 33, 0, 0},
@@ -50,6 +51,8 @@ static const kind kinds[] = {
     {"qwen2moe", DT_Q8_0, 4, 4, 32, 32, 16, false, true, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
     {"qwen2moe", DT_BF16, 4, 2, 16, 16, 16, true, true, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
     {"qwen3moe", DT_Q4_K, 4, 2, 64, 64, 16, false, false, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
+    {"qwen3moe", DT_MXFP4, 4, 2, 32, 32, 16, false, false, false, ROPE_SCALING_NONE, 2, 0, 0,
+     0},
     {"qwen3moe", DT_F32, 4, 2, 32, 32, 8, true, false, false, ROPE_SCALING_NONE, 2, 0, 0, 0},
 };
 enum { N_KINDS = sizeof kinds / sizeof *kinds, N_TOKENS = 70 };

@@ -86,11 +86,11 @@ static uint64_t assert_plan_is_ledger(const char *path, const engine_options *wa
 }
 
 START_TEST(the_plan_of_small_models_is_what_opening_allocates) {
-    static const dtype types[] = {DT_F32,       DT_F16,  DT_BF16, DT_Q8_0,   DT_Q4_0,
-                                  DT_Q4_1,      DT_Q5_0, DT_Q5_1, DT_IQ4_NL, DT_Q2_K,
-                                  DT_Q3_K,      DT_Q4_K, DT_Q5_K, DT_Q6_K,   DT_IQ4_XS,
+    static const dtype types[] = {
+        DT_F32,       DT_F16,  DT_BF16,  DT_Q8_0, DT_Q4_0, DT_Q4_1, DT_Q5_0, DT_Q5_1,
+        DT_IQ4_NL,    DT_Q2_K, DT_MXFP4, DT_Q3_K, DT_Q4_K, DT_Q5_K, DT_Q6_K, DT_IQ4_XS,
 #define X(name, ...) DT_##name,
-                                  WORDS_LIST(X)
+        WORDS_LIST(X)
 #undef X
     };
     for (uint32_t i = 0; i < sizeof types / sizeof *types; i++) {

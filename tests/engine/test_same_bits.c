@@ -45,7 +45,8 @@ static const struct {
     {"qwen2", DT_F32, DT_F32, false},      {"qwen3", DT_F16, DT_F16, false},
     {"phi3", DT_F16, DT_F16, false},       {"qwen2moe", DT_F16, DT_F16, false},
     {"qwen3moe", DT_INT8, DT_INT8, false}, {"gemma4", DT_F16, DT_F16, false},
-    {"gemma4", DT_INT8, DT_INT8, false},
+    {"gemma4", DT_INT8, DT_INT8, false},   {"gpt-oss", DT_F16, DT_F16, true},
+    {"gpt-oss", DT_INT8, DT_INT4, true},
 };
 enum { N_MODELS = sizeof models / sizeof *models };
 
@@ -77,7 +78,7 @@ static void open_model(rig *r, int which, const engine_options *wanted) {
         gb_gemma4_tensors(&b, &c, DT_Q4_0, 7);
     } else {
         gb_model_keys(&b, &c);
-        gb_model_tensors(&b, &c, DT_Q4_K, 7);
+        gb_model_tensors(&b, &c, strcmp(c.arch, "gpt-oss") == 0 ? DT_MXFP4 : DT_Q4_K, 7);
     }
     gb_open(&b, path);
     rig_open(r, path, &o);

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Writes tests/golden/encoded.bin: rows of float32, their bytes in the types that round to nearest, and the
 errors of ggml's search in the others. Bytes are ggml's (libggml-base.so of bench/build_peer.sh, llama-cpp-python
-0.3.36) and, but for the sign of a zero scale in row 11, those of PyPI's `gguf` (0.19.0) as well.
+0.3.36) and, but for the sign of a zero scale in row 11, those of PyPI's `gguf` (0.19.0) as well; those of MXFP4 are
+`gguf`'s.
 
     python3 -m venv /tmp/v && /tmp/v/bin/pip install gguf==0.19.0 numpy
     /tmp/v/bin/python tests/golden/make_encoded.py "$(bench/build_peer.sh)"/libggml-base.so tests/golden/encoded.bin
@@ -65,5 +66,6 @@ with open(sys.argv[2], "wb") as out:
         data, other = coded(t, None), quantize(x, t).view(np.uint8)
         assert all(r == 11 or (data[r] == other[r]).all() for r in range(ROWS)), t
         out.write(struct.pack("<II", int(t), 0) + data.tobytes())
+    out.write(struct.pack("<II", int(Q.MXFP4), 0) + quantize(x, Q.MXFP4).tobytes())
     for t in SEARCHED:
         out.write(struct.pack("<IIdd", int(t), 1, error(t, None), error(t, importance)))

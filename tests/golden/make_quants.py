@@ -18,14 +18,14 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType as Q
 from gguf.quants import dequantize
 
 TYPES = [Q.Q4_0, Q.Q4_1, Q.Q5_0, Q.Q5_1, Q.Q8_0, Q.IQ4_NL, Q.Q2_K, Q.Q3_K, Q.Q4_K, Q.Q5_K, Q.Q6_K, Q.IQ4_XS, Q.IQ1_S,
-         Q.IQ1_M, Q.IQ2_XXS, Q.IQ2_XS, Q.IQ2_S, Q.IQ3_XXS, Q.IQ3_S, Q.TQ1_0, Q.TQ2_0, 41, 42, Q.NVFP4]
+         Q.IQ1_M, Q.IQ2_XXS, Q.IQ2_XS, Q.IQ2_S, Q.IQ3_XXS, Q.IQ3_S, Q.TQ1_0, Q.TQ2_0, 41, 42, Q.NVFP4, Q.MXFP4]
 # 41 and 42, Q1_0 and Q2_0: gguf does not read them. A scale, then numbers of 1 and 2 bits, the lowest bits first.
 SIZES = dict(GGML_QUANT_SIZES) | {41: (128, 18), 42: (64, 18)}
 # Where the binary16 numbers of a block stand.
 HALVES = {Q.Q4_0: [0], Q.Q4_1: [0, 2], Q.Q5_0: [0], Q.Q5_1: [0, 2], Q.Q8_0: [0], Q.IQ4_NL: [0],
           Q.Q2_K: [80, 82], Q.Q3_K: [108], Q.Q4_K: [0, 2], Q.Q5_K: [0, 2], Q.Q6_K: [208], Q.IQ4_XS: [0], Q.IQ1_S: [0],
           Q.IQ1_M: [], Q.IQ2_XXS: [0], Q.IQ2_XS: [0], Q.IQ2_S: [0], Q.IQ3_XXS: [0], Q.IQ3_S: [0], Q.TQ1_0: [52],
-          Q.TQ2_0: [64], 41: [0], 42: [0], Q.NVFP4: []}
+          Q.TQ2_0: [64], 41: [0], 42: [0], Q.NVFP4: [], Q.MXFP4: []}
 SAME = [0x00, 0xFF, 0x80, 0x7F, 0x55, 0xAA, 0x01]
 ORDINARY, ANY = 7, 4
 
@@ -59,6 +59,8 @@ with open(sys.argv[1], "wb") as out:
                 half = int(np.float16(rng.normal() * 0.02).view(np.uint16))
                 for n in range(4):
                     row[49 + 2 * n] = row[49 + 2 * n] & 15 | (half >> 4 * n & 15) << 4
+            if t == Q.MXFP4 and i < ORDINARY:  # a scale is a power of two
+                row[::17] = 110 + row[::17] % 16
             rows.append(row)
         raw = np.stack(rows)
         with np.errstate(all="ignore"):

@@ -180,6 +180,7 @@ static GB_UNUSED void gb_fill_block(unsigned char *p, dtype type, uint64_t seed,
     case DT_TQ1_0:
     case DT_TQ2_0:
     case DT_Q1_0: d = 1; break;
+    case DT_MXFP4:
     case DT_NVFP4: d = 1; break; /* see below */
     default: CHECK(!"gb_fill: a type it does not know");
     }
@@ -188,6 +189,10 @@ static GB_UNUSED void gb_fill_block(unsigned char *p, dtype type, uint64_t seed,
     for (uint32_t k = 0; type == DT_NVFP4 && k < 4; k++)
         p[k] = 0x20 | (p[k] & 7); /* 0.125 to 0.234: most are below 1, which gb_matrix scales */
     if (type == DT_NVFP4) return;
+    if (type == DT_MXFP4) { /* the largest number is 6 times the scale, a power of two */
+        p[0] = (unsigned char)(127 + (int)floorf(log2f(scale / 6)) + (int)(seed % 2));
+        return;
+    }
     for (uint32_t k = 0; type == DT_IQ1_M && k < 4;
          k++) /* in the upper quarters of four numbers */
         p[49 + 2 * k] = (unsigned char)((p[49 + 2 * k] & 15) | (h >> 4 * k & 15) << 4);
@@ -232,6 +237,13 @@ static GB_UNUSED void gb_vector(gb *b, const char *name, uint32_t n, uint64_t se
         float f = offset + scale * gb_random(seed, i);
         memcpy(&p[i], &f, 4);
     }
+}
+
+/* Biases of n experts: small numbers. */
+static GB_UNUSED void gb_vectors(gb *b, const char *name, uint32_t n, uint32_t each,
+                                 uint64_t seed) {
+    void *p = gb_tensor(b, name, DT_F32, 2, (uint64_t[]){each, n}, NULL);
+    gb_fill(p, DT_F32, (uint64_t)n * each, seed, 0.5f);
 }
 
 /* ---- the file ---- */
@@ -338,6 +350,12 @@ static GB_UNUSED void gb_experts_layer(gb *b, const model_config *c, dtype type,
     const float in_h = 1.5f / sqrtf((float)h);
 #define GB_BLK(suffix) (snprintf(name, sizeof name, "blk.%u." suffix, l), name)
     gb_matrix(b, GB_BLK("ffn_gate_inp.weight"), DT_F32, n, h, seed++, 4 * in_h);
+    if (c->router_bias) gb_vector(b, GB_BLK("ffn_gate_inp.bias"), n, seed + 8, 0, 0.5f);
+    if (c->ffn_bias) {
+        gb_vectors(b, GB_BLK("ffn_gate_exps.bias"), n, f, seed + 9);
+        gb_vectors(b, GB_BLK("ffn_up_exps.bias"), n, f, seed + 10);
+        gb_vectors(b, GB_BLK("ffn_down_exps.bias"), n, h, seed + 11);
+    }
     gb_experts(b, GB_BLK("ffn_gate_exps.weight"), type, n, f, h, seed++);
     gb_experts(b, GB_BLK("ffn_up_exps.weight"), type, n, f, h, seed++);
     gb_experts(b, GB_BLK("ffn_down_exps.weight"), type, n, h, f, seed++);
@@ -360,6 +378,7 @@ static GB_UNUSED void gb_model_tensors(gb *b, const model_config *c, dtype type,
     const bool fused_qkv = strcmp(c->arch, "phi3") == 0;
     const bool fused = fused_qkv || strcmp(c->arch, "glm4") == 0;
     const bool post_only = strcmp(c->arch, "olmo2") == 0;
+    const bool oss = strcmp(c->arch, "gpt-oss") == 0;
 #define GB_BLK(suffix) (snprintf(name, sizeof name, "blk.%u." suffix, l), name)
     gb_matrix(b, "token_embd.weight", type, c->n_vocab, h, seed++, 1);
     for (uint32_t l = 0; l < c->n_layers; l++) {
@@ -384,7 +403,9 @@ static GB_UNUSED void gb_model_tensors(gb *b, const model_config *c, dtype type,
         }
         gb_matrix(b, GB_BLK("attn_output.weight"), type, h, q, seed++, 1.5f / sqrtf((float)q));
         if (c->o_bias) gb_vector(b, GB_BLK("attn_output.bias"), h, seed++, 0, 0.2f);
-        if (!post_only) gb_vector(b, GB_BLK("ffn_norm.weight"), h, seed++, 1, 0.2f);
+        snprintf(name, sizeof name, "blk.%u.%s.weight", l,
+                 oss ? "post_attention_norm" : "ffn_norm");
+        if (!post_only) gb_vector(b, name, h, seed++, 1, 0.2f);
         if (post_only || c->norms_per_layer == 4) {
             gb_vector(b, GB_BLK("post_attention_norm.weight"), h, seed++, 1, 0.2f);
             gb_vector(b, GB_BLK("post_ffw_norm.weight"), h, seed++, 1, 0.2f);
@@ -434,6 +455,10 @@ static GB_UNUSED model_config gb_tiny(const char *arch) {
     if (f->attn_cap > 0) c.attn_cap = 2, c.logit_cap = 3;
     if (f->scales)
         c.embd_scale = 3, c.residual_scale = 0.5f, c.logit_scale = 2, c.attn_scale = 0.2f;
+    if (strcmp(arch, "gpt-oss") == 0) {
+        c.o_bias = c.ffn_bias = c.router_bias = c.sinks = true;
+        c.window_theta = 0;
+    }
     if (strcmp(arch, "mistral3") == 0) c.temperature = 0.5f, c.rope.original_len = 16;
     return c;
 }

@@ -120,6 +120,10 @@ START_TEST(what_is_not_finite_is_found_in_every_type) {
     ck_assert(dtype_is_finite(DT_IQ1_M, block, 5));
     (&block[0][0])[4 * 56 + 53] = 0xcb; /* 0x7c77 */
     ck_assert(!dtype_is_finite(DT_IQ1_M, block, 5) && dtype_is_finite(DT_IQ1_M, block, 4));
+    memset(block, 252, sizeof block); /* MXFP4: 6 * 2^125 is the largest number of a block */
+    ck_assert(dtype_is_finite(DT_MXFP4, block, 5));
+    (&block[0][0])[4 * 17] = 253;
+    ck_assert(!dtype_is_finite(DT_MXFP4, block, 5) && dtype_is_finite(DT_MXFP4, block, 4));
     const uint16_t bf16[] = {0x7f7f, 0xff7f, 0x7f80};
     ck_assert(dtype_is_finite(DT_BF16, bf16, 2) && !dtype_is_finite(DT_BF16, bf16, 3));
     float f[11] = {3e38f, -3e38f};

@@ -232,6 +232,27 @@ START_TEST(tensors_of_experts_in_a_dense_model_are_refused) {
 }
 END_TEST
 
+/* With all experts in 16 bits, inputs first. */
+START_TEST(experts_of_gpt_oss_in_other_types_are_refused_with_a_way_out) {
+    hf_text(&dir, "config.json",
+            "{\"model_type\":\"gpt_oss\"," SHAPE
+            "\"intermediate_size\":4,\"num_local_experts\":3,\"head_dim\":4}");
+    add_attention();
+    add("model.layers.0.mlp.experts.down_proj", EXPERTS, FF, EMBD);
+    write_file(NULL);
+    ck_assert_int_eq(checkpoint_open(&c, dir.path, &e), ERR_UNSUPPORTED);
+    ck_assert_str_eq(e.field, "model.layers.0.mlp.experts.down_proj");
+    ck_assert_ptr_nonnull(strstr(e.hint, "in MXFP4"));
+    /* And those of gpt-oss in another model. */
+    n--;
+    hf_text(&dir, "config.json", mixtral);
+    add("model.layers.0.mlp.experts.down_proj_bias", EXPERTS, EMBD, 0);
+    write_file(NULL);
+    ck_assert_int_eq(checkpoint_open(&c, dir.path, &e), ERR_UNSUPPORTED);
+    ck_assert_str_eq(e.field, "model.layers.0.mlp.experts.down_proj_bias");
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("hf_experts");
     TCase *t = check_case(s, "hf_experts");
@@ -240,5 +261,6 @@ int main(void) {
     tcase_add_test(t, gate_and_up_of_all_experts_in_one_tensor_become_two);
     tcase_add_test(t, experts_that_do_not_fit_are_refused_by_name);
     tcase_add_test(t, tensors_of_experts_in_a_dense_model_are_refused);
+    tcase_add_test(t, experts_of_gpt_oss_in_other_types_are_refused_with_a_way_out);
     return check_run(s);
 }

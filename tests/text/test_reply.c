@@ -182,6 +182,11 @@ static const reply_case cases[] = {
          " to=functions.g<|channel|>commentary json<|message|>{}<|call|><|start|>assistant"
          "<|channel|>final<|message|>Done <|end|>",
      .events = "C:g|A:{}|E:|T:Done "},
+    {.format = "gpt-oss", /* cut off in a header */
+     .special = OSS_SPECIAL,
+     .output = "<|channel|>analysis<|message|>Hm<|end|><|start|>assistant<|channel|>fin",
+     .events = "R:Hm"},
+    {.format = "gpt-oss", .special = OSS_SPECIAL, .output = "<|channel|>", .events = ""},
     {.format = "gemma4",
      .special = "<|tool_call> <tool_call|> <|\"|>",
      .output =

@@ -46,9 +46,13 @@ bool reply_step_header(reply_parser *r, bool end) {
         return true;
     }
     if (!end && s.len <= REPLY_MAX_HEAD) return false;
-    /* No header: text from here on. */
-    if (s.len) r->n_unparsed++;
-    reply_emit_bytes(r, REPLY_TEXT, s);
+    /* No header: text from here on. One that the end has cut off is nothing. */
+    const bool cut = s.len <= REPLY_MAX_HEAD && (str_starts(s, r->plan->mark[CHANNEL_START]) ||
+                                                 str_starts(s, r->plan->mark[CHANNEL_NAME]));
+    if (s.len && !cut) {
+        r->n_unparsed++;
+        reply_emit_bytes(r, REPLY_TEXT, s);
+    }
     r->at = r->in.len;
     r->state = IN_TEXT;
     return false;
