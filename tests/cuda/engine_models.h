@@ -50,11 +50,13 @@ static const kind kinds[] = {
     {"granite", DT_Q8_0, 4, 2, 32, 32, 16, false, ACTIVATION_AUTO, DT_F16, 3e-2, 2, false, 0},
     {"gemma2", DT_F16, 4, 2, 64, 64, 16, true, ACTIVATION_AUTO, DT_INT8, 2e-2, 4, true, 0},
     {"gemma4", DT_F16, 0, 0, 0, 0, 16, true, ACTIVATION_AUTO, DT_F16, 5e-3, 0, false, 0},
-    /* Mixtures; with an expert that all rows have. */
+    /* Mixtures; with an expert that all rows have; with biases, sinks and limits. */
     {"qwen3moe", DT_F16, 4, 2, 32, 32, 16, false, ACTIVATION_AUTO, DT_F16, 5e-3, 2, false, 0},
     {"qwen2moe", DT_BF16, 4, 2, 32, 32, 8, false, ACTIVATION_AUTO, DT_BF16, 4e-2, 2, false, 0},
     {"qwen2moe", DT_Q4_0, 4, 2, 32, 32, 16, false, ACTIVATION_F16, DT_F16, 5e-2, 2, false, 0},
     {"llama", DT_Q8_0, 4, 2, 32, 32, 16, false, ACTIVATION_F16, DT_INT8, 3e-2, 2, false, 5},
+    {"gpt-oss", DT_F16, 4, 2, 32, 32, 16, false, ACTIVATION_AUTO, DT_F16, 5e-3, 2, true, 0},
+    {"gpt-oss", DT_Q4_1, 4, 2, 32, 32, 16, false, ACTIVATION_F16, DT_F16, 5e-2, 2, true, 0},
 };
 enum {
     N_KINDS = sizeof kinds / sizeof *kinds,

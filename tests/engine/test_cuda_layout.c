@@ -166,9 +166,9 @@ START_TEST(packed_weights_of_many_rows_have_memory_for_a_slice) {
 }
 END_TEST
 
-static const char *const archs[] = {"llama",   "qwen2",    "qwen3",    "phi3",  "gemma2",
-                                    "gemma3",  "smollm3",  "mistral3", "olmo2", "glm4",
-                                    "granite", "qwen2moe", "qwen3moe"};
+static const char *const archs[] = {"llama",   "qwen2",    "qwen3",    "phi3",   "gemma2",
+                                    "gemma3",  "smollm3",  "mistral3", "olmo2",  "glm4",
+                                    "granite", "qwen2moe", "qwen3moe", "gpt-oss"};
 enum { N_ARCHS = sizeof archs / sizeof *archs };
 
 static uint64_t value_bytes(const cuda_layout *l, const program *p, const engine_options *o,
