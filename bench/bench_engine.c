@@ -7,7 +7,11 @@
  *   bench_engine --model FILE [--threads N] [--isa plain|avx2|avx512] [--kv f16|bf16|f32]
  *                [--kv-v f16|bf16|f32] [--family int8|f32] [--depths 0,1024,4096] [--batches
  * 8,16,32]
- *                [--context 160] [--prefill 512] [--tokens 64] [--reps 3] [--json FILE] */
+ *                [--context 160] [--prefill 512] [--tokens 64] [--reps 3] [--ops 0|1] [--json FILE]
+ *
+ * --ops 1: decode steps run the engine's operations in a loop of this program, which takes the time
+ * of each and counts the bytes that it has to read: weights once, of experts those that rows have
+ * chosen, keys and values. Beside it what all threads read by plain reading of the weights. */
 #include <inttypes.h>
 #include <sched.h>
 #include <stdio.h>
@@ -17,6 +21,7 @@
 
 #include "base/check.h"
 #include "base/hash.h"
+#include "engine/cpu/step.h"
 #include "engine/engine.h"
 
 enum { MAX_LIST = 16, BLOCK = 16, ROWS = 512, MAX_REPS = 32 };
@@ -31,7 +36,7 @@ typedef struct bench {
     list depths, batches, prefills;
     uint32_t context, tokens, reps;
     FILE *json;
-    bool first;
+    bool first, ops;
     checkpoint *file;
     model *model;
     ledger *ledger;
@@ -96,6 +101,8 @@ static void parse_one(bench *b, const char *name, const char *value) {
         b->tokens = (uint32_t)atoi(value);
     else if (strcmp(name, "--reps") == 0)
         b->reps = (uint32_t)atoi(value);
+    else if (strcmp(name, "--ops") == 0)
+        b->ops = atoi(value) != 0;
     else
         known = false;
     if (!known) fail(name, NULL);
@@ -177,9 +184,161 @@ static void close_engine(bench *b) {
     free(b->blocks);
 }
 
+/* ---- operations by themselves ---- */
+
+#define X(kind, run, ...) [OP_##kind] = run,
+static op_run *const runs[OP_N_KINDS] = {CPU_OPS(X)};
+#undef X
+
+typedef struct op_times {
+    cpu_engine *e;
+    double seconds[OP_N_KINDS], layers, route; /* layers: of operations that are in layers */
+    uint64_t bytes[OP_N_KINDS], steps, experts, routes; /* experts: with rows, of all routes */
+} op_times;
+
+static uint64_t weight_bytes_read(const op_times *t, const op *o) {
+    const cpu_layout *l = &t->e->layout;
+    uint64_t bytes = 0;
+    if (o->kind == OP_EMBED || o->kind == OP_EMBED_ADD) return 0; /* some rows */
+    for (uint32_t i = 0; i < o->n_weights; i++) {
+        if (o->w[i] == NO_WEIGHT) continue;
+        const uint32_t n = t->e->program->weights[o->w[i]].n_experts;
+        const uint64_t all = l->weights[o->w[i]].bytes;
+        bytes += n ? all / n * t->e->step.routed.n_used : all;
+    }
+    return bytes;
+}
+
+static uint64_t kv_bytes_read(const op_times *t, const op *o) {
+    const batch *b = t->e->step.batch;
+    const kv_format *f = &t->e->layout.kv[t->e->program->layer_group[o->layer]];
+    const uint64_t token = kv_block_bytes(f, 1) / f->block_tokens;
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < b->n_seqs; i++) {
+        const uint32_t len = b->seq[i].first_pos + 1, window = o->attention.window;
+        bytes += token * (window && window < len ? window : len);
+    }
+    return bytes;
+}
+
+static void count_op(op_times *t, const op *o, double seconds) {
+    t->seconds[o->kind] += seconds;
+    if (o->layer >= 0) t->layers += seconds;
+    if (o->kind == OP_ROUTE) {
+        t->route += seconds;
+        t->experts += t->e->step.routed.n_used;
+        t->routes++;
+    }
+    t->bytes[o->kind] +=
+        o->kind == OP_ATTENTION ? kv_bytes_read(t, o) : weight_bytes_read(t, o);
+}
+
+/* As step.c runs a decode step. */
+static void timed_thread(void *arg, uint32_t thread) {
+    op_times *t = arg;
+    cpu_engine *e = t->e;
+    double from = now();
+    for (uint32_t i = 0; i < e->program->n_ops; i++) {
+        const op *o = e->op[i].op;
+        if (o->kind == OP_ROPE_APPEND) continue;
+        runs[o->kind](e, &e->op[i], thread);
+        team_barrier(e->team, thread);
+        if (thread) continue;
+        const double to = now();
+        count_op(t, o, to - from);
+        from = to;
+    }
+}
+
+/* What is drawn is not used: sequences of random weights soon say the same, and then choose the same
+ * experts. */
+static void run_timed(bench *b, const batch *in, op_times *t) {
+    cpu_engine *e = (cpu_engine *)b->engine;
+    err er;
+    if (cpu_step_init(e, in, &er) != OK) fail("step", &er);
+    e->step.n_threads = e->opt.n_threads;
+    t->e = e;
+    t->steps++;
+    team_run(e->team, timed_thread, t);
+}
+
+typedef struct reading {
+    const uint64_t *words;
+    uint64_t n;
+    uint32_t n_threads;
+} reading;
+
+/* Lines in order, each thread a part of its own. */
+static void read_thread(void *arg, uint32_t thread) {
+    reading *r = arg;
+    const uint64_t lines = r->n / 8, from = lines * thread / r->n_threads;
+    uint64_t sum[8] = {0};
+    for (uint64_t l = from; l < lines * (thread + 1) / r->n_threads; l++)
+        for (uint32_t k = 0; k < 8; k++) sum[k] += r->words[8 * l + k];
+    for (uint32_t k = 1; k < 8; k++) sum[0] += sum[k];
+    __asm__ volatile("" ::"r"(sum[0])); /* so that nothing is left out */
+}
+
+/* Bytes a second, the best of three passes over the weights. */
+static double read_rate(bench *b) {
+    cpu_engine *e = (cpu_engine *)b->engine;
+    reading r = {(const uint64_t *)(const void *)e->weights, e->layout.weights_bytes / 8,
+                 e->opt.n_threads};
+    double best = 0;
+    for (int i = 0; i < 3; i++) {
+        const double t = now();
+        team_run(e->team, read_thread, &r);
+        const double rate = 8.0 * (double)r.n / (now() - t);
+        if (rate > best) best = rate;
+    }
+    return best;
+}
+
+static void report_ops(bench *b, const op_times *t, double rate, uint32_t rows) {
+    double all = 0;
+    uint64_t bytes = 0;
+    for (int k = 0; k < OP_N_KINDS; k++) all += t->seconds[k], bytes += t->bytes[k];
+    const double steps = (double)t->steps;
+    for (int k = 0; k < OP_N_KINDS; k++)
+        if (t->seconds[k] > 0)
+            printf("    %-16s %8.3f ms %5.1f%%  %9.2f MB  %3.0f%% of the read rate\n",
+                   op_kind_name((op_kind)k), 1e3 * t->seconds[k] / steps,
+                   100 * t->seconds[k] / all, 1e-6 * (double)t->bytes[k] / steps,
+                   100 * (double)t->bytes[k] / t->seconds[k] / rate);
+    const double of_rate = (double)bytes / all / rate;
+    const double experts = t->routes ? (double)t->experts / (double)t->routes : 0;
+    const double times =
+        t->routes ? (t->seconds[OP_EXPERTS_GATE_UP] + t->seconds[OP_EXPERTS_DOWN]) * rate /
+                        (double)(t->bytes[OP_EXPERTS_GATE_UP] + t->bytes[OP_EXPERTS_DOWN])
+                  : 0;
+    printf("    %u rows: %.1f MB a step, %.0f%% of the read rate of %.1f GB/s", rows,
+           1e-6 * (double)bytes / steps, 100 * of_rate, 1e-9 * rate);
+    if (t->routes)
+        printf(
+            "; %.1f experts a layer have rows; their time is that of reading them %.2f times; "
+            "routing is %.2f%% of a layer",
+            experts, times, 100 * t->route / t->layers);
+    printf("\n");
+    if (!b->json) return;
+    fprintf(
+        b->json,
+        ", \"step_mb\": %.2f, \"read_gb_s\": %.2f, \"of_read_rate\": %.4f, \"experts\": %.2f, "
+        "\"expert_reads\": %.3f, \"route_share\": %.5f, \"ops_ms\": {",
+        1e-6 * (double)bytes / steps, 1e-9 * rate, of_rate, experts, times,
+        t->routes ? t->route / t->layers : 0);
+    for (int k = 0, n = 0; k < OP_N_KINDS; k++)
+        if (t->seconds[k] > 0)
+            fprintf(b->json, "%s\"%s\": %.4f", n++ ? ", " : "", op_kind_name((op_kind)k),
+                    1e3 * t->seconds[k] / steps);
+    fprintf(b->json, "}");
+}
+
+/* ---- steps ---- */
+
 /* n_rows rows from pos on for each of n_seqs sequences; with sampling, tokens enter the
- * history. */
-static void run_step(bench *b, uint32_t n_seqs, uint32_t pos, uint32_t n_rows, bool sample) {
+ * history. times: NULL, or of a decode step. */
+static void run_step(bench *b, uint32_t n_seqs, uint32_t pos, uint32_t n_rows, bool sample,
+                     op_times *times) {
     static batch_seq seq[ROWS];
     for (uint32_t i = 0; i < n_seqs; i++) {
         const int32_t *blocks = b->blocks + i * (b->max_len / BLOCK);
@@ -203,6 +362,10 @@ static void run_step(bench *b, uint32_t n_seqs, uint32_t pos, uint32_t n_rows, b
                 .n_logit_rows = sample ? n_seqs : 0};
     step_result out;
     err e;
+    if (times) {
+        run_timed(b, &in, times);
+        return;
+    }
     if (engine_submit(b->engine, &in, &e) != OK) fail("submit", &e);
     if (engine_collect(b->engine, &out, &e) != OK) fail("collect", &e);
     for (uint32_t i = 0; sample && i < n_seqs; i++)
@@ -213,7 +376,7 @@ static void run_step(bench *b, uint32_t n_seqs, uint32_t pos, uint32_t n_rows, b
 static void fill(bench *b, uint32_t n_seqs, uint32_t depth) {
     uint32_t most = ROWS / n_seqs;
     for (uint32_t pos = 0; pos < depth; pos += most)
-        run_step(b, n_seqs, pos, depth - pos < most ? depth - pos : most, false);
+        run_step(b, n_seqs, pos, depth - pos < most ? depth - pos : most, false, NULL);
 }
 
 static int by_time(const void *a, const void *b) {
@@ -222,7 +385,7 @@ static int by_time(const void *a, const void *b) {
 }
 
 static void report(bench *b, const char *name, uint32_t depth, uint32_t batch, uint32_t tokens,
-                   double *seconds) {
+                   double *seconds, const op_times *times, double rate) {
     double sorted[MAX_REPS];
     memcpy(sorted, seconds, sizeof *seconds * b->reps);
     qsort(sorted, b->reps, sizeof *sorted, by_time);
@@ -230,27 +393,32 @@ static void report(bench *b, const char *name, uint32_t depth, uint32_t batch, u
     printf("%-8s depth %5u batch %3u: %8.1f tokens/s (best %.1f), %.3f ms a step\n", name,
            depth, batch, tokens / median, tokens / sorted[0], 1e3 * median * batch / tokens);
     fflush(stdout);
-    if (!b->json) return;
-    fprintf(b->json,
-            "%s{\"case\": \"%s\", \"depth\": %u, \"batch\": %u, \"tokens\": %u, "
-            "\"tokens_per_s\": %.2f, \"seconds\": [",
-            b->first ? "" : ",\n", name, depth, batch, tokens, tokens / median);
-    for (uint32_t i = 0; i < b->reps; i++)
+    if (b->json)
+        fprintf(b->json,
+                "%s{\"case\": \"%s\", \"depth\": %u, \"batch\": %u, \"tokens\": %u, "
+                "\"tokens_per_s\": %.2f, \"seconds\": [",
+                b->first ? "" : ",\n", name, depth, batch, tokens, tokens / median);
+    for (uint32_t i = 0; i < b->reps && b->json; i++)
         fprintf(b->json, "%s%.6f", i ? ", " : "", seconds[i]);
-    fprintf(b->json, "]}");
+    if (b->json) fprintf(b->json, "]");
+    if (times) report_ops(b, times, rate, batch);
+    if (b->json) fprintf(b->json, "}");
     b->first = false;
 }
 
 static void bench_decode(bench *b, uint32_t depth, uint32_t n_seqs) {
-    double seconds[MAX_REPS];
+    double seconds[MAX_REPS], before = 0;
+    op_times times = {0}, *timed = b->ops ? &times : NULL;
     fill(b, n_seqs, depth);
-    for (uint32_t i = 0; i < 4; i++) run_step(b, n_seqs, depth + i, 1, true);
+    for (uint32_t i = 0; i < 4; i++) run_step(b, n_seqs, depth + i, 1, true, NULL);
+    if (timed) before = read_rate(b);
     for (uint32_t r = 0; r < b->reps; r++) {
         double t = now();
-        for (uint32_t i = 0; i < b->tokens; i++) run_step(b, n_seqs, depth + i, 1, true);
+        for (uint32_t i = 0; i < b->tokens; i++) run_step(b, n_seqs, depth + i, 1, true, timed);
         seconds[r] = now() - t;
     }
-    report(b, "decode", depth, n_seqs, b->tokens * n_seqs, seconds);
+    const double rate = timed ? (before + read_rate(b)) / 2 : 0;
+    report(b, "decode", depth, n_seqs, b->tokens * n_seqs, seconds, timed, rate);
 }
 
 static void bench_prefill(bench *b, uint32_t n) {
@@ -260,11 +428,11 @@ static void bench_prefill(bench *b, uint32_t n) {
         double t = now();
         for (uint32_t pos = 0; pos < n; pos += ROWS) {
             uint32_t rows = n - pos < ROWS ? n - pos : ROWS;
-            run_step(b, 1, pos, rows, pos + rows == n);
+            run_step(b, 1, pos, rows, pos + rows == n, NULL);
         }
         seconds[r] = now() - t;
     }
-    report(b, "prefill", 0, 1, n, seconds);
+    report(b, "prefill", 0, 1, n, seconds, NULL, 0);
 }
 
 int main(int argc, char **argv) {

@@ -2,10 +2,11 @@
 """Writes a llama of random weights in the shape of a known model, for measurements; NumPy alone, no part of it is kept
 in memory, on all cores.
 
-    make_model.py TO.gguf [--shape 1b|3b|8b|moe|tiny] [--type F16|BF16|Q8_0|Q4_0|Q4_1|Q4_K|Q6_K] [--head-type TYPE]
+    make_model.py TO.gguf [--shape 1b|3b|8b|moe|a3b|tiny] [--type F16|BF16|Q8_0|Q4_0|Q4_1|Q4_K|Q6_K] [--head-type TYPE]
                   [--layers N] [--vocab N] [--seed N]
 
-1b, 3b, 8b: Llama 3.2 1B and 3B, Llama 3 8B; moe: a small Mixtral, 8 experts, 2 used; tiny: for tests. All matrices are
+1b, 3b, 8b: Llama 3.2 1B and 3B, Llama 3 8B; moe: a small Mixtral, 8 experts, 2 used; a3b: the layers of Qwen3 30B A3B, 128
+experts, 8 used (without its norms of q and k); tiny: for tests. All matrices are
 of one type but the router (F32) and, by --head-type, the head. Values are spread as trained ones are (variance 1 / columns,
 scales of blocks differ), so that nothing overflows and texts have a likeliest token. The tokenizer is a byte-level BPE:
 256 bytes, then pairs and triples of them, each with its merge, then four special tokens. The same seed gives the same
@@ -50,6 +51,7 @@ SHAPES = {
     "1b": Shape(16, 2048, 32, 8, 64, 8192, tied=True),
     "3b": Shape(28, 3072, 24, 8, 128, 8192, tied=True),
     "8b": Shape(32, 4096, 32, 8, 128, 14336, context=8192),
+    "a3b": Shape(48, 2048, 32, 4, 128, 768, vocab=151936, context=40960, experts=128, used=8),
     "moe": Shape(12, 1024, 16, 4, 64, 1792, vocab=32000, context=8192, experts=8, used=2),
     "tiny": Shape(2, 256, 4, 2, 64, 512, vocab=1000, context=2048),
 }

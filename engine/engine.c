@@ -2,7 +2,6 @@
  * options, for any thread. */
 #include "engine/engine.h"
 
-#include <stdio.h>
 #include <strings.h>
 
 static const char *const activation_names[] = {[ACTIVATION_AUTO] = "auto",
@@ -53,12 +52,11 @@ op_set engine_lacks(const backend *b, const program *p) {
 }
 
 status engine_check_runs(const backend *b, const program *p, err *e) {
+    const op_set lacks = engine_lacks(b, p);
     const char *names[OP_SET_MAX];
-    const uint32_t n = op_set_names(engine_lacks(b, p), names);
-    char list[200] = "";
-    if (!n) return OK;
-    for (uint32_t i = 0, at = 0; i < n && at < sizeof list; i++)
-        at += (uint32_t)snprintf(list + at, sizeof list - at, "%s%s", i ? ", " : "", names[i]);
+    char list[200];
+    if (op_set_names(lacks, names) == 0) return OK;
+    op_set_text(lacks, list, sizeof list);
     err_set(e, ERR_UNSUPPORTED,
             "architecture %s is planned, not runnable yet: the %s engine lacks %s",
             p->config.arch, b->name, list);

@@ -55,6 +55,9 @@ typedef struct checkpoint_format {
                         err *);
     status (*read_part)(const checkpoint *, size_t i, uint64_t row, uint64_t col, uint64_t n,
                         void *dst, err *);
+    /* Where a tensor's rows begin, one after the other as read_rows gives them; the descriptor stays
+     * the checkpoint's. False: they are not stored so. NULL: none are. */
+    bool (*place)(const checkpoint *, size_t i, int *fd, uint64_t *at);
     bool (*has)(const checkpoint *, const char *key);
     bool (*length)(const checkpoint *, const char *key, uint64_t *n);
     status (*get_u32)(const checkpoint *, const char *key, uint32_t *out, err *);

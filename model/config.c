@@ -50,6 +50,19 @@ static status check_heads(const model_config *c, err *e) {
     return OK;
 }
 
+/* Groups have at least two members, since by sigmoids the sum of the two best counts. */
+static status check_groups(const model_config *c, err *e) {
+    const uint32_t n = c->expert_groups, used = c->expert_groups_used;
+    if (n == 0) return OK;
+    if (c->n_experts % n || c->n_experts / n < 2 || used < 1 || used > n ||
+        c->n_experts / n * used < c->n_experts_used) {
+        err_set(e, ERR_FORMAT, "%u of %u experts cannot be of %u of %u groups",
+                c->n_experts_used, c->n_experts, used, n);
+        return err_field(e, "expert_groups");
+    }
+    return OK;
+}
+
 /* Whether the layers of several kinds have the numbers that they need. */
 static status check_shape(const model_config *c, err *e) {
     const model_shape *m = &c->shape;
@@ -68,7 +81,6 @@ static status check_shape(const model_config *c, err *e) {
                  {"ssm.heads", m->ssm.heads, state ? 1 : 0, 1 << 14},
                  {"ssm.inner", m->ssm.inner, state ? 1 : 0, 1 << 20},
                  {"n_ff_expert", m->n_ff_expert, 0, 1 << 20},
-                 {"n_ff_shared", m->n_ff_shared, 0, 1 << 20},
                  {"latent", m->latent, 0, 1 << 18},
                  {"q_rank", m->q_rank, 0, 1 << 16},
                  {"kv_rank", m->kv_rank, 0, 1 << 13},
@@ -178,6 +190,7 @@ status model_config_check(const model_config *c, err *e) {
     if ((uint64_t)c->n_heads * c->head_dim > 1 << 24)
         return out_of_range(e, "head_dim", c->head_dim, 2, (1 << 24) / c->n_heads);
     status s = check_heads(c, e);
+    if (s == OK) s = check_groups(c, e);
     if (s == OK) s = check_shape(c, e);
     if (s == OK) s = check_rope(&c->rope, e);
     return s == OK ? check_scales(c, e) : s;
@@ -219,6 +232,9 @@ rope_config model_config_rope(const model_config *c, uint32_t layer) {
     X(experts_sigmoid)                                                                         \
     X(experts_norm)                                                                            \
     X(experts_scale)                                                                           \
+    X(experts_eps)                                                                             \
+    X(expert_groups)                                                                           \
+    X(expert_groups_used)                                                                      \
     X(norm_eps)                                                                                \
     X(tied_head)                                                                               \
     X(qkv_bias)                                                                                \

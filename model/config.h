@@ -46,10 +46,13 @@ typedef struct model_config {
     uint32_t n_layers, n_embd, n_heads, n_kv_heads, head_dim, n_ff, n_vocab, n_ctx_train;
     uint32_t window;                    /* sliding window in tokens; 0: none */
     uint32_t n_experts, n_experts_used; /* 0: dense; else n_ff is the width of one */
-    uint32_t n_ff_shared; /* of the expert that all rows have, gated by a sigmoid; 0: none */
+    uint32_t n_ff_shared;               /* width of the expert that all rows have; 0: none */
     bool experts_sigmoid; /* the router's logits go through sigmoids; false: softmax */
     bool experts_norm;    /* weights of the chosen are divided by their sum */
     float experts_scale;  /* then multiplied by this */
+    float experts_eps;    /* added to that sum */
+    uint32_t expert_groups,
+        expert_groups_used; /* the chosen are of so many groups; 0: of any */
     float norm_eps;
     bool tied_head; /* the output matrix is the token embedding */
     bool qkv_bias, o_bias, ffn_bias;
@@ -90,6 +93,14 @@ void model_config_visit(const model_config *,
 bool model_config_same(const model_config *, const model_config *);
 /* Ranges and divisibility of every field, wherever they came from. */
 status model_config_check(const model_config *, err *);
+/* Width of one expert. */
+static inline uint32_t model_config_expert_width(const model_config *c) {
+    return c->shape.n_ff_expert ? c->shape.n_ff_expert : c->n_ff;
+}
+/* Whether the feed-forward part of a layer is of experts. */
+static inline bool model_config_routes(const model_config *c, uint32_t layer) {
+    return c->n_experts && c->shape.ffn[layer % SHAPE_MAX_LAYERS] == FFN_USUAL;
+}
 /* The sliding window of one layer; 0: full attention. A query at position i sees the keys at
  * i - window + 1 .. i. */
 uint32_t model_config_window(const model_config *, uint32_t layer);

@@ -221,25 +221,33 @@ static void read_layers(keys *k, model_config *c, const family *f) {
     read_pattern(k, c);
 }
 
-/* Widths of experts, and how they are weighed. Files of 2024 leave widths out, and
- * llama.cpp then takes these. */
+/* Files of 2024 leave widths out, and llama.cpp then takes these. */
+static void read_widths(keys *k, model_config *c, const family *f) {
+    if (f->experts.shared_gate) c->n_ff_shared = c->n_ff;
+    c->shape.shared_gate = f->experts.shared_gate;
+    if (f->experts.divided && c->n_experts_used) c->n_ff /= c->n_experts_used;
+    maybe_u32(k, "expert_feed_forward_length", &c->n_ff);
+    maybe_u32(k, "expert_shared_feed_forward_length", &c->n_ff_shared);
+}
+
+/* Widths of experts, how they are chosen and weighed. */
 static void read_experts(keys *k, model_config *c, const family *f) {
     uint32_t gate = 0;
     maybe_u32(k, "expert_count", &c->n_experts);
     maybe_u32(k, "expert_used_count", &c->n_experts_used);
-    if (!c->n_experts || f->shaped) return; /* config_shape.c reads the others */
+    if (!c->n_experts) return;
+    if (!f->shaped) read_widths(k, c, f); /* config_shape.c reads the others */
     c->experts_norm = f->experts.norm;
-    if (f->experts.shared) c->n_ff_shared = c->n_ff;
-    if (f->experts.required && c->n_experts_used) c->n_ff /= c->n_experts_used;
-    maybe_u32(k, "expert_feed_forward_length", &c->n_ff);
-    if (f->experts.shared) maybe_u32(k, "expert_shared_feed_forward_length", &c->n_ff_shared);
+    c->experts_sigmoid = f->experts.sigmoid;
+    c->experts_eps = f->experts.eps;
     maybe_f32(k, "expert_weights_scale", &c->experts_scale);
     if (c->experts_scale == 0) c->experts_scale = 1; /* as llama.cpp has it */
-    if (k->s == OK)
-        k->s = checkpoint_get_bool(k->file, key_of(k, "expert_weights_norm"), &c->experts_norm,
-                                   k->e);
+    maybe_bool(k, "expert_weights_norm", &c->experts_norm);
+    maybe_u32(k, "expert_group_count", &c->expert_groups);
+    maybe_u32(k, "expert_group_used_count", &c->expert_groups_used);
+    if (c->expert_groups <= 1) c->expert_groups = c->expert_groups_used = 0;
     maybe_u32(k, "expert_gating_func", &gate);
-    c->experts_sigmoid = gate == 2;
+    if (gate) c->experts_sigmoid = gate == 2;
     if (gate == 3) c->experts_norm = true; /* softmax over the chosen */
     if (gate > 3)
         bad_key(
@@ -263,6 +271,7 @@ static void name_key(const model_config *c, err *e) {
         {"n_experts_used", "expert_used_count"},
         {"n_ff_shared", "expert_shared_feed_forward_length"},
         {"experts_scale", "expert_weights_scale"},
+        {"expert_groups", "expert_group_count"},
         {"rope.n_dims", "rope.dimension_count"},
         {"attn_scale", "attention.scale"},
         {"attn_cap", "attn_logit_softcapping"},

@@ -91,8 +91,8 @@ static void read_experts(shape_keys *k) {
     uint32_t shared = 0;
     number(k, "expert_feed_forward_length", &m->n_ff_expert);
     number(k, "expert_shared_count", &shared);
-    if (shared) m->n_ff_shared = shared * m->n_ff_expert;
-    number(k, "expert_shared_feed_forward_length", &m->n_ff_shared);
+    if (shared) c->n_ff_shared = shared * m->n_ff_expert;
+    number(k, "expert_shared_feed_forward_length", &c->n_ff_shared);
     m->shared_gate = c->n_experts && strcmp(c->arch, "qwen35moe") == 0;
     for (uint32_t l = 0; l < c->n_layers && k->s == OK; l++) {
         char name[48];
@@ -103,6 +103,10 @@ static void read_experts(shape_keys *k) {
         if (checkpoint_find(k->file, name, &t) >= 0 && t.ne[1] <= UINT32_MAX)
             m->latent = (uint32_t)t.ne[1];
     }
+    /* Converters leave it out where config.json does, whose default is the sigmoid. */
+    char key[96];
+    snprintf(key, sizeof key, "%s.expert_gating_func", c->arch);
+    if (m->choice_bias && !checkpoint_has(k->file, key)) c->experts_sigmoid = true;
 }
 
 /* key_length is of the absorbed row, key_length_mla of a head. */
@@ -139,12 +143,18 @@ static void read_gemma4(shape_keys *k) {
     m->full_head_dim = c->head_dim;
     c->head_dim = swa;
     c->n_kv_heads = swa_kv;
+    if (m->full_kv_heads == swa_kv) m->full_kv_heads = 0;
     c->window_theta = 10000;
     if (k->s == OK)
         k->s = checkpoint_get_f32(k->file, "gemma4.rope.freq_base_swa", &c->window_theta, k->e);
     c->attn_scale = 1;
     number(k, "attention.shared_kv_layers", &m->shared_kv);
     number(k, "embedding_length_per_layer_input", &m->per_layer);
+    for (uint32_t l = 0; l + m->shared_kv < c->n_layers; l++) {
+        char v[40];
+        snprintf(v, sizeof v, "blk.%u.attn_v.weight", l);
+        if (!m->slides[l]) m->v_is_k = checkpoint_find(k->file, v, NULL) < 0;
+    }
     tensor_info t;
     if (checkpoint_find(k->file, "per_layer_token_embd.weight", &t) >= 0 &&
         t.ne[1] <= UINT32_MAX)

@@ -171,8 +171,8 @@ static void three(recorder *r, int l, const char *end, uint32_t f, uint32_t h) {
 
 static void shared_experts(recorder *r, int l) {
     const model_config *c = &r->p->config;
-    if (!c->shape.n_ff_shared) return;
-    three(r, l, "_shexp", c->shape.n_ff_shared, c->n_embd);
+    if (!c->n_ff_shared) return;
+    three(r, l, "_shexp", c->n_ff_shared, c->n_embd);
     rec_vector(r, c->shape.shared_gate, l, "ffn_gate_inp_shexp.weight", c->n_embd);
     if (c->shape.shared_gate) step(r, OP_MUL_SIGMOID, l);
 }
@@ -180,7 +180,7 @@ static void shared_experts(recorder *r, int l) {
 static void experts(recorder *r, int l) {
     const model_config *c = &r->p->config;
     const uint32_t h = c->shape.latent ? c->shape.latent : c->n_embd, n = c->n_experts;
-    const uint32_t f = c->shape.n_ff_expert ? c->shape.n_ff_expert : c->n_ff;
+    const uint32_t f = model_config_expert_width(c);
     step(r, OP_ROUTE, l)->route.top_k = c->n_experts_used;
     op *up = step(r, OP_EXPERTS_GATE_UP, l);
     matrix(r, l, "ffn_gate_inp.weight", n, c->n_embd);
@@ -234,7 +234,7 @@ static void norms(recorder *r, int l) {
     const uint32_t h = c->n_embd;
     const bool second = c->norms_per_layer > 1, four = c->norms_per_layer > 2;
     /* Where post_attention_norm stands before the feed-forward part, as in Hugging Face's names. */
-    const bool renamed = is_arch(r, "glm4moe") || strncmp(c->arch, "qwen35", 6) == 0;
+    const bool renamed = strncmp(c->arch, "qwen35", 6) == 0;
     vector(r, l, "attn_norm.weight", h);
     rec_vector(r, second, l, renamed ? "post_attention_norm.weight" : "ffn_norm.weight", h);
     rec_vector(r, four, l, "post_attention_norm.weight", h);

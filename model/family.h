@@ -37,8 +37,11 @@ typedef struct family {
     uint32_t norms_per_layer;
     struct {
         bool possible, required; /* among its models are mixtures; all are */
-        bool norm;               /* model_config's experts_norm, where the file says nothing */
-        bool shared;             /* an expert beside them, gated by a sigmoid */
+        bool norm, sigmoid;      /* model_config's experts_norm and experts_sigmoid, where the
+                                    file says nothing */
+        float eps;               /* model_config's experts_eps */
+        bool shared_gate;        /* all rows have an expert beside them, gated by a sigmoid */
+        bool divided;            /* GGUF: n_ff of files of 2024 is that of all experts used */
     } experts;
     uint32_t nope_every;   /* model_config's: no file says it */
     uint32_t window;       /* model_config's, where the file does not say */
@@ -78,12 +81,13 @@ void family_hint(err *);
 status config_shape_read(model_config *, const checkpoint *, err *);
 
 void llama_record(
-    recorder *); /* llama.c: llama, qwen2, qwen3, smollm3, mistral3, granite, mixtures */
+    recorder *); /* llama.c: llama, qwen2, qwen3, smollm3, mistral3, granite, their mixtures */
 void phi3_record(recorder *);    /* phi3.c */
 void gemma_record(recorder *);   /* gemma.c: gemma2, gemma3 */
 void gemma4_record(recorder *);  /* gemma4.c */
 void gpt_oss_record(recorder *); /* gpt_oss.c */
 void glm4_record(recorder *);    /* glm4.c */
+void glm4moe_record(recorder *); /* glm4.c */
 void olmo2_record(recorder *);   /* olmo2.c: olmo2, olmo3 */
 /* counted.c: weights, KV cache, states and operations of any family, without values; and of those
  * that embed whole texts (BERT) */
@@ -112,15 +116,30 @@ value_id part_linear(recorder *, int layer, const char *name, const char *bias, 
 /* The heads' outputs for x, normed: projections to q | k | v (biases and QK norm as the config
  * says; fused: one matrix attn_qkv), rotation, cache, attention. */
 value_id part_attention(recorder *, int layer, value_id x, rope_factors, bool fused);
-/* act(W_gate x) * (W_up x); fused: both in the matrix ffn_up, gate first. */
-value_id part_gate_up(recorder *, int layer, value_id x, activation, bool fused);
+/* The matrix of that name, n_out rows, times in: a value called what. */
+value_id part_project(recorder *, int layer, const char *name, uint32_t n_out, value_id in,
+                      const char *what);
+/* act(W_gate x) * (W_up x), n columns; fused: both in the matrix ffn_up, gate first. */
+value_id part_gate_up(recorder *, int layer, value_id x, activation, uint32_t n, bool fused);
+/* The same of the expert that all rows have. */
+value_id part_shared_gate_up(recorder *, int layer, value_id x, activation, uint32_t n);
 /* A layer with norms before and after attention and feed-forward: the residual stream behind it. fused:
  * as part_gate_up has it. */
 value_id part_layer_of_four_norms(recorder *, int layer, value_id x, activation, bool fused);
-/* x + what the experts make of h, x normed, with the shared expert of the config; in
- * moe.c. */
-value_id part_experts(recorder *, int layer, value_id h, activation, value_id x);
 /* Last norm, logits (of embd where the config ties them; scaled and capped as it says), sampling. */
 void part_head(recorder *, value_id x, weight_id embd);
+
+/* ---- mixtures (moe.c) ---- */
+
+/* Which experts in goes to, and with which weights. logit_scale, scales: program.h's OP_ROUTE,
+ * scales (w2) a vector or NO_WEIGHT. */
+value_id part_route(recorder *, int layer, value_id in, float logit_scale, weight_id scales);
+/* What the experts of chosen make of h (+ x); x NO_VALUE where there is none. */
+value_id part_routed(recorder *, int layer, value_id h, value_id chosen, activation,
+                     value_id x);
+/* x + what the experts make of h, x normed, with the shared expert of the config. */
+value_id part_experts(recorder *, int layer, value_id h, activation, value_id x);
+/* x + what the feed-forward part of a layer makes of h, x normed: dense, or part_experts. */
+value_id part_feed_forward(recorder *, int layer, value_id h, activation, value_id x);
 
 #endif

@@ -1,21 +1,14 @@
 /* Gemma 4 as a program: heads of two sizes (layers with a window, layers without), norms of q, k
  * and v (v's without a weight), V made of K's projection where a layer has none of its own, the last
- * layers reading the K and V of an earlier one, an embedding of its own for each layer, and a scale
- * at the end of each. Mixtures are counted. Formulas: the model's class in transformers.
+ * layers reading the K and V of an earlier one, an embedding of its own for each layer, a scale
+ * at the end of each, and in mixtures experts beside the dense part. Formulas: the model's class in
+ * transformers.
  *
  * Owns nothing: it records into the recorder it is given. One thread. */
 #include "model/family.h"
 
 #include <math.h>
 #include <stdio.h>
-
-static value_id linear_to(recorder *r, int l, const char *name, uint32_t rows, uint32_t cols,
-                          value_id in, const char *what) {
-    op *o = rec_op(r, OP_LINEAR, l, in, rec_value(r, what, ROWS_STEP, rows));
-    o->n_weights = 1;
-    o->w[0] = rec_weight(r, WEIGHT_LINEAR, l, name, rows, cols);
-    return o->out;
-}
 
 /* The heads of a layer, as its own K and V have them. */
 static head_shape heads_of(const model_config *c, uint32_t l) {
@@ -87,7 +80,7 @@ static value_id attention(recorder *r, int l, value_id x, weight_id factors) {
 static value_id per_layer_inputs(recorder *r, value_id x) {
     const model_config *c = &r->p->config;
     const uint32_t p = c->shape.per_layer, n = p * c->n_layers;
-    value_id a = linear_to(r, -1, "per_layer_model_proj.weight", n, c->n_embd, x, "per_layer");
+    value_id a = part_project(r, -1, "per_layer_model_proj.weight", n, x, "per_layer");
     op *o = rec_op(r, OP_HEAD_NORM, -1, a, a);
     o->heads = (head_shape){c->n_layers, 0, p};
     o->norm.eps = c->norm_eps * (float)c->n_embd;
@@ -105,46 +98,36 @@ static value_id per_layer_inputs(recorder *r, value_id x) {
 static value_id add_per_layer(recorder *r, int l, value_id x, value_id inputs) {
     const model_config *c = &r->p->config;
     const uint32_t p = c->shape.per_layer;
-    const value_id gate = linear_to(r, l, "inp_gate.weight", p, c->n_embd, x, "gate");
+    const value_id gate = part_project(r, l, "inp_gate.weight", p, x, "gate");
     op *o = rec_op(r, OP_MUL_GELU, l, gate, rec_value(r, "gated", ROWS_STEP, p));
     o->by = inputs;
     o->mul.first_col = (uint32_t)l * p;
-    const value_id y = linear_to(r, l, "proj.weight", c->n_embd, p, o->out, "y");
+    const value_id y = part_project(r, l, "proj.weight", c->n_embd, o->out, "y");
     return part_add_norm(r, l, "post_norm.weight", y, x);
 }
 
-/* Beside the dense feed-forward part: norm(dense) + norm(experts). Weights alone, as a mixture is
- * counted. */
-static void count_experts(recorder *r, int l) {
+/* norm(what the experts make of x, normed). The router reads x by a norm of its own, divided by
+ * sqrt(n_embd), and each expert has a factor. */
+static value_id experts(recorder *r, int l, value_id x) {
     const model_config *c = &r->p->config;
-    const uint32_t h = c->n_embd, n = c->n_experts;
-    const uint32_t f = c->shape.n_ff_expert ? c->shape.n_ff_expert : c->n_ff;
-    r->p->counted = true;
-    rec_op(r, OP_ROUTE, l, NO_VALUE, NO_VALUE)->route.top_k = c->n_experts_used;
-    rec_op(r, OP_EXPERTS_GATE_UP, l, NO_VALUE, NO_VALUE);
-    rec_op(r, OP_EXPERTS_DOWN, l, NO_VALUE, NO_VALUE);
-    rec_weight(r, WEIGHT_LINEAR, l, "ffn_gate_inp.weight", n, h);
-    rec_vector(r, true, l, "ffn_gate_inp.scale", h);
-    rec_weight_experts(r, l, "ffn_gate_up_exps.weight", n, 2 * f, h);
-    rec_weight_experts(r, l, "ffn_down_exps.weight", n, h, f);
-    rec_vector(r, true, l, "ffn_down_exps.scale", n);
-    rec_vector(r, true, l, "pre_ffw_norm_2.weight", h);
-    rec_vector(r, true, l, "post_ffw_norm_1.weight", h);
-    rec_vector(r, true, l, "post_ffw_norm_2.weight", h);
+    const value_id in = part_norm(r, l, "ffn_gate_inp.scale", x, ROWS_STEP);
+    const weight_id scales = rec_vector(r, true, l, "ffn_down_exps.scale", c->n_experts);
+    const value_id chosen = part_route(r, l, in, 1 / sqrtf((float)c->n_embd), scales);
+    value_id h = part_norm(r, l, "pre_ffw_norm_2.weight", x, ROWS_STEP);
+    h = part_routed(r, l, h, chosen, ACT_GELU_TANH, NO_VALUE);
+    return part_norm(r, l, "post_ffw_norm_2.weight", h, ROWS_STEP);
 }
 
+/* norm(dense), or, in mixtures, norm(norm(dense) + norm(experts)). */
 static value_id feed_forward(recorder *r, int l, value_id x) {
     const model_config *c = &r->p->config;
     const bool shared = owner_of(c, (uint32_t)l) != (uint32_t)l;
     const uint32_t f = c->n_ff * (shared && c->shape.double_ff ? 2 : 1);
     value_id h = part_norm(r, l, "ffn_norm.weight", x, ROWS_STEP);
-    op *o = rec_op(r, OP_GATE_UP, l, h, rec_value(r, "gated", ROWS_STEP, f));
-    o->gate_up.act = ACT_GELU_TANH;
-    o->n_weights = 2;
-    o->w[0] = rec_weight(r, WEIGHT_LINEAR, l, "ffn_gate.weight", f, c->n_embd);
-    o->w[1] = rec_weight(r, WEIGHT_LINEAR, l, "ffn_up.weight", f, c->n_embd);
-    h = part_linear(r, l, "ffn_down.weight", NULL, f, o->out, NO_VALUE);
-    if (c->n_experts) count_experts(r, l);
+    h = part_gate_up(r, l, h, ACT_GELU_TANH, f, false);
+    h = part_linear(r, l, "ffn_down.weight", NULL, f, h, NO_VALUE);
+    if (model_config_routes(c, (uint32_t)l))
+        h = part_add_norm(r, l, "post_ffw_norm_1.weight", h, experts(r, l, x));
     return part_add_norm(r, l, "post_ffw_norm.weight", h, x);
 }
 

@@ -1,7 +1,7 @@
 /* The llama family as a program: Llama, Mistral, SmolLM2, ... (llama), Qwen2 and Qwen2.5
  * (qwen2: biases on q, k and v), Qwen3 (qwen3: norms of q and k), SmolLM3 (some layers are not
  * rotated), Ministral 3 (mistral3: a temperature by position), Granite (four scales), and mixtures of
- * experts: Mixtral (llama), qwen2moe, qwen3moe. Touvron et
+ * experts: Mixtral (llama), qwen2moe, qwen3moe, granitemoe. Touvron et
  * al., "LLaMA: Open and Efficient Foundation Language Models", section 2.2; Yang et al., "Qwen3
  * Technical Report", section 2; transformers, modeling_smollm3.py, modeling_ministral3.py,
  * modeling_granite.py.
@@ -23,12 +23,7 @@ void llama_record(recorder *r) {
         x = part_linear(r, l, "attn_output.weight", c->o_bias ? "attn_output.bias" : NULL, q, h,
                         x);
         h = part_norm(r, l, "ffn_norm.weight", x, ROWS_STEP);
-        if (c->n_experts) {
-            x = part_experts(r, l, h, ACT_SILU, x);
-            continue;
-        }
-        h = part_gate_up(r, l, h, ACT_SILU, false);
-        x = part_linear(r, l, "ffn_down.weight", NULL, c->n_ff, h, x);
+        x = part_feed_forward(r, l, h, ACT_SILU, x);
     }
     part_head(r, x, embd);
 }

@@ -20,13 +20,32 @@ static bool may_ignore(str name) {
            str_find(name, STR("rotary_emb.inv_freq"), 0) != SIZE_MAX;
 }
 
+/* By GGUF's name, or by Hugging Face's where it has no other. What follows the layer's number; NULL: it is of no layer. */
+static const char *layer_of(const char *name, unsigned *layer) {
+    int n = 0;
+    if (sscanf(name, "blk.%u.%n", layer, &n) != 1 || !n)
+        if (sscanf(name, "model.layers.%u.%n", layer, &n) != 1 || !n) return NULL;
+    return name + n;
+}
+
+/* Some files have K and V of layers that read another layer's. */
+static bool is_shared_kv(const model_config *c, const char *name) {
+    static const char *const parts[] = {"attn_k.weight", "attn_v.weight", "attn_k_norm.weight"};
+    unsigned layer;
+    const char *part = layer_of(name, &layer);
+    if (!part || layer < c->n_layers - c->shape.shared_kv) return false;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (strcmp(part, parts[i]) == 0) return true;
+    return false;
+}
+
 /* Vision, audio, and blocks behind the layers that predict further tokens: not loaded. */
 static bool is_other_part(const model_config *c, const char *name) {
     static const char *const parts[] = {"v.", "a.", "mm."};
     unsigned layer;
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         if (strncmp(name, parts[i], strlen(parts[i])) == 0) return true;
-    return c->shape.mtp && sscanf(name, "blk.%u.", &layer) == 1 && layer >= c->n_layers;
+    return c->shape.mtp && layer_of(name, &layer) && layer >= c->n_layers;
 }
 
 static void check_claimed(recorder *r) {
@@ -34,7 +53,7 @@ static void check_claimed(recorder *r) {
         if (r->claimed[i]) continue;
         const tensor_info t = checkpoint_tensor(r->file, i);
         if (may_ignore(str_of(t.name))) continue;
-        if (is_other_part(&r->p->config, t.name)) {
+        if (is_other_part(&r->p->config, t.name) || is_shared_kv(&r->p->config, t.name)) {
             r->p->not_loaded_bytes += tensor_bytes(&t);
             continue;
         }
@@ -179,6 +198,13 @@ status model_read_rows(const model *m, weight_id id, uint32_t row, uint32_t n, v
         if (s == OK) s = check_finite(m, w, row, run, to, e);
     }
     return s;
+}
+
+status model_keep_rows(const model *m, weight_id id, checkpoint_rows *out, err *e) {
+    CHECK(m->file && id < m->program.n_weights);
+    const weight *w = &m->program.weights[id];
+    CHECK(!w->n_experts && !w->first_row && !w->first_col);
+    return checkpoint_rows_open(out, m->file, (size_t)w->tensor, e);
 }
 
 status model_read_vector(const model *m, weight_id id, float *dst, err *e) {

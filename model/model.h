@@ -2,7 +2,7 @@
 #ifndef VRAMD_MODEL_MODEL_H
 #define VRAMD_MODEL_MODEL_H
 
-#include "model/checkpoint.h"
+#include "model/checkpoint_rows.h"
 #include "model/program.h"
 #include "model/weight_mix.h"
 
@@ -27,6 +27,9 @@ void model_close(model *);
 /* Reads rows [row, row + n) of a weight as stored; row r of expert e is e * rows + r. dst: n
  * rows of cols columns of the type's bytes. Needs a file, as the next one. Errors: ERR_IO. */
 status model_read_rows(const model *, weight_id, uint32_t row, uint32_t n, void *dst, err *);
+/* A weight's rows for whoever reads them when the checkpoint is closed; it is a whole tensor. Errors: as
+ * checkpoint_rows_open. */
+status model_keep_rows(const model *, weight_id, checkpoint_rows *out, err *);
 /* Reads a WEIGHT_VECTOR (stored as F32, F16 or BF16) as float32. dst: [cols]. */
 status model_read_vector(const model *, weight_id, float *dst, err *);
 

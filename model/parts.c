@@ -59,6 +59,14 @@ value_id part_linear(recorder *r, int layer, const char *name, const char *bias,
     return o->out;
 }
 
+value_id part_project(recorder *r, int layer, const char *name, uint32_t n_out, value_id in,
+                      const char *what) {
+    op *o = rec_op(r, OP_LINEAR, layer, in, rec_value(r, what, ROWS_STEP, n_out));
+    o->n_weights = 1;
+    o->w[0] = matrix(r, layer, name, n_out, r->s == OK ? r->p->values[in].cols : 0);
+    return o->out;
+}
+
 /* q | k | v of all heads */
 static value_id project(recorder *r, int l, value_id x, bool fused) {
     const model_config *c = &r->p->config;
@@ -121,23 +129,37 @@ value_id part_attention(recorder *r, int l, value_id x, rope_factors factors, bo
     return o->out;
 }
 
-value_id part_gate_up(recorder *r, int l, value_id x, activation act, bool fused) {
-    const model_config *c = &r->p->config;
-    const uint32_t n = c->n_ff, h = c->n_embd;
-    static const char *const parts[] = {"ffn_gate", "ffn_up"}, *const both[] = {"ffn_up"};
-    x = rec_ordered(r, l, fused ? both : parts, fused ? 1 : 2, x);
+/* end: what stands behind ffn_gate and ffn_up in the names. */
+static value_id gate_up(recorder *r, int l, value_id x, activation act, uint32_t n,
+                        const char *end, bool fused) {
+    const uint32_t h = r->p->config.n_embd;
+    char gate[40], up[40];
+    snprintf(gate, sizeof gate, "ffn_gate%s", end);
+    snprintf(up, sizeof up, "ffn_up%s", end);
+    const char *const both[] = {gate, up};
+    x = rec_ordered(r, l, fused ? both + 1 : both, fused ? 1 : 2, x);
     op *o = rec_op(r, OP_GATE_UP, l, x, rec_value(r, "gated", ROWS_STEP, n));
     o->gate_up.act = act;
     o->n_weights = 2;
+    strcat(gate, ".weight");
+    strcat(up, ".weight");
     if (fused) {
-        const slice gate = {0, n, 2 * n}, up = {n, n, 2 * n}, all = {0, h, h};
-        o->w[0] = rec_weight_slice(r, l, "ffn_up.weight", gate, all);
-        o->w[1] = rec_weight_slice(r, l, "ffn_up.weight", up, all);
+        const slice first = {0, n, 2 * n}, second = {n, n, 2 * n}, all = {0, h, h};
+        o->w[0] = rec_weight_slice(r, l, up, first, all);
+        o->w[1] = rec_weight_slice(r, l, up, second, all);
     } else {
-        o->w[0] = matrix(r, l, "ffn_gate.weight", n, h);
-        o->w[1] = matrix(r, l, "ffn_up.weight", n, h);
+        o->w[0] = matrix(r, l, gate, n, h);
+        o->w[1] = matrix(r, l, up, n, h);
     }
     return o->out;
+}
+
+value_id part_gate_up(recorder *r, int l, value_id x, activation act, uint32_t n, bool fused) {
+    return gate_up(r, l, x, act, n, "", fused);
+}
+
+value_id part_shared_gate_up(recorder *r, int l, value_id x, activation act, uint32_t n) {
+    return gate_up(r, l, x, act, n, "_shexp", false);
 }
 
 value_id part_layer_of_four_norms(recorder *r, int l, value_id x, activation act, bool fused) {
@@ -148,7 +170,7 @@ value_id part_layer_of_four_norms(recorder *r, int l, value_id x, activation act
     h = part_linear(r, l, "attn_output.weight", NULL, c->n_heads * c->head_dim, h, NO_VALUE);
     x = part_add_norm(r, l, "post_attention_norm.weight", h, x);
     h = part_norm(r, l, "ffn_norm.weight", x, ROWS_STEP);
-    h = part_gate_up(r, l, h, act, fused);
+    h = part_gate_up(r, l, h, act, c->n_ff, fused);
     h = part_linear(r, l, "ffn_down.weight", NULL, c->n_ff, h, NO_VALUE);
     return part_add_norm(r, l, "post_ffw_norm.weight", h, x);
 }

@@ -55,6 +55,10 @@ static uint64_t traits_of(const program *p, const op *o) {
         return HAS(LOGIT_SCALE, o->logits.scale != 1) | HAS(LOGIT_CAP, o->logits.cap > 0);
     case OP_GATE_UP:
     case OP_EXPERTS_GATE_UP: return HAS(GATE_UP_BIAS, o->bias[0] != NO_WEIGHT);
+    case OP_ROUTE:
+        return HAS(CHOICE_BIAS, o->w[1] != NO_WEIGHT) |
+               HAS(EXPERT_SCALES, o->w[2] != NO_WEIGHT) |
+               HAS(EXPERT_GROUPS, o->route.n_groups > 0);
     default: return 0;
     }
 #undef HAS
@@ -83,11 +87,25 @@ uint32_t op_set_names(op_set s, const char *out[OP_SET_MAX]) {
     return n;
 }
 
+void op_set_text(op_set s, char *out, size_t cap) {
+    const char *names[OP_SET_MAX];
+    const uint32_t n = op_set_names(s, names);
+    out[0] = '\0';
+    for (size_t i = 0, at = 0; i < n && at < cap; i++)
+        at += (size_t)snprintf(out + at, cap - at, "%s%s", i ? ", " : "", names[i]);
+}
+
 weight_id program_rope_factors(const program *p, const op *o, uint32_t max_model_len) {
     CHECK(o->kind == OP_ROPE_APPEND && o->rope.table < p->n_ropes);
     const rope_config *r = &p->rope[o->rope.table];
     bool far = r->scaling == ROPE_SCALING_LONGROPE && max_model_len > r->original_len;
     return far ? o->rope.long_factors : o->rope.factors;
+}
+
+weight_id program_table(const program *p) {
+    for (uint32_t i = 0; i < p->n_ops; i++)
+        if (p->ops[i].kind == OP_EMBED_ADD) return p->ops[i].w[0];
+    return NO_WEIGHT;
 }
 
 uint32_t program_rope_dims(const program *p) {
@@ -181,6 +199,8 @@ static void print_extra(buf *b, const program *p, const op *o) {
         buf_addf(b, "  %s, %u chosen%s", o->route.gate == ROUTE_SOFTMAX ? "softmax" : "sigmoid",
                  o->route.top_k, o->route.norm ? ", of sum 1" : "");
         if (o->route.scale != 1) buf_addf(b, ", times %g", (double)o->route.scale);
+        if (o->route.n_groups)
+            buf_addf(b, ", of %u of %u groups", o->route.groups_used, o->route.n_groups);
         break;
     case OP_EXPERTS_GATE_UP:
     case OP_GATE_UP: {

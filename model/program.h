@@ -29,10 +29,13 @@ typedef enum op_kind {
     OP_GATHER_ROWS, /* out = the rows of in whose logits are wanted */
     OP_LOGITS,      /* out = in * w0^T * scale, float32, then capped */
     OP_SAMPLE,      /* in = logits; what it gives goes to the host: out is NO_VALUE */
-    OP_ROUTE, /* out = the top_k experts with the largest logits l = in * w0^T (+ bias0), the
-                       lowest index on a tie, and their weights: top_k indices, then top_k weights
-                       a row. Weights: softmax(l) or sigmoid(l), of the chosen divided by their
-                       sum where route.norm, times route.scale */
+    OP_ROUTE, /* out = the top_k experts with the largest logits l = (in * w0^T (+ bias0)) *
+                       route.logit_scale, the lowest index on a tie, and their weights: top_k
+                       indices, then top_k weights a row. Weights: p = softmax(l) or sigmoid(l), of
+                       the chosen divided by their sum + route.eps where route.norm, times route.scale, times
+                       w2[expert] where there is w2. With w1 the largest of p + w1[expert] are
+                       chosen. With groups, consecutive experts of one number: those of the
+                       groups_used groups with the largest sums of their group_best largest */
     OP_EXPERTS_GATE_UP, /* out = OP_GATE_UP of each row by each expert that by names */
     OP_EXPERTS_DOWN,    /* out = the sum over the experts that by names, ascending, of weight *
                            (in * w0^T (+ bias0)); then + residual */
@@ -70,6 +73,9 @@ const char *op_kind_name(op_kind);
     X(LOGIT_SCALE, "logit_scale")          /* OP_LOGITS: logits.scale */                       \
     X(LOGIT_CAP, "logit_cap")              /* OP_LOGITS: logits.cap */                         \
     X(GATE_UP_BIAS, "gate_up_bias")        /* OP_GATE_UP, OP_EXPERTS_GATE_UP: bias */          \
+    X(CHOICE_BIAS, "choice_bias")          /* OP_ROUTE: w1 */                                  \
+    X(EXPERT_SCALES, "expert_scales")      /* OP_ROUTE: w2 */                                  \
+    X(EXPERT_GROUPS, "expert_groups")      /* OP_ROUTE: route.n_groups */                      \
     X(FORWARD_PASS, "forward_pass") /* of a program that is counted: its values are not there */
 
 typedef enum op_trait {
@@ -94,6 +100,8 @@ static inline bool op_set_empty(op_set a) {
 enum { OP_SET_MAX = 128 };
 /* The names of its members; returns how many. */
 uint32_t op_set_names(op_set, const char *out[OP_SET_MAX]);
+/* The same as one text, with commas between them; cut where it does not fit. */
+void op_set_text(op_set, char *out, size_t cap);
 
 typedef enum row_set {
     ROWS_STEP,
@@ -215,8 +223,9 @@ typedef struct op {
             uint32_t top_k;
             route_gate gate;
             bool norm; /* with softmax: the softmax over the chosen */
-            float scale;
-        } route; /* n_experts: the rows of w0 */
+            float scale, logit_scale, eps;
+            uint32_t n_groups, groups_used, group_best; /* n_groups 0: none */
+        } route;                                        /* n_experts: the rows of w0 */
         struct {
             weight_id factors;      /* divide the frequencies; or NO_WEIGHT */
             weight_id long_factors; /* instead, where sequences may be longer than the original
@@ -258,6 +267,8 @@ op_set program_ops(const program *);
 /* What divides the frequencies of an OP_ROPE_APPEND in sequences of up to max_model_len tokens;
  * or NO_WEIGHT. */
 weight_id program_rope_factors(const program *, const op *, uint32_t max_model_len);
+/* The table that OP_EMBED_ADD looks up, which nothing else reads; or NO_WEIGHT. */
+weight_id program_table(const program *);
 /* The largest number of rotated dimensions of any rotary embedding; 0 without one. */
 uint32_t program_rope_dims(const program *);
 /* Parameters of the model: elements of all weights but tables that are computed. */

@@ -186,14 +186,20 @@ weight_id rec_weight_slice(recorder *r, int layer, const char *name, slice rows,
     return add_weight(r, w, name, rows.all, cols.all);
 }
 
-weight_id rec_weight_experts(recorder *r, int layer, const char *name, uint32_t n_experts,
-                             uint32_t rows, uint32_t cols) {
+weight_id rec_weight_experts_slice(recorder *r, int layer, const char *name, uint32_t n_experts,
+                                   slice rows, uint32_t cols) {
     const weight w = {.role = WEIGHT_LINEAR,
-                      .rows = rows,
+                      .rows = rows.n,
                       .cols = cols,
                       .n_experts = n_experts,
-                      .layer = layer};
-    return add_weight(r, w, name, rows, cols);
+                      .layer = layer,
+                      .first_row = rows.first};
+    return add_weight(r, w, name, rows.all, cols);
+}
+
+weight_id rec_weight_experts(recorder *r, int layer, const char *name, uint32_t n_experts,
+                             uint32_t rows, uint32_t cols) {
+    return rec_weight_experts_slice(r, layer, name, n_experts, (slice){0, rows, rows}, cols);
 }
 
 weight_id rec_vector_experts(recorder *r, bool wanted, int layer, const char *name,

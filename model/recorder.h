@@ -34,6 +34,9 @@ weight_id rec_weight_slice(recorder *, int layer, const char *name, slice rows, 
 /* The matrices of n_experts experts: a tensor of three dimensions. */
 weight_id rec_weight_experts(recorder *, int layer, const char *name, uint32_t n_experts,
                              uint32_t rows, uint32_t cols);
+/* The same rows of each of them. */
+weight_id rec_weight_experts_slice(recorder *, int layer, const char *name, uint32_t n_experts,
+                                   slice rows, uint32_t cols);
 /* As a vector; NO_WEIGHT when wanted is false. */
 weight_id rec_vector(recorder *, bool wanted, int layer, const char *name, uint32_t n);
 /* The same of each expert: a tensor of two dimensions. */

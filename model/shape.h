@@ -27,8 +27,8 @@ typedef struct model_shape {
 
     /* Mixtures of experts. */
     uint32_t n_ff_expert; /* width of an expert; 0: n_ff */
-    uint32_t n_ff_shared; /* width of what every row goes through; 0: nothing */
-    uint32_t shared_gate; /* 1: its output is times sigmoid(w x) */
+    uint32_t
+        shared_gate; /* 1: the output of the expert that all rows have is times sigmoid(w x) */
     uint32_t choice_bias; /* 1: a bias that chooses experts and is not in their weights */
     uint32_t latent;      /* experts compute in that many columns; 0: n_embd */
     uint32_t ungated;     /* 1: feed-forward parts are up and down alone */

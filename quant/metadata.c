@@ -107,13 +107,65 @@ static void put_window(put *p, const model_config *c) {
 }
 
 static void put_experts(put *p, const model_config *c) {
+    const uint32_t wide = model_config_expert_width(c), shared = c->n_ff_shared;
     u32(p, "expert_count", c->n_experts);
     u32(p, "expert_used_count", c->n_experts_used);
-    u32(p, "expert_feed_forward_length", c->n_ff);
-    if (c->n_ff_shared) u32(p, "expert_shared_feed_forward_length", c->n_ff_shared);
+    u32(p, "expert_feed_forward_length", wide);
+    if (shared) u32(p, "expert_shared_feed_forward_length", shared);
+    if (shared && c->shape.n_ff_expert) u32(p, "expert_shared_count", shared / wide);
+    if (c->expert_groups) {
+        u32(p, "expert_group_count", c->expert_groups);
+        u32(p, "expert_group_used_count", c->expert_groups_used);
+    }
     u32(p, "expert_gating_func", c->experts_sigmoid ? 2 : 1);
     gguf_put_bool(p->k, key_of(p, "expert_weights_norm"), c->experts_norm);
     if (c->experts_scale != 1) f32(p, "expert_weights_scale", c->experts_scale);
+}
+
+/* ---- layers of several kinds ---- */
+
+static uint32_t n_dense_layers(const model_config *c) {
+    uint32_t n = 0;
+    while (n < c->n_layers && c->shape.ffn[n] == FFN_DENSE) n++;
+    return n;
+}
+
+static uint32_t ff_of(const model_config *c, uint32_t l) {
+    const bool shared = l >= c->n_layers - c->shape.shared_kv;
+    return c->n_ff * (shared && c->shape.double_ff ? 2 : 1);
+}
+
+static uint32_t kv_heads_of(const model_config *c, uint32_t l) {
+    return c->shape.full_kv_heads && !c->shape.slides[l] ? c->shape.full_kv_heads
+                                                         : c->n_kv_heads;
+}
+
+/* One number where it is that of every layer. */
+static void put_by_layer(put *p, const char *suffix, const model_config *c,
+                         uint32_t (*of)(const model_config *, uint32_t)) {
+    int32_t v[SHAPE_MAX_LAYERS];
+    bool same = true;
+    for (uint32_t l = 0; l < c->n_layers && l < SHAPE_MAX_LAYERS; l++) {
+        v[l] = (int32_t)of(c, l);
+        same &= v[l] == v[0];
+    }
+    if (same)
+        u32(p, suffix, of(c, 0));
+    else
+        gguf_put_array(p->k, key_of(p, suffix), GGUF_I32, c->n_layers, v);
+}
+
+static void put_shape(put *p, const model_config *c) {
+    const model_shape *m = &c->shape;
+    if (n_dense_layers(c)) u32(p, "leading_dense_block_count", n_dense_layers(c));
+    if (!m->full_head_dim) return;
+    u32(p, "attention.key_length_swa", c->head_dim);
+    u32(p, "attention.value_length_swa", c->head_dim);
+    u32(p, "attention.shared_kv_layers", m->shared_kv);
+    u32(p, "embedding_length_per_layer_input", m->per_layer);
+    f32(p, "rope.freq_base_swa", c->window_theta);
+    gguf_put_array(p->k, key_of(p, "attention.sliding_window_pattern"), GGUF_BOOL, c->n_layers,
+                   m->slides);
 }
 
 static void put_scales(put *p, const model_config *c) {
@@ -130,14 +182,15 @@ static void put_scales(put *p, const model_config *c) {
 
 static void put_config(gguf_keys *k, const model_config *c) {
     put p = {k, c->arch, ""};
+    const uint32_t head = c->shape.full_head_dim ? c->shape.full_head_dim : c->head_dim;
     u32(&p, "block_count", c->n_layers);
     u32(&p, "context_length", c->n_ctx_train);
     u32(&p, "embedding_length", c->n_embd);
-    u32(&p, "feed_forward_length", c->n_ff);
+    put_by_layer(&p, "feed_forward_length", c, ff_of);
     u32(&p, "attention.head_count", c->n_heads);
-    u32(&p, "attention.head_count_kv", c->n_kv_heads);
-    u32(&p, "attention.key_length", c->head_dim);
-    u32(&p, "attention.value_length", c->head_dim);
+    put_by_layer(&p, "attention.head_count_kv", c, kv_heads_of);
+    u32(&p, "attention.key_length", head);
+    u32(&p, "attention.value_length", head);
     f32(&p, "attention.layer_norm_rms_epsilon", c->norm_eps);
     u32(&p, "vocab_size", c->n_vocab);
     put_scales(&p, c);
@@ -145,6 +198,7 @@ static void put_config(gguf_keys *k, const model_config *c) {
     if (c->n_experts) put_experts(&p, c);
     put_rope(&p, &c->rope);
     put_window(&p, c);
+    put_shape(&p, c);
 }
 
 static status folder_keys(gguf_keys *k, const checkpoint *in, const facts *f, err *e) {

@@ -59,6 +59,10 @@ FAMILIES = {
                                "num_kv_shared_layers": 20, "use_double_wide_mlp": True, "hidden_size_per_layer_input": 256,
                                "vocab_size_per_layer_input": 262144,
                                **dict(zip(KEYS, (1536, 6144, 35, 8, 1, 256, 262144, 131072, 1e6)))}),
+    "gemma4 (mixture)": ("Gemma 4 26B A4B", {
+        "model_type": "gemma4_text", **TIED, "sliding_window": 1024, "global_head_dim": 512, "num_global_key_value_heads": 2,
+        "attention_k_eq_v": True, "enable_moe_block": True, "num_experts": 128, "top_k_experts": 8, "moe_intermediate_size": 704,
+        **dict(zip(KEYS, (2816, 2112, 30, 16, 8, 256, 262144, 262144, 1e6)))}),
     "smollm3": ("SmolLM3 3B", {"model_type": "smollm3", **TIED, **dict(zip(KEYS, (2048, 11008, 36, 16, 4, 128, 128256, 65536, 5e6)))}),
     "mistral3": ("Ministral 3 8B", {"model_type": "ministral3", **dict(zip(KEYS, (4096, 14336, 34, 32, 8, 128, 131072, 262144, 1e6))),
                                     "rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6, "factor": 16.0, "mscale": 1.0,
@@ -70,6 +74,10 @@ FAMILIES = {
     "granite": ("Granite 3.3 8B", {"model_type": "granite", **TIED, "embedding_multiplier": 12.0, "residual_multiplier": 0.22,
                                    "attention_multiplier": 0.0078125, "logits_scaling": 16.0,
                                    **dict(zip(KEYS, (4096, 12800, 40, 32, 8, 128, 49159, 131072, 1e7)))}),
+    "granitemoe": ("Granite 3.1 3B A800M", {
+        "model_type": "granitemoe", **TIED, "num_local_experts": 40, "num_experts_per_tok": 8, "embedding_multiplier": 12.0,
+        "residual_multiplier": 0.22, "attention_multiplier": 0.015625, "logits_scaling": 6.0,
+        **dict(zip(KEYS, (1536, 512, 32, 24, 8, 64, 49155, 131072, 1e7)))}),
     "lfm2": ("LFM2 1.2B", {"model_type": "lfm2", **TIED, "conv_L_cache": 3, "full_attn_idxs": [2, 5, 8, 10, 12, 14],
                            **dict(zip(KEYS, (2048, 12288, 16, 32, 8, 64, 65536, 128000, 1e6)))}),
     "lfm2moe": ("LFM2 8B A1B", {"model_type": "lfm2_moe", **TIED, "conv_L_cache": 3, "full_attn_idxs": [2, 6, 10, 14, 18, 21],

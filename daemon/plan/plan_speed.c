@@ -45,14 +45,16 @@ plan_bandwidth plan_bandwidth_of(const machine *m, double given) {
 }
 
 /* Of the weights as they are held. Rows of the embedding are looked up, unless it is the output
- * matrix too. */
+ * matrix too; those of program_table lie in the file. */
 static double weights_read(const machine *m, uint32_t n) {
     const program *p = &m->model->program;
     double all = 0, read = 0;
     for (uint32_t i = 0; i < p->n_weights; i++) {
         const weight *w = &p->weights[i];
         const double bytes = (double)weight_bytes(w);
-        double share = w->role == WEIGHT_EMBED && !p->config.tied_head ? 0 : 1;
+        const bool table = i == program_table(p);
+        if (table && !m->on_device) continue;
+        double share = table || (w->role == WEIGHT_EMBED && !p->config.tied_head) ? 0 : 1;
         if (w->n_experts) {
             share = (double)n * p->config.n_experts_used / w->n_experts;
             if (share > 1) share = 1;

@@ -162,17 +162,23 @@ static void print_cache(const machine *m) {
 }
 
 static void print_lacks(const machine *m) {
-    const char *names[OP_SET_MAX];
-    const uint32_t n = op_set_names(m->lacks, names);
-    printf("planned, not runnable yet: the %s engine lacks ", m->backend->name);
-    for (uint32_t i = 0; i < n; i++) printf("%s%s", i ? ", " : "", names[i]);
-    puts("");
+    char list[512];
+    op_set_text(m->lacks, list, sizeof list);
+    printf("planned, not runnable yet: the %s engine lacks %s\n", m->backend->name, list);
+}
+
+/* Of the table whose rows the CPU engine reads where they lie. */
+static uint64_t in_file_bytes(const machine *m) {
+    const program *p = &m->model->program;
+    const weight_id table = program_table(p);
+    return m->on_device || table == NO_WEIGHT ? 0 : weight_bytes(&p->weights[table]);
 }
 
 /* What of a model stands apart from its matrices: experts, states, what is not loaded. */
 static void print_parts(const machine *m) {
     const program *p = &m->model->program;
     const uint64_t expert = program_expert_bytes(p), state = program_state_bytes(p);
+    const uint64_t in_file = in_file_bytes(m);
     char a[32], b[32];
     if (expert && !m->stored.bits)
         printf("%u experts a layer, %u used by a token; %s bytes an expert (%s)\n",
@@ -181,6 +187,9 @@ static void print_parts(const machine *m) {
     if (state)
         printf("states of layers without attention: %s bytes a sequence (%s)\n",
                bytes_grouped(state, a), bytes_human(state, b));
+    if (in_file)
+        printf("in the file: %s bytes (%s) of embeddings of each layer, read row by row\n",
+               bytes_grouped(in_file, a), bytes_human(in_file, b));
     if (p->not_loaded_bytes)
         printf("not loaded: %s bytes of vision, audio or blocks for further tokens\n",
                bytes_grouped(p->not_loaded_bytes, a));
@@ -289,6 +298,7 @@ static void parts_json(buf *b, const machine *m) {
         buf_addc(b, '}');
     }
     if (state) member(b, "state_bytes_per_sequence", state);
+    if (in_file_bytes(m)) member(b, "in_file_bytes", in_file_bytes(m));
     if (p->not_loaded_bytes) member(b, "not_loaded_bytes", p->not_loaded_bytes);
 }
 

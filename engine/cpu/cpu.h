@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 
 #include "engine/cpu/layout.h"
+#include "model/model.h"
 #include "engine/cpu/route.h"
 #include "engine/cpu/team.h"
 
@@ -21,7 +22,7 @@ typedef struct cpu_op {
     packed part[3];        /* of experts: the first's, the others follow */
     uint32_t first_col[3]; /* of the output */
     const float *bias[3];
-    const float *vec[2];   /* OP_NORM, OP_HEAD_NORM */
+    const float *vec[3];   /* OP_NORM, OP_HEAD_NORM, OP_ROUTE: of w, where it is a vector */
     const uint32_t *order; /* OP_PERMUTE */
     uint32_t rope;         /* OP_ROPE_APPEND and the OP_ATTENTION after it: which angles */
 } cpu_op;
@@ -35,6 +36,8 @@ typedef struct cpu_step {
     uint32_t n_threads; /* that take part */
     bool prefill;       /* some sequence has several rows: keys are appended before attention */
     route_sorted routed; /* of the last OP_ROUTE, in the workspace */
+    atomic_bool failed;  /* a row of the table could not be read; the first error: */
+    err error;
     bool logits; /* some row draws, or scores: not all of them are for their hidden state */
 } cpu_step;
 
@@ -54,6 +57,7 @@ typedef struct cpu_engine {
     unsigned char *kv[PLAN_MAX_GROUPS]; /* of each of layout.groups */
     float *logits, *kept;               /* kept: behind them, NULL unless opt.keep_logits */
     double rope_scale[PROGRAM_MAX_ROPES];
+    checkpoint_rows table; /* of layout.table; fd -1 */
     cpu_step step;
     bool submitted;
     uint32_t alone_left, alone_next; /* steps to run without the team (step.c) */

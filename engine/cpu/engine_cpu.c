@@ -121,6 +121,7 @@ static void cpu_close(engine *head) {
     ledger_free(e->ledger, e->workspace);
     for (uint32_t g = 0; g < PLAN_MAX_GROUPS; g++) ledger_free(e->ledger, e->kv[g]);
     cpu_layout_clear(&e->layout);
+    checkpoint_rows_close(&e->table);
     free(e->previous);
     free(e->drew);
     free(e->op);
@@ -162,6 +163,7 @@ static status cpu_open(engine **out, const model *m, const engine_options *o, le
     e->program = &m->program;
     e->ledger = l;
     e->opt = *o;
+    e->table.fd = -1;
     CHECK(m->file);
     status s = open_parts(e, er);
     if (s == OK)
@@ -176,7 +178,12 @@ static status cpu_submit(engine *head, const batch *b, err *er) {
     CHECK(!e->submitted);
     status s = cpu_step_init(e, b, er);
     if (s != OK) return s;
+    atomic_store_explicit(&e->step.failed, false, memory_order_relaxed);
     cpu_step_run(e);
+    if (atomic_load_explicit(&e->step.failed, memory_order_relaxed)) {
+        *er = e->step.error;
+        return er->code;
+    }
     for (uint32_t i = 0; i < b->n_seqs; i++)
         e->previous[i] = (e->drew[i] = b->seq[i].sample) ? e->token[i].token : -1;
     e->n_drew = b->n_seqs;

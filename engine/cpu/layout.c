@@ -75,6 +75,11 @@ static status check_heads(const head_shape *h, err *e) {
 
 static status check_router(const program *p, const op *o, err *e) {
     const uint32_t n = p->weights[o->w[0]].rows;
+    if (o->route.n_groups > ROUTE_MAX_GROUPS) {
+        err_set(e, ERR_UNSUPPORTED, "%u groups of experts; at most %d can be",
+                o->route.n_groups, ROUTE_MAX_GROUPS);
+        return err_field(e, "expert_groups");
+    }
     if (n <= ROUTE_MAX_EXPERTS && o->route.top_k >= 1 && o->route.top_k <= n) return OK;
     err_set(e, ERR_UNSUPPORTED, "%u of %u experts are used; at most %d can be", o->route.top_k,
             n, ROUTE_MAX_EXPERTS);
@@ -245,11 +250,23 @@ static uint64_t packed_bytes_of(const weight *w, sizer *s) {
                        w->n_experts ? w->n_experts : 1);
 }
 
+/* Of all tokens a few are in a step, and a row is read once: memory is better used for the KV cache. */
+static void find_table(cpu_layout *l, const program *p) {
+    l->table = program_table(p);
+    if (l->table == NO_WEIGHT) return;
+    const weight *w = &p->weights[l->table];
+    uint64_t raw;
+    CHECK(dtype_bytes(w->type, TABLE_ROWS, w->cols, &raw)); /* checked when it was recorded */
+    l->table_packed_bytes = align_up(packed_bytes(w->type, TABLE_ROWS, w->cols), 64);
+    l->table_thread_bytes = l->table_packed_bytes + align_up(raw, 64);
+}
+
 static void place_weights(cpu_layout *l, const program *p, sizer *s) {
     sizer w = {0};
     uint64_t rows32 = 0;
     for (uint32_t i = 0; i < p->n_weights; i++) {
         const weight *x = &p->weights[i];
+        if (i == l->table) continue;
         uint64_t bytes = weight_is_matrix(x) ? packed_bytes_of(x, &w)
                                              : sizer_times(&w, (uint64_t)x->rows * x->cols, 4);
         l->weights[i].at = place(&w, bytes);
@@ -281,7 +298,7 @@ static void place_gathered(cpu_layout *l, const program *p, sizer *n) {
     }
     l->thread.gather_f = place(n, f);
     l->thread.gather_q = place(n, q);
-    l->thread.scores = place_n(n, l->max_experts, 4);
+    l->thread.scores = place_n(n, 2ull * l->max_experts, 4);
 }
 
 static void place_thread(cpu_layout *l, const program *p, sizer *s) {
@@ -334,6 +351,7 @@ static void place_workspace(cpu_layout *l, const program *p, const engine_option
     const uint64_t scored = o->unfused ? (uint64_t)o->max_rows * l->max_heads : 0;
     l->scores = place_n(&w, scored, 4 * unfused_row_floats(o->max_model_len));
     place_routing(l, o, &w);
+    l->table_rows = place_n(&w, l->table_thread_bytes, o->n_threads);
     l->workspace_bytes = w.n;
     s->failed |= w.failed;
 }
@@ -353,6 +371,7 @@ status cpu_layout_init(cpu_layout *l, const program *p, const engine_options *o,
     sizer s = {0};
     find_attention(l, p);
     find_routers(l, p);
+    find_table(l, p);
     find_forms(l, p, o);
     st = place_values(l, p, o, &s, e);
     place_weights(l, p, &s);
@@ -381,6 +400,7 @@ static void weight_terms(const cpu_layout *l, const program *p, terms *t) {
     const size_t first = t->n;
     for (uint32_t i = 0; i < p->n_weights; i++) {
         const weight *w = &p->weights[i];
+        if (i == l->table) continue;
         const char *type = w->role == WEIGHT_VECTOR ? "F32" : dtype_name(w->type);
         weight_term_add(t, first, w, type, l->weights[i].bytes);
     }
@@ -406,9 +426,12 @@ void cpu_layout_terms(const cpu_layout *l, const program *p, const engine_option
                   "scores of %u rows x %u heads x %u tokens (attention = unfused)", o->max_rows,
                   l->max_heads, o->max_model_len);
     if (l->max_experts)
-        terms_add(t, MEM_WORKSPACE, TERM_EXACT, l->workspace_bytes - l->routing,
+        terms_add(t, MEM_WORKSPACE, TERM_EXACT, l->table_rows - l->routing,
                   "routing of %u rows to %u of %u experts", o->max_rows, l->max_top_k,
                   l->max_experts);
+    if (l->table != NO_WEIGHT)
+        terms_add(t, MEM_WORKSPACE, TERM_EXACT, l->workspace_bytes - l->table_rows,
+                  "rows of %s, which stays in the file", p->weights[l->table].name);
     terms_add(t, MEM_LOADING, TERM_EXACT, l->bounce_bytes * o->n_threads,
               "buffers of %u reading threads", o->n_threads);
     terms_last_while_loading(t);

@@ -13,6 +13,7 @@ enum {
     GATE_FLOATS = 16384, /* a thread's buffer for one chunk of gate, and of up */
     GATE_ROWS = 128,     /* rows of such a chunk at most */
     GATHER_ROWS = 32,    /* rows of a chunk of one expert's at most */
+    TABLE_ROWS = 16,     /* rows of the table in the file that are read at once */
     SPLIT_SEQS = 8       /* sequences whose attention is split over threads, at most */
 };
 
@@ -42,7 +43,7 @@ typedef struct thread_place {
     uint64_t sampler;
     uint64_t gather_f,
         gather_q;    /* GATHER_ROWS rows that go to one expert; 0 bytes without experts */
-    uint64_t scores; /* of a row for each expert */
+    uint64_t scores; /* of route_choose */
     uint64_t bytes;
 } thread_place;
 
@@ -78,6 +79,9 @@ typedef struct cpu_layout {
     uint32_t rope_dims; /* the most that any rotary embedding turns */
     /* The largest of each among the operations of attention. */
     uint32_t max_heads, max_kv_heads, max_group, max_head_dim;
+    /* program_table: it stays in the file, and a thread has room for some rows, as stored and packed. */
+    weight_id table;
+    uint64_t table_packed_bytes, table_thread_bytes;
     uint32_t max_experts, max_top_k; /* among the routers; 0: there are none */
     value_place *values;             /* [n_values] */
     weight_place *weights;           /* [n_weights] */
@@ -86,7 +90,7 @@ typedef struct cpu_layout {
     thread_place thread;
     /* Offsets in the workspace: threads first, then what they share. */
     uint64_t partials, partials_done, freqs, rope, rows, tasks, results, scores, routing,
-        workspace_bytes;
+        table_rows, workspace_bytes;
     route_place route;
     kv_groups groups;
     kv_format kv[PLAN_MAX_GROUPS]; /* of each */

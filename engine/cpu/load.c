@@ -30,7 +30,9 @@ static uint32_t pieces_of_one(const cpu_layout *l, const weight *w) {
     return (uint32_t)ceil_div(w->rows, rows_at_once(l, w));
 }
 
-static uint32_t pieces_of(const cpu_layout *l, const weight *w) {
+static uint32_t pieces_of(const cpu_layout *l, const program *p, weight_id id) {
+    const weight *w = &p->weights[id];
+    if (id == l->table) return 0;
     return weight_is_matrix(w) ? pieces_of_one(l, w) * (w->n_experts ? w->n_experts : 1) : 1;
 }
 
@@ -55,7 +57,7 @@ static void load_thread(void *arg, uint32_t thread) {
     void *bounce = g->bounce + thread * e->layout.bounce_bytes;
     uint32_t next = team_next(e->team, 1), seen = 0;
     for (weight_id id = 0; id < e->program->n_weights; id++) {
-        uint32_t n = pieces_of(&e->layout, &e->program->weights[id]);
+        uint32_t n = pieces_of(&e->layout, e->program, id);
         for (; next < seen + n; next = team_next(e->team, 1)) {
             if (atomic_load_explicit(&g->failed, memory_order_relaxed)) return;
             g->status[thread] = load_piece(g, id, next - seen, bounce, &g->errs[thread]);
@@ -84,6 +86,7 @@ static void resolve_op(cpu_engine *e, cpu_op *c, const op *o) {
     *c = (cpu_op){.op = o};
     uint32_t col = 0;
     for (uint32_t i = 0; i < o->n_weights; i++) {
+        if (o->w[i] == NO_WEIGHT) continue;
         const weight *w = &p->weights[o->w[i]];
         const unsigned char *at = e->weights + e->layout.weights[o->w[i]].at;
         if (w->role == WEIGHT_VECTOR) {
@@ -134,6 +137,8 @@ status cpu_load(cpu_engine *e, err *er) {
     }
     for (uint32_t i = 0; i < e->program->n_ops && s == OK; i++)
         resolve_op(e, &e->op[i], &e->program->ops[i]);
+    if (e->layout.table != NO_WEIGHT && s == OK)
+        s = model_keep_rows(e->model, e->layout.table, &e->table, er);
 done:
     free(g.errs);
     free(g.status);

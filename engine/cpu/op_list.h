@@ -39,6 +39,9 @@
     X(WIDE_HEADS)                                                                              \
     X(SHARED_KV)                                                                               \
     X(PROPORTIONAL)                                                                            \
-    X(GATE_UP_BIAS)
+    X(GATE_UP_BIAS)                                                                            \
+    X(CHOICE_BIAS)                                                                             \
+    X(EXPERT_SCALES)                                                                           \
+    X(EXPERT_GROUPS)
 
 #endif

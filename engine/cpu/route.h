@@ -6,7 +6,7 @@
 
 #include "engine/cpu/ops.h"
 
-enum { ROUTE_MAX_EXPERTS = 1024 };
+enum { ROUTE_MAX_EXPERTS = 1024, ROUTE_MAX_GROUPS = 64 };
 
 /* What a row is routed to: top_k different indices, then as many weights; the words of a row of
  * OP_ROUTE's value. */
@@ -15,10 +15,15 @@ typedef union route_word {
     float weight;
 } route_word;
 
-/* The top_k experts with the largest logits, in that order, the lowest index first on a tie, and
- * their weights as program.h says of OP_ROUTE. Of a row with a NaN or infinity: experts 0 to
- * top_k - 1, and weights of NaN. exp2: op_kernels.exp2; scratch: [n_experts]. */
-void route_choose(const op *, const float *logits, uint32_t n_experts,
+/* The vectors of OP_ROUTE: [n_experts], or NULL. */
+typedef struct route_vectors {
+    const float *choice_bias, *scale; /* w1, w2 */
+} route_vectors;
+
+/* The top_k experts that program.h says of OP_ROUTE by their logits, scaled, in the order of what
+ * chooses them, and their weights. Of a row with a NaN or infinity: experts 0 to
+ * top_k - 1, and weights of NaN. exp2: op_kernels.exp2; scratch: [2 * n_experts]. */
+void route_choose(const op *, const route_vectors *, const float *logits, uint32_t n_experts,
                   void (*exp2)(const float *, uint32_t, float *), float *scratch,
                   route_word *out);
 

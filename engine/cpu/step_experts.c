@@ -25,9 +25,13 @@ void run_route(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     team_barrier(e->team, thread);
     float *scores = thread_at(e, thread, e->layout.thread.scores);
     const span s = step_share(in.n_rows, e->step.n_threads, thread);
-    for (uint32_t r = s.from; r < s.to; r++)
-        route_choose(o, logits + (size_t)r * n, n, e->ops->exp2, scores,
-                     chosen + (size_t)r * 2 * k);
+    const route_vectors vectors = {c->vec[1], c->vec[2]};
+    for (uint32_t r = s.from; r < s.to; r++) {
+        float *l = logits + (size_t)r * n;
+        for (uint32_t i = 0; i < n && o->route.logit_scale != 1; i++)
+            l[i] *= o->route.logit_scale;
+        route_choose(o, &vectors, l, n, e->ops->exp2, scores, chosen + (size_t)r * 2 * k);
+    }
     team_barrier(e->team, thread);
     if (thread) return;
     route_sort(&e->step.routed, chosen, in.n_rows, k, n);

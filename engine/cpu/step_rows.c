@@ -25,17 +25,44 @@ void run_embed(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     }
 }
 
+/* Rows [from, to) of the step, at most TABLE_ROWS: those of their tokens in the table, as a matrix of
+ * so many rows. False: the step has failed. */
+static bool read_table(cpu_engine *e, uint32_t thread, span rows, packed *out) {
+    const weight *w = &e->program->weights[e->layout.table];
+    unsigned char *tiles =
+        e->workspace + e->layout.table_rows + thread * e->layout.table_thread_bytes;
+    unsigned char *raw = tiles + e->layout.table_packed_bytes;
+    const uint32_t n = rows.to - rows.from;
+    err er;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t token = (uint32_t)e->step.rows[rows.from + i].token;
+        if (token >= w->rows) token = 0; /* the table may end before the vocabulary */
+        if (checkpoint_rows_read(&e->table, token, raw + i * e->table.bytes, &er) == OK)
+            continue;
+        if (!atomic_exchange(&e->step.failed, true)) e->step.error = er;
+        return false;
+    }
+    packed_store(tiles, w->type, n, w->cols, 0, n, raw);
+    *out = (packed){tiles, w->type, n, w->cols, out->scale};
+    return true;
+}
+
 void run_embed_add(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const op *o = c->op;
     const act out = value_act(e, o->out);
     const float *x = value_f(e, o->in);
     float *tmp = thread_at(e, thread, e->layout.thread.row);
     span s = step_share(out.n_rows, e->step.n_threads, thread);
-    for (uint32_t r = s.from; r < s.to; r++) {
-        packed_row(&c->part[0], (uint32_t)e->step.rows[r].token, tmp);
-        for (uint32_t i = 0; i < out.n_in; i++)
-            out.f[(size_t)r * out.n_in + i] =
-                (x[(size_t)r * out.n_in + i] + tmp[i] * o->embed.scale) * SQRT_HALF;
+    for (uint32_t r = s.from, to; r < s.to; r = to) {
+        packed table = c->part[0];
+        to = s.to - r < TABLE_ROWS ? s.to : r + TABLE_ROWS;
+        if (!read_table(e, thread, (span){r, to}, &table)) return;
+        for (size_t k = r; k < to; k++) {
+            packed_row(&table, (uint32_t)(k - r), tmp);
+            for (uint32_t i = 0; i < out.n_in; i++)
+                out.f[k * out.n_in + i] =
+                    (x[k * out.n_in + i] + tmp[i] * o->embed.scale) * SQRT_HALF;
+        }
     }
 }
 

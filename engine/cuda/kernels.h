@@ -220,7 +220,7 @@ typedef struct cu_router {
     const int32_t *pos;  /* cu_tables' */
     route_gate gate;
     bool norm;
-    float scale;
+    float scale, logit_scale, eps;
 } cu_router;
 
 /* route.cu. The top_k experts with the largest logits, the lowest index on a tie, and their weights as

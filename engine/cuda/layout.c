@@ -273,6 +273,8 @@ static status check_experts(const cuda_layout *l, const program *p, const op *o,
     if (o->kind == OP_ROUTE &&
         (o->route.top_k > CU_MOST_CHOSEN || p->weights[o->w[0]].rows > CU_MOST_EXPERTS))
         return cannot_run(o, "more than 1024 experts, or 32 for a row", e);
+    if (o->kind == OP_ROUTE && (o->n_weights > 1 || o->route.n_groups))
+        return cannot_run(o, "there is no kernel for its choice", e);
     if (o->kind == OP_EXPERTS_GATE_UP &&
         device_type(l, p, o->w[0]) != device_type(l, p, o->w[1]))
         return cannot_run(o, "the experts' gate and up are of two types", e);

@@ -310,7 +310,8 @@ static cudaError_t run_route(const lowering *w, const cuda_op *c) {
     const op *o = c->o;
     const uint32_t n = experts_of(w, o);
     float *logits = (float *)cuda_at(w->e, w->e->l->aside[c - w->e->op].own);
-    const cu_router r = {logits, w->tables.pos, o->route.gate, o->route.norm, o->route.scale};
+    const cu_router r = {logits,         w->tables.pos,        o->route.gate, o->route.norm,
+                         o->route.scale, o->route.logit_scale, o->route.eps};
     const cu_routed to = routed_of(w, o->out, n);
     const cudaError_t e = run_parts(w, c, logits, n, CU_OUT_F32);
     return e == cudaSuccess ? cu_route(w->s, &r, &to) : e;

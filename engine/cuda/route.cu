@@ -69,12 +69,13 @@ struct route_logits {
     float x[A_LANE];
 };
 
-CU_DEVICE bool route_read(route_logits &l, const float *logits, uint32_t n, uint32_t lane) {
+CU_DEVICE bool route_read(route_logits &l, const float *logits, float scale, uint32_t n,
+                          uint32_t lane) {
     bool finite = true;
 #pragma unroll
     for (int i = 0; i < A_LANE; i++) {
         const uint32_t e = lane + 32 * i;
-        l.x[i] = e < n ? logits[e] : -INFINITY;
+        l.x[i] = e < n ? logits[e] * scale : -INFINITY;
         if (e < n) finite &= fabsf(l.x[i]) < INFINITY;
     }
     return __all_sync(0xffffffffu, finite);
@@ -113,10 +114,11 @@ CU_DEVICE float route_sum(const cu_router &p, const float *logits, uint32_t n, u
     float sum = 0.0f;
     if (p.norm) {
         for (uint32_t j = 0; j < top_k; j++) sum += __shfl_sync(0xffffffffu, score, (int)j);
-        return sum;
+        return sum + p.eps;
     }
     if (p.gate == ROUTE_SIGMOID) return 1.0f;
-    for (uint32_t e = lane; e < n; e += 32) sum += route_score(p.gate, logits[e], max);
+    for (uint32_t e = lane; e < n; e += 32)
+        sum += route_score(p.gate, logits[e] * p.logit_scale, max);
     return cu_warp_sum(sum);
 }
 
@@ -133,7 +135,7 @@ static __global__ void __launch_bounds__(THREADS) k_choose(cu_router p, cu_route
     route_logits l;
     uint32_t expert = lane;
     float weight = real ? NAN : 0.0f;
-    if (route_read(l, logits, r.n_experts, lane) && real) {
+    if (route_read(l, logits, p.logit_scale, r.n_experts, lane) && real) {
         float mine = 0.0f, max = 0.0f;
         for (uint32_t j = 0; j < r.top_k; j++) {
             float logit;

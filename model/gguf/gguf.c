@@ -479,6 +479,13 @@ static status ckpt_read_part(const checkpoint *c, size_t i, uint64_t row, uint64
     return gguf_read(of(c), t, row * row_bytes + before, dst, (size_t)bytes, e);
 }
 
+static bool ckpt_place(const checkpoint *c, size_t i, int *fd, uint64_t *at) {
+    const gguf_tensor *t = gguf_tensor_at(of(c), i);
+    *fd = of(c)->part[t->part].fd;
+    *at = t->offset;
+    return true;
+}
+
 static bool ckpt_has(const checkpoint *c, const char *key) {
     return gguf_find(of(c), key) != NULL;
 }
@@ -549,6 +556,7 @@ static const checkpoint_format gguf_format = {
     .find = ckpt_find,
     .read_rows = ckpt_read_rows,
     .read_part = ckpt_read_part,
+    .place = ckpt_place,
     .has = ckpt_has,
     .length = ckpt_length,
     .get_u32 = ckpt_u32,

@@ -121,7 +121,7 @@ static void gemma3_defaults(model_config *c) {
 }
 
 /* Mixtures that have dense layers, too, are not counted. */
-static void read_experts(reader *r, model_config *c, const hf_model *model) {
+static void read_experts(reader *r, model_config *c, const family *f, const hf_model *model) {
     int64_t step = 1;
     if (!model->experts) {
         maybe_count(r, "num_local_experts", &c->n_experts);
@@ -130,6 +130,7 @@ static void read_experts(reader *r, model_config *c, const hf_model *model) {
         c->n_ff = 0;
         count(r, model->expert_width, &c->n_ff);
         if (model->shared_width) count(r, model->shared_width, &c->n_ff_shared);
+        c->shape.shared_gate = f->experts.shared_gate;
     }
     if (c->n_experts) count(r, "num_experts_per_tok", &c->n_experts_used);
     if (model->norm_option) c->experts_norm = false;
@@ -172,7 +173,7 @@ static void read_shape(reader *r, model_config *c, const family *f, const hf_mod
     maybe_count(r, "head_dim", &c->head_dim);
     maybe_real(r, "rms_norm_eps", 1e-12, 0.1, &c->norm_eps);
     read_rotary(r, f, c);
-    if (!f->shaped) read_experts(r, c, model);
+    if (!f->shaped) read_experts(r, c, f, model);
 }
 
 /* "layer_types" says layer by layer what the pattern does. */
@@ -420,6 +421,8 @@ static void name_member(const json_t *o, err *e) {
         {"norm_eps", "rms_norm_eps"},
         {"n_experts", "num_local_experts"},
         {"n_experts_used", "num_experts_per_tok"},
+        {"experts_scale", "routed_scaling_factor"},
+        {"expert_groups", "n_group"},
         {"head_dim", "head_dim"},
         {"rope.n_dims", "head_dim"},
         {"attn_scale", "attention_multiplier"},
@@ -460,8 +463,8 @@ static status read_config(model_config *c, reader *r) {
     c->qk_norm_whole = f->qk_norm_whole;
     c->norm_eps = 1e-6f;
     c->experts_norm = f->experts.norm;
+    c->experts_sigmoid = f->experts.sigmoid;
     read_shape(r, c, f, model);
-    if (!c->n_experts) c->experts_norm = false;
     read_biases(r, c, f, model);
     read_window(r, c, f);
     read_scales(r, c, f);
@@ -471,6 +474,10 @@ static status read_config(model_config *c, reader *r) {
     if (c->window && f->window_unscaled && c->window_theta == 0)
         c->window_theta = c->rope.theta;
     if (r->s == OK && f->shaped) r->s = hf_shape_read(c, model->type, r->o, r->prefix, r->e);
+    if (!c->n_experts)
+        c->experts_norm = c->experts_sigmoid = false;
+    else
+        c->experts_eps = f->experts.eps;
     if (r->s != OK) return r->s;
     status s = model_config_check(c, r->e);
     if (s != OK) name_member(r->o, r->e);

@@ -363,8 +363,8 @@ static status expert_tensor(opening *o, const safetensors *file, const safetenso
         if (!t) t = add_tensor(o, name->gguf[k], cap);
         if (!t) return no_memory(o->e);
         s = name->kind == HF_EXPERT_ROWS
-                ? hf_expert_add(&t->expert, &t->info, f->config.n_experts, name, k, file, at,
-                                &f->mem, o->e)
+                ? hf_expert_add(&t->expert, &t->info, name->shared ? 1 : f->config.n_experts,
+                                name, k, file, at, &f->mem, o->e)
                 : hf_mxfp4_add(&t->mxfp4, &t->info, f->config.n_experts, name, k, file, at,
                                &f->mem, o->e);
     }

@@ -123,6 +123,17 @@ static status llama3_tensor(model_config *c, arena *mem, hf_made *out, err *e) {
     return OK;
 }
 
+/* Gemma 4: the slower pairs of a head without a window stand still, as llama.cpp's converter says it. */
+static status standing_tensor(model_config *c, arena *mem, hf_made *out, err *e) {
+    const uint32_t n = c->rope.n_dims / 2;
+    float *v = arena_alloc(mem, n * sizeof *v);
+    if (!v) return no_memory(e);
+    for (uint32_t i = 0; i < n; i++) v[i] = i < c->rope.n_live ? 1 : 1e30f;
+    *out = (hf_made){"rope_freqs.weight", v, n};
+    c->rope.n_live = 0;
+    return OK;
+}
+
 static status longrope_tensor(const model_config *c, const json_t *scaling, const char *member,
                               const char *name, arena *mem, hf_made *out, err *e) {
     const json_t *list = json_object_get(scaling, member);
@@ -148,6 +159,10 @@ status hf_made_tensors(model_config *c, const json_t *config, arena *mem, hf_mad
     if (c->rope.scaling == ROPE_SCALING_LLAMA3) {
         *n = 1;
         return llama3_tensor(c, mem, &out[0], e);
+    }
+    if (c->rope.n_live) {
+        *n = 1;
+        return standing_tensor(c, mem, &out[0], e);
     }
     if (c->rope.scaling != ROPE_SCALING_LONGROPE) return OK;
     const json_t *scaling = json_object_get(config, "rope_scaling");

@@ -140,6 +140,14 @@ static status read_part(const checkpoint *c, size_t i, uint64_t row, uint64_t co
     return read_bytes(c, i, row, 1, col, n, dst, e);
 }
 
+static bool place(const checkpoint *c, size_t i, int *fd, uint64_t *at) {
+    const hf_tensor *t = &of(c)->tensor[i];
+    if (t->reading != HF_AS_STORED || !t->at) return false;
+    *fd = t->file->fd;
+    *at = t->at->offset;
+    return true;
+}
+
 /* ---- facts ---- */
 
 static bool has(const checkpoint *c, const char *key) {
@@ -220,6 +228,7 @@ const checkpoint_format hf_folder_format = {
     .find = find,
     .read_rows = read_rows,
     .read_part = read_part,
+    .place = place,
     .has = has,
     .length = length,
     .get_u32 = get_u32,

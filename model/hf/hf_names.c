@@ -14,14 +14,24 @@ typedef struct name_pair {
 static const name_pair of_model[] = {
     {"embed_tokens.weight", "token_embd.weight", NULL},
     {"norm.weight", "output_norm.weight", NULL},
+    {"embed_tokens_per_layer.weight", "per_layer_token_embd.weight", NULL},
+    {"per_layer_model_projection.weight", "per_layer_model_proj.weight", NULL},
+    {"per_layer_projection_norm.weight", "per_layer_proj_norm.weight", NULL},
 };
 
 static const name_pair of_layer[] = {
     {"input_layernorm", "attn_norm", NULL},
-    {"post_attention_layernorm", "post_attention_norm", "gemma2 gemma3 olmo2 gpt-oss"},
+    {"post_attention_layernorm", "post_attention_norm",
+     "gemma2 gemma3 gemma4 glm4moe gpt-oss olmo2"},
     {"post_attention_layernorm", "ffn_norm", NULL},
-    {"pre_feedforward_layernorm", "ffn_norm", "gemma2 gemma3"},
-    {"post_feedforward_layernorm", "post_ffw_norm", "gemma2 gemma3 olmo2"},
+    {"pre_feedforward_layernorm", "ffn_norm", "gemma2 gemma3 gemma4"},
+    {"pre_feedforward_layernorm_2", "pre_ffw_norm_2", NULL},
+    {"post_feedforward_layernorm", "post_ffw_norm", "gemma2 gemma3 gemma4 olmo2"},
+    {"post_feedforward_layernorm_1", "post_ffw_norm_1", NULL},
+    {"post_feedforward_layernorm_2", "post_ffw_norm_2", NULL},
+    {"per_layer_input_gate", "inp_gate", NULL},
+    {"per_layer_projection", "proj", NULL},
+    {"post_per_layer_input_norm", "post_norm", NULL},
     {"post_self_attn_layernorm", "post_attention_norm", "glm4"},
     {"post_mlp_layernorm", "post_ffw_norm", "glm4"},
     {"self_attn.q_proj", "attn_q", NULL},
@@ -39,13 +49,27 @@ static const name_pair of_layer[] = {
     {"mlp.gate", "ffn_gate_inp", NULL},
     {"mlp.router", "ffn_gate_inp", "gpt-oss"},
     {"block_sparse_moe.gate", "ffn_gate_inp", NULL},
+    {"block_sparse_moe.router.layer", "ffn_gate_inp", NULL},
+    {"router.proj", "ffn_gate_inp", NULL},
     {"mlp.shared_expert.gate_proj", "ffn_gate_shexp", NULL},
     {"mlp.shared_expert.up_proj", "ffn_up_shexp", NULL},
     {"mlp.shared_expert.down_proj", "ffn_down_shexp", NULL},
     {"mlp.shared_expert_gate", "ffn_gate_inp_shexp", NULL},
+    {"mlp.shared_experts.gate_proj", "ffn_gate_shexp", NULL},
+    {"mlp.shared_experts.up_proj", "ffn_up_shexp", NULL},
+    {"mlp.shared_experts.down_proj", "ffn_down_shexp", NULL},
+    {"shared_mlp.output_linear", "ffn_down_shexp", NULL},
 };
 
-/* Behind "experts.", and behind "experts.7.": rows of one of GGUF's tensors, or of two. */
+/* Those that have no ".weight" or ".bias". */
+static const name_pair others_of_layer[] = {
+    {"mlp.gate.e_score_correction_bias", "exp_probs_b.bias", NULL},
+    {"layer_scalar", "layer_output_scale.weight", NULL},
+    {"router.scale", "ffn_gate_inp.scale", NULL},
+    {"router.per_expert_scale", "ffn_down_exps.scale", NULL},
+};
+
+/* Of all experts, and behind "experts.7.": rows of one of GGUF's tensors, or of two. */
 typedef struct expert_part {
     const char *hf;
     hf_expert_kind kind;
@@ -53,14 +77,21 @@ typedef struct expert_part {
 } expert_part;
 
 static const expert_part of_experts[] = {
-    {"gate_up_proj", HF_EXPERT_ROWS, {"ffn_gate_exps", "ffn_up_exps"}},
-    {"down_proj", HF_EXPERT_ROWS, {"ffn_down_exps"}},
-    {"gate_up_proj_blocks", HF_EXPERT_BLOCKS, {"ffn_gate_exps", "ffn_up_exps"}},
-    {"gate_up_proj_scales", HF_EXPERT_SCALES, {"ffn_gate_exps", "ffn_up_exps"}},
-    {"gate_up_proj_bias", HF_EXPERT_BIAS, {"ffn_gate_exps", "ffn_up_exps"}},
-    {"down_proj_blocks", HF_EXPERT_BLOCKS, {"ffn_down_exps"}},
-    {"down_proj_scales", HF_EXPERT_SCALES, {"ffn_down_exps"}},
-    {"down_proj_bias", HF_EXPERT_BIAS, {"ffn_down_exps"}},
+    {"mlp.experts.gate_up_proj", HF_EXPERT_ROWS, {"ffn_gate_exps", "ffn_up_exps"}},
+    {"mlp.experts.down_proj", HF_EXPERT_ROWS, {"ffn_down_exps"}},
+    {"mlp.experts.gate_up_proj_blocks", HF_EXPERT_BLOCKS, {"ffn_gate_exps", "ffn_up_exps"}},
+    {"mlp.experts.gate_up_proj_scales", HF_EXPERT_SCALES, {"ffn_gate_exps", "ffn_up_exps"}},
+    {"mlp.experts.gate_up_proj_bias", HF_EXPERT_BIAS, {"ffn_gate_exps", "ffn_up_exps"}},
+    {"mlp.experts.down_proj_blocks", HF_EXPERT_BLOCKS, {"ffn_down_exps"}},
+    {"mlp.experts.down_proj_scales", HF_EXPERT_SCALES, {"ffn_down_exps"}},
+    {"mlp.experts.down_proj_bias", HF_EXPERT_BIAS, {"ffn_down_exps"}},
+    {"experts.gate_up_proj", HF_EXPERT_ROWS, {"ffn_gate_exps", "ffn_up_exps"}},
+    {"experts.down_proj", HF_EXPERT_ROWS, {"ffn_down_exps"}},
+    {"block_sparse_moe.input_linear.weight", HF_EXPERT_ROWS, {"ffn_gate_exps", "ffn_up_exps"}},
+    {"block_sparse_moe.output_linear.weight", HF_EXPERT_ROWS, {"ffn_down_exps"}},
+};
+static const expert_part of_shared[] = {
+    {"shared_mlp.input_linear.weight", HF_EXPERT_ROWS, {"ffn_gate_shexp", "ffn_up_shexp"}},
 };
 static const expert_part of_expert[] = {
     {"gate_proj.weight", HF_EXPERT_ROWS, {"ffn_gate_exps"}},
@@ -73,7 +104,8 @@ static const expert_part of_expert[] = {
 
 /* Parts of models with several, and tables that are computed. */
 static const char *const others[] = {"vision_tower.", "vision_model.", "multi_modal_projector.",
-                                     "audio_tower.", "visual."};
+                                     "audio_tower.",  "visual.",       "embed_vision.",
+                                     "embed_audio."};
 
 static const char *after(const char *s, const char *prefix) {
     const size_t n = strlen(prefix);
@@ -118,6 +150,11 @@ static bool layer_name(const char *arch, const char *s, char out[HF_NAME_BYTES])
         snprintf(out, HF_NAME_BYTES, "blk.%lu.%s%s", layer, p->gguf, rest);
         return true;
     }
+    for (size_t i = 0; i < sizeof others_of_layer / sizeof *others_of_layer; i++)
+        if (strcmp(tail, others_of_layer[i].hf) == 0) {
+            snprintf(out, HF_NAME_BYTES, "blk.%lu.%s", layer, others_of_layer[i].gguf);
+            return true;
+        }
     return false;
 }
 
@@ -151,13 +188,17 @@ bool hf_expert_name_of(hf_expert_name *out, const char *name) {
     unsigned long layer, expert;
     const char *rest = after(inner(name), "layers."), *tail;
     if (!rest || !(rest = after_number(rest, &layer))) return false;
+    *out = (hf_expert_name){.expert = HF_ALL_EXPERTS};
+    if (expert_name(out, layer, rest, of_experts, sizeof of_experts / sizeof *of_experts))
+        return true;
+    if (expert_name(out, layer, rest, of_shared, sizeof of_shared / sizeof *of_shared)) {
+        out->expert = 0, out->shared = true;
+        return true;
+    }
     if (!(tail = after(rest, "mlp.experts.")) &&
         !(tail = after(rest, "block_sparse_moe.experts.")))
         return false;
-    out->expert = HF_ALL_EXPERTS;
-    if (!(rest = after_number(tail, &expert)))
-        return expert_name(out, layer, tail, of_experts,
-                           sizeof of_experts / sizeof *of_experts);
+    if (!(rest = after_number(tail, &expert))) return false;
     out->expert = (uint32_t)expert;
     return expert_name(out, layer, rest, of_expert, sizeof of_expert / sizeof *of_expert);
 }

@@ -16,7 +16,8 @@ typedef enum hf_name_kind {
 /* arch: as GGUF names it. */
 hf_name_kind hf_tensor_name(const char *arch, const char *name, char out[HF_NAME_BYTES]);
 
-/* A tensor of an expert, or one that has all of them: the matrices of GGUF that it is part of. */
+/* A tensor of an expert, or one that has all of them: the matrices of GGUF that it is part of. The expert
+ * that all rows have counts where a tensor of it has two of GGUF's. */
 enum { HF_ALL_EXPERTS = UINT32_MAX >> 1 };
 typedef enum hf_expert_kind {
     HF_EXPERT_ROWS,   /* of one type, as they are read */
@@ -27,6 +28,7 @@ typedef enum hf_expert_kind {
 typedef struct hf_expert_name {
     hf_expert_kind kind;
     uint32_t expert;  /* or HF_ALL_EXPERTS */
+    bool shared;      /* it is the one that all rows have, not one of several */
     uint32_t n_parts; /* 2: rows of gate, then of up; of gpt-oss by turns */
     char gguf[2][HF_NAME_BYTES];
 } hf_expert_name;

@@ -46,6 +46,14 @@ static void flag(shape_reader *r, const char *key, uint32_t *out) {
     *out = v;
 }
 
+static void real(shape_reader *r, const char *key, double low, double high, float *out) {
+    double v = *out;
+    if (r->s != OK) return;
+    r->s = json_in_real(r->o, key, low, high, &v, r->e);
+    name_field(r);
+    *out = (float)v;
+}
+
 static void refuse(shape_reader *r, const char *key, const char *what) {
     if (r->s != OK) return;
     err_set(r->e, ERR_UNSUPPORTED, "config.json: %s%s: %s", r->prefix, key, what);
@@ -118,8 +126,7 @@ static void read_layers(shape_reader *r) {
     static const char *const lists[] = {"layers_block_type", "hybrid_override_pattern",
                                         "layer_types"};
     model_config *c = r->c;
-    /* GLM-4.7-Flash: one dense layer, then experts. */
-    uint32_t n_dense = is_type(r, "glm4_moe_lite") ? 1 : 0;
+    uint32_t n_dense = is_type(r, "glm4_moe") ? 1 : 0; /* and GLM-4.7-Flash */
     one_of(r, dense, &n_dense);
     for (uint32_t l = 0; l < c->n_layers && r->s == OK; l++)
         c->shape.ffn[l] = l < n_dense ? FFN_DENSE : FFN_USUAL;
@@ -138,6 +145,25 @@ static void read_layers(shape_reader *r) {
 
 /* ---- numbers ---- */
 
+/* How experts are chosen, and what weighs them. */
+static void read_routing(shape_reader *r) {
+    model_config *c = r->c;
+    const bool balanced = c->shape.choice_bias; /* as DeepSeek V3 is, and what follows it */
+    uint32_t norm = c->experts_norm || balanced;
+    const json_t *score = json_object_get(r->o, "scoring_func");
+    const json_t *method = json_object_get(r->o, "topk_method");
+    c->experts_sigmoid |= balanced;
+    if (json_is_string(score)) c->experts_sigmoid = str_eqz(json_in_text(score), "sigmoid");
+    flag(r, "norm_topk_prob", &norm);
+    c->experts_norm = norm;
+    real(r, "routed_scaling_factor", 1e-3, 1e3, &c->experts_scale);
+    if (!json_is_string(method) || !str_eqz(json_in_text(method), "greedy")) {
+        number(r, "n_group", &c->expert_groups);
+        number(r, "topk_group", &c->expert_groups_used);
+    }
+    if (c->expert_groups <= 1) c->expert_groups = c->expert_groups_used = 0;
+}
+
 static void read_experts(shape_reader *r) {
     static const char *const n[] = {"num_local_experts", "n_routed_experts", "num_experts",
                                     NULL};
@@ -152,17 +178,18 @@ static void read_experts(shape_reader *r) {
     if (c->n_experts) number(r, "num_experts_per_tok", &c->n_experts_used);
     number(r, "moe_intermediate_size", &m->n_ff_expert);
     number(r, "n_shared_experts", &n_shared);
-    m->n_ff_shared = n_shared * m->n_ff_expert;
-    one_of(r, shared, &m->n_ff_shared);
-    if (is_type(r, "nemotron_h")) m->n_ff_shared *= n_shared > 1 ? n_shared : 1;
+    c->n_ff_shared = n_shared * m->n_ff_expert;
+    one_of(r, shared, &c->n_ff_shared);
+    if (is_type(r, "nemotron_h")) c->n_ff_shared *= n_shared > 1 ? n_shared : 1;
     m->shared_gate = is_type(r, "qwen3_5_moe");
     m->choice_bias = is_type(r, "deepseek_v3") || is_type(r, "kimi_k2") ||
                      is_type(r, "glm4_moe") || is_type(r, "nemotron_h");
     flag(r, "use_expert_bias", &m->choice_bias);
     number(r, "moe_latent_size", &m->latent);
+    if (c->n_experts) read_routing(r);
     if (c->n_experts || !is_type(r, "granitemoehybrid")) return;
-    c->n_ff = m->n_ff_shared; /* without experts what is shared is the whole of it */
-    m->n_ff_shared = 0;
+    c->n_ff = c->n_ff_shared; /* without experts what is shared is the whole of it */
+    c->n_ff_shared = 0;
 }
 
 static void read_latent(shape_reader *r) {
@@ -264,6 +291,9 @@ static void read_gemma4(shape_reader *r) {
     flag(r, "use_double_wide_mlp", &m->double_ff);
     number(r, "hidden_size_per_layer_input", &m->per_layer);
     number(r, "vocab_size_per_layer_input", &m->per_layer_vocab);
+    if (!m->per_layer) m->per_layer_vocab = 0;
+    if (!m->shared_kv) m->double_ff = 0;
+    if (m->full_kv_heads == c->n_kv_heads) m->full_kv_heads = 0;
     flag(r, "enable_moe_block", &mixture);
     if (mixture) {
         number(r, "num_experts", &c->n_experts);

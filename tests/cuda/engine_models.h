@@ -56,6 +56,7 @@ static const kind kinds[] = {
     {"qwen2moe", DT_Q4_0, 4, 2, 32, 32, 16, false, ACTIVATION_F16, DT_F16, 5e-2, 2, false, 0},
     {"llama", DT_Q8_0, 4, 2, 32, 32, 16, false, ACTIVATION_F16, DT_INT8, 3e-2, 2, false, 5},
     {"gpt-oss", DT_F16, 4, 2, 32, 32, 16, false, ACTIVATION_AUTO, DT_F16, 5e-3, 2, true, 0},
+    {"granitemoe", DT_Q8_0, 4, 2, 32, 32, 16, false, ACTIVATION_F16, DT_F16, 3e-2, 2, false, 0},
     {"gpt-oss", DT_Q4_1, 4, 2, 32, 32, 16, false, ACTIVATION_F16, DT_F16, 5e-2, 2, true, 0},
 };
 enum {

@@ -24,7 +24,9 @@ struct routing {
         device<float> dl(logits);
         device<int32_t> dp(pos);
         on = cu_routed_at(words.p, n_rows, top_k, n_experts);
-        const cu_router p = {dl.p, dp.p, o.route.gate, o.route.norm, o.route.scale};
+        const cu_router p = {dl.p,         dp.p,          o.route.gate,
+                             o.route.norm, o.route.scale, o.route.logit_scale,
+                             o.route.eps};
         CUDA_OK(cu_route(0, &p, &on));
         const std::vector<int32_t> all = words.get();
         const auto part = [&](const void *at, size_t n) {
@@ -68,13 +70,15 @@ static op router(route_gate gate, bool norm, float scale, uint32_t top_k) {
     op o = {};
     o.kind = OP_ROUTE;
     o.route.gate = gate, o.route.norm = norm, o.route.scale = scale, o.route.top_k = top_k;
+    o.route.logit_scale = 1;
     return o;
 }
 
 /* The same experts as the CPU engine, now in ascending order, and its weights. */
 static void check_choice(const std::vector<float> &logits, const routing &got, const op &o) {
     const uint32_t E = got.n_experts, K = got.top_k;
-    std::vector<float> scratch(E);
+    const route_vectors none = {NULL, NULL};
+    std::vector<float> scratch(2 * E), scaled(E);
     std::vector<route_word> want(2 * K);
     for (uint32_t r = 0; r < got.n_rows; r++) {
         const int32_t *e = &got.expert[r * K];
@@ -83,7 +87,9 @@ static void check_choice(const std::vector<float> &logits, const routing &got, c
             for (uint32_t k = 0; k < K; k++) SWEEP(e[k] == -1 && w[k] == 0);
             continue;
         }
-        route_choose(&o, &logits[(size_t)r * E], E, op_kernels_get(ISA_PLAIN)->exp2,
+        for (uint32_t i = 0; i < E; i++)
+            scaled[i] = logits[(size_t)r * E + i] * o.route.logit_scale;
+        route_choose(&o, &none, scaled.data(), E, op_kernels_get(ISA_PLAIN)->exp2,
                      scratch.data(), want.data());
         for (uint32_t k = 0; k < K; k++) {
             SWEEP(k == 0 || e[k] > e[k - 1]);
@@ -114,7 +120,8 @@ START_TEST(the_choice_is_that_of_the_cpu_engine) {
                     logits[3 * E] = -INFINITY;
                     std::fill(&logits[4 * E], &logits[5 * E], -400.0f);
                 }
-                const op o = router(gate, norm, 1.5f, K);
+                op o = router(gate, norm, 1.5f, K);
+                if (norm) o.route.logit_scale = 0.25f, o.route.eps = 0.01f;
                 const routing got(logits, n, K, E, o);
                 check_choice(logits, got, o);
                 got.check_sort();
@@ -333,7 +340,7 @@ START_TEST(the_sum_goes_over_experts_in_their_order) {
 END_TEST
 
 START_TEST(what_no_kernel_takes_is_refused) {
-    const cu_router p = {NULL, NULL, ROUTE_SOFTMAX, true, 1};
+    const cu_router p = {NULL, NULL, ROUTE_SOFTMAX, true, 1, 1, 0};
     cu_routed r = {};
     r.n_rows = 1, r.top_k = 2, r.n_experts = 1;
     ck_assert_int_eq(cu_route(0, &p, &r), cudaErrorInvalidValue);

@@ -4,7 +4,7 @@
 #define TESTS_DAEMON_MODEL_RIG_H
 
 #include "model/family.h"
-#include "tests/model/gguf_gemma4.h"
+#include "tests/model/gguf_shaped.h"
 
 static GB_UNUSED void model_rig_str(gb *b, const checkpoint *from, const char *key) {
     str v;
@@ -50,10 +50,10 @@ static GB_UNUSED void model_rig_make(gb *b, const family *f, char path[64]) {
     model_config c = gb_tiny(f->arch);
     gb_init(b);
     c.n_vocab = model_rig_vocabulary(b);
-    if (strcmp(f->arch, "gemma4") == 0) {
-        c = gb_gemma4_config(c.n_vocab, 40);
-        gb_gemma4_keys(b, &c);
-        gb_gemma4_tensors(b, &c, DT_Q4_0, 1);
+    if (f->shaped) {
+        c = gb_shaped_config(f->arch, c.n_vocab, 40);
+        gb_shaped_keys(b, &c);
+        gb_shaped_tensors(b, &c, DT_Q4_0, 1);
         gb_open(b, path);
         return;
     }

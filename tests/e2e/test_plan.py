@@ -256,9 +256,10 @@ def test_the_object_is_that_of_the_schema(plan, tmp_path):
     for config, flags in (
             (LLAMA_8B, ["--weights", "q4_0", "--device", "rtx4090", "--grid", "--fit", "8GiB", "--lengths", str(lengths)]),
             (LLAMA_8B, ["--backend", "cpu", "--memory", "40GiB", "--formula", "rule-of-thumb"]), (LLAMA_70B, ["--device", "h100-80g"]),
-            (MIXTRAL, ["--device", "b200"]), (LFM2, ["--backend", "cpu"]), (GEMMA_27B, ["--backend", "cpu", "--memory", "99GiB"])):
+            (MIXTRAL, ["--device", "b200"]), (LFM2, ["--backend", "cpu"]), (GEMMA4, ["--backend", "cpu"]), (GEMMA_27B, ["--backend", "cpu", "--memory", "99GiB"])):
         doc = json.loads(plan(config, *flags, "--json").stdout)
         SCHEMA.validate(doc)
+        assert doc.get("in_file_bytes") == (96 * 7 * 32 * 2 if config is GEMMA4 else None)
         seen |= set(doc)
     seen.add("not_loaded_bytes")  # of a file: test_families.py
     assert seen == set(SCHEMA.schema["properties"]), "every member is seen, and none more"
@@ -375,6 +376,7 @@ GEMMA_27B = {"model_type": "gemma3", "torch_dtype": "bfloat16", "vision_config":
 MIXTRAL = {"model_type": "mixtral", "hidden_size": 4096, "intermediate_size": 14336, "max_position_embeddings": 32768,
            "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 8, "num_experts_per_tok": 2,
            "num_local_experts": 8, "sliding_window": None, "rope_theta": 1e6, "torch_dtype": "bfloat16", "vocab_size": 32000}
+GEMMA4 = json.loads((ROOT / "tests/golden/families/gemma4/config.json").read_text())
 LFM2 = {"model_type": "lfm2", "hidden_size": 2048, "intermediate_size": 12288, "num_hidden_layers": 16, "num_attention_heads": 32,
         "num_key_value_heads": 8, "max_position_embeddings": 128000, "conv_L_cache": 3, "full_attn_idxs": [2, 5, 8, 10, 12, 14],
         "vocab_size": 65536}

@@ -112,6 +112,15 @@ def test_every_number_of_a_config_gets_its_key(family, tmp_path):
     assert of_folder.stdout == of_file.stdout and "attention" in of_file.stdout
 
 
+@pytest.mark.parametrize("name", ("gemma4", "gemma4moe", "glm4moe", "granitemoe", "granitemoeshared"))
+def test_layers_of_several_kinds_and_experts_get_their_keys(name, tmp_path):
+    folder, out = ROOT / "tests" / "golden" / "families" / name, tmp_path / "model.gguf"
+    quantize(folder, out, "--type", "F16")
+    of_folder, of_file = (vramd("inspect", str(path), "--program") for path in (folder, out))
+    assert of_folder.returncode == 0, of_folder.stderr
+    assert of_folder.stdout == of_file.stdout and "attention" in of_file.stdout
+
+
 FILE_TYPES = {"F16": 1, "Q8_0": 7, "Q5_0": 8, "Q2_K": 10, "Q4_K": 14, "IQ4_XS": 30, "MXFP4": 38}
 
 

@@ -17,9 +17,14 @@ static op router(route_gate gate, bool norm, float scale) {
                 .route = {.top_k = K, .gate = gate, .norm = norm, .scale = scale}};
 }
 
+static void choose_by(const op *o, const route_vectors *v, const float *logits,
+                      route_word out[2 * K]) {
+    float scratch[2 * N];
+    route_choose(o, v, logits, N, op_kernels_get(ISA_PLAIN)->exp2, scratch, out);
+}
+
 static void choose(const op *o, const float *logits, route_word out[2 * K]) {
-    float scratch[N];
-    route_choose(o, logits, N, op_kernels_get(ISA_PLAIN)->exp2, scratch, out);
+    choose_by(o, &(route_vectors){NULL, NULL}, logits, out);
 }
 
 START_TEST(the_largest_are_chosen_and_the_lowest_index_on_a_tie) {
@@ -62,6 +67,54 @@ START_TEST(weights_are_those_of_the_formula) {
         for (int k = 0; k < K; k++)
             ck_assert_double_eq_tol(out[K + k].weight, cases[i].want[k], 1e-6);
     }
+}
+END_TEST
+
+START_TEST(a_bias_chooses_and_weighs_nothing) {
+    const float logits[N] = {0.5f, -1, 2, 0.25f, 1.5f}, bias[N] = {0, 3, 0, 0, -3};
+    const route_vectors v = {bias, NULL};
+    op o = router(ROUTE_SIGMOID, false, 1);
+    route_word out[2 * K];
+    choose_by(&o, &v, logits, out);
+    ck_assert(out[0].expert == 1 && out[1].expert == 2);
+    ck_assert_double_eq_tol(out[K].weight, 1 / (1 + exp(1)), 1e-7);
+    ck_assert_double_eq_tol(out[K + 1].weight, 1 / (1 + exp(-2)), 1e-7);
+    /* Of softmax the probabilities count, of which none is above 1. */
+    o.route.gate = ROUTE_SOFTMAX;
+    choose_by(&o, &(route_vectors){(float[N]){0.7f}, NULL}, logits, out);
+    ck_assert(out[0].expert == 0 && out[1].expert == 2);
+}
+END_TEST
+
+START_TEST(experts_have_factors_and_sums_an_epsilon) {
+    const float logits[N] = {0, 0, 0, 0, 0}, scale[N] = {3, 0.5f, 1, 1, 1};
+    op o = router(ROUTE_SIGMOID, true, 2);
+    route_word out[2 * K];
+    o.route.eps = 1;
+    choose_by(&o, &(route_vectors){NULL, scale}, logits, out);
+    ck_assert(out[0].expert == 0 && out[1].expert == 1);
+    ck_assert_double_eq_tol(out[K].weight, 1.5, 1e-6); /* 2 * 0.5 / (1 + 1) * 3 */
+    ck_assert_double_eq_tol(out[K + 1].weight, 0.25, 1e-6);
+}
+END_TEST
+
+START_TEST(groups_limit_the_choice) {
+    enum { MOST = 6 };
+    const float logits[MOST] = {3, -3, 1, 2, -1, 0};
+    float scratch[2 * MOST];
+    route_word out[2 * K];
+    op o = router(ROUTE_SOFTMAX, true, 1);
+    o.route.n_groups = 3, o.route.groups_used = 1, o.route.group_best = 1;
+    const route_vectors none = {NULL, NULL};
+    void (*exp2)(const float *, uint32_t, float *) = op_kernels_get(ISA_PLAIN)->exp2;
+    route_choose(&o, &none, logits, MOST, exp2, scratch, out);
+    ck_assert(out[0].expert == 0 && out[1].expert == 1); /* of the best of all */
+    o.route.gate = ROUTE_SIGMOID, o.route.group_best = 2;
+    route_choose(&o, &none, logits, MOST, exp2, scratch, out);
+    ck_assert(out[0].expert == 3 && out[1].expert == 2); /* of the best two together */
+    o.route.groups_used = 2;
+    route_choose(&o, &none, logits, MOST, exp2, scratch, out);
+    ck_assert(out[0].expert == 0 && out[1].expert == 3);
 }
 END_TEST
 
@@ -353,6 +406,9 @@ int main(void) {
     TCase *t = check_case(s, "experts");
     tcase_add_test(t, the_largest_are_chosen_and_the_lowest_index_on_a_tie);
     tcase_add_test(t, weights_are_those_of_the_formula);
+    tcase_add_test(t, a_bias_chooses_and_weighs_nothing);
+    tcase_add_test(t, experts_have_factors_and_sums_an_epsilon);
+    tcase_add_test(t, groups_limit_the_choice);
     tcase_add_loop_test(t, logits_that_are_no_numbers_choose_the_first_and_weigh_nan, 0, 6);
     tcase_add_test(t, sigmoids_that_are_all_zero_give_numbers);
     tcase_add_test(t, rows_are_sorted_by_expert_and_keep_their_order);

@@ -120,6 +120,22 @@ START_TEST(the_plan_of_small_models_is_what_opening_allocates) {
 }
 END_TEST
 
+/* Routed rows, biases of experts and sinks; what a folder stores otherwise has the bytes of the file. */
+START_TEST(the_plan_of_gpt_oss_is_what_opening_allocates) {
+    static const char *const path[] = {"tests/golden/families/gpt-oss.gguf",
+                                       "tests/golden/families/gpt-oss"};
+    uint64_t kv[2];
+    for (int i = 0; i < 4; i++) {
+        engine_options o = rig_options();
+        o.max_model_len = 256;
+        o.activations = i / 2 ? ACTIVATION_F32 : ACTIVATION_INT8;
+        o.n_threads = 1 + (uint32_t)i;
+        kv[i % 2] = assert_plan_is_ledger(path[i % 2], &o);
+        ck_assert(i % 2 == 0 || kv[0] == kv[1]);
+    }
+}
+END_TEST
+
 START_TEST(scores_that_are_written_out_are_a_term_of_the_plan) {
     gb b;
     char path[64];
@@ -390,6 +406,7 @@ START_TEST(a_type_without_kernels_is_named_with_its_tensor) {
 END_TEST
 
 CHECK_MAIN("layout", the_plan_of_small_models_is_what_opening_allocates,
+           the_plan_of_gpt_oss_is_what_opening_allocates,
            scores_that_are_written_out_are_a_term_of_the_plan,
            the_plan_of_a_window_is_what_opening_allocates_and_less_than_without,
            the_cache_of_every_pair_of_types_is_planned_to_the_byte,

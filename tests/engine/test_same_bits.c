@@ -2,12 +2,12 @@
  * its prompt is cut, wherever its blocks lie, whoever computed its beginning, after preemption or a fork,
  * on any number of threads and on every instruction set. On the real model, on a tiny one with
  * norms of q and k, multi-query attention and windows on most layers, with each type of cache,
- * and on a tiny one of each other family (of Gemma 4 with heads of two sizes and shared KV layers);
+ * and on a tiny one of each other family (of Gemma 4 with heads of two sizes, shared KV layers and experts);
  * a prompt long enough for two splits of attention.
  */
 #include "tests/engine/engine_rig.h"
 #include "tests/model/gguf_build.h"
-#include "tests/model/gguf_gemma4.h"
+#include "tests/model/gguf_shaped.h"
 
 enum {
     PROMPT = RIG_SANITIZED ? 40 : 520,
@@ -45,7 +45,8 @@ static const struct {
     {"qwen2", DT_F32, DT_F32, false},      {"qwen3", DT_F16, DT_F16, false},
     {"phi3", DT_F16, DT_F16, false},       {"qwen2moe", DT_F16, DT_F16, false},
     {"qwen3moe", DT_INT8, DT_INT8, false}, {"gemma4", DT_F16, DT_F16, false},
-    {"gemma4", DT_INT8, DT_INT8, false},   {"gpt-oss", DT_F16, DT_F16, true},
+    {"gemma4", DT_INT8, DT_INT8, false},   {"granitemoe", DT_F16, DT_F16, false},
+    {"glm4moe", DT_F16, DT_F16, false},    {"gpt-oss", DT_F16, DT_F16, true},
     {"gpt-oss", DT_INT8, DT_INT4, true},
 };
 enum { N_MODELS = sizeof models / sizeof *models };
@@ -72,10 +73,10 @@ static void open_model(rig *r, int which, const engine_options *wanted) {
     gb b;
     char path[64];
     gb_init(&b);
-    if (strcmp(models[which].arch, "gemma4") == 0) {
-        c = gb_gemma4_config(128, PROMPT / 5);
-        gb_gemma4_keys(&b, &c);
-        gb_gemma4_tensors(&b, &c, DT_Q4_0, 7);
+    if (family_find(models[which].arch)->shaped) {
+        c = gb_shaped_config(models[which].arch, 128, PROMPT / 5);
+        gb_shaped_keys(&b, &c);
+        gb_shaped_tensors(&b, &c, DT_Q4_0, 7);
     } else {
         gb_model_keys(&b, &c);
         gb_model_tensors(&b, &c, strcmp(c.arch, "gpt-oss") == 0 ? DT_MXFP4 : DT_Q4_K, 7);

@@ -17,7 +17,8 @@ static inline uint64_t model_config_params(const model_config *c) {
     layer += n_ffn * 3 * h * f; /* gate, up, down */
     if (c->ffn_bias) layer += n_ffn * (2 * f + h);
     layer += c->n_experts * h; /* router */
-    if (c->n_ff_shared) layer += 3 * h * c->n_ff_shared + h;
+    layer += 3 * h * c->n_ff_shared;
+    if (c->shape.shared_gate) layer += h;
     if (c->router_bias) layer += c->n_experts;
     if (c->sinks) layer += c->n_heads;
     layer += c->norms_per_layer * h;

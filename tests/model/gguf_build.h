@@ -327,7 +327,11 @@ static GB_UNUSED void gb_model_keys(gb *b, const model_config *c) {
     if (c->n_experts) {
         gb_int(b, GB_KEY("expert_count"), c->n_experts);
         gb_int(b, GB_KEY("expert_used_count"), c->n_experts_used);
-        gb_int(b, GB_KEY("expert_feed_forward_length"), c->n_ff);
+        gb_int(b, GB_KEY("expert_feed_forward_length"), model_config_expert_width(c));
+        if (!model_config_routes(c, 0)) gb_int(b, GB_KEY("leading_dense_block_count"), 1);
+        if (c->expert_groups) gb_int(b, GB_KEY("expert_group_count"), c->expert_groups);
+        if (c->expert_groups)
+            gb_int(b, GB_KEY("expert_group_used_count"), c->expert_groups_used);
         if (c->experts_sigmoid) gb_int(b, GB_KEY("expert_gating_func"), 2);
         gb_float(b, GB_KEY("expert_weights_scale"), c->experts_scale);
     }
@@ -448,7 +452,8 @@ static GB_UNUSED model_config gb_tiny(const char *arch) {
     if (f->experts.required) {
         c.n_experts = 6, c.n_experts_used = 2, c.n_ff = 64;
         c.experts_norm = f->experts.norm;
-        c.n_ff_shared = f->experts.shared ? 96 : 0;
+        c.n_ff_shared = f->experts.shared_gate ? 96 : 0;
+        c.shape.shared_gate = f->experts.shared_gate;
     }
     c.tied_head = f->norms_plus_one; /* Gemma's */
     /* What scores and logits of such a model feel. */

@@ -6,7 +6,7 @@
 #include "model/hf/hf_config.h"
 #include "model/model.h"
 #include "tests/check_main.h"
-#include "tests/model/gguf_build.h"
+#include "tests/model/gguf_shaped.h"
 #include "tests/model/config_params.h"
 
 static gb b;
@@ -126,6 +126,40 @@ START_TEST(what_files_leave_out_the_family_has) {
     ck_assert_int_eq(read_config(&c, &e), ERR_FORMAT);
     ck_assert_str_eq(e.field, "granite.logit_scale");
     teardown();
+}
+END_TEST
+
+static status read_shaped(const model_config *want, model_config *c, err *e) {
+    gb_shaped_keys(&b, want);
+    gb_shaped_tensors(&b, want, DT_F32, 1);
+    return read_config(c, e);
+}
+
+START_TEST(routers_are_what_the_file_says) {
+    model_config want = gb_shaped_config("glm4moe", 128, 0), c;
+    err e;
+    ck_assert_msg(read_shaped(&want, &c, &e) == OK, "%s", e.text);
+    ck_assert(model_config_same(&c, &want));
+    teardown();
+    /* What converters leave out where a bias chooses. */
+    want.experts_sigmoid = false;
+    ck_assert_msg(read_shaped(&want, &c, &e) == OK, "%s", e.text);
+    ck_assert(c.experts_sigmoid && c.shape.choice_bias);
+}
+END_TEST
+
+START_TEST(groups_that_experts_do_not_fill_are_refused) {
+    static const struct {
+        uint32_t groups, used, chosen;
+    } bad[] = {{3, 2, 2}, {8, 2, 2}, {4, 5, 2}, {4, 1, 3}, {4, 0, 2}};
+    model_config want = gb_shaped_config("glm4moe", 128, 0), c;
+    const uint32_t i = (uint32_t)_i;
+    err e;
+    want.expert_groups = bad[i].groups, want.expert_groups_used = bad[i].used;
+    want.n_experts_used = bad[i].chosen;
+    gb_shaped_keys(&b, &want);
+    ck_assert_int_eq(read_config(&c, &e), ERR_FORMAT);
+    ck_assert_str_eq(e.field, "glm4moe.expert_group_count");
 }
 END_TEST
 
@@ -263,6 +297,8 @@ int main(void) {
     tcase_add_test(t, each_family_is_planned_with_the_weights_that_are_counted);
     tcase_add_test(t, a_bad_value_names_its_key);
     tcase_add_test(t, what_files_leave_out_the_family_has);
+    tcase_add_test(t, routers_are_what_the_file_says);
+    tcase_add_loop_test(t, groups_that_experts_do_not_fill_are_refused, 0, 5);
     tcase_add_test(t, layers_that_are_not_rotated_have_a_table_of_no_dimensions);
     tcase_add_test(t, members_of_config_json_are_read);
     tcase_add_test(t, a_bad_member_is_named);

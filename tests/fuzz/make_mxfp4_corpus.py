@@ -1,0 +1,38 @@
+#!/usr/bin/env python3
+"""Writes seeds for fuzz_hf_mxfp4: the safetensors of a layer of gpt-oss, of its experts and sinks, whole and with a part
+missing.
+
+    python3 tests/fuzz/make_mxfp4_corpus.py tests/fuzz/corpus/hf_mxfp4"""
+
+import json
+import random
+import struct
+import sys
+from pathlib import Path
+
+rng = random.Random(1)
+LAYER = "model.layers.0."
+EXPERTS = LAYER + "mlp.experts."
+
+
+def tensor(name, dtype, *shape):
+    n = 2 if dtype == "BF16" else 1
+    for d in shape:
+        n *= d
+    return name, dtype, shape, rng.randbytes(n)
+
+
+DOWN = [tensor(EXPERTS + "down_proj_blocks", "U8", 2, 32, 1, 16), tensor(EXPERTS + "down_proj_scales", "U8", 2, 32, 1)]
+REST = [tensor(EXPERTS + "gate_up_proj_bias", "BF16", 2, 64), tensor(EXPERTS + "gate_up_proj_blocks", "U8", 2, 64, 1, 16),
+        tensor(EXPERTS + "gate_up_proj_scales", "U8", 2, 64, 1), tensor(LAYER + "self_attn.sinks", "BF16", 2)]
+
+out = Path(sys.argv[1])
+out.mkdir(parents=True, exist_ok=True)
+for file, tensors in {"both": DOWN + REST, "down": DOWN, "no_scales": DOWN[:1] + REST}.items():
+    head, data = {}, b""
+    for name, dtype, shape, raw in tensors:
+        head[name] = dict(dtype=dtype, shape=shape, data_offsets=[len(data), len(data) + len(raw)])
+        data += raw
+    text = json.dumps(head, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    (out / file).write_bytes(struct.pack("<Q", len(text)) + text + data)
