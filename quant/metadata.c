@@ -158,6 +158,7 @@ static void put_by_layer(put *p, const char *suffix, const model_config *c,
 static void put_shape(put *p, const model_config *c) {
     const model_shape *m = &c->shape;
     if (n_dense_layers(c)) u32(p, "leading_dense_block_count", n_dense_layers(c));
+    if (m->mtp) u32(p, "nextn_predict_layers", m->mtp);
     if (!m->full_head_dim) return;
     u32(p, "attention.key_length_swa", c->head_dim);
     u32(p, "attention.value_length_swa", c->head_dim);
@@ -183,7 +184,8 @@ static void put_scales(put *p, const model_config *c) {
 static void put_config(gguf_keys *k, const model_config *c) {
     put p = {k, c->arch, ""};
     const uint32_t head = c->shape.full_head_dim ? c->shape.full_head_dim : c->head_dim;
-    u32(&p, "block_count", c->n_layers);
+    u32(&p, "block_count",
+        c->n_layers + c->shape.mtp); /* as the families count that have some */
     u32(&p, "context_length", c->n_ctx_train);
     u32(&p, "embedding_length", c->n_embd);
     put_by_layer(&p, "feed_forward_length", c, ff_of);

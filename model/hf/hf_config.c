@@ -379,16 +379,22 @@ static void read_rope(reader *r, model_config *c) {
     r->s = in.s;
 }
 
-/* All that has a bias has it; the limits of SwiGLU are those of the activation. */
+/* All that may have a bias has one; SwiGLU has the numbers of ACT_SWIGLU_OAI. */
 static void read_gpt_oss(reader *r, model_config *c) {
-    float limit = 7;
+    static const struct {
+        const char *key;
+        float is;
+    } known[] = {{"swiglu_limit", 7}, {"swiglu_alpha", 1.702f}};
     c->o_bias = c->ffn_bias = c->router_bias = c->sinks = true;
-    maybe_real(r, "swiglu_limit", 0, 1e6, &limit);
-    if (r->s != OK || limit == 7) return;
-    err_set(r->e, ERR_UNSUPPORTED, "config.json: a swiglu_limit of %.9g is not supported",
-            limit);
-    err_hint(r->e, "known: 7");
-    r->s = err_field(r->e, "swiglu_limit");
+    for (size_t i = 0; i < sizeof known / sizeof *known && r->s == OK; i++) {
+        float v = known[i].is;
+        maybe_real(r, known[i].key, 0, 1e6, &v);
+        if (r->s != OK || v == known[i].is) continue;
+        err_set(r->e, ERR_UNSUPPORTED, "config.json: a %s of %.9g is not supported",
+                known[i].key, (double)v);
+        err_hint(r->e, "known: %.4g", (double)known[i].is);
+        r->s = err_field(r->e, "%s%s", r->prefix, known[i].key);
+    }
 }
 
 static void read_biases(reader *r, model_config *c, const family *f, const hf_model *model) {

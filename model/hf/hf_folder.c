@@ -350,6 +350,10 @@ static status is_empty_bias(opening *o, const safetensors *file, const safetenso
     return s;
 }
 
+static bool is_gpt_oss(const opening *o) {
+    return strcmp(o->family->arch, "gpt-oss") == 0;
+}
+
 /* A tensor of experts: part of one, or of two, that the model has of all. They follow one another,
  * so the search begins at the end. */
 static status expert_tensor(opening *o, const safetensors *file, const safetensor *at,
@@ -362,23 +366,20 @@ static status expert_tensor(opening *o, const safetensors *file, const safetenso
             if (strcmp(f->tensor[i].info.name, name->gguf[k]) == 0) t = &f->tensor[i];
         if (!t) t = add_tensor(o, name->gguf[k], cap);
         if (!t) return no_memory(o->e);
-        s = name->kind == HF_EXPERT_ROWS
-                ? hf_expert_add(&t->expert, &t->info, name->shared ? 1 : f->config.n_experts,
-                                name, k, file, at, &f->mem, o->e)
-                : hf_mxfp4_add(&t->mxfp4, &t->info, f->config.n_experts, name, k, file, at,
-                               &f->mem, o->e);
+        s = is_gpt_oss(o)
+                ? hf_gpt_oss_add(&t->oss, &t->info, f->config.n_experts, name, k, file, at,
+                                 &f->mem, o->e)
+                : hf_expert_add(&t->expert, &t->info, name->shared ? 1 : f->config.n_experts,
+                                name, k, file, at, &f->mem, o->e);
     }
     return s;
 }
 
-/* Those of gpt-oss have other tensors, whatever their type. */
-static status check_expert_kind(opening *o, const safetensor *at, const hf_expert_name *name) {
-    const bool oss = strcmp(o->family->arch, "gpt-oss") == 0;
-    if (oss == (name->kind != HF_EXPERT_ROWS)) return OK;
+/* Those of gpt-oss have other tensors. */
+static status refuse_experts(opening *o, const safetensor *at) {
     err_set(o->e, ERR_UNSUPPORTED, "tensor %.150s: experts of %s are not loaded so", at->name,
             o->family->arch);
-    err_hint(o->e, oss ? "get the model as it was published, in MXFP4, or a GGUF file of it"
-                       : "get a GGUF file of the model");
+    err_hint(o->e, "get a GGUF file of the model");
     return err_field(o->e, "%.90s", at->name);
 }
 
@@ -387,7 +388,7 @@ static status check_experts(opening *o) {
     for (uint32_t i = 0; i < o->f->n_tensors && s == OK; i++) {
         const hf_tensor *t = &o->f->tensor[i];
         if (t->expert) s = hf_expert_check(t->expert, &t->info, o->e);
-        if (t->mxfp4) s = hf_mxfp4_check(t->mxfp4, &t->info, o->e);
+        if (t->oss) s = hf_gpt_oss_check(t->oss, &t->info, o->e);
     }
     return s;
 }
@@ -403,8 +404,9 @@ static status one_tensor(opening *o, const safetensors *file, const safetensor *
     if (s != OK || skip) return s;
     hf_expert_name expert;
     if (hf_expert_name_of(&expert, at->name)) {
-        s = check_expert_kind(o, at, &expert);
-        return s == OK ? expert_tensor(o, file, at, &expert, cap) : s;
+        const bool known =
+            is_gpt_oss(o) ? expert.expert == HF_ALL_EXPERTS : expert.kind == HF_EXPERT_ROWS;
+        return known ? expert_tensor(o, file, at, &expert, cap) : refuse_experts(o, at);
     }
     const hf_name_kind kind = hf_tensor_name(o->family->arch, at->name, name);
     if (kind == HF_NAME_OTHER) return OK;

@@ -7,7 +7,7 @@
 #include "model/facts.h"
 #include "model/hf/hf_experts.h"
 #include "model/hf/hf_folder.h"
-#include "model/hf/hf_mxfp4.h"
+#include "model/hf/hf_gpt_oss.h"
 #include "model/hf/hf_packed_read.h"
 #include "model/hf/safetensors.h"
 
@@ -24,7 +24,7 @@ typedef struct hf_tensor {
     hf_reading reading;
     const hf_packed *packed; /* of codes and scales; NULL: of one tensor */
     hf_expert *expert;       /* [info.ne[2]]: of the experts of a layer; NULL: of one tensor */
-    hf_mxfp4 *mxfp4;         /* of the experts of gpt-oss; NULL: others */
+    hf_gpt_oss *oss;         /* of the experts of gpt-oss; NULL: others */
     const safetensor *at;    /* NULL: HF_MADE, packed, or of experts */
     const safetensors *file; /* that has it */
     uint32_t head_dim;       /* HF_PERMUTED: rows of a head */

@@ -98,7 +98,7 @@ static status read_made_part(const hf_folder *f, const hf_tensor *t, uint64_t ro
     char *whole = malloc(bytes);
     if (!whole) return mem_exhausted(e, MEM_LOADING, "reading %s", t->info.name);
     status s = t->packed ? read_packed(f, t, row, 1, whole, e)
-                         : hf_mxfp4_read(t->mxfp4, &t->info, row, 1, whole, e);
+                         : hf_gpt_oss_read(t->oss, &t->info, row, 1, whole, e);
     if (s == OK) memcpy(dst, whole + at, part);
     free(whole);
     return s;
@@ -129,13 +129,13 @@ static status read_rows(const checkpoint *c, size_t i, uint64_t row, uint64_t n,
                         err *e) {
     if (of(c)->tensor[i].packed) return read_packed(of(c), &of(c)->tensor[i], row, n, dst, e);
     const hf_tensor *t = &of(c)->tensor[i];
-    if (t->mxfp4) return hf_mxfp4_read(t->mxfp4, &t->info, row, n, dst, e);
+    if (t->oss) return hf_gpt_oss_read(t->oss, &t->info, row, n, dst, e);
     return n ? read_bytes(c, i, row, n, 0, t->info.ne[0], dst, e) : OK;
 }
 
 static status read_part(const checkpoint *c, size_t i, uint64_t row, uint64_t col, uint64_t n,
                         void *dst, err *e) {
-    if (of(c)->tensor[i].packed || of(c)->tensor[i].mxfp4)
+    if (of(c)->tensor[i].packed || of(c)->tensor[i].oss)
         return read_made_part(of(c), &of(c)->tensor[i], row, col, n, dst, e);
     return read_bytes(c, i, row, 1, col, n, dst, e);
 }

@@ -50,6 +50,7 @@ static const name_pair of_layer[] = {
     {"mlp.router", "ffn_gate_inp", "gpt-oss"},
     {"block_sparse_moe.gate", "ffn_gate_inp", NULL},
     {"block_sparse_moe.router.layer", "ffn_gate_inp", NULL},
+    {"block_sparse_moe.router", "ffn_gate_inp", NULL},
     {"router.proj", "ffn_gate_inp", NULL},
     {"mlp.shared_expert.gate_proj", "ffn_gate_shexp", NULL},
     {"mlp.shared_expert.up_proj", "ffn_up_shexp", NULL},
@@ -59,10 +60,6 @@ static const name_pair of_layer[] = {
     {"mlp.shared_experts.up_proj", "ffn_up_shexp", NULL},
     {"mlp.shared_experts.down_proj", "ffn_down_shexp", NULL},
     {"shared_mlp.output_linear", "ffn_down_shexp", NULL},
-};
-
-/* Those that have no ".weight" or ".bias". */
-static const name_pair others_of_layer[] = {
     {"mlp.gate.e_score_correction_bias", "exp_probs_b.bias", NULL},
     {"layer_scalar", "layer_output_scale.weight", NULL},
     {"router.scale", "ffn_gate_inp.scale", NULL},
@@ -87,6 +84,8 @@ static const expert_part of_experts[] = {
     {"mlp.experts.down_proj_bias", HF_EXPERT_BIAS, {"ffn_down_exps"}},
     {"experts.gate_up_proj", HF_EXPERT_ROWS, {"ffn_gate_exps", "ffn_up_exps"}},
     {"experts.down_proj", HF_EXPERT_ROWS, {"ffn_down_exps"}},
+    {"block_sparse_moe.experts.gate_up_proj", HF_EXPERT_ROWS, {"ffn_gate_exps", "ffn_up_exps"}},
+    {"block_sparse_moe.experts.down_proj", HF_EXPERT_ROWS, {"ffn_down_exps"}},
     {"block_sparse_moe.input_linear.weight", HF_EXPERT_ROWS, {"ffn_gate_exps", "ffn_up_exps"}},
     {"block_sparse_moe.output_linear.weight", HF_EXPERT_ROWS, {"ffn_down_exps"}},
 };
@@ -150,11 +149,6 @@ static bool layer_name(const char *arch, const char *s, char out[HF_NAME_BYTES])
         snprintf(out, HF_NAME_BYTES, "blk.%lu.%s%s", layer, p->gguf, rest);
         return true;
     }
-    for (size_t i = 0; i < sizeof others_of_layer / sizeof *others_of_layer; i++)
-        if (strcmp(tail, others_of_layer[i].hf) == 0) {
-            snprintf(out, HF_NAME_BYTES, "blk.%lu.%s", layer, others_of_layer[i].gguf);
-            return true;
-        }
     return false;
 }
 

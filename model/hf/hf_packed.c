@@ -164,7 +164,7 @@ status hf_scheme_read(hf_scheme *s, const json_t *o, err *e) {
         st = read_fp8(s, o, e);
     else if (text_is(o, "quant_method", "compressed-tensors"))
         st = read_compressed(s, o, e);
-    else if (!text_is(o, "quant_method", "mxfp4")) /* experts, by their names: hf_mxfp4.h */
+    else if (!text_is(o, "quant_method", "mxfp4")) /* experts, by their names: hf_gpt_oss.h */
         st =
             unsupported(e, "quant_method",
                         "weights are loaded from GPTQ, AWQ, FP8, compressed-tensors and MXFP4");

@@ -2,7 +2,7 @@
  * together, values that are alive together apart, options and models it must refuse. */
 #include "tests/engine/engine_rig.h"
 #include "tests/model/gguf_build.h"
-#include "tests/model/gguf_gemma4.h"
+#include "tests/model/gguf_shaped.h"
 #include "tests/model/config_params.h"
 
 #include "engine/arrange.h"
@@ -166,6 +166,12 @@ START_TEST(packed_weights_of_many_rows_have_memory_for_a_slice) {
 }
 END_TEST
 
+static model_config dense_gemma4(void) {
+    model_config c = gb_shaped_config("gemma4", 128, 24);
+    c.n_experts = c.n_experts_used = c.shape.n_ff_expert = 0;
+    return c;
+}
+
 static const char *const archs[] = {"llama",   "qwen2",    "qwen3",    "phi3",   "gemma2",
                                     "gemma3",  "smollm3",  "mistral3", "olmo2",  "glm4",
                                     "granite", "qwen2moe", "qwen3moe", "gpt-oss"};
@@ -197,7 +203,7 @@ static life aside_life(const cuda_layout *l, const program *p, uint32_t at, bool
 
 START_TEST(values_alive_together_share_no_bytes) {
     for (uint32_t k = 0; k <= N_ARCHS; k++) {
-        model_config c = k == N_ARCHS ? gb_gemma4_config(128, 24) : gb_tiny(archs[k]);
+        model_config c = k == N_ARCHS ? dense_gemma4() : gb_tiny(archs[k]);
         model *m = planned(&c, k < 2 ? DT_F16 : DT_Q8_0);
         engine_options o = rig_options();
         const program *p = &m->program;
@@ -262,8 +268,7 @@ START_TEST(tables_of_every_shape_fit_the_largest) {
 }
 END_TEST
 
-/* Of all families with a forward pass it lacks nothing but wide heads; then --backend auto takes
- * the CPU. */
+/* What heads above 256 and routers of more than a matrix need; then --backend auto takes the CPU. */
 START_TEST(what_its_kernels_lack_is_named) {
     err e;
     for (size_t i = 0; i < N_ARCHS; i++) {
@@ -273,13 +278,15 @@ START_TEST(what_its_kernels_lack_is_named) {
         ck_assert_msg(engine_check_runs(&backend_cuda, &m->program, &e) == OK, "%s", e.text);
         model_close(m);
     }
-    for (uint32_t wide = 0; wide < 2; wide++) {
-        model_config c = gb_gemma4_config(128, 24);
-        if (wide) c.shape.full_head_dim = 512;
+    static const char *const lacks[] = {NULL, "wide_heads", "expert_scales", "choice_bias"};
+    for (int i = 0; i < 4; i++) {
+        model_config c = dense_gemma4();
+        if (i == 1) c.shape.full_head_dim = 512;
+        if (i >= 2) c = gb_shaped_config(i == 2 ? "gemma4" : "glm4moe", 128, 24);
         model *m = planned(&c, DT_F16);
         const status s = engine_check_runs(&backend_cuda, &m->program, &e);
-        ck_assert_int_eq(s, wide ? ERR_UNSUPPORTED : OK);
-        if (wide) ck_assert_msg(strstr(e.text, "lacks wide_heads") != NULL, "%s", e.text);
+        ck_assert_int_eq(s, lacks[i] ? ERR_UNSUPPORTED : OK);
+        if (lacks[i]) ck_assert_msg(strstr(e.text, lacks[i]) != NULL, "%s", e.text);
         ck_assert_int_eq(engine_check_runs(&backend_cpu, &m->program, &e), OK);
         model_close(m);
     }
@@ -299,7 +306,7 @@ START_TEST(what_it_cannot_compute_is_named) {
         {"cache_type_v", offsetof(engine_options, kv_v), DT_BF16, ERR_UNSUPPORTED},
         {"embeddings", offsetof(engine_options, hidden), 1, ERR_UNSUPPORTED},
     };
-    model_config c = gb_tiny("llama"), gemma = gb_gemma4_config(128, 24);
+    model_config c = gb_tiny("llama"), gemma = dense_gemma4();
     engine_options o = rig_options();
     o.activations = ACTIVATION_AUTO;
     model *m = planned(&c, DT_F16);

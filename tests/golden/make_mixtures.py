@@ -46,7 +46,7 @@ FAMILIES = {
                       sigmoid=True, groups=4, groups_used=2, scale=1.5, cls="Glm4MoeForCausalLM",
                       json=dict(attention_bias=True, use_qk_norm=True, first_k_dense_replace=1, n_shared_experts=1,
                                 n_routed_experts=8, n_group=4, topk_group=2, routed_scaling_factor=1.5,
-                                norm_topk_prob=True, num_nextn_predict_layers=0),
+                                norm_topk_prob=True, num_nextn_predict_layers=1),
                       keys={"leading_dense_block_count": 1, "expert_shared_count": 1, "expert_gating_func": 2,
                             "expert_weights_norm": True, "expert_weights_scale": 1.5, "expert_group_count": 4,
                             "expert_group_used_count": 2}),
@@ -215,7 +215,11 @@ def tensors(f, w):
 
 
 def published(f, w):
-    """Tensors as the models are published: one for each expert (glm4_moe), or one of all."""
+    """Tensors as the models are published: one for each expert (glm4_moe, which has a block for further tokens, too), or one
+    of all."""
+    if f.type == "glm4_moe":
+        yield f"model.layers.{f.layers}.eh_proj.weight", np.zeros((EMBD, 2 * EMBD), np.float16)
+        yield f"model.layers.{f.layers}.self_attn.o_proj.weight", np.zeros((EMBD, f.heads * f.hd), np.float16)
     for name, x in w.items():
         x, full = stored(f, name, x), f"model.{name}" if name != "lm_head" else name
         full = full if full.endswith("bias") else full + ".weight"

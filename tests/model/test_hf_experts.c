@@ -232,24 +232,57 @@ START_TEST(tensors_of_experts_in_a_dense_model_are_refused) {
 }
 END_TEST
 
-/* With all experts in 16 bits, inputs first. */
-START_TEST(experts_of_gpt_oss_in_other_types_are_refused_with_a_way_out) {
+/* As a model is saved that is not in MXFP4: inputs first, gate and up by turns. */
+START_TEST(experts_of_gpt_oss_have_their_inputs_first) {
+    float row[EXPERTS * EMBD * EMBD];
+    tensor_info t;
     hf_text(&dir, "config.json",
             "{\"model_type\":\"gpt_oss\"," SHAPE
             "\"intermediate_size\":4,\"num_local_experts\":3,\"head_dim\":4}");
     add_attention();
+    add("model.layers.0.mlp.experts.gate_up_proj", EXPERTS, EMBD, 2 * FF);
     add("model.layers.0.mlp.experts.down_proj", EXPERTS, FF, EMBD);
     write_file(NULL);
-    ck_assert_int_eq(checkpoint_open(&c, dir.path, &e), ERR_UNSUPPORTED);
-    ck_assert_str_eq(e.field, "model.layers.0.mlp.experts.down_proj");
-    ck_assert_ptr_nonnull(strstr(e.hint, "in MXFP4"));
-    /* And those of gpt-oss in another model. */
-    n--;
+    ck_assert_msg(checkpoint_open(&c, dir.path, &e) == OK, "%s", e.text);
+    static const char *const name[] = {"blk.0.ffn_gate_exps.weight", "blk.0.ffn_up_exps.weight",
+                                       "blk.0.ffn_down_exps.weight"};
+    for (uint32_t i = 0; i < 3; i++) {
+        const uint32_t rows = i < 2 ? FF : EMBD, cols = i < 2 ? EMBD : FF,
+                       turns = i < 2 ? 2 : 1;
+        const int32_t at = checkpoint_find(c, name[i], &t);
+        ck_assert(at >= 0 && t.type == DT_F32);
+        ck_assert(t.ne[0] == cols && t.ne[1] == rows && t.ne[2] == EXPERTS);
+        const float first = first_of(i < 2 ? "model.layers.0.mlp.experts.gate_up_proj"
+                                           : "model.layers.0.mlp.experts.down_proj");
+        for (uint32_t from = 0; from < EXPERTS * rows; from++) {
+            const uint32_t n = EXPERTS * rows - from;
+            ck_assert_int_eq(checkpoint_read_rows(c, (size_t)at, from, n, row, &e), OK);
+            for (uint32_t k = 0; k < n * cols; k++) {
+                const uint32_t r = from + k / cols, expert = r / rows, input = k % cols;
+                const uint32_t place =
+                    ((expert * cols + input) * rows + r % rows) * turns + (i == 1);
+                ck_assert_float_eq(row[k], first + (float)place);
+            }
+        }
+    }
+}
+END_TEST
+
+START_TEST(tensors_of_another_form_of_experts_are_refused) {
     hf_text(&dir, "config.json", mixtral);
+    add_attention();
     add("model.layers.0.mlp.experts.down_proj_bias", EXPERTS, EMBD, 0);
     write_file(NULL);
     ck_assert_int_eq(checkpoint_open(&c, dir.path, &e), ERR_UNSUPPORTED);
     ck_assert_str_eq(e.field, "model.layers.0.mlp.experts.down_proj_bias");
+    hf_text(&dir, "config.json",
+            "{\"model_type\":\"gpt_oss\"," SHAPE
+            "\"intermediate_size\":4,\"num_local_experts\":3,\"head_dim\":4}");
+    n--;
+    add("model.layers.0.mlp.experts.1.down_proj.weight", EMBD, FF, 0);
+    write_file(NULL);
+    ck_assert_int_eq(checkpoint_open(&c, dir.path, &e), ERR_UNSUPPORTED);
+    ck_assert_ptr_nonnull(strstr(e.text, "experts of gpt-oss"));
 }
 END_TEST
 
@@ -261,6 +294,7 @@ int main(void) {
     tcase_add_test(t, gate_and_up_of_all_experts_in_one_tensor_become_two);
     tcase_add_test(t, experts_that_do_not_fit_are_refused_by_name);
     tcase_add_test(t, tensors_of_experts_in_a_dense_model_are_refused);
-    tcase_add_test(t, experts_of_gpt_oss_in_other_types_are_refused_with_a_way_out);
+    tcase_add_test(t, experts_of_gpt_oss_have_their_inputs_first);
+    tcase_add_test(t, tensors_of_another_form_of_experts_are_refused);
     return check_run(s);
 }

@@ -148,6 +148,20 @@ START_TEST(routers_are_what_the_file_says) {
 }
 END_TEST
 
+START_TEST(keys_and_values_of_layers_that_read_anothers_are_not_loaded) {
+    const model_config want = gb_shaped_config("gemma4", 128, 40);
+    model_config c;
+    model *m;
+    err e;
+    gb_matrix(&b, "blk.5.attn_k.weight", DT_F32, 64, 64, 1, 1);
+    gb_vector(&b, "blk.5.attn_k_norm.weight", 64, 1, 1, 0.2f);
+    ck_assert_msg(read_shaped(&want, &c, &e) == OK, "%s", e.text);
+    ck_assert_msg(model_open(&m, g, &e) == OK, "%s", e.text);
+    ck_assert_uint_eq(m->program.not_loaded_bytes, 4 * (64 * 64 + 64));
+    model_close(m);
+}
+END_TEST
+
 START_TEST(groups_that_experts_do_not_fill_are_refused) {
     static const struct {
         uint32_t groups, used, chosen;
@@ -298,6 +312,7 @@ int main(void) {
     tcase_add_test(t, a_bad_value_names_its_key);
     tcase_add_test(t, what_files_leave_out_the_family_has);
     tcase_add_test(t, routers_are_what_the_file_says);
+    tcase_add_test(t, keys_and_values_of_layers_that_read_anothers_are_not_loaded);
     tcase_add_loop_test(t, groups_that_experts_do_not_fill_are_refused, 0, 5);
     tcase_add_test(t, layers_that_are_not_rotated_have_a_table_of_no_dimensions);
     tcase_add_test(t, members_of_config_json_are_read);

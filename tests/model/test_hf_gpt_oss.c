@@ -3,7 +3,7 @@
 #include "base/half.h"
 #include "base/hash.h"
 #include "model/hf/hf_config.h"
-#include "model/hf/hf_mxfp4.h"
+#include "model/hf/hf_gpt_oss.h"
 #include "model/model.h"
 #include "tests/check_main.h"
 #include "tests/model/hf_build.h"
@@ -16,7 +16,7 @@ START_TEST(a_block_has_the_order_of_gguf) {
     for (uint64_t seed = 0; seed < 500; seed++) {
         uint8_t codes[16], got[17];
         for (uint64_t i = 0; i < 16; i++) codes[i] = (uint8_t)hash_mix(seed * 16 + i);
-        hf_mxfp4_block(codes, (uint8_t)(seed * 7), got);
+        hf_gpt_oss_block(codes, (uint8_t)(seed * 7), got);
         ck_assert_uint_eq(got[0], (uint8_t)(seed * 7));
         for (uint32_t k = 0; k < 32; k++) {
             const uint32_t published = codes[k / 2] >> 4 * (k % 2) & 15;
@@ -130,7 +130,7 @@ END_TEST
 
 enum { EXPERTS = 3 };
 static const safetensors no_file;
-static hf_mxfp4 *v;
+static hf_gpt_oss *v;
 static tensor_info t;
 static arena mem;
 
@@ -146,20 +146,21 @@ static void teardown(void) {
 
 static const safetensor blocks = {"b", DT_NONE, "U8", 4, {EXPERTS, 8, 2, 16}, 0, 768};
 static const safetensor scales = {"s", DT_NONE, "U8", 3, {EXPERTS, 8, 2}, 0, 48};
+static const safetensor numbers = {"n", DT_F16, "F16", 3, {EXPERTS, 64, 8}, 0, 3072};
 static const safetensor bias = {"c", DT_BF16, "BF16", 2, {EXPERTS, 8}, 0, 48};
 
 static status add(hf_expert_kind kind, uint32_t n_parts, safetensor *at) {
     const hf_expert_name name = {.kind = kind, .n_parts = n_parts, .expert = HF_ALL_EXPERTS};
-    return hf_mxfp4_add(&v, &t, EXPERTS, &name, n_parts - 1, &no_file, at, &mem, &e);
+    return hf_gpt_oss_add(&v, &t, EXPERTS, &name, n_parts - 1, &no_file, at, &mem, &e);
 }
 
 START_TEST(blocks_and_scales_make_one_tensor) {
     safetensor b = blocks, s = scales;
     ck_assert_int_eq(add(HF_EXPERT_SCALES, 2, &s), OK); /* in any order */
-    ck_assert_int_eq(hf_mxfp4_check(v, &t, &e), ERR_FORMAT);
+    ck_assert_int_eq(hf_gpt_oss_check(v, &t, &e), ERR_FORMAT);
     ck_assert_ptr_nonnull(strstr(e.text, "no blocks"));
     ck_assert_int_eq(add(HF_EXPERT_BLOCKS, 2, &b), OK);
-    ck_assert_int_eq(hf_mxfp4_check(v, &t, &e), OK);
+    ck_assert_int_eq(hf_gpt_oss_check(v, &t, &e), OK);
     ck_assert(t.type == DT_MXFP4 && t.ne[0] == 64 && t.ne[1] == 4 && t.ne[2] == EXPERTS);
     ck_assert(v->turn == 1 && v->n_turns == 2);
     ck_assert_int_eq(add(HF_EXPERT_BLOCKS, 2, &b), ERR_FORMAT);
@@ -168,7 +169,7 @@ START_TEST(blocks_and_scales_make_one_tensor) {
     setup();
     safetensor c = bias;
     ck_assert_int_eq(add(HF_EXPERT_BIAS, 2, &c), OK);
-    ck_assert_int_eq(hf_mxfp4_check(v, &t, &e), OK);
+    ck_assert_int_eq(hf_gpt_oss_check(v, &t, &e), OK);
     ck_assert(t.type == DT_BF16 && t.ne[0] == 4 && t.ne[1] == EXPERTS && t.ne[2] == 1);
 }
 END_TEST
@@ -186,10 +187,12 @@ START_TEST(other_shapes_and_types_are_refused) {
                {HF_EXPERT_SCALES, 4, 0, 3, "U8"}, {HF_EXPERT_SCALES, 3, 0, 3, "F8_E8M0"},
                {HF_EXPERT_BIAS, 2, 0, 1, "BF16"}, {HF_EXPERT_BIAS, 2, 1, 3, "BF16"},
                {HF_EXPERT_BIAS, 1, 0, 3, "BF16"}, {HF_EXPERT_BLOCKS, 4, 2, 1ull << 40, "U8"},
-               {HF_EXPERT_BLOCKS, 4, 1, 0, "U8"}};
+               {HF_EXPERT_BLOCKS, 4, 1, 0, "U8"}, {HF_EXPERT_ROWS, 3, 2, 7, "F16"},
+               {HF_EXPERT_ROWS, 2, 0, 3, "F16"},  {HF_EXPERT_ROWS, 3, 1, 0, "F16"}};
     for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
         safetensor at = row[i].kind == HF_EXPERT_BLOCKS   ? blocks
                         : row[i].kind == HF_EXPERT_SCALES ? scales
+                        : row[i].kind == HF_EXPERT_ROWS   ? numbers
                                                           : bias;
         at.n_dims = row[i].dims;
         at.dim[row[i].dim] = row[i].to;
@@ -198,15 +201,24 @@ START_TEST(other_shapes_and_types_are_refused) {
         ck_assert_str_eq(e.field, at.name);
         ck_assert_ptr_null(v);
     }
-    safetensor b = blocks, s = scales, c = bias;
+    safetensor b = blocks, s = scales, c = bias, x = numbers;
     c.type = DT_I32;
     ck_assert_int_eq(add(HF_EXPERT_BIAS, 2, &c), ERR_FORMAT);
+    ck_assert_int_eq(add(HF_EXPERT_ROWS, 2, &x), OK);
+    ck_assert(t.type == DT_F16 && t.ne[0] == 64 && t.ne[1] == 4 && t.ne[2] == EXPERTS);
+    ck_assert_int_eq(hf_gpt_oss_check(v, &t, &e), OK);
+    ck_assert_int_eq(add(HF_EXPERT_BLOCKS, 2, &b), ERR_FORMAT);
+    ck_assert_int_eq(add(HF_EXPERT_SCALES, 2, &s), OK);
+    ck_assert_int_eq(hf_gpt_oss_check(v, &t, &e), ERR_FORMAT);
+    ck_assert_ptr_nonnull(strstr(e.text, "need no scales"));
+    teardown();
+    setup();
     s.dim[2] = 3;
     ck_assert_int_eq(add(HF_EXPERT_BLOCKS, 2, &b), OK);
-    ck_assert_int_eq(hf_mxfp4_check(v, &t, &e), ERR_FORMAT);
+    ck_assert_int_eq(hf_gpt_oss_check(v, &t, &e), ERR_FORMAT);
     ck_assert_ptr_nonnull(strstr(e.text, "no scales"));
     ck_assert_int_eq(add(HF_EXPERT_SCALES, 2, &s), OK);
-    ck_assert_int_eq(hf_mxfp4_check(v, &t, &e), ERR_FORMAT);
+    ck_assert_int_eq(hf_gpt_oss_check(v, &t, &e), ERR_FORMAT);
     ck_assert_ptr_nonnull(strstr(e.text, "another shape than its blocks"));
 }
 END_TEST
@@ -233,14 +245,17 @@ START_TEST(a_config_says_whether_yarn_rounds_and_what_limits_swiglu) {
     ck_assert(!h.config.rope.exact_range);
     ck_assert_int_eq(parse(&h, ",\"swiglu_limit\":6.5"), ERR_UNSUPPORTED);
     ck_assert_str_eq(e.field, "swiglu_limit");
+    ck_assert_int_eq(parse(&h, ",\"swiglu_alpha\":1.702,\"swiglu_limit\":7"), OK);
+    ck_assert_int_eq(parse(&h, ",\"swiglu_alpha\":1.5"), ERR_UNSUPPORTED);
+    ck_assert_str_eq(e.field, "swiglu_alpha");
     ck_assert_int_eq(parse(&h, YARN ",\"truncate\":1}"), ERR_INVALID);
     ck_assert_str_eq(e.field, "rope_scaling.truncate");
 }
 END_TEST
 
 int main(void) {
-    Suite *s = suite_create("hf_mxfp4");
-    TCase *c = check_case(s, "hf_mxfp4");
+    Suite *s = suite_create("hf_gpt_oss");
+    TCase *c = check_case(s, "hf_gpt_oss");
     tcase_add_checked_fixture(c, setup, teardown);
     tcase_add_test(c, a_block_has_the_order_of_gguf);
     tcase_add_test(c, the_folder_has_the_tensors_of_the_file);

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Writes seeds for fuzz_hf_mxfp4: the safetensors of a layer of gpt-oss, of its experts and sinks, whole and with a part
-missing.
+"""Writes seeds for fuzz_hf_gpt_oss: the safetensors of a layer of gpt-oss, of its experts and sinks, whole, with a part
+missing, and in 16 bits.
 
-    python3 tests/fuzz/make_mxfp4_corpus.py tests/fuzz/corpus/hf_mxfp4"""
+    python3 tests/fuzz/make_gpt_oss_corpus.py tests/fuzz/corpus/hf_gpt_oss"""
 
 import json
 import random
@@ -25,10 +25,11 @@ def tensor(name, dtype, *shape):
 DOWN = [tensor(EXPERTS + "down_proj_blocks", "U8", 2, 32, 1, 16), tensor(EXPERTS + "down_proj_scales", "U8", 2, 32, 1)]
 REST = [tensor(EXPERTS + "gate_up_proj_bias", "BF16", 2, 64), tensor(EXPERTS + "gate_up_proj_blocks", "U8", 2, 64, 1, 16),
         tensor(EXPERTS + "gate_up_proj_scales", "U8", 2, 64, 1), tensor(LAYER + "self_attn.sinks", "BF16", 2)]
+SAVED = [tensor(EXPERTS + "down_proj", "BF16", 2, 32, 32), tensor(EXPERTS + "gate_up_proj", "BF16", 2, 32, 64)]
 
 out = Path(sys.argv[1])
 out.mkdir(parents=True, exist_ok=True)
-for file, tensors in {"both": DOWN + REST, "down": DOWN, "no_scales": DOWN[:1] + REST}.items():
+for file, tensors in {"both": DOWN + REST, "down": DOWN, "no_scales": DOWN[:1] + REST, "saved": SAVED}.items():
     head, data = {}, b""
     for name, dtype, shape, raw in tensors:
         head[name] = dict(dtype=dtype, shape=shape, data_offsets=[len(data), len(data) + len(raw)])
