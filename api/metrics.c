@@ -248,6 +248,16 @@ static void write_counters(out *o, const sched_counters *c) {
 #undef WRITE_COUNTER
 }
 
+static void write_states(out *o, const kv_view *kv) {
+    const uint32_t taken = kv->state_live + kv->state_checkpoints;
+    if (kv->state_slots == 0) return;
+    head(o, "vramd_state_slots", "gauge", "Slots for states of recurrent layers by use.");
+    sample(o, "vramd_state_slots", ",state=\"sequence\"", kv->state_live);
+    sample(o, "vramd_state_slots", ",state=\"checkpoint\"", kv->state_checkpoints);
+    sample(o, "vramd_state_slots", ",state=\"free\"",
+           kv->state_slots > taken ? kv->state_slots - taken : 0);
+}
+
 /* Cached blocks are free ones to a balancer: a warm replica is not a full one. */
 static void write_kv(out *o, const kv_view *kv) {
     const double usage = kv->blocks ? (double)kv->used / (double)kv->blocks : 0;
@@ -272,6 +282,7 @@ static void write_kv(out *o, const kv_view *kv) {
     snprintf(label, sizeof label, ",block_size=\"%u\",num_gpu_blocks=\"%llu\"",
              kv->block_tokens, (unsigned long long)kv->blocks);
     sample(o, "vllm:cache_config_info", label, 1);
+    write_states(o, kv);
 }
 
 /* The tier below the KV cache. */

@@ -121,6 +121,8 @@ typedef struct kv_view {
     uint32_t n_groups;
     kv_group_view group[PLAN_MAX_GROUPS];
     kv_tier_view tier;
+    /* Slots for states of recurrent layers, of sequences, of checkpoints; 0: there are none */
+    uint32_t state_slots, state_live, state_checkpoints;
 } kv_view;
 
 typedef struct seq_view { /* one line of /v1/memory's "sequences" */

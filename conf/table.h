@@ -118,6 +118,9 @@
       "same|f16|bf16|f32|int8|q8_0|fp8|int4", "")                                             \
     X("memory", POW2, block_size, 16, 8, 256, "tokens",                                       \
       "tokens of a KV block, a power of two", "", "")                                         \
+    X("memory", U32, state_checkpoints, 0, 0, 65536, "",                                      \
+      "copies of the states of recurrent layers that prefixes are found by, beside the state of each running sequence; " \
+      "0: a quarter of max_num_seqs, 4 at least", "", "")                                     \
     X("scheduler", U32, max_num_seqs, 32, 1, 4096, "",                                        \
       "sequences that run at once", "", "parallel np")                                        \
     X("scheduler", U32, max_num_batched_tokens, 0, 0, 65536, "tokens",                        \

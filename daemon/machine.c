@@ -113,6 +113,16 @@ static void set_rows(machine *m, const machine_wish *w) {
     m->engine_opt.max_logit_rows = m->sched_conf.max_logit_rows = logit_rows_of(m, w);
 }
 
+/* Slots for the states of recurrent layers: of sequences, and of checkpoints where prefixes are kept. */
+static uint32_t states_of(const machine *m) {
+    enum { LEAST = 4 };
+    const options *o = &m->opt;
+    if (!program_state_bytes(&m->model->program)) return 0;
+    const uint32_t few = o->max_num_seqs / 4 > LEAST ? o->max_num_seqs / 4 : LEAST;
+    const uint32_t n = o->state_checkpoints ? o->state_checkpoints : few;
+    return o->max_num_seqs + (o->prefix_caching ? n : 0);
+}
+
 static void set_engine_options(machine *m, const machine_wish *w) {
     const options *o = &m->opt;
     const dtype kv = kv_type_of("kv_cache_dtype", o->kv_cache_dtype, DT_F16);
@@ -120,6 +130,7 @@ static void set_engine_options(machine *m, const machine_wish *w) {
     *x = (engine_options){.max_seqs = o->max_num_seqs,
                           .max_model_len = o->max_model_len,
                           .block_tokens = o->block_size,
+                          .n_states = states_of(m),
                           .kv_k = kv_type_of("cache_type_k", o->cache_type_k, kv),
                           .kv_v = kv_type_of("cache_type_v", o->cache_type_v, kv),
                           .batch_invariant = o->batch_invariant,
@@ -209,6 +220,8 @@ static status resolve(machine *m, const machine_wish *w, err *e) {
                                    .itl_slo_us = (uint64_t)o->itl_slo_ms * 1000,
                                    .ttft_slo_us = ttft_slo_us(o),
                                    .prefix_cache = o->prefix_caching,
+                                   .state_slots = m->engine_opt.n_states,
+                                   .state_chunk = STATE_CHUNK,
                                    .recent_tokens = recent_tokens(o)};
     machine_set_policies(&m->sched_conf, o);
     if (getrandom(m->sched_conf.hash_key, sizeof m->sched_conf.hash_key, GRND_NONBLOCK) < 0)

@@ -106,6 +106,14 @@ void weight_term_add(terms *t, size_t first, const weight *w, const char *type,
         terms_add(t, MEM_WEIGHTS, TERM_EXACT, bytes, "%s", name);
 }
 
+void state_term_add(terms *t, const program *p, const engine_options *o) {
+    const uint32_t n = engine_states(p, o);
+    if (n)
+        terms_add(t, MEM_STATE, TERM_EXACT, n * program_state_bytes(p),
+                  "recurrent states of %u sequences, %u checkpoints", o->max_seqs,
+                  n > o->max_seqs ? n - o->max_seqs : 0);
+}
+
 status kv_options_check(const program *p, const engine_options *o, const dtype *known, size_t n,
                         const char *engine, err *e) {
     status s = kv_types_check(o->kv_k, o->kv_v, known, n, engine, e);

@@ -37,6 +37,9 @@ uint64_t life_first_fit(const life *all, uint32_t n, const life *me);
  * first on; type as it is held. */
 void weight_term_add(terms *, size_t first, const weight *, const char *type, uint64_t bytes);
 
+/* The slots for recurrent states, where the program has any. */
+void state_term_add(terms *, const program *, const engine_options *);
+
 /* Whether the types of K and V in a cache are among the n that the engine of that name computes
  * with, and go with the size of blocks, the heads and the groups of layers. Errors: as
  * kv_types_check, kv_sizes_check; ERR_UNSUPPORTED: too many groups of layers for tails. */

@@ -9,6 +9,7 @@ typedef struct checker {
     const program *p;
     const engine_options *o;
     kv_groups groups;
+    uint32_t n_states;
     const bool *drew;
     uint32_t n_drew;
     err *e;
@@ -31,6 +32,22 @@ static status check_blocks(const checker *c, const batch_seq *s, uint32_t i) {
         for (uint32_t b = first_seen(c, s, g); b < n; b++)
             if (s->blocks[g][b] < 0 || (uint32_t)s->blocks[g][b] >= c->o->n_blocks[g])
                 return bad(c, i, "a block that does not exist");
+    }
+    return OK;
+}
+
+static status check_state(const checker *c, const batch_seq *s, uint32_t i) {
+    if (!c->n_states) return OK;
+    if (s->state >= c->n_states) return bad(c, i, "a state that does not exist");
+    uint32_t from = s->first_pos;
+    for (uint32_t k = 0; k < s->n_checkpoints; k++) {
+        const batch_checkpoint *x = &s->checkpoints[k];
+        if (x->state >= c->n_states || x->state == s->state)
+            return bad(c, i, "a checkpoint without a slot of its own");
+        if (x->n_tokens <= from || x->n_tokens > s->first_pos + s->n_rows ||
+            x->n_tokens % STATE_CHUNK)
+            return bad(c, i, "a checkpoint that its rows do not reach");
+        from = x->n_tokens;
     }
     return OK;
 }
@@ -60,23 +77,27 @@ static status check_seq(const checker *c, uint32_t i, uint32_t row) {
     if (s->n_score > SAMPLING_MAX_LOGPROBS)
         return bad(c, i, "more than SAMPLING_MAX_LOGPROBS scores");
     status st = check_blocks(c, s, i);
+    if (st == OK) st = check_state(c, s, i);
     return st == OK ? check_input(c, s, i) : st;
 }
 
 static status check_copies(const checker *c) {
     for (uint32_t i = 0; i < c->b->n_copies; i++) {
         const block_copy *x = &c->b->copies[i];
-        if (x->group >= c->groups.n || x->from < 0 || x->to < 0 ||
-            (uint32_t)x->from >= c->o->n_blocks[x->group] ||
-            (uint32_t)x->to >= c->o->n_blocks[x->group])
-            return err_set(c->e, ERR_INVALID, "copy %u of the batch: no such block", i);
+        const bool state = x->group == ENGINE_COPY_STATE;
+        const uint32_t n = state                    ? c->n_states
+                           : x->group < c->groups.n ? c->o->n_blocks[x->group]
+                                                    : 0;
+        if (x->from < 0 || x->to < 0 || (uint32_t)x->from >= n || (uint32_t)x->to >= n)
+            return err_set(c->e, ERR_INVALID, "copy %u of the batch: no such %s", i,
+                           state ? "state" : "block");
     }
     return OK;
 }
 
 status batch_check(const batch *b, const program *p, const engine_options *o, const bool *drew,
                    uint32_t n_drew, err *e) {
-    const checker c = {b, p, o, kv_groups_of(p, o), drew, n_drew, e};
+    const checker c = {b, p, o, kv_groups_of(p, o), engine_states(p, o), drew, n_drew, e};
     if (b->n_seqs > o->max_seqs || b->n_rows > o->max_rows ||
         b->n_logit_rows > o->max_logit_rows)
         return err_set(e, ERR_INVALID,

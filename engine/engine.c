@@ -47,6 +47,11 @@ const char *cpu_isa_name(cpu_isa isa) {
     return (uint32_t)isa < N_ISAS ? isa_names[isa] : "?";
 }
 
+uint32_t engine_states(const program *p, const engine_options *o) {
+    if (!program_state_bytes(p)) return 0;
+    return o->n_states ? o->n_states : o->max_seqs;
+}
+
 op_set engine_lacks(const backend *b, const program *p) {
     return op_set_without(program_ops(p), b->runs);
 }

@@ -29,6 +29,9 @@ const char *cpu_isa_name(cpu_isa);
 /* Most copies of blocks that a step has beside those of forks: moves before engine_kv_resize. */
 enum { ENGINE_MAX_MOVES = 256 };
 
+/* In place of a group of KV blocks: the copy is of a recurrent state. */
+enum { ENGINE_COPY_STATE = PLAN_MAX_GROUPS };
+
 /* Is shown what the matrices of a model multiply, as float32, which activations = ACTIVATION_F32 has: for the
  * calibration of quantised weights. On every thread of a step, before each OP_LINEAR and OP_GATE_UP; x: [n_rows of
  * the batch][n_in], rows in the order of the batch, valid for the call. What one thread writes
@@ -48,6 +51,9 @@ typedef struct engine_options {
     uint32_t n_blocks[PLAN_MAX_GROUPS]; /* KV blocks of each group; ignored by terms */
     /* that engine_kv_resize may give it: addresses are reserved; 0: n_blocks */
     uint32_t max_blocks[PLAN_MAX_GROUPS];
+    /* Slots for states of recurrent layers, of program_state_bytes each; 0: max_seqs. Of no meaning
+     * where the program has none. */
+    uint32_t n_states;
     dtype kv_k, kv_v; /* types of the KV cache */
     activation_dtype activations;
     bool batch_invariant;  /* CUDA: the same bits whatever else is in the batch */
@@ -62,6 +68,12 @@ typedef struct engine_options {
     const char *plugin;    /* CUDA: path of vramd-cuda.so; NULL or "": looked for */
     const engine_tap *tap; /* CPU; NULL: nothing is shown */
 } engine_options;
+
+/* The recurrent state behind the first n_tokens of a sequence, a multiple of STATE_CHUNK that its rows
+ * reach or pass, is written to a slot of its own. */
+typedef struct batch_checkpoint {
+    uint32_t n_tokens, state;
+} batch_checkpoint;
 
 /* One sequence's part of a batch: n_rows consecutive positions from first_pos on. */
 typedef struct batch_seq {
@@ -81,17 +93,23 @@ typedef struct batch_seq {
      * [sampling_mask_words(n_vocab)]. NULL: every token may. */
     const uint32_t *allowed;
     uint32_t n_prompt; /* for penalties: history up to here is prompt */
+    /* Where the program has recurrent layers: the slot of its state, which is that of no tokens where
+     * first_pos is 0. Else what rows from first_pos on did to it is undone: they are of the chunk of
+     * STATE_CHUNK positions that first_pos is in, or there are none. */
+    uint32_t state;
+    const batch_checkpoint *checkpoints; /* [n_checkpoints], by n_tokens */
+    uint32_t n_checkpoints;
 } batch_seq;
 
 typedef struct block_copy {
-    int32_t from, to;
+    int32_t from, to; /* blocks of the group; slots where it is ENGINE_COPY_STATE */
     uint32_t group;
 } block_copy;
 
 typedef struct batch {
     const batch_seq *seq;
     uint32_t n_seqs, n_rows, n_logit_rows;
-    const block_copy *copies; /* done before the rows */
+    const block_copy *copies; /* done before the rows, in order */
     uint32_t n_copies;
 } batch;
 
@@ -156,6 +174,8 @@ struct engine { /* the head of every backend's engine */
     const struct backend *backend;
 };
 
+/* Slots for recurrent states that an engine has: 0 where the program has none. */
+uint32_t engine_states(const program *, const engine_options *);
 /* What of a program the backend does not run; empty: it runs all of it. */
 op_set engine_lacks(const backend *, const program *);
 /* Errors: ERR_UNSUPPORTED (field: the first of them) naming what of a program it lacks. */

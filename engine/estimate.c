@@ -57,9 +57,7 @@ status estimate_terms(const program *p, const quant_scheme *stored, const engine
     if (s != OK) return s;
     weight_terms(p, stored, t);
     arena_terms(p, o, on_device, t);
-    if (program_state_bytes(p))
-        terms_add(t, MEM_STATE, TERM_EXACT, o->max_seqs * program_state_bytes(p),
-                  "states of %u sequences", o->max_seqs);
+    state_term_add(t, p, o);
     if (on_device) {
         cuda_context_terms(o->n_sms, t);
         for (size_t i = first; i < t->n; i++) t->v[i].on_device = true;

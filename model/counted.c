@@ -80,7 +80,7 @@ static void attention(recorder *r, int l, bool fused) {
         matrix(r, l, "attn_qkv.weight", q + 2 * kv, h);
         rec_vector(r, c->qkv_bias, l, "attn_qkv.bias", q + 2 * kv);
     } else {
-        matrix(r, l, "attn_q.weight", c->shape.out_gate ? 2 * q : q, h);
+        matrix(r, l, "attn_q.weight", q, h);
         matrix(r, l, "attn_k.weight", kv, h);
         matrix(r, l, "attn_v.weight", kv, h);
         rec_vector(r, c->qkv_bias, l, "attn_q.bias", q);
@@ -92,25 +92,6 @@ static void attention(recorder *r, int l, bool fused) {
     rec_vector(r, c->qk_norm, l, "attn_q_norm.weight", c->qk_norm_whole ? q : c->head_dim);
     rec_vector(r, c->qk_norm, l, "attn_k_norm.weight", c->qk_norm_whole ? kv : c->head_dim);
     attend(r, l, (head_shape){c->n_heads, c->n_kv_heads, c->head_dim});
-    if (c->shape.out_gate) step(r, OP_MUL_SIGMOID, l);
-}
-
-/* Yang et al., "Gated Delta Networks", section 3. */
-static void delta_net(recorder *r, int l) {
-    const model_config *c = &r->p->config;
-    const uint32_t h = c->n_embd, heads = c->shape.ssm.heads, inner = c->shape.ssm.inner;
-    const uint32_t channels = inner + 2 * c->shape.ssm.groups * c->shape.ssm.state;
-    matrix(r, l, "attn_qkv.weight", channels, h);
-    matrix(r, l, "attn_gate.weight", inner, h);
-    small_matrix(r, l, "ssm_conv1d.weight", channels, c->shape.ssm.conv);
-    vector(r, l, "ssm_dt.bias", heads);
-    vector(r, l, "ssm_a", heads);
-    matrix(r, l, "ssm_beta.weight", heads, h);
-    matrix(r, l, "ssm_alpha.weight", heads, h);
-    vector(r, l, "ssm_norm.weight", inner / heads);
-    matrix(r, l, "ssm_out.weight", h, inner);
-    step(r, OP_CONV, l)->state_floats = (uint64_t)(c->shape.ssm.conv - 1) * channels;
-    step(r, OP_DELTA, l)->state_floats = (uint64_t)inner * c->shape.ssm.state;
 }
 
 /* Dao, Gu, "Transformers are SSMs", section 7. */
@@ -120,24 +101,14 @@ static void mamba2(recorder *r, int l) {
     const uint32_t groups = c->shape.ssm.groups;
     const uint32_t channels = inner + 2 * groups * c->shape.ssm.state;
     matrix(r, l, "ssm_in.weight", inner + channels + heads, h);
-    small_matrix(r, l, "ssm_conv1d.weight", channels, c->shape.ssm.conv);
+    rec_conv(r, l, "ssm_conv1d.weight", c->shape.ssm.conv, channels, NO_VALUE);
     vector(r, l, "ssm_conv1d.bias", channels);
     vector(r, l, "ssm_dt.bias", heads);
     small_matrix(r, l, "ssm_a", heads, 1);
     small_matrix(r, l, "ssm_d", heads, 1);
     small_matrix(r, l, "ssm_norm.weight", groups, inner / groups);
     matrix(r, l, "ssm_out.weight", h, inner);
-    step(r, OP_CONV, l)->state_floats = (uint64_t)(c->shape.ssm.conv - 1) * channels;
     step(r, OP_SSM, l)->state_floats = (uint64_t)inner * c->shape.ssm.state;
-}
-
-/* Liquid AI, "LFM2 Technical Report", section 2. */
-static void short_conv(recorder *r, int l) {
-    const uint32_t h = r->p->config.n_embd, conv = r->p->config.shape.ssm.conv;
-    small_matrix(r, l, "shortconv.conv.weight", h, conv);
-    matrix(r, l, "shortconv.in_proj.weight", 3 * h, h);
-    matrix(r, l, "shortconv.out_proj.weight", h, h);
-    step(r, OP_CONV, l)->state_floats = (uint64_t)(conv - 1) * h;
 }
 
 static void mix(recorder *r, int l, bool fused) {
@@ -148,9 +119,9 @@ static void mix(recorder *r, int l, bool fused) {
         else
             attention(r, l, fused);
         break;
-    case MIXER_CONV: short_conv(r, l); break;
-    case MIXER_DELTA: delta_net(r, l); break;
     case MIXER_SSM: mamba2(r, l); break;
+    case MIXER_CONV:  /* lfm2.c */
+    case MIXER_DELTA: /* qwen35.c */
     case MIXER_NONE: break;
     }
 }
@@ -173,8 +144,6 @@ static void shared_experts(recorder *r, int l) {
     const model_config *c = &r->p->config;
     if (!c->n_ff_shared) return;
     three(r, l, "_shexp", c->n_ff_shared, c->n_embd);
-    rec_vector(r, c->shape.shared_gate, l, "ffn_gate_inp_shexp.weight", c->n_embd);
-    if (c->shape.shared_gate) step(r, OP_MUL_SIGMOID, l);
 }
 
 static void experts(recorder *r, int l) {
@@ -233,10 +202,8 @@ static void norms(recorder *r, int l) {
     const model_config *c = &r->p->config;
     const uint32_t h = c->n_embd;
     const bool second = c->norms_per_layer > 1, four = c->norms_per_layer > 2;
-    /* Where post_attention_norm stands before the feed-forward part, as in Hugging Face's names. */
-    const bool renamed = strncmp(c->arch, "qwen35", 6) == 0;
     vector(r, l, "attn_norm.weight", h);
-    rec_vector(r, second, l, renamed ? "post_attention_norm.weight" : "ffn_norm.weight", h);
+    rec_vector(r, second, l, "ffn_norm.weight", h);
     rec_vector(r, four, l, "post_attention_norm.weight", h);
     rec_vector(r, four, l, "post_ffw_norm.weight", h);
 }
@@ -281,7 +248,7 @@ void encoder_record(recorder *r) {
 
 void counted_record(recorder *r) {
     const model_config *c = &r->p->config;
-    const bool fused = is_arch(r, "phi3"), lfm2 = strncmp(c->arch, "lfm2", 4) == 0;
+    const bool fused = is_arch(r, "phi3");
     r->p->counted = true;
     rec_weight(r, WEIGHT_EMBED, -1, "token_embd.weight", c->n_vocab, c->n_embd);
     for (int l = 0; l < (int)c->n_layers && r->s == OK; l++) {
@@ -289,7 +256,7 @@ void counted_record(recorder *r) {
         mix(r, l, fused);
         feed_forward(r, l, fused);
     }
-    vector(r, -1, lfm2 ? "token_embd_norm.weight" : "output_norm.weight", c->n_embd);
+    vector(r, -1, "output_norm.weight", c->n_embd);
     if (!c->tied_head) matrix(r, -1, "output.weight", c->n_vocab, c->n_embd);
     op *o = step(r, OP_LOGITS, -1);
     o->logits.scale = 1 / c->logit_scale;

@@ -89,6 +89,8 @@ void gpt_oss_record(recorder *); /* gpt_oss.c */
 void glm4_record(recorder *);    /* glm4.c */
 void glm4moe_record(recorder *); /* glm4.c */
 void olmo2_record(recorder *);   /* olmo2.c: olmo2, olmo3 */
+void qwen35_record(recorder *);  /* qwen35.c: qwen35, qwen35moe */
+void lfm2_record(recorder *);    /* lfm2.c: lfm2, lfm2moe */
 /* counted.c: weights, KV cache, states and operations of any family, without values; and of those
  * that embed whole texts (BERT) */
 void counted_record(recorder *);
@@ -116,6 +118,8 @@ value_id part_linear(recorder *, int layer, const char *name, const char *bias, 
 /* The heads' outputs for x, normed: projections to q | k | v (biases and QK norm as the config
  * says; fused: one matrix attn_qkv), rotation, cache, attention. */
 value_id part_attention(recorder *, int layer, value_id x, rope_factors, bool fused);
+/* The same of q | k | v. */
+value_id part_attend(recorder *, int layer, value_id qkv, rope_factors);
 /* The matrix of that name, n_out rows, times in: a value called what. */
 value_id part_project(recorder *, int layer, const char *name, uint32_t n_out, value_id in,
                       const char *what);
@@ -126,8 +130,10 @@ value_id part_shared_gate_up(recorder *, int layer, value_id x, activation, uint
 /* A layer with norms before and after attention and feed-forward: the residual stream behind it. fused:
  * as part_gate_up has it. */
 value_id part_layer_of_four_norms(recorder *, int layer, value_id x, activation, bool fused);
-/* Last norm, logits (of embd where the config ties them; scaled and capped as it says), sampling. */
+/* Last norm, logits (of embd where the config ties them; scaled and capped as it says), sampling.
+ * last: the tensor of the last norm, where it is not output_norm.weight. */
 void part_head(recorder *, value_id x, weight_id embd);
+void part_head_of(recorder *, const char *last, value_id x, weight_id embd);
 
 /* ---- mixtures (moe.c) ---- */
 

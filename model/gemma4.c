@@ -99,9 +99,10 @@ static value_id add_per_layer(recorder *r, int l, value_id x, value_id inputs) {
     const model_config *c = &r->p->config;
     const uint32_t p = c->shape.per_layer;
     const value_id gate = part_project(r, l, "inp_gate.weight", p, x, "gate");
-    op *o = rec_op(r, OP_MUL_GELU, l, gate, rec_value(r, "gated", ROWS_STEP, p));
+    op *o = rec_op(r, OP_MUL_ACT, l, gate, rec_value(r, "gated", ROWS_STEP, p));
     o->by = inputs;
     o->mul.first_col = (uint32_t)l * p;
+    o->mul.act = ACT_GELU_TANH;
     const value_id y = part_project(r, l, "proj.weight", c->n_embd, o->out, "y");
     return part_add_norm(r, l, "post_norm.weight", y, x);
 }

@@ -160,7 +160,9 @@ static status read_run(const model *m, const weight *w, uint32_t row, uint32_t n
                        unsigned char *dst, err *e) {
     const size_t tensor = (size_t)w->tensor;
     const tensor_info t = checkpoint_tensor(m->file, tensor);
-    const uint64_t first = row / w->rows * t.ne[1] + w->first_row + row % w->rows;
+    const uint32_t inner = row % w->rows;
+    const uint32_t at = w->run ? inner / w->run * w->run_step + inner % w->run : inner;
+    const uint64_t first = row / w->rows * t.ne[1] + w->first_row + at;
     uint64_t bytes;
     if (w->cols == t.ne[0]) return checkpoint_read_rows(m->file, tensor, first, n, dst, e);
     CHECK(dtype_bytes(w->type, 1, w->cols, &bytes));
@@ -193,6 +195,8 @@ status model_read_rows(const model *m, weight_id id, uint32_t row, uint32_t n, v
     status s = OK;
     for (uint32_t run; n && s == OK; n -= run, row += run, to += run * bytes) {
         run = w->rows - row % w->rows; /* of this expert */
+        if (w->run && run > w->run - row % w->rows % w->run)
+            run = w->run - row % w->rows % w->run;
         if (run > n) run = n;
         s = read_run(m, w, row, run, to, e);
         if (s == OK) s = check_finite(m, w, row, run, to, e);

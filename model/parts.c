@@ -92,9 +92,12 @@ static value_id project(recorder *r, int l, value_id x, bool fused) {
 }
 
 value_id part_attention(recorder *r, int l, value_id x, rope_factors factors, bool fused) {
+    return part_attend(r, l, project(r, l, x, fused), factors);
+}
+
+value_id part_attend(recorder *r, int l, value_id qkv, rope_factors factors) {
     const model_config *c = &r->p->config;
     const head_shape heads = {c->n_heads, c->n_kv_heads, c->head_dim};
-    const value_id qkv = project(r, l, x, fused);
     op *o;
     if (c->qk_norm) {
         const uint32_t hd = c->head_dim, nq = c->qk_norm_whole ? c->n_heads : 1,
@@ -176,9 +179,13 @@ value_id part_layer_of_four_norms(recorder *r, int l, value_id x, activation act
 }
 
 void part_head(recorder *r, value_id x, weight_id embd) {
+    part_head_of(r, "output_norm.weight", x, embd);
+}
+
+void part_head_of(recorder *r, const char *last, value_id x, weight_id embd) {
     const model_config *c = &r->p->config;
     op *o = rec_op(r, OP_GATHER_ROWS, -1, x, rec_value(r, "last", ROWS_GATHERED, c->n_embd));
-    x = part_norm(r, -1, "output_norm.weight", o->out, ROWS_GATHERED);
+    x = part_norm(r, -1, last, o->out, ROWS_GATHERED);
     if (!c->tied_head) x = rec_ordered(r, -1, (const char *[]){"output"}, 1, x);
     o = rec_op(r, OP_LOGITS, -1, x, rec_value(r, "logits", ROWS_GATHERED, c->n_vocab));
     o->n_weights = 1;

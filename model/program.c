@@ -25,7 +25,7 @@ const char *op_kind_name(op_kind k) {
         [OP_MUL_SIGMOID] = "mul_sigmoid",
         [OP_PERMUTE] = "permute",
         [OP_EMBED_ADD] = "embed_add",
-        [OP_MUL_GELU] = "mul_gelu",
+        [OP_MUL_ACT] = "mul_act",
         [OP_SCALE] = "scale",
         [OP_CONV] = "conv",
         [OP_DELTA] = "delta",
@@ -201,6 +201,16 @@ static void print_extra(buf *b, const program *p, const op *o) {
         if (o->route.scale != 1) buf_addf(b, ", times %g", (double)o->route.scale);
         if (o->route.n_groups)
             buf_addf(b, ", of %u of %u groups", o->route.groups_used, o->route.n_groups);
+        break;
+    case OP_DELTA:
+        buf_addf(b, "  %u heads of %u, %u of %u, state of %llu", o->delta.key_heads,
+                 o->delta.key_dim, o->delta.value_heads, o->delta.value_dim,
+                 (unsigned long long)o->state_floats);
+        break;
+    case OP_CONV:
+        buf_addf(b, "  %u wide%s%s, state of %llu", o->conv.width,
+                 o->conv.gated ? ", gated" : "", o->conv.silu ? ", silu" : "",
+                 (unsigned long long)o->state_floats);
         break;
     case OP_EXPERTS_GATE_UP:
     case OP_GATE_UP: {

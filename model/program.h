@@ -43,11 +43,15 @@ typedef enum op_kind {
                    reads out has its inputs */
     OP_MUL_SIGMOID, /* out = in * sigmoid(by) (+ residual); by has as many columns, or one */
     OP_EMBED_ADD,   /* out = (in + embedding of the token by w0 * scale) / sqrt(2) */
-    OP_MUL_GELU,    /* out = gelu(in) * as many columns of by, from mul.first_col on */
+    OP_MUL_ACT,     /* out = mul.act(in) * as many columns of by, from mul.first_col on */
     OP_SCALE,       /* out = in * w0[0] */
+    OP_CONV,  /* out = a causal convolution of in along the tokens, each channel by itself, with
+                       w0 [channels][width], the newest token last; conv.gated: in = b | c | x, out =
+                       c * the convolution of b * x; conv.silu: out = silu of it */
+    OP_DELTA, /* out = the gated delta rule of in = q | k | v, by a state for each head of v
+                       (delta_shape); by = b | a, columns for each head of v: beta = sigmoid(b), the
+                       state's decay e^g, g = w0 * softplus(a + w1) */
     /* Planned alone, no engine runs these yet (model/counted.c): */
-    OP_CONV,           /* a causal convolution along the tokens, of each channel by itself */
-    OP_DELTA,          /* gated delta rule over a state for each head */
     OP_SSM,            /* Mamba-2's recurrence over a state for each head */
     OP_LINEAR_BY_HEAD, /* a matrix of its own for each head */
     OP_LAYER_NORM,     /* norm with the mean subtracted, and a bias */
@@ -152,6 +156,9 @@ typedef struct weight {
     /* Where its rows and columns begin in that tensor, or in each expert of it: parts of fused
      * tensors and slices of ranks. Columns begin and end at blocks of the type. */
     uint32_t first_row, first_col;
+    /* Its rows are runs of so many rows of the tensor, whose beginnings are run_step apart; 0: they
+     * follow one another. */
+    uint32_t run, run_step;
 } weight;
 
 /* Neither vector nor order: what linear kernels read. */
@@ -189,6 +196,34 @@ typedef struct attention_shape {
     uint32_t kv_from; /* 0: K and V are the layer's own; else of layer kv_from - 1 */
 } attention_shape;
 
+/* Heads of a gated delta rule: q and k have key_heads of key_dim, v and the output value_heads of
+ * value_dim. q and k are divided by sqrt(their sum of squares + eps), q by sqrt(key_dim), too. */
+typedef struct delta_shape {
+    uint32_t key_heads, value_heads, key_dim, value_dim;
+    bool tiled; /* value head i has key head i % key_heads; else they are in groups */
+    float eps;
+} delta_shape;
+
+/* Positions whose rows are kept beside a recurrent state: a state stands behind a multiple of so many
+ * tokens, and rows behind that can be undone. */
+enum { STATE_CHUNK = 16 };
+
+/* Rows of its input that a convolution's state has: those that the first row of a chunk sees, and the
+ * chunk's; that at position pos is row pos % so many. */
+static inline uint32_t conv_state_rows(uint32_t width) {
+    return width - 1 + STATE_CHUNK;
+}
+
+/* Floats of the state of a gated delta rule: for each value head a matrix [key_dim][value_dim]; of the
+ * chunk's rows k for each key head and what was added along it for each value head, [heads][STATE_CHUNK]
+ * [dim] each; and the sum of g since the chunk began, [value_heads][STATE_CHUNK]. */
+static inline uint64_t delta_state_floats(const delta_shape *d) {
+    const uint64_t matrices = (uint64_t)d->value_heads * d->key_dim * d->value_dim;
+    const uint64_t row =
+        (uint64_t)d->key_heads * d->key_dim + (uint64_t)d->value_heads * (d->value_dim + 1);
+    return matrices + STATE_CHUNK * row;
+}
+
 /* Every value has one writer, but for OP_HEAD_NORM and OP_ROPE_APPEND, which rewrite their
  * input. */
 typedef struct op {
@@ -215,7 +250,12 @@ typedef struct op {
         } embed; /* 1 unless the model scales; OP_EMBED_ADD, too */
         struct {
             uint32_t first_col;
+            activation act;
         } mul;
+        struct {
+            uint32_t width; /* positions that an output sees, its own included */
+            bool gated, silu;
+        } conv;
         struct {
             activation act;
         } gate_up; /* OP_EXPERTS_GATE_UP, too */
@@ -234,6 +274,7 @@ typedef struct op {
             bool proportional;      /* only some of its pairs turn: rope_config.n_live */
         } rope;
         attention_shape attention;
+        delta_shape delta;
     };
 } op;
 

@@ -186,6 +186,18 @@ weight_id rec_weight_slice(recorder *r, int layer, const char *name, slice rows,
     return add_weight(r, w, name, rows.all, cols.all);
 }
 
+weight_id rec_weight_half_heads(recorder *r, int layer, const char *name, bool second,
+                                uint32_t n, uint32_t head_dim, uint32_t cols) {
+    const weight w = {.role = WEIGHT_LINEAR,
+                      .rows = n * head_dim,
+                      .cols = cols,
+                      .layer = layer,
+                      .first_row = second ? head_dim : 0,
+                      .run = head_dim,
+                      .run_step = 2 * head_dim};
+    return add_weight(r, w, name, 2 * w.rows, cols);
+}
+
 weight_id rec_weight_experts_slice(recorder *r, int layer, const char *name, uint32_t n_experts,
                                    slice rows, uint32_t cols) {
     const weight w = {.role = WEIGHT_LINEAR,
@@ -282,6 +294,17 @@ value_id rec_ordered(recorder *r, int layer, const char *const names[], uint32_t
     o->n_weights = 1;
     o->w[0] = id;
     return r->s == OK ? o->out : in;
+}
+
+op *rec_conv(recorder *r, int layer, const char *name, uint32_t width, uint32_t channels,
+             value_id in) {
+    const value_id out = r->p->counted ? NO_VALUE : rec_value(r, "conv", ROWS_STEP, channels);
+    op *o = rec_op(r, OP_CONV, layer, in, out);
+    o->conv.width = width;
+    o->n_weights = 1;
+    o->w[0] = rec_vector_experts(r, true, layer, name, channels, width);
+    o->state_floats = (uint64_t)conv_state_rows(width) * channels;
+    return o;
 }
 
 static bool same_group(const kv_group *a, const kv_group *b) {

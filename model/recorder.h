@@ -31,6 +31,10 @@ typedef struct slice {
 /* Part of a matrix: of a fused one, or what one rank holds. ERR_UNSUPPORTED (field: the tensor)
  * where its columns do not begin and end at blocks of the type. */
 weight_id rec_weight_slice(recorder *, int layer, const char *name, slice rows, slice cols);
+/* Half of the rows of a matrix of n heads, two times head_dim rows each: the first head_dim of each
+ * head, or the others. */
+weight_id rec_weight_half_heads(recorder *, int layer, const char *name, bool second,
+                                uint32_t n, uint32_t head_dim, uint32_t cols);
 /* The matrices of n_experts experts: a tensor of three dimensions. */
 weight_id rec_weight_experts(recorder *, int layer, const char *name, uint32_t n_experts,
                              uint32_t rows, uint32_t cols);
@@ -50,6 +54,10 @@ value_id rec_ordered(recorder *, int layer, const char *const names[], uint32_t 
 bool rec_has(const recorder *, const char *name);
 /* A blank operation (no weights, no residual) to be filled in at once; never NULL. */
 op *rec_op(recorder *, op_kind, int layer, value_id in, value_id out);
+/* OP_CONV of a layer over so many channels: out has as many columns, in three times as many where
+ * it is gated. The kernel is a tensor of float32 or 16 bits. */
+op *rec_conv(recorder *, int layer, const char *name, uint32_t width, uint32_t channels,
+             value_id in);
 /* Groups the layers that have attention by window and by the size of their K and V: p->group,
  * layer_group, layer_index. */
 void rec_kv_groups(recorder *);

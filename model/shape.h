@@ -44,6 +44,9 @@ typedef struct model_shape {
     struct {
         uint32_t conv, state, groups, heads, inner;
     } ssm;
+    uint32_t
+        heads_grouped; /* 1: value heads of MIXER_DELTA that share a key head are neighbours, as in
+                               Hugging Face's files; 0: head i has key head i % groups, as in GGUF */
 
     /* Gemma 4: layers without a window have heads of their own; the last shared_kv layers read the
      * K and V of the last layer of their kind before them. */

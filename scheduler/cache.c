@@ -90,6 +90,7 @@ void cache_begin(sched *s, uint32_t slot, uint64_t salt, uint32_t n) {
     c->n = n;
     c->hash = n > 0 ? s->probe.hash[n - 1] : root_hash(salt);
     c->serial = n > 0 ? index->serial[s->probe.block[n - 1]] : prefix_root(salt);
+    if (has_states(s) && n > 0) state_place(s, slot, n, s->probe.block[n - 1]);
     s->probe.id = 0; /* should it start again, it will have other tokens and needs */
 }
 
@@ -109,6 +110,7 @@ static int32_t publish_next(sched *s, uint32_t slot) {
         blocks_cache(&g->kv, node);
     }
     c->serial = g->index.serial[node];
+    if (has_states(s)) state_place(s, slot, c->n, node);
     for (uint32_t k = 0; k < s->n_groups; k++) {
         seq_group *o = &s->group[k];
         if (k == s->chain_group || (o->window && i < o->held[slot].first)) continue;

@@ -148,6 +148,7 @@ static void commit_failed(sched *s, const sched_step *st) {
     for (uint32_t i = 0; i < st->n_seqs; i++) {
         const sched_step_seq *e = &st->seq[i];
         seq_hot *h = &s->hot[e->slot];
+        if (has_states(s)) state_failed(s, e->slot);
         if (!leave_step(s, h, e)) continue;
         if (e->n_draft > 0) h->n_draft = 0;
         seq_end(s, e->slot, FINISH_ERROR, -1);

@@ -119,8 +119,7 @@ static int32_t place_of(mover *m, uint32_t k, int32_t from) {
     kv->next[from] = (uint32_t)to;
     if (kv->flags[from] & BLOCK_CACHED) {
         prefix_move(&g->index, from, to);
-        if (has_states(m->s) && k == m->s->chain_group)
-            state_pool_move(&m->s->states, from, to);
+        if (has_states(m->s) && k == m->s->chain_group) state_moved(m->s, from, to);
         kv->flags[to] = BLOCK_CACHED;
         kv->flags[from] = 0;
     }

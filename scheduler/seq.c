@@ -230,6 +230,7 @@ void seq_end(sched *s, uint32_t slot, sched_finish why, int32_t stop_id) {
     seq_hot *h = &s->hot[slot];
     seq_record *r = &s->record[record_of(h->id)];
     leave(s, slot);
+    if (has_states(s)) state_end(s, slot, why != FINISH_ERROR);
     if (h->state == SEQ_PAUSED) s->n_paused--;
     h->state = SEQ_ENDED;
     s->n_ended++;

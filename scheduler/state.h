@@ -118,6 +118,12 @@ typedef struct own_state {
     uint32_t kept; /* preempted: tokens that its state can still go on behind; 0: none */
     uint32_t
         parts; /* tokens that it has in common with a cached chain, and no checkpoint; 0: none */
+    /* The last place of its text where a checkpoint could be: tokens, 0 for none; the block of the chain
+     * group that ends there, and its serial. */
+    uint32_t place;
+    int32_t block;
+    uint64_t serial;
+    bool leaves; /* it has ended, and its state will stand there */
 } own_state;
 
 /* A sequence's chunks in the tier: [done, target) are to be loaded, those before named were named
@@ -332,6 +338,15 @@ static inline uint32_t first_seen(const sched *s, const seq_group *g, uint32_t p
 static inline bool has_states(const sched *s) {
     return s->cfg.state_slots > 0;
 }
+/* The chain of a sequence has n blocks that are found, of which the last is block. */
+static inline void state_place(sched *s, uint32_t slot, uint32_t n, int32_t block) {
+    own_state *own = &s->own[slot];
+    if (n * s->cfg.block_tokens % s->state_stride) return;
+    own->place = n * s->cfg.block_tokens;
+    own->block = block;
+    own->serial = s->group[s->chain_group].index.serial[block];
+}
+
 /* A cached block is not found any more. */
 static inline void forget_cached(sched *s, seq_group *g, int32_t block) {
     prefix_forget(&g->index, block);
@@ -423,6 +438,12 @@ uint32_t state_cut(const sched *, uint32_t slot, uint32_t n, uint32_t *from);
 void state_begin(sched *, uint32_t slot, const start *);
 void state_keep(sched *,
                 uint32_t slot); /* it is preempted, and next_pos still says how far it is */
+void state_moved(sched *, int32_t from, int32_t to); /* a block of the chain group */
+/* It ends, and next_pos says how far it will be when its steps are committed. kept: its state is worth
+ * keeping then. */
+void state_end(sched *, uint32_t slot, bool kept);
+void state_failed(sched *, uint32_t slot); /* a step of one that has ended may not have run */
+/* Its state becomes a checkpoint where that is possible, without a copy. */
 void state_retire(sched *, uint32_t slot);
 /* Whether the state of a running sequence can go on behind n_tokens again. */
 bool state_reaches(const sched *, uint32_t slot, uint32_t n_tokens);

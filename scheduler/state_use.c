@@ -9,7 +9,9 @@
  * Checkpoints are where blocks and chunks both end: at the last such place in a prompt, where the next
  * turn goes on; at the last one a chunk before its end, where the same prompt again, or one with another
  * end, can go on; and where a prompt parts from a chain whose blocks were found and whose states were not,
- * since two prompts that have parted there may be followed by a third.
+ * since two prompts that have parted there may be followed by a third. And the state of a sequence that
+ * ends becomes a checkpoint, if it stands at such a place: so the next turn of a conversation begins
+ * behind the answer. Where blocks are no larger than chunks, it always does.
  *
  * Steps are run in order, and copies before rows. So a slot can change hands while a step that reads it
  * is uncommitted, and needs no fence. Room is never short: sequences have max_seqs slots at most, and
@@ -55,7 +57,7 @@ void state_begin(sched *s, uint32_t slot, const start *st) {
     if (st->state != NO_STATE && st->leader == NO_SLOT) state_pool_use(&s->states, st->state);
     /* The one that it begins with goes last, and is then its own without a copy. */
     if (own->slot == NO_STATE) own->slot = take(s);
-    own->kept = 0;
+    own->kept = own->place = 0;
     own->parts = st->leader == NO_SLOT && s->cfg.prefix_cache ? parts : 0;
     if (st->state == NO_STATE || st->state == own->slot) return;
     CHECK(s->n_copies < sched_max_copies(&s->cfg) - s->cfg.max_moves);
@@ -70,9 +72,37 @@ void state_keep(sched *s, uint32_t slot) {
     s->own[slot].kept = whole % s->cfg.block_tokens == 0 ? whole : 0;
 }
 
+void state_moved(sched *s, int32_t from, int32_t to) {
+    state_pool_move(&s->states, from, to);
+    for (uint32_t i = 0; i < s->cfg.max_seqs; i++)
+        if (s->own[i].place > 0 && s->own[i].block == from) s->own[i].block = to;
+}
+
+void state_end(sched *s, uint32_t slot, bool kept) {
+    const seq_hot *h = &s->hot[slot];
+    own_state *own = &s->own[slot];
+    const uint32_t n = h->next_pos - h->n_draft;
+    own->leaves =
+        kept && h->n_blocks > 0 && own->place > 0 && own->place == n - n % s->cfg.state_chunk;
+}
+
+void state_failed(sched *s, uint32_t slot) {
+    s->own[slot].leaves = false;
+}
+
 void state_retire(sched *s, uint32_t slot) {
-    state_pool_give(&s->states, s->own[slot].slot);
-    s->own[slot] = (own_state){.slot = NO_STATE};
+    const seq_group *g = &s->group[s->chain_group];
+    own_state *own = &s->own[slot];
+    /* Its block may have been taken for something else since it ended. */
+    if (own->leaves && g->kv.flags[own->block] & BLOCK_CACHED &&
+        g->index.serial[own->block] == own->serial &&
+        state_pool_of(&s->states, own->block) == NO_STATE) {
+        state_pool_attach(&s->states, own->slot, own->block);
+        s->count.state_checkpoints_written++;
+    } else {
+        state_pool_give(&s->states, own->slot);
+    }
+    *own = (own_state){.slot = NO_STATE};
 }
 
 /* The copy comes before the rows of this step: next_pos may have them, which errs on the safe side. */

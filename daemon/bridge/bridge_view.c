@@ -15,6 +15,9 @@ static void view_kv(const machine *m, const sched_stats *s, kv_view *out) {
                      .used = s->blocks_used + s->blocks_fenced,
                      .cached = s->blocks_cached,
                      .bytes_per_token = m->plan.kv_bytes_per_token,
+                     .state_slots = m->sched_conf.state_slots,
+                     .state_live = s->state_live,
+                     .state_checkpoints = s->state_checkpoints,
                      .n_groups = m->plan.n_groups};
     for (uint32_t k = 0; k < out->n_groups; k++) {
         const sched_blocks_view *g = &s->group[k];

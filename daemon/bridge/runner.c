@@ -14,8 +14,9 @@ enum { MAX_DEPTH = 2, MAX_RUN = 1 + SCHED_MAX_DRAFT, LONG_IDLE_US = 1000000 };
 /* A step on its way: what the engine borrows until it is collected. */
 typedef struct flight {
     const sched_step *step;
-    batch_seq *seq;     /* [max_seqs] */
-    block_copy *copies; /* [sched_max_copies] */
+    batch_seq *seq;                /* [max_seqs] */
+    block_copy *copies;            /* [sched_max_copies] */
+    batch_checkpoint *checkpoints; /* [n_checkpoints] */
     uint64_t launched_us;
     bool submitted;
 } flight;
@@ -27,6 +28,7 @@ struct runner {
     runner_callback *callback;
     void *arg;
     uint32_t depth, n_groups, n_flights, first;
+    bool states; /* the model has recurrent layers */
     flight flight[MAX_DEPTH];
     uint32_t *logit_row; /* [max_seqs]: first logit row of each entry of the committed step */
     int32_t *token;      /* [max_seqs][MAX_RUN] */
@@ -43,9 +45,15 @@ static size_t part(size_t n, size_t item) {
     return align_up(n * item, 64);
 }
 
+/* Checkpoints of recurrent states that a step may have. */
+static size_t most_checkpoints(const sched_config *c) {
+    return c->state_slots ? c->state_slots - c->max_seqs : 0;
+}
+
 size_t runner_bytes(const sched_config *c, uint32_t n_vocab) {
     return align_up(sizeof(runner), 64) + MAX_DEPTH * part(c->max_seqs, sizeof(batch_seq)) +
            MAX_DEPTH * part(sched_max_copies(c), sizeof(block_copy)) +
+           MAX_DEPTH * part(most_checkpoints(c), sizeof(batch_checkpoint)) +
            part(c->max_seqs, sizeof(uint32_t)) +
            part((size_t)c->max_seqs * MAX_RUN, sizeof(int32_t)) +
            part(c->max_seqs, sizeof(uint32_t)) +
@@ -61,12 +69,15 @@ runner *runner_init(void *mem, const sched_config *c, uint32_t n_vocab, sched *s
     CHECK(info.depth >= 1);
     *r = (runner){
         .sched = s, .engine = en, .callback = callback, .arg = arg, .n_groups = c->n_groups};
+    r->states = c->state_slots > 0;
     r->depth = info.depth < MAX_DEPTH ? info.depth : MAX_DEPTH;
     for (int i = 0; i < MAX_DEPTH; i++) {
         r->flight[i].seq = (batch_seq *)at;
         at += part(c->max_seqs, sizeof(batch_seq));
         r->flight[i].copies = (block_copy *)at;
         at += part(sched_max_copies(c), sizeof(block_copy));
+        r->flight[i].checkpoints = (batch_checkpoint *)at;
+        at += part(most_checkpoints(c), sizeof(batch_checkpoint));
     }
     r->logit_row = (uint32_t *)at;
     at += part(c->max_seqs, sizeof(uint32_t));
@@ -154,10 +165,28 @@ static void fill_seq(const runner *r, const sched_step_seq *q, batch_seq *b) {
                      .n_score = q->score ? job->n_score : -1,
                      .params = q->sample ? &job->sampling : NULL,
                      .allowed = mask_of(r, q, job),
-                     .n_prompt = q->n_prompt};
+                     .n_prompt = q->n_prompt,
+                     .state = q->state};
+    CHECK(!r->states || q->n_draft == 0); /* states are not undone behind the newest chunk */
     for (uint32_t g = 0; g < r->n_groups; g++) {
         b->blocks[g] = sched_blocks(r->sched, q->slot, g);
         b->n_blocks[g] = q->n_blocks;
+    }
+}
+
+static block_copy copy_of(const runner *r, const sched_step_copy *c) {
+    const bool state = c->group == SCHED_COPY_STATE;
+    CHECK(state ? r->states : c->group < r->n_groups);
+    return (block_copy){c->from, c->to, state ? (uint32_t)ENGINE_COPY_STATE : c->group};
+}
+
+/* Those of an entry stand one after the other. */
+static void fill_checkpoints(const sched_step *st, flight *f) {
+    for (uint32_t i = 0; i < st->n_checkpoints; i++) {
+        const sched_step_checkpoint *c = &st->checkpoint[i];
+        batch_seq *b = &f->seq[c->entry];
+        f->checkpoints[i] = (batch_checkpoint){c->n_tokens, c->state};
+        if (b->n_checkpoints++ == 0) b->checkpoints = &f->checkpoints[i];
     }
 }
 
@@ -171,10 +200,8 @@ static bool launch(runner *r) {
     f->step = st;
     f->launched_us = now;
     for (uint32_t i = 0; i < st->n_seqs; i++) fill_seq(r, &st->seq[i], &f->seq[i]);
-    for (uint32_t i = 0; i < st->n_copies; i++) {
-        CHECK(st->copy[i].group < r->n_groups); /* no engine has states yet */
-        f->copies[i] = (block_copy){st->copy[i].from, st->copy[i].to, st->copy[i].group};
-    }
+    for (uint32_t i = 0; i < st->n_copies; i++) f->copies[i] = copy_of(r, &st->copy[i]);
+    fill_checkpoints(st, f);
     batch b = {f->seq, st->n_seqs, st->n_rows, st->n_logit_rows, f->copies, st->n_copies};
     f->submitted = engine_submit(r->engine, &b, &r->error) == OK;
     return true;

@@ -134,6 +134,9 @@ status kv_tier_configure(machine *m, err *e) {
         err_set(e, ERR_INVALID, "%s needs prefix_caching = true", option);
     else if (!m->backend->kv_export || !m->backend->kv_import)
         err_set(e, ERR_UNSUPPORTED, "the %s engine cannot move KV blocks", m->backend->name);
+    else if (c->state_slots)
+        err_set(e, ERR_UNSUPPORTED,
+                "%s: this model has recurrent layers, whose states are not kept there", option);
     else if (!whole)
         err_set(e, ERR_UNSUPPORTED, "%s: every layer of this model has a window", option);
     else

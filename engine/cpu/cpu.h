@@ -22,9 +22,11 @@ typedef struct cpu_op {
     packed part[3];        /* of experts: the first's, the others follow */
     uint32_t first_col[3]; /* of the output */
     const float *bias[3];
-    const float *vec[3];   /* OP_NORM, OP_HEAD_NORM, OP_ROUTE: of w, where it is a vector */
+    const float
+        *vec[3]; /* of w, where it is a vector: OP_NORM, OP_HEAD_NORM, OP_ROUTE, OP_CONV, ... */
     const uint32_t *order; /* OP_PERMUTE */
     uint32_t rope;         /* OP_ROPE_APPEND and the OP_ATTENTION after it: which angles */
+    uint64_t state;        /* of recurrent layers: where its floats begin in a slot of states */
 } cpu_op;
 
 /* The step in work: tables in the workspace, filled by the engine thread, read by all. */
@@ -55,7 +57,8 @@ typedef struct cpu_engine {
     cpu_op *op; /* [program->n_ops] */
     unsigned char *weights, *activations, *workspace;
     unsigned char *kv[PLAN_MAX_GROUPS]; /* of each of layout.groups */
-    float *logits, *kept;               /* kept: behind them, NULL unless opt.keep_logits */
+    float *states; /* [layout.n_states][layout.state_floats]; NULL: the program has none */
+    float *logits, *kept; /* kept: behind them, NULL unless opt.keep_logits */
     double rope_scale[PROGRAM_MAX_ROPES];
     checkpoint_rows table; /* of layout.table; fd -1 */
     cpu_step step;
@@ -91,6 +94,11 @@ static inline void *thread_at(const cpu_engine *e, uint32_t thread, uint64_t at)
 /* [rope_dims / 2] of one kind of rotary embedding */
 static inline double *cpu_freqs(const cpu_engine *e, uint32_t table) {
     return (double *)(e->workspace + e->layout.freqs) + (size_t)table * e->layout.rope_dims / 2;
+}
+
+/* What a recurrent operation keeps in a slot of states: [op.state_floats] */
+static inline float *cpu_state(const cpu_engine *e, const cpu_op *c, uint32_t slot) {
+    return e->states + slot * e->layout.state_floats + c->state;
 }
 
 /* Cosines and sines of a row of the step: [rope_dims] */

@@ -86,6 +86,27 @@ static status alloc_kv(cpu_engine *e, err *er) {
     return s;
 }
 
+static status alloc_states(cpu_engine *e, err *er) {
+    uint64_t bytes;
+    void *p = NULL;
+    if (!e->layout.n_states) return OK;
+    if (!mul_u64(e->layout.n_states, e->layout.state_floats * sizeof(float), &bytes))
+        return err_set(er, ERR_INVALID, "%u recurrent states: more than can be",
+                       e->layout.n_states);
+    const status s = ledger_alloc(e->ledger, &p, MEM_STATE, bytes, "recurrent states", er);
+    e->states = p;
+    return s;
+}
+
+/* Where each operation's part of a slot begins: one after the other. */
+static void init_states(cpu_engine *e) {
+    uint64_t at = 0;
+    for (uint32_t i = 0; i < e->program->n_ops; i++) {
+        e->op[i].state = at;
+        at += e->program->ops[i].state_floats;
+    }
+}
+
 /* Frequencies of each kind of rotary embedding; factors are the same in all its layers. */
 static void init_rope(cpu_engine *e) {
     const program *p = e->program;
@@ -120,6 +141,7 @@ static void cpu_close(engine *head) {
     ledger_free(e->ledger, e->logits);
     ledger_free(e->ledger, e->workspace);
     for (uint32_t g = 0; g < PLAN_MAX_GROUPS; g++) ledger_free(e->ledger, e->kv[g]);
+    ledger_free(e->ledger, e->states);
     cpu_layout_clear(&e->layout);
     checkpoint_rows_close(&e->table);
     free(e->previous);
@@ -142,8 +164,10 @@ static status open_parts(cpu_engine *e, err *er) {
     if (s == OK) s = team_open(&e->team, e->opt.n_threads, er);
     if (s == OK) s = cpu_load(e, er);
     if (s == OK) s = alloc_kv(e, er);
+    if (s == OK) s = alloc_states(e, er);
     if (s != OK) return s;
     init_rope(e);
+    init_states(e);
     e->step.rows = (step_row *)(e->workspace + e->layout.rows);
     e->step.tasks = (attn_task *)(e->workspace + e->layout.tasks);
     init_routing(e);

@@ -26,6 +26,8 @@ enum { MAX_MODEL_LEN = 1 << 26 };
 static status check_options(const program *p, const engine_options *o, err *e) {
     status s = engine_options_check(o, MAX_MODEL_LEN, e);
     if (s != OK) return s;
+    if (engine_states(p, o) && engine_states(p, o) < o->max_seqs)
+        return engine_option_bad(e, "n_states", o->n_states, "as many as sequences, at least");
     if (o->n_threads < 1 || o->n_threads > 256)
         return engine_option_bad(e, "threads", o->n_threads, "1 to 256");
     if (o->activations == ACTIVATION_F16) {
@@ -86,12 +88,33 @@ static status check_router(const program *p, const op *o, err *e) {
     return err_field(e, "n_experts");
 }
 
+static status check_conv(const op *o, err *e) {
+    if (o->conv.width >= 1 && o->conv.width <= CONV_MAX_WIDTH) return OK;
+    err_set(e, ERR_UNSUPPORTED, "a convolution over %u positions; at most %d are supported",
+            o->conv.width, CONV_MAX_WIDTH);
+    return err_field(e, "ssm.conv");
+}
+
+static status check_delta(const op *o, err *e) {
+    const delta_shape *d = &o->delta;
+    if (d->key_heads && d->value_heads % d->key_heads == 0 && d->value_dim % 16 == 0 &&
+        d->key_dim >= 1 && d->key_dim <= DELTA_MAX_DIM && d->value_dim <= DELTA_MAX_DIM)
+        return OK;
+    err_set(e, ERR_UNSUPPORTED,
+            "a delta rule of %u heads of %u by %u heads of %u; a multiple of 16 up to %d is "
+            "supported",
+            d->key_heads, d->key_dim, d->value_heads, d->value_dim, DELTA_MAX_DIM);
+    return err_field(e, "ssm.state");
+}
+
 static status check_program(const program *p, err *e) {
     status s = OK;
     for (uint32_t i = 0; i < p->n_ops && s == OK; i++) {
         const op *o = &p->ops[i];
         if (o->kind == OP_ATTENTION) s = check_heads(&o->heads, e);
         if (o->kind == OP_ROUTE) s = check_router(p, o, e);
+        if (o->kind == OP_CONV) s = check_conv(o, e);
+        if (o->kind == OP_DELTA) s = check_delta(o, e);
     }
     return s == OK ? check_weights(p, e) : s;
 }
@@ -125,6 +148,15 @@ static void find_routers(cpu_layout *l, const program *p) {
     }
 }
 
+static void find_deltas(cpu_layout *l, const program *p) {
+    for (uint32_t i = 0; i < p->n_ops; i++) {
+        const delta_shape *d = &p->ops[i].delta;
+        if (p->ops[i].kind != OP_DELTA) continue;
+        const uint64_t n = delta_scratch_floats(d->key_dim, d->value_dim);
+        if (n > l->delta_floats) l->delta_floats = n;
+    }
+}
+
 /* ---- values ---- */
 
 static bool reads_activations(op_kind k) {
@@ -139,7 +171,7 @@ static bool reads_activations(op_kind k) {
 
 static bool writes_floats(op_kind k) {
     return k == OP_EMBED || k == OP_LINEAR || k == OP_ROUTE || k == OP_EXPERTS_DOWN ||
-           k == OP_MUL_SIGMOID;
+           k == OP_MUL_SIGMOID || k == OP_DELTA;
 }
 
 /* What its readers want of a value, backwards, since gathered rows want what theirs do. */
@@ -314,6 +346,7 @@ static void place_thread(cpu_layout *l, const program *p, sizer *s) {
     t->gate = place_n(&n, GATE_FLOATS, 4);
     t->up = place_n(&n, GATE_FLOATS, 4);
     t->sampler = place(&n, sampling_scratch_bytes(p->config.n_vocab));
+    t->delta = place_n(&n, l->delta_floats, 4);
     place_gathered(l, p, &n);
     t->bytes = align_up(n.n, 4096);
     s->failed |= n.failed;
@@ -371,12 +404,15 @@ status cpu_layout_init(cpu_layout *l, const program *p, const engine_options *o,
     sizer s = {0};
     find_attention(l, p);
     find_routers(l, p);
+    find_deltas(l, p);
     find_table(l, p);
     find_forms(l, p, o);
     st = place_values(l, p, o, &s, e);
     place_weights(l, p, &s);
     place_thread(l, p, &s);
     place_workspace(l, p, o, &s);
+    l->n_states = engine_states(p, o);
+    l->state_floats = program_state_bytes(p) / sizeof(float);
     l->groups = kv_groups_of(p, o);
     kv_formats_init(l->kv, KV_LANES, &l->groups, o);
     l->kept_at = sizer_times(&s, sizer_times(&s, o->max_logit_rows, p->config.n_vocab), 4);
@@ -409,6 +445,7 @@ static void weight_terms(const cpu_layout *l, const program *p, terms *t) {
 void cpu_layout_terms(const cpu_layout *l, const program *p, const engine_options *o,
                       terms *t) {
     weight_terms(l, p, t);
+    state_term_add(t, p, o);
     terms_add(t, MEM_ACTIVATIONS, TERM_EXACT, l->activations_bytes, "values of %u rows",
               o->max_rows);
     terms_add(t, MEM_LOGITS, TERM_EXACT, l->kept_at, "%u rows of %u", o->max_logit_rows,

@@ -10,6 +10,8 @@
 #include "engine/cpu/ops.h"
 
 enum {
+    CONV_MAX_WIDTH = 8,  /* positions that a convolution sees */
+    DELTA_MAX_DIM = 512, /* of a head of a delta rule */
     GATE_FLOATS = 16384, /* a thread's buffer for one chunk of gate, and of up */
     GATE_ROWS = 128,     /* rows of such a chunk at most */
     GATHER_ROWS = 32,    /* rows of a chunk of one expert's at most */
@@ -41,11 +43,18 @@ typedef struct thread_place {
     uint64_t row;              /* one row of the widest value */
     uint64_t gate, up;         /* GATE_FLOATS each */
     uint64_t sampler;
+    uint64_t delta; /* delta_scratch_floats of the largest heads */
     uint64_t gather_f,
         gather_q;    /* GATHER_ROWS rows that go to one expert; 0 bytes without experts */
     uint64_t scores; /* of route_choose */
     uint64_t bytes;
 } thread_place;
+
+/* A thread's scratch for one head of a delta rule (step_delta.c): for rows of a chunk k and q, what the
+ * state gives of them, and k once more, scaled; and the exponentials of a row. */
+static inline uint64_t delta_scratch_floats(uint32_t key_dim, uint32_t value_dim) {
+    return (uint64_t)STATE_CHUNK * (3ull * key_dim + 2ull * value_dim) + 2 * STATE_CHUNK;
+}
 
 /* Of the routing of a step, in the workspace: router's logits and route_sorted. */
 typedef struct route_place {
@@ -79,6 +88,7 @@ typedef struct cpu_layout {
     uint32_t rope_dims; /* the most that any rotary embedding turns */
     /* The largest of each among the operations of attention. */
     uint32_t max_heads, max_kv_heads, max_group, max_head_dim;
+    uint64_t delta_floats; /* scratch of the largest delta rule; 0: there is none */
     /* program_table: it stays in the file, and a thread has room for some rows, as stored and packed. */
     weight_id table;
     uint64_t table_packed_bytes, table_thread_bytes;
@@ -92,6 +102,8 @@ typedef struct cpu_layout {
     uint64_t partials, partials_done, freqs, rope, rows, tasks, results, scores, routing,
         table_rows, workspace_bytes;
     route_place route;
+    uint32_t n_states;     /* slots for recurrent states; 0: there are none */
+    uint64_t state_floats; /* of a slot */
     kv_groups groups;
     kv_format kv[PLAN_MAX_GROUPS]; /* of each */
     uint64_t bounce_bytes;         /* of one thread, while loading */

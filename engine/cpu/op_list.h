@@ -22,8 +22,10 @@
     X(EXPERTS_DOWN, run_experts_down, true)                                                    \
     X(MUL_SIGMOID, run_mul_sigmoid, false)                                                     \
     X(EMBED_ADD, run_embed_add, false)                                                         \
-    X(MUL_GELU, run_mul_gelu, false)                                                           \
-    X(SCALE, run_scale, false)
+    X(MUL_ACT, run_mul_act, false)                                                             \
+    X(SCALE, run_scale, false)                                                                 \
+    X(CONV, run_conv, false)                                                                   \
+    X(DELTA, run_delta, false)
 
 /* Traits of operations (model/program.h) that it runs, a row each: X(trait). */
 #define CPU_TRAITS(X)                                                                          \

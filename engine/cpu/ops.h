@@ -81,6 +81,19 @@ typedef struct op_kernels {
     void (*rest)(const float *x, const int8_t *q, float d, float *rest);
     /* out = act(gate) * up; out may be gate */
     void (*gate)(activation, const float *gate, const float *up, uint32_t n, float *out);
+    /* out[i] = the sum over rows k < n_rows of w[k * n + i] * x[k][i], a chain of fma from 0 on */
+    void (*taps)(const float *const *x, const float *w, uint32_t n_rows, uint32_t n,
+                 float *out);
+    /* The sum of x[i] * y[i] */
+    float (*dot)(const float *x, const float *y, uint32_t n);
+    /* out[j][c] = the sum over i < n_in of x[j][i] * m[i][c], a chain of fma from 0 on. x:
+     * [n_rows][n_in]; m: [n_in][n_out]; out: [n_rows][n_out]; n_out: a multiple of 16 */
+    void (*rows_by)(const float *x, uint32_t n_rows, const float *m, uint32_t n_in,
+                    uint32_t n_out, float *out);
+    /* m[i][c] = m[i][c] * by + the sum over j < n_rows of x[j][i] * y[j][c], a chain of fma. x:
+     * [n_rows][n_in]; y: [n_rows][n_out]; m: [n_in][n_out]; n_out: a multiple of 16 */
+    void (*add_outer)(float *m, float by, const float *x, const float *y, uint32_t n_rows,
+                      uint32_t n_in, uint32_t n_out);
     /* sum = fma(w, x, sum) */
     void (*add_scaled)(float w, const float *x, uint32_t n, float *sum);
     /* x = cap * tanh(x / cap), in place */

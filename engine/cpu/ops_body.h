@@ -125,6 +125,8 @@ static void ops_rope(const float *x, const float *cos_sin, uint32_t head_dim, ui
     rope_rotate(x, cos_sin, head_dim, n_dims, pairing, scale, out);
 }
 
+#include "engine/cpu/state_body.h"
+
 static void ops_rest(const float *x, const int8_t *q, float d, float *rest) {
     quant_rest(x, q, d, rest);
 }
@@ -566,6 +568,10 @@ const op_kernels OPS_TABLE = {
     .attn_sink = ops_attn_sink,
     .attn_finish = ops_attn_finish,
     .rest = ops_rest,
+    .taps = ops_taps,
+    .dot = ops_dot,
+    .rows_by = ops_rows_by,
+    .add_outer = ops_add_outer,
     .gate = ops_gate,
     .add_scaled = ops_add_scaled,
     .soft_cap = ops_soft_cap,

@@ -42,6 +42,16 @@ static inline void rope_rotate(const float *restrict x, const float *restrict co
     for (uint32_t i = n_dims; i < head_dim; i++) out[i] = x[i] * scale;
 }
 
+/* Element by element, too. */
+static inline void taps_sum(const float *const *x, const float *restrict w, uint32_t n_rows,
+                            uint32_t n, float *restrict out) {
+    for (uint32_t i = 0; i < n; i++) out[i] = 0;
+    for (uint32_t k = 0; k < n_rows; k++) {
+        const float *restrict row = x[k];
+        for (uint32_t i = 0; i < n; i++) out[i] = fmaf(w[(size_t)k * n + i], row[i], out[i]);
+    }
+}
+
 static inline void quant_rest(const float *restrict x, const int8_t *restrict q, float d,
                               float *restrict rest) {
     for (int i = 0; i < 32; i++) rest[i] = x[i] - d * (float)q[i];

@@ -85,6 +85,35 @@ static void plain_gate(activation act, const float *gate, const float *up, uint3
     }
 }
 
+static float plain_dot(const float *x, const float *y, uint32_t n) {
+    float lanes[16] = {0};
+    for (uint32_t i = 0; i < n; i++) lanes[i % 16] = fmaf(x[i], y[i], lanes[i % 16]);
+    return lanes_sum(lanes);
+}
+
+static void plain_rows_by(const float *x, uint32_t n_rows, const float *m, uint32_t n_in,
+                          uint32_t n_out, float *out) {
+    for (uint32_t j = 0; j < n_rows; j++, x += n_in, out += n_out) {
+        memset(out, 0, n_out * sizeof *out);
+        for (uint32_t i = 0; i < n_in; i++)
+            plain_add_scaled(x[i], m + (size_t)i * n_out, n_out, out);
+    }
+}
+
+static void plain_add_outer(float *m, float by, const float *x, const float *y, uint32_t n_rows,
+                            uint32_t n_in, uint32_t n_out) {
+    for (uint32_t i = 0; i < n_in; i++, m += n_out) {
+        for (uint32_t c = 0; c < n_out; c++) m[c] = m[c] * by;
+        for (uint32_t j = 0; j < n_rows; j++)
+            plain_add_scaled(x[(size_t)j * n_in + i], y + (size_t)j * n_out, n_out, m);
+    }
+}
+
+static void plain_taps(const float *const *x, const float *w, uint32_t n_rows, uint32_t n,
+                       float *out) {
+    taps_sum(x, w, n_rows, n, out);
+}
+
 static void plain_rest(const float *x, const int8_t *q, float d, float *rest) {
     quant_rest(x, q, d, rest);
 }
@@ -395,6 +424,10 @@ const op_kernels ops_plain = {
     .attn_sink = plain_attn_sink,
     .attn_finish = plain_attn_finish,
     .rest = plain_rest,
+    .taps = plain_taps,
+    .dot = plain_dot,
+    .rows_by = plain_rows_by,
+    .add_outer = plain_add_outer,
     .gate = plain_gate,
     .add_scaled = plain_add_scaled,
     .soft_cap = plain_soft_cap,

@@ -18,12 +18,25 @@ enum { ALONE_LEAST = 4, ALONE_MOST = 64 };
 static op_run *const runs[] = {CPU_OPS(X)};
 #undef X
 
-/* Each thread copies the same layers of every block, so that copies that follow one another
- * stay in order. */
+static void copy_state(cpu_engine *e, const block_copy *c, uint32_t thread) {
+    const uint64_t n = e->layout.state_floats;
+    const span s = step_share((uint32_t)ceil_div(n, 1024), e->step.n_threads, thread);
+    const uint64_t from = 1024ull * s.from, to = 1024ull * s.to < n ? 1024ull * s.to : n;
+    if (from < to)
+        memmove(e->states + (uint32_t)c->to * n + from,
+                e->states + (uint32_t)c->from * n + from, (to - from) * sizeof(float));
+}
+
+/* Each thread copies the same layers of every block and the same part of every state, so that
+ * copies that follow one another stay in order. */
 static void run_copies(cpu_engine *e, uint32_t thread) {
     const batch *b = e->step.batch;
     for (uint32_t i = 0; i < b->n_copies; i++) {
         const block_copy *c = &b->copies[i];
+        if (c->group == ENGINE_COPY_STATE) {
+            copy_state(e, c, thread);
+            continue;
+        }
         const uint32_t n_layers = e->layout.groups.group[c->group].n_layers;
         const kv_format *f = &e->layout.kv[c->group];
         const uint64_t block = kv_block_bytes(f, n_layers);

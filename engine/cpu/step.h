@@ -8,7 +8,7 @@
 #include "engine/cpu/op_list.h"
 
 /* Computes thread's part of an operation; a barrier follows. In step_rows.c, step_linear.c,
- * step_attention.c, step_experts.c. */
+ * step_attention.c, step_experts.c, step_conv.c, step_delta.c. */
 typedef void op_run(cpu_engine *, const cpu_op *, uint32_t thread);
 #define X(kind, run, ...) op_run run;
 CPU_OPS(X)

@@ -66,7 +66,7 @@ void run_embed_add(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     }
 }
 
-void run_mul_gelu(cpu_engine *e, const cpu_op *c, uint32_t thread) {
+void run_mul_act(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const op *o = c->op;
     const act out = value_act(e, o->out), rest = value_rest(e, o->out);
     const uint32_t all = e->program->values[o->by].cols;
@@ -75,8 +75,7 @@ void run_mul_gelu(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     span s = step_share(out.n_rows, e->step.n_threads, thread);
     for (uint32_t r = s.from; r < s.to; r++) {
         float *to = out.f ? out.f + (size_t)r * out.n_in : tmp;
-        e->ops->gate(ACT_GELU_TANH, x + (size_t)r * out.n_in, by + (size_t)r * all, out.n_in,
-                     to);
+        e->ops->gate(o->mul.act, x + (size_t)r * out.n_in, by + (size_t)r * all, out.n_in, to);
         quantise_row(e, &out, &rest, r, to, thread);
     }
 }

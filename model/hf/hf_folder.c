@@ -284,10 +284,11 @@ static void set_reading(const opening *o, hf_tensor *t) {
         t->reading = HF_PERMUTED;
         t->head_dim = o->f->config.head_dim;
     }
-    if (o->family->norms_plus_one && tail_is(name, "norm.weight")) {
+    if (o->family->norms_plus_one && tail_is(name, "norm.weight") &&
+        !tail_is(name, ".ssm_norm.weight"))
         t->reading = HF_PLUS_ONE;
-        t->info.type = DT_F32;
-    }
+    if (tail_is(name, ".ssm_a")) t->reading = HF_MINUS_EXP;
+    if (t->reading == HF_PLUS_ONE || t->reading == HF_MINUS_EXP) t->info.type = DT_F32;
 }
 
 static status whole_heads(const opening *o, const hf_tensor *t) {
@@ -430,7 +431,10 @@ static status one_tensor(opening *o, const safetensors *file, const safetensor *
     t->at = at;
     t->file = file;
     t->info.type = at->type;
+    /* Of a convolution by channels: [channels][1][width]. */
+    const bool kernel = at->n_dims == 3 && at->dim[1] == 1;
     for (uint32_t d = 0; d < at->n_dims; d++) t->info.ne[d] = at->dim[at->n_dims - 1 - d];
+    if (kernel) t->info.ne[1] = at->dim[0], t->info.ne[2] = 1;
     if (kind == HF_NAME_WEIGHT) set_reading(o, t);
     return whole_heads(o, t);
 }

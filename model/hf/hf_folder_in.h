@@ -15,8 +15,9 @@ typedef enum hf_reading {
     HF_AS_STORED,
     HF_PERMUTED, /* rows (of a vector: numbers) of each head in GGUF's order: dimension i and i + n/2
                     of the file are neighbours */
-    HF_PLUS_ONE, /* F32: the number and 1, as Gemma's norms use it */
-    HF_MADE      /* F32: computed from config.json; I32: an order of inputs */
+    HF_PLUS_ONE,  /* F32: the number and 1, as Gemma's norms use it */
+    HF_MINUS_EXP, /* F32: -e^x of the number x, as decays of states use it */
+    HF_MADE       /* F32: computed from config.json; I32: an order of inputs */
 } hf_reading;
 
 typedef struct hf_tensor {

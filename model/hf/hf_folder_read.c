@@ -1,6 +1,7 @@
 /* What a checkpoint_format does, for a folder of safetensors. Immutable; any thread. */
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -76,7 +77,7 @@ static status read_vector(const hf_tensor *t, uint64_t col, uint64_t n, void *ds
             memcpy(&half, raw + (col + i) * size, sizeof half);
             v = t->at->type == DT_F16 ? half_to_float(half) : bf16_to_float(half);
         }
-        v += 1;
+        v = t->reading == HF_MINUS_EXP ? (float)-exp((double)v) : v + 1;
         memcpy((char *)dst + i * sizeof v, &v, sizeof v);
     }
     free(raw);

@@ -14,6 +14,7 @@ typedef struct name_pair {
 static const name_pair of_model[] = {
     {"embed_tokens.weight", "token_embd.weight", NULL},
     {"norm.weight", "output_norm.weight", NULL},
+    {"embedding_norm.weight", "token_embd_norm.weight", NULL},
     {"embed_tokens_per_layer.weight", "per_layer_token_embd.weight", NULL},
     {"per_layer_model_projection.weight", "per_layer_model_proj.weight", NULL},
     {"per_layer_projection_norm.weight", "per_layer_proj_norm.weight", NULL},
@@ -22,7 +23,7 @@ static const name_pair of_model[] = {
 static const name_pair of_layer[] = {
     {"input_layernorm", "attn_norm", NULL},
     {"post_attention_layernorm", "post_attention_norm",
-     "gemma2 gemma3 gemma4 glm4moe gpt-oss olmo2"},
+     "gemma2 gemma3 gemma4 glm4moe gpt-oss olmo2 qwen35 qwen35moe"},
     {"post_attention_layernorm", "ffn_norm", NULL},
     {"pre_feedforward_layernorm", "ffn_norm", "gemma2 gemma3 gemma4"},
     {"pre_feedforward_layernorm_2", "pre_ffw_norm_2", NULL},
@@ -34,6 +35,28 @@ static const name_pair of_layer[] = {
     {"post_per_layer_input_norm", "post_norm", NULL},
     {"post_self_attn_layernorm", "post_attention_norm", "glm4"},
     {"post_mlp_layernorm", "post_ffw_norm", "glm4"},
+    {"linear_attn.A_log", "ssm_a", "qwen35 qwen35moe"},
+    {"linear_attn.dt_bias", "ssm_dt.bias", "qwen35 qwen35moe"},
+    {"linear_attn.in_proj_qkv", "attn_qkv", "qwen35 qwen35moe"},
+    {"linear_attn.in_proj_z", "attn_gate", "qwen35 qwen35moe"},
+    {"linear_attn.in_proj_b", "ssm_beta", "qwen35 qwen35moe"},
+    {"linear_attn.in_proj_a", "ssm_alpha", "qwen35 qwen35moe"},
+    {"linear_attn.conv1d", "ssm_conv1d", "qwen35 qwen35moe"},
+    {"linear_attn.norm", "ssm_norm", "qwen35 qwen35moe"},
+    {"linear_attn.out_proj", "ssm_out", "qwen35 qwen35moe"},
+    {"operator_norm", "attn_norm", "lfm2 lfm2moe"},
+    {"ffn_norm", "ffn_norm", "lfm2 lfm2moe"},
+    {"conv.conv", "shortconv.conv", "lfm2 lfm2moe"},
+    {"conv.in_proj", "shortconv.in_proj", "lfm2 lfm2moe"},
+    {"conv.out_proj", "shortconv.out_proj", "lfm2 lfm2moe"},
+    {"self_attn.out_proj", "attn_output", "lfm2 lfm2moe"},
+    {"self_attn.q_layernorm", "attn_q_norm", "lfm2 lfm2moe"},
+    {"self_attn.k_layernorm", "attn_k_norm", "lfm2 lfm2moe"},
+    {"feed_forward.w1", "ffn_gate", "lfm2 lfm2moe"},
+    {"feed_forward.w2", "ffn_down", "lfm2 lfm2moe"},
+    {"feed_forward.w3", "ffn_up", "lfm2 lfm2moe"},
+    {"feed_forward.expert_bias", "exp_probs_b.bias", "lfm2moe"},
+    {"feed_forward.gate", "ffn_gate_inp", "lfm2moe"},
     {"self_attn.q_proj", "attn_q", NULL},
     {"self_attn.k_proj", "attn_k", NULL},
     {"self_attn.v_proj", "attn_v", NULL},
@@ -101,10 +124,10 @@ static const expert_part of_expert[] = {
     {"w2.weight", HF_EXPERT_ROWS, {"ffn_down_exps"}},
 };
 
-/* Parts of models with several, and tables that are computed. */
+/* Parts of models with several, layers that predict further tokens, and tables that are computed. */
 static const char *const others[] = {"vision_tower.", "vision_model.", "multi_modal_projector.",
                                      "audio_tower.",  "visual.",       "embed_vision.",
-                                     "embed_audio."};
+                                     "embed_audio.",  "mtp."};
 
 static const char *after(const char *s, const char *prefix) {
     const size_t n = strlen(prefix);
@@ -143,8 +166,9 @@ static bool layer_name(const char *arch, const char *s, char out[HF_NAME_BYTES])
         const name_pair *p = &of_layer[i];
         const char *rest = after(tail, p->hf);
         if (!rest || (p->archs && !has_word(p->archs, arch))) continue;
-        const bool whole = strchr(p->gguf, '.') != NULL;
-        if (whole ? *rest != '\0' : strcmp(rest, ".weight") != 0 && strcmp(rest, ".bias") != 0)
+        /* Some have no ending in Hugging Face's files. */
+        const bool whole = strchr(p->gguf, '.') || strcmp(p->gguf, "ssm_a") == 0;
+        if (*rest ? strcmp(rest, ".weight") != 0 && strcmp(rest, ".bias") != 0 : !whole)
             continue;
         snprintf(out, HF_NAME_BYTES, "blk.%lu.%s%s", layer, p->gguf, rest);
         return true;
@@ -190,6 +214,7 @@ bool hf_expert_name_of(hf_expert_name *out, const char *name) {
         return true;
     }
     if (!(tail = after(rest, "mlp.experts.")) &&
+        !(tail = after(rest, "feed_forward.experts.")) &&
         !(tail = after(rest, "block_sparse_moe.experts.")))
         return false;
     if (!(rest = after_number(tail, &expert))) return false;

@@ -38,6 +38,14 @@ static void one_of(shape_reader *r, const char *const keys[], uint32_t *out) {
         }
 }
 
+static void factor(shape_reader *r, const char *key, float *out) {
+    double v = *out;
+    if (r->s != OK || !json_in_has(r->o, key)) return;
+    r->s = json_in_real(r->o, key, 0, 1000, &v, r->e);
+    name_field(r);
+    *out = (float)v;
+}
+
 static void flag(shape_reader *r, const char *key, uint32_t *out) {
     bool v = *out != 0;
     if (r->s != OK || !json_in_has(r->o, key)) return;
@@ -176,6 +184,12 @@ static void read_experts(shape_reader *r) {
     one_of(r, n, &c->n_experts);
     if (!c->n_experts && !is_type(r, "granitemoehybrid")) return;
     if (c->n_experts) number(r, "num_experts_per_tok", &c->n_experts_used);
+    if (is_type(r, "lfm2_moe")) {
+        uint32_t norm = c->experts_norm;
+        flag(r, "norm_topk_prob", &norm);
+        c->experts_norm = norm;
+        factor(r, "routed_scaling_factor", &c->experts_scale);
+    }
     number(r, "moe_intermediate_size", &m->n_ff_expert);
     number(r, "n_shared_experts", &n_shared);
     c->n_ff_shared = n_shared * m->n_ff_expert;
@@ -230,6 +244,7 @@ static void read_states(shape_reader *r) {
     }
     m->ssm.groups = delta ? 16 : 1;
     m->ssm.heads = delta ? 32 : 128;
+    m->heads_grouped = delta;
     one_of(r, state, &m->ssm.state);
     one_of(r, groups, &m->ssm.groups);
     one_of(r, heads, &m->ssm.heads);
@@ -368,6 +383,10 @@ status hf_shape_read(model_config *c, const char *type, const json_t *o, const c
         is_type(&r, "nemotron_h"))
         read_states(&r);
     if (strcmp(type, "lfm2") == 0) adjust_width(&r);
+    if (is_type(&r, "lfm2")) {
+        c->norm_eps = 1e-5f;
+        factor(&r, "norm_eps", &c->norm_eps);
+    }
     flag(&r, "use_qk_norm", &qk);
     c->qk_norm = qk;
     if (is_type(&r, "nemotron_h")) c->rope.n_dims = 0;

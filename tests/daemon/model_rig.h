@@ -4,6 +4,7 @@
 #define TESTS_DAEMON_MODEL_RIG_H
 
 #include "model/family.h"
+#include "tests/model/gguf_hybrid.h"
 #include "tests/model/gguf_shaped.h"
 
 static GB_UNUSED void model_rig_str(gb *b, const checkpoint *from, const char *key) {
@@ -50,6 +51,13 @@ static GB_UNUSED void model_rig_make(gb *b, const family *f, char path[64]) {
     model_config c = gb_tiny(f->arch);
     gb_init(b);
     c.n_vocab = model_rig_vocabulary(b);
+    if (gb_is_hybrid(f->arch)) {
+        c = gb_hybrid_config(f->arch, c.n_vocab);
+        gb_hybrid_keys(b, &c);
+        gb_hybrid_tensors(b, &c, DT_Q4_0, 1);
+        gb_open(b, path);
+        return;
+    }
     if (f->shaped) {
         c = gb_shaped_config(f->arch, c.n_vocab, 40);
         gb_shaped_keys(b, &c);

@@ -17,6 +17,10 @@ typedef struct fake_engine {
     const batch *submitted;
     sampled token[4][1 + SCHED_MAX_DRAFT];
     uint32_t n_tokens[4], n_rows; /* n_rows: of the step collected last */
+    /* Of its first sequence: the slot of its state, and where it is to be written; its first copy. */
+    uint32_t state, n_checkpoints;
+    batch_checkpoint checkpoint[4];
+    block_copy copy;
 } fake_engine;
 
 static void draw_run(fake_engine *e, uint32_t i) {
@@ -32,7 +36,12 @@ static void draw_run(fake_engine *e, uint32_t i) {
 
 static status fake_submit(engine *en, const batch *b, err *er) {
     (void)er;
-    ((fake_engine *)en)->submitted = b;
+    fake_engine *e = (fake_engine *)en;
+    e->submitted = b;
+    e->state = b->seq[0].state;
+    e->n_checkpoints = b->seq[0].n_checkpoints;
+    for (uint32_t i = 0; i < e->n_checkpoints; i++) e->checkpoint[i] = b->seq[0].checkpoints[i];
+    e->copy = b->n_copies ? b->copies[0] : (block_copy){.group = UINT32_MAX};
     for (uint32_t i = 0; i < b->n_seqs; i++) draw_run((fake_engine *)en, i);
     ((fake_engine *)en)->n_rows = b->n_rows;
     return OK;
@@ -92,12 +101,17 @@ typedef struct rig {
     void *mem;
 } rig;
 
-static void rig_open(rig *g) {
-    *g = (rig){.d = drive_new(drive_config()), .engine.head.backend = &fake_backend};
+static void rig_open_with(rig *g, const sched_config *c) {
+    *g = (rig){.d = drive_new(*c), .engine.head.backend = &fake_backend};
     const size_t bytes = runner_bytes(&g->d->cfg, N_VOCAB);
     g->mem = aligned_alloc(64, align_up(bytes, 64));
     memset(g->mem, 0, bytes);
     g->r = runner_init(g->mem, &g->d->cfg, N_VOCAB, g->d->s, &g->engine.head, on_event, NULL);
+}
+
+static void rig_open(rig *g) {
+    const sched_config c = drive_config();
+    rig_open_with(g, &c);
 }
 
 static void rig_close(rig *g) {
@@ -161,5 +175,38 @@ START_TEST(what_a_run_took_is_known_before_the_next_mask) {
 }
 END_TEST
 
-CHECK_MAIN("runner", runs_reach_the_job_and_the_events_whole_and_in_order,
+/* A prompt of 6 tokens in blocks and chunks of 4: a checkpoint behind the first, from which the same prompt
+ * begins again. */
+START_TEST(states_reach_the_engine) {
+    rig g;
+    noting_job one, two;
+    sched_config c = drive_config();
+    c.prefix_cache = true;
+    c.state_slots = c.max_seqs + 4, c.state_chunk = 4;
+    rig_open_with(&g, &c);
+    submit(&g, &one, 12, false);
+    ck_assert(runner_step(g.r));
+    ck_assert_uint_eq(g.engine.n_checkpoints, 1);
+    ck_assert_uint_eq(g.engine.checkpoint[0].n_tokens, 4);
+    ck_assert_uint_ne(g.engine.checkpoint[0].state, g.engine.state);
+    ck_assert_uint_eq(g.engine.copy.group, UINT32_MAX);
+    const uint32_t kept = g.engine.checkpoint[0].state;
+    while (runner_step(g.r)) {
+    }
+    submit(&g, &two, 2, false);
+    ck_assert(runner_step(g.r));
+    ck_assert_uint_eq(g.engine.n_rows, 2);
+    ck_assert_uint_eq(g.engine.copy.group, ENGINE_COPY_STATE);
+    ck_assert(g.engine.copy.from == (int32_t)kept &&
+              g.engine.copy.to == (int32_t)g.engine.state);
+    while (runner_step(g.r)) {
+    }
+    check_text(&one, 12);
+    check_text(&two, 2);
+    rig_close(&g);
+}
+END_TEST
+
+CHECK_MAIN("runner", states_reach_the_engine,
+           runs_reach_the_job_and_the_events_whole_and_in_order,
            what_a_run_took_is_known_before_the_next_mask)

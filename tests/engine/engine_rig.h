@@ -28,6 +28,13 @@
 
 enum { RIG_MAX_SEQS = 64, RIG_MAX_TABLE = 256 };
 
+/* Where the model has recurrent layers: the slot of a part, and a checkpoint that its rows write, of no
+ * tokens where they write none. */
+typedef struct rig_state {
+    uint32_t slot;
+    batch_checkpoint checkpoint;
+} rig_state;
+
 typedef struct rig {
     checkpoint *file;
     model *model;
@@ -40,6 +47,7 @@ typedef struct rig {
     const uint32_t *allowed;  /* tokens that rows may draw; NULL: all */
     const block_copy *copies; /* before the rows of the next steps */
     uint32_t n_copies;
+    const rig_state *state; /* of the only part of the next steps; NULL: part i has slot i */
 } rig;
 
 /* A sequence's part of a step. table: physical blocks from position 0 on, in the pool of every
@@ -98,11 +106,13 @@ static RIG_UNUSED void rig_close(rig *r) {
     checkpoint_close(r->file);
 }
 
-/* Fills every slot of the cache with NaN, as another sequence might have left it. */
+/* Fills every slot of the cache and every state with NaN, as another sequence might have left it. */
 static RIG_UNUSED void rig_poison(rig *r) {
     cpu_engine *e = (cpu_engine *)r->engine;
     for (uint32_t g = 0; g < e->layout.groups.n; g++)
         memset(e->kv[g], 0xff, cpu_block_bytes(&e->layout, g) * r->opt.n_blocks[g]);
+    if (e->states)
+        memset(e->states, 0xff, sizeof(float) * e->layout.n_states * e->layout.state_floats);
 }
 
 static RIG_UNUSED status rig_try(rig *r, const part *p, uint32_t n, step_result *out, err *e) {
@@ -124,7 +134,10 @@ static RIG_UNUSED status rig_try(rig *r, const part *p, uint32_t n, step_result 
                              .n_score = (int8_t)(p[i].n_score - 1),
                              .params = p[i].params,
                              .allowed = r->allowed,
-                             .n_prompt = p[i].first + p[i].n};
+                             .n_prompt = p[i].first + p[i].n,
+                             .state = r->state ? r->state->slot : i,
+                             .checkpoints = r->state ? &r->state->checkpoint : NULL,
+                             .n_checkpoints = r->state && r->state->checkpoint.n_tokens > 0};
         b.n_rows += p[i].n;
         b.n_logit_rows += p[i].n_logits;
     }

@@ -1,6 +1,6 @@
 /* Tiny models of the families that have no small real one, against transformers in float64
  * (tests/golden/make_families.py, where the format of the files stands), or plain formulas in
- * float64 (make_variants.py, make_gemma4.py, make_mixtures.py, make_gpt_oss.py). */
+ * float64 (make_variants.py, make_gemma4.py, make_mixtures.py, make_gpt_oss.py, make_hybrids.py). */
 #include "tests/engine/engine_rig.h"
 
 #include <math.h>
@@ -13,7 +13,7 @@ static const char *const families[] = {
     "qwen3",    "phi3",     "gemma3",     "gemma2",           "smollm3",   "ministral3",
     "olmo2",    "olmo3",    "glm4",       "granite",          "gemma4",    "mixtral",
     "qwen2moe", "qwen3moe", "granitemoe", "granitemoeshared", "gemma4moe", "glm4moe",
-    "gpt-oss"};
+    "gpt-oss",  "lfm2",     "lfm2moe",    "qwen35",           "qwen35moe"};
 enum { N_FAMILIES = sizeof families / sizeof *families };
 
 static void take(FILE *f, void *dst, size_t n) {
@@ -78,9 +78,11 @@ static void check_family(const char *name, FILE *f, uint32_t n_vocab) {
     path[strlen(path) - strlen(".gguf")] = '\0';
     if (access(path, F_OK) == 0) {
         check_model(path, false, head[0], tokens, n, n_vocab, want, of_folder);
-        /* OLMo 3's GGUF has YaRN's factor as a number, which is rounded. */
-        ck_assert_msg(strcmp(name, "olmo3") == 0 || memcmp(logits, of_folder, bytes) == 0,
-                      "%s has other bits", path);
+        /* OLMo 3's GGUF has YaRN's factor as a number, which is rounded; Qwen3.5's has value heads
+         * in another order, so that a sum over their columns has. */
+        const bool other = strcmp(name, "olmo3") == 0 || strncmp(name, "qwen35", 6) == 0;
+        ck_assert_msg(other || memcmp(logits, of_folder, bytes) == 0, "%s has other bits",
+                      path);
     }
     free(want);
     free(logits);

@@ -68,6 +68,66 @@ START_TEST(norm_is_what_the_formula_says) {
 }
 END_TEST
 
+/* Of recurrent layers: rows, inputs and outputs of all sizes that heads and pieces have. */
+START_TEST(kernels_of_states_have_the_same_bits_on_every_isa) {
+    enum { ROWS = 33, IN = 40, OUT = 48 };
+    static float x[ROWS * IN], y[ROWS * OUT], m[IN * OUT], want[ROWS * OUT], got[ROWS * OUT];
+    static float a[IN * OUT], b[IN * OUT];
+    const op_kernels *k[2];
+    const float *rows[8];
+    for (uint32_t j = 0; j < 8; j++) rows[j] = y + j * OUT;
+    for (uint32_t i = 0, n_k = other_tables(k); i < n_k; i++)
+        for (uint32_t n = 1; n <= ROWS; n++) {
+            const uint32_t n_in = 1 + n % IN, n_out = 16 * (1 + n % 3);
+            fill_random(x, ROWS * IN, n);
+            fill_random(y, ROWS * OUT, n + 1);
+            fill_random(m, IN * OUT, n + 2);
+            const float one = ops_plain.dot(x, y, n), other = k[i]->dot(x, y, n);
+            assert_bits(&one, &other, 1, "dot", k[i]->isa, n);
+            ops_plain.rows_by(x, n, m, n_in, n_out, want);
+            k[i]->rows_by(x, n, m, n_in, n_out, got);
+            assert_bits(want, got, n * n_out, "rows_by", k[i]->isa, n);
+            memcpy(a, m, sizeof m);
+            memcpy(b, m, sizeof m);
+            ops_plain.add_outer(a, 0.7f, x, y, n, n_in, n_out);
+            k[i]->add_outer(b, 0.7f, x, y, n, n_in, n_out);
+            assert_bits(a, b, n_in * n_out, "add_outer", k[i]->isa, n);
+            ops_plain.taps(rows, x, 1 + n % 8, n, want);
+            k[i]->taps(rows, x, 1 + n % 8, n, got);
+            assert_bits(want, got, n, "taps", k[i]->isa, n);
+        }
+}
+END_TEST
+
+/* In double. */
+START_TEST(kernels_of_states_are_what_the_formulas_say) {
+    enum { ROWS = 5, IN = 24, OUT = 32 };
+    float x[ROWS * IN], y[ROWS * OUT], m[IN * OUT], out[ROWS * OUT], sum[IN * OUT];
+    fill_random(x, ROWS * IN, 1);
+    fill_random(y, ROWS * OUT, 2);
+    fill_random(m, IN * OUT, 3);
+    memcpy(sum, m, sizeof m);
+    ops_plain.rows_by(x, ROWS, m, IN, OUT, out);
+    ops_plain.add_outer(sum, 0.5f, x, y, ROWS, IN, OUT);
+    for (int j = 0; j < ROWS; j++)
+        for (int c = 0; c < OUT; c++) {
+            double want = 0, size = 0;
+            for (int i = 0; i < IN; i++)
+                want += (double)x[j * IN + i] * m[i * OUT + c],
+                    size += fabs((double)x[j * IN + i] * m[i * OUT + c]);
+            ck_assert_double_le(fabs(out[j * OUT + c] - want), 1e-6 * size);
+        }
+    for (int i = 0; i < IN; i++)
+        for (int c = 0; c < OUT; c++) {
+            double want = 0.5 * (double)m[i * OUT + c], size = fabs(want);
+            for (int j = 0; j < ROWS; j++)
+                want += (double)x[j * IN + i] * y[j * OUT + c],
+                    size += fabs((double)x[j * IN + i] * y[j * OUT + c]);
+            ck_assert_double_le(fabs(sum[i * OUT + c] - want), 1e-6 * size);
+        }
+}
+END_TEST
+
 START_TEST(exp2_has_the_same_bits_on_every_isa_and_is_near_libm) {
     static const float odd[] = {0,    -0.0f, 1,      127,       126.5f, -124.99f,
                                 -125, -126,  -150,   -1e30f,    0.5f,   -0.5f,
@@ -277,8 +337,9 @@ START_TEST(tokens_enter_the_cache_with_the_same_bits_on_every_isa) {
 }
 END_TEST
 
-CHECK_MAIN("ops", norm_has_the_same_bits_on_every_isa, norm_is_what_the_formula_says,
-           exp2_has_the_same_bits_on_every_isa_and_is_near_libm,
+CHECK_MAIN("ops", kernels_of_states_have_the_same_bits_on_every_isa,
+           kernels_of_states_are_what_the_formulas_say, norm_has_the_same_bits_on_every_isa,
+           norm_is_what_the_formula_says, exp2_has_the_same_bits_on_every_isa_and_is_near_libm,
            the_soft_cap_has_the_same_bits_on_every_isa_and_is_near_libm,
            a_sink_has_the_same_bits_on_every_isa_and_never_overflows,
            the_gate_has_the_same_bits_on_every_isa_and_is_near_libm,

@@ -7,6 +7,7 @@
  */
 #include "tests/engine/engine_rig.h"
 #include "tests/model/gguf_build.h"
+#include "tests/model/gguf_hybrid.h"
 #include "tests/model/gguf_shaped.h"
 
 enum {
@@ -18,13 +19,15 @@ enum {
     N_ROWS = DECODED + 1,                     /* rows of logits kept of a run */
     N_PREEMPTED = RIG_SANITIZED ? 2 : N_ROWS, /* runs that end in a preemption */
     N_CHUNKINGS = RIG_SANITIZED ? 1 : 3,
-    PLAIN_LEN = 6
+    PLAIN_LEN = 6,
+    CHECKPOINT = 40 /* slot of a state that no run has */
 };
 
 typedef struct run {
     int32_t tokens[LEN];
     int32_t table[BLOCKS];
-    float *logits; /* [N_ROWS][n_vocab]: after the prompt, and after each decoded token */
+    float *logits;   /* [N_ROWS][n_vocab]: after the prompt, and after each decoded token */
+    rig_state state; /* its checkpoint is written once */
 } run;
 
 /* The tiny model with each type of cache that has codes, and a mixture; then other families, and
@@ -34,26 +37,29 @@ static const struct {
     dtype k, v;
     bool sinks;
 } models[] = {
-    {NULL, DT_F16, DT_F16, false},         {"gemma3", DT_F16, DT_F16, false},
-    {"gemma3", DT_INT8, DT_INT8, false},   {"gemma3", DT_Q8_0, DT_Q8_0, false},
-    {"gemma3", DT_FP8, DT_FP8, false},     {"gemma3", DT_INT8, DT_INT4, false},
-    {"gemma3", DT_INT4, DT_INT4, false},   {"gemma2", DT_F16, DT_F16, false},
-    {"gemma2", DT_INT4, DT_INT8, false},   {"llama", DT_BF16, DT_BF16, true},
-    {"gemma2", DT_INT8, DT_INT8, true},    {"smollm3", DT_F16, DT_F16, false},
-    {"mistral3", DT_INT8, DT_INT8, false}, {"olmo2", DT_F16, DT_F16, false},
-    {"glm4", DT_BF16, DT_F16, false},      {"granite", DT_F16, DT_F16, false},
-    {"qwen2", DT_F32, DT_F32, false},      {"qwen3", DT_F16, DT_F16, false},
-    {"phi3", DT_F16, DT_F16, false},       {"qwen2moe", DT_F16, DT_F16, false},
-    {"qwen3moe", DT_INT8, DT_INT8, false}, {"gemma4", DT_F16, DT_F16, false},
-    {"gemma4", DT_INT8, DT_INT8, false},   {"granitemoe", DT_F16, DT_F16, false},
-    {"glm4moe", DT_F16, DT_F16, false},    {"gpt-oss", DT_F16, DT_F16, true},
-    {"gpt-oss", DT_INT8, DT_INT4, true},
+    {NULL, DT_F16, DT_F16, false},          {"gemma3", DT_F16, DT_F16, false},
+    {"gemma3", DT_INT8, DT_INT8, false},    {"gemma3", DT_Q8_0, DT_Q8_0, false},
+    {"gemma3", DT_FP8, DT_FP8, false},      {"gemma3", DT_INT8, DT_INT4, false},
+    {"gemma3", DT_INT4, DT_INT4, false},    {"gemma2", DT_F16, DT_F16, false},
+    {"gemma2", DT_INT4, DT_INT8, false},    {"llama", DT_BF16, DT_BF16, true},
+    {"gemma2", DT_INT8, DT_INT8, true},     {"smollm3", DT_F16, DT_F16, false},
+    {"mistral3", DT_INT8, DT_INT8, false},  {"olmo2", DT_F16, DT_F16, false},
+    {"glm4", DT_BF16, DT_F16, false},       {"granite", DT_F16, DT_F16, false},
+    {"qwen2", DT_F32, DT_F32, false},       {"qwen3", DT_F16, DT_F16, false},
+    {"phi3", DT_F16, DT_F16, false},        {"qwen2moe", DT_F16, DT_F16, false},
+    {"qwen3moe", DT_INT8, DT_INT8, false},  {"gemma4", DT_F16, DT_F16, false},
+    {"gemma4", DT_INT8, DT_INT8, false},    {"granitemoe", DT_F16, DT_F16, false},
+    {"glm4moe", DT_F16, DT_F16, false},     {"gpt-oss", DT_F16, DT_F16, true},
+    {"gpt-oss", DT_INT8, DT_INT4, true},    {"lfm2", DT_F16, DT_F16, false},
+    {"lfm2moe", DT_F16, DT_F16, false},     {"qwen35", DT_F16, DT_F16, false},
+    {"qwen35moe", DT_INT8, DT_INT8, false},
 };
 enum { N_MODELS = sizeof models / sizeof *models };
 
 static engine_options options(void) {
     engine_options o = rig_options();
     o.max_rows = 520;
+    o.n_states = CHECKPOINT + 1;
     for (uint32_t g = 0; g < PROGRAM_MAX_GROUPS; g++)
         o.n_blocks[g] = 2 * BLOCKS + N_OTHERS * 2 + 4;
     return o;
@@ -73,7 +79,11 @@ static void open_model(rig *r, int which, const engine_options *wanted) {
     gb b;
     char path[64];
     gb_init(&b);
-    if (family_find(models[which].arch)->shaped) {
+    if (gb_is_hybrid(models[which].arch)) {
+        c = gb_hybrid_config(models[which].arch, 128);
+        gb_hybrid_keys(&b, &c);
+        gb_hybrid_tensors(&b, &c, DT_Q4_0, 7);
+    } else if (family_find(models[which].arch)->shaped) {
         c = gb_shaped_config(models[which].arch, 128, PROMPT / 5);
         gb_shaped_keys(&b, &c);
         gb_shaped_tensors(&b, &c, DT_Q4_0, 7);
@@ -87,6 +97,10 @@ static void open_model(rig *r, int which, const engine_options *wanted) {
     ck_assert_uint_eq(r->model->program.n_groups, c.window_every || c.shape.listed ? 2 : 1);
 }
 
+static bool has_states(const rig *r) {
+    return ((cpu_engine *)r->engine)->states != NULL;
+}
+
 /* Attention without fusion reads no codes. */
 static bool may_be_unfused(int which) {
     return !kv_type_get(models[which].k)->word_bytes &&
@@ -96,6 +110,7 @@ static bool may_be_unfused(int which) {
 static void run_init(run *w, const rig *r, uint32_t seed) {
     rig_tokens(r, w->tokens, LEN, 1);
     rig_table(r, w->table, 0, BLOCKS, seed);
+    w->state = (rig_state){0, {0, CHECKPOINT}};
     w->logits = malloc(sizeof(float) * N_ROWS * r->n_vocab);
     ck_assert_ptr_nonnull(w->logits);
 }
@@ -109,7 +124,12 @@ static void keep(run *w, const rig *r, uint32_t row, const step_result *s, uint3
 static void step_alone(rig *r, run *w, uint32_t first, uint32_t n) {
     bool last = first + n >= PROMPT;
     part p = {w->tokens, w->table, first, n, last, NULL, 0};
+    rig_state state = w->state;
+    const uint32_t at = state.checkpoint.n_tokens;
+    if (at <= first || at > first + n) state.checkpoint.n_tokens = 0;
+    r->state = &state;
     step_result s = rig_run(r, &p, 1);
+    r->state = NULL;
     if (last) keep(w, r, first + n - PROMPT, &s, 0);
 }
 
@@ -247,6 +267,7 @@ START_TEST(a_beginning_that_another_computed_changes_no_bit) {
         run other;
         rig_poison(&r);
         run_init(&other, &r, 20 + i);
+        other.state.checkpoint.n_tokens = found[i] * 16;
         run_alone(&r, &other, i == 0 ? 48 : PROMPT);
         w.logits = malloc(sizeof(float) * N_ROWS * r.n_vocab);
         ck_assert_ptr_nonnull(w.logits);
@@ -254,7 +275,11 @@ START_TEST(a_beginning_that_another_computed_changes_no_bit) {
         rig_table(&r, w.table, 1, BLOCKS, 20 + i); /* blocks that the other has not */
         memcpy(w.table, other.table, found[i] * sizeof *w.table);
         const uint32_t chunk = i == 1 ? 37 : PROMPT;
-        for (uint32_t at = found[i] * 16; at < PROMPT; at += chunk)
+        const block_copy state = {CHECKPOINT, 1, ENGINE_COPY_STATE};
+        w.state = (rig_state){.slot = 1};
+        r.copies = &state;
+        r.n_copies = has_states(&r);
+        for (uint32_t at = found[i] * 16; at < PROMPT; at += chunk, r.n_copies = 0)
             step_alone(&r, &w, at, PROMPT - at < chunk ? PROMPT - at : chunk);
         for (uint32_t k = 0; k < DECODED; k++) step_alone(&r, &w, PROMPT + k, 1);
         assert_same(&base, &w, &r, "prefix");
@@ -273,7 +298,7 @@ START_TEST(a_fork_changes_no_bit) {
     rig r;
     run base, leader, fork;
     int32_t others[BLOCKS];
-    block_copy copies[PLAN_MAX_GROUPS];
+    block_copy copies[PLAN_MAX_GROUPS + 1];
     engine_options o = options();
     open_model(&r, _i, &o);
     base_run(&r, &base);
@@ -287,6 +312,8 @@ START_TEST(a_fork_changes_no_bit) {
     for (uint32_t g = 0; g < r.n_copies; g++)
         copies[g] =
             (block_copy){.from = leader.table[LAST], .to = fork.table[LAST], .group = g};
+    fork.state.slot = 1;
+    if (has_states(&r)) copies[r.n_copies++] = (block_copy){0, 1, ENGINE_COPY_STATE};
     r.copies = copies;
     leader.tokens[PROMPT] = (leader.tokens[PROMPT] + 1) % (int32_t)r.n_vocab;
     const part p[2] = {{leader.tokens, leader.table, PROMPT, 1, 1, NULL, 0},

@@ -32,7 +32,7 @@ static const expected models[] = {
      "\"head_dim\":256,\"max_position_embeddings\":32768,\"tie_word_embeddings\":false,"
      "\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":10000000,"
      "\"partial_rotary_factor\":0.25}}}",
-     8953803264, 32768, 52690944, "delta"},
+     8953803264, 32768, 74760192, "delta"},
     {"Qwen3.5-35B-A3B",
      "{\"model_type\":\"qwen3_5_moe_text\"," LINEAR
      "\"vocab_size\":248320,\"hidden_size\":2048,\"num_hidden_layers\":40,"
@@ -40,7 +40,7 @@ static const expected models[] = {
      "\"max_position_embeddings\":32768,\"moe_intermediate_size\":512,"
      "\"shared_expert_intermediate_size\":512,\"num_experts\":256,\"num_experts_per_tok\":8,"
      "\"tie_word_embeddings\":false}",
-     34660610688, 20480, 65863680, "mul_sigmoid"},
+     34660610688, 20480, 93450240, "mul_sigmoid"},
     {"DeepSeek-V3",
      "{\"model_type\":\"deepseek_v3\",\"vocab_size\":129280,\"hidden_size\":7168,"
      "\"intermediate_size\":18432,\"moe_intermediate_size\":2048,\"num_hidden_layers\":61,"
@@ -74,7 +74,7 @@ static const expected models[] = {
      "\"num_key_value_heads\":8,\"max_position_embeddings\":128000,\"conv_L_cache\":3,"
      "\"block_auto_adjust_ff_dim\":true,\"block_ffn_dim_multiplier\":1.0,"
      "\"block_multiple_of\":256,\"full_attn_idxs\":[2,5,8,10,12,14],\"rope_theta\":1000000}",
-     1170340608, 12288, 163840, "conv"},
+     1170340608, 12288, 1474560, "conv"},
     {"Gemma 4 E2B",
      "{\"model_type\":\"gemma4\",\"text_config\":{\"model_type\":\"gemma4_text\","
      "\"vocab_size\":262144,\"vocab_size_per_layer_input\":262144,\"hidden_size\":1536,"
@@ -288,8 +288,9 @@ static void put_keys(gb *b, const char *arch, const char *keys) {
 static void put_tensors(gb *b, const program *p) {
     for (uint32_t i = 0; i < p->n_weights; i++) {
         const weight *w = &p->weights[i];
-        const bool vector = w->role == WEIGHT_VECTOR;
-        const uint64_t ne[] = {w->cols, w->rows, w->n_experts};
+        const bool vector = w->role == WEIGHT_VECTOR && w->rows == 1;
+        const uint64_t ne[] = {w->cols, w->run ? 2 * w->rows : w->rows, w->n_experts};
+        if (w->run && w->first_row) continue; /* halves of one tensor */
         gb_tensor(b, w->name, DT_F32, vector ? 1 : w->n_experts ? 3 : 2, ne, NULL);
     }
 }

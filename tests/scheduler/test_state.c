@@ -90,14 +90,89 @@ START_TEST(a_hit_ends_at_a_checkpoint_whose_state_is_copied) {
 }
 END_TEST
 
+/* 40 tokens of which the first 22 are those of every prompt here: five blocks. */
+static sched_id submit_parting(drive *d) {
+    static int32_t text[40];
+    sched_spec spec = drive_spec(d, 40, 2);
+    sched_id id;
+    for (int32_t i = 0; i < 40; i++) text[i] = i < 22 ? d->prompt[i] : 5000 + i;
+    spec.prompt = text;
+    ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_NONE);
+    return id;
+}
+
 START_TEST(without_a_checkpoint_blocks_are_no_hit_and_counters_say_so) {
     drive *d = drive_new(state_config(0));
     drive_ask(d, 0, 30);
-    drive_submit(d, 40, 2);
+    submit_parting(d);
     ck_assert_str_eq(drive_trace(drive_plan(d)), "p0[0..40)s");
     ck_assert_uint_eq(drive_stats(d).count.prefix_cache_hits, 0);
-    ck_assert_uint_eq(drive_stats(d).count.prefix_cache_state_misses, 28);
+    ck_assert_uint_eq(drive_stats(d).count.prefix_cache_state_misses, 20);
     drive_free(d);
+}
+END_TEST
+
+/* The prompt and the answer so far, then others. */
+static uint32_t ask_next_turn(drive *d, uint32_t n_prompt, uint32_t n_answer, uint32_t n_new) {
+    static int32_t text[64];
+    const uint32_t n = n_prompt + n_answer + n_new;
+    sched_spec spec = drive_spec(d, n, 1);
+    sched_id id;
+    for (uint32_t i = 0; i < n; i++)
+        text[i] = i < n_prompt              ? d->prompt[i]
+                  : i < n_prompt + n_answer ? DRIVE_WORD
+                                            : 7000 + (int32_t)i;
+    spec.prompt = text;
+    ck_assert_int_eq(drive_try(d, &spec, &id), REJECT_NONE);
+    const sched_step *st = drive_plan(d);
+    const uint32_t found = st->seq[st->n_seqs - 1].first_pos;
+    drive_commit(d, st, DRIVE_WORD);
+    drive_run(d, 10);
+    return found;
+}
+
+/* Without a slot beside those of sequences: no step has written a checkpoint. The last token that was
+ * drawn is not computed. */
+START_TEST(a_sequence_leaves_its_state_where_its_last_chunk_ends) {
+    static const struct {
+        uint32_t n_prompt, n_answer, found;
+    } cases[] = {{10, 20, 24}, {10, 15, 24}, {10, 14, 16}, {3, 2, 0}, {3, 5, 0}, {3, 6, 8}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        sched_config cfg = state_config(0);
+        cfg.depth = 1;
+        drive *d = drive_new(cfg);
+        drive_submit(d, cases[i].n_prompt, cases[i].n_answer);
+        drive_run(d, 100);
+        ck_assert_uint_eq(drive_stats(d).state_live, 0);
+        ck_assert_uint_eq(drive_stats(d).state_checkpoints, cases[i].found > 0);
+        ck_assert_uint_eq(ask_next_turn(d, cases[i].n_prompt, cases[i].n_answer, 5),
+                          cases[i].found);
+        drive_free(d);
+    }
+}
+END_TEST
+
+/* While a step is uncommitted that writes to it, it is nobody's yet; and nobody's if that step fails. */
+START_TEST(a_sequence_that_is_cancelled_leaves_its_state_when_its_steps_are_committed) {
+    for (int fails = 0; fails < 2; fails++) {
+        drive *d = drive_new(state_config(0));
+        const sched_id id = drive_submit(d, 10, 20);
+        for (int i = 0; i < 7; i++) drive_step(d); /* 16 tokens are computed */
+        const sched_step *st = drive_plan(d);
+        ck_assert_uint_eq(st->seq[0].first_pos, 16);
+        drive_cancel(d, id);
+        ck_assert_uint_eq(drive_stats(d).state_checkpoints, 0);
+        if (fails) {
+            sched_commit(d->s, st, NULL);
+            drive_drain(d);
+        } else {
+            drive_commit(d, st, DRIVE_WORD);
+        }
+        ck_assert_uint_eq(drive_stats(d).state_live, 0);
+        ck_assert_uint_eq(drive_stats(d).state_checkpoints, !fails);
+        ck_assert_uint_eq(ask_next_turn(d, 10, 6, 9), fails ? 0 : 16);
+        drive_free(d);
+    }
 }
 END_TEST
 
@@ -106,7 +181,7 @@ START_TEST(the_reason_of_such_a_miss_is_the_checkpoint) {
     cfg.recent_tokens = 1000;
     drive *d = drive_new(cfg);
     drive_ask(d, 0, 30);
-    const sched_id id = drive_submit(d, 40, 2);
+    const sched_id id = submit_parting(d);
     const sched_step *st = drive_plan(d);
     sched_miss why;
     sched_explain(d->s, id, &why);
@@ -296,6 +371,8 @@ CHECK_MAIN("state", a_sequence_has_a_slot_from_admission_to_its_last_commit,
            a_prompt_leaves_checkpoints_at_its_end_and_a_chunk_before,
            a_hit_ends_at_a_checkpoint_whose_state_is_copied,
            without_a_checkpoint_blocks_are_no_hit_and_counters_say_so,
+           a_sequence_leaves_its_state_where_its_last_chunk_ends,
+           a_sequence_that_is_cancelled_leaves_its_state_when_its_steps_are_committed,
            the_reason_of_such_a_miss_is_the_checkpoint,
            where_a_prompt_parts_from_a_cached_one_is_a_checkpoint,
            the_checkpoint_used_least_recently_gives_its_slot,

@@ -93,7 +93,8 @@ typedef struct stream {
     uint32_t n_blocks[SCHED_MAX_GROUPS]; /* as set last */
     uint64_t n_resizes, n_moves;
     bool states; /* set before it runs: the model has recurrent states; then there is no tier */
-    uint64_t n_written, n_stated; /* checkpoints; requests that began behind one */
+    uint64_t n_written, n_stated; /* checkpoints; requests that began behind one ... */
+    uint64_t n_left;              /* ... that no step has written */
     bool forgets; /* set before it runs: prefixes are forgotten, misses are explained */
     uint64_t n_forgotten, n_why[WHY_FIRST_SEEN + 1];
     uint64_t hash; /* of every field of every step and event, in order */

@@ -58,6 +58,7 @@ static stream run(kind of, uint64_t state) {
         sum.n_forgotten += m->n_forgotten;
         sum.n_written += m->n_written;
         sum.n_stated += m->n_stated;
+        sum.n_left += m->n_left;
         for (int i = 0; i <= WHY_FIRST_SEEN; i++) sum.n_why[i] += m->n_why[i];
         stream_hash(&sum, m->hash);
         free(m);
@@ -236,6 +237,7 @@ START_TEST(random_streams_with_recurrent_states_keep_every_promise) {
         ck_assert_uint_gt(sum.n_ended, STREAMS / 2);
         ck_assert_uint_gt(sum.n_written, STREAMS / 4);
         ck_assert_uint_gt(sum.n_stated, STREAMS / 50);
+        ck_assert_uint_gt(sum.n_left, 0);
         ck_assert_uint_gt(sum.n_forked, STREAMS / 50);
         ck_assert_uint_gt(sum.n_preemptions, STREAMS / 50);
     }
