@@ -44,7 +44,7 @@ cudaError_t cu_gate(cudaStream_t s, cu_type t, activation act, uint32_t n_rows, 
                 out);
 }
 
-cudaError_t cu_mul_gelu(cudaStream_t s, cu_type t, uint32_t n_rows, uint32_t n, const void *in,
-                        const void *by, uint32_t ld_by, void *out) {
-    return gate(s, t, ACT_GELU_TANH, n_rows, n, gate_rows{n, ld_by}, in, by, out);
+cudaError_t cu_mul_act(cudaStream_t s, cu_type t, activation act, uint32_t n_rows, uint32_t n,
+                       const void *in, const void *by, uint32_t ld_by, void *out) {
+    return gate(s, t, act, n_rows, n, gate_rows{n, ld_by}, in, by, out);
 }

@@ -92,10 +92,10 @@ cudaError_t cu_head_norm(cudaStream_t, const cu_norm *, const cu_heads *);
 /* out[r][c] = act(in[r][c]) * in[r][n + c]. in: [n_rows][2n] of T, out: [n_rows][n] of T. */
 cudaError_t cu_gate(cudaStream_t, cu_type t, activation, uint32_t n_rows, uint32_t n,
                     const void *in, void *out);
-/* out[r][c] = gelu(in[r][c]) * by[r][c]. in, out: [n_rows][n] of T, by: [n_rows][ld_by] of T. n and
+/* out[r][c] = act(in[r][c]) * by[r][c]. in, out: [n_rows][n] of T, by: [n_rows][ld_by] of T. n and
  * ld_by: multiples of 8. */
-cudaError_t cu_mul_gelu(cudaStream_t, cu_type t, uint32_t n_rows, uint32_t n, const void *in,
-                        const void *by, uint32_t ld_by, void *out);
+cudaError_t cu_mul_act(cudaStream_t, cu_type t, activation, uint32_t n_rows, uint32_t n,
+                       const void *in, const void *by, uint32_t ld_by, void *out);
 
 /* ---- elementwise.cu ---- */
 

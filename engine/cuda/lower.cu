@@ -119,11 +119,11 @@ static cudaError_t run_mul_sigmoid(const lowering *w, const cuda_op *c) {
                           value_at(w, o->out), o->residual == NO_VALUE ? CU_OUT_T : CU_OUT_ADD);
 }
 
-static cudaError_t run_mul_gelu(const lowering *w, const cuda_op *c) {
+static cudaError_t run_mul_act(const lowering *w, const cuda_op *c) {
     const op *o = c->o;
     const char *by = (const char *)value_at(w, o->by) + (size_t)o->mul.first_col * 2;
-    return cu_mul_gelu(w->s, w->e->l->t, rows_of(w, o->in), cols_of(w, o->in),
-                       value_at(w, o->in), by, cols_of(w, o->by), value_at(w, o->out));
+    return cu_mul_act(w->s, w->e->l->t, o->mul.act, rows_of(w, o->in), cols_of(w, o->in),
+                      value_at(w, o->in), by, cols_of(w, o->by), value_at(w, o->out));
 }
 
 static cudaError_t run_scale(const lowering *w, const cuda_op *c) {

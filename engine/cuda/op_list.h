@@ -19,7 +19,7 @@
     X(SAMPLE, run_sample, CUDA_IN_ANY, CUDA_VALUE_T)                                           \
     X(MUL_SIGMOID, run_mul_sigmoid, CUDA_IN_T, CUDA_VALUE_T)                                   \
     X(EMBED_ADD, run_embed_add, CUDA_IN_T, CUDA_VALUE_T)                                       \
-    X(MUL_GELU, run_mul_gelu, CUDA_IN_T, CUDA_VALUE_T)                                         \
+    X(MUL_ACT, run_mul_act, CUDA_IN_T, CUDA_VALUE_T)                                           \
     X(SCALE, run_scale, CUDA_IN_STREAM, CUDA_VALUE_F32)                                        \
     X(ROUTE, run_route, CUDA_IN_T, CUDA_VALUE_ROUTED)                                          \
     X(EXPERTS_GATE_UP, run_experts_gate_up, CUDA_IN_T, CUDA_VALUE_T)                           \

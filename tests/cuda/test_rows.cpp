@@ -217,14 +217,14 @@ START_TEST(a_clamped_gate_is_as_the_formula_says) {
 }
 END_TEST
 
-START_TEST(a_value_may_be_multiplied_by_the_gelu_of_another) {
+START_TEST(a_value_may_be_multiplied_by_another_that_is_activated) {
     ALL_TYPES(t) {
         const uint32_t n_rows = 3, n = 72, ld = 160, first = 80;
         rng r = {4};
         const std::vector<uint16_t> in = all_to_16(t, r.normals(n_rows * n, 2)),
                                     by = all_to_16(t, r.normals(n_rows * ld));
         device<uint16_t> di(in), db(by), out(in.size());
-        CUDA_OK(cu_mul_gelu(0, t, n_rows, n, di.p, db.p + first, ld, out.p));
+        CUDA_OK(cu_mul_act(0, t, ACT_GELU_TANH, n_rows, n, di.p, db.p + first, ld, out.p));
         const std::vector<float> got = all_from_16(t, out.get());
         for (uint32_t i = 0; i < n_rows; i++)
             for (uint32_t c = 0; c < n; c++) {
@@ -256,5 +256,5 @@ CHECK_MAIN("rows", embedding_reads_the_rows_of_tokens_and_of_what_was_drawn,
            a_row_has_the_same_norm_whatever_rows_are_beside_it,
            norms_of_heads_leave_the_other_columns_alone, the_gate_is_silu_or_gelu_times_up,
            a_clamped_gate_is_as_the_formula_says,
-           a_value_may_be_multiplied_by_the_gelu_of_another,
+           a_value_may_be_multiplied_by_another_that_is_activated,
            shapes_that_no_kernel_takes_are_refused)
