@@ -45,7 +45,8 @@ static uint64_t traits_of(const program *p, const op *o) {
         return HAS(SOFT_CAP, o->attention.cap > 0) | HAS(SINKS, o->w[0] != NO_WEIGHT) |
                HAS(TEMPERATURE, o->attention.temperature > 0) |
                HAS(LATENT_KV, o->attention.latent) | HAS(SHARED_KV, o->attention.kv_from > 0) |
-               HAS(BIDIRECTIONAL, o->attention.bidirectional);
+               HAS(BIDIRECTIONAL, o->attention.bidirectional) |
+               HAS(WIDE_HEADS, o->heads.head_dim > 256);
     case OP_EMBED: return HAS(EMBED_TABLES, o->embed.positions || o->embed.texts);
     case OP_NORM: return HAS(NORM_ADD, o->residual != NO_VALUE);
     case OP_HEAD_NORM: return HAS(WHOLE_NORM, o->norm.whole) | HAS(VALUE_NORM, o->norm.values);

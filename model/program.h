@@ -72,6 +72,7 @@ const char *op_kind_name(op_kind);
     X(SHARED_KV, "shared_kv")              /* OP_ATTENTION: attention.kv_from */               \
     X(BIDIRECTIONAL, "bidirectional")      /* OP_ATTENTION: attention.bidirectional */         \
     X(EMBED_TABLES, "embed_tables")        /* OP_EMBED: embed.positions, embed.texts */        \
+    X(WIDE_HEADS, "wide_heads")            /* OP_ATTENTION: heads of more than 256 */          \
     X(NORM_ADD, "norm_add")                /* OP_NORM: residual */                             \
     X(WHOLE_NORM, "whole_norm")            /* OP_HEAD_NORM: norm.whole */                      \
     X(VALUE_NORM, "value_norm")            /* OP_HEAD_NORM: norm.values */                     \

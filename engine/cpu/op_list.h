@@ -40,6 +40,7 @@
     X(LOGIT_CAP)                                                                               \
     X(NORM_ADD)                                                                                \
     X(VALUE_NORM)                                                                              \
+    X(WIDE_HEADS)                                                                              \
     X(SHARED_KV)                                                                               \
     X(PROPORTIONAL)                                                                            \
     X(GATE_UP_BIAS)                                                                            \
