@@ -60,7 +60,7 @@ static void record(recorder *r, const model_config c[LAYERS]) {
         h = part_attention(r, l, h, none, false);
         x = part_linear(r, l, "attn_output.weight", NULL, c[l].n_heads * c[l].head_dim, h, x);
         h = part_norm(r, l, "ffn_norm.weight", x, ROWS_STEP);
-        h = part_gate_up(r, l, h, ACT_SILU, false);
+        h = part_gate_up(r, l, h, ACT_SILU, r->p->config.n_ff, false);
         x = part_linear(r, l, "ffn_down.weight", NULL, c[l].n_ff, h, x);
     }
     part_head(r, x, embd);
