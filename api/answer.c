@@ -57,6 +57,11 @@ answer *answer_new(app *app, http_request *rq, const json_t *body, const writer 
     return a;
 }
 
+static const char *prompt_field(const answer *a) {
+    if (a->field) return a->field;
+    return a->chat ? "messages" : a->n_dims ? "input" : "prompt";
+}
+
 bool answer_prompts(answer *a, size_t n) {
     err e;
     uint32_t room = a->rq->served->port->max_gens,
@@ -66,7 +71,7 @@ bool answer_prompts(answer *a, size_t n) {
     if (n * a->p.n > most) {
         err_set(&e, ERR_INVALID, "%zu prompts with n = %u make more than %u choices", n, a->p.n,
                 most);
-        err_field(&e, a->n_dims ? "input" : n > most ? "prompt" : "n");
+        err_field(&e, "%s", n > most ? prompt_field(a) : "n");
         err_hint(&e, "send several requests");
         app_refuse(a->app, a->rq, &e);
         return false;
@@ -88,7 +93,7 @@ bool answer_prompts(answer *a, size_t n) {
 /* ---- tokenising ---- */
 
 static bool needs_grammar(const answer *a) {
-    return a->p.form.build && !a->grammar;
+    return a->p.form.build && !a->grammar && !card_is_encoder(&a->rq->served->port->card);
 }
 
 static void encode(void *arg) {
@@ -121,7 +126,8 @@ static void encoded(void *arg) {
 
 void answer_start(answer *a) {
     size_t bytes = 0;
-    for (uint32_t i = 0; i < a->n_prompts; i++) bytes += a->prompts[i].text.len;
+    for (uint32_t i = 0; i < a->n_prompts; i++)
+        bytes += a->prompts[i].text.len + a->prompts[i].second.len;
     if (a->p.form.build) a->grammar = grammars_find(&a->rq->served->grammars, a->p.form.key);
     if (needs_grammar(a)) grammars_make_space(&a->rq->served->grammars);
     if (bytes > ANSWER_INLINE_BYTES || needs_grammar(a)) {
@@ -142,10 +148,6 @@ void answer_start(answer *a) {
 /* ---- submitting ---- */
 
 static void on_event(void *user, const gen_event *);
-
-static const char *prompt_field(const answer *a) {
-    return a->chat ? "messages" : a->n_dims ? "input" : "prompt";
-}
 
 static status check_length(const answer *a, const prompt_in *p, uint32_t *max_tokens, err *e) {
     uint64_t ctx = a->rq->served->port->card.max_model_len, n = p->ids.n;
@@ -258,7 +260,9 @@ static bool set_aside(answer *a) {
 /* Log-probabilities of the prompt: for each choice with echo, else once for a prompt. */
 static bool scores_prompt(const answer *a, uint32_t index) {
     bool echoed = a->p.echo && a->p.logprobs && !a->chat;
-    if (a->n_dims) return a->rq->served->port->card.pooling == POOL_MEAN; /* sums of all rows */
+    /* Sums of all rows, but of an encoder, whose engine gives one for a text. */
+    const model_card *card = &a->rq->served->port->card;
+    if (a->n_dims) return card->pooling == POOL_MEAN && !card_is_encoder(card);
     return echoed || (a->p.prompt_logprobs >= 0 && index % a->p.n == 0);
 }
 
@@ -270,6 +274,7 @@ static bool choice_init(answer *a, choice *c, uint32_t index, uint32_t max_token
         .a = a, .index = index, .prompt = index / a->p.n, .stop_index = -1, .stop_id = -1};
     c->spec = (gen_spec){.prompt = p->ids.v,
                          .n_prompt = (uint32_t)p->ids.n,
+                         .n_first = p->n_first,
                          .max_tokens = max_tokens,
                          .n_choices = index % a->p.n == 0 ? a->p.n : 0,
                          .sampling = a->p.sampling,

@@ -35,7 +35,9 @@ typedef struct answer_part {
 } answer_part;
 
 typedef struct prompt_in {
-    str text; /* as given, or as the chat template made it; unless ids were given */
+    str text;         /* as given, or as the chat template made it; unless ids were given */
+    str second;       /* of a pair of texts, the other one; ptr NULL: it is one text */
+    uint32_t n_first; /* of a pair, once it is tokenised: tokens of the first text; else 0 */
     bool is_text;
     bool is_marked;
     jinja_text marked; /* a chat: text with the origins of its bytes */
@@ -90,7 +92,8 @@ typedef struct answer {
     str reply_prompt;             /* the prompt's text: it may end within reasoning */
     str chat_echo;                /* what echo repeats in a chat */
     uint32_t n_dims;              /* of embeddings; 0: text is generated */
-    double *sums[POOL_AT_ONCE];   /* embeddings: buffers that no generation has */
+    const char *field; /* that has the prompts, for refusals; NULL: the API's usual one */
+    double *sums[POOL_AT_ONCE]; /* embeddings: buffers that no generation has */
     uint32_t n_sums;
     stop_set stops;
     choice *choices;

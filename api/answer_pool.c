@@ -19,11 +19,23 @@ void pool_give_back(choice *c) {
     c->spec.pooled = NULL;
 }
 
+/* The score of a pair of texts, as its classifier means it. */
+static bool end_score(choice *c) {
+    answer *a = c->a;
+    const double x = c->spec.pooled[0];
+    const bool raw = a->rq->served->port->card.config->shape.raw_scores;
+    c->vector = arena_alloc(&a->rq->mem, sizeof *c->vector);
+    if (c->vector) c->vector[0] = (float)(raw ? x : 1 / (1 + exp(-x)));
+    pool_give_back(c);
+    return isfinite(x);
+}
+
 /* The mean has the direction of the sum. */
 bool pool_end(choice *c) {
     answer *a = c->a;
     const double *sum = c->spec.pooled;
     double squares = 0;
+    if (a->rq->served->port->card.pooling == POOL_RANK) return end_score(c);
     c->vector = arena_alloc(&a->rq->mem, a->n_dims * sizeof *c->vector);
     for (uint32_t i = 0; i < a->n_dims; i++) squares += sum[i] * sum[i];
     const double scale = squares > 0 ? 1 / sqrt(squares) : 0;

@@ -4,6 +4,31 @@
 #include "api/answer.h"
 #include "json/out.h"
 
+/* As BERT has two texts: [CLS] first [SEP] second [SEP]. */
+static status encode_pair(answer *a, prompt_in *p) {
+    const tokenizer *tok = a->rq->served->port->tok;
+    err *e = &a->encode_error;
+    const unsigned bare = a->encode_flags & ~(unsigned)TOK_ADD_SPECIAL;
+    status s = tokenizer_encode(tok, p->text, a->encode_flags, &p->ids, e);
+    p->n_first = (uint32_t)p->ids.n;
+    if (s == OK) s = tokenizer_encode(tok, p->second, bare, &p->ids, e);
+    if (s != OK || tokenizer_eos(tok) < 0) return s;
+    if (vec_i32_push(&p->ids, tokenizer_eos(tok))) return OK;
+    return err_set(e, ERR_NO_MEMORY, "no memory to encode the text");
+}
+
+/* The end of the second text goes. */
+static status truncate_pair(prompt_in *p, size_t keep, err *e) {
+    if (keep < p->n_first + 2u) {
+        err_set(e, ERR_INVALID, "a query of %u tokens leaves no room for a document in %zu",
+                p->n_first, keep);
+        return err_field(e, "query");
+    }
+    p->ids.v[keep - 1] = p->ids.v[p->ids.n - 1];
+    p->ids.n = keep;
+    return OK;
+}
+
 void prompt_encode(answer *a) {
     for (uint32_t i = 0; i < a->n_prompts && a->encode_status == OK; i++) {
         prompt_in *p = &a->prompts[i];
@@ -11,6 +36,8 @@ void prompt_encode(answer *a) {
             a->encode_status =
                 tokenizer_encode_prompt(a->rq->served->port->tok, &p->marked, a->encode_flags,
                                         &p->ids, &a->encode_error);
+        else if (p->second.ptr)
+            a->encode_status = encode_pair(a, p);
         else if (p->is_text)
             a->encode_status = tokenizer_encode(a->rq->served->port->tok, p->text,
                                                 a->encode_flags, &p->ids, &a->encode_error);
@@ -30,6 +57,7 @@ status prompt_truncate(const answer *a, prompt_in *p, err *e) {
     }
     size_t keep = given > 0 ? (size_t)given : output < ctx ? (size_t)(ctx - output) : 1;
     if (p->ids.n <= keep) return OK;
+    if (p->n_first) return truncate_pair(p, given > 0 ? keep : (size_t)ctx, e);
     if (a->p.truncate_end) {
         p->ids.n = keep;
         p->is_text = false;

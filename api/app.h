@@ -49,6 +49,7 @@ void chat_run(app *, http_request *);
 void chat_count_run(app *, http_request *);
 void embeddings_run(app *, http_request *);
 void native_embedding_run(app *, http_request *);
+void rerank_run(app *, http_request *);
 void native_completion_run(app *, http_request *);
 void infill_run(app *, http_request *);
 void props_run(app *, http_request *);

@@ -1,5 +1,5 @@
-/* POST /v1/embeddings: vectors of length 1 out of a decoder's hidden states, pooled by the last
- * token or the mean of all (docs/embeddings.md). Loop thread. */
+/* POST /v1/embeddings: vectors of length 1 out of the hidden states of an encoder or a decoder, pooled by
+ * the first or the last token or the mean of all (docs/embeddings.md). Loop thread. */
 #include <string.h>
 
 #include "api/writer.h"
@@ -81,7 +81,8 @@ answer *embeddings_new(app *app, http_request *rq, const json_t *body, const wri
     err e;
     status s = check_served(rq, &e);
     if (s == OK) {
-        dims = rq->served->port->card.config->n_embd;
+        const model_card *card = &rq->served->port->card;
+        dims = card->pooling == POOL_RANK ? 1 : card->config->n_embd;
         s = json_in_int(body, "dimensions", 1, dims, &dims, &e);
     }
     if (s != OK) {

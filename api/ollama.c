@@ -277,8 +277,11 @@ void ollama_show_run(app *app, http_request *rq) {
         write_info(c, &b);
     else
         buf_add(&b, STR("{}"));
-    buf_add(&b, STR(",\"capabilities\":[\"completion\""));
-    if (c->pooling != POOL_OFF) buf_add(&b, STR(",\"embedding\""));
+    const bool generates = !card_is_encoder(c);
+    buf_add(&b, STR(",\"capabilities\":["));
+    if (generates) buf_add(&b, STR("\"completion\""));
+    if (c->pooling != POOL_OFF)
+        buf_add(&b, generates ? STR(",\"embedding\"") : STR("\"embedding\""));
     if (chat_templates_pick(rq->served->port->chat, true)->takes_tools)
         buf_add(&b, STR(",\"tools\""));
     if (str_find(chat, STR("enable_thinking"), 0) != SIZE_MAX)

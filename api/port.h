@@ -62,6 +62,7 @@ typedef void gen_callback(void *user, const gen_event *);
 typedef struct gen_spec { /* pointers are borrowed until the last event */
     const int32_t *prompt;
     uint32_t n_prompt, max_tokens;
+    uint32_t n_first;        /* tokens of the first of two texts; 0: it is one text */
     uint32_t n_choices;      /* of its request's n, for statistics: once a request, else 0 */
     sampling sampling;       /* end_tokens: filled by the machine */
     const uint32_t *allowed; /* tokens it may draw: [sampling_mask_words]; NULL: all */
@@ -79,7 +80,8 @@ typedef struct gen_spec { /* pointers are borrowed until the last event */
     bool score_prompt;   /* prompt_score events, with sampling.n_logprobs best; with pooled: all
                             rows are summed */
     /* Embeddings, with max_tokens 0: where the hidden states of the prompt's last row, or of
-     * all rows, are added up; [n_embd], zeroed; read after the last event. NULL: no. */
+     * all rows, are added up, or an encoder's vector is; [n_embd], zeroed; read after the last
+     * event. NULL: no. */
     double *pooled;
     int32_t priority;
     uint64_t tenant;     /* tenant_id of its key's; for the scheduler's policy */
@@ -253,6 +255,11 @@ typedef struct model_card {
     uint32_t max_model_len;
     pooling pooling; /* of /v1/embeddings; POOL_OFF: there are none */
 } model_card;
+
+/* Gives vectors or scores, and no text. */
+static inline bool card_is_encoder(const model_card *c) {
+    return c->config && c->config->bidirectional;
+}
 
 struct port {
     const port_ops *ops;

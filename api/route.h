@@ -18,7 +18,8 @@ enum {             /* flags of a route */
        OF_MODEL = 1024,  /* for one of the models, which must be loaded */
        STREAMS = 2048,   /* events, where the body has stream: true */
        GENERATES = 4096, /* not of a model that only gives embeddings */
-       EMBEDS = 8192     /* not of one that gives none */
+       EMBEDS = 8192,    /* not of one that gives none */
+       RANKS = 16384     /* not of one that gives neither scores nor embeddings */
 };
 
 typedef struct route {

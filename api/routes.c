@@ -6,7 +6,6 @@
 #include "api/route.h"
 #include "base/clock.h"
 
-static void unsupported_run(app *, http_request *);
 static void openapi_run(app *, http_request *);
 
 static const route routes[] = {
@@ -19,7 +18,8 @@ static const route routes[] = {
     {"/v1/cache", DELETE, cache_forget_run},
     {"/v1/plan", POST | OF_MODEL, plan_run},
     {"/v1/embeddings", POST | EMBEDS | BARE | OF_MODEL, embeddings_run},
-    {"/v1/rerank", POST | BARE, unsupported_run},
+    {"/v1/rerank", POST | RANKS | BARE | OF_MODEL, rerank_run},
+    {"/v2/rerank", POST | RANKS | OF_MODEL, rerank_run},
     {"/v1/responses", POST | GENERATES | STREAMS | BARE | AS_RESPONSES | OF_MODEL,
      responses_run},
     {"/v1/responses/input_tokens", POST | BARE | AS_RESPONSES | OF_MODEL, responses_count_run},
@@ -230,25 +230,42 @@ void routes_begin(app *app, http_request *rq) {
 
 /* Whether the model does what the path is for: said at once, not when it is loaded. */
 static status check_type(const route *r, const served *s, err *e) {
-    const bool none = r->flags & EMBEDS && s->port->card.pooling == POOL_OFF;
-    if (!none && !(r->flags & GENERATES && s->embeds)) return OK;
-    err_set(e, ERR_INVALID, "the model %.80s gives %s", s->port->card.id,
-            none ? "no embeddings"
-                 : "embeddings alone: it answers no completions and no chats");
+    const model_card *c = &s->port->card;
+    const bool generates = !s->embeds && !card_is_encoder(c);
+    const bool ranks = c->pooling == POOL_RANK, embeds = c->pooling != POOL_OFF && !ranks;
+    const char *gives = NULL, *hint = NULL;
+    if (r->flags & GENERATES && !generates) {
+        gives = ranks ? "scores of pairs of texts alone: it answers no completions and no chats"
+                      : "embeddings alone: it answers no completions and no chats";
+        hint = ranks ? "name another one of /v1/models, or POST /v1/rerank"
+                     : "name another one of /v1/models, or POST /v1/embeddings";
+    } else if (r->flags & EMBEDS && !embeds && (s->ops || ranks)) {
+        gives = ranks ? "scores of pairs of texts, not embeddings" : "no embeddings";
+        hint =
+            ranks ? "POST /v1/rerank" : "it does with type = embed, or the option embeddings";
+    } else if (r->flags & RANKS && c->pooling == POOL_OFF) {
+        gives = "neither scores of pairs of texts nor embeddings";
+        hint = "serve a cross-encoder or an encoder, or set the option embeddings";
+    } else {
+        return OK;
+    }
+    err_set(e, ERR_INVALID, "the model %.80s gives %s", c->id, gives);
     err_field(e, "model");
-    return err_hint(e, none ? "it does with type = embed, or the option embeddings"
-                            : "name another one of /v1/models, or POST /v1/embeddings");
+    return err_hint(e, "%s", hint);
 }
 
 /* routes_begin has refused what has no route. */
 void routes_run(app *app, http_request *rq) {
     const route *r = find(rq->path);
-    served *s = NULL;
+    const bool of_model = r->flags & OF_MODEL, several = app->served[0].ops != NULL;
+    served *s = &app->served[0];
     err e;
-    if (!app->served[0].ops || !(r->flags & OF_MODEL))
+    if (!of_model)
         r->run(app, rq);
-    else if (served_find(app, rq, &s, &e) != OK || check_type(r, s, &e) != OK)
+    else if ((several && served_find(app, rq, &s, &e) != OK) || check_type(r, s, &e) != OK)
         app_refuse(app, rq, &e);
+    else if (!several)
+        r->run(app, rq);
     else if (served_enter(app, rq, s, r->run))
         r->run(app, rq);
     else if (r->flags & STREAMS)
@@ -260,15 +277,6 @@ static void openapi_run(app *app, http_request *rq) {
     buf_init(&b, &rq->mem);
     openapi_write(app, routes, sizeof routes / sizeof *routes, &b);
     app_json(rq, &b);
-}
-
-/* What clients of this API know, and this server does not have. */
-static void unsupported_run(app *app, http_request *rq) {
-    failure f;
-    (void)app;
-    failure_set(&f, API_UNSUPPORTED, "%.80s is not supported", rq->path.ptr);
-    err_hint(&f.err, "this server has /v1/completions and /v1/chat/completions");
-    http_refuse(rq, &f);
 }
 
 void root_run(app *app, http_request *rq) {

@@ -412,7 +412,8 @@ static void bench_rope(const sequences &s) {
     run_case("rope_append", s.type(), rows, bytes, 0, s.sets, [&](uint32_t i) {
         const cu_attn set = s.in_set(i);
         const cu_rope rope = {set.kv,        CU_BF16,    (void *)set.qkv, set.ld, b.heads,
-                              ROPE_ADJACENT, b.head_dim, freqs,           1,      cu_kv()};
+                              ROPE_ADJACENT, b.head_dim, freqs,           1,      cu_kv(),
+                              false};
         return cu_kv_coded(&rope.kv) ? cu_append_codes(b.stream, &rope, &s.tables, rows)
                                      : cu_rope_append(b.stream, &rope, &s.tables, rows);
     });

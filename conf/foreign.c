@@ -45,7 +45,9 @@ static const struct {
     {"--ubatch-size -ub", "--max-num-batched-tokens N"},
     {"-fa --flash-attn --attention-backend", "attention needs no option"},
     {"--cont-batching -cb --metrics --slots", "that is always on; there is nothing to set"},
-    {"--embedding --embeddings --pooling --rerank --reranking", "embeddings are not supported"},
+    {"--embedding --rerank --reranking --task --runner --convert --pooler-config",
+     "an encoder serves /v1/embeddings or /v1/rerank by itself, a decoder with --embeddings "
+     "auto"},
     {"--lora --enable-lora --lora-modules",
      "LoRA adapters are not supported: merge them first"},
     {"--enable-auto-tool-choice --tool-call-parser", "there is nothing to set for tools"},

@@ -35,8 +35,8 @@
       "lines of the system prompt of /v1/messages that are left out: a regular expression (PCRE2); " \
       "without a value: none", "", "")                                                        \
     X("model", ENUM, embeddings, 0, 0, 0, "",                                                 \
-      "answer /v1/embeddings with hidden states; auto: of the last token, or as the model file says", \
-      "off|auto|last|mean", "")                                                               \
+      "answer /v1/embeddings with hidden states; auto: of the last token, or as the model file says; " \
+      "an encoder answers them in any case", "off|auto|last|mean|cls", "pooling")             \
     X("server", STR, host, "127.0.0.1", 0, 255, "",                                           \
       "address to listen on, or unix:/path", "", "")                                          \
     X("server", U32, port, 8000, 0, 65535, "",                                                \

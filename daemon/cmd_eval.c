@@ -211,6 +211,7 @@ static status run(preparation *p, options *opt, err *e) {
     s = machine_plan(&m, opt, &w, e);
     if (p->s != OK) s = (*e = p->e).code;
     if (s == OK) s = machine_has_weights(&m, e);
+    if (s == OK) s = machine_generates(&m, e);
     if (s == OK) s = machine_reserve(&m, e);
     if (s == OK) {
         s = evaluate(p, &m, e);

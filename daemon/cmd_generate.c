@@ -266,6 +266,7 @@ int cmd_generate(int argc, char **argv) {
                       .greedy = true};
     s = machine_plan(&m, &opt, &w, &e);
     if (s == OK) s = machine_has_weights(&m, &e);
+    if (s == OK) s = machine_generates(&m, &e);
     if (s == OK) s = machine_reserve(&m, &e);
     if (s == OK) s = machine_load(&m, &e);
     if (s == OK) s = run_prompt(&m, &a, t0, &e);

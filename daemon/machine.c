@@ -102,6 +102,8 @@ static uint32_t default_rows(const machine *m) {
     if (rows < 2 * seqs) rows = 2 * seqs; /* prompts have no fewer than decoding */
     if (rows < LEAST) rows = LEAST;
     if (rows > MOST) rows = MOST;
+    if (m->model->program.config.bidirectional && rows < m->opt.max_model_len)
+        rows = m->opt.max_model_len; /* a text is one step */
     return (uint32_t)(rows > seqs ? rows : seqs);
 }
 
@@ -136,6 +138,7 @@ static void set_engine_options(machine *m, const machine_wish *w) {
                           .batch_invariant = o->batch_invariant,
                           .n_threads = o->threads,
                           .hidden = m->pooling != POOL_OFF,
+                          .pooling = m->pooling,
                           .keep_logits = w->keep_logits,
                           .tap = w->tap,
                           .plugin = o->cuda_plugin};
@@ -145,20 +148,69 @@ static void set_engine_options(machine *m, const machine_wish *w) {
                                    &x->activations));
 }
 
-static status resolve_pooling(machine *m, err *e) {
-    enum { GIVEN_MEAN = 1, GIVEN_LAST = 3 };
-    const str word = options_word("embeddings", m->opt.embeddings);
-    const uint32_t given = m->model->program.config.pooling_type;
-    m->pooling = str_eqz(word, "off")    ? POOL_OFF
-                 : str_eqz(word, "last") ? POOL_LAST
-                 : str_eqz(word, "mean") ? POOL_MEAN
-                 : given == GIVEN_MEAN   ? POOL_MEAN
-                                         : POOL_LAST;
-    if (!str_eqz(word, "auto") || given == 0 || given == GIVEN_MEAN || given == GIVEN_LAST)
-        return OK;
-    err_set(e, ERR_UNSUPPORTED, "embeddings = auto: the model file has pooling_type %u", given);
-    err_hint(e, "the server has last and mean: name one of them");
+/* What GGUF calls pooling_type. */
+static pooling pooling_given(const model_config *c) {
+    enum { GIVEN_NONE, GIVEN_MEAN, GIVEN_CLS, GIVEN_LAST, GIVEN_RANK };
+    switch (c->pooling_type) {
+    case GIVEN_NONE:
+        return c->shape.n_labels ? POOL_RANK : c->bidirectional ? POOL_MEAN : POOL_LAST;
+    case GIVEN_MEAN: return POOL_MEAN;
+    case GIVEN_CLS: return c->bidirectional ? POOL_CLS : POOL_OFF;
+    case GIVEN_LAST: return POOL_LAST;
+    case GIVEN_RANK: return c->shape.n_labels ? POOL_RANK : POOL_OFF;
+    default: return POOL_OFF;
+    }
+}
+
+static status refuse_pooling(err *e, const char *what, const char *hint) {
+    err_set(e, ERR_UNSUPPORTED, "%s", what);
+    err_hint(e, "%s", hint);
     return err_field(e, "embeddings");
+}
+
+/* An encoder gives vectors whether the option says so or not: it has nothing else to give. */
+static status resolve_pooling(machine *m, err *e) {
+    const model_config *c = &m->model->program.config;
+    const str word = options_word("embeddings", m->opt.embeddings);
+    const bool off = str_eqz(word, "off"), given = off || str_eqz(word, "auto");
+    m->pooling = given                   ? pooling_given(c)
+                 : str_eqz(word, "last") ? POOL_LAST
+                 : str_eqz(word, "cls")  ? POOL_CLS
+                                         : POOL_MEAN;
+    if (off && !c->bidirectional) return m->pooling = POOL_OFF, OK;
+    if (m->pooling == POOL_OFF) {
+        char what[96];
+        snprintf(what, sizeof what, "embeddings = auto: the model file has pooling_type %u",
+                 c->pooling_type);
+        return refuse_pooling(e, what,
+                              c->bidirectional
+                                  ? "name one: mean, cls or last"
+                                  : "the server has last and mean: name one of them");
+    }
+    if (m->pooling == POOL_CLS && !c->bidirectional)
+        return refuse_pooling(
+            e, "embeddings = cls: the first token of a decoder sees nothing of the text",
+            "name last or mean");
+    if (m->pooling != POOL_RANK && c->shape.n_labels)
+        return refuse_pooling(
+            e, "embeddings: the model has a classifier, which gives scores alone",
+            "leave the option out: the server has /v1/rerank");
+    if (c->shape.n_labels > 1)
+        return refuse_pooling(e, "the model's classifier has several classes",
+                              "one that scores a pair of texts has one");
+    return OK;
+}
+
+/* All rows of a text are in one step, where the model is an encoder. */
+static status check_whole(const machine *m, err *e) {
+    const options *o = &m->opt;
+    if (!m->model->program.config.bidirectional || o->max_num_batched_tokens == 0 ||
+        o->max_num_batched_tokens >= o->max_model_len)
+        return OK;
+    err_set(e, ERR_INVALID, "max_num_batched_tokens = %u is less than max_model_len = %u",
+            o->max_num_batched_tokens, o->max_model_len);
+    err_field(e, "max_num_batched_tokens");
+    return err_hint(e, "the model is an encoder, which computes a text in one step");
 }
 
 static sched_batching batching_by_name(str word) {
@@ -209,6 +261,8 @@ static status resolve(machine *m, const machine_wish *w, err *e) {
         err_field(e, "max_num_batched_tokens");
         return err_hint(e, "each running sequence needs a row in a step");
     }
+    s = check_whole(m, e);
+    if (s != OK) return s;
     if (o->request_memory == 0) o->request_memory = wanted_request_memory(o);
     set_engine_options(m, w);
     m->sched_conf = (sched_config){.block_tokens = o->block_size,
@@ -310,6 +364,10 @@ static uint32_t moves_of(const machine *m, const kv_request *kv) {
 static void set_groups(machine *m, const kv_request *kv) {
     sched_config *c = &m->sched_conf;
     c->max_moves = moves_of(m, kv);
+    if (m->model->program.config.bidirectional) { /* nothing is kept that could be found */
+        c->recent_tokens = 0;
+        c->prefix_cache = false;
+    }
     c->n_groups = kv->n_groups;
     c->depth = kv->depth;
     for (uint32_t g = 0; g < kv->n_groups; g++)
@@ -476,6 +534,13 @@ status machine_plan_again(machine *m, const machine *of, const options *o,
     if (w->uncut || (w->budget && w->budget->bytes > m->max_budget.bytes))
         m->max_budget.bytes = 0;
     return s == OK ? solve(m, w, e) : s;
+}
+
+status machine_generates(const machine *m, err *e) {
+    if (!m->model->program.config.bidirectional) return OK;
+    err_set(e, ERR_UNSUPPORTED, "%.120s is an encoder: it generates nothing", m->name);
+    err_hint(e, "vramd serve answers /v1/embeddings with it, or /v1/rerank");
+    return err_field(e, "model");
 }
 
 status machine_has_weights(const machine *m, err *e) {

@@ -113,6 +113,8 @@ uint32_t machine_policy_number(const sched_policy *);
 /* Whether what was planned can be loaded. Errors: ERR_INVALID (a config.json), ERR_UNSUPPORTED (a
  * folder whose weights cannot be loaded). */
 status machine_has_weights(const machine *, err *);
+/* Whether it generates text. Errors: ERR_UNSUPPORTED (an encoder). */
+status machine_generates(const machine *, err *);
 /* The ledger and what must exist before loading: the pool of requests. */
 status machine_reserve(machine *m, err *);
 /* The same under a shared ledger, with the pool of requests that all models have; a part's. Any

@@ -10,7 +10,8 @@
 static uint64_t scheduler_bytes(void *arg, const uint32_t *n_blocks) {
     sched_config c = ((const machine *)arg)->sched_conf;
     for (uint32_t g = 0; g < c.n_groups; g++) c.group[g].n_blocks = n_blocks[g];
-    if (!c.n_groups) { /* a model without a cache: its sequences are listed all the same */
+    if (!c.n_groups && !((const machine *)arg)->model->program.config.bidirectional) {
+        /* recurrent layers alone: planned, and its sequences are listed all the same */
         c.n_groups = 1;
         c.group[0] = (sched_group){.n_blocks = 1};
     }
@@ -64,7 +65,7 @@ static status keep_terms(machine *m, const terms *t, const kv_request *kv, err *
 static status solve_pool(machine *m, terms *t, terms *host, kv_request *kv, err *e) {
     err first;
     status most = m->max_budget.bytes ? fix_for_max(m, t, host, kv, &first) : OK;
-    const bool open = !kv->most[0];
+    const bool open = !m->max_budget.bytes || most != OK;
     status s = plan_solve(&m->plan, t, kv, &m->budget, e);
     if (s == OK && open)
         fix_most(m, host, kv, &m->plan);

@@ -10,7 +10,8 @@ status machine_words_plan(machine_words *w, const machine *m, err *e) {
     terms t = {0};
     terms_add(&t, MEM_TOKENIZER, TERM_EXACT, m->tokenizer_bytes, "vocabulary");
     terms_add(&t, MEM_TOKENIZER, TERM_EXACT, m->chat_bytes, "chat templates");
-    terms_add(&t, MEM_GRAMMAR, TERM_EXACT, vocab_index_bytes(n), "index of %u tokens", n);
+    if (!m->model->program.config.bidirectional) /* grammar_memory.c */
+        terms_add(&t, MEM_GRAMMAR, TERM_EXACT, vocab_index_bytes(n), "index of %u tokens", n);
     const status s = plan_solve(&w->plan, &t, &none, &all, e);
     terms_clear(&t);
     return s;

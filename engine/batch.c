@@ -76,6 +76,9 @@ static status check_seq(const checker *c, uint32_t i, uint32_t row) {
         return bad(c, i, "logits that its rows do not give");
     if (s->n_score > SAMPLING_MAX_LOGPROBS)
         return bad(c, i, "more than SAMPLING_MAX_LOGPROBS scores");
+    if (c->p->config.bidirectional &&
+        (s->first_pos || s->n_logit_rows != 1 || s->sample || s->n_score >= 0))
+        return bad(c, i, "an encoder takes a whole text, of which the last row has logits");
     status st = check_blocks(c, s, i);
     if (st == OK) st = check_state(c, s, i);
     return st == OK ? check_input(c, s, i) : st;

@@ -63,6 +63,7 @@ typedef struct engine_options {
     uint32_t n_sms;        /* ... and its multiprocessors: what the driver's context takes */
     bool unfused;          /* CPU: attention writes all scores out (attention_unfused.h) */
     bool hidden;           /* CPU: steps give step_result.hidden, too */
+    pooling pooling;       /* CPU: of OP_POOL */
     bool eager;            /* CUDA, tests: no graphs */
     bool keep_logits;      /* steps give step_result.logits, too */
     const char *plugin;    /* CUDA: path of vramd-cuda.so; NULL or "": looked for */
@@ -75,7 +76,9 @@ typedef struct batch_checkpoint {
     uint32_t n_tokens, state;
 } batch_checkpoint;
 
-/* One sequence's part of a batch: n_rows consecutive positions from first_pos on. */
+/* One sequence's part of a batch: n_rows consecutive positions from first_pos on. Of an encoder
+ * (model_config.bidirectional) all positions of its text, and the last row has logits: what it gives is
+ * the text's row of step_result.hidden. */
 typedef struct batch_seq {
     uint32_t first_row, n_rows; /* rows of the batch; parts are consecutive and in order */
     uint32_t first_pos;         /* absolute position of the first row */
@@ -93,6 +96,8 @@ typedef struct batch_seq {
      * [sampling_mask_words(n_vocab)]. NULL: every token may. */
     const uint32_t *allowed;
     uint32_t n_prompt; /* for penalties: history up to here is prompt */
+    uint32_t
+        n_first; /* tokens of the first of two texts (OP_EMBED's table of texts); 0: one text */
     /* Where the program has recurrent layers: the slot of its state, which is that of no tokens where
      * first_pos is 0. Else what rows from first_pos on did to it is undone: they are of the chunk of
      * STATE_CHUNK positions that first_pos is in, or there are none. */
@@ -122,8 +127,9 @@ typedef struct step_result {
     const sampled *scored; /* [n_logit_rows]; of rows that scored */
     /* [n_logit_rows][n_vocab] before sampling; NULL unless engine_options.keep_logits */
     const float *logits;
-    /* [n_logit_rows][n_embd]: what the model's last norm gave, of which logits are made; NULL
-     * unless engine_options.hidden */
+    /* [n_logit_rows][n_embd]: what the model's last norm gave, of which logits are made, or an
+     * encoder's last operation; NULL unless engine_options.hidden, or it is an encoder. n_embd: of an
+     * encoder with a classifier its scores */
     const float *hidden;
     uint32_t n_embd;
 } step_result; /* borrowed until the next submit */

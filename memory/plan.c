@@ -131,6 +131,7 @@ static window_range range_of(const kv_request *kv, const kv_group_cost *g, uint6
 static bool price(plan *p, const kv_request *kv, uint64_t n, uint64_t more) {
     p->kv_bytes = p->beside_bytes = 0;
     p->in_proportion = false;
+    if (!kv->n_groups) n = 0;
     if (n > INT32_MAX) return false;
     p->kv_blocks = (uint32_t)n;
     p->kv_tokens = n * kv->block_tokens;

@@ -91,7 +91,8 @@ static status check_shape(const model_config *c, err *e) {
                  {"shared_kv", m->shared_kv, 0, c->n_layers - 1},
                  {"per_layer", m->per_layer, 0, 1 << 14},
                  {"per_layer_vocab", m->per_layer_vocab, 0, 1 << 24},
-                 {"token_types", m->token_types, 0, 1 << 16}};
+                 {"token_types", m->token_types, 0, 1 << 16},
+                 {"n_labels", m->n_labels, 0, 1 << 16}};
     for (size_t i = 0; i < sizeof range / sizeof *range; i++)
         if (range[i].v < range[i].min || range[i].v > range[i].max)
             return out_of_range(e, range[i].field, range[i].v, range[i].min, range[i].max);
@@ -237,6 +238,7 @@ rope_config model_config_rope(const model_config *c, uint32_t layer) {
     X(expert_groups_used)                                                                      \
     X(norm_eps)                                                                                \
     X(tied_head)                                                                               \
+    X(bidirectional)                                                                           \
     X(qkv_bias)                                                                                \
     X(o_bias)                                                                                  \
     X(ffn_bias)                                                                                \

@@ -37,8 +37,9 @@ typedef struct rope_config {
                                                 the tensor rope_freqs.weight instead */
 } rope_config;
 
-/* Of which rows' hidden states an embedding is made. */
-typedef enum pooling { POOL_OFF, POOL_LAST, POOL_MEAN } pooling;
+/* Of which rows' hidden states a vector is made. POOL_RANK: of the first row, by the model's
+ * classifier: the score of a pair of texts. */
+typedef enum pooling { POOL_OFF, POOL_LAST, POOL_MEAN, POOL_CLS, POOL_RANK } pooling;
 
 typedef struct model_config {
     char arch[32]; /* "llama", "qwen2", ... as GGUF names it */
@@ -55,6 +56,8 @@ typedef struct model_config {
         expert_groups_used; /* the chosen are of so many groups; 0: of any */
     float norm_eps;
     bool tied_head; /* the output matrix is the token embedding */
+    bool
+        bidirectional; /* an encoder: every token sees the whole text; without KV cache or logits */
     bool qkv_bias, o_bias, ffn_bias;
     bool router_bias; /* of the experts */
     bool sinks;       /* a learned score beside those of the keys, for each query head */

@@ -327,6 +327,7 @@ status model_config_read(model_config *c, const checkpoint *file, err *e) {
     c->nope_every = f->nope_every;
     c->window = f->window;
     c->norms_per_layer = f->norms_per_layer;
+    c->bidirectional = f->encoder;
     want_u32(&k, "block_count", &c->n_layers);
     want_u32(&k, "context_length", &c->n_ctx_train);
     want_u32(&k, "embedding_length", &c->n_embd);
@@ -344,7 +345,8 @@ status model_config_read(model_config *c, const checkpoint *file, err *e) {
     if (k.s == OK && f->shaped) k.s = config_shape_read(c, file, e);
     if (k.s != OK) return k.s;
     c->tied_head = !has_tensor(file, "output.weight");
-    c->qkv_bias = f->qkv_bias || has_tensor(file, "blk.0.attn_q.bias");
+    c->qkv_bias = f->qkv_bias || has_tensor(file, "blk.0.attn_q.bias") ||
+                  has_tensor(file, "blk.0.attn_qkv.bias");
     c->o_bias = has_tensor(file, "blk.0.attn_output.bias");
     c->ffn_bias =
         has_tensor(file, "blk.0.ffn_down.bias") || has_tensor(file, "blk.0.ffn_down_exps.bias");

@@ -161,11 +161,25 @@ static void read_gemma4(shape_keys *k) {
         m->per_layer_vocab = (uint32_t)t.ne[1];
 }
 
+/* The rows of a table; 0: there is none. */
+static uint32_t rows_of(const shape_keys *k, const char *tensor) {
+    tensor_info t;
+    if (checkpoint_find(k->file, tensor, &t) < 0 || t.ne[1] > UINT32_MAX) return 0;
+    return (uint32_t)t.ne[1];
+}
+
+static void read_encoder(shape_keys *k) {
+    model_config *c = k->c;
+    c->shape.token_types = rows_of(k, "token_types.weight");
+    c->shape.positions = rows_of(k, "position_embd.weight") > 0;
+    c->shape.n_labels = rows_of(k, "cls.output.weight");
+    if (c->shape.positions) c->rope.n_dims = 0;
+}
+
 status config_shape_read(model_config *c, const checkpoint *file, err *e) {
     shape_keys k = {.file = file, .c = c, .s = OK, .e = e};
     model_shape *m = &c->shape;
     const bool bert = strcmp(c->arch, "bert") == 0 || strcmp(c->arch, "nomic-bert") == 0;
-    tensor_info t;
     m->out_gate = strncmp(c->arch, "qwen35", 6) == 0;
     if (c->n_layers > SHAPE_MAX_LAYERS) {
         err_set(e, ERR_UNSUPPORTED, "architecture %s with %u layers; at most %d are known",
@@ -191,8 +205,6 @@ status config_shape_read(model_config *c, const checkpoint *file, err *e) {
     if (strcmp(c->arch, "glm4moe") == 0)
         c->qk_norm = checkpoint_find(file, "blk.0.attn_q_norm.weight", NULL) >= 0;
     if (strcmp(c->arch, "deepseek2") == 0) read_latent(&k);
-    if (bert && checkpoint_find(file, "token_types.weight", &t) >= 0 && t.ne[1] <= UINT32_MAX)
-        m->token_types = (uint32_t)t.ne[1];
-    m->positions = bert && checkpoint_find(file, "position_embd.weight", NULL) >= 0;
+    if (bert) read_encoder(&k);
     return k.s;
 }

@@ -208,44 +208,6 @@ static void norms(recorder *r, int l) {
     rec_vector(r, four, l, "post_ffw_norm.weight", h);
 }
 
-/* Devlin et al., "BERT", section 3: LayerNorm after each part, no cache, no logits. */
-void encoder_record(recorder *r) {
-    const model_config *c = &r->p->config;
-    const uint32_t h = c->n_embd;
-    const bool fused = rec_has(r, "blk.0.attn_qkv.weight") || is_arch(r, "nomic-bert");
-    r->p->counted = true;
-    rec_weight(r, WEIGHT_EMBED, -1, "token_embd.weight", c->n_vocab, h);
-    if (c->shape.token_types) matrix(r, -1, "token_types.weight", c->shape.token_types, h);
-    if (c->shape.positions) matrix(r, -1, "position_embd.weight", c->n_ctx_train, h);
-    vector(r, -1, "token_embd_norm.weight", h);
-    vector(r, -1, "token_embd_norm.bias", h);
-    step(r, OP_LAYER_NORM, -1);
-    for (int l = 0; l < (int)c->n_layers && r->s == OK; l++) {
-        const uint32_t q = c->n_heads * c->head_dim;
-        if (fused) {
-            matrix(r, l, "attn_qkv.weight", 3 * q, h);
-            rec_vector(r, c->qkv_bias, l, "attn_qkv.bias", 3 * q);
-        } else {
-            static const char *const part[] = {"attn_q", "attn_k", "attn_v"};
-            for (int i = 0; i < 3; i++) {
-                char name[32];
-                snprintf(name, sizeof name, "%s.weight", part[i]);
-                matrix(r, l, name, q, h);
-                snprintf(name, sizeof name, "%s.bias", part[i]);
-                rec_vector(r, c->qkv_bias, l, name, q);
-            }
-        }
-        matrix(r, l, "attn_output.weight", h, q);
-        rec_vector(r, c->o_bias, l, "attn_output.bias", h);
-        vector(r, l, "attn_output_norm.weight", h);
-        vector(r, l, "attn_output_norm.bias", h);
-        dense(r, l, false);
-        vector(r, l, "layer_output_norm.weight", h);
-        vector(r, l, "layer_output_norm.bias", h);
-    }
-    step(r, OP_POOL, -1);
-}
-
 void counted_record(recorder *r) {
     const model_config *c = &r->p->config;
     const bool fused = is_arch(r, "phi3");

@@ -234,12 +234,14 @@ static const family families[] = {
      .qkv_bias = true,
      .shaped = true,
      .norms_per_layer = 2,
-     .record = encoder_record,
+     .encoder = true,
+     .record = bert_record,
      .hf = {.model = {{.type = "bert", .class = "BertModel"}}, .tied = true}},
     {.arch = "nomic-bert",
      .shaped = true,
      .norms_per_layer = 2,
-     .record = encoder_record,
+     .encoder = true,
+     .record = bert_record,
      .hf = {.model = {{.type = "nomic_bert", .class = "NomicBertModel"}}, .tied = true}},
 };
 

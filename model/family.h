@@ -29,6 +29,7 @@ typedef struct family {
     bool adjacent; /* rotated pairs are neighbours in every format */
     bool qkv_bias, qk_norm, qk_norm_whole;
     bool norms_plus_one; /* norms multiply by 1 + w; GGUF files hold the sum */
+    bool encoder;        /* model_config's bidirectional */
     bool scales;         /* embedding_scale, residual_scale and logit_scale mean something */
     bool
         whole_attn_factor; /* GGUF: rope.scaling.attn_factor is not multiplied by YaRN's formula */
@@ -91,10 +92,9 @@ void glm4moe_record(recorder *); /* glm4.c */
 void olmo2_record(recorder *);   /* olmo2.c: olmo2, olmo3 */
 void qwen35_record(recorder *);  /* qwen35.c: qwen35, qwen35moe */
 void lfm2_record(recorder *);    /* lfm2.c: lfm2, lfm2moe */
-/* counted.c: weights, KV cache, states and operations of any family, without values; and of those
- * that embed whole texts (BERT) */
+void bert_record(recorder *);    /* bert.c: bert, nomic-bert */
+/* counted.c: weights, KV cache, states and operations of any family, without values */
 void counted_record(recorder *);
-void encoder_record(recorder *);
 
 /* ---- pieces (parts.c) ---- */
 

@@ -39,9 +39,10 @@ static bool is_shared_kv(const model_config *c, const char *name) {
     return false;
 }
 
-/* Vision, audio, and blocks behind the layers that predict further tokens: not loaded. */
+/* Vision, audio, blocks behind the layers that predict further tokens, and what BERT has on its first
+ * token for training alone: not loaded. */
 static bool is_other_part(const model_config *c, const char *name) {
-    static const char *const parts[] = {"v.", "a.", "mm."};
+    static const char *const parts[] = {"v.", "a.", "mm.", "cls."};
     unsigned layer;
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         if (strncmp(name, parts[i], strlen(parts[i])) == 0) return true;

@@ -126,7 +126,8 @@ value_id part_attend(recorder *r, int l, value_id qkv, rope_factors factors) {
                                      .window = model_config_window(c, (uint32_t)l),
                                      .cap = c->attn_cap,
                                      .temperature = c->temperature,
-                                     .temperature_len = c->rope.original_len};
+                                     .temperature_len = c->rope.original_len,
+                                     .bidirectional = c->bidirectional};
     o->n_weights = c->sinks;
     o->w[0] = rec_vector(r, c->sinks, l, "attn_sinks.weight", c->n_heads);
     return o->out;

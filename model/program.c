@@ -27,12 +27,12 @@ const char *op_kind_name(op_kind k) {
         [OP_EMBED_ADD] = "embed_add",
         [OP_MUL_ACT] = "mul_act",
         [OP_SCALE] = "scale",
+        [OP_LAYER_NORM] = "layer_norm",
+        [OP_POOL] = "pool",
         [OP_CONV] = "conv",
         [OP_DELTA] = "delta",
         [OP_SSM] = "ssm",
         [OP_LINEAR_BY_HEAD] = "linear_by_head",
-        [OP_LAYER_NORM] = "layer_norm",
-        [OP_POOL] = "pool",
     };
     CHECK((unsigned)k < sizeof name / sizeof *name);
     return name[k];
@@ -44,7 +44,10 @@ static uint64_t traits_of(const program *p, const op *o) {
     case OP_ATTENTION:
         return HAS(SOFT_CAP, o->attention.cap > 0) | HAS(SINKS, o->w[0] != NO_WEIGHT) |
                HAS(TEMPERATURE, o->attention.temperature > 0) |
-               HAS(LATENT_KV, o->attention.latent) | HAS(SHARED_KV, o->attention.kv_from > 0);
+               HAS(LATENT_KV, o->attention.latent) | HAS(SHARED_KV, o->attention.kv_from > 0) |
+               HAS(BIDIRECTIONAL, o->attention.bidirectional) |
+               HAS(WIDE_HEADS, o->heads.head_dim > 256);
+    case OP_EMBED: return HAS(EMBED_TABLES, o->embed.positions || o->embed.texts);
     case OP_NORM: return HAS(NORM_ADD, o->residual != NO_VALUE);
     case OP_HEAD_NORM: return HAS(WHOLE_NORM, o->norm.whole) | HAS(VALUE_NORM, o->norm.values);
     case OP_ROPE_APPEND:
@@ -53,6 +56,7 @@ static uint64_t traits_of(const program *p, const op *o) {
     case OP_LOGITS:
         return HAS(LOGIT_SCALE, o->logits.scale != 1) | HAS(LOGIT_CAP, o->logits.cap > 0);
     case OP_GATE_UP:
+        return HAS(GATE_UP_BIAS, o->bias[0] != NO_WEIGHT) | HAS(UNGATED, o->n_weights == 1);
     case OP_EXPERTS_GATE_UP: return HAS(GATE_UP_BIAS, o->bias[0] != NO_WEIGHT);
     case OP_ROUTE:
         return HAS(CHOICE_BIAS, o->w[1] != NO_WEIGHT) |
@@ -186,6 +190,7 @@ static void print_extra(buf *b, const program *p, const op *o) {
         if (o->embed.scale != 1) buf_addf(b, "  scale %g", (double)o->embed.scale);
         break;
     case OP_NORM:
+    case OP_LAYER_NORM:
     case OP_HEAD_NORM:
         buf_addf(b, "  eps %g", (double)o->norm.eps);
         if (o->kind == OP_HEAD_NORM && o->norm.whole) buf_addf(b, ", all heads together");
@@ -213,7 +218,7 @@ static void print_extra(buf *b, const program *p, const op *o) {
         break;
     case OP_EXPERTS_GATE_UP:
     case OP_GATE_UP: {
-        static const char *const act[] = {"silu", "gelu", "swiglu_oai"};
+        static const char *const act[] = {"silu", "gelu", "swiglu_oai", "gelu_erf", "tanh"};
         buf_addf(b, "  %s", act[o->gate_up.act]);
         break;
     }
@@ -233,6 +238,7 @@ static void print_extra(buf *b, const program *p, const op *o) {
         buf_addf(b, "  %u heads, %u KV heads of %u, scale %g", o->heads.n_heads,
                  o->heads.n_kv_heads, o->heads.head_dim, (double)o->attention.scale);
         if (o->attention.window) buf_addf(b, ", window %u", o->attention.window);
+        if (o->attention.bidirectional) buf_addf(b, ", both ways");
         if (o->attention.cap != 0) buf_addf(b, ", cap %g", (double)o->attention.cap);
         if (o->attention.temperature != 0)
             buf_addf(b, ", temperature %g each %u", (double)o->attention.temperature,

@@ -13,7 +13,7 @@ enum { NO_VALUE = 0xffff };
 #define NO_WEIGHT 0xffffffffu
 
 typedef enum op_kind {
-    OP_EMBED,       /* out = w0[token] (* scale) */
+    OP_EMBED,       /* out = w0[token] (* scale) (+ a row of each further table: embed) */
     OP_NORM,        /* out = rms_norm(in, eps) * w0 (+ residual) */
     OP_LINEAR,      /* out = in * (w0 | w1 | w2)^T (+ bias0 | bias1 | bias2) (+ residual); the
                        weights' outputs stand side by side */
@@ -25,7 +25,8 @@ typedef enum op_kind {
     OP_ATTENTION,   /* out = softmax(q k^T * scale, causal, window) v; in = q | k | v, only q is
                        read; w0, if any: a sink for each query head, one more score, which has
                        no value */
-    OP_GATE_UP,     /* out = act(in * w0^T) * (in * w1^T) */
+    OP_GATE_UP,     /* out = act(in * w0^T (+ bias0)) * (in * w1^T (+ bias1)); without w1:
+                       act(in * w0^T (+ bias0)) */
     OP_GATHER_ROWS, /* out = the rows of in whose logits are wanted */
     OP_LOGITS,      /* out = in * w0^T * scale, float32, then capped */
     OP_SAMPLE,      /* in = logits; what it gives goes to the host: out is NO_VALUE */
@@ -51,11 +52,12 @@ typedef enum op_kind {
     OP_DELTA, /* out = the gated delta rule of in = q | k | v, by a state for each head of v
                        (delta_shape); by = b | a, columns for each head of v: beta = sigmoid(b), the
                        state's decay e^g, g = w0 * softplus(a + w1) */
+    OP_LAYER_NORM, /* out = (in - mean) / sqrt(variance + eps) * w0 + bias0 */
+    OP_POOL,       /* out = one row for each text of the step, made of its rows of in as the
+                       engine's option pooling says: gathered rows */
     /* Planned alone, no engine runs these yet (model/counted.c): */
     OP_SSM,            /* Mamba-2's recurrence over a state for each head */
     OP_LINEAR_BY_HEAD, /* a matrix of its own for each head */
-    OP_LAYER_NORM,     /* norm with the mean subtracted, and a bias */
-    OP_POOL,           /* one row for a sequence */
     OP_N_KINDS
 } op_kind;
 const char *op_kind_name(op_kind);
@@ -68,6 +70,9 @@ const char *op_kind_name(op_kind);
     X(TEMPERATURE, "temperature")          /* OP_ATTENTION: attention.temperature */           \
     X(LATENT_KV, "latent_kv")              /* OP_ATTENTION: attention.latent */                \
     X(SHARED_KV, "shared_kv")              /* OP_ATTENTION: attention.kv_from */               \
+    X(BIDIRECTIONAL, "bidirectional")      /* OP_ATTENTION: attention.bidirectional */         \
+    X(EMBED_TABLES, "embed_tables")        /* OP_EMBED: embed.positions, embed.texts */        \
+    X(WIDE_HEADS, "wide_heads")            /* OP_ATTENTION: heads of more than 256 */          \
     X(NORM_ADD, "norm_add")                /* OP_NORM: residual */                             \
     X(WHOLE_NORM, "whole_norm")            /* OP_HEAD_NORM: norm.whole */                      \
     X(VALUE_NORM, "value_norm")            /* OP_HEAD_NORM: norm.values */                     \
@@ -76,6 +81,7 @@ const char *op_kind_name(op_kind);
     X(LOGIT_SCALE, "logit_scale")          /* OP_LOGITS: logits.scale */                       \
     X(LOGIT_CAP, "logit_cap")              /* OP_LOGITS: logits.cap */                         \
     X(GATE_UP_BIAS, "gate_up_bias")        /* OP_GATE_UP, OP_EXPERTS_GATE_UP: bias */          \
+    X(UNGATED, "ungated")                  /* OP_GATE_UP: one weight */                        \
     X(CHOICE_BIAS, "choice_bias")          /* OP_ROUTE: w1 */                                  \
     X(EXPERT_SCALES, "expert_scales")      /* OP_ROUTE: w2 */                                  \
     X(EXPERT_GROUPS, "expert_groups")      /* OP_ROUTE: route.n_groups */                      \
@@ -114,7 +120,9 @@ typedef enum row_set {
 typedef enum activation {
     ACT_SILU,
     ACT_GELU_TANH,
-    ACT_SWIGLU_OAI /* gpt-oss: g sigmoid(1.702 g) (u + 1) with g = min(gate, 7), u = up within +-7 */
+    ACT_SWIGLU_OAI, /* gpt-oss: g sigmoid(1.702 g) (u + 1) with g = min(gate, 7), u = up within +-7 */
+    ACT_GELU_ERF, /* x Phi(x), Phi the distribution function of the normal distribution */
+    ACT_TANH
 } activation;
 /* What makes weights of a router's logits. */
 typedef enum route_gate { ROUTE_SOFTMAX, ROUTE_SIGMOID } route_gate;
@@ -193,6 +201,9 @@ typedef struct attention_shape {
     uint32_t temperature_len;
     bool latent;      /* V is the first part of K's row and is not stored */
     uint32_t kv_from; /* 0: K and V are the layer's own; else of layer kv_from - 1 */
+    bool
+        bidirectional; /* every row of a text sees all of them: all are in one step, and K and V
+                           are kept no longer than the operation */
 } attention_shape;
 
 /* Heads of a gated delta rule: q and k have key_heads of key_dim, v and the output value_heads of
@@ -245,8 +256,11 @@ typedef struct op {
             float cap; /* cap * tanh(x / cap); 0: none */
         } logits;
         struct {
-            float scale;
-        } embed; /* 1 unless the model scales; OP_EMBED_ADD, too */
+            float scale; /* 1 unless the model scales */
+            /* Further tables, in this order: of positions, and of the first and the second text
+             * of a pair. */
+            bool positions, texts;
+        } embed; /* OP_EMBED_ADD, too */
         struct {
             uint32_t first_col;
             activation act;

@@ -345,7 +345,8 @@ void rec_kv_groups(recorder *r) {
         return;
     }
     for (uint32_t i = 0; i < p->n_ops && r->s == OK; i++)
-        if (p->ops[i].kind == OP_ATTENTION) join_group(r, &p->ops[i]);
+        if (p->ops[i].kind == OP_ATTENTION && !p->ops[i].attention.bidirectional)
+            join_group(r, &p->ops[i]);
 }
 
 static bool same_rope(const rope_config *a, const rope_config *b) {

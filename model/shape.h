@@ -58,8 +58,10 @@ typedef struct model_shape {
 
     uint32_t
         token_types; /* BERT: rows of that table; positions are a table of n_ctx_train rows */
-    uint32_t positions; /* 1: there is that table */
-    uint32_t mtp;       /* blocks behind the layers that predict further tokens: not loaded */
+    uint32_t positions;  /* 1: there is that table */
+    uint32_t n_labels;   /* scores of a classifier behind it; 0: there is none */
+    uint32_t raw_scores; /* 1: they are used as they are; 0: through a sigmoid */
+    uint32_t mtp;        /* blocks behind the layers that predict further tokens: not loaded */
 } model_shape;
 
 #endif

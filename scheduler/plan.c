@@ -16,6 +16,9 @@
  * and gets no rows until they are filled. No sequence waits for it but juniors that need its blocks or
  * its slot.
  *
+ * Whole texts. Where nothing is kept between steps, a prompt that has no room among the rows that are
+ * left gets none, and in the next step it comes before its juniors.
+ *
  * Progress. The most senior never waits for longer than the fences of two steps: whatever it
  * needs is free, fenced, or held by juniors, because alone it fits (checked at submit). Decode
  * rows come first and max_rows >= max_seqs, so it always gets a row (in lockstep: as soon as
@@ -362,6 +365,10 @@ static bool plan_chunk(planner *p, uint32_t slot) {
     seq_hot *h = &s->hot[slot];
     bool alone = s->prefilling.n == 1 && s->preempted.n == 0 && s->waiting.n == 0;
     uint32_t rows = p->rows_left, logits = p->logits_left;
+    if (takes_whole(s)) {
+        if (h->len > rows || logits == 0) return false;
+        alone = true;
+    }
     if (!alone) {
         rows = min_u32(rows, p->share);
         logits = (logits + 1) / 2;

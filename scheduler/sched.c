@@ -27,6 +27,12 @@ static bool states_valid(const sched_config *c) {
             c->state_chunk >= 1 && c->state_chunk <= MAX_BLOCK_TOKENS && c->tier_chunks == 0);
 }
 
+/* Without blocks nothing can be found, and each text must fit a step. */
+static bool whole_valid(const sched_config *c) {
+    return c->n_groups > 0 || (c->max_rows >= c->max_model_len && !c->prefix_cache &&
+                               c->tier_chunks == 0 && c->state_slots == 0);
+}
+
 static bool config_valid(const sched_config *c) {
     for (uint32_t k = 0; k < c->n_groups && k < SCHED_MAX_GROUPS; k++) {
         if (c->group[k].n_blocks < 1 || c->group[k].n_blocks > MAX_COUNT) return false;
@@ -34,7 +40,7 @@ static bool config_valid(const sched_config *c) {
         if (c->group[k].max_blocks && c->group[k].max_blocks < c->group[k].n_blocks)
             return false;
     }
-    return c->n_groups >= 1 && c->n_groups <= SCHED_MAX_GROUPS && c->block_tokens >= 1 &&
+    return whole_valid(c) && c->n_groups <= SCHED_MAX_GROUPS && c->block_tokens >= 1 &&
            c->block_tokens <= MAX_BLOCK_TOKENS && c->max_seqs >= 1 &&
            c->max_seqs <= MAX_COUNT && c->max_waiting >= 1 && c->max_waiting <= MAX_COUNT &&
            c->max_waiting_tokens >= 1 && c->max_model_len >= 1 &&
@@ -254,6 +260,7 @@ uint64_t sched_blocks_needed(const sched_config *cfg, uint32_t group, uint64_t n
 static sched_reject check_fit(const sched *s, const sched_spec *spec) {
     uint64_t n_total = (uint64_t)spec->n_prompt + spec->max_tokens;
     if (n_total > s->cfg.max_model_len) return REJECT_TOO_LONG;
+    if (takes_whole(s) && spec->max_tokens > 0) return REJECT_NEVER_FITS;
     for (uint32_t k = 0; k < s->n_groups; k++) {
         const uint64_t n = sched_blocks_needed(&s->cfg, k, spec->n_prompt, spec->max_tokens);
         if (n > s->group[k].target || s->group[k].rows > s->group[k].target - n)

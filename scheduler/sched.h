@@ -83,6 +83,9 @@ typedef enum sched_batching {
 
 typedef struct sched_config {
     sched_group group[SCHED_MAX_GROUPS]; /* layers whose blocks are allocated together */
+    /* n_groups 0: nothing of a text is kept between steps (an encoder). Then all rows of a prompt are in
+     * one step, so that max_rows >= max_model_len, and nothing is drawn: max_tokens is 0. Not with a
+     * prefix cache, a tier or states. */
     uint32_t n_groups, block_tokens;
     uint32_t max_seqs;           /* slots: running and preempted sequences */
     uint32_t max_waiting;        /* queue limit in sequences ... */

@@ -335,6 +335,10 @@ static inline uint32_t first_seen(const sched *s, const seq_group *g, uint32_t p
     return kv_first_seen(g->window, pos) / s->cfg.block_tokens;
 }
 
+/* Nothing is kept between steps: all rows of a text are in one. */
+static inline bool takes_whole(const sched *s) {
+    return s->n_groups == 0;
+}
 static inline bool has_states(const sched *s) {
     return s->cfg.state_slots > 0;
 }

@@ -156,6 +156,7 @@ static status on_submit(port *p, const gen_spec *s, gen **out, err *e) {
                .base_salt = bridge_salt(b, s->base_salt),
                .leader_number = s->fork_of ? s->fork_of->number : 0,
                .job = {.sampling = s->sampling,
+                       .n_first = s->n_first,
                        .n_score = (int8_t)s->sampling.n_logprobs,
                        .allowed = s->allowed},
                .bans = {.banned = s->banned, .n = s->n_banned},

@@ -166,6 +166,7 @@ static void fill_seq(const runner *r, const sched_step_seq *q, batch_seq *b) {
                      .params = q->sample ? &job->sampling : NULL,
                      .allowed = mask_of(r, q, job),
                      .n_prompt = q->n_prompt,
+                     .n_first = job->n_first,
                      .state = q->state};
     CHECK(!r->states || q->n_draft == 0); /* states are not undone behind the newest chunk */
     for (uint32_t g = 0; g < r->n_groups; g++) {

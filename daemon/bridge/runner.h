@@ -16,7 +16,8 @@ typedef struct runner_job runner_job;
 /* What the runner must know of a sequence; sched_spec.user is its address. Lives until ENDED. */
 struct runner_job {
     sampling sampling;
-    int8_t n_score; /* best tokens per scored prompt row, with score_prompt; -1: no scores */
+    uint32_t n_first; /* tokens of the first of two texts; 0: it is one */
+    int8_t n_score;   /* best tokens per scored prompt row, with score_prompt; -1: no scores */
     /* Tokens that it may ever draw, borrowed: [sampling_mask_words(n_vocab)]; NULL: all. */
     const uint32_t *allowed;
     /* Where what it may draw depends on what it drew; needs sched_spec.lockstep. Called before

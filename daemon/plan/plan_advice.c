@@ -116,6 +116,13 @@ void plan_judge(plan_verdict *v, const machine *m, const plan_question *q) {
         return;
     }
     const plan *p = &m->plan;
+    if (m->model->program.config.bidirectional) {
+        snprintf(v->text, sizeof v->text,
+                 "fits: %s of %s; no KV cache: a step takes whole texts, %u tokens of up to %u",
+                 bytes_human(plan_peak_bytes(p), take), bytes_human(m->budget.bytes, have),
+                 m->opt.max_num_batched_tokens, m->opt.max_num_seqs);
+        return;
+    }
     snprintf(v->text, sizeof v->text,
              "fits: %s of %s; the KV cache holds %.1f sequences of %u tokens",
              bytes_human(plan_peak_bytes(p), take), bytes_human(m->budget.bytes, have),

@@ -232,7 +232,7 @@ void plan_choose(plan_choice *out, plan_goal goal, const machine *m, const plan_
     search x = {.m = m, .q = q, .speed = speed, .goal = goal, .best = out};
     const options *o = q->opt;
     out->found = false;
-    if (m->not_served[0]) return;
+    if (m->not_served[0] || m->model->program.config.bidirectional) return;
     if (o->kv_cache_dtype == q->usual->kv_cache_dtype &&
         o->cache_type_k == q->usual->cache_type_k &&
         o->cache_type_v == q->usual->cache_type_v) {

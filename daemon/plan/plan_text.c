@@ -117,10 +117,12 @@ static void print_prices(const machine *m, const plan_question *q) {
     printf("\ncost of each setting, with a KV cache of %s tokens and no limit of memory:\n",
            bytes_grouped(o.kv_cache_tokens, b));
     options c = o;
-    c.kv_cache_tokens += 1024;
-    if (c.kv_cache_tokens <= (uint64_t)o.max_model_len * o.max_num_seqs)
-        print_price(m, &w, from, "1,024 tokens more of KV cache", &c);
-    print_prices_of_types(m, &w, from, &o);
+    if (m->plan.n_groups) {
+        c.kv_cache_tokens += 1024;
+        if (c.kv_cache_tokens <= (uint64_t)o.max_model_len * o.max_num_seqs)
+            print_price(m, &w, from, "1,024 tokens more of KV cache", &c);
+        print_prices_of_types(m, &w, from, &o);
+    }
     c = o;
     c.max_num_seqs *= 2;
     if (c.max_num_batched_tokens < c.max_num_seqs) c.max_num_batched_tokens = c.max_num_seqs;
@@ -191,7 +193,9 @@ static void print_parts(const machine *m) {
         printf("in the file: %s bytes (%s) of embeddings of each layer, read row by row\n",
                bytes_grouped(in_file, a), bytes_human(in_file, b));
     if (p->not_loaded_bytes)
-        printf("not loaded: %s bytes of vision, audio or blocks for further tokens\n",
+        printf("not loaded: %s bytes of vision, audio, blocks for further tokens or what a "
+               "model is "
+               "trained with\n",
                bytes_grouped(p->not_loaded_bytes, a));
     else if (p->config.shape.mtp)
         printf("not loaded, not counted: %u blocks for further tokens (MTP)\n",
@@ -247,7 +251,7 @@ void plan_print(const machine *m, const plan_verdict *v, const plan_question *q,
                bytes_human(plan_peak_bytes(&m->host_plan), b));
     }
     if (!v->fits) return;
-    print_cache(m);
+    if (m->plan.n_groups) print_cache(m);
     if (details) print_prices(m, q);
 }
 

@@ -123,6 +123,7 @@ static double perplexity_of(const eval_job *j) {
 static status load(calibration *c, err *e) {
     machine *m = &c->m;
     status s = machine_has_weights(m, e);
+    if (s == OK) s = machine_generates(m, e);
     if (s == OK) s = machine_reserve(m, e);
     if (s == OK) s = eval_reserve(&c->job, m, e);
     if (s == OK && c->wish.hessians)

@@ -99,6 +99,7 @@ static status run_model(comparison *c, const char *path, bool write, int which, 
     status s = open_files(c, write, e);
     if (s == OK) s = machine_plan(&m, &o, &w, e);
     if (s == OK) s = machine_has_weights(&m, e);
+    if (s == OK) s = machine_generates(&m, e);
     if (s == OK) s = machine_reserve(&m, e);
     for (; n_reserved < c->text->n_kinds && s == OK; n_reserved++)
         s = eval_reserve(&c->job[n_reserved], &m, e);

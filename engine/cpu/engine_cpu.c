@@ -57,7 +57,8 @@ static status alloc_arenas(cpu_engine *e, err *er) {
                          er);
     e->activations = p;
     p = NULL;
-    if (s == OK) s = ledger_alloc(e->ledger, &p, MEM_LOGITS, l->logits_bytes, "logits", er);
+    if (s == OK && l->logits_bytes) /* an encoder has none */
+        s = ledger_alloc(e->ledger, &p, MEM_LOGITS, l->logits_bytes, "logits", er);
     e->logits = p;
     if (s == OK && e->opt.keep_logits) e->kept = e->logits + l->kept_at / sizeof(float);
     p = NULL;
@@ -171,6 +172,8 @@ static status open_parts(cpu_engine *e, err *er) {
     e->step.rows = (step_row *)(e->workspace + e->layout.rows);
     e->step.tasks = (attn_task *)(e->workspace + e->layout.tasks);
     init_routing(e);
+    int32_t *block = (int32_t *)(e->workspace + e->layout.key_blocks);
+    for (uint32_t i = 0; i < e->layout.n_key_blocks; i++) block[i] = (int32_t)i;
     e->token = (sampled *)(e->workspace + e->layout.results);
     e->scored = e->token + e->opt.max_seqs;
     return OK;
@@ -223,9 +226,10 @@ static status cpu_collect(engine *head, step_result *out, err *er) {
                          .max_run = 1,
                          .scored = e->scored,
                          .logits = e->kept,
-                         .n_embd = e->program->config.n_embd,
-                         .hidden = e->layout.hidden == NO_VALUE ? NULL
-                                                                : value_f(e, e->layout.hidden)};
+                         .n_embd = e->program->config.n_embd};
+    if (e->layout.hidden == NO_VALUE) return OK;
+    out->hidden = value_f(e, e->layout.hidden);
+    out->n_embd = e->program->values[e->layout.hidden].cols;
     return OK;
 }
 

@@ -39,6 +39,11 @@ static status check_options(const program *p, const engine_options *o, err *e) {
     static const dtype kv[] = {DT_F16, DT_BF16, DT_F32, DT_INT8, DT_Q8_0, DT_FP8, DT_INT4};
     s = kv_options_check(p, o, kv, sizeof kv / sizeof *kv, "CPU", e);
     if (s != OK || !o->unfused) return s;
+    if (p->config.bidirectional) {
+        err_set(e, ERR_UNSUPPORTED,
+                "attention = unfused is causal, and this model is an encoder");
+        return err_field(e, "attention");
+    }
     if (!kv_type_get(o->kv_k)->word_bytes && !kv_type_get(o->kv_v)->word_bytes) return OK;
     err_set(e, ERR_UNSUPPORTED,
             "attention = unfused computes with a KV cache of f16, bf16 or f32");
@@ -171,12 +176,12 @@ static bool reads_activations(op_kind k) {
 
 static bool writes_floats(op_kind k) {
     return k == OP_EMBED || k == OP_LINEAR || k == OP_ROUTE || k == OP_EXPERTS_DOWN ||
-           k == OP_MUL_SIGMOID || k == OP_DELTA;
+           k == OP_MUL_SIGMOID || k == OP_DELTA || k == OP_POOL;
 }
 
 /* What its readers want of a value, backwards, since gathered rows want what theirs do. */
 static void find_forms(cpu_layout *l, const program *p, const engine_options *opt) {
-    l->hidden = NO_VALUE;
+    l->hidden = p->config.bidirectional ? p->ops[p->n_ops - 1].out : NO_VALUE;
     for (uint32_t i = p->n_ops; i-- > 0;) {
         const op *o = &p->ops[i];
         if (o->kind == OP_LOGITS) {
@@ -345,7 +350,8 @@ static void place_thread(cpu_layout *l, const program *p, sizer *s) {
     t->row = place_n(&n, (uint64_t)l->max_cols + 16, 4);
     t->gate = place_n(&n, GATE_FLOATS, 4);
     t->up = place_n(&n, GATE_FLOATS, 4);
-    t->sampler = place(&n, sampling_scratch_bytes(p->config.n_vocab));
+    t->sampler =
+        place(&n, p->config.bidirectional ? 0 : sampling_scratch_bytes(p->config.n_vocab));
     t->delta = place_n(&n, l->delta_floats, 4);
     place_gathered(l, p, &n);
     t->bytes = align_up(n.n, 4096);
@@ -361,6 +367,18 @@ static void place_routing(cpu_layout *l, const engine_options *o, sizer *w) {
     r->used = place_n(w, l->max_experts, 4);
     r->row = place_n(w, slots, 4);
     r->weight = place_n(w, slots, 4);
+}
+
+/* Of the rows of a step, in float32, in groups of ATTN_LANES tokens. */
+static void place_keys(cpu_layout *l, const program *p, const engine_options *o, sizer *w) {
+    const kv_type *f32 = kv_type_get(DT_F32);
+    if (p->config.bidirectional) {
+        kv_format_init(&l->own_kv, KV_LANES, f32, f32, ATTN_LANES, l->max_kv_heads,
+                       l->max_head_dim);
+        l->n_key_blocks = layout_key_block(l, o->max_rows, o->max_seqs);
+    }
+    l->keys = place_n(w, l->n_key_blocks, kv_block_bytes(&l->own_kv, 1));
+    l->key_blocks = place_n(w, l->n_key_blocks, sizeof(int32_t));
 }
 
 static void place_workspace(cpu_layout *l, const program *p, const engine_options *o,
@@ -384,6 +402,7 @@ static void place_workspace(cpu_layout *l, const program *p, const engine_option
     const uint64_t scored = o->unfused ? (uint64_t)o->max_rows * l->max_heads : 0;
     l->scores = place_n(&w, scored, 4 * unfused_row_floats(o->max_model_len));
     place_routing(l, o, &w);
+    place_keys(l, p, o, &w);
     l->table_rows = place_n(&w, l->table_thread_bytes, o->n_threads);
     l->workspace_bytes = w.n;
     s->failed |= w.failed;
@@ -415,7 +434,8 @@ status cpu_layout_init(cpu_layout *l, const program *p, const engine_options *o,
     l->state_floats = program_state_bytes(p) / sizeof(float);
     l->groups = kv_groups_of(p, o);
     kv_formats_init(l->kv, KV_LANES, &l->groups, o);
-    l->kept_at = sizer_times(&s, sizer_times(&s, o->max_logit_rows, p->config.n_vocab), 4);
+    const uint32_t n_vocab = p->config.bidirectional ? 0 : p->config.n_vocab;
+    l->kept_at = sizer_times(&s, sizer_times(&s, o->max_logit_rows, n_vocab), 4);
     l->logits_bytes = sizer_times(&s, l->kept_at, o->keep_logits ? 2 : 1);
     if (st == OK && s.failed)
         st = err_set(e, ERR_INVALID, "the model and the options require more than 2^64 bytes");
@@ -448,9 +468,10 @@ void cpu_layout_terms(const cpu_layout *l, const program *p, const engine_option
     state_term_add(t, p, o);
     terms_add(t, MEM_ACTIVATIONS, TERM_EXACT, l->activations_bytes, "values of %u rows",
               o->max_rows);
-    terms_add(t, MEM_LOGITS, TERM_EXACT, l->kept_at, "%u rows of %u", o->max_logit_rows,
-              p->config.n_vocab);
-    if (o->keep_logits)
+    if (l->kept_at)
+        terms_add(t, MEM_LOGITS, TERM_EXACT, l->kept_at, "%u rows of %u", o->max_logit_rows,
+                  p->config.n_vocab);
+    if (l->kept_at && o->keep_logits)
         terms_add(t, MEM_LOGITS, TERM_EXACT, l->logits_bytes - l->kept_at,
                   "the same rows as they were before sampling");
     terms_add(t, MEM_WORKSPACE, TERM_EXACT, l->partials, "scratch of %u threads", o->n_threads);
@@ -463,9 +484,12 @@ void cpu_layout_terms(const cpu_layout *l, const program *p, const engine_option
                   "scores of %u rows x %u heads x %u tokens (attention = unfused)", o->max_rows,
                   l->max_heads, o->max_model_len);
     if (l->max_experts)
-        terms_add(t, MEM_WORKSPACE, TERM_EXACT, l->table_rows - l->routing,
+        terms_add(t, MEM_WORKSPACE, TERM_EXACT, l->keys - l->routing,
                   "routing of %u rows to %u of %u experts", o->max_rows, l->max_top_k,
                   l->max_experts);
+    if (l->n_key_blocks)
+        terms_add(t, MEM_WORKSPACE, TERM_EXACT, l->table_rows - l->keys,
+                  "keys and values of %u rows in one layer", o->max_rows);
     if (l->table != NO_WEIGHT)
         terms_add(t, MEM_WORKSPACE, TERM_EXACT, l->workspace_bytes - l->table_rows,
                   "rows of %s, which stays in the file", p->weights[l->table].name);

@@ -99,14 +99,18 @@ typedef struct cpu_layout {
     uint64_t kept_at; /* in the arena of logits: their copy; its end where none is kept */
     thread_place thread;
     /* Offsets in the workspace: threads first, then what they share. */
-    uint64_t partials, partials_done, freqs, rope, rows, tasks, results, scores, routing,
-        table_rows, workspace_bytes;
+    uint64_t partials, partials_done, freqs, rope, rows, tasks, results, scores, routing, keys,
+        key_blocks, table_rows, workspace_bytes;
     route_place route;
     uint32_t n_states;     /* slots for recurrent states; 0: there are none */
     uint64_t state_floats; /* of a slot */
     kv_groups groups;
     kv_format kv[PLAN_MAX_GROUPS]; /* of each */
-    uint64_t bounce_bytes;         /* of one thread, while loading */
+    /* Where attention is bidirectional, keys and values of the rows of a step lie in the workspace, in
+     * blocks like those of a cache, of one layer: those of a text from layout_key_block on. */
+    kv_format own_kv;
+    uint32_t n_key_blocks; /* 0: there is none */
+    uint64_t bounce_bytes; /* of one thread, while loading */
 } cpu_layout;
 
 /* A row of the step, and a piece of attention (plan_step.c fills them). */
@@ -123,6 +127,11 @@ typedef struct attn_task {
     uint32_t n_splits; /* slots of its sequence, from slot - from / ATTN_SPLIT on */
     uint32_t done;     /* index of its counters */
 } attn_task;
+
+/* Blocks begin at a text: each of the sequences before may leave part of one empty. */
+static inline uint32_t layout_key_block(const cpu_layout *l, uint32_t first_row, uint32_t seq) {
+    return first_row / l->own_kv.block_tokens + seq;
+}
 
 /* Whether a matrix of that type reads codes of the activations, or else their float32. */
 static inline bool layout_reads_codes(const cpu_layout *l, dtype weights) {

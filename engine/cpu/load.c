@@ -89,8 +89,12 @@ static void resolve_op(cpu_engine *e, cpu_op *c, const op *o) {
         if (o->w[i] == NO_WEIGHT) continue;
         const weight *w = &p->weights[o->w[i]];
         const unsigned char *at = e->weights + e->layout.weights[o->w[i]].at;
+        const float *bias = NULL;
+        if (o->bias[i] != NO_WEIGHT)
+            bias = (const float *)(e->weights + e->layout.weights[o->bias[i]].at);
         if (w->role == WEIGHT_VECTOR) {
             c->vec[i] = (const float *)at;
+            c->bias[i] = bias;
             continue;
         }
         if (w->role == WEIGHT_ORDER) {
@@ -100,9 +104,6 @@ static void resolve_op(cpu_engine *e, cpu_op *c, const op *o) {
         packed m = {at, w->type, w->rows, w->cols, NULL};
         if (w->scale != NO_WEIGHT)
             m.scale = (const float *)(e->weights + e->layout.weights[w->scale].at);
-        const float *bias = NULL;
-        if (o->bias[i] != NO_WEIGHT)
-            bias = (const float *)(e->weights + e->layout.weights[o->bias[i]].at);
         uint32_t k = c->n_parts;
         if (o->kind == OP_LINEAR && k && follows(&c->part[k - 1], &m) &&
             bias_follows(c->bias[k - 1], c->part[k - 1].n_out, bias)) {

@@ -25,7 +25,9 @@
     X(MUL_ACT, run_mul_act, false)                                                             \
     X(SCALE, run_scale, false)                                                                 \
     X(CONV, run_conv, false)                                                                   \
-    X(DELTA, run_delta, false)
+    X(DELTA, run_delta, false)                                                                 \
+    X(LAYER_NORM, run_layer_norm, false)                                                       \
+    X(POOL, run_pool, false)
 
 /* Traits of operations (model/program.h) that it runs, a row each: X(trait). */
 #define CPU_TRAITS(X)                                                                          \
@@ -38,9 +40,13 @@
     X(LOGIT_CAP)                                                                               \
     X(NORM_ADD)                                                                                \
     X(VALUE_NORM)                                                                              \
+    X(WIDE_HEADS)                                                                              \
     X(SHARED_KV)                                                                               \
     X(PROPORTIONAL)                                                                            \
     X(GATE_UP_BIAS)                                                                            \
+    X(BIDIRECTIONAL)                                                                           \
+    X(EMBED_TABLES)                                                                            \
+    X(UNGATED)                                                                                 \
     X(CHOICE_BIAS)                                                                             \
     X(EXPERT_SCALES)                                                                           \
     X(EXPERT_GROUPS)

@@ -57,6 +57,9 @@ typedef struct op_kernels {
     cpu_isa isa;
     /* out = x / sqrt(mean(x^2) + eps) * w; n any; w NULL: of ones */
     void (*norm)(const float *x, const float *w, uint32_t n, float eps, float *out);
+    /* out = (x - mean) / sqrt(variance + eps) * w + bias; n any */
+    void (*layer_norm)(const float *x, const float *w, const float *bias, uint32_t n, float eps,
+                       float *out);
     /* Rotates the first n_dims of head_dim by cos_sin (n_dims / 2 cosines, then the sines),
      * copies the rest, multiplies all by scale. */
     void (*rope)(const float *x, const float *cos_sin, uint32_t head_dim, uint32_t n_dims,
@@ -79,7 +82,7 @@ typedef struct op_kernels {
     void (*attn_finish)(float sum, const float *acc, uint32_t n, float *out);
     /* What quantising a block of 32 lost: rest = x - d * q */
     void (*rest)(const float *x, const int8_t *q, float d, float *rest);
-    /* out = act(gate) * up; out may be gate */
+    /* out = act(gate) * up; out may be gate; up NULL: of ones, which ACT_SWIGLU_OAI has not */
     void (*gate)(activation, const float *gate, const float *up, uint32_t n, float *out);
     /* out[i] = the sum over rows k < n_rows of w[k * n + i] * x[k][i], a chain of fma from 0 on */
     void (*taps)(const float *const *x, const float *w, uint32_t n_rows, uint32_t n,

@@ -64,6 +64,33 @@ static void ops_norm(const float *x, const float *w, uint32_t n, float eps, floa
     }
 }
 
+static void ops_layer_norm(const float *x, const float *w, const float *bias, uint32_t n,
+                           float eps, float *out) {
+    v16 sum = v_set1(0.0f), squares = sum;
+    const uint32_t whole = n / 16 * 16, left = n % 16;
+    for (uint32_t i = 0; i < whole; i += 16) sum = v_add(sum, v_load(x + i));
+    if (left) sum = v_add(sum, v_load_n(x + whole, left));
+    const v16 mean = v_set1(v_sum(sum) / (float)n);
+    for (uint32_t i = 0; i < whole; i += 16) {
+        const v16 d = v_sub(v_load(x + i), mean);
+        squares = v_fma(d, d, squares);
+    }
+    if (left) {
+        const v16 d = v_first(v_sub(v_load_n(x + whole, left), mean), left, v_set1(0.0f));
+        squares = v_fma(d, d, squares);
+    }
+    const v16 scale = v_set1(norm_scale(v_sum(squares), n, eps));
+    for (uint32_t i = 0; i < whole; i += 16) {
+        const v16 y = v_mul(v_sub(v_load(x + i), mean), scale);
+        v_store(out + i, v_fma(y, v_load(w + i), v_load(bias + i)));
+    }
+    if (left) {
+        const v16 y = v_mul(v_sub(v_load_n(x + whole, left), mean), scale);
+        const v16 b = v_load_n(bias + whole, left);
+        v_store_n(out + whole, v_fma(y, v_load_n(w + whole, left), b), left);
+    }
+}
+
 /* cap * tanh(x / cap). rate: SOFT_CAP_RATE / cap */
 V_INLINE v16 v_soft_cap(v16 x, float cap, float rate) {
     const v16 t = v_exp2(v_mul(x, v_set1(rate))), one = v_set1(1.0f);
@@ -77,9 +104,22 @@ static void ops_soft_cap(float *x, uint32_t n, float cap) {
     if (i < n) v_store_n(x + i, v_soft_cap(v_load_n(x + i, n - i), cap, rate), n - i);
 }
 
+V_INLINE v16 v_gelu_erf(v16 x) {
+    const v16 zero = v_set1(0.0f), one = v_set1(1.0f);
+    const v16 z = v_max(x, v_sub(zero, x));
+    const v16 t = v_div(one, v_add(one, v_mul(z, v_set1(GELU_ERF_T))));
+    v16 p = v_set1(gelu_erf_p[0]);
+    for (int i = 1; i < 9; i++) p = v_fma(p, t, v_set1(gelu_erf_p[i]));
+    const v16 q = v_mul(v_exp2(v_mul(v_mul(z, z), v_set1(GELU_ERF_EXP))), p);
+    return v_sub(v_max(x, zero), v_mul(z, q));
+}
+
 /* g / (1 + 2^(-g log2 e)), and for GELU (tanh form) the same with 2u for the exponent */
 V_INLINE v16 v_act(activation act, v16 g) {
     v16 u = g;
+    if (act == ACT_GELU_ERF) return v_gelu_erf(g);
+    if (act == ACT_TANH) /* NaN stays */
+        return v_add(v_soft_cap(g, 1.0f, SOFT_CAP_RATE), v_mul(g, v_set1(0.0f)));
     if (act == ACT_GELU_TANH) {
         v16 g2 = v_mul(g, g);
         u = v_mul(v_mul(g, v_set1(GELU_2C)), v_fma(g2, v_set1(GELU_K), v_set1(1.0f)));
@@ -101,9 +141,19 @@ V_INLINE v16 v_gated(activation act, v16 g, v16 u) {
     return act == ACT_SWIGLU_OAI ? v_oai(g, u) : v_mul(v_act(act, g), u);
 }
 
+static void ops_activate(activation act, const float *x, uint32_t n, float *out) {
+    uint32_t i = 0;
+    for (; i + 16 <= n; i += 16) v_store(out + i, v_act(act, v_load(x + i)));
+    if (i < n) v_store_n(out + i, v_act(act, v_load_n(x + i, n - i)), n - i);
+}
+
 static void ops_gate(activation act, const float *gate, const float *up, uint32_t n,
                      float *out) {
     uint32_t i = 0;
+    if (!up) {
+        ops_activate(act, gate, n, out);
+        return;
+    }
     for (; i + 16 <= n; i += 16)
         v_store(out + i, v_gated(act, v_load(gate + i), v_load(up + i)));
     if (i < n) {
@@ -560,6 +610,7 @@ static void ops_attend(const kv_head *kv, const kv_head *tail, const attn_part *
 const op_kernels OPS_TABLE = {
     .isa = OPS_ISA,
     .norm = ops_norm,
+    .layer_norm = ops_layer_norm,
     .rope = ops_rope,
     .hadamard = ops_hadamard,
     .kv_append = ops_kv_append,

@@ -56,6 +56,17 @@ static void plain_norm(const float *x, const float *w, uint32_t n, float eps, fl
     for (uint32_t i = 0; i < n; i++) out[i] = w ? x[i] * scale * w[i] : x[i] * scale;
 }
 
+static void plain_layer_norm(const float *x, const float *w, const float *bias, uint32_t n,
+                             float eps, float *out) {
+    float lanes[16] = {0}, squares[16] = {0};
+    for (uint32_t i = 0; i < n; i++) lanes[i % 16] = lanes[i % 16] + x[i];
+    const float mean = lanes_sum(lanes) / (float)n;
+    for (uint32_t i = 0; i < n; i++)
+        squares[i % 16] = fmaf(x[i] - mean, x[i] - mean, squares[i % 16]);
+    const float scale = norm_scale(lanes_sum(squares), n, eps);
+    for (uint32_t i = 0; i < n; i++) out[i] = fmaf((x[i] - mean) * scale, w[i], bias[i]);
+}
+
 static void plain_rope(const float *x, const float *cos_sin, uint32_t head_dim, uint32_t n_dims,
                        rope_pairing pairing, float scale, float *out) {
     rope_rotate(x, cos_sin, head_dim, n_dims, pairing, scale, out);
@@ -72,6 +83,21 @@ static float plain_oai(float g, float u) {
     return g / (1.0f + plain_exp2_one(g * OAI_EXP)) * (u + 1.0f);
 }
 
+static float plain_gelu_erf(float x) {
+    const float z = x > 0.0f - x ? x : 0.0f - x, t = 1.0f / (1.0f + z * GELU_ERF_T);
+    float p = gelu_erf_p[0];
+    for (int i = 1; i < 9; i++) p = fmaf(p, t, gelu_erf_p[i]);
+    const float q = plain_exp2_one(z * z * GELU_ERF_EXP) * p;
+    return (x > 0.0f ? x : 0.0f) - z * q;
+}
+
+/* NaN stays. */
+static float plain_tanh(float x) {
+    float y = x;
+    plain_soft_cap(&y, 1, 1.0f);
+    return y + x * 0.0f;
+}
+
 static void plain_gate(activation act, const float *gate, const float *up, uint32_t n,
                        float *out) {
     for (uint32_t i = 0; i < n; i++) {
@@ -81,7 +107,10 @@ static void plain_gate(activation act, const float *gate, const float *up, uint3
             continue;
         }
         if (act == ACT_GELU_TANH) u = g * GELU_2C * fmaf(g * g, GELU_K, 1.0f);
-        out[i] = g / (1.0f + plain_exp2_one(u * -LOG2_E)) * up[i];
+        const float y = act == ACT_GELU_ERF ? plain_gelu_erf(g)
+                        : act == ACT_TANH   ? plain_tanh(g)
+                                            : g / (1.0f + plain_exp2_one(u * -LOG2_E));
+        out[i] = up ? y * up[i] : y;
     }
 }
 
@@ -416,6 +445,7 @@ static void plain_attend(const kv_head *kv, const kv_head *tail, const attn_part
 const op_kernels ops_plain = {
     .isa = ISA_PLAIN,
     .norm = plain_norm,
+    .layer_norm = plain_layer_norm,
     .rope = plain_rope,
     .hadamard = plain_hadamard,
     .kv_append = plain_kv_append,

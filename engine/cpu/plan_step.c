@@ -48,10 +48,11 @@ static void cut_prefill(cpu_engine *e, const batch_seq *s, uint32_t i) {
     const uint32_t per = ATTN_MAX_QUERIES / e->layout.max_group;
     for (uint32_t k = (uint32_t)ceil_div(s->n_rows, per); k-- > 0;) {
         uint32_t n = s->n_rows - k * per < per ? s->n_rows - k * per : per;
+        const uint32_t seen = e->program->config.bidirectional ? s->n_rows : k * per + n;
         e->step.tasks[e->step.n_tasks++] = (attn_task){.seq = i,
                                                        .first_row = s->first_row + k * per,
                                                        .n_rows = n,
-                                                       .to = s->first_pos + k * per + n,
+                                                       .to = s->first_pos + seen,
                                                        .slot = -1};
     }
 }

@@ -6,10 +6,28 @@
 
 #include <math.h>
 
+/* Of an encoder's step. */
+static kv_head own_head(const cpu_engine *e, const batch_seq *s, uint32_t h) {
+    const cpu_layout *l = &e->layout;
+    const uint32_t seq = (uint32_t)(s - e->step.batch->seq);
+    const int32_t *blocks = (const int32_t *)(e->workspace + l->key_blocks);
+    return (kv_head){.base = e->workspace + l->keys + kv_part_at(&l->own_kv, 0, h),
+                     .block_stride = kv_block_bytes(&l->own_kv, 1),
+                     .blocks = blocks + layout_key_block(l, s->first_row, seq),
+                     .format = &l->own_kv};
+}
+
+/* How the K and V of an operation's layer are stored. */
+static const kv_format *format_of(const cpu_engine *e, const op *o) {
+    return e->program->config.bidirectional ? &e->layout.own_kv
+                                            : &e->layout.kv[e->program->layer_group[o->layer]];
+}
+
 /* group: of the layer, or behind it the tail's. */
 static kv_head head_in(const cpu_engine *e, const op *o, const batch_seq *s, uint32_t group,
                        uint32_t h) {
     const program *p = e->program;
+    if (p->config.bidirectional) return own_head(e, s, h);
     const uint32_t g = p->layer_group[o->layer] + group;
     const kv_format *f = &e->layout.kv[g];
     return (kv_head){.base = e->kv[g] + kv_part_at(f, p->layer_index[o->layer], h),
@@ -64,7 +82,7 @@ void run_append(cpu_engine *e, const cpu_op *c, uint32_t thread) {
  * by the sum. */
 static void finish_head(const cpu_engine *e, const op *o, float sum, const float *acc,
                         float *out) {
-    const kv_format *f = &e->layout.kv[e->program->layer_group[o->layer]];
+    const kv_format *f = format_of(e, o);
     const uint32_t hd = f->head_dim;
     e->ops->attn_finish(f->v.rotated ? sum * (float)f->v_segment : sum, acc, hd, out);
     if (f->v.rotated) e->ops->hadamard(out, hd, f->v_segment);
@@ -139,7 +157,7 @@ static void rotate_queries(const cpu_engine *e, const cpu_op *c, const attn_task
                            float *q) {
     const head_shape *s = &c->op->heads;
     const uint32_t hd = s->head_dim, group = heads_group(s);
-    const kv_format *f = &e->layout.kv[e->program->layer_group[c->op->layer]];
+    const kv_format *f = format_of(e, c->op);
     const float *qkv = value_f(e, c->op->in);
     const uint32_t cols =
         e->program->values[c->op->in].cols; /* of q alone where K is another's */
@@ -189,7 +207,9 @@ static void attend_task(cpu_engine *e, const cpu_op *c, const act *out, const at
                         uint32_t h, uint32_t thread) {
     const thread_place *at = &e->layout.thread;
     const head_shape *heads = &c->op->heads;
-    const uint32_t pos = e->step.rows[t->first_row].pos;
+    /* A row sees what is before it, and in an encoder all: as if it stood at the end. */
+    const uint32_t pos =
+        c->op->attention.bidirectional ? t->to - 1 : e->step.rows[t->first_row].pos;
     float *q = thread_at(e, thread, at->q);
     const kv_head kv = attn_open(e, c, t, h, thread, q);
     partial p = t->slot >= 0 ? partial_at(e, heads, (uint32_t)t->slot, h)

@@ -71,7 +71,7 @@ static void gate_up_chunk(cpu_engine *e, const cpu_op *c, const act *in, const a
     rows.n_rows = r.to - r.from;
     if (rows.f) rows.f += (size_t)r.from * in->n_in;
     if (rows.q) rows.q = act_part(in, r.from, 0);
-    for (uint32_t i = 0; i < 2; i++) {
+    for (uint32_t i = 0; i < c->n_parts; i++) {
         packed w = c->part[i];
         w.tiles = strip_at(&w, o.from);
         w.n_out = n;
@@ -80,7 +80,8 @@ static void gate_up_chunk(cpu_engine *e, const cpu_op *c, const act *in, const a
         e->linear->linear(&call, (span){0, rows.n_rows}, (span){0, n});
     }
     for (uint32_t k = r.from; k < r.to; k++) {
-        float *g = gate + (size_t)(k - r.from) * n, *u = up + (size_t)(k - r.from) * n;
+        const size_t at = (size_t)(k - r.from) * n;
+        float *g = gate + at, *u = c->n_parts > 1 ? up + at : NULL;
         float *to = out->f ? out->f + (size_t)k * out->n_in + o.from : g;
         e->ops->gate(c->op->gate_up.act, g, u, n, to);
         if (out->q) quantise_part(e, out, k, o.from, n, to);

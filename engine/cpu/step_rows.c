@@ -8,16 +8,31 @@
 
 static const float SQRT_HALF = 0.70710678118654752f;
 
+/* The rows of OP_EMBED's further tables. */
+static void add_tables(const cpu_engine *e, const cpu_op *c, uint32_t r, float *row,
+                       float *tmp) {
+    const step_row *at = &e->step.rows[r];
+    const uint32_t n_first = e->step.batch->seq[at->seq].n_first, cols = c->part[0].n_in;
+    for (uint32_t k = 1; k < c->n_parts; k++) {
+        const bool positions = k == 1 && c->op->embed.positions;
+        const uint32_t text = n_first && at->pos >= n_first && c->part[k].n_out > 1;
+        packed_row(&c->part[k], positions ? at->pos : text, tmp);
+        for (uint32_t i = 0; i < cols; i++) row[i] += tmp[i];
+    }
+}
+
 void run_embed(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const op *o = c->op;
     const act out = value_act(e, o->out), rest = value_rest(e, o->out);
     const uint32_t cols = out.n_in;
+    float *tmp = thread_at(e, thread, e->layout.thread.row);
     span s = step_share(out.n_rows, e->step.n_threads, thread);
     for (uint32_t r = s.from; r < s.to; r++) {
         float *row = out.f + (size_t)r * cols;
         packed_row(&c->part[0], (uint32_t)e->step.rows[r].token, row);
         if (o->embed.scale != 1)
             for (uint32_t i = 0; i < cols; i++) row[i] *= o->embed.scale;
+        add_tables(e, c, r, row, tmp);
         quantise_row(e, &out, &rest, r, row, thread);
         for (uint32_t t = 0; t < e->program->n_ropes; t++)
             rope_angles(cpu_freqs(e, t), e->program->rope[t].n_dims, e->rope_scale[t],
@@ -105,6 +120,47 @@ void run_norm(cpu_engine *e, const cpu_op *c, uint32_t thread) {
         /* The sum may stand where its first summand does. */
         for (uint32_t i = 0; residual && i < out.n_in; i++)
             to[i] = residual[(size_t)r * out.n_in + i] + y[i];
+        quantise_row(e, &out, &rest, r, to, thread);
+    }
+}
+
+void run_layer_norm(cpu_engine *e, const cpu_op *c, uint32_t thread) {
+    const op *o = c->op;
+    const act out = value_act(e, o->out), rest = value_rest(e, o->out);
+    const float *x = value_f(e, o->in);
+    float *tmp = thread_at(e, thread, e->layout.thread.row);
+    span s = step_share(out.n_rows, e->step.n_threads, thread);
+    for (uint32_t r = s.from; r < s.to; r++) {
+        float *to = out.f ? out.f + (size_t)r * out.n_in : tmp;
+        e->ops->layer_norm(x + (size_t)r * out.n_in, c->vec[0], c->bias[0], out.n_in,
+                           o->norm.eps, to);
+        quantise_row(e, &out, &rest, r, to, thread);
+    }
+}
+
+/* The mean of n rows, summed in double in their order. */
+static void mean_row(const float *x, uint32_t n, uint32_t cols, float *out) {
+    enum { AT_ONCE = 64 };
+    for (uint32_t i = 0; i < cols; i += AT_ONCE) {
+        const uint32_t w = cols - i < AT_ONCE ? cols - i : AT_ONCE;
+        double sum[AT_ONCE] = {0};
+        for (uint32_t r = 0; r < n; r++)
+            for (uint32_t k = 0; k < w; k++) sum[k] += x[(size_t)r * cols + i + k];
+        for (uint32_t k = 0; k < w; k++) out[i + k] = (float)(sum[k] / n);
+    }
+}
+
+void run_pool(cpu_engine *e, const cpu_op *c, uint32_t thread) {
+    const act out = value_act(e, c->op->out), rest = value_rest(e, c->op->out);
+    const float *x = value_f(e, c->op->in);
+    span s = step_share(out.n_rows, e->step.n_threads, thread);
+    for (uint32_t r = s.from; r < s.to; r++) {
+        const uint32_t last = e->step.rows[r].gathered;
+        const batch_seq *q = &e->step.batch->seq[e->step.rows[last].seq];
+        const bool mean = e->opt.pooling == POOL_MEAN;
+        const uint32_t from = e->opt.pooling == POOL_LAST ? last : q->first_row;
+        float *to = out.f + (size_t)r * out.n_in;
+        mean_row(x + (size_t)from * out.n_in, mean ? q->n_rows : 1, out.n_in, to);
         quantise_row(e, &out, &rest, r, to, thread);
     }
 }

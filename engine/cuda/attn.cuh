@@ -26,6 +26,12 @@ struct attn_coded {
     dtype type;
 };
 
+/* From q k^T to scores in base 2: scale * p; with a cap, cap * tanh(x), where rate * p is 2 x log2 e,
+ * and then scale is 1. */
+struct attn_score {
+    float scale, cap, rate; /* cap: * log2(e); 0: none */
+};
+
 /* A cu_attn and its tables as the kernels take them. */
 struct attn_args {
     const uint16_t *qkv; /* bits of T */
@@ -45,7 +51,8 @@ struct attn_args {
     uint32_t table_stride, ld, n_heads, n_kv_heads, group, head_dim;
     uint32_t block_shift; /* log2(block_tokens) */
     uint32_t window;
-    float scale; /* * log2(e) */
+    attn_score score;
+    const float *sinks; /* [n_heads]; NULL: there are none */
     bool t_bf16;
 };
 
@@ -97,11 +104,15 @@ static inline attn_args attn_args_of(const cu_attn *a, const cu_tables *t) {
     r.head_dim = a->kv.format.head_dim;
     r.block_shift = a->kv.format.block_shift;
     r.window = a->window;
-    r.scale = a->scale * 1.44269504088896340736f;
+    const float log2_e = 1.44269504088896340736f;
+    r.score.scale = a->scale * log2_e;
     const attn_form form = attn_form_of(a);
     if (a->kv.format.k.rotated)
-        r.scale *=
+        r.score.scale *=
             form == ATTN_CODES ? 1.0f / (turn * (float)r.segment) : kv_score_scale(r.segment);
+    if (a->cap > 0.0f)
+        r.score = attn_score{1.0f, a->cap * log2_e, 2.0f * r.score.scale / a->cap};
+    r.sinks = a->sinks;
     if (form == ATTN_CODES) attn_args_codes(&r, a, t);
     r.t_bf16 = a->t == CU_BF16;
     return r;
@@ -383,9 +394,18 @@ template <int MT> struct attn_mask {
 /* Takes a tile of NK tokens. */
 template <class E, int HD, int MT, int NK>
 CU_DEVICE void attn_tile(attn_state<HD, MT> &s, const attn_operands<E> &x,
-                         const attn_mask<MT> &mask, float scale, int lane) {
+                         const attn_mask<MT> &mask, const attn_score &score, int lane) {
     float p[MT][NK / 8][4];
     attn_scores<E, HD, MT, NK>(p, x.q, x.q_step, x.k, lane);
+    if (score.cap > 0.0f) {
+#pragma unroll
+        for (int i = 0; i < MT; i++)
+#pragma unroll
+            for (int j = 0; j < NK / 8; j++)
+#pragma unroll
+                for (int e = 0; e < 4; e++)
+                    p[i][j][e] = cu_capped(cu_ex2(p[i][j][e] * score.rate), score.cap);
+    }
     if (mask.some) {
 #pragma unroll
         for (int i = 0; i < MT; i++)
@@ -398,7 +418,7 @@ CU_DEVICE void attn_tile(attn_state<HD, MT> &s, const attn_operands<E> &x,
                     if (behind < 0 || behind >= mask.span) p[i][j][e] = -INFINITY;
                 }
     }
-    attn_soften<HD, MT, NK>(s, p, scale);
+    attn_soften<HD, MT, NK>(s, p, score.scale);
     attn_values<E, HD, MT, NK>(s, p, x.v, lane);
 }
 
@@ -406,6 +426,11 @@ CU_DEVICE void attn_tile(attn_state<HD, MT> &s, const attn_operands<E> &x,
 CU_DEVICE float attn_row_sum(float l) {
     l += __shfl_xor_sync(0xffffffffu, l, 1);
     return l + __shfl_xor_sync(0xffffffffu, l, 2);
+}
+
+/* What the sink of a query head adds to a sum of weights whose maximum is m. */
+CU_DEVICE float attn_sink(const attn_args &a, uint32_t head, float m) {
+    return a.sinks ? cu_ex2(fmaf(a.sinks[head], 1.44269504f, -m)) : 0.0f;
 }
 
 #endif

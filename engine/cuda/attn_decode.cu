@@ -231,7 +231,7 @@ CU_DEVICE void decode_walk(const attn_args &a, const decode_item &d, E *q, unsig
         const attn_operands<E> x = {q, 0, k, k + tiles::TILE};
         const attn_mask<1> mask = {first < t.lo || first + DECODE_TOKENS - 1 > t.hi, first,
                                    t.hi - t.lo + 1, his};
-        attn_tile<E, HD, 1, DECODE_TOKENS>(s, x, mask, a.scale, lane);
+        attn_tile<E, HD, 1, DECODE_TOKENS>(s, x, mask, a.score, lane);
         if (in_tail) __syncwarp(); /* all have read the tile */
     }
     cu_cp_async_wait<0>();
@@ -275,6 +275,7 @@ CU_DEVICE void decode_store(const attn_args &a, const decode_item &d, const floa
         const bool lacks = d.cut.n > out.n_splits;
         if (d.cut.n == 1 || lacks) {
             if (lacks) x = y = NAN;
+            l += attn_sink(a, d.head + h, m);
             size_t at = ((size_t)a.first_row[d.entry] * a.n_heads + d.head + h) * a.head_dim;
             *(uint32_t *)(a.out + at + c) = attn_pack_t(a.t_bf16, x / l, y / l);
         } else {
@@ -331,6 +332,7 @@ static __global__ void __launch_bounds__(COMBINE_THREADS)
     part[threadIdx.x].x = weight;
     __syncthreads();
     for (uint32_t s = 0; s < n; s++) l = fmaf(part[s].y, part[s].x, l);
+    l += attn_sink(a, head, m);
     const float *acc = in.acc + at * a.head_dim;
     size_t step = (size_t)a.n_heads * a.head_dim;
     uint16_t *out = a.out + ((size_t)a.first_row[entry] * a.n_heads + head) * a.head_dim;

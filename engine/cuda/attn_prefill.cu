@@ -83,7 +83,10 @@ CU_DEVICE void prefill_store(const attn_args &a, const prefill_block &b,
         int base = p0 + i * PREFILL_WARPS * 16;
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            float inv = 1.0f / attn_row_sum(s.l[i][r]);
+            const uint32_t head = b.head + (uint32_t)(base + lane / 4 + 8 * r);
+            const float l = attn_row_sum(s.l[i][r]) +
+                            attn_sink(a, b.kv_head * a.group + head % a.group, s.m[i][r]);
+            const float inv = 1.0f / l;
 #pragma unroll
             for (int j = 0; j < HD / 8; j++)
                 *(uint32_t *)(q + attn_row<HD>::at(base + lane / 4 + 8 * r, j) +
@@ -200,7 +203,7 @@ CU_DEVICE void prefill_run(const attn_args &a, const prefill_block &b, E *q) {
                                         k + tiles::TILE + at};
             const attn_mask<MT> mask = {first < all_seen || first + C::PART - 1 > last_of_all,
                                         first + t.reach.skip, attn_span(t.reach), hi};
-            attn_tile<E, HD, MT, C::PART>(s, x, mask, a.scale, lane);
+            attn_tile<E, HD, MT, C::PART>(s, x, mask, a.score, lane);
         }
     }
     if (!idle) prefill_store<E, HD, MT>(a, b, s, q, p0, lane);

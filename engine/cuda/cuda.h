@@ -13,6 +13,7 @@ typedef struct cuda_part {
     cu_matrix w;
     const float *bias;  /* NULL: none */
     uint32_t first_col; /* of the output */
+    uint64_t stride;    /* bytes from an expert's matrix to the next */
 } cuda_part;
 
 /* An operation with its weights found. */

@@ -14,54 +14,71 @@ CU_DEVICE uint32_t token_of(const cu_tables &t, uint32_t row, uint32_t n_vocab) 
     return id < n_vocab ? id : 0;
 }
 
-template <class T>
+/* Eight columns of a row of what the embedding becomes: the residual stream, or of T what is added
+ * to another value of that place. */
+CU_DEVICE void embed_put(float f[8], float scale, const float *, float *out) {
+#pragma unroll
+    for (int i = 0; i < 8; i++) f[i] *= scale;
+    cu_store8(out, f);
+}
+template <class T> CU_DEVICE void embed_put(float f[8], float scale, const T *in, T *out) {
+    float x[8];
+    cu_load8(in, x);
+#pragma unroll
+    for (int i = 0; i < 8; i++) x[i] = fmaf(f[i], scale, x[i]) * 0.70710678f;
+    cu_store8(out, x);
+}
+
+template <class W, class O>
 static __global__ void __launch_bounds__(THREADS)
-    k_embed(cu_tables tables, const T *w, uint32_t n_vocab, uint32_t cols, float scale,
-            float *out) {
+    k_embed(cu_tables tables, const W *w, uint32_t n_vocab, uint32_t cols, float scale,
+            const O *in, O *out) {
     cu_grid_trigger();
     cu_grid_wait();
     const uint32_t c = (blockIdx.y * THREADS + threadIdx.x) * 8;
     if (c >= cols) return;
+    const size_t at = (size_t)blockIdx.x * cols + c;
     float f[8];
     cu_load8(w + (size_t)token_of(tables, blockIdx.x, n_vocab) * cols + c, f);
-#pragma unroll
-    for (int i = 0; i < 8; i++) f[i] *= scale;
-    cu_store8(out + (size_t)blockIdx.x * cols + c, f);
+    embed_put(f, scale, in + at, out + at);
 }
 
 /* Packed rows lie scattered over the tiles of their strip: element by element. */
-template <dtype TYPE>
+template <dtype TYPE, class O>
 static __global__ void __launch_bounds__(THREADS)
-    k_embed_packed(cu_tables tables, quant_view w, uint32_t n_vocab, float scale, float *out) {
+    k_embed_packed(cu_tables tables, quant_view w, uint32_t n_vocab, float scale, const O *in,
+                   O *out) {
     cu_grid_trigger();
     cu_grid_wait();
     const uint32_t c = (blockIdx.y * THREADS + threadIdx.x) * 8;
     if (c >= w.n_in) return;
     const uint32_t token = token_of(tables, blockIdx.x, n_vocab);
+    const size_t at = (size_t)blockIdx.x * w.n_in + c;
     float f[8];
 #pragma unroll
-    for (int i = 0; i < 8; i++) f[i] = scale * quant_at<TYPE>(w, token, c + i);
-    cu_store8(out + (size_t)blockIdx.x * w.n_in + c, f);
+    for (int i = 0; i < 8; i++) f[i] = quant_at<TYPE>(w, token, c + i);
+    embed_put(f, scale, in + at, out + at);
 }
 
-cudaError_t cu_embed(cudaStream_t s, const cu_matrix *w, const cu_tables *tables,
-                     uint32_t n_rows, float scale, float *out) {
+template <class O>
+static cudaError_t embed(cudaStream_t s, const cu_matrix *w, const cu_tables *tables,
+                         uint32_t n_rows, float scale, const O *in, O *out) {
     if (w->n_in == 0 || w->n_in % 8) return cudaErrorInvalidValue;
     if (n_rows == 0) return cudaSuccess;
     const dim3 grid(n_rows, cu_ceil_div(w->n_in, 8 * THREADS));
     switch (w->type) {
     case DT_F16:
-        CU_LAUNCH_EARLY((k_embed<__half>), grid, THREADS, 0, s, *tables,
-                        (const __half *)w->data, w->n_out, w->n_in, scale, out);
+        CU_LAUNCH_EARLY((k_embed<__half, O>), grid, THREADS, 0, s, *tables,
+                        (const __half *)w->data, w->n_out, w->n_in, scale, in, out);
         break;
     case DT_BF16:
-        CU_LAUNCH_EARLY((k_embed<__nv_bfloat16>), grid, THREADS, 0, s, *tables,
-                        (const __nv_bfloat16 *)w->data, w->n_out, w->n_in, scale, out);
+        CU_LAUNCH_EARLY((k_embed<__nv_bfloat16, O>), grid, THREADS, 0, s, *tables,
+                        (const __nv_bfloat16 *)w->data, w->n_out, w->n_in, scale, in, out);
         break;
 #define PACKED(type)                                                                           \
     case type:                                                                                 \
-        CU_LAUNCH_EARLY((k_embed_packed<type>), grid, THREADS, 0, s, *tables,                  \
-                        quant_view_of(w), w->n_out, scale, out);                               \
+        CU_LAUNCH_EARLY((k_embed_packed<type, O>), grid, THREADS, 0, s, *tables,               \
+                        quant_view_of(w), w->n_out, scale, in, out);                           \
         break
         PACKED(DT_Q8_0);
         PACKED(DT_Q4_0);
@@ -70,6 +87,19 @@ cudaError_t cu_embed(cudaStream_t s, const cu_matrix *w, const cu_tables *tables
     default: return cudaErrorInvalidValue;
     }
     return cudaGetLastError();
+}
+
+cudaError_t cu_embed(cudaStream_t s, const cu_matrix *w, const cu_tables *tables,
+                     uint32_t n_rows, float scale, float *out) {
+    return embed<float>(s, w, tables, n_rows, scale, out, out);
+}
+
+cudaError_t cu_embed_add(cudaStream_t s, const cu_matrix *w, const cu_tables *tables,
+                         uint32_t n_rows, float scale, cu_type t, const void *in, void *out) {
+    return cu_by_type(t, [&](auto type) {
+        using T = decltype(type);
+        return embed<T>(s, w, tables, n_rows, scale, (const T *)in, (T *)out);
+    });
 }
 
 static __global__ void __launch_bounds__(THREADS)

@@ -1,6 +1,6 @@
 /* The operations of a program on a CUDA device: each function puts one operation into a stream
- * and returns at once. Implemented in embed.cu, norm.cu, gate.cu, linear_few.cu,
- * linear_packed.cu, linear_quant.cu, rope.cu, attn_decode.cu, attn_prefill.cu, sample.cu. lower.cu chooses
+ * and returns at once. Implemented in embed.cu, norm.cu, gate.cu, elementwise.cu, linear_few.cu,
+ * linear_packed.cu, linear_quant.cu, route.cu, rope.cu, attn_decode.cu, attn_prefill.cu, sample.cu. lower.cu chooses
  * between them and graphs.cu captures them, so a function neither allocates nor waits, and its
  * grid depends on its arguments only, never on device data.
  *
@@ -41,12 +41,22 @@ typedef struct cu_tables {
     const int32_t *previous; /* [max_seqs]: what each entry of the step before drew */
 } cu_tables;
 
+/* How a result is left. */
+typedef enum cu_out {
+    CU_OUT_T,   /* stores T */
+    CU_OUT_F32, /* stores float32 (logits) */
+    CU_OUT_ADD  /* adds to float32 (the residual stream) */
+} cu_out;
+
 /* ---- embed.cu ---- */
 
 /* out[r] = scale * w[token of row r]. out: [n_rows][n_in of w] float32. An id outside the
  * vocabulary (a padding row) reads row 0. w: any supported type. */
 cudaError_t cu_embed(cudaStream_t, const cu_matrix *w, const cu_tables *, uint32_t n_rows,
                      float scale, float *out);
+/* out[r] = (in[r] + scale * w[token of row r]) / sqrt(2). in, out: [n_rows][n_in of w] of T. */
+cudaError_t cu_embed_add(cudaStream_t, const cu_matrix *w, const cu_tables *, uint32_t n_rows,
+                         float scale, cu_type t, const void *in, void *out);
 /* out[i] = in[gathered[i]]. in: [*][cols] float32, out: [n_logit_rows][cols] float32. */
 cudaError_t cu_gather(cudaStream_t, const cu_tables *, uint32_t n_logit_rows, uint32_t cols,
                       const float *in, float *out);
@@ -59,18 +69,22 @@ typedef struct cu_norm {
     cu_type t; /* T: of the result */
     uint32_t n_rows;
     float eps;
-    const float *w; /* as many as there are numbers under one root */
+    const float *w; /* as many as there are numbers under one root; NULL: ones */
 } cu_norm;
 /* x: [n_rows][cols] float32, out: [n_rows][cols] of T. One block a row. cols: a multiple of 8,
  * at most 32768. */
 cudaError_t cu_row_norm(cudaStream_t, const cu_norm *, uint32_t cols, const float *x,
                         void *out);
+/* out += the norm of x. x: [n_rows][cols] of T, out: [n_rows][cols] float32; as cu_row_norm. */
+cudaError_t cu_row_norm_add(cudaStream_t, const cu_norm *, uint32_t cols, const void *x,
+                            float *out);
 /* Heads of each row: v: [n_rows][ld] of T, the heads at columns first_col + h * head_dim. */
 typedef struct cu_heads {
     uint32_t n_heads, head_dim, first_col, ld;
     void *v;
 } cu_heads;
-/* In place: QK norm (for models that have it). */
+/* In place: QK norm (for models that have it). head_dim: a multiple of 8, at most 32768; all heads
+ * of a row under one root are one head. */
 cudaError_t cu_head_norm(cudaStream_t, const cu_norm *, const cu_heads *);
 
 /* ---- gate.cu ---- */
@@ -78,14 +92,29 @@ cudaError_t cu_head_norm(cudaStream_t, const cu_norm *, const cu_heads *);
 /* out[r][c] = act(in[r][c]) * in[r][n + c]. in: [n_rows][2n] of T, out: [n_rows][n] of T. */
 cudaError_t cu_gate(cudaStream_t, cu_type t, activation, uint32_t n_rows, uint32_t n,
                     const void *in, void *out);
+/* out[r][c] = act(in[r][c]) * by[r][c]. in, out: [n_rows][n] of T, by: [n_rows][ld_by] of T. n and
+ * ld_by: multiples of 8. */
+cudaError_t cu_mul_act(cudaStream_t, cu_type t, activation, uint32_t n_rows, uint32_t n,
+                       const void *in, const void *by, uint32_t ld_by, void *out);
+
+/* ---- elementwise.cu ---- */
+
+/* out[i] = in[i], rounded. in: [n] float32, out: [n] of T; n a multiple of 8. */
+cudaError_t cu_round(cudaStream_t, cu_type t, uint64_t n, const float *in, void *out);
+/* out[i] = in[i] * by[0]. float32; out may be in. */
+cudaError_t cu_scale(cudaStream_t, uint64_t n, const float *in, const float *by, float *out);
+/* x[i] = cap * tanh(scale * x[i] / cap); cap 0: scale * x[i]. [n] float32, in place. */
+cudaError_t cu_cap(cudaStream_t, uint64_t n, float scale, float cap, float *x);
+/* out[r][c] = in[r][c] * sigmoid(by[r][c]). in: [n_rows][n] of T, by: [n_rows][n_by] of T, n_by n or
+ * 1. CU_OUT_T: out is of T; CU_OUT_ADD: it is float32 and added to. */
+cudaError_t cu_mul_sigmoid(cudaStream_t, cu_type t, uint32_t n_rows, uint32_t n, const void *in,
+                           const void *by, uint32_t n_by, void *out, cu_out kind);
+/* The first n columns of each row times 1 + temperature * ln(1 + floor(position / len)), in place.
+ * qkv: [n_rows][ld] of T. */
+cudaError_t cu_temper(cudaStream_t, cu_type t, const cu_tables *, uint32_t n_rows, uint32_t n,
+                      uint32_t ld, float temperature, uint32_t len, void *qkv);
 
 /* ---- linear layers: out = in * W^T (+ bias) ---- */
-
-typedef enum cu_out {
-    CU_OUT_T,   /* stores T */
-    CU_OUT_F32, /* stores float32 (logits) */
-    CU_OUT_ADD  /* adds to float32 (the residual stream) */
-} cu_out;
 
 typedef struct cu_linear {
     cu_matrix w;
@@ -125,6 +154,9 @@ cudaError_t cu_linear_quant(cudaStream_t, const cu_linear *);
  * same in_q; out, t and ld_out are gate's. */
 cudaError_t cu_gate_up_quant_few(cudaStream_t, const cu_linear *gate, const cu_linear *up,
                                  activation);
+/* route.cu: float32 w, any n_rows; for few outputs, such as a router's, whose logits are not
+ * rounded. n_in a multiple of 8. A row has the same bits for any n_rows. */
+cudaError_t cu_linear_narrow(cudaStream_t, const cu_linear *);
 /* Activations to int8 with a float32 scale (and sum of codes) per 32 columns: scale = max |x| /
  * 127, codes rounded to nearest even (engine/cpu/linear.h: the same numbers). n_rows <=
  * CU_FEW_ROWS. in: [n_rows][ld] of T, 16-byte aligned rows; out: cu_quantized_bytes of them. */
@@ -153,6 +185,68 @@ cudaError_t cu_repeat_row(cudaStream_t, cu_type, uint32_t n_rows, uint32_t n, ui
                           void *x);
 cudaError_t cu_rows_differ(cudaStream_t, cu_type, uint32_t n_rows, uint32_t n, uint32_t ld,
                            const void *x, uint32_t *count);
+
+/* ---- mixtures of experts ----
+ *
+ * A row that is routed to an expert has a slot. Slots are sorted by expert, and within an expert by
+ * row; an expert's slots are cut into tiles. Grids have as many tiles as there can be. */
+
+/* What cu_route leaves, in cu_routed_bytes (scratch.h). Of each row its experts stand in ascending
+ * order, so that its sum over them has one order. A row of padding has none: expert -1. */
+typedef struct cu_routed {
+    uint32_t n_rows, top_k, n_experts, n_tiles;
+    int32_t *tiles; /* [n_tiles][4]: expert, first slot, slots, 0; no slots: there is no tile */
+    int32_t *expert; /* [n_rows][top_k] */
+    float *weight;   /* [n_rows][top_k] */
+    int32_t *slot;   /* [n_rows][top_k] */
+    int32_t *row;    /* [n_rows * top_k]: of each slot */
+} cu_routed;
+
+static inline cu_routed cu_routed_at(void *p, uint32_t n_rows, uint32_t top_k,
+                                     uint32_t n_experts) {
+    const size_t n = (size_t)n_rows * top_k;
+    cu_routed r = {};
+    r.n_rows = n_rows, r.top_k = top_k, r.n_experts = n_experts;
+    r.n_tiles = cu_expert_tiles(n_rows, top_k, n_experts);
+    r.tiles = (int32_t *)p;
+    r.expert = r.tiles + 4 * (size_t)r.n_tiles;
+    r.weight = (float *)(r.expert + n);
+    r.slot = r.expert + 2 * n, r.row = r.expert + 3 * n;
+    return r;
+}
+
+typedef struct cu_router {
+    const float *logits; /* [n_rows][n_experts] */
+    const int32_t *pos;  /* cu_tables' */
+    route_gate gate;
+    bool norm;
+    float scale, logit_scale, eps;
+} cu_router;
+
+/* route.cu. The top_k experts with the largest logits, the lowest index on a tie, and their weights as
+ * model/program.h says of OP_ROUTE. Of a row with a NaN or infinity: experts 0 to top_k - 1, and
+ * weights of NaN. n_experts: up to CU_MOST_EXPERTS, top_k up to CU_MOST_CHOSEN. */
+cudaError_t cu_route(cudaStream_t, const cu_router *, const cu_routed *);
+/* out[r] += sum over the experts of row r, ascending, of weight * y[slot]. y: [slots][n] float32,
+ * out: [n_rows][n] float32. n: a multiple of 8. */
+cudaError_t cu_experts_sum(cudaStream_t, const cu_routed *, uint32_t n, const float *y,
+                           float *out);
+
+/* Matrices of one shape, one for each expert. */
+typedef struct cu_experts {
+    cu_routed routed;
+    uint64_t stride; /* bytes from an expert's matrix to the next */
+    bool by_row;     /* the input of a slot is that of its row; else the slot's own */
+} cu_experts;
+
+/* linear_few.cu (16-bit w) and linear_packed.cu: for each slot out = in * w^T + bias by its expert;
+ * b, if any: out = act(in * a^T) * (in * b^T), of T. w, bias of a and b: of expert 0; biases are
+ * [n_experts][n_out]; a and b of one type and shape. n_rows, in_q, split and same_bits are not
+ * looked at; kind: not CU_OUT_ADD. A slot has the same bits whatever the other slots. */
+cudaError_t cu_experts_few(cudaStream_t, const cu_experts *, const cu_linear *a,
+                           const cu_linear *b, activation);
+cudaError_t cu_experts_packed(cudaStream_t, const cu_experts *, const cu_linear *a,
+                              const cu_linear *b, activation);
 
 /* ---- the KV cache ---- */
 
@@ -194,6 +288,7 @@ typedef struct cu_rope {
     const cu_freq *freqs; /* [n_dims / 2] */
     float mscale;         /* multiplies cos and sin */
     cu_kv tail;           /* of kv, where it has 4 bits (kv_tail_type); base NULL: none */
+    bool q_alone;         /* qkv has q alone; nothing is stored */
 } cu_rope;
 
 /* rope.cu. Rotates q in place, and stores rotated k, and v, in the cache at the row's position
@@ -219,6 +314,10 @@ typedef struct cu_attn {
     uint32_t n_heads;
     float scale;     /* multiplies q k^T */
     uint32_t window; /* 0: full; else a row at position i sees i - window + 1 .. i */
+    float cap;       /* of the scores: cap * tanh(score / cap); 0: none */
+    /* Of each query head one more score, which has no value; NULL: none. [n_heads] float32. It is
+     * joined once, to the sum of all that the row sees. */
+    const float *sinks;
     /* Where kv has 4 bits: the newest KV_TAIL_TOKENS that a row sees are read here, and only
      * older ones in kv. base NULL: all are read in kv. */
     cu_kv tail;

@@ -104,8 +104,8 @@ static __global__ void __launch_bounds__(THREADS) k_append_codes(rope_args a) {
     CU_SHARED(float, heads, WARPS *MAX_DIMS);
     const int32_t pos = a.tables.pos[blockIdx.x];
     const kv_format &f = a.kv.format;
-    const uint32_t lane = threadIdx.x & 31, warp = threadIdx.x >> 5, n_kv = f.n_kv_heads;
-    const uint32_t head = blockIdx.y * WARPS + warp;
+    const uint32_t lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    const uint32_t n_kv = a.q_alone ? 0 : f.n_kv_heads, head = blockIdx.y * WARPS + warp;
     if (pos < 0 || head >= a.n_heads + 2 * n_kv) return;
     const bool is_q = head < a.n_heads, is_v = head >= a.n_heads + n_kv;
     float *x = heads + warp * MAX_DIMS;
@@ -143,7 +143,8 @@ cudaError_t cu_append_codes(cudaStream_t s, const cu_rope *rope, const cu_tables
         return cudaErrorInvalidValue;
     if (n_rows == 0) return cudaSuccess;
     const rope_args a = {*rope, *tables};
-    const dim3 grid(n_rows, cu_ceil_div(rope->n_heads + 2 * f->n_kv_heads, WARPS));
+    const uint32_t n_kv = rope->q_alone ? 0 : f->n_kv_heads;
+    const dim3 grid(n_rows, cu_ceil_div(rope->n_heads + 2 * n_kv, WARPS));
     return cu_by_type(rope->t, [&](auto type) {
         using T = decltype(type);
         CU_LAUNCH_EARLY(k_append_codes<T>, grid, THREADS, 0, s, a);

@@ -28,10 +28,24 @@ static uint64_t place_n(sizer *s, uint64_t n, uint64_t bytes) {
 /* Positions that rotary angles stay exact for (rope.cu). */
 enum { MAX_MODEL_LEN = 1 << 20 };
 
+/* Outputs of a matrix up to which it is narrow: the library wants rows of 16 bytes. */
+enum { NARROW = 7 };
+
+/* Whether an operation has a router, whose choice is not to be rounded, or a matrix of few outputs. */
+static bool is_narrow(const program *p, const op *o) {
+    return o->kind == OP_ROUTE ||
+           (o->kind == OP_LINEAR && o->n_weights == 1 && o->residual == NO_VALUE &&
+            p->weights[o->w[0]].rows <= NARROW);
+}
+
+/* All but the narrow ones, which have float32 on the device. */
 static bool all_f16(const program *p) {
+    uint32_t others = 0;
     for (uint32_t i = 0; i < p->n_weights; i++)
-        if (p->weights[i].role != WEIGHT_VECTOR && p->weights[i].type != DT_F16) return false;
-    return true;
+        others += p->weights[i].role != WEIGHT_VECTOR && p->weights[i].type != DT_F16;
+    for (uint32_t i = 0; i < p->n_ops; i++)
+        others -= is_narrow(p, &p->ops[i]) && p->weights[p->ops[i].w[0]].type != DT_F16;
+    return others == 0;
 }
 
 /* Activations of auto: bf16, since products of gate and up exceed what f16 holds in some models
@@ -114,9 +128,10 @@ static status check_program(const program *p, const engine_options *o, err *e) {
 
 /* ---- weights ---- */
 
-static dtype device_type(const cuda_layout *l, const weight *w) {
-    const dtype as = cu_upload_type(w->type);
+static dtype device_type(const cuda_layout *l, const program *p, weight_id id) {
+    const dtype as = cu_upload_type(p->weights[id].type);
     if (cu_matrix_is_packed(as)) return as;
+    if (l->weights[id].narrow) return DT_F32;
     return l->t == CU_BF16 ? DT_BF16 : DT_F16;
 }
 
@@ -126,22 +141,27 @@ static void new_place(cuda_layout *l, const program *p, weight_id id) {
     const weight *w = &p->weights[id];
     cuda_place *x = &l->places[l->n_places];
     *x = (cuda_place){.is_vector = w->role == WEIGHT_VECTOR,
-                      .type = device_type(l, w),
+                      .type = device_type(l, p, id),
                       .n_out = w->rows,
                       .n_in = w->cols,
+                      .n_experts = w->n_experts ? w->n_experts : 1,
                       .first = id};
+    if (x->is_vector) x->n_in *= w->rows; /* of each expert a row */
     l->weights[id].place = l->n_places++;
     l->weights[id].row = 0;
-    if (!x->is_vector && !cu_matrix_is_packed(x->type)) l->needs_gemm = true;
+    const bool is_16 = !x->is_vector && !cu_matrix_is_packed(x->type) && x->type != DT_F32;
+    if (is_16 && !w->n_experts) l->needs_gemm = true;
 }
 
 /* May weight b stand below a, the last one of its place? */
 static bool joins(const cuda_layout *l, const program *p, const op *o, weight_id a,
                   weight_id b) {
     const weight *x = &p->weights[a], *y = &p->weights[b];
-    const dtype type = device_type(l, x);
-    if (l->weights[b].place != UNPLACED || device_type(l, y) != type || x->cols != y->cols)
+    const dtype type = device_type(l, p, a);
+    if (l->weights[b].place != UNPLACED || device_type(l, p, b) != type || x->cols != y->cols)
         return false;
+    for (uint32_t i = 0, n = 0; i < o->n_weights; i++) /* V made by K's matrix: a part each */
+        if (o->w[i] == b && n++) return false;
     if (!cu_matrix_is_packed(type)) return true;
     return o->kind == OP_LINEAR && x->rows % CU_STORE_ROWS == 0;
 }
@@ -180,8 +200,10 @@ static uint64_t row_bytes(const weight *w, dtype t) {
 }
 
 static void place_weights(cuda_layout *l, const program *p, sizer *s) {
-    uint64_t row = 0, file_row = 0, all = 0, packed = 0;
+    uint64_t row = 0, file_row = 0, all = 0, packed = 0, vector = 0;
     for (uint32_t i = 0; i < p->n_weights; i++) l->weights[i].place = UNPLACED;
+    for (uint32_t i = 0; i < p->n_ops; i++)
+        if (is_narrow(p, &p->ops[i])) l->weights[p->ops[i].w[0]].narrow = true;
     for (uint32_t i = 0; i < p->n_ops; i++) join_weights(l, p, &p->ops[i]);
     for (uint32_t i = 0; i < p->n_weights; i++) {
         const weight *w = &p->weights[i];
@@ -193,12 +215,13 @@ static void place_weights(cuda_layout *l, const program *p, sizer *s) {
         if (bytes > row) row = bytes;
         if (extra > file_row) file_row = extra;
         if (bytes * w->rows > all) all = bytes * w->rows;
+        if (w->role == WEIGHT_VECTOR && bytes * w->rows > vector) vector = bytes * w->rows;
     }
     for (uint32_t i = 0; i < l->n_places; i++) {
         cuda_place *x = &l->places[i];
         uint64_t bytes =
             x->is_vector ? (uint64_t)x->n_in * 4 : cu_matrix_bytes(x->type, x->n_out, x->n_in);
-        x->at = place(s, bytes);
+        x->at = place_n(s, x->n_experts, bytes);
         x->bytes = s->n - x->at;
         if (!x->is_vector && cu_matrix_is_packed(x->type)) packed += x->bytes;
     }
@@ -207,6 +230,7 @@ static void place_weights(cuda_layout *l, const program *p, sizer *s) {
     uint64_t enough = all < BOUNCE_ENOUGH ? all : BOUNCE_ENOUGH;
     if (enough < PINNED_LEAST / CUDA_BOUNCES) enough = PINNED_LEAST / CUDA_BOUNCES;
     if (row * BOUNCE_ROWS > enough) enough = row * BOUNCE_ROWS;
+    if (vector > enough) enough = vector; /* is read at once */
     l->bounce_rows = enough;
     l->bounce_bytes = align_up(enough + file_row, 4096);
 }
@@ -223,7 +247,7 @@ static bool is_f32(const cuda_layout *l, value_id v) {
     return l->values[v].form == CUDA_VALUE_F32;
 }
 
-typedef enum cuda_in { CUDA_IN_ANY, CUDA_IN_STREAM, CUDA_IN_T } cuda_in;
+typedef enum cuda_in { CUDA_IN_ANY, CUDA_IN_STREAM, CUDA_IN_T, CUDA_IN_ROUNDED } cuda_in;
 
 /* False: the engine does not run operations of this kind. */
 static bool find_op(op_kind k, cuda_in *in, cuda_form *out) {
@@ -239,6 +263,26 @@ static bool find_op(op_kind k, cuda_in *in, cuda_form *out) {
     }
 }
 
+/* Kinds that can add what they compute to a residual stream, where that stands. */
+static bool adds(op_kind k) {
+    return k == OP_LINEAR || k == OP_NORM || k == OP_MUL_SIGMOID || k == OP_EXPERTS_DOWN;
+}
+
+/* What of a mixture the kernels do not take. */
+static status check_experts(const cuda_layout *l, const program *p, const op *o, err *e) {
+    if (o->kind == OP_ROUTE &&
+        (o->route.top_k > CU_MOST_CHOSEN || p->weights[o->w[0]].rows > CU_MOST_EXPERTS))
+        return cannot_run(o, "more than 1024 experts, or 32 for a row", e);
+    if (o->kind == OP_ROUTE && (o->n_weights > 1 || o->route.n_groups))
+        return cannot_run(o, "there is no kernel for its choice", e);
+    if (o->kind == OP_EXPERTS_GATE_UP &&
+        device_type(l, p, o->w[0]) != device_type(l, p, o->w[1]))
+        return cannot_run(o, "the experts' gate and up are of two types", e);
+    if (o->kind == OP_EXPERTS_DOWN && o->residual == NO_VALUE)
+        return cannot_run(o, "it adds to no residual stream", e);
+    return OK;
+}
+
 /* Gives each value its form, in the order of the operations; refuses what does not fit. */
 static status find_forms(cuda_layout *l, const program *p, err *e) {
     for (uint32_t i = 0; i < p->n_ops; i++) {
@@ -246,49 +290,91 @@ static status find_forms(cuda_layout *l, const program *p, err *e) {
         cuda_in in;
         cuda_form out;
         if (!find_op(o->kind, &in, &out)) return cannot_run(o, "there is no kernel for it", e);
+        /* A norm reads the residual stream, or adds to it. */
+        if (o->kind == OP_NORM) in = o->residual == NO_VALUE ? CUDA_IN_STREAM : CUDA_IN_T;
         if (in == CUDA_IN_STREAM && !is_f32(l, o->in))
             return cannot_run(o, "its input is no residual stream", e);
         if (in == CUDA_IN_T && is_f32(l, o->in))
             return cannot_run(o, "its input is a residual stream", e);
         if (o->residual != NO_VALUE) {
-            if (o->kind != OP_LINEAR) return cannot_run(o, "it adds to a residual", e);
+            if (!adds(o->kind)) return cannot_run(o, "it adds to a residual", e);
             out = CUDA_VALUE_F32;
         }
         if (o->out != NO_VALUE) l->values[o->out].form = out;
+        status s = check_experts(l, p, o, e);
+        if (s != OK) return s;
     }
     return OK;
 }
 
 static uint64_t rows_of(const cuda_layout *l, const program *p, const engine_options *o,
                         value_id v) {
-    return p->values[v].rows == ROWS_GATHERED ? cuda_rows_up(o->max_logit_rows, l->logits_unit)
-                                              : cuda_rows_up(o->max_rows, l->rows_unit);
+    const bool gathered = p->values[v].rows == ROWS_GATHERED;
+    return gathered ? cuda_rows_up(o->max_logit_rows, l->logits_unit)
+                    : (uint64_t)cuda_rows_up(o->max_rows, l->rows_unit) * p->values[v].top_k;
+}
+
+/* Two for each operation, behind those of the values: what it puts aside. */
+enum { ASIDE_IN, ASIDE_OWN, N_ASIDES };
+
+static uint32_t aside_at(const program *p, uint32_t op, uint32_t which) {
+    return p->n_values + op * N_ASIDES + which;
+}
+static uint32_t lives_of(const program *p) {
+    return aside_at(p, p->n_ops, 0);
+}
+
+/* Bytes that live for this one operation. */
+static void put_aside(const program *p, life *lives, uint32_t at, uint32_t which,
+                      uint64_t bytes) {
+    life *x = &lives[aside_at(p, at, which)];
+    *x = (life){at, at, UINT64_MAX, align_up(bytes, ALIGN)};
+    x->at = life_first_fit(lives, lives_of(p), x);
+}
+
+static void place_asides(cuda_layout *l, const program *p, const engine_options *o, uint32_t at,
+                         life *lives, sizer *s) {
+    const op *x = &p->ops[at];
+    cuda_in in;
+    cuda_form out;
+    if (find_op(x->kind, &in, &out) && in == CUDA_IN_ROUNDED && is_f32(l, x->in))
+        put_aside(p, lives, at, ASIDE_IN,
+                  sizer_times(s, rows_of(l, p, o, x->in), 2 * (uint64_t)p->values[x->in].cols));
+    const uint64_t cols =
+        x->kind == OP_ROUTE ? p->weights[x->w[0]].rows : p->values[x->out].cols;
+    const value_id rows = x->kind == OP_EXPERTS_DOWN ? x->in : x->out;
+    if (x->kind == OP_GATE_UP || x->kind == OP_ROUTE || x->kind == OP_EXPERTS_DOWN)
+        put_aside(p, lives, at, ASIDE_OWN, sizer_times(s, rows_of(l, p, o, rows), 4 * cols));
+}
+
+/* Bytes of an operation's output. */
+static uint64_t value_bytes(const cuda_layout *l, const program *p, const engine_options *o,
+                            const op *x, sizer *s) {
+    const value_id v = x->out;
+    const uint64_t rows = rows_of(l, p, o, v),
+                   width = l->values[v].form == CUDA_VALUE_T ? 2 : 4;
+    if (x->kind == OP_ROUTE)
+        return cu_routed_bytes((uint32_t)rows, x->route.top_k, p->weights[x->w[0]].rows);
+    return align_up(sizer_times(s, sizer_times(s, rows, p->values[v].cols), width), ALIGN);
 }
 
 static status place_value(cuda_layout *l, const program *p, const engine_options *o,
                           uint32_t at, life *lives, sizer *s, err *e) {
     const op *x = &p->ops[at];
     const value_id v = x->out;
-    const uint32_t n = p->n_values + p->n_ops;
-    const uint64_t rows = rows_of(l, p, o, v);
-    if (x->kind == OP_GATE_UP) { /* lives for this one operation */
-        life *g = &lives[p->n_values + at];
-        const uint64_t bytes = sizer_times(s, rows, 4 * (uint64_t)p->values[v].cols);
-        *g = (life){at, at, UINT64_MAX, align_up(bytes, ALIGN)};
-        g->at = life_first_fit(lives, n, g);
-    }
+    place_asides(l, p, o, at, lives, s);
     /* OP_HEAD_NORM and OP_ROPE_APPEND work in place */
     if (lives[v].at != UINT64_MAX) return OK;
-    const uint64_t cols = p->values[v].cols, width = is_f32(l, v) ? 4 : 2;
-    lives[v].bytes = align_up(sizer_times(s, sizer_times(s, rows, cols), width), ALIGN);
+    lives[v].bytes = value_bytes(l, p, o, x, s);
     if (s->failed) return OK;
-    if (x->residual == NO_VALUE) {
-        lives[v].at = life_first_fit(lives, n, &lives[v]);
+    /* A residual stream that is added to, or scaled, stays where it is. */
+    const value_id under = x->kind == OP_SCALE ? x->in : x->residual;
+    if (under == NO_VALUE) {
+        lives[v].at = life_first_fit(lives, lives_of(p), &lives[v]);
         return OK;
     }
-    /* The sum of a residual stream stands where its first summand ends. */
-    const life *r = &lives[x->residual];
-    if (!is_f32(l, x->residual) || r->last_op != at || r->bytes != lives[v].bytes)
+    const life *r = &lives[under];
+    if (!is_f32(l, under) || r->last_op != at || r->bytes != lives[v].bytes)
         return cannot_run(x, "its residual is used again", e);
     lives[v].at = r->at;
     return OK;
@@ -296,7 +382,8 @@ static status place_value(cuda_layout *l, const program *p, const engine_options
 
 static status place_values(cuda_layout *l, const program *p, const engine_options *o, sizer *s,
                            err *e) {
-    life *lives = calloc(p->n_values + p->n_ops + 1, sizeof *lives);
+    const uint32_t n = lives_of(p);
+    life *lives = calloc(n + 1, sizeof *lives);
     status st = OK;
     if (!lives) return err_set(e, ERR_NO_MEMORY, "no memory for the layout");
     lives_of_values(p, lives);
@@ -307,13 +394,16 @@ static status place_values(cuda_layout *l, const program *p, const engine_option
     }
     l->values_at = s->n;
     uint64_t bytes = CUDA_BOUNCES * l->bounce_bytes; /* the file's bytes lie here at first */
-    for (uint32_t i = 0; i < p->n_values + p->n_ops && st == OK; i++) {
+    for (uint32_t i = 0; i < n && st == OK; i++) {
         if (lives[i].bytes == 0 || lives[i].at == UINT64_MAX) continue;
         if (lives[i].at + lives[i].bytes > bytes) bytes = lives[i].at + lives[i].bytes;
-        if (i < p->n_values)
-            l->values[i].at = l->values_at + lives[i].at;
-        else
-            l->gate_up[i - p->n_values] = l->values_at + lives[i].at;
+        if (i < p->n_values) l->values[i].at = l->values_at + lives[i].at;
+    }
+    for (uint32_t i = 0; i < p->n_ops && st == OK; i++) {
+        const life *in = &lives[aside_at(p, i, ASIDE_IN)],
+                   *own = &lives[aside_at(p, i, ASIDE_OWN)];
+        if (in->bytes) l->aside[i].in = l->values_at + in->at;
+        if (own->bytes) l->aside[i].own = l->values_at + own->at;
     }
     free(lives);
     place(s, bytes);
@@ -343,7 +433,7 @@ static void place_packed(cuda_layout *l, const program *p, const engine_options 
     uint64_t most = 0;
     for (uint32_t i = 0; i < p->n_weights; i++) {
         const weight *w = &p->weights[i];
-        if (w->role == WEIGHT_VECTOR || !cu_matrix_is_packed(device_type(l, w))) continue;
+        if (w->role == WEIGHT_VECTOR || !cu_matrix_is_packed(device_type(l, p, i))) continue;
         const uint64_t n = cu_quantized_bytes(FEW_ROWS, w->cols);
         if (n > most) most = n;
     }
@@ -357,7 +447,7 @@ static void count_slices(cuda_layout *l, const program *p, const engine_options 
     uint32_t last = UNPLACED;
     for (uint32_t i = 0; i < p->n_ops && !o->batch_invariant; i++) {
         const op *x = &p->ops[i];
-        if (x->kind != OP_LINEAR && x->kind != OP_GATE_UP && x->kind != OP_LOGITS) continue;
+        if (!cuda_multiplies(x->kind)) continue;
         if (rows_of(l, p, o, x->in) <= CU_MANY_ROWS) continue;
         for (uint32_t k = 0; k < x->n_weights; k++) {
             const uint32_t at = l->weights[x->w[k]].place;
@@ -460,9 +550,9 @@ status cuda_layout_init(cuda_layout *l, const program *p, const engine_options *
     l->places = calloc(p->n_weights + 1, sizeof *l->places);
     l->weights = calloc(p->n_weights + 1, sizeof *l->weights);
     l->values = calloc(p->n_values + 1, sizeof *l->values);
-    l->gate_up = calloc(p->n_ops + 1, sizeof *l->gate_up);
+    l->aside = calloc(p->n_ops + 1, sizeof *l->aside);
     sizer s = {0};
-    if (!l->places || !l->weights || !l->values || !l->gate_up)
+    if (!l->places || !l->weights || !l->values || !l->aside)
         st = err_set(e, ERR_NO_MEMORY, "no memory for the layout");
     l->rows_unit = gemm_unit(o, o->max_rows);
     l->logits_unit = gemm_unit(o, o->max_logit_rows);
@@ -484,6 +574,6 @@ void cuda_layout_clear(cuda_layout *l) {
     free(l->places);
     free(l->weights);
     free(l->values);
-    free(l->gate_up);
+    free(l->aside);
     *l = (cuda_layout){0};
 }

@@ -35,18 +35,21 @@ typedef struct cuda_place {
     bool is_vector;     /* float32 */
     dtype type;         /* of a matrix as it lies on the device */
     uint32_t n_out, n_in;
-    weight_id first; /* its first weight: names it in the plan */
+    uint32_t n_experts; /* matrices of that shape, one after the other; 1: one matrix */
+    weight_id first;    /* its first weight: names it in the plan */
 } cuda_place;
 
 typedef struct cuda_weight {
     uint32_t place;     /* index */
     uint32_t row;       /* where its rows (a vector: its elements) begin there */
     uint64_t row_bytes; /* of a row as it is copied to the device (upload.h) */
+    bool narrow;        /* of few outputs: float32 on the device, unless it is packed */
 } cuda_weight;
 
 typedef enum cuda_form {
-    CUDA_VALUE_T,   /* the activations' type */
-    CUDA_VALUE_F32, /* the residual stream */
+    CUDA_VALUE_T,      /* the activations' type */
+    CUDA_VALUE_F32,    /* the residual stream */
+    CUDA_VALUE_ROUTED, /* what cu_route leaves */
     CUDA_VALUE_LOGITS
 } cuda_form;
 
@@ -54,6 +57,14 @@ typedef struct cuda_value {
     cuda_form form;
     uint64_t at; /* in the arena */
 } cuda_value;
+
+/* What one operation puts aside, in the arena; 0: it does not. */
+typedef struct cuda_aside {
+    uint64_t in; /* its input, a residual stream, rounded to the activations' type */
+    /* OP_GATE_UP: gate | up. OP_ROUTE: the logits. OP_EXPERTS_DOWN: what each expert makes of each of
+     * its rows, float32 */
+    uint64_t own;
+} cuda_aside;
 
 typedef struct cuda_layout {
     cu_type t, kv_type; /* of activations; of K and V */
@@ -64,7 +75,7 @@ typedef struct cuda_layout {
     cuda_place *places;
     cuda_weight *weights; /* [n_weights] */
     cuda_value *values;   /* [n_values] */
-    uint64_t *gate_up;    /* [n_ops]: where OP_GATE_UP puts gate | up, in the arena */
+    cuda_aside *aside;    /* [n_ops] */
     bool mostly_packed;   /* of the weights' bytes more than half are packed */
     bool needs_gemm;      /* some matrix has 16 bits: not without cuBLASLt */
     bool wants_gemm;      /* or packed ones have slices: cuBLASLt is used if it is there */
@@ -89,6 +100,11 @@ typedef struct cuda_layout {
     uint64_t bounce_bytes; /* of one of CUDA_BOUNCES: */
     uint64_t bounce_rows;  /* rows as the device takes them; beyond: a row of the file */
 } cuda_layout;
+
+/* Operations whose matrices meet all rows in a GEMM, or in what serves for it. */
+static inline bool cuda_multiplies(op_kind k) {
+    return k == OP_LINEAR || k == OP_GATE_UP || k == OP_LOGITS || k == OP_ROUTE;
+}
 
 /* Errors: ERR_UNSUPPORTED (field: tensor, operation or option), ERR_INVALID (field: option),
  * ERR_NO_MEMORY. */

@@ -29,6 +29,7 @@ template <class T> struct few_args {
     const T *w[2];
     const float *bias[2];
     const T *in;
+    const int32_t *rows; /* of in, for each of n_rows; NULL: they follow each other */
     void *out;
     uint32_t n_out, n_in, n_rows, ld_in, ld_out;
     cu_out kind;
@@ -136,10 +137,9 @@ CU_DEVICE void put(const few_args<T> &a, uint32_t row, uint32_t col, float v) {
         ((float *)a.out)[at] += v;
 }
 
+/* sums: [WARPS * TILES * SUMS] of shared memory. */
 template <class T, int TILES, int U, bool GATED>
-static __global__ void __launch_bounds__(WARPS * 32, 2) k_linear_few(few_args<T> a) {
-    CU_SHARED(float, sums, WARPS *TILES *SUMS);
-    cu_grid_trigger();
+CU_DEVICE void few_rows(const few_args<T> &a, float *sums) {
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
     const uint32_t first = blockIdx.x * TILE * (GATED ? 1 : TILES);
     lane_rows<T, TILES> r;
@@ -151,7 +151,8 @@ static __global__ void __launch_bounds__(WARPS * 32, 2) k_linear_few(few_args<T>
             uint32_t row = min(first + (GATED ? 0 : i * TILE) + h * 8 + g, a.n_out - 1);
             r.w[i][h] = a.w[GATED ? i : 0] + (size_t)row * a.n_in;
         }
-    r.x = g < a.n_rows ? a.in + (size_t)g * a.ld_in : NULL;
+    r.x = NULL;
+    if (g < a.n_rows) r.x = a.in + (size_t)(a.rows ? (uint32_t)a.rows[g] : g) * a.ld_in;
     r.n_in = a.n_in, r.k0 = 8 * t;
     warp_multiply<T, TILES, U>(d, r, warp);
 #pragma unroll
@@ -173,6 +174,40 @@ static __global__ void __launch_bounds__(WARPS * 32, 2) k_linear_few(few_args<T>
         v = cu_gated(a.act, v, up);
     }
     put(a, row, col, v);
+}
+
+template <class T, int TILES, int U, bool GATED>
+static __global__ void __launch_bounds__(WARPS * 32, 2) k_linear_few(few_args<T> a) {
+    CU_SHARED(float, sums, WARPS *TILES *SUMS);
+    cu_grid_trigger();
+    few_rows<T, TILES, U, GATED>(a, sums);
+}
+
+/* Grid: tiles of outputs, tiles of slots. What a tile's first eight rows do not hold follows in
+ * further passes, whose weights come from the caches. */
+template <class T, int TILES, int U, bool GATED>
+static __global__ void __launch_bounds__(WARPS * 32, 2)
+    k_experts_few(few_args<T> all, cu_experts x) {
+    CU_SHARED(float, sums, WARPS *TILES *SUMS);
+    cu_grid_trigger();
+    cu_grid_wait();
+    const int32_t *tile = x.routed.tiles + 4 * (size_t)blockIdx.y;
+    const uint32_t expert = (uint32_t)tile[0], n = (uint32_t)tile[2];
+    few_args<T> a = all;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        a.w[i] = (const T *)((const char *)all.w[i] + expert * x.stride);
+        if (all.bias[i]) a.bias[i] = all.bias[i] + (size_t)expert * all.n_out;
+    }
+    for (uint32_t at = 0; at < n; at += CU_FEW_ROWS) {
+        const size_t slot = (size_t)(uint32_t)tile[1] + at;
+        a.n_rows = min(n - at, (uint32_t)CU_FEW_ROWS);
+        a.rows = x.by_row ? x.routed.row + slot : NULL;
+        a.in = x.by_row ? all.in : all.in + slot * all.ld_in;
+        a.out = (char *)all.out + slot * all.ld_out * (all.kind == CU_OUT_T ? 2 : 4);
+        if (at) __syncthreads(); /* sums are read */
+        few_rows<T, TILES, U, GATED>(a, sums);
+    }
 }
 
 static bool usable(const cu_linear *l) {
@@ -220,6 +255,30 @@ cudaError_t cu_gate_up_few(cudaStream_t s, const cu_linear *gate, const cu_linea
         a.kind = CU_OUT_T;
         CU_LAUNCH_EARLY((k_linear_few<T, 2, 2, true>), cu_ceil_div(a.n_out, TILE), WARPS * 32,
                         0, s, a);
+        return cudaGetLastError();
+    });
+}
+
+cudaError_t cu_experts_few(cudaStream_t s, const cu_experts *x, const cu_linear *l,
+                           const cu_linear *up, activation act) {
+    cu_linear few = *l;
+    few.n_rows = 1;
+    if (!usable(&few) || l->kind == CU_OUT_ADD ||
+        (up &&
+         (up->w.n_out != l->w.n_out || up->w.n_in != l->w.n_in || up->w.type != l->w.type)))
+        return cudaErrorInvalidValue;
+    if (x->routed.n_tiles == 0) return cudaSuccess;
+    const dim3 grid(cu_ceil_div(l->w.n_out, TILE), x->routed.n_tiles);
+    return cu_by_type(l->t, [&](auto type) {
+        using T = decltype(type);
+        few_args<T> a = args_of<T>(l);
+        if (!up) {
+            CU_LAUNCH_EARLY((k_experts_few<T, 1, 4, false>), grid, WARPS * 32, 0, s, a, *x);
+            return cudaGetLastError();
+        }
+        a.w[1] = (const T *)up->w.data, a.bias[1] = up->bias, a.act = act;
+        a.kind = CU_OUT_T;
+        CU_LAUNCH_EARLY((k_experts_few<T, 2, 2, true>), grid, WARPS * 32, 0, s, a, *x);
         return cudaGetLastError();
     });
 }

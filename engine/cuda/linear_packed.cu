@@ -60,6 +60,7 @@ template <class T> struct packed_params {
     quant_view w[2]; /* gate and up, or the matrix twice */
     const float *bias[2];
     const T *in;
+    const int32_t *rows; /* of in, for each of n_rows; NULL: they follow each other */
     uint32_t n_rows, n_out, ld_in;
     uint32_t split_chunks; /* of each split but the last */
     int n_stages;
@@ -101,7 +102,8 @@ template <dtype TYPE, class T, int NI> struct packed_copy {
         c.w_to = stage::codes_at + (int)warp * stage::CODES + 16 * lane;
         c.scales_to = stage::scales_at + (int)warp * stage::SCALES + 16 * lane;
         const uint32_t u = threadIdx.x, r = u / 8 % stage::ROWS;
-        c.row = r < p.n_rows ? p.in + (size_t)r * p.ld_in : NULL;
+        c.row = NULL;
+        if (r < p.n_rows) c.row = p.in + (size_t)(p.rows ? (uint32_t)p.rows[r] : r) * p.ld_in;
         c.k = (int)(chunk + u / 8 / stage::ROWS) * PACKED_CHUNK + (int)(8 * (u % 8));
         c.x_to = (int)(u / 8 * 8 + (u % 8 ^ (r & 7))) * 16;
         c.left = n_chunks;
@@ -317,6 +319,35 @@ static __global__ void __launch_bounds__(THREADS, 1) k_packed(packed_params<T> p
     store_sums(p, s);
 }
 
+/* Grid: tiles of outputs, 1, tiles of slots. */
+template <dtype TYPE, class T, int NI>
+static __global__ void __launch_bounds__(THREADS, 1)
+    k_experts_packed(packed_params<T> all, cu_experts x) {
+    CU_DYN_SHARED(uint8_t, shared);
+    cu_grid_trigger();
+    cu_grid_wait();
+    const int32_t *tile = x.routed.tiles + 4 * (size_t)blockIdx.z;
+    const uint32_t expert = (uint32_t)tile[0];
+    const size_t slot = (size_t)(uint32_t)tile[1];
+    if (tile[2] == 0) return;
+    packed_params<T> p = all;
+    p.n_rows = (uint32_t)tile[2];
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        p.w[i].codes += expert * x.stride, p.w[i].scales += expert * x.stride;
+        if (p.bias[i]) p.bias[i] += (size_t)expert * p.n_out;
+    }
+    if (x.by_row)
+        p.rows = x.routed.row + slot;
+    else
+        p.in += slot * p.ld_in;
+    p.out.p = (char *)p.out.p + slot * p.out.ld * (p.out.kind == CU_OUT_T ? 2 : 4);
+    float acc[NI][4] = {};
+    run_chunks<TYPE, T, NI>(p, shared, acc);
+    leave_sums<NI>((float *)shared, acc);
+    store_sums(p, packed_sums{(const float *)shared, NULL, 1, 8 * NI});
+}
+
 /* ---- host ---- */
 
 /* Shared memory that a block of this device may ask for. */
@@ -376,18 +407,26 @@ static cudaError_t launch_rows(cudaStream_t s, packed_params<T> p, uint32_t n_ro
     return e;
 }
 
+template <class T>
+static packed_params<T> params_of(const cu_linear *a, const cu_linear *b, bool gated,
+                                  activation act) {
+    packed_params<T> p = {};
+    p.w[0] = quant_view_of(&a->w), p.w[1] = quant_view_of(&b->w);
+    p.bias[0] = a->bias, p.bias[1] = b->bias;
+    p.in = (const T *)a->in, p.ld_in = a->ld_in;
+    p.n_out = a->w.n_out, p.gated = gated, p.act = act;
+    p.out = linear_out_of(a);
+    if (!a->split) return p;
+    p.arrived = (uint32_t *)a->split;
+    p.partials = (float *)((char *)a->split + CU_SPLIT_COUNTERS);
+    return p;
+}
+
 static cudaError_t run_packed(cudaStream_t s, const cu_linear *a, const cu_linear *b,
                               bool gated, activation act) {
     return cu_by_type(a->t, [&](auto type) {
         using T = decltype(type);
-        packed_params<T> p = {};
-        p.w[0] = quant_view_of(&a->w), p.w[1] = quant_view_of(&b->w);
-        p.bias[0] = a->bias, p.bias[1] = b->bias;
-        p.in = (const T *)a->in, p.ld_in = a->ld_in;
-        p.n_out = a->w.n_out, p.gated = gated, p.act = act;
-        p.out = linear_out_of(a);
-        p.arrived = (uint32_t *)a->split;
-        p.partials = (float *)((char *)a->split + CU_SPLIT_COUNTERS);
+        const packed_params<T> p = params_of<T>(a, b, gated, act);
         switch (a->w.type) {
         case DT_Q8_0: return launch_rows<DT_Q8_0>(s, p, a->n_rows);
         case DT_Q4_0: return launch_rows<DT_Q4_0>(s, p, a->n_rows);
@@ -410,4 +449,53 @@ cudaError_t cu_gate_up_packed(cudaStream_t s, const cu_linear *gate, const cu_li
         a->n_in != b->n_in)
         return cudaErrorInvalidValue;
     return run_packed(s, gate, up, true, act);
+}
+
+/* ---- experts: all inputs by one block ---- */
+
+template <dtype TYPE, class T, int NI>
+static cudaError_t launch_experts(cudaStream_t s, packed_params<T> p, const cu_experts *x) {
+    typedef packed_stage<TYPE, NI> stage;
+    int limit;
+    cudaError_t e = shared_limit(&limit);
+    if (e != cudaSuccess) return e;
+    p.n_stages = stage::count(limit - 1024);
+    p.split_chunks = p.w[0].n_chunks;
+    if (p.n_stages < 2) return cudaErrorInvalidConfiguration;
+    const int bytes = stage::all(p.n_stages);
+    e = cu_allow_smem(k_experts_packed<TYPE, T, NI>, bytes);
+    if (e != cudaSuccess) return e;
+    const dim3 grid(cu_ceil_div(p.w[0].n_strips, p.gated ? WARPS / 2 : WARPS), 1,
+                    x->routed.n_tiles);
+    CU_LAUNCH_EARLY((k_experts_packed<TYPE, T, NI>), grid, THREADS, bytes, s, p, *x);
+    return cudaGetLastError();
+}
+
+template <dtype TYPE, class T>
+static cudaError_t launch_tiles(cudaStream_t s, const packed_params<T> &p,
+                                const cu_experts *x) {
+    static_assert(CU_EXPERT_ROWS == 32, "tiles of 8, 16 and 32 rows");
+    switch (cu_expert_tile(x->routed.n_rows)) {
+    case 8: return launch_experts<TYPE, T, 1>(s, p, x);
+    case 16: return launch_experts<TYPE, T, 2>(s, p, x);
+    default: return launch_experts<TYPE, T, 4>(s, p, x);
+    }
+}
+
+cudaError_t cu_experts_packed(cudaStream_t s, const cu_experts *x, const cu_linear *a,
+                              const cu_linear *b, activation act) {
+    if (a->kind == CU_OUT_ADD || (b && (a->kind != CU_OUT_T || a->w.type != b->w.type ||
+                                        a->w.n_out != b->w.n_out || a->w.n_in != b->w.n_in)))
+        return cudaErrorInvalidValue;
+    if (x->routed.n_tiles == 0 || a->w.n_out == 0) return cudaSuccess;
+    return cu_by_type(a->t, [&](auto type) {
+        using T = decltype(type);
+        const packed_params<T> p = params_of<T>(a, b ? b : a, b != NULL, act);
+        switch (a->w.type) {
+        case DT_Q8_0: return launch_tiles<DT_Q8_0>(s, p, x);
+        case DT_Q4_0: return launch_tiles<DT_Q4_0>(s, p, x);
+        case DT_Q4_1: return launch_tiles<DT_Q4_1>(s, p, x);
+        default: return cudaErrorInvalidValue;
+        }
+    });
 }

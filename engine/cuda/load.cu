@@ -30,9 +30,9 @@ static status give_bounce(loader *g, uint32_t i, err *er) {
                       er);
 }
 
-static cu_matrix matrix_of(const cuda_engine *e, const cuda_place *x) {
+static cu_matrix matrix_of(const cuda_engine *e, const cuda_place *x, uint32_t expert) {
     cu_matrix m;
-    m.data = cuda_at(e, x->at);
+    m.data = cuda_at(e, x->at + x->bytes / x->n_experts * expert);
     m.type = x->type, m.n_out = x->n_out, m.n_in = x->n_in;
     return m;
 }
@@ -40,7 +40,8 @@ static cu_matrix matrix_of(const cuda_engine *e, const cuda_place *x) {
 static status load_vector(loader *g, weight_id id, err *er) {
     const cuda_engine *e = g->e;
     const cuda_weight *at = &e->l->weights[id];
-    const uint64_t bytes = (uint64_t)e->p->weights[id].cols * 4;
+    const weight *w = &e->p->weights[id];
+    const uint64_t bytes = (uint64_t)w->rows * w->cols * 4;
     uint32_t i = 0;
     status s = take_bounce(g, &i, er);
     if (s == OK) s = e->host->read_vector(e->host->model, id, (float *)host_bounce(g, i), er);
@@ -52,14 +53,17 @@ static status load_vector(loader *g, weight_id id, err *er) {
     return s == OK ? give_bounce(g, i, er) : s;
 }
 
-static status load_rows(loader *g, weight_id id, uint32_t row, uint32_t n, uint64_t row_bytes,
+/* Rows [row, row + n) of an expert's matrix. */
+static status load_rows(loader *g, weight_id id, uint32_t expert, uint32_t row, uint32_t n,
                         err *er) {
     const cuda_engine *e = g->e;
     const cuda_weight *at = &e->l->weights[id];
-    const cu_matrix m = matrix_of(e, &e->l->places[at->place]);
+    const cu_matrix m = matrix_of(e, &e->l->places[at->place], expert);
+    const uint32_t first = expert * e->p->weights[id].rows + row;
+    const uint64_t row_bytes = at->row_bytes;
     uint32_t i = 0;
     status s = take_bounce(g, &i, er);
-    if (s == OK) s = e->host->read_rows(e->host->model, id, row, n, host_bounce(g, i), er);
+    if (s == OK) s = e->host->read_rows(e->host->model, id, first, n, host_bounce(g, i), er);
     if (s != OK) return s;
     cudaError_t ce = cudaMemcpyAsync(device_bounce(g, i), host_bounce(g, i), n * row_bytes,
                                      cudaMemcpyHostToDevice, e->stream);
@@ -76,10 +80,11 @@ static status load_matrix(loader *g, weight_id id, err *er) {
     uint64_t step = g->e->l->bounce_rows / row_bytes / CU_STORE_ROWS * CU_STORE_ROWS;
     if (step > w->rows) step = w->rows;
     status s = OK;
-    for (uint32_t row = 0; row < w->rows && s == OK; row += (uint32_t)step) {
-        uint32_t n = w->rows - row < step ? w->rows - row : (uint32_t)step;
-        s = load_rows(g, id, row, n, row_bytes, er);
-    }
+    for (uint32_t i = 0; i < (w->n_experts ? w->n_experts : 1) && s == OK; i++)
+        for (uint32_t row = 0; row < w->rows && s == OK; row += (uint32_t)step) {
+            uint32_t n = w->rows - row < step ? w->rows - row : (uint32_t)step;
+            s = load_rows(g, id, i, row, n, er);
+        }
     return s;
 }
 
@@ -87,8 +92,12 @@ static status load_matrix(loader *g, weight_id id, err *er) {
 static status load_random(const cuda_engine *e, weight_id id, err *er) {
     const cuda_place *x = &e->l->places[e->l->weights[id].place];
     if (x->first != id) return OK;
-    const cu_matrix m = matrix_of(e, x);
-    return cuda_check(e->host, cu_matrix_random(e->stream, &m, id + 1), "random weights", er);
+    cudaError_t ce = cudaSuccess;
+    for (uint32_t i = 0; i < x->n_experts && ce == cudaSuccess; i++) {
+        const cu_matrix m = matrix_of(e, x, i);
+        ce = cu_matrix_random(e->stream, &m, id + 1 + (uint64_t)i * e->p->n_weights);
+    }
+    return cuda_check(e->host, ce, "random weights", er);
 }
 
 static status load_one(loader *g, weight_id id, err *er) {
@@ -99,7 +108,7 @@ static status load_one(loader *g, weight_id id, err *er) {
 /* ---- the weights of each operation ---- */
 
 static void resolve_op(cuda_engine *e, cuda_op *c, const op *o) {
-    uint32_t col = 0, n_vecs = 0, last = UINT32_MAX;
+    uint32_t col = 0, n_vecs = 0, last = UINT32_MAX, row = 0;
     memset(c, 0, sizeof *c);
     c->o = o;
     for (uint32_t i = 0; i < o->n_weights; i++) {
@@ -109,16 +118,18 @@ static void resolve_op(cuda_engine *e, cuda_op *c, const op *o) {
             c->vec[n_vecs++] = (const float *)cuda_at(e, x->at) + w->row;
             continue;
         }
-        if (w->place != last) { /* else: within the part before */
+        if (w->place != last || w->row != row) { /* else: within the part before */
             cuda_part *part = &c->part[c->n_parts++];
-            part->w = matrix_of(e, x);
+            part->w = matrix_of(e, x, 0);
             part->first_col = col;
+            part->stride = x->bytes / x->n_experts;
             if (o->bias[i] != NO_WEIGHT) {
                 const cuda_weight *b = &e->l->weights[o->bias[i]];
                 part->bias = (const float *)cuda_at(e, e->l->places[b->place].at) + b->row;
             }
         }
         last = w->place;
+        row = w->row + e->p->weights[o->w[i]].rows;
         col += e->p->weights[o->w[i]].rows;
     }
 }

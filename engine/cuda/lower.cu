@@ -57,6 +57,16 @@ static uint32_t rows_of(const lowering *w, value_id v) {
                                 w->run->shape.n_logit_rows);
 }
 
+static uint32_t cols_of(const lowering *w, value_id v) {
+    return w->e->p->values[v].cols;
+}
+
+/* What an operation's matrices read: its input, or that rounded (round_input). */
+static void *input_at(const lowering *w, const cuda_op *c) {
+    const uint64_t aside = w->e->l->aside[c - w->e->op].in;
+    return aside ? cuda_at(w->e, aside) : value_at(w, c->o->in);
+}
+
 /* The cache of a group's layer. */
 static cu_kv kv_of(const cuda_engine *e, uint32_t group, uint32_t layer) {
     const kv_format *f = &e->l->kv[group];
@@ -85,11 +95,41 @@ static cudaError_t run_embed(const lowering *w, const cuda_op *c) {
                     (float *)value_at(w, o->out));
 }
 
+static cudaError_t run_embed_add(const lowering *w, const cuda_op *c) {
+    const op *o = c->o;
+    return cu_embed_add(w->s, &c->part[0].w, &w->tables, rows_of(w, o->out), o->embed.scale,
+                        w->e->l->t, value_at(w, o->in), value_at(w, o->out));
+}
+
+/* The sum with a residual stream stands where that does (layout.c). */
 static cudaError_t run_norm(const lowering *w, const cuda_op *c) {
     const op *o = c->o;
     const cu_norm n = {w->e->l->t, rows_of(w, o->in), o->norm.eps, c->vec[0]};
-    return cu_row_norm(w->s, &n, w->e->p->values[o->in].cols, (const float *)value_at(w, o->in),
-                       value_at(w, o->out));
+    const uint32_t cols = cols_of(w, o->in);
+    const void *x = value_at(w, o->in);
+    void *out = value_at(w, o->out);
+    return o->residual == NO_VALUE ? cu_row_norm(w->s, &n, cols, (const float *)x, out)
+                                   : cu_row_norm_add(w->s, &n, cols, x, (float *)out);
+}
+
+static cudaError_t run_mul_sigmoid(const lowering *w, const cuda_op *c) {
+    const op *o = c->o;
+    return cu_mul_sigmoid(w->s, w->e->l->t, rows_of(w, o->in), cols_of(w, o->in),
+                          value_at(w, o->in), value_at(w, o->by), cols_of(w, o->by),
+                          value_at(w, o->out), o->residual == NO_VALUE ? CU_OUT_T : CU_OUT_ADD);
+}
+
+static cudaError_t run_mul_act(const lowering *w, const cuda_op *c) {
+    const op *o = c->o;
+    const char *by = (const char *)value_at(w, o->by) + (size_t)o->mul.first_col * 2;
+    return cu_mul_act(w->s, w->e->l->t, o->mul.act, rows_of(w, o->in), cols_of(w, o->in),
+                      value_at(w, o->in), by, cols_of(w, o->by), value_at(w, o->out));
+}
+
+static cudaError_t run_scale(const lowering *w, const cuda_op *c) {
+    const op *o = c->o;
+    return cu_scale(w->s, (uint64_t)rows_of(w, o->in) * cols_of(w, o->in),
+                    (const float *)value_at(w, o->in), c->vec[0], (float *)value_at(w, o->out));
 }
 
 static cudaError_t run_gather(const lowering *w, const cuda_op *c) {
@@ -160,6 +200,7 @@ static uint32_t unit_of(const lowering *w, value_id v) {
 
 /* One part; packed weights of few rows find their input quantised. */
 static cudaError_t run_part(const lowering *w, const cu_linear *l, uint32_t unit) {
+    if (l->w.type == DT_F32) return cu_linear_narrow(w->s, l);
     if (takes_packed(w->e, l)) return run_gemm(w, l, unit);
     if (cu_matrix_is_packed(l->w.type)) return cu_linear_quant(w->s, l);
     return is_few(w->e, l->n_rows) ? cu_linear_few(w->s, l) : run_gemm(w, l, unit);
@@ -172,7 +213,7 @@ static cudaError_t quantize_input(const lowering *w, const cuda_op *c, uint32_t 
     for (uint32_t i = 0; i < c->n_parts; i++) packed |= is_packed(&c->part[i]);
     if (!packed || !is_few(e, n_rows)) return cudaSuccess;
     const uint32_t n_in = c->part[0].w.n_in;
-    return cu_quantize(w->s, e->l->t, n_rows, n_in, n_in, value_at(w, c->o->in),
+    return cu_quantize(w->s, e->l->t, n_rows, n_in, n_in, input_at(w, c),
                        cuda_at(e, e->l->quantized));
 }
 
@@ -183,7 +224,7 @@ static cudaError_t run_parts(const lowering *w, const cuda_op *c, void *out, uin
     cudaError_t e = quantize_input(w, c, n);
     for (uint32_t i = 0; i < c->n_parts && e == cudaSuccess; i++) {
         const cuda_part *p = &c->part[i];
-        cu_linear l = linear_of(w, p, n, value_at(w, c->o->in));
+        cu_linear l = linear_of(w, p, n, input_at(w, c));
         l.out = (char *)out + (size_t)p->first_col * width;
         l.ld_out = ld_out, l.kind = kind;
         e = run_part(w, &l, unit_of(w, c->o->in));
@@ -199,8 +240,12 @@ static cudaError_t run_linear(const lowering *w, const cuda_op *c) {
 }
 
 static cudaError_t run_logits(const lowering *w, const cuda_op *c) {
-    const value_id out = c->o->out;
-    return run_parts(w, c, value_at(w, out), w->e->p->values[out].cols, CU_OUT_F32);
+    const op *o = c->o;
+    float *out = (float *)value_at(w, o->out);
+    const uint32_t n = cols_of(w, o->out);
+    const cudaError_t e = run_parts(w, c, out, n, CU_OUT_F32);
+    if (e != cudaSuccess || (o->logits.scale == 1 && o->logits.cap == 0)) return e;
+    return cu_cap(w->s, (uint64_t)rows_of(w, o->out) * n, o->logits.scale, o->logits.cap, out);
 }
 
 /* Gate and up; 16-bit ones lie as one matrix. */
@@ -209,7 +254,7 @@ static void gate_and_up(const lowering *w, const cuda_op *c, uint32_t n_rows, cu
     const bool joined = c->n_parts == 1;
     for (uint32_t i = 0; i < 2; i++) {
         const cuda_part *p = &c->part[joined ? 0 : i];
-        l[i] = linear_of(w, p, n_rows, value_at(w, c->o->in));
+        l[i] = linear_of(w, p, n_rows, input_at(w, c));
         l[i].out = value_at(w, c->o->out);
         l[i].ld_out = n, l[i].kind = CU_OUT_T;
         l[i].w.n_out = n;
@@ -242,26 +287,87 @@ static bool is_fused(const lowering *w, const cuda_op *c, uint32_t n_rows) {
 static cudaError_t run_gate_up(const lowering *w, const cuda_op *c) {
     const uint32_t n = w->e->p->values[c->o->out].cols, rows = rows_of(w, c->o->in);
     if (is_fused(w, c, rows)) return run_gate_up_fused(w, c, rows);
-    void *both = cuda_at(w->e, w->e->l->gate_up[c - w->e->op]);
+    void *both = cuda_at(w->e, w->e->l->aside[c - w->e->op].own);
     cudaError_t e = run_parts(w, c, both, 2 * n, CU_OUT_T);
     if (e != cudaSuccess) return e;
     return cu_gate(w->s, w->e->l->t, c->o->gate_up.act, rows, n, both, value_at(w, c->o->out));
 }
 
+/* ---- mixtures of experts ---- */
+
+/* What an OP_ROUTE left: it has the experts as rows of its matrix, of which a value says nothing. */
+static cu_routed routed_of(const lowering *w, value_id routed, uint32_t n_experts) {
+    const uint32_t top_k = cols_of(w, routed) / 2;
+    return cu_routed_at(value_at(w, routed), rows_of(w, routed), top_k, n_experts);
+}
+
+static uint32_t experts_of(const lowering *w, const op *o) {
+    const weight *x = &w->e->p->weights[o->w[0]];
+    return o->kind == OP_ROUTE ? x->rows : x->n_experts;
+}
+
+static cudaError_t run_route(const lowering *w, const cuda_op *c) {
+    const op *o = c->o;
+    const uint32_t n = experts_of(w, o);
+    float *logits = (float *)cuda_at(w->e, w->e->l->aside[c - w->e->op].own);
+    const cu_router r = {logits,         w->tables.pos,        o->route.gate, o->route.norm,
+                         o->route.scale, o->route.logit_scale, o->route.eps};
+    const cu_routed to = routed_of(w, o->out, n);
+    const cudaError_t e = run_parts(w, c, logits, n, CU_OUT_F32);
+    return e == cudaSuccess ? cu_route(w->s, &r, &to) : e;
+}
+
+/* Of all slots; b: up, where a is gate. */
+static cudaError_t run_experts(const lowering *w, const cuda_op *c, bool by_row, void *out,
+                               cu_out kind) {
+    const op *o = c->o;
+    const cuda_part *p = c->part;
+    const cu_experts x = {routed_of(w, o->by, experts_of(w, o)), p->stride, by_row};
+    cu_linear l[2];
+    for (uint32_t i = 0; i < c->n_parts; i++) {
+        l[i] = linear_of(w, &p[i], 0, value_at(w, o->in));
+        l[i].out = out, l[i].ld_out = p[i].w.n_out, l[i].kind = kind;
+    }
+    const cu_linear *b = c->n_parts == 2 ? &l[1] : NULL;
+    const activation act = b ? o->gate_up.act : ACT_SILU;
+    return is_packed(p) ? cu_experts_packed(w->s, &x, &l[0], b, act)
+                        : cu_experts_few(w->s, &x, &l[0], b, act);
+}
+
+static cudaError_t run_experts_gate_up(const lowering *w, const cuda_op *c) {
+    return run_experts(w, c, true, value_at(w, c->o->out), CU_OUT_T);
+}
+
+/* The sum stands where the residual stream does. */
+static cudaError_t run_experts_down(const lowering *w, const cuda_op *c) {
+    const op *o = c->o;
+    float *each = (float *)cuda_at(w->e, w->e->l->aside[c - w->e->op].own);
+    const cu_routed routed = routed_of(w, o->by, experts_of(w, o));
+    const cudaError_t e = run_experts(w, c, false, each, CU_OUT_F32);
+    if (e != cudaSuccess) return e;
+    return cu_experts_sum(w->s, &routed, cols_of(w, o->out), each,
+                          (float *)value_at(w, o->out));
+}
+
 /* ---- attention ---- */
 
-/* q and k, whose heads stand side by side. */
+/* q, k and perhaps v, whose heads stand side by side. */
 static cudaError_t run_head_norm(const lowering *w, const cuda_op *c) {
-    const cuda_engine *e = w->e;
-    const head_shape *m = &c->o->heads;
-    cu_norm n = {e->l->t, w->run->shape.n_rows, c->o->norm.eps, c->vec[0]};
-    cu_heads h = {m->n_heads, m->head_dim, 0, e->p->values[c->o->in].cols,
-                  value_at(w, c->o->in)};
-    cudaError_t ce = cu_head_norm(w->s, &n, &h);
-    if (ce != cudaSuccess) return ce;
-    n.w = c->vec[1];
-    h.first_col = m->n_heads * m->head_dim, h.n_heads = m->n_kv_heads;
-    return cu_head_norm(w->s, &n, &h);
+    const op *o = c->o;
+    const head_shape *m = &o->heads;
+    const uint32_t n_heads[3] = {m->n_heads, m->n_kv_heads, o->norm.values ? m->n_kv_heads : 0};
+    uint32_t first_col = 0;
+    cudaError_t ce = cudaSuccess;
+    for (uint32_t i = 0; i < 3 && ce == cudaSuccess; i++) {
+        const uint32_t all = n_heads[i] * m->head_dim;
+        const cu_norm n = {w->e->l->t, w->run->shape.n_rows, o->norm.eps,
+                           i < 2 ? c->vec[i] : NULL};
+        const cu_heads h = {o->norm.whole ? 1 : n_heads[i], o->norm.whole ? all : m->head_dim,
+                            first_col, cols_of(w, o->in), value_at(w, o->in)};
+        if (all) ce = cu_head_norm(w->s, &n, &h);
+        first_col += all;
+    }
+    return ce;
 }
 
 static cudaError_t run_rope(const lowering *w, const cuda_op *c) {
@@ -276,12 +382,14 @@ static cudaError_t run_rope(const lowering *w, const cuda_op *c) {
     a.pairing = r->pairing, a.n_dims = r->n_dims;
     a.freqs = (const cu_freq *)cuda_at(e, e->l->freqs) + (size_t)table * e->l->rope_pairs;
     a.mscale = e->host->rope_scale[table];
+    a.q_alone = c->o->heads.n_kv_heads == 0;
     if (cu_kv_coded(&a.kv)) return cu_append_codes(w->s, &a, &w->tables, w->run->shape.n_rows);
     return cu_rope_append(w->s, &a, &w->tables, w->run->shape.n_rows);
 }
 
 static cudaError_t run_attention(const lowering *w, const cuda_op *c) {
     const cuda_engine *e = w->e;
+    const attention_shape *x = &c->o->attention;
     const cuda_run *r = w->run;
     cu_attn a = {};
     a.kv = kv_of_op(e, c->o), a.tail = tail_of_op(e, c->o);
@@ -289,9 +397,12 @@ static cudaError_t run_attention(const lowering *w, const cuda_op *c) {
     a.qkv = value_at(w, c->o->in), a.ld = e->p->values[c->o->in].cols;
     a.out = value_at(w, c->o->out);
     a.n_heads = c->o->heads.n_heads;
-    a.scale = c->o->attention.scale, a.window = c->o->attention.window;
+    a.scale = x->scale, a.window = x->window, a.cap = x->cap, a.sinks = c->vec[0];
     cudaError_t ce = cudaSuccess;
-    if (r->singles)
+    if (x->temperature != 0 && x->temperature_len)
+        ce = cu_temper(w->s, a.t, &w->tables, r->shape.n_rows, a.n_heads * c->o->heads.head_dim,
+                       a.ld, x->temperature, x->temperature_len, value_at(w, c->o->in));
+    if (ce == cudaSuccess && r->singles)
         ce = cu_attn_decode(w->s, &a, &w->tables, r->shape.n_seqs, r->n_splits,
                             cuda_at(e, e->l->partials));
     if (ce == cudaSuccess && r->shape.n_tiles)
@@ -334,11 +445,21 @@ static cudaError_t run_copies(const lowering *w) {
     return ce;
 }
 
+/* Where matrices read a residual stream. */
+static cudaError_t round_input(const lowering *w, const cuda_op *c) {
+    const value_id in = c->o->in;
+    if (!w->e->l->aside[c - w->e->op].in) return cudaSuccess;
+    return cu_round(w->s, w->e->l->t, (uint64_t)rows_of(w, in) * cols_of(w, in),
+                    (const float *)value_at(w, in), input_at(w, c));
+}
+
 static cudaError_t run_op(const lowering *w, const cuda_op *c) {
     const op *o = c->o;
     /* Without rows of logits sampling still has to say that nothing was drawn. */
     const uint32_t n = o->out == NO_VALUE ? 1 : rows_of(w, o->out);
     if (n == 0) return cudaSuccess;
+    const cudaError_t rounded = round_input(w, c);
+    if (rounded != cudaSuccess) return rounded;
     switch (o->kind) {
 #define X(kind, run, ...)                                                                      \
     case OP_##kind: return run(w, c);
@@ -400,6 +521,18 @@ static status tune_packed(cuda_engine *e, const cu_linear *l, err *er) {
     return s == OK ? gemm_tune_packed(e->lt, e->stream, l, &scratch, er) : s;
 }
 
+/* Where an operation's matrices leave what they compute. */
+static void set_output(const lowering *w, const cuda_op *c, cu_linear *l) {
+    const op *o = c->o;
+    const uint64_t aside = w->e->l->aside[c - w->e->op].own;
+    const uint32_t cols = cols_of(w, o->out);
+    l->out = aside ? cuda_at(w->e, aside) : value_at(w, o->out);
+    l->ld_out = o->kind == OP_GATE_UP ? 2 * cols : o->kind == OP_ROUTE ? l->w.n_out : cols;
+    l->kind = o->kind == OP_LOGITS || o->kind == OP_ROUTE ? CU_OUT_F32
+              : o->residual != NO_VALUE                   ? CU_OUT_ADD
+                                                          : CU_OUT_T;
+}
+
 status cuda_tune(cuda_engine *e, err *er) {
     cuda_run none = {};
     const lowering w = lower_init(e, &none);
@@ -407,19 +540,15 @@ status cuda_tune(cuda_engine *e, err *er) {
     for (uint32_t i = 0; i < e->p->n_ops && s == OK; i++) {
         const cuda_op *c = &e->op[i];
         const op *o = c->o;
-        if (o->kind != OP_LINEAR && o->kind != OP_GATE_UP && o->kind != OP_LOGITS) continue;
+        if (!cuda_multiplies(o->kind)) continue;
         const bool gathered = e->p->values[o->in].rows == ROWS_GATHERED;
         const uint32_t unit = unit_of(&w, o->in),
                        most = gathered ? e->opt.max_logit_rows : e->opt.max_rows;
         for (uint32_t k = 0; k < c->n_parts && s == OK; k++) {
             cu_linear l = linear_of(&w, &c->part[k], e->l->batch_invariant ? unit : most,
-                                    value_at(&w, o->in));
-            const uint32_t cols = e->p->values[o->out].cols;
-            l.out = o->kind == OP_GATE_UP ? cuda_at(e, e->l->gate_up[i]) : value_at(&w, o->out);
-            l.ld_out = o->kind == OP_GATE_UP ? 2 * cols : cols;
-            l.kind = o->kind == OP_LOGITS      ? CU_OUT_F32
-                     : o->residual != NO_VALUE ? CU_OUT_ADD
-                                               : CU_OUT_T;
+                                    input_at(&w, c));
+            if (l.w.type == DT_F32) continue;
+            set_output(&w, c, &l);
             if (!is_packed(&c->part[k]))
                 s = tune_part(e, &l, er);
             else if (takes_packed(e, &l))

@@ -17,7 +17,8 @@ extern "C" {
 typedef enum cu_type { CU_F32, CU_F16, CU_BF16 } cu_type;
 
 /* A matrix in device memory. type: F16, BF16 (= the activations' type: the loader converts F32
- * and the other 16-bit type), or a packed type as stored in the file. */
+ * and the other 16-bit type), F32 (of few outputs: cu_linear_narrow), or a packed type as stored in
+ * the file. */
 typedef struct cu_matrix {
     void *data; /* device, 256-byte aligned, cu_matrix_bytes long */
     dtype type;
@@ -39,8 +40,8 @@ static inline bool cu_matrix_is_packed(dtype t) {
 /* Rows of a packed matrix are stored in multiples of this: a tile of its layout. */
 enum { CU_STORE_ROWS = 64 };
 
-/* Device bytes of a supported matrix, a multiple of 256. F32, too, has 16 bits there. Packed
- * ones are padded to 16 outputs and 64 inputs (packed.h). */
+/* Device bytes of a supported matrix of a type of cu_matrix, a multiple of 256. Packed ones are
+ * padded to 16 outputs and 64 inputs (packed.h). */
 uint64_t cu_matrix_bytes(dtype, uint32_t n_out, uint32_t n_in);
 /* Rows up to which the GEMV kernels are meant for: they read the weights once for all of them.
  */

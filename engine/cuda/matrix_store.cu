@@ -90,6 +90,9 @@ CU_DEVICE float float_of(__half x) {
 CU_DEVICE float float_of(__nv_bfloat16 x) {
     return __bfloat162float(x);
 }
+CU_DEVICE void float_to(float x, float *out) {
+    *out = x;
+}
 CU_DEVICE void float_to(float x, __half *out) {
     *out = __float2half_rn(x);
 }
@@ -132,6 +135,7 @@ cudaError_t cu_matrix_store(cudaStream_t s, const cu_matrix *w, dtype from, uint
                             uint32_t n, const void *raw) {
     if (n == 0) return cudaSuccess;
     const size_t at = (size_t)row * w->n_in, count = (size_t)n * w->n_in;
+    if (w->type == DT_F32) return store_to(s, from, count, raw, (float *)w->data + at);
     if (w->type == DT_F16) return store_to(s, from, count, raw, (__half *)w->data + at);
     if (w->type == DT_BF16) return store_to(s, from, count, raw, (__nv_bfloat16 *)w->data + at);
     if (from != w->type) return cudaErrorInvalidValue;
@@ -205,6 +209,10 @@ cudaError_t cu_matrix_random(cudaStream_t s, const cu_matrix *w, uint64_t seed) 
     const dim3 grid((v.n_chunks * 2 + 63) / 64, rows < 32768 ? rows : 32768);
     /* Mean squares: of -8..7 21.5, of 0..15 less 7.5 21.25, of -128..127 5461.5. */
     switch (w->type) {
+    case DT_F32:
+        CU_LAUNCH((random_floats<float>), blocks_for(n), 256, 0, s, n, most, seed,
+                  (float *)w->data);
+        break;
     case DT_F16:
         CU_LAUNCH((random_floats<__half>), blocks_for(n), 256, 0, s, n, most, seed,
                   (__half *)w->data);

@@ -8,21 +8,43 @@ CU_DEVICE float norm_scale(float sum, uint32_t n, float eps) {
     return 1.0f / sqrtf(sum / (float)n + eps);
 }
 
-/* Thread t holds columns 8 (t + i blockDim) ..; V such octets. */
-template <class T, int V>
+/* Rows of `width` columns: `per_row` of them side by side in each of a matrix whose rows are ld
+ * apart. */
+struct norm_rows {
+    uint32_t width, per_row, ld;
+    CU_DEVICE size_t at(const norm_rows &r, uint32_t i) {
+        return (size_t)(i / r.per_row) * r.ld + (size_t)(i % r.per_row) * r.width;
+    }
+};
+
+/* Stores what a norm gave, or adds it to the residual stream. */
+template <class T> CU_DEVICE void norm_put(T *p, float v[8]) {
+    cu_store8(p, v);
+}
+CU_DEVICE void norm_put(float *p, float v[8]) {
+    float x[8];
+    cu_load8(p, x);
+#pragma unroll
+    for (int k = 0; k < 8; k++) x[k] += v[k];
+    cu_store8(p, x);
+}
+
+/* Thread t holds columns 8 (t + i blockDim) ..; V such octets. w NULL: ones. x may be out. */
+template <class X, class O, int V>
 static __global__ void __launch_bounds__(512)
-    k_row_norm(uint32_t cols, float eps, const float *x, const float *w, T *out) {
+    k_row_norm(norm_rows rows, float eps, const X *x, const float *w, O *out) {
     cu_grid_trigger();
     cu_grid_wait();
     CU_SHARED(float, part, 32);
-    const size_t row = (size_t)blockIdx.x * cols;
+    const size_t row = norm_rows::at(rows, blockIdx.x);
+    const uint32_t cols = rows.width;
     float v[V][8], g[V][8], sum = 0.0f;
 #pragma unroll
     for (int i = 0; i < V; i++) {
         uint32_t c = (threadIdx.x + i * blockDim.x) * 8;
         if (c >= cols) break;
         cu_load8(x + row + c, v[i]);
-        if (V <= 2) cu_load8(w + c, g[i]); /* early: its latency passes behind the sum */
+        if (V <= 2 && w) cu_load8(w + c, g[i]); /* early: its latency passes behind the sum */
 #pragma unroll
         for (int k = 0; k < 8; k++) sum = fmaf(v[i][k], v[i][k], sum);
     }
@@ -31,32 +53,46 @@ static __global__ void __launch_bounds__(512)
     for (int i = 0; i < V; i++) {
         uint32_t c = (threadIdx.x + i * blockDim.x) * 8;
         if (c >= cols) break;
-        if (V > 2) cu_load8(w + c, g[i]);
+        if (V > 2 && w) cu_load8(w + c, g[i]);
 #pragma unroll
-        for (int k = 0; k < 8; k++) v[i][k] = v[i][k] * scale * g[i][k];
-        cu_store8(out + row + c, v[i]);
+        for (int k = 0; k < 8; k++) v[i][k] = v[i][k] * scale * (w ? g[i][k] : 1.0f);
+        norm_put(out + row + c, v[i]);
     }
 }
 
-template <class T, int V>
-static cudaError_t row_norm(cudaStream_t s, const cu_norm *n, uint32_t cols, const float *x,
-                            void *out) {
-    uint32_t threads = cu_ceil_div(cu_ceil_div(cols / 8, V), 32) * 32;
-    CU_LAUNCH_EARLY((k_row_norm<T, V>), n->n_rows, threads, 0, s, cols, n->eps, x, n->w,
-                    (T *)out);
+template <class X, class O>
+static cudaError_t row_norm(cudaStream_t s, const cu_norm *n, const norm_rows &rows, const X *x,
+                            O *out) {
+    const uint32_t cols = rows.width, all = n->n_rows * rows.per_row;
+    if (cols == 0 || cols % 8 || cols > 32768) return cudaErrorInvalidValue;
+    if (all == 0) return cudaSuccess;
+#define ROWS(V)                                                                                \
+    CU_LAUNCH_EARLY((k_row_norm<X, O, V>), all,                                                \
+                    cu_ceil_div(cu_ceil_div(cols / 8, V), 32) * 32, 0, s, rows, n->eps, x,     \
+                    n->w, out)
+    if (cols <= 4096)
+        ROWS(1);
+    else if (cols <= 8192)
+        ROWS(2);
+    else if (cols <= 16384)
+        ROWS(4);
+    else
+        ROWS(8);
+#undef ROWS
     return cudaGetLastError();
 }
 
 cudaError_t cu_row_norm(cudaStream_t s, const cu_norm *n, uint32_t cols, const float *x,
                         void *out) {
-    if (cols == 0 || cols % 8 || cols > 32768) return cudaErrorInvalidValue;
-    if (n->n_rows == 0) return cudaSuccess;
     return cu_by_type(n->t, [&](auto type) {
-        using T = decltype(type);
-        if (cols <= 4096) return row_norm<T, 1>(s, n, cols, x, out);
-        if (cols <= 8192) return row_norm<T, 2>(s, n, cols, x, out);
-        if (cols <= 16384) return row_norm<T, 4>(s, n, cols, x, out);
-        return row_norm<T, 8>(s, n, cols, x, out);
+        return row_norm(s, n, norm_rows{cols, 1, cols}, x, (decltype(type) *)out);
+    });
+}
+
+cudaError_t cu_row_norm_add(cudaStream_t s, const cu_norm *n, uint32_t cols, const void *x,
+                            float *out) {
+    return cu_by_type(n->t, [&](auto type) {
+        return row_norm(s, n, norm_rows{cols, 1, cols}, (const decltype(type) *)x, out);
     });
 }
 
@@ -87,21 +123,24 @@ static __global__ void __launch_bounds__(128)
         uint32_t c = (lane + i * W) * 8;
         if (!live || c >= h.head_dim) break;
         float g[8];
-        cu_load8(w + c, g);
+        if (w) cu_load8(w + c, g);
 #pragma unroll
-        for (int k = 0; k < 8; k++) v[i][k] = v[i][k] * scale * g[k];
+        for (int k = 0; k < 8; k++) v[i][k] = v[i][k] * scale * (w ? g[k] : 1.0f);
         cu_store8(head + c, v[i]);
     }
 }
 
 cudaError_t cu_head_norm(cudaStream_t s, const cu_norm *n, const cu_heads *h) {
-    if (h->head_dim == 0 || h->head_dim % 8 || h->head_dim > 512 || h->first_col % 8 ||
-        h->ld % 8)
+    if (h->head_dim == 0 || h->head_dim % 8 || h->first_col % 8 || h->ld % 8)
         return cudaErrorInvalidValue;
     const uint32_t all = n->n_rows * h->n_heads;
     if (all == 0) return cudaSuccess;
     return cu_by_type(n->t, [&](auto type) {
         using T = decltype(type);
+        if (h->head_dim > 512) { /* a block each */
+            T *v = (T *)h->v + h->first_col;
+            return row_norm(s, n, norm_rows{h->head_dim, h->n_heads, h->ld}, (const T *)v, v);
+        }
 #define HEADS(W, V)                                                                            \
     CU_LAUNCH_EARLY((k_head_norm<T, W, V>), cu_ceil_div(all, 128 / W), 128, 0, s, all, *h,     \
                     n->eps, n->w)

@@ -81,7 +81,7 @@ typedef struct cuda_plugin {
 #define CUDA_PLUGIN_MIX_3(abi, a, b, c)                                                        \
     CUDA_PLUGIN_MIX(CUDA_PLUGIN_MIX(CUDA_PLUGIN_MIX(abi, a), b), c)
 #define CUDA_PLUGIN_ABI                                                                        \
-    CUDA_PLUGIN_MIX_3(CUDA_PLUGIN_MIX_3(CUDA_PLUGIN_MIX_3(3u, op, weight, value), program,     \
+    CUDA_PLUGIN_MIX_3(CUDA_PLUGIN_MIX_3(CUDA_PLUGIN_MIX_3(4u, op, weight, value), program,     \
                                         engine_options, cuda_layout),                          \
                       cuda_host, batch_seq, sampled)
 

@@ -47,12 +47,12 @@ static __global__ void __launch_bounds__(THREADS) k_rope_append(rope_args a) {
     const int32_t pos = a.tables.pos[blockIdx.x];
     if (pos < 0) return;
     const kv_format &f = a.kv.format;
-    const uint32_t half = a.n_dims / 2, hd = f.head_dim, n_kv = f.n_kv_heads;
+    const uint32_t half = a.n_dims / 2, hd = f.head_dim, n_kv = a.q_alone ? 0 : f.n_kv_heads;
     for (uint32_t i = threadIdx.x; i < half; i += THREADS) {
         float2 cs = cos_sin(pos, a.freqs[i]);
         turn[i] = make_float2(cs.x * a.mscale, cs.y * a.mscale);
     }
-    char *parts = cache_parts(a, a.kv, blockIdx.x, (uint32_t)pos);
+    char *parts = a.q_alone ? NULL : cache_parts(a, a.kv, blockIdx.x, (uint32_t)pos);
     const uint32_t token = (uint32_t)pos & (f.block_tokens - 1);
     const uint32_t k_at = kv_k_group_at(&f, token), v_at = kv_v_token_at(&f, token);
     const auto at = [&](uint32_t h, uint32_t offset) {

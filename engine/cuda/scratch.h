@@ -81,6 +81,29 @@ static inline uint64_t cu_attn_decode_most_bytes(uint32_t max_seqs, uint32_t con
     return a > b ? a : b;
 }
 
+/* Mixtures of experts: what the engine takes at most, and the rows that are computed beside each other
+ * by one expert. Every expert that is chosen is read once by a step of up to CU_EXPERT_ROWS rows. */
+enum { CU_MOST_EXPERTS = 1024, CU_MOST_CHOSEN = 32, CU_EXPERT_ROWS = 32 };
+
+/* Rows of a tile in a step of n_rows. */
+static inline uint32_t cu_expert_tile(uint32_t n_rows) {
+    uint32_t tile = 8;
+    while (tile < n_rows && tile < CU_EXPERT_ROWS) tile *= 2;
+    return tile;
+}
+/* The most tiles that n_rows rows fill, each routed to top_k of the experts: the last one of each
+ * expert may be short. */
+static inline uint32_t cu_expert_tiles(uint32_t n_rows, uint32_t top_k, uint32_t n_experts) {
+    const uint32_t slots = n_rows * top_k, used = slots < n_experts ? slots : n_experts;
+    return used + (n_rows > CU_EXPERT_ROWS ? slots / CU_EXPERT_ROWS : 0);
+}
+/* What cu_route leaves: a tile is four words; expert, weight, slot and row are one for each row and
+ * expert. */
+static inline uint64_t cu_routed_bytes(uint32_t n_rows, uint32_t top_k, uint32_t n_experts) {
+    return cu_align256(16 * (uint64_t)cu_expert_tiles(n_rows, top_k, n_experts) +
+                       16 * (uint64_t)n_rows * top_k);
+}
+
 /* Of cu_sample and cu_score_rows for n rows: a few numbers for each strip and each chunk of a
  * row of logits. */
 enum { CU_SAMPLE_STRIP = 128, CU_SAMPLE_CHUNK = 4096 };

@@ -69,6 +69,9 @@ CU_DEVICE __half cu_from_float(float f, __half) {
 CU_DEVICE __nv_bfloat16 cu_from_float(float f, __nv_bfloat16) {
     return __float2bfloat16_rn(f);
 }
+CU_DEVICE float cu_from_float(float f, float) {
+    return f;
+}
 
 /* ---- tensor cores: cu.h's m16n8k16 by the type of the inputs. d += a * b; d = a * b. */
 CU_DEVICE void cu_mma(float d[4], const uint32_t a[4], const uint32_t b[2], __half) {
@@ -97,10 +100,20 @@ CU_DEVICE float cu_block_sum(float v, float *part) {
 /* act(g) * u. GELU in its tanh form is x / (1 + e^(-2v)), v = sqrt(2 / pi) (x + 0.044715 x^3)
  * (Hendrycks and Gimpel, "Gaussian error linear units", section 2). */
 CU_DEVICE float cu_gated(activation act, float g, float u) {
-    const float log2_e = 1.44269504f;
+    const float log2_e = 1.44269504f, limit = 7.0f;
     float v = g;
     if (act == ACT_GELU_TANH) v = g * (1.5957691216f * fmaf(g * g, 0.044715f, 1.0f));
+    if (act == ACT_SWIGLU_OAI) { /* a NaN stays one, which fminf would lose */
+        g = g > limit ? limit : g;
+        v = 1.702f * g;
+        u = (u > limit ? limit : u < -limit ? -limit : u) + 1.0f;
+    }
     return g / (1.0f + cu_ex2(-log2_e * v)) * u;
+}
+
+/* cap * tanh(x), where t is 2^(2 x log2 e). */
+CU_DEVICE float cu_capped(float t, float cap) {
+    return cap * (1.0f - 2.0f / (1.0f + t));
 }
 
 /* ---- choices ---- */

@@ -465,6 +465,7 @@ static status read_config(model_config *c, reader *r) {
     snprintf(c->name, sizeof c->name, "%s", model->type);
     c->rope.pairing = family_pairing(f, false);
     c->norms_per_layer = f->norms_per_layer;
+    c->bidirectional = f->encoder;
     c->qk_norm = f->qk_norm;
     c->qk_norm_whole = f->qk_norm_whole;
     c->norm_eps = 1e-6f;

@@ -18,6 +18,7 @@
 #include "model/hf/hf_folder_in.h"
 #include "model/hf/hf_folder_facts.h"
 #include "model/hf/hf_json.h"
+#include "model/hf/hf_modules.h"
 #include "model/hf/hf_names.h"
 #include "memory/term.h"
 
@@ -151,6 +152,9 @@ static status no_files(opening *o) {
         }
     err_set(o->e, ERR_NOT_FOUND, "%.250s has no .safetensors file", o->dir);
     err_field(o->e, "model");
+    if (count_inside(o->dir, ".onnx", NULL))
+        return err_hint(o->e,
+                        "a graph of ONNX cannot be loaded: get the model as it was trained");
     return err_hint(o->e, "vramd plan %.100s/config.json plans a model without its weights",
                     o->dir);
 }
@@ -520,6 +524,7 @@ static status open_all(opening *o, const char *path) {
     f->dir = dir.ptr;
     s = read_config(o);
     if (s == ERR_UNSUPPORTED) describe(o);
+    if (s == OK) s = hf_modules_read(&f->config, o->fd, &o->scratch, o->e);
     if (s == OK) s = open_files(o);
     if (s == OK) s = list_tensors(o);
     if (s == OK) s = check_experts(o);

@@ -7,6 +7,7 @@
 
 #include "model/hf/hf_json.h"
 #include "model/hf/hf_tokenizer.h"
+#include "model/hf/hf_vocab_txt.h"
 #include "memory/term.h"
 
 enum { MAX_TOKENIZER = 128 << 20, MAX_SMALL = 8 << 20 };
@@ -89,6 +90,8 @@ status hf_folder_facts(facts *f, int dir, const json_t *config, uint32_t n_vocab
                          e);
     if (s == OK)
         s = hf_read_json(&in.tokenizer, dir, "tokenizer.json", MAX_TOKENIZER, scratch, e);
+    if (s == OK && !in.tokenizer)
+        s = hf_vocab_txt_read(&in.tokenizer, dir, in.tokenizer_config, scratch, e);
     if (s != OK) return s;
     sampling_facts(f, in.generation_config);
     s = chat_facts(f, dir, in.tokenizer_config, scratch, e);

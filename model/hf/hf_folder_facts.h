@@ -6,7 +6,7 @@
 #include "model/config.h"
 #include "model/facts.h"
 
-/* Vocabulary, chat templates, default sampling: tokenizer.json, tokenizer_config.json,
+/* Vocabulary, chat templates, default sampling: tokenizer.json (or vocab.txt), tokenizer_config.json,
  * chat_template.jinja, generation_config.json of the folder dir. Values are kept in facts.mem.
  * A folder without tokenizer.json gets no vocabulary (so it can be planned). Errors: those of
  * hf_tokenizer_facts, ERR_IO, ERR_INVALID. */

@@ -18,6 +18,17 @@ static const name_pair of_model[] = {
     {"embed_tokens_per_layer.weight", "per_layer_token_embd.weight", NULL},
     {"per_layer_model_projection.weight", "per_layer_model_proj.weight", NULL},
     {"per_layer_projection_norm.weight", "per_layer_proj_norm.weight", NULL},
+    {"embeddings.word_embeddings.weight", "token_embd.weight", NULL},
+    {"embeddings.position_embeddings.weight", "position_embd.weight", NULL},
+    {"embeddings.token_type_embeddings.weight", "token_types.weight", NULL},
+    {"embeddings.LayerNorm.weight", "token_embd_norm.weight", NULL},
+    {"embeddings.LayerNorm.bias", "token_embd_norm.bias", NULL},
+    {"emb_ln.weight", "token_embd_norm.weight", NULL},
+    {"emb_ln.bias", "token_embd_norm.bias", NULL},
+    {"pooler.dense.weight", "cls.weight", NULL},
+    {"pooler.dense.bias", "cls.bias", NULL},
+    {"classifier.weight", "cls.output.weight", NULL},
+    {"classifier.bias", "cls.output.bias", NULL},
 };
 
 static const name_pair of_layer[] = {
@@ -87,6 +98,21 @@ static const name_pair of_layer[] = {
     {"layer_scalar", "layer_output_scale.weight", NULL},
     {"router.scale", "ffn_gate_inp.scale", NULL},
     {"router.per_expert_scale", "ffn_down_exps.scale", NULL},
+    {"attention.self.query", "attn_q", "bert"},
+    {"attention.self.key", "attn_k", "bert"},
+    {"attention.self.value", "attn_v", "bert"},
+    {"attention.output.dense", "attn_output", "bert"},
+    {"attention.output.LayerNorm", "attn_output_norm", "bert"},
+    {"intermediate.dense", "ffn_up", "bert"},
+    {"output.dense", "ffn_down", "bert"},
+    {"output.LayerNorm", "layer_output_norm", "bert"},
+    {"attn.Wqkv", "attn_qkv", "nomic-bert"},
+    {"attn.out_proj", "attn_output", "nomic-bert"},
+    {"norm1", "attn_output_norm", "nomic-bert"},
+    {"norm2", "layer_output_norm", "nomic-bert"},
+    {"mlp.fc11", "ffn_up", "nomic-bert"},
+    {"mlp.fc12", "ffn_gate", "nomic-bert"},
+    {"mlp.fc2", "ffn_down", "nomic-bert"},
 };
 
 /* Of all experts, and behind "experts.7.": rows of one of GGUF's tensors, or of two. */
@@ -124,10 +150,19 @@ static const expert_part of_expert[] = {
     {"w2.weight", HF_EXPERT_ROWS, {"ffn_down_exps"}},
 };
 
-/* Parts of models with several, layers that predict further tokens, and tables that are computed. */
-static const char *const others[] = {"vision_tower.", "vision_model.", "multi_modal_projector.",
-                                     "audio_tower.",  "visual.",       "embed_vision.",
-                                     "embed_audio.",  "mtp."};
+/* Parts of models with several, layers that predict further tokens, tables that are computed, and
+ * heads that BERT is trained with. */
+static const char *const others[] = {"vision_tower.",
+                                     "vision_model.",
+                                     "multi_modal_projector.",
+                                     "audio_tower.",
+                                     "visual.",
+                                     "embed_vision.",
+                                     "embed_audio.",
+                                     "mtp.",
+                                     "embeddings.position_ids",
+                                     "cls.predictions.",
+                                     "cls.seq_relationship."};
 
 static const char *after(const char *s, const char *prefix) {
     const size_t n = strlen(prefix);
@@ -179,7 +214,7 @@ static bool layer_name(const char *arch, const char *s, char out[HF_NAME_BYTES])
 /* Without what stands before the names of the text model. */
 static const char *inner(const char *name) {
     static const char *const before[] = {"model.language_model.", "language_model.model.",
-                                         "language_model.", "model."};
+                                         "language_model.", "model.", "bert."};
     for (size_t i = 0; i < sizeof before / sizeof *before; i++) {
         const char *rest = after(name, before[i]);
         if (rest) return rest;
@@ -234,6 +269,7 @@ hf_name_kind hf_tensor_name(const char *arch, const char *name, char out[HF_NAME
             snprintf(out, HF_NAME_BYTES, "%s", of_model[i].gguf);
             return HF_NAME_WEIGHT;
         }
-    rest = after(s, "layers.");
+    if (!(rest = after(s, "layers.")) && !(rest = after(s, "encoder.layer.")))
+        rest = after(s, "encoder.layers.");
     return rest && layer_name(arch, rest, out) ? HF_NAME_WEIGHT : HF_NAME_UNKNOWN;
 }

@@ -272,21 +272,85 @@ static void adjust_width(shape_reader *r) {
     r->c->n_ff = (uint32_t)((n + multiple - 1) / multiple * multiple);
 }
 
+/* A member that has another value than the one that is computed is refused. */
+static void only_text(shape_reader *r, const char *key, const char *known) {
+    str v = {NULL, 0};
+    char what[64];
+    if (r->s == OK) r->s = json_in_str(r->o, key, &v, r->e);
+    if (r->s != OK || !v.ptr || str_eqz(v, known)) return;
+    snprintf(what, sizeof what, "known: %s", known);
+    refuse(r, key, what);
+}
+
+static void only_off(shape_reader *r, const char *key) {
+    uint32_t on = 0;
+    flag(r, key, &on);
+    if (on) refuse(r, key, "it must be false");
+}
+
+/* Scores of a classifier: as many as it has names. */
+static uint32_t count_labels(const shape_reader *r) {
+    const json_t *class = json_array_get(json_object_get(r->o, "architectures"), 0);
+    const size_t n = json_object_size(json_object_get(r->o, "id2label"));
+    if (!json_is_string(class) ||
+        str_find(json_in_text(class), STR("ForSequenceClassification"), 0) == SIZE_MAX)
+        return 0;
+    return n ? (uint32_t)n : 2; /* transformers' default */
+}
+
+/* Whether its scores are used as they are: sentence-transformers, CrossEncoder. */
+static bool has_raw_scores(const shape_reader *r) {
+    const json_t *v =
+        json_object_get(json_object_get(r->o, "sentence_transformers"), "activation_fn");
+    if (!v) v = json_object_get(r->o, "sbert_ce_default_activation_function");
+    return json_is_string(v) && str_find(json_in_text(v), STR("Identity"), 0) != SIZE_MAX;
+}
+
+static void read_bert(shape_reader *r) {
+    model_config *c = r->c;
+    c->shape.positions = c->shape.ungated = 1;
+    c->qkv_bias = c->o_bias = c->ffn_bias = true;
+    c->rope.n_dims = 0;
+    c->shape.n_labels = count_labels(r);
+    c->shape.raw_scores = has_raw_scores(r);
+    only_text(r, "hidden_act", "gelu");
+    only_text(r, "position_embedding_type", "absolute");
+    only_off(r, "is_decoder");
+}
+
+static void read_nomic(shape_reader *r) {
+    static const char *const off[] = {"prenorm", "parallel_block", "use_rms_norm",
+                                      "rotary_emb_interleaved", "causal"};
+    model_config *c = r->c;
+    uint32_t bias = 0, up_bias = 0;
+    double share = 1, theta = c->rope.theta;
+    flag(r, "qkv_proj_bias", &bias);
+    flag(r, "mlp_fc1_bias", &up_bias);
+    c->qkv_bias = c->o_bias = bias;
+    c->ffn_bias = up_bias;
+    for (size_t i = 0; i < sizeof off / sizeof *off; i++) only_off(r, off[i]);
+    if (up_bias) refuse(r, "mlp_fc1_bias", "it must be false");
+    only_text(r, "activation_function", "swiglu");
+    if (r->s == OK) r->s = json_in_real(r->o, "rotary_emb_base", 1, 1e12, &theta, r->e);
+    if (r->s == OK) r->s = json_in_real(r->o, "rotary_emb_fraction", 0, 1, &share, r->e);
+    c->rope.theta = (float)theta;
+    if (share != 1) refuse(r, "rotary_emb_fraction", "it must be 1");
+}
+
 static void read_encoder(shape_reader *r) {
     static const char *const types[] = {"type_vocab_size", NULL};
+    static const char *const eps[] = {"layer_norm_eps", "layer_norm_epsilon"};
     model_config *c = r->c;
-    const bool bert = strcmp(r->type, "bert") == 0;
-    uint32_t qkv_bias = bert, up_bias = bert, out_bias = bert;
+    double least = 1e-12;
     c->shape.token_types = 2;
     one_of(r, types, &c->shape.token_types);
-    c->shape.positions = bert;
-    c->shape.ungated = bert;
-    flag(r, "qkv_proj_bias", &qkv_bias);
-    flag(r, "mlp_fc1_bias", &up_bias);
-    c->qkv_bias = qkv_bias;
-    c->o_bias = out_bias;
-    c->ffn_bias = up_bias;
-    if (bert) c->rope.n_dims = 0;
+    for (size_t i = 0; i < sizeof eps / sizeof *eps && r->s == OK; i++)
+        r->s = json_in_real(r->o, eps[i], 1e-15, 0.1, &least, r->e);
+    c->norm_eps = (float)least;
+    if (strcmp(r->type, "bert") == 0)
+        read_bert(r);
+    else
+        read_nomic(r);
 }
 
 static void read_gemma4(shape_reader *r) {

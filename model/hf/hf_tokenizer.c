@@ -291,11 +291,13 @@ static status read_ends(builder *b) {
     return OK;
 }
 
-/* The token that TemplateProcessing puts there. */
-static void frame_id(builder *b, const json_t *part, const char *key) {
+/* The token that TemplateProcessing puts there. False: none. */
+static bool frame_id(builder *b, const json_t *part, const char *key) {
     const str text = text_of(json_object_get(part, "SpecialToken"), "id");
     uint32_t id;
-    if (text.ptr && id_of(b, text, &id)) facts_u32(b->f, key, id);
+    if (!text.ptr || !id_of(b, text, &id)) return false;
+    facts_u32(b->f, key, id);
+    return true;
 }
 
 static void read_frame(builder *b) {
@@ -303,17 +305,20 @@ static void read_frame(builder *b) {
     const json_t *single =
         json_object_get(part_of(post, "processors", "TemplateProcessing"), "single");
     const size_t n = json_array_size(single);
-    const bool bos = n > 0 && json_object_get(json_array_get(single, 0), "SpecialToken");
-    const bool eos = n > 1 && json_object_get(json_array_get(single, n - 1), "SpecialToken");
+    /* BertProcessing: the same frame, whose tokens the tokenizer knows by their texts. */
+    const bool framed = b->words && part_of(post, "processors", "BertProcessing");
+    const bool bos =
+        framed || (n > 0 && json_object_get(json_array_get(single, 0), "SpecialToken"));
+    const bool eos =
+        framed || (n > 1 && json_object_get(json_array_get(single, n - 1), "SpecialToken"));
     facts_bool(b->f, "tokenizer.ggml.add_bos_token", bos);
     facts_bool(b->f, "tokenizer.ggml.add_eos_token", eos);
-    if (b->words) { /* BERT's have other names in tokenizer_config.json */
-        frame_id(b, bos ? json_array_get(single, 0) : NULL, "tokenizer.ggml.bos_token_id");
-        frame_id(b, eos ? json_array_get(single, n - 1) : NULL, "tokenizer.ggml.eos_token_id");
-    } else {
-        special_id(b, "bos_token", "bos_token_id", "tokenizer.ggml.bos_token_id");
-        special_id(b, "eos_token", "eos_token_id", "tokenizer.ggml.eos_token_id");
-    }
+    /* BERT's have other names in tokenizer_config.json; Qwen3-Embedding's end is another than there. */
+    const char *const ids[] = {"tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id"};
+    const bool first = frame_id(b, bos ? json_array_get(single, 0) : NULL, ids[0]);
+    const bool last = frame_id(b, n > 1 ? json_array_get(single, n - 1) : NULL, ids[1]);
+    if (!b->words && !first) special_id(b, "bos_token", "bos_token_id", ids[0]);
+    if (!b->words && !last) special_id(b, "eos_token", "eos_token_id", ids[1]);
     const str unknown = text_of(b->model, "unk_token");
     uint32_t id;
     if (b->words && unknown.ptr && id_of(b, unknown, &id))

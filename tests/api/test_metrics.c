@@ -59,7 +59,7 @@ START_TEST(the_text_is_what_prometheus_reads) {
     static metric_family fam[200];
     start();
     reply r = fake_post(&f, "/v1/rerank", "{}");
-    ck_assert_int_eq(r.status, 501);
+    ck_assert_int_eq(r.status, 400);
     reply_free(&r);
     r = fake_get(&f, "/metrics");
     ck_assert_int_eq(r.status, 200);
@@ -82,7 +82,8 @@ START_TEST(the_text_is_what_prometheus_reads) {
         "vramd_memory_budget_bytes{model_name=\"fake\",device=\"cpu\"} 1073741824\n",
         "vramd_memory_bytes{model_name=\"fake\",class=\"http\",device=\"cpu\"} ",
         "vramd_ready{model_name=\"fake\"} 1\n",
-        "vramd_http_responses_total{model_name=\"fake\",code=\"501\"} 1\n",
+        "vramd_http_responses_total{model_name=\"fake\",code=\"4xx\"} 1\n",
+        "vramd_http_responses_total{model_name=\"fake\",code=\"501\"} 0\n",
         "vramd_http_responses_total{model_name=\"fake\",code=\"5xx\"} 0\n",
     };
     for (size_t i = 0; i < sizeof want / sizeof *want; i++) assert_has(r.body, want[i]);

@@ -406,7 +406,7 @@ START_TEST(every_refusal_of_the_table) {
          "invalid_request_error", "\"n\""},
         {"/v1/embeddings", "{\"input\":\"a\"}", 400, "unsupported", "null"},
         {"/v1/responses", "{}", 400, "invalid_request_error", "\"input\""},
-        {"/v1/rerank", "{}", 501, "not_supported_error", "null"},
+        {"/v1/rerank", "{}", 400, "invalid_request_error", "\"model\""},
         {"/v1/chat/completions", "{}", 400, "invalid_request_error", "\"messages\""},
         {"/v1/chat/completions",
          "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":"

@@ -25,6 +25,8 @@ struct rig_model {
     uint32_t block_tokens;
     dtype code = DT_NONE;   /* a cache of codes, and kv what they become */
     dtype v_code = DT_NONE; /* of V, where it is another */
+    float cap = 0;          /* of the scores */
+    bool sinks = false;
     bool coded() const { return code != DT_NONE; }
     dtype code_of_v() const { return v_code == DT_NONE ? code : v_code; }
     bool tailed() const { return coded() && kv_has_tail(code, code_of_v()); }
@@ -47,6 +49,8 @@ struct rig_model {
     }
     uint32_t n_heads() const { return n_kv_heads * group; }
     float scale() const { return 1.5f / sqrtf((float)head_dim); }
+    /* Below, among and above the scores. */
+    static float sink(uint32_t head) { return 3 * sinf(1.7f * (float)head) + 1; }
 };
 
 struct rig_entry {
@@ -169,7 +173,7 @@ struct rig {
     uint32_t n_blocks = 0, n_tail_blocks = 0;
     rig_array<uint16_t> qkv, kv, tail, out;
     rig_array<int32_t> first_row, rows, first_pos, blocks, tail_blocks, tiles;
-    rig_array<float> partials;
+    rig_array<float> partials, sinks;
     cudaStream_t stream;
     cu_attn attn;
     cu_tables tables;
@@ -192,6 +196,13 @@ struct rig {
         attn.n_heads = m.n_heads();
         attn.scale = m.scale();
         attn.window = m.window;
+        attn.cap = m.cap;
+        if (m.sinks) {
+            std::vector<float> of_heads;
+            for (uint32_t h = 0; h < m.n_heads(); h++) of_heads.push_back(m.sink(h));
+            sinks.put(of_heads);
+            attn.sinks = sinks.at;
+        }
         if (m.tailed())
             attn.tail = {tail.at, block_elements(m.tail_format()) * 2, m.tail_format(), CU_F16,
                          3};
@@ -358,7 +369,8 @@ struct rig_error {
     size_t n = 0;
 };
 
-/* One row and head against softmax(q k^T scale) v in float64 on the rounded inputs.
+/* One row and head against softmax(q k^T scale) v in float64 on the rounded inputs, with the cap
+ * and the sink of the model.
  * Each weight is rounded to the cache's type (relative 2^-8 or 2^-11, f16 weights below 2^-14
  * by 2^-25), the result to T; where q had to become the cache's type, the scores moved, too: by
  * at most u sum |q k| scale; codes become f16, which moves scores and values alike. The bound is the sum of these; their signs are random, so the root
@@ -379,9 +391,10 @@ static inline void rig_check_head(const rig_model &m, int seed, int pos, uint32_
         const std::vector<double> k = rig_numbers(m, seed, RIG_K, p, kv_head, pos);
         double x = 0, y = 0;
         for (uint32_t d = 0; d < m.head_dim; d++) x += q[d] * k[d], y += fabs(q[d] * k[d]);
-        s.push_back(x * scale);
-        top = fmax(top, x * scale), moved = fmax(moved, y * scale);
+        s.push_back(m.cap > 0 ? m.cap * tanh(x * scale / m.cap) : x * scale);
+        top = fmax(top, s.back()), moved = fmax(moved, y * scale);
     }
+    if (m.sinks) l = exp(m.sink(head) - top);
     for (int p = lo; p <= pos; p++) {
         const std::vector<double> x = rig_numbers(m, seed, RIG_V, p, kv_head, pos);
         double w = exp(s[p - lo] - top);

@@ -4,6 +4,7 @@
 
 #include "tests/engine/engine_rig.h"
 #include "tests/model/gguf_build.h"
+#include "tests/model/gguf_shaped.h"
 
 #include <math.h>
 
@@ -20,29 +21,68 @@ typedef struct kind {
     activation_dtype activations;
     dtype kv;
     double limit; /* of the relative distance of logits from the CPU engine's in float32 */
+    uint32_t n_layers;
+    bool sinks;
+    uint32_t n_experts; /* of a family that may have none */
 } kind;
 
 /* f16 keeps 11 bits and bf16 8; packed weights meet int8 activations in steps of few rows. */
 static const kind kinds[] = {
-    {"llama", DT_F16, 4, 2, 32, 32, 16, true, ACTIVATION_AUTO, DT_F16, 5e-3},
-    {"qwen2", DT_BF16, 6, 2, 16, 16, 8, false, ACTIVATION_AUTO, DT_BF16, 4e-2},
-    {"llama", DT_F32, 4, 1, 64, 32, 32, false, ACTIVATION_F16, DT_F16, 5e-3},
-    {"qwen3", DT_F16, 4, 2, 32, 32, 16, false, ACTIVATION_AUTO, DT_F16, 5e-3}, /* QK norm */
-    {"llama", DT_F16, 4, 2, 64, 64, 16, true, ACTIVATION_AUTO, DT_INT8, 2e-2},
-    {"qwen3", DT_BF16, 4, 2, 32, 32, 32, false, ACTIVATION_AUTO, DT_FP8, 8e-2},
-    {"llama", DT_F16, 4, 2, 64, 64, 16, true, ACTIVATION_AUTO, DT_INT4, 2e-2},
-    {"llama", DT_Q8_0, 4, 4, 32, 32, 16, true, ACTIVATION_AUTO, DT_F16, 3e-2},
-    {"qwen2", DT_Q4_0, 8, 2, 16, 16, 8, true, ACTIVATION_BF16, DT_F16, 5e-2},
-    {"llama", DT_Q4_1, 2, 1, 128, 128, 64, false, ACTIVATION_F16, DT_BF16, 4e-2},
+    {"llama", DT_F16, 4, 2, 32, 32, 16, true, ACTIVATION_AUTO, DT_F16, 5e-3, 2, false, 0},
+    {"qwen2", DT_BF16, 6, 2, 16, 16, 8, false, ACTIVATION_AUTO, DT_BF16, 4e-2, 2, false, 0},
+    {"llama", DT_F32, 4, 1, 64, 32, 32, false, ACTIVATION_F16, DT_F16, 5e-3, 2, false, 0},
+    {"qwen3", DT_F16, 4, 2, 32, 32, 16, false, ACTIVATION_AUTO, DT_F16, 5e-3, 2, false, 0},
+    {"llama", DT_F16, 4, 2, 64, 64, 16, true, ACTIVATION_AUTO, DT_INT8, 2e-2, 2, false, 0},
+    {"qwen3", DT_BF16, 4, 2, 32, 32, 32, false, ACTIVATION_AUTO, DT_FP8, 8e-2, 2, false, 0},
+    {"llama", DT_F16, 4, 2, 64, 64, 16, true, ACTIVATION_AUTO, DT_INT4, 2e-2, 2, false, 0},
+    {"llama", DT_Q8_0, 4, 4, 32, 32, 16, true, ACTIVATION_AUTO, DT_F16, 3e-2, 2, false, 0},
+    {"qwen2", DT_Q4_0, 8, 2, 16, 16, 8, true, ACTIVATION_BF16, DT_F16, 5e-2, 2, false, 0},
+    {"llama", DT_Q4_1, 2, 1, 128, 128, 64, false, ACTIVATION_F16, DT_BF16, 4e-2, 2, false, 0},
+    /* Norms before and after, windows, caps; layers that are not rotated; a temperature; norms of
+     * whole rows, and matrices that read the residual stream; four scales; sinks; heads of two
+     * sizes and shared KV layers. */
+    {"gemma3", DT_F16, 4, 1, 32, 32, 16, true, ACTIVATION_AUTO, DT_F16, 5e-3, 4, false, 0},
+    {"gemma2", DT_BF16, 4, 2, 32, 32, 8, true, ACTIVATION_AUTO, DT_BF16, 4e-2, 4, false, 0},
+    {"smollm3", DT_F16, 4, 2, 32, 32, 16, true, ACTIVATION_AUTO, DT_INT8, 2e-2, 4, false, 0},
+    {"mistral3", DT_F16, 4, 2, 32, 32, 16, false, ACTIVATION_AUTO, DT_F16, 5e-3, 2, false, 0},
+    {"olmo2", DT_F16, 4, 2, 32, 32, 16, false, ACTIVATION_AUTO, DT_F16, 5e-3, 4, false, 0},
+    {"glm4", DT_Q4_0, 4, 2, 32, 16, 16, false, ACTIVATION_AUTO, DT_F16, 5e-2, 2, false, 0},
+    {"granite", DT_Q8_0, 4, 2, 32, 32, 16, false, ACTIVATION_AUTO, DT_F16, 3e-2, 2, false, 0},
+    {"gemma2", DT_F16, 4, 2, 64, 64, 16, true, ACTIVATION_AUTO, DT_INT8, 2e-2, 4, true, 0},
+    {"gemma4", DT_F16, 0, 0, 0, 0, 16, true, ACTIVATION_AUTO, DT_F16, 5e-3, 0, false, 0},
+    /* Mixtures; with an expert that all rows have; with biases, sinks and limits. */
+    {"qwen3moe", DT_F16, 4, 2, 32, 32, 16, false, ACTIVATION_AUTO, DT_F16, 5e-3, 2, false, 0},
+    {"qwen2moe", DT_BF16, 4, 2, 32, 32, 8, false, ACTIVATION_AUTO, DT_BF16, 4e-2, 2, false, 0},
+    {"qwen2moe", DT_Q4_0, 4, 2, 32, 32, 16, false, ACTIVATION_F16, DT_F16, 5e-2, 2, false, 0},
+    {"llama", DT_Q8_0, 4, 2, 32, 32, 16, false, ACTIVATION_F16, DT_INT8, 3e-2, 2, false, 5},
+    {"gpt-oss", DT_F16, 4, 2, 32, 32, 16, false, ACTIVATION_AUTO, DT_F16, 5e-3, 2, true, 0},
+    {"granitemoe", DT_Q8_0, 4, 2, 32, 32, 16, false, ACTIVATION_F16, DT_F16, 3e-2, 2, false, 0},
+    {"gpt-oss", DT_Q4_1, 4, 2, 32, 32, 16, false, ACTIVATION_F16, DT_F16, 5e-2, 2, true, 0},
 };
-enum { N_KINDS = sizeof kinds / sizeof *kinds, FIRST_PACKED = 7, N_TOKENS = 45, CUT = 29 };
+enum {
+    N_KINDS = sizeof kinds / sizeof *kinds,
+    FIRST_PACKED = 7,
+    N_PACKED = 3,
+    N_TOKENS = 45,
+    CUT = 29
+};
 
 static RIG_UNUSED void tiny_open(gb *b, char path[64], const kind *k) {
+    gb_init(b);
+    if (strcmp(k->arch, "gemma4") == 0) {
+        model_config c = gb_shaped_config(k->arch, 128, 24);
+        c.n_experts = c.n_experts_used = c.shape.n_ff_expert = 0; /* whose router it lacks */
+        gb_shaped_keys(b, &c);
+        gb_shaped_tensors(b, &c, k->type, 7);
+        gb_open(b, path);
+        return;
+    }
     model_config c = gb_tiny(k->arch);
+    c.n_layers = k->n_layers, c.sinks = k->sinks;
+    if (k->n_experts) c.n_experts = k->n_experts, c.n_experts_used = 2, c.n_ff = 64;
     c.n_heads = k->heads, c.n_kv_heads = k->kv_heads, c.head_dim = k->head_dim;
     c.rope.n_dims = k->rope_dims;
     c.tied_head = k->tied;
-    gb_init(b);
     gb_model_keys(b, &c);
     gb_model_tensors(b, &c, k->type, 7);
     gb_open(b, path);

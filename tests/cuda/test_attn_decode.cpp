@@ -61,6 +61,26 @@ START_TEST(tails_and_pairs_of_types_agree_with_float64) {
 }
 END_TEST
 
+/* Each form of cache, with windows, groups and splits. */
+START_TEST(caps_and_sinks_agree_with_float64) {
+    const dtype codes[][2] = {{DT_NONE, DT_NONE}, {DT_INT8, DT_INT8}, {DT_INT4, DT_FP8}};
+    uint32_t n = 0;
+    for (float cap : {0.0f, 1.0f, 20.0f})
+        for (bool sinks : {false, true})
+            for (const dtype *code : codes) {
+                rig_model m = model_of(n % 2 ? 64 : 128, 1 + n % 2, 1 + n % 5,
+                                       n % 3 ? CU_F16 : CU_BF16, CU_F16, 16, n % 4 ? 0 : 21);
+                m.code = code[0], m.v_code = code[1];
+                m.cap = cap, m.sinks = sinks;
+                check_decode(m, {{1, 0, 1}, {2, 255, 1}, {3, 700, 1}, {4, 80, 1}});
+                n++;
+            }
+    rig_model m = model_of(256, 1, 17, CU_BF16, CU_BF16, 16);
+    m.cap = 2, m.sinks = true;
+    check_decode(m, {{1, 300, 1}});
+}
+END_TEST
+
 START_TEST(every_group_agrees_with_float64) {
     for (uint32_t group : {1, 2, 3, 5, 7, 8, 9, 12, 16, 17, 24})
         check_decode(model_of(64, group < 4 ? 3 : 1, group, CU_F16, CU_F16, 16),
@@ -241,10 +261,11 @@ END_TEST
 
 CHECK_MAIN("attn_decode", every_head_size_and_type_agrees_with_float64,
            every_type_of_codes_agrees_with_float64, tails_and_pairs_of_types_agree_with_float64,
-           every_group_agrees_with_float64, splits_agree_with_float64,
-           windows_agree_with_float64, long_contexts_take_longer_splits,
-           no_row_needs_more_splits_than_the_plan_has, other_entries_are_left_alone,
-           nothing_to_do_is_no_error, an_entry_that_lacks_splits_is_not_a_number,
+           caps_and_sinks_agree_with_float64, every_group_agrees_with_float64,
+           splits_agree_with_float64, windows_agree_with_float64,
+           long_contexts_take_longer_splits, no_row_needs_more_splits_than_the_plan_has,
+           other_entries_are_left_alone, nothing_to_do_is_no_error,
+           an_entry_that_lacks_splits_is_not_a_number,
            a_sequence_gets_the_same_bits_alone_and_amid_others,
            more_items_than_blocks_agree_with_float64, a_captured_step_follows_its_tables,
            what_the_kernels_cannot_do_is_refused)

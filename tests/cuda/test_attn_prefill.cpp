@@ -65,6 +65,26 @@ START_TEST(tails_and_pairs_of_types_agree_with_float64) {
 }
 END_TEST
 
+/* Each form of cache, with windows, groups and tiles. */
+START_TEST(caps_and_sinks_agree_with_float64) {
+    const dtype codes[][2] = {{DT_NONE, DT_NONE}, {DT_INT8, DT_INT8}, {DT_INT4, DT_FP8}};
+    uint32_t n = 0;
+    for (float cap : {0.0f, 1.0f, 20.0f})
+        for (bool sinks : {false, true})
+            for (const dtype *code : codes) {
+                rig_model m = model_of(n % 2 ? 64 : 128, 1 + n % 2, 1 + n % 5,
+                                       n % 3 ? CU_F16 : CU_BF16, CU_F16, 16, n % 4 ? 0 : 21);
+                m.code = code[0], m.v_code = code[1];
+                m.cap = cap, m.sinks = sinks;
+                check_prefill(m, {{1, 0, 9}, {2, 60, 70}, {3, 7, 1}, {4, 300, 3}});
+                n++;
+            }
+    rig_model m = model_of(256, 1, 17, CU_BF16, CU_BF16, 16);
+    m.cap = 2, m.sinks = true;
+    check_prefill(m, {{1, 300, 2}});
+}
+END_TEST
+
 START_TEST(every_group_agrees_with_float64) {
     for (uint32_t group : {1, 2, 3, 5, 7, 8, 16, 24})
         check_prefill(model_of(64, 1, group, CU_F16, CU_F16, 16),
@@ -135,6 +155,7 @@ END_TEST
 
 CHECK_MAIN("attn_prefill", every_head_size_and_type_agrees_with_float64,
            every_type_of_codes_agrees_with_float64, tails_and_pairs_of_types_agree_with_float64,
-           every_group_agrees_with_float64, tiles_agree_with_float64,
-           windows_agree_with_float64, chunks_and_tiles_do_not_change_a_bit,
-           decode_agrees_with_prefill, what_the_kernels_cannot_do_is_refused)
+           caps_and_sinks_agree_with_float64, every_group_agrees_with_float64,
+           tiles_agree_with_float64, windows_agree_with_float64,
+           chunks_and_tiles_do_not_change_a_bit, decode_agrees_with_prefill,
+           what_the_kernels_cannot_do_is_refused)

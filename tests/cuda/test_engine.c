@@ -746,7 +746,7 @@ int main(void) {
     tcase_add_loop_test(t, logits_are_those_of_the_cpu_engine, 0, N_KINDS);
     tcase_add_loop_test(shim,
                         long_prompts_with_packed_weights_give_the_logits_of_the_cpu_engine, 0,
-                        3 * (N_KINDS - FIRST_PACKED));
+                        3 * N_PACKED);
     tcase_add_test(shim, matrices_of_16_bits_are_refused_without_the_library);
     tcase_add_loop_test(t, greedy_tokens_are_those_of_the_cpu_engine, 0, N_KINDS);
     tcase_add_test(t, two_steps_in_flight_draw_what_one_at_a_time_does);

@@ -134,12 +134,18 @@ struct append_rig {
         cu_tables tables = {};
         tables.pos = dpos.p, tables.entry = dentry.p, tables.blocks[0] = dtable.p;
         tables.blocks[2] = dtail.p, tables.table_stride = TABLE;
-        cu_rope rope = {cache.kv(0), c.t,      dqkv.p,   ld, c.n_heads,
-                        c.pairing,   c.n_dims, dfreqs.p, 1,  cu_kv()};
+        cu_rope rope = {cache.kv(0), c.t,      dqkv.p, ld,      c.n_heads, c.pairing,
+                        c.n_dims,    dfreqs.p, 1,      cu_kv(), false};
         if (tailed) rope.tail = tail.kv(2);
+        device<uint16_t> dalone(qkv);
+        cu_rope alone = rope;
+        alone.qkv = dalone.p, alone.q_alone = true;
+        CUDA_OK(cu_append_codes(0, &alone, &tables, n_rows));
+        ck_assert(cache.on.get() == cache.bytes && tail.on.get() == tail.bytes);
         ck_assert(cu_rope_append(0, &rope, &tables, n_rows) == cudaErrorInvalidValue);
         CUDA_OK(cu_append_codes(0, &rope, &tables, n_rows));
         got = dqkv.get();
+        ck_assert(dalone.get() == got);
         cache.bytes = cache.on.get(), tail.bytes = tail.on.get();
     }
 };
@@ -266,7 +272,8 @@ START_TEST(a_number_that_is_none_makes_the_word_nan) {
                           0,
                           NULL,
                           1,
-                          cu_kv()};
+                          cu_kv(),
+                          false};
     CUDA_OK(cu_append_codes(0, &rope, &tables, 1));
     const std::vector<uint8_t> got = cache.get();
     uint16_t first, second;

@@ -49,10 +49,17 @@ static void check_rope(const rope_case &c, uint64_t seed) {
     tables.pos = dpos.p, tables.entry = dentry.p, tables.blocks[1] = dtable.p;
     tables.table_stride = TABLE;
     const cu_kv kv = {cache.p, stride, format, c.kv, 1};
-    const cu_rope rope = {kv,        c.t,      dqkv.p,   ld,       c.n_heads,
-                          c.pairing, c.n_dims, dfreqs.p, c.mscale, cu_kv()};
+    const cu_rope rope = {kv,       c.t,      dqkv.p,   ld,      c.n_heads, c.pairing,
+                          c.n_dims, dfreqs.p, c.mscale, cu_kv(), false};
+    /* q alone: the same bits of q, and nothing in the cache. */
+    device<uint16_t> dalone(qkv);
+    cu_rope alone = rope;
+    alone.qkv = dalone.p, alone.q_alone = true;
+    CUDA_OK(cu_rope_append(0, &alone, &tables, n_rows));
+    ck_assert(cache.get() == empty);
     CUDA_OK(cu_rope_append(0, &rope, &tables, n_rows));
     const std::vector<uint16_t> got = dqkv.get();
+    ck_assert(dalone.get() == got);
     std::vector<uint8_t> blocks = cache.get();
     const std::vector<float> in = all_from_16(c.t, qkv);
     for (uint32_t i = 0; i < n_rows; i++) {
@@ -91,6 +98,7 @@ START_TEST(rotations_and_the_cache_are_as_in_double_precision) {
         {CU_F16, CU_F16, 2, 1, 24, 12, ROPE_ADJACENT, 1e4, 1},
         {CU_BF16, CU_BF16, 1, 1, 512, 512, ROPE_HALVES, 1e4, 1},
         {CU_F16, CU_F16, 9, 3, 8, 8, ROPE_ADJACENT, 1e4, 1},
+        {CU_BF16, CU_F16, 4, 2, 64, 0, ROPE_ADJACENT, 1e4, 1}, /* not rotated */
         {CU_F16, CU_F16, 40, 8, 128, 128, ROPE_HALVES, 1e6, 1}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check_rope(cases[i], i);
 }
@@ -114,7 +122,8 @@ START_TEST(angles_of_far_positions_are_exact_to_the_last_place_of_f16) {
     tables.pos = dpos.p, tables.entry = dentry.p, tables.blocks[0] = dtable.p;
     tables.table_stride = 1 << 16;
     const cu_kv kv = {dqkv.p, 0, format_of(CU_F16, 16, 1, 64), CU_F16, 0};
-    const cu_rope rope = {kv, CU_F16, dqkv.p, ld, 1, c.pairing, 64, dfreqs.p, 1, cu_kv()};
+    const cu_rope rope = {kv, CU_F16,   dqkv.p, ld,      1,    c.pairing,
+                          64, dfreqs.p, 1,      cu_kv(), false};
     CUDA_OK(cu_rope_append(0, &rope, &tables, n_rows));
     const std::vector<uint16_t> got = dqkv.get();
     uint32_t differ = 0;

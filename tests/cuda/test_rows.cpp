@@ -68,6 +68,57 @@ START_TEST(the_norm_of_a_row_is_as_the_formula_says) {
 }
 END_TEST
 
+START_TEST(a_norm_may_be_added_to_the_residual_stream) {
+    ALL_TYPES(t) for (uint32_t cols : widths) {
+        const uint32_t n_rows = 3;
+        rng r = {cols};
+        const std::vector<uint16_t> x = all_to_16(t, r.normals((size_t)n_rows * cols, 3));
+        const std::vector<float> w = r.normals(cols), before = r.normals(x.size(), 5);
+        device<uint16_t> dx(x);
+        device<float> dw(w), out(before);
+        const cu_norm norm = {t, n_rows, 1e-5f, dw.p};
+        CUDA_OK(cu_row_norm_add(0, &norm, cols, dx.p, out.p));
+        const std::vector<float> got = out.get();
+        for (uint32_t i = 0; i < n_rows; i++) {
+            double squares = 0;
+            for (uint32_t c = 0; c < cols; c++) squares += pow(from_16(t, x[i * cols + c]), 2);
+            const double scale = 1 / sqrt(squares / cols + 1e-5f);
+            for (uint32_t c = 0; c < cols; c++) {
+                const double y = from_16(t, x[i * cols + c]) * scale * w[c],
+                             want = before[i * cols + c] + y;
+                SWEEP(fabs(got[i * cols + c] - want) <= 1e-6 * (fabs(y) + fabs(want)) + 1e-30);
+            }
+        }
+    }
+}
+END_TEST
+
+START_TEST(an_embedding_may_be_added_to_a_value) {
+    const uint32_t n_vocab = 5, n_rows = 3, cols = 72;
+    ALL_TYPES(t) {
+        rng r = {7};
+        const std::vector<uint16_t> w = all_to_16(t, r.normals((size_t)n_vocab * cols)),
+                                    in = all_to_16(t, r.normals((size_t)n_rows * cols));
+        device<uint16_t> dw(w), din(in), out(in.size());
+        device<int32_t> dt(std::vector<int32_t>{4, 9, 1}), df(std::vector<int32_t>{-1, -1, 0}),
+            dp(std::vector<int32_t>{3});
+        const uint32_t want[] = {4, 0, 3};
+        cu_tables tables = {};
+        tables.token = dt.p, tables.from = df.p, tables.previous = dp.p;
+        const cu_matrix m = {dw.p, t == CU_F16 ? DT_F16 : DT_BF16, n_vocab, cols};
+        CUDA_OK(cu_embed_add(0, &m, &tables, n_rows, 4.0f, t, din.p, out.p));
+        const std::vector<float> got = all_from_16(t, out.get());
+        for (uint32_t i = 0; i < n_rows; i++)
+            for (uint32_t c = 0; c < cols; c++) {
+                const double sum = ((double)from_16(t, in[i * cols + c]) +
+                                    4.0 * from_16(t, w[want[i] * cols + c])) /
+                                   sqrt(2.0);
+                SWEEP(fabs(got[i * cols + c] - sum) <= rounding_of(t, sum) + 1e-6);
+            }
+    }
+}
+END_TEST
+
 START_TEST(a_row_has_the_same_norm_whatever_rows_are_beside_it) {
     const uint32_t cols = 5120;
     rng r = {5};
@@ -84,15 +135,18 @@ START_TEST(a_row_has_the_same_norm_whatever_rows_are_beside_it) {
 }
 END_TEST
 
+/* Wide ones are whole rows; some have no weight. */
 START_TEST(norms_of_heads_leave_the_other_columns_alone) {
-    ALL_TYPES(t) for (uint32_t hd : {8u, 64u, 80u, 128u, 256u, 264u, 512u}) {
+    ALL_TYPES(t)
+    for (uint32_t hd : {8u, 64u, 80u, 128u, 256u, 264u, 512u, 520u, 4104u, 8208u}) {
+        const bool weighed = hd % 3 != 2;
         const uint32_t n_rows = 3, n_heads = 5, first = 16, ld = first + n_heads * hd + 24;
         rng r = {hd};
         const std::vector<uint16_t> v = all_to_16(t, r.normals((size_t)n_rows * ld, 2));
         const std::vector<float> w = r.normals(hd);
         device<uint16_t> dv(v);
         device<float> dw(w);
-        const cu_norm norm = {t, n_rows, 1e-6f, dw.p};
+        const cu_norm norm = {t, n_rows, 1e-6f, weighed ? dw.p : NULL};
         const cu_heads heads = {n_heads, hd, first, ld, dv.p};
         CUDA_OK(cu_head_norm(0, &norm, &heads));
         const std::vector<uint16_t> got = dv.get();
@@ -107,7 +161,7 @@ START_TEST(norms_of_heads_leave_the_other_columns_alone) {
                 double squares = 0;
                 for (uint32_t k = 0; k < hd; k++) squares += pow(from_16(t, v[at - d + k]), 2);
                 const double want =
-                    from_16(t, v[at]) / sqrt(squares / hd + 1e-6f) * (double)w[d];
+                    from_16(t, v[at]) / sqrt(squares / hd + 1e-6f) * (weighed ? w[d] : 1.0);
                 SWEEP(fabs(from_16(t, got[at]) - want) <= rounding_of(t, want));
             }
     }
@@ -138,6 +192,51 @@ START_TEST(the_gate_is_silu_or_gelu_times_up) {
 }
 END_TEST
 
+/* gpt-oss: g sigmoid(1.702 g) (u + 1), g = min(gate, 7), u = up within +-7. */
+START_TEST(a_clamped_gate_is_as_the_formula_says) {
+    ALL_TYPES(t) {
+        const uint32_t n = 576;
+        rng r = {3};
+        std::vector<float> v = r.normals(2 * n, 6);
+        v[0] = 200, v[1] = -200, v[n] = 50, v[n + 2] = -50, v[3] = NAN, v[n + 4] = NAN;
+        const std::vector<uint16_t> in = all_to_16(t, v);
+        device<uint16_t> di(in), out(n);
+        CUDA_OK(cu_gate(0, t, ACT_SWIGLU_OAI, 1, n, di.p, out.p));
+        const std::vector<float> got = all_from_16(t, out.get());
+        for (uint32_t c = 0; c < n; c++) {
+            const double gate = from_16(t, in[c]), up = from_16(t, in[n + c]);
+            if (c == 3 || c == 4) {
+                SWEEP(isnan(got[c]));
+                continue;
+            }
+            const double g = fmin(gate, 7), u = fmax(fmin(up, 7), -7),
+                         want = g / (1 + exp(-1.702 * g)) * (u + 1);
+            SWEEP(fabs(got[c] - want) <= rounding_of(t, want) + 1e-9);
+        }
+    }
+}
+END_TEST
+
+START_TEST(a_value_may_be_multiplied_by_another_that_is_activated) {
+    ALL_TYPES(t) {
+        const uint32_t n_rows = 3, n = 72, ld = 160, first = 80;
+        rng r = {4};
+        const std::vector<uint16_t> in = all_to_16(t, r.normals(n_rows * n, 2)),
+                                    by = all_to_16(t, r.normals(n_rows * ld));
+        device<uint16_t> di(in), db(by), out(in.size());
+        CUDA_OK(cu_mul_act(0, t, ACT_GELU_TANH, n_rows, n, di.p, db.p + first, ld, out.p));
+        const std::vector<float> got = all_from_16(t, out.get());
+        for (uint32_t i = 0; i < n_rows; i++)
+            for (uint32_t c = 0; c < n; c++) {
+                const double g = from_16(t, in[i * n + c]),
+                             p = 1.5957691216057308 * (g + 0.044715 * g * g * g),
+                             want = g / (1 + exp(-p)) * from_16(t, by[i * ld + first + c]);
+                SWEEP(fabs(got[i * n + c] - want) <= rounding_of(t, want) + 1e-9);
+            }
+    }
+}
+END_TEST
+
 START_TEST(shapes_that_no_kernel_takes_are_refused) {
     cu_matrix m = {NULL, DT_F16, 4, 12};
     cu_tables t = {};
@@ -153,6 +252,9 @@ END_TEST
 
 CHECK_MAIN("rows", embedding_reads_the_rows_of_tokens_and_of_what_was_drawn,
            gather_copies_the_rows_asked_for, the_norm_of_a_row_is_as_the_formula_says,
+           a_norm_may_be_added_to_the_residual_stream, an_embedding_may_be_added_to_a_value,
            a_row_has_the_same_norm_whatever_rows_are_beside_it,
            norms_of_heads_leave_the_other_columns_alone, the_gate_is_silu_or_gelu_times_up,
+           a_clamped_gate_is_as_the_formula_says,
+           a_value_may_be_multiplied_by_another_that_is_activated,
            shapes_that_no_kernel_takes_are_refused)

@@ -206,7 +206,7 @@ START_TEST(the_ledger_holds_what_was_planned) {
     log_init(LOG_ERROR);
     ck_assert_ptr_nonnull(mkdtemp(kv_dir));
     for (size_t i = 0; family_at(i); i++)
-        if (family_at(i)->record != counted_record && family_at(i)->record != encoder_record)
+        if (family_at(i)->record != counted_record && !family_at(i)->encoder)
             check_family(family_at(i)), n++;
     ck_assert_uint_ge(n, 5);
     char command[64];
@@ -215,4 +215,31 @@ START_TEST(the_ledger_holds_what_was_planned) {
 }
 END_TEST
 
-CHECK_MAIN("plan_ledger", the_ledger_holds_what_was_planned)
+/* Without a KV cache: no term of it, and nothing is held. */
+START_TEST(the_ledger_of_an_encoder_holds_what_was_planned) {
+    static const char *const models[] = {"bert", "bert-rank", "nomic-bert"};
+    static const char *const with[] = {"",
+                                       "--max-model-len=40",
+                                       "--max-num-batched-tokens=700 --max-model-len=640",
+                                       "--max-num-seqs=33 --threads=3",
+                                       "--activation-dtype=f32 --threads=1",
+                                       "--activation-dtype=bf16",
+                                       "--cpu-isa=plain",
+                                       "--memory=60MiB --kv-cache-dtype=int4",
+                                       "--memory-max=300MiB"};
+    log_init(LOG_ERROR);
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++)
+        for (size_t k = 0; k < sizeof with / sizeof *with; k++) {
+            char path[64], what[160];
+            snprintf(path, sizeof path, "tests/golden/families/%s.gguf", models[i]);
+            snprintf(what, sizeof what, "%s %s", models[i], with[k]);
+            options o = base_options(path);
+            read_words(&o, "--max-num-batched-tokens=0 --kv-cache-tokens=0");
+            read_words(&o, with[k]);
+            ck_assert(check_one(&o, what));
+        }
+}
+END_TEST
+
+CHECK_MAIN("plan_ledger", the_ledger_holds_what_was_planned,
+           the_ledger_of_an_encoder_holds_what_was_planned)

@@ -401,3 +401,17 @@ def test_auto_takes_the_device_if_there_is_one_and_the_cpu_otherwise(model, name
             text = d.stop()
         if devices == "0":
             assert re.search(r"backend = auto: the CPU's, since .*no device", text), text
+
+
+def test_what_the_device_lacks_is_named_and_auto_takes_the_cpu(tmp_path):
+    """An operation without a kernel there: an order of inputs."""
+    file = str(tmp_path / "ordered.gguf")
+    write(file, "F16", ordered=True)
+    code, line = refused("--model", file, *CUDA, *SIZES)
+    assert code == 6 and "the cuda engine lacks permute" in line, line
+    d = Daemon("--model", file, "--backend", "auto", *CUDA[2:], *SIZES)
+    try:
+        assert "device" not in d.memory() and ask(d, "x", 2)["text"]
+    finally:
+        text = d.stop()
+    assert re.search(r"backend = auto: the CPU's, since .*the cuda engine lacks permute", text), text

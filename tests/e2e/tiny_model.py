@@ -15,8 +15,8 @@ from requantise import stored
 VOCABULARY = Path(__file__).resolve().parents[1] / "golden" / "tokenizer" / "mixed.gguf"
 
 
-def write(path, type_name, layers=2, width=64, heads=4, kv_heads=2, ff=160, context=1024, templates=()):
-    """templates: (NAME, source) of further chat templates."""
+def write(path, type_name, layers=2, width=64, heads=4, kv_heads=2, ff=160, context=1024, templates=(), ordered=False):
+    """templates: (NAME, source) of further chat templates. ordered: ffn_down has its inputs in an order of its own."""
     rng, head = np.random.default_rng(1), width // heads
     vocabulary = gguf.GGUFReader(VOCABULARY)
     n_vocab = len(vocabulary.fields["tokenizer.ggml.tokens"].contents())
@@ -54,6 +54,8 @@ def write(path, type_name, layers=2, width=64, heads=4, kv_heads=2, ff=160, cont
         for name, rows, cols in (("attn_q", width, width), ("attn_k", kv_heads * head, width), ("attn_v", kv_heads * head, width),
                                  ("attn_output", width, width), ("ffn_gate", ff, width), ("ffn_up", ff, width), ("ffn_down", width, ff)):
             matrix(f"blk.{i}.{name}.weight", rows, cols)
+        if ordered:
+            w.add_tensor(f"blk.{i}.ffn_down.order", np.arange(ff - 1, -1, -1, dtype=np.int32))
     w.write_header_to_file()
     w.write_kv_data_to_file()
     w.write_tensors_to_file()

@@ -2,6 +2,7 @@
  * together, values that are alive together apart, options and models it must refuse. */
 #include "tests/engine/engine_rig.h"
 #include "tests/model/gguf_build.h"
+#include "tests/model/gguf_shaped.h"
 #include "tests/model/config_params.h"
 
 #include "engine/arrange.h"
@@ -165,9 +166,44 @@ START_TEST(packed_weights_of_many_rows_have_memory_for_a_slice) {
 }
 END_TEST
 
+static model_config dense_gemma4(void) {
+    model_config c = gb_shaped_config("gemma4", 128, 24);
+    c.n_experts = c.n_experts_used = c.shape.n_ff_expert = 0;
+    return c;
+}
+
+static const char *const archs[] = {"llama",   "qwen2",    "qwen3",    "phi3",   "gemma2",
+                                    "gemma3",  "smollm3",  "mistral3", "olmo2",  "glm4",
+                                    "granite", "qwen2moe", "qwen3moe", "gpt-oss"};
+enum { N_ARCHS = sizeof archs / sizeof *archs };
+
+static uint64_t value_bytes(const cuda_layout *l, const program *p, const engine_options *o,
+                            uint32_t i, uint64_t rows) {
+    const value *v = &p->values[i];
+    const uint64_t n = v->rows == ROWS_GATHERED ? o->max_logit_rows : rows * v->top_k;
+    if (l->values[i].form == CUDA_VALUE_ROUTED)
+        return cu_routed_bytes((uint32_t)n, v->cols / 2, p->config.n_experts);
+    return n * v->cols * (l->values[i].form == CUDA_VALUE_F32 ? 4 : 2);
+}
+
+/* What an operation puts aside: for itself, or of its input; no bytes where it does not. */
+static life aside_life(const cuda_layout *l, const program *p, uint32_t at, bool own,
+                       uint64_t rows) {
+    const op *o = &p->ops[at];
+    life x = {at, at, own ? l->aside[at].own : l->aside[at].in, 0};
+    if (!x.at) return x;
+    if (!own) x.bytes = rows * 2 * p->values[o->in].cols;
+    if (own && o->kind == OP_GATE_UP) x.bytes = rows * 4 * p->values[o->out].cols;
+    if (own && o->kind == OP_ROUTE) x.bytes = rows * 4 * p->config.n_experts;
+    if (own && o->kind == OP_EXPERTS_DOWN)
+        x.bytes = rows * p->config.n_experts_used * 4 * p->values[o->out].cols;
+    ck_assert(x.bytes > 0);
+    return x;
+}
+
 START_TEST(values_alive_together_share_no_bytes) {
-    for (uint32_t k = 0; k < 4; k++) {
-        model_config c = gb_tiny(k % 2 ? "qwen2" : "llama");
+    for (uint32_t k = 0; k <= N_ARCHS; k++) {
+        model_config c = k == N_ARCHS ? dense_gemma4() : gb_tiny(archs[k]);
         model *m = planned(&c, k < 2 ? DT_F16 : DT_Q8_0);
         engine_options o = rig_options();
         const program *p = &m->program;
@@ -177,7 +213,7 @@ START_TEST(values_alive_together_share_no_bytes) {
         o.batch_invariant = k % 2;
         o.max_rows = 1000;
         ck_assert_msg(cuda_layout_init(&l, p, &o, &e) == OK, "%s", e.text);
-        const uint32_t n = p->n_values + p->n_ops;
+        const uint32_t n = p->n_values + 2 * p->n_ops;
         const uint64_t rows = cuda_rows_up(1000, l.rows_unit);
         ck_assert_uint_eq(rows, k % 2 ? 1024 : 1000);
         life *lives = calloc(n, sizeof *lives);
@@ -186,16 +222,12 @@ START_TEST(values_alive_together_share_no_bytes) {
         for (uint32_t i = 0; i < n; i++) {
             life *x = &lives[i];
             if (i >= p->n_values) {
-                const op *u = &p->ops[i - p->n_values];
-                if (u->kind != OP_GATE_UP) continue;
-                *x = (life){i - p->n_values, i - p->n_values, l.gate_up[i - p->n_values],
-                            rows * 4 * p->values[u->out].cols};
+                const uint32_t a = i - p->n_values;
+                *x = aside_life(&l, p, a / 2, a % 2 != 0, rows);
+                if (!x->bytes) continue;
             } else if (l.values[i].form != CUDA_VALUE_LOGITS) {
-                const bool f32 = l.values[i].form == CUDA_VALUE_F32;
-                const bool gathered = p->values[i].rows == ROWS_GATHERED;
                 x->at = l.values[i].at;
-                x->bytes = (uint64_t)(gathered ? o.max_logit_rows : rows) * p->values[i].cols *
-                           (f32 ? 4 : 2);
+                x->bytes = value_bytes(&l, p, &o, i, rows);
             } else {
                 continue;
             }
@@ -204,8 +236,9 @@ START_TEST(values_alive_together_share_no_bytes) {
                 const life *y = &lives[j];
                 if (y->bytes == 0 || x->first_op > y->last_op || y->first_op > x->last_op)
                     continue;
-                const bool heir = j < p->n_values && x->first_op == y->last_op &&
-                                  x->at == y->at && p->ops[x->first_op].residual == j;
+                const bool heir =
+                    j < p->n_values && x->first_op == y->last_op && x->at == y->at &&
+                    (p->ops[x->first_op].residual == j || p->ops[x->first_op].kind == OP_SCALE);
                 ck_assert(heir || x->at + x->bytes <= y->at || y->at + y->bytes <= x->at);
             }
         }
@@ -235,21 +268,25 @@ START_TEST(tables_of_every_shape_fit_the_largest) {
 }
 END_TEST
 
-/* Parts of operations that it runs otherwise; then --backend auto takes the CPU. */
+/* What heads above 256 and routers of more than a matrix need; then --backend auto takes the CPU. */
 START_TEST(what_its_kernels_lack_is_named) {
-    static const struct {
-        const char *arch, *lacks;
-    } t[] = {{"gemma2", "soft_cap"},      {"gemma2", "logit_cap"},  {"olmo2", "whole_norm"},
-             {"mistral3", "temperature"}, {"smollm3", "unrotated"}, {"granite", "logit_scale"},
-             {"llama", "sinks"}};
-    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
-        model_config c = gb_tiny(t[i].arch);
-        err e;
-        c.n_layers = 4;
-        c.sinks = strcmp(t[i].arch, "llama") == 0;
+    err e;
+    for (size_t i = 0; i < N_ARCHS; i++) {
+        model_config c = gb_tiny(archs[i]);
+        c.n_layers = 4, c.sinks = true;
         model *m = planned(&c, DT_F16);
-        ck_assert_int_eq(engine_check_runs(&backend_cuda, &m->program, &e), ERR_UNSUPPORTED);
-        ck_assert_msg(strstr(e.text, t[i].lacks) != NULL, "%s: %s", t[i].arch, e.text);
+        ck_assert_msg(engine_check_runs(&backend_cuda, &m->program, &e) == OK, "%s", e.text);
+        model_close(m);
+    }
+    static const char *const lacks[] = {NULL, "wide_heads", "expert_scales", "choice_bias"};
+    for (int i = 0; i < 4; i++) {
+        model_config c = dense_gemma4();
+        if (i == 1) c.shape.full_head_dim = 512;
+        if (i >= 2) c = gb_shaped_config(i == 2 ? "gemma4" : "glm4moe", 128, 24);
+        model *m = planned(&c, DT_F16);
+        const status s = engine_check_runs(&backend_cuda, &m->program, &e);
+        ck_assert_int_eq(s, lacks[i] ? ERR_UNSUPPORTED : OK);
+        if (lacks[i]) ck_assert_msg(strstr(e.text, lacks[i]) != NULL, "%s", e.text);
         ck_assert_int_eq(engine_check_runs(&backend_cpu, &m->program, &e), OK);
         model_close(m);
     }
@@ -269,7 +306,7 @@ START_TEST(what_it_cannot_compute_is_named) {
         {"cache_type_v", offsetof(engine_options, kv_v), DT_BF16, ERR_UNSUPPORTED},
         {"embeddings", offsetof(engine_options, hidden), 1, ERR_UNSUPPORTED},
     };
-    model_config c = gb_tiny("llama"), gemma = gb_tiny("gemma3");
+    model_config c = gb_tiny("llama"), gemma = dense_gemma4();
     engine_options o = rig_options();
     o.activations = ACTIVATION_AUTO;
     model *m = planned(&c, DT_F16);
@@ -283,8 +320,8 @@ START_TEST(what_it_cannot_compute_is_named) {
     c.head_dim = 64, o.kv_k = DT_F16, o.kv_v = DT_INT4; /* numbers beside codes */
     rig_unsupported(&backend_cuda, &c, DT_F16, &o, "cache_type_v", "K in F16 and V in INT4");
     o.kv_k = o.kv_v = DT_F16, c.head_dim = gb_tiny("llama").head_dim;
-    /* Norms that add to the residual stream. */
-    rig_unsupported(&backend_cuda, &gemma, DT_F16, &o, op_kind_name(OP_NORM), "");
+    gemma.shape.full_head_dim = 512;
+    rig_unsupported(&backend_cuda, &gemma, DT_F16, &o, "head_dim", "heads of 512");
     c.n_embd = c.n_ff = 256;
     rig_unsupported(&backend_cuda, &c, DT_IQ3_S, &o, "token_embd.weight", "IQ3_S");
 }

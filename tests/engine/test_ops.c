@@ -128,6 +128,60 @@ START_TEST(kernels_of_states_are_what_the_formulas_say) {
 }
 END_TEST
 
+START_TEST(layer_norm_has_the_same_bits_on_every_isa_and_is_what_the_formula_says) {
+    const op_kernels *k[2];
+    const uint32_t n_k = other_tables(k);
+    float x[MOST], w[MOST], b[MOST], want[MOST], got[MOST];
+    for (uint32_t n = 1; n <= MOST; n++) {
+        double sum = 0, squares = 0;
+        fill_random(x, n, n);
+        fill_random(w, n, n + 1);
+        fill_random(b, n, n + 2);
+        for (uint32_t i = 0; i < n; i++) x[i] += 3;
+        for (uint32_t i = 0; i < n; i++) sum += x[i];
+        for (uint32_t i = 0; i < n; i++) squares += (x[i] - sum / n) * (x[i] - sum / n);
+        ops_plain.layer_norm(x, w, b, n, 1e-5f, want);
+        for (uint32_t i = 0; i < n; i++) {
+            const double exact = (x[i] - sum / n) / sqrt(squares / n + 1e-5) * w[i] + b[i];
+            ck_assert_double_le(fabs(want[i] - exact), 5e-6 * (fabs(w[i]) + fabs(exact)));
+        }
+        for (uint32_t t = 0; t < n_k; t++) {
+            k[t]->layer_norm(x, w, b, n, 1e-5f, got);
+            assert_bits(want, got, n, "layer_norm", k[t]->isa, n);
+        }
+    }
+}
+END_TEST
+
+/* Without a second factor: BERT's feed-forward part and its classifier. */
+START_TEST(activations_alone_have_the_same_bits_on_every_isa_and_are_near_libm) {
+    static const activation acts[] = {ACT_GELU_ERF, ACT_TANH, ACT_SILU, ACT_GELU_TANH};
+    enum { N = 4099 };
+    static float x[N], want[N], got[N];
+    const op_kernels *k[2];
+    const uint32_t n_k = other_tables(k);
+    for (uint32_t i = 0; i < N; i++) x[i] = -20 + 40 * (float)(hash_mix(i) >> 40) / 0x1p24f;
+    x[0] = 0, x[1] = -0.0f, x[2] = 1e30f, x[3] = -1e30f, x[4] = 1e-30f;
+    for (size_t a = 0; a < sizeof acts / sizeof *acts; a++) {
+        ops_plain.gate(acts[a], x, NULL, N, want);
+        for (uint32_t i = 0; i < N && a < 2; i++) {
+            const double v = x[i];
+            const double exact = a ? tanh(v) : 0.5 * v * erfc(-v / sqrt(2));
+            ck_assert_double_le(fabs(want[i] - exact), a ? 1.5e-7 : 1e-5 * fabs(exact) + 1e-30);
+        }
+        for (uint32_t t = 0; t < n_k; t++)
+            for (uint32_t n = N - 17; n <= N; n++) {
+                memcpy(got, x, sizeof x);
+                k[t]->gate(acts[a], got, NULL, n, got);
+                assert_bits(want, got, n, "activation", k[t]->isa, n);
+            }
+        const float nan = NAN;
+        ops_plain.gate(acts[a], &nan, NULL, 1, got);
+        ck_assert(isnan(got[0]));
+    }
+}
+END_TEST
+
 START_TEST(exp2_has_the_same_bits_on_every_isa_and_is_near_libm) {
     static const float odd[] = {0,    -0.0f, 1,      127,       126.5f, -124.99f,
                                 -125, -126,  -150,   -1e30f,    0.5f,   -0.5f,
@@ -339,7 +393,10 @@ END_TEST
 
 CHECK_MAIN("ops", kernels_of_states_have_the_same_bits_on_every_isa,
            kernels_of_states_are_what_the_formulas_say, norm_has_the_same_bits_on_every_isa,
-           norm_is_what_the_formula_says, exp2_has_the_same_bits_on_every_isa_and_is_near_libm,
+           norm_is_what_the_formula_says,
+           layer_norm_has_the_same_bits_on_every_isa_and_is_what_the_formula_says,
+           activations_alone_have_the_same_bits_on_every_isa_and_are_near_libm,
+           exp2_has_the_same_bits_on_every_isa_and_is_near_libm,
            the_soft_cap_has_the_same_bits_on_every_isa_and_is_near_libm,
            a_sink_has_the_same_bits_on_every_isa_and_never_overflows,
            the_gate_has_the_same_bits_on_every_isa_and_is_near_libm,

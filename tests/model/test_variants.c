@@ -30,7 +30,7 @@ static status read_config(model_config *c, err *e) {
 
 /* Families with layers of several kinds are in test_planned.c. */
 static bool is_plain(const family *f) {
-    return f->record != counted_record && f->record != encoder_record && !f->shaped;
+    return f->record != counted_record && !f->shaped;
 }
 
 START_TEST(a_file_of_each_family_says_what_its_config_has) {

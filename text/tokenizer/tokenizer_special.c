@@ -225,9 +225,28 @@ static status build_strip(tokenizer *t, const checkpoint *file, err *e) {
                                e);
 }
 
+/* BERT's files name what stands before and behind a text by other keys, or not at all. */
+static status build_frame(tokenizer *t, const checkpoint *file, err *e) {
+    const struct {
+        const char *key, *text;
+        int32_t *id;
+    } ends[] = {{"tokenizer.ggml.cls_token_id", "[CLS]", &t->bos},
+                {"tokenizer.ggml.seperator_token_id", "[SEP]", &t->eos}, /* as GGUF spells it */
+                {"tokenizer.ggml.unknown_token_id", "[UNK]", &t->unknown}};
+    status s = OK;
+    for (size_t i = 0; i < sizeof ends / sizeof *ends && s == OK; i++) {
+        if (*ends[i].id >= 0) continue;
+        s = id_of_key(t, file, ends[i].key, -1, ends[i].id, e);
+        if (*ends[i].id < 0) *ends[i].id = tok_special_find(t, str_of(ends[i].text));
+    }
+    t->add_eos = true;
+    return s;
+}
+
 status tok_special_build(tokenizer *t, const checkpoint *file, err *e) {
     build_index(t);
     status s = build_ends(t, file, e);
+    if (s == OK && t->kind == TOK_WORDPIECE) s = build_frame(t, file, e);
     t->add_bos = !t->pre || t->pre->adds_bos;
     if (s == OK) s = build_strip(t, file, e);
     if (s == OK && t->kind == TOK_SPM) s = build_spm(t, file, e);
