@@ -204,7 +204,8 @@ void run_mul_sigmoid(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const uint32_t cols = e->program->values[o->out].cols, n = e->program->values[o->by].cols;
     const float *in = value_f(e, o->in), *by = value_f(e, o->by);
     const float *residual = o->residual == NO_VALUE ? NULL : value_f(e, o->residual);
-    float *out = value_f(e, o->out), *gate = thread_at(e, thread, e->layout.thread.row);
+    const act codes = value_act(e, o->out), rest = value_rest(e, o->out);
+    float *out = codes.f, *gate = thread_at(e, thread, e->layout.thread.row);
     const span s = step_share(e->step.batch->n_rows, e->step.n_threads, thread);
     CHECK(n == 1 || n == cols);
     for (size_t r = s.from; r < s.to; r++) {
@@ -218,5 +219,6 @@ void run_mul_sigmoid(cpu_engine *e, const cpu_op *c, uint32_t thread) {
             const float y = in[r * cols + i] * gate[n == 1 ? 0 : i];
             out[r * cols + i] = residual ? y + residual[r * cols + i] : y;
         }
+        quantise_row(e, &codes, &rest, (uint32_t)r, out + r * cols, thread);
     }
 }
