@@ -19,8 +19,9 @@ START_TEST(three_types_stay_packed_and_floats_become_16_bits) {
         ck_assert(cu_matrix_supports(floats[i], 40));
         ck_assert(!cu_matrix_supports(floats[i], 36)); /* rows would not be 16-byte aligned */
         ck_assert(!cu_matrix_supports(floats[i], (1u << 20) + 8));
-        ck_assert_uint_eq(cu_matrix_bytes(floats[i], 3, 40), 256);
-        ck_assert_uint_eq(cu_matrix_bytes(floats[i], 128256, 4096), 128256ull * 4096 * 2);
+        const uint64_t size = floats[i] == DT_F32 ? 4 : 2;
+        ck_assert_uint_eq(cu_matrix_bytes(floats[i], 3, 40), size * 128);
+        ck_assert_uint_eq(cu_matrix_bytes(floats[i], 128256, 4096), size * 128256 * 4096);
     }
     ck_assert(cu_matrix_supports(DT_Q4_K, 256) && cu_matrix_supports(DT_Q6_K, 512));
     ck_assert(!cu_matrix_supports(DT_Q4_K, 128) && !cu_matrix_supports(DT_IQ3_S, 256));
