@@ -253,7 +253,7 @@ typedef struct model_card {
     uint64_t created; /* Unix time */
     uint64_t n_params, weight_bytes;
     uint32_t max_model_len;
-    pooling pooling; /* of /v1/embeddings; POOL_OFF: there are none */
+    pooling_kind pooling; /* of /v1/embeddings; POOL_OFF: there are none */
 } model_card;
 
 /* Gives vectors or scores, and no text. */

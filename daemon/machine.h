@@ -27,8 +27,8 @@ typedef struct machine {
     char not_served[240]; /* why vramd cannot serve it there; "": it can */
 
     const backend *backend;
-    op_set lacks;    /* what of the model the backend does not run: then it is planned only */
-    pooling pooling; /* of embeddings: the option, or what the file says */
+    op_set lacks; /* what of the model the backend does not run: then it is planned only */
+    pooling_kind pooling; /* of embeddings: the option, or what the file says */
     engine_options engine_opt;
     sched_config sched_conf;
     /* The memory that the engine computes in and that holds the KV cache: the host's, or with a

@@ -63,7 +63,7 @@ typedef struct engine_options {
     uint32_t n_sms;        /* ... and its multiprocessors: what the driver's context takes */
     bool unfused;          /* CPU: attention writes all scores out (attention_unfused.h) */
     bool hidden;           /* CPU: steps give step_result.hidden, too */
-    pooling pooling;       /* CPU: of OP_POOL */
+    pooling_kind pooling;  /* CPU: of OP_POOL */
     bool eager;            /* CUDA, tests: no graphs */
     bool keep_logits;      /* steps give step_result.logits, too */
     const char *plugin;    /* CUDA: path of vramd-cuda.so; NULL or "": looked for */

@@ -39,7 +39,7 @@ typedef struct rope_config {
 
 /* Of which rows' hidden states a vector is made. POOL_RANK: of the first row, by the model's
  * classifier: the score of a pair of texts. */
-typedef enum pooling { POOL_OFF, POOL_LAST, POOL_MEAN, POOL_CLS, POOL_RANK } pooling;
+typedef enum pooling_kind { POOL_OFF, POOL_LAST, POOL_MEAN, POOL_CLS, POOL_RANK } pooling_kind;
 
 typedef struct model_config {
     char arch[32]; /* "llama", "qwen2", ... as GGUF names it */

@@ -10,7 +10,7 @@ enum { MOST_TOKENS = 640, MOST_TEXTS = 8, MOST_COLS = 32, MOST_VECTORS = 3 };
 static const struct {
     const char *name;
     uint32_t n_vectors;
-    pooling of[MOST_VECTORS];
+    pooling_kind of[MOST_VECTORS];
 } models[] = {{"bert", 3, {POOL_MEAN, POOL_CLS, POOL_LAST}},
               {"nomic-bert", 3, {POOL_MEAN, POOL_CLS, POOL_LAST}},
               {"bert-rank", 1, {POOL_RANK}}};
@@ -52,7 +52,7 @@ static golden *read_golden(const char *name) {
     return g;
 }
 
-static engine_options options(pooling p, activation_dtype activations) {
+static engine_options options(pooling_kind p, activation_dtype activations) {
     engine_options o = rig_options();
     o.max_rows = 2 * MOST_TOKENS;
     o.max_model_len = MOST_TOKENS;
@@ -101,7 +101,7 @@ static double distance(const golden *g, uint32_t vector, float got[][MOST_COLS])
 
 static const uint32_t forwards[] = {0, 1, 2, 3, 4}, backwards[] = {4, 3, 2, 1, 0};
 
-static void check_file(const char *path, const golden *g, uint32_t vector, pooling p,
+static void check_file(const char *path, const golden *g, uint32_t vector, pooling_kind p,
                        bool int8) {
     static const double limit[] = {1e-5, 0.03};
     float got[MOST_TEXTS][MOST_COLS];
