@@ -90,7 +90,7 @@ def test_what_cannot_be_loaded_is_planned_and_refused_by_name(both, tmp_path):
     (folder / "config.json").unlink()
     (folder / "config.json").write_text(json.dumps(c))
     r = vramd("plan", str(folder))
-    assert r.returncode == 0 and "weights are loaded from GPTQ, AWQ, FP8 and compressed-tensors" in r.stdout, r.stdout + r.stderr
+    assert r.returncode == 0 and "weights are loaded from GPTQ, AWQ, FP8, compressed-tensors and MXFP4" in r.stdout, r.stdout + r.stderr
     r = vramd("serve", "--model", str(folder))
     assert r.returncode == 6 and "quantization_config" in r.stderr, r.stderr
 
