@@ -4,11 +4,11 @@ missing, and in 16 bits.
 
     python3 tests/fuzz/make_gpt_oss_corpus.py tests/fuzz/corpus/hf_gpt_oss"""
 
-import json
 import random
-import struct
 import sys
 from pathlib import Path
+
+from make_packed_corpus import safetensors
 
 rng = random.Random(1)
 LAYER = "model.layers.0."
@@ -19,7 +19,7 @@ def tensor(name, dtype, *shape):
     n = 2 if dtype == "BF16" else 1
     for d in shape:
         n *= d
-    return name, dtype, shape, rng.randbytes(n)
+    return name, (dtype, shape, rng.randbytes(n))
 
 
 DOWN = [tensor(EXPERTS + "down_proj_blocks", "U8", 2, 32, 1, 16), tensor(EXPERTS + "down_proj_scales", "U8", 2, 32, 1)]
@@ -30,10 +30,4 @@ SAVED = [tensor(EXPERTS + "down_proj", "BF16", 2, 32, 32), tensor(EXPERTS + "gat
 out = Path(sys.argv[1])
 out.mkdir(parents=True, exist_ok=True)
 for file, tensors in {"both": DOWN + REST, "down": DOWN, "no_scales": DOWN[:1] + REST, "saved": SAVED}.items():
-    head, data = {}, b""
-    for name, dtype, shape, raw in tensors:
-        head[name] = dict(dtype=dtype, shape=shape, data_offsets=[len(data), len(data) + len(raw)])
-        data += raw
-    text = json.dumps(head, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    (out / file).write_bytes(struct.pack("<Q", len(text)) + text + data)
+    (out / file).write_bytes(safetensors(dict(tensors)))

@@ -27,11 +27,13 @@ def tensor(kind, shape, value=None):
 
 
 def safetensors(tensors):
-    header, data = {}, b""
-    for name, (kind, shape, raw) in sorted(tensors.items()):
-        header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [len(data), len(data) + len(raw)]}
+    """tensors: {name: (type, shape, bytes)}."""
+    head, data = {}, b""
+    for name, (kind, shape, raw) in tensors.items():
+        head[name] = dict(dtype=kind, shape=shape, data_offsets=[len(data), len(data) + len(raw)])
         data += raw
-    text = json.dumps(header).encode()
+    text = json.dumps(head, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text + data
 
 

@@ -22,6 +22,8 @@ from pathlib import Path
 import gguf
 import numpy as np
 
+from golden_files import write_safetensors
+
 OUT = Path(__file__).resolve().parent / "families"
 VOCAB, EMBD, FF, HEADS, LAYERS, EPS, MAX, TYPES, THETA = 96, 32, 48, 4, 2, 1e-12, 640, 2, 1000.0
 LENGTHS = [(1, 0), (7, 0), (29, 11), (61, 0), (600, 0)]  # tokens, and of the first of two texts
@@ -196,18 +198,11 @@ def hf_name(m, name):
     return f"{before}encoder.layer{'s' if nomic else ''}.{part[1]}.{layer[part[2]]}.{part[3]}"
 
 
-def write_safetensors(path, m, w):
-    head, data = {}, b""
-    tensors = {hf_name(m, key): stored(x) for key, x in w.items()}
+def published(m, w):
+    named = {hf_name(m, key): stored(x) for key, x in w.items()}
     if m["arch"] == "bert":
-        tensors["embeddings.position_ids"] = np.arange(MAX, dtype=np.int64)[None]
-    for key, x in tensors.items():
-        kind = {"float32": "F32", "float16": "F16", "int64": "I64"}[x.dtype.name]
-        head[key] = dict(dtype=kind, shape=x.shape, data_offsets=[len(data), len(data) + x.nbytes])
-        data += x.tobytes()
-    text = json.dumps(head, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+        named["embeddings.position_ids"] = np.arange(MAX, dtype=np.int64)[None]
+    return named
 
 
 def config(m):
@@ -241,7 +236,7 @@ def tokenizer():
 def write_folder(folder, m, w):
     folder.mkdir(exist_ok=True)
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer(), indent=1) + "\n")
-    write_safetensors(folder / "model.safetensors", m, w)
+    write_safetensors(folder / "model.safetensors", published(m, w))
     (folder / "config.json").write_text(json.dumps(config(m), indent=1) + "\n")
     if m.get("labels"):
         return

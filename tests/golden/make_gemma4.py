@@ -9,14 +9,13 @@ itself: nothing is shared with the C code. Needs gguf and numpy."""
 
 import json
 import math
-import struct
 from pathlib import Path
 from types import SimpleNamespace
 
 import gguf
 import numpy as np
 
-from make_mixtures import write_safetensors
+from golden_files import write_logits, write_safetensors
 
 OUT = Path(__file__).resolve().parent / "families"
 VOCAB, H, FF, HEADS, KV, EPS, WINDOW = 96, 64, 96, 4, 2, 1e-6, 12
@@ -247,9 +246,7 @@ def main():
         write_folder(name, m, weights)
         tokens = rng.integers(0, VOCAB, 60)
         logits = forward(m, weights, tokens)
-        with open(OUT / f"{name}.bin", "wb") as f:
-            f.write(struct.pack("<2I", 1, VOCAB) + struct.pack("<2I", 64, len(tokens)) + tokens.astype("<i4").tobytes())
-            f.write(logits.astype("<f4").tobytes())
+        write_logits(OUT / f"{name}.bin", tokens, logits)
         print(name, "logits of about", round(float(np.abs(logits).mean()), 3))
 
 

@@ -13,12 +13,13 @@ with transformers 5.24 in float64: 8.4e-15; and it reads from the folder, blocks
 
 import json
 import math
-import struct
 import sys
 from pathlib import Path
 
 import gguf
 import numpy as np
+
+from golden_files import write_logits, write_safetensors
 
 OUT = Path(__file__).resolve().parent / "families"
 VOCAB, EMBD, FF, LAYERS, HEADS, KV, HEAD, EXPERTS, USED, WINDOW, EPS, MAX, TOKENS = 96, 64, 32, 3, 6, 2, 16, 6, 3, 12, 1e-5, 256, 60
@@ -207,30 +208,24 @@ def write_gguf(path, w, vocabulary=lambda writer: None):
 
 
 def stored(w):
-    """Names, types, shapes and bytes as they are published: neighbours share a byte, the first in the low half."""
+    """Names and arrays as they are published: neighbours share a byte, the first in the low half."""
     for name, x in w.items():
         name = name if name == "lm_head.weight" else "model." + name
         if isinstance(x, tuple):
             c = x[0].reshape(*x[1].shape, 16, 2)
-            yield name + "_blocks", "U8", c.shape[:-1], (c[..., 0] | c[..., 1] << 4).tobytes()
-            yield name + "_scales", "U8", x[1].shape, np.uint8(x[1] + 127).tobytes()
+            yield name + "_blocks", c[..., 0] | c[..., 1] << 4
+            yield name + "_scales", np.uint8(x[1] + 127)
         elif "router.weight" in name:
-            yield name, "F32", x.shape, x.astype("<f4").tobytes()
+            yield name, x.astype(np.float32)
         elif name.endswith("proj.weight") or x.ndim == 2 and name.endswith(".weight"):
-            yield name, "F16", x.shape, x.astype("<f2").tobytes()
+            yield name, x.astype(np.float16)
         else:
-            yield name, "BF16", x.shape, (x.astype("<f4").view(np.uint32) >> 16).astype("<u2").tobytes()
+            yield name, (x.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
 
 
 def write_folder(folder, w):
     folder.mkdir(exist_ok=True)
-    head, data = {}, b""
-    for name, dtype, shape, raw in stored(w):
-        head[name] = dict(dtype=dtype, shape=shape, data_offsets=[len(data), len(data) + len(raw)])
-        data += raw
-    text = json.dumps(head, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
+    write_safetensors(folder / "model.safetensors", dict(stored(w)))
     c = dict(architectures=["GptOssForCausalLM"], model_type="gpt_oss", hidden_size=EMBD, num_hidden_layers=LAYERS,
              num_attention_heads=HEADS, num_key_value_heads=KV, head_dim=HEAD, intermediate_size=FF, num_local_experts=EXPERTS,
              num_experts_per_tok=USED, vocab_size=VOCAB, max_position_embeddings=MAX, rms_norm_eps=EPS, sliding_window=WINDOW,
@@ -284,8 +279,7 @@ def main():
         return
     write_gguf(OUT / "gpt-oss.gguf", w)
     write_folder(OUT / "gpt-oss", w)
-    with open(OUT / "gpt-oss.bin", "wb") as out:
-        out.write(struct.pack("<4I", 1, VOCAB, 64, TOKENS) + tokens.astype("<i4").tobytes() + logits.astype("<f4").tobytes())
+    write_logits(OUT / "gpt-oss.bin", tokens, logits)
     print("logits of about", round(float(np.abs(logits).mean()), 3))
 
 

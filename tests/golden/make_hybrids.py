@@ -10,13 +10,14 @@ before, the gated delta rule token by token. Needs numpy and gguf.
 
 import json
 import math
-import struct
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import gguf
 import numpy as np
+
+from golden_files import write_logits, write_safetensors
 
 OUT = Path(__file__).resolve().parent / "families"
 VOCAB, EMBD, HEADS, KV, EPS, TOKENS, MAX = 96, 64, 4, 2, 1e-5, 60, 256
@@ -422,15 +423,8 @@ def write_gguf(path, name, f, tensors, keys, vocabulary=()):
 
 def write_folder(folder, f, w, config):
     folder.mkdir(exist_ok=True)
-    header, data = {}, b""
-    for name, x in w.items():
-        raw = x.astype("<f4" if is_float32(x, name) else "<f2")
-        header[name if name.startswith("lm_head") else "model." + name] = {"dtype": "F32" if raw.itemsize == 4 else "F16", "shape": list(x.shape),
-                                   "data_offsets": [len(data), len(data) + raw.nbytes]}
-        data += raw.tobytes()
-    head = json.dumps(header).encode()
-    head += b" " * (-len(head) % 8)
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(head)) + head + data)
+    write_safetensors(folder / "model.safetensors", {name if name.startswith("lm_head") else "model." + name:
+                                                     x.astype(np.float32 if is_float32(x, name) else np.float16) for name, x in w.items()})
     config = {"architectures": [f.cls], "vocab_size": VOCAB, "hidden_size": EMBD, "num_hidden_layers": len(f.kinds),
               "num_attention_heads": HEADS, "num_key_value_heads": KV, "max_position_embeddings": MAX, "torch_dtype": "float16",
               **config}
@@ -459,9 +453,7 @@ def main():
         logits = forward(f, w, tokens)
         write_gguf(OUT / f"{name}.gguf", name, f, tensors(f, w), keys)
         write_folder(OUT / name, f, w, config(f))
-        with open(OUT / f"{name}.bin", "wb") as out:
-            out.write(struct.pack("<2I", 1, VOCAB) + struct.pack("<2I", 64, len(tokens)) + tokens.astype("<i4").tobytes())
-            out.write(logits.astype("<f4").tobytes())
+        write_logits(OUT / f"{name}.bin", tokens, logits)
         print(name, "logits of about", round(float(np.abs(logits).mean()), 3))
 
 

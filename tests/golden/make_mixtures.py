@@ -12,13 +12,14 @@ transformers the same weights in float64.
 
 import json
 import math
-import struct
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import gguf
 import numpy as np
+
+from golden_files import write_logits, write_safetensors
 
 OUT = Path(__file__).resolve().parent / "families"
 VOCAB, EMBD, EPS, TOKENS = 96, 64, 1e-6, 60
@@ -258,18 +259,6 @@ def write_folder(name, f, w):
     (folder / "config.json").write_text(json.dumps(c, indent=1) + "\n")
 
 
-def write_safetensors(path, named):
-    head, data = {}, b""
-    for key, x in named.items():
-        x = np.ascontiguousarray(x, x.dtype.newbyteorder("<"))
-        head[key] = dict(dtype="F32" if x.itemsize == 4 else "F16", shape=x.shape,
-                         data_offsets=[len(data), len(data) + x.nbytes])
-        data += x.tobytes()
-    text = json.dumps(head, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
-
-
 def write_gguf(path, f, w):
     g = gguf.GGUFWriter(path, f.arch)
     g.add_name(f"tiny random {f.type}")
@@ -335,9 +324,7 @@ def main():
         write_gguf(OUT / f"{name}.gguf", f, w)
         if f.cls:
             write_folder(name, f, w)
-        with open(OUT / f"{name}.bin", "wb") as out:
-            out.write(struct.pack("<4I", 1, VOCAB, 64, TOKENS) + tokens.astype("<i4").tobytes())
-            out.write(logits.astype("<f4").tobytes())
+        write_logits(OUT / f"{name}.bin", tokens, logits)
         print(name, "logits of about", round(float(np.abs(logits).mean()), 3))
 
 

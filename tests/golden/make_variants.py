@@ -14,12 +14,13 @@ score written out. They agree within 2e-14 with a second set of plain formulas, 
 
 import json
 import math
-import struct
 import sys
 from pathlib import Path
 
 import gguf
 import numpy as np
+
+from golden_files import write_logits, write_safetensors
 
 OUT = Path(__file__).resolve().parent / "families"
 VOCAB, EMBD, FF, HEADS, KV, EPS, MAX, TOKENS = 96, 32, 64, 4, 2, 1e-6, 256, 60
@@ -267,22 +268,11 @@ def hf_name(f, name):
     return f"model.layers.{part[1]}.{names[part[2]]}.{part[3]}"
 
 
-def write_safetensors(path, f, w):
-    head, data = {}, b""
-    for key, x in w.items():
-        x = x.astype("<f4" if x.ndim == 1 else "<f2")
-        head[hf_name(f, key)] = dict(dtype="F32" if x.ndim == 1 else "F16", shape=x.shape,
-                                     data_offsets=[len(data), len(data) + x.nbytes])
-        data += x.tobytes()
-    text = json.dumps(head, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
-
-
 def write_folder(name, f, w):
     folder = OUT / name
     folder.mkdir(exist_ok=True)
-    write_safetensors(folder / "model.safetensors", f, w)
+    write_safetensors(folder / "model.safetensors", {hf_name(f, key): np.asarray(x, np.float32 if x.ndim == 1 else np.float16)
+                                                     for key, x in w.items()})
     c = dict(architectures=[f["cls"]], model_type=name, hidden_size=EMBD, num_hidden_layers=f["layers"],
              num_attention_heads=HEADS, num_key_value_heads=KV, head_dim=f["head"], intermediate_size=FF,
              vocab_size=VOCAB, max_position_embeddings=MAX, rms_norm_eps=EPS,
@@ -298,9 +288,7 @@ def main():
         write_folder(name, f, w)
         tokens = rng.integers(0, VOCAB, TOKENS)
         logits = forward(name, f, w, tokens)
-        with open(OUT / f"{name}.bin", "wb") as out:
-            out.write(struct.pack("<2I", 1, VOCAB) + struct.pack("<2I", 64, TOKENS))
-            out.write(tokens.astype("<i4").tobytes() + logits.astype("<f4").tobytes())
+        write_logits(OUT / f"{name}.bin", tokens, logits)
         print(name, "logits of about", round(float(np.abs(logits).mean()), 3))
 
 
