@@ -127,6 +127,10 @@ value_id part_project(recorder *, int layer, const char *name, uint32_t n_out, v
 value_id part_gate_up(recorder *, int layer, value_id x, activation, uint32_t n, bool fused);
 /* The same of the expert that all rows have. */
 value_id part_shared_gate_up(recorder *, int layer, value_id x, activation, uint32_t n);
+/* llama.c's layer: norms before attention and before the feed-forward part (the tensor second), which is of
+ * experts where the config says so. o_bias: of attention's output, or NULL. */
+value_id part_layer_of_two_norms(recorder *, int layer, value_id x, rope_factors,
+                                 const char *o_bias, const char *second, activation);
 /* A layer with norms before and after attention and feed-forward: the residual stream behind it. fused:
  * as part_gate_up has it. */
 value_id part_layer_of_four_norms(recorder *, int layer, value_id x, activation, bool fused);
@@ -143,9 +147,8 @@ value_id part_route(recorder *, int layer, value_id in, float logit_scale, weigh
 /* What the experts of chosen make of h (+ x); x NO_VALUE where there is none. */
 value_id part_routed(recorder *, int layer, value_id h, value_id chosen, activation,
                      value_id x);
-/* x + what the experts make of h, x normed, with the shared expert of the config. */
-value_id part_experts(recorder *, int layer, value_id h, activation, value_id x);
-/* x + what the feed-forward part of a layer makes of h, x normed: dense, or part_experts. */
+/* x + what the feed-forward part of a layer makes of h, x normed: dense, or the experts and the shared
+ * expert of the config. */
 value_id part_feed_forward(recorder *, int layer, value_id h, activation, value_id x);
 
 #endif

@@ -18,16 +18,11 @@ void glm4_record(recorder *r) {
 
 void glm4moe_record(recorder *r) {
     const model_config *c = &r->p->config;
-    const uint32_t q = c->n_heads * c->head_dim;
     const rope_factors none = {NO_WEIGHT, NO_WEIGHT};
     weight_id embd;
     value_id x = part_embed(r, 1, &embd);
-    for (int l = 0; l < (int)c->n_layers; l++) {
-        value_id h = part_norm(r, l, "attn_norm.weight", x, ROWS_STEP);
-        h = part_attention(r, l, h, none, false);
-        x = part_linear(r, l, "attn_output.weight", NULL, q, h, x);
-        h = part_norm(r, l, "post_attention_norm.weight", x, ROWS_STEP);
-        x = part_feed_forward(r, l, h, ACT_SILU, x);
-    }
+    for (int l = 0; l < (int)c->n_layers; l++)
+        x = part_layer_of_two_norms(r, l, x, none, NULL, "post_attention_norm.weight",
+                                    ACT_SILU);
     part_head(r, x, embd);
 }

@@ -10,13 +10,8 @@ void gpt_oss_record(recorder *r) {
     const rope_factors none = {NO_WEIGHT, NO_WEIGHT};
     weight_id embd;
     value_id x = part_embed(r, c->embd_scale, &embd);
-    for (int l = 0; l < (int)c->n_layers; l++) {
-        value_id h = part_norm(r, l, "attn_norm.weight", x, ROWS_STEP);
-        h = part_attention(r, l, h, none, false);
-        x = part_linear(r, l, "attn_output.weight", "attn_output.bias",
-                        c->n_heads * c->head_dim, h, x);
-        h = part_norm(r, l, "post_attention_norm.weight", x, ROWS_STEP);
-        x = part_experts(r, l, h, ACT_SWIGLU_OAI, x);
-    }
+    for (int l = 0; l < (int)c->n_layers; l++)
+        x = part_layer_of_two_norms(r, l, x, none, "attn_output.bias",
+                                    "post_attention_norm.weight", ACT_SWIGLU_OAI);
     part_head(r, x, embd);
 }

@@ -9,21 +9,25 @@
  * Owns nothing: it records into the recorder it is given. One thread. */
 #include "model/family.h"
 
+value_id part_layer_of_two_norms(recorder *r, int l, value_id x, rope_factors factors,
+                                 const char *o_bias, const char *second, activation act) {
+    const model_config *c = &r->p->config;
+    value_id h = part_norm(r, l, "attn_norm.weight", x, ROWS_STEP);
+    h = part_attention(r, l, h, factors, false);
+    x = part_linear(r, l, "attn_output.weight", o_bias, c->n_heads * c->head_dim, h, x);
+    h = part_norm(r, l, second, x, ROWS_STEP);
+    return part_feed_forward(r, l, h, act, x);
+}
+
 void llama_record(recorder *r) {
     const model_config *c = &r->p->config;
-    const uint32_t q = c->n_heads * c->head_dim;
     weight_id embd;
     value_id x = part_embed(r, c->embd_scale, &embd);
     const rope_factors factors = {rec_vector(r, rec_has(r, "rope_freqs.weight"), -1,
                                              "rope_freqs.weight", c->rope.n_dims / 2),
                                   NO_WEIGHT};
-    for (int l = 0; l < (int)c->n_layers; l++) {
-        value_id h = part_norm(r, l, "attn_norm.weight", x, ROWS_STEP);
-        h = part_attention(r, l, h, factors, false);
-        x = part_linear(r, l, "attn_output.weight", c->o_bias ? "attn_output.bias" : NULL, q, h,
-                        x);
-        h = part_norm(r, l, "ffn_norm.weight", x, ROWS_STEP);
-        x = part_feed_forward(r, l, h, ACT_SILU, x);
-    }
+    const char *o_bias = c->o_bias ? "attn_output.bias" : NULL;
+    for (int l = 0; l < (int)c->n_layers; l++)
+        x = part_layer_of_two_norms(r, l, x, factors, o_bias, "ffn_norm.weight", ACT_SILU);
     part_head(r, x, embd);
 }

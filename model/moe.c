@@ -93,7 +93,7 @@ value_id part_routed(recorder *r, int l, value_id h, value_id chosen, activation
     return o->out;
 }
 
-value_id part_experts(recorder *r, int l, value_id h, activation act, value_id x) {
+static value_id experts(recorder *r, int l, value_id h, activation act, value_id x) {
     if (l == 0) refuse_single_experts(r);
     if (r->p->config.n_ff_shared) x = shared_expert(r, l, h, act, x);
     return part_routed(r, l, h, part_route(r, l, h, 1, NO_WEIGHT), act, x);
@@ -101,7 +101,7 @@ value_id part_experts(recorder *r, int l, value_id h, activation act, value_id x
 
 value_id part_feed_forward(recorder *r, int l, value_id h, activation act, value_id x) {
     const model_config *c = &r->p->config;
-    if (model_config_routes(c, (uint32_t)l)) return part_experts(r, l, h, act, x);
+    if (model_config_routes(c, (uint32_t)l)) return experts(r, l, h, act, x);
     h = part_gate_up(r, l, h, act, c->n_ff, false);
     return part_linear(r, l, "ffn_down.weight", NULL, c->n_ff, h, x);
 }
