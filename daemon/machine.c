@@ -148,9 +148,7 @@ static void set_engine_options(machine *m, const machine_wish *w) {
                                    &x->activations));
 }
 
-/* What GGUF calls pooling_type. */
 static pooling_kind pooling_given(const model_config *c) {
-    enum { GIVEN_NONE, GIVEN_MEAN, GIVEN_CLS, GIVEN_LAST, GIVEN_RANK };
     switch (c->pooling_type) {
     case GIVEN_NONE:
         return c->shape.n_labels ? POOL_RANK : c->bidirectional ? POOL_MEAN : POOL_LAST;

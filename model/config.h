@@ -41,6 +41,9 @@ typedef struct rope_config {
  * classifier: the score of a pair of texts. */
 typedef enum pooling_kind { POOL_OFF, POOL_LAST, POOL_MEAN, POOL_CLS, POOL_RANK } pooling_kind;
 
+/* What a file says of it, in the numbers of GGUF's pooling_type. */
+enum { GIVEN_NONE, GIVEN_MEAN, GIVEN_CLS, GIVEN_LAST, GIVEN_RANK };
+
 typedef struct model_config {
     char arch[32]; /* "llama", "qwen2", ... as GGUF names it */
     char name[128];
@@ -76,7 +79,7 @@ typedef struct model_config {
     float embd_scale;      /* of embeddings */
     float residual_scale;  /* of what attention and feed-forward add to the residual stream */
     float logit_scale;     /* divides logits */
-    uint32_t pooling_type; /* as GGUF has it: 1 mean, 2 first, 3 last, 4 rank; 0: not given */
+    uint32_t pooling_type; /* GIVEN_; or another number, which is not known */
     rope_config rope;
     model_shape shape; /* where layers are of several kinds */
 } model_config;

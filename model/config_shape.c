@@ -179,8 +179,8 @@ static void read_encoder(shape_keys *k) {
 status config_shape_read(model_config *c, const checkpoint *file, err *e) {
     shape_keys k = {.file = file, .c = c, .s = OK, .e = e};
     model_shape *m = &c->shape;
-    const bool bert = strcmp(c->arch, "bert") == 0 || strcmp(c->arch, "nomic-bert") == 0;
-    m->out_gate = strncmp(c->arch, "qwen35", 6) == 0;
+    const bool counts_mtp =
+        strncmp(c->arch, "qwen35", 6) == 0 || strcmp(c->arch, "glm4moe") == 0;
     if (c->n_layers > SHAPE_MAX_LAYERS) {
         err_set(e, ERR_UNSUPPORTED, "architecture %s with %u layers; at most %d are known",
                 c->arch, c->n_layers, SHAPE_MAX_LAYERS);
@@ -188,8 +188,7 @@ status config_shape_read(model_config *c, const checkpoint *file, err *e) {
     }
     number(&k, "nextn_predict_layers", &m->mtp);
     /* These files count the blocks that predict further tokens among the layers. */
-    if (m->mtp < c->n_layers && (m->out_gate || strcmp(c->arch, "glm4moe") == 0))
-        c->n_layers -= m->mtp;
+    if (m->mtp < c->n_layers && counts_mtp) c->n_layers -= m->mtp;
     m->ungated = strncmp(c->arch, "nemotron_h", 10) == 0 || strcmp(c->arch, "bert") == 0;
     number(&k, "ssm.conv_kernel", &m->ssm.conv);
     number(&k, "shortconv.l_cache", &m->ssm.conv);
@@ -199,12 +198,12 @@ status config_shape_read(model_config *c, const checkpoint *file, err *e) {
     number(&k, "ssm.inner_size", &m->ssm.inner);
     if (strcmp(c->arch, "gemma4") == 0)
         read_gemma4(&k);
-    else if (!bert)
+    else if (!c->bidirectional)
         read_layers(&k);
     read_experts(&k);
     if (strcmp(c->arch, "glm4moe") == 0)
         c->qk_norm = checkpoint_find(file, "blk.0.attn_q_norm.weight", NULL) >= 0;
     if (strcmp(c->arch, "deepseek2") == 0) read_latent(&k);
-    if (bert) read_encoder(&k);
+    if (c->bidirectional) read_encoder(&k);
     return k.s;
 }

@@ -36,8 +36,6 @@ typedef struct model_shape {
     /* Latent attention (MLA): ranks of q (0: a whole matrix) and of the latent row, rotated part
      * of a head, width of a head's value. kv_rank 0: there is none. */
     uint32_t q_rank, kv_rank, rope_dim, v_dim;
-    uint32_t
-        out_gate; /* 1: the heads' outputs are times sigmoid of as many columns of attn_q */
 
     /* MIXER_CONV: conv alone. MIXER_DELTA: state = width of a key, groups = key heads, heads = value heads,
      * inner = value heads x width of a value. MIXER_SSM: as Mamba-2 names them. */

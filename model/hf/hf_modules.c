@@ -8,12 +8,6 @@
 #include "model/hf/hf_json.h"
 
 enum { MAX_SMALL = 1 << 20, PATH_BYTES = 128 };
-enum {
-    GIVEN_MEAN = 1,
-    GIVEN_CLS = 2,
-    GIVEN_LAST = 3,
-    GIVEN_RANK = 4
-}; /* GGUF's pooling_type */
 
 static status refuse(err *e, status code, const char *what, const char *name) {
     err_set(e, code, "modules.json: %s%.100s", what, name);

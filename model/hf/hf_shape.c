@@ -38,14 +38,6 @@ static void one_of(shape_reader *r, const char *const keys[], uint32_t *out) {
         }
 }
 
-static void factor(shape_reader *r, const char *key, float *out) {
-    double v = *out;
-    if (r->s != OK || !json_in_has(r->o, key)) return;
-    r->s = json_in_real(r->o, key, 0, 1000, &v, r->e);
-    name_field(r);
-    *out = (float)v;
-}
-
 static void flag(shape_reader *r, const char *key, uint32_t *out) {
     bool v = *out != 0;
     if (r->s != OK || !json_in_has(r->o, key)) return;
@@ -184,12 +176,6 @@ static void read_experts(shape_reader *r) {
     one_of(r, n, &c->n_experts);
     if (!c->n_experts && !is_type(r, "granitemoehybrid")) return;
     if (c->n_experts) number(r, "num_experts_per_tok", &c->n_experts_used);
-    if (is_type(r, "lfm2_moe")) {
-        uint32_t norm = c->experts_norm;
-        flag(r, "norm_topk_prob", &norm);
-        c->experts_norm = norm;
-        factor(r, "routed_scaling_factor", &c->experts_scale);
-    }
     number(r, "moe_intermediate_size", &m->n_ff_expert);
     number(r, "n_shared_experts", &n_shared);
     c->n_ff_shared = n_shared * m->n_ff_expert;
@@ -323,7 +309,7 @@ static void read_nomic(shape_reader *r) {
                                       "rotary_emb_interleaved", "causal"};
     model_config *c = r->c;
     uint32_t bias = 0, up_bias = 0;
-    double share = 1, theta = c->rope.theta;
+    double share = 1;
     flag(r, "qkv_proj_bias", &bias);
     flag(r, "mlp_fc1_bias", &up_bias);
     c->qkv_bias = c->o_bias = bias;
@@ -331,9 +317,8 @@ static void read_nomic(shape_reader *r) {
     for (size_t i = 0; i < sizeof off / sizeof *off; i++) only_off(r, off[i]);
     if (up_bias) refuse(r, "mlp_fc1_bias", "it must be false");
     only_text(r, "activation_function", "swiglu");
-    if (r->s == OK) r->s = json_in_real(r->o, "rotary_emb_base", 1, 1e12, &theta, r->e);
+    real(r, "rotary_emb_base", 1, 1e12, &c->rope.theta);
     if (r->s == OK) r->s = json_in_real(r->o, "rotary_emb_fraction", 0, 1, &share, r->e);
-    c->rope.theta = (float)theta;
     if (share != 1) refuse(r, "rotary_emb_fraction", "it must be 1");
 }
 
@@ -341,12 +326,11 @@ static void read_encoder(shape_reader *r) {
     static const char *const types[] = {"type_vocab_size", NULL};
     static const char *const eps[] = {"layer_norm_eps", "layer_norm_epsilon"};
     model_config *c = r->c;
-    double least = 1e-12;
     c->shape.token_types = 2;
     one_of(r, types, &c->shape.token_types);
-    for (size_t i = 0; i < sizeof eps / sizeof *eps && r->s == OK; i++)
-        r->s = json_in_real(r->o, eps[i], 1e-15, 0.1, &least, r->e);
-    c->norm_eps = (float)least;
+    c->norm_eps = 1e-12f;
+    for (size_t i = 0; i < sizeof eps / sizeof *eps; i++)
+        real(r, eps[i], 1e-15, 0.1, &c->norm_eps);
     if (strcmp(r->type, "bert") == 0)
         read_bert(r);
     else
@@ -438,7 +422,6 @@ status hf_shape_read(model_config *c, const char *type, const json_t *o, const c
         return r.s;
     }
     one_of(&r, mtp, &m->mtp);
-    m->out_gate = is_type(&r, "qwen3_5");
     m->ungated = is_type(&r, "nemotron_h");
     read_layers(&r);
     read_experts(&r);
@@ -449,7 +432,7 @@ status hf_shape_read(model_config *c, const char *type, const json_t *o, const c
     if (strcmp(type, "lfm2") == 0) adjust_width(&r);
     if (is_type(&r, "lfm2")) {
         c->norm_eps = 1e-5f;
-        factor(&r, "norm_eps", &c->norm_eps);
+        real(&r, "norm_eps", 0, 1000, &c->norm_eps);
     }
     flag(&r, "use_qk_norm", &qk);
     c->qk_norm = qk;

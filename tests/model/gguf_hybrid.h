@@ -15,7 +15,6 @@ static GB_UNUSED bool gb_is_hybrid(const char *arch) {
 static GB_UNUSED void gb_delta_config(model_config *c) {
     c->shape.ssm.conv = 4, c->shape.ssm.state = 16, c->shape.ssm.groups = 2;
     c->shape.ssm.heads = 4, c->shape.ssm.inner = 4 * 32;
-    c->shape.out_gate = 1;
     c->tied_head = false;
     c->rope.n_dims = 8;
     if (strcmp(c->arch, "qwen35moe") == 0)
