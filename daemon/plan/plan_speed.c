@@ -48,11 +48,12 @@ plan_bandwidth plan_bandwidth_of(const machine *m, double given) {
  * matrix too; those of program_table lie in the file. */
 static double weights_read(const machine *m, uint32_t n) {
     const program *p = &m->model->program;
+    const weight_id in_table = program_table(p);
     double all = 0, read = 0;
     for (uint32_t i = 0; i < p->n_weights; i++) {
         const weight *w = &p->weights[i];
         const double bytes = (double)weight_bytes(w);
-        const bool table = i == program_table(p);
+        const bool table = i == in_table;
         if (table && !m->on_device) continue;
         double share = table || (w->role == WEIGHT_EMBED && !p->config.tied_head) ? 0 : 1;
         if (w->n_experts) {

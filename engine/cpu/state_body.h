@@ -1,4 +1,4 @@
-/* Of ops_body.h: what recurrent layers are made of. Each function equals its twin in plain.c bit for bit.
+/* Of ops_body.h: what recurrent layers are made of. Each function gives the same bits as that of plain.c.
  * Included by it alone. */
 
 static float ops_dot(const float *x, const float *y, uint32_t n) {

@@ -33,10 +33,9 @@ static void take_input(const piece *p, uint32_t row, float *to) {
 }
 
 static void give_output(cpu_engine *e, const piece *p, uint32_t row, float *y) {
-    static const float ones[CHANNELS] = {[0 ... CHANNELS - 1] = 1};
     const op *o = p->op->op;
     const float *by = p->in + (size_t)row * p->in_cols + p->channels + p->first;
-    if (o->conv.silu) e->ops->gate(ACT_SILU, y, ones, p->n, y);
+    if (o->conv.silu) e->ops->gate(ACT_SILU, y, NULL, p->n, y);
     for (uint32_t i = 0; o->conv.gated && i < p->n; i++) y[i] *= by[i];
     if (p->out.f) memcpy(p->out.f + (size_t)row * p->channels + p->first, y, p->n * sizeof *y);
     if (p->out.q) quantise_part(e, &p->out, row, p->first, p->n, y);

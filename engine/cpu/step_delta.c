@@ -65,17 +65,17 @@ static void fill(float *x, uint32_t n, float v) {
 static void take_keys(const piece *p, float *kept) {
     const delta_shape *d = p->d;
     const uint32_t n = d->key_dim, cols = p->e->program->values[p->op->op->in].cols;
-    const float eps = d->eps / (float)n; /* of a norm by the mean */
-    float *ones = p->scaled;
+    const float eps = d->eps / (float)n;       /* of a norm by the mean */
+    float *of_k = p->scaled, *of_q = of_k + n; /* what a norm by the mean is multiplied by */
+    fill(of_k, n, 1 / sqrtf((float)n));
+    fill(of_q, n, 1 / (float)n);
     for (uint32_t r = 0; r < p->n_rows; r++) {
         const float *q = p->in + (size_t)(p->row + r) * cols + (size_t)p->key_head * n;
         const float *k = q + (size_t)d->key_heads * n;
         float *to = kept + (size_t)(p->at + r) * n;
-        fill(ones, n, 1 / sqrtf((float)n));
-        p->e->ops->norm(k, ones, n, eps, to);
+        p->e->ops->norm(k, of_k, n, eps, to);
         memcpy(p->x + (size_t)r * n, to, n * sizeof *to);
-        fill(ones, n, 1 / (float)n);
-        p->e->ops->norm(q, ones, n, eps, p->x + (size_t)(p->n_rows + r) * n);
+        p->e->ops->norm(q, of_q, n, eps, p->x + (size_t)(p->n_rows + r) * n);
     }
 }
 
