@@ -120,8 +120,8 @@ def test_it_generates_nothing(server):
                        ("/v1/messages", {**chat, "max_tokens": 5}), ("/completion", {"prompt": "hello"})):
         r = server.http.post(path, json=body)
         assert r.status_code == 400 and "embeddings alone" in r.text and "/v1/embeddings" in r.text, (path, r.text)
-    told = vramd("generate", "--model", str(FOLDER / "bert.gguf"), "hello")
-    assert told.returncode != 0 and "is an encoder" in told.stderr
+    r = vramd("generate", "--model", str(FOLDER / "bert.gguf"), "hello")
+    assert r.returncode != 0 and "is an encoder" in r.stderr
 
 
 def test_what_is_refused(server):

@@ -152,7 +152,7 @@ START_TEST(a_sequence_leaves_its_state_where_its_last_chunk_ends) {
 }
 END_TEST
 
-/* While a step is uncommitted that writes to it, it is nobody's yet; and nobody's if that step fails. */
+/* While a step that writes to it is uncommitted, no sequence finds it; and none does if that step fails. */
 START_TEST(a_sequence_that_is_cancelled_leaves_its_state_when_its_steps_are_committed) {
     for (int fails = 0; fails < 2; fails++) {
         drive *d = drive_new(state_config(0));
