@@ -281,19 +281,14 @@ static void read_thread(void *arg, uint32_t thread) {
     __asm__ volatile("" ::"r"(sum[0])); /* so that nothing is left out */
 }
 
-/* Bytes a second, the best of three passes over the weights. */
+/* Bytes a second of one pass over the weights. */
 static double read_rate(bench *b) {
     cpu_engine *e = (cpu_engine *)b->engine;
     reading r = {(const uint64_t *)(const void *)e->weights, e->layout.weights_bytes / 8,
                  e->opt.n_threads};
-    double best = 0;
-    for (int i = 0; i < 3; i++) {
-        const double t = now();
-        team_run(e->team, read_thread, &r);
-        const double rate = 8.0 * (double)r.n / (now() - t);
-        if (rate > best) best = rate;
-    }
-    return best;
+    const double t = now();
+    team_run(e->team, read_thread, &r);
+    return 8.0 * (double)r.n / (now() - t);
 }
 
 static void report_ops(bench *b, const op_times *t, double rate, uint32_t rows) {
@@ -386,14 +381,19 @@ static int by_time(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
+static double median_of(const double *v, uint32_t n, double *least) {
+    double sorted[MAX_REPS + 1];
+    memcpy(sorted, v, sizeof *v * n);
+    qsort(sorted, n, sizeof *sorted, by_time);
+    if (least) *least = sorted[0];
+    return sorted[n / 2];
+}
+
 static void report(bench *b, const char *name, uint32_t depth, uint32_t batch, uint32_t tokens,
-                   double *seconds, const op_times *times, double rate) {
-    double sorted[MAX_REPS];
-    memcpy(sorted, seconds, sizeof *seconds * b->reps);
-    qsort(sorted, b->reps, sizeof *sorted, by_time);
-    double median = sorted[b->reps / 2];
+                   const double *seconds, const op_times *times, double rate) {
+    double least, median = median_of(seconds, b->reps, &least);
     printf("%-8s depth %5u batch %3u: %8.1f tokens/s (best %.1f), %.3f ms a step\n", name,
-           depth, batch, tokens / median, tokens / sorted[0], 1e3 * median * batch / tokens);
+           depth, batch, tokens / median, tokens / least, 1e3 * median * batch / tokens);
     fflush(stdout);
     if (b->json)
         fprintf(b->json,
@@ -409,17 +409,19 @@ static void report(bench *b, const char *name, uint32_t depth, uint32_t batch, u
 }
 
 static void bench_decode(bench *b, uint32_t depth, uint32_t n_seqs) {
-    double seconds[MAX_REPS], before = 0;
+    double seconds[MAX_REPS], rates[MAX_REPS + 1] = {0};
     op_times times = {0}, *timed = b->ops ? &times : NULL;
     fill(b, n_seqs, depth);
     for (uint32_t i = 0; i < 4; i++) run_step(b, n_seqs, depth + i, 1, true, NULL);
-    if (timed) before = read_rate(b);
-    for (uint32_t r = 0; r < b->reps; r++) {
+    for (uint32_t r = 0; r < b->reps;
+         r++) { /* readings between: what disturbs one disturbs both */
+        if (timed) rates[r] = read_rate(b);
         double t = now();
         for (uint32_t i = 0; i < b->tokens; i++) run_step(b, n_seqs, depth + i, 1, true, timed);
         seconds[r] = now() - t;
     }
-    const double rate = timed ? (before + read_rate(b)) / 2 : 0;
+    if (timed) rates[b->reps] = read_rate(b);
+    const double rate = median_of(rates, b->reps + 1, NULL);
     report(b, "decode", depth, n_seqs, b->tokens * n_seqs, seconds, timed, rate);
 }
 

@@ -2,7 +2,7 @@
 """Decoding of a mixture of experts: random weights in the shape of Qwen3 30B A3B's layers (128 experts, 8 used), by batch.
 Three bars: one row decodes at 85% of what reading its bytes takes; a batch reads each chosen expert once a step; routing
 takes 3% of a layer. Bytes are those of the weights that a step reads, experts by what their routers chose, and of the KV
-cache; the read rate is what all threads get by plain reading of the same weights, before and after each case. Ends with 1
+cache; the read rate is what all threads get by plain reading of the same weights, the median of passes between the repetitions. Ends with 1
 where a bar is missed. Writes 0.5 GB a layer into --dir, and deletes it."""
 
 import argparse

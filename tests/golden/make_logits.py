@@ -10,7 +10,7 @@ permuted for rotary pairs (2i, 2i+1); transformers pairs (i, i + n/2), so the ro
 Gemma's hold 1 + w of the norms; 1 is taken off. transformers' own GGUF loader serves as a second
 opinion: every tensor must be equal. Gemma's prompts begin with its BOS and are tokenised by vramd.
 
-Also llama.cpp itself (peer_logits.c, compiled against libllama here): its mean KL divergence from
+Also llama.cpp itself (peer_logits.py): its mean KL divergence from
 the reference on the same positions is the bar that the int8 engine has to meet.
 
 Two sets of positions, a file each, since KL has a long tail:
@@ -52,6 +52,8 @@ import torch
 from transformers import (AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig, GgufConfig,
                           LlamaConfig, LlamaForCausalLM)
 import transformers
+
+from peer_logits import peer_logits
 
 HERE = Path(__file__).resolve().parent
 SETS = {"": 256, "-all": 16}  # file suffix: n_top
@@ -213,18 +215,6 @@ def kl(ref, logits):
         q_top = np.take_along_axis(lq, ids, -1)
         out.append((np.exp(top) * (top - q_top)).sum(-1) + np.exp(log_rest) * (log_rest - rest_of(lq, ids)))
     return np.concatenate(out)
-
-
-def peer_logits(bin_dir, model, tokens, n_vocab, threads, flash, folder):
-    exe = Path(folder) / "peer_logits"
-    root = bin_dir.parent.parent
-    if not exe.exists():
-        subprocess.run(["cc", "-O2", "-o", exe, HERE / "peer_logits.c", f"-I{root}/include",
-                        f"-I{root}/ggml/include", f"-L{bin_dir}", f"-Wl,-rpath,{bin_dir}", "-lllama",
-                        "-lggml", "-lggml-base"], check=True)
-    data = struct.pack("<2i", len(tokens), len(tokens)) + np.array(tokens, "<i4").tobytes()
-    out = subprocess.run([exe, model, str(threads), str(int(flash))], input=data, stdout=subprocess.PIPE, check=True)
-    return np.frombuffer(out.stdout, "<f4").reshape(len(tokens), n_vocab)
 
 
 def cpu_field(name):

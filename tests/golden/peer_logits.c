@@ -1,12 +1,14 @@
-/* Prints llama.cpp's logits, for make_logits.py, which compiles this against libllama; no part
+/* Prints llama.cpp's logits, for peer_logits.py, which compiles this against libllama; no part
  * of vramd. One thread of its own; llama.cpp has more.
  *
- *   peer_logits MODEL THREADS FLASH(0|1) < sequences > logits
+ *   peer_logits MODEL THREADS FLASH(0|1) [VOCAB ARCH] < sequences > logits
  * stdin: per sequence int32 n, int32 n_last, int32 tokens[n]. stdout: per sequence
  * float32 logits[n_last][n_vocab] of its last n_last positions; the sequence is decoded in one
- * batch into an empty F16 cache. */
+ * batch into an empty cache: of F16, or of F32 where VOCAB is given, the tokens of a MODEL of
+ * architecture ARCH that has no vocabulary. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <llama.h>
 
@@ -39,12 +41,30 @@ done:
     return rc;
 }
 
+/* What a file without a vocabulary lacks. */
+static void without_vocabulary(struct llama_model_kv_override o[3], const char *n,
+                               const char *arch) {
+    memset(o, 0, 3 * sizeof *o);
+    o[0].tag = LLAMA_KV_OVERRIDE_TYPE_STR;
+    snprintf(o[0].key, sizeof o[0].key, "tokenizer.ggml.model");
+    snprintf(o[0].val_str, sizeof o[0].val_str, "no_vocab");
+    o[1].tag = LLAMA_KV_OVERRIDE_TYPE_INT;
+    snprintf(o[1].key, sizeof o[1].key, "%s.vocab_size", arch);
+    o[1].val_i64 = atoi(n);
+}
+
 int main(int argc, char **argv) {
-    if (argc != 4) return fprintf(stderr, "usage: peer_logits MODEL THREADS FLASH\n"), 2;
+    if (argc != 4 && argc != 6)
+        return fprintf(stderr, "usage: peer_logits MODEL THREADS FLASH [VOCAB ARCH]\n"), 2;
     llama_log_set(quiet, NULL);
     llama_backend_init();
-    struct llama_model *model =
-        llama_model_load_from_file(argv[1], llama_model_default_params());
+    struct llama_model_kv_override over[3];
+    struct llama_model_params how = llama_model_default_params();
+    if (argc == 6) {
+        without_vocabulary(over, argv[4], argv[5]);
+        how.kv_overrides = over;
+    }
+    struct llama_model *model = llama_model_load_from_file(argv[1], how);
     if (!model) return fprintf(stderr, "peer_logits: cannot load %s\n", argv[1]), 1;
     struct llama_context_params params = llama_context_default_params();
     params.n_ctx = 2048;
@@ -52,6 +72,7 @@ int main(int argc, char **argv) {
     params.n_threads = params.n_threads_batch = atoi(argv[2]);
     params.flash_attn_type =
         atoi(argv[3]) ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
+    if (argc == 6) params.type_k = params.type_v = GGML_TYPE_F32;
     struct llama_context *ctx = llama_init_from_model(model, params);
     if (!ctx) return fprintf(stderr, "peer_logits: no context\n"), 1;
     int32_t n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(model)), head[2];
