@@ -177,8 +177,7 @@ INLINE void strip_int8(const uint8_t *tile, const dtype t, uint32_t n_in, const 
         if (i.n_in == 256) {
             tile256_int8(tile, t, &a, acc, R);
         } else {
-            if (R > 2 || (i.form != CODES_4 && i.form != CODES_8))
-                prefetch(tile, tile_bytes(t));
+            prefetch(tile, tile_bytes(t));
             __m512 d = tile_d(tile, t, 0), m = i.has_min ? load_half(tile + 32) : d;
             block_whole(tile + STRIP * i.head, t, d, m, &a, acc, R);
             acts_next(&a);
@@ -207,7 +206,7 @@ INLINE void strip_grouped(const uint8_t *tile, const dtype kind, const dtype t, 
         tile += head;
         uint32_t left = group;
         do {
-            if (R > 2) prefetch(tile, STRIP * i.codes);
+            prefetch(tile, STRIP * i.codes);
             block_whole(tile, kind, d, m, &a, acc, R);
             tile += STRIP * i.codes;
             acts_next(&a);

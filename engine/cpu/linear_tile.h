@@ -7,14 +7,17 @@
 
 enum { PARTS = STRIP / LANES };
 
-/* Ahead of the weights being read, in stream order. With 1 or 2 rows of Q4_0, Q4_1 or Q8_0 the
- * loads themselves run far enough ahead for the hardware's prefetcher: 5% faster without (Zen
- * 4, 98 MB of weights). Where unpacking takes more, as slow as half the speed without (Zen 5).
- */
-enum { PREFETCH_BYTES = 4096 };
+/* Ahead of the weights being read, in stream order: far ones into the second cache, so that the
+ * few lines that the first cache can wait for do not bound the rate, near ones into the first.
+ * Against one distance of 4,096 into the first, and none where few rows of Q4_0, Q4_1 and Q8_0
+ * met: decode of a 1B shape, whose weights come from memory, 1.20 times as fast (Intel family 6
+ * model 167, 2 threads; Q4_0, Q8_0, Q4_K alike), 4 rows 1.08 to 1.16. */
+enum { PREFETCH_FAR = 4096, PREFETCH_NEAR = 512 };
 INLINE void prefetch(const uint8_t *p, const uint32_t bytes) {
-    for (uint32_t i = 0; i < bytes; i += 64)
-        _mm_prefetch((const char *)p + PREFETCH_BYTES + i, _MM_HINT_T0);
+    for (uint32_t i = 0; i < bytes; i += 64) {
+        _mm_prefetch((const char *)p + PREFETCH_FAR + i, _MM_HINT_T1);
+        _mm_prefetch((const char *)p + PREFETCH_NEAR + i, _MM_HINT_T0);
+    }
 }
 
 /* A vector's numbers of 8, 16 and 32 bits, for the operators of C. */
