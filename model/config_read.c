@@ -122,10 +122,10 @@ static void read_scaling(keys *k, model_config *c, const family *f) {
     if (ext >= 0 && ext != 1)
         bad_key(k, ERR_UNSUPPORTED, "rope.scaling.yarn_ext_factor",
                 "only YaRN with an extrapolation factor of 1 is known");
-    /* llama.cpp multiplies the formula by the file's factor (ggml, rope_yarn). Its converter writes
-     * OLMo 3's whole factor all the same. */
+    /* llama.cpp multiplies the formula by attn_factor (ggml, rope_yarn). Its converter wrote OLMo 3's
+     * whole factor all the same; it now writes the whole factor of any model as yarn_attn_factor. */
     if (attn != 1 && f->whole_attn_factor) r->attn_factor = attn;
-    if (yarn_attn != 1) attn = yarn_attn;
+    if (yarn_attn != 1) r->attn_factor = yarn_attn;
     if (r->attn_factor == 0 && attn != 1 && r->factor > 0)
         r->attn_factor = attn * (0.1f * logf(r->factor) + 1);
     if (log_multiplier != 0)

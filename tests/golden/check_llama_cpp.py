@@ -4,8 +4,9 @@
     python tests/golden/check_llama_cpp.py BIN [NAME ...]        BIN: llama.cpp's build/bin (bench/build_peer.sh prints it)
 
 Prints for each file the largest relative distance of a row of llama.cpp's logits (as tests/engine/test_families.c has it) from
-NAME.bin, and fails where one is above 1e-4: llama.cpp computes in float32, some functions by tables of F16. A file that it does
-not load is named and is no failure. Needs gguf and numpy, and a C compiler; no test runs it.
+NAME.bin, and fails where one is above 2e-6, or 1e-3 with GELU, for which llama.cpp has a table of F16. A file that it does not
+load (Qwen3.5 with keys and values of two sizes, this Gemma 4's order of layers) is named and is no failure; nor are those of DIFFERS. Needs
+gguf and numpy, and a C compiler; no test runs it.
 """
 
 import subprocess
@@ -19,7 +20,9 @@ import numpy as np
 from check_goldens import FAMILIES, largest_distance, names
 from peer_logits import peer_logits
 
-BAR = 1e-4
+BAR, GELU_BAR = 2e-6, 1e-3
+DIFFERS = {"gpt-oss": "it rounds the range of YaRN, the model does not",
+           "phi3": "it takes LongRoPE's factors by its context, a multiple of 256"}
 
 
 def in_f32(path, out):
@@ -57,8 +60,9 @@ def main():
             except subprocess.CalledProcessError:
                 print(f"{name:18} llama.cpp does not run it", flush=True)
                 continue
-            failed |= not d <= BAR
-            print(f"{name:18} {d:.1e}{'' if d <= BAR else '  differs'}", flush=True)
+            wrong = not d <= (GELU_BAR if name.startswith("gemma") else BAR)
+            failed |= wrong and name not in DIFFERS
+            print(f"{name:18} {d:.1e}{'  differs: ' + DIFFERS.get(name, '') if wrong else ''}", flush=True)
     sys.exit(failed)
 
 

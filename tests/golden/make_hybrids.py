@@ -372,6 +372,7 @@ def qwen35_keys(g, f):
     g.add_key_length(f.head)
     g.add_value_length(f.head)
     g.add_rope_dimension_count(f.head // 4)
+    g.add_rope_dimension_sections([1, 1, 0, 0])  # of positions of text, all are alike
     for key, v in (("ssm.conv_kernel", f.width), ("ssm.state_size", f.key_dim), ("ssm.group_count", f.key_heads),
                    ("ssm.time_step_rank", f.value_heads), ("ssm.inner_size", f.value_heads * f.value_dim),
                    ("full_attention_interval", 4)):

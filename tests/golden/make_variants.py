@@ -58,7 +58,7 @@ FAMILIES = {
                   json=dict(sliding_window=12, layer_types=["sliding_attention"] * 3 + ["full_attention"] +
                             ["sliding_attention"],
                             rope_parameters=dict(full_attention=YARN, sliding_attention=plain_rope(1e4))),
-                  keys=YARN_KEYS | {"rope.scaling.attn_factor": 0.1 * math.log(4.0) + 1,
+                  keys=YARN_KEYS | {"rope.scaling.yarn_attn_factor": 0.1 * math.log(4.0) + 1,
                                     "attention.sliding_window": 12,
                                     "attention.sliding_window_pattern": [True, True, True, False, True]}),
     "glm4": dict(arch="glm4", cls="Glm4ForCausalLM", layers=2, head=16, bias=True, fused=True,

@@ -236,6 +236,14 @@ START_TEST(scaling_of_every_kind_is_read) {
     ck_assert(c.rope.beta_fast == 16 && c.rope.beta_slow == 2);
     teardown();
 
+    gb_model_keys(&b, &want); /* the factor of a model's config, whole */
+    gb_str(&b, "llama.rope.scaling.type", "yarn");
+    gb_float(&b, "llama.rope.scaling.factor", 4);
+    gb_float(&b, "llama.rope.scaling.yarn_attn_factor", 1.25f);
+    c = good_config();
+    ck_assert(c.rope.attn_factor == 1.25f);
+    teardown();
+
     gb_model_keys(&b, &want);
     gb_str(&b, "llama.rope.scaling.type", "none");
     gb_float(&b, "llama.rope.scaling.factor", 0); /* some converters write it */
