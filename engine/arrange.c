@@ -114,11 +114,16 @@ void state_term_add(terms *t, const program *p, const engine_options *o) {
                   n > o->max_seqs ? n - o->max_seqs : 0);
 }
 
+static status check_group(const kv_group *g, const engine_options *o, err *e) {
+    const status s = kv_sizes_check(o->kv_k, o->kv_v, o->block_tokens, g->head_dim, e);
+    return s == OK && g->latent ? kv_latent_check(o->kv_k, o->kv_v, g->head_dim, g->latent, e)
+                                : s;
+}
+
 status kv_options_check(const program *p, const engine_options *o, const dtype *known, size_t n,
                         const char *engine, err *e) {
     status s = kv_types_check(o->kv_k, o->kv_v, known, n, engine, e);
-    for (uint32_t g = 0; g < p->n_groups && s == OK; g++)
-        s = kv_sizes_check(o->kv_k, o->kv_v, o->block_tokens, p->group[g].head_dim, e);
+    for (uint32_t g = 0; g < p->n_groups && s == OK; g++) s = check_group(&p->group[g], o, e);
     if (s != OK || !kv_has_tail(o->kv_k, o->kv_v) || 2 * p->n_groups <= PLAN_MAX_GROUPS)
         return s;
     err_set(
@@ -154,7 +159,7 @@ void kv_formats_init(kv_format *out, kv_order order, const kv_groups *all,
         if (all->tail_at && g >= all->tail_at) k = kv_tail_type(&k), v = kv_tail_type(&v);
         kv_format_init(&out[g], order, &k, &v, o->block_tokens, all->group[g].n_kv_heads,
                        all->group[g].head_dim);
-        if (all->group[g].latent) kv_format_drop_v(&out[g]);
+        if (all->group[g].latent) kv_format_drop_v(&out[g], all->group[g].latent);
     }
 }
 

@@ -42,7 +42,8 @@ void state_term_add(terms *, const program *, const engine_options *);
 
 /* Whether the types of K and V in a cache are among the n that the engine of that name computes
  * with, and go with the size of blocks, the heads and the groups of layers. Errors: as
- * kv_types_check, kv_sizes_check; ERR_UNSUPPORTED: too many groups of layers for tails. */
+ * kv_types_check, kv_sizes_check, kv_latent_check; ERR_UNSUPPORTED: too many groups of layers for
+ * tails. */
 status kv_options_check(const program *, const engine_options *, const dtype *known, size_t n,
                         const char *engine, err *);
 /* The groups of layers whose blocks are allocated together: those of the program; and where K or

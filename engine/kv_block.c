@@ -66,9 +66,15 @@ void kv_format_init(kv_format *f, kv_order order, const kv_type *k, const kv_typ
     f->layer_bytes = (uint64_t)n_kv_heads * f->part_bytes;
 }
 
-void kv_format_drop_v(kv_format *f) {
+void kv_format_drop_v(kv_format *f, uint32_t latent) {
     const uint64_t k_words = (uint64_t)f->k_segments * f->block_tokens * f->k.word_bytes;
-    f->v_dims = f->v_token_bytes = 0;
+    f->latent = latent;
+    f->v = *kv_type_get(DT_F32);
+    f->v.rotated = f->k.rotated, f->v.segment = f->k.segment;
+    f->v_segment = f->k.rotated ? f->k_segment : latent;
+    f->v_segments = 1;
+    f->v_dims = (latent + 15u) & ~15u;
+    f->v_token_bytes = 0;
     f->k_words_at = f->v_at;
     f->v_words_at = f->k_words_at + (uint32_t)align_up(k_words, 16);
     f->part_bytes = (uint32_t)align_up(f->v_words_at, 64);
@@ -95,6 +101,24 @@ status kv_sizes_check(dtype k, dtype v, uint32_t block_tokens, uint32_t head_dim
         }
     }
     return OK;
+}
+
+status kv_latent_check(dtype k, dtype v, uint32_t head_dim, uint32_t latent, err *e) {
+    const kv_type *t = kv_type_get(k);
+    if (k != v) {
+        err_set(e, ERR_UNSUPPORTED,
+                "cache_type_k is %s and cache_type_v %s, but this model has one row for both",
+                dtype_name(k), dtype_name(v));
+        err_hint(e, "set kv_cache_dtype alone");
+        return err_field(e, "cache_type_v");
+    }
+    if (!t->word_bytes || latent % segment_of(t->segment, head_dim) == 0) return OK;
+    err_set(e, ERR_UNSUPPORTED,
+            "a KV cache of type %s has groups of %u dimensions, in which a latent of %u of %u "
+            "does not end",
+            dtype_name(k), segment_of(t->segment, head_dim), latent, head_dim);
+    err_hint(e, "use f16, bf16 or f32");
+    return err_field(e, "head_dim");
 }
 
 static bool is_among(dtype t, const dtype *known, size_t n) {

@@ -115,6 +115,7 @@ typedef struct kv_format {
     uint32_t block_shift,
         lane_shift;  /* log2 of block_tokens and of lanes: divisions cost time */
     uint32_t v_dims; /* elements of a token's V */
+    uint32_t latent; /* V is so many dimensions of K, the first; 0: it is stored */
     /* Dimensions of a segment: the largest power of two up to the type's that divides head_dim;
      * and segments of a head that have a word each. Of types without words: what is rotated
      * together, or head_dim; and 1. */
@@ -128,8 +129,12 @@ typedef struct kv_format {
 void kv_format_init(kv_format *, kv_order, const kv_type *k, const kv_type *v,
                     uint32_t block_tokens, uint32_t n_kv_heads, uint32_t head_dim);
 
-/* The same without V, which is in K's row (latent attention). */
-void kv_format_drop_v(kv_format *);
+/* The same where V is the first `latent` dimensions of K (latent attention) and is not stored: v is then
+ * what a reader makes of K's codes, float32, turned by Hadamard's matrix where K is. */
+void kv_format_drop_v(kv_format *, uint32_t latent);
+/* Whether that can be: of types with segments, whole ones. Errors: ERR_UNSUPPORTED (field:
+ * cache_type_v, head_dim). */
+status kv_latent_check(dtype k, dtype v, uint32_t head_dim, uint32_t latent, err *);
 
 /* Whether the types can be used with these sizes. Errors: ERR_INVALID (field: block_size),
  * ERR_UNSUPPORTED (head_dim), with the type named. */

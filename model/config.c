@@ -1,6 +1,7 @@
 /* The numbers that define a model: checked, counted. Owns nothing; any thread. */
 #include "model/config.h"
 
+#include <math.h>
 #include <string.h>
 
 void model_config_init(model_config *c) {
@@ -83,7 +84,7 @@ static status check_shape(const model_config *c, err *e) {
                  {"n_ff_expert", m->n_ff_expert, 0, 1 << 20},
                  {"latent", m->latent, 0, 1 << 18},
                  {"q_rank", m->q_rank, 0, 1 << 16},
-                 {"kv_rank", m->kv_rank, 0, 1 << 13},
+                 {"kv_rank", m->kv_rank, strcmp(c->arch, "deepseek2") == 0 ? 2 : 0, 1 << 13},
                  {"rope_dim", m->rope_dim, 0, c->head_dim - 1},
                  {"v_dim", m->v_dim, m->kv_rank ? 1 : 0, 1 << 14},
                  {"full_head_dim", m->full_head_dim, 0, 1 << 14},
@@ -96,6 +97,13 @@ static status check_shape(const model_config *c, err *e) {
     for (size_t i = 0; i < sizeof range / sizeof *range; i++)
         if (range[i].v < range[i].min || range[i].v > range[i].max)
             return out_of_range(e, range[i].field, range[i].v, range[i].min, range[i].max);
+    if (m->kv_rank % 2 || m->kv_rank + m->rope_dim > 1 << 14) {
+        err_set(
+            e, ERR_FORMAT,
+            "a latent of %u with %u rotated dimensions: want an even number, together up to %d",
+            m->kv_rank, m->rope_dim, 1 << 14);
+        return err_field(e, "kv_rank");
+    }
     if (state && (m->ssm.inner % m->ssm.heads || m->ssm.inner % m->ssm.groups ||
                   m->ssm.heads % m->ssm.groups)) {
         err_set(e, ERR_FORMAT, "states of %u in %u heads and %u groups do not divide",
@@ -195,6 +203,16 @@ status model_config_check(const model_config *c, err *e) {
     if (s == OK) s = check_shape(c, e);
     if (s == OK) s = check_rope(&c->rope, e);
     return s == OK ? check_scales(c, e) : s;
+}
+
+float yarn_amplitude(float factor, float m) {
+    return factor > 1 ? 0.1f * m * logf(factor) + 1 : 1;
+}
+
+void model_config_scale_latent(model_config *c, float mscale_all_dim) {
+    const bool yarn = c->rope.scaling == ROPE_SCALING_YARN;
+    const float m = yarn ? yarn_amplitude(c->rope.factor, mscale_all_dim) : 1;
+    c->attn_scale = m * m / sqrtf((float)c->head_dim);
 }
 
 uint32_t model_config_window(const model_config *c, uint32_t layer) {

@@ -99,6 +99,11 @@ void model_config_visit(const model_config *,
 bool model_config_same(const model_config *, const model_config *);
 /* Ranges and divisibility of every field, wherever they came from. */
 status model_config_check(const model_config *, err *);
+/* YaRN's factor of cosines and sines, 0.1 m ln(factor) + 1 (DeepSeek-V2, section 3.1.4). */
+float yarn_amplitude(float factor, float m);
+/* Sets attn_scale as latent attention has it: by the width of a head before its key is absorbed, and
+ * with YaRN times the square of the factor that its config gives for all dimensions, or 0. */
+void model_config_scale_latent(model_config *, float mscale_all_dim);
 /* Width of one expert. */
 static inline uint32_t model_config_expert_width(const model_config *c) {
     return c->shape.n_ff_expert ? c->shape.n_ff_expert : c->n_ff;

@@ -78,11 +78,6 @@ static bool has_tensor(const checkpoint *file, const char *name) {
     return checkpoint_find(file, name, NULL) >= 0;
 }
 
-/* YaRN's factor of cosines and sines, 0.1 m ln(factor) + 1 (DeepSeek-V2, section 3.1.4). */
-static float yarn_amplitude(float factor, float m) {
-    return factor > 1 ? 0.1f * m * logf(factor) + 1 : 1;
-}
-
 static void read_scaling(keys *k, model_config *c, const family *f) {
     rope_config *r = &c->rope;
     str type = STR("none");
@@ -273,6 +268,9 @@ static void name_key(const model_config *c, err *e) {
         {"experts_scale", "expert_weights_scale"},
         {"expert_groups", "expert_group_count"},
         {"rope.n_dims", "rope.dimension_count"},
+        {"kv_rank", "attention.kv_lora_rank"},
+        {"q_rank", "attention.q_lora_rank"},
+        {"v_dim", "attention.value_length_mla"},
         {"attn_scale", "attention.scale"},
         {"attn_cap", "attn_logit_softcapping"},
         {"logit_cap", "final_logit_softcapping"},

@@ -109,18 +109,31 @@ static void read_experts(shape_keys *k) {
     if (m->choice_bias && !checkpoint_has(k->file, key)) c->experts_sigmoid = true;
 }
 
-/* key_length is of the absorbed row, key_length_mla of a head. */
+/* key_length is of the absorbed row, key_length_mla of a head; in files before 2025-04, which lack that,
+ * both lengths are of a head. Of YaRN's two factors, that of the cosines and that of all dimensions,
+ * converters write a tenth of the second: they are equal in the published models, and then cosines have
+ * none (llama.cpp, src/models/deepseek2.cpp). */
 static void read_latent(shape_keys *k) {
     model_config *c = k->c;
     model_shape *m = &c->shape;
+    float tenth = 0;
     number(k, "attention.q_lora_rank", &m->q_rank);
     number(k, "attention.kv_lora_rank", &m->kv_rank);
     if (!m->kv_rank) return;
     m->rope_dim = c->rope.n_dims;
     number(k, "attention.key_length_mla", &c->head_dim);
     m->v_dim = c->head_dim - m->rope_dim;
-    number(k, "attention.value_length_mla", &m->v_dim);
+    number(k,
+           checkpoint_has(k->file, "deepseek2.attention.key_length_mla")
+               ? "attention.value_length_mla"
+               : "attention.value_length",
+           &m->v_dim);
     c->n_kv_heads = c->n_heads;
+    if (k->s == OK)
+        k->s = checkpoint_get_f32(k->file, "deepseek2.rope.scaling.yarn_log_multiplier", &tenth,
+                                  k->e);
+    if (tenth != 0) c->rope.attn_factor = 1;
+    model_config_scale_latent(c, 10 * tenth);
 }
 
 /* Heads of the layers without a window are the usual keys', those with one have keys of their own. */
@@ -179,8 +192,9 @@ static void read_encoder(shape_keys *k) {
 status config_shape_read(model_config *c, const checkpoint *file, err *e) {
     shape_keys k = {.file = file, .c = c, .s = OK, .e = e};
     model_shape *m = &c->shape;
-    const bool counts_mtp =
-        strncmp(c->arch, "qwen35", 6) == 0 || strcmp(c->arch, "glm4moe") == 0;
+    const bool counts_mtp = strncmp(c->arch, "qwen35", 6) == 0 ||
+                            strcmp(c->arch, "glm4moe") == 0 ||
+                            strcmp(c->arch, "deepseek2") == 0;
     if (c->n_layers > SHAPE_MAX_LAYERS) {
         err_set(e, ERR_UNSUPPORTED, "architecture %s with %u layers; at most %d are known",
                 c->arch, c->n_layers, SHAPE_MAX_LAYERS);

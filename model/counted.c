@@ -36,40 +36,10 @@ static void attend(recorder *r, int l, head_shape heads) {
     const model_config *c = &r->p->config;
     op *o = step(r, OP_ATTENTION, l);
     o->heads = heads;
-    o->attention = (attention_shape){.window = model_config_window(c, (uint32_t)l),
-                                     .cap = c->attn_cap,
-                                     .latent = c->shape.kv_rank > 0};
+    o->attention =
+        (attention_shape){.window = model_config_window(c, (uint32_t)l), .cap = c->attn_cap};
     o->n_weights = c->sinks;
     o->w[0] = rec_vector(r, c->sinks, l, "attn_sinks.weight", c->n_heads);
-}
-
-/* DeepSeek-AI, "DeepSeek-V2", section 2.1, in its absorbed form: one KV head, whose row is the
- * latent and the rotated part of the key; the value is in it. */
-static void latent_attention(recorder *r, int l) {
-    const model_config *c = &r->p->config;
-    const model_shape *m = &c->shape;
-    const uint32_t h = c->n_embd, q = c->n_heads * c->head_dim,
-                   nope = c->head_dim - m->rope_dim;
-    char fused[40];
-    if (m->q_rank) {
-        matrix(r, l, "attn_q_a.weight", m->q_rank, h);
-        vector(r, l, "attn_q_a_norm.weight", m->q_rank);
-        matrix(r, l, "attn_q_b.weight", q, m->q_rank);
-    } else {
-        matrix(r, l, "attn_q.weight", q, h);
-    }
-    matrix(r, l, "attn_kv_a_mqa.weight", m->kv_rank + m->rope_dim, h);
-    vector(r, l, "attn_kv_a_norm.weight", m->kv_rank);
-    snprintf(fused, sizeof fused, "blk.%d.attn_kv_b.weight", l);
-    if (rec_has(r, fused)) { /* as converters before 2025-04 have it */
-        matrix(r, l, "attn_kv_b.weight", c->n_heads * (nope + m->v_dim), m->kv_rank);
-    } else {
-        rec_weight_experts(r, l, "attn_k_b.weight", c->n_heads, m->kv_rank, nope);
-        rec_weight_experts(r, l, "attn_v_b.weight", c->n_heads, m->v_dim, m->kv_rank);
-    }
-    step(r, OP_LINEAR_BY_HEAD, l);
-    attend(r, l, (head_shape){c->n_heads, 1, m->kv_rank + m->rope_dim});
-    matrix(r, l, "attn_output.weight", h, c->n_heads * m->v_dim);
 }
 
 static void attention(recorder *r, int l, bool fused) {
@@ -113,12 +83,7 @@ static void mamba2(recorder *r, int l) {
 
 static void mix(recorder *r, int l, bool fused) {
     switch ((mixer_kind)r->p->config.shape.mixer[l % SHAPE_MAX_LAYERS]) {
-    case MIXER_ATTENTION:
-        if (r->p->config.shape.kv_rank)
-            latent_attention(r, l);
-        else
-            attention(r, l, fused);
-        break;
+    case MIXER_ATTENTION: attention(r, l, fused); break;
     case MIXER_SSM: mamba2(r, l); break;
     case MIXER_CONV:  /* lfm2.c */
     case MIXER_DELTA: /* qwen35.c */

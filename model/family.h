@@ -83,16 +83,17 @@ status config_shape_read(model_config *, const checkpoint *, err *);
 
 void llama_record(
     recorder *); /* llama.c: llama, qwen2, qwen3, smollm3, mistral3, granite, their mixtures */
-void phi3_record(recorder *);    /* phi3.c */
-void gemma_record(recorder *);   /* gemma.c: gemma2, gemma3 */
-void gemma4_record(recorder *);  /* gemma4.c */
-void gpt_oss_record(recorder *); /* gpt_oss.c */
-void glm4_record(recorder *);    /* glm4.c */
-void glm4moe_record(recorder *); /* glm4.c */
-void olmo2_record(recorder *);   /* olmo2.c: olmo2, olmo3 */
-void qwen35_record(recorder *);  /* qwen35.c: qwen35, qwen35moe */
-void lfm2_record(recorder *);    /* lfm2.c: lfm2, lfm2moe */
-void bert_record(recorder *);    /* bert.c: bert, nomic-bert */
+void phi3_record(recorder *);      /* phi3.c */
+void gemma_record(recorder *);     /* gemma.c: gemma2, gemma3 */
+void gemma4_record(recorder *);    /* gemma4.c */
+void gpt_oss_record(recorder *);   /* gpt_oss.c */
+void glm4_record(recorder *);      /* glm4.c */
+void glm4moe_record(recorder *);   /* glm4.c */
+void olmo2_record(recorder *);     /* olmo2.c: olmo2, olmo3 */
+void qwen35_record(recorder *);    /* qwen35.c: qwen35, qwen35moe */
+void lfm2_record(recorder *);      /* lfm2.c: lfm2, lfm2moe */
+void deepseek2_record(recorder *); /* mla.c */
+void bert_record(recorder *);      /* bert.c: bert, nomic-bert */
 /* counted.c: weights, KV cache, states and operations of any family, without values */
 void counted_record(recorder *);
 

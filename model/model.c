@@ -161,9 +161,9 @@ static status read_run(const model *m, const weight *w, uint32_t row, uint32_t n
                        unsigned char *dst, err *e) {
     const size_t tensor = (size_t)w->tensor;
     const tensor_info t = checkpoint_tensor(m->file, tensor);
-    const uint32_t inner = row % w->rows;
-    const uint32_t at = w->run ? inner / w->run * w->run_step + inner % w->run : inner;
-    const uint64_t first = row / w->rows * t.ne[1] + w->first_row + at;
+    const uint64_t at = w->run ? (uint64_t)row / w->run * w->run_step + row % w->run
+                               : row / w->rows * t.ne[1] + row % w->rows;
+    const uint64_t first = w->first_row + at;
     uint64_t bytes;
     if (w->cols == t.ne[0]) return checkpoint_read_rows(m->file, tensor, first, n, dst, e);
     CHECK(dtype_bytes(w->type, 1, w->cols, &bytes));
@@ -185,10 +185,8 @@ static status check_finite(const model *m, const weight *w, uint32_t row, uint32
     return err_field(e, "%s", name);
 }
 
-status model_read_rows(const model *m, weight_id id, uint32_t row, uint32_t n, void *dst,
-                       err *e) {
-    CHECK(m->file && id < m->program.n_weights);
-    const weight *w = &m->program.weights[id];
+static status read_weight(const model *m, const weight *w, uint32_t row, uint32_t n, void *dst,
+                          err *e) {
     unsigned char *to = dst;
     uint64_t bytes;
     CHECK(row <= weight_rows(w) && n <= weight_rows(w) - row);
@@ -203,6 +201,22 @@ status model_read_rows(const model *m, weight_id id, uint32_t row, uint32_t n, v
         if (s == OK) s = check_finite(m, w, row, run, to, e);
     }
     return s;
+}
+
+status model_read_rows(const model *m, weight_id id, uint32_t row, uint32_t n, void *dst,
+                       err *e) {
+    CHECK(m->file && id < m->program.n_weights && !m->program.weights[id].turned);
+    return read_weight(m, &m->program.weights[id], row, n, dst, e);
+}
+
+status model_read_turned(const model *m, weight_id id, uint32_t row, uint32_t n, void *dst,
+                         err *e) {
+    CHECK(m->file && id < m->program.n_weights && m->program.weights[id].turned);
+    weight w = m->program.weights[id]; /* as it is stored */
+    w.type = w.stored;
+    w.rows = m->program.weights[id].cols;
+    w.cols = m->program.weights[id].rows;
+    return read_weight(m, &w, row, n, dst, e);
 }
 
 status model_keep_rows(const model *m, weight_id id, checkpoint_rows *out, err *e) {

@@ -27,6 +27,9 @@ void model_close(model *);
 /* Reads rows [row, row + n) of a weight as stored; row r of expert e is e * rows + r. dst: n
  * rows of cols columns of the type's bytes. Needs a file, as the next one. Errors: ERR_IO. */
 status model_read_rows(const model *, weight_id, uint32_t row, uint32_t n, void *dst, err *);
+/* The same of a weight that is turned, as it is stored: row r of the tensor's part for expert e, which is
+ * column r of the weight, is e * cols + r. dst: n rows of w->rows numbers of the type stored. */
+status model_read_turned(const model *, weight_id, uint32_t row, uint32_t n, void *dst, err *);
 /* A weight's rows for whoever reads them when the checkpoint is closed; it is a whole tensor. Errors: as
  * checkpoint_rows_open. */
 status model_keep_rows(const model *, weight_id, checkpoint_rows *out, err *);

@@ -33,6 +33,7 @@ const char *op_kind_name(op_kind k) {
         [OP_DELTA] = "delta",
         [OP_SSM] = "ssm",
         [OP_LINEAR_BY_HEAD] = "linear_by_head",
+        [OP_LATENT_APPEND] = "latent_append",
     };
     CHECK((unsigned)k < sizeof name / sizeof *name);
     return name[k];
@@ -44,7 +45,8 @@ static uint64_t traits_of(const program *p, const op *o) {
     case OP_ATTENTION:
         return HAS(SOFT_CAP, o->attention.cap > 0) | HAS(SINKS, o->w[0] != NO_WEIGHT) |
                HAS(TEMPERATURE, o->attention.temperature > 0) |
-               HAS(LATENT_KV, o->attention.latent) | HAS(SHARED_KV, o->attention.kv_from > 0) |
+               HAS(LATENT_KV, o->attention.latent > 0) |
+               HAS(SHARED_KV, o->attention.kv_from > 0) |
                HAS(BIDIRECTIONAL, o->attention.bidirectional) |
                HAS(WIDE_HEADS, o->heads.head_dim > 256);
     case OP_EMBED: return HAS(EMBED_TABLES, o->embed.positions || o->embed.texts);
@@ -99,7 +101,7 @@ void op_set_text(op_set s, char *out, size_t cap) {
 }
 
 weight_id program_rope_factors(const program *p, const op *o, uint32_t max_model_len) {
-    CHECK(o->kind == OP_ROPE_APPEND && o->rope.table < p->n_ropes);
+    CHECK(op_appends(o) && o->rope.table < p->n_ropes);
     const rope_config *r = &p->rope[o->rope.table];
     bool far = r->scaling == ROPE_SCALING_LONGROPE && max_model_len > r->original_len;
     return far ? o->rope.long_factors : o->rope.factors;
@@ -119,9 +121,16 @@ uint32_t program_rope_dims(const program *p) {
 }
 
 uint64_t weight_bytes(const weight *w) {
+    const uint64_t rows = w->turned ? (uint64_t)w->n_experts * w->cols : weight_rows(w);
     uint64_t n;
-    CHECK(dtype_bytes(w->type, weight_rows(w), w->cols, &n)); /* checked when it was recorded */
+    /* checked when it was recorded */
+    CHECK(
+        dtype_bytes(w->turned ? w->stored : w->type, rows, w->turned ? w->rows : w->cols, &n));
     return n;
+}
+
+bool weight_is_routed(const weight *w) {
+    return w->n_experts && strstr(w->name, "_exps.");
 }
 
 uint64_t program_weight_bytes(const program *p) {
@@ -157,7 +166,7 @@ uint64_t program_expert_bytes(const program *p) {
     int32_t layer = -1; /* the first that has experts */
     for (uint32_t i = 0; i < p->n_weights; i++) {
         const weight *w = &p->weights[i];
-        if (!n || w->n_experts != n || !strstr(w->name, "_exps.")) continue;
+        if (!n || !weight_is_routed(w)) continue;
         if (layer < 0) layer = w->layer;
         if (w->layer == layer) sum += weight_bytes(w) / n;
     }
@@ -182,6 +191,18 @@ static void print_weight(buf *b, const program *p, const char *before, weight_id
     buf_addf(b, "%s%s %s [%u x %u", before, w->name, dtype_name(w->type), w->rows, w->cols);
     if (w->n_experts) buf_addf(b, " x %u", w->n_experts);
     buf_addf(b, "]");
+}
+
+static void print_attention(buf *b, const op *o) {
+    buf_addf(b, "  %u heads, %u KV heads of %u, scale %g", o->heads.n_heads,
+             o->heads.n_kv_heads, o->heads.head_dim, (double)o->attention.scale);
+    if (o->attention.latent) buf_addf(b, ", V the first %u of K", o->attention.latent);
+    if (o->attention.window) buf_addf(b, ", window %u", o->attention.window);
+    if (o->attention.bidirectional) buf_addf(b, ", both ways");
+    if (o->attention.cap != 0) buf_addf(b, ", cap %g", (double)o->attention.cap);
+    if (o->attention.temperature != 0)
+        buf_addf(b, ", temperature %g each %u", (double)o->attention.temperature,
+                 o->attention.temperature_len);
 }
 
 static void print_extra(buf *b, const program *p, const op *o) {
@@ -222,6 +243,7 @@ static void print_extra(buf *b, const program *p, const op *o) {
         buf_addf(b, "  %s", act[o->gate_up.act]);
         break;
     }
+    case OP_LATENT_APPEND: buf_addf(b, "  eps %g", (double)o->rope.eps); /* fall through */
     case OP_ROPE_APPEND: {
         const rope_config *r = &p->rope[o->rope.table];
         if (!r->n_dims) {
@@ -234,16 +256,7 @@ static void print_extra(buf *b, const program *p, const op *o) {
         print_weight(b, p, ", or in long contexts by ", o->rope.long_factors);
         break;
     }
-    case OP_ATTENTION:
-        buf_addf(b, "  %u heads, %u KV heads of %u, scale %g", o->heads.n_heads,
-                 o->heads.n_kv_heads, o->heads.head_dim, (double)o->attention.scale);
-        if (o->attention.window) buf_addf(b, ", window %u", o->attention.window);
-        if (o->attention.bidirectional) buf_addf(b, ", both ways");
-        if (o->attention.cap != 0) buf_addf(b, ", cap %g", (double)o->attention.cap);
-        if (o->attention.temperature != 0)
-            buf_addf(b, ", temperature %g each %u", (double)o->attention.temperature,
-                     o->attention.temperature_len);
-        break;
+    case OP_ATTENTION: print_attention(b, o); break;
     default: break;
     }
 }

@@ -24,7 +24,7 @@ typedef enum op_kind {
                        in place: out is in */
     OP_ATTENTION,   /* out = softmax(q k^T * scale, causal, window) v; in = q | k | v, only q is
                        read; w0, if any: a sink for each query head, one more score, which has
-                       no value */
+                       no value; attention.latent: in = q, whose last columns are rotated */
     OP_GATE_UP,     /* out = act(in * w0^T (+ bias0)) * (in * w1^T (+ bias1)); without w1:
                        act(in * w0^T (+ bias0)) */
     OP_GATHER_ROWS, /* out = the rows of in whose logits are wanted */
@@ -55,9 +55,12 @@ typedef enum op_kind {
     OP_LAYER_NORM, /* out = (in - mean) / sqrt(variance + eps) * w0 + bias0 */
     OP_POOL,       /* out = one row for each text of the step, made of its rows of in as the
                        engine's option pooling says: gathered rows */
-    /* Planned alone, no engine runs these yet (model/counted.c): */
-    OP_SSM,            /* Mamba-2's recurrence over a state for each head */
-    OP_LINEAR_BY_HEAD, /* a matrix of its own for each head */
+    OP_LINEAR_BY_HEAD, /* in and out are heads side by side, as many as w0 has matrices: a head's first
+                       columns times its matrix, and behind that the columns which are left, as they are */
+    OP_LATENT_APPEND, /* in = latent | key: rms_norm(latent, rope.eps) * w0 | key rotated, a row of the
+                       layer's KV cache; it has no out */
+    /* Planned alone, no engine runs it yet (model/counted.c): */
+    OP_SSM, /* Mamba-2's recurrence over a state for each head */
     OP_N_KINDS
 } op_kind;
 const char *op_kind_name(op_kind);
@@ -163,9 +166,13 @@ typedef struct weight {
     /* Where its rows and columns begin in that tensor, or in each expert of it: parts of fused
      * tensors and slices of ranks. Columns begin and end at blocks of the type. */
     uint32_t first_row, first_col;
-    /* Its rows are runs of so many rows of the tensor, whose beginnings are run_step apart; 0: they
-     * follow one another. */
+    /* Its rows (of all experts, one after the other) are runs of so many rows of the tensor, whose
+     * beginnings are run_step apart; 0: they follow one another. */
     uint32_t run, run_step;
+    /* Each matrix is stored the other way round: its columns are rows of the tensor, of type stored.
+     * It is turned while it is loaded, and then of type: 16 bits stay, others become F32. */
+    bool turned;
+    dtype stored;
 } weight;
 
 /* Neither vector nor order: what linear kernels read. */
@@ -199,7 +206,8 @@ typedef struct attention_shape {
      * temperature_len)); temperature 0: by 1. */
     float temperature;
     uint32_t temperature_len;
-    bool latent;      /* V is the first part of K's row and is not stored */
+    uint32_t latent;  /* V is so many columns of K's row, the first, and is not stored; 0: it is
+                           stored */
     uint32_t kv_from; /* 0: K and V are the layer's own; else of layer kv_from - 1 */
     bool
         bidirectional; /* every row of a text sees all of them: all are in one step, and K and V
@@ -244,7 +252,7 @@ typedef struct op {
     uint8_t n_weights;
     weight_id w[3], bias[3]; /* NO_WEIGHT where absent */
     uint64_t state_floats;   /* OP_CONV, OP_DELTA, OP_SSM: what it keeps of each sequence */
-    head_shape heads;        /* OP_HEAD_NORM, OP_ROPE_APPEND, OP_ATTENTION */
+    head_shape heads;        /* OP_HEAD_NORM, OP_ROPE_APPEND, OP_LATENT_APPEND, OP_ATTENTION */
     union {
         struct {
             float eps;
@@ -285,7 +293,8 @@ typedef struct op {
                                        context; or NO_WEIGHT */
             uint32_t table;         /* index in the program's rope */
             bool proportional;      /* only some of its pairs turn: rope_config.n_live */
-        } rope;
+            float eps;              /* OP_LATENT_APPEND */
+        } rope;                     /* OP_LATENT_APPEND, too */
         attention_shape attention;
         delta_shape delta;
     };
@@ -293,7 +302,7 @@ typedef struct op {
 
 typedef struct kv_group { /* layers whose blocks are allocated together: of one size */
     uint32_t window, n_kv_heads, head_dim, n_layers;
-    bool latent; /* V is in K's row */
+    uint32_t latent; /* V is so many columns of K's row, the first; 0: it is stored */
 } kv_group;
 
 enum { PROGRAM_MAX_GROUPS = 4, PROGRAM_MAX_ROPES = 2 };
@@ -318,8 +327,12 @@ typedef struct program {
 
 /* The kinds and traits of all its operations. */
 op_set program_ops(const program *);
-/* What divides the frequencies of an OP_ROPE_APPEND in sequences of up to max_model_len tokens;
- * or NO_WEIGHT. */
+/* Whether it puts rows into the KV cache, rotated: op.rope is set. */
+static inline bool op_appends(const op *o) {
+    return o->kind == OP_ROPE_APPEND || o->kind == OP_LATENT_APPEND;
+}
+/* What divides the frequencies of an operation that appends in sequences of up to max_model_len
+ * tokens; or NO_WEIGHT. */
 weight_id program_rope_factors(const program *, const op *, uint32_t max_model_len);
 /* The table that OP_EMBED_ADD looks up, which nothing else reads; or NO_WEIGHT. */
 weight_id program_table(const program *);
@@ -335,6 +348,8 @@ uint64_t program_expert_bytes(const program *);
 uint64_t program_weight_bytes(const program *);
 /* Bytes of one weight as the file stores it. */
 uint64_t weight_bytes(const weight *);
+/* Whether it is of the experts that a router chooses among: a row reads some of its matrices. */
+bool weight_is_routed(const weight *);
 /* Prints the program as text, one operation a line (for inspect and for tests):
  *   NUMBER layer LAYER  OP  IN -> OUT  WEIGHT TYPE [ROWS x COLS] ... + BIAS ... + RESIDUAL  ...
  * A value is printed as NUMBER:NAME[COLS], or NUMBER:NAME[TOP_K x COLS], a weight of several

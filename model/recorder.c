@@ -142,6 +142,16 @@ static weight_id add_scale(recorder *r, const weight *w, const char *name) {
     return id;
 }
 
+/* Numbers of 16 bits can be turned as they are. */
+static void turn(recorder *r, weight *w) {
+    w->stored = w->type;
+    if (w->type != DT_F16 && w->type != DT_BF16) w->type = DT_F32;
+    if (r->s != OK || w->stored != DT_NVFP4) return;
+    err_set(r->e, ERR_UNSUPPORTED, "architecture %s: tensor %s of NVFP4 cannot be turned",
+            r->p->config.arch, w->name);
+    r->s = err_field(r->e, "%s", w->name);
+}
+
 /* all_rows, all_cols: of the tensor, or of one expert in it. */
 static weight_id add_weight(recorder *r, weight w, const char *name, uint32_t all_rows,
                             uint32_t all_cols) {
@@ -154,12 +164,14 @@ static weight_id add_weight(recorder *r, weight w, const char *name, uint32_t al
         snprintf(w.name, sizeof w.name, "%s", name);
     else
         snprintf(w.name, sizeof w.name, "blk.%d.%s", w.layer, name);
+    const bool three = w.n_experts && !w.run; /* else heads in one matrix */
     if (r->file)
-        find_tensor(r, &w, (uint32_t[]){all_cols, all_rows, w.n_experts ? w.n_experts : 1});
+        find_tensor(r, &w, (uint32_t[]){all_cols, all_rows, three ? w.n_experts : 1});
     else
         w.type = w.role == WEIGHT_VECTOR
                      ? DT_F32
                      : weight_mix_type(&r->planned, &p->config, name, w.layer, all_cols);
+    if (w.turned) turn(r, &w);
     check_slice(r, &w);
     const weight_id id = p->n_weights++;
     p->weights[id] = w;
@@ -207,6 +219,20 @@ weight_id rec_weight_experts_slice(recorder *r, int layer, const char *name, uin
                       .layer = layer,
                       .first_row = rows.first};
     return add_weight(r, w, name, rows.all, cols);
+}
+
+weight_id rec_weight_heads(recorder *r, int layer, const char *name, uint32_t n, slice rows,
+                           uint32_t cols, bool turned) {
+    const weight w = {.role = WEIGHT_LINEAR,
+                      .rows = turned ? cols : rows.n,
+                      .cols = turned ? rows.n : cols,
+                      .n_experts = n,
+                      .layer = layer,
+                      .first_row = rows.first,
+                      .run = rows.n,
+                      .run_step = rows.all,
+                      .turned = turned};
+    return add_weight(r, w, name, n * rows.all, cols);
 }
 
 weight_id rec_weight_experts(recorder *r, int layer, const char *name, uint32_t n_experts,

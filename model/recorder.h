@@ -41,6 +41,10 @@ weight_id rec_weight_experts(recorder *, int layer, const char *name, uint32_t n
 /* The same rows of each of them. */
 weight_id rec_weight_experts_slice(recorder *, int layer, const char *name, uint32_t n_experts,
                                    slice rows, uint32_t cols);
+/* The matrices of n heads, some rows of each, in a matrix of rows.all rows for each head. turned: each
+ * matrix is the transpose of these rows (weight.turned). */
+weight_id rec_weight_heads(recorder *, int layer, const char *name, uint32_t n, slice rows,
+                           uint32_t cols, bool turned);
 /* As a vector; NO_WEIGHT when wanted is false. */
 weight_id rec_vector(recorder *, bool wanted, int layer, const char *name, uint32_t n);
 /* The same of each expert: a tensor of two dimensions. */

@@ -9,7 +9,7 @@ import sys
 
 EXTERNAL = set("""gnutls_handshake_set_max_packet_length 
 google-research/bert tokenization.py llama.cpp ggml-common.h ggml-quants.c llama-arch.cpp llama-quant.cpp llama-vocab.cpp gemma3.cpp block_q4_0 block_iq4_xs
-kvalues_iq4nl rope_yarn quants.py modeling_rope_utils.py modeling_glm4.py modeling_glm4_moe.py modeling_gpt_oss.py modeling_granite.py modeling_ministral3.py modeling_olmo3.py
+kvalues_iq4nl rope_yarn quants.py modeling_rope_utils.py modeling_deepseek_v2.py modeling_deepseek_v3.py deepseek2.cpp modeling_glm4.py modeling_glm4_moe.py modeling_gpt_oss.py modeling_granite.py modeling_ministral3.py modeling_olmo3.py
 modeling_smollm3.py modeling_bert.py tokenization_bert.py convert_slow_tokenizer.py SentenceTransformer.py models/Pooling.py encoder.py o200k_base tiny_aya Q4_2 USER_DEFINED White_Space
 curl_easy_init curl_global_init curl_multi_socket_action sd_listen_fds sd_notify sd_watchdog_enabled nvml.h nvmlMemory_t
 splitmix64.c test_siphash128_1_3 vectors_sip128 END_WITH_ERROR

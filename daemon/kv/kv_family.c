@@ -42,7 +42,7 @@ static void feed_config(lanes *l, const machine *m) {
     feed_text(l, p->config.arch);
     model_config_visit(&p->config, feed_member, l);
     for (uint32_t i = 0; i < p->n_ops; i++) {
-        if (p->ops[i].kind != OP_ROPE_APPEND) continue;
+        if (!op_appends(&p->ops[i])) continue;
         const weight_id w = program_rope_factors(p, &p->ops[i], m->opt.max_model_len);
         feed(l, &w, sizeof w);
     }

@@ -56,7 +56,7 @@ static double weights_read(const machine *m, uint32_t n) {
         const bool table = i == in_table;
         if (table && !m->on_device) continue;
         double share = table || (w->role == WEIGHT_EMBED && !p->config.tied_head) ? 0 : 1;
-        if (w->n_experts) {
+        if (weight_is_routed(w)) {
             share = (double)n * p->config.n_experts_used / w->n_experts;
             if (share > 1) share = 1;
         }

@@ -24,7 +24,7 @@ typedef struct cpu_op {
     const float *bias[3];
     const float *vec[3]; /* of w, where it is a vector: OP_NORM, OP_LAYER_NORM, OP_ROUTE, ... */
     const uint32_t *order; /* OP_PERMUTE */
-    uint32_t rope;         /* OP_ROPE_APPEND and the OP_ATTENTION after it: which angles */
+    uint32_t rope;         /* what appends, and the OP_ATTENTION after it: which angles */
     uint64_t state;        /* of recurrent layers: where its floats begin in a slot of states */
 } cpu_op;
 

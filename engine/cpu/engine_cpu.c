@@ -114,9 +114,9 @@ static void init_rope(cpu_engine *e) {
     uint32_t table = 0, known = 0;
     for (uint32_t i = 0; i < p->n_ops; i++) {
         const op *o = &p->ops[i];
-        if (o->kind == OP_ROPE_APPEND) table = o->rope.table;
+        if (op_appends(o)) table = o->rope.table;
         e->op[i].rope = table;
-        if (o->kind != OP_ROPE_APPEND || known & 1u << table) continue;
+        if (!op_appends(o) || known & 1u << table) continue;
         const weight_id w = program_rope_factors(p, o, e->opt.max_model_len);
         const float *factors =
             w == NO_WEIGHT ? NULL : (const float *)(e->weights + e->layout.weights[w].at);

@@ -218,6 +218,7 @@ static void ops_kv_append(const kv_head *kv, uint32_t pos, const float *k, const
         append_k_codes(kv, pos, k);
     else
         append_k(kv, pos, k);
+    if (kv->format->latent) return;
     if (kv->format->v.word_bytes)
         append_v_codes(kv, pos, v);
     else

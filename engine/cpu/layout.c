@@ -39,9 +39,13 @@ static status check_options(const program *p, const engine_options *o, err *e) {
     static const dtype kv[] = {DT_F16, DT_BF16, DT_F32, DT_INT8, DT_Q8_0, DT_FP8, DT_INT4};
     s = kv_options_check(p, o, kv, sizeof kv / sizeof *kv, "CPU", e);
     if (s != OK || !o->unfused) return s;
-    if (p->config.bidirectional) {
+    if (p->config.bidirectional || p->config.shape.kv_rank) {
         err_set(e, ERR_UNSUPPORTED,
-                "attention = unfused is causal, and this model is an encoder");
+                p->config.bidirectional
+                    ? "attention = unfused is causal, and this model is an encoder"
+                    : "attention = unfused reads K and V apart, and this model has one row for "
+                      "both");
+        err_hint(e, "use attention = fused");
         return err_field(e, "attention");
     }
     if (!kv_type_get(o->kv_k)->word_bytes && !kv_type_get(o->kv_v)->word_bytes) return OK;
@@ -54,10 +58,12 @@ static status check_options(const program *p, const engine_options *o, err *e) {
 static status check_weights(const program *p, err *e) {
     for (uint32_t i = 0; i < p->n_weights; i++) {
         const weight *w = &p->weights[i];
-        if (!weight_is_matrix(w) || linear_supports(w->type, w->cols)) continue;
+        const dtype type = w->turned ? w->stored : w->type;
+        const uint32_t cols = w->turned ? w->rows : w->cols;
+        if (!weight_is_matrix(w) || linear_supports(type, cols)) continue;
         err_set(e, ERR_UNSUPPORTED,
                 "tensor %s: the CPU engine has no kernel for type %s with rows of %u", w->name,
-                dtype_name(w->type), w->cols);
+                dtype_name(type), cols);
         err_hint(e, "types with kernels: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to "
                     "Q6_K, IQ1_S to IQ4_XS, TQ1_0, TQ2_0, Q1_0, Q2_0, MXFP4, NVFP4");
         return err_field(e, "%s", w->name);
@@ -65,7 +71,8 @@ static status check_weights(const program *p, err *e) {
     return OK;
 }
 
-static status check_heads(const head_shape *h, err *e) {
+static status check_heads(const op *o, err *e) {
+    const head_shape split = attn_heads(o), *h = &split;
     if (h->head_dim % 8 || h->n_kv_heads == 0 || h->n_heads % h->n_kv_heads) {
         err_set(e, ERR_UNSUPPORTED,
                 "heads of %u (a multiple of 8 is needed), %u query heads for %u of K and V",
@@ -116,7 +123,7 @@ static status check_program(const program *p, err *e) {
     status s = OK;
     for (uint32_t i = 0; i < p->n_ops && s == OK; i++) {
         const op *o = &p->ops[i];
-        if (o->kind == OP_ATTENTION) s = check_heads(&o->heads, e);
+        if (o->kind == OP_ATTENTION) s = check_heads(o, e);
         if (o->kind == OP_ROUTE) s = check_router(p, o, e);
         if (o->kind == OP_CONV) s = check_conv(o, e);
         if (o->kind == OP_DELTA) s = check_delta(o, e);
@@ -133,14 +140,14 @@ static uint32_t larger(uint32_t a, uint32_t b) {
 static void find_attention(cpu_layout *l, const program *p) {
     l->rope_dims = program_rope_dims(p);
     for (uint32_t i = 0; i < p->n_ops; i++) {
-        const head_shape *h = &p->ops[i].heads;
         if (p->ops[i].kind != OP_ATTENTION) continue;
+        const head_shape split = attn_heads(&p->ops[i]), *h = &split;
+        const uint32_t partial = partial_floats(attn_dim_pad(attn_value_dim(&p->ops[i])));
         l->max_kv_heads = larger(l->max_kv_heads, h->n_kv_heads);
         l->max_heads = larger(l->max_heads, h->n_heads);
         l->max_group = larger(l->max_group, heads_group(h));
         l->max_head_dim = larger(l->max_head_dim, h->head_dim);
-        l->slot_floats =
-            larger(l->slot_floats, h->n_heads * partial_floats(attn_dim_pad(h->head_dim)));
+        l->slot_floats = larger(l->slot_floats, h->n_heads * partial);
     }
 }
 
@@ -176,7 +183,7 @@ static bool reads_activations(op_kind k) {
 
 static bool writes_floats(op_kind k) {
     return k == OP_EMBED || k == OP_LINEAR || k == OP_ROUTE || k == OP_EXPERTS_DOWN ||
-           k == OP_MUL_SIGMOID || k == OP_DELTA || k == OP_POOL;
+           k == OP_MUL_SIGMOID || k == OP_DELTA || k == OP_POOL || k == OP_LINEAR_BY_HEAD;
 }
 
 /* What its readers want of a value, backwards, since gathered rows want what theirs do. */
@@ -188,7 +195,9 @@ static void find_forms(cpu_layout *l, const program *p, const engine_options *op
             l->values[o->out].is_logits = true;
             if (opt->hidden) l->hidden = o->in;
         }
-        if (o->kind == OP_ROPE_APPEND) l->values[o->in].feeds_rope = true;
+        if (op_appends(o) || (o->kind == OP_ATTENTION && o->attention.latent) ||
+            (o->kind == OP_LINEAR_BY_HEAD && l->values[o->out].feeds_rope))
+            l->values[o->in].feeds_rope = true;
         if (o->residual != NO_VALUE) l->values[o->residual].forms |= FORM_F;
         if (o->by != NO_VALUE) l->values[o->by].forms |= FORM_F;
         if (o->in == NO_VALUE) continue;
@@ -211,8 +220,7 @@ static void find_forms(cpu_layout *l, const program *p, const engine_options *op
     /* Heads whose columns do not fall on blocks of 32 are quantised row by row afterwards. */
     for (uint32_t i = 0; i < p->n_ops; i++) {
         uint8_t *forms = p->ops[i].out == NO_VALUE ? NULL : &l->values[p->ops[i].out].forms;
-        if (p->ops[i].kind == OP_ATTENTION && !heads_fill_blocks(&p->ops[i].heads))
-            *forms |= FORM_F;
+        if (p->ops[i].kind == OP_ATTENTION && !heads_fill_blocks(&p->ops[i])) *forms |= FORM_F;
         if (writes_floats(p->ops[i].kind)) *forms |= FORM_F;
     }
 }
@@ -298,6 +306,21 @@ static void find_table(cpu_layout *l, const program *p) {
     l->table_thread_bytes = l->table_packed_bytes + align_up(raw, 64);
 }
 
+turned_place layout_turned(const weight *w) {
+    sizer s = {0};
+    turned_place p;
+    uint64_t raw, out;
+    /* checked when it was recorded */
+    CHECK(dtype_bytes(w->stored, TURNED_ROWS, w->rows, &raw));
+    CHECK(dtype_bytes(w->type, w->rows, w->cols, &out));
+    p.raw = place(&s, raw);
+    p.tiles = place(&s, packed_bytes(w->stored, TURNED_ROWS, w->rows));
+    p.row = place_n(&s, w->rows, 4);
+    p.out = place(&s, out);
+    p.bytes = s.n;
+    return p;
+}
+
 static void place_weights(cpu_layout *l, const program *p, sizer *s) {
     sizer w = {0};
     uint64_t rows32 = 0;
@@ -311,6 +334,7 @@ static void place_weights(cpu_layout *l, const program *p, sizer *s) {
         uint64_t row;
         CHECK(dtype_bytes(x->type, 1, x->cols, &row)); /* checked when it was recorded */
         if (weight_is_matrix(x) && row * 32 > rows32) rows32 = row * 32;
+        if (x->turned && layout_turned(x).bytes > rows32) rows32 = layout_turned(x).bytes;
     }
     l->weights_bytes = w.n;
     s->failed |= w.failed;
@@ -318,23 +342,26 @@ static void place_weights(cpu_layout *l, const program *p, sizer *s) {
     l->bounce_bytes = align_up(rows32 > enough ? rows32 : enough, 4096);
 }
 
-/* Room for the rows that a chunk of an expert's has, in the forms that its matrices read. */
+/* Room for the rows that a chunk of an expert's or a head's has, in the forms that its matrices read. */
 static void place_gathered(cpu_layout *l, const program *p, sizer *n) {
-    uint64_t f = 0, q = 0;
+    uint64_t f = 0, q = 0, rest = 0;
     for (uint32_t i = 0; i < p->n_ops; i++) {
         const op *o = &p->ops[i];
-        if (o->kind != OP_EXPERTS_GATE_UP) continue;
-        const uint32_t cols = p->values[o->in].cols;
+        const bool by_head = o->kind == OP_LINEAR_BY_HEAD;
+        if (o->kind != OP_EXPERTS_GATE_UP && !by_head) continue;
+        const uint32_t cols = by_head ? p->weights[o->w[0]].cols : p->values[o->in].cols;
         for (uint32_t j = 0; j < o->n_weights; j++) {
             const bool codes = layout_reads_codes(l, p->weights[o->w[j]].type);
             const uint64_t bytes = codes ? act_bytes_of(l->family, cols, GATHER_ROWS)
                                          : (uint64_t)GATHER_ROWS * cols * 4;
             uint64_t *most = codes ? &q : &f;
             if (bytes > *most) *most = bytes;
+            if (by_head && codes && l->family == ACTIVATION_INT8 && bytes > rest) rest = bytes;
         }
     }
     l->thread.gather_f = place(n, f);
     l->thread.gather_q = place(n, q);
+    l->thread.gather_rest = place(n, rest);
     l->thread.scores = place_n(n, 2ull * l->max_experts, 4);
 }
 

@@ -16,6 +16,7 @@ enum {
     GATE_ROWS = 128,     /* rows of such a chunk at most */
     GATHER_ROWS = 32,    /* rows of a chunk of one expert's at most */
     TABLE_ROWS = 16,     /* rows of the table in the file that are read at once */
+    TURNED_ROWS = 16,    /* rows of a matrix that is turned which are read at once */
     SPLIT_SEQS = 8       /* sequences whose attention is split over threads, at most */
 };
 
@@ -28,7 +29,7 @@ typedef struct value_place {
     uint8_t forms;
     bool is_logits;      /* lies in the arena of logits */
     uint64_t f, q, rest; /* offsets in the arena of activations */
-    bool feeds_rope;     /* read by OP_ROPE_APPEND */
+    bool feeds_rope;     /* made to queries, keys and values */
     uint32_t first_op, last_op;
 } value_place;
 
@@ -44,8 +45,9 @@ typedef struct thread_place {
     uint64_t gate, up;         /* GATE_FLOATS each */
     uint64_t sampler;
     uint64_t delta; /* delta_scratch_floats of the largest heads */
-    uint64_t gather_f,
-        gather_q;    /* GATHER_ROWS rows that go to one expert; 0 bytes without experts */
+    /* GATHER_ROWS rows that go to one expert or are of one head, rest: what their codes lost; 0 bytes
+     * without such operations */
+    uint64_t gather_f, gather_q, gather_rest;
     uint64_t scores; /* of route_choose */
     uint64_t bytes;
 } thread_place;
@@ -65,11 +67,32 @@ typedef struct route_place {
 static inline uint32_t partial_floats(uint32_t dim_pad) {
     return dim_pad + 2;
 }
+/* Columns of a head's output. */
+static inline uint32_t attn_value_dim(const op *o) {
+    return o->attention.latent ? o->attention.latent : o->heads.head_dim;
+}
+/* The heads of an operation of attention as its tasks have them: where all share one row, in runs of one
+ * size, as if each run had a KV head of its own. */
+static inline head_shape attn_heads(const op *o) {
+    head_shape h = o->heads;
+    if (!o->attention.latent) return h;
+    h.n_kv_heads = (uint32_t)ceil_div(h.n_heads, ATTN_MAX_QUERIES);
+    while (h.n_heads % h.n_kv_heads) h.n_kv_heads++;
+    return h;
+}
 /* Whether the query heads of each KV head begin at a block of 32 codes: then the thread that
  * has them quantises them. */
-static inline bool heads_fill_blocks(const head_shape *h) {
-    return heads_group(h) * h->head_dim % 32 == 0;
+static inline bool heads_fill_blocks(const op *o) {
+    const head_shape h = attn_heads(o);
+    return heads_group(&h) * attn_value_dim(o) % 32 == 0;
 }
+
+/* Where a thread has what it needs to turn a matrix of a weight, in its buffer for reading: rows as they
+ * are stored, the same packed, one of them, and the matrix turned. */
+typedef struct turned_place {
+    uint64_t raw, tiles, row, out, bytes;
+} turned_place;
+turned_place layout_turned(const weight *);
 
 /* Of a row and query head without fusion: scores of a whole context, a factor for each tile,
  * maximum and sum of each split. */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/half.h"
 #include "memory/term.h"
 
 typedef struct loading {
@@ -30,9 +31,47 @@ static uint32_t pieces_of_one(const cpu_layout *l, const weight *w) {
     return (uint32_t)ceil_div(w->rows, rows_at_once(l, w));
 }
 
+/* A row of the tensor as column col of the matrix. */
+static void turn_row(const weight *w, const float *row, uint32_t col, unsigned char *out) {
+    for (uint32_t i = 0; i < w->rows; i++) {
+        const size_t at = (size_t)i * w->cols + col;
+        if (w->type == DT_F32)
+            memcpy(out + 4 * at, &row[i], 4);
+        else
+            ((uint16_t *)(void *)out)[at] =
+                w->type == DT_F16 ? half_of_float(row[i]) : bf16_of_float(row[i]);
+    }
+}
+
+/* Pieces of a matrix that is turned are whole experts: TURNED_ROWS rows at a time become columns. */
+static status load_turned(loading *g, weight_id id, uint32_t expert, unsigned char *bounce,
+                          err *er) {
+    cpu_engine *e = g->e;
+    const weight *w = &e->program->weights[id];
+    const turned_place at = layout_turned(w);
+    const uint64_t bytes = packed_bytes(w->type, w->rows, w->cols);
+    unsigned char *to = e->weights + e->layout.weights[id].at + expert * bytes;
+    float *row = (float *)(void *)(bounce + at.row);
+    for (uint32_t i = 0, n; i < w->cols; i += n) {
+        n = w->cols - i < TURNED_ROWS ? w->cols - i : TURNED_ROWS;
+        status s =
+            model_read_turned(e->model, id, expert * w->cols + i, n, bounce + at.raw, er);
+        if (s != OK) return s;
+        packed_store(bounce + at.tiles, w->stored, n, w->rows, 0, n, bounce + at.raw);
+        const packed p = {bounce + at.tiles, w->stored, n, w->rows, NULL};
+        for (uint32_t k = 0; k < n; k++) {
+            packed_row(&p, k, row);
+            turn_row(w, row, i + k, bounce + at.out);
+        }
+    }
+    packed_store(to, w->type, w->rows, w->cols, 0, w->rows, bounce + at.out);
+    return OK;
+}
+
 static uint32_t pieces_of(const cpu_layout *l, const program *p, weight_id id) {
     const weight *w = &p->weights[id];
     if (id == l->table) return 0;
+    if (w->turned) return w->n_experts;
     return weight_is_matrix(w) ? pieces_of_one(l, w) * (w->n_experts ? w->n_experts : 1) : 1;
 }
 
@@ -42,6 +81,7 @@ static status load_piece(loading *g, weight_id id, uint32_t piece, void *bounce,
     unsigned char *to = e->weights + e->layout.weights[id].at;
     if (w->role == WEIGHT_VECTOR) return model_read_vector(e->model, id, (float *)to, er);
     if (w->role == WEIGHT_ORDER) return model_read_rows(e->model, id, 0, 1, to, er);
+    if (w->turned) return load_turned(g, id, piece, bounce, er);
     const uint32_t each = pieces_of_one(&e->layout, w), expert = piece / each;
     uint32_t step = rows_at_once(&e->layout, w), row = piece % each * step;
     uint32_t n = w->rows - row < step ? w->rows - row : step;

@@ -11,7 +11,9 @@
     X(LINEAR, run_linear, true)                                                                \
     X(HEAD_NORM, run_head_norm, false)                                                         \
     X(ROPE_APPEND, run_append, false)                                                          \
+    X(LATENT_APPEND, run_latent_append, false)                                                 \
     X(ATTENTION, run_attention, false)                                                         \
+    X(LINEAR_BY_HEAD, run_linear_by_head, false)                                               \
     X(GATE_UP, run_gate_up, true)                                                              \
     X(GATHER_ROWS, run_gather, false)                                                          \
     X(LOGITS, run_logits, true)                                                                \
@@ -42,6 +44,7 @@
     X(VALUE_NORM)                                                                              \
     X(WIDE_HEADS)                                                                              \
     X(SHARED_KV)                                                                               \
+    X(LATENT_KV)                                                                               \
     X(PROPORTIONAL)                                                                            \
     X(GATE_UP_BIAS)                                                                            \
     X(BIDIRECTIONAL)                                                                           \

@@ -26,7 +26,7 @@ typedef struct kv_head {
     const kv_format *format;
 } kv_head;
 
-/* Elements of an accumulator: those of a token's V. */
+/* Elements of an accumulator: those of a token's V, head_dim where that is as wide as K. */
 static inline uint32_t attn_dim_pad(uint32_t head_dim) {
     return kv_v_dims(KV_LANES, head_dim);
 }
@@ -46,7 +46,7 @@ typedef struct attn_part {
     /* Out, per query: the largest score, the sum of the weights, and the weighted sum of V,
      * both relative to that score. Where no token of the range is seen: -inf, 0, 0. */
     float *max, *sum; /* [n_rows * group] */
-    float *acc;       /* [n_rows * group][dim_pad]; of V as it is coded */
+    float *acc;       /* [n_rows * group][v_dims of the format]; of V as it is coded */
     void *scratch;    /* attn_scratch_bytes */
 } attn_part;
 
@@ -67,7 +67,7 @@ typedef struct op_kernels {
     /* Hadamard's matrix times each segment of x: kv_hadamard. dims: a multiple of segment, a
      * power of two from 16. */
     void (*hadamard)(float *x, uint32_t dims, uint32_t segment);
-    /* Stores k (after its rotary embedding) and v of the token at pos. */
+    /* Stores k (after its rotary embedding) and v of the token at pos; v is not read where it is in k. */
     void (*kv_append)(const kv_head *, uint32_t pos, const float *k, const float *v);
     /* tail: the newest KV_TAIL_TOKENS that each query sees, of types kv_tail_type, while older
      * ones are read from kv; NULL: all are. In each split of the sequence, older ones first. */

@@ -252,6 +252,7 @@ V_INLINE void attn_scores(const score_sum *s, uint32_t g0, dtype type, const int
 }
 
 #include "engine/cpu/attn_int.h"
+#include "engine/cpu/attn_latent.h"
 
 /* Of groups [g, n_groups). */
 V_INLINE void attn_scores_n(const score_sum *s, uint32_t g, uint32_t n_groups, dtype type,
@@ -580,6 +581,10 @@ static void attend_split(const attn_pass *pass, const attn_scratch *w, uint32_t 
     uint32_t tile = seen > from ? seen / ATTN_TILE * ATTN_TILE : from;
     tile_find(&t, pass->kv, tile, seen, to, part->to, w->gather);
     for (; tile < to; tile += ATTN_TILE) {
+        const uint32_t first = seen > tile ? seen - tile : 0;
+        const uint32_t end_of = to - tile < ATTN_TILE ? to - tile : ATTN_TILE;
+        if (pass->kv->format->latent)
+            latent_values(pass->kv->format, &t, first / 16, (end_of + 15) / 16, w->latent);
         for (uint32_t i = 0; i < nq; i += per)
             attn_tile(pass->kv->format, part, w, &t, tile, i, nq - i < per ? nq - i : per);
         if (tile + ATTN_TILE < to)
@@ -590,7 +595,7 @@ static void attend_split(const attn_pass *pass, const attn_scratch *w, uint32_t 
 static void ops_attend(const kv_head *kv, const kv_head *tail, const attn_part *part) {
     const uint32_t nq = part->n_rows * part->group, dp = kv->format->v_dims;
     const uint32_t seen = part_seen(part, 0);
-    attn_scratch w = attn_scratch_of(part->scratch, dp);
+    attn_scratch w = attn_scratch_of(part->scratch, attn_dim_pad(kv->format->head_dim));
     attn_pass pass[2];
     const uint32_t n_passes = attn_passes(kv, tail, part, pass);
     part_clear(part->max, part->sum, part->acc, nq, dp);

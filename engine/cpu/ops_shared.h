@@ -166,6 +166,7 @@ typedef struct attn_scratch {
     float *q_unit;         /* [ATTN_MAX_QUERIES][k_segments] */
     int32_t *q_sum;        /* [ATTN_MAX_QUERIES][k_segments] */
     unsigned char *gather; /* [2][ATTN_TILE][dim_pad] f32: tiles of blocks of 8 tokens */
+    float *latent;         /* its second half: V of a tile, where that is made of K */
 } attn_scratch;
 
 static inline attn_scratch attn_scratch_of(void *p, uint32_t dim_pad) {
@@ -180,6 +181,7 @@ static inline attn_scratch attn_scratch_of(void *p, uint32_t dim_pad) {
     w.q_sum = (int32_t *)(w.q_unit + segments);
     w.q16 = (int16_t *)(w.q_sum + segments);
     w.gather = (unsigned char *)(w.q16 + (size_t)ATTN_MAX_QUERIES * dim_pad);
+    w.latent = (float *)(void *)w.gather + (size_t)ATTN_TILE * dim_pad;
     return w;
 }
 
@@ -194,7 +196,7 @@ typedef struct tile_ptrs {
 /* Blocks of 8 tokens: two of them make a group, side by side, in scratch. */
 static inline void tile_gather(tile_ptrs *t, const kv_head *kv, uint32_t tile, uint32_t seen,
                                uint32_t to, unsigned char *gather) {
-    const uint32_t hd = kv->format->head_dim, dp = kv->format->v_dims;
+    const uint32_t hd = kv->format->head_dim, dp = attn_dim_pad(hd);
     const uint32_t ke = kv->format->k.bits / 8, v_bytes = kv->format->v_token_bytes;
     for (uint32_t g = 0; g < 4; g++) {
         unsigned char *k = gather + (size_t)g * 16 * dp * 4;

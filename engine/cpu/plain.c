@@ -176,14 +176,6 @@ static float k_get(const kv_head *kv, uint32_t pos, uint32_t d) {
     if (!t->word_bytes) return kv_get(t->type, p);
     return kv_code_value(t->type, (uint8_t)(t->bits == 4 ? *p >> at.shift & 15 : *p));
 }
-static float v_get(const kv_head *kv, uint32_t pos, uint32_t d) {
-    const kv_place at = kv_v_code(kv->format, kv_token(kv, pos), d);
-    const kv_type *t = &kv->format->v;
-    const unsigned char *p = kv_part(kv, pos) + at.at;
-    if (!t->word_bytes) return kv_get(t->type, p);
-    return kv_code_value(t->type, (uint8_t)(t->bits == 4 ? *p >> at.shift & 15 : *p));
-}
-
 static kv_scale scale_at(const kv_head *kv, uint32_t pos, dtype t, uint32_t at) {
     uint16_t word;
     memcpy(&word, kv_part(kv, pos) + at, sizeof word);
@@ -196,6 +188,23 @@ static kv_scale k_scale(const kv_head *kv, uint32_t pos, uint32_t segment) {
 static kv_scale v_scale(const kv_head *kv, uint32_t pos, uint32_t segment) {
     const uint32_t at = kv_v_word_at(kv->format, segment, kv_token(kv, pos));
     return scale_at(kv, pos, kv->format->v.type, at);
+}
+
+/* Where V is made of K. */
+static float latent_get(const kv_head *kv, uint32_t pos, uint32_t d) {
+    const kv_format *f = kv->format;
+    if (d >= f->latent) return 0.0f;
+    if (!f->k.word_bytes) return k_get(kv, pos, d);
+    const kv_scale s = k_scale(kv, pos, d / f->k_segment);
+    return (k_get(kv, pos, d) - s.z) * s.d;
+}
+static float v_get(const kv_head *kv, uint32_t pos, uint32_t d) {
+    if (kv->format->latent) return latent_get(kv, pos, d);
+    const kv_place at = kv_v_code(kv->format, kv_token(kv, pos), d);
+    const kv_type *t = &kv->format->v;
+    const unsigned char *p = kv_part(kv, pos) + at.at;
+    if (!t->word_bytes) return kv_get(t->type, p);
+    return kv_code_value(t->type, (uint8_t)(t->bits == 4 ? *p >> at.shift & 15 : *p));
 }
 
 static void plain_hadamard(float *x, uint32_t dims, uint32_t segment) {
@@ -261,7 +270,7 @@ static void append_v(const kv_head *kv, uint32_t pos, const float *v) {
 
 static void plain_kv_append(const kv_head *kv, uint32_t pos, const float *k, const float *v) {
     append_k(kv, pos, k);
-    append_v(kv, pos, v);
+    if (!kv->format->latent) append_v(kv, pos, v);
 }
 
 /* ---- attention ---- */
@@ -425,7 +434,7 @@ static void plain_split(const attn_pass *pass, uint32_t i, uint32_t from,
 
 static void plain_attend(const kv_head *kv, const kv_head *tail, const attn_part *part) {
     const uint32_t nq = part->n_rows * part->group, dp = kv->format->v_dims;
-    attn_scratch w = attn_scratch_of(part->scratch, dp);
+    attn_scratch w = attn_scratch_of(part->scratch, attn_dim_pad(kv->format->head_dim));
     attn_pass pass[2];
     const uint32_t n_passes = attn_passes(kv, tail, part, pass);
     part_clear(part->max, part->sum, part->acc, nq, dp);

@@ -34,6 +34,11 @@ void quantise_row(const cpu_engine *, const act *a, const act *rest, uint32_t r,
 /* Row `from` of in as row `to` of out, in the forms that out has. */
 void row_copy(const act *in, uint32_t from, const act *out, uint32_t to);
 
+/* ---- step_experts.c ---- */
+
+/* Matrix i of an expert, from output `from` on, n of them. */
+packed expert_part(const cpu_op *, uint32_t i, uint32_t expert, uint32_t from, uint32_t n);
+
 /* ---- attention without fusion ---- */
 
 /* Of some query heads: the largest score, the sum of the weights, the weighted sum of V. */

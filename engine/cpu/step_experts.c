@@ -38,9 +38,7 @@ void run_route(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     e->step.routed.by = o->out;
 }
 
-/* Matrix i of an expert, from output `from` on, n of them. */
-static packed expert_part(const cpu_op *c, uint32_t i, uint32_t expert, uint32_t from,
-                          uint32_t n) {
+packed expert_part(const cpu_op *c, uint32_t i, uint32_t expert, uint32_t from, uint32_t n) {
     packed w = c->part[i];
     w.tiles = (const unsigned char *)w.tiles + expert * packed_bytes(w.type, w.n_out, w.n_in);
     if (w.scale) w.scale += expert;

@@ -157,7 +157,9 @@ static void read_routing(shape_reader *r) {
     flag(r, "norm_topk_prob", &norm);
     c->experts_norm = norm;
     real(r, "routed_scaling_factor", 1e-3, 1e3, &c->experts_scale);
-    if (!json_is_string(method) || !str_eqz(json_in_text(method), "greedy")) {
+    const bool greedy = json_is_string(method) ? str_eqz(json_in_text(method), "greedy")
+                                               : is_type(r, "deepseek_v2");
+    if (!greedy) {
         number(r, "n_group", &c->expert_groups);
         number(r, "topk_group", &c->expert_groups_used);
     }
@@ -205,6 +207,16 @@ static void read_latent(shape_reader *r) {
     c->head_dim = nope + m->rope_dim;
     c->rope.n_dims = m->rope_dim;
     c->n_kv_heads = c->n_heads;
+    uint32_t adjacent = 1;
+    flag(r, "rope_interleave", &adjacent);
+    if (!adjacent) refuse(r, "rope_interleave", "it must be true");
+    float all = 0;
+    shape_reader rope = *r;
+    rope.o = json_object_get(r->o, json_object_get(r->o, "rope_parameters") ? "rope_parameters"
+                                                                            : "rope_scaling");
+    if (json_is_object(rope.o)) real(&rope, "mscale_all_dim", 0, 100, &all);
+    r->s = rope.s;
+    model_config_scale_latent(c, all);
 }
 
 static void read_states(shape_reader *r) {

@@ -78,7 +78,8 @@ static void compare(const char *what) {
     ck_assert_uint_eq(v.plan_bytes, r.m.plan.total_bytes);
 }
 
-/* False: the engine does not compute with that type of cache, or a tier has no states. */
+/* False: the engine does not compute with that type of cache, a tier has no states, or attention without
+ * fusion no K and V in one row. */
 static bool check_one(const options *o, const char *what) {
     const machine_wish w = {.extra = serving_terms};
     err e;
@@ -87,6 +88,7 @@ static bool check_one(const options *o, const char *what) {
     const bool refused =
         s == ERR_UNSUPPORTED &&
         (strcmp(e.field, "kv_cache_dtype") == 0 || strncmp(e.field, "cache_type", 10) == 0 ||
+         (strcmp(e.field, "attention") == 0 && r.m.model->program.config.shape.kv_rank > 0) ||
          (r.m.sched_conf.state_slots > 0 &&
           (strcmp(e.field, "kv_disk") == 0 || strcmp(e.field, "kv_host_bytes") == 0)));
     ck_assert_msg(s == OK || refused, "%s: %s", what, e.text);

@@ -278,11 +278,13 @@ START_TEST(what_its_kernels_lack_is_named) {
         ck_assert_msg(engine_check_runs(&backend_cuda, &m->program, &e) == OK, "%s", e.text);
         model_close(m);
     }
-    static const char *const lacks[] = {NULL, "wide_heads", "expert_scales", "choice_bias"};
-    for (int i = 0; i < 4; i++) {
+    static const char *const lacks[] = {NULL, "wide_heads", "expert_scales", "choice_bias",
+                                        "latent_kv"};
+    for (int i = 0; i < 5; i++) {
         model_config c = dense_gemma4();
         if (i == 1) c.shape.full_head_dim = 512;
-        if (i >= 2) c = gb_shaped_config(i == 2 ? "gemma4" : "glm4moe", 128, 24);
+        if (i >= 2)
+            c = gb_shaped_config(i == 2 ? "gemma4" : i == 3 ? "glm4moe" : "deepseek2", 128, 24);
         model *m = planned(&c, DT_F16);
         const status s = engine_check_runs(&backend_cuda, &m->program, &e);
         ck_assert_int_eq(s, lacks[i] ? ERR_UNSUPPORTED : OK);

@@ -138,6 +138,40 @@ START_TEST(sizes_that_a_quantised_type_cannot_have_are_named) {
 }
 END_TEST
 
+/* As DeepSeek V3 has it: 576 dimensions of which V is 512, with and without scales for each 64. */
+START_TEST(a_latent_row_is_k_alone) {
+    static const struct {
+        dtype type;
+        uint32_t bytes; /* of 16 tokens */
+    } row[] = {{DT_F16, 16 * 576 * 2},
+               {DT_F32, 16 * 576 * 4},
+               {DT_INT8, 16 * (576 + 9 * 2)},
+               {DT_Q8_0, 16 * (576 + 18 * 2)},
+               {DT_INT4, 16 * (288 + 9 * 2)}};
+    err e;
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        kv_format f = format(KV_LANES, row[i].type, row[i].type, 16, 1, 576);
+        kv_format_drop_v(&f, 512);
+        ck_assert_uint_eq(f.part_bytes, align_up(row[i].bytes, 64));
+        ck_assert_uint_eq(f.v_dims, 512);
+        ck_assert(f.v.type == DT_F32 && f.v.rotated == f.k.rotated && f.v_segments == 1);
+        ck_assert_int_eq(kv_latent_check(row[i].type, row[i].type, 576, 512, &e), OK);
+    }
+}
+END_TEST
+
+START_TEST(a_latent_row_of_two_types_or_with_a_group_that_is_both_is_refused) {
+    err e;
+    ck_assert_int_eq(kv_latent_check(DT_F16, DT_INT8, 576, 512, &e), ERR_UNSUPPORTED);
+    ck_assert_str_eq(e.field, "cache_type_v");
+    ck_assert_int_eq(kv_latent_check(DT_INT8, DT_INT8, 576, 480, &e), ERR_UNSUPPORTED);
+    ck_assert_str_eq(e.field, "head_dim");
+    ck_assert_ptr_nonnull(strstr(e.text, "INT8"));
+    ck_assert_int_eq(kv_latent_check(DT_Q8_0, DT_Q8_0, 576, 480, &e), OK); /* groups of 32 */
+    ck_assert_int_eq(kv_latent_check(DT_BF16, DT_BF16, 576, 500, &e), OK);
+}
+END_TEST
+
 START_TEST(a_type_that_an_engine_lacks_is_named_with_its_option) {
     static const dtype known[] = {DT_F16, DT_BF16};
     static const struct {
@@ -164,5 +198,6 @@ END_TEST
 CHECK_MAIN("kv block", the_example_of_the_header_holds,
            parts_of_quantised_types_have_the_bytes_of_the_table,
            every_element_of_every_format_has_bytes_of_its_own,
-           sizes_that_a_quantised_type_cannot_have_are_named,
+           sizes_that_a_quantised_type_cannot_have_are_named, a_latent_row_is_k_alone,
+           a_latent_row_of_two_types_or_with_a_group_that_is_both_is_refused,
            a_type_that_an_engine_lacks_is_named_with_its_option)

@@ -52,7 +52,9 @@ static const struct {
     {"glm4moe", DT_F16, DT_F16, false},     {"gpt-oss", DT_F16, DT_F16, true},
     {"gpt-oss", DT_INT8, DT_INT4, true},    {"lfm2", DT_F16, DT_F16, false},
     {"lfm2moe", DT_F16, DT_F16, false},     {"qwen35", DT_F16, DT_F16, false},
-    {"qwen35moe", DT_INT8, DT_INT8, false},
+    {"qwen35moe", DT_INT8, DT_INT8, false}, {"deepseek2", DT_F16, DT_F16, false},
+    {"deepseek2", DT_BF16, DT_BF16, false}, {"deepseek2", DT_INT8, DT_INT8, false},
+    {"deepseek2", DT_FP8, DT_FP8, false},   {"deepseek2", DT_INT4, DT_INT4, false},
 };
 enum { N_MODELS = sizeof models / sizeof *models };
 
@@ -101,8 +103,9 @@ static bool has_states(const rig *r) {
     return ((cpu_engine *)r->engine)->states != NULL;
 }
 
-/* Attention without fusion reads no codes. */
+/* Attention without fusion reads no codes, and not K and V from one row. */
 static bool may_be_unfused(int which) {
+    if (models[which].arch && strcmp(models[which].arch, "deepseek2") == 0) return false;
     return !kv_type_get(models[which].k)->word_bytes &&
            !kv_type_get(models[which].v)->word_bytes;
 }

@@ -1,6 +1,7 @@
 /* Small models of families whose layers are of several kinds, as GGUF files: Gemma 4 with shared KV
- * layers, per-layer embeddings and experts (two kinds of heads, so two groups of KV blocks), and
- * GLM-4.5 with a dense layer before those of experts. The tensors are those of the program that the
+ * layers, per-layer embeddings and experts (two kinds of heads, so two groups of KV blocks),
+ * GLM-4.5 with a dense layer before those of experts, and DeepSeek V3, more heads of which share a row of
+ * the KV cache than one task of attention has. The tensors are those of the program that the
  * config gives. All functions are static. */
 #ifndef TESTS_MODEL_GGUF_SHAPED_H
 #define TESTS_MODEL_GGUF_SHAPED_H
@@ -41,12 +42,25 @@ static model_config gb_glm4moe_config(uint32_t n_vocab) {
     return c;
 }
 
+static model_config gb_deepseek2_config(uint32_t n_vocab) {
+    model_config c = gb_glm4moe_config(n_vocab);
+    snprintf(c.arch, sizeof c.arch, "deepseek2");
+    snprintf(c.name, sizeof c.name, "tiny deepseek2");
+    c.n_heads = c.n_kv_heads = 26, c.head_dim = 48, c.qkv_bias = c.qk_norm = false;
+    c.shape.q_rank = 32, c.shape.kv_rank = 64, c.shape.rope_dim = c.rope.n_dims = 16;
+    c.shape.v_dim = 32;
+    c.rope.pairing = ROPE_ADJACENT;
+    model_config_scale_latent(&c, 0);
+    return c;
+}
+
 /* window: of those that have one. */
 static GB_UNUSED model_config gb_shaped_config(const char *arch, uint32_t n_vocab,
                                                uint32_t window) {
-    CHECK(strcmp(arch, "gemma4") == 0 || strcmp(arch, "glm4moe") == 0);
-    return strcmp(arch, "gemma4") == 0 ? gb_gemma4_config(n_vocab, window)
-                                       : gb_glm4moe_config(n_vocab);
+    if (strcmp(arch, "gemma4") == 0) return gb_gemma4_config(n_vocab, window);
+    if (strcmp(arch, "deepseek2") == 0) return gb_deepseek2_config(n_vocab);
+    CHECK(strcmp(arch, "glm4moe") == 0);
+    return gb_glm4moe_config(n_vocab);
 }
 
 static void gb_gemma4_keys(gb *b, const model_config *c) {
@@ -95,6 +109,12 @@ static GB_UNUSED void gb_shaped_keys(gb *b, const model_config *c) {
         gb_gemma4_keys(b, c);
     else
         gb_model_keys(b, c);
+    if (!c->shape.kv_rank) return;
+    gb_int(b, "deepseek2.attention.q_lora_rank", c->shape.q_rank);
+    gb_int(b, "deepseek2.attention.kv_lora_rank", c->shape.kv_rank);
+    gb_int(b, "deepseek2.attention.key_length_mla", c->head_dim);
+    gb_int(b, "deepseek2.attention.value_length_mla", c->shape.v_dim);
+    gb_bool(b, "deepseek2.expert_weights_norm", c->experts_norm);
 }
 
 static void gb_shaped_tensor(gb *b, const weight *w, uint64_t seed) {

@@ -171,10 +171,11 @@ static const both files[] = {
      "expert_count=8 expert_used_count=3 expert_feed_forward_length=32 "
      "leading_dense_block_count=1"},
     {"{\"model_type\":\"deepseek_v3\"," TINY TINY_LATENT
-     "\"num_hidden_layers\":3,\"n_shared_experts\":2,\"q_lora_rank\":24,"
-     "\"tie_word_embeddings\":false}",
+     "\"num_hidden_layers\":4,\"n_shared_experts\":2,\"q_lora_rank\":24,"
+     "\"tie_word_embeddings\":false,\"num_nextn_predict_layers\":1}",
      TINY_KEYS
-     "block_count=3 feed_forward_length=80 attention.head_count_kv=1 attention.key_length=40 "
+     "block_count=5 nextn_predict_layers=1 feed_forward_length=80 attention.head_count_kv=1 "
+     "attention.key_length=40 "
      "attention.value_length=32 attention.key_length_mla=20 attention.value_length_mla=20 "
      "attention.q_lora_rank=24 attention.kv_lora_rank=32 rope.dimension_count=8 expert_count=8 "
      "expert_used_count=3 expert_feed_forward_length=32 expert_shared_count=2 "

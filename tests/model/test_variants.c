@@ -162,6 +162,69 @@ START_TEST(keys_and_values_of_layers_that_read_anothers_are_not_loaded) {
 }
 END_TEST
 
+/* YaRN as V2 Lite has it, whose cosines have no factor. */
+static const float v2_lite_scale = 1.2608037f * 1.2608037f; /* 0.1 * 0.707 ln(40) + 1 */
+
+START_TEST(latent_attention_is_what_the_file_says) {
+    model_config want = gb_shaped_config("deepseek2", 128, 0), c;
+    err e;
+    ck_assert_msg(read_shaped(&want, &c, &e) == OK, "%s", e.text);
+    ck_assert(model_config_same(&c, &want));
+    teardown();
+    gb_str(&b, "deepseek2.rope.scaling.type", "yarn");
+    gb_float(&b, "deepseek2.rope.scaling.factor", 40);
+    gb_int(&b, "deepseek2.rope.scaling.original_context_length", 4096);
+    gb_float(&b, "deepseek2.rope.scaling.yarn_log_multiplier", 0.0707f);
+    ck_assert_msg(read_shaped(&want, &c, &e) == OK, "%s", e.text);
+    ck_assert(c.rope.scaling == ROPE_SCALING_YARN && c.rope.attn_factor == 1);
+    ck_assert_float_eq_tol(c.attn_scale, v2_lite_scale / sqrtf(48), 1e-6f);
+    teardown();
+    want.shape.kv_rank = 0;
+    gb_shaped_keys(&b, &want);
+    ck_assert_int_eq(read_config(&c, &e), ERR_FORMAT);
+    ck_assert_str_eq(e.field, "deepseek2.attention.kv_lora_rank");
+}
+END_TEST
+
+START_TEST(latent_attention_is_what_config_json_says) {
+    static const char text[] =
+        "{\"model_type\":\"deepseek_v2\",\"hidden_size\":64,\"num_hidden_layers\":2,"
+        "\"num_attention_heads\":4,\"num_key_value_heads\":4,\"intermediate_size\":64,"
+        "\"vocab_size\":96,\"max_position_embeddings\":163840,\"kv_lora_rank\":32,"
+        "\"q_lora_rank\":null,\"qk_nope_head_dim\":32,\"qk_rope_head_dim\":16,"
+        "\"v_head_dim\":24,\"n_routed_experts\":8,\"num_experts_per_tok\":2,"
+        "\"n_shared_experts\":1,\"moe_intermediate_size\":32,\"n_group\":4,\"topk_group\":2,"
+        "\"rope_interleave\":true,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":40,"
+        "\"original_max_position_embeddings\":4096,\"mscale\":0.707,"
+        "\"mscale_all_dim\":0.707}}";
+    hf_config c;
+    err e;
+    ck_assert_msg(hf_config_parse(&c, str_of(text), &e) == OK, "%s", e.text);
+    ck_assert_float_eq_tol(c.config.attn_scale, v2_lite_scale / sqrtf(48), 1e-6f);
+    ck_assert(c.config.rope.attn_factor == 1 && c.config.rope.n_dims == 16);
+    ck_assert_uint_eq(c.config.expert_groups,
+                      0); /* V2 chooses greedily unless it says otherwise */
+    char bad[sizeof text + 8];
+    const char *at = strstr(text, "true");
+    snprintf(bad, sizeof bad, "%.*sfalse%s", (int)(at - text), text, at + strlen("true"));
+    ck_assert_int_eq(hf_config_parse(&c, str_of(bad), &e), ERR_UNSUPPORTED);
+    ck_assert_str_eq(e.field, "rope_interleave");
+}
+END_TEST
+
+START_TEST(a_matrix_that_cannot_be_turned_is_named) {
+    const model_config want = gb_shaped_config("deepseek2", 128, 0);
+    model_config c;
+    model *m;
+    err e;
+    const uint64_t ne[] = {64, 26 * (32 + 32)};
+    gb_tensor(&b, "blk.0.attn_kv_b.weight", DT_NVFP4, 2, ne, NULL);
+    ck_assert_msg(read_shaped(&want, &c, &e) == OK, "%s", e.text);
+    ck_assert_int_eq(model_open(&m, g, &e), ERR_UNSUPPORTED);
+    ck_assert_str_eq(e.field, "blk.0.attn_kv_b.weight");
+}
+END_TEST
+
 START_TEST(groups_that_experts_do_not_fill_are_refused) {
     static const struct {
         uint32_t groups, used, chosen;
@@ -313,6 +376,9 @@ int main(void) {
     tcase_add_test(t, what_files_leave_out_the_family_has);
     tcase_add_test(t, routers_are_what_the_file_says);
     tcase_add_test(t, keys_and_values_of_layers_that_read_anothers_are_not_loaded);
+    tcase_add_test(t, latent_attention_is_what_the_file_says);
+    tcase_add_test(t, latent_attention_is_what_config_json_says);
+    tcase_add_test(t, a_matrix_that_cannot_be_turned_is_named);
     tcase_add_loop_test(t, groups_that_experts_do_not_fill_are_refused, 0, 5);
     tcase_add_test(t, layers_that_are_not_rotated_have_a_table_of_no_dimensions);
     tcase_add_test(t, members_of_config_json_are_read);
