@@ -79,7 +79,26 @@ static void f32(put *p, const char *suffix, float v) {
     gguf_put_f32(p->k, key_of(p, suffix), v);
 }
 
-static void put_rope(put *p, const rope_config *r) {
+/* Of latent attention with YaRN: its factor for all dimensions, which model_config_scale_latent was given. */
+static float latent_mscale(const model_config *c) {
+    if (c->rope.scaling != ROPE_SCALING_YARN || c->rope.factor <= 1) return 0;
+    return (sqrtf(c->attn_scale * sqrtf((float)c->head_dim)) - 1) /
+           (0.1f * logf(c->rope.factor));
+}
+
+/* GGUF has one number for it and for the factor of cosines: both, then cosines have none, or neither. */
+static status check_latent(const model_config *c, const checkpoint *in, err *e) {
+    const float factor = c->rope.attn_factor;
+    if (!c->shape.kv_rank || factor == 1 || (factor == 0 && fabsf(latent_mscale(c)) < 1e-4f))
+        return OK;
+    err_set(e, ERR_UNSUPPORTED,
+            "%.200s: GGUF has no key for an mscale of YaRN apart from mscale_all_dim",
+            checkpoint_path(in));
+    return err_field(e, "mscale");
+}
+
+static void put_rope(put *p, const model_config *c) {
+    const rope_config *r = &c->rope;
     u32(p, "rope.dimension_count", r->n_dims);
     f32(p, "rope.freq_base", r->theta);
     if (r->original_len) u32(p, "rope.scaling.original_context_length", r->original_len);
@@ -90,7 +109,10 @@ static void put_rope(put *p, const rope_config *r) {
     if (r->scaling != ROPE_SCALING_LONGROPE) f32(p, "rope.scaling.factor", r->factor);
     if (r->scaling == ROPE_SCALING_LONGROPE) f32(p, "rope.scaling.attn_factor", r->attn_factor);
     if (r->scaling != ROPE_SCALING_YARN) return;
-    if (r->attn_factor != 0) /* readers multiply it by the formula's */
+    if (c->shape.kv_rank && r->attn_factor != 0)
+        f32(p, "rope.scaling.yarn_log_multiplier",
+            latent_mscale(c) / 10); /* as converters do */
+    else if (r->attn_factor != 0)   /* readers multiply it by the formula's */
         f32(p, "rope.scaling.yarn_attn_factor", r->attn_factor / (0.1f * logf(r->factor) + 1));
     f32(p, "rope.scaling.yarn_beta_fast", r->beta_fast);
     f32(p, "rope.scaling.yarn_beta_slow", r->beta_slow);
@@ -159,6 +181,8 @@ static void put_shape(put *p, const model_config *c) {
     const model_shape *m = &c->shape;
     if (n_dense_layers(c)) u32(p, "leading_dense_block_count", n_dense_layers(c));
     if (m->mtp) u32(p, "nextn_predict_layers", m->mtp);
+    if (m->kv_rank) u32(p, "attention.kv_lora_rank", m->kv_rank);
+    if (m->q_rank) u32(p, "attention.q_lora_rank", m->q_rank);
     if (!m->full_head_dim) return;
     u32(p, "attention.key_length_swa", c->head_dim);
     u32(p, "attention.value_length_swa", c->head_dim);
@@ -171,7 +195,7 @@ static void put_shape(put *p, const model_config *c) {
 
 static void put_scales(put *p, const model_config *c) {
     const family *f = family_find(c->arch);
-    if (c->attn_scale != 0) f32(p, "attention.scale", c->attn_scale);
+    if (c->attn_scale != 0 && !c->shape.kv_rank) f32(p, "attention.scale", c->attn_scale);
     if (c->attn_cap != 0 || f->attn_cap != 0) f32(p, "attn_logit_softcapping", c->attn_cap);
     if (c->logit_cap != 0 || f->logit_cap != 0) f32(p, "final_logit_softcapping", c->logit_cap);
     if (c->temperature != 0) f32(p, "attention.temperature_scale", c->temperature);
@@ -192,13 +216,13 @@ static void put_config(gguf_keys *k, const model_config *c) {
     u32(&p, "attention.head_count", c->n_heads);
     put_by_layer(&p, "attention.head_count_kv", c, kv_heads_of);
     u32(&p, "attention.key_length", head);
-    u32(&p, "attention.value_length", head);
+    u32(&p, "attention.value_length", c->shape.kv_rank ? c->shape.v_dim : head);
     f32(&p, "attention.layer_norm_rms_epsilon", c->norm_eps);
     u32(&p, "vocab_size", c->n_vocab);
     put_scales(&p, c);
     if (c->pooling_type) u32(&p, "pooling_type", c->pooling_type);
     if (c->n_experts) put_experts(&p, c);
-    put_rope(&p, &c->rope);
+    put_rope(&p, c);
     put_window(&p, c);
     put_shape(&p, c);
 }
@@ -207,6 +231,7 @@ static status folder_keys(gguf_keys *k, const checkpoint *in, const facts *f, er
     model_config c;
     status s = model_config_read(&c, in, e);
     if (s != OK) return s;
+    if ((s = check_latent(&c, in, e)) != OK) return s;
     /* Architecture and name come first, then the numbers. */
     for (uint32_t i = 0; i < f->n; i++)
         if (str_starts(str_of(f->v[i].key), STR("general."))) put_fact(k, &f->v[i]);

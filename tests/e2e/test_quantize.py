@@ -112,7 +112,7 @@ def test_every_number_of_a_config_gets_its_key(family, tmp_path):
     assert of_folder.stdout == of_file.stdout and "attention" in of_file.stdout
 
 
-@pytest.mark.parametrize("name", ("gemma4", "gemma4moe", "glm4moe", "granitemoe", "granitemoeshared"))
+@pytest.mark.parametrize("name", ("deepseek2", "deepseek2v2", "deepseek3", "gemma4", "gemma4moe", "glm4lite", "glm4moe", "granitemoe", "granitemoeshared"))
 def test_layers_of_several_kinds_and_experts_get_their_keys(name, tmp_path):
     folder, out = ROOT / "tests" / "golden" / "families" / name, tmp_path / "model.gguf"
     quantize(folder, out, "--type", "F16")
