@@ -97,6 +97,20 @@ static status check_latent(const model_config *c, const checkpoint *in, err *e) 
     return err_field(e, "mscale");
 }
 
+/* YaRN's factor of cosines, where it is not the formula's. */
+static void put_amplitude(put *p, const model_config *c) {
+    const float factor = c->rope.attn_factor;
+    if (factor == 0) return;
+    if (c->shape.kv_rank) { /* as converters write it */
+        f32(p, "rope.scaling.yarn_log_multiplier", latent_mscale(c) / 10);
+        return;
+    }
+    /* Readers multiply it by the formula's, but for some families. */
+    const bool whole = family_find(c->arch)->whole_attn_factor;
+    f32(p, "rope.scaling.attn_factor",
+        whole ? factor : factor / yarn_amplitude(c->rope.factor, 1));
+}
+
 static void put_rope(put *p, const model_config *c) {
     const rope_config *r = &c->rope;
     u32(p, "rope.dimension_count", r->n_dims);
@@ -109,11 +123,7 @@ static void put_rope(put *p, const model_config *c) {
     if (r->scaling != ROPE_SCALING_LONGROPE) f32(p, "rope.scaling.factor", r->factor);
     if (r->scaling == ROPE_SCALING_LONGROPE) f32(p, "rope.scaling.attn_factor", r->attn_factor);
     if (r->scaling != ROPE_SCALING_YARN) return;
-    if (c->shape.kv_rank && r->attn_factor != 0)
-        f32(p, "rope.scaling.yarn_log_multiplier",
-            latent_mscale(c) / 10); /* as converters do */
-    else if (r->attn_factor != 0)   /* readers multiply it by the formula's */
-        f32(p, "rope.scaling.yarn_attn_factor", r->attn_factor / (0.1f * logf(r->factor) + 1));
+    put_amplitude(p, c);
     f32(p, "rope.scaling.yarn_beta_fast", r->beta_fast);
     f32(p, "rope.scaling.yarn_beta_slow", r->beta_slow);
 }

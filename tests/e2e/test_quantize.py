@@ -2,6 +2,7 @@
 death, and refusals that say what to do. Bytes against llama-quantize: bench/bench_quantize.py."""
 
 import json
+import math
 import os
 import re
 import resource
@@ -119,6 +120,13 @@ def test_layers_of_several_kinds_and_experts_get_their_keys(name, tmp_path):
     of_folder, of_file = (vramd("inspect", str(path), "--program") for path in (folder, out))
     assert of_folder.returncode == 0, of_folder.stderr
     assert of_folder.stdout == of_file.stdout and "attention" in of_file.stdout
+
+
+def test_yarns_factor_has_the_key_that_readers_multiply_by_the_formula(tmp_path):
+    quantize(ROOT / "tests" / "golden" / "families" / "ministral3", tmp_path / "model.gguf")
+    file = gguf.GGUFReader(tmp_path / "model.gguf")
+    factor, relative = (file.fields[f"mistral3.rope.scaling.{key}"].contents() for key in ("factor", "attn_factor"))
+    assert abs(relative * (0.1 * math.log(factor) + 1) - 1) < 1e-6  # both mscales of its config are 1
 
 
 FILE_TYPES = {"F16": 1, "Q8_0": 7, "Q5_0": 8, "Q2_K": 10, "Q4_K": 14, "IQ4_XS": 30, "MXFP4": 38}
