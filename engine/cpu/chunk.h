@@ -1,0 +1,65 @@
+/* What recurrent operations by chunks share (step_delta.c, step_ssm.c). Positions are in chunks of
+ * STATE_CHUNK from 0 on. A head's matrix S stands behind the last full chunk; each row of the chunk
+ * adds k v^T to it, decayed by the rows after it. k, v and the sum of the decays' logarithms g are kept
+ * beside S, so that rows can be undone; behind the last row of a chunk they are added to S, which is
+ * then written once for all of them. A row's numbers depend on its position and the rows before it
+ * alone, however they are cut into steps.
+ *
+ * No state of its own; any thread of the step. */
+#ifndef VRAMD_ENGINE_CPU_CHUNK_H
+#define VRAMD_ENGINE_CPU_CHUNK_H
+
+#include <string.h>
+
+#include "engine/cpu/step.h"
+
+/* What a key head and one of its value heads have in a slot of states. */
+typedef struct head_state {
+    float *s; /* [key_dim][value_dim] */
+    float *k; /* [STATE_CHUNK][key_dim] */
+    float *n; /* [STATE_CHUNK][value_dim]: v */
+    float *g; /* [STATE_CHUNK]: sums of g since the chunk began */
+} head_state;
+
+head_state head_state_of(const cpu_engine *, const cpu_op *, uint32_t slot, uint32_t key_head,
+                         uint32_t value_head);
+
+/* The i-th value head that goes by a key head. */
+static inline uint32_t value_head_of(const delta_shape *d, uint32_t key_head, uint32_t i) {
+    return d->tiled ? key_head + i * d->key_heads
+                    : key_head * (d->value_heads / d->key_heads) + i;
+}
+
+/* Rows of a sequence of the step that are in one chunk. All 0 before the first. */
+typedef struct chunk_rows {
+    uint32_t row, n_rows; /* of the step */
+    uint32_t at;          /* place of the first one in its chunk */
+    const uint32_t
+        *checkpoint;     /* slot for the state behind them, which end a chunk; NULL: none */
+    uint32_t done, next; /* rows of the sequence before the next chunk; checkpoints */
+} chunk_rows;
+
+/* The next ones; false: no more. */
+bool chunk_next(chunk_rows *, const batch_seq *);
+
+/* log(1 + e^x) without overflow. */
+double chunk_softplus(double x);
+
+/* e^(now - g[j]) for the chunk's rows j < n, then e^now: [n + 1]. */
+void chunk_powers(const cpu_engine *, const float *g, float now, uint32_t n, float *power);
+
+/* The chunk is full: its rows become part of S. k: its rows; scaled: scratch, [STATE_CHUNK][key_dim];
+ * power: scratch, [STATE_CHUNK + 1]. */
+void chunk_fold(const cpu_engine *, const delta_shape *, const head_state *,
+                const float *const k[STATE_CHUNK], float *scaled, float *power);
+
+/* A matrix of no tokens. */
+static inline void chunk_clear(const delta_shape *d, const head_state *h) {
+    memset(h->s, 0, sizeof *h->s * d->key_dim * d->value_dim);
+}
+/* The matrix behind a chunk into a checkpoint's slot. */
+static inline void chunk_keep(const delta_shape *d, const head_state *to, const head_state *h) {
+    memcpy(to->s, h->s, sizeof *h->s * d->key_dim * d->value_dim);
+}
+
+#endif
