@@ -192,7 +192,8 @@ static void read_encoder(shape_keys *k) {
 status config_shape_read(model_config *c, const checkpoint *file, err *e) {
     shape_keys k = {.file = file, .c = c, .s = OK, .e = e};
     model_shape *m = &c->shape;
-    const bool counts_mtp = strncmp(c->arch, "qwen35", 6) == 0 ||
+    const bool nemotron = strncmp(c->arch, "nemotron_h", 10) == 0;
+    const bool counts_mtp = strncmp(c->arch, "qwen35", 6) == 0 || nemotron ||
                             strcmp(c->arch, "glm4moe") == 0 ||
                             strcmp(c->arch, "deepseek2") == 0;
     if (c->n_layers > SHAPE_MAX_LAYERS) {
@@ -203,7 +204,8 @@ status config_shape_read(model_config *c, const checkpoint *file, err *e) {
     number(&k, "nextn_predict_layers", &m->mtp);
     /* These files count the blocks that predict further tokens among the layers. */
     if (m->mtp < c->n_layers && counts_mtp) c->n_layers -= m->mtp;
-    m->ungated = strncmp(c->arch, "nemotron_h", 10) == 0 || strcmp(c->arch, "bert") == 0;
+    m->ungated = nemotron || strcmp(c->arch, "bert") == 0;
+    if (nemotron) c->rope.n_dims = 0;
     number(&k, "ssm.conv_kernel", &m->ssm.conv);
     number(&k, "shortconv.l_cache", &m->ssm.conv);
     number(&k, "ssm.state_size", &m->ssm.state);

@@ -16,12 +16,6 @@ static void vector(recorder *r, int l, const char *name, uint32_t n) {
     rec_vector(r, true, l, name, n);
 }
 
-/* A matrix that files keep in float32, whatever the type of the others. */
-static void small_matrix(recorder *r, int l, const char *name, uint32_t rows, uint32_t cols) {
-    const weight_id id = rec_weight(r, WEIGHT_LINEAR, l, name, rows, cols);
-    if (r->s == OK && !r->file) r->p->weights[id].type = DT_F32;
-}
-
 static op *step(recorder *r, op_kind kind, int l) {
     return rec_op(r, kind, l, NO_VALUE, NO_VALUE);
 }
@@ -64,29 +58,12 @@ static void attention(recorder *r, int l, bool fused) {
     attend(r, l, (head_shape){c->n_heads, c->n_kv_heads, c->head_dim});
 }
 
-/* Dao, Gu, "Transformers are SSMs", section 7. */
-static void mamba2(recorder *r, int l) {
-    const model_config *c = &r->p->config;
-    const uint32_t h = c->n_embd, heads = c->shape.ssm.heads, inner = c->shape.ssm.inner;
-    const uint32_t groups = c->shape.ssm.groups;
-    const uint32_t channels = inner + 2 * groups * c->shape.ssm.state;
-    matrix(r, l, "ssm_in.weight", inner + channels + heads, h);
-    rec_conv(r, l, "ssm_conv1d.weight", c->shape.ssm.conv, channels, NO_VALUE);
-    vector(r, l, "ssm_conv1d.bias", channels);
-    vector(r, l, "ssm_dt.bias", heads);
-    small_matrix(r, l, "ssm_a", heads, 1);
-    small_matrix(r, l, "ssm_d", heads, 1);
-    small_matrix(r, l, "ssm_norm.weight", groups, inner / groups);
-    matrix(r, l, "ssm_out.weight", h, inner);
-    step(r, OP_SSM, l)->state_floats = (uint64_t)inner * c->shape.ssm.state;
-}
-
 static void mix(recorder *r, int l, bool fused) {
     switch ((mixer_kind)r->p->config.shape.mixer[l % SHAPE_MAX_LAYERS]) {
     case MIXER_ATTENTION: attention(r, l, fused); break;
-    case MIXER_SSM: mamba2(r, l); break;
     case MIXER_CONV:  /* lfm2.c */
     case MIXER_DELTA: /* qwen35.c */
+    case MIXER_SSM:   /* mamba2.c */
     case MIXER_NONE: break;
     }
 }
@@ -96,9 +73,8 @@ static void mix(recorder *r, int l, bool fused) {
 /* gate, up and down under names that end in this. */
 static void three(recorder *r, int l, const char *end, uint32_t f, uint32_t h) {
     char name[40];
-    const bool gated = !r->p->config.shape.ungated;
     snprintf(name, sizeof name, "ffn_gate%s.weight", end);
-    if (gated) matrix(r, l, name, f, h);
+    matrix(r, l, name, f, h);
     snprintf(name, sizeof name, "ffn_up%s.weight", end);
     matrix(r, l, name, f, h);
     snprintf(name, sizeof name, "ffn_down%s.weight", end);
@@ -113,18 +89,13 @@ static void shared_experts(recorder *r, int l) {
 
 static void experts(recorder *r, int l) {
     const model_config *c = &r->p->config;
-    const uint32_t h = c->shape.latent ? c->shape.latent : c->n_embd, n = c->n_experts;
-    const uint32_t f = model_config_expert_width(c);
+    const uint32_t h = c->n_embd, n = c->n_experts, f = model_config_expert_width(c);
     step(r, OP_ROUTE, l)->route.top_k = c->n_experts_used;
     op *up = step(r, OP_EXPERTS_GATE_UP, l);
     matrix(r, l, "ffn_gate_inp.weight", n, c->n_embd);
     rec_vector(r, c->router_bias, l, "ffn_gate_inp.bias", n);
     rec_vector(r, c->shape.choice_bias, l, "exp_probs_b.bias", n);
-    if (c->shape.latent) {
-        matrix(r, l, "ffn_latent_down.weight", h, c->n_embd);
-        matrix(r, l, "ffn_latent_up.weight", c->n_embd, h);
-    }
-    if (!c->shape.ungated) rec_weight_experts(r, l, "ffn_gate_exps.weight", n, f, h);
+    rec_weight_experts(r, l, "ffn_gate_exps.weight", n, f, h);
     rec_weight_experts(r, l, "ffn_up_exps.weight", n, f, h);
     rec_weight_experts(r, l, "ffn_down_exps.weight", n, h, f);
     const weight_id bias = rec_vector(r, c->ffn_bias, l, "ffn_gate_exps.bias", n * f);
@@ -143,7 +114,7 @@ static void dense(recorder *r, int l, bool fused) {
         matrix(r, l, "ffn_down.weight", h, f);
     } else {
         three(r, l, "", f, h);
-        rec_vector(r, c->ffn_bias && !c->shape.ungated, l, "ffn_gate.bias", f);
+        rec_vector(r, c->ffn_bias, l, "ffn_gate.bias", f);
         rec_vector(r, c->ffn_bias, l, "ffn_up.bias", f);
     }
     rec_vector(r, c->ffn_bias, l, "ffn_down.bias", h);

@@ -94,6 +94,9 @@ void qwen35_record(recorder *);    /* qwen35.c: qwen35, qwen35moe */
 void lfm2_record(recorder *);      /* lfm2.c: lfm2, lfm2moe */
 void deepseek2_record(recorder *); /* mla.c */
 void bert_record(recorder *);      /* bert.c: bert, nomic-bert */
+/* mamba2.c: granitehybrid; nemotron_h, nemotron_h_moe */
+void granite_hybrid_record(recorder *);
+void nemotron_h_record(recorder *);
 /* counted.c: weights, KV cache, states and operations of any family, without values */
 void counted_record(recorder *);
 
@@ -124,7 +127,8 @@ value_id part_attend(recorder *, int layer, value_id qkv, rope_factors);
 /* The matrix of that name, n_out rows, times in: a value called what. */
 value_id part_project(recorder *, int layer, const char *name, uint32_t n_out, value_id in,
                       const char *what);
-/* act(W_gate x) * (W_up x), n columns; fused: both in the matrix ffn_up, gate first. */
+/* act(W_gate x) * (W_up x), n columns; fused: both in the matrix ffn_up, gate first. Of an ungated
+ * model act(W_up x). */
 value_id part_gate_up(recorder *, int layer, value_id x, activation, uint32_t n, bool fused);
 /* The same of the expert that all rows have. */
 value_id part_shared_gate_up(recorder *, int layer, value_id x, activation, uint32_t n);
@@ -145,7 +149,7 @@ void part_head_of(recorder *, const char *last, value_id x, weight_id embd);
 /* Which experts in goes to, and with which weights. logit_scale, scales: program.h's OP_ROUTE,
  * scales (w2) a vector or NO_WEIGHT. */
 value_id part_route(recorder *, int layer, value_id in, float logit_scale, weight_id scales);
-/* What the experts of chosen make of h (+ x); x NO_VALUE where there is none. */
+/* What the experts of chosen make of h (+ x), as wide as h; x NO_VALUE where there is none. */
 value_id part_routed(recorder *, int layer, value_id h, value_id chosen, activation,
                      value_id x);
 /* x + what the feed-forward part of a layer makes of h, x normed: dense, or the experts and the shared

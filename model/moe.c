@@ -54,11 +54,17 @@ static value_id shared_expert(recorder *r, int l, value_id h, activation act, va
     return o->out;
 }
 
-/* Gate and up of all experts: two tensors, or one whose experts have the rows of gate first. */
-static void gate_up_weights(recorder *r, int l, op *o) {
+/* Gate and up of all experts: two tensors, or one whose experts have the rows of gate first; or up alone.
+ * h: columns that they read. */
+static void gate_up_weights(recorder *r, int l, op *o, uint32_t h) {
     const model_config *c = &r->p->config;
-    const uint32_t n = c->n_experts, f = model_config_expert_width(c), h = c->n_embd;
+    const uint32_t n = c->n_experts, f = model_config_expert_width(c);
     char fused[48];
+    o->n_weights = c->shape.ungated ? 1 : 2;
+    if (c->shape.ungated) {
+        o->w[0] = rec_weight_experts(r, l, "ffn_up_exps.weight", n, f, h);
+        return;
+    }
     snprintf(fused, sizeof fused, "blk.%d.ffn_gate_up_exps.weight", l);
     if (rec_has(r, fused)) {
         const slice gate = {0, f, 2 * f}, up = {f, f, 2 * f};
@@ -75,13 +81,13 @@ static void gate_up_weights(recorder *r, int l, op *o) {
 value_id part_routed(recorder *r, int l, value_id h, value_id chosen, activation act,
                      value_id x) {
     const model_config *c = &r->p->config;
-    const uint32_t n = c->n_experts, wide = c->n_embd, f = model_config_expert_width(c);
+    const uint32_t n = c->n_experts, f = model_config_expert_width(c);
+    const uint32_t wide = r->s == OK ? r->p->values[h].cols : 0;
     op *o =
         rec_op(r, OP_EXPERTS_GATE_UP, l, h, rec_value_routed(r, "gated", c->n_experts_used, f));
     o->by = chosen;
     o->gate_up.act = act;
-    o->n_weights = 2;
-    gate_up_weights(r, l, o);
+    gate_up_weights(r, l, o, wide);
     const value_id gated = o->out;
     o = rec_op(r, OP_EXPERTS_DOWN, l, gated,
                rec_value(r, x == NO_VALUE ? "y" : "x", ROWS_STEP, wide));
@@ -95,8 +101,13 @@ value_id part_routed(recorder *r, int l, value_id h, value_id chosen, activation
 
 static value_id experts(recorder *r, int l, value_id h, activation act, value_id x) {
     if (l == 0) refuse_single_experts(r);
+    const uint32_t latent = r->p->config.shape.latent;
     if (r->p->config.n_ff_shared) x = shared_expert(r, l, h, act, x);
-    return part_routed(r, l, h, part_route(r, l, h, 1, NO_WEIGHT), act, x);
+    const value_id chosen = part_route(r, l, h, 1, NO_WEIGHT);
+    if (!latent) return part_routed(r, l, h, chosen, act, x);
+    h = part_project(r, l, "ffn_latent_down.weight", latent, h, "latent");
+    h = part_routed(r, l, h, chosen, act, NO_VALUE);
+    return part_linear(r, l, "ffn_latent_up.weight", NULL, latent, h, x);
 }
 
 value_id part_feed_forward(recorder *r, int l, value_id h, activation act, value_id x) {

@@ -141,13 +141,16 @@ static value_id gate_up(recorder *r, int l, value_id x, activation act, uint32_t
     snprintf(gate, sizeof gate, "ffn_gate%s", end);
     snprintf(up, sizeof up, "ffn_up%s", end);
     const char *const both[] = {gate, up};
-    x = rec_ordered(r, l, fused ? both + 1 : both, fused ? 1 : 2, x);
+    const bool alone = r->p->config.shape.ungated, one = fused || alone;
+    x = rec_ordered(r, l, one ? both + 1 : both, one ? 1 : 2, x);
     op *o = rec_op(r, OP_GATE_UP, l, x, rec_value(r, "gated", ROWS_STEP, n));
     o->gate_up.act = act;
-    o->n_weights = 2;
+    o->n_weights = alone ? 1 : 2;
     strcat(gate, ".weight");
     strcat(up, ".weight");
-    if (fused) {
+    if (alone) {
+        o->w[0] = matrix(r, l, up, n, h);
+    } else if (fused) {
         const slice first = {0, n, 2 * n}, second = {n, n, 2 * n}, all = {0, h, h};
         o->w[0] = rec_weight_slice(r, l, up, first, all);
         o->w[1] = rec_weight_slice(r, l, up, second, all);

@@ -50,7 +50,9 @@ static uint64_t traits_of(const program *p, const op *o) {
                HAS(BIDIRECTIONAL, o->attention.bidirectional) |
                HAS(WIDE_HEADS, o->heads.head_dim > 256);
     case OP_EMBED: return HAS(EMBED_TABLES, o->embed.positions || o->embed.texts);
-    case OP_NORM: return HAS(NORM_ADD, o->residual != NO_VALUE);
+    case OP_NORM:
+        return HAS(NORM_ADD, o->residual != NO_VALUE) | HAS(NORM_GROUPS, o->norm.groups > 1);
+    case OP_CONV: return HAS(CONV_BIAS, o->bias[0] != NO_WEIGHT);
     case OP_HEAD_NORM: return HAS(WHOLE_NORM, o->norm.whole) | HAS(VALUE_NORM, o->norm.values);
     case OP_ROPE_APPEND:
         return HAS(UNROTATED, !p->counted && p->rope[o->rope.table].n_dims == 0) |
@@ -58,8 +60,8 @@ static uint64_t traits_of(const program *p, const op *o) {
     case OP_LOGITS:
         return HAS(LOGIT_SCALE, o->logits.scale != 1) | HAS(LOGIT_CAP, o->logits.cap > 0);
     case OP_GATE_UP:
+    case OP_EXPERTS_GATE_UP:
         return HAS(GATE_UP_BIAS, o->bias[0] != NO_WEIGHT) | HAS(UNGATED, o->n_weights == 1);
-    case OP_EXPERTS_GATE_UP: return HAS(GATE_UP_BIAS, o->bias[0] != NO_WEIGHT);
     case OP_ROUTE:
         return HAS(CHOICE_BIAS, o->w[1] != NO_WEIGHT) |
                HAS(EXPERT_SCALES, o->w[2] != NO_WEIGHT) |
@@ -205,6 +207,12 @@ static void print_attention(buf *b, const op *o) {
                  o->attention.temperature_len);
 }
 
+static void print_norm(buf *b, const op *o) {
+    buf_addf(b, "  eps %g", (double)o->norm.eps);
+    if (o->kind == OP_HEAD_NORM && o->norm.whole) buf_addf(b, ", all heads together");
+    if (o->norm.groups > 1) buf_addf(b, ", in %u groups", o->norm.groups);
+}
+
 static void print_extra(buf *b, const program *p, const op *o) {
     switch (o->kind) {
     case OP_EMBED:
@@ -212,10 +220,7 @@ static void print_extra(buf *b, const program *p, const op *o) {
         break;
     case OP_NORM:
     case OP_LAYER_NORM:
-    case OP_HEAD_NORM:
-        buf_addf(b, "  eps %g", (double)o->norm.eps);
-        if (o->kind == OP_HEAD_NORM && o->norm.whole) buf_addf(b, ", all heads together");
-        break;
+    case OP_HEAD_NORM: print_norm(b, o); break;
     case OP_LOGITS:
         if (o->logits.scale != 1) buf_addf(b, "  scale %g", (double)o->logits.scale);
         if (o->logits.cap != 0) buf_addf(b, "  cap %g", (double)o->logits.cap);
@@ -228,6 +233,7 @@ static void print_extra(buf *b, const program *p, const op *o) {
             buf_addf(b, ", of %u of %u groups", o->route.groups_used, o->route.n_groups);
         break;
     case OP_DELTA:
+    case OP_SSM:
         buf_addf(b, "  %u heads of %u, %u of %u, state of %llu", o->delta.key_heads,
                  o->delta.key_dim, o->delta.value_heads, o->delta.value_dim,
                  (unsigned long long)o->state_floats);
@@ -239,7 +245,8 @@ static void print_extra(buf *b, const program *p, const op *o) {
         break;
     case OP_EXPERTS_GATE_UP:
     case OP_GATE_UP: {
-        static const char *const act[] = {"silu", "gelu", "swiglu_oai", "gelu_erf", "tanh"};
+        static const char *const act[] = {"silu",     "gelu", "swiglu_oai",
+                                          "gelu_erf", "tanh", "relu2"};
         buf_addf(b, "  %s", act[o->gate_up.act]);
         break;
     }

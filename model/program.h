@@ -13,11 +13,12 @@ enum { NO_VALUE = 0xffff };
 #define NO_WEIGHT 0xffffffffu
 
 typedef enum op_kind {
-    OP_EMBED,       /* out = w0[token] (* scale) (+ a row of each further table: embed) */
-    OP_NORM,        /* out = rms_norm(in, eps) * w0 (+ residual) */
-    OP_LINEAR,      /* out = in * (w0 | w1 | w2)^T (+ bias0 | bias1 | bias2) (+ residual); the
+    OP_EMBED,     /* out = w0[token] (* scale) (+ a row of each further table: embed) */
+    OP_NORM,      /* out = rms_norm(in, eps) * w0 (+ residual); with norm.groups each of so many
+                       equal parts of a row by itself */
+    OP_LINEAR,    /* out = in * (w0 | w1 | w2)^T (+ bias0 | bias1 | bias2) (+ residual); the
                        weights' outputs stand side by side */
-    OP_HEAD_NORM,   /* in = q | k | v: rms_norm of each head of q, times w0, and of each head of
+    OP_HEAD_NORM, /* in = q | k | v: rms_norm of each head of q, times w0, and of each head of
                        k, times w1; or of all heads of q together, and of k; in place: out is
                        in */
     OP_ROPE_APPEND, /* in = q | k | v: rotate q and k (by a table of 0 dimensions: not), append k and v to the layer's KV cache;
@@ -47,11 +48,14 @@ typedef enum op_kind {
     OP_MUL_ACT,     /* out = mul.act(in) * as many columns of by, from mul.first_col on */
     OP_SCALE,       /* out = in * w0[0] */
     OP_CONV,  /* out = a causal convolution of in along the tokens, each channel by itself, with
-                       w0 [channels][width], the newest token last; conv.gated: in = b | c | x, out =
-                       c * the convolution of b * x; conv.silu: out = silu of it */
+                       w0 [channels][width], the newest token last (+ bias0); conv.gated: in = b | c
+                       | x, out = c * the convolution of b * x; conv.silu: out = silu of it */
     OP_DELTA, /* out = the gated delta rule of in = q | k | v, by a state for each head of v
                        (delta_shape); by = b | a, columns for each head of v: beta = sigmoid(b), the
                        state's decay e^g, g = w0 * softplus(a + w1) */
+    OP_SSM, /* out = Mamba-2's selective scan of in = v | k | q (x, B and C of the paper), by a
+                       state S for each head of v (delta_shape); by = a column for each: dt = softplus(
+                       by + w1) within limits, S = e^(w0 dt) S + dt k v^T, out = S^T q + w2 v */
     OP_LAYER_NORM, /* out = (in - mean) / sqrt(variance + eps) * w0 + bias0 */
     OP_POOL,       /* out = one row for each text of the step, made of its rows of in as the
                        engine's option pooling says: gathered rows */
@@ -59,8 +63,6 @@ typedef enum op_kind {
                        columns times its matrix, and behind that the columns which are left, as they are */
     OP_LATENT_APPEND, /* in = latent | key: rms_norm(latent, rope.eps) * w0 | key rotated, a row of the
                        layer's KV cache; it has no out */
-    /* Planned alone, no engine runs it yet (model/counted.c): */
-    OP_SSM, /* Mamba-2's recurrence over a state for each head */
     OP_N_KINDS
 } op_kind;
 const char *op_kind_name(op_kind);
@@ -77,6 +79,8 @@ const char *op_kind_name(op_kind);
     X(EMBED_TABLES, "embed_tables")        /* OP_EMBED: embed.positions, embed.texts */        \
     X(WIDE_HEADS, "wide_heads")            /* OP_ATTENTION: heads of more than 256 */          \
     X(NORM_ADD, "norm_add")                /* OP_NORM: residual */                             \
+    X(NORM_GROUPS, "norm_groups")          /* OP_NORM: norm.groups */                          \
+    X(CONV_BIAS, "conv_bias")              /* OP_CONV: bias */                                 \
     X(WHOLE_NORM, "whole_norm")            /* OP_HEAD_NORM: norm.whole */                      \
     X(VALUE_NORM, "value_norm")            /* OP_HEAD_NORM: norm.values */                     \
     X(UNROTATED, "unrotated")              /* OP_ROPE_APPEND: a table of no dimensions */      \
@@ -84,7 +88,7 @@ const char *op_kind_name(op_kind);
     X(LOGIT_SCALE, "logit_scale")          /* OP_LOGITS: logits.scale */                       \
     X(LOGIT_CAP, "logit_cap")              /* OP_LOGITS: logits.cap */                         \
     X(GATE_UP_BIAS, "gate_up_bias")        /* OP_GATE_UP, OP_EXPERTS_GATE_UP: bias */          \
-    X(UNGATED, "ungated")                  /* OP_GATE_UP: one weight */                        \
+    X(UNGATED, "ungated")                  /* OP_GATE_UP, OP_EXPERTS_GATE_UP: one weight */    \
     X(CHOICE_BIAS, "choice_bias")          /* OP_ROUTE: w1 */                                  \
     X(EXPERT_SCALES, "expert_scales")      /* OP_ROUTE: w2 */                                  \
     X(EXPERT_GROUPS, "expert_groups")      /* OP_ROUTE: route.n_groups */                      \
@@ -125,7 +129,8 @@ typedef enum activation {
     ACT_GELU_TANH,
     ACT_SWIGLU_OAI, /* gpt-oss: g sigmoid(1.702 g) (u + 1) with g = min(gate, 7), u = up within +-7 */
     ACT_GELU_ERF, /* x Phi(x), Phi the distribution function of the normal distribution */
-    ACT_TANH
+    ACT_TANH,
+    ACT_RELU2 /* max(x, 0)^2 */
 } activation;
 /* What makes weights of a router's logits. */
 typedef enum route_gate { ROUTE_SOFTMAX, ROUTE_SIGMOID } route_gate;
@@ -214,12 +219,14 @@ typedef struct attention_shape {
                            are kept no longer than the operation */
 } attention_shape;
 
-/* Heads of a gated delta rule: q and k have key_heads of key_dim, v and the output value_heads of
- * value_dim. q and k are divided by sqrt(their sum of squares + eps), q by sqrt(key_dim), too. */
+/* Heads of a gated delta rule, and of a selective scan, whose groups are the key heads: q and k have
+ * key_heads of key_dim, v and the output value_heads of value_dim. Of the rule q and k are divided by
+ * sqrt(their sum of squares + eps), q by sqrt(key_dim), too. */
 typedef struct delta_shape {
     uint32_t key_heads, value_heads, key_dim, value_dim;
-    bool tiled; /* value head i has key head i % key_heads; else they are in groups */
-    float eps;
+    bool tiled;           /* value head i has key head i % key_heads; else they are in groups */
+    float eps;            /* OP_DELTA */
+    float dt_min, dt_max; /* OP_SSM: limits of dt; dt_max 0: none */
 } delta_shape;
 
 /* Positions whose rows are kept beside a recurrent state: a state stands behind a multiple of so many
@@ -232,7 +239,7 @@ static inline uint32_t conv_state_rows(uint32_t width) {
     return width - 1 + STATE_CHUNK;
 }
 
-/* Floats of the state of a gated delta rule: for each value head a matrix [key_dim][value_dim]; of the
+/* Floats of the state of such heads: for each value head a matrix [key_dim][value_dim]; of the
  * chunk's rows k for each key head and what was added along it for each value head, [heads][STATE_CHUNK]
  * [dim] each; and the sum of g since the chunk began, [value_heads][STATE_CHUNK]. */
 static inline uint64_t delta_state_floats(const delta_shape *d) {
@@ -256,9 +263,10 @@ typedef struct op {
     union {
         struct {
             float eps;
-            bool whole;  /* OP_HEAD_NORM: of all heads together */
-            bool values; /* OP_HEAD_NORM: each head of v is normed, too, without a weight */
-        } norm;          /* OP_HEAD_NORM, too */
+            bool whole;      /* OP_HEAD_NORM: of all heads together */
+            bool values;     /* OP_HEAD_NORM: each head of v is normed, too, without a weight */
+            uint32_t groups; /* OP_NORM: parts of a row; 0: a row is one */
+        } norm;              /* OP_HEAD_NORM, too */
         struct {
             float scale;
             float cap; /* cap * tanh(x / cap); 0: none */

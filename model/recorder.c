@@ -324,8 +324,7 @@ value_id rec_ordered(recorder *r, int layer, const char *const names[], uint32_t
 
 op *rec_conv(recorder *r, int layer, const char *name, uint32_t width, uint32_t channels,
              value_id in) {
-    const value_id out = r->p->counted ? NO_VALUE : rec_value(r, "conv", ROWS_STEP, channels);
-    op *o = rec_op(r, OP_CONV, layer, in, out);
+    op *o = rec_op(r, OP_CONV, layer, in, rec_value(r, "conv", ROWS_STEP, channels));
     o->conv.width = width;
     o->n_weights = 1;
     o->w[0] = rec_vector_experts(r, true, layer, name, channels, width);

@@ -42,6 +42,7 @@ typedef struct model_shape {
     struct {
         uint32_t conv, state, groups, heads, inner;
     } ssm;
+    float dt_min, dt_max; /* MIXER_SSM: limits of its steps; dt_max 0: none */
     uint32_t
         heads_grouped; /* 1: value heads of MIXER_DELTA that share a key head are neighbours, as in
                                Hugging Face's files; 0: head i has key head i % groups, as in GGUF */

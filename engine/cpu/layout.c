@@ -113,7 +113,7 @@ static status check_delta(const op *o, err *e) {
         d->key_dim >= 1 && d->key_dim <= DELTA_MAX_DIM && d->value_dim <= DELTA_MAX_DIM)
         return OK;
     err_set(e, ERR_UNSUPPORTED,
-            "a delta rule of %u heads of %u by %u heads of %u; a multiple of 16 up to %d is "
+            "a state of %u heads of %u by %u heads of %u; a multiple of 16 up to %d is "
             "supported",
             d->key_heads, d->key_dim, d->value_heads, d->value_dim, DELTA_MAX_DIM);
     return err_field(e, "ssm.state");
@@ -126,7 +126,7 @@ static status check_program(const program *p, err *e) {
         if (o->kind == OP_ATTENTION) s = check_heads(o, e);
         if (o->kind == OP_ROUTE) s = check_router(p, o, e);
         if (o->kind == OP_CONV) s = check_conv(o, e);
-        if (o->kind == OP_DELTA) s = check_delta(o, e);
+        if (o->kind == OP_DELTA || o->kind == OP_SSM) s = check_delta(o, e);
     }
     return s == OK ? check_weights(p, e) : s;
 }
@@ -163,8 +163,10 @@ static void find_routers(cpu_layout *l, const program *p) {
 static void find_deltas(cpu_layout *l, const program *p) {
     for (uint32_t i = 0; i < p->n_ops; i++) {
         const delta_shape *d = &p->ops[i].delta;
-        if (p->ops[i].kind != OP_DELTA) continue;
-        const uint64_t n = delta_scratch_floats(d->key_dim, d->value_dim);
+        const op_kind k = p->ops[i].kind;
+        if (k != OP_DELTA && k != OP_SSM) continue;
+        const uint64_t n = k == OP_SSM ? ssm_scratch_floats(d->key_dim, d->value_dim)
+                                       : delta_scratch_floats(d->key_dim, d->value_dim);
         if (n > l->delta_floats) l->delta_floats = n;
     }
 }
@@ -183,7 +185,8 @@ static bool reads_activations(op_kind k) {
 
 static bool writes_floats(op_kind k) {
     return k == OP_EMBED || k == OP_LINEAR || k == OP_ROUTE || k == OP_EXPERTS_DOWN ||
-           k == OP_MUL_SIGMOID || k == OP_DELTA || k == OP_POOL || k == OP_LINEAR_BY_HEAD;
+           k == OP_MUL_SIGMOID || k == OP_DELTA || k == OP_SSM || k == OP_POOL ||
+           k == OP_LINEAR_BY_HEAD;
 }
 
 /* What its readers want of a value, backwards, since gathered rows want what theirs do. */

@@ -11,7 +11,7 @@
 
 enum {
     CONV_MAX_WIDTH = 8,  /* positions that a convolution sees */
-    DELTA_MAX_DIM = 512, /* of a head of a delta rule */
+    DELTA_MAX_DIM = 512, /* of a head of a delta rule or a selective scan */
     GATE_FLOATS = 16384, /* a thread's buffer for one chunk of gate, and of up */
     GATE_ROWS = 128,     /* rows of such a chunk at most */
     GATHER_ROWS = 32,    /* rows of a chunk of one expert's at most */
@@ -44,7 +44,7 @@ typedef struct thread_place {
     uint64_t row;              /* one row of the widest value */
     uint64_t gate, up;         /* GATE_FLOATS each */
     uint64_t sampler;
-    uint64_t delta; /* delta_scratch_floats of the largest heads */
+    uint64_t delta; /* delta_floats */
     /* GATHER_ROWS rows that go to one expert or are of one head, rest: what their codes lost; 0 bytes
      * without such operations */
     uint64_t gather_f, gather_q, gather_rest;
@@ -53,9 +53,13 @@ typedef struct thread_place {
 } thread_place;
 
 /* A thread's scratch for one head of a delta rule (step_delta.c): for rows of a chunk k and q, what the
- * state gives of them, and k once more, scaled; and the exponentials of a row. */
+ * state gives of them, and k once more, scaled; and the exponentials of a row. Of a selective scan
+ * (step_ssm.c) the same without k and what the state gives of it, and products of the rows. */
 static inline uint64_t delta_scratch_floats(uint32_t key_dim, uint32_t value_dim) {
     return (uint64_t)STATE_CHUNK * (3ull * key_dim + 2ull * value_dim) + 2 * STATE_CHUNK;
+}
+static inline uint64_t ssm_scratch_floats(uint32_t key_dim, uint32_t value_dim) {
+    return (uint64_t)STATE_CHUNK * (2ull * key_dim + value_dim + STATE_CHUNK) + 2 * STATE_CHUNK;
 }
 
 /* Of the routing of a step, in the workspace: router's logits and route_sorted. */
@@ -111,7 +115,8 @@ typedef struct cpu_layout {
     uint32_t rope_dims; /* the most that any rotary embedding turns */
     /* The largest of each among the operations of attention. */
     uint32_t max_heads, max_kv_heads, max_group, max_head_dim;
-    uint64_t delta_floats; /* scratch of the largest delta rule; 0: there is none */
+    uint64_t
+        delta_floats; /* scratch of the largest delta rule or selective scan; 0: there is none */
     /* program_table: it stays in the file, and a thread has room for some rows, as stored and packed. */
     weight_id table;
     uint64_t table_packed_bytes, table_thread_bytes;

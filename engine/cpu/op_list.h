@@ -28,6 +28,7 @@
     X(SCALE, run_scale, false)                                                                 \
     X(CONV, run_conv, false)                                                                   \
     X(DELTA, run_delta, false)                                                                 \
+    X(SSM, run_ssm, false)                                                                     \
     X(LAYER_NORM, run_layer_norm, false)                                                       \
     X(POOL, run_pool, false)
 
@@ -41,6 +42,8 @@
     X(LOGIT_SCALE)                                                                             \
     X(LOGIT_CAP)                                                                               \
     X(NORM_ADD)                                                                                \
+    X(NORM_GROUPS)                                                                             \
+    X(CONV_BIAS)                                                                               \
     X(VALUE_NORM)                                                                              \
     X(WIDE_HEADS)                                                                              \
     X(SHARED_KV)                                                                               \

@@ -120,6 +120,10 @@ V_INLINE v16 v_act(activation act, v16 g) {
     if (act == ACT_GELU_ERF) return v_gelu_erf(g);
     if (act == ACT_TANH) /* NaN stays */
         return v_add(v_soft_cap(g, 1.0f, SOFT_CAP_RATE), v_mul(g, v_set1(0.0f)));
+    if (act == ACT_RELU2) {
+        const v16 y = v_max(v_set1(0.0f), g); /* NaN stays */
+        return v_mul(y, y);
+    }
     if (act == ACT_GELU_TANH) {
         v16 g2 = v_mul(g, g);
         u = v_mul(v_mul(g, v_set1(GELU_2C)), v_fma(g2, v_set1(GELU_K), v_set1(1.0f)));

@@ -98,6 +98,11 @@ static float plain_tanh(float x) {
     return y + x * 0.0f;
 }
 
+static float plain_relu2(float x) {
+    const float y = x < 0.0f ? 0.0f : x;
+    return y * y;
+}
+
 static void plain_gate(activation act, const float *gate, const float *up, uint32_t n,
                        float *out) {
     for (uint32_t i = 0; i < n; i++) {
@@ -109,6 +114,7 @@ static void plain_gate(activation act, const float *gate, const float *up, uint3
         if (act == ACT_GELU_TANH) u = g * GELU_2C * fmaf(g * g, GELU_K, 1.0f);
         const float y = act == ACT_GELU_ERF ? plain_gelu_erf(g)
                         : act == ACT_TANH   ? plain_tanh(g)
+                        : act == ACT_RELU2  ? plain_relu2(g)
                                             : g / (1.0f + plain_exp2_one(u * -LOG2_E));
         out[i] = up ? y * up[i] : y;
     }

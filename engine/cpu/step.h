@@ -8,7 +8,8 @@
 #include "engine/cpu/op_list.h"
 
 /* Computes thread's part of an operation; a barrier follows. In step_rows.c, step_linear.c,
- * step_attention.c, step_experts.c, step_conv.c, step_delta.c. */
+ * step_attention.c, step_experts.c, step_conv.c, step_delta.c,
+ * step_ssm.c. */
 typedef void op_run(cpu_engine *, const cpu_op *, uint32_t thread);
 #define X(kind, run, ...) op_run run;
 CPU_OPS(X)
@@ -30,6 +31,9 @@ void quantise_part(const cpu_engine *, const act *, uint32_t row, uint32_t k0, u
 /* Quantises row r of a value whose codes are in a, and what that lost into rest. */
 void quantise_row(const cpu_engine *, const act *a, const act *rest, uint32_t r, const float *x,
                   uint32_t thread);
+/* Quantises a value that an operation has written in float32 by parts of its rows, where a reader wants
+ * codes. By all threads. */
+void quantise_written(cpu_engine *, value_id, uint32_t thread);
 
 /* Row `from` of in as row `to` of out, in the forms that out has. */
 void row_copy(const act *in, uint32_t from, const act *out, uint32_t to);

@@ -1,7 +1,7 @@
 /* Causal convolutions along the tokens of a sequence (short convolutions of LFM2, in front of delta
- * nets). A thread has channels of its own and goes through the rows of each sequence in order, so nothing
- * depends on how a text is cut into steps: each input goes into the state first, and an output is made of
- * rows of the state alone. */
+ * nets and selective scans). A thread has channels of its own and goes through the rows of each sequence
+ * in order, so nothing depends on how a text is cut into steps: each input goes into the state first, and
+ * an output is made of rows of the state alone. */
 #include "engine/cpu/step.h"
 
 #include <string.h>
@@ -35,6 +35,8 @@ static void take_input(const piece *p, uint32_t row, float *to) {
 static void give_output(cpu_engine *e, const piece *p, uint32_t row, float *y) {
     const op *o = p->op->op;
     const float *by = p->in + (size_t)row * p->in_cols + p->channels + p->first;
+    const float *bias = p->op->bias[0];
+    for (uint32_t i = 0; bias && i < p->n; i++) y[i] += bias[p->first + i];
     if (o->conv.silu) e->ops->gate(ACT_SILU, y, NULL, p->n, y);
     for (uint32_t i = 0; o->conv.gated && i < p->n; i++) y[i] *= by[i];
     if (p->out.f) memcpy(p->out.f + (size_t)row * p->channels + p->first, y, p->n * sizeof *y);

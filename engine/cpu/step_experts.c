@@ -82,14 +82,14 @@ static act gather(cpu_engine *e, const cpu_op *c, const act *in, uint32_t thread
     return own;
 }
 
-/* act(gate) * up of some slots and outputs of an expert. */
+/* act(gate) * up of some slots and outputs of an expert; without up: act(gate). */
 static void expert_gate_up(cpu_engine *e, const cpu_op *c, const act *rows, uint32_t at,
                            const act *out, uint32_t thread, uint32_t expert, span slots,
                            span outs) {
     const uint32_t n = outs.to - outs.from;
     float *y[2] = {thread_at(e, thread, e->layout.thread.gate),
                    thread_at(e, thread, e->layout.thread.up)};
-    for (uint32_t i = 0; i < 2; i++) {
+    for (uint32_t i = 0; i < c->n_parts; i++) {
         const packed w = expert_part(c, i, expert, outs.from, n);
         const linear_call call = {.w = &w,
                                   .a = rows,
@@ -99,7 +99,7 @@ static void expert_gate_up(cpu_engine *e, const cpu_op *c, const act *rows, uint
         e->linear->linear(&call, (span){at, at + slots.to - slots.from}, (span){0, n});
     }
     for (uint32_t s = slots.from; s < slots.to; s++, at++) {
-        float *g = y[0] + (size_t)at * n, *u = y[1] + (size_t)at * n;
+        float *g = y[0] + (size_t)at * n, *u = c->n_parts > 1 ? y[1] + (size_t)at * n : NULL;
         float *to = out->f ? out->f + (size_t)s * out->n_in + outs.from : g;
         e->ops->gate(c->op->gate_up.act, g, u, n, to);
         if (out->q) quantise_part(e, out, s, outs.from, n, to);
@@ -193,6 +193,7 @@ void run_experts_down(cpu_engine *e, const cpu_op *c, uint32_t thread) {
         to = outs.to - o < wide ? outs.to : o + wide;
         sum_experts(e, c, &in, thread, (span){o, to});
     }
+    quantise_written(e, c->op->out, thread);
 }
 
 /* ---- gates ---- */

@@ -43,6 +43,7 @@ void run_linear(cpu_engine *e, const cpu_op *c, uint32_t thread) {
             call_planes(e, &call, &rest, p.rows, (span){at, to});
         }
     }
+    quantise_written(e, o->out, thread);
 }
 
 /* Each thread scales and caps the logits that it has computed. */

@@ -112,11 +112,14 @@ void run_norm(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const act out = value_act(e, o->out), rest = value_rest(e, o->out);
     const float *x = value_f(e, o->in);
     const float *residual = o->residual == NO_VALUE ? NULL : value_f(e, o->residual);
+    const uint32_t width = out.n_in / (o->norm.groups ? o->norm.groups : 1);
     float *tmp = thread_at(e, thread, e->layout.thread.row);
     span s = step_share(out.n_rows, e->step.n_threads, thread);
     for (uint32_t r = s.from; r < s.to; r++) {
         float *to = out.f ? out.f + (size_t)r * out.n_in : tmp, *y = residual ? tmp : to;
-        e->ops->norm(x + (size_t)r * out.n_in, c->vec[0], out.n_in, o->norm.eps, y);
+        for (uint32_t i = 0; i < out.n_in; i += width)
+            e->ops->norm(x + (size_t)r * out.n_in + i, c->vec[0] + i, width, o->norm.eps,
+                         y + i);
         /* The sum may stand where its first summand does. */
         for (uint32_t i = 0; residual && i < out.n_in; i++)
             to[i] = residual[(size_t)r * out.n_in + i] + y[i];

@@ -63,6 +63,15 @@ void quantise_row(const cpu_engine *e, const act *a, const act *rest, uint32_t r
     }
 }
 
+void quantise_written(cpu_engine *e, value_id v, uint32_t thread) {
+    const act a = value_act(e, v), rest = value_rest(e, v);
+    if (!a.q) return;
+    team_barrier(e->team, thread);
+    const span s = step_share(a.n_rows, e->step.n_threads, thread);
+    for (uint32_t r = s.from; r < s.to; r++)
+        quantise_row(e, &a, &rest, r, a.f + (size_t)r * a.n_in, thread);
+}
+
 static void copy_codes(const act *in, uint32_t from, const act *out, uint32_t to) {
     const uint32_t i = from % ACT_GROUP, j = to % ACT_GROUP;
     if (in->family == ACTIVATION_BF16) {

@@ -280,6 +280,16 @@ static bool tail_is(const char *name, const char *tail) {
     return n >= k && strcmp(name + n - k, tail) == 0;
 }
 
+/* GGUF has the norm of Mamba-2 as a row for each group. */
+static void set_groups(const opening *o, hf_tensor *t) {
+    const uint32_t groups = o->f->config.shape.ssm.groups;
+    if (o->f->config.shape.heads_grouped || !tail_is(t->info.name, ".ssm_norm.weight") ||
+        !groups || t->info.ne[0] % groups)
+        return;
+    t->info.ne[0] /= groups;
+    t->info.ne[1] *= groups;
+}
+
 /* What the family's GGUF files have in another order, or as another number. */
 static void set_reading(const opening *o, hf_tensor *t) {
     const char *name = t->info.name;
@@ -293,6 +303,22 @@ static void set_reading(const opening *o, hf_tensor *t) {
         t->reading = HF_PLUS_ONE;
     if (tail_is(name, ".ssm_a")) t->reading = HF_MINUS_EXP;
     if (t->reading == HF_PLUS_ONE || t->reading == HF_MINUS_EXP) t->info.type = DT_F32;
+    set_groups(o, t);
+}
+
+/* Where a model of this kind has no experts, what others have beside them is the whole of it. */
+static void name_without_experts(const opening *o, char *name) {
+    static const char beside[] = "_shexp";
+    char *at = strstr(name, beside);
+    if (!at || o->f->config.n_experts) return;
+    const char *end = at + strlen(beside);
+    memmove(at, end, strlen(end) + 1);
+}
+
+static hf_name_kind name_of(const opening *o, const char *hf, char name[HF_NAME_BYTES]) {
+    const hf_name_kind kind = hf_tensor_name(o->family->arch, hf, name);
+    if (kind == HF_NAME_WEIGHT) name_without_experts(o, name);
+    return kind;
 }
 
 static status whole_heads(const opening *o, const hf_tensor *t) {
@@ -322,7 +348,7 @@ static status packed_tensor(opening *o, const safetensor *codes, size_t base, ui
     char hf[512], name[HF_NAME_BYTES];
     hf_folder *f = o->f;
     snprintf(hf, sizeof hf, "%.*s.weight", (int)(base < 480 ? base : 480), codes->name);
-    const hf_name_kind kind = hf_tensor_name(o->family->arch, hf, name);
+    const hf_name_kind kind = name_of(o, hf, name);
     if (kind == HF_NAME_OTHER) return OK;
     hf_packed *p = arena_alloc(&f->mem, sizeof *p);
     hf_tensor *t = p ? add_tensor(o, kind == HF_NAME_WEIGHT ? name : hf, cap) : NULL;
@@ -342,7 +368,8 @@ static status packed_tensor(opening *o, const safetensor *codes, size_t base, ui
 static status is_empty_bias(opening *o, const safetensors *file, const safetensor *at,
                             bool *empty) {
     const model_config *c = &o->f->config;
-    const bool has = strstr(at->name, "o_proj")      ? c->o_bias
+    const bool has = strstr(at->name, "conv1d")      ? true
+                     : strstr(at->name, "o_proj")    ? c->o_bias
                      : strstr(at->name, "self_attn") ? c->qkv_bias
                                                      : c->ffn_bias;
     *empty = false;
@@ -411,9 +438,10 @@ static status one_tensor(opening *o, const safetensors *file, const safetensor *
     if (hf_expert_name_of(&expert, at->name)) {
         const bool known =
             is_gpt_oss(o) ? expert.expert == HF_ALL_EXPERTS : expert.kind == HF_EXPERT_ROWS;
+        for (uint32_t k = 0; k < expert.n_parts; k++) name_without_experts(o, expert.gguf[k]);
         return known ? expert_tensor(o, file, at, &expert, cap) : refuse_experts(o, at);
     }
-    const hf_name_kind kind = hf_tensor_name(o->family->arch, at->name, name);
+    const hf_name_kind kind = name_of(o, at->name, name);
     if (kind == HF_NAME_OTHER) return OK;
     /* transformers computes with the embedding, whatever a file has beside it. */
     if (kind == HF_NAME_WEIGHT && o->f->config.tied_head && strcmp(name, "output.weight") == 0)

@@ -60,10 +60,32 @@ static void parse(void *arg) {
                       JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_ANY, &p->error);
 }
 
+/* Python's writer gives numbers beyond all others a word that JSON lacks: each such word outside of
+ * strings becomes the largest number, in a copy that replaces *text. False: no memory. */
+static bool replace_infinity(str *text, arena *mem) {
+    static const char word[] = "Infinity", number[] = "1e308   ";
+    const size_t n = sizeof word - 1;
+    char *copy = NULL;
+    bool quoted = false;
+    for (size_t i = 0; i < text->len; i++) {
+        if (quoted && text->ptr[i] == '\\')
+            i++;
+        else if (text->ptr[i] == '"')
+            quoted = !quoted;
+        else if (!quoted && text->len - i >= n && memcmp(text->ptr + i, word, n) == 0) {
+            if (!copy && !(copy = arena_alloc(mem, text->len))) return false;
+            if (copy != text->ptr) memcpy(copy, text->ptr, text->len);
+            memcpy(copy + i, number, n);
+            text->ptr = copy;
+        }
+    }
+    return true;
+}
+
 status hf_parse_json(const json_t **out, str text, const char *name, arena *mem, err *e) {
     parsing p = {.text = text};
     *out = NULL;
-    if (!json_within(mem, parse, &p)) {
+    if (!replace_infinity(&p.text, mem) || !json_within(mem, parse, &p)) {
         mem_exhausted(e, MEM_LOADING, "parsing %.200s", name);
         return at_fault(e, name);
     }

@@ -18,6 +18,8 @@ static const name_pair of_model[] = {
     {"embed_tokens_per_layer.weight", "per_layer_token_embd.weight", NULL},
     {"per_layer_model_projection.weight", "per_layer_model_proj.weight", NULL},
     {"per_layer_projection_norm.weight", "per_layer_proj_norm.weight", NULL},
+    {"embeddings.weight", "token_embd.weight", NULL},
+    {"norm_f.weight", "output_norm.weight", NULL},
     {"embeddings.word_embeddings.weight", "token_embd.weight", NULL},
     {"embeddings.position_embeddings.weight", "position_embd.weight", NULL},
     {"embeddings.token_type_embeddings.weight", "token_types.weight", NULL},
@@ -30,6 +32,8 @@ static const name_pair of_model[] = {
     {"classifier.weight", "cls.output.weight", NULL},
     {"classifier.bias", "cls.output.bias", NULL},
 };
+
+#define NEMOTRON "nemotron_h nemotron_h_moe"
 
 static const name_pair of_layer[] = {
     {"input_layernorm", "attn_norm", NULL},
@@ -55,6 +59,33 @@ static const name_pair of_layer[] = {
     {"linear_attn.conv1d", "ssm_conv1d", "qwen35 qwen35moe"},
     {"linear_attn.norm", "ssm_norm", "qwen35 qwen35moe"},
     {"linear_attn.out_proj", "ssm_out", "qwen35 qwen35moe"},
+    {"mamba.A_log", "ssm_a", "granitehybrid"},
+    {"mamba.D", "ssm_d", "granitehybrid"},
+    {"mamba.dt_bias", "ssm_dt.bias", "granitehybrid"},
+    {"mamba.in_proj", "ssm_in", "granitehybrid"},
+    {"mamba.conv1d", "ssm_conv1d", "granitehybrid"},
+    {"mamba.norm", "ssm_norm", "granitehybrid"},
+    {"mamba.out_proj", "ssm_out", "granitehybrid"},
+    {"norm", "attn_norm", NEMOTRON},
+    {"mixer.A_log", "ssm_a", NEMOTRON},
+    {"mixer.D", "ssm_d", NEMOTRON},
+    {"mixer.dt_bias", "ssm_dt.bias", NEMOTRON},
+    {"mixer.in_proj", "ssm_in", NEMOTRON},
+    {"mixer.conv1d", "ssm_conv1d", NEMOTRON},
+    {"mixer.norm", "ssm_norm", NEMOTRON},
+    {"mixer.out_proj", "ssm_out", NEMOTRON},
+    {"mixer.q_proj", "attn_q", NEMOTRON},
+    {"mixer.k_proj", "attn_k", NEMOTRON},
+    {"mixer.v_proj", "attn_v", NEMOTRON},
+    {"mixer.o_proj", "attn_output", NEMOTRON},
+    {"mixer.up_proj", "ffn_up", NEMOTRON},
+    {"mixer.down_proj", "ffn_down", NEMOTRON},
+    {"mixer.gate.e_score_correction_bias", "exp_probs_b.bias", NEMOTRON},
+    {"mixer.gate", "ffn_gate_inp", NEMOTRON},
+    {"mixer.shared_experts.up_proj", "ffn_up_shexp", NEMOTRON},
+    {"mixer.shared_experts.down_proj", "ffn_down_shexp", NEMOTRON},
+    {"mixer.fc1_latent_proj", "ffn_latent_down", NEMOTRON},
+    {"mixer.fc2_latent_proj", "ffn_latent_up", NEMOTRON},
     {"operator_norm", "attn_norm", "lfm2 lfm2moe"},
     {"ffn_norm", "ffn_norm", "lfm2 lfm2moe"},
     {"conv.conv", "shortconv.conv", "lfm2 lfm2moe"},
@@ -137,6 +168,8 @@ static const expert_part of_experts[] = {
     {"mlp.experts.down_proj_blocks", HF_EXPERT_BLOCKS, {"ffn_down_exps"}},
     {"mlp.experts.down_proj_scales", HF_EXPERT_SCALES, {"ffn_down_exps"}},
     {"mlp.experts.down_proj_bias", HF_EXPERT_BIAS, {"ffn_down_exps"}},
+    {"mixer.experts.up_proj", HF_EXPERT_ROWS, {"ffn_up_exps"}},
+    {"mixer.experts.down_proj", HF_EXPERT_ROWS, {"ffn_down_exps"}},
     {"experts.gate_up_proj", HF_EXPERT_ROWS, {"ffn_gate_exps", "ffn_up_exps"}},
     {"experts.down_proj", HF_EXPERT_ROWS, {"ffn_down_exps"}},
     {"block_sparse_moe.experts.gate_up_proj", HF_EXPERT_ROWS, {"ffn_gate_exps", "ffn_up_exps"}},
@@ -208,7 +241,8 @@ static bool layer_name(const char *arch, const char *s, char out[HF_NAME_BYTES])
         const char *rest = after(tail, p->hf);
         if (!rest || (p->archs && !has_word(p->archs, arch))) continue;
         /* Some have no ending in Hugging Face's files. */
-        const bool whole = strchr(p->gguf, '.') || strcmp(p->gguf, "ssm_a") == 0;
+        const bool whole = strchr(p->gguf, '.') || strcmp(p->gguf, "ssm_a") == 0 ||
+                           strcmp(p->gguf, "ssm_d") == 0;
         if (*rest ? strcmp(rest, ".weight") != 0 && strcmp(rest, ".bias") != 0 : !whole)
             continue;
         snprintf(out, HF_NAME_BYTES, "blk.%lu.%s%s", layer, p->gguf, rest);
@@ -219,8 +253,12 @@ static bool layer_name(const char *arch, const char *s, char out[HF_NAME_BYTES])
 
 /* Without what stands before the names of the text model. */
 static const char *inner(const char *name) {
-    static const char *const before[] = {"model.language_model.", "language_model.model.",
-                                         "language_model.", "model.", "bert."};
+    static const char *const before[] = {"model.language_model.",
+                                         "language_model.model.",
+                                         "language_model.",
+                                         "model.",
+                                         "backbone.",
+                                         "bert."};
     for (size_t i = 0; i < sizeof before / sizeof *before; i++) {
         const char *rest = after(name, before[i]);
         if (rest) return rest;
@@ -256,6 +294,7 @@ bool hf_expert_name_of(hf_expert_name *out, const char *name) {
     }
     if (!(tail = after(rest, "mlp.experts.")) &&
         !(tail = after(rest, "feed_forward.experts.")) &&
+        !(tail = after(rest, "mixer.experts.")) &&
         !(tail = after(rest, "block_sparse_moe.experts.")))
         return false;
     if (!(rest = after_number(tail, &expert))) return false;

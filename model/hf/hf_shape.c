@@ -2,8 +2,12 @@
  * formulas: transformers, the configuration class of each model. Owns nothing; main thread. */
 #include "model/hf/hf_shape.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
+
+/* Of a step of Mamba-2: as good as none. */
+static const double NO_LIMIT = 1e19;
 
 typedef struct shape_reader {
     model_config *c;
@@ -258,18 +262,6 @@ static void read_states(shape_reader *r) {
     m->ssm.inner = inner > 1 << 20 ? 0 : (uint32_t)inner;
 }
 
-/* LFM2: two thirds of what the config says, up to a multiple. */
-static void adjust_width(shape_reader *r) {
-    uint32_t adjust = 1, multiple = 256;
-    double by = 1;
-    flag(r, "block_auto_adjust_ff_dim", &adjust);
-    number(r, "block_multiple_of", &multiple);
-    if (r->s == OK) r->s = json_in_real(r->o, "block_ffn_dim_multiplier", 0, 100, &by, r->e);
-    if (r->s != OK || !adjust || !multiple) return;
-    const uint64_t n = (uint64_t)(by * (double)(2ull * r->c->n_ff / 3));
-    r->c->n_ff = (uint32_t)((n + multiple - 1) / multiple * multiple);
-}
-
 /* A member that has another value than the one that is computed is refused. */
 static void only_text(shape_reader *r, const char *key, const char *known) {
     str v = {NULL, 0};
@@ -284,6 +276,62 @@ static void only_off(shape_reader *r, const char *key) {
     uint32_t on = 0;
     flag(r, key, &on);
     if (on) refuse(r, key, "it must be false");
+}
+
+/* Limits of dt: [low, high], where high may be no number for none. */
+static void read_limits(shape_reader *r) {
+    const char *key = "time_step_limit";
+    const json_t *v = json_object_get(r->o, key);
+    const json_t *low = json_array_get(v, 0), *high = json_array_get(v, 1);
+    model_shape *m = &r->c->shape;
+    if (r->s != OK || !v || json_is_null(v)) return;
+    const double max = json_is_number(high) ? json_number_value(high) : INFINITY;
+    const double min = json_is_number(low) ? json_number_value(low) : -1;
+    if (!(json_array_size(v) == 2 && min >= 0 && min <= max && min < NO_LIMIT && max > 0)) {
+        refuse(r, key, "it must be two numbers that ascend from 0 on");
+        return;
+    }
+    m->dt_min = (float)min;
+    m->dt_max = max < NO_LIMIT ? (float)max : 0;
+}
+
+/* Mamba-2 and what is beside it. */
+static void read_mamba2(shape_reader *r) {
+    static const char *const off[] = {"mamba_proj_bias", "use_bias", "attention_bias",
+                                      "mlp_bias"};
+    static const char *const on[] = {"mamba_conv_bias", "use_conv_bias"};
+    static const char *const head[] = {"head_dim", "attention_head_dim", NULL};
+    model_config *c = r->c;
+    read_limits(r);
+    for (size_t i = 0; i < sizeof off / sizeof *off; i++) only_off(r, off[i]);
+    for (size_t i = 0; i < sizeof on / sizeof *on; i++) {
+        uint32_t has = 1;
+        flag(r, on[i], &has);
+        if (!has) refuse(r, on[i], "it must be true");
+    }
+    only_text(r, "mamba_hidden_act", "silu");
+    if (is_type(r, "nemotron_h")) {
+        only_text(r, "mlp_hidden_act", "relu2");
+        real(r, "layer_norm_epsilon", 1e-12, 0.1, &c->norm_eps);
+        one_of(r, head, &c->head_dim);
+        c->rope.n_dims = 0;
+        return;
+    }
+    const json_t *position = json_object_get(r->o, "position_embedding_type");
+    if (!json_is_string(position) || !str_eqz(json_in_text(position), "rope"))
+        c->nope_every = 1;
+}
+
+/* LFM2: two thirds of what the config says, up to a multiple. */
+static void adjust_width(shape_reader *r) {
+    uint32_t adjust = 1, multiple = 256;
+    double by = 1;
+    flag(r, "block_auto_adjust_ff_dim", &adjust);
+    number(r, "block_multiple_of", &multiple);
+    if (r->s == OK) r->s = json_in_real(r->o, "block_ffn_dim_multiplier", 0, 100, &by, r->e);
+    if (r->s != OK || !adjust || !multiple) return;
+    const uint64_t n = (uint64_t)(by * (double)(2ull * r->c->n_ff / 3));
+    r->c->n_ff = (uint32_t)((n + multiple - 1) / multiple * multiple);
 }
 
 /* Scores of a classifier: as many as it has names. */
@@ -448,7 +496,7 @@ status hf_shape_read(model_config *c, const char *type, const json_t *o, const c
     }
     flag(&r, "use_qk_norm", &qk);
     c->qk_norm = qk;
-    if (is_type(&r, "nemotron_h")) c->rope.n_dims = 0;
+    if (is_type(&r, "granitemoehybrid") || is_type(&r, "nemotron_h")) read_mamba2(&r);
     if (is_type(&r, "nemotron_h") && c->n_experts)
         snprintf(c->arch, sizeof c->arch, "nemotron_h_moe");
     return r.s;

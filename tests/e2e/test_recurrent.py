@@ -14,19 +14,20 @@ from tiny_model import VOCABULARY
 
 sys.path.insert(0, str(ROOT / "tests/golden"))
 import make_hybrids  # noqa: E402
+import make_mamba2  # noqa: E402
 
 BLOCK, SEQS = 16, 4
 OPTIONS = ["--backend", "cpu", "--max-model-len", "512", "--max-num-seqs", str(SEQS), "--max-num-batched-tokens", "48"]
-FAMILIES = ["lfm2", "lfm2moe", "qwen35", "qwen35moe"]
+FAMILIES = ["lfm2", "lfm2moe", "qwen35", "qwen35moe", "granitehybrid", "nemotron_h", "nemotron_h_moe"]
 N_VOCAB = len(gguf.GGUFReader(VOCABULARY).fields["tokenizer.ggml.tokens"].contents())
 
 
 def write(path, name):
-    """The random model of make_hybrids.py with a vocabulary, and a context of more than 512 tokens."""
+    """A random model of the goldens with a vocabulary, and a context of more than 512 tokens."""
     with pytest.MonkeyPatch.context() as m:
         m.setattr(make_hybrids, "VOCAB", N_VOCAB)
         m.setattr(make_hybrids, "MAX", 1024)
-        make_hybrids.write_model(path, name, 5, gguf.GGUFReader(VOCABULARY).fields.values())
+        (make_mamba2 if name in make_mamba2.FAMILIES else make_hybrids).write_model(path, name, 5, gguf.GGUFReader(VOCABULARY).fields.values())
     return path
 
 

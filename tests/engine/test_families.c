@@ -1,6 +1,7 @@
 /* Tiny models of the families that have no small real one, against transformers in float64
  * (tests/golden/make_families.py, where the format of the files stands), or plain formulas in
- * float64 (make_variants.py, make_gemma4.py, make_mixtures.py, make_gpt_oss.py, make_hybrids.py, make_latent.py). */
+ * float64 (make_variants.py, make_gemma4.py, make_mixtures.py, make_gpt_oss.py, make_hybrids.py,
+ * make_latent.py, make_mamba2.py). */
 #include "tests/engine/engine_rig.h"
 
 #include <math.h>
@@ -10,11 +11,15 @@
 enum { MAX_TOKENS = 64 };
 
 static const char *const families[] = {
-    "qwen3",       "phi3",      "gemma3",     "gemma2",           "smollm3",     "ministral3",
-    "olmo2",       "olmo3",     "glm4",       "granite",          "gemma4",      "mixtral",
-    "qwen2moe",    "qwen3moe",  "granitemoe", "granitemoeshared", "gemma4moe",   "glm4moe",
-    "gpt-oss",     "lfm2",      "lfm2moe",    "qwen35",           "qwen35moe",   "deepseek2",
-    "deepseek2v2", "deepseek3", "glm4lite",   "deepseek2q8",      "deepseek2old"};
+    "qwen3",         "phi3",          "gemma3",         "gemma2",
+    "smollm3",       "ministral3",    "olmo2",          "olmo3",
+    "glm4",          "granite",       "gemma4",         "mixtral",
+    "qwen2moe",      "qwen3moe",      "granitemoe",     "granitemoeshared",
+    "gemma4moe",     "glm4moe",       "gpt-oss",        "lfm2",
+    "lfm2moe",       "qwen35",        "qwen35moe",      "deepseek2",
+    "deepseek2v2",   "deepseek3",     "glm4lite",       "deepseek2q8",
+    "deepseek2old",  "granitehybrid", "granite4-dense", "nemotron_h",
+    "nemotron_h_moe"};
 enum { N_FAMILIES = sizeof families / sizeof *families };
 
 static void take(FILE *f, void *dst, size_t n) {

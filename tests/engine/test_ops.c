@@ -153,9 +153,10 @@ START_TEST(layer_norm_has_the_same_bits_on_every_isa_and_is_what_the_formula_say
 }
 END_TEST
 
-/* Without a second factor: BERT's feed-forward part and its classifier. */
+/* Without a second factor: feed-forward parts of BERT and Nemotron-H, BERT's classifier. */
 START_TEST(activations_alone_have_the_same_bits_on_every_isa_and_are_near_libm) {
-    static const activation acts[] = {ACT_GELU_ERF, ACT_TANH, ACT_SILU, ACT_GELU_TANH};
+    static const activation acts[] = {ACT_GELU_ERF, ACT_TANH, ACT_RELU2, ACT_SILU,
+                                      ACT_GELU_TANH};
     enum { N = 4099 };
     static float x[N], want[N], got[N];
     const op_kernels *k[2];
@@ -164,8 +165,12 @@ START_TEST(activations_alone_have_the_same_bits_on_every_isa_and_are_near_libm) 
     x[0] = 0, x[1] = -0.0f, x[2] = 1e30f, x[3] = -1e30f, x[4] = 1e-30f;
     for (size_t a = 0; a < sizeof acts / sizeof *acts; a++) {
         ops_plain.gate(acts[a], x, NULL, N, want);
-        for (uint32_t i = 0; i < N && a < 2; i++) {
-            const double v = x[i];
+        for (uint32_t i = 0; i < N && a < 3; i++) {
+            const double v = x[i], positive = v > 0 ? v : 0;
+            if (acts[a] == ACT_RELU2) {
+                ck_assert(want[i] == (float)(positive * positive));
+                continue;
+            }
             const double exact = a ? tanh(v) : 0.5 * v * erfc(-v / sqrt(2));
             ck_assert_double_le(fabs(want[i] - exact), a ? 1.5e-7 : 1e-5 * fabs(exact) + 1e-30);
         }

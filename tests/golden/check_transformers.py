@@ -27,6 +27,7 @@ def load(folder):
     kind = getattr(transformers, config.architectures[0])
     # The text part of a model with several computes in the type that its config names.
     model = kind.from_pretrained(folder, config=config, attn_implementation="eager", dtype=torch.float64, **more)
+    model.config._experts_implementation = "eager"  # others have no kernels for float64
     return model.double().eval()
 
 

@@ -269,7 +269,8 @@ LFM2_NAMES = {"operator_norm": "attn_norm", "ffn_norm": "ffn_norm", "conv.conv":
 
 
 def is_float32(x, name):
-    return x.ndim == 1 or name.endswith(("conv.weight", "conv1d.weight", ".gate.weight", "_expert_gate.weight", "gate_inp.weight"))
+    return x.ndim == 1 or name.endswith(("conv.weight", "conv1d.weight", ".gate.weight", "_expert_gate.weight", "gate_inp.weight",
+                                         "router.layer.weight", "ssm_a", "ssm_d", "ssm_norm.weight"))
 
 
 def lfm2_tensors(f, w):
@@ -409,7 +410,7 @@ def write_gguf(path, name, f, tensors, keys, vocabulary=()):
     g.add_context_length(MAX)
     g.add_embedding_length(EMBD)
     g.add_block_count(len(f.kinds))
-    g.add_feed_forward_length(f.ff)
+    g.add_feed_forward_length(getattr(f, "ff_of_layers", f.ff))
     g.add_head_count(HEADS)
     g.add_layer_norm_rms_eps(EPS)
     g.add_rope_freq_base(f.theta)
@@ -424,7 +425,8 @@ def write_gguf(path, name, f, tensors, keys, vocabulary=()):
 
 def write_folder(folder, f, w, config):
     folder.mkdir(exist_ok=True)
-    write_safetensors(folder / "model.safetensors", {name if name.startswith("lm_head") else "model." + name:
+    prefix = getattr(f, "prefix", "model.")
+    write_safetensors(folder / "model.safetensors", {name if name.startswith("lm_head") else prefix + name:
                                                      x.astype(np.float32 if is_float32(x, name) else np.float16) for name, x in w.items()})
     config = {"architectures": [f.cls], "vocab_size": VOCAB, "hidden_size": EMBD, "num_hidden_layers": len(f.kinds),
               "num_attention_heads": HEADS, "num_key_value_heads": KV, "max_position_embeddings": MAX, "torch_dtype": "float16",

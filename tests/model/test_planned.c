@@ -8,7 +8,7 @@
 #include "model/hf/hf_config.h"
 #include "model/model.h"
 #include "tests/check_main.h"
-#include "tests/model/gguf_build.h"
+#include "tests/model/gguf_hybrid.h"
 
 typedef struct expected {
     const char *name, *config;
@@ -121,7 +121,7 @@ END_TEST
 /* ---- the same model as a GGUF file ---- */
 
 /* A tiny model as config.json, and the keys that a file of it has beside those of every model:
- * "key=3", "key=0,2" (a number for each layer), "key=tf" (a flag for each layer). */
+ * "key=3", "key=1.0", "key=0,2" (a number for each layer), "key=tf" (a flag for each layer). */
 typedef struct both {
     const char *config, *keys;
 } both;
@@ -208,7 +208,7 @@ static const both files[] = {
      TINY_KEYS
      "block_count=4 feed_forward_length=32 attention.head_count_kv=0,2,0,2 ssm.conv_kernel=4 "
      "ssm.state_size=16 ssm.group_count=2 ssm.time_step_rank=8 ssm.inner_size=128 "
-     "expert_count=8 expert_used_count=3 expert_shared_feed_forward_length=40"},
+     "expert_count=8 expert_used_count=3 expert_shared_feed_forward_length=40 logit_scale=1.0"},
     {"{\"model_type\":\"nemotron_h\"," TINY
      "\"num_hidden_layers\":4,\"head_dim\":16,\"intermediate_size\":80,"
      "\"hybrid_override_pattern\":\"ME*-\",\"mamba_num_heads\":8,\"mamba_head_dim\":16,"
@@ -265,6 +265,10 @@ static void put_value(gb *b, const char *key, const char *v) {
         gb_array(b, key, 7, n, flags, n); /* 7: bool */
         return;
     }
+    if (strchr(v, '.')) {
+        gb_float(b, key, (float)atof(v));
+        return;
+    }
     if (!strchr(v, ',')) {
         gb_int(b, key, (uint32_t)atoi(v));
         return;
@@ -290,15 +294,17 @@ static void put_tensors(gb *b, const program *p) {
     for (uint32_t i = 0; i < p->n_weights; i++) {
         const weight *w = &p->weights[i];
         const bool vector = w->role == WEIGHT_VECTOR && w->rows == 1;
-        const uint64_t ne[] = {w->cols, w->run ? 2 * w->rows : w->rows, w->n_experts};
-        if (w->run && w->first_row) continue; /* halves of one tensor */
+        const uint64_t ne[] = {w->cols, w->n_experts ? w->rows : gb_all_rows(p, i),
+                               w->n_experts};
+        if (w->first_row) continue; /* further parts of one tensor */
         gb_tensor(b, w->name, DT_F32, vector ? 1 : w->n_experts ? 3 : 2, ne, NULL);
     }
 }
 
 static const weight *same_weight(const program *p, const weight *w) {
     for (uint32_t i = 0; i < p->n_weights; i++)
-        if (strcmp(p->weights[i].name, w->name) == 0) return &p->weights[i];
+        if (strcmp(p->weights[i].name, w->name) == 0 && p->weights[i].first_row == w->first_row)
+            return &p->weights[i];
     return NULL;
 }
 
