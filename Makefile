@@ -29,7 +29,7 @@ ISA = $(if $(filter %_avx2.o,$@),-O3 -mavx2 -mfma -mf16c)$(if $(filter %_avx512.
 # their plain twins: those stay watched, and so do the team and the steps that share memory.
 ISA += $(if $(findstring thread,$(SAN)),$(if $(filter %_avx2.o %_avx512.o %/row.o,$@),-fno-sanitize=thread))
 
-.PHONY: all help structured quality api-page clients test unit unit-bins asan ubsan tsan fuzz fuzz-sched bench soak soak-flat techniques schemathesis layers pure names versions format format-check tidy install deb deb-test deb-boot-test clean
+.PHONY: all help structured quality charts api-page clients test unit unit-bins asan ubsan tsan fuzz fuzz-sched bench soak soak-flat techniques schemathesis layers pure names versions format format-check tidy install deb deb-test deb-boot-test clean
 all: $(BUILD)/vramd ## build build/vramd
 
 help: ## list the targets
@@ -122,6 +122,9 @@ $(BUILD)/bench_%: bench/bench_%.c $(OBJ)
 techniques: $(BUILD)/vramd ## what techniques give: bench/results/techniques-CPU.json and docs/techniques.md; T=batching,weights TOKENS=2048
 	BUILD=$(BUILD) $(PYTHON) bench/bench_techniques.py $(T) $(if $(TOKENS),--tokens $(TOKENS))
 
+charts: ## docs/chart-*.svg from bench/results, and the README's table of GPU figures
+	$(PYTHON) bench/chart.py
+
 quality: $(BUILD)/vramd ## KL, top-1 and perplexity of every KV type, on the real models: bench/results/quality-*.json; TOKENS=20000 MODELS= KV= ACTIVATIONS=
 	BUILD=$(BUILD) TOKENS="$(TOKENS)" MODELS="$(MODELS)" KV="$(KV)" ACTIVATIONS="$(ACTIVATIONS)" AGAIN=$(AGAIN) $(PYTHON) bench/quality.py
 
@@ -169,7 +172,7 @@ install: $(BUILD)/vramd ## DESTDIR=, PREFIX=/usr
 	tools/man.sh $(BUILD)/vramd $(SHARE)/man
 	$(BUILD)/vramd serve --print-sample > $(SHARE)/doc/vramd/examples/vramd.conf
 	install -D -m 644 tools/completion.bash $(SHARE)/bash-completion/completions/vramd
-	install -m 644 docs/configuration.md docs/several-models.md docs/security.md docs/operations.md docs/planning.md docs/scheduler.md docs/simulate.md docs/bench.md docs/eval.md docs/quantize.md docs/dashboard.json docs/alerts.yml $(SHARE)/doc/vramd
+	install -m 644 docs/configuration.md docs/several-models.md docs/security.md docs/operations.md docs/planning.md docs/scheduler.md docs/simulate.md docs/bench.md docs/eval.md docs/quantize.md docs/dashboard.json docs/alerts.yml docs/chart-*.svg $(SHARE)/doc/vramd
 	sed 's|/usr/bin/vramd|$(PREFIX)/bin/vramd|' systemd/vramd.service > $(DESTDIR)$(UNITDIR)/vramd.service
 	install -m 644 systemd/vramd.socket $(DESTDIR)$(UNITDIR)
 ifneq ($(wildcard $(BUILD)/vramd-cuda.so),)
