@@ -10,21 +10,41 @@
 
 /* ---- histograms ---- */
 
+/* An upper bound, and its text as %g writes it. */
+typedef struct bound {
+    double v;
+    str text;
+} bound;
+
 /* The bounds are vLLM's, so that existing dashboards read the aliases unchanged. */
-static const double ttft[] = {.001, .005, .01, .02, .04, .06, .08, .1, .25, .5,  .75,
-                              1,    2.5,  5,   7.5, 10,  20,  40,  80, 160, 640, 2560};
-static const double itl[] = {.01, .025, .05, .075, .1,  .15, .2, .3, .4, .5,
-                             .75, 1,    2.5, 5,    7.5, 10,  20, 40, 80};
-static const double latency[] = {.3, .5, .8, 1,  1.5, 2,   2.5, 5,   10,   15,  20,
-                                 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680};
-static const double lengths[] = {1,   2,   5,   10,  20,  50,  100, 200, 500, 1e3,
-                                 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6};
-static const double choices[] = {1, 2, 5, 10, 20};
-static const double tokens[] = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384};
+#define B(v)                                                                                   \
+    {                                                                                          \
+        v, {                                                                                   \
+#v, sizeof #v - 1                                                                  \
+        }                                                                                      \
+    }
+static const bound ttft[] = {B(0.001), B(0.005), B(0.01), B(0.02), B(0.04), B(0.06),
+                             B(0.08),  B(0.1),   B(0.25), B(0.5),  B(0.75), B(1),
+                             B(2.5),   B(5),     B(7.5),  B(10),   B(20),   B(40),
+                             B(80),    B(160),   B(640),  B(2560)};
+static const bound itl[] = {B(0.01), B(0.025), B(0.05), B(0.075), B(0.1), B(0.15), B(0.2),
+                            B(0.3),  B(0.4),   B(0.5),  B(0.75),  B(1),   B(2.5),  B(5),
+                            B(7.5),  B(10),    B(20),   B(40),    B(80)};
+static const bound latency[] = {B(0.3), B(0.5), B(0.8), B(1),   B(1.5), B(2),    B(2.5),
+                                B(5),   B(10),  B(15),  B(20),  B(30),  B(40),   B(50),
+                                B(60),  B(120), B(240), B(480), B(960), B(1920), B(7680)};
+static const bound lengths[] = {B(1),      B(2),      B(5),      B(10),    B(20),
+                                B(50),     B(100),    B(200),    B(500),   B(1000),
+                                B(2000),   B(5000),   B(10000),  B(20000), B(50000),
+                                B(100000), B(200000), B(500000), B(1e+06)};
+static const bound choices[] = {B(1), B(2), B(5), B(10), B(20)};
+static const bound tokens[] = {B(1),   B(8),    B(16),   B(32),   B(64),   B(128),  B(256),
+                               B(512), B(1024), B(2048), B(4096), B(8192), B(16384)};
+#undef B
 
 #define BOUNDS(a) a, sizeof(a) / sizeof *(a)
 static const struct {
-    const double *bound;
+    const bound *bound;
     size_t n;
     const char *own, *alias, *help; /* NULL: no such name */
 } hists[HIST_N] = {
@@ -61,10 +81,14 @@ _Static_assert(sizeof latency / sizeof *latency <= PORT_MAX_BUCKETS, "histogram.
 _Static_assert(sizeof lengths / sizeof *lengths <= PORT_MAX_BUCKETS, "histogram.bucket");
 _Static_assert(sizeof tokens / sizeof *tokens <= PORT_MAX_BUCKETS, "histogram.bucket");
 
-const double *metrics_bounds(histogram_id id, size_t *n) {
+size_t metrics_n_bounds(histogram_id id) {
     CHECK(id < HIST_N);
-    *n = hists[id].n;
-    return hists[id].bound;
+    return hists[id].n;
+}
+
+double metrics_bound(histogram_id id, size_t i) {
+    CHECK(i < metrics_n_bounds(id));
+    return hists[id].bound[i].v;
 }
 
 size_t histogram_bucket(histogram_id id, double v) {
@@ -72,7 +96,7 @@ size_t histogram_bucket(histogram_id id, double v) {
     size_t lo = 0, hi = hists[id].n; /* the first bound that is >= v; all below lo are < v */
     while (lo < hi) {
         size_t mid = (lo + hi) / 2;
-        if (v <= hists[id].bound[mid])
+        if (v <= hists[id].bound[mid].v)
             hi = mid;
         else
             lo = mid + 1;
@@ -86,6 +110,7 @@ size_t histogram_bucket(histogram_id id, double v) {
  * from their parts, without a format for each. */
 typedef struct out {
     buf *b;
+    size_t n_model;
     char model[300]; /* {model_name="...", escaped */
 } out;
 
@@ -103,15 +128,15 @@ static void set_model(out *o, const char *id) {
     }
     o->model[n++] = '"';
     o->model[n] = '\0';
-}
-
-static void add(buf *b, const char *s) {
-    buf_add(b, str_of(s));
+    o->n_model = n;
 }
 
 static void head(out *o, const char *name, const char *type, const char *help) {
-    const char *const part[] = {"# HELP ", name, " ", help, "\n# TYPE ", name, " ", type, "\n"};
-    for (size_t i = 0; i < sizeof part / sizeof *part; i++) add(o->b, part[i]);
+    const str n = str_of(name);
+    const str part[] = {STR("# HELP "),   n, STR(" "), str_of(help),
+                        STR("\n# TYPE "), n, STR(" "), str_of(type),
+                        STR("\n")};
+    for (size_t i = 0; i < sizeof part / sizeof *part; i++) buf_add(o->b, part[i]);
 }
 
 static void number(buf *b, double v) {
@@ -124,10 +149,10 @@ static void number(buf *b, double v) {
 
 /* labels: further ones, each with a comma before it; "" for none */
 static void sample(out *o, const char *name, const char *labels, double v) {
-    add(o->b, name);
-    add(o->b, o->model);
-    add(o->b, labels);
-    add(o->b, "} ");
+    buf_add(o->b, str_of(name));
+    buf_add(o->b, (str){o->model, o->n_model});
+    buf_add(o->b, str_of(labels));
+    buf_add(o->b, STR("} "));
     number(o->b, v);
 }
 
@@ -149,43 +174,27 @@ static void both(out *o, const char *type, const char *own, const char *alias, c
     sample(o, alias, "", v);
 }
 
-/* A bound as %g writes it: of at most three decimals. */
-static void bound_text(buf *b, double v) {
-    const int64_t milli = (int64_t)(v * 1000 + .5);
-    char digits[] = {'.', '0', '0', '0', '\0'};
-    size_t n = 4;
-    if (v >= 1e6) {
-        buf_addf(b, "%g", v);
-        return;
-    }
-    json_i64(b, milli / 1000);
-    for (int64_t i = 3, left = milli % 1000; i > 0; i--, left /= 10)
-        digits[i] = (char)('0' + left % 10);
-    while (n > 1 && digits[n - 1] == '0') n--;
-    if (n > 1) buf_add(b, (str){digits, n});
-}
-
-static void begin_bucket(out *o, const char *name) {
-    add(o->b, name);
-    add(o->b, "_bucket");
-    add(o->b, o->model);
-    add(o->b, ",le=\"");
-}
-
+/* Where buckets end, most lines are, and they differ in bound and number alone: what they begin with is
+ * put together once, and their memory is found at once. */
 static void write_histogram(out *o, const char *name, histogram_id id, const histogram *h) {
+    enum { NUMBERS = 64 }; /* at most, of a bound and a count, and what is around them */
+    const size_t n = hists[id].n;
     uint64_t sum = 0;
+    char begin[sizeof o->model + 100];
     head(o, name, "histogram", hists[id].help);
-    for (size_t i = 0; i < hists[id].n; i++) {
+    const int len = snprintf(begin, sizeof begin, "%s_bucket%s,le=\"", name, o->model);
+    CHECK(len > 0 && (size_t)len < sizeof begin);
+    if (!buf_reserve(o->b, (n + 1) * ((size_t)len + NUMBERS))) return;
+    for (size_t i = 0; i <= n; i++) {
         sum += h->bucket[i];
-        begin_bucket(o, name);
-        bound_text(o->b, hists[id].bound[i]);
-        add(o->b, "\"} ");
-        number(o->b, (double)sum);
+        buf_add(o->b, (str){begin, (size_t)len});
+        buf_add(o->b, i < n ? hists[id].bound[i].text : STR("+Inf"));
+        buf_add(o->b, STR("\"} "));
+        json_u64(o->b, sum);
+        buf_addc(o->b, '\n');
     }
-    sum += h->bucket[hists[id].n];
-    begin_bucket(o, name);
-    buf_addf(o->b, "+Inf\"} %llu\n%s_sum%s} %.9g\n%s_count%s} %llu\n", (unsigned long long)sum,
-             name, o->model, h->sum, name, o->model, (unsigned long long)sum);
+    buf_addf(o->b, "%s_sum%s} %.9g\n%s_count%s} %llu\n", name, o->model, h->sum, name, o->model,
+             (unsigned long long)sum);
 }
 
 static void write_requests(out *o, const app *a, const machine_stats *s) {

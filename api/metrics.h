@@ -5,8 +5,9 @@
 
 #include "api/app.h"
 
-/* Upper bounds of a histogram's buckets; *n of them, +Inf excepted. */
-const double *metrics_bounds(histogram_id, size_t *n);
+/* Upper bounds of a histogram's buckets, +Inf excepted. */
+size_t metrics_n_bounds(histogram_id);
+double metrics_bound(histogram_id, size_t i);
 /* Everything that /metrics tells, from a snapshot. */
 void metrics_write(buf *, const app *, const machine_stats *);
 /* One line. */

@@ -36,7 +36,8 @@ bool buf_reserve(buf *b, size_t more) {
 }
 
 bool buf_add(buf *b, str s) {
-    if (!buf_reserve(b, s.len + 1)) return false;
+    /* Most have their memory already. */
+    if ((b->failed || s.len >= b->cap - b->len) && !buf_reserve(b, s.len + 1)) return false;
     if (s.len) memcpy(b->ptr + b->len, s.ptr, s.len);
     b->len += s.len;
     return true;
