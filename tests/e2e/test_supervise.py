@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -36,6 +37,27 @@ class Manager:
                     return line
             self.socket.settimeout(max(end - time.monotonic(), 0.01))
             self.lines += self.socket.recv(4096).decode().split("\n")
+
+
+def engine_wakes(d):
+    """How often the engine's thread has slept so far."""
+    for task in Path(f"/proc/{d.process.pid}/task").iterdir():
+        if (task / "comm").read_text() == "vramd-engine\n":
+            return int(re.search(r"^voluntary_ctxt_switches:\s*(\d+)", (task / "status").read_text(), re.M)[1])
+
+
+def test_an_idle_engine_sleeps():
+    d = Daemon(*SMALL)
+    d.say("a", max_tokens=4)
+    d.wait_free()
+    time.sleep(1)
+    before = engine_wakes(d)
+    time.sleep(3)
+    assert engine_wakes(d) - before <= 6  # once a second, and some for what else there may be
+    began = time.monotonic()
+    d.say("a", max_tokens=1)  # does not wait for that
+    assert time.monotonic() - began < 1
+    d.stop()
 
 
 @pytest.mark.parametrize("where", ["path", "abstract"])
