@@ -296,7 +296,7 @@ status ledger_alloc_raw(ledger *l, void **out, mem_class cls, uint64_t bytes, co
 status ledger_alloc_within(ledger *l, void **out, mem_class cls, uint64_t bytes, uint64_t most,
                            const char *what, err *e) {
     CHECK(bytes <= most && most > 0);
-    return alloc(l, out, cls, bytes, most, false, what, e);
+    return alloc(l, out, cls, bytes, most, true, what, e);
 }
 
 /* Of an arena, under the lock. */

@@ -40,9 +40,9 @@ void ledger_free(ledger *, void *p); /* p as returned; NULL is ignored */
  * and all of them with false. */
 void ledger_keep_pages(ledger *shared, bool);
 
-/* The same, page-aligned, at the start of `most` bytes of addresses: ledger_resize populates more
- * of them, or gives pages back, while the arena is in use. Addresses behind bytes are not to be
- * touched. */
+/* As ledger_alloc_raw, page-aligned, at the start of `most` bytes of addresses: ledger_resize
+ * populates more of them, or gives pages back, while the arena is in use. Addresses behind bytes
+ * are not to be touched. */
 status ledger_alloc_within(ledger *, void **out, mem_class, uint64_t bytes, uint64_t most,
                            const char *what, err *);
 /* Makes an arena of ledger_alloc_within so many bytes large, at most its `most`. What stays is

@@ -68,7 +68,8 @@ static status alloc_arenas(cpu_engine *e, err *er) {
     return s;
 }
 
-/* After loading: the plan counts on the reading buffers being gone by then. */
+/* After loading: the plan counts on the reading buffers being gone by then. Nothing is read that no row
+ * has written, so what was in the pages stays. */
 static status alloc_kv(cpu_engine *e, err *er) {
     status s = OK;
     for (uint32_t g = 0; g < e->layout.groups.n && s == OK; g++) {
