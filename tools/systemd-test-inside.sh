@@ -115,6 +115,36 @@ systemctl enable --now vramd.socket 2> /dev/null
 curl -s $url/ready > /dev/null
 for _ in $(seq 300); do [ "$(ask "$alice")" != 200 ] || break; sleep 0.1; done
 [ "$(ask "$alice")" = 200 ]
+
+say "a successor takes the socket over: docs/replicas.md, under requests"
+requests() { # until there is a file; prints what is not 200
+  local n=0
+  until [ -f enough ]; do
+    local status
+    status=$(ask "$alice" --max-time 60 -H "Connection: close" || true)
+    n=$((n + 1))
+    [ "$status" = 200 ] || echo "$status"
+  done
+  echo "$n requests"
+}
+rm -f enough
+(cd "$(mktemp -d)" && ln -s /root/vramd-test/enough enough && requests) > statuses &
+sender=$!
+old=$(systemctl show -p MainPID --value vramd)
+grep -A 3 'systemctl cat vramd' replicas.md | sed 's/^ *# //; s/   .*//' > takeover.sh
+[ "$(wc -l < takeover.sh)" = 4 ]
+bash -eux takeover.sh
+[ "$(systemctl show -p MainPID --value vramd)" != "$old" ]
+[ "$(systemctl is-active vramd-next)" = active ]
+[ "$(ask "$alice")" = 200 ]
+systemctl stop vramd-next
+[ "$(ask "$alice")" = 200 ]
+touch enough
+wait $sender
+cat statuses
+grep -qx '[0-9]* requests' statuses
+[ "$(wc -l < statuses)" = 1 ]
+
 systemctl stop vramd.socket vramd
 mkdir -p /etc/systemd/system/vramd.socket.d
 printf '[Socket]\nListenStream=\nListenStream=/run/vramd.sock\nSocketUser=root\nSocketGroup=www-data\nSocketMode=0660\n' \

@@ -83,5 +83,6 @@ done
 box systemctl is-system-running
 
 cp tools/systemd-test-inside.sh "$root/root/vramd-test/inside.sh"
+cp docs/replicas.md "$root/root/vramd-test/"
 box bash /root/vramd-test/inside.sh || { box journalctl -b -n 60 --no-pager -u vramd -u vramd.socket -u prometheus; exit 1; }
 say "done"
