@@ -32,7 +32,8 @@ static const char usage[] =
     "  --operations N          operations a second (3e11)\n"
     "  of the options of vramd serve: max_num_seqs, max_num_batched_tokens, kv_cache_tokens,\n"
     "                          max_model_len, itl_slo_ms, scheduler_policy, batching, "
-    "prefix_caching\n"
+    "prefix_caching,\n"
+    "                          state_checkpoints\n"
     "load:\n"
     "  --rate R                requests a second, Poisson\n"
     "  --prompt-tokens N       128; --output-tokens N: 64\n"
@@ -222,15 +223,18 @@ static status change_limits(sched_config *c, int *argc, char **argv, err *e) {
     o.max_model_len = c->max_model_len, o.itl_slo_ms = (uint32_t)(c->itl_slo_us / 1000);
     o.prefix_caching = c->prefix_cache, o.batching = (uint32_t)c->batching;
     o.scheduler_policy = machine_policy_number(c->policy);
+    o.state_checkpoints = c->state_slots > c->max_seqs ? c->state_slots - c->max_seqs : 0;
     status s = options_load_args(&o, argc, argv,
                                  "max_num_seqs max_num_batched_tokens max_model_len itl_slo_ms "
-                                 "prefix_caching batching scheduler_policy kv_cache_tokens",
+                                 "prefix_caching batching scheduler_policy kv_cache_tokens "
+                                 "state_checkpoints",
                                  e);
     if (s != OK) return s;
     machine_set_policies(c, &o);
     c->max_seqs = o.max_num_seqs, c->max_rows = o.max_num_batched_tokens;
     c->max_model_len = o.max_model_len, c->itl_slo_us = (uint64_t)o.itl_slo_ms * 1000;
     c->prefix_cache = o.prefix_caching;
+    if (c->state_slots > 0) c->state_slots = machine_state_slots(&o);
     if (c->max_logit_rows < c->max_seqs) c->max_logit_rows = c->max_seqs;
     for (uint32_t g = 0; g < c->n_groups && o.kv_cache_tokens; g++)
         c->group[g].n_blocks = (uint32_t)(o.kv_cache_tokens / c->block_tokens);

@@ -115,14 +115,15 @@ static void set_rows(machine *m, const machine_wish *w) {
     m->engine_opt.max_logit_rows = m->sched_conf.max_logit_rows = logit_rows_of(m, w);
 }
 
-/* Slots for the states of recurrent layers: of sequences, and of checkpoints where prefixes are kept. */
-static uint32_t states_of(const machine *m) {
+uint32_t machine_state_slots(const options *o) {
     enum { LEAST = 4 };
-    const options *o = &m->opt;
-    if (!program_state_bytes(&m->model->program)) return 0;
     const uint32_t few = o->max_num_seqs / 4 > LEAST ? o->max_num_seqs / 4 : LEAST;
     const uint32_t n = o->state_checkpoints ? o->state_checkpoints : few;
     return o->max_num_seqs + (o->prefix_caching ? n : 0);
+}
+
+static uint32_t states_of(const machine *m) {
+    return program_state_bytes(&m->model->program) ? machine_state_slots(&m->opt) : 0;
 }
 
 static void set_engine_options(machine *m, const machine_wish *w) {
@@ -274,6 +275,7 @@ static status resolve(machine *m, const machine_wish *w, err *e) {
                                    .prefix_cache = o->prefix_caching,
                                    .state_slots = m->engine_opt.n_states,
                                    .state_chunk = STATE_CHUNK,
+                                   .state_bytes = program_state_bytes(&m->model->program),
                                    .recent_tokens = recent_tokens(o)};
     machine_set_policies(&m->sched_conf, o);
     if (getrandom(m->sched_conf.hash_key, sizeof m->sched_conf.hash_key, GRND_NONBLOCK) < 0)

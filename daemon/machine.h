@@ -110,6 +110,8 @@ status machine_plan_again(machine *, const machine *of, const options *, const m
 /* Of batching and scheduler_policy; and which value of the latter a policy is. */
 void machine_set_policies(sched_config *, const options *);
 uint32_t machine_policy_number(const sched_policy *);
+/* Slots for the states of recurrent layers: of sequences, and of checkpoints where prefixes are kept. */
+uint32_t machine_state_slots(const options *);
 /* Whether what was planned can be loaded. Errors: ERR_INVALID (a config.json), ERR_UNSUPPORTED (a
  * folder whose weights cannot be loaded). */
 status machine_has_weights(const machine *, err *);

@@ -119,6 +119,7 @@ typedef struct sched_config {
     uint32_t
         state_chunk; /* tokens: a state is whole at its multiples, and behind other positions
                              goes back to the last of them and no further */
+    uint64_t state_bytes;  /* of a slot, for whoever reports them; 0 is fine */
     uint32_t n_end_tokens; /* end-of-generation ids of the model, borrowed */
     const int32_t *end_tokens;
 } sched_config;

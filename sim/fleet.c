@@ -175,7 +175,7 @@ static void widen(fleet_kv *k) {
     }
 }
 
-static void sample_kv(fleet *f, const replica *x) {
+static void sample_use(fleet *f, const replica *x) {
     sched_stats st;
     sched_read(x->s, &st);
     const double part = (double)st.blocks_used / st.blocks_all;
@@ -186,6 +186,8 @@ static void sample_kv(fleet *f, const replica *x) {
     k->sum[f->now_us / k->width_us] += part;
     k->samples[f->now_us / k->width_us]++;
     if (part > f->out->kv_max) f->out->kv_max = part;
+    const uint32_t states = st.state_live + st.state_checkpoints;
+    if (states > f->out->state_most) f->out->state_most = states;
 }
 
 /* What the scheduler learns of times has a use with an objective or a policy by length alone. */
@@ -195,7 +197,7 @@ static void collect(fleet *f, uint32_t i) {
     const sched_step_tokens drawn = {.token = f->zeroes, .stride = 1};
     if (x->n_flying == 0 || x->done_us[0] > f->now_us) return;
     f->out->n_steps++;
-    if (x->n_steps++ % SAMPLE_STEPS == 0) sample_kv(f, x);
+    if (x->n_steps++ % SAMPLE_STEPS == 0) sample_use(f, x);
     if (f->observes) sched_observe(x->s, st, x->took_us[0]);
     sched_commit(x->s, st, &drawn);
     take_events(f, x);
@@ -279,6 +281,9 @@ static void finish(fleet *f) {
         CHECK(st.n_waiting + st.n_running + st.n_preempted == 0 && st.blocks_used == 0);
         o->preemptions += st.count.preemptions;
         o->recomputed_tokens += st.count.recomputed_tokens;
+        o->checkpoints_written += st.count.state_checkpoints_written;
+        o->checkpoints_evicted += st.count.state_checkpoints_evicted;
+        o->state_missed_tokens += st.count.prefix_cache_state_misses;
     }
     CHECK(o->n_ok + o->n_rejected == f->n);
     o->makespan_us = f->now_us;

@@ -73,6 +73,9 @@ typedef struct fleet_result {
     uint64_t prompt_tokens, cached_tokens, output_tokens, recomputed_tokens, preemptions;
     uint64_t makespan_us;
     double kv_mean, kv_max; /* part of the blocks that are used, of samples while steps end */
+    /* Of recurrent states; state_missed_tokens: of prompts, whose blocks were found and no state. */
+    uint64_t checkpoints_written, checkpoints_evicted, state_missed_tokens;
+    uint32_t state_most; /* slots of a replica that sequences and checkpoints had at once */
     fleet_kv kv;
 } fleet_result;
 

@@ -135,7 +135,7 @@ static void drawn(wire *w, record *r) {
 
 /* A field that is added to these must be recorded, too: then its size here changes. Left out are
  * recent_tokens and request, on which no plan depends. */
-_Static_assert(sizeof(sched_group) == 24 && sizeof(sched_config) == 256 &&
+_Static_assert(sizeof(sched_group) == 24 && sizeof(sched_config) == 272 &&
                    sizeof(sched_spec) == 176,
                "every field of these is in the records");
 
@@ -163,7 +163,7 @@ static void config(wire *w, record *r) {
     tokens(w, &c->end_tokens, &c->n_end_tokens);
     /* Behind all others, and only of a model that has states: other logs are as before. */
     if (w->memory ? w->left > 0 : c->state_slots > 0)
-        f32(w, &c->state_slots), f32(w, &c->state_chunk);
+        f32(w, &c->state_slots), f32(w, &c->state_chunk), f64(w, &c->state_bytes);
     if (r->policy >= N_SCHED_POLICIES || batching > BATCHING_STATIC) w->bad = true;
     if (w->bad || !w->memory) return;
     c->policy = sched_policies[r->policy];

@@ -74,7 +74,7 @@ double plan_step_bytes(const machine *m, uint32_t n, double tokens) {
         const double seen = window && tokens > window ? window : tokens;
         kv += seen * (double)p->group_block_bytes[g] / p->block_tokens;
     }
-    return weights_read(m, n) + n * kv;
+    return weights_read(m, n) + n * (kv + (double)program_state_bytes(&m->model->program));
 }
 
 double plan_tokens_per_s(const machine *m, const plan_bandwidth *b, uint32_t n, double tokens) {

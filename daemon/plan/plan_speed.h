@@ -17,7 +17,7 @@ typedef struct plan_bandwidth {
 plan_bandwidth plan_bandwidth_of(const machine *, double given);
 
 /* Bytes that a decode step of n sequences reads which hold tokens each: the weights once (of
- * experts, those that n tokens are routed to at most), and each sequence's KV. */
+ * experts, those that n tokens are routed to at most), and each sequence's KV and recurrent state. */
 double plan_step_bytes(const machine *, uint32_t n, double tokens);
 /* Tokens per second of each of them; 0 where the bandwidth is not known. */
 double plan_tokens_per_s(const machine *, const plan_bandwidth *, uint32_t n, double tokens);

@@ -90,13 +90,15 @@ status simulation_of_plan(simulation *s, const machine *m, double bandwidth, dou
         err_set(e, ERR_INVALID, "the bandwidth of this device is %s", b.source);
         return err_hint(e, "--bandwidth 300GB/s");
     }
-    const double empty = plan_step_bytes(m, 1, 0);
+    const double empty = plan_step_bytes(m, 1, 0), state = (double)m->sched_conf.state_bytes;
     const double kv = (plan_step_bytes(m, 1, KV_TOKENS) - empty) / KV_TOKENS;
     s->fleet.sched = m->sched_conf;
     s->fleet.depth = m->sched_conf.depth ? m->sched_conf.depth : 1;
-    s->fleet.cost = (cost_model){.coef = {empty / b.bytes_per_s * 1e6,
-                                          2 * (double)m->n_params / operations * 1e6,
-                                          kv / b.bytes_per_s * 1e6, 0}};
+    /* A sequence that decodes has one row of logits, and reads its state once. */
+    s->fleet.cost =
+        (cost_model){.coef = {(empty - state) / b.bytes_per_s * 1e6,
+                              2 * (double)m->n_params / operations * 1e6,
+                              kv / b.bytes_per_s * 1e6, state / b.bytes_per_s * 1e6}};
     s->error = -1;
     snprintf(s->tag, sizeof s->tag, "assumed");
     snprintf(s->source, sizeof s->source,

@@ -3,6 +3,8 @@
 
 #include <stdio.h>
 
+#include "base/str.h"
+
 static double ms(const fleet_times *t, double part) {
     return fleet_times_at(t, part) / 1e3;
 }
@@ -37,6 +39,27 @@ static void json_times(const char *name, const fleet_times *t) {
            (double)t->max / 1e3);
 }
 
+/* ,"states": of recurrent layers, of a replica; null where the model has none. r NULL: of no run. */
+static void json_states(const simulation *s, const fleet_result *r) {
+    const sched_config *c = &s->fleet.sched;
+    if (c->state_slots == 0) {
+        printf(",\"states\":null");
+        return;
+    }
+    printf(
+        ",\"states\":{\"bytes\":%llu,\"bytes_each\":%llu,\"slots\":%u,\"checkpoint_slots\":%u",
+        (unsigned long long)(c->state_slots * c->state_bytes),
+        (unsigned long long)c->state_bytes, c->state_slots, c->state_slots - c->max_seqs);
+    if (r)
+        printf(
+            ",\"slots_used_max\":%u,\"checkpoints_written\":%llu,\"checkpoints_evicted\":%llu,"
+            "\"missed_tokens\":%llu",
+            r->state_most, (unsigned long long)r->checkpoints_written,
+            (unsigned long long)r->checkpoints_evicted,
+            (unsigned long long)r->state_missed_tokens);
+    printf("}");
+}
+
 static void print_json(const simulation *s, const fleet_result *r, double wall_s) {
     const double sec = r->makespan_us > 0 ? (double)r->makespan_us / 1e6 : 1;
     begin_json(s, "run");
@@ -52,12 +75,14 @@ static void print_json(const simulation *s, const fleet_result *r, double wall_s
         ",\"requests_per_s\":%.6g,\"good_per_s\":%.6g,\"output_tokens_per_s\":%.6g,"
         "\"prompt_tokens\":%llu,\"output_tokens\":%llu,\"cached_tokens\":%llu,"
         "\"preemptions\":%llu,\"recomputed_tokens\":%llu,\"steps\":%llu,\"kv_used_mean\":%.4f,"
-        "\"kv_used_max\":%.4f}\n",
+        "\"kv_used_max\":%.4f",
         (double)r->n_ok / sec, (double)r->n_good / sec, (double)r->output_tokens / sec,
         (unsigned long long)r->prompt_tokens, (unsigned long long)r->output_tokens,
         (unsigned long long)r->cached_tokens, (unsigned long long)r->preemptions,
         (unsigned long long)r->recomputed_tokens, (unsigned long long)r->n_steps, r->kv_mean,
         r->kv_max);
+    json_states(s, r);
+    puts("}");
 }
 
 /* What each line begins with. */
@@ -72,6 +97,16 @@ static void print_times(const simulation *s, const char *name, const fleet_times
            (double)t->max / 1e3);
 }
 
+static void print_state_slots(const simulation *s) {
+    const sched_config *c = &s->fleet.sched;
+    char each[32], all[32];
+    begin_line(s);
+    printf("recurrent states: %u slots of %s, %s: %u of sequences, %u of checkpoints\n",
+           c->state_slots, bytes_human(c->state_bytes, each),
+           bytes_human(c->state_slots * c->state_bytes, all), c->max_seqs,
+           c->state_slots - c->max_seqs);
+}
+
 static void print_head(const simulation *s) {
     const fleet_config *c = &s->fleet;
     begin_line(s);
@@ -82,6 +117,7 @@ static void print_head(const simulation *s) {
         "%llu us; HTTP %.3g ms a request\n",
         c->cost.coef[0], c->cost.coef[1], c->cost.coef[2], c->cost.coef[3],
         (unsigned long long)c->host_us, (double)c->http_us / 1e3);
+    if (c->sched.state_slots) print_state_slots(s);
     if (c->n_replicas == 1) return;
     begin_line(s);
     printf("%u replicas, %s, loads up to %.0f ms old\n", c->n_replicas,
@@ -115,6 +151,13 @@ void simulation_print(const simulation *s, const fleet_result *r, double wall_s,
            (unsigned long long)r->preemptions, (unsigned long long)r->recomputed_tokens,
            r->prompt_tokens ? 100 * (double)r->cached_tokens / (double)r->prompt_tokens : 0,
            100 * r->kv_mean, 100 * r->kv_max);
+    if (c->sched.state_slots == 0) return;
+    begin_line(s);
+    printf("%llu checkpoints of states written, %llu evicted; %llu prompt tokens found without "
+           "a state; at most %u slots used\n",
+           (unsigned long long)r->checkpoints_written,
+           (unsigned long long)r->checkpoints_evicted,
+           (unsigned long long)r->state_missed_tokens, r->state_most);
 }
 
 void simulation_print_capacity(const simulation *s, const double rate[CAPACITY_SEEDS],
@@ -123,6 +166,7 @@ void simulation_print_capacity(const simulation *s, const double rate[CAPACITY_S
                  high = rate[CAPACITY_SEEDS - 1];
     if (json) {
         begin_json(s, "capacity");
+        json_states(s, NULL);
         printf(
             ",\"seeds\":%d,\"requests_per_s\":{\"low\":%.6g,\"median\":%.6g,\"high\":%.6g}}\n",
             CAPACITY_SEEDS, low, median, high);

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from harness import ROOT, Daemon, vramd
+from test_recurrent import complete, tokens, write
 
 MODEL = ["--model", os.environ["VRAMD_TEST_MODEL"], "--max-model-len", "2048", "--bandwidth", "41GB/s"]
 
@@ -104,6 +105,46 @@ def test_limits_and_costs_of_a_server(tmp_path):
             break
     assert re.match(r"fitted to \d+ steps of steps\d, error", r["cost_model"]["source"]) and 0 < r["cost_model"]["mape"] < 2
     assert r["cost_model"]["us_per_row"] > 0 and r["rejected"] == 0 and 0 < r["host_us_per_step"] < 20000
+
+
+RECURRENT = ["--backend", "cpu", "--max-model-len", "512", "--max-num-seqs", "4", "--state-checkpoints", "9"]
+
+
+@pytest.fixture(scope="module")
+def recurrent(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("recurrent") / "m.gguf", "qwen35")
+
+
+def test_states_are_planned_as_for_a_server(recurrent):
+    """Bytes and slots as in the plan, in memory that the KV cache has less; a state is read with each token."""
+    flags = ["--model", str(recurrent), *RECURRENT, "--memory", "128MiB", "--bandwidth", "41GB/s", "--rate", "5", "--requests", "40"]
+    r = figures(*flags)
+    plan = json.loads(vramd("plan", "--json", str(recurrent), *RECURRENT, "--memory", "128MiB").stdout)
+    states, each = r["states"], plan["state_bytes_per_sequence"]
+    assert states["bytes"] == sum(t["bytes"] for t in plan["terms"] if t["class"] == "state")
+    assert (states["slots"], states["checkpoint_slots"], states["bytes_each"]) == (13, 9, each)
+    assert 0 < states["slots_used_max"] <= 13 and states["checkpoints_written"] >= 40 and states["checkpoints_evicted"] > 0
+    assert r["cost_model"]["us_per_logit_row"] == pytest.approx(each / 41e3, rel=1e-4)
+    text = vramd("simulate", *flags).stdout
+    assert "recurrent states: 13 slots of " in text and "4 of sequences, 9 of checkpoints" in text and "checkpoints of states written" in text
+    assert figures(*flags, "--no-prefix-caching")["states"]["slots"] == 4
+    capacity = figures(*flags, "--find-capacity", "--slo-ttft-p99", "2s")["states"]
+    assert capacity == {k: states[k] for k in ("bytes", "bytes_each", "slots", "checkpoint_slots")}
+    assert figures(*MODEL, "--rate", "1", "--requests", "10")["states"] is None
+
+
+def test_states_are_those_of_the_server_that_wrote_a_log(recurrent, tmp_path):
+    log = tmp_path / "steps"
+    d = Daemon("--model", str(recurrent), *RECURRENT, "--step-log", str(log))
+    for i in range(4):
+        complete(d, tokens(40 + 30 * i, i), 40)
+    (planned,) = [c["ledger_bytes"] for c in d.memory()["classes"] if c["class"] == "state"]
+    d.stop()
+    flags = ["--step-log", str(log), "--rate", "5", "--requests", "40"]
+    states = figures(*flags)["states"]
+    assert (states["slots"], states["checkpoint_slots"], states["bytes"]) == (13, 9, planned)
+    for more, slots in ((["--max-num-seqs", "20"], 29), (["--state-checkpoints", "2"], 6), (["--no-prefix-caching"], 4)):
+        assert figures(*flags, *more)["states"]["slots"] == slots
 
 
 @pytest.mark.parametrize("flags, text", [([], "no load is given"), (["--rate", "-1"], "--rate"), (["--rate", "1", "--router", "x"], "--router"),

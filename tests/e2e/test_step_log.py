@@ -10,6 +10,7 @@ import time
 import pytest
 
 from harness import Daemon, vramd
+from test_recurrent import write
 
 SMALL = ["--max-model-len", "512", "--max-num-seqs", "4", "--max-num-batched-tokens", "64", "--kv-cache-tokens", "1024"]
 
@@ -57,6 +58,17 @@ def test_a_replay_plans_the_same_steps(options, tmp_path):
     assert "every plan is the same" in r.stdout
     steps, requests = re.search(r"(\d+) requests, (\d+) steps", r.stdout).groups()[::-1]
     assert int(steps) > 100 and int(requests) >= 24
+
+
+def test_states_are_in_a_log(tmp_path):
+    """Slots, checkpoints and copies are in the hash of a plan."""
+    log, model = tmp_path / "steps", write(tmp_path / "m.gguf", "qwen35")
+    d = Daemon("--model", str(model), *SMALL, "--backend", "cpu", "--state-checkpoints", "5", "--step-log", str(log))
+    load(d)
+    load(d)
+    d.stop()
+    r = vramd("simulate", "--replay", str(log), "--audit")
+    assert r.returncode == 0 and "every plan is the same" in r.stdout, r.stderr
 
 
 def test_what_was_changed_or_cut_off_is_seen(tmp_path):

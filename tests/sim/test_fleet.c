@@ -29,6 +29,12 @@ static fleet_config config(uint32_t n_replicas, fleet_router router) {
                           .seed = 7};
 }
 
+static void set_states(fleet_config *c, uint32_t n_checkpoints) {
+    c->sched.state_slots = c->sched.max_seqs + n_checkpoints;
+    c->sched.state_chunk = 16;
+    c->sched.state_bytes = 1000;
+}
+
 static void run(const fleet_config *c, uint32_t n) {
     err e;
     ck_assert_int_eq(fleet_run(c, arrival, n, &result, &e), OK);
@@ -51,9 +57,11 @@ START_TEST(one_replica_is_the_simulator) {
     sim_totals totals;
     err e;
     const uint32_t n = 200;
-    for (uint32_t depth = 1; depth <= 2; depth++) {
+    for (uint32_t k = 0; k < 4; k++) {
+        const uint32_t depth = 1 + k % 2;
         fleet_config c = config(1, ROUTER_ROUND_ROBIN);
         c.depth = c.sched.depth = depth;
+        if (k >= 2) set_states(&c, 4);
         c.audit = true;
         make_arrivals(n, 20000);
         for (uint32_t i = 0; i < n; i++)
@@ -61,7 +69,8 @@ START_TEST(one_replica_is_the_simulator) {
                                     .n_prompt = arrival[i].n_prompt,
                                     .max_tokens = arrival[i].n_output,
                                     .salt = i + 1};
-        const sim_config s = {.sched = c.sched, .time = {.b = 100}, .depth = depth};
+        const sim_config s = {
+            .sched = c.sched, .time = {.b = 100}, .depth = depth, .verify = true};
         ck_assert_int_eq(sim_run(&s, same, n, request, &totals, &e), OK);
         run(&c, n);
         double ttft = 0, e2e = 0;
@@ -96,27 +105,57 @@ START_TEST(routers_that_know_the_load_keep_first_tokens_early) {
 }
 END_TEST
 
-/* Conversations of four turns, each of 512 tokens more. */
+/* Conversations of four turns, each of 512 tokens more; a hundred at a time. */
+static void make_talks(void) {
+    for (uint32_t i = 0; i < N; i++) {
+        const uint32_t turn = i / 100 % 4, talk = i / 400 * 100 + i % 100;
+        for (uint32_t k = 0; k <= turn; k++) ids[i][k] = talk * 4 + k;
+        arrival[i] = (fleet_arrival){.at_us = i * 40000,
+                                     .n_prompt = (turn + 1) * FLEET_ID_TOKENS,
+                                     .n_output = 8,
+                                     .n_ids = turn + 1,
+                                     .ids = ids[i]};
+    }
+}
+
 START_TEST(affinity_finds_what_a_replica_has_of_a_prompt) {
     uint64_t cached[N_ROUTERS];
     for (int r = 0; r < N_ROUTERS; r++) {
         fleet_config c = config(8, (fleet_router)r);
         c.sched.group[0].n_blocks = 4096;
-        for (uint32_t i = 0; i < N; i++) {
-            const uint32_t turn = i / 100 % 4, talk = i / 400 * 100 + i % 100;
-            for (uint32_t k = 0; k <= turn; k++) ids[i][k] = talk * 4 + k;
-            arrival[i] = (fleet_arrival){.at_us = i * 40000,
-                                         .n_prompt = (turn + 1) * FLEET_ID_TOKENS,
-                                         .n_output = 8,
-                                         .n_ids = turn + 1,
-                                         .ids = ids[i]};
-        }
+        make_talks();
         run(&c, N);
         cached[r] = result.cached_tokens;
     }
     ck_assert_uint_gt(cached[ROUTER_PREFIX_AFFINITY], 3 * cached[ROUTER_TWO_CHOICES]);
     /* All but the first turn of each, and the last blocks. */
     ck_assert_uint_gt(cached[ROUTER_PREFIX_AFFINITY], N / 400 * 100 * 6 * 512 * 8 / 10);
+}
+END_TEST
+
+/* A turn is found behind a checkpoint alone: with a slot for each conversation as much as without states, less
+ * with fewer, and the blocks of the rest are known and of no use. */
+START_TEST(checkpoints_of_states_decide_what_is_found) {
+    const uint32_t n = 400; /* all turns of a hundred */
+    uint64_t cached[3], missed[3];
+    for (int k = 0; k < 3; k++) {
+        fleet_config c = config(1, ROUTER_ROUND_ROBIN);
+        c.sched.group[0].n_blocks = 16384;
+        make_talks();
+        if (k > 0) set_states(&c, k == 1 ? n : 40);
+        run(&c, n);
+        cached[k] = result.cached_tokens, missed[k] = result.state_missed_tokens;
+        if (k == 0) ck_assert_uint_eq(result.checkpoints_written + result.state_most, 0);
+        if (k == 0) continue;
+        ck_assert_uint_gt(result.checkpoints_written, n);
+        ck_assert(k == 1 || result.checkpoints_evicted > n / 2);
+        ck_assert_uint_le(result.state_most, c.sched.state_slots);
+        ck_assert_uint_ge(result.state_most, k == 1 ? n / 4 : c.sched.state_slots - 4);
+    }
+    ck_assert_uint_gt(cached[1], cached[0] * 95 / 100);
+    ck_assert_uint_lt(cached[2], cached[0] / 4);
+    ck_assert_uint_eq(missed[0], 0);
+    ck_assert_uint_gt(missed[2], cached[0] / 2);
 }
 END_TEST
 
@@ -218,5 +257,6 @@ END_TEST
 CHECK_MAIN("fleet", steps_scatter_as_they_did, what_is_not_the_engine_s_takes_its_time,
            the_use_of_the_cache_is_kept_over_time, one_replica_is_the_simulator,
            routers_that_know_the_load_keep_first_tokens_early,
-           affinity_finds_what_a_replica_has_of_a_prompt, the_same_input_gives_the_same_result,
+           affinity_finds_what_a_replica_has_of_a_prompt,
+           checkpoints_of_states_decide_what_is_found, the_same_input_gives_the_same_result,
            what_is_too_long_or_too_much_is_refused_and_counted)

@@ -12,7 +12,8 @@ static size_t write_config(uint8_t *out, size_t cap, uint32_t state_slots) {
                               .block_tokens = 16,
                               .max_seqs = 4,
                               .state_slots = state_slots,
-                              .state_chunk = state_slots ? 16 : 0};
+                              .state_chunk = state_slots ? 16 : 0,
+                              .state_bytes = state_slots ? 1000 : 0};
     return record_write(&r, out, cap);
 }
 
@@ -20,7 +21,8 @@ START_TEST(a_configuration_with_states_comes_back) {
     uint8_t with[256], without[256];
     const size_t n = write_config(with, sizeof with, 300);
     const size_t n_without = write_config(without, sizeof without, 0);
-    ck_assert_uint_eq(n, n_without + 3); /* 300 and 16, behind all that a log had before */
+    ck_assert_uint_eq(n,
+                      n_without + 5); /* 300, 16 and 1000, behind all that a log had before */
     ck_assert_mem_eq(with + 4, without + 4, n_without - 4);
     for (int states = 0; states < 2; states++) {
         str text = {(const char *)(states ? with : without), states ? n : n_without};
@@ -30,6 +32,7 @@ START_TEST(a_configuration_with_states_comes_back) {
         ck_assert_int_eq(record_read(&r, &text, &memory, &e), OK);
         ck_assert_uint_eq(r.config.state_slots, states ? 300 : 0);
         ck_assert_uint_eq(r.config.state_chunk, states ? 16 : 0);
+        ck_assert_uint_eq(r.config.state_bytes, states ? 1000 : 0);
         ck_assert_uint_eq(r.config.max_seqs, 4);
         record_memory_clear(&memory);
     }
