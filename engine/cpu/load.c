@@ -1,7 +1,7 @@
 /* Loading: all threads of the team read rows of the weights by bounded preads into a buffer of
  * their own and pack them into the arena. Owns nothing beyond the call; engine thread and
  * workers. */
-#include "engine/cpu/cpu.h"
+#include "engine/cpu/step.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -158,6 +158,12 @@ static void resolve_op(cpu_engine *e, cpu_op *c, const op *o) {
     }
 }
 
+static void arrange_kernel(cpu_engine *e, const op *o) {
+    if (o->kind != OP_CONV) return;
+    conv_arrange((float *)(e->weights + e->layout.weights[o->w[0]].at),
+                 e->program->values[o->out].cols, o->conv.width);
+}
+
 status cpu_load(cpu_engine *e, err *er) {
     loading g = {.e = e};
     void *bounce = NULL;
@@ -176,8 +182,10 @@ status cpu_load(cpu_engine *e, err *er) {
         s = g.status[i];
         if (s != OK) *er = g.errs[i];
     }
-    for (uint32_t i = 0; i < e->program->n_ops && s == OK; i++)
+    for (uint32_t i = 0; i < e->program->n_ops && s == OK; i++) {
         resolve_op(e, &e->op[i], &e->program->ops[i]);
+        arrange_kernel(e, &e->program->ops[i]);
+    }
     if (e->layout.table != NO_WEIGHT && s == OK)
         s = model_keep_rows(e->model, e->layout.table, &e->table, er);
 done:

@@ -8,6 +8,8 @@
 #define ATTN_WIDE 2
 /* The same of integers: 3 queries x 1, 6 of 16. */
 #define ATTN_INT_WIDE 1
-#define OPS_ISA       ISA_AVX2
-#define OPS_TABLE     ops_avx2
+/* Of recurrent states: sums that are kept in registers at once, 4 of two registers each. */
+#define STATE_ACC 4
+#define OPS_ISA   ISA_AVX2
+#define OPS_TABLE ops_avx2
 #include "engine/cpu/ops_body.h"

@@ -8,6 +8,8 @@
 #define ATTN_WIDE 4
 /* The same of integers: 6 queries x 2, 12 of 32. */
 #define ATTN_INT_WIDE 2
-#define OPS_ISA       ISA_AVX512
-#define OPS_TABLE     ops_avx512
+/* Of recurrent states: sums that are kept in registers at once, 16 of 32. */
+#define STATE_ACC 16
+#define OPS_ISA   ISA_AVX512
+#define OPS_TABLE ops_avx512
 #include "engine/cpu/ops_body.h"

@@ -7,6 +7,10 @@
 #include "engine/cpu/linear_tiles.h"
 #include "engine/cpu/op_list.h"
 
+/* Of a convolution's kernel [channels][width]: what OP_CONV reads, for its pieces of channels one after the
+ * other [width][channels of it]; in place. */
+void conv_arrange(float *w, uint32_t channels, uint32_t width);
+
 /* Computes thread's part of an operation; a barrier follows. In step_rows.c, step_linear.c,
  * step_attention.c, step_experts.c, step_conv.c, step_delta.c,
  * step_ssm.c. */

@@ -14,8 +14,18 @@ typedef struct piece {
     act out;
     const float *in;
     uint32_t first, n, channels, in_cols, ring;
-    float w[CONV_MAX_WIDTH * CHANNELS]; /* [width][n] */
+    const float *w; /* [width][n] */
 } piece;
+
+void conv_arrange(float *w, uint32_t channels, uint32_t width) {
+    float part[CONV_MAX_WIDTH * CHANNELS];
+    for (uint32_t n; channels > 0; channels -= n, w += (size_t)n * width) {
+        n = channels < CHANNELS ? channels : CHANNELS;
+        for (uint32_t i = 0; i < n; i++)
+            for (uint32_t k = 0; k < width; k++) part[k * n + i] = w[(size_t)i * width + k];
+        memcpy(w, part, sizeof *w * n * width);
+    }
+}
 
 /* The row of the state that has the input at pos. */
 static float *ring_row(const piece *p, float *state, uint32_t pos) {
@@ -54,13 +64,16 @@ static void run_seq(cpu_engine *e, const piece *p, const batch_seq *s) {
     static const float none[CHANNELS];
     const uint32_t width = p->op->op->conv.width;
     float *state = cpu_state(e, p->op, s->state), y[CHANNELS];
-    const float *x[CONV_MAX_WIDTH];
-    uint32_t next = 0; /* of the checkpoints */
+    const float *x[CONV_MAX_WIDTH]; /* what the row sees, the newest last */
+    uint32_t next = 0;              /* of the checkpoints */
+    for (uint32_t k = 1; k < width; k++)
+        x[width - k] = k <= s->first_pos ? ring_row(p, state, s->first_pos - k) : none;
     for (uint32_t r = 0; r < s->n_rows; r++) {
         const uint32_t pos = s->first_pos + r;
-        take_input(p, s->first_row + r, ring_row(p, state, pos));
-        for (uint32_t k = 0; k < width; k++)
-            x[width - 1 - k] = k <= pos ? ring_row(p, state, pos - k) : none;
+        float *input = ring_row(p, state, pos);
+        take_input(p, s->first_row + r, input);
+        memmove(x, x + 1, (width - 1) * sizeof *x);
+        x[width - 1] = input;
         e->ops->taps(x, p->w, width, p->n, y);
         give_output(e, p, s->first_row + r, y);
         if (next == s->n_checkpoints || s->checkpoints[next].n_tokens != pos + 1) continue;
@@ -83,9 +96,7 @@ void run_conv(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     for (uint32_t k = s.from; k < s.to; k++) {
         p.first = k * CHANNELS;
         p.n = p.channels - p.first < CHANNELS ? p.channels - p.first : CHANNELS;
-        for (uint32_t i = 0; i < p.n; i++)
-            for (uint32_t j = 0; j < o->conv.width; j++)
-                p.w[j * p.n + i] = c->vec[0][(size_t)(p.first + i) * o->conv.width + j];
+        p.w = c->vec[0] + (size_t)p.first * o->conv.width;
         for (uint32_t i = 0; i < b->n_seqs; i++) run_seq(e, &p, &b->seq[i]);
     }
 }
