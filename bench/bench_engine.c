@@ -7,11 +7,15 @@
  *   bench_engine --model FILE [--threads N] [--isa plain|avx2|avx512] [--kv f16|bf16|f32]
  *                [--kv-v f16|bf16|f32] [--family int8|f32] [--depths 0,1024,4096] [--batches
  * 8,16,32]
- *                [--context 160] [--prefill 512] [--tokens 64] [--reps 3] [--ops 0|1] [--json FILE]
+ *                [--context 160] [--prefill 512] [--tokens 64] [--reps 3] [--ops 0|1] [--states 0]
+ *                [--json FILE]
  *
  * --ops 1: decode steps run the engine's operations in a loop of this program, which takes the time
  * of each and counts the bytes that it has to read: weights once, of experts those that rows have
- * chosen, keys and values. Beside it what all threads read by plain reading of the weights. */
+ * chosen, keys and values, recurrent states. Beside it what all threads read by plain reading of the
+ * weights.
+ * --states N: copies of N / 2 recurrent states, and N checkpoints that a prompt of 512 tokens writes, against
+ * memcpy of the same slots by the same threads. */
 #include <inttypes.h>
 #include <sched.h>
 #include <stdio.h>
@@ -24,7 +28,7 @@
 #include "engine/cpu/step.h"
 #include "engine/engine.h"
 
-enum { MAX_LIST = 16, BLOCK = 16, ROWS = 512, MAX_REPS = 32 };
+enum { MAX_LIST = 16, BLOCK = 16, ROWS = 512, MAX_REPS = 32, MAX_STATES = ROWS / STATE_CHUNK };
 
 typedef struct list {
     uint32_t v[MAX_LIST], n;
@@ -34,7 +38,10 @@ typedef struct bench {
     const char *model_path, *json_path;
     engine_options opt;
     list depths, batches, prefills;
-    uint32_t context, tokens, reps;
+    uint32_t context, tokens, reps, states;
+    block_copy copy[MAX_STATES / 2];
+    batch_checkpoint checkpoint[MAX_STATES];
+    uint32_t n_copies, n_checkpoints; /* of the next steps */
     FILE *json;
     bool first, ops;
     checkpoint *file;
@@ -101,6 +108,8 @@ static void parse_one(bench *b, const char *name, const char *value) {
         b->tokens = (uint32_t)atoi(value);
     else if (strcmp(name, "--reps") == 0)
         b->reps = (uint32_t)atoi(value);
+    else if (strcmp(name, "--states") == 0)
+        b->states = (uint32_t)atoi(value);
     else if (strcmp(name, "--ops") == 0)
         b->ops = atoi(value) != 0;
     else
@@ -126,6 +135,7 @@ static void parse(bench *b, int argc, char **argv) {
     }
     if (!b->model_path) fail("--model is missing", NULL);
     if (b->reps < 1 || b->reps > MAX_REPS || b->tokens < 1) fail("--reps or --tokens", NULL);
+    if (b->states > MAX_STATES || b->states % 2) fail("--states", NULL);
 }
 
 static uint32_t largest(const list *l, uint32_t least) {
@@ -139,13 +149,14 @@ static void open_engine(bench *b) {
     double t = now();
     b->max_seqs = largest(&b->batches, 1);
     uint32_t len = largest(&b->depths, b->context);
-    len = largest(&b->prefills, len) + b->tokens + BLOCK;
+    len = largest(&b->prefills, b->states && len < ROWS ? ROWS : len) + b->tokens + BLOCK;
     b->max_len = len / BLOCK * BLOCK + BLOCK;
     uint32_t per_seq = b->max_len / BLOCK;
     uint32_t short_seq = (b->context + b->tokens) / BLOCK + 1;
     b->opt.max_rows = ROWS;
     b->opt.max_seqs = b->opt.max_logit_rows = b->max_seqs;
     b->opt.max_model_len = b->max_len;
+    b->opt.n_states = b->max_seqs + b->states;
     b->opt.block_tokens = BLOCK;
     for (int g = 0; g < PLAN_MAX_GROUPS; g++)
         b->opt.n_blocks[g] = per_seq + b->max_seqs * short_seq;
@@ -221,6 +232,22 @@ static uint64_t kv_bytes_read(const op_times *t, const op *o) {
     return bytes;
 }
 
+/* Behind each sequence's position: the matrices, and the rows beside them; of a convolution what a row sees. */
+static uint64_t state_bytes_read(const op_times *t, const op *o) {
+    const batch *b = t->e->step.batch;
+    uint64_t floats = 0;
+    for (uint32_t i = 0; i < b->n_seqs; i++) {
+        const delta_shape *d = &o->delta;
+        const uint64_t rows = b->seq[i].first_pos % STATE_CHUNK;
+        if (o->kind == OP_DELTA)
+            floats += (uint64_t)d->value_heads * d->key_dim * d->value_dim +
+                      rows * (d->key_heads * d->key_dim + d->value_heads * d->value_dim);
+        else
+            floats += (uint64_t)(o->conv.width - 1) * t->e->program->values[o->out].cols;
+    }
+    return floats * sizeof(float);
+}
+
 static void count_op(op_times *t, const op *o, double seconds) {
     t->seconds[o->kind] += seconds;
     if (o->layer >= 0) t->layers += seconds;
@@ -231,6 +258,7 @@ static void count_op(op_times *t, const op *o, double seconds) {
     }
     t->bytes[o->kind] +=
         o->kind == OP_ATTENTION ? kv_bytes_read(t, o) : weight_bytes_read(t, o);
+    if (o->kind == OP_DELTA || o->kind == OP_CONV) t->bytes[o->kind] += state_bytes_read(t, o);
 }
 
 /* As step.c runs a decode step. */
@@ -351,12 +379,17 @@ static void run_step(bench *b, uint32_t n_seqs, uint32_t pos, uint32_t n_rows, b
                              .sample = sample,
                              .n_score = -1,
                              .params = &b->greedy,
-                             .n_prompt = pos + n_rows};
+                             .n_prompt = pos + n_rows,
+                             .state = i,
+                             .checkpoints = b->checkpoint,
+                             .n_checkpoints = b->n_checkpoints};
     }
     batch in = {.seq = seq,
                 .n_seqs = n_seqs,
                 .n_rows = n_seqs * n_rows,
-                .n_logit_rows = sample ? n_seqs : 0};
+                .n_logit_rows = sample ? n_seqs : 0,
+                .copies = b->copy,
+                .n_copies = b->n_copies};
     step_result out;
     err e;
     if (times) {
@@ -439,6 +472,70 @@ static void bench_prefill(bench *b, uint32_t n) {
     report(b, "prefill", 0, 1, n, seconds, NULL, 0);
 }
 
+/* ---- copies of states ---- */
+
+/* As copies of the bench, by memcpy alone. */
+static void copy_thread(void *arg, uint32_t thread) {
+    const bench *b = arg;
+    const cpu_engine *e = (const cpu_engine *)b->engine;
+    const uint64_t n = e->layout.state_floats, parts = b->opt.n_threads;
+    const uint64_t from = n * thread / parts, to = n * (thread + 1) / parts;
+    for (uint32_t i = 0; i < b->states / 2; i++)
+        memcpy(e->states + (uint32_t)b->copy[i].to * n + from,
+               e->states + (uint32_t)b->copy[i].from * n + from, (to - from) * sizeof(float));
+}
+
+enum { STEP, STEP_COPIES, MEMCPY, PROMPT, PROMPT_CHECKPOINTS, N_STATE_TIMES };
+
+static void time_states(bench *b, double *seconds) {
+    double t[N_STATE_TIMES + 1] = {now()};
+    run_step(b, 1, ROWS, 1, false, NULL);
+    t[STEP + 1] = now();
+    b->n_copies = b->states / 2;
+    run_step(b, 1, ROWS, 1, false, NULL);
+    b->n_copies = 0;
+    t[STEP_COPIES + 1] = now();
+    team_run(((cpu_engine *)b->engine)->team, copy_thread, b);
+    t[MEMCPY + 1] = now();
+    run_step(b, 1, 0, ROWS, false, NULL);
+    t[PROMPT + 1] = now();
+    b->n_checkpoints = b->states;
+    run_step(b, 1, 0, ROWS, false, NULL);
+    b->n_checkpoints = 0;
+    t[PROMPT_CHECKPOINTS + 1] = now();
+    for (int k = 0; k < N_STATE_TIMES; k++)
+        if (seconds[k] == 0 || t[k + 1] - t[k] < seconds[k]) seconds[k] = t[k + 1] - t[k];
+}
+
+/* Bytes that are written, over the time that they add to the fastest step without them. */
+static void bench_states(bench *b) {
+    double s[N_STATE_TIMES] = {0};
+    const double mb = 4e-6 * (double)((cpu_engine *)b->engine)->layout.state_floats;
+    for (uint32_t i = 0; i < b->states; i++)
+        b->checkpoint[i] = (batch_checkpoint){(i + 1) * STATE_CHUNK, b->max_seqs + i};
+    for (uint32_t i = 0; i < b->states / 2; i++)
+        b->copy[i] = (block_copy){.from = (int32_t)(b->max_seqs + i),
+                                  .to = (int32_t)(b->max_seqs + b->states / 2 + i),
+                                  .group = ENGINE_COPY_STATE};
+    fill(b, 1, ROWS);
+    for (uint32_t r = 0; r <= b->reps; r++) time_states(b, s);
+    const double copied = mb * b->states / 2, written = mb * b->states;
+    const double rate[] = {copied / (s[STEP_COPIES] - s[STEP]), copied / s[MEMCPY],
+                           written / (s[PROMPT_CHECKPOINTS] - s[PROMPT])};
+    printf("states of %.2f MB: %.2f ms to copy one, %.1f GB/s; memcpy %.1f GB/s; a checkpoint "
+           "%.2f ms, "
+           "%.1f GB/s\n",
+           mb, mb / rate[0] * 1e3, rate[0] / 1e3, rate[1] / 1e3, mb / rate[2] * 1e3,
+           rate[2] / 1e3);
+    if (b->json)
+        fprintf(b->json,
+                "%s{\"case\": \"states\", \"state_mb\": %.3f, \"copy_gb_s\": %.2f, "
+                "\"memcpy_gb_s\": %.2f, "
+                "\"checkpoint_gb_s\": %.2f}",
+                b->first ? "" : ",\n", mb, rate[0] / 1e3, rate[1] / 1e3, rate[2] / 1e3);
+    b->first = false;
+}
+
 int main(int argc, char **argv) {
     bench b;
     parse(&b, argc, argv);
@@ -452,6 +549,7 @@ int main(int argc, char **argv) {
     for (uint32_t i = 0; i < b.prefills.n; i++) bench_prefill(&b, b.prefills.v[i]);
     for (uint32_t i = 0; i < b.depths.n; i++) bench_decode(&b, b.depths.v[i], 1);
     for (uint32_t i = 0; i < b.batches.n; i++) bench_decode(&b, b.context, b.batches.v[i]);
+    if (b.states) bench_states(&b);
     if (b.json) {
         fprintf(b.json, "\n]}\n");
         if (fclose(b.json) != 0) fail(b.json_path, NULL);

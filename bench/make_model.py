@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Writes a llama of random weights in the shape of a known model, for measurements; NumPy alone, no part of it is kept
+"""Writes a model of random weights in the shape of a known one, for measurements; NumPy alone, no part of it is kept
 in memory, on all cores.
 
-    make_model.py TO.gguf [--shape 1b|3b|8b|moe|a3b|tiny] [--type F16|BF16|Q8_0|Q4_0|Q4_1|Q4_K|Q6_K] [--head-type TYPE]
+    make_model.py TO.gguf [--shape 1b|3b|8b|moe|a3b|qwen35|as_qwen35|tiny] [--type F16|BF16|Q8_0|Q4_0|Q4_1|Q4_K|Q6_K] [--head-type TYPE]
                   [--layers N] [--vocab N] [--seed N]
 
 1b, 3b, 8b: Llama 3.2 1B and 3B, Llama 3 8B; moe: a small Mixtral, 8 experts, 2 used; a3b: the layers of Qwen3 30B A3B, 128
-experts, 8 used (without its norms of q and k); tiny: for tests. All matrices are
+experts, 8 used (without its norms of q and k); qwen35: eight layers of Qwen3.5, six of them delta nets with the heads of its
+35B A3B, and dense; as_qwen35: a llama of the same width and as many weights; tiny: for tests. All matrices are
 of one type but the router (F32) and, by --head-type, the head. Values are spread as trained ones are (variance 1 / columns,
 scales of blocks differ), so that nothing overflows and texts have a likeliest token. The tokenizer is a byte-level BPE:
 256 bytes, then pairs and triples of them, each with its merge, then four special tokens. The same seed gives the same
@@ -33,6 +34,15 @@ SPECIAL = ["<|begin_of_text|>", "<|end_of_text|>", "<|im_start|>", "<|im_end|>"]
 
 
 @dataclass
+class Recurrent:
+    """Delta nets in three layers of four: heads of keys and values, numbers of one, width of the convolution."""
+    key_heads: int
+    value_heads: int
+    head: int
+    width: int
+
+
+@dataclass
 class Shape:
     layers: int
     embd: int
@@ -45,6 +55,11 @@ class Shape:
     tied: bool = False
     experts: int = 0
     used: int = 0
+    recurrent: Recurrent = None
+
+    @property
+    def arch(self):
+        return "qwen35" if self.recurrent else "llama"
 
 
 SHAPES = {
@@ -53,6 +68,8 @@ SHAPES = {
     "8b": Shape(32, 4096, 32, 8, 128, 14336, context=8192),
     "a3b": Shape(48, 2048, 32, 4, 128, 768, vocab=151936, context=40960, experts=128, used=8),
     "moe": Shape(12, 1024, 16, 4, 64, 1792, vocab=32000, context=8192, experts=8, used=2),
+    "qwen35": Shape(8, 2048, 8, 2, 256, 6144, vocab=32000, recurrent=Recurrent(16, 32, 128, 4)),
+    "as_qwen35": Shape(8, 2048, 16, 4, 128, 9216, vocab=32000),
     "tiny": Shape(2, 256, 4, 2, 64, 512, vocab=1000, context=2048),
 }
 
@@ -142,6 +159,11 @@ def f32(rng, n, spread):
     return rng.standard_normal(n, np.float32) * np.float32(spread)
 
 
+def decays(rng, n, spread):
+    """Rates at which a state fades, from slow to fast ones."""
+    return -np.exp(rng.uniform(-4, 0, n)).astype(np.float32)
+
+
 @dataclass
 class Type:
     """GGML's number, the file type, values and bytes of a block, what makes blocks."""
@@ -163,6 +185,7 @@ TYPES = {
     "Q6_K": Type(14, 18, 256, 210, q6_k),
 }
 NORM = replace(TYPES["F32"], make=ones)
+DECAY = replace(TYPES["F32"], make=decays)
 
 
 @dataclass
@@ -182,29 +205,49 @@ class Tensor:
 # ---- the model
 
 
-def tensors_of(s, matrix_type, head_type):
-    def matrix(name, cols, rows, scale=1.0, t=matrix_type, experts=None):
-        return Tensor(name, (cols, rows, *([experts] if experts else [])), t, scale / cols**0.5)
+def matrix(name, cols, rows, t, scale=1.0, experts=None):
+    return Tensor(name, (cols, rows, *([experts] if experts else [])), t, scale / cols**0.5)
 
-    def norm(name):
-        return Tensor(name, (s.embd,), NORM)
 
+def norm(name, n):
+    return Tensor(name, (n,), NORM)
+
+
+def attention_of(s, blk, t):
+    q, kv = s.heads * s.head, s.kv_heads * s.head
+    out = [matrix(blk + "attn_q.weight", s.embd, 2 * q if s.recurrent else q, t),  # of Qwen3.5 with a gate
+           matrix(blk + "attn_k.weight", s.embd, kv, t), matrix(blk + "attn_v.weight", s.embd, kv, t),
+           matrix(blk + "attn_output.weight", q, s.embd, t)]
+    return out + ([norm(blk + f"attn_{x}_norm.weight", s.head) for x in "qk"] if s.recurrent else [])
+
+
+def delta_of(s, blk, t):
+    r, f32 = s.recurrent, TYPES["F32"]
+    inner = r.value_heads * r.head
+    channels = 2 * r.key_heads * r.head + inner
+    return [matrix(blk + "attn_qkv.weight", s.embd, channels, t), matrix(blk + "attn_gate.weight", s.embd, inner, t),
+            matrix(blk + "ssm_beta.weight", s.embd, r.value_heads, t), matrix(blk + "ssm_alpha.weight", s.embd, r.value_heads, t),
+            matrix(blk + "ssm_conv1d.weight", r.width, channels, f32), Tensor(blk + "ssm_a", (r.value_heads,), DECAY),
+            Tensor(blk + "ssm_dt.bias", (r.value_heads,), f32), norm(blk + "ssm_norm.weight", r.head),
+            matrix(blk + "ssm_out.weight", inner, s.embd, t)]
+
+
+def tensors_of(s, t, head_type):
     # Logits have a standard deviation of about 4.
-    out = [matrix("token_embd.weight", s.embd, s.vocab, 4 if s.tied else s.embd**0.5), norm("output_norm.weight")]
+    out = [matrix("token_embd.weight", s.embd, s.vocab, t, 4 if s.tied else s.embd**0.5), norm("output_norm.weight", s.embd)]
     if not s.tied:
-        out.append(matrix("output.weight", s.embd, s.vocab, 4, head_type))
+        out.append(matrix("output.weight", s.embd, s.vocab, head_type, 4))
     for i in range(s.layers):
         blk = f"blk.{i}."
-        out += [norm(blk + "attn_norm.weight"), matrix(blk + "attn_q.weight", s.embd, s.heads * s.head),
-                matrix(blk + "attn_k.weight", s.embd, s.kv_heads * s.head),
-                matrix(blk + "attn_v.weight", s.embd, s.kv_heads * s.head),
-                matrix(blk + "attn_output.weight", s.heads * s.head, s.embd), norm(blk + "ffn_norm.weight")]
+        is_delta = s.recurrent and (i + 1) % 4 != 0
+        out += [norm(blk + "attn_norm.weight", s.embd), *(delta_of if is_delta else attention_of)(s, blk, t),
+                norm(blk + ("post_attention_norm.weight" if s.recurrent else "ffn_norm.weight"), s.embd)]
         end, experts = ("_exps.weight", s.experts) if s.experts else (".weight", None)
         if experts:
-            out.append(matrix(blk + "ffn_gate_inp.weight", s.embd, experts, t=TYPES["F32"]))
-        out += [matrix(blk + "ffn_gate" + end, s.embd, s.ff, experts=experts),
-                matrix(blk + "ffn_up" + end, s.embd, s.ff, experts=experts),
-                matrix(blk + "ffn_down" + end, s.ff, s.embd, experts=experts)]
+            out.append(matrix(blk + "ffn_gate_inp.weight", s.embd, experts, TYPES["F32"]))
+        out += [matrix(blk + "ffn_gate" + end, s.embd, s.ff, t, experts=experts),
+                matrix(blk + "ffn_up" + end, s.embd, s.ff, t, experts=experts),
+                matrix(blk + "ffn_down" + end, s.ff, s.embd, t, experts=experts)]
     return out
 
 
@@ -250,15 +293,19 @@ def pair(key, kind, v):
 def pairs_of(s, name, file_type):
     texts, merges = vocabulary(s.vocab)
     first = s.vocab - len(SPECIAL)
-    out = [pair("general.architecture", STRING, "llama"), pair("general.name", STRING, name),
+    out = [pair("general.architecture", STRING, s.arch), pair("general.name", STRING, name),
            pair("general.file_type", U32, file_type)]
     numbers = {"block_count": s.layers, "context_length": s.context, "embedding_length": s.embd, "feed_forward_length": s.ff,
                "attention.head_count": s.heads, "attention.head_count_kv": s.kv_heads, "attention.key_length": s.head,
-               "attention.value_length": s.head, "rope.dimension_count": s.head, "vocab_size": s.vocab}
+               "attention.value_length": s.head, "rope.dimension_count": s.head // 4 if s.recurrent else s.head, "vocab_size": s.vocab}
+    if s.recurrent:
+        r = s.recurrent
+        numbers |= {"ssm.conv_kernel": r.width, "ssm.state_size": r.head, "ssm.group_count": r.key_heads,
+                    "ssm.time_step_rank": r.value_heads, "ssm.inner_size": r.value_heads * r.head, "full_attention_interval": 4}
     if s.experts:
         numbers |= {"expert_count": s.experts, "expert_used_count": s.used}
-    out += [pair(f"llama.{k}", U32, v) for k, v in numbers.items()]
-    out += [pair("llama.rope.freq_base", F32, 5e5), pair("llama.attention.layer_norm_rms_epsilon", F32, 1e-5),
+    out += [pair(f"{s.arch}.{k}", U32, v) for k, v in numbers.items()]
+    out += [pair(f"{s.arch}.rope.freq_base", F32, 5e5), pair(f"{s.arch}.attention.layer_norm_rms_epsilon", F32, 1e-5),
             pair("tokenizer.ggml.model", STRING, "gpt2"), pair("tokenizer.ggml.pre", STRING, "llama-bpe"),
             pair("tokenizer.ggml.tokens", STRING, texts),
             pair("tokenizer.ggml.token_type", I32, [1] * first + [3] * len(SPECIAL)),

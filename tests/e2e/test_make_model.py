@@ -33,9 +33,9 @@ def test_values_are_spread_as_trained_ones_are(tmp_path, name):
         assert abs(x.std() / wanted - 1) < 0.06 and abs(x.mean()) < 0.15 * wanted and abs(x).max() < 5 * wanted
 
 
-@pytest.mark.parametrize("name", ["BF16", "Q4_0", "Q6_K"])
-def test_it_serves(tmp_path, name):
-    d = Daemon("--model", str(make(tmp_path / "m.gguf", "--shape", "tiny", "--type", name, "--layers", "1")))
+@pytest.mark.parametrize("name, shape, layers", [("BF16", "tiny", 1), ("Q4_0", "tiny", 1), ("Q6_K", "tiny", 1), ("Q4_0", "qwen35", 4)])
+def test_it_serves(tmp_path, name, shape, layers):
+    d = Daemon("--model", str(make(tmp_path / "m.gguf", "--shape", shape, "--type", name, "--layers", layers, "--vocab", 1000)))
     try:
         text = "!the garden, né 日本"
         ids = d.http.post("/tokenize", json={"prompt": text, "add_special_tokens": False}).json()["tokens"]
@@ -56,3 +56,10 @@ def test_shapes_and_seeds(tmp_path):
     tied = make(tmp_path / "tied.gguf", "--shape", "1b", "--layers", 1, "--vocab", 300)
     r = vramd("plan", "--model", str(tied))
     assert r.returncode == 0 and "output" not in [t.name for t in gguf.GGUFReader(tied).tensors], r.stdout
+
+
+def test_the_llama_beside_qwen35_has_as_many_weights(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "bench")
+    import make_model as m
+    a, b = (sum(t.bytes() for t in m.tensors_of(m.SHAPES[n], m.TYPES["Q4_0"], m.TYPES["Q4_0"])) for n in ("qwen35", "as_qwen35"))
+    assert abs(a / b - 1) < 0.02
