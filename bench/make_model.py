@@ -2,12 +2,12 @@
 """Writes a model of random weights in the shape of a known one, for measurements; NumPy alone, no part of it is kept
 in memory, on all cores.
 
-    make_model.py TO.gguf [--shape 1b|3b|8b|moe|a3b|qwen35|as_qwen35|tiny] [--type F16|BF16|Q8_0|Q4_0|Q4_1|Q4_K|Q6_K] [--head-type TYPE]
+    make_model.py TO.gguf [--shape 1b|3b|8b|moe|a3b|qwen35|as_qwen35|qwen35_tiny|tiny] [--type F16|BF16|Q8_0|Q4_0|Q4_1|Q4_K|Q6_K] [--head-type TYPE]
                   [--layers N] [--vocab N] [--seed N]
 
 1b, 3b, 8b: Llama 3.2 1B and 3B, Llama 3 8B; moe: a small Mixtral, 8 experts, 2 used; a3b: the layers of Qwen3 30B A3B, 128
 experts, 8 used (without its norms of q and k); qwen35: eight layers of Qwen3.5, six of them delta nets with the heads of its
-35B A3B, and dense; as_qwen35: a llama of the same width and as many weights; tiny: for tests. All matrices are
+35B A3B, and dense; as_qwen35: a llama of the same width and as many weights; qwen35_tiny, tiny: for tests. All matrices are
 of one type but the router (F32) and, by --head-type, the head. Values are spread as trained ones are (variance 1 / columns,
 scales of blocks differ), so that nothing overflows and texts have a likeliest token. The tokenizer is a byte-level BPE:
 256 bytes, then pairs and triples of them, each with its merge, then four special tokens. The same seed gives the same
@@ -69,6 +69,7 @@ SHAPES = {
     "a3b": Shape(48, 2048, 32, 4, 128, 768, vocab=151936, context=40960, experts=128, used=8),
     "moe": Shape(12, 1024, 16, 4, 64, 1792, vocab=32000, context=8192, experts=8, used=2),
     "qwen35": Shape(8, 2048, 8, 2, 256, 6144, vocab=32000, recurrent=Recurrent(16, 32, 128, 4)),
+    "qwen35_tiny": Shape(4, 128, 1, 1, 64, 128, vocab=32000, recurrent=Recurrent(1, 2, 64, 4)),
     "as_qwen35": Shape(8, 2048, 16, 4, 128, 9216, vocab=32000),
     "tiny": Shape(2, 256, 4, 2, 64, 512, vocab=1000, context=2048),
 }

@@ -3,7 +3,9 @@ behind the answer, and hits, forks, crowds, chunks and preemption change no toke
 
 import json
 import random
+import subprocess
 import sys
+from types import SimpleNamespace
 
 import gguf
 import pytest
@@ -67,6 +69,16 @@ def test_the_next_turn_computes_one_block_and_the_new_tokens(daemon):
             assert len(text) - found <= BLOCK + len(new) + 1  # noqa: F821
         new = tokens(20, 10 + turn)
         text = text + answer + new
+
+
+def test_the_second_turn_of_a_chat_of_32768_tokens(tmp_path, monkeypatch):
+    """As bench/bench_state.py has it: by usage and metrics."""
+    monkeypatch.syspath_prepend(ROOT / "bench")
+    import bench_state
+    subprocess.run([sys.executable, ROOT / "bench" / "make_model.py", tmp_path / "m.gguf", "--shape", "qwen35_tiny", "--type", "Q8_0"], check=True)
+    r = bench_state.chat(tmp_path / "m.gguf", SimpleNamespace(chat_tokens=32768))
+    assert not list(bench_state.missed([r])), r
+    assert (r["first"]["prompt"], r["first"]["cached"], r["second"]["state_misses"]) == (32768, 0, 0) and r["computed"] <= 73
 
 
 def test_the_same_prompt_again_and_one_that_parts_from_it(daemon):
