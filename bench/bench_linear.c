@@ -324,9 +324,9 @@ static void one_type(bench *b, dtype t, uint32_t only_rows, uint32_t only_thread
 /* ---- all types in turn ---- */
 
 #define X(name, ...) DT_##name,
-static dtype all_types[] = {DT_Q4_1,  DT_Q4_0, DT_Q5_0, DT_Q5_1,   DT_Q8_0,      DT_IQ4_NL,
-                            DT_MXFP4, DT_Q4_K, DT_Q5_K, DT_IQ4_XS, DT_Q2_K,      DT_Q3_K,
-                            DT_Q6_K,  DT_I4,   DT_I4Z,  DT_I8G,    WORDS_LIST(X)};
+static dtype all_types[] = {DT_Q4_1,  DT_Q4_0, DT_Q5_0, DT_Q5_1,   DT_Q8_0, DT_IQ4_NL,
+                            DT_MXFP4, DT_Q4_K, DT_Q5_K, DT_IQ4_XS, DT_Q2_K, DT_Q3_K,
+                            DT_Q6_K,  DT_I4,   DT_I4Z,  DT_I8G,    DT_I8Z,  WORDS_LIST(X)};
 #undef X
 enum { N_ALL = sizeof all_types / sizeof *all_types };
 static const uint32_t all_rows[N_ALL_ROWS] = {1, 4, 32, 128};

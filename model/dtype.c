@@ -27,8 +27,8 @@ dtype_block dtype_block_of(dtype t) {
     const uint32_t group = dtype_group(t), scale = dtype_scale(t) == DT_F32 ? 4 : 2;
     const dtype_info *info = dtype_get((uint32_t)t);
     switch (dtype_kind(t)) {
-#define X(e, number, name, bits)                                                               \
-    case e: return (dtype_block){group, scale + (e == DT_I4Z) + group / 8 * bits};
+#define X(e, number, name, bits, zero)                                                         \
+    case e: return (dtype_block){group, scale + (zero) + group / 8 * bits};
         DTYPE_GROUP_LIST(X)
 #undef X
     default:
@@ -160,6 +160,7 @@ bool dtype_is_finite(dtype t, const void *blocks, uint64_t n_blocks) {
     case DT_I4:
     case DT_I4Z:
     case DT_I8G:
+    case DT_I8Z:
     case DT_F8: return is_finite_grouped(t, p, n_blocks);
     case DT_F32: return is_finite_32(p, n_blocks);
     case DT_F16: return are_finite_16(p, n_blocks, F16_EXPONENT);

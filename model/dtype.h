@@ -51,22 +51,24 @@
     X(DT_FP8, 201, "FP8")                                                                      \
     X(DT_INT4, 202, "INT4")
 
-/* X(enum, number, name, bits of a code): types of matrices with a scale for each group of inputs of
- * an output, as published checkpoints have them. A dtype of these is the number with the type of
+/* X(enum, number, name, bits of a code, bytes of a zero point): types of matrices with a scale for
+ * each group of inputs of an output, as published checkpoints have them. A dtype of these is the number with the type of
  * the scales and the size of the groups (dtype_grouped); no file can have it, and dtype_get does
- * not list it. A block is a group of one output: its scale, of I4Z its zero point (one byte), then
- * codes by 32 inputs, nibbles of them as in Q4_0 (input i in the low half of byte i, input 16 + i
- * in the high one).
+ * not list it. A block is a group of one output: its scale, its zero point where the type has one
+ * (I4Z: unsigned; I8Z: signed, since 257 of them occur), then codes by 32 inputs, nibbles of them as
+ * in Q4_0 (input i in the low half of byte i, input 16 + i in the high one).
  *
  *     I4   scale * (code - 8)       F16 and 32: Q4_0
  *     I4Z  scale * (code - zero)
  *     I8G  scale * code, signed     F16 and 32: Q8_0
+ *     I8Z  scale * (code - zero), both signed
  *     F8   scale * code, e4m3 (bias 7, up to 448, 0x7f and 0xff are NaN) */
 #define DTYPE_GROUP_LIST(X)                                                                    \
-    X(DT_I4, 210, "I4", 4)                                                                     \
-    X(DT_I4Z, 211, "I4Z", 4)                                                                   \
-    X(DT_I8G, 212, "I8G", 8)                                                                   \
-    X(DT_F8, 213, "F8", 8)
+    X(DT_I4, 210, "I4", 4, 0)                                                                  \
+    X(DT_I4Z, 211, "I4Z", 4, 1)                                                                \
+    X(DT_I8G, 212, "I8G", 8, 0)                                                                \
+    X(DT_F8, 213, "F8", 8, 0)                                                                  \
+    X(DT_I8Z, 214, "I8Z", 8, 2)
 
 typedef enum dtype {
 #define X(e, number, ...) e = number,
@@ -98,6 +100,16 @@ static inline dtype dtype_kind(dtype t) {
 /* Inputs of a group; 0: no group was given. */
 static inline uint32_t dtype_group(dtype t) {
     return ((uint32_t)t >> 10) * 32;
+}
+/* Bytes of a group's zero point; 0: the type has none. */
+static inline __attribute__((always_inline)) uint32_t dtype_zero_bytes(dtype t) {
+    switch (dtype_kind(t)) {
+#define X(e, number, name, bits, zero)                                                         \
+    case e: return zero;
+        DTYPE_GROUP_LIST(X)
+#undef X
+    default: return 0;
+    }
 }
 /* Of a type with groups. */
 static inline dtype dtype_scale(dtype t) {

@@ -1,4 +1,4 @@
-/* Types with groups: the scale, of I4Z the zero point, and codes by 32 inputs, as dtype.h describes them. */
+/* Types with groups: the scale, the zero point of types that have one, and codes by 32 inputs, as dtype.h describes them. */
 #include "quant/grouped.h"
 
 #include <math.h>
@@ -24,8 +24,13 @@ static group group_at(dtype t, const uint8_t *in) {
         g.scale = dtype_scale(t) == DT_F16 ? half_to_float(h) : bf16_to_float(h);
         in += 2;
     }
-    if (dtype_kind(t) == DT_I4Z) g.zero = *in++;
-    g.codes = in;
+    if (dtype_kind(t) == DT_I4Z) g.zero = *in;
+    if (dtype_kind(t) == DT_I8Z) {
+        int16_t zero;
+        memcpy(&zero, in, 2);
+        g.zero = zero;
+    }
+    g.codes = in + dtype_zero_bytes(t);
     return g;
 }
 
@@ -92,8 +97,9 @@ void quant_decode_groups(dtype t, const void *blocks, size_t n, float *out) {
     for (size_t i = 0; i < n; i += block.elems, in += block.bytes) {
         const group g = group_at(t, in);
         for (uint32_t k = 0; k < block.elems; k++, out++)
-            *out = g.scale * (kind == DT_F8    ? e4m3(g.codes[k])
-                              : kind == DT_I8G ? (float)(int8_t)g.codes[k]
-                                               : (float)nibble(&g, k & ~31U, k & 31));
+            *out = g.scale * (kind == DT_F8 ? e4m3(g.codes[k])
+                              : kind == DT_I8G || kind == DT_I8Z
+                                  ? (float)((int8_t)g.codes[k] - g.zero)
+                                  : (float)nibble(&g, k & ~31U, k & 31));
     }
 }

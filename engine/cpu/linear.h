@@ -26,11 +26,11 @@
  *
  *       for both halves h, in order: acc = fma(float(isum[h]), d_w[h] * d_a, acc)
  *
- * Types with groups (model/dtype.h) have d_w for a group of inputs, in binary16, bfloat16 or float32; of I4Z
+ * Types with groups (model/dtype.h) have d_w for a group of inputs, in binary16, bfloat16 or float32; of I4Z and I8Z
  * isum = sum of code products - zero * (sum of the 32 codes of activations), exact in int32 and float32
- * (zero 0..16: below 2^17).
+ * (zero 0..16 and -128..128: below 2^17 and 2^20).
  *
- * Weight codes: -128..127 (Q8_0, I8G), -8..7 (Q4_0, I4), 0..15 (Q4_1, Q4_K, I4Z), -16..15 (Q5_0), 0..31
+ * Weight codes: -128..127 (Q8_0, I8G, I8Z), -8..7 (Q4_0, I4), 0..15 (Q4_1, Q4_K, I4Z), -16..15 (Q5_0), 0..31
  * (Q5_1, Q5_K), 16 values of -127..113 (IQ4_NL, IQ4_XS), 8 values of 0..12 and their negatives (MXFP4), 0..3 (Q2_K), -4..3 (Q3_K), -32..31
  * (Q6_K). Error of one layer against float64: about 0.005 of the norm of the output, up to
  * 0.022 with outlier channels (as tests/engine/test_linear.c makes them).
@@ -68,7 +68,7 @@ typedef struct packed {
 } packed;
 
 /* Types F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL, MXFP4, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K,
- * IQ4_XS, those of model/words.h, and those with groups: I4, I4Z, I8G, F8. False when this engine has no kernel for the type, or
+ * IQ4_XS, those of model/words.h, and those with groups: I4, I4Z, I8G, I8Z, F8. False when this engine has no kernel for the type, or
  * n_in is no multiple of its block (or 0, or above 2^20). */
 bool linear_supports(dtype, uint32_t n_in);
 /* True when the int8 family uses the quantised activations for this type, false when the float

@@ -111,7 +111,7 @@ INLINE void strip_grouped(const uint8_t *tile, const dtype kind, const dtype t, 
         __m256 d[2], m[2];
         for (int i = 0; i < H; i++) {
             d[i] = m[i] = floats_at(tile, dtype_scale(t), h + (uint32_t)i);
-            if (f.has_zero) m[i] = negative_zeros(tile, t, h + (uint32_t)i);
+            if (f.zero) m[i] = negative_zeros(tile, kind, t, h + (uint32_t)i);
         }
         tile += head;
         uint32_t left = group;

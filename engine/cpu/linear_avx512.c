@@ -70,7 +70,7 @@ INLINE void add_products(const uint8_t *codes, const dtype t, const int l, const
         isum[r] = _mm512_dpbusd_epi32(isum[r], w, broadcast4(q + 32 * r + 4 * l));
 }
 
-/* acc += 32 inputs with one scale. m of I4Z: negative_zeros. */
+/* acc += 32 inputs with one scale. m of types with zero points: negative_zeros. */
 INLINE void block_whole(const uint8_t *codes, const dtype t, __m512 d, __m512 m, const acts *a,
                         __m512 *acc, const int R) {
     const int offset = tile_of(t).offset;
@@ -80,7 +80,7 @@ INLINE void block_whole(const uint8_t *codes, const dtype t, __m512 d, __m512 m,
         if (offset) isum[r] = broadcast4(a->d + 2 * ACT_GROUP + r); /* neg8 */
         if (offset == 16) isum[r] = _mm512_slli_epi32(isum[r], 1);
         if (offset == 128) isum[r] = _mm512_slli_epi32(isum[r], 4);
-        if (tile_of(t).has_zero)
+        if (tile_of(t).zero)
             isum[r] = _mm512_dpwssd_epi32(isum[r], _mm512_castps_si512(m),
                                           broadcast4(a->d + 3 * ACT_GROUP + r)); /* half */
     }
@@ -186,13 +186,6 @@ INLINE void strip_int8(const uint8_t *tile, const dtype t, uint32_t n_in, const 
     } while (n_in -= i.n_in);
 }
 
-/* Minus the zero points of a group's tile, as pairs of int16: by the sums of halves. */
-INLINE __m512 negative_zeros(const uint8_t *tile, const dtype t) {
-    const __m512i zero = zeros_at(tile, t, 0);
-    const __m512i both = _mm512_or_si512(zero, _mm512_slli_epi32(zero, 16));
-    return _mm512_castsi512_ps(_mm512_sub_epi16(_mm512_setzero_si512(), both));
-}
-
 /* strip_int8 of a kind with groups; t: the kind's type. */
 INLINE void strip_grouped(const uint8_t *tile, const dtype kind, const dtype t, uint32_t n_in,
                           const act_block *b, uint32_t r0, __m512 *acc, const int R) {
@@ -202,7 +195,7 @@ INLINE void strip_grouped(const uint8_t *tile, const dtype kind, const dtype t, 
     for (int r = 0; r < R; r++) acc[r] = _mm512_setzero_ps();
     do {
         const __m512 d = floats_at(tile, dtype_scale(t), 0);
-        const __m512 m = i.has_zero ? negative_zeros(tile, t) : d;
+        const __m512 m = i.zero ? negative_zeros(tile, kind, t, 0) : d;
         tile += head;
         uint32_t left = group;
         do {

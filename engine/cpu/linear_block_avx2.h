@@ -85,15 +85,8 @@ INLINE void sum_products8(const uint8_t *codes, const dtype t, __m256i flipped, 
     }
 }
 
-/* Minus the zero points of half h of a group's tile, as pairs of int16: by the sums of halves. */
-INLINE __m256 negative_zeros(const uint8_t *tile, const dtype t, uint32_t h) {
-    const __m256i zero = zeros_at(tile, t, h);
-    const __m256i both = _mm256_or_si256(zero, _mm256_slli_epi32(zero, 16));
-    return _mm256_castsi256_ps(_mm256_sub_epi16(_mm256_setzero_si256(), both));
-}
-
 /* acc += 32 inputs with one scale. b: the activations, from row r0 on. flipped: see
- * sum_products8. m of I4Z: negative_zeros. */
+ * sum_products8. m of types with zero points: negative_zeros. */
 INLINE void block_whole(const uint8_t *codes, const dtype t, __m256 d, __m256 m,
                         __m256i flipped, const act_block *b, uint32_t r0, __m256 *acc,
                         const int R) {
@@ -108,7 +101,7 @@ INLINE void block_whole(const uint8_t *codes, const dtype t, __m256 d, __m256 m,
         if (i.offset == 16)
             isum[r] =
                 _mm256_add_epi32(isum[r], _mm256_slli_epi32(broadcast4(b->neg8 + r0 + r), 1));
-        if (i.has_zero)
+        if (i.zero)
             isum[r] = _mm256_add_epi32(
                 isum[r], _mm256_madd_epi16(_mm256_castps_si256(m),
                                            broadcast4(b->half[r0 + (uint32_t)r])));
@@ -201,14 +194,14 @@ INLINE void unpack_grouped(const uint8_t *strip, const dtype kind, const dtype t
     for (uint32_t k = from; k < from + n_in;) {
         const uint8_t *tile = strip + (uint64_t)(k / i.n_in) * tile_bytes(t);
         const __m256 d = floats_at(tile, dtype_scale(t), h);
-        const __m256 m = tile_of(kind).has_zero ? negative_zeros(tile, t, h) : d;
+        const __m256 m = tile_of(kind).zero ? negative_zeros(tile, kind, t, h) : d;
         const uint32_t end = k / i.n_in * i.n_in + i.n_in,
                        to_k = end < from + n_in ? end : from + n_in;
         const uint8_t *c = tile + STRIP * i.head + k % i.n_in / 32 * codes + 32 * h;
         for (; k < to_k; k += 32, c += codes, to++) {
             unpack_codes(c, kind, to);
             storef(to->d, d);
-            if (tile_of(kind).has_zero) storef(to->m, m);
+            if (tile_of(kind).zero) storef(to->m, m);
         }
     }
 }
@@ -221,7 +214,7 @@ INLINE void blocks_many(const unpacked_block *w, uint32_t n, const dtype t, cons
     const tile_info i = tile_of(t);
     const uint32_t bytes = tile_bytes(t) * 32 / i.n_in;
     do {
-        __m256 d = loadf(w->d), m = i.has_min || i.has_zero ? loadf(w->m) : d;
+        __m256 d = loadf(w->d), m = i.has_min || i.zero ? loadf(w->m) : d;
         for (uint32_t at = 0; at < bytes && ahead; at += 128)
             _mm_prefetch((const char *)ahead + at, _MM_HINT_T1);
         if (i.halves)

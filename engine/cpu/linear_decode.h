@@ -62,12 +62,17 @@ DECODE float float_at(const uint8_t *p, dtype t, uint32_t i) {
 }
 
 /* Of output o, a type with groups. */
-DECODE block_scale group_scale(const uint8_t *tile, dtype t, uint32_t o) {
+DECODE int32_t zero_at(const uint8_t *tile, dtype t, uint32_t o) {
     const tile_info i = tile_of(t);
-    const uint32_t scales = STRIP * (i.head - i.has_zero);
-    return (block_scale){.d = float_at(tile, dtype_scale(t), o),
-                         .scale = {1, 1},
-                         .zero = i.has_zero ? tile[scales + o] : 0};
+    const uint8_t *zeros = tile + STRIP * (i.head - i.zero);
+    int16_t wide;
+    if (i.zero < 2) return i.zero ? zeros[o] : 0;
+    memcpy(&wide, zeros + 2 * o, 2);
+    return wide;
+}
+DECODE block_scale group_scale(const uint8_t *tile, dtype t, uint32_t o) {
+    return (block_scale){
+        .d = float_at(tile, dtype_scale(t), o), .scale = {1, 1}, .zero = zero_at(tile, t, o)};
 }
 
 /* Inputs 32 j.. of output o. */

@@ -97,9 +97,9 @@ INLINE void pack_block32(uint8_t *tile, dtype t, const uint8_t *src, uint32_t o)
 /* One group to output o of a tile. */
 INLINE void pack_group(uint8_t *tile, dtype t, const uint8_t *src, uint32_t o) {
     const tile_info i = tile_of(t);
-    const uint32_t scale = i.head - i.has_zero;
+    const uint32_t scale = i.head - i.zero;
     memcpy(tile + scale * o, src, scale);
-    if (i.has_zero) tile[STRIP * scale + o] = src[scale];
+    memcpy(tile + STRIP * scale + i.zero * o, src + scale, i.zero);
     tile += STRIP * i.head;
     src += i.head;
     for (uint32_t k = 0; k < i.n_in; k += 32, tile += STRIP * i.codes, src += i.codes)

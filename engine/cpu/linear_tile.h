@@ -153,7 +153,7 @@ INLINE vi codes_of(const uint8_t *c, const dtype t, const int l) {
 }
 
 /* Weights of 32 inputs with these codes: w[k][STRIP], LANES of them, exactly as packed_row
- * gives them. d, m: of the first and the last half; m of I4Z: zero points, as integers. */
+ * gives them. d, m: of the first and the last half; m of types with zero points: those, as integers. */
 INLINE void block_floats(const uint8_t *c, const dtype t, const vf *d, const vf *m, float *w) {
     const tile_info i = tile_of(t);
     const bool is_signed = SIGNED_CODES && i.offset == 128;
@@ -168,7 +168,7 @@ INLINE void block_floats(const uint8_t *c, const dtype t, const vf *d, const vf 
             }
             i32s code = (i32s)((u32s)v << (24 - 8 * b)) >> 24;
             if (!is_signed) code = (i32s)((u32s)v >> 8 * b & 255u) - (int32_t)i.offset;
-            if (i.has_zero) code -= (i32s)m[l / 4];
+            if (i.zero) code -= (i32s)m[l / 4];
             vf f = d[l / 4] * floats_of((vi)code);
             if (i.has_min) f += m[l / 4];
             storef(w + STRIP * (4 * l + (int)b), f);
@@ -218,9 +218,18 @@ INLINE vf floats_at(const uint8_t *p, const dtype t, const uint32_t h) {
     return loadf((const float *)(const void *)(p + 4 * LANES * h));
 }
 
-/* Zero points of part h of a tile of a group, to 32 bits. */
-INLINE vi zeros_at(const uint8_t *tile, const dtype t, const uint32_t h) {
-    return load_u8_32(tile + STRIP * (tile_of(t).head - 1) + LANES * h);
+/* Zero points of part h of a tile of a group, to 32 bits. kind: a constant, of t. */
+INLINE vi zeros_at(const uint8_t *tile, const dtype kind, const dtype t, const uint32_t h) {
+    const uint32_t bytes = tile_of(kind).zero;
+    const uint8_t *zeros = tile + STRIP * (tile_of(t).head - bytes) + bytes * LANES * h;
+    return bytes == 1 ? load_u8_32(zeros) : (vi)((i32s)shifted(load_u16(zeros), 16) >> 16);
+}
+
+/* Less the zero points, as pairs of int16: by the sums of halves. */
+INLINE vf negative_zeros(const uint8_t *tile, const dtype kind, const dtype t,
+                         const uint32_t h) {
+    const i32s less = -(i32s)zeros_at(tile, kind, t, h);
+    return (vf)((less & 0xffff) | (i32s)shifted((vi)less, 16));
 }
 
 /* Inputs [at, at + 32) of a group's tile: w[k][STRIP]. kind: a constant; t: with group and scale. */
@@ -231,7 +240,7 @@ INLINE void group_floats(const uint8_t *tile, const dtype kind, const dtype t, u
     for (uint32_t h = 0; h < PARTS; h++) {
         vf d[2], m[2] = {0};
         d[0] = d[1] = floats_at(tile, dtype_scale(t), h);
-        if (tile_of(kind).has_zero) m[0] = m[1] = (vf)zeros_at(tile, t, h);
+        if (tile_of(kind).zero) m[0] = m[1] = (vf)zeros_at(tile, kind, t, h);
         block_floats(codes + 4 * LANES * h, kind, d, m, w + LANES * h);
     }
 }

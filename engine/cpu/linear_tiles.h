@@ -16,7 +16,7 @@
  * Types of model/words.h have tiles of their own (engine/cpu/words.h): all of a block is head.
  *
  * Kinds with groups: a tile is a group of 16 outputs; the head is their scales (2 or 4 bytes each)
- * and, of I4Z, their zero points (a byte each).
+ * and, where the kind has some, their zero points (I4Z: a byte each, I8Z: two).
  *
  * Codes of 32 inputs, in vectors of 64 bytes, lane = output; input 4l + b, of group l, is in
  * byte b of a lane:
@@ -135,7 +135,7 @@ typedef struct tile_info {
     /* A kind with groups (model/dtype.h): n_in and head are those of its group and scale, or of 32
      * and binary16 where a kernel is compiled for the kind. */
     bool grouped;
-    bool has_zero; /* weight = d * (code - zero of the group) */
+    uint8_t zero; /* bytes of a zero point, weight = d * (code - zero of the group); 0: none */
 } tile_info;
 
 /* X(type, inputs, head, codes, offset, has_min, halves, form) */
@@ -154,37 +154,37 @@ typedef struct tile_info {
     X(Q3_K, 256, 14, 12, 4, false, true, CODES_3)                                              \
     X(Q6_K, 256, 18, 24, 32, false, true, CODES_6)
 
-/* X(kind, codes, offset, has_zero, form) */
+/* X(kind, codes, offset, form) */
 #define GROUP_TILE_LIST(X)                                                                     \
-    X(I4, 16, 8, false, CODES_4)                                                               \
-    X(I4Z, 16, 0, true, CODES_4)                                                               \
-    X(I8G, 32, 128, false, CODES_8)                                                            \
-    X(F8, 32, 0, false, CODES_E4M3)
+    X(I4, 16, 8, CODES_4)                                                                      \
+    X(I4Z, 16, 0, CODES_4)                                                                     \
+    X(I8G, 32, 128, CODES_8)                                                                   \
+    X(I8Z, 32, 128, CODES_8)                                                                   \
+    X(F8, 32, 0, CODES_E4M3)
 
 /* Known at compile time where the type is. */
 static inline __attribute__((always_inline)) tile_info tile_of(dtype t) {
     const uint32_t group = dtype_group(t) ? dtype_group(t) : 32;
-    const uint8_t scale = dtype_scale(t) == DT_F32 ? 4 : 2;
+    const uint8_t scale = dtype_scale(t) == DT_F32 ? 4 : 2, zero = (uint8_t)dtype_zero_bytes(t);
     switch (dtype_kind(t)) {
 #define X(name, n_in, head, codes, offset, has_min, halves, form)                              \
     case DT_##name:                                                                            \
-        return (tile_info){n_in, head, codes, offset, has_min, halves, form, false, false};
+        return (tile_info){n_in, head, codes, offset, has_min, halves, form, false, 0};
         TILE_LIST(X)
 #undef X
-#define X(name, codes, offset, has_zero, form)                                                 \
+#define X(name, codes, offset, form)                                                           \
     case DT_##name:                                                                            \
         return (tile_info){                                                                    \
-            group,   (uint8_t)(scale + (has_zero)), codes, offset, false, false, form, true,   \
-            has_zero};
+            group, (uint8_t)(scale + zero), codes, offset, false, false, form, true, zero};
         GROUP_TILE_LIST(X)
 #undef X
-#define X(name, n_in, ...)                                                                     \
+#define X(name, inputs, ...)                                                                   \
     case DT_##name:                                                                            \
-        return (tile_info){n_in,        (uint8_t)words_bytes(words_type_of(t)),                \
-                           0,           words_type_of(t).offset,                               \
-                           false,       words_type_of(t).halves,                               \
-                           CODES_WORDS, false,                                                 \
-                           false};
+        return (tile_info){.n_in = inputs,                                                     \
+                           .head = (uint8_t)words_bytes(words_type_of(t)),                     \
+                           .offset = words_type_of(t).offset,                                  \
+                           .halves = words_type_of(t).halves,                                  \
+                           .form = CODES_WORDS};
         WORDS_LIST(X)
 #undef X
     default: return (tile_info){0};

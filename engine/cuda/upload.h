@@ -8,7 +8,7 @@
  *   I4            Q4_0, which repeats the scale; one of BF16 or F32 is rounded to f16 (BF16 is exact
  *                 from 2^-14 to 65,504); by 32 with F32: Q8_0
  *   I4Z, I8G      Q8_0: the difference of code and zero point; scales as with I4 (I8G by 32 with F32:
- *                 nothing, it is refused)
+ *                 nothing, it is refused, as are I8Z and F8)
  *   Q5_1, Q2_K, Q3_K, Q5_K, Q6_K
  *                 float32, exactly, and the activations' 16-bit type on the device */
 #ifndef VRAMD_ENGINE_CUDA_UPLOAD_H

@@ -50,8 +50,6 @@ static status read_gptq(hf_scheme *s, const json_t *o, err *e) {
     s->symmetric = !is_false(o, "sym");
     if (s->bits != 2 && s->bits != 3 && s->bits != 4 && s->bits != 8)
         return unsupported(e, "bits", "GPTQ is loaded with 2, 3, 4 and 8 bits");
-    if (s->bits == 8 && !s->symmetric)
-        return unsupported(e, "sym", "GPTQ of 8 bits is loaded with symmetric codes only");
     const bool v2 = text_is(o, "checkpoint_format", "gptq_v2");
     if (given(o, "checkpoint_format") && !v2 && !text_is(o, "checkpoint_format", "gptq"))
         return unsupported(e, "checkpoint_format",
@@ -366,7 +364,7 @@ static status find_rows(finder *f, hf_packed *p) {
 static dtype type_of(const hf_packed *p) {
     const hf_scheme *s = p->scheme;
     const dtype kind = s->packing == HF_PACKED_FP8   ? DT_F8
-                       : s->bits == 8                ? DT_I8G
+                       : s->bits == 8                ? s->symmetric ? DT_I8G : DT_I8Z
                        : s->bits < 4 || s->symmetric ? DT_I4
                                                      : DT_I4Z;
     const dtype t = dtype_grouped(kind, p->scales->type, (uint32_t)p->group);

@@ -4,6 +4,7 @@
  *     2 and 3 bits, 4 bits symmetric    code - zero + 8      I4
  *     4 bits with zero points           code and zero        I4Z
  *     8 bits symmetric                  code - 128           I8G
+ *     8 bits with zero points (GPTQ)    both, less 128       I8Z
  *     FP8 (e4m3)                        code                 F8
  *
  * The group and the type of the scales are the checkpoint's; I4 and I8G by 32 with F16 are Q4_0 and Q8_0.

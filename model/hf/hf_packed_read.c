@@ -59,6 +59,12 @@ static bool put_eight(unsigned char out[BLOCK], const uint8_t code[BLOCK], int32
     return !wrong;
 }
 
+static unsigned char *put_zero(unsigned char *out, int32_t zero) {
+    const int16_t z = (int16_t)zero;
+    memcpy(out, &z, sizeof z);
+    return out + sizeof z;
+}
+
 static void gather(const hf_packed *p, const output_row *r, uint64_t k, uint8_t code[BLOCK]) {
     for (uint32_t i = 0; i < BLOCK; i++)
         code[i] = (uint8_t)hf_unpack_at(r->codes, (uint64_t)p->order[k + i], p->scheme->bits);
@@ -79,6 +85,7 @@ static bool unpack(const hf_packed *p, const output_row *r, unsigned char *out) 
             memcpy(out, r->scales + g * size, size);
             out += size;
             if (kind == DT_I4Z) *out++ = (unsigned char)zero;
+            if (kind == DT_I8Z) out = put_zero(out, zero - 128);
         }
         if (p->order)
             gather(p, r, k, code);
@@ -86,11 +93,11 @@ static bool unpack(const hf_packed *p, const output_row *r, unsigned char *out) 
             hf_unpack32(code, r->codes, k, bits);
         if (bytes)
             memcpy(out, code, BLOCK);
-        else if (kind == DT_I8G)
-            fits &= put_eight(out, code, zero);
+        else if (kind == DT_I8G || kind == DT_I8Z)
+            fits &= put_eight(out, code, kind == DT_I8G ? zero : 128);
         else
             fits &= put_four(out, code, kind == DT_I4 ? zero - 8 : 0);
-        out += kind == DT_I8G || kind == DT_F8 ? BLOCK : BLOCK / 2;
+        out += kind == DT_I4 || kind == DT_I4Z ? BLOCK / 2 : BLOCK;
     }
     return fits;
 }
@@ -98,6 +105,9 @@ static bool unpack(const hf_packed *p, const output_row *r, unsigned char *out) 
 static status does_not_fit(const hf_packed *p, err *e) {
     const char *name = p->zeros ? p->zeros->name : p->codes->name;
     err_set(e, ERR_UNSUPPORTED, "%.200s: a zero point with which a number does not fit", name);
+    if (p->scheme->symmetric && hf_is_transposed(p->scheme))
+        err_hint(e, "\"sym\": false in its quantization_config holds codes and zero points as "
+                    "they are");
     return err_field(e, "%.90s", name);
 }
 

@@ -6,8 +6,9 @@ the same numbers, out of a GGUF file of llama or gemma3: for tests that compare 
                  [--scales F16|BF16|F32]
 
 With --packed the matrices of the layers are rounded to nearest in groups and stored as GPTQ (gptq, gptq2, gptq3, gptq4z with zero
-points, gptq8, gptq_v2), AWQ (awq) or compressed-tensors (int4, int4z, int8) store them; in the GGUF file as blocks of Q4_0,
-Q5_0 or Q8_0 with the same differences of codes and zero points, and the same scales.
+points, gptq8, gptq8z, gptq_v2), AWQ (awq) or compressed-tensors (int4, int4z, int8) store them; in the GGUF file as blocks of Q4_0,
+Q5_0 or Q8_0 with the same differences of codes and zero points, and the same scales; of gptq8z, whose differences
+do not fit one, as float32.
 
 With --scales, they have that type, and the GGUF file has the numbers in float32. With --order all, the inputs of every matrix are in groups by chance (act order, g_idx), and the GGUF file has the numbers in float32.
 With --order down, only those of ffn_down; --order folded writes the same model without: rows of ffn_gate and ffn_up in that order.
@@ -50,7 +51,7 @@ def back(b, t, shape):
 
 # kind: bits, with zero points
 KINDS = {"gptq": (4, False), "gptq_v2": (4, False), "gptq2": (2, True), "gptq3": (3, True), "gptq4z": (4, True),
-         "gptq8": (8, False), "awq": (4, True), "int4": (4, False), "int4z": (4, True), "int8": (8, False)}
+         "gptq8": (8, False), "gptq8z": (8, True), "awq": (4, True), "int4": (4, False), "int4z": (4, True), "int8": (8, False)}
 
 
 def rounded(scale, t):
@@ -358,7 +359,7 @@ def write(source, folder, to_gguf, type_name, shards=1, packed=None, group=32, o
                          scales if part.startswith(("scales", "weight_scale")) else kind)
                         for part, a, kind in stored_parts(*parts, packed, each, by)]
             mine = [permuted(m, t.name, a) for a in parts]
-            numbers.append((t.name, blocks(*mine, packed, each) if by is None and scales == "F16" else numbers_of(*mine, each, by)))
+            numbers.append((t.name, blocks(*mine, packed, each) if by is None and scales == "F16" and packed != "gptq8z" else numbers_of(*mine, each, by)))
             continue
         tensors.append((m.hf_name(t.name), b, list(y.shape), type_name))
         numbers.append((t.name, y))

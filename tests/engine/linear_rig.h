@@ -47,9 +47,12 @@ static const dtype types[] = {DT_F32,
                               GROUPED(DT_I8G, 0, 128),
                               GROUPED(DT_I8G, 1, 64),
                               GROUPED(DT_I8G, 2, 256),
+                              GROUPED(DT_I8Z, 0, 128),
+                              GROUPED(DT_I8Z, 1, 64),
+                              GROUPED(DT_I8Z, 2, 32),
                               GROUPED(DT_F8, 1, 128),
                               GROUPED(DT_F8, 2, 64)};
-enum { N_FILE_TYPES = 28, N_TYPES = 39, FIRST_QUANT = 3 };
+enum { N_FILE_TYPES = 28, N_TYPES = 42, FIRST_QUANT = 3 };
 
 static inline bool is_grouped(dtype t) {
     return dtype_group(t) != 0;
@@ -99,6 +102,8 @@ static inline void random_block(dtype t, uint8_t *block, uint64_t *seed) {
         const uint16_t h[2] = {dtype_scale(t) == DT_F16 ? half_of_float(d) : bf16_of_float(d)};
         memcpy(block, dtype_scale(t) == DT_F32 ? (const void *)&d : h, scale_bytes(t));
         if (dtype_kind(t) == DT_I4Z) block[scale_bytes(t)] %= 17;
+        const int16_t zero = (int16_t)(random_u64(seed) % 257) - 128;
+        if (dtype_kind(t) == DT_I8Z) memcpy(block + scale_bytes(t), &zero, 2);
         for (int i = (int)scale_bytes(t); dtype_kind(t) == DT_F8 && i < n; i++)
             if ((block[i] & 0x7f) == 0x7f) block[i] ^= 1; /* no NaN */
         return;
@@ -131,12 +136,14 @@ static inline void random_block(dtype t, uint8_t *block, uint64_t *seed) {
  * ggml's formats (Q4: element i in the low nibble of byte i, element 16 + i in the high one).
  * False for other types: blocks of all types have golden values (see below). */
 static inline float group_value(dtype t, const uint8_t *block, uint32_t k) {
-    const uint8_t *codes = block + scale_bytes(t);
-    const int zero = dtype_kind(t) == DT_I4Z ? *codes++ : 8;
+    const uint8_t *zeros = block + scale_bytes(t), *codes = zeros + dtype_zero_bytes(t);
+    const int zero = dtype_kind(t) == DT_I4Z ? *zeros : 8;
+    int16_t wide;
     float d;
     uint16_t h;
     memcpy(&d, block, 4);
     memcpy(&h, block, 2);
+    memcpy(&wide, zeros, 2);
     if (dtype_scale(t) != DT_F32)
         d = dtype_scale(t) == DT_F16 ? half_to_float(h) : bf16_to_float(h);
     if (dtype_kind(t) == DT_F8) {
@@ -145,6 +152,7 @@ static inline float group_value(dtype t, const uint8_t *block, uint32_t k) {
         return d * (codes[k] & 0x80 ? -v : v);
     }
     if (dtype_kind(t) == DT_I8G) return d * (float)(int8_t)codes[k];
+    if (dtype_kind(t) == DT_I8Z) return d * (float)((int8_t)codes[k] - wide);
     const uint8_t pair = codes[k / 32 * 16 + k % 16];
     return d * (float)((k % 32 < 16 ? pair & 15 : pair >> 4) - zero);
 }

@@ -364,9 +364,10 @@ START_TEST(extreme_codes_do_not_overflow_in_any_isa) {
             for (uint64_t b = 0; b < 32 * n_in / info.elems; b++) {
                 /* All bytes of codes and integer scales; the others stay. */
                 uint8_t *at = m.file + b * info.bytes, keep[8];
-                int d[2] = {0}, n = is_grouped(types[t]) ? (int)scale_bytes(types[t]) +
-                                                               (dtype_kind(types[t]) == DT_I4Z)
-                                                         : scales_in(types[t], d) * 2;
+                int d[2] = {0},
+                    n = is_grouped(types[t])
+                            ? (int)(scale_bytes(types[t]) + dtype_zero_bytes(types[t]))
+                            : scales_in(types[t], d) * 2;
                 memcpy(keep, at + d[0], (size_t)n);
                 memset(at, (int[]){0x80, 0x7f, 0xff, 0, 0xf0}[fill], info.bytes);
                 memcpy(at + d[0], keep, (size_t)n);

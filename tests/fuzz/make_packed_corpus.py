@@ -58,6 +58,7 @@ def corpus():
     for bits in (2, 3, 4, 8):
         yield f"gptq_{bits}", gptq(bits, True)
     yield "gptq_zeros", gptq(4, False)
+    yield "gptq_8_zeros", gptq(8, False)
     yield "gptq_order", gptq(4, True, order=True)
     yield "awq", ({"quant_method": "awq", "bits": 4, "group_size": GROUP},
                   {"a.qweight": tensor("I32", (COLS, ROWS)), "a.qzeros": tensor("I32", (COLS // GROUP, ROWS)),

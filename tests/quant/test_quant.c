@@ -255,7 +255,28 @@ START_TEST(codes_of_e4m3_are_its_numbers) {
 }
 END_TEST
 
-CHECK_MAIN("quant", groups_have_their_numbers_as_blocks_of_32, codes_of_e4m3_are_its_numbers,
+/* 257 zero points, from that of the lowest code to one beyond the highest. */
+START_TEST(numbers_of_8_bits_are_codes_less_a_zero_point) {
+    const dtype t = dtype_grouped(DT_I8Z, DT_BF16, 32);
+    static uint8_t group[2 + 2 + 32];
+    const uint16_t half = bf16_of_float(0.5f);
+    float x[32];
+    ck_assert_uint_eq(dtype_block_of(t).bytes, sizeof group);
+    memcpy(group, &half, 2);
+    for (int zero = -128; zero <= 128; zero++) {
+        const int16_t z = (int16_t)zero;
+        memcpy(group + 2, &z, 2);
+        for (int i = 0; i < 32; i++) group[4 + i] = (uint8_t)(i * 37 + zero);
+        quant_decode_row(t, group, 32, x);
+        for (int i = 0; i < 32; i++)
+            ck_assert(x[i] == 0.5f * (float)((int8_t)group[4 + i] - zero));
+    }
+    ck_assert(quant_reads(t) && quant_ungrouped(t) == DT_NONE);
+}
+END_TEST
+
+CHECK_MAIN("quant", numbers_of_8_bits_are_codes_less_a_zero_point,
+           groups_have_their_numbers_as_blocks_of_32, codes_of_e4m3_are_its_numbers,
            rounded_rows_have_the_bytes_of_the_reference,
            searched_rows_lose_no_more_than_by_ggml,
            decoded_rows_have_the_values_of_the_reference,
