@@ -2,9 +2,10 @@
 """What a technique of serving gives, against the way without it: memory by the server's own account, tokens per second,
 latency. The variants of a technique are servers side by side, which get the same requests in turn; ratios are medians of the
 rounds'. Rows of the techniques that are measured replace those in bench/results/techniques-CPU.json; the tables of
-docs/techniques.md are made of that file.
+docs/techniques.md are made of that file, and those of techniques that it lacks stay as they are.
 
     bench_techniques.py [T[,T...]] [--rounds N] [--requests N] [--tokens N]     make techniques T=attention,batching,kv
+    bench_techniques.py weights --only quality      on a busy machine: no speeds; then --only speed on a quiet one adds them
     bench_techniques.py --tables FILE               only the tables, of that file"""
 
 import argparse
@@ -180,10 +181,10 @@ def mib(n):
 
 
 def table(name, doc):
-    """The lines between the marks of a technique."""
+    """The lines between the marks of a technique; None: the document has nothing of it."""
     rows = [r for r in doc["rows"] if r["technique"] == name]
     if not rows:
-        return "Not measured on this machine yet.\n"
+        return None
     if name == UNDER_LOAD:
         return batching.table(rows)
     if name == WEIGHTS:
@@ -203,25 +204,20 @@ def table(name, doc):
     return "\n".join(out) + "\n"
 
 
-def qat_table(source):
-    """Of the file beside the source, of the same machine."""
-    name = re.search(r"techniques-[^`/]+\.json", source)[0].replace("techniques", "qat", 1)
-    path = ROOT / "bench" / "results" / name
-    return weights.qat_table(json.loads(path.read_text())) if path.exists() else "Not measured on this machine yet.\n"
-
-
-def with_tables(text, doc, source):
-    tables = {**{name: table(name, doc) for name in (*TECHNIQUES, UNDER_LOAD, WEIGHTS)}, QAT: qat_table(source)}
-    for name, new in tables.items():
-        mark = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.S)
-        text = mark.sub(lambda m, new=new: m[1] + new + m[2], text)
-    return re.sub(r"(<!-- source -->\n).*?(<!-- end -->)", lambda m: f"{m[1]}{source}, {doc['date']}, commit {doc['commit']}.\n{m[2]}", text,
-                  flags=re.S)
+def lines_of(name, path):
+    """What stands between the marks of a table, of the results file that the table is of; None: the file has nothing of it."""
+    doc = json.loads(path.read_text())
+    new = weights.qat_table(doc) if name == QAT else table(name, doc)
+    return new and f"{new}\n`bench/results/{path.name}`, {doc['date']}, commit {doc['commit']}.\n"
 
 
 def write_page(path):
-    doc = json.loads(Path(path).read_text())
-    PAGE.write_text(with_tables(PAGE.read_text(), doc, f"`bench/results/{Path(path).name}`"))
+    text, qat = PAGE.read_text(), path.with_name(path.name.replace("techniques", "qat", 1)) # of the same machine
+    for name in (*TECHNIQUES, UNDER_LOAD, WEIGHTS, QAT):
+        new = lines_of(name, qat if name == QAT else path) if name != QAT or qat.exists() else None
+        if new:
+            text = re.sub(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", lambda m, new=new: m[1] + new + m[2], text, flags=re.S)
+    PAGE.write_text(text)
     print(f"wrote {PAGE.relative_to(ROOT)}")
 
 
@@ -232,7 +228,8 @@ def main():
     p.add_argument("--requests", type=int, default=200, help="of each load of batching.py")
     p.add_argument("--tokens", type=int, default=2048, help="that are evaluated, of T=weights")
     p.add_argument("--fit", type=int, default=8192, help="that are calibrated on, of T=weights")
-    p.add_argument("--tables")
+    p.add_argument("--only", choices=["quality", "speed"], help="of T=weights: the others of its columns stay")
+    p.add_argument("--tables", type=Path)
     o = p.parse_args()
     if o.tables:
         return write_page(o.tables)
@@ -245,7 +242,8 @@ def main():
     for name in names:
         loads[name], rounds[name] = os.getloadavg()[0], o.rounds
         if name == WEIGHTS:
-            new = weights.run(o.tokens, o.fit, lambda n_prompt, n_output: body(random.Random(n_prompt), n_prompt, n_output, 0))
+            old = [r for r in rows if r["technique"] == WEIGHTS and (r["tokens"], r["fit"]) == (o.tokens, o.fit)]
+            new = weights.run(o.tokens, o.fit, lambda n_prompt, n_output: body(random.Random(n_prompt), n_prompt, n_output, 0), o.only, old)
         else:
             new = run(name, o.rounds)
         if name == "batching":

@@ -13,31 +13,35 @@ CONTEXT = 512
 SERVER = ["--max-num-seqs", 1, "--max-model-len", 512, "--kv-cache-tokens", 512, "--no-prefix-caching"]
 
 
-def speed(path, activations, body):
-    """Weights planned and held, bytes; tokens a second of prompt and of output, of one stream."""
+def speed(path, activations, body, measured):
+    """Weights planned and held, bytes; if they are to be measured, tokens a second of prompt and of output, of one stream."""
     s = vramd_server(*SERVER, "--activation-dtype", activations, model=path)
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{s.port}/v1/memory") as r:
             held = next(c for c in json.load(r)["classes"] if c["class"] == "weights")
+        out = {"bytes": held["plan_bytes"], "ledger_bytes": held["ledger_bytes"]}
+        if not measured:
+            return out
         run_load(s.port, 1, [body(8, 4)])
         got = [run_load(s.port, 1, [body(256, 32)])[0] for _ in range(3)]
     finally:
         s.stop()
-    return {"bytes": held["plan_bytes"], "ledger_bytes": held["ledger_bytes"],
+    return {**out,
             "prefill_tokens_per_s": round(median([256e6 / g["ttft_us"] for g in got]), 1),
             "decode_tokens_per_s": round(median([1e6 * len(g["gaps_us"]) / sum(g["gaps_us"]) for g in got]), 1)}
 
 
-def run(tokens, fit, body, rows=None):
-    """body(n_prompt, n_output): a request."""
-    out = []
+def run(tokens, fit, body, only=None, old=(), rows=None):
+    """body(n_prompt, n_output): a request. only: quality, speed or None, both. old: rows that have what is not measured."""
+    out, known = [], {(r["variant"], r["method"], r["activations"]): r for r in old}
     python = subprocess.check_output([ROOT / "tools" / "venv.sh"], text=True).strip()
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         source, reference, held = folder / "source.gguf", folder / "f32.ref", text_of("hamlet")
         subprocess.run([python, ROOT / "bench" / "quant_source.py", model_path(), source], check=True)
         evaluate = ["--file", held, "--context", CONTEXT, "--tokens", tokens, "--json"]
-        vramd("eval", source, *evaluate, "--activation-dtype", "f32", "--write-reference", reference)
+        if only != "speed":
+            vramd("eval", source, *evaluate, "--activation-dtype", "f32", "--write-reference", reference)
         for kind, method, activations in rows or ROWS:
             path = folder / f"{kind}-{method}.gguf"
             if not path.exists():
@@ -45,10 +49,12 @@ def run(tokens, fit, body, rows=None):
                     old.unlink()
                 how = [] if method == "rtn" else ["--method", method, "--calibrate", text_of("plays"), "--calibrate-tokens", fit, "--no-check"]
                 vramd("quantize", source, path, "--type", kind, *how)
-            j = json.loads(vramd("eval", path, *evaluate, "--activation-dtype", activations, "--other-weights", "--reference", reference))
-            out.append({"technique": "weights", "variant": kind, "method": method, "activations": activations, "tokens": tokens, "fit": fit,
-                        **speed(path, activations, body), "file_bytes": path.stat().st_size, "perplexity": j["perplexity"], "kl": j["kl"],
-                        "top1": j["top1"]})
+            new = {"technique": "weights", "variant": kind, "method": method, "activations": activations, "tokens": tokens, "fit": fit,
+                   "file_bytes": path.stat().st_size, **speed(path, activations, body, only != "quality")}
+            if only != "speed":
+                j = json.loads(vramd("eval", path, *evaluate, "--activation-dtype", activations, "--other-weights", "--reference", reference))
+                new |= {key: j[key] for key in ("perplexity", "kl", "top1")}
+            out.append({**known.get((kind, method, activations), {}), **new})
             print(out[-1], flush=True)
     return out
 
@@ -60,9 +66,10 @@ def table(rows, doc):
            "| weights | method | activations | bits | planned, MiB | held, MiB | prompt, tokens/s | output, tokens/s | perplexity | "
            "KL to float32 | same likeliest token |", "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|"]
     for r in rows:
+        speeds = [f"{r[k]:,.0f}" if k in r else "not measured" for k in ("prefill_tokens_per_s", "decode_tokens_per_s")]
+        losses = [f"{r['perplexity']['value']:.3f}", loss(r), f"{100 * r['top1']['value']:.1f} %"] if "kl" in r else ["not measured"] * 3
         out.append(f"| {r['variant']} | {r['method']} | {r['activations']} | {8 * r['file_bytes'] / numbers:.2f} | {r['bytes'] / 2**20:,.1f} | "
-                   f"{r['ledger_bytes'] / 2**20:,.1f} | {r['prefill_tokens_per_s']:,.0f} | {r['decode_tokens_per_s']:,.0f} | "
-                   f"{r['perplexity']['value']:.3f} | {loss(r)} | {100 * r['top1']['value']:.1f} % |")
+                   f"{r['ledger_bytes'] / 2**20:,.1f} | {' | '.join([*speeds, *losses])} |")
     return "\n".join(out) + "\n"
 
 
