@@ -39,7 +39,11 @@ def main():
         evaluate = ["--file", text_of("hamlet"), "--context", o.context, "--tokens", o.tokens, "--json"]
         vramd("eval", source, *evaluate, "--activation-dtype", "f32", "--write-reference", reference)
         how = []
-        if o.method != "rtn":
+        if o.method == "imatrix":  # the text runs once for all files
+            vramd("quantize", source, out, "--type", "Q8_0", "--method", "imatrix", "--calibrate", text_of("plays"), "--calibrate-tokens",
+                  o.fit_tokens, "--no-check", "--write-imatrix", folder / "imatrix.gguf")
+            how = ["--method", "imatrix", "--imatrix", folder / "imatrix.gguf"]
+        elif o.method != "rtn":
             how = ["--method", o.method, "--calibrate", text_of("plays"), "--calibrate-tokens", o.fit_tokens, "--no-check"]
 
         def measure(kind, *words):
