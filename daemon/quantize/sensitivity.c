@@ -1,6 +1,7 @@
 /* What each type would cost each matrix. Owns the table. */
 #include "daemon/quantize/sensitivity.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -101,8 +102,14 @@ static double share_of(const sampler *in, const quant_tensor *t) {
     return scores ? in->share / 3 : in->share;
 }
 
+/* Squared errors of the types, and the squares of the numbers themselves. */
+typedef struct sample_sums {
+    double error[MAX_TYPES], squares;
+} sample_sums;
+
+/* sums: as they are, and weighted. */
 static status add_row(sample_worker *k, const quant_tensor *t, uint64_t row,
-                      const float *weight, choose_item *it, double *squares, err *e) {
+                      const float *weight, const choose_item *it, sample_sums sums[2], err *e) {
     status s = checkpoint_read_rows(k->in->s->job->in, t->in, row, 1, k->raw, e);
     if (s != OK) return s;
     const uint64_t blocks = t->cols / dtype_block_of(t->info.type).elems;
@@ -112,15 +119,21 @@ static status add_row(sample_worker *k, const quant_tensor *t, uint64_t row,
     }
     quant_decode_row(t->info.type, k->raw, t->cols, k->x);
     memset(k->y, 0, t->cols * sizeof *k->y);
-    *squares += quant_error(k->x, k->y, t->cols, weight);
+    sums[0].squares += quant_error(k->x, k->y, t->cols, NULL);
+    if (weight) sums[1].squares += quant_error(k->x, k->y, t->cols, weight);
     for (uint32_t o = 0; o < it->n; o++) {
         const dtype type = (dtype)it->v[o].tag;
         if (type == quant_own(t->info.type)) continue; /* it keeps its numbers */
         quant_encode_row(type, k->x, t->cols, weight, k->coded);
         quant_decode_row(type, k->coded, t->cols, k->y);
-        it->v[o].loss += quant_error(k->x, k->y, t->cols, weight);
+        sums[0].error[o] += quant_error(k->x, k->y, t->cols, NULL);
+        if (weight) sums[1].error[o] += quant_error(k->x, k->y, t->cols, weight);
     }
     return OK;
+}
+
+static double share_lost(const sample_sums *s, uint32_t o) {
+    return s->squares > 0 ? s->error[o] / s->squares : 0;
 }
 
 static status sample(sample_worker *k, size_t i, err *e) {
@@ -129,17 +142,18 @@ static status sample(sample_worker *k, size_t i, err *e) {
     const quant_hooks *h = in->hooks;
     choose_item *it = &in->s->item[i];
     const uint64_t n = sampled_rows(t);
-    double squares = 0;
+    sample_sums sums[2] = {0};
     bool found = false;
     status s = OK;
     if (h && h->importance)
         s = h->importance(h->arg, t->info.name, t->cols, k->weight, &found, e);
     const float *weight = found ? k->weight : NULL;
     for (uint64_t r = 0; r < n && s == OK; r++)
-        s = add_row(k, t, (uint64_t)((double)r * (double)t->rows / (double)n), weight, it,
-                    &squares, e);
+        s = add_row(k, t, (uint64_t)((double)r * (double)t->rows / (double)n), weight, it, sums,
+                    e);
     for (uint32_t o = 0; o < it->n; o++) {
-        it->v[o].loss = squares > 0 ? it->v[o].loss / squares * share_of(in, t) : 0;
+        it->v[o].loss =
+            fmax(share_lost(&sums[0], o), share_lost(&sums[1], o)) * share_of(in, t);
         if (!(it->v[o].loss < FAR_TOO_MUCH)) it->v[o].loss = FAR_TOO_MUCH; /* F16's infinity */
     }
     return s;

@@ -21,8 +21,9 @@ typedef struct sensitivity {
 
 /* Bytes that a thread holds while it measures. */
 uint64_t sensitivity_bytes_of_thread(const quant_job *);
-/* Rounds evenly spaced rows of each matrix, 65,536 numbers or all, to every type. The loss of a type is the squared error, weighted
- * with the importance of inputs where the hooks have it, as a share of the sum of squares, times how much of the
+/* Rounds evenly spaced rows of each matrix, 65,536 numbers or all, to every type. The loss of a type is the squared error as a share
+ * of the sum of squares (where the hooks have the importance of inputs, the larger of the share with it and without:
+ * one input that is huge at few tokens, as models keep for attention's first, would hide all others), times how much of the
  * model's output passes through the matrix: 1 for the output matrix, 1 / (2 x layers) for one of a layer, twice
  * that for v and a third of it for q and k. Errors: as convert. */
 status sensitivity_measure(sensitivity *, quant_job *, const quant_hooks *, uint32_t n_threads,

@@ -80,8 +80,9 @@ def test_a_mixture_of_types_weighs_inputs_by_the_text(folder):
     of = [{t["name"]: {o["type"]: o["loss"] for o in t["options"]} for t in table["tensors"]} for table in tables]
     for name in of[0]:
         assert (of[0][name] != of[1][name]) == name.startswith("blk."), name  # no sums of what the head reads
-    down = "blk.1.ffn_down.weight"
-    assert of[1][down]["Q4_K"] < of[0][down]["Q4_K"]  # the search of scales knows what counts
+    searched = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
+    for name in of[0]:  # an input that is huge hides no other: never below what is lost where all count alike
+        assert all(of[1][name][t] >= 0.98 * of[0][name][t] for t in searched), name
 
 
 def test_the_plan_counts_the_model_on_the_text(folder):
