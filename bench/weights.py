@@ -81,10 +81,10 @@ def loss(row):
 def qat_table(doc):
     """Of a document of bench/qat.py."""
     out = [f"A model of bytes (llama, {doc['parameters'] / 1e6:.1f} M parameters), trained in {doc['steps']} steps and {doc['steps'] // 4} more for "
-           f"each twin; {doc['tokens']:,} bytes of Hamlet, which it has not seen. KL is from the float32 twin.", "",
+           f"each type; {doc['tokens']:,} bytes of Hamlet, which it has not seen. KL is from the one that was trained on in float32.", "",
            "| weights | made by | activations | perplexity | KL to float32 | same likeliest token |", "|---|---|---|---:|---:|---:|"]
     for r in doc["rows"]:
-        made = "training for it (QAT)" if r["trained_for"] == r["type"] != "F32" else "the twin for Q4_0, not rounded" if r["trained_for"] != "F32" \
+        made = "training for it (QAT)" if r["trained_for"] == r["type"] != "F32" else "training for Q4_0, not rounded" if r["trained_for"] != "F32" \
             else {"rtn": "rounding"}.get(r["method"], r["method"])
         out.append(f"| {r['type']} | {made} | {r['activations']} | {r['perplexity']['value']:.4f} | {loss(r)} | {100 * r['top1']['value']:.2f} % |")
     return "\n".join(out) + "\n"
