@@ -53,7 +53,12 @@ def main():
             print(f"{kind:14} {out.stat().st_size:12,} bytes  KL {weights.loss(rows[-1])}", flush=True)
             return rows[-1]
 
+        def store():
+            if o.save:
+                save("fit", rows, tokens=o.tokens, calibrated_on=o.fit_tokens)
+
         uniform = [measure(t, "--type", t) for t in o.types]
+        store()
         low, high = (math.log(f(u["bytes"] for u in uniform)) for f in (min, max))
         failed = 0
         for i in range(o.budgets):
@@ -63,9 +68,8 @@ def main():
             good = got["kl"]["value"] <= best["kl"]["value"]
             got |= {"budget": budget, "best_uniform": best["kind"], "best_uniform_kl": best["kl"]["value"], "passes": good}
             failed += not good
+            store()
             print(f"  budget {budget:,}: best uniform {best['kind']}, KL {best['kl']['value']:.5f}: {'passes' if good else 'FAILS'}", flush=True)
-    if o.save:
-        save("fit", rows, tokens=o.tokens, calibrated_on=o.fit_tokens)
     sys.exit(1 if failed else 0)
 
 
