@@ -12,7 +12,7 @@
  * rounds are given: also of the share of the read rate, and of the ratio to Q4_1 in the same
  * round. One type: at SmolLM2's width of 576, its head Q8_0; more batch sizes.
  *
- *   bench_linear [--type all|q4_1|q8_0|f16|...] [--isa plain|avx2|avx512] [--family int8|f32|bf16]
+ *   bench_linear [--type all|q4_1|q8_0|f16|...] [--isa plain|avx2|avx512|amx] [--family int8|f32|bf16]
  *                [--passes N] [--rounds N] [--rows M] [--threads N] [--json FILE] */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -214,7 +214,7 @@ static void measure_ceilings(bench *b, uint32_t id, uint32_t *round) {
 static void run_kind(bench *b, int i, uint32_t layer, uint32_t id) {
     const packed *w = &b->m->w[i][layer];
     const act *a = &b->in[kinds[i].over_ff];
-    const linear_part p = linear_share(b->rows, w->n_out, b->threads, id);
+    const linear_part p = linear_share(b->family, b->rows, w->n_out, b->threads, id);
     const linear_call call = {.w = w, .a = a, .y = b->y, .ldy = w->n_out};
     b->k->linear(&call, p.rows, p.outs);
 }

@@ -10,7 +10,8 @@ int cmd_version(int argc, char **argv) {
     static const struct {
         cpu_isa isa;
         const char *name;
-    } isas[] = {{ISA_AVX512, "avx512"}, {ISA_AVX2, "avx2"}, {ISA_PLAIN, "plain"}};
+    } isas[] = {
+        {ISA_AMX, "amx"}, {ISA_AVX512, "avx512"}, {ISA_AVX2, "avx2"}, {ISA_PLAIN, "plain"}};
     (void)argc, (void)argv;
     printf("vramd %s\ncompiler: %s\nlibuv: %s\nlibmicrohttpd: %s\ninstruction sets here:",
            VRAMD_VERSION, __VERSION__, uv_version_string(), http_library_version());

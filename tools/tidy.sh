@@ -12,6 +12,7 @@ tidy() {
   case $file in
     *_avx2.c) isa=(-mavx2 -mfma -mf16c) ;;
     *_avx512.c) isa=(-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni) ;;
+    *_amx.c) isa=(-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx512bf16 -mamx-tile -mamx-bf16) ;;
   esac
   clang-tidy --quiet "$file" -- "$@" "${isa[@]}" 2> /dev/null
 }

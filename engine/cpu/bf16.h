@@ -5,10 +5,12 @@
 
 #include "engine/cpu/linear_tiles.h"
 
-/* 32 inputs of a group of rows, in their order: what an AMX tile of activations reads, too. Of a row whose
- * inputs are no multiple of 32 the rest is 0. */
+enum { BF16_GROUP = 16 /* rows of a tile of AMX */ };
+
+/* 32 inputs of a group of rows, in their order: a tile of AMX. Of a row whose inputs are no multiple of 32 the
+ * rest is 0. */
 typedef struct bf16_block {
-    uint16_t x[ACT_GROUP][32];
+    uint16_t x[BF16_GROUP][32];
 } bf16_block;
 
 /* Numbers below it are 0. The others are multiples of 2^-63, so every product, and every sum of products however
@@ -24,12 +26,12 @@ static inline __attribute__((always_inline)) uint32_t bf16_round(uint32_t u) {
 }
 
 static inline const bf16_block *bf16_group(const act *a, uint32_t row) {
-    return (const bf16_block *)a->q + (uint64_t)(row / ACT_GROUP) * ((a->n_in + 31) / 32);
+    return (const bf16_block *)a->q + (uint64_t)(row / BF16_GROUP) * ((a->n_in + 31) / 32);
 }
 
 /* Rounds a row into a->q: linear_kernels.quantise of this family. */
 void bf16_quantise(const float *x, const act *a, uint32_t row);
 
-extern const linear_kernels bf16_plain, bf16_avx2, bf16_avx512;
+extern const linear_kernels bf16_plain, bf16_avx2, bf16_avx512, bf16_amx;
 
 #endif

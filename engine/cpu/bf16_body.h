@@ -2,6 +2,8 @@
  * before it fma_of(a, b, c) = a * b + c, two_of(x), a pair of bf16 in every lane, and BF16_ISA, BF16_TABLE and
  * BF16_WORDS (a words_floats_fn). A strip is unpacked and rounded once for all rows of a chunk. */
 
+#include "engine/cpu/bf16_read.h"
+
 enum { FEW = 4 /* rows whose sums are in registers */ };
 
 /* acc[r] += 32 inputs of a strip. x: the rows' pairs of bf16. */
@@ -30,7 +32,7 @@ static void add_rows(const float *w, const act *a, span rows, uint32_t block, fl
         const uint16_t *x[FEW] = {0};
         n = rows.to - row < FEW ? rows.to - row : FEW;
         for (uint32_t r = 0; r < n; r++)
-            x[r] = bf16_group(a, row + r)[block].x[(row + r) % ACT_GROUP];
+            x[r] = bf16_group(a, row + r)[block].x[(row + r) % BF16_GROUP];
         switch (n) {
         case 1: add_block(w, x, acc, 1); break;
         case 2: add_block(w, x, acc, 2); break;
@@ -48,50 +50,6 @@ INLINE void round_floats(float *w, uint32_t n) {
         const u32s v = (u + 0x7fffu + (u >> 16u & 1u)) & 0xffff0000u & kept;
         storef(w + i, (vf)((v & ~bad) | (bad & 0x7fc00000u)));
     }
-}
-
-static void widen(const uint8_t *strip, dtype t, uint32_t n, float *w) {
-    for (uint32_t i = 0; i < n * STRIP; i += LANES) {
-        if (t == DT_F32)
-            storef(w + i, loadf((const float *)(const void *)(strip + 4ull * i)));
-        else if (t == DT_F16)
-            storef(w + i, load_half(strip + 2ull * i));
-        else
-            storef(w + i, (vf)((u32s)load_u16(strip + 2ull * i) << 16u));
-    }
-}
-
-/* The inputs of a tile from k on, or 32 of a float type or of a kind with groups, rounded; returns how many. */
-static uint32_t read_tile(const packed *m, const uint8_t *strip, uint32_t k, float *w) {
-    const uint32_t in = tile_of(m->type).n_in;
-    const uint8_t *at =
-        in ? strip + (uint64_t)(k / in) * tile_bytes(m->type) : strip + strip_bytes(m->type, k);
-    uint32_t n = m->n_in - k < 32 ? m->n_in - k : 32;
-    switch (dtype_kind(m->type)) {
-#define X(name, ...)                                                                           \
-    case DT_##name:                                                                            \
-        tile_floats(at, DT_##name, w);                                                         \
-        n = tile_of(DT_##name).n_in;                                                           \
-        break;
-        TILE_LIST(X)
-#undef X
-#define X(name, ...)                                                                           \
-    case DT_##name: group_floats(at, DT_##name, m->type, k % in, w); break;
-        GROUP_TILE_LIST(X)
-#undef X
-#define X(name, ...) case DT_##name:
-        WORDS_LIST(X)
-#undef X
-        BF16_WORDS(at, m->type, w);
-        n = in;
-        break;
-    default:
-        memset(w, 0, 32 * STRIP * sizeof *w);
-        widen(at, m->type, n, w);
-        break;
-    }
-    round_floats(w, (n + 31) / 32 * 32 * STRIP);
-    return n;
 }
 
 static void put_row(const linear_call *c, uint32_t row, uint32_t out, uint32_t n,
@@ -119,6 +77,7 @@ static void linear(const linear_call *c, span rows, span outs) {
             memset(acc, 0, (some.to - some.from) * STRIP * sizeof *acc);
             for (uint32_t k = 0, n; k < n_in; k += n) {
                 n = read_tile(c->w, strip, k, w);
+                round_floats(w, (n + 31) / 32 * 32 * STRIP);
                 for (uint32_t i = 0; i < n; i += 32)
                     add_rows(w + STRIP * i, c->a, some, (k + i) / 32, acc);
             }

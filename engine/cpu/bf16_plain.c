@@ -11,7 +11,7 @@ void bf16_quantise(const float *x, const act *a, uint32_t row) {
     CHECK(row < a->n_rows);
     bf16_block *b = (bf16_block *)bf16_group(a, row);
     for (uint32_t k = 0; k < a->n_in; k += 32, b++) {
-        uint16_t *to = b->x[row % ACT_GROUP];
+        uint16_t *to = b->x[row % BF16_GROUP];
         const uint32_t n = a->n_in - k < 32 ? a->n_in - k : 32;
         for (uint32_t i = 0; i < n; i++)
             to[i] = (uint16_t)(bf16_round(bits_of_float(x[k + i])) >> 16);
@@ -99,14 +99,14 @@ static void linear(const linear_call *c, span rows, span outs) {
         const uint32_t n = outs.to - out < STRIP ? outs.to - out : STRIP;
         const uint8_t *strip = strip_at(c->w, out);
         for (uint32_t row = rows.from, next; row < rows.to; row = next) {
-            float acc[ACT_GROUP][STRIP] = {{0}};
+            float acc[BF16_GROUP][STRIP] = {{0}};
             block_weights w;
-            next = row - row % ACT_GROUP + ACT_GROUP;
+            next = row - row % BF16_GROUP + BF16_GROUP;
             if (next > rows.to) next = rows.to;
             for (uint32_t k = 0; k < n_in; k += 32) {
                 read_block(c->w, strip, k, w);
                 for (uint32_t r = row; r < next; r++)
-                    add_block(w, bf16_group(c->a, r)[k / 32].x[r % ACT_GROUP], acc[r - row]);
+                    add_block(w, bf16_group(c->a, r)[k / 32].x[r % BF16_GROUP], acc[r - row]);
             }
             for (uint32_t r = row; r < next; r++)
                 for (uint32_t o = 0; o < n; o++) {

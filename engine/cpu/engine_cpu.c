@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "engine/cpu/isa.h"
 #include "engine/cpu/rope.h"
 #include "engine/cpu/step.h"
 #include "memory/term.h"
@@ -40,8 +41,8 @@ static status choose_kernels(cpu_engine *e, err *er) {
         e->ops = op_kernels_get(e->linear->isa);
         return OK;
     }
-    err_set(er, ERR_UNSUPPORTED, "cpu_isa = %s: this CPU or this build does not have it",
-            cpu_isa_name(e->opt.isa));
+    err_set(er, ERR_UNSUPPORTED, "cpu_isa = %s: %s", cpu_isa_name(e->opt.isa),
+            isa_lack(e->opt.isa));
     err_hint(er, "use cpu_isa = auto");
     return err_field(er, "cpu_isa");
 }

@@ -2,10 +2,9 @@
  * choice of kernels, the shares of threads. Pure; any thread. */
 #include "engine/cpu/linear.h"
 
-#include <cpuid.h>
-
 #include "base/check.h"
 #include "engine/cpu/bf16.h"
+#include "engine/cpu/isa.h"
 #include "engine/cpu/linear_tiles.h"
 
 bool linear_supports(dtype t, uint32_t n_in) {
@@ -24,7 +23,11 @@ uint64_t act_bytes(uint32_t n_in, uint32_t n_rows) {
 
 uint64_t act_bytes_of(activation_dtype family, uint32_t n_in, uint32_t n_rows) {
     if (family != ACTIVATION_BF16) return act_bytes(n_in, n_rows);
-    return ceil_div(n_rows, ACT_GROUP) * ceil_div(n_in, 32) * sizeof(bf16_block);
+    return ceil_div(n_rows, BF16_GROUP) * ceil_div(n_in, 32) * sizeof(bf16_block);
+}
+
+uint32_t act_rows(activation_dtype family) {
+    return family == ACTIVATION_BF16 ? BF16_GROUP : ACT_GROUP;
 }
 
 void *act_part(const act *a, uint32_t row, uint32_t k) {
@@ -44,37 +47,19 @@ void act_get(const act *a, uint32_t row, int8_t *q, float *d, float *s) {
     }
 }
 
-static bool cpu_has_f16c(void) {
-    unsigned a, b, c, d;
-    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
-}
-
-static bool cpu_has(cpu_isa isa) {
-    __builtin_cpu_init();
-    bool avx2 =
-        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && cpu_has_f16c();
-    switch (isa) {
-    case ISA_PLAIN: return true;
-    case ISA_AVX2: return avx2;
-    case ISA_AVX512:
-        return avx2 && __builtin_cpu_supports("avx512f") &&
-               __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
-    default: return false;
-    }
-}
-
 const linear_kernels *linear_kernels_get(cpu_isa isa) {
-    if (isa == ISA_AUTO)
-        isa = cpu_has(ISA_AVX512) ? ISA_AVX512 : cpu_has(ISA_AVX2) ? ISA_AVX2 : ISA_PLAIN;
-    if (!cpu_has(isa)) return NULL;
-    return isa == ISA_AVX512 ? &linear_avx512 : isa == ISA_AVX2 ? &linear_avx2 : &linear_plain;
+    if (isa == ISA_AUTO) isa = isa_best();
+    if (isa_lack(isa)) return NULL;
+    return isa >= ISA_AVX512 ? &linear_avx512 : isa == ISA_AVX2 ? &linear_avx2 : &linear_plain;
 }
 
 const linear_kernels *linear_kernels_bf16(cpu_isa isa) {
-    const linear_kernels *k = linear_kernels_get(isa);
-    if (!k) return NULL;
-    return k->isa == ISA_AVX512 ? &bf16_avx512 : k->isa == ISA_AVX2 ? &bf16_avx2 : &bf16_plain;
+    if (isa == ISA_AUTO) isa = isa_best();
+    if (isa_lack(isa)) return NULL;
+    return isa == ISA_AMX      ? &bf16_amx
+           : isa == ISA_AVX512 ? &bf16_avx512
+           : isa == ISA_AVX2   ? &bf16_avx2
+                               : &bf16_plain;
 }
 
 static span split(uint32_t n, uint32_t unit, uint32_t n_threads, uint32_t id) {
@@ -83,12 +68,13 @@ static span split(uint32_t n, uint32_t unit, uint32_t n_threads, uint32_t id) {
     return (span){a < n ? (uint32_t)a : n, b < n ? (uint32_t)b : n};
 }
 
-linear_part linear_share(uint32_t n_rows, uint32_t n_out, uint32_t n_threads, uint32_t id) {
+linear_part linear_share(activation_dtype family, uint32_t n_rows, uint32_t n_out,
+                         uint32_t n_threads, uint32_t id) {
     CHECK(n_threads > 0 && id < n_threads);
     linear_part p = {{0, n_rows}, {0, n_out}};
-    /* Whole groups of rows, and enough of them that one group more or less is under 7%. */
+    /* Whole groups of rows, and enough of them that one group more or less matters little. */
     if (n_rows / n_threads >= 16 * ACT_GROUP)
-        p.rows = split(n_rows, ACT_GROUP, n_threads, id);
+        p.rows = split(n_rows, act_rows(family), n_threads, id);
     else
         p.outs = split(n_out, STRIP, n_threads, id);
     return p;

@@ -47,8 +47,8 @@
  *       even = odd = 0; for each of the 16 even inputs k, in order: even = fma(w[k], x[k], even);
  *       for each of the odd ones: odd = fma(w[k], x[k], odd);  acc = acc + (even + odd)
  *
- * which is what a tile instruction (TDPBF16PS) computes, so that a path by AMX can have the same bits; vdpbf16ps
- * adds odd and even products in turn to one sum, which are other bits: it is not used.
+ * which is what the tile instruction TDPBF16PS of AMX computes, too; vdpbf16ps adds odd and even products in turn to
+ * one sum, which are other bits: it is not used.
  *
  * Then y = (acc + bias) + residual; of NVFP4 y = (acc * scale + bias) + residual.
  *
@@ -96,6 +96,8 @@ typedef struct act {
 
 uint64_t act_bytes(uint32_t n_in, uint32_t n_rows); /* of act.q, exact */
 uint64_t act_bytes_of(activation_dtype family, uint32_t n_in, uint32_t n_rows);
+/* Rows of a group, which lie together in q: views of an act begin at a multiple of it. */
+uint32_t act_rows(activation_dtype family);
 /* Where a.q has the group of a row, from input k on (a multiple of 32): the q of a view. */
 void *act_part(const act *a, uint32_t row, uint32_t k);
 /* Reads a quantised row back (tests, debugging). q: [n_in]; d, s: [n_in / 32]. */
@@ -135,7 +137,7 @@ typedef struct linear_kernels {
 } linear_kernels;
 
 /* The kernels of the best ISA that this CPU has (ISA_AUTO), or exactly those of isa; NULL when
- * isa cannot be had. */
+ * isa cannot be had (isa_lack). Tiles of AMX are for bf16: for int8 and f32 ISA_AMX has those of AVX-512. */
 const linear_kernels *linear_kernels_get(cpu_isa isa);
 /* Those of the family bf16; linear_kernels_get's are of int8 and f32. */
 const linear_kernels *linear_kernels_bf16(cpu_isa isa);
@@ -143,6 +145,7 @@ const linear_kernels *linear_kernels_bf16(cpu_isa isa);
 /* How thread id of n_threads best takes part in a linear of n_rows x n_out: by outputs for few
  * rows (each weight is read by one core only), by rows for long prefills. The parts of all ids
  * are disjoint and cover everything; a part may be empty. */
-linear_part linear_share(uint32_t n_rows, uint32_t n_out, uint32_t n_threads, uint32_t id);
+linear_part linear_share(activation_dtype family, uint32_t n_rows, uint32_t n_out,
+                         uint32_t n_threads, uint32_t id);
 
 #endif

@@ -18,7 +18,7 @@ void run_route(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     route_word *chosen = (route_word *)value_f(e, o->out);
     act in = value_act(e, o->in);
     in.family = ACTIVATION_F32;
-    const linear_part p = linear_share(in.n_rows, n, e->step.n_threads, thread);
+    const linear_part p = linear_share(in.family, in.n_rows, n, e->step.n_threads, thread);
     const linear_call call = {
         .w = &c->part[0], .a = &in, .bias = c->bias[0], .y = logits, .ldy = n};
     e->exact->linear(&call, p.rows, p.outs);
@@ -70,8 +70,8 @@ static act gather(cpu_engine *e, const cpu_op *c, const act *in, uint32_t thread
     bool codes = false, floats = false;
     *at = 0;
     if (n == 1) {
-        *at = row[slots.from] % ACT_GROUP;
-        return rows_from(in, row[slots.from] - *at, ACT_GROUP);
+        *at = row[slots.from] % act_rows(in->family);
+        return rows_from(in, row[slots.from] - *at, act_rows(in->family));
     }
     for (uint32_t i = 0; i < c->n_parts; i++)
         *(layout_reads_codes(&e->layout, c->part[i].type) ? &codes : &floats) = true;
@@ -146,7 +146,8 @@ void run_experts_gate_up(cpu_engine *e, const cpu_op *c, uint32_t thread) {
 static void add_slots(cpu_engine *e, const cpu_op *c, const act *in, uint32_t thread,
                       uint32_t expert, span slots, span outs) {
     const route_sorted *r = &e->step.routed;
-    const uint32_t n = outs.to - outs.from, base = slots.from - slots.from % ACT_GROUP;
+    const uint32_t n = outs.to - outs.from,
+                   base = slots.from - slots.from % act_rows(in->family);
     const uint32_t cols = e->program->values[c->op->out].cols;
     float *y = thread_at(e, thread, e->layout.thread.gate), *out = value_f(e, c->op->out);
     const act rows = rows_from(in, base, slots.to - base);
@@ -185,9 +186,10 @@ void run_experts_down(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const route_sorted *r = &e->step.routed;
     const act in = value_act(e, c->op->in);
     CHECK(r->by == c->op->by);
-    const span outs = linear_share(1, c->part[0].n_out, e->step.n_threads, thread).outs;
+    const span outs =
+        linear_share(in.family, 1, c->part[0].n_out, e->step.n_threads, thread).outs;
     /* A chunk's rows, from the beginning of the first one's group on, fit the buffer. */
-    const uint32_t most = r->n_most + ACT_GROUP - 1;
+    const uint32_t most = r->n_most + act_rows(in.family) - 1;
     const uint32_t wide = GATE_FLOATS / (most < GATE_ROWS ? most : GATE_ROWS) / STRIP * STRIP;
     for (uint32_t o = outs.from, to; o < outs.to; o = to) {
         to = outs.to - o < wide ? outs.to : o + wide;

@@ -28,7 +28,8 @@ void run_linear(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const act in = value_act(e, o->in), rest = value_rest(e, o->in);
     for (uint32_t i = 0; i < c->n_parts; i++) {
         const uint32_t col = c->first_col[i], n_out = c->part[i].n_out;
-        const linear_part p = linear_share(in.n_rows, n_out, e->step.n_threads, thread);
+        const linear_part p =
+            linear_share(in.family, in.n_rows, n_out, e->step.n_threads, thread);
         const linear_call call = {.w = &c->part[i],
                                   .a = &in,
                                   .bias = c->bias[i],
@@ -52,7 +53,8 @@ void run_logits(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     run_linear(e, c, thread);
     if (o->logits.scale == 1 && o->logits.cap == 0) return;
     const act out = value_act(e, o->out);
-    const linear_part p = linear_share(out.n_rows, c->part[0].n_out, e->step.n_threads, thread);
+    const linear_part p =
+        linear_share(out.family, out.n_rows, c->part[0].n_out, e->step.n_threads, thread);
     const uint32_t n = p.outs.to - p.outs.from;
     CHECK(c->n_parts == 1);
     for (uint32_t r = p.rows.from; r < p.rows.to; r++) {
@@ -174,8 +176,8 @@ void run_gate_up(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const act in = value_act(e, c->op->in), out = value_act(e, c->op->out);
     const uint32_t n_ff = out.n_in;
     /* Shares of half the columns, twice: whole blocks of 32. */
-    const linear_part p =
-        linear_share(in.n_rows, (uint32_t)ceil_div(n_ff, 2), e->step.n_threads, thread);
+    const linear_part p = linear_share(in.family, in.n_rows, (uint32_t)ceil_div(n_ff, 2),
+                                       e->step.n_threads, thread);
     uint32_t out0 = 2 * p.outs.from < n_ff ? 2 * p.outs.from : n_ff;
     uint32_t out1 = 2 * p.outs.to < n_ff ? 2 * p.outs.to : n_ff;
     for (uint32_t r = p.rows.from; r < p.rows.to; r += GATE_ROWS) {

@@ -37,9 +37,9 @@ act value_act(const cpu_engine *e, value_id v) {
 /* By a view of that part of the row's group as an act. */
 void quantise_part(const cpu_engine *e, const act *a, uint32_t row, uint32_t k0, uint32_t n,
                    const float *x) {
-    act part = {.family = a->family, .n_in = n, .n_rows = ACT_GROUP};
+    act part = {.family = a->family, .n_in = n, .n_rows = act_rows(a->family)};
     part.q = act_part(a, row, k0);
-    e->linear->quantise(x, &part, row % ACT_GROUP);
+    e->linear->quantise(x, &part, row % part.n_rows);
 }
 
 act value_rest(const cpu_engine *e, value_id v) {
@@ -73,7 +73,7 @@ void quantise_written(cpu_engine *e, value_id v, uint32_t thread) {
 }
 
 static void copy_codes(const act *in, uint32_t from, const act *out, uint32_t to) {
-    const uint32_t i = from % ACT_GROUP, j = to % ACT_GROUP;
+    const uint32_t i = from % act_rows(in->family), j = to % act_rows(in->family);
     if (in->family == ACTIVATION_BF16) {
         const bf16_block *a = bf16_group(in, from);
         bf16_block *b = act_part(out, to, 0);

@@ -1,20 +1,30 @@
 /* Tests of engine/cpu/linear.h: plain C against float64, every instruction set against plain C
  * bit for bit. Sets that this CPU lacks are skipped. Packing: test_packing.c. */
+#include "engine/cpu/isa.h"
 #include "tests/engine/linear_rig.h"
 
 START_TEST(isas_are_those_of_the_cpu) {
     __builtin_cpu_init();
     ck_assert_ptr_nonnull(linear_kernels_get(ISA_AUTO));
     ck_assert_int_eq(linear_kernels_get(ISA_PLAIN)->isa, ISA_PLAIN);
-    ck_assert_ptr_null(linear_kernels_get(ISA_AMX));
+    ck_assert_ptr_null(linear_kernels_get((cpu_isa)(ISA_AMX + 1)));
+    ck_assert_str_eq(isa_lack((cpu_isa)(ISA_AMX + 1)),
+                     "this CPU or this build does not have it");
     ck_assert((linear_kernels_get(ISA_AVX2) != NULL) >=
               (linear_kernels_get(ISA_AVX512) != NULL));
     ck_assert((linear_kernels_get(ISA_AVX512) != NULL) <=
               (__builtin_cpu_supports("avx512vnni") != 0));
-    for (int i = 0; i < 2; i++) {
-        const linear_kernels *k = linear_kernels_get(isas[i]);
-        if (k) ck_assert_int_eq(k->isa, isas[i]);
+    ck_assert(!linear_kernels_get(ISA_AMX) || linear_kernels_get(ISA_AVX512));
+    for (int i = 0; i < N_ISAS; i++) {
+        const linear_kernels *k = linear_kernels_get(isas[i]),
+                             *b = linear_kernels_bf16(isas[i]);
+        ck_assert(!k == !!isa_lack(isas[i]) && !k == !b);
+        if (!k) continue;
+        ck_assert_int_eq(b->isa, isas[i]);
+        /* Tiles are for bf16. */
+        ck_assert_int_eq(k->isa, isas[i] == ISA_AMX ? ISA_AVX512 : isas[i]);
     }
+    ck_assert_int_eq(linear_kernels_bf16(ISA_AUTO)->isa, isa_best());
 }
 END_TEST
 
@@ -204,7 +214,8 @@ END_TEST
 /* One shape: all of it by plain C; the same by k in random parts, in place over the residual,
  * with guards around what it may write. */
 static const linear_kernels *kernels_of(activation_dtype family, cpu_isa isa) {
-    return family == ACTIVATION_BF16 ? linear_kernels_bf16(isa) : linear_kernels_get(isa);
+    if (family == ACTIVATION_BF16) return linear_kernels_bf16(isa);
+    return isa == ISA_AMX ? NULL : linear_kernels_get(isa);
 }
 
 static void compare(const linear_kernels *k, dtype t, activation_dtype family, uint32_t rows,
@@ -268,9 +279,11 @@ START_TEST(every_isa_gives_the_bits_of_plain_c) {
         for (int family = 0; family < 3; family++) {
             const activation_dtype f = families[family];
             const linear_kernels *k = kernels_of(f, isas[_i]);
-            if (!k) return;
+            if (!k) continue;
             for (uint32_t rows = 1; rows <= 18; rows++)
                 compare(k, types[t], f, rows, 16 + rows * 5, 32 * (1 + rows % 4), seed++);
+            for (uint32_t rows = 31; rows <= 50; rows += 6)
+                compare(k, types[t], f, rows, 16 + rows, 32 * (1 + rows % 5), seed++);
             compare(k, types[t], f, 70, 50, 96, seed++);
             compare(k, types[t], f, 137, 33, 64, seed++);
             compare(k, types[t], f, 5, 576, 576, seed++);
@@ -398,7 +411,7 @@ END_TEST
 /* The sums, and the rows that are looked up. */
 START_TEST(a_scale_multiplies_what_a_matrix_gives) {
     const float scale = 0.37f;
-    for (int i = -1; i < 2; i++)
+    for (int i = -1; i < N_ISAS; i++)
         for (int family = 0; family < 3; family++) {
             const activation_dtype f[] = {ACTIVATION_F32, ACTIVATION_INT8, ACTIVATION_BF16};
             const linear_kernels *k = kernels_of(f[family], i < 0 ? ISA_PLAIN : isas[i]);
@@ -471,22 +484,64 @@ START_TEST(nan_in_a_row_makes_that_row_nan_and_no_other) {
 }
 END_TEST
 
+/* Sums that overflow, NaN, infinity, numbers that are rounded to 0, and terms of which one is far larger: weights of
+ * types whose numbers may be anything, against plain C. */
+START_TEST(bf16_has_the_same_bits_at_the_edges) {
+    static const dtype kinds[] = {DT_F32, DT_BF16, DT_F16, DT_MXFP4, GROUPED(DT_I4, 2, 32)};
+    static const float edge[] = {0x1p-56f, 0x1.fp-57f, -0x1p-140f, 0x1p24f, -0x1p24f, 3e38f,
+                                 -3e38f,   INFINITY,   NAN,        0.0f,    -0.0f,    1.0f};
+    enum { OUT = 40, IN = 96, ROWS = 19, N_EDGES = sizeof edge / sizeof *edge };
+    const linear_kernels *k = linear_kernels_bf16(isas[_i]),
+                         *plain = linear_kernels_bf16(ISA_PLAIN);
+    uint64_t state = 3;
+    if (!k) return;
+    for (int t = 0; t < 5; t++)
+        for (int round = 0; round < 40; round++) {
+            matrix m = matrix_new(kinds[t], OUT, IN, (uint64_t)round);
+            float x[ROWS * IN], w[OUT * IN], want[ROWS * OUT], got[ROWS * OUT];
+            const int most = round % 2 ? N_EDGES : 5; /* finite ones alone, too */
+            for (int i = 0; i < ROWS * IN; i++)
+                x[i] = random_u64(&state) % 4 ? random_float(&state)
+                                              : edge[random_u64(&state) % most];
+            for (int i = 0; i < OUT * IN; i++)
+                w[i] = random_u64(&state) % 4 ? random_float(&state)
+                                              : edge[random_u64(&state) % most];
+            if (kinds[t] == DT_F32) packed_store((void *)m.p.tiles, DT_F32, OUT, IN, 0, OUT, w);
+            act a = {ACTIVATION_BF16, IN, ROWS, x,
+                     must_alloc(act_bytes_of(ACTIVATION_BF16, IN, ROWS))};
+            for (int isa = 0; isa < 2; isa++) {
+                const linear_kernels *by = isa ? k : plain;
+                memset(a.q, 0, act_bytes_of(ACTIVATION_BF16, IN, ROWS));
+                for (uint32_t r = 0; r < ROWS; r++) by->quantise(x + IN * r, &a, r);
+                by->linear(
+                    &(linear_call){.w = &m.p, .a = &a, .y = isa ? got : want, .ldy = OUT},
+                    (span){0, ROWS}, (span){0, OUT});
+            }
+            assert_same_bits(want, got, ROWS * OUT, dtype_name(kinds[t]));
+            free(a.q);
+            matrix_free(&m);
+        }
+}
+END_TEST
+
 START_TEST(shares_are_disjoint_cover_all_and_begin_at_strips) {
     static const uint32_t rows[] = {0, 1, 8, 31, 64, 255, 256, 257, 512, 4096};
     static const uint32_t outs[] = {1, 16, 33, 576, 960, 49152};
     for (uint32_t threads = 1; threads <= 9; threads++)
         for (int i = 0; i < 10; i++)
             for (int j = 0; j < 6; j++) {
+                const activation_dtype f = threads % 2 ? ACTIVATION_BF16 : ACTIVATION_INT8;
                 uint64_t covered = 0;
                 uint32_t last_row = 0, last_out = 0;
                 for (uint32_t id = 0; id < threads; id++) {
-                    const linear_part p = linear_share(rows[i], outs[j], threads, id);
+                    const linear_part p = linear_share(f, rows[i], outs[j], threads, id);
                     const uint32_t r0 = p.rows.from, r1 = p.rows.to;
                     const uint32_t o0 = p.outs.from, o1 = p.outs.to;
                     ck_assert(r0 <= r1 && r1 <= rows[i] && o0 <= o1 && o1 <= outs[j]);
                     ck_assert(o0 % 16 == 0 || o0 == outs[j]);
                     ck_assert(o1 % 16 == 0 || o1 == outs[j]);
                     ck_assert(r0 == 0 || r0 == last_row);
+                    ck_assert(r0 % act_rows(f) == 0 || r0 == rows[i]);
                     ck_assert(o0 == 0 || o0 == last_out);
                     last_row = r1;
                     last_out = o1;
@@ -507,7 +562,8 @@ int main(void) {
     tcase_add_test(t, bf16_rounds_and_adds_as_the_header_says);
     tcase_add_test(t, groups_of_32_with_binary16_are_ggufs_types);
     tcase_add_test(t, zero_points_give_the_bits_of_their_differences);
-    tcase_add_loop_test(t, every_isa_gives_the_bits_of_plain_c, 0, 2);
+    tcase_add_loop_test(t, every_isa_gives_the_bits_of_plain_c, 0, N_ISAS);
+    tcase_add_loop_test(t, bf16_has_the_same_bits_at_the_edges, 0, N_ISAS);
     tcase_add_loop_test(t, extreme_codes_do_not_overflow_in_any_isa, 0, 2);
     tcase_add_test(t, a_scale_multiplies_what_a_matrix_gives);
     tcase_add_test(t, a_row_does_not_depend_on_the_rows_beside_it);

@@ -2,7 +2,7 @@
  * its prompt is cut, wherever its blocks lie, whoever computed its beginning, after preemption or a fork,
  * on any number of threads and on every instruction set. On the real model, on a tiny one with
  * norms of q and k, multi-query attention and windows on most layers, with each type of cache,
- * and on a tiny one of each other family (of Gemma 4 with heads of two sizes, shared KV layers and experts);
+ * and on a tiny one of each other family (of Gemma 4 with heads of two sizes, shared KV layers and experts), of some in bf16;
  * a prompt long enough for two splits of attention.
  */
 #include "tests/engine/engine_rig.h"
@@ -36,46 +36,53 @@ static const struct {
     const char *arch;
     dtype k, v;
     bool sinks;
+    activation_dtype activations;
 } models[] = {
-    {NULL, DT_F16, DT_F16, false},
-    {"gemma3", DT_F16, DT_F16, false},
-    {"gemma3", DT_INT8, DT_INT8, false},
-    {"gemma3", DT_Q8_0, DT_Q8_0, false},
-    {"gemma3", DT_FP8, DT_FP8, false},
-    {"gemma3", DT_INT8, DT_INT4, false},
-    {"gemma3", DT_INT4, DT_INT4, false},
-    {"gemma2", DT_F16, DT_F16, false},
-    {"gemma2", DT_INT4, DT_INT8, false},
-    {"llama", DT_BF16, DT_BF16, true},
-    {"gemma2", DT_INT8, DT_INT8, true},
-    {"smollm3", DT_F16, DT_F16, false},
-    {"mistral3", DT_INT8, DT_INT8, false},
-    {"olmo2", DT_F16, DT_F16, false},
-    {"glm4", DT_BF16, DT_F16, false},
-    {"granite", DT_F16, DT_F16, false},
-    {"qwen2", DT_F32, DT_F32, false},
-    {"qwen3", DT_F16, DT_F16, false},
-    {"phi3", DT_F16, DT_F16, false},
-    {"qwen2moe", DT_F16, DT_F16, false},
-    {"qwen3moe", DT_INT8, DT_INT8, false},
-    {"gemma4", DT_F16, DT_F16, false},
-    {"gemma4", DT_INT8, DT_INT8, false},
-    {"granitemoe", DT_F16, DT_F16, false},
-    {"glm4moe", DT_F16, DT_F16, false},
-    {"gpt-oss", DT_F16, DT_F16, true},
-    {"gpt-oss", DT_INT8, DT_INT4, true},
-    {"lfm2", DT_F16, DT_F16, false},
-    {"lfm2moe", DT_F16, DT_F16, false},
-    {"qwen35", DT_F16, DT_F16, false},
-    {"qwen35moe", DT_INT8, DT_INT8, false},
-    {"deepseek2", DT_F16, DT_F16, false},
-    {"deepseek2", DT_BF16, DT_BF16, false},
-    {"deepseek2", DT_INT8, DT_INT8, false},
-    {"deepseek2", DT_FP8, DT_FP8, false},
-    {"deepseek2", DT_INT4, DT_INT4, false},
-    {"granitehybrid", DT_F16, DT_F16, false},
-    {"nemotron_h", DT_F16, DT_F16, false},
-    {"nemotron_h_moe", DT_INT8, DT_INT8, false},
+    {NULL, DT_F16, DT_F16, false, ACTIVATION_INT8},
+    {"gemma3", DT_F16, DT_F16, false, ACTIVATION_INT8},
+    {"gemma3", DT_INT8, DT_INT8, false, ACTIVATION_INT8},
+    {"gemma3", DT_Q8_0, DT_Q8_0, false, ACTIVATION_INT8},
+    {"gemma3", DT_FP8, DT_FP8, false, ACTIVATION_INT8},
+    {"gemma3", DT_INT8, DT_INT4, false, ACTIVATION_INT8},
+    {"gemma3", DT_INT4, DT_INT4, false, ACTIVATION_INT8},
+    {"gemma2", DT_F16, DT_F16, false, ACTIVATION_INT8},
+    {"gemma2", DT_INT4, DT_INT8, false, ACTIVATION_INT8},
+    {"llama", DT_BF16, DT_BF16, true, ACTIVATION_INT8},
+    {"gemma2", DT_INT8, DT_INT8, true, ACTIVATION_INT8},
+    {"smollm3", DT_F16, DT_F16, false, ACTIVATION_INT8},
+    {"mistral3", DT_INT8, DT_INT8, false, ACTIVATION_INT8},
+    {"olmo2", DT_F16, DT_F16, false, ACTIVATION_INT8},
+    {"glm4", DT_BF16, DT_F16, false, ACTIVATION_INT8},
+    {"granite", DT_F16, DT_F16, false, ACTIVATION_INT8},
+    {"qwen2", DT_F32, DT_F32, false, ACTIVATION_INT8},
+    {"qwen3", DT_F16, DT_F16, false, ACTIVATION_INT8},
+    {"phi3", DT_F16, DT_F16, false, ACTIVATION_INT8},
+    {"qwen2moe", DT_F16, DT_F16, false, ACTIVATION_INT8},
+    {"qwen3moe", DT_INT8, DT_INT8, false, ACTIVATION_INT8},
+    {"gemma4", DT_F16, DT_F16, false, ACTIVATION_INT8},
+    {"gemma4", DT_INT8, DT_INT8, false, ACTIVATION_INT8},
+    {"granitemoe", DT_F16, DT_F16, false, ACTIVATION_INT8},
+    {"glm4moe", DT_F16, DT_F16, false, ACTIVATION_INT8},
+    {"gpt-oss", DT_F16, DT_F16, true, ACTIVATION_INT8},
+    {"gpt-oss", DT_INT8, DT_INT4, true, ACTIVATION_INT8},
+    {"lfm2", DT_F16, DT_F16, false, ACTIVATION_INT8},
+    {"lfm2moe", DT_F16, DT_F16, false, ACTIVATION_INT8},
+    {"qwen35", DT_F16, DT_F16, false, ACTIVATION_INT8},
+    {"qwen35moe", DT_INT8, DT_INT8, false, ACTIVATION_INT8},
+    {"deepseek2", DT_F16, DT_F16, false, ACTIVATION_INT8},
+    {"deepseek2", DT_BF16, DT_BF16, false, ACTIVATION_INT8},
+    {"deepseek2", DT_INT8, DT_INT8, false, ACTIVATION_INT8},
+    {"deepseek2", DT_FP8, DT_FP8, false, ACTIVATION_INT8},
+    {"deepseek2", DT_INT4, DT_INT4, false, ACTIVATION_INT8},
+    {"granitehybrid", DT_F16, DT_F16, false, ACTIVATION_INT8},
+    {"nemotron_h", DT_F16, DT_F16, false, ACTIVATION_INT8},
+    {"nemotron_h_moe", DT_INT8, DT_INT8, false, ACTIVATION_INT8},
+    {"granitehybrid", DT_F16, DT_F16, false, ACTIVATION_BF16},
+    {"llama", DT_F16, DT_F16, false, ACTIVATION_BF16},
+    {"qwen3moe", DT_F16, DT_F16, false, ACTIVATION_BF16},
+    {"gpt-oss", DT_BF16, DT_BF16, false, ACTIVATION_BF16},
+    {"qwen35", DT_F16, DT_F16, false, ACTIVATION_BF16},
+    {"deepseek2", DT_F16, DT_F16, false, ACTIVATION_BF16},
 };
 enum { N_MODELS = sizeof models / sizeof *models };
 
@@ -91,6 +98,7 @@ static engine_options options(void) {
 static void open_model(rig *r, int which, const engine_options *wanted) {
     engine_options o = *wanted;
     o.kv_k = models[which].k, o.kv_v = models[which].v;
+    o.activations = models[which].activations;
     if (!models[which].arch) {
         rig_open(r, test_model(), &o);
         return;
@@ -373,7 +381,9 @@ START_TEST(threads_change_no_bit) {
 }
 END_TEST
 
-START_TEST(avx2_changes_no_bit) {
+/* AVX-512, where AMX is what the engine takes by itself. */
+START_TEST(other_isas_change_no_bit) {
+    const bool tiles = models[_i].activations == ACTIVATION_BF16 && linear_kernels_get(ISA_AMX);
     run base, w;
     rig r;
     engine_options o = options();
@@ -381,15 +391,16 @@ START_TEST(avx2_changes_no_bit) {
     open_model(&r, _i, &o);
     base_run(&r, &base);
     rig_close(&r);
-    o.isa = ISA_AVX2;
-    open_model(&r, _i, &o);
-    rig_poison(&r);
-    run_init(&w, &r, 7);
-    run_alone(&r, &w, PROMPT / 2 + 3);
-    assert_same(&base, &w, &r, "AVX2");
-    free(w.logits);
+    for (o.isa = ISA_AVX2; o.isa <= (tiles ? ISA_AVX512 : ISA_AVX2); o.isa++) {
+        open_model(&r, _i, &o);
+        rig_poison(&r);
+        run_init(&w, &r, 7);
+        run_alone(&r, &w, PROMPT / 2 + 3);
+        assert_same(&base, &w, &r, cpu_isa_name(o.isa));
+        free(w.logits);
+        rig_close(&r);
+    }
     free(base.logits);
-    rig_close(&r);
 }
 END_TEST
 
@@ -550,7 +561,7 @@ int main(void) {
     tcase_add_loop_test(t, a_fork_changes_no_bit, 0, N_MODELS);
     tcase_add_loop_test(t, threads_change_no_bit, 0, N_MODELS);
     tcase_add_loop_test(t, attention_without_fusion_changes_no_bit, 0, N_MODELS);
-    tcase_add_loop_test(t, avx2_changes_no_bit, 0, N_MODELS);
+    tcase_add_loop_test(t, other_isas_change_no_bit, 0, N_MODELS);
     tcase_add_loop_test(t, plain_c_changes_no_bit, 0, N_MODELS);
     tcase_add_test(t, what_is_behind_the_tail_is_read_as_codes);
     t = check_case(s, "splits");
