@@ -81,7 +81,7 @@ static bool has_tensor(const checkpoint *file, const char *name) {
 static void read_scaling(keys *k, model_config *c, const family *f) {
     rope_config *r = &c->rope;
     str type = STR("none");
-    float scale = 1, ext = -1, attn = 1, yarn_attn = 1, log_multiplier = 0;
+    float scale = 1, ext = -1, attn = 1, whole = 0, log_multiplier = 0;
     if (k->s == OK)
         k->s = checkpoint_get_str(k->file, key_of(k, "rope.scaling.type"), &type, k->e);
     maybe_f32(k, "rope.scale_linear", &scale); /* as files of 2023 have it */
@@ -89,7 +89,7 @@ static void read_scaling(keys *k, model_config *c, const family *f) {
     maybe_f32(k, "rope.scaling.factor", &r->factor);
     maybe_u32(k, "rope.scaling.original_context_length", &r->original_len);
     maybe_f32(k, "rope.scaling.attn_factor", &attn);
-    maybe_f32(k, "rope.scaling.yarn_attn_factor", &yarn_attn);
+    maybe_f32(k, "rope.scaling.yarn_attn_factor", &whole);
     maybe_f32(k, "rope.scaling.yarn_ext_factor", &ext);
     maybe_f32(k, "rope.scaling.yarn_log_multiplier", &log_multiplier);
     maybe_f32(k, "rope.scaling.yarn_beta_fast", &r->beta_fast);
@@ -120,7 +120,7 @@ static void read_scaling(keys *k, model_config *c, const family *f) {
     /* llama.cpp multiplies the formula by attn_factor (ggml, rope_yarn). Its converter wrote OLMo 3's
      * whole factor all the same; it now writes the whole factor of any model as yarn_attn_factor. */
     if (attn != 1 && f->whole_attn_factor) r->attn_factor = attn;
-    if (yarn_attn != 1) r->attn_factor = yarn_attn;
+    if (whole != 0) r->attn_factor = whole;
     if (r->attn_factor == 0 && attn != 1 && r->factor > 0)
         r->attn_factor = attn * (0.1f * logf(r->factor) + 1);
     if (log_multiplier != 0)
