@@ -275,6 +275,8 @@ rope_config model_config_rope(const model_config *c, uint32_t layer) {
     X(embd_scale)                                                                              \
     X(residual_scale)                                                                          \
     X(logit_scale)                                                                             \
+    X(dt_min)                                                                                  \
+    X(dt_max)                                                                                  \
     X(pooling_type)
 #define ROPE_MEMBERS(X)                                                                        \
     X(pairing)                                                                                 \

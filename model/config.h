@@ -79,6 +79,7 @@ typedef struct model_config {
     float embd_scale;      /* of embeddings */
     float residual_scale;  /* of what attention and feed-forward add to the residual stream */
     float logit_scale;     /* divides logits */
+    float dt_min, dt_max;  /* MIXER_SSM: limits of its steps; dt_max 0: none */
     uint32_t pooling_type; /* GIVEN_; or another number, which is not known */
     rope_config rope;
     model_shape shape; /* where layers are of several kinds */

@@ -61,8 +61,8 @@ static value_id mamba2(recorder *r, int l, value_id h) {
                              .value_heads = heads,
                              .key_dim = state,
                              .value_dim = inner / heads,
-                             .dt_min = c->shape.dt_min,
-                             .dt_max = c->shape.dt_max};
+                             .dt_min = c->dt_min,
+                             .dt_max = c->dt_max};
     o->state_floats = delta_state_floats(&o->delta);
     o->n_weights = 3;
     o->w[0] = per_head(r, l, "ssm_a", heads);

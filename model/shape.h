@@ -1,5 +1,5 @@
 /* What models have whose layers are of several kinds, beside the numbers of model/config.h. Plain
- * data; all 0: every layer has attention and the same kind of feed-forward part. Only members
+ * data; all 0: every layer has attention and the same kind of feed-forward part. Only integers
  * without padding between them, so that shapes can be compared as bytes. */
 #ifndef VRAMD_MODEL_SHAPE_H
 #define VRAMD_MODEL_SHAPE_H
@@ -42,7 +42,6 @@ typedef struct model_shape {
     struct {
         uint32_t conv, state, groups, heads, inner;
     } ssm;
-    float dt_min, dt_max; /* MIXER_SSM: limits of its steps; dt_max 0: none */
     uint32_t
         heads_grouped; /* 1: value heads of MIXER_DELTA that share a key head are neighbours, as in
                                Hugging Face's files; 0: head i has key head i % groups, as in GGUF */

@@ -283,7 +283,6 @@ static void read_limits(shape_reader *r) {
     const char *key = "time_step_limit";
     const json_t *v = json_object_get(r->o, key);
     const json_t *low = json_array_get(v, 0), *high = json_array_get(v, 1);
-    model_shape *m = &r->c->shape;
     if (r->s != OK || !v || json_is_null(v)) return;
     const double max = json_is_number(high) ? json_number_value(high) : INFINITY;
     const double min = json_is_number(low) ? json_number_value(low) : -1;
@@ -291,8 +290,8 @@ static void read_limits(shape_reader *r) {
         refuse(r, key, "it must be two numbers that ascend from 0 on");
         return;
     }
-    m->dt_min = (float)min;
-    m->dt_max = max < NO_LIMIT ? (float)max : 0;
+    r->c->dt_min = (float)min;
+    r->c->dt_max = max < NO_LIMIT ? (float)max : 0;
 }
 
 /* Mamba-2 and what is beside it. */

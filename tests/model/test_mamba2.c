@@ -56,7 +56,7 @@ START_TEST(limits_of_the_step_are_read_in_every_spelling) {
     for (size_t i = 0; i < sizeof is / sizeof *is; i++) {
         snprintf(text, sizeof text, "%s%s}", NEMOTRON, is[i].text);
         const model_config c = config_of(text);
-        ck_assert(c.shape.dt_min == is[i].min && c.shape.dt_max == is[i].max);
+        ck_assert(c.dt_min == is[i].min && c.dt_max == is[i].max);
         model *m;
         err e;
         ck_assert_msg(model_from_config(&m, &c, DT_F16, &e) == OK, "%s", e.text);
