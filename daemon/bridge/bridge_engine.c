@@ -144,9 +144,9 @@ static bool take_credit(gen *g) {
     return true;
 }
 
-/* Deadlines of sequences pass without anybody calling; where none waits or is paused, there are none. */
+/* Deadlines of sequences pass without a signal; where no sequence is left, there are none. */
 static bool anything_is_left(const sched_stats *s) {
-    return s->n_running || s->n_waiting || s->n_preempted || s->n_storing;
+    return s->n_running || s->n_waiting || s->n_preempted || s->n_paused || s->n_storing;
 }
 
 /* How long to sleep while idle: until the scheduler would find something to do, at most. */
