@@ -122,7 +122,7 @@ static void read_scaling(keys *k, model_config *c, const family *f) {
     if (attn != 1 && f->whole_attn_factor) r->attn_factor = attn;
     if (whole != 0) r->attn_factor = whole;
     if (r->attn_factor == 0 && attn != 1 && r->factor > 0)
-        r->attn_factor = attn * (0.1f * logf(r->factor) + 1);
+        r->attn_factor = attn * yarn_amplitude(r->factor, 1);
     if (log_multiplier != 0)
         r->attn_factor =
             attn * yarn_amplitude(r->factor, 1) / yarn_amplitude(r->factor, log_multiplier);

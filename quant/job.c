@@ -31,6 +31,7 @@ static bool ends_with(const char *s, const char *end) {
 static bool is_free(const tensor_info *t) {
     return tensor_n_dims(t) >= 2 && ends_with(t->name, "weight") &&
            !strstr(t->name, "_norm.weight") && !strstr(t->name, "ffn_gate_inp") &&
+           !strstr(t->name, "ssm_conv1d.weight") && !strstr(t->name, "shortconv.conv.weight") &&
            strcmp(t->name, "position_embd.weight") != 0 &&
            strcmp(t->name, "token_types.weight") != 0;
 }

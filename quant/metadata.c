@@ -86,6 +86,27 @@ static float latent_mscale(const model_config *c) {
            (0.1f * logf(c->rope.factor));
 }
 
+/* The number that, times by, is v again: the quotient, or a neighbour of it. */
+static float quotient(float v, float by) {
+    const float q = v / by, up = nextafterf(q, INFINITY), down = nextafterf(q, 0);
+    return q * by == v ? q : up * by == v ? up : down * by == v ? down : q;
+}
+
+/* What gives c's attn_scale again when it is read: a tenth of latent_mscale, or a neighbour of it. */
+static float latent_multiplier(const model_config *c) {
+    const float q = latent_mscale(c) / 10;
+    float up = q, down = q;
+    model_config again = *c;
+    for (int i = 0; i < 4; i++) {
+        model_config_scale_latent(&again, 10 * up);
+        if (again.attn_scale == c->attn_scale) return up;
+        model_config_scale_latent(&again, 10 * down);
+        if (again.attn_scale == c->attn_scale) return down;
+        up = nextafterf(up, INFINITY), down = nextafterf(down, 0);
+    }
+    return q;
+}
+
 /* GGUF has one number for it and for the factor of cosines: both, then cosines have none, or neither. */
 static status check_latent(const model_config *c, const checkpoint *in, err *e) {
     const float factor = c->rope.attn_factor;
@@ -102,13 +123,13 @@ static void put_amplitude(put *p, const model_config *c) {
     const float factor = c->rope.attn_factor;
     if (factor == 0) return;
     if (c->shape.kv_rank) { /* as converters write it */
-        f32(p, "rope.scaling.yarn_log_multiplier", latent_mscale(c) / 10);
+        f32(p, "rope.scaling.yarn_log_multiplier", latent_multiplier(c));
         return;
     }
     /* Readers multiply it by the formula's, but for some families. */
     const bool whole = family_find(c->arch)->whole_attn_factor;
     f32(p, "rope.scaling.attn_factor",
-        whole ? factor : factor / yarn_amplitude(c->rope.factor, 1));
+        whole ? factor : quotient(factor, yarn_amplitude(c->rope.factor, 1)));
 }
 
 static void put_rope(put *p, const model_config *c) {

@@ -122,6 +122,14 @@ def test_layers_of_several_kinds_and_experts_get_their_keys(name, tmp_path):
     assert of_folder.stdout == of_file.stdout and "attention" in of_file.stdout
 
 
+@pytest.mark.parametrize("name", ("lfm2", "nemotron_h"))
+def test_kernels_of_convolutions_stay_as_they_are(name, tmp_path):
+    quantize(ROOT / "tests" / "golden" / "families" / f"{name}.gguf", tmp_path / "model.gguf", "--type", "Q8_0")
+    kernels = [t for t in gguf.GGUFReader(tmp_path / "model.gguf").tensors if "conv" in t.name and t.name.endswith("weight") and len(t.shape) > 1
+               and "proj" not in t.name]
+    assert kernels and all(t.tensor_type == gguf.GGMLQuantizationType.F32 for t in kernels), [(t.name, t.tensor_type) for t in kernels]
+
+
 def test_yarns_factor_has_the_key_that_readers_multiply_by_the_formula(tmp_path):
     quantize(ROOT / "tests" / "golden" / "families" / "ministral3", tmp_path / "model.gguf")
     file = gguf.GGUFReader(tmp_path / "model.gguf")
