@@ -296,8 +296,7 @@ static status plan_folder(machine *m, const char *path, const char *weights, err
     return OK;
 }
 
-/* A folder of a family whose tensors have no names there yet (counted.c, gemma4.c): by its config.json,
- * too. */
+/* A folder whose tensors have no names there yet (counted.c, gemma4.c): by its config.json, too. */
 static status plan_unnamed_folder(machine *m, const char *path, const char *weights, err *e) {
     const err why = *e;
     if (plan_folder(m, path, weights, e) == OK &&
@@ -405,6 +404,9 @@ static void list_terms(const machine *m, terms *t) {
     const uint32_t threads = (m->part ? 1 : OTHER_THREADS) + m->opt.threads +
                              kv_tier_threads(m) + (m->opt.step_log[0] != 0);
     runtime_terms(t, m->part ? 0 : RUNTIME_BYTES, threads);
+    if (m->engine_opt.activations == ACTIVATION_BF16 && !m->on_device)
+        terms_add(t, MEM_RUNTIME, TERM_CALIBRATED, (uint64_t)m->opt.threads * BF16_STACK_BYTES,
+                  "weights in bf16 on %u stacks", m->opt.threads);
     kv_tier_terms(m, t);
 }
 

@@ -11,6 +11,9 @@
 #include "memory/ledger.h"
 #include "model/model.h"
 
+/* What a worker of the CPU engine takes of its stack where activations are bf16: unpacked weights and sums. */
+enum { BF16_STACK_BYTES = 88 << 10 };
+
 typedef enum activation_dtype {
     ACTIVATION_AUTO,
     ACTIVATION_INT8,

@@ -48,6 +48,7 @@ typedef struct work {
     _Alignas(64) weights_block weights[MOST_BLOCKS][2];
     _Alignas(64) float sums[ROWS_AT_ONCE / BF16_GROUP][2][TILE_FLOATS];
 } work;
+_Static_assert(sizeof(work) <= BF16_STACK_BYTES, "work is planned by it");
 
 /* Some inputs of one or two strips. */
 typedef struct chunk {
@@ -273,18 +274,14 @@ INLINE void add_first(const chunk *c, const dtype kind, const bf16_block *a, uin
 }
 
 typedef void first_fn(const chunk *, const bf16_block *a, uint64_t next, bool two_rows);
+/* Types that are unpacked between products. */
+#define FIRST_LIST(X) TILE_LIST(X) X(I4) X(I4Z) X(I8G) X(I8Z) X(F32) X(F16) X(BF16)
 #define X(name, ...)                                                                           \
     static void first_##name(const chunk *c, const bf16_block *a, uint64_t next,               \
                              bool two_rows) {                                                  \
         add_first(c, DT_##name, a, next, two_rows);                                            \
     }
-TILE_LIST(X)
-X(I4)
-X(I4Z)
-X(I8G)
-X(F32)
-X(F16)
-X(BF16)
+FIRST_LIST(X)
 #undef X
 
 /* NULL: weights are unpacked before. */
@@ -293,13 +290,7 @@ static first_fn *first_of(dtype t, uint32_t n_in) {
     switch (dtype_kind(t)) {
 #define X(name, ...)                                                                           \
     case DT_##name: return first_##name;
-        TILE_LIST(X)
-        X(I4)
-        X(I4Z)
-        X(I8G)
-        X(F32)
-        X(F16)
-        X(BF16)
+        FIRST_LIST(X)
 #undef X
     default: return NULL;
     }
