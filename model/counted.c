@@ -1,7 +1,6 @@
-/* The weights, KV cache, states and operations of families that no engine runs yet, by the numbers
- * of their config: weights under the names that GGUF has, and the operations of each layer without
- * their values. For planning: such a program has the trait "forward_pass", which no engine has.
- * Formulas of the parts: the papers that each function names; names of tensors: llama.cpp,
+/* The weights, KV cache and operations of models that no pass records: usual layers whose feed-forward
+ * parts have biases. Weights have the names of GGUF, operations no values, for planning alone: such a
+ * program has the trait "forward_pass", which no engine has. Names of tensors: llama.cpp,
  * src/llama-arch.cpp. Owns nothing: it records into the recorder it is given. One thread. */
 #include "model/family.h"
 
@@ -56,16 +55,6 @@ static void attention(recorder *r, int l, bool fused) {
     rec_vector(r, c->qk_norm, l, "attn_q_norm.weight", c->qk_norm_whole ? q : c->head_dim);
     rec_vector(r, c->qk_norm, l, "attn_k_norm.weight", c->qk_norm_whole ? kv : c->head_dim);
     attend(r, l, (head_shape){c->n_heads, c->n_kv_heads, c->head_dim});
-}
-
-static void mix(recorder *r, int l, bool fused) {
-    switch ((mixer_kind)r->p->config.shape.mixer[l % SHAPE_MAX_LAYERS]) {
-    case MIXER_ATTENTION: attention(r, l, fused); break;
-    case MIXER_CONV:  /* lfm2.c */
-    case MIXER_DELTA: /* qwen35.c */
-    case MIXER_SSM:   /* mamba2.c */
-    case MIXER_NONE: break;
-    }
 }
 
 /* ---- feed-forward parts ---- */
@@ -123,13 +112,10 @@ static void dense(recorder *r, int l, bool fused) {
 
 static void feed_forward(recorder *r, int l, bool fused) {
     const model_config *c = &r->p->config;
-    const ffn_kind kind = (ffn_kind)c->shape.ffn[l % SHAPE_MAX_LAYERS];
-    if (kind == FFN_USUAL && c->n_experts)
+    if (c->n_experts)
         experts(r, l);
-    else if (kind != FFN_NONE)
-        dense(r, l, fused);
     else
-        shared_experts(r, l);
+        dense(r, l, fused);
 }
 
 /* ---- norms, tables ---- */
@@ -151,7 +137,7 @@ void counted_record(recorder *r) {
     rec_weight(r, WEIGHT_EMBED, -1, "token_embd.weight", c->n_vocab, c->n_embd);
     for (int l = 0; l < (int)c->n_layers && r->s == OK; l++) {
         norms(r, l);
-        mix(r, l, fused);
+        attention(r, l, fused);
         feed_forward(r, l, fused);
     }
     vector(r, -1, "output_norm.weight", c->n_embd);

@@ -97,7 +97,7 @@ void bert_record(recorder *);      /* bert.c: bert, nomic-bert */
 /* mamba2.c: granitehybrid; nemotron_h, nemotron_h_moe */
 void granite_hybrid_record(recorder *);
 void nemotron_h_record(recorder *);
-/* counted.c: weights, KV cache, states and operations of any family, without values */
+/* counted.c: of models whose feed-forward parts have biases, without values */
 void counted_record(recorder *);
 
 /* ---- pieces (parts.c) ---- */

@@ -12,8 +12,8 @@ static void widen(const uint8_t *strip, dtype t, uint32_t n, float *w) {
     }
 }
 
-/* The inputs of a tile from k on, or 32 of a float type or of a kind with groups, not rounded yet; returns how many. w: [32][STRIP] at least,
- * of tiles of 256 inputs [256][STRIP]. */
+/* The inputs of a tile from k on, or 32 of a float type or of a kind with groups, not rounded yet;
+ * returns how many. w: [32][STRIP] at least, of tiles of 256 inputs [256][STRIP]. */
 static uint32_t read_tile(const packed *m, const uint8_t *strip, uint32_t k, float *w) {
     const uint32_t in = tile_of(m->type).n_in;
     const uint8_t *at =

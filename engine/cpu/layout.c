@@ -179,7 +179,7 @@ static bool reads_activations(op_kind k) {
     case OP_##kind: return reads;
         CPU_OPS(X)
 #undef X
-    default: return false; /* the plan may speak of operations that do not run yet */
+    default: return false; /* OP_N_KINDS */
     }
 }
 

@@ -68,8 +68,8 @@ typedef struct packed {
 } packed;
 
 /* Types F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL, MXFP4, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K,
- * IQ4_XS, those of model/words.h, and those with groups: I4, I4Z, I8G, I8Z, F8. False when this engine has no kernel for the type, or
- * n_in is no multiple of its block (or 0, or above 2^20). */
+ * IQ4_XS, those of model/words.h, and those with groups: I4, I4Z, I8G, I8Z, F8. False when this
+ * engine has no kernel for the type, or n_in is no multiple of its block (or 0, or above 2^20). */
 bool linear_supports(dtype, uint32_t n_in);
 /* True when the int8 family uses the quantised activations for this type, false when the float
  * ones. */
@@ -144,7 +144,8 @@ const linear_kernels *linear_kernels_bf16(cpu_isa isa);
 
 /* How thread id of n_threads best takes part in a linear of n_rows x n_out: by outputs for few
  * rows (each weight is read by one core only), by rows for long prefills. The parts of all ids
- * are disjoint and cover everything; a part may be empty. */
+ * are disjoint and cover everything; a part may be empty. family: whose groups of rows (act_rows)
+ * stay whole. */
 linear_part linear_share(activation_dtype family, uint32_t n_rows, uint32_t n_out,
                          uint32_t n_threads, uint32_t id);
 

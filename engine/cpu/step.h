@@ -12,8 +12,7 @@
 void conv_arrange(float *w, uint32_t channels, uint32_t width);
 
 /* Computes thread's part of an operation; a barrier follows. In step_rows.c, step_linear.c,
- * step_attention.c, step_experts.c, step_conv.c, step_delta.c,
- * step_ssm.c. */
+ * step_attention.c, step_experts.c, step_conv.c, step_delta.c, step_ssm.c. */
 typedef void op_run(cpu_engine *, const cpu_op *, uint32_t thread);
 #define X(kind, run, ...) op_run run;
 CPU_OPS(X)

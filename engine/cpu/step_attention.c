@@ -293,9 +293,5 @@ void run_attention(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     } else {
         attend_all(e, c, &out, thread);
     }
-    if (!out.q || heads_fill_blocks(c->op)) return;
-    team_barrier(e->team, thread); /* heads that do not fall on blocks of 32 */
-    span s = step_share(out.n_rows, e->step.n_threads, thread);
-    for (uint32_t r = s.from; r < s.to; r++)
-        e->linear->quantise(out.f + (size_t)r * out.n_in, &out, r);
+    if (!heads_fill_blocks(c->op)) quantise_written(e, c->op->out, thread); /* else by tasks */
 }

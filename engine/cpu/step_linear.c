@@ -133,12 +133,7 @@ void run_linear_by_head(cpu_engine *e, const cpu_op *c, uint32_t thread) {
         const uint32_t from = i % parts * wide, to = n_out - from < wide ? n_out : from + wide;
         linear_of_head(e, c, &cols, i / parts, (span){from, to}, thread);
     }
-    const act out = value_act(e, c->op->out), rest = value_rest(e, c->op->out);
-    if (!out.q) return;
-    team_barrier(e->team, thread);
-    const span s = step_share(out.n_rows, e->step.n_threads, thread);
-    for (uint32_t r = s.from; r < s.to; r++)
-        quantise_row(e, &out, &rest, r, out.f + (size_t)r * out.n_in, thread);
+    quantise_written(e, c->op->out, thread);
 }
 
 /* ---- gate and up ---- */
