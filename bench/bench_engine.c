@@ -4,8 +4,8 @@
  * sampling, as llama-bench does it. A case runs REPS times; all times are kept, so that a
  * script can alternate with a peer and take medians.
  *
- *   bench_engine --model FILE [--threads N] [--isa plain|avx2|avx512] [--kv f16|bf16|f32]
- *                [--kv-v f16|bf16|f32] [--family int8|f32] [--depths 0,1024,4096] [--batches
+ *   bench_engine --model FILE [--threads N] [--isa plain|avx2|avx512|amx] [--kv f16|bf16|f32]
+ *                [--kv-v f16|bf16|f32] [--family int8|f32|bf16] [--depths 0,1024,4096] [--batches
  * 8,16,32]
  *                [--context 160] [--prefill 512] [--tokens 64] [--reps 3] [--ops 0|1] [--states 0]
  *                [--json FILE]
@@ -213,7 +213,8 @@ static uint64_t weight_bytes_read(const op_times *t, const op *o) {
     if (o->kind == OP_EMBED || o->kind == OP_EMBED_ADD) return 0; /* some rows */
     for (uint32_t i = 0; i < o->n_weights; i++) {
         if (o->w[i] == NO_WEIGHT) continue;
-        const uint32_t n = t->e->program->weights[o->w[i]].n_experts;
+        const weight *w = &t->e->program->weights[o->w[i]];
+        const uint32_t n = weight_is_routed(w) ? w->n_experts : 0;
         const uint64_t all = l->weights[o->w[i]].bytes;
         bytes += n ? all / n * t->e->step.routed.n_used : all;
     }
@@ -239,7 +240,7 @@ static uint64_t state_bytes_read(const op_times *t, const op *o) {
     for (uint32_t i = 0; i < b->n_seqs; i++) {
         const delta_shape *d = &o->delta;
         const uint64_t rows = b->seq[i].first_pos % STATE_CHUNK;
-        if (o->kind == OP_DELTA)
+        if (o->kind != OP_CONV)
             floats += (uint64_t)d->value_heads * d->key_dim * d->value_dim +
                       rows * (d->key_heads * d->key_dim + d->value_heads * d->value_dim);
         else
@@ -258,7 +259,8 @@ static void count_op(op_times *t, const op *o, double seconds) {
     }
     t->bytes[o->kind] +=
         o->kind == OP_ATTENTION ? kv_bytes_read(t, o) : weight_bytes_read(t, o);
-    if (o->kind == OP_DELTA || o->kind == OP_CONV) t->bytes[o->kind] += state_bytes_read(t, o);
+    if (o->kind == OP_DELTA || o->kind == OP_SSM || o->kind == OP_CONV)
+        t->bytes[o->kind] += state_bytes_read(t, o);
 }
 
 /* As step.c runs a step. */
@@ -494,7 +496,7 @@ static double time_prompt(bench *b, uint32_t n_checkpoints) {
     b->n_checkpoints = n_checkpoints;
     run_step(b, 1, 0, ROWS, false, &t);
     b->n_checkpoints = 0;
-    return t.seconds[OP_CONV] + t.seconds[OP_DELTA];
+    return t.seconds[OP_CONV] + t.seconds[OP_DELTA] + t.seconds[OP_SSM];
 }
 
 /* The least of what they took so far; 0: not yet. */

@@ -1,6 +1,6 @@
 /* module: text */
 /* Encoding: a text in pieces of so many bytes, over and over for a while, after one pass that
- * is not counted. Prints one JSON object; bench_tokenizer.py runs it in turn with its twin of
+ * is not counted. Prints one JSON object; bench_tokenizer.py runs it in turn with its counterpart of
  * llama.cpp (peer_tokenizer.c), and compares the ids' hash.
  *
  *   bench_tokenizer VOCABULARY.gguf TEXT PIECE_BYTES SECONDS */

@@ -114,7 +114,7 @@ def fair(path, file):
     rows = {f"scheduler_policy = {r['policy']}": r for r in doc["rows"]}
     of = lambda figure: ([""], list(rows), {(n, ""): r[figure] for n, r in rows.items()})
     svg(file, f"{doc['flood']:,} requests of one tenant at once, and those of another one", source(path, doc),
-        [("longest time to the other's first token, in own services", *of("first_token_services_max")),
+        [("longest time to the other's first token, in times of one request", *of("first_token_services_max")),
          ("tokens per second during the flood", *of("tokens_per_s"))])
 
 

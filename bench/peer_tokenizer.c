@@ -1,4 +1,4 @@
-/* The twin of bench_tokenizer.c for llama.cpp, which bench_tokenizer.py compiles against
+/* The counterpart of bench_tokenizer.c for llama.cpp, which bench_tokenizer.py compiles against
  * libllama; no part of vramd. Same arguments, same output. */
 #include <stdint.h>
 #include <stdio.h>

@@ -4,12 +4,12 @@
     bench/run.sh qat [--steps 600] [--tokens 16384] [--save] [--keep DIR]
 
 A language model of bytes (llama, 1.2 M parameters) is trained in float32, with numpy, on plays (tools/get-text.sh plays). From there
-three twins train on, with the same batches, rates and number of steps: one in float32, two with each matrix rounded to Q8_0 or Q4_0 in
+three variants train on, with the same batches, rates and number of steps: one in float32, two with each matrix rounded to Q8_0 or Q4_0 in
 the forward pass, as vramd rounds it, and the gradient passed straight through the rounding (Bengio et al., 2013). Each is written as a
 folder of safetensors. `vramd quantize` makes files of them, and `vramd eval` measures these on Hamlet, which none has seen:
-perplexity, and KL divergence from the float32 twin. With --save: bench/results/qat-CPU.json, a table of docs/techniques.md.
+perplexity, and KL divergence from the float32 variant. With --save: bench/results/qat-CPU.json, a table of docs/techniques.md.
 
-The seed fixes everything but the order of sums in matrix products. A step takes 0.5 s of one core, and the twins run beside each other: 600
+The seed fixes everything but the order of sums in matrix products. A step takes 0.5 s of one core, and the variants run beside each other: 600
 and three times 150 steps take seven minutes on two idle cores, the measurements less than one."""
 
 import argparse
@@ -27,8 +27,8 @@ from bench_common import *  # noqa: E402
 WIDTH, LAYERS, HEADS, KV_HEADS, HEAD, INNER, CONTEXT = 128, 6, 4, 2, 32, 384, 256
 END, VOCAB = 256, 258                    # the tokens behind the 256 bytes: the end, and two zero bytes (a BPE has a merge)
 EPS, THETA = 1e-5, 10000.0
-BATCH, SEED, PEAK, TWIN_PEAK, DECAY = 4, 1, 3e-3, 5e-4, 0.1
-TWINS = ("F32", "Q8_0", "Q4_0")
+BATCH, SEED, PEAK, VARIANT_PEAK, DECAY = 4, 1, 3e-3, 5e-4, 0.1
+VARIANTS = ("F32", "Q8_0", "Q4_0")
 
 # ---- rounding, as the formats are defined ----
 
@@ -192,7 +192,7 @@ def loss_and_gradients(w, tokens):
 
 # ---- training ----
 
-def train(p, text, steps, peak, twin, name):
+def train(p, text, steps, peak, variant, name):
     """AdamW on p, in place; after a tenth of the steps the rate falls along a cosine. The batches depend on the number of steps alone."""
     r = np.random.default_rng([SEED, steps])
     mean, square = ({k: np.zeros_like(v) for k, v in p.items()} for _ in range(2))
@@ -200,7 +200,7 @@ def train(p, text, steps, peak, twin, name):
     for step in range(1, steps + 1):
         rate = peak * min(1, 10 * step / steps) * (0.525 + 0.475 * math.cos(math.pi * step / steps))
         batch = np.stack([text[i:i + CONTEXT + 1] for i in r.integers(0, len(text) - CONTEXT, BATCH)]).astype(np.int64)
-        w = {k: ROUND[twin](v) if is_matrix(p, k) else v for k, v in p.items()}
+        w = {k: ROUND[variant](v) if is_matrix(p, k) else v for k, v in p.items()}
         loss, grad = loss_and_gradients(w, batch)
         clip = min(1, 1 / math.sqrt(sum(float(np.vdot(g, g)) for g in grad.values())))
         for k, g in grad.items():
@@ -284,8 +284,8 @@ def measure(folder, fit, text, tokens):
     return rows
 
 
-def train_twin(p, text, steps, twin, folder):
-    loss = train(p, text, steps, TWIN_PEAK, twin, f"twin {twin}")
+def train_variant(p, text, steps, variant, folder):
+    loss = train(p, text, steps, VARIANT_PEAK, variant, f"variant {variant}")
     write_folder(p, folder)
     return loss
 
@@ -297,7 +297,7 @@ def run(folder, steps, tokens, plays, hamlet):
     began, p, losses = time.monotonic(), new_parameters(), {}
     losses["all"] = train(p, text, steps, PEAK, "F32", "float32")
     with ProcessPoolExecutor(THREADS) as pool:
-        losses |= dict(zip(TWINS, pool.map(train_twin, *zip(*((p, text, max(1, steps // 4), twin, folder / twin) for twin in TWINS)))))
+        losses |= dict(zip(VARIANTS, pool.map(train_variant, *zip(*((p, text, max(1, steps // 4), variant, folder / variant) for variant in VARIANTS)))))
     said = {"parameters": sum(v.size for v in p.values()), "steps": steps, "tokens": tokens,
             "training_seconds": round(time.monotonic() - began), "training_loss": {k: round(v, 4) for k, v in losses.items()}}
     fit = folder / "fit.txt"
@@ -307,7 +307,7 @@ def run(folder, steps, tokens, plays, hamlet):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--steps", type=int, default=600, help="of the float32 model; the twins train on for a fourth of them")
+    p.add_argument("--steps", type=int, default=600, help="of the float32 model; the variants train on for a fourth of them")
     p.add_argument("--tokens", type=int, default=16384, help="of Hamlet")
     p.add_argument("--save", action="store_true")
     p.add_argument("--keep", type=Path, help="a folder for the models, which must not exist")

@@ -142,7 +142,7 @@ systemctl stop vramd-next
 touch enough
 wait $sender
 cat statuses
-grep -qx '[0-9]* requests' statuses
+grep -qx '[1-9][0-9]* requests' statuses
 [ "$(wc -l < statuses)" = 1 ]
 
 systemctl stop vramd.socket vramd

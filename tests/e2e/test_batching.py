@@ -18,7 +18,7 @@ def times(d, n=6):
     def ask(i):
         first = None
         with d.http.stream("POST", "/v1/completions", json={
-                "prompt": f"The number {i} is", "max_tokens": 8 + 24 * (i == 0), "ignore_eos": True, "stream": True,
+                "prompt": f"The number {i} is", "max_tokens": 8 + 160 * (i == 0), "ignore_eos": True, "stream": True,
                 "temperature": 0.7, "seed": i}) as r:
             assert r.status_code == 200
             for line in r.iter_lines():
