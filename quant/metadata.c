@@ -134,6 +134,9 @@ static void put_amplitude(put *p, const model_config *c) {
 
 static void put_rope(put *p, const model_config *c) {
     const rope_config *r = &c->rope;
+    if (strcmp(c->arch, "granitehybrid") ==
+        0) /* how llama.cpp's files say that nothing is rotated */
+        gguf_put_bool(p->k, key_of(p, "rope.scaling.finetuned"), c->nope_every != 1);
     u32(p, "rope.dimension_count", r->n_dims);
     f32(p, "rope.freq_base", r->theta);
     if (r->original_len) u32(p, "rope.scaling.original_context_length", r->original_len);
@@ -163,7 +166,8 @@ static void put_experts(put *p, const model_config *c) {
     const uint32_t wide = model_config_expert_width(c), shared = c->n_ff_shared;
     u32(p, "expert_count", c->n_experts);
     u32(p, "expert_used_count", c->n_experts_used);
-    u32(p, "expert_feed_forward_length", wide);
+    if (c->shape.n_ff_expert || !family_find(c->arch)->shaped) /* else feed_forward_length */
+        u32(p, "expert_feed_forward_length", wide);
     if (shared) u32(p, "expert_shared_feed_forward_length", shared);
     if (shared && c->shape.n_ff_expert) u32(p, "expert_shared_count", shared / wide);
     if (c->expert_groups) {
@@ -184,11 +188,17 @@ static uint32_t n_dense_layers(const model_config *c) {
 }
 
 static uint32_t ff_of(const model_config *c, uint32_t l) {
+    if (strncmp(c->arch, "nemotron_h", 10) == 0) /* a layer is one part; 0: not this one */
+        return c->shape.mixer[l] != MIXER_NONE ? 0
+               : c->n_ff                       ? c->n_ff
+                                               : model_config_expert_width(c);
     const bool shared = l >= c->n_layers - c->shape.shared_kv;
     return c->n_ff * (shared && c->shape.double_ff ? 2 : 1);
 }
 
 static uint32_t kv_heads_of(const model_config *c, uint32_t l) {
+    const mixer_kind mixer = (mixer_kind)c->shape.mixer[l];
+    if (mixer != MIXER_ATTENTION && mixer != MIXER_DELTA) return 0;
     return c->shape.full_kv_heads && !c->shape.slides[l] ? c->shape.full_kv_heads
                                                          : c->n_kv_heads;
 }
@@ -208,8 +218,30 @@ static void put_by_layer(put *p, const char *suffix, const model_config *c,
         gguf_put_array(p->k, key_of(p, suffix), GGUF_I32, c->n_layers, v);
 }
 
+static bool has_mixer(const model_config *c, mixer_kind kind) {
+    return memchr(c->shape.mixer, kind, c->n_layers) != NULL;
+}
+
+static void put_states(put *p, const model_config *c) {
+    const model_shape *m = &c->shape;
+    if (has_mixer(c, MIXER_CONV)) u32(p, "shortconv.l_cache", m->ssm.conv);
+    if (has_mixer(c, MIXER_DELTA)) {
+        uint8_t recurrent[SHAPE_MAX_LAYERS];
+        for (uint32_t l = 0; l < c->n_layers; l++) recurrent[l] = m->mixer[l] == MIXER_DELTA;
+        gguf_put_array(p->k, key_of(p, "attention.recurrent_layers"), GGUF_BOOL, c->n_layers,
+                       recurrent);
+    }
+    if (!has_mixer(c, MIXER_DELTA) && !has_mixer(c, MIXER_SSM)) return;
+    u32(p, "ssm.conv_kernel", m->ssm.conv);
+    u32(p, "ssm.state_size", m->ssm.state);
+    u32(p, "ssm.group_count", m->ssm.groups);
+    u32(p, "ssm.time_step_rank", m->ssm.heads);
+    u32(p, "ssm.inner_size", m->ssm.inner);
+}
+
 static void put_shape(put *p, const model_config *c) {
     const model_shape *m = &c->shape;
+    put_states(p, c);
     if (n_dense_layers(c)) u32(p, "leading_dense_block_count", n_dense_layers(c));
     if (m->mtp) u32(p, "nextn_predict_layers", m->mtp);
     if (m->kv_rank) u32(p, "attention.kv_lora_rank", m->kv_rank);

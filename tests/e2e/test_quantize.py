@@ -113,7 +113,8 @@ def test_every_number_of_a_config_gets_its_key(family, tmp_path):
     assert of_folder.stdout == of_file.stdout and "attention" in of_file.stdout
 
 
-@pytest.mark.parametrize("name", ("deepseek2", "deepseek2v2", "deepseek3", "gemma4", "gemma4moe", "glm4lite", "glm4moe", "granitemoe", "granitemoeshared"))
+@pytest.mark.parametrize("name", ("deepseek2", "deepseek2v2", "deepseek3", "gemma4", "gemma4moe", "glm4lite", "glm4moe", "granite4-dense",
+                                  "granitehybrid", "granitemoe", "granitemoeshared", "lfm2", "lfm2moe", "nemotron_h", "nemotron_h_moe"))
 def test_layers_of_several_kinds_and_experts_get_their_keys(name, tmp_path):
     folder, out = ROOT / "tests" / "golden" / "families" / name, tmp_path / "model.gguf"
     quantize(folder, out, "--type", "F16")
