@@ -41,7 +41,8 @@ INLINE void add_groups(const uint8_t *codes, const int l, const int n, const int
 INLINE void add_words(const words_block *w, uint32_t n, uint32_t h, const int offset,
                       const bool halves, const int fit, const act_block *b, uint32_t r0,
                       float *acc, const int R) {
-    const int first = -offset & 0xffff, last = first << 16; /* pairs of int16 */
+    const int first = -offset & 0xffff,
+              last = (int)((uint32_t)first << 16); /* pairs of int16 */
     const int step = fit == 8 ? 8 : 4;
     __m256 sum[ROWS];
     for (int r = 0; r < R; r++) sum[r] = loadf(acc + STRIP * r + 8 * h);

@@ -18,7 +18,8 @@ enum { ROWS = ACT_GROUP };
 /* acc[R] += n blocks by the rows from r0 of the group b on. */
 INLINE void add_words(const words_block *w, uint32_t n, const int offset, const bool halves,
                       const act_block *b, uint32_t r0, float *acc, const int R) {
-    const int first = -offset & 0xffff, last = first << 16; /* pairs of int16 */
+    const int first = -offset & 0xffff,
+              last = (int)((uint32_t)first << 16); /* pairs of int16 */
     __m512 sum[ACT_GROUP];
     for (int r = 0; r < R; r++) sum[r] = _mm512_loadu_ps(acc + STRIP * r);
     do {
