@@ -259,8 +259,7 @@ static void count_op(op_times *t, const op *o, double seconds) {
     }
     t->bytes[o->kind] +=
         o->kind == OP_ATTENTION ? kv_bytes_read(t, o) : weight_bytes_read(t, o);
-    if (o->kind == OP_DELTA || o->kind == OP_SSM || o->kind == OP_CONV)
-        t->bytes[o->kind] += state_bytes_read(t, o);
+    if (o->state_floats) t->bytes[o->kind] += state_bytes_read(t, o);
 }
 
 /* As step.c runs a step. */

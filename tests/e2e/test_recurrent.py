@@ -29,7 +29,9 @@ def write(path, name):
     with pytest.MonkeyPatch.context() as m:
         m.setattr(make_hybrids, "VOCAB", N_VOCAB)
         m.setattr(make_hybrids, "MAX", 1024)
-        (make_mamba2 if name in make_mamba2.FAMILIES else make_hybrids).write_model(path, name, 5, gguf.GGUFReader(VOCABULARY).fields.values())
+        made = make_mamba2 if name in make_mamba2.FAMILIES else make_hybrids
+        f = made.FAMILIES[name]
+        make_hybrids.write_model(path, name, f, made.parts(f), 5, gguf.GGUFReader(VOCABULARY).fields.values())
     return path
 
 

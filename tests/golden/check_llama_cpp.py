@@ -18,6 +18,7 @@ import gguf
 import numpy as np
 
 from check_goldens import FAMILIES, largest_distance, names
+from golden_files import finish_gguf
 from peer_logits import peer_logits
 
 BAR, GELU_BAR = 2e-6, 1e-3
@@ -42,10 +43,7 @@ def in_f32(path, out):
             w.add_tensor(t.name, t.data.astype(np.float32))
         else:
             w.add_tensor(t.name, t.data, raw_dtype=t.tensor_type)
-    w.write_header_to_file()
-    w.write_kv_data_to_file()
-    w.write_tensors_to_file()
-    w.close()
+    finish_gguf(w)
     return arch
 
 

@@ -24,3 +24,11 @@ def write_logits(path, tokens, logits):
     """NAME.bin of make_families.py, with one run in a context of 64. tokens: [n], logits: [n][vocabulary]."""
     head = struct.pack("<4I", 1, logits.shape[1], 64, len(tokens))
     path.write_bytes(head + tokens.astype("<i4").tobytes() + logits.astype("<f4").tobytes())
+
+
+def finish_gguf(w):
+    """w: a gguf.GGUFWriter that has all keys and tensors."""
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()

@@ -22,7 +22,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from golden_files import write_safetensors
+from golden_files import finish_gguf, write_safetensors
 
 OUT = Path(__file__).resolve().parent / "families"
 VOCAB, EMBD, FF, HEADS, LAYERS, EPS, MAX, TYPES, THETA = 96, 32, 48, 4, 2, 1e-12, 640, 2, 1000.0
@@ -171,10 +171,7 @@ def write_gguf(path, m, w):
     for key, x in w.items():
         if m.get("labels") or not key.startswith("cls."):
             g.add_tensor(key, stored(x))
-    g.write_header_to_file()
-    g.write_kv_data_to_file()
-    g.write_tensors_to_file()
-    g.close()
+    finish_gguf(g)
 
 
 def hf_name(m, name):

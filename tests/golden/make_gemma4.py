@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import gguf
 import numpy as np
 
-from golden_files import write_logits, write_safetensors
+from golden_files import finish_gguf, write_logits, write_safetensors
 
 OUT = Path(__file__).resolve().parent / "families"
 VOCAB, H, FF, HEADS, KV, EPS, WINDOW = 96, 64, 96, 4, 2, 1e-6, 12
@@ -181,10 +181,7 @@ def write_gguf(name, m, weights):
     w.add_tensor("rope_freqs.weight", np.array([1 if i < LIVE["full"] * n else 1e30 for i in range(n)], np.float32))
     for tensor, x in weights.items():
         w.add_tensor(tensor, stored(tensor, x))
-    w.write_header_to_file()
-    w.write_kv_data_to_file()
-    w.write_tensors_to_file()
-    w.close()
+    finish_gguf(w)
 
 
 # Of a layer, what transformers calls a tensor; ".weight" follows but behind those of WHOLE.

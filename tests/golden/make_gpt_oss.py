@@ -19,7 +19,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from golden_files import write_logits, write_safetensors
+from golden_files import finish_gguf, write_logits, write_safetensors
 
 OUT = Path(__file__).resolve().parent / "families"
 VOCAB, EMBD, FF, LAYERS, HEADS, KV, HEAD, EXPERTS, USED, WINDOW, EPS, MAX, TOKENS = 96, 64, 32, 3, 6, 2, 16, 6, 3, 12, 1e-5, 256, 60
@@ -201,10 +201,7 @@ def write_gguf(path, w, vocabulary=lambda writer: None):
         else:
             wide = x.ndim == 1 or name.endswith("bias") or "gate_inp" in name
             g.add_tensor(name, np.ascontiguousarray(x.astype(np.float32 if wide else np.float16)))
-    g.write_header_to_file()
-    g.write_kv_data_to_file()
-    g.write_tensors_to_file()
-    g.close()
+    finish_gguf(g)
 
 
 def stored(w):

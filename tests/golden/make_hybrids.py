@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import gguf
 import numpy as np
 
-from golden_files import write_logits, write_safetensors
+from golden_files import finish_gguf, write_logits, write_safetensors
 
 OUT = Path(__file__).resolve().parent / "families"
 VOCAB, EMBD, HEADS, KV, EPS, TOKENS, MAX = 96, 64, 4, 2, 1e-5, 60, 256
@@ -417,10 +417,7 @@ def write_gguf(path, name, f, tensors, keys, vocabulary=()):
     keys(g, f)
     for tensor, x in tensors:
         g.add_tensor(tensor, np.ascontiguousarray(x, np.float32 if is_float32(x, tensor) else np.float16))
-    g.write_header_to_file()
-    g.write_kv_data_to_file()
-    g.write_tensors_to_file()
-    g.close()
+    finish_gguf(g)
 
 
 def write_folder(folder, f, w, config):
@@ -438,19 +435,20 @@ def parts(f):
     return LFM2 if f.arch.startswith("lfm2") else QWEN35
 
 
-def write_model(path, name, seed, vocabulary):
-    """One for servers: with a vocabulary, in one file."""
-    f = FAMILIES[name]
-    weights, _, tensors, keys, _ = parts(f)
+def write_model(path, name, f, parts, seed, vocabulary):
+    """One for servers: with a vocabulary, in one file. parts: as write_all has them, of f."""
+    weights, _, tensors, keys, _ = parts
     write_gguf(path, name, f, tensors(f, weights(f, np.random.default_rng(seed))), keys, vocabulary)
 
 
-def main():
-    for i, (name, f) in enumerate(FAMILIES.items()):
+def write_all(families, parts_of, seed):
+    """The files of the families that the command line names, or all. parts_of(f): its weights(f, rng), forward(f, w, tokens),
+    tensors(f, w), keys(writer, f) and config(f)."""
+    for i, (name, f) in enumerate(families.items()):
         if len(sys.argv) > 1 and name not in sys.argv[1:]:
             continue
-        rng = np.random.default_rng(170 + i)
-        weights, forward, tensors, keys, config = parts(f)
+        rng = np.random.default_rng(seed + i)
+        weights, forward, tensors, keys, config = parts_of(f)
         w = weights(f, rng)
         tokens = rng.integers(0, VOCAB, TOKENS)
         logits = forward(f, w, tokens)
@@ -461,4 +459,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    write_all(FAMILIES, parts, 170)

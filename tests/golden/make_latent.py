@@ -25,7 +25,7 @@ from types import SimpleNamespace
 import gguf
 import numpy as np
 
-from golden_files import write_logits, write_safetensors
+from golden_files import finish_gguf, write_logits, write_safetensors
 
 OUT = Path(__file__).resolve().parent / "families"
 VOCAB, EMBD, TOKENS, THETA, LATENT_EPS = 96, 64, 60, 1e4, 1e-6
@@ -279,10 +279,7 @@ def write_gguf(path, f, w):
             g.add_tensor(name, gguf.quants.quantize(x.astype(np.float32), Q8_0), raw_dtype=Q8_0)
         else:
             g.add_tensor(name, x.astype(np.float32 if small else np.float16))
-    g.write_header_to_file()
-    g.write_kv_data_to_file()
-    g.write_tensors_to_file()
-    g.close()
+    finish_gguf(g)
 
 
 def write_folder(name, f, w):

@@ -10,13 +10,11 @@ check_transformers.py compares the folders with transformers.
 """
 
 import math
-import sys
 from types import SimpleNamespace
 
 import numpy as np
 
-from golden_files import write_logits
-from make_hybrids import EMBD, EPS, HEADS, KV, OUT, TOKENS, VOCAB, attend, convolve, random, rms, rotate, sigmoid, silu, write_folder, write_gguf
+from make_hybrids import EMBD, EPS, HEADS, KV, attend, convolve, random, rms, rotate, sigmoid, silu, write_all
 import make_hybrids
 
 SCALES = {"embedding_multiplier": 3.0, "residual_multiplier": 0.75, "attention_multiplier": 0.25, "logits_scaling": 2.0}
@@ -333,27 +331,5 @@ def parts(f):
     return GRANITE if is_granite(f) else NEMOTRON
 
 
-def write_model(path, name, seed, vocabulary):
-    """One for servers: with a vocabulary, in one file."""
-    f = FAMILIES[name]
-    weights, _, tensors, keys, _ = parts(f)
-    write_gguf(path, name, f, tensors(f, weights(f, np.random.default_rng(seed))), keys, vocabulary)
-
-
-def main():
-    for i, (name, f) in enumerate(FAMILIES.items()):
-        if len(sys.argv) > 1 and name not in sys.argv[1:]:
-            continue
-        rng = np.random.default_rng(270 + i)
-        weights, forward, tensors, keys, config = parts(f)
-        w = weights(f, rng)
-        tokens = rng.integers(0, VOCAB, TOKENS)
-        logits = forward(f, w, tokens)
-        write_gguf(OUT / f"{name}.gguf", name, f, tensors(f, w), keys)
-        write_folder(OUT / name, f, w, config(f))
-        write_logits(OUT / f"{name}.bin", tokens, logits)
-        print(name, "logits of about", round(float(np.abs(logits).mean()), 3))
-
-
 if __name__ == "__main__":
-    main()
+    write_all(FAMILIES, parts, 270)

@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import gguf
 import numpy as np
 
-from golden_files import write_logits, write_safetensors
+from golden_files import finish_gguf, write_logits, write_safetensors
 
 OUT = Path(__file__).resolve().parent / "families"
 VOCAB, EMBD, EPS, TOKENS = 96, 64, 1e-6, 60
@@ -284,10 +284,7 @@ def write_gguf(path, f, w):
         add(f"{f.arch}.{key}", v)
     for name, x in tensors(f, w):
         g.add_tensor(name, x)
-    g.write_header_to_file()
-    g.write_kv_data_to_file()
-    g.write_tensors_to_file()
-    g.close()
+    finish_gguf(g)
 
 
 def check(f, w, tokens, logits):

@@ -20,7 +20,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from golden_files import write_logits, write_safetensors
+from golden_files import finish_gguf, write_logits, write_safetensors
 
 OUT = Path(__file__).resolve().parent / "families"
 VOCAB, EMBD, FF, HEADS, KV, EPS, MAX, TOKENS = 96, 32, 64, 4, 2, 1e-6, 256, 60
@@ -242,10 +242,7 @@ def write_gguf(name, f, w):
         # Gemma's norms multiply by 1 + w; GGUF files hold the sum.
         one = f["arch"] == "gemma2" and key.endswith("norm.weight")
         g.add_tensor(key, np.float32(x + one) if x.ndim == 1 else np.float16(x))
-    g.write_header_to_file()
-    g.write_kv_data_to_file()
-    g.write_tensors_to_file()
-    g.close()
+    finish_gguf(g)
 
 
 def hf_name(f, name):
