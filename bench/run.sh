@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs one benchmark and stores its rows under bench/results/ with the CPU's flags.
-#   bench/run.sh engine|kv|http|metrics|startup|slo|fair|simulate|quantize|kv_disk|models|moe|state|quantize_methods|qat|fit|scheduler|linear|grammar|resize|structured|tokenizer|template|reply [OPTIONS of the script]
+#   bench/run.sh engine|activations|kv|http|metrics|startup|slo|fair|simulate|quantize|kv_disk|models|moe|state|quantize_methods|qat|fit|scheduler|linear|grammar|resize|structured|tokenizer|template|reply [OPTIONS of the script]
 # VRAMD_PEER_LLAMA: llama.cpp's build/bin (bench/build_peer.sh prints it); without it, vramd alone.
 set -eu
 cd "$(dirname "$0")/.."
@@ -11,6 +11,9 @@ case $what in
 engine)
   make -s BUILD="$BUILD" "$BUILD/bench_engine"
   python3 bench/bench_engine.py "$@" ;;
+activations)
+  make -s BUILD="$BUILD" "$BUILD/bench_engine"
+  python3 bench/bench_activations.py "$@" ;;
 kv)
   make -s BUILD="$BUILD" "$BUILD/bench_engine"
   python3 bench/bench_kv.py "$@" ;;
