@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
 """Is the simulator right? The same arrivals, live and simulated: requests of 32 prompt and 16 output tokens in the mean, Poisson, at
-30, 60 and 85% of what a closed loop gets through. One server with a step log; its first part, the closed loop and a Poisson load, gives
-the simulator the times of steps and of the host, and the time of HTTP: what a client sees of TTFT less what the server reports of it.
-Then each load is run live REPEATS times, and simulated once. A difference is that of the simulated figure from the mean of the live
-runs; beside it the scatter of these, the standard deviation of one run, of the mean.
+30, 60 and 85% of what a closed loop gets through. Two equal servers: one with a step log, which a closed loop and Poisson loads of other
+requests calibrate, and one whose answers are compared. The log gives the simulator the times of steps and of the host, its client the
+time of HTTP: what it sees of TTFT less what the server reports of it. Each of REPEATS rounds calibrates and then runs each load live, so
+that both see the same drift of the machine; then each load is simulated once. A difference is that of the simulated figure from the mean
+of the live runs; beside it the scatter of these, the standard deviation of one run, of the mean.
 
     bench_simulate.py [--requests N] [--repeats N] [--calibration N] [--seed N]     make bench B=simulate
 
-With 1,000 requests and 5 repeats about 20 minutes on two cores. Run it alone on the machine."""
+With 1,000 requests and 5 repeats about 17 minutes on two cores. Run it alone on the machine."""
 
 import argparse
-import shutil
 import urllib.request
 
 from batching import live, tool, write_trace
@@ -34,24 +34,24 @@ def first_tokens(server):
     return 1e3 * value("sum"), value("count")
 
 
-def calibrate(server, log, folder, n, seed):
-    """(requests/s of a closed loop, ms of HTTP a request, the step log so far)"""
-    out = folder / "bench.json"
-    closed = live(server, out, "--concurrency", SEQS, "--requests", n, "--prompt-tokens", sum(PROMPT) // 2, "--output-tokens",
-                  sum(OUTPUT) // 2, "--seed", seed, "--warmup", SEQS)
-    capacity = closed["requests_per_s"]
-    trace = folder / "calibration.csv"
-    for load in LOADS: # steps of every size; HTTP time at the middle load
+def closed_loop(server, out, n, seed):
+    """requests/s of SEQS clients of which each sends its next request when it has an answer."""
+    return live(server, out, "--concurrency", SEQS, "--requests", n, "--prompt-tokens", sum(PROMPT) // 2, "--output-tokens",
+                sum(OUTPUT) // 2, "--seed", seed, "--warmup", SEQS)["requests_per_s"]
+
+
+def calibrate(server, folder, capacity, n, seed):
+    """Steps of every size, for the log; returns the ms of HTTP of a request, at the middle load."""
+    out, trace = folder / "bench.json", folder / "calibration.csv"
+    closed_loop(server, out, n, seed)
+    for load in LOADS:
         write_trace(trace, load * capacity, n, f"calibration {seed} {load}", lengths)
         before = first_tokens(server)
         level = live(server, out, "--trace", trace)
         after = first_tokens(server)
         if load == LOADS[1]:
             http = level["ttft_ms"]["mean"] - (after[0] - before[0]) / (after[1] - before[1])
-    time.sleep(2.5) # until the log's thread has written it
-    first = folder / "first-part"
-    shutil.copy(log, first)
-    return capacity, max(0, http), first
+    return http
 
 
 def figure(result, name):
@@ -83,27 +83,29 @@ def main():
     a = argparse.ArgumentParser()
     a.add_argument("--requests", type=int, default=1000)
     a.add_argument("--repeats", type=int, default=5)
-    a.add_argument("--calibration", type=int, default=500, help="requests of each calibrating load")
+    a.add_argument("--calibration", type=int, default=1000, help="requests of each calibrating load, of all rounds")
     a.add_argument("--seed", type=int, default=1)
     a = a.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         log = folder / "steps"
-        server = vramd_server(*OPTIONS, "--step-log", log)
+        server, timed = vramd_server(*OPTIONS), vramd_server(*OPTIONS, "--step-log", log)
         try:
-            capacity, http_ms, first = calibrate(server, log, folder, a.calibration, a.seed)
-            print(f"capacity {capacity:.2f} requests/s, HTTP {http_ms:.2f} ms a request", flush=True)
-            traces = {}
+            capacity = closed_loop(server, folder / "bench.json", a.calibration, a.seed)
+            print(f"capacity {capacity:.2f} requests/s", flush=True)
+            traces = {load: folder / f"load-{load}.csv" for load in LOADS}
             for load in LOADS:
-                traces[load] = folder / f"load-{load}.csv"
                 write_trace(traces[load], load * capacity, a.requests, f"{a.seed} {load}", lengths)
-            runs = {load: [] for load in LOADS}
-            for i in range(a.repeats): # loads in turn: what changes on the machine changes for all of them
+            runs, http = {load: [] for load in LOADS}, []
+            for i in range(a.repeats):
+                http.append(calibrate(timed, folder, capacity, a.calibration // a.repeats, a.seed + 1 + i))
                 for load in LOADS if i % 2 == 0 else LOADS[::-1]:
                     runs[load].append(live(server, folder / "bench.json", "--trace", traces[load]))
+            http_ms = max(0, statistics.mean(http))
         finally:
             server.stop()
-        simulate = lambda load: json.loads(tool("simulate", "--step-log", first, "--trace", traces[load], "--http-time", f"{http_ms}ms", "--json"))
+            timed.stop()
+        simulate = lambda load: json.loads(tool("simulate", "--step-log", log, "--trace", traces[load], "--http-time", f"{http_ms}ms", "--json"))
         simulated = {load: simulate(load) for load in LOADS}
         rows = [compare(load, load * capacity, runs[load], simulated[load]) for load in LOADS]
         cost = simulated[LOADS[0]]["cost_model"]

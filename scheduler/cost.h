@@ -7,6 +7,8 @@
  * what the steps do not tell apart stays near the last fit. A step that took far longer than the
  * model says (a page fault, another process) counts as if it had taken four standard deviations.
  *
+ * A model that is to describe a whole log (lasting) forgets nothing: there no step is the newest.
+ *
  * Pure: no clock; the same observations give the same model. Times are in microseconds. */
 #ifndef VRAMD_SCHEDULER_COST_H
 #define VRAMD_SCHEDULER_COST_H
@@ -30,6 +32,7 @@ typedef struct cost_model {
     double error;
     double prompt_error; /* likewise, of steps with rows of prompts alone */
     uint64_t n;          /* steps observed */
+    bool lasting;        /* the past does not fade */
 } cost_model;
 
 void cost_observe(cost_model *, step_work, double us);

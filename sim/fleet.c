@@ -10,7 +10,8 @@
 #include "scheduler/heap.h"
 #include "sim/router.h"
 
-enum { SAMPLE_STEPS = 16, PROGRESS_ARRIVALS = 256, FIRST_WIDTH_US = 1024 };
+enum { SAMPLE_STEPS = 16, PROGRESS_ARRIVALS = 256, FIRST_WIDTH_US = 1024, LEAST_NEAR = 64 };
+static const double NEAR = 0.05;
 
 typedef struct replica {
     void *mem;
@@ -121,13 +122,39 @@ static void take_events(fleet *f, replica *x) {
 
 /* ---- steps ---- */
 
-static uint64_t step_us(fleet *f, const replica *x, const sched_step *st) {
+/* Of the timed steps, those predicted to take less than us. */
+static uint32_t count_shorter(const fleet_config *c, double us) {
+    uint32_t low = 0, high = c->n_scatter;
+    while (low < high) {
+        const uint32_t middle = low + (high - low) / 2;
+        if ((double)c->scatter[middle].predicted_us < us)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* The ratio of one of the timed steps whose predictions are near to us, or of the next ones in
+ * order where few are. */
+static double draw_ratio(fleet *f, double us) {
     const fleet_config *c = f->cfg;
-    double us = cost_predict(&c->cost, sched_work(x->s, st));
-    if (c->scatter)
-        us *= (double)c->scatter[hash_mix(c->seed * 0x9e3779b97f4a7c15U + f->n_draws++) %
-                                 c->n_scatter];
-    return (uint64_t)us + 1;
+    const uint32_t least = c->n_scatter < LEAST_NEAR ? c->n_scatter : LEAST_NEAR;
+    uint32_t first = count_shorter(c, us * (1 - NEAR)),
+             n = count_shorter(c, us * (1 + NEAR)) - first;
+    if (n < least) {
+        const uint32_t more = least - n;
+        first -= first < more / 2 ? first : more / 2;
+        if (first > c->n_scatter - least) first = c->n_scatter - least;
+        n = least;
+    }
+    const uint64_t drawn = hash_mix(c->seed * 0x9e3779b97f4a7c15U + f->n_draws++);
+    return (double)c->scatter[first + drawn % n].ratio;
+}
+
+static uint64_t step_us(fleet *f, const replica *x, const sched_step *st) {
+    const double us = cost_predict(&f->cfg->cost, sched_work(x->s, st));
+    return (uint64_t)(f->cfg->scatter ? us * draw_ratio(f, us) : us) + 1;
 }
 
 static uint64_t later(uint64_t a, uint64_t b) {

@@ -27,13 +27,19 @@ typedef struct fleet_arrival {
     const uint64_t *ids;
 } fleet_arrival;
 
+/* A step that was timed. */
+typedef struct fleet_scatter {
+    float predicted_us, ratio; /* ratio: of the time that it took to the prediction */
+} fleet_scatter;
+
 enum { FLEET_ID_TOKENS = 512, FLEET_MAX_REPLICAS = 10000 };
 
 typedef struct fleet_config {
-    sched_config sched;   /* of each replica */
-    cost_model cost;      /* what cost_predict reads of it */
-    const float *scatter; /* [n_scatter] what steps took, as parts of their predictions, to
-                                   be drawn with the seed; NULL: all as predicted */
+    sched_config sched; /* of each replica */
+    cost_model cost;    /* what cost_predict reads of it */
+    /* [n_scatter] in ascending order: a step takes what one with about its prediction took, drawn
+     * with the seed; NULL: all as predicted. Short steps scatter more than long ones. */
+    const fleet_scatter *scatter;
     uint32_t n_scatter;
     uint32_t n_replicas, depth; /* depth: steps in flight, 1 or 2 */
     fleet_router router;

@@ -69,6 +69,7 @@ runner *runner_init(void *mem, const sched_config *c, uint32_t n_vocab, sched *s
     CHECK(info.depth >= 1);
     *r = (runner){
         .sched = s, .engine = en, .callback = callback, .arg = arg, .n_groups = c->n_groups};
+    r->idle = true;
     r->states = c->state_slots > 0;
     r->depth = info.depth < MAX_DEPTH ? info.depth : MAX_DEPTH;
     for (int i = 0; i < MAX_DEPTH; i++) {

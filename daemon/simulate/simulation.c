@@ -16,28 +16,38 @@ enum { USUAL_REQUESTS = 1000, LEAST_STEPS = 100, STREAM_GAPS = 7 };
 
 typedef struct fitting {
     cost_model model;
-    uint64_t n, n_fit; /* n_fit: of n, the first, that are fitted */
-    double error;
-    float *scatter; /* [n - n_fit] */
+    uint64_t n, n_held_out;
+    double error;           /* sum over the steps held out */
+    fleet_scatter *scatter; /* [n_held_out] */
 } fitting;
 
-static void count_step(void *arg, const record_step *st, uint64_t us) {
-    (void)st;
-    (void)us;
-    ((fitting *)arg)->n++;
+static step_work work_of(const record_step *st) {
+    return (step_work){
+        .rows = st->n_rows, .kv = (double)st->kv, .logit_rows = st->n_logit_rows};
+}
+
+/* Every second step, so that the fit and its error are of the same load. */
+static bool is_held_out(uint64_t i) {
+    return i % 2 == 1;
 }
 
 static void fit_step(void *arg, const record_step *st, uint64_t us) {
     fitting *f = arg;
-    const step_work w = {
-        .rows = st->n_rows, .kv = (double)st->kv, .logit_rows = st->n_logit_rows};
-    if (f->n++ < f->n_fit) {
-        cost_observe(&f->model, w, (double)us);
-        return;
-    }
-    const double predicted = cost_predict(&f->model, w);
+    if (!is_held_out(f->n++)) cost_observe(&f->model, work_of(st), (double)us);
+}
+
+static void compare_step(void *arg, const record_step *st, uint64_t us) {
+    fitting *f = arg;
+    if (!is_held_out(f->n++)) return;
+    const double predicted = cost_predict(&f->model, work_of(st));
+    const double ratio = predicted > 0 ? (double)us / predicted : 1;
     f->error += fabs(predicted / (us ? (double)us : 1) - 1);
-    f->scatter[f->n - 1 - f->n_fit] = predicted > 0 ? (float)((double)us / predicted) : 1;
+    f->scatter[f->n_held_out++] = (fleet_scatter){(float)predicted, (float)ratio};
+}
+
+static int by_prediction(const void *a, const void *b) {
+    const fleet_scatter *x = a, *y = b;
+    return (x->predicted_us > y->predicted_us) - (x->predicted_us < y->predicted_us);
 }
 
 /* The last part of a path, with nothing that JSON or a terminal would not take as it is. */
@@ -52,33 +62,33 @@ static void plain_name(char *out, size_t cap, const char *path) {
 status simulation_of_log(simulation *s, str log, const char *path, err *e) {
     char name[48];
     double host_us = 0;
-    fitting f = {0};
+    fitting f = {.model.lasting = true};
     status rc = replay_config(log, &s->fleet.sched, e);
-    if (rc == OK) rc = replay_steps(log, count_step, &f, e);
+    if (rc == OK) rc = replay_steps(log, fit_step, &f, e);
     if (rc == OK) rc = replay_host_us(log, &host_us, e);
     if (rc != OK) return rc;
-    if (f.n < LEAST_STEPS)
-        return err_set(e, ERR_INVALID, "the step log times %llu steps, %d are needed",
-                       (unsigned long long)f.n, LEAST_STEPS);
-    f.n_fit = f.n / 2;
     const uint64_t n = f.n;
+    if (n < LEAST_STEPS)
+        return err_set(e, ERR_INVALID, "the step log times %llu steps, %d are needed",
+                       (unsigned long long)n, LEAST_STEPS);
     f.n = 0;
-    s->scatter = f.scatter = malloc((n - f.n_fit) * sizeof *f.scatter);
+    s->scatter = f.scatter = malloc(n / 2 * sizeof *f.scatter);
     if (!f.scatter)
         return err_set(e, ERR_NO_MEMORY, "no memory for %llu steps", (unsigned long long)n);
-    rc = replay_steps(log, fit_step, &f, e);
+    rc = replay_steps(log, compare_step, &f, e);
     if (rc != OK) return rc;
+    qsort(f.scatter, f.n_held_out, sizeof *f.scatter, by_prediction);
     s->fleet.cost = f.model;
-    s->fleet.scatter = f.scatter, s->fleet.n_scatter = (uint32_t)(n - f.n_fit);
-    s->error = f.error / (double)(n - f.n_fit);
+    s->fleet.scatter = f.scatter, s->fleet.n_scatter = (uint32_t)f.n_held_out;
+    s->error = f.error / (double)f.n_held_out;
     s->fleet.depth = s->fleet.sched.depth ? s->fleet.sched.depth : 1;
     s->fleet.host_us = (uint64_t)host_us;
     plain_name(name, sizeof name, path);
     snprintf(s->tag, sizeof s->tag, "fitted to %s", name);
     snprintf(s->source, sizeof s->source,
-             "fitted to %llu steps of %s, error %.1f%% on the %llu after them",
-             (unsigned long long)f.n_fit, name, 100 * s->error,
-             (unsigned long long)(n - f.n_fit));
+             "fitted to %llu steps of %s, error %.1f%% on the %llu between them",
+             (unsigned long long)(n - f.n_held_out), name, 100 * s->error,
+             (unsigned long long)f.n_held_out);
     return OK;
 }
 

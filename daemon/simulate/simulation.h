@@ -11,7 +11,7 @@ typedef struct simulation {
     fleet_config fleet;
     char source[200];        /* of the cost model; fit for JSON */
     char tag[80];            /* of each line: seed, and in short the source */
-    float *scatter;          /* of the steps that were not fitted; owned */
+    fleet_scatter *scatter;  /* of the steps that were not fitted; owned */
     double error;            /* of it, mean absolute and relative; negative: not known */
     load_trace trace;        /* lengths, and with rate 0 times; owned */
     uint32_t prompt, output; /* without a trace: lengths */
@@ -22,8 +22,8 @@ typedef struct simulation {
     bool progress; /* a bar on stderr */
 } simulation;
 
-/* name: of the log's file. Limits and costs as a server had them: costs by the fit of scheduler/cost.h to the first half of the
- * steps, with its error on the second half, and the scatter of that. Errors: ERR_FORMAT, ERR_INVALID (too few steps). */
+/* name: of the log's file. Limits and costs as a server had them: costs by the fit of scheduler/cost.h to every second
+ * step, with its error on the steps between, and the scatter of those. Errors: ERR_FORMAT, ERR_INVALID (too few steps). */
 status simulation_of_log(simulation *, str log, const char *name, err *);
 /* Of a plan, and costs by the bandwidth of the memory and operations a second, assumed. Errors:
  * ERR_INVALID (a bandwidth that is not known). */

@@ -158,6 +158,22 @@ START_TEST(runs_reach_the_job_and_the_events_whole_and_in_order) {
 }
 END_TEST
 
+/* There is no commit before it, and the time since the machine's boot says nothing of a step. */
+START_TEST(the_first_step_is_no_measure_of_the_others) {
+    rig g;
+    noting_job n;
+    sched_stats st;
+    rig_open(&g);
+    submit(&g, &n, 3, false);
+    for (uint64_t steps = 0; steps < 3; steps++) {
+        ck_assert(runner_step(g.r));
+        sched_read(g.d->s, &st);
+        ck_assert_uint_eq(st.cost.n, steps);
+    }
+    rig_close(&g);
+}
+END_TEST
+
 START_TEST(what_a_run_took_is_known_before_the_next_mask) {
     rig g;
     noting_job n;
@@ -207,6 +223,6 @@ START_TEST(states_reach_the_engine) {
 }
 END_TEST
 
-CHECK_MAIN("runner", states_reach_the_engine,
+CHECK_MAIN("runner", the_first_step_is_no_measure_of_the_others, states_reach_the_engine,
            runs_reach_the_job_and_the_events_whole_and_in_order,
            what_a_run_took_is_known_before_the_next_mask)

@@ -158,7 +158,21 @@ START_TEST(rows_take_no_longer_than_there_is_time) {
 }
 END_TEST
 
-CHECK_MAIN("step_cost", exact_times_are_learned,
+/* Steps of one kind, then of another, whose times no line joins: what fades knows the last ones. */
+START_TEST(a_lasting_model_forgets_nothing) {
+    cost_model fades = {0}, lasting = {.lasting = true};
+    const step_work w = {.rows = 8, .kv = 800, .logit_rows = 8};
+    for (int i = 0; i < 8000; i++) {
+        const double us = i < 4000 ? 1000 : 1200;
+        cost_observe(&fades, w, us);
+        cost_observe(&lasting, w, us);
+    }
+    ck_assert_double_eq_tol(cost_predict(&fades, w), 1200, 2);
+    ck_assert_double_eq_tol(cost_predict(&lasting, w), 1100, 15);
+}
+END_TEST
+
+CHECK_MAIN("step_cost", a_lasting_model_forgets_nothing, exact_times_are_learned,
            noise_widens_the_margin_so_that_99_of_100_steps_keep_the_objective,
            the_margin_is_that_of_steps_with_prompts,
            pure_decode_keeps_what_it_does_not_tell_apart, coefficients_are_never_negative,

@@ -231,7 +231,7 @@ START_TEST(the_use_of_the_cache_is_kept_over_time) {
 END_TEST
 
 START_TEST(steps_scatter_as_they_did) {
-    static const float scatter[] = {0.5F, 1, 1, 1.5F};
+    static const fleet_scatter scatter[] = {{1000, 0.5F}, {1000, 1}, {1000, 1}, {1000, 1.5F}};
     const uint32_t n = 400;
     fleet_config c = config(1, ROUTER_ROUND_ROBIN);
     c.cost = (cost_model){.coef = {1000, 0, 0, 0}};
@@ -254,9 +254,33 @@ START_TEST(steps_scatter_as_they_did) {
 }
 END_TEST
 
-CHECK_MAIN("fleet", steps_scatter_as_they_did, what_is_not_the_engine_s_takes_its_time,
-           the_use_of_the_cache_is_kept_over_time, one_replica_is_the_simulator,
-           routers_that_know_the_load_keep_first_tokens_early,
+/* A step of 1 ms takes what short steps took, whatever long ones did. */
+START_TEST(a_step_scatters_as_those_near_it) {
+    enum { N = 200 };
+    fleet_scatter scatter[2 * N];
+    for (uint32_t i = 0; i < N; i++) {
+        scatter[i] = (fleet_scatter){990 + (float)i / 10, i % 2 ? 0.5F : 1.5F};
+        scatter[N + i] = (fleet_scatter){9900 + (float)i, 8};
+    }
+    fleet_config c = config(1, ROUTER_ROUND_ROBIN);
+    c.scatter = scatter, c.n_scatter = 2 * N;
+    make_arrivals(400, 1000000);
+    c.cost = (cost_model){.coef = {1000, 0, 0, 0}};
+    run(&c, 400);
+    ck_assert_uint_eq(result.itl.max, 1501);
+    ck_assert_double_eq_tol(fleet_times_at(&result.itl, 0.25), 501, 5);
+    c.cost.coef[0] = 10000;
+    run(&c, 400);
+    ck_assert_double_eq_tol(fleet_times_at(&result.itl, 0.01), 80001, 800);
+    c.cost.coef[0] = 100000; /* longer than any that was timed */
+    run(&c, 400);
+    ck_assert_double_eq_tol(fleet_times_at(&result.itl, 0.01), 800001, 8000);
+}
+END_TEST
+
+CHECK_MAIN("fleet", a_step_scatters_as_those_near_it, steps_scatter_as_they_did,
+           what_is_not_the_engine_s_takes_its_time, the_use_of_the_cache_is_kept_over_time,
+           one_replica_is_the_simulator, routers_that_know_the_load_keep_first_tokens_early,
            affinity_finds_what_a_replica_has_of_a_prompt,
            checkpoints_of_states_decide_what_is_found, the_same_input_gives_the_same_result,
            what_is_too_long_or_too_much_is_refused_and_counted)
