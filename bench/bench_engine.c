@@ -10,10 +10,11 @@
  *                [--context 160] [--prefill 512] [--tokens 64] [--reps 3] [--ops 0|1] [--states 0]
  *                [--json FILE]
  *
- * --ops 1: decode steps run the engine's operations in a loop of this program, which takes the time
- * of each and counts the bytes that it has to read: weights once, of experts those that rows have
- * chosen, keys and values, recurrent states. Beside it what all threads read by plain reading of the
- * weights.
+ * --ops 1: steps run the engine's operations in a loop of this program, which takes the time of
+ * each and counts the bytes that it has to read: weights once, of experts those that rows have
+ * chosen, keys and values, recurrent states. Beside decoding what all threads read by plain reading
+ * of the weights; beside prefill the highest rate of 8-bit products of all threads (int8_peak.h), and
+ * what part of it the matrices reach.
  * --states N: copies of N / 2 recurrent states, and N checkpoints that a prompt of 512 tokens writes, against
  * memcpy of the same slots by the same threads. */
 #include <inttypes.h>
@@ -26,6 +27,8 @@
 #include "base/check.h"
 #include "base/hash.h"
 #include "engine/cpu/step.h"
+#include "bench/int8_peak.h"
+#include "engine/cpu/isa.h"
 #include "engine/engine.h"
 
 enum { MAX_LIST = 16, BLOCK = 16, ROWS = 512, MAX_REPS = 32, MAX_STATES = ROWS / STATE_CHUNK };
@@ -205,6 +208,7 @@ typedef struct op_times {
     cpu_engine *e;
     double seconds[OP_N_KINDS], layers, route; /* layers: of operations that are in layers */
     uint64_t bytes[OP_N_KINDS], steps, experts, routes; /* experts: with rows, of all routes */
+    double products, matrices; /* of the matrices: multiply-adds, and their seconds */
 } op_times;
 
 static uint64_t weight_bytes_read(const op_times *t, const op *o) {
@@ -249,9 +253,25 @@ static uint64_t state_bytes_read(const op_times *t, const op *o) {
     return floats * sizeof(float);
 }
 
+/* Of the operation's matrices with the rows of the step; 0: it has none. */
+static double products_of(const op_times *t, const op *o) {
+    const cpu_engine *e = t->e;
+    double products = 0;
+    for (uint32_t i = 0; i < o->n_weights; i++) {
+        const weight *w = o->w[i] == NO_WEIGHT ? NULL : &e->program->weights[o->w[i]];
+        if (w && w->rows > 1 && o->kind != OP_EMBED && o->kind != OP_EMBED_ADD)
+            products += (double)w->rows * w->cols *
+                        (weight_is_routed(w) ? e->program->config.n_experts_used : 1);
+    }
+    const batch *b = e->step.batch;
+    return products * (o->kind == OP_LOGITS ? b->n_logit_rows : b->n_rows);
+}
+
 static void count_op(op_times *t, const op *o, double seconds) {
     t->seconds[o->kind] += seconds;
     if (o->layer >= 0) t->layers += seconds;
+    const double products = products_of(t, o);
+    if (products > 0) t->products += products, t->matrices += seconds;
     if (o->kind == OP_ROUTE) {
         t->route += seconds;
         t->experts += t->e->step.routed.n_used;
@@ -321,6 +341,45 @@ static double read_rate(bench *b) {
     return 8.0 * (double)r.n / (now() - t);
 }
 
+typedef struct peaking {
+    cpu_isa isa;
+    uint64_t operations; /* of a thread */
+} peaking;
+
+static void peak_thread(void *arg, uint32_t thread) {
+    peaking *p = arg;
+    const uint64_t n = int8_peak_operations(p->isa);
+    if (thread == 0) p->operations = n;
+}
+
+/* Operations a second of all threads. */
+static double peak_rate(bench *b) {
+    cpu_engine *e = (cpu_engine *)b->engine;
+    peaking p = {.isa = b->opt.isa == ISA_AUTO ? isa_best() : b->opt.isa};
+    const double t = now();
+    team_run(e->team, peak_thread, &p);
+    return (double)p.operations * e->opt.n_threads / (now() - t);
+}
+
+/* Of a prefill. */
+static void report_peak(bench *b, const op_times *t, double peak) {
+    double all = 0;
+    for (int k = 0; k < OP_N_KINDS; k++) all += t->seconds[k];
+    const double rate = 2 * t->products / t->matrices, share = t->matrices / all;
+    for (int k = 0; k < OP_N_KINDS; k++)
+        if (t->seconds[k] > 0)
+            printf("    %-16s %8.3f ms %5.1f%%\n", op_kind_name((op_kind)k),
+                   1e3 * t->seconds[k] / (double)t->steps, 100 * t->seconds[k] / all);
+    printf(
+        "    matrices: %.0f Gop/s, %.0f%% of the int8 peak of %.0f Gop/s; %.1f%% of the time\n",
+        1e-9 * rate, peak > 0 ? 100 * rate / peak : 0, 1e-9 * peak, 100 * share);
+    if (b->json)
+        fprintf(b->json,
+                ", \"int8_peak_gop_s\": %.1f, \"matrices_gop_s\": %.1f, \"of_peak\": %.4f, "
+                "\"matrices_share\": %.4f",
+                1e-9 * peak, 1e-9 * rate, peak > 0 ? rate / peak : 0, share);
+}
+
 static void report_ops(bench *b, const op_times *t, double rate, uint32_t rows) {
     double all = 0;
     uint64_t bytes = 0;
@@ -363,7 +422,7 @@ static void report_ops(bench *b, const op_times *t, double rate, uint32_t rows) 
 /* ---- steps ---- */
 
 /* n_rows rows from pos on for each of n_seqs sequences; with sampling, tokens enter the
- * history. times: NULL, or of a decode step. */
+ * history. times: NULL, or of each operation. */
 static void run_step(bench *b, uint32_t n_seqs, uint32_t pos, uint32_t n_rows, bool sample,
                      op_times *times) {
     static batch_seq seq[ROWS];
@@ -438,7 +497,10 @@ static void report(bench *b, const char *name, uint32_t depth, uint32_t batch, u
     for (uint32_t i = 0; i < b->reps && b->json; i++)
         fprintf(b->json, "%s%.6f", i ? ", " : "", seconds[i]);
     if (b->json) fprintf(b->json, "]");
-    if (times) report_ops(b, times, rate, batch);
+    if (times && strcmp(name, "prefill") == 0)
+        report_peak(b, times, rate);
+    else if (times)
+        report_ops(b, times, rate, batch);
     if (b->json) fprintf(b->json, "}");
     b->first = false;
 }
@@ -461,17 +523,19 @@ static void bench_decode(bench *b, uint32_t depth, uint32_t n_seqs) {
 }
 
 static void bench_prefill(bench *b, uint32_t n) {
-    double seconds[MAX_REPS];
+    double seconds[MAX_REPS], rates[MAX_REPS] = {0};
+    op_times times = {0}, *timed = b->ops ? &times : NULL;
     fill(b, 1, n);
     for (uint32_t r = 0; r < b->reps; r++) {
+        if (timed) rates[r] = peak_rate(b);
         double t = now();
         for (uint32_t pos = 0; pos < n; pos += ROWS) {
             uint32_t rows = n - pos < ROWS ? n - pos : ROWS;
-            run_step(b, 1, pos, rows, pos + rows == n, NULL);
+            run_step(b, 1, pos, rows, pos + rows == n, timed);
         }
         seconds[r] = now() - t;
     }
-    report(b, "prefill", 0, 1, n, seconds, NULL, 0);
+    report(b, "prefill", 0, 1, n, seconds, timed, median_of(rates, b->reps, NULL));
 }
 
 /* ---- copies of states ---- */

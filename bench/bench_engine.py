@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 """The engine against llama.cpp's, same file, same threads: decoding at depths 0, 1,024 and 4,096,
-and a prefill of 512. Each case alternates on its own, seconds apart, since the machine may drift:
+and a prefill of 512; of the test model, or of random weights in the shape of Llama-3 models
+(--shape 1b, 3b, 8b: decoding at depth 0 and the prefill alone), made and deleted by this script. Beside each row the
+limit of that minute: for decoding what the threads read by plain reading, for prefill their highest
+rate of 8-bit products. Each case alternates on its own, seconds apart, since the machine may drift:
 a round runs vramd, then llama-bench with flash attention off and on, and its better setting
 counts (from the second round on only the one that was better by far, if one was). Printed and
 stored: medians, and the median of the rounds' ratios."""
@@ -11,23 +14,31 @@ from bench_common import *
 
 CASES = [("decode", 0), ("decode", 1024), ("decode", 4096), ("prefill", 0)]
 PREFILL, TOKENS = 512, 64
+SHAPE_CASES = [("decode", 0), ("prefill", 0)]
 CLEAR = 1.25  # a setting of -fa this much better in the first round is not tried again
 
 
-def ours(case, depth):
+def ours(model, case, depth, ops=0):
     decode = case == "decode"
     with tempfile.NamedTemporaryFile("r", suffix=".json") as f:
-        subprocess.run([BUILD / "bench_engine", "--model", model_path(), "--threads", str(THREADS), "--batches", "",
+        subprocess.run([BUILD / "bench_engine", "--model", model, "--threads", str(THREADS), "--batches", "", "--ops", str(ops),
                         "--depths", str(depth) if decode else "", "--prefill", "" if decode else str(PREFILL),
                         "--tokens", str(TOKENS), "--reps", "1", "--json", f.name],
                        check=True, stdout=subprocess.DEVNULL)
         (row,) = json.load(f)["rows"]
-    return row["tokens_per_s"]
+    return row
 
 
-def peer(case, depth, fa):
+def limit(model, case, depth):
+    """What part of its bound a case reaches, measured in the same run."""
+    row = ours(model, case, depth, ops=1)
+    names = ("step_mb", "read_gb_s", "of_read_rate") if case == "decode" else ("int8_peak_gop_s", "of_peak", "matrices_share")
+    return {name: row[name] for name in names}
+
+
+def peer(model, case, depth, fa):
     decode = case == "decode"
-    out = subprocess.run([peer_bin() / "llama-bench", "-m", model_path(), "-t", str(THREADS),
+    out = subprocess.run([peer_bin() / "llama-bench", "-m", model, "-t", str(THREADS),
                           "-p", "0" if decode else str(PREFILL), "-n", str(TOKENS) if decode else "0",
                           "-d", str(depth), "-fa", str(fa), "-r", "1", "-o", "json"],
                          check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
@@ -35,13 +46,13 @@ def peer(case, depth, fa):
     return row["avg_ts"]
 
 
-def compare(case, depth, rounds):
+def compare(model, case, depth, rounds):
     mine, theirs, settings = [], [], [0, 1]
     for r in range(rounds):
-        mine.append(ours(case, depth))
+        mine.append(ours(model, case, depth)["tokens_per_s"])
         if not peer_bin():
             continue
-        got = {fa: peer(case, depth, fa) for fa in settings}
+        got = {fa: peer(model, case, depth, fa) for fa in settings}
         theirs.append(max(got.values()))
         best = max(got, key=got.get)
         if r == 0 and got[best] > CLEAR * min(got.values()):
@@ -52,20 +63,33 @@ def compare(case, depth, rounds):
                 "ratio": round(median([m / t for m, t in zip(mine, theirs)]), 3),
                 "fa": settings if len(settings) == 1 else "both",
                 "llama_cpp_runs": [round(t, 1) for t in theirs]}
-    return row | {"vramd_runs": [round(m, 1) for m in mine]}
+    return row | limit(model, case, depth) | {"vramd_runs": [round(m, 1) for m in mine]}
+
+
+def made(folder, shape, kind):
+    """A file of random weights; the matrix of logits in Q6_K, as Q4_K_M has it."""
+    path = Path(folder) / f"{shape}.gguf"
+    subprocess.run([sys.executable, ROOT / "bench" / "make_model.py", path, "--shape", shape, "--type", kind, "--head-type", "Q6_K"], check=True)
+    return path
 
 
 def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("--rounds", type=int, default=5)
+    ap.add_argument("--shape", choices=["1b", "3b", "8b"])
+    ap.add_argument("--type", default="Q4_K")
+    ap.add_argument("--dir", default=tempfile.gettempdir(), help="for the model of --shape: 0.8 GB to 5 GB")
     a = ap.parse_args()
     if not peer_bin():
         print("engine: VRAMD_PEER_LLAMA names no llama.cpp build: measuring vramd alone")
-    rows = []
-    for case, depth in CASES:
-        rows.append(compare(case, depth, a.rounds))
-        print(rows[-1], flush=True)
-    save("engine", rows, rounds=a.rounds, prefill_tokens=PREFILL, decode_tokens=TOKENS,
+    cases, name = (SHAPE_CASES, f"engine-{a.shape}-{a.type.lower()}") if a.shape else (CASES, "engine")
+    with tempfile.TemporaryDirectory(dir=a.dir) as folder:
+        model = made(folder, a.shape, a.type) if a.shape else model_path()
+        rows = []
+        for case, depth in cases:
+            rows.append(compare(model, case, depth, a.rounds))
+            print(rows[-1], flush=True)
+    save(name, rows, rounds=a.rounds, prefill_tokens=PREFILL, decode_tokens=TOKENS, **({"model_file": f"{a.shape}, {a.type}, random weights"} if a.shape else {}),
          note="llama.cpp: the better of -fa 0 and 1 in each round; ratio: median of the rounds' ratios")
 
 
