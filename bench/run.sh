@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs one benchmark and stores its rows under bench/results/ with the CPU's flags.
-#   bench/run.sh engine|activations|kv|http|metrics|startup|slo|fair|simulate|quantize|kv_disk|models|moe|state|quantize_methods|qat|fit|scheduler|linear|grammar|resize|structured|tokenizer|template|reply [OPTIONS of the script]
+#   bench/run.sh engine|activations|kv|http|metrics|startup|slo|fair|simulate|quantize|kv_disk|models|moe|state|quantize_methods|qat|fit|scheduler|linear|published|grammar|resize|structured|tokenizer|template|reply [OPTIONS of the script]
 # VRAMD_PEER_LLAMA: llama.cpp's build/bin (bench/build_peer.sh prints it); without it, vramd alone.
 set -eu
 cd "$(dirname "$0")/.."
@@ -43,6 +43,9 @@ tokenizer)
 grammar)
   make -s BUILD="$BUILD" "$BUILD/bench_grammar"
   python3 bench/store.py grammar "$BUILD/bench_grammar" "${@:-$VRAMD_TEST_MODEL}" ;;
+published)
+  make -s BUILD="$BUILD" "$BUILD/bench_linear"
+  python3 bench/store.py linear-published "$BUILD/bench_linear" --type published "$@" ;;
 scheduler | linear | template | reply)
   make -s BUILD="$BUILD" "$BUILD/bench_$what"
   python3 bench/store.py "$what" "$BUILD/bench_$what" "$@" ;;
