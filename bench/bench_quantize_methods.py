@@ -41,15 +41,16 @@ TEXTS = {"prose": lambda: (text_of("plays").read_text(), text_of("hamlet").read_
 
 
 def quantise(source, out, method, kind, how, imatrix):
-    """how: options of a method with a text."""
-    if method in ("llama", "pure") and not imatrix.exists():
-        vramd("quantize", source, out, "--type", "Q8_0", "--force", "--method", "imatrix", *how, "--write-imatrix", imatrix)
+    """As weights.quantise; of the methods pure and llama, too, which take the importance matrix."""
+    if method not in ("llama", "pure"):
+        return weights.quantise(source, out, kind, method, how, imatrix)
+    if not imatrix.exists():
+        weights.quantise(source, out, "Q8_0", "imatrix", how, imatrix)
     if method == "llama":
         words = ["--pure", "--imatrix", imatrix, source, out, {"Q2_K": "Q2_K_S", "Q4_K": "Q4_K_S", "Q5_K": "Q5_K_S", "Q3_K": "Q3_K_S"}.get(kind, kind)]
         subprocess.run([peer_bin() / "llama-quantize", *words], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         return
-    words = {"rtn": [], "pure": ["--pure", "--method", "imatrix", "--imatrix", imatrix]}.get(method, ["--method", method, *how])
-    vramd("quantize", source, out, "--type", kind, "--force", *words)
+    vramd("quantize", source, out, "--type", kind, "--force", "--pure", "--method", "imatrix", "--imatrix", imatrix)
 
 
 def measure(o, folder):

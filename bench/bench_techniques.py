@@ -221,6 +221,18 @@ def write_page(path):
     print(f"wrote {PAGE.relative_to(ROOT)}")
 
 
+def measured(name, o, old):
+    """Rows of a technique as they are measured; old: those of the weights, of an earlier run."""
+    if name == WEIGHTS:
+        return weights.run(o.tokens, o.fit, lambda n_prompt, n_output: body(random.Random(n_prompt), n_prompt, n_output, 0), o.only, old)
+    return run(name, o.rounds) + (batching.run(o.rounds, o.requests) if name == "batching" else [])
+
+
+def same(a, b):
+    """Rows of the same weights: of other techniques no row is there twice."""
+    return all(r["technique"] == WEIGHTS for r in (a, b)) and all(a[key] == b[key] for key in ("variant", "method", "activations"))
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("techniques", nargs="?", default=",".join([*TECHNIQUES, WEIGHTS]))
@@ -241,18 +253,14 @@ def main():
     rows, rounds, loads = old["rows"], old["rounds"], old["load_average"]
     for name in names:
         loads[name], rounds[name] = os.getloadavg()[0], o.rounds
-        if name == WEIGHTS:
-            old = [r for r in rows if r["technique"] == WEIGHTS and (r["tokens"], r["fit"]) == (o.tokens, o.fit)]
-            new = weights.run(o.tokens, o.fit, lambda n_prompt, n_output: body(random.Random(n_prompt), n_prompt, n_output, 0), o.only, old)
-        else:
-            new = run(name, o.rounds)
-        if name == "batching":
-            new += batching.run(o.rounds, o.requests)
-        rows = [r for r in rows if r["technique"] not in {r["technique"] for r in new}] + new
-        for r in new:
-            print(r, flush=True)
-        rows.sort(key=lambda r: [*TECHNIQUES, UNDER_LOAD, WEIGHTS].index(r["technique"]))
-        write_page(save("techniques", rows, rounds=rounds, load_average=loads))
+        old = [r for r in rows if r["technique"] == name == WEIGHTS and (r["tokens"], r["fit"]) == (o.tokens, o.fit)]
+        rows = [r for r in rows if r["technique"] not in (name, name == "batching" and UNDER_LOAD)] + old
+        for new in measured(name, o, old):
+            print(new, flush=True)
+            rows = [r for r in rows if not same(r, new)] + [new]
+            rows.sort(key=lambda r: [*TECHNIQUES, UNDER_LOAD, WEIGHTS].index(r["technique"]))
+            save("techniques", rows, rounds=rounds, load_average=loads)
+        write_page(path)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from bench_common import *
 ROWS = [("F32", "rtn", "f32"), ("BF16", "rtn", "f32"), ("BF16", "rtn", "bf16"), ("Q8_0", "rtn", "f32"), ("Q8_0", "rtn", "int8"),
         ("Q8_0", "smooth", "int8"), ("Q6_K", "rtn", "int8"), ("Q4_K", "rtn", "f32"), ("Q4_K", "imatrix", "f32"), ("Q4_K", "gptq", "f32"),
         ("Q4_1", "rtn", "f32"), ("Q4_1", "imatrix", "f32"), ("Q4_1", "awq", "f32"), ("Q4_1", "gptq", "f32"), ("Q4_1", "awq+gptq", "f32"),
-        ("Q4_0", "rtn", "f32"), ("Q4_0", "gptq", "f32"), ("Q4_0", "rtn", "int8"), ("Q4_0", "gptq", "int8"), ("Q3_K", "imatrix", "f32"),
+        ("Q4_0", "rtn", "f32"), ("Q4_0", "rtn", "int8"), ("Q4_0", "gptq", "f32"), ("Q4_0", "gptq", "int8"), ("Q3_K", "imatrix", "f32"),
         ("Q2_K", "imatrix", "f32")]
 CONTEXT = 512
 SERVER = ["--max-num-seqs", 1, "--max-model-len", 512, "--kv-cache-tokens", 512, "--no-prefix-caching"]
@@ -31,9 +31,17 @@ def speed(path, activations, body, measured):
             "decode_tokens_per_s": round(median([1e6 * len(g["gaps_us"]) / sum(g["gaps_us"]) for g in got]), 1)}
 
 
+def quantise(source, out, kind, method, how, imatrix):
+    """how: options of a method with a text. imatrix: the importance matrix of that text, a file that the first one who needs it writes."""
+    if method == "imatrix":
+        how = ["--imatrix", imatrix] if imatrix.exists() else [*how, "--write-imatrix", imatrix]
+    vramd("quantize", source, out, "--force", "--type", kind, *([] if method == "rtn" else ["--method", method, *how]))
+
+
 def run(tokens, fit, body, only=None, old=(), rows=None):
-    """body(n_prompt, n_output): a request. only: quality, speed or None, both. old: rows that have what is not measured."""
-    out, known = [], {(r["variant"], r["method"], r["activations"]): r for r in old}
+    """Rows, one after the other as they are measured. body(n_prompt, n_output): a request. only: quality, speed or None, both. old: rows
+    that have what is not measured."""
+    known = {(r["variant"], r["method"], r["activations"]): r for r in old}
     python = subprocess.check_output([ROOT / "tools" / "venv.sh"], text=True).strip()
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
@@ -45,18 +53,16 @@ def run(tokens, fit, body, only=None, old=(), rows=None):
         for kind, method, activations in rows or ROWS:
             path = folder / f"{kind}-{method}.gguf"
             if not path.exists():
-                for old in folder.glob("Q*.gguf"):
-                    old.unlink()
-                how = [] if method == "rtn" else ["--method", method, "--calibrate", text_of("plays"), "--calibrate-tokens", fit, "--no-check"]
-                vramd("quantize", source, path, "--type", kind, *how)
+                for of_row_before in folder.glob("Q*.gguf"):
+                    of_row_before.unlink()
+                quantise(source, path, kind, method, ["--calibrate", text_of("plays"), "--calibrate-tokens", fit, "--no-check"],
+                         folder / "imatrix")
             new = {"technique": "weights", "variant": kind, "method": method, "activations": activations, "tokens": tokens, "fit": fit,
                    "file_bytes": path.stat().st_size, **speed(path, activations, body, only != "quality")}
             if only != "speed":
                 j = json.loads(vramd("eval", path, *evaluate, "--activation-dtype", activations, "--other-weights", "--reference", reference))
                 new |= {key: j[key] for key in ("perplexity", "kl", "top1")}
-            out.append({**known.get((kind, method, activations), {}), **new})
-            print(out[-1], flush=True)
-    return out
+            yield {**known.get((kind, method, activations), {}), **new}
 
 
 def table(rows, doc):
