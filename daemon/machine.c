@@ -296,11 +296,10 @@ static status plan_folder(machine *m, const char *path, const char *weights, err
     return OK;
 }
 
-/* A folder whose tensors have no names there yet (counted.c, gemma4.c): by its config.json, too. */
+/* A folder of Gemma 4 whose tensors have no names there yet: by its config.json, too. */
 static status plan_unnamed_folder(machine *m, const char *path, const char *weights, err *e) {
     const err why = *e;
-    if (plan_folder(m, path, weights, e) == OK &&
-        (m->model->program.counted || m->model->program.config.shape.listed)) {
+    if (plan_folder(m, path, weights, e) == OK && m->model->program.config.shape.listed) {
         checkpoint_close(m->file);
         m->file = NULL;
         return OK;

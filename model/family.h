@@ -97,8 +97,6 @@ void bert_record(recorder *);      /* bert.c: bert, nomic-bert */
 /* mamba2.c: granitehybrid; nemotron_h, nemotron_h_moe */
 void granite_hybrid_record(recorder *);
 void nemotron_h_record(recorder *);
-/* counted.c: of models whose feed-forward parts have biases, without values */
-void counted_record(recorder *);
 
 /* ---- pieces (parts.c) ---- */
 
@@ -127,10 +125,12 @@ value_id part_attend(recorder *, int layer, value_id qkv, rope_factors);
 /* The matrix of that name, n_out rows, times in: a value called what. */
 value_id part_project(recorder *, int layer, const char *name, uint32_t n_out, value_id in,
                       const char *what);
-/* act(W_gate x) * (W_up x), n columns; fused: both in the matrix ffn_up, gate first. Of an ungated
- * model act(W_up x). */
+/* act(W_gate x) * (W_up x), n columns; fused: both in the matrix ffn_up, gate first; else with biases where
+ * the config says so. Of an ungated model act(W_up x). */
 value_id part_gate_up(recorder *, int layer, value_id x, activation, uint32_t n, bool fused);
-/* The same of the expert that all rows have. */
+/* What a dense feed-forward part makes of h (+ x; NO_VALUE: nothing is added), with the config's biases. */
+value_id part_dense(recorder *, int layer, value_id h, activation, bool fused, value_id x);
+/* part_gate_up of the expert that all rows have. */
 value_id part_shared_gate_up(recorder *, int layer, value_id x, activation, uint32_t n);
 /* llama.c's layer: norms before attention and before the feed-forward part (the tensor second), which is of
  * experts where the config says so. o_bias: of attention's output, or NULL. */

@@ -117,8 +117,7 @@ static status record_family(model **out, const model_config *c, const checkpoint
     const family *f = family_find(c->arch);
     status s = check_family(c, f, e);
     if (s != OK) return s;
-    const bool counted = !f->shaped && !f->experts.required && c->ffn_bias;
-    return record(out, c, file, planned, counted ? counted_record : f->record, e);
+    return record(out, c, file, planned, f->record, e);
 }
 
 status model_open(model **out, const checkpoint *file, err *e) {

@@ -113,6 +113,5 @@ static value_id experts(recorder *r, int l, value_id h, activation act, value_id
 value_id part_feed_forward(recorder *r, int l, value_id h, activation act, value_id x) {
     const model_config *c = &r->p->config;
     if (model_config_routes(c, (uint32_t)l)) return experts(r, l, h, act, x);
-    h = part_gate_up(r, l, h, act, c->n_ff, false);
-    return part_linear(r, l, "ffn_down.weight", NULL, c->n_ff, h, x);
+    return part_dense(r, l, h, act, false, x);
 }

@@ -17,8 +17,7 @@ void olmo2_record(recorder *r) {
         h = part_linear(r, l, "attn_output.weight", c->o_bias ? "attn_output.bias" : NULL, q, h,
                         NO_VALUE);
         x = part_add_norm(r, l, "post_attention_norm.weight", h, x);
-        h = part_gate_up(r, l, x, ACT_SILU, c->n_ff, false);
-        h = part_linear(r, l, "ffn_down.weight", NULL, c->n_ff, h, NO_VALUE);
+        h = part_dense(r, l, x, ACT_SILU, false, NO_VALUE);
         x = part_add_norm(r, l, "post_ffw_norm.weight", h, x);
     }
     part_head(r, x, embd);

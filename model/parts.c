@@ -133,10 +133,11 @@ value_id part_attend(recorder *r, int l, value_id qkv, rope_factors factors) {
     return o->out;
 }
 
-/* end: what stands behind ffn_gate and ffn_up in the names. */
+/* end: what stands behind ffn_gate and ffn_up in the names; of experts they have no biases. */
 static value_id gate_up(recorder *r, int l, value_id x, activation act, uint32_t n,
                         const char *end, bool fused) {
     const uint32_t h = r->p->config.n_embd;
+    const bool bias = r->p->config.ffn_bias && !*end;
     char gate[40], up[40];
     snprintf(gate, sizeof gate, "ffn_gate%s", end);
     snprintf(up, sizeof up, "ffn_up%s", end);
@@ -157,12 +158,21 @@ static value_id gate_up(recorder *r, int l, value_id x, activation act, uint32_t
     } else {
         o->w[0] = matrix(r, l, gate, n, h);
         o->w[1] = matrix(r, l, up, n, h);
+        o->bias[0] = rec_vector(r, bias, l, "ffn_gate.bias", n);
+        o->bias[1] = rec_vector(r, bias, l, "ffn_up.bias", n);
     }
     return o->out;
 }
 
 value_id part_gate_up(recorder *r, int l, value_id x, activation act, uint32_t n, bool fused) {
     return gate_up(r, l, x, act, n, "", fused);
+}
+
+value_id part_dense(recorder *r, int l, value_id h, activation act, bool fused, value_id x) {
+    const model_config *c = &r->p->config;
+    h = part_gate_up(r, l, h, act, c->n_ff, fused);
+    return part_linear(r, l, "ffn_down.weight", c->ffn_bias ? "ffn_down.bias" : NULL, c->n_ff,
+                       h, x);
 }
 
 value_id part_shared_gate_up(recorder *r, int l, value_id x, activation act, uint32_t n) {
@@ -177,8 +187,7 @@ value_id part_layer_of_four_norms(recorder *r, int l, value_id x, activation act
     h = part_linear(r, l, "attn_output.weight", NULL, c->n_heads * c->head_dim, h, NO_VALUE);
     x = part_add_norm(r, l, "post_attention_norm.weight", h, x);
     h = part_norm(r, l, "ffn_norm.weight", x, ROWS_STEP);
-    h = part_gate_up(r, l, h, act, c->n_ff, fused);
-    h = part_linear(r, l, "ffn_down.weight", NULL, c->n_ff, h, NO_VALUE);
+    h = part_dense(r, l, h, act, fused, NO_VALUE);
     return part_add_norm(r, l, "post_ffw_norm.weight", h, x);
 }
 

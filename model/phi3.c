@@ -20,8 +20,7 @@ void phi3_record(recorder *r) {
         h = part_attention(r, l, h, factors, true);
         x = part_linear(r, l, "attn_output.weight", NULL, q, h, x);
         h = part_norm(r, l, "ffn_norm.weight", x, ROWS_STEP);
-        h = part_gate_up(r, l, h, ACT_SILU, c->n_ff, true);
-        x = part_linear(r, l, "ffn_down.weight", NULL, c->n_ff, h, x);
+        x = part_dense(r, l, h, ACT_SILU, true, x);
     }
     part_head(r, x, embd);
 }

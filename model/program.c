@@ -55,7 +55,7 @@ static uint64_t traits_of(const program *p, const op *o) {
     case OP_CONV: return HAS(CONV_BIAS, o->bias[0] != NO_WEIGHT);
     case OP_HEAD_NORM: return HAS(WHOLE_NORM, o->norm.whole) | HAS(VALUE_NORM, o->norm.values);
     case OP_ROPE_APPEND:
-        return HAS(UNROTATED, !p->counted && p->rope[o->rope.table].n_dims == 0) |
+        return HAS(UNROTATED, p->rope[o->rope.table].n_dims == 0) |
                HAS(PROPORTIONAL, o->rope.proportional);
     case OP_LOGITS:
         return HAS(LOGIT_SCALE, o->logits.scale != 1) | HAS(LOGIT_CAP, o->logits.cap > 0);
@@ -72,7 +72,7 @@ static uint64_t traits_of(const program *p, const op *o) {
 }
 
 op_set program_ops(const program *p) {
-    op_set all = {.traits = p->counted ? 1ull << TRAIT_FORWARD_PASS : 0};
+    op_set all = {0};
     for (uint32_t i = 0; i < p->n_ops; i++) {
         all.kinds |= 1ull << p->ops[i].kind;
         all.traits |= traits_of(p, &p->ops[i]);

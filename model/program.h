@@ -91,8 +91,7 @@ const char *op_kind_name(op_kind);
     X(UNGATED, "ungated")                  /* OP_GATE_UP, OP_EXPERTS_GATE_UP: one weight */    \
     X(CHOICE_BIAS, "choice_bias")          /* OP_ROUTE: w1 */                                  \
     X(EXPERT_SCALES, "expert_scales")      /* OP_ROUTE: w2 */                                  \
-    X(EXPERT_GROUPS, "expert_groups")      /* OP_ROUTE: route.n_groups */                      \
-    X(FORWARD_PASS, "forward_pass") /* of a program that is counted: its values are not there */
+    X(EXPERT_GROUPS, "expert_groups")      /* OP_ROUTE: route.n_groups */
 
 typedef enum op_trait {
 #define X(trait, name) TRAIT_##trait,
@@ -318,7 +317,6 @@ enum { PROGRAM_MAX_GROUPS = 4, PROGRAM_MAX_ROPES = 2 };
 typedef struct program {
     model_config config;
     uint64_t not_loaded_bytes; /* of the file: vision, audio, further tokens' blocks */
-    bool counted;              /* its operations have no values: for planning alone */
     value *values;
     uint32_t n_values;
     weight *weights;

@@ -132,8 +132,7 @@ def smallest_machine(vramd, config):
 
 def verdict(p):
     missing = p.get("missing", [])
-    named = [n for n in missing if n != "forward_pass"] or missing
-    return "planned; lacks " + ", ".join(named) if missing else "runs"
+    return "planned; lacks " + ", ".join(missing) if missing else "runs"
 
 
 def families_table(vramd):

@@ -1,5 +1,5 @@
-"""Families that are planned and not runnable yet: what the plan says of a file, that serve refuses it with the same list,
-and that the table of docs/models.md is what the plans say."""
+"""What the plan says of a file that an engine does not run (that serve refuses it with the same list: test_cuda_shim.py), that biases of
+feed-forward parts are planned and served, and that the table of docs/models.md is what the plans say."""
 
 import json
 import subprocess
@@ -12,13 +12,12 @@ from harness import BINARY, ROOT
 from test_plan import SCHEMA
 from tiny_model import VOCABULARY
 
-MISSING = ["forward_pass"]
-UNSUPPORTED = 6  # exit code
+RECURRENT = ROOT / "tests/golden/families/lfm2.gguf"  # no convolutions on CUDA
 
 
 @pytest.fixture
 def biased(tmp_path):
-    """Llama with biases in its feed-forward parts, which no forward pass has; and a block of a vision tower."""
+    """Llama with biases in its feed-forward parts; and a block of a vision tower."""
     path, h = tmp_path / "biased.gguf", 64
     w = gguf.GGUFWriter(path, "llama")
     vocabulary = gguf.GGUFReader(VOCABULARY)
@@ -52,38 +51,42 @@ def biased(tmp_path):
     return path
 
 
-def test_a_file_that_no_engine_runs_is_planned(biased):
+def test_biases_and_what_is_not_loaded_are_planned(biased):
     r = subprocess.run([BINARY, "plan", biased, "--json", "--backend", "cpu"], text=True, capture_output=True)
     assert r.returncode == 0, r.stderr
     doc = json.loads(r.stdout)
     SCHEMA.validate(doc)
-    assert doc["runnable"] is False and doc["missing"] == MISSING and doc["not_loaded_bytes"] == 4 * 8 * 8
+    assert doc["runnable"] is True and doc["not_loaded_bytes"] == 4 * 8 * 8
     assert doc["kv"]["bytes_per_token"] == 2 * 2 * 2 * 16 * 2
     text = subprocess.run([BINARY, "plan", biased, "--backend", "cpu"], text=True, capture_output=True).stdout
-    assert "planned, not runnable yet: the cpu engine lacks forward_pass\n" in text and "not loaded: 256 bytes" in text
+    assert "not loaded: 256 bytes" in text
+    r = subprocess.run([BINARY, "generate", "a", "--model", biased, "--backend", "cpu", "--max-tokens", "2"], text=True, capture_output=True)
+    assert r.returncode == 0, r.stderr
 
 
-@pytest.mark.parametrize("command", [["serve"], ["generate", "a"]])
-def test_serve_refuses_it_with_the_same_list(biased, command):
-    r = subprocess.run([BINARY, *command, "--model", biased, "--backend", "cpu"], text=True, capture_output=True)
-    assert r.returncode == UNSUPPORTED and "architecture llama" in r.stderr
-    assert f"the cpu engine lacks {', '.join(MISSING)}" in r.stderr
+def test_a_file_that_an_engine_does_not_run_is_planned():
+    words = [BINARY, "plan", RECURRENT, "--device-memory", "8GiB"]
+    r = subprocess.run([*words, "--json"], text=True, capture_output=True)
+    assert r.returncode == 0, r.stderr
+    doc = json.loads(r.stdout)
+    SCHEMA.validate(doc)
+    assert doc["runnable"] is False and doc["missing"] == ["conv"]
+    text = subprocess.run(words, text=True, capture_output=True).stdout
+    assert "planned, not runnable yet: the cuda engine lacks conv\n" in text
 
 
-def test_a_folder_of_such_a_model_is_planned_by_its_config(tmp_path):
-    config = {"model_type": "llama", "vocab_size": 96, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-              "num_key_value_heads": 2, "intermediate_size": 96, "max_position_embeddings": 256, "mlp_bias": True,
-              "tie_word_embeddings": True}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    header = json.dumps({"model.embed_tokens.weight": {"dtype": "F32", "shape": [96, 64], "data_offsets": [0, 4 * 96 * 64]},
-                         "model.layers.0.mlp.up_proj.bias": {"dtype": "F32", "shape": [1], "data_offsets": [24576, 24580]}}).encode()
-    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4 * 96 * 64 + 4))
-    for path in (tmp_path / "config.json", tmp_path):
-        r = subprocess.run([BINARY, "plan", path, "--json", "--backend", "cpu"], text=True, capture_output=True)
+def test_a_folder_with_biases_is_planned_by_its_config(tmp_path):
+    def plan(**more):
+        config = {"model_type": "llama", "vocab_size": 96, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+                  "num_key_value_heads": 2, "intermediate_size": 96, "max_position_embeddings": 256, "tie_word_embeddings": True}
+        (tmp_path / "config.json").write_text(json.dumps(config | more))
+        r = subprocess.run([BINARY, "plan", tmp_path / "config.json", "--json", "--backend", "cpu"], text=True, capture_output=True)
         assert r.returncode == 0, r.stderr
-        assert json.loads(r.stdout)["missing"] == MISSING
-    r = subprocess.run([BINARY, "serve", "--model", tmp_path, "--backend", "cpu"], text=True, capture_output=True)
-    assert r.returncode == UNSUPPORTED and "the cpu engine lacks forward_pass" in r.stderr
+        return json.loads(r.stdout)
+
+    biased = plan(mlp_bias=True)
+    assert biased["runnable"]
+    assert biased["model"]["n_params"] - plan()["model"]["n_params"] == 2 * (96 + 96 + 64)
 
 
 def test_the_table_of_families_is_what_the_plans_say():

@@ -11,15 +11,15 @@
 enum { MAX_TOKENS = 64 };
 
 static const char *const families[] = {
-    "qwen3",         "phi3",          "gemma3",         "gemma2",
-    "smollm3",       "ministral3",    "olmo2",          "olmo3",
-    "glm4",          "granite",       "gemma4",         "mixtral",
-    "qwen2moe",      "qwen3moe",      "granitemoe",     "granitemoeshared",
-    "gemma4moe",     "glm4moe",       "gpt-oss",        "lfm2",
-    "lfm2moe",       "qwen35",        "qwen35moe",      "deepseek2",
-    "deepseek2v2",   "deepseek3",     "glm4lite",       "deepseek2q8",
-    "deepseek2old",  "granitehybrid", "granite4-dense", "nemotron_h",
-    "nemotron_h_moe"};
+    "qwen3",          "phi3",          "gemma3",         "gemma2",
+    "smollm3",        "ministral3",    "olmo2",          "olmo3",
+    "glm4",           "granite",       "gemma4",         "mixtral",
+    "qwen2moe",       "qwen3moe",      "granitemoe",     "granitemoeshared",
+    "gemma4moe",      "glm4moe",       "gpt-oss",        "lfm2",
+    "lfm2moe",        "qwen35",        "qwen35moe",      "deepseek2",
+    "deepseek2v2",    "deepseek3",     "glm4lite",       "deepseek2q8",
+    "deepseek2old",   "granitehybrid", "granite4-dense", "nemotron_h",
+    "nemotron_h_moe", "llama-bias"};
 enum { N_FAMILIES = sizeof families / sizeof *families };
 
 static void take(FILE *f, void *dst, size_t n) {

@@ -35,7 +35,9 @@ def plain_rope(theta, **more):
     return dict(rope_type="default", rope_theta=theta, **more)
 
 
+ATTENTION = ("attn_q", "attn_k", "attn_v")
 # arch, class: in GGUF and in config.json. layers, head: sizes. json, keys: what config.json and GGUF have beside sizes.
+# biases: of which matrices. type: of config.json, where it is not the model's name here.
 # permuted: GGUF has the rows of q and k so that rotated pairs are neighbours.
 FAMILIES = {
     "gemma2": dict(arch="gemma2", cls="Gemma2ForCausalLM", layers=3, head=24, tied=True, window=12, full_every=2,
@@ -44,6 +46,9 @@ FAMILIES = {
                              hidden_activation="gelu_pytorch_tanh"),
                    keys={"rope.freq_base": 1e4, "attention.sliding_window": 12, "attn_logit_softcapping": 1.5,
                          "final_logit_softcapping": 2.0}),
+    "llama-bias": dict(arch="llama", cls="LlamaForCausalLM", type="llama", layers=2, head=8, permuted=True,
+                       biases=ATTENTION + ("attn_output", "ffn_gate", "ffn_up", "ffn_down"),
+                       json=dict(rope_theta=1e4, attention_bias=True, mlp_bias=True), keys={"rope.freq_base": 1e4}),
     "smollm3": dict(arch="smollm3", cls="SmolLM3ForCausalLM", layers=5, head=8, tied=True, permuted=True,
                     json=dict(no_rope_layer_interval=4, no_rope_layers=[1, 1, 1, 0, 1], use_sliding_window=False,
                               rope_theta=5e6),
@@ -61,7 +66,7 @@ FAMILIES = {
                   keys=YARN_KEYS | {"rope.scaling.yarn_attn_factor": 0.1 * math.log(4.0) + 1,
                                     "attention.sliding_window": 12,
                                     "attention.sliding_window_pattern": [True, True, True, False, True]}),
-    "glm4": dict(arch="glm4", cls="Glm4ForCausalLM", layers=2, head=16, bias=True, fused=True,
+    "glm4": dict(arch="glm4", cls="Glm4ForCausalLM", layers=2, head=16, biases=ATTENTION, fused=True,
                  json=dict(attention_bias=True, rope_parameters=plain_rope(1e4, partial_rotary_factor=0.5)),
                  keys={"rope.freq_base": 1e4, "rope.dimension_count": 8}),
     "granite": dict(arch="granite", cls="GraniteForCausalLM", layers=2, head=8, tied=True, permuted=True,
@@ -143,9 +148,13 @@ def forward(name, f, w, ids):
         def part(kind, b=w, l=l):
             return b.get(f"blk.{l}.{kind}")
 
+        def linear(kind, y, part=part):
+            bias = part(f"{kind}.bias")
+            return y @ part(f"{kind}.weight").T + (0 if bias is None else bias)
+
         full = not f.get("window") or (l + 1) % f["full_every"] == 0
         y = x if f.get("post_only") else rms(x, part("attn_norm.weight") + one)
-        q, k, v = (y @ part(f"attn_{p}.weight").T + (part(f"attn_{p}.bias") if f.get("bias") else 0) for p in "qkv")
+        q, k, v = (linear(kind, y) for kind in ATTENTION)
         if f.get("post_only"):
             q, k = rms(q, part("attn_q_norm.weight")), rms(k, part("attn_k_norm.weight"))
         q, k, v = q.reshape(len(x), HEADS, head), k.reshape(len(x), KV, head), v.reshape(len(x), KV, head)
@@ -155,13 +164,12 @@ def forward(name, f, w, ids):
         if name == "ministral3":
             q = q * (1 + 0.3 * np.log(1 + np.arange(len(x)) // 16))[:, None, None]
         o = attend(q, k, v, scale, 0 if full else f["window"], c.get("attn_logit_softcapping"))
-        y = o @ part("attn_output.weight").T
+        y = linear("attn_output", o)
         post = part("post_attention_norm.weight")
         x = x + residual * (y if post is None else rms(y, post + one))
         y = x if f.get("post_only") else rms(x, part("ffn_norm.weight") + one)
-        gate, up = (np.split(part("ffn_up.weight"), 2) if f.get("fused")
-                    else (part("ffn_gate.weight"), part("ffn_up.weight")))
-        y = ((gelu if gemma else silu)(y @ gate.T) * (y @ up.T)) @ part("ffn_down.weight").T
+        gate, up = np.split(linear("ffn_up", y), 2, -1) if f.get("fused") else (linear("ffn_gate", y), linear("ffn_up", y))
+        y = linear("ffn_down", (gelu if gemma else silu)(gate) * up)
         post = part("post_ffw_norm.weight")
         x = x + residual * (y if post is None else rms(y, post + one))
     y = rms(x, w["output_norm.weight"] + one) @ w.get("output.weight", w["token_embd.weight"]).T
@@ -186,9 +194,8 @@ def shapes(f):
         else:
             yield f"blk.{l}.ffn_gate.weight", (FF, EMBD)
             yield f"blk.{l}.ffn_up.weight", (FF, EMBD)
-        if f.get("bias"):
-            for n, size in (("q", q), ("k", kv), ("v", kv)):
-                yield f"blk.{l}.attn_{n}.bias", (size,)
+        for n in f.get("biases", ()):
+            yield f"blk.{l}.{n}.bias", ({"attn_q": q, "attn_k": kv, "attn_v": kv, "attn_output": EMBD, "ffn_down": EMBD}.get(n, FF),)
         if f.get("post_only"):
             yield f"blk.{l}.attn_q_norm.weight", (q,)
             yield f"blk.{l}.attn_k_norm.weight", (kv,)
@@ -270,7 +277,7 @@ def write_folder(name, f, w):
     folder.mkdir(exist_ok=True)
     write_safetensors(folder / "model.safetensors", {hf_name(f, key): np.asarray(x, np.float32 if x.ndim == 1 else np.float16)
                                                      for key, x in w.items()})
-    c = dict(architectures=[f["cls"]], model_type=name, hidden_size=EMBD, num_hidden_layers=f["layers"],
+    c = dict(architectures=[f["cls"]], model_type=f.get("type", name), hidden_size=EMBD, num_hidden_layers=f["layers"],
              num_attention_heads=HEADS, num_key_value_heads=KV, head_dim=f["head"], intermediate_size=FF,
              vocab_size=VOCAB, max_position_embeddings=MAX, rms_norm_eps=EPS,
              tie_word_embeddings=bool(f.get("tied")), torch_dtype="float16", **f["json"])
