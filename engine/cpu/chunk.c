@@ -40,11 +40,52 @@ void chunk_powers(const cpu_engine *e, const float *g, float now, uint32_t n, fl
     e->ops->exp2(power, n + 1, power);
 }
 
-void chunk_fold(const cpu_engine *e, const delta_shape *d, const head_state *h,
-                const float *const k[STATE_CHUNK], float *scaled, float *power) {
-    const uint32_t dk = d->key_dim;
-    chunk_powers(e, h->g, h->g[STATE_CHUNK - 1], STATE_CHUNK, power);
+chunk_task chunk_task_of(cpu_engine *e, const cpu_op *c, uint32_t thread, uint32_t n_x) {
+    const delta_shape *d = &c->op->delta;
+    chunk_task t = {.e = e, .op = c, .d = d, .n_x = n_x};
+    t.x = thread_at(e, thread, e->layout.thread.delta);
+    t.sx = t.x + (size_t)n_x * STATE_CHUNK * d->key_dim;
+    t.scaled = t.sx + (size_t)n_x * STATE_CHUNK * d->value_dim;
+    t.power = t.scaled + (size_t)STATE_CHUNK * d->key_dim;
+    return t;
+}
+
+/* The chunk is full: its rows become part of S. */
+static void fold(const chunk_task *t, const head_state *h) {
+    const uint32_t dk = t->d->key_dim;
+    chunk_powers(t->e, h->g, h->g[STATE_CHUNK - 1], STATE_CHUNK, t->power);
     for (uint32_t j = 0; j < STATE_CHUNK; j++)
-        for (uint32_t i = 0; i < dk; i++) scaled[(size_t)j * dk + i] = k[j][i] * power[j];
-    e->ops->add_outer(h->s, power[STATE_CHUNK], scaled, h->n, STATE_CHUNK, dk, d->value_dim);
+        for (uint32_t i = 0; i < dk; i++)
+            t->scaled[(size_t)j * dk + i] = t->k[j][i] * t->power[j];
+    t->e->ops->add_outer(h->s, t->power[STATE_CHUNK], t->scaled, h->n, STATE_CHUNK, dk,
+                         t->d->value_dim);
+}
+
+static head_state state_of(const chunk_task *t, uint32_t slot, uint32_t i) {
+    return head_state_of(t->e, t->op, slot, t->key_head,
+                         value_head_of(t->d, t->key_head, t->first + i));
+}
+
+static void run_piece(chunk_task *t, const chunk_ops *ops) {
+    const delta_shape *d = t->d;
+    const uint32_t n_rows = t->rows.n_rows;
+    ops->take_keys(t);
+    for (uint32_t i = 0; i < t->n_heads; i++) {
+        const uint32_t head = value_head_of(d, t->key_head, t->first + i);
+        const head_state h = state_of(t, t->seq->state, i);
+        t->e->ops->rows_by(t->x, t->n_x * n_rows, h.s, d->key_dim, d->value_dim, t->sx);
+        for (uint32_t r = 0; r < n_rows; r++) ops->run_row(t, &h, head, r);
+        if (t->rows.at + n_rows == STATE_CHUNK) fold(t, &h);
+        if (t->rows.checkpoint)
+            memcpy(state_of(t, *t->rows.checkpoint, i).s, h.s,
+                   sizeof *h.s * d->key_dim * d->value_dim);
+    }
+}
+
+void chunk_run(chunk_task *t, const chunk_ops *ops) {
+    for (uint32_t i = 0; t->seq->first_pos == 0 && i < t->n_heads; i++)
+        memset(state_of(t, t->seq->state, i).s, 0,
+               sizeof(float) * t->d->key_dim * t->d->value_dim);
+    t->rows = (chunk_rows){0};
+    while (chunk_next(&t->rows, t->seq)) run_piece(t, ops);
 }

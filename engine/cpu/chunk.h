@@ -48,18 +48,32 @@ double chunk_softplus(double x);
 /* e^(now - g[j]) for the chunk's rows j < n, then e^now: [n + 1]. */
 void chunk_powers(const cpu_engine *, const float *g, float now, uint32_t n, float *power);
 
-/* The chunk is full: its rows become part of S. k: its rows; scaled: scratch, [STATE_CHUNK][key_dim];
- * power: scratch, [STATE_CHUNK + 1]. */
-void chunk_fold(const cpu_engine *, const delta_shape *, const head_state *,
-                const float *const k[STATE_CHUNK], float *scaled, float *power);
+/* Some value heads of a key head, of a sequence of the step; the first member of what an operation has
+ * beside it. */
+typedef struct chunk_task {
+    cpu_engine *e;
+    const cpu_op *op;
+    const delta_shape *d;
+    const batch_seq *seq;
+    uint32_t key_head, first, n_heads; /* those that go by it: the first-th to .. */
+    uint32_t n_x; /* rows that S is multiplied by, for each row of the step */
+    chunk_rows rows;
+    const float *k[STATE_CHUNK]; /* of the chunk */
+    /* Scratch: [n_x][rows] to be multiplied by S; what S gives of each; k times e^(G - G');
+     * exponentials. */
+    float *x, *sx, *scaled, *power;
+} chunk_task;
 
-/* A matrix of no tokens. */
-static inline void chunk_clear(const delta_shape *d, const head_state *h) {
-    memset(h->s, 0, sizeof *h->s * d->key_dim * d->value_dim);
-}
-/* The matrix behind a chunk into a checkpoint's slot. */
-static inline void chunk_keep(const delta_shape *d, const head_state *to, const head_state *h) {
-    memcpy(to->s, h->s, sizeof *h->s * d->key_dim * d->value_dim);
-}
+/* What an operation does with the rows of a piece: x and k of all heads, then row r of a head. */
+typedef struct chunk_ops {
+    void (*take_keys)(chunk_task *);
+    void (*run_row)(const chunk_task *, const head_state *, uint32_t head, uint32_t r);
+} chunk_ops;
+
+/* A task of a thread; its scratch begins at thread.delta, and what is left of it is at power +
+ * STATE_CHUNK + 1. */
+chunk_task chunk_task_of(cpu_engine *, const cpu_op *, uint32_t thread, uint32_t n_x);
+/* All rows of the task's sequence, chunk by chunk. */
+void chunk_run(chunk_task *, const chunk_ops *);
 
 #endif
