@@ -163,7 +163,7 @@ INLINE void decode_IQ1_M(const words_part *p, uint32_t j, words_32 *to) {
 
 /* Each byte has 5 numbers of 3 values as a fraction of 256: the next one is the integer part of three times it. n: which. */
 INLINE u32s ternary(u32s bytes, uint32_t n) {
-    const uint32_t power[5] = {1, 3, 9, 27, 81};
+    static const uint32_t power[5] = {1, 3, 9, 27, 81};
     u32s even = (bytes & 0x00ff00ffu) * power[n] & 0x00ff00ffu,
          odd = (bytes >> 8u & 0x00ff00ffu) * power[n] & 0x00ff00ffu;
     return (even * 3u >> 8u & 0x00ff00ffu) | (odd * 3u & 0xff00ff00u);
