@@ -125,8 +125,8 @@ techniques: $(BUILD)/vramd ## what techniques give: bench/results/techniques-CPU
 charts: ## docs/chart-*.svg from bench/results, and the README's table of GPU figures
 	$(PYTHON) bench/chart.py
 
-quality: $(BUILD)/vramd ## KL, top-1 and perplexity of every KV type, on the real models: bench/results/quality-*.json; TOKENS=20000 MODELS= KV= ACTIVATIONS=
-	BUILD=$(BUILD) TOKENS="$(TOKENS)" MODELS="$(MODELS)" KV="$(KV)" ACTIVATIONS="$(ACTIVATIONS)" AGAIN=$(AGAIN) $(PYTHON) bench/quality.py
+quality: $(BUILD)/vramd ## KL, top-1 and perplexity of every type of KV cache and weights, on the real models: bench/results/quality-*.json; TOKENS=20000 MODELS= KV= ACTIVATIONS= WEIGHTS=
+	BUILD=$(BUILD) TOKENS="$(TOKENS)" MODELS="$(MODELS)" KV="$(KV)" ACTIVATIONS="$(ACTIVATIONS)" WEIGHTS="$(WEIGHTS)" AGAIN=$(AGAIN) $(PYTHON) bench/quality.py
 
 clients: $(BUILD)/vramd ## scripts of real clients (tests/clients), each in a venv of its own; T=name for one
 	BUILD=$(BUILD) $$(tools/venv.sh) tools/clients.py $(T)
