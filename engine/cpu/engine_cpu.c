@@ -239,8 +239,9 @@ static void cpu_info(const engine *head, engine_info *out) {
     static const char *const name[] = {"auto", "plain C", "AVX2", "AVX-512 VNNI", "AMX"};
     const cpu_engine *e = (const cpu_engine *)head;
     *out = (engine_info){.name = "cpu", .depth = 1};
-    snprintf(out->detail, sizeof out->detail, "%s, %s activations, %u threads",
-             name[e->linear->isa], activation_dtype_name(e->layout.family), e->opt.n_threads);
+    snprintf(out->detail, sizeof out->detail, "%s, %s activations%s, %u threads",
+             name[e->linear->isa], activation_dtype_name(e->layout.family),
+             e->opt.activations == ACTIVATION_AUTO ? " (auto)" : "", e->opt.n_threads);
     snprintf(out->numerics, sizeof out->numerics, "cpu-%d %s", CPU_NUMERICS,
              activation_dtype_name(e->layout.family));
 }

@@ -87,4 +87,18 @@ START_TEST(the_bits_are_those_of_cpu_1) {
 }
 END_TEST
 
-CHECK_MAIN("kv_move", blocks_that_were_away_give_the_same_bits, the_bits_are_those_of_cpu_1)
+START_TEST(what_auto_takes_is_said) {
+    rig r;
+    engine_info info;
+    engine_options o = rig_options();
+    o.activations = ACTIVATION_AUTO;
+    rig_open(&r, test_model(), &o);
+    engine_describe(r.engine, &info);
+    ck_assert_str_eq(info.numerics, "cpu-1 int8");
+    ck_assert_msg(strstr(info.detail, ", int8 activations (auto), "), "%s", info.detail);
+    rig_close(&r);
+}
+END_TEST
+
+CHECK_MAIN("kv_move", blocks_that_were_away_give_the_same_bits, the_bits_are_those_of_cpu_1,
+           what_auto_takes_is_said)
