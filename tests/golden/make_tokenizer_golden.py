@@ -170,6 +170,9 @@ def o200k(suffix, digits):
             "*" + suffix + "|" + digits + r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|" + BLANK)
 
 
+KIMI_UPPER, KIMI_LOWER = (letters[:-1] + r"&&[^\p{Han}]]" for letters in (UPPER, LOWER))
+KIMI = (r"[\p{Han}]+|[^\r\n\p{L}\p{N}]?" + KIMI_UPPER + "*" + KIMI_LOWER + "+" + CONTRACTION + r"?|[^\r\n\p{L}\p{N}]?" + KIMI_UPPER +
+        "+" + KIMI_LOWER + "*" + CONTRACTION + r"?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|" + BLANK)
 HAN_AND_KANA = "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"
 FAR_EAST = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
 CASED = (
@@ -217,6 +220,7 @@ PRE = {
     "falcon": split(pre_tokenizers.Punctuation("contiguous"), GPT2_REGEX, "[0-9]+", "[0-9][0-9][0-9]"),
     "tekken": split(o200k("", r"\p{N}")),
     "gpt-4o": split(o200k(CONTRACTION + "?", r"\p{N}{1,3}")),
+    "kimi-k2": split(KIMI),
     "youtu": split("[\uac00-\ud7a3\u3131-\u318e]+|[\uff01\u2026\u201c\u201d\u2018\u2019\u2014\uff1a\uff1b\uff0c\u3001-\u303f"
                    "\ufe30-\ufe4f]+|[\u3105-\u312f]+|" + HAN_AND_KANA, o200k(CONTRACTION + "?", r"\p{N}")),
     "bloom": split(BLOOM),
@@ -233,7 +237,7 @@ PRE = {
                         r" ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|" + BLANK),
     "minicpm5": split(r"\p{N}{1,3}", CL100K % "+"),
 }
-IGNORE_MERGES = {"llama-bpe", "glm4", "tekken", "youtu", "minicpm5"}
+IGNORE_MERGES = {"llama-bpe", "glm4", "kimi-k2", "tekken", "youtu", "minicpm5"}
 
 
 def byte_chars():

@@ -427,8 +427,8 @@ START_TEST(an_unknown_pre_tokenizer_is_named_with_those_that_are_known) {
     tiny v;
     tiny_init(&v);
     tiny_merge(&v, "a a", "aa");
-    const checkpoint *g = tiny_finish(&v, "kimi-k2");
-    refused(g, ERR_UNSUPPORTED, "tokenizer.ggml.pre", "\"kimi-k2\"");
+    const checkpoint *g = tiny_finish(&v, "superbpe");
+    refused(g, ERR_UNSUPPORTED, "tokenizer.ggml.pre", "\"superbpe\"");
     refused(g, ERR_UNSUPPORTED, "tokenizer.ggml.pre", "gpt-2, smollm, llama-bpe, qwen2");
     ck_assert_uint_eq(tokenizer_plan_bytes(g), 0);
     tiny_clear(&v);

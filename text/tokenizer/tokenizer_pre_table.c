@@ -3,7 +3,7 @@
  * tokenizer.json, which sometimes are not what llama.cpp makes of them (tekken, gpt-4o: upper
  * and lower case beyond ASCII). Not here are those that need more than patterns: digits in
  * threes from the right (superbpe, tiny_aya, cohere2moe, afmoe), SentencePiece with a list of
- * merges (gemma4, sarvam-moe), no merges at all (kimi-k2), or belong to models that embed.
+ * merges (gemma4, sarvam-moe), or belong to models that embed.
  *
  * Where a pattern can run over a whole text, it must not look at a part of it twice: possessive
  * (++) or atomic where that changes nothing. */
@@ -43,6 +43,17 @@
 #define O200K(suffix, digits)                                                                  \
     "[^\\r\\n" WORD "]?" UPPER "*" LOWER "+" suffix "|[^\\r\\n" WORD "]?" UPPER "+" LOWER      \
     "*" suffix "|" digits "| ?[^" SPACE WORD "]+[\\r\\n/]*|" NEWLINES "|" BLANK
+
+/* Kimi K2 (tokenization_kimi.py): o200k_base's words, but Han characters are words of their own: those
+ * of the script, where PCRE2's plain name also means characters that others share with it. */
+#define HAN              "\\p{sc:Han}"
+#define NOT_HAN(letters) "(?:(?!" HAN ")" letters ")"
+#define KIMI_SUFFIX      CONTRACTION "?"
+#define KIMI_K2                                                                                \
+    HAN "+|[^\\r\\n" WORD                                                                      \
+        "]?" NOT_HAN(UPPER) "*" NOT_HAN(LOWER) "+" KIMI_SUFFIX "|[^\\r\\n" WORD "]?" NOT_HAN(  \
+            UPPER) "+" NOT_HAN(LOWER) "*" KIMI_SUFFIX "|" THREE_DIGITS "|" SYMBOLS             \
+                                      "|" NEWLINES "|" BLANK
 
 /* DeepSeek LLM: cased letters of an older Unicode, punctuation by its code, scripts of the
  * Far East (U+0800 on). */
@@ -107,6 +118,7 @@ static const tok_pre rows[] = {
      .stage = {CL100K(THREE_DIGITS)},
      .ascii_words = true,
      .ignore_merges = true},
+    {.names = "kimi-k2", .stage = {KIMI_K2}, .ignore_merges = true},
     {.names = "qwen35", .stage = {QWEN35}, .ascii_words = true},
     {.names = "deepseek-llm",
      .stage = {"[\\r\\n]", "[" SPACE "]?[" CASED "]+",
