@@ -1,5 +1,6 @@
 /* Which pre-tokenizer a tokenizer.json means: one that text/ has a fast row for, by the exact texts
  * of its stages, else its own patterns. Source of the texts: the models' own files. */
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -23,6 +24,13 @@
     "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|"                                   \
     "[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|"    \
     "\\s+(?!\\S)|\\s+"
+#define KIMI_CLASS(letters) "[" letters "\\p{Lm}\\p{Lo}\\p{M}&&[^\\p{Han}]]"
+#define KIMI_UPPER          KIMI_CLASS("\\p{Lu}\\p{Lt}")
+#define KIMI_LOWER          KIMI_CLASS("\\p{Ll}")
+#define KIMI_K2                                                                                \
+    "[\\p{Han}]+|[^\\r\\n\\p{L}\\p{N}]?" KIMI_UPPER "*" KIMI_LOWER "+" CONTRACTION             \
+    "?|[^\\r\\n\\p{L}\\p{N}]?" KIMI_UPPER "+" KIMI_LOWER "*" CONTRACTION                       \
+    "?|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 #define HAN_AND_KANA                                                                           \
     "[\xe4\xb8\x80-\xe9\xbe\xa5\xe3\x81\x80-\xe3\x82\x9f\xe3\x82\xa0-\xe3\x83\xbf]+"
 
@@ -45,6 +53,7 @@ static const known_pre known[] = {
     {QWEN35 "\n", "qwen35", false},
     {O200K("", "\\p{N}") "\n", "tekken", true},
     {O200K(CONTRACTION "?", "\\p{N}{1,3}") "\n", "gpt-4o", false},
+    {KIMI_K2 "\n", "kimi-k2", true},
     {"\\p{N}{1,3}\n" HAN_AND_KANA "\n" DEEPSEEK3 "\n", "deepseek-v3", false},
 };
 
@@ -113,7 +122,15 @@ static status all_stages(stages *s, const json_t *pre) {
     return st;
 }
 
-/* Oniguruma's \s is Unicode's White_Space; PCRE2's has U+180E, too. */
+/* A property's name in braces behind \p or \P that is neither a category (L, Lu, L&) nor Any: a
+ * script. */
+static bool is_script(str rest) {
+    return rest.len > 4 && rest.ptr[0] == '{' && islower((unsigned char)rest.ptr[2]) &&
+           islower((unsigned char)rest.ptr[3]) && !str_starts(rest, STR("{Any}"));
+}
+
+/* Oniguruma's \s is Unicode's White_Space; PCRE2's has U+180E, too. A script's name means the script
+ * there; in PCRE2 also the characters that it shares with others, unless sc: stands before it. */
 static void translate(buf *b, str regex) {
     static const char space[] = "\\t-\\r\\x{85}\\p{Z}";
     bool class = false;
@@ -127,6 +144,9 @@ static void translate(buf *b, str regex) {
                 buf_addf(b, "[^%s]", space);
             else
                 buf_addc(b, c), buf_addc(b, next);
+            if ((next == 'p' || next == 'P') &&
+                is_script((str){regex.ptr + i + 1, regex.len - i - 1}))
+                buf_addf(b, "{sc:"), i++;
             continue;
         }
         class = class ? c != ']' : c == '[';
@@ -177,6 +197,9 @@ status hf_pre_facts(facts *f, const json_t *tokenizer, bool ignore_merges, err *
     if (st != OK) return st;
     const char *name = known_name(&s, ignore_merges);
     if (name) facts_str(f, "tokenizer.ggml.pre", str_of(name));
+    for (size_t i = 0; !name && i < s.n; i++)
+        if (memmem(s.v[i].ptr, s.v[i].len, "&&", 2))
+            return unsupported(e, "a Regex with an intersection of classes (&&)");
     if (!name && !keep_stages(f, &s, ignore_merges))
         return mem_exhausted(e, MEM_LOADING, "the pre-tokenizer");
     return OK;

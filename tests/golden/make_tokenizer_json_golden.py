@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes tests/golden/tokenizer_json: small tokenizer.json files with NFC and with WordPiece, texts, and the ids that
+"""Makes tests/golden/tokenizer_json: small tokenizer.json files with NFC, with scripts in a pattern, and with WordPiece, texts, and the ids that
 Hugging Face's library gives.
 
     python tests/golden/make_tokenizer_json_golden.py
@@ -10,7 +10,7 @@ import random
 import unicodedata
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 OUT = Path(__file__).parent / "tokenizer_json"
 OLD = unicodedata.ucd_3_2_0  # what every version of Unicode in use agrees on
@@ -26,7 +26,7 @@ BLOCKS = [(0x20, 0x7f), (0xa0, 0x250), (0x300, 0x345), (0x370, 0x400), (0x400, 0
 
 def texts():
     r = random.Random(20251129)
-    out = ["", " ", "Hello, world!", "e\u0301" * 3, "a" * 99 + " b", "a" * 100, "a" * 101, "\u0301", "x" + "\u0316\u0301" * 40 + "y"]
+    out = ["", " ", "Hello, world!", "e\u0301" * 3, "a" * 99 + " b", "a" * 100, "a" * 101, "\u0301", "x" + "\u0316\u0301" * 40 + "y", "漢、字。かー々カーが॥हिन्दी।क़"]
     for _ in range(250):
         parts = []
         for _ in range(r.randrange(1, 9)):
@@ -54,6 +54,19 @@ def with_nfc():
     return t
 
 
+def with_scripts():
+    """Trained without the pattern, so that tokens cross what it cuts."""
+    t = Tokenizer(models.BPE())
+    pattern = r"[\p{Han}]+|\p{Hiragana}+|[\p{Katakana}ー]+|\p{Devanagari}+|[^\s\p{Han}]|\s+"
+    whole = t.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    t.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=500, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    shared = "漢、字。かー々カーが॥हिन्दी।क़"  # Han, kana and Devanagari share marks with others
+    t.train_from_iterator([shared] * 50, trainer)
+    t.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated"), whole])
+    return t
+
+
 def with_words(**options):
     t = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=100))
     t.normalizer = normalizers.BertNormalizer(**options)
@@ -69,7 +82,7 @@ def main():
     OUT.mkdir(exist_ok=True)
     all_texts = texts()
     golden = {"texts": all_texts}
-    kinds = {"nfc": with_nfc(), "uncased": with_words(lowercase=True), "cased": with_words(lowercase=False),
+    kinds = {"nfc": with_nfc(), "scripts": with_scripts(), "uncased": with_words(lowercase=True), "cased": with_words(lowercase=False),
              "accents": with_words(lowercase=True, strip_accents=False, handle_chinese_chars=False, clean_text=False)}
     for name, t in kinds.items():
         t.save(str(OUT / f"{name}.json"), pretty=False)

@@ -264,6 +264,12 @@ START_TEST(folders_without_what_it_takes_are_refused) {
             "{\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"model\":{\"vocab\":{\"a\":1,\"b\":1}"
             ",\"merges\":[]}}");
     refused(ERR_FORMAT, "two tokens have one id");
+    hf_text(&dir, "tokenizer.json",
+            "{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\","
+            "\"behavior\":\"Isolated\",\"pattern\":{\"Regex\":\"[a-z&&[^b]]\"}},"
+            "{\"type\":\"ByteLevel\",\"use_regex\":false}]},\"model\":{\"vocab\":{\"a\":1},"
+            "\"merges\":[]}}");
+    refused(ERR_UNSUPPORTED, "intersection of classes");
 }
 END_TEST
 

@@ -95,6 +95,11 @@ START_TEST(normal_form_c_gives_the_reference_ids) {
 }
 END_TEST
 
+START_TEST(scripts_of_patterns_are_scripts_alone) {
+    all_texts("scripts", false);
+}
+END_TEST
+
 START_TEST(wordpiece_gives_the_reference_ids_and_text) {
     all_texts("uncased", true);
     all_texts("cased", true);
@@ -149,6 +154,7 @@ int main(void) {
     TCase *t = check_case(s, "tokenizer_json");
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, normal_form_c_gives_the_reference_ids);
+    tcase_add_test(t, scripts_of_patterns_are_scripts_alone);
     tcase_add_test(t, wordpiece_gives_the_reference_ids_and_text);
     tcase_add_test(t, wordpiece_is_framed_as_its_template_says);
     tcase_add_test(t, hostile_text_is_normalised_in_linear_time);

@@ -44,7 +44,7 @@
     "[^\\r\\n" WORD "]?" UPPER "*" LOWER "+" suffix "|[^\\r\\n" WORD "]?" UPPER "+" LOWER      \
     "*" suffix "|" digits "| ?[^" SPACE WORD "]+[\\r\\n/]*|" NEWLINES "|" BLANK
 
-/* Kimi K2 (tokenization_kimi.py): o200k_base's words, but Han characters are words of their own: those
+/* Kimi K2, as its own tokenizer has it: o200k_base's words, but Han characters are words of their own: those
  * of the script, where PCRE2's plain name also means characters that others share with it. */
 #define HAN              "\\p{sc:Han}"
 #define NOT_HAN(letters) "(?:(?!" HAN ")" letters ")"
