@@ -24,10 +24,10 @@ LDLIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -linih -lm -lpthread
 LDFLAGS  += $(SAN)
 
 # Instruction sets by file name; everything else runs on any x86-64.
-ISA = $(if $(filter %_avx2.o,$@),-O3 -mavx2 -mfma -mf16c)$(if $(filter %_avx512.o %_amx.o,$@),-O3 -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni)$(if $(filter %_amx.o,$@), -mavx512bf16 -mamx-tile -mamx-bf16)$(if $(filter %_plain.o,$@),-O3 -Wno-psabi)
+ISA = $(if $(filter %_avx2.o %_avxvnni.o,$@),-O3 -mavx2 -mfma -mf16c)$(if $(filter %_avxvnni.o,$@), -mavxvnni)$(if $(filter %_avx512.o %_amx.o,$@),-O3 -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni)$(if $(filter %_amx.o,$@), -mavx512bf16 -mamx-tile -mamx-bf16)$(if $(filter %_plain.o,$@),-O3 -Wno-psabi)
 # TSan would slow the wide kernels twentyfold and learn nothing of them that it does not learn of
 # their versions in plain C: those stay watched, and so do the team and the steps that share memory.
-ISA += $(if $(findstring thread,$(SAN)),$(if $(filter %_avx2.o %_avx512.o %_amx.o %/row.o,$@),-fno-sanitize=thread))
+ISA += $(if $(findstring thread,$(SAN)),$(if $(filter %_avx2.o %_avxvnni.o %_avx512.o %_amx.o %/row.o,$@),-fno-sanitize=thread))
 
 .PHONY: all help structured quality charts api-page clients test unit unit-bins asan ubsan tsan fuzz fuzz-sched bench soak soak-flat techniques schemathesis layers pure names versions format format-check tidy install deb deb-test deb-boot-test clean
 all: $(BUILD)/vramd ## build build/vramd

@@ -42,7 +42,21 @@ __attribute__((target("avx2"))) static uint64_t peak_avx2(void) {
     __asm__ volatile("" ::"x"(sum[0]));
     return 64ULL * SUMS * PEAK_ROUNDS;
 }
+__attribute__((target("avx2,avxvnni"))) static uint64_t peak_avxvnni(void) {
+    __m256i sum[PEAK_SUMS], a = _mm256_set1_epi8(1), b = a;
+    for (int k = 0; k < PEAK_SUMS; k++) sum[k] = a;
+    for (int i = 0; i < PEAK_ROUNDS; i++) {
+        __asm__ volatile("" : "+x"(a), "+x"(b));
+        for (int k = 0; k < PEAK_SUMS; k++) sum[k] = _mm256_dpbusd_avx_epi32(sum[k], a, b);
+    }
+    for (int k = 1; k < PEAK_SUMS; k++) sum[0] = _mm256_add_epi32(sum[0], sum[k]);
+    __asm__ volatile("" ::"x"(sum[0]));
+    return 64ULL * PEAK_SUMS * PEAK_ROUNDS;
+}
 #else
+static uint64_t peak_avxvnni(void) {
+    return 0;
+}
 static uint64_t peak_avx512(void) {
     return 0;
 }
@@ -52,7 +66,10 @@ static uint64_t peak_avx2(void) {
 #endif
 
 static uint64_t int8_peak_operations(cpu_isa isa) {
-    return isa >= ISA_AVX512 ? peak_avx512() : isa == ISA_AVX2 ? peak_avx2() : 0;
+    return isa >= ISA_AVX512    ? peak_avx512()
+           : isa == ISA_AVXVNNI ? peak_avxvnni()
+           : isa == ISA_AVX2    ? peak_avx2()
+                                : 0;
 }
 
 #endif

@@ -187,7 +187,7 @@
       "fused|unfused", "")                                                                    \
     X("engine", ENUM, cpu_isa, 0, 0, 0, "",                                                   \
       "instruction set; a better one than the CPU has is refused",                            \
-      "auto|plain|avx2|avx512|amx", "")                                                       \
+      "auto|plain|avx2|avxvnni|avx512|amx", "")                                               \
     X("engine", ENUM, activation_dtype, 0, 0, 0, "",                                          \
       "type of the activations of linear layers; auto: int8 on the CPU (which has no f16), on CUDA f16, or bf16 for " \
       "a bf16 model", "auto|int8|f32|bf16|f16", "")            \

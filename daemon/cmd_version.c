@@ -4,19 +4,14 @@
 
 #include "api/http.h"
 #include "daemon/commands.h"
-#include "engine/cpu/linear.h"
+#include "engine/cpu/isa.h"
 
 int cmd_version(int argc, char **argv) {
-    static const struct {
-        cpu_isa isa;
-        const char *name;
-    } isas[] = {
-        {ISA_AMX, "amx"}, {ISA_AVX512, "avx512"}, {ISA_AVX2, "avx2"}, {ISA_PLAIN, "plain"}};
     (void)argc, (void)argv;
     printf("vramd %s\ncompiler: %s\nlibuv: %s\nlibmicrohttpd: %s\ninstruction sets here:",
            VRAMD_VERSION, __VERSION__, uv_version_string(), http_library_version());
-    for (size_t i = 0; i < sizeof isas / sizeof *isas; i++)
-        if (linear_kernels_get(isas[i].isa)) printf(" %s", isas[i].name);
+    for (cpu_isa isa = ISA_AMX; isa > ISA_AUTO; isa--)
+        if (!isa_lack(isa)) printf(" %s", cpu_isa_name(isa));
     puts("");
     return 0;
 }

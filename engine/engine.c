@@ -9,11 +9,9 @@ static const char *const activation_names[] = {[ACTIVATION_AUTO] = "auto",
                                                [ACTIVATION_BF16] = "bf16",
                                                [ACTIVATION_F16] = "f16",
                                                [ACTIVATION_F32] = "f32"};
-static const char *const isa_names[] = {[ISA_AUTO] = "auto",
-                                        [ISA_PLAIN] = "plain",
-                                        [ISA_AVX2] = "avx2",
-                                        [ISA_AVX512] = "avx512",
-                                        [ISA_AMX] = "amx"};
+static const char *const isa_names[] = {
+    [ISA_AUTO] = "auto",       [ISA_PLAIN] = "plain",   [ISA_AVX2] = "avx2",
+    [ISA_AVXVNNI] = "avxvnni", [ISA_AVX512] = "avx512", [ISA_AMX] = "amx"};
 enum {
     N_ACTIVATIONS = sizeof activation_names / sizeof *activation_names,
     N_ISAS = sizeof isa_names / sizeof *isa_names

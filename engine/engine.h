@@ -21,7 +21,14 @@ typedef enum activation_dtype {
     ACTIVATION_F16,
     ACTIVATION_F32
 } activation_dtype;
-typedef enum cpu_isa { ISA_AUTO, ISA_PLAIN, ISA_AVX2, ISA_AVX512, ISA_AMX } cpu_isa;
+typedef enum cpu_isa {
+    ISA_AUTO,
+    ISA_PLAIN,
+    ISA_AVX2,
+    ISA_AVXVNNI,
+    ISA_AVX512,
+    ISA_AMX
+} cpu_isa;
 
 /* The words that users write for these, in any case. False: no such word. */
 bool activation_dtype_by_name(str, activation_dtype *out);

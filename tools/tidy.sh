@@ -11,6 +11,7 @@ tidy() {
   local isa=() file=$1; shift
   case $file in
     *_avx2.c) isa=(-mavx2 -mfma -mf16c) ;;
+    *_avxvnni.c) isa=(-mavx2 -mfma -mf16c -mavxvnni) ;;
     *_avx512.c) isa=(-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni) ;;
     *_amx.c) isa=(-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx512bf16 -mamx-tile -mamx-bf16) ;;
   esac

@@ -236,7 +236,8 @@ static status cpu_collect(engine *head, step_result *out, err *er) {
 }
 
 static void cpu_info(const engine *head, engine_info *out) {
-    static const char *const name[] = {"auto", "plain C", "AVX2", "AVX-512 VNNI", "AMX"};
+    static const char *const name[] = {"auto",     "plain C",      "AVX2",
+                                       "AVX-VNNI", "AVX-512 VNNI", "AMX"};
     const cpu_engine *e = (const cpu_engine *)head;
     *out = (engine_info){.name = "cpu", .depth = 1};
     snprintf(out->detail, sizeof out->detail, "%s, %s activations%s, %u threads",

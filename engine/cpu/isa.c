@@ -7,12 +7,17 @@
 
 /* <asm/prctl.h> of Linux 5.16, <cpuid.h> of gcc 11 */
 enum { REQ_XCOMP_PERM = 0x1023, XTILEDATA = 18 };
-enum { AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24, AVX512_BF16 = 1 << 5 };
+enum { AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24, AVX512_BF16 = 1 << 5, AVX_VNNI = 1 << 4 };
 
 static bool has_avx2(void) {
     unsigned a, b, c, d;
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
            __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
+static bool has_avxvnni(void) {
+    unsigned a, b, c, d;
+    return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & AVX_VNNI);
 }
 
 static bool has_avx512(void) {
@@ -40,6 +45,7 @@ const char *isa_lack(cpu_isa isa) {
     switch (isa) {
     case ISA_PLAIN: return NULL;
     case ISA_AVX2: return has_avx2() ? NULL : none;
+    case ISA_AVXVNNI: return has_avxvnni() ? NULL : none;
     case ISA_AVX512: return has_avx512() ? NULL : none;
     case ISA_AMX:
         if (!has_amx()) return none;

@@ -50,7 +50,10 @@ void act_get(const act *a, uint32_t row, int8_t *q, float *d, float *s) {
 const linear_kernels *linear_kernels_get(cpu_isa isa) {
     if (isa == ISA_AUTO) isa = isa_best();
     if (isa_lack(isa)) return NULL;
-    return isa >= ISA_AVX512 ? &linear_avx512 : isa == ISA_AVX2 ? &linear_avx2 : &linear_plain;
+    return isa >= ISA_AVX512    ? &linear_avx512
+           : isa == ISA_AVXVNNI ? &linear_avxvnni
+           : isa == ISA_AVX2    ? &linear_avx2
+                                : &linear_plain;
 }
 
 const linear_kernels *linear_kernels_bf16(cpu_isa isa) {
@@ -58,7 +61,7 @@ const linear_kernels *linear_kernels_bf16(cpu_isa isa) {
     if (isa_lack(isa)) return NULL;
     return isa == ISA_AMX      ? &bf16_amx
            : isa == ISA_AVX512 ? &bf16_avx512
-           : isa == ISA_AVX2   ? &bf16_avx2
+           : isa >= ISA_AVX2   ? &bf16_avx2
                                : &bf16_plain;
 }
 

@@ -1,12 +1,15 @@
 /* 32 inputs of 8 outputs by R rows of quantised activations, in AVX2 registers. Included by
- * engine/cpu/linear_avx2.c only. To be inlined with a type and a number of rows that are
+ * engine/cpu/linear_256_body.h only. To be inlined with a type and a number of rows that are
  * constants.
  *
  * vpmaddubsw adds two products of unsigned by signed bytes in 16 bits, saturating, so the codes
  * decide how many sums one 16-bit lane holds: of codes up to 15 (by -127..127) 8, 30,480, a
  * whole block; of codes up to 31 4, 31,496; up to 63 2, 32,004. 8-bit codes go in as magnitudes
  * (0..128), their signs moved to the activations: one sum is at most 32,512. Nothing saturates:
- * the sums are exact. Integer scales come in with vpmaddwd, which widens the sums anyway. */
+ * the sums are exact. Integer scales come in with vpmaddwd, which widens the sums anyway.
+ *
+ * With AVX-VNNI (DOT) one vpdpbusd takes the place of vpmaddubsw, vpmaddwd and their additions: it
+ * adds four products in 32 bits, so that nothing saturates whatever the codes. */
 #ifndef VRAMD_ENGINE_CPU_LINEAR_BLOCK_AVX2_H
 #define VRAMD_ENGINE_CPU_LINEAR_BLOCK_AVX2_H
 
@@ -28,6 +31,34 @@ typedef struct unpacked_block {
 /* Group l of 8, 4 codes a lane. */
 INLINE __m256i group_of(const uint8_t *codes, const dtype t, const int l, const int R) {
     return R == MANY ? loadi(codes + 4 * LANES * l) : codes_of(codes, t, l);
+}
+
+/* sum + the products of 4 unsigned by 4 signed bytes of each lane. */
+INLINE __m256i dot(__m256i sum, __m256i codes, __m256i x) {
+#ifdef __AVXVNNI__
+    return _mm256_dpbusd_avx_epi32(sum, codes, x);
+#else
+    (void)codes, (void)x;
+    return sum;
+#endif
+}
+
+/* sum[r] += the products of group l. */
+INLINE void add_dots(const uint8_t *codes, const dtype t, const int l, const int8_t *q,
+                     __m256i *sum, const int R) {
+    __m256i w = group_of(codes, t, l, R);
+    for (int r = 0; r < R; r++) sum[r] = dot(sum[r], w, broadcast4(q + 32 * r + 4 * l));
+}
+
+/* isum of 8 outputs by R rows, of codes as codes_of gives them; DOT. */
+INLINE void sum_dots(const uint8_t *codes, const dtype t, const int8_t *q, __m256i *isum,
+                     const int R) {
+    for (int r = 0; r < R; r++) isum[r] = _mm256_setzero_si256();
+    for (int l = 0; l < 4; l++) { /* nibbles: both of a vector while it is there */
+        const bool nibbles = tile_of(t).form != CODES_8;
+        add_dots(codes, t, nibbles ? l : 2 * l, q, isum, R);
+        add_dots(codes, t, nibbles ? l + 4 : 2 * l + 1, q, isum, R);
+    }
 }
 
 /* sum16[r] = (or +=) the products of group l. */
@@ -92,7 +123,9 @@ INLINE void block_whole(const uint8_t *codes, const dtype t, __m256 d, __m256 m,
                         const int R) {
     const tile_info i = tile_of(t);
     __m256i isum[MANY];
-    if (i.offset == 128)
+    if (DOT)
+        sum_dots(codes, t, b->q[r0], isum, R);
+    else if (i.offset == 128)
         sum_products8(codes, t, flipped, b->q[r0], isum, R);
     else
         sum_products5(codes, t, b->q[r0], isum, R);
@@ -101,6 +134,9 @@ INLINE void block_whole(const uint8_t *codes, const dtype t, __m256 d, __m256 m,
         if (i.offset == 16)
             isum[r] =
                 _mm256_add_epi32(isum[r], _mm256_slli_epi32(broadcast4(b->neg8 + r0 + r), 1));
+        if (DOT && i.offset == 128)
+            isum[r] =
+                _mm256_add_epi32(isum[r], _mm256_slli_epi32(broadcast4(b->neg8 + r0 + r), 4));
         if (i.zero)
             isum[r] = _mm256_add_epi32(
                 isum[r], _mm256_madd_epi16(_mm256_castps_si256(m),
@@ -125,6 +161,19 @@ INLINE void add_half(const uint8_t *codes, const dtype t, const int l, __m256i s
     }
 }
 
+/* The same with DOT; scale: of each output as int32. Sums of 16 codes up to 7 fit 16 bits. */
+INLINE void add_half_dots(const uint8_t *codes, const dtype t, const int l, __m256i scale,
+                          const int8_t *q, __m256i *isum, const int R) {
+    const __m256i low = _mm256_and_si256(scale, _mm256_set1_epi32(0xffff));
+    __m256i sum[MANY];
+    for (int r = 0; r < R; r++) sum[r] = _mm256_setzero_si256();
+    for (int i = 0; i < 4; i++) add_dots(codes, t, l + i, q, sum, R);
+    for (int r = 0; r < R; r++)
+        isum[r] = _mm256_add_epi32(isum[r], tile_of(t).form == CODES_6
+                                                ? _mm256_mullo_epi32(sum[r], scale)
+                                                : _mm256_madd_epi16(sum[r], low));
+}
+
 /* acc += 32 inputs with an integer scale (and minimum) for each half: pairs of int16. */
 INLINE void block_halves(const uint8_t *codes, const dtype t, __m256 d, __m256 neg_m,
                          __m256i scale, __m256i min, const act_block *b, uint32_t r0,
@@ -137,8 +186,13 @@ INLINE void block_halves(const uint8_t *codes, const dtype t, __m256 d, __m256 n
                            : _mm256_setzero_si256();
     __m256i first = _mm256_blend_epi16(scale, _mm256_slli_epi32(scale, 16), 0xaa);
     __m256i last = _mm256_blend_epi16(_mm256_srli_epi32(scale, 16), scale, 0xaa);
-    add_half(codes, t, 0, first, b->q[r0], isum, R);
-    add_half(codes, t, 4, last, b->q[r0], isum, R);
+    if (DOT) {
+        add_half_dots(codes, t, 0, _mm256_srai_epi32(first, 16), b->q[r0], isum, R);
+        add_half_dots(codes, t, 4, _mm256_srai_epi32(last, 16), b->q[r0], isum, R);
+    } else {
+        add_half(codes, t, 0, first, b->q[r0], isum, R);
+        add_half(codes, t, 4, last, b->q[r0], isum, R);
+    }
     for (int r = 0; r < R; r++) {
         __m256 d_a = _mm256_broadcast_ss(b->d + r0 + r);
         acc[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum[r]), _mm256_mul_ps(d, d_a), acc[r]);
@@ -160,7 +214,8 @@ INLINE void unpack_codes(const uint8_t *codes, const dtype t, unpacked_block *to
     for (int l = 0; l < 8; l++) {
         __m256i w = codes_of(codes, t, l);
         storei(to->codes[l], w);
-        if (tile_of(t).offset == 128) flipped = _mm256_add_epi32(flipped, negative_sizes(w));
+        if (!DOT && tile_of(t).offset == 128)
+            flipped = _mm256_add_epi32(flipped, negative_sizes(w));
     }
     storei(to->flipped, flipped);
 }

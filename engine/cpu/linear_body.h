@@ -1,5 +1,5 @@
 /* linear() and its table of kernels, the same for every vector length. Included last by
- * linear_avx2.c and linear_avx512.c, which define before it
+ * linear_256_body.h and linear_avx512.c, which define before it
  *   RUNS(name): name_runs[], kernels of 1 to ROWS rows (run_fn), by RUN(name, R) of each R;
  *   MANY_OF(name): a kernel of many rows (many_fn), or NULL;
  *   run(), what RUN makes kernels of; pays_from(type): from how many rows on MANY_OF pays;

@@ -258,6 +258,6 @@ static inline void linear_check(const packed *w, const act *a, span rows, span o
     CHECK(act_is_int8(w, a) ? a->q != NULL : a->f != NULL);
 }
 
-extern const linear_kernels linear_plain, linear_avx2, linear_avx512;
+extern const linear_kernels linear_plain, linear_avx2, linear_avxvnni, linear_avx512;
 
 #endif

@@ -9,7 +9,13 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum { LANES = 8, SIGNED_CODES = true }; /* codes of 8 bits: signed, for vpsignb */
+/* DOT: vpdpbusd is there. SIGNED_CODES: codes of 8 bits are signed, for vpsignb; else they have 128
+ * more, for vpdpbusd. */
+#ifdef __AVXVNNI__
+enum { LANES = 8, DOT = true, SIGNED_CODES = false };
+#else
+enum { LANES = 8, DOT = false, SIGNED_CODES = true };
+#endif
 typedef __m256i vi;
 typedef __m256 vf;
 

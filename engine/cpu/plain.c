@@ -491,7 +491,8 @@ size_t attn_scratch_bytes(uint32_t head_dim) {
 const op_kernels *op_kernels_get(cpu_isa isa) {
     switch (isa) {
     case ISA_PLAIN: return &ops_plain;
-    case ISA_AVX2: return &ops_avx2;
+    case ISA_AVX2:
+    case ISA_AVXVNNI: return &ops_avx2;
     default: return &ops_avx512;
     }
 }

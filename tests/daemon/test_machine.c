@@ -56,8 +56,8 @@ START_TEST(the_engine_knows_every_word_of_its_options) {
     static const activation_dtype act[] = {ACTIVATION_AUTO, ACTIVATION_INT8, ACTIVATION_F32,
                                            ACTIVATION_BF16, ACTIVATION_F16};
     static const char *const act_word[] = {"auto", "int8", "f32", "bf16", "f16"};
-    static const cpu_isa isa[] = {ISA_AUTO, ISA_PLAIN, ISA_AVX2, ISA_AVX512};
-    static const char *const isa_word[] = {"auto", "plain", "avx2", "avx512"};
+    static const cpu_isa isa[] = {ISA_AUTO, ISA_PLAIN, ISA_AVX2, ISA_AVXVNNI, ISA_AVX512};
+    static const char *const isa_word[] = {"auto", "plain", "avx2", "avxvnni", "avx512"};
     activation_dtype a;
     cpu_isa x;
     for (uint32_t i = 0; i < 5; i++)

@@ -54,7 +54,7 @@ def test_float_activations_say_what_gguf_s_values_say(mixed, tmp_path):
 @pytest.mark.parametrize("activations", ["int8", "bf16"])
 def test_activations_give_one_text_on_every_instruction_set(mixed, activations):
     flags = open("/proc/cpuinfo").read()
-    isas = ["plain"] + ["avx2"] * ("avx2" in flags) + ["avx512"] * ("avx512_vnni" in flags) + \
+    isas = ["plain"] + ["avx2"] * ("avx2" in flags) + ["avxvnni"] * ("avx_vnni" in flags) + ["avx512"] * ("avx512_vnni" in flags) + \
         ["amx"] * ("avx512_bf16" in flags and "amx_bf16" in flags and "amx_tile" in flags)
     texts = {said(mixed, "--cpu-isa", isa, "--activation-dtype", activations) for isa in isas}
     assert len(texts) == 1 and texts != {""}

@@ -264,7 +264,7 @@ static inline void assert_same_bits(const float *a, const float *b, uint64_t n,
 }
 
 /* The sets to compare with plain C. */
-static const cpu_isa isas[] = {ISA_AVX2, ISA_AVX512, ISA_AMX};
+static const cpu_isa isas[] = {ISA_AVX2, ISA_AVXVNNI, ISA_AVX512, ISA_AMX};
 enum { N_ISAS = sizeof isas / sizeof *isas };
 
 #endif

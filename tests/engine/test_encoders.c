@@ -141,7 +141,7 @@ static void assert_same(const golden *g, uint32_t i, const float *a, const float
 /* Against what one thread gives for each text alone. */
 static void compare(const golden *g, const char *path, engine_options o,
                     float base[][MOST_COLS]) {
-    static const cpu_isa isas[] = {ISA_PLAIN, ISA_AVX2, ISA_AVX512};
+    static const cpu_isa isas[] = {ISA_PLAIN, ISA_AVX2, ISA_AVXVNNI, ISA_AVX512};
     float got[MOST_TEXTS][MOST_COLS];
     for (size_t a = 0; a < sizeof isas / sizeof *isas; a++)
         for (uint32_t threads = 1; threads <= 3; threads += 2) {

@@ -228,7 +228,7 @@ START_TEST(a_window_sees_as_many_tokens_and_touches_no_others) {
 END_TEST
 
 START_TEST(tiny_models_have_the_same_bits_on_every_isa) {
-    static const cpu_isa isas[] = {ISA_PLAIN, ISA_AVX2, ISA_AVX512, ISA_AMX};
+    static const cpu_isa isas[] = {ISA_PLAIN, ISA_AVX2, ISA_AVXVNNI, ISA_AVX512, ISA_AMX};
     const kind *k = &kinds[_i];
     gb b;
     char path[64];
