@@ -20,6 +20,7 @@ __attribute__((target("avx512vnni,avx512bw"))) static uint64_t peak_avx512(void)
     for (int k = 0; k < PEAK_SUMS; k++) sum[k] = a;
     for (int i = 0; i < PEAK_ROUNDS; i++) {
         __asm__ volatile("" : "+v"(a), "+v"(b));
+#pragma GCC unroll 16 /* or sums lie in memory */
         for (int k = 0; k < PEAK_SUMS; k++) sum[k] = _mm512_dpbusd_epi32(sum[k], a, b);
     }
     for (int k = 1; k < PEAK_SUMS; k++) sum[0] = _mm512_add_epi32(sum[0], sum[k]);
@@ -47,6 +48,7 @@ __attribute__((target("avx2,avxvnni"))) static uint64_t peak_avxvnni(void) {
     for (int k = 0; k < PEAK_SUMS; k++) sum[k] = a;
     for (int i = 0; i < PEAK_ROUNDS; i++) {
         __asm__ volatile("" : "+x"(a), "+x"(b));
+#pragma GCC unroll 16 /* or sums lie in memory */
         for (int k = 0; k < PEAK_SUMS; k++) sum[k] = _mm256_dpbusd_avx_epi32(sum[k], a, b);
     }
     for (int k = 1; k < PEAK_SUMS; k++) sum[0] = _mm256_add_epi32(sum[0], sum[k]);
