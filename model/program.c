@@ -34,6 +34,9 @@ const char *op_kind_name(op_kind k) {
         [OP_SSM] = "ssm",
         [OP_LINEAR_BY_HEAD] = "linear_by_head",
         [OP_LATENT_APPEND] = "latent_append",
+        [OP_ALL_GATHER] = "all_gather",
+        [OP_SEND] = "send",
+        [OP_RECV] = "recv",
     };
     CHECK((unsigned)k < sizeof name / sizeof *name);
     return name[k];
@@ -295,6 +298,8 @@ void program_print(const program *p, void (*line)(void *, const char *), void *a
             print_value(&b, p, o->residual);
         }
         print_extra(&b, p, o);
+        if (o->first_col) buf_addf(&b, "  from column %u", o->first_col);
+        if (o->idle) buf_addf(&b, "  nothing of it");
         line(arg, buf_cstr(&b));
     }
     buf_clear(&b);

@@ -63,6 +63,11 @@ typedef enum op_kind {
                        columns times its matrix, and behind that the columns which are left, as they are */
     OP_LATENT_APPEND, /* in = latent | key: rms_norm(latent, rope.eps) * w0 | key rotated, a row of the
                        layer's KV cache; it has no out */
+    /* Of a program that is one rank's (shard.h): */
+    OP_ALL_GATHER, /* out = in with what every rank has computed of it: of its columns, or, of OP_EMBED's,
+                       of its rows */
+    OP_SEND, /* in goes to the next stage */
+    OP_RECV, /* out = what the stage before sends */
     OP_N_KINDS
 } op_kind;
 const char *op_kind_name(op_kind);
@@ -253,7 +258,10 @@ static inline uint64_t delta_state_floats(const delta_shape *d) {
 typedef struct op {
     op_kind kind;
     int16_t layer; /* -1 outside the layers */
+    bool idle;     /* of one rank's program: it computes nothing of out */
     value_id in, out, residual;
+    uint32_t
+        first_col; /* where what is computed of out begins: of one rank's program, else 0 */
     value_id by; /* OP_EXPERTS_*: what OP_ROUTE gave; OP_MUL_SIGMOID: the gate; else NO_VALUE */
     uint8_t n_weights;
     weight_id w[3], bias[3]; /* NO_WEIGHT where absent */
@@ -314,8 +322,16 @@ typedef struct kv_group { /* layers whose blocks are allocated together: of one 
 
 enum { PROGRAM_MAX_GROUPS = 4, PROGRAM_MAX_ROPES = 2 };
 
+/* The part of a model that one process computes: a rank of those which divide each matrix among them,
+ * and a stage of those which have some layers each. All numbers 0: the whole. */
+typedef struct shard {
+    uint32_t rank, n_ranks;
+    uint32_t stage, n_stages;
+} shard;
+
 typedef struct program {
-    model_config config;
+    model_config config;       /* of the whole model */
+    shard part;                /* what of it the program computes */
     uint64_t not_loaded_bytes; /* of the file: vision, audio, further tokens' blocks */
     value *values;
     uint32_t n_values;
