@@ -52,6 +52,7 @@ typedef struct engine_tap {
     void *arg;
 } engine_tap;
 
+struct group;
 typedef struct engine_options {
     uint32_t max_rows;       /* rows of a step: the token budget */
     uint32_t max_seqs;       /* sequences in a step */
@@ -78,6 +79,7 @@ typedef struct engine_options {
     bool keep_logits;      /* steps give step_result.logits, too */
     const char *plugin;    /* CUDA: path of vramd-cuda.so; NULL or "": looked for */
     const engine_tap *tap; /* CPU; NULL: nothing is shown */
+    struct group *group;   /* CPU, of one rank's program: whose rank it is; borrowed */
 } engine_options;
 
 /* The recurrent state behind the first n_tokens of a sequence, a multiple of STATE_CHUNK that its rows
@@ -185,6 +187,8 @@ typedef struct backend {
 } backend;
 
 extern const backend backend_cpu;
+/* The same of one rank of a group (engine_options.group): rank 0 posts the steps that others follow. */
+extern const backend backend_cpu_ranks;
 
 struct engine { /* the head of every backend's engine */
     const struct backend *backend;

@@ -55,9 +55,11 @@ typedef struct cpu_engine {
     team *team;
     cpu_op *op; /* [program->n_ops] */
     unsigned char *weights, *activations, *workspace;
+    unsigned char *shared; /* values of the group; NULL: the program is the whole model's */
     unsigned char *kv[PLAN_MAX_GROUPS]; /* of each of layout.groups */
     float *states; /* [layout.n_states][layout.state_floats]; NULL: the program has none */
-    float *logits, *kept; /* kept: behind them, NULL unless opt.keep_logits */
+    float *logits, *kept;   /* kept: behind them, NULL unless opt.keep_logits */
+    float *arena_of_logits; /* in a group: what has kept alone */
     double rope_scale[PROGRAM_MAX_ROPES];
     checkpoint_rows table; /* of layout.table; fd -1 */
     cpu_step step;
@@ -67,6 +69,7 @@ typedef struct cpu_engine {
     uint32_t n_drew;
     sampled *token, *scored; /* results */
     int32_t *previous;       /* [max_seqs]: tokens of the step before, for input_from */
+    batch_seq *posted;       /* [max_seqs]: rank 0's, a step as the others get it; else NULL */
 } cpu_engine;
 
 /* load.c. Reads, packs and resolves all weights. Errors: ERR_IO, ERR_BUDGET, ERR_NO_MEMORY. */

@@ -11,6 +11,7 @@
 #include "engine/cpu/isa.h"
 #include "engine/cpu/rope.h"
 #include "engine/cpu/step.h"
+#include "engine/tables.h"
 #include "memory/term.h"
 
 static status cpu_terms(const program *p, const engine_options *o, terms *out, kv_request *kv,
@@ -20,6 +21,15 @@ static status cpu_terms(const program *p, const engine_options *o, terms *out, k
     if (s != OK) return s;
     cpu_layout_terms(&l, p, o, out);
     kv_costs(kv, &l.groups, 1, l.kv);
+    cpu_layout_clear(&l);
+    return OK;
+}
+
+status cpu_group_shape(group_shape *out, const program *p, const engine_options *o, err *e) {
+    cpu_layout l;
+    const status s = cpu_layout_init(&l, p, o, e);
+    if (s != OK) return s;
+    *out = l.shared;
     cpu_layout_clear(&l);
     return OK;
 }
@@ -62,6 +72,11 @@ static status alloc_arenas(cpu_engine *e, err *er) {
         s = ledger_alloc(e->ledger, &p, MEM_LOGITS, l->logits_bytes, "logits", er);
     e->logits = p;
     if (s == OK && e->opt.keep_logits) e->kept = e->logits + l->kept_at / sizeof(float);
+    if (e->opt.group) {
+        e->shared = e->opt.group->base + e->opt.group->at.values;
+        e->arena_of_logits = e->logits;
+        e->logits = (float *)(void *)(e->opt.group->base + e->opt.group->at.logits);
+    }
     p = NULL;
     if (s == OK)
         s = ledger_alloc(e->ledger, &p, MEM_WORKSPACE, l->workspace_bytes, "workspace", er);
@@ -141,28 +156,47 @@ static void cpu_close(engine *head) {
     team_close(e->team);
     ledger_free(e->ledger, e->weights);
     ledger_free(e->ledger, e->activations);
-    ledger_free(e->ledger, e->logits);
+    ledger_free(e->ledger, e->opt.group ? e->arena_of_logits : e->logits);
     ledger_free(e->ledger, e->workspace);
     for (uint32_t g = 0; g < PLAN_MAX_GROUPS; g++) ledger_free(e->ledger, e->kv[g]);
     ledger_free(e->ledger, e->states);
     cpu_layout_clear(&e->layout);
     checkpoint_rows_close(&e->table);
+    free(e->posted);
     free(e->previous);
     free(e->drew);
     free(e->op);
     free(e);
 }
 
+/* The group's memory was made for this program. */
+static status check_group(const cpu_engine *e, err *er) {
+    const group_shape *want = &e->layout.shared;
+    const group *g = e->opt.group;
+    if (!want->n_ranks && !g) return OK;
+    if (want->n_ranks && g && g->rank == e->program->part.rank &&
+        memcmp(&group_head_of(g)->shape, want, sizeof *want) == 0)
+        return OK;
+    return err_set(er, ERR_UNAVAILABLE,
+                   "rank %u of %u: the memory of the group is of another model "
+                   "or of other options",
+                   e->program->part.rank, want->n_ranks);
+}
+
 static status open_parts(cpu_engine *e, err *er) {
     status s = cpu_layout_init(&e->layout, e->program, &e->opt, er);
     if (s == OK) s = check_blocks(&e->layout, &e->opt, er);
     CHECK(s != OK || !e->opt.tap || e->layout.family == ACTIVATION_F32);
+    if (s == OK) s = check_group(e, er);
     if (s == OK) s = choose_kernels(e, er);
     if (s != OK) return s;
     e->op = calloc(e->program->n_ops, sizeof *e->op);
     e->previous = calloc(e->opt.max_seqs, sizeof *e->previous);
     e->drew = calloc(e->opt.max_seqs, sizeof *e->drew);
-    if (!e->op || !e->previous || !e->drew) return mem_exhausted(er, MEM_RUNTIME, "the engine");
+    const bool posts = e->opt.group && e->opt.group->rank == 0;
+    if (posts) e->posted = calloc(e->opt.max_seqs, sizeof *e->posted);
+    if (!e->op || !e->previous || !e->drew || (posts && !e->posted))
+        return mem_exhausted(er, MEM_RUNTIME, "the engine");
     s = alloc_arenas(e, er);
     if (s == OK) s = team_open(&e->team, e->opt.n_threads, er);
     if (s == OK) s = cpu_load(e, er);
@@ -202,11 +236,41 @@ static status cpu_open(engine **out, const model *m, const engine_options *o, le
     return s;
 }
 
+/* The step for the other ranks, which draw nothing: without parameters, with every token as it is. */
+static void post_step(cpu_engine *e, const batch *b) {
+    group *g = e->opt.group;
+    const tables_model m = {e->program->config.n_vocab, e->layout.groups.n,
+                            e->opt.block_tokens};
+    batch plain = *b;
+    plain.seq = e->posted;
+    for (uint32_t i = 0; i < b->n_seqs; i++) {
+        e->posted[i] = b->seq[i];
+        e->posted[i].sample = false;
+        e->posted[i].params = NULL;
+        e->posted[i].allowed = NULL;
+        e->posted[i].n_score = -1;
+    }
+    const tables_shape s = tables_measure(&m, &plain);
+    const tables_at at = tables_lay(m.n_groups, &s);
+    unsigned char *to = g->base + g->at.step;
+    CHECK(at.lists <= e->layout.shared.step_bytes);
+    const uint64_t bytes = tables_fill(to, &m, &s, &plain);
+    int32_t *token = (int32_t *)(void *)(to + at.token),
+            *from = (int32_t *)(void *)(to + at.from);
+    for (uint32_t r = 0; r < b->n_rows; r++) {
+        token[r] = e->step.rows[r].token;
+        from[r] = -1;
+    }
+    group_post(g, bytes);
+}
+
 static status cpu_submit(engine *head, const batch *b, err *er) {
     cpu_engine *e = (cpu_engine *)head;
     CHECK(!e->submitted);
     status s = cpu_step_init(e, b, er);
+    if (s == OK && e->opt.group) s = group_error(e->opt.group, er);
     if (s != OK) return s;
+    if (e->posted) post_step(e, b);
     atomic_store_explicit(&e->step.failed, false, memory_order_relaxed);
     cpu_step_run(e);
     if (atomic_load_explicit(&e->step.failed, memory_order_relaxed)) {
@@ -247,6 +311,19 @@ static void cpu_info(const engine *head, engine_info *out) {
              activation_dtype_name(e->layout.family));
 }
 
+static status cpu_ranks_open(engine **out, const model *m, const engine_options *o, ledger *l,
+                             ledger *device, err *er) {
+    const status s = cpu_open(out, m, o, l, device, er);
+    if (s == OK) (*out)->backend = &backend_cpu_ranks;
+    return s;
+}
+
+static void cpu_ranks_close(engine *head) {
+    cpu_engine *e = (cpu_engine *)head;
+    if (e->posted) group_post(e->opt.group, 0);
+    cpu_close(head);
+}
+
 #define X(kind, ...) | 1ull << OP_##kind
 #define T(trait)     | 1ull << TRAIT_##trait
 const backend backend_cpu = {
@@ -261,4 +338,16 @@ const backend backend_cpu = {
     .kv_export = cpu_kv_export,
     .kv_import = cpu_kv_import,
     .kv_resize = cpu_kv_resize,
+};
+
+/* The blocks of a rank are a part of the cache: they do not move by themselves. */
+const backend backend_cpu_ranks = {
+    .name = "cpu",
+    .runs = {0 CPU_OPS(X), 0 CPU_TRAITS(T)},
+    .terms = cpu_terms,
+    .open = cpu_ranks_open,
+    .close = cpu_ranks_close,
+    .submit = cpu_submit,
+    .collect = cpu_collect,
+    .info = cpu_info,
 };

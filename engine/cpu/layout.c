@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "engine/cpu/op_list.h"
 #include "engine/cpu/route.h"
+#include "engine/follow.h"
 #include "memory/term.h"
 
 static uint64_t place(sizer *s, uint64_t bytes) {
@@ -186,7 +187,7 @@ static bool reads_activations(op_kind k) {
 static bool writes_floats(op_kind k) {
     return k == OP_EMBED || k == OP_LINEAR || k == OP_ROUTE || k == OP_EXPERTS_DOWN ||
            k == OP_MUL_SIGMOID || k == OP_DELTA || k == OP_SSM || k == OP_POOL ||
-           k == OP_LINEAR_BY_HEAD;
+           k == OP_LINEAR_BY_HEAD || k == OP_ALL_GATHER || k == OP_RECV;
 }
 
 /* What its readers want of a value, backwards, since gathered rows want what theirs do. */
@@ -225,6 +226,8 @@ static void find_forms(cpu_layout *l, const program *p, const engine_options *op
         uint8_t *forms = p->ops[i].out == NO_VALUE ? NULL : &l->values[p->ops[i].out].forms;
         if (p->ops[i].kind == OP_ATTENTION && !heads_fill_blocks(&p->ops[i])) *forms |= FORM_F;
         if (writes_floats(p->ops[i].kind)) *forms |= FORM_F;
+        if (p->ops[i].kind == OP_ALL_GATHER)
+            l->values[p->ops[i].out].is_logits = l->values[p->ops[i].in].is_logits;
     }
 }
 
@@ -238,7 +241,8 @@ static value_bytes bytes_of_value(const cpu_layout *l, const program *p,
     uint64_t rows = value_rows(val, o->max_rows, o->max_logit_rows);
     sizer own = {0};
     value_bytes b = {0};
-    if (l->values[v].forms & FORM_F) place_n(&own, sizer_times(&own, rows, val->cols), 4);
+    if ((l->values[v].forms & FORM_F) && !l->values[v].is_shared)
+        place_n(&own, sizer_times(&own, rows, val->cols), 4);
     b.f = own.n;
     if (l->values[v].forms & FORM_Q)
         place(&own, act_bytes_of(l->family, val->cols, (uint32_t)rows));
@@ -256,8 +260,8 @@ static bool takes_over(const cpu_layout *l, const program *p, uint32_t at, value
         o->kind == OP_LINEAR || o->kind == OP_NORM || o->kind == OP_MUL_SIGMOID;
     return one_by_one && o->out == out && o->residual != NO_VALUE &&
            l->values[o->residual].last_op == at && l->values[o->residual].forms == FORM_F &&
-           l->values[out].forms == FORM_F &&
-           p->values[o->residual].rows == p->values[out].rows &&
+           l->values[out].forms == FORM_F && !l->values[o->residual].is_shared &&
+           !l->values[out].is_shared && p->values[o->residual].rows == p->values[out].rows &&
            p->values[o->residual].cols == p->values[out].cols;
 }
 
@@ -280,8 +284,8 @@ static status place_values(cpu_layout *l, const program *p, const engine_options
         lives[v].bytes = b.all;
         lives[v].at = takes_over(l, p, i, v) ? lives[p->ops[i].residual].at
                                              : life_first_fit(lives, p->n_values, &lives[v]);
-        l->values[v].f = lives[v].at;
-        l->values[v].q = l->values[v].f + b.f;
+        if (!l->values[v].is_shared) l->values[v].f = lives[v].at;
+        l->values[v].q = lives[v].at + b.f;
         l->values[v].rest = l->values[v].q + b.q;
         if (lives[v].at + b.all > l->activations_bytes)
             l->activations_bytes = lives[v].at + b.all;
@@ -368,6 +372,11 @@ static void place_gathered(cpu_layout *l, const program *p, sizer *n) {
     l->thread.scores = place_n(n, 2ull * l->max_experts, 4);
 }
 
+/* An encoder does not, nor does another rank than the first. */
+static bool samples(const program *p) {
+    return !p->config.bidirectional && p->part.rank == 0;
+}
+
 static void place_thread(cpu_layout *l, const program *p, sizer *s) {
     const uint64_t dp = attn_dim_pad(l->max_head_dim);
     thread_place *t = &l->thread;
@@ -380,8 +389,7 @@ static void place_thread(cpu_layout *l, const program *p, sizer *s) {
     t->row = place_n(&n, (uint64_t)l->max_cols + 16, 4);
     t->gate = place_n(&n, GATE_FLOATS, 4);
     t->up = place_n(&n, GATE_FLOATS, 4);
-    t->sampler =
-        place(&n, p->config.bidirectional ? 0 : sampling_scratch_bytes(p->config.n_vocab));
+    t->sampler = place(&n, samples(p) ? sampling_scratch_bytes(p->config.n_vocab) : 0);
     t->delta = place_n(&n, l->delta_floats, 4);
     place_gathered(l, p, &n);
     t->bytes = align_up(n.n, 4096);
@@ -456,7 +464,8 @@ status cpu_layout_init(cpu_layout *l, const program *p, const engine_options *o,
     find_deltas(l, p);
     find_table(l, p);
     find_forms(l, p, o);
-    st = place_values(l, p, o, &s, e);
+    if (p->part.n_ranks > 1) st = layout_shared(l, p, o, &s, e);
+    if (st == OK) st = place_values(l, p, o, &s, e);
     place_weights(l, p, &s);
     place_thread(l, p, &s);
     place_workspace(l, p, o, &s);
@@ -467,6 +476,12 @@ status cpu_layout_init(cpu_layout *l, const program *p, const engine_options *o,
     const uint32_t n_vocab = p->config.bidirectional ? 0 : p->config.n_vocab;
     l->kept_at = sizer_times(&s, sizer_times(&s, o->max_logit_rows, n_vocab), 4);
     l->logits_bytes = sizer_times(&s, l->kept_at, o->keep_logits ? 2 : 1);
+    if (l->shared.n_ranks) {
+        l->shared.logits_bytes = l->kept_at;
+        l->logits_bytes -= l->kept_at;
+        l->kept_at = 0;
+        s.failed |= group_lay(&l->shared).bytes == 0;
+    }
     if (st == OK && s.failed)
         st = err_set(e, ERR_INVALID, "the model and the options require more than 2^64 bytes");
     if (st != OK) cpu_layout_clear(l);
@@ -492,16 +507,36 @@ static void weight_terms(const cpu_layout *l, const program *p, terms *t) {
     }
 }
 
+/* The group's memory is held once, and counted as rank 0's. */
+static void shared_terms(const cpu_layout *l, const program *p, const engine_options *o,
+                         terms *t) {
+    const group_place at = group_lay(&l->shared);
+    if (!l->shared.n_ranks) return;
+    if (p->part.rank > 0) {
+        terms_add(t, MEM_WORKSPACE, TERM_EXACT, follow_bytes(o, l->groups.n),
+                  "a step as it was read");
+        return;
+    }
+    terms_add(t, MEM_WORKSPACE, TERM_EXACT, at.values, "shared by %u ranks: the step",
+              l->shared.n_ranks);
+    terms_add(t, MEM_ACTIVATIONS, TERM_EXACT, at.logits - at.values,
+              "shared by %u ranks: values of %u rows", l->shared.n_ranks, o->max_rows);
+    terms_add(t, MEM_LOGITS, TERM_EXACT, at.bytes - at.logits,
+              "shared by %u ranks: %u rows of %u", l->shared.n_ranks, o->max_logit_rows,
+              p->config.n_vocab);
+}
+
 void cpu_layout_terms(const cpu_layout *l, const program *p, const engine_options *o,
                       terms *t) {
     weight_terms(l, p, t);
     state_term_add(t, p, o);
+    shared_terms(l, p, o, t);
     terms_add(t, MEM_ACTIVATIONS, TERM_EXACT, l->activations_bytes, "values of %u rows",
               o->max_rows);
     if (l->kept_at)
         terms_add(t, MEM_LOGITS, TERM_EXACT, l->kept_at, "%u rows of %u", o->max_logit_rows,
                   p->config.n_vocab);
-    if (l->kept_at && o->keep_logits)
+    if (l->logits_bytes && o->keep_logits)
         terms_add(t, MEM_LOGITS, TERM_EXACT, l->logits_bytes - l->kept_at,
                   "the same rows as they were before sampling");
     terms_add(t, MEM_WORKSPACE, TERM_EXACT, l->partials, "scratch of %u threads", o->n_threads);

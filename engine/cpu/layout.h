@@ -8,6 +8,7 @@
 #include "engine/arrange.h"
 #include "engine/cpu/linear.h"
 #include "engine/cpu/ops.h"
+#include "engine/group.h"
 
 enum {
     CONV_MAX_WIDTH = 8,  /* positions that a convolution sees */
@@ -28,6 +29,7 @@ enum { FORM_F = 1, FORM_Q = 2, FORM_REST = 4 };
 typedef struct value_place {
     uint8_t forms;
     bool is_logits;      /* lies in the arena of logits */
+    bool is_shared;      /* f is an offset in the values of the group (layout_shared.c) */
     uint64_t f, q, rest; /* offsets in the arena of activations */
     bool feeds_rope;     /* made to queries, keys and values */
     uint32_t first_op, last_op;
@@ -125,6 +127,9 @@ typedef struct cpu_layout {
     weight_place *weights;           /* [n_weights] */
     uint64_t weights_bytes, activations_bytes, logits_bytes;
     uint64_t kept_at; /* in the arena of logits: their copy; its end where none is kept */
+    /* Of one rank's program: what the ranks share; then all logits lie there, and the arena of logits has
+     * the copy alone. n_ranks 0: no group. */
+    group_shape shared;
     thread_place thread;
     /* Offsets in the workspace: threads first, then what they share. */
     uint64_t partials, partials_done, freqs, rope, rows, tasks, results, scores, routing, keys,
@@ -166,6 +171,10 @@ static inline bool layout_reads_codes(const cpu_layout *l, dtype weights) {
     return l->family == ACTIVATION_BF16 ||
            (l->family == ACTIVATION_INT8 && linear_wants_int8(weights));
 }
+
+/* layout_shared.c. Marks and places the values that ranks share, once the forms are known; the size of
+ * the group but its logits. */
+status layout_shared(cpu_layout *, const program *, const engine_options *, sizer *, err *);
 
 /* Errors: ERR_UNSUPPORTED (field: tensor or option), ERR_INVALID (field: option),
  * ERR_NO_MEMORY. */

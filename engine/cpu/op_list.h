@@ -30,7 +30,8 @@
     X(DELTA, run_delta, false)                                                                 \
     X(SSM, run_ssm, false)                                                                     \
     X(LAYER_NORM, run_layer_norm, false)                                                       \
-    X(POOL, run_pool, false)
+    X(POOL, run_pool, false)                                                                   \
+    X(ALL_GATHER, run_all_gather, false)
 
 /* Traits of operations (model/program.h) that it runs, a row each: X(trait). */
 #define CPU_TRAITS(X)                                                                          \

@@ -75,7 +75,7 @@ status cpu_step_init(cpu_engine *e, const batch *b, err *er) {
     status st = batch_check(b, e->program, &e->opt, e->drew, e->n_drew, er);
     if (st != OK) return st;
     uint32_t gathered = 0;
-    e->step.logits = e->kept != NULL;
+    e->step.logits = e->kept != NULL || e->program->part.rank > 0; /* rank 0 samples */
     for (uint32_t i = 0; i < b->n_seqs; i++) {
         fill_rows(e, b, i, &gathered);
         e->step.logits |= b->seq[i].sample || b->seq[i].n_score >= 0;

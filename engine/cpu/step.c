@@ -49,7 +49,9 @@ static void run_copies(cpu_engine *e, uint32_t thread) {
     if (b->n_copies) team_barrier(e->team, thread);
 }
 
-static bool is_needless(const cpu_engine *e, op_kind k) {
+static bool is_needless(const cpu_engine *e, const op *o) {
+    const op_kind k = o->kind;
+    if (o->idle) return true;
     if (k == OP_ROPE_APPEND) return !e->step.prefill;
     return (k == OP_LOGITS || k == OP_SAMPLE) && !e->step.logits;
 }
@@ -65,7 +67,7 @@ static void step_thread(void *arg, uint32_t thread) {
     cpu_engine *e = arg;
     run_copies(e, thread);
     for (uint32_t i = 0; i < e->program->n_ops; i++) {
-        if (is_needless(e, e->op[i].op->kind)) continue;
+        if (is_needless(e, e->op[i].op)) continue;
         if (e->opt.tap) show_input(e, e->op[i].op, thread);
         runs[e->op[i].op->kind](e, &e->op[i], thread);
         team_barrier(e->team, thread);

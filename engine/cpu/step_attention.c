@@ -123,7 +123,7 @@ static void put_heads(cpu_engine *e, const cpu_op *c, const act *out, uint32_t t
     const head_shape s = attn_heads(c->op);
     const uint32_t hd = attn_value_dim(c->op), dp = attn_dim_pad(hd), group = heads_group(&s);
     const uint32_t col = h * group * hd;
-    float *to = out->f ? out->f + (size_t)row * out->n_in + col
+    float *to = out->f ? out->f + (size_t)row * out->n_in + c->op->first_col + col
                        : thread_at(e, thread, e->layout.thread.out);
     for (uint32_t g = 0; g < group; g++)
         finish_head(e, c->op, sum[g], acc + (size_t)g * dp, to + (size_t)g * hd);

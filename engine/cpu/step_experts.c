@@ -100,7 +100,7 @@ static void expert_gate_up(cpu_engine *e, const cpu_op *c, const act *rows, uint
     }
     for (uint32_t s = slots.from; s < slots.to; s++, at++) {
         float *g = y[0] + (size_t)at * n, *u = c->n_parts > 1 ? y[1] + (size_t)at * n : NULL;
-        float *to = out->f ? out->f + (size_t)s * out->n_in + outs.from : g;
+        float *to = out->f ? out->f + (size_t)s * out->n_in + c->op->first_col + outs.from : g;
         e->ops->gate(c->op->gate_up.act, g, u, n, to);
         if (out->q) quantise_part(e, out, s, outs.from, n, to);
     }
@@ -130,7 +130,8 @@ void run_experts_gate_up(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     if (!r->n_used) return; /* no rows */
     /* So many tasks that threads end together though experts have unequal shares; each has whole
      * blocks of 32. */
-    const uint32_t n = out.n_in, want = (uint32_t)ceil_div(8 * e->step.n_threads, r->n_used);
+    const uint32_t n = c->part[0].n_out,
+                   want = (uint32_t)ceil_div(8 * e->step.n_threads, r->n_used);
     uint32_t wide = (uint32_t)align_up(ceil_div(n, want), 32);
     if (wide < EXPERT_OUTS) wide = EXPERT_OUTS;
     const uint32_t parts = (uint32_t)ceil_div(n, wide), tasks = r->n_used * parts;
@@ -149,7 +150,8 @@ static void add_slots(cpu_engine *e, const cpu_op *c, const act *in, uint32_t th
     const uint32_t n = outs.to - outs.from,
                    base = slots.from - slots.from % act_rows(in->family);
     const uint32_t cols = e->program->values[c->op->out].cols;
-    float *y = thread_at(e, thread, e->layout.thread.gate), *out = value_f(e, c->op->out);
+    float *y = thread_at(e, thread, e->layout.thread.gate);
+    float *out = value_f(e, c->op->out) + c->op->first_col;
     const act rows = rows_from(in, base, slots.to - base);
     const packed w = expert_part(c, 0, expert, outs.from, n);
     const linear_call call = {
@@ -166,7 +168,8 @@ static void sum_experts(cpu_engine *e, const cpu_op *c, const act *in, uint32_t 
     const route_sorted *r = &e->step.routed;
     const uint32_t n_rows = e->step.batch->n_rows, cols = e->program->values[c->op->out].cols;
     const float *x = c->op->residual == NO_VALUE ? NULL : value_f(e, c->op->residual);
-    float *out = value_f(e, c->op->out);
+    float *out = value_f(e, c->op->out) + c->op->first_col;
+    if (x) x += c->op->first_col;
     for (uint32_t k = 0; k < n_rows; k++)
         memset(out + (size_t)k * cols + outs.from, 0, sizeof *out * (outs.to - outs.from));
     for (uint32_t i = 0; i < r->n_used; i++) {

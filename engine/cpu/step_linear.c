@@ -27,7 +27,7 @@ void run_linear(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const float *residual = o->residual == NO_VALUE ? NULL : value_f(e, o->residual);
     const act in = value_act(e, o->in), rest = value_rest(e, o->in);
     for (uint32_t i = 0; i < c->n_parts; i++) {
-        const uint32_t col = c->first_col[i], n_out = c->part[i].n_out;
+        const uint32_t col = o->first_col + c->first_col[i], n_out = c->part[i].n_out;
         const linear_part p =
             linear_share(in.family, in.n_rows, n_out, e->step.n_threads, thread);
         const linear_call call = {.w = &c->part[i],
@@ -58,7 +58,7 @@ void run_logits(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const uint32_t n = p.outs.to - p.outs.from;
     CHECK(c->n_parts == 1);
     for (uint32_t r = p.rows.from; r < p.rows.to; r++) {
-        float *x = out.f + (size_t)r * out.n_in + p.outs.from;
+        float *x = out.f + (size_t)r * out.n_in + o->first_col + p.outs.from;
         for (uint32_t i = 0; i < n; i++) x[i] *= o->logits.scale;
         if (o->logits.cap > 0) e->ops->soft_cap(x, n, o->logits.cap);
     }
@@ -161,7 +161,7 @@ static void gate_up_chunk(cpu_engine *e, const cpu_op *c, const act *in, const a
     for (uint32_t k = r.from; k < r.to; k++) {
         const size_t at = (size_t)(k - r.from) * n;
         float *g = gate + at, *u = c->n_parts > 1 ? up + at : NULL;
-        float *to = out->f ? out->f + (size_t)k * out->n_in + o.from : g;
+        float *to = out->f ? out->f + (size_t)k * out->n_in + c->op->first_col + o.from : g;
         e->ops->gate(c->op->gate_up.act, g, u, n, to);
         if (out->q) quantise_part(e, out, k, o.from, n, to);
     }
@@ -169,7 +169,7 @@ static void gate_up_chunk(cpu_engine *e, const cpu_op *c, const act *in, const a
 
 void run_gate_up(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const act in = value_act(e, c->op->in), out = value_act(e, c->op->out);
-    const uint32_t n_ff = out.n_in;
+    const uint32_t n_ff = c->part[0].n_out;
     /* Shares of half the columns, twice: whole blocks of 32. */
     const linear_part p = linear_share(in.family, in.n_rows, (uint32_t)ceil_div(n_ff, 2),
                                        e->step.n_threads, thread);

@@ -26,17 +26,40 @@ void run_embed(cpu_engine *e, const cpu_op *c, uint32_t thread) {
     const act out = value_act(e, o->out), rest = value_rest(e, o->out);
     const uint32_t cols = out.n_in;
     float *tmp = thread_at(e, thread, e->layout.thread.row);
+    /* Of one rank's program the part of the vocabulary that is its own. */
+    const uint32_t first = e->shared ? e->program->weights[o->w[0]].first_row : 0;
     span s = step_share(out.n_rows, e->step.n_threads, thread);
     for (uint32_t r = s.from; r < s.to; r++) {
         float *row = out.f + (size_t)r * cols;
-        packed_row(&c->part[0], (uint32_t)e->step.rows[r].token, row);
-        if (o->embed.scale != 1)
-            for (uint32_t i = 0; i < cols; i++) row[i] *= o->embed.scale;
-        add_tables(e, c, r, row, tmp);
-        quantise_row(e, &out, &rest, r, row, thread);
+        const uint32_t token = (uint32_t)e->step.rows[r].token - first;
+        if (token < c->part[0].n_out || !e->shared) {
+            packed_row(&c->part[0], token, row);
+            if (o->embed.scale != 1)
+                for (uint32_t i = 0; i < cols; i++) row[i] *= o->embed.scale;
+            add_tables(e, c, r, row, tmp);
+            quantise_row(e, &out, &rest, r, row, thread);
+        }
         for (uint32_t t = 0; t < e->program->n_ropes; t++)
             rope_angles(cpu_freqs(e, t), e->program->rope[t].n_dims, e->rope_scale[t],
                         e->step.rows[r].pos, cpu_angles(e, t, r));
+    }
+}
+
+/* What all ranks have computed of a value: after the meeting it is there for each of them. */
+void run_all_gather(cpu_engine *e, const cpu_op *c, uint32_t thread) {
+    const op *o = c->op;
+    if (thread == 0 && !group_meet(e->opt.group)) {
+        if (!atomic_exchange(&e->step.failed, true)) group_error(e->opt.group, &e->step.error);
+    }
+    team_barrier(e->team, thread);
+    const act out = value_act(e, o->out), rest = value_rest(e, o->out);
+    const float *x = value_f(e, o->in);
+    if (out.f == x && !out.q) return;
+    const span s = step_share(out.n_rows, e->step.n_threads, thread);
+    for (uint32_t r = s.from; r < s.to; r++) {
+        const float *row = x + (size_t)r * out.n_in;
+        if (out.f != x) memcpy(out.f + (size_t)r * out.n_in, row, sizeof *row * out.n_in);
+        quantise_row(e, &out, &rest, r, row, thread);
     }
 }
 

@@ -22,6 +22,7 @@ static uint32_t rows_of(const cpu_engine *e, value_id v) {
 float *value_f(const cpu_engine *e, value_id v) {
     const value_place *p = &e->layout.values[v];
     if (p->is_logits) return e->logits;
+    if (p->is_shared) return (float *)(e->shared + p->f);
     return p->forms & FORM_F ? (float *)(e->activations + p->f) : NULL;
 }
 

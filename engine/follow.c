@@ -1,0 +1,36 @@
+/* The steps of another rank than the first. Owns nothing. */
+#include "engine/follow.h"
+
+static tables_store store_in(void *memory, const engine_options *o) {
+    tables_store s;
+    s.seq = memory; /* the largest alignment first */
+    s.params = (sampling *)(void *)(s.seq + o->max_seqs);
+    s.tokens = (int32_t *)(void *)(s.params + o->max_seqs);
+    s.copies = (block_copy *)(void *)(s.tokens + (size_t)o->max_seqs * o->max_model_len);
+    return s;
+}
+
+static status run_step(engine *e, group *g, uint64_t bytes, const tables_model *m,
+                       const engine_options *o, const tables_store *s, err *er) {
+    batch b;
+    step_result out;
+    if (bytes > g->at.values - g->at.step)
+        return err_set(er, ERR_INVALID, "a step of %llu bytes: more than the group has",
+                       (unsigned long long)bytes);
+    status st = tables_read(&b, g->base + g->at.step, bytes, m, o, s, er);
+    if (st == OK) st = engine_submit(e, &b, er);
+    return st == OK ? engine_collect(e, &out, er) : st;
+}
+
+status follow(engine *e, group *g, const tables_model *m, const engine_options *o, void *memory,
+              const ledger *l, err *er) {
+    const tables_store s = store_in(memory, o);
+    for (uint64_t bytes; (bytes = group_await(g));) {
+        const status st = run_step(e, g, bytes, m, o, &s, er);
+        if (l) ledger_read(l, &group_rank_of(g, g->rank)->memory);
+        if (st == OK) continue;
+        group_break(g, er);
+        break;
+    }
+    return group_is_broken(g) ? group_error(g, er) : OK;
+}

@@ -1,0 +1,389 @@
+/* The same bits on any number of ranks: engines of one process, a thread each, which share the memory of a
+ * group, against one engine. And what meetings do where a rank does not come. */
+#include "tests/engine/engine_rig.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "engine/follow.h"
+#include "model/shard.h"
+#include "tests/model/gguf_build.h"
+
+enum { MAX_RANKS = 8, N_TOKENS = 37, MAX_LOGITS = 64 };
+
+/* ---- a group of threads ---- */
+
+typedef struct member {
+    model *model;
+    ledger *ledger;
+    engine *engine;
+    group group;
+    engine_options opt;
+    void *steps; /* memory of follow */
+    pthread_t thread;
+    status s;
+    err error;
+} member;
+
+typedef struct ranks {
+    member m[MAX_RANKS];
+    uint32_t n;
+    void *memory;
+} ranks;
+
+static void *follow_rank_0(void *arg) {
+    member *m = arg;
+    const tables_model t = {m->model->program.config.n_vocab,
+                            ((cpu_engine *)m->engine)->layout.groups.n, m->opt.block_tokens};
+    m->s = follow(m->engine, &m->group, &t, &m->opt, m->steps, m->ledger, &m->error);
+    return NULL;
+}
+
+static void open_member(ranks *r, uint32_t i, const model *whole, const engine_options *o) {
+    member *m = &r->m[i];
+    const shard part = {.rank = i, .n_ranks = r->n};
+    err e;
+    ck_assert_msg(model_shard(&m->model, whole, &part, &e) == OK, "%s", e.text);
+    if (i == 0) {
+        cpu_layout l;
+        ck_assert_msg(cpu_layout_init(&l, &m->model->program, o, &e) == OK, "%s", e.text);
+        const uint64_t n = group_lay(&l.shared).bytes;
+        r->memory = aligned_alloc(4096, n);
+        ck_assert_ptr_nonnull(r->memory);
+        memset(r->memory, 0xff, n); /* values that nobody wrote are NaN */
+        memset(r->memory, 0, group_lay(&l.shared).step);
+        group_init(&m->group, r->memory, &l.shared, "test");
+        cpu_layout_clear(&l);
+    } else {
+        const uint64_t n = r->m[0].group.at.bytes;
+        ck_assert_msg(group_join(&m->group, r->memory, n, i, "test", &e) == OK, "%s", e.text);
+    }
+    m->opt = *o;
+    m->opt.group = &m->group;
+    m->opt.keep_logits = i == 0;
+    ck_assert_msg(ledger_open_unlimited(&m->ledger, &e) == OK, "%s", e.text);
+    ck_assert_msg(engine_open(&m->engine, &backend_cpu_ranks, m->model, &m->opt, m->ledger,
+                              NULL, &e) == OK,
+                  "rank %u: %s", i, e.text);
+    if (i == 0) return;
+    const uint64_t bytes = follow_bytes(o, ((cpu_engine *)m->engine)->layout.groups.n);
+    m->steps = aligned_alloc(64, bytes);
+    ck_assert_ptr_nonnull(m->steps);
+    ck_assert_int_eq(pthread_create(&m->thread, NULL, follow_rank_0, m), 0);
+}
+
+static void open_ranks(ranks *r, uint32_t n, const model *whole, const engine_options *o) {
+    *r = (ranks){.n = n};
+    for (uint32_t i = 0; i < n; i++) open_member(r, i, whole, o);
+}
+
+/* others: how their steps ended. */
+static void close_ranks(ranks *r, status others) {
+    for (uint32_t i = 0; i < r->n; i++) {
+        if (i) pthread_join(r->m[i].thread, NULL); /* rank 0's engine has ended the group */
+        ck_assert_msg(i == 0 || r->m[i].s == others, "rank %u: %s", i, r->m[i].error.text);
+        engine_close(r->m[i].engine);
+        free(r->m[i].steps);
+        ledger_close(r->m[i].ledger);
+        model_close(r->m[i].model);
+    }
+    free(r->memory);
+}
+
+static step_result run_ranks(ranks *r, const batch *b) {
+    step_result out = {0};
+    err e;
+    status s = engine_submit(r->m[0].engine, b, &e);
+    if (s == OK) s = engine_collect(r->m[0].engine, &out, &e);
+    ck_assert_msg(s == OK, "%s", e.text);
+    return out;
+}
+
+/* ---- the same bits ---- */
+
+/* A prompt in two chunks, then a second sequence beside decoding; logits of all rows. */
+typedef struct script {
+    int32_t tokens[2][N_TOKENS + 1], table[2][4];
+    batch_seq seq[2];
+    batch b;
+} script;
+
+static const sampling greedy = {.temperature = 0, .top_p = 1, .n_logprobs = -1};
+
+static void fill_script(script *s, uint32_t step, const rig *r) {
+    static const uint32_t at[4] = {0, 20, 36, 37}, n[4] = {20, 16, 1, 1};
+    s->b = (batch){.seq = s->seq, .n_seqs = step < 2 ? 1 : 2};
+    for (uint32_t i = 0; i < s->b.n_seqs; i++) {
+        const uint32_t first = i ? (step == 2 ? 0 : 11) : at[step];
+        const uint32_t rows = i ? (step == 2 ? 11 : 1) : n[step];
+        const uint32_t blocks = (uint32_t)ceil_div(first + rows, r->opt.block_tokens);
+        const int32_t *t = s->table[i];
+        s->seq[i] = (batch_seq){.first_row = s->b.n_rows,
+                                .n_rows = rows,
+                                .first_pos = first,
+                                .tokens = s->tokens[i],
+                                .input_from = -1,
+                                .blocks = {t, t, t, t},
+                                .n_blocks = {blocks, blocks, blocks, blocks},
+                                .n_logit_rows = rows,
+                                .sample = true,
+                                .n_score = -1,
+                                .params = &greedy,
+                                .n_prompt = first + rows,
+                                .state = i};
+        s->b.n_rows += rows;
+        s->b.n_logit_rows += rows;
+    }
+}
+
+static void init_script(script *s, const rig *r) {
+    for (uint32_t i = 0; i < 2; i++) {
+        rig_tokens(r, s->tokens[i], N_TOKENS + 1, 7 + i);
+        rig_table(r, s->table[i], i, 4, 5);
+    }
+}
+
+static float *single(rig *r, script *s, uint32_t step, sampled *drawn, size_t *bytes) {
+    step_result out;
+    err e;
+    fill_script(s, step, r);
+    ck_assert_msg(engine_submit(r->engine, &s->b, &e) == OK, "%s", e.text);
+    ck_assert_int_eq(engine_collect(r->engine, &out, &e), OK);
+    *bytes = sizeof(float) * s->b.n_logit_rows * r->n_vocab;
+    float *copy = malloc(*bytes);
+    ck_assert_ptr_nonnull(copy);
+    memcpy(copy, out.logits, *bytes);
+    memcpy(drawn, out.token, s->b.n_seqs * sizeof *drawn);
+    return copy;
+}
+
+static void compare(const char *name, rig *r, uint32_t n, uint32_t threads) {
+    engine_options o = r->opt;
+    ranks all;
+    script s;
+    o.n_threads = threads;
+    open_ranks(&all, n, r->model, &o);
+    init_script(&s, r);
+    rig_poison(r);
+    for (uint32_t step = 0; step < 4; step++) {
+        sampled drawn[2];
+        size_t bytes;
+        float *want = single(r, &s, step, drawn, &bytes);
+        const step_result got = run_ranks(&all, &s.b);
+        ck_assert_msg(memcmp(got.logits, want, bytes) == 0,
+                      "%s on %u ranks of %u threads: step %u has other bits", name, n, threads,
+                      step);
+        for (uint32_t i = 0; i < s.b.n_seqs; i++)
+            ck_assert_int_eq(got.token[i].token, drawn[i].token);
+        free(want);
+    }
+    close_ranks(&all, OK);
+}
+
+/* The most ranks up to MAX_RANKS that a model can be cut into, by the query heads of its layers. */
+static uint32_t most_ranks(const program *p) {
+    uint32_t n = MAX_RANKS;
+    for (uint32_t i = 0; i < p->n_ops; i++)
+        if (p->ops[i].kind == OP_ATTENTION && p->ops[i].heads.n_heads < n)
+            n = p->ops[i].heads.n_heads;
+    return n;
+}
+
+static void check_model(const char *name, const char *path, engine_options o) {
+    static const uint32_t counts[] = {1, 2, 3, 4, 8};
+    rig r;
+    model *part;
+    err e;
+    o.n_threads = 2;
+    rig_open(&r, path, &o);
+    const uint32_t most = most_ranks(&r.model->program);
+    const shard two = {.n_ranks = 2};
+    if (model_shard(&part, r.model, &two, &e) != OK) {
+        ck_assert_msg(e.code == ERR_UNSUPPORTED && e.field[0], "%s: %s", name, e.text);
+        printf("%s: %s\n", name, e.text);
+        rig_close(&r);
+        return;
+    }
+    model_close(part);
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
+        if (counts[i] > 1 && counts[i] <= most)
+            compare(name, &r, counts[i], counts[i] == 2 ? 2 : 1);
+    printf("%s: the same bits on up to %u ranks\n", name, most);
+    rig_close(&r);
+}
+
+static const char *const families[] = {
+    "qwen3",     "phi3",     "gemma3",     "gemma2",           "smollm3",   "ministral3",
+    "olmo2",     "olmo3",    "glm4",       "granite",          "gemma4",    "mixtral",
+    "qwen2moe",  "qwen3moe", "granitemoe", "granitemoeshared", "gemma4moe", "glm4moe",
+    "gpt-oss",   "lfm2",     "qwen35",     "deepseek2",        "deepseek3", "granitehybrid",
+    "nemotron_h"};
+enum { N_FAMILIES = sizeof families / sizeof *families };
+
+START_TEST(ranks_give_the_bits_of_one) {
+    char path[96];
+    snprintf(path, sizeof path, "tests/golden/families/%s.gguf", families[_i]);
+    engine_options o = rig_options();
+    o.max_model_len = 64;
+    check_model(families[_i], path, o);
+    o.activations = ACTIVATION_F32;
+    o.kv_k = o.kv_v = DT_F32;
+    check_model(families[_i], path, o);
+}
+END_TEST
+
+/* What is not written is not read, either: with every type of activations and of the cache. */
+START_TEST(options_change_nothing) {
+    static const struct {
+        activation_dtype a;
+        dtype k, v;
+        bool unfused;
+    } of[] = {{ACTIVATION_BF16, DT_BF16, DT_BF16, false},
+              {ACTIVATION_INT8, DT_INT8, DT_INT8, false},
+              {ACTIVATION_INT8, DT_F16, DT_F16, true},
+              {ACTIVATION_INT8, DT_INT8, DT_INT4, false}};
+    engine_options o = rig_options();
+    o.max_model_len = 64;
+    o.activations = of[_i].a;
+    o.kv_k = of[_i].k;
+    o.kv_v = of[_i].v;
+    o.unfused = of[_i].unfused;
+    check_model("qwen3", "tests/golden/families/qwen3.gguf", o);
+}
+END_TEST
+
+/* Shapes that no number of ranks divides: heads, outputs and vocabulary. */
+START_TEST(odd_shapes_give_the_bits_of_one) {
+    static const struct {
+        const char *arch;
+        dtype type;
+        uint32_t heads, kv_heads, head_dim, n_embd, n_ff, n_vocab;
+        bool tied;
+    } of[] = {{"llama", DT_F32, 9, 3, 24, 72, 104, 131, true},
+              {"llama", DT_Q8_0, 9, 3, 32, 96, 160, 131, false},
+              {"qwen2", DT_Q4_0, 8, 1, 16, 128, 288, 259, true},
+              {"qwen3", DT_Q4_1, 11, 11, 32, 64, 96, 97, false},
+              {"mixtral", DT_Q8_0, 10, 5, 32, 96, 160, 131, false},
+              {"phi3", DT_F16, 12, 4, 40, 96, 200, 77, false}};
+    const bool moe = strcmp(of[_i].arch, "mixtral") == 0;
+    model_config c = gb_tiny(moe ? "llama" : of[_i].arch);
+    char path[64], name[64];
+    gb b;
+    c.n_heads = of[_i].heads, c.n_kv_heads = of[_i].kv_heads, c.head_dim = of[_i].head_dim;
+    c.rope.n_dims = c.head_dim;
+    c.n_embd = of[_i].n_embd, c.n_ff = of[_i].n_ff, c.n_vocab = of[_i].n_vocab;
+    c.tied_head = of[_i].tied;
+    if (moe) c.n_experts = 5, c.n_experts_used = 2, c.experts_norm = true;
+    gb_init(&b);
+    gb_model_keys(&b, &c);
+    gb_model_tensors(&b, &c, of[_i].type, 7);
+    gb_open(&b, path);
+    snprintf(name, sizeof name, "%s of %u heads", c.arch, c.n_heads);
+    engine_options o = rig_options();
+    o.max_model_len = 64;
+    if (c.n_embd % 32 || c.n_ff % 32 || c.n_heads * c.head_dim % 32)
+        o.activations = ACTIVATION_F32;
+    check_model(name, path, o);
+    gb_clear(&b);
+}
+END_TEST
+
+START_TEST(the_real_model_on_two_ranks) {
+    const char *path = getenv("VRAMD_TEST_MODEL");
+    if (!path) return;
+    rig r;
+    engine_options o = rig_options();
+    rig_open(&r, path, &o);
+    compare(path, &r, 2, 1);
+    if (!RIG_SANITIZED) compare(path, &r, 3, 1);
+    rig_close(&r);
+}
+END_TEST
+
+/* ---- a rank that does not come ---- */
+
+START_TEST(a_meeting_has_a_deadline) {
+    const group_shape s = {.n_ranks = 2, .step_bytes = 64, .values_bytes = 64};
+    const uint64_t n = group_lay(&s).bytes;
+    void *memory = aligned_alloc(4096, n);
+    group g, other;
+    err e;
+    memset(memory, 0, n);
+    group_init(&g, memory, &s, "1.0");
+    g.deadline_ms = 300;
+    const uint64_t start = clock_us();
+    ck_assert(!group_meet(&g));
+    const uint64_t took = clock_us() - start;
+    ck_assert_msg(took > 250000 && took < 3000000, "%llu us", (unsigned long long)took);
+    ck_assert_int_eq(group_error(&g, &e), ERR_DEVICE);
+    ck_assert_str_eq(e.text, "rank 1 of 2 did not answer within 300 ms");
+    /* It comes too late, and is told so at once. */
+    ck_assert_int_eq(group_join(&other, memory, n, 1, "1.0", &e), OK);
+    ck_assert(!group_meet(&other));
+    ck_assert_uint_eq(group_await(&other), 0);
+    free(memory);
+}
+END_TEST
+
+/* A step that is cut short, or is none, ends the group at once and is not computed. */
+START_TEST(a_step_that_is_not_right_breaks_the_group) {
+    engine_options o = rig_options();
+    ranks all;
+    script s;
+    rig r;
+    err e;
+    o.max_model_len = 64;
+    rig_open(&r, "tests/golden/families/qwen3.gguf", &o);
+    open_ranks(&all, 2, r.model, &o);
+    init_script(&s, &r);
+    fill_script(&s, 0, &r);
+    run_ranks(&all, &s.b);
+    group *g = &all.m[0].group;
+    tables_head *h = (tables_head *)(void *)(g->base + g->at.step);
+    const uint64_t bytes = h->bytes;
+    if (_i == 1) h->version++;
+    if (_i == 2) h->n_rows++;
+    const uint64_t start = clock_us();
+    group_post(g, _i == 0 ? bytes - 64 : bytes);
+    ck_assert(!group_meet(g));
+    ck_assert_uint_lt(clock_us() - start, 2000000);
+    ck_assert_int_eq(engine_submit(all.m[0].engine, &s.b, &e), ERR_DEVICE);
+    ck_assert_ptr_nonnull(strstr(e.text, "the tables of a step"));
+    close_ranks(&all, ERR_DEVICE);
+    rig_close(&r);
+}
+END_TEST
+
+START_TEST(another_version_does_not_join) {
+    const group_shape s = {.n_ranks = 3, .step_bytes = 64, .values_bytes = 64};
+    const uint64_t n = group_lay(&s).bytes;
+    void *memory = aligned_alloc(4096, n);
+    group g, other;
+    err e;
+    memset(memory, 0, n);
+    ck_assert_int_eq(group_join(&other, memory, n, 1, "1.0", &e), ERR_UNAVAILABLE);
+    group_init(&g, memory, &s, "1.0");
+    ck_assert_int_eq(group_join(&other, memory, n, 1, "1.1", &e), ERR_UNAVAILABLE);
+    ck_assert_ptr_nonnull(strstr(e.text, "rank 1 is vramd 1.1"));
+    ck_assert_int_eq(group_join(&other, memory, n - 4096, 1, "1.0", &e), ERR_UNAVAILABLE);
+    ck_assert_int_eq(group_join(&other, memory, n, 3, "1.0", &e), ERR_UNAVAILABLE);
+    group_head_of(&g)->version++;
+    ck_assert_int_eq(group_join(&other, memory, n, 1, "1.0", &e), ERR_UNAVAILABLE);
+    free(memory);
+}
+END_TEST
+
+int main(void) {
+    Suite *s = suite_create("ranks");
+    TCase *t = check_case(s, "ranks");
+    tcase_add_loop_test(t, ranks_give_the_bits_of_one, 0, N_FAMILIES);
+    tcase_add_loop_test(t, options_change_nothing, 0, 4);
+    tcase_add_loop_test(t, odd_shapes_give_the_bits_of_one, 0, 6);
+    tcase_add_test(t, the_real_model_on_two_ranks);
+    tcase_add_test(t, a_meeting_has_a_deadline);
+    tcase_add_loop_test(t, a_step_that_is_not_right_breaks_the_group, 0, 3);
+    tcase_add_test(t, another_version_does_not_join);
+    return check_run(s);
+}
