@@ -287,6 +287,21 @@ static void write_models(buf *b, const app *app) {
     buf_addc(b, ']');
 }
 
+/* Each process that shares the model; the rest is of the first. */
+static void write_ranks(buf *b, port *p) {
+    enum { MOST = 64 };
+    ledger_view v[MOST];
+    const uint32_t n = p->ops->ranks ? p->ops->ranks(p, v, MOST) : 0;
+    if (n < 2) return;
+    buf_add(b, STR(",\"ranks\":["));
+    for (uint32_t i = 0; i < n; i++) {
+        buf_add(b, i ? STR(",{") : STR("{"));
+        write_ledger(b, &v[i]);
+        buf_addc(b, '}');
+    }
+    buf_addc(b, ']');
+}
+
 static void write_json(buf *b, const app *app, const memory_sample *s) {
     port *p = app->port;
     ledger_view v;
@@ -330,6 +345,7 @@ static void write_json(buf *b, const app *app, const memory_sample *s) {
     buf_addc(b, '}');
     write_sequences(b, p);
     write_models(b, app);
+    write_ranks(b, p);
     buf_addc(b, '}');
 }
 

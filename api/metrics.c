@@ -357,6 +357,35 @@ static void by_place(out *o, const char *name, const char *help, const ledgers *
     }
 }
 
+static void rank_samples(out *o, const char *name, const char *help, const ledger_view *v,
+                         uint32_t n, size_t at) {
+    char label[128];
+    head(o, name, "gauge", help);
+    for (uint32_t r = 0; r < n; r++)
+        for (int i = 0; i < MEM_N_CLASSES; i++) {
+            const ledger_class *c = &v[r].cls[i];
+            uint64_t bytes;
+            if (!c->plan_bytes && !c->peak_bytes) continue;
+            memcpy(&bytes, (const char *)c + at, sizeof bytes);
+            snprintf(label, sizeof label, ",class=\"%s\",rank=\"%u\"",
+                     mem_class_name((mem_class)i), r);
+            sample(o, name, label, (double)bytes);
+        }
+}
+
+/* Of several processes that share the model; the metrics without a rank are of the first. */
+static void write_ranks(out *o, port *p) {
+    enum { MOST = 64 };
+    ledger_view v[MOST];
+    const uint32_t n = p->ops->ranks ? p->ops->ranks(p, v, MOST) : 0;
+    if (n < 2) return;
+    gauge(o, "vramd_ranks", "Processes that share the model.", n);
+    rank_samples(o, "vramd_rank_memory_bytes", "Bytes that a rank holds, by class.", v, n,
+                 offsetof(ledger_class, ledger_bytes));
+    rank_samples(o, "vramd_rank_memory_plan_bytes", "Bytes planned of a rank, by class.", v, n,
+                 offsetof(ledger_class, plan_bytes));
+}
+
 static void write_memory(out *o, const app *a, const budget_view *b) {
     const memory_sample *s = &a->memory;
     ledgers l;
@@ -367,6 +396,7 @@ static void write_memory(out *o, const app *a, const budget_view *b) {
              offsetof(ledger_class, peak_bytes));
     by_class(o, "vramd_memory_plan_bytes", "Bytes planned, by class.", &l,
              offsetof(ledger_class, plan_bytes));
+    write_ranks(o, a->port);
     by_place(o, "vramd_memory_budget_bytes", "The budget for everything.", &l,
              (double[]){(double)l.v[0].budget_bytes, (double)l.v[1].budget_bytes}, l.n);
     gauge(o, "vramd_memory_target_bytes", "The budget, or the one that it is becoming.",

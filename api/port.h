@@ -232,6 +232,9 @@ typedef struct port_ops {
     bool (*offload)(port *, void (*work)(void *), void (*done)(void *), void *arg);
     /* What the device's driver says; false before loading, or without a device. Any thread. */
     bool (*device_memory)(port *, device_memory *out);
+    /* What each of several ranks holds, of max at most; how many there are, 0: the ledger is all. NULL: it is.
+     * Any thread. */
+    uint32_t (*ranks)(port *, ledger_view *out, uint32_t max);
     /* Another budget, while requests go on. done NULL: no request waits. Errors, after which all is as
      * before and done is not called: ERR_UNSUPPORTED (the engine cannot), ERR_INVALID (more than
      * most_bytes), ERR_BUDGET (less than smallest_bytes), ERR_BUSY (another caller waits),

@@ -25,8 +25,8 @@ static const struct {
      NO_DOWNLOAD},
     {"-ngl --gpu-layers --n-gpu-layers --device -dev --main-gpu -mg --cpu-moe --n-cpu-moe",
      ONE_DEVICE ". All layers are on that device"},
-    {"--tensor-parallel-size -tp --pipeline-parallel-size -pp --data-parallel-size -dp "
-     "--split-mode -sm --tensor-split -ts --distributed-executor-backend",
+    {"--data-parallel-size -dp --split-mode -sm --tensor-split -ts "
+     "--distributed-executor-backend",
      ONE_DEVICE ". A model cannot be split among several"},
     {"--api-key --api-key-file",
      "vramd key NAME prints a new key and its line for a file; then --api-keys-file FILE"},

@@ -147,6 +147,8 @@ static const char *const head =
     "Measure perplexity of a text, and the divergence from a stored reference.\n"
     ".It Cm quantize\n"
     "Write a model as a GGUF file, with its weights in smaller types.\n"
+    ".It Cm rank\n"
+    "One of several processes that share a model; serve starts it.\n"
     ".It Cm inspect\n"
     "Print the metadata and tensors of a model's files.\n"
     ".It Cm tokenize\n"

@@ -25,6 +25,7 @@
 #include "daemon/models/models.h"
 #include "daemon/notify.h"
 #include "daemon/pressure.h"
+#include "daemon/ranks/ranks.h"
 #include "daemon/serving.h"
 #include "daemon/step_log.h"
 #include "daemon/supervise.h"
@@ -43,6 +44,8 @@ typedef struct daemon_state {
     uv_loop_t loop;
     uv_signal_t signals[3];
     uv_timer_t deadline;
+    uv_async_t lost; /* a rank is */
+    err why_lost;    /* written before the signal */
     supervisor supervisor;
     bool handles;
     bridge *bridge;
@@ -226,6 +229,25 @@ static void announce(const daemon_state *d) {
                   : "\"prompt\": \"The capital of France is\"");
 }
 
+/* On the thread that watches the ranks. */
+static void on_rank_lost(void *arg, const err *why) {
+    daemon_state *d = arg;
+    d->why_lost = *why;
+    uv_async_send(&d->lost);
+}
+
+/* What runs ends with an error by the step that fails; what has not by then is cancelled. */
+static void end_without_rank(uv_async_t *a) {
+    enum { ENDS_WITHIN_MS = 1000 };
+    daemon_state *d = a->data;
+    log_error("%s: the ranks end", d->why_lost.text);
+    if (d->failed == OK) d->failed = ERR_DEVICE, d->error = d->why_lost;
+    d->draining = true;
+    supervisor_stopping(&d->supervisor);
+    refuse_requests(d);
+    uv_timer_start(&d->deadline, on_deadline, ENDS_WITHIN_MS, 0);
+}
+
 static void on_loaded(void *arg, status s, const err *e) {
     daemon_state *d = arg;
     char line[256];
@@ -244,6 +266,7 @@ static void on_loaded(void *arg, status s, const err *e) {
         agrees = machine_compare_device(&d->m, line, sizeof line);
         log_line(agrees ? LOG_INFO : LOG_WARN, "memory of %s at READY: %s", d->m.device, line);
     }
+    ranks_watch(&d->m, on_rank_lost, d);
     server_loaded(d->server);
     supervisor_ready(&d->supervisor);
     default_sampling_text(&d->m.sampling, line, sizeof line);
@@ -278,6 +301,8 @@ static status open_loop(daemon_state *d, err *e) {
     }
     uv_timer_init(&d->loop, &d->deadline);
     d->deadline.data = d;
+    uv_async_init(&d->loop, &d->lost, end_without_rank);
+    d->lost.data = d;
     loop_memory_threads(&d->loop);
     return OK;
 }
@@ -286,6 +311,7 @@ static void close_loop(daemon_state *d) {
     if (!d->handles) return;
     for (int i = 0; i < 3; i++) uv_close((uv_handle_t *)&d->signals[i], NULL);
     uv_close((uv_handle_t *)&d->deadline, NULL);
+    uv_close((uv_handle_t *)&d->lost, NULL);
     uv_run(&d->loop, UV_RUN_DEFAULT);
     uv_loop_close(&d->loop);
 }
@@ -369,6 +395,7 @@ static status run(daemon_state *d, err *e) {
     }
 done:
     supervisor_close(&d->supervisor);
+    ranks_unwatch(&d->m);
     if (d->server) server_close(d->server);
     if (d->bridge) bridge_stop(d->bridge);
     close_loop(d);

@@ -9,6 +9,7 @@
 /* X(name, one help line) */
 #define COMMAND_LIST(X)                                                                        \
     X(serve, "serve a model over HTTP")                                                        \
+    X(rank, "another rank of serve --tensor-parallel-size, which starts it")                   \
     X(generate, "answer one prompt on the terminal")                                           \
     X(eval, "perplexity of a text, and KL against a stored reference")                         \
     X(plan, "print what a model will take, by class, without loading it")                      \

@@ -24,7 +24,7 @@ static status parse(budget *out, const char *option, const char *word, memory_ro
 }
 
 static status choose_cpu(machine *m, const machine_wish *w, err *e) {
-    m->backend = &backend_cpu;
+    m->backend = m->opt.tensor_parallel_size > 1 ? &backend_cpu_ranks : &backend_cpu;
     m->on_device = false;
     m->card = NULL;
     snprintf(m->device, sizeof m->device, "cpu");

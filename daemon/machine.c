@@ -20,6 +20,8 @@
 #include "daemon/machine_template.h"
 #include "daemon/machine_words.h"
 #include "daemon/plan/planned_model.h"
+#include "daemon/plan/rank_plan.h"
+#include "daemon/ranks/ranks.h"
 #include "model/hf/hf_folder.h"
 
 enum {
@@ -126,6 +128,12 @@ static uint32_t states_of(const machine *m) {
     return program_state_bytes(&m->model->program) ? machine_state_slots(&m->opt) : 0;
 }
 
+/* Ranks on the CPU divide the threads, too. */
+static uint32_t threads_of_rank(const options *o) {
+    const uint32_t n = o->threads / o->tensor_parallel_size;
+    return n ? n : 1;
+}
+
 static void set_engine_options(machine *m, const machine_wish *w) {
     const options *o = &m->opt;
     const dtype kv = kv_type_of("kv_cache_dtype", o->kv_cache_dtype, DT_F16);
@@ -137,7 +145,7 @@ static void set_engine_options(machine *m, const machine_wish *w) {
                           .kv_k = kv_type_of("cache_type_k", o->cache_type_k, kv),
                           .kv_v = kv_type_of("cache_type_v", o->cache_type_v, kv),
                           .batch_invariant = o->batch_invariant,
-                          .n_threads = o->threads,
+                          .n_threads = threads_of_rank(o),
                           .hidden = m->pooling != POOL_OFF,
                           .pooling = m->pooling,
                           .keep_logits = w->keep_logits,
@@ -385,6 +393,18 @@ void machine_shared_terms(terms *t) {
     runtime_terms(t, RUNTIME_BYTES, OTHER_THREADS - 1);
 }
 
+/* What the process of another rank than the first takes beside its engine. */
+static void list_rank_terms(const machine *m, terms *t) {
+    runtime_terms(t, RUNTIME_BYTES, m->engine_opt.n_threads + 1);
+    if (m->engine_opt.activations == ACTIVATION_BF16)
+        terms_add(t, MEM_RUNTIME, TERM_CALIBRATED,
+                  (uint64_t)m->engine_opt.n_threads * BF16_STACK_BYTES,
+                  "weights in bf16 on %u stacks", m->engine_opt.n_threads);
+    if (!m->header_bytes) return;
+    terms_add(t, MEM_LOADING, TERM_EXACT, m->header_bytes, "headers of the model");
+    terms_last_while_loading(t);
+}
+
 static void list_terms(const machine *m, terms *t) {
     const uint32_t n_vocab = m->model->program.config.n_vocab;
     terms_add(t, MEM_SCHEDULER, TERM_EXACT, runner_bytes(&m->sched_conf, n_vocab),
@@ -400,16 +420,18 @@ static void list_terms(const machine *m, terms *t) {
         terms_add(t, MEM_TOKENIZER, TERM_ASSUMED, (uint64_t)n_vocab * 64,
                   "vocabulary, 64 bytes a token");
     }
-    const uint32_t threads = (m->part ? 1 : OTHER_THREADS) + m->opt.threads +
+    const uint32_t threads = (m->part ? 1 : OTHER_THREADS) + m->engine_opt.n_threads +
                              kv_tier_threads(m) + (m->opt.step_log[0] != 0);
     runtime_terms(t, m->part ? 0 : RUNTIME_BYTES, threads);
     if (m->engine_opt.activations == ACTIVATION_BF16 && !m->on_device)
-        terms_add(t, MEM_RUNTIME, TERM_CALIBRATED, (uint64_t)m->opt.threads * BF16_STACK_BYTES,
-                  "weights in bf16 on %u stacks", m->opt.threads);
+        terms_add(t, MEM_RUNTIME, TERM_CALIBRATED,
+                  (uint64_t)m->engine_opt.n_threads * BF16_STACK_BYTES,
+                  "weights in bf16 on %u stacks", m->engine_opt.n_threads);
     kv_tier_terms(m, t);
 }
 
 static const plan *host_plan(const machine *m) {
+    if (m->n_ranks > 1 && !m->on_device) return &m->ranks[m->rank].plan;
     return m->on_device ? &m->host_plan : &m->plan;
 }
 
@@ -438,6 +460,15 @@ static status engine_terms(machine *m, const machine_wish *w, terms *t, kv_reque
     return planned_model_terms(m, t, kv, &why, e);
 }
 
+/* own: what this process holds beside its engine. */
+static status solve_ranks(machine *m, const terms *own, kv_request *kv, err *e) {
+    terms others = {0};
+    list_rank_terms(m, &others);
+    const status s = rank_plan_solve(m, own, &others, kv, e);
+    terms_clear(&others);
+    return s;
+}
+
 /* The plan of a machine whose model is open, whose options are resolved and whose engine and
  * budgets are chosen. */
 static status solve(machine *m, const machine_wish *w, err *e) {
@@ -452,6 +483,7 @@ static status solve(machine *m, const machine_wish *w, err *e) {
     set_groups(m, &kv);
     s = kv_tier_configure(m, e);
     if (s != OK) goto done;
+    if (rank_plan_count(&m->opt) > 1) terms_clear(&t); /* each rank has its own */
     list_terms(m, &t);
     if (m->extra) m->extra(m->extra_arg, m, &t);
     kv.min_tokens = m->opt.max_model_len;
@@ -459,7 +491,8 @@ static status solve(machine *m, const machine_wish *w, err *e) {
     kv.want_tokens = m->opt.kv_cache_tokens;
     if (!kv.want_tokens && (m->budget.automatic || m->part) && !m->on_device)
         kv.want_tokens = (uint64_t)DEFAULT_TOKENS_PER_SEQ * m->opt.max_num_seqs;
-    s = machine_solve(m, &t, &kv, e);
+    s = rank_plan_count(&m->opt) > 1 ? solve_ranks(m, &t, &kv, e)
+                                     : machine_solve(m, &t, &kv, e);
     for (uint32_t g = 0; g < kv.n_groups; g++) {
         m->engine_opt.n_blocks[g] = m->sched_conf.group[g].n_blocks = m->plan.group_blocks[g];
         m->engine_opt.max_blocks[g] = m->sched_conf.group[g].max_blocks = m->kv.most[g];
@@ -545,6 +578,8 @@ status machine_generates(const machine *m, err *e) {
 }
 
 status machine_has_weights(const machine *m, err *e) {
+    const status ranks = ranks_check(m, e);
+    if (ranks != OK) return ranks;
     if (m->file) return OK;
     if (hf_folder_is(m->opt.model) && !op_set_empty(m->lacks))
         return engine_check_runs(m->backend, &m->model->program, e);
@@ -624,7 +659,9 @@ status machine_load_tokenizer(machine *m, err *e) {
 
 status machine_load(machine *m, err *e) {
     status s = machine_load_tokenizer(m, e);
-    if (s == OK)
+    if (s == OK && m->n_ranks > 1)
+        s = ranks_open(m, e);
+    else if (s == OK)
         s = engine_open(&m->engine, m->backend, m->model, &m->engine_opt, m->ledger,
                         m->device_ledger, e);
     if (s == OK) s = kv_tier_open(&m->tier, m, e);
@@ -655,6 +692,7 @@ void machine_close(machine *m) {
         ledger_free(m->ledger, m->sched);
     }
     engine_close(m->engine);
+    ranks_close(m);
     machine_close_templates(m);
     if (!m->words) tokenizer_close(m->tok);
     if (!m->pool_borrowed) pool_close(m->pool);
@@ -665,6 +703,7 @@ void machine_close(machine *m) {
         ledger_close(m->ledger);
     }
     ledger_close(m->device_ledger);
+    rank_plan_clear(m);
     plan_clear(&m->plan);
     plan_clear(&m->host_plan);
     terms_clear(&m->fixed);

@@ -36,6 +36,13 @@ typedef struct machine {
      */
     budget budget;
     plan plan;
+    /* Of several ranks, whose sum plan is on the CPU, and on devices that of the one that needs most
+     * (plan/rank_plan.h); n_ranks 0: one. */
+    struct rank_plan *ranks;
+    uint32_t n_ranks;
+    uint32_t rank;         /* whose process this is */
+    struct ranks *started; /* the others (ranks/ranks.h); NULL: there are none */
+    struct model *own;     /* this rank's part of the model; NULL: all of it */
     /* What another budget is solved with while it serves (machine_budget.h): */
     budget max_budget;   /* of the option memory_max; bytes 0: none */
     terms fixed;         /* all but the KV cache and what loading took */

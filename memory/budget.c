@@ -164,6 +164,17 @@ status budget_parse(budget *out, const char *option, const char *word, const mem
     return OK;
 }
 
+/* Pages without a file that processes share, which the kernel does not call anonymous. */
+static uint64_t shared_bytes(void) {
+    char line[256];
+    unsigned long long kb = 0;
+    FILE *f = fopen("/proc/self/status", "re");
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "RssShmem: %llu kB", &kb) == 1) break;
+    if (f) fclose(f);
+    return kb * 1024;
+}
+
 bool process_memory_read(process_memory *out) {
     char line[256];
     *out = (process_memory){0};
@@ -175,6 +186,7 @@ bool process_memory_read(process_memory *out) {
         if (sscanf(line, "Anonymous: %llu kB", &kb) == 1) out->anonymous_bytes = kb * 1024;
     }
     fclose(f);
+    out->anonymous_bytes += shared_bytes();
     out->file_bytes = out->rss_bytes - out->anonymous_bytes;
     const struct mallinfo2 heap = mallinfo2();
     out->heap_bytes = heap.uordblks + heap.hblkhd;

@@ -389,6 +389,7 @@ static const port_ops ops = {.submit = on_submit,
                              .not_ready = bridge_not_ready,
                              .offload = on_offload,
                              .device_memory = bridge_device_memory,
+                             .ranks = bridge_ranks,
                              .resize = release_resize,
                              .plan = on_plan,
                              .forget = forget_want};

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "daemon/bridge/bridge_parts.h"
 #include "daemon/kv/kv_tier.h"
+#include "daemon/ranks/ranks.h"
 
 enum { STALL_US = 30 * 1000000 };
 
@@ -133,6 +134,11 @@ const char *bridge_not_ready(port *p) {
     uint64_t last = b->last_step_us;
     pthread_mutex_unlock(&b->stats_lock);
     return b->n_live && last && clock_us() - last > STALL_US ? "stalled" : NULL;
+}
+
+uint32_t bridge_ranks(port *p, ledger_view *out, uint32_t max) {
+    const bridge *b = (const bridge *)p;
+    return atomic_load(&b->load_state) == READY ? ranks_read(b->m, out, max) : 0;
 }
 
 bool bridge_device_memory(port *p, device_memory *out) {

@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/str.h"
 #include "daemon/plan/plan_report.h"
+#include "daemon/plan/rank_plan.h"
 
 /* Plans with one thing changed, and notes it where it fits and vramd can serve it as well as
  * before. anew: for other weights or another device. */
@@ -85,6 +86,40 @@ static void try_cards(plan_verdict *v, const machine *m, const plan_question *q)
     try_remedy(v, m, &o, &w, true, change);
 }
 
+static bool fits_with(const machine *m, const options *o, const machine_wish *w) {
+    machine other;
+    err e;
+    const bool good = machine_plan_again(&other, m, o, w, &e) == OK;
+    machine_close(&other);
+    return good;
+}
+
+/* The fewest devices of the machine's kind that hold the model, and the options by which they divide it. 0:
+ * no number up to SHARD_MAX_RANKS does. */
+static uint32_t devices_that_hold(const machine *m, const options *o, const machine_wish *w,
+                                  options *out) {
+    for (uint32_t n = 2; n <= SHARD_MAX_RANKS; n++) {
+        *out = *o;
+        out->tensor_parallel_size = n;
+        out->pipeline_parallel_size = 1;
+        if (fits_with(m, out, w)) return n;
+        out->tensor_parallel_size = 1;
+        out->pipeline_parallel_size = n;
+        if (fits_with(m, out, w)) return n;
+    }
+    return 0;
+}
+
+/* Fewer than have the memory between them are of no use. */
+static void count_devices(plan_verdict *v, const machine *m, const plan_question *q) {
+    options o;
+    v->n_cards = devices_that_hold(m, q->opt, q->wish, &o);
+    if (!v->n_cards) return;
+    const bool tensor = o.tensor_parallel_size > 1;
+    snprintf(v->split, sizeof v->split, "--%s-parallel-size %llu",
+             tensor ? "tensor" : "pipeline", (unsigned long long)v->n_cards);
+}
+
 static void judge_refused(plan_verdict *v, const machine *m, const plan_question *q) {
     const bool host = m->on_device && m->plan.fits;
     const plan *p = host ? &m->host_plan : &m->plan;
@@ -100,7 +135,7 @@ static void judge_refused(plan_verdict *v, const machine *m, const plan_question
     try_length(v, m, q);
     try_sequences(v, m, q);
     if (m->on_device && !m->borrowed) try_cards(v, m, q);
-    if (m->on_device && b->bytes) v->n_cards = ceil_div(p->smallest_budget_bytes, b->bytes);
+    if (m->on_device && b->bytes && rank_plan_count(&m->opt) == 1) count_devices(v, m, q);
     if (v->n_remedies)
         snprintf(v->text + n, sizeof v->text - (size_t)n,
                  "; %s would fit, with a KV cache for %.1f sequences of %u tokens",

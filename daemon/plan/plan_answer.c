@@ -6,6 +6,7 @@
 
 #include "api/memory_view.h"
 #include "base/str.h"
+#include "daemon/plan/rank_plan.h"
 
 void plan_answer_make(plan_answer *a, const machine *m, const plan_question *q,
                       const plan_asked *asked) {
@@ -20,6 +21,7 @@ void plan_answer_make(plan_answer *a, const machine *m, const plan_question *q,
 void plan_answer_json(buf *b, buf *more, const plan_answer *a, const machine *m,
                       const plan_question *q, const plan_asked *asked) {
     plan_verdict_json(more, m, &a->verdict);
+    rank_plan_json(more, m);
     plan_choices_json(more, a->choice, m, q, &a->bandwidth);
     if (q->lengths) plan_lengths_json(more, q->lengths, m);
     if (asked->grid) plan_grid_json(more, &a->grid);

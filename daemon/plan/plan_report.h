@@ -30,7 +30,9 @@ typedef struct plan_verdict {
     char text[400];      /* one line: "fits: ...", "does not fit: ..." */
     plan_remedy remedy[PLAN_REMEDIES];
     uint32_t n_remedies;
-    uint64_t n_cards; /* such devices that have the memory between them; 0: of no interest */
+    uint64_t
+        n_cards; /* such devices that hold it, divided by the option split; 0: none, or of no interest */
+    char split[48];
 } plan_verdict;
 
 /* m: planned, OK or ERR_BUDGET. Plans again for the remedies, where it does not fit. */

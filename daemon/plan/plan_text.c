@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/str.h"
 #include "daemon/plan/plan_report.h"
+#include "daemon/plan/rank_plan.h"
 #include "engine/kv_block.h"
 #include "json/out.h"
 
@@ -233,8 +234,8 @@ static void print_heading(const machine *m, const plan_verdict *v) {
         printf("  fits with %s: %.1f sequences of %u tokens\n", v->remedy[i].change,
                v->remedy[i].sequences, v->remedy[i].max_model_len);
     if (v->n_cards > 1)
-        printf("  %llu such devices have the memory together, but vramd uses one GPU\n",
-               (unsigned long long)v->n_cards);
+        printf("  %llu such devices hold it, with %s: planned, but vramd uses one GPU\n",
+               (unsigned long long)v->n_cards, v->split);
     puts("");
 }
 
@@ -250,6 +251,7 @@ void plan_print(const machine *m, const plan_verdict *v, const plan_question *q,
                bytes_grouped(plan_peak_bytes(&m->host_plan), a),
                bytes_human(plan_peak_bytes(&m->host_plan), b));
     }
+    rank_plan_print(m);
     if (!v->fits) return;
     if (m->plan.n_groups) print_cache(m);
     if (details) print_prices(m, q);
@@ -319,7 +321,10 @@ void plan_verdict_json(buf *b, const machine *m, const plan_verdict *v) {
         buf_addc(b, '}');
     }
     buf_addc(b, ']');
-    if (v->n_cards > 1) member(b, "devices_together", v->n_cards);
+    if (v->n_cards > 1) {
+        member(b, "devices_together", v->n_cards);
+        buf_addf(b, ",\"devices_split\":\"%s\"", v->split);
+    }
     buf_addf(b, "},\"can_be_served\":%s", m->not_served[0] ? "false" : "true");
     lacks_json(b, m);
     parts_json(b, m);

@@ -497,7 +497,7 @@ START_TEST(a_flag_of_another_server_gets_what_to_do_instead) {
                {"--api-key", "vramd key NAME"},
                {"--api-key=secret", "--api-keys-file FILE"},
                {"--gpu-memory-utilization", "--memory 90%"},
-               {"--tensor-parallel-size", "one device"},
+               {"--tensor-split", "one device"},
                {"--dtype", "used as stored"},
                {"--jinja", "--chat-template FILE"},
                {"--chat", "--help lists them"}, /* near --host by its letters alone */

@@ -71,6 +71,7 @@ def test_what_does_not_fit_is_said_in_one_line_with_what_would(plan):
     doc = json.loads(plan(LLAMA_70B, "--device", "h100-80g", "--json").stdout)
     fits_with = {f["change"]: f["sequences"] for f in doc["verdict"]["fits_with"]}
     assert 16 < fits_with["--weights Q4_0"] < 17 and 3 < fits_with["--device h200"] < 4
+    assert doc["verdict"]["devices_split"] == "--tensor-parallel-size 2"
     assert doc["verdict"]["devices_together"] == 2 and doc["verdict"]["needs_more_bytes"] == \
         doc["smallest_budget_bytes"] - doc["budget_bytes"]
     for change in fits_with:  # each is true
@@ -256,6 +257,7 @@ def test_the_object_is_that_of_the_schema(plan, tmp_path):
     for config, flags in (
             (LLAMA_8B, ["--weights", "q4_0", "--device", "rtx4090", "--grid", "--fit", "8GiB", "--lengths", str(lengths)]),
             (LLAMA_8B, ["--backend", "cpu", "--memory", "40GiB", "--formula", "rule-of-thumb"]), (LLAMA_70B, ["--device", "h100-80g"]),
+            (LLAMA_70B, ["--device", "h100-80g", "--tensor-parallel-size", "2"]),
             (MIXTRAL, ["--device", "b200"]), (LFM2, ["--device", "b200"]), (GEMMA4, ["--backend", "cpu"]), (GEMMA_27B, ["--backend", "cpu", "--memory", "99GiB"])):
         doc = json.loads(plan(config, *flags, "--json").stdout)
         SCHEMA.validate(doc)
