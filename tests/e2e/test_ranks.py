@@ -15,7 +15,7 @@ from harness import MODEL, Daemon, refused, vramd
 from tiny_model import write
 
 PROMPT = "The history of the city began when"
-SOON = 6  # seconds within which every client has an answer
+SOON = 15  # seconds; 6 on a machine that is not loaded: a deadline of 5 s, and 1 s to end
 
 
 @pytest.fixture(scope="module")
