@@ -12,7 +12,8 @@ VERSION := $(file <VERSION)
 # MODULES, lowest first, and below_MODULE: those that its objects are linked with, itself first.
 $(foreach l,$(shell tools/layers.sh --make),$(eval $(subst +, ,$(l))))
 SRC     := $(foreach r,$(MODULES),$(sort $(wildcard $(r)/*.c $(r)/*/*.c)))
-OBJ     := $(SRC:%.c=$(BUILD)/obj/%.o)
+WEB     := $(sort $(foreach e,html js css json svg png txt,$(wildcard web/*.$(e)))) # the page, part of the binary
+OBJ     := $(SRC:%.c=$(BUILD)/obj/%.o) $(BUILD)/obj/api/web_files.o
 
 PKGS     := libmicrohttpd gnutls libuv jansson libpcre2-8 libutf8proc
 LOADED   := libcurl # at run time, when it is wanted (load/curl.c)
@@ -53,6 +54,14 @@ $(eval $(call flags_file,$(BUILD)/flags,$$(filter-out ccache,$$(CC)) $$(CPPFLAGS
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(ISA) -MMD -MP -c -o $@ $<
+
+$(eval $(call flags_file,$(BUILD)/web_files,$$(WEB)))
+$(BUILD)/gen/web_files.c: $(WEB) tools/embed.sh $(BUILD)/web_files
+	@mkdir -p $(@D)
+	tools/embed.sh $(WEB) > $@.new && mv $@.new $@
+$(BUILD)/obj/api/web_files.o: $(BUILD)/gen/web_files.c api/web_files.h $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
 # Unit tests: tests/MODULE/test_X.c is linked with the objects of MODULE and of those below it. Not with the
 # commands, which end the process.

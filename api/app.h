@@ -78,6 +78,7 @@ void memory_run(app *, http_request *);
 void memory_resize_run(app *, http_request *); /* PUT /v1/memory */
 void cache_forget_run(app *, http_request *);
 void root_run(app *, http_request *);
+void web_run(app *, http_request *);
 void version_run(app *, http_request *);
 void ping_run(app *, http_request *);
 void load_run(app *, http_request *);

@@ -28,7 +28,7 @@ typedef struct http_conn { /* one slot of the table */
     struct http_conn *prev, *next; /* open: a ring; free: a stack by next */
 } http_conn;
 
-enum { MAX_SET_HEADERS = 8 };
+enum { MAX_SET_HEADERS = 12 };
 
 typedef enum http_phase {
     PHASE_BODY,   /* collecting, or discarding what is refused */

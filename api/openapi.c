@@ -66,7 +66,8 @@ static const about abouts[] = {
     {"/api/show", "Ollama: the model", BODY_OWN, "", "details capabilities"},
     {"/api/ps", "Ollama: the served names", BODY_NONE, "", "models"},
     {"/api/version", "Ollama: the version", BODY_NONE, "", "version"},
-    {"/", "Text for people", BODY_NONE, "", ""},
+    {"/", "A page for people", BODY_NONE, "", ""},
+    {"/web/", "A file of that page", BODY_NONE, "", ""},
 };
 
 static const about *about_of(const char *path) {
@@ -199,7 +200,7 @@ static void write_body(const about *a, buf *b) {
 static void write_answer(const about *a, unsigned flags, bool post, buf *b) {
     const bool text = a->gives && !a->gives[0], list = a->gives && a->gives[0] == '[';
     buf_add(b, STR("\"responses\":{\"200\":{\"description\":\"done\""));
-    if (strcmp(a->path, "/ping") != 0) {
+    if (strcmp(a->path, "/ping") != 0 && !(flags & OPEN)) {
         buf_add(b, STR(",\"content\":{"));
         if (text) {
             buf_add(b, STR("\"text/plain\":{\"schema\":{\"type\":\"string\"}}"));
@@ -236,7 +237,7 @@ static void write_operation(const route *r, const about *a, bool post, buf *b) {
     if (r->flags & PREFIX)
         buf_add(b, STR("\"parameters\":[{\"name\":\"name\",\"in\":\"path\",\"required\":true,"
                        "\"schema\":{\"type\":\"string\"}}],"));
-    if (r->flags & POLLED) buf_add(b, STR("\"security\":[],"));
+    if (r->flags & (POLLED | OPEN)) buf_add(b, STR("\"security\":[],"));
     if (post && a->body != BODY_NONE) write_body(a, b);
     write_answer(a, r->flags, post, b);
     buf_addc(b, '}');
@@ -304,6 +305,7 @@ void openapi_write(const app *app, const route *routes, size_t n, buf *b) {
             "embeddings and responses work without /v1, too.\"},\"paths\":{"));
     for (size_t i = 0; i < n; i++) {
         if (!routes[i].run || (routes[i].flags & AS_OLLAMA && !app->opt.ollama_api)) continue;
+        if (routes[i].flags & OF_PAGE && !app->opt.web_page) continue;
         if (!first) buf_addc(b, ',');
         first = false;
         write_path(&routes[i], b);

@@ -19,7 +19,9 @@ enum {             /* flags of a route */
        STREAMS = 2048,   /* events, where the body has stream: true */
        GENERATES = 4096, /* not of a model that only gives embeddings */
        EMBEDS = 8192,    /* not of one that gives none */
-       RANKS = 16384     /* not of one that gives neither scores nor embeddings */
+       RANKS = 16384,    /* not of one that gives neither scores nor embeddings */
+       OPEN = 32768,     /* needs no key, with the option web_page */
+       OF_PAGE = 65536   /* there is none without that option */
 };
 
 typedef struct route {

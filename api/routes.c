@@ -51,7 +51,8 @@ static const route routes[] = {
     {"/ready", GET | POLLED, ready_run},
     {"/metrics", GET | POLLED, metrics_run},
     {"/openapi.json", GET, openapi_run},
-    {"/", GET, root_run},
+    {"/", GET | OPEN, root_run},
+    {"/web/", GET | PREFIX | OPEN | OF_PAGE, web_run},
 };
 
 static bool is_at(const route *r, str path, const char *own) {
@@ -166,7 +167,9 @@ static str key_of(const http_request *rq) {
 }
 
 static bool is_open(const app *app, const route *r) {
-    return r && r->flags & POLLED && !(app->opt.metrics_auth && r->run == metrics_run);
+    if (!r) return false;
+    if (r->flags & OPEN) return app->opt.web_page;
+    return r->flags & POLLED && !(app->opt.metrics_auth && r->run == metrics_run);
 }
 
 /* True when the request may go on; else it is refused. */
@@ -206,6 +209,7 @@ static void refuse_ollama(const app *app, const http_request *rq, failure *f) {
 void routes_begin(app *app, http_request *rq) {
     const route *r = find(rq->path);
     failure f;
+    if (r && r->flags & OF_PAGE && !app->opt.web_page) r = NULL;
     rq->errors = form_of(r);
     rq->served = &app->served[0];
     cross_origin(app, rq);
@@ -277,12 +281,4 @@ static void openapi_run(app *app, http_request *rq) {
     buf_init(&b, &rq->mem);
     openapi_write(app, routes, sizeof routes / sizeof *routes, &b);
     app_json(rq, &b);
-}
-
-void root_run(app *app, http_request *rq) {
-    (void)app;
-    http_answer(rq, 200, "text/plain; charset=utf-8",
-                STR("vramd " VRAMD_VERSION "\nPOST /v1/completions, /v1/chat/completions, "
-                    "/v1/responses, /v1/messages\n"
-                    "GET /v1/models, /v1/memory, /metrics, /health, /ready, /livez\n"));
 }

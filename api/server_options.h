@@ -14,6 +14,7 @@ typedef struct server_options {
     uint32_t request_timeout_s; /* of a request that names none, and the most; 0: none */
     uint32_t stream_credits;    /* tokens a slow reader may be behind */
     bool log_requests;
+    bool web_page;                    /* /, and what the page needs */
     const char *api_keys_file;        /* "" or NULL: none */
     bool metrics_auth;                /* /metrics needs a key too */
     const char *tls_cert, *tls_key;   /* PEM files; "" or NULL: plain HTTP */

@@ -82,6 +82,8 @@
       "networks (10.0.0.0/8), and unix for the Unix socket, separated by commas; default: none", "", "") \
     X("server", BOOL, ollama_api, 0, 0, 1, "",                                                \
       "answer Ollama's /api/chat, /api/generate, /api/embed, /api/tags and others, too", "", "", LIVE) \
+    X("server", BOOL, web_page, 1, 0, 1, "",                                                  \
+      "show a page of the server's memory to browsers, at /, and answer /v1/memory/stream, which it reads", "", "") \
     X("server", BOOL, log_requests, 1, 0, 1, "",                                              \
       "write one log line per request", "", "", LIVE)                                                 \
     X("memory", STR, memory, "auto", 0, 63, "",                                               \
