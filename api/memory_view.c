@@ -2,11 +2,8 @@
  * which any thread may call, and the work of taking a sample, which runs on the pool. */
 #include "api/memory_view.h"
 
-#include "api/app.h"
 #include "base/clock.h"
 #include "json/out.h"
-
-enum { MAX_SEQUENCES = 256 };
 
 static void member(buf *b, const char *name, uint64_t v) {
     buf_addf(b, ",\"%s\":", name);
@@ -128,227 +125,6 @@ typedef struct memory_job {
     bool text;
 } memory_job;
 
-/* Whose a sequence is, and what became of it so far. A tenant's number is that of a name in the
- * file of keys, and of what a gateway says: the same in every process, and nothing of a key. */
-static void write_history(buf *b, const seq_view *s) {
-    member(b, "prompt_tokens", s->n_prompt);
-    member(b, "cached_tokens", s->n_cached);
-    buf_addf(b, ",\"age_s\":%.3f,\"itl_ms\":", (double)s->age_us / 1e6);
-    if (s->itl_us)
-        buf_addf(b, "%.3f", (double)s->itl_us / 1e3);
-    else
-        buf_add(b, STR("null"));
-    if (s->tenant)
-        buf_addf(b, ",\"tenant\":\"%016llx\"", (unsigned long long)s->tenant);
-    else
-        buf_add(b, STR(",\"tenant\":null"));
-}
-
-static void write_sequences(buf *b, port *p) {
-    seq_view seq[MAX_SEQUENCES];
-    size_t n = p->ops->sequences(p, seq, MAX_SEQUENCES);
-    buf_add(b, STR(",\"sequences\":["));
-    for (size_t i = 0; i < n; i++) {
-        buf_add(b, i ? STR(",{\"id\":") : STR("{\"id\":"));
-        json_u64(b, seq[i].id);
-        buf_addf(b, ",\"state\":\"%s\"", seq[i].state);
-        member(b, "tokens", seq[i].n_tokens);
-        member(b, "blocks", seq[i].n_blocks);
-        member(b, "bytes", seq[i].bytes);
-        write_history(b, &seq[i]);
-        buf_addc(b, '}');
-    }
-    buf_addc(b, ']');
-}
-
-static void write_class(buf *b, const char *name, const ledger_class *c) {
-    buf_addf(b, "{\"class\":\"%s\",\"kind\":\"%s\"", name, term_kind_name(c->kind));
-    member(b, "plan_bytes", c->plan_bytes);
-    member(b, "ledger_bytes", c->ledger_bytes);
-    member(b, "peak_bytes", c->peak_bytes);
-    buf_addc(b, '}');
-}
-
-/* "budget_bytes":N,...,"classes":[...] of one ledger, without braces. */
-static void write_ledger(buf *b, const ledger_view *v) {
-    buf_add(b, STR("\"budget_bytes\":"));
-    json_u64(b, v->budget_bytes);
-    member(b, "plan_bytes", v->plan_bytes);
-    member(b, "ledger_bytes", v->ledger_bytes);
-    member(b, "peak_bytes", v->peak_bytes);
-    buf_add(b, STR(",\"classes\":["));
-    for (int i = 0; i < MEM_N_CLASSES; i++) {
-        if (i) buf_addc(b, ',');
-        write_class(b, mem_class_name((mem_class)i), &v->cls[i]);
-    }
-    buf_addc(b, ']');
-}
-
-/* What the driver has in use beyond our arenas and what was measured of its own. */
-static int64_t device_unaccounted(const memory_sample *s) {
-    return (int64_t)s->device.used_bytes -
-           (int64_t)(s->device_arena_bytes + s->device.outside_bytes);
-}
-
-static void write_device(buf *b, const port *p, const memory_sample *s) {
-    ledger_view v;
-    if (!p->device_ledger) return;
-    ledger_read(p->device_ledger, &v);
-    buf_addf(b, ",\"device\":{\"name\":\"%s\",", p->device);
-    write_ledger(b, &v);
-    if (s->device_known) {
-        buf_add(b, STR(",\"driver\":{\"total_bytes\":"));
-        json_u64(b, s->device.total_bytes);
-        member(b, "used_bytes", s->device.used_bytes);
-        member(b, "context_and_libraries_bytes", s->device.outside_bytes);
-        buf_add(b, STR("},\"unaccounted_bytes\":"));
-        json_i64(b, device_unaccounted(s));
-    } else {
-        buf_add(b, STR(",\"driver\":null,\"unaccounted_bytes\":null"));
-    }
-    buf_addc(b, '}');
-}
-
-/* The tier below memory: its files, and what it has done since the start. */
-static void write_tier(buf *b, const kv_tier_view *d, const sched_counters *c) {
-    buf_addf(b, ",\"%s\":{\"on\":%s", d->in_memory ? "host" : "disk",
-             d->off ? "false" : "true");
-    member(b, "budget_bytes", d->budget_bytes);
-    member(b, "bytes", d->bytes);
-    member(b, "chunks", d->chunks);
-    member(b, "chunk_tokens", d->chunk_tokens);
-    member(b, "loading", d->loading);
-    member(b, "storing", d->storing);
-    member(b, "hit_tokens", c->kv_tier_hits);
-    member(b, "loads", c->kv_tier_loads);
-    member(b, "load_errors", c->kv_tier_load_errors);
-    member(b, "stores", c->kv_tier_stores);
-    member(b, "store_errors", c->kv_tier_store_errors);
-    member(b, "evictions", c->kv_tier_evictions);
-    buf_addc(b, '}');
-}
-
-static void write_groups(buf *b, const kv_view *kv) {
-    buf_add(b, STR(",\"groups\":["));
-    for (uint32_t k = 0; k < kv->n_groups; k++) {
-        const kv_group_view *g = &kv->group[k];
-        buf_add(b, k ? STR(",{\"window\":") : STR("{\"window\":"));
-        json_u64(b, g->window);
-        buf_addf(b, ",\"tail\":%s", g->tail ? "true" : "false");
-        member(b, "block_bytes", g->block_bytes);
-        member(b, "blocks", g->blocks);
-        member(b, "free", g->free);
-        member(b, "used", g->used);
-        member(b, "cached", g->cached);
-        member(b, "fenced", g->fenced);
-        member(b, "peak_used", g->peak);
-        buf_addc(b, '}');
-    }
-    buf_addc(b, ']');
-}
-
-static void write_release(buf *b, const budget_view *v) {
-    member(b, "full_budget_bytes", v->full_bytes);
-    buf_add(b, STR(",\"pressure\":{\"source\":"));
-    if (v->pressure_source)
-        json_str_lossy(b, str_of(v->pressure_source));
-    else
-        buf_add(b, STR("null"));
-    buf_addf(b, ",\"state\":\"%s\"",
-             !v->pressure_source ? "off"
-             : v->pressed        ? "pressed"
-                                 : "calm");
-    member(b, "events", v->n_pressure);
-    member(b, "given_back_bytes", v->pressure_bytes);
-    buf_add(b, STR("},\"idle\":{\"after_s\":"));
-    json_u64(b, v->idle_after_s);
-    buf_addf(b, ",\"released\":%s", v->idle ? "true" : "false");
-    member(b, "given_back_bytes", v->idle_bytes);
-    buf_addc(b, '}');
-}
-
-/* What each of several models holds of the ledger's bytes. */
-static void write_models(buf *b, const app *app) {
-    if (!app->served[0].ops) return;
-    buf_add(b, STR(",\"models\":["));
-    for (uint32_t i = 0; i < app->n_served; i++) {
-        const served *s = &app->served[i];
-        served_view v;
-        s->ops->view(s, &v);
-        buf_addf(b, "%s{\"id\":", i ? "," : "");
-        json_str_lossy(b, str_of(s->port->card.id));
-        buf_addf(b, ",\"state\":\"%s\"", v.state);
-        member(b, "plan_bytes", v.bytes);
-        member(b, "ledger_bytes", v.bytes_now);
-        member(b, "requests", s->n_users);
-        member(b, "held", s->n_held);
-        buf_addc(b, '}');
-    }
-    buf_addc(b, ']');
-}
-
-/* Each process that shares the model; the rest is of the first. */
-static void write_ranks(buf *b, port *p) {
-    enum { MOST = 64 };
-    ledger_view v[MOST];
-    const uint32_t n = p->ops->ranks ? p->ops->ranks(p, v, MOST) : 0;
-    if (n < 2) return;
-    buf_add(b, STR(",\"ranks\":["));
-    for (uint32_t i = 0; i < n; i++) {
-        buf_add(b, i ? STR(",{") : STR("{"));
-        write_ledger(b, &v[i]);
-        buf_addc(b, '}');
-    }
-    buf_addc(b, ']');
-}
-
-static void write_json(buf *b, const app *app, const memory_sample *s) {
-    port *p = app->port;
-    ledger_view v;
-    machine_stats st;
-    ledger_read(p->ledger, &v);
-    p->ops->stats(p, &st);
-    buf_addc(b, '{');
-    write_ledger(b, &v);
-    member(b, "target_bytes", st.budget.target_bytes);
-    member(b, "smallest_budget_bytes", st.budget.smallest_bytes);
-    member(b, "memory_max_bytes", st.budget.most_bytes);
-    buf_addf(b, ",\"resizing\":%s", st.budget.resizing ? "true" : "false");
-    write_release(b, &st.budget);
-    buf_add(b, STR(",\"process\":"));
-    if (s->known) {
-        buf_add(b, STR("{\"anonymous_bytes\":"));
-        json_u64(b, s->process.anonymous_bytes);
-        member(b, "file_bytes", s->process.file_bytes);
-        member(b, "heap_bytes", s->process.heap_bytes);
-        buf_add(b, STR("},\"unaccounted_bytes\":"));
-        json_i64(b, (int64_t)(s->process.anonymous_bytes - s->ledger_bytes));
-    } else {
-        buf_add(b, STR("null,\"unaccounted_bytes\":null"));
-    }
-    write_device(b, p, s);
-    buf_add(b, STR(",\"requests\":{\"pool_bytes\":"));
-    json_u64(b, pool_size(p->pool));
-    member(b, "used", pool_used(p->pool));
-    member(b, "peak", pool_peak(p->pool));
-    buf_add(b, STR("},\"kv\":{"));
-    write_kv_types(b, st.kv.type_k, st.kv.type_v);
-    buf_add(b, STR("\"block_tokens\":"));
-    json_u64(b, st.kv.block_tokens);
-    member(b, "blocks", st.kv.blocks);
-    member(b, "free", st.kv.free);
-    member(b, "used", st.kv.used);
-    member(b, "cached", st.kv.cached);
-    member(b, "bytes_per_token", st.kv.bytes_per_token);
-    write_groups(b, &st.kv);
-    if (st.kv.tier.budget_bytes) write_tier(b, &st.kv.tier, &st.count);
-    buf_addc(b, '}');
-    write_sequences(b, p);
-    write_models(b, app);
-    write_ranks(b, p);
-    buf_addc(b, '}');
-}
-
 static void row(buf *b, const char *name, uint64_t plan, uint64_t ledger, uint64_t peak) {
     char t[4][32];
     buf_addf(b, "%-14s %18s %18s %18s %12s\n", name, bytes_grouped(plan, t[0]),
@@ -389,7 +165,8 @@ static void write_table(buf *b, port *p, const memory_sample *s) {
         if (s->device_known) {
             buf_addf(b, "%-14s %37s\n", "context, libs",
                      bytes_grouped(s->device.outside_bytes, t));
-            outside_lines(b, "driver: used", s->device.used_bytes, device_unaccounted(s));
+            outside_lines(b, "driver: used", s->device.used_bytes,
+                          memory_device_unaccounted(s));
         }
         buf_add(b, STR("\nhost\n"));
     }
@@ -416,6 +193,15 @@ static void write_table(buf *b, port *p, const memory_sample *s) {
                  d->off ? "; off after an error" : "");
 }
 
+static void write_json(buf *b, const app *app) {
+    memory_view v;
+    json_diff o = {b, true};
+    memory_view_read(app, &v);
+    const size_t at = json_diff_open(&o, NULL);
+    memory_view_write(&o, &v, &v);
+    json_diff_close(&o, at);
+}
+
 static void work(void *arg) {
     memory_job *j = arg;
     memory_sample_take(j->app->port, &j->sample);
@@ -433,7 +219,7 @@ static void done(void *arg) {
         if (j->text)
             write_table(&b, app->port, &j->sample);
         else
-            write_json(&b, app, &j->sample);
+            write_json(&b, app);
         if (b.failed)
             http_refuse_memory(rq);
         else
