@@ -2,12 +2,6 @@
  * is room is up to plan.c. */
 #include "scheduler/state.h"
 
-/* Entries [first, n) of a group's table row. Without table entries held is not to be read. */
-static held held_of(const sched *s, const seq_group *g, uint32_t slot) {
-    const uint32_t n = s->hot[slot].n_blocks;
-    return g->window && n > 0 ? g->held[slot] : (held){.n = n};
-}
-
 uint32_t hold_count(const sched *s, uint32_t slot) {
     uint32_t n = 0;
     for (uint32_t k = 0; k < s->n_groups; k++) {

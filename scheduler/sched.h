@@ -403,6 +403,20 @@ typedef struct sched_forgotten {
  * go on as they are, and publish nothing more. Any time. */
 sched_forgotten sched_forget(sched *, const uint64_t *salt);
 
+/* ---- picture.c: who holds what, for people to look at ----
+ *
+ * A pool as cells: cell i is what place i * stride of it is for, a sched_cell, or CELL_SEQUENCE + the slot of
+ * the sequence that holds it. stride: the least power of two with which there are at most `most` cells. */
+typedef struct sched_cells {
+    uint32_t n, stride; /* places of the pool; those of a cell */
+} sched_cells;
+
+/* Linear in the blocks of a group, and in those that are held. */
+sched_cells sched_block_cells(const sched *, uint32_t group, uint32_t *cell, uint32_t most);
+sched_cells sched_state_cells(const sched *, uint32_t *cell,
+                              uint32_t most);         /* n 0: no states */
+uint64_t sched_user_of(const sched *, uint32_t slot); /* sched_spec.user */
+
 /* Aborts on a broken invariant. */
 void sched_audit(const sched *);
 

@@ -335,6 +335,12 @@ static inline uint32_t first_seen(const sched *s, const seq_group *g, uint32_t p
     return kv_first_seen(g->window, pos) / s->cfg.block_tokens;
 }
 
+/* Entries of a slot's table row that are held. Without table entries g->held is not to be read. */
+static inline held held_of(const sched *s, const seq_group *g, uint32_t slot) {
+    const uint32_t n = s->hot[slot].n_blocks;
+    return g->window && n > 0 ? g->held[slot] : (held){.n = n};
+}
+
 /* Nothing is kept between steps: all rows of a text are in one. */
 static inline bool takes_whole(const sched *s) {
     return s->n_groups == 0;

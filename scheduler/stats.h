@@ -75,6 +75,20 @@ typedef struct sched_cost {
 typedef enum sched_why { SCHED_WHYS(SCHED_WHY_VALUE) } sched_why;
 #undef SCHED_WHY_VALUE
 
+/* What a place of a pool is for. X(NAME, word) */
+#define SCHED_CELL_LIST(X)                                                                     \
+    X(FREE, "free")                                                                            \
+    X(CACHED, "cached") /* free, and found again; of states: a checkpoint */                   \
+    X(FENCED, "fenced") /* free once a step in flight is committed */                          \
+    X(OUT, "out")       /* not given out: the pool has become smaller */                       \
+    X(USED, "used")     /* by a step alone */                                                  \
+    X(SHARED, "shared") /* held several times */
+
+#define SCHED_CELL_VALUE(name, word) CELL_##name,
+/* CELL_SEQUENCE: and what comes behind it: held by one. */
+typedef enum sched_cell { SCHED_CELL_LIST(SCHED_CELL_VALUE) CELL_SEQUENCE } sched_cell;
+#undef SCHED_CELL_VALUE
+
 enum { SCHED_MISS_TOKENS = 12, SCHED_REQUEST_BYTES = 40 };
 
 typedef struct sched_miss {

@@ -9,6 +9,7 @@
 
 #include "scheduler/sched.h"
 #include "tests/check_main.h"
+#include "tests/scheduler/cells.h"
 
 enum { DRIVE_EVENTS = 1 << 16, DRIVE_END_TOKEN = 2, DRIVE_WORD = 100 };
 
@@ -69,6 +70,7 @@ static inline void drive_drain(drive *d) {
     if (n > 0) memcpy(d->log + d->n_log, e, n * sizeof *e);
     d->n_log += n;
     sched_audit(d->s);
+    cells_check(d->s, d->cfg.n_groups);
 }
 
 static inline sched_spec drive_spec(drive *d, uint32_t n_prompt, uint32_t max_tokens) {

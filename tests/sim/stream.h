@@ -20,6 +20,7 @@
 #include "scheduler/policy.h"
 #include "scheduler/resize.h"
 #include "sim/fake.h"
+#include "tests/scheduler/cells.h"
 
 enum { STREAM_REQUESTS = 192, STREAM_LEN = 48, STREAM_VOCAB = 11, STREAM_SEQS = 6 };
 enum { STREAM_CHUNKS = 64, STREAM_LOADS = 3, STREAM_CHUNK_BYTES = 1024, STREAM_PLACE = 150 };
@@ -358,6 +359,7 @@ static inline void stream_check(stream *m) {
         }
     }
     sched_audit(m->s);
+    cells_check(m->s, m->cfg.n_groups);
     uint32_t n_blocks = 0;
     for (uint32_t k = 0; k < m->cfg.n_groups; k++) n_blocks += m->n_blocks[k];
     CHECK(st.blocks_free + st.blocks_cached + st.blocks_used + st.blocks_fenced ==
