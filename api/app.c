@@ -1,8 +1,11 @@
 /* What the endpoints share (api/app.h). Owns nothing. Loop thread. */
 #include "api/app.h"
 
+#include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
+#include "api/cors.h"
 #include "base/hash.h"
 
 void app_refuse(app *app, http_request *rq, const err *e) {
@@ -67,8 +70,23 @@ status app_check_model(const http_request *rq, str name, err *e) {
     return err_field(e, "model");
 }
 
+bool app_host_is_here(const http_request *rq) {
+    const char *host = http_header(rq, "Host");
+    char origin[64];
+    const int n = host ? snprintf(origin, sizeof origin, "http://%s", host) : -1;
+    return n > 0 && (size_t)n < sizeof origin && cors_match("localhost", origin) != NULL;
+}
+
+/* A page of another server has another origin than the Host that it sends to; and where a name of its own leads
+ * here, that is no address of this machine. */
+static bool is_own_page(const http_request *rq, const char *origin) {
+    const char *host = http_header(rq, "Host"), *at = strstr(origin, "://");
+    return cors_match("localhost", origin) && host && strcasecmp(at + 3, host) == 0;
+}
+
 bool app_client_is_here(const http_request *rq) {
-    const bool page = http_header(rq, "Origin") != NULL;
+    const char *origin = http_header(rq, "Origin");
+    const bool page = origin && !is_own_page(rq, origin);
     const bool proxied = http_header(rq, "Forwarded") || http_header(rq, "X-Forwarded-For") ||
                          http_header(rq, "X-Real-Ip");
     return http_from_here(rq) && !page && !proxied;

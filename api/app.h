@@ -28,6 +28,7 @@ typedef struct app {
     uint32_t n_served;
     server_options opt;   /* in force: server_configure replaces them */
     keys *keys;           /* NULL: every client may send requests */
+    struct live *live;    /* streams of the account; NULL: without web_page */
     line_filter *strip;   /* opt.strip_prompt_lines; NULL: none */
     uint64_t n_unparsed;  /* marks of calls in output that no valid call followed */
     memory_sample memory; /* the latest */
@@ -77,6 +78,7 @@ void metrics_run(app *, http_request *);
 void memory_run(app *, http_request *);
 void memory_resize_run(app *, http_request *); /* PUT /v1/memory */
 void cache_forget_run(app *, http_request *);
+void live_stream_run(app *, http_request *); /* GET /v1/memory/stream */
 void root_run(app *, http_request *);
 void web_run(app *, http_request *);
 void version_run(app *, http_request *);
@@ -112,8 +114,11 @@ void tenant_refusal(const tenant *, tenant_verdict, double wait_s, failure *out)
 void app_refuse(app *, http_request *, const err *);
 /* True when the request's model can work; else has refused (503). */
 bool app_ready(app *, http_request *);
-/* Whether the client is on this machine, is no web page, and comes through no proxy that says so. Valid
- * in begin and run only, as is the next. */
+/* Whether the request is to an address of this machine that no page of others can have: localhost, 127.0.0.1 or
+ * [::1], with any port. */
+bool app_host_is_here(const http_request *);
+/* Whether the client is on this machine, is no web page but one that came from such an address of this server,
+ * and comes through no proxy that says so. Valid in begin and run only, as are the one before and the next. */
 bool app_client_is_here(const http_request *);
 /* Whose the request is, for the scheduler: its key's tenant, and of that the one that a trusted gateway
  * names. 0: unknown. */

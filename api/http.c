@@ -1,5 +1,5 @@
 /* libmicrohttpd under uv: the pump, connections, deadlines, the watch for disconnects, drain.
- * Owns the daemon, the table of connections, one epoll descriptor and five uv handles. Loop
+ * Owns the daemon, the table of connections, one epoll descriptor and six uv handles. Loop
  * thread only.
  *
  * Facts of libmicrohttpd 0.9.75 in external epoll mode that shape this file:
@@ -101,6 +101,17 @@ void http_pump(http *h) {
     else
         uv_timer_stop(&h->pump_timer);
     tell_idle(h);
+}
+
+static void on_app_tick(uv_timer_t *t) {
+    http *h = t->data;
+    h->app.tick(h->app.self);
+    http_flush(h);
+}
+
+void http_every(http *h, uint32_t ms) {
+    uv_timer_start(&h->app_tick, on_app_tick, ms, ms);
+    uv_unref((uv_handle_t *)&h->app_tick);
 }
 
 void http_flush(http *h) {
@@ -346,14 +357,15 @@ static status handles_open(http *h, uv_loop_t *loop, err *e) {
     if (h->watch_fd < 0) return err_set(e, ERR_IO, "epoll_create1: %s", strerror(errno));
     uv_timer_init(loop, &h->pump_timer);
     uv_timer_init(loop, &h->tick);
+    uv_timer_init(loop, &h->app_tick);
     uv_idle_init(loop, &h->again);
     int rc = uv_poll_init(loop, &h->mhd_poll, fd);
     CHECK(rc == 0); /* both are fresh epoll descriptors: nothing can refuse them */
     rc = uv_poll_init(loop, &h->watch_poll, h->watch_fd);
     CHECK(rc == 0);
-    h->n_handles = 5;
+    h->n_handles = 6;
     h->pump_timer.data = h->tick.data = h->again.data = h->mhd_poll.data = h->watch_poll.data =
-        h;
+        h->app_tick.data = h;
     return OK;
 }
 
@@ -493,6 +505,7 @@ void http_close(http *h) {
     MHD_stop_daemon(h->mhd);
     uv_close((uv_handle_t *)&h->pump_timer, on_closed);
     uv_close((uv_handle_t *)&h->tick, on_closed);
+    uv_close((uv_handle_t *)&h->app_tick, on_closed);
     uv_close((uv_handle_t *)&h->again, on_closed);
     MHD_destroy_response(h->no_memory);
     http_tls_close(h->tls);

@@ -56,6 +56,7 @@ typedef struct http_request {
     struct served *served;     /* the app's: the model that it is for */
     struct held_request *held; /* the app's: waits for that; NULL: does not */
     bool entered;              /* the app's: counts among the model's users */
+    struct live_stream *live;  /* the app's: the stream of the account that it is, or NULL */
     http_private *priv;
 } http_request;
 
@@ -70,6 +71,7 @@ typedef struct http_app {
     void (*freed)(void *self, http_request *); /* no code holds a reference any more */
     double (*retry_after_s)(void *self);
     void (*idle)(void *self); /* draining, and the last request is freed: called once */
+    void (*tick)(void *self); /* as often as http_every says */
 } http_app;
 
 /* Of libmicrohttpd: "0.9.75". */
@@ -109,6 +111,9 @@ uint32_t http_n_connections(const http *);
 bool http_from_here(const http_request *);
 /* Whether its client is one of a list (api/proxies.h). */
 bool http_from_one_of(const http_request *, const char *list);
+/* Calls the app's tick every so many milliseconds from now on, as long as the loop runs for another reason. */
+void http_every(http *, uint32_t ms);
+
 /* Valid in begin and run only. NULL: absent. */
 const char *http_header(const http_request *, const char *name);
 /* Of the query, decoded; "" where it has no value. Valid in begin and run only. NULL: absent. */
@@ -131,6 +136,8 @@ void http_stream_lines(
 buf *http_stream_out(http_request *);
 size_t http_stream_pending(const http_request *); /* appended, not yet with the kernel */
 void http_stream_end(http_request *);
+/* Ends the connection, whatever the client has not read; gone is called. */
+void http_cut(http_request *);
 void http_wake(http_request *);
 
 void http_ref(http_request *);

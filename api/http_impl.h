@@ -76,7 +76,7 @@ struct http {
     uint32_t n_closed; /* since the heap was trimmed */
     int watch_fd, listen_fd;
     uv_poll_t mhd_poll, watch_poll;
-    uv_timer_t pump_timer, tick;
+    uv_timer_t pump_timer, tick, app_tick;
     uv_idle_t again;
     uint32_t n_handles; /* still to be closed */
     bool pumping, dirty, accepting, leaving, draining, idle_told;

@@ -595,6 +595,10 @@ void http_stream_end(http_request *pub) {
     http_wake(pub);
 }
 
+void http_cut(http_request *pub) {
+    http_left(priv(pub));
+}
+
 void http_ref(http_request *pub) {
     pub->refs++;
 }

@@ -85,7 +85,7 @@ static void write_budget(json_diff *o, const budget_view *now, const budget_view
     json_diff_close(o, at);
 }
 
-static int64_t unaccounted(const memory_sample *s) {
+int64_t memory_unaccounted(const memory_sample *s) {
     return (int64_t)(s->process.anonymous_bytes - s->ledger_bytes);
 }
 
@@ -103,7 +103,7 @@ static void write_process(json_diff *o, const memory_sample *now, const memory_s
     U64("file_bytes", process.file_bytes);
     U64("heap_bytes", process.heap_bytes);
     json_diff_close(o, at);
-    json_diff_i64(o, "unaccounted_bytes", unaccounted(now), unaccounted(was));
+    json_diff_i64(o, "unaccounted_bytes", memory_unaccounted(now), memory_unaccounted(was));
 }
 
 /* What the driver has in use beyond our arenas and what was measured of its own. */

@@ -172,8 +172,7 @@ static void write_table(buf *b, port *p, const memory_sample *s) {
     }
     ledger_table(b, p->ledger);
     if (s->known)
-        outside_lines(b, "anonymous", s->process.anonymous_bytes,
-                      (int64_t)(s->process.anonymous_bytes - s->ledger_bytes));
+        outside_lines(b, "anonymous", s->process.anonymous_bytes, memory_unaccounted(s));
     buf_addf(
         b,
         "kv: %s, %llu blocks of %u tokens: %llu free, %llu used, %llu cached; %llu bytes per "

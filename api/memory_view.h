@@ -49,6 +49,8 @@ void memory_view_read(const app *, memory_view *);
 /* Members of the answer, without braces. Whole: was is now; else what differs. Sequences and ranks are written
  * with the whole alone. */
 void memory_view_write(json_diff *, const memory_view *now, const memory_view *was);
+/* Anonymous memory beyond the ledger, where it is known. */
+int64_t memory_unaccounted(const memory_sample *);
 /* What the driver has in use beyond our arenas and what was measured of its own. */
 int64_t memory_device_unaccounted(const memory_sample *);
 /* The members of a sequence; was is now where it is new, and all are written. */

@@ -13,7 +13,8 @@ typedef struct about {
     const char *path, *summary;
     about_body body;
     const char *needs; /* BODY_OWN: members that the body must have, separated by blanks */
-    const char *gives; /* members that the answer has; "[]": it is a list; "": it is text */
+    /* Members that the answer has; "[]": it is a list; "": it is text; "data:": a stream. */
+    const char *gives;
 } about;
 
 static const about abouts[] = {
@@ -27,6 +28,7 @@ static const about abouts[] = {
     {"/v1/models/", "One served name; POST, with /load or /unload behind it: of several models",
      BODY_NONE, "", "id object"},
     {"/v1/memory", "Plan, ledger and sequences", BODY_NONE, "", "budget_bytes classes"},
+    {"/v1/memory/stream", "The same, and what changes", BODY_NONE, "", "data:"},
     {"/v1/cache", "Cached prefixes", BODY_NONE, "", NULL},
     {"/v1/plan", "What the model takes with other options", BODY_OWN, "",
      "schema version model verdict recommended"},
@@ -199,11 +201,14 @@ static void write_body(const about *a, buf *b) {
 
 static void write_answer(const about *a, unsigned flags, bool post, buf *b) {
     const bool text = a->gives && !a->gives[0], list = a->gives && a->gives[0] == '[';
+    const bool events = a->gives && strcmp(a->gives, "data:") == 0;
     buf_add(b, STR("\"responses\":{\"200\":{\"description\":\"done\""));
     if (strcmp(a->path, "/ping") != 0 && !(flags & OPEN)) {
         buf_add(b, STR(",\"content\":{"));
         if (text) {
             buf_add(b, STR("\"text/plain\":{\"schema\":{\"type\":\"string\"}}"));
+        } else if (events) {
+            buf_add(b, STR("\"text/event-stream\":{\"schema\":{\"type\":\"string\"}}"));
         } else {
             buf_add(b, STR("\"application/json\":{\"schema\":{"));
             if (list) buf_add(b, STR("\"type\":\"array\""));

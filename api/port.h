@@ -127,6 +127,18 @@ typedef struct kv_view {
     uint32_t state_slots, state_live, state_checkpoints;
 } kv_view;
 
+/* The pools as cells, for people to look at: each a sched_cell, or CELL_SEQUENCE + the seq_view.id of the sequence
+ * that holds it (modulo 2^32). */
+enum { PICTURE_CELLS = 2048 };
+typedef struct pool_picture {
+    uint32_t n, stride; /* blocks, or slots; those of a cell, which is drawn as its first one */
+    uint32_t cell[PICTURE_CELLS];
+} pool_picture;
+typedef struct kv_picture {
+    uint32_t n_groups;
+    pool_picture group[PLAN_MAX_GROUPS], states; /* states: n 0 where there are none */
+} kv_picture;
+
 typedef struct seq_view { /* one line of /v1/memory's "sequences" */
     uint64_t id;
     uint32_t n_tokens, n_blocks;
@@ -221,6 +233,9 @@ typedef struct port_ops {
     void (*credit)(port *, gen *, uint32_t n_tokens);
     void (*stats)(port *, machine_stats *out); /* an atomic snapshot, at most a step old */
     size_t (*sequences)(port *, seq_view *out, size_t cap);
+    /* The picture that the last call asked for; asks for another one. False: it is not there (yet). With
+     * server_options.web_page alone. */
+    bool (*picture)(port *, kv_picture *out);
     /* KV cache that a request needs at most, in bytes. */
     uint64_t (*kv_bytes_needed)(port *, uint32_t n_prompt, uint32_t max_tokens);
     double (*retry_after_s)(port *); /* from the backlog and the recent rate */

@@ -15,6 +15,7 @@ static const route routes[] = {
     {"/v1/models", GET | BARE, models_run},
     {"/v1/models/", GET | POST | PREFIX | BARE, models_run},
     {"/v1/memory", GET | PUT, memory_run},
+    {"/v1/memory/stream", GET | OF_PAGE, live_stream_run},
     {"/v1/cache", DELETE, cache_forget_run},
     {"/v1/plan", POST | OF_MODEL, plan_run},
     {"/v1/embeddings", POST | EMBEDS | BARE | OF_MODEL, embeddings_run},

@@ -8,6 +8,7 @@
 
 #include "api/answer.h"
 #include "api/cors.h"
+#include "api/live.h"
 #include "api/proxies.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -35,6 +36,9 @@ void server_terms(const server_options *o, terms *out) {
               "table of connections");
     if (has(o->api_keys_file))
         terms_add(out, MEM_HTTP, TERM_EXACT, keys_bytes(), "API keys, up to %d", KEYS_MAX);
+    if (o->web_page)
+        terms_add(out, MEM_HTTP, TERM_EXACT, live_bytes(), "the page: %d minutes, latest views",
+                  HISTORY_S / 60);
 }
 
 /* ---- what http calls ---- */
@@ -47,16 +51,19 @@ static void on_run(void *self, http_request *rq) {
 }
 static void on_gone(void *self, http_request *rq) {
     (void)self;
+    live_gone(rq);
     if (!served_forget(rq, NULL) && rq->user) answer_gone(rq->user);
 }
 static void on_sent(void *self, http_request *rq) {
     (void)self;
+    live_sent(rq);
     if (rq->user) answer_sent(rq->user);
 }
 static void on_abort(void *self, http_request *rq) {
     (void)self;
     failure f;
     failure_set(&f, API_UNAVAILABLE, "the server is shutting down");
+    live_gone(rq);
     if (served_forget(rq, &f)) return;
     if (rq->user)
         answer_fail(rq->user, &f);
@@ -129,6 +136,7 @@ static void log_request(const http_request *rq) {
 
 static void on_done(void *self, http_request *rq) {
     app *app = self;
+    live_gone(rq);
     /* What is not supported, and a probe while the model loads, are no failures that should
      * wake anybody. */
     bool waits = rq->status == 503 && routes_polled(rq->path);
@@ -147,6 +155,10 @@ static void on_freed(void *self, http_request *rq) {
 static double on_retry_after(void *self) {
     app *app = self;
     return app->port->ops->retry_after_s(app->port);
+}
+
+static void on_tick(void *self) {
+    live_tick(((app *)self)->live);
 }
 
 static void on_idle(void *self) {
@@ -223,17 +235,21 @@ status server_open(server **out, uv_loop_t *loop, const server_options *o, port 
                                 .done = on_done,
                                 .freed = on_freed,
                                 .retry_after_s = on_retry_after,
-                                .idle = on_idle};
+                                .idle = on_idle,
+                                .tick = on_tick};
     status st = check_options(o, e);
     if (st == OK) st = open_strip(&s->app.strip, o, e);
     if (st == OK) st = open_keys(&s->app.keys, o, p->ledger, e);
+    if (st == OK && o->web_page) st = live_open(&s->app.live, &s->app, e);
     if (st == OK) st = http_open(&s->app.http, loop, o, &callbacks, p->ledger, p->pool, e);
     if (st != OK) {
+        live_close(s->app.live);
         line_filter_free(s->app.strip);
         keys_close(s->app.keys, p->ledger);
         free(s);
         return st;
     }
+    if (s->app.live) live_start(s->app.live);
     *out = s;
     return OK;
 }
@@ -257,6 +273,7 @@ void server_reload(server *s) {
     if (s->app.keys) {
         status st = keys_reload(s->app.keys, s->app.opt.api_keys_file, clock_us(), &e);
         told_at_reload(st, &e);
+        if (s->app.live) live_end(s->app.live, "keys");
         if (st == OK)
             log_info("reload: %u tenants in %s", keys_n_tenants(s->app.keys),
                      s->app.opt.api_keys_file);
@@ -286,6 +303,7 @@ void server_leave(server *s) {
 void server_drain(server *s, void (*drained)(void *), void *arg) {
     s->drained = drained;
     s->drained_arg = arg;
+    if (s->app.live) live_end(s->app.live, "draining");
     http_drain(s->app.http);
 }
 
@@ -295,6 +313,7 @@ void server_abort(server *s) {
 
 void server_close(server *s) {
     http_close(s->app.http);
+    live_close(s->app.live);
     grammars_clear(&s->one.grammars);
     line_filter_free(s->app.strip);
     keys_close(s->app.keys, s->app.port->ledger);

@@ -51,7 +51,7 @@ void tenant_set(tenant *t, const tenant_limits *l, uint64_t now_us) {
 tenant_verdict tenant_enter(tenant *t, uint64_t now_us, double *wait_s) {
     tenant_verdict v = TENANT_OK;
     *wait_s = 0;
-    if (t->limits.concurrency && t->n_open >= t->limits.concurrency)
+    if (t->limits.concurrency && t->n_open - t->n_views >= t->limits.concurrency)
         v = TENANT_CONCURRENCY;
     else if (!bucket_take(&t->requests, 1, now_us, wait_s))
         v = TENANT_REQUESTS;

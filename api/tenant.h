@@ -34,8 +34,9 @@ typedef struct tenant {
     tenant_limits limits;
     bucket requests, tokens;
     tenant_counts counts;
-    uint32_t n_open; /* requests between enter and leave */
-    bool listed;     /* the file names it */
+    uint32_t n_open;  /* requests between enter and leave */
+    uint32_t n_views; /* of them, streams of the account: not counted against concurrency */
+    bool listed;      /* the file names it */
 } tenant;
 
 /* Another rate: what a bucket holds stays, as far as it fits; a new one begins full. */

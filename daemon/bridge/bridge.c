@@ -384,6 +384,7 @@ static const port_ops ops = {.submit = on_submit,
                              .credit = on_credit,
                              .stats = bridge_stats,
                              .sequences = bridge_sequences,
+                             .picture = bridge_picture,
                              .kv_bytes_needed = on_kv_bytes_needed,
                              .retry_after_s = bridge_retry_after,
                              .not_ready = bridge_not_ready,
@@ -403,15 +404,19 @@ static uint32_t count_gens(const machine *m) {
 static uint32_t count_records(const machine *m) {
     return 8 * m->opt.max_num_seqs + m->engine_opt.max_logit_rows + 64;
 }
+static uint64_t picture_bytes(const machine *m) {
+    return m->opt.web_page ? align_up(sizeof(kv_picture), 64) : 0;
+}
+
 static uint64_t bridge_bytes(const machine *m) {
     return align_up(sizeof(bridge), 64) + align_up(count_gens(m) * sizeof(gen), 64) +
            2 * align_up(count_records(m) * sizeof(out_record), 64) +
-           2 * align_up(m->opt.max_num_seqs * sizeof(sched_id), 64);
+           2 * align_up(m->opt.max_num_seqs * sizeof(sched_id), 64) + picture_bytes(m);
 }
 
 void bridge_terms(const machine *m, terms *t) {
-    terms_add(t, MEM_SCHEDULER, TERM_EXACT, bridge_bytes(m), "%u generations, outbox",
-              count_gens(m));
+    terms_add(t, MEM_SCHEDULER, TERM_EXACT, bridge_bytes(m), "%u generations, outbox%s",
+              count_gens(m), m->opt.web_page ? ", picture of KV blocks" : "");
     grammar_memory_terms(m, t);
 }
 
@@ -446,6 +451,8 @@ status bridge_open(bridge **out, uv_loop_t *loop, machine *m, void (*flushed)(vo
     b->full = (sched_id *)at;
     at += align_up(m->opt.max_num_seqs * sizeof(sched_id), 64);
     b->complete = (sched_id *)at;
+    at += align_up(m->opt.max_num_seqs * sizeof(sched_id), 64);
+    b->picture = picture_bytes(m) ? (kv_picture *)at : NULL;
     pthread_mutex_init(&b->in_lock, NULL);
     pthread_mutex_init(&b->out_lock, NULL);
     pthread_mutex_init(&b->stats_lock, NULL);

@@ -217,6 +217,7 @@ static void publish(bridge *b, bool stepped) {
     }
     b->last_step_us = clock_us();
     pthread_mutex_unlock(&b->stats_lock);
+    bridge_draw(b);
     pthread_mutex_lock(&b->out_lock);
     bool any = b->n_out > 0;
     pthread_mutex_unlock(&b->out_lock);

@@ -101,6 +101,8 @@ struct bridge {
     resizing resize;
     forgetting forget;
     releasing release;
+    kv_picture *picture; /* with web_page; whose it is: picture_state */
+    atomic_int picture_state;
 
     /* Loop thread. */
     gen *free, *all;
@@ -135,6 +137,9 @@ double bridge_forecast_ttft_s(bridge *, uint32_t n_prompt);
 /* ERR_BUSY: that is later than ttft_slo_ms. */
 status bridge_check_ttft(bridge *, const gen_spec *, err *);
 
+/* Engine thread: makes the picture if one is asked for. */
+void bridge_draw(bridge *);
+
 /* Of port_ops. */
 void bridge_stats(port *, machine_stats *);
 size_t bridge_sequences(port *, seq_view *out, size_t cap);
@@ -142,5 +147,6 @@ double bridge_retry_after(port *);
 const char *bridge_not_ready(port *);
 bool bridge_device_memory(port *, device_memory *);
 uint32_t bridge_ranks(port *, ledger_view *out, uint32_t max);
+bool bridge_picture(port *, kv_picture *);
 
 #endif

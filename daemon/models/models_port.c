@@ -24,6 +24,10 @@ static size_t no_sequences(port *p, seq_view *out, size_t cap) {
     (void)p, (void)out, (void)cap;
     return 0;
 }
+static bool no_picture(port *p, kv_picture *out) {
+    (void)p, (void)out;
+    return false;
+}
 static uint64_t no_bytes(port *p, uint32_t n_prompt, uint32_t max_tokens) {
     (void)p, (void)n_prompt, (void)max_tokens;
     return 0;
@@ -63,6 +67,7 @@ static const port_ops closed_ops = {.submit = no_submit,
                                     .credit = no_credit,
                                     .stats = no_stats,
                                     .sequences = no_sequences,
+                                    .picture = no_picture,
                                     .kv_bytes_needed = no_bytes,
                                     .retry_after_s = soon,
                                     .not_ready = not_loaded,
@@ -142,6 +147,7 @@ static const port_ops whole_ops = {.submit = no_submit,
                                    .credit = no_credit,
                                    .stats = all_stats,
                                    .sequences = no_sequences,
+                                   .picture = no_picture,
                                    .kv_bytes_needed = no_bytes,
                                    .retry_after_s = all_retry_after,
                                    .not_ready = all_not_ready,

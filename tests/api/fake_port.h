@@ -61,6 +61,7 @@ typedef struct fake {
     bool device; /* the engine computes on a device, with a ledger of its own */
     const char *chat_template, *model_id, *model_names;
     _Atomic(const char *) not_ready;
+    atomic_uint n_pictures;
     atomic_uint n_submitted, n_cancelled, n_live, n_credited, max_owed, n_offloaded;
     gen gens[FAKE_GENS];
     uint64_t last_seed[FAKE_GENS];
@@ -286,6 +287,17 @@ static FAKE_UNUSED size_t fake_sequences(port *p, seq_view *out, size_t cap) {
                                   .tenant = f->gens[i].spec.tenant};
     return n;
 }
+/* Ten blocks, of which running generations have one each. */
+static FAKE_UNUSED bool fake_picture(port *p, kv_picture *out) {
+    fake *f = (fake *)p;
+    uint32_t n = 0;
+    if (atomic_fetch_add(&f->n_pictures, 1) == 0) return false; /* none was asked for */
+    *out = (kv_picture){.n_groups = 1, .group[0] = {.n = 10, .stride = 1}};
+    for (uint32_t i = 0; i < FAKE_GENS && n < 8; i++)
+        if (f->gens[i].live) out->group[0].cell[n++] = CELL_SEQUENCE + i;
+    out->group[0].cell[8] = CELL_CACHED;
+    return true;
+}
 static FAKE_UNUSED double fake_retry_after(port *p) {
     (void)p;
     return 2.5;
@@ -390,6 +402,7 @@ static FAKE_UNUSED const port_ops *fake_ops(void) {
                                  .credit = fake_credit,
                                  .stats = fake_stats,
                                  .sequences = fake_sequences,
+                                 .picture = fake_picture,
                                  .kv_bytes_needed = fake_kv_bytes_needed,
                                  .retry_after_s = fake_retry_after,
                                  .not_ready = fake_not_ready,

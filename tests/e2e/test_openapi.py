@@ -24,7 +24,7 @@ def test_paths_are_those_of_the_server(server, daemon):
     for path, operations in doc["paths"].items():
         for name, o in operations.items():
             assert o["summary"] and o["summary"] != path and "200" in o["responses"] and "4XX" in o["responses"], path
-            if name == "get" and "{" not in path:
+            if name == "get" and "{" not in path and "text/event-stream" not in o["responses"]["200"].get("content", {}):
                 r = server.http.get(path)
                 assert r.status_code == 200, path
                 for content in o["responses"]["200"].get("content", {"": 0}):
