@@ -30,7 +30,7 @@ ISA = $(if $(filter %_avx2.o %_avxvnni.o,$@),-O3 -mavx2 -mfma -mf16c)$(if $(filt
 # their versions in plain C: those stay watched, and so do the team and the steps that share memory.
 ISA += $(if $(findstring thread,$(SAN)),$(if $(filter %_avx2.o %_avxvnni.o %_avx512.o %_amx.o %/row.o,$@),-fno-sanitize=thread))
 
-.PHONY: all help structured quality charts api-page clients test unit unit-bins asan ubsan tsan fuzz fuzz-sched bench soak soak-flat techniques schemathesis layers pure names versions format format-check tidy install deb deb-test deb-boot-test clean
+.PHONY: all help structured quality charts docs api-page clients test unit unit-bins asan ubsan tsan fuzz fuzz-sched bench soak soak-flat techniques schemathesis layers pure names versions format format-check tidy install deb deb-test deb-boot-test clean
 all: $(BUILD)/vramd ## build build/vramd
 
 help: ## list the targets
@@ -149,6 +149,9 @@ soak: $(BUILD)/vramd ## 10,000 mixed requests, 5,000 idle streams, under the pla
 soak-flat: $(BUILD)/vramd $(BUILD)/soak_load ## memory stays flat: 1,000,000 mixed requests on a tiny model, every type of KV cache; N=100000 for fewer, SAVE=1: figures to bench/results
 	BUILD=$(BUILD) $$(tools/venv.sh) tests/e2e/soak_flat.py $(or $(N),1000000) --peer $(if $(SAVE),--save)
 
+docs: ## docs/*.md as static pages with pandoc, for /docs/ of the daemon: build/vramd-docs
+	tools/docs.sh $(BUILD)/vramd-docs
+
 api-page: $(BUILD)/tests/api/test_api_page ## write the parameters into docs/api.md
 	VRAMD_WRITE=1 $<
 
@@ -184,6 +187,11 @@ install: $(BUILD)/vramd ## DESTDIR=, PREFIX=/usr
 	install -m 644 docs/configuration.md docs/several-models.md docs/parallel.md docs/security.md docs/operations.md docs/planning.md docs/scheduler.md docs/simulate.md docs/bench.md docs/eval.md docs/quantize.md docs/dashboard.json docs/alerts.yml docs/chart-*.svg $(SHARE)/doc/vramd
 	sed 's|/usr/bin/vramd|$(PREFIX)/bin/vramd|' systemd/vramd.service > $(DESTDIR)$(UNITDIR)/vramd.service
 	install -m 644 systemd/vramd.socket $(DESTDIR)$(UNITDIR)
+ifneq ($(wildcard $(BUILD)/vramd-docs/index.html),) # make docs
+	install -d $(SHARE)/vramd/docs
+	install -m 644 $(BUILD)/vramd-docs/* $(SHARE)/vramd/docs
+	ln -sfn ../../vramd/docs $(SHARE)/doc/vramd/html
+endif
 ifneq ($(wildcard $(BUILD)/vramd-cuda.so),)
 	install -D -m 644 $(BUILD)/vramd-cuda.so $(DESTDIR)$(PREFIX)/lib/vramd/vramd-cuda.so
 	install -D -m 644 systemd/vramd-cuda.conf $(DESTDIR)$(UNITDIR)/vramd.service.d/vramd-cuda.conf

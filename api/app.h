@@ -29,6 +29,7 @@ typedef struct app {
     server_options opt;   /* in force: server_configure replaces them */
     keys *keys;           /* NULL: every client may send requests */
     struct live *live;    /* streams of the account; NULL: without web_page */
+    int docs_fd;          /* the folder of /docs/; -1: none */
     line_filter *strip;   /* opt.strip_prompt_lines; NULL: none */
     uint64_t n_unparsed;  /* marks of calls in output that no valid call followed */
     memory_sample memory; /* the latest */
@@ -81,6 +82,7 @@ void cache_forget_run(app *, http_request *);
 void live_stream_run(app *, http_request *); /* GET /v1/memory/stream */
 void root_run(app *, http_request *);
 void web_run(app *, http_request *);
+void docs_run(app *, http_request *); /* GET /docs/ */
 void version_run(app *, http_request *);
 void ping_run(app *, http_request *);
 void load_run(app *, http_request *);

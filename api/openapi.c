@@ -69,6 +69,8 @@ static const about abouts[] = {
     {"/api/ps", "Ollama: the served names", BODY_NONE, "", "models"},
     {"/api/version", "Ollama: the version", BODY_NONE, "", "version"},
     {"/", "A page for people", BODY_NONE, "", ""},
+    {"/docs", "The documentation, where it is installed", BODY_NONE, "", ""},
+    {"/docs/", "A page of the documentation", BODY_NONE, "", ""},
     {"/web/", "A file of that page", BODY_NONE, "", ""},
 };
 

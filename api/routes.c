@@ -54,6 +54,8 @@ static const route routes[] = {
     {"/openapi.json", GET, openapi_run},
     {"/", GET | OPEN, root_run},
     {"/web/", GET | PREFIX | OPEN | OF_PAGE, web_run},
+    {"/docs", GET | OPEN | OF_PAGE, docs_run},
+    {"/docs/", GET | PREFIX | OPEN | OF_PAGE, docs_run},
 };
 
 static bool is_at(const route *r, str path, const char *own) {

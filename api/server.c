@@ -5,9 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "api/answer.h"
 #include "api/cors.h"
+#include "api/docs.h"
 #include "api/live.h"
 #include "api/proxies.h"
 #include "base/clock.h"
@@ -204,6 +206,15 @@ static status open_strip(line_filter **out, const server_options *o, err *e) {
     return err_field(e, "strip_prompt_lines");
 }
 
+static status open_docs(int *fd, const server_options *o, err *e) {
+    *fd = -1;
+    return o->web_page ? docs_open(fd, o->docs_dir, e) : OK;
+}
+
+static void close_docs(int fd) {
+    if (fd >= 0) close(fd);
+}
+
 status server_check(const server_options *o, ledger *l, err *e) {
     keys *k = NULL;
     line_filter *strip;
@@ -212,6 +223,9 @@ status server_check(const server_options *o, ledger *l, err *e) {
     if (s == OK) line_filter_free(strip);
     if (s == OK) s = open_keys(&k, o, l, e);
     if (s == OK) s = http_check(o, e);
+    int docs = -1;
+    if (s == OK) s = open_docs(&docs, o, e);
+    close_docs(docs);
     keys_close(k, l);
     return s;
 }
@@ -225,6 +239,7 @@ status server_open(server **out, uv_loop_t *loop, const server_options *o, port 
     s->app.served = &s->one;
     s->app.n_served = 1;
     s->app.opt = *o;
+    s->app.docs_fd = -1;
     memory_sample_take(p, &s->app.memory);
     const http_app callbacks = {.self = s,
                                 .begin = on_begin,
@@ -240,10 +255,12 @@ status server_open(server **out, uv_loop_t *loop, const server_options *o, port 
     status st = check_options(o, e);
     if (st == OK) st = open_strip(&s->app.strip, o, e);
     if (st == OK) st = open_keys(&s->app.keys, o, p->ledger, e);
+    if (st == OK) st = open_docs(&s->app.docs_fd, o, e);
     if (st == OK && o->web_page) st = live_open(&s->app.live, &s->app, e);
     if (st == OK) st = http_open(&s->app.http, loop, o, &callbacks, p->ledger, p->pool, e);
     if (st != OK) {
         live_close(s->app.live);
+        close_docs(s->app.docs_fd);
         line_filter_free(s->app.strip);
         keys_close(s->app.keys, p->ledger);
         free(s);
@@ -314,6 +331,7 @@ void server_abort(server *s) {
 void server_close(server *s) {
     http_close(s->app.http);
     live_close(s->app.live);
+    close_docs(s->app.docs_fd);
     grammars_clear(&s->one.grammars);
     line_filter_free(s->app.strip);
     keys_close(s->app.keys, s->app.port->ledger);

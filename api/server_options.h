@@ -15,6 +15,7 @@ typedef struct server_options {
     uint32_t stream_credits;    /* tokens a slow reader may be behind */
     bool log_requests;
     bool web_page;                    /* /, and what the page needs */
+    const char *docs_dir;             /* of /docs/; "" or NULL: the usual one, if it is there */
     const char *api_keys_file;        /* "" or NULL: none */
     bool metrics_auth;                /* /metrics needs a key too */
     const char *tls_cert, *tls_key;   /* PEM files; "" or NULL: plain HTTP */

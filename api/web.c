@@ -46,20 +46,26 @@ bool web_takes_gzip(const char *list) {
     return (gzip < 0 ? any : gzip) > 0;
 }
 
-static bool has_it(const http_request *rq, const char *tag) {
+web_asker web_asker_of(http_request *rq) {
     const char *known = http_header(rq, "If-None-Match");
-    return known && (strcmp(known, "*") == 0 || strstr(known, tag));
+    return (web_asker){.known = known ? arena_str(&rq->mem, str_of(known)).ptr : NULL,
+                       .gzip = web_takes_gzip(http_header(rq, "Accept-Encoding"))};
 }
 
-void web_answer(http_request *rq, const char *type, const char *tag, str plain, str gzip) {
-    const bool packed = gzip.len && web_takes_gzip(http_header(rq, "Accept-Encoding"));
+static bool has_it(const web_asker *a, const char *tag) {
+    return a->known && (strcmp(a->known, "*") == 0 || strstr(a->known, tag));
+}
+
+void web_answer(http_request *rq, const web_asker *a, const char *type, const char *tag,
+                str plain, str gzip) {
+    const bool packed = gzip.len && a->gzip;
     char etag[32];
     snprintf(etag, sizeof etag, "\"%s%s\"", tag, packed ? "-gzip" : "");
     web_guard(rq);
     http_set(rq, "ETag", arena_str(&rq->mem, str_of(etag)).ptr);
     http_set(rq, "Cache-Control", "no-cache");
     if (gzip.len) http_set(rq, "Vary", "Accept-Encoding");
-    if (has_it(rq, tag)) {
+    if (has_it(a, tag)) {
         http_answer(rq, 304, NULL, (str){NULL, 0});
         return;
     }
@@ -74,7 +80,8 @@ static const web_file *file_of(str name) {
 }
 
 static void answer_file(http_request *rq, const web_file *f) {
-    web_answer(rq, f->type, f->tag, f->plain, f->gzip);
+    const web_asker a = web_asker_of(rq);
+    web_answer(rq, &a, f->type, f->tag, f->plain, f->gzip);
 }
 
 void web_run(app *app, http_request *rq) {

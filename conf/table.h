@@ -84,6 +84,9 @@
       "answer Ollama's /api/chat, /api/generate, /api/embed, /api/tags and others, too", "", "", LIVE) \
     X("server", BOOL, web_page, 1, 0, 1, "",                                                  \
       "show a page of the server's memory to browsers, at /, and answer /v1/memory/stream, which it reads", "", "") \
+    X("server", STR, docs_dir, "", 0, 255, "",                                                \
+      "folder of the rendered documentation, served below /docs/ with web_page; default: the package's, where it is " \
+      "installed", "", "")                                                                    \
     X("server", BOOL, log_requests, 1, 0, 1, "",                                              \
       "write one log line per request", "", "", LIVE)                                                 \
     X("memory", STR, memory, "auto", 0, 63, "",                                               \

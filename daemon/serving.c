@@ -18,6 +18,7 @@ server_options server_options_of(const options *o) {
                          .stream_credits = o->stream_credits,
                          .log_requests = o->log_requests,
                          .web_page = o->web_page,
+                         .docs_dir = o->docs_dir,
                          .api_keys_file = o->api_keys_file,
                          .metrics_auth = o->metrics_auth,
                          .tls_cert = o->tls_cert,

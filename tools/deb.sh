@@ -27,7 +27,7 @@ mkdir -p $tree
 git ls-files -co --exclude-standard -z | tar --null --format=posix -cf - -T - | tar -xf - -C $tree
 if [ $reuse ]; then # make finds them newer than the sources, whose times are kept
   mkdir $tree/build
-  cp -a build/obj build/vramd build/flags $tree/build
+  cp -a build/obj build/gen build/vramd build/flags build/web_files $tree/build
   options=(--no-pre-clean)
   export REUSE_OBJECTS=1
 fi

@@ -25,8 +25,8 @@ def test_paths_are_those_of_the_server(server, daemon):
         for name, o in operations.items():
             assert o["summary"] and o["summary"] != path and "200" in o["responses"] and "4XX" in o["responses"], path
             if name == "get" and "{" not in path and "text/event-stream" not in o["responses"]["200"].get("content", {}):
-                r = server.http.get(path)
-                assert r.status_code == 200, path
+                r = server.http.get(path, follow_redirects=True)
+                assert r.status_code == 200 or path == "/docs", path  # it may not be installed
                 for content in o["responses"]["200"].get("content", {"": 0}):
                     assert r.headers.get("content-type", "").startswith(content), path
     assert not [p for p in daemon.http.get("/openapi.json").json()["paths"] if p.startswith("/api/")]
