@@ -55,16 +55,22 @@ const live_point *live_history_before(const live_history *h, uint64_t now_us, do
     return live_history_at(h, i);
 }
 
+/* Modulo 2^32. Of several models one that is unloaded takes its counts along: then none came. */
+static uint32_t came(uint32_t now, uint32_t was) {
+    const uint32_t n = now - was;
+    return n <= INT32_MAX ? n : 0;
+}
+
 double live_quantile(histogram_id id, const uint32_t *now, const uint32_t *was, double q,
                      uint64_t *n) {
     const size_t bounds = metrics_n_bounds(id);
     uint64_t all = 0, sum = 0;
-    for (size_t i = 0; i <= bounds; i++) all += (uint32_t)(now[i] - was[i]);
+    for (size_t i = 0; i <= bounds; i++) all += came(now[i], was[i]);
     *n = all;
     if (all == 0) return NAN;
     const double rank = q * (double)all;
     for (size_t i = 0; i < bounds; i++) {
-        const uint32_t here = now[i] - was[i];
+        const uint32_t here = came(now[i], was[i]);
         if (here > 0 && (double)(sum + here) >= rank) {
             const double low = i ? metrics_bound(id, i - 1) : 0, high = metrics_bound(id, i);
             return low + (high - low) * (rank - (double)sum) / here;
@@ -117,7 +123,6 @@ static double unaccounted(const live_history *h, uint32_t i, int what) {
     return p->accounted ? (double)p->unaccounted : NAN;
 }
 
-/* Of several models one that is unloaded takes its counts along. */
 static double rise(uint64_t now, uint64_t was) {
     return now > was ? (double)(now - was) : 0;
 }

@@ -87,7 +87,23 @@ void models_closed_port(model_unit *u, uint64_t created) {
 
 /* ---- of the whole ---- */
 
-/* What runs and waits; counters of a model are in its own. */
+static void add_histogram(histogram *to, const histogram *h) {
+    for (int i = 0; i <= PORT_MAX_BUCKETS; i++) to->bucket[i] += h->bucket[i];
+    to->n += h->n;
+    to->sum += h->sum;
+}
+
+/* Of models that are loaded: what one has counted is gone with it. */
+static void add_counts(machine_stats *to, const machine_stats *st) {
+#define ADD_COUNTER(name, help) to->count.name += st->count.name;
+    SCHED_COUNTERS(ADD_COUNTER)
+#undef ADD_COUNTER
+    for (int i = 0; i <= GEN_ERROR; i++) to->finished[i] += st->finished[i];
+    to->n_rejected += st->n_rejected;
+    for (int i = 0; i < HIST_N; i++) add_histogram(&to->hist[i], &st->hist[i]);
+}
+
+/* What runs and waits, and the sums of what was counted: /metrics has them by model. */
 static void all_stats(port *p, machine_stats *out) {
     const models *a = (const models *)p;
     *out = (machine_stats){0};
@@ -103,6 +119,7 @@ static void all_stats(port *p, machine_stats *out) {
         out->kv.free += st.kv.free;
         out->kv.used += st.kv.used;
         out->kv.cached += st.kv.cached;
+        add_counts(out, &st);
     }
     out->budget.target_bytes = out->budget.most_bytes = out->budget.full_bytes =
         a->budget.bytes;

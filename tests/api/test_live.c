@@ -379,6 +379,9 @@ START_TEST(quantiles_are_those_of_prometheus) {
     was[0] = UINT32_MAX, now[0] = 1; /* two more, over the end of 32 bits */
     live_quantile(HIST_TTFT, now, was, 0.5, &n);
     ck_assert_uint_eq(n, 1022);
+    was[1] = 8, now[1] = 3; /* a model was unloaded */
+    live_quantile(HIST_TTFT, now, was, 0.5, &n);
+    ck_assert_uint_eq(n, 1022);
 }
 END_TEST
 
