@@ -25,14 +25,14 @@ SANITIZED = any(mark in Path(BINARY).read_bytes() for mark in (b"__asan_init", b
 
 
 class Daemon:
-    def __init__(self, *options, wait=True, under=(), env=None, verify=True, pass_fds=(), model=MODEL):
+    def __init__(self, *options, wait=True, under=(), env=None, verify=True, pass_fds=(), model=MODEL, binary=BINARY):
         """model: None where the options name it, or several.
         under: words before the command, as a service manager's tool; env: more variables; verify: the
         SSL context of an HTTPS client; pass_fds: as Popen's."""
         self.verify = verify
         self.log = tempfile.NamedTemporaryFile("w+", prefix="vramd-e2e-", suffix=".log")
         # Port 0: the kernel picks one, the line at READY tells which.
-        self.process = subprocess.Popen([*under, BINARY, "serve", *([] if "--model" in options or not model else ["--model", model]), "--port", "0", *options],
+        self.process = subprocess.Popen([*under, binary, "serve", *([] if "--model" in options or not model else ["--model", model]), "--port", "0", *options],
                                         stderr=self.log, env={**os.environ, **(env or {})}, pass_fds=pass_fds)
         if wait:
             self.wait_ready()

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from harness import BINARY, MODEL, ROOT, SANITIZED
+from harness import BINARY, MODEL, OPTIONS, ROOT, SANITIZED, Daemon
 
 pytestmark = [
     pytest.mark.skipif(not shutil.which("dh"), reason="debhelper is not installed"),
@@ -68,6 +68,16 @@ def test_the_configuration_is_the_administrators_and_the_units_start_what_is_the
     for library in ["libcurl3(t64)?-gnutls", "libgnutls30(t64)?", "libmicrohttpd12(t64)?", "libuv1(t64)?", "libjansson4", "libpcre2-8-0", r"libutf8proc\d",
                     "libinih1"]:
         assert re.search(rf"\b{library}\b", listed), library
+
+
+def test_the_documentation_is_where_the_program_looks_for_it(tree):
+    page = tree / "usr/share/vramd/docs/index.html"
+    assert "Documentation" in page.read_text() and (tree / DOC[1:] / "html/web.html").exists()
+    d = Daemon(*OPTIONS, binary=tree / "usr/bin/vramd")
+    try:
+        assert d.http.get("/docs/").text == page.read_text()
+    finally:
+        d.stop()
 
 
 def test_every_file_that_the_documents_name_is_in_the_package(tree):

@@ -11,6 +11,7 @@ import time
 
 import httpx
 import pytest
+import tiny_model
 from harness import BINARY, OPTIONS, ROOT, SANITIZED, Daemon, refused
 
 GUARD = {"content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -69,7 +70,8 @@ class Stream:
     def apply(self, d):
         memory = self.doc["memory"]
         lists = {"classes": {c["class"]: c for c in memory["classes"]},
-                 "groups": {str(i): g for i, g in enumerate(memory["kv"]["groups"])}}
+                 "groups": {str(i): g for i, g in enumerate(memory["kv"]["groups"])},
+                 "models": {m["id"]: m for m in memory.get("models", [])}}
         merge(memory, d.get("memory", {}), lists)
         seqs = {s["id"]: s for s in memory["sequences"]}
         for s in d.get("sequences", {}).get("set", []):
@@ -379,4 +381,22 @@ def test_a_stream_of_an_idle_server_costs_next_to_nothing():
         assert share < 0.005
         s.close()
     finally:
+        d.stop()
+
+
+def test_of_several_models_there_are_sums_and_their_states(tmp_path):
+    text = "[model]\nmax_model_len = 256\n[scheduler]\nmax_num_seqs = 4\n[memory]\ngrammar_cache_bytes = 1MiB\nrequest_memory = 16MiB\n"
+    for name, layers in (("a", 2), ("b", 3)):
+        tiny_model.write(tmp_path / f"{name}.gguf", "F16", layers=layers)
+        text += f"[model {name}]\nfile = {tmp_path / name}.gguf\n"
+    (tmp_path / "vramd.conf").write_text(text)
+    d = Daemon("--config", str(tmp_path / "vramd.conf"), model=None)
+    s = Stream(d.url)
+    try:
+        assert s.doc["may"]["resize"] is False and s.doc["blocks"] == [] and [m["id"] for m in s.doc["memory"]["models"]] == ["a", "b"]
+        r = d.http.post("/v1/completions", json={"model": "b", "prompt": "x", "max_tokens": 5, "ignore_eos": True})
+        assert r.status_code == 200
+        s.wait(lambda: s.doc["rates"]["counts"]["generated_tokens"] == 5 and s.doc["memory"]["models"][1]["state"] == "ready")
+    finally:
+        s.close()
         d.stop()
