@@ -157,6 +157,7 @@ static void write_note(const machine *m, ranks *r) {
     rank_note *n = (rank_note *)(void *)(r->group.base + r->group.at.note);
     _Static_assert(sizeof *n <= GROUP_NOTE_BYTES, "the note has no place");
     n->opt = m->opt;
+    n->opt.backend = BACKEND_CPU; /* as it was chosen */
     n->parent = getpid();
     n->kv_tokens = m->plan.kv_tokens;
     memcpy(n->n_blocks, m->engine_opt.n_blocks, sizeof n->n_blocks);
