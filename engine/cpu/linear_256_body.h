@@ -265,12 +265,10 @@ TILE_LIST(X)
 GROUP_TILE_LIST(X)
 #undef X
 
-static void words_rows(const job *j, uint32_t row0, uint32_t row1, uint32_t out, uint32_t end) {
-    _Alignas(32) float acc[ROWS_IN_CACHE * STRIP];
-    words_sums_avx2(j->w, j->a, (span){row0, row1}, out, acc);
-    for (uint32_t row = row0; row < row1; row++) {
-        const float *sum = acc + STRIP * (row - row0);
-        const __m256 both[2] = {loadf(sum), loadf(sum + 8)};
+static void store_sums(const job *j, uint32_t row0, uint32_t row1, uint32_t out, uint32_t end,
+                       const float *acc) {
+    for (uint32_t row = row0; row < row1; row++, acc += STRIP) {
+        const __m256 both[2] = {loadf(acc), loadf(acc + 8)};
         store(j, row, out, end, both, 2, 1);
     }
 }
@@ -289,4 +287,5 @@ static uint32_t pays_from(dtype t) {
     static run_fn *const name##_runs[ROWS] = {name##_1, name##_2, name##_3, name##_4};
 #define MANY_OF(name) name##_many
 #define WORDS_FLOATS  words_floats_avx2
+#define WORDS_SUMS    words_sums_avx2
 #include "engine/cpu/linear_body.h"

@@ -263,11 +263,10 @@ INLINE void run(const job *j, const dtype t, uint32_t row, uint32_t out, uint32_
     store_rows(j, row, out, end, acc, R);
 }
 
-static void words_rows(const job *j, uint32_t row0, uint32_t row1, uint32_t out, uint32_t end) {
-    _Alignas(64) float acc[ROWS_IN_CACHE * STRIP];
-    words_sums_avx512(j->w, j->a, (span){row0, row1}, out, acc);
-    for (uint32_t row = row0; row < row1; row++) {
-        const __m512 sum = loadf(acc + STRIP * (row - row0));
+static void store_sums(const job *j, uint32_t row0, uint32_t row1, uint32_t out, uint32_t end,
+                       const float *acc) {
+    for (uint32_t row = row0; row < row1; row++, acc += STRIP) {
+        const __m512 sum = loadf(acc);
         store_rows(j, row, out, end, &sum, 1);
     }
 }
@@ -292,4 +291,5 @@ static uint32_t pays_from(dtype t) {
 #define LINEAR_ISA    ISA_AVX512
 #define LINEAR_TABLE  linear_avx512
 #define WORDS_FLOATS  words_floats_avx512
+#define WORDS_SUMS    words_sums_avx512
 #include "engine/cpu/linear_body.h"

@@ -3,7 +3,8 @@
  *   RUNS(name): name_runs[], kernels of 1 to ROWS rows (run_fn), by RUN(name, R) of each R;
  *   MANY_OF(name): a kernel of many rows (many_fn), or NULL;
  *   run(), what RUN makes kernels of; pays_from(type): from how many rows on MANY_OF pays;
- *   words_rows, rows by one strip of a type of model/words.h (many_fn), WORDS_FLOATS (words_floats_fn);
+ *   WORDS_SUMS (words_sums_fn), WORDS_FLOATS (words_floats_fn): of types of model/words.h;
+ *   store_sums(): sums of rows by one strip, [row][STRIP], to their place;
  *   quantise_block(); LINEAR_ISA and LINEAR_TABLE. */
 
 static void quantise(const float *x, const act *a, uint32_t row) {
@@ -12,6 +13,50 @@ static void quantise(const float *x, const act *a, uint32_t row) {
     for (uint32_t k = 0; k < a->n_in / 32; k++)
         quantise_block(x + 32 * k, b + k, row % ACT_GROUP);
 }
+
+/* ---- a strip unpacked once for many rows ---- */
+
+static void words_rows(const job *j, uint32_t row0, uint32_t row1, uint32_t out, uint32_t end) {
+    _Alignas(64) float acc[ROWS_IN_CACHE * STRIP];
+    WORDS_SUMS(j->w, j->a, (span){row0, row1}, out, acc);
+    store_sums(j, row0, row1, out, end, acc);
+}
+
+/* acc[ROWS][STRIP] += n inputs of weights as float32 by ROWS rows of x, ld apart. */
+INLINE void add_floats(const float *w, uint32_t n, const float *x, uint64_t ld, float *acc) {
+    enum { N = PARTS * ROWS };
+    vf sum[N];
+    for (int i = 0; i < N; i++) sum[i] = loadf(acc + STRIP * (i % ROWS) + LANES * (i / ROWS));
+    for (uint32_t k = 0; k < n; k++)
+        for (int i = 0; i < N; i++)
+            sum[i] = fused(loadf(w + STRIP * k + LANES * (i / ROWS)),
+                           broadcastf(x + (uint64_t)(i % ROWS) * ld + k), sum[i]);
+    for (int i = 0; i < N; i++) storef(acc + STRIP * (i % ROWS) + LANES * (i / ROWS), sum[i]);
+}
+
+/* Whole groups of rows of float activations by a strip of a quantised type. */
+static void floats_many(const job *j, uint32_t row0, uint32_t row1, uint32_t out,
+                        uint32_t end) {
+    enum { MOST = 256 }; /* of a tile, if it has no groups */
+    _Alignas(64) float w[MOST * STRIP], acc[ROWS_IN_CACHE * STRIP];
+    const tile_info f = tile_of(j->w->type);
+    const uint32_t n_in = j->w->n_in, each = f.grouped ? 32 : f.n_in;
+    const uint8_t *tile = strip_at(j->w, out);
+    uint32_t at = 0; /* in the tile */
+    memset(acc, 0, (row1 - row0) * STRIP * sizeof *acc);
+    for (uint32_t k = 0, n; k < n_in; k += n) {
+        for (n = 0; n < MOST && k + n < n_in; n += each) {
+            j->floats(tile, j->w->type, at, w + STRIP * n);
+            at += each;
+            if (at == f.n_in) at = 0, tile += tile_bytes(j->w->type);
+        }
+        for (uint32_t row = row0; row < row1; row += ROWS)
+            add_floats(w, n, row_floats(j->a, row) + k, n_in, acc + STRIP * (row - row0));
+    }
+    store_sums(j, row0, row1, out, end, acc);
+}
+
+/* ---- kernels by type ---- */
 
 #define RUN(name, R)                                                                           \
     static void name##_##R(const job *j, uint32_t row, uint32_t out, uint32_t end) {           \
@@ -53,7 +98,7 @@ static kernels kernels_for(dtype t, bool int8) {
 #define X(name, ...)                                                                           \
     case DT_##name:                                                                            \
         return int8 ? (kernels){name##_runs, MANY_OF(name), NULL, NULL}                        \
-                    : (kernels){NONE_runs, NULL, name##_floats, NULL};
+                    : (kernels){NONE_runs, floats_many, name##_floats, NULL};
         TILE_LIST(X)
         GROUP_TILE_LIST(X)
 #undef X
@@ -61,7 +106,7 @@ static kernels kernels_for(dtype t, bool int8) {
         WORDS_LIST(X)
 #undef X
         return int8 ? (kernels){.any = words_rows}
-                    : (kernels){NONE_runs, NULL, words_to_floats, NULL};
+                    : (kernels){NONE_runs, floats_many, words_to_floats, NULL};
     case DT_F16: return (kernels){F16_runs, NULL, NULL, NULL};
     case DT_BF16: return (kernels){BF16_runs, NULL, NULL, NULL};
     default: return (kernels){F32_runs, NULL, NULL, NULL};

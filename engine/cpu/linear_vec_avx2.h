@@ -67,6 +67,13 @@ INLINE __m256i broadcast4(const void *p) {
     return _mm256_set1_epi32(v);
 }
 
+INLINE vf broadcastf(const float *p) {
+    return _mm256_broadcast_ss(p);
+}
+INLINE vf fused(vf a, vf b, vf c) { /* a b + c */
+    return _mm256_fmadd_ps(a, b, c);
+}
+
 /* sum += v, in place and in this order: gcc would turn chains of integer additions into trees,
  * whose leaves do not fit 16 registers (half the speed), or move each sum to and fro (8%). */
 INLINE void add16(__m256i *sum, __m256i v) {

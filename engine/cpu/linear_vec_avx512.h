@@ -63,5 +63,8 @@ INLINE __m512i broadcast4(const void *p) {
 INLINE __m512 broadcastf(const void *p) {
     return _mm512_castsi512_ps(broadcast4(p));
 }
+INLINE vf fused(vf a, vf b, vf c) { /* a b + c */
+    return _mm512_fmadd_ps(a, b, c);
+}
 
 #endif
