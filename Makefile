@@ -128,8 +128,8 @@ bench: $(BUILD)/vramd ## benchmarks into bench/results/; B=engine, http, schedul
 $(BUILD)/bench_%: bench/bench_%.c $(OBJ)
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(filter-out $(BUILD)/obj/daemon/%,$(OBJ)) $(LDLIBS)
 
-techniques: $(BUILD)/vramd ## what techniques give: bench/results/techniques-CPU.json and docs/techniques.md; T=batching,weights TOKENS=2048 ONLY=quality
-	BUILD=$(BUILD) $(PYTHON) bench/bench_techniques.py $(T) $(if $(TOKENS),--tokens $(TOKENS)) $(if $(ONLY),--only $(ONLY))
+techniques: $(BUILD)/vramd ## what techniques give: bench/results/techniques-CPU.json and docs/techniques.md; T=batching,weights TOKENS=2048 ONLY=quality CONTINUE=1
+	BUILD=$(BUILD) $(PYTHON) bench/bench_techniques.py $(T) $(if $(TOKENS),--tokens $(TOKENS)) $(if $(ONLY),--only $(ONLY)) $(if $(CONTINUE),--continue)
 
 charts: ## docs/chart-*.svg from bench/results, and the README's table of GPU figures
 	$(PYTHON) bench/chart.py

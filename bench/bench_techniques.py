@@ -6,6 +6,7 @@ docs/techniques.md are made of that file, and those of techniques that it lacks 
 
     bench_techniques.py [T[,T...]] [--rounds N] [--requests N] [--tokens N]     make techniques T=attention,batching,kv
     bench_techniques.py weights --only quality      on a busy machine: no speeds; then --only speed on a quiet one adds them
+    bench_techniques.py weights --continue          after a run that was stopped: rows of as many tokens are not measured again
     bench_techniques.py --tables FILE               only the tables, of that file"""
 
 import argparse
@@ -224,7 +225,7 @@ def write_page(path):
 def measured(name, o, old):
     """Rows of a technique as they are measured; old: those of the weights, of an earlier run."""
     if name == WEIGHTS:
-        return weights.run(o.tokens, o.fit, lambda n_prompt, n_output: body(random.Random(n_prompt), n_prompt, n_output, 0), o.only, old)
+        return weights.run(o.tokens, o.fit, lambda n_prompt, n_output: body(random.Random(n_prompt), n_prompt, n_output, 0), o.only, old, o.go_on)
     return run(name, o.rounds) + (batching.run(o.rounds, o.requests) if name == "batching" else [])
 
 
@@ -241,6 +242,7 @@ def main():
     p.add_argument("--tokens", type=int, default=2048, help="that are evaluated, of T=weights")
     p.add_argument("--fit", type=int, default=8192, help="that are calibrated on, of T=weights")
     p.add_argument("--only", choices=["quality", "speed"], help="of T=weights: the others of its columns stay")
+    p.add_argument("--continue", dest="go_on", action="store_true", help="of T=weights: rows that are there stay")
     p.add_argument("--tables", type=Path)
     o = p.parse_args()
     if o.tables:

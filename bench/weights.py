@@ -38,10 +38,12 @@ def quantise(source, out, kind, method, how, imatrix):
     vramd("quantize", source, out, "--force", "--type", kind, *([] if method == "rtn" else ["--method", method, *how]))
 
 
-def run(tokens, fit, body, only=None, old=(), rows=None):
+def run(tokens, fit, body, only=None, old=(), go_on=False):
     """Rows, one after the other as they are measured. body(n_prompt, n_output): a request. only: quality, speed or None, both. old: rows
-    that have what is not measured."""
+    that have what is not measured; go_on: those that have what is wanted are left out."""
     known = {(r["variant"], r["method"], r["activations"]): r for r in old}
+    wanted = {"quality": {"kl"}, "speed": {"decode_tokens_per_s"}}.get(only, {"kl", "decode_tokens_per_s"})
+    rows = [r for r in ROWS if not (go_on and wanted <= known.get(r, {}).keys())]
     python = subprocess.check_output([ROOT / "tools" / "venv.sh"], text=True).strip()
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
@@ -50,7 +52,7 @@ def run(tokens, fit, body, only=None, old=(), rows=None):
         evaluate = ["--file", held, "--context", CONTEXT, "--tokens", tokens, "--json"]
         if only != "speed":
             vramd("eval", source, *evaluate, "--activation-dtype", "f32", "--write-reference", reference)
-        for kind, method, activations in rows or ROWS:
+        for kind, method, activations in rows:
             path = folder / f"{kind}-{method}.gguf"
             if not path.exists():
                 for of_row_before in folder.glob("Q*.gguf"):
