@@ -212,12 +212,14 @@ static void try_type(search *x, options o, const quality_row *quality) {
  * worth it. */
 static void try_types(search *x) {
     const double most = most_kl(x->m);
+    const char *arch = x->m->model->program.config.arch;
     const quality_row *row;
     for (size_t i = 0; (row = quality_at(i)); i++) {
         options o = *x->q->opt;
         uint32_t t = 0;
         str word;
         if (!row->cache || row->kl > most) continue;
+        if (row != quality_of_cache(str_of(row->type), arch)) continue; /* of other models */
         while (!str_eqz(word = options_word("kv_cache_dtype", t), "?") &&
                !str_eqz(word, row->type))
             t++;
@@ -240,7 +242,10 @@ void plan_choose(plan_choice *out, plan_goal goal, const machine *m, const plan_
         return;
     }
     const bool one = m->engine_opt.kv_k == m->engine_opt.kv_v;
-    try_type(&x, *o, one ? quality_of_cache(str_of(dtype_name(m->engine_opt.kv_k))) : NULL);
+    try_type(&x, *o,
+             one ? quality_of_cache(str_of(dtype_name(m->engine_opt.kv_k)),
+                                    m->model->program.config.arch)
+                 : NULL);
 }
 
 uint64_t plan_limit_mib(const plan_choice *c, bool on_device) {

@@ -3,27 +3,36 @@
 #include "daemon/plan/quality_table.h"
 
 #include <stddef.h>
+#include <string.h>
 #include <strings.h>
 
 static const char measured[] = "bench/results/quality-smollm2-135m-instruct.q4_1.json";
+static const char of_gemma[] = "bench/results/quality-gemma-3-270m.q4_k_m.json";
 static const char llama_cpp[] = "llama.cpp, tools/perplexity/README.md";
-static const char smollm2[] = "SmolLM2-135M-Instruct", llama3[] = "Llama-3-8B";
+static const char smollm2[] = "SmolLM2-135M-Instruct", gemma3[] = "Gemma-3-270M",
+                  llama3[] = "Llama-3-8B";
 
-/* Of the cache and of weights, each from the best to the worst: the search goes by this order. */
+/* Of the cache, by model, and of weights, each from the best to the worst: the search goes by this order. */
 // clang-format off
 static const quality_row rows[] = {
-    {"f16",  true, 0.000001, 99.95,  0.00, 19990, smollm2, measured},
-    {"bf16", true, 0.000048, 99.58,  -0.01, 19990, smollm2, measured},
-    {"int8", true, 0.000219, 98.89,  0.04, 19990, smollm2, measured},
-    {"q8_0", true, 0.000538, 98.44,  0.06, 19990, smollm2, measured},
-    {"fp8",  true, 0.004361, 95.84,  0.46, 19990, smollm2, measured},
-    {"int4", true, 0.005203, 95.16,  0.59, 19990, smollm2, measured},
-    {"q8_0",   false, 0.0014, 0, 0, 0, llama3, llama_cpp},
-    {"q6_K",   false, 0.0055, 0, 0, 0, llama3, llama_cpp},
-    {"q5_K_M", false, 0.0108, 0, 0, 0, llama3, llama_cpp},
-    {"q4_K_M", false, 0.0313, 0, 0, 0, llama3, llama_cpp},
-    {"q4_0",   false, 0.0719, 0, 0, 0, llama3, llama_cpp},
-    {"q3_K_M", false, 0.1019, 0, 0, 0, llama3, llama_cpp},
+    {"f16",  true, 0.000001, 99.95,  0.00, 19990, smollm2, measured, NULL},
+    {"bf16", true, 0.000048, 99.58,  -0.01, 19990, smollm2, measured, NULL},
+    {"int8", true, 0.000219, 98.89,  0.04, 19990, smollm2, measured, NULL},
+    {"q8_0", true, 0.000538, 98.44,  0.06, 19990, smollm2, measured, NULL},
+    {"fp8",  true, 0.004361, 95.84,  0.46, 19990, smollm2, measured, NULL},
+    {"int4", true, 0.005203, 95.16,  0.59, 19990, smollm2, measured, NULL},
+    {"f16",  true, 0.0000003, 100.00, 0.00, 2000, gemma3, of_gemma, "gemma3"},
+    {"bf16", true, 0.000024, 99.75, 0.00, 2000, gemma3, of_gemma, "gemma3"},
+    {"q8_0", true, 0.000464, 98.65, -0.01, 2000, gemma3, of_gemma, "gemma3"},
+    {"int8", true, 0.000510, 98.00, 0.08, 2000, gemma3, of_gemma, "gemma3"},
+    {"fp8",  true, 0.011942, 92.95, 0.90, 2000, gemma3, of_gemma, "gemma3"},
+    {"int4", true, 0.047654, 85.35, 4.28, 2000, gemma3, of_gemma, "gemma3"},
+    {"q8_0",   false, 0.0014, 0, 0, 0, llama3, llama_cpp, NULL},
+    {"q6_K",   false, 0.0055, 0, 0, 0, llama3, llama_cpp, NULL},
+    {"q5_K_M", false, 0.0108, 0, 0, 0, llama3, llama_cpp, NULL},
+    {"q4_K_M", false, 0.0313, 0, 0, 0, llama3, llama_cpp, NULL},
+    {"q4_0",   false, 0.0719, 0, 0, 0, llama3, llama_cpp, NULL},
+    {"q3_K_M", false, 0.1019, 0, 0, 0, llama3, llama_cpp, NULL},
 };
 // clang-format on
 
@@ -31,20 +40,22 @@ const quality_row *quality_at(size_t i) {
     return i < sizeof rows / sizeof *rows ? &rows[i] : NULL;
 }
 
-static const quality_row *find(str type, bool cache) {
+static const quality_row *find(str type, bool cache, const char *arch) {
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         if (rows[i].cache == cache && str_of(rows[i].type).len == type.len &&
-            strncasecmp(rows[i].type, type.ptr, type.len) == 0)
+            strncasecmp(rows[i].type, type.ptr, type.len) == 0 &&
+            (arch ? rows[i].arch && strcmp(rows[i].arch, arch) == 0 : !rows[i].arch))
             return &rows[i];
     return NULL;
 }
 
-const quality_row *quality_of_cache(str type) {
-    return find(type, true);
+const quality_row *quality_of_cache(str type, const char *arch) {
+    const quality_row *own = find(type, true, arch);
+    return own ? own : find(type, true, NULL);
 }
 
 const quality_row *quality_of_weights(str type) {
-    return find(type, false);
+    return find(type, false, NULL);
 }
 
 /* Bits of most weights in a row. */

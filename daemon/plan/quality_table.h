@@ -18,12 +18,14 @@ typedef struct quality_row {
     uint32_t tokens;    /* that were scored; 0: not stated by the source */
     const char *model;  /* on which it was measured */
     const char *source; /* a file of this repository, or who published it */
+    const char
+        *arch; /* of whose models it is, as GGUF names it; NULL: of all that have no own */
 } quality_row;
 
 /* The i-th row; NULL: no more. */
 const quality_row *quality_at(size_t i);
-/* Any case; NULL: not measured. */
-const quality_row *quality_of_cache(str type);
+/* Any case; NULL: not measured. arch: of the model, as GGUF names it. */
+const quality_row *quality_of_cache(str type, const char *arch);
 const quality_row *quality_of_weights(str type);
 /* The row of a model whose matrices have this type, most of them: its own row or that of its
  * mixture (Q4_K: q4_K_M), else the one of the fewest bits that has as many or more. NULL: none

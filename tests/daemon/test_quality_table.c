@@ -10,18 +10,27 @@
 START_TEST(each_type_has_one_row_and_a_source) {
     for (size_t i = 0; quality_at(i); i++) {
         const quality_row *r = quality_at(i);
-        ck_assert_ptr_eq(r->cache ? quality_of_cache(str_of(r->type))
+        ck_assert_ptr_eq(r->cache ? quality_of_cache(str_of(r->type), r->arch)
                                   : quality_of_weights(str_of(r->type)),
                          r);
         ck_assert(r->kl > 0 && r->kl < 1 && r->top1 >= 0 && r->top1 <= 100);
         ck_assert(r->model[0] && r->source[0]);
-        ck_assert(!r->cache || (r->top1 > 90 && r->tokens > 0));
+        ck_assert(!r->cache || (r->top1 > 80 && r->tokens > 0));
         const quality_row *next = quality_at(i + 1);
-        ck_assert(!next || next->cache != r->cache || next->kl >= r->kl);
+        ck_assert(!next || next->cache != r->cache || next->model != r->model ||
+                  next->kl >= r->kl);
     }
-    ck_assert_ptr_nonnull(quality_of_cache(STR("INT8")));
-    ck_assert_ptr_null(quality_of_cache(STR("q4_K_M")));
+    ck_assert_ptr_nonnull(quality_of_cache(STR("INT8"), NULL));
+    ck_assert_ptr_null(quality_of_cache(STR("q4_K_M"), NULL));
     ck_assert_ptr_null(quality_of_weights(STR("f16")));
+}
+END_TEST
+
+START_TEST(a_family_that_was_measured_has_rows_of_its_own) {
+    const quality_row *gemma = quality_of_cache(STR("int8"), "gemma3"),
+                      *others = quality_of_cache(STR("int8"), "qwen3");
+    ck_assert_str_eq(gemma->arch, "gemma3");
+    ck_assert(others && !others->arch && others == quality_of_cache(STR("int8"), "llama"));
 }
 END_TEST
 
@@ -95,5 +104,6 @@ START_TEST(a_row_that_cites_a_file_has_its_values) {
 END_TEST
 
 CHECK_MAIN("quality_table", each_type_has_one_row_and_a_source,
+           a_family_that_was_measured_has_rows_of_its_own,
            a_type_between_two_rows_has_the_row_of_more_bits,
            a_row_that_cites_a_file_has_its_values)
