@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the unit tests (Check) and the end-to-end tests (pytest); prints one line of counts last.
+# Runs the unit tests (Check), the end-to-end tests and those of the page in a browser (pytest); prints one line of counts last.
 #   tools/run-tests.sh [--unit] [NAME]     NAME: tests/*/test_NAME.c, or a pytest -k expression
 # Environment: BUILD (build), VRAMD_TEST_MODEL (set by tools/get-model.sh otherwise), VRAMD_TEST_GEMMA (set where
 # `tools/get-model.sh gemma3` has fetched it before; empty: tests of that model are skipped).
@@ -52,7 +52,7 @@ if [ -z "$unit_only" ] && { [ -z "$name" ] || [ ${#wanted[@]} -eq 0 ]; }; then
   make -s -j"$(nproc)" BUILD="$BUILD" all "$BUILD/oom.so" || { echo "tests: the build failed"; exit 1; }
   py=$(tools/venv.sh) || { echo "tests: no Python environment"; exit 1; }
   log=$BUILD/log/pytest.log
-  BUILD="$BUILD" "$py" -m pytest -q -rs --durations=20 -p no:cacheprovider ${name:+-k "$name"} tests/e2e 2>&1 | tee "$log"
+  BUILD="$BUILD" "$py" -m pytest -q -rs --durations=20 -p no:cacheprovider ${name:+-k "$name"} tests/e2e tests/web 2>&1 | tee "$log"
   rc=${PIPESTATUS[0]}
   p=$(sed -nE 's/(^|.* )([0-9]+) passed.*/\2/p' "$log" | tail -n 1); q=$(sed -nE 's/(^|.* )([0-9]+) failed.*/\2/p' "$log" | tail -n 1)
   e=$(sed -nE 's/(^|.* )([0-9]+) errors?.*/\2/p' "$log" | tail -n 1)

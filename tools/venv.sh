@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Prints the Python of the project's virtual environment (in the cache), made if it is not there.
-#   --bare: pip alone; otherwise with what the end-to-end tests need (tests/e2e/requirements.txt)
+#   --bare: pip alone; otherwise with what the tests in Python need (tests/e2e/requirements.txt)
 set -eu
 cd "$(dirname "$0")/.."
 dir=${VRAMD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/vramd}/venv
