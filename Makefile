@@ -30,7 +30,7 @@ ISA = $(if $(filter %_avx2.o %_avxvnni.o,$@),-O3 -mavx2 -mfma -mf16c)$(if $(filt
 # their versions in plain C: those stay watched, and so do the team and the steps that share memory.
 ISA += $(if $(findstring thread,$(SAN)),$(if $(filter %_avx2.o %_avxvnni.o %_avx512.o %_amx.o %/row.o,$@),-fno-sanitize=thread))
 
-.PHONY: all help structured quality charts docs api-page clients test unit unit-bins asan ubsan tsan fuzz fuzz-sched bench soak soak-flat techniques schemathesis layers pure names versions format format-check tidy install deb deb-test deb-boot-test clean
+.PHONY: all help structured quality charts docs screenshots api-page clients test unit unit-bins asan ubsan tsan fuzz fuzz-sched bench soak soak-flat techniques schemathesis layers pure names versions format format-check tidy install deb deb-test deb-boot-test clean
 all: $(BUILD)/vramd ## build build/vramd
 
 help: ## list the targets
@@ -133,6 +133,9 @@ techniques: $(BUILD)/vramd ## what techniques give: bench/results/techniques-CPU
 
 charts: ## docs/chart-*.svg from bench/results, and the README's table of GPU figures
 	$(PYTHON) bench/chart.py
+
+screenshots: $(BUILD)/vramd ## docs/web/*.png: the page under load, in Chromium; MINUTES=10 for the whole history
+	BUILD=$(BUILD) VRAMD_TEST_MODEL=$${VRAMD_TEST_MODEL:-$$(tools/get-model.sh)} $$(tools/venv.sh) tools/screenshots.py $(MINUTES)
 
 quality: $(BUILD)/vramd ## KL, top-1 and perplexity of every type of KV cache and weights, on the real models: bench/results/quality-*.json; TOKENS=20000 MODELS= KV= ACTIVATIONS= WEIGHTS=
 	BUILD=$(BUILD) TOKENS="$(TOKENS)" MODELS="$(MODELS)" KV="$(KV)" ACTIVATIONS="$(ACTIVATIONS)" WEIGHTS="$(WEIGHTS)" AGAIN=$(AGAIN) $(PYTHON) bench/quality.py

@@ -19,6 +19,7 @@ for page in docs/site/index.md docs/*.md; do
     --metadata=pagetitle="$(sed -n '1s/^# //p' "$page")" --variable=version="$version" --output="$to.new/$name.html" "$page"
 done
 cp docs/site/style.css web/icon.svg docs/*.svg docs/*.json docs/*.yml "$to.new"
+for picture in docs/web/*.png; do cp "$picture" "$to.new/web-$(basename "$picture")"; done
 if grep -nE '<(script|style|iframe)|[ "]style="|(src|<link[^>]* href)="(https?:)?//' "$to.new"/*.html; then
   echo "docs: what the policy of the daemon forbids" >&2
   exit 1

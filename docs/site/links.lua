@@ -12,6 +12,12 @@ function Link(link)
   end
 end
 
+-- docs/web/NAME.png lies beside the pages as web-NAME.png: nothing is in folders there.
+function Image(image)
+  image.src = image.src:gsub("^web/", "web-")
+  return image
+end
+
 function Table(t)
   t.colspecs = t.colspecs:map(function() return {pandoc.AlignDefault, nil} end)
   return t
