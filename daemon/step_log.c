@@ -217,6 +217,15 @@ void logged_now(step_log *l, sched *s, uint64_t now_us) {
     if (l) add(l, &(record){.kind = RECORD_NOW, .now_us = now_us});
 }
 
+uint32_t logged_draft(step_log *l, sched *s, sched_id id, const int32_t *guess, uint32_t n) {
+    const uint32_t kept = sched_draft(s, id, guess, n);
+    if (l)
+        add(l,
+            &(record){
+                .kind = RECORD_DRAFT, .id = id, .value = kept, .guess = guess, .n_guess = n});
+    return kept;
+}
+
 const sched_step *logged_plan(step_log *l, sched *s, uint64_t now_us) {
     const sched_step *st = sched_plan(s, now_us);
     if (l)

@@ -60,6 +60,16 @@ static inline void count_step(sched *s, const seq_hot *h, uint32_t n_tokens) {
     s->record[record_of(h->id)].cost.n_steps += 1 - n_tokens;
 }
 
+/* Of the guesses that its rows verified, n are tokens of the text. */
+static void count_guesses(sched *s, const seq_hot *h, const sched_step_seq *e, uint32_t n) {
+    sched_cost *c = &s->record[record_of(h->id)].cost;
+    c->n_guessed += e->n_draft;
+    c->n_accepted += n;
+    s->count.speculative_drafts++;
+    s->count.speculative_draft_tokens += e->n_draft;
+    s->count.speculative_accepted_tokens += n;
+}
+
 /* Inlined by force: gcc leaves a function with two callers out of line, and the call is a tenth
  * of what a token costs. */
 static inline __attribute__((always_inline)) void
@@ -108,6 +118,7 @@ static __attribute__((noinline)) void commit_run(sched *s, const sched_step_seq 
     }
     s->count.generated_tokens += n;
     count_step(s, h, n);
+    count_guesses(s, h, e, n < n_run ? n : n - 1); /* the last of a run was drawn */
     if (h->n_blocks > 0) {
         h->next_pos = e->first_pos + n;
         cache_publish(s, e->slot, h->next_pos);

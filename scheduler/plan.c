@@ -250,12 +250,33 @@ static bool prompts_want_rows(const sched *s) {
     return s->prefilling.n + s->preempted.n + s->waiting.n > 0;
 }
 
+static step_work decode_work(const planner *p) {
+    step_work w = {.rows = p->n_decode_rows, .logit_rows = p->n_decode_rows};
+    for (uint32_t i = 0; i < p->n_decode; i++) w.kv += row_pairs(p->s, &p->entry[i]);
+    return w;
+}
+
+/* Rows of drafts that the objective leaves time for; each attends to as much as the mean row does. */
+static uint32_t drafts_in_time(const planner *p) {
+    const sched *s = p->s;
+    if (s->cfg.itl_slo_us == 0) return UINT32_MAX;
+    if (p->n_decode == 0 || !cost_ready(&s->cost)) return 0;
+    const step_work w = decode_work(p);
+    const double *coef = s->cost.coef;
+    const double each = coef[1] + coef[2] * w.kv / p->n_decode + coef[3];
+    const double left = cost_time_left(&s->cost, (double)s->cfg.itl_slo_us, w);
+    return left <= 0                        ? 0
+           : left >= each * s->cfg.max_rows ? UINT32_MAX
+                                            : (uint32_t)(left / each);
+}
+
 /* Rows that verify drafts, once every decoding sequence has its row: senior first, and while
  * prompts want rows, not more than half of what is left. */
 static void plan_drafts(planner *p) {
     sched *s = p->s;
     uint32_t left = min_u32(p->rows_left, p->logits_left), row = 0;
     if (prompts_want_rows(s)) left /= 2;
+    left = min_u32(left, drafts_in_time(p));
     for (uint32_t i = 0; i < p->n_decode; i++) {
         sched_step_seq *e = &p->entry[i];
         seq_hot *h = &s->hot[e->slot];
@@ -295,10 +316,8 @@ static void plan_time(planner *p) {
         p->rows_left = min_u32(p->rows_left, few);
         return;
     }
-    step_work w = {.rows = p->n_decode_rows, .logit_rows = p->n_decode_rows};
-    for (uint32_t i = 0; i < p->n_decode; i++) w.kv += row_pairs(s, &p->entry[i]);
     p->timed = true;
-    p->us_left = cost_time_left(&s->cost, (double)s->cfg.itl_slo_us, w);
+    p->us_left = cost_time_left(&s->cost, (double)s->cfg.itl_slo_us, decode_work(p));
 }
 
 /* Rows at most that a prompt at pos may have. */

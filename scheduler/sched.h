@@ -306,9 +306,13 @@ const sched_step *sched_plan(sched *, uint64_t now_us);
 /* When a plan would find more to do than now though nothing else happens, for a caller that sleeps
  * while there is nothing to do; UINT64_MAX: never. Deadlines do not count. */
 uint64_t sched_next_us(const sched *);
+/* How many guesses of a sequence the next call of sched_draft would take. */
+uint32_t sched_draft_room(const sched *, sched_id);
+/* What a step is predicted to take. */
+const cost_model *sched_step_cost(const sched *);
 /* Guesses of the n tokens that follow the known ones of a sequence; copied, and instead of
  * earlier ones. The next step that has its row has rows to verify them, too, as far as there is
- * room beside other rows and in free blocks. Returns how many may be verified: at most
+ * room beside other rows and in free blocks, and time by itl_slo_us. Returns how many may be verified: at most
  * SCHED_MAX_DRAFT, fewer before max_tokens, and 0 unless the sequence decodes and is in no
  * uncommitted step that samples. Forgotten when the sequence is preempted or paused. */
 uint32_t sched_draft(sched *, sched_id, const int32_t *guess, uint32_t n);

@@ -13,6 +13,9 @@
     X(prompt_tokens, "Prompt tokens processed.")                                               \
     X(generated_tokens, "Tokens generated.")                                                   \
     X(recomputed_tokens, "Tokens computed again after a preemption.")                          \
+    X(speculative_drafts, "Steps of sequences that verified guesses of their next tokens.")    \
+    X(speculative_draft_tokens, "Guesses that were verified.")                                 \
+    X(speculative_accepted_tokens, "Guesses that were what the sampler drew.")                 \
     X(logits_not_finite, "Rows of logits that were not finite; each ended its request.")       \
     X(moved_blocks, "KV blocks moved because a pool became smaller.")                          \
     X(prefix_cache_queries, "Prompt tokens looked up in the prefix cache.")                    \
@@ -52,6 +55,8 @@ typedef struct sched_counters {
 typedef struct sched_cost {
     uint32_t n_steps;      /* committed steps that had rows of it */
     uint32_t n_recomputed; /* positions computed again after preemptions */
+    uint32_t n_guessed,
+        n_accepted;        /* guesses that steps verified; of them, tokens of its text */
     uint64_t loaded_bytes; /* chunks read from the tier, and ... */
     uint64_t load_us;      /* ... the time that it waited for them */
     double byte_seconds;   /* bytes of the blocks that it held, times how long, by sched_now */

@@ -226,6 +226,9 @@ static void fields(wire *w, record *r) {
         flag(w, &r->has_salt), f64(w, &r->salt), f64(w, &r->value), flag(w, &r->yes);
         break;
     case RECORD_TIER_EVICT: f64(w, &r->value), flag(w, &r->yes); break;
+    case RECORD_DRAFT:
+        f64(w, &r->id), f64(w, &r->value), tokens(w, &r->guess, &r->n_guess);
+        break;
     default: w->bad = true;
     }
 }

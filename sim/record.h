@@ -33,7 +33,8 @@ typedef enum record_kind {
     RECORD_TIER_EVICT,
     RECORD_TIER_FORGET,
     RECORD_FORGET,
-    RECORD_GAP /* records that the writer lost here: what follows cannot be replayed */
+    RECORD_GAP,  /* records that the writer lost here: what follows cannot be replayed */
+    RECORD_DRAFT /* of a server that speculates */
 } record_kind;
 
 /* A planned step. number 0: there was none. */
@@ -58,9 +59,12 @@ typedef struct record {
     uint32_t n_entries; /* COMMIT: of drawn */
     uint64_t now_us;    /* SUBMIT, NOW, PLAN */
     /* OBSERVE: us; RECORD_TIER_ADD, RECORD_STORE_DONE, RECORD_TIER_EVICT: bytes; RECORD_GAP:
-     * records; RECORD_TIER_FORGET: the entry before; RECORD_FORGET: blocks that became free. */
+     * records; RECORD_TIER_FORGET: the entry before; RECORD_FORGET: blocks that became free;
+     * RECORD_DRAFT: guesses that may be verified. */
     uint64_t value;
-    sched_id id;                         /* CANCEL, PAUSE; SUBMIT: as it was given out */
+    sched_id id;          /* CANCEL, PAUSE, RECORD_DRAFT; SUBMIT: as it was given out */
+    const int32_t *guess; /* RECORD_DRAFT */
+    uint32_t n_guess;
     record_step step;                    /* PLAN; OBSERVE, COMMIT: its number */
     uint64_t hash[2], parent[2];         /* RECORD_TIER_ADD */
     uint64_t salt;                       /* and RECORD_TIER_FORGET, RECORD_FORGET */

@@ -221,6 +221,10 @@ static status apply(replay *p, const record *r, err *e) {
         sched_observe(p->s, p->step[0], r->value);
         return OK;
     case RECORD_TIER_FORGET: return tier_forget(p, r, e);
+    case RECORD_DRAFT:
+        compare(p, "the guesses of a sequence", r->value,
+                sched_draft(p->s, r->id, r->guess, r->n_guess));
+        return OK;
     case RECORD_FORGET:
         compare(p, "the blocks forgotten", r->value,
                 sched_forget(p->s, r->has_salt ? &r->salt : NULL).blocks);

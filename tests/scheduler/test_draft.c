@@ -48,6 +48,9 @@ START_TEST(a_run_is_committed_and_rejected_positions_are_given_back) {
     const sched_event *e = drive_last(d, id[0], EVENT_TOKEN);
     ck_assert(e->n_tokens == 3 && e->n_output == 4 && e->finish == FINISH_NONE);
     ck_assert_uint_eq(sched_kv_blocks_of(d->s, id[0]), 3); /* 9 positions */
+    const sched_stats now = drive_stats(d);
+    ck_assert(now.count.speculative_drafts == 1 && now.count.speculative_draft_tokens == 6);
+    ck_assert_uint_eq(now.count.speculative_accepted_tokens, 2); /* the third was drawn */
     st = drive_plan(d);
     ck_assert(st->seq[0].first_pos == 9 && st->seq[0].n_rows == 1); /* guesses count once */
     ck_assert_int_eq(sched_tokens(d->s, st->seq[0].slot)[9], 13);
@@ -79,6 +82,10 @@ START_TEST(a_run_ends_at_a_stop_id_and_at_max_tokens) {
     ck_assert(e->n_tokens == 2 && e->n_output == 3 && e->finish == FINISH_STOP);
     e = drive_last(d, id[0], EVENT_ENDED);
     ck_assert(e->finish == FINISH_STOP && e->stop_id == 77 && e->n_output == 4);
+    const sched_stats now = drive_stats(d);
+    ck_assert(now.count.speculative_draft_tokens == 14);
+    ck_assert_uint_eq(now.count.speculative_accepted_tokens,
+                      3 + 10); /* with the one that stops */
     e = drive_last(d, id[1], EVENT_TOKEN);
     ck_assert(e->n_tokens == 11 && e->n_output == 12 && e->finish == FINISH_LENGTH);
     ck_assert_int_eq(drive_finish(d, id[1]), FINISH_LENGTH);
@@ -156,7 +163,50 @@ START_TEST(guesses_are_forgotten_by_a_preemption_or_a_pause) {
 }
 END_TEST
 
-CHECK_MAIN("draft", a_run_is_committed_and_rejected_positions_are_given_back,
+/* One row takes 1 ms: the model of times has seen 60 steps of 1 to 4 rows. */
+static void learn(drive *d) {
+    const sched_step *st = drive_plan(d);
+    for (uint32_t i = 0; i < 60; i++) {
+        cost_model *c = (cost_model *)sched_step_cost(d->s);
+        const double n = 1 + i % 4;
+        cost_observe(c, (step_work){.rows = n, .logit_rows = n}, 1000 * n);
+    }
+    drive_commit(d, st, DRIVE_WORD);
+}
+
+START_TEST(drafts_keep_the_objective) {
+    sched_id id[2];
+    sched_config cfg = drive_config();
+    cfg.itl_slo_us = 6500;
+    drive *d = two_that_decode(id, cfg);
+    sched_draft(d->s, id[0], guess, 9);
+    const sched_step *st = drive_plan(d);
+    ck_assert_str_eq(drive_trace(st), "d0 d1"); /* nothing is known of the time of a step */
+    drive_commit(d, st, DRIVE_WORD);
+    learn(d);
+    sched_draft(d->s, id[0], guess, 9);
+    st = drive_plan(d);
+    ck_assert_str_eq(drive_trace(st), "d0+4 d1"); /* 6 rows */
+    drive_free(d);
+}
+END_TEST
+
+START_TEST(as_many_guesses_are_taken_as_there_is_room_for) {
+    sched_id id[2];
+    drive *d = two_that_decode(id, drive_config());
+    ck_assert_uint_eq(sched_draft_room(d->s, id[0]), 10); /* one token of 12 is there */
+    ck_assert_uint_eq(sched_draft_room(d->s, id[0] ^ (sched_id)1 << 40), 0);
+    const sched_step *st = drive_plan(d);
+    ck_assert_uint_eq(sched_draft_room(d->s, id[0]), 0); /* in an uncommitted step */
+    drive_commit(d, st, DRIVE_WORD);
+    sched_pause(d->s, id[0], true);
+    ck_assert_uint_eq(sched_draft_room(d->s, id[0]), 0);
+    drive_free(d);
+}
+END_TEST
+
+CHECK_MAIN("draft", drafts_keep_the_objective, as_many_guesses_are_taken_as_there_is_room_for,
+           a_run_is_committed_and_rejected_positions_are_given_back,
            a_run_ends_at_a_stop_id_and_at_max_tokens,
            a_deadline_or_a_cancel_during_the_step_discards_the_run,
            drafts_take_half_of_what_is_left_while_a_prompt_waits_and_only_free_blocks,

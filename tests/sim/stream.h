@@ -84,6 +84,7 @@ typedef struct stream {
     sched_batching batching; /* set before it runs */
     bool drafts; /* set before it runs: guesses of next tokens, most of them right */
     uint64_t n_drafts, n_guessed, n_accepted;
+    uint64_t n_cost_guessed, n_cost_accepted; /* as the costs of those that ended say */
     bool tier; /* set before it runs: chunks are stored and loaded, some late, some never */
     bool host; /* likewise, with tier: it is host memory: few places, always at once */
     stream_chunk chunk[STREAM_CHUNKS], storing;
@@ -297,6 +298,11 @@ static inline void stream_ended(stream *m, uint32_t i, const sched_event *e) {
                       (e->finish == FINISH_STOP || e->finish == FINISH_LENGTH);
     CHECK(!q->admitted || e->cost);
     if (e->finish == FINISH_LENGTH) CHECK(e->cost->n_steps == q->n_steps);
+    if (e->cost) {
+        CHECK(e->cost->n_accepted <= e->cost->n_guessed && e->cost->n_accepted <= e->n_output);
+        m->n_cost_guessed += e->cost->n_guessed;
+        m->n_cost_accepted += e->cost->n_accepted;
+    }
     if (e->cost && e->n_preemptions == 0 && !m->pauses) CHECK(e->cost->n_recomputed == 0);
     q->live = false;
     m->n_ended++;
@@ -627,8 +633,9 @@ static inline void stream_draft(stream *m, stream_request *q) {
         if (stream_take(m, 8) == 0) guess[i] = (guess[i] + 1) % STREAM_VOCAB;
         past = fake_extend(past, guess[i]);
     }
+    const uint32_t most = sched_draft_room(m->s, q->id);
     const uint32_t kept = sched_draft(m->s, q->id, guess, n);
-    CHECK(kept <= n && (kept == 0 || q->n_tokens + kept < max));
+    CHECK(kept == (n < most ? n : most) && (kept == 0 || q->n_tokens + kept < max));
     m->n_drafts += kept > 0;
     stream_check(m);
 }
@@ -729,6 +736,10 @@ static inline void stream_run(stream *m, const uint8_t *data, size_t n) {
     sched_stats end;
     sched_read(m->s, &end);
     CHECK(end.count.length_predictions == m->n_predicted);
+    CHECK(end.count.speculative_draft_tokens == m->n_cost_guessed &&
+          m->n_cost_guessed <= m->n_guessed);
+    CHECK(end.count.speculative_accepted_tokens == m->n_cost_accepted &&
+          m->n_cost_accepted >= m->n_accepted);
     CHECK(sched_resized(m->s));
     fake_close(m->engine);
     free(m->mem);

@@ -1,5 +1,5 @@
 /* The step log of a model with recurrent states: its configuration comes back, and that of one without is as
- * it was. */
+ * it was. Records of guesses. */
 #include "sim/record.h"
 
 #include <string.h>
@@ -39,4 +39,27 @@ START_TEST(a_configuration_with_states_comes_back) {
 }
 END_TEST
 
-CHECK_MAIN("record", a_configuration_with_states_comes_back)
+START_TEST(guesses_come_back) {
+    const int32_t guess[] = {5, 70000, 0};
+    const record was = {
+        .kind = RECORD_DRAFT, .id = 1ULL << 32 | 3, .value = 2, .guess = guess, .n_guess = 3};
+    uint8_t out[64];
+    const size_t n = record_write(&was, out, sizeof out);
+    ck_assert_uint_gt(n, 0);
+    for (size_t cut = 0; cut <= n; cut++) {
+        str text = {(const char *)out, cut};
+        record_memory memory = {0};
+        record r;
+        err e;
+        ck_assert_int_eq(record_read(&r, &text, &memory, &e), cut < n ? ERR_FORMAT : OK);
+        if (cut == n) {
+            ck_assert(r.kind == RECORD_DRAFT && r.id == was.id && r.value == 2);
+            ck_assert_uint_eq(r.n_guess, 3);
+            ck_assert_mem_eq(r.guess, guess, sizeof guess);
+        }
+        record_memory_clear(&memory);
+    }
+}
+END_TEST
+
+CHECK_MAIN("record", guesses_come_back, a_configuration_with_states_comes_back)
