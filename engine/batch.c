@@ -74,6 +74,9 @@ static status check_seq(const checker *c, uint32_t i, uint32_t row) {
         return bad(c, i, "positions past max_model_len");
     if (s->n_logit_rows > s->n_rows || (s->sample && (!s->n_logit_rows || !s->params)))
         return bad(c, i, "logits that its rows do not give");
+    if (s->n_draft > c->o->max_draft || (s->n_draft && !s->sample) ||
+        (s->n_draft && (s->n_draft >= s->n_rows || s->n_logit_rows <= s->n_draft)))
+        return bad(c, i, "guesses that its rows do not verify");
     if (s->n_score > SAMPLING_MAX_LOGPROBS)
         return bad(c, i, "more than SAMPLING_MAX_LOGPROBS scores");
     if (c->p->config.bidirectional &&

@@ -57,6 +57,7 @@ typedef struct engine_options {
     uint32_t max_rows;       /* rows of a step: the token budget */
     uint32_t max_seqs;       /* sequences in a step */
     uint32_t max_logit_rows; /* rows of a step whose logits are wanted; >= max_seqs */
+    uint32_t max_draft;      /* guesses of a sequence that a step verifies; CPU */
     uint32_t max_model_len;  /* tokens of a sequence */
     uint32_t block_tokens;   /* tokens of a KV block: 8..256, power of two */
     uint32_t n_blocks[PLAN_MAX_GROUPS]; /* KV blocks of each group; ignored by terms */
@@ -101,12 +102,17 @@ typedef struct batch_seq {
     uint32_t n_blocks[PLAN_MAX_GROUPS];
     uint32_t n_logit_rows; /* the last so many rows yield logits: 0, 1, or up to n_rows */
     bool sample;           /* the last row draws the next token */
+    /* With sample: the last so many rows read guesses, and the row before them reads what is known. Each of
+     * these rows draws what comes behind it, and a guess that was drawn is accepted: its row counts. */
+    uint32_t n_draft;
     int8_t n_score; /* >= 0: rows before the last score tokens[pos + 1], with so many best; -1:
                        not */
     const sampling *params; /* NULL unless sample */
     /* Of the drawn token: bit t % 32 of word t / 32 is set where token t may be drawn;
-     * [sampling_mask_words(n_vocab)]. NULL: every token may. */
+     * [sampling_mask_words(n_vocab)]. NULL: every token may. With n_draft: of the first row that draws; that
+     * of the next one stands allowed_stride words behind it. */
     const uint32_t *allowed;
+    uint32_t allowed_stride;
     uint32_t n_prompt; /* for penalties: history up to here is prompt */
     uint32_t
         n_first; /* tokens of the first of two texts (OP_EMBED's table of texts); 0: one text */
@@ -132,7 +138,8 @@ typedef struct batch {
 
 typedef struct step_result {
     /* [n_seqs of the batch][max_run]: what each sequence drew, n_tokens[i] tokens of it, one
-     * where n_tokens is NULL; meaningless where sample was false. Today's engines draw one. */
+     * where n_tokens is NULL; meaningless where sample was false. Of several all but the last are
+     * guesses. */
     const sampled *token;
     const uint32_t *n_tokens;
     uint32_t max_run;

@@ -67,7 +67,8 @@ typedef struct cpu_engine {
     uint32_t alone_left, alone_next; /* steps to run without the team (step.c) */
     bool *drew;                      /* [max_seqs]: what of the step before drew a token */
     uint32_t n_drew;
-    sampled *token, *scored; /* results */
+    sampled *token, *scored; /* results: [max_seqs][1 + max_draft], [max_logit_rows] */
+    uint32_t *n_tokens;      /* [max_seqs]: drawn, up to the first that was not guessed */
     int32_t *previous;       /* [max_seqs]: tokens of the step before, for input_from */
     batch_seq *posted;       /* [max_seqs]: rank 0's, a step as the others get it; else NULL */
 } cpu_engine;
@@ -88,6 +89,11 @@ status cpu_kv_export(engine *, uint32_t group, int32_t block, void *out, err *);
 status cpu_kv_import(engine *, uint32_t group, int32_t block, const void *in, err *);
 /* Grows when the same tokens may get other bits of keys and values: then tests/engine/test_kv_move.c fails. */
 enum { CPU_NUMERICS = 1 };
+
+/* Tokens that a sequence may draw in a step. */
+static inline uint32_t max_run(const cpu_engine *e) {
+    return 1 + e->opt.max_draft;
+}
 
 static inline void *thread_at(const cpu_engine *e, uint32_t thread, uint64_t at) {
     return e->workspace + thread * e->layout.thread.bytes + at;

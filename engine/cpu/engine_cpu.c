@@ -164,6 +164,7 @@ static void cpu_close(engine *head) {
     checkpoint_rows_close(&e->table);
     free(e->posted);
     free(e->previous);
+    free(e->n_tokens);
     free(e->drew);
     free(e->op);
     free(e);
@@ -193,9 +194,10 @@ static status open_parts(cpu_engine *e, err *er) {
     e->op = calloc(e->program->n_ops, sizeof *e->op);
     e->previous = calloc(e->opt.max_seqs, sizeof *e->previous);
     e->drew = calloc(e->opt.max_seqs, sizeof *e->drew);
+    e->n_tokens = calloc(e->opt.max_seqs, sizeof *e->n_tokens);
     const bool posts = e->opt.group && e->opt.group->rank == 0;
     if (posts) e->posted = calloc(e->opt.max_seqs, sizeof *e->posted);
-    if (!e->op || !e->previous || !e->drew || (posts && !e->posted))
+    if (!e->op || !e->previous || !e->drew || !e->n_tokens || (posts && !e->posted))
         return mem_exhausted(er, MEM_RUNTIME, "the engine");
     s = alloc_arenas(e, er);
     if (s == OK) s = team_open(&e->team, e->opt.n_threads, er);
@@ -211,7 +213,7 @@ static status open_parts(cpu_engine *e, err *er) {
     int32_t *block = (int32_t *)(e->workspace + e->layout.key_blocks);
     for (uint32_t i = 0; i < e->layout.n_key_blocks; i++) block[i] = (int32_t)i;
     e->token = (sampled *)(e->workspace + e->layout.results);
-    e->scored = e->token + e->opt.max_seqs;
+    e->scored = e->token + (size_t)e->opt.max_seqs * max_run(e);
     return OK;
 }
 
@@ -246,6 +248,7 @@ static void post_step(cpu_engine *e, const batch *b) {
     for (uint32_t i = 0; i < b->n_seqs; i++) {
         e->posted[i] = b->seq[i];
         e->posted[i].sample = false;
+        e->posted[i].n_draft = 0;
         e->posted[i].params = NULL;
         e->posted[i].allowed = NULL;
         e->posted[i].n_score = -1;
@@ -264,6 +267,16 @@ static void post_step(cpu_engine *e, const batch *b) {
     group_post(g, bytes);
 }
 
+/* A row counts while its input is what the row before it drew. */
+static void accept_run(cpu_engine *e, const batch_seq *s, uint32_t i) {
+    const sampled *run = e->token + (size_t)i * max_run(e);
+    const int32_t *guess = s->tokens + s->first_pos + s->n_rows - s->n_draft;
+    uint32_t n = 0;
+    while (n < s->n_draft && run[n].token == guess[n]) n++;
+    e->n_tokens[i] = n + 1;
+    e->previous[i] = s->sample ? run[n].token : -1;
+}
+
 static status cpu_submit(engine *head, const batch *b, err *er) {
     cpu_engine *e = (cpu_engine *)head;
     CHECK(!e->submitted);
@@ -277,8 +290,10 @@ static status cpu_submit(engine *head, const batch *b, err *er) {
         *er = e->step.error;
         return er->code;
     }
-    for (uint32_t i = 0; i < b->n_seqs; i++)
-        e->previous[i] = (e->drew[i] = b->seq[i].sample) ? e->token[i].token : -1;
+    for (uint32_t i = 0; i < b->n_seqs; i++) {
+        e->drew[i] = b->seq[i].sample;
+        accept_run(e, &b->seq[i], i);
+    }
     e->n_drew = b->n_seqs;
     e->submitted = true;
     return OK;
@@ -289,7 +304,8 @@ static status cpu_collect(engine *head, step_result *out, err *er) {
     if (!e->submitted) return err_set(er, ERR_INVALID, "no step is submitted");
     e->submitted = false;
     *out = (step_result){.token = e->token,
-                         .max_run = 1,
+                         .n_tokens = e->n_tokens,
+                         .max_run = max_run(e),
                          .scored = e->scored,
                          .logits = e->kept,
                          .n_embd = e->program->config.n_embd};

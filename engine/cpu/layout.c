@@ -436,7 +436,8 @@ static void place_workspace(cpu_layout *l, const program *p, const engine_option
     uint64_t rows = o->max_rows > o->max_logit_rows ? o->max_rows : o->max_logit_rows;
     l->rows = place_n(&w, rows, sizeof(step_row));
     l->tasks = place_n(&w, l->n_tasks, sizeof(attn_task));
-    l->results = place_n(&w, (uint64_t)o->max_seqs + o->max_logit_rows, sizeof(sampled));
+    const uint64_t most_drawn = sizer_times(&w, o->max_seqs, 1 + (uint64_t)o->max_draft);
+    l->results = place_n(&w, most_drawn + o->max_logit_rows, sizeof(sampled));
     const uint64_t scored = o->unfused ? (uint64_t)o->max_rows * l->max_heads : 0;
     l->scores = place_n(&w, scored, 4 * unfused_row_floats(o->max_model_len));
     place_routing(l, o, &w);

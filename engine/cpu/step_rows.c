@@ -248,13 +248,16 @@ static void sample_row(cpu_engine *e, uint32_t gathered, float *logits, uint32_t
     if (s->n_score >= 0 && next < s->n_prompt)
         sampling_score(&e->scored[gathered], logits, n_vocab, s->tokens[next], s->n_score,
                        scratch);
-    if (!s->sample || next != s->first_pos + s->n_rows) return;
-    /* A token that the previous step produced is not in the history yet. */
+    const uint32_t first = s->first_pos + s->n_rows - s->n_draft;
+    if (!s->sample || next < first) return;
+    /* A token that the previous step produced is not in the history yet; guesses are. */
     sampling_history h = {s->tokens, s->input_from >= 0 ? row->pos : next, s->n_prompt};
     const bool finite = is_finite(logits, n_vocab);
-    sampling_draw(&e->token[row->seq], logits, n_vocab, s->params, s->allowed, &h, next,
-                  scratch);
-    if (!finite) e->token[row->seq].token = SAMPLING_NOT_FINITE;
+    sampled *out = &e->token[(size_t)row->seq * max_run(e) + next - first];
+    const uint32_t *allowed =
+        s->allowed ? s->allowed + (size_t)(next - first) * s->allowed_stride : NULL;
+    sampling_draw(out, logits, n_vocab, s->params, allowed, &h, next, scratch);
+    if (!finite) out->token = SAMPLING_NOT_FINITE;
 }
 
 void run_sample(cpu_engine *e, const cpu_op *c, uint32_t thread) {
