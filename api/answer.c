@@ -295,6 +295,7 @@ static bool choice_init(answer *a, choice *c, uint32_t index, uint32_t max_token
                          .request = a->id,
                          .explain = a->miss && index == 0,
                          .no_disk = a->p.cache_salt.len > 0,
+                         .no_guesses = !a->p.speculative,
                          .timeout_us = a->timeout_us,
                          .credits = credits_of(a),
                          .on_event = on_event,

@@ -28,6 +28,28 @@ uint64_t usage_cached_tokens(const answer *a) {
     return n;
 }
 
+/* Of the output: reasoning, where the model may reason; guesses that were right or wrong, where the server
+ * guesses, by OpenAI's names of predicted output. */
+static void write_details(const answer *a, buf *b) {
+    const bool guesses = a->rq->served->port->card.speculates;
+    uint64_t n = 0, accepted = 0;
+    if (!a->reply_plan && !guesses) return;
+    buf_add(b, STR(",\"completion_tokens_details\":{"));
+    if (a->reply_plan) {
+        buf_add(b, STR("\"reasoning_tokens\":"));
+        json_u64(b, usage_reasoning_tokens(a));
+    }
+    for (uint32_t i = 0; i < a->n_choices; i++) {
+        n += a->choices[i].usage.cost.n_guessed;
+        accepted += a->choices[i].usage.cost.n_accepted;
+    }
+    if (guesses)
+        buf_addf(b, "%s\"accepted_prediction_tokens\":%llu,\"rejected_prediction_tokens\":%llu",
+                 a->reply_plan ? "," : "", (unsigned long long)accepted,
+                 (unsigned long long)(n - accepted));
+    buf_addc(b, '}');
+}
+
 /* Up to the brace that closes it. */
 static void begin_usage(const answer *a, uint64_t out, buf *b) {
     uint64_t in = usage_prompt_tokens(a);
@@ -40,11 +62,7 @@ static void begin_usage(const answer *a, uint64_t out, buf *b) {
     buf_add(b, STR(",\"prompt_tokens_details\":{\"cached_tokens\":"));
     json_u64(b, usage_cached_tokens(a));
     buf_addc(b, '}');
-    if (a->reply_plan) {
-        buf_add(b, STR(",\"completion_tokens_details\":{\"reasoning_tokens\":"));
-        json_u64(b, usage_reasoning_tokens(a));
-        buf_addc(b, '}');
-    }
+    write_details(a, b);
 }
 
 void usage_write(const answer *a, uint64_t out, buf *b) {

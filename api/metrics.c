@@ -241,11 +241,16 @@ static void write_requests(out *o, const app *a, const machine_stats *s) {
 static void write_counter(out *o, const char *own, const char *help, uint64_t v) {
     static const struct {
         const char *own, *alias;
-    } also[] = {{"vramd_preemptions_total", "vllm:num_preemptions_total"},
-                {"vramd_prompt_tokens_total", "vllm:prompt_tokens_total"},
-                {"vramd_generated_tokens_total", "vllm:generation_tokens_total"},
-                {"vramd_prefix_cache_queries_total", "vllm:prefix_cache_queries_total"},
-                {"vramd_prefix_cache_hits_total", "vllm:prefix_cache_hits_total"}};
+    } also[] = {
+        {"vramd_preemptions_total", "vllm:num_preemptions_total"},
+        {"vramd_prompt_tokens_total", "vllm:prompt_tokens_total"},
+        {"vramd_generated_tokens_total", "vllm:generation_tokens_total"},
+        {"vramd_speculative_drafts_total", "vllm:spec_decode_num_drafts_total"},
+        {"vramd_speculative_draft_tokens_total", "vllm:spec_decode_num_draft_tokens_total"},
+        {"vramd_speculative_accepted_tokens_total",
+         "vllm:spec_decode_num_accepted_tokens_total"},
+        {"vramd_prefix_cache_queries_total", "vllm:prefix_cache_queries_total"},
+        {"vramd_prefix_cache_hits_total", "vllm:prefix_cache_hits_total"}};
     counter(o, own, help, (double)v);
     for (size_t i = 0; i < sizeof also / sizeof *also; i++)
         if (strcmp(also[i].own, own) == 0) counter(o, also[i].alias, help, (double)v);

@@ -57,8 +57,9 @@ void slots_run(app *app, http_request *rq) {
     buf_addc(&b, '[');
     for (size_t i = 0; i < lines && i < MAX_SLOTS; i++) {
         const bool used = i < n;
-        buf_addf(&b, "%s{\"id\":%zu,\"id_task\":%lld,\"n_ctx\":%u,\"speculative\":false,",
-                 i ? "," : "", i, used ? (long long)seq[i].id : -1LL, port->card.max_model_len);
+        buf_addf(&b, "%s{\"id\":%zu,\"id_task\":%lld,\"n_ctx\":%u,\"speculative\":%s,",
+                 i ? "," : "", i, used ? (long long)seq[i].id : -1LL, port->card.max_model_len,
+                 port->card.speculates ? "true" : "false");
         buf_addf(&b, "\"is_processing\":%s,\"n_past\":%u,\"state\":\"%s\"}",
                  used ? "true" : "false", used ? seq[i].n_tokens : 0,
                  used ? seq[i].state : "idle");

@@ -116,6 +116,9 @@ const param_row param_table[] = {
            "lower is sooner; a key bounds it"),
     OWN("cache_salt", BOTH, "a string", "none", "the prefix cache is shared among equal ones"),
     OWN("timeout", BOTH, "0.001 to 86400 seconds", "request_timeout", ""),
+    FLAG("speculative", BOTH, speculative, "true",
+         "false: its next tokens are not guessed where the server does that "
+         "(docs/speculation.md); the answer is the same"),
     FLAG("return_memory", BOTH, return_memory, "false",
          "the request's KV cache, as \"memory\""),
     FLAG("receipt", BOTH, receipt, "false",

@@ -200,6 +200,7 @@ status params_read(params *p, const json_t *o, bool chat, const sampling *defaul
                   .add_generation_prompt = true,
                   .skip_special = true,
                   .think_budget = -1,
+                  .speculative = true,
                   .split_reasoning = true,
                   .include_reasoning = true,
                   .model = STR("")};

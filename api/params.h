@@ -48,6 +48,7 @@ typedef struct params {
     uint32_t n_stop_ids;
     tool_params tools;
     int32_t think_budget;                    /* tokens of reasoning; -1: no limit */
+    bool speculative;                        /* its next tokens may be guessed */
     bool split_reasoning, include_reasoning; /* from the text; in the answer */
     bool has_priority;
     int32_t priority;

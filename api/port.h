@@ -91,6 +91,7 @@ typedef struct gen_spec { /* pointers are borrowed until the last event */
     const char *request; /* its name; at most SCHED_REQUEST_BYTES - 1 bytes are kept */
     bool explain;        /* its usage says why its prefix was not found */
     bool no_disk;        /* nothing of it goes to the disk tier */
+    bool no_guesses;     /* where next tokens are guessed: not its own */
     gen *fork_of;        /* submitted just before, with the same prompt: it is computed once */
     uint64_t timeout_us; /* 0: none */
     uint32_t credits;    /* tokens that may be out and not yet credited back; 0: no limit */
@@ -272,6 +273,7 @@ typedef struct model_card {
     uint64_t n_params, weight_bytes;
     uint32_t max_model_len;
     pooling_kind pooling; /* of /v1/embeddings; POOL_OFF: there are none */
+    bool speculates;      /* next tokens are guessed, and several verified in one step */
 } model_card;
 
 /* Gives vectors or scores, and no text. */

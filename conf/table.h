@@ -194,6 +194,12 @@
     X("engine", ENUM, attention, 0, 0, 0, "",                                                 \
       "unfused, on the CPU: scores of all rows, heads and tokens are written out; the same bits (for comparison)", \
       "fused|unfused", "")                                                                    \
+    X("engine", ENUM, speculative, 0, 0, 0, "",                                            \
+      "lookup: guess next tokens from where the text said the same before, and verify several in one step; the same " \
+      "answers, sooner where they quote or edit the prompt; the CPU engine alone", "off|lookup", "")                                  \
+    X("engine", U32, speculative_tokens, 8, 1, 15, "tokens",                               \
+      "most guesses of a sequence that a step verifies", "",                                  \
+      "num-speculative-tokens draft-max")          \
     X("engine", ENUM, cpu_isa, 0, 0, 0, "",                                                   \
       "instruction set; a better one than the CPU has is refused",                            \
       "auto|plain|avx2|avxvnni|avx512|amx", "")                                               \

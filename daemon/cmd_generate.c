@@ -188,6 +188,7 @@ static status run_prompt(machine *m, const generate_args *a, uint64_t t0, err *e
     if (s != OK) goto done;
     job.sampling = m->sampling;
     job.sampling.seed = a->seeded ? a->seed : clock_us();
+    job.guess = true;
     sched_spec q = {.prompt = ids.v,
                     .n_prompt = (uint32_t)ids.n,
                     .max_tokens = a->max_tokens,
@@ -195,8 +196,7 @@ static status run_prompt(machine *m, const generate_args *a, uint64_t t0, err *e
     uint32_t room = m->opt.max_model_len > ids.n ? m->opt.max_model_len - (uint32_t)ids.n : 0;
     if (q.max_tokens > room) q.max_tokens = room;
     detok_init(&o.detok, m->tok, false);
-    runner *r = runner_init(m->runner_mem, &m->sched_conf, m->model->program.config.n_vocab,
-                            m->sched, m->engine, on_event, &o);
+    runner *r = machine_runner(m, on_event, &o);
     if (room == 0 || sched_submit(m->sched, &q, clock_us(), &id) != REJECT_NONE) {
         s = err_set(e, ERR_TOO_LONG, "the prompt has %zu tokens, the context length is %u",
                     ids.n, m->opt.max_model_len);
@@ -223,7 +223,8 @@ static const char *const shared =
     "cache_type_v block_size "
     "max_num_batched_tokens host_memory backend "
     "cuda_device cuda_plugin batch_invariant threads "
-    "cpu_isa activation_dtype temperature top_p top_k min_p log_level";
+    "cpu_isa activation_dtype speculative speculative_tokens temperature top_p top_k min_p "
+    "log_level";
 
 static void print_help(void) {
     puts(

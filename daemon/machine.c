@@ -80,6 +80,14 @@ static dtype kv_type_of(const char *option, uint32_t value, dtype other) {
     return t;
 }
 
+/* Rows of a step that verify guesses, at most: where more sequences decode, few of them are worth
+ * their time. */
+static uint32_t draft_rows_of(const machine *m) {
+    enum { MOST = 64 };
+    const uint32_t wanted = m->opt.max_num_seqs * m->engine_opt.max_draft;
+    return wanted < MOST ? wanted : MOST;
+}
+
 /* Rows of a step with logits. Where prompts are scored, every row has them, so that they limit
  * the rows of a step: as many as SCORED_LOGITS_BYTES hold. */
 static uint32_t logit_rows_of(const machine *m, const machine_wish *w) {
@@ -87,6 +95,7 @@ static uint32_t logit_rows_of(const machine *m, const machine_wish *w) {
     const uint64_t row = sizeof(float) * (uint64_t)m->model->program.config.n_vocab;
     uint64_t rows = o->max_num_seqs;
     if (rows > 1 && rows < MIN_LOGIT_ROWS) rows = MIN_LOGIT_ROWS;
+    rows += draft_rows_of(m);
     if (!w->scores) return (uint32_t)rows;
     uint64_t wanted = SCORED_LOGITS_BYTES / row;
     if (wanted > o->max_num_batched_tokens) wanted = o->max_num_batched_tokens;
@@ -134,12 +143,29 @@ static uint32_t threads_of_rank(const options *o) {
     return n ? n : 1;
 }
 
+static bool speculates(const options *o) {
+    return str_eqz(options_word("speculative", o->speculative), "lookup");
+}
+
+/* Once the engine is chosen. */
+static status check_speculative(const machine *m, err *e) {
+    if (!speculates(&m->opt)) return OK;
+    const bool encoder = m->model->program.config.bidirectional;
+    if (!m->on_device && !encoder) return OK;
+    err_set(e, ERR_UNSUPPORTED, "speculative = lookup: %s",
+            encoder ? "the model is an encoder, which generates nothing"
+                    : "the CUDA engine verifies no guesses");
+    err_field(e, "speculative");
+    return err_hint(e, "leave the option out%s", encoder ? "" : ", or give backend = cpu");
+}
+
 static void set_engine_options(machine *m, const machine_wish *w) {
     const options *o = &m->opt;
     const dtype kv = kv_type_of("kv_cache_dtype", o->kv_cache_dtype, DT_F16);
     engine_options *x = &m->engine_opt;
     *x = (engine_options){.max_seqs = o->max_num_seqs,
                           .max_model_len = o->max_model_len,
+                          .max_draft = speculates(o) ? o->speculative_tokens : 0,
                           .block_tokens = o->block_size,
                           .n_states = states_of(m),
                           .kv_k = kv_type_of("cache_type_k", o->cache_type_k, kv),
@@ -407,8 +433,9 @@ static void list_rank_terms(const machine *m, terms *t) {
 
 static void list_terms(const machine *m, terms *t) {
     const uint32_t n_vocab = m->model->program.config.n_vocab;
-    terms_add(t, MEM_SCHEDULER, TERM_EXACT, runner_bytes(&m->sched_conf, n_vocab),
-              "steps in flight, masks of %u x %u tokens", m->sched_conf.max_seqs, n_vocab);
+    terms_add(t, MEM_SCHEDULER, TERM_EXACT, machine_runner_bytes(m),
+              "steps in flight, masks of %u x %u tokens",
+              m->sched_conf.max_seqs * (1 + m->engine_opt.max_draft), n_vocab);
     if (m->header_bytes) {
         if (!m->words) {
             terms_add(t, MEM_TOKENIZER, TERM_EXACT, m->tokenizer_bytes, "vocabulary");
@@ -475,6 +502,7 @@ static status solve(machine *m, const machine_wish *w, err *e) {
     terms t = {0};
     kv_request kv = {0};
     status s = engine_terms(m, w, &t, &kv, e);
+    if (s == OK) s = check_speculative(m, e);
     if (s != OK) goto done;
     kv.block_tokens = m->opt.block_size;
     kv.max_seqs = m->opt.max_num_seqs;
@@ -657,6 +685,16 @@ status machine_load_tokenizer(machine *m, err *e) {
     return s == OK ? machine_load_templates(m, &m->chat, &m->tok_src, e) : s;
 }
 
+size_t machine_runner_bytes(const machine *m) {
+    return runner_bytes(&m->sched_conf, m->model->program.config.n_vocab,
+                        m->engine_opt.max_draft);
+}
+
+runner *machine_runner(machine *m, runner_callback *callback, void *arg) {
+    return runner_init(m->runner_mem, &m->sched_conf, m->model->program.config.n_vocab,
+                       m->engine_opt.max_draft, m->sched, m->engine, callback, arg);
+}
+
 status machine_load(machine *m, err *e) {
     status s = machine_load_tokenizer(m, e);
     if (s == OK && m->n_ranks > 1)
@@ -674,8 +712,7 @@ status machine_load(machine *m, err *e) {
     s = ledger_alloc(m->ledger, &mem, MEM_SCHEDULER, m->sched_bytes, "scheduler", e);
     if (s != OK) return s;
     m->sched = sched_init(mem, &m->sched_conf);
-    s = ledger_alloc(m->ledger, &m->runner_mem, MEM_SCHEDULER,
-                     runner_bytes(&m->sched_conf, m->model->program.config.n_vocab),
+    s = ledger_alloc(m->ledger, &m->runner_mem, MEM_SCHEDULER, machine_runner_bytes(m),
                      "steps in flight", e);
     if (s == OK && hf_folder_has_input_scales(m->file))
         log_info("the fixed scales of activations in the model's files are not used: "

@@ -114,6 +114,9 @@ status machine_plan(machine *m, const options *, const machine_wish *, err *);
  * wish's weights, card and extra do not count. Any thread; errors as machine_plan. */
 status machine_plan_again(machine *, const machine *of, const options *, const machine_wish *,
                           err *);
+/* Bytes of a loaded machine's runner; and the runner, in memory that is set aside for it. */
+size_t machine_runner_bytes(const machine *);
+runner *machine_runner(machine *, runner_callback *, void *arg);
 /* Of batching and scheduler_policy; and which value of the latter a policy is. */
 void machine_set_policies(sched_config *, const options *);
 uint32_t machine_policy_number(const sched_policy *);

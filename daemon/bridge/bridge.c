@@ -143,6 +143,26 @@ static void remember(runner_job *job, int32_t token) {
     if (g->spec.think) think_take(g->spec.think, &g->think, g->tok, token);
 }
 
+/* While guesses are looked at: one sequence at a time, the engine thread. */
+static void keep_said(runner_job *job) {
+    const gen *g = (const gen *)job;
+    g->said->bans = g->bans;
+    g->said->think = g->think;
+    if (g->spec.grammar)
+        memcpy(g->said + 1, g->spec.grammar_state, grammar_state_bytes(g->spec.grammar));
+}
+static void back_to_said(runner_job *job) {
+    gen *g = (gen *)job;
+    g->bans = g->said->bans;
+    g->think = g->said->think;
+    if (g->spec.grammar)
+        memcpy(g->spec.grammar_state, g->said + 1, grammar_state_bytes(g->spec.grammar));
+}
+static bool nothing_follows(const runner_job *job) {
+    const gen *g = (const gen *)job;
+    return g->spec.grammar && !grammar_can_go_on(g->spec.grammar, g->spec.grammar_state);
+}
+
 static status on_submit(port *p, const gen_spec *s, gen **out, err *e) {
     bridge *b = (bridge *)p;
     if (check_room(b, s, e) != OK) return refuse(b, e);
@@ -161,6 +181,7 @@ static status on_submit(port *p, const gen_spec *s, gen **out, err *e) {
                        .allowed = s->allowed},
                .bans = {.banned = s->banned, .n = s->n_banned},
                .masks = b->grammar.masks,
+               .said = b->said,
                .tok = b->m->tok,
                .state = STATE_WAITING,
                .number = ++b->next_number,
@@ -171,7 +192,11 @@ static status on_submit(port *p, const gen_spec *s, gen **out, err *e) {
     else if (g->job.n_score < 0)
         g->job.n_score = 0;
     if (s->think) think_start(s->think, &g->think);
-    if (s->n_banned || s->grammar || s->think) g->job.allow = forbid, g->job.take = remember;
+    if (s->n_banned || s->grammar || s->think) {
+        g->job.allow = forbid, g->job.take = remember;
+        g->job.keep = keep_said, g->job.back = back_to_said, g->job.over = nothing_follows;
+    }
+    g->job.guess = !s->no_guesses && s->max_tokens > 1;
     fill_end_tokens(b, g);
     b->waiting_tokens += s->n_prompt;
     *out = g;
@@ -408,10 +433,16 @@ static uint64_t picture_bytes(const machine *m) {
     return m->opt.web_page ? align_up(sizeof(kv_picture), 64) : 0;
 }
 
+/* What of a sequence its grammar and bans know, and the state of its grammar. */
+static uint64_t said_bytes(const machine *m) {
+    return m->engine_opt.max_draft ? align_up(sizeof(said) + grammar_state_bytes(NULL), 64) : 0;
+}
+
 static uint64_t bridge_bytes(const machine *m) {
     return align_up(sizeof(bridge), 64) + align_up(count_gens(m) * sizeof(gen), 64) +
            2 * align_up(count_records(m) * sizeof(out_record), 64) +
-           2 * align_up(m->opt.max_num_seqs * sizeof(sched_id), 64) + picture_bytes(m);
+           2 * align_up(m->opt.max_num_seqs * sizeof(sched_id), 64) + picture_bytes(m) +
+           said_bytes(m);
 }
 
 void bridge_terms(const machine *m, terms *t) {
@@ -453,6 +484,8 @@ status bridge_open(bridge **out, uv_loop_t *loop, machine *m, void (*flushed)(vo
     b->complete = (sched_id *)at;
     at += align_up(m->opt.max_num_seqs * sizeof(sched_id), 64);
     b->picture = picture_bytes(m) ? (kv_picture *)at : NULL;
+    at += picture_bytes(m);
+    b->said = (said *)at;
     pthread_mutex_init(&b->in_lock, NULL);
     pthread_mutex_init(&b->out_lock, NULL);
     pthread_mutex_init(&b->stats_lock, NULL);
@@ -470,7 +503,8 @@ status bridge_open(bridge **out, uv_loop_t *loop, machine *m, void (*flushed)(vo
                               .n_params = m->n_params,
                               .weight_bytes = m->weight_bytes,
                               .max_model_len = m->opt.max_model_len,
-                              .pooling = m->pooling},
+                              .pooling = m->pooling,
+                              .speculates = m->engine_opt.max_draft > 0},
                      .ledger = m->ledger,
                      .device_ledger = m->device_ledger,
                      .device = m->device,

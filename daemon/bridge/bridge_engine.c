@@ -251,9 +251,7 @@ static void leave_tier(bridge *b) {
 static status start_serving(bridge *b, err *e) {
     const status s = grammar_memory_load(&b->grammar, b->m->tok, e);
     if (s != OK) return s;
-    b->runner =
-        runner_init(b->m->runner_mem, &b->m->sched_conf, b->m->model->program.config.n_vocab,
-                    b->m->sched, b->m->engine, on_event, b);
+    b->runner = machine_runner(b->m, on_event, b);
     runner_set_log(b->runner, b->m->log);
     step_log_config(b->m->log, &b->m->sched_conf);
     return b->m->tier ? kv_tier_start(b->m->tier, wake_engine, b, e) : OK;

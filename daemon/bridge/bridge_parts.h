@@ -23,12 +23,20 @@ typedef enum load_state { LOADING, LOADED, FAILED, READY } load_state;
 
 typedef enum gen_state { STATE_FREE, STATE_WAITING, STATE_RUNNING, STATE_PREEMPTED } gen_state;
 
+/* Of a generation: what its output was, for what may follow. The state of its grammar is behind it. */
+typedef struct said {
+    bans bans;
+    think_state think;
+} said;
+_Static_assert(sizeof(said) % 8 == 0, "the state of a grammar stands behind it");
+
 struct gen {
     runner_job job; /* first: sched_spec.user is its address; read by the engine thread */
     bans bans;
     think_state think;    /* with spec.think; engine thread */
     const tokenizer *tok; /* for it */
     mask_cache *masks;    /* with spec.grammar; engine thread */
+    said *said;           /* the bridge's; engine thread */
     int32_t end_tokens[MAX_END_TOKENS];
     gen_spec spec;
     uint64_t salt, base_salt, leader_number;
@@ -95,6 +103,7 @@ struct bridge {
     runner *runner; /* engine thread */
     sched_id *full; /* [max_num_seqs]: engine thread; at their limit since this step */
     uint32_t n_full;
+    said *said;         /* engine thread: while guesses of a sequence are looked at */
     sched_id *complete; /* [max_num_seqs]: engine thread; their grammar is at its end since */
     uint32_t n_complete;
     grammar_memory grammar;

@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "daemon/bridge/drafter.h"
 #include "daemon/step_log.h"
 
 /* LONG_IDLE_US: a first step after so long is no measure of the others: caches are cold. */
@@ -21,6 +22,13 @@ typedef struct flight {
     bool submitted;
 } flight;
 
+/* A sequence that the committed step drew a token of, and whose next ones may be guessed. */
+typedef struct guessed {
+    sched_id id;
+    runner_job *job; /* while the scheduler has the sequence */
+    uint32_t slot, n_text;
+} guessed;
+
 struct runner {
     sched *sched;
     step_log *log; /* NULL: none */
@@ -28,12 +36,21 @@ struct runner {
     runner_callback *callback;
     void *arg;
     uint32_t depth, n_groups, n_flights, first;
-    bool states; /* the model has recurrent layers */
+    bool states;          /* the model has recurrent layers, ... */
+    uint32_t state_chunk; /* ... whose states go back within a chunk of so many tokens */
     flight flight[MAX_DEPTH];
     uint32_t *logit_row; /* [max_seqs]: first logit row of each entry of the committed step */
     int32_t *token;      /* [max_seqs][MAX_RUN] */
     uint32_t *n_tokens;  /* [max_seqs] */
-    uint32_t *masks;     /* [max_seqs][mask_words]: by slot, of jobs with allow */
+    /* [max_seqs][1 + max_draft][mask_words]: by slot, of jobs with allow; with guesses they are
+     * filled before the step is planned */
+    uint32_t *masks;
+    uint32_t max_draft;
+    drafter *drafter; /* NULL: nothing is guessed */
+    guessed *guessed; /* [max_seqs] */
+    uint32_t n_guessed,
+        n_decoding;         /* n_decoding: sequences that drew, and may draw again ... */
+    double decoding_tokens; /* ... and what they know */
     uint32_t mask_words, n_vocab;
     uint32_t last_rows, last_tokens;
     uint64_t committed_us; /* when the last step was */
@@ -50,18 +67,23 @@ static size_t most_checkpoints(const sched_config *c) {
     return c->state_slots ? c->state_slots - c->max_seqs : 0;
 }
 
-size_t runner_bytes(const sched_config *c, uint32_t n_vocab) {
+static size_t masks_bytes(const sched_config *c, uint32_t n_vocab, uint32_t max_draft) {
+    return part((size_t)c->max_seqs * (1 + max_draft) * sampling_mask_words(n_vocab),
+                sizeof(uint32_t));
+}
+
+size_t runner_bytes(const sched_config *c, uint32_t n_vocab, uint32_t max_draft) {
     return align_up(sizeof(runner), 64) + MAX_DEPTH * part(c->max_seqs, sizeof(batch_seq)) +
            MAX_DEPTH * part(sched_max_copies(c), sizeof(block_copy)) +
            MAX_DEPTH * part(most_checkpoints(c), sizeof(batch_checkpoint)) +
            part(c->max_seqs, sizeof(uint32_t)) +
            part((size_t)c->max_seqs * MAX_RUN, sizeof(int32_t)) +
-           part(c->max_seqs, sizeof(uint32_t)) +
-           part((size_t)c->max_seqs * sampling_mask_words(n_vocab), sizeof(uint32_t));
+           part(c->max_seqs, sizeof(uint32_t)) + masks_bytes(c, n_vocab, max_draft) +
+           (max_draft ? part(c->max_seqs, sizeof(guessed)) + drafter_bytes(c->max_seqs) : 0);
 }
 
-runner *runner_init(void *mem, const sched_config *c, uint32_t n_vocab, sched *s, engine *en,
-                    runner_callback *callback, void *arg) {
+runner *runner_init(void *mem, const sched_config *c, uint32_t n_vocab, uint32_t max_draft,
+                    sched *s, engine *en, runner_callback *callback, void *arg) {
     runner *r = mem;
     char *at = (char *)mem + align_up(sizeof *r, 64);
     engine_info info;
@@ -71,6 +93,7 @@ runner *runner_init(void *mem, const sched_config *c, uint32_t n_vocab, sched *s
         .sched = s, .engine = en, .callback = callback, .arg = arg, .n_groups = c->n_groups};
     r->idle = true;
     r->states = c->state_slots > 0;
+    r->state_chunk = c->state_chunk;
     r->depth = info.depth < MAX_DEPTH ? info.depth : MAX_DEPTH;
     for (int i = 0; i < MAX_DEPTH; i++) {
         r->flight[i].seq = (batch_seq *)at;
@@ -89,6 +112,13 @@ runner *runner_init(void *mem, const sched_config *c, uint32_t n_vocab, sched *s
     r->masks = (uint32_t *)at;
     r->mask_words = sampling_mask_words(n_vocab);
     r->n_vocab = n_vocab;
+    r->max_draft = max_draft;
+    if (max_draft == 0) return r;
+    CHECK(r->depth == 1);
+    at += masks_bytes(c, n_vocab, max_draft);
+    r->guessed = (guessed *)at;
+    at += part(c->max_seqs, sizeof(guessed));
+    r->drafter = drafter_init(at, c->max_seqs, max_draft);
     return r;
 }
 
@@ -118,6 +148,16 @@ static void show_rows(const runner *r, const sched_event *ev, const sched_step_s
     e->n_embd = res->n_embd;
 }
 
+/* It drew a token and goes on. */
+static void note_drawn(runner *r, const sched_event *ev, const sched_step_seq *q,
+                       runner_job *job) {
+    const uint32_t n_text = q->n_prompt + ev->n_output;
+    r->n_decoding++;
+    r->decoding_tokens += n_text;
+    if (job->guess && (!job->allow || job->keep))
+        r->guessed[r->n_guessed++] = (guessed){ev->id, job, q->slot, n_text};
+}
+
 /* st, res: the step just committed and what it gave, or NULL for events outside a commit. */
 static void deliver(runner *r, const sched_step *st, const step_result *res, uint64_t now) {
     const sched_event *ev;
@@ -131,6 +171,8 @@ static void deliver(runner *r, const sched_step *st, const step_result *res, uin
             job->take(job, e.token[k].token);
         if (res && ev[i].kind == EVENT_PREFILLED)
             show_rows(r, &ev[i], &st->seq[ev[i].entry], res, job, &e);
+        if (e.token && r->drafter && !ev[i].finish)
+            note_drawn(r, &ev[i], &st->seq[ev[i].entry], job);
         r->callback(r->arg, &e);
     }
 }
@@ -139,19 +181,87 @@ void runner_deliver(runner *r) {
     deliver(r, NULL, NULL, clock_us());
 }
 
-/* The tokens that the next row of a job may draw. In lockstep no other row of the slot is in
- * flight, so that its mask may be written again. */
-static const uint32_t *mask_of(const runner *r, const sched_step_seq *q, runner_job *job) {
-    if (!q->sample || !job->allow) return job->allowed;
-    CHECK(q->input_from < 0);
-    const size_t bytes = r->mask_words * sizeof *r->masks;
-    uint32_t *mask = r->masks + (size_t)q->slot * r->mask_words;
+/* Of the row of a slot that draws, or of one behind it. */
+static uint32_t *mask_at(const runner *r, uint32_t slot, uint32_t row) {
+    return r->masks + ((size_t)slot * (1 + r->max_draft) + row) * r->mask_words;
+}
+
+static void fill_mask(const runner *r, runner_job *job, uint32_t *mask) {
+    const size_t bytes = r->mask_words * sizeof *mask;
     if (job->allowed)
         memcpy(mask, job->allowed, bytes);
     else
         memset(mask, 0xff, bytes);
     job->allow(job, mask);
+}
+
+/* The tokens that the next row of a job may draw. In lockstep no other row of the slot is in
+ * flight, so that its mask may be written again. */
+static const uint32_t *mask_of(const runner *r, const sched_step_seq *q, runner_job *job) {
+    if (!q->sample || !job->allow) return job->allowed;
+    CHECK(q->input_from < 0);
+    uint32_t *mask = mask_at(r, q->slot, 0);
+    if (q->n_draft == 0 || !r->drafter) fill_mask(r, job, mask); /* else guess_next has */
     return mask;
+}
+
+/* ---- guesses ---- */
+
+static bool is_in(const uint32_t *mask, int32_t token) {
+    return mask[token / 32] >> token % 32 & 1;
+}
+
+/* The guesses in front that may be drawn, n at most; and the masks of the rows that verify them, and of the
+ * row before. No row stands behind a text that is over. */
+static uint32_t allowed_guesses(const runner *r, const guessed *g, const int32_t *guess,
+                                uint32_t n) {
+    runner_job *job = g->job;
+    uint32_t k = 0;
+    if (!job->allow) {
+        while (k < n && (!job->allowed || is_in(job->allowed, guess[k]))) k++;
+        return k;
+    }
+    job->keep(job);
+    for (;; k++) {
+        uint32_t *mask = mask_at(r, g->slot, k);
+        fill_mask(r, job, mask);
+        if (k == n || !is_in(mask, guess[k])) break;
+        job->take(job, guess[k]);
+        if (job->over(job)) break;
+    }
+    job->back(job);
+    return k;
+}
+
+/* Guesses behind a row at pos that can be undone: of a model with states those before the end of a chunk. */
+static uint32_t undone_guesses(const runner *r, uint32_t pos) {
+    if (!r->states) return SCHED_MAX_DRAFT;
+    const uint32_t at = pos % r->state_chunk;
+    return at + 2 < r->state_chunk ? r->state_chunk - 2 - at : 0;
+}
+
+/* Before a step is planned: what it may verify. A sequence that has ended since, or is paused, has room
+ * for no guess, and its job is not looked at. */
+static void guess_next(runner *r) {
+    draft *x;
+    drafter_begin(r->drafter);
+    for (uint32_t i = 0; i < r->n_guessed; i++) {
+        const guessed *g = &r->guessed[i];
+        const uint32_t n_most = sched_draft_room(r->sched, g->id),
+                       undone = undone_guesses(r, g->n_text - 1);
+        drafter_add(r->drafter, g->id, g->slot, sched_tokens(r->sched, g->slot), g->n_text,
+                    n_most < undone ? n_most : undone);
+    }
+    drafter_choose(r->drafter, sched_step_cost(r->sched), r->n_decoding, r->decoding_tokens);
+    const uint32_t n = drafter_drafts(r->drafter, &x);
+    const guessed *g = r->guessed;
+    for (uint32_t i = 0; i < n; i++) {
+        while (g->id != x[i].id) g++; /* in the same order */
+        const uint32_t k = x[i].n ? allowed_guesses(r, g, x[i].guess, x[i].n) : 0;
+        if (k > 0) logged_draft(r->log, r->sched, x[i].id, x[i].guess, k);
+    }
+    r->n_guessed = r->n_decoding = 0;
+    r->decoding_tokens = 0;
 }
 
 static void fill_seq(const runner *r, const sched_step_seq *q, batch_seq *b) {
@@ -163,13 +273,15 @@ static void fill_seq(const runner *r, const sched_step_seq *q, batch_seq *b) {
                      .input_from = q->input_from,
                      .n_logit_rows = q->n_logit_rows,
                      .sample = q->sample,
+                     .n_draft = q->n_draft,
                      .n_score = q->score ? job->n_score : -1,
                      .params = q->sample ? &job->sampling : NULL,
                      .allowed = mask_of(r, q, job),
+                     .allowed_stride = job->allow ? r->mask_words : 0,
                      .n_prompt = q->n_prompt,
                      .n_first = job->n_first,
                      .state = q->state};
-    CHECK(!r->states || q->n_draft == 0); /* states are not undone behind the newest chunk */
+    CHECK(!r->states || q->n_draft <= undone_guesses(r, q->first_pos));
     for (uint32_t g = 0; g < r->n_groups; g++) {
         b->blocks[g] = sched_blocks(r->sched, q->slot, g);
         b->n_blocks[g] = q->n_blocks;
@@ -195,6 +307,7 @@ static void fill_checkpoints(const sched_step *st, flight *f) {
 /* Plans and submits one step. False when there is nothing to plan. */
 static bool launch(runner *r) {
     uint64_t now = clock_us();
+    if (r->drafter) guess_next(r);
     const sched_step *st = logged_plan(r->log, r->sched, now);
     deliver(r, NULL, NULL, now); /* deadlines and preemptions become events at planning */
     if (!st) return false;
@@ -217,6 +330,8 @@ static sched_step_tokens take_runs(runner *r, const sched_step *st, const step_r
         CHECK(r->n_tokens[i] <= MAX_RUN);
         for (uint32_t k = 0; k < r->n_tokens[i]; k++)
             r->token[(size_t)i * MAX_RUN + k] = run[k].token;
+        if (r->drafter && st->seq[i].n_draft > 0)
+            drafter_learn(r->drafter, st->seq[i].slot, st->seq[i].n_draft, r->n_tokens[i] - 1);
     }
     return (sched_step_tokens){.token = r->token, .n = r->n_tokens, .stride = MAX_RUN};
 }

@@ -27,6 +27,13 @@ struct runner_job {
     /* Each token that joined the text, in order, before allow is called for the next. Or NULL.
      */
     void (*take)(runner_job *, int32_t token);
+    /* Its next tokens may be guessed (drafter.h). With allow: take is called for guesses, too, between keep and
+     * back, after which all is as it was at keep; and nothing may follow the text where over says so. NULL:
+     * no guesses. */
+    bool guess;
+    void (*keep)(runner_job *);
+    void (*back)(runner_job *);
+    bool (*over)(const runner_job *);
 };
 
 /* One thing that happened. token: [event->n_tokens], for EVENT_TOKEN. For EVENT_PREFILLED:
@@ -46,12 +53,13 @@ typedef struct runner_event {
 
 typedef void runner_callback(void *arg, const runner_event *);
 
-/* Bytes of a runner for such a scheduler and engine, a mask of allowed tokens for each sequence
- * included: exact. */
-size_t runner_bytes(const sched_config *, uint32_t n_vocab);
+/* Bytes of a runner for such a scheduler and engine, a mask of allowed tokens for each row that a
+ * sequence may draw in a step included: exact. max_draft: guesses of a sequence in a step, 0: none; else the
+ * engine verifies so many (engine_options.max_draft), and has one step in flight. */
+size_t runner_bytes(const sched_config *, uint32_t n_vocab, uint32_t max_draft);
 /* mem: runner_bytes, zeroed, 64-byte aligned. Borrows sched and engine. */
-runner *runner_init(void *mem, const sched_config *, uint32_t n_vocab, sched *, engine *,
-                    runner_callback *, void *arg);
+runner *runner_init(void *mem, const sched_config *, uint32_t n_vocab, uint32_t max_draft,
+                    sched *, engine *, runner_callback *, void *arg);
 /* Its calls of the scheduler are recorded from now on; borrowed. */
 void runner_set_log(runner *, struct step_log *);
 

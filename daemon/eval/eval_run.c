@@ -160,8 +160,7 @@ status eval_run(eval_job *j, machine *m, err *e) {
     evaluation v = {.job = j, .m = m, .e = e, .began_us = clock_us()};
     v.window = calloc(m->opt.max_num_seqs, sizeof *v.window);
     if (!v.window) return err_set(e, ERR_NO_MEMORY, "no memory for the windows");
-    v.runner = runner_init(m->runner_mem, &m->sched_conf, m->model->program.config.n_vocab,
-                           m->sched, m->engine, on_event, &v);
+    v.runner = machine_runner(m, on_event, &v);
     run_windows(&v);
     CHECK(v.s != OK || v.n_done == j->text->n_scored);
     if (j->progress) fputs("\r\033[K", stderr);

@@ -38,8 +38,8 @@ void plan_answer_json(buf *b, buf *more, const plan_answer *a, const machine *m,
 
 /* Options of which a plan may be asked: those that change bytes, and cost no file to read. */
 static const char plannable[] =
-    "max_model_len max_num_seqs max_num_batched_tokens kv_cache_dtype cache_type_k "
-    "cache_type_v "
+    "max_model_len max_num_seqs max_num_batched_tokens speculative speculative_tokens "
+    "kv_cache_dtype cache_type_k cache_type_v "
     "kv_cache_tokens block_size state_checkpoints max_connections max_body max_waiting "
     "request_memory "
     "grammar_cache_bytes kv_host_bytes embeddings threads activation_dtype batch_invariant";

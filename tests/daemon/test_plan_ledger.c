@@ -130,6 +130,7 @@ static const char *const with_types[] = {
     "--kv-disk=@ --kv-disk-bytes=3000000",
     "--kv-host-bytes=3000000",
     "--state-checkpoints=9",
+    "--speculative=lookup --speculative-tokens=5",
 };
 static const char *const with_f16[] = {
     "--cache-type-k=bf16 --cache-type-v=f32 --block-size=8",

@@ -5,9 +5,10 @@
 #include "base/check.h"
 #include "tests/scheduler/drive.h"
 
-/* The text of every sequence: what stands at a position. */
+/* The text of every sequence: what stands at a position. It repeats itself after so many tokens. */
+static uint32_t period = UINT32_MAX;
 static int32_t word_at(uint32_t position) {
-    return (int32_t)(100 + position);
+    return (int32_t)(100 + position % period);
 }
 
 /* Draws word_at for the position behind each row, and accepts drafts up to the first that is not
@@ -101,17 +102,18 @@ typedef struct rig {
     void *mem;
 } rig;
 
-static void rig_open_with(rig *g, const sched_config *c) {
+static void rig_open_with(rig *g, const sched_config *c, uint32_t max_draft) {
     *g = (rig){.d = drive_new(*c), .engine.head.backend = &fake_backend};
-    const size_t bytes = runner_bytes(&g->d->cfg, N_VOCAB);
+    const size_t bytes = runner_bytes(&g->d->cfg, N_VOCAB, max_draft);
     g->mem = aligned_alloc(64, align_up(bytes, 64));
     memset(g->mem, 0, bytes);
-    g->r = runner_init(g->mem, &g->d->cfg, N_VOCAB, g->d->s, &g->engine.head, on_event, NULL);
+    g->r = runner_init(g->mem, &g->d->cfg, N_VOCAB, max_draft, g->d->s, &g->engine.head,
+                       on_event, NULL);
 }
 
 static void rig_open(rig *g) {
     const sched_config c = drive_config();
-    rig_open_with(g, &c);
+    rig_open_with(g, &c, 0);
 }
 
 static void rig_close(rig *g) {
@@ -199,7 +201,7 @@ START_TEST(states_reach_the_engine) {
     sched_config c = drive_config();
     c.prefix_cache = true;
     c.state_slots = c.max_seqs + 4, c.state_chunk = 4;
-    rig_open_with(&g, &c);
+    rig_open_with(&g, &c, 0);
     submit(&g, &one, 12, false);
     ck_assert(runner_step(g.r));
     ck_assert_uint_eq(g.engine.n_checkpoints, 1);
@@ -223,6 +225,127 @@ START_TEST(states_reach_the_engine) {
 }
 END_TEST
 
-CHECK_MAIN("runner", the_first_step_is_no_measure_of_the_others, states_reach_the_engine,
-           runs_reach_the_job_and_the_events_whole_and_in_order,
+/* ---- guesses ---- */
+
+static uint32_t kept;
+
+static void keep_taken(runner_job *j) {
+    kept = ((noting_job *)j)->n_taken;
+}
+
+static void back_to_taken(runner_job *j) {
+    ((noting_job *)j)->n_taken = kept;
+}
+
+enum { N_VOCAB_WORDS = N_VOCAB / 32 + 1, TEXT_OVER = 26 };
+
+/* The next word alone, and each fourth time none: so far guesses go. */
+static void allow_next(runner_job *j, uint32_t *mask) {
+    const noting_job *n = (const noting_job *)j;
+    const int32_t next = word_at(n->n_prompt + n->n_taken);
+    memset(mask, 0, N_VOCAB_WORDS * sizeof *mask);
+    if (n->n_taken % 4 < 3) mask[next / 32] = 1u << next % 32;
+}
+
+static bool is_over(const runner_job *j) {
+    return ((const noting_job *)j)->n_taken >= TEXT_OVER;
+}
+
+static void open_that_guesses(rig *g) {
+    sched_config c = drive_config();
+    c.max_model_len = 64;
+    rig_open_with(g, &c, 7);
+    period = 3;
+}
+
+static void close_that_guesses(rig *g) {
+    rig_close(g);
+    period = UINT32_MAX;
+}
+
+START_TEST(a_text_that_repeats_itself_takes_fewer_steps) {
+    for (int guess = 0; guess < 2; guess++) {
+        rig g;
+        noting_job one, two;
+        uint32_t n_steps = 0;
+        open_that_guesses(&g);
+        submit(&g, &one, 30, false);
+        submit(&g, &two, 20, false);
+        one.job.guess = two.job.guess = guess;
+        while (runner_step(g.r)) n_steps++;
+        check_text(&one, 30);
+        check_text(&two, 20);
+        ck_assert(guess ? one.longest > 3 && n_steps < 22 : one.longest == 1 && n_steps == 30);
+        rig_close(&g);
+    }
+    period = UINT32_MAX;
+}
+END_TEST
+
+START_TEST(guesses_go_as_far_as_masks_allow_and_the_text_goes) {
+    rig g;
+    noting_job n;
+    open_that_guesses(&g);
+    submit(&g, &n, 30, true);
+    n.job.guess = true;
+    n.job.allow = allow_next, n.job.keep = keep_taken, n.job.back = back_to_taken;
+    n.job.over = is_over;
+    bool ended_there = false;
+    while (runner_step(g.r)) {
+        ck_assert_uint_eq(n.n_taken, n.n_events); /* no guess is taken for good */
+        ended_there |= n.n_events == TEXT_OVER;
+    }
+    check_text(&n, 30);
+    ck_assert(n.longest == 4 && ended_there);
+    close_that_guesses(&g);
+}
+END_TEST
+
+/* Without a way back, a job with masks draws one token a step. */
+START_TEST(masks_without_a_way_back_are_not_guessed) {
+    rig g;
+    noting_job n;
+    uint32_t n_steps = 0;
+    open_that_guesses(&g);
+    submit(&g, &n, 30, true);
+    n.job.guess = true;
+    while (runner_step(g.r)) n_steps++;
+    check_text(&n, 30);
+    ck_assert(n.longest == 1 && n_steps == 30);
+    close_that_guesses(&g);
+}
+END_TEST
+
+START_TEST(a_sequence_that_ends_or_is_paused_before_the_step_is_not_guessed) {
+    for (int pause = 0; pause < 2; pause++) {
+        rig g;
+        noting_job n;
+        open_that_guesses(&g);
+        const sched_id id = submit(&g, &n, 30, false);
+        n.job.guess = true;
+        while (n.n_events < 12) ck_assert(runner_step(g.r));
+        if (pause)
+            sched_pause(g.d->s, id, true);
+        else
+            sched_cancel(g.d->s, id, FINISH_CANCELLED);
+        runner_deliver(g.r);
+        if (!pause) memset(&n, 0xff, sizeof n); /* the job is another's now */
+        ck_assert(!runner_step(g.r));
+        if (pause) {
+            sched_pause(g.d->s, id, false);
+            while (runner_step(g.r)) {
+            }
+            check_text(&n, 30);
+        }
+        close_that_guesses(&g);
+    }
+}
+END_TEST
+
+CHECK_MAIN("runner", the_first_step_is_no_measure_of_the_others,
+           a_text_that_repeats_itself_takes_fewer_steps,
+           guesses_go_as_far_as_masks_allow_and_the_text_goes,
+           masks_without_a_way_back_are_not_guessed,
+           a_sequence_that_ends_or_is_paused_before_the_step_is_not_guessed,
+           states_reach_the_engine, runs_reach_the_job_and_the_events_whole_and_in_order,
            what_a_run_took_is_known_before_the_next_mask)

@@ -37,9 +37,9 @@ def load(d):
         t.join()
 
 
-@pytest.mark.parametrize("options", [[], ["--scheduler-policy=fcfs", "--itl-slo-ms=30"], ["--batching=dynamic"], ["--kv-disk={kv}"],
+@pytest.mark.parametrize("options", [[], ["--scheduler-policy=fcfs", "--itl-slo-ms=30"], ["--batching=dynamic"], ["--speculative=lookup"], ["--kv-disk={kv}"],
                                      ["--memory-max=700MiB", "--memory=500MiB", "--kv-cache-tokens=0"]],
-                         ids=["plain", "objective", "dynamic", "disk", "resize"])
+                         ids=["plain", "objective", "dynamic", "lookup", "disk", "resize"])
 def test_a_replay_plans_the_same_steps(options, tmp_path):
     log = tmp_path / "steps"
     d = Daemon(*SMALL, "--step-log", str(log), *[o.format(kv=tmp_path / "kv") for o in options])
